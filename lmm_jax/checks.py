@@ -1,0 +1,119 @@
+"""Checks of data against model, each with what was got, what is needed and what to do."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .errors import DataError, RankWarning
+from .terms import RandomTerm
+
+# R's tolerance for a column that depends on the ones before it.
+_DEPENDENT_TOL = 1e-7
+# Scaled cross-products tell full rank apart down to here; below, the rows are factorized.
+_SAFE_PIVOT = 1e-8
+
+
+def finite_vector(values: Any, what: str) -> np.ndarray:
+    """float64 vector of finite numbers."""
+    try:
+        out = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{what} must be numeric: {error}") from error
+    if not np.isfinite(out).all():
+        row = int(np.flatnonzero(~np.isfinite(out))[0])
+        raise DataError(f"{what} has a NaN or infinite value (first in row {row})")
+    return out
+
+
+def check_shapes(
+    y: np.ndarray, X: np.ndarray, terms: Sequence[RandomTerm], weights: np.ndarray | None
+) -> None:
+    """Finite numbers, positive weights, more rows than fixed effects."""
+    finite_vector(y, "the response")
+    finite_vector(X.ravel(), "the fixed-effects design")
+    for term in terms:
+        finite_vector(term.values.ravel(), f"the random-effects design of ({term.label})")
+    if weights is not None and (weights <= 0).any():
+        row = int(np.flatnonzero(weights <= 0)[0])
+        raise DataError(f"weights must be positive; row {row} has {weights[row]:g}: drop that row")
+    if X.shape[1] >= y.size:
+        raise DataError(
+            f"{y.size} rows cannot determine {X.shape[1]} fixed effects and a variance: "
+            "use more rows or fewer terms"
+        )
+
+
+def check_levels(terms: Sequence[RandomTerm], n_groups: int) -> None:
+    """Every factor has more than one level and fewer coefficients than rows."""
+    for term in terms:
+        n, k = term.codes.shape[0], len(term.names)
+        if not term.is_component and term.n_levels < 2:
+            raise DataError(
+                f"the grouping factor {term.group!r} has one level only: its variance cannot be "
+                "estimated. Drop the random effect or choose another factor"
+            )
+        if term.codes.shape[1] == 1 and term.n_levels >= n:
+            raise DataError(
+                f"{term.group!r} has {term.n_levels} levels for {n} rows: with one row per level "
+                "the random effect cannot be told from the residual"
+            )
+        if not term.is_component and term.n_levels * k >= n:
+            raise DataError(
+                f"({term.label}) has {term.n_levels * k} random coefficients for {n} rows: "
+                "use fewer columns or a coarser factor"
+            )
+
+
+def check_response(y: np.ndarray, X: np.ndarray, name: str) -> None:
+    """The response varies around its fixed effects."""
+    if (y == y[0]).all():
+        raise DataError(f"the response {name!r} is constant: there is nothing to explain")
+
+
+def independent_columns(X: np.ndarray, names: Sequence[str]) -> tuple[int, ...]:
+    """Columns of X that do not depend on columns before them; warns of the others.
+
+    As in R, the first of a set of dependent columns stays.
+    """
+    kept = list(range(X.shape[1]))
+    dropped: list[int] = []
+    while kept and not _full_rank(X[:, kept] if dropped else X):
+        # after the first dependent column a QR without pivoting means nothing: one at a time
+        at = _first_dependent(X[:, kept])
+        if at is None:
+            break
+        dropped.append(kept.pop(at))
+    if dropped:
+        which = ", ".join(names[j] for j in sorted(dropped))
+        warnings.warn(
+            f"the fixed-effects design is rank deficient: dropped {which}",
+            RankWarning,
+            stacklevel=2,
+        )
+    return tuple(kept)
+
+
+def _full_rank(X: np.ndarray) -> bool:
+    """Quick and safe: True only if the scaled cross-products are far from singular."""
+    norms = np.sqrt(np.einsum("ij,ij->j", X, X))
+    if not (norms > 0).all():
+        return False
+    gram = (X.T @ X) / np.outer(norms, norms)
+    try:
+        return bool(np.diagonal(np.linalg.cholesky(gram)).min() ** 2 > _SAFE_PIVOT)
+    except np.linalg.LinAlgError:
+        return False
+
+
+def _first_dependent(X: np.ndarray) -> int | None:
+    """First column whose part orthogonal to the columns before it vanishes."""
+    norms = np.sqrt(np.einsum("ij,ij->j", X, X))
+    zero = np.flatnonzero(norms == 0)
+    R = np.linalg.qr(X / np.where(norms > 0, norms, 1.0), mode="r")
+    small = np.flatnonzero(np.abs(np.diagonal(R)) < _DEPENDENT_TOL)
+    found = [*zero[:1], *small[:1]]
+    return int(min(found)) if found else None

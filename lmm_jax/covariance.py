@@ -1,0 +1,107 @@
+"""lme4's theta: the relative covariance factor of every random-effects term.
+
+A term with ``k`` coefficients per level has a relative covariance
+``Psi = Lambda Lambda'`` (``k x k``, in units of the residual variance) with
+``Lambda`` lower triangular. ``theta`` stacks the column-major lower triangles of
+all terms. A variance component is a term with ``k = 1``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+
+def theta_size(sizes: Sequence[int]) -> int:
+    """Length of theta for terms with ``sizes`` coefficients per level."""
+    return sum(k * (k + 1) // 2 for k in sizes)
+
+
+def lower_indices(k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of every entry of a lower triangle, column by column."""
+    columns, rows = np.triu_indices(k)
+    return rows, columns
+
+
+def theta_slices(sizes: Sequence[int]) -> tuple[slice, ...]:
+    """Where the entries of each term stand in theta."""
+    ends = np.cumsum([k * (k + 1) // 2 for k in sizes])
+    return tuple(slice(int(e) - k * (k + 1) // 2, int(e)) for k, e in zip(sizes, ends, strict=True))
+
+
+def factor_blocks(theta: Array, sizes: Sequence[int]) -> tuple[Array, ...]:
+    """Lower triangular ``Lambda`` of every term, shapes ``(k, k)``."""
+    blocks = []
+    for k, at in zip(sizes, theta_slices(sizes), strict=True):
+        blocks.append(jnp.zeros((k, k), theta.dtype).at[lower_indices(k)].set(theta[at]))
+    return tuple(blocks)
+
+
+def stack_theta(blocks: Sequence[Array]) -> Array:
+    """Inverse of :func:`factor_blocks`."""
+    parts = [block[lower_indices(block.shape[0])] for block in blocks]
+    return jnp.concatenate(parts) if parts else jnp.zeros(0)
+
+
+def rectify_signs(blocks: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    """Flip columns so that every diagonal entry is non-negative (``Lambda Lambda'`` stays)."""
+    return tuple(block * np.where(np.diagonal(block) < 0, -1.0, 1.0)[None, :] for block in blocks)
+
+
+def basis(sizes: Sequence[int], widths: Sequence[int]) -> np.ndarray:
+    """Constant matrices ``E`` with ``Lambda = sum_k theta_k E_k`` for one group.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Coefficients per level of each term.
+    widths : sequence of int
+        Levels of each term inside the group; the term's block is repeated so often.
+
+    Returns
+    -------
+    ndarray, shape (m, q, q)
+        ``q = sum(sizes * widths)``.
+    """
+    q = sum(k * w for k, w in zip(sizes, widths, strict=True))
+    out = np.zeros((theta_size(sizes), q, q))
+    offset = 0
+    for k, w, at in zip(sizes, widths, theta_slices(sizes), strict=True):
+        rows, columns = lower_indices(k)
+        for level in range(w):
+            start = offset + level * k
+            out[np.arange(at.start, at.stop), start + rows, start + columns] = 1.0
+        offset += k * w
+    return out
+
+
+def spread(blocks: Sequence[Array], widths: Sequence[int]) -> Array:
+    """Block-diagonal matrix of one group: each term's block repeated for its levels, (q, q)."""
+    q = sum(b.shape[0] * w for b, w in zip(blocks, widths, strict=True))
+    out = jnp.zeros((q, q), blocks[0].dtype if blocks else None)
+    offset = 0
+    for block, w in zip(blocks, widths, strict=True):
+        k = block.shape[0]
+        starts = offset + k * np.arange(w)
+        rows = starts[:, None, None] + np.arange(k)[:, None]
+        columns = starts[:, None, None] + np.arange(k)[None]
+        out = out.at[rows, columns].set(jnp.broadcast_to(block, (w, k, k)))
+        offset += k * w
+    return out
+
+
+def gather(full: Array, sizes: Sequence[int], widths: Sequence[int]) -> tuple[Array, ...]:
+    """Adjoint of :func:`spread`: sum the diagonal blocks that belong to each term."""
+    blocks: list[Any] = []
+    offset = 0
+    for k, w in zip(sizes, widths, strict=True):
+        starts = offset + k * np.arange(w)
+        rows = starts[:, None, None] + np.arange(k)[:, None]
+        columns = starts[:, None, None] + np.arange(k)[None]
+        blocks.append(jnp.sum(full[rows, columns], axis=0))
+        offset += k * w
+    return tuple(blocks)

@@ -1,0 +1,59 @@
+"""Exceptions and warnings that a user of the package meets."""
+
+from __future__ import annotations
+
+
+class FormulaError(ValueError):
+    """A formula that cannot be read, or that asks for something the data does not have.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong and what to write instead.
+    formula : str, optional
+        The formula, shown below the message.
+    position : int, optional
+        Offset of the offending character, counted from 0; a caret marks it.
+
+    Attributes
+    ----------
+    message, formula, position
+        The parameters.
+
+    Examples
+    --------
+    >>> print(FormulaError("nothing follows `+`", "y ~ x +", 6))
+    nothing follows `+`
+        y ~ x +
+              ^
+    """
+
+    def __init__(
+        self, message: str, formula: str | None = None, position: int | None = None
+    ) -> None:
+        super().__init__(message, formula, position)  # args as given: the exception pickles
+        self.message = message
+        self.formula = formula
+        self.position = position
+
+    def __str__(self) -> str:
+        """Message, formula and caret, each on a line of its own."""
+        lines = [self.message]
+        if self.formula is not None:
+            # One blank for each white-space character keeps the caret in its column.
+            lines.append("    " + "".join(" " if c.isspace() else c for c in self.formula))
+            if self.position is not None:
+                lines.append("    " + " " * self.position + "^")
+        return "\n".join(lines)
+
+
+class DataError(ValueError):
+    """Data that a model cannot be fitted to or predicted for; the message names the column."""
+
+
+class ConvergenceWarning(UserWarning):
+    """The optimizer stopped at a point that does not pass the tests of a maximum."""
+
+
+class RankWarning(UserWarning):
+    """Columns of the design add nothing (constant, duplicated, collinear) and are dropped."""

@@ -1,0 +1,128 @@
+"""Data frames at the door: any frame to pandas, complete rows, the caller's functions."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+
+from . import formula as fml
+from .errors import DataError
+
+
+def as_pandas(data: Any, expressions: Sequence[str]) -> pd.DataFrame:
+    """A pandas frame with the columns that the expressions read.
+
+    pandas frames and mappings of columns are taken as they are; other eager
+    frames are read by narwhals, only the columns in use.
+    """
+    if isinstance(data, pd.DataFrame):
+        return data
+    if isinstance(data, Mapping):
+        return pd.DataFrame(data)
+    try:
+        frame = nw.from_native(data, eager_only=True)
+    except TypeError as error:
+        raise DataError(
+            f"data is a {type(data).__name__}: pass a pandas or polars DataFrame or a mapping "
+            "of columns"
+        ) from error
+    wanted = {name for e in expressions for name in fml.variables(e)}
+    columns = {}
+    for name in frame.columns:
+        if name in wanted:
+            series = frame[name]
+            labels = isinstance(series.dtype, (nw.Categorical, nw.Enum))
+            values = pd.Series(series.to_list())
+            if labels:
+                order = series.cat.get_categories().to_list()
+                values = values.astype(pd.CategoricalDtype(order))
+            columns[name] = values
+    return pd.DataFrame(columns, index=pd.RangeIndex(len(frame)))
+
+
+def callables(text: str) -> dict[str, Any]:
+    """Functions in the caller's scope that a formula names.
+
+    The caller is the first frame outside this package.
+    """
+    package = __name__.split(".")[0]
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(package):
+        frame = frame.f_back
+    scope = {**frame.f_globals, **frame.f_locals}
+    words = set(re.findall(r"[^\W\d]\w*(?=\s*[(.])", text))
+    return {word: scope[word] for word in words if word in scope and callable(scope[word])}
+
+
+def complete_rows(
+    data: pd.DataFrame,
+    arrays: Mapping[str, Any],
+    expressions: Sequence[str],
+    context: Mapping[str, Any],
+    missing: str,
+) -> tuple[pd.DataFrame, dict[str, Any], np.ndarray]:
+    """One mask over all columns and arrays in use.
+
+    Returns
+    -------
+    data : DataFrame
+        Rows in which nothing is missing.
+    arrays : dict
+        The same rows of the arrays; names of columns become None.
+    keep : ndarray of bool, shape (n,)
+
+    Raises
+    ------
+    DataError
+        An array of the wrong length; no row left; ``missing="raise"`` or
+        ``"none"`` with a missing value.
+    """
+    if missing not in ("drop", "raise", "none"):
+        raise DataError(f"missing={missing!r}: choose 'drop', 'raise' or 'none'")
+    if len(data) == 0:
+        raise DataError("the data has no rows")
+    names = list(dict.fromkeys(name for e in expressions for name in fml.variables(e)))
+    used = [name for name in names if name in data.columns]
+    full = {name: data[name].isna().to_numpy() for name in used}
+    values: dict[str, Any] = {}
+    for name, given in arrays.items():
+        values[name] = None if given is None or isinstance(given, str) else _column(given, data, name)
+        if values[name] is not None:
+            full[name] = np.asarray(pd.isna(values[name]))
+    gaps = [name for name, gap in full.items() if gap.any()]
+    if gaps and missing != "drop":
+        raise DataError(
+            f"missing values in {', '.join(map(repr, gaps))}: remove them or pass missing='drop'"
+        )
+    keep = ~np.any(list(full.values()), axis=0) if full else np.ones(len(data), bool)
+    if not keep.any():
+        raise DataError(f"no complete row: every row misses one of {', '.join(map(repr, gaps))}")
+    if not gaps:
+        return data, values, keep
+    kept = {name: None if v is None else v[keep] for name, v in values.items()}
+    return data.loc[keep], kept, keep
+
+
+def _column(values: Any, data: pd.DataFrame, what: str) -> Any:
+    """An array argument as a one-dimensional array of the data's length."""
+    if isinstance(values, pd.Series):
+        if not values.index.equals(data.index):
+            raise DataError(
+                f"{what} has another index than the data: align it, or pass {what}.to_numpy()"
+            )
+        values = values.array
+    elif not isinstance(values, pd.api.extensions.ExtensionArray):
+        values = np.asarray(values)
+        if values.ndim != 1:
+            raise DataError(f"{what} has the shape {values.shape}: one dimension is needed")
+    if len(values) != len(data):
+        raise DataError(
+            f"{what} has {len(values)} entries but y has {len(data)}: pass one entry per row"
+        )
+    return values

@@ -1,0 +1,289 @@
+"""From rows to the grouped layout: one pass over the data, then a residual pass.
+
+For every group the thin QR ``Z_i = Q_i T_i`` of its random-effects design and
+``c_i = Q_i' [X_i y_i]`` come out of cross-products by a Cholesky elimination;
+what the groups cannot explain is summed from residual rows, so that no digits
+are lost by subtraction. All of it is traceable in X, y, Z and the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ..linalg import back_substitute, eliminate
+from .grouped import Bucket, GroupedLayout
+from .index import GroupIndex, Placement, Table, stream_pairs
+
+# Relative size below which a column of Z_i counts as a combination of the others:
+# cross-products carry about n * eps of their diagonal.
+_RANK_TOL = 1e-12
+
+
+def compress(
+    y: Array, X: Array, Z: Sequence[Array], weights: Array, index: GroupIndex
+) -> GroupedLayout:
+    """Compress the rows of a grouped mixed model into its sufficient statistics.
+
+    Parameters
+    ----------
+    y : Array, shape (n,)
+        Response, offset already subtracted.
+    X : Array, shape (n, p)
+        Fixed-effects design of full column rank.
+    Z : sequence of Array, shape (n, S, k)
+        Random-effects covariates of each term, for each of its S memberships.
+    weights : Array, shape (n,)
+        Prior weights (residual variance ``sigma^2 / w``). A row of weight zero
+        counts as absent.
+    index : GroupIndex
+        Integer bookkeeping; rows past the data point anywhere and weigh nothing.
+
+    Returns
+    -------
+    GroupedLayout
+
+    Notes
+    -----
+    Columns of X, the columns of each term of Z and y are first brought to a
+    common scale by fixed linear maps, which the layout keeps. The maps are
+    constants to the differentiation: any value of them describes the same model.
+    """
+    root = jnp.sqrt(weights)
+    present = weights > 0
+    frame = _fixed_frame(X, y, weights, present)
+    XY = jnp.concatenate([frame.X, frame.y[:, None]], axis=1) * root[:, None]
+    whiteners = tuple(_whitener(z, weights) for z in Z)
+    streams = _weighted_streams(Z, whiteners, root, index)
+    buckets, S0 = _factor(streams, XY, index)
+    log_weights = jnp.sum(jnp.where(present, jnp.log(jnp.where(present, weights, 1.0)), 0.0))
+    return GroupedLayout(
+        buckets=buckets,
+        S0=S0,
+        whiteners=whiteners,
+        beta_map=frame.beta_map,
+        beta_origin=frame.beta_origin,
+        y_scale=frame.y_scale,
+        n_obs=jnp.sum(present.astype(y.dtype)),
+        log_weights=log_weights,
+        sizes=index.sizes,
+        n_components=index.n_components,
+    )
+
+
+class _Frame(NamedTuple):
+    X: Array  # (n, p)  orthonormal columns (in the weighted inner product)
+    y: Array  # (n,)    OLS residual of unit norm
+    beta_map: Array  # (p, p)
+    beta_origin: Array  # (p,)
+    y_scale: Array  # ()
+
+
+def _fixed_frame(X: Array, y: Array, weights: Array, present: Array) -> _Frame:
+    """Orthonormal columns for X, and for y its OLS residual in units of its norm."""
+    centring, shift = _centring(X, y, present)
+    mask = present.astype(y.dtype)
+    X = (X @ centring) * mask[:, None]
+    y = (y - X @ shift) * mask
+    if X.shape[1] == 0:
+        orthogonal = centring
+    else:
+        gram = lax.stop_gradient(X.T @ (X * weights[:, None]))
+        scale = lax.rsqrt(jnp.diagonal(gram))
+        L = jnp.linalg.cholesky(gram * scale[:, None] * scale[None, :])
+        identity = jnp.eye(X.shape[1], dtype=X.dtype)
+        inverse = jax.scipy.linalg.solve_triangular(L, identity, lower=True).T
+        orthogonal = scale[:, None] * inverse
+    X = X @ orthogonal
+    origin = jnp.zeros(X.shape[1], X.dtype)
+    for _ in range(2):  # the second round removes what rounding left of a huge first one
+        step = lax.stop_gradient(X.T @ (y * weights))
+        y = y - X @ step
+        origin = origin + step
+    norm = lax.stop_gradient(jnp.sqrt(jnp.sum(y * y * weights)))
+    norm = jnp.where(norm > 0, norm, 1.0)
+    beta_map = centring @ orthogonal
+    return _Frame(X, y / norm, beta_map, centring @ shift + beta_map @ origin, norm)
+
+
+def _centring(X: Array, y: Array, present: Array) -> tuple[Array, Array]:
+    """Map that centres the columns of X by a constant column, and the same shift of y.
+
+    Subtracting a mean is exact in floating point where a projection is not:
+    raw calendar years and y near 1e9 keep their digits.
+    """
+    p = X.shape[1]
+    identity, none = jnp.eye(p, dtype=X.dtype), jnp.zeros(p, X.dtype)
+    if p == 0:
+        return identity, none
+    X, y = lax.stop_gradient((X, y))
+    low = jnp.min(jnp.where(present[:, None], X, jnp.inf), axis=0)
+    high = jnp.max(jnp.where(present[:, None], X, -jnp.inf), axis=0)
+    constant = (low == high) & (low != 0)
+    pick = jnp.argmax(constant)
+    unit = jnp.where(jnp.any(constant), jnp.zeros(p, X.dtype).at[pick].set(1.0), none)
+    value = jnp.where(jnp.any(constant), low[pick], 1.0)
+    n = jnp.sum(present.astype(X.dtype))
+    means = jnp.sum(jnp.where(present[:, None], X, 0.0), axis=0) / n
+    means = jnp.where(constant, 0.0, means)
+    y_mean = jnp.sum(jnp.where(present, y, 0.0)) / n
+    return identity - unit[:, None] * (means / value)[None, :], unit * (y_mean / value)
+
+
+def _whitener(z: Array, weights: Array) -> Array:
+    """Lower triangular A such that the columns of ``Z A`` are orthonormal per row, (k, k).
+
+    ``Lambda_user = A Lambda`` stays lower triangular. Where the columns are
+    dependent only their scale is taken out.
+    """
+    k = z.shape[2]
+    rows = lax.stop_gradient(z)
+    total = jnp.maximum(jnp.sum(weights), jnp.finfo(z.dtype).tiny)
+    gram = jnp.einsum("nsa,nsb,n->ab", rows, rows, weights) / total
+    diagonal = jnp.diagonal(gram)
+    scale = jnp.where(diagonal > 0, lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1.0)), 1.0)
+    if k == 1:
+        return scale[:, None]
+    correlation = gram * scale[:, None] * scale[None, :]
+    # B' B = correlation with B lower triangular: a Cholesky with rows and columns reversed
+    L = jnp.linalg.cholesky(correlation[::-1, ::-1])[::-1, ::-1].T
+    usable = jnp.all(jnp.isfinite(L)) & (jnp.min(jnp.diagonal(L)) > 1e-5)
+    identity = jnp.eye(k, dtype=z.dtype)
+    B = jnp.where(usable, jnp.where(jnp.isfinite(L), L, 0.0), identity)
+    return scale[:, None] * jax.scipy.linalg.solve_triangular(B, identity, lower=True)
+
+
+def _weighted_streams(
+    Z: Sequence[Array], whiteners: Sequence[Array], root: Array, index: GroupIndex
+) -> list[Array]:
+    """Whitened covariates of every stream, (n, k) each, multiplied by root weights."""
+    streams = []
+    member = 0
+    for i, t in enumerate(index.streams):
+        member = member + 1 if i > 0 and index.streams[i - 1] == t else 0
+        streams.append((Z[t][:, member] @ whiteners[t]) * root[:, None])
+    return streams
+
+
+def _factor(
+    streams: Sequence[Array], XY: Array, index: GroupIndex
+) -> tuple[tuple[Bucket, ...], Array]:
+    grams = _gram_arrays(streams, index)
+    crosses = _cross_arrays(streams, XY, index)
+    factors = [
+        eliminate(jnp.concatenate([a, b], axis=1), tol=_RANK_TOL)
+        for a, b in zip(grams, crosses, strict=True)
+    ]
+    T = [f[:, : f.shape[0]] for f in factors]
+    c = [f[:, f.shape[0] :] for f in factors]
+    coefficients = [back_substitute(t, v) for t, v in zip(T, c, strict=True)]
+    residual = XY - _group_fit(streams, coefficients, index)
+    # c of the residual rows: what rounding of the cross-products left out
+    for b, rest in enumerate(_cross_arrays(streams, residual, index)):
+        r = T[b].shape[0]
+        again = eliminate(jnp.concatenate([grams[b], rest], axis=1), tol=_RANK_TOL)
+        c[b] = c[b] + again[:, r:]
+    buckets = tuple(
+        Bucket(T=t, c=v, widths=w) for t, v, w in zip(T, c, index.widths, strict=True)
+    )
+    return buckets, residual.T @ residual
+
+
+def _gram_arrays(streams: Sequence[Array], index: GroupIndex) -> list[Array]:
+    """``Z_i' Z_i`` of every group, one (q, q, G) array a bucket."""
+    dtype = streams[0].dtype
+    out = [jnp.zeros((q, q, g), dtype) for q, g in _shapes(index)]
+    for (a, b), table in zip(stream_pairs(len(streams)), index.pairs, strict=True):
+        left, right = streams[a], streams[b]
+        ka, kb = left.shape[1], right.shape[1]
+        products = (left[:, :, None] * right[:, None, :]).reshape(-1, ka * kb)
+        sums = jax.ops.segment_sum(products, table.cell, table.n_cells)
+        cells = sums.reshape(-1, ka, kb)
+        for bucket in range(len(out)):
+            out[bucket] = _add_cells(out[bucket], cells, table, bucket)
+            if a != b:
+                out[bucket] = _add_cells(out[bucket], cells, table, bucket, transpose=True)
+    return out
+
+
+def _add_cells(
+    out: Array, cells: Array, table: Table, bucket: int, *, transpose: bool = False
+) -> Array:
+    """Add cell blocks (L, ka, kb) at their rows and columns of (q, q, G)."""
+    if transpose:
+        cells = jnp.swapaxes(cells, 1, 2)
+    _, ka, kb = cells.shape
+    if not table.placements:
+        row, column = (table.column, table.row) if transpose else (table.row, table.column)
+        return out.at[row : row + ka, column : column + kb].add(jnp.moveaxis(cells, 0, -1))
+    place = table.placements[bucket]
+    row, column = (place.column, place.row) if transpose else (place.row, place.column)
+    rows = row[:, None, None] + jnp.arange(ka)[:, None]
+    columns = column[:, None, None] + jnp.arange(kb)[None, :]
+    groups = place.group[:, None, None]
+    return out.at[rows, columns, groups].add(cells[place.source], mode="drop")
+
+
+def _cross_arrays(streams: Sequence[Array], XY: Array, index: GroupIndex) -> list[Array]:
+    """``Z_i' [X_i y_i]`` of every group, one (q, p + 1, G) array a bucket."""
+    C = XY.shape[1]
+    out = [jnp.zeros((q, C, g), XY.dtype) for q, g in _shapes(index)]
+    for stream, table in zip(streams, index.levels, strict=True):
+        k = stream.shape[1]
+        products = (stream[:, :, None] * XY[:, None, :]).reshape(-1, k * C)
+        sums = jax.ops.segment_sum(products, table.cell, table.n_cells)
+        levels = sums.reshape(-1, k, C)
+        for bucket in range(len(out)):
+            out[bucket] = _add_levels(out[bucket], levels, table, bucket)
+    return out
+
+
+def _add_levels(out: Array, levels: Array, table: Table, bucket: int) -> Array:
+    k = levels.shape[1]
+    if not table.placements:
+        return out.at[table.row : table.row + k].add(jnp.moveaxis(levels, 0, -1))
+    place = table.placements[bucket]
+    rows = place.row[:, None] + jnp.arange(k)
+    return out.at[rows, :, place.group[:, None]].add(levels[place.source], mode="drop")
+
+
+def _group_fit(
+    streams: Sequence[Array], coefficients: Sequence[Array], index: GroupIndex
+) -> Array:
+    """Rows of ``Z_i coefficients_i``, shape (n, p + 1)."""
+    fit = None
+    for stream, table in zip(streams, index.levels, strict=True):
+        k = stream.shape[1]
+        levels = _take_levels(coefficients, table, k)
+        part = jnp.sum(stream[:, :, None] * levels[table.cell], axis=1)
+        fit = part if fit is None else fit + part
+    assert fit is not None  # a mixed model has a random term
+    return fit
+
+
+def _take_levels(arrays: Sequence[Array], table: Table, k: int) -> Array:
+    """Rows of each level out of (q, C, G) arrays, shape (L, k, C)."""
+    if not table.placements:
+        return jnp.moveaxis(arrays[0][table.row : table.row + k], -1, 0)
+    out = jnp.zeros((table.n_cells, k, arrays[0].shape[1]), arrays[0].dtype)
+    for array, place in zip(arrays, table.placements, strict=True):
+        out = out.at[_level_targets(place, array.shape[2], table.n_cells)].set(
+            array[place.row[:, None] + jnp.arange(k), :, place.group[:, None]], mode="drop"
+        )
+    return out
+
+
+def _level_targets(place: Placement, n_groups: int, n_cells: int) -> Array:
+    """Cells to write, entries past the end sent out of range."""
+    return jnp.where(jnp.asarray(place.group) < n_groups, place.source, n_cells)
+
+
+def _shapes(index: GroupIndex) -> list[tuple[int, int]]:
+    return [
+        (sum(k * w for k, w in zip(index.sizes, widths, strict=True)), groups)
+        for widths, groups in zip(index.widths, index.n_groups, strict=True)
+    ]

@@ -1,0 +1,248 @@
+"""Profiled log-likelihood of a linear mixed model: functions of the waist alone.
+
+    -2 log L = log|V| + [log|X' V^-1 X|] + nu (1 + log(2 pi r^2 / nu)) - sum log w
+
+with the bracket and ``nu = n - p`` for REML, without it and ``nu = n`` for ML;
+``r^2`` is the generalized residual sum of squares at the profiled beta.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.linalg import solve_triangular
+
+from .covariance import factor_blocks
+from .layouts.grouped import Curvature, GroupedLayout, Waist, WaistJet, curvature, waist, waist_jet
+from .linalg import log_diagonal
+from .params import Params, unpack
+
+
+class Profile(NamedTuple):
+    """beta and sigma profiled out of the gram matrix, in the layout's coordinates."""
+
+    deviance: Array  # ()      -2 log-likelihood (REML criterion where asked)
+    beta: Array  # (p,)
+    rss: Array  # ()      r^2 in units of y_scale^2
+    cov_beta: Array  # (p, p)  (X' V^-1 X)^-1 relative to sigma^2
+
+
+class Jet(NamedTuple):
+    """The criterion with two derivatives, and what standard errors are made of."""
+
+    value: Array  # ()
+    gradient: Array  # (m,)
+    hessian: Array  # (m, m)
+    psi_gradients: tuple[Array, ...]  # (k, k) a term: derivative of the criterion in Psi
+    profile: Profile
+    dlog_rss: Array  # (m,)       d log r^2 / d theta
+    dcov_beta: Array  # (m, p, p)  d (X' V^-1 X)^-1 / d theta
+
+
+def residual_df(layout: GroupedLayout, *, reml: bool) -> Array:
+    """``nu``: n - p for REML, n for ML."""
+    return layout.n_obs - (layout.beta_origin.size if reml else 0)
+
+
+def profile_waist(at: Waist, layout: GroupedLayout, *, reml: bool) -> Profile:
+    """Profile beta and sigma^2 out by one Cholesky factorization of the gram matrix."""
+    p = layout.beta_origin.size
+    L = jnp.linalg.cholesky(at.gram)
+    Lx, z = L[:p, :p], L[p, :p]
+    rss = L[p, p] ** 2
+    inverse = solve_triangular(Lx, jnp.eye(p, dtype=L.dtype), lower=True)
+    deviance = _deviance(at.logdet, 2.0 * log_diagonal(Lx), rss, layout, reml=reml)
+    return Profile(deviance=deviance, beta=inverse.T @ z, rss=rss, cov_beta=inverse.T @ inverse)
+
+
+def _deviance(
+    logdet: Array, logdet_x: Array, rss: Array, layout: GroupedLayout, *, reml: bool
+) -> Array:
+    """-2 log-likelihood at the profiled scale, all constants included."""
+    nu = residual_df(layout, reml=reml)
+    # logarithms apart: the product would leave the range of floats for extreme units of y
+    log_rss = jnp.log(rss) + 2.0 * jnp.log(layout.y_scale)
+    value = logdet + nu * (1.0 + jnp.log(2.0 * jnp.pi / nu) + log_rss) - layout.log_weights
+    if reml:
+        value = value + logdet_x - 2.0 * _log_det_map(layout)
+    return value
+
+
+def _log_det_map(layout: GroupedLayout) -> Array:
+    """``log|det|`` of the map of beta; triangular up to the exact unit centring."""
+    if layout.beta_origin.size == 0:
+        return jnp.zeros((), layout.S0.dtype)
+    return jnp.linalg.slogdet(layout.beta_map)[1]
+
+
+def profile_jet(theta: Array, layout: GroupedLayout, *, reml: bool) -> Jet:
+    """Criterion, gradient and Hessian in the layout's theta, closed forms throughout.
+
+    Notes
+    -----
+    With the symmetric weights ``W = d criterion / d gram`` the gradient is
+    ``logdet_k + <W, gram_k>``; the Hessian adds the derivative of W, which the
+    last three terms of the code spell out.
+    """
+    jet = waist_jet(theta, layout)
+    at = profile_waist(jet.waist, layout, reml=reml)
+    p, nu = at.beta.size, residual_df(layout, reml=reml)
+    v = jnp.append(-at.beta, 1.0)  # residual = [X y] v
+    W = (nu / at.rss) * v[:, None] * v[None, :]
+    if reml:
+        W = W.at[:p, :p].add(at.cov_beta)
+    dgram_v = jet.dgram @ v
+    drss = dgram_v @ v
+    rho = drss / at.rss
+    A = jet.dgram[:, :p, :p]
+    CA = at.cov_beta @ A  # (m, p, p)
+    bent: Curvature = curvature(theta, W, jet, layout)
+    B = dgram_v[:, :p]
+    hessian = bent.hessian - (2.0 * nu / at.rss) * (B @ at.cov_beta @ B.T)
+    hessian = hessian - nu * rho[:, None] * rho[None, :]
+    gradient = jet.dlogdet + nu * rho
+    if reml:
+        hessian = hessian - jnp.einsum("kab,lba->kl", CA, CA)
+        gradient = gradient + jnp.einsum("kaa->k", CA)
+    return Jet(
+        value=at.deviance,
+        gradient=gradient,
+        hessian=hessian,
+        psi_gradients=bent.psi_gradients,
+        profile=at,
+        dlog_rss=rho,
+        dcov_beta=-CA @ at.cov_beta,
+    )
+
+
+def whiten_factors(blocks: tuple[Array, ...], layout: GroupedLayout) -> tuple[Array, ...]:
+    """Relative covariance factors of the data brought to the layout's coordinates."""
+    return tuple(
+        solve_triangular(A, block, lower=True)
+        for A, block in zip(layout.whiteners, blocks, strict=True)
+    )
+
+
+def profile_loglike(theta: Array, layout: GroupedLayout, *, reml: bool = True) -> Array:
+    """Log-likelihood at lme4's theta, fixed effects and sigma profiled out.
+
+    Parameters
+    ----------
+    theta : Array, shape (m,)
+        Column-major lower triangles of the relative covariance factors
+        ``Lambda`` of all terms (``cov = sigma^2 Lambda Lambda'``), terms in the
+        order of the design. Signs are free; zeros are allowed.
+    layout : GroupedLayout
+    reml : bool
+        Restricted likelihood or likelihood.
+
+    Returns
+    -------
+    Array, shape ()
+        ``-1/2`` of lme4's REML criterion or deviance, all constants included.
+
+    References
+    ----------
+    Bates, Maechler, Bolker & Walker (2015), doi:10.18637/jss.v067.i01.
+
+    Examples
+    --------
+    >>> import jax, lmm_jax as lmm
+    >>> design = lmm.design("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+    >>> with jax.enable_x64(True):
+    ...     value = lmm.profile_loglike(jax.numpy.array([1.0, 0.0, 1.0]), design.layout, reml=False)
+    >>> print(f"{-2 * value:.6f}")
+    1784.642296
+    """
+    factors = whiten_factors(factor_blocks(theta, layout.sizes), layout)
+    at = waist(tuple(L @ L.T for L in factors), layout)
+    return -0.5 * profile_waist(at, layout, reml=reml).deviance
+
+
+def loglike(
+    params: Params | Array, layout: GroupedLayout, *, reml: bool = True, profile_fe: bool = True
+) -> Array:
+    """Log-likelihood at given covariance parameters, sigma^2 profiled out.
+
+    Parameters
+    ----------
+    params : Params or Array
+        Relative covariances (divided by the residual variance), as a pytree or
+        packed: fixed effects first unless ``profile_fe``, then the lower
+        triangle of ``cov_re`` row by row, then the components.
+    layout : GroupedLayout
+    reml : bool
+        Restricted likelihood or likelihood.
+    profile_fe : bool
+        Put the GLS estimate in the place of the fixed effects, whatever
+        ``params`` holds there; otherwise use them as given.
+
+    Returns
+    -------
+    Array, shape ()
+        Finite and differentiable at a singular covariance.
+    """
+    params = as_params(params, layout, with_fe=not profile_fe)
+    at = waist(relative_blocks(params, layout), layout)
+    if profile_fe:
+        return -0.5 * profile_waist(at, layout, reml=reml).deviance
+    p = layout.beta_origin.size
+    beta = jnp.linalg.solve(layout.beta_map, params.fe_params - layout.beta_origin)
+    v = jnp.append(-beta / layout.y_scale, 1.0)
+    log_x = 2.0 * log_diagonal(jnp.linalg.cholesky(at.gram[:p, :p]))
+    return -0.5 * _deviance(at.logdet, log_x, v @ at.gram @ v, layout, reml=reml)
+
+
+def correlated_sizes(layout: GroupedLayout) -> tuple[int, ...]:
+    """Block sizes of ``cov_re``."""
+    return layout.sizes[: len(layout.sizes) - layout.n_components]
+
+
+def as_params(params: Params | Array, layout: GroupedLayout, *, with_fe: bool) -> Params:
+    """Read a packed vector; a ``Params`` goes through."""
+    if isinstance(params, Params):
+        return params
+    return unpack(params, correlated_sizes(layout), layout.beta_origin.size if with_fe else 0)
+
+
+def relative_blocks(params: Params, layout: GroupedLayout) -> tuple[Array, ...]:
+    """Psi of every term in the layout's coordinates."""
+    blocks = []
+    offset = 0
+    for k in correlated_sizes(layout):
+        blocks.append(params.cov_re[offset : offset + k, offset : offset + k])
+        offset += k
+    blocks += [params.vcomp[i].reshape(1, 1) for i in range(layout.n_components)]
+    inverses = whiten_factors(
+        tuple(jnp.eye(k, dtype=layout.S0.dtype) for k in layout.sizes), layout
+    )
+    return tuple(Ai @ block @ Ai.T for Ai, block in zip(inverses, blocks, strict=True))
+
+
+def score(
+    params: Params | Array, layout: GroupedLayout, *, reml: bool = True, profile_fe: bool = True
+) -> Params | Array:
+    """Gradient of :func:`loglike`, in the shape of ``params``."""
+    return jax.grad(loglike)(params, layout, reml=reml, profile_fe=profile_fe)
+
+
+def hessian(
+    params: Params | Array, layout: GroupedLayout, *, reml: bool = True, profile_fe: bool = True
+) -> Params | Array:
+    """Second derivatives of :func:`loglike`; a matrix if ``params`` is packed."""
+    return jax.hessian(loglike)(params, layout, reml=reml, profile_fe=profile_fe)
+
+
+__all__ = [
+    "Jet",
+    "Profile",
+    "WaistJet",
+    "hessian",
+    "loglike",
+    "profile_jet",
+    "profile_loglike",
+    "score",
+]

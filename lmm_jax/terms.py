@@ -1,0 +1,202 @@
+"""Random-effects terms: the columns of Z and the level that every row belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse
+
+from . import formula as fml
+from .errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class TermSource:
+    """How a term's covariates and level labels come out of a data frame."""
+
+    spec: Any  # formulaic.ModelSpec of the columns; None: not from a formula
+    columns: tuple[int, ...]  # columns of the spec that belong to the term
+    group: tuple[str, ...]  # grouping expressions; empty: labels were given as an array
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class RandomTerm:
+    """One random-effects term, with a ``k x k`` covariance per level.
+
+    A row belongs to ``S`` levels: one for ``(x | g)``; for a variance component
+    as many as its widest row has non-zero columns, and then ``k = 1``.
+    """
+
+    label: str  # "Days | Subject"
+    group: str  # grouping factor, "Subject", or name of the component
+    names: tuple[str, ...]  # (k,)   coefficients
+    levels: pd.Index[Any]  # (L,)   labels; a component has (group, column)
+    codes: np.ndarray  # (n, S)  level of each row
+    values: np.ndarray  # (n, S, k)  covariates
+    is_component: bool
+    source: TermSource
+
+    @property
+    def n_levels(self) -> int:
+        return len(self.levels)
+
+
+def factor_codes(values: pd.Series[Any]) -> tuple[np.ndarray, pd.Index[Any]]:
+    """Codes and labels of a grouping factor; unused levels are dropped, the order is kept.
+
+    Categoricals keep the order of their categories, everything else is sorted.
+    """
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        used = values.cat.remove_unused_categories()
+        return used.cat.codes.to_numpy().astype(np.int64), pd.Index(used.cat.categories)
+    try:
+        codes, labels = pd.factorize(values, sort=True)
+    except TypeError:  # labels of several types have no order
+        codes, labels = pd.factorize(values)
+    return codes.astype(np.int64), pd.Index(labels)
+
+
+def group_factor(
+    expressions: Sequence[str], data: pd.DataFrame, context: Mapping[str, Any]
+) -> tuple[np.ndarray, pd.Index[Any]]:
+    """Codes and labels of ``a`` or of the interaction ``a:b`` (labels joined by a colon)."""
+    codes, labels = factor_codes(fml.labels(expressions[0], data, context=context))
+    for expression in expressions[1:]:
+        right, right_labels = factor_codes(fml.labels(expression, data, context=context))
+        pair, codes = np.unique(codes * len(right_labels) + right, return_inverse=True)
+        left = labels[pair // len(right_labels)].astype(str)
+        labels = pd.Index(left + ":" + right_labels[pair % len(right_labels)].astype(str))
+    return codes, labels
+
+
+def bar_terms(
+    bars: Sequence[fml.Bar], data: pd.DataFrame, context: Mapping[str, Any]
+) -> list[RandomTerm]:
+    """Terms of an lme4 formula in lme4's order: most levels first, ties as written.
+
+    ``(x || g)`` becomes one term a column, so that no covariance is left, for
+    the indicator columns of a factor as well.
+    """
+    factors: dict[tuple[str, ...], tuple[np.ndarray, pd.Index[Any]]] = {}
+    terms: list[RandomTerm] = []
+    for bar in bars:
+        if bar.group not in factors:
+            factors[bar.group] = group_factor(bar.group, data, context)
+        codes, levels = factors[bar.group]
+        matrix = fml.build(bar.lhs, data, context=context)
+        if not matrix.names:
+            raise DataError(f"{bar.text} has no columns: write (1 | g) for an intercept")
+        k = len(matrix.names)
+        for columns in [[j] for j in range(k)] if not bar.correlated else [list(range(k))]:
+            names = tuple(matrix.names[j] for j in columns)
+            label = f"{bar.lhs} | {bar.group_name}"
+            if not bar.correlated:
+                label = f"{names[0]} | {bar.group_name}"
+            terms.append(
+                RandomTerm(
+                    label=label,
+                    group=bar.group_name,
+                    names=names,
+                    levels=levels,
+                    codes=codes[:, None],
+                    values=np.ascontiguousarray(matrix.values[:, None, columns]),
+                    is_component=False,
+                    source=TermSource(spec=matrix.spec, columns=tuple(columns), group=bar.group),
+                )
+            )
+    return sorted(terms, key=lambda term: -term.n_levels)
+
+
+def coefficient_term(
+    values: np.ndarray,
+    names: Sequence[str],
+    codes: np.ndarray,
+    levels: pd.Index[Any],
+    group: str,
+    source: TermSource,
+) -> RandomTerm:
+    """One term with a full covariance, from a matrix of covariates (n, k)."""
+    return RandomTerm(
+        label=f"{' + '.join(names)} | {group}",
+        group=group,
+        names=tuple(names),
+        levels=levels,
+        codes=codes[:, None],
+        values=np.ascontiguousarray(values[:, None, :], dtype=np.float64),
+        is_component=False,
+        source=source,
+    )
+
+
+def component_term(
+    name: str,
+    matrix: Any,
+    columns: Sequence[str],
+    codes: np.ndarray,
+    levels: pd.Index[Any],
+    source: TermSource,
+) -> RandomTerm:
+    """A variance component: all its columns within a group share one variance.
+
+    Parameters
+    ----------
+    name : str
+    matrix : ndarray or scipy.sparse matrix, shape (n, K)
+        Columns that are zero throughout a group do not exist in it.
+    columns : sequence of str, length K
+    codes, levels
+        The grouping factor.
+    source : TermSource
+    """
+    members, values = member_columns(matrix)
+    k = max(1, len(columns))
+    first = np.zeros(len(levels), dtype=np.int64)
+    for s in range(members.shape[1] - 1, -1, -1):
+        there = members[:, s] >= 0
+        first[codes[there]] = members[there, s]
+    # an empty membership points at some column of its own group, with the value zero
+    members = np.where(members >= 0, members, first[codes][:, None])
+    keys, inverse = np.unique(codes[:, None] * k + members, return_inverse=True)
+    labels = pd.MultiIndex.from_arrays(
+        [levels[keys // k], pd.Index(np.asarray(columns, dtype=object))[keys % k]],
+        names=["group", "column"],
+    )
+    return RandomTerm(
+        label=name,
+        group=name,
+        names=(name,),
+        levels=labels,
+        codes=inverse.reshape(members.shape).astype(np.int64),
+        values=values[:, :, None],
+        is_component=True,
+        source=source,
+    )
+
+
+def member_columns(matrix: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Columns and values of the non-zero entries of each row, padded to the widest row.
+
+    Returns
+    -------
+    columns : ndarray of int, shape (n, S)
+        -1 where a row has fewer entries.
+    values : ndarray, shape (n, S)
+    """
+    if not scipy.sparse.issparse(matrix) and matrix.shape[1] == 1:
+        dense = np.asarray(matrix, dtype=np.float64)
+        return np.zeros(dense.shape, dtype=np.int64), dense
+    rows = scipy.sparse.csr_array(matrix)
+    rows.eliminate_zeros()
+    counts = np.diff(rows.indptr)
+    width = max(1, int(counts.max(initial=0)))
+    row = np.repeat(np.arange(rows.shape[0]), counts)
+    place = np.arange(rows.nnz) - np.repeat(rows.indptr[:-1], counts)
+    columns = np.full((rows.shape[0], width), -1, dtype=np.int64)
+    values = np.zeros((rows.shape[0], width))
+    columns[row, place] = rows.indices
+    values[row, place] = rows.data
+    return columns, values

@@ -1,0 +1,18 @@
+"""Strict JAX for every test: no silent rank or dtype promotion; one BLAS thread."""
+
+import os
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when numpy loads; two threads make LAPACK erratic
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture
+def x64():
+    """float64 for the pure functions; the library never sets it globally."""
+    with jax.enable_x64(True):
+        yield
