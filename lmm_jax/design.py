@@ -73,6 +73,15 @@ class Design:
     n_missing: int  # rows left out for missing values
     source: FixedSource | None
 
+    def expressions(self, conditional: bool) -> list[str]:
+        """Expressions that prediction evaluates, with the random part or without."""
+        if self.source is None:
+            return []
+        out = [str(self.source.spec.formula), *self.source.offsets]
+        for term in self.terms if conditional else ():
+            out += [*term.source.group, str(term.source.spec.formula)]
+        return out
+
     @property
     def nobs(self) -> int:
         """Number of rows used."""

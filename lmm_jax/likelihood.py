@@ -190,7 +190,8 @@ def loglike(
     if profile_fe:
         return -0.5 * profile_waist(at, layout, reml=reml).deviance
     p = layout.beta_origin.size
-    beta = jnp.linalg.solve(layout.beta_map, params.fe_params - layout.beta_origin)
+    beta = params.fe_params - layout.beta_shift - layout.beta_origin
+    beta = jnp.linalg.solve(layout.beta_map, beta)
     v = jnp.append(-beta / layout.y_scale, 1.0)
     log_x = 2.0 * log_diagonal(jnp.linalg.cholesky(at.gram[:p, :p]))
     return -0.5 * _deviance(at.logdet, log_x, v @ at.gram @ v, layout, reml=reml)

@@ -73,6 +73,19 @@ def group_factor(
     return codes, labels
 
 
+def group_labels(
+    expressions: Sequence[str], data: pd.DataFrame, context: Mapping[str, Any]
+) -> pd.Index[Any]:
+    """Label of every row under ``a`` or ``a:b``, spelled as :func:`group_factor` does."""
+    parts = [pd.Index(fml.labels(e, data, context=context)) for e in expressions]
+    if len(parts) == 1:
+        return parts[0]
+    joined = parts[0].astype(str)
+    for part in parts[1:]:
+        joined = joined + ":" + part.astype(str)
+    return pd.Index(joined)
+
+
 def bar_terms(
     bars: Sequence[fml.Bar], data: pd.DataFrame, context: Mapping[str, Any]
 ) -> list[RandomTerm]:

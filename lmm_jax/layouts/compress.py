@@ -67,6 +67,7 @@ def compress(
         whiteners=whiteners,
         beta_map=frame.beta_map,
         beta_origin=frame.beta_origin,
+        beta_shift=frame.beta_shift,
         y_scale=frame.y_scale,
         n_obs=jnp.sum(present.astype(y.dtype)),
         log_weights=log_weights,
@@ -80,6 +81,7 @@ class _Frame(NamedTuple):
     y: Array  # (n,)    OLS residual of unit norm
     beta_map: Array  # (p, p)
     beta_origin: Array  # (p,)
+    beta_shift: Array  # (p,)
     y_scale: Array  # ()
 
 
@@ -87,8 +89,8 @@ def _fixed_frame(X: Array, y: Array, weights: Array, present: Array) -> _Frame:
     """Orthonormal columns for X, and for y its OLS residual in units of its norm."""
     centring, shift = _centring(X, y, present)
     mask = present.astype(y.dtype)
-    X = (X @ centring) * mask[:, None]
     y = (y - X @ shift) * mask
+    X = (X @ centring) * mask[:, None]
     if X.shape[1] == 0:
         orthogonal = centring
     else:
@@ -107,7 +109,7 @@ def _fixed_frame(X: Array, y: Array, weights: Array, present: Array) -> _Frame:
     norm = lax.stop_gradient(jnp.sqrt(jnp.sum(y * y * weights)))
     norm = jnp.where(norm > 0, norm, 1.0)
     beta_map = centring @ orthogonal
-    return _Frame(X, y / norm, beta_map, centring @ shift + beta_map @ origin, norm)
+    return _Frame(X, y / norm, beta_map, beta_map @ origin, shift, norm)
 
 
 def _centring(X: Array, y: Array, present: Array) -> tuple[Array, Array]:

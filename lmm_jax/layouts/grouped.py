@@ -37,14 +37,15 @@ class GroupedLayout:
     """Sufficient statistics of a mixed model with independent groups.
 
     Columns of X are orthonormal, those of every term whitened and y a unit OLS
-    residual; ``whiteners``, ``beta_map``, ``beta_origin`` and ``y_scale`` lead back.
+    residual; ``whiteners``, ``beta_map`` and its companions lead back.
     """
 
     buckets: tuple[Bucket, ...]
     S0: Array  # (p + 1, p + 1)  cross-products of [X y] that no random effect reaches
     whiteners: tuple[Array, ...]  # (k, k) a term: Lambda_user = A Lambda
-    beta_map: Array  # (p, p)  beta_user = beta_origin + y_scale * beta_map @ beta
-    beta_origin: Array  # (p,)
+    beta_map: Array  # (p, p)
+    beta_origin: Array  # (p,)    beta_user = beta_shift + beta_origin + y_scale * beta_map @ beta
+    beta_shift: Array  # (p,)    the mean of y on a constant column, apart to keep its digits
     y_scale: Array  # ()
     n_obs: Array  # ()
     log_weights: Array  # ()  sum of the logarithms of the prior weights

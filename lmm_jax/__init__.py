@@ -1,0 +1,41 @@
+"""Linear mixed models on JAX: lme4's formulas, statsmodels' names, pure functions below.
+
+>>> import lmm_jax as lmm
+>>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+>>> print(f"{res.llf:.4f}")
+-871.8141
+"""
+
+from .datasets import load_dataset
+from .design import Design, design, design_from_arrays
+from .errors import ConvergenceWarning, DataError, FormulaError, RankWarning
+from .fit import fit
+from .layouts.compress import compress
+from .layouts.grouped import GroupedLayout
+from .likelihood import hessian, loglike, profile_loglike, score
+from .params import Params, pack, unpack
+from .results import LMMResults
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConvergenceWarning",
+    "DataError",
+    "Design",
+    "FormulaError",
+    "GroupedLayout",
+    "LMMResults",
+    "Params",
+    "RankWarning",
+    "compress",
+    "design",
+    "design_from_arrays",
+    "fit",
+    "hessian",
+    "load_dataset",
+    "loglike",
+    "pack",
+    "profile_loglike",
+    "score",
+    "unpack",
+]

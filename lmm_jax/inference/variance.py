@@ -1,0 +1,106 @@
+"""Covariance of the variance parameters from the curvature of the profiled criterion.
+
+The free parameters are theta and ``tau = log sigma^2``. Profiling tau out leaves
+the Hessian H of the criterion (-2 log L) in theta; with ``rho = d log r^2 / d theta``
+
+    cov(theta) = 2 H^-1 = C      cov(theta, tau) = C rho      var(tau) = 2 / nu + rho' C rho
+
+which is the inverse of the joint observed information. Smooth functions of
+(theta, tau) follow by the delta method, exactly as if the information had been
+taken in their own coordinates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ..covariance import lower_indices, theta_size, theta_slices
+
+# Curvature below this, relative to the largest, carries no information (lmerTest's rule).
+_FLAT_TOL = 1e-10
+
+
+class JointCovariance(NamedTuple):
+    """Asymptotic covariance of (theta, log sigma^2)."""
+
+    matrix: np.ndarray  # (m + 1, m + 1)
+
+
+def joint_covariance(hessian: np.ndarray, rho: np.ndarray, nu: float) -> JointCovariance:
+    """Covariance of ``(theta, tau)`` from the Hessian of the profiled criterion.
+
+    Directions without positive curvature get no variance: at a singular fit they
+    are the parameters that the boundary holds.
+    """
+    e, V = np.linalg.eigh(0.5 * (hessian + hessian.T))
+    usable = e > _FLAT_TOL * max(float(np.abs(e).max(initial=0.0)), 1e-300)
+    inverse = np.where(usable, 1.0 / np.where(usable, e, 1.0), 0.0)
+    C = 2.0 * (V * inverse) @ V.T
+    cross = C @ rho
+    return JointCovariance(
+        np.block([[C, cross[:, None]], [cross[None, :], np.array([[2.0 / nu + rho @ cross]])]])
+    )
+
+
+def covariance_jacobian(
+    factors: Sequence[np.ndarray], whiteners: Sequence[np.ndarray], scale: float
+) -> np.ndarray:
+    """Derivative of the covariances of the data in ``(theta, tau)``.
+
+    Parameters
+    ----------
+    factors : sequence of ndarray, shape (k, k)
+        Lambda of every term in the layout's coordinates, the point of ``theta``.
+    whiteners : sequence of ndarray, shape (k, k)
+        Map to the coordinates of the data.
+    scale : float
+        Residual variance.
+
+    Returns
+    -------
+    ndarray, shape (n_cov + 1, m + 1)
+        Rows: lower triangle of every term row by row, then the residual variance.
+    """
+    sizes = [L.shape[0] for L in factors]
+    m = theta_size(sizes)
+    rows = []
+    for L, A, at in zip(factors, whiteners, theta_slices(sizes), strict=True):
+        k = L.shape[0]
+        lower = np.tril_indices(k)
+        block = np.zeros((lower[0].size, m + 1))
+        for position, (i, j) in enumerate(zip(*lower_indices(k), strict=True)):
+            E = np.zeros((k, k))
+            E[i, j] = 1.0
+            D = A @ (E @ L.T + L @ E.T) @ A.T
+            block[:, at.start + position] = scale * D[lower]
+        block[:, m] = scale * (A @ L @ L.T @ A.T)[lower]
+        rows.append(block)
+    last = np.zeros((1, m + 1))
+    last[0, m] = scale
+    return np.concatenate([*rows, last])
+
+
+def sdcor_jacobian(covariance: np.ndarray) -> np.ndarray:
+    """Derivative of standard deviations and correlations in the covariances.
+
+    Both run along the lower triangle row by row: the diagonal holds standard
+    deviations, the rest correlations. NaN where a variance is zero.
+    """
+    k = covariance.shape[0]
+    rows, columns = np.tril_indices(k)
+    position = {(int(i), int(j)): n for n, (i, j) in enumerate(zip(rows, columns, strict=True))}
+    sd = np.sqrt(np.diagonal(covariance))
+    out = np.zeros((rows.size, rows.size))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for (i, j), at in position.items():
+            if i == j:
+                out[at, at] = 0.5 / sd[i]
+                continue
+            correlation = covariance[i, j] / (sd[i] * sd[j])
+            out[at, at] = 1.0 / (sd[i] * sd[j])
+            out[at, position[i, i]] = -0.5 * correlation / covariance[i, i]
+            out[at, position[j, j]] = -0.5 * correlation / covariance[j, j]
+    return out

@@ -1,0 +1,165 @@
+"""Random effects of every level, fitted values and predictions for new rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from . import formula as fml
+from .design import Design
+from .errors import DataError
+from .estimates import Estimates
+from .layouts.grouped import blups
+from .terms import RandomTerm, group_labels, member_columns
+
+_blups = jax.jit(blups, static_argnames="sizes")
+
+
+class GroupEffects(NamedTuple):
+    """Conditional moments of all random effects, whitened coordinates, one entry a bucket."""
+
+    means: list[np.ndarray]  # (q, G)
+    covariances: list[np.ndarray]  # (q, q, G)  relative to sigma^2
+
+
+def group_effects(estimates: Estimates, design: Design) -> GroupEffects:
+    """Conditional means (BLUPs) and covariances given y at the estimates."""
+    with jax.enable_x64(True):
+        theta, beta = jnp.asarray(estimates.theta_layout), jnp.asarray(estimates.beta_layout)
+        parts = [_blups(theta, beta, b, sizes=design.sizes) for b in design.layout.buckets]
+    means = [estimates.y_scale * np.asarray(part.b) for part in parts]
+    return GroupEffects(means, [np.asarray(part.cov) for part in parts])
+
+
+def level_effects(effects: GroupEffects, design: Design, t: int) -> np.ndarray:
+    """Conditional means of the levels of term t in the coordinates of the data, (L, k)."""
+    places, k = design.plan.level_maps[t], design.sizes[t]
+    out = np.zeros((design.terms[t].n_levels, k))
+    for b, means in enumerate(effects.means):
+        at = places.bucket == b
+        rows = places.slot[at][:, None] + np.arange(k)
+        out[at] = means[rows, places.group[at][:, None]]
+    return out @ np.asarray(design.layout.whiteners[t]).T
+
+
+def level_covariances(
+    effects: GroupEffects, design: Design, terms: Sequence[int], scale: float
+) -> np.ndarray:
+    """Joint conditional covariance of several terms on the same levels, (L, k, k)."""
+    maps = [design.plan.level_maps[t] for t in terms]
+    sizes = [design.sizes[t] for t in terms]
+    n_levels, k = design.terms[terms[0]].n_levels, sum(sizes)
+    slots = np.concatenate(
+        [m.slot[:, None] + np.arange(s) for m, s in zip(maps, sizes, strict=True)], axis=1
+    )
+    A = np.zeros((k, k))
+    start = 0
+    for t, s in zip(terms, sizes, strict=True):
+        A[start : start + s, start : start + s] = np.asarray(design.layout.whiteners[t])
+        start += s
+    out = np.zeros((n_levels, k, k))
+    for b, cov in enumerate(effects.covariances):
+        at = maps[0].bucket == b
+        rows = slots[at]
+        out[at] = cov[rows[:, :, None], rows[:, None, :], maps[0].group[at][:, None, None]]
+    return scale * (A @ out @ A.T)
+
+
+def random_part(terms: Sequence[RandomTerm], effects: Sequence[np.ndarray]) -> np.ndarray:
+    """``Z b`` for the rows of the design, (n,)."""
+    total = np.zeros(terms[0].codes.shape[0])
+    for term, b in zip(terms, effects, strict=True):
+        total += np.einsum("nsk,nsk->n", term.values, b[term.codes])
+    return total
+
+
+def residuals(design: Design, estimates: Estimates, zb: np.ndarray) -> np.ndarray:
+    """``y - X beta - Z b - offset`` without losing digits to a large mean of y."""
+    y = design.endog if design.offset is None else design.endog - design.offset
+    return (y - design.exog @ estimates.beta_shift) - design.exog @ estimates.beta_low - zb
+
+
+def predict_new(
+    design: Design,
+    estimates: Estimates,
+    data: pd.DataFrame,
+    effects: Sequence[np.ndarray] | None,
+    *,
+    groups: Any,
+    offset: Any,
+    new_levels: str,
+) -> np.ndarray:
+    """Predictions for the rows of a frame; ``effects`` None leaves the random part out."""
+    source = design.source
+    if source is None:
+        raise DataError("the design was made from arrays: predict needs one made from a formula")
+    if new_levels not in ("error", "population", "nan"):
+        raise DataError(f"new_levels={new_levels!r}: choose 'error', 'population' or 'nan'")
+    X = fml.replay(source.spec, data, context=source.context)[:, list(source.kept)]
+    out = X @ estimates.beta + _new_offset(design, data, offset)
+    if effects is None:
+        return out
+    for term, b in zip(design.terms, effects, strict=True):
+        out = out + _new_term(term, b, data, groups, new_levels, source.context)
+    return out
+
+
+def _new_offset(design: Design, data: pd.DataFrame, offset: Any) -> np.ndarray:
+    source = design.source
+    assert source is not None  # checked by the caller
+    parts = [fml.evaluate(e, data, context=source.context) for e in source.offsets]
+    if offset is not None:
+        parts.append(np.asarray(offset, dtype=np.float64))
+    if not parts and design.offset is not None:
+        raise DataError("the model was fitted with an offset array: pass offset= for the new rows")
+    return np.sum(parts, axis=0) if parts else np.zeros(len(data))
+
+
+def _new_term(
+    term: RandomTerm,
+    b: np.ndarray,
+    data: pd.DataFrame,
+    groups: Any,
+    new_levels: str,
+    context: Any,
+) -> np.ndarray:
+    """``z' b`` of one term for new rows, levels looked up by label."""
+    if term.source.group:
+        labels = group_labels(term.source.group, data, context)
+    elif groups is not None:
+        labels = pd.Index(groups)
+    else:
+        raise DataError("the model was fitted with an array of groups: pass groups= for the rows")
+    if len(labels) != len(data):
+        raise DataError(f"groups has {len(labels)} entries but the new data {len(data)} rows")
+    values = fml.replay(term.source.spec, data, context=context)[:, list(term.source.columns)]
+    if term.is_component:
+        members, values = member_columns(values)
+        names = pd.Index(term.source.spec.column_names)
+        flat = [np.repeat(labels, members.shape[1]), names[np.maximum(members, 0).ravel()]]
+        codes = term.levels.get_indexer(pd.MultiIndex.from_arrays(flat)).reshape(members.shape)
+        codes = np.where(values == 0, 0, codes)
+        values = values[:, :, None]
+    else:
+        codes, values = _lookup(term.levels, labels)[:, None], values[:, None, :]
+    unseen = (codes < 0).any(axis=1)
+    if unseen.any() and new_levels == "error":
+        raise DataError(
+            f"{term.group!r} has the new level {labels[unseen][0]!r}: pass "
+            "new_levels='population' to leave its random effect out, or 'nan'"
+        )
+    part = np.einsum("nsk,nsk->n", values, b[codes])
+    return np.where(unseen, np.nan if new_levels == "nan" else 0.0, part)
+
+
+def _lookup(levels: pd.Index[Any], labels: pd.Index[Any]) -> np.ndarray:
+    """Positions of labels among levels, -1 if new; a number matches its own spelling."""
+    codes = np.asarray(levels.get_indexer(labels))
+    if (codes < 0).any():  # the column may hold 308 where the fit had "308"
+        codes = np.asarray(levels.astype(str).get_indexer(labels.astype(str)))
+    return codes
