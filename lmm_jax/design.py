@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from . import formula as fml
+from . import matrices as mat
 from .checks import (
     check_levels,
     check_response,
@@ -198,8 +199,8 @@ def design(
     known = callables(" ".join([formula, *expressions])) if context is None else context
     arrays = {"groups": groups, "weights": weights, "offset": offset}
     frame, arrays, keep = complete_rows(frame, arrays, expressions, known, missing)
-    y = fml.evaluate(parsed.response, frame, context=known)
-    matrix = fml.build(parsed.fixed, frame, context=known)
+    y = mat.evaluate(parsed.response, frame, context=known)
+    matrix = mat.build(parsed.fixed, frame, context=known)
     offsets = (*parsed.offsets, *([offset] if isinstance(offset, str) else []))
     source = FixedSource(
         response=parsed.response, spec=matrix.spec, kept=(), offsets=offsets, context=known,
@@ -357,17 +358,17 @@ def _group_terms(
 ) -> tuple[list[RandomTerm], np.ndarray, int]:
     """Terms of statsmodels' spelling: one correlated term, then components by name."""
     by_name = isinstance(groups, str)
-    labels = fml.labels(_quoted(groups), frame, context=context) if by_name else pd.Series(groups)
+    labels = mat.labels(_quoted(groups), frame, context=context) if by_name else pd.Series(groups)
     codes, levels = factor_codes(labels)
     group = (_quoted(groups),) if by_name else ()
     name = groups if by_name else "groups"
     terms: list[RandomTerm] = []
-    matrix = fml.build(fml.parse_rhs(re_formula or "1"), frame, context=context)
+    matrix = mat.build(fml.parse_rhs(re_formula or "1"), frame, context=context)
     if matrix.names:
         source = TermSource(spec=matrix.spec, columns=tuple(range(len(matrix.names))), group=group)
         terms.append(coefficient_term(matrix.values, matrix.names, codes, levels, name, source))
     for component in sorted(vc_formula or {}):
-        part = fml.build(fml.parse_rhs(vc_formula[component]), frame, context=context)  # type: ignore[index]
+        part = mat.build(fml.parse_rhs(vc_formula[component]), frame, context=context)  # type: ignore[index]
         source = TermSource(spec=part.spec, columns=tuple(range(len(part.names))), group=group)
         terms.append(component_term(component, part.values, part.names, codes, levels, source))
     if not terms:
@@ -395,7 +396,7 @@ def _vector(
 ) -> np.ndarray | None:
     """A weight or offset given by column name or as an array."""
     if isinstance(given, str):
-        return finite_vector(fml.evaluate(_quoted(given), frame, context=context), what)
+        return finite_vector(mat.evaluate(_quoted(given), frame, context=context), what)
     return _maybe(array, what)
 
 
@@ -410,7 +411,7 @@ def _total_offset(
     frame: pd.DataFrame,
     context: Mapping[str, Any],
 ) -> np.ndarray | None:
-    parts = [fml.evaluate(e, frame, context=context) for e in expressions]
+    parts = [mat.evaluate(e, frame, context=context) for e in expressions]
     extra = _vector(given, array, frame, context, "offset")
     parts += [] if extra is None else [extra]
     return np.sum(parts, axis=0) if parts else None

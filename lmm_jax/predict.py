@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from . import formula as fml
+from . import matrices as mat
 from .design import Design
 from .errors import DataError
 from .estimates import Estimates
@@ -100,7 +100,7 @@ def predict_new(
         raise DataError("the design was made from arrays: predict needs one made from a formula")
     if new_levels not in ("error", "population", "nan"):
         raise DataError(f"new_levels={new_levels!r}: choose 'error', 'population' or 'nan'")
-    X = fml.replay(source.spec, data, context=source.context)[:, list(source.kept)]
+    X = mat.replay(source.spec, data, context=source.context)[:, list(source.kept)]
     out = X @ estimates.beta + _new_offset(design, data, offset)
     if effects is None:
         return out
@@ -112,7 +112,7 @@ def predict_new(
 def _new_offset(design: Design, data: pd.DataFrame, offset: Any) -> np.ndarray:
     source = design.source
     assert source is not None  # checked by the caller
-    parts = [fml.evaluate(e, data, context=source.context) for e in source.offsets]
+    parts = [mat.evaluate(e, data, context=source.context) for e in source.offsets]
     if offset is not None:
         parts.append(np.asarray(offset, dtype=np.float64))
     if not parts and design.offset is not None:
@@ -137,7 +137,7 @@ def _new_term(
         raise DataError("the model was fitted with an array of groups: pass groups= for the rows")
     if len(labels) != len(data):
         raise DataError(f"groups has {len(labels)} entries but the new data {len(data)} rows")
-    values = fml.replay(term.source.spec, data, context=context)[:, list(term.source.columns)]
+    values = mat.replay(term.source.spec, data, context=context)[:, list(term.source.columns)]
     if term.is_component:
         members, values = member_columns(values)
         names = pd.Index(term.source.spec.column_names)

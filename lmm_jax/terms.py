@@ -11,6 +11,7 @@ import pandas as pd
 import scipy.sparse
 
 from . import formula as fml
+from . import matrices as mat
 from .errors import DataError
 
 
@@ -64,9 +65,9 @@ def group_factor(
     expressions: Sequence[str], data: pd.DataFrame, context: Mapping[str, Any]
 ) -> tuple[np.ndarray, pd.Index[Any]]:
     """Codes and labels of ``a`` or of the interaction ``a:b`` (labels joined by a colon)."""
-    codes, labels = factor_codes(fml.labels(expressions[0], data, context=context))
+    codes, labels = factor_codes(mat.labels(expressions[0], data, context=context))
     for expression in expressions[1:]:
-        right, right_labels = factor_codes(fml.labels(expression, data, context=context))
+        right, right_labels = factor_codes(mat.labels(expression, data, context=context))
         pair, codes = np.unique(codes * len(right_labels) + right, return_inverse=True)
         left = labels[pair // len(right_labels)].astype(str)
         labels = pd.Index(left + ":" + right_labels[pair % len(right_labels)].astype(str))
@@ -77,7 +78,7 @@ def group_labels(
     expressions: Sequence[str], data: pd.DataFrame, context: Mapping[str, Any]
 ) -> pd.Index[Any]:
     """Label of every row under ``a`` or ``a:b``, spelled as :func:`group_factor` does."""
-    parts = [pd.Index(fml.labels(e, data, context=context)) for e in expressions]
+    parts = [pd.Index(mat.labels(e, data, context=context)) for e in expressions]
     if len(parts) == 1:
         return parts[0]
     joined = parts[0].astype(str)
@@ -100,7 +101,7 @@ def bar_terms(
         if bar.group not in factors:
             factors[bar.group] = group_factor(bar.group, data, context)
         codes, levels = factors[bar.group]
-        matrix = fml.build(bar.lhs, data, context=context)
+        matrix = mat.build(bar.lhs, data, context=context)
         if not matrix.names:
             raise DataError(f"{bar.text} has no columns: write (1 | g) for an intercept")
         k = len(matrix.names)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lmm_jax import formula
+from lmm_jax import formula, matrices
 from lmm_jax.errors import DataError, FormulaError, RankWarning
 
 TIGHT = 1e-12  # a few roundings of float64
@@ -47,7 +47,7 @@ def data():
 
 def columns(rhs, data, context=None):
     """Matrix of a right-hand side as a user writes it."""
-    return formula.build(formula.parse_rhs(rhs), data, context=context)
+    return matrices.build(formula.parse_rhs(rhs), data, context=context)
 
 
 # ------------------------------------------------------------------------------ parse
@@ -333,7 +333,7 @@ def test_bs(data):
 def test_zero_columns(rhs, data):
     matrix = columns(rhs, data)
     assert (matrix.values.shape, matrix.names) == ((6, 0), ())
-    assert formula.replay(matrix.spec, data.iloc[:2], context=None).shape == (2, 0)
+    assert matrices.replay(matrix.spec, data.iloc[:2], context=None).shape == (2, 0)
 
 
 def test_nullable_and_string_types(data):
@@ -403,7 +403,7 @@ def test_missing_values_are_errors(data):
 
 def test_unknown_column_shows_the_place(data):
     with pytest.raises(FormulaError) as caught:
-        formula.build("x + log(nope)", data, context=None)
+        matrices.build("x + log(nope)", data, context=None)
     assert caught.value.position == 8
 
 
@@ -442,7 +442,7 @@ REPLAYS = [
 @pytest.mark.parametrize(("rhs", "expected"), REPLAYS)
 def test_replay(rhs, expected, data, new):
     spec = pickle.loads(pickle.dumps(columns(rhs, data).spec))
-    got = formula.replay(spec, new, context=None)
+    got = matrices.replay(spec, new, context=None)
     np.testing.assert_allclose(got, np.stack([np.ones(3), *expected], axis=1), atol=TIGHT)
     assert got.flags.c_contiguous
 
@@ -451,14 +451,14 @@ def test_replay_poly(data, new):
     spec = columns("poly(x, 2) + 0", data).spec
     # The second polynomial is a + b x + c x^2 with the coefficients of the first data.
     coef = np.linalg.solve(np.vander(X[:3], 3), columns("poly(x, 2) + 0", data).values[:3])
-    got = formula.replay(spec, new, context=None)
+    got = matrices.replay(spec, new, context=None)
     np.testing.assert_allclose(got, np.vander(NEW_X, 3) @ coef, atol=TIGHT)
 
 
 def test_replay_codes_of_a_categorical(data, new):
     spec = columns("as.numeric(g) + 0", data).spec
     new["g"] = pd.Categorical(new["g"])  # sorted: u, v
-    np.testing.assert_array_equal(formula.replay(spec, new, context=None)[:, 0], [3, 2, 3])
+    np.testing.assert_array_equal(matrices.replay(spec, new, context=None)[:, 0], [3, 2, 3])
 
 
 @pytest.mark.parametrize(
@@ -478,19 +478,19 @@ def test_replay_error(rhs, column, values, fragment, data, new):
     spec = columns(rhs, data).spec
     new[column] = values
     with pytest.raises(DataError) as caught:
-        formula.replay(spec, new, context=None)
+        matrices.replay(spec, new, context=None)
     assert fragment in str(caught.value)
 
 
 def test_replay_missing_column(data, new):
     with pytest.raises(DataError, match="no column `x`"):
-        formula.replay(columns("log(x) + A", data).spec, new.drop(columns="x"), context=None)
+        matrices.replay(columns("log(x) + A", data).spec, new.drop(columns="x"), context=None)
 
 
 def test_replay_leaves_the_spec_alone(data, new):
     matrix = columns("scale(x) + A", data)
-    formula.replay(matrix.spec, new, context=None)
-    again = formula.replay(matrix.spec, data, context=None)
+    matrices.replay(matrix.spec, new, context=None)
+    again = matrices.replay(matrix.spec, data, context=None)
     np.testing.assert_array_equal(again, matrix.values)
 
 
@@ -511,7 +511,7 @@ EVALUATED = [
 
 @pytest.mark.parametrize(("expr", "expected"), EVALUATED)
 def test_evaluate(expr, expected, data):
-    got = formula.evaluate(formula.parse(expr + " ~ 1").response, data, context=None)
+    got = matrices.evaluate(formula.parse(expr + " ~ 1").response, data, context=None)
     assert got.dtype == np.float64
     np.testing.assert_allclose(got, expected, rtol=TIGHT)
 
@@ -531,14 +531,14 @@ def test_evaluate(expr, expected, data):
 )
 def test_evaluate_error(expr, error, fragment, data):
     with pytest.raises(error) as caught:
-        formula.evaluate(expr, data, context=None)
+        matrices.evaluate(expr, data, context=None)
     assert fragment in str(caught.value)
 
 
 def test_labels(data):
-    assert list(formula.labels("g", data, context=None)) == list(G)
-    assert list(formula.labels("A", data, context=None)) == list(A)
-    assert list(formula.labels("np.floor(x/2)", data, context=None)) == [0, 1, 1, 2, 2, 3]
+    assert list(matrices.labels("g", data, context=None)) == list(G)
+    assert list(matrices.labels("A", data, context=None)) == list(A)
+    assert list(matrices.labels("np.floor(x/2)", data, context=None)) == [0, 1, 1, 2, 2, 3]
 
 
 def test_a_million_rows_are_fast():
@@ -547,7 +547,7 @@ def test_a_million_rows_are_fast():
     times = []
     for _ in range(3):
         start = time.perf_counter()
-        matrix = formula.build("p + q + r + s", frame, context=None)
+        matrix = matrices.build("p + q + r + s", frame, context=None)
         times.append(time.perf_counter() - start)
     assert matrix.values.shape == (1_000_000, 5)
     assert min(times) < SECONDS
