@@ -210,7 +210,8 @@ def design(
         terms = bar_terms(parsed.bars, frame, known)
         group, n_groups = _outer_group(terms)
     else:
-        terms, group, n_groups = _group_terms(frame, arrays["groups"], re_formula, vc_formula, known)
+        labels = groups if isinstance(groups, str) else arrays["groups"]
+        terms, group, n_groups = _group_terms(frame, labels, re_formula, vc_formula, known)
     return _assemble(
         y=y,
         X=matrix.values,
