@@ -102,19 +102,27 @@ def newton(
         jet = profile_jet(step.trial, layout, reml=reml)
         return _judge(s, step, jet, maxiter)
 
-    jet = profile_jet(theta, layout, reml=reml)
-    zero, one = jnp.zeros((), theta.dtype), jnp.ones((), theta.dtype)
-    start = _State(
+    s = lax.while_loop(keep_going, tick, _first_state(theta, layout, reml=reml))
+    return Solution(s.theta, s.jet, s.status, s.tick, s.decrement)
+
+
+def _first_state(theta: Array, layout: GroupedLayout, *, reml: bool) -> _State:
+    """State in which nothing is known yet: the first tick evaluates the start itself.
+
+    So the program holds one copy of the criterion, which halves its compile time.
+    """
+    shapes = jax.eval_shape(lambda t: profile_jet(t, layout, reml=reml), theta)
+    jet: Jet = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    one = jnp.ones((), theta.dtype)
+    return _State(
         theta=theta,
-        jet=jet,
+        jet=jet._replace(value=one * jnp.inf),
         radius=jnp.maximum(one, jnp.linalg.norm(theta)),
         lift=one,
         tick=jnp.zeros((), jnp.int32),
-        status=jnp.where(jnp.isfinite(jet.value), RUNNING, NONFINITE),
-        decrement=zero + jnp.inf,
+        status=jnp.full((), RUNNING, jnp.int32),
+        decrement=one * jnp.inf,
     )
-    s = lax.while_loop(keep_going, tick, start)
-    return Solution(s.theta, s.jet, s.status, s.tick, s.decrement)
 
 
 def _propose(s: _State, sizes: tuple[int, ...], tol: float) -> _Step:
@@ -132,15 +140,16 @@ def _propose(s: _State, sizes: tuple[int, ...], tol: float) -> _Step:
     length = jnp.linalg.norm(p)
     p = p * jnp.minimum(1.0, s.radius / jnp.maximum(length, jnp.finfo(p.dtype).tiny))
     predicted = -(g @ p + 0.5 * p @ s.jet.hessian @ p)
+    known = jnp.isfinite(s.jet.value)
     lifted, downhill = _lift(s, sizes)
-    lifting = flat & ~saddle & downhill & (s.lift > 1e-7)
+    lifting = known & flat & ~saddle & downhill & (s.lift > 1e-7)
     return _Step(
-        trial=jnp.where(lifting, lifted, s.theta + p),
+        trial=jnp.where(known, jnp.where(lifting, lifted, s.theta + p), s.theta),
         predicted=predicted,
         length=jnp.minimum(length, s.radius),
         decrement=decrement,
         lifting=lifting,
-        final=flat & ~saddle & ~lifting,
+        final=known & flat & ~saddle & ~lifting,
     )
 
 
@@ -170,20 +179,22 @@ def _lift(s: _State, sizes: tuple[int, ...]) -> tuple[Array, Array]:
 def _judge(s: _State, step: _Step, jet: Jet, maxiter: int) -> _State:
     """Accept or shrink, and say whether that was the last step."""
     eps = jnp.finfo(s.theta.dtype).eps
-    noise = 32.0 * eps * (1.0 + jnp.abs(s.jet.value))
+    noise = 32.0 * eps * (1.0 + jnp.abs(jet.value))
     gain = s.jet.value - jet.value
     finite = jnp.isfinite(jet.value) & jnp.all(jnp.isfinite(jet.gradient))
     small = step.predicted < noise
+    first = s.tick == 0
     good = finite & jnp.where(
         step.lifting, gain > noise, (gain > 0.05 * step.predicted) | (small & (gain > -noise))
     )
+    good = good | (first & finite)
     ratio = gain / jnp.maximum(step.predicted, noise)
     radius = jnp.where(
         good,
         jnp.where(ratio > 0.5, jnp.maximum(s.radius, 2.5 * step.length), s.radius),
         0.3 * step.length,
     )
-    radius = jnp.where(step.lifting, s.radius, radius)
+    radius = jnp.where(step.lifting | first, s.radius, radius)
     lift = jnp.where(step.lifting & ~good, 0.1 * s.lift, s.lift)
     stuck = ~good & ~step.lifting & (radius < 1e-13)
     exhausted = s.tick + 1 >= maxiter
@@ -192,6 +203,7 @@ def _judge(s: _State, step: _Step, jet: Jet, maxiter: int) -> _State:
     stuck = stuck | (small & ~good & ~step.lifting)
     status = jnp.where(stuck, jnp.where(near, CONVERGED, STALLED), status)
     status = jnp.where(step.final, CONVERGED, status)
+    status = jnp.where(first & ~finite, NONFINITE, status)
     pick = lambda new, old: jnp.where(good, new, old)  # noqa: E731
     return _State(
         theta=pick(step.trial, s.theta),
@@ -199,7 +211,7 @@ def _judge(s: _State, step: _Step, jet: Jet, maxiter: int) -> _State:
         radius=radius,
         lift=lift,
         tick=s.tick + 1,
-        status=status,
+        status=status.astype(jnp.int32),
         decrement=step.decrement,
     )
 

@@ -1,0 +1,464 @@
+"""The likelihood, its derivatives and the linear algebra under it, against dense NumPy."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import samples
+from helpers import Array, Term, assert_close, dense_deviance, random_root
+from jax.test_util import check_grads
+
+import lmm_jax as lmm
+from lmm_jax.covariance import factor_blocks
+from lmm_jax.layouts.compress import compress
+from lmm_jax.layouts.grouped import GroupedLayout, _integrate, _inverse, waist
+from lmm_jax.layouts.index import plan_groups
+from lmm_jax.likelihood import profile_jet, profile_waist
+from lmm_jax.linalg import back_substitute, eliminate, psd_cholesky
+
+RTOL = 1e-10  # two float64 routes to one number
+CLOSED_RTOL = 1e-9  # closed-form against automatic second derivatives: more sums, same digits
+DIFF_RTOL = 1e-6  # central differences: eps^(2/3) of the value, divided by a small slope
+FLOAT32_RTOL = 1e-4  # a sum of 60 float32 rows
+EXACT_RTOL = 1e-13  # the same sums in another order
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+class Case(NamedTuple):
+    """A design and its dense twin. A component of several columns is several dense terms."""
+
+    design: lmm.Design
+    X: Array
+    y: Array
+    terms: list[Term]
+    weights: Array | None = None
+    offset: Array | None = None
+    tied: tuple[int, ...] | None = None  # our theta for each dense term of one column
+
+
+DATA = samples.frame()
+G = DATA["g"].to_numpy()
+ONE = np.ones((len(DATA), 1))
+X = np.column_stack([ONE, DATA["x"]])
+Y = DATA["y"].to_numpy()
+
+
+def columns(*names: str) -> Array:
+    return np.column_stack([ONE[:, 0], *(DATA[name] for name in names)])
+
+
+def joined(*names: str) -> Any:
+    return DATA[list(names)].agg(":".join, axis=1).to_numpy()
+
+
+def bars(text: str, *terms: Term, fixed: str = "x", X: Array = X, **roles: str) -> Case:
+    """A case in lme4's spelling."""
+    arrays = {name: DATA[column].to_numpy() for name, column in roles.items()}
+    return Case(lmm.design(f"y ~ {fixed} + {text}", DATA, **roles), X, Y, list(terms), **arrays)
+
+
+def grouped_as(g: Any) -> Case:
+    """Random slopes over other groups of the same rows."""
+    design = lmm.design("y ~ x + (x | h)", DATA.assign(h=g))
+    return Case(design, X, Y, [Term(columns("x"), np.asarray(g).astype(str))])
+
+
+def components() -> Case:
+    """An intercept, a factor, and a component with two non-zero columns in every row."""
+    vc = {"a": "0 + C(s)", "b": "0 + x + z"}
+    design = lmm.design("y ~ x", DATA, groups="g", vc_formula=vc)
+    inner = [DATA[["x"]].to_numpy(), DATA[["z"]].to_numpy()]
+    terms = [Term(ONE, G), Term(ONE, joined("g", "s")), *(Term(Z, G) for Z in inner)]
+    return Case(design, X, Y, terms, tied=(0, 1, 2, 2))
+
+
+def wide() -> Case:
+    """One group of all rows with 40 levels: the LAPACK regime."""
+    h = np.char.add("h", (np.arange(len(DATA)) % 40).astype(str))
+    design = lmm.design(
+        "y ~ x", DATA.assign(h=h), groups=np.ones(len(h)), re_formula="0", vc_formula={"h": "0+h"}
+    )
+    return Case(design, X, Y, [Term(ONE, h)])
+
+
+def empty_in_a_group() -> Case:
+    """A covariate that is zero throughout one group."""
+    u = np.where(G == "g3", 0, DATA["z"])
+    design = lmm.design("y ~ x + (0 + u | g)", DATA.assign(u=u))
+    return Case(design, X, Y, [Term(u[:, None], G)])
+
+
+SIZES = np.repeat(np.arange(19), [1, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 4, 4, 5, 5, 6, 6, 8])
+UNEVEN = np.repeat([f"m{i}" for i in range(6)], [1, 2, 3, 9, 15, 30])  # several buckets
+
+CASES: dict[str, Callable[[], Case]] = {
+    "intercept": lambda: bars("(1 | g)", Term(ONE, G)),
+    "no fixed effects": lambda: bars("(1 | g)", Term(ONE, G), fixed="0", X=X[:, :0]),
+    "k=2": lambda: bars("(x | g)", Term(columns("x"), G)),
+    "k=2, weights": lambda: bars("(x | g)", Term(columns("x"), G), weights="w"),
+    "k=2, offset": lambda: bars("(x | g)", Term(columns("x"), G), offset="o"),
+    "k=3": lambda: bars("(x + z | g)", Term(columns("x", "z"), G)),
+    "k=4": lambda: bars("(x + z + v | g)", Term(columns("x", "z", "v"), G)),
+    "nested": lambda: bars("(x | g/s)", *(Term(columns("x"), k) for k in (joined("s", "g"), G))),
+    "uneven": lambda: Case(
+        lmm.design("y ~ x + (1 | m) + (1 | h)", DATA.assign(m=UNEVEN, h=SIZES)),
+        X, Y, [Term(ONE, SIZES.astype(str)), Term(ONE, UNEVEN)],
+    ),
+    "components": components,
+    "singletons, n_i < q": lambda: grouped_as(SIZES),
+    "zero Z in a group": empty_in_a_group,
+    "wide": wide,
+}  # fmt: skip
+
+
+@cache
+def case(name: str) -> Case:
+    return CASES[name]()
+
+
+def layout_of(name: str) -> GroupedLayout:
+    return case(name).design.layout
+
+
+def thetas(name: str) -> Array:
+    """Interior, with signs; zero; each term singular; large; one term zero."""
+    sizes = layout_of(name).sizes
+    rng = np.random.default_rng(1)
+    interior = rng.normal(size=sum(k * (k + 1) // 2 for k in sizes))
+    singular, ends = interior.copy(), np.cumsum([k * (k + 1) // 2 for k in sizes])
+    singular[ends - 1] = 0  # the last pivot of every term
+    partial = interior.copy()
+    partial[: ends[0]] = 0
+    return np.stack([interior, 0 * interior, singular, 50 * interior, partial])
+
+
+def dense_theta(name: str, theta: Array) -> Array:
+    tied = case(name).tied
+    return theta if tied is None else theta[list(tied)]
+
+
+def dense_criterion(name: str, theta: Array, *, reml: bool) -> float:
+    _, X, y, terms, weights, offset, _ = case(name)
+    at = dense_theta(name, theta)
+    return dense_deviance(
+        X, y, terms, at, reml=reml, weights=weights, offset=offset
+    ).criterion
+
+
+def packed(theta: Array, layout: GroupedLayout) -> Array:
+    """Relative covariances as ``lmm.pack`` has them."""
+    blocks = [np.asarray(L) @ np.asarray(L).T for L in factor_blocks(theta, layout.sizes)]
+    return np.concatenate([S[np.tril_indices(len(S))] for S in blocks])
+
+
+# ------------------------------------------------------------ values
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_profile_loglike_equals_dense(name):
+    points, layout = thetas(name), layout_of(name)
+    for reml in (True, False):
+        objective = jax.jit(jax.vmap(lambda t, reml=reml: lmm.profile_loglike(t, layout, reml=reml)))
+        expected = [dense_criterion(name, theta, reml=reml) for theta in points]
+        assert_close(-2 * objective(points), expected, RTOL)
+
+
+@pytest.mark.parametrize("name", ["k=2, weights", "k=2, offset", "nested", "components"])
+def test_loglike_equals_dense(name):
+    """In covariances; with the fixed effects profiled out or given."""
+    at, layout = case(name), layout_of(name)
+    points = thetas(name)
+    given = np.array([0.5, -1.5])
+    for reml in (True, False):
+        vectors = np.stack([packed(theta, layout) for theta in points])
+        profiled = jax.jit(jax.vmap(lambda v, reml=reml: lmm.loglike(v, layout, reml=reml)))
+        expected = [dense_criterion(name, theta, reml=reml) for theta in points]
+        assert_close(-2 * profiled(vectors), expected, RTOL)
+        full = np.concatenate([np.tile(given, (len(points), 1)), vectors], axis=1)
+        fixed = jax.jit(
+            jax.vmap(lambda v, reml=reml: lmm.loglike(v, layout, reml=reml, profile_fe=False))
+        )
+        expected = [dense_at_beta(at, dense_theta(name, t), given, reml=reml) for t in points]
+        assert_close(-2 * fixed(full), expected, RTOL)
+
+
+def dense_at_beta(at: Case, theta: Array, beta: Array, *, reml: bool) -> float:
+    """The criterion with the fixed effects given and sigma profiled out."""
+    Z, Lambda = random_root(at.terms, theta)
+    w = np.ones(len(at.y)) if at.weights is None else at.weights
+    V = np.diag(1 / w) + (Z @ Lambda) @ (Z @ Lambda).T
+    r = at.y - (0 if at.offset is None else at.offset) - at.X @ beta
+    m = len(r) - (at.X.shape[1] if reml else 0)
+    s2 = r @ np.linalg.solve(V, r) / m
+    value = m * (np.log(2 * np.pi * s2) + 1) + np.linalg.slogdet(V)[1]
+    return value + (np.linalg.slogdet(at.X.T @ np.linalg.solve(V, at.X))[1] if reml else 0)
+
+
+def test_a_params_pytree_and_its_packed_vector_are_one():
+    layout, vector = layout_of("components"), jnp.array([0.7, 0.4, 1.3])
+    params = lmm.unpack(vector, (1,), 0)
+    assert_close(lmm.loglike(params, layout), lmm.loglike(vector, layout), EXACT_RTOL)
+    slope = lmm.score(params, layout)
+    assert_close(lmm.pack(slope, (1,)), lmm.score(vector, layout), RTOL)
+
+
+def test_sign_of_a_column_is_free():
+    theta, layout = thetas("k=2")[0], layout_of("k=2")
+    flipped = theta * [-1, -1, 1]
+    expected = lmm.profile_loglike(jnp.asarray(theta), layout)
+    assert_close(lmm.profile_loglike(jnp.asarray(flipped), layout), expected, EXACT_RTOL)
+
+
+# ------------------------------------------------------------ derivatives
+
+
+@pytest.mark.parametrize("name", ["intercept", "k=2, weights", "nested", "components", "uneven"])
+def test_jet_equals_autodiff(name):
+    """Closed forms of ``profile_jet`` against jax.grad and jax.hessian through ``waist``."""
+    layout, points = layout_of(name), thetas(name)
+
+    def criterion(theta, reml):
+        blocks = tuple(L @ L.T for L in factor_blocks(theta, layout.sizes))
+        return profile_waist(waist(blocks, layout), layout, reml=reml).deviance
+
+    for reml in (True, False):
+
+        def both(theta, reml=reml):
+            jet = profile_jet(theta, layout, reml=reml)
+            first = jax.grad(criterion)(theta, reml)
+            second = jax.hessian(criterion)(theta, reml)
+            return jet, (criterion(theta, reml), first, second)
+
+        jet, auto = jax.jit(jax.vmap(both))(points)
+        assert_close(jet.value, auto[0], RTOL)
+        size = np.abs(auto[1]).max(axis=1, keepdims=True) + 1
+        assert_close(jet.gradient, auto[1], CLOSED_RTOL, size)
+        size = np.abs(auto[2]).max(axis=(1, 2), keepdims=True) + 1
+        assert_close(jet.hessian, auto[2], CLOSED_RTOL, size)
+
+
+def central(function: Callable[[Array], Any], at: Array, step: float = 1e-5) -> Array:
+    """Central differences over every entry of ``at``, along the first axis."""
+    at = np.asarray(at, float)
+    rows = []
+    for i in range(at.size):
+        move = np.zeros(at.size)
+        move[i] = step
+        move = move.reshape(at.shape)
+        rows.append((np.asarray(function(at + move)) - np.asarray(function(at - move))) / 2 / step)
+    return np.stack(rows)
+
+
+SCORE_POINTS = {
+    "interior": [0.5, 1.5, 0.9, 0.2, 0.7],
+    "singular": [0.5, 1.5, 0.9, 0.6, 0.4],
+    "zero": [0.5, 1.5, 0.0, 0.0, 0.0],
+}
+
+
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize("profile_fe", [True, False])
+def test_score_and_hessian_equal_differences(reml, profile_fe):
+    layout = layout_of("k=2")
+    options = {"reml": reml, "profile_fe": profile_fe}
+    value = jax.jit(lambda v: lmm.loglike(v, layout, **options))
+    slope = jax.jit(lambda v: lmm.score(v, layout, **options))
+    bend = jax.jit(lambda v: lmm.hessian(v, layout, **options))
+    for point in SCORE_POINTS.values():
+        at = np.array(point)[2 if profile_fe else 0 :]
+        score, second = np.asarray(slope(at)), np.asarray(bend(at))
+        assert_close(score, central(value, at), DIFF_RTOL, np.abs(score).max())
+        assert_close(second, central(slope, at), DIFF_RTOL, np.abs(second).max())
+        assert_close(second, second.T, RTOL, np.abs(second).max())
+
+
+@pytest.mark.parametrize("point", ["interior", "singular", "boundary"])
+def test_check_grads_of_profile_loglike(point):
+    theta = {"interior": [0.8, 0.3, 0.6], "singular": [0.8, 0.3, 0.0], "boundary": [0.0, 0.0, 0.5]}
+    layout = layout_of("k=2")
+    value = jax.jit(lambda t: lmm.profile_loglike(t, layout))
+    check_grads(value, (jnp.array(theta[point]),), order=2, modes=["fwd", "rev"])
+
+
+@pytest.mark.parametrize("r", [1, 3, 5, 33])  # unrolled, unrolled, loop, LAPACK
+def test_check_grads_of_the_custom_rules(r):
+    M, c = blocks(r, 3, 2, seed=r)
+    sym = lambda A: 0.5 * (A + jnp.swapaxes(A, 0, 1))  # noqa: E731  the rules are for symmetric M
+    check_grads(jax.jit(lambda A, b: _integrate(sym(A), b)), (M, c), order=2, modes=["fwd", "rev"])
+    check_grads(jax.jit(lambda A: _inverse(sym(A))), (M,), order=2, modes=["fwd", "rev"])
+
+
+# ------------------------------------------------------------ under transformations
+
+
+def test_jit_and_vmap_change_nothing():
+    layout, points = layout_of("k=2"), jnp.asarray(thetas("k=2"))
+    value = lambda t: lmm.profile_loglike(t, layout)  # noqa: E731
+    plain = np.stack([value(t) for t in points])
+    assert_close(jnp.stack([jax.jit(value)(t) for t in points]), plain, EXACT_RTOL)
+    assert_close(jax.vmap(value)(points), plain, EXACT_RTOL)
+    assert_close(jax.jit(jax.vmap(value))(points), plain, EXACT_RTOL)
+
+
+def test_responses_in_a_batch_equal_one_by_one():
+    """vmap over layouts: many responses of one design."""
+    one, index = case("k=2"), case("k=2").design.plan.index
+    rows = lambda a: pad_rows(a, 64)  # noqa: E731
+    ys = jnp.stack([rows(Y), rows(DATA["z"].to_numpy()), rows(3 * Y - 1)])
+    theta = jnp.asarray(thetas("k=2")[0])
+
+    def value(y):
+        Z = (rows(one.design.terms[0].values),)
+        return lmm.profile_loglike(theta, compress(y, rows(X), Z, rows(np.ones(60)), index))
+
+    assert_close(jax.jit(jax.vmap(value))(ys), [value(y) for y in ys], RTOL)
+
+
+def test_new_values_are_not_traced_again():
+    traces = []
+
+    @jax.jit
+    def value(theta, layout):
+        traces.append(theta)
+        return lmm.profile_loglike(theta, layout)
+
+    for seed in range(3):
+        layout = lmm.design("y ~ x + (x | g)", samples.frame(seed)).layout
+        value(jnp.asarray(thetas("k=2")[seed]), layout)
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize("name", ["intercept", "k=2, weights", "k=4", "components"])
+def test_float32_in_float32_out(name):
+    layout = jax.tree.map(lambda a: a.astype(jnp.float32), layout_of(name))
+    theta = thetas(name)[0]
+    expected = lmm.profile_loglike(jnp.asarray(theta), layout_of(name))
+    single = jnp.asarray(theta, jnp.float32)
+    value, slope = jax.jit(jax.value_and_grad(lmm.profile_loglike))(single, layout)
+    assert value.dtype == slope.dtype == jnp.float32
+    assert_close(value, expected, FLOAT32_RTOL)
+    vector = jnp.asarray(packed(theta, layout), jnp.float32)
+    likelihood = jax.jit(lmm.loglike)(vector, layout)
+    assert likelihood.dtype == jnp.float32
+    assert_close(likelihood, expected, FLOAT32_RTOL)
+    jet = jax.jit(lambda t, lay: profile_jet(t, lay, reml=True))(single, layout)
+    assert {leaf.dtype for leaf in jax.tree.leaves(jet)} == {jnp.dtype(jnp.float32)}
+
+
+# ------------------------------------------------------------ compression
+
+
+def pad_rows(values: Any, n: int) -> Array:
+    values = np.asarray(values, float)
+    return np.concatenate([values, np.zeros((n - len(values), *values.shape[1:]))])
+
+
+@pytest.mark.parametrize("role", ["y", "X", "Z", "weights"])
+def test_gradient_flows_to_the_rows(role):
+    """jax.grad through ``compress`` against differences; all entries in a few directions."""
+    design = case("k=2, weights").design
+    rows = {
+        "y": Y,
+        "X": X,
+        "Z": design.terms[0].values,
+        "weights": DATA["w"].to_numpy(),
+    }
+    rows = {name: pad_rows(values, 64) for name, values in rows.items()}
+    theta, index = jnp.asarray(thetas("k=2")[0]), design.plan.index
+
+    def value(part):
+        d = {**rows, role: part}
+        return lmm.profile_loglike(theta, compress(d["y"], d["X"], (d["Z"],), d["weights"], index))
+
+    slope = np.asarray(jax.jit(jax.grad(value))(rows[role]))
+    assert np.isfinite(slope).all()
+    run = jax.jit(value)
+    rng = np.random.default_rng(3)
+    for _ in range(5):
+        move = pad_rows(rng.normal(size=(60, *rows[role].shape[1:])), 64)
+        step = 1e-5
+        difference = (run(rows[role] + step * move) - run(rows[role] - step * move)) / (2 * step)
+        assert_close(np.sum(slope * move), difference, DIFF_RTOL, np.linalg.norm(slope))
+
+
+def arrays(n: int) -> tuple[Any, ...]:
+    """Rows of the random-slope model, padded to n."""
+    parts = (Y, X, columns("x")[:, None, :], DATA["w"])
+    y, X_rows, Z, w = (pad_rows(part, n) for part in parts)
+    return y, X_rows, (Z,), w
+
+
+@pytest.mark.parametrize(("rows", "spare"), [(64, 0), (200, 0), (64, 30), (60, 200)])
+def test_padding_is_exact(rows, spare):
+    """Rows of weight zero, and groups without rows."""
+    codes = np.unique(G, return_inverse=True)[1]
+    codes = np.concatenate([codes, np.zeros(rows - 60, int)])
+    index = plan_groups(codes, 10 + spare, [codes[:, None]], [10], [2]).index
+    y, X_rows, Z, w = arrays(index.levels[0].cell.size)
+    layout = jax.jit(compress)(y, X_rows, Z, w, index)
+    for theta in thetas("k=2, weights")[:3]:
+        expected = lmm.profile_loglike(jnp.asarray(theta), layout_of("k=2, weights"))
+        assert_close(lmm.profile_loglike(jnp.asarray(theta), layout), expected, EXACT_RTOL * 10)
+
+
+def test_groups_of_zeros_are_neutral():
+    layout = layout_of("k=2")
+    (bucket,) = layout.buckets
+    more = [jnp.pad(a, ((0, 0), (0, 0), (0, 5))) for a in (bucket.T, bucket.c)]
+    padded = replace(layout, buckets=(replace(bucket, T=more[0], c=more[1]),))
+    theta = jnp.asarray(thetas("k=2")[0])
+    expected = lmm.profile_loglike(theta, layout)
+    assert_close(lmm.profile_loglike(theta, padded), expected, EXACT_RTOL)
+
+
+# ------------------------------------------------------------ linear algebra
+
+
+def blocks(r: int, groups: int, k: int, *, seed: int = 0, rank: int | None = None) -> Any:
+    """Positive (semi)definite matrices (r, r, G) of a given rank and columns (r, k, G)."""
+    rng = np.random.default_rng(seed)
+    root = rng.normal(size=(groups, r, max(r, 1) if rank is None else rank))
+    M = root @ root.transpose(0, 2, 1) + (np.eye(r) if rank is None else 0)
+    columns = M @ rng.normal(size=(groups, r, k))
+    return jnp.asarray(np.moveaxis(M, 0, -1)), jnp.asarray(np.moveaxis(columns, 0, -1))
+
+
+@pytest.mark.parametrize("r", [0, 1, 2, 3, 4, 13, 32, 33, 40])
+def test_eliminate_and_back_substitute_equal_numpy(r):
+    M, B = blocks(r, 4, 2)
+    rows = np.asarray(jax.jit(eliminate)(jnp.concatenate([M, B], axis=1)))
+    x = np.asarray(jax.jit(back_substitute)(jnp.asarray(rows[:, :r]), jnp.asarray(rows[:, r:])))
+    for i in range(4):
+        L = np.linalg.cholesky(M[:, :, i])
+        assert_close(rows[:, :r, i], L.T, RTOL, np.abs(L).max(initial=0))
+        solved = np.linalg.solve(L, B[:, :, i])
+        assert_close(rows[:, r:, i], solved, RTOL, np.abs(solved).max(initial=0))
+        full = np.linalg.solve(M[:, :, i], B[:, :, i])
+        assert_close(x[:, :, i], full, RTOL, np.abs(full).max(initial=0))
+
+
+@pytest.mark.parametrize(("r", "rank"), [(1, 0), (2, 1), (3, 1), (3, 2), (5, 3), (12, 7), (40, 9)])
+def test_singular_blocks(r, rank):
+    """Negligible pivots give rows of zeros: what remains still reproduces M and solves."""
+    M, B = blocks(r, 4, 2, rank=rank)
+    rows = jax.jit(lambda A: eliminate(A, tol=1e-12))(jnp.concatenate([M, B], axis=1))
+    x = np.asarray(jax.jit(back_substitute)(rows[:, :r], rows[:, r:]))
+    for i in range(4):
+        U, m = np.asarray(rows[:, :r, i]), np.asarray(M[:, :, i])
+        assert (np.abs(U).sum(axis=1) > 0).sum() == rank
+        assert_close(U.T @ U, m, RTOL, np.abs(m).max(initial=0))
+        assert_close(m @ x[:, :, i], B[:, :, i], 1e-8, np.abs(B[:, :, i]).max(initial=0))
+        L = np.asarray(psd_cholesky(M[:, :, i], tol=1e-12))
+        assert_close(L @ L.T, m, RTOL, np.abs(m).max(initial=0))
+        assert np.all(np.triu(L, 1) == 0)
+
+
+def test_what_is_not_positive_definite_gives_nan():
+    for r in (2, 5, 33):
+        assert np.isnan(np.asarray(eliminate(-jnp.eye(r)[:, :, None]))).any()
