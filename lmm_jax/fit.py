@@ -141,9 +141,7 @@ def _check_residual(model: Design) -> None:
         )
 
 
-def _warn(
-    model: Design, solution: Solution, labels: tuple[TermLabel, ...], message: str
-) -> None:
+def _warn(model: Design, solution: Solution, labels: tuple[TermLabel, ...], message: str) -> None:
     """Name the worst covariance parameter and say what to try."""
     gradient = np.abs(np.nan_to_num(np.asarray(solution.jet.gradient), nan=np.inf))
     worst = int(np.argmax(gradient)) if gradient.size else 0
@@ -155,5 +153,3 @@ def _warn(
         ConvergenceWarning,
         stacklevel=4,
     )
-
-

@@ -92,7 +92,9 @@ def complete_rows(
     full = {name: data[name].isna().to_numpy() for name in used}
     values: dict[str, Any] = {}
     for name, given in arrays.items():
-        values[name] = None if given is None or isinstance(given, str) else _column(given, data, name)
+        values[name] = (
+            None if given is None or isinstance(given, str) else _column(given, data, name)
+        )
         if values[name] is not None:
             full[name] = np.asarray(pd.isna(values[name]))
     gaps = [name for name, gap in full.items() if gap.any()]

@@ -154,7 +154,7 @@ def profile_loglike(theta: Array, layout: GroupedLayout, *, reml: bool = True) -
     >>> design = lmm.design("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
     >>> with jax.enable_x64(True):
     ...     value = lmm.profile_loglike(jax.numpy.array([1.0, 0.0, 1.0]), design.layout, reml=False)
-    >>> print(f"{-2 * value:.6f}")
+    >>> print(f"{-2 * float(value):.6f}")
     1784.642296
     """
     factors = whiten_factors(factor_blocks(theta, layout.sizes), layout)

@@ -7,6 +7,8 @@ batched LAPACK calls on 2 x 2 matrices cost orders of magnitude more.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -16,16 +18,22 @@ _UNROLL_LIMIT = 3
 _LOOP_LIMIT = 32
 
 
-def eliminate(A: Array, *, tol: float | None = None) -> Array:
-    """Apply the Cholesky elimination of the leading blocks to what stands beside them.
+class Elimination(NamedTuple):
+    """What a Cholesky elimination leaves."""
 
-    For each group ``A = [M | B]`` with ``M = L L'`` symmetric positive
-    (semi)definite the result is ``L^-1 A = [L' | L^-1 B]``.
+    U: Array  # (r, r, G)  L', upper triangular
+    X: Array  # (r, k, G)  L^-1 B
+
+
+def eliminate(M: Array, B: Array, *, tol: float | None = None) -> Elimination:
+    """Cholesky factor of every group's matrix and what it makes of the columns beside it.
+
+    With ``M = L L'`` symmetric positive (semi)definite: ``L'`` and ``L^-1 B``.
 
     Parameters
     ----------
-    A : Array, shape (r, r + k, G)
-        Symmetric ``M`` and the columns ``B`` next to it.
+    M : Array, shape (r, r, G)
+    B : Array, shape (r, k, G)
     tol : float, optional
         With it ``M`` may be singular: a pivot that has fallen below ``tol`` times
         its diagonal entry gives a row of zeros. Without it a matrix that is not
@@ -33,17 +41,16 @@ def eliminate(A: Array, *, tol: float | None = None) -> Array:
 
     Returns
     -------
-    Array, shape (r, r + k, G)
-        Rows of ``[L' | L^-1 B]``; the strict lower triangle is zero.
+    Elimination
     """
-    r = A.shape[0]
+    r = M.shape[0]
     if r == 0:
-        return A
+        return Elimination(M, B)
     if r <= _UNROLL_LIMIT:
-        return _eliminate_unrolled(A, tol)
+        return _eliminate_unrolled(M, B, tol)
     if r <= _LOOP_LIMIT or tol is not None:
-        return _eliminate_loop(A, tol)
-    return _eliminate_lapack(A)
+        return _eliminate_loop(M, B, tol)
+    return _eliminate_lapack(M, B)
 
 
 def _pivot_scale(pivot: Array, diagonal: Array, tol: float | None) -> Array:
@@ -54,40 +61,46 @@ def _pivot_scale(pivot: Array, diagonal: Array, tol: float | None) -> Array:
     return jnp.where(usable, lax.rsqrt(jnp.where(usable, pivot, jnp.ones_like(pivot))), 0.0)
 
 
-def _eliminate_unrolled(A: Array, tol: float | None) -> Array:
-    r = A.shape[0]
-    rows = [A[i] for i in range(r)]
-    done = []
+def _eliminate_unrolled(M: Array, B: Array, tol: float | None) -> Elimination:
+    # scalars over groups, no slices put together again: XLA then fuses it into few loops
+    r = M.shape[0]
+    zero = jnp.zeros_like(M[0, 0])
+    U = [[zero] * r for _ in range(r)]
+    X: list[Array] = []
     for j in range(r):
-        scaled = rows[j] * _pivot_scale(rows[j][j], A[j, j], tol)[None]
-        scaled = jnp.concatenate([jnp.zeros_like(scaled[:j]), scaled[j:]])
-        done.append(scaled)
-        for i in range(j + 1, r):
-            rows[i] = rows[i] - scaled[i][None] * scaled
-    return jnp.stack(done)
+        pivot = M[j, j] - sum((U[i][j] * U[i][j] for i in range(j)), zero)
+        scale = _pivot_scale(pivot, M[j, j], tol)
+        U[j][j] = pivot * scale
+        for k in range(j + 1, r):
+            U[j][k] = (M[j, k] - sum((U[i][j] * U[i][k] for i in range(j)), zero)) * scale
+        rest = B[j]
+        for i in range(j):
+            rest = rest - U[i][j][None] * X[i]
+        X.append(rest * scale[None])
+    return Elimination(jnp.stack([jnp.stack(row) for row in U]), jnp.stack(X))
 
 
-def _eliminate_loop(A: Array, tol: float | None) -> Array:
-    r, width, _ = A.shape
+def _eliminate_loop(M: Array, B: Array, tol: float | None) -> Elimination:
+    r = M.shape[0]
+    start = jnp.concatenate([M, B], axis=1)
     below = jnp.arange(r)
-    columns = jnp.arange(width)
+    columns = jnp.arange(start.shape[1])
 
     def step(j: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         work, done = carry
-        scaled = work[j] * _pivot_scale(work[j, j], A[j, j], tol)[None]
+        scaled = work[j] * _pivot_scale(work[j, j], start[j, j], tol)[None]
         scaled = jnp.where((columns >= j)[:, None], scaled, 0.0)
         factor = jnp.where((below > j)[:, None], scaled[:r], 0.0)
         return work - factor[:, None] * scaled[None], done.at[j].set(scaled)
 
-    return lax.fori_loop(0, r, step, (A, jnp.zeros_like(A)))[1]
+    rows = lax.fori_loop(0, r, step, (start, jnp.zeros_like(start)))[1]
+    return Elimination(rows[:, :r], rows[:, r:])
 
 
-def _eliminate_lapack(A: Array) -> Array:
-    r = A.shape[0]
-    batch = jnp.moveaxis(A, -1, 0)
-    L = jnp.linalg.cholesky(batch[:, :, :r])
-    B = lax.linalg.triangular_solve(L, batch[:, :, r:], left_side=True, lower=True)
-    return jnp.moveaxis(jnp.concatenate([jnp.swapaxes(L, 1, 2), B], axis=2), 0, -1)
+def _eliminate_lapack(M: Array, B: Array) -> Elimination:
+    L = jnp.linalg.cholesky(jnp.moveaxis(M, -1, 0))
+    X = lax.linalg.triangular_solve(L, jnp.moveaxis(B, -1, 0), left_side=True, lower=True)
+    return Elimination(jnp.moveaxis(L, 0, -1).swapaxes(0, 1), jnp.moveaxis(X, 0, -1))
 
 
 def back_substitute(U: Array, B: Array) -> Array:
@@ -132,6 +145,8 @@ def group_product(A: Array, B: Array) -> Array:
 
 def total_product(A: Array, B: Array) -> Array:
     """``sum_i A_i' B_i``: ``(r, a, G), (r, b, G) -> (a, b)``."""
+    if A.shape[0] <= _UNROLL_LIMIT:
+        return sum((A[r] @ B[r].T for r in range(A.shape[0])), jnp.zeros((), A.dtype))
     return jnp.einsum("rag,rbg->ab", A, B)
 
 
@@ -140,8 +155,7 @@ def psd_cholesky(S: Array, *, tol: float = 1e-14) -> Array:
 
     Columns of negligible pivots are zero, so a singular matrix has a factor too.
     """
-    rows = eliminate(S[:, :, None], tol=tol)
-    return rows[:, :, 0].T
+    return eliminate(S[:, :, None], jnp.zeros((S.shape[0], 0, 1), S.dtype), tol=tol).U[:, :, 0].T
 
 
 def log_diagonal(L: Array) -> Array:

@@ -46,6 +46,8 @@ _MAX_RUNS = 3
 
 
 class Solution(NamedTuple):
+    """The end of a minimization."""
+
     theta: Array  # (m,)  in the layout's coordinates
     jet: Jet
     status: Array  # ()    one of the codes above
@@ -204,10 +206,9 @@ def _judge(s: _State, step: _Step, jet: Jet, maxiter: int) -> _State:
     status = jnp.where(stuck, jnp.where(near, CONVERGED, STALLED), status)
     status = jnp.where(step.final, CONVERGED, status)
     status = jnp.where(first & ~finite, NONFINITE, status)
-    pick = lambda new, old: jnp.where(good, new, old)  # noqa: E731
     return _State(
-        theta=pick(step.trial, s.theta),
-        jet=jax.tree.map(pick, jet, s.jet),
+        theta=jnp.where(good, step.trial, s.theta),
+        jet=jax.tree.map(lambda new, old: jnp.where(good, new, old), jet, s.jet),
         radius=radius,
         lift=lift,
         tick=s.tick + 1,

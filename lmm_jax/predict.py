@@ -150,7 +150,7 @@ def _new_term(
     unseen = (codes < 0).any(axis=1)
     if unseen.any() and new_levels == "error":
         raise DataError(
-            f"{term.group!r} has the new level {labels[unseen][0]!r}: pass "
+            f"{term.group!r} has the new level {labels[int(np.argmax(unseen))]!r}: pass "
             "new_levels='population' to leave its random effect out, or 'nan'"
         )
     part = np.einsum("nsk,nsk->n", values, b[codes])

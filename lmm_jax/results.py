@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,9 @@ class LMMResults:
         ]
         several = len({label.group for label, _ in blocks}) > 1
         names = [
-            f"{name}|{label.group}" if several else name for label, _ in blocks for name in label.names
+            f"{name}|{label.group}" if several else name
+            for label, _ in blocks
+            for name in label.names
         ]
         out = np.zeros((len(names), len(names)))
         start = 0
@@ -131,12 +134,12 @@ class LMMResults:
         A row without ``var2`` is a variance and its standard deviation, one with
         it a covariance and its correlation; the residual comes last.
         """
-        rows = []
+        rows: list[tuple[Any, ...]] = []
         for label, S in zip(self.term_labels, self.estimates.covariances, strict=True):
             sd = np.sqrt(np.diagonal(S))
             for i, name in enumerate(label.names):
                 rows.append((label.group, name, None, S[i, i], sd[i]))
-            for j, i in zip(*np.triu_indices(len(S), 1), strict=True):
+            for j, i in combinations(range(len(S)), 2):
                 with np.errstate(invalid="ignore"):
                     correlation = np.divide(S[i, j], sd[i] * sd[j])
                 rows.append((label.group, label.names[j], label.names[i], S[i, j], correlation))

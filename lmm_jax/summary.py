@@ -160,5 +160,3 @@ def number(value: float) -> str:
 def p_value(value: float) -> str:
     """Three decimals, with a floor."""
     return "<0.001" if value < 0.001 else f"{value:.3f}"
-
-

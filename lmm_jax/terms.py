@@ -43,6 +43,7 @@ class RandomTerm:
 
     @property
     def n_levels(self) -> int:
+        """Number of levels."""
         return len(self.levels)
 
 

@@ -177,25 +177,17 @@ def _factor(
     """Buckets, cross-products that no random effect reaches, and the step taken in beta."""
     grams = _gram_arrays(streams, index)
     crosses = _cross_arrays(streams, XY, index)
-    factors = [
-        eliminate(jnp.concatenate([a, b], axis=1), tol=_RANK_TOL)
-        for a, b in zip(grams, crosses, strict=True)
-    ]
-    T = [f[:, : f.shape[0]] for f in factors]
-    c = [f[:, f.shape[0] :] for f in factors]
+    factors = [eliminate(a, b, tol=_RANK_TOL) for a, b in zip(grams, crosses, strict=True)]
+    T, c = [f.U for f in factors], [f.X for f in factors]
     coefficients = [back_substitute(t, v) for t, v in zip(T, c, strict=True)]
     residual = XY - _group_fit(streams, coefficients, index)
     # c of the residual rows: what rounding of the cross-products left out
     for b, rest in enumerate(_cross_arrays(streams, residual, index)):
-        r = T[b].shape[0]
-        again = eliminate(jnp.concatenate([grams[b], rest], axis=1), tol=_RANK_TOL)
-        c[b] = c[b] + again[:, r:]
+        c[b] = c[b] + eliminate(grams[b], rest, tol=_RANK_TOL).X
     step = _within_step(residual)
     residual = residual.at[:, -1].add(-(residual[:, :-1] @ step))
     c = [v.at[:, -1].add(-jnp.einsum("rpg,p->rg", v[:, :-1], step)) for v in c]
-    buckets = tuple(
-        Bucket(T=t, c=v, widths=w) for t, v, w in zip(T, c, index.widths, strict=True)
-    )
+    buckets = tuple(Bucket(T=t, c=v, widths=w) for t, v, w in zip(T, c, index.widths, strict=True))
     return buckets, residual.T @ residual, step
 
 
@@ -239,8 +231,8 @@ def _add_cells(
         cells = jnp.swapaxes(cells, 1, 2)
     _, ka, kb = cells.shape
     if not table.placements:
-        row, column = (table.column, table.row) if transpose else (table.row, table.column)
-        return out.at[row : row + ka, column : column + kb].add(jnp.moveaxis(cells, 0, -1))
+        i, j = (table.column, table.row) if transpose else (table.row, table.column)
+        return out.at[i : i + ka, j : j + kb].add(jnp.moveaxis(cells, 0, -1))
     place = table.placements[bucket]
     row, column = (place.column, place.row) if transpose else (place.row, place.column)
     rows = row[:, None, None] + jnp.arange(ka, dtype=jnp.int32)[None, :, None]
@@ -272,9 +264,7 @@ def _add_levels(out: Array, levels: Array, table: Table, bucket: int) -> Array:
     return out.at[rows, :, place.group[:, None]].add(levels[place.source], mode="drop")
 
 
-def _group_fit(
-    streams: Sequence[Array], coefficients: Sequence[Array], index: GroupIndex
-) -> Array:
+def _group_fit(streams: Sequence[Array], coefficients: Sequence[Array], index: GroupIndex) -> Array:
     """Rows of ``Z_i coefficients_i``, shape (n, p + 1)."""
     fit = None
     for stream, table in zip(streams, index.levels, strict=True):
@@ -293,7 +283,10 @@ def _take_levels(arrays: Sequence[Array], table: Table, k: int) -> Array:
     out = jnp.zeros((table.n_cells, k, arrays[0].shape[1]), arrays[0].dtype)
     for array, place in zip(arrays, table.placements, strict=True):
         out = out.at[_level_targets(place, array.shape[2], table.n_cells)].set(
-            array[place.row[:, None] + jnp.arange(k, dtype=jnp.int32)[None], :, place.group[:, None]], mode="drop"
+            array[
+                place.row[:, None] + jnp.arange(k, dtype=jnp.int32)[None], :, place.group[:, None]
+            ],
+            mode="drop",
         )
     return out
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ..covariance import basis, factor_blocks, gather, spread
@@ -70,6 +71,8 @@ class WaistJet(NamedTuple):
 
 
 class GroupTerms(NamedTuple):
+    """Per-group matrices that all derivatives in Psi are made of."""
+
     P: Array  # (q, q, G)      T' M^-1 T
     u: Array  # (q, p + 1, G)  T' M^-1 c
 
@@ -115,10 +118,8 @@ def _marginal(Psi: Array, T: Array) -> Array:
 @jax.custom_jvp
 def _integrate(M: Array, c: Array) -> Waist:
     """``sum_i log|M_i|`` and ``sum_i c_i' M_i^-1 c_i``."""
-    r = M.shape[0]
-    rows = eliminate(jnp.concatenate([M, c], axis=1))
-    w = rows[:, r:]
-    return Waist(logdet=_logdet(rows), gram=total_product(w, w))
+    U, w = eliminate(M, c)
+    return Waist(logdet=_logdet(U), gram=total_product(w, w))
 
 
 @_integrate.defjvp
@@ -140,7 +141,7 @@ def _inverse(M: Array) -> Array:
     """``M_i^-1`` of every group, (q, q, G)."""
     r = M.shape[0]
     identity = jnp.broadcast_to(jnp.eye(r, dtype=M.dtype)[:, :, None], M.shape)
-    half = eliminate(jnp.concatenate([M, identity], axis=1))[:, r:]
+    half = eliminate(M, identity).X
     return group_product(half, half)
 
 
@@ -151,9 +152,8 @@ def _inverse_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, 
     return N, -group_product(N, group_product(jnp.swapaxes(dM, 0, 1), N))
 
 
-def _logdet(rows: Array) -> Array:
-    r = rows.shape[0]
-    return 2.0 * jnp.sum(jnp.log(rows[jnp.arange(r), jnp.arange(r)]))
+def _logdet(U: Array) -> Array:
+    return 2.0 * jnp.sum(jnp.log(jnp.diagonal(U)))
 
 
 def waist_jet(theta: Array, layout: GroupedLayout) -> WaistJet:
@@ -181,13 +181,13 @@ def waist_jet(theta: Array, layout: GroupedLayout) -> WaistJet:
 def _eliminate_bucket(Lambda: Array, bucket: Bucket) -> tuple[Waist, GroupTerms]:
     q = Lambda.shape[0]
     M = _marginal(Lambda @ Lambda.T, bucket.T)
-    rows = eliminate(jnp.concatenate([M, bucket.T, bucket.c], axis=1))
-    K, w = rows[:, q : 2 * q], rows[:, 2 * q :]
-    part = Waist(logdet=_logdet(rows), gram=total_product(w, w))
+    U, X = eliminate(M, jnp.concatenate([bucket.T, bucket.c], axis=1))
+    K, w = X[:, :q], X[:, q:]
+    part = Waist(logdet=_logdet(U), gram=total_product(w, w))
     return part, GroupTerms(P=group_product(K, K), u=group_product(K, w))
 
 
-def _psi_tangents(Lambda: Array, E: Array) -> Array:
+def _psi_tangents(Lambda: Array, E: np.ndarray) -> Array:
     """``dPsi / dtheta_k = E_k Lambda' + Lambda E_k'``, (m, q, q)."""
     EL = jnp.einsum("kab,cb->kac", E, Lambda)
     return EL + jnp.swapaxes(EL, 1, 2)
@@ -216,9 +216,7 @@ def curvature(theta: Array, W: Array, jet: WaistJet, layout: GroupedLayout) -> C
         D = _psi_tangents(spread(factor_blocks(theta, layout.sizes), bucket.widths), E)
         uW = jnp.einsum("acg,cd->adg", u, W)
         R = group_product(jnp.swapaxes(uW, 0, 1), jnp.swapaxes(u, 0, 1))
-        PD = jnp.einsum("abg,kbc->kacg", P, D)
-        RD = jnp.einsum("abg,kbc->kacg", R, D)
-        hessian = hessian + jnp.einsum("kacg,lcag->kl", 2.0 * RD - PD, PD)
+        hessian = hessian + _double_traces(2.0 * R - P, P, D)
         slope = jnp.sum(P - R, axis=-1)
         SE = jnp.einsum("ab,kbc->kac", slope, E)
         hessian = hessian + 2.0 * jnp.einsum("kab,lab->kl", SE, E)
@@ -227,7 +225,21 @@ def curvature(theta: Array, W: Array, jet: WaistJet, layout: GroupedLayout) -> C
     return Curvature(hessian=symmetrize(hessian), psi_gradients=tuple(psi))
 
 
+def _double_traces(A: Array, P: Array, D: Array) -> Array:
+    """``sum_i tr(A_i D_k P_i D_l)`` for every k and l, (m, m)."""
+    q, _, groups = P.shape
+    if q**2 <= 4 * D.shape[0]:
+        # sum over the groups first: one product of (q^2, G) matrices
+        moments = A.reshape(q * q, groups) @ P.reshape(q * q, groups).T
+        return jnp.einsum("abcd,kbc,lda->kl", moments.reshape(q, q, q, q), D, D)
+    AD = jnp.einsum("abg,kbc->kacg", A, D)
+    PD = jnp.einsum("abg,kbc->kacg", P, D)
+    return jnp.einsum("kacg,lcag->kl", AD, PD)
+
+
 class BlupTerms(NamedTuple):
+    """Conditional moments of the random effects of one bucket."""
+
     b: Array  # (q, G)     conditional means, whitened coordinates, y in the layout's units
     cov: Array  # (q, q, G)  conditional covariance in units of sigma^2
 
@@ -246,5 +258,5 @@ def blups(theta: Array, beta: Array, bucket: Bucket, sizes: tuple[int, ...]) -> 
     TL = jnp.einsum("rag,ab->rbg", bucket.T, Lambda)
     inner = jnp.eye(q, dtype=theta.dtype)[:, :, None] + group_product(TL, TL)
     right = jnp.broadcast_to(Lambda.T[:, :, None], inner.shape)
-    half = eliminate(jnp.concatenate([inner, right], axis=1))[:, q:]
+    half = eliminate(inner, right).X
     return BlupTerms(b=b, cov=group_product(half, half))

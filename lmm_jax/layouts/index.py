@@ -196,7 +196,11 @@ def _table(
     n_cells = row_level.size
     rows = round_up(cell.size)
     cell = np.concatenate([cell, np.zeros(rows - cell.size, cell.dtype)]).astype(np.int32)
-    bucket, group, slot = row_map.bucket[row_level], row_map.group[row_level], row_map.slot[row_level]
+    bucket, group, slot = (
+        row_map.bucket[row_level],
+        row_map.group[row_level],
+        row_map.slot[row_level],
+    )
     column = column_map.slot[column_level]
     aligned = (
         len(padded) == 1
