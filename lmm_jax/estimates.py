@@ -13,7 +13,7 @@ import numpy as np
 from .covariance import lower_indices, rectify_signs, theta_slices
 from .inference.variance import covariance_jacobian, joint_covariance
 from .layouts.grouped import GroupedLayout
-from .optimize import Solution
+from .newton import Solution
 
 # Whitened pivots below the first are zero for all purposes (they move the deviance by
 # less than its square); below the second the fit counts as singular, as in lme4.

@@ -12,10 +12,11 @@ import numpy as np
 from .design import Design, design
 from .errors import ConvergenceWarning, DataError
 from .estimates import estimate
-from .optimize import CONVERGED, MESSAGES, Solution, solve
+from .newton import CONVERGED, MESSAGES, Solution
+from .optimize import minimize
 from .results import LMMResults, TermLabel
 
-_solve = jax.jit(solve, static_argnames=("reml", "maxiter"))
+_minimize = jax.jit(minimize, static_argnames=("reml", "maxiter"))
 
 _DF_METHODS = ("satterthwaite", "normal")
 
@@ -101,7 +102,7 @@ def fit_design(model: Design, *, reml: bool, df_method: str, maxiter: int) -> LM
     """Optimize, carry the answer back to the data's units, and label it."""
     _check_residual(model)
     with jax.enable_x64(True):
-        solution = jax.device_get(_solve(model.layout, None, reml=reml, maxiter=maxiter))
+        solution = jax.device_get(_minimize(model.layout, reml=reml, maxiter=maxiter))
     labels = tuple(
         TermLabel(
             group=term.group,

@@ -1,0 +1,245 @@
+"""Trust-region Newton over theta as one flat state machine in pure JAX.
+
+Each tick evaluates the criterion once and accepts or shrinks; nothing is nested,
+so the loop can be jitted and batched. Theta is unconstrained (the criterion is
+even in the sign of a column of Lambda); optimality on the boundary is judged in
+Psi, where the criterion is smooth and the positive semidefinite cone is the
+only constraint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from .covariance import factor_blocks, stack_theta
+from .linalg import psd_cholesky
+
+RUNNING, CONVERGED, MAXITER, NONFINITE, STALLED = range(5)
+MESSAGES = {
+    RUNNING: "the optimizer is still running",
+    CONVERGED: "converged: tiny Newton decrement and positive curvature",
+    MAXITER: "the iteration limit was reached before the Newton decrement was small",
+    NONFINITE: "the criterion is not finite at the start values",
+    STALLED: "no step lowers the criterion, yet its gradient is not small: "
+    "a covariance parameter may not be identified by these data",
+}
+
+# Decrements are in units of the deviance and so do not depend on the units of the data.
+DECREMENT_TOL = 1e-9
+# Eigenvalues of the Hessian and of d criterion / d Psi below minus this, relative to the
+# largest, count as negative. A slope that small could gain no more than about its square.
+_CURVATURE_TOL = 1e-7
+_SLOPE_TOL = 1e-4
+# Relative standard deviation (in units of sigma, covariates whitened) near the boundary.
+PIVOT_TOL = 1e-3
+
+
+class Point(Protocol):
+    """What the optimizer knows of the criterion at one theta; a NamedTuple of arrays."""
+
+    value: Array  # ()
+    gradient: Array  # (m,)
+    hessian: Array  # (m, m)
+    psi_gradients: tuple[Array, ...]  # (k, k) a term; empty: no check of the cone
+
+    def _replace(self, **fields: Any) -> Any: ...
+
+
+Evaluate = Callable[[Array], Any]  # theta -> Point
+
+
+class Solution(NamedTuple):
+    """The end of a minimization."""
+
+    theta: Array  # (m,)  in the coordinates of the criterion
+    jet: Any  # Point at theta
+    status: Array  # ()    one of the codes above
+    n_iter: Array  # ()
+    decrement: Array  # ()  Newton decrement g' H^-1 g at theta
+
+
+class State(NamedTuple):
+    """Between two ticks."""
+
+    theta: Array
+    jet: Any
+    radius: Array
+    lift: Array  # size of the next step off the boundary
+    tick: Array
+    status: Array
+    decrement: Array
+
+
+class _Step(NamedTuple):
+    trial: Array  # (m,)
+    predicted: Array  # ()  decrease of the quadratic model
+    length: Array  # ()
+    decrement: Array  # ()
+    lifting: Array  # ()  bool: a step off the boundary of the cone
+    final: Array  # ()  bool: the point is optimal, the step only polishes
+
+
+def newton(
+    theta: Array,
+    evaluate: Evaluate,
+    sizes: tuple[int, ...],
+    *,
+    maxiter: int,
+    tol: float = DECREMENT_TOL,
+) -> Solution:
+    """Minimize a criterion from one start.
+
+    Parameters
+    ----------
+    theta : Array, shape (m,)
+    evaluate : callable
+        Value, gradient and Hessian at a theta, and the derivatives in Psi of
+        the terms in ``sizes`` (or none, if theta is not made of factors).
+    sizes : tuple of int
+        Coefficients per level of each term.
+    maxiter : int
+        Limit on steps; 0 evaluates the start and stops.
+    tol : float
+        Newton decrement, in deviance units, below which a point is stationary.
+
+    Returns
+    -------
+    Solution
+        ``CONVERGED`` means a decrement below ``tol``, no direction of negative
+        curvature in theta and none that enters the cone downhill in Psi.
+    """
+    s = lax.while_loop(
+        lambda s: s.status == RUNNING,
+        lambda s: tick(s, evaluate, sizes, maxiter=maxiter, tol=tol),
+        first_state(theta, evaluate),
+    )
+    return finish(s)
+
+
+def tick(
+    s: State, evaluate: Evaluate, sizes: tuple[int, ...], *, maxiter: int, tol: float
+) -> State:
+    """One evaluation of the criterion: propose a point, evaluate it, accept or shrink."""
+    step = _propose(s, sizes, tol)
+    return _judge(s, step, evaluate(step.trial), maxiter)
+
+
+def finish(s: State) -> Solution:
+    """The solution that a state has reached; the evaluation of the start is no step."""
+    return Solution(s.theta, s.jet, s.status, jnp.maximum(s.tick - 1, 0), s.decrement)
+
+
+def first_state(theta: Array, evaluate: Evaluate) -> State:
+    """State in which nothing is known yet: the first tick evaluates the start itself.
+
+    So the program holds one copy of the criterion, which halves its compile time.
+    """
+    shapes = jax.eval_shape(evaluate, theta)
+    jet = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    one = jnp.ones((), theta.dtype)
+    return State(
+        theta=theta,
+        jet=jet._replace(value=one * jnp.inf),
+        radius=jnp.maximum(one, jnp.linalg.norm(theta)),
+        lift=one,
+        tick=jnp.zeros((), jnp.int32),
+        status=jnp.full((), RUNNING, jnp.int32),
+        decrement=one * jnp.inf,
+    )
+
+
+def _propose(s: State, sizes: tuple[int, ...], tol: float) -> _Step:
+    """Next trial point: Newton with |eigenvalues|, plus escapes from saddles and corners."""
+    g = s.jet.gradient
+    e, V = jnp.linalg.eigh(s.jet.hessian)
+    top = jnp.maximum(jnp.max(jnp.abs(e)), 1e-8)
+    along = V.T @ g
+    size = jnp.maximum(jnp.abs(e), 1e-10 * top)
+    decrement = jnp.sum(along**2 / size)
+    flat = decrement < tol
+    saddle = (decrement < 1e-3) & (e[0] < -_CURVATURE_TOL * top)
+    p = -V @ (along / size)
+    p = p + jnp.where(saddle, 0.1 * s.radius, 0.0) * V[:, 0] * jnp.where(along[0] > 0, -1.0, 1.0)
+    length = jnp.linalg.norm(p)
+    p = p * jnp.minimum(1.0, s.radius / jnp.maximum(length, jnp.finfo(p.dtype).tiny))
+    predicted = -(g @ p + 0.5 * p @ s.jet.hessian @ p)
+    known = jnp.isfinite(s.jet.value)
+    lifted, downhill = _lift(s, sizes)
+    lifting = known & flat & ~saddle & downhill & (s.lift > 1e-7)
+    return _Step(
+        trial=jnp.where(known, jnp.where(lifting, lifted, s.theta + p), s.theta),
+        predicted=predicted,
+        length=jnp.minimum(length, s.radius),
+        decrement=decrement,
+        lifting=lifting,
+        final=known & flat & ~saddle & ~lifting,
+    )
+
+
+def _lift(s: State, sizes: tuple[int, ...]) -> tuple[Array, Array]:
+    """Step off the boundary of the cone along the steepest feasible direction.
+
+    Where the derivative G of the criterion in Psi has a negative eigenvalue with
+    eigenvector v, ``Psi + t v v'`` lowers the criterion although theta is
+    stationary: the corner that a triangular factor has at a zero pivot.
+    """
+    if not s.jet.psi_gradients:
+        return s.theta, jnp.zeros((), bool)
+    blocks = list(factor_blocks(s.theta, sizes))
+    downhill = jnp.zeros((), bool)
+    for t, (L, G) in enumerate(zip(blocks, s.jet.psi_gradients, strict=True)):
+        if L.shape[0] == 1:
+            continue  # one pivot, no corner: the curvature in theta decides
+        e, V = jnp.linalg.eigh(G)
+        cornered = jnp.min(jnp.abs(jnp.diagonal(L))) < PIVOT_TOL
+        found = cornered & (e[0] < -_SLOPE_TOL * jnp.maximum(jnp.max(jnp.abs(e)), 1.0))
+        v = V[:, 0]
+        size = s.lift * 0.1 * (1.0 + jnp.trace(L @ L.T))
+        raised = psd_cholesky(L @ L.T + size * v[:, None] * v[None, :])
+        blocks[t] = jnp.where(found, raised, L)
+        downhill = downhill | found
+    return stack_theta(blocks), downhill
+
+
+def _judge(s: State, step: _Step, jet: Any, maxiter: int) -> State:
+    """Accept or shrink, and say whether that was the last step."""
+    eps = jnp.finfo(s.theta.dtype).eps
+    noise = 32.0 * eps * (1.0 + jnp.abs(jet.value))
+    gain = s.jet.value - jet.value
+    finite = jnp.isfinite(jet.value) & jnp.all(jnp.isfinite(jet.gradient))
+    small = step.predicted < noise
+    first = s.tick == 0
+    good = finite & jnp.where(
+        step.lifting, gain > noise, (gain > 0.05 * step.predicted) | (small & (gain > -noise))
+    )
+    good = good | (first & finite)
+    ratio = gain / jnp.maximum(step.predicted, noise)
+    radius = jnp.where(
+        good,
+        jnp.where(ratio > 0.5, jnp.maximum(s.radius, 2.5 * step.length), s.radius),
+        0.3 * step.length,
+    )
+    radius = jnp.where(step.lifting | first, s.radius, radius)
+    lift = jnp.where(step.lifting & ~good, 0.1 * s.lift, s.lift)
+    stuck = ~good & ~step.lifting & (radius < 1e-13)
+    exhausted = s.tick >= maxiter
+    near = step.decrement < 1e3 * DECREMENT_TOL
+    status = jnp.where(exhausted, MAXITER, RUNNING)
+    stuck = stuck | (small & ~good & ~step.lifting)
+    status = jnp.where(stuck, jnp.where(near, CONVERGED, STALLED), status)
+    status = jnp.where(step.final, CONVERGED, status)
+    status = jnp.where(first & ~finite, NONFINITE, status)
+    return State(
+        theta=jnp.where(good, step.trial, s.theta),
+        jet=jax.tree.map(lambda new, old: jnp.where(good, new, old), jet, s.jet),
+        radius=radius,
+        lift=lift,
+        tick=s.tick + 1,
+        status=status.astype(jnp.int32),
+        decrement=step.decrement,
+    )
