@@ -6,15 +6,17 @@
 -871.8141
 """
 
+from . import penalties
 from .datasets import load_dataset
 from .design import Design, design, design_from_arrays
 from .errors import ConvergenceWarning, DataError, FormulaError, RankWarning
 from .fit import fit
 from .layouts.compress import compress
 from .layouts.grouped import GroupedLayout
-from .likelihood import hessian, loglike, profile_loglike, score
+from .likelihood import get_fe_params, get_scale, hessian, loglike, profile_loglike, score
 from .params import Params, pack, unpack
 from .results import LMMResults
+from .woodbury import woodbury_logdet, woodbury_solver
 
 __version__ = "0.1.0"
 
@@ -31,11 +33,16 @@ __all__ = [
     "design",
     "design_from_arrays",
     "fit",
+    "get_fe_params",
+    "get_scale",
     "hessian",
     "load_dataset",
     "loglike",
     "pack",
+    "penalties",
     "profile_loglike",
     "score",
     "unpack",
+    "woodbury_logdet",
+    "woodbury_solver",
 ]

@@ -25,7 +25,7 @@ from .checks import (
     independent_columns,
 )
 from .errors import DataError, FormulaError
-from .frames import as_pandas, callables, complete_rows
+from .frames import as_pandas, callables, complete_rows, select_rows
 from .layouts.compress import compress
 from .layouts.grouped import GroupedLayout
 from .layouts.index import GroupPlan, plan_groups, round_up
@@ -73,6 +73,7 @@ class Design:
     dropped: tuple[str, ...]  # columns of X left out for linear dependence
     n_missing: int  # rows left out for missing values
     source: FixedSource | None
+    held: np.ndarray | None = None  # (p,)   values of fixed effects held fixed, NaN where free
 
     def expressions(self, conditional: bool) -> list[str]:
         """Expressions that prediction evaluates, with the random part or without."""
@@ -115,11 +116,15 @@ class Design:
         """The compressed model: float64 JAX arrays, nothing of the size of the rows."""
         rows = round_up(self.nobs)
         y = self.endog if self.offset is None else self.endog - self.offset
+        X = self.exog
+        if self.held is not None:
+            fixed = ~np.isnan(self.held)
+            y, X = y - X[:, fixed] @ self.held[fixed], X[:, ~fixed]
         weights = np.ones(self.nobs) if self.weights is None else self.weights
         with jax.enable_x64(True):
             return _compress(
                 _pad(y, rows),
-                _pad(self.exog, rows),
+                _pad(X, rows),
                 tuple(_pad(term.values, rows) for term in self.terms),
                 _pad(weights, rows),
                 self.plan.index,
@@ -145,6 +150,7 @@ def design(
     weights: Any = None,
     offset: Any = None,
     missing: str = "drop",
+    subset: Any = None,
     context: Mapping[str, Any] | None = None,
 ) -> Design:
     """Build the design of a model from a formula.
@@ -168,6 +174,8 @@ def design(
         Known part of the mean, added to any ``offset()`` of the formula.
     missing : {"drop", "raise", "none"}
         What to do with rows in which anything the model uses is missing.
+    subset : array of bool, array of labels, or str, optional
+        Rows to use: a mask, index labels, or an expression for ``DataFrame.query``.
     context : mapping, optional
         Functions and variables for the formula; by default the functions that
         the caller can see.
@@ -198,6 +206,7 @@ def design(
     frame = as_pandas(data, expressions)
     known = callables(" ".join([formula, *expressions])) if context is None else context
     arrays = {"groups": groups, "weights": weights, "offset": offset}
+    frame, arrays = select_rows(frame, arrays, subset)
     frame, arrays, keep = complete_rows(frame, arrays, expressions, known, missing)
     y = mat.evaluate(parsed.response, frame, context=known)
     matrix = mat.build(parsed.fixed, frame, context=known)

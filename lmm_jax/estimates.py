@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .constrained import ConstrainedSolution
 from .covariance import lower_indices, rectify_signs, theta_slices
-from .inference.variance import covariance_jacobian, joint_covariance
+from .inference.variance import covariance_jacobian, inverse_curvature, joint_covariance
 from .layouts.grouped import GroupedLayout
 from .newton import Solution
 
@@ -42,8 +43,23 @@ class Estimates(NamedTuple):
     y_scale: float
 
 
-def estimate(solution: Solution, layout: GroupedLayout, *, reml: bool) -> Estimates:
-    """Carry a solution back to the coordinates and units of the data."""
+def estimate(
+    solution: Solution | ConstrainedSolution,
+    layout: GroupedLayout,
+    *,
+    reml: bool,
+    held: np.ndarray | None = None,
+) -> Estimates:
+    """Carry a solution back to the coordinates and units of the data.
+
+    Parameters
+    ----------
+    solution : Solution or ConstrainedSolution
+    layout : GroupedLayout
+    reml : bool
+    held : ndarray, shape (p,), optional
+        Values of the fixed effects that are not in the layout, NaN elsewhere.
+    """
     jet = solution.jet
     whiteners = [np.asarray(A) for A in layout.whiteners]
     theta = np.asarray(solution.theta)
@@ -52,14 +68,20 @@ def estimate(solution: Solution, layout: GroupedLayout, *, reml: bool) -> Estima
     factors = rectify_signs(
         [A @ canonical_factor(L) for A, L in zip(whiteners, inner, strict=True)]
     )
-    y_scale, beta = float(layout.y_scale), np.asarray(jet.profile.beta)
+    if isinstance(solution, ConstrainedSolution):
+        beta, cov_beta, rss = solution.beta, solution.cov_beta, solution.rss
+        cov_theta, deviance = np.asarray(solution.cov_theta), solution.deviance
+    else:
+        beta, cov_beta, rss = jet.profile.beta, jet.profile.cov_beta, jet.profile.rss
+        cov_theta, deviance = inverse_curvature(np.asarray(jet.hessian)), jet.value
+    y_scale, inner_beta = float(layout.y_scale), np.asarray(beta)
     beta_map, shift = np.asarray(layout.beta_map), np.asarray(layout.beta_shift)
-    nu = float(layout.n_obs) - (beta.size if reml else 0)
-    scale = float(jet.profile.rss) * y_scale**2 / nu
-    low = np.asarray(layout.beta_origin) + y_scale * (beta_map @ beta)
-    joint = joint_covariance(np.asarray(jet.hessian), np.asarray(jet.dlog_rss), nu).matrix
+    nu = float(layout.n_obs) - (inner_beta.size if reml else 0)
+    scale = float(rss) * y_scale**2 / nu
+    low = np.asarray(layout.beta_origin) + y_scale * (beta_map @ inner_beta)
+    joint = joint_covariance(cov_theta, np.asarray(jet.dlog_rss), nu)
     J = covariance_jacobian(inner, whiteners, scale)
-    return Estimates(
+    out = Estimates(
         theta=np.concatenate([L[lower_indices(L.shape[0])] for L in factors]),
         factors=factors,
         covariances=tuple(scale * L @ L.T for L in factors),
@@ -67,15 +89,40 @@ def estimate(solution: Solution, layout: GroupedLayout, *, reml: bool) -> Estima
         beta=shift + low,
         beta_low=low,
         beta_shift=shift,
-        cov_beta=beta_map @ np.asarray(jet.profile.cov_beta) @ beta_map.T,
+        cov_beta=beta_map @ np.asarray(cov_beta) @ beta_map.T,
         dcov_beta=beta_map @ np.asarray(jet.dcov_beta) @ beta_map.T,
         joint_cov=joint,
         cov_variance=J @ joint @ J.T,
-        deviance=float(jet.value),
+        deviance=float(deviance),
         singular=singular,
         theta_layout=theta,
-        beta_layout=beta,
+        beta_layout=inner_beta,
         y_scale=y_scale,
+    )
+    return out if held is None else _with_held(out, held)
+
+
+def _with_held(estimates: Estimates, held: np.ndarray) -> Estimates:
+    """Put the fixed effects that were held fixed back in their places, without variance."""
+    free = np.isnan(held)
+    p = held.size
+
+    def vector(values: np.ndarray, rest: np.ndarray) -> np.ndarray:
+        out = np.array(rest)
+        out[free] = values
+        return out
+
+    def matrix(values: np.ndarray) -> np.ndarray:
+        out = np.zeros((*values.shape[:-2], p, p))
+        out[..., np.ix_(free, free)[0], np.ix_(free, free)[1]] = values
+        return out
+
+    return estimates._replace(
+        beta=vector(estimates.beta, held),
+        beta_low=vector(estimates.beta_low, held),
+        beta_shift=vector(estimates.beta_shift, np.zeros(p)),
+        cov_beta=matrix(estimates.cov_beta),
+        dcov_beta=matrix(estimates.dcov_beta),
     )
 
 

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
 import numpy as np
 
+from .constrained import Problem, free_flags
 from .design import Design, design
 from .errors import ConvergenceWarning, DataError
 from .estimates import estimate
-from .newton import CONVERGED, MESSAGES, Solution
-from .optimize import minimize
+from .newton import CONVERGED, DECREMENT_TOL, MESSAGES
+from .params import Params
 from .results import LMMResults, TermLabel
-
-_minimize = jax.jit(minimize, static_argnames=("reml", "maxiter"))
+from .run import Run, Task, run_methods
+from .settings import (
+    as_pytree,
+    covariance_masks,
+    held_covariances,
+    hold_fixed_effects,
+    method_names,
+    read_params,
+)
 
 _DF_METHODS = ("satterthwaite", "normal")
 
@@ -31,9 +40,17 @@ def fit(
     weights: Any = None,
     offset: Any = None,
     reml: bool = True,
-    missing: str = "drop",
-    df_method: str = "satterthwaite",
+    start_params: Any = None,
+    free: Params | None = None,
+    fe_pen: Callable[[Any], Any] | None = None,
+    cov_pen: Callable[[Any], Any] | None = None,
+    method: str | Sequence[str] = "newton",
     maxiter: int = 200,
+    gtol: float = DECREMENT_TOL,
+    full_output: bool = False,
+    missing: str = "drop",
+    subset: Any = None,
+    df_method: str = "satterthwaite",
 ) -> LMMResults:
     """Fit a linear mixed model ``y = X beta + Z b + e``.
 
@@ -55,12 +72,33 @@ def fit(
         Known part of the mean.
     reml : bool
         Restricted maximum likelihood or maximum likelihood.
+    start_params : Params or array, optional
+        Start values, covariances relative to the residual variance; packed with
+        or without the fixed effects. Without them the data suggest several starts.
+    free : Params, optional
+        Ones and zeros: a zero holds its parameter at the start value (fixed
+        effects at 0, ``cov_re`` at the identity and components at 1 if
+        ``start_params`` does not say otherwise).
+    fe_pen, cov_pen : callable, optional
+        Penalties subtracted from the log-likelihood: functions of the fixed
+        effects and of ``cov_re`` relative to the residual variance. With
+        ``fe_pen`` the fixed effects and the covariance are estimated jointly.
+        Ready ones: :mod:`lmm_jax.penalties`.
+    method : {"newton", "lbfgs", "bfgs"} or a sequence of them
+        Optimizer, or several to try in turn. First-order methods are finished by
+        a few Newton steps.
+    maxiter : int
+        Limit on the steps of a run; 0 gives the model at its start values.
+    gtol : float
+        Newton decrement, in units of the deviance, at which a run ends.
+    full_output : bool
+        Keep the iterations in ``results.hist``.
     missing : {"drop", "raise", "none"}
         What to do with rows in which anything the model uses is missing.
+    subset : array of bool, array of labels, or str, optional
+        Rows to use: a mask, index labels, or an expression for ``DataFrame.query``.
     df_method : {"satterthwaite", "normal"}
         Degrees of freedom of the tests of fixed effects; "normal" gives z tests.
-    maxiter : int
-        Limit on evaluations of value, gradient and Hessian from one start.
 
     Returns
     -------
@@ -86,23 +124,78 @@ def fit(
     if df_method not in _DF_METHODS:
         raise DataError(f"df_method={df_method!r}: choose one of {', '.join(_DF_METHODS)}")
     if isinstance(formula, Design):
-        given = (data, groups, re_formula, vc_formula, weights, offset)
+        given = (data, groups, re_formula, vc_formula, weights, offset, subset)
         if any(value is not None for value in given):
             raise DataError("a Design holds the data and the model: pass no data arguments with it")
         model = formula
     else:
         model = design(
-            formula, data, groups=groups, re_formula=re_formula, vc_formula=vc_formula,
-            weights=weights, offset=offset, missing=missing,
-        )  # fmt: skip
-    return fit_design(model, reml=reml, df_method=df_method, maxiter=maxiter)
-
-
-def fit_design(model: Design, *, reml: bool, df_method: str, maxiter: int) -> LMMResults:
-    """Optimize, carry the answer back to the data's units, and label it."""
-    _check_residual(model)
+            formula,
+            data,
+            groups=groups,
+            re_formula=re_formula,
+            vc_formula=vc_formula,
+            weights=weights,
+            offset=offset,
+            missing=missing,
+            subset=subset,
+        )
+    methods = method_names(method)
+    start = read_params(start_params, model, "start_params")
+    free = read_params(free, model, "free")
     with jax.enable_x64(True):
-        solution = jax.device_get(_minimize(model.layout, reml=reml, maxiter=maxiter))
+        model = hold_fixed_effects(model, free, start)
+        _check_residual(model)
+        task = Task(
+            design=model,
+            problem=_problem(model, free, start, fe_pen, cov_pen),
+            start=start,
+            reml=reml,
+            maxiter=maxiter,
+            gtol=gtol,
+            full_output=full_output,
+        )
+        run = run_methods(task, methods)
+    result = _label(run, model, reml=reml, df_method=df_method)
+    if free is not None:
+        result = replace(result, free=_free_parameters(model, free))
+    if not result.converged and maxiter > 0:
+        _warn(model, run, result.message)
+    return result
+
+
+def _problem(
+    model: Design,
+    free: Params | None,
+    start: Params | None,
+    fe_pen: Callable[[Any], Any] | None,
+    cov_pen: Callable[[Any], Any] | None,
+) -> Problem | None:
+    """The criterion with what is held and penalized; None for the plain one."""
+    masks = covariance_masks(model, free)
+    if masks is None and fe_pen is None and cov_pen is None:
+        return None
+    return Problem(
+        layout=model.layout,
+        held=held_covariances(model, start),
+        fe_pen=as_pytree(fe_pen),
+        cov_pen=as_pytree(cov_pen),
+        masks=masks,
+    )
+
+
+def _free_parameters(model: Design, free: Params) -> np.ndarray:
+    """Flags in the order of ``results.params``."""
+    p = model.exog.shape[1]
+    fixed = np.ones(p, dtype=bool) if model.held is None else np.isnan(model.held)
+    masks = covariance_masks(model, free)
+    n_cov = sum(k * (k + 1) // 2 for k in model.sizes)
+    covariances = np.ones(n_cov, dtype=bool) if masks is None else free_flags(masks)
+    return np.concatenate([fixed, covariances])
+
+
+def _label(run: Run, model: Design, *, reml: bool, df_method: str) -> LMMResults:
+    """Carry the answer back to the data's units, and name its parts."""
     labels = tuple(
         TermLabel(
             group=term.group,
@@ -112,12 +205,9 @@ def fit_design(model: Design, *, reml: bool, df_method: str, maxiter: int) -> LM
         )
         for term in model.terms
     )
-    converged = int(solution.status) == CONVERGED
-    message = MESSAGES[int(solution.status)]
-    if not converged:
-        _warn(model, solution, labels, message)
+    status = int(run.solution.status)
     return LMMResults(
-        estimates=estimate(solution, model.layout, reml=reml),
+        estimates=estimate(run.solution, model.layout, reml=reml, held=model.held),
         fixed_names=model.exog_names,
         term_labels=labels,
         endog_name=model.endog_name,
@@ -125,10 +215,11 @@ def fit_design(model: Design, *, reml: bool, df_method: str, maxiter: int) -> LM
         nobs=model.nobs,
         reml=reml,
         df_method=df_method,
-        converged=converged,
-        message=message,
-        n_iter=int(solution.n_iter),
+        converged=status == CONVERGED,
+        message=MESSAGES[status],
+        n_iter=int(run.solution.n_iter),
         design=model,
+        hist=run.hist,
     )
 
 
@@ -142,15 +233,15 @@ def _check_residual(model: Design) -> None:
         )
 
 
-def _warn(model: Design, solution: Solution, labels: tuple[TermLabel, ...], message: str) -> None:
+def _warn(model: Design, run: Run, message: str) -> None:
     """Name the worst covariance parameter and say what to try."""
-    gradient = np.abs(np.nan_to_num(np.asarray(solution.jet.gradient), nan=np.inf))
-    worst = int(np.argmax(gradient)) if gradient.size else 0
-    owner = np.repeat(np.arange(len(labels)), [k * (k + 1) // 2 for k in model.sizes])[worst]
+    gradient = np.abs(np.nan_to_num(np.asarray(run.solution.jet.gradient), nan=np.inf))
+    worst = int(np.argmax(gradient))
+    owner = np.repeat(np.arange(len(model.terms)), [k * (k + 1) // 2 for k in model.sizes])[worst]
     warnings.warn(
         f"{message} (largest gradient in the term ({model.terms[owner].label}), Newton decrement "
-        f"{float(solution.decrement):.2g}). Try fewer random coefficients in that term, "
+        f"{float(run.solution.decrement):.2g}). Try fewer random coefficients in that term, "
         "uncorrelated ones (||), or a larger maxiter",
         ConvergenceWarning,
-        stacklevel=4,
+        stacklevel=3,
     )

@@ -60,6 +60,38 @@ def callables(text: str) -> dict[str, Any]:
     return {word: scope[word] for word in words if word in scope and callable(scope[word])}
 
 
+def select_rows(
+    data: pd.DataFrame, arrays: Mapping[str, Any], subset: Any
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Rows of a subset, of the data and of the arrays given beside it.
+
+    Parameters
+    ----------
+    data : DataFrame
+    arrays : mapping
+        Arrays of the data's length, names of columns, or None.
+    subset : array of bool, array of index labels, str for ``DataFrame.query``, or None
+    """
+    if subset is None:
+        return data, dict(arrays)
+    columns = {
+        name: given if given is None or isinstance(given, str) else _column(given, data, name)
+        for name, given in arrays.items()
+    }
+    try:
+        mask = np.asarray(data.eval(subset) if isinstance(subset, str) else subset)
+    except Exception as error:
+        raise DataError(f"subset={subset!r} cannot be evaluated: {error}") from error
+    if mask.dtype != bool:
+        if mask.ndim != 1 or not np.isin(mask, data.index).all():
+            raise DataError("subset names rows that are not in the index of the data")
+        mask = np.asarray(data.index.isin(mask))
+    if mask.shape != (len(data),):
+        raise DataError(f"subset has the shape {mask.shape}: one entry for {len(data)} rows")
+    taken = {name: v if v is None or isinstance(v, str) else v[mask] for name, v in columns.items()}
+    return data.loc[mask], taken
+
+
 def complete_rows(
     data: pd.DataFrame,
     arrays: Mapping[str, Any],

@@ -16,7 +16,7 @@ from jax import Array
 from jax.scipy.linalg import solve_triangular
 
 from .covariance import factor_blocks
-from .layouts.grouped import Curvature, GroupedLayout, Waist, WaistJet, curvature, waist, waist_jet
+from .layouts.grouped import Curvature, GroupedLayout, Waist, curvature, waist, waist_jet
 from .linalg import log_diagonal
 from .params import Params, unpack
 
@@ -163,38 +163,105 @@ def profile_loglike(theta: Array, layout: GroupedLayout, *, reml: bool = True) -
 
 
 def loglike(
-    params: Params | Array, layout: GroupedLayout, *, reml: bool = True, profile_fe: bool = True
+    params: Params | Array,
+    layout: GroupedLayout,
+    *,
+    reml: bool = True,
+    profile_fe: bool = True,
+    sqrt: bool = False,
 ) -> Array:
     """Log-likelihood at given covariance parameters, sigma^2 profiled out.
 
     Parameters
     ----------
     params : Params or Array
-        Relative covariances (divided by the residual variance), as a pytree or
-        packed: fixed effects first unless ``profile_fe``, then the lower
-        triangle of ``cov_re`` row by row, then the components.
+        Covariances relative to the residual variance, as a pytree or packed:
+        fixed effects first unless ``profile_fe``, then the lower triangle of
+        ``cov_re`` row by row, then the components.
     layout : GroupedLayout
     reml : bool
         Restricted likelihood or likelihood.
     profile_fe : bool
         Put the GLS estimate in the place of the fixed effects, whatever
         ``params`` holds there; otherwise use them as given.
+    sqrt : bool
+        A packed vector is in the square-root parameterization.
 
     Returns
     -------
     Array, shape ()
         Finite and differentiable at a singular covariance.
+
+    Examples
+    --------
+    >>> import jax, numpy as np, lmm_jax as lmm
+    >>> layout = lmm.design("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff")).layout
+    >>> with jax.enable_x64(True):
+    ...     print(f"{float(lmm.loglike(np.array([0.72]), layout)):.4f}")
+    -159.8271
     """
-    params = as_params(params, layout, with_fe=not profile_fe)
+    params = as_params(params, layout, with_fe=not profile_fe, sqrt=sqrt)
     at = waist(relative_blocks(params, layout), layout)
     if profile_fe:
         return -0.5 * profile_waist(at, layout, reml=reml).deviance
+    return -0.5 * deviance_at(at, inner_beta(params.fe_params, layout), layout, reml=reml)
+
+
+def deviance_at(at: Waist, beta: Array, layout: GroupedLayout, *, reml: bool) -> Array:
+    """-2 log-likelihood at given fixed effects (in the layout's coordinates)."""
     p = layout.beta_origin.size
-    beta = params.fe_params - layout.beta_shift - layout.beta_origin
-    beta = jnp.linalg.solve(layout.beta_map, beta)
-    v = jnp.append(-beta / layout.y_scale, 1.0)
+    v = jnp.append(-beta, 1.0)
     log_x = 2.0 * log_diagonal(jnp.linalg.cholesky(at.gram[:p, :p]))
-    return -0.5 * _deviance(at.logdet, log_x, v @ at.gram @ v, layout, reml=reml)
+    return _deviance(at.logdet, log_x, v @ at.gram @ v, layout, reml=reml)
+
+
+def inner_beta(beta: Array, layout: GroupedLayout) -> Array:
+    """Fixed effects of the data in the layout's coordinates."""
+    low = beta - layout.beta_shift - layout.beta_origin
+    return jnp.linalg.solve(layout.beta_map, low) / layout.y_scale
+
+
+def outer_beta(beta: Array, layout: GroupedLayout) -> Array:
+    """Fixed effects of the layout in the coordinates of the data."""
+    return layout.beta_shift + layout.beta_origin + layout.y_scale * (layout.beta_map @ beta)
+
+
+def get_fe_params(cov_re: Array, vcomp: Array, layout: GroupedLayout) -> Array:
+    """Generalized least squares estimate of the fixed effects, (p,).
+
+    Parameters
+    ----------
+    cov_re : Array, shape (k_re, k_re)
+        Relative to the residual variance, as ``vcomp``.
+    vcomp : Array, shape (k_vc,)
+    layout : GroupedLayout
+    """
+    params = Params(fe_params=layout.beta_origin, cov_re=cov_re, vcomp=vcomp)
+    at = waist(relative_blocks(params, layout), layout)
+    return outer_beta(profile_waist(at, layout, reml=False).beta, layout)
+
+
+def get_scale(
+    fe_params: Array, cov_re: Array, vcomp: Array, layout: GroupedLayout, *, reml: bool = True
+) -> Array:
+    """Residual variance that maximizes the likelihood at given other parameters.
+
+    ``r' V^-1 r / nu`` with ``r = y - X beta`` and V relative to the residual variance.
+
+    Parameters
+    ----------
+    fe_params : Array, shape (p,)
+    cov_re : Array, shape (k_re, k_re)
+        Relative to the residual variance, as ``vcomp``.
+    vcomp : Array, shape (k_vc,)
+    layout : GroupedLayout
+    reml : bool
+        ``nu = n - p`` or ``nu = n``.
+    """
+    params = Params(fe_params=fe_params, cov_re=cov_re, vcomp=vcomp)
+    at = waist(relative_blocks(params, layout), layout)
+    v = jnp.append(-inner_beta(fe_params, layout), 1.0)
+    return layout.y_scale**2 * (v @ at.gram @ v) / residual_df(layout, reml=reml)
 
 
 def correlated_sizes(layout: GroupedLayout) -> tuple[int, ...]:
@@ -202,48 +269,54 @@ def correlated_sizes(layout: GroupedLayout) -> tuple[int, ...]:
     return layout.sizes[: len(layout.sizes) - layout.n_components]
 
 
-def as_params(params: Params | Array, layout: GroupedLayout, *, with_fe: bool) -> Params:
+def as_params(
+    params: Params | Array, layout: GroupedLayout, *, with_fe: bool, sqrt: bool = False
+) -> Params:
     """Read a packed vector; a ``Params`` goes through."""
     if isinstance(params, Params):
         return params
-    return unpack(params, correlated_sizes(layout), layout.beta_origin.size if with_fe else 0)
+    k_fe = layout.beta_origin.size if with_fe else 0
+    return unpack(params, correlated_sizes(layout), k_fe, layout.n_components, sqrt=sqrt)
 
 
 def relative_blocks(params: Params, layout: GroupedLayout) -> tuple[Array, ...]:
     """Psi of every term in the layout's coordinates."""
+    inverses = whiten_factors(
+        tuple(jnp.eye(k, dtype=layout.S0.dtype) for k in layout.sizes), layout
+    )
+    blocks = covariance_blocks(params, layout)
+    return tuple(Ai @ block @ Ai.T for Ai, block in zip(inverses, blocks, strict=True))
+
+
+def covariance_blocks(params: Params, layout: GroupedLayout) -> tuple[Array, ...]:
+    """Relative covariance of every term, (k, k)."""
     blocks = []
     offset = 0
     for k in correlated_sizes(layout):
         blocks.append(params.cov_re[offset : offset + k, offset : offset + k])
         offset += k
-    blocks += [params.vcomp[i].reshape(1, 1) for i in range(layout.n_components)]
-    inverses = whiten_factors(
-        tuple(jnp.eye(k, dtype=layout.S0.dtype) for k in layout.sizes), layout
-    )
-    return tuple(Ai @ block @ Ai.T for Ai, block in zip(inverses, blocks, strict=True))
+    return (*blocks, *(params.vcomp[i].reshape(1, 1) for i in range(layout.n_components)))
 
 
 def score(
-    params: Params | Array, layout: GroupedLayout, *, reml: bool = True, profile_fe: bool = True
+    params: Params | Array,
+    layout: GroupedLayout,
+    *,
+    reml: bool = True,
+    profile_fe: bool = True,
+    sqrt: bool = False,
 ) -> Params | Array:
     """Gradient of :func:`loglike`, in the shape of ``params``."""
-    return jax.grad(loglike)(params, layout, reml=reml, profile_fe=profile_fe)
+    return jax.grad(loglike)(params, layout, reml=reml, profile_fe=profile_fe, sqrt=sqrt)
 
 
 def hessian(
-    params: Params | Array, layout: GroupedLayout, *, reml: bool = True, profile_fe: bool = True
+    params: Params | Array,
+    layout: GroupedLayout,
+    *,
+    reml: bool = True,
+    profile_fe: bool = True,
+    sqrt: bool = False,
 ) -> Params | Array:
     """Second derivatives of :func:`loglike`; a matrix if ``params`` is packed."""
-    return jax.hessian(loglike)(params, layout, reml=reml, profile_fe=profile_fe)
-
-
-__all__ = [
-    "Jet",
-    "Profile",
-    "WaistJet",
-    "hessian",
-    "loglike",
-    "profile_jet",
-    "profile_loglike",
-    "score",
-]
+    return jax.hessian(loglike)(params, layout, reml=reml, profile_fe=profile_fe, sqrt=sqrt)

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
+import scipy.optimize
 from jax import Array, lax
 
 from .covariance import factor_blocks, stack_theta
 from .layouts.grouped import GroupedLayout
 from .likelihood import profile_jet
-from .newton import CONVERGED, DECREMENT_TOL, NONFINITE, PIVOT_TOL, Solution, newton
+from .newton import (
+    CONVERGED,
+    DECREMENT_TOL,
+    NONFINITE,
+    PIVOT_TOL,
+    RUNNING,
+    Evaluate,
+    Solution,
+    finish,
+    first_state,
+    newton,
+    tick,
+)
 from .starts import start_values
 
 
@@ -91,3 +109,98 @@ def _better(a: Solution, b: Solution) -> Solution:
     take_b = void | (jnp.isfinite(b.jet.value) & (lower | (tie & converged_b & ~converged_a)))
     chosen = jax.tree.map(lambda x, y: jnp.where(take_b, y, x), a, b)
     return chosen._replace(n_iter=a.n_iter + b.n_iter)
+
+
+class Trace(NamedTuple):
+    """Points that an optimizer accepted, one entry an iteration."""
+
+    theta: list[np.ndarray]
+    objective: list[float]
+    gradient_norm: list[float]
+
+
+def trace_newton(
+    start: Array, evaluate: Evaluate, sizes: tuple[int, ...], *, maxiter: int, tol: float
+) -> tuple[Solution, Trace]:
+    """The run of :func:`lmm_jax.newton.newton` from one start, recorded on the host."""
+    state = first_state(start, evaluate)
+    step = jax.jit(lambda s: tick(s, evaluate, sizes, maxiter=maxiter, tol=tol))
+    trace = Trace([], [], [])
+    while int(state.status) == RUNNING:
+        state = step(state)
+        trace.theta.append(np.asarray(state.theta))
+        trace.objective.append(float(state.jet.value))
+        trace.gradient_norm.append(float(jnp.linalg.norm(state.jet.gradient)))
+    return finish(state), trace
+
+
+def quasi_newton(
+    method: str, fun: Callable[[Array], Array], x: Array, *, maxiter: int, gtol: float
+) -> tuple[Array, Trace]:
+    """Minimize by a method that needs no second derivatives.
+
+    Parameters
+    ----------
+    method : {"lbfgs", "bfgs"}
+        optax's L-BFGS or SciPy's BFGS.
+    fun : callable
+        Criterion, differentiable.
+    x : Array, shape (m,)
+        Start.
+    maxiter : int
+    gtol : float
+        The largest entry of the gradient at which to stop.
+
+    Returns
+    -------
+    x : Array, shape (m,)
+    trace : Trace
+    """
+    trace = Trace([], [], [])
+    value_and_grad = jax.jit(jax.value_and_grad(fun))
+
+    def record(x: Array) -> None:
+        value, gradient = value_and_grad(x)
+        trace.theta.append(np.asarray(x))
+        trace.objective.append(float(value))
+        trace.gradient_norm.append(float(jnp.linalg.norm(gradient)))
+
+    record(x)
+    if method == "lbfgs":
+        return _lbfgs(fun, x, maxiter, gtol, record), trace
+    found = scipy.optimize.minimize(
+        lambda x: float(value_and_grad(x)[0]),
+        np.asarray(x),
+        jac=lambda x: np.asarray(value_and_grad(x)[1]),
+        method="BFGS",
+        callback=record,
+        options={"maxiter": maxiter, "gtol": gtol},
+    )
+    return jnp.asarray(found.x), trace
+
+
+def _lbfgs(
+    fun: Callable[[Array], Array],
+    x: Array,
+    maxiter: int,
+    gtol: float,
+    record: Callable[[Array], None],
+) -> Array:
+    """Optax's L-BFGS with its zoom line search."""
+    solver = optax.lbfgs()
+    value_and_grad = optax.value_and_grad_from_state(fun)
+
+    @jax.jit
+    def step(x: Array, state: Any) -> tuple[Array, Any, Array]:
+        value, gradient = value_and_grad(x, state=state)
+        update, state = solver.update(gradient, state, x, value=value, grad=gradient, value_fn=fun)
+        return optax.apply_updates(x, update), state, jnp.max(jnp.abs(gradient))
+
+    state = solver.init(x)
+    for _ in range(maxiter):
+        new, state, size = step(x, state)
+        if not bool(jnp.all(jnp.isfinite(new))) or float(size) < gtol:
+            break
+        x = new
+        record(x)
+    return x

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from . import formula as fml
 from . import matrices as mat
 from .design import Design
 from .errors import DataError
@@ -70,6 +71,42 @@ def level_covariances(
     return scale * (A @ out @ A.T)
 
 
+def terms_of_factors(terms: Sequence[RandomTerm]) -> dict[str, list[int]]:
+    """Numbers of the terms that share a grouping factor, by its name."""
+    out: dict[str, list[int]] = {}
+    for t, term in enumerate(terms):
+        out.setdefault(term.group, []).append(t)
+    return out
+
+
+def effect_frames(
+    terms: Sequence[RandomTerm], effects: Sequence[np.ndarray]
+) -> dict[str, pd.DataFrame]:
+    """Effects of every factor: levels in the rows, coefficients in the columns."""
+    out = {}
+    for group, members in terms_of_factors(terms).items():
+        values = np.concatenate([effects[t] for t in members], axis=1)
+        columns = [name for t in members for name in terms[t].names]
+        out[group] = pd.DataFrame(values, index=terms[members[0]].levels, columns=columns)
+    return out
+
+
+def covariance_frames(
+    design: Design, effects: GroupEffects, scale: float
+) -> dict[str, dict[Any, pd.DataFrame]]:
+    """Conditional covariance of the effects of every level of every factor."""
+    out = {}
+    for group, members in terms_of_factors(design.terms).items():
+        cov = level_covariances(effects, design, members, scale)
+        names = [name for t in members for name in design.terms[t].names]
+        levels = design.terms[members[0]].levels
+        out[group] = {
+            level: pd.DataFrame(S, index=names, columns=names)
+            for level, S in zip(levels, cov, strict=True)
+        }
+    return out
+
+
 def random_part(terms: Sequence[RandomTerm], effects: Sequence[np.ndarray]) -> np.ndarray:
     """``Z b`` for the rows of the design, (n,)."""
     total = np.zeros(terms[0].codes.shape[0])
@@ -100,13 +137,32 @@ def predict_new(
         raise DataError("the design was made from arrays: predict needs one made from a formula")
     if new_levels not in ("error", "population", "nan"):
         raise DataError(f"new_levels={new_levels!r}: choose 'error', 'population' or 'nan'")
-    X = mat.replay(source.spec, data, context=source.context)[:, list(source.kept)]
-    out = X @ estimates.beta + _new_offset(design, data, offset)
-    if effects is None:
+    if groups is not None and len(groups) != len(data):
+        raise DataError(f"groups has {len(groups)} entries but the new data {len(data)} rows")
+    if offset is not None and np.shape(offset) != (len(data),):
+        raise DataError(f"offset has the shape {np.shape(offset)} for {len(data)} rows")
+    out = np.full(len(data), np.nan)
+    used = design.expressions(effects is not None)
+    keep = _complete(data, used, offset, None if effects is None else groups)
+    if not keep.any():
         return out
-    for term, b in zip(design.terms, effects, strict=True):
-        out = out + _new_term(term, b, data, groups, new_levels, source.context)
+    data = data.loc[keep]
+    offset = None if offset is None else np.asarray(offset)[keep]
+    groups = None if groups is None else pd.Index(groups)[keep]
+    X = mat.replay(source.spec, data, context=source.context)[:, list(source.kept)]
+    mean = X @ estimates.beta + _new_offset(design, data, offset)
+    for term, b in zip(design.terms, effects, strict=True) if effects is not None else ():
+        mean = mean + _new_term(term, b, data, groups, new_levels, source.context)
+    out[keep] = mean
     return out
+
+
+def _complete(data: pd.DataFrame, expressions: Sequence[str], *arrays: Any) -> np.ndarray:
+    """Rows in which nothing that the expressions and arrays hold is missing."""
+    names = dict.fromkeys(name for e in expressions for name in fml.variables(e))
+    missing = [data[name].isna().to_numpy() for name in names if name in data.columns]
+    missing += [np.asarray(pd.isna(a)) for a in arrays if a is not None]
+    return ~np.any(missing, axis=0) if missing else np.ones(len(data), dtype=bool)
 
 
 def _new_offset(design: Design, data: pd.DataFrame, offset: Any) -> np.ndarray:
@@ -128,33 +184,55 @@ def _new_term(
     new_levels: str,
     context: Any,
 ) -> np.ndarray:
-    """``z' b`` of one term for new rows, levels looked up by label."""
+    """``z' b`` of one term for new rows; rows with anything unseen follow ``new_levels``."""
     if term.source.group:
         labels = group_labels(term.source.group, data, context)
     elif groups is not None:
-        labels = pd.Index(groups)
+        labels = groups
     else:
         raise DataError("the model was fitted with an array of groups: pass groups= for the rows")
-    if len(labels) != len(data):
-        raise DataError(f"groups has {len(labels)} entries but the new data {len(data)} rows")
-    values = mat.replay(term.source.spec, data, context=context)[:, list(term.source.columns)]
-    if term.is_component:
-        members, values = member_columns(values)
-        names = pd.Index(term.source.spec.column_names)
-        flat = [np.repeat(labels, members.shape[1]), names[np.maximum(members, 0).ravel()]]
-        codes = term.levels.get_indexer(pd.MultiIndex.from_arrays(flat)).reshape(members.shape)
-        codes = np.where(values == 0, 0, codes)
-        values = values[:, :, None]
-    else:
-        codes, values = _lookup(term.levels, labels)[:, None], values[:, None, :]
+    known = np.ones(len(data), dtype=bool)
+    if new_levels != "error":  # otherwise the replay below names the category
+        known = _known_categories(term.source.spec, data, context)
+    codes, values = _new_codes(term, data.loc[known], labels[known], context)
     unseen = (codes < 0).any(axis=1)
     if unseen.any() and new_levels == "error":
         raise DataError(
             f"{term.group!r} has the new level {labels[int(np.argmax(unseen))]!r}: pass "
             "new_levels='population' to leave its random effect out, or 'nan'"
         )
-    part = np.einsum("nsk,nsk->n", values, b[codes])
-    return np.where(unseen, np.nan if new_levels == "nan" else 0.0, part)
+    instead = np.nan if new_levels == "nan" else 0.0
+    part = np.full(len(data), instead)
+    seen = np.einsum("nsk,nsk->n", values, b[codes])
+    part[known] = np.where(unseen, instead, seen)
+    return part
+
+
+def _known_categories(spec: Any, data: pd.DataFrame, context: Any) -> np.ndarray:
+    """Rows whose categories the columns of a term were made with, (n,)."""
+    known = np.ones(len(data), dtype=bool)
+    for expr, (_, state) in spec.encoder_state.items():
+        categories = state.get("categories")
+        if categories is not None:
+            values = data[expr] if expr in data else mat.labels(expr, data, context=context)
+            known &= values.isin(list(categories)).to_numpy()
+    return known
+
+
+def _new_codes(
+    term: RandomTerm, data: pd.DataFrame, labels: pd.Index[Any], context: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Levels (n, S), -1 where new, and covariates (n, S, k) of new rows."""
+    if len(data) == 0:
+        return np.zeros((0, 1), dtype=np.int64), np.zeros((0, 1, len(term.names)))
+    values = mat.replay(term.source.spec, data, context=context)[:, list(term.source.columns)]
+    if not term.is_component:
+        return _lookup(term.levels, labels)[:, None], values[:, None, :]
+    members, values = member_columns(values)
+    names = pd.Index(term.source.spec.column_names)
+    flat = [np.repeat(labels, members.shape[1]), names[np.maximum(members, 0).ravel()]]
+    codes = term.levels.get_indexer(pd.MultiIndex.from_arrays(flat)).reshape(members.shape)
+    return np.where(values == 0, 0, codes), values[:, :, None]
 
 
 def _lookup(levels: pd.Index[Any], labels: pd.Index[Any]) -> np.ndarray:

@@ -1,15 +1,30 @@
-"""The printed summary of a fit: plain text and HTML."""
+"""The printed summary of a fit: plain text, HTML and LaTeX."""
 
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .errors import DataError
+
 if TYPE_CHECKING:
-    from .results import LMMResults
+    from .fitted import FittedModel
+
+# Columns that a terminal is sure to have.
+_WIDTH = 80
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    **{c: "\\" + c for c in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "|": r"\textbar{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +59,17 @@ class Table:
         caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
         return f"<table>{caption}{head}<tbody>{body}</tbody></table>"
 
+    def latex(self) -> str:
+        """A tabular with booktabs rules."""
+        lines = [" & ".join(escape_latex(cell) for cell in row) + r" \\" for row in self.rows]
+        if self.header:
+            head = " & ".join(escape_latex(cell) for cell in self.header) + r" \\"
+            lines = [head, r"\midrule", *lines]
+        align = "l" + "r" * (len(self.rows[0]) - 1)
+        caption = [rf"\caption*{{{escape_latex(self.caption)}}}"] if self.caption else []
+        begin = [*caption, rf"\begin{{tabular}}{{{align}}}", r"\toprule"]
+        return "\n".join([*begin, *lines, r"\bottomrule", r"\end{tabular}"])
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Summary:
@@ -63,6 +89,13 @@ class Summary:
         title = f"<h4>{html.escape(self.title)}</h4>"
         return title + "".join(t.html() for t in self.tables) + notes
 
+    def as_latex(self) -> str:
+        """LaTeX tables in one float, for the packages booktabs and caption."""
+        tables = "\n\n\\bigskip\n".join(t.latex() for t in self.tables)
+        notes = [escape_latex(note) for note in self.notes]
+        head = [r"\begin{table}", r"\centering", rf"\caption{{{escape_latex(self.title)}}}"]
+        return "\n".join([*head, tables, *notes, r"\end{table}"])
+
     def __str__(self) -> str:
         return self.as_text()
 
@@ -73,11 +106,28 @@ class Summary:
         return self.as_html()
 
 
-def summarize(results: LMMResults, *, title: str | None, alpha: float) -> Summary:
-    """Tables of a fit."""
+def escape_latex(text: str) -> str:
+    """Text with LaTeX's special characters as themselves."""
+    return "".join(_LATEX.get(c, c) for c in text)
+
+
+def summarize(
+    results: FittedModel,
+    *,
+    yname: str | None,
+    xname_fe: Sequence[str] | None,
+    xname_re: Sequence[str] | None,
+    title: str | None,
+    alpha: float,
+) -> Summary:
+    """Tables of a fit, with names of the caller's choice."""
     if title is None:
         title = f"Linear mixed model fitted by {'REML' if results.reml else 'ML'}"
-    tables = (_statistics(results), _random(results), _fixed(results, alpha))
+    fixed = _names(xname_fe, list(results.fixed_names), "xname_fe")
+    shown = ["(component)" if label.is_component else name
+             for label in results.term_labels for name in label.names]  # fmt: skip
+    random = _names(xname_re, shown, "xname_re")
+    tables = (_statistics(results, yname), _random(results, random), _fixed(results, fixed, alpha))
     notes = []
     if not results.converged:
         notes.append(f"Not converged: {results.message}.")
@@ -89,10 +139,24 @@ def summarize(results: LMMResults, *, title: str | None, alpha: float) -> Summar
     return Summary(title=title, tables=tables, notes=tuple(notes))
 
 
-def _statistics(results: LMMResults) -> Table:
+def _names(given: Sequence[str] | None, default: list[str], what: str) -> list[str]:
+    """Names to print, one for each default."""
+    if given is None:
+        return default
+    if isinstance(given, str) or len(given) != len(default):
+        raise DataError(f"{what} needs {len(default)} names, for {', '.join(default)}")
+    return [str(name) for name in given]
+
+
+def _statistics(results: FittedModel, yname: str | None) -> Table:
+    model = [("Formula", results.formula or f"{results.endog_name} (from arrays)")]
+    if yname is not None:
+        model = [("Response", yname)]
+        if results.formula is not None:
+            model.append(("Formula", results.formula))
     groups = ", ".join(f"{name} {n}" for name, n in results.n_groups.items())
     rows = [
-        ("Formula", results.formula or f"{results.endog_name} (from arrays)"),
+        *model,
         ("Observations", str(results.nobs)),
         ("Groups", groups),
         ("REML log-likelihood" if results.reml else "Log-likelihood", f"{results.llf:.4f}"),
@@ -105,33 +169,54 @@ def _statistics(results: LMMResults) -> Table:
     )
 
 
-def _random(results: LMMResults) -> Table:
-    """Standard deviations and correlations, a row a coefficient."""
+def _random(results: FittedModel, names: Sequence[str]) -> Table:
+    """Variances, their standard errors where these fit, and correlations."""
+    table = _random_table(results, names, with_errors=True)
+    wide = max(len(line) for line in table.text().splitlines()) > _WIDTH
+    return _random_table(results, names, with_errors=False) if wide else table
+
+
+def _random_table(results: FittedModel, names: Sequence[str], *, with_errors: bool) -> Table:
+    """A row a coefficient."""
     rows: list[tuple[str, ...]] = []
-    most = max(len(label.names) for label in results.term_labels)
-    corr_columns = max(0, most - 1)
+    corr_columns = max(0, max(len(label.names) for label in results.term_labels) - 1)
+    name, errors = iter(names), iter(_variance_errors(results))
     for label, S in zip(results.term_labels, results.estimates.covariances, strict=True):
         sd = np.sqrt(np.diagonal(S))
-        for i, name in enumerate(label.names):
+        for i in range(len(label.names)):
             with np.errstate(invalid="ignore"):
                 correlations = [f"{S[i, j] / (sd[i] * sd[j]):.3f}" for j in range(i)]
             correlations += [""] * (corr_columns - len(correlations))
-            shown = "(component)" if label.is_component else name
             group = label.group if i == 0 else ""
-            rows.append((group, shown, number(S[i, i]), number(sd[i]), *correlations))
-    blank = [""] * corr_columns
-    rows.append(("Residual", "", number(results.scale), number(results.sigma), *blank))
-    header = ("Group", "Term", "Variance", "Std. dev.", *["Corr."] * min(1, corr_columns))
-    header += ("",) * (corr_columns - 1)
+            error = next(errors)
+            se = [number(error) if np.isfinite(error) else ""] * with_errors
+            rows.append((group, next(name), number(S[i, i]), *se, number(sd[i]), *correlations))
+    se = [number(next(errors))] * with_errors
+    last = ("Residual", "", number(results.scale), *se, number(results.sigma))
+    rows.append((*last, *[""] * corr_columns))
+    columns = ("Group", "Term", "Variance", *["Std. error"] * with_errors, "Std. dev.")
+    header = (*columns, *["Corr."] * min(1, corr_columns), *[""] * (corr_columns - 1))
     return Table(caption="Random effects", header=header, rows=tuple(rows))
 
 
-def _fixed(results: LMMResults, alpha: float) -> Table:
+def _variance_errors(results: FittedModel) -> list[float]:
+    """Standard errors of the variances, the residual one last; covariances left out."""
+    out: list[float] = []
+    start = 0
+    for S in results.estimates.covariances:
+        rows, columns = np.tril_indices(len(S))
+        part = results.bse_re.to_numpy()[start : start + rows.size]
+        out += part[rows == columns].tolist()
+        start += rows.size
+    return [*out, float(np.sqrt(results.estimates.cov_variance[-1, -1]))]
+
+
+def _fixed(results: FittedModel, names: Sequence[str], alpha: float) -> Table:
     normal = results.df_method == "normal"
     interval = results.conf_int(alpha)
     low, high = f"{100 * alpha / 2:g}%", f"{100 * (1 - alpha / 2):g}%"
     rows = []
-    for i, name in enumerate(results.fixed_names):
+    for i, name in enumerate(names):
         df = [] if normal else [f"{results.df.iloc[i]:.2f}"]
         rows.append(
             (

@@ -27,6 +27,8 @@ DIFF_RTOL = 1e-6  # central differences: eps^(2/3) of the value, divided by a sm
 FLOAT32_RTOL = 1e-4  # a sum of 60 float32 rows
 EXACT_RTOL = 1e-13  # the same sums in another order
 
+loglike_at = jax.jit(lmm.profile_loglike)  # shared: a shape compiles once
+
 pytestmark = pytest.mark.usefixtures("x64")
 
 
@@ -74,7 +76,7 @@ def components() -> Case:
     vc = {"a": "0 + C(s)", "b": "0 + x + z"}
     design = lmm.design("y ~ x", DATA, groups="g", vc_formula=vc)
     inner = [DATA[["x"]].to_numpy(), DATA[["z"]].to_numpy()]
-    terms = [Term(ONE, G), Term(ONE, joined("g", "s")), *(Term(Z, G) for Z in inner)]
+    terms = [Term(ONE, G), Term(ONE, SUB), *(Term(Z, G) for Z in inner)]
     return Case(design, X, Y, terms, tied=(0, 1, 2, 2))
 
 
@@ -94,6 +96,7 @@ def empty_in_a_group() -> Case:
     return Case(design, X, Y, [Term(u[:, None], G)])
 
 
+SUB = joined("g", "s")
 SIZES = np.repeat(np.arange(19), [1, 2, 1, 2, 3, 2, 4, 1, 4, 4, 8, 1, 1, 2, 2, 6, 6, 5, 5])
 UNEVEN = np.repeat([f"m{i}" for i in range(5)], [1, 2, 12, 9, 36])  # 1 to 8 groups: buckets
 
@@ -105,7 +108,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "k=2, offset": lambda: bars("(x | g)", Term(columns("x"), G), offset="o"),
     "k=3": lambda: bars("(x + z | g)", Term(columns("x", "z"), G)),
     "k=4": lambda: bars("(x + z + v | g)", Term(columns("x", "z", "v"), G)),
-    "nested": lambda: bars("(x | g) + (1 | g:s)", Term(ONE, joined("g", "s")), Term(columns("x"), G)),
+    "nested": lambda: bars("(x | g) + (1 | g:s)", Term(ONE, SUB), Term(columns("x"), G)),
     "uneven": lambda: Case(
         lmm.design("y ~ x + (1 | m) + (1 | h)", DATA.assign(m=UNEVEN, h=SIZES)),
         X, Y, [Term(ONE, SIZES.astype(str)), Term(ONE, UNEVEN)],
@@ -146,9 +149,7 @@ def dense_theta(name: str, theta: Array) -> Array:
 def dense_criterion(name: str, theta: Array, *, reml: bool) -> float:
     _, X, y, terms, weights, offset, _ = case(name)
     at = dense_theta(name, theta)
-    return dense_deviance(
-        X, y, terms, at, reml=reml, weights=weights, offset=offset
-    ).criterion
+    return dense_deviance(X, y, terms, at, reml=reml, weights=weights, offset=offset).criterion
 
 
 def packed(theta: Array, layout: GroupedLayout) -> Array:
@@ -163,29 +164,37 @@ def packed(theta: Array, layout: GroupedLayout) -> Array:
 @pytest.mark.parametrize("name", CASES)
 def test_profile_loglike_equals_dense(name):
     points, layout = thetas(name), layout_of(name)
-    for reml in (True, False):
-        objective = jax.jit(jax.vmap(lambda t, reml=reml: lmm.profile_loglike(t, layout, reml=reml)))
-        expected = [dense_criterion(name, theta, reml=reml) for theta in points]
-        assert_close(-2 * objective(points), expected, RTOL)
+    values = batch(lambda t, reml: lmm.profile_loglike(t, layout, reml=reml))(points)
+    expected = [[dense_criterion(name, t, reml=reml) for reml in BOTH] for t in points]
+    assert_close(-2 * values, expected, RTOL)
 
 
-@pytest.mark.parametrize("name", ["k=2, weights", "k=2, offset", "nested", "components"])
+BOTH = (True, False)  # REML and ML
+
+
+def batch(function: Callable[[Any, bool], Any]) -> Callable[[Any], Any]:
+    """By REML and ML at every row, in one program."""
+    return jax.jit(jax.vmap(lambda at: jnp.stack([function(at, reml) for reml in BOTH])))
+
+
+@pytest.mark.parametrize("name", ["k=2, weights", "components"])
 def test_loglike_equals_dense(name):
     """In covariances; with the fixed effects profiled out or given."""
-    at, layout = case(name), layout_of(name)
-    points = thetas(name)
-    given = np.array([0.5, -1.5])
-    for reml in (True, False):
-        vectors = np.stack([packed(theta, layout) for theta in points])
-        profiled = jax.jit(jax.vmap(lambda v, reml=reml: lmm.loglike(v, layout, reml=reml)))
-        expected = [dense_criterion(name, theta, reml=reml) for theta in points]
-        assert_close(-2 * profiled(vectors), expected, RTOL)
-        full = np.concatenate([np.tile(given, (len(points), 1)), vectors], axis=1)
-        fixed = jax.jit(
-            jax.vmap(lambda v, reml=reml: lmm.loglike(v, layout, reml=reml, profile_fe=False))
-        )
-        expected = [dense_at_beta(at, dense_theta(name, t), given, reml=reml) for t in points]
-        assert_close(-2 * fixed(full), expected, RTOL)
+    layout, points, beta = layout_of(name), thetas(name), np.array([0.5, -1.5])
+    vectors = np.stack([packed(theta, layout) for theta in points])
+    values = batch(lambda v, reml: lmm.loglike(v, layout, reml=reml))(vectors)
+    expected = [[dense_criterion(name, t, reml=reml) for reml in BOTH] for t in points]
+    assert_close(-2 * values, expected, RTOL)
+
+    def given(vector, reml):
+        full = jnp.concatenate([jnp.asarray(beta), vector])
+        return lmm.loglike(full, layout, reml=reml, profile_fe=False)
+
+    expected = [
+        [dense_at_beta(case(name), dense_theta(name, t), beta, reml=reml) for reml in BOTH]
+        for t in points
+    ]
+    assert_close(-2 * batch(given)(vectors), expected, RTOL)
 
 
 def dense_at_beta(at: Case, theta: Array, beta: Array, *, reml: bool) -> float:
@@ -210,37 +219,31 @@ def test_a_params_pytree_and_its_packed_vector_are_one():
 
 def test_sign_of_a_column_is_free():
     theta, layout = thetas("k=2")[0], layout_of("k=2")
-    flipped = theta * [-1, -1, 1]
-    expected = lmm.profile_loglike(jnp.asarray(theta), layout)
-    assert_close(lmm.profile_loglike(jnp.asarray(flipped), layout), expected, EXACT_RTOL)
+    assert_close(loglike_at(theta * [-1, -1, 1], layout), loglike_at(theta, layout), EXACT_RTOL)
 
 
 # ------------------------------------------------------------ derivatives
 
 
-@pytest.mark.parametrize("name", ["k=2, weights", "nested", "components"])
-def test_jet_equals_autodiff(name):
+@pytest.mark.parametrize(("name", "reml"), [("k=2, weights", False), ("components", True)])
+def test_jet_equals_autodiff(name, reml):
     """Closed forms of ``profile_jet`` against jax.grad and jax.hessian through ``waist``."""
-    layout, points = layout_of(name), thetas(name)
+    layout = layout_of(name)
 
-    def criterion(theta, reml):
+    def criterion(theta):
         blocks = tuple(L @ L.T for L in factor_blocks(theta, layout.sizes))
         return profile_waist(waist(blocks, layout), layout, reml=reml).deviance
 
-    for reml in (True, False):
+    @jax.jit
+    @jax.vmap
+    def both(theta):
+        auto = criterion(theta), jax.grad(criterion)(theta), jax.hessian(criterion)(theta)
+        return profile_jet(theta, layout, reml=reml), auto
 
-        def both(theta, reml=reml):
-            jet = profile_jet(theta, layout, reml=reml)
-            first = jax.grad(criterion)(theta, reml)
-            second = jax.hessian(criterion)(theta, reml)
-            return jet, (criterion(theta, reml), first, second)
-
-        jet, auto = jax.jit(jax.vmap(both))(points)
-        assert_close(jet.value, auto[0], RTOL)
-        size = np.abs(auto[1]).max(axis=1, keepdims=True) + 1
-        assert_close(jet.gradient, auto[1], CLOSED_RTOL, size)
-        size = np.abs(auto[2]).max(axis=(1, 2), keepdims=True) + 1
-        assert_close(jet.hessian, auto[2], CLOSED_RTOL, size)
+    jet, (value, slope, bend) = both(thetas(name))
+    assert_close(jet.value, value, RTOL)
+    assert_close(jet.gradient, slope, CLOSED_RTOL, np.abs(slope).max(axis=1, keepdims=True) + 1)
+    assert_close(jet.hessian, bend, CLOSED_RTOL, np.abs(bend).max(axis=(1, 2), keepdims=True) + 1)
 
 
 def test_jet_over_buckets_equals_differences():
@@ -274,8 +277,7 @@ SCORE_POINTS = {
 }
 
 
-@pytest.mark.parametrize("reml", [True, False])
-@pytest.mark.parametrize("profile_fe", [True, False])
+@pytest.mark.parametrize(("reml", "profile_fe"), [(True, True), (False, False)])
 def test_score_and_hessian_equal_differences(reml, profile_fe):
     layout = layout_of("k=2")
     options = {"reml": reml, "profile_fe": profile_fe}
@@ -292,19 +294,18 @@ def test_score_and_hessian_equal_differences(reml, profile_fe):
 
 def test_check_grads_of_profile_loglike():
     layout = layout_of("k=2")
-    value = jax.jit(lambda t: lmm.profile_loglike(t, layout))
-    # interior, singular, boundary
-    for theta in ([0.8, 0.3, 0.6], [0.8, 0.3, 0.0], [0.0, 0.0, 0.5]):
-        check_grads(value, (jnp.array(theta),), order=2, modes=["fwd", "rev"])
+    points = jnp.array([[0.8, 0.3, 0.6], [0.8, 0.3, 0.0], [0.0, 0.0, 0.5]])
+    values = jax.jit(jax.vmap(lambda t: lmm.profile_loglike(t, layout)))
+    check_grads(values, (points,), order=2, modes=["fwd", "rev"])  # interior, singular, boundary
 
 
 # unrolled, loop, LAPACK; the rule is the same code for all
-@pytest.mark.parametrize(("r", "order"), [(2, 2), (4, 2), (33, 1)])
+@pytest.mark.parametrize(("r", "order"), [(2, 2), (4, 1), (33, 1)])
 def test_check_grads_of_the_custom_rules(r, order):
     M, c = blocks(r, 3, 2, seed=r)
     sym = lambda A: 0.5 * (A + jnp.swapaxes(A, 0, 1))  # noqa: E731  the rules are for symmetric M
-    for rule, args in ((lambda A, b: _integrate(sym(A), b), (M, c)), (lambda A: _inverse(sym(A)), (M,))):
-        check_grads(jax.jit(rule), args, order=order, modes=["fwd", "rev"])
+    rules = jax.jit(lambda A, b: (_integrate(sym(A), b), _inverse(sym(A))))
+    check_grads(rules, (M, c), order=order, modes=["fwd", "rev"])
 
 
 # ------------------------------------------------------------ under transformations
@@ -312,12 +313,11 @@ def test_check_grads_of_the_custom_rules(r, order):
 
 def test_jit_and_vmap_change_nothing():
     layout, points = layout_of("k=2"), jnp.asarray(thetas("k=2"))
-    value = lambda t: lmm.profile_loglike(t, layout)  # noqa: E731
-    jitted = jax.jit(value)
-    plain = np.stack([value(t) for t in points])
-    assert_close(jnp.stack([jitted(t) for t in points]), plain, EXACT_RTOL)
-    assert_close(jax.vmap(value)(points), plain, EXACT_RTOL)
-    assert_close(jax.jit(jax.vmap(value))(points), plain, EXACT_RTOL)
+    plain = np.stack([lmm.profile_loglike(t, layout) for t in points])
+    assert_close([loglike_at(t, layout) for t in points], plain, EXACT_RTOL)
+    batched = jax.vmap(lmm.profile_loglike, in_axes=(0, None))
+    assert_close(batched(points, layout), plain, EXACT_RTOL)
+    assert_close(jax.jit(batched)(points, layout), plain, EXACT_RTOL)
 
 
 def test_responses_in_a_batch_equal_one_by_one():
@@ -349,11 +349,11 @@ def test_new_values_are_not_traced_again():
     assert len(traces) == 1
 
 
-@pytest.mark.parametrize("name", ["intercept", "k=2, weights", "k=4", "components"])
+@pytest.mark.parametrize("name", ["k=2, weights", "components"])
 def test_float32_in_float32_out(name):
     layout = jax.tree.map(lambda a: a.astype(jnp.float32), layout_of(name))
     theta = thetas(name)[0]
-    expected = lmm.profile_loglike(jnp.asarray(theta), layout_of(name))
+    expected = loglike_at(theta, layout_of(name))
     single = jnp.asarray(theta, jnp.float32)
     value, slope = jax.jit(jax.value_and_grad(lmm.profile_loglike))(single, layout)
     assert value.dtype == slope.dtype == jnp.float32
@@ -372,32 +372,26 @@ def pad_rows(values: Any, n: int) -> Array:
     return np.concatenate([values, np.zeros((n - len(values), *values.shape[1:]))])
 
 
-@pytest.mark.parametrize("role", ["y", "X", "Z", "weights"])
-def test_gradient_flows_to_the_rows(role):
-    """jax.grad through ``compress`` against differences; all entries in a few directions."""
-    design = case("k=2, weights").design
-    rows = {
-        "y": Y,
-        "X": X,
-        "Z": design.terms[0].values,
-        "weights": DATA["w"].to_numpy(),
-    }
-    rows = {name: pad_rows(values, 64) for name, values in rows.items()}
-    theta, index = jnp.asarray(thetas("k=2")[0]), design.plan.index
+def test_gradients_flow_to_the_rows():
+    """jax.grad through ``compress`` against differences along random directions."""
+    index, theta = case("k=2, weights").design.plan.index, jnp.asarray(thetas("k=2")[0])
+    y, X_rows, (Z,), w = arrays(64)
 
-    def value(part):
-        d = {**rows, role: part}
-        return lmm.profile_loglike(theta, compress(d["y"], d["X"], (d["Z"],), d["weights"], index))
+    def value(y, X_rows, Z, w):
+        return lmm.profile_loglike(theta, compress(y, X_rows, (Z,), w, index))
 
-    slope = np.asarray(jax.jit(jax.grad(value))(rows[role]))[:60]
-    assert np.isfinite(slope).all()
-    run = jax.jit(value)
-    rng = np.random.default_rng(3)
-    for _ in range(5):
-        move = pad_rows(rng.normal(size=(60, *rows[role].shape[1:])), 64)
-        step = 1e-5
-        difference = (run(rows[role] + step * move) - run(rows[role] - step * move)) / (2 * step)
-        assert_close(np.sum(slope * move[:60]), difference, DIFF_RTOL, np.linalg.norm(slope))
+    parts = [jnp.asarray(part) for part in (y, X_rows, Z, w)]
+    slopes = jax.jit(jax.grad(value, argnums=(0, 1, 2, 3)))(*parts)
+    run, rng, step = jax.jit(value), np.random.default_rng(3), 1e-5
+    for i, slope in enumerate(np.asarray(slope)[:60] for slope in slopes):
+
+        def along(move, i=i):
+            return run(*(p + pad_rows(move, 64) if j == i else p for j, p in enumerate(parts)))
+
+        for _ in range(4):
+            move = rng.normal(size=slope.shape)
+            difference = (along(step * move) - along(-step * move)) / (2 * step)
+            assert_close(np.sum(slope * move), difference, DIFF_RTOL, np.linalg.norm(slope))
 
 
 def arrays(n: int) -> tuple[Any, ...]:
@@ -419,10 +413,9 @@ def test_padding_is_exact():
         n_groups=(50,),
     )
     layout = jax.jit(compress)(*arrays(level.cell.size), index)
-    value = jax.jit(lmm.profile_loglike)
     for theta in thetas("k=2, weights"):
-        expected = value(jnp.asarray(theta), layout_of("k=2, weights"))
-        assert_close(value(jnp.asarray(theta), layout), expected, RTOL)
+        expected = loglike_at(theta, layout_of("k=2, weights"))
+        assert_close(loglike_at(theta, layout), expected, RTOL)
 
 
 def test_groups_of_zeros_are_neutral():
@@ -430,9 +423,8 @@ def test_groups_of_zeros_are_neutral():
     (bucket,) = layout.buckets
     more = [jnp.pad(a, ((0, 0), (0, 0), (0, 5))) for a in (bucket.T, bucket.c)]
     padded = replace(layout, buckets=(replace(bucket, T=more[0], c=more[1]),))
-    theta = jnp.asarray(thetas("k=2")[0])
-    expected = lmm.profile_loglike(theta, layout)
-    assert_close(lmm.profile_loglike(theta, padded), expected, EXACT_RTOL)
+    theta = thetas("k=2")[0]
+    assert_close(loglike_at(theta, padded), loglike_at(theta, layout), EXACT_RTOL)
 
 
 def test_the_jet_of_a_float32_layout_is_float32():

@@ -13,7 +13,6 @@ taken in their own coordinates.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -23,26 +22,22 @@ from ..covariance import lower_indices, theta_size, theta_slices
 _FLAT_TOL = 1e-10
 
 
-class JointCovariance(NamedTuple):
-    """Asymptotic covariance of (theta, log sigma^2)."""
-
-    matrix: np.ndarray  # (m + 1, m + 1)
-
-
-def joint_covariance(hessian: np.ndarray, rho: np.ndarray, nu: float) -> JointCovariance:
-    """Covariance of ``(theta, tau)`` from the Hessian of the profiled criterion.
+def inverse_curvature(hessian: np.ndarray) -> np.ndarray:
+    """``2 H^-1``, the asymptotic covariance of theta, for the Hessian H of -2 log L.
 
     Directions without positive curvature get no variance: at a singular fit they
     are the parameters that the boundary holds.
     """
     e, V = np.linalg.eigh(0.5 * (hessian + hessian.T))
     usable = e > _FLAT_TOL * max(float(np.abs(e).max(initial=0.0)), 1e-300)
-    inverse = np.where(usable, 1.0 / np.where(usable, e, 1.0), 0.0)
-    C = 2.0 * (V * inverse) @ V.T
-    cross = C @ rho
-    return JointCovariance(
-        np.block([[C, cross[:, None]], [cross[None, :], np.array([[2.0 / nu + rho @ cross]])]])
-    )
+    return 2.0 * (V * np.where(usable, 1.0 / np.where(usable, e, 1.0), 0.0)) @ V.T
+
+
+def joint_covariance(cov_theta: np.ndarray, rho: np.ndarray, nu: float) -> np.ndarray:
+    """Asymptotic covariance of ``(theta, log sigma^2)``, (m + 1, m + 1)."""
+    cross = cov_theta @ rho
+    last = np.array([[2.0 / nu + rho @ cross]])
+    return np.block([[cov_theta, cross[:, None]], [cross[None, :], last]])
 
 
 def covariance_jacobian(

@@ -1,0 +1,319 @@
+"""Tests of linear hypotheses ``R params = q``: t, z, F and chi-square."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from ..errors import DataError
+from ..estimates import Estimates
+from .hypotheses import Restriction, read_restriction
+from .satterthwaite import satterthwaite_df
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..fitted import FittedModel
+
+# Eigenvalues of the covariance of R params below this, relative to the largest, are zero:
+# the square root of the precision, lmerTest's rule.
+_RANK_TOL = float(np.sqrt(np.finfo(float).eps))
+# Degrees of freedom this close together are equal (lmerTest's rule); the formula divides by
+# their excess over 2 and would lose digits.
+_SAME_DF = 1e-8
+
+
+class JointTest(NamedTuple):
+    """A Wald statistic of several restrictions together."""
+
+    chi2: float  # (R b - q)' (R cov R')^-1 (R b - q)
+    rank: int  # of R cov R'
+    contrasts: np.ndarray  # (rank, K)  uncorrelated combinations of the rows of R
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ContrastResults:
+    """A test of linear hypotheses, with the attributes of statsmodels' class of that name.
+
+    ``effect`` and ``sd`` belong to tests row by row (t, z) and are None for joint
+    ones (F, chi-square).
+    """
+
+    distribution: str  # "t", "norm", "F" or "chi2"
+    statistic: np.ndarray  # (r,), or () for a joint test
+    pvalue: np.ndarray  # (r,), or ()
+    df_num: int  # restrictions tested together: 1 for t and z
+    df_denom: np.ndarray  # (r,), or (); infinite for z and chi-square
+    effect: np.ndarray | None = None  # (r,)  R params
+    sd: np.ndarray | None = None  # (r,)  its standard error
+    c_names: tuple[str, ...] = ()
+
+    @property
+    def tvalue(self) -> np.ndarray:
+        """The statistic, by statsmodels' name for t and z tests."""
+        return self.statistic
+
+    @property
+    def fvalue(self) -> np.ndarray:
+        """The statistic of an F test."""
+        if self.distribution != "F":
+            raise AttributeError(f"fvalue belongs to an F test; this is {self.distribution}")
+        return self.statistic
+
+    def conf_int(self, alpha: float = 0.05) -> np.ndarray:
+        """Wald intervals of the effects, lower and upper limit in the columns.
+
+        Parameters
+        ----------
+        alpha : float
+            One less the coverage.
+
+        Returns
+        -------
+        ndarray, shape (r, 2)
+        """
+        effect, sd = self._rows()
+        if not 0 < alpha < 1:
+            raise DataError(f"alpha={alpha!r}: a number between 0 and 1 is needed")
+        half = stats.t.ppf(1 - alpha / 2, self.df_denom) * sd
+        return np.column_stack([effect - half, effect + half])
+
+    def _rows(self) -> tuple[np.ndarray, np.ndarray]:
+        if self.effect is None or self.sd is None:
+            raise DataError("a joint test has no effects of its own: use t_test for single rows")
+        return self.effect, self.sd
+
+    def summary_frame(
+        self, xname: Sequence[str] | None = None, alpha: float = 0.05
+    ) -> pd.DataFrame:
+        """One row a hypothesis: estimate, standard error, test and interval.
+
+        Parameters
+        ----------
+        xname : sequence of str, optional
+            Names of the hypotheses.
+        alpha : float
+            One less the coverage of the interval.
+        """
+        import pandas as pd  # labels belong to what is shown; the arithmetic above needs none
+
+        effect, sd = self._rows()
+        names = list(xname or self.c_names)
+        if len(names) != effect.size:
+            raise DataError(f"xname has {len(names)} names for {effect.size} hypotheses")
+        interval = self.conf_int(alpha)
+        columns = {
+            "estimate": effect,
+            "std_error": sd,
+            "statistic": self.statistic,
+            "df": self.df_denom,
+            "p_value": self.pvalue,
+            "conf_low": interval[:, 0],
+            "conf_high": interval[:, 1],
+        }
+        return pd.DataFrame(columns, index=names)
+
+    def summary(
+        self, xname: Sequence[str] | None = None, alpha: float = 0.05, title: str | None = None
+    ) -> str:
+        """Printed test, a row a hypothesis for t and z tests.
+
+        Parameters
+        ----------
+        xname : sequence of str, optional
+            Names of the hypotheses.
+        alpha : float
+            One less the coverage of the intervals.
+        title : str, optional
+        """
+        if self.effect is None:
+            df = f"{self.df_num}" + (
+                f", {float(self.df_denom):.4g}" if self.distribution == "F" else ""
+            )
+            kind = "F" if self.distribution == "F" else "Chi-square"
+            return f"{kind}({df}) = {float(self.statistic):.6g}, p = {float(self.pvalue):.4g}"
+        table = self.summary_frame(xname, alpha)
+        heading = "Test for Constraints" if title is None else title
+        text = table.to_string(float_format="{:.4f}".format)
+        return f"{heading}\n{text}" if heading else text
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def __repr__(self) -> str:
+        return f"<ContrastResults ({self.distribution})>\n{self.summary()}"
+
+
+# ---- arithmetic
+
+
+def joint_test(at: Restriction, params: np.ndarray, V: np.ndarray) -> JointTest:
+    """Wald statistic of all rows together; dependent rows count once.
+
+        chi2 = sum_m (p_m' (R b - q))^2 / d_m
+
+    with ``(d_m, p_m)`` the eigenpairs of V.
+
+    Parameters
+    ----------
+    at : Restriction
+    params : ndarray, shape (K,)
+    V : ndarray, shape (r, r)
+        Covariance ``R cov R'`` of ``R b``.
+
+    Returns
+    -------
+    JointTest
+        NaN if a row has no variance or an unknown one.
+
+    Raises
+    ------
+    DataError
+        If dependent rows contradict each other.
+    """
+    sd = np.sqrt(np.diagonal(V))
+    if not np.isfinite(V).all() or not (sd > 0).all():
+        return JointTest(chi2=float("nan"), rank=len(at.R), contrasts=np.full_like(at.R, np.nan))
+    gap = at.R @ params - at.q
+    d, P = _positive_pairs(V)
+    scaled, W = _positive_pairs(V / np.outer(sd, sd))
+    # The statistic from rows of unit variance: their units do not matter to it.
+    z = W.T @ (gap / sd)
+    rest = gap / sd - W @ z
+    if np.abs(rest).max() > 1e-6 * max(1.0, float(np.abs(gap / sd).max())):
+        raise DataError("the restrictions contradict each other: no parameters satisfy them all")
+    # Where the spread of the rows' units alone makes V look singular, lmerTest's would be short.
+    contrasts = P.T @ at.R if len(d) == len(scaled) else W.T @ (at.R / sd[:, None])
+    return JointTest(chi2=float(np.sum(z**2 / scaled)), rank=len(scaled), contrasts=contrasts)
+
+
+def _positive_pairs(V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues, largest first, and eigenvectors that are not zero for all purposes."""
+    d, P = np.linalg.eigh(V)
+    d, P = d[::-1], P[:, ::-1]
+    keep = d > _RANK_TOL * d[0]
+    return d[keep], P[:, keep]
+
+
+def f_denominator(nu: np.ndarray) -> float:
+    """Denominator degrees of freedom of the mean of q squared t statistics.
+
+        df = 2 E / (E - q)      E = sum_m nu_m / (nu_m - 2)
+
+    the df at which F(q, df) has the mean of ``sum t_m^2 / q``.
+
+    Parameters
+    ----------
+    nu : ndarray, shape (q,)
+        Degrees of freedom of the t statistics. If they are all equal the answer
+        is their mean; if one is 2 or less the mean does not exist and it is 2.
+
+    References
+    ----------
+    Fai & Cornelius (1996), doi:10.1080/00949659608811740; Kuznetsova, Brockhoff &
+    Christensen (2017), doi:10.18637/jss.v082.i13.
+
+    Examples
+    --------
+    >>> round(f_denominator(np.array([5.0, 10.0])), 4)
+    6.8571
+    """
+    if (np.abs(np.diff(nu)) < _SAME_DF).all():
+        return float(nu.mean())
+    if (nu <= 2).any():
+        return 2.0
+    excess = np.sum(2.0 / (nu - 2.0))  # E - q, without cancellation
+    return float(2.0 * (excess + nu.size) / excess) if excess > 0 else float("inf")
+
+
+def contrast_df(contrasts: np.ndarray, estimates: Estimates) -> np.ndarray:
+    """Satterthwaite's degrees of freedom of rows over the fixed effects, (r,)."""
+    e = estimates
+    return satterthwaite_df(contrasts, e.cov_beta, e.dcov_beta, e.joint_cov, e.scale)
+
+
+# ---- tests of a result
+
+
+def t_test(results: FittedModel, hypothesis: Any, use_t: bool | None) -> ContrastResults:
+    """Test each row on its own."""
+    at, on_fixed = _read(results, hypothesis, use_t)
+    if use_t is None:
+        use_t = results.df_method != "normal" and on_fixed
+    effect = at.R @ results.params.to_numpy()
+    sd = np.sqrt(np.diagonal(_covariance(results, at.R)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        statistic = (effect - at.q) / sd
+    df = _row_df(results, at.R) if use_t else np.full(len(at.R), np.inf)
+    return ContrastResults(
+        distribution="t" if use_t else "norm",
+        statistic=statistic,
+        pvalue=np.asarray(2.0 * stats.t.sf(np.abs(statistic), df)),
+        df_num=1,
+        df_denom=df,
+        effect=effect,
+        sd=sd,
+        c_names=tuple(f"c{i}" for i in range(len(at.R))),
+    )
+
+
+def wald_test(results: FittedModel, hypothesis: Any, use_f: bool | None) -> ContrastResults:
+    """Test all rows together."""
+    at, on_fixed = _read(results, hypothesis, use_f)
+    if use_f is None:
+        use_f = results.df_method != "normal" and on_fixed
+    test = joint_test(at, results.params.to_numpy(), _covariance(results, at.R))
+    chi2, q = test.chi2, test.rank
+    if not use_f:
+        return ContrastResults(
+            distribution="chi2",
+            statistic=np.asarray(chi2),
+            pvalue=np.asarray(stats.chi2.sf(chi2, q)),
+            df_num=q,
+            df_denom=np.asarray(np.inf),
+        )
+    df = f_denominator(_row_df(results, test.contrasts))
+    return ContrastResults(
+        distribution="F",
+        statistic=np.asarray(chi2 / q),
+        pvalue=np.asarray(_f_tail(chi2 / q, q, df)),
+        df_num=q,
+        df_denom=np.asarray(df),
+    )
+
+
+def _f_tail(value: float, df_num: int, df_denom: float) -> float:
+    if np.isinf(df_denom):
+        return float(stats.chi2.sf(value * df_num, df_num))
+    return float(stats.f.sf(value, df_num, df_denom))
+
+
+def _read(results: FittedModel, hypothesis: Any, use_t: bool | None) -> tuple[Restriction, bool]:
+    """The restriction, and whether it concerns fixed effects only."""
+    p = len(results.fixed_names)
+    at = read_restriction(hypothesis, results.fixed_names, tuple(results.params.index[p:]))
+    on_fixed = not at.R[:, p:].any()
+    if use_t and not on_fixed:
+        raise DataError(
+            "variance parameters have normal theory only: leave use_t and use_f at their default"
+        )
+    return at, on_fixed
+
+
+def _covariance(results: FittedModel, R: np.ndarray) -> np.ndarray:
+    """``R cov R'``; NaN in rows that use a variance without a standard error."""
+    V = R @ results.cov_params().to_numpy() @ R.T
+    unknown = (R[:, np.isnan(results.bse.to_numpy())] != 0).any(axis=1)
+    V[unknown], V[:, unknown] = np.nan, np.nan
+    return V
+
+
+def _row_df(results: FittedModel, contrasts: np.ndarray) -> np.ndarray:
+    """Satterthwaite's df, or the residual ones where z tests are the method."""
+    if results.df_method == "normal":
+        return np.full(len(contrasts), float(results.df_resid))
+    return contrast_df(contrasts[:, : len(results.fixed_names)], results.estimates)

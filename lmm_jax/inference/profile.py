@@ -1,0 +1,217 @@
+"""Profile likelihood of one variance: that ratio held, everything else maximized again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.optimize import minimize
+
+from ..covariance import lower_indices, theta_slices
+from ..errors import DataError
+from ..estimates import factor_matrices
+from ..layouts.grouped import Bucket, GroupedLayout
+from ..likelihood import Jet, profile_jet
+
+if TYPE_CHECKING:
+    from ..results import LMMResults
+
+_jet = jax.jit(profile_jet, static_argnames="reml")
+
+# Largest slope of the deviance in whitened theta at which a point counts as an optimum.
+_GRADIENT_TOL = 1e-6
+# Whitened pivots below the first are opened to the second before a search starts there: the
+# criterion is even in a column of Lambda, so its gradient vanishes at zero whatever lies around.
+_SMALL_PIVOT = 1e-3
+_OPEN_PIVOT = 0.3
+
+
+class Coordinates(NamedTuple):
+    """A layout in which one variance ratio is the square of one entry of theta."""
+
+    layout: GroupedLayout
+    theta: np.ndarray  # (m,)  the estimate
+    held: int  # place in theta of the entry that is held
+    unit: float  # relative standard deviation of the data at theta[held] = 1
+
+
+def profile_re(
+    results: LMMResults,
+    layout: GroupedLayout,
+    re_ix: int | str,
+    vtype: str,
+    *,
+    num_low: int,
+    dist_low: float,
+    num_high: int,
+    dist_high: float,
+) -> np.ndarray:
+    """Profile of one variance; see :meth:`lmm_jax.LMMResults.profile_re`."""
+    t, j = _locate(results, re_ix, vtype)
+    variance, scale = float(results.estimates.covariances[t][j, j]), results.scale
+    ratios = profile_grid(variance, scale, num_low, dist_low, num_high, dist_high)
+    with jax.enable_x64(True):
+        at = hold_variance(layout, results.estimates.theta_layout, t, j)
+        return profile_curve(at, ratios, n_low=num_low, reml=results.reml)
+
+
+def _locate(results: LMMResults, re_ix: int | str, vtype: str) -> tuple[int, int]:
+    """Term and coefficient that ``re_ix`` names."""
+    if vtype not in ("re", "vc"):
+        raise DataError(f"vtype={vtype!r}: choose 're' or 'vc'")
+    found = [
+        (t, j)
+        for t, label in enumerate(results.term_labels)
+        for j in range(len(label.names))
+        if label.is_component == (vtype == "vc")
+    ]
+    names = list(results.vcomp.index if vtype == "vc" else results.cov_re.index)
+    if isinstance(re_ix, str) and re_ix in names:
+        return found[names.index(re_ix)]
+    if not isinstance(re_ix, str) and 0 <= re_ix < len(names):
+        return found[re_ix]
+    raise DataError(f"re_ix={re_ix!r}: name or number one of {names}")
+
+
+def profile_grid(
+    variance: float,
+    scale: float,
+    num_low: int,
+    dist_low: float,
+    num_high: int,
+    dist_high: float,
+) -> np.ndarray:
+    """Ratios of the variance to the residual variance, (num_low + 1 + num_high,)."""
+    if min(num_low, num_high) < 0 or min(dist_low, dist_high) < 0:
+        raise DataError("num_low, dist_low, num_high and dist_high cannot be negative")
+    if num_low and dist_low > variance:
+        raise DataError(
+            f"dist_low={dist_low} is more than the estimate, {variance:.6g}: "
+            "the variance would be negative"
+        )
+    low = np.linspace((variance - dist_low) / scale, variance / scale, num_low + 1)
+    high = np.linspace(variance / scale, (variance + dist_high) / scale, num_high + 1)
+    return np.concatenate([low, high[1:]])
+
+
+def hold_variance(layout: GroupedLayout, theta: np.ndarray, t: int, j: int) -> Coordinates:
+    """Rotate one term so that the variance of its coefficient j is ``(unit theta[held])^2``.
+
+    With ``a`` row j of the whitener and Q orthogonal, first column ``a / |a|``,
+    the factor ``Q L`` has the relative variance ``|a' Q L|^2 = |a|^2 L_11^2`` for
+    every lower triangular L.
+
+    Parameters
+    ----------
+    layout : GroupedLayout
+    theta : ndarray, shape (m,)
+        A point in the layout's coordinates.
+    t, j : int
+        Term, and coefficient within the term.
+    """
+    a = np.asarray(layout.whiteners[t])[j]
+    k, unit = a.size, float(np.linalg.norm(a))
+    Q = np.linalg.qr(np.column_stack([a / unit, np.eye(k)]))[0]
+    Q[:, 0] *= np.sign(Q[:, 0] @ a)
+    rotated = replace(layout, buckets=tuple(_rotate(b, Q, t, layout.sizes) for b in layout.buckets))
+    at = theta_slices(layout.sizes)[t]
+    factor = Q.T @ factor_matrices(theta, layout.sizes)[t]
+    L = np.linalg.qr(factor.T)[1].T  # lower triangular, the same covariance
+    new = np.array(theta, dtype=np.float64)
+    new[at] = L[lower_indices(k)]
+    return Coordinates(rotated, new, at.start, unit)
+
+
+def _rotate(bucket: Bucket, Q: np.ndarray, t: int, sizes: Sequence[int]) -> Bucket:
+    """The bucket with the columns of term t multiplied by Q, level by level."""
+    start = sum(k * w for k, w in zip(sizes[:t], bucket.widths[:t], strict=True))
+    k, w = sizes[t], bucket.widths[t]
+    T = np.array(bucket.T)
+    part = T[:, start : start + k * w].reshape(T.shape[0], w, k, -1)
+    turned = np.einsum("rwag,ab->rwbg", part, Q)
+    T[:, start : start + k * w] = turned.reshape(T.shape[0], w * k, -1)
+    return replace(bucket, T=jnp.asarray(T))
+
+
+def profile_curve(at: Coordinates, ratios: np.ndarray, *, n_low: int, reml: bool) -> np.ndarray:
+    """Variance and maximized log-likelihood at every ratio, (len(ratios), 2).
+
+    The searches run outwards from the estimate, ``ratios[n_low]``, each from
+    where its neighbour ended.
+    """
+    out = np.zeros((len(ratios), 2))
+    for order in (range(n_low, -1, -1), range(n_low, len(ratios))):
+        theta = at.theta
+        for i in order:
+            theta, jet = maximize_rest(at, theta, float(ratios[i]), reml=reml)
+            out[i] = ratios[i] * _scale(jet, at.layout, reml), -0.5 * float(jet.value)
+    return out
+
+
+def maximize_rest(
+    at: Coordinates, theta: np.ndarray, ratio: float, *, reml: bool
+) -> tuple[np.ndarray, Jet]:
+    """Lowest criterion with one variance ratio held, and where it is."""
+    theta = np.array(theta)
+    theta[at.held] = np.sqrt(ratio) / at.unit
+    free = np.delete(np.arange(theta.size), at.held)
+    best, jet = theta, _jet(jnp.asarray(theta), at.layout, reml=reml)
+    for start in _starts(theta, at.layout.sizes, at.held) if free.size else []:
+        end = _search(start, free, at.layout, reml=reml)
+        found = _jet(jnp.asarray(end), at.layout, reml=reml)
+        if found.value < jet.value:
+            best, jet = end, found
+    return best, jet
+
+
+def _starts(theta: np.ndarray, sizes: Sequence[int], held: int) -> list[np.ndarray]:
+    """The point itself and, if it touches the boundary, the point moved inside."""
+    pivots = np.concatenate(
+        [at.start + np.flatnonzero(np.equal(*lower_indices(k)))
+         for k, at in zip(sizes, theta_slices(sizes), strict=True)]
+    )  # fmt: skip
+    small = [i for i in pivots if i != held and abs(theta[i]) < _SMALL_PIVOT]
+    if not small:
+        return [theta]
+    opened = theta.copy()
+    opened[small] = _OPEN_PIVOT
+    return [theta, opened]
+
+
+def _search(
+    start: np.ndarray, free: np.ndarray, layout: GroupedLayout, *, reml: bool
+) -> np.ndarray:
+    """Trust-region Newton over the free entries of theta."""
+    known: dict[bytes, Jet] = {}
+
+    def at(x: np.ndarray) -> Jet:
+        key = x.tobytes()
+        if key not in known:
+            theta = start.copy()
+            theta[free] = x
+            known.clear()
+            known[key] = jax.device_get(_jet(jnp.asarray(theta), layout, reml=reml))
+        return known[key]
+
+    solve: Any = partial(minimize, method="trust-exact")
+    end = solve(
+        lambda x: float(at(x).value),
+        start[free],
+        jac=lambda x: np.asarray(at(x).gradient)[free],
+        hess=lambda x: np.asarray(at(x).hessian)[np.ix_(free, free)],
+        options={"gtol": _GRADIENT_TOL, "maxiter": 200},
+    )
+    out = start.copy()
+    out[free] = end.x
+    return out
+
+
+def _scale(jet: Jet, layout: GroupedLayout, reml: bool) -> float:
+    """Residual variance at a point."""
+    nu = float(layout.n_obs) - (layout.beta_origin.size if reml else 0)
+    return float(jet.profile.rss) * float(layout.y_scale) ** 2 / nu

@@ -1,0 +1,96 @@
+"""Ready-made penalties: pure functions of the parameter, subtracted from the log-likelihood.
+
+Each is a pytree that is called with the fixed effects (``fe_pen``) or with the
+covariance of the random effects relative to the residual variance (``cov_pen``)
+and returns a scalar. Any function of JAX arrays does as well; automatic
+differentiation supplies its derivatives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class L2:
+    """``sum_j w_j beta_j^2``.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> float(L2(weights=jnp.array([0.0, 2.0]))(jnp.array([5.0, 3.0])))
+    18.0
+    """
+
+    weights: Any  # (p,) or ()
+
+    def __call__(self, beta: Array) -> Array:
+        """Penalty of the fixed effects."""
+        return jnp.sum(self.weights * beta**2)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class SmoothL1:
+    """``sum_j w_j (sqrt(beta_j^2 + eps^2) - eps)``, the lasso's penalty rounded off at zero.
+
+    ``eps`` is in the units of beta; the penalty is within ``w eps`` of ``w |beta|``.
+    """
+
+    weights: Any  # (p,) or ()
+    eps: Any = 1e-4
+
+    def __call__(self, beta: Array) -> Array:
+        """Penalty of the fixed effects."""
+        return jnp.sum(self.weights * (jnp.sqrt(beta**2 + self.eps**2) - self.eps))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class SmoothSCAD:
+    """Smoothly clipped absolute deviation of ``sqrt(beta^2 + eps^2) - eps``.
+
+    Linear up to ``tau``, quadratic to ``c tau``, constant beyond: large
+    coefficients are not shrunk.
+
+    References
+    ----------
+    Fan & Li (2001), doi:10.1198/016214501753382273.
+    """
+
+    weights: Any  # (p,) or ()
+    tau: Any
+    c: Any = 3.7
+    eps: Any = 1e-4
+
+    def __call__(self, beta: Array) -> Array:
+        """Penalty of the fixed effects."""
+        size = jnp.sqrt(beta**2 + self.eps**2) - self.eps
+        tau, c = self.tau, self.c
+        middle = (2.0 * c * tau * size - size**2 - tau**2) / (2.0 * (c - 1.0))
+        flat = 0.5 * tau**2 * (c + 1.0)
+        value = jnp.where(size <= tau, tau * size, jnp.where(size <= c * tau, middle, flat))
+        return jnp.sum(self.weights * value)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class LogDet:
+    """``-w log|cov_re|``, which keeps a covariance off the boundary.
+
+    References
+    ----------
+    Chung, Rabe-Hesketh, Dorie, Gelman & Liu (2013), doi:10.1007/s11336-013-9328-2.
+    """
+
+    weight: Any = 0.5
+
+    def __call__(self, cov_re: Array) -> Array:
+        """Penalty of a relative covariance."""
+        return -self.weight * jnp.linalg.slogdet(cov_re)[1]

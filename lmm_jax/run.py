@@ -1,0 +1,153 @@
+"""Which optimizer runs on which criterion, and the retries. Orchestration only."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jax import Array
+
+from .constrained import (
+    ConstrainedSolution,
+    Problem,
+    evaluator,
+    minimize_constrained,
+    objective,
+)
+from .design import Design
+from .errors import ConvergenceWarning
+from .likelihood import profile_jet
+from .newton import CONVERGED, Solution
+from .optimize import Trace, minimize, quasi_newton, trace_newton
+from .params import Params
+from .settings import start_point, start_theta
+from .starts import start_values
+
+_minimize = jax.jit(minimize, static_argnames=("reml", "maxiter"))
+_minimize_constrained = jax.jit(minimize_constrained, static_argnames=("reml", "maxiter"))
+
+# Newton steps that finish what a first-order method has begun.
+_POLISH = 8
+
+
+class Task(NamedTuple):
+    """One fit as the user has asked for it."""
+
+    design: Design
+    problem: Problem | None  # None: nothing is held or penalized
+    start: Params | None
+    reml: bool
+    maxiter: int
+    gtol: float
+    full_output: bool
+
+
+class Run(NamedTuple):
+    """Solution, the method that gave it, and its history if that was asked for."""
+
+    solution: Solution | ConstrainedSolution
+    method: str
+    hist: pd.DataFrame | None
+
+
+def run_methods(task: Task, methods: tuple[str, ...]) -> Run:
+    """Try methods in turn until one converges; warn at every retry."""
+    for i, method in enumerate(methods):
+        solution, traces = _run(task, method)
+        done = int(solution.status) == CONVERGED
+        if done or i + 1 == len(methods):
+            break
+        warnings.warn(
+            f"method {method!r} did not converge, trying {methods[i + 1]!r}",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+    hist = _history(traces) if task.full_output and traces else None
+    return Run(jax.device_get(solution), method, hist)
+
+
+def _run(task: Task, method: str) -> tuple[Any, list[Trace]]:
+    if method != "newton":
+        return _run_quasi_newton(task, method)
+    if task.problem is not None:
+        return _run_constrained(task)
+    start = None if task.start is None else start_theta(task.design, task.start)
+    solution = _minimize(
+        task.design.layout, start, reml=task.reml, maxiter=task.maxiter, tol=task.gtol
+    )
+    traces = _trace_starts(task, start) if task.full_output else []
+    return solution, traces
+
+
+def _trace_starts(task: Task, start: Array | None) -> list[Trace]:
+    """Histories of the runs from the start values, recorded on the host."""
+    layout = task.design.layout
+    if start is None:
+        starts, wanted = start_values(layout, reml=task.reml)
+        chosen = [theta for theta, go in zip(starts, wanted, strict=True) if bool(go)]
+    else:
+        chosen = [start]
+
+    def evaluate(theta: Array) -> Any:
+        return profile_jet(theta, layout, reml=task.reml)
+
+    return [
+        trace_newton(theta, evaluate, layout.sizes, maxiter=task.maxiter, tol=task.gtol)[1]
+        for theta in chosen
+    ]
+
+
+def _run_constrained(task: Task) -> tuple[ConstrainedSolution, list[Trace]]:
+    assert task.problem is not None  # the caller has looked
+    x = start_point(task.design, task.problem, task.start, reml=task.reml)
+    solution = _minimize_constrained(
+        x, task.problem, reml=task.reml, maxiter=task.maxiter, tol=task.gtol
+    )
+    if not task.full_output or x.size == 0:
+        return solution, []
+    evaluate = evaluator(task.problem, reml=task.reml)
+    return solution, [trace_newton(x, evaluate, (), maxiter=task.maxiter, tol=task.gtol)[1]]
+
+
+def _run_quasi_newton(task: Task, method: str) -> tuple[Any, list[Trace]]:
+    """A first-order method, then a few Newton steps that also check the optimum."""
+    design, problem = task.design, task.problem
+    plain = problem is None
+    if problem is None:
+        problem = Problem(layout=design.layout, held=(), fe_pen=None, cov_pen=None, masks=None)
+        start = (
+            start_values(design.layout, reml=task.reml)[0][0]
+            if task.start is None
+            else start_theta(design, task.start)
+        )
+    else:
+        start = start_point(design, problem, task.start, reml=task.reml)
+    fun: Callable[[Array], Array] = lambda x: objective(x, problem, reml=task.reml)[0]  # noqa: E731
+    gtol = max(task.gtol, 1e-6) ** 0.5  # of a gradient, where task.gtol is of a decrement
+    x, trace = quasi_newton(method, fun, start, maxiter=task.maxiter, gtol=gtol)
+    steps = min(_POLISH, task.maxiter)
+    if plain:
+        solution = _minimize(design.layout, x, reml=task.reml, maxiter=steps, tol=task.gtol)
+    else:
+        solution = _minimize_constrained(x, problem, reml=task.reml, maxiter=steps, tol=task.gtol)
+    n_iter = jnp.asarray(len(trace.objective) - 1, jnp.int32)
+    return solution._replace(n_iter=solution.n_iter + n_iter), [trace]
+
+
+def _history(traces: list[Trace]) -> pd.DataFrame:
+    """One row an iteration: run, iteration, objective, gradient_norm, theta_0, ..."""
+    frames = []
+    for run, trace in enumerate(traces):
+        frame = pd.DataFrame(
+            {"run": run, "objective": trace.objective, "gradient_norm": trace.gradient_norm}
+        )
+        frame.insert(1, "iteration", np.arange(len(frame)))
+        theta = np.array(trace.theta)
+        frame[[f"theta_{j}" for j in range(theta.shape[1])]] = theta
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)

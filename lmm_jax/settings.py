@@ -1,0 +1,155 @@
+"""What a fit may be told, checked and carried to the layout: start values, masks, penalties."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from .constrained import Mask, Problem, column_scales, free_entries, full_masks, objective
+from .covariance import stack_theta
+from .design import Design
+from .errors import DataError
+from .likelihood import covariance_blocks, inner_beta, whiten_factors
+from .linalg import psd_cholesky
+from .params import Params, unpack
+
+METHODS = ("newton", "lbfgs", "bfgs")
+
+
+def method_names(method: str | Sequence[str]) -> tuple[str, ...]:
+    """Names of the optimizers to try in turn."""
+    names = (method,) if isinstance(method, str) else tuple(method)
+    for name in names:
+        if name not in METHODS:
+            raise DataError(f"method={name!r}: choose from {', '.join(METHODS)}")
+    if not names:
+        raise DataError("method is empty: name at least one of " + ", ".join(METHODS))
+    return names
+
+
+def correlated_sizes(design: Design) -> tuple[int, ...]:
+    """Block sizes of ``cov_re``."""
+    return design.sizes[: len(design.sizes) - design.n_components]
+
+
+def read_params(given: Any, design: Design, what: str) -> Params | None:
+    """``Params`` of the right shapes from a ``Params`` or a packed vector."""
+    if given is None:
+        return None
+    sizes, p = correlated_sizes(design), design.exog.shape[1]
+    n_cov = sum(k * (k + 1) // 2 for k in sizes)
+    short, full = n_cov + design.n_components, p + n_cov + design.n_components
+    if isinstance(given, Params):
+        params = given
+    else:
+        vector = np.asarray(given, dtype=np.float64)
+        if vector.shape not in ((short,), (full,)):
+            raise DataError(
+                f"{what} has the shape {vector.shape}: pass {full} values (fixed effects first), "
+                f"{short} without the fixed effects, or a Params"
+            )
+        with jax.enable_x64(True):
+            params = unpack(vector, sizes, vector.size - short, design.n_components)
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, dtype=np.float64), params)
+    shapes = ((sum(sizes),) * 2, (design.n_components,))
+    found = (params.cov_re.shape, params.vcomp.shape)
+    if found != shapes or params.fe_params.size not in (0, p):
+        raise DataError(
+            f"{what} has fe_params, cov_re and vcomp of shapes {params.fe_params.shape}, "
+            f"{found[0]} and {found[1]}: ({p},), {shapes[0]} and {shapes[1]} are needed"
+        )
+    return params
+
+
+def hold_fixed_effects(design: Design, free: Params | None, start: Params | None) -> Design:
+    """The design with the fixed effects that ``free`` marks held at their start values."""
+    if free is None or free.fe_params.size == 0 or (free.fe_params != 0).all():
+        return design
+    p = design.exog.shape[1]
+    values = np.zeros(p) if start is None or start.fe_params.size == 0 else start.fe_params
+    return replace(design, held=np.where(free.fe_params != 0, np.nan, values))
+
+
+def covariance_masks(design: Design, free: Params | None) -> tuple[Mask, ...] | None:
+    """Free entries of the covariance of every term; None if all are free."""
+    if free is None:
+        return None
+    masks: list[Mask] = []
+    offset = 0
+    for k in correlated_sizes(design):
+        block = free.cov_re[offset : offset + k, offset : offset + k] != 0
+        if (block != block.T).any():
+            raise DataError("free.cov_re must be symmetric")
+        masks.append(tuple(tuple(bool(v) for v in row) for row in block))
+        offset += k
+    masks += [((bool(v != 0),),) for v in free.vcomp]
+    return None if tuple(masks) == full_masks(design.sizes) else tuple(masks)
+
+
+def as_pytree(penalty: Callable[[Array], Array] | None) -> Any:
+    """A penalty as a pytree, so that compiled programs can be shared between calls."""
+    if penalty is None:
+        return None
+    if not callable(penalty):
+        raise DataError("a penalty must be a function of the parameter: see lmm_jax.penalties")
+    leaves = jax.tree.leaves([penalty])
+    opaque = len(leaves) == 1 and leaves[0] is penalty
+    return jax.tree_util.Partial(penalty) if opaque else penalty
+
+
+def start_theta(design: Design, start: Params) -> Array:
+    """Start values in the layout's theta."""
+    blocks = covariance_blocks(_on_device(start), design.layout)
+    factors = tuple(psd_cholesky(block) for block in blocks)
+    return stack_theta(whiten_factors(factors, design.layout))
+
+
+def held_covariances(design: Design, start: Params | None) -> tuple[Array, ...]:
+    """Relative covariance of every term at the start values (identity if there are none)."""
+    if start is None:
+        return tuple(jnp.eye(k, dtype=design.layout.S0.dtype) for k in design.sizes)
+    return covariance_blocks(_on_device(start), design.layout)
+
+
+def start_point(design: Design, problem: Problem, start: Params | None, *, reml: bool) -> Array:
+    """Start in the coordinates of a constrained or penalized problem.
+
+    Without start values the best of a few common scales of the covariances is taken.
+    """
+    if start is not None:
+        x = free_entries(problem.held, problem)
+        return jnp.concatenate([_start_beta(design, problem, start), x])
+    best, lowest = None, np.inf
+    for relative in np.geomspace(0.03, 30.0, 7):
+        blocks = tuple(jnp.diag((relative * scale) ** 2) for scale in column_scales(design.layout))
+        x = jnp.concatenate([_start_beta(design, problem, None), free_entries(blocks, problem)])
+        value = float(objective(x, problem, reml=reml)[0])
+        if best is None or value < lowest:
+            best, lowest = x, value
+    assert best is not None  # the loop runs
+    return best
+
+
+def _start_beta(design: Design, problem: Problem, start: Params | None) -> Array:
+    """Explicit fixed effects of the start: as given, or zero in the layout (the OLS fit)."""
+    if problem.fe_pen is None:
+        return jnp.zeros(0, design.layout.S0.dtype)
+    p = design.layout.beta_origin.size
+    if start is None or start.fe_params.size == 0:
+        return jnp.zeros(p, design.layout.S0.dtype)
+    beta = start.fe_params if design.held is None else start.fe_params[np.isnan(design.held)]
+    return inner_beta(jnp.asarray(beta), design.layout)
+
+
+def _on_device(params: Params) -> Params:
+    return Params(
+        fe_params=jnp.asarray(params.fe_params),
+        cov_re=jnp.asarray(params.cov_re),
+        vcomp=jnp.asarray(params.vcomp),
+    )

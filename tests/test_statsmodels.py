@@ -1,0 +1,95 @@
+"""statsmodels' own reference cases: what lme4 gave for them, as far as its stored digits go.
+
+statsmodels asks for 4 decimals of the estimates, 3 of their covariance and of the random effects
+and 2 of the log-likelihood. Here every stored digit counts.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import assert_close
+
+import lmm_jax as lmm
+
+DATA = Path(__file__).parent / "data" / "statsmodels"
+CASES = json.loads((DATA / "lmer.json").read_text(encoding="utf-8"))
+DIGITS = 1e-6  # seven significant digits were stored: half a unit in the last is at most 5e-7
+ZERO = 1e-6  # estimates of zero come with 1e-14 or so of lmer's last step: absolute there
+LLF_ATOL = 6e-5  # four decimals were stored
+
+
+def parameter(case):
+    """One case, slow unless it shares a compiled program with few others (p = 1)."""
+    name = f"{case['data'][:5]}-{'reml' if case['reml'] else 'ml'}"
+    name += "" if case["correlated"] else "-independent"
+    marks = () if len(case["coef"]) == 1 else pytest.mark.slow
+    return pytest.param(case, id=name, marks=marks)
+
+
+def fit(case):
+    data = pd.read_csv(DATA / case["data"])
+    fixed = [name for name in data if name.startswith("exog_fe")]
+    random = [name for name in data if name.startswith("exog_re")]
+    if case["correlated"]:
+        design = lmm.design_from_arrays(data["endog"], data[fixed], data["groups"], data[random])
+        return lmm.fit(design, reml=case["reml"])
+    bars = f"(0 + {' + '.join(random)} || groups)"
+    return lmm.fit(f"endog ~ 0 + {' + '.join(fixed)} + {bars}", data, reml=case["reml"])
+
+
+@pytest.mark.parametrize("case", [parameter(case) for case in CASES])
+def test_estimates(case):
+    result = fit(case)
+    p = len(case["coef"])
+    assert result.converged
+    assert result.singular == (case["data"] == "lme01.csv")
+    assert_close(result.fe_params, case["coef"], DIGITS)
+    assert_close(result.cov_params().to_numpy()[:p, :p], case["vcov"], DIGITS)
+    assert_close(result.cov_re, case["cov_re"], DIGITS, scale=ZERO)
+    assert_close(result.scale, case["scale"], DIGITS)
+    assert result.llf == pytest.approx(case["loglike"], abs=LLF_ATOL)
+    if case["correlated"]:
+        (effects,), (covariances,) = (
+            result.random_effects.values(),
+            result.random_effects_cov.values(),
+        )
+        assert_close(effects.iloc[0], case["ranef_mean"], DIGITS, scale=0.1)
+        first = covariances[effects.index[0]]
+        assert_close(first, case["ranef_condvar"], DIGITS, scale=0.1)
+
+
+def components_frame():
+    """Slopes that vary between groups, and two nested components within them.
+
+    statsmodels draws these 1,600 rows from the same seed to compare with lmer.
+    """
+    rs = np.random.RandomState(6241)
+    n = 1600
+    exog = rs.normal(size=(n, 2))
+    z = rs.normal(size=(n, 2))
+    y = exog.sum(1) + (np.repeat(rs.normal(size=(n // 16, 2)), 16, axis=0) * z).sum(1)
+    y += np.repeat(2 * rs.normal(size=n // 4), 4)
+    y += np.repeat(2 * rs.normal(size=n // 2), 2)
+    y += rs.normal(size=n)
+    columns = {"y": y, "x1": exog[:, 0], "x2": exog[:, 1], "z1": z[:, 0], "z2": z[:, 1]}
+    rows = np.arange(n)
+    return pd.DataFrame({**columns, "g": rows // 16, "v1": rows // 4, "v2": rows // 2})
+
+
+@pytest.mark.slow
+def test_two_components_within_groups():
+    result = lmm.fit(
+        "y ~ x1 + x2",
+        components_frame(),
+        groups="g",
+        re_formula="0 + z1 + z2",
+        vc_formula={"a": "0 + C(v1)", "b": "0 + C(v2)"},
+    )
+    # lmer(y ~ x1 + x2 + (0 + z1 + z2 | groups) + (1 | v1) + (1 | v2), df), digits as printed
+    assert_close(result.fe_params, [0.16527, 0.99911, 0.96217], 4e-5)
+    assert_close(result.bse_fe, [0.12610, 0.03938, 0.03848], 2e-4)
+    assert_close(result.cov_re, [[1.244, 0.146], [0.146, 1.371]], 5e-4, scale=1)
+    assert_close(result.vcomp[["a", "b"]], [4.024, 3.997], 2e-4)
