@@ -34,8 +34,10 @@ from .terms import (
     TermSource,
     bar_terms,
     coefficient_term,
+    component_matrices,
     component_term,
     factor_codes,
+    independent_groups,
 )
 
 _compress = jax.jit(compress)
@@ -242,7 +244,7 @@ def design_from_arrays(
     exog: Any,
     groups: Any,
     exog_re: Any = None,
-    exog_vc: Mapping[str, Any] | None = None,
+    exog_vc: Any = None,
     *,
     weights: Any = None,
     offset: Any = None,
@@ -260,9 +262,11 @@ def design_from_arrays(
     exog_re : array or DataFrame, shape (n, k), optional
         Columns with correlated random coefficients. Not given: a random
         intercept, or none if there are components.
-    exog_vc : mapping of str to array or sparse matrix of shape (n, K), optional
-        Variance components. A column that is zero throughout a group does not
-        exist in it.
+    exog_vc : mapping or object with names, colnames and mats, optional
+        Variance components: name to an array or sparse matrix of shape (n, K),
+        or name to a mapping from group to the matrix of the group's rows
+        (statsmodels' ``VCSpec`` is read as well). A column that is zero
+        throughout a group does not exist in it.
     weights, offset : array, shape (n,), optional
     missing : {"none", "drop", "raise"}
 
@@ -293,9 +297,8 @@ def design_from_arrays(
     terms: list[RandomTerm] = []
     if (exog_re is not None and Z.shape[1]) or not exog_vc:
         terms.append(coefficient_term(Z[keep], z_names, codes, levels, "groups", none))
-    for name in sorted(exog_vc or {}):
-        part = exog_vc[name]  # type: ignore[index]
-        columns = [str(j) for j in range(part.shape[1])]
+    labels = np.asarray(groups)
+    for name, part, columns in component_matrices(exog_vc, labels):
         terms.append(component_term(name, part[keep], columns, codes, levels, none))
     return _assemble(
         y=finite_vector(table["y"], "endog"),
@@ -378,7 +381,8 @@ def _group_terms(
         source = TermSource(spec=matrix.spec, columns=tuple(range(len(matrix.names))), group=group)
         terms.append(coefficient_term(matrix.values, matrix.names, codes, levels, name, source))
     for component in sorted(vc_formula or {}):
-        part = mat.build(fml.parse_rhs(vc_formula[component]), frame, context=context)  # type: ignore[index]
+        rhs = fml.parse_rhs(vc_formula[component])  # type: ignore[index]
+        part = mat.build(rhs, frame, context=context, sparse=True)
         source = TermSource(spec=part.spec, columns=tuple(range(len(part.names))), group=group)
         terms.append(component_term(component, part.values, part.names, codes, levels, source))
     if not terms:
@@ -445,6 +449,7 @@ def _assemble(
     """Check the parts against each other and drop dependent columns of X."""
     check_shapes(y, X, terms, weights)
     check_levels(terms, n_groups)
+    group, n_groups = independent_groups(terms, group, n_groups)
     kept = independent_columns(X, names)
     X = X if len(kept) == X.shape[1] else np.ascontiguousarray(X[:, list(kept)])
     check_response(y if offset is None else y - offset, X, endog_name)

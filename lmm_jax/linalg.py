@@ -36,8 +36,9 @@ def eliminate(M: Array, B: Array, *, tol: float | None = None) -> Elimination:
     B : Array, shape (r, k, G)
     tol : float, optional
         With it ``M`` may be singular: a pivot that has fallen below ``tol`` times
-        its diagonal entry gives a row of zeros. Without it a matrix that is not
-        positive definite gives NaN.
+        its diagonal entry gives a row of zeros (matrices of more than 32 rows are
+        regularized at the size of rounding instead). Without it a matrix that is
+        not positive definite gives NaN.
 
     Returns
     -------
@@ -48,9 +49,17 @@ def eliminate(M: Array, B: Array, *, tol: float | None = None) -> Elimination:
         return Elimination(M, B)
     if r <= _UNROLL_LIMIT:
         return _eliminate_unrolled(M, B, tol)
-    if r <= _LOOP_LIMIT or tol is not None:
+    if r <= _LOOP_LIMIT:
         return _eliminate_loop(M, B, tol)
-    return _eliminate_lapack(M, B)
+    if tol is None:
+        return _eliminate_lapack(M, B)
+    # a ridge of the size of rounding in place of the test of pivots: U'U = M to that size;
+    # empty columns (padding) stand apart and go back to zero
+    ridge = 4.0 * r * jnp.finfo(M.dtype).eps * jnp.diagonal(M).T
+    filled = ridge > 0
+    ridge = jnp.where(filled, ridge, jnp.ones_like(ridge))
+    U, X = _eliminate_lapack(M + jnp.eye(r, dtype=M.dtype)[:, :, None] * ridge[:, None], B)
+    return Elimination(jnp.where(filled[:, None], U, 0.0), jnp.where(filled[:, None], X, 0.0))
 
 
 def _pivot_scale(pivot: Array, diagonal: Array, tol: float | None) -> Array:

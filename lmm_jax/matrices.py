@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import scipy.sparse
 from formulaic import ModelSpec, SimpleFormula
 from formulaic.errors import DataMismatchWarning, FormulaicError
 from formulaic.materializers import PandasMaterializer
@@ -32,7 +33,7 @@ from .formula import NAMESPACES, as_formula, names_in
 class Matrix(NamedTuple):
     """Columns of a design and the spec that makes the same columns from new data."""
 
-    values: np.ndarray  # (n, k) float64, C-contiguous
+    values: Any  # (n, k) float64, C-contiguous, or a scipy.sparse array
     names: tuple[str, ...]  # (k,)
     spec: ModelSpec
 
@@ -140,16 +141,25 @@ def _quietly(run: Callable[[], Any]) -> Any:
 
 
 def _materialize(
-    spec: SimpleFormula | ModelSpec, frame: pd.DataFrame, context: Mapping[str, Any]
+    spec: SimpleFormula | ModelSpec,
+    frame: pd.DataFrame,
+    context: Mapping[str, Any],
+    output: str = "numpy",
 ) -> Any:
-    """Formulaic's model matrix, dense."""
+    """Formulaic's model matrix; a spec remembers its kind of output."""
     materializer = _Materializer(frame, context=LayeredMapping(context, _SUPPLIED))
-    options = {} if isinstance(spec, ModelSpec) else {"na_action": "ignore", "output": "numpy"}
+    options = {} if isinstance(spec, ModelSpec) else {"na_action": "ignore", "output": output}
     return _quietly(lambda: materializer.get_model_matrix(spec, **options))
 
 
-def _dense(matrix: Any, names: Sequence[str], n: int) -> np.ndarray:
-    """Model matrix as (n, k) float64; raise on what is no finite number."""
+def _checked(matrix: Any, names: Sequence[str], n: int) -> Any:
+    """Model matrix as (n, k) float64, sparse if it was; raise on what is no finite number."""
+    if scipy.sparse.issparse(matrix):
+        sparse = scipy.sparse.csc_array(matrix, dtype=np.float64)
+        if not np.isfinite(sparse.data).all():
+            column = int(np.argmax([not np.isfinite(c.data).all() for c in sparse.T]))
+            _check_finite(names[column], np.isfinite(sparse[:, [column]].toarray().ravel()))
+        return sparse
     values = np.ascontiguousarray(matrix, dtype=np.float64)
     if values.shape != (n, len(names)):
         raise DataError(f"the terms give {values.shape[0]} rows for {n} rows of data")
@@ -169,7 +179,13 @@ def _check_finite(name: str, finite: np.ndarray) -> None:
     )
 
 
-def build(rhs: str, data: pd.DataFrame, *, context: Mapping[str, Any] | None = None) -> Matrix:
+def build(
+    rhs: str,
+    data: pd.DataFrame,
+    *,
+    context: Mapping[str, Any] | None = None,
+    sparse: bool = False,
+) -> Matrix:
     """Columns of a right-hand side, as `parse` or `parse_rhs` translated it.
 
     Strings and categoricals get treatment contrasts (unused levels dropped, strings sorted);
@@ -183,6 +199,8 @@ def build(rhs: str, data: pd.DataFrame, *, context: Mapping[str, Any] | None = N
         Without missing values in the columns used.
     context : mapping, optional
         The caller's own functions and variables; columns of the data go first.
+    sparse : bool
+        Give the values as a scipy.sparse array, for factors of many levels.
 
     Returns
     -------
@@ -203,24 +221,24 @@ def build(rhs: str, data: pd.DataFrame, *, context: Mapping[str, Any] | None = N
     """
     context = {} if context is None else context
     formula = as_formula(rhs)
-    matrix = _materialize(formula, _columns_of(formula, data, context, rhs), context)
+    output = "sparse" if sparse else "numpy"
+    matrix = _materialize(formula, _columns_of(formula, data, context, rhs), context, output)
     spec: ModelSpec = matrix.model_spec
     for expr, (_, state) in spec.encoder_state.items():
         if len(state.get("categories", ())) == 1 and f"{expr}[" not in "".join(spec.column_names):
             message = f"`{expr}` has one level only, {state['categories'][0]!r}: it adds no column"
             warnings.warn(message, RankWarning, stacklevel=2)
     names = tuple(str(name) for name in spec.column_names)
-    return Matrix(values=_dense(matrix, names, len(data)), names=names, spec=spec)
+    return Matrix(values=_checked(matrix, names, len(data)), names=names, spec=spec)
 
 
-def replay(
-    spec: ModelSpec, data: pd.DataFrame, *, context: Mapping[str, Any] | None = None
-) -> np.ndarray:
+def replay(spec: ModelSpec, data: pd.DataFrame, *, context: Mapping[str, Any] | None = None) -> Any:
     """The columns of a spec for new data, with the levels, knots and means of the first data.
 
     Returns
     -------
     np.ndarray, shape (n, k)
+        A sparse array if the spec was built with ``sparse=True``.
 
     Raises
     ------
@@ -234,7 +252,7 @@ def replay(
     except FormulaError as error:
         raise DataError(error.message) from error
     names = tuple(str(name) for name in spec.column_names)
-    return _dense(_materialize(spec, frame, context), names, len(data))
+    return _checked(_materialize(spec, frame, context), names, len(data))
 
 
 def evaluate(

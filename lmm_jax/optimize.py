@@ -168,12 +168,12 @@ def quasi_newton(
     record(x)
     if method == "lbfgs":
         return _lbfgs(fun, x, maxiter, gtol, record), trace
-    found = scipy.optimize.minimize(
+    found = scipy.optimize.minimize(  # type: ignore[call-overload]
         lambda x: float(value_and_grad(x)[0]),
         np.asarray(x),
         jac=lambda x: np.asarray(value_and_grad(x)[1]),
         method="BFGS",
-        callback=record,
+        callback=lambda x: record(jnp.asarray(x)),
         options={"maxiter": maxiter, "gtol": gtol},
     )
     return jnp.asarray(found.x), trace

@@ -61,7 +61,7 @@ class Table:
 
     def latex(self) -> str:
         """A tabular with booktabs rules."""
-        lines = [" & ".join(escape_latex(cell) for cell in row) + r" \\" for row in self.rows]
+        lines = [" & ".join(escape_latex(cell.strip()) for cell in row) + r" \\" for row in self.rows]
         if self.header:
             head = " & ".join(escape_latex(cell) for cell in self.header) + r" \\"
             lines = [head, r"\midrule", *lines]

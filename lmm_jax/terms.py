@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import scipy.sparse
+import scipy.sparse.csgraph
 
 from . import formula as fml
 from . import matrices as mat
@@ -126,6 +127,35 @@ def bar_terms(
     return sorted(terms, key=lambda term: -term.n_levels)
 
 
+def independent_groups(
+    terms: Sequence[RandomTerm], codes: np.ndarray, n_groups: int
+) -> tuple[np.ndarray, int]:
+    """Finest partition of the rows between which no random effect is shared.
+
+    The given groups, unless no term lives on the groups themselves: then the
+    connected components of the terms' levels, so that thousands of levels of one
+    component inside one group stay thousands of small problems.
+
+    Returns
+    -------
+    codes : ndarray of int, shape (n,)
+    n_groups : int
+    """
+    if any(term.n_levels == n_groups for term in terms if term.codes.shape[1] == 1):
+        return codes, n_groups  # a term with a level per group holds each group together
+    offsets = np.cumsum([0, *(term.n_levels for term in terms)])
+    nodes = np.concatenate(
+        [term.codes + at for term, at in zip(terms, offsets[:-1], strict=True)], 1
+    )
+    left, right = np.repeat(nodes[:, :1], nodes.shape[1] - 1, axis=1), nodes[:, 1:]
+    graph = scipy.sparse.coo_array(
+        (np.ones(left.size, dtype=np.int8), (left.ravel(), right.ravel())),
+        shape=(offsets[-1], offsets[-1]),
+    )
+    count, label = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    return label[nodes[:, 0]].astype(np.int64), int(count)
+
+
 def coefficient_term(
     values: np.ndarray,
     names: Sequence[str],
@@ -190,6 +220,69 @@ def component_term(
         is_component=True,
         source=source,
     )
+
+
+def component_matrices(
+    exog_vc: Any, labels: np.ndarray
+) -> list[tuple[str, scipy.sparse.csr_array, list[str]]]:
+    """Name, matrix over all rows and column names of every component, sorted by name.
+
+    Parameters
+    ----------
+    exog_vc : mapping or object with names, colnames and mats
+        Per component a matrix (n, K), or a mapping from group label to the
+        matrix of that group's rows in their order.
+    labels : ndarray, shape (n,)
+        Group of each row.
+    """
+    if exog_vc is None:
+        return []
+    if hasattr(exog_vc, "mats"):
+        parts = dict(zip(exog_vc.names, exog_vc.mats, strict=True))
+        named = dict(zip(exog_vc.names, exog_vc.colnames, strict=True))
+    else:
+        parts, named = dict(exog_vc), {}
+    out = []
+    for name in sorted(parts):
+        part = parts[name]
+        if isinstance(part, Mapping):
+            matrix, columns = _stack_groups(name, part, named.get(name), labels)
+        else:
+            matrix = scipy.sparse.csr_array(part)
+            columns = [str(c) for c in getattr(part, "columns", range(matrix.shape[1]))]
+        if matrix.shape[0] != labels.size:
+            raise DataError(
+                f"exog_vc[{name!r}] has {matrix.shape[0]} rows but endog has {labels.size}"
+            )
+        out.append((str(name), matrix, columns))
+    return out
+
+
+def _stack_groups(
+    name: str, parts: Mapping[Any, Any], names: Mapping[Any, Any] | None, labels: np.ndarray
+) -> tuple[scipy.sparse.csr_array, list[str]]:
+    """One sparse matrix from the matrices of the groups, columns numbered within groups."""
+    rows, columns, values, widest = [], [], [], 0
+    order = np.argsort(labels, kind="stable")
+    found, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
+    for label, start, count in zip(found, starts, counts, strict=True):
+        if label not in parts:
+            raise DataError(f"exog_vc[{name!r}] has no matrix for the group {label!r}")
+        block = scipy.sparse.coo_array(np.atleast_2d(np.asarray(parts[label], dtype=np.float64)))
+        if block.shape[0] != count:
+            raise DataError(
+                f"exog_vc[{name!r}][{label!r}] has {block.shape[0]} rows but the group {count}"
+            )
+        rows.append(order[start + block.row])
+        columns.append(block.col)
+        values.append(block.data)
+        widest = max(widest, block.shape[1])
+    matrix = scipy.sparse.coo_array(
+        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))),
+        shape=(labels.size, widest),
+    )
+    first = max(names.values(), key=len) if names else range(widest)
+    return scipy.sparse.csr_array(matrix), [str(c) for c in first]
 
 
 def member_columns(matrix: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,8 @@ import lmm_jax as lmm
 DATA = Path(__file__).parent / "data" / "statsmodels"
 CASES = json.loads((DATA / "lmer.json").read_text(encoding="utf-8"))
 DIGITS = 1e-6  # seven significant digits were stored: half a unit in the last is at most 5e-7
-ZERO = 1e-6  # estimates of zero come with 1e-14 or so of lmer's last step: absolute there
+OPTIMUM = 5e-6  # lmer stopped there: a variance is worse determined than what depends on it
+SMALL = 0.1  # entries below this are compared with it: zeros, a correlation near none
 LLF_ATOL = 6e-5  # four decimals were stored
 
 
@@ -48,7 +49,7 @@ def test_estimates(case):
     assert result.singular == (case["data"] == "lme01.csv")
     assert_close(result.fe_params, case["coef"], DIGITS)
     assert_close(result.cov_params().to_numpy()[:p, :p], case["vcov"], DIGITS)
-    assert_close(result.cov_re, case["cov_re"], DIGITS, scale=ZERO)
+    assert_close(result.cov_re, case["cov_re"], OPTIMUM, scale=SMALL)
     assert_close(result.scale, case["scale"], DIGITS)
     assert result.llf == pytest.approx(case["loglike"], abs=LLF_ATOL)
     if case["correlated"]:
@@ -56,9 +57,9 @@ def test_estimates(case):
             result.random_effects.values(),
             result.random_effects_cov.values(),
         )
-        assert_close(effects.iloc[0], case["ranef_mean"], DIGITS, scale=0.1)
+        assert_close(effects.iloc[0], case["ranef_mean"], OPTIMUM, scale=SMALL)
         first = covariances[effects.index[0]]
-        assert_close(first, case["ranef_condvar"], DIGITS, scale=0.1)
+        assert_close(first, case["ranef_condvar"], OPTIMUM, scale=SMALL)
 
 
 def components_frame():
@@ -93,3 +94,10 @@ def test_two_components_within_groups():
     assert_close(result.bse_fe, [0.12610, 0.03938, 0.03848], 2e-4)
     assert_close(result.cov_re, [[1.244, 0.146], [0.146, 1.371]], 5e-4, scale=1)
     assert_close(result.vcomp[["a", "b"]], [4.024, 3.997], 2e-4)
+
+
+def test_a_group_column_may_be_called_class():
+    data = components_frame().rename(columns={"g": "class"})
+    by_name = lmm.design("y ~ x1", data, groups="class")
+    by_values = lmm.design("y ~ x1", data, groups=data["class"])
+    assert by_name.n_groups == by_values.n_groups == 100

@@ -1,0 +1,453 @@
+"""What a fit hands back: frozen, labelled, consistent with itself, and cheap to get twice."""
+
+import contextlib
+import logging
+import pickle
+import re
+import threading
+import warnings
+from collections import Counter
+from dataclasses import FrozenInstanceError, fields
+from functools import cache
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import samples
+from helpers import Term, assert_close, dense_blups
+from scipy import stats
+
+import lmm_jax as lmm
+
+EXACT_RTOL = 1e-12  # the same numbers by another route
+TOL = 1e-7  # closed forms at an optimum that was iterated to
+SAME_RTOL = 1e-13  # the same program on the same numbers
+
+DATA = samples.frame()
+N = len(DATA)
+SLOPE = "y ~ x + (x | g)"
+INTERCEPT = "y ~ x + (1 | g)"
+
+
+@cache
+def fit(formula: str = SLOPE, **options: Any) -> lmm.LMMResults:
+    return lmm.fit(formula, DATA, **options)
+
+
+@cache
+def components() -> lmm.LMMResults:
+    return lmm.fit("y ~ x", DATA, groups="g", vc_formula={"s": "0 + C(s)"})
+
+
+# ------------------------------------------------------------ a value, not an object that changes
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(lmm.LMMResults)])
+def test_frozen(name):
+    with pytest.raises(FrozenInstanceError):
+        setattr(fit(), name, None)
+
+
+def test_theta_is_read_only():
+    with pytest.raises(ValueError, match="read-only"):
+        fit().theta[0] = 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["fe_params", "params", "cov_re", "bse", "df", "resid", "fittedvalues", "random_effects"],
+)
+def test_what_is_handed_out_can_be_overwritten_without_harm(name):
+    """Or refuses to be: a second look gives the same numbers."""
+    result = lmm.fit(SLOPE, DATA)
+    before = pickle.dumps(getattr(result, name))
+    handed = getattr(result, name)
+    handed = handed["g"] if isinstance(handed, dict) else handed
+    with contextlib.suppress(ValueError):
+        handed.iloc[...] = -1.0
+    assert pickle.dumps(getattr(result, name)) == before
+
+
+def test_results_do_not_share_a_design_that_changes():
+    design = lmm.design(SLOPE, DATA)
+    reml = lmm.fit(design)
+    first = reml.summary().as_text(), reml.resid.copy()
+    ml = lmm.fit(design, reml=False)
+    again = lmm.fit(design)
+    assert ml.llf != reml.llf
+    assert reml.summary().as_text() == first[0] == again.summary().as_text()
+    pd.testing.assert_series_equal(reml.resid, first[1])
+    np.testing.assert_array_equal(again.theta, reml.theta)
+
+
+def test_the_data_may_change_after_the_fit():
+    data = DATA.copy()
+    result = lmm.fit(SLOPE, data)
+    data.loc[:, "y"] = 0.0
+    data.loc[:, "x"] = 0.0
+    assert_close(result.resid, fit().resid, SAME_RTOL, 1)
+
+
+TABLES = {
+    "params": lambda r: r.params,
+    "bse": lambda r: r.bse,
+    "theta": lambda r: r.theta,
+    "df": lambda r: r.df,
+    "cov_params": lambda r: r.cov_params(),
+    "conf_int": lambda r: r.conf_int(),
+    "varcorr": lambda r: r.varcorr,
+    "tidy": lambda r: r.tidy(),
+    "glance": lambda r: r.glance(),
+    "summary": lambda r: str(r.summary()),
+    "repr": repr,
+}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_pickle_round_trip(table):
+    for result in (fit(), components()):
+        copy = pickle.loads(pickle.dumps(result))
+        assert copy.design is None
+        assert pickle.dumps(TABLES[table](copy)) == pickle.dumps(TABLES[table](result))
+
+
+def test_a_pickled_result_is_small():
+    assert len(pickle.dumps(fit())) < 10_000
+
+
+# ------------------------------------------------------------ parameters and their uncertainty
+
+NAMES = {
+    SLOPE: ["Intercept", "x", "var(Intercept|g)", "cov(Intercept,x|g)", "var(x|g)"],
+    INTERCEPT: ["Intercept", "x", "var(Intercept|g)"],
+}
+
+
+@pytest.mark.parametrize("formula", NAMES)
+def test_names_and_order_of_the_parameters(formula):
+    result = fit(formula)
+    names = NAMES[formula]
+    assert list(result.params.index) == list(result.bse.index) == names
+    assert list(result.conf_int().index) == list(result.cov_params().index) == names
+    assert list(result.fe_params.index) == list(result.tvalues.index) == names[:2]
+    assert list(result.pvalues.index) == list(result.df.index) == names[:2]
+    assert list(result.cov_params().columns) == names
+    lower = np.tril_indices(len(result.cov_re))
+    assert_close(result.params.iloc[2:], result.cov_re.to_numpy()[lower], EXACT_RTOL)
+
+
+def test_names_of_components():
+    result = components()
+    assert list(result.params.index) == ["Intercept", "x", "var(Intercept|g)", "var(s)"]
+    assert list(result.vcomp.index) == ["s"]
+    assert list(result.cov_re.index) == ["Intercept"]
+    assert result.n_groups.to_dict() == {"g": 10, "s": 30}
+    assert_close(result.params["var(s)"], result.vcomp["s"], EXACT_RTOL)
+
+
+def test_theta_sigma_and_covariances_agree():
+    result = fit()
+    L = np.zeros((2, 2))
+    L[[0, 1, 1], [0, 0, 1]] = result.theta
+    assert_close(result.cov_re, result.scale * L @ L.T, EXACT_RTOL, result.scale)
+    assert_close(result.cov_re_unscaled, L @ L.T, EXACT_RTOL, 1)
+    assert_close(result.sigma**2, result.scale, EXACT_RTOL)
+    table = result.varcorr
+    assert list(table.columns) == ["grp", "var1", "var2", "vcov", "sdcor"]
+    assert list(table["grp"]) == ["g", "g", "g", "Residual"]
+    (a, c), (_, b) = result.cov_re.to_numpy()
+    assert_close(table["vcov"], [a, b, c, result.scale], EXACT_RTOL)
+    assert_close(table["sdcor"], [a**0.5, b**0.5, c / (a * b) ** 0.5, result.sigma], EXACT_RTOL)
+
+
+@pytest.mark.parametrize("reml", [True, False])
+def test_covariance_of_the_parameters(reml):
+    for result in (fit(reml=reml), components()):
+        cov = result.cov_params().to_numpy()
+        assert_close(cov, cov.T, EXACT_RTOL, np.abs(cov).max())
+        assert np.linalg.eigvalsh(cov).min() > 0
+        assert_close(result.bse, np.sqrt(np.diag(cov)), EXACT_RTOL)
+        assert_close(result.tvalues, result.fe_params / result.bse_fe, EXACT_RTOL)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.32])
+def test_wald_intervals_and_p_values(alpha):
+    result = fit()
+    interval = result.conf_int(alpha)
+    assert_close(interval.mean(axis=1), result.params, EXACT_RTOL, result.bse)
+    half = (interval["upper"] - interval["lower"]) / 2 / result.bse
+    df = [*result.df, np.inf, np.inf, np.inf]
+    assert_close(half, stats.t.ppf(1 - alpha / 2, df), EXACT_RTOL)
+    p = 2 * stats.t.sf(np.abs(result.tvalues), result.df)
+    assert_close(result.pvalues, p, EXACT_RTOL)
+    # a p value below alpha and an interval without zero are the same statement
+    excluded = (interval["lower"] * interval["upper"] > 0).iloc[:2]
+    assert list(excluded) == list(result.pvalues < alpha)
+
+
+def test_normal_df_gives_z_tests():
+    result, t_test = fit(df_method="normal"), fit()
+    z = result.tvalues
+    assert np.isinf(result.df).all()
+    assert_close(z, t_test.tvalues, SAME_RTOL)
+    assert_close(result.pvalues, 2 * stats.norm.sf(np.abs(z)), EXACT_RTOL)
+    half = stats.norm.ppf(0.975) * result.bse_fe
+    assert_close(result.conf_int()["upper"].iloc[:2], result.fe_params + half, EXACT_RTOL)
+    header = result.summary().tables[2].header
+    assert "P>|z|" in header and "df" not in header
+    assert np.all(t_test.pvalues > result.pvalues)
+
+
+def test_fit_statistics():
+    for result, k in ((fit(), 6), (fit(INTERCEPT), 4), (components(), 5)):
+        assert result.n_params == k
+        assert_close(result.aic, -2 * result.llf + 2 * k, EXACT_RTOL)
+        assert_close(result.bic, -2 * result.llf + np.log(N) * k, EXACT_RTOL)
+        assert result.df_resid == N - 2 and result.nobs == N
+
+
+# ------------------------------------------------------------ random effects and fitted values
+
+
+def test_random_effects_of_a_balanced_layout_shrink_the_means():
+    """b_i = n psi / (1 + n psi) (mean_i - mean), cond. var = sigma^2 psi / (1 + n psi)."""
+    result = fit("y ~ 1 + (1 | g)")
+    psi, n = result.theta[0] ** 2, 6
+    shrink = n * psi / (1 + n * psi)
+    means = DATA.groupby("g")["y"].mean() - DATA["y"].mean()
+    b = result.random_effects["g"]["Intercept"]
+    assert_close(b, shrink * means.loc[b.index], TOL, 1)
+    variance = result.scale * psi / (1 + n * psi)
+    assert [cov.shape for cov in result.random_effects_cov["g"].values()] == [(1, 1)] * 10
+    for cov in result.random_effects_cov["g"].values():
+        assert_close(cov, [[variance]], TOL)
+
+
+def test_random_effects_equal_the_dense_ones():
+    result = fit()
+    X = np.column_stack([np.ones(N), DATA["x"]])
+    terms = [Term(X, DATA["g"].to_numpy())]
+    (dense,) = dense_blups(X, DATA["y"].to_numpy(), terms, result.theta, reml=True)
+    b = result.random_effects["g"]
+    assert list(b.index) == list(dense.levels) and list(b.columns) == ["Intercept", "x"]
+    assert_close(b, dense.values, TOL, 1)
+    assert_close([result.random_effects_cov["g"][k] for k in b.index], dense.cond_cov, TOL, 1)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        pd.RangeIndex(N),
+        pd.Index([f"row {i}" for i in range(N)][::-1]),
+        pd.Index(np.zeros(N)),
+        pd.MultiIndex.from_product([range(10), range(6)], names=["a", "b"]),
+        pd.date_range("2026-01-01", periods=N, name="day"),
+    ],
+    ids=["range", "strings", "all equal", "multi", "dates"],
+)
+def test_rows_keep_their_labels(index):
+    """Also where some of them are dropped."""
+    data = DATA.set_axis(index)
+    data.iloc[[3, 17], data.columns.get_loc("x")] = np.nan
+    keep = np.delete(np.arange(N), [3, 17])
+    result = lmm.fit(SLOPE, data)
+    for rows in (result.resid, result.fittedvalues, result.predict(), result.augment()):
+        pd.testing.assert_index_equal(rows.index, index[keep])
+    y = data["y"].iloc[keep]
+    assert_close(result.fittedvalues.to_numpy() + result.resid.to_numpy(), y, EXACT_RTOL, 1)
+    assert result.nobs == N - 2
+
+
+def test_fitted_values_are_predictions_for_the_same_rows():
+    result = fit()
+    assert_close(result.predict(DATA, conditional=True), result.fittedvalues, EXACT_RTOL, 1)
+    assert_close(result.predict(conditional=True), result.fittedvalues, SAME_RTOL)
+    fixed = result.fe_params["Intercept"] + result.fe_params["x"] * DATA["x"]
+    assert_close(result.predict(), fixed, EXACT_RTOL, 1)
+    assert_close(result.predict(DATA), fixed, EXACT_RTOL, 1)
+    few = DATA.loc[[40, 2]]
+    predicted = result.predict(few, conditional=True)
+    pd.testing.assert_index_equal(predicted.index, few.index)
+    assert_close(predicted, result.fittedvalues.loc[[40, 2]], EXACT_RTOL, 1)
+
+
+# ------------------------------------------------------------ tables
+
+
+def test_tidy():
+    result = fit()
+    table = result.tidy(conf_level=0.9)
+    assert list(table.columns) == [
+        *("effect", "group", "term", "estimate", "std_error"),
+        *("statistic", "df", "p_value", "conf_low", "conf_high"),
+    ]
+    assert list(table["effect"]) == ["fixed"] * 2 + ["ran_pars"] * 4
+    assert list(table["group"])[2:] == ["g", "g", "g", "Residual"]
+    terms = ["Intercept", "x", "sd__Intercept", "cor__Intercept.x", "sd__x", "sd__Observation"]
+    assert list(table["term"]) == terms
+    fixed, random = table.iloc[:2], table.iloc[2:]
+    interval = result.conf_int(0.1).iloc[:2]
+    expected = {
+        "estimate": result.fe_params,
+        "std_error": result.bse_fe,
+        "statistic": result.tvalues,
+        "df": result.df,
+        "p_value": result.pvalues,
+        "conf_low": interval["lower"],
+        "conf_high": interval["upper"],
+    }
+    for column, values in expected.items():
+        assert_close(fixed[column].astype(float), values, EXACT_RTOL)
+    sdcor = result.varcorr["sdcor"].to_numpy()
+    assert_close(random["estimate"], sdcor[[0, 2, 1, 3]], EXACT_RTOL)
+    # delta method: the standard error of a standard deviation is that of the variance / (2 sd)
+    half = result.bse_re.iloc[[0, 2]].to_numpy() / (2 * sdcor[:2])
+    assert_close(random["std_error"].iloc[[0, 2]], half, EXACT_RTOL)
+
+
+@pytest.mark.parametrize("reml", [True, False])
+def test_glance(reml):
+    result = fit(reml=reml)
+    row = result.glance().iloc[0]
+    criterion = row["reml_crit" if reml else "deviance"]
+    assert_close(criterion, -2 * result.llf, EXACT_RTOL)
+    names = {"nobs": "nobs", "sigma": "sigma", "loglik": "llf", "aic": "aic", "bic": "bic"}
+    for column, attribute in names.items():
+        assert row[column] == getattr(result, attribute)
+    assert row["converged"] and not row["singular"]
+
+
+def test_augment():
+    result = lmm.fit("y ~ x + offset(o) + (x | g)", DATA)
+    table = result.augment()
+    assert list(table.columns) == ["y", "fitted", "resid", "fixed"]
+    assert_close(table["y"], DATA["y"], SAME_RTOL)
+    assert_close(table["fitted"] + table["resid"], DATA["y"], EXACT_RTOL, 1)
+    assert_close(table["fixed"], result.predict(DATA), EXACT_RTOL, 1)
+
+
+@pytest.mark.parametrize("kind", ["text", "html"])
+def test_summary_shows_the_numbers(kind):
+    for result in (fit(), components(), fit(df_method="normal")):
+        summary = result.summary(title="A < title")
+        text = str(summary) if kind == "text" else summary._repr_html_()
+        shown = [
+            *result.fe_params,
+            *result.bse_fe,
+            *np.diag(result.cov_re),
+            result.scale,
+            result.sigma,
+        ]
+        shown = [f"{value:.4f}" for value in shown]
+        shown += [f"{result.llf:.4f}", f"{result.aic:.3f}", f"{result.bic:.3f}", str(N)]
+        shown += [f"{value:.3f}" for value in result.tvalues]
+        for number in [*shown, *result.fixed_names]:
+            assert number in text
+        assert ("A < title" if kind == "text" else "A &lt; title") in text
+        assert repr(summary) == summary.as_text()
+
+
+def test_html_is_balanced_and_escaped():
+    result = lmm.fit("y ~ `<b>` + (`<b>` | g)", DATA.rename(columns={"x": "<b>"}))
+    page = result.summary().as_html()
+    assert "<b>" not in page and "&lt;b&gt;" in page
+    for tag in ("table", "tr", "td", "th", "tbody", "thead"):
+        assert page.count(f"<{tag}>") == page.count(f"</{tag}>")
+
+
+def test_repr_names_the_model():
+    assert SLOPE in repr(fit()) and f"{fit().llf:.4f}" in repr(fit())
+
+
+# ------------------------------------------------------------ other frames
+
+
+def test_polars_equals_pandas():
+    frame = pl.from_pandas(DATA)
+    result = lmm.fit(SLOPE, frame, weights="w")
+    expected = fit(weights="w")
+    np.testing.assert_array_equal(result.params, expected.params)
+    np.testing.assert_array_equal(result.resid, expected.resid)
+    assert_close(
+        result.predict(frame.head(7), conditional=True), expected.fittedvalues[:7], EXACT_RTOL, 1
+    )
+    assert str(result.summary()) == str(expected.summary())
+
+
+# ------------------------------------------------------------ stopped early
+
+
+def test_a_fit_that_is_stopped_early_says_so():
+    with pytest.warns(lmm.ConvergenceWarning, match=r"\(x \| g\).*larger maxiter"):
+        result = lmm.fit(SLOPE, DATA, maxiter=1)
+    assert not result.converged and "limit" in result.message
+    assert "Not converged" in str(result.summary())
+    assert result.llf < fit().llf
+
+
+# ------------------------------------------------------------ compilation and threads
+
+
+@pytest.fixture
+def compiled(caplog):
+    """Programs that JAX compiles, by name, as it logs them."""
+    with jax.log_compiles(), caplog.at_level(logging.WARNING, logger="jax"):
+        yield lambda: re.findall(r"Compiling (\S+) with", caplog.text)
+
+
+def everything(data: pd.DataFrame) -> lmm.LMMResults:
+    result = lmm.fit(SLOPE, data)
+    str(result.summary()), result.augment(), result.random_effects_cov
+    return result
+
+
+def test_a_second_fit_of_the_same_shape_compiles_nothing(compiled):
+    everything(samples.frame(1, groups=11))
+    everything(samples.frame(2, rows=7))
+    before = len(compiled())
+    everything(samples.frame(3))
+    assert compiled()[before:] == []
+
+
+def test_data_sets_of_similar_size_share_programs(compiled):
+    rng = np.random.default_rng(4)
+    for seed in range(20):
+        data = samples.frame(seed, groups=int(rng.integers(20, 25)))  # 120 to 144 rows
+        lmm.fit(INTERCEPT, data)
+    counts = Counter(compiled())
+    assert 0 < counts.most_common(1)[0][1] <= 3, counts.most_common(3)
+
+
+def test_two_threads_fit_at_once():
+    seeds = range(6)
+    expected = [everything(samples.frame(seed)) for seed in seeds]
+    results: dict[int, lmm.LMMResults] = {}
+    failures: list[BaseException] = []
+
+    def work(mine):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                results.update({seed: everything(samples.frame(seed)) for seed in mine})
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(seeds[i::2],)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=100)
+    assert failures == []
+    for seed in seeds:
+        np.testing.assert_array_equal(results[seed].params, expected[seed].params)
+        np.testing.assert_array_equal(results[seed].resid, expected[seed].resid)
+
+
+def test_the_callers_precision_is_left_alone():
+    before = jax.config.jax_enable_x64
+    everything(DATA)
+    assert jax.config.jax_enable_x64 == before
+    assert jax.numpy.ones(2).dtype == ("float64" if before else "float32")
