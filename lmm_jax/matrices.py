@@ -12,7 +12,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -155,7 +155,7 @@ def _materialize(
 def _checked(matrix: Any, names: Sequence[str], n: int) -> Any:
     """Model matrix as (n, k) float64, sparse if it was; raise on what is no finite number."""
     if scipy.sparse.issparse(matrix):
-        sparse = scipy.sparse.csc_array(matrix, dtype=np.float64)
+        sparse = scipy.sparse.csc_array(cast(Any, matrix), dtype=np.float64)
         if not np.isfinite(sparse.data).all():
             column = int(np.argmax([not np.isfinite(c.data).all() for c in sparse.T]))
             _check_finite(names[column], np.isfinite(sparse[:, [column]].toarray().ravel()))

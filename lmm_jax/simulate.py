@@ -57,11 +57,6 @@ def simulate(
     DataError
         Parameters that do not fit the design, or that are no covariance.
 
-    Notes
-    -----
-    A row of prior weight zero has no residual variance to draw from. It gets
-    its mean and random effects alone: a fit to the draws ignores it.
-
     Examples
     --------
     >>> import lmm_jax as lmm
@@ -133,12 +128,8 @@ def covariance_factor(covariance: np.ndarray) -> np.ndarray:
 
 def _noise(design: Design, scale: float, n: int, rng: np.random.Generator) -> np.ndarray:
     """Draws of the residuals, (rows, n)."""
-    draws = rng.standard_normal((design.nobs, n))
-    if design.weights is None:
-        return np.sqrt(scale) * draws
-    w = design.weights
-    sd = np.sqrt(np.where(w > 0, scale / np.where(w > 0, w, 1.0), 0.0))
-    return sd[:, None] * draws
+    w = np.ones(design.nobs) if design.weights is None else design.weights
+    return np.sqrt(scale / w)[:, None] * rng.standard_normal((design.nobs, n))
 
 
 def _design_of(model: LMMResults | Params, design: Design | LMMResults | None) -> Design:

@@ -14,18 +14,22 @@ PACKAGE = Path(__file__).parents[1] / "lmm_jax"
 
 # A module imports from its own floor and the floors below it. "x.*" is a package and its modules.
 FLOORS = (
-    ("errors", "linalg", "covariance", "params", "datasets"),
+    ("errors", "linalg", "covariance", "params", "penalties", "woodbury", "datasets"),
     ("layouts.*", "formula", "matrices", "terms", "checks", "frames", "design"),
-    ("likelihood", "optimize"),
-    ("estimates", "results", "summary", "predict", "inference.*", "simulate", "plots"),
-    ("fit", "many", "bootstrap", "regularized"),
+    ("likelihood", "newton", "starts", "optimize", "constrained"),
+    (
+        *("estimates", "settings", "results", "tidy", "summary", "predict", "inference.*"),
+        *("simulate", "plots"),
+    ),
+    ("run", "fit", "many", "bootstrap", "regularized"),
     ("__init__", "__main__"),
 )
 
 # Modules that read data frames or formulas, and those that show results as frames.
 FRAMES = {
     *("formula", "matrices", "terms", "checks", "frames", "design", "datasets"),
-    *("results", "summary", "predict", "fit", "__main__"),
+    *("results", "tidy", "summary", "predict", "inference.contrasts", "simulate"),
+    *("run", "fit", "regularized", "__main__"),
 }
 NO_JAX = {"formula", "matrices", "terms", "frames", "checks"}
 

@@ -1,0 +1,125 @@
+"""The printed summary: the numbers are in it, in text, HTML and LaTeX."""
+
+import html
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import samples
+
+import lmm_jax as lmm
+from lmm_jax.summary import escape_latex, number, p_value
+
+MODELS = {
+    "one slope": dict(formula="y ~ x * f + (x | g)"),
+    "normal": dict(formula="y ~ x + (1 | g)", df_method="normal"),
+    "components": dict(formula="y ~ x", groups="g", vc_formula={"s_%": "0 + C(s)"}),
+    "ML, nested": dict(formula="y ~ x + (1 | g/s)", reml=False),
+}
+
+
+def fit(name="one slope"):
+    return lmm.fit(data=samples.frame(), **MODELS[name])
+
+
+def numbers(result):
+    """What every spelling of the summary must hold."""
+    interval = result.conf_int().loc[list(result.fixed_names)]
+    values = [*result.fe_params, *result.bse_fe, *interval.to_numpy().ravel()]
+    values += [result.scale, result.sigma, *result.vcomp, *np.diag(result.cov_re)]
+    out = [number(v) for v in values]
+    out += [f"{v:.3f}" for v in result.tvalues] + [p_value(v) for v in result.pvalues]
+    out += [f"{result.llf:.4f}", f"{result.aic:.3f}", f"{result.bic:.3f}", str(result.nobs)]
+    variances = result.varcorr[result.varcorr["var2"].isna()]
+    correlations = result.varcorr[result.varcorr["var2"].notna()]
+    out += [number(v) for v in variances["sdcor"]] + [f"{v:.3f}" for v in correlations["sdcor"]]
+    return out
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_spelling_holds_the_numbers(name):
+    result = fit(name)
+    summary = result.summary()
+    spellings = {
+        "text": (str(summary), str),
+        "html": (summary.as_html(), html.escape),
+        "latex": (summary.as_latex(), escape_latex),
+    }
+    for text, escape in spellings.values():
+        for value in [*numbers(result), *result.fixed_names, *result.n_groups.index]:
+            assert escape(value) in text
+    assert summary._repr_html_() == summary.as_html()
+
+
+def test_degrees_of_freedom_or_z():
+    assert f"{fit().df.iloc[0]:.2f}" in str(fit().summary())
+    assert "P>|z|" in str(fit("normal").summary()) and "P>|t|" in str(fit().summary())
+
+
+def test_standard_errors_of_variances():
+    result = fit()
+    text = str(result.summary())
+    for name in ("var(Intercept|g)", "var(x|g)"):
+        assert number(result.bse_re[name]) in text
+    assert number(result.tidy()["std_error"].iloc[-1] * 2 * result.sigma) in text
+
+
+def test_a_wide_table_leaves_the_standard_errors_out():
+    data = samples.frame(groups=40)
+    result = lmm.fit("y ~ x + (1 + x + z + v + o | g)", data)
+    text = str(result.summary(xname_re=["a fairly long name " + c for c in "abcde"]))
+    table = text.split("Random effects")[1].split("Fixed effects")[0]
+    assert "Std. dev." in table and "Std. error" not in table
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_lines_fit_a_terminal(name):
+    assert max(map(len, str(fit(name).summary()).splitlines())) <= 80
+
+
+def test_names_of_the_callers_choice():
+    result = lmm.fit("y ~ x + (x | g)", samples.frame())
+    summary = result.summary(
+        yname="response time", xname_fe=["base", "per day"], xname_re=["level", "trend"],
+        title="A title", alpha=0.1,
+    )  # fmt: skip
+    text = str(summary)
+    assert text.startswith("A title\n")
+    for name in ("response time", "base", "per day", "level", "trend", "5%", "95%"):
+        assert name in text
+    assert number(result.conf_int(0.1).loc["x", "lower"]) in text
+    assert result.formula in text
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "b", "c"], "ab", []])
+@pytest.mark.parametrize("what", ["xname_fe", "xname_re"])
+def test_a_wrong_number_of_names(what, names):
+    result = lmm.fit("y ~ x + (x | g)", samples.frame())
+    with pytest.raises(lmm.DataError, match=f"{what} needs 2 names"):
+        result.summary(**{what: names})
+
+
+def test_latex_is_balanced_and_escaped():
+    text = fit("components").summary(title="50% of A & B_1 {x} $ # ~ ^ \\").as_latex()
+    assert r"50\% of A \& B\_1 \{x\} \$ \#" in text
+    assert r"\textasciitilde{} \textasciicircum{} \textbackslash{}" in text
+    assert r"s\_\%" in text
+    for name in ("table", "tabular"):
+        assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") > 0
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert len(rows) > 8
+
+
+def test_html_is_escaped():
+    page = fit().summary(title="<b>").as_html()
+    assert "&lt;b&gt;" in page and "<b>" not in page
+
+
+def test_notes_on_convergence_and_singularity():
+    data = samples.frame()
+    data["y"] = np.random.default_rng(3).normal(size=60)
+    data["y"] -= data.groupby("g")["y"].transform("mean")
+    singular = lmm.fit("y ~ x + (1 | g)", data)
+    assert singular.singular and "Singular fit" in str(singular.summary())
+    broken = replace(fit(), converged=False, message="it stopped")
+    assert "Not converged: it stopped." in str(broken.summary())
