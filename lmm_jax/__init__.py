@@ -16,6 +16,7 @@ from .layouts.grouped import GroupedLayout
 from .likelihood import get_fe_params, get_scale, hessian, loglike, profile_loglike, score
 from .params import Params, pack, unpack
 from .results import LMMResults
+from .simulate import simulate
 from .woodbury import woodbury_logdet, woodbury_solver
 
 __version__ = "0.1.0"
@@ -42,6 +43,7 @@ __all__ = [
     "penalties",
     "profile_loglike",
     "score",
+    "simulate",
     "unpack",
     "woodbury_logdet",
     "woodbury_solver",

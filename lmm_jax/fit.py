@@ -159,6 +159,8 @@ def fit(
     result = _label(run, model, reml=reml, df_method=df_method)
     if free is not None:
         result = replace(result, free=_free_parameters(model, free))
+    if fe_pen is not None or cov_pen is not None:
+        result = replace(result, penalized=True)
     if not result.converged and maxiter > 0:
         _warn(model, run, result.message)
     return result

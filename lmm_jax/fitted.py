@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -42,7 +41,7 @@ class TermLabel:
         return out
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FittedModel:
     """Estimates of a linear mixed model with their uncertainty, labelled.
 
@@ -62,6 +61,7 @@ class FittedModel:
     n_iter: int
     free: np.ndarray | None = None  # which of params were free; None: all
     hist: pd.DataFrame | None = None  # iterations, with full_output=True
+    penalized: bool = False
 
     # ---- estimates
 
@@ -162,13 +162,13 @@ class FittedModel:
     def _variance_names(self) -> list[str]:
         return [name for label in self.term_labels for name in label.parameter_names()]
 
-    @cached_property
+    @property
     def bse_fe(self) -> pd.Series[float]:
         """Standard errors of the fixed effects."""
         variance = self.scale * np.diagonal(self.estimates.cov_beta)
         return pd.Series(np.sqrt(variance), index=list(self.fixed_names))
 
-    @cached_property
+    @property
     def bse_re(self) -> pd.Series[float]:
         """Standard errors of the variance parameters, from the observed information.
 
@@ -197,7 +197,7 @@ class FittedModel:
         out[p:, p:] = self.estimates.cov_variance[:-1, :-1]
         return pd.DataFrame(out, index=names, columns=names)
 
-    @cached_property
+    @property
     def df(self) -> pd.Series[float]:
         """Degrees of freedom of the t statistics; infinite for ``df_method="normal"``."""
         p = len(self.fixed_names)
@@ -300,6 +300,7 @@ class FittedModel:
         >>> import lmm_jax as lmm
         >>> res = lmm.fit("score ~ Machine + (1 | Worker)", lmm.load_dataset("machines"))
         >>> print(res.wald_test("Machine[T.B] = 0, Machine[T.C] = 0"))
+        F(2, 46) = 87.7982, p = 1.975e-16
         """
         return contrasts.wald_test(self, r_matrix, use_f)
 

@@ -30,7 +30,7 @@ from .predict import (
 __all__ = ["LMMResults", "TermLabel"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class LMMResults(FittedModel):
     """A fitted linear mixed model.
 
@@ -66,6 +66,10 @@ class LMMResults(FittedModel):
         return [level_effects(self._effects, design, t) for t in range(len(design.terms))]
 
     @cached_property
+    def _zb(self) -> np.ndarray:
+        return random_part(self._need_design().terms, self._level_effects)
+
+    @property
     def random_effects(self) -> dict[str, pd.DataFrame]:
         """Conditional means of the random effects (BLUPs) given y.
 
@@ -79,19 +83,18 @@ class LMMResults(FittedModel):
         """Conditional covariance of the random effects of every level, at known parameters."""
         return covariance_frames(self._need_design(), self._effects, self.scale)
 
-    @cached_property
+    @property
     def resid(self) -> pd.Series[float]:
         """``y`` less fitted values."""
         design = self._need_design()
-        zb = random_part(design.terms, self._level_effects)
-        return pd.Series(residuals(design, self.estimates, zb), index=design.index, name="resid")
+        values = residuals(design, self.estimates, self._zb)
+        return pd.Series(values, index=design.index, name="resid")
 
-    @cached_property
+    @property
     def fittedvalues(self) -> pd.Series[float]:
         """``X beta + Z b + offset`` with the BLUPs."""
         design = self._need_design()
-        zb = random_part(design.terms, self._level_effects)
-        return pd.Series(self._population() + zb, index=design.index, name="fitted")
+        return pd.Series(self._population() + self._zb, index=design.index, name="fitted")
 
     def _population(self) -> np.ndarray:
         design = self._need_design()

@@ -61,10 +61,9 @@ class Table:
 
     def latex(self) -> str:
         """A tabular with booktabs rules."""
-        lines = [" & ".join(escape_latex(cell.strip()) for cell in row) + r" \\" for row in self.rows]
+        lines = [_latex_row(row) for row in self.rows]
         if self.header:
-            head = " & ".join(escape_latex(cell) for cell in self.header) + r" \\"
-            lines = [head, r"\midrule", *lines]
+            lines = [_latex_row(self.header), r"\midrule", *lines]
         align = "l" + "r" * (len(self.rows[0]) - 1)
         caption = [rf"\caption*{{{escape_latex(self.caption)}}}"] if self.caption else []
         begin = [*caption, rf"\begin{{tabular}}{{{align}}}", r"\toprule"]
@@ -109,6 +108,10 @@ class Summary:
 def escape_latex(text: str) -> str:
     """Text with LaTeX's special characters as themselves."""
     return "".join(_LATEX.get(c, c) for c in text)
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(escape_latex(cell.strip()) for cell in cells) + r" \\"
 
 
 def summarize(

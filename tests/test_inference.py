@@ -3,7 +3,7 @@
 Also predictions for rows with missing values and with categories that the fit has not seen.
 """
 
-import warnings
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -13,6 +13,7 @@ import reference
 import samples
 from helpers import Term, assert_close, random_design
 from scipy import optimize, stats
+from test_reference import fit
 
 import lmm_jax as lmm
 from lmm_jax.inference.contrasts import f_denominator, joint_test
@@ -52,14 +53,7 @@ CASES = reference.names(
 @pytest.mark.parametrize("name", CASES)
 def test_f_tests_of_lmertest(name):
     case = reference.load(name)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        result = lmm.fit(
-            reference.formula(case),
-            reference.frame(case),
-            weights=case["model"]["weights"],
-            reml=case["model"]["REML"],
-        )
+    result = fit(name)
     for table in case["anova_satterthwaite"].values():
         for i, term in enumerate(table["term"]):
             L = np.array(table["L"][term], dtype=float).reshape(-1, case["p"])
@@ -178,11 +172,8 @@ def dense_profile(result, t, j, ratio):
     n_free = sum(k * (k + 1) // 2 for k in sizes) - 1
     if n_free == 0:
         return -0.5 * criterion([])
-    ends = [
-        optimize.minimize(criterion, np.full(n_free, start), method="BFGS", options={"gtol": 1e-6})
-        for start in (0.4, 1.0)
-    ]
-    return -0.5 * min(end.fun for end in ends)
+    start = np.full(n_free, 0.5)
+    return -0.5 * optimize.minimize(criterion, start, method="BFGS", options={"gtol": 1e-5}).fun
 
 
 DENSE = {
@@ -258,6 +249,12 @@ def test_profile_does_not_depend_on_units():
 def test_profile_refuses(arguments, message):
     with pytest.raises(lmm.DataError, match=message):
         sample_fit().profile_re(*arguments)
+
+
+def test_profile_of_a_constrained_fit_is_refused():
+    result = replace(sample_fit(), free=np.ones(3, dtype=bool))
+    with pytest.raises(lmm.DataError, match="free"):
+        result.profile_re("x", "re")
 
 
 # ------------------------------------------------------------ reading hypotheses
@@ -491,7 +488,9 @@ def test_an_unseen_category_inside_a_component(new_levels):
 def test_an_unseen_category_is_refused_by_name():
     result = lmm.fit("y ~ x", samples.frame(), **VC)
     with pytest.raises(lmm.DataError, match="zz"):
-        result.predict(NEW, conditional=True)
+        result.predict(NEW.iloc[:2], conditional=True)
+    with pytest.raises(lmm.DataError, match="'new'"):
+        result.predict(NEW.iloc[[0, 2]], conditional=True)
     fixed = lmm.fit("y ~ f + (1 | g)", samples.frame())
     rows = {"f": ["a", "zz"], "g": ["g1", "g1"]}
     with pytest.raises(lmm.DataError, match="zz"):  # no policy can help a fixed effect

@@ -18,7 +18,8 @@ FLOORS = (
     ("layouts.*", "formula", "matrices", "terms", "checks", "frames", "design"),
     ("likelihood", "newton", "starts", "optimize", "constrained"),
     (
-        *("estimates", "settings", "results", "tidy", "summary", "predict", "inference.*"),
+        *("estimates", "settings", "results", "fitted", "tidy", "summary", "predict"),
+        "inference.*",
         *("simulate", "plots"),
     ),
     ("run", "fit", "many", "bootstrap", "regularized"),
@@ -28,7 +29,8 @@ FLOORS = (
 # Modules that read data frames or formulas, and those that show results as frames.
 FRAMES = {
     *("formula", "matrices", "terms", "checks", "frames", "design", "datasets"),
-    *("results", "tidy", "summary", "predict", "inference.contrasts", "simulate"),
+    *("results", "tidy", "summary", "predict", "simulate", "fitted"),
+    *("inference.contrasts", "inference.hypotheses"),
     *("run", "fit", "regularized", "__main__"),
 }
 NO_JAX = {"formula", "matrices", "terms", "frames", "checks"}

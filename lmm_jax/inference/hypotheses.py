@@ -13,6 +13,9 @@ from formulaic.utils.constraints import LinearConstraints
 
 from ..errors import DataError
 
+# Formulaic's reader takes 1e-3 for a name and a subtraction.
+_EXPONENT = re.compile(r"(?<![\w.])(\d+\.?\d*|\.\d+)[eE][+-]?\d+(?![\w.])")
+
 
 class Restriction(NamedTuple):
     """A linear hypothesis ``R params = q``."""
@@ -87,8 +90,9 @@ def _parse(text: str, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     longest = sorted(names, key=len, reverse=True)
     known = "|".join(f"`{re.escape(n)}`|(?<![\\w.`]){re.escape(n)}(?![\\w.`])" for n in longest)
     plain = re.sub(known, lambda found: place[found[0].strip("`")], text) if names else text
+    plain = _EXPONENT.sub(lambda found: np.format_float_positional(float(found[0])), plain)
     equations = []
-    for part in plain.split(","):
+    for part in plain.split(",") if plain.strip() else ("=",):
         sides = part.split("=")
         if len(sides) == 1:
             equations.append(part)

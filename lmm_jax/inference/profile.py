@@ -52,6 +52,8 @@ def profile_re(
     dist_high: float,
 ) -> np.ndarray:
     """Profile of one variance; see :meth:`lmm_jax.LMMResults.profile_re`."""
+    if results.free is not None or results.penalized:
+        raise DataError("profile_re needs a fit without penalties in which every parameter was free")
     t, j = _locate(results, re_ix, vtype)
     variance, scale = float(results.estimates.covariances[t][j, j]), results.scale
     ratios = profile_grid(variance, scale, num_low, dist_low, num_high, dist_high)
