@@ -17,8 +17,15 @@ _DEPENDENT_TOL = 1e-7
 _SAFE_PIVOT = 1e-8
 
 
+def check_numeric(values: np.ndarray, what: str) -> None:
+    """Real numbers or objects that may turn out to be numbers."""
+    if values.dtype.kind not in "fiubO":
+        raise DataError(f"{what} has the type {values.dtype}: real numbers are needed")
+
+
 def finite_vector(values: Any, what: str) -> np.ndarray:
     """float64 vector of finite numbers."""
+    check_numeric(np.asarray(values), what)
     try:
         out = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -32,7 +39,7 @@ def finite_vector(values: Any, what: str) -> np.ndarray:
 def check_shapes(
     y: np.ndarray, X: np.ndarray, terms: Sequence[RandomTerm], weights: np.ndarray | None
 ) -> None:
-    """Finite numbers, positive weights, more rows than fixed effects."""
+    """Finite numbers, positive weights."""
     finite_vector(y, "the response")
     finite_vector(X.ravel(), "the fixed-effects design")
     for term in terms:
@@ -40,9 +47,13 @@ def check_shapes(
     if weights is not None and (weights <= 0).any():
         row = int(np.flatnonzero(weights <= 0)[0])
         raise DataError(f"weights must be positive; row {row} has {weights[row]:g}: drop that row")
-    if X.shape[1] >= y.size:
+
+
+def check_rank(n: int, p: int) -> None:
+    """More rows than fixed effects."""
+    if p >= n:
         raise DataError(
-            f"{y.size} rows cannot determine {X.shape[1]} fixed effects and a variance: "
+            f"{n} rows cannot determine {p} fixed effects and a variance: "
             "use more rows or fewer terms"
         )
 
@@ -79,6 +90,8 @@ def independent_columns(X: np.ndarray, names: Sequence[str]) -> tuple[int, ...]:
 
     As in R, the first of a set of dependent columns stays.
     """
+    largest = np.abs(X).max(axis=0, initial=0.0)
+    X = X / np.where(largest > 0, largest, 1.0)  # squares stay in the range of floats
     kept = list(range(X.shape[1]))
     dropped: list[int] = []
     while kept and not _full_rank(X[:, kept] if dropped else X):

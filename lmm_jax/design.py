@@ -6,8 +6,9 @@ all that is needed to build the same columns from new data. Bad input ends here.
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +20,8 @@ from . import formula as fml
 from . import matrices as mat
 from .checks import (
     check_levels,
+    check_numeric,
+    check_rank,
     check_response,
     check_shapes,
     finite_vector,
@@ -51,6 +54,7 @@ class FixedSource:
     spec: Any  # formulaic.ModelSpec of X
     kept: tuple[int, ...]  # columns of the spec that are in X
     offsets: tuple[str, ...]
+    offset_array: bool  # an array was given: new rows need one too
     context: Mapping[str, Any]
     formula: str
 
@@ -166,8 +170,8 @@ def design(
     groups : str or array of length n, optional
         Grouping factor in statsmodels' spelling; not together with bars.
     re_formula : str, optional
-        Columns with correlated random coefficients; an intercept if not given,
-        ``"0"`` for none.
+        Columns with correlated random coefficients, ``"0"`` for none. Not given:
+        an intercept, or none if there is a ``vc_formula``.
     vc_formula : mapping of str to str, optional
         Variance components: name to the formula of its columns within a group.
     weights : str or array of length n, optional
@@ -202,6 +206,11 @@ def design(
     >>> d.exog.shape, d.n_groups
     ((180, 2), 18)
     """
+    if not isinstance(formula, str):
+        raise FormulaError(f"the formula is a {type(formula).__name__}: pass a string or a Design")
+    if vc_formula is not None and not isinstance(vc_formula, Mapping):
+        raise FormulaError("vc_formula maps names to formulas: pass a dictionary", formula)
+    groups = _column_of(groups, data)
     parsed = fml.parse(formula)
     _check_spelling(parsed, groups, re_formula, vc_formula)
     expressions = _expressions(parsed, groups, re_formula, vc_formula, weights, offset)
@@ -214,9 +223,14 @@ def design(
     matrix = mat.build(parsed.fixed, frame, context=known)
     offsets = (*parsed.offsets, *([offset] if isinstance(offset, str) else []))
     source = FixedSource(
-        response=parsed.response, spec=matrix.spec, kept=(), offsets=offsets, context=known,
+        response=parsed.response,
+        spec=matrix.spec,
+        kept=(),
+        offsets=offsets,
+        offset_array=offset is not None and not isinstance(offset, str),
+        context=known,
         formula=formula,
-    )  # fmt: skip
+    )
     if parsed.bars:
         terms = bar_terms(parsed.bars, frame, known)
         group, n_groups = _outer_group(terms)
@@ -281,12 +295,18 @@ def design_from_arrays(
     >>> d.nobs, d.n_groups
     (4, 2)
     """
-    y = pd.Series(endog)
+    y = _response(endog)
     n = len(y)
+    for name, other in {"exog": exog, "exog_re": exog_re}.items():
+        indexed = isinstance(endog, pd.Series) and isinstance(other, pd.DataFrame | pd.Series)
+        if indexed and not other.index.equals(endog.index):
+            raise DataError(f"{name} has another index than endog: align them, or pass arrays")
     X, names = _matrix(exog, n, "exog", "x")
     Z, z_names = _matrix(np.ones((n, 1)) if exog_re is None else exog_re, n, "exog_re", "z")
     if exog_re is None:
         z_names = ("Intercept",)
+    if exog_re is not None and not Z.shape[1] and not exog_vc:
+        raise DataError("exog_re has no columns: the model has no random effects")
     table = pd.DataFrame({"y": y.to_numpy()}, index=y.index)
     table = table.join(pd.DataFrame(X, index=y.index).add_prefix("x"))
     table = table.join(pd.DataFrame(Z, index=y.index).add_prefix("z"))
@@ -316,11 +336,23 @@ def design_from_arrays(
     )
 
 
+def _response(endog: Any) -> pd.Series[Any]:
+    """One column of numbers with an index."""
+    if isinstance(endog, pd.DataFrame) and endog.shape[1] == 1:
+        endog = endog.iloc[:, 0]
+    if np.ndim(endog) != 1:
+        raise DataError(f"endog has the shape {np.shape(endog)}: one dimension is needed")
+    values = pd.Series(endog)
+    check_numeric(values.to_numpy(), "endog")
+    return values
+
+
 def _matrix(values: Any, n: int, what: str, prefix: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """Two-dimensional float64 array and column names."""
     if isinstance(values, pd.Series):
         values = values.to_frame()
     names = [str(c) for c in values.columns] if isinstance(values, pd.DataFrame) else None
+    check_numeric(np.asarray(values), what)
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -358,8 +390,16 @@ def _expressions(
     return out + [_quoted(name) for name in (groups, *named) if isinstance(name, str)]
 
 
+def _column_of(groups: Any, data: Any) -> Any:
+    """Name of the column that a series of groups is, so that new rows can be looked up."""
+    if not isinstance(groups, pd.Series) or not isinstance(data, pd.DataFrame):
+        return groups
+    known = groups.name in data.columns and isinstance(groups.name, str)
+    return groups.name if known and data[groups.name].equals(groups) else groups
+
+
 def _quoted(name: str) -> str:
-    return name if name.isidentifier() else f"`{name}`"
+    return name if name.isidentifier() and not keyword.iskeyword(name) else f"`{name}`"
 
 
 def _group_terms(
@@ -376,13 +416,17 @@ def _group_terms(
     group = (_quoted(groups),) if by_name else ()
     name = groups if by_name else "groups"
     terms: list[RandomTerm] = []
-    matrix = mat.build(fml.parse_rhs(re_formula or "1"), frame, context=context)
+    if re_formula is None:  # components alone bring no random intercept
+        re_formula = "0" if vc_formula else "1"
+    matrix = mat.build(fml.parse_rhs(re_formula), frame, context=context)
     if matrix.names:
         source = TermSource(spec=matrix.spec, columns=tuple(range(len(matrix.names))), group=group)
         terms.append(coefficient_term(matrix.values, matrix.names, codes, levels, name, source))
     for component in sorted(vc_formula or {}):
         rhs = fml.parse_rhs(vc_formula[component])  # type: ignore[index]
         part = mat.build(rhs, frame, context=context, sparse=True)
+        if not part.names:
+            raise FormulaError(f"the component {component!r} of vc_formula has no columns", rhs)
         source = TermSource(spec=part.spec, columns=tuple(range(len(part.names))), group=group)
         terms.append(component_term(component, part.values, part.names, codes, levels, source))
     if not terms:
@@ -452,12 +496,10 @@ def _assemble(
     group, n_groups = independent_groups(terms, group, n_groups)
     kept = independent_columns(X, names)
     X = X if len(kept) == X.shape[1] else np.ascontiguousarray(X[:, list(kept)])
+    check_rank(y.size, X.shape[1])
     check_response(y if offset is None else y - offset, X, endog_name)
     if source is not None:
-        source = FixedSource(
-            response=source.response, spec=source.spec, kept=kept, offsets=source.offsets,
-            context=source.context, formula=source.formula,
-        )  # fmt: skip
+        source = replace(source, kept=kept)
     return Design(
         endog=y,
         exog=X,

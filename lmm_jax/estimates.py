@@ -20,6 +20,8 @@ from .newton import Solution
 # less than its square); below the second the fit counts as singular, as in lme4.
 _ZERO_PIVOT = 1e-5
 _SINGULAR_TOL = 1e-4
+# Deviance per squared relative change of theta below which the data say nothing.
+_FLAT_CURVATURE = 1e-6
 
 
 class Estimates(NamedTuple):
@@ -43,6 +45,7 @@ class Estimates(NamedTuple):
     y_scale: float
 
 
+@np.errstate(over="ignore", invalid="ignore")  # variances may leave the range of floats
 def estimate(
     solution: Solution | ConstrainedSolution,
     layout: GroupedLayout,
@@ -77,7 +80,7 @@ def estimate(
     y_scale, inner_beta = float(layout.y_scale), np.asarray(beta)
     beta_map, shift = np.asarray(layout.beta_map), np.asarray(layout.beta_shift)
     nu = float(layout.n_obs) - (inner_beta.size if reml else 0)
-    scale = float(rss) * y_scale**2 / nu
+    scale = float(np.float64(rss) * np.square(np.float64(y_scale)) / nu)
     low = np.asarray(layout.beta_origin) + y_scale * (beta_map @ inner_beta)
     joint = joint_covariance(cov_theta, np.asarray(jet.dlog_rss), nu)
     J = covariance_jacobian(inner, whiteners, scale)
@@ -124,6 +127,19 @@ def _with_held(estimates: Estimates, held: np.ndarray) -> Estimates:
         cov_beta=matrix(estimates.cov_beta),
         dcov_beta=matrix(estimates.dcov_beta),
     )
+
+
+def is_flat(solution: Solution | ConstrainedSolution) -> bool:
+    """Whether some direction of theta leaves the criterion unchanged to second order.
+
+    Curvature per relative change of theta, so that large variance ratios, where
+    the criterion bends slowly in theta itself, do not count as flat.
+    """
+    if isinstance(solution, ConstrainedSolution):
+        return False
+    size = 1.0 + np.abs(np.asarray(solution.theta))
+    hessian = np.asarray(solution.jet.hessian) * size[:, None] * size[None, :]
+    return bool(np.abs(np.linalg.eigvalsh(hessian)).min() < _FLAT_CURVATURE)
 
 
 def factor_matrices(theta: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:

@@ -13,8 +13,8 @@ import numpy as np
 from .constrained import Problem, free_flags
 from .design import Design, design
 from .errors import ConvergenceWarning, DataError
-from .estimates import estimate
-from .newton import CONVERGED, DECREMENT_TOL, MESSAGES
+from .estimates import estimate, is_flat
+from .newton import CONVERGED, DECREMENT_TOL, FLAT, MESSAGES
 from .params import Params
 from .results import LMMResults, TermLabel
 from .run import Run, Task, run_methods
@@ -51,6 +51,7 @@ def fit(
     missing: str = "drop",
     subset: Any = None,
     df_method: str = "satterthwaite",
+    context: Mapping[str, Any] | None = None,
 ) -> LMMResults:
     """Fit a linear mixed model ``y = X beta + Z b + e``.
 
@@ -63,7 +64,8 @@ def fit(
     groups : str or array of length n, optional
         Grouping factor in statsmodels' spelling; not together with bars.
     re_formula : str, optional
-        Columns with correlated random coefficients; an intercept if not given.
+        Columns with correlated random coefficients. Not given: an intercept, or
+        none if there is a ``vc_formula``.
     vc_formula : mapping of str to str, optional
         Variance components within the groups, name to formula.
     weights : str or array of length n, optional
@@ -99,6 +101,9 @@ def fit(
         Rows to use: a mask, index labels, or an expression for ``DataFrame.query``.
     df_method : {"satterthwaite", "normal"}
         Degrees of freedom of the tests of fixed effects; "normal" gives z tests.
+    context : mapping, optional
+        Functions and variables for the formula; by default the functions that
+        the caller can see.
 
     Returns
     -------
@@ -139,6 +144,7 @@ def fit(
             offset=offset,
             missing=missing,
             subset=subset,
+            context=context,
         )
     methods = method_names(method)
     start = read_params(start_params, model, "start_params")
@@ -208,8 +214,11 @@ def _label(run: Run, model: Design, *, reml: bool, df_method: str) -> LMMResults
         for term in model.terms
     )
     status = int(run.solution.status)
+    estimates = estimate(run.solution, model.layout, reml=reml, held=model.held)
+    if status == CONVERGED and not estimates.singular and is_flat(run.solution):
+        status = FLAT
     return LMMResults(
-        estimates=estimate(run.solution, model.layout, reml=reml, held=model.held),
+        estimates=estimates,
         fixed_names=model.exog_names,
         term_labels=labels,
         endog_name=model.endog_name,
@@ -227,11 +236,25 @@ def _label(run: Run, model: Design, *, reml: bool, df_method: str) -> LMMResults
 
 def _check_residual(model: Design) -> None:
     """Refuse a response that the fixed effects or the groups explain exactly."""
-    y = model.endog
-    size = float(np.sqrt(np.sum((y - y.mean()) ** 2)))
-    if float(model.layout.y_scale) <= 1e-12 * size:
+    layout = model.layout
+    y = model.endog if model.offset is None else model.endog - model.offset
+    weights = np.ones(y.size) if model.weights is None else model.weights
+    largest = float(np.abs(y).max())
+    unit = y / largest  # squares stay in the range of floats
+    centred = unit - np.average(unit, weights=weights)
+    rounding = 2.0 * np.finfo(float).eps * np.sqrt(np.sum(weights))
+    floor = largest * max(1e-12 * np.sqrt(np.sum(weights * centred**2)), rounding)
+    if float(layout.y_scale) <= floor:
         raise DataError(
             f"the fixed effects explain {model.endog_name!r} exactly: no variance is left"
+        )
+    p = layout.beta_origin.size
+    ranks = sum(int(np.any(np.asarray(b.T) != 0, axis=1).sum()) for b in layout.buckets)
+    within = float(layout.y_scale) * float(np.sqrt(layout.S0[p, p]))
+    if model.nobs - ranks - p > 0 and within <= floor:
+        raise DataError(
+            f"fixed effects and groups explain {model.endog_name!r} exactly: the residual "
+            "variance is zero"
         )
 
 

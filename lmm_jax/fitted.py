@@ -230,7 +230,7 @@ class FittedModel:
         alpha : float
             One less the coverage.
         """
-        if not 0 < alpha < 1:
+        if not isinstance(alpha, float | int) or not 0 < alpha < 1:
             raise DataError(f"alpha={alpha!r}: a number between 0 and 1 is needed")
         quantile = np.concatenate(
             [

@@ -37,11 +37,9 @@ def as_pandas(data: Any, expressions: Sequence[str]) -> pd.DataFrame:
     for name in frame.columns:
         if name in wanted:
             series = frame[name]
-            labels = isinstance(series.dtype, (nw.Categorical, nw.Enum))
             values = pd.Series(series.to_list())
-            if labels:
-                order = series.cat.get_categories().to_list()
-                values = values.astype(pd.CategoricalDtype(order))
+            if isinstance(series.dtype, nw.Enum):  # an order that its user has chosen
+                values = values.astype(pd.CategoricalDtype(list(series.dtype.categories)))
             columns[name] = values
     return pd.DataFrame(columns, index=pd.RangeIndex(len(frame)))
 
@@ -121,6 +119,9 @@ def complete_rows(
         raise DataError("the data has no rows")
     names = list(dict.fromkeys(name for e in expressions for name in fml.variables(e)))
     used = [name for name in names if name in data.columns]
+    for name in used:
+        if list(data.columns).count(name) > 1:
+            raise DataError(f"the data has several columns named `{name}`: rename them")
     full = {name: data[name].isna().to_numpy() for name in used}
     values: dict[str, Any] = {}
     for name, given in arrays.items():
@@ -140,7 +141,9 @@ def complete_rows(
     if not gaps:
         return data, values, keep
     kept = {name: None if v is None else v[keep] for name, v in values.items()}
-    return data.loc[keep], kept, keep
+    rest = data.loc[keep, used]
+    loose = [name for name in used if rest[name].dtype == object]
+    return rest.assign(**{name: rest[name].infer_objects() for name in loose}), kept, keep
 
 
 def _column(values: Any, data: pd.DataFrame, what: str) -> Any:

@@ -7,6 +7,7 @@ labels, values that are not finite.
 from __future__ import annotations
 
 import builtins
+import copy
 import difflib
 import re
 import warnings
@@ -251,6 +252,11 @@ def replay(spec: ModelSpec, data: pd.DataFrame, *, context: Mapping[str, Any] | 
         frame = _columns_of(spec.formula, data, context, str(spec.formula))
     except FormulaError as error:
         raise DataError(error.message) from error
+    # formulaic writes into the state of a spec, also when it fails
+    spec = spec.update(
+        transform_state=copy.deepcopy(spec.transform_state),
+        encoder_state=copy.deepcopy(spec.encoder_state),
+    )
     names = tuple(str(name) for name in spec.column_names)
     return _checked(_materialize(spec, frame, context), names, len(data))
 
@@ -293,6 +299,8 @@ def labels(
     """
     context = {} if context is None else context
     frame = data[_check_names([(expr, True)], data, context, expr)]
+    if (name := expr.strip().strip("`")) in frame.columns:
+        return frame[name]  # a plain column, whatever its name
     env = LayeredMapping(frame, context, _SUPPLIED, TRANSFORMS)
     raw = _quietly(lambda: stateful_eval(expr, env, {}, {}, None))
     values = getattr(raw, "__wrapped__", raw)
@@ -332,10 +340,12 @@ def _check_names(
 
 def _unknown(what: str, name: str, known: Sequence[str], rhs: str) -> FormulaError:
     """Error about a name that nobody defines, with the names that resemble it."""
-    folded = {k.lower(): k for k in known}
+    folded = {k.lower(): k for k in known if k != name}
     near = difflib.get_close_matches(name.lower(), list(folded), 3)
     place = "the data has no" if what == "column" else "there is no"
     hint = f"; did you mean {', '.join(f'`{folded[k]}`' for k in near)}?" if near else ""
+    if what == "column" and name in known:
+        hint = ": the data has that name as a number, columns are named by strings"
     if name == "ns":
         hint = "; formulaic's natural splines are `cr(x, df)`, its B-splines `bs(x, df)`"
     match = re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", rhs)

@@ -19,7 +19,7 @@ from jax import Array, lax
 from .covariance import factor_blocks, stack_theta
 from .linalg import psd_cholesky
 
-RUNNING, CONVERGED, MAXITER, NONFINITE, STALLED = range(5)
+RUNNING, CONVERGED, MAXITER, NONFINITE, STALLED, FLAT = range(6)
 MESSAGES = {
     RUNNING: "the optimizer is still running",
     CONVERGED: "converged: tiny Newton decrement and positive curvature",
@@ -27,6 +27,7 @@ MESSAGES = {
     NONFINITE: "the criterion is not finite at the start values",
     STALLED: "no step lowers the criterion, yet its gradient is not small: "
     "a covariance parameter may not be identified by these data",
+    FLAT: "the criterion is flat in a direction: a covariance parameter is not identified",
 }
 
 # Decrements are in units of the deviance and so do not depend on the units of the data.

@@ -171,7 +171,7 @@ def _new_offset(design: Design, data: pd.DataFrame, offset: Any) -> np.ndarray:
     parts = [mat.evaluate(e, data, context=source.context) for e in source.offsets]
     if offset is not None:
         parts.append(np.asarray(offset, dtype=np.float64))
-    if not parts and design.offset is not None:
+    elif source.offset_array:
         raise DataError("the model was fitted with an offset array: pass offset= for the new rows")
     return np.sum(parts, axis=0) if parts else np.zeros(len(data))
 

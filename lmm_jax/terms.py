@@ -59,7 +59,10 @@ def factor_codes(values: pd.Series[Any]) -> tuple[np.ndarray, pd.Index[Any]]:
     try:
         codes, labels = pd.factorize(values, sort=True)
     except TypeError:  # labels of several types have no order
-        codes, labels = pd.factorize(values)
+        try:
+            codes, labels = pd.factorize(values)
+        except TypeError as error:
+            raise DataError(f"{values.name!r} cannot group the rows: {error}") from error
     return codes.astype(np.int64), pd.Index(labels)
 
 
@@ -238,28 +241,35 @@ def component_matrices(
     if exog_vc is None:
         return []
     if hasattr(exog_vc, "mats"):
-        parts = dict(zip(exog_vc.names, exog_vc.mats, strict=True))
-        named = dict(zip(exog_vc.names, exog_vc.colnames, strict=True))
+        groups = np.unique(labels)  # statsmodels lists the groups in this order
+        parts = {
+            name: mats if isinstance(mats, Mapping) else dict(zip(groups, mats, strict=True))
+            for name, mats in zip(exog_vc.names, exog_vc.mats, strict=True)
+        }
     else:
-        parts, named = dict(exog_vc), {}
+        parts = dict(exog_vc)
     out = []
     for name in sorted(parts):
         part = parts[name]
         if isinstance(part, Mapping):
-            matrix, columns = _stack_groups(name, part, named.get(name), labels)
+            matrix, columns = _stack_groups(name, part, labels)
         else:
+            if np.ndim(part) != 2 and not scipy.sparse.issparse(part):
+                raise DataError(f"exog_vc[{name!r}] has the shape {np.shape(part)}: use (n, K)")
             matrix = scipy.sparse.csr_array(part)
             columns = [str(c) for c in getattr(part, "columns", range(matrix.shape[1]))]
         if matrix.shape[0] != labels.size:
             raise DataError(
                 f"exog_vc[{name!r}] has {matrix.shape[0]} rows but endog has {labels.size}"
             )
+        if matrix.shape[1] == 0:
+            raise DataError(f"exog_vc[{name!r}] has no columns")
         out.append((str(name), matrix, columns))
     return out
 
 
 def _stack_groups(
-    name: str, parts: Mapping[Any, Any], names: Mapping[Any, Any] | None, labels: np.ndarray
+    name: str, parts: Mapping[Any, Any], labels: np.ndarray
 ) -> tuple[scipy.sparse.csr_array, list[str]]:
     """One sparse matrix from the matrices of the groups, columns numbered within groups."""
     rows, columns, values, widest = [], [], [], 0
@@ -268,7 +278,8 @@ def _stack_groups(
     for label, start, count in zip(found, starts, counts, strict=True):
         if label not in parts:
             raise DataError(f"exog_vc[{name!r}] has no matrix for the group {label!r}")
-        block = scipy.sparse.coo_array(np.atleast_2d(np.asarray(parts[label], dtype=np.float64)))
+        dense = np.asarray(parts[label], dtype=np.float64)
+        block = scipy.sparse.coo_array(dense[:, None] if dense.ndim == 1 else dense)
         if block.shape[0] != count:
             raise DataError(
                 f"exog_vc[{name!r}][{label!r}] has {block.shape[0]} rows but the group {count}"
@@ -281,8 +292,7 @@ def _stack_groups(
         (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))),
         shape=(labels.size, widest),
     )
-    first = max(names.values(), key=len) if names else range(widest)
-    return scipy.sparse.csr_array(matrix), [str(c) for c in first]
+    return scipy.sparse.csr_array(matrix), [str(c) for c in range(widest)]
 
 
 def member_columns(matrix: Any) -> tuple[np.ndarray, np.ndarray]:

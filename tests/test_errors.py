@@ -341,10 +341,10 @@ def test_a_number_finds_the_label_it_spells():
         assert_close(values, result.fittedvalues, RTOL, 1)
 
 
-# ------------------------------------------------------------ open: wrong today (xfail, strict)
+# ------------------------------------------------------------ garbage in odd places
 
 # fmt: off
-OPEN_REFUSED: list[Row] = [
+ODD_REFUSED: list[Row] = [
     ("no formula", lambda: fit(None), ValueError, "formula"),
     ("a name twice", lambda: fit(data=pd.concat([DATA, DATA[["x"]]], axis=1)), DataError, "several columns named `x`"),
     ("a number as name", lambda: fit("y ~ `0` + (1 | g)", named(x=0)), ValueError, "^(?!.*did you mean `0`)"),
@@ -366,7 +366,7 @@ OPEN_REFUSED: list[Row] = [
     ("second offset not given", lambda: predict(result=lambda: lmm.fit("y ~ x + offset(z) + (1 | g)", DATA, offset=DATA["o"].to_numpy())), DataError, "pass offset="),
     ("alpha a word", lambda: fitted().conf_int("a"), DataError, "alpha"),
 ]
-OPEN_RIGHT = [
+ODD_RIGHT = [
     ("keyword as response", lambda: fit("`class` ~ x + (1 | g)", named(y="class")), fitted),
     ("keyword as group", lambda: fit("y ~ x + (1 | `class`)", named(g="class")), fitted),
     ("keyword in groups=", lambda: fit("y ~ x", named(g="class"), groups="class"), fitted),
@@ -378,7 +378,7 @@ OPEN_RIGHT = [
     ("rank counted after dropping", lambda: fit("y ~ x + I(2 * x) + I(3 * x) + (1 | g)", DATA[4:8]), lambda: fit(data=DATA[4:8])),
 ]
 # A variance that the data cannot determine: the criterion is flat.
-OPEN_FLAT = [
+FLAT = [
     ("absorbed by fixed effects", "y ~ h + (1 | h)", DATA),
     ("a covariate of zeros", "y ~ x + (0 + z | g)", having(z=0.0)),
     ("a covariate twice", "y ~ x + (0 + z + v | g)", having(v=DATA["z"])),
@@ -386,20 +386,18 @@ OPEN_FLAT = [
 # fmt: on
 
 
-@pytest.mark.xfail(strict=True)
 @pytest.mark.parametrize(
     ("call", "exception", "message"),
-    [r[1:] for r in OPEN_REFUSED],
-    ids=[r[0] for r in OPEN_REFUSED],
+    [r[1:] for r in ODD_REFUSED],
+    ids=[r[0] for r in ODD_REFUSED],
 )
 def test_should_be_refused(call, exception, message):
     with pytest.raises(exception, match=message):
         call()
 
 
-@pytest.mark.xfail(strict=True)
 @pytest.mark.parametrize(
-    ("odd", "plain"), [r[1:] for r in OPEN_RIGHT], ids=[r[0] for r in OPEN_RIGHT]
+    ("odd", "plain"), [r[1:] for r in ODD_RIGHT], ids=[r[0] for r in ODD_RIGHT]
 )
 def test_should_be_read_right(odd, plain):
     with warnings.catch_warnings():
@@ -410,16 +408,12 @@ def test_should_be_read_right(odd, plain):
     assert_close(odd, plain, TOL, max(1, *np.abs(plain)))
 
 
-@pytest.mark.xfail(strict=True)
-@pytest.mark.parametrize(
-    ("formula", "data"), [r[1:] for r in OPEN_FLAT], ids=[r[0] for r in OPEN_FLAT]
-)
+@pytest.mark.parametrize(("formula", "data"), [r[1:] for r in FLAT], ids=[r[0] for r in FLAT])
 def test_a_flat_criterion_should_warn(formula, data):
     with pytest.warns(UserWarning, match=r"identif|determine|rank"):
         fit(formula, data)
 
 
-@pytest.mark.xfail(strict=True)
 def test_a_failed_prediction_should_leave_the_model_alone():
     result = fit()
     with pytest.raises(DataError):

@@ -56,17 +56,11 @@ def test_theta_is_read_only():
         fit().theta[0] = 0
 
 
-OPEN = pytest.mark.xfail(strict=True, reason="what is cached is handed out without a copy")
-
-
 @pytest.mark.parametrize(
     "name",
     [
         *("fe_params", "params", "cov_re", "bse"),
-        *(
-            pytest.param(name, marks=OPEN)
-            for name in ("df", "resid", "fittedvalues", "random_effects")
-        ),
+        *("df", "resid", "fittedvalues", "random_effects"),
     ],
 )
 def test_what_is_handed_out_can_be_overwritten_without_harm(name):
@@ -366,7 +360,6 @@ def test_html_is_balanced_and_escaped():
         assert page.count(f"<{tag}>") == page.count(f"</{tag}>")
 
 
-@pytest.mark.xfail(strict=True, reason="the dataclass decorator replaces __repr__")
 def test_repr_names_the_model():
     assert SLOPE in repr(fit()) and f"{fit().llf:.4f}" in repr(fit())
 

@@ -53,7 +53,7 @@ def profile_re(
 ) -> np.ndarray:
     """Profile of one variance; see :meth:`lmm_jax.LMMResults.profile_re`."""
     if results.free is not None or results.penalized:
-        raise DataError("profile_re needs a fit without penalties in which every parameter was free")
+        raise DataError("profile_re needs a fit in which nothing was penalized or held fixed")
     t, j = _locate(results, re_ix, vtype)
     variance, scale = float(results.estimates.covariances[t][j, j]), results.scale
     ratios = profile_grid(variance, scale, num_low, dist_low, num_high, dist_high)

@@ -87,8 +87,10 @@ class _Frame(NamedTuple):
 
 def _fixed_frame(X: Array, y: Array, weights: Array, present: Array) -> _Frame:
     """Orthonormal columns for X, and for y its OLS residual in units of its norm."""
-    centring, shift = _centring(X, y, present)
     mask = present.astype(y.dtype)
+    units, unit = _powers_of_two(X * mask[:, None]), _powers_of_two((y * mask)[:, None])[0]
+    X, y = X / units[None, :], y / unit
+    centring, shift = _centring(X, y, present)
     y = (y - X @ shift) * mask
     X = (X @ centring) * mask[:, None]
     if X.shape[1] == 0:
@@ -108,8 +110,22 @@ def _fixed_frame(X: Array, y: Array, weights: Array, present: Array) -> _Frame:
         origin = origin + step
     norm = lax.stop_gradient(jnp.sqrt(jnp.sum(y * y * weights)))
     norm = jnp.where(norm > 0, norm, 1.0)
-    beta_map = centring @ orthogonal
-    return _Frame(X, y / norm, beta_map, beta_map @ origin, shift, norm)
+    inner_map = centring @ orthogonal
+    rescale = unit / units
+    return _Frame(
+        X=X,
+        y=y / norm,
+        beta_map=inner_map / units[:, None],
+        beta_origin=rescale * (inner_map @ origin),
+        beta_shift=rescale * shift,
+        y_scale=norm * unit,
+    )
+
+
+def _powers_of_two(columns: Array) -> Array:
+    """Exact units that bring the largest entry of every column near one."""
+    largest = lax.stop_gradient(jnp.max(jnp.abs(columns), axis=0, initial=0.0))
+    return jnp.exp2(jnp.floor(jnp.log2(jnp.where(largest > 0, largest, 1.0))))
 
 
 def _centring(X: Array, y: Array, present: Array) -> tuple[Array, Array]:
@@ -144,7 +160,7 @@ def _whitener(z: Array, weights: Array) -> Array:
     """
     k = z.shape[2]
     rows = lax.stop_gradient(z)
-    total = jnp.maximum(jnp.sum(weights), jnp.finfo(z.dtype).tiny)
+    total = jnp.maximum(jnp.sum((weights > 0).astype(z.dtype)), 1.0)
     gram = jnp.einsum("nsa,nsb,n->ab", rows, rows, weights) / total
     diagonal = jnp.diagonal(gram)
     scale = jnp.where(diagonal > 0, lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1.0)), 1.0)
