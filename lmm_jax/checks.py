@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from .errors import DataError, RankWarning
+from .errors import DataError, RankWarning, warn_user
 from .terms import RandomTerm
 
 # R's tolerance for a column that depends on the ones before it.
@@ -102,11 +101,7 @@ def independent_columns(X: np.ndarray, names: Sequence[str]) -> tuple[int, ...]:
         dropped.append(kept.pop(at))
     if dropped:
         which = ", ".join(names[j] for j in sorted(dropped))
-        warnings.warn(
-            f"the fixed-effects design is rank deficient: dropped {which}",
-            RankWarning,
-            stacklevel=2,
-        )
+        warn_user(f"the fixed-effects design is rank deficient: dropped {which}", RankWarning)
     return tuple(kept)
 
 

@@ -2,6 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+from types import FrameType
+
+
+def warn_user(message: str, category: type[Warning]) -> None:
+    """Warn at the line of the caller outside this package."""
+    package = __name__.split(".")[0]
+    level = 1
+    frame: FrameType | None = sys._getframe(0)
+    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] == package:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
+
 
 class FormulaError(ValueError):
     """A formula that cannot be read, or that asks for something the data does not have.

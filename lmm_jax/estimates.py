@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from .constrained import ConstrainedSolution
@@ -102,7 +103,11 @@ def estimate(
         beta_layout=inner_beta,
         y_scale=y_scale,
     )
-    return out if held is None else _with_held(out, held)
+    out = out if held is None else _with_held(out, held)
+    for leaf in jax.tree.leaves(out):
+        if isinstance(leaf, np.ndarray):
+            leaf.flags.writeable = False
+    return out
 
 
 def _with_held(estimates: Estimates, held: np.ndarray) -> Estimates:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 
 from .constrained import Problem, free_flags
 from .design import Design, design
-from .errors import ConvergenceWarning, DataError
+from .errors import ConvergenceWarning, DataError, warn_user
 from .estimates import estimate, is_flat
 from .newton import CONVERGED, DECREMENT_TOL, FLAT, MESSAGES
 from .params import Params
@@ -146,6 +145,10 @@ def fit(
             subset=subset,
             context=context,
         )
+    if not isinstance(reml, bool | np.bool_):
+        raise DataError(f"reml={reml!r}: pass True for REML or False for ML")
+    if isinstance(maxiter, bool) or not isinstance(maxiter, int | np.integer) or maxiter < 0:
+        raise DataError(f"maxiter={maxiter!r}: a whole number of at least 0 is needed")
     methods = method_names(method)
     start = read_params(start_params, model, "start_params")
     free = read_params(free, model, "free")
@@ -156,8 +159,8 @@ def fit(
             design=model,
             problem=_problem(model, free, start, fe_pen, cov_pen),
             start=start,
-            reml=reml,
-            maxiter=maxiter,
+            reml=bool(reml),
+            maxiter=int(maxiter),
             gtol=gtol,
             full_output=full_output,
         )
@@ -263,10 +266,9 @@ def _warn(model: Design, run: Run, message: str) -> None:
     gradient = np.abs(np.nan_to_num(np.asarray(run.solution.jet.gradient), nan=np.inf))
     worst = int(np.argmax(gradient))
     owner = np.repeat(np.arange(len(model.terms)), [k * (k + 1) // 2 for k in model.sizes])[worst]
-    warnings.warn(
+    warn_user(
         f"{message} (largest gradient in the term ({model.terms[owner].label}), Newton decrement "
         f"{float(run.solution.decrement):.2g}). Try fewer random coefficients in that term, "
         "uncorrelated ones (||), or a larger maxiter",
         ConvergenceWarning,
-        stacklevel=3,
     )

@@ -10,7 +10,6 @@ import builtins
 import copy
 import difflib
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
@@ -27,7 +26,7 @@ from formulaic.utils.layered_mapping import LayeredMapping
 from formulaic.utils.stateful_transforms import stateful_eval, stateful_transform
 from pandas.api.types import is_bool_dtype
 
-from .errors import DataError, FormulaError, RankWarning
+from .errors import DataError, FormulaError, RankWarning, warn_user
 from .formula import NAMESPACES, as_formula, names_in
 
 
@@ -228,7 +227,7 @@ def build(
     for expr, (_, state) in spec.encoder_state.items():
         if len(state.get("categories", ())) == 1 and f"{expr}[" not in "".join(spec.column_names):
             message = f"`{expr}` has one level only, {state['categories'][0]!r}: it adds no column"
-            warnings.warn(message, RankWarning, stacklevel=2)
+            warn_user(message, RankWarning)
     names = tuple(str(name) for name in spec.column_names)
     return Matrix(values=_checked(matrix, names, len(data)), names=names, spec=spec)
 

@@ -10,7 +10,6 @@ GLS estimate: after one look at the layout nothing depends on the number of rows
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,7 +22,7 @@ from scipy.linalg import solve_triangular
 
 from .covariance import factor_blocks
 from .design import Design
-from .errors import ConvergenceWarning, DataError
+from .errors import ConvergenceWarning, DataError, warn_user
 from .estimates import Estimates
 from .fit import fit
 from .layouts.grouped import GroupedLayout, waist
@@ -320,11 +319,10 @@ def fit_regularized(
     results = _solve_rows(unpenalized, rows, ceps=ceps, ptol=ptol, maxit=maxit)
     if not all(result.converged for result in results):
         worst = max(result.kkt for result in results)
-        warnings.warn(
+        warn_user(
             f"{maxit} sweeps leave a relative violation {worst:.2g} of the optimality conditions: "
             "raise maxit, or ptol if the fixed effects are nearly collinear",
             ConvergenceWarning,
-            stacklevel=2,
         )
     return RegularizedPath(results=tuple(results)) if np.ndim(alpha) == 2 else results[0]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ from .constrained import (
     objective,
 )
 from .design import Design
-from .errors import ConvergenceWarning
+from .errors import ConvergenceWarning, warn_user
 from .likelihood import profile_jet
 from .newton import CONVERGED, Solution
 from .optimize import Trace, minimize, quasi_newton, trace_newton
@@ -28,8 +27,8 @@ from .params import Params
 from .settings import start_point, start_theta
 from .starts import start_values
 
-_minimize = jax.jit(minimize, static_argnames=("reml", "maxiter"))
-_minimize_constrained = jax.jit(minimize_constrained, static_argnames=("reml", "maxiter"))
+_minimize = jax.jit(minimize, static_argnames="reml")
+_minimize_constrained = jax.jit(minimize_constrained, static_argnames="reml")
 
 # Newton steps that finish what a first-order method has begun.
 _POLISH = 8
@@ -62,10 +61,8 @@ def run_methods(task: Task, methods: tuple[str, ...]) -> Run:
         done = int(solution.status) == CONVERGED
         if done or i + 1 == len(methods):
             break
-        warnings.warn(
-            f"method {method!r} did not converge, trying {methods[i + 1]!r}",
-            ConvergenceWarning,
-            stacklevel=4,
+        warn_user(
+            f"method {method!r} did not converge, trying {methods[i + 1]!r}", ConvergenceWarning
         )
     hist = _history(traces) if task.full_output and traces else None
     return Run(jax.device_get(solution), method, hist)

@@ -15,7 +15,7 @@ from .likelihood import profile_waist
 
 # A full grid of start values is evaluated while that costs next to nothing.
 _SMALL_PROBLEM = 1 << 16
-_MAX_RUNS = 3
+_MAX_RUNS = 4
 
 
 def start_values(layout: GroupedLayout, *, reml: bool) -> tuple[Array, Array]:
@@ -28,12 +28,11 @@ def start_values(layout: GroupedLayout, *, reml: bool) -> tuple[Array, Array]:
     """
     if sum(b.c.size for b in layout.buckets) > _SMALL_PROBLEM:
         return moment_theta(layout)[None], jnp.ones(1, bool)
-    axes = _grid_axes(len(layout.sizes))
+    axes = _grid_axes(sum(layout.sizes))
     points = np.array(list(product(*axes)))
-    if len(layout.sizes) > 4:  # too many terms for a grid: all scales together
-        points = np.repeat(_grid_axes(1)[0][:, None], len(layout.sizes), axis=1)
-    grid = jnp.asarray(points, layout.S0.dtype)
-    thetas = jax.vmap(lambda s: _isotropic(s, layout.sizes))(grid)
+    if not axes:  # too many coefficients for a grid: all scales together
+        points = np.repeat(np.geomspace(0.01, 3e3, 9)[:, None], sum(layout.sizes), axis=1)
+    thetas = jax.vmap(lambda s: _diagonal(s, layout.sizes))(jnp.asarray(points, layout.S0.dtype))
 
     def value(theta: Array) -> Array:
         blocks = tuple(L @ L.T for L in factor_blocks(theta, layout.sizes))
@@ -41,17 +40,16 @@ def start_values(layout: GroupedLayout, *, reml: bool) -> tuple[Array, Array]:
 
     values = jax.vmap(value)(thetas)
     values = jnp.where(jnp.isfinite(values), values, jnp.inf)
-    shape = tuple(len(a) for a in axes) if len(layout.sizes) <= 4 else (len(points),)
+    shape = tuple(len(a) for a in axes) if axes else (len(points),)
     ranked = jnp.where(_local_minima(values.reshape(shape)).ravel(), values, jnp.inf)
     order = jnp.argsort(ranked)[:_MAX_RUNS]
     return thetas[order], jnp.isfinite(ranked[order])
 
 
-def _grid_axes(n_terms: int) -> list[np.ndarray]:
-    """Relative standard deviations to look at, one array a term."""
-    count = {1: 9, 2: 7, 3: 5, 4: 4}.get(n_terms, 1)
-    low, high = (0.01, 200.0) if n_terms == 1 else (0.03, 30.0)
-    return [np.geomspace(low, high, count)] * n_terms
+def _grid_axes(n_coefficients: int) -> list[np.ndarray]:
+    """Relative standard deviations to look at, one array a coefficient; none if too many."""
+    count = {1: 9, 2: 9, 3: 6, 4: 4}.get(n_coefficients, 0)
+    return [np.geomspace(0.01, 3e3, count)] * n_coefficients if count else []
 
 
 def _local_minima(values: Array) -> Array:
@@ -66,9 +64,10 @@ def _local_minima(values: Array) -> Array:
     return lowest
 
 
-def _isotropic(scales: Array, sizes: tuple[int, ...]) -> Array:
-    """Theta with ``Lambda = scale * I`` in every term."""
-    return stack_theta([scales[t] * jnp.eye(k, dtype=scales.dtype) for t, k in enumerate(sizes)])
+def _diagonal(scales: Array, sizes: tuple[int, ...]) -> Array:
+    """Theta of diagonal factors, one scale a coefficient."""
+    ends = np.cumsum(sizes)
+    return stack_theta([jnp.diag(scales[e - k : e]) for k, e in zip(sizes, ends, strict=True)])
 
 
 def moment_theta(layout: GroupedLayout) -> Array:

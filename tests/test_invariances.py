@@ -145,7 +145,7 @@ def test_scaled_and_centred_covariate(reml):
 
 # ------------------------------------------------------------ two spellings of one model
 
-VC = {"s": "0 + C(s)"}
+VC = {"groups": "g", "re_formula": "1", "vc_formula": {"s": "0 + C(s)"}}
 SPELLINGS = {
     "|| is a sum": ("y ~ x + (x || g)", "y ~ x + (1 | g) + (0 + x | g)", {}),
     "|| with a factor": (
@@ -154,7 +154,7 @@ SPELLINGS = {
         {},
     ),
     "/ is a sum": ("y ~ x + (1 | g/s)", "y ~ x + (1 | g) + (1 | g:s)", {}),
-    "nested as components": ("y ~ x + (1 | g/s)", "y ~ x", {"groups": "g", "vc_formula": VC}),
+    "nested as components": ("y ~ x + (1 | g/s)", "y ~ x", VC),
     "groups=": (SLOPE, "y ~ x", {"groups": "g", "re_formula": "~x"}),
     "offset()": ("y ~ x + offset(o) + (1 | g)", "y ~ x + (1 | g)", {"offset": "o"}),
     "R's words": ("y ~ 1 + x^1 + (1 + x | factor(g))", SLOPE, {}),

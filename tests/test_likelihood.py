@@ -74,7 +74,7 @@ def grouped_as(g: Any) -> Case:
 def components() -> Case:
     """An intercept, a factor, and a component with two non-zero columns in every row."""
     vc = {"a": "0 + C(s)", "b": "0 + x + z"}
-    design = lmm.design("y ~ x", DATA, groups="g", vc_formula=vc)
+    design = lmm.design("y ~ x", DATA, groups="g", re_formula="1", vc_formula=vc)
     inner = [DATA[["x"]].to_numpy(), DATA[["z"]].to_numpy()]
     terms = [Term(ONE, G), Term(ONE, SUB), *(Term(Z, G) for Z in inner)]
     return Case(design, X, Y, terms, tied=(0, 1, 2, 2))

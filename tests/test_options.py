@@ -329,9 +329,11 @@ def test_nothing_free():
     assert result.aic == pytest.approx(expected + 2, rel=RTOL)
 
 
+@pytest.mark.slow
 def test_a_fixed_component():
     def vc(**options):
-        return lmm.fit("y ~ x", DATA, groups="g", vc_formula={"s": "0 + C(s)"}, **options)
+        model = {"groups": "g", "re_formula": "1", "vc_formula": {"s": "0 + C(s)"}}
+        return lmm.fit("y ~ x", DATA, **model, **options)
 
     mask = lmm.Params.from_components(fe_params=[1, 1], cov_re=[[1]], vcomp=[0])
     given = lmm.Params.from_components(fe_params=[0, 0], cov_re=[[1.0]], vcomp=[0.25])
@@ -363,6 +365,7 @@ def quadratic(results):
     return X.T @ solved[:, :2], X.T @ solved[:, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reml", [True, False])
 def test_a_zero_penalty_changes_nothing(reml):
     """Also one that is a plain function; the likelihood joint in the fixed effects."""
@@ -423,6 +426,7 @@ def test_smooth_l1_comes_close_to_the_exact_lasso():
     assert abs(heavy.fe_params["x"]) < 1e-3
 
 
+@pytest.mark.slow
 def test_fixed_and_random_penalties_together():
     result = fit(fe_pen=L2(weights=1.0), cov_pen=LogDet())
     assert result.converged
@@ -497,6 +501,7 @@ def test_logdet_keeps_a_covariance_off_the_boundary():
     assert ours == pytest.approx(lowest, rel=DENSE_RTOL)
 
 
+@pytest.mark.slow
 def test_penalties_with_a_mask():
     """A penalty over what is free only."""
     result = fit(free=free(cov=np.eye(2)), cov_pen=LogDet())

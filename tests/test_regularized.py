@@ -254,7 +254,9 @@ def test_equals_statsmodels(reml, name):
 def test_issue_8681_random_effects_after_a_regularized_fit():
     """A result with everything that the unpenalized one has (statsmodels: no ``vcomp``)."""
     vc = {"s": "0 + C(s)"}
-    result = fit_regularized("y ~ x", DATA, groups="g", vc_formula=vc, alpha=[0, 40.0], reml=False)
+    result = fit_regularized(
+        "y ~ x", DATA, groups="g", re_formula="1", vc_formula=vc, alpha=[0, 40.0], reml=False
+    )
     assert result.vcomp.index.tolist() == ["s"]
     assert list(result.random_effects) == ["g", "s"]
     assert result.random_effects["g"].shape == (10, 1)
@@ -265,8 +267,8 @@ def test_issue_8681_random_effects_after_a_regularized_fit():
         cov_re=result.cov_re / result.scale, vcomp=result.vcomp / result.scale
     )
     same = lmm.fit(
-        "y ~ 0", DATA, groups="g", vc_formula=vc, offset=offset, start_params=held, maxiter=0,
-        reml=False,
+        "y ~ 0", DATA, groups="g", re_formula="1", vc_formula=vc, offset=offset,
+        start_params=held, maxiter=0, reml=False,
     )  # fmt: skip
     assert_close(result.random_effects["g"], same.random_effects["g"], RTOL, scale=1e-3)
 

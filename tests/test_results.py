@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import numpy as np
 import pandas as pd
-import polars as pl
 import pytest
 import samples
 from helpers import Term, assert_close, dense_blups
@@ -39,7 +38,7 @@ def fit(formula: str = SLOPE, **options: Any) -> lmm.LMMResults:
 
 @cache
 def components() -> lmm.LMMResults:
-    return lmm.fit("y ~ x", DATA, groups="g", vc_formula={"s": "0 + C(s)"})
+    return lmm.fit("y ~ x", DATA, groups="g", re_formula="1", vc_formula={"s": "0 + C(s)"})
 
 
 # ------------------------------------------------------------ a value, not an object that changes
@@ -368,7 +367,7 @@ def test_repr_names_the_model():
 
 
 def test_polars_equals_pandas():
-    frame = pl.from_pandas(DATA)
+    frame = samples.to_polars(DATA)
     result = lmm.fit(SLOPE, frame, weights="w")
     expected = fit(weights="w")
     np.testing.assert_array_equal(result.params, expected.params)

@@ -53,8 +53,9 @@ def compress(
     common scale by fixed linear maps, which the layout keeps. The maps are
     constants to the differentiation: any value of them describes the same model.
     """
-    root = jnp.sqrt(weights)
     present = weights > 0
+    # the inner where keeps the derivative at an absent row at zero instead of 0 / 0
+    root = jnp.where(present, jnp.sqrt(jnp.where(present, weights, 1.0)), 0.0)
     frame = _fixed_frame(X, y, weights, present)
     XY = jnp.concatenate([frame.X, frame.y[:, None]], axis=1) * root[:, None]
     whiteners = tuple(_whitener(z, weights) for z in Z)
@@ -160,19 +161,34 @@ def _whitener(z: Array, weights: Array) -> Array:
     """
     k = z.shape[2]
     rows = lax.stop_gradient(z)
-    total = jnp.maximum(jnp.sum((weights > 0).astype(z.dtype)), 1.0)
+    first, worst = _lower_whitener(rows, weights)
+    if k == 1:
+        return first
+
+    def again(A: Array) -> Array:
+        # nearly dependent columns, a covariate far from zero: cross-products of the columns
+        # as first whitened restore the digits that the squares of the raw ones have lost
+        return A @ _lower_whitener(rows @ A, weights)[0]
+
+    return lax.cond(worst < 1e-2, again, lambda A: A, first)
+
+
+def _lower_whitener(rows: Array, weights: Array) -> tuple[Array, Array]:
+    """Whitener from the cross-products of the columns, and its smallest pivot."""
+    k = rows.shape[2]
+    total = jnp.maximum(jnp.sum((weights > 0).astype(rows.dtype)), 1.0)
     gram = jnp.einsum("nsa,nsb,n->ab", rows, rows, weights) / total
     diagonal = jnp.diagonal(gram)
     scale = jnp.where(diagonal > 0, lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1.0)), 1.0)
     if k == 1:
-        return scale[:, None]
+        return scale[:, None], jnp.ones((), rows.dtype)
     correlation = gram * scale[:, None] * scale[None, :]
     # B' B = correlation with B lower triangular: a Cholesky with rows and columns reversed
     L = jnp.linalg.cholesky(correlation[::-1, ::-1])[::-1, ::-1].T
-    usable = jnp.all(jnp.isfinite(L)) & (jnp.min(jnp.diagonal(L)) > 1e-5)
-    identity = jnp.eye(k, dtype=z.dtype)
-    B = jnp.where(usable, jnp.where(jnp.isfinite(L), L, 0.0), identity)
-    return scale[:, None] * jax.scipy.linalg.solve_triangular(B, identity, lower=True)
+    worst = jnp.min(jnp.where(jnp.isfinite(jnp.diagonal(L)), jnp.diagonal(L), 0.0))
+    identity = jnp.eye(k, dtype=rows.dtype)
+    B = jnp.where(worst > 1e-7, jnp.where(jnp.isfinite(L), L, 0.0), identity)
+    return scale[:, None] * jax.scipy.linalg.solve_triangular(B, identity, lower=True), worst
 
 
 def _weighted_streams(

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from ..covariance import basis, factor_blocks, gather, spread
@@ -170,7 +169,7 @@ def waist_jet(theta: Array, layout: GroupedLayout) -> WaistJet:
     for bucket in layout.buckets:
         Lambda = spread(factor_blocks(theta, layout.sizes), bucket.widths)
         part, terms = _eliminate_bucket(Lambda, bucket)
-        D = _psi_tangents(Lambda, basis(layout.sizes, bucket.widths))
+        D = _psi_tangents(Lambda, _basis(layout, bucket))
         logdet, gram = logdet + part.logdet, gram + part.gram
         dlogdet = dlogdet + jnp.einsum("ab,kab->k", jnp.sum(terms.P, axis=-1), D)
         dgram = dgram - _quadratic_tangents(terms.u, D)
@@ -187,10 +186,15 @@ def _eliminate_bucket(Lambda: Array, bucket: Bucket) -> tuple[Waist, GroupTerms]
     return part, GroupTerms(P=group_product(K, K), u=group_product(K, w))
 
 
-def _psi_tangents(Lambda: Array, E: np.ndarray) -> Array:
+def _psi_tangents(Lambda: Array, E: Array) -> Array:
     """``dPsi / dtheta_k = E_k Lambda' + Lambda E_k'``, (m, q, q)."""
     EL = jnp.einsum("kab,cb->kac", E, Lambda)
     return EL + jnp.swapaxes(EL, 1, 2)
+
+
+def _basis(layout: GroupedLayout, bucket: Bucket) -> Array:
+    """Matrices ``E_k`` of one bucket in the dtype of the layout, (m, q, q)."""
+    return jnp.asarray(basis(layout.sizes, bucket.widths), layout.S0.dtype)
 
 
 def _quadratic_tangents(u: Array, D: Array) -> Array:
@@ -212,7 +216,7 @@ def curvature(theta: Array, W: Array, jet: WaistJet, layout: GroupedLayout) -> C
     hessian = jnp.zeros((theta.size, theta.size), theta.dtype)
     psi = [jnp.zeros((k, k), theta.dtype) for k in layout.sizes]
     for bucket, (P, u) in zip(layout.buckets, jet.groups, strict=True):
-        E = basis(layout.sizes, bucket.widths)
+        E = _basis(layout, bucket)
         D = _psi_tangents(spread(factor_blocks(theta, layout.sizes), bucket.widths), E)
         uW = jnp.einsum("acg,cd->adg", u, W)
         R = group_product(jnp.swapaxes(uW, 0, 1), jnp.swapaxes(u, 0, 1))
