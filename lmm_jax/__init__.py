@@ -15,7 +15,7 @@ from .layouts.compress import compress
 from .layouts.grouped import GroupedLayout
 from .likelihood import get_fe_params, get_scale, hessian, loglike, profile_loglike, score
 from .params import Params, pack, unpack
-from .regularized import RegularizedResults, fit_regularized
+from .regularized import RegularizedPath, RegularizedResults, fit_regularized
 from .results import LMMResults
 from .simulate import simulate
 from .woodbury import woodbury_logdet, woodbury_solver
@@ -31,6 +31,7 @@ __all__ = [
     "LMMResults",
     "Params",
     "RankWarning",
+    "RegularizedPath",
     "RegularizedResults",
     "compress",
     "design",

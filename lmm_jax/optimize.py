@@ -196,11 +196,12 @@ def _lbfgs(
         update, state = solver.update(gradient, state, x, value=value, grad=gradient, value_fn=fun)
         return optax.apply_updates(x, update), state, jnp.max(jnp.abs(gradient))
 
-    state = solver.init(x)
-    for _ in range(maxiter):
-        new, state, size = step(x, state)
-        if not bool(jnp.all(jnp.isfinite(new))) or float(size) < gtol:
-            break
-        x = new
-        record(x)
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes integer types under x64
+        state = solver.init(x)
+        for _ in range(maxiter):
+            new, state, size = step(x, state)
+            if not bool(jnp.all(jnp.isfinite(new))) or float(size) < gtol:
+                break
+            x = new
+            record(x)
     return x

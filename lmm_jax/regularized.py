@@ -354,13 +354,14 @@ def _solve_rows(
     assert design is not None  # fresh from fit
     quadratic = quadratic_form(unpenalized.estimates, design.layout)
     p = rows.shape[1]
+    inward = np.linalg.inv(np.asarray(design.layout.beta_map)) / unpenalized.estimates.y_scale
     at = Descent(np.zeros(p), np.sign(quadratic.centre), np.inf, 0)
     out: dict[int, RegularizedResults] = {}
     for k in np.argsort(-rows.sum(axis=1), kind="stable"):
         at = _solve(quadratic, rows[k], at, ceps=ceps, tol=ptol, maxit=maxit)
         out[int(k)] = RegularizedResults(
             unpenalized=unpenalized,
-            estimates=_penalized_estimates(unpenalized.estimates, quadratic, at, design.layout),
+            estimates=_penalized_estimates(unpenalized.estimates, quadratic, at, inward),
             alpha=rows[k],
             kkt=at.kkt,
             converged=at.kkt <= ptol,
@@ -529,13 +530,15 @@ def _violation(
 
 
 def _penalized_estimates(
-    estimates: Estimates, quadratic: Quadratic, at: Descent, layout: GroupedLayout
+    estimates: Estimates, quadratic: Quadratic, at: Descent, inward: np.ndarray
 ) -> Estimates:
-    """The estimates with other fixed effects, and the covariance of those that are not zero."""
+    """The estimates with other fixed effects, and the covariance of those that are not zero.
+
+    ``inward`` takes steps of the fixed effects to the layout's coordinates.
+    """
     step = at.v / quadratic.unit
     low = estimates.beta_low + step
     zero = (at.sign == 0) & (quadratic.centre + at.v == 0)
-    inner = np.linalg.solve(np.asarray(layout.beta_map), step) / estimates.y_scale
     U = np.linalg.qr(quadratic.A[:, ~zero], mode="r")
     inverse = solve_triangular(U, np.eye(len(U))) / quadratic.unit[~zero, None]
     cov = np.full(estimates.cov_beta.shape, np.nan)
@@ -543,7 +546,7 @@ def _penalized_estimates(
     return estimates._replace(
         beta=np.where(zero, 0.0, estimates.beta_shift + low),
         beta_low=np.where(zero, -estimates.beta_shift, low),
-        beta_layout=estimates.beta_layout + inner,
+        beta_layout=estimates.beta_layout + inward @ step,
         cov_beta=cov,
         dcov_beta=np.full_like(estimates.dcov_beta, np.nan),
         deviance=estimates.deviance + float(np.sum((quadratic.A @ at.v) ** 2)),

@@ -131,14 +131,6 @@ def test_maxiter_zero_gives_the_model_at_its_start():
     assert result.scale == pytest.approx(float(scale), rel=RTOL)
 
 
-@pytest.fixture
-def optax_promotes():
-    """optax's L-BFGS adds its int32 counter to an int64 range under x64."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
-
-
-@pytest.mark.usefixtures("optax_promotes")
 @pytest.mark.parametrize("method", ["newton", "lbfgs", "bfgs", "LIST"])
 def test_methods_share_an_optimum(method):
     method = ["lbfgs", "newton"] if method == "LIST" else method
@@ -175,7 +167,6 @@ def test_a_looser_gtol_takes_fewer_steps():
 # ------------------------------------------------------------ history
 
 
-@pytest.mark.usefixtures("optax_promotes")
 @pytest.mark.parametrize("method", ["newton", "lbfgs", "bfgs"])
 def test_history(method):
     result = fit(method=method, full_output=True)
