@@ -7,10 +7,12 @@
 """
 
 from . import penalties
+from .array_design import design_from_arrays
 from .datasets import load_dataset
-from .design import Design, design, design_from_arrays
+from .design import Design
 from .errors import ConvergenceWarning, DataError, FormulaError, RankWarning
 from .fit import fit
+from .formula_design import design
 from .layouts.compress import compress
 from .layouts.grouped import GroupedLayout
 from .likelihood import get_fe_params, get_scale, hessian, loglike, profile_loglike, score

@@ -35,6 +35,11 @@ def finite_vector(values: Any, what: str) -> np.ndarray:
     return out
 
 
+def optional_vector(values: Any, what: str) -> np.ndarray | None:
+    """:func:`finite_vector`, or None if nothing was given."""
+    return None if values is None else finite_vector(values, what)
+
+
 def check_shapes(
     y: np.ndarray, X: np.ndarray, terms: Sequence[RandomTerm], weights: np.ndarray | None
 ) -> None:

@@ -10,9 +10,10 @@ import jax
 import numpy as np
 
 from .constrained import Problem, free_flags
-from .design import Design, design
+from .design import Design
 from .errors import ConvergenceWarning, DataError, warn_user
 from .estimates import estimate, is_flat
+from .formula_design import design
 from .newton import CONVERGED, DECREMENT_TOL, FLAT, MESSAGES
 from .params import Params
 from .results import LMMResults, TermLabel

@@ -15,7 +15,10 @@ PACKAGE = Path(__file__).parents[1] / "lmm_jax"
 # A module imports from its own floor and the floors below it. "x.*" is a package and its modules.
 FLOORS = (
     ("errors", "linalg", "covariance", "params", "penalties", "woodbury", "datasets"),
-    ("layouts.*", "formula", "matrices", "terms", "checks", "frames", "design"),
+    (
+        *("layouts.*", "formula", "matrices", "terms", "checks", "frames", "design"),
+        *("formula_design", "array_design"),
+    ),
     ("likelihood", "newton", "starts", "optimize", "constrained"),
     (
         *("estimates", "settings", "results", "fitted", "tidy", "summary", "predict"),
@@ -29,6 +32,7 @@ FLOORS = (
 # Modules that read data frames or formulas, and those that show results as frames.
 FRAMES = {
     *("formula", "matrices", "terms", "checks", "frames", "design", "datasets"),
+    *("formula_design", "array_design"),
     *("results", "tidy", "summary", "predict", "simulate", "fitted"),
     *("inference.contrasts", "inference.hypotheses"),
     *("run", "fit", "regularized", "__main__"),
