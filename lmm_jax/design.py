@@ -25,12 +25,13 @@ from .checks import (
 from .layouts.compress import compress
 from .layouts.grouped import GroupedLayout
 from .layouts.index import GroupPlan, plan_groups, round_up
+from .programs import compiled
 from .terms import (
     RandomTerm,
     independent_groups,
 )
 
-_compress = jax.jit(compress)
+_compress = compiled(compress)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -16,9 +16,10 @@ from .design import Design
 from .errors import DataError
 from .estimates import Estimates
 from .layouts.grouped import blups
+from .programs import compiled
 from .terms import RandomTerm, group_labels, member_columns
 
-_blups = jax.jit(blups, static_argnames="sizes")
+_blups = compiled(blups, static="sizes")
 
 
 class GroupEffects(NamedTuple):

@@ -24,11 +24,12 @@ from .likelihood import profile_jet
 from .newton import CONVERGED, Solution
 from .optimize import Trace, minimize, quasi_newton, trace_newton
 from .params import Params
+from .programs import compiled
 from .settings import start_point, start_theta
 from .starts import start_values
 
-_minimize = jax.jit(minimize, static_argnames="reml")
-_minimize_constrained = jax.jit(minimize_constrained, static_argnames="reml")
+_minimize = compiled(minimize, static="reml")
+_minimize_constrained = compiled(minimize_constrained, static="reml")
 
 # Newton steps that finish what a first-order method has begun.
 _POLISH = 8

@@ -14,7 +14,7 @@ from .layouts.grouped import GroupedLayout, waist
 from .likelihood import profile_waist
 
 # A full grid of start values is evaluated while that costs next to nothing.
-_SMALL_PROBLEM = 1 << 16
+_SMALL_PROBLEM = 1 << 15
 _MAX_RUNS = 4
 
 
@@ -26,7 +26,7 @@ def start_values(layout: GroupedLayout, *, reml: bool) -> tuple[Array, Array]:
     starts : Array, shape (K, m)
     wanted : Array of bool, shape (K,)
     """
-    if sum(b.c.size for b in layout.buckets) > _SMALL_PROBLEM:
+    if sum(b.T.size + b.c.size for b in layout.buckets) > _SMALL_PROBLEM:
         return moment_theta(layout)[None], jnp.ones(1, bool)
     axes = _grid_axes(sum(layout.sizes))
     points = np.array(list(product(*axes)))

@@ -16,3 +16,10 @@ def x64():
     """float64 for the pure functions; the library never sets it globally."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fresh_programs():
+    """Give up compiled programs after each file: a process has room for a few hundred only."""
+    yield
+    jax.clear_caches()

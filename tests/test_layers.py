@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "lmm_jax"
 
 # A module imports from its own floor and the floors below it. "x.*" is a package and its modules.
 FLOORS = (
-    ("errors", "linalg", "covariance", "params", "penalties", "woodbury", "datasets"),
+    ("errors", "linalg", "covariance", "params", "penalties", "woodbury", "programs", "datasets"),
     (
         *("layouts.*", "formula", "matrices", "terms", "checks", "frames", "design"),
         *("formula_design", "array_design"),

@@ -17,11 +17,12 @@ from ..errors import DataError
 from ..estimates import factor_matrices
 from ..layouts.grouped import Bucket, GroupedLayout
 from ..likelihood import Jet, profile_jet
+from ..programs import compiled
 
 if TYPE_CHECKING:
     from ..results import LMMResults
 
-_jet = jax.jit(profile_jet, static_argnames="reml")
+_jet = compiled(profile_jet, static="reml")
 
 # Largest slope of the deviance in whitened theta at which a point counts as an optimum.
 _GRADIENT_TOL = 1e-6
