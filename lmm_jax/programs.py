@@ -27,7 +27,7 @@ def compiled(fun: Callable[..., Any], *, static: str | tuple[str, ...] = ()) -> 
     static : str or tuple of str
         Arguments that are compiled into the program.
     """
-    program = jax.jit(fun, static_argnames=static)
+    program: Any = jax.jit(fun, static_argnames=static)
 
     @wraps(fun)
     def call(*args: Any, **kwargs: Any) -> Any:
