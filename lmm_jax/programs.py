@@ -1,7 +1,7 @@
 """Compiled programs, and a bound on how many stay in memory.
 
 Every program that XLA compiles for the CPU holds a few hundred memory mappings,
-of which Linux gives a process 65,530: a session that fits hundreds of models of
+of which Linux gives a process 65,530: a program that fits hundreds of models of
 different shapes would end in a crash of the compiler. The oldest programs are
 therefore given up after a while; they are compiled again when needed.
 """
