@@ -77,7 +77,10 @@ def moment_theta(layout: GroupedLayout) -> Array:
     with sigma^2 from the rows that the random effects do not reach.
     """
     p = layout.beta_origin.size
-    ranks = sum(jnp.sum(jnp.diagonal(b.T) != 0) for b in layout.buckets)
+    ranks = sum(
+        (jnp.sum((jnp.diagonal(b.T) != 0).astype(b.T.dtype)) for b in layout.buckets),
+        jnp.zeros((), layout.S0.dtype),
+    )
     free = jnp.maximum(layout.n_obs - ranks - p, 1.0)
     sigma2 = layout.S0[p, p] / free
     observed, first, second = [], [], []
