@@ -253,7 +253,7 @@ def test_profile_refuses(arguments, message):
 
 def test_profile_of_a_constrained_fit_is_refused():
     result = replace(sample_fit(), free=np.ones(3, dtype=bool))
-    with pytest.raises(lmm.DataError, match="free"):
+    with pytest.raises(lmm.DataError, match="held fixed"):
         result.profile_re("x", "re")
 
 
