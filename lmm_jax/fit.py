@@ -150,6 +150,8 @@ def fit(
         raise DataError(f"reml={reml!r}: pass True for REML or False for ML")
     if isinstance(maxiter, bool) or not isinstance(maxiter, int | np.integer) or maxiter < 0:
         raise DataError(f"maxiter={maxiter!r}: a whole number of at least 0 is needed")
+    if not np.isfinite(gtol) or gtol < 0:
+        raise DataError(f"gtol={gtol!r}: a number of at least 0 is needed")
     methods = method_names(method)
     start = read_params(start_params, model, "start_params")
     free = read_params(free, model, "free")

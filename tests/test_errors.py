@@ -364,6 +364,7 @@ ODD_REFUSED: list[Row] = [
     ("y explained, large mean", lambda: fit(data=having(y=2 * DATA["x"] + 1e9)), DataError, "exactly"),
     ("y explained by groups", lambda: fit(data=having(y=CODE**2 + DATA["x"])), DataError, "exactly"),
     ("second offset not given", lambda: predict(result=lambda: lmm.fit("y ~ x + offset(z) + (1 | g)", DATA, offset=DATA["o"].to_numpy())), DataError, "pass offset="),
+    ("gtol negative", lambda: fit(gtol=-1.0), DataError, "gtol"),
     ("alpha a word", lambda: fitted().conf_int("a"), DataError, "alpha"),
 ]
 ODD_RIGHT = [
