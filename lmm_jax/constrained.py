@@ -20,7 +20,7 @@ from jax import Array
 from jax.scipy.linalg import block_diag
 
 from .covariance import factor_blocks, stack_theta
-from .layouts.grouped import GroupedLayout, waist
+from .layouts.waist import Layout
 from .likelihood import (
     Jet,
     deviance_at,
@@ -41,7 +41,7 @@ Mask = tuple[tuple[bool, ...], ...]
 class Problem:
     """A criterion over free parameters only."""
 
-    layout: GroupedLayout
+    layout: Layout
     held: tuple[Array, ...]  # (k, k) a term: relative covariance of the data, for fixed entries
     fe_pen: Any  # pytree that can be called with beta, or None
     cov_pen: Any  # pytree that can be called with the relative cov_re, or None
@@ -72,7 +72,7 @@ class ConstrainedSolution(NamedTuple):
     deviance: Array  # ()      without penalties
 
 
-def column_scales(layout: GroupedLayout) -> tuple[Array, ...]:
+def column_scales(layout: Layout) -> tuple[Array, ...]:
     """Inverse root mean square of the columns of every term, (k,)."""
     eyes = tuple(jnp.eye(k, dtype=layout.S0.dtype) for k in layout.sizes)
     inverses = whiten_factors(eyes, layout)
@@ -140,7 +140,7 @@ def objective(x: Array, problem: Problem, *, reml: bool) -> tuple[Array, Array]:
     """Deviance with penalties, and without them."""
     layout, p = problem.layout, n_explicit(problem)
     factors = inner_factors(x[p:], problem)
-    at = waist(tuple(L @ L.T for L in factors), layout)
+    at = layout.waist(tuple(L @ L.T for L in factors))
     if problem.fe_pen is None:
         plain = value = profile_waist(at, layout, reml=reml).deviance
     else:
@@ -151,7 +151,7 @@ def objective(x: Array, problem: Problem, *, reml: bool) -> tuple[Array, Array]:
     return value, plain
 
 
-def _relative_cov(factors: tuple[Array, ...], layout: GroupedLayout) -> Array:
+def _relative_cov(factors: tuple[Array, ...], layout: Layout) -> Array:
     """Relative covariance of the correlated terms in the coordinates of the data."""
     n = len(layout.sizes) - layout.n_components
     outer = [A @ L for A, L in zip(layout.whiteners[:n], factors[:n], strict=True)]
@@ -209,7 +209,7 @@ def _carry_back(
     beta, cov_beta, rss = jet.profile.beta, jet.profile.cov_beta, jet.profile.rss
     if problem.fe_pen is not None:
         factors = inner_factors(x[p:], problem)
-        at = waist(tuple(L @ L.T for L in factors), layout)
+        at = layout.waist(tuple(L @ L.T for L in factors))
         v = jnp.append(-x[:p], 1.0)
         beta, rss = x[:p], v @ at.gram @ v
         cov_beta = inverse[:p, :p] * residual_df(layout, reml=reml) / rss

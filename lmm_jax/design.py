@@ -23,8 +23,11 @@ from .checks import (
     independent_columns,
 )
 from .layouts.compress import compress
+from .layouts.crossed import CrossedLayout
+from .layouts.crossed_index import CrossedPlan
 from .layouts.grouped import GroupedLayout
-from .layouts.index import GroupPlan, plan_groups, round_up
+from .layouts.index import GroupPlan, round_up
+from .layouts.plan import LayoutInfo, plan_layout
 from .programs import compiled
 from .terms import (
     RandomTerm,
@@ -94,19 +97,29 @@ class Design:
         return sum(term.is_component for term in self.terms)
 
     @cached_property
-    def plan(self) -> GroupPlan:
-        """Integer bookkeeping of the grouped layout."""
-        return plan_groups(
+    def _planned(self) -> tuple[GroupPlan | CrossedPlan, LayoutInfo]:
+        return plan_layout(
             self.group_codes,
             self.n_groups,
             [term.codes for term in self.terms],
             [term.n_levels for term in self.terms],
             self.sizes,
+            [term.label for term in self.terms],
             self.n_components,
         )
 
+    @property
+    def plan(self) -> GroupPlan | CrossedPlan:
+        """Integer bookkeeping of the layout."""
+        return self._planned[0]
+
+    @property
+    def layout_info(self) -> LayoutInfo:
+        """Which layout the data have got, and why."""
+        return self._planned[1]
+
     @cached_property
-    def layout(self) -> GroupedLayout:
+    def layout(self) -> GroupedLayout | CrossedLayout:
         """The compressed model: float64 JAX arrays, nothing of the size of the rows."""
         rows = round_up(self.nobs)
         y = self.endog if self.offset is None else self.endog - self.offset

@@ -14,7 +14,7 @@ import numpy as np
 from .constrained import ConstrainedSolution
 from .covariance import lower_indices, rectify_signs, theta_slices
 from .inference.variance import covariance_jacobian, inverse_curvature, joint_covariance
-from .layouts.grouped import GroupedLayout
+from .layouts.waist import Layout
 from .newton import Solution
 
 # Whitened pivots below the first are zero for all purposes (they move the deviance by
@@ -49,7 +49,7 @@ class Estimates(NamedTuple):
 @np.errstate(over="ignore", invalid="ignore")  # variances may leave the range of floats
 def estimate(
     solution: Solution | ConstrainedSolution,
-    layout: GroupedLayout,
+    layout: Layout,
     *,
     reml: bool,
     held: np.ndarray | None = None,
@@ -59,7 +59,7 @@ def estimate(
     Parameters
     ----------
     solution : Solution or ConstrainedSolution
-    layout : GroupedLayout
+    layout : Layout
     reml : bool
     held : ndarray, shape (p,), optional
         Values of the fixed effects that are not in the layout, NaN elsewhere.

@@ -255,7 +255,7 @@ def _check_residual(model: Design) -> None:
             f"the fixed effects explain {model.endog_name!r} exactly: no variance is left"
         )
     p = layout.beta_origin.size
-    ranks = sum(int(np.any(np.asarray(b.T) != 0, axis=1).sum()) for b in layout.buckets)
+    ranks = int(layout.ranks())
     within = float(layout.y_scale) * float(np.sqrt(layout.S0[p, p]))
     if model.nobs - ranks - p > 0 and within <= floor:
         raise DataError(

@@ -78,8 +78,6 @@ def design(
         The formula cannot be read or names an unknown column.
     DataError
         The data cannot carry the model.
-    NotImplementedError
-        Crossed grouping factors.
 
     Examples
     --------
@@ -207,17 +205,14 @@ def _group_terms(
 
 
 def _outer_group(terms: Sequence[RandomTerm]) -> tuple[np.ndarray, int]:
-    """Coarsest grouping factor, in which all others must be nested."""
+    """Coarsest grouping factor if all others are nested in it, else one group of all rows."""
     outer = min(reversed(terms), key=lambda term: term.n_levels)
     codes = outer.codes[:, 0]
     for term in terms:
         parent = np.zeros(term.n_levels, dtype=np.int64)
         parent[term.codes[:, 0]] = codes
         if (parent[term.codes[:, 0]] != codes).any():
-            raise NotImplementedError(
-                f"the grouping factors {term.group!r} and {outer.group!r} are crossed: levels of "
-                "one meet several levels of the other. Only nested factors can be fitted"
-            )
+            return np.zeros_like(codes), 1
     return codes, outer.n_levels
 
 

@@ -16,7 +16,7 @@ from jax import Array
 from jax.scipy.linalg import solve_triangular
 
 from .covariance import factor_blocks
-from .layouts.grouped import Curvature, GroupedLayout, Waist, curvature, waist, waist_jet
+from .layouts.waist import Curvature, Layout, Waist
 from .linalg import log_diagonal
 from .params import Params, unpack
 
@@ -42,12 +42,12 @@ class Jet(NamedTuple):
     dcov_beta: Array  # (m, p, p)  d (X' V^-1 X)^-1 / d theta
 
 
-def residual_df(layout: GroupedLayout, *, reml: bool) -> Array:
+def residual_df(layout: Layout, *, reml: bool) -> Array:
     """``nu``: n - p for REML, n for ML."""
     return layout.n_obs - (layout.beta_origin.size if reml else 0)
 
 
-def profile_waist(at: Waist, layout: GroupedLayout, *, reml: bool) -> Profile:
+def profile_waist(at: Waist, layout: Layout, *, reml: bool) -> Profile:
     """Profile beta and sigma^2 out by one Cholesky factorization of the gram matrix."""
     p = layout.beta_origin.size
     L = jnp.linalg.cholesky(at.gram)
@@ -59,7 +59,7 @@ def profile_waist(at: Waist, layout: GroupedLayout, *, reml: bool) -> Profile:
 
 
 def _deviance(
-    logdet: Array, logdet_x: Array, rss: Array, layout: GroupedLayout, *, reml: bool
+    logdet: Array, logdet_x: Array, rss: Array, layout: Layout, *, reml: bool
 ) -> Array:
     """-2 log-likelihood at the profiled scale, all constants included."""
     nu = residual_df(layout, reml=reml)
@@ -71,14 +71,14 @@ def _deviance(
     return value
 
 
-def _log_det_map(layout: GroupedLayout) -> Array:
+def _log_det_map(layout: Layout) -> Array:
     """``log|det|`` of the map of beta; triangular up to the exact unit centring."""
     if layout.beta_origin.size == 0:
         return jnp.zeros((), layout.S0.dtype)
     return jnp.linalg.slogdet(layout.beta_map)[1]
 
 
-def profile_jet(theta: Array, layout: GroupedLayout, *, reml: bool) -> Jet:
+def profile_jet(theta: Array, layout: Layout, *, reml: bool) -> Jet:
     """Criterion, gradient and Hessian in the layout's theta, closed forms throughout.
 
     Notes
@@ -87,7 +87,7 @@ def profile_jet(theta: Array, layout: GroupedLayout, *, reml: bool) -> Jet:
     ``logdet_k + <W, gram_k>``; the Hessian adds the derivative of W, which the
     last three terms of the code spell out.
     """
-    jet = waist_jet(theta, layout)
+    jet = layout.jet(theta)
     at = profile_waist(jet.waist, layout, reml=reml)
     p, nu = at.beta.size, residual_df(layout, reml=reml)
     v = jnp.append(-at.beta, 1.0)  # residual = [X y] v
@@ -99,7 +99,7 @@ def profile_jet(theta: Array, layout: GroupedLayout, *, reml: bool) -> Jet:
     rho = drss / at.rss
     A = jet.dgram[:, :p, :p]
     CA = at.cov_beta @ A  # (m, p, p)
-    bent: Curvature = curvature(theta, W, jet, layout)
+    bent: Curvature = layout.curvature(theta, W, jet)
     B = dgram_v[:, :p]
     hessian = bent.hessian - (2.0 * nu / at.rss) * (B @ at.cov_beta @ B.T)
     hessian = hessian - nu * rho[:, None] * rho[None, :]
@@ -118,7 +118,7 @@ def profile_jet(theta: Array, layout: GroupedLayout, *, reml: bool) -> Jet:
     )
 
 
-def whiten_factors(blocks: tuple[Array, ...], layout: GroupedLayout) -> tuple[Array, ...]:
+def whiten_factors(blocks: tuple[Array, ...], layout: Layout) -> tuple[Array, ...]:
     """Relative covariance factors of the data brought to the layout's coordinates."""
     return tuple(
         solve_triangular(A, block, lower=True)
@@ -126,7 +126,7 @@ def whiten_factors(blocks: tuple[Array, ...], layout: GroupedLayout) -> tuple[Ar
     )
 
 
-def profile_loglike(theta: Array, layout: GroupedLayout, *, reml: bool = True) -> Array:
+def profile_loglike(theta: Array, layout: Layout, *, reml: bool = True) -> Array:
     """Log-likelihood at lme4's theta, fixed effects and sigma profiled out.
 
     Parameters
@@ -135,7 +135,7 @@ def profile_loglike(theta: Array, layout: GroupedLayout, *, reml: bool = True) -
         Column-major lower triangles of the relative covariance factors
         ``Lambda`` of all terms (``cov = sigma^2 Lambda Lambda'``), terms in the
         order of the design. Signs are free; zeros are allowed.
-    layout : GroupedLayout
+    layout : Layout
     reml : bool
         Restricted likelihood or likelihood.
 
@@ -158,13 +158,13 @@ def profile_loglike(theta: Array, layout: GroupedLayout, *, reml: bool = True) -
     1784.642296
     """
     factors = whiten_factors(factor_blocks(theta, layout.sizes), layout)
-    at = waist(tuple(L @ L.T for L in factors), layout)
+    at = layout.waist(tuple(L @ L.T for L in factors))
     return -0.5 * profile_waist(at, layout, reml=reml).deviance
 
 
 def loglike(
     params: Params | Array,
-    layout: GroupedLayout,
+    layout: Layout,
     *,
     reml: bool = True,
     profile_fe: bool = True,
@@ -178,7 +178,7 @@ def loglike(
         Covariances relative to the residual variance, as a pytree or packed:
         fixed effects first unless ``profile_fe``, then the lower triangle of
         ``cov_re`` row by row, then the components.
-    layout : GroupedLayout
+    layout : Layout
     reml : bool
         Restricted likelihood or likelihood.
     profile_fe : bool
@@ -201,13 +201,13 @@ def loglike(
     -159.8271
     """
     params = as_params(params, layout, with_fe=not profile_fe, sqrt=sqrt)
-    at = waist(relative_blocks(params, layout), layout)
+    at = layout.waist(relative_blocks(params, layout))
     if profile_fe:
         return -0.5 * profile_waist(at, layout, reml=reml).deviance
     return -0.5 * deviance_at(at, inner_beta(params.fe_params, layout), layout, reml=reml)
 
 
-def deviance_at(at: Waist, beta: Array, layout: GroupedLayout, *, reml: bool) -> Array:
+def deviance_at(at: Waist, beta: Array, layout: Layout, *, reml: bool) -> Array:
     """-2 log-likelihood at given fixed effects (in the layout's coordinates)."""
     p = layout.beta_origin.size
     v = jnp.append(-beta, 1.0)
@@ -215,18 +215,18 @@ def deviance_at(at: Waist, beta: Array, layout: GroupedLayout, *, reml: bool) ->
     return _deviance(at.logdet, log_x, v @ at.gram @ v, layout, reml=reml)
 
 
-def inner_beta(beta: Array, layout: GroupedLayout) -> Array:
+def inner_beta(beta: Array, layout: Layout) -> Array:
     """Fixed effects of the data in the layout's coordinates."""
     low = beta - layout.beta_shift - layout.beta_origin
     return jnp.linalg.solve(layout.beta_map, low) / layout.y_scale
 
 
-def outer_beta(beta: Array, layout: GroupedLayout) -> Array:
+def outer_beta(beta: Array, layout: Layout) -> Array:
     """Fixed effects of the layout in the coordinates of the data."""
     return layout.beta_shift + layout.beta_origin + layout.y_scale * (layout.beta_map @ beta)
 
 
-def get_fe_params(cov_re: Array, vcomp: Array, layout: GroupedLayout) -> Array:
+def get_fe_params(cov_re: Array, vcomp: Array, layout: Layout) -> Array:
     """Generalized least squares estimate of the fixed effects, (p,).
 
     Parameters
@@ -234,15 +234,15 @@ def get_fe_params(cov_re: Array, vcomp: Array, layout: GroupedLayout) -> Array:
     cov_re : Array, shape (k_re, k_re)
         Relative to the residual variance, as ``vcomp``.
     vcomp : Array, shape (k_vc,)
-    layout : GroupedLayout
+    layout : Layout
     """
     params = Params(fe_params=layout.beta_origin, cov_re=cov_re, vcomp=vcomp)
-    at = waist(relative_blocks(params, layout), layout)
+    at = layout.waist(relative_blocks(params, layout))
     return outer_beta(profile_waist(at, layout, reml=False).beta, layout)
 
 
 def get_scale(
-    fe_params: Array, cov_re: Array, vcomp: Array, layout: GroupedLayout, *, reml: bool = True
+    fe_params: Array, cov_re: Array, vcomp: Array, layout: Layout, *, reml: bool = True
 ) -> Array:
     """Residual variance that maximizes the likelihood at given other parameters.
 
@@ -254,23 +254,23 @@ def get_scale(
     cov_re : Array, shape (k_re, k_re)
         Relative to the residual variance, as ``vcomp``.
     vcomp : Array, shape (k_vc,)
-    layout : GroupedLayout
+    layout : Layout
     reml : bool
         ``nu = n - p`` or ``nu = n``.
     """
     params = Params(fe_params=fe_params, cov_re=cov_re, vcomp=vcomp)
-    at = waist(relative_blocks(params, layout), layout)
+    at = layout.waist(relative_blocks(params, layout))
     v = jnp.append(-inner_beta(fe_params, layout), 1.0)
     return layout.y_scale**2 * (v @ at.gram @ v) / residual_df(layout, reml=reml)
 
 
-def correlated_sizes(layout: GroupedLayout) -> tuple[int, ...]:
+def correlated_sizes(layout: Layout) -> tuple[int, ...]:
     """Block sizes of ``cov_re``."""
     return layout.sizes[: len(layout.sizes) - layout.n_components]
 
 
 def as_params(
-    params: Params | Array, layout: GroupedLayout, *, with_fe: bool, sqrt: bool = False
+    params: Params | Array, layout: Layout, *, with_fe: bool, sqrt: bool = False
 ) -> Params:
     """Read a packed vector; a ``Params`` goes through."""
     if isinstance(params, Params):
@@ -279,7 +279,7 @@ def as_params(
     return unpack(params, correlated_sizes(layout), k_fe, layout.n_components, sqrt=sqrt)
 
 
-def relative_blocks(params: Params, layout: GroupedLayout) -> tuple[Array, ...]:
+def relative_blocks(params: Params, layout: Layout) -> tuple[Array, ...]:
     """Psi of every term in the layout's coordinates."""
     inverses = whiten_factors(
         tuple(jnp.eye(k, dtype=layout.S0.dtype) for k in layout.sizes), layout
@@ -288,7 +288,7 @@ def relative_blocks(params: Params, layout: GroupedLayout) -> tuple[Array, ...]:
     return tuple(Ai @ block @ Ai.T for Ai, block in zip(inverses, blocks, strict=True))
 
 
-def covariance_blocks(params: Params, layout: GroupedLayout) -> tuple[Array, ...]:
+def covariance_blocks(params: Params, layout: Layout) -> tuple[Array, ...]:
     """Relative covariance of every term, (k, k)."""
     blocks = []
     offset = 0
@@ -300,7 +300,7 @@ def covariance_blocks(params: Params, layout: GroupedLayout) -> tuple[Array, ...
 
 def score(
     params: Params | Array,
-    layout: GroupedLayout,
+    layout: Layout,
     *,
     reml: bool = True,
     profile_fe: bool = True,
@@ -312,7 +312,7 @@ def score(
 
 def hessian(
     params: Params | Array,
-    layout: GroupedLayout,
+    layout: Layout,
     *,
     reml: bool = True,
     profile_fe: bool = True,

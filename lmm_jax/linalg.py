@@ -112,6 +112,30 @@ def _eliminate_lapack(M: Array, B: Array) -> Elimination:
     return Elimination(jnp.moveaxis(L, 0, -1).swapaxes(0, 1), jnp.moveaxis(X, 0, -1))
 
 
+def spd_inverse(M: Array) -> tuple[Array, Array]:
+    """Inverse of every group's positive definite matrix, and the sum of their log-determinants.
+
+    Parameters
+    ----------
+    M : Array, shape (r, r, G)
+
+    Returns
+    -------
+    inverse : Array, shape (r, r, G)
+    logdet : Array, shape ()
+    """
+    r = M.shape[0]
+    identity = jnp.eye(r, dtype=M.dtype)
+    if r <= _LOOP_LIMIT:
+        U, half = eliminate(M, jnp.broadcast_to(identity[:, :, None], M.shape))
+        return group_product(half, half), 2.0 * jnp.sum(jnp.log(jnp.diagonal(U)))
+    batch = jnp.moveaxis(M, -1, 0)
+    L = jnp.linalg.cholesky(batch)
+    inverse = jax.scipy.linalg.cho_solve((L, True), jnp.broadcast_to(identity, batch.shape))
+    logdet = 2.0 * jnp.sum(jnp.log(jnp.diagonal(L, axis1=1, axis2=2)))
+    return jnp.moveaxis(inverse, 0, -1), logdet
+
+
 def back_substitute(U: Array, B: Array) -> Array:
     """Solve ``U x = B`` for upper triangular ``U``; a zero pivot gives a zero row of ``x``.
 

@@ -13,7 +13,7 @@ import scipy.optimize
 from jax import Array, lax
 
 from .covariance import factor_blocks, stack_theta
-from .layouts.grouped import GroupedLayout
+from .layouts.waist import Layout
 from .likelihood import profile_jet
 from .newton import (
     CONVERGED,
@@ -32,7 +32,7 @@ from .starts import start_values
 
 
 def minimize(
-    layout: GroupedLayout,
+    layout: Layout,
     start: Array | None = None,
     *,
     reml: bool,
@@ -48,7 +48,7 @@ def minimize(
 
     Parameters
     ----------
-    layout : GroupedLayout
+    layout : Layout
     start : Array, shape (m,), optional
         The only start, in the layout's coordinates.
     reml : bool

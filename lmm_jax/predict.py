@@ -15,11 +15,16 @@ from . import matrices as mat
 from .design import Design
 from .errors import DataError
 from .estimates import Estimates
-from .layouts.grouped import blups
+from .layouts.waist import BlupTerms, Layout
 from .programs import compiled
 from .terms import RandomTerm, group_labels, member_columns
 
-_blups = compiled(blups, static="sizes")
+
+def _all_blups(theta: jax.Array, beta: jax.Array, layout: Layout) -> tuple[BlupTerms, ...]:
+    return layout.blups(theta, beta)
+
+
+_blups = compiled(_all_blups)
 
 
 class GroupEffects(NamedTuple):
@@ -33,7 +38,7 @@ def group_effects(estimates: Estimates, design: Design) -> GroupEffects:
     """Conditional means (BLUPs) and covariances given y at the estimates."""
     with jax.enable_x64(True):
         theta, beta = jnp.asarray(estimates.theta_layout), jnp.asarray(estimates.beta_layout)
-        parts = [_blups(theta, beta, b, sizes=design.sizes) for b in design.layout.buckets]
+        parts = _blups(theta, beta, design.layout)
     means = [estimates.y_scale * np.asarray(part.b) for part in parts]
     return GroupEffects(means, [np.asarray(part.cov) for part in parts])
 

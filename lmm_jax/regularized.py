@@ -25,7 +25,7 @@ from .design import Design
 from .errors import ConvergenceWarning, DataError, warn_user
 from .estimates import Estimates
 from .fit import fit
-from .layouts.grouped import GroupedLayout, waist
+from .layouts.waist import Layout
 from .results import LMMResults
 from .summary import Summary
 
@@ -388,13 +388,13 @@ def _solve(
 
 
 @jax.jit
-def _gram(theta: jax.Array, layout: GroupedLayout) -> jax.Array:
+def _gram(theta: jax.Array, layout: Layout) -> jax.Array:
     """``[X y]' V^-1 [X y]`` in the layout's coordinates."""
     factors = factor_blocks(theta, layout.sizes)
-    return waist(tuple(L @ L.T for L in factors), layout).gram
+    return layout.waist(tuple(L @ L.T for L in factors)).gram
 
 
-def quadratic_form(estimates: Estimates, layout: GroupedLayout) -> Quadratic:
+def quadratic_form(estimates: Estimates, layout: Layout) -> Quadratic:
     """The sum of squares as a function of the fixed effects of the data."""
     p = estimates.beta.size
     with jax.enable_x64(True):

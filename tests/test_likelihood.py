@@ -16,8 +16,9 @@ from jax.test_util import check_grads
 import lmm_jax as lmm
 from lmm_jax.covariance import factor_blocks
 from lmm_jax.layouts.compress import compress
-from lmm_jax.layouts.grouped import GroupedLayout, _integrate, _inverse, waist
+from lmm_jax.layouts.grouped import GroupedLayout, waist
 from lmm_jax.layouts.index import plan_groups
+from lmm_jax.layouts.waist import integrate, inverse
 from lmm_jax.likelihood import profile_jet, profile_waist
 from lmm_jax.linalg import back_substitute, eliminate, psd_cholesky
 
@@ -305,7 +306,7 @@ def test_check_grads_of_profile_loglike():
 def test_check_grads_of_the_custom_rules(r, order):
     M, c = blocks(r, 3, 2, seed=r)
     sym = lambda A: 0.5 * (A + jnp.swapaxes(A, 0, 1))  # noqa: E731  the rules are for symmetric M
-    rules = jax.jit(lambda A, b: (_integrate(sym(A), b), _inverse(sym(A))))
+    rules = jax.jit(lambda A, b: (integrate(sym(A), b), inverse(sym(A))))
     check_grads(rules, (M, c), order=order, modes=["fwd", "rev"])
 
 

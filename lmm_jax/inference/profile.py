@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +14,7 @@ from scipy.optimize import minimize
 from ..covariance import lower_indices, theta_slices
 from ..errors import DataError
 from ..estimates import factor_matrices
-from ..layouts.grouped import Bucket, GroupedLayout
+from ..layouts.waist import Layout
 from ..likelihood import Jet, profile_jet
 from ..programs import compiled
 
@@ -35,7 +34,7 @@ _OPEN_PIVOT = 0.3
 class Coordinates(NamedTuple):
     """A layout in which one variance ratio is the square of one entry of theta."""
 
-    layout: GroupedLayout
+    layout: Layout
     theta: np.ndarray  # (m,)  the estimate
     held: int  # place in theta of the entry that is held
     unit: float  # relative standard deviation of the data at theta[held] = 1
@@ -43,7 +42,7 @@ class Coordinates(NamedTuple):
 
 def profile_re(
     results: LMMResults,
-    layout: GroupedLayout,
+    layout: Layout,
     re_ix: int | str,
     vtype: str,
     *,
@@ -102,7 +101,7 @@ def profile_grid(
     return np.concatenate([low, high[1:]])
 
 
-def hold_variance(layout: GroupedLayout, theta: np.ndarray, t: int, j: int) -> Coordinates:
+def hold_variance(layout: Layout, theta: np.ndarray, t: int, j: int) -> Coordinates:
     """Rotate one term so that the variance of its coefficient j is ``(unit theta[held])^2``.
 
     With ``a`` row j of the whitener and Q orthogonal, first column ``a / |a|``,
@@ -111,7 +110,7 @@ def hold_variance(layout: GroupedLayout, theta: np.ndarray, t: int, j: int) -> C
 
     Parameters
     ----------
-    layout : GroupedLayout
+    layout : Layout
     theta : ndarray, shape (m,)
         A point in the layout's coordinates.
     t, j : int
@@ -121,24 +120,13 @@ def hold_variance(layout: GroupedLayout, theta: np.ndarray, t: int, j: int) -> C
     k, unit = a.size, float(np.linalg.norm(a))
     Q = np.linalg.qr(np.column_stack([a / unit, np.eye(k)]))[0]
     Q[:, 0] *= np.sign(Q[:, 0] @ a)
-    rotated = replace(layout, buckets=tuple(_rotate(b, Q, t, layout.sizes) for b in layout.buckets))
+    rotated = layout.rotate(t, Q)
     at = theta_slices(layout.sizes)[t]
     factor = Q.T @ factor_matrices(theta, layout.sizes)[t]
     L = np.linalg.qr(factor.T)[1].T  # lower triangular, the same covariance
     new = np.array(theta, dtype=np.float64)
     new[at] = L[lower_indices(k)]
     return Coordinates(rotated, new, at.start, unit)
-
-
-def _rotate(bucket: Bucket, Q: np.ndarray, t: int, sizes: Sequence[int]) -> Bucket:
-    """The bucket with the columns of term t multiplied by Q, level by level."""
-    start = sum(k * w for k, w in zip(sizes[:t], bucket.widths[:t], strict=True))
-    k, w = sizes[t], bucket.widths[t]
-    T = np.array(bucket.T)
-    part = T[:, start : start + k * w].reshape(T.shape[0], w, k, -1)
-    turned = np.einsum("rwag,ab->rwbg", part, Q)
-    T[:, start : start + k * w] = turned.reshape(T.shape[0], w * k, -1)
-    return replace(bucket, T=jnp.asarray(T))
 
 
 def profile_curve(at: Coordinates, ratios: np.ndarray, *, n_low: int, reml: bool) -> np.ndarray:
@@ -187,7 +175,7 @@ def _starts(theta: np.ndarray, sizes: Sequence[int], held: int) -> list[np.ndarr
 
 
 def _search(
-    start: np.ndarray, free: np.ndarray, layout: GroupedLayout, *, reml: bool
+    start: np.ndarray, free: np.ndarray, layout: Layout, *, reml: bool
 ) -> np.ndarray:
     """Trust-region Newton over the free entries of theta."""
     known: dict[bytes, Jet] = {}
@@ -214,7 +202,7 @@ def _search(
     return out
 
 
-def _scale(jet: Jet, layout: GroupedLayout, reml: bool) -> float:
+def _scale(jet: Jet, layout: Layout, reml: bool) -> float:
     """Residual variance at a point."""
     nu = float(layout.n_obs) - (layout.beta_origin.size if reml else 0)
     return float(jet.profile.rss) * float(layout.y_scale) ** 2 / nu

@@ -1,4 +1,4 @@
-"""From rows to the grouped layout: one pass over the data, then a residual pass.
+"""From rows to a layout: one pass over the data, then a residual pass.
 
 For every group the thin QR ``Z_i = Q_i T_i`` of its random-effects design and
 ``c_i = Q_i' [X_i y_i]`` come out of cross-products by a Cholesky elimination;
@@ -9,13 +9,17 @@ are lost by subtraction. All of it is traceable in X, y, Z and the weights.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from ..linalg import back_substitute, eliminate
+from .compress_core import link_rows
+from .crossed import CrossedLayout
+from .crossed_index import CrossedIndex
+from .frame import fixed_frame, whitener
 from .grouped import Bucket, GroupedLayout
 from .index import GroupIndex, Placement, Table, stream_pairs
 
@@ -25,9 +29,9 @@ _RANK_TOL = 1e-12
 
 
 def compress(
-    y: Array, X: Array, Z: Sequence[Array], weights: Array, index: GroupIndex
-) -> GroupedLayout:
-    """Compress the rows of a grouped mixed model into its sufficient statistics.
+    y: Array, X: Array, Z: Sequence[Array], weights: Array, index: GroupIndex | CrossedIndex
+) -> GroupedLayout | CrossedLayout:
+    """Compress the rows of a mixed model into its sufficient statistics.
 
     Parameters
     ----------
@@ -40,12 +44,12 @@ def compress(
     weights : Array, shape (n,)
         Prior weights (residual variance ``sigma^2 / w``). A row of weight zero
         counts as absent.
-    index : GroupIndex
+    index : GroupIndex or CrossedIndex
         Integer bookkeeping; rows past the data point anywhere and weigh nothing.
 
     Returns
     -------
-    GroupedLayout
+    GroupedLayout or CrossedLayout
 
     Notes
     -----
@@ -56,15 +60,18 @@ def compress(
     present = weights > 0
     # the inner where keeps the derivative at an absent row at zero instead of 0 / 0
     root = jnp.where(present, jnp.sqrt(jnp.where(present, weights, 1.0)), 0.0)
-    frame = _fixed_frame(X, y, weights, present)
+    frame = fixed_frame(X, y, weights, present)
     XY = jnp.concatenate([frame.X, frame.y[:, None]], axis=1) * root[:, None]
-    whiteners = tuple(_whitener(z, weights) for z in Z)
+    whiteners = tuple(whitener(z, weights) for z in Z)
     streams = _weighted_streams(Z, whiteners, root, index)
-    buckets, S0, step = _factor(streams, XY, index)
+    inner, groups = streams, index
+    if isinstance(index, CrossedIndex):
+        inner, groups = _of_terms(streams, index, index.eliminated), index.groups
+    buckets, residual, step = _factor(inner, XY, groups)
     log_weights = jnp.sum(jnp.where(present, jnp.log(jnp.where(present, weights, 1.0)), 0.0))
-    return GroupedLayout(
+    common: dict[str, Any] = dict(
         buckets=buckets,
-        S0=S0,
+        S0=residual.T @ residual,
         whiteners=whiteners,
         beta_map=frame.beta_map,
         beta_origin=frame.beta_origin + frame.y_scale * (frame.beta_map @ step),
@@ -75,124 +82,29 @@ def compress(
         sizes=index.sizes,
         n_components=index.n_components,
     )
-
-
-class _Frame(NamedTuple):
-    X: Array  # (n, p)  orthonormal columns (in the weighted inner product)
-    y: Array  # (n,)    OLS residual of unit norm
-    beta_map: Array  # (p, p)
-    beta_origin: Array  # (p,)
-    beta_shift: Array  # (p,)
-    y_scale: Array  # ()
-
-
-def _fixed_frame(X: Array, y: Array, weights: Array, present: Array) -> _Frame:
-    """Orthonormal columns for X, and for y its OLS residual in units of its norm."""
-    mask = present.astype(y.dtype)
-    units, unit = _powers_of_two(X * mask[:, None]), _powers_of_two((y * mask)[:, None])[0]
-    X, y = X / units[None, :], y / unit
-    centring, shift = _centring(X, y, present)
-    y = (y - X @ shift) * mask
-    X = (X @ centring) * mask[:, None]
-    if X.shape[1] == 0:
-        orthogonal = centring
-    else:
-        gram = lax.stop_gradient(X.T @ (X * weights[:, None]))
-        scale = lax.rsqrt(jnp.diagonal(gram))
-        L = jnp.linalg.cholesky(gram * scale[:, None] * scale[None, :])
-        identity = jnp.eye(X.shape[1], dtype=X.dtype)
-        inverse = jax.scipy.linalg.solve_triangular(L, identity, lower=True).T
-        orthogonal = scale[:, None] * inverse
-    X = X @ orthogonal
-    origin = jnp.zeros(X.shape[1], X.dtype)
-    for _ in range(2):  # the second round removes what rounding left of a huge first one
-        step = lax.stop_gradient(X.T @ (y * weights))
-        y = y - X @ step
-        origin = origin + step
-    norm = lax.stop_gradient(jnp.sqrt(jnp.sum(y * y * weights)))
-    norm = jnp.where(norm > 0, norm, 1.0)
-    inner_map = centring @ orthogonal
-    rescale = unit / units
-    return _Frame(
-        X=X,
-        y=y / norm,
-        beta_map=inner_map / units[:, None],
-        beta_origin=rescale * (inner_map @ origin),
-        beta_shift=rescale * shift,
-        y_scale=norm * unit,
+    if not isinstance(index, CrossedIndex):
+        return GroupedLayout(**common)
+    outer = _of_terms(streams, index, index.crossed)
+    y_groups = cross_arrays(inner, XY[:, -1:], groups)
+    links, core, moments = link_rows(
+        inner, outer, XY[:, -1], y_groups, residual, buckets, index
+    )
+    return CrossedLayout(
+        links=links,
+        core=core,
+        moments=moments,
+        eliminated=index.eliminated,
+        crossed=index.crossed,
+        **common,
     )
 
 
-def _powers_of_two(columns: Array) -> Array:
-    """Exact units that bring the largest entry of every column near one."""
-    largest = lax.stop_gradient(jnp.max(jnp.abs(columns), axis=0, initial=0.0))
-    return jnp.exp2(jnp.floor(jnp.log2(jnp.where(largest > 0, largest, 1.0))))
-
-
-def _centring(X: Array, y: Array, present: Array) -> tuple[Array, Array]:
-    """Map that centres the columns of X by a constant column, and the same shift of y.
-
-    Subtracting a mean is exact in floating point where a projection is not:
-    raw calendar years and y near 1e9 keep their digits.
-    """
-    p = X.shape[1]
-    identity, none = jnp.eye(p, dtype=X.dtype), jnp.zeros(p, X.dtype)
-    if p == 0:
-        return identity, none
-    X, y = lax.stop_gradient((X, y))
-    low = jnp.min(jnp.where(present[:, None], X, jnp.inf), axis=0)
-    high = jnp.max(jnp.where(present[:, None], X, -jnp.inf), axis=0)
-    constant = (low == high) & (low != 0)
-    pick = jnp.argmax(constant)
-    unit = jnp.where(jnp.any(constant), jnp.zeros(p, X.dtype).at[pick].set(1.0), none)
-    value = jnp.where(jnp.any(constant), low[pick], 1.0)
-    n = jnp.sum(present.astype(X.dtype))
-    means = jnp.sum(jnp.where(present[:, None], X, 0.0), axis=0) / n
-    means = jnp.where(constant, 0.0, means)
-    y_mean = jnp.sum(jnp.where(present, y, 0.0)) / n
-    return identity - unit[:, None] * (means / value)[None, :], unit * (y_mean / value)
-
-
-def _whitener(z: Array, weights: Array) -> Array:
-    """Lower triangular A such that the columns of ``Z A`` are orthonormal per row, (k, k).
-
-    ``Lambda_user = A Lambda`` stays lower triangular. Where the columns are
-    dependent only their scale is taken out.
-    """
-    k = z.shape[2]
-    rows = lax.stop_gradient(z)
-    first, worst = _lower_whitener(rows, weights)
-    if k == 1:
-        return first
-
-    def again(A: Array) -> Array:
-        # nearly dependent columns, a covariate far from zero: cross-products of the columns
-        # as first whitened restore the digits that the squares of the raw ones have lost
-        return A @ _lower_whitener(rows @ A, weights)[0]
-
-    return lax.cond(worst < 1e-2, again, lambda A: A, first)
-
-
-def _lower_whitener(rows: Array, weights: Array) -> tuple[Array, Array]:
-    """Whitener from the cross-products of the columns, and its smallest pivot."""
-    k = rows.shape[2]
-    total = jnp.maximum(jnp.sum((weights > 0).astype(rows.dtype)), 1.0)
-    gram = jnp.einsum("nsa,nsb,n->ab", rows, rows, weights) / total
-    diagonal = jnp.diagonal(gram)
-    scale = jnp.where(diagonal > 0, lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1.0)), 1.0)
-    if k == 1:
-        return scale[:, None], jnp.ones((), rows.dtype)
-    correlation = gram * scale[:, None] * scale[None, :]
-    # B' B = correlation with B lower triangular: a Cholesky with rows and columns reversed
-    L = jnp.linalg.cholesky(correlation[::-1, ::-1])[::-1, ::-1].T
-    worst = jnp.min(jnp.where(jnp.isfinite(jnp.diagonal(L)), jnp.diagonal(L), 0.0))
-    identity = jnp.eye(k, dtype=rows.dtype)
-    B = jnp.where(worst > 1e-7, jnp.where(jnp.isfinite(L), L, 0.0), identity)
-    return scale[:, None] * jax.scipy.linalg.solve_triangular(B, identity, lower=True), worst
+def _of_terms(streams: Sequence[Array], index: CrossedIndex, terms: Sequence[int]) -> list[Array]:
+    return [stream for stream, t in zip(streams, index.streams, strict=True) if t in terms]
 
 
 def _weighted_streams(
-    Z: Sequence[Array], whiteners: Sequence[Array], root: Array, index: GroupIndex
+    Z: Sequence[Array], whiteners: Sequence[Array], root: Array, index: GroupIndex | CrossedIndex
 ) -> list[Array]:
     """Whitened covariates of every stream, (n, k) each, multiplied by root weights."""
     streams = []
@@ -206,21 +118,21 @@ def _weighted_streams(
 def _factor(
     streams: Sequence[Array], XY: Array, index: GroupIndex
 ) -> tuple[tuple[Bucket, ...], Array, Array]:
-    """Buckets, cross-products that no random effect reaches, and the step taken in beta."""
+    """Buckets, rows of [X y] that no group explains, and the step taken in beta."""
     grams = _gram_arrays(streams, index)
-    crosses = _cross_arrays(streams, XY, index)
+    crosses = cross_arrays(streams, XY, index)
     factors = [eliminate(a, b, tol=_RANK_TOL) for a, b in zip(grams, crosses, strict=True)]
     T, c = [f.U for f in factors], [f.X for f in factors]
     coefficients = [back_substitute(t, v) for t, v in zip(T, c, strict=True)]
     residual = XY - _group_fit(streams, coefficients, index)
     # c of the residual rows: what rounding of the cross-products left out
-    for b, rest in enumerate(_cross_arrays(streams, residual, index)):
+    for b, rest in enumerate(cross_arrays(streams, residual, index)):
         c[b] = c[b] + eliminate(grams[b], rest, tol=_RANK_TOL).X
     step = _within_step(residual)
     residual = residual.at[:, -1].add(-(residual[:, :-1] @ step))
     c = [v.at[:, -1].add(-jnp.einsum("rpg,p->rg", v[:, :-1], step)) for v in c]
     buckets = tuple(Bucket(T=t, c=v, widths=w) for t, v, w in zip(T, c, index.widths, strict=True))
-    return buckets, residual.T @ residual, step
+    return buckets, residual, step
 
 
 def _within_step(residual: Array) -> Array:
@@ -273,7 +185,7 @@ def _add_cells(
     return out.at[rows, columns, groups].add(cells[place.source], mode="drop")
 
 
-def _cross_arrays(streams: Sequence[Array], XY: Array, index: GroupIndex) -> list[Array]:
+def cross_arrays(streams: Sequence[Array], XY: Array, index: GroupIndex) -> list[Array]:
     """``Z_i' [X_i y_i]`` of every group, one (q, p + 1, G) array a bucket."""
     C = XY.shape[1]
     out = [jnp.zeros((q, C, g), XY.dtype) for q, g in _shapes(index)]

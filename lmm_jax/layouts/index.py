@@ -122,7 +122,7 @@ def plan_groups(
     counts = [np.bincount(parent, minlength=n_groups) for parent in parents]
     bucket = _buckets(counts, sizes, n_groups)
     n_buckets = int(bucket.max(initial=0)) + 1
-    position = _rank_within(bucket, n_buckets)
+    position = rank_within(bucket, n_buckets)
     widths = tuple(
         tuple(int(count[bucket == b].max(initial=0)) for count in counts) for b in range(n_buckets)
     )
@@ -131,7 +131,7 @@ def plan_groups(
     maps = []
     offsets = np.zeros(n_buckets, dtype=np.int64)
     for t, (parent, k) in enumerate(zip(parents, sizes, strict=True)):
-        slot = offsets[bucket[parent]] + k * _rank_within(parent, n_groups)
+        slot = offsets[bucket[parent]] + k * rank_within(parent, n_groups)
         maps.append(LevelMap(bucket=bucket[parent], group=position[parent], slot=slot))
         offsets += k * np.array([w[t] for w in widths], dtype=np.int64)
     streams = tuple(t for t, c in enumerate(codes) for _ in range(c.shape[1]))
@@ -164,7 +164,7 @@ def _level_parent(codes: np.ndarray, group: np.ndarray, n_levels: int) -> np.nda
     return parent
 
 
-def _rank_within(label: np.ndarray, n_labels: int) -> np.ndarray:
+def rank_within(label: np.ndarray, n_labels: int) -> np.ndarray:
     """0, 1, 2, ... within each label, in order of appearance."""
     if label.size == n_labels and bool((label == np.arange(n_labels)).all()):
         return np.zeros(n_labels, dtype=np.int64)

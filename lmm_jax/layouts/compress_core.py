@@ -1,0 +1,163 @@
+"""From rows to the core of a crossed layout and its links to the eliminated groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ..linalg import back_substitute, group_product
+from .core import Core
+from .crossed import Moments
+from .crossed_index import CrossedIndex
+from .grouped import Bucket
+from .links import Links, apply_at, pair_sums
+
+
+def link_rows(
+    inner: Sequence[Array],
+    outer: Sequence[Array],
+    y: Array,
+    group_rows: Sequence[Array],
+    residual: Array,
+    buckets: Sequence[Bucket],
+    index: CrossedIndex,
+) -> tuple[tuple[Links, ...], Core, Moments]:
+    """Cross-products of the core with itself, with the groups and with [X y].
+
+    Parameters
+    ----------
+    inner, outer : sequence of Array, shape (n, k)
+        Covariates of the streams of the eliminated terms and of the core's.
+    y : Array, shape (n,)
+        OLS residual, for the moments of the start values.
+    group_rows : sequence of Array, shape (q, 1, G)
+        ``Z_1' y`` of the groups of every bucket.
+    residual : Array, shape (n, p + 1)
+        What the groups leave of [X y].
+    buckets : sequence of Bucket
+    index : CrossedIndex
+    """
+    squares = _core_products(outer, index)
+    S, links, raw = squares, [], []
+    shape = (squares.shape[0], index.n_blocks)
+    for b, bucket in enumerate(buckets):
+        x = _entry_products(inner, outer, b, bucket, index)
+        at = index.links[b]
+        link = Links(
+            d=x,
+            group=jnp.asarray(at.group),
+            row=jnp.asarray(at.row),
+            block=jnp.asarray(at.block),
+            left=jnp.asarray(at.left),
+            right=jnp.asarray(at.right),
+        )
+        identity = jnp.eye(bucket.T.shape[0], dtype=x.dtype)[:, :, None]
+        Ti = back_substitute(bucket.T, jnp.broadcast_to(identity, bucket.T.shape))
+        d = apply_at(jnp.swapaxes(Ti, 0, 1), x, link)
+        S = S - pair_sums(d, d, link, shape)
+        links.append(Links(d=d, group=link.group, row=link.row, block=link.block,
+                           left=link.left, right=link.right))  # fmt: skip
+        raw.append(link)
+    core = Core(S=S, s=_core_rows(outer, residual, index), widths=index.core_widths)
+    moments = _moments(squares, _core_rows(outer, y[:, None], index), raw, group_rows, buckets, index)
+    return tuple(links), core, moments
+
+
+def _core_streams(outer: Sequence[Array], index: CrossedIndex) -> list[tuple[Array, Array]]:
+    """Every column of the core's streams with its row of the core, (n,) each."""
+    columns = []
+    for z, first in zip(outer, index.rows, strict=True):
+        columns += [(z[:, a], jnp.asarray(first) + np.int32(a)) for a in range(z.shape[1])]
+    return columns
+
+
+def _n_rows(index: CrossedIndex) -> int:
+    sizes = [index.sizes[t] for t in index.crossed]
+    return sum(k * w for k, w in zip(sizes, index.core_widths, strict=True))
+
+
+def _core_products(outer: Sequence[Array], index: CrossedIndex) -> Array:
+    """``Z_2' Z_2``, (N, N, B)."""
+    N, B = _n_rows(index), index.n_blocks
+    block = jnp.asarray(index.block)
+    total = jnp.zeros(N * N * B, outer[0].dtype)
+    columns = _core_streams(outer, index)
+    for left, row in columns:
+        for right, column in columns:
+            total = total.at[(row * N + column) * B + block].add(left * right)
+    return total.reshape(N, N, B)
+
+
+def _core_rows(outer: Sequence[Array], rows: Array, index: CrossedIndex) -> Array:
+    """``Z_2' rows``, (N, C, B)."""
+    N, B = _n_rows(index), index.n_blocks
+    total = jnp.zeros((N * B, rows.shape[1]), rows.dtype)
+    for z, row in _core_streams(outer, index):
+        cell = row * B + jnp.asarray(index.block)
+        total = total + jax.ops.segment_sum(z[:, None] * rows, cell, N * B)
+    return jnp.swapaxes(total.reshape(N, B, -1), 1, 2)
+
+
+def _entry_products(
+    inner: Sequence[Array],
+    outer: Sequence[Array],
+    b: int,
+    bucket: Bucket,
+    index: CrossedIndex,
+) -> Array:
+    """``Z_1' Z_2`` at the entries of one bucket, (q, E)."""
+    q, E = bucket.T.shape[0], index.links[b].group.size
+    total = jnp.zeros(q * E, outer[0].dtype)
+    for z, entries in zip(outer, index.entries, strict=True):
+        first = jnp.asarray(entries[b])
+        for x, slot in zip(inner, index.slots, strict=True):
+            for a in range(x.shape[1]):
+                for c in range(z.shape[1]):
+                    here = first < E  # rows of other buckets point past the end
+                    cell = (jnp.asarray(slot) + np.int32(a)) * E + first + np.int32(c)
+                    cell = jnp.where(here, cell, q * E)
+                    total = total.at[cell].add(x[:, a] * z[:, c], mode="drop")
+    return total.reshape(q, E)
+
+
+def _moments(
+    products: Array,
+    core_rows: Array,
+    links: Sequence[Links],
+    group_rows: Sequence[Array],
+    buckets: Sequence[Bucket],
+    index: CrossedIndex,
+) -> Moments:
+    """Squares that the moment equations of the start values are made of."""
+    core = _coefficients(index.crossed, index.core_widths, index, products.dtype)
+    crosses = core.T @ jnp.sum(products**2, axis=-1) @ core
+    norms = jnp.sum(jnp.diagonal(products), axis=0) @ core
+    moment = jnp.sum(core_rows**2, axis=(1, 2)) @ core
+    for bucket, link, rows in zip(buckets, links, group_rows, strict=True):
+        own = _coefficients(index.eliminated, bucket.widths, index, products.dtype)
+        gram = group_product(bucket.T, bucket.T)
+        crosses = crosses + own.T @ jnp.sum(gram**2, axis=-1) @ own
+        norms = norms + jnp.sum(jnp.diagonal(gram), axis=0) @ own
+        mixed = (link.d**2) @ core[link.row]
+        mixed = own.T @ mixed
+        crosses = crosses + mixed + mixed.T
+        moment = moment + jnp.sum(rows**2, axis=(1, 2)) @ own
+    return Moments(squares=moment, norms=norms, crosses=crosses)
+
+
+def _coefficients(
+    terms: Sequence[int], widths: Sequence[int], index: CrossedIndex, dtype: Any
+) -> Array:
+    """Indicators of the coefficient that every column belongs to, (columns, K)."""
+    ends = np.cumsum(index.sizes)
+    owner = [
+        ends[t] - index.sizes[t] + np.tile(np.arange(index.sizes[t]), w)
+        for t, w in zip(terms, widths, strict=True)
+    ]
+    return jnp.asarray(np.eye(int(ends[-1]))[np.concatenate(owner)], dtype)
+

@@ -1,0 +1,191 @@
+"""Algebra of the dense core: random effects of all levels of the crossed terms together.
+
+Arrays are (N, N, B): N columns of one block, B independent blocks. Every term
+owns a run of ``k * width`` columns, level by level, the same in every block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ..linalg import spd_inverse, total_product
+from .waist import Waist
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Core:
+    """Cross-products of the crossed terms that the eliminated ones do not reach."""
+
+    S: Array  # (N, N, B)      Z_2' Z_2 less d' d
+    s: Array  # (N, p + 1, B)  Z_2' [X y] less d' c
+    widths: tuple[int, ...] = field(metadata={"static": True})  # levels of each term in a block
+
+
+class CoreTerms(NamedTuple):
+    """The core at one covariance, the eliminated terms integrated out."""
+
+    A: Array  # (N, N, B)      Z_2' V_1^-1 Z_2
+    Ki: Array  # (N, N, B)      (I + Lambda' A Lambda)^-1
+    H: Array  # (N, N, B)      Lambda Ki Lambda'
+    Hb: Array  # (N, p + 1, B)  H Z_2' V_1^-1 [X y]
+    u: Array  # (N, p + 1, B)  Z_2' V^-1 [X y]
+    logdet: Array  # ()
+
+
+def multiply(A: Array, B: Array) -> Array:
+    """``A B`` block by block: (N, M, B), (M, C, B) -> (N, C, B)."""
+    if A.shape[0] * A.shape[1] <= 256:
+        return jnp.sum(A[:, :, None] * B[None], axis=1)
+    product = jnp.moveaxis(A, -1, 0) @ jnp.moveaxis(B, -1, 0)
+    return jnp.moveaxis(product, 0, -1)
+
+
+def transposed(A: Array) -> Array:
+    """``A'`` block by block."""
+    return jnp.swapaxes(A, 0, 1)
+
+
+def scale_rows(factors: Sequence[Array], widths: Sequence[int], A: Array) -> Array:
+    """``F A`` for the block-diagonal F that repeats each term's (k, k) factor, (N, C, B)."""
+    if all(factor.shape[0] == 1 for factor in factors):
+        return _diagonal(factors, widths)[:, None, None] * A
+    parts = []
+    start = 0
+    for factor, w in zip(factors, widths, strict=True):
+        k = factor.shape[0]
+        rows = A[start : start + k * w]
+        if k == 1:
+            parts.append(factor[0, 0] * rows)
+        else:
+            levels = rows.reshape(w, k, *A.shape[1:])
+            parts.append(jnp.einsum("ab,wbcg->wacg", factor, levels).reshape(rows.shape))
+        start += k * w
+    return jnp.concatenate(parts)
+
+
+def scale_columns(factors: Sequence[Array], widths: Sequence[int], A: Array) -> Array:
+    """``A F'`` for the same F, (C, N, B)."""
+    if all(factor.shape[0] == 1 for factor in factors):
+        return A * _diagonal(factors, widths)[None, :, None]
+    return transposed(scale_rows(factors, widths, transposed(A)))
+
+
+def _diagonal(factors: Sequence[Array], widths: Sequence[int]) -> Array:
+    """Diagonal of F where every term has one coefficient, (N,)."""
+    return jnp.concatenate([jnp.repeat(f[0], w) for f, w in zip(factors, widths, strict=True)])
+
+
+def solve_core(A: Array, b: Array, factors: Sequence[Array], widths: Sequence[int]) -> CoreTerms:
+    """Integrate the core out.
+
+        log|I + Lambda' A Lambda|      H = Lambda (I + Lambda' A Lambda)^-1 Lambda'
+
+    Parameters
+    ----------
+    A : Array, shape (N, N, B)
+        ``Z_2' V_1^-1 Z_2``.
+    b : Array, shape (N, p + 1, B)
+        ``Z_2' V_1^-1 [X y]``.
+    factors : sequence of Array, shape (k, k)
+        Relative factor of every term; may be singular.
+    widths : sequence of int
+    """
+    lower = [L.T for L in factors]
+    K = scale_columns(lower, widths, scale_rows(lower, widths, A))
+    K = K + jnp.eye(K.shape[0], dtype=K.dtype)[:, :, None]
+    Ki, logdet = spd_inverse(K)
+    H = scale_columns(factors, widths, scale_rows(factors, widths, Ki))
+    Hb = multiply(H, b)
+    return CoreTerms(A=A, Ki=Ki, H=H, Hb=Hb, u=b - multiply(A, Hb), logdet=logdet)
+
+
+@jax.custom_jvp
+def integrate_core(A: Array, b: Array, Psi: Array) -> Waist:
+    """``log|I + A Psi|`` and ``b' H b``, ``H = Psi (I + A Psi)^-1``; Psi may be singular."""
+    identity = jnp.eye(A.shape[0], dtype=A.dtype)[:, :, None]
+    logdet = jnp.linalg.slogdet(jnp.moveaxis(identity + multiply(A, Psi), -1, 0))[1]
+    return Waist(jnp.sum(logdet), total_product(b, multiply(shrinkage(A, Psi), b)))
+
+
+@integrate_core.defjvp
+def _integrate_core_jvp(
+    primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]
+) -> tuple[Waist, Waist]:
+    # d log|I + A Psi| = tr(H dA) + tr((A - A H A) dPsi); b' dH b from the rule of H
+    (A, b, Psi), (dA, db, dPsi) = primals, tangents
+    H = shrinkage(A, Psi)
+    w = multiply(H, b)
+    rest = b - multiply(A, w)
+    cross = total_product(db, w)
+    dgram = cross + cross.T - total_product(w, multiply(dA, w))
+    dgram = dgram + total_product(rest, multiply(dPsi, rest))
+    dlogdet = jnp.sum(H * dA) + jnp.sum((A - multiply(A, multiply(H, A))) * dPsi)
+    return integrate_core(A, b, Psi), Waist(dlogdet, dgram)
+
+
+@jax.custom_jvp
+def shrinkage(A: Array, Psi: Array) -> Array:
+    """``H = (I + Psi A)^-1 Psi``, the conditional covariance of the core's effects."""
+    identity = jnp.eye(A.shape[0], dtype=A.dtype)[:, :, None]
+    left = jnp.moveaxis(identity + multiply(Psi, A), -1, 0)
+    return jnp.moveaxis(jnp.linalg.solve(left, jnp.moveaxis(Psi, -1, 0)), 0, -1)
+
+
+@shrinkage.defjvp
+def _shrinkage_jvp(
+    primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    # dH = J dPsi J' - H dA H with J = I - H A
+    (A, Psi), (dA, dPsi) = primals, tangents
+    H = shrinkage(A, Psi)
+    J = jnp.eye(A.shape[0], dtype=A.dtype)[:, :, None] - multiply(H, A)
+    dH = multiply(multiply(J, dPsi), transposed(J)) - multiply(multiply(H, dA), H)
+    return H, dH
+
+
+def level_blocks(A: Array, sizes: Sequence[int], widths: Sequence[int]) -> tuple[Array, ...]:
+    """Diagonal blocks of the levels, summed over levels and blocks, (k, k) a term."""
+    return diagonal_products(A, None, sizes, widths)
+
+
+def diagonal_products(
+    A: Array, B: Array | None, sizes: Sequence[int], widths: Sequence[int]
+) -> tuple[Array, ...]:
+    """Sum over levels of the diagonal (k, k) blocks of ``A B``, or of A without B.
+
+    The product itself is not formed: N^2 k operations instead of N^3.
+    """
+    out = []
+    start = 0
+    for k, w in zip(sizes, widths, strict=True):
+        rows = A[start : start + k * w].reshape(w, k, *A.shape[1:])
+        if B is None:
+            block = rows[:, :, start : start + k * w].reshape(w, k, w, k, -1)
+            level = jnp.arange(w)
+            out.append(jnp.sum(block[level, :, level], axis=(0, 3)))
+        else:
+            columns = transposed(B)[start : start + k * w].reshape(w, k, *A.shape[1:])
+            pairs = [
+                [jnp.sum(rows[:, a] * columns[:, b]) for b in range(k)] for a in range(k)
+            ]
+            out.append(jnp.stack([jnp.stack(row) for row in pairs]))
+        start += k * w
+    return tuple(out)
+
+
+def levels_of(A: Array, sizes: Sequence[int], widths: Sequence[int]) -> tuple[Array, ...]:
+    """Rows of every term with the levels of all blocks last: (N, C, B) -> (k, C, w B) a term."""
+    out = []
+    start = 0
+    for k, w in zip(sizes, widths, strict=True):
+        rows = A[start : start + k * w].reshape(w, k, A.shape[1], -1)
+        out.append(jnp.moveaxis(rows, 0, 2).reshape(k, A.shape[1], -1))
+        start += k * w
+    return tuple(out)

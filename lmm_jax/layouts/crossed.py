@@ -1,0 +1,515 @@
+"""Crossed layout: groups eliminated one by one, what remains in one dense core.
+
+The terms of the factor with most levels, and those nested in it, are integrated
+out group by group as in the grouped layout (subscript 1). The terms that cross
+it (subscript 2) are the core. With ``V_1 = I + Z_1 Psi_1 Z_1'`` and
+``[A b] = Z_2' V_1^-1 [Z_2 X y]``,
+
+    logdet = sum_i log|M_i| + log|I + Lambda_2' A Lambda_2|
+    gram   = [X y]' V_1^-1 [X y] - b' H b        H = Lambda_2 (I + Lambda_2' A Lambda_2)^-1 Lambda_2'
+
+Nothing inverts Lambda, so all of it holds at a singular covariance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ..covariance import (
+    basis,
+    factor_blocks,
+    gather,
+    lower_indices,
+    spread,
+    stack_theta,
+    theta_slices,
+)
+from ..linalg import eliminate, group_product, symmetrize, total_product
+from . import core as dense
+from . import links as sparse
+from .core import Core, CoreTerms
+from .grouped import Bucket, bucket_ranks, group_cov, rotate_bucket
+from .links import Links
+from .waist import (
+    BlupTerms,
+    Curvature,
+    Layout,
+    Waist,
+    WaistJet,
+    double_traces,
+    integrate,
+    inverse,
+    logdet_of,
+    marginal,
+    psi_curvatures,
+    psi_tangents,
+    quadratic_tangents,
+)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Moments:
+    """Expected squares of ``Z_a' y``, for start values; one entry a coefficient a of a term."""
+
+    squares: Array  # (K,)    |Z_a' y|^2 for the OLS residual y
+    norms: Array  # (K,)    |Z_a|^2
+    crosses: Array  # (K, K)  |Z_a' Z_b|^2
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class CrossedLayout(Layout):
+    """Sufficient statistics of a mixed model with crossed factors."""
+
+    buckets: tuple[Bucket, ...]  # groups of the eliminated terms; widths over these terms
+    links: tuple[Links, ...]  # one a bucket
+    core: Core
+    moments: Moments
+    eliminated: tuple[int, ...] = field(metadata={"static": True})  # terms, in order
+    crossed: tuple[int, ...] = field(metadata={"static": True})  # terms of the core, in order
+
+    def waist(self, blocks: Sequence[Array]) -> Waist:
+        """See :meth:`Layout.waist`."""
+        return waist(blocks, self)
+
+    def jet(self, theta: Array) -> WaistJet:
+        """See :meth:`Layout.jet`."""
+        return waist_jet(theta, self)
+
+    def curvature(self, theta: Array, W: Array, jet: WaistJet) -> Curvature:
+        """See :meth:`Layout.curvature`."""
+        return curvature(theta, W, jet, self)
+
+    def average_information(self, theta: Array, v: Array, jet: WaistJet) -> Array:
+        """``v' U' D_k P D_l U v`` with U = Z' V^-1 [X y] and P = Z' V^-1 Z, (m, m)."""
+        return average_information(theta, v, jet, self)
+
+    def blups(self, theta: Array, beta: Array) -> tuple[BlupTerms, ...]:
+        """See :meth:`Layout.blups`: one entry a bucket, the core last."""
+        return blups(theta, beta, self)
+
+    def start_moments(self) -> Array:
+        """See :meth:`Layout.start_moments`."""
+        return moment_theta(self)
+
+    def ranks(self) -> Array:
+        """See :meth:`Layout.ranks`; columns of the core count as independent."""
+        columns = jnp.sum((jnp.diagonal(self.core.S) > 1e-9).astype(self.S0.dtype))
+        return bucket_ranks(self.buckets) + columns
+
+    def size(self) -> int:
+        """See :meth:`Layout.size`."""
+        pairs = sum(link.left.size for link in self.links)
+        return pairs + self.core.S.size + sum(b.T.size + b.c.size for b in self.buckets)
+
+    def rotate(self, t: int, Q: np.ndarray) -> Self:
+        """See :meth:`Layout.rotate`."""
+        return rotate_term(self, t, Q)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """N columns and B blocks of the core."""
+        return self.core.S.shape[0], self.core.S.shape[2]
+
+
+# ------------------------------------------------------------ terms on both sides
+
+
+def _pick(values: Sequence[Array], terms: Sequence[int]) -> tuple[Array, ...]:
+    return tuple(values[t] for t in terms)
+
+
+def _sizes(layout: CrossedLayout, terms: Sequence[int]) -> tuple[int, ...]:
+    return tuple(layout.sizes[t] for t in terms)
+
+
+def _places(layout: CrossedLayout, terms: Sequence[int]) -> np.ndarray:
+    """Entries of theta that belong to some terms."""
+    slices = theta_slices(layout.sizes)
+    parts = [np.arange(slices[t].start, slices[t].stop) for t in terms]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+
+
+# ------------------------------------------------------------ the waist
+
+
+def waist(blocks: Sequence[Array], layout: CrossedLayout) -> Waist:
+    """``logdet`` and ``gram`` at relative covariances of the whitened terms."""
+    logdet, gram = jnp.zeros((), layout.S0.dtype), layout.S0
+    A, b = layout.core.S, layout.core.s
+    for bucket, links in zip(layout.buckets, layout.links, strict=True):
+        Psi = spread(_pick(blocks, layout.eliminated), bucket.widths)
+        M = marginal(Psi, bucket.T)
+        part = integrate(M, bucket.c)
+        N = inverse(M)
+        Nd = sparse.apply_at(N, links.d, links)
+        A = A + sparse.pair_sums(links.d, Nd, links, layout.shape)
+        b = b + sparse.to_core(_entry_products(Nd, bucket.c, links), links, layout.shape)
+        logdet, gram = logdet + part.logdet, gram + part.gram
+    Psi = spread(_pick(blocks, layout.crossed), layout.core.widths)
+    Psi = jnp.broadcast_to(Psi[:, :, None], A.shape)
+    extra = dense.integrate_core(A, b, Psi)
+    return Waist(logdet=logdet + extra.logdet, gram=gram - extra.gram)
+
+
+def _entry_products(x: Array, c: Array, links: Links) -> Array:
+    """``x_e' c_i`` with the rows of each entry's group: (q, E), (q, C, G) -> (C, E)."""
+    return jnp.sum(x[:, None] * sparse.at_entries(c, links), axis=0)
+
+
+# ------------------------------------------------------------ derivatives in theta
+
+
+class LeafTerms(NamedTuple):
+    """Eliminated groups of one bucket; their matrices with the core integrated out as well."""
+
+    P: Array  # (q, q, G)      T' M^-1 T, this group alone
+    e: Array  # (q, E)         T' M^-1 d at the entries
+    u: Array  # (q, p + 1, G)  Z_1' V^-1 [X y]
+    D: Array  # (m_1, q, q)    dPsi / dtheta_k
+    E: Array  # (m_1, q, q)    dLambda / dtheta_k
+
+
+class CrossedTerms(NamedTuple):
+    """What the second derivatives need."""
+
+    leaves: tuple[LeafTerms, ...]  # one a bucket
+    core: CoreTerms
+    factors: tuple[Array, ...]  # (k, k)       Lambda of the core's terms
+    D: tuple[Array, ...]  # (m_t, k, k)  dPsi / dtheta_k of the core's terms
+
+
+def waist_jet(theta: Array, layout: CrossedLayout) -> WaistJet:
+    """Waist and its theta derivatives from one elimination (closed forms).
+
+    With ``U = Z' V^-1 [X y]`` and ``P = Z' V^-1 Z``
+
+        d logdet = tr(P dPsi)      d gram = -U' dPsi U
+
+    where the blocks of P are ``P_i - e_i H e_i'`` for a group, and for the core
+    those of ``A - A H A``, found from ``(A - A H A) Lambda = A Lambda K^-1``.
+    """
+    blocks = factor_blocks(theta, layout.sizes)
+    inner = _pick(blocks, layout.eliminated)
+    factors = _pick(blocks, layout.crossed)
+    q_sizes = _sizes(layout, layout.eliminated)
+    logdet, gram = jnp.zeros((), theta.dtype), layout.S0
+    A, b = layout.core.S, layout.core.s
+    leaves = []
+    for bucket, links in zip(layout.buckets, layout.links, strict=True):
+        leaf, part, more = _eliminate_leaf(spread(inner, bucket.widths), bucket, links, layout)
+        E = jnp.asarray(basis(q_sizes, bucket.widths), theta.dtype)
+        D = psi_tangents(spread(inner, bucket.widths), E)
+        leaves.append(leaf._replace(D=D, E=E))
+        logdet, gram = logdet + part.logdet, gram + part.gram
+        A, b = A + more[0], b + more[1]
+    core = dense.solve_core(A, b, factors, layout.core.widths)
+    logdet, gram = logdet + core.logdet, gram - total_product(b, core.Hb)
+    leaves = [
+        _behind_core(leaf, core, links) for leaf, links in zip(leaves, layout.links, strict=True)
+    ]
+    tangents = tuple(
+        psi_tangents(L, jnp.asarray(basis((L.shape[0],), (1,)), theta.dtype)) for L in factors
+    )
+    rest = CrossedTerms(tuple(leaves), core, factors, tangents)
+    dlogdet, dgram = _first_derivatives(theta, rest, layout)
+    return WaistJet(Waist(logdet, gram), dlogdet, dgram, rest)
+
+
+def _eliminate_leaf(
+    Lambda: Array, bucket: Bucket, links: Links, layout: CrossedLayout
+) -> tuple[LeafTerms, Waist, tuple[Array, Array]]:
+    """Integrate one bucket out: its terms, its waist, and what it adds to A and b."""
+    q, C = Lambda.shape[0], bucket.c.shape[1]
+    M = marginal(Lambda @ Lambda.T, bucket.T)
+    identity = jnp.broadcast_to(jnp.eye(q, dtype=M.dtype)[:, :, None], M.shape)
+    U, X = eliminate(M, jnp.concatenate([bucket.T, bucket.c, identity], axis=1))
+    K, w, Li = X[:, :q], X[:, q : q + C], X[:, q + C :]
+    v = sparse.apply_at(Li, links.d, links)  # L^-1 d
+    A = sparse.pair_sums(v, v, links, layout.shape)
+    b = sparse.to_core(_entry_products(v, w, links), links, layout.shape)
+    leaf = LeafTerms(
+        P=group_product(K, K),
+        e=sparse.apply_at(jnp.swapaxes(K, 0, 1), v, links),
+        u=group_product(K, w),
+        D=K,
+        E=K,
+    )
+    return leaf, Waist(logdet=logdet_of(U), gram=total_product(w, w)), (A, b)
+
+
+def _behind_core(leaf: LeafTerms, core: CoreTerms, links: Links) -> LeafTerms:
+    """u of the whole model from that of the group alone."""
+    shift = sparse.to_groups(leaf.e, sparse.from_core(core.Hb, links), links, leaf.P.shape[2])
+    return leaf._replace(u=leaf.u - shift)
+
+
+def _first_derivatives(
+    theta: Array, rest: CrossedTerms, layout: CrossedLayout
+) -> tuple[Array, Array]:
+    """``d logdet`` (m,) and ``d gram`` (m, p + 1, p + 1)."""
+    C = layout.S0.shape[0]
+    core, sizes, widths = rest.core, _sizes(layout, layout.crossed), layout.core.widths
+    dlogdet, dgram = jnp.zeros_like(theta), jnp.zeros((theta.size, C, C), theta.dtype)
+    at = _places(layout, layout.eliminated)
+    for leaf, links in zip(rest.leaves, layout.links, strict=True):
+        slope = jnp.sum(leaf.P, axis=-1) - sparse.pair_contraction(leaf.e, core.H, links)
+        dlogdet = dlogdet.at[at].add(jnp.einsum("ab,kab->k", slope, leaf.D))
+        dgram = dgram.at[at].add(-quadratic_tangents(leaf.u, leaf.D))
+    half = dense.scale_rows(rest.factors, widths, core.Ki)  # Lambda K^-1
+    slopes = dense.diagonal_products(core.A, half, sizes, widths)
+    levels = dense.levels_of(core.u, sizes, widths)
+    for t, G, u, D in zip(layout.crossed, slopes, levels, rest.D, strict=True):
+        at = _places(layout, (t,))
+        dlogdet = dlogdet.at[at].add(2.0 * G[lower_indices(G.shape[0])])
+        dgram = dgram.at[at].add(-quadratic_tangents(u, D))
+    return dlogdet, dgram
+
+
+class Effects(NamedTuple):
+    """Columns over all random effects."""
+
+    groups: tuple[Array, ...]  # (q, C, G) a bucket
+    core: Array  # (N, C, B)
+
+
+def _tangent_effects(rest: CrossedTerms, layout: CrossedLayout, v: Array) -> list[Effects]:
+    """``D_k U v`` for every entry k of theta, with v (p + 1, C)."""
+    C = v.shape[1]
+    groups = [jnp.einsum("acg,cd->adg", leaf.u, v) for leaf in rest.leaves]
+    core = jnp.einsum("ncb,cd->ndb", rest.core.u, v)
+    none = Effects(tuple(jnp.zeros_like(g) for g in groups), jnp.zeros_like(core))
+    sizes, widths = _sizes(layout, layout.crossed), layout.core.widths
+    out: dict[int, Effects] = {}
+    for i, k in enumerate(_places(layout, layout.eliminated)):
+        parts = [
+            jnp.einsum("ab,bcg->acg", leaf.D[i], g)
+            for leaf, g in zip(rest.leaves, groups, strict=True)
+        ]
+        out[int(k)] = none._replace(groups=tuple(parts))
+    for place, t in enumerate(layout.crossed):
+        for i, k in enumerate(_places(layout, (t,))):
+            zeros = [jnp.zeros((size, size), v.dtype) for size in sizes]
+            zeros[place] = rest.D[place][i]
+            out[int(k)] = none._replace(core=dense.scale_rows(zeros, widths, core))
+    assert all(part.shape[1] == C for part in groups)
+    return [out[k] for k in range(len(out))]
+
+
+def _apply_P(x: Effects, rest: CrossedTerms, layout: CrossedLayout) -> Effects:
+    """``Z' V^-1 Z x``.
+
+    With ``h = e' x_1 + A x_2``: the core gets ``h - A H h``, a group
+    ``P_i x_i + e_i (x_2 - H h)``.
+    """
+    core = rest.core
+    h = dense.multiply(core.A, x.core)
+    for leaf, links, part in zip(rest.leaves, layout.links, x.groups, strict=True):
+        h = h + sparse.to_core(_entry_products(leaf.e, part, links), links, layout.shape)
+    Hh = dense.multiply(core.H, h)
+    groups = []
+    for leaf, links, part in zip(rest.leaves, layout.links, x.groups, strict=True):
+        back = sparse.from_core(x.core - Hh, links)
+        own = group_product(leaf.P, part)
+        groups.append(own + sparse.to_groups(leaf.e, back, links, part.shape[2]))
+    return Effects(tuple(groups), h - dense.multiply(core.A, Hh))
+
+
+def _inner_products(left: Sequence[Effects], right: Sequence[Effects]) -> Array:
+    """Sums of products, (m, m)."""
+
+    def inner(a: Effects, b: Effects) -> Array:
+        parts = [jnp.sum(x * y) for x, y in zip(a.groups, b.groups, strict=True)]
+        return sum(parts, jnp.sum(a.core * b.core))
+
+    return jnp.stack([jnp.stack([inner(a, b) for b in right]) for a in left])
+
+
+def average_information(theta: Array, v: Array, jet: WaistJet, layout: CrossedLayout) -> Array:
+    """``(D_k U v)' P (D_l U v)``: a curvature that needs no traces, (m, m).
+
+    References
+    ----------
+    Gilmour, Thompson & Cullis (1995), doi:10.2307/2533274.
+    """
+    g = _tangent_effects(jet.rest, layout, v[:, None])
+    return symmetrize(_inner_products(g, [_apply_P(x, jet.rest, layout) for x in g]))
+
+
+def curvature(theta: Array, W: Array, jet: WaistJet, layout: CrossedLayout) -> Curvature:
+    """Second derivatives of ``logdet + <W, gram>`` in theta, W held fixed.
+
+    With ``P = Z' V^-1 Z``, ``R = U W U'`` and ``D_k = dPsi / dtheta_k``
+
+        <P - R, D_kl> + 2 tr(R D_k P D_l) - tr(P D_k P D_l)
+    """
+    rest = jet.rest
+    identity = jnp.eye(W.shape[0], dtype=W.dtype)
+    g = _tangent_effects(rest, layout, identity)
+    weighted = _tangent_effects(rest, layout, W)
+    hessian = 2.0 * _inner_products(weighted, [_apply_P(x, rest, layout) for x in g])
+    traces, core_blocks, leaf_blocks = _trace_products(theta, rest, layout)
+    hessian = hessian - traces
+    psi = [jnp.zeros((k, k), theta.dtype) for k in layout.sizes]
+    at = np.ix_(_places(layout, layout.eliminated), _places(layout, layout.eliminated))
+    for leaf, bucket, block in zip(rest.leaves, layout.buckets, leaf_blocks, strict=True):
+        slope = block - jnp.einsum("acg,cd,bdg->ab", leaf.u, W, leaf.u)
+        hessian = hessian.at[at].add(psi_curvatures(slope, leaf.E))
+        parts = gather(slope, _sizes(layout, layout.eliminated), bucket.widths)
+        for t, part in zip(layout.eliminated, parts, strict=True):
+            psi[t] = psi[t] + part
+    levels = dense.levels_of(rest.core.u, _sizes(layout, layout.crossed), layout.core.widths)
+    for t, block, u in zip(layout.crossed, core_blocks, levels, strict=True):
+        slope = block - jnp.einsum("acg,cd,bdg->ab", u, W, u)
+        E = jnp.asarray(basis((block.shape[0],), (1,)), theta.dtype)
+        at = np.ix_(_places(layout, (t,)), _places(layout, (t,)))
+        hessian = hessian.at[at].add(psi_curvatures(slope, E))
+        psi[t] = slope
+    return Curvature(hessian=symmetrize(hessian), psi_gradients=tuple(psi))
+
+
+def _trace_products(
+    theta: Array, rest: CrossedTerms, layout: CrossedLayout
+) -> tuple[Array, tuple[Array, ...], tuple[Array, ...]]:
+    """``tr(P D_k P D_l)``, (m, m), and the summed diagonal blocks of P, core and buckets.
+
+    With ``F_k = e' D_k e`` of the eliminated terms, J = I - H A and
+    ``P_22 = A - A H A``: the traces are, for two terms of the core, those of
+    ``P_22 D_k P_22 D_l``; for one of each kind of ``J' F_k J D_l``; for two
+    eliminated ones of ``P_i D_k P_i D_l`` less twice those with ``X_i = e_i H e_i'``
+    in the place of one P_i, plus ``H F_k H F_l``.
+    """
+    core, widths, sizes = rest.core, layout.core.widths, _sizes(layout, layout.crossed)
+    out = jnp.zeros((theta.size, theta.size), theta.dtype)
+    lower = [L.T for L in rest.factors]
+    Q = dense.multiply(core.Ki, dense.scale_rows(lower, widths, core.A))  # Lambda' P_22
+    P = core.A - dense.multiply(dense.scale_columns(lower, widths, core.A), Q)
+    J = jnp.eye(P.shape[0], dtype=P.dtype)[:, :, None] - dense.scale_rows(rest.factors, widths, Q)
+    directions = _core_directions(rest, layout)
+    for k, row in directions.items():
+        DP = dense.scale_rows(row, widths, P)
+        for l, column in directions.items():
+            other = dense.scale_rows(column, widths, P)
+            out = out.at[k, l].set(jnp.sum(DP * dense.transposed(other)))
+    m1 = _places(layout, layout.eliminated)
+    F = [jnp.zeros_like(P) for _ in m1]
+    blocks = []
+    for leaf, links in zip(rest.leaves, layout.links, strict=True):
+        X = sparse.group_contractions(leaf.e, core.H, links, leaf.P.shape[2])
+        own = double_traces(leaf.P, leaf.P, leaf.D)
+        cross = double_traces(leaf.P, X, leaf.D)
+        out = out.at[np.ix_(m1, m1)].add(own - cross - cross.T)
+        blocks.append(jnp.sum(leaf.P - X, axis=-1))
+        for i in range(len(m1)):
+            De = jnp.einsum("ab,be->ae", leaf.D[i], leaf.e)
+            F[i] = F[i] + sparse.pair_sums(leaf.e, De, links, layout.shape)
+    HF = [dense.multiply(core.H, f) for f in F]
+    for i, k in enumerate(m1):
+        for j, l in enumerate(m1):
+            out = out.at[k, l].add(jnp.sum(HF[i] * dense.transposed(HF[j])))
+        left = F[i] - dense.multiply(core.A, HF[i])  # J' F_k
+        diagonal = dense.diagonal_products(left, J, sizes, widths)
+        for t, block, D in zip(layout.crossed, diagonal, rest.D, strict=True):
+            value = jnp.einsum("ab,kba->k", block, D)
+            at = _places(layout, (t,))
+            out = out.at[k, at].set(value).at[at, k].set(value)
+    return out, dense.level_blocks(P, sizes, widths), tuple(blocks)
+
+
+def _core_directions(
+    rest: CrossedTerms, layout: CrossedLayout
+) -> dict[int, list[Array]]:
+    """dPsi of every term of the core for every entry of theta that belongs to it."""
+    zeros = [jnp.zeros_like(L) for L in rest.factors]
+    out = {}
+    for place, t in enumerate(layout.crossed):
+        for i, k in enumerate(_places(layout, (t,))):
+            row = list(zeros)
+            row[place] = rest.D[place][i]
+            out[int(k)] = row
+    return out
+
+
+# ------------------------------------------------------------ random effects
+
+
+def blups(theta: Array, beta: Array, layout: CrossedLayout) -> tuple[BlupTerms, ...]:
+    """Conditional means and covariances: of every bucket's groups, then of the core.
+
+    The core has ``b_2 = H b v`` with covariance H, a group ``Psi u_i v`` with its
+    own covariance plus ``Psi e_i H e_i' Psi``; ``v = (-beta, 1)``.
+    """
+    jet = waist_jet(theta, layout)
+    rest: CrossedTerms = jet.rest
+    v = jnp.append(-beta, 1.0)
+    inner = _pick(factor_blocks(theta, layout.sizes), layout.eliminated)
+    out = []
+    for bucket, links, leaf in zip(layout.buckets, layout.links, rest.leaves, strict=True):
+        Lambda = spread(inner, bucket.widths)
+        Psi = Lambda @ Lambda.T
+        X = sparse.group_contractions(leaf.e, rest.core.H, links, leaf.P.shape[2])
+        mean = jnp.einsum("ab,bg->ag", Psi, jnp.einsum("acg,c->ag", leaf.u, v))
+        through = jnp.einsum("ab,bcg,cd->adg", Psi, X, Psi)
+        out.append(BlupTerms(b=mean, cov=group_cov(Lambda, bucket.T) + through))
+    mean = jnp.einsum("ncb,c->nb", rest.core.Hb, v)
+    return (*out, BlupTerms(b=mean, cov=rest.core.H))
+
+
+# ------------------------------------------------------------ start values, rotations
+
+
+def moment_theta(layout: CrossedLayout) -> Array:
+    """Start values from the expected squares of ``Z_a' y``.
+
+        E |Z_a' y|^2 = sigma^2 |Z_a|^2 + sum_b psi_b |Z_a' Z_b|^2
+        E |y|^2      = sigma^2 (n - p) + sum_b psi_b |Z_b|^2
+    """
+    at = layout.moments
+    nu = layout.n_obs - layout.beta_origin.size
+    top = jnp.append(nu, at.norms)
+    left = jnp.concatenate([top[None], jnp.concatenate([at.norms[:, None], at.crosses], axis=1)])
+    right = jnp.append(jnp.ones((), top.dtype), at.squares)
+    # rows on the scale of their diagonal, a touch of ridge: identical factors are no obstacle
+    scale = 1.0 / jnp.diagonal(left)
+    ridge = 1e-6 * jnp.eye(right.size, dtype=top.dtype)
+    found = jnp.linalg.solve(left * scale[:, None] + ridge, right * scale)
+    sigma2 = jnp.maximum(found[0], 1e-3 / nu)
+    psi = jnp.sqrt(jnp.clip(found[1:] / sigma2, 1e-3, 1e6))
+    psi = jnp.where(jnp.isfinite(psi), psi, 1.0)
+    ends = np.cumsum(layout.sizes)
+    return stack_theta(
+        [jnp.diag(psi[e - k : e]) for k, e in zip(layout.sizes, ends, strict=True)]
+    )
+
+
+def rotate_term(layout: CrossedLayout, t: int, Q: np.ndarray) -> CrossedLayout:
+    """The layout with the columns of term t multiplied by an orthogonal Q."""
+    if t in layout.eliminated:
+        place, sizes = layout.eliminated.index(t), _sizes(layout, layout.eliminated)
+        turned = tuple(rotate_bucket(b, Q, place, sizes) for b in layout.buckets)
+        return replace(layout, buckets=turned)
+    place, widths = layout.crossed.index(t), layout.core.widths
+    sizes = _sizes(layout, layout.crossed)
+    factors = [np.eye(k) for k in sizes]
+    factors[place] = Q.T
+    S = dense.scale_columns(factors, widths, dense.scale_rows(factors, widths, layout.core.S))
+    s = dense.scale_rows(factors, widths, layout.core.s)
+    start = sum(k * w for k, w in zip(sizes[:place], widths[:place], strict=True))
+    k, stop = sizes[place], start + sizes[place] * widths[place]
+    links = []
+    for link in layout.links:
+        row, d = np.asarray(link.row), np.array(link.d)
+        last = np.append(row[k - 1 :], np.zeros(k - 1, row.dtype))
+        level = (row >= start) & (row < stop) & ((row - start) % k == 0) & (last == row + k - 1)
+        columns = np.flatnonzero(level)[:, None] + np.arange(k)
+        d[:, columns] = np.einsum("qek,kj->qej", d[:, columns], Q)
+        links.append(replace(link, d=jnp.asarray(d)))
+    return replace(layout, links=tuple(links), core=replace(layout.core, S=S, s=s))

@@ -1,0 +1,127 @@
+"""The common frame of a layout: fixed effects and terms on one scale, y as an OLS residual.
+
+The likelihood is the same in every basis; a good one keeps the digits. All maps
+are constants to the differentiation and stay in the layout.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+
+class Frame(NamedTuple):
+    X: Array  # (n, p)  orthonormal columns (in the weighted inner product)
+    y: Array  # (n,)    OLS residual of unit norm
+    beta_map: Array  # (p, p)
+    beta_origin: Array  # (p,)
+    beta_shift: Array  # (p,)
+    y_scale: Array  # ()
+
+
+def fixed_frame(X: Array, y: Array, weights: Array, present: Array) -> Frame:
+    """Orthonormal columns for X, and for y its OLS residual in units of its norm."""
+    mask = present.astype(y.dtype)
+    units, unit = _powers_of_two(X * mask[:, None]), _powers_of_two((y * mask)[:, None])[0]
+    X, y = X / units[None, :], y / unit
+    centring, shift = _centring(X, y, present)
+    y = (y - X @ shift) * mask
+    X = (X @ centring) * mask[:, None]
+    if X.shape[1] == 0:
+        orthogonal = centring
+    else:
+        gram = lax.stop_gradient(X.T @ (X * weights[:, None]))
+        scale = lax.rsqrt(jnp.diagonal(gram))
+        L = jnp.linalg.cholesky(gram * scale[:, None] * scale[None, :])
+        identity = jnp.eye(X.shape[1], dtype=X.dtype)
+        inverse = jax.scipy.linalg.solve_triangular(L, identity, lower=True).T
+        orthogonal = scale[:, None] * inverse
+    X = X @ orthogonal
+    origin = jnp.zeros(X.shape[1], X.dtype)
+    for _ in range(2):  # the second round removes what rounding left of a huge first one
+        step = lax.stop_gradient(X.T @ (y * weights))
+        y = y - X @ step
+        origin = origin + step
+    norm = lax.stop_gradient(jnp.sqrt(jnp.sum(y * y * weights)))
+    norm = jnp.where(norm > 0, norm, 1.0)
+    inner_map = centring @ orthogonal
+    rescale = unit / units
+    return Frame(
+        X=X,
+        y=y / norm,
+        beta_map=inner_map / units[:, None],
+        beta_origin=rescale * (inner_map @ origin),
+        beta_shift=rescale * shift,
+        y_scale=norm * unit,
+    )
+
+
+def _powers_of_two(columns: Array) -> Array:
+    """Exact units that bring the largest entry of every column near one."""
+    largest = lax.stop_gradient(jnp.max(jnp.abs(columns), axis=0, initial=0.0))
+    return jnp.exp2(jnp.floor(jnp.log2(jnp.where(largest > 0, largest, 1.0))))
+
+
+def _centring(X: Array, y: Array, present: Array) -> tuple[Array, Array]:
+    """Map that centres the columns of X by a constant column, and the same shift of y.
+
+    Subtracting a mean is exact in floating point where a projection is not:
+    raw calendar years and y near 1e9 keep their digits.
+    """
+    p = X.shape[1]
+    identity, none = jnp.eye(p, dtype=X.dtype), jnp.zeros(p, X.dtype)
+    if p == 0:
+        return identity, none
+    X, y = lax.stop_gradient((X, y))
+    low = jnp.min(jnp.where(present[:, None], X, jnp.inf), axis=0)
+    high = jnp.max(jnp.where(present[:, None], X, -jnp.inf), axis=0)
+    constant = (low == high) & (low != 0)
+    pick = jnp.argmax(constant)
+    unit = jnp.where(jnp.any(constant), jnp.zeros(p, X.dtype).at[pick].set(1.0), none)
+    value = jnp.where(jnp.any(constant), low[pick], 1.0)
+    n = jnp.sum(present.astype(X.dtype))
+    means = jnp.sum(jnp.where(present[:, None], X, 0.0), axis=0) / n
+    means = jnp.where(constant, 0.0, means)
+    y_mean = jnp.sum(jnp.where(present, y, 0.0)) / n
+    return identity - unit[:, None] * (means / value)[None, :], unit * (y_mean / value)
+
+
+def whitener(z: Array, weights: Array) -> Array:
+    """Lower triangular A such that the columns of ``Z A`` are orthonormal per row, (k, k).
+
+    ``Lambda_user = A Lambda`` stays lower triangular. Where the columns are
+    dependent only their scale is taken out.
+    """
+    k = z.shape[2]
+    rows = lax.stop_gradient(z)
+    first, worst = _lower_whitener(rows, weights)
+    if k == 1:
+        return first
+
+    def again(A: Array) -> Array:
+        # nearly dependent columns, a covariate far from zero: cross-products of the columns
+        # as first whitened restore the digits that the squares of the raw ones have lost
+        return A @ _lower_whitener(rows @ A, weights)[0]
+
+    return lax.cond(worst < 1e-2, again, lambda A: A, first)
+
+
+def _lower_whitener(rows: Array, weights: Array) -> tuple[Array, Array]:
+    """Whitener from the cross-products of the columns, and its smallest pivot."""
+    k = rows.shape[2]
+    total = jnp.maximum(jnp.sum((weights > 0).astype(rows.dtype)), 1.0)
+    gram = jnp.einsum("nsa,nsb,n->ab", rows, rows, weights) / total
+    diagonal = jnp.diagonal(gram)
+    scale = jnp.where(diagonal > 0, lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1.0)), 1.0)
+    if k == 1:
+        return scale[:, None], jnp.ones((), rows.dtype)
+    correlation = gram * scale[:, None] * scale[None, :]
+    # B' B = correlation with B lower triangular: a Cholesky with rows and columns reversed
+    L = jnp.linalg.cholesky(correlation[::-1, ::-1])[::-1, ::-1].T
+    worst = jnp.min(jnp.where(jnp.isfinite(jnp.diagonal(L)), jnp.diagonal(L), 0.0))
+    identity = jnp.eye(k, dtype=rows.dtype)
+    B = jnp.where(worst > 1e-7, jnp.where(jnp.isfinite(L), L, 0.0), identity)
+    return scale[:, None] * jax.scipy.linalg.solve_triangular(B, identity, lower=True), worst

@@ -1,0 +1,231 @@
+"""Which layout a design gets: decided by its data, on the host.
+
+Factors that are nested in one another are found as such, whatever their labels.
+Only where factors cross is there a dense core, and the factor with most levels
+stays out of it. Nested designs whose groups hold very many levels use the same
+elimination, sub-group by sub-group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import DataError
+from .crossed_index import CrossedPlan, core_blocks, plan_crossed
+from .index import GroupPlan, plan_groups
+
+# Columns of a group up to which its dense matrices are no matter, and how much cheaper the
+# elimination of sub-groups has to be beyond.
+_WIDE_GROUP = 64
+_WORTHWHILE = 8
+# Columns of the dense core that are allowed, and square matrices of that size at the peak.
+MAX_CORE = 20_000
+_CORE_MATRICES = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayoutInfo:
+    """Which layout a model got, and why.
+
+    Attributes
+    ----------
+    kind : {"grouped", "crossed"}
+    eliminated : tuple of str
+        Terms that are integrated out group by group.
+    core : tuple of str
+        Terms whose levels are kept together in dense matrices.
+    n_groups : int
+        Groups that are eliminated.
+    core_size : int
+        Rows of the largest dense block; 0 for the grouped layout.
+    n_blocks : int
+        Independent dense blocks.
+    reason : str
+    """
+
+    kind: str
+    eliminated: tuple[str, ...]
+    core: tuple[str, ...]
+    n_groups: int
+    core_size: int
+    n_blocks: int
+    reason: str
+
+    def __str__(self) -> str:
+        if self.kind == "grouped":
+            return f"grouped layout: {self.n_groups} independent groups ({self.reason})"
+        return (
+            f"crossed layout: {self.n_groups} groups of {', '.join(self.eliminated)} eliminated, "
+            f"{self.n_blocks} dense block(s) of up to {self.core_size} rows for "
+            f"{', '.join(self.core)} ({self.reason})"
+        )
+
+
+class _Choice:
+    """A way to lay a design out: the groups that are eliminated and the terms inside them."""
+
+    def __init__(self, group: np.ndarray, n_groups: int, eliminated: Sequence[int]) -> None:
+        self.group, self.n_groups, self.eliminated = group, n_groups, tuple(eliminated)
+
+
+def plan_layout(
+    group: np.ndarray,
+    n_groups: int,
+    codes: Sequence[np.ndarray],
+    n_levels: Sequence[int],
+    sizes: Sequence[int],
+    labels: Sequence[str],
+    n_components: int = 0,
+) -> tuple[GroupPlan | CrossedPlan, LayoutInfo]:
+    """Choose the layout of a design and build its index.
+
+    Parameters
+    ----------
+    group : ndarray of int, shape (n,)
+        Independent group of each row: no random effect is shared between groups.
+    n_groups : int
+    codes : sequence of ndarray of int, shape (n, S)
+        Level of each row in each term, for every membership.
+    n_levels, sizes : sequence of int
+        Levels, and coefficients per level, of each term.
+    labels : sequence of str
+        Names of the terms, for the report.
+    n_components : int
+        How many of the last terms are variance components.
+
+    Raises
+    ------
+    DataError
+        The dense core would not fit into memory.
+    """
+    choice, reason = _choose(group, n_groups, codes, n_levels, sizes)
+    if len(choice.eliminated) == len(codes):
+        plan = plan_groups(group, n_groups, codes, n_levels, sizes, n_components)
+        names = tuple(labels)
+        return plan, LayoutInfo(
+            kind="grouped", eliminated=names, core=(), n_groups=n_groups,
+            core_size=0, n_blocks=0, reason=reason,
+        )  # fmt: skip
+    core = tuple(label for t, label in enumerate(labels) if t not in choice.eliminated)
+    crossed = plan_crossed(
+        choice.group, choice.n_groups, codes, n_levels, sizes, choice.eliminated, n_components
+    )
+    _check_memory(crossed, core)
+    return crossed, LayoutInfo(
+        kind="crossed",
+        eliminated=tuple(labels[t] for t in choice.eliminated),
+        core=core,
+        n_groups=crossed.n_groups,
+        core_size=crossed.core_size,
+        n_blocks=crossed.n_blocks,
+        reason=reason,
+    )
+
+
+def _choose(
+    group: np.ndarray,
+    n_groups: int,
+    codes: Sequence[np.ndarray],
+    n_levels: Sequence[int],
+    sizes: Sequence[int],
+) -> tuple[_Choice, str]:
+    everything = _Choice(group, n_groups, range(len(codes)))
+    if len(codes) == 1:
+        return everything, "one term"
+    candidates = [
+        _Choice(code[:, 0], levels, _nested_terms(code[:, 0], levels, codes, n_levels))
+        for code, levels in zip(codes, n_levels, strict=True)
+        if code.shape[1] == 1
+    ]
+    nested = any(len(c.eliminated) == len(codes) for c in candidates)
+    partial = [c for c in candidates if len(c.eliminated) < len(codes)]
+    if not partial:
+        return everything, "all terms share their groups" if nested else "no factor to eliminate"
+    columns = np.array(n_levels) * np.array(sizes)
+    sizes_of = [sum(columns[t] for t in range(len(codes)) if t not in c.eliminated) for c in partial]
+    best = partial[int(np.argmin(sizes_of))]
+    if not nested:
+        return best, "the factors are crossed"
+    widest, dense = _grouped_cost(group, n_groups, codes, n_levels, sizes)
+    if widest <= _WIDE_GROUP:
+        return everything, "the factors are nested"
+    if dense < _WORTHWHILE * _elimination_cost(best, codes, n_levels, sizes):
+        return everything, "the factors are nested"
+    return best, "the factors are nested, with many levels in a group"
+
+
+def _nested_terms(
+    group: np.ndarray, n_groups: int, codes: Sequence[np.ndarray], n_levels: Sequence[int]
+) -> list[int]:
+    """Terms of which every level lies in one group."""
+    out = []
+    for t, (code, levels) in enumerate(zip(codes, n_levels, strict=True)):
+        if levels < n_groups:
+            continue  # a group without a level of its own cannot hold one
+        parent = np.zeros(levels, dtype=np.int64)
+        for column in code.T:
+            parent[column] = group
+        if all((parent[column] == group).all() for column in code.T):
+            out.append(t)
+    return out
+
+
+def _grouped_cost(
+    group: np.ndarray,
+    n_groups: int,
+    codes: Sequence[np.ndarray],
+    n_levels: Sequence[int],
+    sizes: Sequence[int],
+) -> tuple[int, float]:
+    """Columns of the widest group, and the sum of their cubes over all groups."""
+    width = np.zeros(n_groups)
+    for code, levels, k in zip(codes, n_levels, sizes, strict=True):
+        parent = np.zeros(levels, dtype=np.int64)
+        for column in code.T:
+            parent[column] = group
+        width += k * np.bincount(parent, minlength=n_groups)
+    return int(width.max()), float(np.sum(width**3))
+
+
+def _elimination_cost(
+    choice: _Choice,
+    codes: Sequence[np.ndarray],
+    n_levels: Sequence[int],
+    sizes: Sequence[int],
+) -> float:
+    """The same for groups that are eliminated and the blocks that remain."""
+    inner = [t for t in range(len(codes)) if t in choice.eliminated]
+    outer = [t for t in range(len(codes)) if t not in choice.eliminated]
+    _, cost = _grouped_cost(
+        choice.group,
+        choice.n_groups,
+        [codes[t] for t in inner],
+        [n_levels[t] for t in inner],
+        [sizes[t] for t in inner],
+    )
+    offsets = np.cumsum([0, *(n_levels[t] for t in outer)])
+    level = np.concatenate(
+        [codes[t][:, s] + at for t, at in zip(outer, offsets[:-1], strict=True)
+         for s in range(codes[t].shape[1])]
+    )  # fmt: skip
+    groups = np.tile(choice.group, level.size // choice.group.size)
+    count, label = core_blocks(groups, level, choice.n_groups, int(offsets[-1]))
+    weight = np.repeat([sizes[t] for t in outer], np.diff(offsets))
+    blocks = np.bincount(label[choice.n_groups :], weights=weight, minlength=count)
+    return cost + float(np.sum(blocks**3))
+
+
+def _check_memory(plan: CrossedPlan, core: Sequence[str]) -> None:
+    """Refuse a dense core that no machine should be asked for."""
+    size = plan.core_size
+    if size <= MAX_CORE:
+        return
+    gib = _CORE_MATRICES * 8 * size**2 / 2**30
+    raise DataError(
+        f"the crossed terms {', '.join(core)} have {size} columns together: dense matrices of that "
+        f"size would need about {gib:,.0f} GiB (the limit is {MAX_CORE} columns). Use a coarser "
+        "factor, leave a term out, or fit a subset of the rows"
+    )

@@ -1,0 +1,202 @@
+"""What every layout gives to the rest of the library: the waist and its derivatives.
+
+A layout is a pytree of sufficient statistics. Whatever it looks like inside, at a
+relative covariance Psi it answers with
+
+    logdet = log|V|          gram = [X y]' V^-1 [X y]          V = I + Z Psi Z'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ..linalg import eliminate, group_product, total_product
+
+
+class Waist(NamedTuple):
+    """All that the likelihood needs to know of the data at one covariance."""
+
+    logdet: Array  # ()              log|V| relative to sigma^2
+    gram: Array  # (p + 1, p + 1)  [X y]' V^-1 [X y]
+
+
+class WaistJet(NamedTuple):
+    """The waist with its first derivatives in theta and what the second ones need."""
+
+    waist: Waist
+    dlogdet: Array  # (m,)
+    dgram: Array  # (m, p + 1, p + 1)
+    rest: Any  # the layout's own
+
+
+class Curvature(NamedTuple):
+    """Second derivative of ``logdet + <W, gram>`` at fixed W."""
+
+    hessian: Array  # (m, m)     in theta
+    psi_gradients: tuple[Array, ...]  # (k, k) a term: first derivative in its Psi
+
+
+class BlupTerms(NamedTuple):
+    """Conditional moments of the random effects of groups of one shape."""
+
+    b: Array  # (q, G)     conditional means, whitened coordinates, y in the layout's units
+    cov: Array  # (q, q, G)  conditional covariance in units of sigma^2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Layout:
+    """Sufficient statistics of a mixed model.
+
+    Columns of X are orthonormal, those of every term whitened and y a unit OLS
+    residual; ``whiteners``, ``beta_map`` and its companions lead back.
+    """
+
+    S0: Array  # (p + 1, p + 1)  cross-products of [X y] that no random effect reaches
+    whiteners: tuple[Array, ...]  # (k, k) a term: Lambda_user = A Lambda
+    beta_map: Array  # (p, p)
+    beta_origin: Array  # (p,)    beta_user = beta_shift + beta_origin + y_scale * beta_map @ beta
+    beta_shift: Array  # (p,)    the mean of y on a constant column, apart to keep its digits
+    y_scale: Array  # ()
+    n_obs: Array  # ()
+    log_weights: Array  # ()  sum of the logarithms of the prior weights
+    sizes: tuple[int, ...] = field(metadata={"static": True})  # coefficients per level of each term
+    n_components: int = field(metadata={"static": True})  # trailing terms: variance components
+
+    def waist(self, blocks: Sequence[Array]) -> Waist:
+        """``(log|V|, [X y]' V^-1 [X y])`` at relative covariances of the whitened terms.
+
+        Parameters
+        ----------
+        blocks : sequence of Array, shape (k, k)
+            ``Psi`` of every term in the layout's coordinates; may be singular.
+
+        Returns
+        -------
+        Waist
+            Differentiable to any order in ``blocks`` and in the layout's arrays.
+        """
+        raise NotImplementedError
+
+    def jet(self, theta: Array) -> WaistJet:
+        """Waist and first derivatives in theta, closed forms."""
+        raise NotImplementedError
+
+    def curvature(self, theta: Array, W: Array, jet: WaistJet) -> Curvature:
+        """Second derivatives of ``logdet + <W, gram>`` in theta, W held fixed."""
+        raise NotImplementedError
+
+    def blups(self, theta: Array, beta: Array) -> tuple[BlupTerms, ...]:
+        """Conditional means and covariances of all random effects, given y."""
+        raise NotImplementedError
+
+    def start_moments(self) -> Array:
+        """Moment estimate of one relative standard deviation a coefficient, as theta."""
+        raise NotImplementedError
+
+    def ranks(self) -> Array:
+        """How many dimensions of the rows the random effects reach, ()."""
+        raise NotImplementedError
+
+    def size(self) -> int:
+        """Numbers that one evaluation has to look at."""
+        raise NotImplementedError
+
+    def rotate(self, t: int, Q: np.ndarray) -> Self:
+        """The same model with the columns of term t multiplied by an orthogonal Q (on the host)."""
+        raise NotImplementedError
+
+
+# ------------------------------------------------------------ one group after the other
+
+
+def marginal(Psi: Array, T: Array) -> Array:
+    """``M = I + T Psi T'`` of every group, (q, q, G)."""
+    q = T.shape[0]
+    TP = jnp.einsum("rag,ab->rbg", T, Psi)
+    TPT = group_product(jnp.swapaxes(TP, 0, 1), jnp.swapaxes(T, 0, 1))
+    return jnp.eye(q, dtype=T.dtype)[:, :, None] + TPT
+
+
+@jax.custom_jvp
+def integrate(M: Array, c: Array) -> Waist:
+    """``sum_i log|M_i|`` and ``sum_i c_i' M_i^-1 c_i``."""
+    U, w = eliminate(M, c)
+    return Waist(logdet=logdet_of(U), gram=total_product(w, w))
+
+
+@integrate.defjvp
+def _integrate_jvp(
+    primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Waist, Waist]:
+    # d log|M| = tr(N dM), d(c' N c) = -w' dM w + dc' w + w' dc with N = M^-1, w = N c:
+    # products of small matrices instead of a derivative through the Cholesky factor
+    (M, c), (dM, dc) = primals, tangents
+    N = inverse(M)
+    w = group_product(N, c)
+    cross = total_product(dc, w)
+    dgram = cross + cross.T - total_product(w, group_product(jnp.swapaxes(dM, 0, 1), w))
+    return integrate(M, c), Waist(logdet=jnp.sum(N * dM), gram=dgram)
+
+
+@jax.custom_jvp
+def inverse(M: Array) -> Array:
+    """``M_i^-1`` of every group, (q, q, G)."""
+    r = M.shape[0]
+    identity = jnp.broadcast_to(jnp.eye(r, dtype=M.dtype)[:, :, None], M.shape)
+    half = eliminate(M, identity).X
+    return group_product(half, half)
+
+
+@inverse.defjvp
+def _inverse_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (M,), (dM,) = primals, tangents
+    N = inverse(M)
+    return N, -group_product(N, group_product(jnp.swapaxes(dM, 0, 1), N))
+
+
+def logdet_of(U: Array) -> Array:
+    """Sum of the log-determinants of ``U'U`` over the groups."""
+    return 2.0 * jnp.sum(jnp.log(jnp.diagonal(U)))
+
+
+# ------------------------------------------------------------ derivatives in theta
+
+
+def psi_tangents(Lambda: Array, E: Array) -> Array:
+    """``dPsi / dtheta_k = E_k Lambda' + Lambda E_k'``, (m, q, q)."""
+    EL = jnp.einsum("kab,cb->kac", E, Lambda)
+    return EL + jnp.swapaxes(EL, 1, 2)
+
+
+def quadratic_tangents(u: Array, D: Array) -> Array:
+    """``sum_i u_i' D_k u_i`` for every k, (m, p + 1, p + 1)."""
+    if u.shape[0] <= D.shape[0]:
+        outer = jnp.einsum("acg,bdg->acbd", u, u)
+        return jnp.einsum("acbd,kab->kcd", outer, D)
+    Du = jnp.einsum("kab,bdg->akdg", D, u)
+    return jnp.einsum("acg,akdg->kcd", u, Du)
+
+
+def double_traces(A: Array, P: Array, D: Array) -> Array:
+    """``sum_i tr(A_i D_k P_i D_l)`` for every k and l, (m, m)."""
+    q, _, groups = P.shape
+    if q**2 <= 4 * D.shape[0]:
+        # sum over the groups first: one product of (q^2, G) matrices
+        moments = A.reshape(q * q, groups) @ P.reshape(q * q, groups).T
+        return jnp.einsum("abcd,kbc,lda->kl", moments.reshape(q, q, q, q), D, D)
+    AD = jnp.einsum("abg,kbc->kacg", A, D)
+    PD = jnp.einsum("abg,kbc->kacg", P, D)
+    return jnp.einsum("kacg,lcag->kl", AD, PD)
+
+
+def psi_curvatures(slope: Array, E: Array) -> Array:
+    """``<slope, d2Psi_kl>`` with ``d2Psi_kl = E_k E_l' + E_l E_k'``, (m, m)."""
+    SE = jnp.einsum("ab,kbc->kac", slope, E)
+    return 2.0 * jnp.einsum("kab,lab->kl", SE, E)
