@@ -78,40 +78,58 @@ def _log_det_map(layout: Layout) -> Array:
     return jnp.linalg.slogdet(layout.beta_map)[1]
 
 
-def profile_jet(theta: Array, layout: Layout, *, reml: bool) -> Jet:
+def profile_jet(theta: Array, layout: Layout, *, reml: bool, exact: bool = True) -> Jet:
     """Criterion, gradient and Hessian in the layout's theta, closed forms throughout.
+
+    Parameters
+    ----------
+    theta : Array, shape (m,)
+    layout : Layout
+    reml : bool
+    exact : bool
+        The Hessian, or in its place the average information, which needs no
+        traces of matrix products and tends to the Hessian at the optimum.
+        ``psi_gradients`` are zero then.
 
     Notes
     -----
     With the symmetric weights ``W = d criterion / d gram`` the gradient is
     ``logdet_k + <W, gram_k>``; the Hessian adds the derivative of W, which the
-    last three terms of the code spell out.
+    last three terms of the code spell out. The average information is
+    ``y' P_x V_k P_x V_l P_x y / sigma^2`` with ``P_x`` the projection that
+    removes X, sigma^2 profiled out.
     """
     jet = layout.jet(theta)
     at = profile_waist(jet.waist, layout, reml=reml)
     p, nu = at.beta.size, residual_df(layout, reml=reml)
     v = jnp.append(-at.beta, 1.0)  # residual = [X y] v
-    W = (nu / at.rss) * v[:, None] * v[None, :]
-    if reml:
-        W = W.at[:p, :p].add(at.cov_beta)
     dgram_v = jet.dgram @ v
     drss = dgram_v @ v
     rho = drss / at.rss
     A = jet.dgram[:, :p, :p]
     CA = at.cov_beta @ A  # (m, p, p)
-    bent: Curvature = layout.curvature(theta, W, jet)
     B = dgram_v[:, :p]
-    hessian = bent.hessian - (2.0 * nu / at.rss) * (B @ at.cov_beta @ B.T)
-    hessian = hessian - nu * rho[:, None] * rho[None, :]
+    through_beta = B @ at.cov_beta @ B.T
     gradient = jet.dlogdet + nu * rho
     if reml:
-        hessian = hessian - jnp.einsum("kab,lba->kl", CA, CA)
         gradient = gradient + jnp.einsum("kaa->k", CA)
+    if exact:
+        W = (nu / at.rss) * v[:, None] * v[None, :]
+        if reml:
+            W = W.at[:p, :p].add(at.cov_beta)
+        bent: Curvature = layout.curvature(theta, W, jet)
+        hessian = bent.hessian - (2.0 * nu / at.rss) * through_beta
+        if reml:
+            hessian = hessian - jnp.einsum("kab,lba->kl", CA, CA)
+        psi_gradients = bent.psi_gradients
+    else:
+        hessian = (nu / at.rss) * (layout.average_information(theta, v, jet) - through_beta)
+        psi_gradients = tuple(jnp.zeros((k, k), theta.dtype) for k in layout.sizes)
     return Jet(
         value=at.deviance,
         gradient=gradient,
-        hessian=hessian,
-        psi_gradients=bent.psi_gradients,
+        hessian=hessian - nu * rho[:, None] * rho[None, :],
+        psi_gradients=psi_gradients,
         profile=at,
         dlog_rss=rho,
         dcov_beta=-CA @ at.cov_beta,

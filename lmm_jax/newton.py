@@ -76,7 +76,7 @@ class State(NamedTuple):
     decrement: Array
 
 
-class _Step(NamedTuple):
+class Step(NamedTuple):
     trial: Array  # (m,)
     predicted: Array  # ()  decrease of the quadratic model
     length: Array  # ()
@@ -126,8 +126,8 @@ def tick(
     s: State, evaluate: Evaluate, sizes: tuple[int, ...], *, maxiter: int, tol: float
 ) -> State:
     """One evaluation of the criterion: propose a point, evaluate it, accept or shrink."""
-    step = _propose(s, sizes, tol)
-    return _judge(s, step, evaluate(step.trial), maxiter)
+    step = propose(s, sizes, tol)
+    return judge(s, step, evaluate(step.trial), maxiter)
 
 
 def finish(s: State) -> Solution:
@@ -154,7 +154,22 @@ def first_state(theta: Array, evaluate: Evaluate) -> State:
     )
 
 
-def _propose(s: State, sizes: tuple[int, ...], tol: float) -> _Step:
+def state_at(theta: Array, jet: Any) -> State:
+    """State whose start has been evaluated already."""
+    one = jnp.ones((), theta.dtype)
+    finite = jnp.isfinite(jet.value) & jnp.all(jnp.isfinite(jet.gradient))
+    return State(
+        theta=theta,
+        jet=jet,
+        radius=jnp.maximum(one, jnp.linalg.norm(theta)),
+        lift=one,
+        tick=jnp.ones((), jnp.int32),
+        status=jnp.where(finite, RUNNING, NONFINITE).astype(jnp.int32),
+        decrement=one * jnp.inf,
+    )
+
+
+def propose(s: State, sizes: tuple[int, ...], tol: float) -> Step:
     """Next trial point: Newton with |eigenvalues|, plus escapes from saddles and corners."""
     g = s.jet.gradient
     e, V = jnp.linalg.eigh(s.jet.hessian)
@@ -172,7 +187,7 @@ def _propose(s: State, sizes: tuple[int, ...], tol: float) -> _Step:
     known = jnp.isfinite(s.jet.value)
     lifted, downhill = _lift(s, sizes)
     lifting = known & flat & ~saddle & downhill & (s.lift > 1e-7)
-    return _Step(
+    return Step(
         trial=jnp.where(known, jnp.where(lifting, lifted, s.theta + p), s.theta),
         predicted=predicted,
         length=jnp.minimum(length, s.radius),
@@ -207,7 +222,7 @@ def _lift(s: State, sizes: tuple[int, ...]) -> tuple[Array, Array]:
     return stack_theta(blocks), downhill
 
 
-def _judge(s: State, step: _Step, jet: Any, maxiter: int) -> State:
+def judge(s: State, step: Step, jet: Any, maxiter: int) -> State:
     """Accept or shrink, and say whether that was the last step."""
     eps = jnp.finfo(s.theta.dtype).eps
     noise = 32.0 * eps * (1.0 + jnp.abs(jet.value))

@@ -25,6 +25,7 @@ from .newton import CONVERGED, Solution
 from .optimize import Trace, minimize, quasi_newton, trace_newton
 from .params import Params
 from .programs import compiled
+from .staged import minimize_staged
 from .settings import start_point, start_theta
 from .starts import start_values
 
@@ -75,7 +76,8 @@ def _run(task: Task, method: str) -> tuple[Any, list[Trace]]:
     if task.problem is not None:
         return _run_constrained(task)
     start = None if task.start is None else start_theta(task.design, task.start)
-    solution = _minimize(
+    descend = minimize_staged if task.design.layout.is_dear() else _minimize
+    solution = descend(
         task.design.layout, start, reml=task.reml, maxiter=task.maxiter, tol=task.gtol
     )
     traces = _trace_starts(task, start) if task.full_output else []

@@ -1,7 +1,6 @@
 """Every fit against R: the objective at a fixed theta, the optimum, and all that is derived.
 
-The cases are those whose random effects are independent between the groups of one factor; crossed
-ones enter through a single group that holds every row.
+Crossed cases with a spelling in statsmodels enter a second time, as one group of all rows.
 """
 
 import re
@@ -28,7 +27,7 @@ DF_RTOL = 1e-4  # for cases without their own (exact ones): the df divide two He
 SE_FACTOR = 10  # standard errors of variances move several times faster than the variances do
 EPS = 4 * np.finfo(float).eps  # sums that carry a large constant of y are rounded to its last bits
 
-NESTED = reference.names(lambda case: reference.supported(case["name"]) == "nested")
+CASES = reference.names()
 
 
 def spelled(one_group: bool) -> list[str]:
@@ -41,8 +40,8 @@ def spelled(one_group: bool) -> list[str]:
     return reference.names(keep)
 
 
-def nested_with(*path: str) -> list[str]:
-    """Nested cases where ``case[path[0]][path[1]]...`` is present and not null."""
+def cases_with(*path: str) -> list[str]:
+    """Cases where ``case[path[0]][path[1]]...`` is present and not null."""
 
     def present(name: str) -> bool:
         node = reference.load(name)
@@ -50,7 +49,7 @@ def nested_with(*path: str) -> list[str]:
             node = (node or {}).get(key)
         return node is not None
 
-    return [name for name in NESTED if present(name)]
+    return [name for name in CASES if present(name)]
 
 
 # ------------------------------------------------------------ how the library is asked
@@ -158,7 +157,7 @@ def varcorr_rows(matrices: list[Array], diagonals: list[Array]) -> Array:
 # ------------------------------------------------------------ the objective and its optimum
 
 
-@pytest.mark.parametrize("name", NESTED)
+@pytest.mark.parametrize("name", CASES)
 def test_loglike_at_reference_theta(name):
     case = reference.load(name)
     layout, reml = fit(name).design.layout, case["model"]["REML"]
@@ -168,7 +167,7 @@ def test_loglike_at_reference_theta(name):
     assert_close(-2 * loglike, case["criterion"]["value"], case["tol"]["logLik"])
 
 
-@pytest.mark.parametrize("name", NESTED)
+@pytest.mark.parametrize("name", CASES)
 def test_optimum(name):
     expected = reference.load(name)["minus2logLik"]
     actual = -2 * fit(name).llf
@@ -176,7 +175,7 @@ def test_optimum(name):
     assert_close(actual, expected, OPTIMUM_RTOL)
 
 
-@pytest.mark.parametrize("name", NESTED)
+@pytest.mark.parametrize("name", CASES)
 def test_status(name):
     case, result = reference.load(name), fit(name)
     assert result.converged
@@ -184,7 +183,7 @@ def test_status(name):
     assert result.nobs == case["n"]
 
 
-@pytest.mark.parametrize("name", NESTED)
+@pytest.mark.parametrize("name", CASES)
 def test_information_criteria(name):
     case, result = reference.load(name), fit(name)
     assert_close(result.aic, case["AIC"], OPTIMUM_RTOL, abs(case["minus2logLik"]))
@@ -194,7 +193,7 @@ def test_information_criteria(name):
 # ------------------------------------------------------------ estimates
 
 
-@pytest.mark.parametrize("name", NESTED)
+@pytest.mark.parametrize("name", CASES)
 def test_fixed_effects(name):
     fixef, params = reference.load(name)["fixef"], fit(name).fe_params
     se = np.array(fixef["se"])
@@ -204,7 +203,7 @@ def test_fixed_effects(name):
     assert np.all(error <= params_tol(name) * scale + EPS * np.abs(fixef["values"]))
 
 
-@pytest.mark.parametrize("name", NESTED)
+@pytest.mark.parametrize("name", CASES)
 def test_fixed_effects_covariance(name):
     case, result = reference.load(name), fit(name)
     se = np.array(case["fixef"]["se"])
@@ -214,7 +213,7 @@ def test_fixed_effects_covariance(name):
     assert_close(cov, case["vcov"], params_tol(name), np.outer(se, se))
 
 
-@pytest.mark.parametrize("name", NESTED)
+@pytest.mark.parametrize("name", CASES)
 def test_sigma_and_theta(name):
     case, result, tol = reference.load(name), fit(name), params_tol(name)
     assert_close(result.sigma, case["sigma"], tol)
@@ -224,7 +223,7 @@ def test_sigma_and_theta(name):
     assert_close(result.theta, case["theta"]["values"], tol, scale)
 
 
-@pytest.mark.parametrize("name", NESTED)
+@pytest.mark.parametrize("name", CASES)
 def test_varcorr(name):
     case, table, tol = reference.load(name), fit(name).varcorr, params_tol(name)
     scales, terms, sigma = sd_scales(case), case["varcorr"], case["sigma"]
@@ -246,7 +245,7 @@ def test_varcorr(name):
 # ------------------------------------------------------------ predictions
 
 
-@pytest.mark.parametrize("name", NESTED)
+@pytest.mark.parametrize("name", CASES)
 def test_random_effects(name):
     case, result, tol = reference.load(name), fit(name), params_tol(name)
     parts = zip(term_slices(case), case["ranef"], sd_scales(case), strict=True)
@@ -258,7 +257,7 @@ def test_random_effects(name):
         assert_close((values**2).sum(), squares, 2 * tol, ranef["n_levels"] * scale**2)
 
 
-@pytest.mark.parametrize("name", NESTED)
+@pytest.mark.parametrize("name", CASES)
 def test_random_effects_conditional_sd(name):
     case, result, tol = reference.load(name), fit(name), params_tol(name)
     parts = zip(term_slices(case), case["ranef"], sd_scales(case), strict=True)
@@ -267,7 +266,7 @@ def test_random_effects_conditional_sd(name):
         assert_close(sd.loc[ranef["levels"]], ranef["cond_sd"], tol, scale)
 
 
-@pytest.mark.parametrize("name", NESTED)
+@pytest.mark.parametrize("name", CASES)
 def test_fitted_and_residuals(name):
     case, result = reference.load(name), fit(name)
     rows, sigma = np.array(case["fitted"]["row"]) - 1, case["sigma"]
@@ -279,7 +278,7 @@ def test_fitted_and_residuals(name):
 
 
 @pytest.mark.parametrize("kind", ["population", "conditional"])
-@pytest.mark.parametrize("name", nested_with("predict"))
+@pytest.mark.parametrize("name", cases_with("predict"))
 def test_predict(name, kind):
     case = reference.load(name)
     expected, sigma = np.array(case["predict"][kind]), case["sigma"]
@@ -295,7 +294,7 @@ def test_predict(name, kind):
 # ------------------------------------------------------------ inference
 
 
-@pytest.mark.parametrize("name", nested_with("satterthwaite_analytic", "df"))
+@pytest.mark.parametrize("name", cases_with("satterthwaite_analytic", "df"))
 def test_satterthwaite(name):
     case = reference.load(name)
     tol = case["tol"].get("df", DF_RTOL)
@@ -304,7 +303,7 @@ def test_satterthwaite(name):
 
 SINGULAR = [
     name
-    for name in nested_with("satterthwaite_lmerTest", "df")
+    for name in cases_with("satterthwaite_lmerTest", "df")
     if reference.load(name)["singular"]
     and not reference.load(name)["satterthwaite_lmerTest"].get("unreliable")
 ]
@@ -320,7 +319,7 @@ def test_satterthwaite_singular(name):
     assert_close(fit(name).df, case["satterthwaite_lmerTest"]["df"], case["tol"]["df"])
 
 
-@pytest.mark.parametrize("name", nested_with("varpar_info", "variance_scale", "se_observed"))
+@pytest.mark.parametrize("name", cases_with("varpar_info", "variance_scale", "se_observed"))
 def test_variance_standard_errors(name):
     case = reference.load(name)
     expected = case["varpar_info"]["variance_scale"]["se_observed"][:-1]  # sigma^2 is the last

@@ -135,19 +135,29 @@ def _moments(
 ) -> Moments:
     """Squares that the moment equations of the start values are made of."""
     core = _coefficients(index.crossed, index.core_widths, index, products.dtype)
-    crosses = core.T @ jnp.sum(products**2, axis=-1) @ core
+    weight = _level_weights(jnp.diagonal(products)).T  # (N, B)
+    spread = core.T @ jnp.sum(weight[:, None] * products**2, axis=-1) @ core
+    noise = jnp.sum(weight * jnp.diagonal(products).T, axis=1) @ core
     norms = jnp.sum(jnp.diagonal(products), axis=0) @ core
-    moment = jnp.sum(core_rows**2, axis=(1, 2)) @ core
+    square = jnp.sum(weight[:, None] * core_rows**2, axis=(1, 2)) @ core
     for bucket, link, rows in zip(buckets, links, group_rows, strict=True):
         own = _coefficients(index.eliminated, bucket.widths, index, products.dtype)
         gram = group_product(bucket.T, bucket.T)
-        crosses = crosses + own.T @ jnp.sum(gram**2, axis=-1) @ own
+        inner = _level_weights(jnp.diagonal(gram)).T  # (q, G)
+        spread = spread + own.T @ jnp.sum(inner[:, None] * gram**2, axis=-1) @ own
+        noise = noise + jnp.sum(inner * jnp.diagonal(gram).T, axis=1) @ own
         norms = norms + jnp.sum(jnp.diagonal(gram), axis=0) @ own
-        mixed = (link.d**2) @ core[link.row]
-        mixed = own.T @ mixed
-        crosses = crosses + mixed + mixed.T
-        moment = moment + jnp.sum(rows**2, axis=(1, 2)) @ own
-    return Moments(squares=moment, norms=norms, crosses=crosses)
+        square = square + jnp.sum(inner[:, None] * rows**2, axis=(1, 2)) @ own
+        mixed = link.d**2  # (q, E)
+        of_core = core[link.row]
+        spread = spread + own.T @ ((inner[:, link.group] * mixed) @ of_core)
+        weighted = (mixed * weight[link.row, link.block][None]) @ of_core
+        spread = spread + (own.T @ weighted).T
+    return Moments(squares=square, noise=noise, spread=spread, norms=norms)
+
+
+def _level_weights(norms: Array) -> Array:
+    return (1.0 + 0.25 * norms) ** -2
 
 
 def _coefficients(

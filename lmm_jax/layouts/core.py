@@ -12,10 +12,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+import numpy as np
+from jax import Array, lax
+from jax.scipy.linalg import solve_triangular
 
 from ..linalg import spd_inverse, total_product
 from .waist import Waist
+
+
+# Pivots of Lambda above which dividing by them costs no digits that matter.
+_REGULAR = 1e-3
 
 
 @jax.tree_util.register_dataclass
@@ -106,6 +112,48 @@ def solve_core(A: Array, b: Array, factors: Sequence[Array], widths: Sequence[in
     return CoreTerms(A=A, Ki=Ki, H=H, Hb=Hb, u=b - multiply(A, Hb), logdet=logdet)
 
 
+class Shrunk(NamedTuple):
+    """Products of N x N matrices that second derivatives need."""
+
+    P: Array  # (N, N, B)  A - A H A
+    J: Array  # (N, N, B)  I - H A
+    R: tuple[Array, ...]  # (N, N, B)  Ki Lambda' F Lambda of every F: trace products of H F
+    left: tuple[Array, ...]  # (N, N, B)  J' F
+
+
+def shrink(
+    core: CoreTerms, factors: Sequence[Array], widths: Sequence[int], F: Sequence[Array]
+) -> Shrunk:
+    """``P = A - A H A``, ``J = I - H A``, and ``J' F`` for symmetric matrices F.
+
+    Where Lambda is safely regular, ``P = Lambda^-T (I - Ki) Lambda^-1`` and
+    ``J = Lambda Ki Lambda^-1`` save all products but one for each F.
+    """
+    lower = [L.T for L in factors]
+    A, Ki = core.A, core.Ki
+    identity = jnp.eye(A.shape[0], dtype=A.dtype)[:, :, None]
+    half = [multiply(Ki, scale_rows(lower, widths, f)) for f in F]  # Ki Lambda' F
+    R = tuple(scale_columns(lower, widths, h) for h in half)
+    pivots = jnp.concatenate([jnp.abs(jnp.diagonal(L)) for L in factors])
+
+    def regular() -> tuple[Array, Array, tuple[Array, ...]]:
+        inverse = [solve_triangular(L, jnp.eye(len(L), dtype=L.dtype), lower=True) for L in factors]
+        back = [Li.T for Li in inverse]
+        P = scale_rows(back, widths, scale_columns(back, widths, identity - Ki))
+        J = scale_rows(factors, widths, scale_columns(back, widths, Ki))
+        return P, J, tuple(scale_rows(back, widths, h) for h in half)
+
+    def singular() -> tuple[Array, Array, tuple[Array, ...]]:
+        LA = scale_rows(lower, widths, A)
+        Q = multiply(Ki, LA)  # Lambda' P
+        AL = transposed(LA)
+        J = identity - scale_rows(factors, widths, Q)
+        return A - multiply(AL, Q), J, tuple(f - multiply(AL, h) for f, h in zip(F, half, strict=True))
+
+    P, J, left = lax.cond(jnp.min(pivots) > _REGULAR, regular, singular)
+    return Shrunk(P, J, R, left)
+
+
 @jax.custom_jvp
 def integrate_core(A: Array, b: Array, Psi: Array) -> Waist:
     """``log|I + A Psi|`` and ``b' H b``, ``H = Psi (I + A Psi)^-1``; Psi may be singular."""
@@ -152,30 +200,27 @@ def _shrinkage_jvp(
 
 def level_blocks(A: Array, sizes: Sequence[int], widths: Sequence[int]) -> tuple[Array, ...]:
     """Diagonal blocks of the levels, summed over levels and blocks, (k, k) a term."""
-    return diagonal_products(A, None, sizes, widths)
+    out = []
+    start = 0
+    for k, w in zip(sizes, widths, strict=True):
+        rows = A[start : start + k * w, start : start + k * w].reshape(w, k, w, k, -1)
+        level = np.arange(w)
+        out.append(jnp.sum(rows[level, :, level], axis=(0, 3)))
+        start += k * w
+    return tuple(out)
 
 
-def diagonal_products(
-    A: Array, B: Array | None, sizes: Sequence[int], widths: Sequence[int]
+def product_blocks(
+    A: Array, Bt: Array, sizes: Sequence[int], widths: Sequence[int]
 ) -> tuple[Array, ...]:
-    """Sum over levels of the diagonal (k, k) blocks of ``A B``, or of A without B.
-
-    The product itself is not formed: N^2 k operations instead of N^3.
-    """
+    """:func:`level_blocks` of ``A B`` from A and B', in N^2 k operations instead of N^3."""
     out = []
     start = 0
     for k, w in zip(sizes, widths, strict=True):
         rows = A[start : start + k * w].reshape(w, k, *A.shape[1:])
-        if B is None:
-            block = rows[:, :, start : start + k * w].reshape(w, k, w, k, -1)
-            level = jnp.arange(w)
-            out.append(jnp.sum(block[level, :, level], axis=(0, 3)))
-        else:
-            columns = transposed(B)[start : start + k * w].reshape(w, k, *A.shape[1:])
-            pairs = [
-                [jnp.sum(rows[:, a] * columns[:, b]) for b in range(k)] for a in range(k)
-            ]
-            out.append(jnp.stack([jnp.stack(row) for row in pairs]))
+        columns = Bt[start : start + k * w].reshape(w, k, *A.shape[1:])
+        blocks = [[jnp.sum(rows[:, a] * columns[:, b]) for b in range(k)] for a in range(k)]
+        out.append(jnp.stack([jnp.stack(row) for row in blocks]))
         start += k * w
     return tuple(out)
 

@@ -54,14 +54,23 @@ from .waist import (
 )
 
 
+# Numbers in the core and pairs of entries beyond which an evaluation takes milliseconds.
+_DEAR = 1 << 17
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Moments:
-    """Expected squares of ``Z_a' y``, for start values; one entry a coefficient a of a term."""
+    """Weighted sums of squares of ``z_l' y`` for start values; K coefficients of all terms.
 
-    squares: Array  # (K,)    |Z_a' y|^2 for the OLS residual y
-    norms: Array  # (K,)    |Z_a|^2
-    crosses: Array  # (K, K)  |Z_a' Z_b|^2
+    Level l of a coefficient has the weight ``w_l = (1 + z_l' z_l / 4)^-2``: nearly
+    the best one for variances of usual size, whatever the sizes of the levels.
+    """
+
+    squares: Array  # (K,)    sum_l w_l (z_l' y)^2 for the OLS residual y
+    noise: Array  # (K,)    sum_l w_l z_l' z_l
+    spread: Array  # (K, K)  sum_l w_l sum_m (z_l' z_m)^2, m over the levels of the second
+    norms: Array  # (K,)    sum_l z_l' z_l
 
 
 @jax.tree_util.register_dataclass
@@ -89,7 +98,7 @@ class CrossedLayout(Layout):
         return curvature(theta, W, jet, self)
 
     def average_information(self, theta: Array, v: Array, jet: WaistJet) -> Array:
-        """``v' U' D_k P D_l U v`` with U = Z' V^-1 [X y] and P = Z' V^-1 Z, (m, m)."""
+        """See :meth:`Layout.average_information`."""
         return average_information(theta, v, jet, self)
 
     def blups(self, theta: Array, beta: Array) -> tuple[BlupTerms, ...]:
@@ -109,6 +118,10 @@ class CrossedLayout(Layout):
         """See :meth:`Layout.size`."""
         pairs = sum(link.left.size for link in self.links)
         return pairs + self.core.S.size + sum(b.T.size + b.c.size for b in self.buckets)
+
+    def is_dear(self) -> bool:
+        """See :meth:`Layout.is_dear`."""
+        return self.size() > _DEAR
 
     def rotate(self, t: int, Q: np.ndarray) -> Self:
         """See :meth:`Layout.rotate`."""
@@ -264,8 +277,8 @@ def _first_derivatives(
         slope = jnp.sum(leaf.P, axis=-1) - sparse.pair_contraction(leaf.e, core.H, links)
         dlogdet = dlogdet.at[at].add(jnp.einsum("ab,kab->k", slope, leaf.D))
         dgram = dgram.at[at].add(-quadratic_tangents(leaf.u, leaf.D))
-    half = dense.scale_rows(rest.factors, widths, core.Ki)  # Lambda K^-1
-    slopes = dense.diagonal_products(core.A, half, sizes, widths)
+    half = dense.scale_columns([L.T for L in rest.factors], widths, core.A)  # A Lambda
+    slopes = dense.product_blocks(half, core.Ki, sizes, widths)
     levels = dense.levels_of(core.u, sizes, widths)
     for t, G, u, D in zip(layout.crossed, slopes, levels, rest.D, strict=True):
         at = _places(layout, (t,))
@@ -389,18 +402,8 @@ def _trace_products(
     """
     core, widths, sizes = rest.core, layout.core.widths, _sizes(layout, layout.crossed)
     out = jnp.zeros((theta.size, theta.size), theta.dtype)
-    lower = [L.T for L in rest.factors]
-    Q = dense.multiply(core.Ki, dense.scale_rows(lower, widths, core.A))  # Lambda' P_22
-    P = core.A - dense.multiply(dense.scale_columns(lower, widths, core.A), Q)
-    J = jnp.eye(P.shape[0], dtype=P.dtype)[:, :, None] - dense.scale_rows(rest.factors, widths, Q)
-    directions = _core_directions(rest, layout)
-    for k, row in directions.items():
-        DP = dense.scale_rows(row, widths, P)
-        for l, column in directions.items():
-            other = dense.scale_rows(column, widths, P)
-            out = out.at[k, l].set(jnp.sum(DP * dense.transposed(other)))
     m1 = _places(layout, layout.eliminated)
-    F = [jnp.zeros_like(P) for _ in m1]
+    F = [jnp.zeros_like(core.A) for _ in m1]
     blocks = []
     for leaf, links in zip(rest.leaves, layout.links, strict=True):
         X = sparse.group_contractions(leaf.e, core.H, links, leaf.P.shape[2])
@@ -411,12 +414,17 @@ def _trace_products(
         for i in range(len(m1)):
             De = jnp.einsum("ab,be->ae", leaf.D[i], leaf.e)
             F[i] = F[i] + sparse.pair_sums(leaf.e, De, links, layout.shape)
-    HF = [dense.multiply(core.H, f) for f in F]
+    P, J, R, left = dense.shrink(core, rest.factors, widths, F)
+    directions = _core_directions(rest, layout)
+    for k, row in directions.items():
+        DP = dense.scale_rows(row, widths, P)
+        for l in [l for l in directions if l >= k]:
+            value = jnp.sum(DP * dense.scale_columns(directions[l], widths, P))  # (D_l P)'
+            out = out.at[k, l].set(value).at[l, k].set(value)
     for i, k in enumerate(m1):
         for j, l in enumerate(m1):
-            out = out.at[k, l].add(jnp.sum(HF[i] * dense.transposed(HF[j])))
-        left = F[i] - dense.multiply(core.A, HF[i])  # J' F_k
-        diagonal = dense.diagonal_products(left, J, sizes, widths)
+            out = out.at[k, l].add(jnp.sum(R[i] * dense.transposed(R[j])))
+        diagonal = dense.product_blocks(left[i], dense.transposed(J), sizes, widths)
         for t, block, D in zip(layout.crossed, diagonal, rest.D, strict=True):
             value = jnp.einsum("ab,kba->k", block, D)
             at = _places(layout, (t,))
@@ -467,19 +475,19 @@ def blups(theta: Array, beta: Array, layout: CrossedLayout) -> tuple[BlupTerms, 
 
 
 def moment_theta(layout: CrossedLayout) -> Array:
-    """Start values from the expected squares of ``Z_a' y``.
+    """Start values from expected squares, weighted as in :class:`Moments`.
 
-        E |Z_a' y|^2 = sigma^2 |Z_a|^2 + sum_b psi_b |Z_a' Z_b|^2
-        E |y|^2      = sigma^2 (n - p) + sum_b psi_b |Z_b|^2
+        E (z_l' y)^2 = sigma^2 z_l' z_l + sum_b psi_b sum_m (z_l' z_m)^2
+        E y' y       = sigma^2 (n - p)  + sum_b psi_b |Z_b|^2
     """
     at = layout.moments
     nu = layout.n_obs - layout.beta_origin.size
-    top = jnp.append(nu, at.norms)
-    left = jnp.concatenate([top[None], jnp.concatenate([at.norms[:, None], at.crosses], axis=1)])
-    right = jnp.append(jnp.ones((), top.dtype), at.squares)
+    rows = jnp.concatenate([at.noise[:, None], at.spread], axis=1)
+    left = jnp.concatenate([jnp.append(nu, at.norms)[None], rows])
+    right = jnp.append(jnp.ones((), nu.dtype), at.squares)
     # rows on the scale of their diagonal, a touch of ridge: identical factors are no obstacle
     scale = 1.0 / jnp.diagonal(left)
-    ridge = 1e-6 * jnp.eye(right.size, dtype=top.dtype)
+    ridge = 1e-6 * jnp.eye(right.size, dtype=nu.dtype)
     found = jnp.linalg.solve(left * scale[:, None] + ridge, right * scale)
     sigma2 = jnp.maximum(found[0], 1e-3 / nu)
     psi = jnp.sqrt(jnp.clip(found[1:] / sigma2, 1e-3, 1e6))

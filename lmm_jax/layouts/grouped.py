@@ -65,6 +65,10 @@ class GroupedLayout(Layout):
         """See :meth:`Layout.curvature`."""
         return curvature(theta, W, jet, self)
 
+    def average_information(self, theta: Array, v: Array, jet: WaistJet) -> Array:
+        """See :meth:`Layout.average_information`."""
+        return average_information(theta, v, jet, self)
+
     def blups(self, theta: Array, beta: Array) -> tuple[BlupTerms, ...]:
         """See :meth:`Layout.blups`: one entry a bucket."""
         return tuple(blups(theta, beta, bucket, self.sizes) for bucket in self.buckets)
@@ -160,6 +164,17 @@ def curvature(theta: Array, W: Array, jet: WaistJet, layout: GroupedLayout) -> C
         for t, block in enumerate(gather(slope, layout.sizes, bucket.widths)):
             psi[t] = psi[t] + block
     return Curvature(hessian=symmetrize(hessian), psi_gradients=tuple(psi))
+
+
+def average_information(theta: Array, v: Array, jet: WaistJet, layout: GroupedLayout) -> Array:
+    """``sum_i (D_k u_i v)' P_i (D_l u_i v)``, (m, m)."""
+    out = jnp.zeros((theta.size, theta.size), theta.dtype)
+    for bucket, (P, u) in zip(layout.buckets, jet.rest, strict=True):
+        Lambda = spread(factor_blocks(theta, layout.sizes), bucket.widths)
+        D = psi_tangents(Lambda, _basis(layout, bucket))
+        g = jnp.einsum("kab,bg->akg", D, jnp.einsum("acg,c->ag", u, v))
+        out = out + total_product(g, group_product(P, g))
+    return symmetrize(out)
 
 
 def blups(theta: Array, beta: Array, bucket: Bucket, sizes: tuple[int, ...]) -> BlupTerms:

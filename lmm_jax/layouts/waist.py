@@ -92,6 +92,10 @@ class Layout:
         """Second derivatives of ``logdet + <W, gram>`` in theta, W held fixed."""
         raise NotImplementedError
 
+    def average_information(self, theta: Array, v: Array, jet: WaistJet) -> Array:
+        """``v' U' D_k P D_l U v`` with ``U = Z' V^-1 [X y]``, ``P = Z' V^-1 Z``, (m, m)."""
+        raise NotImplementedError
+
     def blups(self, theta: Array, beta: Array) -> tuple[BlupTerms, ...]:
         """Conditional means and covariances of all random effects, given y."""
         raise NotImplementedError
@@ -107,6 +111,10 @@ class Layout:
     def size(self) -> int:
         """Numbers that one evaluation has to look at."""
         raise NotImplementedError
+
+    def is_dear(self) -> bool:
+        """Whether second derivatives cost much more than the criterion itself."""
+        return False
 
     def rotate(self, t: int, Q: np.ndarray) -> Self:
         """The same model with the columns of term t multiplied by an orthogonal Q (on the host)."""
