@@ -9,6 +9,7 @@ an error here.
 from __future__ import annotations
 
 import ast
+import keyword
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -80,6 +81,8 @@ class ParsedFormula:
 NAMESPACES = {"np", "contr", "Treatment", "Sum", "Poly", "Helmert", "Diff"}
 _ACCESSORS = {"dt", "str", "cat"}
 _WORDS = {"TRUE": "True", "FALSE": "False", "NULL": "None"}
+_OPERATORS = {"and", "or", "not", "in", "is", "if", "else", "for", "lambda", *_WORDS.values()}
+_RESERVED = set(keyword.kwlist) - _OPERATORS
 _FUNCTIONS = {"factor": "C", "as.factor": "C", "as.numeric": "as_numeric"}
 _SIGNS = {"^": "**", "%%": "%", "%/%": "//"}
 CODE_PATTERN = re.compile(
@@ -115,6 +118,8 @@ def _word(word: str, before: str, after: str) -> str:
         return _FUNCTIONS.get(word, word)
     if word in ("T", "F") and re.search(r"[^=!<>]=\s*$", before):
         return str(word == "T")
+    if word in _RESERVED:  # a column that only Python could take for something else
+        return f"`{word}`"
     parts = word.split(".")
     if len(parts) == 1 or before.endswith(".") or parts[0] in NAMESPACES or parts[1] in _ACCESSORS:
         return _WORDS.get(word, word)

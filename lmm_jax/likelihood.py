@@ -16,7 +16,7 @@ from jax import Array
 from jax.scipy.linalg import solve_triangular
 
 from .covariance import factor_blocks
-from .layouts.waist import Curvature, Layout, Waist
+from .layouts.waist import Curvature, Layout, Waist, psi_curvatures
 from .linalg import log_diagonal
 from .params import Params, unpack
 
@@ -87,9 +87,8 @@ def profile_jet(theta: Array, layout: Layout, *, reml: bool, exact: bool = True)
     layout : Layout
     reml : bool
     exact : bool
-        The Hessian, or in its place the average information, which needs no
-        traces of matrix products and tends to the Hessian at the optimum.
-        ``psi_gradients`` are zero then.
+        The Hessian, or in its place the average information in Psi, which needs
+        no traces of matrix products and tends to the Hessian at the optimum.
 
     Notes
     -----
@@ -97,7 +96,8 @@ def profile_jet(theta: Array, layout: Layout, *, reml: bool, exact: bool = True)
     ``logdet_k + <W, gram_k>``; the Hessian adds the derivative of W, which the
     last three terms of the code spell out. The average information is
     ``y' P_x V_k P_x V_l P_x y / sigma^2`` with ``P_x`` the projection that
-    removes X, sigma^2 profiled out.
+    removes X, sigma^2 profiled out; what Psi bends in theta is added, so that
+    it is right at a variance of zero as well.
     """
     jet = layout.jet(theta)
     at = profile_waist(jet.waist, layout, reml=reml)
@@ -113,18 +113,19 @@ def profile_jet(theta: Array, layout: Layout, *, reml: bool, exact: bool = True)
     gradient = jet.dlogdet + nu * rho
     if reml:
         gradient = gradient + jnp.einsum("kaa->k", CA)
+    W = (nu / at.rss) * v[:, None] * v[None, :]
+    if reml:
+        W = W.at[:p, :p].add(at.cov_beta)
     if exact:
-        W = (nu / at.rss) * v[:, None] * v[None, :]
-        if reml:
-            W = W.at[:p, :p].add(at.cov_beta)
         bent: Curvature = layout.curvature(theta, W, jet)
         hessian = bent.hessian - (2.0 * nu / at.rss) * through_beta
         if reml:
             hessian = hessian - jnp.einsum("kab,lba->kl", CA, CA)
         psi_gradients = bent.psi_gradients
     else:
-        hessian = (nu / at.rss) * (layout.average_information(theta, v, jet) - through_beta)
-        psi_gradients = tuple(jnp.zeros((k, k), theta.dtype) for k in layout.sizes)
+        psi_gradients = layout.psi_slopes(theta, W, jet)
+        average = layout.average_information(theta, v, jet) - through_beta
+        hessian = (nu / at.rss) * average + psi_curvatures(psi_gradients)
     return Jet(
         value=at.deviance,
         gradient=gradient,

@@ -225,6 +225,25 @@ def product_blocks(
     return tuple(out)
 
 
+def block_moments(
+    P: Array, sizes: Sequence[int], widths: Sequence[int]
+) -> list[tuple[int, int, Array]]:
+    """``sum_ij P_ij[a, c] P_ij[b, d]`` over the levels i, j of two terms, (k, k', k, k').
+
+    For every unordered pair of terms, with their numbers: all that traces of
+    ``P D P D'`` with matrices D that repeat a block for each level depend on.
+    """
+    out = []
+    ends = np.cumsum([k * w for k, w in zip(sizes, widths, strict=True)])
+    for t, (k, w) in enumerate(zip(sizes, widths, strict=True)):
+        for s in range(t, len(sizes)):
+            j, v = sizes[s], widths[s]
+            part = P[ends[t] - k * w : ends[t], ends[s] - j * v : ends[s]]
+            flat = jnp.moveaxis(part.reshape(w, k, v, j, -1), (1, 3), (0, 1)).reshape(k * j, -1)
+            out.append((t, s, (flat @ flat.T).reshape(k, j, k, j)))
+    return out
+
+
 def levels_of(A: Array, sizes: Sequence[int], widths: Sequence[int]) -> tuple[Array, ...]:
     """Rows of every term with the levels of all blocks last: (N, C, B) -> (k, C, w B) a term."""
     out = []

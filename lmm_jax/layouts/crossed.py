@@ -101,6 +101,10 @@ class CrossedLayout(Layout):
         """See :meth:`Layout.average_information`."""
         return average_information(theta, v, jet, self)
 
+    def psi_slopes(self, theta: Array, W: Array, jet: WaistJet) -> tuple[Array, ...]:
+        """See :meth:`Layout.psi_slopes`; where a factor is singular its part of P is left out."""
+        return psi_slopes(W, jet, self)
+
     def blups(self, theta: Array, beta: Array) -> tuple[BlupTerms, ...]:
         """See :meth:`Layout.blups`: one entry a bucket, the core last."""
         return blups(theta, beta, self)
@@ -197,6 +201,8 @@ class CrossedTerms(NamedTuple):
     leaves: tuple[LeafTerms, ...]  # one a bucket
     core: CoreTerms
     factors: tuple[Array, ...]  # (k, k)       Lambda of the core's terms
+    slopes: tuple[Array, ...]  # (q, q) a bucket: sum of the groups' blocks of P
+    halves: tuple[Array, ...]  # (k, k) a term of the core: sum of the levels' blocks of P Lambda
     D: tuple[Array, ...]  # (m_t, k, k)  dPsi / dtheta_k of the core's terms
 
 
@@ -232,7 +238,14 @@ def waist_jet(theta: Array, layout: CrossedLayout) -> WaistJet:
     tangents = tuple(
         psi_tangents(L, jnp.asarray(basis((L.shape[0],), (1,)), theta.dtype)) for L in factors
     )
-    rest = CrossedTerms(tuple(leaves), core, factors, tangents)
+    slopes = tuple(
+        jnp.sum(leaf.P, axis=-1) - sparse.pair_contraction(leaf.e, core.H, links)
+        for leaf, links in zip(leaves, layout.links, strict=True)
+    )
+    half = dense.scale_columns([L.T for L in factors], layout.core.widths, core.A)  # A Lambda
+    q_core = _sizes(layout, layout.crossed)
+    halves = dense.product_blocks(half, core.Ki, q_core, layout.core.widths)
+    rest = CrossedTerms(tuple(leaves), core, factors, slopes, halves, tangents)
     dlogdet, dgram = _first_derivatives(theta, rest, layout)
     return WaistJet(Waist(logdet, gram), dlogdet, dgram, rest)
 
@@ -269,18 +282,14 @@ def _first_derivatives(
     theta: Array, rest: CrossedTerms, layout: CrossedLayout
 ) -> tuple[Array, Array]:
     """``d logdet`` (m,) and ``d gram`` (m, p + 1, p + 1)."""
-    C = layout.S0.shape[0]
-    core, sizes, widths = rest.core, _sizes(layout, layout.crossed), layout.core.widths
+    C, sizes = layout.S0.shape[0], _sizes(layout, layout.crossed)
     dlogdet, dgram = jnp.zeros_like(theta), jnp.zeros((theta.size, C, C), theta.dtype)
     at = _places(layout, layout.eliminated)
-    for leaf, links in zip(rest.leaves, layout.links, strict=True):
-        slope = jnp.sum(leaf.P, axis=-1) - sparse.pair_contraction(leaf.e, core.H, links)
+    for leaf, slope in zip(rest.leaves, rest.slopes, strict=True):
         dlogdet = dlogdet.at[at].add(jnp.einsum("ab,kab->k", slope, leaf.D))
         dgram = dgram.at[at].add(-quadratic_tangents(leaf.u, leaf.D))
-    half = dense.scale_columns([L.T for L in rest.factors], widths, core.A)  # A Lambda
-    slopes = dense.product_blocks(half, core.Ki, sizes, widths)
-    levels = dense.levels_of(core.u, sizes, widths)
-    for t, G, u, D in zip(layout.crossed, slopes, levels, rest.D, strict=True):
+    levels = dense.levels_of(rest.core.u, sizes, layout.core.widths)
+    for t, G, u, D in zip(layout.crossed, rest.halves, levels, rest.D, strict=True):
         at = _places(layout, (t,))
         dlogdet = dlogdet.at[at].add(2.0 * G[lower_indices(G.shape[0])])
         dgram = dgram.at[at].add(-quadratic_tangents(u, D))
@@ -294,27 +303,26 @@ class Effects(NamedTuple):
     core: Array  # (N, C, B)
 
 
-def _tangent_effects(rest: CrossedTerms, layout: CrossedLayout, v: Array) -> list[Effects]:
-    """``D_k U v`` for every entry k of theta, with v (p + 1, C)."""
-    C = v.shape[1]
-    groups = [jnp.einsum("acg,cd->adg", leaf.u, v) for leaf in rest.leaves]
-    core = jnp.einsum("ncb,cd->ndb", rest.core.u, v)
-    none = Effects(tuple(jnp.zeros_like(g) for g in groups), jnp.zeros_like(core))
-    sizes, widths = _sizes(layout, layout.crossed), layout.core.widths
-    out: dict[int, Effects] = {}
-    for i, k in enumerate(_places(layout, layout.eliminated)):
-        parts = [
-            jnp.einsum("ab,bcg->acg", leaf.D[i], g)
-            for leaf, g in zip(rest.leaves, groups, strict=True)
-        ]
-        out[int(k)] = none._replace(groups=tuple(parts))
-    for place, t in enumerate(layout.crossed):
-        for i, k in enumerate(_places(layout, (t,))):
-            zeros = [jnp.zeros((size, size), v.dtype) for size in sizes]
-            zeros[place] = rest.D[place][i]
-            out[int(k)] = none._replace(core=dense.scale_rows(zeros, widths, core))
-    assert all(part.shape[1] == C for part in groups)
-    return [out[k] for k in range(len(out))]
+def _tangent_effects(rest: CrossedTerms, layout: CrossedLayout, v: Array) -> Effects:
+    """``D_k U v`` for every entry k of theta, with v (p + 1, C): m C columns, k slowest."""
+    first, C = _places(layout, layout.eliminated), v.shape[1]
+    m = first.size + sum(D.shape[0] for D in rest.D)
+    groups = []
+    for leaf in rest.leaves:
+        u = jnp.einsum("acg,cd->adg", leaf.u, v)
+        part = jnp.zeros((u.shape[0], m, C, u.shape[2]), v.dtype)
+        part = part.at[:, first].set(jnp.einsum("kab,bcg->akcg", leaf.D, u))
+        groups.append(part.reshape(u.shape[0], m * C, -1))
+    u = jnp.einsum("ncb,cd->ndb", rest.core.u, v)
+    core = jnp.zeros((u.shape[0], m, C, u.shape[2]), v.dtype)
+    start = 0
+    for t, D, w in zip(layout.crossed, rest.D, layout.core.widths, strict=True):
+        k = D.shape[1]
+        rows = u[start : start + k * w].reshape(w, k, C, -1)
+        part = jnp.einsum("kab,wbcg->wakcg", D, rows).reshape(w * k, D.shape[0], C, -1)
+        core = core.at[start : start + k * w, _places(layout, (t,))].set(part)
+        start += k * w
+    return Effects(tuple(groups), core.reshape(u.shape[0], m * C, -1))
 
 
 def _apply_P(x: Effects, rest: CrossedTerms, layout: CrossedLayout) -> Effects:
@@ -336,14 +344,15 @@ def _apply_P(x: Effects, rest: CrossedTerms, layout: CrossedLayout) -> Effects:
     return Effects(tuple(groups), h - dense.multiply(core.A, Hh))
 
 
-def _inner_products(left: Sequence[Effects], right: Sequence[Effects]) -> Array:
-    """Sums of products, (m, m)."""
+def _inner_products(left: Effects, right: Effects, m: int) -> Array:
+    """Sums of products over everything but the entry of theta, (m, m)."""
 
-    def inner(a: Effects, b: Effects) -> Array:
-        parts = [jnp.sum(x * y) for x, y in zip(a.groups, b.groups, strict=True)]
-        return sum(parts, jnp.sum(a.core * b.core))
+    def inner(a: Array, b: Array) -> Array:
+        shape = (a.shape[0], m, -1, a.shape[2])
+        return jnp.einsum("akcg,alcg->kl", a.reshape(shape), b.reshape(shape))
 
-    return jnp.stack([jnp.stack([inner(a, b) for b in right]) for a in left])
+    pairs = zip((*left.groups, left.core), (*right.groups, right.core), strict=True)
+    return sum((inner(a, b) for a, b in pairs), jnp.zeros((m, m), left.core.dtype))
 
 
 def average_information(theta: Array, v: Array, jet: WaistJet, layout: CrossedLayout) -> Array:
@@ -354,7 +363,7 @@ def average_information(theta: Array, v: Array, jet: WaistJet, layout: CrossedLa
     Gilmour, Thompson & Cullis (1995), doi:10.2307/2533274.
     """
     g = _tangent_effects(jet.rest, layout, v[:, None])
-    return symmetrize(_inner_products(g, [_apply_P(x, jet.rest, layout) for x in g]))
+    return symmetrize(_inner_products(g, _apply_P(g, jet.rest, layout), theta.size))
 
 
 def curvature(theta: Array, W: Array, jet: WaistJet, layout: CrossedLayout) -> Curvature:
@@ -365,34 +374,50 @@ def curvature(theta: Array, W: Array, jet: WaistJet, layout: CrossedLayout) -> C
         <P - R, D_kl> + 2 tr(R D_k P D_l) - tr(P D_k P D_l)
     """
     rest = jet.rest
-    identity = jnp.eye(W.shape[0], dtype=W.dtype)
-    g = _tangent_effects(rest, layout, identity)
+    g = _tangent_effects(rest, layout, jnp.eye(W.shape[0], dtype=W.dtype))
     weighted = _tangent_effects(rest, layout, W)
-    hessian = 2.0 * _inner_products(weighted, [_apply_P(x, rest, layout) for x in g])
-    traces, core_blocks, leaf_blocks = _trace_products(theta, rest, layout)
-    hessian = hessian - traces
-    psi = [jnp.zeros((k, k), theta.dtype) for k in layout.sizes]
-    at = np.ix_(_places(layout, layout.eliminated), _places(layout, layout.eliminated))
-    for leaf, bucket, block in zip(rest.leaves, layout.buckets, leaf_blocks, strict=True):
-        slope = block - jnp.einsum("acg,cd,bdg->ab", leaf.u, W, leaf.u)
-        hessian = hessian.at[at].add(psi_curvatures(slope, leaf.E))
-        parts = gather(slope, _sizes(layout, layout.eliminated), bucket.widths)
+    hessian = 2.0 * _inner_products(weighted, _apply_P(g, rest, layout), theta.size)
+    traces, blocks = _trace_products(theta, rest, layout)
+    slopes = _with_core(blocks, W, rest, layout)
+    return Curvature(symmetrize(hessian - traces + psi_curvatures(slopes)), slopes)
+
+
+def psi_slopes(W: Array, jet: WaistJet, layout: CrossedLayout) -> tuple[Array, ...]:
+    """Blocks of ``P - R`` summed over the levels of each term, (k, k).
+
+    Those of the core come from ``(P Lambda) Lambda^-1``, without the products
+    of large matrices that a singular Lambda would need.
+    """
+    rest: CrossedTerms = jet.rest
+    blocks = []
+    for half, L in zip(rest.halves, rest.factors, strict=True):
+        regular = jnp.min(jnp.abs(jnp.diagonal(L))) > 0
+        safe = jnp.where(regular, L, jnp.eye(len(L), dtype=L.dtype))
+        block = jax.scipy.linalg.solve_triangular(safe, half.T, lower=True, trans=1).T
+        blocks.append(jnp.where(regular, symmetrize(block), 0.0))
+    return _with_core(blocks, W, rest, layout)
+
+
+def _with_core(
+    blocks: Sequence[Array], W: Array, rest: CrossedTerms, layout: CrossedLayout
+) -> tuple[Array, ...]:
+    """Blocks of ``P - R`` of all terms, given those of P for the core."""
+    psi = [jnp.zeros((k, k), W.dtype) for k in layout.sizes]
+    for leaf, bucket, slope in zip(rest.leaves, layout.buckets, rest.slopes, strict=True):
+        full = slope - jnp.einsum("acg,cd,bdg->ab", leaf.u, W, leaf.u)
+        parts = gather(full, _sizes(layout, layout.eliminated), bucket.widths)
         for t, part in zip(layout.eliminated, parts, strict=True):
             psi[t] = psi[t] + part
     levels = dense.levels_of(rest.core.u, _sizes(layout, layout.crossed), layout.core.widths)
-    for t, block, u in zip(layout.crossed, core_blocks, levels, strict=True):
-        slope = block - jnp.einsum("acg,cd,bdg->ab", u, W, u)
-        E = jnp.asarray(basis((block.shape[0],), (1,)), theta.dtype)
-        at = np.ix_(_places(layout, (t,)), _places(layout, (t,)))
-        hessian = hessian.at[at].add(psi_curvatures(slope, E))
-        psi[t] = slope
-    return Curvature(hessian=symmetrize(hessian), psi_gradients=tuple(psi))
+    for t, block, u in zip(layout.crossed, blocks, levels, strict=True):
+        psi[t] = block - jnp.einsum("acg,cd,bdg->ab", u, W, u)
+    return tuple(psi)
 
 
 def _trace_products(
     theta: Array, rest: CrossedTerms, layout: CrossedLayout
-) -> tuple[Array, tuple[Array, ...], tuple[Array, ...]]:
-    """``tr(P D_k P D_l)``, (m, m), and the summed diagonal blocks of P, core and buckets.
+) -> tuple[Array, tuple[Array, ...]]:
+    """``tr(P D_k P D_l)``, (m, m), and the summed blocks of P of the core's terms.
 
     With ``F_k = e' D_k e`` of the eliminated terms, J = I - H A and
     ``P_22 = A - A H A``: the traces are, for two terms of the core, those of
@@ -404,23 +429,19 @@ def _trace_products(
     out = jnp.zeros((theta.size, theta.size), theta.dtype)
     m1 = _places(layout, layout.eliminated)
     F = [jnp.zeros_like(core.A) for _ in m1]
-    blocks = []
     for leaf, links in zip(rest.leaves, layout.links, strict=True):
         X = sparse.group_contractions(leaf.e, core.H, links, leaf.P.shape[2])
         own = double_traces(leaf.P, leaf.P, leaf.D)
         cross = double_traces(leaf.P, X, leaf.D)
         out = out.at[np.ix_(m1, m1)].add(own - cross - cross.T)
-        blocks.append(jnp.sum(leaf.P - X, axis=-1))
         for i in range(len(m1)):
             De = jnp.einsum("ab,be->ae", leaf.D[i], leaf.e)
             F[i] = F[i] + sparse.pair_sums(leaf.e, De, links, layout.shape)
     P, J, R, left = dense.shrink(core, rest.factors, widths, F)
-    directions = _core_directions(rest, layout)
-    for k, row in directions.items():
-        DP = dense.scale_rows(row, widths, P)
-        for l in [l for l in directions if l >= k]:
-            value = jnp.sum(DP * dense.scale_columns(directions[l], widths, P))  # (D_l P)'
-            out = out.at[k, l].set(value).at[l, k].set(value)
+    for t, s, moments in dense.block_moments(P, sizes, widths):
+        value = jnp.einsum("kab,lcd,acbd->kl", rest.D[t], rest.D[s], moments)
+        rows, columns = (_places(layout, (layout.crossed[i],)) for i in (t, s))
+        out = out.at[np.ix_(rows, columns)].set(value).at[np.ix_(columns, rows)].set(value.T)
     for i, k in enumerate(m1):
         for j, l in enumerate(m1):
             out = out.at[k, l].add(jnp.sum(R[i] * dense.transposed(R[j])))
@@ -429,21 +450,7 @@ def _trace_products(
             value = jnp.einsum("ab,kba->k", block, D)
             at = _places(layout, (t,))
             out = out.at[k, at].set(value).at[at, k].set(value)
-    return out, dense.level_blocks(P, sizes, widths), tuple(blocks)
-
-
-def _core_directions(
-    rest: CrossedTerms, layout: CrossedLayout
-) -> dict[int, list[Array]]:
-    """dPsi of every term of the core for every entry of theta that belongs to it."""
-    zeros = [jnp.zeros_like(L) for L in rest.factors]
-    out = {}
-    for place, t in enumerate(layout.crossed):
-        for i, k in enumerate(_places(layout, (t,))):
-            row = list(zeros)
-            row[place] = rest.D[place][i]
-            out[int(k)] = row
-    return out
+    return out, dense.level_blocks(P, sizes, widths)
 
 
 # ------------------------------------------------------------ random effects

@@ -69,6 +69,10 @@ class GroupedLayout(Layout):
         """See :meth:`Layout.average_information`."""
         return average_information(theta, v, jet, self)
 
+    def psi_slopes(self, theta: Array, W: Array, jet: WaistJet) -> tuple[Array, ...]:
+        """See :meth:`Layout.psi_slopes`."""
+        return psi_slopes(W, jet, self)
+
     def blups(self, theta: Array, beta: Array) -> tuple[BlupTerms, ...]:
         """See :meth:`Layout.blups`: one entry a bucket."""
         return tuple(blups(theta, beta, bucket, self.sizes) for bucket in self.buckets)
@@ -152,18 +156,28 @@ def curvature(theta: Array, W: Array, jet: WaistJet, layout: GroupedLayout) -> C
         sum_i <P - R, D_kl> + tr((2 R - P) D_k P D_l)
     """
     hessian = jnp.zeros((theta.size, theta.size), theta.dtype)
-    psi = [jnp.zeros((k, k), theta.dtype) for k in layout.sizes]
     for bucket, (P, u) in zip(layout.buckets, jet.rest, strict=True):
-        E = _basis(layout, bucket)
-        D = psi_tangents(spread(factor_blocks(theta, layout.sizes), bucket.widths), E)
-        uW = jnp.einsum("acg,cd->adg", u, W)
-        R = group_product(jnp.swapaxes(uW, 0, 1), jnp.swapaxes(u, 0, 1))
-        hessian = hessian + double_traces(2.0 * R - P, P, D)
-        slope = jnp.sum(P - R, axis=-1)
-        hessian = hessian + psi_curvatures(slope, E)
+        Lambda = spread(factor_blocks(theta, layout.sizes), bucket.widths)
+        D = psi_tangents(Lambda, _basis(layout, bucket))
+        hessian = hessian + double_traces(2.0 * _shares(u, W) - P, P, D)
+    slopes = psi_slopes(W, jet, layout)
+    return Curvature(symmetrize(hessian + psi_curvatures(slopes)), slopes)
+
+
+def _shares(u: Array, W: Array) -> Array:
+    """``R = u W u'`` of every group, (q, q, G)."""
+    uW = jnp.einsum("acg,cd->adg", u, W)
+    return group_product(jnp.swapaxes(uW, 0, 1), jnp.swapaxes(u, 0, 1))
+
+
+def psi_slopes(W: Array, jet: WaistJet, layout: GroupedLayout) -> tuple[Array, ...]:
+    """``sum_i P_i - R_i``, summed over the levels of each term, (k, k)."""
+    psi = [jnp.zeros((k, k), W.dtype) for k in layout.sizes]
+    for bucket, (P, u) in zip(layout.buckets, jet.rest, strict=True):
+        slope = jnp.sum(P - _shares(u, W), axis=-1)
         for t, block in enumerate(gather(slope, layout.sizes, bucket.widths)):
             psi[t] = psi[t] + block
-    return Curvature(hessian=symmetrize(hessian), psi_gradients=tuple(psi))
+    return tuple(psi)
 
 
 def average_information(theta: Array, v: Array, jet: WaistJet, layout: GroupedLayout) -> Array:

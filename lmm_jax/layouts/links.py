@@ -50,24 +50,23 @@ def apply_at(A: Array, x: Array, links: Links) -> Array:
     return jnp.sum(at_entries(A, links) * x[None], axis=1)
 
 
-def _over_pairs(step: Callable[[Array, Array, Array], Array], init: Array, links: Links) -> Array:
-    """Fold ``step(sum, left, right)`` over chunks of the pairs."""
+def _over_pairs(
+    step: Callable[[Array, Array, Array], Array], init: Array, links: Links, size: int = 1
+) -> Array:
+    """Fold ``step(sum, left, right)`` over chunks of the pairs, ``size`` numbers a pair."""
     pairs = links.left.shape[0]
-    if pairs <= CHUNK:
+    chunk = pairs
+    while chunk * size > CHUNK and chunk % 2 == 0:
+        chunk //= 2
+    if chunk == pairs:
         return step(init, links.left, links.right)
 
     def body(i: Array, total: Array) -> Array:
-        left = lax.dynamic_slice(links.left, (i * CHUNK,), (CHUNK,))
-        right = lax.dynamic_slice(links.right, (i * CHUNK,), (CHUNK,))
+        left = lax.dynamic_slice(links.left, (i * chunk,), (chunk,))
+        right = lax.dynamic_slice(links.right, (i * chunk,), (chunk,))
         return step(total, left, right)
 
-    return lax.fori_loop(0, pairs // CHUNK, body, init)
-
-
-def _dots(x: Array, y: Array, left: Array, right: Array) -> Array:
-    """``x_left' y_right`` of every pair."""
-    parts = [x[a][left] * y[a][right] for a in range(x.shape[0])]
-    return sum(parts[1:], parts[0])
+    return lax.fori_loop(0, pairs // chunk, body, init)
 
 
 def pair_sums(x: Array, y: Array, links: Links, shape: tuple[int, int]) -> Array:
@@ -85,9 +84,11 @@ def pair_sums(x: Array, y: Array, links: Links, shape: tuple[int, int]) -> Array
 
     def step(total: Array, left: Array, right: Array) -> Array:
         cell = (links.row[left] * N + links.row[right]) * B + links.block[left]
-        return total.at[cell].add(_dots(x, y, left, right), mode="promise_in_bounds")
+        dots = jnp.sum(x[:, left] * y[:, right], axis=0)
+        return total.at[cell].add(dots, mode="promise_in_bounds")
 
-    upper = _over_pairs(step, jnp.zeros(N * N * B, x.dtype), links).reshape(N, N, B)
+    upper = _over_pairs(step, jnp.zeros(N * N * B, x.dtype), links, x.shape[0])
+    upper = upper.reshape(N, N, B)
     diagonal = jnp.eye(N, dtype=x.dtype)[:, :, None]
     return upper + jnp.swapaxes(upper, 0, 1) * (1.0 - diagonal)
 
@@ -99,12 +100,11 @@ def pair_contraction(x: Array, H: Array, links: Links) -> Array:
 
     def step(total: Array, left: Array, right: Array) -> Array:
         at = weighted[_cells(H, links, left, right)]
-        rows = [
-            [jnp.sum(x[a][left] * x[b][right] * at) for b in range(q)] for a in range(q)
-        ]
-        return total + jnp.stack([jnp.stack(row) for row in rows])
+        if q == 1:
+            return total + jnp.sum(x[0][left] * x[0][right] * at)
+        return total + (x[:, left] * at[None]) @ x[:, right].T
 
-    half = _over_pairs(step, jnp.zeros((q, q), x.dtype), links)
+    half = _over_pairs(step, jnp.zeros((q, q), x.dtype), links, q)
     return 0.5 * (half + half.T)
 
 
@@ -115,14 +115,12 @@ def group_contractions(x: Array, H: Array, links: Links, n_groups: int) -> Array
 
     def step(total: Array, left: Array, right: Array) -> Array:
         at = weighted[_cells(H, links, left, right)]
-        group = links.group[left]
-        for a in range(q):
-            for b in range(q):
-                value = x[a][left] * x[b][right] * at
-                total = total.at[a, b, group].add(value, mode="promise_in_bounds")
-        return total
+        outer = (x[:, left] * at[None])[:, None] * x[:, right][None]  # (q, q, pairs)
+        rows = outer.reshape(q * q, -1).T
+        return total + jax.ops.segment_sum(rows, links.group[left], n_groups)
 
-    half = _over_pairs(step, jnp.zeros((q, q, n_groups), x.dtype), links)
+    flat = _over_pairs(step, jnp.zeros((n_groups, q * q), x.dtype), links, q * q)
+    half = flat.T.reshape(q, q, n_groups)
     return 0.5 * (half + jnp.swapaxes(half, 0, 1))
 
 

@@ -19,7 +19,7 @@ from .index import GroupPlan, plan_groups
 
 # Columns of a group up to which its dense matrices are no matter, and how much cheaper the
 # elimination of sub-groups has to be beyond.
-_WIDE_GROUP = 64
+_WIDE_GROUP = 32
 _WORTHWHILE = 8
 # Columns of the dense core that are allowed, and square matrices of that size at the peak.
 MAX_CORE = 20_000
@@ -144,15 +144,13 @@ def _choose(
     partial = [c for c in candidates if len(c.eliminated) < len(codes)]
     if not partial:
         return everything, "all terms share their groups" if nested else "no factor to eliminate"
-    columns = np.array(n_levels) * np.array(sizes)
-    sizes_of = [sum(columns[t] for t in range(len(codes)) if t not in c.eliminated) for c in partial]
-    best = partial[int(np.argmin(sizes_of))]
+    best = min(partial, key=lambda c: _elimination_cost(c, codes, n_levels, sizes, nested))
     if not nested:
         return best, "the factors are crossed"
     widest, dense = _grouped_cost(group, n_groups, codes, n_levels, sizes)
     if widest <= _WIDE_GROUP:
         return everything, "the factors are nested"
-    if dense < _WORTHWHILE * _elimination_cost(best, codes, n_levels, sizes):
+    if dense < _WORTHWHILE * _elimination_cost(best, codes, n_levels, sizes, nested):
         return everything, "the factors are nested"
     return best, "the factors are nested, with many levels in a group"
 
@@ -195,8 +193,9 @@ def _elimination_cost(
     codes: Sequence[np.ndarray],
     n_levels: Sequence[int],
     sizes: Sequence[int],
+    blocks_apart: bool,
 ) -> float:
-    """The same for groups that are eliminated and the blocks that remain."""
+    """The same for groups that are eliminated and the blocks that remain, or all of it in one."""
     inner = [t for t in range(len(codes)) if t in choice.eliminated]
     outer = [t for t in range(len(codes)) if t not in choice.eliminated]
     _, cost = _grouped_cost(
@@ -206,6 +205,8 @@ def _elimination_cost(
         [n_levels[t] for t in inner],
         [sizes[t] for t in inner],
     )
+    if not blocks_apart:
+        return cost + float(sum(sizes[t] * n_levels[t] for t in outer)) ** 3
     offsets = np.cumsum([0, *(n_levels[t] for t in outer)])
     level = np.concatenate(
         [codes[t][:, s] + at for t, at in zip(outer, offsets[:-1], strict=True)

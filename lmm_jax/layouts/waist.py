@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ..covariance import basis
 from ..linalg import eliminate, group_product, total_product
 
 
@@ -94,6 +95,10 @@ class Layout:
 
     def average_information(self, theta: Array, v: Array, jet: WaistJet) -> Array:
         """``v' U' D_k P D_l U v`` with ``U = Z' V^-1 [X y]``, ``P = Z' V^-1 Z``, (m, m)."""
+        raise NotImplementedError
+
+    def psi_slopes(self, theta: Array, W: Array, jet: WaistJet) -> tuple[Array, ...]:
+        """Derivative of ``logdet + <W, gram>`` in the Psi of every term, (k, k)."""
         raise NotImplementedError
 
     def blups(self, theta: Array, beta: Array) -> tuple[BlupTerms, ...]:
@@ -204,7 +209,17 @@ def double_traces(A: Array, P: Array, D: Array) -> Array:
     return jnp.einsum("kacg,lcag->kl", AD, PD)
 
 
-def psi_curvatures(slope: Array, E: Array) -> Array:
-    """``<slope, d2Psi_kl>`` with ``d2Psi_kl = E_k E_l' + E_l E_k'``, (m, m)."""
-    SE = jnp.einsum("ab,kbc->kac", slope, E)
-    return 2.0 * jnp.einsum("kab,lab->kl", SE, E)
+def psi_curvatures(slopes: Sequence[Array]) -> Array:
+    """``<slope, d2Psi_kl>`` with ``d2Psi_kl = E_k E_l' + E_l E_k'``, (m, m).
+
+    Parameters
+    ----------
+    slopes : sequence of Array, shape (k, k)
+        Derivative of a criterion in the Psi of every term.
+    """
+    parts = []
+    for slope in slopes:
+        E = jnp.asarray(basis((slope.shape[0],), (1,)), slope.dtype)
+        SE = jnp.einsum("ab,kbc->kac", slope, E)
+        parts.append(2.0 * jnp.einsum("kab,lab->kl", SE, E))
+    return jax.scipy.linalg.block_diag(*parts)
