@@ -14,7 +14,9 @@ from .errors import ConvergenceWarning, DataError, FormulaError, RankWarning
 from .fit import fit
 from .formula_design import design
 from .layouts.compress import compress
+from .layouts.crossed import CrossedLayout
 from .layouts.grouped import GroupedLayout
+from .layouts.plan import LayoutInfo
 from .likelihood import get_fe_params, get_scale, hessian, loglike, profile_loglike, score
 from .params import Params, pack, unpack
 from .regularized import RegularizedPath, RegularizedResults, fit_regularized
@@ -26,11 +28,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ConvergenceWarning",
+    "CrossedLayout",
     "DataError",
     "Design",
     "FormulaError",
     "GroupedLayout",
     "LMMResults",
+    "LayoutInfo",
     "Params",
     "RankWarning",
     "RegularizedPath",

@@ -16,6 +16,7 @@ from .errors import DataError
 from .fitted import FittedModel, TermLabel
 from .frames import as_pandas
 from .inference import profile
+from .layouts.plan import LayoutInfo
 from .predict import (
     GroupEffects,
     covariance_frames,
@@ -53,6 +54,21 @@ class LMMResults(FittedModel):
         if self.design is None:
             raise DataError("this result was restored without its data: fit the model again")
         return self.design
+
+    @property
+    def layout_info(self) -> LayoutInfo:
+        """Which layout the data got (grouped, or crossed with a dense core), and why.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> model = "diameter ~ 1 + (1 | plate) + (1 | sample)"
+        >>> res = lmm.fit(model, lmm.load_dataset("penicillin"))
+        >>> print(res.layout_info)
+        crossed: 24 groups eliminated (1 | plate), dense core of 6 (1 | sample)
+        because factors are crossed
+        """
+        return self._need_design().layout_info
 
     # ---- random effects and predictions
 

@@ -31,6 +31,8 @@ from .programs import compiled
 
 # Decrement below which the next evaluation is likely to be the last, and so is exact.
 _NEAR = 1e-2
+# Decrement of a step so short that the exact Hessian is the same at both of its ends.
+_SAME = 1e-6
 
 _jet = compiled(profile_jet, static=("reml", "exact"))
 _start = compiled(lambda layout: layout.start_moments())
@@ -78,7 +80,11 @@ def minimize_staged(
             s, exact = s._replace(jet=evaluate(s.theta, exact=True)), True
             continue
         near = float(step.decrement) < _NEAR
-        new = _judge(s, step, evaluate(step.trial, exact=near), maxiter)
+        if exact and float(step.decrement) < _SAME:
+            jet = evaluate(step.trial, exact=False)._replace(hessian=s.jet.hessian)
+        else:
+            jet = evaluate(step.trial, exact=near)
+        new = _judge(s, step, jet, maxiter)
         moved = bool(jnp.any(new.theta != s.theta))
         exact = near if moved else exact
         if not exact and int(new.status) not in (RUNNING, NONFINITE, MAXITER):

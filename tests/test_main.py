@@ -114,7 +114,6 @@ ERRORS = [
     ([SLEEP, "CSV", "--weights", "nothing"], "nothing"),
     ([SLEEP, "EMPTY"], "not a CSV table"),
     ([SLEEP, "BINARY"], "not a CSV table"),
-    (["Reaction ~ 1 + (1 | Subject) + (1 | Days)", "CSV"], "crossed"),
 ]
 
 

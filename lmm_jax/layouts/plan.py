@@ -56,12 +56,18 @@ class LayoutInfo:
 
     def __str__(self) -> str:
         if self.kind == "grouped":
-            return f"grouped layout: {self.n_groups} independent groups ({self.reason})"
+            return f"grouped: {self.n_groups} independent groups\nbecause {self.reason}"
+        core = f"{self.core_size}"
+        if self.n_blocks > 1:
+            core = f"{self.n_blocks} blocks of up to {self.core_size}"
         return (
-            f"crossed layout: {self.n_groups} groups of {', '.join(self.eliminated)} eliminated, "
-            f"{self.n_blocks} dense block(s) of up to {self.core_size} rows for "
-            f"{', '.join(self.core)} ({self.reason})"
+            f"crossed: {self.n_groups} groups eliminated ({_listed(self.eliminated)}), "
+            f"dense core of {core} ({_listed(self.core)})\nbecause {self.reason}"
         )
+
+
+def _listed(labels: Sequence[str]) -> str:
+    return " and ".join(", ".join(labels).rsplit(", ", 1))
 
 
 class _Choice:
@@ -134,7 +140,7 @@ def _choose(
 ) -> tuple[_Choice, str]:
     everything = _Choice(group, n_groups, range(len(codes)))
     if len(codes) == 1:
-        return everything, "one term"
+        return everything, "there is one term"
     candidates = [
         _Choice(code[:, 0], levels, _nested_terms(code[:, 0], levels, codes, n_levels))
         for code, levels in zip(codes, n_levels, strict=True)
@@ -143,16 +149,16 @@ def _choose(
     nested = any(len(c.eliminated) == len(codes) for c in candidates)
     partial = [c for c in candidates if len(c.eliminated) < len(codes)]
     if not partial:
-        return everything, "all terms share their groups" if nested else "no factor to eliminate"
+        return everything, "the terms share their groups" if nested else "no factor has one level a row"
     best = min(partial, key=lambda c: _elimination_cost(c, codes, n_levels, sizes, nested))
     if not nested:
-        return best, "the factors are crossed"
+        return best, "factors are crossed"
     widest, dense = _grouped_cost(group, n_groups, codes, n_levels, sizes)
     if widest <= _WIDE_GROUP:
-        return everything, "the factors are nested"
+        return everything, "factors are nested"
     if dense < _WORTHWHILE * _elimination_cost(best, codes, n_levels, sizes, nested):
-        return everything, "the factors are nested"
-    return best, "the factors are nested, with many levels in a group"
+        return everything, "factors are nested"
+    return best, "factors are nested, with many levels in a group"
 
 
 def _nested_terms(
