@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from .covariance import factor_blocks, stack_theta
+from .covariance import stack_theta
 from .layouts.waist import Layout
 from .likelihood import profile_waist
 
@@ -35,8 +35,7 @@ def start_values(layout: Layout, *, reml: bool) -> tuple[Array, Array]:
     thetas = jax.vmap(lambda s: _diagonal(s, layout.sizes))(jnp.asarray(points, layout.S0.dtype))
 
     def value(theta: Array) -> Array:
-        blocks = tuple(L @ L.T for L in factor_blocks(theta, layout.sizes))
-        return profile_waist(layout.waist(blocks), layout, reml=reml).deviance
+        return profile_waist(layout.waist_at(theta), layout, reml=reml).deviance
 
     values = jax.vmap(value)(thetas)
     values = jnp.where(jnp.isfinite(values), values, jnp.inf)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,7 @@ def group_labels(
 def bar_terms(
     bars: Sequence[fml.Bar], data: pd.DataFrame, context: Mapping[str, Any]
 ) -> list[RandomTerm]:
-    """Terms of an lme4 formula in lme4's order: most levels first, ties as written.
+    """Terms of an lme4 formula in lme4's order: most levels first.
 
     ``(x || g)`` becomes one term a column, so that no covariance is left, for
     the indicator columns of a factor as well.
@@ -127,7 +128,11 @@ def bar_terms(
                     source=TermSource(spec=matrix.spec, columns=tuple(columns), group=bar.group),
                 )
             )
-    return sorted(terms, key=lambda term: -term.n_levels)
+    counts = [term.n_levels for term in terms]
+    if all(a >= b for a, b in pairwise(counts)):
+        return terms
+    # as lme4 does it: ties are reversed as soon as anything has to be moved
+    return [terms[t] for t in np.argsort(counts, kind="stable")[::-1]]
 
 
 def independent_groups(

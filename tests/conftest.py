@@ -23,3 +23,11 @@ def fresh_programs():
     """Give up compiled programs after each file: a process has room for a few hundred only."""
     yield
     jax.clear_caches()
+
+
+def pytest_collection_modifyitems(items):
+    """Tests that share compiled programs go to one worker: those of a file, or of a case of R."""
+    for item in items:
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        case = params.get("name") if item.path.stem == "test_reference" else None
+        item.add_marker(pytest.mark.xdist_group(case or item.path.stem))

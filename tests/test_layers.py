@@ -19,7 +19,7 @@ FLOORS = (
         *("layouts.*", "formula", "matrices", "terms", "checks", "frames", "design"),
         *("formula_design", "array_design"),
     ),
-    ("likelihood", "newton", "starts", "optimize", "constrained"),
+    ("likelihood", "newton", "starts", "optimize", "staged", "constrained"),
     (
         *("estimates", "settings", "results", "fitted", "tidy", "summary", "predict"),
         "inference.*",

@@ -9,19 +9,22 @@ are lost by subtraction. All of it is traceable in X, y, Z and the weights.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from ..linalg import back_substitute, eliminate
-from .compress_core import link_rows
+from .compress_core import core_rows, fit_rows, link_rows, two_way_fit, within_step
+from .core import Core
 from .crossed import CrossedLayout
 from .crossed_index import CrossedIndex
 from .frame import fixed_frame, whitener
 from .grouped import Bucket, GroupedLayout
 from .index import GroupIndex, Placement, Table, stream_pairs
+from .links import Links, from_core, to_groups
 
 # Relative size below which a column of Z_i counts as a combination of the others:
 # cross-products carry about n * eps of their diagonal.
@@ -68,8 +71,26 @@ def compress(
     if isinstance(index, CrossedIndex):
         inner, groups = _of_terms(streams, index, index.eliminated), index.groups
     buckets, residual, step = _factor(inner, XY, groups)
+    crossed: dict[str, Any] = {}
+    if isinstance(index, CrossedIndex):
+        outer = _of_terms(streams, index, index.crossed)
+        y_groups = cross_arrays(inner, XY[:, -1:], groups)
+        links, core, moments = link_rows(
+            inner, outer, XY[:, -1], y_groups, residual, buckets, index
+        )
+        rows = _Rows(buckets, residual, core)
+        rows, more = _measure_from_effects(rows, links, inner, outer, index)
+        buckets, residual, step = rows.buckets, rows.residual, step + more
+        crossed = dict(
+            links=links,
+            core=rows.core,
+            moments=moments,
+            eliminated=index.eliminated,
+            crossed=index.crossed,
+        )
     log_weights = jnp.sum(jnp.where(present, jnp.log(jnp.where(present, weights, 1.0)), 0.0))
-    common: dict[str, Any] = dict(
+    kind = CrossedLayout if crossed else GroupedLayout
+    return kind(
         buckets=buckets,
         S0=residual.T @ residual,
         whiteners=whiteners,
@@ -81,22 +102,38 @@ def compress(
         log_weights=log_weights,
         sizes=index.sizes,
         n_components=index.n_components,
+        **crossed,
     )
-    if not isinstance(index, CrossedIndex):
-        return GroupedLayout(**common)
-    outer = _of_terms(streams, index, index.crossed)
-    y_groups = cross_arrays(inner, XY[:, -1:], groups)
-    links, core, moments = link_rows(
-        inner, outer, XY[:, -1], y_groups, residual, buckets, index
-    )
-    return CrossedLayout(
-        links=links,
-        core=core,
-        moments=moments,
-        eliminated=index.eliminated,
-        crossed=index.crossed,
-        **common,
-    )
+
+
+class _Rows(NamedTuple):
+    """What depends on where y is measured from."""
+
+    buckets: tuple[Bucket, ...]
+    residual: Array  # (n, p + 1)
+    core: Core
+
+
+def _measure_from_effects(
+    rows: _Rows,
+    links: Sequence[Links],
+    inner: Sequence[Array],
+    outer: Sequence[Array],
+    index: CrossedIndex,
+) -> tuple[_Rows, Array]:
+    """Measure y from fixed effects of the core's levels; and the step taken in beta."""
+    residual, core = rows.residual, rows.core
+    origin, step = two_way_fit(core, residual.T @ residual)
+    buckets, coefficients = [], []
+    for bucket, link in zip(rows.buckets, links, strict=True):
+        moved = to_groups(link.d, from_core(origin, link), link, bucket.T.shape[2])
+        y = bucket.c[:, -1] - jnp.einsum("rpg,p->rg", bucket.c[:, :-1], step) - moved[:, 0]
+        buckets.append(replace(bucket, c=bucket.c.at[:, -1].set(y)))
+        coefficients.append(back_substitute(bucket.T, moved))
+    left = fit_rows(outer, origin, index) - _group_fit(inner, coefficients, index.groups)
+    residual = residual.at[:, -1].add(-(residual[:, :-1] @ step) - left[:, 0])
+    s = core.s.at[:, -1:].set(core_rows(outer, residual[:, -1:], index))
+    return _Rows(tuple(buckets), residual, replace(core, s=s, origin=origin)), step
 
 
 def _of_terms(streams: Sequence[Array], index: CrossedIndex, terms: Sequence[int]) -> list[Array]:
@@ -128,26 +165,11 @@ def _factor(
     # c of the residual rows: what rounding of the cross-products left out
     for b, rest in enumerate(cross_arrays(streams, residual, index)):
         c[b] = c[b] + eliminate(grams[b], rest, tol=_RANK_TOL).X
-    step = _within_step(residual)
+    step = within_step(lax.stop_gradient(residual.T @ residual))
     residual = residual.at[:, -1].add(-(residual[:, :-1] @ step))
     c = [v.at[:, -1].add(-jnp.einsum("rpg,p->rg", v[:, :-1], step)) for v in c]
     buckets = tuple(Bucket(T=t, c=v, widths=w) for t, v, w in zip(T, c, index.widths, strict=True))
     return buckets, residual, step
-
-
-def _within_step(residual: Array) -> Array:
-    """Within-group estimate of beta, where the groups leave information about it, (p,).
-
-    The estimate that large random effects lead to. Measured from there y keeps
-    the digits that it would lose next to an OLS fit which the group effects disturb.
-    """
-    EX, Ey = lax.stop_gradient((residual[:, :-1], residual[:, -1]))
-    if EX.shape[1] == 0:
-        return jnp.zeros(0, residual.dtype)
-    e, V = jnp.linalg.eigh(EX.T @ EX)
-    known = e > 1e-3  # of one: the columns of X are orthonormal
-    inverse = jnp.where(known, 1.0 / jnp.where(known, e, 1.0), 0.0)
-    return V @ (inverse * (V.T @ (EX.T @ Ey)))
 
 
 def _gram_arrays(streams: Sequence[Array], index: GroupIndex) -> list[Array]:

@@ -8,14 +8,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
-from ..linalg import back_substitute, group_product
+from ..linalg import back_substitute, eliminate, group_product, total_product
 from .core import Core
 from .crossed import Moments
 from .crossed_index import CrossedIndex
 from .grouped import Bucket
 from .links import Links, apply_at, pair_sums
+
+# Columns of a core whose fixed effects are worth a factorization, for the digits of y; and the
+# size, relative to their diagonal, that differences of cross-products have from rounding.
+_FIT_COLUMNS = 2048
+_ROUNDING = 1e-12
 
 
 def link_rows(
@@ -63,9 +68,59 @@ def link_rows(
         links.append(Links(d=d, group=link.group, row=link.row, block=link.block,
                            left=link.left, right=link.right))  # fmt: skip
         raw.append(link)
-    core = Core(S=S, s=_core_rows(outer, residual, index), widths=index.core_widths)
-    moments = _moments(squares, _core_rows(outer, y[:, None], index), raw, group_rows, buckets, index)
+    s = core_rows(outer, residual, index)
+    core = Core(S=S, s=s, origin=jnp.zeros_like(s[:, :1]), widths=index.core_widths)
+    moments = _moments(squares, core_rows(outer, y[:, None], index), raw, group_rows, buckets, index)
     return tuple(links), core, moments
+
+
+def two_way_fit(core: Core, S0: Array) -> tuple[Array, Array]:
+    """Fixed effects of the core's levels and of X that the rows suggest.
+
+    Whatever they are, they describe the same model; near the truth they keep the
+    digits of y that large random effects would take.
+
+    Returns
+    -------
+    origin : Array, shape (N, 1, B)
+    step : Array, shape (p,)
+    """
+    S, s, S0 = lax.stop_gradient((core.S, core.s, S0))
+    if S.shape[0] > _FIT_COLUMNS:
+        return jnp.zeros_like(s[:, :1]), jnp.zeros_like(S0[:-1, 0])
+    # a ridge of the size of rounding; empty columns and those that the groups hold get a unit
+    scale = jnp.diagonal(S).T
+    ridge = jnp.where(scale > _ROUNDING, _ROUNDING * scale, 1.0)
+    lifted = S + jnp.eye(S.shape[0], dtype=S.dtype)[:, :, None] * ridge[:, None]
+    at = eliminate(lifted, s)
+    fit = back_substitute(at.U, at.X)
+    step = within_step(S0 - total_product(s, fit))
+    effects = fit[:, -1] - jnp.einsum("npb,p->nb", fit[:, :-1], step)
+    return jnp.where(scale > _ROUNDING, effects, 0.0)[:, None], step
+
+
+def within_step(gram: Array) -> Array:
+    """Estimate of beta within groups, where they leave information about it, (p,).
+
+    The estimate that large random effects lead to. Measured from there y keeps
+    the digits that it would lose next to an OLS fit which the group effects disturb.
+    """
+    p = gram.shape[0] - 1
+    if p == 0:
+        return jnp.zeros(0, gram.dtype)
+    e, V = jnp.linalg.eigh(gram[:p, :p])
+    known = e > 1e-3  # of one: the columns of X are orthonormal
+    inverse = jnp.where(known, 1.0 / jnp.where(known, e, 1.0), 0.0)
+    return V @ (inverse * (V.T @ gram[:p, p]))
+
+
+def fit_rows(outer: Sequence[Array], effects: Array, index: CrossedIndex) -> Array:
+    """Rows of ``Z_2 a`` for effects (N, C, B), shape (n, C)."""
+    N, C, B = effects.shape
+    flat = jnp.swapaxes(effects, 1, 2).reshape(N * B, C)
+    block = jnp.asarray(index.block)
+    parts = [z[:, None] * flat[row * B + block] for z, row in _core_streams(outer, index)]
+    return sum(parts[1:], parts[0])
 
 
 def _core_streams(outer: Sequence[Array], index: CrossedIndex) -> list[tuple[Array, Array]]:
@@ -93,7 +148,7 @@ def _core_products(outer: Sequence[Array], index: CrossedIndex) -> Array:
     return total.reshape(N, N, B)
 
 
-def _core_rows(outer: Sequence[Array], rows: Array, index: CrossedIndex) -> Array:
+def core_rows(outer: Sequence[Array], rows: Array, index: CrossedIndex) -> Array:
     """``Z_2' rows``, (N, C, B)."""
     N, B = _n_rows(index), index.n_blocks
     total = jnp.zeros((N * B, rows.shape[1]), rows.dtype)
@@ -127,7 +182,7 @@ def _entry_products(
 
 def _moments(
     products: Array,
-    core_rows: Array,
+    y_rows: Array,
     links: Sequence[Links],
     group_rows: Sequence[Array],
     buckets: Sequence[Bucket],
@@ -139,7 +194,7 @@ def _moments(
     spread = core.T @ jnp.sum(weight[:, None] * products**2, axis=-1) @ core
     noise = jnp.sum(weight * jnp.diagonal(products).T, axis=1) @ core
     norms = jnp.sum(jnp.diagonal(products), axis=0) @ core
-    square = jnp.sum(weight[:, None] * core_rows**2, axis=(1, 2)) @ core
+    square = jnp.sum(weight[:, None] * y_rows**2, axis=(1, 2)) @ core
     for bucket, link, rows in zip(buckets, links, group_rows, strict=True):
         own = _coefficients(index.eliminated, bucket.widths, index, products.dtype)
         gram = group_product(bucket.T, bucket.T)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,8 @@ from ..linalg import spd_inverse, total_product
 from .waist import Waist
 
 
+# Columns of a core up to which its products cost nothing.
+_SMALL = 256
 # Pivots of Lambda above which dividing by them costs no digits that matter.
 _REGULAR = 1e-3
 
@@ -31,6 +33,7 @@ class Core:
 
     S: Array  # (N, N, B)      Z_2' Z_2 less d' d
     s: Array  # (N, p + 1, B)  Z_2' [X y] less d' c
+    origin: Array  # (N, 1, B)  effects a that y is measured from: y less Z_2 a stands in the layout
     widths: tuple[int, ...] = field(metadata={"static": True})  # levels of each term in a block
 
 
@@ -40,9 +43,10 @@ class CoreTerms(NamedTuple):
     A: Array  # (N, N, B)      Z_2' V_1^-1 Z_2
     Ki: Array  # (N, N, B)      (I + Lambda' A Lambda)^-1
     H: Array  # (N, N, B)      Lambda Ki Lambda'
-    Hb: Array  # (N, p + 1, B)  H Z_2' V_1^-1 [X y]
+    Hb: Array  # (N, p + 1, B)  H b, the column of y less J a
     u: Array  # (N, p + 1, B)  Z_2' V^-1 [X y]
     logdet: Array  # ()
+    gram: Array  # (p + 1, p + 1)  what the core takes from [X y]' V_1^-1 [X y]
 
 
 def multiply(A: Array, B: Array) -> Array:
@@ -88,7 +92,9 @@ def _diagonal(factors: Sequence[Array], widths: Sequence[int]) -> Array:
     return jnp.concatenate([jnp.repeat(f[0], w) for f, w in zip(factors, widths, strict=True)])
 
 
-def solve_core(A: Array, b: Array, factors: Sequence[Array], widths: Sequence[int]) -> CoreTerms:
+def solve_core(
+    A: Array, b: Array, origin: Array, factors: Sequence[Array], widths: Sequence[int]
+) -> CoreTerms:
     """Integrate the core out.
 
         log|I + Lambda' A Lambda|      H = Lambda (I + Lambda' A Lambda)^-1 Lambda'
@@ -99,17 +105,57 @@ def solve_core(A: Array, b: Array, factors: Sequence[Array], widths: Sequence[in
         ``Z_2' V_1^-1 Z_2``.
     b : Array, shape (N, p + 1, B)
         ``Z_2' V_1^-1 [X y]``.
+    origin : Array, shape (N, 1, B)
+        Effects a that y is measured from.
     factors : sequence of Array, shape (k, k)
         Relative factor of every term; may be singular.
     widths : sequence of int
+
+    Notes
+    -----
+    ``H (b + A a) = H b - J a + a`` with ``J = I - H A``: everything but the
+    random effects themselves depends on ``H b - J a`` alone.
     """
     lower = [L.T for L in factors]
     K = scale_columns(lower, widths, scale_rows(lower, widths, A))
     K = K + jnp.eye(K.shape[0], dtype=K.dtype)[:, :, None]
     Ki, logdet = spd_inverse(K)
     H = scale_columns(factors, widths, scale_rows(factors, widths, Ki))
-    Hb = multiply(H, b)
-    return CoreTerms(A=A, Ki=Ki, H=H, Hb=Hb, u=b - multiply(A, Hb), logdet=logdet)
+    at = CoreTerms(A=A, Ki=Ki, H=H, Hb=b, u=b, logdet=logdet, gram=logdet)
+    Ja = _remainder(at, origin, factors, widths)
+    Hb = multiply(H, b).at[:, -1:].add(-Ja)
+    gram = _core_gram(A, b, Hb, Ja, origin)
+    return at._replace(Hb=Hb, u=b - multiply(A, Hb), gram=gram)
+
+
+def _remainder(
+    core: CoreTerms, a: Array, factors: Sequence[Array], widths: Sequence[int]
+) -> Array:
+    """``J a`` with J = I - H A: ``Lambda Ki Lambda^-1 a``, no difference, where Lambda is regular."""
+    inverses, singular = _inverse_factors(factors)
+    through = multiply(core.Ki, scale_rows(inverses, widths, a))
+    rest = scale_rows(singular, widths, a)
+    direct = rest - multiply(core.H, multiply(core.A, rest))
+    return scale_rows(factors, widths, through) + direct
+
+
+def _inverse_factors(factors: Sequence[Array]) -> tuple[list[Array], list[Array]]:
+    """Inverse of every regular factor, zero otherwise; and the identity for the singular ones."""
+    inverses, singular = [], []
+    for L in factors:
+        identity = jnp.eye(len(L), dtype=L.dtype)
+        regular = jnp.min(jnp.abs(jnp.diagonal(L))) > 0
+        inverse = solve_triangular(jnp.where(regular, L, identity), identity, lower=True)
+        inverses.append(jnp.where(regular, inverse, 0.0))
+        singular.append(jnp.where(regular, 0.0, identity))
+    return inverses, singular
+
+
+def _core_gram(A: Array, b: Array, Hb: Array, Ja: Array, origin: Array) -> Array:
+    """``b' H b`` less what measuring y from a adds: ``b' J a`` in its row and column, ``a' A J a``."""
+    gram = total_product(b, Hb)
+    gram = gram.at[-1].add(-total_product(Ja, b)[0])
+    return gram.at[-1, -1].add(-total_product(origin, multiply(A, Ja))[0, 0])
 
 
 class Shrunk(NamedTuple):
@@ -126,56 +172,74 @@ def shrink(
 ) -> Shrunk:
     """``P = A - A H A``, ``J = I - H A``, and ``J' F`` for symmetric matrices F.
 
-    Where Lambda is safely regular, ``P = Lambda^-T (I - Ki) Lambda^-1`` and
-    ``J = Lambda Ki Lambda^-1`` save all products but one for each F.
+    Differences would cost digits where Lambda is large: ``J = Lambda Ki Lambda^-1``
+    wherever a term is regular, and ``P = A J``. In a large core of regular terms
+    ``P = Lambda^-T (I - Ki) Lambda^-1`` saves that product and others.
     """
     lower = [L.T for L in factors]
     A, Ki = core.A, core.Ki
     identity = jnp.eye(A.shape[0], dtype=A.dtype)[:, :, None]
     half = [multiply(Ki, scale_rows(lower, widths, f)) for f in F]  # Ki Lambda' F
     R = tuple(scale_columns(lower, widths, h) for h in half)
-    pivots = jnp.concatenate([jnp.abs(jnp.diagonal(L)) for L in factors])
+    inverses, _ = _inverse_factors(factors)
+    back = [Li.T for Li in inverses]
 
     def regular() -> tuple[Array, Array, tuple[Array, ...]]:
-        inverse = [solve_triangular(L, jnp.eye(len(L), dtype=L.dtype), lower=True) for L in factors]
-        back = [Li.T for Li in inverse]
         P = scale_rows(back, widths, scale_columns(back, widths, identity - Ki))
         J = scale_rows(factors, widths, scale_columns(back, widths, Ki))
         return P, J, tuple(scale_rows(back, widths, h) for h in half)
 
-    def singular() -> tuple[Array, Array, tuple[Array, ...]]:
-        LA = scale_rows(lower, widths, A)
-        Q = multiply(Ki, LA)  # Lambda' P
-        AL = transposed(LA)
-        J = identity - scale_rows(factors, widths, Q)
-        return A - multiply(AL, Q), J, tuple(f - multiply(AL, h) for f, h in zip(F, half, strict=True))
+    def any_factor() -> tuple[Array, Array, tuple[Array, ...]]:
+        J = _remainder(core, identity, factors, widths)
+        return multiply(A, J), J, tuple(transposed(multiply(f, J)) for f in F)
 
-    P, J, left = lax.cond(jnp.min(pivots) > _REGULAR, regular, singular)
+    if A.shape[0] <= _SMALL:  # a second branch costs more to compile than it saves
+        P, J, left = any_factor()
+    else:
+        pivots = jnp.concatenate([jnp.abs(jnp.diagonal(L)) for L in factors])
+        P, J, left = lax.cond(jnp.min(pivots) > _REGULAR, regular, any_factor)
     return Shrunk(P, J, R, left)
 
 
 @jax.custom_jvp
-def integrate_core(A: Array, b: Array, Psi: Array) -> Waist:
-    """``log|I + A Psi|`` and ``b' H b``, ``H = Psi (I + A Psi)^-1``; Psi may be singular."""
+def integrate_core(A: Array, b: Array, Psi: Array, origin: Array) -> Waist:
+    """``log|I + A Psi|`` and what the core takes from the gram matrix; Psi may be singular.
+
+    ``b' H b`` with ``H = Psi (I + A Psi)^-1``, y measured from ``origin``.
+    """
     identity = jnp.eye(A.shape[0], dtype=A.dtype)[:, :, None]
     logdet = jnp.linalg.slogdet(jnp.moveaxis(identity + multiply(A, Psi), -1, 0))[1]
-    return Waist(jnp.sum(logdet), total_product(b, multiply(shrinkage(A, Psi), b)))
+    Hb, Ja = _shrunk(A, b, Psi, origin)
+    return Waist(jnp.sum(logdet), _core_gram(A, b, Hb, Ja, origin))
+
+
+def _shrunk(A: Array, b: Array, Psi: Array, origin: Array) -> tuple[Array, Array]:
+    """``H b`` less ``J a`` in the column of y, and ``J a``, by one solve."""
+    identity = jnp.eye(A.shape[0], dtype=A.dtype)[:, :, None]
+    left = jnp.moveaxis(identity + multiply(Psi, A), -1, 0)
+    right = jnp.concatenate([multiply(Psi, b), origin], axis=1)
+    solved = jnp.moveaxis(jnp.linalg.solve(left, jnp.moveaxis(right, -1, 0)), 0, -1)
+    Ja = solved[:, -1:]
+    return solved[:, :-1].at[:, -1:].add(-Ja), Ja
 
 
 @integrate_core.defjvp
 def _integrate_core_jvp(
-    primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]
+    primals: tuple[Array, Array, Array, Array], tangents: tuple[Array, Array, Array, Any]
 ) -> tuple[Waist, Waist]:
-    # d log|I + A Psi| = tr(H dA) + tr((A - A H A) dPsi); b' dH b from the rule of H
-    (A, b, Psi), (dA, db, dPsi) = primals, tangents
+    # d log|I + A Psi| = tr(H dA) + tr((A - A H A) dPsi); the gram is that of the whole y, so the
+    # origin is no variable, and w = H b - J a stands where H b would without it
+    A, b, Psi, origin = primals
+    dA, db, dPsi, _ = tangents
     H = shrinkage(A, Psi)
-    w = multiply(H, b)
+    J = jnp.eye(A.shape[0], dtype=A.dtype)[:, :, None] - multiply(H, A)
+    w = multiply(H, b).at[:, -1:].add(-multiply(J, origin))
     rest = b - multiply(A, w)
     cross = total_product(db, w)
     dgram = cross + cross.T - total_product(w, multiply(dA, w))
     dgram = dgram + total_product(rest, multiply(dPsi, rest))
-    dlogdet = jnp.sum(H * dA) + jnp.sum((A - multiply(A, multiply(H, A))) * dPsi)
-    return integrate_core(A, b, Psi), Waist(dlogdet, dgram)
+    dlogdet = jnp.sum(H * dA) + jnp.sum(multiply(A, J) * dPsi)
+    return integrate_core(A, b, Psi, origin), Waist(dlogdet, dgram)
 
 
 @jax.custom_jvp

@@ -8,7 +8,8 @@ it (subscript 2) are the core. With ``V_1 = I + Z_1 Psi_1 Z_1'`` and
     logdet = sum_i log|M_i| + log|I + Lambda_2' A Lambda_2|
     gram   = [X y]' V_1^-1 [X y] - b' H b        H = Lambda_2 (I + Lambda_2' A Lambda_2)^-1 Lambda_2'
 
-Nothing inverts Lambda, so all of it holds at a singular covariance.
+where y is measured from fixed effects of the core's levels (``Core.origin``), so
+that large random effects take no digits. Nothing inverts Lambda, so all of it holds at a singular covariance.
 """
 
 from __future__ import annotations
@@ -88,6 +89,10 @@ class CrossedLayout(Layout):
     def waist(self, blocks: Sequence[Array]) -> Waist:
         """See :meth:`Layout.waist`."""
         return waist(blocks, self)
+
+    def waist_at(self, theta: Array) -> Waist:
+        """See :meth:`Layout.waist_at`."""
+        return waist_jet(theta, self).waist
 
     def jet(self, theta: Array) -> WaistJet:
         """See :meth:`Layout.jet`."""
@@ -173,7 +178,7 @@ def waist(blocks: Sequence[Array], layout: CrossedLayout) -> Waist:
         logdet, gram = logdet + part.logdet, gram + part.gram
     Psi = spread(_pick(blocks, layout.crossed), layout.core.widths)
     Psi = jnp.broadcast_to(Psi[:, :, None], A.shape)
-    extra = dense.integrate_core(A, b, Psi)
+    extra = dense.integrate_core(A, b, Psi, layout.core.origin)
     return Waist(logdet=logdet + extra.logdet, gram=gram - extra.gram)
 
 
@@ -230,8 +235,8 @@ def waist_jet(theta: Array, layout: CrossedLayout) -> WaistJet:
         leaves.append(leaf._replace(D=D, E=E))
         logdet, gram = logdet + part.logdet, gram + part.gram
         A, b = A + more[0], b + more[1]
-    core = dense.solve_core(A, b, factors, layout.core.widths)
-    logdet, gram = logdet + core.logdet, gram - total_product(b, core.Hb)
+    core = dense.solve_core(A, b, layout.core.origin, factors, layout.core.widths)
+    logdet, gram = logdet + core.logdet, gram - core.gram
     leaves = [
         _behind_core(leaf, core, links) for leaf, links in zip(leaves, layout.links, strict=True)
     ]
@@ -344,15 +349,17 @@ def _apply_P(x: Effects, rest: CrossedTerms, layout: CrossedLayout) -> Effects:
     return Effects(tuple(groups), h - dense.multiply(core.A, Hh))
 
 
-def _inner_products(left: Effects, right: Effects, m: int) -> Array:
-    """Sums of products over everything but the entry of theta, (m, m)."""
+def _inner_products(left: Effects, right: Effects, W: Array) -> Array:
+    """``sum_cd W_cd left_kc' right_ld`` for the entries k and l of theta, (m, m)."""
+    C = W.shape[0]
 
     def inner(a: Array, b: Array) -> Array:
-        shape = (a.shape[0], m, -1, a.shape[2])
-        return jnp.einsum("akcg,alcg->kl", a.reshape(shape), b.reshape(shape))
+        shape = (a.shape[0], -1, C, a.shape[2])
+        weighted = jnp.einsum("akcg,cd->akdg", a.reshape(shape), W)
+        return jnp.einsum("akdg,aldg->kl", weighted, b.reshape(shape))
 
-    pairs = zip((*left.groups, left.core), (*right.groups, right.core), strict=True)
-    return sum((inner(a, b) for a, b in pairs), jnp.zeros((m, m), left.core.dtype))
+    parts = [inner(a, b) for a, b in zip(left.groups, right.groups, strict=True)]
+    return sum(parts, inner(left.core, right.core))
 
 
 def average_information(theta: Array, v: Array, jet: WaistJet, layout: CrossedLayout) -> Array:
@@ -363,7 +370,8 @@ def average_information(theta: Array, v: Array, jet: WaistJet, layout: CrossedLa
     Gilmour, Thompson & Cullis (1995), doi:10.2307/2533274.
     """
     g = _tangent_effects(jet.rest, layout, v[:, None])
-    return symmetrize(_inner_products(g, _apply_P(g, jet.rest, layout), theta.size))
+    one = jnp.ones((1, 1), theta.dtype)
+    return symmetrize(_inner_products(g, _apply_P(g, jet.rest, layout), one))
 
 
 def curvature(theta: Array, W: Array, jet: WaistJet, layout: CrossedLayout) -> Curvature:
@@ -375,8 +383,7 @@ def curvature(theta: Array, W: Array, jet: WaistJet, layout: CrossedLayout) -> C
     """
     rest = jet.rest
     g = _tangent_effects(rest, layout, jnp.eye(W.shape[0], dtype=W.dtype))
-    weighted = _tangent_effects(rest, layout, W)
-    hessian = 2.0 * _inner_products(weighted, _apply_P(g, rest, layout), theta.size)
+    hessian = 2.0 * _inner_products(g, _apply_P(g, rest, layout), W)
     traces, blocks = _trace_products(theta, rest, layout)
     slopes = _with_core(blocks, W, rest, layout)
     return Curvature(symmetrize(hessian - traces + psi_curvatures(slopes)), slopes)
@@ -459,7 +466,7 @@ def _trace_products(
 def blups(theta: Array, beta: Array, layout: CrossedLayout) -> tuple[BlupTerms, ...]:
     """Conditional means and covariances: of every bucket's groups, then of the core.
 
-    The core has ``b_2 = H b v`` with covariance H, a group ``Psi u_i v`` with its
+    The core has ``b_2 = origin + H b v`` with covariance H, a group ``Psi u_i v`` with its
     own covariance plus ``Psi e_i H e_i' Psi``; ``v = (-beta, 1)``.
     """
     jet = waist_jet(theta, layout)
@@ -474,7 +481,7 @@ def blups(theta: Array, beta: Array, layout: CrossedLayout) -> tuple[BlupTerms, 
         mean = jnp.einsum("ab,bg->ag", Psi, jnp.einsum("acg,c->ag", leaf.u, v))
         through = jnp.einsum("ab,bcg,cd->adg", Psi, X, Psi)
         out.append(BlupTerms(b=mean, cov=group_cov(Lambda, bucket.T) + through))
-    mean = jnp.einsum("ncb,c->nb", rest.core.Hb, v)
+    mean = jnp.einsum("ncb,c->nb", rest.core.Hb, v) + layout.core.origin[:, 0]
     return (*out, BlupTerms(b=mean, cov=rest.core.H))
 
 
@@ -517,6 +524,7 @@ def rotate_term(layout: CrossedLayout, t: int, Q: np.ndarray) -> CrossedLayout:
     factors[place] = Q.T
     S = dense.scale_columns(factors, widths, dense.scale_rows(factors, widths, layout.core.S))
     s = dense.scale_rows(factors, widths, layout.core.s)
+    origin = dense.scale_rows(factors, widths, layout.core.origin)
     start = sum(k * w for k, w in zip(sizes[:place], widths[:place], strict=True))
     k, stop = sizes[place], start + sizes[place] * widths[place]
     links = []
@@ -527,4 +535,4 @@ def rotate_term(layout: CrossedLayout, t: int, Q: np.ndarray) -> CrossedLayout:
         columns = np.flatnonzero(level)[:, None] + np.arange(k)
         d[:, columns] = np.einsum("qek,kj->qej", d[:, columns], Q)
         links.append(replace(link, d=jnp.asarray(d)))
-    return replace(layout, links=tuple(links), core=replace(layout.core, S=S, s=s))
+    return replace(layout, links=tuple(links), core=replace(layout.core, S=S, s=s, origin=origin))

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ..covariance import basis
+from ..covariance import basis, factor_blocks
 from ..linalg import eliminate, group_product, total_product
 
 
@@ -85,6 +85,10 @@ class Layout:
         """
         raise NotImplementedError
 
+    def waist_at(self, theta: Array) -> Waist:
+        """The waist at the layout's theta, for values alone: it need not be differentiable."""
+        return self.waist(tuple(L @ L.T for L in factor_blocks(theta, self.sizes)))
+
     def jet(self, theta: Array) -> WaistJet:
         """Waist and first derivatives in theta, closed forms."""
         raise NotImplementedError
@@ -112,6 +116,10 @@ class Layout:
     def ranks(self) -> Array:
         """How many dimensions of the rows the random effects reach, ()."""
         raise NotImplementedError
+
+    def within_rss(self) -> Array:
+        """Sum of squares of y that neither X nor any random effect can explain, ()."""
+        return self.S0[-1, -1]
 
     def size(self) -> int:
         """Numbers that one evaluation has to look at."""
