@@ -121,8 +121,10 @@ def measure(start: list[str], frame: str, formula: str, runs: int, limit: float)
         "criterion": fits[-1]["criterion"],
         "converged": fits[-1]["converged"],
     }
-    last = out.stderr.strip().splitlines()[-1:] if before else []
-    return report | {"peak_gb": round(int(line) / 1e6, 2) for line in last if line.isdigit()}
+    last = out.stderr.strip().splitlines()[-1:]
+    if before and last and last[0].isdigit():
+        report["peak_gb"] = round(int(last[0]) / 1e6, 2)
+    return report
 
 
 def table(results: dict) -> str:

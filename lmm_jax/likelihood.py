@@ -58,9 +58,7 @@ def profile_waist(at: Waist, layout: Layout, *, reml: bool) -> Profile:
     return Profile(deviance=deviance, beta=inverse.T @ z, rss=rss, cov_beta=inverse.T @ inverse)
 
 
-def _deviance(
-    logdet: Array, logdet_x: Array, rss: Array, layout: Layout, *, reml: bool
-) -> Array:
+def _deviance(logdet: Array, logdet_x: Array, rss: Array, layout: Layout, *, reml: bool) -> Array:
     """-2 log-likelihood at the profiled scale, all constants included."""
     nu = residual_df(layout, reml=reml)
     # logarithms apart: the product would leave the range of floats for extreme units of y

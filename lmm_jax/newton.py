@@ -77,6 +77,8 @@ class State(NamedTuple):
 
 
 class Step(NamedTuple):
+    """A trial point and what is expected of it."""
+
     trial: Array  # (m,)
     predicted: Array  # ()  decrease of the quadratic model
     length: Array  # ()

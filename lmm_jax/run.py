@@ -25,8 +25,8 @@ from .newton import CONVERGED, Solution
 from .optimize import Trace, minimize, quasi_newton, trace_newton
 from .params import Params
 from .programs import compiled
-from .staged import minimize_staged
 from .settings import start_point, start_theta
+from .staged import minimize_staged
 from .starts import start_values
 
 _minimize = compiled(minimize, static="reml")

@@ -23,9 +23,9 @@ from .newton import (
     RUNNING,
     Solution,
     finish,
-    state_at,
     judge,
     propose,
+    state_at,
 )
 from .programs import compiled
 

@@ -1,4 +1,4 @@
-"""The crossed layout against dense matrices: criterion, derivatives, predictions, and its choice."""
+"""The crossed layout against dense matrices: criterion, derivatives, predictions, the choice."""
 
 from functools import cache
 
@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import Term, assert_close, dense_blups, dense_deviance
-
 from jax.test_util import check_grads
 
 import lmm_jax as lmm
@@ -69,7 +68,9 @@ def slope(data, column, *columns, alone=False):
 
 def indicators(data, column, *columns):
     levels = np.unique(data[column])
-    return Term((data[[column]].to_numpy() == levels).astype(float), intercept(data, *columns).groups)
+    return Term(
+        (data[[column]].to_numpy() == levels).astype(float), intercept(data, *columns).groups
+    )
 
 
 # name: data, random part of the formula, the same as dense terms in the order of theta
@@ -209,7 +210,9 @@ def test_average_information(name, x64):
 
     def covariance(at):
         V = np.diag(1 / weights)
-        for term, A, L in zip(terms, whiteners, factor_blocks(jnp.asarray(at), layout.sizes), strict=True):
+        for term, A, L in zip(
+            terms, whiteners, factor_blocks(jnp.asarray(at), layout.sizes), strict=True
+        ):
             Psi = A @ np.asarray(L @ L.T) @ A.T
             V = V + (term.Z @ Psi @ term.Z.T) * (term.groups[:, None] == term.groups)
         return V
@@ -217,7 +220,9 @@ def test_average_information(name, x64):
     m, h = theta.size, 1e-2
     steps = h * np.eye(m)
     V = covariance(theta)
-    dV = [(covariance(theta + e) - covariance(theta - e)) / (2 * h) for e in steps]  # quadratic: exact
+    dV = [
+        (covariance(theta + e) - covariance(theta - e)) / (2 * h) for e in steps
+    ]  # quadratic: exact
     Vi = np.linalg.inv(V)
     P = Vi - Vi @ X @ np.linalg.solve(X.T @ Vi @ X, X.T @ Vi)
     Py = P @ y
@@ -228,12 +233,12 @@ def test_average_information(name, x64):
     # the rest of the Hessian: what Psi bends in theta, <d criterion / dV, d2V>
     G = P - np.outer(Py, Py) / sigma2
     for k in range(m):
-        for l in range(m):
+        for j in range(m):
             d2V = (
-                covariance(theta + steps[k] + steps[l]) - covariance(theta + steps[k] - steps[l])
-                - covariance(theta - steps[k] + steps[l]) + covariance(theta - steps[k] - steps[l])
+                covariance(theta + steps[k] + steps[j]) - covariance(theta + steps[k] - steps[j])
+                - covariance(theta - steps[k] + steps[j]) + covariance(theta - steps[k] - steps[j])
             ) / (4 * h**2)  # fmt: skip
-            expected[k, l] += np.sum(G * d2V)
+            expected[k, j] += np.sum(G * d2V)
     assert_close(jet.hessian, expected, DERIVATIVE_RTOL, np.abs(expected).max())
 
 
@@ -318,7 +323,13 @@ def test_wide_nested_groups_are_eliminated_level_by_level():
     rng = np.random.default_rng(5)
     school, klass = np.repeat(np.arange(3), 240), np.repeat(np.arange(180), 4)
     x = rng.normal(size=720)
-    y = 1 + x + rng.normal(size=3)[school] + 0.7 * rng.normal(size=180)[klass] + rng.normal(size=720)
+    y = (
+        1
+        + x
+        + rng.normal(size=3)[school]
+        + 0.7 * rng.normal(size=180)[klass]
+        + rng.normal(size=720)
+    )
     data = pd.DataFrame({"y": y, "x": x, "school": school, "class": klass % 60})
     design = lmm.design("y ~ x + (1 | school/class)", data)
     wide = lmm.design("y ~ x + (1 | school) + (1 | school:class)", data)

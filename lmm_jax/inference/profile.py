@@ -174,9 +174,7 @@ def _starts(theta: np.ndarray, sizes: Sequence[int], held: int) -> list[np.ndarr
     return [theta, opened]
 
 
-def _search(
-    start: np.ndarray, free: np.ndarray, layout: Layout, *, reml: bool
-) -> np.ndarray:
+def _search(start: np.ndarray, free: np.ndarray, layout: Layout, *, reml: bool) -> np.ndarray:
     """Trust-region Newton over the free entries of theta."""
     known: dict[bytes, Jet] = {}
 

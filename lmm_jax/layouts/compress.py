@@ -67,9 +67,10 @@ def compress(
     XY = jnp.concatenate([frame.X, frame.y[:, None]], axis=1) * root[:, None]
     whiteners = tuple(whitener(z, weights) for z in Z)
     streams = _weighted_streams(Z, whiteners, root, index)
-    inner, groups = streams, index
     if isinstance(index, CrossedIndex):
         inner, groups = _of_terms(streams, index, index.eliminated), index.groups
+    else:
+        inner, groups = streams, index
     buckets, residual, step = _factor(inner, XY, groups)
     crossed: dict[str, Any] = {}
     if isinstance(index, CrossedIndex):

@@ -70,7 +70,9 @@ def link_rows(
         raw.append(link)
     s = core_rows(outer, residual, index)
     core = Core(S=S, s=s, origin=jnp.zeros_like(s[:, :1]), widths=index.core_widths)
-    moments = _moments(squares, core_rows(outer, y[:, None], index), raw, group_rows, buckets, index)
+    moments = _moments(
+        squares, core_rows(outer, y[:, None], index), raw, group_rows, buckets, index
+    )
     return tuple(links), core, moments
 
 
@@ -225,4 +227,3 @@ def _coefficients(
         for t, w in zip(terms, widths, strict=True)
     ]
     return jnp.asarray(np.eye(int(ends[-1]))[np.concatenate(owner)], dtype)
-

@@ -19,7 +19,6 @@ from jax.scipy.linalg import solve_triangular
 from ..linalg import spd_inverse, total_product
 from .waist import Waist
 
-
 # Columns of a core up to which its products cost nothing.
 _SMALL = 256
 # Pivots of Lambda above which dividing by them costs no digits that matter.
@@ -128,10 +127,8 @@ def solve_core(
     return at._replace(Hb=Hb, u=b - multiply(A, Hb), gram=gram)
 
 
-def _remainder(
-    core: CoreTerms, a: Array, factors: Sequence[Array], widths: Sequence[int]
-) -> Array:
-    """``J a`` with J = I - H A: ``Lambda Ki Lambda^-1 a``, no difference, where Lambda is regular."""
+def _remainder(core: CoreTerms, a: Array, factors: Sequence[Array], widths: Sequence[int]) -> Array:
+    """``J a`` with J = I - H A; where Lambda is regular as ``Lambda Ki Lambda^-1 a``."""
     inverses, singular = _inverse_factors(factors)
     through = multiply(core.Ki, scale_rows(inverses, widths, a))
     rest = scale_rows(singular, widths, a)
@@ -152,7 +149,7 @@ def _inverse_factors(factors: Sequence[Array]) -> tuple[list[Array], list[Array]
 
 
 def _core_gram(A: Array, b: Array, Hb: Array, Ja: Array, origin: Array) -> Array:
-    """``b' H b`` less what measuring y from a adds: ``b' J a`` in its row and column, ``a' A J a``."""
+    """``b' H b`` less what y gains from its origin: ``b' J a`` twice and ``a' A J a``."""
     gram = total_product(b, Hb)
     gram = gram.at[-1].add(-total_product(Ja, b)[0])
     return gram.at[-1, -1].add(-total_product(origin, multiply(A, Ja))[0, 0])

@@ -119,7 +119,9 @@ def plan_crossed(
     group_block, level_block, n_blocks = _blocks(cells, n_groups, width)
     row, core_widths = _core_rows(term, level_block, n_blocks, [sizes[t] for t in crossed])
     rows = round_up(group.size)
-    links, first = _links(inner, cells, row, width, level_block, sum_widths(sizes, crossed, core_widths))
+    links, first = _links(
+        inner, cells, row, width, level_block, sum_widths(sizes, crossed, core_widths)
+    )
     entries = []
     for number in cells.of_rows:
         bucket = inner.group_bucket[group]
@@ -169,7 +171,9 @@ def sum_widths(sizes: Sequence[int], terms: Sequence[int], widths: Sequence[int]
     return sum(sizes[t] * w for t, w in zip(terms, widths, strict=True))
 
 
-def core_blocks(group: np.ndarray, level: np.ndarray, n_groups: int, n_levels: int) -> tuple[int, np.ndarray]:
+def core_blocks(
+    group: np.ndarray, level: np.ndarray, n_groups: int, n_levels: int
+) -> tuple[int, np.ndarray]:
     """Connected components of groups and levels: their number, and that of each node."""
     graph = scipy.sparse.coo_array(
         (np.ones(group.size, dtype=np.int8), (group, n_groups + level)),
@@ -179,9 +183,7 @@ def core_blocks(group: np.ndarray, level: np.ndarray, n_groups: int, n_levels: i
     return int(count), label
 
 
-def _blocks(
-    cells: _Cells, n_groups: int, width: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, int]:
+def _blocks(cells: _Cells, n_groups: int, width: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """Block of every group and of every level of the core, and the number of blocks.
 
     A block holds whole connected components, packed up to the size of the largest.

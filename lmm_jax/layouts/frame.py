@@ -14,6 +14,8 @@ from jax import Array, lax
 
 
 class Frame(NamedTuple):
+    """Fixed effects and response on one scale, and the way back."""
+
     X: Array  # (n, p)  orthonormal columns (in the weighted inner product)
     y: Array  # (n,)    OLS residual of unit norm
     beta_map: Array  # (p, p)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -89,9 +89,11 @@ class GroupedLayout(Layout):
         """See :meth:`Layout.size`."""
         return sum(b.T.size + b.c.size for b in self.buckets)
 
-    def rotate(self, t: int, Q: np.ndarray) -> Self:
+    def rotate(self, t: int, Q: np.ndarray) -> GroupedLayout:
         """See :meth:`Layout.rotate`."""
-        return replace(self, buckets=tuple(rotate_bucket(b, Q, t, self.sizes) for b in self.buckets))
+        return replace(
+            self, buckets=tuple(rotate_bucket(b, Q, t, self.sizes) for b in self.buckets)
+        )
 
 
 class GroupTerms(NamedTuple):
@@ -198,7 +200,6 @@ def blups(theta: Array, beta: Array, bucket: Bucket, sizes: tuple[int, ...]) -> 
     ``b`` given y at known theta and beta.
     """
     Lambda = spread(factor_blocks(theta, sizes), bucket.widths)
-    q = Lambda.shape[0]
     _, terms = _eliminate_bucket(Lambda, bucket)
     residual = jnp.einsum("acg,c->ag", terms.u, jnp.append(-beta, 1.0))
     b = jnp.einsum("ab,bg->ag", Lambda @ Lambda.T, residual)
@@ -244,6 +245,7 @@ def moment_theta(layout: GroupedLayout) -> Array:
         psi = jnp.where(jnp.isfinite(psi), jnp.clip(psi, 1e-4, 1e8), 1.0)
         blocks.append(jnp.diag(jnp.sqrt(psi)))
     return stack_theta(blocks)
+
 
 def bucket_ranks(buckets: Sequence[Bucket]) -> Array:
     """Pivots that are not zero, ()."""

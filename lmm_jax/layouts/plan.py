@@ -149,7 +149,10 @@ def _choose(
     nested = any(len(c.eliminated) == len(codes) for c in candidates)
     partial = [c for c in candidates if len(c.eliminated) < len(codes)]
     if not partial:
-        return everything, "the terms share their groups" if nested else "no factor has one level a row"
+        return (
+            everything,
+            "the terms share their groups" if nested else "no factor has one level a row",
+        )
     best = min(partial, key=lambda c: _elimination_cost(c, codes, n_levels, sizes, nested))
     if not nested:
         return best, "factors are crossed"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -129,7 +129,7 @@ class Layout:
         """Whether second derivatives cost much more than the criterion itself."""
         return False
 
-    def rotate(self, t: int, Q: np.ndarray) -> Self:
+    def rotate(self, t: int, Q: np.ndarray) -> Layout:
         """The same model with the columns of term t multiplied by an orthogonal Q (on the host)."""
         raise NotImplementedError
 
