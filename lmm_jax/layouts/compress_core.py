@@ -98,7 +98,10 @@ def two_way_fit(core: Core, S0: Array) -> tuple[Array, Array]:
     fit = back_substitute(at.U, at.X)
     step = within_step(S0 - total_product(s, fit))
     effects = fit[:, -1] - jnp.einsum("npb,p->nb", fit[:, :-1], step)
-    return jnp.where(scale > _ROUNDING, effects, 0.0)[:, None], step
+    origin = jnp.where(scale > _ROUNDING, effects, 0.0)[:, None]
+    # rounding can leave S indefinite beyond the ridge: any origin describes the same model
+    sound = jnp.all(jnp.isfinite(origin)) & jnp.all(jnp.isfinite(step))
+    return jnp.where(sound, origin, 0.0), jnp.where(sound, step, 0.0)
 
 
 def within_step(gram: Array) -> Array:

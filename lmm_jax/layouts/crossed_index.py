@@ -13,8 +13,16 @@ import numpy as np
 import scipy.sparse
 import scipy.sparse.csgraph
 
+from ..errors import DataError
 from .index import GroupIndex, GroupPlan, LevelMap, plan_groups, rank_within, round_up
 from .links import CHUNK
+
+# Numbers in a dense matrix of the core: those of one block of so many columns. About eight such
+# matrices are held at the peak.
+MAX_CORE = 20_000
+_CORE_MATRICES = 8
+# Columns of a block up to which empty blocks may be added, to share compiled programs.
+_SMALL_BLOCK = 32
 
 
 @jax.tree_util.register_dataclass
@@ -82,6 +90,7 @@ def plan_crossed(
     n_levels: Sequence[int],
     sizes: Sequence[int],
     eliminated: Sequence[int],
+    core_name: str = "the core",
     n_components: int = 0,
 ) -> CrossedPlan:
     """Build the index of a design in which some terms cross the groups.
@@ -96,8 +105,15 @@ def plan_crossed(
         Levels, and coefficients per level, of each term.
     eliminated : sequence of int
         Terms nested in the groups; the others form the core.
+    core_name : str
+        What an error calls them.
     n_components : int
         How many of the last terms are variance components.
+
+    Raises
+    ------
+    DataError
+        The dense matrices of the core would not fit into memory.
     """
     crossed = [t for t in range(len(codes)) if t not in eliminated]
     inner = plan_groups(
@@ -119,9 +135,9 @@ def plan_crossed(
     group_block, level_block, n_blocks = _blocks(cells, n_groups, width)
     row, core_widths = _core_rows(term, level_block, n_blocks, [sizes[t] for t in crossed])
     rows = round_up(group.size)
-    links, first = _links(
-        inner, cells, row, width, level_block, sum_widths(sizes, crossed, core_widths)
-    )
+    columns = sum(sizes[t] * w for t, w in zip(crossed, core_widths, strict=True))
+    _check_memory(int(width.sum()), columns, n_blocks, core_name)
+    links, first = _links(inner, cells, row, width, level_block, columns)
     entries = []
     for number in cells.of_rows:
         bucket = inner.group_bucket[group]
@@ -147,7 +163,7 @@ def plan_crossed(
         eliminated=tuple(eliminated),
         crossed=tuple(crossed),
         core_widths=core_widths,
-        n_blocks=1 if n_blocks == 1 else round_up(n_blocks),
+        n_blocks=n_blocks if columns > _SMALL_BLOCK or n_blocks == 1 else round_up(n_blocks),
         n_components=n_components,
     )
     maps: list[LevelMap] = [inner.level_maps[0]] * len(codes)
@@ -166,9 +182,17 @@ def plan_crossed(
     )
 
 
-def sum_widths(sizes: Sequence[int], terms: Sequence[int], widths: Sequence[int]) -> int:
-    """Columns of terms of given widths."""
-    return sum(sizes[t] * w for t, w in zip(terms, widths, strict=True))
+def _check_memory(size: int, columns: int, n_blocks: int, name: str) -> None:
+    """Refuse a dense core that no machine should be asked for."""
+    numbers = columns**2 * n_blocks
+    if numbers <= MAX_CORE**2:
+        return
+    gib = _CORE_MATRICES * 8 * numbers / 2**30
+    raise DataError(
+        f"the crossed terms ({name}) have {size:,} coefficients together: the dense matrices that "
+        f"hold them would need about {gib:,.0f} GiB (the limit is {MAX_CORE:,} in one block). Use "
+        "a coarser factor, leave a term out, or fit a part of the rows"
+    )
 
 
 def core_blocks(
@@ -190,6 +214,8 @@ def _blocks(cells: _Cells, n_groups: int, width: np.ndarray) -> tuple[np.ndarray
     """
     count, label = core_blocks(cells.group, cells.level, n_groups, width.size)
     size = np.bincount(label[n_groups:], weights=width, minlength=count).astype(np.int64)
+    if size.sum() <= 1.1 * size.max():  # a few stray levels are no reason for a second block
+        return np.zeros(n_groups, dtype=np.int64), np.zeros(width.size, dtype=np.int64), 1
     order = np.argsort(-size, kind="stable")
     start = np.cumsum(size[order]) - size[order]
     block = np.empty(count, dtype=np.int64)

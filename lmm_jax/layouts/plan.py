@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import DataError
 from .crossed_index import CrossedPlan, core_blocks, plan_crossed
 from .index import GroupPlan, plan_groups
 
@@ -21,9 +20,6 @@ from .index import GroupPlan, plan_groups
 # elimination of sub-groups has to be beyond.
 _WIDE_GROUP = 32
 _WORTHWHILE = 8
-# Columns of the dense core that are allowed, and square matrices of that size at the peak.
-MAX_CORE = 20_000
-_CORE_MATRICES = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,9 +113,15 @@ def plan_layout(
         )  # fmt: skip
     core = tuple(label for t, label in enumerate(labels) if t not in choice.eliminated)
     crossed = plan_crossed(
-        choice.group, choice.n_groups, codes, n_levels, sizes, choice.eliminated, n_components
+        choice.group,
+        choice.n_groups,
+        codes,
+        n_levels,
+        sizes,
+        choice.eliminated,
+        _listed(core),
+        n_components,
     )
-    _check_memory(crossed, core)
     return crossed, LayoutInfo(
         kind="crossed",
         eliminated=tuple(labels[t] for t in choice.eliminated),
@@ -226,16 +228,3 @@ def _elimination_cost(
     weight = np.repeat([sizes[t] for t in outer], np.diff(offsets))
     blocks = np.bincount(label[choice.n_groups :], weights=weight, minlength=count)
     return cost + float(np.sum(blocks**3))
-
-
-def _check_memory(plan: CrossedPlan, core: Sequence[str]) -> None:
-    """Refuse a dense core that no machine should be asked for."""
-    size = plan.core_size
-    if size <= MAX_CORE:
-        return
-    gib = _CORE_MATRICES * 8 * size**2 / 2**30
-    raise DataError(
-        f"the crossed terms {', '.join(core)} have {size} columns together: dense matrices of that "
-        f"size would need about {gib:,.0f} GiB (the limit is {MAX_CORE} columns). Use a coarser "
-        "factor, leave a term out, or fit a subset of the rows"
-    )
