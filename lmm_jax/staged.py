@@ -68,8 +68,10 @@ def minimize_staged(
     """
     evaluate = partial(_jet, layout=layout, reml=reml)
     theta = _start(layout) if start is None else jnp.asarray(start)
-    s = state_at(theta, evaluate(theta, exact=False))
-    exact = False  # whether the curvature at s is
+    exact = maxiter == 0  # whether the curvature at s is
+    s = state_at(theta, evaluate(theta, exact=exact))
+    if exact and int(s.status) == RUNNING:
+        s = s._replace(status=_code(MAXITER))
     while int(s.status) == RUNNING:
         step = _propose(s, sizes=layout.sizes, tol=tol)
         settled = bool(step.final)

@@ -17,6 +17,7 @@ from lmm_jax.layouts import links
 from lmm_jax.layouts.crossed import CrossedLayout
 from lmm_jax.layouts.grouped import GroupedLayout
 from lmm_jax.likelihood import profile_jet
+from lmm_jax.newton import MAXITER
 from lmm_jax.optimize import minimize
 from lmm_jax.staged import minimize_staged
 
@@ -312,6 +313,14 @@ def test_staged_equals_whole(name, x64):
     assert_close(staged.jet.value, whole.jet.value, OPTIMUM_RTOL)
     hessians = [np.abs(at.jet.hessian) for at in (staged, whole)]  # signs of columns are free
     assert_close(*hessians, 1e-3, hessians[1].max())
+
+
+def test_no_step_is_taken_where_none_is_allowed(x64):
+    layout = model("three")[0].layout
+    start = jnp.array([0.5, 0.4, 0.3])
+    end = minimize_staged(layout, start, reml=True, maxiter=0)
+    assert_close(end.theta, start, 0)
+    assert int(end.status) == MAXITER
 
 
 def test_chunks_of_pairs(x64, monkeypatch):
