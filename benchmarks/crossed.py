@@ -5,7 +5,8 @@
 
 Every system fits every problem in a process of its own, from a data frame, once cold and then
 ``--runs`` times; peers that are not installed are left out (mixedlm runs under ``--python``,
-lme4 under Rscript). Writes ``results/crossed.json`` and prints a table in Markdown.
+lme4 under Rscript). Writes ``results/crossed.json``, where problems that were not asked for
+keep their figures, and prints a table in Markdown.
 """
 
 from __future__ import annotations
@@ -116,6 +117,7 @@ def measure(start: list[str], frame: str, formula: str, runs: int, limit: float)
     if not fits:
         return {"error": (out.stderr.strip().splitlines() or ["no output"])[-1][:200]}
     report = {
+        "warm_runs": len(fits) - 1,
         "cold_s": round(fits[0]["seconds"], 3),
         "warm_median_s": round(statistics.median(f["seconds"] for f in fits[1:] or fits), 4),
         "criterion": fits[-1]["criterion"],
@@ -147,6 +149,14 @@ def table(results: dict) -> str:
     return "\n".join(lines)
 
 
+def cpu_model() -> str:
+    """Name of the processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--problems", nargs="+", default=list(PROBLEMS)[:4], choices=list(PROBLEMS))
@@ -159,7 +169,10 @@ def main() -> None:
     if args.worker:
         fit_here(args.worker[0], args.worker[1], int(args.worker[2]))
         return
+    path = HERE / "results" / "crossed.json"
     results: dict[str, dict] = {}
+    if path.exists():
+        results = json.loads(path.read_text(encoding="utf-8"))["results"]
     with tempfile.TemporaryDirectory() as folder:
         for problem in args.problems:
             make, formula = PROBLEMS[problem]
@@ -173,12 +186,11 @@ def main() -> None:
                     results[problem][system] = found
                     print(problem, system, found, file=sys.stderr, flush=True)
     report = {
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "machine": f"{cpu_model()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
         "blas_threads": os.environ.get("OPENBLAS_NUM_THREADS", "default"),
         "results": results,
     }
-    path = HERE / "results" / "crossed.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(table(results))

@@ -39,6 +39,7 @@ class Jet(NamedTuple):
     psi_gradients: tuple[Array, ...]  # (k, k) a term: derivative of the criterion in Psi
     profile: Profile
     dlog_rss: Array  # (m,)       d log r^2 / d theta
+    dbeta: Array  # (m, p)     d beta / d theta
     dcov_beta: Array  # (m, p, p)  d (X' V^-1 X)^-1 / d theta
 
 
@@ -131,6 +132,7 @@ def profile_jet(theta: Array, layout: Layout, *, reml: bool, exact: bool = True)
         psi_gradients=psi_gradients,
         profile=at,
         dlog_rss=rho,
+        dbeta=B @ at.cov_beta,
         dcov_beta=-CA @ at.cov_beta,
     )
 

@@ -22,6 +22,8 @@ from .newton import (
     NONFINITE,
     RUNNING,
     Solution,
+    State,
+    Step,
     finish,
     judge,
     propose,
@@ -31,8 +33,9 @@ from .programs import compiled
 
 # Decrement below which the next evaluation is likely to be the last, and so is exact.
 _NEAR = 1e-2
-# Decrement of a step so short that the exact Hessian is the same at both of its ends.
-_SAME = 1e-6
+# Decrement from which one step on the exact Hessian ends so near that the criterion, squares of
+# the step apart, is what its derivatives say: the decrement there is about this squared.
+_CLOSE = 1e-7
 
 _jet = compiled(profile_jet, static=("reml", "exact"))
 _start = compiled(lambda layout: layout.start_moments())
@@ -81,12 +84,11 @@ def minimize_staged(
         if settled:
             s, exact = s._replace(jet=evaluate(s.theta, exact=True)), True
             continue
+        if exact and _is_last(step, tol):
+            s = _follow(s, step)
+            break
         near = float(step.decrement) < _NEAR
-        if exact and float(step.decrement) < _SAME:
-            jet = evaluate(step.trial, exact=False)._replace(hessian=s.jet.hessian)
-        else:
-            jet = evaluate(step.trial, exact=near)
-        new = _judge(s, step, jet, maxiter)
+        new = _judge(s, step, evaluate(step.trial, exact=near), maxiter)
         moved = bool(jnp.any(new.theta != s.theta))
         exact = near if moved else exact
         if not exact and int(new.status) not in (RUNNING, NONFINITE, MAXITER):
@@ -97,6 +99,33 @@ def minimize_staged(
     if not exact and int(s.status) == MAXITER:
         s = s._replace(jet=evaluate(s.theta, exact=True))
     return finish(s)
+
+
+def _is_last(step: Step, tol: float) -> bool:
+    """Whether a step is short and plain Newton: positive curvature, no saddle, no corner."""
+    decrement = float(step.decrement)
+    plain = abs(float(step.predicted) - 0.5 * decrement) < 1e-3 * decrement
+    return plain and not bool(step.lifting) and decrement < min(_CLOSE, tol**0.5)
+
+
+def _follow(s: State, step: Step) -> State:
+    """The end of the last step without an evaluation: the profile continued to first order."""
+    move = step.trial - s.theta
+    at = s.jet.profile
+    profile = at._replace(
+        deviance=s.jet.value - step.predicted,
+        beta=at.beta + move @ s.jet.dbeta,
+        rss=at.rss * jnp.exp(move @ s.jet.dlog_rss),
+        cov_beta=at.cov_beta + jnp.tensordot(move, s.jet.dcov_beta, 1),
+    )
+    jet = s.jet._replace(value=profile.deviance, profile=profile)
+    return s._replace(
+        theta=step.trial,
+        jet=jet,
+        tick=s.tick + 1,
+        status=_code(CONVERGED),
+        decrement=step.decrement,
+    )
 
 
 def _code(status: int) -> Any:
