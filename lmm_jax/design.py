@@ -26,7 +26,7 @@ from .layouts.compress import compress
 from .layouts.crossed import CrossedLayout
 from .layouts.crossed_index import CrossedPlan
 from .layouts.grouped import GroupedLayout
-from .layouts.index import GroupPlan, round_up
+from .layouts.index import GroupPlan, round_up_rows
 from .layouts.plan import LayoutInfo, plan_layout
 from .programs import compiled
 from .terms import (
@@ -34,7 +34,11 @@ from .terms import (
     independent_groups,
 )
 
-_compress = compiled(compress)
+
+@compiled
+def _compress(*args: Any) -> tuple[Any, tuple[Any, Any]]:
+    layout = compress(*args)
+    return layout, (layout.ranks(), layout.within_rss())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -118,10 +122,20 @@ class Design:
         """Which layout the data have got, and why."""
         return self._planned[1]
 
-    @cached_property
+    @property
     def layout(self) -> GroupedLayout | CrossedLayout:
         """The compressed model: float64 JAX arrays, nothing of the size of the rows."""
-        rows = round_up(self.nobs)
+        return self._compressed[0]
+
+    @property
+    def reach(self) -> tuple[int, float]:
+        """Dimensions of the rows that random effects reach, and what of y none can explain."""
+        ranks, within = self._compressed[1]
+        return int(ranks), float(within)
+
+    @cached_property
+    def _compressed(self) -> tuple[GroupedLayout | CrossedLayout, tuple[Any, Any]]:
+        rows = round_up_rows(self.nobs)
         y = self.endog if self.offset is None else self.endog - self.offset
         X = self.exog
         if self.held is not None:

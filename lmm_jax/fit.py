@@ -16,7 +16,6 @@ from .estimates import estimate, is_flat
 from .formula_design import design
 from .newton import CONVERGED, DECREMENT_TOL, FLAT, MESSAGES
 from .params import Params
-from .programs import compiled
 from .results import LMMResults, TermLabel
 from .run import Run, Task, run_methods
 from .settings import (
@@ -241,9 +240,6 @@ def _label(run: Run, model: Design, *, reml: bool, df_method: str) -> LMMResults
     )
 
 
-_reach = compiled(lambda layout: (layout.ranks(), layout.within_rss()))
-
-
 def _check_residual(model: Design) -> None:
     """Refuse a response that the fixed effects or the groups explain exactly."""
     layout = model.layout
@@ -259,9 +255,9 @@ def _check_residual(model: Design) -> None:
             f"the fixed effects explain {model.endog_name!r} exactly: no variance is left"
         )
     p = layout.beta_origin.size
-    ranks, rss = _reach(layout)
-    within = float(layout.y_scale) * float(np.sqrt(rss))
-    if model.nobs - int(ranks) - p > 0 and within <= floor:
+    ranks, rss = model.reach
+    within = float(layout.y_scale) * np.sqrt(rss)
+    if model.nobs - ranks - p > 0 and within <= floor:
         raise DataError(
             f"fixed effects and groups explain {model.endog_name!r} exactly: the residual "
             "variance is zero"

@@ -1,4 +1,4 @@
-"""Compiled programs, and a bound on how many stay in memory.
+"""Compiled programs: how they are compiled, and a bound on how many stay in memory.
 
 Every program that XLA compiles for the CPU holds a few hundred memory mappings,
 of which Linux gives a process 65,530: a program that fits hundreds of models of
@@ -9,17 +9,23 @@ therefore given up after a while; they are compiled again when needed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from typing import Any
 
 import jax
 
 # Programs of one function that are kept: well below what the mappings allow for all of them.
 _MAX_PROGRAMS = 24
+# Numbers in the arguments up to which compiling well costs more than it can ever save.
+_SMALL = 1 << 14
+# Ways to compile for the CPU, small arguments and large. XLA's newer code generator for fused
+# loops takes most of the time of compilation and makes these programs no faster.
+_OLD_EMITTERS = {"xla_cpu_use_fusion_emitters": False}
+_QUICKLY = {"xla_backend_optimization_level": 0, **_OLD_EMITTERS}
 
 
 def compiled(fun: Callable[..., Any], *, static: str | tuple[str, ...] = ()) -> Callable[..., Any]:
-    """``jax.jit`` that forgets its programs when there are too many of them.
+    """``jax.jit`` that compiles small programs quickly and forgets when there are too many.
 
     Parameters
     ----------
@@ -27,13 +33,31 @@ def compiled(fun: Callable[..., Any], *, static: str | tuple[str, ...] = ()) -> 
     static : str or tuple of str
         Arguments that are compiled into the program.
     """
-    program: Any = jax.jit(fun, static_argnames=static)
+    programs: dict[bool, Any] = {}
 
     @wraps(fun)
     def call(*args: Any, **kwargs: Any) -> Any:
+        small = sum(jax.numpy.size(leaf) for leaf in jax.tree.leaves((args, kwargs))) <= _SMALL
+        if small not in programs:
+            options = _supported("small" if small else "large")
+            programs[small] = jax.jit(fun, static_argnames=static, compiler_options=options)
+        program = programs[small]
         if program._cache_size() >= _MAX_PROGRAMS:
             program.clear_cache()
         return program(*args, **kwargs)
 
-    call.program = program  # type: ignore[attr-defined]
+    call.programs = programs  # type: ignore[attr-defined]
     return call
+
+
+@cache
+def _supported(size: str) -> dict[str, Any] | None:
+    """Compiler options for small or large arguments; none where XLA does not know them."""
+    if jax.default_backend() != "cpu":
+        return None
+    options = _QUICKLY if size == "small" else _OLD_EMITTERS
+    try:
+        jax.jit(lambda x: x, compiler_options=options)(0.0)
+    except Exception:  # whatever a version of XLA raises at an option that it does not have
+        return None
+    return options

@@ -5,7 +5,10 @@ import os
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when numpy loads; two threads make LAPACK erratic
 
 # nearly all of the time is compilation: programs that run once or twice need no optimization
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
 
 import jax
 import pytest

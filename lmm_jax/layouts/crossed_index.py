@@ -14,7 +14,15 @@ import scipy.sparse
 import scipy.sparse.csgraph
 
 from ..errors import DataError
-from .index import GroupIndex, GroupPlan, LevelMap, plan_groups, rank_within, round_up
+from .index import (
+    GroupIndex,
+    GroupPlan,
+    LevelMap,
+    plan_groups,
+    rank_within,
+    round_up,
+    round_up_rows,
+)
 from .links import CHUNK
 
 # Numbers in a dense matrix of the core: those of one block of so many columns. About eight such
@@ -134,7 +142,7 @@ def plan_crossed(
     cells = _Cells(group, streams, int(offsets[-1]))
     group_block, level_block, n_blocks = _blocks(cells, n_groups, width)
     row, core_widths = _core_rows(term, level_block, n_blocks, [sizes[t] for t in crossed])
-    rows = round_up(group.size)
+    rows = round_up_rows(group.size)
     columns = sum(sizes[t] * w for t, w in zip(crossed, core_widths, strict=True))
     _check_memory(int(width.sum()), columns, n_blocks, core_name)
     links, first = _links(inner, cells, row, width, level_block, columns)

@@ -15,14 +15,29 @@ import jax
 import numpy as np
 
 _MAX_BUCKETS = 4
+# Groups up to this many share a program where a group is no wider than this.
+_FEW_GROUPS, _NARROW_GROUP = 64, 4
 
 
-def round_up(n: int) -> int:
-    """Smallest size of the shape grid that holds ``n``: 16, 32, 64, ..., then steps of 1/8."""
-    if n <= 16:
-        return 16
-    step = 1 << max(4, (n - 1).bit_length() - 4) if n > 256 else 1 << (n - 1).bit_length()
+def round_up(n: int, least: int = 16) -> int:
+    """Smallest size of the shape grid that holds ``n``: least, powers of 2, then steps of 1/8."""
+    if n <= least:
+        return least
+    bits = (n - 1).bit_length()
+    step = 1 << (bits if n <= 256 else bits - 4)
     return -(-n // step) * step
+
+
+def round_up_groups(n: int, columns: int) -> int:
+    """The same for groups: two sizes for small data sets whose groups are narrow."""
+    if columns > _NARROW_GROUP:
+        return round_up(n)
+    return round_up(n, least=_FEW_GROUPS if n <= _FEW_GROUPS else 4 * _FEW_GROUPS)
+
+
+def round_up_rows(n: int) -> int:
+    """The same for rows: one size for all small data sets."""
+    return round_up(n, least=2048)
 
 
 @jax.tree_util.register_dataclass
@@ -127,7 +142,10 @@ def plan_groups(
         tuple(int(count[bucket == b].max(initial=0)) for count in counts) for b in range(n_buckets)
     )
     members = np.bincount(bucket, minlength=n_buckets)
-    padded = tuple(round_up(int(size)) for size in members)
+    padded = tuple(
+        round_up_groups(int(size), sum(k * w for k, w in zip(sizes, width, strict=True)))
+        for size, width in zip(members, widths, strict=True)
+    )
     maps = []
     offsets = np.zeros(n_buckets, dtype=np.int64)
     for t, (parent, k) in enumerate(zip(parents, sizes, strict=True)):
@@ -194,7 +212,7 @@ def _table(
     padded: tuple[int, ...],
 ) -> Table:
     n_cells = row_level.size
-    rows = round_up(cell.size)
+    rows = round_up_rows(cell.size)
     cell = np.concatenate([cell, np.zeros(rows - cell.size, cell.dtype)]).astype(np.int32)
     bucket, group, slot = (
         row_map.bucket[row_level],
@@ -214,7 +232,7 @@ def _table(
     placements = []
     for b, n_groups in enumerate(padded):
         source = np.flatnonzero(bucket == b)
-        fill = round_up(source.size) - source.size
+        fill = round_up(source.size, _FEW_GROUPS) - source.size
         placements.append(
             Placement(
                 source=_extend(source, fill, 0),
@@ -224,7 +242,11 @@ def _table(
             )
         )
     return Table(
-        cell=cell, placements=tuple(placements), n_cells=round_up(n_cells), row=0, column=0
+        cell=cell,
+        placements=tuple(placements),
+        n_cells=round_up(n_cells, _FEW_GROUPS),
+        row=0,
+        column=0,
     )
 
 
