@@ -19,6 +19,7 @@ from .layouts.grouped import GroupedLayout
 from .layouts.plan import LayoutInfo
 from .likelihood import get_fe_params, get_scale, hessian, loglike, profile_loglike, score
 from .params import Params, pack, unpack
+from .programs import use_cache
 from .regularized import RegularizedPath, RegularizedResults, fit_regularized
 from .results import LMMResults
 from .simulate import simulate
@@ -55,6 +56,7 @@ __all__ = [
     "score",
     "simulate",
     "unpack",
+    "use_cache",
     "woodbury_logdet",
     "woodbury_solver",
 ]

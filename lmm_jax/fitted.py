@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special  # scipy.stats takes half a second to import
 
 from . import tidy as tables
 from .errors import DataError
@@ -216,7 +216,7 @@ class FittedModel:
     @property
     def pvalues(self) -> pd.Series[float]:
         """Two-sided p values of the fixed effects."""
-        values = 2.0 * stats.t.sf(np.abs(self.tvalues), self.df)
+        values = 2.0 * special.stdtr(self.df.to_numpy(), -np.abs(self.tvalues.to_numpy()))
         return pd.Series(values, index=list(self.fixed_names))
 
     def conf_int(self, alpha: float = 0.05) -> pd.DataFrame:
@@ -234,8 +234,8 @@ class FittedModel:
             raise DataError(f"alpha={alpha!r}: a number between 0 and 1 is needed")
         quantile = np.concatenate(
             [
-                stats.t.ppf(1 - alpha / 2, self.df.to_numpy()),
-                np.full(len(self._variance_names), stats.norm.ppf(1 - alpha / 2)),
+                special.stdtrit(self.df.to_numpy(), 1 - alpha / 2),
+                np.full(len(self._variance_names), special.ndtri(1 - alpha / 2)),
             ]
         )
         half = quantile * self.bse.to_numpy()

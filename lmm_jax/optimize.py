@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-import scipy.optimize
 from jax import Array, lax
 
 from .covariance import factor_blocks, stack_theta
@@ -156,6 +154,8 @@ def quasi_newton(
     x : Array, shape (m,)
     trace : Trace
     """
+    import scipy.optimize  # late, as optax below: Newton's users need not wait for them
+
     trace = Trace([], [], [])
     value_and_grad = jax.jit(jax.value_and_grad(fun))
 
@@ -187,6 +187,8 @@ def _lbfgs(
     record: Callable[[Array], None],
 ) -> Array:
     """Optax's L-BFGS with its zoom line search."""
+    import optax
+
     solver = optax.lbfgs()
     value_and_grad = optax.value_and_grad_from_state(fun)
 

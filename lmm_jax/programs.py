@@ -8,12 +8,18 @@ therefore given up after a while; they are compiled again when needed.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cache, wraps
+from pathlib import Path
 from typing import Any
 
 import jax
 
+_CACHE_SETTINGS = {  # programs of a fit compile in less time than JAX thinks worth keeping
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
 # Programs of one function that are kept: well below what the mappings allow for all of them.
 _MAX_PROGRAMS = 24
 # Numbers in the arguments up to which compiling well costs more than it can ever save.
@@ -61,3 +67,37 @@ def _supported(size: str) -> dict[str, Any] | None:
     except Exception:  # whatever a version of XLA raises at an option that it does not have
         return None
     return options
+
+
+def use_cache(directory: str | os.PathLike[str] | None = None) -> Path:
+    """Keep compiled programs on disk, so that later processes need not compile them again.
+
+    Sets JAX's persistent compilation cache for the whole process, the only
+    global setting that this library ever changes; call it once, before the first fit.
+
+    Parameters
+    ----------
+    directory : str or path, optional
+        Not given: ``lmm_jax`` in the user's cache directory (``XDG_CACHE_HOME``,
+        or ``~/.cache``).
+
+    Returns
+    -------
+    Path
+        The directory, which is made if it is missing.
+
+    Examples
+    --------
+    >>> import lmm_jax as lmm
+    >>> lmm.use_cache()  # doctest: +SKIP
+    PosixPath('/home/user/.cache/lmm_jax')
+    """
+    if directory is None:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        directory = Path(base) / "lmm_jax"
+    path = Path(directory)
+    path.mkdir(parents=True, exist_ok=True)
+    for name, value in _CACHE_SETTINGS.items():
+        jax.config.update(name, value)
+    jax.config.update("jax_compilation_cache_dir", str(path))
+    return path

@@ -1,5 +1,8 @@
 """Compiled programs do not pile up."""
 
+import subprocess
+import sys
+
 import numpy as np
 
 from lmm_jax import programs
@@ -18,3 +21,18 @@ def test_static_arguments_and_one_program_a_shape():
     for value in (1.0, 2.0, 3.0):
         assert power(np.float32(value), k=3) == value**3
     assert power.programs[True]._cache_size() == 1
+
+
+def test_programs_survive_the_process(tmp_path):
+    script = (
+        "import sys, jax, lmm_jax as lmm\n"
+        "hits = []\n"
+        "jax.monitoring.register_event_listener(lambda e, **_: hits.append(e))\n"
+        "lmm.use_cache(sys.argv[1])\n"
+        "lmm.fit('Yield ~ 1 + (1 | Batch)', lmm.load_dataset('dyestuff'))\n"
+        "print(sum(e.endswith('compilation_cache/cache_hits') for e in hits))\n"
+    )
+    call = [sys.executable, "-c", script, str(tmp_path / "new")]
+    first, second = (subprocess.run(call, capture_output=True, text=True) for _ in range(2))
+    assert int(first.stdout) == 0, first.stderr
+    assert int(second.stdout) >= 2, second.stderr

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from ..errors import DataError
 from ..estimates import Estimates
@@ -79,7 +79,7 @@ class ContrastResults:
         effect, sd = self._rows()
         if not 0 < alpha < 1:
             raise DataError(f"alpha={alpha!r}: a number between 0 and 1 is needed")
-        half = stats.t.ppf(1 - alpha / 2, self.df_denom) * sd
+        half = special.stdtrit(self.df_denom, 1 - alpha / 2) * sd
         return np.column_stack([effect - half, effect + half])
 
     def _rows(self) -> tuple[np.ndarray, np.ndarray]:
@@ -252,7 +252,7 @@ def t_test(results: FittedModel, hypothesis: Any, use_t: bool | None) -> Contras
     return ContrastResults(
         distribution="t" if use_t else "norm",
         statistic=statistic,
-        pvalue=np.asarray(2.0 * stats.t.sf(np.abs(statistic), df)),
+        pvalue=np.asarray(2.0 * special.stdtr(df, -np.abs(statistic))),
         df_num=1,
         df_denom=df,
         effect=effect,
@@ -272,7 +272,7 @@ def wald_test(results: FittedModel, hypothesis: Any, use_f: bool | None) -> Cont
         return ContrastResults(
             distribution="chi2",
             statistic=np.asarray(chi2),
-            pvalue=np.asarray(stats.chi2.sf(chi2, q)),
+            pvalue=np.asarray(special.chdtrc(q, chi2)),
             df_num=q,
             df_denom=np.asarray(np.inf),
         )
@@ -288,8 +288,8 @@ def wald_test(results: FittedModel, hypothesis: Any, use_f: bool | None) -> Cont
 
 def _f_tail(value: float, df_num: int, df_denom: float) -> float:
     if np.isinf(df_denom):
-        return float(stats.chi2.sf(value * df_num, df_num))
-    return float(stats.f.sf(value, df_num, df_denom))
+        return float(special.chdtrc(df_num, value * df_num))
+    return float(special.fdtrc(df_num, df_denom, value))
 
 
 def _read(results: FittedModel, hypothesis: Any, use_t: bool | None) -> tuple[Restriction, bool]:

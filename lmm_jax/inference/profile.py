@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.optimize import minimize
 
 from ..covariance import lower_indices, theta_slices
 from ..errors import DataError
@@ -176,6 +175,8 @@ def _starts(theta: np.ndarray, sizes: Sequence[int], held: int) -> list[np.ndarr
 
 def _search(start: np.ndarray, free: np.ndarray, layout: Layout, *, reml: bool) -> np.ndarray:
     """Trust-region Newton over the free entries of theta."""
+    from scipy.optimize import minimize  # late: a fit need not wait for it
+
     known: dict[bytes, Jet] = {}
 
     def at(x: np.ndarray) -> Jet:

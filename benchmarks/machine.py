@@ -1,0 +1,51 @@
+"""The machine, and the environment in which every worker runs."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+THREAD_VARIABLES = (
+    "OPENBLAS_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+    "POLARS_MAX_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """The caller's environment with as many threads as asked for in every library."""
+    environment = dict(os.environ) | {name: str(threads) for name in THREAD_VARIABLES}
+    if threads == 1:  # XLA has a flag instead of a number
+        flags = (environment.get("XLA_FLAGS", ""), "--xla_cpu_multi_thread_eigen=false")
+        environment["XLA_FLAGS"] = " ".join(flags).strip()
+    return environment
+
+
+def cpu_model() -> str:
+    """Name of the processor."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def memory_gb() -> float:
+    """Physical memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+
+
+def machine() -> dict[str, str | int | float]:
+    """What a stored time depends on."""
+    return {
+        "cpu": cpu_model(),
+        "cores": os.cpu_count() or 0,
+        "memory_gb": round(memory_gb(), 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
