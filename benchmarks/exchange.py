@@ -1,7 +1,8 @@
 """A problem in a folder: raw columns that Python and R read in the same way.
 
-``problem.json`` describes the model, ``columns.txt`` the columns of the frame (name, kind,
-one a line), ``model.txt`` the model in R's spelling, ``NAME.bin`` holds a column and ``NAME.levels`` the strings of a factor.
+``problem.json`` describes the model and ``model.txt`` says it in R's spelling; ``columns.txt``
+lists the columns of the frame (name and kind, one a line), ``NAME.bin`` holds a column and
+``NAME.levels`` the strings of a factor; ``array-NAME.bin`` holds an array.
 Factors are integers or strings for Python and factors for R: what their users have.
 """
 

@@ -15,10 +15,23 @@ THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
 )
 
+# how a process is told where to keep compiled programs ({folder} is filled in), and to keep none
+CACHE_VARIABLES = {
+    "JAX_COMPILATION_CACHE_DIR": "{folder}",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+}
+NO_CACHE: dict[str, str] = {}
 
-def worker_environment(threads: int) -> dict[str, str]:
-    """The caller's environment with as many threads as asked for in every library."""
-    environment = dict(os.environ) | {name: str(threads) for name in THREAD_VARIABLES}
+
+def worker_environment(threads: int, cache: str | None = None) -> dict[str, str]:
+    """The caller's environment with so many threads in every library, and a cache or none."""
+    environment = {k: v for k, v in os.environ.items() if k not in CACHE_VARIABLES}
+    if cache is None:
+        environment |= NO_CACHE
+    else:
+        environment |= {key: text.format(folder=cache) for key, text in CACHE_VARIABLES.items()}
+    environment |= {name: str(threads) for name in THREAD_VARIABLES}
     if threads == 1:  # XLA has a flag instead of a number
         flags = (environment.get("XLA_FLAGS", ""), "--xla_cpu_multi_thread_eigen=false")
         environment["XLA_FLAGS"] = " ".join(flags).strip()

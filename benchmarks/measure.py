@@ -48,7 +48,11 @@ def run_worker(call: list[str], environment: dict[str, str], limits: Limits) -> 
                 preexec_fn=bound,
                 start_new_session=True,
             )
-        code, usage, over_time = _wait(child, out, limits.seconds)
+        try:
+            code, usage, over_time = _wait(child, out, limits.seconds)
+        except BaseException:  # interrupted: no worker is left behind
+            os.killpg(child.pid, signal.SIGKILL)
+            raise
         text = out.read_text(encoding="utf-8", errors="replace")
         lines = [json.loads(line) for line in text.splitlines() if line.startswith('{"')]
         errors = err.read_text(encoding="utf-8", errors="replace")
@@ -108,14 +112,8 @@ def _failure(ended: Ended, limits: Limits) -> dict[str, Any]:
     if ended.over_time:
         return {"status": "limit", "reason": f"more than {limits.seconds:g} s"}
     text = ended.stderr
-    signs = (
-        "MemoryError",
-        "cannot allocate",
-        "bad_alloc",
-        "RESOURCE_EXHAUSTED",
-        "memory allocation",
-    )
-    if any(sign.lower() in text.lower() for sign in signs):
+    signs = ("memoryerror", "cannot allocate", "bad_alloc", "resource_exhausted", "out of memory")
+    if any(sign in text.lower() for sign in signs):
         return {"status": "memory", "reason": f"more than {limits.memory_gb:.3g} GB"}
-    last = (text.strip().splitlines() or [f"exit code {ended.code}"])[-1]
-    return {"status": "failed", "reason": last.strip()[:200]}
+    last = text.strip().splitlines()[-3:] or [f"exit code {ended.code}"]
+    return {"status": "failed", "reason": " / ".join(line.strip() for line in last)[-300:]}

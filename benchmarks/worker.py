@@ -42,6 +42,14 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def version(system: str) -> str:
+    """Version of a system, and of JAX with this library."""
+    package = system.rsplit("-", 1)[0]
+    if package == "lmm_jax":
+        return f"{metadata.version('lmm-jax')}, jax {metadata.version('jax')}"
+    return metadata.version(package)
+
+
 def say(**report: Any) -> None:
     print(json.dumps(report), flush=True)
 
@@ -53,9 +61,7 @@ def main() -> None:
     if system.startswith("lmm_jax"):
         compilations.listen()
     call, size = FITS[system](folder)
-    package = system.rsplit("-", 1)[0]
-    version = metadata.version({"lmm_jax": "lmm-jax"}.get(package, package))
-    say(loaded=True, version=version, input_mb=size / 2**20, start_mb=peak_mb())
+    say(loaded=True, version=version(system), input_mb=size / 2**20, start_mb=peak_mb())
     for _ in range(runs + 1):
         before = len(compilations.seconds)
         start, cpu = time.perf_counter(), time.process_time()

@@ -377,6 +377,30 @@ def test_rotated_terms_are_the_same_model(x64):
         assert_close(actual.gram, expected.gram, CRITERION_RTOL, np.abs(expected.gram).max())
 
 
+def test_a_covariance_held_at_zero_is_the_double_bar():
+    data = frame(n=300)
+    mask = lmm.Params.from_components(fe_params=[1, 1], cov_re=np.eye(3))
+    held = lmm.fit("y ~ x + (1 + x | s) + (1 | d)", data, free=mask)
+    apart = lmm.fit("y ~ x + (1 + x || s) + (1 | d)", data)
+    assert isinstance(held.design.layout, CrossedLayout)
+    assert_close(held.llf, apart.llf, OPTIMUM_RTOL)
+    assert abs(held.params["cov(Intercept,x|s)"]) < 1e-12
+    for name, value in apart.params.items():
+        assert_close(held.params[name], value, 1e-6, apart.bse[name])
+
+
+def test_a_fixed_effect_held_is_an_offset():
+    data = frame(n=300)
+    mask = lmm.Params.from_components(fe_params=[1, 0], cov_re=np.eye(2))
+    start = lmm.Params.from_components(fe_params=[0, 1.5], cov_re=np.eye(2))
+    held = lmm.fit("y ~ x + (1 | s) + (1 | d)", data, free=mask, start_params=start, reml=False)
+    moved = lmm.fit(
+        "y ~ 1 + (1 | s) + (1 | d)", data, offset=1.5 * data["x"].to_numpy(), reml=False
+    )
+    assert held.fe_params["x"] == 1.5
+    assert_close(held.llf, moved.llf, OPTIMUM_RTOL)
+
+
 def test_profile_of_a_variance():
     """The curve passes through the estimate, and falls on both sides of it."""
     res = lmm.fit(model("intercepts")[0], reml=False)

@@ -17,6 +17,7 @@ FALSE_ALARM = 1e-6
 MODELS = {
     "slope": dict(formula="y ~ x + (x | g)"),
     "nested, weights, offset": dict(formula="y ~ x + offset(o) + (1 | g/s)", weights="w"),
+    "crossed": dict(formula="y ~ x + (x | g) + (1 | s)"),
     "components": dict(formula="y ~ x", groups="g", re_formula="1", vc_formula={"s": "0 + C(s)"}),
 }
 
