@@ -60,11 +60,13 @@ def minimize(
     else:
         starts, wanted = start[None], jnp.ones(1, bool)
     n_starts = starts.shape[0]
+    jet = jax.jit(profile_jet, static_argnames="reml")
 
+    @jax.jit  # inner programs are traced once for all of their uses
     def descend(theta: Array) -> Solution:
         return newton(
             theta,
-            lambda t: profile_jet(t, layout, reml=reml),
+            lambda t: jet(t, layout, reml=reml),
             layout.sizes,
             maxiter=maxiter,
             tol=tol,

@@ -324,7 +324,7 @@ def test_jit_and_vmap_change_nothing():
 def test_responses_in_a_batch_equal_one_by_one():
     """vmap over layouts: many responses of one design."""
     one, index = case("k=2"), case("k=2").design.plan.index
-    rows = lambda a: pad_rows(a, 64)  # noqa: E731
+    rows = lambda a: pad_rows(a, index.levels[0].cell.size)  # noqa: E731
     ys = jnp.stack([rows(Y), rows(DATA["z"].to_numpy()), rows(3 * Y - 1)])
     theta = jnp.asarray(thetas("k=2")[0])
 
@@ -376,7 +376,8 @@ def pad_rows(values: Any, n: int) -> Array:
 def test_gradients_flow_to_the_rows():
     """jax.grad through ``compress`` against differences along random directions."""
     index, theta = case("k=2, weights").design.plan.index, jnp.asarray(thetas("k=2")[0])
-    y, X_rows, (Z,), w = arrays(64)
+    n = index.levels[0].cell.size
+    y, X_rows, (Z,), w = arrays(n)
 
     def value(y, X_rows, Z, w):
         return lmm.profile_loglike(theta, compress(y, X_rows, (Z,), w, index))
@@ -387,7 +388,7 @@ def test_gradients_flow_to_the_rows():
     for i, slope in enumerate(np.asarray(slope)[:60] for slope in slopes):
 
         def along(move, i=i):
-            return run(*(p + pad_rows(move, 64) if j == i else p for j, p in enumerate(parts)))
+            return run(*(p + pad_rows(move, n) if j == i else p for j, p in enumerate(parts)))
 
         for _ in range(4):
             move = rng.normal(size=slope.shape)

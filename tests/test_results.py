@@ -413,6 +413,7 @@ def test_a_second_fit_of_the_same_shape_compiles_nothing(compiled):
 
 
 def test_data_sets_of_similar_size_share_programs(compiled):
+    jax.clear_caches()  # whatever other tests have left
     rng = np.random.default_rng(4)
     for seed in range(20):
         data = samples.frame(seed, groups=int(rng.integers(20, 25)))  # 120 to 144 rows
