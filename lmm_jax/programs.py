@@ -86,6 +86,11 @@ def use_cache(directory: str | os.PathLike[str] | None = None) -> Path:
     Path
         The directory, which is made if it is missing.
 
+    Raises
+    ------
+    NotADirectoryError
+        There is a file of that name.
+
     Examples
     --------
     >>> import lmm_jax as lmm
@@ -96,6 +101,8 @@ def use_cache(directory: str | os.PathLike[str] | None = None) -> Path:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         directory = Path(base) / "lmm_jax"
     path = Path(directory)
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{path} is a file: pass a directory for the compiled programs")
     path.mkdir(parents=True, exist_ok=True)
     for name, value in _CACHE_SETTINGS.items():
         jax.config.update(name, value)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from lmm_jax import programs
 
@@ -21,6 +22,12 @@ def test_static_arguments_and_one_program_a_shape():
     for value in (1.0, 2.0, 3.0):
         assert power(np.float32(value), k=3) == value**3
     assert power.programs[True]._cache_size() == 1
+
+
+def test_a_file_is_no_place_for_programs(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="pass a directory"):
+        programs.use_cache(tmp_path / "file")
 
 
 def test_programs_survive_the_process(tmp_path):
