@@ -26,9 +26,10 @@ from .layouts.compress import compress
 from .layouts.crossed import CrossedLayout
 from .layouts.crossed_index import CrossedPlan
 from .layouts.grouped import GroupedLayout
-from .layouts.index import GroupPlan, round_up_rows
+from .layouts.index import GroupIndex, GroupPlan, round_up_rows
 from .layouts.plan import LayoutInfo, plan_layout
 from .programs import compiled
+from .row_pass import BATCH, pad, sum_rows
 from .terms import (
     RandomTerm,
     independent_groups,
@@ -135,30 +136,26 @@ class Design:
 
     @cached_property
     def _compressed(self) -> tuple[GroupedLayout | CrossedLayout, tuple[Any, Any]]:
-        rows = round_up_rows(self.nobs)
         y = self.endog if self.offset is None else self.endog - self.offset
         X = self.exog
         if self.held is not None:
             fixed = ~np.isnan(self.held)
             y, X = y - X[:, fixed] @ self.held[fixed], X[:, ~fixed]
-        weights = np.ones(self.nobs) if self.weights is None else self.weights
+        Z = tuple(term.values for term in self.terms)
         with jax.enable_x64(True):
+            if self.nobs > BATCH and isinstance(self.plan.index, GroupIndex):
+                made = sum_rows(y, X, Z, self.weights, self.plan.index)
+                if made is not None:
+                    return made
+            rows = round_up_rows(self.nobs)
+            weights = np.ones(self.nobs) if self.weights is None else self.weights
             return _compress(
-                _pad(y, rows),
-                _pad(X, rows),
-                tuple(_pad(term.values, rows) for term in self.terms),
-                _pad(weights, rows),
+                pad(y, rows),
+                pad(X, rows),
+                tuple(pad(z, rows) for z in Z),
+                pad(weights, rows),
                 self.plan.index,
             )
-
-
-def _pad(values: np.ndarray, rows: int) -> np.ndarray:
-    """Zero rows at the end: they weigh nothing."""
-    if values.shape[0] == rows:
-        return values
-    out = np.zeros((rows, *values.shape[1:]))
-    out[: values.shape[0]] = values
-    return out
 
 
 def assemble(

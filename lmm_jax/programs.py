@@ -30,7 +30,12 @@ _OLD_EMITTERS = {"xla_cpu_use_fusion_emitters": False}
 _QUICKLY = {"xla_backend_optimization_level": 0, **_OLD_EMITTERS}
 
 
-def compiled(fun: Callable[..., Any], *, static: str | tuple[str, ...] = ()) -> Callable[..., Any]:
+def compiled(
+    fun: Callable[..., Any],
+    *,
+    static: str | tuple[str, ...] = (),
+    donate: str | tuple[str, ...] = (),
+) -> Callable[..., Any]:
     """``jax.jit`` that compiles small programs quickly and forgets when there are too many.
 
     Parameters
@@ -38,6 +43,8 @@ def compiled(fun: Callable[..., Any], *, static: str | tuple[str, ...] = ()) -> 
     fun : callable
     static : str or tuple of str
         Arguments that are compiled into the program.
+    donate : str or tuple of str
+        Arguments whose memory the result may take.
     """
     programs: dict[bool, Any] = {}
 
@@ -46,7 +53,9 @@ def compiled(fun: Callable[..., Any], *, static: str | tuple[str, ...] = ()) -> 
         small = sum(jax.numpy.size(leaf) for leaf in jax.tree.leaves((args, kwargs))) <= _SMALL
         if small not in programs:
             options = _supported("small" if small else "large")
-            programs[small] = jax.jit(fun, static_argnames=static, compiler_options=options)
+            programs[small] = jax.jit(
+                fun, static_argnames=static, donate_argnames=donate, compiler_options=options
+            )
         program = programs[small]
         if program._cache_size() >= _MAX_PROGRAMS:
             program.clear_cache()

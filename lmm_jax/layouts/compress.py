@@ -28,7 +28,7 @@ from .links import Links, from_core, to_groups
 
 # Relative size below which a column of Z_i counts as a combination of the others:
 # cross-products carry about n * eps of their diagonal.
-_RANK_TOL = 1e-12
+RANK_TOL = 1e-12
 
 
 def compress(
@@ -159,13 +159,13 @@ def _factor(
     """Buckets, rows of [X y] that no group explains, and the step taken in beta."""
     grams = _gram_arrays(streams, index)
     crosses = cross_arrays(streams, XY, index)
-    factors = [eliminate(a, b, tol=_RANK_TOL) for a, b in zip(grams, crosses, strict=True)]
+    factors = [eliminate(a, b, tol=RANK_TOL) for a, b in zip(grams, crosses, strict=True)]
     T, c = [f.U for f in factors], [f.X for f in factors]
     coefficients = [back_substitute(t, v) for t, v in zip(T, c, strict=True)]
     residual = XY - _group_fit(streams, coefficients, index)
     # c of the residual rows: what rounding of the cross-products left out
     for b, rest in enumerate(cross_arrays(streams, residual, index)):
-        c[b] = c[b] + eliminate(grams[b], rest, tol=_RANK_TOL).X
+        c[b] = c[b] + eliminate(grams[b], rest, tol=RANK_TOL).X
     step = within_step(lax.stop_gradient(residual.T @ residual))
     residual = residual.at[:, -1].add(-(residual[:, :-1] @ step))
     c = [v.at[:, -1].add(-jnp.einsum("rpg,p->rg", v[:, :-1], step)) for v in c]
@@ -175,18 +175,25 @@ def _factor(
 
 def _gram_arrays(streams: Sequence[Array], index: GroupIndex) -> list[Array]:
     """``Z_i' Z_i`` of every group, one (q, q, G) array a bucket."""
-    dtype = streams[0].dtype
-    out = [jnp.zeros((q, q, g), dtype) for q, g in _shapes(index)]
+    cells = []
     for (a, b), table in zip(stream_pairs(len(streams)), index.pairs, strict=True):
         left, right = streams[a], streams[b]
         ka, kb = left.shape[1], right.shape[1]
         products = (left[:, :, None] * right[:, None, :]).reshape(-1, ka * kb)
         sums = jax.ops.segment_sum(products, table.cell, table.n_cells)
-        cells = sums.reshape(-1, ka, kb)
+        cells.append(sums.reshape(-1, ka, kb))
+    return place_cells(cells, index)
+
+
+def place_cells(cells: Sequence[Array], index: GroupIndex) -> list[Array]:
+    """``Z_i' Z_i`` from the blocks of every pair of streams, (L, ka, kb) each."""
+    out = [jnp.zeros((q, q, g), cells[0].dtype) for q, g in _shapes(index)]
+    pairs = stream_pairs(len(index.streams))
+    for (a, b), block, table in zip(pairs, cells, index.pairs, strict=True):
         for bucket in range(len(out)):
-            out[bucket] = _add_cells(out[bucket], cells, table, bucket)
+            out[bucket] = _add_cells(out[bucket], block, table, bucket)
             if a != b:
-                out[bucket] = _add_cells(out[bucket], cells, table, bucket, transpose=True)
+                out[bucket] = _add_cells(out[bucket], block, table, bucket, transpose=True)
     return out
 
 
@@ -211,14 +218,22 @@ def _add_cells(
 def cross_arrays(streams: Sequence[Array], XY: Array, index: GroupIndex) -> list[Array]:
     """``Z_i' [X_i y_i]`` of every group, one (q, p + 1, G) array a bucket."""
     C = XY.shape[1]
-    out = [jnp.zeros((q, C, g), XY.dtype) for q, g in _shapes(index)]
+    levels = []
     for stream, table in zip(streams, index.levels, strict=True):
         k = stream.shape[1]
         products = (stream[:, :, None] * XY[:, None, :]).reshape(-1, k * C)
         sums = jax.ops.segment_sum(products, table.cell, table.n_cells)
-        levels = sums.reshape(-1, k, C)
+        levels.append(sums.reshape(-1, k, C))
+    return place_levels(levels, index)
+
+
+def place_levels(levels: Sequence[Array], index: GroupIndex) -> list[Array]:
+    """``Z_i' [X_i y_i]`` from the blocks of every stream, (L, k, p + 1) each."""
+    C = levels[0].shape[2]
+    out = [jnp.zeros((q, C, g), levels[0].dtype) for q, g in _shapes(index)]
+    for block, table in zip(levels, index.levels, strict=True):
         for bucket in range(len(out)):
-            out[bucket] = _add_levels(out[bucket], levels, table, bucket)
+            out[bucket] = _add_levels(out[bucket], block, table, bucket)
     return out
 
 

@@ -35,12 +35,7 @@ def fixed_frame(X: Array, y: Array, weights: Array, present: Array) -> Frame:
     if X.shape[1] == 0:
         orthogonal = centring
     else:
-        gram = lax.stop_gradient(X.T @ (X * weights[:, None]))
-        scale = lax.rsqrt(jnp.diagonal(gram))
-        L = jnp.linalg.cholesky(gram * scale[:, None] * scale[None, :])
-        identity = jnp.eye(X.shape[1], dtype=X.dtype)
-        inverse = jax.scipy.linalg.solve_triangular(L, identity, lower=True).T
-        orthogonal = scale[:, None] * inverse
+        orthogonal, _ = orthonormal_map(lax.stop_gradient(X.T @ (X * weights[:, None])))
     X = X @ orthogonal
     origin = jnp.zeros(X.shape[1], X.dtype)
     for _ in range(2):  # the second round removes what rounding left of a huge first one
@@ -59,6 +54,17 @@ def fixed_frame(X: Array, y: Array, weights: Array, present: Array) -> Frame:
         beta_shift=rescale * shift,
         y_scale=norm * unit,
     )
+
+
+def orthonormal_map(gram: Array) -> tuple[Array, Array]:
+    """R such that ``R' gram R = I``, and the smallest pivot of the scaled gram matrix."""
+    if gram.shape[0] == 0:
+        return gram, jnp.ones((), gram.dtype)
+    scale = lax.rsqrt(jnp.diagonal(gram))
+    L = jnp.linalg.cholesky(gram * scale[:, None] * scale[None, :])
+    identity = jnp.eye(len(gram), dtype=gram.dtype)
+    inverse = jax.scipy.linalg.solve_triangular(L, identity, lower=True).T
+    return scale[:, None] * inverse, jnp.min(jnp.diagonal(L)) ** 2
 
 
 def _powers_of_two(columns: Array) -> Array:
@@ -99,31 +105,35 @@ def whitener(z: Array, weights: Array) -> Array:
     """
     k = z.shape[2]
     rows = lax.stop_gradient(z)
-    first, worst = _lower_whitener(rows, weights)
+    first, worst = lower_whitener(_second_moments(rows, weights))
     if k == 1:
         return first
 
     def again(A: Array) -> Array:
         # nearly dependent columns, a covariate far from zero: cross-products of the columns
         # as first whitened restore the digits that the squares of the raw ones have lost
-        return A @ _lower_whitener(rows @ A, weights)[0]
+        return A @ lower_whitener(_second_moments(rows @ A, weights))[0]
 
     return lax.cond(worst < 1e-2, again, lambda A: A, first)
 
 
-def _lower_whitener(rows: Array, weights: Array) -> tuple[Array, Array]:
-    """Whitener from the cross-products of the columns, and its smallest pivot."""
-    k = rows.shape[2]
+def _second_moments(rows: Array, weights: Array) -> Array:
+    """Cross-products of the columns per row, (k, k)."""
     total = jnp.maximum(jnp.sum((weights > 0).astype(rows.dtype)), 1.0)
-    gram = jnp.einsum("nsa,nsb,n->ab", rows, rows, weights) / total
+    return jnp.einsum("nsa,nsb,n->ab", rows, rows, weights) / total
+
+
+def lower_whitener(gram: Array) -> tuple[Array, Array]:
+    """Whitener from the cross-products of the columns, and its smallest pivot."""
+    k = gram.shape[0]
     diagonal = jnp.diagonal(gram)
     scale = jnp.where(diagonal > 0, lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1.0)), 1.0)
     if k == 1:
-        return scale[:, None], jnp.ones((), rows.dtype)
+        return scale[:, None], jnp.ones((), gram.dtype)
     correlation = gram * scale[:, None] * scale[None, :]
     # B' B = correlation with B lower triangular: a Cholesky with rows and columns reversed
     L = jnp.linalg.cholesky(correlation[::-1, ::-1])[::-1, ::-1].T
     worst = jnp.min(jnp.where(jnp.isfinite(jnp.diagonal(L)), jnp.diagonal(L), 0.0))
-    identity = jnp.eye(k, dtype=rows.dtype)
+    identity = jnp.eye(k, dtype=gram.dtype)
     B = jnp.where(worst > 1e-7, jnp.where(jnp.isfinite(L), L, 0.0), identity)
     return scale[:, None] * jax.scipy.linalg.solve_triangular(B, identity, lower=True), worst

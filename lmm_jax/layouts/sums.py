@@ -1,0 +1,215 @@
+"""One pass over the rows, batch by batch: cross-products, from which the layout follows.
+
+Nothing of the size of the rows is made: a batch is read while it is in the cache, its
+products go to the groups they belong to, and every change of basis is applied to sums.
+Differences of such sums lose digits where the model explains nearly all of y; then
+:func:`layout_from_sums` says so, and :func:`lmm_jax.layouts.compress.compress`, which
+looks at residual rows, has to take its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from ..linalg import eliminate, total_product
+from .compress import RANK_TOL, place_cells, place_levels
+from .compress_core import within_step
+from .frame import lower_whitener, orthonormal_map
+from .grouped import Bucket, GroupedLayout
+from .index import GroupIndex, stream_pairs
+
+# What the sums must show for differences to be good to twelve digits: shares of y that X and the
+# groups leave, pivots of X and Z, and pivots within a group that are not zero.
+_LEFT_OVER = 1e-3
+_PIVOT = 1e-4
+_GROUP_PIVOT = 1e-9
+_NOTHING = 1e-13
+
+
+class Units(NamedTuple):
+    """Shifts and scales, near the means and sizes of the columns; any values do."""
+
+    x_shift: Array  # (p,)  zero without a constant column
+    x_unit: Array  # (p,)  powers of two
+    y_shift: Array  # ()
+    y_unit: Array  # ()
+    constant: Array  # (p,)  coefficients that make X the number one; zero if none do
+
+
+class Rows(NamedTuple):
+    """A batch of rows; one of weight zero counts as absent."""
+
+    y: Array  # (b,)
+    X: Array  # (b, p)
+    Z: tuple[Array, ...]  # (b, S, k) a term
+    weights: Array  # (b,)
+    levels: tuple[Array, ...]  # (b,) a stream: cell of each row
+    pairs: tuple[Array, ...]  # (b,) a pair of different streams
+
+
+class Sums(NamedTuple):
+    """Cross-products of all rows so far."""
+
+    gram: Array  # (p + 1, p + 1)      [X y]' W [X y] of shifted, scaled columns
+    levels: tuple[Array, ...]  # (L, k, k + p + 1) a stream: z' W [z X y] of every level
+    pairs: tuple[Array, ...]  # (L, ka, kb) a pair of different streams
+    n_obs: Array  # ()
+    log_weights: Array  # ()
+
+
+def no_rows(index: GroupIndex, p: int) -> Sums:
+    """Sums of nothing."""
+    k = [index.sizes[t] for t in index.streams]
+    off = [
+        (a, b, table)
+        for (a, b), table in zip(stream_pairs(len(k)), index.pairs, strict=True)
+        if a != b
+    ]
+    return Sums(
+        gram=jnp.zeros((p + 1, p + 1)),
+        levels=tuple(
+            jnp.zeros((table.n_cells, k[s], k[s] + p + 1)) for s, table in enumerate(index.levels)
+        ),
+        pairs=tuple(jnp.zeros((table.n_cells, k[a], k[b])) for a, b, table in off),
+        n_obs=jnp.zeros(()),
+        log_weights=jnp.zeros(()),
+    )
+
+
+def add_rows(sums: Sums, rows: Rows, units: Units, index_streams: tuple[int, ...]) -> Sums:
+    """Sums with one batch more.
+
+    Parameters
+    ----------
+    sums : Sums
+    rows : Rows
+    units : Units
+    index_streams : tuple of int
+        Term of each stream (a (term, membership) pair).
+    """
+    present = rows.weights > 0
+    root = jnp.where(present, jnp.sqrt(jnp.where(present, rows.weights, 1.0)), 0.0)
+    X = (rows.X - units.x_shift) / units.x_unit
+    y = (rows.y - units.y_shift) / units.y_unit
+    XY = jnp.concatenate([X, y[:, None]], axis=1) * root[:, None]
+    streams = _streams(rows.Z, index_streams, root)
+    levels = [
+        total.at[cell].add(_products(z, jnp.concatenate([z, XY], axis=1)))
+        for total, z, cell in zip(sums.levels, streams, rows.levels, strict=True)
+    ]
+    off = [(a, b) for a, b in stream_pairs(len(streams)) if a != b]
+    pairs = [
+        total.at[cell].add(_products(streams[a], streams[b]))
+        for total, (a, b), cell in zip(sums.pairs, off, rows.pairs, strict=True)
+    ]
+    return Sums(
+        gram=sums.gram + XY.T @ XY,
+        levels=tuple(levels),
+        pairs=tuple(pairs),
+        n_obs=sums.n_obs + jnp.sum(present.astype(y.dtype)),
+        log_weights=sums.log_weights
+        + jnp.sum(jnp.where(present, jnp.log(jnp.where(present, rows.weights, 1.0)), 0.0)),
+    )
+
+
+def _streams(Z: Sequence[Array], streams: Sequence[int], root: Array) -> list[Array]:
+    """Covariates of every stream, (b, k) each, multiplied by root weights."""
+    out: list[Array] = []
+    for i, t in enumerate(streams):
+        member = i - streams.index(t)
+        out.append(Z[t][:, member] * root[:, None])
+    return out
+
+
+def _products(left: Array, right: Array) -> Array:
+    return left[:, :, None] * right[:, None, :]
+
+
+def layout_from_sums(sums: Sums, units: Units, index: GroupIndex) -> tuple[GroupedLayout, Array]:
+    """The layout, and whether its digits are as good as those of residual rows.
+
+    Parameters
+    ----------
+    sums : Sums
+        Of all rows.
+    units : Units
+        What the sums were made with.
+    index : GroupIndex
+
+    Returns
+    -------
+    layout : GroupedLayout
+    precise : Array of bool, shape ()
+    """
+    p = sums.gram.shape[0] - 1
+    orthogonal, x_pivot = orthonormal_map(sums.gram[:p, :p])
+    origin = orthogonal.T @ sums.gram[:p, p]
+    rest = sums.gram[p, p] - origin @ origin
+    norm = jnp.sqrt(jnp.where(rest > 0, rest, 1.0))
+    R = jnp.block([[orthogonal, -(orthogonal @ origin)[:, None] / norm],
+                   [jnp.zeros((1, p)), jnp.ones((1, 1)) / norm]])  # fmt: skip
+    whiteners, z_pivot = _whiteners(sums, index)
+    grams, crosses = _group_arrays(sums, R, whiteners, index)
+    factors = [eliminate(a, b, tol=RANK_TOL) for a, b in zip(grams, crosses, strict=True)]
+    S0 = R.T @ sums.gram @ R - sum(total_product(f.X, f.X) for f in factors)
+    nothing = jnp.diagonal(S0)[:p] < _NOTHING  # a column that groups explain: exactly zero
+    keep = jnp.append(jnp.where(nothing, 0.0, 1.0), 1.0)
+    S0 = S0 * keep[:, None] * keep[None, :]
+    step = within_step(S0)
+    move = jnp.eye(p + 1).at[:p, p].set(-step)
+    S0 = move.T @ S0 @ move
+    buckets = tuple(
+        Bucket(T=f.U, c=f.X.at[:, p].add(-jnp.einsum("rpg,p->rg", f.X[:, :p], step)), widths=w)
+        for f, w in zip(factors, index.widths, strict=True)
+    )
+    centring = jnp.eye(p) - units.constant[:, None] * units.x_shift[None, :]
+    beta_map = centring @ (orthogonal / units.x_unit[:, None])
+    y_scale = norm * units.y_unit
+    layout = GroupedLayout(
+        buckets=buckets,
+        S0=S0,
+        whiteners=whiteners,
+        beta_map=beta_map,
+        beta_origin=units.y_unit * (beta_map @ origin) + y_scale * (beta_map @ step),
+        beta_shift=units.constant * units.y_shift,
+        y_scale=y_scale,
+        n_obs=sums.n_obs,
+        log_weights=sums.log_weights,
+        sizes=index.sizes,
+        n_components=index.n_components,
+    )
+    precise = (rest > _LEFT_OVER * sums.gram[p, p]) & (S0[p, p] > _LEFT_OVER)
+    precise = precise & (x_pivot > _PIVOT) & (z_pivot > _PIVOT)
+    return layout, precise
+
+
+def _whiteners(sums: Sums, index: GroupIndex) -> tuple[tuple[Array, ...], Array]:
+    """Whitener of every term, and the smallest pivot of them."""
+    grams = [jnp.zeros((k, k)) for k in index.sizes]
+    for t, level in zip(index.streams, sums.levels, strict=True):
+        grams[t] = grams[t] + jnp.sum(level[:, :, : index.sizes[t]], axis=0)
+    made = [lower_whitener(gram / sums.n_obs) for gram in grams]
+    worst = jnp.min(jnp.stack([pivot for _, pivot in made]))
+    return tuple(A for A, _ in made), worst**2
+
+
+def _group_arrays(
+    sums: Sums, R: Array, whiteners: Sequence[Array], index: GroupIndex
+) -> tuple[list[Array], list[Array]]:
+    """``Z_i' Z_i`` and ``Z_i' [X_i y_i]`` of every group in the layout's bases."""
+    terms = index.streams
+    ends = [jnp.einsum("lab,ac->lcb", s, whiteners[t]) for s, t in zip(sums.levels, terms)]
+    crosses = [end[:, :, index.sizes[t] :] @ R for end, t in zip(ends, terms, strict=True)]
+    off = iter(sums.pairs)
+    cells = []
+    for a, b in stream_pairs(len(terms)):
+        if a == b:
+            own = ends[a][:, :, : index.sizes[terms[a]]]
+        else:
+            own = jnp.einsum("lab,ac->lcb", next(off), whiteners[terms[a]])
+        cells.append(own @ whiteners[terms[b]])
+    return place_cells(cells, index), place_levels(crosses, index)
