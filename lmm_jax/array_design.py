@@ -59,6 +59,7 @@ def design_from_arrays(
     Returns
     -------
     Design
+        It holds the arrays themselves where no row is dropped: do not change them.
 
     Examples
     --------
@@ -79,22 +80,22 @@ def design_from_arrays(
         z_names = ("Intercept",)
     if exog_re is not None and not Z.shape[1] and not exog_vc:
         raise DataError("exog_re has no columns: the model has no random effects")
-    table = pd.DataFrame({"y": y.to_numpy()}, index=y.index)
-    table = table.join(pd.DataFrame(X, index=y.index).add_prefix("x"))
-    table = table.join(pd.DataFrame(Z, index=y.index).add_prefix("z"))
+    gaps = {**_gaps(y.to_numpy(), "y"), **_gaps(X, "x"), **_gaps(Z, "z")}
     arrays = {"groups": groups, "weights": weights, "offset": offset}
-    table, arrays, keep = complete_rows(table, arrays, list(table.columns), {}, missing)
+    table = pd.DataFrame(index=y.index)
+    table, arrays, keep = complete_rows(table, arrays, [], missing, gaps)
+    rows = slice(None) if keep.all() else keep
     codes, levels = factor_codes(pd.Series(arrays["groups"]))
     none = TermSource(spec=None, columns=(), group=())
     terms: list[RandomTerm] = []
     if (exog_re is not None and Z.shape[1]) or not exog_vc:
-        terms.append(coefficient_term(Z[keep], z_names, codes, levels, "groups", none))
+        terms.append(coefficient_term(Z[rows], z_names, codes, levels, "groups", none))
     labels = np.asarray(groups)
     for name, part, columns in component_matrices(exog_vc, labels):
-        terms.append(component_term(name, part[keep], columns, codes, levels, none))
+        terms.append(component_term(name, part[rows], columns, codes, levels, none))
     return assemble(
-        y=finite_vector(table["y"], "endog"),
-        X=X[keep],
+        y=finite_vector(y.to_numpy()[rows], "endog"),
+        X=X[rows],
         names=names,
         endog_name=str(y.name) if y.name is not None else "y",
         terms=terms,
@@ -133,3 +134,16 @@ def _matrix(values: Any, n: int, what: str, prefix: str) -> tuple[np.ndarray, tu
     if array.ndim != 2 or array.shape[0] != n:
         raise DataError(f"{what} has the shape {array.shape} but endog has {n} entries")
     return array, tuple(names or [f"{prefix}{j + 1}" for j in range(array.shape[1])])
+
+
+def _gaps(values: np.ndarray, name: str) -> dict[str, np.ndarray]:
+    """Missing entries of every column that has any."""
+    if values.dtype.kind == "f":
+        with np.errstate(all="ignore"):
+            total = values.sum()  # one pass; NaN stays in it
+        if np.isfinite(total):
+            return {}
+    gaps = np.asarray(pd.isna(values))
+    if values.ndim == 1:
+        return {name: gaps}
+    return {f"{name}{j}": gaps[:, j] for j in range(values.shape[1])}

@@ -14,6 +14,8 @@ from .terms import RandomTerm
 _DEPENDENT_TOL = 1e-7
 # Scaled cross-products tell full rank apart down to here; below, the rows are factorized.
 _SAFE_PIVOT = 1e-8
+# Sums of squares that have lost nothing to the limits of floats.
+_SQUARES = 1e-200, 1e200
 
 
 def check_numeric(values: np.ndarray, what: str) -> None:
@@ -23,14 +25,16 @@ def check_numeric(values: np.ndarray, what: str) -> None:
 
 
 def finite_vector(values: Any, what: str) -> np.ndarray:
-    """float64 vector of finite numbers."""
+    """float64 array of finite numbers, one entry or several a row."""
     check_numeric(np.asarray(values), what)
     try:
         out = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(f"{what} must be numeric: {error}") from error
-    if not np.isfinite(out).all():
-        row = int(np.flatnonzero(~np.isfinite(out))[0])
+    with np.errstate(all="ignore"):
+        total = out.sum()  # one pass; NaN and infinity stay in it
+    if not np.isfinite(total) and not np.isfinite(out).all():
+        row = int(np.flatnonzero(~np.isfinite(out).reshape(len(out), -1).all(axis=1))[0])
         raise DataError(f"{what} has a NaN or infinite value (first in row {row})")
     return out
 
@@ -45,9 +49,9 @@ def check_shapes(
 ) -> None:
     """Finite numbers, positive weights."""
     finite_vector(y, "the response")
-    finite_vector(X.ravel(), "the fixed-effects design")
+    finite_vector(X, "the fixed-effects design")
     for term in terms:
-        finite_vector(term.values.ravel(), f"the random-effects design of ({term.label})")
+        finite_vector(term.values, f"the random-effects design of ({term.label})")
     if weights is not None and (weights <= 0).any():
         row = int(np.flatnonzero(weights <= 0)[0])
         raise DataError(f"weights must be positive; row {row} has {weights[row]:g}: drop that row")
@@ -94,6 +98,8 @@ def independent_columns(X: np.ndarray, names: Sequence[str]) -> tuple[int, ...]:
 
     As in R, the first of a set of dependent columns stays.
     """
+    if not X.shape[1] or _full_rank(X):
+        return tuple(range(X.shape[1]))
     largest = np.abs(X).max(axis=0, initial=0.0)
     X = X / np.where(largest > 0, largest, 1.0)  # squares stay in the range of floats
     kept = list(range(X.shape[1]))
@@ -112,10 +118,13 @@ def independent_columns(X: np.ndarray, names: Sequence[str]) -> tuple[int, ...]:
 
 def _full_rank(X: np.ndarray) -> bool:
     """Quick and safe: True only if the scaled cross-products are far from singular."""
-    norms = np.sqrt(np.einsum("ij,ij->j", X, X))
-    if not (norms > 0).all():
+    with np.errstate(all="ignore"):
+        gram = X.T @ X
+    squares = np.diagonal(gram)
+    if not ((squares > _SQUARES[0]) & (squares < _SQUARES[1])).all():
         return False
-    gram = (X.T @ X) / np.outer(norms, norms)
+    norms = np.sqrt(squares)
+    gram = gram / np.outer(norms, norms)
     try:
         return bool(np.diagonal(np.linalg.cholesky(gram)).min() ** 2 > _SAFE_PIVOT)
     except np.linalg.LinAlgError:

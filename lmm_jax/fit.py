@@ -244,12 +244,13 @@ def _check_residual(model: Design) -> None:
     """Refuse a response that the fixed effects or the groups explain exactly."""
     layout = model.layout
     y = model.endog if model.offset is None else model.endog - model.offset
-    weights = np.ones(y.size) if model.weights is None else model.weights
-    largest = float(np.abs(y).max())
+    weights = model.weights
+    largest = max(float(y.max()), -float(y.min()))
     unit = y / largest  # squares stay in the range of floats
     centred = unit - np.average(unit, weights=weights)
-    rounding = 2.0 * np.finfo(float).eps * np.sqrt(np.sum(weights))
-    floor = largest * max(1e-12 * np.sqrt(np.sum(weights * centred**2)), rounding)
+    total = centred @ centred if weights is None else centred @ (weights * centred)
+    rounding = 2.0 * np.finfo(float).eps * np.sqrt(y.size if weights is None else weights.sum())
+    floor = largest * max(1e-12 * np.sqrt(total), rounding)
     if float(layout.y_scale) <= floor:
         raise DataError(
             f"the fixed effects explain {model.endog_name!r} exactly: no variance is left"

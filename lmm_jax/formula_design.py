@@ -98,7 +98,7 @@ def design(
     known = callables(" ".join([formula, *expressions])) if context is None else context
     arrays = {"groups": groups, "weights": weights, "offset": offset}
     frame, arrays = select_rows(frame, arrays, subset)
-    frame, arrays, keep = complete_rows(frame, arrays, expressions, known, missing)
+    frame, arrays, keep = complete_rows(frame, arrays, expressions, missing)
     y = mat.evaluate(parsed.response, frame, context=known)
     matrix = mat.build(parsed.fixed, frame, context=known)
     offsets = (*parsed.offsets, *([offset] if isinstance(offset, str) else []))

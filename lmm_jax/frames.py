@@ -94,10 +94,21 @@ def complete_rows(
     data: pd.DataFrame,
     arrays: Mapping[str, Any],
     expressions: Sequence[str],
-    context: Mapping[str, Any],
     missing: str,
+    gaps: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Any], np.ndarray]:
     """One mask over all columns and arrays in use.
+
+    Parameters
+    ----------
+    data : DataFrame
+    arrays : mapping
+        Arrays of the data's length, names of columns, or None.
+    expressions : sequence of str
+        What the model reads of the data.
+    missing : {"drop", "raise", "none"}
+    gaps : mapping of str to ndarray of bool, shape (n,), optional
+        Missing entries of other columns that are in use.
 
     Returns
     -------
@@ -122,7 +133,7 @@ def complete_rows(
     for name in used:
         if list(data.columns).count(name) > 1:
             raise DataError(f"the data has several columns named `{name}`: rename them")
-    full = {name: data[name].isna().to_numpy() for name in used}
+    full = dict(gaps or {}) | {name: data[name].isna().to_numpy() for name in used}
     values: dict[str, Any] = {}
     for name, given in arrays.items():
         values[name] = (
@@ -130,15 +141,17 @@ def complete_rows(
         )
         if values[name] is not None:
             full[name] = np.asarray(pd.isna(values[name]))
-    gaps = [name for name, gap in full.items() if gap.any()]
-    if gaps and missing != "drop":
+    found = [name for name, gap in full.items() if gap.any()]
+    if found and missing != "drop":
         raise DataError(
-            f"missing values in {', '.join(map(repr, gaps))}: remove them or pass missing='drop'"
+            f"missing values in {', '.join(map(repr, found))}: remove them or pass missing='drop'"
         )
-    keep = ~np.any(list(full.values()), axis=0) if full else np.ones(len(data), bool)
+    keep = np.ones(len(data), bool)
+    for name in found:
+        keep &= ~full[name]
     if not keep.any():
-        raise DataError(f"no complete row: every row misses one of {', '.join(map(repr, gaps))}")
-    if not gaps:
+        raise DataError(f"no complete row: every row misses one of {', '.join(map(repr, found))}")
+    if not found:
         return data, values, keep
     kept = {name: None if v is None else v[keep] for name, v in values.items()}
     rest = data.loc[keep, used]

@@ -50,7 +50,8 @@ def compiled(
 
     @wraps(fun)
     def call(*args: Any, **kwargs: Any) -> Any:
-        small = sum(jax.numpy.size(leaf) for leaf in jax.tree.leaves((args, kwargs))) <= _SMALL
+        leaves = jax.tree.leaves((args, kwargs))
+        small = sum(getattr(leaf, "size", 1) for leaf in leaves) <= _SMALL
         if small not in programs:
             options = _supported("small" if small else "large")
             programs[small] = jax.jit(

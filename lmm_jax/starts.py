@@ -14,7 +14,7 @@ from .layouts.waist import Layout
 from .likelihood import profile_waist
 
 # A full grid of start values is evaluated while that costs next to nothing.
-_SMALL_PROBLEM = 1 << 15
+_SMALL_PROBLEM = 1 << 13
 _MAX_RUNS = 4
 
 

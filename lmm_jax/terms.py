@@ -57,6 +57,10 @@ def factor_codes(values: pd.Series[Any]) -> tuple[np.ndarray, pd.Index[Any]]:
     if isinstance(values.dtype, pd.CategoricalDtype):
         used = values.cat.remove_unused_categories()
         return used.cat.codes.to_numpy().astype(np.int64), pd.Index(used.cat.categories)
+    if isinstance(values.dtype, np.dtype) and values.dtype.kind in "iu":
+        found = _integer_codes(values.to_numpy())
+        if found is not None:
+            return found
     try:
         codes, labels = pd.factorize(values, sort=True)
     except TypeError:  # labels of several types have no order
@@ -65,6 +69,21 @@ def factor_codes(values: pd.Series[Any]) -> tuple[np.ndarray, pd.Index[Any]]:
         except TypeError as error:
             raise DataError(f"{values.name!r} cannot group the rows: {error}") from error
     return codes.astype(np.int64), pd.Index(labels)
+
+
+def _integer_codes(values: np.ndarray) -> tuple[np.ndarray, pd.Index[Any]] | None:
+    """The same for integers by a table instead of a hash; None if they are far apart."""
+    if not values.size:
+        return None
+    low, high = int(values.min()), int(values.max())
+    if high - low > 4 * values.size:
+        return None
+    places = values.astype(np.int64) - low if low else values.astype(np.int64)
+    seen = np.zeros(high - low + 1, dtype=bool)
+    seen[places] = True
+    labels = np.flatnonzero(seen)
+    codes = places if labels.size == seen.size else (np.cumsum(seen) - 1)[places]
+    return codes, pd.Index((labels + low).astype(values.dtype))
 
 
 def group_factor(
