@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 
 from .layouts.grouped import GroupedLayout
@@ -55,9 +54,7 @@ def sum_rows(
     sums = no_rows(index, X.shape[1])
     pairs = [
         table.cell
-        for (a, b), table in zip(
-            stream_pairs(len(index.streams)), index.pairs, strict=True
-        )
+        for (a, b), table in zip(stream_pairs(len(index.streams)), index.pairs, strict=True)
         if a != b
     ]
     levels = [table.cell for table in index.levels]

@@ -93,7 +93,7 @@ def add_rows(sums: Sums, rows: Rows, units: Units, index_streams: tuple[int, ...
     """
     present = rows.weights > 0
     root = jnp.where(present, jnp.sqrt(jnp.where(present, rows.weights, 1.0)), 0.0)
-    X = (rows.X - units.x_shift) / units.x_unit
+    X = (rows.X - units.x_shift[None]) / units.x_unit[None]
     y = (rows.y - units.y_shift) / units.y_unit
     XY = jnp.concatenate([X, y[:, None]], axis=1) * root[:, None]
     streams = _streams(rows.Z, index_streams, root)
@@ -202,8 +202,13 @@ def _group_arrays(
 ) -> tuple[list[Array], list[Array]]:
     """``Z_i' Z_i`` and ``Z_i' [X_i y_i]`` of every group in the layout's bases."""
     terms = index.streams
-    ends = [jnp.einsum("lab,ac->lcb", s, whiteners[t]) for s, t in zip(sums.levels, terms)]
-    crosses = [end[:, :, index.sizes[t] :] @ R for end, t in zip(ends, terms, strict=True)]
+    ends = [
+        jnp.einsum("lab,ac->lcb", s, whiteners[t]) for s, t in zip(sums.levels, terms, strict=True)
+    ]
+    crosses = [
+        jnp.einsum("lkc,cd->lkd", end[:, :, index.sizes[t] :], R)
+        for end, t in zip(ends, terms, strict=True)
+    ]
     off = iter(sums.pairs)
     cells = []
     for a, b in stream_pairs(len(terms)):
@@ -211,5 +216,5 @@ def _group_arrays(
             own = ends[a][:, :, : index.sizes[terms[a]]]
         else:
             own = jnp.einsum("lab,ac->lcb", next(off), whiteners[terms[a]])
-        cells.append(own @ whiteners[terms[b]])
+        cells.append(jnp.einsum("lab,bd->lad", own, whiteners[terms[b]]))
     return place_cells(cells, index), place_levels(crosses, index)
