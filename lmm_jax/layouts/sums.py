@@ -163,7 +163,12 @@ def layout_from_sums(sums: Sums, units: Units, index: GroupIndex) -> tuple[Group
     move = jnp.eye(p + 1).at[:p, p].set(-step)
     S0 = move.T @ S0 @ move
     buckets = tuple(
-        Bucket(T=f.U, c=f.X.at[:, p].add(-jnp.einsum("rpg,p->rg", f.X[:, :p], step)), widths=w)
+        Bucket(
+            T=f.U,
+            c=f.X.at[:, p].add(-jnp.einsum("rpg,p->rg", f.X[:, :p], step)),
+            copies=jnp.ones(f.U.shape[2]),
+            widths=w,
+        )
         for f, w in zip(factors, index.widths, strict=True)
     )
     centring = jnp.eye(p) - units.constant[:, None] * units.x_shift[None, :]
