@@ -11,14 +11,15 @@ traces then count it ``copies`` times.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from math import gcd
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from ..covariance import basis, factor_blocks, gather, spread, stack_theta
 from ..linalg import eliminate, group_product, symmetrize, total_product
@@ -37,6 +38,10 @@ from .waist import (
     quadratic_tangents,
     weighted,
 )
+
+# Groups whose matrices stay in the cache of a core together, and from how many it matters.
+_BLOCK = 1 << 10
+_MANY = 1 << 13
 
 
 @jax.tree_util.register_dataclass
@@ -75,7 +80,7 @@ class GroupedLayout(Layout):
 
     def psi_slopes(self, theta: Array, W: Array, jet: WaistJet) -> tuple[Array, ...]:
         """See :meth:`Layout.psi_slopes`."""
-        return psi_slopes(W, jet, self)
+        return psi_slopes(theta, W, jet, self)
 
     def blups(self, theta: Array, beta: Array) -> tuple[BlupTerms, ...]:
         """See :meth:`Layout.blups`: one entry a bucket."""
@@ -130,16 +135,45 @@ def waist_jet(theta: Array, layout: GroupedLayout) -> WaistJet:
     dlogdet, dgram = jnp.zeros_like(theta), jnp.zeros((theta.size, C, C), theta.dtype)
     groups = []
     for bucket in layout.buckets:
-        Lambda = spread(factor_blocks(theta, layout.sizes), bucket.widths)
-        part, terms = _eliminate_bucket(Lambda, bucket)
-        D = psi_tangents(Lambda, _basis(layout, bucket))
-        logdet, gram = logdet + part.logdet, gram + part.gram
-        dlogdet = dlogdet + jnp.einsum(
-            "ab,kab->k", jnp.sum(weighted(terms.P, bucket.copies), axis=-1), D
-        )
-        dgram = dgram - quadratic_tangents(terms.u, D)
+        Lambda, D = _tangents(theta, layout, bucket)
+
+        def part(bucket: Bucket, Lambda: Array = Lambda, D: Array = D) -> Any:
+            waist, terms = _eliminate_bucket(Lambda, bucket)
+            P = jnp.sum(weighted(terms.P, bucket.copies), axis=-1)
+            sums = waist, jnp.einsum("ab,kab->k", P, D), quadratic_tangents(terms.u, D)
+            return sums, terms
+
+        (waist, first, second), terms = _over_blocks(part, bucket)
+        logdet, gram = logdet + waist.logdet, gram + waist.gram
+        dlogdet, dgram = dlogdet + first, dgram - second
         groups.append(terms)
     return WaistJet(Waist(logdet, gram), dlogdet, dgram, tuple(groups))
+
+
+def _over_blocks(part: Callable[[Bucket], tuple[Any, Any]], bucket: Bucket) -> tuple[Any, Any]:
+    """Sums over the groups and what is kept of each group; many groups go block by block.
+
+    The matrices of a block stay in the cache, so nothing is kept of them (None): to
+    eliminate again costs less than to write and read them.
+    """
+    groups = bucket.T.shape[2]
+    size = gcd(groups, _BLOCK)
+    if groups <= _MANY or size < _BLOCK // 8:
+        return part(bucket)
+
+    def step(i: Array, total: Any) -> Any:
+        block = replace(
+            bucket,
+            **{
+                name: lax.dynamic_slice_in_dim(array, i * size, size, axis=-1)
+                for name, array in (("T", bucket.T), ("c", bucket.c), ("copies", bucket.copies))
+            },
+        )
+        return jax.tree.map(jnp.add, total, part(block)[0])
+
+    shapes = jax.eval_shape(lambda: part(bucket)[0])
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return lax.fori_loop(0, groups // size, step, zero), None
 
 
 def _eliminate_bucket(Lambda: Array, bucket: Bucket) -> tuple[Waist, GroupTerms]:
@@ -151,9 +185,20 @@ def _eliminate_bucket(Lambda: Array, bucket: Bucket) -> tuple[Waist, GroupTerms]
     return part, GroupTerms(P=group_product(K, K), u=group_product(K, w))
 
 
-def _basis(layout: GroupedLayout, bucket: Bucket) -> Array:
-    """Matrices ``E_k`` of one bucket in the dtype of the layout, (m, q, q)."""
-    return jnp.asarray(basis(layout.sizes, bucket.widths), layout.S0.dtype)
+def _tangents(theta: Array, layout: GroupedLayout, bucket: Bucket) -> tuple[Array, Array]:
+    """Lambda of one bucket, (q, q), and ``dPsi / dtheta_k``, (m, q, q)."""
+    Lambda = spread(factor_blocks(theta, layout.sizes), bucket.widths)
+    E = jnp.asarray(basis(layout.sizes, bucket.widths), layout.S0.dtype)
+    return Lambda, psi_tangents(Lambda, E)
+
+
+def _sum_terms(
+    fun: Callable[[GroupTerms, Bucket], Any], Lambda: Array, bucket: Bucket, kept: Any
+) -> Any:
+    """A sum over the groups of a function of their matrices, kept or made again."""
+    if kept is not None:
+        return fun(kept, bucket)
+    return _over_blocks(lambda b: (fun(_eliminate_bucket(Lambda, b)[1], b), None), bucket)[0]
 
 
 def curvature(theta: Array, W: Array, jet: WaistJet, layout: GroupedLayout) -> Curvature:
@@ -164,12 +209,19 @@ def curvature(theta: Array, W: Array, jet: WaistJet, layout: GroupedLayout) -> C
         sum_i <P - R, D_kl> + tr((2 R - P) D_k P D_l)
     """
     hessian = jnp.zeros((theta.size, theta.size), theta.dtype)
-    for bucket, (P, u) in zip(layout.buckets, jet.rest, strict=True):
-        Lambda = spread(factor_blocks(theta, layout.sizes), bucket.widths)
-        D = psi_tangents(Lambda, _basis(layout, bucket))
-        hessian = hessian + double_traces(2.0 * _shares(u, W) - weighted(P, bucket.copies), P, D)
-    slopes = psi_slopes(W, jet, layout)
-    return Curvature(symmetrize(hessian + psi_curvatures(slopes)), slopes)
+    slopes = []
+    for bucket, kept in zip(layout.buckets, jet.rest, strict=True):
+        Lambda, D = _tangents(theta, layout, bucket)
+
+        def part(terms: GroupTerms, bucket: Bucket, D: Array = D) -> tuple[Array, Array]:
+            R, P = _shares(terms.u, W), weighted(terms.P, bucket.copies)
+            return double_traces(2.0 * R - P, terms.P, D), jnp.sum(P - R, axis=-1)
+
+        bend, slope = _sum_terms(part, Lambda, bucket, kept)
+        hessian = hessian + bend
+        slopes.append(slope)
+    psi = _by_term(slopes, layout)
+    return Curvature(symmetrize(hessian + psi_curvatures(psi)), psi)
 
 
 def _shares(u: Array, W: Array) -> Array:
@@ -178,11 +230,23 @@ def _shares(u: Array, W: Array) -> Array:
     return group_product(jnp.swapaxes(uW, 0, 1), jnp.swapaxes(u, 0, 1))
 
 
-def psi_slopes(W: Array, jet: WaistJet, layout: GroupedLayout) -> tuple[Array, ...]:
+def psi_slopes(theta: Array, W: Array, jet: WaistJet, layout: GroupedLayout) -> tuple[Array, ...]:
     """``sum_i P_i - R_i``, summed over the levels of each term, (k, k)."""
-    psi = [jnp.zeros((k, k), W.dtype) for k in layout.sizes]
-    for bucket, (P, u) in zip(layout.buckets, jet.rest, strict=True):
-        slope = jnp.sum(weighted(P, bucket.copies) - _shares(u, W), axis=-1)
+
+    def part(terms: GroupTerms, bucket: Bucket) -> Array:
+        return jnp.sum(weighted(terms.P, bucket.copies) - _shares(terms.u, W), axis=-1)
+
+    slopes = [
+        _sum_terms(part, _tangents(theta, layout, bucket)[0], bucket, kept)
+        for bucket, kept in zip(layout.buckets, jet.rest, strict=True)
+    ]
+    return _by_term(slopes, layout)
+
+
+def _by_term(slopes: Sequence[Array], layout: GroupedLayout) -> tuple[Array, ...]:
+    """Diagonal blocks of each bucket's (q, q), summed over levels and buckets."""
+    psi = [jnp.zeros((k, k), layout.S0.dtype) for k in layout.sizes]
+    for bucket, slope in zip(layout.buckets, slopes, strict=True):
         for t, block in enumerate(gather(slope, layout.sizes, bucket.widths)):
             psi[t] = psi[t] + block
     return tuple(psi)
@@ -191,11 +255,15 @@ def psi_slopes(W: Array, jet: WaistJet, layout: GroupedLayout) -> tuple[Array, .
 def average_information(theta: Array, v: Array, jet: WaistJet, layout: GroupedLayout) -> Array:
     """``sum_i (D_k u_i v)' P_i (D_l u_i v)``, (m, m)."""
     out = jnp.zeros((theta.size, theta.size), theta.dtype)
-    for bucket, (P, u) in zip(layout.buckets, jet.rest, strict=True):
-        Lambda = spread(factor_blocks(theta, layout.sizes), bucket.widths)
-        D = psi_tangents(Lambda, _basis(layout, bucket))
-        g = jnp.einsum("kab,bg->akg", D, jnp.einsum("acg,c->ag", u, v))
-        out = out + total_product(g, group_product(P, g))
+    for bucket, kept in zip(layout.buckets, jet.rest, strict=True):
+        Lambda, D = _tangents(theta, layout, bucket)
+
+        def part(terms: GroupTerms, bucket: Bucket, D: Array = D) -> Array:
+            del bucket
+            g = jnp.einsum("kab,bg->akg", D, jnp.einsum("acg,c->ag", terms.u, v))
+            return total_product(g, group_product(terms.P, g))
+
+        out = out + _sum_terms(part, Lambda, bucket, kept)
     return symmetrize(out)
 
 

@@ -1,0 +1,36 @@
+"""Derivatives summed block by block over many groups are those of all groups at once."""
+
+import jax
+import numpy as np
+import pytest
+from samples import frame
+
+import lmm_jax as lmm
+from lmm_jax.layouts import grouped
+from lmm_jax.likelihood import profile_jet
+
+FORMULAS = {
+    "slope": "y ~ x + (x | g)",
+    "two terms": "y ~ x + (1 + x | g) + (1 | g:h)",
+}
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("formula", FORMULAS.values(), ids=FORMULAS)
+def test_jet_is_that_of_all_groups_at_once(formula, exact, monkeypatch):
+    rng = np.random.default_rng(0)
+    data = frame(groups=60)
+    data = data.assign(h=rng.integers(0, 2, len(data)))
+    layout = lmm.design(formula, data).layout
+    groups = layout.buckets[0].copies.size
+    assert groups % 16 == 0 and groups > 16
+    with jax.enable_x64(True):
+        theta = np.concatenate([0.5 * np.eye(k)[np.tril_indices(k)] + 0.1 for k in layout.sizes])
+        whole = profile_jet(theta, layout, reml=True, exact=exact)
+        monkeypatch.setattr(grouped, "_MANY", 16)
+        monkeypatch.setattr(grouped, "_BLOCK", 16)
+        jet = layout.jet(theta)
+        assert jet.rest == (None,) * len(layout.buckets)  # went by blocks
+        blocks = profile_jet(theta, layout, reml=True, exact=exact)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(blocks), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-11, atol=1e-11)
