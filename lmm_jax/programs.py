@@ -27,7 +27,7 @@ _SMALL = 1 << 14
 # Ways to compile for the CPU, small arguments and large. XLA's newer code generator for fused
 # loops takes most of the time of compilation and makes these programs no faster.
 _OLD_EMITTERS = {"xla_cpu_use_fusion_emitters": False}
-_QUICKLY = {"xla_backend_optimization_level": 0, **_OLD_EMITTERS}
+_QUICKLY = {"xla_backend_optimization_level": 1, **_OLD_EMITTERS}
 
 
 def compiled(
