@@ -246,8 +246,8 @@ def _check_residual(model: Design) -> None:
     y = model.endog if model.offset is None else model.endog - model.offset
     weights = model.weights
     largest = max(float(y.max()), -float(y.min()))
-    unit = y / largest  # squares stay in the range of floats
-    centred = unit - np.average(unit, weights=weights)
+    centred = y / largest  # squares stay in the range of floats
+    centred -= np.average(centred, weights=weights)
     total = centred @ centred if weights is None else centred @ (weights * centred)
     rounding = 2.0 * np.finfo(float).eps * np.sqrt(y.size if weights is None else weights.sum())
     floor = largest * max(1e-12 * np.sqrt(total), rounding)

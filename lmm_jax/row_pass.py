@@ -94,7 +94,7 @@ def column_units(y: np.ndarray, X: np.ndarray) -> Units:
     return Units(
         x_shift=x_shift,
         x_unit=_powers_of_two(few - x_shift),
-        y_shift=np.float64(y_shift),
+        y_shift=np.asarray(y_shift),
         y_unit=_powers_of_two(few_y[:, None] - y_shift)[0],
         constant=constant,
     )

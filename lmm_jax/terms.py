@@ -68,7 +68,7 @@ def factor_codes(values: pd.Series[Any]) -> tuple[np.ndarray, pd.Index[Any]]:
             codes, labels = pd.factorize(values)
         except TypeError as error:
             raise DataError(f"{values.name!r} cannot group the rows: {error}") from error
-    return codes.astype(np.int64), pd.Index(labels)
+    return codes.astype(np.int64, copy=False), pd.Index(labels)
 
 
 def _integer_codes(values: np.ndarray) -> tuple[np.ndarray, pd.Index[Any]] | None:
@@ -78,7 +78,8 @@ def _integer_codes(values: np.ndarray) -> tuple[np.ndarray, pd.Index[Any]] | Non
     low, high = int(values.min()), int(values.max())
     if high - low > 4 * values.size:
         return None
-    places = values.astype(np.int64) - low if low else values.astype(np.int64)
+    places = values.astype(np.int64, copy=False)
+    places = places - low if low else places
     seen = np.zeros(high - low + 1, dtype=bool)
     seen[places] = True
     labels = np.flatnonzero(seen)

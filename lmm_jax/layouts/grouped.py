@@ -162,12 +162,8 @@ def _over_blocks(part: Callable[[Bucket], tuple[Any, Any]], bucket: Bucket) -> t
         return part(bucket)
 
     def step(i: Array, total: Any) -> Any:
-        block = replace(
-            bucket,
-            **{
-                name: lax.dynamic_slice_in_dim(array, i * size, size, axis=-1)
-                for name, array in (("T", bucket.T), ("c", bucket.c), ("copies", bucket.copies))
-            },
+        block = jax.tree.map(
+            lambda array: lax.dynamic_slice_in_dim(array, i * size, size, axis=-1), bucket
         )
         return jax.tree.map(jnp.add, total, part(block)[0])
 

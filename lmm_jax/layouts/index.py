@@ -154,13 +154,16 @@ def plan_groups(
         offsets += k * np.array([w[t] for w in widths], dtype=np.int64)
     streams = tuple(t for t, c in enumerate(codes) for _ in range(c.shape[1]))
     columns = [c[:, s] for c in codes for s in range(c.shape[1])]
+    levels = tuple(
+        _table(column, np.arange(n_levels[t]), np.arange(n_levels[t]), maps[t], maps[t], padded)
+        for t, column in zip(streams, columns, strict=True)
+    )
     index = GroupIndex(
-        levels=tuple(
-            _table(column, np.arange(n_levels[t]), np.arange(n_levels[t]), maps[t], maps[t], padded)
-            for t, column in zip(streams, columns, strict=True)
-        ),
+        levels=levels,
         pairs=tuple(
-            _pair_table(columns[a], columns[b], maps[streams[a]], maps[streams[b]], padded)
+            levels[a]
+            if a == b
+            else _pair_table(columns[a], columns[b], maps[streams[a]], maps[streams[b]], padded)
             for a, b in stream_pairs(len(streams))
         ),
         streams=streams,
@@ -212,8 +215,8 @@ def _table(
     padded: tuple[int, ...],
 ) -> Table:
     n_cells = row_level.size
-    rows = round_up_rows(cell.size)
-    cell = np.concatenate([cell, np.zeros(rows - cell.size, cell.dtype)]).astype(np.int32)
+    cells = np.zeros(round_up_rows(cell.size), np.int32)
+    cells[: cell.size] = cell
     bucket, group, slot = (
         row_map.bucket[row_level],
         row_map.group[row_level],
@@ -227,7 +230,7 @@ def _table(
     )
     if aligned:
         return Table(
-            cell=cell, placements=(), n_cells=padded[0], row=int(slot[0]), column=int(column[0])
+            cell=cells, placements=(), n_cells=padded[0], row=int(slot[0]), column=int(column[0])
         )
     placements = []
     for b, n_groups in enumerate(padded):
@@ -242,7 +245,7 @@ def _table(
             )
         )
     return Table(
-        cell=cell,
+        cell=cells,
         placements=tuple(placements),
         n_cells=round_up(n_cells, _FEW_GROUPS),
         row=0,

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ..linalg import eliminate, total_product
@@ -30,25 +31,28 @@ _GROUP_PIVOT = 1e-9
 _NOTHING = 1e-13
 
 
+Values = Array | np.ndarray
+
+
 class Units(NamedTuple):
     """Shifts and scales, near the means and sizes of the columns; any values do."""
 
-    x_shift: Array  # (p,)  zero without a constant column
-    x_unit: Array  # (p,)  powers of two
-    y_shift: Array  # ()
-    y_unit: Array  # ()
-    constant: Array  # (p,)  coefficients that make X the number one; zero if none do
+    x_shift: Values  # (p,)  zero without a constant column
+    x_unit: Values  # (p,)  powers of two
+    y_shift: Values  # ()
+    y_unit: Values  # ()
+    constant: Values  # (p,)  coefficients that make X the number one; zero if none do
 
 
 class Rows(NamedTuple):
     """A batch of rows; one of weight zero counts as absent."""
 
-    y: Array  # (b,)
-    X: Array  # (b, p)
-    Z: tuple[Array, ...]  # (b, S, k) a term
-    weights: Array  # (b,)
-    levels: tuple[Array, ...]  # (b,) a stream: cell of each row
-    pairs: tuple[Array, ...]  # (b,) a pair of different streams
+    y: Values  # (b,)
+    X: Values  # (b, p)
+    Z: tuple[Values, ...]  # (b, S, k) a term
+    weights: Values  # (b,)
+    levels: tuple[Values, ...]  # (b,) a stream: cell of each row
+    pairs: tuple[Values, ...]  # (b,) a pair of different streams
 
 
 class Sums(NamedTuple):
@@ -116,13 +120,10 @@ def add_rows(sums: Sums, rows: Rows, units: Units, index_streams: tuple[int, ...
     )
 
 
-def _streams(Z: Sequence[Array], streams: Sequence[int], root: Array) -> list[Array]:
+def _streams(Z: Sequence[Values], streams: Sequence[int], root: Array) -> list[Array]:
     """Covariates of every stream, (b, k) each, multiplied by root weights."""
-    out: list[Array] = []
-    for i, t in enumerate(streams):
-        member = i - streams.index(t)
-        out.append(Z[t][:, member] * root[:, None])
-    return out
+    members = [i - streams.index(t) for i, t in enumerate(streams)]
+    return [Z[t][:, m] * root[:, None] for t, m in zip(streams, members, strict=True)]
 
 
 def _products(left: Array, right: Array) -> Array:
@@ -179,8 +180,8 @@ def layout_from_sums(sums: Sums, units: Units, index: GroupIndex) -> tuple[Group
         S0=S0,
         whiteners=whiteners,
         beta_map=beta_map,
-        beta_origin=units.y_unit * (beta_map @ origin) + y_scale * (beta_map @ step),
-        beta_shift=units.constant * units.y_shift,
+        beta_origin=(beta_map @ origin) * units.y_unit + y_scale * (beta_map @ step),
+        beta_shift=jnp.asarray(units.constant * units.y_shift),
         y_scale=y_scale,
         n_obs=sums.n_obs,
         log_weights=sums.log_weights,
