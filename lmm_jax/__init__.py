@@ -8,6 +8,7 @@
 
 from . import penalties
 from .array_design import design_from_arrays
+from .batch_design import design_from_batches
 from .datasets import load_dataset
 from .design import Design
 from .errors import ConvergenceWarning, DataError, FormulaError, RankWarning
@@ -43,6 +44,7 @@ __all__ = [
     "compress",
     "design",
     "design_from_arrays",
+    "design_from_batches",
     "fit",
     "fit_regularized",
     "get_fe_params",

@@ -66,10 +66,10 @@ def check_rank(n: int, p: int) -> None:
         )
 
 
-def check_levels(terms: Sequence[RandomTerm], n_groups: int) -> None:
+def check_levels(terms: Sequence[RandomTerm], n: int) -> None:
     """Every factor has more than one level and fewer coefficients than rows."""
     for term in terms:
-        n, k = term.codes.shape[0], len(term.names)
+        k = len(term.names)
         if not term.is_component and term.n_levels < 2:
             raise DataError(
                 f"the grouping factor {term.group!r} has one level only: its variance cannot be "

@@ -92,6 +92,20 @@ class Design:
         """Number of rows used."""
         return self.endog.size
 
+    def need_rows(self) -> None:
+        """Raise if the rows are not in memory."""
+
+    def response_size(self) -> tuple[float, float, float]:
+        """Largest ``|y|``, norm of y around its mean, and the sum of the weights."""
+        y = self.endog if self.offset is None else self.endog - self.offset
+        largest = max(float(y.max()), -float(y.min()))
+        centred = y / largest  # squares stay in the range of floats
+        centred -= np.average(centred, weights=self.weights)
+        if self.weights is None:
+            return largest, largest * float(np.sqrt(centred @ centred)), float(y.size)
+        total = centred @ (self.weights * centred)
+        return largest, largest * float(np.sqrt(total)), float(self.weights.sum())
+
     @property
     def sizes(self) -> tuple[int, ...]:
         """Coefficients per level of each term."""
@@ -181,7 +195,7 @@ def assemble(
 ) -> Design:
     """Check the parts against each other and drop dependent columns of X."""
     check_shapes(y, X, terms, weights)
-    check_levels(terms, n_groups)
+    check_levels(terms, y.size)
     group, n_groups = independent_groups(terms, group, n_groups)
     kept = independent_columns(X, names)
     X = X if len(kept) == X.shape[1] else np.ascontiguousarray(X[:, list(kept)])

@@ -243,14 +243,8 @@ def _label(run: Run, model: Design, *, reml: bool, df_method: str) -> LMMResults
 def _check_residual(model: Design) -> None:
     """Refuse a response that the fixed effects or the groups explain exactly."""
     layout = model.layout
-    y = model.endog if model.offset is None else model.endog - model.offset
-    weights = model.weights
-    largest = max(float(y.max()), -float(y.min()))
-    centred = y / largest  # squares stay in the range of floats
-    centred -= np.average(centred, weights=weights)
-    total = centred @ centred if weights is None else centred @ (weights * centred)
-    rounding = 2.0 * np.finfo(float).eps * np.sqrt(y.size if weights is None else weights.sum())
-    floor = largest * max(1e-12 * np.sqrt(total), rounding)
+    largest, norm, weight = model.response_size()
+    floor = max(1e-12 * norm, 2.0 * np.finfo(float).eps * largest * np.sqrt(weight))
     if float(layout.y_scale) <= floor:
         raise DataError(
             f"the fixed effects explain {model.endog_name!r} exactly: no variance is left"

@@ -470,6 +470,11 @@ def names_in(code: str) -> tuple[list[str], list[str]]:
     return list(dict.fromkeys(values)), list(dict.fromkeys(functions))
 
 
+def quoted(name: str) -> str:
+    """The name of a column as an expression."""
+    return name if name.isidentifier() and not keyword.iskeyword(name) else f"`{name}`"
+
+
 def variables(expr: str) -> tuple[str, ...]:
     """Columns of the data that an expression or a right-hand side needs, in order.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import keyword
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,6 +24,7 @@ from .terms import (
     coefficient_term,
     component_term,
     factor_codes,
+    most_levels_first,
 )
 
 
@@ -112,8 +112,8 @@ def design(
         formula=formula,
     )
     if parsed.bars:
-        terms = bar_terms(parsed.bars, frame, known)
-        group, n_groups = _outer_group(terms)
+        terms = most_levels_first(bar_terms(parsed.bars, frame, known))
+        group, n_groups = outer_group(terms)
     else:
         labels = groups if isinstance(groups, str) else arrays["groups"]
         terms, group, n_groups = _group_terms(frame, labels, re_formula, vc_formula, known)
@@ -157,7 +157,7 @@ def _expressions(
     for bar in parsed.bars:
         out += [bar.lhs, *bar.group]
     out += [fml.parse_rhs(rhs) for rhs in [re_formula, *(vc_formula or {}).values()] if rhs]
-    return out + [_quoted(name) for name in (groups, *named) if isinstance(name, str)]
+    return out + [fml.quoted(name) for name in (groups, *named) if isinstance(name, str)]
 
 
 def _column_of(groups: Any, data: Any) -> Any:
@@ -166,10 +166,6 @@ def _column_of(groups: Any, data: Any) -> Any:
         return groups
     known = groups.name in data.columns and isinstance(groups.name, str)
     return groups.name if known and data[groups.name].equals(groups) else groups
-
-
-def _quoted(name: str) -> str:
-    return name if name.isidentifier() and not keyword.iskeyword(name) else f"`{name}`"
 
 
 def _group_terms(
@@ -181,9 +177,11 @@ def _group_terms(
 ) -> tuple[list[RandomTerm], np.ndarray, int]:
     """Terms of statsmodels' spelling: one correlated term, then components by name."""
     by_name = isinstance(groups, str)
-    labels = mat.labels(_quoted(groups), frame, context=context) if by_name else pd.Series(groups)
+    labels = (
+        mat.labels(fml.quoted(groups), frame, context=context) if by_name else pd.Series(groups)
+    )
     codes, levels = factor_codes(labels)
-    group = (_quoted(groups),) if by_name else ()
+    group = (fml.quoted(groups),) if by_name else ()
     name = groups if by_name else "groups"
     terms: list[RandomTerm] = []
     if re_formula is None:  # components alone bring no random intercept
@@ -204,7 +202,7 @@ def _group_terms(
     return terms, codes, len(levels)
 
 
-def _outer_group(terms: Sequence[RandomTerm]) -> tuple[np.ndarray, int]:
+def outer_group(terms: Sequence[RandomTerm]) -> tuple[np.ndarray, int]:
     """Coarsest grouping factor if all others are nested in it, else one group of all rows."""
     outer = min(reversed(terms), key=lambda term: term.n_levels)
     codes = outer.codes[:, 0]
@@ -221,7 +219,7 @@ def _vector(
 ) -> np.ndarray | None:
     """A weight or offset given by column name or as an array."""
     if isinstance(given, str):
-        return finite_vector(mat.evaluate(_quoted(given), frame, context=context), what)
+        return finite_vector(mat.evaluate(fml.quoted(given), frame, context=context), what)
     return optional_vector(array, what)
 
 

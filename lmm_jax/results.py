@@ -55,6 +55,11 @@ class LMMResults(FittedModel):
             raise DataError("this result was restored without its data: fit the model again")
         return self.design
 
+    def _need_rows(self) -> Design:
+        design = self._need_design()
+        design.need_rows()
+        return design
+
     @property
     def layout_info(self) -> LayoutInfo:
         """Which layout the data got (grouped, or crossed with a dense core), and why.
@@ -83,7 +88,7 @@ class LMMResults(FittedModel):
 
     @cached_property
     def _zb(self) -> np.ndarray:
-        return random_part(self._need_design().terms, self._level_effects)
+        return random_part(self._need_rows().terms, self._level_effects)
 
     @property
     def random_effects(self) -> dict[str, pd.DataFrame]:
@@ -102,18 +107,18 @@ class LMMResults(FittedModel):
     @property
     def resid(self) -> pd.Series[float]:
         """``y`` less fitted values."""
-        design = self._need_design()
+        design = self._need_rows()
         values = residuals(design, self.estimates, self._zb)
         return pd.Series(values, index=design.index, name="resid")
 
     @property
     def fittedvalues(self) -> pd.Series[float]:
         """``X beta + Z b + offset`` with the BLUPs."""
-        design = self._need_design()
+        design = self._need_rows()
         return pd.Series(self._population() + self._zb, index=design.index, name="fitted")
 
     def _population(self) -> np.ndarray:
-        design = self._need_design()
+        design = self._need_rows()
         fixed = design.exog @ self.estimates.beta
         return fixed if design.offset is None else fixed + design.offset
 

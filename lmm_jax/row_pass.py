@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 
 from .layouts.grouped import GroupedLayout
@@ -25,7 +26,8 @@ def _add_rows(sums: Sums, rows: Rows, units: Units, index_streams: tuple[int, ..
 
 
 @compiled
-def _finish(sums: Sums, units: Units, index: GroupIndex) -> Any:
+def finish(sums: Sums, units: Units, index: GroupIndex) -> Any:
+    """Layout, its ranks and residual sum of squares, and whether its digits are all there."""
     layout, precise = layout_from_sums(sums, units, index)
     return layout, (layout.ranks(), layout.within_rss()), precise
 
@@ -50,54 +52,66 @@ def sum_rows(
     tuple or None
         None where sums of products would cost digits: :func:`compress` keeps them.
     """
-    units = column_units(y, X)
-    sums = no_rows(index, X.shape[1])
-    pairs = [
-        table.cell
-        for (a, b), table in zip(stream_pairs(len(index.streams)), index.pairs, strict=True)
-        if a != b
-    ]
-    levels = [table.cell for table in index.levels]
-    for start in range(0, y.size, BATCH):
-        at = slice(start, start + BATCH)
-        n = min(BATCH, y.size - start)
-        length = BATCH if y.size > BATCH else round_up_rows(y.size)
-        w = np.ones(n) if weights is None else weights[at]
-        rows = Rows(
-            y=pad(y[at], length),
-            X=pad(X[at], length),
-            Z=tuple(pad(z[at], length) for z in Z),
-            weights=pad(w, length),
-            levels=tuple(pad(cell[start : start + n], length) for cell in levels),
-            pairs=tuple(pad(cell[start : start + n], length) for cell in pairs),
-        )
-        sums = _add_rows(sums, rows, units, index.streams)
-    layout, reach, precise = _finish(sums, units, index)
+    pairs = zip(stream_pairs(len(index.streams)), index.pairs, strict=True)
+    units = column_units(y, X, constant_column(X))
+    rows = Rows(
+        y=y,
+        X=X,
+        Z=tuple(Z),
+        weights=weights,
+        levels=tuple(table.cell[: y.size] for table in index.levels),
+        pairs=tuple(table.cell[: y.size] for (a, b), table in pairs if a != b),
+    )
+    sums = add_batches(no_rows(index, X.shape[1]), rows, units, index.streams)
+    layout, reach, precise = finish(sums, units, index)
     return (layout, reach) if bool(precise) else None
 
 
-def column_units(y: np.ndarray, X: np.ndarray) -> Units:
+def add_batches(sums: Sums, rows: Rows, units: Units, streams: tuple[int, ...]) -> Sums:
+    """Sums with many rows more, a batch at a time; weights may be None."""
+    n = len(rows.y)
+    length = BATCH if n > BATCH else round_up_rows(n)
+    for start in range(0, n, BATCH):
+        part: Rows = jax.tree.map(lambda a: a[start : start + BATCH], rows)  # noqa: B023
+        if part.weights is None:
+            part = part._replace(weights=np.ones(len(part.y)))
+        sums = _add_rows(sums, jax.tree.map(lambda a: pad(a, length), part), units, streams)
+    return sums
+
+
+def column_units(y: np.ndarray, X: np.ndarray, constant: int | None) -> Units:
     """Shifts and scales from a sample of the rows.
 
-    Columns are shifted only where X has a column that is constant over all rows.
+    Columns are shifted only where X has a column, number ``constant``, that is
+    the same in all rows.
     """
-    some = slice(None, None, max(1, -(-y.size // _SAMPLE)))
-    few, few_y = X[some], y[some]
-    constant = np.zeros(X.shape[1])
-    for j in np.flatnonzero((few == few[:1]).all(axis=0) & (few[0] != 0)):
-        if (X[:, j] == X[0, j]).all():
-            constant[j] = 1.0 / X[0, j]
-            break
-    centred = bool(constant.any())
-    x_shift = np.where(constant != 0, 0.0, few.mean(axis=0) * centred)
-    y_shift = float(few_y.mean()) * centred
+    few, few_y = _sample(X), _sample(y)
+    x_shift, y_shift = np.zeros(X.shape[1]), 0.0
+    ones = np.zeros(X.shape[1])
+    if constant is not None:
+        x_shift, y_shift = few.mean(axis=0), float(few_y.mean())
+        x_shift[constant] = 0.0
+        ones[constant] = 1.0 / few[0, constant]
     return Units(
         x_shift=x_shift,
         x_unit=_powers_of_two(few - x_shift),
         y_shift=np.asarray(y_shift),
         y_unit=_powers_of_two(few_y[:, None] - y_shift)[0],
-        constant=constant,
+        constant=ones,
     )
+
+
+def constant_column(X: np.ndarray) -> int | None:
+    """A column of X that is the same in all rows and not zero."""
+    few = _sample(X)
+    for j in np.flatnonzero((few == few[:1]).all(axis=0) & (few[0] != 0)):
+        if (X[:, j] == X[0, j]).all():
+            return int(j)
+    return None
+
+
+def _sample(rows: np.ndarray) -> np.ndarray:
+    return rows[:: max(1, -(-len(rows) // _SAMPLE))]
 
 
 def _powers_of_two(columns: np.ndarray) -> np.ndarray:

@@ -71,6 +71,7 @@ def hold_fixed_effects(design: Design, free: Params | None, start: Params | None
     """The design with the fixed effects that ``free`` marks held at their start values."""
     if free is None or free.fe_params.size == 0 or (free.fe_params != 0).all():
         return design
+    design.need_rows()
     p = design.exog.shape[1]
     values = np.zeros(p) if start is None or start.fe_params.size == 0 else start.fe_params
     return replace(design, held=np.where(free.fe_params != 0, np.nan, values))

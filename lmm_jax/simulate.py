@@ -70,6 +70,7 @@ def simulate(
     if n < 1:
         raise DataError(f"n={n!r}: at least one draw")
     target = _design_of(model, design)
+    target.need_rows()
     rng = np.random.default_rng(seed)
     if conditional:
         if not isinstance(model, LMMResults) or target is not model.design:

@@ -116,7 +116,7 @@ def group_labels(
 def bar_terms(
     bars: Sequence[fml.Bar], data: pd.DataFrame, context: Mapping[str, Any]
 ) -> list[RandomTerm]:
-    """Terms of an lme4 formula in lme4's order: most levels first.
+    """Terms of an lme4 formula in the order of the formula.
 
     ``(x || g)`` becomes one term a column, so that no covariance is left, for
     the indicator columns of a factor as well.
@@ -148,6 +148,11 @@ def bar_terms(
                     source=TermSource(spec=matrix.spec, columns=tuple(columns), group=bar.group),
                 )
             )
+    return terms
+
+
+def most_levels_first(terms: list[RandomTerm]) -> list[RandomTerm]:
+    """Terms in lme4's order."""
     counts = [term.n_levels for term in terms]
     if all(a >= b for a, b in pairwise(counts)):
         return terms

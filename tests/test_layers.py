@@ -17,7 +17,7 @@ FLOORS = (
     ("errors", "linalg", "covariance", "params", "penalties", "woodbury", "programs", "datasets"),
     (
         *("layouts.*", "formula", "matrices", "terms", "checks", "frames", "design"),
-        *("formula_design", "array_design"),
+        *("formula_design", "array_design", "batch_design", "row_pass", "row_sums"),
     ),
     ("likelihood", "newton", "starts", "optimize", "staged", "constrained"),
     (
@@ -32,7 +32,7 @@ FLOORS = (
 # Modules that read data frames or formulas, and those that show results as frames.
 FRAMES = {
     *("formula", "matrices", "terms", "checks", "frames", "design", "datasets"),
-    *("formula_design", "array_design"),
+    *("formula_design", "array_design", "batch_design", "row_sums"),
     *("results", "tidy", "summary", "predict", "simulate", "fitted"),
     *("inference.contrasts", "inference.hypotheses"),
     *("run", "fit", "regularized", "__main__"),

@@ -50,7 +50,7 @@ class Rows(NamedTuple):
     y: Values  # (b,)
     X: Values  # (b, p)
     Z: tuple[Values, ...]  # (b, S, k) a term
-    weights: Values  # (b,)
+    weights: Values | None  # (b,)  None: all one
     levels: tuple[Values, ...]  # (b,) a stream: cell of each row
     pairs: tuple[Values, ...]  # (b,) a pair of different streams
 
@@ -95,8 +95,9 @@ def add_rows(sums: Sums, rows: Rows, units: Units, index_streams: tuple[int, ...
     index_streams : tuple of int
         Term of each stream (a (term, membership) pair).
     """
-    present = rows.weights > 0
-    root = jnp.where(present, jnp.sqrt(jnp.where(present, rows.weights, 1.0)), 0.0)
+    weights = jnp.ones_like(rows.y) if rows.weights is None else rows.weights
+    present = weights > 0
+    root = jnp.where(present, jnp.sqrt(jnp.where(present, weights, 1.0)), 0.0)
     X = (rows.X - units.x_shift[None]) / units.x_unit[None]
     y = (rows.y - units.y_shift) / units.y_unit
     XY = jnp.concatenate([X, y[:, None]], axis=1) * root[:, None]
@@ -116,14 +117,14 @@ def add_rows(sums: Sums, rows: Rows, units: Units, index_streams: tuple[int, ...
         pairs=tuple(pairs),
         n_obs=sums.n_obs + jnp.sum(present.astype(y.dtype)),
         log_weights=sums.log_weights
-        + jnp.sum(jnp.where(present, jnp.log(jnp.where(present, rows.weights, 1.0)), 0.0)),
+        + jnp.sum(jnp.where(present, jnp.log(jnp.where(present, weights, 1.0)), 0.0)),
     )
 
 
 def _streams(Z: Sequence[Values], streams: Sequence[int], root: Array) -> list[Array]:
     """Covariates of every stream, (b, k) each, multiplied by root weights."""
     members = [i - streams.index(t) for i, t in enumerate(streams)]
-    return [Z[t][:, m] * root[:, None] for t, m in zip(streams, members, strict=True)]
+    return [jnp.asarray(Z[t][:, m]) * root[:, None] for t, m in zip(streams, members, strict=True)]
 
 
 def _products(left: Array, right: Array) -> Array:
