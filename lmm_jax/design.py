@@ -27,7 +27,7 @@ from .layouts.crossed import CrossedLayout
 from .layouts.crossed_index import CrossedPlan
 from .layouts.grouped import GroupedLayout
 from .layouts.index import GroupIndex, GroupPlan, round_up_rows
-from .layouts.merged import merge
+from .layouts.merged import merge, trim
 from .layouts.plan import LayoutInfo, plan_layout
 from .programs import compiled
 from .row_pass import BATCH, pad, sum_rows
@@ -146,7 +146,14 @@ class Design:
     @cached_property
     def merged(self) -> GroupedLayout | CrossedLayout:
         """The layout for optimization: groups of equal factors merged where that is worth it."""
-        return merge(self.layout) if isinstance(self.layout, GroupedLayout) else self.layout
+        layout, plan = self.layout, self.plan
+        if not isinstance(layout, GroupedLayout) or not isinstance(plan, GroupPlan):
+            return layout
+        merged = merge(layout)
+        if merged is not layout:
+            return merged
+        counts = np.bincount(plan.group_bucket, minlength=len(layout.buckets))
+        return trim(layout, counts.tolist())
 
     @property
     def reach(self) -> tuple[int, float]:

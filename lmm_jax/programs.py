@@ -23,7 +23,7 @@ _CACHE_SETTINGS = {  # programs of a fit compile in less time than JAX thinks wo
 # Programs of one function that are kept: well below what the mappings allow for all of them.
 _MAX_PROGRAMS = 24
 # Numbers in the arguments up to which compiling well costs more than it can ever save.
-_SMALL = 1 << 14
+_SMALL = 1 << 16
 # Ways to compile for the CPU, small arguments and large. XLA's newer code generator for fused
 # loops takes most of the time of compilation and makes these programs no faster.
 _OLD_EMITTERS = {"xla_cpu_use_fusion_emitters": False}
@@ -53,7 +53,7 @@ def compiled(
         leaves = jax.tree.leaves((args, kwargs))
         small = sum(getattr(leaf, "size", 1) for leaf in leaves) <= _SMALL
         if small not in programs:
-            options = _supported("small" if small else "large")
+            options = _options(small=small)
             programs[small] = jax.jit(
                 fun, static_argnames=static, donate_argnames=donate, compiler_options=options
             )
@@ -66,17 +66,22 @@ def compiled(
     return call
 
 
-@cache
-def _supported(size: str) -> dict[str, Any] | None:
+def _options(*, small: bool) -> dict[str, Any] | None:
     """Compiler options for small or large arguments; none where XLA does not know them."""
+    if not _are_known():
+        return None
+    return _QUICKLY if small else _OLD_EMITTERS
+
+
+@cache
+def _are_known() -> bool:
     if jax.default_backend() != "cpu":
-        return None
-    options = _QUICKLY if size == "small" else _OLD_EMITTERS
+        return False
     try:
-        jax.jit(lambda x: x, compiler_options=options)(0.0)
+        jax.jit(lambda x: x, compiler_options=_QUICKLY)(0.0)
     except Exception:  # whatever a version of XLA raises at an option that it does not have
-        return None
-    return options
+        return False
+    return True
 
 
 def use_cache(directory: str | os.PathLike[str] | None = None) -> Path:

@@ -15,8 +15,11 @@ import jax
 import numpy as np
 
 _MAX_BUCKETS = 4
-# Groups up to this many share a program where a group is no wider than this.
-_FEW_GROUPS, _NARROW_GROUP = 64, 4
+# Groups up to this many share a program where a group is no wider than this; and rows.
+_FEW_GROUPS, _NARROW_GROUP = 256, 4
+_FEW_ROWS = 4096
+# Groups up to this many are worth a program of their own for the optimization.
+_VERY_FEW = 64
 
 
 def round_up(n: int, least: int = 16) -> int:
@@ -29,15 +32,18 @@ def round_up(n: int, least: int = 16) -> int:
 
 
 def round_up_groups(n: int, columns: int) -> int:
-    """The same for groups: two sizes for small data sets whose groups are narrow."""
-    if columns > _NARROW_GROUP:
-        return round_up(n)
-    return round_up(n, least=_FEW_GROUPS if n <= _FEW_GROUPS else 4 * _FEW_GROUPS)
+    """The same for groups: one size for small data sets whose groups are narrow."""
+    return round_up(n, least=_FEW_GROUPS) if columns <= _NARROW_GROUP else round_up(n)
+
+
+def round_up_few(n: int) -> int:
+    """The same for groups that are evaluated many times over."""
+    return _VERY_FEW if n <= _VERY_FEW else round_up(n, least=_FEW_GROUPS)
 
 
 def round_up_rows(n: int) -> int:
     """The same for rows: one size for all small data sets."""
-    return round_up(n, least=2048)
+    return round_up(n, least=_FEW_ROWS)
 
 
 @jax.tree_util.register_dataclass
@@ -235,7 +241,7 @@ def _table(
     placements = []
     for b, n_groups in enumerate(padded):
         source = np.flatnonzero(bucket == b)
-        fill = round_up(source.size, _FEW_GROUPS) - source.size
+        fill = round_up(source.size, _VERY_FEW) - source.size
         placements.append(
             Placement(
                 source=_extend(source, fill, 0),
@@ -247,7 +253,7 @@ def _table(
     return Table(
         cell=cells,
         placements=tuple(placements),
-        n_cells=round_up(n_cells, _FEW_GROUPS),
+        n_cells=round_up(n_cells, _VERY_FEW),
         row=0,
         column=0,
     )

@@ -11,6 +11,7 @@ were. Their random effects are those of no group: BLUPs use the layout as it was
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ from jax import Array
 from ..linalg import eliminate
 from ..programs import compiled
 from .grouped import Bucket, GroupedLayout
-from .index import round_up
+from .index import round_up, round_up_few
 
 # Numbers in a layout below which an evaluation takes no time, merged or not; and how many
 # times fewer entries a merged bucket must have.
@@ -75,6 +76,28 @@ def merge(layout: GroupedLayout) -> GroupedLayout:
     if all(new is old for new, old in zip(buckets, layout.buckets, strict=True)):
         return layout
     return replace(layout, buckets=buckets)
+
+
+def trim(layout: GroupedLayout, counts: Sequence[int]) -> GroupedLayout:
+    """The layout without most of its padding: what is evaluated many times has few groups.
+
+    Parameters
+    ----------
+    layout : GroupedLayout
+    counts : sequence of int
+        Groups of every bucket that are no padding; they come first.
+    """
+    buckets = []
+    for bucket, count in zip(layout.buckets, counts, strict=True):
+        groups = round_up_few(count)
+        if groups < bucket.copies.size:
+            parts = {
+                name: np.asarray(getattr(bucket, name))[..., :groups]
+                for name in ("T", "c", "copies")
+            }
+            bucket = replace(bucket, **parts)  # type: ignore[arg-type]  # host arrays will do
+        buckets.append(bucket)
+    return replace(layout, buckets=tuple(buckets))
 
 
 def _merge_bucket(bucket: Bucket) -> Bucket:
