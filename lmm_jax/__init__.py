@@ -22,6 +22,7 @@ from .params import Params, pack, unpack
 from .programs import use_cache
 from .regularized import RegularizedPath, RegularizedResults, fit_regularized
 from .results import LMMResults
+from .row_index import row_index
 from .simulate import simulate
 from .woodbury import woodbury_logdet, woodbury_solver
 
@@ -53,6 +54,7 @@ __all__ = [
     "pack",
     "penalties",
     "profile_loglike",
+    "row_index",
     "score",
     "simulate",
     "unpack",

@@ -17,7 +17,7 @@ FLOORS = (
     ("errors", "linalg", "covariance", "params", "penalties", "woodbury", "programs", "datasets"),
     (
         *("layouts.*", "formula", "matrices", "terms", "checks", "frames", "design"),
-        *("formula_design", "array_design"),
+        *("formula_design", "array_design", "row_index"),
     ),
     ("likelihood", "newton", "starts", "optimize", "staged", "constrained"),
     (
