@@ -12,6 +12,7 @@ from .datasets import load_dataset
 from .design import Design
 from .errors import ConvergenceWarning, DataError, FormulaError, RankWarning
 from .fit import fit
+from .fit_params import FittedParams, fit_params
 from .formula_design import design
 from .layouts.compress import compress
 from .layouts.crossed import CrossedLayout
@@ -33,6 +34,7 @@ __all__ = [
     "CrossedLayout",
     "DataError",
     "Design",
+    "FittedParams",
     "FormulaError",
     "GroupedLayout",
     "LMMResults",
@@ -45,6 +47,7 @@ __all__ = [
     "design",
     "design_from_arrays",
     "fit",
+    "fit_params",
     "fit_regularized",
     "get_fe_params",
     "get_scale",

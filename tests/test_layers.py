@@ -19,7 +19,7 @@ FLOORS = (
         *("layouts.*", "formula", "matrices", "terms", "checks", "frames", "design"),
         *("formula_design", "array_design", "row_index"),
     ),
-    ("likelihood", "newton", "starts", "optimize", "staged", "constrained"),
+    ("likelihood", "newton", "starts", "optimize", "staged", "constrained", "fit_params"),
     (
         *("estimates", "settings", "results", "fitted", "tidy", "summary", "predict"),
         "inference.*",
