@@ -14,6 +14,7 @@ from .errors import ConvergenceWarning, DataError, FormulaError, RankWarning
 from .fit import fit
 from .fit_params import FittedParams, fit_params
 from .formula_design import design
+from .inference.influence import Influence, influence
 from .layouts.compress import compress
 from .layouts.crossed import CrossedLayout
 from .layouts.grouped import GroupedLayout
@@ -37,6 +38,7 @@ __all__ = [
     "FittedParams",
     "FormulaError",
     "GroupedLayout",
+    "Influence",
     "LMMResults",
     "LayoutInfo",
     "Params",
@@ -52,6 +54,7 @@ __all__ = [
     "get_fe_params",
     "get_scale",
     "hessian",
+    "influence",
     "load_dataset",
     "loglike",
     "pack",

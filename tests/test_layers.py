@@ -34,7 +34,7 @@ FRAMES = {
     *("formula", "matrices", "terms", "checks", "frames", "design", "datasets"),
     *("formula_design", "array_design"),
     *("results", "tidy", "summary", "predict", "simulate", "fitted"),
-    *("inference.contrasts", "inference.hypotheses"),
+    *("inference.contrasts", "inference.hypotheses", "inference.influence"),
     *("run", "fit", "regularized", "__main__"),
 }
 NO_JAX = {"formula", "matrices", "terms", "frames", "checks"}
