@@ -25,6 +25,7 @@ from .programs import use_cache
 from .regularized import RegularizedPath, RegularizedResults, fit_regularized
 from .results import LMMResults
 from .row_index import row_index
+from .sharding import shard
 from .simulate import simulate
 from .woodbury import woodbury_logdet, woodbury_solver
 
@@ -62,6 +63,7 @@ __all__ = [
     "profile_loglike",
     "row_index",
     "score",
+    "shard",
     "simulate",
     "unpack",
     "use_cache",

@@ -17,7 +17,7 @@ FLOORS = (
     ("errors", "linalg", "covariance", "params", "penalties", "woodbury", "programs", "datasets"),
     (
         *("layouts.*", "formula", "matrices", "terms", "checks", "frames", "design"),
-        *("formula_design", "array_design", "row_index"),
+        *("formula_design", "array_design", "row_index", "sharding"),
     ),
     ("likelihood", "newton", "starts", "optimize", "staged", "constrained", "fit_params"),
     (
