@@ -13,7 +13,9 @@ from .datasets import load_dataset
 from .design import Design
 from .errors import ConvergenceWarning, DataError, FormulaError, RankWarning
 from .fit import fit
+from .fit_params import FittedParams, fit_params
 from .formula_design import design
+from .inference.influence import Influence, influence
 from .layouts.compress import compress
 from .layouts.crossed import CrossedLayout
 from .layouts.grouped import GroupedLayout
@@ -23,6 +25,8 @@ from .params import Params, pack, unpack
 from .programs import use_cache
 from .regularized import RegularizedPath, RegularizedResults, fit_regularized
 from .results import LMMResults
+from .row_index import row_index
+from .sharding import shard
 from .simulate import simulate
 from .woodbury import woodbury_logdet, woodbury_solver
 
@@ -33,8 +37,10 @@ __all__ = [
     "CrossedLayout",
     "DataError",
     "Design",
+    "FittedParams",
     "FormulaError",
     "GroupedLayout",
+    "Influence",
     "LMMResults",
     "LayoutInfo",
     "Params",
@@ -46,16 +52,20 @@ __all__ = [
     "design_from_arrays",
     "design_from_batches",
     "fit",
+    "fit_params",
     "fit_regularized",
     "get_fe_params",
     "get_scale",
     "hessian",
+    "influence",
     "load_dataset",
     "loglike",
     "pack",
     "penalties",
     "profile_loglike",
+    "row_index",
     "score",
+    "shard",
     "simulate",
     "unpack",
     "use_cache",

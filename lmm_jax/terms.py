@@ -176,9 +176,26 @@ def independent_groups(
     """
     if any(term.n_levels == n_groups for term in terms if term.codes.shape[1] == 1):
         return codes, n_groups  # a term with a level per group holds each group together
-    offsets = np.cumsum([0, *(term.n_levels for term in terms)])
+    return connected_rows([term.codes for term in terms], [term.n_levels for term in terms])
+
+
+def connected_rows(codes: Sequence[np.ndarray], n_levels: Sequence[int]) -> tuple[np.ndarray, int]:
+    """Connected component of every row, rows that share a level of any term being connected.
+
+    Parameters
+    ----------
+    codes : sequence of ndarray of int, shape (n, S)
+        Level of each row in each term, for every membership.
+    n_levels : sequence of int
+
+    Returns
+    -------
+    label : ndarray of int, shape (n,)
+    count : int
+    """
+    offsets = np.cumsum([0, *n_levels])
     nodes = np.concatenate(
-        [term.codes + at for term, at in zip(terms, offsets[:-1], strict=True)], 1
+        [code + at for code, at in zip(codes, offsets[:-1], strict=True)], axis=1
     )
     left, right = np.repeat(nodes[:, :1], nodes.shape[1] - 1, axis=1), nodes[:, 1:]
     graph = scipy.sparse.coo_array(

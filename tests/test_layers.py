@@ -17,9 +17,10 @@ FLOORS = (
     ("errors", "linalg", "covariance", "params", "penalties", "woodbury", "programs", "datasets"),
     (
         *("layouts.*", "formula", "matrices", "terms", "checks", "frames", "design"),
-        *("formula_design", "array_design", "batch_design", "row_pass", "row_sums"),
+        *("formula_design", "array_design", "batch_design", "row_index", "row_pass"),
+        *("row_sums", "sharding"),
     ),
-    ("likelihood", "newton", "starts", "optimize", "staged", "constrained"),
+    ("likelihood", "newton", "starts", "optimize", "staged", "constrained", "fit_params"),
     (
         *("estimates", "settings", "results", "fitted", "tidy", "summary", "predict"),
         "inference.*",
@@ -34,7 +35,7 @@ FRAMES = {
     *("formula", "matrices", "terms", "checks", "frames", "design", "datasets"),
     *("formula_design", "array_design", "batch_design", "row_sums"),
     *("results", "tidy", "summary", "predict", "simulate", "fitted"),
-    *("inference.contrasts", "inference.hypotheses"),
+    *("inference.contrasts", "inference.hypotheses", "inference.influence"),
     *("run", "fit", "regularized", "__main__"),
 }
 NO_JAX = {"formula", "matrices", "terms", "frames", "checks"}

@@ -1,0 +1,349 @@
+"""The pure functions inside other programs: under every transformation, fed by a network."""
+
+import doctest
+import re
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pandas as pd
+import pytest
+import samples
+from helpers import Term, assert_close, dense_deviance
+from jax import lax
+
+import lmm_jax as lmm
+from lmm_jax.layouts.crossed_index import CrossedIndex
+
+RTOL = 1e-10  # two float64 routes to one number
+DIFF_RTOL = 1e-6  # central differences: eps^(2/3) of the value, divided by a small slope
+# float32: sums over 60 rows of squares of order one, eps = 6e-8; second derivatives lose more
+FLOAT32_RTOL = {"compress": 1e-5, "loglike": 1e-5, "profile_loglike": 1e-5, "score": 1e-3,
+                "hessian": 1e-3}  # fmt: skip
+
+PAGES = Path(__file__).parents[1] / "docs"
+OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+DATA = samples.frame()
+COLUMNS = np.column_stack([np.ones(len(DATA)), DATA["x"]])
+ROWS = (DATA["y"].to_numpy(), COLUMNS, COLUMNS[:, None, :], DATA["w"].to_numpy())
+INDEX = lmm.row_index(DATA["g"], 2)
+VECTORS = np.array([[1.5, 0.4, 0.7], [1.0, 0.5, 0.25], [0.3, 0.0, 0.0]])  # the last two: singular
+THETAS = np.array([[0.9, 0.3, 0.6], [0.9, 0.3, 0.0], [0.0, 0.0, 0.0]])
+
+
+def layout_of(y, X, Z, w):
+    return lmm.compress(y, X, (Z,), w, INDEX)
+
+
+class At(NamedTuple):
+    """One point in both parameterizations."""
+
+    vector: Any  # (3,)  relative covariances
+    theta: Any  # (3,)
+
+
+POINTS = At(VECTORS, THETAS)
+
+
+def everything(at, rows):
+    """All functions at one point, over one layout."""
+    layout = layout_of(*rows)
+    identity = jnp.eye(2, dtype=rows[0].dtype)
+    return {
+        "compress": layout.waist((identity,)).gram,
+        "loglike": lmm.loglike(at.vector, layout),
+        "profile_loglike": lmm.profile_loglike(at.theta, layout, reml=False),
+        "score": lmm.score(at.vector, layout),
+        "hessian": lmm.hessian(at.vector, layout),
+    }
+
+
+def take(points, i):
+    return jax.tree.map(lambda a: a[i], points)
+
+
+@jax.jit
+def transformed(points, rows):
+    each = jax.vmap(everything, in_axes=(0, None))(points, rows)
+    over_y = jax.vmap(lambda y: everything(take(points, 0), (y, *rows[1:])))(responses(rows))
+    stepped = lax.scan(lambda _, at: (None, everything(at, rows)), None, points)[1]
+    slopes = jax.jacrev(everything, argnums=(0, 1))(take(points, 0), rows)
+    return each, over_y, stepped, slopes
+
+
+def test_every_function_under_every_transformation():
+    """Against one plain call after the other, in float64; float32 against float64."""
+    found = {}
+    for dtype in ("float64", "float32"):
+        with jax.enable_x64(dtype == "float64"):
+            rows, points = jax.tree.map(lambda a, t=dtype: jnp.asarray(a, t), (ROWS, POINTS))
+            found[dtype] = transformed(points, rows)
+        assert {leaf.dtype for leaf in jax.tree.leaves(found[dtype])} == {jnp.dtype(dtype)}
+    with jax.enable_x64(True):
+        plain, (rows, points) = jax.jit(everything), jax.tree.map(jnp.asarray, (ROWS, POINTS))
+        each = [plain(take(points, i), rows) for i in range(3)]
+        over_y = [plain(take(points, 0), (y, *rows[1:])) for y in responses(rows)]
+    for name in each[0]:
+        at_points, at_ys = (np.stack([out[name] for out in runs]) for runs in (each, over_y))
+        for dtype, tol in (("float64", RTOL), ("float32", FLOAT32_RTOL[name])):
+            for actual, expected in zip(found[dtype], (at_points, at_ys, at_points), strict=False):
+                assert_close(actual[name], expected, tol, np.abs(expected).max())
+        slopes = (jax.tree.leaves(found[dtype][3][name]) for dtype in ("float32", "float64"))
+        for single, double in zip(*slopes, strict=True):  # one derivative more: one digit less
+            assert_close(single, double, 10 * FLOAT32_RTOL[name], np.abs(double).max())
+
+
+def responses(rows):
+    y, X = rows[:2]
+    return jnp.stack([y, 3 * y - 1, y + X[:, 1] ** 2])
+
+
+def test_the_value_is_that_of_dense_matrices(x64):
+    y, X, Z, w = ROWS
+    terms = [Term(Z[:, 0], DATA["g"].to_numpy())]
+    value = jax.jit(lambda t: lmm.profile_loglike(t, layout_of(*ROWS), reml=False))
+    for theta in THETAS:
+        dense = dense_deviance(X, y, terms, theta, reml=False, weights=w).criterion
+        assert_close(-2 * value(jnp.asarray(theta)), dense, RTOL)
+
+
+def test_gradients_equal_central_differences(x64):
+    """With respect to parameters and to every array of rows, along random directions."""
+    args = jax.tree.map(jnp.asarray, (take(POINTS, 0), ROWS))
+    run, step = jax.jit(everything), 1e-5
+    slopes = jax.jit(jax.jacrev(everything, argnums=(0, 1)))(*args)
+    leaves, tree = jax.tree.flatten(args)
+    rng = np.random.default_rng(3)
+    for i, leaf in enumerate(leaves):
+        for _ in range(3):
+            move = step * rng.normal(size=leaf.shape)
+            up, down = (
+                run(*tree.unflatten([a + s * move if j == i else a for j, a in enumerate(leaves)]))
+                for s in (1, -1)
+            )
+            for name in sorted(slopes.keys() - {"compress"}):  # a layout's frame is no function
+                slope = jax.tree.leaves(slopes[name])[i]
+                along = np.tensordot(slope, move, axes=move.ndim)
+                scale = step * np.linalg.norm(slope)
+                assert_close(along, (up[name] - down[name]) / 2, DIFF_RTOL, scale)
+
+
+@pytest.mark.parametrize("jitter", [0.0, 1e-3])
+def test_gradients_where_a_group_cannot_tell_its_coefficients_apart(x64, jitter):
+    """Groups of one row, which have a pivot of zero; a covariate that is nearly constant in one.
+
+    Where it is exactly constant the derivative in Z is not defined (docs/embedding.md).
+    """
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(12), [1] * 4 + [3] * 8)
+    x = rng.normal(size=groups.size)
+    if jitter:
+        x[groups == 6] = 0.7 + jitter * x[groups == 6]
+    index = lmm.row_index(groups, 2)
+    y, X = jnp.asarray(rng.normal(size=groups.size)), jnp.asarray(np.c_[np.ones_like(x), x])
+    theta, w = jnp.asarray(THETAS[0]), jnp.ones(groups.size)
+
+    def value(Z):
+        return lmm.profile_loglike(theta, lmm.compress(y, X, (Z,), w, index))
+
+    Z, step = X[:, None, :], 1e-5
+    slope = np.asarray(jax.jit(jax.grad(value))(Z))
+
+    def dense(Z):
+        term = Term(np.asarray(Z)[:, 0], groups.astype(str))
+        return -dense_deviance(np.asarray(X), np.asarray(y), [term], theta, reml=True).criterion / 2
+
+    for _ in range(4):
+        move = step * rng.normal(size=slope.shape)
+        difference = (dense(Z + move) - dense(Z - move)) / 2
+        assert_close(np.sum(slope * move), difference, DIFF_RTOL, step * np.linalg.norm(slope))
+
+
+# ------------------------------------------------------------ the index
+
+
+CASES = {
+    "one factor": ("y ~ x + (x | g)", ["g"], 2),
+    "nested": ("y ~ x + (x | g) + (1 | g:s)", ["gs", "g"], (1, 2)),
+    "crossed": ("y ~ x + (1 | g) + (1 | f)", ["g", "f"], 1),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_index_from_labels_and_from_a_design(x64, name):
+    """Both describe the model that the formula does, row for row."""
+    formula, factors, sizes = CASES[name]
+    data = DATA.assign(gs=DATA["g"] + DATA["s"])
+    design = lmm.design(formula, data)
+    Z = tuple(term.values for term in design.terms)
+    theta = jnp.linspace(0.4, 1.2, sum(k * (k + 1) // 2 for k in design.sizes))
+    expected = lmm.profile_loglike(theta, design.layout)
+
+    @jax.jit
+    def value(index):
+        layout = lmm.compress(design.endog, design.exog, Z, np.ones(len(data)), index)
+        return lmm.profile_loglike(theta, layout)
+
+    by_labels = lmm.row_index([data[f].to_numpy() for f in factors], sizes)
+    assert isinstance(by_labels, CrossedIndex) == (name == "crossed")
+    for index in (by_labels, lmm.row_index(design)):
+        assert_close(value(index), expected, RTOL)
+
+
+def test_index_of_a_component_with_two_levels_a_row(x64):
+    """Rows with several memberships, as variance components have them."""
+    design = lmm.design("y ~ x", DATA, groups="g", re_formula="1", vc_formula={"b": "0 + x + z"})
+    codes, Z = [t.codes for t in design.terms], tuple(t.values for t in design.terms)
+    assert codes[1].shape == (len(DATA), 2)
+    index = lmm.row_index(codes, n_components=1)
+    layout = lmm.compress(design.endog, design.exog, Z, np.ones(len(DATA)), index)
+    theta = jnp.array([0.8, 0.5])
+    expected = lmm.profile_loglike(theta, design.layout)
+    assert_close(lmm.profile_loglike(theta, layout), expected, RTOL)
+
+
+BAD = [
+    ([], {}, "empty"),
+    ([np.arange(3), np.arange(4)], {}, "one label a row"),
+    (np.array([1.0, np.nan]), {}, "missing"),
+    (np.array(["a", None], dtype=object), {}, "missing"),
+    (np.array(["a", 1], dtype=object), {}, "no common order"),
+    (np.zeros((2, 2, 2)), {}, "shape"),
+    (["a", "b"], {"sizes": (1, 2)}, "each of the 1 terms"),
+    (["a", "b"], {"sizes": 0}, "number of coefficients"),
+    (["a", "b"], {"n_components": 2}, "there are 1 terms"),
+    (["a", "b"], {"sizes": 2, "n_components": 1}, "one coefficient"),
+]
+
+
+@pytest.mark.parametrize(("groups", "options", "fragment"), BAD)
+def test_bad_labels(groups, options, fragment):
+    with pytest.raises(lmm.DataError, match=fragment):
+        lmm.row_index(groups, **options)
+
+
+def test_labels_inside_jit():
+    with pytest.raises(lmm.DataError, match="outside of jit"):
+        jax.jit(lambda g: lmm.row_index(g))(jnp.arange(3))
+
+
+# ------------------------------------------------------------ a network in the mean
+
+
+def network(weights, x):
+    """Two hidden layers, (n, d) -> (n,)."""
+    for W, b in weights[:-1]:
+        x = jnp.tanh(x @ W + b[None])
+    W, b = weights[-1]
+    return (x @ W + b[None])[:, 0]
+
+
+def initial_weights(rng, widths=(2, 16, 16, 1)):
+    return [
+        (jnp.asarray(rng.normal(size=(a, b)) / np.sqrt(a)), jnp.zeros(b))
+        for a, b in pairwise(widths)
+    ]
+
+
+def simulated(rng, n_groups=300, rows=6):
+    """A curved mean, an intercept per group with twice the residual's standard deviation."""
+    g = np.repeat(np.arange(n_groups), rows)
+    x = rng.uniform(-2, 2, size=(g.size, 2))
+    mean = np.sin(2 * x[:, 0]) + x[:, 0] * np.abs(x[:, 1])
+    noise = 0.5 * rng.normal(size=g.size)
+    return x, mean + rng.normal(size=n_groups)[g] + noise, g, mean
+
+
+def trained(loss, start, steps=400):
+    """Adam in one compiled scan."""
+    solver = optax.adam(1e-2)
+
+    def step(carry, _):
+        at, state = carry
+        updates, state = solver.update(jax.grad(loss)(at), state)
+        return (optax.apply_updates(at, updates), state), None
+
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes integer types under x64
+        run = jax.jit(lambda at: lax.scan(step, (at, solver.init(at)), length=steps)[0][0])
+        return run(start)
+
+
+def test_a_network_with_random_effects_predicts_better_than_without(x64):
+    """The setting of LMMNN (Simchoni & Rosset, NeurIPS 2021): groups seen in training.
+
+    An oracle that knows the mean has, from 4 rows a group, the error
+    sqrt(0.25 + 1 / (1 + 4 / 0.25)) = 0.556; no model without groups can be below
+    sqrt(1 + 0.25) = 1.118.
+    """
+    rng = np.random.default_rng(0)
+    x, y, g, _ = simulated(rng)
+    seen = np.arange(len(g)) % 6 < 4
+    index = lmm.row_index(g[seen])
+    one = jnp.ones(seen.sum())
+
+    def layout(weights):
+        return lmm.compress(
+            jnp.asarray(y[seen]) - network(weights, jnp.asarray(x[seen])),
+            one[:, None], (one[:, None, None],), one, index,
+        )  # fmt: skip
+
+    def mixed_loss(at):
+        weights, log_ratio = at
+        return -lmm.loglike(jnp.exp(log_ratio)[None], layout(weights), reml=False) / one.size
+
+    def plain_loss(weights):
+        r = jnp.asarray(y[seen]) - network(weights, jnp.asarray(x[seen]))
+        return jnp.mean((r - jnp.mean(r)) ** 2)
+
+    start = (initial_weights(rng), jnp.zeros(()))
+    _check_directional(mixed_loss, start, rng)
+    weights, log_ratio = trained(mixed_loss, start)
+    plain = trained(plain_loss, start[0])
+
+    frame = pd.DataFrame({"y": y, "g": g, "net": np.asarray(network(weights, jnp.asarray(x)))})
+    res = lmm.fit("y ~ 1 + (1 | g)", frame[seen], offset="net", reml=False)
+    assert_close(res.cov_re_unscaled.iloc[0, 0], jnp.exp(log_ratio), 0.02)  # Adam, not Newton
+    mixed_error = rmse(frame["y"], res.predict(frame, conditional=True), ~seen)
+    fixed = np.asarray(network(plain, jnp.asarray(x)))
+    plain_error = rmse(y, fixed + np.mean((y - fixed)[seen]), ~seen)
+    assert plain_error > 1.05
+    assert mixed_error < 0.7
+    assert mixed_error > 0.5  # not better than the oracle by more than chance
+
+
+def rmse(y, prediction, at):
+    return float(np.sqrt(np.mean((np.asarray(y) - np.asarray(prediction))[at] ** 2)))
+
+
+def _check_directional(loss, at, rng, step=1e-5):
+    """The gradient along random directions of all weights against central differences."""
+    value, slope = jax.jit(loss), jax.jit(jax.grad(loss))(at)
+    leaves, tree = jax.tree.flatten(at)
+    size = np.sqrt(sum(float(jnp.sum(s**2)) for s in jax.tree.leaves(slope)))
+    for _ in range(3):
+        move = [step * rng.normal(size=leaf.shape) for leaf in leaves]
+        up, down = (
+            value(tree.unflatten([a + sign * m for a, m in zip(leaves, move, strict=True)]))
+            for sign in (1, -1)
+        )
+        along = sum(
+            float(jnp.sum(s * m)) for s, m in zip(jax.tree.leaves(slope), move, strict=True)
+        )
+        assert_close(along, (up - down) / 2, DIFF_RTOL, step * size)
+
+
+# ------------------------------------------------------------ the page
+
+
+def test_examples_on_the_page():
+    text = (PAGES / "embedding.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    test = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, "embedding.md", None, 0)
+    assert len(blocks) >= 3
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes integer types
+        assert doctest.DocTestRunner(optionflags=OPTIONS).run(test).failed == 0
