@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from .errors import DataError
-from .layouts.grouped import Bucket, GroupedLayout
+from .layouts.grouped import GroupedLayout
 
 
 def shard(layout: GroupedLayout, mesh: Mesh, axis: str) -> GroupedLayout:
@@ -64,25 +64,22 @@ def shard(layout: GroupedLayout, mesh: Mesh, axis: str) -> GroupedLayout:
             "axis_types=(jax.sharding.AxisType.Auto,)"
         )
     whole = NamedSharding(mesh, PartitionSpec())
-    divided = NamedSharding(mesh, PartitionSpec(None, None, axis))
     n = mesh.shape[axis]
     with jax.enable_x64(True):  # keeps the dtype of the leaves
         buckets = tuple(
-            Bucket(
-                T=_place(_padded(b.T, n), divided),
-                c=_place(_padded(b.c, n), divided),
-                widths=b.widths,
-            )
+            replace(jax.tree.map(lambda a: _divide(a, n, mesh, axis), b), divided=True)
             for b in layout.buckets
         )
         rest = jax.tree.map(lambda a: _place(np.asarray(a), whole), replace(layout, buckets=()))
     return replace(rest, buckets=buckets)
 
 
-def _padded(values: Any, n: int) -> np.ndarray:
-    """With empty groups at the end, up to a multiple of n."""
+def _divide(values: Any, n: int, mesh: Mesh, axis: str) -> jax.Array:
+    """Divided along the groups, with empty ones at the end up to a multiple of n."""
     array = np.asarray(values)
-    return np.pad(array, ((0, 0), (0, 0), (0, -array.shape[2] % n)))
+    spare = [(0, 0)] * (array.ndim - 1) + [(0, -array.shape[-1] % n)]
+    spec = PartitionSpec(*[None] * (array.ndim - 1), axis)
+    return _place(np.pad(array, spare), NamedSharding(mesh, spec))
 
 
 def _place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:

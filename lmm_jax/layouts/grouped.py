@@ -53,6 +53,7 @@ class Bucket:
     c: Array  # (q, p + 1, G)  Q_i' [X_i y_i]
     copies: Array  # (G,)         groups that an entry stands for; 1 unless groups are merged
     widths: tuple[int, ...] = field(metadata={"static": True})  # levels of each term in a group
+    divided: bool = field(default=False, metadata={"static": True})  # among devices
 
 
 @jax.tree_util.register_dataclass
@@ -154,11 +155,12 @@ def _over_blocks(part: Callable[[Bucket], tuple[Any, Any]], bucket: Bucket) -> t
     """Sums over the groups and what is kept of each group; many groups go block by block.
 
     The matrices of a block stay in the cache, so nothing is kept of them (None): to
-    eliminate again costs less than to write and read them.
+    eliminate again costs less than to write and read them. Groups on several devices stay
+    together: a block would have to travel.
     """
     groups = bucket.T.shape[2]
     size = gcd(groups, _BLOCK)
-    if groups <= _MANY or size < _BLOCK // 8:
+    if groups <= _MANY or size < _BLOCK // 8 or bucket.divided:
         return part(bucket)
 
     def step(i: Array, total: Any) -> Any:
