@@ -27,6 +27,7 @@ from .layouts.crossed import CrossedLayout
 from .layouts.crossed_index import CrossedPlan
 from .layouts.grouped import GroupedLayout
 from .layouts.index import GroupPlan, round_up_rows
+from .layouts.merged import merge
 from .layouts.plan import LayoutInfo, plan_layout
 from .programs import compiled
 from .terms import (
@@ -126,6 +127,11 @@ class Design:
     def layout(self) -> GroupedLayout | CrossedLayout:
         """The compressed model: float64 JAX arrays, nothing of the size of the rows."""
         return self._compressed[0]
+
+    @cached_property
+    def merged(self) -> GroupedLayout | CrossedLayout:
+        """The layout for optimization: groups of equal factors merged where that is worth it."""
+        return merge(self.layout) if isinstance(self.layout, GroupedLayout) else self.layout
 
     @property
     def reach(self) -> tuple[int, float]:

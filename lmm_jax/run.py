@@ -78,7 +78,7 @@ def _run(task: Task, method: str) -> tuple[Any, list[Trace]]:
     start = None if task.start is None else start_theta(task.design, task.start)
     descend = minimize_staged if task.design.layout.is_dear() else _minimize
     solution = descend(
-        task.design.layout, start, reml=task.reml, maxiter=task.maxiter, tol=task.gtol
+        task.design.merged, start, reml=task.reml, maxiter=task.maxiter, tol=task.gtol
     )
     traces = _trace_starts(task, start) if task.full_output else []
     return solution, traces
@@ -86,7 +86,7 @@ def _run(task: Task, method: str) -> tuple[Any, list[Trace]]:
 
 def _trace_starts(task: Task, start: Array | None) -> list[Trace]:
     """Histories of the runs from the start values, recorded on the host."""
-    layout = task.design.layout
+    layout = task.design.merged
     if start is None:
         starts, wanted = start_values(layout, reml=task.reml)
         chosen = [theta for theta, go in zip(starts, wanted, strict=True) if bool(go)]
@@ -119,9 +119,9 @@ def _run_quasi_newton(task: Task, method: str) -> tuple[Any, list[Trace]]:
     design, problem = task.design, task.problem
     plain = problem is None
     if problem is None:
-        problem = Problem(layout=design.layout, held=(), fe_pen=None, cov_pen=None, masks=None)
+        problem = Problem(layout=design.merged, held=(), fe_pen=None, cov_pen=None, masks=None)
         start = (
-            start_values(design.layout, reml=task.reml)[0][0]
+            start_values(design.merged, reml=task.reml)[0][0]
             if task.start is None
             else start_theta(design, task.start)
         )
@@ -132,7 +132,7 @@ def _run_quasi_newton(task: Task, method: str) -> tuple[Any, list[Trace]]:
     x, trace = quasi_newton(method, fun, start, maxiter=task.maxiter, gtol=gtol)
     steps = min(_POLISH, task.maxiter)
     if plain:
-        solution = _minimize(design.layout, x, reml=task.reml, maxiter=steps, tol=task.gtol)
+        solution = _minimize(design.merged, x, reml=task.reml, maxiter=steps, tol=task.gtol)
     else:
         solution = _minimize_constrained(x, problem, reml=task.reml, maxiter=steps, tol=task.gtol)
     n_iter = jnp.asarray(len(trace.objective) - 1, jnp.int32)

@@ -306,7 +306,8 @@ def test_check_grads_of_profile_loglike():
 def test_check_grads_of_the_custom_rules(r, order):
     M, c = blocks(r, 3, 2, seed=r)
     sym = lambda A: 0.5 * (A + jnp.swapaxes(A, 0, 1))  # noqa: E731  the rules are for symmetric M
-    rules = jax.jit(lambda A, b: (integrate(sym(A), b), inverse(sym(A))))
+    copies = jnp.array([1.0, 3.0, 0.0])
+    rules = jax.jit(lambda A, b: (integrate(sym(A), b, copies), inverse(sym(A))))
     check_grads(rules, (M, c), order=order, modes=["fwd", "rev"])
 
 
@@ -424,7 +425,8 @@ def test_groups_of_zeros_are_neutral():
     layout = layout_of("k=2")
     (bucket,) = layout.buckets
     more = [jnp.pad(a, ((0, 0), (0, 0), (0, 5))) for a in (bucket.T, bucket.c)]
-    padded = replace(layout, buckets=(replace(bucket, T=more[0], c=more[1]),))
+    copies = jnp.pad(bucket.copies, (0, 5))
+    padded = replace(layout, buckets=(replace(bucket, T=more[0], c=more[1], copies=copies),))
     theta = thetas("k=2")[0]
     assert_close(loglike_at(theta, padded), loglike_at(theta, layout), EXACT_RTOL)
 

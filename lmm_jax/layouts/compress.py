@@ -169,7 +169,10 @@ def _factor(
     step = within_step(lax.stop_gradient(residual.T @ residual))
     residual = residual.at[:, -1].add(-(residual[:, :-1] @ step))
     c = [v.at[:, -1].add(-jnp.einsum("rpg,p->rg", v[:, :-1], step)) for v in c]
-    buckets = tuple(Bucket(T=t, c=v, widths=w) for t, v, w in zip(T, c, index.widths, strict=True))
+    buckets = tuple(
+        Bucket(T=t, c=v, copies=jnp.ones(t.shape[2], t.dtype), widths=w)
+        for t, v, w in zip(T, c, index.widths, strict=True)
+    )
     return buckets, residual, step
 
 

@@ -55,7 +55,7 @@ def waist(blocks: Sequence[Array], layout: CrossedLayout) -> Waist:
     for bucket, links in zip(layout.buckets, layout.links, strict=True):
         Psi = spread(pick(blocks, layout.eliminated), bucket.widths)
         M = marginal(Psi, bucket.T)
-        part = integrate(M, bucket.c)
+        part = integrate(M, bucket.c, bucket.copies)
         N = inverse(M)
         Nd = sparse.apply_at(N, links.d, links)
         A = A + sparse.pair_sums(links.d, Nd, links, layout.shape)
@@ -156,7 +156,7 @@ def _eliminate_leaf(
         D=K,
         E=K,
     )
-    return leaf, Waist(logdet=logdet_of(U), gram=total_product(w, w)), (A, b)
+    return leaf, Waist(logdet=logdet_of(U, bucket.copies), gram=total_product(w, w)), (A, b)
 
 
 def _behind_core(leaf: LeafTerms, core: CoreTerms, links: Links) -> LeafTerms:

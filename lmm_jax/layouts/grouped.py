@@ -4,7 +4,9 @@ With ``M_i = I + T_i Psi T_i'`` the waist of the model is
 
     logdet = sum_i log|M_i|          gram = S0 + sum_i c_i' M_i^-1 c_i
 
-Rows and groups of zeros add nothing, so padding is exact.
+Rows and groups of zeros add nothing, so padding is exact. An entry may stand for
+several groups with the same T (:mod:`lmm_jax.layouts.merged`): log-determinants and
+traces then count it ``copies`` times.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from .waist import (
     psi_curvatures,
     psi_tangents,
     quadratic_tangents,
+    weighted,
 )
 
 
@@ -43,6 +46,7 @@ class Bucket:
 
     T: Array  # (q, q, G)      triangular factor of each group's random-effects design
     c: Array  # (q, p + 1, G)  Q_i' [X_i y_i]
+    copies: Array  # (G,)         groups that an entry stands for; 1 unless groups are merged
     widths: tuple[int, ...] = field(metadata={"static": True})  # levels of each term in a group
 
 
@@ -109,7 +113,7 @@ def waist(blocks: Sequence[Array], layout: GroupedLayout) -> Waist:
     for bucket in layout.buckets:
         Psi = spread(blocks, bucket.widths)
         M = marginal(Psi, bucket.T)
-        part = integrate(M, bucket.c)
+        part = integrate(M, bucket.c, bucket.copies)
         logdet, gram = logdet + part.logdet, gram + part.gram
     return Waist(logdet=logdet, gram=gram)
 
@@ -117,7 +121,7 @@ def waist(blocks: Sequence[Array], layout: GroupedLayout) -> Waist:
 def waist_jet(theta: Array, layout: GroupedLayout) -> WaistJet:
     """Waist and its theta derivatives from one elimination (closed forms).
 
-    With ``P = T' M^-1 T`` and ``u = T' M^-1 c``
+    With ``P = T' M^-1 T`` and ``u = T' M^-1 c``, P counted ``copies`` times,
 
         d logdet = tr(P dPsi)    d gram = -u' dPsi u    dP = -P dPsi P    du = -P dPsi u
     """
@@ -130,7 +134,9 @@ def waist_jet(theta: Array, layout: GroupedLayout) -> WaistJet:
         part, terms = _eliminate_bucket(Lambda, bucket)
         D = psi_tangents(Lambda, _basis(layout, bucket))
         logdet, gram = logdet + part.logdet, gram + part.gram
-        dlogdet = dlogdet + jnp.einsum("ab,kab->k", jnp.sum(terms.P, axis=-1), D)
+        dlogdet = dlogdet + jnp.einsum(
+            "ab,kab->k", jnp.sum(weighted(terms.P, bucket.copies), axis=-1), D
+        )
         dgram = dgram - quadratic_tangents(terms.u, D)
         groups.append(terms)
     return WaistJet(Waist(logdet, gram), dlogdet, dgram, tuple(groups))
@@ -141,7 +147,7 @@ def _eliminate_bucket(Lambda: Array, bucket: Bucket) -> tuple[Waist, GroupTerms]
     M = marginal(Lambda @ Lambda.T, bucket.T)
     U, X = eliminate(M, jnp.concatenate([bucket.T, bucket.c], axis=1))
     K, w = X[:, :q], X[:, q:]
-    part = Waist(logdet=logdet_of(U), gram=total_product(w, w))
+    part = Waist(logdet=logdet_of(U, bucket.copies), gram=total_product(w, w))
     return part, GroupTerms(P=group_product(K, K), u=group_product(K, w))
 
 
@@ -161,7 +167,7 @@ def curvature(theta: Array, W: Array, jet: WaistJet, layout: GroupedLayout) -> C
     for bucket, (P, u) in zip(layout.buckets, jet.rest, strict=True):
         Lambda = spread(factor_blocks(theta, layout.sizes), bucket.widths)
         D = psi_tangents(Lambda, _basis(layout, bucket))
-        hessian = hessian + double_traces(2.0 * _shares(u, W) - P, P, D)
+        hessian = hessian + double_traces(2.0 * _shares(u, W) - weighted(P, bucket.copies), P, D)
     slopes = psi_slopes(W, jet, layout)
     return Curvature(symmetrize(hessian + psi_curvatures(slopes)), slopes)
 
@@ -176,7 +182,7 @@ def psi_slopes(W: Array, jet: WaistJet, layout: GroupedLayout) -> tuple[Array, .
     """``sum_i P_i - R_i``, summed over the levels of each term, (k, k)."""
     psi = [jnp.zeros((k, k), W.dtype) for k in layout.sizes]
     for bucket, (P, u) in zip(layout.buckets, jet.rest, strict=True):
-        slope = jnp.sum(P - _shares(u, W), axis=-1)
+        slope = jnp.sum(weighted(P, bucket.copies) - _shares(u, W), axis=-1)
         for t, block in enumerate(gather(slope, layout.sizes, bucket.widths)):
             psi[t] = psi[t] + block
     return tuple(psi)
@@ -229,8 +235,8 @@ def moment_theta(layout: GroupedLayout) -> Array:
     for b in layout.buckets:
         norms = jnp.sum(b.T**2, axis=0)  # (q, G)
         observed.append(jnp.sum(jnp.sum(b.T * b.c[:, None, p], axis=0) ** 2, axis=1))
-        first.append(jnp.sum(norms, axis=1))
-        second.append(jnp.sum(norms**2, axis=1))
+        first.append(jnp.sum(norms * b.copies[None], axis=1))
+        second.append(jnp.sum(norms**2 * b.copies[None], axis=1))
     blocks, start = [], [0] * len(layout.buckets)
     for t, k in enumerate(layout.sizes):
         sums = []
@@ -249,7 +255,7 @@ def moment_theta(layout: GroupedLayout) -> Array:
 
 def bucket_ranks(buckets: Sequence[Bucket]) -> Array:
     """Pivots that are not zero, ()."""
-    counts = [jnp.sum((jnp.diagonal(b.T) != 0).astype(b.T.dtype)) for b in buckets]
+    counts = [jnp.sum(jnp.where(jnp.diagonal(b.T) != 0, b.copies[:, None], 0.0)) for b in buckets]
     return jnp.sum(jnp.stack(counts))
 
 

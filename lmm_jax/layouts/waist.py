@@ -146,24 +146,24 @@ def marginal(Psi: Array, T: Array) -> Array:
 
 
 @jax.custom_jvp
-def integrate(M: Array, c: Array) -> Waist:
-    """``sum_i log|M_i|`` and ``sum_i c_i' M_i^-1 c_i``."""
+def integrate(M: Array, c: Array, copies: Array) -> Waist:
+    """``sum_i m_i log|M_i|`` and ``sum_i c_i' M_i^-1 c_i``; the counts m are no variables."""
     U, w = eliminate(M, c)
-    return Waist(logdet=logdet_of(U), gram=total_product(w, w))
+    return Waist(logdet=logdet_of(U, copies), gram=total_product(w, w))
 
 
 @integrate.defjvp
 def _integrate_jvp(
-    primals: tuple[Array, Array], tangents: tuple[Array, Array]
+    primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Any]
 ) -> tuple[Waist, Waist]:
     # d log|M| = tr(N dM), d(c' N c) = -w' dM w + dc' w + w' dc with N = M^-1, w = N c:
     # products of small matrices instead of a derivative through the Cholesky factor
-    (M, c), (dM, dc) = primals, tangents
+    (M, c, copies), (dM, dc, _) = primals, tangents
     N = inverse(M)
     w = group_product(N, c)
     cross = total_product(dc, w)
     dgram = cross + cross.T - total_product(w, group_product(jnp.swapaxes(dM, 0, 1), w))
-    return integrate(M, c), Waist(logdet=jnp.sum(N * dM), gram=dgram)
+    return integrate(M, c, copies), Waist(logdet=jnp.sum(weighted(N, copies) * dM), gram=dgram)
 
 
 @jax.custom_jvp
@@ -182,9 +182,14 @@ def _inverse_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, 
     return N, -group_product(N, group_product(jnp.swapaxes(dM, 0, 1), N))
 
 
-def logdet_of(U: Array) -> Array:
-    """Sum of the log-determinants of ``U'U`` over the groups."""
-    return 2.0 * jnp.sum(jnp.log(jnp.diagonal(U)))
+def logdet_of(U: Array, copies: Array) -> Array:
+    """Sum of the log-determinants of ``U'U`` over the groups that the entries stand for."""
+    return 2.0 * jnp.sum(jnp.log(jnp.diagonal(U)) * copies[:, None])
+
+
+def weighted(A: Array, copies: Array) -> Array:
+    """Every group's matrix times the number of groups that it stands for, (q, q, G)."""
+    return A * copies[None, None]
 
 
 # ------------------------------------------------------------ derivatives in theta
