@@ -18,6 +18,8 @@ from .layouts.crossed import CrossedLayout
 from .layouts.grouped import GroupedLayout
 from .layouts.plan import LayoutInfo
 from .likelihood import get_fe_params, get_scale, hessian, loglike, profile_loglike, score
+from .many import fit_many
+from .many_results import ManyResults
 from .params import Params, pack, unpack
 from .programs import use_cache
 from .regularized import RegularizedPath, RegularizedResults, fit_regularized
@@ -36,6 +38,7 @@ __all__ = [
     "GroupedLayout",
     "LMMResults",
     "LayoutInfo",
+    "ManyResults",
     "Params",
     "RankWarning",
     "RegularizedPath",
@@ -44,6 +47,7 @@ __all__ = [
     "design",
     "design_from_arrays",
     "fit",
+    "fit_many",
     "fit_regularized",
     "get_fe_params",
     "get_scale",

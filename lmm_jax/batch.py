@@ -106,7 +106,7 @@ _starts = compiled(_find_starts, static=("reml", "grid"))
 # ------------------------------------------------------------ runs
 
 
-def _first(theta: Array, alive: Array, sizes: tuple[int, ...]) -> State:
+def _first(theta: Array, alive: Array, usable: Array, sizes: tuple[int, ...]) -> State:
     """See :func:`lmm_jax.newton.first_state`."""
     m, R = theta.shape
     zero, one = jnp.zeros(R, theta.dtype), jnp.ones(R, theta.dtype)
@@ -117,7 +117,7 @@ def _first(theta: Array, alive: Array, sizes: tuple[int, ...]) -> State:
         radius=jnp.maximum(one, jnp.sqrt(jnp.sum(theta * theta, axis=0))),
         lift=one,
         tick=jnp.zeros(R, jnp.int32),
-        status=jnp.where(alive, RUNNING, CONVERGED).astype(jnp.int32),
+        status=jnp.where(alive & usable, RUNNING, NONFINITE).astype(jnp.int32),
         decrement=zero + jnp.inf,
     )
 
@@ -181,7 +181,8 @@ def _descend(
         fill = np.zeros(size - jobs.size, int)
         batch = _select(lanes, np.concatenate([jobs, fill]), R=R)
         theta = np.concatenate([theta, np.repeat(theta[:, :1], fill.size, axis=1)], axis=1)
-    state = _begin(jnp.asarray(theta), np.arange(size) < jobs.size, sizes=lanes.sizes)
+    alive = np.arange(size) < jobs.size
+    state = _begin(jnp.asarray(theta), alive, batch.usable, sizes=lanes.sizes)
     while True:
         smaller = size // _SHRINK if size >= _SHRINK * _SMALLEST else 0
         state = _run(state, batch, smaller, reml=reml, maxiter=maxiter, tol=tol)
@@ -195,7 +196,7 @@ def _descend(
         index = np.concatenate([going, np.zeros(smaller - going.size, int)])
         batch, state = _select((batch, state), index, R=size)
         alive = np.arange(smaller) < going.size
-        state = state._replace(status=np.where(alive, RUNNING, CONVERGED).astype(np.int32))
+        state = state._replace(status=np.where(alive, RUNNING, NONFINITE).astype(np.int32))
         place, size = place[going], smaller
 
 

@@ -30,12 +30,16 @@ _FEW_TERMS = 8
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class LaneBucket:
-    """Groups of one shape, in all lanes; L is R, or 1 for what the lanes share."""
+    """Groups of one shape, in all lanes; L is R, or 1 for what the lanes share.
 
-    T: Array  # (q, q, G, L)  triangular factors
-    X: Array  # (q, p, G, L)  Q_i' X_i
-    y: Array  # (q, G, R)     Q_i' y_i
-    copies: Array  # (G, L)       groups that an entry stands for
+    D classes of groups with one factor T, of E pseudo-groups each
+    (:mod:`lmm_jax.layouts.merged`); D groups and E = 1 where nothing is merged.
+    """
+
+    T: Array  # (q, q, D, L)     triangular factors
+    X: Array  # (q, p, D, E, L)  Q_i' X_i
+    y: Array  # (q, D, E, R)     Q_i' y_i
+    copies: Array  # (D, L)      groups of each class
     widths: tuple[int, ...] = field(metadata={"static": True})
 
 
@@ -56,7 +60,7 @@ class Lanes:
     n_obs: Array  # (L,)
     log_weights: Array  # (L,)
     log_map: Array  # (L,)  log|det beta_map|
-    floor: Array  # (R,)  sums of squares below the square of this are rounding; NaN: no fit
+    usable: Array  # (R,)  bool: whether there is a model to be fitted
     sizes: tuple[int, ...] = field(metadata={"static": True})
     n_components: int = field(metadata={"static": True})
 
@@ -125,9 +129,9 @@ def _lane_product(names: list[str], out: str, A: Array, B: Array) -> Array:
 class _Groups(NamedTuple):
     """One bucket with its random effects integrated out."""
 
-    K: Array  # (q, q, G, L)  L_i^-1 T_i, L_i the Cholesky factor of M_i
-    X: Array  # (q, p, G, L)  L_i^-1 c_X
-    y: Array  # (q, G, R)
+    K: Array  # (q, q, D, L)     L_i^-1 T_i, L_i the Cholesky factor of M_i
+    X: Array  # (q, p, D, E, L)  L_i^-1 c_X
+    y: Array  # (q, D, E, R)
     Lambda: Array  # (q, q, L)
     E: Array  # (m, q, q, 1)
     logdet: Array  # (L,)
@@ -137,8 +141,8 @@ def _eliminate(theta: Array, bucket: LaneBucket, sizes: tuple[int, ...]) -> _Gro
     E = jnp.asarray(basis(sizes, bucket.widths), theta.dtype)[..., None]
     Lambda = contract("kab,k->ab", E, theta)
     Psi = contract("ac,bc->ab", Lambda, Lambda)
-    TP = contract("ran,ab->rbn", bucket.T, Psi)
-    M = contract("ran,san->rsn", TP, bucket.T)
+    TP = contract("rad,ab->rbd", bucket.T, Psi)
+    M = contract("rad,sad->rsd", TP, bucket.T)
     q, lanes = M.shape[0], M.shape[2:]
     identity = jnp.eye(q, dtype=M.dtype)[:, :, None]
     M = M.reshape(q, q, -1) + identity
@@ -146,9 +150,9 @@ def _eliminate(theta: Array, bucket: LaneBucket, sizes: tuple[int, ...]) -> _Gro
     Li = Li.reshape(q, q, *lanes)
     logs = sum((jnp.log(U[i, i]) for i in range(q)), jnp.zeros(M.shape[2:], M.dtype))
     return _Groups(
-        K=contract("rsn,san->ran", Li, bucket.T),
-        X=contract("rsn,spn->rpn", Li, bucket.X),
-        y=contract("rsn,sn->rn", Li, bucket.y),
+        K=contract("rsd,sad->rad", Li, bucket.T),
+        X=contract("rsd,spde->rpde", Li, bucket.X),
+        y=contract("rsd,sde->rde", Li, bucket.y),
         Lambda=Lambda,
         E=E,
         logdet=2.0 * jnp.sum(logs.reshape(lanes) * bucket.copies, axis=0),
@@ -160,9 +164,9 @@ def _profile(groups: list[_Groups], lanes: Lanes, *, reml: bool) -> Profile:
     logdet = sum((g.logdet for g in groups[1:]), groups[0].logdet)
     xx, xy, yy = lanes.S_xx, lanes.S_xy, lanes.S_yy
     for g in groups:
-        xx = xx + contract("ran,rbn->ab", g.X, g.X)
-        xy = xy + contract("ran,rn->a", g.X, g.y)
-        yy = yy + contract("rn,rn->", g.y, g.y)
+        xx = xx + contract("rade,rbde->ab", g.X, g.X)
+        xy = xy + contract("rade,rde->a", g.X, g.y)
+        yy = yy + contract("rde,rde->", g.y, g.y)
     p = xx.shape[0]
     identity = jnp.broadcast_to(jnp.eye(p, dtype=xx.dtype)[:, :, None], xx.shape)
     U, Xi = eliminate(xx, identity, unroll=_UNROLL)
@@ -250,19 +254,20 @@ def _bucket_sums(
     """First derivatives, the traces of the second ones, and the slope in Psi, (q, q, R)."""
     EL = contract("kab,cb->kac", g.E, g.Lambda)
     D = EL + jnp.swapaxes(EL, 1, 2)
-    P = contract("ran,rbn->abn", g.K, g.K)
-    u = contract("ran,rpn->apn", g.K, g.X)
-    r = contract("ran,rn->an", g.K, g.y - contract("rpn,p->rn", g.X, at.beta))
+    P = contract("rad,rbd->abd", g.K, g.K)
+    u = contract("rad,rpde->apde", g.K, g.X)
+    r = contract("rad,rde->ade", g.K, g.y - contract("rpde,p->rde", g.X, at.beta))
     counted = P * bucket.copies[None, None]
     trace = jnp.sum(counted, axis=2)
-    R = contract(",an,bn->abn", share, r, r)
+    rr = contract("ade,bde->abd", r, r)
+    R = contract(",abd->abd", share, rr)
     if reml:
-        R = R + contract("aqn,bqn->abn", contract("apn,pq->aqn", u, at.cov_beta), u)
+        R = R + contract("aqde,bqde->abd", contract("apde,pq->aqde", u, at.cov_beta), u)
     sums = _Sums(
         dlogdet=contract("ab,kab->k", trace, D),
-        drss=-contract("ab,kab->k", contract("an,bn->ab", r, r), D),
-        B=-contract("abp,kab->kp", contract("apn,bn->abp", u, r), D),
-        A=-contract("abpq,kab->kpq", contract("apn,bqn->abpq", u, u), D),
+        drss=-contract("ab,kab->k", jnp.sum(rr, axis=2), D),
+        B=-contract("abp,kab->kp", contract("apde,bde->abp", u, r), D),
+        A=-contract("abpq,kab->kpq", contract("apde,bqde->abpq", u, u), D),
         hessian=_double_traces(2.0 * R - counted, P, D),
     )
     return sums, trace - jnp.sum(R, axis=2)
@@ -271,10 +276,10 @@ def _bucket_sums(
 def _double_traces(A: Array, P: Array, D: Array) -> Array:
     """``sum_i tr(A_i D_k P_i D_l)`` of every lane, (m, m, R)."""
     if P.shape[0] ** 2 <= 4 * D.shape[0]:
-        moments = contract("abn,cdn->abcd", A, P)
+        moments = contract("abg,cdg->abcd", A, P)
         return contract("kad,lda->kl", contract("abcd,kbc->kad", moments, D), D)
-    AD, PD = contract("abn,kbc->kacn", A, D), contract("abn,kbc->kacn", P, D)
-    return contract("kacn,lcan->kl", AD, PD)
+    AD, PD = contract("abg,kbc->kacg", A, D), contract("abg,kbc->kacg", P, D)
+    return contract("kacg,lcag->kl", AD, PD)
 
 
 def _psi_curvatures(slopes: list[Array]) -> Array:
@@ -295,15 +300,7 @@ def _psi_curvatures(slopes: list[Array]) -> Array:
 def lane_layout(lanes: Lanes, lane: Any) -> GroupedLayout:
     """One lane as a layout of its own."""
     at = jax.tree.map(lambda a: a[..., lane if a.shape[-1] > 1 else 0], lanes)
-    buckets = tuple(
-        Bucket(
-            T=b.T,
-            c=jnp.concatenate([b.X, b.y[:, None]], axis=1),
-            copies=b.copies,
-            widths=b.widths,
-        )
-        for b in at.buckets
-    )
+    buckets = tuple(_bucket_of(b) for b in at.buckets)
     xy = at.S_xy[:, None]
     S0 = jnp.block([[at.S_xx, xy], [xy.T, at.S_yy.reshape(1, 1)]])
     return GroupedLayout(
@@ -318,4 +315,13 @@ def lane_layout(lanes: Lanes, lane: Any) -> GroupedLayout:
         log_weights=at.log_weights,
         sizes=lanes.sizes,
         n_components=lanes.n_components,
+    )
+
+
+def _bucket_of(b: LaneBucket) -> Bucket:
+    q, p, D, E = b.X.shape
+    c = jnp.concatenate([b.X, b.y[:, None]], axis=1).reshape(q, p + 1, D * E)
+    copies = jnp.zeros((D, E), c.dtype).at[:, 0].set(b.copies)
+    return Bucket(
+        T=jnp.repeat(b.T, E, axis=2), c=c, copies=copies.reshape(D * E), widths=b.widths
     )

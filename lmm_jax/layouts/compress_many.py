@@ -123,28 +123,46 @@ def _within_steps(S_xx: Array, S_xy: Array) -> Array:
 
 
 class Merged(NamedTuple):
-    """Pseudo-groups of one bucket."""
+    """Pseudo-groups of one bucket, E in each of D classes."""
 
-    T: Array  # (q, q, K)
-    X: Array  # (q, p, K)
-    y: Array  # (q, K, R)
-    copies: Array  # (K,)
+    T: Array  # (q, q, D)
+    X: Array  # (q, p, D, E)
+    y: Array  # (q, D, E, R)
+    copies: Array  # (D,)
 
 
-def merge_lanes(
-    T: Array, X: Array, y: Array, label: np.ndarray, first: np.ndarray, counts: np.ndarray
-) -> Merged:
+class Classes(NamedTuple):
+    """Groups of one bucket by their factor."""
+
+    label: np.ndarray  # (G,)  class; past the end for padding
+    first: np.ndarray  # (D,)  a group of each class
+    counts: np.ndarray  # (D,)
+
+
+def lane_classes(T: np.ndarray, p: int) -> Classes | None:
+    """Classes of groups with factors equal bit by bit; None if merging makes nothing shorter."""
+    q, _, groups = T.shape
+    filled = np.flatnonzero((T != 0).any(axis=(0, 1)))
+    columns = np.ascontiguousarray(T[:, :, filled].reshape(q * q, -1).T)
+    found = np.unique(columns, axis=0, return_index=True, return_inverse=True, return_counts=True)
+    _, first, inverse, counts = found
+    if first.size * q * (p + 1) > filled.size:
+        return None
+    label = np.full(groups, first.size, np.int32)
+    label[filled] = inverse.ravel()
+    return Classes(label, filled[first].astype(np.int32), counts.astype(np.float64))
+
+
+def merge_lanes(T: Array, X: Array, y: Array, classes: Classes) -> Merged:
     """Pseudo-groups of the classes of groups with one factor.
 
     Parameters
     ----------
     T, X, y : Array
         As in :class:`ManyColumns`, of one bucket.
-    label : ndarray of int, shape (G,)
-        Class of every group; those that count for nothing are past the end.
-    first, counts : ndarray, shape (D,)
-        A group of each class, and how many it has.
+    classes : Classes
     """
+    label, first = classes.label, classes.first
     q, p, groups = X.shape
     D, R = first.size, y.shape[-1]
     member = (jnp.asarray(label)[None] == jnp.arange(D, dtype=label.dtype)[:, None]).astype(X.dtype)
@@ -165,11 +183,9 @@ def merge_lanes(
     new_y = jnp.concatenate(parts, axis=2)
     new_X = jnp.moveaxis(U, 2, 0).reshape(D, q * p, q, p).transpose(2, 3, 0, 1)
     new_X = jnp.pad(new_X, ((0, 0), (0, 0), (0, 0), (0, q)))
-    K = D * (q * p + q)
-    copies = jnp.zeros((D, q * p + q), X.dtype).at[:, 0].set(jnp.asarray(counts, X.dtype))
     return Merged(
-        T=jnp.repeat(T[:, :, first], q * p + q, axis=2),
-        X=new_X.reshape(q, p, K),
-        y=new_y.reshape(q, K, R),
-        copies=copies.reshape(K),
+        T=T[:, :, first],
+        X=new_X,
+        y=new_y,
+        copies=jnp.asarray(classes.counts, X.dtype),
     )
