@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from .covariance import basis
@@ -23,8 +22,6 @@ from .linalg import eliminate
 
 # Rows up to which a factorization is written out: batches are large and worth the compilation.
 _UNROLL = 8
-# Terms of a sum up to which it is written out, so that nothing but elementwise code is left.
-_FEW_TERMS = 8
 
 
 @jax.tree_util.register_dataclass
@@ -109,15 +106,8 @@ def contract(spec: str, *operands: Array) -> Array:
         A = jnp.expand_dims(A, tuple(i for i, c in enumerate(order) if c not in name))
         total = A if total is None else total * A
     assert total is not None
-    return _leading_sum(total, len(summed))
-
-
-def _leading_sum(A: Array, axes: int) -> Array:
-    count = int(np.prod(A.shape[:axes]))
-    if axes and 0 < count <= _FEW_TERMS:
-        parts = A.reshape(count, *A.shape[axes:])
-        return sum((parts[i] for i in range(1, count)), parts[0])
-    return jnp.sum(A, axis=tuple(range(axes)))
+    # a sum that XLA knows as one: written out, it would be computed again wherever it is used
+    return jnp.sum(total, axis=tuple(range(len(summed))))
 
 
 def _lane_product(names: list[str], out: str, A: Array, B: Array) -> Array:

@@ -276,13 +276,16 @@ def jacobi_eigen(A: Array) -> tuple[Array, Array]:
 
     sweeps = 1 if m == 2 else _SWEEPS
     S, V = lax.fori_loop(0, sweeps, sweep, (start, identity))
-    e = jnp.stack([S[i][i] for i in range(m)])
-    vectors = jnp.stack([jnp.stack(row) for row in V])
-    order = jnp.argsort(e, axis=0)
-    return (
-        jnp.take_along_axis(e, order, axis=0),
-        jnp.take_along_axis(vectors, order[None], axis=1),
-    )
+    e = [S[i][i] for i in range(m)]
+    columns = [jnp.stack([V[i][j] for i in range(m)]) for j in range(m)]
+    for end in range(m - 1, 0, -1):  # bubbles: elementwise where a sort would go lane by lane
+        for j in range(end):
+            swap = e[j] > e[j + 1]
+            e[j], e[j + 1] = jnp.minimum(e[j], e[j + 1]), jnp.maximum(e[j], e[j + 1])
+            a, b = columns[j], columns[j + 1]
+            columns[j] = jnp.where(swap[None], b, a)
+            columns[j + 1] = jnp.where(swap[None], a, b)
+    return jnp.stack(e), jnp.stack(columns, axis=1)
 
 
 def _rotate(
