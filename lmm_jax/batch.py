@@ -21,7 +21,7 @@ from .programs import compiled
 from .starts import MAX_RUNS, local_minima, start_grid
 
 # A batch goes on with an eighth of its lanes once the others are done; smaller ones are finished.
-_SHRINK, _SMALLEST = 8, 64
+_SHRINK, SMALLEST = 8, 32
 
 
 class Optimum(NamedTuple):
@@ -34,7 +34,7 @@ class Optimum(NamedTuple):
 
 
 def minimize_lanes(
-    lanes: Lanes, *, reml: bool, maxiter: int, tol: float, grid: bool
+    lanes: Lanes, *, reml: bool, maxiter: int, tol: float, grid: bool, defer: bool = False
 ) -> tuple[Optimum, LaneJet]:
     """Best optimum of every lane, as :func:`lmm_jax.optimize.minimize` finds it for one.
 
@@ -46,6 +46,9 @@ def minimize_lanes(
         As in :func:`lmm_jax.optimize.minimize`.
     grid : bool
         Start from the local minima of a grid, or from moment estimates.
+    defer : bool
+        Leave the last few lanes of a large batch ``RUNNING``: the caller collects
+        them and minimizes them together.
 
     Returns
     -------
@@ -53,7 +56,7 @@ def minimize_lanes(
     LaneJet
         The criterion at the optimum, as NumPy arrays.
     """
-    options = dict(reml=reml, maxiter=maxiter, tol=tol)
+    options = dict(reml=reml, maxiter=maxiter, tol=tol, defer=defer)
     starts, wanted = _starts(lanes, reml=reml, grid=grid)
     wanted_host, starts_host = np.asarray(wanted), None
     best = _descend(lanes, starts[0], None, **options)
@@ -154,6 +157,30 @@ def _take(tree: Any, index: Array, R: int) -> Any:
     return jax.tree.map(lambda a: a if a.shape[-1:] != (R,) else a[..., index], tree)
 
 
+def pick_lanes(lanes: Lanes, index: np.ndarray) -> Lanes:
+    """Some of the lanes, on the host."""
+    size = 1 << max(index.size - 1, 1).bit_length()  # few programs
+    fill = np.append(index, np.repeat(index[:1], size - index.size))
+    few = jax.device_get(_select(lanes, fill, R=lanes.S_yy.shape[0]))
+    return jax.tree.map(lambda a: a[..., : index.size] if a.shape[-1:] == (size,) else a, few)
+
+
+def join_lanes(parts: list[Lanes], like: Lanes, size: int) -> Lanes:
+    """Lanes of several batches with one design side by side, the last repeated up to ``size``.
+
+    ``like`` has more than one lane and so tells what the lanes share.
+    """
+
+    def join(example: Array, *leaves: np.ndarray) -> np.ndarray:
+        if example.shape[-1:] != (like.S_yy.shape[0],):
+            return leaves[0]
+        joined = np.concatenate(leaves, axis=-1)
+        fill = np.repeat(joined[..., -1:], size - joined.shape[-1], axis=-1)
+        return np.concatenate([joined, fill], axis=-1)
+
+    return jax.tree.map(join, like, *parts)
+
+
 _begin = compiled(_first, static="sizes")
 _run = compiled(_advance, static="reml")
 _select = compiled(_take, static="R")
@@ -167,6 +194,7 @@ def _descend(
     reml: bool,
     maxiter: int,
     tol: float,
+    defer: bool,
 ) -> Optimum:
     """Newton from one start a lane, for all lanes or for those in ``which``."""
     R = lanes.S_yy.shape[0]
@@ -184,14 +212,15 @@ def _descend(
     alive = np.arange(size) < jobs.size
     state = _begin(jnp.asarray(theta), alive, batch.usable, sizes=lanes.sizes)
     while True:
-        smaller = size // _SHRINK if size >= _SHRINK * _SMALLEST else 0
+        smaller = size // _SHRINK if size >= _SHRINK * SMALLEST else 0
+        last = defer and size < R  # one smaller batch, then the rest waits for others
         state = _run(state, batch, smaller, reml=reml, maxiter=maxiter, tol=tol)
         ends = jax.device_get((state.theta, state.jet.value, state.status, state.tick))
         theta_end, value, status, ticks = (a[..., : place.size] for a in ends)
         out.theta[:, place], out.value[place] = theta_end, value
         out.status[place], out.n_iter[place] = status, np.maximum(ticks - 1, 0)
         going = np.flatnonzero(status == RUNNING)
-        if not going.size:
+        if last or not going.size:
             return out
         index = np.concatenate([going, np.zeros(smaller - going.size, int)])
         batch, state = _select((batch, state), index, R=size)
@@ -203,7 +232,7 @@ def _descend(
 def batch_size(count: int, largest: int) -> int:
     """The smallest size that holds ``count`` lanes, of those that a batch can shrink to."""
     size = largest
-    while size >= _SHRINK * _SMALLEST and count <= size // _SHRINK:
+    while size >= _SHRINK * SMALLEST and count <= size // _SHRINK:
         size //= _SHRINK
     return size
 
@@ -221,6 +250,10 @@ def _better(best: Optimum, found: Optimum, which: np.ndarray) -> Optimum:
         tie = np.abs(found.value - value) <= noise
     gained = (found.status == CONVERGED) & (best.status[which] != CONVERGED)
     take = void | (np.isfinite(found.value) & (lower | (tie & gained)))
+    # a run that has been put off puts off its lane
+    waiting = (found.status == RUNNING) | (best.status[which] == RUNNING)
+    best.status[which[waiting]] = RUNNING
+    take &= ~waiting
     at = which[take]
     best.n_iter[which] += found.n_iter
     best.theta[:, at], best.value[at] = found.theta[:, take], found.value[take]

@@ -11,16 +11,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from .batch import minimize_lanes
+from .batch import SMALLEST, join_lanes, minimize_lanes, pick_lanes
 from .design import Design
 from .errors import ConvergenceWarning, DataError, warn_user
 from .fit import DF_METHODS, fit
 from .fitted import TermLabel
 from .lane_data import Shared, masked_lanes, share, shared_lanes
 from .layouts.grouped import GroupedLayout
+from .layouts.index import round_up
 from .many_estimates import ManyEstimates, estimate_many
 from .many_results import ManyResults
-from .newton import DECREMENT_TOL
+from .newton import DECREMENT_TOL, RUNNING
 from .responses import Responses, levels_remain, one_response, read_model
 from .results import LMMResults
 from .starts import SMALL_PROBLEM
@@ -175,28 +176,68 @@ def _fit_all(
     weights = np.ones(design.nobs) if design.weights is None else design.weights
     shared = share(design.exog, tuple(t.values for t in design.terms), weights,
                    design.plan.index, layout)  # fmt: skip
-    options = dict(reml=reml, maxiter=maxiter, tol=gtol)
     grid = design.merged.size() <= SMALL_PROBLEM
-    parts, order = [], []
+    run = _Run(dict(grid=grid, reml=reml, maxiter=maxiter, tol=gtol), [], [], [])
+    whole = columns.complete()
     with jax.enable_x64(True), _progress(columns.count, progress) as tick:
         on_device = jax.device_put(shared)
-        for chunk in _chunks(columns, shared, chunk_size):
-            lanes = _lanes(chunk, columns, design, on_device, shared)
-            best, jet = minimize_lanes(lanes, grid=grid, **options)
-            part = estimate_many(best, jet, jax.device_get(_without_groups(lanes)), reml=reml)
-            count = chunk.which.size
-            parts.append(jax.tree.map(lambda a, c=count: a[:c], part))
-            order.append(chunk.which)
-            tick(count)
-    where = np.argsort(np.concatenate(order), kind="stable")
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[where], *parts)
+        for masked in (False, True):
+            chunks = _chunks(np.flatnonzero(whole != masked), shared, chunk_size, masked)
+            for i, chunk in enumerate(chunks):
+                lanes = _lanes(chunk, columns, design, on_device, shared)
+                defer = len(chunks) > 1 and chunk.size >= 8 * SMALLEST
+                run.minimize(lanes, chunk.which, defer=defer)
+                run.finish(lanes, everything=i + 1 == len(chunks))
+                tick(chunk.which.size)
+    where = np.argsort(np.concatenate(run.order), kind="stable")
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[where], *run.parts)
 
 
-def _without_groups(lanes: Any) -> Any:
-    return replace(lanes, buckets=())
+@dataclass(frozen=True, slots=True, eq=False)
+class _Run:
+    """Estimates so far, and the lanes that were put off until they fill a batch."""
+
+    options: dict[str, Any]
+    parts: list[ManyEstimates]
+    order: list[np.ndarray]
+    waiting: list[tuple[Any, np.ndarray]]
+
+    def minimize(self, lanes: Any, which: np.ndarray, *, defer: bool) -> None:
+        """Fit a batch; its last few lanes may be put off."""
+        best, jet = minimize_lanes(lanes, defer=defer, **self.options)
+        slow = np.flatnonzero(best.status[: which.size] == RUNNING)
+        if slow.size:
+            self.waiting.append((pick_lanes(lanes, slow), which[slow]))
+        done = np.setdiff1d(np.arange(which.size), slow)
+        small = jax.device_get(replace(lanes, buckets=()))
+        part = estimate_many(best, jet, small, reml=self.options["reml"])
+        self.parts.append(jax.tree.map(lambda a: a[done], part))
+        self.order.append(which[done])
+
+    def finish(self, like: Any, *, everything: bool) -> None:
+        """Fit the lanes that were put off, if they fill a batch or nothing comes after them."""
+        batch = max(like.S_yy.shape[0] // 8, 1)
+        count = sum(which.size for _, which in self.waiting)
+        if not count or not (everything or count >= batch):
+            return
+        which = np.concatenate([which for _, which in self.waiting])
+        size = -(-count // batch) * batch
+        joined = join_lanes([lanes for lanes, _ in self.waiting], like, size)
+        self.waiting.clear()
+        for start in range(0, size, batch):
+            part = which[start : start + batch]
+            if part.size:
+                index = np.arange(start, start + batch)
+                own = like.S_yy.shape[0]
+                lanes = jax.tree.map(
+                    lambda a, b, i=index, n=own: b[..., i] if a.shape[-1:] == (n,) else b,
+                    like,
+                    joined,
+                )
+                self.minimize(lanes, part, defer=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Chunk:
     """Responses that are fitted side by side, in a batch that may be larger."""
 
@@ -205,15 +246,18 @@ class _Chunk:
     masked: bool
 
 
-def _chunks(columns: Responses, shared: Shared, chunk_size: int | None) -> Iterator[_Chunk]:
-    whole = columns.complete()
-    for masked in (False, True):
-        which = np.flatnonzero(whole != masked)
-        largest = _chunk_lanes(shared, chunk_size, masked)
-        for start in range(0, which.size, largest):
-            part = which[start : start + largest]
-            size = 1 << max(part.size - 1, _LEAST_LANES - 1).bit_length()
-            yield _Chunk(part, min(size, max(largest, part.size)), masked)
+def _chunks(
+    which: np.ndarray, shared: Shared, chunk_size: int | None, masked: bool
+) -> list[_Chunk]:
+    """Chunks of one size, so that one program serves them all."""
+    if not which.size:
+        return []
+    largest = _chunk_lanes(shared, chunk_size, masked)
+    count = -(-which.size // -(-which.size // largest))
+    size = max(2, count if chunk_size is not None else round_up(count, _LEAST_LANES))
+    return [
+        _Chunk(which[start : start + count], size, masked) for start in range(0, which.size, count)
+    ]
 
 
 def _chunk_lanes(shared: Shared, chunk_size: int | None, masked: bool) -> int:
