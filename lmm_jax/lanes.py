@@ -312,6 +312,4 @@ def _bucket_of(b: LaneBucket) -> Bucket:
     q, p, D, E = b.X.shape
     c = jnp.concatenate([b.X, b.y[:, None]], axis=1).reshape(q, p + 1, D * E)
     copies = jnp.zeros((D, E), c.dtype).at[:, 0].set(b.copies)
-    return Bucket(
-        T=jnp.repeat(b.T, E, axis=2), c=c, copies=copies.reshape(D * E), widths=b.widths
-    )
+    return Bucket(T=jnp.repeat(b.T, E, axis=2), c=c, copies=copies.reshape(D * E), widths=b.widths)

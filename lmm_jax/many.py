@@ -138,7 +138,9 @@ def fit_many(
         response_names=columns.names,
         fixed_names=design.exog_names,
         term_labels=tuple(
-            TermLabel(group=t.group, names=t.names, n_levels=t.n_levels, is_component=t.is_component)
+            TermLabel(
+                group=t.group, names=t.names, n_levels=t.n_levels, is_component=t.is_component
+            )
             for t in design.terms
         ),
         reml=bool(reml),
@@ -336,4 +338,3 @@ def _progress(total: int, wanted: bool) -> Iterator[Any]:
     finally:
         if bar is not None:
             bar.close()
-

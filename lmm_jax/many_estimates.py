@@ -124,7 +124,9 @@ def _smallest_singular(L: np.ndarray) -> np.ndarray:
 
 def _canonical(L: np.ndarray) -> np.ndarray:
     """See :func:`lmm_jax.estimates.canonical_factor`."""
-    tiny = np.flatnonzero((np.abs(L[np.arange(len(L)), np.arange(len(L))]) < ZERO_PIVOT).any(axis=0))
+    tiny = np.flatnonzero(
+        (np.abs(L[np.arange(len(L)), np.arange(len(L))]) < ZERO_PIVOT).any(axis=0)
+    )
     if not tiny.size:
         return L
     S = _product(L[..., tiny], np.swapaxes(L[..., tiny], 0, 1))

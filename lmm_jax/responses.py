@@ -136,9 +136,7 @@ def _read_responses(
     if hasattr(responses, "columns"):
         names = tuple(str(c) for c in responses.columns)
     try:
-        values = np.asarray(
-            responses.to_numpy() if hasattr(responses, "to_numpy") else responses
-        )
+        values = np.asarray(responses.to_numpy() if hasattr(responses, "to_numpy") else responses)
         values = values if values.dtype.kind == "f" else values.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(f"responses must be numeric: {error}") from error
