@@ -24,6 +24,13 @@ from .starts import MAX_RUNS, local_minima, start_grid
 _SHRINK, SMALLEST = 8, 32
 
 
+class _Options(NamedTuple):
+    reml: bool
+    maxiter: int
+    tol: float
+    defer: bool
+
+
 class Optimum(NamedTuple):
     """Ends of the runs, one entry a lane."""
 
@@ -56,20 +63,20 @@ def minimize_lanes(
     LaneJet
         The criterion at the optimum, as NumPy arrays.
     """
-    options = dict(reml=reml, maxiter=maxiter, tol=tol, defer=defer)
+    options = _Options(reml, maxiter, tol, defer)
     starts, wanted = _starts(lanes, reml=reml, grid=grid)
     wanted_host, starts_host = np.asarray(wanted), None
-    best = _descend(lanes, starts[0], None, **options)
+    best = _descend(lanes, starts[0], None, options)
     for i in range(1, len(wanted_host)):
         again = np.flatnonzero(wanted_host[i])
         if again.size:
             starts_host = np.asarray(starts) if starts_host is None else starts_host
-            found = _descend(lanes, starts_host[i][:, again], again, **options)
+            found = _descend(lanes, starts_host[i][:, again], again, options)
             best = _better(best, found, again)
     opened, cornered = _off_boundary(best.theta, lanes.sizes)
     cornered = np.flatnonzero(cornered)
     if cornered.size:
-        found = _descend(lanes, opened[:, cornered], cornered, **options)
+        found = _descend(lanes, opened[:, cornered], cornered, options)
         best = _better(best, found, cornered)
     return best, jax.device_get(_jet(jnp.asarray(best.theta), lanes, reml=reml))
 
@@ -130,9 +137,7 @@ def _point_of_zeros(m: int, R: int, sizes: tuple[int, ...], dtype: Any) -> Any:
     return Point(jnp.zeros(R, dtype), jnp.zeros((m, R), dtype), jnp.zeros((m, m, R), dtype), psi)
 
 
-def _advance(
-    s: State, lanes: Lanes, few: Array, *, reml: bool, maxiter: Array, tol: Array
-) -> State:
+def _advance(s: State, lanes: Lanes, few: Any, *, reml: bool, maxiter: Any, tol: Any) -> State:
     """Ticks until no more than ``few`` lanes are running."""
     ahead = jax.vmap(lambda s, tol: propose(s, lanes.sizes, tol), (-1, None), -1)
     verdict = jax.vmap(judge, (-1, -1, -1, None), -1)
@@ -190,11 +195,7 @@ def _descend(
     lanes: Lanes,
     theta: Array | np.ndarray,
     which: np.ndarray | None,
-    *,
-    reml: bool,
-    maxiter: int,
-    tol: float,
-    defer: bool,
+    options: _Options,
 ) -> Optimum:
     """Newton from one start a lane, for all lanes or for those in ``which``."""
     R = lanes.S_yy.shape[0]
@@ -213,8 +214,10 @@ def _descend(
     state = _begin(jnp.asarray(theta), alive, batch.usable, sizes=lanes.sizes)
     while True:
         smaller = size // _SHRINK if size >= _SHRINK * SMALLEST else 0
-        last = defer and size < R  # one smaller batch, then the rest waits for others
-        state = _run(state, batch, smaller, reml=reml, maxiter=maxiter, tol=tol)
+        last = options.defer and size < R  # one smaller batch, then the rest waits for others
+        state = _run(
+            state, batch, smaller, reml=options.reml, maxiter=options.maxiter, tol=options.tol
+        )
         ends = jax.device_get((state.theta, state.jet.value, state.status, state.tick))
         theta_end, value, status, ticks = (a[..., : place.size] for a in ends)
         out.theta[:, place], out.value[place] = theta_end, value

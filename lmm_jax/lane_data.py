@@ -26,10 +26,10 @@ _EXACT_TOL = 1e-12
 class Shared(NamedTuple):
     """What all responses have in common."""
 
-    X: np.ndarray  # (n, p)
-    Z: tuple[np.ndarray, ...]  # (n, S, k) a term
-    weights: np.ndarray  # (n,)
-    index: GroupIndex
+    X: Any  # (n, p)
+    Z: Any  # (n, S, k) a term
+    weights: Any  # (n,)
+    rows: GroupIndex  # where they go, without padding of rows
     classes: tuple[Classes | None, ...]  # one a bucket
 
 
@@ -42,19 +42,20 @@ def share(
 ) -> Shared:
     """Collect what the responses share; ``layout`` is that of any response."""
     n, p = X.shape
-    tables = {
-        name: tuple(replace(table, cell=table.cell[:n]) for table in getattr(index, name))
-        for name in ("levels", "pairs")
-    }
+    rows = replace(
+        index,
+        levels=tuple(replace(table, cell=table.cell[:n]) for table in index.levels),
+        pairs=tuple(replace(table, cell=table.cell[:n]) for table in index.pairs),
+    )
     classes = tuple(lane_classes(np.asarray(b.T), p) for b in layout.buckets)
-    return Shared(X, Z, weights, replace(index, **tables), classes)
+    return Shared(X, Z, weights, rows, classes)
 
 
 def _shared_lanes(Y: Array, shared: Shared) -> Lanes:
     """Lanes of complete responses, (n, R)."""
-    at = compress_many(Y, shared.X, shared.Z, shared.weights, shared.index)
+    at = compress_many(Y, shared.X, shared.Z, shared.weights, shared.rows)
     buckets = []
-    groups = zip(at.T, at.X, at.y, shared.classes, shared.index.widths, strict=True)
+    groups = zip(at.T, at.X, at.y, shared.classes, shared.rows.widths, strict=True)
     for T, X, y, classes, widths in groups:
         if classes is None:
             copies = jnp.ones(T.shape[2], T.dtype)
@@ -78,8 +79,8 @@ def _shared_lanes(Y: Array, shared: Shared) -> Lanes:
         log_weights=at.log_weights[None],
         log_map=_log_det(at.beta_map)[None],
         usable=jnp.ones(Y.shape[1], bool),
-        sizes=shared.index.sizes,
-        n_components=shared.index.n_components,
+        sizes=shared.rows.sizes,
+        n_components=shared.rows.n_components,
     )
     return replace(lanes, usable=_varies(Y, shared.weights[:, None], lanes))
 
@@ -88,7 +89,7 @@ def _masked_lanes(Y: Array, W: Array, shared: Shared) -> Lanes:
     """Lanes of responses (n, R) with weights of their own, zero where a row is missing."""
 
     def one(y: Array, w: Array) -> tuple[Any, Array, Array]:
-        layout = compress(y, jnp.asarray(shared.X), shared.Z, w, shared.index)
+        layout = compress(y, jnp.asarray(shared.X), shared.Z, w, shared.rows)
         return layout, _log_det(layout.beta_map), _independent(jnp.asarray(shared.X), w)
 
     at, log_map, independent = jax.vmap(one, (1, 1), -1)(Y, W)

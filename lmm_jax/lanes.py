@@ -197,7 +197,7 @@ def lane_jet(theta: Array, lanes: Lanes, *, reml: bool) -> LaneJet:
     """
     groups = [_eliminate(theta, bucket, lanes.sizes) for bucket in lanes.buckets]
     at = _profile(groups, lanes, reml=reml)
-    p, nu = at.beta.shape[0], lanes.n_obs - (at.beta.shape[0] if reml else 0)
+    nu = lanes.n_obs - (at.beta.shape[0] if reml else 0)
     share = nu / at.rss
     slopes = [jnp.zeros((k, k, theta.shape[-1]), theta.dtype) for k in lanes.sizes]
     parts = []

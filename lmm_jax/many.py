@@ -18,7 +18,7 @@ from .fit import DF_METHODS, fit
 from .fitted import TermLabel
 from .lane_data import Shared, masked_lanes, share, shared_lanes
 from .layouts.grouped import GroupedLayout
-from .layouts.index import round_up
+from .layouts.index import GroupIndex, round_up
 from .many_estimates import ManyEstimates, estimate_many
 from .many_results import ManyResults
 from .newton import DECREMENT_TOL, RUNNING
@@ -127,7 +127,7 @@ def fit_many(
             f"fit_many needs independent groups, and the random effects are crossed "
             f"({', '.join(design.layout_info.core)}): fit the responses one by one with lmm.fit"
         )
-    options = dict(reml=bool(reml), maxiter=int(maxiter), gtol=float(gtol), df_method=df_method)
+    options: dict[str, Any] = dict(reml=bool(reml), maxiter=int(maxiter), gtol=float(gtol))
     found = _fit_all(design, columns, chunk_size, progress, **options)
     _warn(found)
     if df_method == "normal":
@@ -144,7 +144,7 @@ def fit_many(
             for t in design.terms
         ),
         reml=bool(reml),
-        source=_Refit(design, columns, options),
+        source=_Refit(design, columns, {**options, "df_method": df_method}),
         **found._asdict(),
     )
 
@@ -170,14 +170,13 @@ def _fit_all(
     reml: bool,
     maxiter: int,
     gtol: float,
-    df_method: str,
 ) -> ManyEstimates:
     """Estimates of all responses, chunk by chunk."""
-    layout = design.layout
-    assert isinstance(layout, GroupedLayout)
+    layout, index = design.layout, design.plan.index
+    assert isinstance(layout, GroupedLayout) and isinstance(index, GroupIndex)
     weights = np.ones(design.nobs) if design.weights is None else design.weights
-    shared = share(design.exog, tuple(t.values for t in design.terms), weights,
-                   design.plan.index, layout)  # fmt: skip
+    Z = tuple(term.values for term in design.terms)
+    shared = share(design.exog, Z, weights, index, layout)
     grid = design.merged.size() <= SMALL_PROBLEM
     run = _Run(dict(grid=grid, reml=reml, maxiter=maxiter, tol=gtol), [], [], [])
     whole = columns.complete()
@@ -267,10 +266,10 @@ def _chunk_lanes(shared: Shared, chunk_size: int | None, masked: bool) -> int:
     if chunk_size is not None:
         return int(chunk_size)
     n, p = shared.X.shape
-    widths = [sum(k * w for k, w in zip(shared.index.sizes, ws, strict=True))
-              for ws in shared.index.widths]  # fmt: skip
+    widths = [sum(k * w for k, w in zip(shared.rows.sizes, ws, strict=True))
+              for ws in shared.rows.widths]  # fmt: skip
     numbers = n * (p + 2 if masked else 2)
-    for q, groups, classes in zip(widths, shared.index.n_groups, shared.classes, strict=True):
+    for q, groups, classes in zip(widths, shared.rows.n_groups, shared.classes, strict=True):
         merged = classes is not None and not masked
         entries = q * (p + 1) * len(classes.first) if merged and classes else groups
         numbers += entries * q * (q + p + 1) + groups * q

@@ -6,7 +6,7 @@ The formulas are those of :mod:`lmm_jax.estimates`, :mod:`lmm_jax.inference.vari
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from .batch import Optimum
 from .covariance import lower_indices, theta_slices
 from .estimates import FLAT_CURVATURE, SINGULAR_TOL, ZERO_PIVOT
 from .inference.variance import FLAT_TOL
-from .lanes import LaneJet, Lanes
 from .newton import CONVERGED
 
 
@@ -34,23 +33,22 @@ class ManyEstimates(NamedTuple):
     n_iter: np.ndarray  # (R,)
 
 
-def estimate_many(best: Optimum, jet: LaneJet, lanes: Lanes, *, reml: bool) -> ManyEstimates:
+def estimate_many(best: Optimum, jet: Any, lanes: Any, *, reml: bool) -> ManyEstimates:
     """Carry the optima back to the coordinates of the data.
 
     Parameters
     ----------
     best : Optimum
-    jet : LaneJet
-        At the optimum, as NumPy arrays.
-    lanes : Lanes
-        As NumPy arrays.
+    jet : LaneJet of ndarray
+        At the optimum.
+    lanes : Lanes of ndarray
     reml : bool
     """
     with np.errstate(all="ignore"):  # lanes without a fit are NaN all the way
         return _estimate(best, jet, lanes, reml=reml)
 
 
-def _estimate(best: Optimum, jet: LaneJet, lanes: Lanes, *, reml: bool) -> ManyEstimates:
+def _estimate(best: Optimum, jet: Any, lanes: Any, *, reml: bool) -> ManyEstimates:
     inner = _factors(best.theta, lanes.sizes)
     smallest = np.min([_smallest_singular(L) for L in inner], axis=0)
     nu = lanes.n_obs - (lanes.S_xx.shape[0] if reml else 0)
@@ -147,7 +145,7 @@ def _rectified(L: np.ndarray) -> np.ndarray:
 
 
 def _satterthwaite(
-    jet: LaneJet, variance: np.ndarray, slopes: np.ndarray, nu: np.ndarray
+    jet: Any, variance: np.ndarray, slopes: np.ndarray, nu: np.ndarray
 ) -> np.ndarray:
     """``2 f^2 / (g' A g)`` of every coefficient, (p, R).
 

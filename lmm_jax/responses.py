@@ -125,14 +125,14 @@ def _read_responses(
         isinstance(responses, Sequence | pd.Index) and all(isinstance(v, str) for v in responses)
     )
     if by_name:
-        names = [responses] if isinstance(responses, str) else list(responses)
+        wanted = [responses] if isinstance(responses, str) else list(responses)
         if frame is None:
             raise DataError("names of responses need a frame: with a Design pass an array (n, R)")
-        unknown = [name for name in names if name not in frame.columns]
+        unknown = [name for name in wanted if name not in frame.columns]
         if unknown:
             raise DataError(f"responses names columns that are not there: {', '.join(unknown)}")
-        responses = frame[names]
-    names = None
+        responses = frame[wanted]
+    names: tuple[str, ...] | None = None
     if hasattr(responses, "columns"):
         names = tuple(str(c) for c in responses.columns)
     try:

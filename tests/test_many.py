@@ -36,6 +36,7 @@ def responses(seed: int = 0) -> np.ndarray:
         columns.append(unit * (5 + x + b[g, 0] + b[g, 1] * x + rng.normal(size=N)))
     columns[5] += 1e5
     columns[6] = rng.standard_t(2, N)
+    columns[6] -= np.bincount(g, columns[6])[g] / 6.0  # less variance between groups than none
     return np.column_stack(columns)
 
 
