@@ -155,7 +155,7 @@ def main() -> None:
     args = parser.parse_args()
     for model in args.models:
         slope = model == "slope"
-        row, criteria = ours(args.responses, slope, args.runs)
+        row, _ = ours(args.responses, slope, args.runs)
         print(f"{model}, {args.responses} responses on {row['device']}")
         print(
             f"  lmm_jax      {row['seconds']:9.3f} s  (best {row['best']:.3f}, first call "
