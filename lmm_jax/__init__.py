@@ -21,6 +21,8 @@ from .layouts.crossed import CrossedLayout
 from .layouts.grouped import GroupedLayout
 from .layouts.plan import LayoutInfo
 from .likelihood import get_fe_params, get_scale, hessian, loglike, profile_loglike, score
+from .many import fit_many
+from .many_results import ManyResults
 from .params import Params, pack, unpack
 from .programs import use_cache
 from .regularized import RegularizedPath, RegularizedResults, fit_regularized
@@ -43,6 +45,7 @@ __all__ = [
     "Influence",
     "LMMResults",
     "LayoutInfo",
+    "ManyResults",
     "Params",
     "RankWarning",
     "RegularizedPath",
@@ -52,6 +55,7 @@ __all__ = [
     "design_from_arrays",
     "design_from_batches",
     "fit",
+    "fit_many",
     "fit_params",
     "fit_regularized",
     "get_fe_params",

@@ -37,7 +37,10 @@ def factor_blocks(theta: Array, sizes: Sequence[int]) -> tuple[Array, ...]:
     """Lower triangular ``Lambda`` of every term, shapes ``(k, k)``."""
     blocks = []
     for k, at in zip(sizes, theta_slices(sizes), strict=True):
-        blocks.append(jnp.zeros((k, k), theta.dtype).at[lower_indices(k)].set(theta[at]))
+        if k == 1:  # elementwise, also for many thetas at once
+            blocks.append(theta[at].reshape(1, 1))
+        else:
+            blocks.append(jnp.zeros((k, k), theta.dtype).at[lower_indices(k)].set(theta[at]))
     return tuple(blocks)
 
 

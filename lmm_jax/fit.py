@@ -27,7 +27,7 @@ from .settings import (
     read_params,
 )
 
-_DF_METHODS = ("satterthwaite", "normal")
+DF_METHODS = ("satterthwaite", "normal")
 
 
 def fit(
@@ -126,8 +126,8 @@ def fit(
     >>> res.fe_params.round(3).to_dict()
     {'Intercept': 251.405, 'Days': 10.467}
     """
-    if df_method not in _DF_METHODS:
-        raise DataError(f"df_method={df_method!r}: choose one of {', '.join(_DF_METHODS)}")
+    if df_method not in DF_METHODS:
+        raise DataError(f"df_method={df_method!r}: choose one of {', '.join(DF_METHODS)}")
     if isinstance(formula, Design):
         given = (data, groups, re_formula, vc_formula, weights, offset, subset)
         if any(value is not None for value in given):

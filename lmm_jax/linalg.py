@@ -7,7 +7,7 @@ batched LAPACK calls on 2 x 2 matrices cost orders of magnitude more.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,9 @@ _LOOP_LIMIT = 32
 # Large triangular matrices are inverted by halves down to this size: products of matrices run
 # on all cores, a triangular solve with the identity wastes two thirds of its work.
 _HALVE_ABOVE = 480
+# Rows up to which rotations are faster than LAPACK for many matrices, and the sweeps that bring
+# them down to rounding (convergence is quadratic).
+_JACOBI_LIMIT, _SWEEPS = 6, 7
 
 
 class Elimination(NamedTuple):
@@ -28,7 +31,9 @@ class Elimination(NamedTuple):
     X: Array  # (r, k, G)  L^-1 B
 
 
-def eliminate(M: Array, B: Array, *, tol: float | None = None) -> Elimination:
+def eliminate(
+    M: Array, B: Array, *, tol: float | None = None, unroll: int = _UNROLL_LIMIT
+) -> Elimination:
     """Cholesky factor of every group's matrix and what it makes of the columns beside it.
 
     With ``M = L L'`` symmetric positive (semi)definite: ``L'`` and ``L^-1 B``.
@@ -42,6 +47,8 @@ def eliminate(M: Array, B: Array, *, tol: float | None = None) -> Elimination:
         its diagonal entry gives a row of zeros (matrices of more than 32 rows are
         regularized at the size of rounding instead). Without it a matrix that is
         not positive definite gives NaN.
+    unroll : int
+        Rows up to which the loop is written out: fast code that compiles slowly.
 
     Returns
     -------
@@ -50,7 +57,7 @@ def eliminate(M: Array, B: Array, *, tol: float | None = None) -> Elimination:
     r = M.shape[0]
     if r == 0:
         return Elimination(M, B)
-    if r <= _UNROLL_LIMIT:
+    if r <= unroll:
         return _eliminate_unrolled(M, B, tol)
     if r <= _LOOP_LIMIT:
         return _eliminate_loop(M, B, tol)
@@ -219,6 +226,91 @@ def psd_cholesky(S: Array, *, tol: float = 1e-14) -> Array:
     Columns of negligible pivots are zero, so a singular matrix has a factor too.
     """
     return eliminate(S[:, :, None], jnp.zeros((S.shape[0], 0, 1), S.dtype), tol=tol).U[:, :, 0].T
+
+
+@jax.custom_batching.custom_vmap
+def eigen(A: Array) -> tuple[Array, Array]:
+    """Eigenvalues and -vectors of a small symmetric matrix, ascending, (m,) and (m, m).
+
+    Under ``vmap`` Jacobi's rotations run through all matrices at once, elementwise.
+    Not differentiable.
+    """
+    e, V = jnp.linalg.eigh(A)
+    return e, V
+
+
+@eigen.def_vmap
+def _eigen_of_many(axis_size: int, in_batched: list[bool], A: Array) -> Any:
+    m = A.shape[-1]
+    if m > _JACOBI_LIMIT:
+        return tuple(jnp.linalg.eigh(A)), (True, True)
+    e, V = jacobi_eigen(jnp.moveaxis(A, 0, -1))
+    return (jnp.moveaxis(e, -1, 0), jnp.moveaxis(V, -1, 0)), (True, True)
+
+
+def jacobi_eigen(A: Array) -> tuple[Array, Array]:
+    """Eigenvalues, ascending, and eigenvectors of symmetric matrices by cyclic rotations.
+
+    Parameters
+    ----------
+    A : Array, shape (m, m, G)
+
+    Returns
+    -------
+    e : Array, shape (m, G)
+    V : Array, shape (m, m, G)
+    """
+    m = A.shape[0]
+    if m == 1:
+        return A[0], jnp.ones_like(A)
+    start = [[A[i, j] for j in range(m)] for i in range(m)]
+    one, zero = jnp.ones_like(A[0, 0]), jnp.zeros_like(A[0, 0])
+    identity = [[one if i == j else zero for j in range(m)] for i in range(m)]
+
+    def sweep(_: Any, carry: Any) -> Any:
+        S, V = carry
+        for i in range(m):
+            for j in range(i + 1, m):
+                S, V = _rotate(S, V, i, j)
+        return S, V
+
+    sweeps = 1 if m == 2 else _SWEEPS
+    S, V = lax.fori_loop(0, sweeps, sweep, (start, identity))
+    e = [S[i][i] for i in range(m)]
+    columns = [jnp.stack([V[i][j] for i in range(m)]) for j in range(m)]
+    for end in range(m - 1, 0, -1):  # bubbles: elementwise where a sort would go lane by lane
+        for j in range(end):
+            swap = e[j] > e[j + 1]
+            e[j], e[j + 1] = jnp.minimum(e[j], e[j + 1]), jnp.maximum(e[j], e[j + 1])
+            a, b = columns[j], columns[j + 1]
+            columns[j] = jnp.where(swap[None], b, a)
+            columns[j + 1] = jnp.where(swap[None], a, b)
+    return jnp.stack(e), jnp.stack(columns, axis=1)
+
+
+def _rotate(
+    S: list[list[Array]], V: list[list[Array]], i: int, j: int
+) -> tuple[list[list[Array]], list[list[Array]]]:
+    """One rotation that makes entry (i, j) vanish."""
+    m = len(S)
+    off = S[i][j]
+    live = off != 0
+    tau = (S[j][j] - S[i][i]) / jnp.where(live, 2.0 * off, 1.0)
+    t = jnp.where(tau >= 0, 1.0, -1.0) / (jnp.abs(tau) + jnp.sqrt(1.0 + tau * tau))
+    t = jnp.where(live, t, 0.0)
+    c = lax.rsqrt(1.0 + t * t)
+    s = t * c
+    S, V = [list(row) for row in S], [list(row) for row in V]
+    S[i][i], S[j][j] = S[i][i] - t * off, S[j][j] + t * off
+    S[i][j] = S[j][i] = jnp.zeros_like(off)
+    for k in range(m):
+        if k not in (i, j):
+            a, b = S[k][i], S[k][j]
+            S[k][i] = S[i][k] = c * a - s * b
+            S[k][j] = S[j][k] = s * a + c * b
+        a, b = V[k][i], V[k][j]
+        V[k][i], V[k][j] = c * a - s * b, s * a + c * b
+    return S, V
 
 
 def log_diagonal(L: Array) -> Array:

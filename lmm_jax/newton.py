@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .covariance import factor_blocks, stack_theta
-from .linalg import psd_cholesky
+from .linalg import eigen, psd_cholesky
 
 RUNNING, CONVERGED, MAXITER, NONFINITE, STALLED, FLAT = range(6)
 MESSAGES = {
@@ -174,18 +174,19 @@ def state_at(theta: Array, jet: Any) -> State:
 def propose(s: State, sizes: tuple[int, ...], tol: float) -> Step:
     """Next trial point: Newton with |eigenvalues|, plus escapes from saddles and corners."""
     g = s.jet.gradient
-    e, V = jnp.linalg.eigh(s.jet.hessian)
+    e, V = eigen(s.jet.hessian)
     top = jnp.maximum(jnp.max(jnp.abs(e)), 1e-8)
-    along = V.T @ g
+    along = jnp.sum(V * g[:, None], axis=0)  # sums: elementwise where many lanes go side by side
     size = jnp.maximum(jnp.abs(e), 1e-10 * top)
     decrement = jnp.sum(along**2 / size)
     flat = decrement < tol
     saddle = (decrement < 1e-3) & (e[0] < -_CURVATURE_TOL * top)
-    p = -V @ (along / size)
+    p = -jnp.sum(V * (along / size)[None], axis=1)
     p = p + jnp.where(saddle, 0.1 * s.radius, 0.0) * V[:, 0] * jnp.where(along[0] > 0, -1.0, 1.0)
     length = jnp.linalg.norm(p)
     p = p * jnp.minimum(1.0, s.radius / jnp.maximum(length, jnp.finfo(p.dtype).tiny))
-    predicted = -(g @ p + 0.5 * p @ s.jet.hessian @ p)
+    bend = jnp.sum(s.jet.hessian * p[:, None] * p[None])
+    predicted = -(jnp.sum(g * p) + 0.5 * bend)
     known = jnp.isfinite(s.jet.value)
     lifted, downhill = _lift(s, sizes)
     lifting = known & flat & ~saddle & downhill & (s.lift > 1e-7)
@@ -206,19 +207,20 @@ def _lift(s: State, sizes: tuple[int, ...]) -> tuple[Array, Array]:
     eigenvector v, ``Psi + t v v'`` lowers the criterion although theta is
     stationary: the corner that a triangular factor has at a zero pivot.
     """
-    if not s.jet.psi_gradients:
+    if not s.jet.psi_gradients or max(sizes) == 1:
         return s.theta, jnp.zeros((), bool)
     blocks = list(factor_blocks(s.theta, sizes))
     downhill = jnp.zeros((), bool)
     for t, (L, G) in enumerate(zip(blocks, s.jet.psi_gradients, strict=True)):
         if L.shape[0] == 1:
             continue  # one pivot, no corner: the curvature in theta decides
-        e, V = jnp.linalg.eigh(G)
+        e, V = eigen(G)
         cornered = jnp.min(jnp.abs(jnp.diagonal(L))) < PIVOT_TOL
         found = cornered & (e[0] < -_SLOPE_TOL * jnp.maximum(jnp.max(jnp.abs(e)), 1.0))
         v = V[:, 0]
-        size = s.lift * 0.1 * (1.0 + jnp.trace(L @ L.T))
-        raised = psd_cholesky(L @ L.T + size * v[:, None] * v[None, :])
+        Psi = jnp.sum(L[:, None] * L[None], axis=-1)
+        size = s.lift * 0.1 * (1.0 + jnp.trace(Psi))
+        raised = psd_cholesky(Psi + size * v[:, None] * v[None, :])
         blocks[t] = jnp.where(found, raised, L)
         downhill = downhill | found
     return stack_theta(blocks), downhill

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from .covariance import stack_theta
+from .covariance import lower_indices, theta_size, theta_slices
 from .layouts.waist import Layout
 from .likelihood import profile_waist
 
 # A full grid of start values is evaluated while that costs next to nothing.
-_SMALL_PROBLEM = 1 << 13
-_MAX_RUNS = 4
+SMALL_PROBLEM = 1 << 13
+MAX_RUNS = 4
 
 
 def start_values(layout: Layout, *, reml: bool) -> tuple[Array, Array]:
@@ -26,23 +26,33 @@ def start_values(layout: Layout, *, reml: bool) -> tuple[Array, Array]:
     starts : Array, shape (K, m)
     wanted : Array of bool, shape (K,)
     """
-    if layout.size() > _SMALL_PROBLEM:
+    if layout.size() > SMALL_PROBLEM:
         return layout.start_moments()[None], jnp.ones(1, bool)
-    axes = _grid_axes(sum(layout.sizes))
-    points = np.array(list(product(*axes)))
-    if not axes:  # too many coefficients for a grid: all scales together
-        points = np.repeat(np.geomspace(0.01, 3e3, 9)[:, None], sum(layout.sizes), axis=1)
-    thetas = jax.vmap(lambda s: _diagonal(s, layout.sizes))(jnp.asarray(points, layout.S0.dtype))
+    points, shape = start_grid(layout.sizes)
+    thetas = jnp.asarray(points, layout.S0.dtype)
 
     def value(theta: Array) -> Array:
         return profile_waist(layout.waist_at(theta), layout, reml=reml).deviance
 
     values = jax.vmap(value)(thetas)
     values = jnp.where(jnp.isfinite(values), values, jnp.inf)
-    shape = tuple(len(a) for a in axes) if axes else (len(points),)
-    ranked = jnp.where(_local_minima(values.reshape(shape)).ravel(), values, jnp.inf)
-    order = jnp.argsort(ranked)[:_MAX_RUNS]
+    ranked = jnp.where(local_minima(values.reshape(shape)).ravel(), values, jnp.inf)
+    order = jnp.argsort(ranked)[:MAX_RUNS]
     return thetas[order], jnp.isfinite(ranked[order])
+
+
+def start_grid(sizes: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Thetas to look at, (K, m), and the shape of the grid that they make up."""
+    axes = _grid_axes(sum(sizes))
+    points = np.array(list(product(*axes)))
+    if not axes:  # too many coefficients for a grid: all scales together
+        points = np.repeat(np.geomspace(0.01, 3e3, 9)[:, None], sum(sizes), axis=1)
+    ends = np.cumsum(sizes)
+    thetas = np.zeros((len(points), theta_size(sizes)))
+    for k, end, at in zip(sizes, ends, theta_slices(sizes), strict=True):
+        rows, columns = lower_indices(k)
+        thetas[:, np.arange(at.start, at.stop)[rows == columns]] = points[:, end - k : end]
+    return thetas, tuple(len(a) for a in axes) if axes else (len(points),)
 
 
 def _grid_axes(n_coefficients: int) -> list[np.ndarray]:
@@ -51,7 +61,7 @@ def _grid_axes(n_coefficients: int) -> list[np.ndarray]:
     return [np.geomspace(0.01, 3e3, count)] * n_coefficients if count else []
 
 
-def _local_minima(values: Array) -> Array:
+def local_minima(values: Array) -> Array:
     """Grid points that no axis neighbour undercuts."""
     lowest = jnp.ones(values.shape, bool)
     for axis in range(values.ndim):
@@ -61,9 +71,3 @@ def _local_minima(values: Array) -> Array:
         lowest &= values <= lax.slice_in_dim(wide, 0, n, axis=axis)
         lowest &= values < lax.slice_in_dim(wide, 2, n + 2, axis=axis)
     return lowest
-
-
-def _diagonal(scales: Array, sizes: tuple[int, ...]) -> Array:
-    """Theta of diagonal factors, one scale a coefficient."""
-    ends = np.cumsum(sizes)
-    return stack_theta([jnp.diag(scales[e - k : e]) for k, e in zip(sizes, ends, strict=True)])

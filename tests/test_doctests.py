@@ -33,6 +33,14 @@ def test_readme():
     assert doctest.DocTestRunner(optionflags=OPTIONS).run(test).failed == 0
 
 
+def test_the_page_on_many_responses():
+    page = Path(__file__).parents[1] / "docs" / "fit_many.md"
+    bare = re.sub(r"^```.*$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    test = doctest.DocTestParser().get_doctest(bare, {}, page.name, str(page), 0)
+    assert test.examples
+    assert doctest.DocTestRunner(optionflags=OPTIONS).run(test).failed == 0
+
+
 def test_the_summary_in_the_readme_is_what_is_printed():
     result = lmm_jax.fit("Reaction ~ Days + (Days | Subject)", lmm_jax.load_dataset("sleepstudy"))
     assert f"```text\n{result.summary()}\n```" in README.read_text(encoding="utf-8")

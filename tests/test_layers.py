@@ -17,14 +17,17 @@ FLOORS = (
     ("errors", "linalg", "covariance", "params", "penalties", "woodbury", "programs", "datasets"),
     (
         *("layouts.*", "formula", "matrices", "terms", "checks", "frames", "design"),
-        *("formula_design", "array_design", "batch_design", "row_index", "row_pass"),
-        *("row_sums", "sharding"),
+        *("formula_design", "array_design", "batch_design", "responses", "row_index"),
+        *("row_pass", "row_sums", "sharding"),
     ),
-    ("likelihood", "newton", "starts", "optimize", "staged", "constrained", "fit_params"),
+    (
+        *("likelihood", "newton", "starts", "optimize", "staged", "constrained"),
+        *("fit_params", "lanes", "lane_data", "batch"),
+    ),
     (
         *("estimates", "settings", "results", "fitted", "tidy", "summary", "predict"),
         "inference.*",
-        *("simulate", "plots"),
+        *("simulate", "plots", "many_estimates", "many_results"),
     ),
     ("run", "fit", "many", "bootstrap", "regularized"),
     ("__init__", "__main__"),
@@ -36,6 +39,7 @@ FRAMES = {
     *("formula_design", "array_design", "batch_design", "row_sums"),
     *("results", "tidy", "summary", "predict", "simulate", "fitted"),
     *("inference.contrasts", "inference.hypotheses", "inference.influence"),
+    *("responses", "many_results"),
     *("run", "fit", "regularized", "__main__"),
 }
 NO_JAX = {"formula", "matrices", "terms", "frames", "checks"}

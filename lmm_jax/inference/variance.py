@@ -19,7 +19,7 @@ import numpy as np
 from ..covariance import lower_indices, theta_size, theta_slices
 
 # Curvature below this, relative to the largest, carries no information (lmerTest's rule).
-_FLAT_TOL = 1e-10
+FLAT_TOL = 1e-10
 
 
 def inverse_curvature(hessian: np.ndarray) -> np.ndarray:
@@ -29,7 +29,7 @@ def inverse_curvature(hessian: np.ndarray) -> np.ndarray:
     are the parameters that the boundary holds.
     """
     e, V = np.linalg.eigh(0.5 * (hessian + hessian.T))
-    usable = e > _FLAT_TOL * max(float(np.abs(e).max(initial=0.0)), 1e-300)
+    usable = e > FLAT_TOL * max(float(np.abs(e).max(initial=0.0)), 1e-300)
     return 2.0 * (V * np.where(usable, 1.0 / np.where(usable, e, 1.0), 0.0)) @ V.T
 
 

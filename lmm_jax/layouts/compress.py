@@ -66,7 +66,7 @@ def compress(
     frame = fixed_frame(X, y, weights, present)
     XY = jnp.concatenate([frame.X, frame.y[:, None]], axis=1) * root[:, None]
     whiteners = tuple(whitener(z, weights) for z in Z)
-    streams = _weighted_streams(Z, whiteners, root, index)
+    streams = weighted_streams(Z, whiteners, root, index)
     if isinstance(index, CrossedIndex):
         inner, groups = _of_terms(streams, index, index.eliminated), index.groups
     else:
@@ -141,7 +141,7 @@ def _of_terms(streams: Sequence[Array], index: CrossedIndex, terms: Sequence[int
     return [stream for stream, t in zip(streams, index.streams, strict=True) if t in terms]
 
 
-def _weighted_streams(
+def weighted_streams(
     Z: Sequence[Array], whiteners: Sequence[Array], root: Array, index: GroupIndex | CrossedIndex
 ) -> list[Array]:
     """Whitened covariates of every stream, (n, k) each, multiplied by root weights."""
@@ -157,6 +157,30 @@ def _factor(
     streams: Sequence[Array], XY: Array, index: GroupIndex
 ) -> tuple[tuple[Bucket, ...], Array, Array]:
     """Buckets, rows of [X y] that no group explains, and the step taken in beta."""
+    T, c, residual = explain(streams, XY, index)
+    step = within_step(lax.stop_gradient(residual.T @ residual))
+    residual = residual.at[:, -1].add(-(residual[:, :-1] @ step))
+    c = [v.at[:, -1].add(-jnp.einsum("rpg,p->rg", v[:, :-1], step)) for v in c]
+    buckets = tuple(
+        Bucket(T=t, c=v, copies=jnp.ones(t.shape[2], t.dtype), widths=w)
+        for t, v, w in zip(T, c, index.widths, strict=True)
+    )
+    return buckets, residual, step
+
+
+def explain(
+    streams: Sequence[Array], XY: Array, index: GroupIndex
+) -> tuple[list[Array], list[Array], Array]:
+    """T and c of the groups of every bucket, and the rows of XY that no group explains.
+
+    Parameters
+    ----------
+    streams : sequence of Array, shape (n, k)
+        Whitened covariates of every stream, times the root weights.
+    XY : Array, shape (n, C)
+        Any columns, times the root weights.
+    index : GroupIndex
+    """
     grams = _gram_arrays(streams, index)
     crosses = cross_arrays(streams, XY, index)
     factors = [eliminate(a, b, tol=RANK_TOL) for a, b in zip(grams, crosses, strict=True)]
@@ -166,14 +190,7 @@ def _factor(
     # c of the residual rows: what rounding of the cross-products left out
     for b, rest in enumerate(cross_arrays(streams, residual, index)):
         c[b] = c[b] + eliminate(grams[b], rest, tol=RANK_TOL).X
-    step = within_step(lax.stop_gradient(residual.T @ residual))
-    residual = residual.at[:, -1].add(-(residual[:, :-1] @ step))
-    c = [v.at[:, -1].add(-jnp.einsum("rpg,p->rg", v[:, :-1], step)) for v in c]
-    buckets = tuple(
-        Bucket(T=t, c=v, copies=jnp.ones(t.shape[2], t.dtype), widths=w)
-        for t, v, w in zip(T, c, index.widths, strict=True)
-    )
-    return buckets, residual, step
+    return T, c, residual
 
 
 def _gram_arrays(streams: Sequence[Array], index: GroupIndex) -> list[Array]:

@@ -27,7 +27,7 @@ class Frame(NamedTuple):
 def fixed_frame(X: Array, y: Array, weights: Array, present: Array) -> Frame:
     """Orthonormal columns for X, and for y its OLS residual in units of its norm."""
     mask = present.astype(y.dtype)
-    units, unit = _powers_of_two(X * mask[:, None]), _powers_of_two((y * mask)[:, None])[0]
+    units, unit = powers_of_two(X * mask[:, None]), powers_of_two((y * mask)[:, None])[0]
     X, y = X / units[None, :], y / unit
     centring, shift = _centring(X, y, present)
     y = (y - X @ shift) * mask
@@ -67,7 +67,7 @@ def orthonormal_map(gram: Array) -> tuple[Array, Array]:
     return scale[:, None] * inverse, jnp.min(jnp.diagonal(L)) ** 2
 
 
-def _powers_of_two(columns: Array) -> Array:
+def powers_of_two(columns: Array) -> Array:
     """Exact units that bring the largest entry of every column near one."""
     largest = lax.stop_gradient(jnp.max(jnp.abs(columns), axis=0, initial=0.0))
     return jnp.exp2(jnp.floor(jnp.log2(jnp.where(largest > 0, largest, 1.0))))

@@ -67,7 +67,7 @@ def merge(layout: GroupedLayout) -> GroupedLayout:
     >>> y = np.random.default_rng(0).normal(size=n)
     >>> layout = lmm.design_from_arrays(y, np.ones((n, 1)), np.arange(n) // 5).layout
     >>> layout.size(), merge(layout).size()
-    (12288, 24)
+    (12288, 12)
     """
     if layout.size() < _SMALL:
         return layout

@@ -1,0 +1,241 @@
+"""Many responses: read, checked against the design, and taken out one or many at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse
+
+from .design import Design, assemble
+from .errors import DataError, FormulaError
+from .formula_design import design as design_of
+from .frames import as_pandas
+from .terms import RandomTerm
+
+# Column that stands for the response while a design is made: the number of each row.
+_ROW = "lmm_jax_row"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Responses:
+    """Columns of responses, on the rows of the data that the design uses."""
+
+    names: tuple[str, ...]
+    values: Any  # (N, R)  as given
+    weights: np.ndarray | None  # (N, R)  weights of every observation
+    rows: np.ndarray | None  # (n,)  rows of the design among the N; None: all
+
+    @property
+    def count(self) -> int:
+        """Number of responses."""
+        return len(self.names)
+
+    def complete(self) -> np.ndarray:
+        """Whether a response has all its rows and shares its weights, (R,)."""
+        if self.weights is not None:
+            return np.zeros(self.count, bool)
+        out = np.empty(self.count, bool)
+        for start in range(0, self.count, 4096):
+            part = slice(start, start + 4096)
+            out[part] = np.isfinite(self._rows(self.values[:, part])).all(axis=0)
+        return out
+
+    def take(self, which: np.ndarray, size: int) -> np.ndarray:
+        """Some responses as float64, the last one repeated up to ``size``, (n, size)."""
+        return _filled(self._rows(_columns(self.values, which)), size)
+
+    def take_weights(self, which: np.ndarray, size: int) -> np.ndarray | None:
+        """Their weights."""
+        if self.weights is None:
+            return None
+        return _filled(self._rows(_columns(self.weights, which)), size)
+
+    def _rows(self, values: np.ndarray) -> np.ndarray:
+        return values if self.rows is None else values[self.rows]
+
+
+def _columns(values: np.ndarray, which: np.ndarray) -> np.ndarray:
+    run = which.size and which[-1] - which[0] == which.size - 1
+    return values[:, which[0] : which[-1] + 1] if run else values[:, which]
+
+
+def _filled(values: np.ndarray, size: int) -> np.ndarray:
+    out = np.empty((values.shape[0], size))
+    out[:, : values.shape[1]] = values
+    out[:, values.shape[1] :] = values[:, -1:]
+    return out
+
+
+def read_model(
+    formula: str | Design, data: Any, responses: Any, *, weights: Any, **options: Any
+) -> tuple[Design, Responses]:
+    """The design and the responses from what the user has given."""
+    own = None
+    if weights is not None and not isinstance(weights, str) and np.ndim(weights) == 2:
+        own, weights = np.asarray(weights, dtype=np.float64), None
+    if isinstance(formula, Design):
+        given = [name for name, value in options.items() if value is not None]
+        if given or weights is not None:
+            raise DataError("a Design holds the model: pass no more than the responses with it")
+        if responses is None:
+            data, responses = None, data
+        if data is not None:
+            raise DataError("pass the responses once: fit_many(design, Y)")
+        design, rows, frame, n = formula, None, None, formula.nobs
+    else:
+        design, rows, frame, n = _formula_design(formula, data, weights, options)
+    names, values = _read_responses(responses, frame, n)
+    if own is not None:
+        _check_weights(own, values, rows)
+    return design, Responses(names=names, values=values, weights=own, rows=rows)
+
+
+def _formula_design(
+    formula: str, data: Any, weights: Any, options: dict[str, Any]
+) -> tuple[Design, np.ndarray | None, pd.DataFrame, int]:
+    """The design of all rows on which everything but the responses is there."""
+    if not isinstance(formula, str):
+        raise FormulaError(f"the formula is a {type(formula).__name__}: pass a string or a Design")
+    if formula.count("~") != 1:
+        raise FormulaError("write `~ terms`: one `~`, with or without a response", formula)
+    if data is None:
+        raise DataError("data is missing: pass the frame that the formula reads")
+    names = [str(c) for c in getattr(data, "columns", [])]
+    quoted = [name if name.isidentifier() else f"`{name}`" for name in names]
+    frame = as_pandas(data, quoted)
+    full = frame.assign(**{_ROW: np.arange(len(frame), dtype=np.float64)})
+    right = formula.split("~")[1]
+    design = design_of(f"{_ROW} ~{right}", full, weights=weights, **options)
+    rows = design.endog.astype(np.int64)
+    whole = rows.size == len(frame)
+    return design, None if whole else rows, frame, len(frame)
+
+
+def _read_responses(
+    responses: Any, frame: pd.DataFrame | None, n: int
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Names and an array (n, R)."""
+    if responses is None:
+        raise DataError("responses is missing: pass names of columns, or an array (n, R)")
+    by_name = isinstance(responses, str) or (
+        isinstance(responses, Sequence | pd.Index) and all(isinstance(v, str) for v in responses)
+    )
+    if by_name:
+        wanted = [responses] if isinstance(responses, str) else list(responses)
+        if frame is None:
+            raise DataError("names of responses need a frame: with a Design pass an array (n, R)")
+        unknown = [name for name in wanted if name not in frame.columns]
+        if unknown:
+            raise DataError(f"responses names columns that are not there: {', '.join(unknown)}")
+        responses = frame[wanted]
+    names: tuple[str, ...] | None = None
+    if hasattr(responses, "columns"):
+        names = tuple(str(c) for c in responses.columns)
+    try:
+        values = np.asarray(responses.to_numpy() if hasattr(responses, "to_numpy") else responses)
+        values = values if values.dtype.kind == "f" else values.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"responses must be numeric: {error}") from error
+    values = values[:, None] if values.ndim == 1 else values
+    if values.ndim != 2 or values.shape[0] != n:
+        raise DataError(
+            f"responses have the shape {values.shape} for {n} rows: one column a response is needed"
+        )
+    if values.shape[1] == 0:
+        raise DataError("responses has no columns: there is nothing to fit")
+    return names or tuple(f"y{i}" for i in range(values.shape[1])), values
+
+
+def _check_weights(weights: np.ndarray, values: np.ndarray, rows: np.ndarray | None) -> None:
+    """Positive wherever there is an observation."""
+    if weights.shape != values.shape:
+        raise DataError(
+            f"weights have the shape {weights.shape} and the responses {values.shape}: "
+            "pass one weight an observation, or one a row"
+        )
+    used = slice(None) if rows is None else rows
+    bad = ~np.isnan(values[used]) & ~((weights[used] > 0) & np.isfinite(weights[used]))
+    if bad.any():
+        row, column = (int(v[0]) for v in np.nonzero(bad))
+        raise DataError(
+            f"weights must be positive and finite; response {column} has "
+            f"{weights[used][row, column]:g} in row {row}: make that observation NaN"
+        )
+
+
+def levels_remain(terms: Sequence[RandomTerm], present: np.ndarray) -> np.ndarray:
+    """Whether the rows that a response has carry every term, as in checks.check_levels; (R,)."""
+    n = present.sum(axis=0)
+    out = n > 0
+    for term in terms:
+        members = term.codes.shape[1]
+        rows = np.repeat(np.arange(len(present)), members)
+        flat = (np.ones(rows.size), (term.codes.ravel(), rows))
+        table = scipy.sparse.csr_array(flat, shape=(term.n_levels, len(present)))
+        levels = (table @ present.astype(np.float64) > 0).sum(axis=0)
+        if not term.is_component:
+            out &= (levels >= 2) & (levels * len(term.names) < n)
+        if members == 1:
+            out &= levels < n
+    return out
+
+
+def one_response(design: Design, columns: Responses, number: int) -> Design:
+    """The design of one response by itself, on the rows where it is not missing."""
+    which = np.array([number])
+    y = columns.take(which, 1)[:, 0]
+    own = columns.take_weights(which, 1)
+    weights = design.weights if own is None else own[:, 0]
+    name, keep = columns.names[number], ~np.isnan(y)
+    source = design.source
+    if source is not None:
+        formula = source.formula.replace(_ROW, name, 1)
+        source = replace(source, response=name, formula=formula)
+    if keep.all():
+        plain = replace(design, endog=y, endog_name=name, weights=weights, source=source)
+        return plain
+    return _subset(design, y, weights, keep, name, source)
+
+
+def _subset(
+    design: Design,
+    y: np.ndarray,
+    weights: np.ndarray | None,
+    keep: np.ndarray,
+    name: str,
+    source: Any,
+) -> Design:
+    """The design on some of its rows; levels that do not occur there are gone."""
+    group = np.unique(design.group_codes[keep], return_inverse=True)
+    new = assemble(
+        y=y[keep],
+        X=np.ascontiguousarray(design.exog[keep]),
+        names=design.exog_names,
+        endog_name=name,
+        terms=[_kept(term, keep) for term in design.terms],
+        group=group[1],
+        n_groups=group[0].size,
+        weights=None if weights is None else weights[keep],
+        offset=None if design.offset is None else design.offset[keep],
+        index=design.index[keep],
+        n_missing=design.n_missing + int((~keep).sum()),
+        source=source,
+    )
+    if source is None or new.source is None:
+        return new
+    kept = tuple(source.kept[j] for j in new.source.kept)
+    return replace(new, source=replace(new.source, kept=kept))
+
+
+def _kept(term: RandomTerm, keep: np.ndarray) -> RandomTerm:
+    used, codes = np.unique(term.codes[keep], return_inverse=True)
+    return replace(
+        term,
+        levels=term.levels[used],
+        codes=codes.reshape(-1, term.codes.shape[1]),
+        values=term.values[keep],
+    )

@@ -1,0 +1,262 @@
+"""fit_many: every lane is what a single fit of its response gives, whatever the other lanes do."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import samples
+from helpers import assert_close
+
+import lmm_jax as lmm
+
+LANE_RTOL = 1e-8  # two runs end within a Newton decrement of 1e-9 of one optimum
+HARD = (
+    4  # variance ratio 1e6: rounding of the criterion, 1e-12, moves its optimum by the root of it
+)
+HARD_RTOL = 1e-5
+EXACT = 1e-12  # the same program on the same numbers, in other company
+
+FRAME = samples.frame()
+N = len(FRAME)
+INTERCEPT, SLOPE = "~ x + (1 | g)", "~ x + (x | g)"
+NESTED = "~ x + (1 | g) + (1 | g:s)"
+
+
+def responses(seed: int = 0) -> np.ndarray:
+    """Easy, singular and hard ones: variance ratios from none to 1e6, units from 1e-6 to 1e6."""
+    rng = np.random.default_rng(seed)
+    g = FRAME["g"].str[1:].astype(int).to_numpy()
+    x = FRAME["x"].to_numpy()
+    columns = []
+    for sd, slope, unit in [(1, 0.5, 1), (0, 0, 1), (1e-2, 1, 1e-6), (1e2, 1e2, 1), (1e3, 1, 1e6),
+                            (1, 0, 1), (0.3, 0.3, 1), (3, 0.1, 1e3)]:  # fmt: skip
+        b = rng.normal(size=(10, 2)) * [sd, slope]
+        columns.append(unit * (5 + x + b[g, 0] + b[g, 1] * x + rng.normal(size=N)))
+    columns[5] += 1e5
+    columns[6] = rng.standard_t(2, N)
+    columns[6] -= np.bincount(g, columns[6])[g] / 6.0  # less variance between groups than none
+    return np.column_stack(columns)
+
+
+Y = responses()
+
+
+def single(formula: str, y: np.ndarray, **options) -> lmm.LMMResults:
+    return lmm.fit("y " + formula, FRAME.assign(y=y), **options)
+
+
+def assert_lane(many: lmm.ManyResults, i: int, one: lmm.LMMResults) -> None:
+    hard = i == HARD and one.theta.size > 1
+    rtol, df_rtol = (HARD_RTOL, 10 * HARD_RTOL) if hard else (LANE_RTOL, LANE_RTOL)
+    assert bool(many.converged[i]) == one.converged
+    assert bool(many.singular[i]) == one.singular
+    assert many.nobs[i] == one.nobs
+    assert_close(many.llf[i], one.llf, EXACT)
+    size = np.abs(one.fe_params).max()
+    assert_close(many.fe_params[i], one.fe_params, rtol, scale=size)
+    assert_close(many.bse_fe[i], one.bse_fe, rtol)
+    assert_close(many.scale[i], one.scale, rtol)
+    assert_close(many.theta[i], one.theta, rtol, scale=np.abs(one.theta).max())
+    assert_close(many.cov_re[i], one.cov_re, rtol, scale=np.abs(one.cov_re).max().max())
+    assert_close(many.df[i], one.df, df_rtol)
+    assert_close(many.tvalues[i], one.tvalues, rtol, scale=size / one.bse_fe.min())
+    assert_close(many.pvalues[i], one.pvalues, df_rtol, scale=1e-3)
+
+
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize("formula", [INTERCEPT, SLOPE, NESTED])
+def test_every_lane_is_a_single_fit(formula, reml):
+    many = lmm.fit_many(formula, FRAME, Y, reml=reml)
+    assert many.singular.any() and not many.singular.all()
+    for i in range(Y.shape[1]):
+        assert_lane(many, i, single(formula, Y[:, i], reml=reml))
+
+
+def test_several_optima():
+    """Data of tests/test_optima.py among easy ones: every lane takes the best of its starts."""
+    from test_optima import DATA
+
+    data = pd.read_csv(DATA / "case1338.csv")
+    noise = np.random.default_rng(0).normal(size=(len(data), 3))
+    Y = np.column_stack([data["y"], noise])
+    many = lmm.fit_many("~ z + (z | g)", data, Y)
+    one = lmm.fit("y ~ z + (z | g)", data)
+    assert_close(many.llf[0], one.llf, LANE_RTOL)
+    assert_close(many.theta[0], one.theta, 1e-6, scale=1.0)
+
+
+def test_missing_values_leave_the_other_rows():
+    gaps = Y.copy()
+    rng = np.random.default_rng(1)
+    for i in range(1, 6):
+        gaps[rng.choice(N, 3 * i, replace=False), i] = np.nan
+    gaps[FRAME["g"] == "g3", 2] = np.nan  # a whole group
+    many = lmm.fit_many(SLOPE, FRAME, gaps)
+    for i in range(Y.shape[1]):
+        one = single(SLOPE, gaps[:, i])
+        assert_lane(many, i, one)
+    chosen = many.select(2)
+    assert chosen.nobs == many.nobs[2] < N - 6
+    assert_close(chosen.llf, many.llf[2], LANE_RTOL)
+    assert "g3" not in chosen.random_effects["g"].index
+
+
+def test_missing_covariates_and_offsets():
+    frame = FRAME.assign(z=FRAME["z"].where(FRAME["z"] < 1.0))
+    many = lmm.fit_many("~ x + z + (1 | g)", frame, Y[:, :2], offset="o")
+    for i in range(2):
+        one = lmm.fit("y ~ x + z + (1 | g)", frame.assign(y=Y[:, i]), offset="o")
+        assert one.nobs < N
+        assert_lane(many, i, one)
+        assert_close(many.select(i).llf, one.llf, EXACT)
+
+
+def test_weights_of_rows_and_of_observations():
+    shared = lmm.fit_many(INTERCEPT, FRAME, Y[:, :3], weights="w")
+    W = np.random.default_rng(2).uniform(0.2, 3.0, (N, 3))
+    gaps = Y[:, :3].copy()
+    gaps[:4, 1] = np.nan
+    own = lmm.fit_many(INTERCEPT, FRAME, gaps, weights=W)
+    for i in range(3):
+        assert_lane(shared, i, single(INTERCEPT, Y[:, i], weights="w"))
+        assert_lane(own, i, single(INTERCEPT, gaps[:, i], weights=W[:, i]))
+    assert_close(own.select(1).llf, own.llf[1], LANE_RTOL)
+
+
+def test_bad_lanes_stay_alone():
+    bad = Y.copy()
+    bad[:, 1] = np.nan  # nothing
+    bad[:, 2] = 3.0  # constant
+    bad[5, 3] = np.inf
+    bad[2:, 4] = np.nan  # fewer rows than parameters
+    bad[:, 5] = 2.0 * FRAME["x"] + 1.0  # explained exactly
+    bad[FRAME["g"] != "g1", 6] = np.nan  # one group
+    with pytest.warns(lmm.ConvergenceWarning, match="6 of 8 responses.*6 of them") as caught:
+        many = lmm.fit_many(INTERCEPT, FRAME, bad)
+    assert len(caught) == 1
+    assert list(many.converged) == [True, *[False] * 6, True]
+    for name in ("fe_params", "bse_fe", "tvalues", "df", "pvalues", "cov_re", "scale", "llf"):
+        values = getattr(many, name).reshape(8, -1)
+        assert np.isnan(values[1:7]).all(), name
+    for i in (0, 7):
+        assert_lane(many, i, single(INTERCEPT, Y[:, i]))
+    assert np.isnan(many.fdr("x").iloc[1:7]).all()
+
+
+def test_chunks_do_not_matter():
+    gaps = np.column_stack([Y, Y + 1.0])
+    gaps[3, 10:] = np.nan
+    whole = lmm.fit_many(SLOPE, FRAME, gaps)
+    for size in (3, 16):
+        parts = lmm.fit_many(SLOPE, FRAME, gaps, chunk_size=size)
+        for name in ("llf", "fe_params", "bse_fe", "scale", "converged", "nobs"):
+            assert_close(getattr(parts, name), getattr(whole, name), 1e-9)
+
+
+def test_slow_lanes_are_finished_together(monkeypatch):
+    from lmm_jax import batch, many
+
+    monkeypatch.setattr(batch, "SMALLEST", 2)
+    monkeypatch.setattr(many, "SMALLEST", 2)
+    wide = np.concatenate([Y + k for k in range(8)], axis=1)
+    parts = lmm.fit_many(SLOPE, FRAME, wide, chunk_size=32)
+    whole = lmm.fit_many(SLOPE, FRAME, Y)
+    for k in range(8):
+        assert_close(parts.llf[8 * k : 8 * k + 8], whole.llf, 1e-9)
+    assert parts.converged.all()
+
+
+def test_a_design_and_a_frame_of_responses():
+    design = lmm.design("y" + INTERCEPT, FRAME)
+    frame = pd.DataFrame(Y[:, :3], columns=["a", "b", "c"])
+    many = lmm.fit_many(design, frame)
+    by_name = lmm.fit_many("y" + INTERCEPT, FRAME.assign(**frame), ["a", "b", "c"])
+    assert many.response_names == by_name.response_names == ("a", "b", "c")
+    assert_close(many.llf, by_name.llf, EXACT)
+    one = many.select("b")
+    assert one.endog_name == "b"
+    assert_close(one.llf, many.llf[1], LANE_RTOL)
+    expected = single(INTERCEPT, Y[:, 1]).random_effects["g"]
+    assert_close(many.random_effects("b")["g"], expected, EXACT, scale=1.0)
+    new = FRAME.iloc[:3]
+    assert_close(by_name.select(2).predict(new), single(INTERCEPT, Y[:, 2]).predict(new), EXACT)
+
+
+def test_components():
+    spelling = {"groups": "g", "re_formula": "1", "vc_formula": {"s": "0 + C(s)"}}
+    many = lmm.fit_many("~ x", FRAME, Y[:, :3], **spelling)
+    for i in range(3):
+        one = lmm.fit("y ~ x", FRAME.assign(y=Y[:, i]), **spelling)
+        assert_close(many.llf[i], one.llf, LANE_RTOL)
+        assert_close(many.vcomp[i], one.vcomp, LANE_RTOL, scale=one.scale)
+
+
+def test_tables():
+    many = lmm.fit_many(INTERCEPT, FRAME, Y)
+    table = many.tidy()
+    assert list(table["response"][:3]) == ["y0", "y0", "y1"]
+    one = single(INTERCEPT, Y[:, 3]).tidy()
+    ours = table[table["response"] == "y3"].reset_index(drop=True)
+    for name in ("estimate", "std_error", "statistic", "df", "p_value", "conf_low", "conf_high"):
+        assert_close(ours[name], one[name][:2], LANE_RTOL)
+    p = np.sort(many.pvalues[:, 1])
+    by_definition = [min(p[j] * 8 / (j + 1) for j in range(i, 8)) for i in range(8)]
+    assert_close(np.sort(many.fdr("x")), np.minimum(by_definition, 1.0), EXACT)
+    z = lmm.fit_many(INTERCEPT, FRAME, Y[:, :2], df_method="normal")
+    assert np.isinf(z.df).all()
+    assert_close(z.pvalues[0], single(INTERCEPT, Y[:, 0], df_method="normal").pvalues, LANE_RTOL)
+    copy = pickle.loads(pickle.dumps(many))
+    assert_close(copy.llf, many.llf, EXACT)
+    with pytest.raises(lmm.DataError, match="without their data"):
+        copy.select(0)
+    with pytest.raises(ValueError, match="read-only"):
+        many.llf[0] = 0.0
+    assert "8 responses" in repr(many)
+
+
+def test_silent_where_all_is_well():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lmm.fit_many(INTERCEPT, FRAME, Y[:, :1])
+
+
+DESIGN = lmm.design("y" + INTERCEPT, FRAME)
+W_BAD = np.where(np.arange(2 * N).reshape(N, 2) == 5, -1.0, 1.0)
+BAD = [
+    ((INTERCEPT, FRAME), {}, lmm.DataError, "responses is missing"),
+    ((INTERCEPT, FRAME, ["a", "y"]), {}, lmm.DataError, "not there: a"),
+    ((INTERCEPT, FRAME, Y[:-1]), {}, lmm.DataError, r"shape \(59, 8\) for 60 rows"),
+    ((INTERCEPT, FRAME, Y[:, :0]), {}, lmm.DataError, "no columns"),
+    ((INTERCEPT, FRAME, ["g"]), {}, lmm.DataError, "must be numeric"),
+    ((INTERCEPT, None, Y), {}, lmm.DataError, "data is missing"),
+    (("x + (1 | g)", FRAME, Y), {}, lmm.FormulaError, "one `~`"),
+    (("~ x", FRAME, Y), {}, lmm.FormulaError, "no random effects"),
+    (("~ x + (1 | g) + (1 | s)", FRAME, Y), {}, lmm.DataError, "crossed"),
+    ((INTERCEPT, FRAME, Y), {"chunk_size": 0}, lmm.DataError, "chunk_size=0"),
+    ((INTERCEPT, FRAME, Y), {"df_method": "kr"}, lmm.DataError, "df_method='kr'"),
+    ((INTERCEPT, FRAME, Y), {"weights": np.ones((N, 2))}, lmm.DataError, "one weight an"),
+    ((INTERCEPT, FRAME, Y[:, :2]), {"weights": W_BAD}, lmm.DataError, "response 1 has -1 in row 2"),
+    ((DESIGN, Y), {"weights": "w"}, lmm.DataError, "no more than the responses"),
+    ((DESIGN, ["y"]), {}, lmm.DataError, "need a frame"),
+    ((DESIGN, FRAME, Y), {}, lmm.DataError, "once"),
+]
+
+
+@pytest.mark.parametrize(("args", "options", "error", "message"), BAD, ids=[b[3] for b in BAD])
+def test_bad_input(args, options, error, message):
+    with pytest.raises(error, match=message):
+        lmm.fit_many(*args, **options)
+
+
+def test_bad_questions():
+    many = lmm.fit_many(INTERCEPT, FRAME, Y[:, :1])
+    for ask, message in [
+        (lambda: many.select(1), "no response 1"),
+        (lambda: many.select("z"), "no response 'z'"),
+        (lambda: many.fdr("z"), "no fixed effect 'z'"),
+        (lambda: many.tidy(conf_level=1.0), "conf_level"),
+    ]:
+        with pytest.raises(lmm.DataError, match=message):
+            ask()
