@@ -27,7 +27,7 @@ from .settings import (
     read_params,
 )
 
-DF_METHODS = ("satterthwaite", "normal")
+_DF_METHODS = ("satterthwaite", "normal")
 
 
 def fit(
@@ -126,8 +126,7 @@ def fit(
     >>> res.fe_params.round(3).to_dict()
     {'Intercept': 251.405, 'Days': 10.467}
     """
-    if df_method not in DF_METHODS:
-        raise DataError(f"df_method={df_method!r}: choose one of {', '.join(DF_METHODS)}")
+    check_options(reml, maxiter, gtol, df_method)
     if isinstance(formula, Design):
         given = (data, groups, re_formula, vc_formula, weights, offset, subset)
         if any(value is not None for value in given):
@@ -146,12 +145,6 @@ def fit(
             subset=subset,
             context=context,
         )
-    if not isinstance(reml, bool | np.bool_):
-        raise DataError(f"reml={reml!r}: pass True for REML or False for ML")
-    if isinstance(maxiter, bool) or not isinstance(maxiter, int | np.integer) or maxiter < 0:
-        raise DataError(f"maxiter={maxiter!r}: a whole number of at least 0 is needed")
-    if not np.isfinite(gtol) or gtol < 0:
-        raise DataError(f"gtol={gtol!r}: a number of at least 0 is needed")
     methods = method_names(method)
     start = read_params(start_params, model, "start_params")
     free = read_params(free, model, "free")
@@ -176,6 +169,18 @@ def fit(
     if not result.converged and maxiter > 0:
         _warn(model, run, result.message)
     return result
+
+
+def check_options(reml: Any, maxiter: Any, gtol: Any, df_method: Any) -> None:
+    """Refuse options that mean nothing."""
+    if df_method not in _DF_METHODS:
+        raise DataError(f"df_method={df_method!r}: choose one of {', '.join(_DF_METHODS)}")
+    if not isinstance(reml, bool | np.bool_):
+        raise DataError(f"reml={reml!r}: pass True for REML or False for ML")
+    if isinstance(maxiter, bool) or not isinstance(maxiter, int | np.integer) or maxiter < 0:
+        raise DataError(f"maxiter={maxiter!r}: a whole number of at least 0 is needed")
+    if not np.isfinite(gtol) or gtol < 0:
+        raise DataError(f"gtol={gtol!r}: a number of at least 0 is needed")
 
 
 def _problem(

@@ -14,7 +14,7 @@ import numpy as np
 from .batch import SMALLEST, join_lanes, minimize_lanes, pick_lanes
 from .design import Design
 from .errors import ConvergenceWarning, DataError, warn_user
-from .fit import DF_METHODS, fit
+from .fit import check_options, fit
 from .fitted import TermLabel
 from .lane_data import Shared, masked_lanes, share, shared_lanes
 from .layouts.grouped import GroupedLayout
@@ -114,8 +114,7 @@ def fit_many(
     >>> bool(abs(one.llf - many.llf[1]) < 1e-8)
     True
     """
-    if df_method not in DF_METHODS:
-        raise DataError(f"df_method={df_method!r}: choose one of {', '.join(DF_METHODS)}")
+    check_options(reml, maxiter, gtol, df_method)
     if chunk_size is not None and (isinstance(chunk_size, bool) or chunk_size < 1):
         raise DataError(f"chunk_size={chunk_size!r}: a whole number of at least 1 is needed")
     design, columns = read_model(
@@ -255,7 +254,8 @@ def _chunks(
         return []
     largest = _chunk_lanes(shared, chunk_size, masked)
     count = -(-which.size // -(-which.size // largest))
-    size = max(2, count if chunk_size is not None else round_up(count, _LEAST_LANES))
+    least = min(_LEAST_LANES, largest)
+    size = max(2, count if chunk_size is not None else round_up(count, least))
     return [
         _Chunk(which[start : start + count], size, masked) for start in range(0, which.size, count)
     ]
@@ -276,7 +276,7 @@ def _chunk_lanes(shared: Shared, chunk_size: int | None, masked: bool) -> int:
     limit = _MEMORY_SHARE * _free_memory() / (8 * _COPIES * numbers)
     most = _MAX_LANES.get(jax.default_backend(), _MAX_LANES_ELSEWHERE)
     most = most // 8 if masked else most
-    return 1 << int(np.log2(max(_LEAST_LANES, min(most, limit))))
+    return 1 << int(np.log2(max(2, min(most, limit))))
 
 
 def _free_memory() -> float:

@@ -168,6 +168,17 @@ def test_slow_lanes_are_finished_together(monkeypatch):
     assert parts.converged.all()
 
 
+def test_moment_starts(monkeypatch):
+    """Large data start from moments: the same optima where there is one only."""
+    from lmm_jax import many
+
+    grid = lmm.fit_many(INTERCEPT, FRAME, Y)
+    monkeypatch.setattr(many, "SMALL_PROBLEM", 0)
+    moments = lmm.fit_many(INTERCEPT, FRAME, Y)
+    assert_close(moments.llf, grid.llf, EXACT)
+    assert (moments.n_iter != grid.n_iter).any()
+
+
 def test_a_design_and_a_frame_of_responses():
     design = lmm.design("y" + INTERCEPT, FRAME)
     frame = pd.DataFrame(Y[:, :3], columns=["a", "b", "c"])
@@ -235,6 +246,7 @@ BAD = [
     (("~ x", FRAME, Y), {}, lmm.FormulaError, "no random effects"),
     (("~ x + (1 | g) + (1 | s)", FRAME, Y), {}, lmm.DataError, "crossed"),
     ((INTERCEPT, FRAME, Y), {"chunk_size": 0}, lmm.DataError, "chunk_size=0"),
+    ((INTERCEPT, FRAME, Y), {"maxiter": -1}, lmm.DataError, "maxiter=-1"),
     ((INTERCEPT, FRAME, Y), {"df_method": "kr"}, lmm.DataError, "df_method='kr'"),
     ((INTERCEPT, FRAME, Y), {"weights": np.ones((N, 2))}, lmm.DataError, "one weight an"),
     ((INTERCEPT, FRAME, Y[:, :2]), {"weights": W_BAD}, lmm.DataError, "response 1 has -1 in row 2"),
