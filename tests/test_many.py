@@ -149,10 +149,14 @@ def test_chunks_do_not_matter():
     gaps = np.column_stack([Y, Y + 1.0])
     gaps[3, 10:] = np.nan
     whole = lmm.fit_many(SLOPE, FRAME, gaps)
+    hard = np.isin(np.arange(16) % 8, HARD)
     for size in (3, 16):
         parts = lmm.fit_many(SLOPE, FRAME, gaps, chunk_size=size)
-        for name in ("llf", "fe_params", "bse_fe", "scale", "converged", "nobs"):
-            assert_close(getattr(parts, name), getattr(whole, name), 1e-9)
+        assert_close(parts.llf, whole.llf, EXACT)
+        for name in ("fe_params", "bse_fe", "scale", "converged", "nobs"):
+            got, want = getattr(parts, name), getattr(whole, name)
+            assert_close(got[~hard], want[~hard], 1e-9)
+            assert_close(got[hard], want[hard], HARD_RTOL)
 
 
 def test_slow_lanes_are_finished_together(monkeypatch):
