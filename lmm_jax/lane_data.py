@@ -14,7 +14,7 @@ from .lanes import LaneBucket, Lanes
 from .layouts.compress import compress
 from .layouts.compress_many import Classes, compress_many, lane_classes, merge_lanes
 from .layouts.grouped import GroupedLayout
-from .layouts.index import GroupIndex
+from .layouts.index import GroupIndex, Table
 from .programs import compiled
 
 # As in checks.py: a pivot of the scaled cross-products of X that small is a dependent column.
@@ -42,13 +42,27 @@ def share(
 ) -> Shared:
     """Collect what the responses share; ``layout`` is that of any response."""
     n, p = X.shape
+    factors = [np.asarray(bucket.T) for bucket in layout.buckets]
+    groups = tuple(_last_group(T) for T in factors)
+
+    def tight(table: Table) -> Table:
+        cells = table.n_cells if table.placements else groups[0]
+        return replace(table, cell=table.cell[:n], n_cells=cells)
+
     rows = replace(
         index,
-        levels=tuple(replace(table, cell=table.cell[:n]) for table in index.levels),
-        pairs=tuple(replace(table, cell=table.cell[:n]) for table in index.pairs),
+        levels=tuple(tight(table) for table in index.levels),
+        pairs=tuple(tight(table) for table in index.pairs),
+        n_groups=groups,
     )
-    classes = tuple(lane_classes(np.asarray(b.T), p) for b in layout.buckets)
-    return Shared(X, Z, weights, rows, classes)
+    factors = [T[:, :, :g] for T, g in zip(factors, groups, strict=True)]
+    return Shared(X, Z, weights, rows, tuple(lane_classes(T, p) for T in factors))
+
+
+def _last_group(T: np.ndarray) -> int:
+    """Number of the last group that is no padding: every lane would have to carry it."""
+    filled = np.flatnonzero((T != 0).any(axis=(0, 1)))
+    return int(filled[-1]) + 1 if filled.size else 1
 
 
 def _shared_lanes(Y: Array, shared: Shared) -> Lanes:
