@@ -199,6 +199,23 @@ def test_a_design_and_a_frame_of_responses():
     assert_close(by_name.select(2).predict(new), single(INTERCEPT, Y[:, 2]).predict(new), EXACT)
 
 
+def test_groups_of_very_different_width_and_no_fixed_effects():
+    rng = np.random.default_rng(3)
+    g = np.concatenate([np.repeat(np.arange(20), 6), np.repeat([20, 21], 60)])
+    frame = pd.DataFrame({"g": g, "s": np.arange(g.size) // 2})
+    s = frame["s"].to_numpy()
+    Y = rng.normal(size=(22, 2))[g] + rng.normal(size=(s.max() + 1, 2))[s]
+    Y = Y + rng.normal(size=(g.size, 2))
+    formula = "~ 0 + (1 | g) + (1 | s)"
+    many = lmm.fit_many(formula, frame, Y)
+    assert many.fe_params.shape == (2, 0)
+    for i in range(2):
+        one = lmm.fit("y " + formula, frame.assign(y=Y[:, i]))
+        assert len(one.design.layout.buckets) > 1
+        assert_close(many.llf[i], one.llf, EXACT)
+        assert_close(many.theta[i], one.theta, LANE_RTOL)
+
+
 def test_components():
     spelling = {"groups": "g", "re_formula": "1", "vc_formula": {"s": "0 + C(s)"}}
     many = lmm.fit_many("~ x", FRAME, Y[:, :3], **spelling)
