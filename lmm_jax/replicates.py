@@ -1,0 +1,213 @@
+"""Responses of a mixed model drawn in compressed space: nothing of the size of the rows.
+
+With sigma = 1 and beta = 0 (it is profiled, so the estimates only move along with it)
+
+    c_y = T_i b + Q_i' e ~ N(0, T_i Psi T_i' + I)        on the rows of T_i that are not zero
+
+for every group, independent of what no random effect reaches: with R the rows of X that
+the groups leave, ``S0_XX = R'R``,
+
+    S0_Xy = R'e ~ N(0, S0_XX)          S0_yy = |projection of e on R|^2 + chi^2(df)
+
+where df counts the dimensions that neither groups nor R reach. Where groups form classes of
+equal T, the sums of products over a class are drawn: the part of the c_y along the fixed c_X
+is normal, the rest a Wishart matrix (Bartlett's triangle of chi and normal variates).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from .covariance import factor_blocks, spread
+from .layouts.grouped import Bucket, GroupedLayout
+from .layouts.moments import Classes, MomentLayout, drop_padding, find_classes, merge_classes
+from .layouts.responses import Response
+from .layouts.waist import marginal
+from .linalg import eliminate, group_product
+
+# Pivots of T and eigenvalues of S0_XX below this (relative; columns of X are orthonormal) are
+# zero: `compress` gives rows below it up, and cross-products carry no smaller ones.
+_RANK_TOL = 1e-12
+
+
+class GroupSource(NamedTuple):
+    """Groups one by one."""
+
+    root: Array  # (q, q, G)  c_y = root' z
+    df: Array  # (0,)  no chi-square variates
+
+
+class ClassSource(NamedTuple):
+    """Classes of equal groups, of which sums of products are drawn."""
+
+    root: Array  # (q, q, D)  as above
+    rows: Array  # (K, q, p, D)  H with H'H = sum over the class of the products of c_X
+    seen: Array  # (K, D)  1 for the rows of H that are there
+    df: Array  # (q, D)  degrees of freedom of the diagonal of Bartlett's triangle
+
+
+class Source(NamedTuple):
+    """A distribution of responses."""
+
+    buckets: tuple[GroupSource | ClassSource, ...]
+    rest: Array  # (p, p)  F with F F' = S0_XX
+    seen: Array  # (p,)    1 for the columns of F that are not zero
+    df: Array  # ()      dimensions that nothing reaches
+
+
+class Recipe(NamedTuple):
+    """A layout without its response, and where responses come from."""
+
+    layout: GroupedLayout | MomentLayout
+    source: Source
+
+
+def recipe(layout: GroupedLayout, theta: np.ndarray, scale: float) -> Recipe:
+    """How to draw responses at given parameters, from what the layout knows of X and Z (host).
+
+    Parameters
+    ----------
+    layout : GroupedLayout
+    theta : ndarray, shape (m,)
+        Relative covariance factors in the layout's coordinates.
+    scale : float
+        Residual variance in the units of the data.
+
+    Returns
+    -------
+    Recipe
+        Its layout measures the response in residual standard deviations:
+        ``y_scale`` is the root of ``scale``.
+    """
+    layout = drop_padding(replace(layout, y_scale=jnp.sqrt(jnp.asarray(scale))))
+    base = merge_classes(layout)
+    blocks = [L @ L.T for L in factor_blocks(jnp.asarray(theta), layout.sizes)]
+    sources: list[GroupSource | ClassSource] = []
+    rank = 0
+    for bucket in layout.buckets:
+        present = _present(np.asarray(bucket.T))
+        rank += int(present.sum())
+        source = GroupSource(_root(bucket, present, blocks), jnp.zeros(0))
+        classes = find_classes(bucket)
+        merged = isinstance(base, MomentLayout)
+        sources.append(_class_source(bucket, source, present, classes) if merged else source)
+    e, V = np.linalg.eigh(np.asarray(layout.S0)[:-1, :-1])
+    seen = e > _RANK_TOL
+    df = float(layout.n_obs) - rank - int(seen.sum())
+    rest = Source(
+        buckets=tuple(sources),
+        rest=jnp.asarray(V * np.sqrt(np.where(seen, e, 0.0))),
+        seen=jnp.asarray(seen, jnp.float64),
+        df=jnp.asarray(max(df, 0.0)),
+    )
+    return Recipe(base, rest)
+
+
+def _present(T: np.ndarray) -> np.ndarray:
+    """Rows of T that are dimensions of the data, (q, G)."""
+    pivots = np.diagonal(T).T ** 2
+    return pivots > _RANK_TOL * np.sum(T**2, axis=0)
+
+
+def _root(bucket: Bucket, present: np.ndarray, blocks: Sequence[Array]) -> Array:
+    """``R'`` with ``R' R = T Psi T' + I`` on the rows that are there, zero elsewhere."""
+    q = bucket.T.shape[0]
+    M = marginal(spread(blocks, bucket.widths), bucket.T) - jnp.eye(q)[:, :, None]
+    M = M + jnp.eye(q)[:, :, None] * jnp.asarray(present, M.dtype)[:, None]
+    both = jnp.asarray(present[:, None] & present[None, :])
+    return eliminate(jnp.where(both, M, 0.0), M[:, :0], tol=_RANK_TOL).U
+
+
+def _class_source(
+    bucket: Bucket, single: GroupSource, present: np.ndarray, classes: Classes
+) -> ClassSource:
+    """Thin factors of the c_X of every class and what is left for the Wishart part."""
+    q, C, _ = bucket.c.shape
+    p, D = C - 1, classes.padded
+    K = min(q * p, int(np.bincount(classes.label, minlength=1).max()))
+    root, rows = np.zeros((q, q, D)), np.zeros((K, q, p, D))
+    seen, df = np.zeros((K, D)), np.zeros((q, D))
+    for d in range(classes.n_classes):
+        members = classes.members(d)
+        root[:, :, d] = np.asarray(single.root)[:, :, members[0]]
+        c_X = np.asarray(bucket.c)[:, :-1, members].reshape(q * p, -1).T
+        _, s, H = np.linalg.svd(c_X, full_matrices=False)
+        r = int(np.sum(s > _RANK_TOL * max(s.max(initial=0.0), 1e-300)))
+        rows[:r, :, :, d] = (s[:r, None] * H[:r]).reshape(r, q, p)
+        seen[:r, d] = 1.0
+        df[:, d] = np.maximum(members.size - r - np.arange(q), 0)
+    arrays = (jnp.asarray(v) for v in (root, rows, seen, df))
+    return ClassSource(*arrays)
+
+
+# ------------------------------------------------------------ one replicate (traced)
+
+
+def draw(key: Array, source: Source) -> Response:
+    """One response, in residual standard deviations and with beta = 0.
+
+    Parameters
+    ----------
+    key : Array
+        A key of :mod:`jax.random`; the same key gives the same response.
+    source : Source
+
+    Returns
+    -------
+    Response
+    """
+    normal, chi = jax.random.split(key)
+    dtype, p = source.rest.dtype, source.seen.size
+    counts = [_normals(s) for s in source.buckets]
+    # one call for all variates of a kind: every call is compiled on its own
+    z = jax.random.normal(normal, (p + sum(counts),), dtype)
+    df = jnp.concatenate([source.df[None], *(s.df.ravel() for s in source.buckets)])
+    some = df > 0
+    squares = jnp.where(some, jax.random.chisquare(chi, jnp.where(some, df, 1.0), dtype=dtype), 0.0)
+    y, at, used = [], p, 1
+    for s, count in zip(source.buckets, counts, strict=True):
+        own = z[at : at + count]
+        if isinstance(s, GroupSource):
+            y.append(_draw_groups(own, s))
+        else:
+            y.append(_draw_classes(own, squares[used : used + s.df.size], s))
+        at, used = at + count, used + s.df.size
+    e = source.seen * z[:p]
+    return Response(y=tuple(y), S0=jnp.append(source.rest @ e, e @ e + squares[0]))
+
+
+def _normals(source: GroupSource | ClassSource) -> int:
+    """How many normal variates a bucket takes."""
+    q, _, groups = source.root.shape
+    if isinstance(source, GroupSource):
+        return q * groups
+    return q * (source.seen.shape[0] + q) * groups
+
+
+def _draw_groups(z: Array, source: GroupSource) -> Array:
+    """``c_y`` of every group, (q, G)."""
+    q, _, groups = source.root.shape
+    return jnp.sum(source.root * z.reshape(q, 1, groups), axis=0)
+
+
+def _draw_classes(z: Array, squares: Array, source: ClassSource) -> Array:
+    """Products of c and c_y summed over every class, (q, p + 1, q, D)."""
+    q, _, D = source.root.shape
+    K, dtype = source.rows.shape[0], source.root.dtype
+    z = z.reshape(q, K + q, D)
+    along = source.seen[None] * z[:, :K]
+    # Bartlett's triangle; with fewer groups than rows its last columns are zero
+    full = jnp.asarray(np.tril(np.ones((q, q)), -1), dtype)[:, :, None] * (source.df > 0)[None].astype(dtype)
+    chi = jnp.sqrt(squares.reshape(1, q, D))
+    A = full * z[:, K:] + jnp.eye(q, dtype=dtype)[:, :, None] * chi
+    y = group_product(source.root, jnp.concatenate([along, A], axis=1))  # (q, K + q, D)
+    square = jnp.sum(y[:, None] * y[None], axis=2)
+    cross = jnp.sum(source.rows[:, :, :, None] * jnp.swapaxes(y[:, :K], 0, 1)[:, None, None], 0)
+    return jnp.concatenate([cross, square[:, None]], axis=1)
