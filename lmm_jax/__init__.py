@@ -8,6 +8,8 @@
 
 from . import penalties
 from .array_design import design_from_arrays
+from .bootstrap import bootstrap
+from .bootstrap_results import BootstrapResults
 from .datasets import load_dataset
 from .design import Design
 from .errors import ConvergenceWarning, DataError, FormulaError, RankWarning
@@ -28,6 +30,7 @@ from .woodbury import woodbury_logdet, woodbury_solver
 __version__ = "0.1.0"
 
 __all__ = [
+    "BootstrapResults",
     "ConvergenceWarning",
     "CrossedLayout",
     "DataError",
@@ -40,6 +43,7 @@ __all__ = [
     "RankWarning",
     "RegularizedPath",
     "RegularizedResults",
+    "bootstrap",
     "compress",
     "design",
     "design_from_arrays",

@@ -20,9 +20,9 @@ from .newton import Solution
 # Whitened pivots below the first are zero for all purposes (they move the deviance by
 # less than its square); below the second the fit counts as singular, as in lme4.
 _ZERO_PIVOT = 1e-5
-_SINGULAR_TOL = 1e-4
+SINGULAR_TOL = 1e-4
 # Deviance per squared relative change of theta below which the data say nothing.
-_FLAT_CURVATURE = 1e-6
+FLAT_CURVATURE = 1e-6
 
 
 class Estimates(NamedTuple):
@@ -68,7 +68,7 @@ def estimate(
     whiteners = [np.asarray(A) for A in layout.whiteners]
     theta = np.asarray(solution.theta)
     inner = factor_matrices(theta, layout.sizes)
-    singular = any(np.linalg.svd(L, compute_uv=False).min() < _SINGULAR_TOL for L in inner)
+    singular = any(np.linalg.svd(L, compute_uv=False).min() < SINGULAR_TOL for L in inner)
     factors = rectify_signs(
         [A @ canonical_factor(L) for A, L in zip(whiteners, inner, strict=True)]
     )
@@ -144,7 +144,7 @@ def is_flat(solution: Solution | ConstrainedSolution) -> bool:
         return False
     size = 1.0 + np.abs(np.asarray(solution.theta))
     hessian = np.asarray(solution.jet.hessian) * size[:, None] * size[None, :]
-    return bool(np.abs(np.linalg.eigvalsh(hessian)).min() < _FLAT_CURVATURE)
+    return bool(np.abs(np.linalg.eigvalsh(hessian)).min() < FLAT_CURVATURE)
 
 
 def factor_matrices(theta: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
@@ -158,17 +158,21 @@ def factor_matrices(theta: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]
 
 
 def canonical_factor(L: np.ndarray) -> np.ndarray:
-    """The factor with exact zeros where a pivot is negligible, same covariance.
+    """The factor with exact zeros where a pivot is negligible, same covariance, (..., k, k).
 
     A triangular factor of a singular covariance is not unique: the Cholesky
     factor of the covariance, with a zero column for a zero pivot, is taken.
     """
-    if (np.abs(np.diagonal(L)) >= _ZERO_PIVOT).all():
+    negligible = (np.abs(np.diagonal(L, axis1=-2, axis2=-1)) < _ZERO_PIVOT).any(axis=-1)
+    if not negligible.any():
         return L
-    S = L @ L.T
+    S = L @ np.swapaxes(L, -1, -2)
     out = np.zeros_like(S)
-    for j in range(S.shape[0]):
-        pivot = S[j, j] - out[j, :j] @ out[j, :j]
-        if pivot > _ZERO_PIVOT**2:
-            out[j:, j] = (S[j:, j] - out[j:, :j] @ out[j, :j]) / np.sqrt(pivot)
-    return out
+    for j in range(S.shape[-1]):
+        row = out[..., j, :j]
+        pivot = S[..., j, j] - np.sum(row**2, axis=-1)
+        usable = pivot > _ZERO_PIVOT**2
+        scale = np.where(usable, 1.0 / np.sqrt(np.where(usable, pivot, 1.0)), 0.0)
+        rest = S[..., j:, j] - np.sum(out[..., j:, :j] * row[..., None, :], axis=-1)
+        out[..., j:, j] = rest * scale[..., None]
+    return np.where(negligible[..., None, None], out, L)

@@ -22,9 +22,10 @@ from .newton import CONVERGED, DECREMENT_TOL, RUNNING, Solution, State, finish, 
 from .optimize import better, off_boundary
 from .programs import compiled
 
-# Lanes that go on are packed when this share of the batch is left; small batches are not.
-_PACK = 8
-_LEAST = 32
+# Sizes to which the lanes that go on are packed: few, since each is a program of its own.
+_PACKED = (512, 64)
+# Numbers in a batch up to which compiling well costs more than it saves.
+_QUICK = 1 << 17
 
 
 def fit_lanes(
@@ -57,34 +58,50 @@ def fit_lanes(
     Solution
         NumPy arrays with a leading axis of R.
     """
-    R = responses.S0.shape[0]
     options = dict(reml=reml, maxiter=maxiter, tol=tol)
-    opened, _ = off_boundary(jnp.asarray(start), layout.sizes)
-    starts = jnp.broadcast_to(opened, (R, opened.size))
-    best = _descend(layout, responses, starts, **options)
-    inner, again = _challengers(best, sizes=layout.sizes)
+    responses = jax.device_get(responses)  # rows are taken on the host: no program for each shape
+    R = responses.S0.shape[0]
+    at = _padded(np.arange(R))
+    starts = np.broadcast_to(start, (at.size, np.size(start)))
+    best = _descend(layout, take(responses, at), starts, **options)
+    inner, again = jax.device_get(_challengers(best.theta, best.status, sizes=layout.sizes))
     again = np.flatnonzero(again)
     if again.size:
-        chosen = jax.tree.map(lambda leaf: leaf[again], responses)
-        other = _descend(layout, chosen, inner[again], **options)
-        taken = _better(jax.tree.map(lambda leaf: leaf[again], best), other)
-        best = jax.tree.map(partial(_put, at=again), best, jax.device_get(taken))
-    return best
+        at = _padded(again)
+        other = _descend(layout, take(responses, at % R), inner[at], **options)
+        best = _put(best, _better(take(best, at), other), at)
+    return take(best, slice(R))
 
 
-def _put(into: Any, values: Any, *, at: np.ndarray) -> np.ndarray:
-    out = np.array(into)
-    out[at] = values
-    return out
+def take(tree: Any, at: Any) -> Any:
+    """Some lanes of a tree of NumPy arrays."""
+    return jax.tree.map(lambda leaf: leaf[at], tree)
+
+
+def _put(tree: Any, values: Any, at: np.ndarray) -> Any:
+    """The tree with some of its lanes replaced."""
+
+    def put(leaf: np.ndarray, new: np.ndarray) -> np.ndarray:
+        out = np.array(leaf)
+        out[at] = new
+        return out
+
+    return jax.tree.map(put, tree, jax.device_get(values))
+
+
+def _padded(at: np.ndarray) -> np.ndarray:
+    """Positions of lanes, the last one repeated up to a size that few batches have."""
+    size = next((s for s in reversed(_PACKED) if s >= at.size), 1 << (at.size - 1).bit_length())
+    return at[np.minimum(np.arange(size), at.size - 1)]
 
 
 @partial(compiled, static="sizes")
-def _challengers(best: Solution, *, sizes: tuple[int, ...]) -> tuple[Array, Array]:
+def _challengers(theta: Array, status: Array, *, sizes: tuple[int, ...]) -> tuple[Array, Array]:
     """Starts in the interior, and the lanes that need one."""
-    inner, cornered = jax.vmap(lambda theta: off_boundary(theta, sizes))(best.theta)
-    lost = best.status != CONVERGED
-    half = jnp.broadcast_to(off_boundary(jnp.zeros_like(inner[0]), sizes)[0], inner.shape)
-    return jnp.where(lost[:, None], half, inner), cornered | lost
+    inner, cornered = jax.vmap(lambda t: off_boundary(t, sizes))(theta)
+    half = off_boundary(jnp.zeros_like(theta[0]), sizes)[0]
+    lost = status != CONVERGED
+    return jnp.where(lost[:, None], half[None], inner), cornered | lost
 
 
 _better = compiled(jax.vmap(better))
@@ -92,16 +109,19 @@ _better = compiled(jax.vmap(better))
 
 @partial(compiled, static="reml")
 def _first(layout: Layout, starts: Array, *, reml: bool) -> State:
-    """Nothing is known yet in any lane."""
-    return jax.vmap(
-        lambda theta: first_state(theta, lambda t: profile_jet(t, layout, reml=reml))
-    )(starts)
+    """Nothing is known yet in any lane; no start is near the boundary."""
+
+    def one(theta: Array) -> State:
+        inner, _ = off_boundary(theta, layout.sizes)
+        return first_state(inner, lambda t: profile_jet(t, layout, reml=reml))
+
+    return jax.vmap(one)(starts)
 
 
-@partial(compiled, static="reml")
+@partial(compiled, static="reml", small=_QUICK)
 def _advance(
-    layout: Layout, responses: Response, states: State, least: Array, *, reml: bool,
-    maxiter: Array, tol: Array,
+    layout: Layout, responses: Response, states: State, least: int, *, reml: bool,
+    maxiter: int, tol: float,
 ) -> State:  # fmt: skip
     """Tick until at most ``least`` lanes are running."""
 
@@ -118,27 +138,17 @@ def _advance(
     )
 
 
-def _descend(layout: Layout, responses: Response, starts: Array, **options: Any) -> Solution:
+def _descend(layout: Layout, responses: Response, starts: np.ndarray, **options: Any) -> Solution:
     """One run for every lane; the batch shrinks as lanes finish."""
-    R = starts.shape[0]
-    size = 1 << max(R - 1, _LEAST - 1).bit_length()
-    lanes = np.minimum(np.arange(size), R - 1)  # the last lane again, as padding
-    reml = options["reml"]
-    states = _first(layout, starts[lanes], reml=reml)
-    idle = np.arange(size) >= R
-    states = states._replace(status=jnp.where(idle, CONVERGED, states.status))
-    done: Any = None
+    done = _first(layout, starts, reml=options["reml"])
+    states, lanes = done, np.arange(len(starts))
     while True:
-        least = size // _PACK if size // _PACK >= _LEAST else 0
-        mine = jax.tree.map(lambda leaf: leaf[lanes], responses)  # noqa: B023
+        least = next((s for s in _PACKED if 4 * s <= lanes.size), 0)
+        mine = take(responses, lanes)
         states = jax.device_get(_advance(layout, mine, states, least, **options))
-        if done is None:
-            done = jax.tree.map(lambda leaf: np.array(leaf[:R]), states)
-        else:
-            done = jax.tree.map(partial(_put, at=lanes), done, states)
-        running = np.flatnonzero(np.asarray(states.status) == RUNNING)
+        done = states if lanes.size == len(starts) else _put(done, states, lanes)
+        running = np.flatnonzero(states.status == RUNNING)
         if not running.size:
             return finish(done)
-        size = size // _PACK
-        keep = running[np.minimum(np.arange(size), running.size - 1)]
-        lanes, states = lanes[keep], jax.tree.map(lambda leaf: leaf[keep], states)  # noqa: B023
+        keep = _padded(running)
+        lanes, states = lanes[keep], take(states, keep)

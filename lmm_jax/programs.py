@@ -30,7 +30,9 @@ _OLD_EMITTERS = {"xla_cpu_use_fusion_emitters": False}
 _QUICKLY = {"xla_backend_optimization_level": 0, **_OLD_EMITTERS}
 
 
-def compiled(fun: Callable[..., Any], *, static: str | tuple[str, ...] = ()) -> Callable[..., Any]:
+def compiled(
+    fun: Callable[..., Any], *, static: str | tuple[str, ...] = (), small: int = _SMALL
+) -> Callable[..., Any]:
     """``jax.jit`` that compiles small programs quickly and forgets when there are too many.
 
     Parameters
@@ -38,16 +40,19 @@ def compiled(fun: Callable[..., Any], *, static: str | tuple[str, ...] = ()) -> 
     fun : callable
     static : str or tuple of str
         Arguments that are compiled into the program.
+    small : int
+        Numbers in the arguments up to which the program is compiled quickly.
     """
     programs: dict[bool, Any] = {}
 
     @wraps(fun)
     def call(*args: Any, **kwargs: Any) -> Any:
-        small = sum(jax.numpy.size(leaf) for leaf in jax.tree.leaves((args, kwargs))) <= _SMALL
-        if small not in programs:
-            options = _supported("small" if small else "large")
-            programs[small] = jax.jit(fun, static_argnames=static, compiler_options=options)
-        program = programs[small]
+        numbers = sum(jax.numpy.size(leaf) for leaf in jax.tree.leaves((args, kwargs)))
+        quick = numbers <= small
+        if quick not in programs:
+            options = _supported("small" if quick else "large")
+            programs[quick] = jax.jit(fun, static_argnames=static, compiler_options=options)
+        program = programs[quick]
         if program._cache_size() >= _MAX_PROGRAMS:
             program.clear_cache()
         return program(*args, **kwargs)

@@ -16,7 +16,6 @@ is normal, the rest a Wishart matrix (Bartlett's triangle of chi and normal vari
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -25,12 +24,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .covariance import factor_blocks, spread
+from .covariance import basis
+from .lanes import fit_lanes
 from .layouts.grouped import Bucket, GroupedLayout
 from .layouts.moments import Classes, MomentLayout, drop_padding, find_classes, merge_classes
 from .layouts.responses import Response
-from .layouts.waist import marginal
-from .linalg import eliminate, group_product
+from .layouts.waist import Layout
+from .linalg import group_product
+from .newton import Solution
+from .programs import compiled
 
 # Pivots of T and eigenvalues of S0_XX below this (relative; columns of X are orthonormal) are
 # zero: `compress` gives rows below it up, and cross-products carry no smaller ones.
@@ -86,15 +88,14 @@ def recipe(layout: GroupedLayout, theta: np.ndarray, scale: float) -> Recipe:
         Its layout measures the response in residual standard deviations:
         ``y_scale`` is the root of ``scale``.
     """
-    layout = drop_padding(replace(layout, y_scale=jnp.sqrt(jnp.asarray(scale))))
+    layout = drop_padding(jax.device_get(replace(layout, y_scale=np.sqrt(scale))))
     base = merge_classes(layout)
-    blocks = [L @ L.T for L in factor_blocks(jnp.asarray(theta), layout.sizes)]
     sources: list[GroupSource | ClassSource] = []
     rank = 0
     for bucket in layout.buckets:
         present = _present(np.asarray(bucket.T))
         rank += int(present.sum())
-        source = GroupSource(_root(bucket, present, blocks), jnp.zeros(0))
+        source = GroupSource(_root(bucket, present, theta, layout.sizes), np.zeros(0))
         classes = find_classes(bucket)
         merged = isinstance(base, MomentLayout)
         sources.append(_class_source(bucket, source, present, classes) if merged else source)
@@ -103,9 +104,9 @@ def recipe(layout: GroupedLayout, theta: np.ndarray, scale: float) -> Recipe:
     df = float(layout.n_obs) - rank - int(seen.sum())
     rest = Source(
         buckets=tuple(sources),
-        rest=jnp.asarray(V * np.sqrt(np.where(seen, e, 0.0))),
-        seen=jnp.asarray(seen, jnp.float64),
-        df=jnp.asarray(max(df, 0.0)),
+        rest=V * np.sqrt(np.where(seen, e, 0.0)),
+        seen=seen.astype(float),
+        df=np.asarray(max(df, 0.0)),
     )
     return Recipe(base, rest)
 
@@ -116,13 +117,15 @@ def _present(T: np.ndarray) -> np.ndarray:
     return pivots > _RANK_TOL * np.sum(T**2, axis=0)
 
 
-def _root(bucket: Bucket, present: np.ndarray, blocks: Sequence[Array]) -> Array:
-    """``R'`` with ``R' R = T Psi T' + I`` on the rows that are there, zero elsewhere."""
-    q = bucket.T.shape[0]
-    M = marginal(spread(blocks, bucket.widths), bucket.T) - jnp.eye(q)[:, :, None]
-    M = M + jnp.eye(q)[:, :, None] * jnp.asarray(present, M.dtype)[:, None]
-    both = jnp.asarray(present[:, None] & present[None, :])
-    return eliminate(jnp.where(both, M, 0.0), M[:, :0], tol=_RANK_TOL).U
+def _root(
+    bucket: Bucket, present: np.ndarray, theta: np.ndarray, sizes: tuple[int, ...]
+) -> np.ndarray:
+    """``R`` with ``R' R = T Psi T' + I`` on the rows that are there, zero elsewhere, (q, q, G)."""
+    Lambda = np.tensordot(theta, basis(sizes, bucket.widths), 1)
+    T = np.moveaxis(np.asarray(bucket.T), 2, 0) * present.T[:, :, None]
+    M = np.eye(len(Lambda)) * present.T[:, None] + (T @ Lambda) @ np.swapaxes(T @ Lambda, 1, 2)
+    e, V = np.linalg.eigh(M)
+    return np.moveaxis(np.sqrt(np.maximum(e, 0.0))[:, :, None] * np.swapaxes(V, 1, 2), 0, 2)
 
 
 def _class_source(
@@ -143,8 +146,7 @@ def _class_source(
         rows[:r, :, :, d] = (s[:r, None] * H[:r]).reshape(r, q, p)
         seen[:r, d] = 1.0
         df[:, d] = np.maximum(members.size - r - np.arange(q), 0)
-    arrays = (jnp.asarray(v) for v in (root, rows, seen, df))
-    return ClassSource(*arrays)
+    return ClassSource(root, rows, seen, df)
 
 
 # ------------------------------------------------------------ one replicate (traced)
@@ -204,10 +206,65 @@ def _draw_classes(z: Array, squares: Array, source: ClassSource) -> Array:
     z = z.reshape(q, K + q, D)
     along = source.seen[None] * z[:, :K]
     # Bartlett's triangle; with fewer groups than rows its last columns are zero
-    full = jnp.asarray(np.tril(np.ones((q, q)), -1), dtype)[:, :, None] * (source.df > 0)[None].astype(dtype)
+    full = jnp.asarray(np.tril(np.ones((q, q)), -1), dtype)[:, :, None] * (source.df > 0)[
+        None
+    ].astype(dtype)
     chi = jnp.sqrt(squares.reshape(1, q, D))
     A = full * z[:, K:] + jnp.eye(q, dtype=dtype)[:, :, None] * chi
     y = group_product(source.root, jnp.concatenate([along, A], axis=1))  # (q, K + q, D)
     square = jnp.sum(y[:, None] * y[None], axis=2)
     cross = jnp.sum(source.rows[:, :, :, None] * jnp.swapaxes(y[:, :K], 0, 1)[:, None, None], 0)
     return jnp.concatenate([cross, square[:, None]], axis=1)
+
+
+# ------------------------------------------------------------ draws and their fits
+
+
+# Lanes of one batch, and numbers that a batch may hold at a time.
+_MAX_LANES = 4096
+_BATCH_NUMBERS = 1 << 24
+
+_draw_lanes = compiled(
+    lambda key, index, source: jax.vmap(lambda i: draw(jax.random.fold_in(key, i), source))(index)
+)
+
+
+def fit_replicates(
+    layout: GroupedLayout, theta: np.ndarray, scale: float, *, seed: int, n: int, reml: bool
+) -> tuple[Solution, Layout]:
+    """Draw n responses at given parameters and fit each of them.
+
+    Parameters
+    ----------
+    layout : GroupedLayout
+    theta : ndarray, shape (m,)
+        In the layout's coordinates.
+    scale : float
+        Residual variance.
+    seed : int
+        Replicate i depends on the seed and on i alone.
+    n : int
+    reml : bool
+
+    Returns
+    -------
+    solution : Solution
+        NumPy arrays with a leading axis of n, measured from beta = 0.
+    layout : Layout
+        Its ``y_scale`` is the root of ``scale``.
+    """
+    base, source = recipe(layout, theta, scale)
+    width = batch_width(base, n)
+    key = jax.random.key(seed)
+    parts = []
+    for first in range(0, n, width):
+        drawn = _draw_lanes(key, np.arange(first, first + width, dtype=np.uint32), source)
+        parts.append(fit_lanes(base, drawn, theta, reml=reml))
+    solution = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:n], *parts)
+    return solution, base
+
+
+def batch_width(layout: Layout, n: int) -> int:
+    """Lanes that are fitted together: a power of two that bounds the memory."""
+    most = min(_MAX_LANES, _BATCH_NUMBERS // (10 * layout.size() + 500))
+    return min(1 << max(n - 1, 15).bit_length(), 1 << max(most.bit_length() - 1, 4))

@@ -181,8 +181,12 @@ def merge_classes(layout: GroupedLayout) -> MomentLayout | GroupedLayout:
         cross-products of the same rows in another order differ by rounding.
     """
     found = [find_classes(bucket) for bucket in layout.buckets]
-    merged = sum(at.n_classes * (b.T.shape[0] * b.c.shape[1]) ** 2 for at, b in _pairs(found, layout))
-    single = sum(at.groups.size * b.T.shape[0] * sum(b.c.shape[:2]) for at, b in _pairs(found, layout))
+    merged = sum(
+        at.n_classes * (b.T.shape[0] * b.c.shape[1]) ** 2 for at, b in _pairs(found, layout)
+    )
+    single = sum(
+        at.groups.size * b.T.shape[0] * sum(b.c.shape[:2]) for at, b in _pairs(found, layout)
+    )
     if merged > single:
         return layout
     common = {f.name: getattr(layout, f.name) for f in fields(Layout)}
@@ -244,6 +248,4 @@ def _merge(bucket: Bucket, at: Classes) -> MomentBucket:
         members = at.members(d)
         out[:, :, d], copies[d] = T[:, :, members[0]], members.size
         B[..., d] = np.einsum("rag,sbg->rasb", c[:, :, members], c[:, :, members])
-    return MomentBucket(
-        T=jnp.asarray(out), copies=jnp.asarray(copies), B=jnp.asarray(B), widths=bucket.widths
-    )
+    return MomentBucket(T=out, copies=copies, B=B, widths=bucket.widths)

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from .grouped import Bucket, GroupedLayout
-from .moments import MomentBucket, MomentLayout
+from .grouped import Bucket
+from .moments import MomentBucket
 
 
 class Response(NamedTuple):
