@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from .layouts.index import round_up
 from .layouts.responses import Response, attach
 from .layouts.waist import Layout
 from .likelihood import profile_jet
@@ -91,7 +92,7 @@ def _put(tree: Any, values: Any, at: np.ndarray) -> Any:
 
 def _padded(at: np.ndarray) -> np.ndarray:
     """Positions of lanes, the last one repeated up to a size that few batches have."""
-    size = next((s for s in reversed(_PACKED) if s >= at.size), 1 << (at.size - 1).bit_length())
+    size = next((s for s in reversed(_PACKED) if s >= at.size), round_up(at.size))
     return at[np.minimum(np.arange(size), at.size - 1)]
 
 

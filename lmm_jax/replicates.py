@@ -27,6 +27,7 @@ from jax import Array
 from .covariance import basis
 from .lanes import fit_lanes
 from .layouts.grouped import Bucket, GroupedLayout
+from .layouts.index import round_up
 from .layouts.moments import Classes, MomentLayout, drop_padding, find_classes, merge_classes
 from .layouts.responses import Response
 from .layouts.waist import Layout
@@ -221,7 +222,7 @@ def _draw_classes(z: Array, squares: Array, source: ClassSource) -> Array:
 
 
 # Lanes of one batch, and numbers that a batch may hold at a time.
-_MAX_LANES = 4096
+_MAX_LANES = 1 << 14
 _BATCH_NUMBERS = 1 << 24
 
 _draw_lanes = compiled(
@@ -265,6 +266,6 @@ def fit_replicates(
 
 
 def batch_width(layout: Layout, n: int) -> int:
-    """Lanes that are fitted together: a power of two that bounds the memory."""
+    """Lanes that are fitted together: few sizes, and a bound on the memory."""
     most = min(_MAX_LANES, _BATCH_NUMBERS // (10 * layout.size() + 500))
-    return min(1 << max(n - 1, 15).bit_length(), 1 << max(most.bit_length() - 1, 4))
+    return min(round_up(n), 1 << max(most.bit_length() - 1, 4))
