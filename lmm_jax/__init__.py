@@ -21,6 +21,7 @@ from .layouts.grouped import GroupedLayout
 from .layouts.plan import LayoutInfo
 from .likelihood import get_fe_params, get_scale, hessian, loglike, profile_loglike, score
 from .params import Params, pack, unpack
+from .power import power
 from .programs import use_cache
 from .regularized import RegularizedPath, RegularizedResults, fit_regularized
 from .results import LMMResults
@@ -56,6 +57,7 @@ __all__ = [
     "loglike",
     "pack",
     "penalties",
+    "power",
     "profile_loglike",
     "score",
     "simulate",

@@ -67,7 +67,12 @@ def bootstrap(res: LMMResults, n_boot: int = 1000, *, seed: int) -> BootstrapRes
         layout = grouped_layout(design.layout, "bootstrap")
         at = res.estimates
         solution, base = fit_replicates(
-            layout, at.theta_layout, at.scale, seed=seed, n=n_boot, reml=res.reml
+            layout,
+            at.theta_layout,
+            at.scale,
+            key=jax.random.key(seed),
+            n=n_boot,
+            reml=res.reml,
         )
         replicates = estimate_lanes(solution, base, reml=res.reml, center=at.beta, held=design.held)
     for leaf in jax.tree.leaves(replicates):

@@ -192,7 +192,7 @@ class BootstrapResults:
         if len(names) != estimate.size:
             raise DataError(f"names has {len(names)} entries for {estimate.size} values")
         at = np.flatnonzero(self.replicates.converged)
-        rows = [_evaluate(fun(self._view(self.replicates, i)))[0] for i in at]
+        rows = [_evaluate(fun(self._view(self.replicates, int(i))))[0] for i in at]
         values = np.array(rows, dtype=float).reshape(at.size, estimate.size)
         return BootstrapStatistics(names=names, estimate=estimate, values=values)
 

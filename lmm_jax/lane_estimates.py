@@ -1,4 +1,4 @@
-"""From the solutions of many lanes to estimates in the units of the data (NumPy, no loop over lanes)."""
+"""From the solutions of many lanes to estimates in the units of the data (NumPy)."""
 
 from __future__ import annotations
 

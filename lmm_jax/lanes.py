@@ -32,7 +32,7 @@ _QUICK = 1 << 17
 def fit_lanes(
     layout: Layout,
     responses: Response,
-    start: Array,
+    start: Array | np.ndarray,
     *,
     reml: bool,
     maxiter: int = 200,

@@ -96,7 +96,7 @@ def recipe(layout: GroupedLayout, theta: np.ndarray, scale: float) -> Recipe:
     for bucket in layout.buckets:
         present = _present(np.asarray(bucket.T))
         rank += int(present.sum())
-        source = GroupSource(_root(bucket, present, theta, layout.sizes), np.zeros(0))
+        source = GroupSource(_root(bucket, present, theta, layout.sizes), jnp.zeros(0))
         classes = find_classes(bucket)
         merged = isinstance(base, MomentLayout)
         sources.append(_class_source(bucket, source, present, classes) if merged else source)
@@ -105,9 +105,9 @@ def recipe(layout: GroupedLayout, theta: np.ndarray, scale: float) -> Recipe:
     df = float(layout.n_obs) - rank - int(seen.sum())
     rest = Source(
         buckets=tuple(sources),
-        rest=V * np.sqrt(np.where(seen, e, 0.0)),
-        seen=seen.astype(float),
-        df=np.asarray(max(df, 0.0)),
+        rest=jnp.asarray(V * np.sqrt(np.where(seen, e, 0.0))),
+        seen=jnp.asarray(seen.astype(float)),
+        df=jnp.asarray(max(df, 0.0)),
     )
     return Recipe(base, rest)
 
@@ -118,15 +118,14 @@ def _present(T: np.ndarray) -> np.ndarray:
     return pivots > _RANK_TOL * np.sum(T**2, axis=0)
 
 
-def _root(
-    bucket: Bucket, present: np.ndarray, theta: np.ndarray, sizes: tuple[int, ...]
-) -> np.ndarray:
+def _root(bucket: Bucket, present: np.ndarray, theta: np.ndarray, sizes: tuple[int, ...]) -> Array:
     """``R`` with ``R' R = T Psi T' + I`` on the rows that are there, zero elsewhere, (q, q, G)."""
     Lambda = np.tensordot(theta, basis(sizes, bucket.widths), 1)
     T = np.moveaxis(np.asarray(bucket.T), 2, 0) * present.T[:, :, None]
     M = np.eye(len(Lambda)) * present.T[:, None] + (T @ Lambda) @ np.swapaxes(T @ Lambda, 1, 2)
     e, V = np.linalg.eigh(M)
-    return np.moveaxis(np.sqrt(np.maximum(e, 0.0))[:, :, None] * np.swapaxes(V, 1, 2), 0, 2)
+    root = np.sqrt(np.maximum(e, 0.0))[:, :, None] * np.swapaxes(V, 1, 2)
+    return jnp.asarray(np.moveaxis(root, 0, 2))
 
 
 def _class_source(
@@ -147,7 +146,7 @@ def _class_source(
         rows[:r, :, :, d] = (s[:r, None] * H[:r]).reshape(r, q, p)
         seen[:r, d] = 1.0
         df[:, d] = np.maximum(members.size - r - np.arange(q), 0)
-    return ClassSource(root, rows, seen, df)
+    return ClassSource(*(jnp.asarray(v) for v in (root, rows, seen, df)))
 
 
 # ------------------------------------------------------------ one replicate (traced)
@@ -231,7 +230,7 @@ _draw_lanes = compiled(
 
 
 def fit_replicates(
-    layout: GroupedLayout, theta: np.ndarray, scale: float, *, seed: int, n: int, reml: bool
+    layout: GroupedLayout, theta: np.ndarray, scale: float, *, key: Array, n: int, reml: bool
 ) -> tuple[Solution, Layout]:
     """Draw n responses at given parameters and fit each of them.
 
@@ -242,8 +241,8 @@ def fit_replicates(
         In the layout's coordinates.
     scale : float
         Residual variance.
-    seed : int
-        Replicate i depends on the seed and on i alone.
+    key : Array
+        A key of :mod:`jax.random`; replicate i depends on the key and on i alone.
     n : int
     reml : bool
 
@@ -256,7 +255,6 @@ def fit_replicates(
     """
     base, source = recipe(layout, theta, scale)
     width = batch_width(base, n)
-    key = jax.random.key(seed)
     parts = []
     for first in range(0, n, width):
         drawn = _draw_lanes(key, np.arange(first, first + width, dtype=np.uint32), source)
