@@ -10,8 +10,8 @@ import numpy as np
 from .bootstrap_results import BootstrapResults
 from .errors import DataError
 from .lane_estimates import LaneEstimates, estimate_lanes
-from .layouts.grouped import GroupedLayout
-from .replicates import fit_replicates
+from .layouts.crossed import CrossedLayout
+from .replicates import MAX_CORE, Replicable, core_size, fit_replicates
 from .results import LMMResults
 
 
@@ -27,8 +27,8 @@ def bootstrap(res: LMMResults, n_boot: int = 1000, *, seed: int) -> BootstrapRes
     Parameters
     ----------
     res : LMMResults
-        A fit with nested random effects, by REML or ML, that holds no covariance fixed and
-        has no penalty. Fixed effects may be held.
+        A fit by REML or ML that holds no covariance fixed and has no penalty. Fixed effects
+        may be held. Crossed factors must be small (a core of some 100 columns).
     n_boot : int
         Replicates.
     seed : int
@@ -64,7 +64,7 @@ def bootstrap(res: LMMResults, n_boot: int = 1000, *, seed: int) -> BootstrapRes
     seed = whole_number(seed, "seed", least=0)
     design = _bootstrap_design(res)
     with jax.enable_x64(True):
-        layout = grouped_layout(design.layout, "bootstrap")
+        layout = replicable(design.layout, "bootstrap")
         at = res.estimates
         solution, base = fit_replicates(
             layout,
@@ -87,14 +87,15 @@ def bootstrap(res: LMMResults, n_boot: int = 1000, *, seed: int) -> BootstrapRes
     )
 
 
-def grouped_layout(layout: Any, what: str) -> GroupedLayout:
-    """The layout, if its groups are independent."""
-    if isinstance(layout, GroupedLayout):
-        return layout
-    raise DataError(
-        f"{what} needs independent groups, and the factors of this model are crossed: draw "
-        "responses by lmm.simulate and fit each of them by lmm.fit"
-    )
+def replicable(layout: Any, what: str) -> Replicable:
+    """The layout, if its replicates can be fitted in batches."""
+    if isinstance(layout, CrossedLayout) and (layout.is_dear() or core_size(layout) > MAX_CORE):
+        raise DataError(
+            f"{what} fits replicates in batches, for which the crossed factors of this model are "
+            f"too large ({core_size(layout)} columns in the core): draw responses by lmm.simulate "
+            "and fit each of them by lmm.fit"
+        )
+    return layout
 
 
 def whole_number(value: Any, what: str, *, least: int) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from .bootstrap import grouped_layout, whole_number
+from .bootstrap import replicable, whole_number
 from .covariance import stack_theta
 from .design import Design
 from .errors import DataError
@@ -177,7 +177,7 @@ def _case(
     for S in at_data:
         covariance_factor(S)  # refuses what is no covariance
     factors = tuple(psd_cholesky(jnp.asarray(S / variance)) for S in at_data)
-    layout = grouped_layout(design.layout, "power")
+    layout = replicable(design.layout, "power")
     theta = np.asarray(stack_theta(whiten_factors(factors, layout)))
     beta = _true_beta(params, design)
     at = _restriction(test, design)
@@ -216,7 +216,7 @@ def _pvalues(
     case: _Case, key: jax.Array, n_sim: int, normal: bool, reml: bool
 ) -> tuple[np.ndarray, int]:
     """P values of every effect in the fits that converged, (E, R), and how many did not."""
-    layout = grouped_layout(case.design.layout, "power")
+    layout = replicable(case.design.layout, "power")
     solution, base = fit_replicates(
         layout, case.theta, case.scale, key=key, n=n_sim, reml=bool(reml)
     )

@@ -9,7 +9,8 @@ the groups leave, ``S0_XX = R'R``,
 
     S0_Xy = R'e ~ N(0, S0_XX)          S0_yy = |projection of e on R|^2 + chi^2(df)
 
-where df counts the dimensions that neither groups nor R reach. Where groups form classes of
+where df counts the dimensions that neither groups nor R reach. Crossed factors join X in R, and
+the response is measured from their drawn effects, as `Core.origin` allows. Where groups form classes of
 equal T, the sums of products over a class are drawn: the part of the c_y along the fixed c_X
 is normal, the rest a Wishart matrix (Bartlett's triangle of chi and normal variates).
 """
@@ -26,9 +27,11 @@ from jax import Array
 
 from .covariance import basis
 from .lanes import fit_lanes
+from .layouts.crossed import CrossedLayout
+from .layouts.crossed_jet import places, sizes_of
 from .layouts.grouped import Bucket, GroupedLayout
 from .layouts.index import round_up
-from .layouts.moments import Classes, MomentLayout, drop_padding, find_classes, merge_classes
+from .layouts.moments import MomentLayout, drop_padding, find_classes, merge_classes
 from .layouts.responses import Response
 from .layouts.waist import Layout
 from .linalg import group_product
@@ -38,6 +41,16 @@ from .programs import compiled
 # Pivots of T and eigenvalues of S0_XX below this (relative; columns of X are orthonormal) are
 # zero: `compress` gives rows below it up, and cross-products carry no smaller ones.
 _RANK_TOL = 1e-12
+
+# Columns of a core whose cross-products are worth a spectral decomposition.
+MAX_CORE = 1024
+
+Replicable = GroupedLayout | CrossedLayout
+
+
+def core_size(layout: Layout) -> int:
+    """Columns of all blocks of the core; 0 without one."""
+    return int(np.prod(layout.shape)) if isinstance(layout, CrossedLayout) else 0
 
 
 class GroupSource(NamedTuple):
@@ -60,24 +73,27 @@ class Source(NamedTuple):
     """A distribution of responses."""
 
     buckets: tuple[GroupSource | ClassSource, ...]
-    rest: Array  # (p, p)  F with F F' = S0_XX
-    seen: Array  # (p,)    1 for the columns of F that are not zero
+    rest: Array  # (K, K)  F with F F' = R'R; K = p, or N B + p with a core
+    seen: Array  # (K,)    1 for the columns of F that are not zero
     df: Array  # ()      dimensions that nothing reaches
+    core: (
+        tuple[Array, Array] | None
+    )  # Lambda of the core (N, N), and its levels that are there (N, B)
 
 
 class Recipe(NamedTuple):
     """A layout without its response, and where responses come from."""
 
-    layout: GroupedLayout | MomentLayout
+    layout: Replicable | MomentLayout
     source: Source
 
 
-def recipe(layout: GroupedLayout, theta: np.ndarray, scale: float) -> Recipe:
+def recipe(layout: Replicable, theta: np.ndarray, scale: float) -> Recipe:
     """How to draw responses at given parameters, from what the layout knows of X and Z (host).
 
     Parameters
     ----------
-    layout : GroupedLayout
+    layout : GroupedLayout or CrossedLayout
     theta : ndarray, shape (m,)
         Relative covariance factors in the layout's coordinates.
     scale : float
@@ -89,27 +105,63 @@ def recipe(layout: GroupedLayout, theta: np.ndarray, scale: float) -> Recipe:
         Its layout measures the response in residual standard deviations:
         ``y_scale`` is the root of ``scale``.
     """
-    layout = drop_padding(jax.device_get(replace(layout, y_scale=np.sqrt(scale))))
-    base = merge_classes(layout)
+    layout = jax.device_get(replace(layout, y_scale=np.sqrt(scale)))
+    base: Replicable | MomentLayout = layout
+    core, gram, sizes, inner = None, np.asarray(layout.S0)[:-1, :-1], layout.sizes, theta
+    if isinstance(layout, CrossedLayout):
+        core, gram = _core_source(layout, theta), _core_gram(layout)
+        sizes = sizes_of(layout, layout.eliminated)
+        inner = theta[places(layout, layout.eliminated)]
+    else:
+        layout = drop_padding(layout)
+        base = merge_classes(layout)
     sources: list[GroupSource | ClassSource] = []
     rank = 0
     for bucket in layout.buckets:
         present = _present(np.asarray(bucket.T))
         rank += int(present.sum())
-        source = GroupSource(_root(bucket, present, theta, layout.sizes), jnp.zeros(0))
-        classes = find_classes(bucket)
+        root = _root(bucket, present, inner, sizes)
         merged = isinstance(base, MomentLayout)
-        sources.append(_class_source(bucket, source, present, classes) if merged else source)
-    e, V = np.linalg.eigh(np.asarray(layout.S0)[:-1, :-1])
+        sources.append(_class_source(bucket, root) if merged else GroupSource(root, jnp.zeros(0)))
+    unit = np.sqrt(np.where(np.diagonal(gram) > 0, np.diagonal(gram), 1.0))
+    e, V = np.linalg.eigh(gram / np.outer(unit, unit))
     seen = e > _RANK_TOL
     df = float(layout.n_obs) - rank - int(seen.sum())
-    rest = Source(
+    source = Source(
         buckets=tuple(sources),
-        rest=jnp.asarray(V * np.sqrt(np.where(seen, e, 0.0))),
+        rest=jnp.asarray(unit[:, None] * V * np.sqrt(np.where(seen, e, 0.0))),
         seen=jnp.asarray(seen.astype(float)),
         df=jnp.asarray(max(df, 0.0)),
+        core=core,
     )
-    return Recipe(base, rest)
+    return Recipe(base, source)
+
+
+def _core_source(layout: CrossedLayout, theta: np.ndarray) -> tuple[Array, Array]:
+    sizes = sizes_of(layout, layout.crossed)
+    inner = theta[places(layout, layout.crossed)]
+    Lambda = np.tensordot(inner, basis(sizes, layout.core.widths), 1)
+    N, B = layout.shape
+    there = np.asarray(jnp.diagonal(layout.core.S)).T > 0
+    for link in layout.links:
+        used = np.any(np.asarray(link.d) != 0, axis=0)
+        there[np.asarray(link.row)[used], np.asarray(link.block)[used]] = True
+    return jnp.asarray(Lambda), jnp.asarray(there.reshape(N, B).astype(float))
+
+
+def _core_gram(layout: CrossedLayout) -> np.ndarray:
+    """Cross-products of what the groups leave of [Z_2 X], blocks of the core one after another."""
+    N, B = layout.shape
+    S, s = np.asarray(layout.core.S), np.asarray(layout.core.s)
+    p = s.shape[1] - 1
+    out = np.zeros((N, B, N, B))
+    out[:, np.arange(B), :, np.arange(B)] = np.moveaxis(S, 2, 0)
+    full = np.zeros((N * B + p, N * B + p))
+    full[: N * B, : N * B] = out.reshape(N * B, N * B)
+    full[: N * B, N * B :] = np.moveaxis(s[:, :p], 1, 2).reshape(N * B, p)
+    full[N * B :, : N * B] = full[: N * B, N * B :].T
+    full[N * B :, N * B :] = np.asarray(layout.S0)[:p, :p]
+    return full
 
 
 def _present(T: np.ndarray) -> np.ndarray:
@@ -128,24 +180,23 @@ def _root(bucket: Bucket, present: np.ndarray, theta: np.ndarray, sizes: tuple[i
     return jnp.asarray(np.moveaxis(root, 0, 2))
 
 
-def _class_source(
-    bucket: Bucket, single: GroupSource, present: np.ndarray, classes: Classes
-) -> ClassSource:
+def _class_source(bucket: Bucket, single: Array) -> ClassSource:
     """Thin factors of the c_X of every class and what is left for the Wishart part."""
     q, C, _ = bucket.c.shape
+    classes = find_classes(bucket)
     p, D = C - 1, classes.padded
     K = min(q * p, int(np.bincount(classes.label, minlength=1).max()))
     root, rows = np.zeros((q, q, D)), np.zeros((K, q, p, D))
     seen, df = np.zeros((K, D)), np.zeros((q, D))
     for d in range(classes.n_classes):
         members = classes.members(d)
-        root[:, :, d] = np.asarray(single.root)[:, :, members[0]]
+        root[:, :, d] = np.asarray(single)[:, :, members[0]]
         c_X = np.asarray(bucket.c)[:, :-1, members].reshape(q * p, -1).T
+        # directions without length do no harm: the c_y along them are normal all the same
         _, s, H = np.linalg.svd(c_X, full_matrices=False)
-        r = int(np.sum(s > _RANK_TOL * max(s.max(initial=0.0), 1e-300)))
-        rows[:r, :, :, d] = (s[:r, None] * H[:r]).reshape(r, q, p)
-        seen[:r, d] = 1.0
-        df[:, d] = np.maximum(members.size - r - np.arange(q), 0)
+        rows[: s.size, :, :, d] = (s[:, None] * H).reshape(-1, q, p)
+        seen[: s.size, d] = 1.0
+        df[:, d] = np.maximum(members.size - s.size - np.arange(q), 0)
     return ClassSource(*(jnp.asarray(v) for v in (root, rows, seen, df)))
 
 
@@ -166,14 +217,15 @@ def draw(key: Array, source: Source) -> Response:
     Response
     """
     normal, chi = jax.random.split(key)
-    dtype, p = source.rest.dtype, source.seen.size
+    dtype, K = source.rest.dtype, source.seen.size
     counts = [_normals(s) for s in source.buckets]
+    extra = 0 if source.core is None else source.core[1].size
     # one call for all variates of a kind: every call is compiled on its own
-    z = jax.random.normal(normal, (p + sum(counts),), dtype)
+    z = jax.random.normal(normal, (K + sum(counts) + extra,), dtype)
     df = jnp.concatenate([source.df[None], *(s.df.ravel() for s in source.buckets)])
     some = df > 0
     squares = jnp.where(some, jax.random.chisquare(chi, jnp.where(some, df, 1.0), dtype=dtype), 0.0)
-    y, at, used = [], p, 1
+    y, at, used = [], K, 1
     for s, count in zip(source.buckets, counts, strict=True):
         own = z[at : at + count]
         if isinstance(s, GroupSource):
@@ -181,8 +233,14 @@ def draw(key: Array, source: Source) -> Response:
         else:
             y.append(_draw_classes(own, squares[used : used + s.df.size], s))
         at, used = at + count, used + s.df.size
-    e = source.seen * z[:p]
-    return Response(y=tuple(y), S0=jnp.append(source.rest @ e, e @ e + squares[0]))
+    e = source.seen * z[:K]
+    low, square = source.rest @ e, e @ e + squares[0]
+    if source.core is None:
+        return Response(y=tuple(y), S0=jnp.append(low, square))
+    Lambda, there = source.core
+    effects = there * (Lambda @ z[at:].reshape(there.shape))
+    core = (low[:extra].reshape(there.shape), effects)
+    return Response(y=tuple(y), S0=jnp.append(low[extra:], square), core=core)
 
 
 def _normals(source: GroupSource | ClassSource) -> int:
@@ -206,11 +264,10 @@ def _draw_classes(z: Array, squares: Array, source: ClassSource) -> Array:
     z = z.reshape(q, K + q, D)
     along = source.seen[None] * z[:, :K]
     # Bartlett's triangle; with fewer groups than rows its last columns are zero
-    full = jnp.asarray(np.tril(np.ones((q, q)), -1), dtype)[:, :, None] * (source.df > 0)[
-        None
-    ].astype(dtype)
+    below = jnp.asarray(np.tril(np.ones((q, q)), -1), dtype)[:, :, None]
+    columns = (source.df > 0).astype(dtype)[None]
     chi = jnp.sqrt(squares.reshape(1, q, D))
-    A = full * z[:, K:] + jnp.eye(q, dtype=dtype)[:, :, None] * chi
+    A = below * columns * z[:, K:] + jnp.eye(q, dtype=dtype)[:, :, None] * chi
     y = group_product(source.root, jnp.concatenate([along, A], axis=1))  # (q, K + q, D)
     square = jnp.sum(y[:, None] * y[None], axis=2)
     cross = jnp.sum(source.rows[:, :, :, None] * jnp.swapaxes(y[:, :K], 0, 1)[:, None, None], 0)
@@ -230,13 +287,13 @@ _draw_lanes = compiled(
 
 
 def fit_replicates(
-    layout: GroupedLayout, theta: np.ndarray, scale: float, *, key: Array, n: int, reml: bool
+    layout: Replicable, theta: np.ndarray, scale: float, *, key: Array, n: int, reml: bool
 ) -> tuple[Solution, Layout]:
     """Draw n responses at given parameters and fit each of them.
 
     Parameters
     ----------
-    layout : GroupedLayout
+    layout : GroupedLayout or CrossedLayout
     theta : ndarray, shape (m,)
         In the layout's coordinates.
     scale : float

@@ -248,4 +248,5 @@ def _merge(bucket: Bucket, at: Classes) -> MomentBucket:
         members = at.members(d)
         out[:, :, d], copies[d] = T[:, :, members[0]], members.size
         B[..., d] = np.einsum("rag,sbg->rasb", c[:, :, members], c[:, :, members])
-    return MomentBucket(T=out, copies=copies, B=B, widths=bucket.widths)
+    T_d, n_d, B_d = jnp.asarray(out), jnp.asarray(copies), jnp.asarray(B)
+    return MomentBucket(T=T_d, copies=n_d, B=B_d, widths=bucket.widths)

@@ -17,6 +17,7 @@ class Response(NamedTuple):
 
     y: tuple[Array, ...]  # a bucket: (q, G) c_y, or (q, p + 1, q, D) the y columns of B
     S0: Array  # (p + 1,)  the y column of S0
+    core: tuple[Array, Array] | None = None  # (N, B) the y column of s, and y's origin
 
 
 def attach(layout: Any, response: Response) -> Any:
@@ -24,18 +25,24 @@ def attach(layout: Any, response: Response) -> Any:
 
     Parameters
     ----------
-    layout : GroupedLayout or MomentLayout
+    layout : GroupedLayout, MomentLayout or CrossedLayout
     response : Response
         In the coordinates of the layout.
 
     Returns
     -------
-    GroupedLayout or MomentLayout
+    Layout
+        Of the same kind.
     """
     p = layout.S0.shape[0] - 1
     S0 = layout.S0.at[p].set(response.S0).at[:, p].set(response.S0)
     parts = zip(layout.buckets, response.y, strict=True)
-    return replace(layout, S0=S0, buckets=tuple(_attach(b, y) for b, y in parts))
+    buckets = tuple(_attach(b, y) for b, y in parts)
+    if response.core is None:
+        return replace(layout, S0=S0, buckets=buckets)
+    s, origin = response.core
+    core = replace(layout.core, s=layout.core.s.at[:, -1].set(s), origin=origin[:, None])
+    return replace(layout, S0=S0, buckets=buckets, core=core)
 
 
 def _attach(bucket: Bucket | MomentBucket, y: Array) -> Bucket | MomentBucket:
