@@ -9,10 +9,12 @@ the groups leave, ``S0_XX = R'R``,
 
     S0_Xy = R'e ~ N(0, S0_XX)          S0_yy = |projection of e on R|^2 + chi^2(df)
 
-where df counts the dimensions that neither groups nor R reach. Crossed factors join X in R, and
-the response is measured from their drawn effects, as `Core.origin` allows. Where groups form classes of
-equal T, the sums of products over a class are drawn: the part of the c_y along the fixed c_X
-is normal, the rest a Wishart matrix (Bartlett's triangle of chi and normal variates).
+where df counts the dimensions that neither groups nor R reach. Crossed factors join X in R,
+and the response is measured from their drawn effects, as `Core.origin` allows.
+
+Where groups form classes of equal T, the sums of products over a class are drawn: the part of
+the c_y along the fixed c_X is normal, the rest a Wishart matrix (Bartlett's triangle of chi
+and normal variates).
 """
 
 from __future__ import annotations
@@ -108,8 +110,11 @@ def recipe(layout: Replicable, theta: np.ndarray, scale: float) -> Recipe:
     layout = jax.device_get(replace(layout, y_scale=np.sqrt(scale)))
     base: Replicable | MomentLayout = layout
     core, gram, sizes, inner = None, np.asarray(layout.S0)[:-1, :-1], layout.sizes, theta
+    unit = np.ones(len(gram))  # lengths of the columns before the groups took their part
     if isinstance(layout, CrossedLayout):
-        core, gram = _core_source(layout, theta), _core_gram(layout)
+        lengths = _core_lengths(layout)
+        core, gram = _core_source(layout, theta, lengths > 0), _core_gram(layout)
+        unit = np.append(np.where(lengths > 0, lengths, 1.0).ravel(), unit)
         sizes = sizes_of(layout, layout.eliminated)
         inner = theta[places(layout, layout.eliminated)]
     else:
@@ -123,7 +128,6 @@ def recipe(layout: Replicable, theta: np.ndarray, scale: float) -> Recipe:
         root = _root(bucket, present, inner, sizes)
         merged = isinstance(base, MomentLayout)
         sources.append(_class_source(bucket, root) if merged else GroupSource(root, jnp.zeros(0)))
-    unit = np.sqrt(np.where(np.diagonal(gram) > 0, np.diagonal(gram), 1.0))
     e, V = np.linalg.eigh(gram / np.outer(unit, unit))
     seen = e > _RANK_TOL
     df = float(layout.n_obs) - rank - int(seen.sum())
@@ -137,16 +141,22 @@ def recipe(layout: Replicable, theta: np.ndarray, scale: float) -> Recipe:
     return Recipe(base, source)
 
 
-def _core_source(layout: CrossedLayout, theta: np.ndarray) -> tuple[Array, Array]:
+def _core_source(
+    layout: CrossedLayout, theta: np.ndarray, there: np.ndarray
+) -> tuple[Array, Array]:
     sizes = sizes_of(layout, layout.crossed)
     inner = theta[places(layout, layout.crossed)]
     Lambda = np.tensordot(inner, basis(sizes, layout.core.widths), 1)
-    N, B = layout.shape
-    there = np.asarray(jnp.diagonal(layout.core.S)).T > 0
+    return jnp.asarray(Lambda), jnp.asarray(there.astype(float))
+
+
+def _core_lengths(layout: CrossedLayout) -> np.ndarray:
+    """Lengths of the columns of Z_2; zero for levels of padding, (N, B)."""
+    squares = np.diagonal(np.asarray(layout.core.S)).T.copy()
     for link in layout.links:
-        used = np.any(np.asarray(link.d) != 0, axis=0)
-        there[np.asarray(link.row)[used], np.asarray(link.block)[used]] = True
-    return jnp.asarray(Lambda), jnp.asarray(there.reshape(N, B).astype(float))
+        at = np.asarray(link.row), np.asarray(link.block)
+        np.add.at(squares, at, np.sum(np.asarray(link.d) ** 2, axis=0))
+    return np.sqrt(np.maximum(squares, 0.0))
 
 
 def _core_gram(layout: CrossedLayout) -> np.ndarray:
