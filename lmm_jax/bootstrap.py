@@ -11,8 +11,9 @@ from .bootstrap_results import BootstrapResults
 from .errors import DataError
 from .lane_estimates import LaneEstimates, estimate_lanes
 from .layouts.crossed import CrossedLayout
-from .replicates import MAX_CORE, Replicable, core_size, fit_replicates
+from .replicates import fit_replicates
 from .results import LMMResults
+from .sources import MAX_CORE, Replicable, core_size
 
 
 def bootstrap(res: LMMResults, n_boot: int = 1000, *, seed: int) -> BootstrapResults:

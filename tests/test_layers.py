@@ -19,13 +19,16 @@ FLOORS = (
         *("layouts.*", "formula", "matrices", "terms", "checks", "frames", "design"),
         *("formula_design", "array_design"),
     ),
-    ("likelihood", "newton", "starts", "optimize", "staged", "constrained"),
+    (
+        *("likelihood", "newton", "starts", "optimize", "staged", "constrained"),
+        *("lanes", "sources", "replicates"),
+    ),
     (
         *("estimates", "settings", "results", "fitted", "tidy", "summary", "predict"),
         "inference.*",
-        *("simulate", "plots"),
+        *("simulate", "plots", "lane_estimates", "bootstrap_results"),
     ),
-    ("run", "fit", "many", "bootstrap", "regularized"),
+    ("run", "fit", "many", "bootstrap", "power", "regularized"),
     ("__init__", "__main__"),
 )
 
@@ -35,7 +38,7 @@ FRAMES = {
     *("formula_design", "array_design"),
     *("results", "tidy", "summary", "predict", "simulate", "fitted"),
     *("inference.contrasts", "inference.hypotheses"),
-    *("run", "fit", "regularized", "__main__"),
+    *("run", "fit", "regularized", "bootstrap_results", "power", "__main__"),
 }
 NO_JAX = {"formula", "matrices", "terms", "frames", "checks"}
 
