@@ -154,14 +154,14 @@ class BootstrapResults:
         ----------
         scales : {"vcov", "sdcor"}
         """
-        values = _columns(self.replicates, self._check(scales))
+        values = parameter_columns(self.replicates, self._check(scales))
         values[~self.replicates.converged] = np.nan
         return pd.DataFrame(values, columns=list(self._names(scales)))
 
     def statistics(self, scales: Scales = "vcov") -> BootstrapStatistics:
         """The parameters as statistics of the bootstrap."""
-        values = _columns(self.replicates, self._check(scales))[self.replicates.converged]
-        estimate = _columns(self.fit, scales)[0]
+        values = parameter_columns(self.replicates, self._check(scales))[self.replicates.converged]
+        estimate = parameter_columns(self.fit, scales)[0]
         return BootstrapStatistics(names=self._names(scales), estimate=estimate, values=values)
 
     def apply(
@@ -226,14 +226,14 @@ class BootstrapResults:
         owners = [label.group for label in self.term_labels for _ in label.parameter_names()]
         p = len(self.fixed_names)
         table.insert(0, "effect", ["fixed"] * p + ["ran_pars"] * (len(table) - p))
-        groups = np.array([None] * p + [*owners, "Residual"], dtype=object)
+        groups = pd.Series([None] * p + [*owners, "Residual"], dtype=object)
         table.insert(1, "group", groups)
         return table
 
     def summary(self, *, kind: Kind = "percentile", alpha: float = 0.05) -> str:
         """The table of :meth:`tidy` as text, with what was counted."""
         table = self.tidy(kind=kind, conf_level=1 - alpha).drop(columns="effect")
-        table["group"] = table["group"].fillna("")
+        table["group"] = ["" if group is None else group for group in table["group"]]
         body = table.to_string(index=False, float_format="{:.4f}".format)
         criterion = "REML" if self.reml else "ML"
         return (
@@ -273,7 +273,7 @@ def _term_names(label: TermLabel, scales: Scales) -> list[str]:
     return [name.replace("var(", "sd(", 1).replace("cov(", "cor(", 1) for name in names]
 
 
-def _columns(at: LaneEstimates, scales: Scales) -> np.ndarray:
+def parameter_columns(at: LaneEstimates, scales: Scales) -> np.ndarray:
     """Fixed effects, lower triangles of every term row by row, sigma: (R, parameters)."""
     parts = [at.beta]
     for S in at.covariances:

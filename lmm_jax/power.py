@@ -194,6 +194,11 @@ def _case(
 
 
 def _true_beta(params: Params | LMMResults, design: Design) -> np.ndarray:
+    if isinstance(params, LMMResults) and params.fixed_names != design.exog_names:
+        raise DataError(
+            f"the fit has the coefficients {list(params.fixed_names)}, the design the columns "
+            f"{list(design.exog_names)}"
+        )
     beta = np.asarray(
         params.estimates.beta if isinstance(params, LMMResults) else params.fe_params, dtype=float
     )

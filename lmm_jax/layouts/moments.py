@@ -64,7 +64,7 @@ class MomentLayout(Layout):
         for bucket in self.buckets:
             M = marginal(spread(blocks, bucket.widths), bucket.T)
             logdet = logdet + _logdet(M, bucket.copies)
-            gram = gram + jnp.einsum("rsd,ratbd->ab", inverse(M), bucket.B)
+            gram = gram + jnp.einsum("rsd,rasbd->ab", inverse(M), bucket.B)
         return Waist(logdet=logdet, gram=gram)
 
     def jet(self, theta: Array) -> WaistJet:
@@ -110,7 +110,7 @@ def moment_jet(theta: Array, layout: MomentLayout) -> WaistJet:
         Lambda = spread(factor_blocks(theta, layout.sizes), bucket.widths)
         D = psi_tangents(Lambda, _basis(layout, bucket))
         part, terms = _eliminate_classes(Lambda, bucket)
-        P = jnp.sum(bucket.copies * terms.P, axis=-1)
+        P = jnp.sum(bucket.copies[None, None] * terms.P, axis=-1)
         U = jnp.sum(terms.U, axis=-1)
         logdet, gram = logdet + part.logdet, gram + part.gram
         dlogdet = dlogdet + jnp.einsum("ab,kab->k", P, D)
@@ -149,7 +149,7 @@ def moment_curvature(theta: Array, W: Array, jet: WaistJet, layout: MomentLayout
         Lambda = spread(factor_blocks(theta, layout.sizes), bucket.widths)
         D = psi_tangents(Lambda, _basis(layout, bucket))
         R = _shares(terms, W)
-        hessian = hessian + double_traces(2.0 * R - bucket.copies * terms.P, terms.P, D)
+        hessian = hessian + double_traces(2.0 * R - bucket.copies[None, None] * terms.P, terms.P, D)
     slopes = moment_slopes(W, jet, layout)
     return Curvature(symmetrize(hessian + psi_curvatures(slopes)), slopes)
 
@@ -158,7 +158,7 @@ def moment_slopes(W: Array, jet: WaistJet, layout: MomentLayout) -> tuple[Array,
     """``sum_d copies P - R``, summed over the levels of each term, (k, k)."""
     psi = [jnp.zeros((k, k), W.dtype) for k in layout.sizes]
     for bucket, terms in zip(layout.buckets, jet.rest, strict=True):
-        slope = jnp.sum(bucket.copies * terms.P - _shares(terms, W), axis=-1)
+        slope = jnp.sum(bucket.copies[None, None] * terms.P - _shares(terms, W), axis=-1)
         for t, block in enumerate(gather(slope, layout.sizes, bucket.widths)):
             psi[t] = psi[t] + block
     return tuple(psi)
