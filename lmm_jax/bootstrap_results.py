@@ -185,7 +185,7 @@ class BootstrapResults:
         >>> icc = boot.apply(lambda r: {"icc": r.covariances[0][0, 0] /
         ...                             (r.covariances[0][0, 0] + r.scale)})
         >>> print(f"{icc.estimate[0]:.3f}")
-        0.419
+        0.418
         """
         estimate, own = _evaluate(fun(self._view(self.fit, 0)))
         names = own if names is None else tuple(names)

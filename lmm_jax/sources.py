@@ -181,10 +181,10 @@ def _class_source(bucket: Bucket, single: Array) -> ClassSource:
     for d in range(classes.n_classes):
         members = classes.members(d)
         root[:, :, d] = np.asarray(single)[:, :, members[0]]
-        c_X = np.asarray(bucket.c)[:, :-1, members].reshape(q * p, -1).T
+        c_X = np.asarray(bucket.c)[:, :-1, members].reshape(q * p, members.size).T
         # directions without length do no harm: the c_y along them are normal all the same
         _, s, H = np.linalg.svd(c_X, full_matrices=False)
-        rows[: s.size, :, :, d] = (s[:, None] * H).reshape(-1, q, p)
+        rows[: s.size, :, :, d] = (s[:, None] * H).reshape(s.size, q, p)
         seen[: s.size, d] = 1.0
         df[:, d] = np.maximum(members.size - s.size - np.arange(q), 0)
     return ClassSource(*(jnp.asarray(v) for v in (root, rows, seen, df)))
