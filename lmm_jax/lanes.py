@@ -66,10 +66,10 @@ def fit_lanes(
     starts = np.broadcast_to(start, (at.size, np.size(start)))
     best = _descend(layout, take(responses, at), starts, **options)
     inner, again = jax.device_get(_challengers(best.theta, best.status, sizes=layout.sizes))
-    again = np.flatnonzero(again)
+    again = np.flatnonzero(again[:R])
     if again.size:
         at = _padded(again)
-        other = _descend(layout, take(responses, at % R), inner[at], **options)
+        other = _descend(layout, take(responses, at), inner[at], **options)
         best = _put(best, _better(take(best, at), other), at)
     return take(best, slice(R))
 
@@ -150,6 +150,6 @@ def _descend(layout: Layout, responses: Response, starts: np.ndarray, **options:
         done = states if lanes.size == len(starts) else _put(done, states, lanes)
         running = np.flatnonzero(states.status == RUNNING)
         if not running.size:
-            return finish(done)
+            return jax.device_get(finish(done))
         keep = _padded(running)
         lanes, states = lanes[keep], take(states, keep)
