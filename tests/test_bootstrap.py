@@ -21,6 +21,7 @@ from lmm_jax.lanes import fit_lanes
 from lmm_jax.layouts.grouped import GroupedLayout
 from lmm_jax.layouts.moments import MomentLayout, merge_classes
 from lmm_jax.likelihood import profile_jet
+from lmm_jax.simulate import random_columns
 from lmm_jax.sources import recipe
 
 # A Kolmogorov-Smirnov test below this fails: seeds are fixed and there are about a hundred
@@ -174,6 +175,31 @@ def test_the_form_follows_the_design(x64, name):
     res = FITS[name]()
     base = recipe(res.design.layout, res.estimates.theta_layout, res.scale).layout
     assert type(base) is FORMS[name]
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_sources_have_the_moments_of_the_model(x64, name):
+    """Second moments of what is drawn, and how many dimensions are drawn, by dense algebra."""
+    res = FITS[name]()
+    design, layout, theta = res.design, res.design.layout, res.estimates.theta_layout
+    source = recipe(layout, theta, res.scale).source
+    X = design.exog if design.held is None else design.exog[:, np.isnan(design.held)]
+    columns = [X, *(random_columns(term).toarray() for term in design.terms)]
+    dimensions = np.linalg.matrix_rank(np.concatenate(columns, axis=1))
+    assert float(source.df) == design.nobs - dimensions
+    if isinstance(layout, GroupedLayout):
+        S0 = np.asarray(layout.S0)[:-1, :-1]
+        np.testing.assert_allclose(source.rest @ source.rest.T, S0, atol=ROUNDING)
+    if name in ("few rows", "a third singular"):  # one term, groups one by one
+        L = np.zeros((2, 2))
+        L[np.triu_indices(2)[::-1]] = theta
+        for bucket, own in zip(layout.buckets, source.buckets, strict=True):
+            T = np.moveaxis(np.asarray(bucket.T), 2, 0)
+            T = T[np.any(T != 0, axis=(1, 2))]
+            unit = np.eye(2) * (np.diagonal(T, axis1=1, axis2=2) != 0)[:, None]
+            V = T @ L @ L.T @ np.swapaxes(T, 1, 2) + unit
+            root = np.moveaxis(np.asarray(own.root), 2, 0)[: len(T)]
+            np.testing.assert_allclose(np.swapaxes(root, 1, 2) @ root, V, atol=ROUNDING)
 
 
 # ---- seeds, batches
