@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .lanes import fit_lanes
+from .replicate_lanes import fit_lanes
 from .layouts.index import round_up
 from .layouts.responses import Response
 from .layouts.waist import Layout

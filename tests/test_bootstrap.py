@@ -17,7 +17,7 @@ import lmm_jax as lmm
 from lmm_jax.bootstrap_results import BootstrapStatistics, Replicate, parameter_columns
 from lmm_jax.covariance import factor_blocks
 from lmm_jax.lane_estimates import estimate_lanes, smallest_singular_value
-from lmm_jax.lanes import fit_lanes
+from lmm_jax.replicate_lanes import fit_lanes
 from lmm_jax.layouts.grouped import GroupedLayout
 from lmm_jax.layouts.moments import MomentLayout, merge_classes
 from lmm_jax.likelihood import profile_jet

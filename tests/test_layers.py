@@ -21,7 +21,7 @@ FLOORS = (
     ),
     (
         *("likelihood", "newton", "starts", "optimize", "staged", "constrained"),
-        *("lanes", "sources", "replicates"),
+        *("replicate_lanes", "sources", "replicates"),
     ),
     (
         *("estimates", "settings", "results", "fitted", "tidy", "summary", "predict"),

@@ -11,7 +11,7 @@ from scipy import stats
 import lmm_jax as lmm
 from lmm_jax.inference.hypotheses import read_restriction
 from lmm_jax.inference.lane_tests import lane_beta, lane_df, lane_pvalues
-from lmm_jax.lanes import fit_lanes
+from lmm_jax.replicate_lanes import fit_lanes
 from lmm_jax.layouts.responses import Response
 from lmm_jax.power import rejection_rate
 
