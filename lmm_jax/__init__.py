@@ -9,6 +9,8 @@
 from . import penalties
 from .array_design import design_from_arrays
 from .batch_design import design_from_batches
+from .bootstrap import bootstrap
+from .bootstrap_results import BootstrapResults
 from .datasets import load_dataset
 from .design import Design
 from .errors import ConvergenceWarning, DataError, FormulaError, RankWarning
@@ -24,6 +26,7 @@ from .likelihood import get_fe_params, get_scale, hessian, loglike, profile_logl
 from .many import fit_many
 from .many_results import ManyResults
 from .params import Params, pack, unpack
+from .power import power
 from .programs import use_cache
 from .regularized import RegularizedPath, RegularizedResults, fit_regularized
 from .results import LMMResults
@@ -35,6 +38,7 @@ from .woodbury import woodbury_logdet, woodbury_solver
 __version__ = "0.1.0"
 
 __all__ = [
+    "BootstrapResults",
     "ConvergenceWarning",
     "CrossedLayout",
     "DataError",
@@ -50,6 +54,7 @@ __all__ = [
     "RankWarning",
     "RegularizedPath",
     "RegularizedResults",
+    "bootstrap",
     "compress",
     "design",
     "design_from_arrays",
@@ -66,6 +71,7 @@ __all__ = [
     "loglike",
     "pack",
     "penalties",
+    "power",
     "profile_loglike",
     "row_index",
     "score",

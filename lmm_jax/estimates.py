@@ -158,17 +158,21 @@ def factor_matrices(theta: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]
 
 
 def canonical_factor(L: np.ndarray) -> np.ndarray:
-    """The factor with exact zeros where a pivot is negligible, same covariance.
+    """The factor with exact zeros where a pivot is negligible, same covariance, (..., k, k).
 
     A triangular factor of a singular covariance is not unique: the Cholesky
     factor of the covariance, with a zero column for a zero pivot, is taken.
     """
-    if (np.abs(np.diagonal(L)) >= ZERO_PIVOT).all():
+    negligible = (np.abs(np.diagonal(L, axis1=-2, axis2=-1)) < ZERO_PIVOT).any(axis=-1)
+    if not negligible.any():
         return L
-    S = L @ L.T
+    S = L @ np.swapaxes(L, -1, -2)
     out = np.zeros_like(S)
-    for j in range(S.shape[0]):
-        pivot = S[j, j] - out[j, :j] @ out[j, :j]
-        if pivot > ZERO_PIVOT**2:
-            out[j:, j] = (S[j:, j] - out[j:, :j] @ out[j, :j]) / np.sqrt(pivot)
-    return out
+    for j in range(S.shape[-1]):
+        row = out[..., j, :j]
+        pivot = S[..., j, j] - np.sum(row**2, axis=-1)
+        usable = pivot > ZERO_PIVOT**2
+        scale = np.where(usable, 1.0 / np.sqrt(np.where(usable, pivot, 1.0)), 0.0)
+        rest = S[..., j:, j] - np.sum(out[..., j:, :j] * row[..., None, :], axis=-1)
+        out[..., j:, j] = rest * scale[..., None]
+    return np.where(negligible[..., None, None], out, L)

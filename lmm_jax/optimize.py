@@ -73,12 +73,12 @@ def minimize(
         )
 
     def run(i: Array, best: Solution) -> Solution:
-        inner, cornered = _off_boundary(best.theta, layout.sizes)
+        inner, cornered = off_boundary(best.theta, layout.sizes)
         theta = jnp.where(i < n_starts, starts[jnp.minimum(i, n_starts - 1)], inner)
         go = jnp.where(i < n_starts, wanted[jnp.minimum(i, n_starts - 1)], cornered)
 
         def challenge(b: Solution) -> Solution:
-            return _better(b, descend(theta))
+            return better(b, descend(theta))
 
         return lax.cond(go, challenge, lambda b: b, best)
 
@@ -88,7 +88,7 @@ def minimize(
     return lax.fori_loop(0, n_starts + 1, run, empty)
 
 
-def _off_boundary(theta: Array, sizes: tuple[int, ...]) -> tuple[Array, Array]:
+def off_boundary(theta: Array, sizes: tuple[int, ...]) -> tuple[Array, Array]:
     """A start with every singular term reopened, and whether there was one."""
     factors = factor_blocks(theta, sizes)
     singular = [jnp.min(jnp.abs(jnp.diagonal(L))) < PIVOT_TOL for L in factors]
@@ -99,7 +99,7 @@ def _off_boundary(theta: Array, sizes: tuple[int, ...]) -> tuple[Array, Array]:
     return stack_theta(opened), jnp.any(jnp.stack(singular))
 
 
-def _better(a: Solution, b: Solution) -> Solution:
+def better(a: Solution, b: Solution) -> Solution:
     """The lower of two optima; a converged one before one that is not."""
     noise = 1e-9 * (1.0 + jnp.abs(a.jet.value))
     void = a.status == NONFINITE

@@ -35,6 +35,7 @@ def compiled(
     *,
     static: str | tuple[str, ...] = (),
     donate: str | tuple[str, ...] = (),
+    small: int = _SMALL,
 ) -> Callable[..., Any]:
     """``jax.jit`` that compiles small programs quickly and forgets when there are too many.
 
@@ -45,19 +46,21 @@ def compiled(
         Arguments that are compiled into the program.
     donate : str or tuple of str
         Arguments whose memory the result may take.
+    small : int
+        Numbers in the arguments up to which the program is compiled quickly.
     """
     programs: dict[bool, Any] = {}
 
     @wraps(fun)
     def call(*args: Any, **kwargs: Any) -> Any:
         leaves = jax.tree.leaves((args, kwargs))
-        small = sum(getattr(leaf, "size", 1) for leaf in leaves) <= _SMALL
-        if small not in programs:
-            options = _options(small=small)
-            programs[small] = jax.jit(
+        quick = sum(getattr(leaf, "size", 1) for leaf in leaves) <= small
+        if quick not in programs:
+            options = _options(small=quick)
+            programs[quick] = jax.jit(
                 fun, static_argnames=static, donate_argnames=donate, compiler_options=options
             )
-        program = programs[small]
+        program = programs[quick]
         if program._cache_size() >= _MAX_PROGRAMS:
             program.clear_cache()
         return program(*args, **kwargs)

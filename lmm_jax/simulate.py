@@ -78,7 +78,7 @@ def simulate(
         mean, factors = model.fittedvalues.to_numpy(), None
     else:
         mean, factors = _fixed_part(model, target), _factors(model, target)
-    variance = _scale(model, scale)
+    variance = residual_variance(model, scale)
     values = mean[:, None] + _noise(target, variance, n, rng)
     if factors is not None:
         values += draw_random_part(target.terms, factors, n, rng)
@@ -162,13 +162,18 @@ def _fixed_part(model: LMMResults | Params, design: Design) -> np.ndarray:
 
 def _factors(model: LMMResults | Params, design: Design) -> list[np.ndarray]:
     """Square root of every term's covariance in data units."""
+    return [covariance_factor(S) for S in term_covariances(model, design)]
+
+
+def term_covariances(model: LMMResults | Params, design: Design) -> list[np.ndarray]:
+    """Covariance of every term in data units, (k, k)."""
     if isinstance(model, LMMResults):
         fitted = [(label.group, label.names) for label in model.term_labels]
         wanted = [(term.group, term.names) for term in design.terms]
         if fitted != wanted:
             raise DataError(f"the fit has the random effects {fitted}, the design {wanted}")
-        return [covariance_factor(S) for S in model.estimates.covariances]
-    return [covariance_factor(S) for S in _blocks(model, design)]
+        return list(model.estimates.covariances)
+    return _blocks(model, design)
 
 
 def _blocks(params: Params, design: Design) -> list[np.ndarray]:
@@ -188,7 +193,7 @@ def _blocks(params: Params, design: Design) -> list[np.ndarray]:
     return blocks + [v.reshape(1, 1) for v in vcomp]
 
 
-def _scale(model: LMMResults | Params, scale: float | None) -> float:
+def residual_variance(model: LMMResults | Params, scale: float | None) -> float:
     """Residual variance."""
     if isinstance(model, LMMResults):
         if scale is not None:

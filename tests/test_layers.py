@@ -23,13 +23,15 @@ FLOORS = (
     (
         *("likelihood", "newton", "starts", "optimize", "staged", "constrained"),
         *("fit_params", "lanes", "lane_data", "batch"),
+        *("replicate_lanes", "sources", "replicates"),
     ),
     (
         *("estimates", "settings", "results", "fitted", "tidy", "summary", "predict"),
         "inference.*",
         *("simulate", "plots", "many_estimates", "many_results"),
+        *("lane_estimates", "bootstrap_results"),
     ),
-    ("run", "fit", "many", "bootstrap", "regularized"),
+    ("run", "fit", "many", "bootstrap", "power", "regularized"),
     ("__init__", "__main__"),
 )
 
@@ -39,8 +41,8 @@ FRAMES = {
     *("formula_design", "array_design", "batch_design", "row_sums"),
     *("results", "tidy", "summary", "predict", "simulate", "fitted"),
     *("inference.contrasts", "inference.hypotheses", "inference.influence"),
-    *("responses", "many_results"),
-    *("run", "fit", "regularized", "__main__"),
+    *("responses", "many_results", "bootstrap_results"),
+    *("run", "fit", "power", "regularized", "__main__"),
 }
 NO_JAX = {"formula", "matrices", "terms", "frames", "checks"}
 

@@ -23,14 +23,16 @@ FLAT_TOL = 1e-10
 
 
 def inverse_curvature(hessian: np.ndarray) -> np.ndarray:
-    """``2 H^-1``, the asymptotic covariance of theta, for the Hessian H of -2 log L.
+    """``2 H^-1``, the asymptotic covariance of theta, for the Hessian H of -2 log L, (..., m, m).
 
     Directions without positive curvature get no variance: at a singular fit they
     are the parameters that the boundary holds.
     """
-    e, V = np.linalg.eigh(0.5 * (hessian + hessian.T))
-    usable = e > FLAT_TOL * max(float(np.abs(e).max(initial=0.0)), 1e-300)
-    return 2.0 * (V * np.where(usable, 1.0 / np.where(usable, e, 1.0), 0.0)) @ V.T
+    e, V = np.linalg.eigh(0.5 * (hessian + np.swapaxes(hessian, -1, -2)))
+    largest = np.abs(e).max(axis=-1, keepdims=True, initial=0.0)
+    usable = e > FLAT_TOL * np.maximum(largest, 1e-300)
+    inverse = np.where(usable, 1.0 / np.where(usable, e, 1.0), 0.0)
+    return 2.0 * (V * inverse[..., None, :]) @ np.swapaxes(V, -1, -2)
 
 
 def joint_covariance(cov_theta: np.ndarray, rho: np.ndarray, nu: float) -> np.ndarray:

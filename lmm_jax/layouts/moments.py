@@ -1,0 +1,252 @@
+"""Groups with equal T, kept as sums of products: the group axis leaves the iterations.
+
+Groups of one *class* share their triangular factor T, and so ``M = I + T Psi T'``.
+All that they say about theta is how many they are and the sum of the products of
+their compressed rows,
+
+    B = sum_i vec(c_i) vec(c_i)'          gram = S0 + sum_rs (M^-1)_rs B[r, :, s, :]
+
+so that a balanced design costs per evaluation what one group costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ..covariance import basis, factor_blocks, gather, spread
+from ..linalg import eliminate, group_product, symmetrize
+from .grouped import Bucket, GroupedLayout
+from .index import round_up
+from .waist import (
+    Curvature,
+    Layout,
+    Waist,
+    WaistJet,
+    double_traces,
+    inverse,
+    marginal,
+    psi_curvatures,
+    psi_tangents,
+)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class MomentBucket:
+    """Classes of groups of similar width, padded to one shape."""
+
+    T: Array  # (q, q, D)  triangular factor of each class
+    copies: Array  # (D,)       groups in the class
+    B: Array  # (q, p + 1, q, p + 1, D)  sum over the class of c_i times c_i
+    widths: tuple[int, ...] = field(metadata={"static": True})  # levels of each term in a group
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class MomentLayout(Layout):
+    """What the criterion needs of a model whose groups come in a few classes.
+
+    It serves the optimizer; random effects of single groups are not in it.
+    """
+
+    buckets: tuple[MomentBucket, ...]
+
+    def waist(self, blocks: Sequence[Array]) -> Waist:
+        """See :meth:`Layout.waist`."""
+        logdet, gram = jnp.zeros((), self.S0.dtype), self.S0
+        for bucket in self.buckets:
+            M = marginal(spread(blocks, bucket.widths), bucket.T)
+            logdet = logdet + _logdet(M, bucket.copies)
+            gram = gram + jnp.einsum("rsd,rasbd->ab", inverse(M), bucket.B)
+        return Waist(logdet=logdet, gram=gram)
+
+    def jet(self, theta: Array) -> WaistJet:
+        """See :meth:`Layout.jet`."""
+        return moment_jet(theta, self)
+
+    def curvature(self, theta: Array, W: Array, jet: WaistJet) -> Curvature:
+        """See :meth:`Layout.curvature`."""
+        return moment_curvature(theta, W, jet, self)
+
+    def psi_slopes(self, theta: Array, W: Array, jet: WaistJet) -> tuple[Array, ...]:
+        """See :meth:`Layout.psi_slopes`."""
+        return moment_slopes(W, jet, self)
+
+    def size(self) -> int:
+        """See :meth:`Layout.size`."""
+        return sum(b.T.size + b.B.size for b in self.buckets)
+
+
+class ClassTerms(NamedTuple):
+    """Matrices of every class that all derivatives in Psi are made of."""
+
+    P: Array  # (q, q, D)  T' M^-1 T of one group
+    U: Array  # (q, p + 1, q, p + 1, D)  sum over the class of u_i times u_i, u = T' M^-1 c
+
+
+def _logdet(M: Array, copies: Array) -> Array:
+    """``log|M|`` of every class, as often as it has groups."""
+    pivots = jnp.diagonal(eliminate(M, M[:, :0]).U)
+    return 2.0 * jnp.sum(copies * jnp.sum(jnp.log(pivots), axis=1))
+
+
+def moment_jet(theta: Array, layout: MomentLayout) -> WaistJet:
+    """Waist and first derivatives: those of the grouped layout, summed over each class.
+
+    d logdet = sum_d copies <P, dPsi>          d gram_ab = - sum_d <U[:, a, :, b], dPsi>
+    """
+    C = layout.S0.shape[0]
+    logdet, gram = jnp.zeros((), theta.dtype), layout.S0
+    dlogdet, dgram = jnp.zeros_like(theta), jnp.zeros((theta.size, C, C), theta.dtype)
+    classes = []
+    for bucket in layout.buckets:
+        Lambda = spread(factor_blocks(theta, layout.sizes), bucket.widths)
+        D = psi_tangents(Lambda, _basis(layout, bucket))
+        part, terms = _eliminate_classes(Lambda, bucket)
+        P = jnp.sum(bucket.copies[None, None] * terms.P, axis=-1)
+        U = jnp.sum(terms.U, axis=-1)
+        logdet, gram = logdet + part.logdet, gram + part.gram
+        dlogdet = dlogdet + jnp.einsum("ab,kab->k", P, D)
+        dgram = dgram - jnp.sum(U[None] * D[:, :, None, :, None], axis=(1, 3))
+        classes.append(terms)
+    return WaistJet(Waist(logdet, gram), dlogdet, dgram, tuple(classes))
+
+
+def _eliminate_classes(Lambda: Array, bucket: MomentBucket) -> tuple[Waist, ClassTerms]:
+    M = marginal(Lambda @ Lambda.T, bucket.T)
+    identity = jnp.broadcast_to(jnp.eye(M.shape[0], dtype=M.dtype)[:, :, None], M.shape)
+    at = eliminate(M, identity)
+    N = group_product(at.X, at.X)
+    V = group_product(N, bucket.T)  # M^-1 T
+    # sums of products instead of einsum: under vmap XLA makes single loops of them
+    half = jnp.sum(V[:, :, None, None, None] * bucket.B[:, None], axis=0)
+    U = jnp.sum(V[None, None, :, :, None] * half[:, :, :, None], axis=2)
+    logdet = 2.0 * jnp.sum(bucket.copies * jnp.sum(jnp.log(jnp.diagonal(at.U)), axis=1))
+    gram = jnp.sum(N[:, None, :, None] * bucket.B, axis=(0, 2, 4))
+    return Waist(logdet, gram), ClassTerms(P=group_product(bucket.T, V), U=U)
+
+
+def _basis(layout: MomentLayout, bucket: MomentBucket) -> Array:
+    return jnp.asarray(basis(layout.sizes, bucket.widths), layout.S0.dtype)
+
+
+def _shares(terms: ClassTerms, W: Array) -> Array:
+    """``sum_i u_i W u_i'`` of every class, (q, q, D)."""
+    return jnp.sum(terms.U * W[None, :, None, :, None], axis=(1, 3))
+
+
+def moment_curvature(theta: Array, W: Array, jet: WaistJet, layout: MomentLayout) -> Curvature:
+    """``sum_d <copies P - R, D_kl> + tr((2 R - copies P) D_k P D_l)`` with ``R`` the shares."""
+    hessian = jnp.zeros((theta.size, theta.size), theta.dtype)
+    for bucket, terms in zip(layout.buckets, jet.rest, strict=True):
+        Lambda = spread(factor_blocks(theta, layout.sizes), bucket.widths)
+        D = psi_tangents(Lambda, _basis(layout, bucket))
+        R = _shares(terms, W)
+        hessian = hessian + double_traces(2.0 * R - bucket.copies[None, None] * terms.P, terms.P, D)
+    slopes = moment_slopes(W, jet, layout)
+    return Curvature(symmetrize(hessian + psi_curvatures(slopes)), slopes)
+
+
+def moment_slopes(W: Array, jet: WaistJet, layout: MomentLayout) -> tuple[Array, ...]:
+    """``sum_d copies P - R``, summed over the levels of each term, (k, k)."""
+    psi = [jnp.zeros((k, k), W.dtype) for k in layout.sizes]
+    for bucket, terms in zip(layout.buckets, jet.rest, strict=True):
+        slope = jnp.sum(bucket.copies[None, None] * terms.P - _shares(terms, W), axis=-1)
+        for t, block in enumerate(gather(slope, layout.sizes, bucket.widths)):
+            psi[t] = psi[t] + block
+    return tuple(psi)
+
+
+# ------------------------------------------------------------ from groups to classes
+
+
+def merge_classes(layout: GroupedLayout) -> MomentLayout | GroupedLayout:
+    """The layout with equal groups merged into classes where that makes it smaller (on the host).
+
+    Parameters
+    ----------
+    layout : GroupedLayout
+
+    Returns
+    -------
+    MomentLayout or GroupedLayout
+        The same criterion. Groups whose T agree to a relative 1e-11 are equal:
+        cross-products of the same rows in another order differ by rounding.
+    """
+    found = [find_classes(bucket) for bucket in layout.buckets]
+    merged = sum(
+        at.n_classes * (b.T.shape[0] * b.c.shape[1]) ** 2 for at, b in _pairs(found, layout)
+    )
+    single = sum(
+        at.groups.size * b.T.shape[0] * sum(b.c.shape[:2]) for at, b in _pairs(found, layout)
+    )
+    if merged > single:
+        return layout
+    common = {f.name: getattr(layout, f.name) for f in fields(Layout)}
+    buckets = tuple(_merge(bucket, at) for at, bucket in _pairs(found, layout))
+    return MomentLayout(buckets=buckets, **common)
+
+
+def drop_padding(layout: GroupedLayout) -> GroupedLayout:
+    """The layout with most of its empty groups left out (on the host)."""
+    buckets = []
+    for bucket in layout.buckets:
+        there = np.flatnonzero(np.any(np.asarray(bucket.T) != 0, axis=(0, 1)))
+        size = min(round_up(there.size, least=4), bucket.T.shape[2])
+        padding = np.setdiff1d(np.arange(bucket.T.shape[2]), there)[: size - there.size]
+        at = np.concatenate([there, padding])
+        buckets.append(replace(bucket, T=bucket.T[:, :, at], c=bucket.c[:, :, at]))
+    return replace(layout, buckets=tuple(buckets))
+
+
+class Classes(NamedTuple):
+    """Which groups of a bucket are equal; groups of padding are left out."""
+
+    groups: np.ndarray  # (G,)  positions of the groups that are there
+    label: np.ndarray  # (G,)  class of each of them
+    n_classes: int
+
+    @property
+    def padded(self) -> int:
+        """Classes with padding: few shapes, so that programs are shared."""
+        return 1 << max(self.n_classes - 1, 0).bit_length()
+
+    def members(self, d: int) -> np.ndarray:
+        """Positions of the groups of one class."""
+        return self.groups[self.label == d]
+
+
+def find_classes(bucket: Bucket) -> Classes:
+    """Groups with the same T up to rounding."""
+    T = np.asarray(bucket.T)
+    groups = np.flatnonzero(np.any(T != 0, axis=(0, 1)))
+    flat = T[:, :, groups].reshape(-1, groups.size).T
+    unit = np.max(np.abs(flat), initial=1e-300)
+    if not groups.size:
+        return Classes(groups, np.zeros(0, int), 0)
+    distinct, label = np.unique(np.round(flat / unit, 11), axis=0, return_inverse=True)
+    return Classes(groups, label.ravel(), len(distinct))
+
+
+def _pairs(found: Sequence[Classes], layout: GroupedLayout) -> list[tuple[Classes, Bucket]]:
+    return list(zip(found, layout.buckets, strict=True))
+
+
+def _merge(bucket: Bucket, at: Classes) -> MomentBucket:
+    q, C, _ = bucket.c.shape
+    T, c = np.asarray(bucket.T), np.asarray(bucket.c)
+    D = at.padded
+    out, copies, B = np.zeros((q, q, D)), np.zeros(D), np.zeros((q, C, q, C, D))
+    for d in range(at.n_classes):
+        members = at.members(d)
+        out[:, :, d], copies[d] = T[:, :, members[0]], members.size
+        B[..., d] = np.einsum("rag,sbg->rasb", c[:, :, members], c[:, :, members])
+    T_d, n_d, B_d = jnp.asarray(out), jnp.asarray(copies), jnp.asarray(B)
+    return MomentBucket(T=T_d, copies=n_d, B=B_d, widths=bucket.widths)

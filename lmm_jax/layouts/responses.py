@@ -1,0 +1,54 @@
+"""A layout with another response: what depends on y, apart from what does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from .grouped import Bucket
+from .moments import MomentBucket
+
+
+class Response(NamedTuple):
+    """The part of a layout that a response makes."""
+
+    y: tuple[Array, ...]  # a bucket: (q, G) c_y, or (q, p + 1, q, D) the y columns of B
+    S0: Array  # (p + 1,)  the y column of S0
+    core: tuple[Array, Array] | None = None  # (N, B) the y column of s, and y's origin
+
+
+def attach(layout: Any, response: Response) -> Any:
+    """The layout with its response replaced.
+
+    Parameters
+    ----------
+    layout : GroupedLayout, MomentLayout or CrossedLayout
+    response : Response
+        In the coordinates of the layout.
+
+    Returns
+    -------
+    Layout
+        Of the same kind.
+    """
+    p = layout.S0.shape[0] - 1
+    S0 = layout.S0.at[p].set(response.S0).at[:, p].set(response.S0)
+    parts = zip(layout.buckets, response.y, strict=True)
+    buckets = tuple(_attach(b, y) for b, y in parts)
+    if response.core is None:
+        return replace(layout, S0=S0, buckets=buckets)
+    s, origin = response.core
+    core = replace(layout.core, s=layout.core.s.at[:, -1].set(s), origin=origin[:, None])
+    return replace(layout, S0=S0, buckets=buckets, core=core)
+
+
+def _attach(bucket: Bucket | MomentBucket, y: Array) -> Bucket | MomentBucket:
+    if isinstance(bucket, Bucket):
+        return replace(bucket, c=jnp.concatenate([bucket.c[:, :-1], y[:, None]], axis=1))
+    # rows of B that belong to y are its columns, transposed
+    columns = jnp.moveaxis(y, 2, 0)  # (q of y, q, p + 1, D)
+    B = bucket.B.at[:, :, :, -1].set(y).at[:, -1].set(columns)
+    return replace(bucket, B=B)
