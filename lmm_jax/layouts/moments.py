@@ -202,7 +202,9 @@ def drop_padding(layout: GroupedLayout) -> GroupedLayout:
         size = min(round_up(there.size, least=4), bucket.T.shape[2])
         padding = np.setdiff1d(np.arange(bucket.T.shape[2]), there)[: size - there.size]
         at = np.concatenate([there, padding])
-        buckets.append(replace(bucket, T=bucket.T[:, :, at], c=bucket.c[:, :, at]))
+        buckets.append(
+            replace(bucket, T=bucket.T[:, :, at], c=bucket.c[:, :, at], copies=bucket.copies[at])
+        )
     return replace(layout, buckets=tuple(buckets))
 
 
