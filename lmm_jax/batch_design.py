@@ -26,6 +26,9 @@ from .row_pass import finish
 from .row_sums import BatchSums, Columns, Factor
 from .terms import RandomTerm, most_levels_first
 
+# Share of the squares of y below which what X or the groups leave is rounding.
+_EXACT = 1e-12
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BatchDesign(Design):
@@ -191,6 +194,12 @@ def _assemble(total: BatchSums, formula: str) -> Design:
     by_term = [orders[term.source.group] for term in total.first_terms]
     sums = total.arranged(streams, by_term, index)
     layout, reach, precise = finish(sums, total.units, index)
+    spare = total.nobs - float(reach[0]) - len(kept) > 0
+    if total.unexplained() < _EXACT or (spare and float(reach[1]) < _EXACT):
+        raise DataError(
+            f"the model explains {total.columns.response!r} to the rounding of sums over batches: "
+            "there is no residual variance, or the rows have to be in memory"
+        )
     if not bool(precise):
         warn_user(
             "the model explains nearly all of y, or columns nearly agree: sums over batches lose "

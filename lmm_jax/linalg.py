@@ -321,8 +321,3 @@ def log_diagonal(L: Array) -> Array:
 def symmetrize(A: Array) -> Array:
     """``(A + A') / 2`` over the last two axes."""
     return 0.5 * (A + jnp.swapaxes(A, -1, -2))
-
-
-def solve_spd(L: Array, B: Array) -> Array:
-    """``(L L')^-1 B`` from the lower factor ``L``."""
-    return jax.scipy.linalg.cho_solve((L, True), B)

@@ -274,6 +274,13 @@ class BatchSums:
             pairs.append(placed(array, self._finer(s, t), table.n_cells))
         return self.sums._replace(levels=tuple(levels), pairs=tuple(pairs))
 
+    def unexplained(self) -> float:
+        """Share of the squares of y around its shift that X leaves."""
+        gram = np.asarray(self.sums.gram)
+        X, y = gram[:-1, :-1], gram[:-1, -1]
+        fit = np.linalg.lstsq(X, y, rcond=None)[0] @ y
+        return float(1.0 - fit / gram[-1, -1]) if gram[-1, -1] > 0 else 0.0
+
     def response_norms(self) -> tuple[float, float]:
         """Size of y and norm of y around its shift."""
         norm = float(self.units.y_unit) * float(np.sqrt(self.sums.gram[-1, -1]))

@@ -140,6 +140,9 @@ ERRORS = [
      lmm.DataError, "name of a column"),
     ("unknown column", lambda: lmm.design_from_batches("y ~ q + (1 | school)", batches()),
      lmm.FormulaError, "`q`"),
+    ("a line", lambda: lmm.design_from_batches(
+        "y ~ x + (1 | school)", batches(DATA.assign(y=2.0 * DATA["x"]))),
+     lmm.DataError, "no residual variance"),
     ("infinite", lambda: lmm.design_from_batches(
         "y ~ x + (1 | school)", batches(DATA.assign(x=np.inf))), lmm.DataError, "infinite"),
 ]  # fmt: skip

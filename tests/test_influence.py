@@ -236,3 +236,8 @@ def test_bad_calls():
     penalized = lmm.fit("y ~ x + (1 | g)", DATA, fe_pen=lmm.penalties.L2(weights=np.array(0.1)))
     with pytest.raises(lmm.DataError, match="nothing held or penalized"):
         lmm.influence(penalized)
+
+
+def test_a_frame_is_no_result():
+    with pytest.raises(lmm.DataError, match="needs a result of lmm.fit, not dict"):
+        lmm.influence({})

@@ -119,6 +119,8 @@ def influence(results: LMMResults, by: str = "group") -> Influence:
     """
     if by not in ("group", "row"):
         raise DataError(f'by={by!r}: choose "group" or "row"')
+    if not hasattr(results, "_need_design"):
+        raise DataError(f"influence needs a result of lmm.fit, not {type(results).__name__}")
     design = _supported(results)
     with jax.enable_x64(True):
         units = _group_units(results) if by == "group" else _row_units(results)
