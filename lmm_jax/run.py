@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from .constrained import (
     minimize_constrained,
     objective,
 )
+from .corners import PATIENCE, leave_corner
 from .design import Design
 from .errors import ConvergenceWarning, warn_user
 from .likelihood import profile_jet
@@ -29,7 +31,7 @@ from .settings import start_point, start_theta
 from .staged import minimize_staged
 from .starts import start_values
 
-_minimize = compiled(minimize, static="reml")
+_minimize = compiled(minimize, static=("reml", "challenge"))
 _minimize_constrained = compiled(minimize_constrained, static="reml")
 
 # Newton steps that finish what a first-order method has begun.
@@ -70,16 +72,19 @@ def run_methods(task: Task, methods: tuple[str, ...]) -> Run:
     return Run(jax.device_get(solution), method, hist)
 
 
-def _run(task: Task, method: str) -> tuple[Any, list[Trace]]:
-    if method != "newton":
-        return _run_quasi_newton(task, method)
+def _run(task: Task, name: str) -> tuple[Any, list[Trace]]:
+    if name != "newton":
+        return _run_quasi_newton(task, name)
     if task.problem is not None:
         return _run_constrained(task)
     start = None if task.start is None else start_theta(task.design, task.start)
-    descend = minimize_staged if task.design.layout.is_dear() else _minimize
-    solution = descend(
-        task.design.merged, start, reml=task.reml, maxiter=task.maxiter, tol=task.gtol
-    )
+    layout, dear = task.design.merged, task.design.layout.is_dear()
+    options = dict(reml=task.reml, maxiter=task.maxiter, tol=task.gtol)
+    descend = partial(minimize_staged if dear else _minimize, **options)
+    solution = descend(layout, start)
+    if task.maxiter >= PATIENCE:
+        settle = descend if dear else partial(descend, challenge=False)
+        solution = leave_corner(layout, solution, descend, settle)
     traces = _trace_starts(task, start) if task.full_output else []
     return solution, traces
 
