@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -67,16 +68,20 @@ def leave_corner(layout: Layout, lost: Solution, descend: Descend, settle: Desce
         for t, V in enumerate(frames):
             turned = turned.rotate(t, V) if len(V) > 1 else turned
         start = [_lower(V.T @ L) for V, L in zip(frames, factors, strict=True)]
-        there = descend(turned, stack_theta(start))
+        there = descend(turned, _theta(start))
         ends = _factors(np.asarray(there.theta), sizes)
         home = [_lower(V @ L) for V, L in zip(frames, ends, strict=True)]
-        back = settle(layout, stack_theta(home))
+        back = settle(layout, _theta(home))
         found = back._replace(n_iter=found.n_iter + there.n_iter + back.n_iter)
     return found
 
 
 def _factors(theta: np.ndarray, sizes: tuple[int, ...]) -> list[np.ndarray]:
-    return [np.asarray(L) for L in factor_blocks(theta, sizes)]
+    return [np.asarray(L) for L in factor_blocks(jnp.asarray(theta), sizes)]
+
+
+def _theta(factors: list[np.ndarray]) -> Array:
+    return stack_theta([jnp.asarray(L) for L in factors])
 
 
 def _eigenvectors(L: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ from .constrained import (
 from .corners import PATIENCE, leave_corner
 from .design import Design
 from .errors import ConvergenceWarning, warn_user
+from .layouts.waist import Layout
 from .likelihood import profile_jet
 from .newton import CONVERGED, Solution
 from .optimize import Trace, minimize, quasi_newton, trace_newton
@@ -79,11 +80,14 @@ def _run(task: Task, name: str) -> tuple[Any, list[Trace]]:
         return _run_constrained(task)
     start = None if task.start is None else start_theta(task.design, task.start)
     layout, dear = task.design.merged, task.design.layout.is_dear()
-    options = dict(reml=task.reml, maxiter=task.maxiter, tol=task.gtol)
-    descend = partial(minimize_staged if dear else _minimize, **options)
+
+    def descend(layout: Layout, start: Array | None, **more: bool) -> Solution:
+        method = minimize_staged if dear else partial(_minimize, **more)
+        return method(layout, start, reml=task.reml, maxiter=task.maxiter, tol=task.gtol)
+
     solution = descend(layout, start)
     if task.maxiter >= PATIENCE:
-        settle = descend if dear else partial(descend, challenge=False)
+        settle = partial(descend, challenge=False)
         solution = leave_corner(layout, solution, descend, settle)
     traces = _trace_starts(task, start) if task.full_output else []
     return solution, traces
