@@ -19,17 +19,10 @@ import numpy as np
 from jax import Array
 from jax.scipy.linalg import block_diag
 
+from .coordinates import outer_beta, whiten_factors
 from .covariance import factor_blocks, stack_theta
 from .layouts.waist import Layout
-from .likelihood import (
-    Jet,
-    deviance_at,
-    outer_beta,
-    profile_jet,
-    profile_waist,
-    residual_df,
-    whiten_factors,
-)
+from .likelihood import Jet, deviance_at, profile_jet, profile_waist, residual_df
 from .linalg import psd_cholesky
 from .newton import DECREMENT_TOL, newton
 
@@ -240,11 +233,6 @@ def _positive_inverse(H: Array) -> Array:
 def full_masks(sizes: tuple[int, ...]) -> tuple[Mask, ...]:
     """Every entry free."""
     return tuple(tuple((True,) * k for _ in range(k)) for k in sizes)
-
-
-def count_free(masks: tuple[Mask, ...]) -> int:
-    """Free entries of the lower triangles."""
-    return sum(sum(row[: i + 1]) for mask in masks for i, row in enumerate(mask))
 
 
 def free_flags(masks: tuple[Mask, ...]) -> np.ndarray:

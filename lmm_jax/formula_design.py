@@ -16,11 +16,12 @@ from .checks import (
 )
 from .design import Design, FixedSource, assemble
 from .errors import FormulaError
+from .expressions import quoted
+from .formula_terms import bar_terms
 from .frames import as_pandas, callables, complete_rows, select_rows
 from .terms import (
     RandomTerm,
     TermSource,
-    bar_terms,
     coefficient_term,
     component_term,
     factor_codes,
@@ -157,7 +158,7 @@ def _expressions(
     for bar in parsed.bars:
         out += [bar.lhs, *bar.group]
     out += [fml.parse_rhs(rhs) for rhs in [re_formula, *(vc_formula or {}).values()] if rhs]
-    return out + [fml.quoted(name) for name in (groups, *named) if isinstance(name, str)]
+    return out + [quoted(name) for name in (groups, *named) if isinstance(name, str)]
 
 
 def _column_of(groups: Any, data: Any) -> Any:
@@ -177,11 +178,9 @@ def _group_terms(
 ) -> tuple[list[RandomTerm], np.ndarray, int]:
     """Terms of statsmodels' spelling: one correlated term, then components by name."""
     by_name = isinstance(groups, str)
-    labels = (
-        mat.labels(fml.quoted(groups), frame, context=context) if by_name else pd.Series(groups)
-    )
+    labels = mat.labels(quoted(groups), frame, context=context) if by_name else pd.Series(groups)
     codes, levels = factor_codes(labels)
-    group = (fml.quoted(groups),) if by_name else ()
+    group = (quoted(groups),) if by_name else ()
     name = groups if by_name else "groups"
     terms: list[RandomTerm] = []
     if re_formula is None:  # components alone bring no random intercept
@@ -219,7 +218,7 @@ def _vector(
 ) -> np.ndarray | None:
     """A weight or offset given by column name or as an array."""
     if isinstance(given, str):
-        return finite_vector(mat.evaluate(fml.quoted(given), frame, context=context), what)
+        return finite_vector(mat.evaluate(quoted(given), frame, context=context), what)
     return optional_vector(array, what)
 
 
