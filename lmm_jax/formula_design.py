@@ -19,6 +19,7 @@ from .errors import FormulaError
 from .expressions import quoted
 from .formula_terms import bar_terms
 from .frames import as_pandas, callables, complete_rows, select_rows
+from .layouts.index import function_of
 from .terms import (
     RandomTerm,
     TermSource,
@@ -206,9 +207,7 @@ def outer_group(terms: Sequence[RandomTerm]) -> tuple[np.ndarray, int]:
     outer = min(reversed(terms), key=lambda term: term.n_levels)
     codes = outer.codes[:, 0]
     for term in terms:
-        parent = np.zeros(term.n_levels, dtype=np.int64)
-        parent[term.codes[:, 0]] = codes
-        if (parent[term.codes[:, 0]] != codes).any():
+        if function_of(term.codes[:, 0], codes, term.n_levels) is None:
             return np.zeros_like(codes), 1
     return codes, outer.n_levels
 
