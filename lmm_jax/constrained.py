@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array
 from jax.scipy.linalg import block_diag
 
-from .coordinates import outer_beta, whiten_factors
+from .coordinates import inverse_whiteners, outer_beta, whiten_factors
 from .covariance import factor_blocks, stack_theta
 from .layouts.waist import Layout
 from .likelihood import Jet, deviance_at, profile_jet, profile_waist, residual_df
@@ -67,9 +67,7 @@ class ConstrainedSolution(NamedTuple):
 
 def column_scales(layout: Layout) -> tuple[Array, ...]:
     """Inverse root mean square of the columns of every term, (k,)."""
-    eyes = tuple(jnp.eye(k, dtype=layout.S0.dtype) for k in layout.sizes)
-    inverses = whiten_factors(eyes, layout)
-    return tuple(1.0 / jnp.sqrt(jnp.sum(Ai**2, axis=0)) for Ai in inverses)
+    return tuple(1.0 / jnp.sqrt(jnp.sum(Ai**2, axis=0)) for Ai in inverse_whiteners(layout))
 
 
 def n_explicit(problem: Problem) -> int:

@@ -18,6 +18,11 @@ def whiten_factors(blocks: tuple[Array, ...], layout: Layout) -> tuple[Array, ..
     )
 
 
+def inverse_whiteners(layout: Layout) -> tuple[Array, ...]:
+    """``A_t^-1`` of every term, (k, k)."""
+    return whiten_factors(tuple(jnp.eye(k, dtype=layout.S0.dtype) for k in layout.sizes), layout)
+
+
 def inner_beta(beta: Array, layout: Layout) -> Array:
     """Fixed effects of the data in the layout's coordinates."""
     low = beta - layout.beta_shift - layout.beta_origin
@@ -46,11 +51,8 @@ def as_params(
 
 def relative_blocks(params: Params, layout: Layout) -> tuple[Array, ...]:
     """Psi of every term in the layout's coordinates."""
-    inverses = whiten_factors(
-        tuple(jnp.eye(k, dtype=layout.S0.dtype) for k in layout.sizes), layout
-    )
-    blocks = covariance_blocks(params, layout)
-    return tuple(Ai @ block @ Ai.T for Ai, block in zip(inverses, blocks, strict=True))
+    pairs = zip(inverse_whiteners(layout), covariance_blocks(params, layout), strict=True)
+    return tuple(Ai @ block @ Ai.T for Ai, block in pairs)
 
 
 def covariance_blocks(params: Params, layout: Layout) -> tuple[Array, ...]:

@@ -103,16 +103,6 @@ def design(
     frame, arrays, keep = complete_rows(frame, arrays, expressions, missing)
     y = mat.evaluate(parsed.response, frame, context=known)
     matrix = mat.build(parsed.fixed, frame, context=known)
-    offsets = (*parsed.offsets, *([offset] if isinstance(offset, str) else []))
-    source = FixedSource(
-        response=parsed.response,
-        spec=matrix.spec,
-        kept=(),
-        offsets=offsets,
-        offset_array=offset is not None and not isinstance(offset, str),
-        context=known,
-        formula=formula,
-    )
     if parsed.bars:
         terms = most_levels_first(bar_terms(parsed.bars, frame, known))
         group, n_groups = outer_group(terms)
@@ -131,7 +121,23 @@ def design(
         offset=_total_offset(parsed.offsets, offset, arrays["offset"], frame, known),
         index=frame.index,
         n_missing=int((~keep).sum()),
-        source=source,
+        source=_fixed_source(parsed, matrix.spec, offset, known),
+    )
+
+
+def _fixed_source(
+    parsed: fml.ParsedFormula, spec: Any, offset: Any, context: Mapping[str, Any]
+) -> FixedSource:
+    """What prediction needs to make the fixed part for new data."""
+    by_name = isinstance(offset, str)
+    return FixedSource(
+        response=parsed.response,
+        spec=spec,
+        kept=(),
+        offsets=(*parsed.offsets, *([offset] if by_name else [])),
+        offset_array=offset is not None and not by_name,
+        context=context,
+        formula=parsed.text,
     )
 
 

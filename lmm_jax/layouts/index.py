@@ -234,9 +234,7 @@ def _table(
     cells = np.zeros(round_up_rows(cell.size), np.int32)
     cells[: cell.size] = cell
     bucket, group, slot = (
-        row_map.bucket[row_level],
-        row_map.group[row_level],
-        row_map.slot[row_level],
+        places[row_level] for places in (row_map.bucket, row_map.group, row_map.slot)
     )
     column = column_map.slot[column_level]
     aligned = (
@@ -248,24 +246,28 @@ def _table(
         return Table(
             cell=cells, placements=(), n_cells=padded[0], row=int(slot[0]), column=int(column[0])
         )
-    placements = []
-    for b, n_groups in enumerate(padded):
-        source = np.flatnonzero(bucket == b)
-        fill = round_up(source.size, _VERY_FEW) - source.size
-        placements.append(
-            Placement(
-                source=_extend(source, fill, 0),
-                group=_extend(group[source], fill, n_groups),
-                row=_extend(slot[source], fill, 0),
-                column=_extend(column[source], fill, 0),
-            )
-        )
     return Table(
         cell=cells,
-        placements=tuple(placements),
+        placements=tuple(
+            _placement(np.flatnonzero(bucket == b), group, slot, column, n_groups)
+            for b, n_groups in enumerate(padded)
+        ),
         n_cells=round_up(n_cells, _VERY_FEW),
         row=0,
         column=0,
+    )
+
+
+def _placement(
+    source: np.ndarray, group: np.ndarray, row: np.ndarray, column: np.ndarray, n_groups: int
+) -> Placement:
+    """Places of some cells in a bucket of so many groups."""
+    fill = round_up(source.size, _VERY_FEW) - source.size
+    return Placement(
+        source=_extend(source, fill, 0),
+        group=_extend(group[source], fill, n_groups),
+        row=_extend(row[source], fill, 0),
+        column=_extend(column[source], fill, 0),
     )
 
 
