@@ -59,13 +59,13 @@ def _word(word: str, before: str, after: str) -> str:
 
 def names_in(code: str) -> tuple[list[str], list[str]]:
     """Columns that an expression reads, and functions that it calls, in order of appearance."""
-    quoted: list[str] = []
+    named: list[str] = []
 
     def placeholder(match: re.Match[str]) -> str:
         if match.lastgroup != "quoted":
             return match.group()
-        quoted.append(match.group()[1:-1])
-        return f"_quoted_{len(quoted) - 1}_"
+        named.append(match.group()[1:-1])
+        return f"_quoted_{len(named) - 1}_"
 
     try:
         tree = ast.parse(_CODE.sub(placeholder, code).strip(), mode="eval")
@@ -81,7 +81,7 @@ def names_in(code: str) -> tuple[list[str], list[str]]:
         if id(node) in called:
             functions.append(node.id)
         elif match or node is tree.body or node.id not in NAMESPACES:
-            values.append(quoted[int(match[1])] if match else node.id)
+            values.append(named[int(match[1])] if match else node.id)
     return list(dict.fromkeys(values)), list(dict.fromkeys(functions))
 
 

@@ -44,7 +44,7 @@ class Cells(NamedTuple):
     of_rows: list[np.ndarray]  # (n,) a stream
 
 
-class Core(NamedTuple):
+class CorePlan(NamedTuple):
     """The crossed terms, their levels counted through."""
 
     offsets: np.ndarray  # first level of each term, and the end
@@ -67,7 +67,7 @@ def plan_core(
     sizes: Sequence[int],
     *,
     name: str,
-) -> Core:
+) -> CorePlan:
     """Place the levels of the crossed terms, called ``name`` in an error, in dense blocks."""
     streams, offsets = level_streams(codes, n_levels)
     term = np.repeat(np.arange(len(codes)), np.diff(offsets))
@@ -77,9 +77,11 @@ def plan_core(
     row, widths = _core_rows(term, level_block, n_blocks, sizes)
     columns = sum(k * w for k, w in zip(sizes, widths, strict=True))
     _check_memory(int(width.sum()), columns, n_blocks, name)
-    return Core(
-        offsets, streams, cells, group_block, level_block, row, width, widths, columns, n_blocks
-    )
+    return CorePlan(
+        offsets=offsets, streams=streams, cells=cells, group_block=group_block,
+        level_block=level_block, row=row, width=width, widths=widths, columns=columns,
+        n_blocks=n_blocks,
+    )  # fmt: skip
 
 
 def take(which: Sequence[int], *lists: Sequence[Any]) -> list[Any]:
@@ -173,7 +175,7 @@ def _core_width(n: int) -> int:
     return -(-n // step) * step
 
 
-def link_groups(inner: GroupPlan, core: Core) -> tuple[tuple[LinkIndex, ...], np.ndarray]:
+def link_groups(inner: GroupPlan, core: CorePlan) -> tuple[tuple[LinkIndex, ...], np.ndarray]:
     """Entries and pairs of every bucket, and the first entry of every cell in its bucket."""
     bucket = inner.group_bucket[core.cells.group]
     first = np.zeros(core.cells.group.size, dtype=np.int64)
@@ -211,9 +213,9 @@ def _pairs(group: np.ndarray, place: np.ndarray, size: int) -> tuple[np.ndarray,
     order = np.argsort(place, kind="stable")
     count = (end - np.arange(group.size))[order]
     total = int(count.sum())
-    padded = round_up(total) if total <= CHUNK else -(-total // CHUNK) * CHUNK
-    left = np.full(padded, size - 1, dtype=np.int32)
-    right = np.full(padded, size - 1, dtype=np.int32)
+    length = round_up(total) if total <= CHUNK else -(-total // CHUNK) * CHUNK
+    left = np.full(length, size - 1, dtype=np.int32)
+    right = np.full(length, size - 1, dtype=np.int32)
     left[:total] = np.repeat(order.astype(np.int32), count)
     start = np.cumsum(count) - count
     right[:total] = np.arange(total) - np.repeat(start - order, count)

@@ -12,7 +12,7 @@ from itertools import pairwise
 import jax
 import numpy as np
 
-from .core_index import Core, LinkIndex, link_groups, padded, plan_core, take
+from .core_index import CorePlan, LinkIndex, link_groups, padded, plan_core, take
 from .index import GroupIndex, GroupPlan, LevelMap, plan_groups, round_up, round_up_rows
 
 # Columns of a block up to which empty blocks may be added, to share compiled programs.
@@ -120,7 +120,7 @@ def plan_crossed(
 def _row_entries(
     group: np.ndarray,
     inner: GroupPlan,
-    core: Core,
+    core: CorePlan,
     links: Sequence[LinkIndex],
     first: np.ndarray,
 ) -> tuple[tuple[np.ndarray, ...], ...]:
@@ -136,12 +136,12 @@ def _row_entries(
     )
 
 
-def _rounded_blocks(core: Core) -> int:
+def _rounded_blocks(core: CorePlan) -> int:
     as_is = core.columns > _SMALL_BLOCK or core.n_blocks == 1
     return core.n_blocks if as_is else round_up(core.n_blocks)
 
 
-def _core_maps(core: Core, bucket: int) -> list[LevelMap]:
+def _core_maps(core: CorePlan, bucket: int) -> list[LevelMap]:
     """Places of the levels of every crossed term: the core stands as one more bucket."""
     return [
         LevelMap(
