@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import keyword
 import re
+from functools import lru_cache
 
 from .errors import FormulaError
 
@@ -57,7 +58,8 @@ def _word(word: str, before: str, after: str) -> str:
     return f"`{word}`"  # a column of R such as reaction.time
 
 
-def names_in(code: str) -> tuple[list[str], list[str]]:
+@lru_cache(maxsize=1024)
+def names_in(code: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Columns that an expression reads, and functions that it calls, in order of appearance."""
     named: list[str] = []
 
@@ -82,7 +84,7 @@ def names_in(code: str) -> tuple[list[str], list[str]]:
             functions.append(node.id)
         elif match or node is tree.body or node.id not in NAMESPACES:
             values.append(named[int(match[1])] if match else node.id)
-    return list(dict.fromkeys(values)), list(dict.fromkeys(functions))
+    return tuple(dict.fromkeys(values)), tuple(dict.fromkeys(functions))
 
 
 def quoted(name: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from formulaic import Formula, SimpleFormula
 from formulaic.errors import FormulaicError
@@ -77,6 +78,7 @@ class _Parts:
     offsets: list[str] = field(default_factory=list)
 
 
+@lru_cache(maxsize=1024)
 def parse(formula: str) -> ParsedFormula:
     """Split an lme4 formula into response, fixed part, random-effects terms and offsets.
 
@@ -136,6 +138,7 @@ def _sides(formula: str) -> tuple[str, list[Item]]:
     return formula[left[0].start : tilde.start].rstrip(), right
 
 
+@lru_cache(maxsize=1024)
 def parse_rhs(formula: str) -> str:
     """Translate a one-sided formula such as `~ x` or `x` for `build`.
 
@@ -255,6 +258,7 @@ def _combine(
     return crossed if sign == ":" else left + right + crossed
 
 
+@lru_cache(maxsize=1024)
 def as_formula(rhs: str) -> SimpleFormula:
     """Formulaic's formula of a right-hand side."""
     try:
@@ -266,6 +270,7 @@ def as_formula(rhs: str) -> SimpleFormula:
     return formula
 
 
+@lru_cache(maxsize=1024)
 def variables(expr: str) -> tuple[str, ...]:
     """Columns of the data that an expression or a right-hand side needs, in order.
 

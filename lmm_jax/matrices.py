@@ -189,10 +189,10 @@ def labels(
         As `evaluate`, whatever the type.
     """
     context = {} if context is None else context
-    frame = data[_check_names([(expr, True)], data, context, expr)]
-    if (name := expr.strip().strip("`")) in frame.columns:
-        return frame[name]  # a plain column, whatever its name
-    env = LayeredMapping(frame, context, SUPPLIED, TRANSFORMS)
+    columns = _check_names([(expr, True)], data, context, expr)
+    if (name := expr.strip().strip("`")) in columns:
+        return data[name]  # a plain column, whatever its name
+    env = LayeredMapping(data[columns], context, SUPPLIED, TRANSFORMS)
     raw = quietly(lambda: stateful_eval(expr, env, {}, {}, None))
     values = getattr(raw, "__wrapped__", raw)
     values = values if isinstance(values, pd.Series) else np.asarray(values)
@@ -210,7 +210,7 @@ def _check_names(
     codes: Sequence[tuple[str, bool]], data: pd.DataFrame, context: Mapping[str, Any], rhs: str
 ) -> list[str]:
     """Columns that factors (text, whether it is code) need; raise if a name is unknown."""
-    read = [names_in(code) if is_code else ([code], []) for code, is_code in codes]
+    read = [names_in(code) if is_code else ((code,), ()) for code, is_code in codes]
     values = list(dict.fromkeys(name for names, _ in read for name in names))
     functions = list(dict.fromkeys(name for _, names in read for name in names))
     for name in values:
