@@ -30,6 +30,14 @@ def lower_indices(k: int) -> tuple[np.ndarray, np.ndarray]:
     return rows, columns
 
 
+@cache
+def lower_rows(k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same row by row."""
+    rows, columns = np.tril_indices(k)
+    rows.flags.writeable = columns.flags.writeable = False
+    return rows, columns
+
+
 def theta_slices(sizes: Sequence[int]) -> tuple[slice, ...]:
     """Where the entries of each term stand in theta."""
     out, start = [], 0

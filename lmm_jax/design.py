@@ -158,7 +158,7 @@ class Design:
         merged, few = merge(layout), self.few_groups
         if merged is not layout or few == tuple(b.copies.size for b in layout.buckets):
             return merged
-        return trim(jax.device_get(layout), few)  # slices on the host need no programs
+        return trim(jax.tree.map(np.asarray, layout), few)  # slices on the host need no programs
 
     @property
     def few_groups(self) -> tuple[int, ...]:

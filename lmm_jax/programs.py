@@ -27,7 +27,7 @@ _SMALL = 1 << 16
 # Ways to compile for the CPU, small arguments and large. XLA's newer code generator for fused
 # loops takes most of the time of compilation and makes these programs no faster.
 _OLD_EMITTERS = {"xla_cpu_use_fusion_emitters": False}
-_OPTIONS = {
+_OPTIONS: dict[tuple[str, bool], dict[str, Any]] = {
     ("cpu", True): {"xla_backend_optimization_level": 1, **_OLD_EMITTERS},
     ("cpu", False): _OLD_EMITTERS,
 }
