@@ -19,17 +19,17 @@ import numpy as np
 from jax import Array, lax
 
 from ..linalg import Elimination, eliminate, total_product
-from .compress import RANK_TOL, place_cells, place_levels
+from .compress import place_cells, place_levels, rank_tol
 from .compress_core import within_step
 from .frame import lower_whitener, orthonormal_map
 from .grouped import BLOCK, MANY, Bucket, GroupedLayout
 from .index import GroupIndex, Table, stream_pairs
 
 # What the sums must show for differences to be good to twelve digits: shares of y that X and the
-# groups leave, pivots of X and Z, and pivots within a group that are not zero.
+# groups leave, and pivots of X and Z.
 _LEFT_OVER = 1e-3
 _PIVOT = 1e-4
-_GROUP_PIVOT = 1e-9
+# Share of a column of X that is rounding where the groups explain it.
 _NOTHING = 1e-13
 
 
@@ -212,12 +212,12 @@ def _factors(
 
     Many groups go block by block: every step of the way is then in the cache.
     """
-    groups = index.n_groups[0]
+    groups, tol = index.n_groups[0], rank_tol(R.dtype)
     aligned = not any(table.placements for table in (*index.levels, *index.pairs))
     size = gcd(groups, BLOCK)
     if not aligned or groups <= MANY or size < BLOCK // 8:
         grams, crosses = _group_arrays(sums, R, whiteners, index)
-        factors = [eliminate(a, b, tol=RANK_TOL) for a, b in zip(grams, crosses, strict=True)]
+        factors = [eliminate(a, b, tol=tol) for a, b in zip(grams, crosses, strict=True)]
         total = [total_product(f.X, f.X) for f in factors]
         return factors, sum(total[1:], total[0])
 
@@ -230,7 +230,7 @@ def _factors(
         cut = lambda a: lax.dynamic_slice_in_dim(a, i * size, size)  # noqa: E731
         part = sums._replace(levels=tuple(map(cut, sums.levels)), pairs=tuple(map(cut, sums.pairs)))
         grams, crosses = _group_arrays(part, R, whiteners, few)
-        U, X = eliminate(grams[0], crosses[0], tol=RANK_TOL)
+        U, X = eliminate(grams[0], crosses[0], tol=tol)
         put = lambda a, b: lax.dynamic_update_slice_in_dim(a, b, i * size, -1)  # noqa: E731
         return put(done[0], U), put(done[1], X), done[2] + total_product(X, X)
 
