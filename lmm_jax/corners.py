@@ -9,7 +9,7 @@ pivots come last, and the valley is gone. The criterion is the same in any basis
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,16 +17,15 @@ from jax import Array
 
 from .covariance import factor_blocks, stack_theta
 from .layouts.waist import Layout
-from .newton import CONVERGED, NONFINITE, Solution
+from .newton import CONVERGED, DECREMENT_TOL, NONFINITE, Solution
+from .staged import descend
 
 # A pivot smaller than this, relative to what is left below it, makes a corner.
 _CORNER = 0.1
 # How often the eigenvectors are found again.
 _TURNS = 3
 # Steps below which a run that has not converged was not given the time to.
-PATIENCE = 20
-
-Descend = Callable[[Layout, Array], Solution]
+_PATIENCE = 20
 
 
 def is_cornered(theta: np.ndarray, sizes: tuple[int, ...]) -> bool:
@@ -39,7 +38,9 @@ def is_cornered(theta: np.ndarray, sizes: tuple[int, ...]) -> bool:
     return False
 
 
-def leave_corner(layout: Layout, lost: Solution, descend: Descend, settle: Descend) -> Solution:
+def leave_corner(
+    layout: Layout, lost: Solution, *, reml: bool, maxiter: int, tol: float = DECREMENT_TOL
+) -> Solution:
     """Finish a run that has not converged, if a corner may be what holds it.
 
     Parameters
@@ -47,20 +48,21 @@ def leave_corner(layout: Layout, lost: Solution, descend: Descend, settle: Desce
     layout : Layout
     lost : Solution
         Where the run ended.
-    descend : callable
-        Minimizes the criterion of a layout from a start in its coordinates.
-    settle : callable
-        The same in one run: nothing is challenged where the corner is.
+    reml, maxiter, tol
+        As in :func:`lmm_jax.optimize.minimize`.
 
     Returns
     -------
     Solution
-        In the coordinates of the layout; ``lost`` itself where there is no corner.
+        In the coordinates of the layout; ``lost`` itself where there is no corner, or
+        where ``maxiter`` has not given it the time to converge.
     """
     found, sizes = lost, layout.sizes
+    options: dict[str, Any] = dict(reml=reml, maxiter=maxiter, tol=tol)
     for _ in range(_TURNS):
         theta = np.asarray(found.theta)
-        if int(found.status) in (CONVERGED, NONFINITE) or not is_cornered(theta, sizes):
+        done = maxiter < _PATIENCE or int(found.status) in (CONVERGED, NONFINITE)
+        if done or not is_cornered(theta, sizes):
             break
         factors = _factors(theta, sizes)
         frames = [_eigenvectors(L) for L in factors]
@@ -68,10 +70,11 @@ def leave_corner(layout: Layout, lost: Solution, descend: Descend, settle: Desce
         for t, V in enumerate(frames):
             turned = turned.rotate(t, V) if len(V) > 1 else turned
         start = [_lower(V.T @ L) for V, L in zip(frames, factors, strict=True)]
-        there = descend(turned, _theta(start))
+        there = descend(turned, _theta(start), **options)
         ends = _factors(np.asarray(there.theta), sizes)
         home = [_lower(V @ L) for V, L in zip(frames, ends, strict=True)]
-        back = settle(layout, _theta(home))
+        # nothing is challenged here: it would end in the corner again
+        back = descend(layout, _theta(home), challenge=False, **options)
         found = back._replace(n_iter=found.n_iter + there.n_iter + back.n_iter)
     return found
 

@@ -19,24 +19,22 @@ from .constrained import (
     minimize_constrained,
     objective,
 )
-from .corners import PATIENCE, leave_corner
+from .corners import leave_corner
 from .design import Design
 from .errors import ConvergenceWarning, warn_user
 from .layouts.compress import compress
 from .layouts.grouped import GroupedLayout
 from .layouts.index import GroupIndex
 from .layouts.merged import WORTH_MERGING, trim
-from .layouts.waist import Layout
 from .likelihood import profile_jet
 from .newton import CONVERGED, Solution
 from .optimize import Trace, minimize, quasi_newton, trace_newton
 from .params import Params
 from .programs import compiled
 from .settings import start_point, start_theta
-from .staged import minimize_staged
+from .staged import descend
 from .starts import start_values
 
-_minimize = compiled(minimize, static=("reml", "challenge"))
 _minimize_constrained = compiled(minimize_constrained, static="reml")
 
 # Rows up to which a fit is one program.
@@ -120,16 +118,12 @@ def _run(task: Task, name: str) -> tuple[Any, list[Trace]]:
     if task.problem is not None:
         return _run_constrained(task)
     start = None if task.start is None else start_theta(task.design, task.start)
-    dear = task.design.layout.is_dear()
-
-    def descend(layout: Layout, start: Array | None, **more: bool) -> Solution:
-        method = minimize_staged if dear else partial(_minimize, **more)
-        return method(layout, start, reml=task.reml, maxiter=task.maxiter, tol=task.gtol)
-
-    solution = descend(task.design.merged, start) if task.begun is None else task.begun
-    if int(solution.status) != CONVERGED and task.maxiter >= PATIENCE:
-        settle = partial(descend, challenge=False)
-        solution = leave_corner(task.design.merged, solution, descend, settle)
+    options: dict[str, Any] = dict(reml=task.reml, maxiter=task.maxiter, tol=task.gtol)
+    solution = task.begun
+    if solution is None:
+        solution = descend(task.design.merged, start, **options)
+    if int(solution.status) != CONVERGED:
+        solution = leave_corner(task.design.merged, solution, **options)
     traces = _trace_starts(task, start) if task.full_output else []
     return solution, traces
 
@@ -182,7 +176,7 @@ def _run_quasi_newton(task: Task, method: str) -> tuple[Any, list[Trace]]:
     x, trace = quasi_newton(method, fun, start, maxiter=task.maxiter, gtol=gtol)
     steps = min(_POLISH, task.maxiter)
     if plain:
-        solution = _minimize(design.merged, x, reml=task.reml, maxiter=steps, tol=task.gtol)
+        solution = descend(design.merged, x, reml=task.reml, maxiter=steps, tol=task.gtol)
     else:
         solution = _minimize_constrained(x, problem, reml=task.reml, maxiter=steps, tol=task.gtol)
     n_iter = jnp.asarray(len(trace.objective) - 1, jnp.int32)

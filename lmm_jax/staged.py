@@ -29,6 +29,7 @@ from .newton import (
     propose,
     state_at,
 )
+from .optimize import minimize
 from .programs import compiled
 
 # Decrement below which the next evaluation is likely to be the last, and so is exact.
@@ -37,10 +38,26 @@ _NEAR = 1e-2
 # the step apart, is what its derivatives say: the decrement there is about this squared.
 _CLOSE = 1e-7
 
+_minimize = compiled(minimize, static=("reml", "challenge"))
 _jet = compiled(profile_jet, static=("reml", "exact"))
 _start = compiled(lambda layout: layout.start_moments())
 _propose = compiled(propose, static="sizes")
 _judge = compiled(judge)
+
+
+def descend(
+    layout: Layout,
+    start: Array | None = None,
+    *,
+    reml: bool,
+    maxiter: int,
+    tol: float = DECREMENT_TOL,
+    challenge: bool = True,
+) -> Solution:
+    """Optimum of a layout by the driver that suits it; see :func:`lmm_jax.optimize.minimize`."""
+    if layout.is_dear():
+        return minimize_staged(layout, start, reml=reml, maxiter=maxiter, tol=tol)
+    return _minimize(layout, start, reml=reml, maxiter=maxiter, tol=tol, challenge=challenge)
 
 
 def minimize_staged(
