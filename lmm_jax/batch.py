@@ -76,13 +76,12 @@ _jet = compiled(lane_jet, static="reml")
 
 def _shapes(lanes: Lanes) -> Point:
     """Of the criterion in one lane."""
-    m, dtype = theta_size(lanes.sizes), lanes.S_yy.dtype
-    shapes = (), (m,), (m, m), tuple((k, k) for k in lanes.sizes)
-    return jax.tree.map(
-        lambda shape: jax.ShapeDtypeStruct(shape, dtype),
-        Point(*shapes),
-        is_leaf=lambda at: all(isinstance(n, int) for n in at),
-    )
+
+    def of(*shape: int) -> Any:
+        return jax.ShapeDtypeStruct(shape, lanes.S_yy.dtype)
+
+    m = theta_size(lanes.sizes)
+    return Point(of(), of(m), of(m, m), tuple(of(k, k) for k in lanes.sizes))
 
 
 # ------------------------------------------------------------ starts

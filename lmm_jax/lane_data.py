@@ -11,8 +11,9 @@ import numpy as np
 from jax import Array
 
 from .lanes import LaneBucket, Lanes
+from .layouts.classes import Classes
 from .layouts.compress import compress
-from .layouts.compress_many import Classes, compress_many, lane_classes, merge_lanes
+from .layouts.compress_many import compress_many, lane_classes, merge_lanes
 from .layouts.grouped import GroupedLayout
 from .layouts.index import GroupIndex, Table
 from .layouts.waist import maps_of

@@ -62,18 +62,19 @@ def minimize_all(
     best = _descend(problem, starts[0], np.arange(problem.usable.size), defer)
     for theta, go in zip(starts[1:], wanted[1:], strict=True):
         best = _challenge(problem, best, theta, go, defer)
-    theta = np.moveaxis(best.theta, problem.axis, -1)
+    theta = np.moveaxis(np.asarray(best.theta), problem.axis, -1)
     if reopen:
         theta = np.where(best.status == CONVERGED, theta, 0.0)
     opened, cornered = off_boundary(theta, problem.sizes, np)
-    # every lane has had its runs here: the place for what is to be done about lost ones
-    return _challenge(problem, best, opened, cornered, defer)
+    best = _challenge(problem, best, opened, cornered, defer)
+    # every lane has had its runs; usable ones that are neither CONVERGED nor RUNNING are lost
+    return best
 
 
 def _challenge(
     problem: LaneProblem, best: Solution, theta: np.ndarray, go: np.ndarray, defer: bool
 ) -> Solution:
-    """One more run for some lanes; a lane that is put off, or now is, stays so."""
+    """One more run for some lanes; those that are put off, before or now, stay so."""
     which = np.flatnonzero(go & problem.usable & (best.status != RUNNING))
     if not which.size:
         return best
@@ -122,7 +123,7 @@ def _ends(s: State, keep: Callable[[Any], Any]) -> Solution:
     return ends._replace(n_iter=np.maximum(ends.n_iter - 1, 0))
 
 
-def _status(runs: np.ndarray) -> np.ndarray:
+def _status(runs: np.ndarray) -> Any:
     return np.where(runs, RUNNING, NONFINITE).astype(np.int32)
 
 

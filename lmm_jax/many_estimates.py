@@ -47,8 +47,8 @@ def estimate_many(best: Solution, lanes: Any, *, reml: bool) -> ManyEstimates:
 
 
 def _estimate(best: Solution, lanes: Any, *, reml: bool) -> ManyEstimates:
-    jet = best.jet
-    inner = _factors(best.theta, lanes.sizes)
+    jet, theta = best.jet, np.asarray(best.theta)
+    inner = _factors(theta, lanes.sizes)
     smallest = np.min([_smallest_singular(L) for L in inner], axis=0)
     nu = lanes.n_obs - (lanes.S_xx.shape[0] if reml else 0)
     scale = jet.profile.rss * lanes.y_scale**2 / nu
@@ -63,7 +63,7 @@ def _estimate(best: Solution, lanes: Any, *, reml: bool) -> ManyEstimates:
     df = _satterthwaite(jet, variance, slopes, nu)
     converged = (best.status == CONVERGED) & lanes.usable
     singular = smallest < SINGULAR_TOL
-    converged &= singular | ~_flat(jet.point.hessian, best.theta)
+    converged &= singular | ~_flat(jet.point.hessian, theta)
     void = ~lanes.usable | ~np.isfinite(jet.point.value)
     n_obs = np.broadcast_to(lanes.n_obs, void.shape)
     rows = dict(

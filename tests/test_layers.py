@@ -22,7 +22,7 @@ FLOORS = (
     ),
     (
         *("likelihood", "newton", "starts", "optimize", "staged", "constrained"),
-        *("fit_params", "lanes", "lane_data", "batch"),
+        *("fit_params", "lanes", "lane_data", "lane_driver", "batch"),
         *("replicate_lanes", "sources", "replicates"),
     ),
     (

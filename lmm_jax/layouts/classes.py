@@ -71,7 +71,8 @@ def find_classes(
     first = np.empty(distinct.size, np.int32)
     first[own[::-1]] = np.arange(groups, dtype=np.int32)[::-1]
     if not (entries[:, first].take(own, axis=1) == entries).all():  # two factors with one hash
-        _, first, own = np.unique(entries, axis=1, return_index=True, return_inverse=True)
+        found = np.unique(entries, axis=1, return_index=True, return_inverse=True)
+        first, own = (np.ravel(at).astype(np.int32) for at in found[1:])
     empty = ~entries[:, first].any(axis=0)
     order = np.lexsort([*entries[::-1, first], empty])  # padding last
     rank = np.empty(order.size, np.int32)
@@ -79,8 +80,8 @@ def find_classes(
     D = order.size - int(empty.sum())
     if most is not None and most < D:
         return None
-    counts = np.bincount(own.ravel(), minlength=order.size)
-    return Classes(rank[own.ravel()], first[order[:D]], counts[order[:D]])
+    counts = np.bincount(own, minlength=order.size)
+    return Classes(rank[own], first[order[:D]], counts[order[:D]])
 
 
 def _hashes(entries: np.ndarray) -> np.ndarray:

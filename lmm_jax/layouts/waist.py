@@ -53,8 +53,10 @@ class BlupTerms(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Maps:
-    """The ways back to the data's units from columns of X that are orthonormal, those of every
-    term whitened and y a unit OLS residual.
+    """From the coordinates of a layout back to those of the data.
+
+    In the layout columns of X are orthonormal, those of every term whitened and y a
+    unit OLS residual.
     """
 
     whiteners: tuple[Array, ...]  # (k, k) a term: Lambda_user = A Lambda
