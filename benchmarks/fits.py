@@ -52,7 +52,7 @@ def ours_arrays(folder: Path) -> Prepared:
     def call() -> Outcome:
         design = lmm.design_from_arrays(data["y"], data["X"], groups, exog_re=Z)
         result = lmm.fit(design)
-        np.asarray(result.bse_fe)
+        result.bse_fe.to_numpy()
         return Outcome(-2 * result.llf, bool(result.converged), "REML", int(result.n_iter))
 
     return Prepared(call, _size(data))

@@ -47,6 +47,11 @@ class BatchDesign(Design):
     def _compressed(self) -> tuple[GroupedLayout, tuple[Any, Any]]:
         return self.compressed
 
+    @property
+    def is_compressed(self) -> bool:
+        """See :meth:`Design.is_compressed`."""
+        return True
+
     def response_size(self) -> tuple[float, float, float]:
         """See :meth:`Design.response_size`."""
         return (*self.response_norms, float(self.n_rows))

@@ -9,6 +9,7 @@ all terms. A variance component is a term with ``k = 1``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import jax.numpy as jnp
@@ -21,16 +22,22 @@ def theta_size(sizes: Sequence[int]) -> int:
     return sum(k * (k + 1) // 2 for k in sizes)
 
 
+@cache  # a small fit takes less time than to make these a dozen times
 def lower_indices(k: int) -> tuple[np.ndarray, np.ndarray]:
     """Row and column of every entry of a lower triangle, column by column."""
     columns, rows = np.triu_indices(k)
+    rows.flags.writeable = columns.flags.writeable = False
     return rows, columns
 
 
 def theta_slices(sizes: Sequence[int]) -> tuple[slice, ...]:
     """Where the entries of each term stand in theta."""
-    ends = np.cumsum([k * (k + 1) // 2 for k in sizes])
-    return tuple(slice(int(e) - k * (k + 1) // 2, int(e)) for k, e in zip(sizes, ends, strict=True))
+    out, start = [], 0
+    for k in sizes:
+        stop = start + k * (k + 1) // 2
+        out.append(slice(start, stop))
+        start = stop
+    return tuple(out)
 
 
 def factor_blocks(theta: Array, sizes: Sequence[int]) -> tuple[Array, ...]:

@@ -26,7 +26,7 @@ from .layouts.compress import compress
 from .layouts.crossed import CrossedLayout
 from .layouts.crossed_index import CrossedPlan
 from .layouts.grouped import GroupedLayout
-from .layouts.index import GroupIndex, GroupPlan, round_up_rows
+from .layouts.index import GroupIndex, GroupPlan, round_up_few
 from .layouts.merged import merge, trim
 from .layouts.plan import LayoutInfo, plan_layout
 from .programs import compiled
@@ -146,14 +146,20 @@ class Design:
     @cached_property
     def merged(self) -> GroupedLayout | CrossedLayout:
         """The layout for optimization: groups of equal factors merged where that is worth it."""
-        layout, plan = self.layout, self.plan
-        if not isinstance(layout, GroupedLayout) or not isinstance(plan, GroupPlan):
+        layout = self.layout
+        if not isinstance(layout, GroupedLayout):
             return layout
         merged = merge(layout)
-        if merged is not layout:
-            return merged
-        counts = np.bincount(plan.group_bucket, minlength=len(layout.buckets))
-        return trim(layout, counts.tolist())
+        return merged if merged is not layout else trim(jax.device_get(layout), self.few_groups)
+
+    @property
+    def few_groups(self) -> tuple[int, ...]:
+        """Groups of every bucket that an optimization has to look at."""
+        plan = self.plan
+        if not isinstance(plan, GroupPlan):
+            return ()
+        counts = np.bincount(plan.group_bucket, minlength=len(plan.index.n_groups))
+        return tuple(round_up_few(count) for count in counts.tolist())
 
     @property
     def reach(self) -> tuple[int, float]:
@@ -163,26 +169,38 @@ class Design:
 
     @cached_property
     def _compressed(self) -> tuple[GroupedLayout | CrossedLayout, tuple[Any, Any]]:
+        with jax.enable_x64(True):
+            if self.nobs > BATCH and isinstance(self.plan.index, GroupIndex):
+                made = sum_rows(*self._free_rows(), self.weights, self.plan.index)
+                if made is not None:
+                    return made
+            return _compress(*self.padded_rows())
+
+    def _free_rows(self) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
+        """y, X and Z without the offset and the fixed effects that are held."""
         y = self.endog if self.offset is None else self.endog - self.offset
         X = self.exog
         if self.held is not None:
             fixed = ~np.isnan(self.held)
             y, X = y - X[:, fixed] @ self.held[fixed], X[:, ~fixed]
-        Z = tuple(term.values for term in self.terms)
-        with jax.enable_x64(True):
-            if self.nobs > BATCH and isinstance(self.plan.index, GroupIndex):
-                made = sum_rows(y, X, Z, self.weights, self.plan.index)
-                if made is not None:
-                    return made
-            rows = round_up_rows(self.nobs)
-            weights = np.ones(self.nobs) if self.weights is None else self.weights
-            return _compress(
-                pad(y, rows),
-                pad(X, rows),
-                tuple(pad(z, rows) for z in Z),
-                pad(weights, rows),
-                self.plan.index,
-            )
+        return y, X, tuple(term.values for term in self.terms)
+
+    def padded_rows(self) -> tuple[Any, ...]:
+        """Arguments of :func:`lmm_jax.layouts.compress.compress`."""
+        index = self.plan.index
+        y, X, Z = self._free_rows()
+        weights = np.ones(self.nobs) if self.weights is None else self.weights
+        rows = index.n_rows
+        return pad(y, rows), pad(X, rows), tuple(pad(z, rows) for z in Z), pad(weights, rows), index
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether the pass over the rows has been made."""
+        return "_compressed" in self.__dict__
+
+    def keep(self, layout: GroupedLayout, reach: tuple[Any, Any]) -> None:
+        """Take over a layout, with ranks and residual sum of squares, made from these rows."""
+        self.__dict__["_compressed"] = layout, reach
 
 
 def assemble(

@@ -17,7 +17,7 @@ from .formula_design import design
 from .newton import CONVERGED, DECREMENT_TOL, FLAT, MESSAGES
 from .params import Params
 from .results import LMMResults, TermLabel
-from .run import Run, Task, run_methods
+from .run import Run, Task, begin, run_methods
 from .settings import (
     as_pytree,
     covariance_masks,
@@ -150,7 +150,6 @@ def fit(
     free = read_params(free, model, "free")
     with jax.enable_x64(True):
         model = hold_fixed_effects(model, free, start)
-        _check_residual(model)
         task = Task(
             design=model,
             problem=_problem(model, free, start, fe_pen, cov_pen),
@@ -160,6 +159,8 @@ def fit(
             gtol=gtol,
             full_output=full_output,
         )
+        task = begin(task, methods)
+        _check_residual(model)
         run = run_methods(task, methods)
     result = _label(run, model, reml=reml, df_method=df_method)
     if free is not None:

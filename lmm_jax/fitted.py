@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -200,13 +201,18 @@ class FittedModel:
     @property
     def df(self) -> pd.Series[float]:
         """Degrees of freedom of the t statistics; infinite for ``df_method="normal"``."""
+        return pd.Series(self._df, index=list(self.fixed_names))
+
+    @cached_property
+    def _df(self) -> np.ndarray:
         p = len(self.fixed_names)
         if self.df_method == "normal":
             values = np.full(p, np.inf)
         else:
             e = self.estimates
             values = satterthwaite_df(np.eye(p), e.cov_beta, e.dcov_beta, e.joint_cov, e.scale)
-        return pd.Series(values, index=list(self.fixed_names))
+        values.flags.writeable = False
+        return values
 
     @property
     def tvalues(self) -> pd.Series[float]:
@@ -216,7 +222,7 @@ class FittedModel:
     @property
     def pvalues(self) -> pd.Series[float]:
         """Two-sided p values of the fixed effects."""
-        values = 2.0 * special.stdtr(self.df.to_numpy(), -np.abs(self.tvalues.to_numpy()))
+        values = 2.0 * special.stdtr(self._df, -np.abs(self.tvalues.to_numpy()))
         return pd.Series(values, index=list(self.fixed_names))
 
     def conf_int(self, alpha: float = 0.05) -> pd.DataFrame:
@@ -234,7 +240,7 @@ class FittedModel:
             raise DataError(f"alpha={alpha!r}: a number between 0 and 1 is needed")
         quantile = np.concatenate(
             [
-                special.stdtrit(self.df.to_numpy(), 1 - alpha / 2),
+                special.stdtrit(self._df, 1 - alpha / 2),
                 np.full(len(self._variance_names), special.ndtri(1 - alpha / 2)),
             ]
         )

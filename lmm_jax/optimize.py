@@ -36,6 +36,7 @@ def minimize(
     reml: bool,
     maxiter: int,
     tol: float = DECREMENT_TOL,
+    challenge: bool = True,
 ) -> Solution:
     """Best optimum over the starts that the data suggest.
 
@@ -54,6 +55,8 @@ def minimize(
         Limit on the steps of one run.
     tol : float
         See :func:`lmm_jax.newton.newton`.
+    challenge : bool
+        Whether an optimum on the boundary is challenged; static.
     """
     if start is None:
         starts, wanted = start_values(layout, reml=reml)
@@ -77,15 +80,15 @@ def minimize(
         theta = jnp.where(i < n_starts, starts[jnp.minimum(i, n_starts - 1)], inner)
         go = jnp.where(i < n_starts, wanted[jnp.minimum(i, n_starts - 1)], cornered)
 
-        def challenge(b: Solution) -> Solution:
+        def another(b: Solution) -> Solution:
             return better(b, descend(theta))
 
-        return lax.cond(go, challenge, lambda b: b, best)
+        return lax.cond(go, another, lambda b: b, best)
 
     worst = jax.eval_shape(descend, starts[0])
     empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), worst)
     empty = empty._replace(status=jnp.full_like(empty.status, NONFINITE))
-    return lax.fori_loop(0, n_starts + 1, run, empty)
+    return lax.fori_loop(0, n_starts + challenge, run, empty)
 
 
 def off_boundary(theta: Any, sizes: tuple[int, ...], xp: Any = jnp) -> tuple[Any, Any]:

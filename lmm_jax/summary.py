@@ -205,10 +205,10 @@ def _random_table(results: FittedModel, names: Sequence[str], *, with_errors: bo
 def _variance_errors(results: FittedModel) -> list[float]:
     """Standard errors of the variances, the residual one last; covariances left out."""
     out: list[float] = []
-    start = 0
+    start, errors = 0, results.bse_re.to_numpy()
     for S in results.estimates.covariances:
         rows, columns = np.tril_indices(len(S))
-        part = results.bse_re.to_numpy()[start : start + rows.size]
+        part = errors[start : start + rows.size]
         out += part[rows == columns].tolist()
         start += rows.size
     return [*out, float(np.sqrt(results.estimates.cov_variance[-1, -1]))]
@@ -216,23 +216,31 @@ def _variance_errors(results: FittedModel) -> list[float]:
 
 def _fixed(results: FittedModel, names: Sequence[str], alpha: float) -> Table:
     normal = results.df_method == "normal"
-    interval = results.conf_int(alpha)
+    p = len(names)
     low, high = f"{100 * alpha / 2:g}%", f"{100 * (1 - alpha / 2):g}%"
-    rows = []
-    for i, name in enumerate(names):
-        df = [] if normal else [f"{results.df.iloc[i]:.2f}"]
-        rows.append(
-            (
-                name,
-                number(results.fe_params.iloc[i]),
-                number(results.bse_fe.iloc[i]),
-                *df,
-                f"{results.tvalues.iloc[i]:.3f}",
-                p_value(results.pvalues.iloc[i]),
-                number(interval["lower"].iloc[i]),
-                number(interval["upper"].iloc[i]),
-            )
+    interval = results.conf_int(alpha).to_numpy()[:p]
+    columns = zip(
+        results.fe_params.to_numpy(),
+        results.bse_fe.to_numpy(),
+        results.df.to_numpy(),
+        results.tvalues.to_numpy(),
+        results.pvalues.to_numpy(),
+        interval,
+        strict=True,
+    )
+    rows = [
+        (
+            name,
+            number(estimate),
+            number(se),
+            *([] if normal else [f"{df:.2f}"]),
+            f"{t:.3f}",
+            p_value(p),
+            number(lower),
+            number(upper),
         )
+        for name, (estimate, se, df, t, p, (lower, upper)) in zip(names, columns, strict=True)
+    ]
     statistic = ("z", "P>|z|") if normal else ("df", "t", "P>|t|")
     header = ("", "Estimate", "Std. error", *statistic, low, high)
     return Table(caption="Fixed effects", header=header, rows=tuple(rows))

@@ -6,7 +6,6 @@ import numpy as np
 
 from lmm_jax.layouts.compress import compress
 from lmm_jax.layouts.crossed import CrossedLayout
-from lmm_jax.layouts.index import round_up_rows
 from lmm_jax.layouts.moments import MomentLayout, equal_groups
 from lmm_jax.layouts.responses import Response
 
@@ -19,7 +18,7 @@ def padded(values, rows):
 
 def compress_rows(design, base, Y):
     """Responses (rows, R) in the form of ``base``, and where their beta is measured from."""
-    rows = round_up_rows(design.nobs)
+    rows = design.plan.index.n_rows
     X, w = design.exog, np.ones(design.nobs) if design.weights is None else design.weights
     Y = Y if design.offset is None else Y - design.offset[:, None]
     if design.held is not None:

@@ -21,7 +21,7 @@ FLOORS = (
         *("row_pass", "row_sums", "sharding"),
     ),
     (
-        *("likelihood", "newton", "starts", "optimize", "staged", "constrained"),
+        *("likelihood", "newton", "starts", "optimize", "corners", "staged", "constrained"),
         *("fit_params", "lanes", "lane_data", "lane_driver", "batch"),
         *("replicate_lanes", "sources", "replicates"),
     ),

@@ -45,7 +45,7 @@ CASES = {
 @pytest.fixture(autouse=True)
 def merge_small(monkeypatch):
     """Merging pays for large data only; here it is to happen for small ones."""
-    monkeypatch.setattr(merged, "_SMALL", 0)
+    monkeypatch.setattr(merged, "WORTH_MERGING", 0)
 
 
 def design_of(name: str) -> Design:
@@ -210,7 +210,7 @@ def test_fits_are_equal(monkeypatch, reml):
     design = design_of("q=2")
     ours = lmm.fit(design, reml=reml)
     assert design.merged is not design.layout
-    monkeypatch.setattr(merged, "_SMALL", 1 << 60)
+    monkeypatch.setattr(merged, "WORTH_MERGING", 1 << 60)
     expected = lmm.fit(design_of("q=2"), reml=reml)
     assert ours.converged
     assert_close(ours.llf, expected.llf, RTOL)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -39,3 +40,33 @@ def test_the_best_known_optimum(formula, case, reml, theta):
         known = float(lmm.profile_loglike(jnp.array(theta), layout, reml=reml))
     assert result.llf > known - SLACK
     assert result.llf < known + 0.1  # the same optimum, and not a better one that nobody knew
+
+
+def _cornered(seed, k):
+    """An intercept of little variance beside slopes, correlated at random; 40 groups of 5."""
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(40), 5)
+    Z = np.column_stack([np.ones(200)] + [rng.normal(size=200) for _ in range(k - 1)])
+    sd = np.concatenate(
+        [[rng.choice([0, 0.01, 0.1, 0.3])], rng.choice([0.02, 0.3, 0.5, 1, 5], size=k - 1)]
+    )
+    C = rng.normal(size=(k, k))
+    C = C @ C.T
+    C = C / np.sqrt(np.outer(np.diag(C), np.diag(C)))
+    b = rng.multivariate_normal(np.zeros(k), C * sd[:, None] * sd, size=40)
+    return Z @ np.ones(k) + np.sum(Z * b[groups], axis=1) + rng.normal(size=200), Z, groups
+
+
+@pytest.mark.parametrize(("seed", "k"), [(14139, 2), (15960, 2), (16685, 2), (22410, 3)])
+def test_a_small_pivot_above_a_large_entry(seed, k):
+    # Newton in theta creeps along a circle here; with the columns in another order it does not
+    y, Z, groups = _cornered(seed, k)
+    fits = [
+        lmm.fit(lmm.design_from_arrays(y, Z, groups, exog_re=Z[:, order]), reml=bool(seed % 2))
+        for order in (slice(None), slice(None, None, -1))
+    ]
+    assert fits[0].converged and fits[1].converged
+    np.testing.assert_allclose(fits[0].llf, fits[1].llf, rtol=1e-11)
+    # a Newton decrement of 1e-9 leaves 3e-5 standard errors
+    other = np.asarray(fits[1].cov_re)[::-1, ::-1]
+    np.testing.assert_allclose(fits[0].cov_re, other, rtol=1e-5, atol=2e-5)

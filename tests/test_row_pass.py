@@ -46,7 +46,7 @@ def both(formula, data, **options):
     y = design.endog if design.offset is None else design.endog - design.offset
     Z = tuple(term.values for term in design.terms)
     weights = np.ones(y.size) if design.weights is None else design.weights
-    rows = row_pass.round_up_rows(y.size)
+    rows = design.plan.index.n_rows
     pad = row_pass.pad
     with jax.enable_x64(True):
         made = row_pass.sum_rows(y, design.exog, Z, design.weights, design.plan.index)

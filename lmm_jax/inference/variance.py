@@ -38,8 +38,11 @@ def inverse_curvature(hessian: np.ndarray) -> np.ndarray:
 def joint_covariance(cov_theta: np.ndarray, rho: np.ndarray, nu: float) -> np.ndarray:
     """Asymptotic covariance of ``(theta, log sigma^2)``, (m + 1, m + 1)."""
     cross = cov_theta @ rho
-    last = np.array([[2.0 / nu + rho @ cross]])
-    return np.block([[cov_theta, cross[:, None]], [cross[None, :], last]])
+    out = np.empty((rho.size + 1, rho.size + 1))
+    out[:-1, :-1] = cov_theta
+    out[:-1, -1] = out[-1, :-1] = cross
+    out[-1, -1] = 2.0 / nu + rho @ cross
+    return out
 
 
 def covariance_jacobian(
@@ -67,12 +70,10 @@ def covariance_jacobian(
     for L, A, at in zip(factors, whiteners, theta_slices(sizes), strict=True):
         k = L.shape[0]
         lower = np.tril_indices(k)
-        block = np.zeros((lower[0].size, m + 1))
-        for position, (i, j) in enumerate(zip(*lower_indices(k), strict=True)):
-            E = np.zeros((k, k))
-            E[i, j] = 1.0
-            D = A @ (E @ L.T + L @ E.T) @ A.T
-            block[:, at.start + position] = scale * D[lower]
+        i, j = lower_indices(k)
+        half = A[:, i].T[:, :, None] * (A @ L)[:, j].T[:, None, :]  # A E_ij L' A', (m_t, k, k)
+        block = np.zeros((i.size, m + 1))
+        block[:, at] = (scale * (half + np.swapaxes(half, 1, 2)))[:, lower[0], lower[1]].T
         block[:, m] = scale * (A @ L @ L.T @ A.T)[lower]
         rows.append(block)
     last = np.zeros((1, m + 1))

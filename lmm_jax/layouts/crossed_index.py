@@ -21,7 +21,6 @@ from .index import (
     plan_groups,
     rank_within,
     round_up,
-    round_up_rows,
 )
 from .links import CHUNK
 
@@ -63,6 +62,11 @@ class CrossedIndex:
     core_widths: tuple[int, ...] = field(metadata={"static": True})  # levels of each core term
     n_blocks: int = field(metadata={"static": True})
     n_components: int = field(metadata={"static": True})
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows, rounded up."""
+        return self.block.shape[0]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -142,7 +146,7 @@ def plan_crossed(
     cells = _Cells(group, streams, int(offsets[-1]))
     group_block, level_block, n_blocks = _blocks(cells, n_groups, width)
     row, core_widths = _core_rows(term, level_block, n_blocks, [sizes[t] for t in crossed])
-    rows = round_up_rows(group.size)
+    rows = inner.index.n_rows
     columns = sum(sizes[t] * w for t, w in zip(crossed, core_widths, strict=True))
     _check_memory(int(width.sum()), columns, n_blocks, core_name)
     links, first = _links(inner, cells, row, width, level_block, columns)

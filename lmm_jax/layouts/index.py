@@ -18,8 +18,8 @@ _MAX_BUCKETS = 4
 # Groups up to this many share a program where a group is no wider than this; and rows.
 _FEW_GROUPS, _NARROW_GROUP = 256, 4
 _FEW_ROWS = 4096
-# Groups up to this many are worth a program of their own for the optimization.
-_VERY_FEW = 64
+# The smallest data sets, which are many, have a size of their own.
+_VERY_FEW, _VERY_FEW_ROWS = 64, 512
 
 
 def round_up(n: int, least: int = 16) -> int:
@@ -31,9 +31,11 @@ def round_up(n: int, least: int = 16) -> int:
     return -(-n // step) * step
 
 
-def round_up_groups(n: int, columns: int) -> int:
+def round_up_groups(n: int, columns: int, rows: int) -> int:
     """The same for groups: one size for small data sets whose groups are narrow."""
-    return round_up(n, least=_FEW_GROUPS) if columns <= _NARROW_GROUP else round_up(n)
+    if columns > _NARROW_GROUP:
+        return round_up(n)
+    return round_up(n, least=_VERY_FEW if rows <= _VERY_FEW_ROWS else _FEW_GROUPS)
 
 
 def round_up_few(n: int) -> int:
@@ -41,8 +43,10 @@ def round_up_few(n: int) -> int:
     return _VERY_FEW if n <= _VERY_FEW else round_up(n, least=_FEW_GROUPS)
 
 
-def round_up_rows(n: int) -> int:
-    """The same for rows: one size for all small data sets."""
+def round_up_rows(n: int, groups: int = _FEW_GROUPS) -> int:
+    """The same for rows: two sizes for all small data sets."""
+    if n <= _VERY_FEW_ROWS and groups <= _VERY_FEW:
+        return _VERY_FEW_ROWS
     return round_up(n, least=_FEW_ROWS)
 
 
@@ -89,6 +93,16 @@ class GroupIndex:
     widths: tuple[tuple[int, ...], ...] = field(metadata={"static": True})  # per bucket, per term
     n_groups: tuple[int, ...] = field(metadata={"static": True})  # per bucket, rounded up
     n_components: int = field(metadata={"static": True})  # trailing terms: variance components
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows, rounded up."""
+        return self.levels[0].cell.shape[0]
+
+    def size(self, p: int) -> int:
+        """Numbers in a layout of ``p`` fixed effects."""
+        widths = [sum(k * w for k, w in zip(self.sizes, row, strict=True)) for row in self.widths]
+        return sum(q * (q + p + 1) * g for q, g in zip(widths, self.n_groups, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -148,8 +162,9 @@ def plan_groups(
         tuple(int(count[bucket == b].max(initial=0)) for count in counts) for b in range(n_buckets)
     )
     members = np.bincount(bucket, minlength=n_buckets)
+    rows = round_up_rows(group.size, n_groups)
     padded = tuple(
-        round_up_groups(int(size), sum(k * w for k, w in zip(sizes, width, strict=True)))
+        round_up_groups(int(size), sum(k * w for k, w in zip(sizes, width, strict=True)), rows)
         for size, width in zip(members, widths, strict=True)
     )
     maps = []
@@ -161,7 +176,9 @@ def plan_groups(
     streams = tuple(t for t, c in enumerate(codes) for _ in range(c.shape[1]))
     columns = [c[:, s] for c in codes for s in range(c.shape[1])]
     levels = tuple(
-        _table(column, np.arange(n_levels[t]), np.arange(n_levels[t]), maps[t], maps[t], padded)
+        _table(
+            column, np.arange(n_levels[t]), np.arange(n_levels[t]), maps[t], maps[t], padded, rows
+        )
         for t, column in zip(streams, columns, strict=True)
     )
     index = GroupIndex(
@@ -169,7 +186,9 @@ def plan_groups(
         pairs=tuple(
             levels[a]
             if a == b
-            else _pair_table(columns[a], columns[b], maps[streams[a]], maps[streams[b]], padded)
+            else _pair_table(
+                columns[a], columns[b], maps[streams[a]], maps[streams[b]], padded, rows
+            )
             for a, b in stream_pairs(len(streams))
         ),
         streams=streams,
@@ -219,9 +238,10 @@ def _table(
     row_map: LevelMap,
     column_map: LevelMap,
     padded: tuple[int, ...],
+    rows: int,
 ) -> Table:
     n_cells = row_level.size
-    cells = np.zeros(round_up_rows(cell.size), np.int32)
+    cells = np.zeros(rows, np.int32)
     cells[: cell.size] = cell
     bucket, group, slot = (
         row_map.bucket[row_level],
@@ -265,15 +285,16 @@ def _pair_table(
     map_a: LevelMap,
     map_b: LevelMap,
     padded: tuple[int, ...],
+    rows: int,
 ) -> Table:
     levels_a, levels_b = np.arange(map_a.group.size), np.arange(map_b.group.size)
     if (parent := _function_of(a, b, levels_a.size)) is not None:  # b follows from a
-        return _table(a, levels_a, parent, map_a, map_b, padded)
+        return _table(a, levels_a, parent, map_a, map_b, padded, rows)
     if (parent := _function_of(b, a, levels_b.size)) is not None:
-        return _table(b, parent, levels_b, map_a, map_b, padded)
+        return _table(b, parent, levels_b, map_a, map_b, padded, rows)
     key = a.astype(np.int64) * levels_b.size + b
     _, first, cell = np.unique(key, return_index=True, return_inverse=True)
-    return _table(cell, a[first], b[first], map_a, map_b, padded)
+    return _table(cell, a[first], b[first], map_a, map_b, padded, rows)
 
 
 def _function_of(fine: np.ndarray, coarse: np.ndarray, n_fine: int) -> np.ndarray | None:

@@ -24,11 +24,11 @@ from ..linalg import eliminate
 from ..programs import compiled
 from .classes import Classes, find_classes
 from .grouped import Bucket, GroupedLayout
-from .index import round_up, round_up_few
+from .index import round_up
 
 # Numbers in a layout below which an evaluation takes no time, merged or not; and how many
 # times fewer entries a merged bucket must have.
-_SMALL = 1 << 13
+WORTH_MERGING = 1 << 13
 _WORTHWHILE = 4
 # Pivots of B below this, relative to their diagonal, are rounding.
 _RANK_TOL = 1e-15
@@ -68,7 +68,7 @@ def merge(layout: GroupedLayout) -> GroupedLayout:
     >>> layout.size(), merge(layout).size()
     (12288, 6)
     """
-    if layout.size() < _SMALL:
+    if layout.size() < WORTH_MERGING:
         return layout
     with jax.enable_x64(layout.S0.dtype == np.float64):
         buckets = tuple(_merge_bucket(bucket) for bucket in layout.buckets)
@@ -77,26 +77,27 @@ def merge(layout: GroupedLayout) -> GroupedLayout:
     return replace(layout, buckets=buckets)
 
 
-def trim(layout: GroupedLayout, counts: Sequence[int]) -> GroupedLayout:
+def trim(layout: GroupedLayout, sizes: Sequence[int]) -> GroupedLayout:
     """The layout without most of its padding: what is evaluated many times has few groups.
 
     Parameters
     ----------
     layout : GroupedLayout
-    counts : sequence of int
-        Groups of every bucket that are no padding; they come first.
+    sizes : sequence of int
+        Groups of every bucket to be kept; those that are no padding come first.
     """
-    buckets = []
-    for bucket, count in zip(layout.buckets, counts, strict=True):
-        groups = round_up_few(count)
-        if groups < bucket.copies.size:
-            parts = {
-                name: np.asarray(getattr(bucket, name))[..., :groups]
-                for name in ("T", "c", "copies")
-            }
-            bucket = replace(bucket, **parts)  # type: ignore[arg-type]  # host arrays will do
-        buckets.append(bucket)
-    return replace(layout, buckets=tuple(buckets))
+    buckets = tuple(
+        bucket
+        if size >= bucket.copies.size
+        else replace(
+            bucket,
+            T=bucket.T[..., :size],
+            c=bucket.c[..., :size],
+            copies=bucket.copies[:size],
+        )
+        for bucket, size in zip(layout.buckets, sizes, strict=True)
+    )
+    return replace(layout, buckets=buckets)
 
 
 def _merge_bucket(bucket: Bucket) -> Bucket:
