@@ -75,16 +75,17 @@ def _challenge(
     problem: LaneProblem, best: Solution, theta: np.ndarray, go: np.ndarray, defer: bool
 ) -> Solution:
     """One more run for some lanes; those that are put off, before or now, stay so."""
-    which = np.flatnonzero(go & problem.usable & (best.status != RUNNING))
+    which = np.flatnonzero(go & problem.usable)
     if not which.size:
         return best
     found = _descend(problem, theta, which, defer)
     now = take(best, which, problem.axis)
+    waits = (now.status == RUNNING) | (found.status == RUNNING)
     with np.errstate(invalid="ignore"):  # values of lanes without a fit
-        wins = second_is_better(now, found, np) & (found.status != RUNNING)
+        wins = second_is_better(now, found, np) & ~waits
     best = _put(best, take(found, wins, problem.axis), which[wins], problem.axis)
     best.n_iter[which] = now.n_iter + found.n_iter
-    best.status[which[found.status == RUNNING]] = RUNNING
+    best.status[which[waits]] = RUNNING
     return best
 
 
