@@ -8,7 +8,7 @@ the layouts under ``vmap``. They stay on the device.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,12 +24,6 @@ from .starts import MAX_RUNS, local_minima, start_grid
 
 # A batch goes on with an eighth of its lanes once the others are done; smaller ones are finished.
 _SHRINK, SMALLEST = 8, 32
-
-
-class _Value(NamedTuple):
-    """What the choice among optima needs of the criterion."""
-
-    value: Any  # (R,)
 
 
 def minimize_lanes(
@@ -62,7 +56,7 @@ def minimize_lanes(
         shapes=_shapes(lanes),
         advance=partial(_run, reml=reml, maxiter=maxiter, tol=tol),
         pick=_select,
-        keep=lambda jet: _Value(jet.value),
+        keep=lambda jet: jet._replace(gradient=(), hessian=(), psi_gradients=()),
         smaller=_smaller,
         holding=_holding,
     )

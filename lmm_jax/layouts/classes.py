@@ -51,8 +51,8 @@ def find_classes(
     --------
     >>> import numpy as np
     >>> classes = find_classes(np.array([[[2.0, 1.0, 2.0, 0.0, 2.0]]]))
-    >>> classes.label, classes.counts
-    (array([1, 0, 1, 2, 1]), array([1, 3]))
+    >>> classes.label.tolist(), classes.counts.tolist()
+    ([1, 0, 1, 2, 1], [1, 3])
     """
     entries = T[np.triu_indices(T.shape[0])] + 0.0  # (q (q + 1) / 2, G), no negative zeros
     groups = entries.shape[1]
