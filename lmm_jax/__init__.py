@@ -28,7 +28,8 @@ from .many_results import ManyResults
 from .params import Params, pack, unpack
 from .power import power
 from .programs import use_cache
-from .regularized import RegularizedPath, RegularizedResults, fit_regularized
+from .regularized import fit_regularized
+from .regularized_results import RegularizedPath, RegularizedResults
 from .results import LMMResults
 from .row_index import row_index
 from .sharding import shard

@@ -85,7 +85,7 @@ def design_from_arrays(
     table = pd.DataFrame(index=y.index)
     table, arrays, keep = complete_rows(table, arrays, [], missing, gaps)
     rows = slice(None) if keep.all() else keep
-    codes, levels = factor_codes(pd.Series(arrays["groups"]))
+    codes, levels = factor_codes(pd.Series(arrays["groups"], copy=False))
     none = TermSource(spec=None, columns=(), group=())
     terms: list[RandomTerm] = []
     if (exog_re is not None and Z.shape[1]) or not exog_vc:
@@ -115,7 +115,7 @@ def _response(endog: Any) -> pd.Series[Any]:
         endog = endog.iloc[:, 0]
     if np.ndim(endog) != 1:
         raise DataError(f"endog has the shape {np.shape(endog)}: one dimension is needed")
-    values = pd.Series(endog)
+    values = pd.Series(endog, copy=False)
     check_numeric(values.to_numpy(), "endog")
     return values
 

@@ -52,6 +52,10 @@ class BatchDesign(Design):
         """See :meth:`Design.is_compressed`."""
         return True
 
+    def response_bound(self) -> float:
+        """See :meth:`Design.response_bound`."""
+        return max(self.response_norms[1], self.response_norms[0] * self.n_rows**0.5)
+
     def response_size(self) -> tuple[float, float, float]:
         """See :meth:`Design.response_size`."""
         return (*self.response_norms, float(self.n_rows))

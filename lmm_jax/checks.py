@@ -14,6 +14,8 @@ from .terms import RandomTerm
 _DEPENDENT_TOL = 1e-7
 # Scaled cross-products tell full rank apart down to here; below, the rows are factorized.
 _SAFE_PIVOT = 1e-8
+# Rows of a sample, and the pivot from which its rank is that of all rows.
+_SAMPLE, _SURE_PIVOT = 1 << 13, 1e-4
 # Sums of squares that have lost nothing to the limits of floats.
 _SQUARES = 1e-200, 1e200
 
@@ -117,18 +119,29 @@ def independent_columns(X: np.ndarray, names: Sequence[str]) -> tuple[int, ...]:
 
 
 def _full_rank(X: np.ndarray) -> bool:
-    """Quick and safe: True only if the scaled cross-products are far from singular."""
+    """Quick and safe: True only if the scaled cross-products are far from singular.
+
+    A well-conditioned sample of many rows settles it: more rows take no rank away.
+    """
+    step = len(X) // _SAMPLE
+    if step > 1 and _scaled_pivot(X[::step]) > _SURE_PIVOT:
+        return True
+    return _scaled_pivot(X) > _SAFE_PIVOT
+
+
+def _scaled_pivot(X: np.ndarray) -> float:
+    """Smallest pivot of the cross-products of X with columns of length one; 0 where unsure."""
     with np.errstate(all="ignore"):
         gram = X.T @ X
     squares = np.diagonal(gram)
     if not ((squares > _SQUARES[0]) & (squares < _SQUARES[1])).all():
-        return False
+        return 0.0
     norms = np.sqrt(squares)
     gram = gram / np.outer(norms, norms)
     try:
-        return bool(np.diagonal(np.linalg.cholesky(gram)).min() ** 2 > _SAFE_PIVOT)
+        return float(np.diagonal(np.linalg.cholesky(gram)).min() ** 2)
     except np.linalg.LinAlgError:
-        return False
+        return 0.0
 
 
 def _first_dependent(X: np.ndarray) -> int | None:

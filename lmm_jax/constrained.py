@@ -19,17 +19,10 @@ import numpy as np
 from jax import Array
 from jax.scipy.linalg import block_diag
 
+from .coordinates import inverse_whiteners, outer_beta, whiten_factors
 from .covariance import factor_blocks, stack_theta
 from .layouts.waist import Layout
-from .likelihood import (
-    Jet,
-    deviance_at,
-    outer_beta,
-    profile_jet,
-    profile_waist,
-    residual_df,
-    whiten_factors,
-)
+from .likelihood import Jet, deviance_at, profile_jet, profile_waist, residual_df
 from .linalg import psd_cholesky
 from .newton import DECREMENT_TOL, newton
 
@@ -74,9 +67,7 @@ class ConstrainedSolution(NamedTuple):
 
 def column_scales(layout: Layout) -> tuple[Array, ...]:
     """Inverse root mean square of the columns of every term, (k,)."""
-    eyes = tuple(jnp.eye(k, dtype=layout.S0.dtype) for k in layout.sizes)
-    inverses = whiten_factors(eyes, layout)
-    return tuple(1.0 / jnp.sqrt(jnp.sum(Ai**2, axis=0)) for Ai in inverses)
+    return tuple(1.0 / jnp.sqrt(jnp.sum(Ai**2, axis=0)) for Ai in inverse_whiteners(layout))
 
 
 def n_explicit(problem: Problem) -> int:
@@ -240,11 +231,6 @@ def _positive_inverse(H: Array) -> Array:
 def full_masks(sizes: tuple[int, ...]) -> tuple[Mask, ...]:
     """Every entry free."""
     return tuple(tuple((True,) * k for _ in range(k)) for k in sizes)
-
-
-def count_free(masks: tuple[Mask, ...]) -> int:
-    """Free entries of the lower triangles."""
-    return sum(sum(row[: i + 1]) for mask in masks for i, row in enumerate(mask))
 
 
 def free_flags(masks: tuple[Mask, ...]) -> np.ndarray:

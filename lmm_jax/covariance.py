@@ -26,8 +26,21 @@ def theta_size(sizes: Sequence[int]) -> int:
 def lower_indices(k: int) -> tuple[np.ndarray, np.ndarray]:
     """Row and column of every entry of a lower triangle, column by column."""
     columns, rows = np.triu_indices(k)
-    rows.flags.writeable = columns.flags.writeable = False
-    return rows, columns
+    return _frozen(rows), _frozen(columns)
+
+
+@cache
+def lower_rows(k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same row by row."""
+    rows, columns = np.tril_indices(k)
+    return _frozen(rows), _frozen(columns)
+
+
+def _frozen(index: np.ndarray) -> np.ndarray:
+    """Of a type that does not depend on JAX's mode; everybody gets the same arrays."""
+    index = index.astype(np.int32)
+    index.flags.writeable = False
+    return index
 
 
 def theta_slices(sizes: Sequence[int]) -> tuple[slice, ...]:

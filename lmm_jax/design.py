@@ -30,7 +30,7 @@ from .layouts.index import GroupIndex, GroupPlan, round_up_few
 from .layouts.merged import merge, trim
 from .layouts.plan import LayoutInfo, plan_layout
 from .programs import compiled
-from .row_pass import BATCH, pad, sum_rows
+from .row_pass import MANY_ROWS, pad, sum_rows
 from .terms import (
     RandomTerm,
     independent_groups,
@@ -95,6 +95,12 @@ class Design:
     def need_rows(self) -> None:
         """Raise if the rows are not in memory."""
 
+    def response_bound(self) -> float:
+        """At least the norm of y around its mean, from one look at y."""
+        y = self.endog if self.offset is None else self.endog - self.offset
+        total = self.nobs if self.weights is None else self.weights.sum()
+        return 2.0 * max(float(y.max()), -float(y.min())) * float(np.sqrt(total))
+
     def response_size(self) -> tuple[float, float, float]:
         """Largest ``|y|``, norm of y around its mean, and the sum of the weights."""
         y = self.endog if self.offset is None else self.endog - self.offset
@@ -149,8 +155,10 @@ class Design:
         layout = self.layout
         if not isinstance(layout, GroupedLayout):
             return layout
-        merged = merge(layout)
-        return merged if merged is not layout else trim(jax.device_get(layout), self.few_groups)
+        merged, few = merge(layout), self.few_groups
+        if merged is not layout or few == tuple(b.copies.size for b in layout.buckets):
+            return merged
+        return trim(jax.tree.map(np.asarray, layout), few)  # slices on the host need no programs
 
     @property
     def few_groups(self) -> tuple[int, ...]:
@@ -170,7 +178,7 @@ class Design:
     @cached_property
     def _compressed(self) -> tuple[GroupedLayout | CrossedLayout, tuple[Any, Any]]:
         with jax.enable_x64(True):
-            if self.nobs > BATCH and isinstance(self.plan.index, GroupIndex):
+            if self.nobs > MANY_ROWS and isinstance(self.plan.index, GroupIndex):
                 made = sum_rows(*self._free_rows(), self.weights, self.plan.index)
                 if made is not None:
                     return made

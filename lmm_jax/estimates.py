@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from .constrained import ConstrainedSolution
@@ -104,9 +103,9 @@ def estimate(
         y_scale=y_scale,
     )
     out = out if held is None else _with_held(out, held)
-    for leaf in jax.tree.leaves(out):
-        if isinstance(leaf, np.ndarray):
-            leaf.flags.writeable = False
+    for value in (*out, *out.factors, *out.covariances):
+        if isinstance(value, np.ndarray):
+            value.flags.writeable = False
     return out
 
 

@@ -28,6 +28,8 @@ from .settings import (
 )
 
 _DF_METHODS = ("satterthwaite", "normal")
+# Share of a bound on the norm of y from which a residual cannot be rounding.
+_FAR_FROM_EXACT = 1e-9
 
 
 def fit(
@@ -249,16 +251,20 @@ def _label(run: Run, model: Design, *, reml: bool, df_method: str) -> LMMResults
 def _check_residual(model: Design) -> None:
     """Refuse a response that the fixed effects or the groups explain exactly."""
     layout = model.layout
+    p = layout.beta_origin.size
+    ranks, rss = model.reach
+    left = total = float(layout.y_scale)
+    if model.nobs - ranks - p > 0:
+        left = total * np.sqrt(rss)
+    if left > _FAR_FROM_EXACT * model.response_bound():
+        return
     largest, norm, weight = model.response_size()
     floor = max(1e-12 * norm, 2.0 * np.finfo(float).eps * largest * np.sqrt(weight))
-    if float(layout.y_scale) <= floor:
+    if total <= floor:
         raise DataError(
             f"the fixed effects explain {model.endog_name!r} exactly: no variance is left"
         )
-    p = layout.beta_origin.size
-    ranks, rss = model.reach
-    within = float(layout.y_scale) * np.sqrt(rss)
-    if model.nobs - ranks - p > 0 and within <= floor:
+    if left <= floor:
         raise DataError(
             f"fixed effects and groups explain {model.endog_name!r} exactly: the residual "
             "variance is zero"

@@ -19,16 +19,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from .coordinates import correlated_sizes, covariance_blocks, outer_beta, whiten_factors
 from .covariance import factor_blocks, stack_theta
 from .layouts.waist import Layout
-from .likelihood import (
-    correlated_sizes,
-    covariance_blocks,
-    outer_beta,
-    profile_waist,
-    residual_df,
-    whiten_factors,
-)
+from .likelihood import profile_waist, residual_df
 from .linalg import psd_cholesky, symmetrize
 from .newton import CONVERGED, DECREMENT_TOL
 from .optimize import minimize

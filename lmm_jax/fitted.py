@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,11 @@ class TermLabel:
         return out
 
 
+@lru_cache(maxsize=256)  # pandas takes longer to make an index of strings than a fit's arithmetic
+def _labels(names: tuple[str, ...]) -> pd.Index[Any]:
+    return pd.Index(list(names))
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FittedModel:
     """Estimates of a linear mixed model with their uncertainty, labelled.
@@ -69,7 +74,7 @@ class FittedModel:
     @property
     def fe_params(self) -> pd.Series[float]:
         """Fixed effects."""
-        return pd.Series(self.estimates.beta, index=list(self.fixed_names), name="estimate")
+        return pd.Series(self.estimates.beta, index=_labels(self.fixed_names), name="estimate")
 
     @property
     def theta(self) -> np.ndarray:
@@ -167,7 +172,7 @@ class FittedModel:
     def bse_fe(self) -> pd.Series[float]:
         """Standard errors of the fixed effects."""
         variance = self.scale * np.diagonal(self.estimates.cov_beta)
-        return pd.Series(np.sqrt(variance), index=list(self.fixed_names))
+        return pd.Series(np.sqrt(variance), index=_labels(self.fixed_names))
 
     @property
     def bse_re(self) -> pd.Series[float]:
@@ -182,7 +187,7 @@ class FittedModel:
             values = np.where(at_zero, np.nan, np.sqrt(np.maximum(variance, 0.0)))
         if self.free is not None:
             values = np.where(self.free[self.estimates.beta.size :], values, 0.0)
-        return pd.Series(values, index=self._variance_names)
+        return pd.Series(values, index=_labels(tuple(self._variance_names)))
 
     @property
     def bse(self) -> pd.Series[float]:
@@ -201,7 +206,7 @@ class FittedModel:
     @property
     def df(self) -> pd.Series[float]:
         """Degrees of freedom of the t statistics; infinite for ``df_method="normal"``."""
-        return pd.Series(self._df, index=list(self.fixed_names))
+        return pd.Series(self._df, index=_labels(self.fixed_names))
 
     @cached_property
     def _df(self) -> np.ndarray:
@@ -223,7 +228,7 @@ class FittedModel:
     def pvalues(self) -> pd.Series[float]:
         """Two-sided p values of the fixed effects."""
         values = 2.0 * special.stdtr(self._df, -np.abs(self.tvalues.to_numpy()))
-        return pd.Series(values, index=list(self.fixed_names))
+        return pd.Series(values, index=_labels(self.fixed_names))
 
     def conf_int(self, alpha: float = 0.05) -> pd.DataFrame:
         """Wald intervals of ``params``.

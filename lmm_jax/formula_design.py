@@ -16,11 +16,13 @@ from .checks import (
 )
 from .design import Design, FixedSource, assemble
 from .errors import FormulaError
+from .expressions import quoted
+from .formula_terms import bar_terms
 from .frames import as_pandas, callables, complete_rows, select_rows
+from .layouts.index import function_of
 from .terms import (
     RandomTerm,
     TermSource,
-    bar_terms,
     coefficient_term,
     component_term,
     factor_codes,
@@ -101,16 +103,6 @@ def design(
     frame, arrays, keep = complete_rows(frame, arrays, expressions, missing)
     y = mat.evaluate(parsed.response, frame, context=known)
     matrix = mat.build(parsed.fixed, frame, context=known)
-    offsets = (*parsed.offsets, *([offset] if isinstance(offset, str) else []))
-    source = FixedSource(
-        response=parsed.response,
-        spec=matrix.spec,
-        kept=(),
-        offsets=offsets,
-        offset_array=offset is not None and not isinstance(offset, str),
-        context=known,
-        formula=formula,
-    )
     if parsed.bars:
         terms = most_levels_first(bar_terms(parsed.bars, frame, known))
         group, n_groups = outer_group(terms)
@@ -129,7 +121,23 @@ def design(
         offset=_total_offset(parsed.offsets, offset, arrays["offset"], frame, known),
         index=frame.index,
         n_missing=int((~keep).sum()),
-        source=source,
+        source=_fixed_source(parsed, matrix.spec, offset, known),
+    )
+
+
+def _fixed_source(
+    parsed: fml.ParsedFormula, spec: Any, offset: Any, context: Mapping[str, Any]
+) -> FixedSource:
+    """What prediction needs to make the fixed part for new data."""
+    by_name = isinstance(offset, str)
+    return FixedSource(
+        response=parsed.response,
+        spec=spec,
+        kept=(),
+        offsets=(*parsed.offsets, *([offset] if by_name else [])),
+        offset_array=offset is not None and not by_name,
+        context=context,
+        formula=parsed.text,
     )
 
 
@@ -157,7 +165,7 @@ def _expressions(
     for bar in parsed.bars:
         out += [bar.lhs, *bar.group]
     out += [fml.parse_rhs(rhs) for rhs in [re_formula, *(vc_formula or {}).values()] if rhs]
-    return out + [fml.quoted(name) for name in (groups, *named) if isinstance(name, str)]
+    return out + [quoted(name) for name in (groups, *named) if isinstance(name, str)]
 
 
 def _column_of(groups: Any, data: Any) -> Any:
@@ -177,11 +185,9 @@ def _group_terms(
 ) -> tuple[list[RandomTerm], np.ndarray, int]:
     """Terms of statsmodels' spelling: one correlated term, then components by name."""
     by_name = isinstance(groups, str)
-    labels = (
-        mat.labels(fml.quoted(groups), frame, context=context) if by_name else pd.Series(groups)
-    )
+    labels = mat.labels(quoted(groups), frame, context=context) if by_name else pd.Series(groups)
     codes, levels = factor_codes(labels)
-    group = (fml.quoted(groups),) if by_name else ()
+    group = (quoted(groups),) if by_name else ()
     name = groups if by_name else "groups"
     terms: list[RandomTerm] = []
     if re_formula is None:  # components alone bring no random intercept
@@ -207,9 +213,7 @@ def outer_group(terms: Sequence[RandomTerm]) -> tuple[np.ndarray, int]:
     outer = min(reversed(terms), key=lambda term: term.n_levels)
     codes = outer.codes[:, 0]
     for term in terms:
-        parent = np.zeros(term.n_levels, dtype=np.int64)
-        parent[term.codes[:, 0]] = codes
-        if (parent[term.codes[:, 0]] != codes).any():
+        if function_of(term.codes[:, 0], codes, term.n_levels) is None:
             return np.zeros_like(codes), 1
     return codes, outer.n_levels
 
@@ -219,7 +223,7 @@ def _vector(
 ) -> np.ndarray | None:
     """A weight or offset given by column name or as an array."""
     if isinstance(given, str):
-        return finite_vector(mat.evaluate(fml.quoted(given), frame, context=context), what)
+        return finite_vector(mat.evaluate(quoted(given), frame, context=context), what)
     return optional_vector(array, what)
 
 

@@ -15,10 +15,11 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.linalg import solve_triangular
 
+from .coordinates import as_params, inner_beta, outer_beta, relative_blocks, whiten_factors
 from .covariance import factor_blocks
 from .layouts.waist import Curvature, Layout, Waist, psi_curvatures
 from .linalg import log_diagonal
-from .params import Params, unpack
+from .params import Params
 
 
 class Profile(NamedTuple):
@@ -137,14 +138,6 @@ def profile_jet(theta: Array, layout: Layout, *, reml: bool, exact: bool = True)
     )
 
 
-def whiten_factors(blocks: tuple[Array, ...], layout: Layout) -> tuple[Array, ...]:
-    """Relative covariance factors of the data brought to the layout's coordinates."""
-    return tuple(
-        solve_triangular(A, block, lower=True)
-        for A, block in zip(layout.whiteners, blocks, strict=True)
-    )
-
-
 def profile_loglike(theta: Array, layout: Layout, *, reml: bool = True) -> Array:
     """Log-likelihood at lme4's theta, fixed effects and sigma profiled out.
 
@@ -234,17 +227,6 @@ def deviance_at(at: Waist, beta: Array, layout: Layout, *, reml: bool) -> Array:
     return _deviance(at.logdet, log_x, v @ at.gram @ v, layout, reml=reml)
 
 
-def inner_beta(beta: Array, layout: Layout) -> Array:
-    """Fixed effects of the data in the layout's coordinates."""
-    low = beta - layout.beta_shift - layout.beta_origin
-    return jnp.linalg.solve(layout.beta_map, low) / layout.y_scale
-
-
-def outer_beta(beta: Array, layout: Layout) -> Array:
-    """Fixed effects of the layout in the coordinates of the data."""
-    return layout.beta_shift + layout.beta_origin + layout.y_scale * (layout.beta_map @ beta)
-
-
 def get_fe_params(cov_re: Array, vcomp: Array, layout: Layout) -> Array:
     """Generalized least squares estimate of the fixed effects, (p,).
 
@@ -281,40 +263,6 @@ def get_scale(
     at = layout.waist(relative_blocks(params, layout))
     v = jnp.append(-inner_beta(fe_params, layout), 1.0)
     return layout.y_scale**2 * (v @ at.gram @ v) / residual_df(layout, reml=reml)
-
-
-def correlated_sizes(layout: Layout) -> tuple[int, ...]:
-    """Block sizes of ``cov_re``."""
-    return layout.sizes[: len(layout.sizes) - layout.n_components]
-
-
-def as_params(
-    params: Params | Array, layout: Layout, *, with_fe: bool, sqrt: bool = False
-) -> Params:
-    """Read a packed vector; a ``Params`` goes through."""
-    if isinstance(params, Params):
-        return params
-    k_fe = layout.beta_origin.size if with_fe else 0
-    return unpack(params, correlated_sizes(layout), k_fe, layout.n_components, sqrt=sqrt)
-
-
-def relative_blocks(params: Params, layout: Layout) -> tuple[Array, ...]:
-    """Psi of every term in the layout's coordinates."""
-    inverses = whiten_factors(
-        tuple(jnp.eye(k, dtype=layout.S0.dtype) for k in layout.sizes), layout
-    )
-    blocks = covariance_blocks(params, layout)
-    return tuple(Ai @ block @ Ai.T for Ai, block in zip(inverses, blocks, strict=True))
-
-
-def covariance_blocks(params: Params, layout: Layout) -> tuple[Array, ...]:
-    """Relative covariance of every term, (k, k)."""
-    blocks = []
-    offset = 0
-    for k in correlated_sizes(layout):
-        blocks.append(params.cov_re[offset : offset + k, offset : offset + k])
-        offset += k
-    return (*blocks, *(params.vcomp[i].reshape(1, 1) for i in range(layout.n_components)))
 
 
 def score(

@@ -10,24 +10,21 @@ import builtins
 import copy
 import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
 import scipy.sparse
 from formulaic import ModelSpec, SimpleFormula
-from formulaic.errors import DataMismatchWarning, FormulaicError
-from formulaic.materializers import PandasMaterializer
-from formulaic.materializers.types import FactorValues
 from formulaic.transforms import TRANSFORMS
 from formulaic.utils.layered_mapping import LayeredMapping
-from formulaic.utils.stateful_transforms import stateful_eval, stateful_transform
-from pandas.api.types import is_bool_dtype
+from formulaic.utils.stateful_transforms import stateful_eval
 
 from .errors import DataError, FormulaError, RankWarning, warn_user
-from .formula import NAMESPACES, as_formula, names_in
+from .expressions import NAMESPACES, names_in
+from .formula import as_formula
+from .materializer import SUPPLIED, materialize, quietly
 
 
 class Matrix(NamedTuple):
@@ -38,87 +35,6 @@ class Matrix(NamedTuple):
     spec: ModelSpec
 
 
-@stateful_transform  # type: ignore[untyped-decorator]
-def _as_numeric(x: Any, _state: dict[str, Any] | None = None) -> Any:
-    """R's as.numeric: the codes 1, 2, ... of a categorical, otherwise the number itself."""
-    if not isinstance(getattr(x, "dtype", None), pd.CategoricalDtype):
-        return pd.to_numeric(x).astype("float64")
-    state = {} if _state is None else _state
-    levels = state.setdefault("levels", list(x.cat.categories))  # new data: the first data's codes
-    codes = np.asarray(pd.Categorical(x, categories=levels).codes)
-    return np.where(codes < 0, np.nan, codes + 1.0)
-
-
-def _log(x: Any, base: float | None = None) -> Any:
-    """R's log; the second argument of numpy's would be the array to write into."""
-    return np.log(x) if base is None else np.log(x) / np.log(base)
-
-
-_SUPPLIED: dict[str, Any] = {
-    "log": _log,
-    "sqrt": np.sqrt,
-    "log1p": np.log1p,
-    "expm1": np.expm1,
-    "as_numeric": _as_numeric,
-}
-
-
-class _Materializer(PandasMaterializer):  # type: ignore[misc]
-    """Formulaic's pandas reader with R's logicals, and errors where it would guess."""
-
-    @PandasMaterializer.override  # type: ignore[untyped-decorator]
-    def _is_categorical(self, values: Any) -> bool:
-        dtype = getattr(values, "dtype", None)
-        if dtype is not None and (isinstance(dtype, pd.StringDtype) or is_bool_dtype(dtype)):
-            return True
-        return bool(super()._is_categorical(values))
-
-    @PandasMaterializer.override  # type: ignore[untyped-decorator]
-    def _encode_evaled_factor(
-        self, factor: Any, spec: Any, drop_rows: Sequence[int], reduced_rank: bool = False
-    ) -> dict[str, Any]:
-        dtype = getattr(factor.values, "dtype", None)
-        if factor.metadata.kind.value == "numerical" and getattr(dtype, "kind", "f") not in "fiub":
-            raise DataError(f"`{factor.expr}` has the type {dtype}: numbers or labels are needed")
-        factor = _used_levels(factor)
-        _check_levels(factor, spec)  # before: formulaic codes an unseen level as the reference
-        columns: dict[str, Any] = super()._encode_evaled_factor(
-            factor, spec, drop_rows, reduced_rank
-        )
-        _check_levels(factor, spec)  # after: C(x, levels=[...]) at the first build
-        return columns
-
-
-def _used_levels(factor: Any) -> Any:
-    """The evaluated factor without unused levels, where it holds a pandas categorical."""
-    values = getattr(factor.values, "__wrapped__", factor.values)
-    if not isinstance(getattr(values, "dtype", None), pd.CategoricalDtype):
-        return factor
-    used = pd.Series(values).cat.remove_unused_categories()
-    return replace(factor, values=FactorValues(used, metadata=factor.metadata))
-
-
-def _check_levels(factor: Any, spec: Any) -> None:
-    """Raise if a categorical factor has missing values or levels outside those of the spec."""
-    known = spec.encoder_state.get(factor.expr, (None, {}))[1].get("categories")
-    if known is None:
-        return
-    found = pd.unique(pd.Series(getattr(factor.values, "__wrapped__", factor.values)))
-    if pd.isna(found).any():
-        raise DataError(f"`{factor.expr}` has missing values: remove these rows")
-    unseen = [level for level in found if level not in set(known)]
-    if unseen:
-        raise DataError(
-            f"`{factor.expr}` has the level {_listed(unseen)}, which the model was not fitted to;"
-            f" it knows {_listed(known)}"
-        )
-
-
-def _listed(levels: Sequence[Any]) -> str:
-    """The first few of some levels."""
-    return ", ".join(repr(x) for x in levels[:8]) + (", ..." if len(levels) > 8 else "")
-
-
 def _columns_of(
     formula: SimpleFormula, data: pd.DataFrame, context: Mapping[str, Any], text: str
 ) -> pd.DataFrame:
@@ -126,30 +42,6 @@ def _columns_of(
     factors = {factor.expr: factor.eval_method.value for term in formula for factor in term.factors}
     codes = [(expr, kind == "python") for expr, kind in factors.items() if kind != "literal"]
     return data[_check_names(codes, data, context, text)]
-
-
-def _quietly(run: Callable[[], Any]) -> Any:
-    """Call into formulaic: numeric warnings off (results are checked), failures as `DataError`."""
-    failures = (ArithmeticError, AttributeError, LookupError, NameError, TypeError, ValueError)
-    try:
-        with np.errstate(all="ignore"):
-            return run()
-    except DataError:
-        raise
-    except (FormulaicError, DataMismatchWarning, *failures) as error:
-        raise DataError(str(error)) from error
-
-
-def _materialize(
-    spec: SimpleFormula | ModelSpec,
-    frame: pd.DataFrame,
-    context: Mapping[str, Any],
-    output: str = "numpy",
-) -> Any:
-    """Formulaic's model matrix; a spec remembers its kind of output."""
-    materializer = _Materializer(frame, context=LayeredMapping(context, _SUPPLIED))
-    options = {} if isinstance(spec, ModelSpec) else {"na_action": "ignore", "output": output}
-    return _quietly(lambda: materializer.get_model_matrix(spec, **options))
 
 
 def _checked(matrix: Any, names: Sequence[str], n: int) -> Any:
@@ -222,7 +114,7 @@ def build(
     context = {} if context is None else context
     formula = as_formula(rhs)
     output = "sparse" if sparse else "numpy"
-    matrix = _materialize(formula, _columns_of(formula, data, context, rhs), context, output)
+    matrix = materialize(formula, _columns_of(formula, data, context, rhs), context, output)
     spec: ModelSpec = matrix.model_spec
     for expr, (_, state) in spec.encoder_state.items():
         if len(state.get("categories", ())) == 1 and f"{expr}[" not in "".join(spec.column_names):
@@ -257,7 +149,7 @@ def replay(spec: ModelSpec, data: pd.DataFrame, *, context: Mapping[str, Any] | 
         encoder_state=copy.deepcopy(spec.encoder_state),
     )
     names = tuple(str(name) for name in spec.column_names)
-    return _checked(_materialize(spec, frame, context), names, len(data))
+    return _checked(materialize(spec, frame, context), names, len(data))
 
 
 def evaluate(
@@ -297,11 +189,11 @@ def labels(
         As `evaluate`, whatever the type.
     """
     context = {} if context is None else context
-    frame = data[_check_names([(expr, True)], data, context, expr)]
-    if (name := expr.strip().strip("`")) in frame.columns:
-        return frame[name]  # a plain column, whatever its name
-    env = LayeredMapping(frame, context, _SUPPLIED, TRANSFORMS)
-    raw = _quietly(lambda: stateful_eval(expr, env, {}, {}, None))
+    columns = _check_names([(expr, True)], data, context, expr)
+    if (name := expr.strip().strip("`")) in columns:
+        return data[name]  # a plain column, whatever its name
+    env = LayeredMapping(data[columns], context, SUPPLIED, TRANSFORMS)
+    raw = quietly(lambda: stateful_eval(expr, env, {}, {}, None))
     values = getattr(raw, "__wrapped__", raw)
     values = values if isinstance(values, pd.Series) else np.asarray(values)
     if values.ndim == 2 and values.shape[1] == 1:
@@ -318,14 +210,14 @@ def _check_names(
     codes: Sequence[tuple[str, bool]], data: pd.DataFrame, context: Mapping[str, Any], rhs: str
 ) -> list[str]:
     """Columns that factors (text, whether it is code) need; raise if a name is unknown."""
-    read = [names_in(code) if is_code else ([code], []) for code, is_code in codes]
+    read = [names_in(code) if is_code else ((code,), ()) for code, is_code in codes]
     values = list(dict.fromkeys(name for names, _ in read for name in names))
     functions = list(dict.fromkeys(name for _, names in read for name in names))
     for name in values:
         if name not in data.columns and name not in context:
             raise _unknown("column", name, [str(column) for column in data.columns], rhs)
     for name in functions:
-        supplied = {**TRANSFORMS, **_SUPPLIED}
+        supplied = {**TRANSFORMS, **SUPPLIED}
         if name not in context and name not in supplied and name not in vars(builtins):
             raise _unknown("function", name, sorted(supplied.keys() - NAMESPACES), rhs)
     columns = [name for name in values if name in data.columns]

@@ -32,6 +32,8 @@ MESSAGES = {
 
 # Decrements are in units of the deviance and so do not depend on the units of the data.
 DECREMENT_TOL = 1e-9
+# Below this a step is 1e-8 standard errors long: it would be one of rounding.
+_SETTLED = 1e-16
 # Eigenvalues of the Hessian and of d criterion / d Psi below minus this, relative to the
 # largest, count as negative. A slope that small could gain no more than about its square.
 _CURVATURE_TOL = 1e-7
@@ -85,6 +87,7 @@ class Step(NamedTuple):
     decrement: Array  # ()
     lifting: Array  # ()  bool: a step off the boundary of the cone
     final: Array  # ()  bool: the point is optimal, the step only polishes
+    settled: Array  # ()  bool: there is nothing left to polish
 
 
 def newton(
@@ -129,7 +132,9 @@ def tick(
 ) -> State:
     """One evaluation of the criterion: propose a point, evaluate it, accept or shrink."""
     step = propose(s, sizes, tol)
-    return judge(s, step, evaluate(step.trial), maxiter)
+    stay = lambda: s.jet  # noqa: E731
+    jet = lax.cond(step.settled, stay, lambda: evaluate(step.trial))
+    return judge(s, step, jet, maxiter)
 
 
 def finish(s: State) -> Solution:
@@ -211,13 +216,17 @@ def propose(s: State, sizes: tuple[int, ...], tol: float) -> Step:
     known = jnp.isfinite(s.jet.value)
     lifted, downhill = _lift(s, sizes)
     lifting = known & flat & ~saddle & downhill & (s.lift > 1e-7)
+    final = known & flat & ~saddle & ~lifting
+    settled = final & (decrement < jnp.minimum(_SETTLED, tol))
+    moved = jnp.where(lifting, lifted, s.theta + p)
     return Step(
-        trial=jnp.where(known, jnp.where(lifting, lifted, s.theta + p), s.theta),
+        trial=jnp.where(known & ~settled, moved, s.theta),
         predicted=predicted,
         length=jnp.minimum(length, s.radius),
         decrement=decrement,
         lifting=lifting,
-        final=known & flat & ~saddle & ~lifting,
+        final=final,
+        settled=settled,
     )
 
 

@@ -28,6 +28,9 @@ from .newton import (
 )
 from .starts import start_values
 
+# Decrement at which the optimum of a sample of the groups is near enough to start from.
+_SAMPLE_TOL = 1e-2
+
 
 def minimize(
     layout: Layout,
@@ -42,8 +45,9 @@ def minimize(
 
     A small problem is looked over on a grid of relative standard deviations,
     one axis a term, and Newton runs from every local minimum of the grid (three
-    at most); a large one starts from moment estimates. An optimum on the
-    boundary is challenged by one more run from the interior.
+    at most); a large one starts from moment estimates, a very large one from the
+    optimum that a sample of its groups has. An optimum on the boundary is
+    challenged by one more run from the interior.
 
     Parameters
     ----------
@@ -58,22 +62,27 @@ def minimize(
     challenge : bool
         Whether an optimum on the boundary is challenged; static.
     """
-    if start is None:
-        starts, wanted = start_values(layout, reml=reml)
-    else:
-        starts, wanted = start[None], jnp.ones(1, bool)
-    n_starts = starts.shape[0]
     jet = jax.jit(profile_jet, static_argnames="reml")
+
+    def descend_on(layout: Layout, theta: Array, tol: float) -> Solution:
+        evaluate = lambda t: jet(t, layout, reml=reml)  # noqa: E731
+        return newton(theta, evaluate, layout.sizes, maxiter=maxiter, tol=tol)
 
     @jax.jit  # inner programs are traced once for all of their uses
     def descend(theta: Array) -> Solution:
-        return newton(
-            theta,
-            lambda t: jet(t, layout, reml=reml),
-            layout.sizes,
-            maxiter=maxiter,
-            tol=tol,
-        )
+        return descend_on(layout, theta, tol)
+
+    few = layout.thinned()
+    if start is not None:
+        starts, wanted = start[None], jnp.ones(1, bool)
+    elif few is None:
+        starts, wanted = start_values(layout, reml=reml)
+    else:
+        moments = few.start_moments()
+        sample = descend_on(few, moments, _SAMPLE_TOL)
+        starts = jnp.where(sample.status == CONVERGED, sample.theta, moments)[None]
+        wanted = jnp.ones(1, bool)
+    n_starts = starts.shape[0]
 
     def run(i: Array, best: Solution) -> Solution:
         inner, cornered = off_boundary(best.theta, layout.sizes)

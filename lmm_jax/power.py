@@ -12,12 +12,12 @@ import pandas as pd
 from scipy import special
 
 from .bootstrap import replicable, whole_number
+from .coordinates import whiten_factors
 from .covariance import stack_theta
 from .design import Design
 from .errors import DataError
 from .inference.hypotheses import Restriction, read_restriction
 from .inference.lane_tests import lane_beta, lane_pvalues
-from .likelihood import whiten_factors
 from .linalg import psd_cholesky
 from .newton import CONVERGED
 from .params import Params

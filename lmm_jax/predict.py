@@ -15,9 +15,10 @@ from . import matrices as mat
 from .design import Design
 from .errors import DataError
 from .estimates import Estimates
+from .formula_terms import group_labels
 from .layouts.waist import BlupTerms, Layout
 from .programs import compiled
-from .terms import RandomTerm, group_labels, member_columns
+from .terms import RandomTerm, member_columns
 
 
 def _all_blups(theta: jax.Array, beta: jax.Array, layout: Layout) -> tuple[BlupTerms, ...]:

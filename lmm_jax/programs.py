@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import cache, wraps
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,12 @@ _SMALL = 1 << 16
 # Ways to compile for the CPU, small arguments and large. XLA's newer code generator for fused
 # loops takes most of the time of compilation and makes these programs no faster.
 _OLD_EMITTERS = {"xla_cpu_use_fusion_emitters": False}
-_QUICKLY = {"xla_backend_optimization_level": 1, **_OLD_EMITTERS}
+_OPTIONS: dict[tuple[str, bool], dict[str, Any]] = {
+    ("cpu", True): {"xla_backend_optimization_level": 1, **_OLD_EMITTERS},
+    ("cpu", False): _OLD_EMITTERS,
+}
+# How a version of XLA begins to say that it does not have an option.
+_REFUSAL = "No such compile option"
 
 
 def compiled(
@@ -56,35 +61,29 @@ def compiled(
         leaves = jax.tree.leaves((args, kwargs))
         quick = sum(getattr(leaf, "size", 1) for leaf in leaves) <= small
         if quick not in programs:
-            options = _options(small=quick)
-            programs[quick] = jax.jit(
-                fun, static_argnames=static, donate_argnames=donate, compiler_options=options
-            )
+            programs[quick] = make(quick)
         program = programs[quick]
         if program._cache_size() >= _MAX_PROGRAMS:
             program.clear_cache()
-        return program(*args, **kwargs)
+        try:
+            return program(*args, **kwargs)
+        except jax.errors.JaxRuntimeError as error:
+            if _REFUSAL not in str(error):
+                raise
+        _OPTIONS.clear()  # another XLA: it compiles as it likes
+        programs.clear()
+        return call(*args, **kwargs)
+
+    def make(quick: bool) -> Any:
+        return jax.jit(
+            fun,
+            static_argnames=static,
+            donate_argnames=donate,
+            compiler_options=_OPTIONS.get((jax.default_backend(), quick)),
+        )
 
     call.programs = programs  # type: ignore[attr-defined]
     return call
-
-
-def _options(*, small: bool) -> dict[str, Any] | None:
-    """Compiler options for small or large arguments; none where XLA does not know them."""
-    if not _are_known():
-        return None
-    return _QUICKLY if small else _OLD_EMITTERS
-
-
-@cache
-def _are_known() -> bool:
-    if jax.default_backend() != "cpu":
-        return False
-    try:
-        jax.jit(lambda x: x, compiler_options=_QUICKLY)(0.0)
-    except Exception:  # whatever a version of XLA raises at an option that it does not have
-        return False
-    return True
 
 
 def use_cache(directory: str | os.PathLike[str] | None = None) -> Path:

@@ -17,6 +17,8 @@ from .programs import compiled
 
 # Rows of a batch: products of that many stay in the cache of a core.
 BATCH = 1 << 15
+# Rows from which sums are faster than residual rows.
+MANY_ROWS = 1 << 13
 # Rows that are looked at for shifts and scales.
 _SAMPLE = 4096
 
@@ -26,11 +28,20 @@ def _add_rows(sums: Sums, rows: Rows, units: Units, index_streams: tuple[int, ..
     return add_rows(sums, rows, units, index_streams)
 
 
-@compiled
-def finish(sums: Sums, units: Units, index: GroupIndex) -> Any:
+def _finish(sums: Sums, units: Units, index: GroupIndex) -> Any:
     """Layout, its ranks and residual sum of squares, and whether its digits are all there."""
     layout, precise = layout_from_sums(sums, units, index)
     return layout, (layout.ranks(), layout.within_rss()), precise
+
+
+finish = compiled(_finish)
+
+
+@compiled
+def _sum_batch(rows: Rows, units: Units, index: GroupIndex) -> Any:
+    """What :func:`finish` makes of a single batch."""
+    sums = add_rows(no_rows(index, rows.X.shape[1]), rows, units, index.streams)
+    return _finish(sums, units, index)
 
 
 def sum_rows(
@@ -63,8 +74,11 @@ def sum_rows(
         levels=tuple(table.cell[: y.size] for table in index.levels),
         pairs=tuple(table.cell[: y.size] for (a, b), table in pairs if a != b),
     )
-    sums = add_batches(no_rows(index, X.shape[1]), rows, units, index.streams)
-    layout, reach, precise = finish(sums, units, index)
+    if y.size <= BATCH:
+        layout, reach, precise = _sum_batch(_batch(rows, index.n_rows), units, index)
+    else:
+        sums = add_batches(no_rows(index, X.shape[1]), rows, units, index.streams)
+        layout, reach, precise = finish(sums, units, index)
     return (layout, reach) if bool(precise) else None
 
 
@@ -74,10 +88,15 @@ def add_batches(sums: Sums, rows: Rows, units: Units, streams: tuple[int, ...]) 
     length = BATCH if n > BATCH else round_up_rows(n)
     for start in range(0, n, BATCH):
         part: Rows = jax.tree.map(lambda a: a[start : start + BATCH], rows)  # noqa: B023
-        if part.weights is None:
-            part = part._replace(weights=np.ones(len(part.y)))
-        sums = _add_rows(sums, jax.tree.map(lambda a: pad(a, length), part), units, streams)
+        sums = _add_rows(sums, _batch(part, length), units, streams)
     return sums
+
+
+def _batch(rows: Rows, length: int) -> Rows:
+    """Rows of one length, all with weights."""
+    if rows.weights is None:
+        rows = rows._replace(weights=np.ones(len(rows.y)))
+    return jax.tree.map(lambda a: pad(a, length), rows)
 
 
 def column_units(y: np.ndarray, X: np.ndarray, constant: int | None) -> Units:

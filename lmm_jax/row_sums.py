@@ -13,11 +13,13 @@ from . import formula as fml
 from . import matrices as mat
 from .checks import check_shapes
 from .errors import DataError, RankWarning, warn_user
+from .expressions import quoted
+from .formula_terms import bar_terms
 from .frames import as_pandas, complete_rows
 from .layouts.index import GroupIndex, stream_pairs
 from .layouts.sums import Rows, Sums, Units
 from .row_pass import add_batches, column_units
-from .terms import RandomTerm, bar_terms
+from .terms import RandomTerm
 
 # Share of a column of X that the columns before it must leave, in squares.
 _DEPENDENT = 1e-10
@@ -37,8 +39,8 @@ class Columns(NamedTuple):
     @classmethod
     def of(cls, parsed: fml.ParsedFormula, weights: str | None, offset: str | None) -> Self:
         """Columns of a formula with weights and offset given by name."""
-        offsets = (*parsed.offsets, *([fml.quoted(offset)] if offset else []))
-        weight = None if weights is None else fml.quoted(weights)
+        offsets = (*parsed.offsets, *([quoted(offset)] if offset else []))
+        weight = None if weights is None else quoted(weights)
         bars = [e for bar in parsed.bars for e in (bar.lhs, *bar.group)]
         out = [parsed.response, parsed.fixed, *offsets, *bars, *([weight] if weight else [])]
         names = tuple(dict.fromkeys(name for e in out for name in fml.variables(e)))

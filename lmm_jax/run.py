@@ -86,7 +86,7 @@ def begin(task: Task, methods: tuple[str, ...]) -> Task:
         tol=task.gtol,
     )
     design.keep(layout, reach)
-    return task._replace(begun=jax.device_get(solution))
+    return task._replace(begun=solution)
 
 
 @partial(compiled, static=("groups", "reml"))
@@ -111,7 +111,7 @@ def run_methods(task: Task, methods: tuple[str, ...]) -> Run:
             f"method {method!r} did not converge, trying {methods[i + 1]!r}", ConvergenceWarning
         )
     hist = _history(traces) if task.full_output and traces else None
-    return Run(jax.device_get(solution), method, hist)
+    return Run(jax.tree.map(np.asarray, solution), method, hist)
 
 
 def _run(task: Task, name: str) -> tuple[Any, list[Trace]]:
@@ -126,9 +126,7 @@ def _run(task: Task, name: str) -> tuple[Any, list[Trace]]:
         method = minimize_staged if dear else partial(_minimize, **more)
         return method(layout, start, reml=task.reml, maxiter=task.maxiter, tol=task.gtol)
 
-    solution = (
-        jax.device_get(descend(task.design.merged, start)) if task.begun is None else task.begun
-    )
+    solution = descend(task.design.merged, start) if task.begun is None else task.begun
     if int(solution.status) != CONVERGED and task.maxiter >= PATIENCE:
         settle = partial(descend, challenge=False)
         solution = leave_corner(task.design.merged, solution, descend, settle)

@@ -12,10 +12,10 @@ import numpy as np
 from jax import Array
 
 from .constrained import Mask, Problem, column_scales, free_entries, full_masks, objective
+from .coordinates import covariance_blocks, inner_beta, whiten_factors
 from .covariance import stack_theta
 from .design import Design
 from .errors import DataError
-from .likelihood import covariance_blocks, inner_beta, whiten_factors
 from .linalg import psd_cholesky
 from .params import Params, unpack
 

@@ -76,29 +76,31 @@ def minimize_staged(
     if exact and int(s.status) == RUNNING:
         s = s._replace(status=_code(MAXITER))
     while int(s.status) == RUNNING:
-        step = _propose(s, sizes=layout.sizes, tol=tol)
-        settled = bool(step.final)
-        if settled and exact:
-            s = s._replace(status=_code(CONVERGED), decrement=step.decrement)
-            break
-        if settled:
-            s, exact = s._replace(jet=evaluate(s.theta, exact=True)), True
-            continue
-        if exact and _is_last(step, tol):
-            s = _follow(s, step)
-            break
-        near = float(step.decrement) < _NEAR
-        new = _judge(s, step, evaluate(step.trial, exact=near), maxiter)
-        moved = bool(jnp.any(new.theta != s.theta))
-        exact = near if moved else exact
-        if not exact and int(new.status) not in (RUNNING, NONFINITE, MAXITER):
-            # no step helps, as far as the average information can tell
-            new = new._replace(jet=evaluate(new.theta, exact=True), status=_code(RUNNING))
-            exact = True
-        s = new
+        s, exact = _advance(s, exact, evaluate, layout.sizes, maxiter, tol)
     if not exact and int(s.status) == MAXITER:
         s = s._replace(jet=evaluate(s.theta, exact=True))
     return finish(s)
+
+
+def _advance(
+    s: State, exact: bool, evaluate: Any, sizes: tuple[int, ...], maxiter: int, tol: float
+) -> tuple[State, bool]:
+    """One step, or exact curvature where the optimum seems to be; and whether it is exact."""
+    step = _propose(s, sizes=sizes, tol=tol)
+    if bool(step.final):
+        if exact:
+            return s._replace(status=_code(CONVERGED), decrement=step.decrement), True
+        return s._replace(jet=evaluate(s.theta, exact=True)), True
+    if exact and _is_last(step, tol):
+        return _follow(s, step), True
+    near = float(step.decrement) < _NEAR
+    new = _judge(s, step, evaluate(step.trial, exact=near), maxiter)
+    moved = bool(jnp.any(new.theta != s.theta))
+    exact = near if moved else exact
+    if not exact and int(new.status) not in (RUNNING, NONFINITE, MAXITER):
+        # no step helps, as far as the average information can tell
+        return new._replace(jet=evaluate(new.theta, exact=True), status=_code(RUNNING)), True
+    return new, exact
 
 
 def _is_last(step: Step, tol: float) -> bool:

@@ -27,8 +27,8 @@ def test_jet_is_that_of_all_groups_at_once(formula, exact, monkeypatch):
     with jax.enable_x64(True):
         theta = np.concatenate([0.5 * np.eye(k)[np.tril_indices(k)] + 0.1 for k in layout.sizes])
         whole = profile_jet(theta, layout, reml=True, exact=exact)
-        monkeypatch.setattr(grouped, "_MANY", 16)
-        monkeypatch.setattr(grouped, "_BLOCK", 16)
+        monkeypatch.setattr(grouped, "MANY", 16)
+        monkeypatch.setattr(grouped, "BLOCK", 16)
         jet = layout.jet(theta)
         assert jet.rest == (None,) * len(layout.buckets)  # went by blocks
         blocks = profile_jet(theta, layout, reml=True, exact=exact)

@@ -330,7 +330,7 @@ def test_chunks_of_pairs(x64, monkeypatch):
     theta = jnp.array([0.7, 0.4])
     expected = jax.jit(lambda at: profile_jet(theta, at, reml=True))(whole)
     monkeypatch.setattr(links, "CHUNK", 1 << 12)
-    monkeypatch.setattr("lmm_jax.layouts.crossed_index.CHUNK", 1 << 12)
+    monkeypatch.setattr("lmm_jax.layouts.core_index.CHUNK", 1 << 12)
     jax.clear_caches()
     parts = lmm.design("y ~ x + (1 | s) + (1 | d)", data).layout
     assert parts.links[0].left.size > 4 * links.CHUNK

@@ -16,20 +16,21 @@ PACKAGE = Path(__file__).parents[1] / "lmm_jax"
 FLOORS = (
     ("errors", "linalg", "covariance", "params", "penalties", "woodbury", "programs", "datasets"),
     (
-        *("layouts.*", "formula", "matrices", "terms", "checks", "frames", "design"),
+        *("layouts.*", "expressions", "tokens", "formula", "materializer", "matrices", "terms"),
+        *("formula_terms", "checks", "frames", "design"),
         *("formula_design", "array_design", "batch_design", "responses", "row_index"),
         *("row_pass", "row_sums", "sharding"),
     ),
     (
-        *("likelihood", "newton", "starts", "optimize", "corners", "staged", "constrained"),
-        *("fit_params", "lanes", "lane_data", "lane_driver", "batch"),
-        *("replicate_lanes", "sources", "replicates"),
+        *("coordinates", "likelihood", "newton", "starts", "optimize", "corners", "staged"),
+        *("constrained", "descent", "fit_params", "lanes", "lane_data"),
+        *("lane_driver", "batch", "replicate_lanes", "sources", "replicates"),
     ),
     (
         *("estimates", "settings", "results", "fitted", "tidy", "summary", "predict"),
         "inference.*",
         *("simulate", "plots", "many_estimates", "many_results"),
-        *("lane_estimates", "bootstrap_results"),
+        *("lane_estimates", "bootstrap_results", "regularized_estimates", "regularized_results"),
     ),
     ("run", "fit", "many", "bootstrap", "power", "regularized"),
     ("__init__", "__main__"),
@@ -37,14 +38,18 @@ FLOORS = (
 
 # Modules that read data frames or formulas, and those that show results as frames.
 FRAMES = {
-    *("formula", "matrices", "terms", "checks", "frames", "design", "datasets"),
+    *("tokens", "formula", "materializer", "matrices", "terms", "formula_terms"),
+    *("checks", "frames", "design", "datasets"),
     *("formula_design", "array_design", "batch_design", "row_sums"),
     *("results", "tidy", "summary", "predict", "simulate", "fitted"),
     *("inference.contrasts", "inference.hypotheses", "inference.influence"),
     *("responses", "many_results", "bootstrap_results"),
-    *("run", "fit", "power", "regularized", "__main__"),
+    *("regularized_results", "run", "fit", "power", "__main__"),
 }
-NO_JAX = {"formula", "matrices", "terms", "frames", "checks"}
+NO_JAX = {
+    *("expressions", "tokens", "formula", "materializer", "matrices", "terms", "formula_terms"),
+    *("frames", "checks"),
+}
 
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py")

@@ -369,6 +369,26 @@ def test_float32_in_float32_out():
 # ------------------------------------------------------------ compression
 
 
+def test_ranks_of_groups_in_float32():
+    # groups of one row, and pairs of rows with one x, cannot carry a slope
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(60), [1] * 20 + [2] * 20 + [4] * 20)
+    x = rng.normal(size=groups.size)
+    x[20:60:2] = x[21:60:2]
+    X = np.column_stack([np.ones(x.size), x])
+    y = x + rng.normal(size=60)[groups] + rng.normal(size=x.size)
+    design = lmm.design_from_arrays(y, X, groups, exog_re=X)
+    rows = design.padded_rows()
+    with jax.enable_x64(False):
+        layout = compress(*jax.tree.map(jnp.asarray, rows[:4]), rows[4])
+        assert layout.S0.dtype == jnp.float32
+        assert layout.ranks() == 20 + 20 + 2 * 20
+        value = lmm.profile_loglike(jnp.array([100.0, 0.0, 100.0]), layout)
+    expected = loglike_at(np.array([100.0, 0.0, 100.0]), design.layout)
+    # twenty ranks too many would be 1e-5 off, and wrong in the start values
+    assert_close(value, expected, 1e-6)
+
+
 def pad_rows(values: Any, n: int) -> Array:
     values = np.asarray(values, float)
     return np.concatenate([values, np.zeros((n - len(values), *values.shape[1:]))])

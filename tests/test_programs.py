@@ -43,3 +43,10 @@ def test_programs_survive_the_process(tmp_path):
     first, second = (subprocess.run(call, capture_output=True, text=True) for _ in range(2))
     assert int(first.stdout) == 0, first.stderr
     assert int(second.stdout) >= 2, second.stderr
+
+
+def test_options_that_xla_does_not_have_are_given_up(monkeypatch):
+    monkeypatch.setattr(programs, "_OPTIONS", {("cpu", True): {"xla_no_such_option": True}})
+    double = programs.compiled(lambda x: 2 * x)
+    assert double(np.ones(3)).sum() == 6
+    assert programs._OPTIONS == {}

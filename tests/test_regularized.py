@@ -10,15 +10,9 @@ import samples
 from helpers import Term, assert_close, random_root
 
 import lmm_jax as lmm
+from lmm_jax import RegularizedPath, RegularizedResults, fit_regularized
+from lmm_jax.descent import Descent, Quadratic, descend
 from lmm_jax.penalties import L2
-from lmm_jax.regularized import (
-    Descent,
-    Quadratic,
-    RegularizedPath,
-    RegularizedResults,
-    descend,
-    fit_regularized,
-)
 
 KKT = 1e-8  # violation of the optimality conditions relative to the gradient at zero
 RTOL = 1e-9  # two float64 routes to one solution of a well-conditioned system

@@ -84,7 +84,7 @@ def test_likelihood_is_that_of_residual_rows(name):
 def test_fit_is_that_of_residual_rows(name, monkeypatch):
     formula, options = CASES[name]
     want = lmm.fit(formula, DATA, **options)
-    monkeypatch.setattr(design_module, "BATCH", 64)
+    monkeypatch.setattr(design_module, "MANY_ROWS", 64)
     got = lmm.fit(formula, DATA, **options)
     assert got.llf == pytest.approx(want.llf, rel=1e-12)
     np.testing.assert_allclose(got.params, want.params, rtol=1e-6, atol=1e-9)
@@ -115,6 +115,6 @@ def test_large_means_cost_nothing():
 
 def test_a_careful_pass_takes_over(monkeypatch):
     want = lmm.fit("y ~ x + (1 | g)", DIGITS["y near a line"])
-    monkeypatch.setattr(design_module, "BATCH", 64)
+    monkeypatch.setattr(design_module, "MANY_ROWS", 64)
     got = lmm.fit("y ~ x + (1 | g)", DIGITS["y near a line"])
     assert got.llf == want.llf

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import special
 
-from .contrasts import f_denominator, joint_test
 from .hypotheses import Restriction
 from .satterthwaite import satterthwaite_df
 from .variance import inverse_curvature, joint_covariance
+from .wald import f_denominator, joint_test
 
 
 class LaneBeta(NamedTuple):

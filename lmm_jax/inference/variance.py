@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..covariance import lower_indices, theta_size, theta_slices
+from ..covariance import lower_indices, lower_rows, theta_size, theta_slices
 
 # Curvature below this, relative to the largest, carries no information (lmerTest's rule).
 FLAT_TOL = 1e-10
@@ -69,7 +69,7 @@ def covariance_jacobian(
     rows = []
     for L, A, at in zip(factors, whiteners, theta_slices(sizes), strict=True):
         k = L.shape[0]
-        lower = np.tril_indices(k)
+        lower = lower_rows(k)
         i, j = lower_indices(k)
         half = A[:, i].T[:, :, None] * (A @ L)[:, j].T[:, None, :]  # A E_ij L' A', (m_t, k, k)
         block = np.zeros((i.size, m + 1))

@@ -26,9 +26,13 @@ from .grouped import Bucket, GroupedLayout
 from .index import GroupIndex, Placement, Table, stream_pairs
 from .links import Links, from_core, to_groups
 
-# Relative size below which a column of Z_i counts as a combination of the others:
-# cross-products carry about n * eps of their diagonal.
-RANK_TOL = 1e-12
+
+def rank_tol(dtype: Any) -> float:
+    """Relative pivot below which a column of Z_i counts as a combination of the others.
+
+    Cross-products carry a few eps of their diagonal; columns of data are never that close.
+    """
+    return max(1e-12, 16.0 * float(jnp.finfo(dtype).eps))
 
 
 def compress(
@@ -183,13 +187,14 @@ def explain(
     """
     grams = _gram_arrays(streams, index)
     crosses = cross_arrays(streams, XY, index)
-    factors = [eliminate(a, b, tol=RANK_TOL) for a, b in zip(grams, crosses, strict=True)]
+    tol = rank_tol(XY.dtype)
+    factors = [eliminate(a, b, tol=tol) for a, b in zip(grams, crosses, strict=True)]
     T, c = [f.U for f in factors], [f.X for f in factors]
     coefficients = [back_substitute(t, v) for t, v in zip(T, c, strict=True)]
     residual = XY - _group_fit(streams, coefficients, index)
     # c of the residual rows: what rounding of the cross-products left out
     for b, rest in enumerate(cross_arrays(streams, residual, index)):
-        c[b] = c[b] + eliminate(grams[b], rest, tol=RANK_TOL).X
+        c[b] = c[b] + eliminate(grams[b], rest, tol=tol).X
     return T, c, residual
 
 

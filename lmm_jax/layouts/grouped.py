@@ -40,8 +40,10 @@ from .waist import (
 )
 
 # Groups whose matrices stay in the cache of a core together, and from how many it matters.
-_BLOCK = 1 << 10
-_MANY = 1 << 13
+BLOCK = 1 << 10
+MANY = 1 << 13
+# Groups of a sample that gives start values, and the largest share that is left out.
+_SAMPLE, _SHARE = 1 << 10, 24
 
 
 @jax.tree_util.register_dataclass
@@ -98,6 +100,10 @@ class GroupedLayout(Layout):
     def size(self) -> int:
         """See :meth:`Layout.size`."""
         return sum(b.T.size + b.c.size for b in self.buckets)
+
+    def thinned(self) -> GroupedLayout | None:
+        """See :meth:`Layout.thinned`: every so manieth group, and its share of the rest."""
+        return thin(self)
 
     def rotate(self, t: int, Q: np.ndarray) -> GroupedLayout:
         """See :meth:`Layout.rotate`."""
@@ -159,8 +165,8 @@ def _over_blocks(part: Callable[[Bucket], tuple[Any, Any]], bucket: Bucket) -> t
     together: a block would have to travel.
     """
     groups = bucket.T.shape[2]
-    size = gcd(groups, _BLOCK)
-    if groups <= _MANY or size < _BLOCK // 8 or bucket.divided:
+    size = gcd(groups, BLOCK)
+    if groups <= MANY or size < BLOCK // 8 or bucket.divided:
         return part(bucket)
 
     def step(i: Array, total: Any) -> Any:
@@ -317,6 +323,18 @@ def moment_theta(layout: GroupedLayout) -> Array:
         psi = jnp.where(jnp.isfinite(psi), jnp.clip(psi, 1e-4, 1e8), 1.0)
         blocks.append(jnp.diag(jnp.sqrt(psi)))
     return stack_theta(blocks)
+
+
+def thin(layout: GroupedLayout) -> GroupedLayout | None:
+    """Every s-th group, with an s-th of the rows and of what no group explains."""
+    groups = sum(b.copies.size for b in layout.buckets)
+    if groups <= MANY or any(b.divided for b in layout.buckets):
+        return None
+    s = groups // max(_SAMPLE, groups // _SHARE)
+    buckets = tuple(
+        replace(b, T=b.T[..., ::s], c=b.c[..., ::s], copies=b.copies[::s]) for b in layout.buckets
+    )
+    return replace(layout, buckets=buckets, S0=layout.S0 / s, n_obs=layout.n_obs / s)
 
 
 def bucket_ranks(buckets: Sequence[Bucket]) -> Array:

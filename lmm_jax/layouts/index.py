@@ -153,7 +153,7 @@ def plan_groups(
     n_components : int
         How many of the last terms are variance components.
     """
-    parents = [_level_parent(c, group, size) for c, size in zip(codes, n_levels, strict=True)]
+    parents = [level_parent(c, group, size) for c, size in zip(codes, n_levels, strict=True)]
     counts = [np.bincount(parent, minlength=n_groups) for parent in parents]
     bucket = _buckets(counts, sizes, n_groups)
     n_buckets = int(bucket.max(initial=0)) + 1
@@ -167,12 +167,7 @@ def plan_groups(
         round_up_groups(int(size), sum(k * w for k, w in zip(sizes, width, strict=True)), rows)
         for size, width in zip(members, widths, strict=True)
     )
-    maps = []
-    offsets = np.zeros(n_buckets, dtype=np.int64)
-    for t, (parent, k) in enumerate(zip(parents, sizes, strict=True)):
-        slot = offsets[bucket[parent]] + k * rank_within(parent, n_groups)
-        maps.append(LevelMap(bucket=bucket[parent], group=position[parent], slot=slot))
-        offsets += k * np.array([w[t] for w in widths], dtype=np.int64)
+    maps = _level_maps(parents, sizes, bucket, position, widths)
     streams = tuple(t for t, c in enumerate(codes) for _ in range(c.shape[1]))
     columns = [c[:, s] for c in codes for s in range(c.shape[1])]
     levels = tuple(
@@ -197,12 +192,10 @@ def plan_groups(
         n_groups=padded,
         n_components=n_components,
     )
-    return GroupPlan(
-        index=index, level_maps=tuple(maps), group_bucket=bucket, group_position=position
-    )
+    return GroupPlan(index=index, level_maps=maps, group_bucket=bucket, group_position=position)
 
 
-def _level_parent(codes: np.ndarray, group: np.ndarray, n_levels: int) -> np.ndarray:
+def level_parent(codes: np.ndarray, group: np.ndarray, n_levels: int) -> np.ndarray:
     """Group of every level."""
     parent = np.zeros(n_levels, dtype=np.int64)
     for column in codes.T:
@@ -219,6 +212,23 @@ def rank_within(label: np.ndarray, n_labels: int) -> np.ndarray:
     rank = np.empty(label.size, dtype=np.int64)
     rank[order] = np.arange(label.size) - starts[label[order]]
     return rank
+
+
+def _level_maps(
+    parents: Sequence[np.ndarray],
+    sizes: Sequence[int],
+    bucket: np.ndarray,
+    position: np.ndarray,
+    widths: Sequence[Sequence[int]],
+) -> tuple[LevelMap, ...]:
+    """Places of the levels of every term: terms one after the other in a group."""
+    maps = []
+    offsets = np.zeros(len(widths), dtype=np.int64)
+    for t, (parent, k) in enumerate(zip(parents, sizes, strict=True)):
+        slot = offsets[bucket[parent]] + k * rank_within(parent, bucket.size)
+        maps.append(LevelMap(bucket=bucket[parent], group=position[parent], slot=slot))
+        offsets += k * np.array([w[t] for w in widths], dtype=np.int64)
+    return tuple(maps)
 
 
 def _buckets(counts: Sequence[np.ndarray], sizes: Sequence[int], n_groups: int) -> np.ndarray:
@@ -244,9 +254,7 @@ def _table(
     cells = np.zeros(rows, np.int32)
     cells[: cell.size] = cell
     bucket, group, slot = (
-        row_map.bucket[row_level],
-        row_map.group[row_level],
-        row_map.slot[row_level],
+        places[row_level] for places in (row_map.bucket, row_map.group, row_map.slot)
     )
     column = column_map.slot[column_level]
     aligned = (
@@ -258,24 +266,28 @@ def _table(
         return Table(
             cell=cells, placements=(), n_cells=padded[0], row=int(slot[0]), column=int(column[0])
         )
-    placements = []
-    for b, n_groups in enumerate(padded):
-        source = np.flatnonzero(bucket == b)
-        fill = round_up(source.size, _VERY_FEW) - source.size
-        placements.append(
-            Placement(
-                source=_extend(source, fill, 0),
-                group=_extend(group[source], fill, n_groups),
-                row=_extend(slot[source], fill, 0),
-                column=_extend(column[source], fill, 0),
-            )
-        )
     return Table(
         cell=cells,
-        placements=tuple(placements),
+        placements=tuple(
+            _placement(np.flatnonzero(bucket == b), group, slot, column, n_groups)
+            for b, n_groups in enumerate(padded)
+        ),
         n_cells=round_up(n_cells, _VERY_FEW),
         row=0,
         column=0,
+    )
+
+
+def _placement(
+    source: np.ndarray, group: np.ndarray, row: np.ndarray, column: np.ndarray, n_groups: int
+) -> Placement:
+    """Places of some cells in a bucket of so many groups."""
+    fill = round_up(source.size, _VERY_FEW) - source.size
+    return Placement(
+        source=_extend(source, fill, 0),
+        group=_extend(group[source], fill, n_groups),
+        row=_extend(row[source], fill, 0),
+        column=_extend(column[source], fill, 0),
     )
 
 
@@ -288,16 +300,16 @@ def _pair_table(
     rows: int,
 ) -> Table:
     levels_a, levels_b = np.arange(map_a.group.size), np.arange(map_b.group.size)
-    if (parent := _function_of(a, b, levels_a.size)) is not None:  # b follows from a
+    if (parent := function_of(a, b, levels_a.size)) is not None:  # b follows from a
         return _table(a, levels_a, parent, map_a, map_b, padded, rows)
-    if (parent := _function_of(b, a, levels_b.size)) is not None:
+    if (parent := function_of(b, a, levels_b.size)) is not None:
         return _table(b, parent, levels_b, map_a, map_b, padded, rows)
     key = a.astype(np.int64) * levels_b.size + b
     _, first, cell = np.unique(key, return_index=True, return_inverse=True)
     return _table(cell, a[first], b[first], map_a, map_b, padded, rows)
 
 
-def _function_of(fine: np.ndarray, coarse: np.ndarray, n_fine: int) -> np.ndarray | None:
+def function_of(fine: np.ndarray, coarse: np.ndarray, n_fine: int) -> np.ndarray | None:
     """Coarse level of every fine level, or None where a fine level meets several."""
     parent = np.zeros(n_fine, dtype=np.int64)
     parent[fine] = coarse

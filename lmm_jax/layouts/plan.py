@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from .crossed_index import CrossedPlan, core_blocks, plan_crossed
-from .index import GroupPlan, plan_groups
+from .core_index import core_blocks, level_streams, take
+from .crossed_index import CrossedPlan, plan_crossed
+from .index import GroupPlan, level_parent, plan_groups
 
 # Columns of a group up to which its dense matrices are no matter, and how much cheaper the
 # elimination of sub-groups has to be beyond.
@@ -66,11 +68,12 @@ def _listed(labels: Sequence[str]) -> str:
     return " and ".join(", ".join(labels).rsplit(", ", 1))
 
 
-class _Choice:
+class _Choice(NamedTuple):
     """A way to lay a design out: the groups that are eliminated and the terms inside them."""
 
-    def __init__(self, group: np.ndarray, n_groups: int, eliminated: Sequence[int]) -> None:
-        self.group, self.n_groups, self.eliminated = group, n_groups, tuple(eliminated)
+    group: np.ndarray
+    n_groups: int
+    eliminated: Sequence[int]
 
 
 def plan_layout(
@@ -174,9 +177,7 @@ def _nested_terms(
     for t, (code, levels) in enumerate(zip(codes, n_levels, strict=True)):
         if levels < n_groups:
             continue  # a group without a level of its own cannot hold one
-        parent = np.zeros(levels, dtype=np.int64)
-        for column in code.T:
-            parent[column] = group
+        parent = level_parent(code, group, levels)
         if all((parent[column] == group).all() for column in code.T):
             out.append(t)
     return out
@@ -192,10 +193,7 @@ def _grouped_cost(
     """Columns of the widest group, and the sum of their cubes over all groups."""
     width = np.zeros(n_groups)
     for code, levels, k in zip(codes, n_levels, sizes, strict=True):
-        parent = np.zeros(levels, dtype=np.int64)
-        for column in code.T:
-            parent[column] = group
-        width += k * np.bincount(parent, minlength=n_groups)
+        width += k * np.bincount(level_parent(code, group, levels), minlength=n_groups)
     return int(width.max()), float(np.sum(width**3))
 
 
@@ -207,24 +205,15 @@ def _elimination_cost(
     blocks_apart: bool,
 ) -> float:
     """The same for groups that are eliminated and the blocks that remain, or all of it in one."""
-    inner = [t for t in range(len(codes)) if t in choice.eliminated]
-    outer = [t for t in range(len(codes)) if t not in choice.eliminated]
-    _, cost = _grouped_cost(
-        choice.group,
-        choice.n_groups,
-        [codes[t] for t in inner],
-        [n_levels[t] for t in inner],
-        [sizes[t] for t in inner],
-    )
+    group, n_groups, inner = choice
+    outer = [t for t in range(len(codes)) if t not in inner]
+    _, cost = _grouped_cost(group, n_groups, *take(inner, codes, n_levels, sizes))
+    outer_codes, outer_levels, outer_sizes = take(outer, codes, n_levels, sizes)
     if not blocks_apart:
-        return cost + float(sum(sizes[t] * n_levels[t] for t in outer)) ** 3
-    offsets = np.cumsum([0, *(n_levels[t] for t in outer)])
-    level = np.concatenate(
-        [codes[t][:, s] + at for t, at in zip(outer, offsets[:-1], strict=True)
-         for s in range(codes[t].shape[1])]
-    )  # fmt: skip
-    groups = np.tile(choice.group, level.size // choice.group.size)
-    count, label = core_blocks(groups, level, choice.n_groups, int(offsets[-1]))
-    weight = np.repeat([sizes[t] for t in outer], np.diff(offsets))
-    blocks = np.bincount(label[choice.n_groups :], weights=weight, minlength=count)
+        return cost + float(np.dot(outer_sizes, outer_levels)) ** 3
+    streams, offsets = level_streams(outer_codes, outer_levels)
+    groups, level = np.tile(group, len(streams)), np.concatenate(streams)
+    count, label = core_blocks(groups, level, n_groups, int(offsets[-1]))
+    weight = np.repeat(outer_sizes, outer_levels)
+    blocks = np.bincount(label[n_groups:], weights=weight, minlength=count)
     return cost + float(np.sum(blocks**3))

@@ -10,24 +10,26 @@ looks at residual rows, has to take its place.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from math import gcd
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
-from ..linalg import eliminate, total_product
-from .compress import RANK_TOL, place_cells, place_levels
+from ..linalg import Elimination, eliminate, total_product
+from .compress import place_cells, place_levels, rank_tol
 from .compress_core import within_step
 from .frame import lower_whitener, orthonormal_map
-from .grouped import Bucket, GroupedLayout
-from .index import GroupIndex, stream_pairs
+from .grouped import BLOCK, MANY, Bucket, GroupedLayout
+from .index import GroupIndex, Table, stream_pairs
 
 # What the sums must show for differences to be good to twelve digits: shares of y that X and the
-# groups leave, pivots of X and Z, and pivots within a group that are not zero.
+# groups leave, and pivots of X and Z.
 _LEFT_OVER = 1e-3
 _PIVOT = 1e-4
-_GROUP_PIVOT = 1e-9
+# Share of a column of X that is rounding where the groups explain it.
 _NOTHING = 1e-13
 
 
@@ -155,9 +157,8 @@ def layout_from_sums(sums: Sums, units: Units, index: GroupIndex) -> tuple[Group
     R = jnp.block([[orthogonal, -(orthogonal @ origin)[:, None] / norm],
                    [jnp.zeros((1, p)), jnp.ones((1, 1)) / norm]])  # fmt: skip
     whiteners, z_pivot = _whiteners(sums, index)
-    grams, crosses = _group_arrays(sums, R, whiteners, index)
-    factors = [eliminate(a, b, tol=RANK_TOL) for a, b in zip(grams, crosses, strict=True)]
-    S0 = R.T @ sums.gram @ R - sum(total_product(f.X, f.X) for f in factors)
+    factors, explained = _factors(sums, R, whiteners, index)
+    S0 = R.T @ sums.gram @ R - explained
     nothing = jnp.diagonal(S0)[:p] < _NOTHING  # a column that groups explain: exactly zero
     keep = jnp.append(jnp.where(nothing, 0.0, 1.0), 1.0)
     S0 = S0 * keep[:, None] * keep[None, :]
@@ -202,6 +203,41 @@ def _whiteners(sums: Sums, index: GroupIndex) -> tuple[tuple[Array, ...], Array]
     made = [lower_whitener(gram / sums.n_obs) for gram in grams]
     worst = jnp.min(jnp.stack([pivot for _, pivot in made]))
     return tuple(A for A, _ in made), worst**2
+
+
+def _factors(
+    sums: Sums, R: Array, whiteners: Sequence[Array], index: GroupIndex
+) -> tuple[list[Elimination], Array]:
+    """T and c of every bucket, and the sum of all c'c.
+
+    Many groups go block by block: every step of the way is then in the cache.
+    """
+    groups, tol = index.n_groups[0], rank_tol(R.dtype)
+    aligned = not any(table.placements for table in (*index.levels, *index.pairs))
+    size = gcd(groups, BLOCK)
+    if not aligned or groups <= MANY or size < BLOCK // 8:
+        grams, crosses = _group_arrays(sums, R, whiteners, index)
+        factors = [eliminate(a, b, tol=tol) for a, b in zip(grams, crosses, strict=True)]
+        total = [total_product(f.X, f.X) for f in factors]
+        return factors, sum(total[1:], total[0])
+
+    def short(tables: Sequence[Table]) -> tuple[Table, ...]:
+        return tuple(replace(table, n_cells=size) for table in tables)
+
+    few = replace(index, n_groups=(size,), levels=short(index.levels), pairs=short(index.pairs))
+
+    def step(i: Array, done: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        cut = lambda a: lax.dynamic_slice_in_dim(a, i * size, size)  # noqa: E731
+        part = sums._replace(levels=tuple(map(cut, sums.levels)), pairs=tuple(map(cut, sums.pairs)))
+        grams, crosses = _group_arrays(part, R, whiteners, few)
+        U, X = eliminate(grams[0], crosses[0], tol=tol)
+        put = lambda a, b: lax.dynamic_update_slice_in_dim(a, b, i * size, -1)  # noqa: E731
+        return put(done[0], U), put(done[1], X), done[2] + total_product(X, X)
+
+    q, C = sum(k * w for k, w in zip(index.sizes, index.widths[0], strict=True)), R.shape[0]
+    empty = jnp.zeros((q, q, groups)), jnp.zeros((q, C, groups)), jnp.zeros((C, C))
+    U, X, total = lax.fori_loop(0, groups // size, step, empty)
+    return [Elimination(U, X)], total
 
 
 def _group_arrays(

@@ -140,6 +140,10 @@ class Layout(Maps):
         """Whether second derivatives cost much more than the criterion itself."""
         return False
 
+    def thinned(self) -> Layout | None:
+        """A layout of some of the groups, for start values; None if these are not very many."""
+        return None
+
     def rotate(self, t: int, Q: np.ndarray) -> Layout:
         """The same model with the columns of term t multiplied by an orthogonal Q (on the host)."""
         raise NotImplementedError
