@@ -11,10 +11,12 @@ import numpy as np
 from jax import Array
 
 from .lanes import LaneBucket, Lanes
+from .layouts.classes import Classes
 from .layouts.compress import compress
-from .layouts.compress_many import Classes, compress_many, lane_classes, merge_lanes
+from .layouts.compress_many import compress_many, lane_classes, merge_lanes
 from .layouts.grouped import GroupedLayout
 from .layouts.index import GroupIndex, Table
+from .layouts.waist import maps_of
 from .programs import compiled
 
 # As in checks.py: a pivot of the scaled cross-products of X that small is a dependent column.
@@ -84,17 +86,9 @@ def _shared_lanes(Y: Array, shared: Shared) -> Lanes:
         S_xx=at.S_xx[..., None],
         S_xy=at.S_xy,
         S_yy=at.S_yy,
-        whiteners=tuple(A[..., None] for A in at.whiteners),
-        beta_map=at.beta_map[..., None],
-        beta_origin=at.beta_origin,
-        beta_shift=at.beta_shift,
-        y_scale=at.y_scale,
-        n_obs=at.n_obs[None],
-        log_weights=at.log_weights[None],
-        log_map=_log_det(at.beta_map)[None],
+        log_map=_log_det(at.maps.beta_map[..., 0])[None],
         usable=jnp.ones(Y.shape[1], bool),
-        sizes=shared.rows.sizes,
-        n_components=shared.rows.n_components,
+        **maps_of(at.maps),
     )
     return replace(lanes, usable=_varies(Y, shared.weights[:, None], lanes))
 
@@ -119,17 +113,9 @@ def _masked_lanes(Y: Array, W: Array, shared: Shared) -> Lanes:
         S_xx=at.S0[:p, :p],
         S_xy=at.S0[:p, p],
         S_yy=at.S0[p, p],
-        whiteners=at.whiteners,
-        beta_map=at.beta_map,
-        beta_origin=at.beta_origin,
-        beta_shift=at.beta_shift,
-        y_scale=at.y_scale,
-        n_obs=at.n_obs,
-        log_weights=at.log_weights,
         log_map=log_map,
         usable=independent,
-        sizes=at.sizes,
-        n_components=at.n_components,
+        **maps_of(at),
     )
     return replace(lanes, usable=independent & _varies(Y, W, lanes))
 

@@ -18,6 +18,7 @@ from jax import Array
 
 from .covariance import basis
 from .layouts.grouped import Bucket, GroupedLayout
+from .layouts.waist import Maps, maps_of
 from .linalg import eliminate
 
 # Rows up to which a factorization is written out: batches are large and worth the compilation.
@@ -42,24 +43,15 @@ class LaneBucket:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Lanes:
-    """Sufficient statistics of R responses, and the ways back to the data's units."""
+class Lanes(Maps):
+    """Sufficient statistics of R responses; in the maps R or 1 lanes as well, last."""
 
     buckets: tuple[LaneBucket, ...]
     S_xx: Array  # (p, p, L)
     S_xy: Array  # (p, R)
     S_yy: Array  # (R,)
-    whiteners: tuple[Array, ...]  # (k, k, L) a term
-    beta_map: Array  # (p, p, L)
-    beta_origin: Array  # (p, R)
-    beta_shift: Array  # (p, R)
-    y_scale: Array  # (R,)
-    n_obs: Array  # (L,)
-    log_weights: Array  # (L,)
     log_map: Array  # (L,)  log|det beta_map|
     usable: Array  # (R,)  bool: whether there is a model to be fitted
-    sizes: tuple[int, ...] = field(metadata={"static": True})
-    n_components: int = field(metadata={"static": True})
 
 
 class Profile(NamedTuple):
@@ -293,19 +285,7 @@ def lane_layout(lanes: Lanes, lane: Any) -> GroupedLayout:
     buckets = tuple(_bucket_of(b) for b in at.buckets)
     xy = at.S_xy[:, None]
     S0 = jnp.block([[at.S_xx, xy], [xy.T, at.S_yy.reshape(1, 1)]])
-    return GroupedLayout(
-        buckets=buckets,
-        S0=S0,
-        whiteners=at.whiteners,
-        beta_map=at.beta_map,
-        beta_origin=at.beta_origin,
-        beta_shift=at.beta_shift,
-        y_scale=at.y_scale,
-        n_obs=at.n_obs,
-        log_weights=at.log_weights,
-        sizes=lanes.sizes,
-        n_components=lanes.n_components,
-    )
+    return GroupedLayout(buckets=buckets, S0=S0, **maps_of(at))
 
 
 def _bucket_of(b: LaneBucket) -> Bucket:

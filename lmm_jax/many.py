@@ -204,13 +204,13 @@ class _Run:
 
     def minimize(self, lanes: Any, which: np.ndarray, *, defer: bool) -> None:
         """Fit a batch; its last few lanes may be put off."""
-        best, jet = minimize_lanes(lanes, defer=defer, **self.options)
+        best = minimize_lanes(lanes, defer=defer, **self.options)
         slow = np.flatnonzero(best.status[: which.size] == RUNNING)
         if slow.size:
             self.waiting.append((pick_lanes(lanes, slow), which[slow]))
         done = np.setdiff1d(np.arange(which.size), slow)
         small = jax.device_get(replace(lanes, buckets=()))
-        part = estimate_many(best, jet, small, reml=self.options["reml"])
+        part = estimate_many(best, small, reml=self.options["reml"])
         self.parts.append(jax.tree.map(lambda a: a[done], part))
         self.order.append(which[done])
 

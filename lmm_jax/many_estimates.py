@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .batch import Optimum
 from .covariance import lower_indices, theta_slices
 from .estimates import FLAT_CURVATURE, SINGULAR_TOL, ZERO_PIVOT
 from .inference.variance import FLAT_TOL
-from .newton import CONVERGED
+from .newton import CONVERGED, Solution
 
 
 class ManyEstimates(NamedTuple):
@@ -33,23 +32,23 @@ class ManyEstimates(NamedTuple):
     n_iter: np.ndarray  # (R,)
 
 
-def estimate_many(best: Optimum, jet: Any, lanes: Any, *, reml: bool) -> ManyEstimates:
+def estimate_many(best: Solution, lanes: Any, *, reml: bool) -> ManyEstimates:
     """Carry the optima back to the coordinates of the data.
 
     Parameters
     ----------
-    best : Optimum
-    jet : LaneJet of ndarray
-        At the optimum.
+    best : Solution
+        Arrays with lanes last; ``jet`` is a LaneJet.
     lanes : Lanes of ndarray
     reml : bool
     """
     with np.errstate(all="ignore"):  # lanes without a fit are NaN all the way
-        return _estimate(best, jet, lanes, reml=reml)
+        return _estimate(best, lanes, reml=reml)
 
 
-def _estimate(best: Optimum, jet: Any, lanes: Any, *, reml: bool) -> ManyEstimates:
-    inner = _factors(best.theta, lanes.sizes)
+def _estimate(best: Solution, lanes: Any, *, reml: bool) -> ManyEstimates:
+    jet, theta = best.jet, np.asarray(best.theta)
+    inner = _factors(theta, lanes.sizes)
     smallest = np.min([_smallest_singular(L) for L in inner], axis=0)
     nu = lanes.n_obs - (lanes.S_xx.shape[0] if reml else 0)
     scale = jet.profile.rss * lanes.y_scale**2 / nu
@@ -64,7 +63,7 @@ def _estimate(best: Optimum, jet: Any, lanes: Any, *, reml: bool) -> ManyEstimat
     df = _satterthwaite(jet, variance, slopes, nu)
     converged = (best.status == CONVERGED) & lanes.usable
     singular = smallest < SINGULAR_TOL
-    converged &= singular | ~_flat(jet.point.hessian, best.theta)
+    converged &= singular | ~_flat(jet.point.hessian, theta)
     void = ~lanes.usable | ~np.isfinite(jet.point.value)
     n_obs = np.broadcast_to(lanes.n_obs, void.shape)
     rows = dict(

@@ -147,17 +147,38 @@ def first_state(theta: Array, evaluate: Evaluate) -> State:
 
     So the program holds one copy of the criterion, which halves its compile time.
     """
-    shapes = jax.eval_shape(evaluate, theta)
-    jet = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    one = jnp.ones((), theta.dtype)
+    return unknown_state(theta, jax.eval_shape(evaluate, theta))
+
+
+def unknown_state(theta: Any, shapes: Any, xp: Any = jnp, axis: int = -1) -> State:
+    """State before the first tick.
+
+    Parameters
+    ----------
+    theta : Array, shape (m,) or (m, R)
+        One start, or one for each of many lanes.
+    shapes : tree
+        Of shapes and types, those of the criterion at one theta.
+    xp : module
+        ``jax.numpy``, or ``numpy`` for lanes on the host.
+    axis : {-1, 0}
+        Of the lanes in the state.
+    """
+    lanes = theta.shape[1:]
+
+    def zeros(leaf: Any) -> Any:
+        at = len(leaf.shape) if axis else 0
+        return xp.zeros((*leaf.shape[:at], *lanes, *leaf.shape[at:]), leaf.dtype)
+
+    one = xp.ones(lanes, theta.dtype)
     return State(
-        theta=theta,
-        jet=jet._replace(value=one * jnp.inf),
-        radius=jnp.maximum(one, jnp.linalg.norm(theta)),
+        theta=theta if axis else xp.swapaxes(theta, 0, -1),
+        jet=jax.tree.map(zeros, shapes)._replace(value=one * xp.inf),
+        radius=xp.maximum(one, xp.sqrt(xp.sum(theta * theta, axis=0))),
         lift=one,
-        tick=jnp.zeros((), jnp.int32),
-        status=jnp.full((), RUNNING, jnp.int32),
-        decrement=one * jnp.inf,
+        tick=xp.zeros(lanes, xp.int32),
+        status=xp.full(lanes, RUNNING, xp.int32),
+        decrement=one * xp.inf,
     )
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from .covariance import factor_blocks, stack_theta
+from .covariance import lower_indices, theta_slices
 from .layouts.waist import Layout
 from .likelihood import profile_jet
 from .newton import (
@@ -100,25 +100,39 @@ def minimize(
     return lax.fori_loop(0, n_starts + challenge, run, empty)
 
 
-def off_boundary(theta: Array, sizes: tuple[int, ...]) -> tuple[Array, Array]:
-    """A start with every singular term reopened, and whether there was one."""
-    factors = factor_blocks(theta, sizes)
-    singular = [jnp.min(jnp.abs(jnp.diagonal(L))) < PIVOT_TOL for L in factors]
-    opened = [
-        jnp.where(at_zero, 0.5 * jnp.eye(L.shape[0], dtype=L.dtype), L)
-        for L, at_zero in zip(factors, singular, strict=True)
-    ]
-    return stack_theta(opened), jnp.any(jnp.stack(singular))
+def off_boundary(theta: Any, sizes: tuple[int, ...], xp: Any = jnp) -> tuple[Any, Any]:
+    """A start with every singular term reopened, and whether there was one.
+
+    Parameters
+    ----------
+    theta : Array, shape (m,) or (m, R)
+    sizes : tuple of int
+    xp : module
+        ``jax.numpy``, or ``numpy`` for lanes on the host.
+    """
+    opened, cornered = [], []
+    for k, at in zip(sizes, theta_slices(sizes), strict=True):
+        rows, columns = lower_indices(k)
+        diagonal = rows == columns
+        singular = xp.min(xp.abs(theta[at][np.flatnonzero(diagonal)]), axis=0) < PIVOT_TOL
+        half = xp.asarray(0.5 * diagonal, theta.dtype).reshape(-1, *(1,) * (theta.ndim - 1))
+        opened.append(xp.where(singular, half, theta[at]))
+        cornered.append(singular)
+    return xp.concatenate(opened), xp.any(xp.stack(cornered), axis=0)
+
+
+def second_is_better(a: Solution, b: Solution, xp: Any = jnp) -> Any:
+    """Whether b is the lower of two optima, or as low and converged where a is not."""
+    noise = 1e-9 * (1.0 + xp.abs(a.jet.value))
+    lower = b.jet.value < a.jet.value - noise
+    tie = xp.abs(b.jet.value - a.jet.value) <= noise
+    gained = (b.status == CONVERGED) & (a.status != CONVERGED)
+    return (a.status == NONFINITE) | (xp.isfinite(b.jet.value) & (lower | (tie & gained)))
 
 
 def better(a: Solution, b: Solution) -> Solution:
-    """The lower of two optima; a converged one before one that is not."""
-    noise = 1e-9 * (1.0 + jnp.abs(a.jet.value))
-    void = a.status == NONFINITE
-    converged_a, converged_b = a.status == CONVERGED, b.status == CONVERGED
-    lower = b.jet.value < a.jet.value - noise
-    tie = jnp.abs(b.jet.value - a.jet.value) <= noise
-    take_b = void | (jnp.isfinite(b.jet.value) & (lower | (tie & converged_b & ~converged_a)))
+    """The better of two optima, with the iterations of both."""
+    take_b = second_is_better(a, b)
     chosen = jax.tree.map(lambda x, y: jnp.where(take_b, y, x), a, b)
     return chosen._replace(n_iter=a.n_iter + b.n_iter)
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from .layouts.frame import powers_of_two
 from .layouts.grouped import GroupedLayout
 from .layouts.index import GroupIndex, round_up_rows, stream_pairs
 from .layouts.sums import Rows, Sums, Units, add_rows, layout_from_sums, no_rows
@@ -113,9 +114,9 @@ def column_units(y: np.ndarray, X: np.ndarray, constant: int | None) -> Units:
         ones[constant] = 1.0 / few[0, constant]
     return Units(
         x_shift=x_shift,
-        x_unit=_powers_of_two(few - x_shift),
+        x_unit=powers_of_two(few - x_shift, np),
         y_shift=np.asarray(y_shift),
-        y_unit=_powers_of_two(few_y[:, None] - y_shift)[0],
+        y_unit=powers_of_two(few_y[:, None] - y_shift, np)[0],
         constant=ones,
     )
 
@@ -131,11 +132,6 @@ def constant_column(X: np.ndarray) -> int | None:
 
 def _sample(rows: np.ndarray) -> np.ndarray:
     return rows[:: max(1, -(-len(rows) // _SAMPLE))]
-
-
-def _powers_of_two(columns: np.ndarray) -> np.ndarray:
-    largest = np.abs(columns).max(axis=0, initial=0.0)
-    return np.exp2(np.floor(np.log2(np.where(largest > 0, largest, 1.0))))
 
 
 def pad(values: np.ndarray, length: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from .covariance import basis
 from .layouts.crossed import CrossedLayout
 from .layouts.crossed_jet import places, sizes_of
 from .layouts.grouped import Bucket, GroupedLayout
-from .layouts.moments import MomentLayout, drop_padding, find_classes, merge_classes
+from .layouts.moments import MomentLayout, drop_padding, equal_groups, merge_classes
 from .layouts.waist import Layout
 
 # Pivots of T and eigenvalues of S0_XX below this (relative; columns of X are orthonormal) are
@@ -173,12 +173,12 @@ def _root(bucket: Bucket, present: np.ndarray, theta: np.ndarray, sizes: tuple[i
 def _class_source(bucket: Bucket, single: Array) -> ClassSource:
     """Thin factors of the c_X of every class and what is left for the Wishart part."""
     q, C, _ = bucket.c.shape
-    classes = find_classes(bucket)
+    classes = equal_groups(bucket)
     p, D = C - 1, classes.padded
-    K = min(q * p, int(np.bincount(classes.label, minlength=1).max()))
+    K = min(q * p, int(classes.counts.max(initial=0)))
     root, rows = np.zeros((q, q, D)), np.zeros((K, q, p, D))
     seen, df = np.zeros((K, D)), np.zeros((q, D))
-    for d in range(classes.n_classes):
+    for d in range(classes.first.size):
         members = classes.members(d)
         root[:, :, d] = np.asarray(single)[:, :, members[0]]
         c_X = np.asarray(bucket.c)[:, :-1, members].reshape(q * p, members.size).T

@@ -6,7 +6,7 @@ import numpy as np
 
 from lmm_jax.layouts.compress import compress
 from lmm_jax.layouts.crossed import CrossedLayout
-from lmm_jax.layouts.moments import MomentLayout, find_classes
+from lmm_jax.layouts.moments import MomentLayout, equal_groups
 from lmm_jax.layouts.responses import Response
 
 AT_A_TIME = 250  # responses compressed in one program
@@ -50,10 +50,10 @@ def in_form(layout, base, rows):
         if isinstance(base, CrossedLayout):
             out.append(c_y)
         elif isinstance(base, MomentLayout):
-            classes = find_classes(bucket)
+            classes = equal_groups(bucket)
             q, C, _ = c.shape
             B = np.zeros((len(c_y), q, C, q, classes.padded))
-            for d in range(classes.n_classes):
+            for d in range(classes.first.size):
                 at = classes.members(d)
                 B[:, :, :-1, :, d] = np.einsum("rag,nsg->nras", c[:, :-1, at], c_y[:, :, at])
                 B[:, :, -1, :, d] = np.einsum("nrg,nsg->nrs", c_y[:, :, at], c_y[:, :, at])

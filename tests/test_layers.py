@@ -23,8 +23,8 @@ FLOORS = (
     ),
     (
         *("coordinates", "likelihood", "newton", "starts", "optimize", "corners", "staged"),
-        *("constrained", "descent", "fit_params", "lanes", "lane_data", "batch"),
-        *("replicate_lanes", "sources", "replicates"),
+        *("constrained", "descent", "fit_params", "lanes", "lane_data"),
+        *("lane_driver", "batch", "replicate_lanes", "sources", "replicates"),
     ),
     (
         *("estimates", "settings", "results", "fitted", "tidy", "summary", "predict"),

@@ -11,9 +11,11 @@ from helpers import assert_close
 
 import lmm_jax as lmm
 from lmm_jax.design import Design
+from lmm_jax.layouts import classes as classes_module
 from lmm_jax.layouts import merged
+from lmm_jax.layouts.classes import find_classes
 from lmm_jax.layouts.grouped import GroupedLayout
-from lmm_jax.layouts.merged import find_classes, merge
+from lmm_jax.layouts.merged import chunk, merge
 from lmm_jax.likelihood import profile_jet
 
 RTOL = 1e-12  # the same sums in another order; derivatives are sums of about n terms
@@ -152,19 +154,55 @@ def test_small_layouts_are_left_alone(monkeypatch):
     assert merge(layout) is layout
 
 
-def test_classes_are_equal_bit_by_bit():
+def factors(groups: int = 5000) -> np.ndarray:
+    """Seven distinct factors and padding, in any order."""
     rng = np.random.default_rng(5)
-    T = rng.normal(size=(2, 2, 7))[:, :, rng.integers(0, 7, 5000)]
-    classes = find_classes(T, 100)
-    members = [classes.source[classes.owner == d].ravel() for d in range(7)]
-    members = [m[m < 5000] for m in members]
-    assert sorted(np.concatenate(members)) == list(range(5000))
-    assert [len(m) for m in members] == list(classes.counts[:7])
-    for m, first in zip(members, classes.first[:7], strict=True):
-        assert (T[:, :, m] == T[:, :, first][:, :, None]).all()
-    assert find_classes(T, 6) is None
-    T[0, 1, :2500] += np.arange(2500)
-    assert find_classes(T, 100) is None
+    kinds = np.concatenate([rng.normal(size=(2, 2, 7)) * np.triu(np.ones((2, 2)))[:, :, None],
+                            np.zeros((2, 2, 1))], axis=2)  # fmt: skip
+    kinds[0, 1, 0] = 0.0
+    return kinds[:, :, rng.integers(0, 8, groups)]
+
+
+def test_classes_are_equal_bit_by_bit():
+    T = factors()
+    classes = find_classes(T, most=7)
+    there = np.flatnonzero(T.any(axis=(0, 1)))
+    assert (np.flatnonzero(classes.label < 7) == there).all()
+    assert classes.counts.sum() == there.size and classes.counts.size == 7
+    for d in range(7):
+        members = classes.members(d)
+        assert members.size == classes.counts[d] and classes.first[d] == members[0]
+        assert (T[:, :, members] == T[:, :, members[:1]]).all()
+    lexical = T[:, :, classes.first].reshape(4, 7).T.tolist()
+    assert lexical == sorted(lexical)
+    assert find_classes(T, most=6) is None
+    assert find_classes(-T * 0.0).first.size == 0  # negative zeros are zeros
+    T[0, 1, there[:2500]] += np.arange(2500)
+    assert find_classes(T, most=100) is None
+
+
+def test_classes_up_to_rounding():
+    T = factors()
+    noisy = T * (1 + 1e-14 * np.random.default_rng(6).normal(size=T.shape))
+    assert find_classes(noisy).first.size > 4000
+    for found, expected in zip(find_classes(noisy, digits=11), find_classes(T), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_equal_hashes_are_told_apart(monkeypatch):
+    expected = find_classes(factors())
+    monkeypatch.setattr(classes_module, "_hashes", lambda entries: np.zeros(len(entries.T)))
+    for found, value in zip(find_classes(factors()), expected, strict=True):
+        np.testing.assert_array_equal(found, value)
+
+
+def test_chunks_hold_groups_of_one_class():
+    classes = find_classes(factors())
+    chunks = chunk(classes)
+    assert (chunks.counts[:7] == classes.counts).all() and not chunks.counts[7:].any()
+    for d in range(7):
+        places = chunks.source[chunks.owner == d].ravel()
+        assert (np.sort(places[places < 5000]) == classes.members(d)).all()
 
 
 @pytest.mark.parametrize("reml", [True, False])

@@ -17,9 +17,11 @@ import numpy as np
 from jax import Array
 
 from ..linalg import eliminate
+from .classes import Classes, find_classes
 from .compress import explain, weighted_streams
 from .frame import fixed_frame, powers_of_two, whitener
 from .index import GroupIndex
+from .waist import Maps
 
 # As in merged.py: pivots of B below this, relative to their diagonal, are rounding.
 _RANK_TOL = 1e-15
@@ -34,13 +36,7 @@ class ManyColumns(NamedTuple):
     S_xx: Array  # (p, p)
     S_xy: Array  # (p, R)
     S_yy: Array  # (R,)
-    whiteners: tuple[Array, ...]  # (k, k)
-    beta_map: Array  # (p, p)
-    beta_origin: Array  # (p, R)
-    beta_shift: Array  # (p, R)
-    y_scale: Array  # (R,)
-    n_obs: Array  # ()
-    log_weights: Array  # ()
+    maps: Maps  # those of beta's origin and of y with a last axis of R lanes, the others of 1
 
 
 def compress_many(
@@ -88,6 +84,7 @@ def compress_many(
     step = _within_steps(S_xx, left.T @ right)
     right = right - left @ step
     y_scale = norm * unit
+    log_weights = jnp.sum(jnp.where(present, jnp.log(jnp.where(present, weights, 1.0)), 0.0))
     return ManyColumns(
         T=tuple(T),
         X=tuple(v[:, :p] for v in c),
@@ -95,14 +92,18 @@ def compress_many(
         S_xx=S_xx,
         S_xy=left.T @ right,
         S_yy=jnp.sum(right * right, axis=0),
-        whiteners=whiteners,
-        beta_map=frame.beta_map,
-        beta_origin=(frame.beta_map @ origin) * unit[None]
-        + (frame.beta_map @ step) * y_scale[None],
-        beta_shift=per_mean[:, None] * (mean * unit)[None],
-        y_scale=y_scale,
-        n_obs=jnp.sum(mask),
-        log_weights=jnp.sum(jnp.where(present, jnp.log(jnp.where(present, weights, 1.0)), 0.0)),
+        maps=Maps(
+            whiteners=tuple(A[..., None] for A in whiteners),
+            beta_map=frame.beta_map[..., None],
+            beta_origin=(frame.beta_map @ origin) * unit[None]
+            + (frame.beta_map @ step) * y_scale[None],
+            beta_shift=per_mean[:, None] * (mean * unit)[None],
+            y_scale=y_scale,
+            n_obs=jnp.sum(mask)[None],
+            log_weights=log_weights[None],
+            sizes=index.sizes,
+            n_components=index.n_components,
+        ),
     )
 
 
@@ -131,26 +132,10 @@ class Merged(NamedTuple):
     copies: Array  # (D,)
 
 
-class Classes(NamedTuple):
-    """Groups of one bucket by their factor."""
-
-    label: np.ndarray  # (G,)  class; past the end for padding
-    first: np.ndarray  # (D,)  a group of each class
-    counts: np.ndarray  # (D,)
-
-
 def lane_classes(T: np.ndarray, p: int) -> Classes | None:
-    """Classes of groups with factors equal bit by bit; None if merging makes nothing shorter."""
-    q, _, groups = T.shape
-    filled = np.flatnonzero((T != 0).any(axis=(0, 1)))
-    columns = np.ascontiguousarray(T[:, :, filled].reshape(q * q, -1).T)
-    found = np.unique(columns, axis=0, return_index=True, return_inverse=True, return_counts=True)
-    _, first, inverse, counts = found
-    if first.size * q * (p + 1) > filled.size:
-        return None
-    label = np.full(groups, first.size, np.int32)
-    label[filled] = inverse.ravel()
-    return Classes(label, filled[first].astype(np.int32), counts.astype(np.float64))
+    """Classes of groups with equal factors; None if merging makes nothing shorter."""
+    filled = int((T != 0).any(axis=(0, 1)).sum())
+    return find_classes(T, most=filled // (len(T) * (p + 1)))
 
 
 def merge_lanes(T: Array, X: Array, y: Array, classes: Classes) -> Merged:

@@ -6,7 +6,7 @@ are constants to the differentiation and stay in the layout.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,8 @@ class Frame(NamedTuple):
 def fixed_frame(X: Array, y: Array, weights: Array, present: Array) -> Frame:
     """Orthonormal columns for X, and for y its OLS residual in units of its norm."""
     mask = present.astype(y.dtype)
-    units, unit = powers_of_two(X * mask[:, None]), powers_of_two((y * mask)[:, None])[0]
+    columns = lax.stop_gradient((X * mask[:, None], (y * mask)[:, None]))
+    units, unit = powers_of_two(columns[0]), powers_of_two(columns[1])[0]
     X, y = X / units[None, :], y / unit
     centring, shift = _centring(X, y, present)
     y = (y - X @ shift) * mask
@@ -67,10 +68,10 @@ def orthonormal_map(gram: Array) -> tuple[Array, Array]:
     return scale[:, None] * inverse, jnp.min(jnp.diagonal(L)) ** 2
 
 
-def powers_of_two(columns: Array) -> Array:
-    """Exact units that bring the largest entry of every column near one."""
-    largest = lax.stop_gradient(jnp.max(jnp.abs(columns), axis=0, initial=0.0))
-    return jnp.exp2(jnp.floor(jnp.log2(jnp.where(largest > 0, largest, 1.0))))
+def powers_of_two(columns: Any, xp: Any = jnp) -> Any:
+    """Exact units that bring the largest entry of every column near one (host: ``xp=numpy``)."""
+    largest = xp.max(xp.abs(columns), axis=0, initial=0.0)
+    return xp.exp2(xp.floor(xp.log2(xp.where(largest > 0, largest, 1.0))))
 
 
 def _centring(X: Array, y: Array, present: Array) -> tuple[Array, Array]:

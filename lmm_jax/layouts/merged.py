@@ -22,6 +22,7 @@ from jax import Array
 
 from ..linalg import eliminate
 from ..programs import compiled
+from .classes import Classes, find_classes
 from .grouped import Bucket, GroupedLayout
 from .index import round_up
 
@@ -31,11 +32,9 @@ WORTH_MERGING = 1 << 13
 _WORTHWHILE = 4
 # Pivots of B below this, relative to their diagonal, are rounding.
 _RANK_TOL = 1e-15
-# Odd multiplier of a hash of the bits of T; a collision is found out.
-_MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
-class Classes(NamedTuple):
+class Chunks(NamedTuple):
     """Groups sorted by their factor and cut into chunks of one class each."""
 
     source: np.ndarray  # (chunks, K)  group at each place, past the end where there is none
@@ -67,7 +66,7 @@ def merge(layout: GroupedLayout) -> GroupedLayout:
     >>> y = np.random.default_rng(0).normal(size=n)
     >>> layout = lmm.design_from_arrays(y, np.ones((n, 1)), np.arange(n) // 5).layout
     >>> layout.size(), merge(layout).size()
-    (12288, 12)
+    (12288, 6)
     """
     if layout.size() < WORTH_MERGING:
         return layout
@@ -103,74 +102,39 @@ def trim(layout: GroupedLayout, sizes: Sequence[int]) -> GroupedLayout:
 
 def _merge_bucket(bucket: Bucket) -> Bucket:
     q, C, groups = bucket.c.shape
-    classes = find_classes(np.asarray(bucket.T), groups // (_WORTHWHILE * q * C))
-    return bucket if classes is None else _merged(bucket, classes)
+    most = groups // (_WORTHWHILE * q * C)
+    classes = find_classes(np.asarray(bucket.T), most=most) if most else None
+    if classes is None or not classes.first.size or round_up(classes.first.size, least=1) > most:
+        return bucket
+    return _merged(bucket, chunk(classes))
 
 
-def find_classes(T: np.ndarray, budget: int) -> Classes | None:
-    """Classes of groups whose factors are equal bit by bit; None if there are too many.
-
-    Parameters
-    ----------
-    T : ndarray, shape (q, q, G)
-    budget : int
-        The largest number of classes worth having.
-    """
-    groups = T.shape[2]
-    if budget < 1:
-        return None
-    sample = np.unique(_hashes(T[:, :, :: max(1, groups // (4 * budget))]))
-    if sample.size > budget:
-        return None
-    keys = _hashes(T)
-    distinct = np.unique(keys)
-    if round_up(distinct.size, least=1) > budget:
-        return None
-    label = np.searchsorted(distinct, keys).astype(np.uint16 if distinct.size < 1 << 16 else int)
-    order = np.argsort(label, kind="stable")
-    counts = np.bincount(label, minlength=distinct.size)
-    starts = np.cumsum(counts) - counts
-    first = order[starts]
-    if not (T[:, :, first][:, :, label] == T).all():
-        return None  # two factors with one hash
-    return _chunks(order, counts, starts, first)
-
-
-def _hashes(T: np.ndarray) -> np.ndarray:
-    """A number for the bits of every group's factor, (G,)."""
-    rows, columns = np.triu_indices(T.shape[0])
-    total = np.zeros(T.shape[2], np.uint64)
-    for i, j in zip(rows, columns, strict=True):
-        bits = np.ascontiguousarray(T[i, j]).view(f"u{T.dtype.itemsize}").astype(np.uint64)
-        total = (total ^ (total >> np.uint64(29)) ^ bits) * _MIX
-    return total
-
-
-def _chunks(
-    order: np.ndarray, counts: np.ndarray, starts: np.ndarray, first: np.ndarray
-) -> Classes:
+def chunk(classes: Classes) -> Chunks:
     """Chunks of one length, none with groups of two classes."""
-    groups = order.size
-    length = 1 << max(4, min(8, int(np.log2(max(1, groups // (4 * counts.size))))))
+    label, _, counts = classes
+    D = counts.size
+    short = label.astype(np.uint16) if D < 1 << 16 else label  # sorted by their digits
+    order = np.argsort(short, kind="stable")[: counts.sum()]  # padding is last
+    length = 1 << max(4, min(8, int(np.log2(max(1, order.size // (4 * D))))))
     n_chunks = -(-counts // length)
     total = round_up(int(n_chunks.sum()))
-    before = np.cumsum(n_chunks) - n_chunks
-    source = np.full(total * length, groups, np.int32)
-    source[np.arange(groups) + np.repeat(before * length - starts, counts)] = order
-    padded = round_up(counts.size, least=1)
+    starts, before = np.cumsum(counts) - counts, np.cumsum(n_chunks) - n_chunks
+    source = np.full(total * length, label.size, np.int32)
+    source[np.arange(order.size) + np.repeat(before * length - starts, counts)] = order
+    padded = round_up(D, least=1)
     owner = np.full(total, padded, np.int32)
-    owner[: n_chunks.sum()] = np.repeat(np.arange(counts.size), n_chunks)
-    fill = (0, padded - counts.size)
-    return Classes(
+    owner[: n_chunks.sum()] = np.repeat(np.arange(D), n_chunks)
+    fill = (0, padded - D)
+    return Chunks(
         source=source.reshape(total, length),
         owner=owner,
-        first=np.pad(first, fill).astype(np.int32),
+        first=np.pad(classes.first, fill).astype(np.int32),
         counts=np.pad(counts, fill).astype(np.float64),
     )
 
 
 @compiled
-def _merged(bucket: Bucket, classes: Classes) -> Bucket:
+def _merged(bucket: Bucket, classes: Chunks) -> Bucket:
     """One pseudo-group for every row of the factors of B_j."""
     q, C, groups = bucket.c.shape
     r, D = q * C, classes.first.size
@@ -189,7 +153,7 @@ def _merged(bucket: Bucket, classes: Classes) -> Bucket:
     )
 
 
-def _factors(rows: Array, classes: Classes, D: int) -> Array:
+def _factors(rows: Array, classes: Chunks, D: int) -> Array:
     """Upper triangular ``F`` with ``F' F = B`` of every class, (r, r, D)."""
     parts = jnp.einsum("nka,nkb->nab", rows, rows)
     B = jnp.moveaxis(jax.ops.segment_sum(parts, classes.owner, D), 0, -1)

@@ -12,7 +12,7 @@ so that a balanced design costs per evaluation what one group costs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import jax
@@ -22,6 +22,7 @@ from jax import Array
 
 from ..covariance import basis, factor_blocks, gather, spread
 from ..linalg import eliminate, group_product, symmetrize
+from .classes import Classes, find_classes
 from .grouped import Bucket, GroupedLayout
 from .index import round_up
 from .waist import (
@@ -31,10 +32,15 @@ from .waist import (
     WaistJet,
     double_traces,
     inverse,
+    maps_of,
     marginal,
     psi_curvatures,
     psi_tangents,
 )
+
+# Decimals of T in which equal groups agree: cross-products of the same rows in another order
+# differ by rounding.
+_DIGITS = 11
 
 
 @jax.tree_util.register_dataclass
@@ -177,21 +183,19 @@ def merge_classes(layout: GroupedLayout) -> MomentLayout | GroupedLayout:
     Returns
     -------
     MomentLayout or GroupedLayout
-        The same criterion. Groups whose T agree to a relative 1e-11 are equal:
-        cross-products of the same rows in another order differ by rounding.
+        The same criterion.
     """
-    found = [find_classes(bucket) for bucket in layout.buckets]
+    found = [equal_groups(bucket) for bucket in layout.buckets]
     merged = sum(
-        at.n_classes * (b.T.shape[0] * b.c.shape[1]) ** 2 for at, b in _pairs(found, layout)
+        at.first.size * (b.T.shape[0] * b.c.shape[1]) ** 2 for at, b in _pairs(found, layout)
     )
     single = sum(
-        at.groups.size * b.T.shape[0] * sum(b.c.shape[:2]) for at, b in _pairs(found, layout)
+        int(at.counts.sum()) * b.T.shape[0] * sum(b.c.shape[:2]) for at, b in _pairs(found, layout)
     )
     if merged > single:
         return layout
-    common = {f.name: getattr(layout, f.name) for f in fields(Layout)}
     buckets = tuple(_merge(bucket, at) for at, bucket in _pairs(found, layout))
-    return MomentLayout(buckets=buckets, **common)
+    return MomentLayout(buckets=buckets, S0=layout.S0, **maps_of(layout))
 
 
 def drop_padding(layout: GroupedLayout) -> GroupedLayout:
@@ -208,33 +212,11 @@ def drop_padding(layout: GroupedLayout) -> GroupedLayout:
     return replace(layout, buckets=tuple(buckets))
 
 
-class Classes(NamedTuple):
-    """Which groups of a bucket are equal; groups of padding are left out."""
-
-    groups: np.ndarray  # (G,)  positions of the groups that are there
-    label: np.ndarray  # (G,)  class of each of them
-    n_classes: int
-
-    @property
-    def padded(self) -> int:
-        """Classes with padding: few shapes, so that programs are shared."""
-        return 1 << max(self.n_classes - 1, 0).bit_length()
-
-    def members(self, d: int) -> np.ndarray:
-        """Positions of the groups of one class."""
-        return self.groups[self.label == d]
-
-
-def find_classes(bucket: Bucket) -> Classes:
+def equal_groups(bucket: Bucket) -> Classes:
     """Groups with the same T up to rounding."""
-    T = np.asarray(bucket.T)
-    groups = np.flatnonzero(np.any(T != 0, axis=(0, 1)))
-    flat = T[:, :, groups].reshape(-1, groups.size).T
-    unit = np.max(np.abs(flat), initial=1e-300)
-    if not groups.size:
-        return Classes(groups, np.zeros(0, int), 0)
-    distinct, label = np.unique(np.round(flat / unit, 11), axis=0, return_inverse=True)
-    return Classes(groups, label.ravel(), len(distinct))
+    classes = find_classes(np.asarray(bucket.T), digits=_DIGITS)
+    assert classes is not None  # however many they are
+    return classes
 
 
 def _pairs(found: Sequence[Classes], layout: GroupedLayout) -> list[tuple[Classes, Bucket]]:
@@ -246,7 +228,7 @@ def _merge(bucket: Bucket, at: Classes) -> MomentBucket:
     T, c = np.asarray(bucket.T), np.asarray(bucket.c)
     D = at.padded
     out, copies, B = np.zeros((q, q, D)), np.zeros(D), np.zeros((q, C, q, C, D))
-    for d in range(at.n_classes):
+    for d in range(at.first.size):
         members = at.members(d)
         out[:, :, d], copies[d] = T[:, :, members[0]], members.size
         B[..., d] = np.einsum("rag,sbg->rasb", c[:, :, members], c[:, :, members])

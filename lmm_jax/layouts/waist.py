@@ -9,7 +9,7 @@ relative covariance Psi it answers with
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import jax
@@ -52,14 +52,13 @@ class BlupTerms(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Layout:
-    """Sufficient statistics of a mixed model.
+class Maps:
+    """From the coordinates of a layout back to those of the data.
 
-    Columns of X are orthonormal, those of every term whitened and y a unit OLS
-    residual; ``whiteners``, ``beta_map`` and its companions lead back.
+    In the layout columns of X are orthonormal, those of every term whitened and y a
+    unit OLS residual.
     """
 
-    S0: Array  # (p + 1, p + 1)  cross-products of [X y] that no random effect reaches
     whiteners: tuple[Array, ...]  # (k, k) a term: Lambda_user = A Lambda
     beta_map: Array  # (p, p)
     beta_origin: Array  # (p,)    beta_user = beta_shift + beta_origin + y_scale * beta_map @ beta
@@ -69,6 +68,18 @@ class Layout:
     log_weights: Array  # ()  sum of the logarithms of the prior weights
     sizes: tuple[int, ...] = field(metadata={"static": True})  # coefficients per level of each term
     n_components: int = field(metadata={"static": True})  # trailing terms: variance components
+
+
+def maps_of(at: Maps) -> dict[str, Any]:
+    """The maps of a layout by their names, to make another of."""
+    return {f.name: getattr(at, f.name) for f in fields(Maps)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Layout(Maps):
+    """Sufficient statistics of a mixed model."""
+
+    S0: Array  # (p + 1, p + 1)  cross-products of [X y] that no random effect reaches
 
     def waist(self, blocks: Sequence[Array]) -> Waist:
         """``(log|V|, [X y]' V^-1 [X y])`` at relative covariances of the whitened terms.

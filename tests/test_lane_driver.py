@@ -1,0 +1,148 @@
+"""The host driver of lanes, on a criterion that takes as many ticks as it is told."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lmm_jax.lane_driver import LaneProblem, minimize_all
+from lmm_jax.newton import CONVERGED, MAXITER, NONFINITE, RUNNING, Solution, unknown_state
+from lmm_jax.optimize import better, off_boundary, second_is_better
+
+R = 64
+SIZES = (2, 1)  # theta has 3 + 1 entries
+
+
+class Value(NamedTuple):
+    value: np.ndarray
+
+
+class Data(NamedTuple):
+    """Ticks that a lane needs, and the optimum that it then has for a start and elsewhere."""
+
+    ticks: np.ndarray  # (R,)
+    low: np.ndarray  # (R,)  value reached from starts with a first entry of at least one
+    high: np.ndarray  # (R,)  and from others
+
+
+def problem(axis, seen, *, lost=(), usable=None):
+    """A run ends where it began; it is the start that decides how low that is."""
+
+    def advance(s, data, few):
+        seen.append(data.ticks.size)
+        tick, status = s.tick.copy(), s.status.copy()
+        while (status == RUNNING).sum() > few:
+            tick += status == RUNNING
+            done = (status == RUNNING) & (tick > data.ticks)
+            status[done] = np.where(np.isin(data.low[done], list(lost)), MAXITER, CONVERGED)
+        first = s.theta[..., 0] if axis == 0 else s.theta[0]
+        value = np.where(tick > 0, np.where(first >= 1, data.low, data.high), np.inf)
+        return s._replace(jet=Value(value), tick=tick, status=status)
+
+    def pick(tree, at, size):
+        data, state = tree if isinstance(tree[0], Data) else (tree, None)
+        data = Data(*(leaf[at] for leaf in data))
+        if state is None:
+            return data
+        cut = [leaf[at] if axis == 0 else leaf[..., at] for leaf in (state.theta, *state[2:])]
+        jet = Value(state.jet.value[at])
+        return data, type(state)(cut[0], jet, *cut[1:])
+
+    order = np.random.default_rng(0).permutation(R)
+    return LaneProblem(
+        data=Data(order + 1, order.astype(float), order + 0.5),
+        usable=np.ones(R, bool) if usable is None else usable,
+        axis=axis,
+        sizes=SIZES,
+        shapes=Value(np.zeros(())),
+        advance=advance,
+        pick=pick,
+        keep=lambda jet: jet,
+        smaller=lambda size: size // 4 if size > 4 else 0,
+        holding=lambda count, size: next(s for s in (4, 16, 64) if s >= count),
+    )
+
+
+def interior(first):
+    return np.tile(np.array([first, 0.3, 1.0, 1.0])[:, None], R)
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+def test_batches_shrink_and_every_lane_keeps_its_place(axis):
+    seen = []
+    task = problem(axis, seen)
+    best = minimize_all(task, interior(2.0)[None], np.ones((1, R), bool))
+    assert seen == [64, 16, 4]
+    assert (best.status == CONVERGED).all()
+    assert (best.n_iter == task.data.ticks).all()
+    assert (best.jet.value == task.data.low).all()
+    assert best.theta.shape == ((R, 4) if axis == 0 else (4, R))
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+def test_the_better_start_wins_and_few_lanes_run_in_a_small_batch(axis):
+    seen = []
+    task = problem(axis, seen)
+    again = np.arange(R) % 8 == 3
+    starts = np.stack([interior(0.5), interior(2.0)])
+    best = minimize_all(task, starts, np.stack([np.ones(R, bool), again]))
+    assert seen == [64, 16, 4, 16, 4]
+    assert (best.jet.value == np.where(again, task.data.low, task.data.high)).all()
+    assert (best.n_iter == np.where(again, 2, 1) * task.data.ticks).all()
+    theta = np.moveaxis(best.theta, axis, -1)
+    assert (theta[0] == np.where(again, 2.0, 0.5)).all()
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+def test_boundaries_and_lost_lanes_are_challenged(axis):
+    seen, start = [], interior(2.0)
+    start[2, :5] = 0.0  # a singular term: the challenge opens it to 0.5, where values are higher
+    task = problem(axis, seen, lost=(7.0, 8.0))
+    best = minimize_all(task, start[None], np.ones((1, R), bool))
+    lost = np.isin(task.data.low, (7.0, 8.0))
+    assert (best.n_iter == np.where(np.arange(R) < 5, 2, 1) * task.data.ticks).all()
+    assert (best.status == np.where(lost, MAXITER, CONVERGED)).all()
+    best = minimize_all(task, start[None], np.ones((1, R), bool), reopen=True)
+    twice = lost | (np.arange(R) < 5)
+    assert (best.n_iter == np.where(twice, 2, 1) * task.data.ticks).all()
+    assert (best.jet.value == task.data.low).all()
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+def test_the_last_lanes_may_be_put_off_and_unusable_ones_never_run(axis):
+    seen, usable = [], np.arange(R) != 10
+    task = problem(axis, seen, usable=usable)
+    starts = np.stack([interior(0.5), interior(2.0)])
+    best = minimize_all(task, starts, np.ones((2, R), bool), defer=True)
+    assert seen == [64, 16, 64, 16]
+    slow = (task.data.ticks > np.sort(task.data.ticks[usable])[-5]) & usable
+    assert (best.status == np.where(slow, RUNNING, np.where(usable, CONVERGED, NONFINITE))).all()
+    done = usable & ~slow
+    assert (best.jet.value[done] == task.data.low[done]).all()
+    assert best.n_iter[10] == 0 and np.isinf(best.jet.value[10])
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_rules_for_lanes_are_those_for_one():
+    rng = np.random.default_rng(1)
+    theta = rng.normal(size=(4, 9)) * rng.integers(0, 2, (4, 9))
+    opened, cornered = off_boundary(theta, SIZES, np)
+    for i in range(9):
+        one, corner = off_boundary(jnp.asarray(theta[:, i]), SIZES)
+        np.testing.assert_array_equal(opened[:, i], one)
+        assert cornered[i] == corner
+        state = unknown_state(jnp.asarray(theta[:, i]), Value(np.zeros(())))
+        for axis in (0, -1):
+            many = unknown_state(theta, Value(np.zeros(())), np, axis)
+            np.testing.assert_allclose(many.radius[i], state.radius, rtol=1e-15)
+            np.testing.assert_array_equal(np.moveaxis(many.theta, axis, -1)[:, i], state.theta)
+    values = np.array([1.0, 1.0 + 1e-12, 0.5, np.nan, np.inf])
+    cases = [Solution(None, Value(v), s, 1, 0.0) for v in values
+             for s in (CONVERGED, MAXITER, NONFINITE)]  # fmt: skip
+    with np.errstate(invalid="ignore"):
+        for a in cases:
+            for b in cases:
+                x, y = (c._replace(theta=jnp.zeros(1)) for c in (a, b))
+                chosen = better(x._replace(theta=x.theta), y._replace(theta=y.theta + 1.0))
+                assert bool(second_is_better(a, b, np)) == bool(chosen.theta[0] == 1.0)
