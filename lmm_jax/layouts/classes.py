@@ -59,14 +59,17 @@ def find_classes(
     if digits is not None:
         unit = np.max(np.abs(entries), initial=1e-300)
         entries = np.round(entries / unit, digits) + 0.0
-    elif most is not None:
-        step = max(1, groups // (4 * max(most, 1)))
-        if np.unique(_hashes(entries[:, ::step])).size > most + 1:  # and one of padding
+    if most is None:
+        keys = _hashes(entries)
+        distinct = np.unique(keys)
+    else:
+        sample = np.unique(_hashes(entries[:, :: max(1, groups // (4 * max(most, 1)))]))
+        if sample.size > most + 1:  # and one of padding
             return None
-    keys = _hashes(entries)
-    distinct = np.unique(keys)
-    if most is not None and distinct.size > most + 1:
-        return None
+        keys = _hashes(entries)
+        distinct = _distinct(keys, sample)
+        if distinct.size > most + 1:
+            return None
     own = np.searchsorted(distinct, keys).astype(np.int32)
     first = np.empty(distinct.size, np.int32)
     first[own[::-1]] = np.arange(groups, dtype=np.int32)[::-1]
@@ -82,6 +85,13 @@ def find_classes(
         return None
     counts = np.bincount(own, minlength=order.size)
     return Classes(rank[own], first[order[:D]], counts[order[:D]])
+
+
+def _distinct(keys: np.ndarray, sample: np.ndarray) -> np.ndarray:
+    """Distinct keys in order: few, so that looking every key up is faster than sorting all."""
+    at = np.minimum(np.searchsorted(sample, keys), sample.size - 1)
+    new = keys[sample[at] != keys]
+    return np.unique(np.concatenate([sample, new])) if new.size else sample
 
 
 def _hashes(entries: np.ndarray) -> np.ndarray:

@@ -343,8 +343,8 @@ def bucket_ranks(buckets: Sequence[Bucket]) -> Array:
     return jnp.sum(jnp.stack(counts))
 
 
-def rotate_bucket(bucket: Bucket, Q: np.ndarray, t: int, sizes: Sequence[int]) -> Bucket:
-    """The bucket with the columns of term t multiplied by Q, level by level."""
+def rotate_bucket(bucket: Any, Q: np.ndarray, t: int, sizes: Sequence[int]) -> Any:
+    """A bucket of any kind with the columns of term t multiplied by Q, level by level."""
     start = sum(k * w for k, w in zip(sizes[:t], bucket.widths[:t], strict=True))
     k, w = sizes[t], bucket.widths[t]
     T = np.array(bucket.T)

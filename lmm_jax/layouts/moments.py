@@ -23,7 +23,7 @@ from jax import Array
 from ..covariance import basis, factor_blocks, gather, spread
 from ..linalg import eliminate, group_product, symmetrize
 from .classes import Classes, find_classes
-from .grouped import Bucket, GroupedLayout
+from .grouped import Bucket, GroupedLayout, rotate_bucket
 from .index import round_up
 from .waist import (
     Curvature,
@@ -88,6 +88,12 @@ class MomentLayout(Layout):
     def size(self) -> int:
         """See :meth:`Layout.size`."""
         return sum(b.T.size + b.B.size for b in self.buckets)
+
+    def rotate(self, t: int, Q: np.ndarray) -> MomentLayout:
+        """See :meth:`Layout.rotate`."""
+        return replace(
+            self, buckets=tuple(rotate_bucket(b, Q, t, self.sizes) for b in self.buckets)
+        )
 
 
 class ClassTerms(NamedTuple):
