@@ -48,21 +48,17 @@ def minimize_lanes(
     Solution
         NumPy arrays with lanes last; ``jet`` is a :class:`lmm_jax.lanes.LaneJet`.
     """
-    none: Any = ()
-    options: dict[str, Any] = dict(reml=reml, maxiter=maxiter, tol=tol)
     problem = LaneProblem(
         data=lanes,
         usable=np.asarray(lanes.usable),
         axis=-1,
         sizes=lanes.sizes,
         shapes=_shapes(lanes),
-        advance=partial(_run, **options),
+        advance=partial(_run, reml=reml, maxiter=maxiter, tol=tol),
         pick=_select,
-        keep=lambda jet: Point(jet.value, none, none, ()),  # the rest is made at the end
+        keep=lambda jet: jet._replace(gradient=(), hessian=(), psi_gradients=()),
         smaller=_smaller,
         holding=_holding,
-        layout=partial(lane_layout, lanes),
-        options=options,
     )
     starts, wanted = jax.device_get(_starts(lanes, reml=reml, grid=grid))
     best = minimize_all(problem, starts, wanted, defer=defer)

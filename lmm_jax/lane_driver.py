@@ -14,8 +14,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from .corners import leave_corner
-from .layouts.waist import Layout
 from .newton import CONVERGED, NONFINITE, RUNNING, Solution, State, unknown_state
 from .optimize import off_boundary, second_is_better
 
@@ -33,8 +31,6 @@ class LaneProblem(NamedTuple):
     keep: Callable[[Any], Any]  # what a solution keeps of the criterion: with its value
     smaller: Callable[[int], int]  # lanes of the next smaller batch; 0: there is none
     holding: Callable[[int, int], int]  # size of a batch for some lanes out of one of a size
-    layout: Callable[[int], Layout]  # one lane as a layout of its own
-    options: dict[str, Any]  # reml, maxiter and tol
 
 
 def minimize_all(
@@ -70,19 +66,7 @@ def minimize_all(
     if reopen:
         theta = np.where(best.status == CONVERGED, theta, 0.0)
     opened, cornered = off_boundary(theta, problem.sizes, np)
-    return _rescue(problem, _challenge(problem, best, opened, cornered, defer))
-
-
-def _rescue(problem: LaneProblem, best: Solution) -> Solution:
-    """Lanes that all their runs have left in a corner, one after the other: they are few."""
-    lost = ~np.isin(best.status, (CONVERGED, RUNNING, NONFINITE)) & problem.usable
-    for i in np.flatnonzero(lost):
-        one = take(best, i, problem.axis)
-        found = leave_corner(problem.layout(int(i)), one, **problem.options)
-        if found is not one:
-            ends = found._replace(jet=problem.keep(found.jet))
-            best = _put(best, jax.tree.map(np.asarray, ends), np.array(i), problem.axis)
-    return best
+    return _challenge(problem, best, opened, cornered, defer)
 
 
 def _challenge(

@@ -228,6 +228,25 @@ def psd_cholesky(S: Array, *, tol: float = 1e-14) -> Array:
     return eliminate(S[:, :, None], jnp.zeros((S.shape[0], 0, 1), S.dtype), tol=tol).U[:, :, 0].T
 
 
+def lower_factor(F: Array) -> Array:
+    """Lower triangular ``L`` with ``L L' = F F'``, by Gram and Schmidt on the rows, (k, k).
+
+    A row that depends on the rows before it gets a zero pivot.
+    """
+    k = F.shape[0]
+    rows = [F[i] for i in range(k)]
+    L = [[jnp.zeros_like(F[0, 0])] * k for _ in range(k)]
+    for j in range(k):
+        norm = jnp.sqrt(jnp.sum(rows[j] ** 2))
+        some = norm > 0
+        unit = jnp.where(some, rows[j] / jnp.where(some, norm, 1.0), 0.0)
+        L[j][j] = norm
+        for i in range(j + 1, k):
+            L[i][j] = jnp.sum(rows[i] * unit)
+            rows[i] = rows[i] - L[i][j] * unit
+    return jnp.stack([jnp.stack(row) for row in L])
+
+
 @jax.custom_batching.custom_vmap
 def eigen(A: Array) -> tuple[Array, Array]:
     """Eigenvalues and -vectors of a small symmetric matrix, ascending, (m,) and (m, m).

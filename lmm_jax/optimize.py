@@ -39,7 +39,6 @@ def minimize(
     reml: bool,
     maxiter: int,
     tol: float = DECREMENT_TOL,
-    challenge: bool = True,
 ) -> Solution:
     """Best optimum over the starts that the data suggest.
 
@@ -59,8 +58,6 @@ def minimize(
         Limit on the steps of one run.
     tol : float
         See :func:`lmm_jax.newton.newton`.
-    challenge : bool
-        Whether an optimum on the boundary is challenged; static.
     """
     jet = jax.jit(profile_jet, static_argnames="reml")
 
@@ -97,7 +94,7 @@ def minimize(
     worst = jax.eval_shape(descend, starts[0])
     empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), worst)
     empty = empty._replace(status=jnp.full_like(empty.status, NONFINITE))
-    return lax.fori_loop(0, n_starts + challenge, run, empty)
+    return lax.fori_loop(0, n_starts + 1, run, empty)
 
 
 def off_boundary(theta: Any, sizes: tuple[int, ...], xp: Any = jnp) -> tuple[Any, Any]:

@@ -7,7 +7,6 @@ replicated. All lanes start from one point and are few numbers each, which stay 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -62,20 +61,17 @@ def fit_lanes(
     responses = jax.device_get(responses)  # rows are taken on the host: no program for each shape
     R = len(responses.S0)
     inner, _ = off_boundary(np.asarray(start), layout.sizes, np)
-    options: dict[str, Any] = dict(reml=reml, maxiter=maxiter, tol=tol)
     problem = LaneProblem(
         data=responses,
         usable=np.ones(R, bool),
         axis=0,
         sizes=layout.sizes,
         shapes=_jet.eval_shape(inner, layout, reml=reml),
-        advance=partial(_advance, layout=layout, **options),
+        advance=partial(_advance, layout=layout, reml=reml, maxiter=maxiter, tol=tol),
         pick=lambda tree, at, _: take(jax.device_get(tree), at, 0),
         keep=lambda jet: jet,
         smaller=lambda size: next((s for s in _PACKED if 4 * s <= size), 0),
         holding=_holding,
-        layout=lambda i: attach(layout, take(responses, i, 0)),
-        options=options,
     )
     starts = np.broadcast_to(inner[:, None], (1, inner.size, R))
     return minimize_all(problem, starts, np.ones((1, R), bool), reopen=True)

@@ -19,7 +19,6 @@ from .constrained import (
     minimize_constrained,
     objective,
 )
-from .corners import leave_corner
 from .design import Design
 from .errors import ConvergenceWarning, warn_user
 from .layouts.compress import compress
@@ -118,12 +117,11 @@ def _run(task: Task, name: str) -> tuple[Any, list[Trace]]:
     if task.problem is not None:
         return _run_constrained(task)
     start = None if task.start is None else start_theta(task.design, task.start)
-    options: dict[str, Any] = dict(reml=task.reml, maxiter=task.maxiter, tol=task.gtol)
     solution = task.begun
     if solution is None:
-        solution = descend(task.design.merged, start, **options)
-    if int(solution.status) != CONVERGED:
-        solution = leave_corner(task.design.merged, solution, **options)
+        solution = descend(
+            task.design.merged, start, reml=task.reml, maxiter=task.maxiter, tol=task.gtol
+        )
     traces = _trace_starts(task, start) if task.full_output else []
     return solution, traces
 

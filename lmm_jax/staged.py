@@ -38,7 +38,7 @@ _NEAR = 1e-2
 # the step apart, is what its derivatives say: the decrement there is about this squared.
 _CLOSE = 1e-7
 
-_minimize = compiled(minimize, static=("reml", "challenge"))
+_minimize = compiled(minimize, static="reml")
 _jet = compiled(profile_jet, static=("reml", "exact"))
 _start = compiled(lambda layout: layout.start_moments())
 _propose = compiled(propose, static="sizes")
@@ -52,12 +52,10 @@ def descend(
     reml: bool,
     maxiter: int,
     tol: float = DECREMENT_TOL,
-    challenge: bool = True,
 ) -> Solution:
     """Optimum of a layout by the driver that suits it; see :func:`lmm_jax.optimize.minimize`."""
-    if layout.is_dear():
-        return minimize_staged(layout, start, reml=reml, maxiter=maxiter, tol=tol)
-    return _minimize(layout, start, reml=reml, maxiter=maxiter, tol=tol, challenge=challenge)
+    minimizer = minimize_staged if layout.is_dear() else _minimize
+    return minimizer(layout, start, reml=reml, maxiter=maxiter, tol=tol)
 
 
 def minimize_staged(

@@ -22,7 +22,7 @@ FLOORS = (
         *("row_pass", "row_sums", "sharding"),
     ),
     (
-        *("coordinates", "likelihood", "newton", "starts", "optimize", "corners", "staged"),
+        *("coordinates", "likelihood", "newton", "starts", "optimize", "staged"),
         *("constrained", "descent", "fit_params", "lanes", "lane_data"),
         *("lane_driver", "batch", "replicate_lanes", "sources", "replicates"),
     ),
