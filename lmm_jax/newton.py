@@ -14,11 +14,11 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
-from .covariance import basis, factor_blocks, lower_indices, stack_theta, theta_slices
-from .linalg import eigen, lower_factor, psd_cholesky
+from .covariance import factor_blocks, stack_theta
+from .factor_steps import coordinates, move
+from .linalg import eigen, psd_cholesky
 
 RUNNING, CONVERGED, MAXITER, NONFINITE, STALLED, FLAT = range(6)
 MESSAGES = {
@@ -41,8 +41,6 @@ _CURVATURE_TOL = 1e-7
 _SLOPE_TOL = 1e-4
 # Relative standard deviation (in units of sigma, covariates whitened) near the boundary.
 PIVOT_TOL = 1e-3
-# Pivots that leave enough digits to divide by, relative to the largest entry.
-_REGULAR = 1e-7
 
 
 class Point(Protocol):
@@ -202,7 +200,7 @@ def state_at(theta: Array, jet: Any) -> State:
 
 def propose(s: State, sizes: tuple[int, ...], tol: float) -> Step:
     """Next trial point: Newton with |eigenvalues|, plus escapes from saddles and corners."""
-    at = _coordinates(s, sizes)
+    at = coordinates(s.theta, s.jet, sizes)
     g, hessian = at.gradient, at.hessian
     e, V = eigen(hessian)
     top = jnp.maximum(jnp.max(jnp.abs(e)), 1e-8)
@@ -222,7 +220,7 @@ def propose(s: State, sizes: tuple[int, ...], tol: float) -> Step:
     lifting = known & flat & ~saddle & downhill & (s.lift > 1e-7)
     final = known & flat & ~saddle & ~lifting
     settled = final & (decrement < jnp.minimum(_SETTLED, tol))
-    moved = jnp.where(lifting, lifted, _moved(s.theta, p, at, sizes))
+    moved = jnp.where(lifting, lifted, move(s.theta, p, at, sizes))
     return Step(
         trial=jnp.where(known & ~settled, moved, s.theta),
         predicted=predicted,
@@ -232,109 +230,6 @@ def propose(s: State, sizes: tuple[int, ...], tol: float) -> Step:
         final=final,
         settled=settled,
     )
-
-
-class _Coordinates(NamedTuple):
-    """Where a step is taken: theta, or square factors of Psi up to rotations."""
-
-    gradient: Array  # (m,)
-    hessian: Array  # (m, m)
-    moves: tuple[Array, ...]  # (m_t, k, k) a term: what a unit of each does to its factor
-
-
-def _coordinates(s: State, sizes: tuple[int, ...]) -> _Coordinates:
-    """Derivatives along the shortest changes of the factors that change Psi.
-
-    A rotation of the rows of a factor takes steps in theta and changes nothing: where a
-    small pivot stands above a large entry, theta has a flat valley along a circle. With
-    ``Psi = V diag(e) V'`` and ``W = V' L`` the changes of L that are orthogonal to all
-    rotations are spanned by ``D_ij = (v_i w_j' + v_j w_i') / sqrt(e_i + e_j)``, i > j, and
-    ``D_ii = v_i w_i' / sqrt(e_i)``, each of length one. To first order D does to Psi what a
-    change P of theta does; their difference in second order is ``2 <G D, D> - 2 <G P, P>``.
-    """
-    if not s.jet.psi_gradients or max(sizes) == 1:
-        return _Coordinates(s.jet.gradient, s.jet.hessian, ())
-    g, maps, moves, bends, flats = [], [], [], [], []
-    places = zip(
-        factor_blocks(s.theta, sizes), s.jet.psi_gradients, theta_slices(sizes), strict=True
-    )
-    for L, G, at in places:
-        k = L.shape[0]
-        E = jnp.asarray(basis((k,), (1,)), L.dtype)
-        D, P = (E, E) if k == 1 else _horizontal(L)
-        GL = jnp.sum(G[:, :, None] * L[None], axis=1)
-        g.append(s.jet.gradient[at] if k == 1 else 2.0 * jnp.sum(GL[None] * D, axis=(1, 2)))
-        maps.append(P[:, *lower_indices(k)].T)
-        moves.append(D)
-        bends.append(_bend(G, D))
-        flats.append(_bend(G, E))
-    T = _block_diagonal(maps)
-    inner = s.jet.hessian - _block_diagonal(flats)
-    half = jnp.sum(inner[:, :, None] * T[None], axis=1)
-    hessian = jnp.sum(T[:, :, None] * half[:, None], axis=0) + _block_diagonal(bends)
-    return _Coordinates(jnp.concatenate(g), hessian, tuple(moves))
-
-
-def _horizontal(L: Array) -> tuple[Array, Array]:
-    """D and P of one term, (m_t, k, k)."""
-    i, j = lower_indices(L.shape[0])
-    e, V = eigen(jnp.sum(L[:, None] * L[None], axis=-1))
-    v, w = V.T, jnp.sum(V[:, :, None] * L[:, None], axis=0)
-    e = jnp.maximum(jnp.sum(w * w, axis=1), jnp.finfo(e.dtype).tiny)  # more digits than e has
-    length = jnp.where(i == j, 2.0 * jnp.sqrt(e[i]), jnp.sqrt(e[i] + e[j]))
-    D = v[i][:, :, None] * w[j][:, None] + v[j][:, :, None] * w[i][:, None]
-    D = D / length[:, None, None]
-    change = jnp.sum(D[:, :, None] * L[None, None], axis=-1)
-    return D, _theta_changes(L, change + jnp.swapaxes(change, 1, 2))
-
-
-def _theta_changes(L: Array, change: Array) -> Array:
-    """Changes P of a triangular factor with ``P L' + L P' = change``, (n, k, k).
-
-    Columns with a negligible pivot stay as they are.
-    """
-    k = L.shape[0]
-    P = [jnp.zeros_like(change[:, 0]) for _ in range(k)]  # columns, (n, k)
-    least = _REGULAR * jnp.max(jnp.abs(L))
-    for j in range(k):
-        rest = change[:, :, j]
-        for c in range(j):
-            rest = rest - P[c] * L[j, c] - L[None, :, c] * P[c][:, j, None]
-        some = jnp.abs(L[j, j]) > least
-        pivot = jnp.where(some, L[j, j], 1.0)
-        own = 0.5 * rest[:, j] / pivot
-        column = (rest - L[None, :, j] * own[:, None]) / pivot
-        below = (np.arange(k) >= j)[None]
-        P[j] = jnp.where(some & below, column, 0.0)
-    return jnp.stack(P, axis=-1)
-
-
-def _bend(G: Array, D: Array) -> Array:
-    """``2 <G D_k, D_l>``: what G makes of second-order changes of Psi, (m_t, m_t)."""
-    GD = jnp.sum(G[None, :, :, None] * D[:, None], axis=2)
-    return 2.0 * jnp.sum(GD[:, None] * D[None], axis=(-2, -1))
-
-
-def _block_diagonal(blocks: list[Array]) -> Array:
-    m = sum(block.shape[0] for block in blocks)
-    rows, start = [], 0
-    for block in blocks:
-        after = m - start - block.shape[0]
-        rows.append(jnp.pad(block, ((0, 0), (start, after))))
-        start += block.shape[0]
-    return jnp.concatenate(rows)
-
-
-def _moved(theta: Array, p: Array, at: _Coordinates, sizes: tuple[int, ...]) -> Array:
-    """Theta after a step."""
-    if not at.moves:
-        return theta + p
-    blocks = []
-    places = theta_slices(sizes)
-    for L, D, place in zip(factor_blocks(theta, sizes), at.moves, places, strict=True):
-        F = L + jnp.sum(p[place][:, None, None] * D, axis=0)
-        blocks.append(F if L.shape[0] == 1 else lower_factor(F))
-    return stack_theta(blocks)
 
 
 def _lift(s: State, sizes: tuple[int, ...]) -> tuple[Array, Array]:

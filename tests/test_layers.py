@@ -22,7 +22,7 @@ FLOORS = (
         *("row_pass", "row_sums", "sharding"),
     ),
     (
-        *("coordinates", "likelihood", "newton", "starts", "optimize", "staged"),
+        *("coordinates", "likelihood", "factor_steps", "newton", "starts", "optimize", "staged"),
         *("constrained", "descent", "fit_params", "lanes", "lane_data"),
         *("lane_driver", "batch", "replicate_lanes", "sources", "replicates"),
     ),
