@@ -46,16 +46,28 @@ def _size(arrays: dict[str, np.ndarray]) -> int:
 def ours_arrays(folder: Path) -> Prepared:
     import lmm_jax as lmm
 
-    data = read_arrays(folder)
+    data, about = read_arrays(folder), read_about(folder)
     groups, Z = data["groups"][:, 0].copy(), data["Z"]
+    components = _indicators(data["groups"][:, 1:], about["terms"][1:]) or None
 
     def call() -> Outcome:
-        design = lmm.design_from_arrays(data["y"], data["X"], groups, exog_re=Z)
+        design = lmm.design_from_arrays(data["y"], data["X"], groups, exog_re=Z, exog_vc=components)
         result = lmm.fit(design)
         result.bse_fe.to_numpy()
         return Outcome(-2 * result.llf, bool(result.converged), "REML", int(result.n_iter))
 
     return Prepared(call, _size(data))
+
+
+def _indicators(codes: np.ndarray, terms: list[dict[str, Any]]) -> dict[str, Any]:
+    """Variance components of nested factors: a sparse column for each level."""
+    from scipy.sparse import csr_array
+
+    n = len(codes)
+    return {
+        "_".join(term["factor"]): csr_array((np.ones(n), column, np.arange(n + 1)))
+        for column, term in zip(codes.T, terms, strict=True)
+    }
 
 
 def ours_frame(folder: Path) -> Prepared:

@@ -37,7 +37,9 @@ def package(system: str) -> str:
 def cannot(system: str, about: dict[str, Any]) -> str | None:
     """Why a system cannot fit a model; None if its interface takes it."""
     name, single = package(system), about["structure"] == "single"
-    if system in ("lmm_jax-arrays", "statsmodels-arrays") and not single:
+    if system == "statsmodels-arrays" and not single:
+        return "arrays of one grouping factor only; from a frame it can"
+    if system == "lmm_jax-arrays" and about["structure"] == "crossed":
         return "arrays of one grouping factor only; from a frame it can"
     if name == "mixedlm-rs" and not single:
         return "one grouping factor only"

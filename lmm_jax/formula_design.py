@@ -104,7 +104,7 @@ def design(
     y = mat.evaluate(parsed.response, frame, context=known)
     matrix = mat.build(parsed.fixed, frame, context=known)
     if parsed.bars:
-        terms = most_levels_first(bar_terms(parsed.bars, frame, known))
+        terms = most_levels_first(bar_terms(parsed.bars, frame, known, {parsed.fixed: matrix}))
         group, n_groups = outer_group(terms)
     else:
         labels = groups if isinstance(groups, str) else arrays["groups"]

@@ -41,9 +41,14 @@ def group_labels(
 
 
 def bar_terms(
-    bars: Sequence[fml.Bar], data: pd.DataFrame, context: Mapping[str, Any]
+    bars: Sequence[fml.Bar],
+    data: pd.DataFrame,
+    context: Mapping[str, Any],
+    built: Mapping[str, mat.Matrix],
 ) -> list[RandomTerm]:
     """Terms of an lme4 formula in the order of the formula.
+
+    ``built`` has matrices that exist already, by their right-hand sides.
 
     ``(x || g)`` becomes one term a column, so that no covariance is left, for
     the indicator columns of a factor as well.
@@ -54,7 +59,7 @@ def bar_terms(
         if bar.group not in factors:
             factors[bar.group] = group_factor(bar.group, data, context)
         codes, levels = factors[bar.group]
-        matrix = mat.build(bar.lhs, data, context=context)
+        matrix = built[bar.lhs] if bar.lhs in built else mat.build(bar.lhs, data, context=context)
         if not matrix.names:
             raise DataError(f"{bar.text} has no columns: write (1 | g) for an intercept")
         k = len(matrix.names)

@@ -153,7 +153,7 @@ class BatchSums:
         weights = None
         if self.columns.weights is not None:
             weights = mat.evaluate(self.columns.weights, frame, context=self.context)
-        terms = bar_terms(self.columns.bars, frame, self.context)
+        terms = bar_terms(self.columns.bars, frame, self.context, {})
         if not self.first_terms:
             self.first_terms = terms
             for term in terms:

@@ -158,12 +158,14 @@ def _choose(
             everything,
             "the terms share their groups" if nested else "no factor has one level a row",
         )
+    dense = 0.0
+    if nested:
+        widest, dense = _grouped_cost(group, n_groups, codes, n_levels, sizes)
+        if widest <= _WIDE_GROUP:
+            return everything, "factors are nested"
     best = min(partial, key=lambda c: _elimination_cost(c, codes, n_levels, sizes, nested))
     if not nested:
         return best, "factors are crossed"
-    widest, dense = _grouped_cost(group, n_groups, codes, n_levels, sizes)
-    if widest <= _WIDE_GROUP:
-        return everything, "factors are nested"
     if dense < _WORTHWHILE * _elimination_cost(best, codes, n_levels, sizes, nested):
         return everything, "factors are nested"
     return best, "factors are nested, with many levels in a group"
