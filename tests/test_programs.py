@@ -42,7 +42,7 @@ def test_programs_survive_the_process(tmp_path):
     call = [sys.executable, "-c", script, str(tmp_path / "new")]
     first, second = (subprocess.run(call, capture_output=True, text=True) for _ in range(2))
     assert int(first.stdout) == 0, first.stderr
-    assert int(second.stdout) >= 2, second.stderr
+    assert int(second.stdout) >= 1, second.stderr
 
 
 def test_options_that_xla_does_not_have_are_given_up(monkeypatch):

@@ -131,7 +131,7 @@ def expected_fit(formula):
 
 def test_eight_devices(x64):
     (found,) = answers([start(EIGHT_DEVICES, devices=8)])
-    assert [found["groups"][name] for name in ("8", "3", "2x4")] == [[256], [258], [256]]
+    assert [found["groups"][name] for name in ("8", "3", "2x4")] == [[64], [66], [64]]
     assert len(found["parts"]) > 1  # buckets, each of them on all devices
     assert set(found["parts"]) == {8}
     assert found["sums"]  # put in by the compiler
@@ -157,7 +157,7 @@ def test_two_processes():
     found = answers([start(TWO_PROCESSES, number, port) for number in (0, 1)])
     expected = expected_fit(FORMULAS[0])
     for answer in found:
-        assert answer["own"] == [128]  # half of the groups, rounded up to 256
+        assert answer["own"] == [32]  # half of the groups, rounded up to 64
         assert_close(answer["fit"], expected, RTOL, 1e-2)
 
 
