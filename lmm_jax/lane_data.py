@@ -86,7 +86,6 @@ def _shared_lanes(Y: Array, shared: Shared) -> Lanes:
         S_xx=at.S_xx[..., None],
         S_xy=at.S_xy,
         S_yy=at.S_yy,
-        log_map=_log_det(at.maps.beta_map[..., 0])[None],
         usable=jnp.ones(Y.shape[1], bool),
         **maps_of(at.maps),
     )
@@ -96,11 +95,11 @@ def _shared_lanes(Y: Array, shared: Shared) -> Lanes:
 def _masked_lanes(Y: Array, W: Array, shared: Shared) -> Lanes:
     """Lanes of responses (n, R) with weights of their own, zero where a row is missing."""
 
-    def one(y: Array, w: Array) -> tuple[Any, Array, Array]:
+    def one(y: Array, w: Array) -> tuple[Any, Array]:
         layout = compress(y, jnp.asarray(shared.X), shared.Z, w, shared.rows)
-        return layout, _log_det(layout.beta_map), _independent(jnp.asarray(shared.X), w)
+        return layout, _independent(jnp.asarray(shared.X), w)
 
-    at, log_map, independent = jax.vmap(one, (1, 1), -1)(Y, W)
+    at, independent = jax.vmap(one, (1, 1), -1)(Y, W)
     p = at.S0.shape[0] - 1
     buckets = tuple(
         LaneBucket(
@@ -113,7 +112,6 @@ def _masked_lanes(Y: Array, W: Array, shared: Shared) -> Lanes:
         S_xx=at.S0[:p, :p],
         S_xy=at.S0[:p, p],
         S_yy=at.S0[p, p],
-        log_map=log_map,
         usable=independent,
         **maps_of(at),
     )
@@ -122,10 +120,6 @@ def _masked_lanes(Y: Array, W: Array, shared: Shared) -> Lanes:
 
 shared_lanes = compiled(_shared_lanes)
 masked_lanes = compiled(_masked_lanes)
-
-
-def _log_det(A: Array) -> Array:
-    return jnp.linalg.slogdet(A)[1] if A.shape[0] else jnp.zeros((), A.dtype)
 
 
 def _independent(X: Array, w: Array) -> Array:

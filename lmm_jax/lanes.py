@@ -50,7 +50,6 @@ class Lanes(Maps):
     S_xx: Array  # (p, p, L)
     S_xy: Array  # (p, R)
     S_yy: Array  # (R,)
-    log_map: Array  # (L,)  log|det beta_map|
     usable: Array  # (R,)  bool: whether there is a model to be fitted
 
 
@@ -160,7 +159,7 @@ def _profile(groups: list[_Groups], lanes: Lanes, *, reml: bool) -> Profile:
     value = logdet + nu * (1.0 + jnp.log(2.0 * jnp.pi / nu) + log_rss) - lanes.log_weights
     if reml:
         logs = sum((jnp.log(U[i, i]) for i in range(p)), jnp.zeros(xx.shape[2:], xx.dtype))
-        value = value + 2.0 * logs - 2.0 * lanes.log_map
+        value = value + 2.0 * logs - 2.0 * lanes.log_det_map
     return Profile(value, contract("ab,a->b", Xi, z), rss, contract("ca,cb->ab", Xi, Xi))
 
 

@@ -67,15 +67,8 @@ def _deviance(logdet: Array, logdet_x: Array, rss: Array, layout: Layout, *, rem
     log_rss = jnp.log(rss) + 2.0 * jnp.log(layout.y_scale)
     value = logdet + nu * (1.0 + jnp.log(2.0 * jnp.pi / nu) + log_rss) - layout.log_weights
     if reml:
-        value = value + logdet_x - 2.0 * _log_det_map(layout)
+        value = value + logdet_x - 2.0 * layout.log_det_map
     return value
-
-
-def _log_det_map(layout: Layout) -> Array:
-    """``log|det|`` of the map of beta; triangular up to the exact unit centring."""
-    if layout.beta_origin.size == 0:
-        return jnp.zeros((), layout.S0.dtype)
-    return jnp.linalg.slogdet(layout.beta_map)[1]
 
 
 def profile_jet(theta: Array, layout: Layout, *, reml: bool, exact: bool = True) -> Jet:

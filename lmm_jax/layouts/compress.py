@@ -100,6 +100,7 @@ def compress(
         S0=residual.T @ residual,
         whiteners=whiteners,
         beta_map=frame.beta_map,
+        log_det_map=frame.log_det_map,
         beta_origin=frame.beta_origin + frame.y_scale * (frame.beta_map @ step),
         beta_shift=frame.beta_shift,
         y_scale=frame.y_scale,

@@ -95,6 +95,7 @@ def compress_many(
         maps=Maps(
             whiteners=tuple(A[..., None] for A in whiteners),
             beta_map=frame.beta_map[..., None],
+            log_det_map=frame.log_det_map[None],
             beta_origin=(frame.beta_map @ origin) * unit[None]
             + (frame.beta_map @ step) * y_scale[None],
             beta_shift=per_mean[:, None] * (mean * unit)[None],

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ..linalg import log_diagonal
+
 
 class Frame(NamedTuple):
     """Fixed effects and response on one scale, and the way back."""
@@ -19,6 +21,7 @@ class Frame(NamedTuple):
     X: Array  # (n, p)  orthonormal columns (in the weighted inner product)
     y: Array  # (n,)    OLS residual of unit norm
     beta_map: Array  # (p, p)
+    log_det_map: Array  # ()
     beta_origin: Array  # (p,)
     beta_shift: Array  # (p,)
     y_scale: Array  # ()
@@ -51,10 +54,16 @@ def fixed_frame(X: Array, y: Array, weights: Array, present: Array) -> Frame:
         X=X,
         y=y / norm,
         beta_map=inner_map / units[:, None],
+        log_det_map=log_det_of_map(orthogonal, units),
         beta_origin=rescale * (inner_map @ origin),
         beta_shift=rescale * shift,
         y_scale=norm * unit,
     )
+
+
+def log_det_of_map(orthogonal: Array, units: Array) -> Array:
+    """``log|det|`` of the map of beta: to centre columns leaves it, the rest is triangular."""
+    return log_diagonal(orthogonal) - jnp.sum(jnp.log(units))
 
 
 def orthonormal_map(gram: Array) -> tuple[Array, Array]:

@@ -21,7 +21,7 @@ from jax import Array, lax
 from ..linalg import Elimination, eliminate, total_product
 from .compress import place_cells, place_levels, rank_tol
 from .compress_core import within_step
-from .frame import lower_whitener, orthonormal_map
+from .frame import log_det_of_map, lower_whitener, orthonormal_map
 from .grouped import BLOCK, MANY, Bucket, GroupedLayout
 from .index import GroupIndex, Table, stream_pairs
 
@@ -182,6 +182,7 @@ def layout_from_sums(sums: Sums, units: Units, index: GroupIndex) -> tuple[Group
         S0=S0,
         whiteners=whiteners,
         beta_map=beta_map,
+        log_det_map=log_det_of_map(orthogonal, jnp.asarray(units.x_unit)),
         beta_origin=(beta_map @ origin) * units.y_unit + y_scale * (beta_map @ step),
         beta_shift=jnp.asarray(units.constant * units.y_shift),
         y_scale=y_scale,

@@ -61,6 +61,7 @@ class Maps:
 
     whiteners: tuple[Array, ...]  # (k, k) a term: Lambda_user = A Lambda
     beta_map: Array  # (p, p)
+    log_det_map: Array  # ()      log|det beta_map|
     beta_origin: Array  # (p,)    beta_user = beta_shift + beta_origin + y_scale * beta_map @ beta
     beta_shift: Array  # (p,)    the mean of y on a constant column, apart to keep its digits
     y_scale: Array  # ()
