@@ -59,26 +59,15 @@ def minimize(
     tol : float
         See :func:`lmm_jax.newton.newton`.
     """
-    jet = jax.jit(profile_jet, static_argnames="reml")
-
-    def descend_on(layout: Layout, theta: Array, tol: float) -> Solution:
-        evaluate = lambda t: jet(t, layout, reml=reml)  # noqa: E731
-        return newton(theta, evaluate, layout.sizes, maxiter=maxiter, tol=tol)
 
     @jax.jit  # inner programs are traced once for all of their uses
     def descend(theta: Array) -> Solution:
-        return descend_on(layout, theta, tol)
+        return _newton_on(layout, theta, reml=reml, maxiter=maxiter, tol=tol)
 
-    few = layout.thinned()
     if start is not None:
         starts, wanted = start[None], jnp.ones(1, bool)
-    elif few is None:
-        starts, wanted = start_values(layout, reml=reml)
     else:
-        moments = few.start_moments()
-        sample = descend_on(few, moments, _SAMPLE_TOL)
-        starts = jnp.where(sample.status == CONVERGED, sample.theta, moments)[None]
-        wanted = jnp.ones(1, bool)
+        starts, wanted = find_starts(layout, reml=reml, maxiter=maxiter)
     n_starts = starts.shape[0]
 
     def run(i: Array, best: Solution) -> Solution:
@@ -95,6 +84,25 @@ def minimize(
     empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), worst)
     empty = empty._replace(status=jnp.full_like(empty.status, NONFINITE))
     return lax.fori_loop(0, n_starts + 1, run, empty)
+
+
+_jet = jax.jit(profile_jet, static_argnames="reml")
+
+
+def _newton_on(layout: Layout, theta: Array, *, reml: bool, maxiter: int, tol: float) -> Solution:
+    evaluate = lambda t: _jet(t, layout, reml=reml)  # noqa: E731
+    return newton(theta, evaluate, layout.sizes, maxiter=maxiter, tol=tol)
+
+
+def find_starts(layout: Layout, *, reml: bool, maxiter: int) -> tuple[Array, Array]:
+    """Start values, best first, and which of them deserve a run; see :func:`minimize`."""
+    few = layout.thinned()
+    if few is None:
+        return start_values(layout, reml=reml)
+    moments = few.start_moments()
+    sample = _newton_on(few, moments, reml=reml, maxiter=maxiter, tol=_SAMPLE_TOL)
+    found = jnp.where(sample.status == CONVERGED, sample.theta, moments)
+    return found[None], jnp.ones(1, bool)
 
 
 def off_boundary(theta: Any, sizes: tuple[int, ...], xp: Any = jnp) -> tuple[Any, Any]:

@@ -27,12 +27,11 @@ from .layouts.index import GroupIndex
 from .layouts.merged import WORTH_MERGING, trim
 from .likelihood import profile_jet
 from .newton import CONVERGED, Solution
-from .optimize import Trace, minimize, quasi_newton, trace_newton
+from .optimize import Trace, find_starts, minimize, quasi_newton, trace_newton
 from .params import Params
 from .programs import compiled
 from .settings import start_point, start_theta
 from .staged import descend
-from .starts import start_values
 
 _minimize_constrained = compiled(minimize_constrained, static="reml")
 
@@ -130,7 +129,7 @@ def _trace_starts(task: Task, start: Array | None) -> list[Trace]:
     """Histories of the runs from the start values, recorded on the host."""
     layout = task.design.merged
     if start is None:
-        starts, wanted = start_values(layout, reml=task.reml)
+        starts, wanted = find_starts(layout, reml=task.reml, maxiter=task.maxiter)
         chosen = [theta for theta, go in zip(starts, wanted, strict=True) if bool(go)]
     else:
         chosen = [start]
@@ -163,7 +162,7 @@ def _run_quasi_newton(task: Task, method: str) -> tuple[Any, list[Trace]]:
     if problem is None:
         problem = Problem(layout=design.merged, held=(), fe_pen=None, cov_pen=None, masks=None)
         start = (
-            start_values(design.merged, reml=task.reml)[0][0]
+            find_starts(design.merged, reml=task.reml, maxiter=task.maxiter)[0][0]
             if task.start is None
             else start_theta(design, task.start)
         )
