@@ -108,6 +108,13 @@ def use_cache(directory: str | os.PathLike[str] | None = None) -> Path:
     NotADirectoryError
         There is a file of that name.
 
+    Notes
+    -----
+    Some versions of XLA print an error about machine features, ``prefer-no-gather``
+    and the like, at every program that they load: preferences of the compiler, which
+    are no features of a machine. ``TF_CPP_MIN_LOG_LEVEL=3`` in the environment of the
+    process keeps them quiet.
+
     Examples
     --------
     >>> import lmm_jax as lmm
