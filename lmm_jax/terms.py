@@ -190,10 +190,7 @@ def component_term(
     # an empty membership points at some column of its own group, with the value zero
     members = np.where(members >= 0, members, first[codes][:, None])
     keys, inverse = np.unique(codes[:, None] * k + members, return_inverse=True)
-    labels = pd.MultiIndex.from_arrays(
-        [levels[keys // k], pd.Index(np.asarray(columns, dtype=object))[keys % k]],
-        names=["group", "column"],
-    )
+    labels = _pairs(levels, pd.Index(np.asarray(columns, dtype=object)), keys // k, keys % k)
     return RandomTerm(
         label=name,
         group=name,
@@ -204,6 +201,17 @@ def component_term(
         is_component=True,
         source=source,
     )
+
+
+def _pairs(
+    groups: pd.Index[Any], columns: pd.Index[Any], at: np.ndarray, column: np.ndarray
+) -> pd.MultiIndex:
+    """Labels of the columns that groups have; from codes where pandas need not look for them."""
+    names = ["group", "column"]
+    if columns.is_unique:
+        parts: Any = {"levels": [groups, columns], "codes": [at, column]}
+        return pd.MultiIndex(**parts, names=names, verify_integrity=False)
+    return pd.MultiIndex.from_arrays([groups[at], columns[column]], names=names)
 
 
 def component_matrices(
