@@ -144,6 +144,10 @@ def _fixed_source(
 def _check_spelling(
     parsed: fml.ParsedFormula, groups: Any, re_formula: Any, vc_formula: Any
 ) -> None:
+    named = {f"vc_formula[{name!r}]": rhs for name, rhs in (vc_formula or {}).items()}
+    for what, rhs in {"re_formula": re_formula, **named}.items():
+        if rhs is not None and not isinstance(rhs, str):
+            raise FormulaError(f"{what} is a {type(rhs).__name__}: pass a string such as '~ x'")
     if parsed.bars and (groups is not None or re_formula is not None or vc_formula):
         raise FormulaError(
             "bars in the formula together with groups=, re_formula= or vc_formula=: "

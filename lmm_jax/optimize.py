@@ -43,8 +43,8 @@ def minimize(
     """Best optimum over the starts that the data suggest.
 
     A small problem is looked over on a grid of relative standard deviations,
-    one axis a term, and Newton runs from every local minimum of the grid (three
-    at most); a large one starts from moment estimates, a very large one from the
+    one axis a coefficient, and Newton runs from every local minimum of the grid
+    (four at most); a large one starts from moment estimates, a very large one from the
     optimum that a sample of its groups has. An optimum on the boundary is
     challenged by one more run from the interior.
 

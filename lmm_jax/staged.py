@@ -45,17 +45,10 @@ _propose = compiled(propose, static="sizes")
 _judge = compiled(judge)
 
 
-def descend(
-    layout: Layout,
-    start: Array | None = None,
-    *,
-    reml: bool,
-    maxiter: int,
-    tol: float = DECREMENT_TOL,
-) -> Solution:
+def descend(layout: Layout, start: Array | None = None, **options: Any) -> Solution:
     """Optimum of a layout by the driver that suits it; see :func:`lmm_jax.optimize.minimize`."""
     minimizer = minimize_staged if layout.is_dear() else _minimize
-    return minimizer(layout, start, reml=reml, maxiter=maxiter, tol=tol)
+    return minimizer(layout, start, **options)
 
 
 def minimize_staged(

@@ -86,6 +86,8 @@ FORMULAS: list[Row] = [
     ("no tilde", lambda: fit("x"), FormulaError, "no `~`"),
     ("no random effects", lambda: fit("y ~ x"), FormulaError, r"add a term such as \(1 | g\)"),
     ("re_formula alone", lambda: fit("y ~ x", re_formula="~ z"), FormulaError, "pass groups="),
+    ("re_formula no string", lambda: fit("y ~ x", groups="g", re_formula=["1"]), FormulaError, "re_formula is a list"),
+    ("vc_formula no string", lambda: fit("y ~ x", groups="g", vc_formula={"a": 1}), FormulaError, r"vc_formula\['a'\] is a int"),
     ("re_formula of nothing", lambda: fit("y ~ x", groups="g", re_formula="0"), FormulaError, "leave no random"),
     ("bars and groups", lambda: fit(groups="g"), FormulaError, "one of the two spellings"),
     ("bars and re_formula", lambda: fit(re_formula="~ x"), FormulaError, "one of the two spellings"),
