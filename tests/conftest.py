@@ -1,20 +1,44 @@
-"""Strict JAX for every test: no silent rank or dtype promotion; one BLAS thread."""
+"""Strict JAX for every test; programs compiled plainly, and once for all workers; one BLAS thread."""
 
 import os
+import shutil
+import tempfile
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when numpy loads; two threads make LAPACK erratic
-
-# nearly all of the time is compilation: programs that run once or twice need no optimization
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "")
-    + " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-)
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA 0.9 is loud about programs from a disk
 
 import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+# nearly all of the time is compilation: programs that run once or twice need no optimization.
+# Settings of JAX only: a flag that a version of XLA does not know ends the process.
+jax.config.update("jax_disable_most_optimizations", True)
+
+_CACHE = "LMM_JAX_TEST_CACHE"  # directory of compiled programs; workers find it here
+# Files whose tests make the quick tier: what differs between versions of Python and of what is
+# installed (reading frames and formulas, compiling, printing), and one pass over the main jobs.
+_QUICK = {
+    "test_batches", "test_dense_twin", "test_doctests", "test_errors", "test_formula",
+    "test_layers", "test_main", "test_programs", "test_results", "test_simulate", "test_summary",
+}  # fmt: skip
+
+
+def pytest_configure(config):
+    """One directory of compiled programs for the session, or the one that the user keeps."""
+    config.own_cache = None
+    if _CACHE not in os.environ:
+        os.environ[_CACHE] = config.own_cache = tempfile.mkdtemp(prefix="lmm_jax_programs_")
+    jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_unconfigure(config):
+    if config.own_cache is not None:
+        shutil.rmtree(config.own_cache, ignore_errors=True)
+        del os.environ[_CACHE]
 
 
 @pytest.fixture
@@ -31,9 +55,12 @@ def fresh_programs():
     jax.clear_caches()
 
 
+@pytest.hookimpl(tryfirst=True)  # markers come before they are selected by
 def pytest_collection_modifyitems(items):
     """Tests that share compiled programs go to one worker: those of a file, or of a case of R."""
     for item in items:
         params = item.callspec.params if hasattr(item, "callspec") else {}
         case = params.get("name") if item.path.stem == "test_reference" else None
         item.add_marker(pytest.mark.xdist_group(case or item.path.stem))
+        if item.path.stem in _QUICK and item.get_closest_marker("slow") is None:
+            item.add_marker(pytest.mark.quick)
