@@ -1,4 +1,4 @@
-"""Strict JAX for every test; programs compiled plainly, and once for all workers; one BLAS thread."""
+"""Strict JAX for every test; plain programs, compiled once for all workers; one BLAS thread."""
 
 import os
 import shutil
