@@ -22,6 +22,7 @@ from .checks import (
     check_shapes,
     independent_columns,
 )
+from .formula import written
 from .layouts.compress import compress
 from .layouts.crossed import CrossedLayout
 from .layouts.crossed_index import CrossedPlan
@@ -82,9 +83,9 @@ class Design:
         """Expressions that prediction evaluates, with the random part or without."""
         if self.source is None:
             return []
-        out = [str(self.source.spec.formula), *self.source.offsets]
+        out = [written(self.source.spec.formula), *self.source.offsets]
         for term in self.terms if conditional else ():
-            out += [*term.source.group, str(term.source.spec.formula)]
+            out += [*term.source.group, written(term.source.spec.formula)]
         return out
 
     @property

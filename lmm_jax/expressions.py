@@ -6,24 +6,37 @@ import ast
 import keyword
 import re
 from functools import lru_cache
+from typing import NamedTuple
 
 from .errors import FormulaError
+from .grammar import check_syntax
 
 # Names that a call may mention as a value and that are no columns: C(x, Sum), np.log(x).
 NAMESPACES = {"np", "contr", "Treatment", "Sum", "Poly", "Helmert", "Diff"}
 _ACCESSORS = {"dt", "str", "cat"}
 _WORDS = {"TRUE": "True", "FALSE": "False", "NULL": "None"}
-_OPERATORS = {"and", "or", "not", "in", "is", "if", "else", "for", "lambda", *_WORDS.values()}
-_RESERVED = set(keyword.kwlist) - _OPERATORS
-_FUNCTIONS = {"factor": "C", "as.factor": "C", "as.numeric": "as_numeric"}
-_SIGNS = {"^": "**", "%%": "%", "%/%": "//"}
+# Words between two operands; they are names only where an operand has to stand.
+_BINARY = {"and", "or", "in", "is", "if", "else", "for"}
+_FUNCTIONS = {
+    "factor": "C",
+    "as.factor": "C",
+    "as.numeric": "as_numeric",
+    "as.double": "as_numeric",
+    "as.integer": "as_integer",
+    "as.character": "as_character",
+    "as.logical": "as_logical",
+    "is.na": "is_na",
+}
+_SIGNS = {"^": "**", "%%": "%", "%/%": "//", "%in%": " in ", "!": "~", "&&": "&", "||": "|"}
 _CODE = re.compile(
     r"""\bQ\(\s*(?P<q>["'])(?P<column>.*?)(?P=q)\s*\)
       | (?P<string>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*') | (?P<quoted>`[^`]*`)
       | (?P<number>\.?\d(?:[eE][+-]|[\w.])*) | (?P<word>[^\W\d][\w.]*)
-      | (?P<sign>\^|%%|%/%)""",
+      | (?P<sign>\^|%%|%/%|%in%|!(?!=)|&&|\|\|)""",
     re.VERBOSE,
 )
+_QUOTED = re.compile(r"""(?P<string>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|`(?P<name>[^`]*)`""")
+_HIDDEN = re.compile(r"__quoted_(\d+)__")
 
 
 def to_python(code: str) -> str:
@@ -46,45 +59,111 @@ def to_python(code: str) -> str:
 
 def _word(word: str, before: str, after: str) -> str:
     """One name of an expression in Python, given the code on both sides of it."""
-    if after.lstrip().startswith("("):
+    if after.lstrip().startswith("(") and word not in _BINARY | {"not"}:
         return _FUNCTIONS.get(word, word)
     if word in ("T", "F") and re.search(r"[^=!<>]=\s*$", before):
         return str(word == "T")
-    if word in _RESERVED:  # a column that only Python could take for something else
-        return f"`{word}`"
+    if keyword.iskeyword(word) and word not in _WORDS.values() and _is_operand(word, before, after):
+        return f"`{word}`"  # a column that only Python could take for something else
     parts = word.split(".")
     if len(parts) == 1 or before.endswith(".") or parts[0] in NAMESPACES or parts[1] in _ACCESSORS:
         return _WORDS.get(word, word)
+    if re.match(r"\s*=(?!=)", after):  # an argument of R such as include.lowest
+        return word.replace(".", "_")
     return f"`{word}`"  # a column of R such as reaction.time
 
 
-@lru_cache(maxsize=1024)
-def names_in(code: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Columns that an expression reads, and functions that it calls, in order of appearance."""
-    named: list[str] = []
+def _is_operand(word: str, before: str, after: str) -> bool:
+    """Whether a word of Python stands where a value has to stand."""
+    if word == "not":
+        return re.match(r"\s*([),*/+<>=!%^&|:-]|$)", after) is not None
+    return word not in _BINARY or re.search(r"(^|[(,=+*/^%<>&|~!:-])\s*$", before) is not None
 
-    def placeholder(match: re.Match[str]) -> str:
-        if match.lastgroup != "quoted":
+
+def hide(code: str) -> tuple[str, tuple[str, ...]]:
+    """Code in which identifiers stand for what is between backticks, and what they stand for."""
+    names: list[str] = []
+
+    def replace(match: re.Match[str]) -> str:
+        if match["name"] is None:
             return match.group()
-        named.append(match.group()[1:-1])
-        return f"_quoted_{len(named) - 1}_"
+        if match["name"] not in names:
+            names.append(match["name"])
+        return f"__quoted_{names.index(match['name'])}__"
 
+    return _QUOTED.sub(replace, code), tuple(names)
+
+
+def show(code: str, names: tuple[str, ...]) -> str:
+    """Code with backticks again, where :func:`hide` has put identifiers."""
+    return _HIDDEN.sub(lambda match: f"`{names[int(match[1])]}`", code)
+
+
+def masked(text: str) -> str:
+    """Text of the same length with letters for what is between backticks."""
+
+    def blank(match: re.Match[str]) -> str:
+        return match.group() if match["name"] is None else "x" * len(match.group())
+
+    return _QUOTED.sub(blank, text)
+
+
+class Expression(NamedTuple):
+    """Code and what it mentions."""
+
+    tree: ast.Expression  # identifiers stand for what is between backticks
+    quoted: tuple[str, ...]  # what they stand for
+    values: tuple[str, ...]  # names that are read, in order of appearance
+    functions: tuple[str, ...]  # names that are called
+    calls: tuple[ast.Call, ...]
+    has_attributes: bool
+
+    def column(self, name: str) -> str:
+        """The column that a name of the tree means."""
+        match = _HIDDEN.fullmatch(name)
+        return self.quoted[int(match[1])] if match else name
+
+
+@lru_cache(maxsize=1024)
+def read(code: str) -> Expression:
+    """Read and check an expression that :func:`to_python` has translated.
+
+    Raises
+    ------
+    FormulaError
+        For what is no Python, and for what formulas do without.
+    """
+    hidden, quoted = hide(code)
     try:
-        tree = ast.parse(_CODE.sub(placeholder, code).strip(), mode="eval")
-    except SyntaxError as error:
-        message = f"`{code}` cannot be read as an expression ({error.msg})"
-        raise FormulaError(message, code, None) from error
+        tree = ast.parse(hidden.strip(), mode="eval")
+    except (SyntaxError, ValueError) as error:
+        why = getattr(error, "msg", str(error))
+        hint = "; functions are defined beside the call" if "lambda" in code else ""
+        raise FormulaError(
+            f"`{code}` cannot be read as an expression ({why}){hint}", code, None
+        ) from error
+    check_syntax(tree, code)
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
     nodes.sort(key=lambda node: (node.lineno, node.col_offset))
-    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    calls = tuple(node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    called = {id(call.func) for call in calls}
+    dotted = any(isinstance(node, ast.Attribute) for node in ast.walk(tree))
+    bare = Expression(tree, quoted, (), (), calls, dotted)
     values, functions = [], []
     for node in nodes:
-        match = re.fullmatch(r"_quoted_(\d+)_", node.id)
         if id(node) in called:
-            functions.append(node.id)
-        elif match or node is tree.body or node.id not in NAMESPACES:
-            values.append(named[int(match[1])] if match else node.id)
-    return tuple(dict.fromkeys(values)), tuple(dict.fromkeys(functions))
+            functions.append(bare.column(node.id))
+        elif node is tree.body or node.id not in NAMESPACES:
+            values.append(bare.column(node.id))
+    return bare._replace(
+        values=tuple(dict.fromkeys(values)), functions=tuple(dict.fromkeys(functions))
+    )
+
+
+def names_in(code: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Columns that an expression reads, and functions that it calls, in order of appearance."""
+    expression = read(code)
+    return expression.values, expression.functions
 
 
 def quoted(name: str) -> str:

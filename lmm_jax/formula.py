@@ -9,14 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 from formulaic import Formula, SimpleFormula
 from formulaic.errors import FormulaicError
+from formulaic.parser import DefaultFormulaParser
+from formulaic.parser.parser import DefaultOperatorResolver
+from formulaic.parser.types import Factor, Operator, OrderedSet, Term
 
 from .errors import FormulaError
-from .expressions import names_in, to_python
-from .tokens import Item, depths, is_wrapped, lex, render, split, syntax_error
+from .expressions import hide, names_in, quoted, show, to_python
+from .tokens import Item, depths, is_wrapped, lex, render, right_side, split, syntax_error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,7 +138,7 @@ def _sides(formula: str) -> tuple[str, list[Item]]:
     for item in left:
         if item.text in ("|", "||"):
             raise FormulaError("random-effects terms stand after `~`", formula, item.start)
-    return formula[left[0].start : tilde.start].rstrip(), right
+    return formula[left[0].start : tilde.start].rstrip(), right_side(right, formula)
 
 
 @lru_cache(maxsize=1024)
@@ -158,7 +161,7 @@ def parse_rhs(formula: str) -> str:
         _refuse_offset(item, formula)
     if not items:
         raise FormulaError("nothing follows `~`: write `~ 1` for an intercept", formula, 0)
-    rhs = render(items, formula)
+    rhs = render(right_side(items, formula), formula)
     as_formula(rhs)
     return rhs
 
@@ -258,16 +261,60 @@ def _combine(
     return crossed if sign == ":" else left + right + crossed
 
 
+def _nested_in(nested: OrderedSet[Term], outer: OrderedSet[Term]) -> OrderedSet[Term]:
+    """R's `x %in% f`: every term on the left times all of those on the right."""
+    common = reduce(lambda left, right: left * right, outer)
+    return OrderedSet(term * common for term in nested)
+
+
+class _Operators(DefaultOperatorResolver):  # type: ignore[misc]
+    """Formulaic's operators with R's `%in%`."""
+
+    @property
+    def operators(self) -> list[Operator]:
+        """All operators; `%in%` binds more tightly than `*`, as in R."""
+        nested = Operator("in", arity=2, precedence=250, associativity="left", to_terms=_nested_in)
+        return [nested if o.symbol == "in" else o for o in super().operators]
+
+
+_PARSER = DefaultFormulaParser(operator_resolver=_Operators())
+
+
 @lru_cache(maxsize=1024)
 def as_formula(rhs: str) -> SimpleFormula:
-    """Formulaic's formula of a right-hand side."""
+    """Formulaic's formula of a right-hand side; its expressions are read and checked."""
+    hidden, names = hide(rhs)
     try:
-        formula = Formula(rhs)
-    except (FormulaicError, SyntaxError) as error:
+        formula = Formula(hidden, _parser=_PARSER)
+    except (FormulaicError, SyntaxError, TypeError, ValueError) as error:
         raise syntax_error(error, rhs) from error
     if not isinstance(formula, SimpleFormula):
         raise FormulaError("expected a right-hand side: no `~`, no `|`", rhs, None)
-    return formula
+    terms = [Term([_shown(f, names) for f in term.factors]) for term in formula]
+    for factor in [f for term in terms for f in term.factors]:
+        if factor.eval_method is Factor.EvalMethod.PYTHON:
+            names_in(factor.expr)
+    return SimpleFormula(terms)
+
+
+def _shown(factor: Factor, names: tuple[str, ...]) -> Factor:
+    """A factor with the names that stood between backticks."""
+    expr = show(factor.expr, names)
+    if factor.eval_method is Factor.EvalMethod.LOOKUP:
+        expr = expr.strip("`")
+    return Factor(expr, eval_method=factor.eval_method, kind=factor.kind)
+
+
+def written(formula: SimpleFormula) -> str:
+    """A right-hand side as text, with backticks where names need them."""
+    terms = [
+        ":".join(
+            quoted(f.expr) if f.eval_method is Factor.EvalMethod.LOOKUP else f.expr
+            for f in term.factors
+        )
+        for term in formula
+    ]
+    return " + ".join(terms) or "0"
 
 
 @lru_cache(maxsize=1024)

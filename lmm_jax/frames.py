@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -45,17 +46,19 @@ def as_pandas(data: Any, expressions: Sequence[str]) -> pd.DataFrame:
 
 
 def callables(text: str) -> dict[str, Any]:
-    """Functions in the caller's scope that a formula names.
+    """Functions in the caller's scope that a formula names, but for Python's own.
 
     The caller is the first frame outside this package.
     """
     package = __name__.split(".")[0]
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(package):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == package:
         frame = frame.f_back
     scope = {**frame.f_globals, **frame.f_locals}
-    words = set(re.findall(r"[^\W\d]\w*(?=\s*[(.])", text))
-    return {word: scope[word] for word in words if word in scope and callable(scope[word])}
+    words = set(re.findall(r"[^\W\d]\w*(?=\s*[(.])", text)) - vars(builtins).keys()
+    found = {word: scope[word] for word in words if word in scope and callable(scope[word])}
+    # math's functions take single numbers: formulas have their own of the same names
+    return {word: f for word, f in found.items() if getattr(f, "__module__", "") != "math"}
 
 
 def select_rows(
@@ -154,9 +157,7 @@ def complete_rows(
     if not found:
         return data, values, keep
     kept = {name: None if v is None else v[keep] for name, v in values.items()}
-    rest = data.loc[keep, used]
-    loose = [name for name in used if rest[name].dtype == object]
-    return rest.assign(**{name: rest[name].infer_objects() for name in loose}), kept, keep
+    return data.loc[keep, used], kept, keep
 
 
 def _column(values: Any, data: pd.DataFrame, what: str) -> Any:

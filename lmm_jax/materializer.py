@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,40 +13,63 @@ from formulaic import ModelSpec, SimpleFormula
 from formulaic.errors import DataMismatchWarning, FormulaicError
 from formulaic.materializers import PandasMaterializer
 from formulaic.materializers.types import FactorValues
-from formulaic.utils.layered_mapping import LayeredMapping
-from formulaic.utils.stateful_transforms import stateful_transform
 from pandas.api.types import is_bool_dtype
 
-from .errors import DataError
+from .columns import number, plain
+from .errors import DataError, FormulaError
+from .evaluation import Scope, evaluate, shaped
+
+# A dense matrix of fixed effects must not be larger.
+_MOST_BYTES = 2 * 2**30
 
 
-@stateful_transform  # type: ignore[untyped-decorator]
-def _as_numeric(x: Any, _state: dict[str, Any] | None = None) -> Any:
-    """R's as.numeric: the codes 1, 2, ... of a categorical, otherwise the number itself."""
-    if not isinstance(getattr(x, "dtype", None), pd.CategoricalDtype):
-        return pd.to_numeric(x).astype("float64")
-    state = {} if _state is None else _state
-    levels = state.setdefault("levels", list(x.cat.categories))  # new data: the first data's codes
-    codes = np.asarray(pd.Categorical(x, categories=levels).codes)
-    return np.where(codes < 0, np.nan, codes + 1.0)
+class _Columns(dict[str, Any]):
+    """Columns that a formula reads, in the form that formulaic asks for."""
 
-
-def _log(x: Any, base: float | None = None) -> Any:
-    """R's log; the second argument of numpy's would be the array to write into."""
-    return np.log(x) if base is None else np.log(x) / np.log(base)
-
-
-SUPPLIED: dict[str, Any] = {
-    "log": _log,
-    "sqrt": np.sqrt,
-    "log1p": np.log1p,
-    "expm1": np.expm1,
-    "as_numeric": _as_numeric,
-}
+    def __init__(self, columns: Mapping[str, Any], rows: int) -> None:
+        super().__init__(columns)
+        self.shape = (rows, len(columns))
 
 
 class _Materializer(PandasMaterializer):  # type: ignore[misc]
     """Formulaic's pandas reader with R's logicals, and errors where it would guess."""
+
+    def __init__(self, scope: Scope, rows: int) -> None:
+        self.scope = scope
+        super().__init__(_Columns(scope.columns, rows), context=scope.context)
+
+    @PandasMaterializer.override  # type: ignore[untyped-decorator]
+    def _init(self) -> None:
+        """Columns stay what they are."""
+
+    @PandasMaterializer.override  # type: ignore[untyped-decorator, prop-decorator]
+    @property
+    def nrows(self) -> int:
+        """Number of rows, also of a formula without columns."""
+        return int(self.data.shape[0])
+
+    @PandasMaterializer.override  # type: ignore[untyped-decorator]
+    def _lookup(self, name: str) -> tuple[Any, set[Any]]:
+        return self._term(self.scope.value(name), name), set()
+
+    @PandasMaterializer.override  # type: ignore[untyped-decorator]
+    def _evaluate(self, expr: str, metadata: Any, spec: ModelSpec) -> tuple[Any, set[Any]]:
+        state: MutableMapping[str, Any] = spec.transform_state
+        value = evaluate(expr, self.scope, state=state, spec=spec)
+        return self._term(value, expr), set()
+
+    def _term(self, value: Any, expr: str) -> Any:
+        """Values of a term: numbers in float64, text as labels."""
+        value = shaped(value, expr, self.nrows)
+        if isinstance(value, FactorValues):
+            return value
+        if isinstance(value, np.ndarray) and value.dtype.kind in "OUS" and value.ndim == 1:
+            value = pd.Series(value)  # formulaic takes the labels of a series only
+        if isinstance(value, pd.Series):
+            value = plain(value, expr)
+        elif isinstance(value, pd.DataFrame):
+            return value.apply(number)
+        return number(value)
 
     @PandasMaterializer.override  # type: ignore[untyped-decorator]
     def _is_categorical(self, values: Any) -> bool:
@@ -59,9 +83,13 @@ class _Materializer(PandasMaterializer):  # type: ignore[misc]
         self, factor: Any, spec: Any, drop_rows: Sequence[int], reduced_rank: bool = False
     ) -> dict[str, Any]:
         dtype = getattr(factor.values, "dtype", None)
-        if factor.metadata.kind.value == "numerical" and getattr(dtype, "kind", "f") not in "fiub":
+        categorical = factor.metadata.kind.value == "categorical"
+        if not categorical and getattr(dtype, "kind", "f") not in "fiub":
             raise DataError(f"`{factor.expr}` has the type {dtype}: numbers or labels are needed")
-        factor = _used_levels(factor)
+        if categorical:
+            factor = _used_levels(factor)
+            if factor.expr not in spec.encoder_state and spec.output != "sparse":
+                _check_size(factor, self.nrows)
         _check_levels(factor, spec)  # before: formulaic codes an unseen level as the reference
         columns: dict[str, Any] = super()._encode_evaled_factor(
             factor, spec, drop_rows, reduced_rank
@@ -69,13 +97,64 @@ class _Materializer(PandasMaterializer):  # type: ignore[misc]
         _check_levels(factor, spec)  # after: C(x, levels=[...]) at the first build
         return columns
 
+    @PandasMaterializer.override  # type: ignore[untyped-decorator]
+    def _get_columns_for_term(
+        self, factors: list[dict[str, Any]], spec: Any, scale: float = 1
+    ) -> dict[str, Any]:
+        count = math.prod(len(factor) for factor in factors)
+        if spec.output != "sparse" and _gib(count, self.nrows) > _gib():
+            name = ":".join(next(iter(factor)) for factor in factors)
+            raise DataError(
+                f"an interaction has {count:,} columns, the first of them `{name}`: for "
+                f"{self.nrows:,} rows they need {_gib(count, self.nrows):,.0f} GiB (the limit is "
+                f"{_gib():.0f} GiB). Use random effects for factors of many levels"
+            )
+        found: dict[str, Any] = super()._get_columns_for_term(factors, spec, scale)
+        return found
+
+
+def _gib(columns: int = 1, rows: int = _MOST_BYTES // 8) -> float:
+    """GiB of a matrix of float64."""
+    return columns * rows * 8 / 2**30
+
+
+def _check_size(factor: Any, rows: int) -> None:
+    """Raise for a factor of too many levels before anything is allocated for them."""
+    values = factor.values.__wrapped__
+    levels = values.cat.categories if isinstance(values, pd.Series) else pd.Index([])
+    need = f"`{factor.expr}` has {len(levels):,} levels in {rows:,} rows"
+    numbers = 2 * len(levels) > rows and len(levels) > 2 and _are_numbers(levels)
+    hint = "; as numbers, pd.to_numeric(…), it is one column" if numbers else ""
+    if _gib(len(levels), rows) > _gib():
+        raise DataError(
+            f"{need}: their fixed effects need a matrix of {_gib(len(levels), rows):,.0f} GiB (the "
+            f"limit is {_gib():.0f} GiB). Make it a random effect, (1 | g), or join levels{hint}"
+        )
+    if numbers:
+        raise DataError(f"{need}, and all are text that looks like numbers: join levels{hint}")
+    if len(levels) >= rows > 2:
+        raise DataError(
+            f"{need}, a fixed effect for every row: make it a random effect, (1 | g), or join "
+            "levels"
+        )
+
+
+def _are_numbers(levels: pd.Index[Any]) -> bool:
+    """Whether all labels are text that is the text of a number."""
+    if levels.dtype != object and not isinstance(levels.dtype, pd.StringDtype):
+        return False
+    if not all(isinstance(level, str) for level in levels):
+        return False
+    return bool(pd.to_numeric(pd.Series(levels.astype(str)), errors="coerce").notna().all())
+
 
 def _used_levels(factor: Any) -> Any:
-    """The evaluated factor without unused levels, where it holds a pandas categorical."""
+    """The evaluated factor as a pandas categorical without unused levels."""
     values = getattr(factor.values, "__wrapped__", factor.values)
-    if not isinstance(getattr(values, "dtype", None), pd.CategoricalDtype):
-        return factor
-    used = pd.Series(values).cat.remove_unused_categories()
+    if isinstance(getattr(values, "dtype", None), pd.CategoricalDtype):
+        used = pd.Series(values).cat.remove_unused_categories()
+    else:
+        used = pd.Series(values).astype("category")
     return replace(factor, values=FactorValues(used, metadata=factor.metadata))
 
 
@@ -106,19 +185,19 @@ def quietly(run: Callable[[], Any]) -> Any:
     try:
         with np.errstate(all="ignore"):
             return run()
-    except DataError:
+    except (DataError, FormulaError):
         raise
     except (FormulaicError, DataMismatchWarning, *failures) as error:
+        cause = error.__cause__
+        if isinstance(cause, DataError | FormulaError):
+            raise cause from None
         raise DataError(str(error)) from error
 
 
 def materialize(
-    spec: SimpleFormula | ModelSpec,
-    frame: pd.DataFrame,
-    context: Mapping[str, Any],
-    output: str = "numpy",
+    spec: SimpleFormula | ModelSpec, scope: Scope, rows: int, output: str = "numpy"
 ) -> Any:
     """Formulaic's model matrix; a spec remembers its kind of output."""
-    materializer = _Materializer(frame, context=LayeredMapping(context, SUPPLIED))
+    materializer = _Materializer(scope, rows)
     options = {} if isinstance(spec, ModelSpec) else {"na_action": "ignore", "output": output}
     return quietly(lambda: materializer.get_model_matrix(spec, **options))

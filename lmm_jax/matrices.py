@@ -6,10 +6,7 @@ labels, values that are not finite.
 
 from __future__ import annotations
 
-import builtins
 import copy
-import difflib
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -17,14 +14,13 @@ import numpy as np
 import pandas as pd
 import scipy.sparse
 from formulaic import ModelSpec, SimpleFormula
-from formulaic.transforms import TRANSFORMS
-from formulaic.utils.layered_mapping import LayeredMapping
-from formulaic.utils.stateful_transforms import stateful_eval
 
+from .columns import plain, real
 from .errors import DataError, FormulaError, RankWarning, warn_user
-from .expressions import NAMESPACES, names_in
-from .formula import as_formula
-from .materializer import SUPPLIED, materialize, quietly
+from .evaluation import Scope, resolve, shaped
+from .evaluation import evaluate as evaluate_code
+from .formula import as_formula, written
+from .materializer import materialize, quietly
 
 
 class Matrix(NamedTuple):
@@ -35,13 +31,15 @@ class Matrix(NamedTuple):
     spec: ModelSpec
 
 
-def _columns_of(
+def _scope(
     formula: SimpleFormula, data: pd.DataFrame, context: Mapping[str, Any], text: str
-) -> pd.DataFrame:
-    """The columns that a formula needs: no other column can hide a function of its name."""
+) -> Scope:
+    """What a formula needs: no other column can hide a function of its name."""
     factors = {factor.expr: factor.eval_method.value for term in formula for factor in term.factors}
     codes = [(expr, kind == "python") for expr, kind in factors.items() if kind != "literal"]
-    return data[_check_names(codes, data, context, text)]
+    columns = resolve(codes, data, context, text)
+    intercept = any(term.degree == 0 for term in formula)
+    return Scope({name: plain(c, name) for name, c in columns.items()}, context, intercept)
 
 
 def _checked(matrix: Any, names: Sequence[str], n: int) -> Any:
@@ -114,7 +112,7 @@ def build(
     context = {} if context is None else context
     formula = as_formula(rhs)
     output = "sparse" if sparse else "numpy"
-    matrix = materialize(formula, _columns_of(formula, data, context, rhs), context, output)
+    matrix = materialize(formula, _scope(formula, data, context, rhs), len(data), output)
     spec: ModelSpec = matrix.model_spec
     for expr, (_, state) in spec.encoder_state.items():
         if len(state.get("categories", ())) == 1 and f"{expr}[" not in "".join(spec.column_names):
@@ -140,7 +138,7 @@ def replay(spec: ModelSpec, data: pd.DataFrame, *, context: Mapping[str, Any] | 
     """
     context = {} if context is None else context
     try:
-        frame = _columns_of(spec.formula, data, context, str(spec.formula))
+        scope = _scope(spec.formula, data, context, written(spec.formula))
     except FormulaError as error:
         raise DataError(error.message) from error
     # formulaic writes into the state of a spec, also when it fails
@@ -149,7 +147,7 @@ def replay(spec: ModelSpec, data: pd.DataFrame, *, context: Mapping[str, Any] | 
         encoder_state=copy.deepcopy(spec.encoder_state),
     )
     names = tuple(str(name) for name in spec.column_names)
-    return _checked(materialize(spec, frame, context), names, len(data))
+    return _checked(materialize(spec, scope, len(data)), names, len(data))
 
 
 def evaluate(
@@ -170,10 +168,10 @@ def evaluate(
     DataError
         If the result is not one column of finite numbers.
     """
-    raw = labels(expr, data, context=context)
-    if raw.dtype.kind not in "fiub":
+    raw = real(plain(_column(expr, data, {} if context is None else context, exact=False), expr))
+    if raw.dtype != np.float64:
         raise DataError(f"`{expr}` has the type {raw.dtype}: numbers are needed")
-    values = np.ascontiguousarray(raw.to_numpy(dtype=np.float64, na_value=np.nan))
+    values = np.ascontiguousarray(raw.to_numpy())
     _check_finite(expr, np.isfinite(values))
     return values
 
@@ -188,58 +186,26 @@ def labels(
     FormulaError, DataError
         As `evaluate`, whatever the type.
     """
-    context = {} if context is None else context
-    columns = _check_names([(expr, True)], data, context, expr)
+    return _column(expr, data, {} if context is None else context, exact=True)
+
+
+def _column(
+    expr: str, data: pd.DataFrame, context: Mapping[str, Any], *, exact: bool
+) -> pd.Series[Any]:
+    """One column; `exact` if its values are labels."""
+    columns = resolve([(expr, True)], data, context, expr)
     if (name := expr.strip().strip("`")) in columns:
-        return data[name]  # a plain column, whatever its name
-    env = LayeredMapping(data[columns], context, SUPPLIED, TRANSFORMS)
-    raw = quietly(lambda: stateful_eval(expr, env, {}, {}, None))
+        return columns[name]  # a plain column, whatever its name
+    scope = Scope({name: plain(column, name) for name, column in columns.items()}, context)
+    raw = quietly(lambda: evaluate_code(expr, scope, exact=exact))
+    raw = shaped(raw, expr, len(data))
     values = getattr(raw, "__wrapped__", raw)
     values = values if isinstance(values, pd.Series) else np.asarray(values)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
-    if values.shape != (len(data),):
+    if values.ndim != 1:
         raise DataError(
             f"`{expr}` gives an array of shape {values.shape}: one column of {len(data)} rows"
             " is needed"
         )
     return pd.Series(np.asarray(values) if values is not raw else values, index=data.index)
-
-
-def _check_names(
-    codes: Sequence[tuple[str, bool]], data: pd.DataFrame, context: Mapping[str, Any], rhs: str
-) -> list[str]:
-    """Columns that factors (text, whether it is code) need; raise if a name is unknown."""
-    read = [names_in(code) if is_code else ((code,), ()) for code, is_code in codes]
-    values = list(dict.fromkeys(name for names, _ in read for name in names))
-    functions = list(dict.fromkeys(name for _, names in read for name in names))
-    for name in values:
-        if name not in data.columns and name not in context:
-            raise _unknown("column", name, [str(column) for column in data.columns], rhs)
-    for name in functions:
-        supplied = {**TRANSFORMS, **SUPPLIED}
-        if name not in context and name not in supplied and name not in vars(builtins):
-            raise _unknown("function", name, sorted(supplied.keys() - NAMESPACES), rhs)
-    columns = [name for name in values if name in data.columns]
-    for name in columns:
-        if list(data.columns).count(name) > 1:
-            raise DataError(f"the data has several columns named `{name}`: rename them")
-        if name in functions:
-            raise DataError(f"`{name}` is a column and a function here: rename the column")
-    return columns
-
-
-def _unknown(what: str, name: str, known: Sequence[str], rhs: str) -> FormulaError:
-    """Error about a name that nobody defines, with the names that resemble it."""
-    folded = {k.lower(): k for k in known if k != name}
-    near = difflib.get_close_matches(name.lower(), list(folded), 3)
-    place = "the data has no" if what == "column" else "there is no"
-    hint = f"; did you mean {', '.join(f'`{folded[k]}`' for k in near)}?" if near else ""
-    if what == "column" and name in known:
-        hint = ": the data has that name as a number, columns are named by strings"
-    if name == "ns":
-        hint = "; formulaic's natural splines are `cr(x, df)`, its B-splines `bs(x, df)`"
-    match = re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", rhs)
-    return FormulaError(
-        f"{place} {what} `{name}`{hint}", rhs, match.start() if match is not None else None
-    )

@@ -10,7 +10,7 @@ from formulaic.errors import FormulaicError
 from formulaic.parser.algos.tokenize import tokenize
 
 from .errors import FormulaError
-from .expressions import to_python
+from .expressions import masked, to_python
 
 
 class Item(NamedTuple):
@@ -19,9 +19,11 @@ class Item(NamedTuple):
     text: str  # as written
     kind: str  # name, python, value, operator or context, as formulaic has them
     start: int
+    stop: int
 
 
-_OPERATOR = re.compile(r"\|\||\*\*|%[^%]*%|\S")
+_OPERATOR = re.compile(r"\|\||\*\*|[=!<>]=|%[^%]*%|\S")
+_COMPARISONS = {"==", "!=", "<", ">", "<=", ">=", "!", "&"}
 _CLOSES = {")": "(", "]": "[", "}": "{"}
 
 
@@ -31,7 +33,7 @@ def _check_balance(text: str) -> None:
     skip = False
     for i, char in enumerate(text):
         inside = opened[-1][0] if opened and opened[-1][0] in "\"'`" else ""
-        if skip or (inside and char == "\\"):
+        if skip or (inside and inside != "`" and char == "\\"):
             skip = not skip
         elif inside:
             if char == inside:
@@ -54,7 +56,7 @@ def lex(text: str) -> list[Item]:
         raise FormulaError("no name between the backticks", text, text.index("``"))
     _check_balance(text)
     try:
-        tokens = list(tokenize(text))
+        tokens = list(tokenize(masked(text)))
     except FormulaicError as error:
         raise syntax_error(error, text) from error
     starts = [int(token.source_start or 0) for token in tokens]
@@ -62,13 +64,91 @@ def lex(text: str) -> list[Item]:
     for token, start, stop in zip(tokens, starts, [*starts[1:], len(text)], strict=True):
         raw, kind = text[start:stop].rstrip(), str(token.kind.value)
         if kind == "operator":
-            items += [Item(m.group(), kind, start + m.start()) for m in _OPERATOR.finditer(raw)]
+            items += [
+                Item(m.group(), kind, start + m.start(), start + m.end())
+                for m in _OPERATOR.finditer(raw)
+            ]
         else:
-            items.append(Item(raw, kind, start))
+            items.append(Item(raw, kind, start, start + len(raw)))
     for item in items:
         if item.text == ".":
             raise FormulaError("`.` is not supported: name the columns", text, item.start)
     return items
+
+
+def right_side(items: Sequence[Item], text: str) -> list[Item]:
+    """Tokens of a sum of terms; comparisons in parentheses are one token.
+
+    Raises
+    ------
+    FormulaError
+        For a number or a comparison that is no term.
+    """
+    joined = _join_comparisons(items, text)
+    for i, item in enumerate(joined):
+        if item.kind == "operator" and item.text in _COMPARISONS:
+            raise FormulaError(
+                f"`{item.text}` compares: put it in parentheses, `(f == 'a')`, or in a call, "
+                "`I(f == 'a')`",
+                text,
+                item.start,
+            )
+        if item.kind == "value":
+            _check_literal(joined, i, text)
+    return joined
+
+
+def _join_comparisons(items: Sequence[Item], text: str) -> list[Item]:
+    """Items in which a comparison in parentheses, `(f == 'p')`, is one column, `I(f == 'p')`."""
+    out: list[Item] = []
+    opened: list[int] = []
+    for item in items:
+        out.append(item)
+        if item.kind == "context" and item.text == "(":
+            opened.append(len(out) - 1)
+        elif item.kind == "context" and item.text == ")" and opened:
+            at = opened.pop()
+            inside = [i for i, depth in depths(out[at + 1 : -1]) if depth == 0]
+            compared = any(i.kind == "operator" and i.text in _COMPARISONS for i in inside)
+            if compared and not any(i.text in ("|", "||", "~") for i in inside):
+                start, stop = out[at].start, item.stop
+                out[at:] = [Item("I" + text[start:stop], "python", start, stop)]
+    return out
+
+
+def _check_literal(items: Sequence[Item], i: int, text: str) -> None:
+    """Raise for a number that is neither an intercept nor an exponent, and for text."""
+    item = items[i]
+    before = items[i - 1] if i else None
+    after = items[i + 1] if i + 1 < len(items) else None
+    if item.text[0] in "\"'":
+        message = f"{item.text} is text: a column is written without quotes"
+        raise FormulaError(message, text, item.start)
+    if before is not None and before.text in ("^", "**"):
+        if not re.fullmatch(r"[1-9]\d?", item.text):
+            message = f"the exponent {item.text} is no whole number from 1 to 99"
+            raise FormulaError(f"{message}: write `I(x^{item.text})` for a power", text, item.start)
+        return
+    if item.text not in ("0", "1"):
+        raise FormulaError(
+            f"{item.text} is no term: write 1 or 0 for an intercept or none, `I({item.text} * x)` "
+            "for a multiple of a column, `offset(…)` for a known part",
+            text,
+            item.start,
+        )
+    joined = (":", "*", "/", "^", "**")
+    for near in (before, after):
+        if (
+            near is not None
+            and near.kind == "operator"
+            and (near.text in joined or near.text.startswith("%"))
+        ):
+            raise FormulaError(
+                f"{item.text} is no operand of `{near.text}`: write it as a term of its own, "
+                f"`{item.text} + …`",
+                text,
+                item.start,
+            )
 
 
 def syntax_error(error: Exception, text: str) -> FormulaError:
@@ -86,7 +166,7 @@ def render(items: Sequence[Item], text: str) -> str:
     for item in items:
         code = item.kind in ("name", "python")
         out += text[stop : item.start] + (to_python(item.text) if code else item.text)
-        stop = item.start + len(item.text)
+        stop = item.stop
     return out
 
 

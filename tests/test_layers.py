@@ -16,7 +16,8 @@ PACKAGE = Path(__file__).parents[1] / "lmm_jax"
 FLOORS = (
     ("errors", "linalg", "covariance", "params", "penalties", "woodbury", "programs", "datasets"),
     (
-        *("layouts.*", "expressions", "tokens", "formula", "materializer", "matrices", "terms"),
+        *("layouts.*", "grammar", "expressions", "columns", "splines", "functions", "evaluation"),
+        *("tokens", "formula", "materializer", "matrices", "terms"),
         *("formula_terms", "checks", "frames", "design"),
         *("formula_design", "array_design", "batch_design", "responses", "row_index"),
         *("row_pass", "row_sums", "sharding"),
@@ -38,6 +39,7 @@ FLOORS = (
 
 # Modules that read data frames or formulas, and those that show results as frames.
 FRAMES = {
+    *("columns", "splines", "functions", "evaluation"),
     *("tokens", "formula", "materializer", "matrices", "terms", "formula_terms"),
     *("checks", "frames", "design", "datasets"),
     *("formula_design", "array_design", "batch_design", "row_sums"),
@@ -47,7 +49,8 @@ FRAMES = {
     *("regularized_results", "run", "fit", "power", "__main__"),
 }
 NO_JAX = {
-    *("expressions", "tokens", "formula", "materializer", "matrices", "terms", "formula_terms"),
+    *("grammar", "expressions", "columns", "splines", "functions", "evaluation"),
+    *("tokens", "formula", "materializer", "matrices", "terms", "formula_terms"),
     *("frames", "checks"),
 }
 
