@@ -63,8 +63,10 @@ def _of_objects(values: pd.Series[Any], name: str) -> pd.Series[Any]:
 
 def number(values: Any) -> Any:
     """Numbers in float64; float64 itself, logicals and labels as they are."""
-    dtype = getattr(values, "dtype", None)
-    if dtype is None or dtype == np.float64 or isinstance(dtype, pd.CategoricalDtype):
+    if not isinstance(values, pd.Series | np.ndarray | np.generic | pd.Index):
+        return values
+    dtype = values.dtype
+    if dtype == np.float64 or isinstance(dtype, pd.CategoricalDtype):
         return values
     if isinstance(dtype, np.dtype):
         if dtype.kind in "iuf":

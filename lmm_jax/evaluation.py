@@ -18,8 +18,8 @@ import pandas as pd
 from . import columns as col
 from .errors import DataError, FormulaError
 from .expressions import NAMESPACES, Expression, read, show
-from .functions import CONSTANTS, INSTEAD, LABELLED, LIBRARY, NUMPY
-from .grammar import check_methods, missing_values
+from .functions import CONSTANTS, INSTEAD, LABELLED, LIBRARY
+from .grammar import check_methods, missing_values, root
 
 _ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow)
 # Methods for which a column stays what it is.
@@ -108,19 +108,21 @@ def _check_attributes(
         bare = any(isinstance(a, ast.Name) and a.id in read_columns for a in call.args)
         if asked and bare and "is_na" not in context:
             raise FormulaError(missing_values("is.na").message, text, None)
-    if "np" in names and "np" not in {*context, *columns}:
+    for space in [s for s in ("np", "contr") if s in names and s not in {*context, *columns}]:
         for node in ast.walk(expression.tree):
-            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "np":
-                _check_numpy(node.attr, text)
+            if isinstance(node, ast.Attribute) and ast.unparse(root(node)) == space:
+                _check_member(ast.unparse(node).removeprefix(f"{space}."), space, text)
 
 
-def _check_numpy(name: str, text: str) -> None:
-    if not hasattr(NUMPY, name):
-        near = difflib.get_close_matches(name, vars(NUMPY), 3)
-        hint = f"; did you mean {', '.join(f'`np.{n}`' for n in near)}?" if near else ""
+def _check_member(name: str, space: str, text: str) -> None:
+    """Raise for what is no function of a namespace of the library's."""
+    known = [member for member in vars(LIBRARY[space]) if not member.startswith("_")]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 3)
+        hint = f"; did you mean {', '.join(f'`{space}.{n}`' for n in near)}?" if near else ""
         raise FormulaError(
-            f"`np.{name}` is not among the functions of formulas{hint}: define a function beside "
-            "the call",
+            f"`{space}.{name}` is not among the functions of formulas{hint}: define a function "
+            "beside the call",
             text,
             None,
         )

@@ -60,7 +60,7 @@ def to_python(code: str) -> str:
 def _word(word: str, before: str, after: str) -> str:
     """One name of an expression in Python, given the code on both sides of it."""
     if after.lstrip().startswith("(") and word not in _BINARY | {"not"}:
-        return _FUNCTIONS.get(word, word)
+        return _FUNCTIONS.get(word, re.sub(r"^(as|is)\.", r"\1_", word))
     if word in ("T", "F") and re.search(r"[^=!<>]=\s*$", before):
         return str(word == "T")
     if keyword.iskeyword(word) and word not in _WORDS.values() and _is_operand(word, before, after):

@@ -287,7 +287,7 @@ def as_formula(rhs: str) -> SimpleFormula:
     try:
         formula = Formula(hidden, _parser=_PARSER)
     except (FormulaicError, SyntaxError, TypeError, ValueError) as error:
-        raise syntax_error(error, rhs) from error
+        raise syntax_error(error, rhs, names) from error
     if not isinstance(formula, SimpleFormula):
         raise FormulaError("expected a right-hand side: no `~`, no `|`", rhs, None)
     terms = [Term([_shown(f, names) for f in term.factors]) for term in formula]

@@ -21,6 +21,8 @@ from .splines import centred, natural_splines
 @stateful_transform  # type: ignore[untyped-decorator]
 def _as_numeric(x: Any, _state: dict[str, Any] | None = None) -> Any:
     """R's as.numeric: the codes 1, 2, ... of a categorical, otherwise the number itself."""
+    if getattr(getattr(x, "dtype", None), "kind", "") in "mM":
+        raise DataError("as.numeric() of a date has no unit: write I((day - day.min()).dt.days)")
     if not isinstance(getattr(x, "dtype", None), pd.CategoricalDtype):
         return pd.to_numeric(x).astype("float64")
     state = {} if _state is None else _state

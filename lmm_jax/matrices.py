@@ -208,4 +208,6 @@ def _column(
             f"`{expr}` gives an array of shape {values.shape}: one column of {len(data)} rows"
             " is needed"
         )
+    if exact and pd.isna(values).any():
+        raise DataError(f"`{expr}` has missing values: labels are needed in every row")
     return pd.Series(np.asarray(values) if values is not raw else values, index=data.index)

@@ -10,7 +10,7 @@ from formulaic.errors import FormulaicError
 from formulaic.parser.algos.tokenize import tokenize
 
 from .errors import FormulaError
-from .expressions import masked, to_python
+from .expressions import masked, show, to_python
 
 
 class Item(NamedTuple):
@@ -24,6 +24,9 @@ class Item(NamedTuple):
 
 _OPERATOR = re.compile(r"\|\||\*\*|[=!<>]=|%[^%]*%|\S")
 _COMPARISONS = {"==", "!=", "<", ">", "<=", ">=", "!", "&"}
+_STRUCTURES = re.compile(
+    r"(us|diag|cs|hcs|hetcs|homcs|homdiag|ar1|hetar1|toep|mat|exp|ou)\([^()]*\|"
+)
 _CLOSES = {")": "(", "]": "[", "}": "{"}
 
 
@@ -93,8 +96,23 @@ def right_side(items: Sequence[Item], text: str) -> list[Item]:
                 text,
                 item.start,
             )
+        if (
+            item.text == ":"
+            and i
+            and joined[i - 1].text == ":"
+            and joined[i - 1].stop == item.start
+        ):
+            message = "`::` is not for formulas: write the function without its package"
+            raise FormulaError(message, text, item.start - 1)
         if item.kind == "value":
             _check_literal(joined, i, text)
+        elif item.kind == "python" and (match := _STRUCTURES.match(item.text)):
+            raise FormulaError(
+                f"covariances are `(x | g)`, as us(), or `(x || g)`, as diag(): there is no "
+                f"`{match[1]}(… | g)`",
+                text,
+                item.start,
+            )
     return joined
 
 
@@ -120,7 +138,6 @@ def _check_literal(items: Sequence[Item], i: int, text: str) -> None:
     """Raise for a number that is neither an intercept nor an exponent, and for text."""
     item = items[i]
     before = items[i - 1] if i else None
-    after = items[i + 1] if i + 1 < len(items) else None
     if item.text[0] in "\"'":
         message = f"{item.text} is text: a column is written without quotes"
         raise FormulaError(message, text, item.start)
@@ -136,28 +153,61 @@ def _check_literal(items: Sequence[Item], i: int, text: str) -> None:
             text,
             item.start,
         )
-    joined = (":", "*", "/", "^", "**")
-    for near in (before, after):
-        if (
-            near is not None
-            and near.kind == "operator"
-            and (near.text in joined or near.text.startswith("%"))
-        ):
-            raise FormulaError(
-                f"{item.text} is no operand of `{near.text}`: write it as a term of its own, "
-                f"`{item.text} + …`",
-                text,
-                item.start,
-            )
+    near = _operator_beside(items, i)
+    if near is not None:
+        raise FormulaError(
+            f"{item.text} is no operand of `{near.text}`: write `I(…)` for arithmetic, and "
+            f"`{item.text} + …` outside of all brackets for an intercept or none",
+            text,
+            item.start,
+        )
 
 
-def syntax_error(error: Exception, text: str) -> FormulaError:
-    """Formulaic's error as ours; it marks the place with a bracket in the formula."""
+def _operator_beside(items: Sequence[Item], i: int) -> Item | None:
+    """The operator, but for a sum's, that an item or brackets around it stand beside."""
+    left = right = i
+    while True:
+        for at in (left - 1, right + 1):
+            item = items[at] if 0 <= at < len(items) else None
+            joins = item is not None and item.kind == "operator"
+            if item is not None and joins and item.text not in ("+", "-", "|", "||", "~"):
+                return item
+        opened = _enclosing(items, left, right)
+        if opened is None:
+            return None
+        left, right = opened
+
+
+def _enclosing(items: Sequence[Item], left: int, right: int) -> tuple[int, int] | None:
+    """Places of the innermost round brackets around some items; None where a bar is inside."""
+    level = 0
+    for start in range(left - 1, -1, -1):
+        if items[start].kind == "context":
+            level += 1 if items[start].text in ")]" else -1
+        if level < 0:
+            break
+    else:
+        return None
+    inner = 0
+    for stop in range(start, len(items)):
+        if items[stop].kind == "context":
+            inner += 1 if items[stop].text in "([" else -1
+        if inner == 0:
+            break
+    bars = any(item.text in ("|", "||") for item in items[start:stop])
+    return None if bars else (start, stop)
+
+
+def syntax_error(error: Exception, text: str, names: tuple[str, ...] = ()) -> FormulaError:
+    """Formulaic's error as ours; it marks the place with a bracket in the formula.
+
+    ``names`` are those that :func:`lmm_jax.expressions.hide` has hidden.
+    """
     if isinstance(error, SyntaxError):
         return FormulaError(f"a term cannot be read as an expression ({error.msg})", text)
-    message, _, shown = str(error).partition("\n\n")
-    position = shown.find("⧛")
-    return FormulaError(message, text, position if position >= 0 else None)
+    message, _, marked = str(error).partition("\n\n")
+    before, found, _ = show(marked, names).partition("⧛")
+    return FormulaError(show(message, names), text, len(before) if found else None)
 
 
 def render(items: Sequence[Item], text: str) -> str:
