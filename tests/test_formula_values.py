@@ -1,0 +1,758 @@
+"""Values in formulas: doubles before arithmetic, R's functions, and what is no part of formulas."""
+
+import warnings
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import lmm_jax as lmm
+from lmm_jax import formula, matrices
+from lmm_jax.errors import DataError, FormulaError
+from lmm_jax.frames import callables
+
+TIGHT = 1e-12  # a few roundings of float64
+PRINTED = 6e-8  # R's documentation prints seven digits
+N = 120
+
+rng = np.random.default_rng(5)
+DATA = pd.DataFrame(
+    {
+        "g": np.repeat(np.arange(12), 10),
+        "x": rng.normal(size=N),
+        "z": rng.uniform(1, 5, N),
+        "f": np.tile(list("pqr"), N // 3),
+        "h": np.tile(list("uv"), N // 2),
+        "k": np.tile([1, 2, 3, 4], N // 4),
+        "age": rng.integers(20, 90, N),
+        "dose": rng.integers(1, 9, N),
+        "on": rng.normal(size=N) > 0,
+        "day": pd.date_range("2020-01-01", periods=N),
+    }
+)
+DATA["y"] = rng.normal(size=12)[DATA.g] + 0.5 * DATA.x + rng.normal(size=N) + 9
+
+
+def columns(rhs, data=DATA, context=None):
+    return matrices.build(formula.parse_rhs(rhs), data, context=context or {})
+
+
+def same(left, right, data=DATA, other=None):
+    got, want = columns(left, data), columns(right, DATA if other is None else other)
+    np.testing.assert_allclose(got.values, want.values, rtol=TIGHT, atol=TIGHT)
+
+
+# ----------------------------------------------------------------------------- narrow numbers
+
+NARROW = [
+    "int8",
+    "uint8",
+    "int16",
+    "float16",
+    "float32",
+    "Int8",
+    "UInt8",
+    "Float32",
+    "int64",
+    object,
+]
+NARROW.append(pytest.param("int8[pyarrow]", id="arrow"))
+ARITHMETIC = [
+    "age * dose",
+    "age:dose + I(age^2)",
+    "I(age + age + age) + I(-age - dose)",
+    "log(age) + sqrt(dose) + np.exp(dose) + sin(age)",
+    "poly(age, 2, raw=TRUE) + I(dose^-1) + I(age %/% 7 + age %% 7)",
+    "scale(age) + center(dose) + bs(age, df=4) + ns(age, 3)",
+    "I(age.cumsum()) + I(age - age.mean()) + I(age / max(age))",
+    "ifelse(age > 40, age * 9, dose) + pmax(age * 3, dose) + C(age > 40)",
+    "twice(age) + I(np.square(age)) + round(age * 3.3)",
+]
+
+
+def twice(v):
+    """A function of the user's that would wrap around in narrow integers."""
+    return v * v * 2
+
+
+@pytest.mark.parametrize("rhs", ARITHMETIC)
+@pytest.mark.parametrize("kind", NARROW)
+def test_narrow_numbers_are_doubles(rhs, kind):
+    if "arrow" in str(kind):
+        pytest.importorskip("pyarrow")
+    small = DATA.astype({"age": kind, "dose": kind})
+    wide = small.astype({"age": float, "dose": float})
+    got = columns(rhs, small, {"twice": twice}).values
+    np.testing.assert_allclose(got, columns(rhs, wide, {"twice": twice}).values, rtol=TIGHT)
+
+
+@pytest.mark.parametrize("kind", ["int8", "Int8", "float32", object])
+def test_narrow_numbers_everywhere_in_a_model(kind):
+    names = ["age", "dose", "pre", "post", "w"]
+    data = DATA.assign(pre=DATA.age - 60, post=DATA.dose - DATA.k, w=DATA.k)
+    text = "post - pre ~ age * dose + offset(age * dose / 9) + (0 + age:dose | g)"
+    small = lmm.design(text, data.astype(dict.fromkeys(names, kind)), weights="w")
+    wide = lmm.design(text, data.astype(dict.fromkeys(names, float)), weights="w")
+    for what in ("endog", "exog", "offset", "weights"):
+        np.testing.assert_allclose(getattr(small, what), getattr(wide, what), rtol=TIGHT)
+    np.testing.assert_allclose(small.terms[0].values, wide.terms[0].values, rtol=TIGHT)
+
+
+def test_decimals_and_missing_numbers():
+    data = DATA.assign(age=[Decimal(int(v)) / 4 for v in DATA.age])
+    same("age + I(age^2)", "age + I(age^2)", data, DATA.assign(age=DATA.age / 4))
+
+
+def test_float64_is_not_copied():
+    seen = []
+    matrices.evaluate("keep(x)", DATA, context={"keep": lambda v: seen.append(v) or v})
+    plain = matrices.labels("x", DATA, context={})
+    assert np.shares_memory(plain.to_numpy(), DATA["x"].to_numpy())
+    assert seen[0].dtype == np.float64
+
+
+def test_a_function_cannot_change_the_data():
+    def centre(v):
+        v -= v.mean()
+        return v
+
+    before = DATA.copy(deep=True)
+    got = columns("0 + centre(x)", DATA, {"centre": centre}).values[:, 0]
+    np.testing.assert_allclose(got, DATA.x - DATA.x.mean(), atol=TIGHT)
+    pd.testing.assert_frame_equal(DATA, before)
+
+
+HUGE = 2**60 + np.repeat(np.arange(40), 3)  # float64 cannot tell neighbours apart
+
+
+@pytest.mark.parametrize("expr", ["id", "I(id)", "id.astype(str)"])
+def test_labels_keep_their_digits(expr):
+    assert matrices.labels(expr, DATA.assign(id=HUGE), context={}).nunique() == 40
+
+
+@pytest.mark.parametrize("rhs", ["C(id)", "as.factor(id)", "C(id.astype(str))"])
+def test_categories_keep_their_digits(rhs):
+    assert len(columns(rhs, DATA.assign(id=HUGE)).names) == 40
+
+
+@pytest.mark.parametrize("expr", ["id // 10", "id + 1", "np.floor(id)", "I(id * 2)"])
+def test_computed_labels_do_not_lose_digits(expr):
+    data = DATA.assign(id=HUGE)
+    with pytest.raises(DataError, match=r"`id` has integers above 2\^53"):
+        matrices.labels(expr, data, context={})
+    with pytest.raises(DataError, match=r"`id` has integers above 2\^53"):
+        columns(f"C({expr})", data)
+
+
+def test_computed_labels_are_whole_numbers():
+    assert list(matrices.labels("k // 2", DATA, context={})[:4]) == [0, 1, 1, 2]
+    assert matrices.labels("k // 2", DATA, context={}).dtype == np.int64
+    assert columns("C(k // 2)").names == ("Intercept", "C(k // 2)[T.1]", "C(k // 2)[T.2]")
+
+
+def test_computed_labels_are_complete():
+    with pytest.raises(DataError, match="has missing values: labels are needed in every row"):
+        matrices.labels("lag(x, 1)", DATA, context={})
+
+
+# ----------------------------------------------------------------------------- objects and text
+
+
+@pytest.mark.parametrize("rhs", ["k", "x", "I(k * x)", "log(k)", "x:f", "poly(k, 2)", "C(k)"])
+def test_objects_are_what_they_hold(rhs):
+    same(rhs, rhs, DATA.astype({"k": object, "x": object, "f": object}))
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+def test_objects_with_a_gap_are_read_alike(missing):
+    whole = DATA.astype({"k": object, "on": object})
+    gap = whole.copy()
+    gap.loc[5, "k"] = missing
+    names = [lmm.design("y ~ k + on + (1 | g)", d).exog_names for d in (whole, gap, gap.dropna())]
+    assert names == [("Intercept", "k", "on[T.True]")] * 3
+
+
+def test_predictions_read_objects_as_numbers():
+    res = lmm.fit("y ~ k + on + f + (1 | g)", DATA)
+    new = DATA[:9]
+    loose = new.astype({"k": object, "on": object, "f": object})
+    np.testing.assert_allclose(res.predict(loose), res.predict(new), rtol=TIGHT)
+    loose.loc[4, "k"] = None
+    assert list(np.flatnonzero(res.predict(loose).isna())) == [4]
+
+
+WORDS = np.array([f"w{i}" for i in range(N)])
+OBJECTS = [
+    ("x", {"x": DATA.x.astype(str)}, "`x` has 120 levels in 120 rows, and all are text that looks"),
+    ("x", {"x": DATA.x.round(2).astype(str)}, r"pd.to_numeric"),
+    ("(x | g)", {"x": DATA.x.astype(str)}, "`x` has 120 levels"),
+    ("x", {"x": WORDS}, "`x` has 120 levels in 120 rows, a fixed effect for every row"),
+    ("C(x)", {}, r"`C\(x\)` has 120 levels in 120 rows"),
+    ("k", {"k": [1, "2"] * 60}, "`k` holds values of the types int, str"),
+    ("k", {"k": [1.5, "a", None] * 40}, "`k` holds values of the types float, str"),
+    ("I(k + 1)", {"k": [1, "2"] * 60}, "`k` holds values of the types int, str"),
+    ("k", {"k": [True, "no"] * 60}, "`k` holds values of the types bool, str"),
+    ("k", {"k": [(1, 2), (3, 4)] * 60}, "`k` holds values of the types tuple"),
+    ("as.numeric(f)", {}, "as_numeric"),
+]
+
+
+@pytest.mark.parametrize(("term", "changed", "message"), OBJECTS)
+def test_hopeless_columns_are_named(term, changed, message):
+    with pytest.raises(DataError, match=message):
+        lmm.design(f"y ~ {term} + (1 | g)", DATA.assign(**changed))
+
+
+def test_years_as_text_are_a_factor():
+    data = DATA.assign(year=(2000 + DATA.k).astype(str))
+    assert columns("year", data).names[1:] == ("year[T.2002]", "year[T.2003]", "year[T.2004]")
+
+
+def test_a_level_for_every_row_may_be_a_component():
+    data = DATA.assign(row=np.arange(N))
+    matrix = matrices.build("0 + C(row)", data, context={}, sparse=True)
+    assert matrix.values.shape == (N, N)
+
+
+@pytest.mark.parametrize(
+    "formula", ["y ~ item + (1 | g)", "y ~ 1 + (item | g)", "y ~ C(item) + (1 | g)"]
+)
+@pytest.mark.parametrize("kind", [str, "int64", "category"])
+def test_a_factor_of_many_levels_ends_before_memory_does(formula, kind):
+    n = 60_000
+    item = pd.Series(np.arange(n) // 2 * 7)
+    item = "i" + item.astype(str) if kind is not str else item.astype(str)
+    data = pd.DataFrame({"y": np.arange(n) * 1.0, "g": np.arange(n) % 40, "item": item})
+    data = data.astype({"item": "category"}) if kind == "category" else data
+    with pytest.raises(DataError, match=r"item\)?` has 30,000 levels in 60,000 rows.* 13 GiB"):
+        lmm.design(formula, data)
+
+
+def test_an_interaction_of_many_levels_is_named():
+    n = 60_000
+    data = pd.DataFrame({"a": np.arange(n) % 2003, "b": np.arange(n) % 1999, "x": 1.0})
+    data = data.astype({"a": str, "b": str})
+    with pytest.raises(DataError, match=r"an interaction has 4,00.,... columns.* GiB"):
+        columns("0 + a:b", data)
+
+
+# ----------------------------------------------------------------------------- names
+
+NAMES = [
+    "my x",
+    "%x",
+    "father's x",
+    "a'b'c",
+    'say "x"',
+    "w-z",
+    "x^2",
+    "a:b",
+    "1x",
+    "x.y",
+    "(x",
+    "a\\b",
+]
+WORDS_OF_PYTHON = [
+    "class",
+    "lambda",
+    "from",
+    "in",
+    "or",
+    "not",
+    "if",
+    "def",
+    "import",
+    "is",
+    "None",
+]
+
+
+@pytest.mark.parametrize("name", [*NAMES, *WORDS_OF_PYTHON])
+def test_names_between_backticks(name):
+    data = DATA.rename(columns={"x": name, "g": f"{name} g", "k": f"{name}w"})
+    text = f"y ~ `{name}` * f + I(`{name}`^2 + 1) + offset(`{name}`) + (`{name}` | `{name} g`)"
+    quoted = lmm.design(text, data, weights=f"{name}w")
+    plain = lmm.design("y ~ x * f + I(x^2 + 1) + offset(x) + (x | g)", DATA, weights="k")
+    for what in ("exog", "offset", "weights", "group_codes"):
+        np.testing.assert_array_equal(getattr(quoted, what), getattr(plain, what))
+    np.testing.assert_array_equal(quoted.terms[0].values, plain.terms[0].values)
+    assert quoted.exog_names[1] == name
+    assert quoted.terms[0].group == f"{name} g"
+
+
+@pytest.mark.parametrize("name", ["my x", "%x", "father's x", "class", "w-z"])
+def test_predictions_find_gaps_in_quoted_columns(name):
+    res = lmm.fit("y ~ x + log(z) + (x | g)", DATA)
+    other = DATA.rename(columns={"x": name, "z": f"{name} z"})
+    quoted = lmm.fit(f"y ~ `{name}` + log(`{name} z`) + (`{name}` | g)", other)
+    for gap in (name, f"{name} z", None):
+        new = other[:6].assign(w=1.0, z=np.nan)  # no column of the model
+        want = res.predict(DATA[:6]).to_numpy().copy()
+        if gap:
+            new.loc[2, gap] = np.nan
+            want[2] = np.nan
+        np.testing.assert_allclose(quoted.predict(new), want, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "C({w})",
+        "factor(`{w}`)",
+        "C(Q('{w}'))",
+        "I({w} + 1)",
+        "I(2 * {w})",
+        "log({w}, 2)",
+        "I(-{w})",
+    ],
+)
+@pytest.mark.parametrize(
+    "word", ["class", "lambda", "from", "in", "or", "is", "if", "for", "while"]
+)
+def test_words_of_python_are_columns_in_calls(call, word):
+    data = DATA.rename(columns={"k": word})
+    same(call.format(w=word), call.format(w="k"), data)
+
+
+# ----------------------------------------------------------------------------- R's reading
+
+B, P = DATA.on.to_numpy(), (DATA.f == "p").to_numpy()
+LOGICAL = [
+    ("I((x > 0) + (z > 3))", (DATA.x > 0) * 1.0 + (DATA.z > 3)),
+    ("I(on + on)", 2.0 * B),
+    ("I(on - on)", 0.0 * B),
+    ("I(1 - on)", 1.0 - B),
+    ("I(on * on * 3)", 3.0 * B),
+    ("I(-on)", -1.0 * B),
+    ("I(on / 2)", B / 2),
+    ("I(on * x)", B * DATA.x),
+    ("log(on + 1)", np.log(B + 1.0)),
+    ("exp(on)", np.exp(B * 1.0)),
+    ("np.exp(on)", np.exp(B * 1.0)),
+    ("as.integer(on)", B * 1.0),
+    ("as.numeric(f == 'p')", P * 1.0),
+    ("I(on.map({True: 2.0, False: 5.0}))", np.where(B, 2.0, 5.0)),
+]
+
+
+@pytest.mark.parametrize(("term", "expected"), LOGICAL)
+def test_logicals_count_in_arithmetic(term, expected):
+    matrix = columns(f"0 + {term}")
+    assert len(matrix.names) == 1
+    np.testing.assert_allclose(matrix.values[:, 0], expected, rtol=TIGHT)
+
+
+CATEGORY = [
+    ("on", B),
+    ("I(x > 0)", DATA.x > 0),
+    ("(f == 'p')", P),
+    ("(f != 'p')", ~P),
+    ("I((x > 0) + (z > 3) == 2)", (DATA.x > 0) & (DATA.z > 3)),
+    ("I(~on)", ~B),
+    ("I(!on)", ~B),
+    ("I(!(f == 'p'))", ~P),
+    ("((x > 0) & (z > 3))", (DATA.x > 0) & (DATA.z > 3)),
+    ("I((x > 0) | on)", (DATA.x > 0) | B),
+    ("I(f %in% c('p', 'q'))", DATA.f != "r"),
+    ("I(!(k %in% c(1, 4)))", DATA.k.isin([2, 3])),
+    ("as.logical(k - 1)", DATA.k != 1),
+]
+
+
+@pytest.mark.parametrize(("term", "expected"), CATEGORY)
+def test_comparisons_are_categories(term, expected):
+    matrix = columns(term)
+    assert matrix.names[1].endswith("[T.True]")
+    np.testing.assert_array_equal(matrix.values[:, 1], np.asarray(expected) * 1.0)
+
+
+NESTED = [
+    ("x %in% f", "x:f"),
+    ("x + x %in% f", "x + x:f"),
+    ("f + x %in% f", "f + x:f"),
+    ("x %in% (f + h)", "x:f:h"),  # R: all of the right side at once
+    ("(x + z) %in% f", "x:f + z:f"),
+    ("f * x %in% h", "f * x:h"),  # %in% binds more tightly than *
+    ("z %in% f %in% h", "z:f:h"),
+]
+
+
+@pytest.mark.parametrize(("left", "right"), NESTED)
+def test_nesting(left, right):
+    same(left, right)
+
+
+def rescaled(values, low, high):
+    return (values - low) / (high - low)
+
+
+SPELLINGS = [
+    ("as.integer(z)", "I(np.trunc(z))"),
+    ("sin(x) + cos(x) + tan(x)", "np.sin(x) + np.cos(x) + np.tan(x)"),
+    ("asin(x / 9) + atan(x) + tanh(x)", "np.arcsin(x / 9) + np.arctan(x) + np.tanh(x)"),
+    ("sin(2 * pi * z)", "np.sin(2 * np.pi * z)"),
+    (
+        "floor(z) + ceiling(x) + trunc(x) + sign(x)",
+        "np.floor(z) + np.ceil(x) + np.trunc(x) + np.sign(x)",
+    ),
+    ("round(z, 1) + round(x)", "np.round(z, 1) + np.round(x)"),
+    (
+        "abs(x) + exp(x) + sqrt(z) + log2(z) + exp10(x)",
+        "np.abs(x) + np.exp(x) + np.sqrt(z) + np.log2(z) + I(10^x)",
+    ),
+    ("log(z, base = 3)", "I(np.log(z) / np.log(3))"),
+    ("ifelse(f == 'p', x, 0)", "I(np.where(f == 'p', x, 0))"),
+    ("ifelse(x > 0, 'a', 'b')", "I(x <= 0)"),
+    ("pmax(x, 0) + pmin(x, z, 1)", "np.maximum(x, 0) + np.minimum(np.minimum(x, z), 1)"),
+    ("bs(z, degree=2, knots=c(2, 3))", "bs(z, degree=2, knots=[2, 3])"),
+    ("I(x - mean(x)) + I(z / sd(z))", "I(x - x.mean()) + I(z / z.std())"),
+    ("I(z / max(z)) + I(x - median(x))", "I(z / z.max()) + I(x - x.median())"),
+    ("as.factor(k) + as.character(k):x", "C(k) + C(k):x"),
+    ("relevel(f, ref = 'q')", "C(f, Treatment('q'))"),
+    ("relevel(factor(k), 3)", "C(k, Treatment(3))"),
+    ("dummy(f, 'p')", "as.numeric(f == 'p')"),
+    ("cut(z, c(0, 2, 3, 6))", "C((z > 2) + (z > 3))"),
+    ("cut(z, c(-Inf, 2, Inf), labels = c('low', 'high'))", "I(z > 2)"),
+    ("cut(k, c(1, 2, 4), include.lowest = TRUE)", "I(k > 2)"),
+    ("cut(k, c(1, 3, 5), right = FALSE)", "I(k >= 3)"),
+    ("I(k %% 2) + I(k %/% 2)", "I(k - 2 * np.floor(k / 2)) + np.floor(k / 2)"),
+    ("factor(k, levels = c(4, 3, 2, 1))", "C(-k)"),
+]
+
+
+@pytest.mark.parametrize(("of_r", "here"), SPELLINGS)
+def test_spellings_of_r(of_r, here):
+    same(of_r, here)
+
+
+# What messages advise, and a formula that follows the advice.
+ADVICE = [
+    ("y ~ is.na(z) + (1 | g)", "`is.na` finds nothing", "y ~ gap + (1 | g)"),
+    ("y ~ z.fillna(0) + (1 | g)", "`.fillna` finds nothing", "y ~ gap + (1 | g)"),
+    ("y ~ I(z.isna()) + (1 | g)", r"data.assign\(gap=data\['z'\].isna\(\)\)", "y ~ gap + (1 | g)"),
+    ("y ~ ordered(f) + (1 | g)", r"`C\(f, Poly\)`", "y ~ C(f, Poly) + (1 | g)"),
+    ("y ~ rcs(z, 3) + (1 | g)", r"`ns\(x, df\)`", "y ~ ns(x, 3) + (1 | g)"),
+    (
+        "y ~ s(z) + (1 | g)",
+        r"`ns\(x, df\)`, `bs\(x, df\)` or `cr\(x, df\)`",
+        "y ~ bs(x, 4) + cr(z, 4) + (1 | g)",
+    ),
+    ("y ~ x + (1 | interaction(g, h))", "`f:h`", "y ~ x + (1 | f:h)"),
+    ("y ~ paste(f, h) + (1 | g)", "`f:h`", "y ~ f:h + (1 | g)"),
+    ("y ~ nchar(f) + (1 | g)", r"`f.str.len\(\)`", "y ~ f.str.len():x + (1 | g)"),
+    ("y ~ rank(x) + (1 | g)", r"`x.rank\(\)`", "y ~ x.rank() + (1 | g)"),
+    ("y ~ cumsum(x) + (1 | g)", r"`np.cumsum\(x\)`", "y ~ np.cumsum(x) + (1 | g)"),
+    ("y ~ recode(f) + (1 | g)", "`f.map", "y ~ f.map({'p': 1, 'q': 2, 'r': 3}) + (1 | g)"),
+    (
+        "y ~ bs(x, knots=seq(1, 3)) + (1 | g)",
+        r"`c\(1, 2, 3\)`",
+        "y ~ bs(z, knots=c(2, 3)) + (1 | g)",
+    ),
+    (
+        "y ~ case_when(x) + (1 | g)",
+        r"`ifelse\(test, yes, no\)`",
+        "y ~ ifelse(x > 0, 1, 0) + (1 | g)",
+    ),
+    (
+        "y ~ I(x if z > 2 else 0) + (1 | g)",
+        r"`ifelse\(test, yes, no\)`",
+        "y ~ ifelse(z > 2, x, 0) + (1 | g)",
+    ),
+    ("y ~ f == 'p' + (1 | g)", r"`\(f == 'a'\)`", "y ~ (f == 'p') + (1 | g)"),
+    (
+        "y ~ I(x > 0 & z > 3) + (1 | g)",
+        "each comparison in parentheses",
+        "y ~ I((x > 0) & (z > 3)) + (1 | g)",
+    ),
+    (
+        "y ~ I(1 < z < 3) + (1 | g)",
+        r"`\(a < b\) & \(b < c\)`",
+        "y ~ I((1 < z) & (z < 3)) + (1 | g)",
+    ),
+    (
+        "y ~ I(on & z) + (1 | g)",
+        "take logicals, not float64: compare first",
+        "y ~ I(on & (z > 2)) + (1 | g)",
+    ),
+    ("y ~ I(!f == 'p') + (1 | g)", r"`~\(a == b\)`", "y ~ I(~(f == 'p')) + (1 | g)"),
+    (
+        "y ~ I(k + 1 %in% c(2)) + (1 | g)",
+        "binds more tightly",
+        "y ~ I(I(k + 1) %in% c(2)) + (1 | g)",
+    ),
+    ("y ~ x + -3 + (1 | g)", "3 is no term", "y ~ I(3 * x) + (1 | g)"),
+    ("y ~ 2 + x + (1 | g)", "2 is no term", "y ~ 1 + x + (1 | g)"),
+    ("y ~ 2:x + (1 | g)", r"`I\(2 \* x\)`", "y ~ I(2 * x) + (1 | g)"),
+    ("y ~ x / 2 + (1 | g)", "2 is no term", "y ~ I(x / 2) + (1 | g)"),
+    ("y ~ 1.0 + (1 | g)", "1.0 is no term", "y ~ 1 + (1 | g)"),
+    ("y ~ 1:f + (1 | g)", "1 is no operand of `:`", "y ~ 1 + f + (1 | g)"),
+    ("y ~ 1/z + (1 | g)", r"1 is no operand of `/`: write `I\(…\)`", "y ~ I(1/z) + (1 | g)"),
+    ("y ~ (1 + x) * f + (1 | g)", r"1 is no operand of `\*`", "y ~ 1 + x * f + (1 | g)"),
+    ("y ~ (0 + x + z)^2 + (1 | g)", r"0 is no operand of `\^`", "y ~ 0 + (x + z)^2 + (1 | g)"),
+    ("y ~ x^1.5 + (1 | g)", r"`I\(x\^1.5\)`", "y ~ I(z^1.5) + (1 | g)"),
+    ("y ~ x^0 + (1 | g)", "the exponent 0", "y ~ I(x^0):x + (1 | g)"),
+    ("y ~ 'x' + (1 | g)", "'x' is text", "y ~ x + (1 | g)"),
+    ("y ~ diag(x | g)", r"`\(x \|\| g\)`, as diag", "y ~ (x || g)"),
+    ("y ~ x + us(x | g)", r"`\(x \| g\)`, as us", "y ~ x + (x | g)"),
+    ("y ~ stats::poly(x, 2) + (1 | g)", "without its package", "y ~ poly(x, 2) + (1 | g)"),
+    (
+        "y ~ as.numeric(day) + (1 | g)",
+        r"I\(\(day - day.min\(\)\).dt.days\)",
+        "y ~ I((day - day.min()).dt.days) + (1 | g)",
+    ),
+    (
+        "y ~ relevel(f, 'no') + (1 | g)",
+        "'no' is none of the levels 'p', 'q', 'r'",
+        "y ~ relevel(f, 'q') + (1 | g)",
+    ),
+    (
+        "y ~ cut(z, c(2, 3)) + (1 | g)",
+        "no interval for values outside 2 to 3",
+        "y ~ cut(z, c(-Inf, 2, 3, Inf)) + (1 | g)",
+    ),
+    ("y ~ ns(k, 9) + (1 | g)", "fewer degrees of freedom", "y ~ ns(z, 3) + (1 | g)"),
+    ("y ~ np.sinn(x) + (1 | g)", "did you mean `np.sin`", "y ~ np.sin(x) + (1 | g)"),
+    (
+        "y ~ nope(x) + (1 | g)",
+        "no function `nope`; define it beside the call",
+        "y ~ twice(x) + (1 | g)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("wrong", "message", "right"), ADVICE)
+def test_advice_is_right(wrong, message, right):
+    data = DATA.assign(gap=DATA.x > 0)
+    with pytest.raises((FormulaError, DataError), match=message):
+        lmm.design(wrong, data)
+    assert np.isfinite(lmm.design(right, data).exog).all()
+
+
+# ----------------------------------------------------------------------------- splines
+
+# ns(women$height, df = 5) in the examples of R's splines package, rows 2 to 8.
+NS = """
+7.592323e-03 0.000000e+00 -8.670223e-02 2.601067e-01 -1.734045e-01
+6.073858e-02 0.000000e+00 -1.503044e-01 4.509132e-01 -3.006088e-01
+2.047498e-01 6.073858e-05 -1.677834e-01 5.033503e-01 -3.355669e-01
+4.334305e-01 1.311953e-02 -1.324404e-01 3.973211e-01 -2.648807e-01
+6.256681e-01 8.084305e-02 -7.399720e-02 2.219916e-01 -1.479944e-01
+6.477162e-01 2.468416e-01 -2.616007e-02 7.993794e-02 -5.329196e-02
+4.791667e-01 4.791667e-01 1.406302e-02 2.031093e-02 -1.354062e-02
+"""
+
+
+def test_natural_splines_are_those_of_r():
+    women = pd.DataFrame({"height": np.arange(58.0, 73.0)})
+    got = columns("0 + ns(height, df = 5)", women).values
+    want = np.array(NS.split(), dtype=float).reshape(7, 5)
+    np.testing.assert_allclose(got[1:8], want, atol=PRINTED)
+    np.testing.assert_allclose(got[0], 0, atol=TIGHT)
+
+
+@pytest.mark.parametrize("options", ["df = 4", "knots = c(2, 3, 4)", "3, intercept = TRUE"])
+def test_natural_splines_bend_nowhere_outside(options):
+    spec = columns(f"0 + ns(z, {options})").spec
+    new = pd.DataFrame({"z": [-3.0, -2.0, -1.0, 7.0, 8.0, 9.0]})
+    rows = matrices.replay(spec, new, context={})
+    np.testing.assert_allclose(rows[[0, 3]] - 2 * rows[[1, 4]] + rows[[2, 5]], 0, atol=1e-9)
+
+
+def test_natural_splines_span_what_constrained_regression_splines_span():
+    inner = "2.0, 3.0, 4.0"
+    left = columns(f"ns(z, knots = c({inner}))").values
+    right = columns(f"cr(z, knots = c({inner}), constraints = 'center')").values
+    fitted = right @ np.linalg.lstsq(right, left, rcond=None)[0]
+    np.testing.assert_allclose(fitted, left, atol=1e-10)
+
+
+def test_replayed_splines_keep_their_knots():
+    matrix = columns("ns(z, 4) + cr(z, 4) + cut(z, 3) + I(x - mean(x)) + relevel(f, 'q')")
+    rows = matrices.replay(matrix.spec, DATA[5:20], context={})
+    np.testing.assert_allclose(rows, matrix.values[5:20], atol=TIGHT)
+
+
+def test_regression_splines_beside_an_intercept():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(lmm.design("y ~ cr(z, 4) + (1 | g)", DATA).exog_names) == 5
+        assert len(lmm.design("y ~ 0 + cr(z, 4) + (1 | g)", DATA).exog_names) == 4
+        assert len(lmm.design("y ~ cc(z, 4) + (1 | g)", DATA).exog_names) == 5
+    bare = columns("0 + cr(z, 4)").values
+    np.testing.assert_allclose(bare.sum(axis=1), 1, rtol=1e-10)  # its span has the constant
+
+
+# ----------------------------------------------------------------------------- terms
+
+
+def nothing(v):
+    v = v - v.mean()
+
+
+TERMS = [
+    ("nothing(z)", r"`nothing\(z\)` gives None"),
+    ("x * nothing(z)", r"`nothing\(z\)` gives None"),
+    ("C(nothing(z))", r"gives None"),
+    ("I(3)", "gives one value, 3"),
+    ("I('a')", "gives one value, 'a'"),
+    ("mean(x)", r"`mean\(x\)` gives one value"),
+    ("I(x.max())", "gives one value"),
+    ("short(x)", r"gives an array of shape \(3,\) for 120 rows"),
+    ("cube(x)", r"gives an array of shape \(120, 2, 2\) for 120 rows"),
+    ("I(c(1, 2))", r"gives an array of shape \(2,\) for 120 rows"),
+    ("I(np.sin)", "gives one value"),
+    ("I(None)", "gives None"),
+]
+
+
+@pytest.mark.parametrize(
+    "place", ["y ~ {t} + (1 | g)", "y ~ x + (1 + {t} | g)", "y ~ offset({t}) + (1 | g)"]
+)
+@pytest.mark.parametrize(("term", "message"), TERMS)
+def test_terms_have_a_value_for_every_row(term, message, place):
+    if place.startswith("y ~ offset") and term.startswith(("x *", "C(")):
+        pytest.skip("an expression, not a term")
+    own = {"nothing": nothing, "short": lambda v: v[:3], "cube": lambda v: np.ones((len(v), 2, 2))}
+    with pytest.raises(DataError, match=message):
+        lmm.design(place.format(t=term), DATA, context=own)
+
+
+# ----------------------------------------------------------------------------- code
+
+
+def own(v):
+    """A function beside the call."""
+    return v
+
+
+class Tools:
+    @staticmethod
+    def half(v):
+        return v / 2
+
+
+CODE = """
+open('P', 'w')                    | no function `open`: Python's own functions
+I(open('P', 'w').close())         | no method of columns|no function `open`
+exec('1')                         | no function `exec`
+eval('1')                         | no function `eval`
+I(__import__('os').mkdir('P'))    | no method of columns|__import__
+getattr(x, 'to_csv')              | no function `getattr`
+I(getattr(x, 'to_csv')('P'))      | only a function by its name
+print(x)                          | no function `print`
+breakpoint()                      | no function `breakpoint`
+`open`('P', 'w')                  | no function `open`
+C(x, __import__('os'))            | no function `__import__`
+{open('P', 'w')}                  | no function `open`
+I(x.to_csv('P'))                  | `.to_csv` is no method
+{x.to_pickle('P')}                | `.to_pickle` is no method
+I(x.values.tofile('P'))           | `.tofile` is no method
+I(x.to_numpy().dump('P'))         | `.dump` is no method
+I(x.index.to_frame().to_csv('P')) | `.to_csv` is no method
+Q('x').to_csv('P')                | `.to_csv` is no method
+I(x.apply('to_csv'))              | `.apply` is no method
+I(x.agg('to_csv'))                | `.agg` is no method
+I(x.pipe(own))                    | `.pipe` is no method|no column `own`
+I(x.eval('1'))                    | `.eval` is no method
+I(x.plot())                       | `.plot` is no method
+I(x.transform('to_csv'))          | takes the name of a summary
+I(x.groupby(g).transform('to_csv')) | takes the name of a summary
+I(x.groupby(g).transform(f))      | takes the name of a summary
+I(x.map('to_csv'))                | takes a dictionary
+I('{}'.format(x))                 | `.format` is no method
+I(str.format('{}', x))            | `.format` is no method
+np.load('P')                      | `np.load` is not among
+np.save('P', x)                   | `np.save` is not among
+np.fromfile('P')                  | `np.fromfile` is not among
+np.loadtxt('P')                   | `np.loadtxt` is not among
+np.memmap('P')                    | `np.memmap` is not among
+np.lib.format.open_memmap('P')    | is not among
+np.ctypeslib.load_library('c', '.') | is not among
+np.vectorize(own)                 | `np.vectorize` is not among|no column `own`
+np.random.normal(x)               | is not among
+np.log(x, out=z)                  | `out` cannot be given
+np.log(x, z)                      | takes 1 arguments
+np.cumsum(x, 0, None, z)          | takes 1 arguments
+np.clip(x, 0, 1, z)               | takes 3 arguments
+I(x.fillna(0, inplace=True))      | `inplace` cannot be given
+I(x.update(z))                    | `.update` is no method
+I(x.str.__class__)                | `.__class__` is not for formulas
+I(().__class__.__bases__)         | is not for formulas
+I(np.array.__self__)              | is not for formulas
+I(contr.sum.__globals__)          | is not for formulas
+I(contr.treatment.apply)          | `contr.treatment.apply` is not among
+I(x.loc.__setitem__(0, 1))        | is not for formulas
+x.__class__                       | no column `x.__class__`
+own.__globals__                   | no column `own.__globals__`
+I(own(x).__globals__)             | is not for formulas
+I(own(x).to_csv('P'))             | `.to_csv` is no method
+I([v for v in x])                 | no ListComp
+I({v: 1 for v in x})              | no DictComp
+I((w := x))                       | no NamedExpr
+I(f'{x}')                         | without `f`
+I(*x)                             | no Starred
+I(**x)                            | cannot be given
+I(x.map(lambda v: v))             | cannot be read
+I(b'x')                           | without `b`
+I(x @ z)                          | not for columns
+I(x is z)                         | `is` is written `==`
+I(on and on)                      | `and` is written `&`
+I(not on)                         | `not` is written `~`
+I(9**9**9**9 * x)                 | OverflowError
+I('a' * 10**10)                   | sequence
+"""
+ROWS = [tuple(part.strip() for part in line.split(" | ", 1)) for line in CODE.strip().splitlines()]
+
+
+@pytest.mark.parametrize(
+    "place", ["y ~ x + {t} + (1 | g)", "y ~ (1 + {t} | g)", "{t} ~ x + (1 | g)"]
+)
+@pytest.mark.parametrize(("code", "message"), ROWS)
+def test_code_does_not_run(code, message, place, tmp_path):
+    before = DATA.copy(deep=True)
+    code = code.replace("'P'", repr(str(tmp_path / "written")))
+    with pytest.raises((FormulaError, DataError)) as caught:
+        lmm.design(place.format(t=code), DATA)
+    if place.startswith("y ~ x"):
+        assert any(part in str(caught.value) for part in message.split("|"))
+    assert not list(tmp_path.iterdir())
+    pd.testing.assert_frame_equal(DATA, before)
+
+
+def test_the_callers_functions_run():
+    want = columns("0 + x").values
+    np.testing.assert_array_equal(lmm.design("y ~ 0 + own(x) + (1 | g)", DATA).exog, want)
+    np.testing.assert_array_equal(
+        lmm.design("y ~ 0 + Tools.half(x) + (1 | g)", DATA).exog, want / 2
+    )
+    with pytest.raises(FormulaError, match="no function `own`"):
+        lmm.design("y ~ own(x) + (1 | g)", DATA, context={})
+
+
+def test_context_is_the_callers_to_give():
+    shelf = {"lib": np, "order": 2, "open": lambda v: v + 1}
+    got = columns("0 + lib.cbrt(x) + I(x * order) + poly(z, order) + open(x)", DATA, shelf).values
+    np.testing.assert_allclose(got[:, 0], np.cbrt(DATA.x), rtol=TIGHT)
+    np.testing.assert_allclose(got[:, 1], 2 * DATA.x, rtol=TIGHT)
+    np.testing.assert_allclose(got[:, 4], DATA.x + 1, rtol=TIGHT)
+
+
+def test_scope_leaves_out_pythons_own_and_scalar_functions():
+    from math import log
+
+    open = print  # as IPython puts its own `open` beside the call
+    assert callables("open(x) + log(x) + own(x) + Tools.half(x)") == {"own": own, "Tools": Tools}
+    assert log(1.0) == 0 and open is print
+    matrices.evaluate("log(z)", DATA, context=callables("log(z)"))
+
+
+def test_a_module_named_like_the_package_is_the_callers():
+    space = {"__name__": "lmm_jax_study", "callables": callables, "mine": own}
+    exec("found = callables('mine(x)')", space)
+    assert space["found"] == {"mine": own}
+
+
+def test_summaries_of_groups():
+    got = columns("0 + I(x - x.groupby(g).transform('mean'))").values[:, 0]
+    np.testing.assert_allclose(got, DATA.x - DATA.groupby("g").x.transform("mean"), atol=TIGHT)
