@@ -10,7 +10,7 @@ from formulaic.errors import FormulaicError
 from formulaic.parser.algos.tokenize import tokenize
 
 from .errors import FormulaError
-from .expressions import masked, show, to_python
+from .expressions import masked, read, show, to_python
 
 
 class Item(NamedTuple):
@@ -211,11 +211,16 @@ def syntax_error(error: Exception, text: str, names: tuple[str, ...] = ()) -> Fo
 
 
 def render(items: Sequence[Item], text: str) -> str:
-    """Translated text of consecutive tokens, with the blanks that were between them."""
+    """Translated text of consecutive tokens, with the blanks that were between them.
+
+    Expressions are checked here, before formulaic sees them.
+    """
     out, stop = "", items[0].start
     for item in items:
-        code = item.kind in ("name", "python")
-        out += text[stop : item.start] + (to_python(item.text) if code else item.text)
+        code = to_python(item.text) if item.kind in ("name", "python") else item.text
+        if item.kind == "python":
+            read(code.strip("{}"))
+        out += text[stop : item.start] + code
         stop = item.stop
     return out
 

@@ -650,7 +650,8 @@ I(x.to_csv('P'))                  | `.to_csv` is no method
 I(x.values.tofile('P'))           | `.tofile` is no method
 I(x.to_numpy().dump('P'))         | `.dump` is no method
 I(x.index.to_frame().to_csv('P')) | `.to_csv` is no method
-Q('x').to_csv('P')                | `.to_csv` is no method
+Q('x').to_csv('P')                | cannot be read
+I(Q('x').to_csv('P'))             | `.to_csv` is no method
 I(x.apply('to_csv'))              | `.apply` is no method
 I(x.agg('to_csv'))                | `.agg` is no method
 I(x.pipe(own))                    | `.pipe` is no method|no column `own`
@@ -694,6 +695,8 @@ I(f'{x}')                         | without `f`
 I(*x)                             | no Starred
 I(**x)                            | cannot be given
 I(x.map(lambda v: v))             | cannot be read
+I((lambda: open('P', 'w'))().x(x)) | cannot be read|no Lambda|name
+own(x)(open('P', 'w'))            | only a function by its name
 I(b'x')                           | without `b`
 I(x @ z)                          | not for columns
 I(x is z)                         | `is` is written `==`
