@@ -139,4 +139,11 @@ def own(values: Any) -> Any:
 
 def is_in(values: Any, table: Any) -> Any:
     """R's `values %in% table`, row by row."""
-    return pd.Series(values).isin(list(np.atleast_1d(np.asarray(table, dtype=object))))
+    found = pd.Series(values).isin(list(np.atleast_1d(np.asarray(table, dtype=object))))
+    return found if isinstance(values, pd.Series) else found.to_numpy()
+
+
+def beside(values: Any, *columns: Any) -> pd.Series[Any]:
+    """Values in a series on the index of the first column that has one: pandas aligns by it."""
+    index = next((c.index for c in columns if isinstance(c, pd.Series)), None)
+    return pd.Series(values, index=index)

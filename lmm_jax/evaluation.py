@@ -317,14 +317,14 @@ class _Rewriter(ast.NodeTransformer):
         return isinstance(function, ast.Attribute) and function.attr in {*_AS_IS, "groupby"}
 
 
-def shaped(value: Any, expr: str, rows: int) -> Any:
+def shaped(value: Any, expr: str, index: pd.Index[Any]) -> Any:
     """The value of a term, one entry or one line a row; raise for anything else."""
     inner = getattr(value, "__wrapped__", value)
     if inner is None:
         raise DataError(f"`{expr}` gives None: a function has to return a value for every row")
     if isinstance(inner, Mapping):
         for part in inner.values():
-            shaped(part, expr, rows)
+            shaped(part, expr, index)
         return value
     if isinstance(inner, list | tuple):
         value = inner = np.asarray(inner)
@@ -333,6 +333,12 @@ def shaped(value: Any, expr: str, rows: int) -> Any:
         raise DataError(
             f"`{expr}` gives one value, {inner!r:.40}: a term needs a value for every row"
         )
-    if shape[0] != rows or len(shape) > 2:
-        raise DataError(f"`{expr}` gives an array of shape {shape} for {rows} rows of data")
+    if shape[0] != len(index) or len(shape) > 2:
+        raise DataError(f"`{expr}` gives an array of shape {shape} for {len(index)} rows of data")
+    other = getattr(inner, "index", index)
+    named = isinstance(other, pd.Index) and not other.equals(index)
+    if named and not other.equals(pd.RangeIndex(len(index))):
+        raise DataError(
+            f"`{expr}` gives its values in another order, or on another index, than the data"
+        )
     return value

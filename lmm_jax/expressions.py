@@ -36,6 +36,7 @@ _CODE = re.compile(
     re.VERBOSE,
 )
 _QUOTED = re.compile(r"""(?P<string>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|`(?P<name>[^`]*)`""")
+_HIDDEN_TEXT = re.compile(r"'__text_(\d+)__'")
 _HIDDEN = re.compile(r"__quoted_(\d+)__")
 
 
@@ -80,30 +81,38 @@ def _is_operand(word: str, before: str, after: str) -> bool:
     return word not in _BINARY or re.search(r"(^|[(,=+*/^%<>&|~!:-])\s*$", before) is not None
 
 
-def hide(code: str) -> tuple[str, tuple[str, ...]]:
-    """Code in which identifiers stand for what is between backticks, and what they stand for."""
+def hide(code: str, *, texts: bool = False) -> tuple[str, tuple[str, ...]]:
+    """Code in which identifiers stand for what is between backticks, and what they stand for.
+
+    ``texts`` hides what is between quotes as well: formulaic looks for brackets there.
+    """
     names: list[str] = []
 
     def replace(match: re.Match[str]) -> str:
-        if match["name"] is None:
+        if match["name"] is None and not texts:
             return match.group()
-        if match["name"] not in names:
-            names.append(match["name"])
-        return f"__quoted_{names.index(match['name'])}__"
+        kind, name = ("text", match.group()) if match["name"] is None else ("quoted", match["name"])
+        if name not in names:
+            names.append(name)
+        hidden = f"__{kind}_{names.index(name)}__"
+        return hidden if kind == "quoted" else f"'{hidden}'"
 
     return _QUOTED.sub(replace, code), tuple(names)
 
 
 def show(code: str, names: tuple[str, ...]) -> str:
-    """Code with backticks again, where :func:`hide` has put identifiers."""
+    """Code with backticks and texts again, where :func:`hide` has put something else."""
+    code = _HIDDEN_TEXT.sub(lambda match: repr(ast.literal_eval(names[int(match[1])])), code)
     return _HIDDEN.sub(lambda match: f"`{names[int(match[1])]}`", code)
 
 
 def masked(text: str) -> str:
-    """Text of the same length with letters for what is between backticks."""
+    """Text of the same length with letters for what is between backticks and quotes."""
 
     def blank(match: re.Match[str]) -> str:
-        return match.group() if match["name"] is None else "x" * len(match.group())
+        whole = match.group()
+        ends = "x" if match["name"] is not None else whole[0]
+        return ends + "x" * (len(whole) - 2) + ends
 
     return _QUOTED.sub(blank, text)
 

@@ -283,7 +283,7 @@ _PARSER = DefaultFormulaParser(operator_resolver=_Operators())
 @lru_cache(maxsize=1024)
 def as_formula(rhs: str) -> SimpleFormula:
     """Formulaic's formula of a right-hand side; its expressions are read and checked."""
-    hidden, names = hide(rhs)
+    hidden, names = hide(rhs, texts=True)
     try:
         formula = Formula(hidden, _parser=_PARSER)
     except (FormulaicError, SyntaxError, TypeError, ValueError) as error:

@@ -13,6 +13,7 @@ import pandas as pd
 from formulaic.transforms import TRANSFORMS
 from formulaic.utils.stateful_transforms import stateful_transform
 
+from .columns import beside
 from .errors import DataError
 from .grammar import words
 from .splines import centred, natural_splines
@@ -61,7 +62,7 @@ def _round(x: Any, digits: float = 0) -> Any:
 def _ifelse(test: Any, yes: Any, no: Any) -> Any:
     """R's ifelse, row by row."""
     chosen = np.where(np.asarray(test, dtype=bool), yes, no)
-    return pd.Series(chosen) if chosen.dtype.kind in "OU" else chosen
+    return beside(chosen, test, yes, no) if chosen.dtype.kind in "OU" else chosen
 
 
 def _combined(f: np.ufunc) -> Callable[..., Any]:
@@ -97,7 +98,7 @@ def _relevel(x: Any, ref: Any, _state: dict[str, Any] | None = None) -> Any:
             raise DataError(f"relevel(): {ref!r} is none of the levels {shown}")
         state["levels"] = [ref, *(level for level in levels if level != ref)]
     if values.isin(state["levels"]).all():
-        return pd.Series(pd.Categorical(values, categories=state["levels"]))
+        return beside(pd.Categorical(values, categories=state["levels"]), values)
     return values  # the new level is named where levels are compared
 
 
@@ -134,7 +135,7 @@ def _cut(
             "-Inf and Inf among them, or include_lowest=True"
         )
     categories = pd.Index([str(name) for name in labels])
-    return pd.Series(pd.Categorical.from_codes(codes.astype(np.int64), categories=categories))
+    return beside(pd.Categorical.from_codes(codes.astype(np.int64), categories=categories), x)
 
 
 def _dummy(x: Any, level: Any) -> Any:

@@ -34,9 +34,9 @@ class _Columns(dict[str, Any]):
 class _Materializer(PandasMaterializer):  # type: ignore[misc]
     """Formulaic's pandas reader with R's logicals, and errors where it would guess."""
 
-    def __init__(self, scope: Scope, rows: int) -> None:
-        self.scope = scope
-        super().__init__(_Columns(scope.columns, rows), context=scope.context)
+    def __init__(self, scope: Scope, index: pd.Index[Any]) -> None:
+        self.scope, self.index = scope, index
+        super().__init__(_Columns(scope.columns, len(index)), context=scope.context)
 
     @PandasMaterializer.override  # type: ignore[untyped-decorator]
     def _init(self) -> None:
@@ -60,7 +60,7 @@ class _Materializer(PandasMaterializer):  # type: ignore[misc]
 
     def _term(self, value: Any, expr: str) -> Any:
         """Values of a term: numbers in float64, text as labels."""
-        value = shaped(value, expr, self.nrows)
+        value = shaped(value, expr, self.index)
         if isinstance(value, FactorValues):
             return value
         if isinstance(value, np.ndarray) and value.dtype.kind in "OUS" and value.ndim == 1:
@@ -195,9 +195,9 @@ def quietly(run: Callable[[], Any]) -> Any:
 
 
 def materialize(
-    spec: SimpleFormula | ModelSpec, scope: Scope, rows: int, output: str = "numpy"
+    spec: SimpleFormula | ModelSpec, scope: Scope, index: pd.Index[Any], output: str = "numpy"
 ) -> Any:
     """Formulaic's model matrix; a spec remembers its kind of output."""
-    materializer = _Materializer(scope, rows)
+    materializer = _Materializer(scope, index)
     options = {} if isinstance(spec, ModelSpec) else {"na_action": "ignore", "output": output}
     return quietly(lambda: materializer.get_model_matrix(spec, **options))

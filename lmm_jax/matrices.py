@@ -112,7 +112,7 @@ def build(
     context = {} if context is None else context
     formula = as_formula(rhs)
     output = "sparse" if sparse else "numpy"
-    matrix = materialize(formula, _scope(formula, data, context, rhs), len(data), output)
+    matrix = materialize(formula, _scope(formula, data, context, rhs), data.index, output)
     spec: ModelSpec = matrix.model_spec
     for expr, (_, state) in spec.encoder_state.items():
         if len(state.get("categories", ())) == 1 and f"{expr}[" not in "".join(spec.column_names):
@@ -147,7 +147,7 @@ def replay(spec: ModelSpec, data: pd.DataFrame, *, context: Mapping[str, Any] | 
         encoder_state=copy.deepcopy(spec.encoder_state),
     )
     names = tuple(str(name) for name in spec.column_names)
-    return _checked(materialize(spec, scope, len(data)), names, len(data))
+    return _checked(materialize(spec, scope, data.index), names, len(data))
 
 
 def evaluate(
@@ -177,30 +177,42 @@ def evaluate(
 
 
 def labels(
-    expr: str, data: pd.DataFrame, *, context: Mapping[str, Any] | None = None
+    expr: str,
+    data: pd.DataFrame,
+    *,
+    context: Mapping[str, Any] | None = None,
+    state: Mapping[str, Any] | None = None,
 ) -> pd.Series[Any]:
     """One column of any type, such as a grouping factor, as the expression gives it.
+
+    ``state`` is what a spec remembers of the first data, ``spec.transform_state``.
 
     Raises
     ------
     FormulaError, DataError
         As `evaluate`, whatever the type.
     """
-    return _column(expr, data, {} if context is None else context, exact=True)
+    return _column(expr, data, {} if context is None else context, exact=True, state=state)
 
 
 def _column(
-    expr: str, data: pd.DataFrame, context: Mapping[str, Any], *, exact: bool
+    expr: str,
+    data: pd.DataFrame,
+    context: Mapping[str, Any],
+    *,
+    exact: bool,
+    state: Mapping[str, Any] | None = None,
 ) -> pd.Series[Any]:
     """One column; `exact` if its values are labels."""
     columns = resolve([(expr, True)], data, context, expr)
     if (name := expr.strip().strip("`")) in columns:
         return columns[name]  # a plain column, whatever its name
     scope = Scope({name: plain(column, name) for name, column in columns.items()}, context)
-    raw = quietly(lambda: evaluate_code(expr, scope, exact=exact))
-    raw = shaped(raw, expr, len(data))
-    values = getattr(raw, "__wrapped__", raw)
-    values = values if isinstance(values, pd.Series) else np.asarray(values)
+    known = copy.deepcopy(dict(state or {}))
+    raw = quietly(lambda: evaluate_code(expr, scope, state=known, exact=exact))
+    raw = shaped(raw, expr, data.index)
+    inner = getattr(raw, "__wrapped__", raw)
+    values: Any = inner.array if isinstance(inner, pd.Series) else np.asarray(inner)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:
@@ -210,4 +222,4 @@ def _column(
         )
     if exact and pd.isna(values).any():
         raise DataError(f"`{expr}` has missing values: labels are needed in every row")
-    return pd.Series(np.asarray(values) if values is not raw else values, index=data.index)
+    return pd.Series(values, index=data.index)

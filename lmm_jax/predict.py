@@ -221,7 +221,9 @@ def _known_categories(spec: Any, data: pd.DataFrame, context: Any) -> np.ndarray
     for expr, (_, state) in spec.encoder_state.items():
         categories = state.get("categories")
         if categories is not None:
-            values = data[expr] if expr in data else mat.labels(expr, data, context=context)
+            state = spec.transform_state
+            plain = expr in data
+            values = data[expr] if plain else mat.labels(expr, data, context=context, state=state)
             known &= values.isin(list(categories)).to_numpy()
     return known
 

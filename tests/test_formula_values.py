@@ -281,6 +281,19 @@ def test_names_between_backticks(name):
     assert quoted.terms[0].group == f"{name} g"
 
 
+TEXTS = ["(", ")a]", "it's", "a`b", "[x", "{", "50%", "a|b", "~", 'say "x"', "a + b", "#", "a:b"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize(
+    "call", ["I(f == {t})", "(f == {t})", "C(f, Treatment({t}))", "f.isin([{t}])"]
+)
+def test_any_text_may_stand_between_quotes(text, call):
+    data = DATA.assign(f=DATA.f.replace({"q": text}))
+    same(call.format(t=repr(text)), call.format(t="'q'"), data)
+    assert lmm.design(f"y ~ {call.format(t=repr(text))} + (1 | g)", data).n_groups == 12
+
+
 @pytest.mark.parametrize("name", ["my x", "%x", "father's x", "class", "w-z"])
 def test_predictions_find_gaps_in_quoted_columns(name):
     res = lmm.fit("y ~ x + log(z) + (x | g)", DATA)
@@ -527,6 +540,47 @@ def test_advice_is_right(wrong, message, right):
     with pytest.raises((FormulaError, DataError), match=message):
         lmm.design(wrong, data)
     assert np.isfinite(lmm.design(right, data).exog).all()
+
+
+@pytest.mark.parametrize(
+    "rhs",
+    [
+        "I(ifelse(x > 0, 'u', 'b') == h)",
+        "I((f %in% c('p', 'q')) & (x > 0))",
+        "I((relevel(f, 'q') == 'p') + x)",
+        "I((cut(z, c(0, 2, 6)) == '(0,2]') + x)",
+        "I((as.character(k) == '2') | on)",
+        "I(as.logical(k - 1) + x)",
+        "I(np.where(on, x, z) + x) + I(dummy(f, 'p') * x)",
+    ],
+)
+def test_functions_keep_to_the_rows(rhs):
+    order = np.random.default_rng(1).permutation(N)
+    data = DATA.set_axis(order).rename_axis("row")
+    np.testing.assert_array_equal(columns(rhs, data).values, columns(rhs).values)
+    data = DATA.set_axis(order // 2)
+    np.testing.assert_array_equal(columns(rhs, data).values, columns(rhs).values)
+
+
+def test_functions_give_the_rows_in_their_order():
+    data = DATA.set_axis(np.arange(N) + 7)
+    own = {"reset": lambda v: v.reset_index(drop=True), "sorts": lambda v: v.sort_values()}
+    assert list(matrices.labels("reset(k)", data, context=own)) == list(DATA.k)
+    assert list(matrices.evaluate("reset(x)", data, context=own)) == list(DATA.x)
+    for read in (matrices.evaluate, matrices.labels):
+        with pytest.raises(DataError, match="in another order"):
+            read("sorts(x)", data, context=own)
+    with pytest.raises(DataError, match="in another order"):
+        columns("sorts(x)", data, own)
+
+
+def test_new_categories_of_a_transform_in_a_random_term():
+    res = lmm.fit("y ~ x + (0 + relevel(f, 'q') || g)", DATA)
+    new = DATA[:4].assign(f=["p", "r", "new", "p"])
+    with pytest.raises(DataError, match="'new'"):
+        res.predict(new, conditional=True)
+    got = res.predict(new, conditional=True, new_levels="nan")
+    assert list(got.isna()) == [False, False, True, False]
 
 
 # ----------------------------------------------------------------------------- splines
