@@ -17,7 +17,7 @@ FLOORS = (
     ("errors", "linalg", "covariance", "params", "penalties", "woodbury", "programs", "datasets"),
     (
         *("layouts.*", "expressions", "tokens", "formula", "materializer", "matrices", "terms"),
-        *("formula_terms", "checks", "frames", "design"),
+        *("formula_terms", "checks", "tables", "frames", "design"),
         *("formula_design", "array_design", "batch_design", "responses", "row_index"),
         *("row_pass", "row_sums", "sharding"),
     ),
@@ -39,7 +39,7 @@ FLOORS = (
 # Modules that read data frames or formulas, and those that show results as frames.
 FRAMES = {
     *("tokens", "formula", "materializer", "matrices", "terms", "formula_terms"),
-    *("checks", "frames", "design", "datasets"),
+    *("checks", "tables", "frames", "design", "datasets"),
     *("formula_design", "array_design", "batch_design", "row_sums"),
     *("results", "tidy", "summary", "predict", "simulate", "fitted"),
     *("inference.contrasts", "inference.hypotheses", "inference.influence"),
@@ -48,7 +48,7 @@ FRAMES = {
 }
 NO_JAX = {
     *("expressions", "tokens", "formula", "materializer", "matrices", "terms", "formula_terms"),
-    *("frames", "checks"),
+    *("frames", "tables", "checks"),
 }
 
 MODULES = sorted(
