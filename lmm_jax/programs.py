@@ -21,6 +21,8 @@ from jax._src import compilation_cache
 from jaxlib import utils
 from jaxlib.version import __version_info__ as jaxlib_version
 
+from .processes import check_process
+
 _CACHE_SETTINGS = {  # programs of a fit compile in less time than JAX thinks worth keeping
     "jax_persistent_cache_min_compile_time_secs": 0.0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
@@ -68,6 +70,7 @@ def compiled(
 
     @wraps(fun)
     def call(*args: Any, **kwargs: Any) -> Any:
+        check_process()
         leaves = jax.tree.leaves((args, kwargs))
         quick = sum(getattr(leaf, "size", 1) for leaf in leaves) <= small
         if quick not in programs:

@@ -14,7 +14,10 @@ PACKAGE = Path(__file__).parents[1] / "lmm_jax"
 
 # A module imports from its own floor and the floors below it. "x.*" is a package and its modules.
 FLOORS = (
-    ("errors", "linalg", "covariance", "params", "penalties", "woodbury", "programs", "datasets"),
+    (
+        *("errors", "linalg", "covariance", "params", "penalties", "woodbury", "processes"),
+        *("programs", "datasets"),
+    ),
     (
         *("layouts.*", "expressions", "tokens", "formula", "materializer", "matrices", "terms"),
         *("formula_terms", "checks", "tables", "frames", "design"),
