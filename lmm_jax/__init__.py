@@ -13,7 +13,7 @@ from .bootstrap import bootstrap
 from .bootstrap_results import BootstrapResults
 from .datasets import load_dataset
 from .design import Design
-from .errors import ConvergenceWarning, DataError, FormulaError, RankWarning
+from .errors import ConvergenceWarning, DataError, ForkError, FormulaError, RankWarning
 from .fit import fit
 from .fit_params import FittedParams, fit_params
 from .formula_design import design
@@ -45,6 +45,7 @@ __all__ = [
     "DataError",
     "Design",
     "FittedParams",
+    "ForkError",
     "FormulaError",
     "GroupedLayout",
     "Influence",

@@ -10,7 +10,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pandas as pd
 
@@ -22,6 +21,7 @@ from .formula_design import outer_group
 from .frames import callables
 from .layouts.grouped import GroupedLayout
 from .layouts.index import GroupIndex
+from .processes import float64
 from .row_pass import finish
 from .row_sums import BatchSums, Columns, Factor
 from .terms import RandomTerm, most_levels_first
@@ -140,7 +140,7 @@ def design_from_batches(
     columns = Columns.of(parsed, weights, offset)
     known = callables(" ".join([formula, *columns.expressions])) if context is None else context
     total = BatchSums(columns, known, missing)
-    with jax.enable_x64(True):
+    with float64():
         for frame in _frames(batches, columns.names, batch_size):
             total.add(frame)
         return _assemble(total, formula)

@@ -11,6 +11,7 @@ from .bootstrap_results import BootstrapResults
 from .errors import DataError
 from .lane_estimates import LaneEstimates, estimate_lanes
 from .layouts.crossed import CrossedLayout
+from .processes import float64
 from .replicates import fit_replicates
 from .results import LMMResults
 from .sources import MAX_CORE, Replicable, core_size
@@ -64,7 +65,7 @@ def bootstrap(res: LMMResults, n_boot: int = 1000, *, seed: int) -> BootstrapRes
     n_boot = whole_number(n_boot, "n_boot", least=2)
     seed = whole_number(seed, "seed", least=0)
     design = _bootstrap_design(res)
-    with jax.enable_x64(True):
+    with float64():
         layout = replicable(design.layout, "bootstrap")
         at = res.estimates
         solution, base = fit_replicates(

@@ -30,6 +30,7 @@ from .layouts.grouped import GroupedLayout
 from .layouts.index import GroupIndex, GroupPlan, round_up_few
 from .layouts.merged import merge, trim
 from .layouts.plan import LayoutInfo, plan_layout
+from .processes import float64
 from .programs import compiled
 from .row_pass import MANY_ROWS, pad, sum_rows
 from .terms import (
@@ -178,7 +179,7 @@ class Design:
 
     @cached_property
     def _compressed(self) -> tuple[GroupedLayout | CrossedLayout, tuple[Any, Any]]:
-        with jax.enable_x64(True):
+        with float64():
             if self.nobs > MANY_ROWS and isinstance(self.plan.index, GroupIndex):
                 made = sum_rows(*self._free_rows(), self.weights, self.plan.index)
                 if made is not None:

@@ -65,6 +65,10 @@ class DataError(ValueError):
     """Data that a model cannot be fitted to or predicted for; the message names the column."""
 
 
+class ForkError(RuntimeError):
+    """A computation in a process that was forked from one in which JAX had computed."""
+
+
 class ConvergenceWarning(UserWarning):
     """The optimizer stopped at a point that does not pass the tests of a maximum."""
 

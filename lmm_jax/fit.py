@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import jax
 import numpy as np
 
 from .constrained import Problem, free_flags
@@ -16,6 +15,7 @@ from .estimates import estimate, is_flat
 from .formula_design import design
 from .newton import CONVERGED, DECREMENT_TOL, FLAT, MESSAGES
 from .params import Params
+from .processes import float64
 from .results import LMMResults, TermLabel
 from .run import Run, Task, begin, run_methods
 from .settings import (
@@ -150,7 +150,7 @@ def fit(
     methods = method_names(method)
     start = read_params(start_params, model, "start_params")
     free = read_params(free, model, "free")
-    with jax.enable_x64(True):
+    with float64():
         model = hold_fixed_effects(model, free, start)
         task = Task(
             design=model,

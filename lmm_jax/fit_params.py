@@ -27,6 +27,7 @@ from .linalg import psd_cholesky, symmetrize
 from .newton import CONVERGED, DECREMENT_TOL
 from .optimize import minimize
 from .params import Params
+from .processes import check_process
 
 # Whitened standard deviations below this are zero, as in the estimates of a fit.
 _ZERO_PIVOT = 1e-5
@@ -97,6 +98,7 @@ def fit_params(
     ...     print(f"{out.params.fe_params[0]:.1f} {out.scale:.2f} {bool(out.converged)}")
     1527.5 2451.25 True
     """
+    check_process()
     theta = None if start is None else lax.stop_gradient(_start_theta(start, layout))
     blocks, converged = _optimum(layout, theta, reml, maxiter, tol)
     at = profile_waist(layout.waist(blocks), layout, reml=reml)

@@ -20,6 +20,7 @@ from .covariance import factor_blocks
 from .layouts.waist import Curvature, Layout, Waist, psi_curvatures
 from .linalg import log_diagonal
 from .params import Params
+from .processes import check_process
 
 
 class Profile(NamedTuple):
@@ -162,6 +163,7 @@ def profile_loglike(theta: Array, layout: Layout, *, reml: bool = True) -> Array
     >>> print(f"{-2 * float(value):.6f}")
     1784.642296
     """
+    check_process()
     factors = whiten_factors(factor_blocks(theta, layout.sizes), layout)
     at = layout.waist(tuple(L @ L.T for L in factors))
     return -0.5 * profile_waist(at, layout, reml=reml).deviance
@@ -205,6 +207,7 @@ def loglike(
     ...     print(f"{float(lmm.loglike(np.array([0.72]), layout)):.4f}")
     -159.8271
     """
+    check_process()
     params = as_params(params, layout, with_fe=not profile_fe, sqrt=sqrt)
     at = layout.waist(relative_blocks(params, layout))
     if profile_fe:
@@ -230,6 +233,7 @@ def get_fe_params(cov_re: Array, vcomp: Array, layout: Layout) -> Array:
     vcomp : Array, shape (k_vc,)
     layout : Layout
     """
+    check_process()
     params = Params(fe_params=layout.beta_origin, cov_re=cov_re, vcomp=vcomp)
     at = layout.waist(relative_blocks(params, layout))
     return outer_beta(profile_waist(at, layout, reml=False).beta, layout)
@@ -252,6 +256,7 @@ def get_scale(
     reml : bool
         ``nu = n - p`` or ``nu = n``.
     """
+    check_process()
     params = Params(fe_params=fe_params, cov_re=cov_re, vcomp=vcomp)
     at = layout.waist(relative_blocks(params, layout))
     v = jnp.append(-inner_beta(fe_params, layout), 1.0)
@@ -267,6 +272,7 @@ def score(
     sqrt: bool = False,
 ) -> Params | Array:
     """Gradient of :func:`loglike`, in the shape of ``params``."""
+    check_process()
     return jax.grad(loglike)(params, layout, reml=reml, profile_fe=profile_fe, sqrt=sqrt)
 
 
@@ -279,4 +285,5 @@ def hessian(
     sqrt: bool = False,
 ) -> Params | Array:
     """Second derivatives of :func:`loglike`; a matrix if ``params`` is packed."""
+    check_process()
     return jax.hessian(loglike)(params, layout, reml=reml, profile_fe=profile_fe, sqrt=sqrt)

@@ -22,6 +22,7 @@ from .layouts.index import GroupIndex, round_up
 from .many_estimates import ManyEstimates, estimate_many
 from .many_results import ManyResults
 from .newton import DECREMENT_TOL, RUNNING
+from .processes import float64
 from .responses import Responses, levels_remain, one_response, read_model
 from .results import LMMResults
 from .starts import SMALL_PROBLEM
@@ -179,7 +180,7 @@ def _fit_all(
     grid = design.merged.size() <= SMALL_PROBLEM
     run = _Run(dict(grid=grid, reml=reml, maxiter=maxiter, tol=gtol), [], [], [])
     whole = columns.complete()
-    with jax.enable_x64(True), _progress(columns.count, progress) as tick:
+    with float64(), _progress(columns.count, progress) as tick:
         on_device = jax.device_put(shared)
         for masked in (False, True):
             chunks = _chunks(np.flatnonzero(whole != masked), shared, chunk_size, masked)

@@ -22,6 +22,7 @@ import numpy as np
 from jax import Array
 
 from .linalg import psd_cholesky
+from .processes import check_process
 
 
 @jax.tree_util.register_dataclass
@@ -126,6 +127,7 @@ def pack(
     -------
     Array, shape (p + n_cov + k_vc,)
     """
+    check_process()
     sizes = _block_sizes(params, sizes)
     cov, vcomp = jnp.asarray(params.cov_re), jnp.asarray(params.vcomp)
     if sqrt:
@@ -161,6 +163,7 @@ def unpack(
     ValueError
         The vector has another length.
     """
+    check_process()
     vector = jnp.asarray(vector)
     rows, columns = cov_indices(sizes)
     k, cut = sum(sizes), k_fe + rows.size

@@ -21,6 +21,7 @@ from .inference.lane_tests import lane_beta, lane_pvalues
 from .linalg import psd_cholesky
 from .newton import CONVERGED
 from .params import Params
+from .processes import float64
 from .replicates import fit_replicates
 from .results import LMMResults
 from .simulate import covariance_factor, residual_variance, term_covariances
@@ -111,7 +112,7 @@ def power(
     if df_method not in ("satterthwaite", "normal"):
         raise DataError(f"df_method={df_method!r}: choose satterthwaite or normal")
     rows: list[dict[str, Any]] = []
-    with jax.enable_x64(True):
+    with float64():
         for i, (size, one) in enumerate(_designs(design, sizes)):
             case = _case(one, params, scale, test, effects)
             key = jax.random.fold_in(jax.random.key(seed), i)

@@ -17,6 +17,7 @@ from .errors import DataError
 from .estimates import Estimates
 from .formula_terms import group_labels
 from .layouts.waist import BlupTerms, Layout
+from .processes import float64
 from .programs import compiled
 from .terms import RandomTerm, member_columns
 
@@ -37,7 +38,7 @@ class GroupEffects(NamedTuple):
 
 def group_effects(estimates: Estimates, design: Design) -> GroupEffects:
     """Conditional means (BLUPs) and covariances given y at the estimates."""
-    with jax.enable_x64(True):
+    with float64():
         theta, beta = jnp.asarray(estimates.theta_layout), jnp.asarray(estimates.beta_layout)
         parts = _blups(theta, beta, design.layout)
     means = [estimates.y_scale * np.asarray(part.b) for part in parts]

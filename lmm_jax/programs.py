@@ -9,12 +9,19 @@ therefore given up after a while; they are compiled again when needed.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax._src import compilation_cache
+from jaxlib import utils
+from jaxlib.version import __version_info__ as jaxlib_version
+
+from .processes import check_process
 
 _CACHE_SETTINGS = {  # programs of a fit compile in less time than JAX thinks worth keeping
     "jax_persistent_cache_min_compile_time_secs": 0.0,
@@ -31,6 +38,11 @@ _OPTIONS: dict[tuple[str, bool], dict[str, Any]] = {
     ("cpu", True): {"xla_backend_optimization_level": 1, **_OLD_EMITTERS},
     ("cpu", False): _OLD_EMITTERS,
 }
+# Before this version XLA takes preferences of its compiler (prefer-no-gather) for features that
+# the machine lacks, and says so at every program that it loads.
+_KNOWS_PREFERENCES = (0, 11)
+_FATAL = 3  # XLA's levels: 0 information, 1 warnings, 2 errors
+_LEVELS = {"DEBUG": 0, "INFO": 0, "WARN": 1, "WARNING": 1, "ERROR": 2, "FATAL": 3, "CRITICAL": 3}
 # How a version of XLA begins to say that it does not have an option.
 _REFUSAL = "No such compile option"
 
@@ -58,6 +70,7 @@ def compiled(
 
     @wraps(fun)
     def call(*args: Any, **kwargs: Any) -> Any:
+        check_process()
         leaves = jax.tree.leaves((args, kwargs))
         quick = sum(getattr(leaf, "size", 1) for leaf in leaves) <= small
         if quick not in programs:
@@ -110,10 +123,10 @@ def use_cache(directory: str | os.PathLike[str] | None = None) -> Path:
 
     Notes
     -----
-    Some versions of XLA print an error about machine features, ``prefer-no-gather``
-    and the like, at every program that they load: preferences of the compiler, which
-    are no features of a machine. ``TF_CPP_MIN_LOG_LEVEL=3`` in the environment of the
-    process keeps them quiet.
+    jaxlib 0.9 prints two errors about machine features, ``prefer-no-gather`` and
+    ``prefer-no-scatter``, at every program that it loads: preferences of the compiler,
+    which are no features of a machine. XLA is therefore kept quiet while it loads a
+    program, and only then. Programs of machines with other features have other keys.
 
     Examples
     --------
@@ -131,4 +144,49 @@ def use_cache(directory: str | os.PathLike[str] | None = None) -> Path:
     for name, value in _CACHE_SETTINGS.items():
         jax.config.update(name, value)
     jax.config.update("jax_compilation_cache_dir", str(path))
+    if jaxlib_version < _KNOWS_PREFERENCES:
+        _load_quietly()
     return path
+
+
+def _load_quietly() -> None:
+    """Keep XLA's messages away while JAX loads a program from its cache."""
+    load = compilation_cache.get_executable_and_time
+    if hasattr(load, "__wrapped__"):  # by an earlier call
+        return
+
+    @wraps(load)
+    def quiet(*args: Any, **kwargs: Any) -> Any:
+        with _silence():
+            return load(*args, **kwargs)
+
+    compilation_cache.get_executable_and_time = quiet
+
+
+_silent = 0  # threads that are loading a program
+_silence_lock = threading.Lock()
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """XLA says nothing but what is fatal; its level is that of the whole process."""
+    global _silent
+    with _silence_lock:
+        _silent += 1
+        utils.absl_set_min_log_level(_FATAL)
+    try:
+        yield
+    finally:
+        with _silence_lock:
+            _silent -= 1
+            if not _silent:
+                utils.absl_set_min_log_level(_user_level())
+
+
+def _user_level() -> int:
+    """XLA's level as the user has set it; XLA itself does not tell."""
+    named = _LEVELS.get(jax.config.values["jax_logging_level"])
+    if named is not None:
+        return named
+    level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1")  # JAX's own value
+    return int(level) if level.isdecimal() else 0

@@ -18,6 +18,7 @@ from .covariance import factor_blocks
 from .descent import Descent, Quadratic
 from .estimates import Estimates
 from .layouts.waist import Layout
+from .processes import float64
 
 
 @jax.jit
@@ -30,7 +31,7 @@ def _gram(theta: jax.Array, layout: Layout) -> jax.Array:
 def quadratic_form(estimates: Estimates, layout: Layout) -> Quadratic:
     """The sum of squares as a function of the fixed effects of the data."""
     p = estimates.beta.size
-    with jax.enable_x64(True):
+    with float64():
         gram = np.asarray(_gram(estimates.theta_layout, layout))[:p, :p]
         beta_map = np.asarray(layout.beta_map)
     # H = beta_map^-T gram beta_map^-1 / sigma^2, kept as a root: half the digits of H suffice

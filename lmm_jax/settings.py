@@ -18,6 +18,7 @@ from .design import Design
 from .errors import DataError
 from .linalg import psd_cholesky
 from .params import Params, unpack
+from .processes import float64
 
 METHODS = ("newton", "lbfgs", "bfgs")
 
@@ -54,7 +55,7 @@ def read_params(given: Any, design: Design, what: str) -> Params | None:
                 f"{what} has the shape {vector.shape}: pass {full} values (fixed effects first), "
                 f"{short} without the fixed effects, or a Params"
             )
-        with jax.enable_x64(True):
+        with float64():
             params = unpack(vector, sizes, vector.size - short, design.n_components)
     params = jax.tree.map(lambda leaf: np.asarray(leaf, dtype=np.float64), params)
     shapes = ((sum(sizes),) * 2, (design.n_components,))

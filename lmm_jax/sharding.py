@@ -11,6 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from .errors import DataError
 from .layouts.grouped import GroupedLayout
+from .processes import float64
 
 
 def shard(layout: GroupedLayout, mesh: Mesh, axis: str) -> GroupedLayout:
@@ -65,7 +66,7 @@ def shard(layout: GroupedLayout, mesh: Mesh, axis: str) -> GroupedLayout:
         )
     whole = NamedSharding(mesh, PartitionSpec())
     n = mesh.shape[axis]
-    with jax.enable_x64(True):  # keeps the dtype of the leaves
+    with float64():  # keeps the dtype of the leaves
         buckets = tuple(
             replace(jax.tree.map(lambda a: _divide(a, n, mesh, axis), b), divided=True)
             for b in layout.buckets

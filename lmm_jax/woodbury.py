@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.linalg import lu_factor, lu_solve
 
+from .processes import check_process
+
 
 def woodbury_solver(s: Array | float, A: Array, Q: Array, d: Array) -> Callable[[Array], Array]:
     """Function that applies ``(s I + A B A')^-1`` with ``B = blockdiag(Q, diag(d))``.
@@ -41,6 +43,7 @@ def woodbury_solver(s: Array | float, A: Array, Q: Array, d: Array) -> Callable[
     >>> [f"{value:.4f}" for value in x.tolist()]
     ['0.1429', '0.1429', '0.1429']
     """
+    check_process()
     AB = _times_block(A, Q, d)
     inner = lu_factor(_inner(s, A, AB))
 
@@ -63,6 +66,7 @@ def woodbury_logdet(s: Array | float, A: Array, Q: Array, d: Array) -> Array:
     Array, shape ()
         ``(n - m) log s + log|s I + A'A B|``.
     """
+    check_process()
     n, m = A.shape
     return (n - m) * jnp.log(s) + jnp.linalg.slogdet(_inner(s, A, _times_block(A, Q, d)))[1]
 

@@ -14,8 +14,19 @@ PACKAGE = Path(__file__).parents[1] / "lmm_jax"
 
 # A module imports from its own floor and the floors below it. "x.*" is a package and its modules.
 FLOORS = (
-    ("errors", "linalg", "covariance", "params", "penalties", "woodbury", "programs", "datasets"),
     (
+        "processes",
+        "errors",
+        "linalg",
+        "covariance",
+        "params",
+        "penalties",
+        "woodbury",
+        "programs",
+        "datasets",
+    ),
+    (
+        *("tables",),
         *("layouts.*", "grammar", "expressions", "columns", "splines", "functions", "evaluation"),
         *("tokens", "formula", "materializer", "matrices", "terms"),
         *("formula_terms", "checks", "frames", "design"),
@@ -39,6 +50,7 @@ FLOORS = (
 
 # Modules that read data frames or formulas, and those that show results as frames.
 FRAMES = {
+    *("tables",),
     *("columns", "splines", "functions", "evaluation"),
     *("tokens", "formula", "materializer", "matrices", "terms", "formula_terms"),
     *("checks", "frames", "design", "datasets"),
@@ -49,6 +61,7 @@ FRAMES = {
     *("regularized_results", "run", "fit", "power", "__main__"),
 }
 NO_JAX = {
+    *("tables",),
     *("grammar", "expressions", "columns", "splines", "functions", "evaluation"),
     *("tokens", "formula", "materializer", "matrices", "terms", "formula_terms"),
     *("frames", "checks"),

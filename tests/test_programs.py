@@ -1,8 +1,10 @@
 """Compiled programs do not pile up."""
 
+import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -30,19 +32,67 @@ def test_a_file_is_no_place_for_programs(tmp_path):
         programs.use_cache(tmp_path / "file")
 
 
-def test_programs_survive_the_process(tmp_path):
-    script = (
-        "import sys, jax, lmm_jax as lmm\n"
-        "hits = []\n"
-        "jax.monitoring.register_event_listener(lambda e, **_: hits.append(e))\n"
-        "lmm.use_cache(sys.argv[1])\n"
-        "lmm.fit('Yield ~ 1 + (1 | Batch)', lmm.load_dataset('dyestuff'))\n"
-        "print(sum(e.endswith('compilation_cache/cache_hits') for e in hits))\n"
+LOADING = """
+import sys, threading, jax, numpy as np, lmm_jax as lmm
+hits = []
+jax.monitoring.register_event_listener(lambda e, **_: hits.append(e))
+lmm.use_cache(sys.argv[1])
+lmm.fit('Yield ~ 1 + (1 | Batch)', lmm.load_dataset('dyestuff'))
+# programs of others, and several at once
+jobs = [
+    threading.Thread(target=jax.jit(f), args=(np.ones(9),))
+    for f in (jax.numpy.sin, jax.numpy.cos, jax.numpy.tan)
+]
+for job in jobs:
+    job.start()
+for job in jobs:
+    job.join()
+print(sum(e.endswith('compilation_cache/cache_hits') for e in hits))
+"""
+
+
+def test_programs_survive_the_process_in_silence(tmp_path):
+    """JAX's own level of messages: errors are seen, and there are none."""
+    quiet = {"TF_CPP_MIN_LOG_LEVEL", "JAX_COMPILATION_CACHE_DIR"}
+    env = {name: value for name, value in os.environ.items() if name not in quiet}
+    call = [sys.executable, "-c", LOADING, str(tmp_path / "new")]
+    first, second = (
+        subprocess.run(call, capture_output=True, text=True, env=env) for _ in range(2)
     )
-    call = [sys.executable, "-c", script, str(tmp_path / "new")]
-    first, second = (subprocess.run(call, capture_output=True, text=True) for _ in range(2))
     assert int(first.stdout) == 0, first.stderr
-    assert int(second.stdout) >= 1, second.stderr
+    assert int(second.stdout) >= 4, second.stderr
+    assert second.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("environment", "setting", "level"),
+    [("1", "NOTSET", 1), ("0", "NOTSET", 0), ("2", None, 2), ("x", None, 0), ("1", "ERROR", 2)],
+)
+def test_xla_is_quiet_while_it_loads_and_no_longer(monkeypatch, environment, setting, level):
+    levels = []
+    monkeypatch.setattr(programs.utils, "absl_set_min_log_level", levels.append)
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", environment)
+    jax.config.update("jax_logging_level", setting)
+    levels.clear()
+    try:
+        with pytest.raises(OSError), programs._silence():
+            with programs._silence():  # another thread
+                pass
+            assert set(levels) == {3}
+            raise OSError
+    finally:
+        jax.config.update("jax_logging_level", "NOTSET")
+    assert levels[-1] == level
+
+
+def test_importing_does_not_touch_the_cache():
+    script = (
+        "from jax._src import compilation_cache as c\n"
+        "load = c.get_executable_and_time\n"
+        "import lmm_jax\n"
+        "assert c.get_executable_and_time is load\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_options_that_xla_does_not_have_are_given_up(monkeypatch):

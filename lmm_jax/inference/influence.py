@@ -15,6 +15,7 @@ from ..errors import DataError
 from ..estimates import factor_matrices
 from ..layouts.grouped import GroupedLayout
 from ..layouts.index import GroupPlan, round_up_rows
+from ..processes import float64
 from ..programs import compiled
 from .deletion import BucketRows, Weighted, Whole, Without, without_groups, without_rows
 from .variance import covariance_jacobian
@@ -122,7 +123,7 @@ def influence(results: LMMResults, by: str = "group") -> Influence:
     if not hasattr(results, "_need_design"):
         raise DataError(f"influence needs a result of lmm.fit, not {type(results).__name__}")
     design = _supported(results)
-    with jax.enable_x64(True):
+    with float64():
         units = _group_units(results) if by == "group" else _row_units(results)
     labels = _group_labels(design) if by == "group" else design.index
     return _frames(results, by, labels, units)

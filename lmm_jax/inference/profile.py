@@ -15,6 +15,7 @@ from ..errors import DataError
 from ..estimates import factor_matrices
 from ..layouts.waist import Layout
 from ..likelihood import Jet, profile_jet
+from ..processes import float64
 from ..programs import compiled
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def profile_re(
     t, j = _locate(results, re_ix, vtype)
     variance, scale = float(results.estimates.covariances[t][j, j]), results.scale
     ratios = profile_grid(variance, scale, num_low, dist_low, num_high, dist_high)
-    with jax.enable_x64(True):
+    with float64():
         at = hold_variance(layout, results.estimates.theta_layout, t, j)
         return profile_curve(at, ratios, n_low=num_low, reml=results.reml)
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ..linalg import back_substitute, eliminate
+from ..processes import check_process
 from .compress_core import core_rows, fit_rows, link_rows, two_way_fit, within_step
 from .core import Core
 from .crossed import CrossedLayout
@@ -64,6 +65,7 @@ def compress(
     common scale by fixed linear maps, which the layout keeps. The maps are
     constants to the differentiation: any value of them describes the same model.
     """
+    check_process()
     present = weights > 0
     # the inner where keeps the derivative at an absent row at zero instead of 0 / 0
     root = jnp.where(present, jnp.sqrt(jnp.where(present, weights, 1.0)), 0.0)

@@ -21,6 +21,7 @@ import numpy as np
 from jax import Array
 
 from ..linalg import eliminate
+from ..processes import float64
 from ..programs import compiled
 from .classes import Classes, find_classes
 from .grouped import Bucket, GroupedLayout
@@ -70,7 +71,7 @@ def merge(layout: GroupedLayout) -> GroupedLayout:
     """
     if layout.size() < WORTH_MERGING:
         return layout
-    with jax.enable_x64(layout.S0.dtype == np.float64):
+    with float64(layout.S0.dtype == np.float64):
         buckets = tuple(_merge_bucket(bucket) for bucket in layout.buckets)
     if all(new is old for new, old in zip(buckets, layout.buckets, strict=True)):
         return layout
