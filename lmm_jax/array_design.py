@@ -7,19 +7,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .checks import (
-    check_numeric,
-    finite_vector,
-    optional_vector,
-)
+from .arrays import first_index, matrix, numbers, vector
+from .checks import finite_vector, optional_vector
+from .components import component_matrices
 from .design import Design, assemble
 from .errors import DataError
-from .frames import complete_rows
+from .rows import complete_rows
 from .terms import (
     RandomTerm,
     TermSource,
     coefficient_term,
-    component_matrices,
     component_term,
     factor_codes,
 )
@@ -68,36 +65,39 @@ def design_from_arrays(
     >>> d.nobs, d.n_groups
     (4, 2)
     """
-    y = _response(endog)
+    index = first_index(endog, exog, groups, exog_re, weights, offset)
+    y, y_name = _response(endog, index)
     n = len(y)
-    for name, other in {"exog": exog, "exog_re": exog_re}.items():
-        indexed = isinstance(endog, pd.Series) and isinstance(other, pd.DataFrame | pd.Series)
-        if indexed and not other.index.equals(endog.index):
-            raise DataError(f"{name} has another index than endog: align them, or pass arrays")
-    X, names = _matrix(exog, n, "exog", "x")
-    Z, z_names = _matrix(np.ones((n, 1)) if exog_re is None else exog_re, n, "exog_re", "z")
+    index = pd.RangeIndex(n) if index is None else index
+    X, names = _covariates(exog, "exog", "x", n, index)
+    given_re = np.ones((n, 1)) if exog_re is None else exog_re
+    Z, z_names = _covariates(given_re, "exog_re", "z", n, index)
     if exog_re is None:
         z_names = ("Intercept",)
     if exog_re is not None and not Z.shape[1] and not exog_vc:
         raise DataError("exog_re has no columns: the model has no random effects")
-    gaps = {**_gaps(y.to_numpy(), "y"), **_gaps(X, "x"), **_gaps(Z, "z")}
-    arrays = {"groups": groups, "weights": weights, "offset": offset}
-    table = pd.DataFrame(index=y.index)
-    table, arrays, keep = complete_rows(table, arrays, [], missing, gaps)
+    gaps = {**_gaps(y, "y"), **_gaps(X, "x"), **_gaps(Z, "z")}
+    given = {"groups": groups, "weights": weights, "offset": offset}
+    arrays = {
+        name: None if v is None else vector(v, name, n=n, index=index) for name, v in given.items()
+    }
+    if groups is None:
+        raise DataError("groups is None: pass the group label of each row")
+    components = component_matrices(exog_vc, arrays["groups"], index)
+    table, arrays, keep = complete_rows(pd.DataFrame(index=index), arrays, [], missing, gaps)
     rows = slice(None) if keep.all() else keep
     codes, levels = factor_codes(pd.Series(arrays["groups"], copy=False))
     none = TermSource(spec=None, columns=(), group=())
     terms: list[RandomTerm] = []
-    if (exog_re is not None and Z.shape[1]) or not exog_vc:
+    if (exog_re is not None and Z.shape[1]) or not components:
         terms.append(coefficient_term(Z[rows], z_names, codes, levels, "groups", none))
-    labels = np.asarray(groups)
-    for name, part, columns in component_matrices(exog_vc, labels):
+    for name, part, columns in components:
         terms.append(component_term(name, part[rows], columns, codes, levels, none))
     return assemble(
-        y=finite_vector(y.to_numpy()[rows], "endog"),
+        y=finite_vector(y[rows], "endog"),
         X=X[rows],
         names=names,
-        endog_name=str(y.name) if y.name is not None else "y",
+        endog_name=y_name,
         terms=terms,
         group=codes,
         n_groups=len(levels),
@@ -109,31 +109,21 @@ def design_from_arrays(
     )
 
 
-def _response(endog: Any) -> pd.Series[Any]:
-    """One column of numbers with an index."""
-    if isinstance(endog, pd.DataFrame) and endog.shape[1] == 1:
-        endog = endog.iloc[:, 0]
-    if np.ndim(endog) != 1:
-        raise DataError(f"endog has the shape {np.shape(endog)}: one dimension is needed")
-    values = pd.Series(endog, copy=False)
-    check_numeric(values.to_numpy(), "endog")
-    return values
+def _response(endog: Any, index: pd.Index[Any] | None) -> tuple[np.ndarray, str]:
+    """One column of numbers, and its name."""
+    values = numbers(vector(endog, "endog", index=index), "endog")
+    name = endog.columns[0] if isinstance(endog, pd.DataFrame) else getattr(endog, "name", None)
+    return values, "y" if name is None else str(name)
 
 
-def _matrix(values: Any, n: int, what: str, prefix: str) -> tuple[np.ndarray, tuple[str, ...]]:
+def _covariates(
+    values: Any, what: str, prefix: str, n: int, index: pd.Index[Any]
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Two-dimensional float64 array and column names."""
-    if isinstance(values, pd.Series):
-        values = values.to_frame()
-    names = [str(c) for c in values.columns] if isinstance(values, pd.DataFrame) else None
-    check_numeric(np.asarray(values), what)
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{what} must be numeric: {error}") from error
-    array = array[:, None] if array.ndim == 1 else array
-    if array.ndim != 2 or array.shape[0] != n:
+    array, names = matrix(values, what, index=index)
+    if len(array) != n:
         raise DataError(f"{what} has the shape {array.shape} but endog has {n} entries")
-    return array, tuple(names or [f"{prefix}{j + 1}" for j in range(array.shape[1])])
+    return array, names or tuple(f"{prefix}{j + 1}" for j in range(array.shape[1]))
 
 
 def _gaps(values: np.ndarray, name: str) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from . import formula as fml
+from .batch_reader import BatchReader, Columns
 from .checks import check_levels, check_rank
 from .design import Design, FixedSource
 from .errors import ConvergenceWarning, DataError, FormulaError, warn_user
@@ -23,7 +24,7 @@ from .layouts.grouped import GroupedLayout
 from .layouts.index import GroupIndex
 from .processes import float64
 from .row_pass import finish
-from .row_sums import BatchSums, Columns, Factor
+from .row_sums import BatchSums, Factor
 from .terms import RandomTerm, most_levels_first
 
 # Share of the squares of y below which what X or the groups leave is rounding.
@@ -111,13 +112,20 @@ def design_from_batches(
     FormulaError
         Crossed factors, or no bars.
     DataError
-        A batch has a level that earlier ones lack in a predictor that is no
-        pandas categorical; a transformation that has to see all rows.
+        A batch has a level that the first one lacks in a predictor that is no
+        pandas categorical; a declared category that no row has; a transformation
+        that has to see all rows.
 
     Notes
     -----
     The first batch decides the levels of categorical predictors. Let them be
     categoricals with all categories where it may not have them all.
+
+    What is computed from columns is tested for depending on one row at a time:
+    rows of the first batch are read again alone and in pieces, a sample of every
+    later one together with rows of those before it. ``x - x.mean()``, ranks,
+    lags and cumulative sums are refused by name. Labels of groups are the same
+    whatever their type: 350, 350.0 and "350" in three batches are one level.
 
     Examples
     --------
@@ -139,7 +147,7 @@ def design_from_batches(
     _check_nesting(parsed)
     columns = Columns.of(parsed, weights, offset)
     known = callables(" ".join([formula, *columns.expressions])) if context is None else context
-    total = BatchSums(columns, known, missing)
+    total = BatchSums(BatchReader(columns, known, missing))
     with float64():
         for frame in _frames(batches, columns.names, batch_size):
             total.add(frame)
@@ -165,7 +173,9 @@ def _frames(batches: Any, names: Sequence[str], batch_size: int) -> Iterator[Any
     if isinstance(batches, str | PathLike):
         yield from _parquet(Path(batches), names, batch_size)
         return
-    if isinstance(batches, pd.DataFrame | Mapping) or not isinstance(batches, Iterable):
+    if isinstance(batches, pd.DataFrame | Mapping | np.ndarray) or not isinstance(
+        batches, Iterable
+    ):
         raise DataError(
             f"batches is a {type(batches).__name__}: pass an iterable of frames or the path of a "
             "Parquet file (a frame in memory goes to lmm.design)"
@@ -178,7 +188,11 @@ def _parquet(path: Path, names: Sequence[str], batch_size: int) -> Iterator[Any]
         import pyarrow.parquet as parquet
     except ImportError as error:
         raise ImportError("Parquet files need pyarrow: pip install lmm-jax[arrow]") from error
-    with parquet.ParquetFile(path) as file:
+    try:
+        opened = parquet.ParquetFile(path)
+    except ValueError as error:  # pyarrow's ArrowInvalid is one
+        raise DataError(f"{path} is not a Parquet file: {error}") from error
+    with opened as file:
         there = set(file.schema_arrow.names)
         wanted = [name for name in names if name in there]
         yield from file.iter_batches(batch_size=batch_size, columns=wanted)
@@ -188,6 +202,7 @@ def _assemble(total: BatchSums, formula: str) -> Design:
     """Levels in order, terms, layout."""
     if total.nobs == 0:
         raise DataError("the batches have no complete row")
+    total.reader.check_categories()
     kept = total.drop_dependent_columns()
     check_rank(total.nobs, len(kept))
     orders = _level_orders(total.factors)
@@ -206,8 +221,8 @@ def _assemble(total: BatchSums, formula: str) -> Design:
     spare = total.nobs - float(reach[0]) - len(kept) > 0
     if total.unexplained() < _EXACT or (spare and float(reach[1]) < _EXACT):
         raise DataError(
-            f"the model explains {total.columns.response!r} to the rounding of sums over batches: "
-            "there is no residual variance, or the rows have to be in memory"
+            f"the model explains {total.reader.columns.response!r} to the rounding of sums over "
+            "batches: there is no residual variance, or the rows have to be in memory"
         )
     if not bool(precise):
         warn_user(
@@ -261,14 +276,14 @@ def _shell(
     kept: tuple[int, ...],
 ) -> BatchDesign:
     """The design but for its layout."""
-    columns, names = total.columns, total.names
+    columns, names = total.reader.columns, total.reader.names
     source = FixedSource(
         response=columns.response,
-        spec=total.spec,
+        spec=total.reader.spec,
         kept=kept,
         offsets=columns.offsets,
         offset_array=False,
-        context=total.context,
+        context=total.reader.context,
         formula=formula,
     )
     return BatchDesign(
@@ -283,7 +298,7 @@ def _shell(
         offset=None,
         index=pd.RangeIndex(0),
         dropped=tuple(name for j, name in enumerate(names) if j not in kept),
-        n_missing=total.n_missing,
+        n_missing=total.reader.n_missing,
         source=source,
         n_rows=total.nobs,
         response_norms=total.response_norms(),

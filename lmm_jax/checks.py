@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .arrays import numbers, plain
 from .errors import DataError, RankWarning, warn_user
 from .terms import RandomTerm
 
@@ -20,19 +21,9 @@ _SAMPLE, _SURE_PIVOT = 1 << 13, 1e-4
 _SQUARES = 1e-200, 1e200
 
 
-def check_numeric(values: np.ndarray, what: str) -> None:
-    """Real numbers or objects that may turn out to be numbers."""
-    if values.dtype.kind not in "fiubO":
-        raise DataError(f"{what} has the type {values.dtype}: real numbers are needed")
-
-
 def finite_vector(values: Any, what: str) -> np.ndarray:
     """float64 array of finite numbers, one entry or several a row."""
-    check_numeric(np.asarray(values), what)
-    try:
-        out = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{what} must be numeric: {error}") from error
+    out = numbers(plain(values, what), what)
     with np.errstate(all="ignore"):
         total = out.sum()  # one pass; NaN and infinity stay in it
     if not np.isfinite(total) and not np.isfinite(out).all():

@@ -100,7 +100,8 @@ def fit(
     missing : {"drop", "raise", "none"}
         What to do with rows in which anything the model uses is missing.
     subset : array of bool, array of labels, or str, optional
-        Rows to use: a mask, index labels, or an expression for ``DataFrame.query``.
+        Rows to use: a mask (a series is read by its labels), index labels, or an
+        expression for ``DataFrame.query``.
     df_method : {"satterthwaite", "normal"}
         Degrees of freedom of the tests of fixed effects; "normal" gives z tests.
     context : mapping, optional

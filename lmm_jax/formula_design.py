@@ -18,8 +18,9 @@ from .design import Design, FixedSource, assemble
 from .errors import FormulaError
 from .expressions import quoted
 from .formula_terms import bar_terms
-from .frames import as_pandas, callables, complete_rows, select_rows
+from .frames import as_pandas, callables
 from .layouts.index import function_of
+from .rows import complete_rows, row_arrays, select_rows
 from .terms import (
     RandomTerm,
     TermSource,
@@ -65,7 +66,8 @@ def design(
     missing : {"drop", "raise", "none"}
         What to do with rows in which anything the model uses is missing.
     subset : array of bool, array of labels, or str, optional
-        Rows to use: a mask, index labels, or an expression for ``DataFrame.query``.
+        Rows to use: a mask (a series is read by its labels), index labels, or an
+        expression for ``DataFrame.query``.
     context : mapping, optional
         Functions and variables for the formula; by default the functions that
         the caller can see.
@@ -96,9 +98,9 @@ def design(
     parsed = fml.parse(formula)
     _check_spelling(parsed, groups, re_formula, vc_formula)
     expressions = _expressions(parsed, groups, re_formula, vc_formula, weights, offset)
-    frame = as_pandas(data, expressions)
+    frame = as_pandas(data, expressions, subset if isinstance(subset, str) else "")
     known = callables(" ".join([formula, *expressions])) if context is None else context
-    arrays = {"groups": groups, "weights": weights, "offset": offset}
+    arrays = row_arrays(frame, {"groups": groups, "weights": weights, "offset": offset})
     frame, arrays = select_rows(frame, arrays, subset)
     frame, arrays, keep = complete_rows(frame, arrays, expressions, missing)
     y = mat.evaluate(parsed.response, frame, context=known)

@@ -11,6 +11,7 @@ import pandas as pd
 from . import formula as fml
 from . import matrices as mat
 from .errors import DataError
+from .matching import distinct, spelled
 from .terms import RandomTerm, TermSource, factor_codes
 
 
@@ -22,22 +23,26 @@ def group_factor(
     for expression in expressions[1:]:
         right, right_labels = factor_codes(mat.labels(expression, data, context=context))
         pair, codes = np.unique(codes * len(right_labels) + right, return_inverse=True)
-        left = labels[pair // len(right_labels)].astype(str)
-        labels = pd.Index(left + ":" + right_labels[pair % len(right_labels)].astype(str))
+        left, below = spelled(labels), spelled(right_labels)
+        labels = left[pair // len(below)] + ":" + below[pair % len(below)]
     return codes, labels
 
 
 def group_labels(
     expressions: Sequence[str], data: pd.DataFrame, context: Mapping[str, Any]
-) -> pd.Index[Any]:
+) -> pd.Series[Any]:
     """Label of every row under ``a`` or ``a:b``, spelled as :func:`group_factor` does."""
-    parts = [pd.Index(mat.labels(e, data, context=context)) for e in expressions]
+    parts = [mat.labels(e, data, context=context) for e in expressions]
     if len(parts) == 1:
         return parts[0]
-    joined = parts[0].astype(str)
-    for part in parts[1:]:
-        joined = joined + ":" + part.astype(str)
-    return pd.Index(joined)
+    joined = []
+    for expression, part in zip(expressions, parts, strict=True):
+        codes, found = distinct(part, expression)
+        joined.append(spelled(found)[codes].to_series(index=data.index))
+    out = joined[0]
+    for part in joined[1:]:
+        out = out + ":" + part
+    return out
 
 
 def bar_terms(

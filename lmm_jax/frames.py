@@ -1,11 +1,12 @@
-"""Data frames at the door: any frame to pandas, complete rows, the caller's functions."""
+"""Data frames at the door: any frame to pandas, and the caller's functions."""
 
 from __future__ import annotations
 
 import builtins
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import narwhals as nw
@@ -13,19 +14,121 @@ import numpy as np
 import pandas as pd
 
 from . import formula as fml
+from .arrays import first_index, series_values, vector
 from .errors import DataError
 
+# Types of pandas for columns of integers and booleans with gaps, by pyarrow's names.
+_NULLABLE = {
+    **{f"int{bits}": f"Int{bits}" for bits in (8, 16, 32, 64)},
+    **{f"uint{bits}": f"UInt{bits}" for bits in (8, 16, 32, 64)},
+    "bool": "boolean",
+}
 
-def as_pandas(data: Any, expressions: Sequence[str]) -> pd.DataFrame:
+
+def as_pandas(data: Any, expressions: Sequence[str] | None, text: str = "") -> pd.DataFrame:
     """A pandas frame with the columns that the expressions read.
 
-    pandas frames and mappings of columns are taken as they are; other eager
-    frames are read by narwhals, only the columns in use.
+    pandas frames are taken as they are, a mapping column by column (scalars fill
+    their column; nothing but scalars is one row); of other eager frames only the
+    columns in use are read.
+
+    Parameters
+    ----------
+    data : frame or mapping of columns
+    expressions : sequence of str, or None
+        What the model reads; None for all columns.
+    text : str
+        Code of another language that may name columns, such as a query.
+
+    Raises
+    ------
+    DataError
+        No frame; columns of different lengths; a column in use that is no
+        column, or whose name another one has.
     """
+    names = {name for e in expressions or () for name in fml.variables(e)}
+
+    def wanted(name: Any) -> bool:
+        return expressions is None or name in names or (bool(text) and str(name) in text)
+
     if isinstance(data, pd.DataFrame):
-        return data
-    if isinstance(data, Mapping):
-        return pd.DataFrame(data)
+        frame = data
+    elif isinstance(data, Mapping):
+        frame = _mapping_frame(data, wanted)
+    elif type(data).__module__.split(".")[0] == "pyarrow" and hasattr(data, "num_rows"):
+        frame = _arrow_frame(data, wanted)
+    else:
+        frame = _eager_frame(data, wanted)
+    if expressions is None and frame.columns.nlevels > 1:
+        raise DataError("the columns have names of several levels: flatten them")
+    _check_columns(frame, names)
+    return frame
+
+
+def _mapping_frame(data: Mapping[Any, Any], wanted: Callable[[Any], bool]) -> pd.DataFrame:
+    """A frame of columns and scalars; columns that nothing reads may be anything."""
+    columns: dict[Any, Any] = {}
+    for name, values in data.items():
+        try:
+            columns[name] = _mapping_column(values, f"the column `{name}`")
+        except DataError:
+            if wanted(name):
+                raise
+    used = [name for name in columns if wanted(name)]
+    lengths = {name: len(v) for name, v in columns.items() if not _is_scalar(v)}
+    asked = {lengths[name] for name in used if name in lengths} or set(lengths.values()) or {1}
+    if len(asked) > 1:
+        each = ", ".join(f"`{name}` {lengths[name]}" for name in used if name in lengths)
+        raise DataError(f"the columns have different lengths ({each}): one entry a row is needed")
+    n = asked.pop()
+    index = first_index(*(v for name in used if isinstance(v := data[name], pd.Series)))
+    for name in used:
+        if isinstance(data[name], pd.Series) and not data[name].index.equals(index):
+            raise DataError(f"the column `{name}` has another index than the others: align them")
+    fitting = {name: v for name, v in columns.items() if lengths.get(name, n) == n}
+    return pd.DataFrame(fitting, index=pd.RangeIndex(n) if index is None else index)
+
+
+def _mapping_column(values: Any, what: str) -> Any:
+    if _is_scalar(values):
+        return values
+    if isinstance(values, list | tuple | range):
+        return _listed(list(values))
+    return vector(values, what)
+
+
+def _listed(values: list[Any]) -> Any:
+    """A list in the type that pandas gives it; integers beside gaps stay integers."""
+    found = pd.Series(values)
+    if found.dtype.kind in "fO" and pd.api.types.infer_dtype(values, skipna=True) == "integer":
+        with suppress(OverflowError, TypeError):
+            return pd.array(values, dtype="Int64")
+    return found.array
+
+
+def _is_scalar(value: Any) -> bool:
+    return bool(pd.api.types.is_scalar(value)) or (isinstance(value, np.ndarray) and not value.ndim)
+
+
+def _arrow_frame(data: Any, wanted: Callable[[Any], bool]) -> pd.DataFrame:
+    """Columns of a pyarrow table or record batch; dictionaries keep their order of levels."""
+    columns: dict[str, Any] = {}
+    for at, name in enumerate(data.schema.names):
+        if not wanted(name):
+            continue
+        if name in columns:
+            raise DataError(f"the data has several columns named `{name}`: rename them")
+        column = data.column(at)
+        kind = str(column.type)
+        if column.null_count and kind in _NULLABLE:  # pandas would make them floats
+            columns[name] = pd.array(column.to_pylist(), dtype=_NULLABLE[kind])
+        else:
+            columns[name] = column.to_pandas().array
+    return pd.DataFrame(columns, index=pd.RangeIndex(data.num_rows))
+
+
+def _eager_frame(data: Any, wanted: Callable[[Any], bool]) -> pd.DataFrame:
+    """Columns of any frame that narwhals reads."""
     try:
         frame = nw.from_native(data, eager_only=True)
     except TypeError as error:
@@ -33,16 +136,21 @@ def as_pandas(data: Any, expressions: Sequence[str]) -> pd.DataFrame:
             f"data is a {type(data).__name__}: pass a pandas or polars DataFrame or a mapping "
             "of columns"
         ) from error
-    wanted = {name for e in expressions for name in fml.variables(e)}
-    columns = {}
-    for name in frame.columns:
-        if name in wanted:
-            series = frame[name]
-            values = pd.Series(series.to_list())
-            if isinstance(series.dtype, nw.Enum):  # an order that its user has chosen
-                values = values.astype(pd.CategoricalDtype(list(series.dtype.categories)))
-            columns[name] = values
+    columns = {name: series_values(frame[name]) for name in frame.columns if wanted(name)}
     return pd.DataFrame(columns, index=pd.RangeIndex(len(frame)))
+
+
+def _check_columns(frame: pd.DataFrame, names: Iterable[str]) -> None:
+    """Raise for a name in use that several columns have."""
+    if frame.columns.is_unique and frame.columns.nlevels == 1:
+        return
+    for name in names:
+        if name not in frame.columns:
+            continue
+        if frame.columns.nlevels > 1:
+            raise DataError(f"`{name}` has columns of its own in the data: flatten their names")
+        if list(frame.columns).count(name) > 1:
+            raise DataError(f"the data has several columns named `{name}`: rename them")
 
 
 def callables(text: str) -> dict[str, Any]:
@@ -59,121 +167,3 @@ def callables(text: str) -> dict[str, Any]:
     found = {word: scope[word] for word in words if word in scope and callable(scope[word])}
     # math's functions take single numbers: formulas have their own of the same names
     return {word: f for word, f in found.items() if getattr(f, "__module__", "") != "math"}
-
-
-def select_rows(
-    data: pd.DataFrame, arrays: Mapping[str, Any], subset: Any
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Rows of a subset, of the data and of the arrays given beside it.
-
-    Parameters
-    ----------
-    data : DataFrame
-    arrays : mapping
-        Arrays of the data's length, names of columns, or None.
-    subset : array of bool, array of index labels, str for ``DataFrame.query``, or None
-    """
-    if subset is None:
-        return data, dict(arrays)
-    columns = {
-        name: given if given is None or isinstance(given, str) else _column(given, data, name)
-        for name, given in arrays.items()
-    }
-    try:
-        mask = np.asarray(data.eval(subset) if isinstance(subset, str) else subset)
-    except Exception as error:
-        raise DataError(f"subset={subset!r} cannot be evaluated: {error}") from error
-    if mask.dtype != bool:
-        if mask.ndim != 1 or not np.isin(mask, data.index).all():
-            raise DataError("subset names rows that are not in the index of the data")
-        mask = np.asarray(data.index.isin(mask))
-    if mask.shape != (len(data),):
-        raise DataError(f"subset has the shape {mask.shape}: one entry for {len(data)} rows")
-    taken = {name: v if v is None or isinstance(v, str) else v[mask] for name, v in columns.items()}
-    return data.loc[mask], taken
-
-
-def complete_rows(
-    data: pd.DataFrame,
-    arrays: Mapping[str, Any],
-    expressions: Sequence[str],
-    missing: str,
-    gaps: Mapping[str, np.ndarray] | None = None,
-) -> tuple[pd.DataFrame, dict[str, Any], np.ndarray]:
-    """One mask over all columns and arrays in use.
-
-    Parameters
-    ----------
-    data : DataFrame
-    arrays : mapping
-        Arrays of the data's length, names of columns, or None.
-    expressions : sequence of str
-        What the model reads of the data.
-    missing : {"drop", "raise", "none"}
-    gaps : mapping of str to ndarray of bool, shape (n,), optional
-        Missing entries of other columns that are in use.
-
-    Returns
-    -------
-    data : DataFrame
-        Rows in which nothing is missing.
-    arrays : dict
-        The same rows of the arrays; names of columns become None.
-    keep : ndarray of bool, shape (n,)
-
-    Raises
-    ------
-    DataError
-        An array of the wrong length; no row left; ``missing="raise"`` or
-        ``"none"`` with a missing value.
-    """
-    if missing not in ("drop", "raise", "none"):
-        raise DataError(f"missing={missing!r}: choose 'drop', 'raise' or 'none'")
-    if len(data) == 0:
-        raise DataError("the data has no rows")
-    names = list(dict.fromkeys(name for e in expressions for name in fml.variables(e)))
-    used = [name for name in names if name in data.columns]
-    for name in used:
-        if list(data.columns).count(name) > 1:
-            raise DataError(f"the data has several columns named `{name}`: rename them")
-    full = dict(gaps or {}) | {name: data[name].isna().to_numpy() for name in used}
-    values: dict[str, Any] = {}
-    for name, given in arrays.items():
-        values[name] = (
-            None if given is None or isinstance(given, str) else _column(given, data, name)
-        )
-        if values[name] is not None:
-            full[name] = np.asarray(pd.isna(values[name]))
-    found = [name for name, gap in full.items() if gap.any()]
-    if found and missing != "drop":
-        raise DataError(
-            f"missing values in {', '.join(map(repr, found))}: remove them or pass missing='drop'"
-        )
-    keep = np.ones(len(data), bool)
-    for name in found:
-        keep &= ~full[name]
-    if not keep.any():
-        raise DataError(f"no complete row: every row misses one of {', '.join(map(repr, found))}")
-    if not found:
-        return data, values, keep
-    kept = {name: None if v is None else v[keep] for name, v in values.items()}
-    return data.loc[keep, used], kept, keep
-
-
-def _column(values: Any, data: pd.DataFrame, what: str) -> Any:
-    """An array argument as a one-dimensional array of the data's length."""
-    if isinstance(values, pd.Series):
-        if not values.index.equals(data.index):
-            raise DataError(
-                f"{what} has another index than the data: align it, or pass {what}.to_numpy()"
-            )
-        values = values.array
-    elif not isinstance(values, pd.api.extensions.ExtensionArray):
-        values = np.asarray(values)
-        if values.ndim != 1:
-            raise DataError(f"{what} has the shape {values.shape}: one dimension is needed")
-    if len(values) != len(data):
-        raise DataError(
-            f"{what} has {len(values)} entries but y has {len(data)}: pass one entry per row"
-        )
-    return values

@@ -200,6 +200,10 @@ class ManyResults:
             if response not in self.response_names:
                 raise DataError(f"no response {response!r} among the {len(self)} that were fitted")
             return self.response_names.index(response)
+        if isinstance(response, bool | np.bool_) or not isinstance(response, int | np.integer):
+            raise DataError(
+                f"response={response!r}: the number or the name of a response is needed"
+            )
         if not -len(self) <= response < len(self):
             raise DataError(f"no response {response}: there are {len(self)}, counted from 0")
         return int(response) % len(self)

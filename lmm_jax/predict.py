@@ -12,11 +12,14 @@ import pandas as pd
 
 from . import formula as fml
 from . import matrices as mat
+from .arrays import numbers, vector
+from .checks import finite_vector
 from .design import Design
 from .errors import DataError
 from .estimates import Estimates
 from .formula_terms import group_labels
 from .layouts.waist import BlupTerms, Layout
+from .matching import find, shown
 from .processes import float64
 from .programs import compiled
 from .terms import RandomTerm, member_columns
@@ -145,24 +148,46 @@ def predict_new(
         raise DataError("the design was made from arrays: predict needs one made from a formula")
     if new_levels not in ("error", "population", "nan"):
         raise DataError(f"new_levels={new_levels!r}: choose 'error', 'population' or 'nan'")
-    if groups is not None and len(groups) != len(data):
-        raise DataError(f"groups has {len(groups)} entries but the new data {len(data)} rows")
-    if offset is not None and np.shape(offset) != (len(data),):
-        raise DataError(f"offset has the shape {np.shape(offset)} for {len(data)} rows")
+    groups, offset = _new_arrays(design, data, groups, offset)
     out = np.full(len(data), np.nan)
     used = design.expressions(effects is not None)
     keep = _complete(data, used, offset, None if effects is None else groups)
     if not keep.any():
         return out
     data = data.loc[keep]
-    offset = None if offset is None else np.asarray(offset)[keep]
-    groups = None if groups is None else pd.Index(groups)[keep]
+    offset = None if offset is None else offset[keep]
+    groups = None if groups is None else pd.Series(groups[keep], index=data.index)
     X = mat.replay(source.spec, data, context=source.context)[:, list(source.kept)]
     mean = X @ estimates.beta + _new_offset(design, data, offset)
     for term, b in zip(design.terms, effects, strict=True) if effects is not None else ():
         mean = mean + _new_term(term, b, data, groups, new_levels, source.context)
     out[keep] = mean
     return out
+
+
+def _new_arrays(design: Design, data: pd.DataFrame, groups: Any, offset: Any) -> tuple[Any, Any]:
+    """Groups and offset of new rows as arrays, where the model was fitted to arrays of them."""
+    source = design.source
+    assert source is not None  # checked by the caller
+    named = next((":".join(t.source.group) for t in design.terms if t.source.group), None)
+    if groups is not None and named is not None:
+        raise DataError(
+            f"the model reads its groups from `{named}` of the new data: leave groups= out"
+        )
+    if offset is not None and not source.offset_array:
+        raise DataError(
+            "the model was not fitted with an array of offsets: leave offset= out, and give what "
+            "offset() or a name of a column stands for among the new data"
+        )
+    if groups is not None:
+        groups = vector(groups, "groups", index=data.index)
+    if offset is not None:
+        offset = numbers(vector(offset, "offset", index=data.index), "offset")
+    if groups is not None and len(groups) != len(data):
+        raise DataError(f"groups has {len(groups)} entries but the new data {len(data)} rows")
+    if offset is not None and len(offset) != len(data):
+        raise DataError(f"offset has the shape {offset.shape} for {len(data)} rows")
+    return groups, offset
 
 
 def _complete(data: pd.DataFrame, expressions: Sequence[str], *arrays: Any) -> np.ndarray:
@@ -178,7 +203,7 @@ def _new_offset(design: Design, data: pd.DataFrame, offset: Any) -> np.ndarray:
     assert source is not None  # checked by the caller
     parts = [mat.evaluate(e, data, context=source.context) for e in source.offsets]
     if offset is not None:
-        parts.append(np.asarray(offset, dtype=np.float64))
+        parts.append(finite_vector(offset, "offset"))
     elif source.offset_array:
         raise DataError("the model was fitted with an offset array: pass offset= for the new rows")
     return np.sum(parts, axis=0) if parts else np.zeros(len(data))
@@ -202,11 +227,12 @@ def _new_term(
     known = np.ones(len(data), dtype=bool)
     if new_levels != "error":  # otherwise the replay below names the category
         known = _known_categories(term.source.spec, data, context)
-    codes, values = _new_codes(term, data.loc[known], labels[known], context)
+    codes, values = _new_codes(term, data.loc[known], labels.loc[known], context)
     unseen = (codes < 0).any(axis=1)
     if unseen.any() and new_levels == "error":
+        new = shown(labels.iloc[int(np.argmax(unseen))])
         raise DataError(
-            f"{term.group!r} has the new level {labels[int(np.argmax(unseen))]!r}: pass "
+            f"{term.group!r} has the new level {new}: pass "
             "new_levels='population' to leave its random effect out, or 'nan'"
         )
     instead = np.nan if new_levels == "nan" else 0.0
@@ -225,29 +251,25 @@ def _known_categories(spec: Any, data: pd.DataFrame, context: Any) -> np.ndarray
             state = spec.transform_state
             plain = expr in data
             values = data[expr] if plain else mat.labels(expr, data, context=context, state=state)
-            known &= values.isin(list(categories)).to_numpy()
+            known &= find(pd.Index(list(categories)), values, expr) >= 0
     return known
 
 
 def _new_codes(
-    term: RandomTerm, data: pd.DataFrame, labels: pd.Index[Any], context: Any
+    term: RandomTerm, data: pd.DataFrame, labels: pd.Series[Any], context: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """Levels (n, S), -1 where new, and covariates (n, S, k) of new rows."""
     if len(data) == 0:
         return np.zeros((0, 1), dtype=np.int64), np.zeros((0, 1, len(term.names)))
     values = mat.replay(term.source.spec, data, context=context)[:, list(term.source.columns)]
-    if not term.is_component:
-        return _lookup(term.levels, labels)[:, None], values[:, None, :]
+    if not isinstance(term.levels, pd.MultiIndex) or not term.is_component:
+        return find(term.levels, labels, term.group)[:, None], values[:, None, :]
     members, values = member_columns(values)
-    names = pd.Index(term.source.spec.column_names)
-    flat = [np.repeat(labels, members.shape[1]), names[np.maximum(members, 0).ravel()]]
-    codes = term.levels.get_indexer(pd.MultiIndex.from_arrays(flat)).reshape(members.shape)
+    names = pd.Index(term.source.spec.column_names).take(np.array(term.source.columns))
+    groups, columns = term.levels.levels
+    group = find(groups, labels, term.group)[:, None]
+    column = columns.get_indexer(names)[np.maximum(members, 0)]
+    known = term.levels.codes[0].astype(np.int64) * len(columns) + term.levels.codes[1]
+    places = pd.Index(known).get_indexer((group * len(columns) + column).ravel())
+    codes = np.where((group < 0) | (column < 0), -1, places.reshape(members.shape))
     return np.where(values == 0, 0, codes), values[:, :, None]
-
-
-def _lookup(levels: pd.Index[Any], labels: pd.Index[Any]) -> np.ndarray:
-    """Positions of labels among levels, -1 if new; a number matches its own spelling."""
-    codes = np.asarray(levels.get_indexer(labels))
-    if (codes < 0).any():  # the column may hold 308 where the fit had "308"
-        codes = np.asarray(levels.astype(str).get_indexer(labels.astype(str)))
-    return codes

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse
 
+from .arrays import matrix, plain
 from .design import Design, assemble
 from .errors import DataError, FormulaError
 from .formula_design import design as design_of
@@ -75,8 +76,8 @@ def read_model(
 ) -> tuple[Design, Responses]:
     """The design and the responses from what the user has given."""
     own = None
-    if weights is not None and not isinstance(weights, str) and np.ndim(weights) == 2:
-        own, weights = np.asarray(weights, dtype=np.float64), None
+    if _is_table(weights):
+        own, weights = weights, None
     if isinstance(formula, Design):
         given = [name for name, value in options.items() if value is not None]
         if given or weights is not None:
@@ -85,18 +86,28 @@ def read_model(
             data, responses = None, data
         if data is not None:
             raise DataError("pass the responses once: fit_many(design, Y)")
-        design, rows, frame, n = formula, None, None, formula.nobs
+        formula.need_rows()
+        design, rows, frame, index = formula, None, None, formula.index
     else:
-        design, rows, frame, n = _formula_design(formula, data, weights, options)
-    names, values = _read_responses(responses, frame, n)
-    if own is not None:
-        _check_weights(own, values, rows)
-    return design, Responses(names=names, values=values, weights=own, rows=rows)
+        design, rows, frame = _formula_design(formula, data, weights, options)
+        index = frame.index
+    names, values = _read_responses(responses, frame, index)
+    table = None if own is None else _read_weights(own, names, values, index)
+    if table is not None:
+        _check_weights(table, values, rows)
+    return design, Responses(names=names, values=values, weights=table, rows=rows)
+
+
+def _is_table(weights: Any) -> bool:
+    """Weights of every observation rather than of the rows."""
+    if weights is None or isinstance(weights, str):
+        return False
+    return hasattr(weights, "columns") or plain(weights, "weights").ndim == 2
 
 
 def _formula_design(
     formula: str, data: Any, weights: Any, options: dict[str, Any]
-) -> tuple[Design, np.ndarray | None, pd.DataFrame, int]:
+) -> tuple[Design, np.ndarray | None, pd.DataFrame]:
     """The design of all rows on which everything but the responses is there."""
     if not isinstance(formula, str):
         raise FormulaError(f"the formula is a {type(formula).__name__}: pass a string or a Design")
@@ -104,19 +115,16 @@ def _formula_design(
         raise FormulaError("write `~ terms`: one `~`, with or without a response", formula)
     if data is None:
         raise DataError("data is missing: pass the frame that the formula reads")
-    names = [str(c) for c in getattr(data, "columns", [])]
-    quoted = [name if name.isidentifier() else f"`{name}`" for name in names]
-    frame = as_pandas(data, quoted)
+    frame = as_pandas(data, None)
     full = frame.assign(**{_ROW: np.arange(len(frame), dtype=np.float64)})
     right = formula.split("~")[1]
     design = design_of(f"{_ROW} ~{right}", full, weights=weights, **options)
     rows = design.endog.astype(np.int64)
-    whole = rows.size == len(frame)
-    return design, None if whole else rows, frame, len(frame)
+    return design, None if rows.size == len(frame) else rows, frame
 
 
 def _read_responses(
-    responses: Any, frame: pd.DataFrame | None, n: int
+    responses: Any, frame: pd.DataFrame | None, index: pd.Index[Any]
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """Names and an array (n, R)."""
     if responses is None:
@@ -132,31 +140,38 @@ def _read_responses(
         if unknown:
             raise DataError(f"responses names columns that are not there: {', '.join(unknown)}")
         responses = frame[wanted]
-    names: tuple[str, ...] | None = None
-    if hasattr(responses, "columns"):
-        names = tuple(str(c) for c in responses.columns)
-    try:
-        values = np.asarray(responses.to_numpy() if hasattr(responses, "to_numpy") else responses)
-        values = values if values.dtype.kind == "f" else values.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"responses must be numeric: {error}") from error
-    values = values[:, None] if values.ndim == 1 else values
-    if values.ndim != 2 or values.shape[0] != n:
+    values, names = matrix(responses, "responses", index=index, keep_floats=True)
+    if values.shape[0] != len(index):
         raise DataError(
-            f"responses have the shape {values.shape} for {n} rows: one column a response is needed"
+            f"responses have the shape {values.shape} for {len(index)} rows: one column a response "
+            "is needed"
         )
     if values.shape[1] == 0:
         raise DataError("responses has no columns: there is nothing to fit")
-    return names or tuple(f"y{i}" for i in range(values.shape[1])), values
+    names = names or tuple(f"y{i}" for i in range(values.shape[1]))
+    if len(set(names)) < len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise DataError(f"two responses are named {twice!r}: rename one of them")
+    return names, values
+
+
+def _read_weights(
+    weights: Any, names: tuple[str, ...], values: np.ndarray, index: pd.Index[Any]
+) -> np.ndarray:
+    """Weights of every observation, in the order of the responses where columns name them."""
+    out, columns = matrix(weights, "weights", index=index)
+    if out.shape != values.shape:
+        raise DataError(
+            f"weights have the shape {out.shape} and the responses {values.shape}: "
+            "pass one weight an observation, or one a row"
+        )
+    if columns is not None and columns != names and set(columns) == set(names):
+        out = out[:, [columns.index(name) for name in names]]
+    return out
 
 
 def _check_weights(weights: np.ndarray, values: np.ndarray, rows: np.ndarray | None) -> None:
     """Positive wherever there is an observation."""
-    if weights.shape != values.shape:
-        raise DataError(
-            f"weights have the shape {weights.shape} and the responses {values.shape}: "
-            "pass one weight an observation, or one a row"
-        )
     used = slice(None) if rows is None else rows
     bad = ~np.isnan(values[used]) & ~((weights[used] > 0) & np.isfinite(weights[used]))
     if bad.any():

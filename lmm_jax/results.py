@@ -141,7 +141,9 @@ class LMMResults(FittedModel):
             Add the random effects of each row's levels (lme4's default), or
             leave them out (statsmodels').
         groups : array, optional
-            Group of each new row, where the model was fitted to an array of groups.
+            Group of each new row, where the model was fitted to an array of groups;
+            otherwise the new rows have their groups in the column of the fit. A label
+            is looked up whatever its type: 350, 350.0 and "350" are one.
         offset : array, optional
             Offset of each new row, where the model was fitted to an array of offsets.
         new_levels : {"error", "population", "nan"}
@@ -155,6 +157,8 @@ class LMMResults(FittedModel):
         """
         design = self._need_design()
         if newdata is None:
+            if groups is not None or offset is not None:
+                raise DataError("groups= and offset= are those of new rows: pass newdata")
             if conditional:
                 return self.fittedvalues
             return pd.Series(self._population(), index=design.index, name="predicted")

@@ -9,11 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from .arrays import plain
 from .design import Design
 from .errors import DataError
 from .layouts.crossed_index import CrossedIndex
 from .layouts.index import GroupIndex, Table
 from .layouts.plan import plan_layout
+from .matching import distinct
 from .terms import connected_rows
 
 
@@ -86,24 +88,19 @@ def _codes(labels: Any, t: int) -> tuple[np.ndarray, int]:
     """Codes ``0 .. L - 1`` of one term, (n, S), and the number of its levels."""
     if isinstance(labels, jax.core.Tracer):
         raise DataError("groups must be known before tracing: make the index outside of jit")
-    labels = np.asarray(labels)
+    labels = plain(labels, f"term {t}")
     if labels.ndim not in (1, 2) or labels.size == 0:
         raise DataError(f"term {t}: labels of shape (n,) or (n, S) are needed, not {labels.shape}")
-    if _missing(labels):
+    codes, levels = distinct(labels.ravel(), f"term {t}")
+    if (codes < 0).any():
         raise DataError(f"term {t}: a group label is missing")
     try:
-        levels, codes = np.unique(labels, return_inverse=True)
+        order = np.argsort(np.asarray(levels))
     except TypeError as error:
         raise DataError(f"term {t}: the labels have no common order ({error})") from error
-    codes = codes.reshape(labels.shape).astype(np.int64)
-    return codes.reshape(labels.shape[0], -1), len(levels)
-
-
-def _missing(labels: np.ndarray) -> bool:
-    """Whether a label is NaN or None."""
-    if labels.dtype == object:
-        return any(label is None or label != label for label in labels.ravel())
-    return bool((labels != labels).any())
+    places = np.empty_like(order)
+    places[order] = np.arange(order.size)
+    return places[codes].reshape(labels.shape[0], -1), len(levels)
 
 
 def _sizes(sizes: int | Sequence[int], n_terms: int) -> tuple[int, ...]:

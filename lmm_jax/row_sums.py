@@ -1,52 +1,25 @@
-"""Sums over a stream of frames: columns by formula, levels numbered as they come."""
+"""Sums over a stream of frames: levels numbered as they come."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from . import formula as fml
-from . import matrices as mat
+from .batch_reader import BatchReader
 from .checks import check_shapes
-from .errors import DataError, RankWarning, warn_user
-from .expressions import quoted
-from .formula_terms import bar_terms
-from .frames import as_pandas, complete_rows
+from .errors import RankWarning, warn_user
 from .layouts.index import GroupIndex, stream_pairs
 from .layouts.sums import Rows, Sums, Units
+from .matching import find, merged
 from .row_pass import add_batches, column_units
 from .terms import RandomTerm
 
 # Share of a column of X that the columns before it must leave, in squares.
 _DEPENDENT = 1e-10
-
-
-class Columns(NamedTuple):
-    """What the model reads of a frame."""
-
-    response: str
-    fixed: str
-    bars: tuple[fml.Bar, ...]
-    offsets: tuple[str, ...]
-    weights: str | None
-    expressions: tuple[str, ...]
-    names: tuple[str, ...]
-
-    @classmethod
-    def of(cls, parsed: fml.ParsedFormula, weights: str | None, offset: str | None) -> Self:
-        """Columns of a formula with weights and offset given by name."""
-        offsets = (*parsed.offsets, *([quoted(offset)] if offset else []))
-        weight = None if weights is None else quoted(weights)
-        bars = [e for bar in parsed.bars for e in (bar.lhs, *bar.group)]
-        out = [parsed.response, parsed.fixed, *offsets, *bars, *([weight] if weight else [])]
-        names = tuple(dict.fromkeys(name for e in out for name in fml.variables(e)))
-        return cls(
-            parsed.response, parsed.fixed, tuple(parsed.bars), offsets, weight, tuple(out), names
-        )
 
 
 class Factor:
@@ -56,16 +29,15 @@ class Factor:
         self.key, self.parent = key, parent
         self.labels: pd.Index[Any] = pd.Index([])
         self.parents = np.zeros(0, np.int64)  # level of the parent of every level
-        self._ordered = True  # every batch had a categorical of the same categories
 
     def number(self, labels: pd.Index[Any], codes: np.ndarray, parent: np.ndarray) -> np.ndarray:
         """Numbers of a batch's rows; levels not seen before are appended."""
-        places = self.labels.get_indexer(labels) if len(self.labels) else np.full(len(labels), -1)
+        places = find(self.labels, labels, ":".join(self.key))
         new = places < 0
         if new.any():
             places[new] = len(self.labels) + np.arange(new.sum())
             fresh = labels[new]
-            self.labels = self.labels.append(fresh) if len(self.labels) else fresh
+            self.labels = merged(self.labels, fresh) if len(self.labels) else fresh
             owner = np.zeros(len(labels), np.int64)
             owner[codes] = parent
             self.parents = np.concatenate([self.parents, owner[new]])
@@ -90,26 +62,28 @@ class Factor:
 class BatchSums:
     """Cross-products of all batches so far."""
 
-    def __init__(self, columns: Columns, context: Mapping[str, Any], missing: str) -> None:
-        self.columns, self.context, self.missing = columns, context, missing
-        self.nobs = self.n_missing = 0
-        self.spec: Any = None
-        self.names: tuple[str, ...] = ()
-        self.first_terms: list[RandomTerm] = []
-        self.factors = _chain([bar.group for bar in columns.bars])
+    def __init__(self, reader: BatchReader) -> None:
+        self.reader = reader
+        self.nobs = 0
+        self.factors = _chain([bar.group for bar in reader.columns.bars])
         self.units: Units
         self.sums: Sums
 
+    @property
+    def first_terms(self) -> list[RandomTerm]:
+        """Terms of the first batch, in the order of the formula."""
+        return self.reader.first_terms
+
     def add(self, data: Any) -> None:
         """One batch more."""
-        frame = self._complete(data)
-        if frame is None:
+        batch = self.reader.read(data)
+        if batch is None:
             return
-        y, X, weights, terms = self._read(frame)
+        y, X, weights, terms = batch
         check_shapes(y, X, terms, weights)
         cells = self._cells(terms)
         if not self.nobs:
-            self.units = column_units(y, X, _intercept(self.names))
+            self.units = column_units(y, X, _intercept(self.reader.names))
             self.sums = self._empty(X.shape[1])
         self._grow()
         pairs = [(a, b) for a, b in stream_pairs(len(terms)) if a != b]
@@ -123,48 +97,6 @@ class BatchSums:
         )
         self.sums = add_batches(self.sums, rows, self.units, tuple(range(len(terms))))
         self.nobs += len(y)
-
-    def _complete(self, data: Any) -> pd.DataFrame | None:
-        """Complete rows of a batch; None if there are none."""
-        if type(data).__module__.split(".")[0] == "pyarrow":
-            data = data.to_pandas()
-        frame = as_pandas(data, self.columns.expressions)
-        used = [name for name in self.columns.names if name in frame.columns]
-        if self.missing == "drop" and frame[used].isna().any(axis=1).all():
-            self.n_missing += len(frame)
-            return None
-        frame, _, keep = complete_rows(frame, {}, self.columns.expressions, self.missing)
-        self.n_missing += int((~keep).sum())
-        return frame
-
-    def _read(
-        self, frame: pd.DataFrame
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, list[RandomTerm]]:
-        """Response less offset, X, weights and terms of a batch."""
-        y = mat.evaluate(self.columns.response, frame, context=self.context)
-        for offset in self.columns.offsets:
-            y = y - mat.evaluate(offset, frame, context=self.context)
-        if self.spec is None:
-            first = mat.build(self.columns.fixed, frame, context=self.context)
-            self.spec, self.names, X = first.spec, first.names, first.values
-            _check_stateless(self.spec)
-        else:
-            X = mat.replay(self.spec, frame, context=self.context)
-        weights = None
-        if self.columns.weights is not None:
-            weights = mat.evaluate(self.columns.weights, frame, context=self.context)
-        terms = bar_terms(self.columns.bars, frame, self.context, {})
-        if not self.first_terms:
-            self.first_terms = terms
-            for term in terms:
-                _check_stateless(term.source.spec)
-        for term, first_term in zip(terms, self.first_terms, strict=True):
-            if term.names != first_term.names:
-                raise DataError(
-                    f"({term.label}) has the columns {', '.join(term.names)} in one batch and "
-                    f"{', '.join(first_term.names)} in the first: use a categorical with all levels"
-                )
-        return y, X, weights, terms
 
     def _cells(self, terms: Sequence[RandomTerm]) -> list[np.ndarray]:
         """Number of every row's level in every term."""
@@ -226,7 +158,7 @@ class BatchSums:
                 kept.append(j)
                 rest = rest - np.outer(rest[:, j], rest[j]) / rest[j, j]
         if len(kept) < len(gram):
-            gone = ", ".join(name for j, name in enumerate(self.names) if j not in kept)
+            gone = ", ".join(name for j, name in enumerate(self.reader.names) if j not in kept)
             warn_user(f"the fixed-effects design is rank deficient: dropped {gone}", RankWarning)
             at = np.array([*kept, len(gram)])
             self.sums = self.sums._replace(
@@ -300,13 +232,3 @@ def _chain(keys: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], Factor]:
 
 def _intercept(names: Sequence[str]) -> int | None:
     return names.index("Intercept") if "Intercept" in names else None
-
-
-def _check_stateless(spec: Any) -> None:
-    """Raise for a transformation whose result depends on all rows."""
-    if spec is not None and spec.transform_state:
-        which = ", ".join(str(name) for name in spec.transform_state)
-        raise DataError(
-            f"`{which}` looks at all rows and cannot be computed batch by batch: make it a column "
-            "first"
-        )

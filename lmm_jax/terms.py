@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -65,7 +65,8 @@ def factor_codes(values: pd.Series[Any]) -> tuple[np.ndarray, pd.Index[Any]]:
         try:
             codes, labels = pd.factorize(values)
         except TypeError as error:
-            raise DataError(f"{values.name!r} cannot group the rows: {error}") from error
+            name = "groups" if values.name is None else values.name
+            raise DataError(f"{name!r} cannot group the rows: {error}") from error
     return codes.astype(np.int64, copy=False), pd.Index(labels)
 
 
@@ -76,13 +77,17 @@ def _integer_codes(values: np.ndarray) -> tuple[np.ndarray, pd.Index[Any]] | Non
     low, high = int(values.min()), int(values.max())
     if high - low > 4 * values.size:
         return None
-    places = values.astype(np.int64, copy=False)
-    places = places - low if low else places
+    if high < 1 << 63:
+        places = values.astype(np.int64, copy=False)
+        places = places - low if low else places
+    else:  # beyond the range of int64
+        places = (values - np.uint64(low)).astype(np.int64)
     seen = np.zeros(high - low + 1, dtype=bool)
     seen[places] = True
     labels = np.flatnonzero(seen)
     codes = places if labels.size == seen.size else (np.cumsum(seen) - 1)[places]
-    return codes, pd.Index((labels + low).astype(values.dtype))
+    kind = np.int64 if high < 1 << 63 else np.uint64
+    return codes, pd.Index((labels.astype(kind) + kind(low)).astype(values.dtype))
 
 
 def most_levels_first(terms: list[RandomTerm]) -> list[RandomTerm]:
@@ -212,76 +217,6 @@ def _pairs(
         parts: Any = {"levels": [groups, columns], "codes": [at, column]}
         return pd.MultiIndex(**parts, names=names, verify_integrity=False)
     return pd.MultiIndex.from_arrays([groups[at], columns[column]], names=names)
-
-
-def component_matrices(
-    exog_vc: Any, labels: np.ndarray
-) -> list[tuple[str, scipy.sparse.csr_array, list[str]]]:
-    """Name, matrix over all rows and column names of every component, sorted by name.
-
-    Parameters
-    ----------
-    exog_vc : mapping or object with names, colnames and mats
-        Per component a matrix (n, K), or a mapping from group label to the
-        matrix of that group's rows in their order.
-    labels : ndarray, shape (n,)
-        Group of each row.
-    """
-    if exog_vc is None:
-        return []
-    if hasattr(exog_vc, "mats"):
-        groups = np.unique(labels)  # statsmodels lists the groups in this order
-        parts = {
-            name: mats if isinstance(mats, Mapping) else dict(zip(groups, mats, strict=True))
-            for name, mats in zip(exog_vc.names, exog_vc.mats, strict=True)
-        }
-    else:
-        parts = dict(exog_vc)
-    out = []
-    for name in sorted(parts):
-        part = parts[name]
-        if isinstance(part, Mapping):
-            matrix, columns = _stack_groups(name, part, labels)
-        else:
-            if np.ndim(part) != 2 and not scipy.sparse.issparse(part):
-                raise DataError(f"exog_vc[{name!r}] has the shape {np.shape(part)}: use (n, K)")
-            matrix = scipy.sparse.csr_array(part)
-            columns = [str(c) for c in getattr(part, "columns", range(matrix.shape[1]))]
-        if matrix.shape[0] != labels.size:
-            raise DataError(
-                f"exog_vc[{name!r}] has {matrix.shape[0]} rows but endog has {labels.size}"
-            )
-        if matrix.shape[1] == 0:
-            raise DataError(f"exog_vc[{name!r}] has no columns")
-        out.append((str(name), matrix, columns))
-    return out
-
-
-def _stack_groups(
-    name: str, parts: Mapping[Any, Any], labels: np.ndarray
-) -> tuple[scipy.sparse.csr_array, list[str]]:
-    """One sparse matrix from the matrices of the groups, columns numbered within groups."""
-    rows, columns, values, widest = [], [], [], 0
-    order = np.argsort(labels, kind="stable")
-    found, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
-    for label, start, count in zip(found, starts, counts, strict=True):
-        if label not in parts:
-            raise DataError(f"exog_vc[{name!r}] has no matrix for the group {label!r}")
-        dense = np.asarray(parts[label], dtype=np.float64)
-        block = scipy.sparse.coo_array(dense[:, None] if dense.ndim == 1 else dense)
-        if block.shape[0] != count:
-            raise DataError(
-                f"exog_vc[{name!r}][{label!r}] has {block.shape[0]} rows but the group {count}"
-            )
-        rows.append(order[start + block.row])
-        columns.append(block.col)
-        values.append(block.data)
-        widest = max(widest, block.shape[1])
-    matrix = scipy.sparse.coo_array(
-        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))),
-        shape=(labels.size, widest),
-    )
-    return scipy.sparse.csr_array(matrix), [str(c) for c in range(widest)]
 
 
 def member_columns(matrix: Any) -> tuple[np.ndarray, np.ndarray]:

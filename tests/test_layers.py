@@ -29,9 +29,10 @@ FLOORS = (
         *("tables",),
         *("layouts.*", "grammar", "expressions", "columns", "splines", "functions", "evaluation"),
         *("tokens", "formula", "materializer", "matrices", "terms"),
-        *("formula_terms", "checks", "frames", "design"),
+        *("formula_terms", "components", "arrays", "matching", "checks", "frames", "rows"),
+        "design",
         *("formula_design", "array_design", "batch_design", "responses", "row_index"),
-        *("row_pass", "row_sums", "sharding"),
+        *("row_pass", "row_wise", "batch_reader", "row_sums", "sharding"),
     ),
     (
         *("coordinates", "likelihood", "factor_steps", "newton", "starts", "optimize", "staged"),
@@ -53,8 +54,9 @@ FRAMES = {
     *("tables",),
     *("columns", "splines", "functions", "evaluation"),
     *("tokens", "formula", "materializer", "matrices", "terms", "formula_terms"),
-    *("checks", "frames", "design", "datasets"),
-    *("formula_design", "array_design", "batch_design", "row_sums"),
+    *("arrays", "matching", "components", "checks", "frames", "rows", "row_wise", "design"),
+    "datasets",
+    *("formula_design", "array_design", "batch_design", "batch_reader", "row_sums"),
     *("results", "tidy", "summary", "predict", "simulate", "fitted"),
     *("inference.contrasts", "inference.hypotheses", "inference.influence"),
     *("responses", "many_results", "bootstrap_results"),
@@ -64,7 +66,7 @@ NO_JAX = {
     *("tables",),
     *("grammar", "expressions", "columns", "splines", "functions", "evaluation"),
     *("tokens", "formula", "materializer", "matrices", "terms", "formula_terms"),
-    *("frames", "checks"),
+    *("frames", "checks", "arrays", "matching", "components", "rows", "row_wise"),
 }
 
 MODULES = sorted(

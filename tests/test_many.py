@@ -125,6 +125,14 @@ def test_weights_of_rows_and_of_observations():
     assert_close(own.select(1).llf, own.llf[1], LANE_RTOL)
 
 
+def test_weights_in_columns_follow_the_names_of_the_responses():
+    responses = pd.DataFrame(Y[:, :2], columns=["a", "b"])
+    weights = pd.DataFrame({"b": FRAME["w"], "a": np.ones(N)})
+    got = lmm.fit_many(INTERCEPT, FRAME, responses, weights=weights, progress=False)
+    want = lmm.fit_many(INTERCEPT, FRAME, Y[:, 1:2], weights=FRAME["w"].to_numpy(), progress=False)
+    assert_close(got.llf[1], want.llf[0], LANE_RTOL)
+
+
 def test_bad_lanes_stay_alone():
     bad = Y.copy()
     bad[:, 1] = np.nan  # nothing
@@ -274,6 +282,19 @@ BAD = [
     ((DESIGN, Y), {"weights": "w"}, lmm.DataError, "no more than the responses"),
     ((DESIGN, ["y"]), {}, lmm.DataError, "need a frame"),
     ((DESIGN, FRAME, Y), {}, lmm.DataError, "once"),
+    ((INTERCEPT, FRAME, pd.DataFrame(Y)[::-1]), {}, lmm.DataError, "responses has another index"),
+    ((DESIGN, pd.DataFrame(Y)[::-1]), {}, lmm.DataError, "responses has another index than"),
+    ((INTERCEPT, pd.concat([FRAME, FRAME[["y"]]], axis=1), ["y"]), {}, lmm.DataError, "named 'y'"),
+    ((INTERCEPT, FRAME, ["x", "x"]), {}, lmm.DataError, "two responses are named 'x'"),
+    ((INTERCEPT, FRAME, pd.DataFrame({1: Y[:, 0], "1": Y[:, 1]})), {}, lmm.DataError, "named '1'"),
+    ((INTERCEPT, FRAME, Y), {"weights": pd.DataFrame(Y)[::-1]}, lmm.DataError, "weights has anoth"),
+    ((INTERCEPT, FRAME, Y), {"weights": np.ones_like(Y) + 1j}, lmm.DataError, "weights has the ty"),
+    (
+        (INTERCEPT, FRAME, Y),
+        {"weights": np.ones((2, *Y.shape))},
+        lmm.DataError,
+        "weights has the sh",
+    ),
 ]
 
 
@@ -288,6 +309,10 @@ def test_bad_questions():
     for ask, message in [
         (lambda: many.select(1), "no response 1"),
         (lambda: many.select("z"), "no response 'z'"),
+        (lambda: many.select(True), "response=True"),
+        (lambda: many.select(0.0), "response=0.0"),
+        (lambda: many.select(None), "response=None"),
+        (lambda: many.random_effects(0.5), "response=0.5"),
         (lambda: many.fdr("z"), "no fixed effect 'z'"),
         (lambda: many.tidy(conf_level=1.0), "conf_level"),
     ]:
