@@ -13,7 +13,14 @@ from .bootstrap import bootstrap
 from .bootstrap_results import BootstrapResults
 from .datasets import load_dataset
 from .design import Design
-from .errors import ConvergenceWarning, DataError, ForkError, FormulaError, RankWarning
+from .errors import (
+    ConvergenceWarning,
+    DataError,
+    ForkError,
+    FormulaError,
+    IdentificationWarning,
+    RankWarning,
+)
 from .fit import fit
 from .fit_params import FittedParams, fit_params
 from .formula_design import design
@@ -48,6 +55,7 @@ __all__ = [
     "ForkError",
     "FormulaError",
     "GroupedLayout",
+    "IdentificationWarning",
     "Influence",
     "LMMResults",
     "LayoutInfo",

@@ -207,7 +207,7 @@ def _assemble(total: BatchSums, formula: str) -> Design:
     check_rank(total.nobs, len(kept))
     orders = _level_orders(total.factors)
     terms, streams = _ordered_terms(total, orders)
-    check_levels(terms, total.nobs)
+    check_levels(terms, total.nobs, len(kept), lambda: total.moments(streams))
     group, n_groups = outer_group(terms)
     shell = _shell(total, formula, terms, group, n_groups, kept)
     index = shell.plan.index

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from .arrays import numbers, plain
-from .errors import DataError, RankWarning, warn_user
+from .errors import DataError, IdentificationWarning, RankWarning, warn_user
+from .identification import MOST_DERIVATIVES, Moments, confounded_terms
 from .terms import RandomTerm
 
 # R's tolerance for a column that depends on the ones before it.
@@ -59,25 +60,72 @@ def check_rank(n: int, p: int) -> None:
         )
 
 
-def check_levels(terms: Sequence[RandomTerm], n: int) -> None:
-    """Every factor has more than one level and fewer coefficients than rows."""
+def check_levels(
+    terms: Sequence[RandomTerm], n: int, p: int, moments: Callable[[], Moments]
+) -> None:
+    """Every factor has more than one level, and the residual variance is identified.
+
+    Parameters
+    ----------
+    terms : sequence of RandomTerm
+    n, p : int
+        Rows and columns of X.
+    moments : callable
+        Gives the cross-products that decide; called only where counting does not.
+    """
     for term in terms:
-        k = len(term.names)
         if not term.is_component and term.n_levels < 2:
             raise DataError(
                 f"the grouping factor {term.group!r} has one level only: its variance cannot be "
                 "estimated. Drop the random effect or choose another factor"
             )
-        if term.codes.shape[1] == 1 and term.n_levels >= n:
-            raise DataError(
-                f"{term.group!r} has {term.n_levels} levels for {n} rows: with one row per level "
-                "the random effect cannot be told from the residual"
-            )
-        if not term.is_component and term.n_levels * k >= n:
-            raise DataError(
-                f"({term.label}) has {term.n_levels * k} random coefficients for {n} rows: "
-                "use fewer columns or a coarser factor"
-            )
+    # as many random coefficients as the rows have dimensions beside X, or there is a residual
+    if sum(term.n_levels * len(term.names) for term in terms) < n - p:
+        return
+    found = confounded(terms, n, moments)
+    if found:
+        raise DataError(_why_confounded(found, n))
+    too_many = [term for term in terms if _counts_too_many(term, n)]
+    for term in too_many:
+        warn_user(
+            f"({term.label}) has {term.n_levels * len(term.names)} random coefficients for {n} "
+            "rows: only their covariates and the weights tell them from the residual, and lme4 "
+            "would refuse. Look at the standard errors of the variances",
+            IdentificationWarning,
+        )
+
+
+def confounded(
+    terms: Sequence[RandomTerm], n: int, moments: Callable[[], Moments]
+) -> list[RandomTerm]:
+    """Terms from which the residual variance cannot be told; none if it is identified."""
+    if sum(len(term.names) ** 2 for term in terms) > MOST_DERIVATIVES:
+        return [term for term in terms if _counts_too_many(term, n)]
+    return [terms[t] for t in confounded_terms(moments())]
+
+
+def _counts_too_many(term: RandomTerm, n: int) -> bool:
+    """lme4's rule: as many levels, or random coefficients, as rows."""
+    one_a_row = term.codes.shape[1] == 1
+    return term.n_levels * len(term.names) >= n and (one_a_row or not term.is_component)
+
+
+def _why_confounded(terms: Sequence[RandomTerm], n: int) -> str:
+    first = terms[0]
+    if len(terms) == 1 and first.codes.shape[1] == 1 and first.n_levels >= n:
+        return (
+            f"{first.group!r} has {first.n_levels} levels for {n} rows: with one row per level "
+            "the random effect cannot be told from the residual. Drop it, or use a coarser factor"
+        )
+    labels = " and ".join(f"({term.label})" for term in terms)
+    count = sum(term.n_levels * len(term.names) for term in terms)
+    return (
+        f"{labels} has {count} random coefficients for {n} rows: the residual variance cannot be "
+        "told from them. Use fewer columns or a coarser factor"
+        if len(terms) == 1
+        else f"{labels} have {count} random coefficients for {n} rows, and together they "
+        "cannot be told from the residual variance: drop one of them"
+    )
 
 
 def check_response(y: np.ndarray, X: np.ndarray, name: str) -> None:

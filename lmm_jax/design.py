@@ -23,6 +23,7 @@ from .checks import (
     independent_columns,
 )
 from .formula import written
+from .identification import row_moments
 from .layouts.compress import compress
 from .layouts.crossed import CrossedLayout
 from .layouts.crossed_index import CrossedPlan
@@ -230,11 +231,11 @@ def assemble(
 ) -> Design:
     """Check the parts against each other and drop dependent columns of X."""
     check_shapes(y, X, terms, weights)
-    check_levels(terms, y.size)
     group, n_groups = independent_groups(terms, group, n_groups)
     kept = independent_columns(X, names)
     X = X if len(kept) == X.shape[1] else np.ascontiguousarray(X[:, list(kept)])
     check_rank(y.size, X.shape[1])
+    check_levels(terms, y.size, X.shape[1], lambda: row_moments(terms, X, weights))
     check_response(y if offset is None else y - offset, X, endog_name)
     if source is not None:
         source = replace(source, kept=kept)

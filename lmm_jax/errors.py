@@ -75,3 +75,7 @@ class ConvergenceWarning(UserWarning):
 
 class RankWarning(UserWarning):
     """Columns of the design add nothing (constant, duplicated, collinear) and are dropped."""
+
+
+class IdentificationWarning(UserWarning):
+    """As many random coefficients as rows: the variances rest on covariates and weights alone."""

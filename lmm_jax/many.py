@@ -302,7 +302,7 @@ def _lanes(
     W = columns.take_weights(chunk.which, chunk.size)
     W = np.broadcast_to(shared.weights[:, None], Y.shape) if W is None else W
     W = np.where(np.isnan(Y), 0.0, W)
-    enough = levels_remain(design.terms, W > 0) & ~np.isinf(Y).any(axis=0)
+    enough = levels_remain(design, W) & ~np.isinf(Y).any(axis=0)
     Y = np.where(W > 0, Y, 0.0)
     lanes = masked_lanes(np.where(np.isfinite(Y), Y, 0.0), W, on_device)
     return replace(lanes, usable=lanes.usable & enough)

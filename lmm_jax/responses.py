@@ -11,10 +11,12 @@ import pandas as pd
 import scipy.sparse
 
 from .arrays import matrix, plain
+from .checks import confounded
 from .design import Design, assemble
 from .errors import DataError, FormulaError
 from .formula_design import design as design_of
 from .frames import as_pandas
+from .identification import row_moments
 from .terms import RandomTerm
 
 # Column that stands for the response while a design is made: the number of each row.
@@ -182,21 +184,40 @@ def _check_weights(weights: np.ndarray, values: np.ndarray, rows: np.ndarray | N
         )
 
 
-def levels_remain(terms: Sequence[RandomTerm], present: np.ndarray) -> np.ndarray:
-    """Whether the rows that a response has carry every term, as in checks.check_levels; (R,)."""
+def levels_remain(design: Design, W: np.ndarray) -> np.ndarray:
+    """Whether the rows that a response has carry every term, as in checks.check_levels; (R,).
+
+    Parameters
+    ----------
+    design : Design
+    W : ndarray, shape (n, R)
+        Weights, zero where there is no observation.
+    """
+    present = W > 0
     n = present.sum(axis=0)
-    out = n > 0
-    for term in terms:
+    out, coefficients = n > 0, np.zeros(n.shape)
+    for term in design.terms:
         members = term.codes.shape[1]
         rows = np.repeat(np.arange(len(present)), members)
         flat = (np.ones(rows.size), (term.codes.ravel(), rows))
         table = scipy.sparse.csr_array(flat, shape=(term.n_levels, len(present)))
         levels = (table @ present.astype(np.float64) > 0).sum(axis=0)
+        coefficients += levels * len(term.names)
         if not term.is_component:
-            out &= (levels >= 2) & (levels * len(term.names) < n)
-        if members == 1:
-            out &= levels < n
+            out &= levels >= 2
+    doubtful = np.flatnonzero(out & (coefficients >= n - design.exog.shape[1]))
+    kinds, kind = np.unique(W[:, doubtful], axis=1, return_inverse=True)
+    told = np.array([_is_identified(design, w) for w in kinds.T], dtype=bool)
+    out[doubtful] = told[kind.ravel()]
     return out
+
+
+def _is_identified(design: Design, w: np.ndarray) -> bool:
+    """Whether the rows of positive weight tell the residual from the random effects."""
+    keep = w > 0
+    terms = [_kept(term, keep) for term in design.terms]
+    moments = lambda: row_moments(terms, design.exog[keep], w[keep])  # noqa: E731
+    return not confounded(terms, int(keep.sum()), moments)
 
 
 def one_response(design: Design, columns: Responses, number: int) -> Design:

@@ -12,6 +12,7 @@ import pandas as pd
 from .batch_reader import BatchReader
 from .checks import check_shapes
 from .errors import RankWarning, warn_user
+from .identification import Cells, Moments, summed_moments
 from .layouts.index import GroupIndex, stream_pairs
 from .layouts.sums import Rows, Sums, Units
 from .matching import find, merged
@@ -207,6 +208,23 @@ class BatchSums:
             array = array if s < t else jnp.swapaxes(array, 1, 2)
             pairs.append(placed(array, self._finer(s, t), table.n_cells))
         return self.sums._replace(levels=tuple(levels), pairs=tuple(pairs))
+
+    def moments(self, streams: Sequence[int]) -> Moments:
+        """What the identification of the variances needs, terms in a given order."""
+        gram = np.asarray(self.sums.gram)[:-1, :-1]
+        off = [pair for pair in stream_pairs(len(self.first_terms)) if pair[0] != pair[1]]
+        counts = [len(self._factor(t).labels) for t in range(len(self.first_terms))]
+        place = {stream: at for at, stream in enumerate(streams)}
+        pairs = {}
+        for (a, b), table in zip(off, self.sums.pairs, strict=True):
+            finer = self._factor(self._finer(a, b))
+            left, right = (finer.ancestors(self._factor(t)) for t in (a, b))
+            cells = Cells(left, right, np.asarray(table)[: len(finer.labels)])
+            if place[a] > place[b]:
+                cells = Cells(right, left, cells.products.transpose(0, 2, 1))
+            pairs[min(place[a], place[b]), max(place[a], place[b])] = cells
+        levels = [np.asarray(self.sums.levels[t])[: counts[t], :, :-1] for t in streams]
+        return summed_moments(levels, gram, pairs, self.nobs)
 
     def unexplained(self) -> float:
         """Share of the squares of y around its shift that X leaves."""

@@ -29,7 +29,16 @@ FLOORS = (
         *("tables",),
         *("layouts.*", "grammar", "expressions", "columns", "splines", "functions", "evaluation"),
         *("tokens", "formula", "materializer", "matrices", "terms"),
-        *("formula_terms", "components", "arrays", "matching", "checks", "frames", "rows"),
+        *(
+            "formula_terms",
+            "components",
+            "arrays",
+            "matching",
+            "identification",
+            "checks",
+            "frames",
+            "rows",
+        ),
         "design",
         *("formula_design", "array_design", "batch_design", "responses", "row_index"),
         *("row_pass", "row_wise", "batch_reader", "row_sums", "sharding"),
@@ -66,7 +75,7 @@ NO_JAX = {
     *("tables",),
     *("grammar", "expressions", "columns", "splines", "functions", "evaluation"),
     *("tokens", "formula", "materializer", "matrices", "terms", "formula_terms"),
-    *("frames", "checks", "arrays", "matching", "components", "rows", "row_wise"),
+    *("frames", "identification", "checks", "arrays", "matching", "components", "rows", "row_wise"),
 }
 
 MODULES = sorted(

@@ -160,7 +160,9 @@ def layout_from_sums(sums: Sums, units: Units, index: GroupIndex) -> tuple[Group
     factors, explained = _factors(sums, R, whiteners, index)
     S0 = R.T @ sums.gram @ R - explained
     nothing = jnp.diagonal(S0)[:p] < _NOTHING  # a column that groups explain: exactly zero
-    keep = jnp.append(jnp.where(nothing, 0.0, 1.0), 1.0)
+    reached = sum(jnp.sum((jnp.diagonal(f.U) > 0).astype(S0.dtype)) for f in factors)
+    full = reached >= sums.n_obs  # groups reach every row: nothing is left, to the last digit
+    keep = jnp.where(full, 0.0, jnp.append(jnp.where(nothing, 0.0, 1.0), 1.0))
     S0 = S0 * keep[:, None] * keep[None, :]
     step = within_step(S0)
     move = jnp.eye(p + 1).at[:p, p].set(-step)
@@ -191,7 +193,7 @@ def layout_from_sums(sums: Sums, units: Units, index: GroupIndex) -> tuple[Group
         sizes=index.sizes,
         n_components=index.n_components,
     )
-    precise = (rest > _LEFT_OVER * sums.gram[p, p]) & (S0[p, p] > _LEFT_OVER)
+    precise = (rest > _LEFT_OVER * sums.gram[p, p]) & (full | (S0[p, p] > _LEFT_OVER))
     precise = precise & (x_pivot > _PIVOT) & (z_pivot > _PIVOT)
     return layout, precise
 

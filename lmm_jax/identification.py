@@ -1,0 +1,197 @@
+"""Whether the residual variance can be told from the random effects.
+
+The covariance of the rows is linear in its parameters: ``V = sigma^2 W^-1 + sum_t Z_t (I (x)
+Sigma_t) Z_t'``. The residual variance is identified if ``W^-1`` is no linear combination of
+the other derivatives, ``Z_t (I (x) E_ij) Z_t'``, as they show in error contrasts: what the
+fixed effects absorb says nothing of a variance, under ML as little as under REML (there the
+likelihood still depends on it, but not on the response). Inner products of these n x n
+matrices are sums over the pairs of levels that share rows, so none of them is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations_with_replacement
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse
+
+from .terms import RandomTerm
+
+# Share of W^-1 that the others must leave, in squares: at a smaller one a hundred million rows
+# would not determine the residual variance to its own size, and rounding reaches 1e-9.
+_APART = 1e-8
+# Derivatives of unit length whose Gram matrix has a smaller eigenvalue are dependent.
+_DEPENDENT = 1e-11
+# Columns of Z of unit length with a smaller singular value are dependent.
+_NO_COLUMN = 1e-9
+# The same where only sums of squares are known.
+_NO_SQUARE = 1e-12
+# Derivatives up to which the question is answered: their Gram matrix is dense.
+MOST_DERIVATIVES = 1500
+
+# Cells whose part in X is computed at a time: the memory is that of p numbers each.
+_CHUNK = 1 << 14
+
+
+class Cells(NamedTuple):
+    """Cross-products of the columns of two terms over the rows that two levels share."""
+
+    left: np.ndarray  # (B,)  level of the first term
+    right: np.ndarray  # (B,)  level of the second
+    products: np.ndarray  # (B, k, l)
+
+
+class Moments(NamedTuple):
+    """All that the inner products need; rows and columns of Z weighted, columns orthonormal."""
+
+    cells: Mapping[tuple[int, int], Cells]  # of the terms (t, u), t <= u
+    reached: Sequence[np.ndarray]  # (L, k, p) a term: Z' Q, Q an orthonormal basis of X
+    n: int  # rows
+    p: int  # columns of Q
+
+
+def row_moments(terms: Sequence[RandomTerm], X: np.ndarray, weights: np.ndarray | None) -> Moments:
+    """Moments of rows in memory."""
+    n = len(X)
+    root = np.ones(n) if weights is None else np.sqrt(weights / weights.max())
+    largest = np.abs(X).max(axis=0, initial=0.0)
+    X = root[:, None] * X / np.where(largest > 0, largest, 1.0)
+    Q = _orthonormal(X / np.maximum(np.sqrt((X * X).sum(axis=0)), 1e-300))
+    designs = [_random_columns(term, root) for term in terms]
+    widths = [design.shape[1] // term.n_levels for design, term in zip(designs, terms, strict=True)]
+    cells = {}
+    for t, u in combinations_with_replacement(range(len(terms)), 2):
+        table = (designs[t].T @ designs[u]).tobsr(blocksize=(widths[t], widths[u]))
+        left = np.repeat(np.arange(terms[t].n_levels), np.diff(table.indptr))
+        cells[t, u] = Cells(left, table.indices, table.data)
+    reached = [
+        (design.T @ Q).reshape(term.n_levels, width, Q.shape[1])
+        for design, term, width in zip(designs, terms, widths, strict=True)
+    ]
+    return Moments(cells, reached, n, Q.shape[1])
+
+
+def _random_columns(term: RandomTerm, root: np.ndarray) -> scipy.sparse.csr_array:
+    """Z of a term, weighted, columns orthonormal before they are split by level: (n, L k)."""
+    n, members, k = term.values.shape
+    values = (term.values * root[:, None, None]).reshape(n * members, k)
+    largest = np.abs(values).max(axis=0, initial=0.0)
+    values = _orthonormal(values / np.where(largest > 0, largest, 1.0))
+    k = values.shape[1]
+    columns = term.codes[:, :, None] * k + np.arange(k)
+    starts = np.arange(0, n * members * k + 1, members * k)
+    shape = (n, term.n_levels * k)
+    return scipy.sparse.csr_array((values.ravel(), columns.ravel(), starts), shape=shape)
+
+
+def _orthonormal(columns: np.ndarray) -> np.ndarray:
+    """Basis of what the columns span; a column of zeros if that is nothing."""
+    norms = np.sqrt((columns * columns).sum(axis=0))
+    U, s, _ = np.linalg.svd(columns / np.where(norms > 0, norms, 1.0), full_matrices=False)
+    rank = int((s > _NO_COLUMN * s.max(initial=0.0)).sum())
+    return U[:, :rank] if rank else columns[:, :0]
+
+
+def summed_moments(
+    levels: Sequence[np.ndarray],
+    gram: np.ndarray,
+    pairs: Mapping[tuple[int, int], Cells],
+    n: int,
+) -> Moments:
+    """Moments of rows that are gone, of which cross-products were kept.
+
+    Parameters
+    ----------
+    levels : sequence of ndarray, shape (L, k, k + p)
+        ``z' W [z X]`` of every level of a term.
+    gram : ndarray, shape (p, p)
+        ``X' W X``.
+    pairs : mapping
+        Cells of two different terms (t, u), t < u, before any change of basis.
+    n : int
+    """
+    basis = _basis(gram)
+    own = [table[:, :, : table.shape[1]] for table in levels]
+    change = [_basis(table.sum(axis=0)) for table in own]
+    cells = {}
+    for t, (table, B) in enumerate(zip(own, change, strict=True)):
+        at = np.arange(len(table))
+        cells[t, t] = Cells(at, at, B.T @ table @ B)
+    for (t, u), pair in pairs.items():
+        cells[t, u] = pair._replace(products=change[t].T @ pair.products @ change[u])
+    reached = [
+        B.T @ (table[:, :, table.shape[1] :] @ basis)
+        for table, B in zip(levels, change, strict=True)
+    ]
+    return Moments(cells, reached, n, basis.shape[1])
+
+
+def _basis(gram: np.ndarray) -> np.ndarray:
+    """B with B' gram B = I on what the columns span, (k, r)."""
+    norms = np.sqrt(np.diagonal(gram))
+    norms = np.where(norms > 0, norms, 1.0)
+    e, V = np.linalg.eigh(gram / np.outer(norms, norms))
+    kept = e > _NO_SQUARE * e.max(initial=0.0)
+    return V[:, kept] / np.sqrt(e[kept]) / norms[:, None]
+
+
+def confounded_terms(moments: Moments) -> list[int]:
+    """Terms whose derivatives add up to that of the residual variance; none if it is identified."""
+    owners, gram, traces = _inner_products(moments)
+    e, V = np.linalg.eigh(gram)
+    kept = e > _DEPENDENT
+    e, V = e[kept], V[:, kept]
+    along = V.T @ traces
+    spare = moments.n - moments.p
+    if spare - (along**2 / e).sum() > _APART * spare:
+        return []
+    part = np.abs(V @ (along / e))
+    return sorted(set(owners[part > 1e-6 * part.max(initial=0.0)].tolist()))
+
+
+def _inner_products(moments: Moments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Term, Gram matrix and inner product with the identity of the derivatives of unit length.
+
+    With P = I - QQ' and D_a, D_b two derivatives, ``tr(P D_a' P D_b) = tr(D_a' D_b) -
+    tr(Q' D_a' D_b Q) - tr(Q' D_b D_a' Q) + tr((Q' D_a Q)' (Q' D_b Q))``.
+    """
+    sizes = [reached.shape[1] for reached in moments.reached]
+    ends = np.cumsum([0, *(k * k for k in sizes)])
+    gram, length = np.zeros((ends[-1], ends[-1])), np.ones(ends[-1])
+    traces = np.zeros(ends[-1])
+    inside = [np.einsum("lip,ljq->ijpq", R, R, optimize=True) for R in moments.reached]
+    for (t, u), cells in moments.cells.items():
+        C, H = cells.products, _absorbed(cells, moments.reached[t], moments.reached[u])
+        whole = _over_pairs(C, C)
+        block = whole - _over_pairs(C, H) - _over_pairs(H, C)
+        k, m = sizes[t], sizes[u]
+        block += np.einsum("ijpq,klpq->ijkl", inside[t], inside[u], optimize=True).reshape(
+            k * k, m * m
+        )
+        at = slice(ends[t], ends[t + 1]), slice(ends[u], ends[u + 1])
+        gram[at], gram[at[::-1]] = block, block.T
+        if t == u:
+            length[at[0]] = np.sqrt(np.diagonal(whole))
+            own = C[cells.left == cells.right].sum(axis=0)
+            traces[at[0]] = (own - np.einsum("ijpp->ij", inside[t])).ravel()
+    length = np.where(length > 0, length, 1.0)
+    owners = np.repeat(np.arange(len(sizes)), np.diff(ends))
+    return owners, gram / np.outer(length, length), traces / length
+
+
+def _absorbed(cells: Cells, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """What the columns of X take of the cross-products, ``Z_t' Q Q' Z_u`` in every cell."""
+    out = np.empty_like(cells.products)
+    for start in range(0, len(out), _CHUNK):
+        at = slice(start, start + _CHUNK)
+        out[at] = left[cells.left[at]] @ right[cells.right[at]].transpose(0, 2, 1)
+    return out
+
+
+def _over_pairs(A: np.ndarray, B: np.ndarray) -> np.ndarray:
+    """``sum_b A[b, i, k] B[b, j, l]`` at row (i, j) and column (k, l)."""
+    count, k, m = A.shape
+    out = A.reshape(count, k * m).T @ B.reshape(count, k * m)
+    return out.reshape(k, m, k, m).transpose(0, 2, 1, 3).reshape(k * k, m * m)
