@@ -37,7 +37,8 @@ class Estimates(NamedTuple):
     cov_beta: np.ndarray  # (p, p)  (X' V^-1 X)^-1, relative to sigma^2
     dcov_beta: np.ndarray  # (m, p, p)  its derivative in the layout's theta
     joint_cov: np.ndarray  # (m + 1, m + 1)  of the layout's theta and log sigma^2
-    cov_variance: np.ndarray  # (n_cov + 1, n_cov + 1)  of the covariances and sigma^2
+    variance_unit: np.ndarray  # (n_cov + 1,)  sizes of the covariances and sigma^2
+    cov_variance: np.ndarray  # (n_cov + 1, n_cov + 1)  of the covariances and sigma^2 in that unit
     deviance: float  # -2 log-likelihood
     singular: bool
     theta_layout: np.ndarray  # (m,)
@@ -84,6 +85,8 @@ def estimate(
     low = np.asarray(layout.beta_origin) + y_scale * (beta_map @ inner_beta)
     joint = joint_covariance(cov_theta, np.asarray(jet.dlog_rss), nu)
     J = covariance_jacobian(inner, whiteners, scale)
+    unit = np.abs(J).max(axis=1)  # their squares would leave the range of floats
+    J = J / np.where(unit > 0, unit, 1.0)[:, None]
     out = Estimates(
         theta=np.concatenate([L[lower_indices(L.shape[0])] for L in factors]),
         factors=factors,
@@ -95,6 +98,7 @@ def estimate(
         cov_beta=beta_map @ np.asarray(cov_beta) @ beta_map.T,
         dcov_beta=beta_map @ np.asarray(jet.dcov_beta) @ beta_map.T,
         joint_cov=joint,
+        variance_unit=unit,
         cov_variance=J @ joint @ J.T,
         deviance=float(deviance),
         singular=singular,
@@ -144,6 +148,11 @@ def is_flat(solution: Solution | ConstrainedSolution) -> bool:
     size = 1.0 + np.abs(np.asarray(solution.theta))
     hessian = np.asarray(solution.jet.hessian) * size[:, None] * size[None, :]
     return bool(np.abs(np.linalg.eigvalsh(hessian)).min() < FLAT_CURVATURE)
+
+
+def residual_variance_error(at: Estimates) -> float:
+    """Standard error of the residual variance."""
+    return float(at.variance_unit[-1] * np.sqrt(at.cov_variance[-1, -1]))
 
 
 def factor_matrices(theta: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:

@@ -181,10 +181,12 @@ class FittedModel:
         NaN for a variance estimated at zero and for its covariances: the usual
         theory does not hold on the boundary. Zero for what was held fixed.
         """
-        variance = np.diagonal(self.estimates.cov_variance)[:-1]
+        e = self.estimates
+        variance = np.diagonal(e.cov_variance)[:-1]
         at_zero = np.concatenate([_touches_zero(S) for S in self.estimates.covariances])
         with np.errstate(invalid="ignore"):
-            values = np.where(at_zero, np.nan, np.sqrt(np.maximum(variance, 0.0)))
+            values = np.sqrt(np.maximum(variance, 0.0)) * e.variance_unit[:-1]
+            values = np.where(at_zero, np.nan, values)
         if self.free is not None:
             values = np.where(self.free[self.estimates.beta.size :], values, 0.0)
         return pd.Series(values, index=_labels(tuple(self._variance_names)))
@@ -196,12 +198,24 @@ class FittedModel:
 
     def cov_params(self) -> pd.DataFrame:
         """Covariance of ``params``; fixed effects and variances are uncorrelated in it."""
-        p = len(self.fixed_names)
         names = [*self.fixed_names, *self._variance_names]
-        out = np.zeros((len(names), len(names)))
+        unit, relative = self._relative_covariance()
+        with np.errstate(over="ignore"):  # covariances of variances may leave the range of floats
+            out = relative * unit * unit[:, None]
+        p = len(self.fixed_names)
         out[:p, :p] = self.scale * self.estimates.cov_beta
-        out[p:, p:] = self.estimates.cov_variance[:-1, :-1]
         return pd.DataFrame(out, index=names, columns=names)
+
+    def _relative_covariance(self) -> tuple[np.ndarray, np.ndarray]:
+        """A unit of every parameter and the covariance of ``params`` in these units."""
+        e, p = self.estimates, len(self.fixed_names)
+        sd = np.sqrt(np.diagonal(e.cov_beta))
+        unit = np.concatenate([self.sigma * sd, e.variance_unit[:-1]])
+        sd = np.where(sd > 0, sd, 1.0)
+        relative = np.zeros((unit.size, unit.size))
+        relative[:p, :p] = e.cov_beta / np.outer(sd, sd)
+        relative[p:, p:] = e.cov_variance[:-1, :-1]
+        return unit, relative
 
     @property
     def df(self) -> pd.Series[float]:
@@ -215,7 +229,7 @@ class FittedModel:
             values = np.full(p, np.inf)
         else:
             e = self.estimates
-            values = satterthwaite_df(np.eye(p), e.cov_beta, e.dcov_beta, e.joint_cov, e.scale)
+            values = satterthwaite_df(np.eye(p), e.cov_beta, e.dcov_beta, e.joint_cov)
         values.flags.writeable = False
         return values
 

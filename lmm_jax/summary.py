@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .errors import DataError
+from .estimates import residual_variance_error
 
 if TYPE_CHECKING:
     from .fitted import FittedModel
@@ -211,7 +212,7 @@ def _variance_errors(results: FittedModel) -> list[float]:
         part = errors[start : start + rows.size]
         out += part[rows == columns].tolist()
         start += rows.size
-    return [*out, float(np.sqrt(results.estimates.cov_variance[-1, -1]))]
+    return [*out, residual_variance_error(results.estimates)]
 
 
 def _fixed(results: FittedModel, names: Sequence[str], alpha: float) -> Table:

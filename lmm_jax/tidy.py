@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from .estimates import residual_variance_error
 from .inference.contrasts import wald_test
 from .inference.variance import sdcor_jacobian
 
@@ -69,8 +70,8 @@ def tidy(results: FittedModel, conf_level: float) -> pd.DataFrame:
         }
     )
     rows = [row for t in range(len(results.term_labels)) for row in _sdcor_rows(results, t)]
-    last = results.estimates.cov_variance[-1, -1]
-    rows.append(("Residual", "sd__Observation", results.sigma, 0.5 * np.sqrt(last) / results.sigma))
+    last = residual_variance_error(results.estimates)
+    rows.append(("Residual", "sd__Observation", results.sigma, 0.5 * last / results.sigma))
     random = pd.DataFrame(rows, columns=["group", "term", "estimate", "std_error"])
     random.insert(0, "effect", "ran_pars")
     for column in ("statistic", "df", "p_value", "conf_low", "conf_high"):
@@ -84,8 +85,8 @@ def _sdcor_rows(results: FittedModel, t: int) -> list[tuple[str, str, float, flo
     S = e.covariances[t]
     start = sum(len(T) * (len(T) + 1) // 2 for T in e.covariances[:t])
     stop = start + len(S) * (len(S) + 1) // 2
-    J = sdcor_jacobian(S)
     with np.errstate(invalid="ignore"):
+        J = sdcor_jacobian(S) * e.variance_unit[start:stop]
         cov = J @ e.cov_variance[start:stop, start:stop] @ J.T
         se = np.sqrt(np.diagonal(cov))
         sd = np.sqrt(np.diagonal(S))

@@ -70,6 +70,67 @@ def test_scale_and_shift_of_y(reml, scale, shift):
     assert_close(after.resid, scale * before.resid, tol, after.sigma)
 
 
+@pytest.mark.parametrize(
+    ("y_unit", "x_unit"),
+    [(1e80, 1), (1e-85, 1), (1e150, 1), (1e-150, 1), (1, 1e60), (1, 1e-60), (1e60, 1e-60)],
+)
+def test_numbers_whose_squares_are_no_floats(y_unit, x_unit):
+    """Tests, intervals and errors are those of data near one, up to the units."""
+    before, after = fit(), lmm.fit(SLOPE, DATA.assign(y=DATA.y * y_unit, x=DATA.x * x_unit))
+    fixed = y_unit / np.array([1, x_unit])
+    variances = np.array([1, 1 / x_unit, 1 / x_unit**2]) * y_unit * y_unit
+    assert after.converged
+    assert_close(after.df, before.df, TOL)
+    assert_close(after.tvalues, before.tvalues, TOL)
+    assert_close(after.pvalues, before.pvalues, TOL, 1e-8)
+    assert_close(after.bse_fe / fixed, before.bse_fe, TOL)
+    assert_close(after.bse_re / variances, before.bse_re, TOL)
+    interval = after.conf_int().to_numpy() / np.r_[fixed, variances][:, None]
+    assert_close(interval, before.conf_int(), TOL, before.bse.to_numpy()[:, None])
+    for table in ("tidy", "wald_test_terms"):
+        new, old = (getattr(r, table)().select_dtypes("number") for r in (after, before))
+        if table == "tidy":
+            units = y_unit / np.array([1, x_unit, 1, y_unit, x_unit, 1])
+            columns = ["estimate", "std_error", "conf_low", "conf_high"]
+            new[columns] = new[columns].to_numpy() / units[:, None]
+        assert_close(new, old, TOL, 1e-8)
+    everything = np.eye(5)
+    for row in everything:
+        new, old = (r.t_test(row) for r in (after, before))
+        assert_close(new.statistic, old.statistic, TOL)
+        assert_close(1 / new.df_denom, 1 / old.df_denom, TOL)  # infinite for variances
+        assert_close(new.sd / np.r_[fixed, variances] @ row, old.sd[0], TOL)
+    q = np.array([2.0, -1.0])
+    new, old = after.wald_test((np.eye(2), q * fixed)), before.wald_test((np.eye(2), q))
+    assert_close(new.statistic, old.statistic, TOL)
+    if x_unit == 1:  # lmerTest's denominator depends on the units of the rows
+        assert_close(new.df_denom, old.df_denom, TOL)
+        new, old = (r.wald_test(everything[2:]) for r in (after, before))
+        assert_close(new.statistic, old.statistic, TOL)
+    v = [float(r.cov_re.iloc[0, 0]) for r in (before, after)]
+    options = dict(vtype="re", num_low=1, num_high=1)
+    curves = [
+        r.profile_re(0, dist_low=0.2 * at, dist_high=0.2 * at, **options)[:, 1] - r.llf
+        for r, at in zip((before, after), v, strict=True)
+    ]
+    assert_close(curves[1], curves[0], 1e-6, 0.01)
+
+
+@pytest.mark.parametrize("unit", [1e80, 1e-85])
+def test_draws_lanes_and_influence_of_numbers_whose_squares_are_no_floats(unit):
+    data = DATA.assign(y=DATA.y * unit)
+    before, after = fit(), lmm.fit(SLOPE, data)
+    old, new = (lmm.bootstrap(r, n_boot=16, seed=1).conf_int() for r in (before, after))
+    assert_close(new.iloc[:P] / unit, old.iloc[:P], TOL)
+    old, new = (lmm.influence(r) for r in (before, after))
+    assert_close(new.dfbetas, old.dfbetas, TOL, 1e-3)
+    assert_close(new.cooks_distance, old.cooks_distance, TOL, 1e-3)
+    many = lmm.fit_many("~ x + (x | g)", data, "y")
+    assert_close(many.df[0], before.df, TOL)
+    assert_close(many.bse_fe[0] / unit, before.bse_fe, TOL)
+    assert str(after.summary()).count("nan") == str(before.summary()).count("nan")
+
+
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
 @pytest.mark.parametrize("column", ["noise", "few steps", "dependent"])
 def test_units_of_y_do_not_change_the_warnings(column, scale):

@@ -139,7 +139,8 @@ def t_test(results: FittedModel, hypothesis: Any, use_t: bool | None) -> Contras
     if use_t is None:
         use_t = results.df_method != "normal" and on_fixed
     effect = at.R @ results.params.to_numpy()
-    sd = np.sqrt(np.diagonal(_covariance(results, at.R)))
+    V, unit = _covariance(results, at.R)
+    sd = np.sqrt(np.diagonal(V)) * unit
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = (effect - at.q) / sd
     df = _row_df(results, at.R) if use_t else np.full(len(at.R), np.inf)
@@ -160,7 +161,8 @@ def wald_test(results: FittedModel, hypothesis: Any, use_f: bool | None) -> Cont
     at, on_fixed = _read(results, hypothesis, use_f)
     if use_f is None:
         use_f = results.df_method != "normal" and on_fixed
-    test = joint_test(at, results.params.to_numpy(), _covariance(results, at.R))
+    V, unit = _covariance(results, at.R)
+    test = joint_test(Restriction(at.R, at.q / unit), results.params.to_numpy() / unit, V)
     chi2, q = test.chi2, test.rank
     if not use_f:
         return ContrastResults(
@@ -198,12 +200,16 @@ def _read(results: FittedModel, hypothesis: Any, use_t: bool | None) -> tuple[Re
     return at, on_fixed
 
 
-def _covariance(results: FittedModel, R: np.ndarray) -> np.ndarray:
-    """``R cov R'``; NaN in rows that use a variance without a standard error."""
-    V = R @ results.cov_params().to_numpy() @ R.T
+def _covariance(results: FittedModel, R: np.ndarray) -> tuple[np.ndarray, float]:
+    """``R cov R' / unit^2`` and the unit; NaN in rows that use a variance without an error."""
+    units, relative = results._relative_covariance()
+    rows = R * units
+    unit = float(np.abs(rows).max()) or 1.0  # squares of it may leave the range of floats
+    rows = rows / unit
+    V = rows @ relative @ rows.T
     unknown = (R[:, np.isnan(results.bse.to_numpy())] != 0).any(axis=1)
     V[unknown], V[:, unknown] = np.nan, np.nan
-    return V
+    return V, unit
 
 
 def _row_df(results: FittedModel, contrasts: np.ndarray) -> np.ndarray:
@@ -211,4 +217,4 @@ def _row_df(results: FittedModel, contrasts: np.ndarray) -> np.ndarray:
     if results.df_method == "normal":
         return np.full(len(contrasts), float(results.df_resid))
     e, rows = results.estimates, contrasts[:, : len(results.fixed_names)]
-    return satterthwaite_df(rows, e.cov_beta, e.dcov_beta, e.joint_cov, e.scale)
+    return satterthwaite_df(rows, e.cov_beta, e.dcov_beta, e.joint_cov)

@@ -105,6 +105,6 @@ def _joint(restriction: Restriction, gap: np.ndarray, at: LaneBeta, normal: bool
             out.append(float(special.chdtrc(test.rank, test.chi2)))
             continue
         joint = joint_covariance(at.cov_theta[i], at.rho[i], at.nu)
-        df = satterthwaite_df(test.contrasts, at.cov[i], at.dcov[i], joint, at.scale[i])
+        df = satterthwaite_df(test.contrasts, at.cov[i], at.dcov[i], joint)
         out.append(float(special.fdtrc(test.rank, f_denominator(df), test.chi2 / test.rank)))
     return out

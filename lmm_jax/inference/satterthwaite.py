@@ -10,14 +10,15 @@ def satterthwaite_df(
     cov_beta: np.ndarray,
     dcov_beta: np.ndarray,
     joint_cov: np.ndarray,
-    scale: float,
 ) -> np.ndarray:
     """Degrees of freedom of the t statistics of contrasts ``l' beta``.
 
         df = 2 f^2 / (g' A g)      f = l' Phi l
 
     with ``Phi = sigma^2 (X' V^-1 X)^-1``, g the gradient of f in the variance
-    parameters and A their asymptotic covariance.
+    parameters and A their asymptotic covariance. It depends neither on sigma^2 nor
+    on the units of the columns of X, which are taken out: f^2 would leave the range
+    of floats.
 
     Parameters
     ----------
@@ -28,8 +29,6 @@ def satterthwaite_df(
         Its derivatives in theta.
     joint_cov : ndarray, shape (m + 1, m + 1)
         Covariance of theta and log sigma^2.
-    scale : float
-        sigma^2.
 
     Returns
     -------
@@ -39,8 +38,14 @@ def satterthwaite_df(
     ----------
     Kuznetsova, Brockhoff & Christensen (2017), doi:10.18637/jss.v082.i13.
     """
-    f = scale * np.einsum("ra,ab,rb->r", contrasts, cov_beta, contrasts)
-    in_theta = scale * np.einsum("ra,kab,rb->rk", contrasts, dcov_beta, contrasts)
+    unit = np.sqrt(np.diagonal(cov_beta))
+    unit = np.where(unit > 0, unit, 1.0)  # fixed effects that are held have no variance
+    largest = np.abs(contrasts).max(axis=1, keepdims=True)
+    rows = contrasts / np.where(largest > 0, largest, 1.0) * unit
+    largest = np.abs(rows).max(axis=1, keepdims=True)
+    rows = rows / np.where(largest > 0, largest, 1.0)
+    f = np.einsum("ra,ab,rb->r", rows, cov_beta / unit[:, None] / unit, rows)
+    in_theta = np.einsum("ra,kab,rb->rk", rows, dcov_beta / unit[:, None] / unit, rows)
     g = np.concatenate([in_theta, f[:, None]], axis=1)  # d f / d log sigma^2 = f
     with np.errstate(divide="ignore", invalid="ignore"):
         return 2.0 * f**2 / np.einsum("ra,ab,rb->r", g, joint_cov, g)
