@@ -16,6 +16,8 @@ from jax import Array, lax
 # Unrolled code compiles slowly and loops run slowly on large blocks: three regimes.
 _UNROLL_LIMIT = 3
 _LOOP_LIMIT = 32
+# Rows of a wide matrix that are eliminated one by one before the others see them.
+_PANEL = 8
 # Large triangular matrices are inverted by halves down to this size: products of matrices run
 # on all cores, a triangular solve with the identity wastes two thirds of its work.
 _HALVE_ABOVE = 480
@@ -44,9 +46,8 @@ def eliminate(
     B : Array, shape (r, k, G)
     tol : float, optional
         With it ``M`` may be singular: a pivot that has fallen below ``tol`` times
-        its diagonal entry gives a row of zeros (matrices of more than 32 rows are
-        regularized at the size of rounding instead). Without it a matrix that is
-        not positive definite gives NaN.
+        its diagonal entry gives a row of zeros. Without it a matrix that is not
+        positive definite gives NaN.
     unroll : int
         Rows up to which the loop is written out: fast code that compiles slowly.
 
@@ -63,13 +64,7 @@ def eliminate(
         return _eliminate_loop(M, B, tol)
     if tol is None:
         return _eliminate_lapack(M, B)
-    # a ridge of the size of rounding in place of the test of pivots: U'U = M to that size;
-    # empty columns (padding) stand apart and go back to zero
-    ridge = 4.0 * r * jnp.finfo(M.dtype).eps * jnp.diagonal(M).T
-    filled = ridge > 0
-    ridge = jnp.where(filled, ridge, jnp.ones_like(ridge))
-    U, X = _eliminate_lapack(M + jnp.eye(r, dtype=M.dtype)[:, :, None] * ridge[:, None], B)
-    return Elimination(jnp.where(filled[:, None], U, 0.0), jnp.where(filled[:, None], X, 0.0))
+    return _eliminate_blocks(M, B, tol)
 
 
 def _pivot_scale(pivot: Array, diagonal: Array, tol: float | None) -> Array:
@@ -120,6 +115,40 @@ def _eliminate_lapack(M: Array, B: Array) -> Elimination:
     L = jnp.linalg.cholesky(jnp.moveaxis(M, -1, 0))
     X = lax.linalg.triangular_solve(L, jnp.moveaxis(B, -1, 0), left_side=True, lower=True)
     return Elimination(jnp.moveaxis(L, 0, -1).swapaxes(0, 1), jnp.moveaxis(X, 0, -1))
+
+
+def _eliminate_blocks(M: Array, B: Array, tol: float) -> Elimination:
+    """As :func:`_eliminate_loop`, a few rows at a time: the rest is products of matrices."""
+    r = M.shape[0]
+    padding = -r % _PANEL
+    work = jnp.concatenate([jnp.pad(M, ((0, 0), (0, padding), (0, 0))), B], axis=1)
+    work = jnp.moveaxis(jnp.pad(work, ((0, padding), (0, 0), (0, 0))), -1, 0)
+    diagonal = jnp.diagonal(work, axis1=1, axis2=2)
+    columns = jnp.arange(work.shape[2])
+
+    def block(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        work, done = carry
+        first = i * _PANEL
+        rows = lax.dynamic_slice_in_dim(work, first, _PANEL, 1)
+        limits = lax.dynamic_slice_in_dim(diagonal, first, _PANEL, 1)
+
+        def step(j: Array, rows: Array) -> Array:
+            at = first + j
+            pivot = lax.dynamic_index_in_dim(rows[:, j], at, 1, keepdims=False)
+            scaled = rows[:, j] * _pivot_scale(pivot, limits[:, j], tol)[:, None]
+            scaled = jnp.where(columns[None] >= at, scaled, 0.0)
+            factor = lax.dynamic_slice_in_dim(scaled, first, _PANEL, 1)
+            factor = jnp.where(jnp.arange(_PANEL)[None] > j, factor, 0.0)
+            return (rows - factor[:, :, None] * scaled[:, None]).at[:, j].set(scaled)
+
+        rows = lax.fori_loop(0, _PANEL, step, rows)
+        left = jnp.swapaxes(rows[:, :, : r + padding], 1, 2)
+        return work - left @ rows, lax.dynamic_update_slice_in_dim(done, rows, first, 1)
+
+    start = work, jnp.zeros_like(work)
+    rows = lax.fori_loop(0, work.shape[1] // _PANEL, block, start)[1]
+    rows = jnp.moveaxis(rows[:, :r], 0, -1)
+    return Elimination(rows[:, :r], rows[:, r + padding :])
 
 
 def spd_inverse(M: Array) -> tuple[Array, Array]:

@@ -14,13 +14,13 @@ from helpers import Array, Term, assert_close, dense_deviance, random_root
 from jax.test_util import check_grads
 
 import lmm_jax as lmm
-from lmm_jax.covariance import factor_blocks
+from lmm_jax.covariance import factor_blocks, stack_theta
 from lmm_jax.layouts.compress import compress
 from lmm_jax.layouts.grouped import GroupedLayout, waist
 from lmm_jax.layouts.index import plan_groups
 from lmm_jax.layouts.waist import integrate, inverse
 from lmm_jax.likelihood import profile_jet, profile_waist
-from lmm_jax.linalg import back_substitute, eliminate, psd_cholesky
+from lmm_jax.linalg import _eliminate_loop, back_substitute, eliminate, psd_cholesky
 
 RTOL = 1e-10  # two float64 routes to one number
 CLOSED_RTOL = 1e-9  # closed-form against automatic second derivatives: more sums, same digits
@@ -87,6 +87,18 @@ def wide(**more: str) -> Case:
     data, vc = DATA.assign(h=h, one=1.0), {"h": "0 + h"} | more
     design = lmm.design("y ~ x", data, groups=np.ones(len(h)), re_formula="0", vc_formula=vc)
     return Case(design, X, Y, [Term(ONE, h), *(Term(ONE, np.full(len(h), "all")) for _ in more)])
+
+
+WIDE = 34
+WIDE_ROWS = np.random.default_rng(8).normal(size=(4 * 50, WIDE))
+WIDE_ROWS[:, 7] = WIDE_ROWS[:, 2] - 3 * WIDE_ROWS[:, 5]  # depends on columns before it
+WIDE_GROUP = np.repeat(np.arange(5), [50, 50, 50, 40, 10])  # the last one has few rows
+
+
+def wide_with_a_dependent_column() -> lmm.Design:
+    """34 slopes, one of which two others make up, in four groups of many rows and one of ten."""
+    y = np.random.default_rng(9).normal(size=len(WIDE_ROWS)) + WIDE_ROWS[:, 0]
+    return lmm.design_from_arrays(y, np.ones((len(y), 1)), WIDE_GROUP, exog_re=WIDE_ROWS)
 
 
 def empty_in_a_group() -> Case:
@@ -509,3 +521,59 @@ def test_what_is_not_positive_definite_gives_nan():
     for r in (2, 5, 33):
         M = jnp.eye(r)[:, :, None]
         assert np.isnan(jax.jit(eliminate)(-M, M).U).any()
+
+
+# ------------------------------------------------------------ wide groups
+
+
+def test_a_wide_group_has_a_row_of_zeros_for_every_dependent_column():
+    design = wide_with_a_dependent_column()
+    ranks = [np.linalg.matrix_rank(WIDE_ROWS[g == WIDE_GROUP]) for g in range(5)]
+    assert ranks == [33, 33, 33, 33, 10]
+    assert design.reach[0] == sum(ranks)
+    (bucket,) = design.layout.buckets
+    assert sorted((np.diagonal(bucket.T) > 0).sum(axis=1)[:5]) == sorted(ranks)
+    assert not np.moveaxis(np.asarray(bucket.T), 2, 1)[~(np.diagonal(bucket.T) > 0).T].any()
+    Lambda = np.tril(np.random.default_rng(1).normal(size=(WIDE, WIDE)))
+    (A,) = design.layout.whiteners
+    inner = stack_theta([jnp.linalg.solve(A, Lambda)])
+    dense = dense_deviance(
+        design.exog,
+        design.endog,
+        [Term(WIDE_ROWS, WIDE_GROUP.astype(str))],
+        Lambda.T[np.triu_indices(WIDE)],
+        reml=True,
+    )
+    at = profile_waist(design.layout.waist_at(inner), design.layout, reml=True)
+    assert_close(at.deviance, dense.criterion, RTOL)
+
+
+@pytest.mark.parametrize("r", [33, 40, 64])
+def test_a_wide_elimination_is_the_one_of_small_blocks(r):
+    rng = np.random.default_rng(r)
+    Z = rng.normal(size=(r + 5, r, 3))
+    Z[:, 7] = Z[:, 2] - 3 * Z[:, 5]
+    Z[:, r - 1] = 0  # padding
+    Z[:, 20, 0] = 1e4 * Z[:, 3, 0]
+    M = np.einsum("nag,nbg->abg", Z, Z)
+    B = np.einsum("nag,nkg->akg", Z, rng.normal(size=(r + 5, 2, 3)))
+    wide = eliminate(jnp.asarray(M), jnp.asarray(B), tol=1e-12)
+    plain = _eliminate_loop(jnp.asarray(M), jnp.asarray(B), 1e-12)
+    assert (np.diagonal(wide.U) > 0).sum(axis=1).tolist() == [r - 3, r - 2, r - 2]
+    assert_close(wide.U, plain.U, 1e-9, 1)
+    assert_close(wide.X, plain.X, 1e-9, 1)
+    assert_close(jnp.einsum("rag,rbg->abg", wide.U, wide.U), M, 1e-13, np.abs(M).max())
+
+    def total(A):  # of a matrix of full rank, by another road
+        full = jnp.einsum("nag,nbg->abg", A, A) + jnp.eye(r)[:, :, None]
+        U, X = eliminate(full, jnp.asarray(B), tol=1e-12)
+        return jnp.sum(jnp.log(jnp.diagonal(U))) + jnp.sum(X * X)
+
+    def direct(A):
+        full = jnp.moveaxis(jnp.einsum("nag,nbg->abg", A, A), -1, 0) + jnp.eye(r)[None]
+        right = jnp.moveaxis(jnp.asarray(B), -1, 0)
+        return 0.5 * jnp.sum(jnp.linalg.slogdet(full).logabsdet) + jnp.sum(
+            right * jnp.linalg.solve(full, right)
+        )
+
+    assert_close(jax.grad(total)(jnp.asarray(Z)), jax.grad(direct)(jnp.asarray(Z)), 1e-9, 1)
