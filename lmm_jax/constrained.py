@@ -21,6 +21,7 @@ from jax.scipy.linalg import block_diag
 
 from .coordinates import inverse_whiteners, outer_beta, whiten_factors
 from .covariance import factor_blocks, stack_theta
+from .history import Recorder
 from .layouts.waist import Layout
 from .likelihood import Jet, deviance_at, profile_jet, profile_waist, residual_df
 from .linalg import psd_cholesky
@@ -163,11 +164,18 @@ def evaluator(problem: Problem, *, reml: bool) -> Callable[[Array], PlainJet]:
 
 
 def minimize_constrained(
-    x: Array, problem: Problem, *, reml: bool, maxiter: int, tol: float = DECREMENT_TOL
+    x: Array,
+    problem: Problem,
+    *,
+    reml: bool,
+    maxiter: int,
+    tol: float = DECREMENT_TOL,
+    watch: Recorder | None = None,
 ) -> ConstrainedSolution:
     """Newton on exact derivatives over what is free, from one start."""
     if x.size:
-        found = newton(x, evaluator(problem, reml=reml), (), maxiter=maxiter, tol=tol)
+        evaluate = evaluator(problem, reml=reml)
+        found = newton(x, evaluate, (), maxiter=maxiter, tol=tol, watch=watch)
         x, status, n_iter = found.theta, found.status, found.n_iter
         decrement, hessian = found.decrement, found.jet.hessian
     else:

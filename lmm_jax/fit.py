@@ -13,6 +13,7 @@ from .design import Design
 from .errors import ConvergenceWarning, DataError, warn_user
 from .estimates import estimate, is_flat
 from .formula_design import design
+from .history import Recorder
 from .newton import CONVERGED, DECREMENT_TOL, FLAT, MESSAGES
 from .params import Params
 from .processes import float64
@@ -20,6 +21,7 @@ from .results import LMMResults, TermLabel
 from .run import Run, Task, begin, run_methods
 from .settings import (
     as_pytree,
+    correlated_sizes,
     covariance_masks,
     held_covariances,
     hold_fixed_effects,
@@ -87,6 +89,7 @@ def fit(
         Penalties subtracted from the log-likelihood: functions of the fixed
         effects and of ``cov_re`` relative to the residual variance. With
         ``fe_pen`` the fixed effects and the covariance are estimated jointly.
+        Functions that compute the same share a compiled program.
         Ready ones: :mod:`lmm_jax.penalties`.
     method : {"newton", "lbfgs", "bfgs"} or a sequence of them
         Optimizer, or several to try in turn. First-order methods are finished by
@@ -96,7 +99,9 @@ def fit(
     gtol : float
         Newton decrement, in units of the deviance, at which a run ends.
     full_output : bool
-        Keep the iterations in ``results.hist``.
+        Keep the steps of this fit in ``results.hist``, in the order of its runs: from
+        every start, from the interior after an end on the boundary, and the Newton steps
+        that finish a first-order method.
     missing : {"drop", "raise", "none"}
         What to do with rows in which anything the model uses is missing.
     subset : array of bool, array of labels, or str, optional
@@ -160,7 +165,7 @@ def fit(
             reml=bool(reml),
             maxiter=int(maxiter),
             gtol=gtol,
-            full_output=full_output,
+            watch=Recorder() if full_output else None,
         )
         task = begin(task, methods)
         _check_residual(model)
@@ -198,11 +203,12 @@ def _problem(
     masks = covariance_masks(model, free)
     if masks is None and fe_pen is None and cov_pen is None:
         return None
+    p, k = model.layout.beta_origin.size, sum(correlated_sizes(model))
     return Problem(
         layout=model.layout,
         held=held_covariances(model, start),
-        fe_pen=as_pytree(fe_pen),
-        cov_pen=as_pytree(cov_pen),
+        fe_pen=as_pytree(fe_pen, (p,)),
+        cov_pen=as_pytree(cov_pen, (k, k)),
         masks=masks,
     )
 

@@ -18,6 +18,7 @@ from jax import Array, lax
 
 from .covariance import factor_blocks, stack_theta
 from .factor_steps import coordinates, move
+from .history import Recorder
 from .linalg import eigen, psd_cholesky
 
 RUNNING, CONVERGED, MAXITER, NONFINITE, STALLED, FLAT = range(6)
@@ -98,6 +99,7 @@ def newton(
     *,
     maxiter: int,
     tol: float = DECREMENT_TOL,
+    watch: Recorder | None = None,
 ) -> Solution:
     """Minimize a criterion from one start.
 
@@ -113,6 +115,8 @@ def newton(
         Limit on steps; 0 evaluates the start and stops.
     tol : float
         Newton decrement, in deviance units, below which a point is stationary.
+    watch : Recorder, optional
+        Notes the start and every step, accepted or not.
 
     Returns
     -------
@@ -120,11 +124,14 @@ def newton(
         ``CONVERGED`` means a decrement below ``tol``, no direction of negative
         curvature in theta and none that enters the cone downhill in Psi.
     """
-    s = lax.while_loop(
-        lambda s: s.status == RUNNING,
-        lambda s: tick(s, evaluate, sizes, maxiter=maxiter, tol=tol),
-        first_state(theta, evaluate),
-    )
+
+    def step(s: State) -> State:
+        s = tick(s, evaluate, sizes, maxiter=maxiter, tol=tol)
+        if watch is not None:
+            watch(s.tick, s.theta, s.jet.value, s.jet.gradient)
+        return s
+
+    s = lax.while_loop(lambda s: s.status == RUNNING, step, first_state(theta, evaluate))
     return finish(s)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ import numpy as np
 from jax import Array, lax
 
 from .covariance import lower_indices, theta_slices
+from .history import Recorder
 from .layouts.waist import Layout
 from .likelihood import profile_jet
 from .newton import (
@@ -18,13 +18,8 @@ from .newton import (
     DECREMENT_TOL,
     NONFINITE,
     PIVOT_TOL,
-    RUNNING,
-    Evaluate,
     Solution,
-    finish,
-    first_state,
     newton,
-    tick,
 )
 from .starts import start_values
 
@@ -39,6 +34,7 @@ def minimize(
     reml: bool,
     maxiter: int,
     tol: float = DECREMENT_TOL,
+    watch: Recorder | None = None,
 ) -> Solution:
     """Best optimum over the starts that the data suggest.
 
@@ -58,11 +54,13 @@ def minimize(
         Limit on the steps of one run.
     tol : float
         See :func:`lmm_jax.newton.newton`.
+    watch : Recorder, optional
+        Notes the steps of all runs.
     """
 
     @jax.jit  # inner programs are traced once for all of their uses
     def descend(theta: Array) -> Solution:
-        return _newton_on(layout, theta, reml=reml, maxiter=maxiter, tol=tol)
+        return _newton_on(layout, theta, reml=reml, maxiter=maxiter, tol=tol, watch=watch)
 
     if start is not None:
         starts, wanted = start[None], jnp.ones(1, bool)
@@ -89,9 +87,17 @@ def minimize(
 _jet = jax.jit(profile_jet, static_argnames="reml")
 
 
-def _newton_on(layout: Layout, theta: Array, *, reml: bool, maxiter: int, tol: float) -> Solution:
+def _newton_on(
+    layout: Layout,
+    theta: Array,
+    *,
+    reml: bool,
+    maxiter: int,
+    tol: float,
+    watch: Recorder | None = None,
+) -> Solution:
     evaluate = lambda t: _jet(t, layout, reml=reml)  # noqa: E731
-    return newton(theta, evaluate, layout.sizes, maxiter=maxiter, tol=tol)
+    return newton(theta, evaluate, layout.sizes, maxiter=maxiter, tol=tol, watch=watch)
 
 
 def find_starts(layout: Layout, *, reml: bool, maxiter: int) -> tuple[Array, Array]:
@@ -140,103 +146,3 @@ def better(a: Solution, b: Solution) -> Solution:
     take_b = second_is_better(a, b)
     chosen = jax.tree.map(lambda x, y: jnp.where(take_b, y, x), a, b)
     return chosen._replace(n_iter=a.n_iter + b.n_iter)
-
-
-class Trace(NamedTuple):
-    """Points that an optimizer accepted, one entry an iteration."""
-
-    theta: list[np.ndarray]
-    objective: list[float]
-    gradient_norm: list[float]
-
-
-def trace_newton(
-    start: Array, evaluate: Evaluate, sizes: tuple[int, ...], *, maxiter: int, tol: float
-) -> tuple[Solution, Trace]:
-    """The run of :func:`lmm_jax.newton.newton` from one start, recorded on the host."""
-    state = first_state(start, evaluate)
-    step = jax.jit(lambda s: tick(s, evaluate, sizes, maxiter=maxiter, tol=tol))
-    trace = Trace([], [], [])
-    while int(state.status) == RUNNING:
-        state = step(state)
-        trace.theta.append(np.asarray(state.theta))
-        trace.objective.append(float(state.jet.value))
-        trace.gradient_norm.append(float(jnp.linalg.norm(state.jet.gradient)))
-    return finish(state), trace
-
-
-def quasi_newton(
-    method: str, fun: Callable[[Array], Array], x: Array, *, maxiter: int, gtol: float
-) -> tuple[Array, Trace]:
-    """Minimize by a method that needs no second derivatives.
-
-    Parameters
-    ----------
-    method : {"lbfgs", "bfgs"}
-        optax's L-BFGS or SciPy's BFGS.
-    fun : callable
-        Criterion, differentiable.
-    x : Array, shape (m,)
-        Start.
-    maxiter : int
-    gtol : float
-        The largest entry of the gradient at which to stop.
-
-    Returns
-    -------
-    x : Array, shape (m,)
-    trace : Trace
-    """
-    import scipy.optimize  # late, as optax below: Newton's users need not wait for them
-
-    trace = Trace([], [], [])
-    value_and_grad = jax.jit(jax.value_and_grad(fun))
-
-    def record(x: Array) -> None:
-        value, gradient = value_and_grad(x)
-        trace.theta.append(np.asarray(x))
-        trace.objective.append(float(value))
-        trace.gradient_norm.append(float(jnp.linalg.norm(gradient)))
-
-    record(x)
-    if method == "lbfgs":
-        return _lbfgs(fun, x, maxiter, gtol, record), trace
-    found = scipy.optimize.minimize(  # type: ignore[call-overload]
-        lambda x: float(value_and_grad(x)[0]),
-        np.asarray(x),
-        jac=lambda x: np.asarray(value_and_grad(x)[1]),
-        method="BFGS",
-        callback=lambda x: record(jnp.asarray(x)),
-        options={"maxiter": maxiter, "gtol": gtol},
-    )
-    return jnp.asarray(found.x), trace
-
-
-def _lbfgs(
-    fun: Callable[[Array], Array],
-    x: Array,
-    maxiter: int,
-    gtol: float,
-    record: Callable[[Array], None],
-) -> Array:
-    """Optax's L-BFGS with its zoom line search."""
-    import optax
-
-    solver = optax.lbfgs()
-    value_and_grad = optax.value_and_grad_from_state(fun)
-
-    @jax.jit
-    def step(x: Array, state: Any) -> tuple[Array, Any, Array]:
-        value, gradient = value_and_grad(x, state=state)
-        update, state = solver.update(gradient, state, x, value=value, grad=gradient, value_fn=fun)
-        return optax.apply_updates(x, update), state, jnp.max(jnp.abs(gradient))
-
-    with jax.numpy_dtype_promotion("standard"):  # optax mixes integer types under x64
-        state = solver.init(x)
-        for _ in range(maxiter):
-            new, state, size = step(x, state)
-            if not bool(jnp.all(jnp.isfinite(new))) or float(size) < gtol:
-                break
-            x = new
-            record(x)
-    return x

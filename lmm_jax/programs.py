@@ -12,11 +12,13 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax._src import compilation_cache
 from jaxlib import utils
 from jaxlib.version import __version_info__ as jaxlib_version
@@ -97,6 +99,29 @@ def compiled(
 
     call.programs = programs  # type: ignore[attr-defined]
     return call
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True, slots=True)
+class Spelled:
+    """A function that is known by what it computes: equal ones share compiled programs.
+
+    A function's identity is no key: a lambda is a new one at every call, and the same one
+    computes something else once what it closes over has changed.
+    """
+
+    text: str  # the program that JAX makes of it and of its gradient, constants and all
+    fun: Callable[..., Any] = field(compare=False)
+
+    def __call__(self, *args: Any) -> Any:
+        """The function's value."""
+        return self.fun(*args)
+
+
+def spelled(fun: Callable[[Any], Any], shape: tuple[int, ...]) -> Spelled:
+    """A scalar function of one float64 array of this shape, by its value and gradient."""
+    program = jax.jit(jax.value_and_grad(fun))
+    return Spelled(program.lower(jax.ShapeDtypeStruct(shape, np.float64)).as_text(), fun)
 
 
 def use_cache(directory: str | os.PathLike[str] | None = None) -> Path:

@@ -19,6 +19,7 @@ from .errors import DataError
 from .linalg import psd_cholesky
 from .params import Params, unpack
 from .processes import float64
+from .programs import spelled
 
 METHODS = ("newton", "lbfgs", "bfgs")
 
@@ -94,7 +95,7 @@ def covariance_masks(design: Design, free: Params | None) -> tuple[Mask, ...] | 
     return None if tuple(masks) == full_masks(design.sizes) else tuple(masks)
 
 
-def as_pytree(penalty: Callable[[Array], Array] | None) -> Any:
+def as_pytree(penalty: Callable[[Array], Array] | None, shape: tuple[int, ...]) -> Any:
     """A penalty as a pytree, so that compiled programs can be shared between calls."""
     if penalty is None:
         return None
@@ -102,7 +103,7 @@ def as_pytree(penalty: Callable[[Array], Array] | None) -> Any:
         raise DataError("a penalty must be a function of the parameter: see lmm_jax.penalties")
     leaves = jax.tree.leaves([penalty])
     opaque = len(leaves) == 1 and leaves[0] is penalty
-    return jax.tree_util.Partial(penalty) if opaque else penalty
+    return spelled(penalty, shape) if opaque else penalty
 
 
 def start_theta(design: Design, start: Params) -> Array:

@@ -13,6 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
+from .history import Recorder
 from .layouts.waist import Layout
 from .likelihood import profile_jet
 from .newton import (
@@ -58,6 +59,7 @@ def minimize_staged(
     reml: bool,
     maxiter: int,
     tol: float = DECREMENT_TOL,
+    watch: Recorder | None = None,
 ) -> Solution:
     """Optimum from one start, moment estimates if none is given.
 
@@ -71,6 +73,8 @@ def minimize_staged(
         Limit on the number of steps.
     tol : float
         Newton decrement, in deviance units, below which a point is stationary.
+    watch : Recorder, optional
+        Notes the start and every step, as they were made.
 
     Returns
     -------
@@ -83,7 +87,13 @@ def minimize_staged(
     s = state_at(theta, evaluate(theta, exact=exact))
     if exact and int(s.status) == RUNNING:
         s = s._replace(status=_code(MAXITER))
-    while int(s.status) == RUNNING:
+    seen = 0
+    while True:
+        if watch is not None and int(s.tick) > seen:
+            seen = int(s.tick)
+            watch(s.tick, s.theta, s.jet.value, s.jet.gradient)
+        if int(s.status) != RUNNING:
+            break
         s, exact = _advance(s, exact, evaluate, layout.sizes, maxiter, tol)
     if not exact and int(s.status) == MAXITER:
         s = s._replace(jet=evaluate(s.theta, exact=True))

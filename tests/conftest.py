@@ -1,6 +1,8 @@
 """Strict JAX for every test; plain programs, compiled once for all workers; one BLAS thread."""
 
+import logging
 import os
+import re
 import shutil
 import tempfile
 
@@ -46,6 +48,13 @@ def x64():
     """float64 for the pure functions; the library never sets it globally."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def compiled(caplog):
+    """Programs that JAX compiles, by name, as it logs them."""
+    with jax.log_compiles(), caplog.at_level(logging.WARNING, logger="jax"):
+        yield lambda: re.findall(r"Finished XLA compilation of (\S+) in", caplog.text)
 
 
 @pytest.fixture(scope="module", autouse=True)

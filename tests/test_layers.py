@@ -44,7 +44,8 @@ FLOORS = (
         *("row_pass", "row_wise", "batch_reader", "row_sums", "sharding"),
     ),
     (
-        *("coordinates", "likelihood", "factor_steps", "newton", "starts", "optimize", "staged"),
+        *("coordinates", "likelihood", "factor_steps", "history", "newton", "starts", "optimize"),
+        *("staged", "first_order"),
         *("constrained", "descent", "fit_params", "lanes", "lane_data"),
         *("lane_driver", "batch", "replicate_lanes", "sources", "replicates"),
     ),
@@ -160,7 +161,7 @@ RULES = {
     "pandas": lambda module: module in FRAMES,
     "formulaic": lambda module: module in FRAMES,
     "jax": lambda module: module not in NO_JAX,
-    "optax": lambda module: module == "optimize",
+    "optax": lambda module: module == "first_order",
 }
 
 

@@ -1,7 +1,7 @@
 """What a fit may be told: start values, methods, masks, penalties, rows."""
 
 import warnings
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,9 @@ import scipy.optimize
 from helpers import Term, assert_close, random_root
 
 import lmm_jax as lmm
+from lmm_jax import history
+from lmm_jax.layouts import crossed
+from lmm_jax.likelihood import profile_jet
 from lmm_jax.penalties import L2, LogDet, SmoothL1, SmoothSCAD
 
 OPTIMUM_RTOL = 1e-8  # deviance of two converged runs: each within 1e-9 of the optimum
@@ -167,21 +170,70 @@ def test_a_looser_gtol_takes_fewer_steps():
 # ------------------------------------------------------------ history
 
 
-@pytest.mark.parametrize("method", ["newton", "lbfgs", "bfgs"])
-def test_history(method):
-    result = fit(method=method, full_output=True)
+def check_history(result):
+    """Runs in order, a row a step and one a start, none of them above the one before."""
     hist = result.hist
+    m = result.theta.size
     assert list(hist.columns) == [
-        "run", "iteration", "objective", "gradient_norm", "theta_0", "theta_1", "theta_2",
+        "run", "iteration", "objective", "gradient_norm", *(f"theta_{j}" for j in range(m)),
     ]  # fmt: skip
     ends = []
     for _, run in hist.groupby("run"):
         assert run["iteration"].tolist() == list(range(len(run)))
         assert (np.diff(run["objective"]) <= 1e-9 * abs(run["objective"].iloc[0])).all()
         ends.append(run["objective"].iloc[-1])
+    assert len(hist) == result.n_iter + len(ends)
     assert -2 * result.llf == pytest.approx(min(ends), rel=OPTIMUM_RTOL)
-    assert hist["gradient_norm"].iloc[-1] < 1e-2
     assert np.isfinite(hist.to_numpy()).all()
+    return ends
+
+
+@pytest.mark.parametrize("method", ["newton", "lbfgs", "bfgs"])
+def test_history(method):
+    """The fit that is recorded is the fit: the same optimum to the last digit."""
+    result = fit(method=method, full_output=True)
+    ends = check_history(result)
+    assert len(ends) >= (1 if method == "newton" else 2)  # first-order methods are polished
+    assert result.hist["gradient_norm"].iloc[-1] < 1e-2
+    alone = fit(method=method)
+    assert alone.n_iter == result.n_iter
+    np.testing.assert_array_equal(alone.params, result.params)
+    with jax.enable_x64(True):  # every row is what it says
+        layout = result.design.layout
+        for row in result.hist.iloc[[0, -1]].itertuples():
+            theta = jnp.asarray(row[5:])
+            value = profile_jet(theta, layout, reml=True).value
+            assert row.objective == pytest.approx(float(value), rel=1e-12)
+
+
+def test_history_has_the_challenge_of_a_boundary():
+    """A run that ends at a zero variance is followed by one from the interior."""
+    noise = np.random.default_rng(2).normal(size=len(DATA))
+    result = lmm.fit("noise ~ x + (x | g)", DATA.assign(noise=noise), full_output=True)
+    assert result.singular and result.converged
+    assert len(check_history(result)) >= 2
+
+
+def test_history_of_steps_on_the_average_information(monkeypatch):
+    """A dear layout is recorded as it is fitted, step by step from the host."""
+    rng = np.random.default_rng(0)
+    data = DATA.assign(item=rng.integers(0, 7, len(DATA)))
+    formula = "y ~ x + (1 | g) + (1 | item)"
+    exact = lmm.fit(formula, data, full_output=True)
+    check_history(exact)
+    monkeypatch.setattr(crossed, "_DEAR", 0)
+    staged = lmm.fit(formula, data, full_output=True)
+    assert staged.design.layout.is_dear()
+    check_history(staged)
+    assert not np.allclose(
+        staged.hist["theta_0"].iloc[:2], exact.hist["theta_0"].iloc[:2], rtol=1e-6
+    )
+
+
+def test_history_without_steps():
+    result = fit(full_output=True, maxiter=0)
+    assert result.n_iter == 0
+    assert (result.hist["iteration"] == 0).all()
 
 
 def test_history_of_a_penalized_fit():
@@ -194,6 +246,62 @@ def test_history_of_a_penalized_fit():
 
 def test_no_history_unless_asked():
     assert plain().hist is None
+    assert history._ROWS == {}  # nothing is left of those that were asked for
+
+
+# ------------------------------------------------------------ programs
+
+
+def ridge(weight):
+    return lambda beta: weight * jnp.sum(beta**2)
+
+
+OFTEN = {
+    "newton": dict,
+    "lbfgs": lambda: {"method": "lbfgs"},
+    "bfgs": lambda: {"method": "bfgs"},
+    "history": lambda: {"full_output": True},
+    "history of lbfgs": lambda: {"method": "lbfgs", "full_output": True},
+    "a lambda": lambda: {"fe_pen": lambda beta: 0.1 * jnp.sum(beta**2)},
+    "what a function returns": lambda: {"fe_pen": ridge(0.2)},
+    "a partial function": lambda: {"cov_pen": partial(lambda a, c: a * jnp.trace(c), 0.1)},
+    "a penalty of the library": lambda: {"fe_pen": L2(weights=np.array([0.0, 0.1]))},
+}
+
+
+@pytest.mark.parametrize("options", OFTEN.values(), ids=OFTEN)
+def test_a_second_call_compiles_nothing(options, compiled):
+    first = lmm.fit(FORMULA, samples.frame(1), **options())
+    before = len(compiled())
+    lmm.fit(FORMULA, samples.frame(3), **options())
+    assert compiled()[before:] == []
+    again = lmm.fit(FORMULA, samples.frame(1), **options())
+    np.testing.assert_array_equal(first.params, again.params)
+
+
+def test_a_penalty_is_known_by_what_it_computes():
+    """The same function gives another program once what it closes over has changed."""
+    weight = 0.0
+
+    def penalty(beta):
+        return weight * jnp.sum(beta**2)
+
+    first = fit(fe_pen=penalty)
+    weight = 5.0
+    second = fit(fe_pen=penalty)
+    assert np.abs(second.fe_params).sum() < 0.9 * np.abs(first.fe_params).sum()
+    expected = fit(fe_pen=L2(weights=np.full(2, 5.0)))
+    np.testing.assert_allclose(second.fe_params, expected.fe_params, rtol=1e-8)
+    large = np.zeros(5000)
+
+    def of_many(beta):
+        return jnp.sum(jnp.asarray(large)) * jnp.sum(beta**2)
+
+    third = fit(fe_pen=of_many)
+    large = large.copy()
+    large[2500] = 5.0
+    np.testing.assert_allclose(third.fe_params, first.fe_params, rtol=1e-8)
+    np.testing.assert_allclose(fit(fe_pen=of_many).fe_params, expected.fe_params, rtol=1e-8)
 
 
 # ------------------------------------------------------------ parameters held fixed

@@ -1,9 +1,7 @@
 """What a fit hands back: frozen, labelled, consistent with itself, and cheap to get twice."""
 
 import contextlib
-import logging
 import pickle
-import re
 import threading
 import warnings
 from collections import Counter
@@ -390,13 +388,6 @@ def test_a_fit_that_is_stopped_early_says_so():
 
 
 # ------------------------------------------------------------ compilation and threads
-
-
-@pytest.fixture
-def compiled(caplog):
-    """Programs that JAX compiles, by name, as it logs them."""
-    with jax.log_compiles(), caplog.at_level(logging.WARNING, logger="jax"):
-        yield lambda: re.findall(r"Compiling (\S+) with", caplog.text)
 
 
 def everything(data: pd.DataFrame) -> lmm.LMMResults:
