@@ -14,6 +14,7 @@ import lmm_jax as lmm
 from lmm_jax.covariance import factor_blocks, stack_theta
 from lmm_jax.inference.profile import hold_variance
 from lmm_jax.layouts import links
+from lmm_jax.layouts.core import integrate_core, shrinkage
 from lmm_jax.layouts.crossed import CrossedLayout
 from lmm_jax.layouts.grouped import GroupedLayout
 from lmm_jax.likelihood import profile_jet
@@ -272,6 +273,53 @@ def test_gradients_reach_the_data(x64):
     X, Z = pad(design.exog), tuple(pad(term.values) for term in design.terms)
     y, w = jnp.asarray(design.endog), jnp.asarray(design.weights)
     check_grads(jax.jit(value), (y, w), order=1, modes=["rev"], rtol=1e-5)
+
+
+CORE_PSI = {  # of one term of two coefficients and one of one, two levels each: N = 6
+    "interior": ([[1.0, 0.3], [0.3, 0.5]], 0.8),
+    "singular": ([[1.0, 0.5], [0.5, 0.25]], 0.8),
+    "boundary": ([[1.0, 0.3], [0.3, 0.5]], 0.0),
+    "zero": ([[0.0, 0.0], [0.0, 0.0]], 0.0),
+}
+
+
+def symmetric(A):
+    return 0.5 * (A + jnp.swapaxes(A, 0, 1))
+
+
+@pytest.mark.parametrize("where", CORE_PSI)
+def test_check_grads_of_the_rules_of_the_core(where, x64):
+    """To order two, forwards and backwards, along symmetric A and Psi; and the closed forms."""
+    first, second = CORE_PSI[where]
+    Psi = np.zeros((6, 6))
+    Psi[:2, :2] = Psi[2:4, 2:4] = first
+    Psi[4, 4] = Psi[5, 5] = second
+    rng = np.random.default_rng(1)
+    half = rng.normal(size=(8, 6, 2))
+    A = jnp.asarray(np.einsum("nab,ncb->acb", half, half) / 8)
+    b, origin = jnp.asarray(rng.normal(size=(6, 3, 2))), jnp.asarray(rng.normal(size=(6, 1, 2)))
+    Psi = jnp.asarray(np.repeat(Psi[:, :, None], 2, axis=2))
+    found, H = integrate_core(A, b, Psi, origin), shrinkage(A, Psi)
+    logdet, gram = 0.0, np.zeros((3, 3))
+    for i in range(2):
+        Ai, bi, Pi, a = (np.asarray(v[:, :, i]) for v in (A, b, Psi, origin))
+        assert_close(H[:, :, i], Pi @ np.linalg.inv(np.eye(6) + Ai @ Pi), CRITERION_RTOL, 1)
+        logdet += np.linalg.slogdet(np.eye(6) + Ai @ Pi).logabsdet
+        whole = bi + np.c_[np.zeros((6, 2)), Ai @ a]
+        gram += whole.T @ np.asarray(H[:, :, i]) @ whole
+        # S0 of the whole y has more than that of y less its origin by these
+        more = np.zeros((3, 3))
+        more[2, :2] = more[:2, 2] = (bi.T @ a)[:2, 0]
+        more[2, 2] = 2 * (bi.T @ a)[2, 0] + (a.T @ Ai @ a)[0, 0]
+        gram -= more
+    assert_close(found.logdet, logdet, CRITERION_RTOL, 1)
+    assert_close(found.gram, gram, CRITERION_RTOL, 1)
+
+    def rules(A, b, Psi):
+        A, Psi = symmetric(A), symmetric(Psi)
+        return integrate_core(A, b, Psi, origin), shrinkage(A, Psi)
+
+    check_grads(jax.jit(rules), (A, b, Psi), order=2, modes=["fwd", "rev"])
 
 
 # ------------------------------------------------------------ the fit and what follows from it

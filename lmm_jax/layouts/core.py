@@ -202,7 +202,8 @@ def shrink(
 def integrate_core(A: Array, b: Array, Psi: Array, origin: Array) -> Waist:
     """``log|I + A Psi|`` and what the core takes from the gram matrix; Psi may be singular.
 
-    ``b' H b`` with ``H = Psi (I + A Psi)^-1``, y measured from ``origin``.
+    ``b' H b`` with ``H = Psi (I + A Psi)^-1``, y measured from ``origin``. A, Psi and what
+    they are differentiated along are symmetric; ``origin`` is no variable.
     """
     identity = jnp.eye(A.shape[0], dtype=A.dtype)[:, :, None]
     logdet = jnp.linalg.slogdet(jnp.moveaxis(identity + multiply(A, Psi), -1, 0))[1]
@@ -241,7 +242,10 @@ def _integrate_core_jvp(
 
 @jax.custom_jvp
 def shrinkage(A: Array, Psi: Array) -> Array:
-    """``H = (I + Psi A)^-1 Psi``, the conditional covariance of the core's effects."""
+    """``H = (I + Psi A)^-1 Psi``, the conditional covariance of the core's effects.
+
+    A, Psi and what they are differentiated along are symmetric.
+    """
     identity = jnp.eye(A.shape[0], dtype=A.dtype)[:, :, None]
     left = jnp.moveaxis(identity + multiply(Psi, A), -1, 0)
     return jnp.moveaxis(jnp.linalg.solve(left, jnp.moveaxis(Psi, -1, 0)), 0, -1)

@@ -163,7 +163,11 @@ def marginal(Psi: Array, T: Array) -> Array:
 
 @jax.custom_jvp
 def integrate(M: Array, c: Array, copies: Array) -> Waist:
-    """``sum_i m_i log|M_i|`` and ``sum_i c_i' M_i^-1 c_i``; the counts m are no variables."""
+    """``sum_i m_i log|M_i|`` and ``sum_i c_i' M_i^-1 c_i``; the counts m are no variables.
+
+    M is symmetric, and so must be what it is differentiated along: the factorization
+    reads one triangle, and second derivatives use ``M' = M``.
+    """
     U, w = eliminate(M, c)
     return Waist(logdet=logdet_of(U, copies), gram=total_product(w, w))
 
@@ -184,7 +188,7 @@ def _integrate_jvp(
 
 @jax.custom_jvp
 def inverse(M: Array) -> Array:
-    """``M_i^-1`` of every group, (q, q, G)."""
+    """``M_i^-1`` of every group, (q, q, G); M and its tangents are symmetric."""
     r = M.shape[0]
     identity = jnp.broadcast_to(jnp.eye(r, dtype=M.dtype)[:, :, None], M.shape)
     half = eliminate(M, identity).X
