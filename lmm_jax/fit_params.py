@@ -23,7 +23,7 @@ from .coordinates import correlated_sizes, covariance_blocks, outer_beta, whiten
 from .covariance import factor_blocks, stack_theta
 from .layouts.waist import Layout
 from .likelihood import profile_waist, residual_df
-from .linalg import psd_cholesky, symmetrize
+from .linalg import exact, psd_cholesky, symmetrize
 from .newton import CONVERGED, DECREMENT_TOL
 from .optimize import minimize
 from .params import Params
@@ -44,6 +44,7 @@ class FittedParams(NamedTuple):
     converged: Array  # ()  bool
 
 
+@exact
 def fit_params(
     layout: Layout,
     start: Params | None = None,
@@ -125,6 +126,7 @@ def _start_theta(start: Params, layout: Layout) -> Array:
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
+@exact
 def _optimum(
     layout: Layout, theta: Array | None, reml: bool, maxiter: int, tol: float
 ) -> tuple[tuple[Array, ...], Array]:
@@ -144,6 +146,7 @@ def _clean(Psi: Array) -> Array:
 
 
 @_optimum.defjvp
+@exact
 def _optimum_jvp(
     reml: bool, maxiter: int, tol: float, primals: Any, tangents: Any
 ) -> tuple[Any, Any]:

@@ -18,7 +18,7 @@ from jax.scipy.linalg import solve_triangular
 from .coordinates import as_params, inner_beta, outer_beta, relative_blocks, whiten_factors
 from .covariance import factor_blocks
 from .layouts.waist import Curvature, Layout, Waist, psi_curvatures
-from .linalg import log_diagonal
+from .linalg import exact, log_diagonal
 from .params import Params
 from .processes import check_process
 
@@ -50,6 +50,7 @@ def residual_df(layout: Layout, *, reml: bool) -> Array:
     return layout.n_obs - (layout.beta_origin.size if reml else 0)
 
 
+@exact
 def profile_waist(at: Waist, layout: Layout, *, reml: bool) -> Profile:
     """Profile beta and sigma^2 out by one Cholesky factorization of the gram matrix."""
     p = layout.beta_origin.size
@@ -72,6 +73,7 @@ def _deviance(logdet: Array, logdet_x: Array, rss: Array, layout: Layout, *, rem
     return value
 
 
+@exact
 def profile_jet(theta: Array, layout: Layout, *, reml: bool, exact: bool = True) -> Jet:
     """Criterion, gradient and Hessian in the layout's theta, closed forms throughout.
 
@@ -132,6 +134,7 @@ def profile_jet(theta: Array, layout: Layout, *, reml: bool, exact: bool = True)
     )
 
 
+@exact
 def profile_loglike(theta: Array, layout: Layout, *, reml: bool = True) -> Array:
     """Log-likelihood at lme4's theta, fixed effects and sigma profiled out.
 
@@ -169,6 +172,7 @@ def profile_loglike(theta: Array, layout: Layout, *, reml: bool = True) -> Array
     return -0.5 * profile_waist(at, layout, reml=reml).deviance
 
 
+@exact
 def loglike(
     params: Params | Array,
     layout: Layout,
@@ -215,6 +219,7 @@ def loglike(
     return -0.5 * deviance_at(at, inner_beta(params.fe_params, layout), layout, reml=reml)
 
 
+@exact
 def deviance_at(at: Waist, beta: Array, layout: Layout, *, reml: bool) -> Array:
     """-2 log-likelihood at given fixed effects (in the layout's coordinates)."""
     p = layout.beta_origin.size
@@ -223,6 +228,7 @@ def deviance_at(at: Waist, beta: Array, layout: Layout, *, reml: bool) -> Array:
     return _deviance(at.logdet, log_x, v @ at.gram @ v, layout, reml=reml)
 
 
+@exact
 def get_fe_params(cov_re: Array, vcomp: Array, layout: Layout) -> Array:
     """Generalized least squares estimate of the fixed effects, (p,).
 
@@ -239,6 +245,7 @@ def get_fe_params(cov_re: Array, vcomp: Array, layout: Layout) -> Array:
     return outer_beta(profile_waist(at, layout, reml=False).beta, layout)
 
 
+@exact
 def get_scale(
     fe_params: Array, cov_re: Array, vcomp: Array, layout: Layout, *, reml: bool = True
 ) -> Array:
@@ -263,6 +270,7 @@ def get_scale(
     return layout.y_scale**2 * (v @ at.gram @ v) / residual_df(layout, reml=reml)
 
 
+@exact
 def score(
     params: Params | Array,
     layout: Layout,
@@ -276,6 +284,7 @@ def score(
     return jax.grad(loglike)(params, layout, reml=reml, profile_fe=profile_fe, sqrt=sqrt)
 
 
+@exact
 def hessian(
     params: Params | Array,
     layout: Layout,

@@ -7,7 +7,9 @@ batched LAPACK calls on 2 x 2 matrices cost orders of magnitude more.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +26,25 @@ _HALVE_ABOVE = 480
 # Rows up to which rotations are faster than LAPACK for many matrices, and the sweeps that bring
 # them down to rounding (convergence is quadratic).
 _JACOBI_LIMIT, _SWEEPS = 6, 7
+
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def exact(fun: _F) -> _F:
+    """Let no product of float32 matrices inside a function be rounded to fewer bits.
+
+    Recent NVIDIA GPUs multiply in TF32, ten bits, unless they are told not to. The request
+    is part of what is traced, so it holds under a caller's ``jit`` too; rules of
+    differentiation are traced later and need a request of their own.
+    """
+
+    @wraps(fun)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with jax.default_matmul_precision("highest"):
+            return fun(*args, **kwargs)
+
+    return cast(_F, call)
 
 
 class Elimination(NamedTuple):

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.linalg import lu_factor, lu_solve
 
+from .linalg import exact
 from .processes import check_process
 
 
+@exact
 def woodbury_solver(s: Array | float, A: Array, Q: Array, d: Array) -> Callable[[Array], Array]:
     """Function that applies ``(s I + A B A')^-1`` with ``B = blockdiag(Q, diag(d))``.
 
@@ -47,12 +49,14 @@ def woodbury_solver(s: Array | float, A: Array, Q: Array, d: Array) -> Callable[
     AB = _times_block(A, Q, d)
     inner = lu_factor(_inner(s, A, AB))
 
+    @exact
     def solve(rhs: Array) -> Array:
         return (rhs - AB @ lu_solve(inner, A.T @ rhs)) / s
 
     return solve
 
 
+@exact
 def woodbury_logdet(s: Array | float, A: Array, Q: Array, d: Array) -> Array:
     """``log|s I + A B A'|`` with ``B = blockdiag(Q, diag(d))``.
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ..linalg import back_substitute, eliminate
+from ..linalg import back_substitute, eliminate, exact
 from ..processes import check_process
 from .compress_core import core_rows, fit_rows, link_rows, two_way_fit, within_step
 from .core import Core
@@ -36,6 +36,7 @@ def rank_tol(dtype: Any) -> float:
     return max(1e-12, 16.0 * float(jnp.finfo(dtype).eps))
 
 
+@exact
 def compress(
     y: Array, X: Array, Z: Sequence[Array], weights: Array, index: GroupIndex | CrossedIndex
 ) -> GroupedLayout | CrossedLayout:

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array, lax
 from jax.scipy.linalg import solve_triangular
 
-from ..linalg import spd_inverse, total_product
+from ..linalg import exact, spd_inverse, total_product
 from .waist import Waist
 
 # Columns of a core up to which its products cost nothing.
@@ -199,6 +199,7 @@ def shrink(
 
 
 @jax.custom_jvp
+@exact
 def integrate_core(A: Array, b: Array, Psi: Array, origin: Array) -> Waist:
     """``log|I + A Psi|`` and what the core takes from the gram matrix; Psi may be singular.
 
@@ -222,6 +223,7 @@ def _shrunk(A: Array, b: Array, Psi: Array, origin: Array) -> tuple[Array, Array
 
 
 @integrate_core.defjvp
+@exact
 def _integrate_core_jvp(
     primals: tuple[Array, Array, Array, Array], tangents: tuple[Array, Array, Array, Any]
 ) -> tuple[Waist, Waist]:
@@ -241,6 +243,7 @@ def _integrate_core_jvp(
 
 
 @jax.custom_jvp
+@exact
 def shrinkage(A: Array, Psi: Array) -> Array:
     """``H = (I + Psi A)^-1 Psi``, the conditional covariance of the core's effects.
 
@@ -252,6 +255,7 @@ def shrinkage(A: Array, Psi: Array) -> Array:
 
 
 @shrinkage.defjvp
+@exact
 def _shrinkage_jvp(
     primals: tuple[Array, Array], tangents: tuple[Array, Array]
 ) -> tuple[Array, Array]:

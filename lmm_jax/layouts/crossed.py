@@ -24,6 +24,7 @@ import numpy as np
 from jax import Array
 
 from ..covariance import factor_blocks, spread, stack_theta
+from ..linalg import exact
 from . import core as dense
 from . import links as sparse
 from .core import Core
@@ -64,34 +65,42 @@ class CrossedLayout(Layout):
     eliminated: tuple[int, ...] = field(metadata={"static": True})  # terms, in order
     crossed: tuple[int, ...] = field(metadata={"static": True})  # terms of the core, in order
 
+    @exact
     def waist(self, blocks: Sequence[Array]) -> Waist:
         """See :meth:`Layout.waist`."""
         return waist(blocks, self)
 
+    @exact
     def waist_at(self, theta: Array) -> Waist:
         """See :meth:`Layout.waist_at`."""
         return waist_jet(theta, self).waist
 
+    @exact
     def jet(self, theta: Array) -> WaistJet:
         """See :meth:`Layout.jet`."""
         return waist_jet(theta, self)
 
+    @exact
     def curvature(self, theta: Array, W: Array, jet: WaistJet) -> Curvature:
         """See :meth:`Layout.curvature`."""
         return curvature(theta, W, jet, self)
 
+    @exact
     def average_information(self, theta: Array, v: Array, jet: WaistJet) -> Array:
         """See :meth:`Layout.average_information`."""
         return average_information(theta, v, jet, self)
 
+    @exact
     def psi_slopes(self, theta: Array, W: Array, jet: WaistJet) -> tuple[Array, ...]:
         """See :meth:`Layout.psi_slopes`; where a factor is singular its part of P is left out."""
         return psi_slopes(W, jet, self)
 
+    @exact
     def blups(self, theta: Array, beta: Array) -> tuple[BlupTerms, ...]:
         """See :meth:`Layout.blups`: one entry a bucket, the core last."""
         return blups(theta, beta, self)
 
+    @exact
     def start_moments(self) -> Array:
         """See :meth:`Layout.start_moments`."""
         return moment_theta(self)

@@ -22,7 +22,7 @@ import numpy as np
 from jax import Array, lax
 
 from ..covariance import basis, factor_blocks, gather, spread, stack_theta
-from ..linalg import eliminate, group_product, symmetrize, total_product
+from ..linalg import eliminate, exact, group_product, symmetrize, total_product
 from .waist import (
     BlupTerms,
     Curvature,
@@ -65,30 +65,37 @@ class GroupedLayout(Layout):
 
     buckets: tuple[Bucket, ...]
 
+    @exact
     def waist(self, blocks: Sequence[Array]) -> Waist:
         """See :meth:`Layout.waist`."""
         return waist(blocks, self)
 
+    @exact
     def jet(self, theta: Array) -> WaistJet:
         """See :meth:`Layout.jet`."""
         return waist_jet(theta, self)
 
+    @exact
     def curvature(self, theta: Array, W: Array, jet: WaistJet) -> Curvature:
         """See :meth:`Layout.curvature`."""
         return curvature(theta, W, jet, self)
 
+    @exact
     def average_information(self, theta: Array, v: Array, jet: WaistJet) -> Array:
         """See :meth:`Layout.average_information`."""
         return average_information(theta, v, jet, self)
 
+    @exact
     def psi_slopes(self, theta: Array, W: Array, jet: WaistJet) -> tuple[Array, ...]:
         """See :meth:`Layout.psi_slopes`."""
         return psi_slopes(theta, W, jet, self)
 
+    @exact
     def blups(self, theta: Array, beta: Array) -> tuple[BlupTerms, ...]:
         """See :meth:`Layout.blups`: one entry a bucket."""
         return tuple(blups(theta, beta, bucket, self.sizes) for bucket in self.buckets)
 
+    @exact
     def start_moments(self) -> Array:
         """See :meth:`Layout.start_moments`."""
         return moment_theta(self)

@@ -21,7 +21,7 @@ import numpy as np
 from jax import Array
 
 from ..covariance import basis, factor_blocks, gather, spread
-from ..linalg import eliminate, group_product, symmetrize
+from ..linalg import eliminate, exact, group_product, symmetrize
 from .classes import Classes, find_classes
 from .grouped import Bucket, GroupedLayout, rotate_bucket
 from .index import round_up
@@ -64,6 +64,7 @@ class MomentLayout(Layout):
 
     buckets: tuple[MomentBucket, ...]
 
+    @exact
     def waist(self, blocks: Sequence[Array]) -> Waist:
         """See :meth:`Layout.waist`."""
         logdet, gram = jnp.zeros((), self.S0.dtype), self.S0
@@ -73,14 +74,17 @@ class MomentLayout(Layout):
             gram = gram + jnp.einsum("rsd,rasbd->ab", inverse(M), bucket.B)
         return Waist(logdet=logdet, gram=gram)
 
+    @exact
     def jet(self, theta: Array) -> WaistJet:
         """See :meth:`Layout.jet`."""
         return moment_jet(theta, self)
 
+    @exact
     def curvature(self, theta: Array, W: Array, jet: WaistJet) -> Curvature:
         """See :meth:`Layout.curvature`."""
         return moment_curvature(theta, W, jet, self)
 
+    @exact
     def psi_slopes(self, theta: Array, W: Array, jet: WaistJet) -> tuple[Array, ...]:
         """See :meth:`Layout.psi_slopes`."""
         return moment_slopes(W, jet, self)

@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 
 from ..covariance import basis, factor_blocks
-from ..linalg import eliminate, group_product, total_product
+from ..linalg import eliminate, exact, group_product, total_product
 
 
 class Waist(NamedTuple):
@@ -97,6 +97,7 @@ class Layout(Maps):
         """
         raise NotImplementedError
 
+    @exact
     def waist_at(self, theta: Array) -> Waist:
         """The waist at the layout's theta, for values alone: it need not be differentiable."""
         return self.waist(tuple(L @ L.T for L in factor_blocks(theta, self.sizes)))
@@ -162,6 +163,7 @@ def marginal(Psi: Array, T: Array) -> Array:
 
 
 @jax.custom_jvp
+@exact
 def integrate(M: Array, c: Array, copies: Array) -> Waist:
     """``sum_i m_i log|M_i|`` and ``sum_i c_i' M_i^-1 c_i``; the counts m are no variables.
 
@@ -173,6 +175,7 @@ def integrate(M: Array, c: Array, copies: Array) -> Waist:
 
 
 @integrate.defjvp
+@exact
 def _integrate_jvp(
     primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Any]
 ) -> tuple[Waist, Waist]:
@@ -187,6 +190,7 @@ def _integrate_jvp(
 
 
 @jax.custom_jvp
+@exact
 def inverse(M: Array) -> Array:
     """``M_i^-1`` of every group, (q, q, G); M and its tangents are symmetric."""
     r = M.shape[0]
@@ -196,6 +200,7 @@ def inverse(M: Array) -> Array:
 
 
 @inverse.defjvp
+@exact
 def _inverse_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (M,), (dM,) = primals, tangents
     N = inverse(M)
