@@ -23,7 +23,8 @@ _CACHE = "LMM_JAX_TEST_CACHE"  # directory of compiled programs; workers find it
 # installed (reading frames and formulas, compiling, printing), and one pass over the main jobs.
 _QUICK = {
     "test_batches", "test_dense_twin", "test_doctests", "test_errors", "test_formula",
-    "test_layers", "test_main", "test_programs", "test_results", "test_simulate", "test_summary",
+    "test_layers", "test_main", "test_processes", "test_programs", "test_results",
+    "test_simulate", "test_summary",
 }  # fmt: skip
 
 

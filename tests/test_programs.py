@@ -1,8 +1,10 @@
 """Compiled programs do not pile up."""
 
+import gc
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,6 +19,76 @@ def test_programs_are_given_up_and_compiled_again():
         assert double(np.ones(n, dtype=np.float32)).sum() == 2 * n
         assert double.programs[True]._cache_size() <= programs._MAX_PROGRAMS
     assert double(np.ones(1, dtype=np.float32))[0] == 2
+
+
+MAPS = Path("/proc/self/maps")
+needs_maps = pytest.mark.skipif(not MAPS.exists(), reason="this system does not list its mappings")
+
+
+@needs_maps
+def test_mappings_of_programs_that_are_given_up_are_given_back():
+    program = programs.compiled(lambda x: np.pi * x + 1)
+    full = programs._MAX_PROGRAMS
+    counts = {}
+    for n in range(1, 3 * full + 1):
+        program(np.ones(n, dtype=np.float32))
+        if n == 1 or n % full == 0:
+            gc.collect()
+            counts[n] = len(MAPS.read_bytes().splitlines())
+    one = (counts[full] - counts[1]) / (full - 1)
+    assert one > 1  # a program holds some
+    assert counts[3 * full] < counts[full] + 0.5 * full * one  # without a bound 2 * full * one
+
+
+# Fits of as many shapes as are asked for; every quarter prints mappings and megabytes.
+SHAPES = """
+import gc, os, sys
+import jax, numpy as np, pandas as pd
+import lmm_jax as lmm
+from lmm_jax import programs
+
+n, programs._MAX_PROGRAMS = int(sys.argv[1]), int(sys.argv[2])
+jax.config.update("jax_disable_most_optimizations", True)  # compiles in half of the time
+rng = np.random.default_rng(0)
+g = np.repeat(np.arange(12), 10)
+data = pd.DataFrame(rng.normal(size=(120, 60)), columns=[f"x{j}" for j in range(60)])
+data = data.assign(g=g, y=rng.normal(size=12)[g] + rng.normal(size=120))
+models = [(p, random, reml) for p in range(60) for random in ("1", "x0") for reml in (True, False)]
+
+def footprint():
+    gc.collect()
+    with open("/proc/self/maps") as maps, open("/proc/self/statm") as statm:
+        resident = int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return len(maps.readlines()), resident >> 20
+
+print(*footprint())
+for done, (p, random, reml) in enumerate(models[:n], start=1):
+    fixed = " + ".join(["1", *(f"x{j}" for j in range(p))])
+    lmm.fit(f"y ~ {fixed} + ({random} | g)", data, reml=reml)
+    if 4 * done % n == 0:
+        print(*footprint(), flush=True)
+"""
+
+
+@needs_maps
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_many_shapes_in_one_process():
+    """LMM_JAX_SHAPES=200 in the environment: the campaign, with the bound that users have."""
+    n = int(os.environ.get("LMM_JAX_SHAPES", "24"))
+    bound = min(programs._MAX_PROGRAMS, n // 6)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SHAPES, str(n), str(bound)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    at_rest, *quarters = (tuple(map(int, line.split())) for line in done.stdout.splitlines())
+    assert len(quarters) == 4
+    # 500 mappings at most a program of a fit (XLA 0.9 and 0.12), and as many for all else
+    assert max(maps for maps, _ in quarters) < at_rest[0] + 500 * (bound + 1)
+    resident = [megabytes for _, megabytes in quarters]
+    assert resident[3] < 1.25 * resident[1]  # of which the compiler has most
 
 
 def test_static_arguments_and_one_program_a_shape():
