@@ -19,6 +19,9 @@ from .row_wise import Company, check_row_wise
 from .rows import complete_rows
 from .terms import RandomTerm
 
+# A first batch of fewer rows than this is repeated when levels and columns are found.
+_FEW = 4096
+
 
 class Columns(NamedTuple):
     """What the model reads of a frame."""
@@ -126,13 +129,16 @@ class BatchReader:
                 used = frame[name].cat.remove_unused_categories().cat.categories
                 self._absent[name] = declared[~declared.isin(used)]
         full = _with_absent(frame, self._absent)
-        built = {rhs: mat.build(rhs, full, context=self.context) for rhs in sides}
+        known = full
+        if len(full) < _FEW:  # a small batch may have a level in every row where the data does not
+            known = pd.concat([full] * 4, ignore_index=True)
+        built = {rhs: mat.build(rhs, known, context=self.context) for rhs in sides}
         for rhs, matrix in built.items():
             _check_stateless(matrix.spec)
             self.specs[rhs] = matrix.spec
         others = [self.columns.response, *self.columns.offsets]
         self._coded = [e for e in others if e.strip("`") not in frame.columns]
-        return built if full is frame else self._replayed(frame)
+        return built if known is frame else self._replayed(frame)
 
     def _replayed(self, frame: pd.DataFrame) -> dict[str, mat.Matrix]:
         out = {}
@@ -190,8 +196,9 @@ def _has_code(spec: Any) -> bool:
 
 def _check_stateless(spec: Any) -> None:
     """Raise for a transformation whose result depends on all rows."""
-    if spec is not None and spec.transform_state:
-        which = ", ".join(str(name) for name in spec.transform_state)
+    held = [str(name) for name, state in spec.transform_state.items() if state]
+    if held:
+        which = ", ".join(held)
         raise DataError(
             f"`{which}` looks at all rows and cannot be computed batch by batch: make it a column "
             "first"

@@ -18,6 +18,7 @@ from pandas.api.types import is_bool_dtype
 from .columns import number, plain
 from .errors import DataError, FormulaError
 from .evaluation import Scope, evaluate, shaped
+from .matching import find, shown
 
 # A dense matrix of fixed effects must not be larger.
 _MOST_BYTES = 2 * 2**30
@@ -87,7 +88,7 @@ class _Materializer(PandasMaterializer):  # type: ignore[misc]
         if not categorical and getattr(dtype, "kind", "f") not in "fiub":
             raise DataError(f"`{factor.expr}` has the type {dtype}: numbers or labels are needed")
         if categorical:
-            factor = _used_levels(factor)
+            factor = _known_levels(_used_levels(factor), spec)
             if factor.expr not in spec.encoder_state and spec.output != "sparse":
                 _check_size(factor, self.nrows)
         _check_levels(factor, spec)  # before: formulaic codes an unseen level as the reference
@@ -158,25 +159,44 @@ def _used_levels(factor: Any) -> Any:
     return replace(factor, values=FactorValues(used, metadata=factor.metadata))
 
 
+def _categories(factor: Any, spec: Any) -> pd.Index[Any] | None:
+    """Levels that a spec has of a factor, if it was made before."""
+    known = spec.encoder_state.get(factor.expr, (None, {}))[1].get("categories")
+    return None if known is None else pd.Index(list(known), tupleize_cols=False)
+
+
+def _known_levels(factor: Any, spec: Any) -> Any:
+    """The factor in the levels of the spec, where its labels are theirs in another type."""
+    known, values = _categories(factor, spec), factor.values.__wrapped__
+    if known is None or known.equals(values.cat.categories):
+        return factor
+    places = find(known, values.cat.categories, factor.expr)
+    if (places < 0).any():
+        return factor
+    codes = np.append(places, -1)[values.cat.codes]
+    same = pd.Series(pd.Categorical.from_codes(codes, categories=known), index=values.index)
+    return replace(factor, values=FactorValues(same, metadata=factor.metadata))
+
+
 def _check_levels(factor: Any, spec: Any) -> None:
     """Raise if a categorical factor has missing values or levels outside those of the spec."""
-    known = spec.encoder_state.get(factor.expr, (None, {}))[1].get("categories")
+    known = _categories(factor, spec)
     if known is None:
         return
     found = pd.unique(pd.Series(getattr(factor.values, "__wrapped__", factor.values)))
     if pd.isna(found).any():
         raise DataError(f"`{factor.expr}` has missing values: remove these rows")
-    unseen = [level for level in found if level not in set(known)]
-    if unseen:
+    unseen = pd.Index(found)[find(known, found, factor.expr) < 0]
+    if len(unseen):
         raise DataError(
             f"`{factor.expr}` has the level {_listed(unseen)}, which the model was not fitted to;"
             f" it knows {_listed(known)}"
         )
 
 
-def _listed(levels: Sequence[Any]) -> str:
+def _listed(levels: pd.Index[Any]) -> str:
     """The first few of some levels."""
-    return ", ".join(repr(x) for x in levels[:8]) + (", ..." if len(levels) > 8 else "")
+    return ", ".join(map(shown, levels[:8])) + (", ..." if len(levels) > 8 else "")
 
 
 def quietly(run: Callable[[], Any]) -> Any:

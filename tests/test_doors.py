@@ -552,6 +552,20 @@ def of_type(name, model):
     return lmm.fit(f"y ~ x + {model}", data)
 
 
+@pytest.mark.parametrize("model", ["y ~ C(k) + (1 | g)", "y ~ x + (C(k) | g)"])
+@pytest.mark.parametrize("old", ["int64", "float64", "text", "categories"])
+def test_levels_of_factors_match_whatever_their_type(old, model):
+    k = np.arange(N) % 3
+    result = lmm.fit(model, DATA.assign(k=TYPES[old](k)))
+    for new in TYPES:
+        rows = DATA.assign(k=TYPES[new](k))
+        np.testing.assert_allclose(
+            result.predict(rows, conditional=True), result.fittedvalues, rtol=1e-10
+        )
+        with pytest.raises(DataError, match=r"has the level '?7"):
+            result.predict(rows.assign(k=TYPES[new](np.where(k == 1, 7, k))), conditional=True)
+
+
 WIDTHS = [
     *((np.uint64, 2**63), (np.uint64, 2**64 - 10), (np.int64, -(2**63)), (np.int64, 2**63 - 10)),
     *((np.int8, -5), (np.int8, 118), (np.uint8, 246), (np.uint32, 2**32 - 10)),
