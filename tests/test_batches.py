@@ -161,7 +161,8 @@ BY_ROW = [
     "y ~ np.exp(x / 10) * f + (1 | school)", "y ~ np.where(x > 2, x, 2) + (1 | school)",
     "y ~ x + (0 + squared(x) | school)", "y ~ I(step**2) + (1 | school)",
     "y ~ x + offset(2 * o) + (1 | school)", "y ~ np.clip(x, 1, 3) + (1 | school)",
-    "y ~ as_numeric(room) + (1 | school)", "y ~ C(f, contr.sum) + (1 | school)", "y ~ x:f + (0 + f | school)",
+    "y ~ C(f, contr.sum) + (1 | school)", "y ~ x:f + (0 + f | school)",
+    "y ~ as_numeric(room) + (1 | school)",
 ]  # fmt: skip
 
 
