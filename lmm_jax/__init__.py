@@ -39,6 +39,7 @@ from .regularized import fit_regularized
 from .regularized_results import RegularizedPath, RegularizedResults
 from .results import LMMResults
 from .row_index import row_index
+from .saving import load
 from .sharding import shard
 from .simulate import simulate
 from .woodbury import woodbury_logdet, woodbury_solver
@@ -77,6 +78,7 @@ __all__ = [
     "get_scale",
     "hessian",
     "influence",
+    "load",
     "load_dataset",
     "loglike",
     "pack",

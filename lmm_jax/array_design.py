@@ -12,6 +12,7 @@ from .checks import finite_vector, optional_vector
 from .components import component_matrices
 from .design import Design, assemble
 from .errors import DataError
+from .labels import unique
 from .rows import complete_rows
 from .terms import (
     RandomTerm,
@@ -123,7 +124,7 @@ def _covariates(
     array, names = matrix(values, what, index=index)
     if len(array) != n:
         raise DataError(f"{what} has the shape {array.shape} but endog has {n} entries")
-    return array, names or tuple(f"{prefix}{j + 1}" for j in range(array.shape[1]))
+    return array, unique(names or [f"{prefix}{j + 1}" for j in range(array.shape[1])])
 
 
 def _gaps(values: np.ndarray, name: str) -> dict[str, np.ndarray]:

@@ -31,7 +31,7 @@ from .terms import RandomTerm, most_levels_first
 _EXACT = 1e-12
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class BatchDesign(Design):
     """A design whose rows were compressed batch by batch and are gone."""
 
@@ -43,6 +43,10 @@ class BatchDesign(Design):
     def nobs(self) -> int:
         """Number of rows used."""
         return self.n_rows
+
+    def __getstate__(self) -> dict[str, Any]:
+        layout, reach = self.compressed
+        return {**super().__getstate__(), "compressed": (layout, tuple(map(float, reach)))}
 
     @cached_property
     def _compressed(self) -> tuple[GroupedLayout, tuple[Any, Any]]:

@@ -10,9 +10,12 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from .checks import check_share
 from .errors import DataError
-from .fitted import TermLabel
+from .labels import TermLabel, unique
 from .lane_estimates import LaneEstimates
+from .reprs import brief
+from .saving import Saved
 
 Kind = Literal["percentile", "basic", "normal"]
 Scales = Literal["vcov", "sdcor"]
@@ -31,6 +34,8 @@ class Replicate:
     covariances: tuple[np.ndarray, ...]  # (k, k) a term, in the order of the fit's terms
     scale: float  # residual variance
     fixed_names: tuple[str, ...]
+
+    __repr__ = brief
 
     @property
     def sigma(self) -> float:
@@ -52,6 +57,8 @@ class BootstrapStatistics:
     estimate: np.ndarray  # (s,)
     values: np.ndarray  # (R, s)  replicates that converged; NaN where a function has no value
 
+    __repr__ = brief
+
     def conf_int(self, *, kind: Kind = "percentile", alpha: float = 0.05) -> pd.DataFrame:
         """Intervals, a row a function, with columns lower and upper.
 
@@ -69,8 +76,7 @@ class BootstrapStatistics:
         """
         if kind not in KINDS:
             raise DataError(f"kind={kind!r}: choose one of {', '.join(KINDS)}")
-        if not isinstance(alpha, float | int) or not 0 < alpha < 1:
-            raise DataError(f"alpha={alpha!r}: a number between 0 and 1 is needed")
+        check_share(alpha, "alpha")
         if kind == "normal":
             center = self.estimate - self.bias
             half = special.ndtri(1 - alpha / 2) * self.std_error
@@ -116,7 +122,7 @@ class BootstrapStatistics:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class BootstrapResults:
+class BootstrapResults(Saved):
     """Replicates of a parametric bootstrap.
 
     Parameters come on two scales: ``"vcov"`` gives variances and covariances under
@@ -263,7 +269,7 @@ class BootstrapResults:
 
     def _names(self, scales: Scales) -> tuple[str, ...]:
         names = [name for label in self.term_labels for name in _term_names(label, scales)]
-        return (*self.fixed_names, *names, "sigma")
+        return unique([*self.fixed_names, *names, "sigma"])
 
 
 def _term_names(label: TermLabel, scales: Scales) -> list[str]:

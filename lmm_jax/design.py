@@ -7,7 +7,7 @@ Made from a formula (:mod:`lmm_jax.formula_design`) or from arrays
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +22,7 @@ from .checks import (
     check_shapes,
     independent_columns,
 )
+from .contexts import pack, unpack
 from .formula import written
 from .identification import row_moments
 from .layouts.compress import compress
@@ -33,6 +34,7 @@ from .layouts.merged import merge, trim
 from .layouts.plan import LayoutInfo, plan_layout
 from .processes import float64
 from .programs import compiled
+from .reprs import brief, folded
 from .row_pass import MANY_ROWS, pad, sum_rows
 from .terms import (
     RandomTerm,
@@ -57,6 +59,38 @@ class FixedSource:
     offset_array: bool  # an array was given: new rows need one too
     context: Mapping[str, Any]
     formula: str
+    lost: tuple[str, ...] = ()  # names of the context that a pickle could not keep
+
+    __repr__ = brief
+
+    def __reduce__(self) -> tuple[Any, tuple[dict[str, Any]]]:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return _restored_source, ({**values, "context": pack(self.context, self.lost)},)
+
+    def __copy__(self) -> FixedSource:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FixedSource:
+        return self  # nothing in it changes, and functions have no copies
+
+
+def _restored_source(values: dict[str, Any]) -> FixedSource:
+    context, lost = unpack(values["context"])
+    return FixedSource(**{**values, "context": context, "lost": lost})
+
+
+def read_expressions(
+    source: FixedSource | None, terms: Sequence[RandomTerm], *, conditional: bool
+) -> list[str]:
+    """Expressions that prediction evaluates, with the random part or without."""
+    if source is None:
+        return []
+    fixed = written(source.spec.formula)
+    out = [fixed] if fixed else []  # a model may have no fixed effects
+    out += source.offsets
+    for term in terms if conditional else ():
+        out += [*term.source.group, written(term.source.spec.formula)]
+    return out
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,14 +115,19 @@ class Design:
     source: FixedSource | None
     held: np.ndarray | None = None  # (p,)   values of fixed effects held fixed, NaN where free
 
+    def __repr__(self) -> str:
+        model = f"{self.endog_name} (from arrays)" if self.source is None else self.source.formula
+        terms = ", ".join(f"({term.label}) {term.n_levels} levels" for term in self.terms)
+        fixed = f"{len(self.exog_names)} fixed effect{'s' * (len(self.exog_names) != 1)}"
+        return folded(f"<{type(self).__name__}: {model}; {self.nobs} rows, {fixed}, {terms}>")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # what is computed from the rows is computed again
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
     def expressions(self, conditional: bool) -> list[str]:
         """Expressions that prediction evaluates, with the random part or without."""
-        if self.source is None:
-            return []
-        out = [written(self.source.spec.formula), *self.source.offsets]
-        for term in self.terms if conditional else ():
-            out += [*term.source.group, written(term.source.spec.formula)]
-        return out
+        return read_expressions(self.source, self.terms, conditional=conditional)
 
     @property
     def nobs(self) -> int:

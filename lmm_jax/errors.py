@@ -69,6 +69,13 @@ class ForkError(RuntimeError):
     """A computation in a process that was forked from one in which JAX had computed."""
 
 
+class UnknownLabel(DataError, KeyError):
+    """A key that a table of labels does not have; the message names those that it has."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would show the repr
+
+
 class ConvergenceWarning(UserWarning):
     """The optimizer stopped at a point that does not pass the tests of a maximum."""
 

@@ -15,6 +15,7 @@ from .covariance import lower_indices, rectify_signs, theta_slices
 from .inference.variance import covariance_jacobian, inverse_curvature, joint_covariance
 from .layouts.waist import Layout
 from .newton import Solution
+from .reprs import brief
 
 # Whitened pivots below the first are zero for all purposes (they move the deviance by
 # less than its square); below the second the fit counts as singular, as in lme4.
@@ -44,6 +45,9 @@ class Estimates(NamedTuple):
     theta_layout: np.ndarray  # (m,)
     beta_layout: np.ndarray  # (p,)
     y_scale: float
+
+    def __repr__(self) -> str:
+        return brief(self)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # variances may leave the range of floats

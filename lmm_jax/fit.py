@@ -14,10 +14,11 @@ from .errors import ConvergenceWarning, DataError, warn_user
 from .estimates import estimate, is_flat
 from .formula_design import design
 from .history import Recorder
+from .labels import term_labels
 from .newton import CONVERGED, DECREMENT_TOL, FLAT, MESSAGES
 from .params import Params
 from .processes import float64
-from .results import LMMResults, TermLabel
+from .results import LMMResults
 from .run import Run, Task, begin, run_methods
 from .settings import (
     as_pytree,
@@ -225,15 +226,6 @@ def _free_parameters(model: Design, free: Params) -> np.ndarray:
 
 def _label(run: Run, model: Design, *, reml: bool, df_method: str) -> LMMResults:
     """Carry the answer back to the data's units, and name its parts."""
-    labels = tuple(
-        TermLabel(
-            group=term.group,
-            names=term.names,
-            n_levels=term.n_levels,
-            is_component=term.is_component,
-        )
-        for term in model.terms
-    )
     status = int(run.solution.status)
     estimates = estimate(run.solution, model.layout, reml=reml, held=model.held)
     if status == CONVERGED and not estimates.singular and is_flat(run.solution):
@@ -241,7 +233,7 @@ def _label(run: Run, model: Design, *, reml: bool, df_method: str) -> LMMResults
     return LMMResults(
         estimates=estimates,
         fixed_names=model.exog_names,
-        term_labels=labels,
+        term_labels=term_labels(model.terms),
         endog_name=model.endog_name,
         formula=None if model.source is None else model.source.formula,
         nobs=model.nobs,

@@ -28,6 +28,7 @@ from .newton import CONVERGED, DECREMENT_TOL
 from .optimize import minimize
 from .params import Params
 from .processes import check_process
+from .reprs import brief
 
 # Whitened standard deviations below this are zero, as in the estimates of a fit.
 _ZERO_PIVOT = 1e-5
@@ -42,6 +43,9 @@ class FittedParams(NamedTuple):
     scale: Array  # ()  residual variance
     llf: Array  # ()  log-likelihood (restricted, if asked for)
     converged: Array  # ()  bool
+
+    def __repr__(self) -> str:
+        return brief(self)
 
 
 @exact

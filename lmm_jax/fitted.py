@@ -12,34 +12,15 @@ import pandas as pd
 from scipy import special  # scipy.stats takes half a second to import
 
 from . import tidy as tables
-from .errors import DataError
+from .checks import check_share
 from .estimates import Estimates
 from .inference import contrasts
 from .inference.contrasts import ContrastResults
 from .inference.satterthwaite import satterthwaite_df
+from .inference.variance import touches_zero
+from .labels import TermLabel, parameter_names
+from .reprs import folded
 from .summary import Summary, summarize
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TermLabel:
-    """Names of one random-effects term."""
-
-    group: str
-    names: tuple[str, ...]
-    n_levels: int
-    is_component: bool
-
-    def parameter_names(self) -> list[str]:
-        """Names of its covariance parameters, lower triangle row by row."""
-        if self.is_component:
-            return [f"var({self.group})"]
-        out = []
-        for i, j in zip(*np.tril_indices(len(self.names)), strict=True):
-            if i == j:
-                out.append(f"var({self.names[i]}|{self.group})")
-            else:
-                out.append(f"cov({self.names[j]},{self.names[i]}|{self.group})")
-        return out
 
 
 @lru_cache(maxsize=256)  # pandas takes longer to make an index of strings than a fit's arithmetic
@@ -117,8 +98,9 @@ class FittedModel:
     def params(self) -> pd.Series[float]:
         """Fixed effects, then covariances of every term (lower triangle row by row)."""
         values = [S[np.tril_indices(len(S))] for S in self.estimates.covariances]
-        names = [*self.fixed_names, *self._variance_names]
-        return pd.Series(np.concatenate([self.estimates.beta, *values]), index=names)
+        return pd.Series(
+            np.concatenate([self.estimates.beta, *values]), index=_labels(self._parameter_names)
+        )
 
     @property
     def varcorr(self) -> pd.DataFrame:
@@ -132,7 +114,7 @@ class FittedModel:
     @property
     def n_groups(self) -> pd.Series[int]:
         """Levels of every grouping factor."""
-        return pd.Series({label.group: label.n_levels for label in self.term_labels})
+        return pd.Series({label.factor: label.n_levels for label in self.term_labels})
 
     # ---- fit statistics
 
@@ -165,8 +147,8 @@ class FittedModel:
     # ---- uncertainty
 
     @property
-    def _variance_names(self) -> list[str]:
-        return [name for label in self.term_labels for name in label.parameter_names()]
+    def _parameter_names(self) -> tuple[str, ...]:
+        return parameter_names(self.fixed_names, self.term_labels)
 
     @property
     def bse_fe(self) -> pd.Series[float]:
@@ -183,13 +165,13 @@ class FittedModel:
         """
         e = self.estimates
         variance = np.diagonal(e.cov_variance)[:-1]
-        at_zero = np.concatenate([_touches_zero(S) for S in self.estimates.covariances])
+        at_zero = np.concatenate([touches_zero(S) for S in e.covariances])
         with np.errstate(invalid="ignore"):
             values = np.sqrt(np.maximum(variance, 0.0)) * e.variance_unit[:-1]
             values = np.where(at_zero, np.nan, values)
         if self.free is not None:
             values = np.where(self.free[self.estimates.beta.size :], values, 0.0)
-        return pd.Series(values, index=_labels(tuple(self._variance_names)))
+        return pd.Series(values, index=_labels(self._parameter_names[len(self.fixed_names) :]))
 
     @property
     def bse(self) -> pd.Series[float]:
@@ -198,7 +180,7 @@ class FittedModel:
 
     def cov_params(self) -> pd.DataFrame:
         """Covariance of ``params``; fixed effects and variances are uncorrelated in it."""
-        names = [*self.fixed_names, *self._variance_names]
+        names = _labels(self._parameter_names)
         unit, relative = self._relative_covariance()
         with np.errstate(over="ignore"):  # covariances of variances may leave the range of floats
             out = relative * unit * unit[:, None]
@@ -255,16 +237,10 @@ class FittedModel:
         alpha : float
             One less the coverage.
         """
-        if not isinstance(alpha, float | int) or not 0 < alpha < 1:
-            raise DataError(f"alpha={alpha!r}: a number between 0 and 1 is needed")
-        quantile = np.concatenate(
-            [
-                special.stdtrit(self._df, 1 - alpha / 2),
-                np.full(len(self._variance_names), special.ndtri(1 - alpha / 2)),
-            ]
-        )
+        check_share(alpha, "alpha")
+        params, quantile = self.params, np.full(len(self.params), special.ndtri(1 - alpha / 2))
+        quantile[: len(self._df)] = special.stdtrit(self._df, 1 - alpha / 2)
         half = quantile * self.bse.to_numpy()
-        params = self.params
         return pd.DataFrame({"lower": params - half, "upper": params + half})
 
     # ---- tests
@@ -376,14 +352,8 @@ class FittedModel:
 
     def __repr__(self) -> str:
         kind = "REML" if self.reml else "ML"
-        return f"<LMMResults by {kind}: {self.formula or self.endog_name}, llf {self.llf:.4f}>"
-
-
-def _touches_zero(S: np.ndarray) -> np.ndarray:
-    """Entries of the lower triangle whose row or column has a zero variance."""
-    zero = np.diagonal(S) == 0
-    rows, columns = np.tril_indices(len(S))
-    return zero[rows] | zero[columns]
+        model = self.formula or f"{self.endog_name} (from arrays)"
+        return folded(f"<{type(self).__name__} by {kind}: {model}, llf {self.llf:.4f}>")
 
 
 def _read_only(values: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from .covariance import lower_indices, theta_slices
 from .estimates import FLAT_CURVATURE, SINGULAR_TOL, canonical_factor
 from .layouts.waist import Layout
 from .newton import CONVERGED, Solution
+from .reprs import brief
 
 
 class LaneEstimates(NamedTuple):
@@ -21,6 +22,9 @@ class LaneEstimates(NamedTuple):
     deviance: np.ndarray  # (R,)  -2 log-likelihood
     converged: np.ndarray  # (R,)
     singular: np.ndarray  # (R,)
+
+    def __repr__(self) -> str:
+        return brief(self)
 
 
 def estimate_lanes(

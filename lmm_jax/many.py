@@ -15,7 +15,7 @@ from .batch import SMALLEST, join_lanes, minimize_lanes, pick_lanes
 from .design import Design
 from .errors import ConvergenceWarning, DataError, warn_user
 from .fit import check_options, fit
-from .fitted import TermLabel
+from .labels import term_labels
 from .lane_data import Shared, masked_lanes, share, shared_lanes
 from .layouts.grouped import GroupedLayout
 from .layouts.index import GroupIndex, round_up
@@ -137,12 +137,7 @@ def fit_many(
     return ManyResults(
         response_names=columns.names,
         fixed_names=design.exog_names,
-        term_labels=tuple(
-            TermLabel(
-                group=t.group, names=t.names, n_levels=t.n_levels, is_component=t.is_component
-            )
-            for t in design.terms
-        ),
+        term_labels=term_labels(design.terms),
         reml=bool(reml),
         source=_Refit(design, columns, {**options, "df_method": df_method}),
         **found._asdict(),

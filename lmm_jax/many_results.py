@@ -10,9 +10,12 @@ import numpy as np
 import pandas as pd
 from scipy import special  # scipy.stats takes half a second to import
 
+from .checks import check_share
 from .errors import DataError
-from .fitted import TermLabel
+from .inference.hypotheses import parameter_number
+from .labels import TermLabel
 from .results import LMMResults
+from .saving import Saved
 
 
 class Source(Protocol):
@@ -23,13 +26,13 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class ManyResults:
+class ManyResults(Saved):
     """Linear mixed models of R responses with one design.
 
     A row of every array is a response; a response without a fit has NaN and
-    ``converged`` False. Variances are variances of the data. A pickled copy does
-    not keep the data, so that :meth:`select` and :meth:`random_effects` are not
-    available from it.
+    ``converged`` False. Variances are variances of the data. A pickle leaves the data
+    out, so that :meth:`select` and :meth:`random_effects` are not available from it;
+    :meth:`save` can keep them.
 
     Attributes
     ----------
@@ -75,12 +78,9 @@ class ManyResults:
     reml: bool
     source: Source | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {**fields, "source": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+    def _state(self, *, keep_data: bool) -> dict[str, Any]:
+        state = super()._state(keep_data=keep_data)
+        return state if keep_data else {**state, "source": None}
 
     def __len__(self) -> int:
         return len(self.response_names)
@@ -144,8 +144,7 @@ class ManyResults:
             response, term, estimate, std_error, statistic, df, p_value,
             conf_low, conf_high, converged, singular.
         """
-        if not isinstance(conf_level, float | int) or not 0 < conf_level < 1:
-            raise DataError(f"conf_level={conf_level!r}: a number between 0 and 1 is needed")
+        check_share(conf_level, "conf_level")
         half = special.stdtrit(self.df, 0.5 + conf_level / 2) * self.bse_fe
         p = len(self.fixed_names)
         return pd.DataFrame(
@@ -184,9 +183,7 @@ class ManyResults:
         ----------
         Benjamini & Hochberg (1995), doi:10.1111/j.2517-6161.1995.tb02031.x.
         """
-        if term not in self.fixed_names:
-            raise DataError(f"no fixed effect {term!r}: there are {', '.join(self.fixed_names)}")
-        p = self.pvalues[:, self.fixed_names.index(term)]
+        p = self.pvalues[:, parameter_number(term, self.fixed_names, "fixed effect")]
         known = np.flatnonzero(~np.isnan(p))
         order = known[np.argsort(p[known])[::-1]]  # the largest first
         raw = p[order] * known.size / np.arange(known.size, 0, -1)
@@ -217,7 +214,10 @@ class ManyResults:
             Its number, or its name.
         """
         if self.source is None:
-            raise DataError("these results were restored without their data: fit again")
+            raise DataError(
+                "these results were restored without their data: fit again, or save them with "
+                "keep_data=True"
+            )
         return self.source.fit_one(self.number(response))
 
     def random_effects(self, response: int | str) -> dict[str, pd.DataFrame]:

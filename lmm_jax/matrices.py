@@ -20,6 +20,8 @@ from .errors import DataError, FormulaError, RankWarning, warn_user
 from .evaluation import Scope, resolve, shaped
 from .evaluation import evaluate as evaluate_code
 from .formula import as_formula, written
+from .labels import unique
+from .matching import shown
 from .materializer import materialize, quietly
 
 
@@ -116,9 +118,11 @@ def build(
     spec: ModelSpec = matrix.model_spec
     for expr, (_, state) in spec.encoder_state.items():
         if len(state.get("categories", ())) == 1 and f"{expr}[" not in "".join(spec.column_names):
-            message = f"`{expr}` has one level only, {state['categories'][0]!r}: it adds no column"
+            message = (
+                f"`{expr}` has one level only, {shown(state['categories'][0])}: it adds no column"
+            )
             warn_user(message, RankWarning)
-    names = tuple(str(name) for name in spec.column_names)
+    names = unique(str(name) for name in spec.column_names)
     return Matrix(values=_checked(matrix, names, len(data)), names=names, spec=spec)
 
 

@@ -23,6 +23,7 @@ from jax import Array
 
 from .linalg import psd_cholesky
 from .processes import check_process
+from .reprs import brief
 
 
 @jax.tree_util.register_dataclass
@@ -44,6 +45,8 @@ class Params:
     fe_params: Array  # (p,)      fixed effects
     cov_re: Array  # (k_re, k_re)  covariance of the correlated terms, block diagonal
     vcomp: Array  # (k_vc,)    variances of the components
+
+    __repr__ = brief
 
     @staticmethod
     def from_components(

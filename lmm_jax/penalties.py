@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from .reprs import brief
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -29,6 +31,8 @@ class L2:
     """
 
     weights: Any  # (p,) or ()
+
+    __repr__ = brief
 
     def __call__(self, beta: Array) -> Array:
         """Penalty of the fixed effects."""
@@ -45,6 +49,8 @@ class SmoothL1:
 
     weights: Any  # (p,) or ()
     eps: Any = 1e-4
+
+    __repr__ = brief
 
     def __call__(self, beta: Array) -> Array:
         """Penalty of the fixed effects."""
@@ -69,6 +75,8 @@ class SmoothSCAD:
     c: Any = 3.7
     eps: Any = 1e-4
 
+    __repr__ = brief
+
     def __call__(self, beta: Array) -> Array:
         """Penalty of the fixed effects."""
         size = jnp.sqrt(beta**2 + self.eps**2) - self.eps
@@ -90,6 +98,8 @@ class LogDet:
     """
 
     weight: Any = 0.5
+
+    __repr__ = brief
 
     def __call__(self, cov_re: Array) -> Array:
         """Penalty of a relative covariance."""

@@ -1,12 +1,10 @@
-"""Random effects of every level, fitted values and predictions for new rows."""
+"""Residuals, and predictions for new rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -14,116 +12,14 @@ from . import formula as fml
 from . import matrices as mat
 from .arrays import numbers, vector
 from .checks import finite_vector
+from .contexts import check_found
 from .design import Design
 from .errors import DataError
 from .estimates import Estimates
 from .formula_terms import group_labels
-from .layouts.waist import BlupTerms, Layout
+from .kept import Kept
 from .matching import find, shown
-from .processes import float64
-from .programs import compiled
 from .terms import RandomTerm, member_columns
-
-
-def _all_blups(theta: jax.Array, beta: jax.Array, layout: Layout) -> tuple[BlupTerms, ...]:
-    return layout.blups(theta, beta)
-
-
-_blups = compiled(_all_blups)
-
-
-class GroupEffects(NamedTuple):
-    """Conditional moments of all random effects, whitened coordinates, one entry a bucket."""
-
-    means: list[np.ndarray]  # (q, G)
-    covariances: list[np.ndarray]  # (q, q, G)  relative to sigma^2
-
-
-def group_effects(estimates: Estimates, design: Design) -> GroupEffects:
-    """Conditional means (BLUPs) and covariances given y at the estimates."""
-    with float64():
-        theta, beta = jnp.asarray(estimates.theta_layout), jnp.asarray(estimates.beta_layout)
-        parts = _blups(theta, beta, design.layout)
-    means = [estimates.y_scale * np.asarray(part.b) for part in parts]
-    return GroupEffects(means, [np.asarray(part.cov) for part in parts])
-
-
-def level_effects(effects: GroupEffects, design: Design, t: int) -> np.ndarray:
-    """Conditional means of the levels of term t in the coordinates of the data, (L, k)."""
-    places, k = design.plan.level_maps[t], design.sizes[t]
-    out = np.zeros((design.terms[t].n_levels, k))
-    for b, means in enumerate(effects.means):
-        at = places.bucket == b
-        rows = places.slot[at][:, None] + np.arange(k)
-        out[at] = means[rows, places.group[at][:, None]]
-    return out @ np.asarray(design.layout.whiteners[t]).T
-
-
-def level_covariances(
-    effects: GroupEffects, design: Design, terms: Sequence[int], scale: float
-) -> np.ndarray:
-    """Joint conditional covariance of several terms on the same levels, (L, k, k)."""
-    maps = [design.plan.level_maps[t] for t in terms]
-    sizes = [design.sizes[t] for t in terms]
-    n_levels, k = design.terms[terms[0]].n_levels, sum(sizes)
-    slots = np.concatenate(
-        [m.slot[:, None] + np.arange(s) for m, s in zip(maps, sizes, strict=True)], axis=1
-    )
-    A = np.zeros((k, k))
-    start = 0
-    for t, s in zip(terms, sizes, strict=True):
-        A[start : start + s, start : start + s] = np.asarray(design.layout.whiteners[t])
-        start += s
-    out = np.zeros((n_levels, k, k))
-    for b, cov in enumerate(effects.covariances):
-        at = maps[0].bucket == b
-        rows = slots[at]
-        out[at] = cov[rows[:, :, None], rows[:, None, :], maps[0].group[at][:, None, None]]
-    return scale * (A @ out @ A.T)
-
-
-def terms_of_factors(terms: Sequence[RandomTerm]) -> dict[str, list[int]]:
-    """Numbers of the terms that share a grouping factor, by its name."""
-    out: dict[str, list[int]] = {}
-    for t, term in enumerate(terms):
-        out.setdefault(term.group, []).append(t)
-    return out
-
-
-def effect_frames(
-    terms: Sequence[RandomTerm], effects: Sequence[np.ndarray]
-) -> dict[str, pd.DataFrame]:
-    """Effects of every factor: levels in the rows, coefficients in the columns."""
-    out = {}
-    for group, members in terms_of_factors(terms).items():
-        values = np.concatenate([effects[t] for t in members], axis=1)
-        columns = [name for t in members for name in terms[t].names]
-        out[group] = pd.DataFrame(values, index=terms[members[0]].levels, columns=columns)
-    return out
-
-
-def covariance_frames(
-    design: Design, effects: GroupEffects, scale: float
-) -> dict[str, dict[Any, pd.DataFrame]]:
-    """Conditional covariance of the effects of every level of every factor."""
-    out = {}
-    for group, members in terms_of_factors(design.terms).items():
-        cov = level_covariances(effects, design, members, scale)
-        names = [name for t in members for name in design.terms[t].names]
-        levels = design.terms[members[0]].levels
-        out[group] = {
-            level: pd.DataFrame(S, index=names, columns=names)
-            for level, S in zip(levels, cov, strict=True)
-        }
-    return out
-
-
-def random_part(terms: Sequence[RandomTerm], effects: Sequence[np.ndarray]) -> np.ndarray:
-    """``Z b`` for the rows of the design, (n,)."""
-    total = np.zeros(terms[0].codes.shape[0])
-    for term, b in zip(terms, effects, strict=True):
-        total += np.einsum("nsk,nsk->n", term.values, b[term.codes])
-    return total
 
 
 def residuals(design: Design, estimates: Estimates, zb: np.ndarray) -> np.ndarray:
@@ -133,7 +29,7 @@ def residuals(design: Design, estimates: Estimates, zb: np.ndarray) -> np.ndarra
 
 
 def predict_new(
-    design: Design,
+    design: Design | Kept,
     estimates: Estimates,
     data: pd.DataFrame,
     effects: Sequence[np.ndarray] | None,
@@ -151,6 +47,7 @@ def predict_new(
     groups, offset = _new_arrays(design, data, groups, offset)
     out = np.full(len(data), np.nan)
     used = design.expressions(effects is not None)
+    check_found(source.lost, used, data.columns)
     keep = _complete(data, used, offset, None if effects is None else groups)
     if not keep.any():
         return out
@@ -165,7 +62,9 @@ def predict_new(
     return out
 
 
-def _new_arrays(design: Design, data: pd.DataFrame, groups: Any, offset: Any) -> tuple[Any, Any]:
+def _new_arrays(
+    design: Design | Kept, data: pd.DataFrame, groups: Any, offset: Any
+) -> tuple[Any, Any]:
     """Groups and offset of new rows as arrays, where the model was fitted to arrays of them."""
     source = design.source
     assert source is not None  # checked by the caller
@@ -198,7 +97,7 @@ def _complete(data: pd.DataFrame, expressions: Sequence[str], *arrays: Any) -> n
     return ~np.any(missing, axis=0) if missing else np.ones(len(data), dtype=bool)
 
 
-def _new_offset(design: Design, data: pd.DataFrame, offset: Any) -> np.ndarray:
+def _new_offset(design: Design | Kept, data: pd.DataFrame, offset: Any) -> np.ndarray:
     source = design.source
     assert source is not None  # checked by the caller
     parts = [mat.evaluate(e, data, context=source.context) for e in source.offsets]

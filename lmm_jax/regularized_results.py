@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .effects import LevelCovariances
 from .estimates import Estimates
 from .results import LMMResults
+from .saving import Saved
 from .summary import Summary
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RegularizedResults:
+class RegularizedResults(Saved):
     """A linear mixed model with L1-penalized fixed effects.
 
     Covariances and residual variance are those of the unpenalized fit.
@@ -40,7 +42,18 @@ class RegularizedResults:
             converged=self.converged and self.unpenalized.converged,
             free=np.concatenate([self.estimates.beta != 0, np.ones(n_cov, dtype=bool)]),
             hist=None,
+            kept=None,  # it belongs to the unpenalized coefficients
         )
+
+    def _state(self, *, keep_data: bool) -> dict[str, Any]:
+        state = super()._state(keep_data=keep_data)
+        if self.unpenalized.design is None:  # restored before
+            return {**state, "_model": self._model}
+        if keep_data:
+            return state
+        # the effects at the penalized coefficients; their covariances are those of the fit
+        kept = replace(self._model._kept, covariances=self.unpenalized.random_effects_cov)
+        return {**state, "_model": replace(self._model, design=None, kept=kept)}
 
     @property
     def fe_params(self) -> pd.Series[float]:
@@ -104,7 +117,7 @@ class RegularizedResults:
         return self._model.random_effects
 
     @property
-    def random_effects_cov(self) -> Mapping[str, dict[Any, pd.DataFrame]]:
+    def random_effects_cov(self) -> Mapping[str, LevelCovariances]:
         """Conditional covariance of the random effects of every level."""
         return self._model.random_effects_cov
 
@@ -134,7 +147,7 @@ class RegularizedResults:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RegularizedPath:
+class RegularizedPath(Saved):
     """Penalized fits along a sequence of penalties, in the order in which these were given."""
 
     results: tuple[RegularizedResults, ...]
@@ -161,6 +174,11 @@ class RegularizedPath:
 
     def __len__(self) -> int:
         return len(self.results)
+
+    def __repr__(self) -> str:
+        counts = [int(result.nonzero.sum()) for result in self.results]
+        chosen = f"{min(counts)} to {max(counts)} of {self.alpha.shape[1]}" if counts else "no"
+        return f"<RegularizedPath: {len(self)} penalties, {chosen} fixed effects>"
 
     def __getitem__(self, k: int) -> RegularizedResults:
         return self.results[k]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,49 +11,68 @@ import numpy as np
 import pandas as pd
 
 from . import tidy as tables
+from .batch_design import BatchDesign
 from .design import Design
-from .errors import DataError
-from .fitted import FittedModel, TermLabel
-from .frames import as_pandas
-from .inference import profile
-from .layouts.plan import LayoutInfo
-from .predict import (
-    GroupEffects,
-    covariance_frames,
+from .effects import (
+    LevelCovariances,
+    covariance_tables,
     effect_frames,
     group_effects,
+    joint_table,
     level_effects,
-    predict_new,
     random_part,
-    residuals,
 )
+from .errors import DataError
+from .fitted import FittedModel
+from .frames import as_pandas
+from .inference import profile
+from .joint_effects import GroupEffects
+from .kept import Kept, keep
+from .labels import TermLabel
+from .layouts.plan import LayoutInfo
+from .predict import predict_new, residuals
+from .saving import Saved
 
 __all__ = ["LMMResults", "TermLabel"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class LMMResults(FittedModel):
+class LMMResults(Saved, FittedModel):
     """A fitted linear mixed model.
 
     Variances are variances of the data, never divided by ``scale``. Everything
     that costs more than the parameters is computed when it is first asked for.
-    A pickled result keeps its parameters but not the data, so fitted values,
-    random effects and conditional predictions are not available from a copy.
+    A pickled result leaves the rows of the data out; it predicts new rows and keeps its
+    random effects with their covariances, fitted values and tests. :meth:`save` can keep
+    the rows as well.
     """
 
     design: Design | None
+    kept: Kept | None = None  # in the place of a design, after a pickle
 
-    def __getstate__(self) -> dict[str, Any]:
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {**fields, "design": None}
+    def _state(self, *, keep_data: bool) -> dict[str, Any]:
+        state = super()._state(keep_data=keep_data)
+        if keep_data or self.design is None:
+            return state
+        return {**state, "design": None, "kept": self._kept}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+    @cached_property
+    def _kept(self) -> Kept:
+        design = self._need_design()
+        fitted = None if isinstance(design, BatchDesign) else self.fittedvalues
+        return keep(design, self._level_effects, self.random_effects_cov, fitted)
 
     def _need_design(self) -> Design:
         if self.design is None:
-            raise DataError("this result was restored without its data: fit the model again")
+            raise DataError(
+                "this result was restored without its data: fit the model again, or save it with "
+                "keep_data=True"
+            )
         return self.design
+
+    def _known(self) -> Design | Kept:
+        """The design, or what is left of it."""
+        return self._need_design() if self.kept is None else self.kept
 
     def _need_rows(self) -> Design:
         design = self._need_design()
@@ -73,7 +92,7 @@ class LMMResults(FittedModel):
         crossed: 24 groups eliminated (1 | plate), dense core of 6 (1 | sample)
         because factors are crossed
         """
-        return self._need_design().layout_info
+        return self._known().layout_info
 
     # ---- random effects and predictions
 
@@ -82,7 +101,9 @@ class LMMResults(FittedModel):
         return group_effects(self.estimates, self._need_design())
 
     @cached_property
-    def _level_effects(self) -> list[np.ndarray]:
+    def _level_effects(self) -> Sequence[np.ndarray]:
+        if self.kept is not None:
+            return self.kept.effects
         design = self._need_design()
         return [level_effects(self._effects, design, t) for t in range(len(design.terms))]
 
@@ -97,12 +118,42 @@ class LMMResults(FittedModel):
         One frame per grouping factor or component: levels in the rows,
         coefficients in the columns.
         """
-        return effect_frames(self._need_design().terms, self._level_effects)
+        return effect_frames(self._known().terms, self._level_effects)
 
     @cached_property
-    def random_effects_cov(self) -> Mapping[str, dict[Any, pd.DataFrame]]:
-        """Conditional covariance of the random effects of every level, at known parameters."""
-        return covariance_frames(self._need_design(), self._effects, self.scale)
+    def random_effects_cov(self) -> Mapping[str, LevelCovariances]:
+        """Conditional covariance of the random effects of every level, at known parameters.
+
+        By factor: a mapping from level to DataFrame that also has all levels in one array;
+        beside variance components those of a group are joint, see :class:`LevelCovariances`.
+        """
+        if self.kept is not None:
+            return self.kept.covariances
+        return covariance_tables(self._need_design(), self._effects, self.scale)
+
+    def joint_effects_cov(self, levels: Mapping[str, Any]) -> pd.DataFrame:
+        """Joint conditional covariance of the random effects of some levels, of any factors.
+
+        Parameters
+        ----------
+        levels : mapping
+            Factor (or component) to one of its levels, or to a list of them, as in
+            ``random_effects``.
+
+        Returns
+        -------
+        pandas.DataFrame, shape (K, K)
+            Rows and columns by factor, level and coefficient.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("strength ~ 1 + (1 | batch/cask)", lmm.load_dataset("pastes"))
+        >>> cov = res.joint_effects_cov({"batch": "A", "cask:batch": ["a:A", "b:A"]})
+        >>> cov.round(4).to_numpy().tolist()
+        [[1.0578, -1.0169, -1.0169], [-1.0169, 1.3035, 0.9776], [-1.0169, 0.9776, 1.3035]]
+        """
+        return joint_table(self._need_design(), self._effects, self.scale, levels)
 
     @property
     def resid(self) -> pd.Series[float]:
@@ -114,6 +165,8 @@ class LMMResults(FittedModel):
     @property
     def fittedvalues(self) -> pd.Series[float]:
         """``X beta + Z b + offset`` with the BLUPs."""
+        if self.kept is not None and self.kept.fitted is not None:
+            return self.kept.fitted.copy()
         design = self._need_rows()
         return pd.Series(self._population() + self._zb, index=design.index, name="fitted")
 
@@ -155,13 +208,14 @@ class LMMResults(FittedModel):
         pandas.Series
             On the index of ``newdata``; NaN in rows with missing values.
         """
-        design = self._need_design()
         if newdata is None:
             if groups is not None or offset is not None:
                 raise DataError("groups= and offset= are those of new rows: pass newdata")
             if conditional:
                 return self.fittedvalues
-            return pd.Series(self._population(), index=design.index, name="predicted")
+            index = self._need_design().index
+            return pd.Series(self._population(), index=index, name="predicted")
+        design = self._known()
         frame = as_pandas(newdata, design.expressions(conditional))
         values = predict_new(
             design,
@@ -193,7 +247,7 @@ class LMMResults(FittedModel):
         pandas.DataFrame
             A row a term: statistic, df_num, df_denom (infinite for chi-square), p_value.
         """
-        return tables.term_tests(self, self._need_design(), skip_single)
+        return tables.term_tests(self, self._known(), skip_single)
 
     def profile_re(
         self,
@@ -242,5 +296,5 @@ class LMMResults(FittedModel):
         )  # fmt: skip
 
     def without_data(self) -> LMMResults:
-        """The same result without a reference to its data."""
-        return replace(self, design=None)
+        """The parameters and their tests alone: the same result without a trace of its data."""
+        return replace(self, design=None, kept=None)

@@ -10,6 +10,7 @@ import scipy.sparse
 
 from .design import Design
 from .errors import DataError
+from .labels import term_labels
 from .params import Params
 from .results import LMMResults
 from .terms import RandomTerm
@@ -169,7 +170,7 @@ def term_covariances(model: LMMResults | Params, design: Design) -> list[np.ndar
     """Covariance of every term in data units, (k, k)."""
     if isinstance(model, LMMResults):
         fitted = [(label.group, label.names) for label in model.term_labels]
-        wanted = [(term.group, term.names) for term in design.terms]
+        wanted = [(label.group, label.names) for label in term_labels(design.terms)]
         if fitted != wanted:
             raise DataError(f"the fit has the random effects {fitted}, the design {wanted}")
         return list(model.estimates.covariances)

@@ -65,7 +65,7 @@ class Table:
         lines = [_latex_row(row) for row in self.rows]
         if self.header:
             lines = [_latex_row(self.header), r"\midrule", *lines]
-        align = "l" + "r" * (len(self.rows[0]) - 1)
+        align = "l" + "r" * (len(self.header or self.rows[0]) - 1)
         caption = [rf"\caption*{{{escape_latex(self.caption)}}}"] if self.caption else []
         begin = [*caption, rf"\begin{{tabular}}{{{align}}}", r"\toprule"]
         return "\n".join([*begin, *lines, r"\bottomrule", r"\end{tabular}"])
@@ -131,7 +131,8 @@ def summarize(
     shown = ["(component)" if label.is_component else name
              for label in results.term_labels for name in label.names]  # fmt: skip
     random = _names(xname_re, shown, "xname_re")
-    tables = (_statistics(results, yname), _random(results, random), _fixed(results, fixed, alpha))
+    tables = [_statistics(results, yname), _random(results, random)]
+    tables += [_fixed(results, fixed, alpha)] if fixed else []
     notes = []
     if not results.converged:
         notes.append(f"Not converged: {results.message}.")
@@ -140,7 +141,7 @@ def summarize(
             "Singular fit: a variance is zero or a correlation is one. Estimates are valid; the "
             "random-effects structure is richer than these data support."
         )
-    return Summary(title=title, tables=tables, notes=tuple(notes))
+    return Summary(title=title, tables=tuple(tables), notes=tuple(notes))
 
 
 def _names(given: Sequence[str] | None, default: list[str], what: str) -> list[str]:

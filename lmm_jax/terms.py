@@ -13,6 +13,7 @@ import scipy.sparse
 import scipy.sparse.csgraph
 
 from .errors import DataError
+from .reprs import brief
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -22,6 +23,8 @@ class TermSource:
     spec: Any  # formulaic.ModelSpec of the columns; None: not from a formula
     columns: tuple[int, ...]  # columns of the spec that belong to the term
     group: tuple[str, ...]  # grouping expressions; empty: labels were given as an array
+
+    __repr__ = brief
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -40,6 +43,8 @@ class RandomTerm:
     values: np.ndarray  # (n, S, k)  covariates
     is_component: bool
     source: TermSource
+
+    __repr__ = brief
 
     @property
     def n_levels(self) -> int:

@@ -11,10 +11,12 @@ import pandas as pd
 from .estimates import residual_variance_error
 from .inference.contrasts import wald_test
 from .inference.variance import sdcor_jacobian
+from .labels import unique
 
 if TYPE_CHECKING:
     from .design import Design
     from .fitted import FittedModel
+    from .kept import Kept
     from .results import LMMResults
 
 
@@ -26,15 +28,15 @@ def covariance_frame(results: FittedModel) -> pd.DataFrame:
         if not label.is_component
     ]
     several = len({label.group for label, _ in blocks}) > 1
-    names = [
+    names = unique(
         f"{name}|{label.group}" if several else name for label, _ in blocks for name in label.names
-    ]
+    )
     out = np.zeros((len(names), len(names)))
     start = 0
     for _, S in blocks:
         out[start : start + len(S), start : start + len(S)] = S
         start += len(S)
-    return pd.DataFrame(out, index=names, columns=names)
+    return pd.DataFrame(out, index=list(names), columns=list(names))
 
 
 def variance_table(results: FittedModel) -> pd.DataFrame:
@@ -122,18 +124,16 @@ def glance(results: FittedModel) -> pd.DataFrame:
 
 def augment(results: LMMResults, design: Design) -> pd.DataFrame:
     """Response, fitted values, residuals and the fixed part of every row used."""
-    return pd.DataFrame(
-        {
-            design.endog_name: design.endog,
-            "fitted": results.fittedvalues,
-            "resid": results.resid,
-            "fixed": results.predict(),
-        },
-        index=design.index,
-    )
+    own = {
+        "fitted": results.fittedvalues,
+        "resid": results.resid,
+        "fixed": results.predict(),
+    }
+    response = unique([*own, design.endog_name])[-1]  # a response may be called `fitted`
+    return pd.DataFrame({response: design.endog, **own}, index=design.index)
 
 
-def term_columns(design: Design) -> dict[str, list[int]]:
+def term_columns(design: Design | Kept) -> dict[str, list[int]]:
     """Columns of X that belong to each term of the formula, those left out for rank not counted.
 
     Without a formula every column is a term of its own.
@@ -141,15 +141,17 @@ def term_columns(design: Design) -> dict[str, list[int]]:
     if design.source is None:
         return {name: [j] for j, name in enumerate(design.exog_names)}
     place = {column: j for j, column in enumerate(design.source.kept)}
+    slices = design.source.spec.term_slices
+    names = unique("Intercept" if str(term) == "1" else str(term) for term in slices)
     out = {}
-    for term, at in design.source.spec.term_slices.items():
+    for name, at in zip(names, slices.values(), strict=True):
         columns = [place[c] for c in range(at.start, at.stop) if c in place]
         if columns:
-            out["Intercept" if str(term) == "1" else str(term)] = columns
+            out[name] = columns
     return out
 
 
-def term_tests(results: FittedModel, design: Design, skip_single: bool) -> pd.DataFrame:
+def term_tests(results: FittedModel, design: Design | Kept, skip_single: bool) -> pd.DataFrame:
     """Wald test of every term of the formula: all of its coefficients are zero."""
     p = len(results.fixed_names)
     chosen = {

@@ -66,10 +66,8 @@ assert independent.aic < res.aic
 
 # %%
 blups = res.random_effects["Subject"]
-covariances = res.random_effects_cov["Subject"]
-sd = pd.DataFrame({level: cov.to_numpy().diagonal() ** 0.5 for level, cov in covariances.items()}).T
-sd.columns = [f"sd({name})" for name in blups.columns]
-print(blups.join(sd).sort_values("Days"))
+sd = res.random_effects_cov["Subject"].std_errors
+print(blups.join(sd.add_prefix("sd ")).sort_values("Days"))
 
 # %% [markdown]
 # ## Predictions

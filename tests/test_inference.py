@@ -5,6 +5,7 @@ Also predictions for rows with missing values and with categories that the fit h
 
 from dataclasses import replace
 from functools import cache
+from itertools import permutations
 
 import numpy as np
 import pandas as pd
@@ -280,12 +281,48 @@ NAMES = ["Intercept", "x", "x2", "A[T.b]", "A[T.c]", "x:A[T.b]", 'C(f, Treatment
         ("`a b` = 1, `x` = 0", [{"a b": 1}, {"x": 1}], [1, 0]),
         ("x = 250", [{"x": 1}], [250]),
         ("-x = 1e-3", [{"x": -1}], [1e-3]),
+        ("A[T.b]:x = 1", [{"x:A[T.b]": 1}], [1]),
+        ("`A[T.b]:x` = 2 * x", [{"x:A[T.b]": 1, "x": -2}], [0]),
     ],
 )
 def test_equations(text, rows, q):
     at = read_restriction(text, NAMES)
     expected = [[row.get(name, 0) for name in NAMES] for row in rows]
     assert at.R.tolist() == expected and at.q.tolist() == q
+
+
+THREE = ["Intercept", "a[T.u:v]:x:z", "x:z", 'x:C(f, Treatment("p:q"))[T.r]', "a b:z"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        *[(":".join(order), THREE[1]) for order in permutations(["a[T.u:v]", "x", "z"])],
+        ("z:x", "x:z"),
+        ('C(f, Treatment("p:q"))[T.r]:x', THREE[3]),
+        ("`z:a b`", "a b:z"),
+    ],
+)
+def test_the_parts_of_an_interaction_in_any_order(asked, name):
+    at = read_restriction(f"{asked} = 3", THREE)
+    assert at.R.tolist() == [[float(other == name) for other in THREE]]
+    assert at.labels == (f"{asked.strip('`')} = 3",)
+
+
+@pytest.mark.parametrize(
+    ("hypothesis", "labels"),
+    [
+        ("x = 1", ["x = 1"]),
+        ("x = x2 = 1e-3, A[T.b]", ["x = x2", "x2 = 1e-3", "A[T.b]"]),
+        (["2 * x - x2 = 3", "x"], ["2 * x - x2 = 3", "x"]),
+        ("A[T.b]:x", ["A[T.b]:x"]),
+        (np.eye(8)[:2], ["Intercept", "x"]),
+        (([[0, -1, 2.5, 0, 0, 0, 0, 0]], 4), ["- x + 2.5 * x2 = 4"]),
+        (np.vstack([np.eye(8)[0], np.full(8, 1.25)]), ["Intercept", "c1"]),
+    ],
+)
+def test_rows_are_called_by_what_was_asked(hypothesis, labels):
+    assert list(read_restriction(hypothesis, NAMES).labels) == labels
 
 
 @pytest.mark.parametrize(
@@ -296,6 +333,15 @@ def test_equations(text, rows, q):
         ("A[T.z] = 1", "cannot read"),
         ("x * x2 = 1", "cannot read"),
         ("x =", "cannot read"),
+        ("X = 1", "there is no 'X' .did you mean x"),
+        ("ATb", "there is no 'ATb'"),
+        ("Ab = 1", r"there is no 'Ab' .did you mean A\[T.b\]"),
+        ("x:A[T.bb]", r"there is no 'x:A\[T.bb\]' .did you mean x:A\[T.b\]"),
+        ("A[T.bb]:x", r"did you mean x:A\[T.b\]"),
+        ("x ~ 1", "there is no '~'"),
+        ("f(x)", "there is no 'f'"),
+        ({"x": 1}, "r_matrix is a dict"),
+        ([[1, "x"]], "r_matrix is a list"),
         ("", "cannot read"),
         ("1 = 2", "not all zero"),
         ([[0, 0, 0]], "shape"),
@@ -423,7 +469,14 @@ def test_joint_test_is_the_textbook_quadratic_form():
 
 def test_printed_tests():
     result = sleepstudy()
-    assert "Days = 5" not in repr(result.t_test("Days = 5"))
+    shown = repr(result.t_test("Days = 5"))
+    assert "Days = 5 " in shown and "5.0000" in shown and "0.003" in shown
+    assert "<0.001" in str(result.t_test("Intercept")) and "0.0000 " not in repr(
+        result.t_test("Days = 5")
+    )
+    frame = result.t_test("Days = 5, Intercept").summary_frame()
+    assert list(frame.index) == ["Days = 5", "Intercept"]
+    assert list(frame["null_value"]) == [5.0, 0.0]
     text = result.t_test("Days = 5").summary(xname=["slope"], title="A slope of five")
     assert text.startswith("A slope of five\n") and "slope" in text and "3.5369" in text
     assert result.f_test("Days, Intercept").summary().startswith("F(2, 17) = ")

@@ -15,15 +15,8 @@ PACKAGE = Path(__file__).parents[1] / "lmm_jax"
 # A module imports from its own floor and the floors below it. "x.*" is a package and its modules.
 FLOORS = (
     (
-        "processes",
-        "errors",
-        "linalg",
-        "covariance",
-        "params",
-        "penalties",
-        "woodbury",
-        "programs",
-        "datasets",
+        *("processes", "errors", "reprs", "contexts", "saving", "linalg", "covariance"),
+        *("params", "penalties", "woodbury", "programs", "datasets"),
     ),
     (
         *("tables",),
@@ -34,6 +27,7 @@ FLOORS = (
             "components",
             "arrays",
             "matching",
+            "labels",
             "identification",
             "checks",
             "frames",
@@ -51,6 +45,7 @@ FLOORS = (
     ),
     (
         *("estimates", "settings", "results", "fitted", "tidy", "summary", "predict"),
+        *("effects", "joint_effects", "kept"),
         "inference.*",
         *("simulate", "plots", "many_estimates", "many_results"),
         *("lane_estimates", "bootstrap_results", "regularized_estimates", "regularized_results"),
@@ -67,7 +62,7 @@ FRAMES = {
     *("arrays", "matching", "components", "checks", "frames", "rows", "row_wise", "design"),
     "datasets",
     *("formula_design", "array_design", "batch_design", "batch_reader", "row_sums"),
-    *("results", "tidy", "summary", "predict", "simulate", "fitted"),
+    *("results", "tidy", "summary", "predict", "simulate", "fitted", "effects", "kept"),
     *("inference.contrasts", "inference.hypotheses", "inference.influence"),
     *("responses", "many_results", "bootstrap_results"),
     *("regularized_results", "run", "fit", "power", "__main__"),

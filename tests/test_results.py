@@ -2,6 +2,7 @@
 
 import contextlib
 import pickle
+import re
 import threading
 import warnings
 from collections import Counter
@@ -273,6 +274,81 @@ def test_fitted_values_are_predictions_for_the_same_rows():
     assert_close(predicted, result.fittedvalues.loc[[40, 2]], EXACT_RTOL, 1)
 
 
+EMPTY = {
+    "bars": dict(formula="y ~ 0 + (x | g)"),
+    "minus one": dict(formula="y ~ -1 + (1 | g) + (1 | f)"),
+    "an offset alone": dict(formula="y ~ 0 + offset(o) + (1 | g)"),
+    "groups": dict(formula="y ~ 0", groups="g", vc_formula={"s": "0 + C(s)"}),
+    "ML, weights": dict(formula="y ~ 0 + (1 | g)", reml=False, weights="w", df_method="normal"),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_models_without_fixed_effects(name):
+    result = lmm.fit(data=DATA, **EMPTY[name])
+    offset = DATA["o"] if name == "an offset alone" else 0 * DATA["o"]
+    for rows in (None, DATA):
+        assert_close(result.predict(rows), offset, 0)
+        assert_close(result.predict(rows, conditional=True), result.fittedvalues, EXACT_RTOL, 1)
+    few = DATA.loc[[40, 2]].drop(columns="y")
+    assert_close(result.predict(few, conditional=True), result.fittedvalues[[40, 2]], 1e-12, 1)
+    assert_close(result.fittedvalues + result.resid, DATA["y"], EXACT_RTOL, 1)
+    assert len(result.fe_params) == len(result.bse_fe) == len(result.tvalues) == 0
+    assert set(result.tidy()["effect"]) == {"ran_pars"} and len(result.augment()) == N
+    assert result.conf_int().shape == (len(result.params), 2)
+    assert len(result.wald_test_terms()) == 0 and len(result.glance()) == 1
+    summary = result.summary()
+    assert "Fixed effects" not in str(summary) and "tabular" in summary.as_latex()
+    assert lmm.simulate(result, seed=1, n=2).shape == (N, 2)
+    with pytest.raises(lmm.DataError, match="there is no 'x'"):
+        result.t_test("x = 0")
+    with pytest.raises(lmm.DataError, match="shape"):
+        result.t_test([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]])
+    first = result.params.index[0]
+    assert np.isfinite(result.t_test(f"{first} = 1").statistic).all()
+    again = pickle.loads(pickle.dumps(result))
+    assert again.predict(few, conditional=True).equals(result.predict(few, conditional=True))
+
+
+def test_what_is_made_of_models_without_fixed_effects():
+    result = lmm.fit("y ~ 0 + (1 | g)", DATA)
+    assert list(lmm.bootstrap(result, 5, seed=1).tidy()["term"]) == ["sd(Intercept|g)", "sigma"]
+    for by in ("group", "row"):
+        assert lmm.influence(result, by=by).dfbetas.shape[1] == 0
+    assert result.profile_re(0, "re", 1, 0.01, 1, 0.01)[1, 1] == pytest.approx(result.llf)
+    with pytest.raises(lmm.DataError, match="the model has none"):
+        lmm.power(result.design, result, 10, test="x", seed=1)
+    many = lmm.fit_many("~ 0 + (1 | g)", DATA, ["y", "z"])
+    assert len(many.tidy()) == 0
+    with pytest.raises(lmm.DataError, match="the model has none"):
+        many.fdr("x")
+    batches = lmm.fit(lmm.design_from_batches("y ~ 0 + (1 | g)", [DATA[:30], DATA[30:]]))
+    assert_close(batches.predict(DATA, conditional=True), result.fittedvalues, 1e-6, 1)
+    penalized = lmm.fit_regularized("y ~ 0 + (1 | g)", DATA, alpha=1.0)
+    assert_close(penalized.predict(DATA, conditional=True), result.fittedvalues, 1e-6, 1)
+
+
+@pytest.mark.parametrize(
+    ("label", "text"),
+    [(33, "33"), (np.int64(33), "33"), (2.5, "2.5"), (np.float32(2.5), "2.5"), ("a", "'a'")],
+)
+def test_a_new_level_is_shown_as_it_is_written(label, text):
+    data = DATA.assign(g=DATA["g"].str[1:].astype(type(label) if label != "a" else str))
+    result = lmm.fit(INTERCEPT, data)
+    with pytest.raises(lmm.DataError, match=f"'g' has the new level {re.escape(text)}: pass"):
+        result.predict({"x": [0.0], "g": [label]}, conditional=True)
+
+
+def test_a_mapping_of_single_values_is_one_row():
+    result = fit()
+    one = result.predict({"x": 0.5, "g": "g3"}, conditional=True)
+    rows = result.predict({"x": [0.5], "g": ["g3"]}, conditional=True)
+    pd.testing.assert_series_equal(one, rows)
+    for ragged in ({"x": [1.0, 2.0], "g": ["g1"]}, {"x": [[1.0], [2.0, 3.0]], "g": ["g1"]}):
+        with pytest.raises(lmm.DataError, match="do not make a table"):
+            result.predict(ragged)
+
+
 # ------------------------------------------------------------ tables
 
 
@@ -359,6 +435,68 @@ def test_html_is_balanced_and_escaped():
 
 def test_repr_names_the_model():
     assert SLOPE in repr(fit()) and f"{fit().llf:.4f}" in repr(fit())
+
+
+CROSSED = "y ~ x + (1 | g) + (1 | f)"
+MANY = dict(groups="g", re_formula="1 + x + z", vc_formula={"s": "0 + C(s)"})
+SHOWN = {
+    "design": lambda: fit().design,
+    "design of arrays": lambda: lmm.design_from_arrays(DATA["y"], DATA[["x"]], DATA["g"]),
+    "design of batches": lambda: lmm.design_from_batches(SLOPE, [DATA]),
+    "layout": lambda: fit().design.layout,
+    "bucket": lambda: fit().design.layout.buckets[0],
+    "crossed layout": lambda: fit(CROSSED).design.layout,
+    "core": lambda: fit(CROSSED).design.layout.core,
+    "links": lambda: fit(CROSSED).design.layout.links[0],
+    "plan": lambda: fit().design.plan,
+    "crossed plan": lambda: fit(CROSSED).design.plan,
+    "index": lambda: lmm.row_index(DATA["g"]),
+    "crossed index": lambda: lmm.row_index([DATA["g"], DATA["f"]]),
+    "layout info": lambda: fit(CROSSED).layout_info,
+    "term": lambda: fit().design.terms[0],
+    "source": lambda: fit().design.source,
+    "result": fit,
+    "result of a long formula": lambda: fit("y ~ " + " + ".join(["x"] * 300) + " + (1 | g)"),
+    "result of components": lambda: lmm.fit("y ~ x", DATA, **MANY),
+    "estimates": lambda: fit().estimates,
+    "influence of groups": lambda: lmm.influence(fit()),
+    "influence of rows": lambda: lmm.influence(fit(), by="row"),
+    "test": lambda: fit().t_test("x = 1"),
+    "many tests": lambda: fit().t_test(np.eye(2)[[0, 1] * 20]),
+    "joint test": lambda: fit().wald_test("x"),
+    "bootstrap": lambda: lmm.bootstrap(fit(), 5, seed=1),
+    "statistics": lambda: lmm.bootstrap(fit(), 5, seed=1).statistics(),
+    "many": lambda: lmm.fit_many(SLOPE, DATA, ["y", "z"]),
+    "regularized": lambda: lmm.fit_regularized(SLOPE, DATA, alpha=1.0),
+    "path": lambda: lmm.fit_regularized(SLOPE, DATA, alpha=[[1.0], [0.1]]),
+    "params": lambda: lmm.Params.from_components(np.zeros(99), cov_re=np.eye(99)),
+    "penalty": lambda: lmm.penalties.L2(weights=np.ones(500)),
+    "random effects": lambda: fit().random_effects_cov,
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_repr_is_short(name):
+    text = repr(SHOWN[name]())
+    assert 10 < len(text) < 1000
+    assert text.count("\n") < 10 and max(map(len, text.splitlines())) < 140
+
+
+def test_a_repr_says_what_matters():
+    assert SLOPE in repr(fit().design) and "60 rows" in repr(fit().design)
+    assert "(x | g) 10 levels" in repr(fit().design)
+    assert "T=float64[2, 2, 64]" in repr(fit().design.layout.buckets[0])
+    params = lmm.Params.from_components([1, 2.5], cov_re=[[2]])
+    assert repr(params) == "Params(fe_params=[1.0, 2.5], cov_re=[[2.0]], vcomp=float64[0])"
+    largest = lmm.influence(fit()).cooks_distance
+    assert f"{largest.max():.4g} ({largest.idxmax()!r})" in repr(lmm.influence(fit()))
+
+
+def test_a_repr_of_what_is_traced():
+    shown = []
+    params = lmm.Params.from_components(np.ones(2, np.float32), vcomp=np.ones(1, np.float32))
+    jax.jit(lambda p: shown.append(repr(p)) or p.fe_params)(params)
+    assert shown == ["Params(fe_params=float32[2], cov_re=float32[0, 0], vcomp=float32[1])"]
 
 
 # ------------------------------------------------------------ other frames

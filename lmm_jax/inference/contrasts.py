@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import special
 
+from ..checks import check_share
 from ..errors import DataError
+from ..summary import number, p_value
 from .hypotheses import Restriction, read_restriction
 from .satterthwaite import satterthwaite_df
 from .wald import f_denominator, joint_test
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ..fitted import FittedModel
+
+# Lines of the table that a repr shows; str() shows them all.
+_LINES = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -35,7 +40,8 @@ class ContrastResults:
     df_denom: np.ndarray  # (r,), or (); infinite for z and chi-square
     effect: np.ndarray | None = None  # (r,)  R params
     sd: np.ndarray | None = None  # (r,)  its standard error
-    c_names: tuple[str, ...] = ()
+    c_names: tuple[str, ...] = ()  # (r,)  the hypotheses as they were asked for
+    null_value: np.ndarray | None = None  # (r,)  value that the effect is tested against
 
     @property
     def tvalue(self) -> np.ndarray:
@@ -62,8 +68,7 @@ class ContrastResults:
         ndarray, shape (r, 2)
         """
         effect, sd = self._rows()
-        if not 0 < alpha < 1:
-            raise DataError(f"alpha={alpha!r}: a number between 0 and 1 is needed")
+        check_share(alpha, "alpha")
         half = special.stdtrit(self.df_denom, 1 - alpha / 2) * sd
         return np.column_stack([effect - half, effect + half])
 
@@ -75,12 +80,12 @@ class ContrastResults:
     def summary_frame(
         self, xname: Sequence[str] | None = None, alpha: float = 0.05
     ) -> pd.DataFrame:
-        """One row a hypothesis: estimate, standard error, test and interval.
+        """One row a hypothesis: tested value, estimate, standard error, test and interval.
 
         Parameters
         ----------
         xname : sequence of str, optional
-            Names of the hypotheses.
+            Names of the hypotheses; as they were asked for if not given.
         alpha : float
             One less the coverage of the interval.
         """
@@ -92,6 +97,7 @@ class ContrastResults:
             raise DataError(f"xname has {len(names)} names for {effect.size} hypotheses")
         interval = self.conf_int(alpha)
         columns = {
+            "null_value": np.zeros(effect.size) if self.null_value is None else self.null_value,
             "estimate": effect,
             "std_error": sd,
             "statistic": self.statistic,
@@ -123,14 +129,18 @@ class ContrastResults:
             return f"{kind}({df}) = {float(self.statistic):.6g}, p = {float(self.pvalue):.4g}"
         table = self.summary_frame(xname, alpha)
         heading = "Test for Constraints" if title is None else title
-        text = table.to_string(float_format="{:.4f}".format)
+        table["p_value"] = [p_value(value) for value in self.pvalue]
+        text = table.to_string(float_format=number)
         return f"{heading}\n{text}" if heading else text
 
     def __str__(self) -> str:
         return self.summary()
 
     def __repr__(self) -> str:
-        return f"<ContrastResults ({self.distribution})>\n{self.summary()}"
+        lines = self.summary().splitlines()
+        if len(lines) > _LINES:
+            lines = [*lines[:_LINES], f"... {self.c_names[-1]}: {len(self.c_names)} hypotheses"]
+        return "\n".join([f"<ContrastResults ({self.distribution})>", *lines])
 
 
 def t_test(results: FittedModel, hypothesis: Any, use_t: bool | None) -> ContrastResults:
@@ -152,7 +162,8 @@ def t_test(results: FittedModel, hypothesis: Any, use_t: bool | None) -> Contras
         df_denom=df,
         effect=effect,
         sd=sd,
-        c_names=tuple(f"c{i}" for i in range(len(at.R))),
+        c_names=at.labels,
+        null_value=at.q,
     )
 
 

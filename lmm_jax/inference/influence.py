@@ -13,8 +13,10 @@ import pandas as pd
 from ..covariance import lower_indices, theta_slices
 from ..errors import DataError
 from ..estimates import factor_matrices
+from ..labels import unique
 from ..layouts.grouped import GroupedLayout
 from ..layouts.index import GroupPlan, round_up_rows
+from ..matching import shown
 from ..processes import float64
 from ..programs import compiled
 from .deletion import BucketRows, Weighted, Whole, Without, without_groups, without_rows
@@ -50,6 +52,13 @@ class Influence:
     dfbetas: pd.DataFrame
     cooks_distance: pd.Series[float]
     derivatives: pd.DataFrame | None
+
+    def __repr__(self) -> str:
+        units, worst = len(self.params), self.cooks_distance.idxmax() if len(self.params) else None
+        return (
+            f"<Influence by {self.by}: {units} units, {self.params.shape[1]} parameters, largest "
+            f"Cook's distance {self.cooks_distance.max():.4g} ({shown(worst)})>"
+        )
 
     @property
     def cov_params(self) -> pd.DataFrame:
@@ -280,7 +289,7 @@ def _frames(results: LMMResults, by: str, labels: pd.Index[Any], units: _Units) 
     cook *= e.y_scale**2 / (e.scale * max(p, 1))
     covariances = _covariances(e.theta_layout + step, layout, scale)
     values = np.column_stack([e.beta - change, covariances, scale])
-    names = [*results.params.index, "scale"]
+    names = list(unique([*results.params.index, "scale"]))
     derivatives = None
     if units.weighted is not None:
         derivatives = pd.DataFrame(_derivatives(results, units), index=labels, columns=names)

@@ -102,3 +102,10 @@ def sdcor_jacobian(covariance: np.ndarray) -> np.ndarray:
             out[at, position[i, i]] = -0.5 * correlation / covariance[i, i]
             out[at, position[j, j]] = -0.5 * correlation / covariance[j, j]
     return out
+
+
+def touches_zero(S: np.ndarray) -> np.ndarray:
+    """Entries of the lower triangle whose row or column has a zero variance."""
+    zero = np.diagonal(S) == 0
+    rows, columns = np.tril_indices(len(S))
+    return zero[rows] | zero[columns]

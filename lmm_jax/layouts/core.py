@@ -17,6 +17,7 @@ from jax import Array, lax
 from jax.scipy.linalg import solve_triangular
 
 from ..linalg import exact, spd_inverse, total_product
+from ..reprs import brief
 from .waist import Waist
 
 # Columns of a core up to which its products cost nothing.
@@ -34,6 +35,8 @@ class Core:
     s: Array  # (N, p + 1, B)  Z_2' [X y] less d' c
     origin: Array  # (N, 1, B)  effects a that y is measured from: y less Z_2 a stands in the layout
     widths: tuple[int, ...] = field(metadata={"static": True})  # levels of each term in a block
+
+    __repr__ = brief
 
 
 class CoreTerms(NamedTuple):

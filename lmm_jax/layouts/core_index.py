@@ -15,6 +15,7 @@ import scipy.sparse
 import scipy.sparse.csgraph
 
 from ..errors import DataError
+from ..reprs import brief
 from .index import GroupPlan, rank_within, round_up
 from .links import CHUNK
 
@@ -34,6 +35,8 @@ class LinkIndex:
     block: np.ndarray  # (E,)
     left: np.ndarray  # (P,)
     right: np.ndarray  # (P,)
+
+    __repr__ = brief
 
 
 class Cells(NamedTuple):

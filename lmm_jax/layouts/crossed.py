@@ -25,6 +25,7 @@ from jax import Array
 
 from ..covariance import factor_blocks, spread, stack_theta
 from ..linalg import exact
+from ..reprs import brief
 from . import core as dense
 from . import links as sparse
 from .core import Core
@@ -52,6 +53,8 @@ class Moments:
     spread: Array  # (K, K)  sum_l w_l sum_m (z_l' z_m)^2, m over the levels of the second
     norms: Array  # (K,)    sum_l z_l' z_l
 
+    __repr__ = brief
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -64,6 +67,8 @@ class CrossedLayout(Layout):
     moments: Moments
     eliminated: tuple[int, ...] = field(metadata={"static": True})  # terms, in order
     crossed: tuple[int, ...] = field(metadata={"static": True})  # terms of the core, in order
+
+    __repr__ = brief
 
     @exact
     def waist(self, blocks: Sequence[Array]) -> Waist:
@@ -149,7 +154,8 @@ def blups(theta: Array, beta: Array, layout: CrossedLayout) -> tuple[BlupTerms, 
         X = sparse.group_contractions(leaf.e, rest.core.H, links, leaf.P.shape[2])
         mean = jnp.einsum("ab,bg->ag", Psi, jnp.einsum("acg,c->ag", leaf.u, v))
         through = jnp.einsum("ab,bcg,cd->adg", Psi, X, Psi)
-        out.append(BlupTerms(b=mean, cov=group_cov(Lambda, bucket.T) + through))
+        cov = group_cov(Lambda, bucket.T) + through
+        out.append(BlupTerms(b=mean, cov=cov, through=jnp.einsum("ab,be->ae", Psi, leaf.e)))
     mean = jnp.einsum("ncb,c->nb", rest.core.Hb, v) + layout.core.origin[:, 0]
     return (*out, BlupTerms(b=mean, cov=rest.core.H))
 

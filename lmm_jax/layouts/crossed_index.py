@@ -12,6 +12,7 @@ from itertools import pairwise
 import jax
 import numpy as np
 
+from ..reprs import brief
 from .core_index import CorePlan, LinkIndex, link_groups, padded, plan_core, take
 from .index import GroupIndex, GroupPlan, LevelMap, plan_groups, round_up
 
@@ -38,6 +39,8 @@ class CrossedIndex:
     n_blocks: int = field(metadata={"static": True})
     n_components: int = field(metadata={"static": True})
 
+    __repr__ = brief
+
     @property
     def n_rows(self) -> int:
         """Number of rows, rounded up."""
@@ -53,6 +56,8 @@ class CrossedPlan:
     n_groups: int  # groups that are eliminated
     core_size: int  # columns of the largest block
     n_blocks: int
+
+    __repr__ = brief
 
 
 def plan_crossed(

@@ -23,6 +23,7 @@ from jax import Array, lax
 
 from ..covariance import basis, factor_blocks, gather, spread, stack_theta
 from ..linalg import eliminate, exact, group_product, symmetrize, total_product
+from ..reprs import brief
 from .waist import (
     BlupTerms,
     Curvature,
@@ -57,6 +58,8 @@ class Bucket:
     widths: tuple[int, ...] = field(metadata={"static": True})  # levels of each term in a group
     divided: bool = field(default=False, metadata={"static": True})  # among devices
 
+    __repr__ = brief
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -64,6 +67,8 @@ class GroupedLayout(Layout):
     """Sufficient statistics of a mixed model with independent groups."""
 
     buckets: tuple[Bucket, ...]
+
+    __repr__ = brief
 
     @exact
     def waist(self, blocks: Sequence[Array]) -> Waist:

@@ -14,6 +14,8 @@ from itertools import combinations_with_replacement
 import jax
 import numpy as np
 
+from ..reprs import brief
+
 _MAX_BUCKETS = 4
 # Groups up to this many share a program where a group is no wider than this; and rows.
 _FEW_GROUPS, _NARROW_GROUP = 256, 4
@@ -60,6 +62,8 @@ class Placement:
     row: np.ndarray  # (L_b,)  first row of the cell's block within the group
     column: np.ndarray  # (L_b,)  first column of it
 
+    __repr__ = brief
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -75,6 +79,8 @@ class Table:
     n_cells: int = field(metadata={"static": True})
     row: int = field(metadata={"static": True})
     column: int = field(metadata={"static": True})
+
+    __repr__ = brief
 
 
 @jax.tree_util.register_dataclass
@@ -93,6 +99,8 @@ class GroupIndex:
     widths: tuple[tuple[int, ...], ...] = field(metadata={"static": True})  # per bucket, per term
     n_groups: tuple[int, ...] = field(metadata={"static": True})  # per bucket, rounded up
     n_components: int = field(metadata={"static": True})  # trailing terms: variance components
+
+    __repr__ = brief
 
     @property
     def n_rows(self) -> int:
@@ -113,6 +121,8 @@ class LevelMap:
     group: np.ndarray  # (L,)
     slot: np.ndarray  # (L,)
 
+    __repr__ = brief
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class GroupPlan:
@@ -122,6 +132,8 @@ class GroupPlan:
     level_maps: tuple[LevelMap, ...]  # one a term
     group_bucket: np.ndarray  # (n_groups,)
     group_position: np.ndarray  # (n_groups,)
+
+    __repr__ = brief
 
 
 def stream_pairs(n_streams: int) -> tuple[tuple[int, int], ...]:

@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ..reprs import brief
+
 # Pairs that one step of a sum takes together.
 CHUNK = 1 << 20
 
@@ -38,6 +40,8 @@ class Links:
     block: Array  # (E,)  int32: block of the core
     left: Array  # (P,)  int32: entry
     right: Array  # (P,)  int32: entry
+
+    __repr__ = brief
 
 
 def at_entries(A: Array, links: Links) -> Array:

@@ -22,6 +22,7 @@ from jax import Array
 
 from ..covariance import basis, factor_blocks, gather, spread
 from ..linalg import eliminate, exact, group_product, symmetrize
+from ..reprs import brief
 from .classes import Classes, find_classes
 from .grouped import Bucket, GroupedLayout, rotate_bucket
 from .index import round_up
@@ -53,6 +54,8 @@ class MomentBucket:
     B: Array  # (q, p + 1, q, p + 1, D)  sum over the class of c_i times c_i
     widths: tuple[int, ...] = field(metadata={"static": True})  # levels of each term in a group
 
+    __repr__ = brief
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -63,6 +66,8 @@ class MomentLayout(Layout):
     """
 
     buckets: tuple[MomentBucket, ...]
+
+    __repr__ = brief
 
     @exact
     def waist(self, blocks: Sequence[Array]) -> Waist:

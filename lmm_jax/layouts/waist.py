@@ -19,6 +19,8 @@ from jax import Array
 
 from ..covariance import basis, factor_blocks
 from ..linalg import eliminate, exact, group_product, total_product
+from ..processes import float64
+from ..reprs import brief
 
 
 class Waist(NamedTuple):
@@ -49,6 +51,7 @@ class BlupTerms(NamedTuple):
 
     b: Array  # (q, G)     conditional means, whitened coordinates, y in the layout's units
     cov: Array  # (q, q, G)  conditional covariance in units of sigma^2
+    through: Array | None = None  # (q, E)  Psi e at the entries: b falls by so much per core effect
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -70,6 +73,8 @@ class Maps:
     sizes: tuple[int, ...] = field(metadata={"static": True})  # coefficients per level of each term
     n_components: int = field(metadata={"static": True})  # trailing terms: variance components
 
+    __repr__ = brief
+
 
 def maps_of(at: Maps) -> dict[str, Any]:
     """The maps of a layout by their names, to make another of."""
@@ -81,6 +86,13 @@ class Layout(Maps):
     """Sufficient statistics of a mixed model."""
 
     S0: Array  # (p + 1, p + 1)  cross-products of [X y] that no random effect reaches
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        # JAX restores its own arrays in float32 wherever x64 is off at that moment
+        on_host = jax.tree.map(np.asarray, self)
+        return _restored, (type(self), {f.name: getattr(on_host, f.name) for f in fields(self)})
+
+    __repr__ = brief
 
     def waist(self, blocks: Sequence[Array]) -> Waist:
         """``(log|V|, [X y]' V^-1 [X y])`` at relative covariances of the whitened terms.
@@ -149,6 +161,12 @@ class Layout(Maps):
     def rotate(self, t: int, Q: np.ndarray) -> Layout:
         """The same model with the columns of term t multiplied by an orthogonal Q (on the host)."""
         raise NotImplementedError
+
+
+def _restored(kind: type[Layout], values: dict[str, Any]) -> Layout:
+    """A layout from a pickle, on the device and in its own precision."""
+    with float64():
+        return jax.tree.map(jnp.asarray, kind(**values))
 
 
 # ------------------------------------------------------------ one group after the other

@@ -1,0 +1,160 @@
+"""Labels: no two parameters, coefficients, factors or terms of a result share a name."""
+
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import samples
+from helpers import assert_close
+
+import lmm_jax as lmm
+from lmm_jax.labels import unique
+
+SAME_RTOL = 1e-9  # the same model under other names
+
+DATA = samples.frame().assign(Intercept=lambda d: d["v"])
+ODD = {
+    "Intercept": DATA["v"],
+    "var(Intercept|g)": DATA["z"],
+    "sigma": DATA["v"],
+    "scale": DATA["o"],
+}
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("abc", "abc"),
+        (["a", "a"], ["a", "a.1"]),
+        (["a", "a", "a.1"], ["a", "a.2", "a.1"]),
+        (["a.1", "a", "a", "a"], ["a.1", "a", "a.2", "a.3"]),
+        (["a", "a.1", "a", "a.1"], ["a", "a.1", "a.2", "a.1.1"]),
+        ([], []),
+    ],
+)
+def test_a_repeated_name_is_numbered(names, expected):
+    assert list(unique(names)) == list(expected)
+
+
+MODELS = {
+    "two terms": dict(formula="y ~ x + z + (x | g) + (z | g)"),
+    "three terms": dict(formula="y ~ x + (1 | g) + (x | g) + (z | g)"),
+    "the same term twice": dict(formula="y ~ x + (1 | g) + (1 | g)"),
+    "independent and correlated": dict(formula="y ~ x + (x || g) + (x | g)"),
+    "nested": dict(formula="y ~ x + (1 | g/s) + (x | g)"),
+    "a column called Intercept": dict(formula="y ~ Intercept + (Intercept | g)"),
+    "Intercept and two terms": dict(formula="y ~ Intercept + (Intercept | g) + (1 | g)"),
+    "a component like its group": dict(
+        formula="y ~ x", groups="g", re_formula="1", vc_formula={"g": "0 + C(s)"}
+    ),
+    "components like group and column": dict(
+        formula="y ~ x", groups="g", vc_formula={"g": "0 + C(s)", "x": "0 + x"}
+    ),
+    "like a variance": dict(formula="y ~ `var(Intercept|g)` + sigma + scale + (1 | g)"),
+    "an interaction and a column": dict(formula="y ~ x + (1 | g:s) + (1 | `g:s`)"),
+}
+
+
+def fit(name: str) -> lmm.LMMResults:
+    data = DATA.assign(**ODD, **{"g:s": np.arange(60) % 7})
+    with warnings.catch_warnings():  # several of these models are not identified
+        warnings.simplefilter("ignore", UserWarning)
+        return lmm.fit(data=data, **MODELS[name])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_label_twice(name):
+    result = fit(name)
+    names = list(result.params.index)
+    assert result.params.index.is_unique
+    for table in (result.bse, result.conf_int(), result.cov_params()):
+        assert list(table.index) == names
+    assert result.cov_re.index.is_unique and result.vcomp.index.is_unique
+    assert not result.varcorr.duplicated(["grp", "var1", "var2"]).any()
+    assert not result.tidy().duplicated(["effect", "group", "term"]).any()
+    assert result.wald_test_terms().index.is_unique
+    assert len(result.t_test(np.eye(len(result.fe_params))).effect) == len(result.fe_params)
+    for key, frame in result.random_effects.items():
+        assert frame.columns.is_unique
+        level = frame.index[0]
+        assert list(result.random_effects_cov[key][level].columns) == list(frame.columns)
+        assert result.n_groups[key] == len(frame)
+    effects = sum(frame.shape[1] for frame in result.random_effects.values())
+    assert effects == sum(len(label.names) for label in result.term_labels)
+    for name in names[len(result.fe_params) :]:
+        assert np.isfinite(result.t_test(f"`{name}` = 1").effect).all()
+    assert_close(result.predict(data_of(result), conditional=True), result.fittedvalues, 1e-9, 1)
+    assert str(result.summary()).count("Residual") == 1
+
+
+def data_of(result: lmm.LMMResults) -> pd.DataFrame:
+    return DATA.assign(**ODD, **{"g:s": np.arange(60) % 7})
+
+
+def test_the_labels_of_lme4():
+    assert list(fit("two terms").params.index)[3:] == [
+        *("var(Intercept|g)", "cov(Intercept,x|g)", "var(x|g)"),
+        *("var(Intercept|g.1)", "cov(Intercept,z|g.1)", "var(z|g.1)"),
+    ]
+    assert list(fit("two terms").random_effects["g"]) == ["Intercept", "x", "Intercept.1", "z"]
+    assert list(fit("a component like its group").random_effects) == ["g", "g.1"]
+    assert list(fit("a component like its group").vcomp.index) == ["g.1"]
+    # terms of one factor without a coefficient in common need no second label
+    assert list(lmm.fit("y ~ x + (x || g)", DATA).cov_re.index) == ["Intercept", "x"]
+
+
+@pytest.mark.parametrize(
+    ("odd", "plain"),
+    [
+        ("a component like its group", {"vc_formula": {"c": "0 + C(s)"}}),
+        ("a column called Intercept", {"formula": "y ~ v + (v | g)"}),
+        ("like a variance", {"formula": "y ~ z + v + o + (1 | g)"}),
+    ],
+)
+def test_names_do_not_change_the_numbers(odd, plain):
+    result, same = fit(odd), lmm.fit(data=DATA, **{**MODELS[odd], **plain})
+    assert_close(result.params, same.params, SAME_RTOL, 1e-3)
+    assert_close(result.fittedvalues, same.fittedvalues, SAME_RTOL, 1)
+    for ours, theirs in zip(
+        result.random_effects.values(), same.random_effects.values(), strict=True
+    ):
+        assert_close(ours, theirs, 1e-7, 1)
+
+
+def test_a_column_called_intercept_is_tested_beside_the_intercept():
+    terms = fit("a column called Intercept").wald_test_terms()
+    assert list(terms.index) == ["Intercept", "Intercept.1"]
+
+
+def test_bootstrap_influence_profile_and_augment():
+    result = fit("like a variance")
+    boot = lmm.bootstrap(result, 5, seed=1)
+    assert boot.params().columns.is_unique and not boot.tidy()["term"].duplicated().any()
+    assert lmm.influence(result).params.columns.is_unique
+    curve = fit("a component like its group").profile_re("g.1", "vc", 1, 0.01, 1, 0.01)
+    assert curve.shape == (3, 2)
+    data = DATA.rename(columns={"y": "fitted"})
+    table = lmm.fit("fitted ~ x + (1 | g)", data).augment()
+    assert list(table.columns) == ["fitted.1", "fitted", "resid", "fixed"]
+    assert_close(table["fitted"] + table["resid"], table["fitted.1"], SAME_RTOL, 1)
+
+
+def test_draws_and_many_responses_with_such_labels():
+    result = fit("a component like its group")
+    assert lmm.simulate(result, seed=1, n=2).shape == (60, 2)
+    options = dict(MODELS["a component like its group"], formula="~ x")
+    many = lmm.fit_many(data=DATA, responses=["y", "z"], **options)
+    assert [label.group for label in many.term_labels] == ["g", "g.1"]
+    assert_close(many.vcomp[0], result.vcomp, 1e-6, 1e-3)
+
+
+def test_arrays_with_repeated_names():
+    X = pd.DataFrame(np.column_stack([np.ones(60), DATA["x"]]), columns=["a", "a"])
+    result = lmm.fit(lmm.design_from_arrays(DATA["y"].to_numpy(), X, DATA["g"], X))
+    assert list(result.params.index)[:2] == ["a", "a.1"]
+    assert list(result.random_effects["groups"]) == ["a", "a.1"]
+    twice = SimpleNamespace(names=["a", "a"], colnames=[], mats=[{}, {}])
+    with pytest.raises(lmm.DataError, match="a component twice"):
+        lmm.design_from_arrays(DATA["y"], X, DATA["g"], X, twice)
