@@ -96,6 +96,10 @@ def find(levels: pd.Index[Any], labels: Any, what: str) -> np.ndarray:
     >>> find(pd.Index(["308", "309"]), pd.Series([309, 1, 308.0]), "Subject")
     array([ 1, -1,  0])
     """
+    if getattr(labels, "dtype", None) == levels.dtype != object and levels.is_unique:
+        places = levels.get_indexer(pd.Index(labels))
+        if (places >= 0).all():  # as it nearly always is
+            return places.astype(np.int64, copy=False)
     codes, found = distinct(labels, what)
     places = np.append(_places(levels, found, what), -1)  # the last: missing labels
     return places[codes]
