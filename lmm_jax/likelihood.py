@@ -15,11 +15,21 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.linalg import solve_triangular
 
-from .coordinates import as_params, inner_beta, outer_beta, relative_blocks, whiten_factors
+from .arguments import flag, hinted
+from .coordinates import (
+    as_params,
+    check_layout,
+    check_params,
+    check_theta,
+    inner_beta,
+    outer_beta,
+    relative_blocks,
+    whiten_factors,
+)
 from .covariance import factor_blocks
 from .layouts.waist import Curvature, Layout, Waist, psi_curvatures
 from .linalg import log_diagonal
-from .params import Params
+from .params import Params, real_array
 
 
 class Profile(NamedTuple):
@@ -131,6 +141,7 @@ def profile_jet(theta: Array, layout: Layout, *, reml: bool, exact: bool = True)
     )
 
 
+@hinted
 def profile_loglike(theta: Array, layout: Layout, *, reml: bool = True) -> Array:
     """Log-likelihood at lme4's theta, fixed effects and sigma profiled out.
 
@@ -162,11 +173,13 @@ def profile_loglike(theta: Array, layout: Layout, *, reml: bool = True) -> Array
     >>> print(f"{-2 * float(value):.6f}")
     1784.642296
     """
+    theta, reml = check_theta(theta, layout), flag(reml, "reml")
     factors = whiten_factors(factor_blocks(theta, layout.sizes), layout)
     at = layout.waist(tuple(L @ L.T for L in factors))
     return -0.5 * profile_waist(at, layout, reml=reml).deviance
 
 
+@hinted
 def loglike(
     params: Params | Array,
     layout: Layout,
@@ -205,6 +218,7 @@ def loglike(
     ...     print(f"{float(lmm.loglike(np.array([0.72]), layout)):.4f}")
     -159.8271
     """
+    reml, profile_fe = flag(reml, "reml"), flag(profile_fe, "profile_fe")
     params = as_params(params, layout, with_fe=not profile_fe, sqrt=sqrt)
     at = layout.waist(relative_blocks(params, layout))
     if profile_fe:
@@ -220,6 +234,7 @@ def deviance_at(at: Waist, beta: Array, layout: Layout, *, reml: bool) -> Array:
     return _deviance(at.logdet, log_x, v @ at.gram @ v, layout, reml=reml)
 
 
+@hinted
 def get_fe_params(cov_re: Array, vcomp: Array, layout: Layout) -> Array:
     """Generalized least squares estimate of the fixed effects, (p,).
 
@@ -230,11 +245,14 @@ def get_fe_params(cov_re: Array, vcomp: Array, layout: Layout) -> Array:
     vcomp : Array, shape (k_vc,)
     layout : Layout
     """
-    params = Params(fe_params=layout.beta_origin, cov_re=cov_re, vcomp=vcomp)
+    origin = check_layout(layout).beta_origin
+    params = Params(fe_params=origin, cov_re=cov_re, vcomp=vcomp)
+    params = check_params(params, layout, with_fe=True)
     at = layout.waist(relative_blocks(params, layout))
     return outer_beta(profile_waist(at, layout, reml=False).beta, layout)
 
 
+@hinted
 def get_scale(
     fe_params: Array, cov_re: Array, vcomp: Array, layout: Layout, *, reml: bool = True
 ) -> Array:
@@ -252,12 +270,15 @@ def get_scale(
     reml : bool
         ``nu = n - p`` or ``nu = n``.
     """
+    reml = flag(reml, "reml")
     params = Params(fe_params=fe_params, cov_re=cov_re, vcomp=vcomp)
+    params = check_params(params, layout, with_fe=True)
     at = layout.waist(relative_blocks(params, layout))
-    v = jnp.append(-inner_beta(fe_params, layout), 1.0)
+    v = jnp.append(-inner_beta(params.fe_params, layout), 1.0)
     return layout.y_scale**2 * (v @ at.gram @ v) / residual_df(layout, reml=reml)
 
 
+@hinted
 def score(
     params: Params | Array,
     layout: Layout,
@@ -267,9 +288,11 @@ def score(
     sqrt: bool = False,
 ) -> Params | Array:
     """Gradient of :func:`loglike`, in the shape of ``params``."""
+    params = _differentiable(params)
     return jax.grad(loglike)(params, layout, reml=reml, profile_fe=profile_fe, sqrt=sqrt)
 
 
+@hinted
 def hessian(
     params: Params | Array,
     layout: Layout,
@@ -279,4 +302,12 @@ def hessian(
     sqrt: bool = False,
 ) -> Params | Array:
     """Second derivatives of :func:`loglike`; a matrix if ``params`` is packed."""
+    params = _differentiable(params)
     return jax.hessian(loglike)(params, layout, reml=reml, profile_fe=profile_fe, sqrt=sqrt)
+
+
+def _differentiable(params: Params | Array) -> Params | Array:
+    """Arrays of floats in the place of lists and whole numbers."""
+    if isinstance(params, Params):
+        return jax.tree.map(lambda leaf: jnp.asarray(real_array(leaf, "params")), params)
+    return jnp.asarray(real_array(params, "params"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,26 +11,27 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from .arguments import choice, numbers, shown
 from .constrained import Mask, Problem, column_scales, free_entries, full_masks, objective
 from .coordinates import covariance_blocks, inner_beta, whiten_factors
-from .covariance import stack_theta
+from .covariance import stack_theta, theta_size
 from .design import Design
 from .errors import DataError
 from .linalg import psd_cholesky
-from .params import Params, unpack
+from .params import Params, check_shapes, unpack
 
 METHODS = ("newton", "lbfgs", "bfgs")
 
 
-def method_names(method: str | Sequence[str]) -> tuple[str, ...]:
+def method_names(method: Any) -> tuple[str, ...]:
     """Names of the optimizers to try in turn."""
-    names = (method,) if isinstance(method, str) else tuple(method)
-    for name in names:
-        if name not in METHODS:
-            raise DataError(f"method={name!r}: choose from {', '.join(METHODS)}")
-    if not names:
+    if isinstance(method, str):
+        return (choice(method, "method", METHODS),)
+    if not isinstance(method, list | tuple):
+        raise DataError(f"method={shown(method)}: choose from {', '.join(METHODS)}, or a list")
+    if not method:
         raise DataError("method is empty: name at least one of " + ", ".join(METHODS))
-    return names
+    return tuple(choice(name, "method", METHODS) for name in method)
 
 
 def correlated_sizes(design: Design) -> tuple[int, ...]:
@@ -43,28 +44,27 @@ def read_params(given: Any, design: Design, what: str) -> Params | None:
     if given is None:
         return None
     sizes, p = correlated_sizes(design), design.exog.shape[1]
-    n_cov = sum(k * (k + 1) // 2 for k in sizes)
-    short, full = n_cov + design.n_components, p + n_cov + design.n_components
     if isinstance(given, Params):
         params = given
     else:
-        vector = np.asarray(given, dtype=np.float64)
-        if vector.shape not in ((short,), (full,)):
-            raise DataError(
-                f"{what} has the shape {vector.shape}: pass {full} values (fixed effects first), "
-                f"{short} without the fixed effects, or a Params"
-            )
-        with jax.enable_x64(True):
-            params = unpack(vector, sizes, vector.size - short, design.n_components)
-    params = jax.tree.map(lambda leaf: np.asarray(leaf, dtype=np.float64), params)
-    shapes = ((sum(sizes),) * 2, (design.n_components,))
-    found = (params.cov_re.shape, params.vcomp.shape)
-    if found != shapes or params.fe_params.size not in (0, p):
+        params = _unpacked(given, sizes, p, design.n_components, what)
+    n_fixed = p if np.size(params.fe_params) else 0
+    params = check_shapes(params, sizes, n_fixed, design.n_components, what)
+    leaves = ("fe_params", "cov_re", "vcomp")
+    return Params(**{name: numbers(getattr(params, name), f"{what}.{name}") for name in leaves})
+
+
+def _unpacked(given: Any, sizes: tuple[int, ...], p: int, n_components: int, what: str) -> Params:
+    """``Params`` from a packed vector, with or without the fixed effects."""
+    vector = numbers(given, what)
+    short = theta_size(sizes) + n_components
+    if vector.shape not in ((short,), (p + short,)):
         raise DataError(
-            f"{what} has fe_params, cov_re and vcomp of shapes {params.fe_params.shape}, "
-            f"{found[0]} and {found[1]}: ({p},), {shapes[0]} and {shapes[1]} are needed"
+            f"{what} has the shape {vector.shape}: pass {p + short} values (fixed effects first), "
+            f"{short} without the fixed effects, or a Params"
         )
-    return params
+    with jax.enable_x64(True):
+        return unpack(vector, sizes, vector.size - short, n_components)
 
 
 def hold_fixed_effects(design: Design, free: Params | None, start: Params | None) -> Design:

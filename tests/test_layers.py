@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "lmm_jax"
 
 # A module imports from its own floor and the floors below it. "x.*" is a package and its modules.
 FLOORS = (
-    ("errors", "linalg", "covariance", "params", "penalties", "woodbury", "programs", "datasets"),
+    ("errors", "arguments", "linalg", "covariance", "params", "penalties", "woodbury", "programs", "datasets"),
     (
         *("layouts.*", "expressions", "tokens", "formula", "materializer", "matrices", "terms"),
         *("formula_terms", "checks", "frames", "design"),
