@@ -46,11 +46,17 @@ def flag(value: Any, what: str) -> bool:
 
 def whole_number(value: Any, what: str, *, least: int = 0, most: int = LARGEST) -> int:
     """A whole number from ``least`` to ``most``."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+    plain = int(value) if is_whole(value) else least - 1
+    if plain < least:
         raise DataError(f"{what}={shown(value)}: a whole number of at least {least} is needed")
-    if value > most:
+    if plain > most:
         raise DataError(f"{what}={shown(value)}: a whole number of at most {most} is needed")
-    return int(value)
+    return plain
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is an integer of Python or NumPy (True and False are none)."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def iterations(value: Any, what: str = "maxiter", *, least: int = 0) -> int:
@@ -81,8 +87,9 @@ def _as_float(value: Real) -> float:
 
 def probability(value: Any, what: str) -> float:
     """A number strictly between 0 and 1: a level, a coverage."""
-    if isinstance(value, Real) and not isinstance(value, bool) and 0 < value < 1:
-        return float(value)
+    plain = _as_float(value) if isinstance(value, Real) and not isinstance(value, bool) else -1.0
+    if 0 < plain < 1:
+        return plain
     raise DataError(f"{what}={shown(value)}: a number between 0 and 1 is needed")
 
 
@@ -99,8 +106,8 @@ def seed(value: Any) -> int:
     """A seed of JAX's generators."""
     if isinstance(value, np.random.Generator):
         raise DataError(
-            "seed is a Generator: pass a whole number, such as int(rng.integers(2**31)); replicates "
-            "are drawn by JAX, so that each depends on the seed and its number alone"
+            "seed is a Generator: pass a whole number, such as int(rng.integers(2**31)); JAX draws "
+            "here, so that a replicate depends on the seed and on its number alone"
         )
     return whole_number(value, "seed")
 

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import special  # scipy.stats takes half a second to import
 
 from . import tidy as tables
-from .errors import DataError
+from .arguments import hinted, probability
 from .estimates import Estimates
 from .inference import contrasts
 from .inference.contrasts import ContrastResults
@@ -47,6 +47,7 @@ def _labels(names: tuple[str, ...]) -> pd.Index[Any]:
     return pd.Index(list(names))
 
 
+@hinted
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FittedModel:
     """Estimates of a linear mixed model with their uncertainty, labelled.
@@ -222,7 +223,8 @@ class FittedModel:
     @property
     def tvalues(self) -> pd.Series[float]:
         """Estimates of the fixed effects over their standard errors."""
-        return self.fe_params / self.bse_fe
+        errors = self.bse_fe
+        return self.fe_params / errors.where(errors != 0)  # what is held fixed has no statistic
 
     @property
     def pvalues(self) -> pd.Series[float]:
@@ -241,15 +243,15 @@ class FittedModel:
         alpha : float
             One less the coverage.
         """
-        if not isinstance(alpha, float | int) or not 0 < alpha < 1:
-            raise DataError(f"alpha={alpha!r}: a number between 0 and 1 is needed")
+        alpha = probability(alpha, "alpha")
         quantile = np.concatenate(
             [
                 special.stdtrit(self._df, 1 - alpha / 2),
                 np.full(len(self._variance_names), special.ndtri(1 - alpha / 2)),
             ]
         )
-        half = quantile * self.bse.to_numpy()
+        errors = self.bse.to_numpy()
+        half = np.where(errors == 0, 0.0, quantile * errors)  # what is held fixed is known
         params = self.params
         return pd.DataFrame({"lower": params - half, "upper": params + half})
 

@@ -12,7 +12,11 @@ import numpy as np
 import pandas as pd
 
 from . import formula as fml
+from .arguments import choice
 from .errors import DataError
+
+# What can be done with missing values.
+MISSING = ("drop", "raise", "none")
 
 
 def as_pandas(data: Any, expressions: Sequence[str]) -> pd.DataFrame:
@@ -124,8 +128,7 @@ def complete_rows(
         An array of the wrong length; no row left; ``missing="raise"`` or
         ``"none"`` with a missing value.
     """
-    if missing not in ("drop", "raise", "none"):
-        raise DataError(f"missing={missing!r}: choose 'drop', 'raise' or 'none'")
+    choice(missing, "missing", MISSING)
     if len(data) == 0:
         raise DataError("the data has no rows")
     names = list(dict.fromkeys(name for e in expressions for name in fml.variables(e)))

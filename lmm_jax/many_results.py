@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import special  # scipy.stats takes half a second to import
 
+from .arguments import choice, hinted, is_whole, probability, shown
 from .errors import DataError
 from .fitted import TermLabel
 from .results import LMMResults
@@ -22,6 +23,7 @@ class Source(Protocol):
         """The full result of one response."""
 
 
+@hinted
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ManyResults:
     """Linear mixed models of R responses with one design.
@@ -122,8 +124,8 @@ class ManyResults:
     @cached_property
     def tvalues(self) -> np.ndarray:
         """Fixed effects over their standard errors, (R, p)."""
-        with np.errstate(all="ignore"):
-            return self.fe_params / self.bse_fe
+        with np.errstate(all="ignore"):  # what is held fixed has no statistic
+            return self.fe_params / np.where(self.bse_fe == 0, np.nan, self.bse_fe)
 
     @cached_property
     def pvalues(self) -> np.ndarray:
@@ -144,9 +146,9 @@ class ManyResults:
             response, term, estimate, std_error, statistic, df, p_value,
             conf_low, conf_high, converged, singular.
         """
-        if not isinstance(conf_level, float | int) or not 0 < conf_level < 1:
-            raise DataError(f"conf_level={conf_level!r}: a number between 0 and 1 is needed")
+        conf_level = probability(conf_level, "conf_level")
         half = special.stdtrit(self.df, 0.5 + conf_level / 2) * self.bse_fe
+        half = np.where(self.bse_fe == 0, 0.0, half)
         p = len(self.fixed_names)
         return pd.DataFrame(
             {
@@ -184,8 +186,7 @@ class ManyResults:
         ----------
         Benjamini & Hochberg (1995), doi:10.1111/j.2517-6161.1995.tb02031.x.
         """
-        if term not in self.fixed_names:
-            raise DataError(f"no fixed effect {term!r}: there are {', '.join(self.fixed_names)}")
+        choice(term, "term", self.fixed_names)
         p = self.pvalues[:, self.fixed_names.index(term)]
         known = np.flatnonzero(~np.isnan(p))
         order = known[np.argsort(p[known])[::-1]]  # the largest first
@@ -200,8 +201,11 @@ class ManyResults:
             if response not in self.response_names:
                 raise DataError(f"no response {response!r} among the {len(self)} that were fitted")
             return self.response_names.index(response)
-        if not -len(self) <= response < len(self):
-            raise DataError(f"no response {response}: there are {len(self)}, counted from 0")
+        if not is_whole(response) or not -len(self) <= response < len(self):
+            raise DataError(
+                f"no response {shown(response)}: pass its name or a number, there are {len(self)}, "
+                "counted from 0"
+            )
         return int(response) % len(self)
 
     def select(self, response: int | str) -> LMMResults:

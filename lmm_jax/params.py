@@ -25,6 +25,9 @@ from .arguments import flag, hinted, instance, numbers, shown, whole_number
 from .errors import DataError
 from .linalg import psd_cholesky
 
+# Negative eigenvalues of a covariance up to this, relative to the largest, are rounding.
+_NEGATIVE_TOL = 1e-10
+
 
 @hinted
 @jax.tree_util.register_dataclass
@@ -148,6 +151,17 @@ def check_shapes(
 
 def _listed(names: Sequence[str], shapes: Mapping[str, tuple[int, ...]]) -> str:
     return ", ".join(f"{name} of shape {shapes[name]}" for name in names)
+
+
+def check_covariance(S: np.ndarray, what: str) -> np.ndarray:
+    """A covariance: finite, symmetric, without negative eigenvalues (singular ones pass)."""
+    S = np.asarray(S, dtype=np.float64)
+    if not np.isfinite(S).all() or not np.allclose(S, S.T, rtol=1e-8, atol=0.0):
+        raise DataError(f"{what}={shown(S.tolist())}: a covariance must be finite and symmetric")
+    e = np.linalg.eigvalsh(S) if S.size else np.zeros(1)
+    if e[0] < -_NEGATIVE_TOL * max(abs(e[-1]), np.finfo(float).tiny):
+        raise DataError(f"{what}: a covariance cannot have the negative eigenvalue {e[0]:.3g}")
+    return S
 
 
 def cov_indices(sizes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from . import formula as fml
 from . import matrices as mat
+from .arguments import choice
 from .design import Design
 from .errors import DataError
 from .estimates import Estimates
@@ -140,10 +141,8 @@ def predict_new(
 ) -> np.ndarray:
     """Predictions for the rows of a frame; ``effects`` None leaves the random part out."""
     source = design.source
-    if source is None:
-        raise DataError("the design was made from arrays: predict needs one made from a formula")
-    if new_levels not in ("error", "population", "nan"):
-        raise DataError(f"new_levels={new_levels!r}: choose 'error', 'population' or 'nan'")
+    assert source is not None  # require has looked
+    choice(new_levels, "new_levels", ("error", "population", "nan"))
     if groups is not None and len(groups) != len(data):
         raise DataError(f"groups has {len(groups)} entries but the new data {len(data)} rows")
     if offset is not None and np.shape(offset) != (len(data),):

@@ -225,6 +225,13 @@ def _subset(
         n_missing=design.n_missing + int((~keep).sum()),
         source=source,
     )
+    if design.held is not None:
+        if new.exog_names != design.exog_names:
+            raise DataError(
+                f"the rows that {name!r} has leave columns of X dependent, some of whose fixed "
+                "effects are held: fit it by itself, without held effects"
+            )
+        new = replace(new, held=design.held)
     if source is None or new.source is None:
         return new
     kept = tuple(source.kept[j] for j in new.source.kept)

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from . import tidy as tables
+from .arguments import flag, hinted
+from .capabilities import require
 from .design import Design
-from .errors import DataError
 from .fitted import FittedModel, TermLabel
 from .frames import as_pandas
 from .inference import profile
@@ -31,6 +32,7 @@ from .predict import (
 __all__ = ["LMMResults", "TermLabel"]
 
 
+@hinted
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class LMMResults(FittedModel):
     """A fitted linear mixed model.
@@ -50,15 +52,9 @@ class LMMResults(FittedModel):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
 
-    def _need_design(self) -> Design:
-        if self.design is None:
-            raise DataError("this result was restored without its data: fit the model again")
-        return self.design
-
-    def _need_rows(self) -> Design:
-        design = self._need_design()
-        design.need_rows()
-        return design
+    def _need(self, what: str) -> Design:
+        """The design, if it has what the member ``what`` needs."""
+        return require(self, what).design
 
     @property
     def layout_info(self) -> LayoutInfo:
@@ -73,22 +69,22 @@ class LMMResults(FittedModel):
         crossed: 24 groups eliminated (1 | plate), dense core of 6 (1 | sample)
         because factors are crossed
         """
-        return self._need_design().layout_info
+        return self._need("layout_info").layout_info
 
     # ---- random effects and predictions
 
     @cached_property
     def _effects(self) -> GroupEffects:
-        return group_effects(self.estimates, self._need_design())
+        return group_effects(self.estimates, self._need("random_effects"))
 
     @cached_property
     def _level_effects(self) -> list[np.ndarray]:
-        design = self._need_design()
+        design = self._need("random_effects")
         return [level_effects(self._effects, design, t) for t in range(len(design.terms))]
 
     @cached_property
     def _zb(self) -> np.ndarray:
-        return random_part(self._need_rows().terms, self._level_effects)
+        return random_part(self._need("fittedvalues").terms, self._level_effects)
 
     @property
     def random_effects(self) -> dict[str, pd.DataFrame]:
@@ -97,28 +93,28 @@ class LMMResults(FittedModel):
         One frame per grouping factor or component: levels in the rows,
         coefficients in the columns.
         """
-        return effect_frames(self._need_design().terms, self._level_effects)
+        return effect_frames(self._need("random_effects").terms, self._level_effects)
 
     @cached_property
     def random_effects_cov(self) -> Mapping[str, dict[Any, pd.DataFrame]]:
         """Conditional covariance of the random effects of every level, at known parameters."""
-        return covariance_frames(self._need_design(), self._effects, self.scale)
+        return covariance_frames(self._need("random_effects_cov"), self._effects, self.scale)
 
     @property
     def resid(self) -> pd.Series[float]:
         """``y`` less fitted values."""
-        design = self._need_rows()
+        design = self._need("resid")
         values = residuals(design, self.estimates, self._zb)
         return pd.Series(values, index=design.index, name="resid")
 
     @property
     def fittedvalues(self) -> pd.Series[float]:
         """``X beta + Z b + offset`` with the BLUPs."""
-        design = self._need_rows()
+        design = self._need("fittedvalues")
         return pd.Series(self._population() + self._zb, index=design.index, name="fitted")
 
     def _population(self) -> np.ndarray:
-        design = self._need_rows()
+        design = self._need("fittedvalues")
         fixed = design.exog @ self.estimates.beta
         return fixed if design.offset is None else fixed + design.offset
 
@@ -153,11 +149,13 @@ class LMMResults(FittedModel):
         pandas.Series
             On the index of ``newdata``; NaN in rows with missing values.
         """
-        design = self._need_design()
+        conditional = flag(conditional, "conditional")
         if newdata is None:
+            design = self._need("fittedvalues")
             if conditional:
                 return self.fittedvalues
             return pd.Series(self._population(), index=design.index, name="predicted")
+        design = self._need("predict")
         frame = as_pandas(newdata, design.expressions(conditional))
         values = predict_new(
             design,
@@ -174,7 +172,7 @@ class LMMResults(FittedModel):
 
     def augment(self) -> pd.DataFrame:
         """Response, fitted values, residuals and the fixed part of every row used."""
-        return tables.augment(self, self._need_design())
+        return tables.augment(self, self._need("augment"))
 
     def wald_test_terms(self, *, skip_single: bool = False) -> pd.DataFrame:
         """Test every term of the fixed-effects formula: all of its coefficients are zero.
@@ -189,7 +187,8 @@ class LMMResults(FittedModel):
         pandas.DataFrame
             A row a term: statistic, df_num, df_denom (infinite for chi-square), p_value.
         """
-        return tables.term_tests(self, self._need_design(), skip_single)
+        skip_single = flag(skip_single, "skip_single")
+        return tables.term_tests(self, self._need("wald_test_terms"), skip_single)
 
     def profile_re(
         self,
@@ -233,7 +232,7 @@ class LMMResults(FittedModel):
         True
         """
         return profile.profile_re(
-            self, self._need_design().layout, re_ix, vtype,
+            self, self._need("profile_re").layout, re_ix, vtype,
             num_low=num_low, dist_low=dist_low, num_high=num_high, dist_high=dist_high,
         )  # fmt: skip
 

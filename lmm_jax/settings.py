@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .arguments import choice, numbers, shown
+from .arguments import choice, flag, function, iterations, number, numbers, shown
+from .capabilities import require
 from .constrained import Mask, Problem, column_scales, free_entries, full_masks, objective
 from .coordinates import covariance_blocks, inner_beta, whiten_factors
 from .covariance import stack_theta, theta_size
 from .design import Design
 from .errors import DataError
 from .linalg import psd_cholesky
-from .params import Params, check_shapes, unpack
+from .params import Params, check_covariance, check_shapes, unpack
 
 METHODS = ("newton", "lbfgs", "bfgs")
+DF_METHODS = ("satterthwaite", "normal")
+
+
+class Options(NamedTuple):
+    """What a fit may be told in plain values."""
+
+    reml: bool
+    maxiter: int
+    gtol: float
+    df_method: str
+
+
+def read_options(reml: Any, maxiter: Any, gtol: Any, df_method: Any) -> Options:
+    """Options that mean something, in their plain types."""
+    return Options(
+        reml=flag(reml, "reml"),
+        maxiter=iterations(maxiter),
+        gtol=number(gtol, "gtol", least=0.0),
+        df_method=choice(df_method, "df_method", DF_METHODS),
+    )
 
 
 def method_names(method: Any) -> tuple[str, ...]:
@@ -50,8 +70,20 @@ def read_params(given: Any, design: Design, what: str) -> Params | None:
         params = _unpacked(given, sizes, p, design.n_components, what)
     n_fixed = p if np.size(params.fe_params) else 0
     params = check_shapes(params, sizes, n_fixed, design.n_components, what)
-    leaves = ("fe_params", "cov_re", "vcomp")
-    return Params(**{name: numbers(getattr(params, name), f"{what}.{name}") for name in leaves})
+    leaves: dict[str, Any] = {
+        name: numbers(getattr(params, name), f"{what}.{name}")
+        for name in ("fe_params", "cov_re", "vcomp")
+    }
+    return Params(**leaves)
+
+
+def read_start(given: Any, design: Design) -> Params | None:
+    """Start values, whose covariances are covariances."""
+    params = read_params(given, design, "start_params")
+    if params is not None:
+        check_covariance(np.asarray(params.cov_re), "start_params.cov_re")
+        check_covariance(np.diag(np.asarray(params.vcomp)), "start_params.vcomp")
+    return params
 
 
 def _unpacked(given: Any, sizes: tuple[int, ...], p: int, n_components: int, what: str) -> Params:
@@ -68,13 +100,17 @@ def _unpacked(given: Any, sizes: tuple[int, ...], p: int, n_components: int, wha
 
 
 def hold_fixed_effects(design: Design, free: Params | None, start: Params | None) -> Design:
-    """The design with the fixed effects that ``free`` marks held at their start values."""
+    """The design with the fixed effects that ``free`` marks held at their start values.
+
+    What the design holds already stays held.
+    """
     if free is None or free.fe_params.size == 0 or (free.fe_params != 0).all():
         return design
-    design.need_rows()
+    require(design, "free")
     p = design.exog.shape[1]
     values = np.zeros(p) if start is None or start.fe_params.size == 0 else start.fe_params
-    return replace(design, held=np.where(free.fe_params != 0, np.nan, values))
+    before = np.full(p, np.nan) if design.held is None else design.held
+    return replace(design, held=np.where(free.fe_params != 0, before, values))
 
 
 def covariance_masks(design: Design, free: Params | None) -> tuple[Mask, ...] | None:
@@ -93,15 +129,54 @@ def covariance_masks(design: Design, free: Params | None) -> tuple[Mask, ...] | 
     return None if tuple(masks) == full_masks(design.sizes) else tuple(masks)
 
 
-def as_pytree(penalty: Callable[[Array], Array] | None) -> Any:
-    """A penalty as a pytree, so that compiled programs can be shared between calls."""
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _WithHeld:
+    """A penalty of all fixed effects as one of those that are free."""
+
+    penalty: Any
+    values: Any  # (p,)  the held ones, zero elsewhere
+    places: Any  # (free,)  where the free ones stand
+
+    def __call__(self, beta: Array) -> Array:
+        return self.penalty(self.values.at[self.places].set(beta))
+
+
+def fixed_penalty(design: Design, penalty: Any) -> Any:
+    """``fe_pen`` as a pytree that is called with the fixed effects that are free."""
     if penalty is None:
         return None
-    if not callable(penalty):
-        raise DataError("a penalty must be a function of the parameter: see lmm_jax.penalties")
+    p = design.exog.shape[1]
+    made = _as_pytree(penalty, "fe_pen", (p,))
+    if design.held is None:
+        return made
+    held, free = jnp.asarray(np.nan_to_num(design.held)), np.flatnonzero(np.isnan(design.held))
+    return _WithHeld(penalty=made, values=held, places=jnp.asarray(free))
+
+
+def covariance_penalty(design: Design, penalty: Any) -> Any:
+    """``cov_pen`` as a pytree that is called with the relative ``cov_re``."""
+    k = sum(correlated_sizes(design))
+    return None if penalty is None else _as_pytree(penalty, "cov_pen", (k, k))
+
+
+def _as_pytree(penalty: Any, what: str, shape: tuple[int, ...]) -> Any:
+    """A penalty as a pytree, so that compiled programs can be shared between calls."""
+    function(penalty, what)
     leaves = jax.tree.leaves([penalty])
     opaque = len(leaves) == 1 and leaves[0] is penalty
-    return jax.tree_util.Partial(penalty) if opaque else penalty
+    made = jax.tree_util.Partial(penalty) if opaque else penalty
+    try:
+        out = jax.eval_shape(made, jax.ShapeDtypeStruct(shape, np.dtype(np.float64)))
+    except Exception as error:  # whatever the caller's function may raise
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise DataError(
+            f"{what} cannot be called with a JAX array of shape {shape} ({said}): see "
+            "lmm_jax.penalties"
+        ) from error
+    if getattr(out, "shape", None) != () or not jnp.issubdtype(out.dtype, jnp.floating):
+        raise DataError(f"{what} gives {out}: one real number is needed, the penalty")
+    return made
 
 
 def start_theta(design: Design, start: Params) -> Array:

@@ -34,7 +34,9 @@ def fitted(formula=FORMULA, **options):
 
 def components():
     """One component beside a random intercept: theta of two numbers, cov_re of one, vcomp of one."""
-    return lmm.design("y ~ x", DATA, groups="g", re_formula="1", vc_formula={"s": "0 + C(s)"}).layout
+    return lmm.design(
+        "y ~ x", DATA, groups="g", re_formula="1", vc_formula={"s": "0 + C(s)"}
+    ).layout
 
 
 # ------------------------------------------------------------ shapes of parameters
@@ -110,5 +112,7 @@ def test_lists_and_whole_numbers_are_parameters(x64):
     vcomp = pd.Series([4.0])
     at = COMPONENTS()
     assert_close(
-        lmm.get_fe_params([[1.0]], vcomp, at), lmm.get_fe_params(jnp.eye(1), jnp.array([4.0]), at), RTOL
+        lmm.get_fe_params([[1.0]], vcomp, at),
+        lmm.get_fe_params(jnp.eye(1), jnp.array([4.0]), at),
+        RTOL,
     )

@@ -14,12 +14,15 @@ PACKAGE = Path(__file__).parents[1] / "lmm_jax"
 
 # A module imports from its own floor and the floors below it. "x.*" is a package and its modules.
 FLOORS = (
-    ("errors", "arguments", "linalg", "covariance", "params", "penalties", "woodbury", "programs", "datasets"),
+    (
+        *("errors", "arguments", "linalg", "covariance", "params", "penalties", "woodbury"),
+        *("programs", "datasets"),
+    ),
     (
         *("layouts.*", "expressions", "tokens", "formula", "materializer", "matrices", "terms"),
         *("formula_terms", "checks", "frames", "design"),
         *("formula_design", "array_design", "batch_design", "responses", "row_index"),
-        *("row_pass", "row_sums", "sharding"),
+        *("row_pass", "row_sums", "sharding", "capabilities"),
     ),
     (
         *("coordinates", "likelihood", "factor_steps", "newton", "starts", "optimize", "staged"),
