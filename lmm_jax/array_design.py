@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .arguments import hinted
 from .checks import (
     check_numeric,
     finite_vector,
@@ -25,6 +26,7 @@ from .terms import (
 )
 
 
+@hinted
 def design_from_arrays(
     endog: Any,
     exog: Any,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 
@@ -63,6 +65,15 @@ class FormulaError(ValueError):
 
 class DataError(ValueError):
     """Data that a model cannot be fitted to or predicted for; the message names the column."""
+
+
+@contextmanager
+def of_new_data() -> Iterator[None]:
+    """A formula that a model was fitted with is right: what it does not find, the data lack."""
+    try:
+        yield
+    except FormulaError as error:
+        raise DataError(error.message) from error
 
 
 class ConvergenceWarning(UserWarning):

@@ -21,7 +21,7 @@ from formulaic.transforms import TRANSFORMS
 from formulaic.utils.layered_mapping import LayeredMapping
 from formulaic.utils.stateful_transforms import stateful_eval
 
-from .errors import DataError, FormulaError, RankWarning, warn_user
+from .errors import DataError, FormulaError, RankWarning, of_new_data, warn_user
 from .expressions import NAMESPACES, names_in
 from .formula import as_formula
 from .materializer import SUPPLIED, materialize, quietly
@@ -139,10 +139,8 @@ def replay(spec: ModelSpec, data: pd.DataFrame, *, context: Mapping[str, Any] | 
         not finite.
     """
     context = {} if context is None else context
-    try:
+    with of_new_data():
         frame = _columns_of(spec.formula, data, context, str(spec.formula))
-    except FormulaError as error:
-        raise DataError(error.message) from error
     # formulaic writes into the state of a spec, also when it fails
     spec = spec.update(
         transform_state=copy.deepcopy(spec.transform_state),

@@ -14,7 +14,7 @@ from . import formula as fml
 from . import matrices as mat
 from .arguments import choice
 from .design import Design
-from .errors import DataError
+from .errors import DataError, of_new_data
 from .estimates import Estimates
 from .formula_terms import group_labels
 from .layouts.waist import BlupTerms, Layout
@@ -156,9 +156,10 @@ def predict_new(
     offset = None if offset is None else np.asarray(offset)[keep]
     groups = None if groups is None else pd.Index(groups)[keep]
     X = mat.replay(source.spec, data, context=source.context)[:, list(source.kept)]
-    mean = X @ estimates.beta + _new_offset(design, data, offset)
-    for term, b in zip(design.terms, effects, strict=True) if effects is not None else ():
-        mean = mean + _new_term(term, b, data, groups, new_levels, source.context)
+    with of_new_data():
+        mean = X @ estimates.beta + _new_offset(design, data, offset)
+        for term, b in zip(design.terms, effects, strict=True) if effects is not None else ():
+            mean = mean + _new_term(term, b, data, groups, new_levels, source.context)
     out[keep] = mean
     return out
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import jax
 
+from .arguments import hinted, instance
+
 _CACHE_SETTINGS = {  # programs of a fit compile in less time than JAX thinks worth keeping
     "jax_persistent_cache_min_compile_time_secs": 0.0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
@@ -86,6 +88,7 @@ def compiled(
     return call
 
 
+@hinted
 def use_cache(directory: str | os.PathLike[str] | None = None) -> Path:
     """Keep compiled programs on disk, so that later processes need not compile them again.
 
@@ -124,7 +127,7 @@ def use_cache(directory: str | os.PathLike[str] | None = None) -> Path:
     if directory is None:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         directory = Path(base) / "lmm_jax"
-    path = Path(directory)
+    path = Path(instance(directory, "directory", (str, os.PathLike), "a path"))
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"{path} is a file: pass a directory for the compiled programs")
     path.mkdir(parents=True, exist_ok=True)

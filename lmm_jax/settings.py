@@ -167,7 +167,7 @@ def _as_pytree(penalty: Any, what: str, shape: tuple[int, ...]) -> Any:
     opaque = len(leaves) == 1 and leaves[0] is penalty
     made = jax.tree_util.Partial(penalty) if opaque else penalty
     try:
-        out = jax.eval_shape(made, jax.ShapeDtypeStruct(shape, np.dtype(np.float64)))
+        out = jax.eval_shape(lambda at: made(at), jax.ShapeDtypeStruct(shape, np.dtype(np.float64)))
     except Exception as error:  # whatever the caller's function may raise
         said = f"{type(error).__name__}: {error}".splitlines()[0]
         raise DataError(

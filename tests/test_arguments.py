@@ -52,7 +52,7 @@ SHAPES = {
     "theta a matrix": (lambda: lmm.profile_loglike(jnp.ones((3, 1)), LAYOUT()), r"theta has the shape \(3, 1\)"),
     "theta of a component": (lambda: lmm.profile_loglike(jnp.ones(3), COMPONENTS()), r"\(2,\) is needed.*terms with 1, 1 coeff"),
     "theta a word": (lambda: lmm.profile_loglike("one", LAYOUT()), "theta='one': numbers are needed"),
-    "theta complex": (lambda: lmm.profile_loglike(jnp.ones(3) * 1j, LAYOUT()), "theta is an array of complex"),
+    "theta complex": (lambda: lmm.profile_loglike(jnp.ones(3, complex), LAYOUT()), "theta is an array of complex"),
     "theta ragged": (lambda: lmm.profile_loglike([[1], [1, 2]], LAYOUT()), "theta="),
     "a design for a layout": (lambda: lmm.profile_loglike(jnp.ones(3), design()), r"layout is a Design: pass design\.layout"),
     "a number for a layout": (lambda: lmm.loglike(GOOD, 5), "layout is a int"),

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import special
 
+from ..arguments import flag, hinted, probability
+from ..arguments import names as read_names
 from ..errors import DataError
 from .hypotheses import Restriction, read_restriction
 from .satterthwaite import satterthwaite_df
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from ..fitted import FittedModel
 
 
+@hinted
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ContrastResults:
     """A test of linear hypotheses, with the attributes of statsmodels' class of that name.
@@ -62,8 +65,7 @@ class ContrastResults:
         ndarray, shape (r, 2)
         """
         effect, sd = self._rows()
-        if not 0 < alpha < 1:
-            raise DataError(f"alpha={alpha!r}: a number between 0 and 1 is needed")
+        alpha = probability(alpha, "alpha")
         half = special.stdtrit(self.df_denom, 1 - alpha / 2) * sd
         return np.column_stack([effect - half, effect + half])
 
@@ -87,9 +89,7 @@ class ContrastResults:
         import pandas as pd  # labels belong to what is shown; the arithmetic above needs none
 
         effect, sd = self._rows()
-        names = list(xname or self.c_names)
-        if len(names) != effect.size:
-            raise DataError(f"xname has {len(names)} names for {effect.size} hypotheses")
+        names = list(self.c_names) if xname is None else read_names(xname, "xname", effect.size)
         interval = self.conf_int(alpha)
         columns = {
             "estimate": effect,
@@ -136,12 +136,13 @@ class ContrastResults:
 def t_test(results: FittedModel, hypothesis: Any, use_t: bool | None) -> ContrastResults:
     """Test each row on its own."""
     at, on_fixed = _read(results, hypothesis, use_t)
+    use_t = None if use_t is None else flag(use_t, "use_t")
     if use_t is None:
         use_t = results.df_method != "normal" and on_fixed
     effect = at.R @ results.params.to_numpy()
     sd = np.sqrt(np.diagonal(_covariance(results, at.R)))
     with np.errstate(divide="ignore", invalid="ignore"):
-        statistic = (effect - at.q) / sd
+        statistic = (effect - at.q) / np.where(sd > 0, sd, np.nan)  # what is held has no test
     df = _row_df(results, at.R) if use_t else np.full(len(at.R), np.inf)
     return ContrastResults(
         distribution="t" if use_t else "norm",
@@ -158,6 +159,7 @@ def t_test(results: FittedModel, hypothesis: Any, use_t: bool | None) -> Contras
 def wald_test(results: FittedModel, hypothesis: Any, use_f: bool | None) -> ContrastResults:
     """Test all rows together."""
     at, on_fixed = _read(results, hypothesis, use_f)
+    use_f = None if use_f is None else flag(use_f, "use_f")
     if use_f is None:
         use_f = results.df_method != "normal" and on_fixed
     test = joint_test(at, results.params.to_numpy(), _covariance(results, at.R))

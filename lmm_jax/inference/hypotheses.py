@@ -11,6 +11,7 @@ import numpy as np
 from formulaic.errors import FormulaicError
 from formulaic.utils.constraints import LinearConstraints
 
+from ..arguments import numbers
 from ..errors import DataError
 
 # Formulaic's reader takes 1e-3 for a name and a subtraction.
@@ -61,7 +62,7 @@ def read_restriction(
         if isinstance(hypothesis, tuple) and len(hypothesis) == 2:
             hypothesis, values = hypothesis
         matrix = _matrix(hypothesis, len(fixed_names), len(names))
-    q = np.asarray(values, dtype=np.float64).reshape(-1)
+    q = numbers(values, "q", finite=False).reshape(-1)
     if q.size not in (1, len(matrix)) or not np.isfinite(q).all():
         raise DataError(f"q has {q.size} values for {len(matrix)} restrictions, all finite")
     if not np.isfinite(matrix).all() or not np.abs(matrix).max(axis=1, initial=0.0).all():
@@ -71,7 +72,7 @@ def read_restriction(
 
 def _matrix(given: Any, n_fixed: int, n_all: int) -> np.ndarray:
     """R with a column a parameter, from one that may leave the variances out."""
-    R = np.atleast_2d(np.asarray(given, dtype=np.float64))
+    R = np.atleast_2d(numbers(given, "r_matrix", finite=False))
     if R.ndim != 2 or R.shape[0] == 0 or R.shape[1] not in (n_fixed, n_all):
         raise DataError(
             f"r_matrix has the shape {R.shape}: one column for each of the {n_fixed} fixed effects"
@@ -99,7 +100,17 @@ def _parse(text: str, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         equations += [f"{a} = {b}" for a, b in pairwise(sides)]  # a = b = c
     try:
         read = LinearConstraints.from_spec(equations, variable_names=list(place.values()))
-    except (FormulaicError, KeyError, RuntimeError, ValueError, TypeError, SyntaxError) as error:
+    except (
+        FormulaicError,
+        KeyError,
+        RuntimeError,
+        ValueError,
+        TypeError,
+        SyntaxError,
+        ArithmeticError,
+        IndexError,
+        AttributeError,
+    ) as error:
         raise DataError(
             f"cannot read the hypothesis {text!r}: write equations of parameters, separated by "
             f"commas; they are {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
