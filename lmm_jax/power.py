@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -210,7 +210,7 @@ def _case(
 
 def _effects(given: Any) -> np.ndarray:
     """True values of the contrast."""
-    values = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else given
+    values = list(given) if isinstance(given, Iterator) else given
     grid = numbers(values, "effects")
     if grid.ndim != 1 or not grid.size:
         raise DataError(f"effects={shown(given)}: a list of finite numbers is needed")

@@ -324,6 +324,8 @@ CHECKS = {
     "fit_params": check_fit_params,
     "shard": check_shard,
 }
+# Kinds of fits; no design is of them.
+FIT_KINDS = ("held covariances", "penalized", "without data")
 # Functions that compile a program of their own for every kind: in full in the slow tests only.
 DEAR = ("free", "fit_many", "bootstrap", "power", "influence", "profile_re", "fit_params")
 QUICK = ("held effects", "offset")
@@ -376,7 +378,7 @@ def test_right_or_refused(what, kind, monkeypatch):
     if kind == "large core":
         monkeypatch.setattr(capabilities, "MAX_CORE", 2)
     takes_design = TABLE[what].takes != "fit"
-    if kind in ("held covariances", "penalized", "without data") and takes_design:
+    if kind in FIT_KINDS and takes_design:
         assert refuses(what, kind) is None  # a design holds no such thing
         return
     reason = refuses(what, kind)
@@ -470,15 +472,15 @@ def table() -> str:
     """The table of the page: what is refused, and in which words."""
     lines = ["| | " + " | ".join(KINDS) + " |", "|---" * (len(KINDS) + 1) + "|"]
     notes: list[str] = []
-    for what, (takes, refused) in TABLE.items():
+    for what, (takes, _) in TABLE.items():
         marks = []
         for kind in KINDS:
-            inapplicable = takes != "fit" and kind in ("held covariances", "penalized",
-                                                       "without data")  # fmt: skip
-            if kind not in refused:
-                marks.append("" if inapplicable else "yes")
+            reason = refuses(what, kind)
+            if reason is None:
+                applies = takes == "fit" or kind not in FIT_KINDS
+                marks.append("yes" if applies else "")
                 continue
-            reason = refused[kind].format(what=what)
+            reason = reason.format(what="the function")
             notes += [] if reason in notes else [reason]
             marks.append(f"{notes.index(reason) + 1}")
         lines.append(f"| `{what}` | " + " | ".join(marks) + " |")
