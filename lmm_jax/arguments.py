@@ -142,11 +142,19 @@ def mapping(value: Any, what: str) -> Mapping[str, Any]:
     return value
 
 
+def items(value: Any, what: str, needed: str = "a list is needed") -> list[Any]:
+    """What a list or another iterable holds; no text, which would fall into letters."""
+    try:
+        if not isinstance(value, str | bytes | Mapping):
+            return list(value)
+    except TypeError:  # a number, an array without dimensions, a class
+        pass
+    raise DataError(f"{what}={shown(value)}: {needed}")
+
+
 def names(value: Any, what: str, count: int) -> list[str]:
     """Names, one for each of ``count`` things."""
-    if isinstance(value, str | bytes | Mapping) or not hasattr(value, "__iter__"):
-        raise DataError(f"{what}={shown(value)}: {count} names are needed")
-    out = [str(name) for name in value]
+    out = [str(name) for name in items(value, what, f"{count} names are needed")]
     if len(out) != count:
         raise DataError(f"{what} has {len(out)} names, {count} are needed")
     return out

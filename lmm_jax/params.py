@@ -21,10 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .arguments import flag, hinted, instance, numbers, shown, whole_number
+from .arguments import flag, hinted, instance, items, number, numbers, shown, whole_number
 from .errors import DataError
 from .linalg import psd_cholesky
 
+# Coefficients per level that a term can have at all.
+_MOST_COEFFICIENTS = 2**15
 # Negative eigenvalues of a covariance up to this, relative to the largest, are rounding.
 _NEGATIVE_TOL = 1e-10
 
@@ -86,6 +88,10 @@ class Params:
 
     def rescaled(self, factor: Any) -> Params:
         """Covariances times ``factor``: the residual variance leads from profile to user."""
+        if isinstance(factor, jax.Array | np.ndarray) and factor.shape == ():
+            factor = real_array(factor, "factor")
+        else:
+            factor = number(factor, "factor")
         return Params(
             fe_params=self.fe_params, cov_re=self.cov_re * factor, vcomp=self.vcomp * factor
         )
@@ -270,6 +276,5 @@ def _block_sizes(params: Params, sizes: Sequence[int] | None) -> Sequence[int]:
 
 def _read_sizes(sizes: Any) -> tuple[int, ...]:
     """Block sizes of ``cov_re``."""
-    if isinstance(sizes, str | bytes) or not isinstance(sizes, Sequence | np.ndarray):
-        raise DataError(f"sizes={shown(sizes)}: a sequence of the block sizes of cov_re is needed")
-    return tuple(whole_number(size, "sizes", least=1) for size in sizes)
+    given = items(sizes, "sizes", "a list of the block sizes of cov_re is needed")
+    return tuple(whole_number(size, "sizes", least=1, most=_MOST_COEFFICIENTS) for size in given)

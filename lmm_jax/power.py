@@ -16,6 +16,7 @@ from .arguments import (
     flag,
     hinted,
     instance,
+    items,
     numbers,
     probability,
     shown,
@@ -152,12 +153,8 @@ def _designs(
     if isinstance(design, Design):
         given = [design]
     elif callable(design):
-        if isinstance(sizes, str) or not isinstance(sizes, Iterable):
-            raise DataError(
-                f"sizes={shown(sizes)}: design is a function, say by sizes= a list of the sizes "
-                "to call it for"
-            )
-        pairs = [(size, design(size)) for size in sizes]
+        called = "design is a function, say by sizes= a list of the sizes to call it for"
+        pairs = [(size, design(size)) for size in items(sizes, "sizes", called)]
         return _check_designs(pairs)
     elif isinstance(design, Sequence) and not isinstance(design, str):
         given = list(design)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import special
 
-from ..arguments import flag, hinted, probability
+from ..arguments import flag, hinted, instance, probability
 from ..arguments import names as read_names
 from ..errors import DataError
 from .hypotheses import Restriction, read_restriction
@@ -122,7 +122,9 @@ class ContrastResults:
             kind = "F" if self.distribution == "F" else "Chi-square"
             return f"{kind}({df}) = {float(self.statistic):.6g}, p = {float(self.pvalue):.4g}"
         table = self.summary_frame(xname, alpha)
-        heading = "Test for Constraints" if title is None else title
+        heading = (
+            "Test for Constraints" if title is None else instance(title, "title", str, "a string")
+        )
         text = table.to_string(float_format="{:.4f}".format)
         return f"{heading}\n{text}" if heading else text
 
@@ -135,8 +137,8 @@ class ContrastResults:
 
 def t_test(results: FittedModel, hypothesis: Any, use_t: bool | None) -> ContrastResults:
     """Test each row on its own."""
-    at, on_fixed = _read(results, hypothesis, use_t)
     use_t = None if use_t is None else flag(use_t, "use_t")
+    at, on_fixed = _read(results, hypothesis, use_t)
     if use_t is None:
         use_t = results.df_method != "normal" and on_fixed
     effect = at.R @ results.params.to_numpy()
@@ -158,8 +160,8 @@ def t_test(results: FittedModel, hypothesis: Any, use_t: bool | None) -> Contras
 
 def wald_test(results: FittedModel, hypothesis: Any, use_f: bool | None) -> ContrastResults:
     """Test all rows together."""
-    at, on_fixed = _read(results, hypothesis, use_f)
     use_f = None if use_f is None else flag(use_f, "use_f")
+    at, on_fixed = _read(results, hypothesis, use_f)
     if use_f is None:
         use_f = results.df_method != "normal" and on_fixed
     test = joint_test(at, results.params.to_numpy(), _covariance(results, at.R))
