@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .arguments import hinted
 from .arrays import first_index, matrix, numbers, vector
 from .checks import finite_vector, optional_vector
 from .components import component_matrices
@@ -23,6 +24,7 @@ from .terms import (
 )
 
 
+@hinted
 def design_from_arrays(
     endog: Any,
     exog: Any,

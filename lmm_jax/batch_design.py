@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 
 from . import formula as fml
+from .arguments import choice, hinted, mapping, whole_number
 from .batch_reader import BatchReader, Columns
 from .checks import check_levels, check_rank
 from .design import Design, FixedSource
 from .errors import ConvergenceWarning, DataError, FormulaError, warn_user
 from .formula_design import outer_group
-from .frames import callables
+from .frames import MISSING, callables
 from .layouts.grouped import GroupedLayout
 from .layouts.index import GroupIndex
 from .processes import float64
@@ -65,14 +66,13 @@ class BatchDesign(Design):
         """See :meth:`Design.response_size`."""
         return (*self.response_norms, float(self.n_rows))
 
-    def need_rows(self) -> None:
-        """See :meth:`Design.need_rows`."""
-        raise DataError(
-            "the rows of this design came in batches and were not kept: pass the rows you want "
-            "predictions for"
-        )
+    @property
+    def has_rows(self) -> bool:
+        """See :meth:`Design.has_rows`."""
+        return False
 
 
+@hinted
 def design_from_batches(
     formula: str,
     batches: Any,
@@ -147,6 +147,10 @@ def design_from_batches(
     for name, given in {"weights": weights, "offset": offset}.items():
         if given is not None and not isinstance(given, str):
             raise DataError(f"{name} of batches is the name of a column, not an array")
+    missing = choice(missing, "missing", MISSING)
+    batch_size = whole_number(batch_size, "batch_size", least=1)
+    if context is not None:
+        mapping(context, "context")
     parsed = fml.parse(formula)
     _check_nesting(parsed)
     columns = Columns.of(parsed, weights, offset)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import numpy as np
 
+from .arguments import hinted, whole_number
+from .arguments import seed as read_seed
 from .bootstrap_results import BootstrapResults
-from .errors import DataError
+from .capabilities import require
 from .lane_estimates import LaneEstimates, estimate_lanes
-from .layouts.crossed import CrossedLayout
 from .processes import float64
 from .replicates import fit_replicates
 from .results import LMMResults
-from .sources import MAX_CORE, Replicable, core_size
 
 
+@hinted
 def bootstrap(res: LMMResults, n_boot: int = 1000, *, seed: int) -> BootstrapResults:
     """Parametric bootstrap: draw from the fitted model, fit every draw again.
 
@@ -62,11 +61,10 @@ def bootstrap(res: LMMResults, n_boot: int = 1000, *, seed: int) -> BootstrapRes
     >>> bool(interval["lower"] < res.fe_params["Days"] < interval["upper"])
     True
     """
-    n_boot = whole_number(n_boot, "n_boot", least=2)
-    seed = whole_number(seed, "seed", least=0)
-    design = _bootstrap_design(res)
+    n_boot, seed = whole_number(n_boot, "n_boot", least=2), read_seed(seed)
+    design = require(res, "bootstrap").design
     with float64():
-        layout = replicable(design.layout, "bootstrap")
+        layout = design.layout
         at = res.estimates
         solution, base = fit_replicates(
             layout,
@@ -87,39 +85,6 @@ def bootstrap(res: LMMResults, n_boot: int = 1000, *, seed: int) -> BootstrapRes
         reml=res.reml,
         seed=seed,
     )
-
-
-def replicable(layout: Any, what: str) -> Replicable:
-    """The layout, if its replicates can be fitted in batches."""
-    if isinstance(layout, CrossedLayout) and (layout.is_dear() or core_size(layout) > MAX_CORE):
-        raise DataError(
-            f"{what} fits replicates in batches, for which the crossed factors of this model are "
-            f"too large ({core_size(layout)} columns in the core): draw responses by lmm.simulate "
-            "and fit each of them by lmm.fit"
-        )
-    return layout
-
-
-def whole_number(value: Any, what: str, *, least: int) -> int:
-    """A whole number of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise DataError(f"{what}={value!r}: a whole number of at least {least} is needed")
-    return int(value)
-
-
-def _bootstrap_design(res: LMMResults) -> Any:
-    """The design of a fit that can be drawn from and fitted again."""
-    if not isinstance(res, LMMResults):
-        raise DataError(f"bootstrap needs a result of lmm.fit, not {type(res).__name__}")
-    if res.design is None:
-        raise DataError("this result was restored without its data: fit the model again")
-    if res.penalized:
-        raise DataError("the fit is penalized: its replicates would need the same penalty, which "
-                        "bootstrap does not know; fit without fe_pen and cov_pen")  # fmt: skip
-    if res.free is not None and not res.free[res.estimates.beta.size :].all():
-        raise DataError("the fit holds covariances fixed, which bootstrap cannot do: leave cov_re "
-                        "and vcomp free (fixed effects may be held)")  # fmt: skip
-    return res.design
 
 
 def _as_lane(res: LMMResults) -> LaneEstimates:

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from .checks import check_share
+from .arguments import choice, function, hinted, numbers, probability
+from .arguments import names as read_names
 from .errors import DataError
 from .labels import TermLabel, unique
 from .lane_estimates import LaneEstimates
@@ -21,6 +22,7 @@ Kind = Literal["percentile", "basic", "normal"]
 Scales = Literal["vcov", "sdcor"]
 KINDS = ("percentile", "basic", "normal")
 SCALES = ("vcov", "sdcor")
+_GAVE = "what fun gave"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -49,6 +51,7 @@ class Replicate:
         return float(self.fe_params[self.fixed_names.index(name)])
 
 
+@hinted
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class BootstrapStatistics:
     """Some functions of the parameters: at the estimate, and in every replicate."""
@@ -74,9 +77,8 @@ class BootstrapStatistics:
         ----------
         Davison & Hinkley (1997), Bootstrap Methods and their Application, chapter 5.
         """
-        if kind not in KINDS:
-            raise DataError(f"kind={kind!r}: choose one of {', '.join(KINDS)}")
-        check_share(alpha, "alpha")
+        choice(kind, "kind", KINDS)
+        alpha = probability(alpha, "alpha")
         if kind == "normal":
             center = self.estimate - self.bias
             half = special.ndtri(1 - alpha / 2) * self.std_error
@@ -108,6 +110,7 @@ class BootstrapStatistics:
 
     def tidy(self, *, kind: Kind = "percentile", conf_level: float = 0.95) -> pd.DataFrame:
         """One row a function: estimate, bias, std_error, conf_low, conf_high."""
+        conf_level = probability(conf_level, "conf_level")
         interval = self.conf_int(kind=kind, alpha=1 - conf_level)
         return pd.DataFrame(
             {
@@ -121,6 +124,7 @@ class BootstrapStatistics:
         )
 
 
+@hinted
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class BootstrapResults(Saved):
     """Replicates of a parametric bootstrap.
@@ -193,10 +197,9 @@ class BootstrapResults(Saved):
         >>> print(f"{icc.estimate[0]:.3f}")
         0.418
         """
+        function(fun, "fun")
         estimate, own = _evaluate(fun(self._view(self.fit, 0)))
-        names = own if names is None else tuple(names)
-        if len(names) != estimate.size:
-            raise DataError(f"names has {len(names)} entries for {estimate.size} values")
+        names = own if names is None else tuple(read_names(names, "names", estimate.size))
         at = np.flatnonzero(self.replicates.converged)
         rows = [_evaluate(fun(self._view(self.replicates, int(i))))[0] for i in at]
         values = np.array(rows, dtype=float).reshape(at.size, estimate.size)
@@ -238,6 +241,7 @@ class BootstrapResults(Saved):
 
     def summary(self, *, kind: Kind = "percentile", alpha: float = 0.05) -> str:
         """The table of :meth:`tidy` as text, with what was counted."""
+        alpha = probability(alpha, "alpha")
         table = self.tidy(kind=kind, conf_level=1 - alpha).drop(columns="effect")
         table["group"] = ["" if group is None else group for group in table["group"]]
         body = table.to_string(index=False, float_format="{:.4f}".format)
@@ -263,8 +267,7 @@ class BootstrapResults(Saved):
         )
 
     def _check(self, scales: Scales) -> Scales:
-        if scales not in SCALES:
-            raise DataError(f"scales={scales!r}: choose one of {', '.join(SCALES)}")
+        choice(scales, "scales", SCALES)
         return scales
 
     def _names(self, scales: Scales) -> tuple[str, ...]:
@@ -298,10 +301,10 @@ def parameter_columns(at: LaneEstimates, scales: Scales) -> np.ndarray:
 def _evaluate(value: Any) -> tuple[np.ndarray, tuple[str, ...]]:
     """Values of a user's function as a vector, and names for them."""
     if isinstance(value, dict):
-        return np.array(list(value.values()), dtype=float), tuple(map(str, value))
+        return numbers(list(value.values()), _GAVE, finite=False), tuple(map(str, value))
     if isinstance(value, pd.Series):
-        return value.to_numpy(dtype=float), tuple(map(str, value.index))
-    values = np.atleast_1d(np.asarray(value, dtype=float))
+        return numbers(value, _GAVE, finite=False), tuple(map(str, value.index))
+    values = np.atleast_1d(numbers(value, _GAVE, finite=False))
     if values.ndim != 1:
         raise DataError(
             f"the function gave an array of shape {values.shape}: a number, a vector or a "

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.linalg import solve_triangular
 
+from .arguments import instance
+from .covariance import theta_size
+from .errors import DataError
 from .layouts.waist import Layout
-from .params import Params, unpack
+from .params import Params, check_shapes, real_array, unpack
 
 
 def whiten_factors(blocks: tuple[Array, ...], layout: Layout) -> tuple[Array, ...]:
@@ -39,13 +45,42 @@ def correlated_sizes(layout: Layout) -> tuple[int, ...]:
     return layout.sizes[: len(layout.sizes) - layout.n_components]
 
 
+def check_layout(layout: Layout) -> Layout:
+    """A layout: what designs are compressed to."""
+    where = "pass design.layout; " if hasattr(layout, "layout") else ""
+    needed = f"{where}a layout (design.layout, or made by lmm.compress)"
+    return instance(layout, "layout", Layout, needed)
+
+
+def check_theta(theta: Any, layout: Layout) -> Array:
+    """lme4's theta as an array of the length that the layout's terms need."""
+    check_layout(layout)
+    array = real_array(theta, "theta")
+    m = theta_size(layout.sizes)
+    if array.shape != (m,):
+        raise DataError(
+            f"theta has the shape {array.shape}: ({m},) is needed, the lower triangles of terms "
+            f"with {', '.join(map(str, layout.sizes))} coefficients"
+        )
+    return jnp.asarray(array)
+
+
+def check_params(params: Any, layout: Layout, *, with_fe: bool, what: str = "params") -> Params:
+    """Parameters of the shapes that the layout needs; without ``with_fe`` beta may be any."""
+    check_layout(layout)
+    instance(params, what, Params, "a Params")
+    p = layout.beta_origin.size if with_fe else None
+    read = check_shapes(params, correlated_sizes(layout), p, layout.n_components, what)
+    return jax.tree.map(jnp.asarray, read)
+
+
 def as_params(
     params: Params | Array, layout: Layout, *, with_fe: bool, sqrt: bool = False
 ) -> Params:
     """Read a packed vector; a ``Params`` goes through."""
     if isinstance(params, Params):
-        return params
-    k_fe = layout.beta_origin.size if with_fe else 0
+        return check_params(params, layout, with_fe=with_fe)
+    k_fe = check_layout(layout).beta_origin.size if with_fe else 0
     return unpack(params, correlated_sizes(layout), k_fe, layout.n_components, sqrt=sqrt)
 
 

@@ -1,9 +1,10 @@
 """Small data sets for examples and tests."""
 
-from difflib import get_close_matches
 from importlib.resources import files
 
 import pandas as pd
+
+from .arguments import choice, hinted
 
 # Levels of the factors in the order R has them; the first is the reference level of contrasts.
 _LEVELS: dict[str, dict[str, str]] = {
@@ -41,6 +42,7 @@ _LEVELS: dict[str, dict[str, str]] = {
 }
 
 
+@hinted
 def load_dataset(name: str) -> pd.DataFrame:
     """Load one of the classical data sets of mixed models.
 
@@ -77,7 +79,7 @@ def load_dataset(name: str) -> pd.DataFrame:
 
     Raises
     ------
-    ValueError
+    DataError
         If there is no data set of that name.
 
     References
@@ -111,10 +113,7 @@ def load_dataset(name: str) -> pd.DataFrame:
     >>> data["Subject"].cat.categories[:3].tolist()
     ['308', '309', '310']
     """
-    if name not in _LEVELS:
-        close = get_close_matches(str(name).lower(), _LEVELS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else "."
-        raise ValueError(f"no data set {name!r}{hint} There are: {', '.join(_LEVELS)}")
+    choice(name, "name", tuple(_LEVELS))
     levels = {column: text.split(",") for column, text in _LEVELS[name].items()}
     with (files("lmm_jax") / "data" / f"{name}.csv").open(encoding="utf-8") as source:
         data = pd.read_csv(source, dtype=dict.fromkeys(levels, str))

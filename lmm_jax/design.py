@@ -134,8 +134,10 @@ class Design:
         """Number of rows used."""
         return self.endog.size
 
-    def need_rows(self) -> None:
-        """Raise if the rows are not in memory."""
+    @property
+    def has_rows(self) -> bool:
+        """Whether the rows are in memory."""
+        return True
 
     def response_bound(self) -> float:
         """At least the norm of y around its mean, from one look at y."""
@@ -228,12 +230,21 @@ class Design:
 
     def _free_rows(self) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
         """y, X and Z without the offset and the fixed effects that are held."""
-        y = self.endog if self.offset is None else self.endog - self.offset
-        X = self.exog
-        if self.held is not None:
-            fixed = ~np.isnan(self.held)
-            y, X = y - X[:, fixed] @ self.held[fixed], X[:, ~fixed]
-        return y, X, tuple(term.values for term in self.terms)
+        known = self.known_part()
+        y = self.endog if known is None else self.endog - known
+        return y, self.free_exog(), tuple(term.values for term in self.terms)
+
+    def free_exog(self) -> np.ndarray:
+        """Columns of X whose fixed effects are not held, (n, free)."""
+        return self.exog if self.held is None else self.exog[:, np.isnan(self.held)]
+
+    def known_part(self) -> np.ndarray | None:
+        """Offset and what the held fixed effects give to the mean, (n,); None without either."""
+        if self.held is None:
+            return self.offset
+        fixed = ~np.isnan(self.held)
+        mean = self.exog[:, fixed] @ self.held[fixed]
+        return mean if self.offset is None else mean + self.offset
 
     def padded_rows(self) -> tuple[Any, ...]:
         """Arguments of :func:`lmm_jax.layouts.compress.compress`."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 
@@ -74,6 +76,15 @@ class UnknownLabel(DataError, KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0])  # KeyError would show the repr
+
+
+@contextmanager
+def of_new_data() -> Iterator[None]:
+    """A formula that a model was fitted with is right: what it does not find, the data lack."""
+    try:
+        yield
+    except FormulaError as error:
+        raise DataError(error.message) from error
 
 
 class ConvergenceWarning(UserWarning):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import flag, hinted
 from .constrained import Problem, free_flags
 from .design import Design
 from .errors import ConvergenceWarning, DataError, warn_user
@@ -21,20 +22,22 @@ from .processes import float64
 from .results import LMMResults
 from .run import Run, Task, begin, run_methods
 from .settings import (
-    as_pytree,
-    correlated_sizes,
     covariance_masks,
+    covariance_penalty,
+    fixed_penalty,
     held_covariances,
     hold_fixed_effects,
     method_names,
+    read_options,
     read_params,
+    read_start,
 )
 
-_DF_METHODS = ("satterthwaite", "normal")
 # Share of a bound on the norm of y from which a residual cannot be rounding.
 _FAR_FROM_EXACT = 1e-9
 
 
+@hinted
 def fit(
     formula: str | Design,
     data: Any = None,
@@ -135,7 +138,8 @@ def fit(
     >>> res.fe_params.round(3).to_dict()
     {'Intercept': 251.405, 'Days': 10.467}
     """
-    check_options(reml, maxiter, gtol, df_method)
+    options = read_options(reml, maxiter, gtol, df_method)
+    methods, full_output = method_names(method), flag(full_output, "full_output")
     if isinstance(formula, Design):
         given = (data, groups, re_formula, vc_formula, weights, offset, subset)
         if any(value is not None for value in given):
@@ -154,8 +158,7 @@ def fit(
             subset=subset,
             context=context,
         )
-    methods = method_names(method)
-    start = read_params(start_params, model, "start_params")
+    start = read_start(start_params, model)
     free = read_params(free, model, "free")
     with float64():
         model = hold_fixed_effects(model, free, start)
@@ -163,34 +166,23 @@ def fit(
             design=model,
             problem=_problem(model, free, start, fe_pen, cov_pen),
             start=start,
-            reml=bool(reml),
-            maxiter=int(maxiter),
-            gtol=gtol,
+            reml=options.reml,
+            maxiter=options.maxiter,
+            gtol=options.gtol,
             watch=Recorder() if full_output else None,
         )
         task = begin(task, methods)
         _check_residual(model)
         run = run_methods(task, methods)
-    result = _label(run, model, reml=reml, df_method=df_method)
-    if free is not None:
-        result = replace(result, free=_free_parameters(model, free))
+    result = _label(run, model, reml=options.reml, df_method=options.df_method)
+    flags = _free_parameters(model, free)
+    if not flags.all():
+        result = replace(result, free=flags)
     if fe_pen is not None or cov_pen is not None:
         result = replace(result, penalized=True)
-    if not result.converged and maxiter > 0:
+    if not result.converged and options.maxiter > 0:
         _warn(model, run, result.message)
     return result
-
-
-def check_options(reml: Any, maxiter: Any, gtol: Any, df_method: Any) -> None:
-    """Refuse options that mean nothing."""
-    if df_method not in _DF_METHODS:
-        raise DataError(f"df_method={df_method!r}: choose one of {', '.join(_DF_METHODS)}")
-    if not isinstance(reml, bool | np.bool_):
-        raise DataError(f"reml={reml!r}: pass True for REML or False for ML")
-    if isinstance(maxiter, bool) or not isinstance(maxiter, int | np.integer) or maxiter < 0:
-        raise DataError(f"maxiter={maxiter!r}: a whole number of at least 0 is needed")
-    if not np.isfinite(gtol) or gtol < 0:
-        raise DataError(f"gtol={gtol!r}: a number of at least 0 is needed")
 
 
 def _problem(
@@ -204,17 +196,16 @@ def _problem(
     masks = covariance_masks(model, free)
     if masks is None and fe_pen is None and cov_pen is None:
         return None
-    p, k = model.layout.beta_origin.size, sum(correlated_sizes(model))
     return Problem(
         layout=model.layout,
         held=held_covariances(model, start),
-        fe_pen=as_pytree(fe_pen, (p,)),
-        cov_pen=as_pytree(cov_pen, (k, k)),
+        fe_pen=fixed_penalty(model, fe_pen),
+        cov_pen=covariance_penalty(model, cov_pen),
         masks=masks,
     )
 
 
-def _free_parameters(model: Design, free: Params) -> np.ndarray:
+def _free_parameters(model: Design, free: Params | None) -> np.ndarray:
     """Flags in the order of ``results.params``."""
     p = model.exog.shape[1]
     fixed = np.ones(p, dtype=bool) if model.held is None else np.isnan(model.held)

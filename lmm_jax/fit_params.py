@@ -19,7 +19,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .coordinates import correlated_sizes, covariance_blocks, outer_beta, whiten_factors
+from .arguments import flag, hinted, iterations, number
+from .coordinates import (
+    check_layout,
+    check_params,
+    correlated_sizes,
+    covariance_blocks,
+    outer_beta,
+    whiten_factors,
+)
 from .covariance import factor_blocks, stack_theta
 from .layouts.waist import Layout
 from .likelihood import profile_waist, residual_df
@@ -48,6 +56,7 @@ class FittedParams(NamedTuple):
         return brief(self)
 
 
+@hinted
 @exact
 def fit_params(
     layout: Layout,
@@ -104,6 +113,9 @@ def fit_params(
     1527.5 2451.25 True
     """
     check_process()
+    check_layout(layout)
+    reml, maxiter = flag(reml, "reml"), iterations(maxiter)
+    tol = number(tol, "tol", least=0.0)
     theta = None if start is None else lax.stop_gradient(_start_theta(start, layout))
     blocks, converged = _optimum(layout, theta, reml, maxiter, tol)
     at = profile_waist(layout.waist(blocks), layout, reml=reml)
@@ -125,6 +137,7 @@ def fit_params(
 
 def _start_theta(start: Params, layout: Layout) -> Array:
     """Start values in the layout's theta."""
+    start = check_params(start, layout, with_fe=False, what="start")
     factors = tuple(psd_cholesky(block) for block in covariance_blocks(start, layout))
     return stack_theta(whiten_factors(factors, layout))
 

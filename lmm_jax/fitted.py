@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import special  # scipy.stats takes half a second to import
 
 from . import tidy as tables
-from .checks import check_share
+from .arguments import hinted, probability
 from .estimates import Estimates
 from .inference import contrasts
 from .inference.contrasts import ContrastResults
@@ -28,6 +28,7 @@ def _labels(names: tuple[str, ...]) -> pd.Index[Any]:
     return pd.Index(list(names))
 
 
+@hinted
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FittedModel:
     """Estimates of a linear mixed model with their uncertainty, labelled.
@@ -218,7 +219,8 @@ class FittedModel:
     @property
     def tvalues(self) -> pd.Series[float]:
         """Estimates of the fixed effects over their standard errors."""
-        return self.fe_params / self.bse_fe
+        errors = self.bse_fe
+        return self.fe_params / errors.where(errors != 0)  # what is held fixed has no statistic
 
     @property
     def pvalues(self) -> pd.Series[float]:
@@ -237,10 +239,11 @@ class FittedModel:
         alpha : float
             One less the coverage.
         """
-        check_share(alpha, "alpha")
+        alpha = probability(alpha, "alpha")
         params, quantile = self.params, np.full(len(self.params), special.ndtri(1 - alpha / 2))
         quantile[: len(self._df)] = special.stdtrit(self._df, 1 - alpha / 2)
-        half = quantile * self.bse.to_numpy()
+        errors = self.bse.to_numpy()
+        half = np.where(errors == 0, 0.0, quantile * errors)  # what is held fixed is known
         return pd.DataFrame({"lower": params - half, "upper": params + half})
 
     # ---- tests

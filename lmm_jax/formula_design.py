@@ -10,6 +10,7 @@ import pandas as pd
 
 from . import formula as fml
 from . import matrices as mat
+from .arguments import choice, hinted, mapping, shown
 from .checks import (
     finite_vector,
     optional_vector,
@@ -18,7 +19,7 @@ from .design import Design, FixedSource, assemble
 from .errors import FormulaError
 from .expressions import quoted
 from .formula_terms import bar_terms
-from .frames import as_pandas, callables
+from .frames import MISSING, as_pandas, callables
 from .layouts.index import function_of
 from .rows import complete_rows, row_arrays, select_rows
 from .terms import (
@@ -31,6 +32,7 @@ from .terms import (
 )
 
 
+@hinted
 def design(
     formula: str,
     data: Any,
@@ -94,6 +96,9 @@ def design(
         raise FormulaError(f"the formula is a {type(formula).__name__}: pass a string or a Design")
     if vc_formula is not None and not isinstance(vc_formula, Mapping):
         raise FormulaError("vc_formula maps names to formulas: pass a dictionary", formula)
+    if context is not None:
+        mapping(context, "context")
+    choice(missing, "missing", MISSING)
     groups = _column_of(groups, data)
     parsed = fml.parse(formula)
     _check_spelling(parsed, groups, re_formula, vc_formula)
@@ -146,10 +151,15 @@ def _fixed_source(
 def _check_spelling(
     parsed: fml.ParsedFormula, groups: Any, re_formula: Any, vc_formula: Any
 ) -> None:
-    named = {f"vc_formula[{name!r}]": rhs for name, rhs in (vc_formula or {}).items()}
-    for what, rhs in {"re_formula": re_formula, **named}.items():
-        if rhs is not None and not isinstance(rhs, str):
+    given = {f"vc_formula[{name!r}]": rhs for name, rhs in (vc_formula or {}).items()}
+    if re_formula is not None:
+        given["re_formula"] = re_formula
+    for what, rhs in given.items():
+        if not isinstance(rhs, str):
             raise FormulaError(f"{what} is a {type(rhs).__name__}: pass a string such as '~ x'")
+    for name in vc_formula or {}:
+        if not isinstance(name, str):
+            raise FormulaError(f"vc_formula has the name {shown(name)}: names are strings")
     if parsed.bars and (groups is not None or re_formula is not None or vc_formula):
         raise FormulaError(
             "bars in the formula together with groups=, re_formula= or vc_formula=: "

@@ -17,6 +17,8 @@ from . import formula as fml
 from .arrays import first_index, series_values, vector
 from .errors import DataError
 
+# What can be done with missing values.
+MISSING = ("drop", "raise", "none")
 # Types of pandas for columns of integers and booleans with gaps, by pyarrow's names.
 _NULLABLE = {
     **{f"int{bits}": f"Int{bits}" for bits in (8, 16, 32, 64)},

@@ -15,11 +15,21 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.linalg import solve_triangular
 
-from .coordinates import as_params, inner_beta, outer_beta, relative_blocks, whiten_factors
+from .arguments import flag, hinted
+from .coordinates import (
+    as_params,
+    check_layout,
+    check_params,
+    check_theta,
+    inner_beta,
+    outer_beta,
+    relative_blocks,
+    whiten_factors,
+)
 from .covariance import factor_blocks
 from .layouts.waist import Curvature, Layout, Waist, psi_curvatures
 from .linalg import exact, log_diagonal
-from .params import Params
+from .params import Params, real_array
 from .processes import check_process
 
 
@@ -134,6 +144,7 @@ def profile_jet(theta: Array, layout: Layout, *, reml: bool, exact: bool = True)
     )
 
 
+@hinted
 @exact
 def profile_loglike(theta: Array, layout: Layout, *, reml: bool = True) -> Array:
     """Log-likelihood at lme4's theta, fixed effects and sigma profiled out.
@@ -167,11 +178,13 @@ def profile_loglike(theta: Array, layout: Layout, *, reml: bool = True) -> Array
     1784.642296
     """
     check_process()
+    theta, reml = check_theta(theta, layout), flag(reml, "reml")
     factors = whiten_factors(factor_blocks(theta, layout.sizes), layout)
     at = layout.waist(tuple(L @ L.T for L in factors))
     return -0.5 * profile_waist(at, layout, reml=reml).deviance
 
 
+@hinted
 @exact
 def loglike(
     params: Params | Array,
@@ -212,6 +225,7 @@ def loglike(
     -159.8271
     """
     check_process()
+    reml, profile_fe = flag(reml, "reml"), flag(profile_fe, "profile_fe")
     params = as_params(params, layout, with_fe=not profile_fe, sqrt=sqrt)
     at = layout.waist(relative_blocks(params, layout))
     if profile_fe:
@@ -228,6 +242,7 @@ def deviance_at(at: Waist, beta: Array, layout: Layout, *, reml: bool) -> Array:
     return _deviance(at.logdet, log_x, v @ at.gram @ v, layout, reml=reml)
 
 
+@hinted
 @exact
 def get_fe_params(cov_re: Array, vcomp: Array, layout: Layout) -> Array:
     """Generalized least squares estimate of the fixed effects, (p,).
@@ -240,11 +255,14 @@ def get_fe_params(cov_re: Array, vcomp: Array, layout: Layout) -> Array:
     layout : Layout
     """
     check_process()
-    params = Params(fe_params=layout.beta_origin, cov_re=cov_re, vcomp=vcomp)
+    origin = check_layout(layout).beta_origin
+    params = Params(fe_params=origin, cov_re=cov_re, vcomp=vcomp)
+    params = check_params(params, layout, with_fe=True)
     at = layout.waist(relative_blocks(params, layout))
     return outer_beta(profile_waist(at, layout, reml=False).beta, layout)
 
 
+@hinted
 @exact
 def get_scale(
     fe_params: Array, cov_re: Array, vcomp: Array, layout: Layout, *, reml: bool = True
@@ -264,12 +282,15 @@ def get_scale(
         ``nu = n - p`` or ``nu = n``.
     """
     check_process()
+    reml = flag(reml, "reml")
     params = Params(fe_params=fe_params, cov_re=cov_re, vcomp=vcomp)
+    params = check_params(params, layout, with_fe=True)
     at = layout.waist(relative_blocks(params, layout))
-    v = jnp.append(-inner_beta(fe_params, layout), 1.0)
+    v = jnp.append(-inner_beta(params.fe_params, layout), 1.0)
     return layout.y_scale**2 * (v @ at.gram @ v) / residual_df(layout, reml=reml)
 
 
+@hinted
 @exact
 def score(
     params: Params | Array,
@@ -281,9 +302,11 @@ def score(
 ) -> Params | Array:
     """Gradient of :func:`loglike`, in the shape of ``params``."""
     check_process()
+    params = _differentiable(params)
     return jax.grad(loglike)(params, layout, reml=reml, profile_fe=profile_fe, sqrt=sqrt)
 
 
+@hinted
 @exact
 def hessian(
     params: Params | Array,
@@ -295,4 +318,12 @@ def hessian(
 ) -> Params | Array:
     """Second derivatives of :func:`loglike`; a matrix if ``params`` is packed."""
     check_process()
+    params = _differentiable(params)
     return jax.hessian(loglike)(params, layout, reml=reml, profile_fe=profile_fe, sqrt=sqrt)
+
+
+def _differentiable(params: Params | Array) -> Params | Array:
+    """Arrays of floats in the place of lists and whole numbers."""
+    if isinstance(params, Params):
+        return jax.tree.map(lambda leaf: jnp.asarray(real_array(leaf, "params")), params)
+    return jnp.asarray(real_array(params, "params"))

@@ -11,20 +11,23 @@ from typing import Any
 import jax
 import numpy as np
 
+from .arguments import flag, hinted, whole_number
 from .batch import SMALLEST, join_lanes, minimize_lanes, pick_lanes
+from .capabilities import require
 from .design import Design
-from .errors import ConvergenceWarning, DataError, warn_user
-from .fit import check_options, fit
+from .errors import ConvergenceWarning, warn_user
+from .fit import fit
 from .labels import term_labels
 from .lane_data import Shared, masked_lanes, share, shared_lanes
 from .layouts.grouped import GroupedLayout
 from .layouts.index import GroupIndex, round_up
-from .many_estimates import ManyEstimates, estimate_many
+from .many_estimates import ManyEstimates, estimate_many, with_held
 from .many_results import ManyResults
 from .newton import DECREMENT_TOL, RUNNING
 from .processes import float64
 from .responses import Responses, levels_remain, one_response, read_model
 from .results import LMMResults
+from .settings import Options, read_options
 from .starts import SMALL_PROBLEM
 
 # Lanes that go side by side at most: what one step of many touches should stay in the caches of
@@ -36,6 +39,7 @@ _LEAST_LANES = 64
 _MEMORY_SHARE, _COPIES = 0.25, 16
 
 
+@hinted
 def fit_many(
     formula: str | Design,
     data: Any = None,
@@ -115,22 +119,20 @@ def fit_many(
     >>> bool(abs(one.llf - many.llf[1]) < 1e-8)
     True
     """
-    check_options(reml, maxiter, gtol, df_method)
-    if chunk_size is not None and (isinstance(chunk_size, bool) or chunk_size < 1):
-        raise DataError(f"chunk_size={chunk_size!r}: a whole number of at least 1 is needed")
+    options = read_options(reml, maxiter, gtol, df_method)
+    progress = flag(progress, "progress")
+    if chunk_size is not None:
+        chunk_size = whole_number(chunk_size, "chunk_size", least=1)
     design, columns = read_model(
         formula, data, responses, groups=groups, re_formula=re_formula, vc_formula=vc_formula,
         weights=weights, offset=offset, subset=subset, context=context,
     )  # fmt: skip
-    if not isinstance(design.layout, GroupedLayout):
-        raise DataError(
-            f"fit_many needs independent groups, and the random effects are crossed "
-            f"({', '.join(design.layout_info.core)}): fit the responses one by one with lmm.fit"
-        )
-    options: dict[str, Any] = dict(reml=bool(reml), maxiter=int(maxiter), gtol=float(gtol))
-    found = _fit_all(design, columns, chunk_size, progress, **options)
+    require(design, "fit_many")
+    found = _fit_all(design, columns, chunk_size, progress, options)
+    if design.held is not None:
+        found = with_held(found, design.held)
     _warn(found)
-    if df_method == "normal":
+    if options.df_method == "normal":
         found = found._replace(df=np.where(np.isnan(found.df), np.nan, np.inf))
     for leaf in jax.tree.leaves(found):
         leaf.flags.writeable = False
@@ -138,8 +140,8 @@ def fit_many(
         response_names=columns.names,
         fixed_names=design.exog_names,
         term_labels=term_labels(design.terms),
-        reml=bool(reml),
-        source=_Refit(design, columns, {**options, "df_method": df_method}),
+        reml=options.reml,
+        source=_Refit(design, columns, options._asdict()),
         **found._asdict(),
     )
 
@@ -161,19 +163,17 @@ def _fit_all(
     columns: Responses,
     chunk_size: int | None,
     progress: bool,
-    *,
-    reml: bool,
-    maxiter: int,
-    gtol: float,
+    options: Options,
 ) -> ManyEstimates:
     """Estimates of all responses, chunk by chunk."""
     layout, index = design.layout, design.plan.index
     assert isinstance(layout, GroupedLayout) and isinstance(index, GroupIndex)
     weights = np.ones(design.nobs) if design.weights is None else design.weights
     Z = tuple(term.values for term in design.terms)
-    shared = share(design.exog, Z, weights, index, layout)
+    shared = share(design.free_exog(), Z, weights, index, layout)
     grid = design.merged.size() <= SMALL_PROBLEM
-    run = _Run(dict(grid=grid, reml=reml, maxiter=maxiter, tol=gtol), [], [], [])
+    how = dict(grid=grid, reml=options.reml, maxiter=options.maxiter, tol=options.gtol)
+    run = _Run(how, [], [], [])
     whole = columns.complete()
     with float64(), _progress(columns.count, progress) as tick:
         on_device = jax.device_put(shared)
@@ -290,8 +290,9 @@ def _lanes(
     chunk: _Chunk, columns: Responses, design: Design, on_device: Any, shared: Shared
 ) -> Any:
     Y = columns.take(chunk.which, chunk.size)
-    if design.offset is not None:
-        Y = Y - design.offset[:, None]
+    known = design.known_part()
+    if known is not None:
+        Y = Y - known[:, None]
     if not chunk.masked:
         return shared_lanes(Y, on_device)
     W = columns.take_weights(chunk.which, chunk.size)

@@ -89,6 +89,30 @@ def _estimate(best: Solution, lanes: Any, *, reml: bool) -> ManyEstimates:
     )
 
 
+def with_held(found: ManyEstimates, held: np.ndarray) -> ManyEstimates:
+    """Put the fixed effects that were held back in their places, without variance.
+
+    Parameters
+    ----------
+    found : ManyEstimates
+        Of the fixed effects that are free.
+    held : ndarray, shape (p,)
+        Values of the held ones, NaN where free.
+    """
+    void = np.isnan(found.scale)[:, None]
+
+    def among(values: np.ndarray, rest: Any) -> np.ndarray:
+        out = np.where(void, np.nan, np.broadcast_to(rest, (len(void), held.size)))
+        out[:, np.isnan(held)] = values
+        return out
+
+    return found._replace(
+        fe_params=among(found.fe_params, held),
+        bse_fe=among(found.bse_fe, 0.0),
+        df=among(found.df, np.nan),
+    )
+
+
 def _factors(theta: np.ndarray, sizes: tuple[int, ...]) -> list[np.ndarray]:
     """Lower triangular matrix of every term, (k, k, R)."""
     out = []

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import special  # scipy.stats takes half a second to import
 
-from .checks import check_share
+from .arguments import hinted, is_whole, probability, shown
 from .errors import DataError
 from .inference.hypotheses import parameter_number
 from .labels import TermLabel
@@ -25,6 +25,7 @@ class Source(Protocol):
         """The full result of one response."""
 
 
+@hinted
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ManyResults(Saved):
     """Linear mixed models of R responses with one design.
@@ -122,8 +123,8 @@ class ManyResults(Saved):
     @cached_property
     def tvalues(self) -> np.ndarray:
         """Fixed effects over their standard errors, (R, p)."""
-        with np.errstate(all="ignore"):
-            return self.fe_params / self.bse_fe
+        with np.errstate(all="ignore"):  # what is held fixed has no statistic
+            return self.fe_params / np.where(self.bse_fe == 0, np.nan, self.bse_fe)
 
     @cached_property
     def pvalues(self) -> np.ndarray:
@@ -144,8 +145,9 @@ class ManyResults(Saved):
             response, term, estimate, std_error, statistic, df, p_value,
             conf_low, conf_high, converged, singular.
         """
-        check_share(conf_level, "conf_level")
+        conf_level = probability(conf_level, "conf_level")
         half = special.stdtrit(self.df, 0.5 + conf_level / 2) * self.bse_fe
+        half = np.where(self.bse_fe == 0, 0.0, half)
         p = len(self.fixed_names)
         return pd.DataFrame(
             {
@@ -197,12 +199,11 @@ class ManyResults(Saved):
             if response not in self.response_names:
                 raise DataError(f"no response {response!r} among the {len(self)} that were fitted")
             return self.response_names.index(response)
-        if isinstance(response, bool | np.bool_) or not isinstance(response, int | np.integer):
+        if not is_whole(response) or not -len(self) <= response < len(self):
             raise DataError(
-                f"response={response!r}: the number or the name of a response is needed"
+                f"no response {shown(response)}: pass its name or a number, there are {len(self)}, "
+                "counted from 0"
             )
-        if not -len(self) <= response < len(self):
-            raise DataError(f"no response {response}: there are {len(self)}, counted from 0")
         return int(response) % len(self)
 
     def select(self, response: int | str) -> LMMResults:

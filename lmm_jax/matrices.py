@@ -16,7 +16,7 @@ import scipy.sparse
 from formulaic import ModelSpec, SimpleFormula
 
 from .columns import plain, real
-from .errors import DataError, FormulaError, RankWarning, warn_user
+from .errors import DataError, RankWarning, of_new_data, warn_user
 from .evaluation import Scope, resolve, shaped
 from .evaluation import evaluate as evaluate_code
 from .formula import as_formula, written
@@ -141,10 +141,8 @@ def replay(spec: ModelSpec, data: pd.DataFrame, *, context: Mapping[str, Any] | 
         not finite.
     """
     context = {} if context is None else context
-    try:
+    with of_new_data():
         scope = _scope(spec.formula, data, context, written(spec.formula))
-    except FormulaError as error:
-        raise DataError(error.message) from error
     # formulaic writes into the state of a spec, also when it fails
     spec = spec.update(
         transform_state=copy.deepcopy(spec.transform_state),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +11,19 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from .bootstrap import replicable, whole_number
+from .arguments import (
+    choice,
+    flag,
+    hinted,
+    instance,
+    items,
+    numbers,
+    probability,
+    shown,
+    whole_number,
+)
+from .arguments import seed as read_seed
+from .capabilities import require
 from .coordinates import whiten_factors
 from .covariance import stack_theta
 from .design import Design
@@ -20,16 +32,19 @@ from .inference.hypotheses import Restriction, read_restriction
 from .inference.lane_tests import lane_beta, lane_pvalues
 from .linalg import psd_cholesky
 from .newton import CONVERGED
-from .params import Params
+from .params import Params, check_covariance
 from .processes import float64
 from .replicates import fit_replicates
 from .results import LMMResults
-from .simulate import covariance_factor, residual_variance, term_covariances
+from .settings import DF_METHODS
+from .simulate import residual_variance, term_covariances, true_beta
 
+_NEEDED = "a Design is needed (lmm.design, lmm.design_from_arrays), not {}"
 # Confidence of the interval for a power.
 _CONFIDENCE = 0.95
 
 
+@hinted
 def power(
     design: Design | Sequence[Design] | Callable[[Any], Design],
     params: Params | LMMResults,
@@ -105,12 +120,10 @@ def power(
     >>> table["size"].tolist(), bool(table["power"].is_monotonic_increasing)
     ([10, 40], True)
     """
-    n_sim = whole_number(n_sim, "n_sim", least=2)
-    seed = whole_number(seed, "seed", least=0)
-    if not isinstance(alpha, float) or not 0 < alpha < 1:
-        raise DataError(f"alpha={alpha!r}: a number between 0 and 1 is needed")
-    if df_method not in ("satterthwaite", "normal"):
-        raise DataError(f"df_method={df_method!r}: choose satterthwaite or normal")
+    n_sim, seed = whole_number(n_sim, "n_sim", least=2), read_seed(seed)
+    alpha, reml = probability(alpha, "alpha"), flag(reml, "reml")
+    df_method = choice(df_method, "df_method", DF_METHODS)
+    instance(params, "params", (Params, LMMResults), "a Params or a result of lmm.fit")
     rows: list[dict[str, Any]] = []
     with float64():
         for i, (size, one) in enumerate(_designs(design, sizes)):
@@ -141,12 +154,13 @@ def _designs(
     if isinstance(design, Design):
         given = [design]
     elif callable(design):
-        if sizes is None:
-            raise DataError("design is a function: say by sizes= for which sizes to call it")
-        pairs = [(size, design(size)) for size in sizes]
+        called = "design is a function, say by sizes= a list of the sizes to call it for"
+        pairs = [(size, design(size)) for size in items(sizes, "sizes", called)]
         return _check_designs(pairs)
-    else:
+    elif isinstance(design, Sequence) and not isinstance(design, str):
         given = list(design)
+    else:
+        raise DataError(_NEEDED.format(type(design).__name__))
     if sizes is not None:
         raise DataError("sizes= goes with a function that makes designs, not with designs")
     return _check_designs([(one.n_groups if isinstance(one, Design) else 0, one) for one in given])
@@ -155,9 +169,8 @@ def _designs(
 def _check_designs(pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Design]]:
     for _, one in pairs:
         if not isinstance(one, Design):
-            raise DataError(
-                f"a Design is needed (lmm.design, lmm.design_from_arrays), not {type(one).__name__}"
-            )
+            raise DataError(_NEEDED.format(type(one).__name__))
+        require(one, "power")
     if not pairs:
         raise DataError("there is no design to look at: design or sizes is empty")
     return pairs
@@ -174,13 +187,14 @@ def _case(
     variance = residual_variance(params, scale)
     if variance <= 0:
         raise DataError(f"scale={variance!r}: a positive residual variance is needed")
-    at_data = term_covariances(params, design)
+    at_data = term_covariances(params, design, "params")
     for S in at_data:
-        covariance_factor(S)  # refuses what is no covariance
+        check_covariance(S, "params")
     factors = tuple(psd_cholesky(jnp.asarray(S / variance)) for S in at_data)
-    layout = replicable(design.layout, "power")
+    layout = design.layout
     theta = np.asarray(stack_theta(whiten_factors(factors, layout)))
-    beta = _true_beta(params, design)
+    beta = true_beta(params, design, "params")
+    _check_held(beta, design)
     at = _restriction(test, design)
     gap = at.R @ beta - at.q
     if len(at.R) > 1:
@@ -188,49 +202,68 @@ def _case(
             raise DataError("effects= goes with one coefficient or contrast, not with a matrix: "
                             "give the fixed effects by params")  # fmt: skip
         return _Case(design, theta, variance, at, np.array([np.nan]), gap[None])
-    grid = gap + at.q if effects is None else np.asarray(list(effects), dtype=float)
-    if grid.ndim != 1 or not grid.size or not np.isfinite(grid).all():
-        raise DataError(f"effects={effects!r}: finite numbers are needed")
+    grid = gap + at.q if effects is None else _effects(effects)
     return _Case(design, theta, variance, at, grid, (grid - at.q)[:, None])
 
 
-def _true_beta(params: Params | LMMResults, design: Design) -> np.ndarray:
-    if isinstance(params, LMMResults) and params.fixed_names != design.exog_names:
-        raise DataError(
-            f"the fit has the coefficients {list(params.fixed_names)}, the design the columns "
-            f"{list(design.exog_names)}"
-        )
-    beta = np.asarray(
-        params.estimates.beta if isinstance(params, LMMResults) else params.fe_params, dtype=float
-    )
-    p = len(design.exog_names)
-    if beta.shape != (p,) or not np.isfinite(beta).all():
-        raise DataError(f"fe_params needs {p} finite values, one for each of "
-                        f"{list(design.exog_names)}, not {beta}")  # fmt: skip
-    return beta
+def _effects(given: Any) -> np.ndarray:
+    """True values of the contrast."""
+    values = list(given) if isinstance(given, Iterator) else given
+    grid = numbers(values, "effects")
+    if grid.ndim != 1 or not grid.size:
+        raise DataError(f"effects={shown(given)}: a list of finite numbers is needed")
+    return grid
 
 
 def _restriction(test: Any, design: Design) -> Restriction:
     """Rows of the test over the fixed effects; a coefficient by its name."""
     names = list(design.exog_names)
     if isinstance(test, str) and test in names:
-        return Restriction(np.eye(len(names))[[names.index(test)]], np.zeros(1))
-    return read_restriction(test, names)
+        at = Restriction(np.eye(len(names))[[names.index(test)]], np.zeros(1))
+    else:
+        at = read_restriction(test, names)
+    held = np.zeros(len(names), bool) if design.held is None else ~np.isnan(design.held)
+    known = ~at.R[:, ~held].any(axis=1)
+    if known.any():
+        raise DataError(
+            f"test={shown(test)}: the design holds {_named(names, held & at.R[known].any(axis=0))} "
+            "fixed, so that there is nothing to test: name a coefficient that is free"
+        )
+    return at
+
+
+def _check_held(beta: np.ndarray, design: Design) -> None:
+    """Refuse a truth that the design holds at another value: its fits would all be wrong."""
+    if design.held is None:
+        return
+    wrong = ~np.isnan(design.held) & (design.held != beta)
+    if wrong.any():
+        raise DataError(
+            f"params gives {_named(design.exog_names, wrong)} other values than those at which "
+            "the design holds them fixed: give the same ones"
+        )
+
+
+def _named(names: Sequence[str], which: np.ndarray) -> str:
+    return ", ".join(repr(name) for name, there in zip(names, which, strict=True) if there)
 
 
 def _pvalues(
     case: _Case, key: jax.Array, n_sim: int, normal: bool, reml: bool
 ) -> tuple[np.ndarray, int]:
     """P values of every effect in the fits that converged, (E, R), and how many did not."""
-    layout = replicable(case.design.layout, "power")
+    layout = case.design.layout
     solution, base = fit_replicates(
         layout, case.theta, case.scale, key=key, n=n_sim, reml=bool(reml)
     )
     good = np.asarray(solution.status) == CONVERGED
     kept = jax.tree.map(lambda leaf: leaf[good], solution)
-    values = lane_pvalues(
-        case.restriction, case.gaps, lane_beta(kept, base, reml=reml), normal=normal
-    )
+    held = case.design.held
+    restriction = case.restriction
+    if held is not None:  # the fits have the free fixed effects only
+        restriction = restriction._replace(R=restriction.R[:, np.isnan(held)])
+    at = lane_beta(kept, base, reml=reml)
+    values = lane_pvalues(restriction, case.gaps, at, normal=normal)
     return values, int(np.sum(~good))
 
 

@@ -10,11 +10,12 @@ import pandas as pd
 
 from . import formula as fml
 from . import matrices as mat
+from .arguments import choice
 from .arrays import numbers, vector
 from .checks import finite_vector
 from .contexts import check_found
 from .design import Design
-from .errors import DataError
+from .errors import DataError, of_new_data
 from .estimates import Estimates
 from .formula_terms import group_labels
 from .kept import Kept
@@ -40,10 +41,8 @@ def predict_new(
 ) -> np.ndarray:
     """Predictions for the rows of a frame; ``effects`` None leaves the random part out."""
     source = design.source
-    if source is None:
-        raise DataError("the design was made from arrays: predict needs one made from a formula")
-    if new_levels not in ("error", "population", "nan"):
-        raise DataError(f"new_levels={new_levels!r}: choose 'error', 'population' or 'nan'")
+    assert source is not None  # require has looked
+    choice(new_levels, "new_levels", ("error", "population", "nan"))
     groups, offset = _new_arrays(design, data, groups, offset)
     out = np.full(len(data), np.nan)
     used = design.expressions(effects is not None)
@@ -55,9 +54,10 @@ def predict_new(
     offset = None if offset is None else offset[keep]
     groups = None if groups is None else pd.Series(groups[keep], index=data.index)
     X = mat.replay(source.spec, data, context=source.context)[:, list(source.kept)]
-    mean = X @ estimates.beta + _new_offset(design, data, offset)
-    for term, b in zip(design.terms, effects, strict=True) if effects is not None else ():
-        mean = mean + _new_term(term, b, data, groups, new_levels, source.context)
+    with of_new_data():
+        mean = X @ estimates.beta + _new_offset(design, data, offset)
+        for term, b in zip(design.terms, effects, strict=True) if effects is not None else ():
+            mean = mean + _new_term(term, b, data, groups, new_levels, source.context)
     out[keep] = mean
     return out
 

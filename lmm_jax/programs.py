@@ -23,6 +23,7 @@ from jax._src import compilation_cache
 from jaxlib import utils
 from jaxlib.version import __version_info__ as jaxlib_version
 
+from .arguments import hinted, instance
 from .processes import check_process
 
 _CACHE_SETTINGS = {  # programs of a fit compile in less time than JAX thinks worth keeping
@@ -124,6 +125,7 @@ def spelled(fun: Callable[[Any], Any], shape: tuple[int, ...]) -> Spelled:
     return Spelled(program.lower(jax.ShapeDtypeStruct(shape, np.float64)).as_text(), fun)
 
 
+@hinted
 def use_cache(directory: str | os.PathLike[str] | None = None) -> Path:
     """Keep compiled programs on disk, so that later processes need not compile them again.
 
@@ -162,7 +164,7 @@ def use_cache(directory: str | os.PathLike[str] | None = None) -> Path:
     if directory is None:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         directory = Path(base) / "lmm_jax"
-    path = Path(directory)
+    path = Path(instance(directory, "directory", (str, os.PathLike), "a path"))
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"{path} is a file: pass a directory for the compiled programs")
     path.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import hinted, iterations, number, numbers, shown
+from .capabilities import require
 from .descent import Descent, descend_removing
 from .design import Design
 from .errors import ConvergenceWarning, DataError, warn_user
@@ -16,6 +18,7 @@ from .regularized_results import RegularizedPath, RegularizedResults
 from .results import LMMResults
 
 
+@hinted
 def fit_regularized(
     formula: str | Design,
     data: Any = None,
@@ -105,22 +108,21 @@ def fit_regularized(
     >>> path.fe_params["Days"].round(2).tolist()
     [0.0, 9.27]
     """
-    if not (ceps >= 0 and ptol > 0 and maxit >= 1):
-        raise DataError(
-            f"ceps={ceps!r}, ptol={ptol!r}, maxit={maxit!r}: "
-            "ceps must not be negative, ptol positive and maxit at least 1"
-        )
+    ceps, ptol = number(ceps, "ceps", least=0.0), number(ptol, "ptol", above=0.0)
+    maxit = iterations(maxit, "maxit", least=1)
     model = {
         "groups": groups, "re_formula": re_formula, "vc_formula": vc_formula, "weights": weights,
         "offset": offset, "missing": missing, "subset": subset, "reml": reml,
         "start_params": start_params,
     }  # fmt: skip
     if callable(method):
-        if np.any(np.asarray(alpha) != 0):
+        if numbers(alpha, "alpha").any():
             raise DataError("alpha is for method='l1': a penalty object holds its own weights")
         return fit(formula, data, fe_pen=method, **model)
     if not isinstance(method, str) or method.lower() != "l1":
-        raise DataError(f"method={method!r}: 'l1', or a penalty such as those of lmm.penalties")
+        raise DataError(f"method={shown(method)}: 'l1', or a penalty as those of lmm.penalties")
+    if isinstance(formula, Design):
+        require(formula, "fit_regularized")
     unpenalized = fit(formula, data, **model)
     rows = _penalty_rows(alpha, unpenalized.fixed_names)
     path = _solve_rows(unpenalized, rows, ceps=ceps, ptol=ptol, maxit=maxit)
@@ -137,19 +139,16 @@ def fit_regularized(
 def _penalty_rows(alpha: Any, names: tuple[str, ...]) -> np.ndarray:
     """Weights of the penalty, one row a fit, (K, p)."""
     p = len(names)
-    try:
-        values = np.asarray(alpha, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"alpha must be numeric: {error}") from error
-    rows = values.reshape(-1, values.shape[-1]) if values.ndim in (1, 2) else values.reshape(-1, 1)
+    values = numbers(alpha, "alpha")
+    rows = values if values.ndim == 2 else np.atleast_2d(values)
     fits = {0: (1,), 1: (p,), 2: (1, p)}.get(values.ndim, ())
-    if rows.shape[1] not in fits or len(rows) == 0:
+    if rows.shape[-1] not in fits or rows.size == 0:
         raise DataError(
             f"alpha has the shape {values.shape}: pass a number, {p} weights "
             f"({', '.join(names)}), or a matrix with a row for each fit of a path"
         )
-    if not (np.isfinite(rows).all() and (rows >= 0).all()):
-        raise DataError("alpha must be finite and not negative")
+    if (rows < 0).any():
+        raise DataError("alpha must not be negative")
     return np.array(np.broadcast_to(rows, (len(rows), p)))
 
 

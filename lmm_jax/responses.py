@@ -11,6 +11,7 @@ import pandas as pd
 import scipy.sparse
 
 from .arrays import matrix, plain
+from .capabilities import require
 from .checks import confounded
 from .design import Design, assemble
 from .errors import DataError, FormulaError
@@ -88,8 +89,8 @@ def read_model(
             data, responses = None, data
         if data is not None:
             raise DataError("pass the responses once: fit_many(design, Y)")
-        formula.need_rows()
-        design, rows, frame, index = formula, None, None, formula.index
+        design = require(formula, "fit_many")
+        rows, frame, index = None, None, design.index
     else:
         design, rows, frame = _formula_design(formula, data, weights, options)
         index = frame.index
@@ -261,6 +262,13 @@ def _subset(
         n_missing=design.n_missing + int((~keep).sum()),
         source=source,
     )
+    if design.held is not None:
+        if new.exog_names != design.exog_names:
+            raise DataError(
+                f"the rows that {name!r} has leave columns of X dependent, some of whose fixed "
+                "effects are held: fit it by itself, without held effects"
+            )
+        new = replace(new, held=design.held)
     if source is None or new.source is None:
         return new
     kept = tuple(source.kept[j] for j in new.source.kept)

@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 
 from . import tidy as tables
+from .arguments import flag, hinted
 from .batch_design import BatchDesign
+from .capabilities import require
 from .design import Design
 from .effects import (
     LevelCovariances,
@@ -36,6 +38,7 @@ from .saving import Saved
 __all__ = ["LMMResults", "TermLabel"]
 
 
+@hinted
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class LMMResults(Saved, FittedModel):
     """A fitted linear mixed model.
@@ -58,26 +61,18 @@ class LMMResults(Saved, FittedModel):
 
     @cached_property
     def _kept(self) -> Kept:
-        design = self._need_design()
+        design = self.design
+        assert design is not None  # the caller has looked
         fitted = None if isinstance(design, BatchDesign) else self.fittedvalues
         return keep(design, self._level_effects, self.random_effects_cov, fitted)
 
-    def _need_design(self) -> Design:
-        if self.design is None:
-            raise DataError(
-                "this result was restored without its data: fit the model again, or save it with "
-                "keep_data=True"
-            )
-        return self.design
+    def _need(self, what: str) -> Design:
+        """The design, if it has what the member ``what`` needs."""
+        return require(self, what).design
 
-    def _known(self) -> Design | Kept:
-        """The design, or what is left of it."""
-        return self._need_design() if self.kept is None else self.kept
-
-    def _need_rows(self) -> Design:
-        design = self._need_design()
-        design.need_rows()
-        return design
+    def _known(self, what: str) -> Design | Kept:
+        """The design or what is left of it, if the member ``what`` can do with that."""
+        return require(self, what).design if self.kept is None else self.kept
 
     @property
     def layout_info(self) -> LayoutInfo:
@@ -92,24 +87,24 @@ class LMMResults(Saved, FittedModel):
         crossed: 24 groups eliminated (1 | plate), dense core of 6 (1 | sample)
         because factors are crossed
         """
-        return self._known().layout_info
+        return self._known("layout_info").layout_info
 
     # ---- random effects and predictions
 
     @cached_property
     def _effects(self) -> GroupEffects:
-        return group_effects(self.estimates, self._need_design())
+        return group_effects(self.estimates, self._need("random_effects"))
 
     @cached_property
     def _level_effects(self) -> Sequence[np.ndarray]:
         if self.kept is not None:
             return self.kept.effects
-        design = self._need_design()
+        design = self._need("random_effects")
         return [level_effects(self._effects, design, t) for t in range(len(design.terms))]
 
     @cached_property
     def _zb(self) -> np.ndarray:
-        return random_part(self._need_rows().terms, self._level_effects)
+        return random_part(self._need("predict without newdata").terms, self._level_effects)
 
     @property
     def random_effects(self) -> dict[str, pd.DataFrame]:
@@ -118,7 +113,7 @@ class LMMResults(Saved, FittedModel):
         One frame per grouping factor or component: levels in the rows,
         coefficients in the columns.
         """
-        return effect_frames(self._known().terms, self._level_effects)
+        return effect_frames(self._known("random_effects").terms, self._level_effects)
 
     @cached_property
     def random_effects_cov(self) -> Mapping[str, LevelCovariances]:
@@ -129,7 +124,7 @@ class LMMResults(Saved, FittedModel):
         """
         if self.kept is not None:
             return self.kept.covariances
-        return covariance_tables(self._need_design(), self._effects, self.scale)
+        return covariance_tables(self._need("random_effects_cov"), self._effects, self.scale)
 
     def joint_effects_cov(self, levels: Mapping[str, Any]) -> pd.DataFrame:
         """Joint conditional covariance of the random effects of some levels, of any factors.
@@ -153,12 +148,12 @@ class LMMResults(Saved, FittedModel):
         >>> cov.round(4).to_numpy().tolist()
         [[1.0578, -1.0169, -1.0169], [-1.0169, 1.3035, 0.9776], [-1.0169, 0.9776, 1.3035]]
         """
-        return joint_table(self._need_design(), self._effects, self.scale, levels)
+        return joint_table(self._need("joint_effects_cov"), self._effects, self.scale, levels)
 
     @property
     def resid(self) -> pd.Series[float]:
         """``y`` less fitted values."""
-        design = self._need_rows()
+        design = self._need("resid")
         values = residuals(design, self.estimates, self._zb)
         return pd.Series(values, index=design.index, name="resid")
 
@@ -167,11 +162,11 @@ class LMMResults(Saved, FittedModel):
         """``X beta + Z b + offset`` with the BLUPs."""
         if self.kept is not None and self.kept.fitted is not None:
             return self.kept.fitted.copy()
-        design = self._need_rows()
+        design = self._need("fittedvalues")
         return pd.Series(self._population() + self._zb, index=design.index, name="fitted")
 
     def _population(self) -> np.ndarray:
-        design = self._need_rows()
+        design = self._need("predict without newdata")
         fixed = design.exog @ self.estimates.beta
         return fixed if design.offset is None else fixed + design.offset
 
@@ -208,14 +203,15 @@ class LMMResults(Saved, FittedModel):
         pandas.Series
             On the index of ``newdata``; NaN in rows with missing values.
         """
+        conditional = flag(conditional, "conditional")
         if newdata is None:
             if groups is not None or offset is not None:
                 raise DataError("groups= and offset= are those of new rows: pass newdata")
             if conditional:
                 return self.fittedvalues
-            index = self._need_design().index
+            index = self._need("predict without newdata").index
             return pd.Series(self._population(), index=index, name="predicted")
-        design = self._known()
+        design = self._known("predict")
         frame = as_pandas(newdata, design.expressions(conditional))
         values = predict_new(
             design,
@@ -232,7 +228,7 @@ class LMMResults(Saved, FittedModel):
 
     def augment(self) -> pd.DataFrame:
         """Response, fitted values, residuals and the fixed part of every row used."""
-        return tables.augment(self, self._need_design())
+        return tables.augment(self, self._need("augment"))
 
     def wald_test_terms(self, *, skip_single: bool = False) -> pd.DataFrame:
         """Test every term of the fixed-effects formula: all of its coefficients are zero.
@@ -247,7 +243,8 @@ class LMMResults(Saved, FittedModel):
         pandas.DataFrame
             A row a term: statistic, df_num, df_denom (infinite for chi-square), p_value.
         """
-        return tables.term_tests(self, self._known(), skip_single)
+        skip_single = flag(skip_single, "skip_single")
+        return tables.term_tests(self, self._known("wald_test_terms"), skip_single)
 
     def profile_re(
         self,
@@ -291,7 +288,7 @@ class LMMResults(Saved, FittedModel):
         True
         """
         return profile.profile_re(
-            self, self._need_design().layout, re_ix, vtype,
+            self, self._need("profile_re").layout, re_ix, vtype,
             num_low=num_low, dist_low=dist_low, num_high=num_high, dist_high=dist_high,
         )  # fmt: skip
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from .arguments import hinted, is_whole, shown, whole_number
 from .arrays import plain
 from .design import Design
 from .errors import DataError
@@ -19,6 +20,7 @@ from .matching import distinct
 from .terms import connected_rows
 
 
+@hinted
 def row_index(
     groups: Any, sizes: int | Sequence[int] = 1, *, n_components: int = 0
 ) -> GroupIndex | CrossedIndex:
@@ -69,8 +71,7 @@ def row_index(
     if len(rows) > 1:
         raise DataError(f"the terms have {sorted(rows)} rows: one label a row is needed in each")
     sizes = _sizes(sizes, len(codes))
-    if not 0 <= n_components <= len(codes):
-        raise DataError(f"n_components={n_components}: there are {len(codes)} terms")
+    n_components = whole_number(n_components, "n_components", most=len(codes))
     if any(k != 1 for k in sizes[len(codes) - n_components :]):
         raise DataError(f"a variance component has one coefficient a level: sizes={sizes}")
     component, count = connected_rows(codes, n_levels)
@@ -104,10 +105,11 @@ def _codes(labels: Any, t: int) -> tuple[np.ndarray, int]:
 
 
 def _sizes(sizes: int | Sequence[int], n_terms: int) -> tuple[int, ...]:
-    given = (sizes,) * n_terms if isinstance(sizes, int | np.integer) else tuple(sizes)
-    if len(given) != n_terms or any(k < 1 for k in given):
+    given = (sizes,) * n_terms if not isinstance(sizes, Sequence) else tuple(sizes)
+    if len(given) != n_terms or not all(is_whole(k) and 1 <= k < 2**15 for k in given):
         raise DataError(
-            f"sizes={sizes!r}: the number of coefficients of each of the {n_terms} terms is needed"
+            f"sizes={shown(sizes)}: the number of coefficients of each term, {n_terms} in all, "
+            "is needed"
         )
     return tuple(int(k) for k in given)
 

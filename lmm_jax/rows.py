@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 
 from . import formula as fml
+from .arguments import choice
 from .arrays import vector
 from .errors import DataError
+from .frames import MISSING
 from .matching import distinct, find, shown
 
 
@@ -144,8 +146,7 @@ def complete_rows(
     DataError
         No row left; ``missing="raise"`` or ``"none"`` with a missing value.
     """
-    if missing not in ("drop", "raise", "none"):
-        raise DataError(f"missing={missing!r}: choose 'drop', 'raise' or 'none'")
+    choice(missing, "missing", MISSING)
     if len(data) == 0:
         raise DataError("the data has no rows")
     names = list(dict.fromkeys(name for e in expressions for name in fml.variables(e)))

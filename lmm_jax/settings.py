@@ -2,37 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from .arguments import choice, flag, function, iterations, number, numbers, shown
+from .capabilities import require
 from .constrained import Mask, Problem, column_scales, free_entries, full_masks, objective
 from .coordinates import covariance_blocks, inner_beta, whiten_factors
-from .covariance import stack_theta
+from .covariance import stack_theta, theta_size
 from .design import Design
 from .errors import DataError
 from .linalg import psd_cholesky
-from .params import Params, unpack
+from .params import Params, check_covariance, check_shapes, unpack
 from .processes import float64
 from .programs import spelled
 
 METHODS = ("newton", "lbfgs", "bfgs")
+DF_METHODS = ("satterthwaite", "normal")
 
 
-def method_names(method: str | Sequence[str]) -> tuple[str, ...]:
+class Options(NamedTuple):
+    """What a fit may be told in plain values."""
+
+    reml: bool
+    maxiter: int
+    gtol: float
+    df_method: str
+
+
+def read_options(reml: Any, maxiter: Any, gtol: Any, df_method: Any) -> Options:
+    """Options that mean something, in their plain types."""
+    return Options(
+        reml=flag(reml, "reml"),
+        maxiter=iterations(maxiter),
+        gtol=number(gtol, "gtol", least=0.0),
+        df_method=choice(df_method, "df_method", DF_METHODS),
+    )
+
+
+def method_names(method: Any) -> tuple[str, ...]:
     """Names of the optimizers to try in turn."""
-    names = (method,) if isinstance(method, str) else tuple(method)
-    for name in names:
-        if name not in METHODS:
-            raise DataError(f"method={name!r}: choose from {', '.join(METHODS)}")
-    if not names:
+    if isinstance(method, str):
+        return (choice(method, "method", METHODS),)
+    if not isinstance(method, list | tuple):
+        raise DataError(f"method={shown(method)}: choose from {', '.join(METHODS)}, or a list")
+    if not method:
         raise DataError("method is empty: name at least one of " + ", ".join(METHODS))
-    return names
+    return tuple(choice(name, "method", METHODS) for name in method)
 
 
 def correlated_sizes(design: Design) -> tuple[int, ...]:
@@ -45,38 +66,53 @@ def read_params(given: Any, design: Design, what: str) -> Params | None:
     if given is None:
         return None
     sizes, p = correlated_sizes(design), design.exog.shape[1]
-    n_cov = sum(k * (k + 1) // 2 for k in sizes)
-    short, full = n_cov + design.n_components, p + n_cov + design.n_components
     if isinstance(given, Params):
         params = given
     else:
-        vector = np.asarray(given, dtype=np.float64)
-        if vector.shape not in ((short,), (full,)):
-            raise DataError(
-                f"{what} has the shape {vector.shape}: pass {full} values (fixed effects first), "
-                f"{short} without the fixed effects, or a Params"
-            )
-        with float64():
-            params = unpack(vector, sizes, vector.size - short, design.n_components)
-    params = jax.tree.map(lambda leaf: np.asarray(leaf, dtype=np.float64), params)
-    shapes = ((sum(sizes),) * 2, (design.n_components,))
-    found = (params.cov_re.shape, params.vcomp.shape)
-    if found != shapes or params.fe_params.size not in (0, p):
-        raise DataError(
-            f"{what} has fe_params, cov_re and vcomp of shapes {params.fe_params.shape}, "
-            f"{found[0]} and {found[1]}: ({p},), {shapes[0]} and {shapes[1]} are needed"
-        )
+        params = _unpacked(given, sizes, p, design.n_components, what)
+    n_fixed = p if np.size(params.fe_params) else 0
+    params = check_shapes(params, sizes, n_fixed, design.n_components, what)
+    leaves: dict[str, Any] = {
+        name: numbers(getattr(params, name), f"{what}.{name}")
+        for name in ("fe_params", "cov_re", "vcomp")
+    }
+    return Params(**leaves)
+
+
+def read_start(given: Any, design: Design) -> Params | None:
+    """Start values, whose covariances are covariances."""
+    params = read_params(given, design, "start_params")
+    if params is not None:
+        check_covariance(np.asarray(params.cov_re), "start_params.cov_re")
+        check_covariance(np.diag(np.asarray(params.vcomp)), "start_params.vcomp")
     return params
 
 
+def _unpacked(given: Any, sizes: tuple[int, ...], p: int, n_components: int, what: str) -> Params:
+    """``Params`` from a packed vector, with or without the fixed effects."""
+    vector = numbers(given, what)
+    short = theta_size(sizes) + n_components
+    if vector.shape not in ((short,), (p + short,)):
+        raise DataError(
+            f"{what} has the shape {vector.shape}: pass {p + short} values (fixed effects first), "
+            f"{short} without the fixed effects, or a Params"
+        )
+    with float64():
+        return unpack(vector, sizes, vector.size - short, n_components)
+
+
 def hold_fixed_effects(design: Design, free: Params | None, start: Params | None) -> Design:
-    """The design with the fixed effects that ``free`` marks held at their start values."""
+    """The design with the fixed effects that ``free`` marks held at their start values.
+
+    What the design holds already stays held.
+    """
     if free is None or free.fe_params.size == 0 or (free.fe_params != 0).all():
         return design
-    design.need_rows()
+    require(design, "free")
     p = design.exog.shape[1]
     values = np.zeros(p) if start is None or start.fe_params.size == 0 else start.fe_params
-    return replace(design, held=np.where(free.fe_params != 0, np.nan, values))
+    before = np.full(p, np.nan) if design.held is None else design.held
+    return replace(design, held=np.where(free.fe_params != 0, before, values))
 
 
 def covariance_masks(design: Design, free: Params | None) -> tuple[Mask, ...] | None:
@@ -95,14 +131,54 @@ def covariance_masks(design: Design, free: Params | None) -> tuple[Mask, ...] | 
     return None if tuple(masks) == full_masks(design.sizes) else tuple(masks)
 
 
-def as_pytree(penalty: Callable[[Array], Array] | None, shape: tuple[int, ...]) -> Any:
-    """A penalty as a pytree, so that compiled programs can be shared between calls."""
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _WithHeld:
+    """A penalty of all fixed effects as one of those that are free."""
+
+    penalty: Any
+    values: Any  # (p,)  the held ones, zero elsewhere
+    places: Any  # (free,)  where the free ones stand
+
+    def __call__(self, beta: Array) -> Array:
+        return self.penalty(self.values.at[self.places].set(beta))
+
+
+def fixed_penalty(design: Design, penalty: Any) -> Any:
+    """``fe_pen`` as a pytree that is called with the fixed effects that are free."""
     if penalty is None:
         return None
-    if not callable(penalty):
-        raise DataError("a penalty must be a function of the parameter: see lmm_jax.penalties")
+    p = design.exog.shape[1]
+    made = _as_pytree(penalty, "fe_pen", (p,))
+    if design.held is None:
+        return made
+    held, free = jnp.asarray(np.nan_to_num(design.held)), np.flatnonzero(np.isnan(design.held))
+    return _WithHeld(penalty=made, values=held, places=jnp.asarray(free))
+
+
+def covariance_penalty(design: Design, penalty: Any) -> Any:
+    """``cov_pen`` as a pytree that is called with the relative ``cov_re``."""
+    k = sum(correlated_sizes(design))
+    return None if penalty is None else _as_pytree(penalty, "cov_pen", (k, k))
+
+
+def _as_pytree(penalty: Any, what: str, shape: tuple[int, ...]) -> Any:
+    """A penalty as a pytree, so that compiled programs can be shared between calls."""
+    function(penalty, what)
     leaves = jax.tree.leaves([penalty])
     opaque = len(leaves) == 1 and leaves[0] is penalty
+    try:
+        out = jax.eval_shape(
+            lambda at: penalty(at), jax.ShapeDtypeStruct(shape, np.dtype(np.float64))
+        )
+    except Exception as error:  # whatever the caller's function may raise
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise DataError(
+            f"{what} cannot be called with a JAX array of shape {shape} ({said}): see "
+            "lmm_jax.penalties"
+        ) from error
+    if getattr(out, "shape", None) != () or not jnp.issubdtype(out.dtype, jnp.floating):
+        raise DataError(f"{what} gives {out}: one real number is needed, the penalty")
     return spelled(penalty, shape) if opaque else penalty
 
 

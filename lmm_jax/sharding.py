@@ -9,11 +9,14 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from .arguments import hinted, instance, shown
+from .capabilities import require
 from .errors import DataError
 from .layouts.grouped import GroupedLayout
 from .processes import float64
 
 
+@hinted
 def shard(layout: GroupedLayout, mesh: Mesh, axis: str) -> GroupedLayout:
     """Place a layout on several devices, the groups divided among them.
 
@@ -51,13 +54,10 @@ def shard(layout: GroupedLayout, mesh: Mesh, axis: str) -> GroupedLayout:
     ...     print(f"{out.llf:.4f}")
     -159.8271
     """
-    if not isinstance(layout, GroupedLayout):
-        raise DataError(
-            f"{type(layout).__name__}: only a layout of independent groups can be divided; "
-            "crossed random effects share one dense core"
-        )
-    if axis not in mesh.axis_names:
-        raise DataError(f"axis={axis!r}: the mesh has the axes {list(mesh.axis_names)}")
+    require(layout, "shard")
+    instance(mesh, "mesh", Mesh, "a jax.sharding.Mesh (jax.make_mesh)")
+    if not isinstance(axis, str) or axis not in mesh.axis_names:
+        raise DataError(f"axis={shown(axis)}: the mesh has the axes {list(mesh.axis_names)}")
     kind = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))[axis]
     if kind is not AxisType.Auto:
         raise DataError(

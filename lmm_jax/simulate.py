@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.sparse
 
+from .arguments import flag, generator, hinted, instance, number, numbers, whole_number
+from .capabilities import require
 from .design import Design
 from .errors import DataError
 from .labels import term_labels
-from .params import Params
+from .params import Params, check_covariance, check_shapes
 from .results import LMMResults
 from .terms import RandomTerm
 
-# Negative eigenvalues of a covariance up to this, relative to the largest, are rounding.
-_NEGATIVE_TOL = 1e-10
 
-
+@hinted
 def simulate(
     model: LMMResults | Params,
     design: Design | LMMResults | None = None,
@@ -68,11 +69,11 @@ def simulate(
     >>> bool(abs(y.loc[0].mean() - res.fe_params["Intercept"]) < 4)
     True
     """
-    if n < 1:
-        raise DataError(f"n={n!r}: at least one draw")
+    n, rng = whole_number(n, "n", least=1), generator(seed)
+    conditional = flag(conditional, "conditional")
+    instance(model, "model", (LMMResults, Params), "a result of lmm.fit or a Params")
     target = _design_of(model, design)
-    target.need_rows()
-    rng = np.random.default_rng(seed)
+    require(target, "simulate")
     if conditional:
         if not isinstance(model, LMMResults) or target is not model.design:
             raise DataError("conditional=True needs a fit and its own rows: BLUPs belong to data")
@@ -119,12 +120,7 @@ def random_columns(term: RandomTerm) -> scipy.sparse.csr_array:
 
 def covariance_factor(covariance: np.ndarray) -> np.ndarray:
     """A square root F of a covariance, ``F F' = S``; S may be singular."""
-    S = np.asarray(covariance, dtype=np.float64)
-    if not np.isfinite(S).all() or not np.allclose(S, S.T, rtol=1e-8, atol=0.0):
-        raise DataError(f"a covariance must be finite and symmetric, not {S.tolist()}")
-    e, V = np.linalg.eigh(S)
-    if e[0] < -_NEGATIVE_TOL * max(abs(e[-1]), np.finfo(float).tiny):
-        raise DataError(f"a covariance cannot have the negative eigenvalue {e[0]:.3g}")
+    e, V = np.linalg.eigh(check_covariance(covariance, "covariance"))
     return V * np.sqrt(np.maximum(e, 0.0))
 
 
@@ -134,39 +130,47 @@ def _noise(design: Design, scale: float, n: int, rng: np.random.Generator) -> np
     return np.sqrt(scale / w)[:, None] * rng.standard_normal((design.nobs, n))
 
 
-def _design_of(model: LMMResults | Params, design: Design | LMMResults | None) -> Design:
+def _design_of(model: LMMResults | Params, design: Any) -> Design:
     """The design to draw for."""
     if design is None and isinstance(model, LMMResults):
         design = model
     found = design.design if isinstance(design, LMMResults) else design
     if found is None:
         raise DataError("there are no rows to draw for: pass design=, a Design or a fit with data")
-    return found
+    return instance(found, "design", Design, "a Design (lmm.design) or a fit with its data")
 
 
-def _fixed_part(model: LMMResults | Params, design: Design) -> np.ndarray:
-    """``offset + X beta``, (rows,)."""
+def true_beta(model: LMMResults | Params, design: Design, what: str) -> np.ndarray:
+    """Fixed effects to draw with, (p,)."""
     if isinstance(model, LMMResults):
         if model.fixed_names != design.exog_names:
             raise DataError(
                 f"the fit has the coefficients {list(model.fixed_names)}, the design the columns "
                 f"{list(design.exog_names)}"
             )
-        beta = model.estimates.beta
-    else:
-        beta = np.asarray(model.fe_params, dtype=np.float64)
-    if beta.shape != (design.exog.shape[1],) or not np.isfinite(beta).all():
-        raise DataError(f"fe_params needs {design.exog.shape[1]} finite values, not {beta}")
-    mean = design.exog @ beta
+        return model.estimates.beta
+    read = _read_truth(model, design, what)
+    return numbers(read.fe_params, f"{what}.fe_params")
+
+
+def _fixed_part(model: LMMResults | Params, design: Design) -> np.ndarray:
+    """``offset + X beta``, (rows,)."""
+    mean = design.exog @ true_beta(model, design, "model")
     return mean if design.offset is None else mean + design.offset
+
+
+def _read_truth(params: Params, design: Design, what: str) -> Params:
+    """Parameters of the shapes that the design needs."""
+    sizes = design.sizes[: len(design.sizes) - design.n_components]
+    return check_shapes(params, sizes, design.exog.shape[1], design.n_components, what)
 
 
 def _factors(model: LMMResults | Params, design: Design) -> list[np.ndarray]:
     """Square root of every term's covariance in data units."""
-    return [covariance_factor(S) for S in term_covariances(model, design)]
+    return [covariance_factor(S) for S in term_covariances(model, design, "model")]
 
 
-def term_covariances(model: LMMResults | Params, design: Design) -> list[np.ndarray]:
+def term_covariances(model: LMMResults | Params, design: Design, what: str) -> list[np.ndarray]:
     """Covariance of every term in data units, (k, k)."""
     if isinstance(model, LMMResults):
         fitted = [(label.group, label.names) for label in model.term_labels]
@@ -174,32 +178,21 @@ def term_covariances(model: LMMResults | Params, design: Design) -> list[np.ndar
         if fitted != wanted:
             raise DataError(f"the fit has the random effects {fitted}, the design {wanted}")
         return list(model.estimates.covariances)
-    return _blocks(model, design)
-
-
-def _blocks(params: Params, design: Design) -> list[np.ndarray]:
-    """Covariance of every term out of ``cov_re`` and ``vcomp``."""
-    correlated = [len(term.names) for term in design.terms if not term.is_component]
-    cov_re, vcomp = np.asarray(params.cov_re, float), np.asarray(params.vcomp, float)
-    k = sum(correlated)
-    if cov_re.shape != (k, k) or vcomp.shape != (design.n_components,):
-        raise DataError(
-            f"cov_re has the shape {cov_re.shape} and vcomp {vcomp.shape}: the design needs "
-            f"{(k, k)} and {(design.n_components,)}"
-        )
+    read = _read_truth(model, design, what)
+    cov_re, vcomp = np.asarray(read.cov_re), np.asarray(read.vcomp)
     blocks, start = [], 0
-    for size in correlated:
+    for size in design.sizes[: len(design.sizes) - design.n_components]:
         blocks.append(cov_re[start : start + size, start : start + size])
         start += size
     return blocks + [v.reshape(1, 1) for v in vcomp]
 
 
-def residual_variance(model: LMMResults | Params, scale: float | None) -> float:
+def residual_variance(model: LMMResults | Params, scale: Any) -> float:
     """Residual variance."""
     if isinstance(model, LMMResults):
         if scale is not None:
             raise DataError("scale= goes with Params: a fit has its own residual variance")
         return model.scale
-    if scale is None or not np.isfinite(scale) or scale < 0:
-        raise DataError(f"scale={scale!r}: pass the residual variance with Params")
-    return float(scale)
+    if scale is None:
+        raise DataError("scale=None: pass the residual variance with Params")
+    return number(scale, "scale (the residual variance)", least=0.0)

@@ -18,21 +18,12 @@ from .layouts.crossed import CrossedLayout
 from .layouts.crossed_jet import places, sizes_of
 from .layouts.grouped import Bucket, GroupedLayout
 from .layouts.moments import MomentLayout, drop_padding, equal_groups, merge_classes
-from .layouts.waist import Layout
 
 # Pivots of T and eigenvalues of S0_XX below this (relative; columns of X are orthonormal) are
 # zero: `compress` gives rows below it up, and cross-products carry no smaller ones.
 _RANK_TOL = 1e-12
 
-# Columns of a core whose cross-products are worth a spectral decomposition.
-MAX_CORE = 1024
-
 Replicable = GroupedLayout | CrossedLayout
-
-
-def core_size(layout: Layout) -> int:
-    """Columns of all blocks of the core; 0 without one."""
-    return int(np.prod(layout.shape)) if isinstance(layout, CrossedLayout) else 0
 
 
 class GroupSource(NamedTuple):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import DataError
+from .arguments import instance, probability
+from .arguments import names as read_names
 from .estimates import residual_variance_error
 
 if TYPE_CHECKING:
@@ -127,6 +128,10 @@ def summarize(
     """Tables of a fit, with names of the caller's choice."""
     if title is None:
         title = f"Linear mixed model fitted by {'REML' if results.reml else 'ML'}"
+    alpha = probability(alpha, "alpha")
+    for what, text in {"title": title, "yname": yname}.items():
+        if text is not None:
+            instance(text, what, str, "a string")
     fixed = _names(xname_fe, list(results.fixed_names), "xname_fe")
     shown = ["(component)" if label.is_component else name
              for label in results.term_labels for name in label.names]  # fmt: skip
@@ -148,9 +153,7 @@ def _names(given: Sequence[str] | None, default: list[str], what: str) -> list[s
     """Names to print, one for each default."""
     if given is None:
         return default
-    if isinstance(given, str) or len(given) != len(default):
-        raise DataError(f"{what} needs {len(default)} names, for {', '.join(default)}")
-    return [str(name) for name in given]
+    return read_names(given, what, len(default))
 
 
 def _statistics(results: FittedModel, yname: str | None) -> Table:

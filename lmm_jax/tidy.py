@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from .arguments import probability
 from .estimates import residual_variance_error
 from .inference.contrasts import wald_test
 from .inference.variance import sdcor_jacobian
@@ -56,6 +57,7 @@ def variance_table(results: FittedModel) -> pd.DataFrame:
 
 def tidy(results: FittedModel, conf_level: float) -> pd.DataFrame:
     """One row a parameter, with broom.mixed's columns."""
+    conf_level = probability(conf_level, "conf_level")
     interval = results.conf_int(1 - conf_level).iloc[: len(results.fixed_names)]
     fixed = pd.DataFrame(
         {

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.scipy.linalg import lu_factor, lu_solve
 
+from .arguments import hinted, number
+from .errors import DataError
 from .linalg import exact
+from .params import real_array
 from .processes import check_process
 
 
+@hinted
 @exact
 def woodbury_solver(s: Array | float, A: Array, Q: Array, d: Array) -> Callable[[Array], Array]:
     """Function that applies ``(s I + A B A')^-1`` with ``B = blockdiag(Q, diag(d))``.
@@ -46,6 +53,7 @@ def woodbury_solver(s: Array | float, A: Array, Q: Array, d: Array) -> Callable[
     ['0.1429', '0.1429', '0.1429']
     """
     check_process()
+    s, A, Q, d = _read(s, A, Q, d)
     AB = _times_block(A, Q, d)
     inner = lu_factor(_inner(s, A, AB))
 
@@ -56,6 +64,7 @@ def woodbury_solver(s: Array | float, A: Array, Q: Array, d: Array) -> Callable[
     return solve
 
 
+@hinted
 @exact
 def woodbury_logdet(s: Array | float, A: Array, Q: Array, d: Array) -> Array:
     """``log|s I + A B A'|`` with ``B = blockdiag(Q, diag(d))``.
@@ -71,8 +80,27 @@ def woodbury_logdet(s: Array | float, A: Array, Q: Array, d: Array) -> Array:
         ``(n - m) log s + log|s I + A'A B|``.
     """
     check_process()
+    s, A, Q, d = _read(s, A, Q, d)
     n, m = A.shape
     return (n - m) * jnp.log(s) + jnp.linalg.slogdet(_inner(s, A, _times_block(A, Q, d)))[1]
+
+
+def _read(s: Any, A: Any, Q: Any, d: Any) -> tuple[Any, Array, Array, Array]:
+    """Arrays of floats whose shapes fit each other."""
+    if not isinstance(s, jax.Array | np.ndarray):
+        s = number(s, "s")
+    elif s.shape != ():
+        raise DataError(f"s has the shape {s.shape}: one number is needed")
+    else:
+        s = real_array(s, "s")
+    A, Q, d = (jnp.asarray(real_array(v, n)) for v, n in ((A, "A"), (Q, "Q"), (d, "d")))
+    k, m = Q.shape[-1] if Q.ndim else -1, A.shape[-1] if A.ndim else -1
+    if A.ndim != 2 or Q.shape != (k, k) or d.shape != (m - k,):
+        raise DataError(
+            f"A, Q and d have the shapes {A.shape}, {Q.shape} and {d.shape}: (n, m), (k, k) and "
+            "(m - k,) are needed"
+        )
+    return s, A, Q, d
 
 
 def _times_block(A: Array, Q: Array, d: Array) -> Array:

@@ -225,7 +225,7 @@ def test_labels_of_rows_and_of_groups():
 
 def test_bad_calls():
     res = lmm.fit("y ~ x + (1 | g)", DATA)
-    with pytest.raises(lmm.DataError, match='choose "group" or "row"'):
+    with pytest.raises(lmm.DataError, match="by='case': choose from group, row"):
         lmm.influence(res, "case")
     with pytest.raises(lmm.DataError, match="one over groups"):
         _ = lmm.influence(res, "row").cov_params

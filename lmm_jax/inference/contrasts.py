@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import special
 
-from ..checks import check_share
+from ..arguments import flag, hinted, instance, probability
+from ..arguments import names as read_names
 from ..errors import DataError
 from ..summary import number, p_value
 from .hypotheses import Restriction, read_restriction
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _LINES = 8
 
 
+@hinted
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ContrastResults:
     """A test of linear hypotheses, with the attributes of statsmodels' class of that name.
@@ -68,7 +70,7 @@ class ContrastResults:
         ndarray, shape (r, 2)
         """
         effect, sd = self._rows()
-        check_share(alpha, "alpha")
+        alpha = probability(alpha, "alpha")
         half = special.stdtrit(self.df_denom, 1 - alpha / 2) * sd
         return np.column_stack([effect - half, effect + half])
 
@@ -92,9 +94,7 @@ class ContrastResults:
         import pandas as pd  # labels belong to what is shown; the arithmetic above needs none
 
         effect, sd = self._rows()
-        names = list(xname or self.c_names)
-        if len(names) != effect.size:
-            raise DataError(f"xname has {len(names)} names for {effect.size} hypotheses")
+        names = list(self.c_names) if xname is None else read_names(xname, "xname", effect.size)
         interval = self.conf_int(alpha)
         columns = {
             "null_value": np.zeros(effect.size) if self.null_value is None else self.null_value,
@@ -128,7 +128,9 @@ class ContrastResults:
             kind = "F" if self.distribution == "F" else "Chi-square"
             return f"{kind}({df}) = {float(self.statistic):.6g}, p = {float(self.pvalue):.4g}"
         table = self.summary_frame(xname, alpha)
-        heading = "Test for Constraints" if title is None else title
+        heading = (
+            "Test for Constraints" if title is None else instance(title, "title", str, "a string")
+        )
         table["p_value"] = [p_value(value) for value in self.pvalue]
         text = table.to_string(float_format=number)
         return f"{heading}\n{text}" if heading else text
@@ -145,6 +147,7 @@ class ContrastResults:
 
 def t_test(results: FittedModel, hypothesis: Any, use_t: bool | None) -> ContrastResults:
     """Test each row on its own."""
+    use_t = None if use_t is None else flag(use_t, "use_t")
     at, on_fixed = _read(results, hypothesis, use_t)
     if use_t is None:
         use_t = results.df_method != "normal" and on_fixed
@@ -152,7 +155,7 @@ def t_test(results: FittedModel, hypothesis: Any, use_t: bool | None) -> Contras
     V, unit = _covariance(results, at.R)
     sd = np.sqrt(np.diagonal(V)) * unit
     with np.errstate(divide="ignore", invalid="ignore"):
-        statistic = (effect - at.q) / sd
+        statistic = (effect - at.q) / np.where(sd > 0, sd, np.nan)  # what is held has no test
     df = _row_df(results, at.R) if use_t else np.full(len(at.R), np.inf)
     return ContrastResults(
         distribution="t" if use_t else "norm",
@@ -169,6 +172,7 @@ def t_test(results: FittedModel, hypothesis: Any, use_t: bool | None) -> Contras
 
 def wald_test(results: FittedModel, hypothesis: Any, use_f: bool | None) -> ContrastResults:
     """Test all rows together."""
+    use_f = None if use_f is None else flag(use_f, "use_f")
     at, on_fixed = _read(results, hypothesis, use_f)
     if use_f is None:
         use_f = results.df_method != "normal" and on_fixed

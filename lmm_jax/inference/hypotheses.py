@@ -12,6 +12,7 @@ import numpy as np
 from formulaic.errors import FormulaicError
 from formulaic.utils.constraints import LinearConstraints
 
+from ..arguments import numbers
 from ..errors import DataError
 
 # Formulaic's reader takes 1e-3 for a name and a subtraction.
@@ -79,7 +80,7 @@ def read_restriction(
         if isinstance(hypothesis, tuple) and len(hypothesis) == 2:
             hypothesis, values = hypothesis
         matrix = _matrix(hypothesis, len(fixed_names), len(names))
-    q = np.asarray(values, dtype=np.float64).reshape(-1)
+    q = numbers(values, "q", finite=False).reshape(-1)
     if q.size not in (1, len(matrix)) or not np.isfinite(q).all():
         raise DataError(f"q has {q.size} values for {len(matrix)} restrictions, all finite")
     if not np.isfinite(matrix).all() or not np.abs(matrix).max(axis=1, initial=0.0).all():
@@ -90,13 +91,7 @@ def read_restriction(
 
 def _matrix(given: Any, n_fixed: int, n_all: int) -> np.ndarray:
     """R with a column a parameter, from one that may leave the variances out."""
-    try:
-        R = np.atleast_2d(np.asarray(given, dtype=np.float64))
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"r_matrix is a {type(given).__name__} of something other than numbers: pass rows of "
-            'numbers, or equations such as "x1 = x2"'
-        ) from error
+    R = np.atleast_2d(numbers(given, "r_matrix", finite=False))
     if R.ndim != 2 or R.shape[0] == 0 or R.shape[1] not in (n_fixed, n_all):
         raise DataError(
             f"r_matrix has the shape {R.shape}: one column for each of the {n_fixed} fixed effects"
@@ -138,7 +133,10 @@ def _parse(text: str, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, tup
             [equation.plain for equation in equations],
             variable_names=[f"_v{i}_" for i in range(len(names))],
         )
-    except (FormulaicError, KeyError, RuntimeError, ValueError, TypeError, SyntaxError) as error:
+    except (
+        *(FormulaicError, KeyError, RuntimeError, ValueError, TypeError, SyntaxError),
+        *(ArithmeticError, IndexError, AttributeError),
+    ) as error:
         near = _suggestion([unknown, text.split("=")[0]], spellings, names)
         hint = f"there is no {unknown!r}{near}; " if unknown else ""
         listed = f"they are {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"

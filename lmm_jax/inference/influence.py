@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from ..arguments import choice, hinted
+from ..capabilities import require
 from ..covariance import lower_indices, theta_slices
 from ..errors import DataError
 from ..estimates import factor_matrices
@@ -75,6 +77,7 @@ class Influence:
         return pd.DataFrame(psi.T @ psi, index=names, columns=names)
 
 
+@hinted
 def influence(results: LMMResults, by: str = "group") -> Influence:
     """Influence of every group or row, by derivatives at the fit (infinitesimal jackknife).
 
@@ -127,11 +130,8 @@ def influence(results: LMMResults, by: str = "group") -> Influence:
     >>> lmm.influence(res).cooks_distance.nlargest(2).round(2).to_dict()
     {'309': 0.15, '335': 0.13}
     """
-    if by not in ("group", "row"):
-        raise DataError(f'by={by!r}: choose "group" or "row"')
-    if not hasattr(results, "_need_design"):
-        raise DataError(f"influence needs a result of lmm.fit, not {type(results).__name__}")
-    design = _supported(results)
+    choice(by, "by", ("group", "row"))
+    design = require(results, "influence").design
     with float64():
         units = _group_units(results) if by == "group" else _row_units(results)
     labels = _group_labels(design) if by == "group" else design.index
@@ -151,7 +151,7 @@ class _Units(NamedTuple):
 
 
 def _group_units(results: LMMResults) -> _Units:
-    design = results._need_design()
+    design = _design(results)
     layout, plan = _layout(design), _plan(design)
     starts = np.cumsum([0, *(b.T.shape[2] for b in layout.buckets)])
     unit = starts[plan.group_bucket] + plan.group_position
@@ -164,7 +164,7 @@ def _group_units(results: LMMResults) -> _Units:
 
 
 def _row_units(results: LMMResults) -> _Units:
-    design = results._need_design()
+    design = _design(results)
     places = _bucket_places(design)
     rows = _rows(design, places)
     starts = np.cumsum([0, *(part.group.size for part in rows)])
@@ -187,8 +187,13 @@ def _ordered(out: Any, unit: np.ndarray, n_rows: np.ndarray) -> _Units:
     return _Units(*values, *slopes, n_rows)
 
 
+def _design(results: LMMResults) -> Design:
+    assert results.design is not None  # require has looked
+    return results.design
+
+
 def _layout(design: Design) -> GroupedLayout:
-    assert isinstance(design.layout, GroupedLayout)  # _supported has looked
+    assert isinstance(design.layout, GroupedLayout)  # require has looked
     return design.layout
 
 
@@ -211,19 +216,6 @@ def _value_and_slopes(fun: Any) -> Any:
 
 _groups = _value_and_slopes(without_groups)
 _single_rows = _value_and_slopes(without_rows)
-
-
-def _supported(results: LMMResults) -> Design:
-    """The design of a fit that has an influence."""
-    design = results._need_design()
-    if results.penalized or results.free is not None or design.held is not None:
-        raise DataError("influence is that of a fit with nothing held or penalized")
-    if not isinstance(design.layout, GroupedLayout):
-        raise DataError(
-            "influence needs independent groups, and these random effects are crossed: fit "
-            "again without the rows or levels in question"
-        )
-    return design
 
 
 def _bucket_places(design: Design) -> list[np.ndarray]:
@@ -276,7 +268,7 @@ def _group_labels(design: Design) -> pd.Index[Any]:
 
 def _frames(results: LMMResults, by: str, labels: pd.Index[Any], units: _Units) -> Influence:
     """Carry the model without each unit to the coordinates of the data, and label it."""
-    e, layout = results.estimates, _layout(results._need_design())
+    e, layout = results.estimates, _layout(_design(results))
     m, p = e.theta_layout.size, e.beta.size
     rest, slope = units.rest, units.rest_slope
     step = -np.asarray(slope.criterion) @ (0.5 * e.joint_cov[:m, :m])  # H^-1, where f bends
@@ -317,7 +309,7 @@ def _covariances(theta: np.ndarray, layout: GroupedLayout, scale: np.ndarray) ->
 
 def _derivatives(results: LMMResults, units: _Units) -> np.ndarray:
     """Derivatives of all parameters in the weights of the groups, (groups, parameters)."""
-    e, layout = results.estimates, _layout(results._need_design())
+    e, layout = results.estimates, _layout(_design(results))
     m, whole, weighted, slope = (
         e.theta_layout.size,
         units.whole_slope,

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..arguments import choice, is_whole, number, shown, whole_number
+from ..capabilities import require
 from ..covariance import lower_indices, theta_slices
 from ..errors import DataError
 from ..estimates import factor_matrices
@@ -52,8 +54,11 @@ def profile_re(
     dist_high: float,
 ) -> np.ndarray:
     """Profile of one variance; see :meth:`lmm_jax.LMMResults.profile_re`."""
-    if results.free is not None or results.penalized:
-        raise DataError("profile_re needs a fit in which nothing was penalized or held fixed")
+    require(results, "profile_re")
+    num_low = whole_number(num_low, "num_low")
+    num_high = whole_number(num_high, "num_high")
+    dist_low = number(dist_low, "dist_low", least=0.0)
+    dist_high = number(dist_high, "dist_high", least=0.0)
     t, j = _locate(results, re_ix, vtype)
     variance, scale = float(results.estimates.covariances[t][j, j]), results.scale
     ratios = profile_grid(variance, scale, num_low, dist_low, num_high, dist_high)
@@ -64,8 +69,7 @@ def profile_re(
 
 def _locate(results: LMMResults, re_ix: int | str, vtype: str) -> tuple[int, int]:
     """Term and coefficient that ``re_ix`` names."""
-    if vtype not in ("re", "vc"):
-        raise DataError(f"vtype={vtype!r}: choose 're' or 'vc'")
+    choice(vtype, "vtype", ("re", "vc"))
     found = [
         (t, j)
         for t, label in enumerate(results.term_labels)
@@ -73,11 +77,12 @@ def _locate(results: LMMResults, re_ix: int | str, vtype: str) -> tuple[int, int
         if label.is_component == (vtype == "vc")
     ]
     names = list(results.vcomp.index if vtype == "vc" else results.cov_re.index)
-    if isinstance(re_ix, str) and re_ix in names:
+    if isinstance(re_ix, str):
+        choice(re_ix, "re_ix", names)
         return found[names.index(re_ix)]
-    if not isinstance(re_ix, str) and 0 <= re_ix < len(names):
-        return found[re_ix]
-    raise DataError(f"re_ix={re_ix!r}: name or number one of {names}")
+    if is_whole(re_ix) and 0 <= re_ix < len(names):
+        return found[int(re_ix)]
+    raise DataError(f"re_ix={shown(re_ix)}: name or number one of {names}")
 
 
 def profile_grid(
@@ -89,8 +94,6 @@ def profile_grid(
     dist_high: float,
 ) -> np.ndarray:
     """Ratios of the variance to the residual variance, (num_low + 1 + num_high,)."""
-    if min(num_low, num_high) < 0 or min(dist_low, dist_high) < 0:
-        raise DataError("num_low, dist_low, num_high and dist_high cannot be negative")
     if num_low and dist_low > variance:
         raise DataError(
             f"dist_low={dist_low} is more than the estimate, {variance:.6g}: "

@@ -16,7 +16,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ..arguments import hinted, instance, items
+from ..errors import DataError
 from ..linalg import back_substitute, eliminate, exact
+from ..params import real_array
 from ..processes import check_process
 from .compress_core import core_rows, fit_rows, link_rows, two_way_fit, within_step
 from .core import Core
@@ -36,6 +39,7 @@ def rank_tol(dtype: Any) -> float:
     return max(1e-12, 16.0 * float(jnp.finfo(dtype).eps))
 
 
+@hinted
 @exact
 def compress(
     y: Array, X: Array, Z: Sequence[Array], weights: Array, index: GroupIndex | CrossedIndex
@@ -67,6 +71,7 @@ def compress(
     constants to the differentiation: any value of them describes the same model.
     """
     check_process()
+    y, X, Z, weights = _read_rows(y, X, Z, weights, index)
     present = weights > 0
     # the inner where keeps the derivative at an absent row at zero instead of 0 / 0
     root = jnp.where(present, jnp.sqrt(jnp.where(present, weights, 1.0)), 0.0)
@@ -113,6 +118,26 @@ def compress(
         n_components=index.n_components,
         **crossed,
     )
+
+
+def _read_rows(
+    y: Any, X: Any, Z: Any, weights: Any, index: Any
+) -> tuple[Array, Array, tuple[Array, ...], Array]:
+    """The rows as arrays of floats whose shapes fit each other and the index."""
+    needed = "an index of the rows (lmm.row_index)"
+    instance(index, "index", (GroupIndex, CrossedIndex), needed)
+    y, X, weights = (real_array(v, n) for v, n in ((y, "y"), (X, "X"), (weights, "weights")))
+    blocks = [real_array(z, f"Z[{t}]") for t, z in enumerate(items(Z, "Z"))]
+    sizes = tuple(z.shape[-1] if z.ndim == 3 else -1 for z in blocks)
+    n = y.shape[0] if y.ndim == 1 else -1
+    lengths = {len(v) if v.ndim else -1 for v in (X, weights, *blocks)}
+    if X.ndim != 2 or weights.ndim != 1 or sizes != index.sizes or lengths != {n}:
+        got = ", ".join(str(tuple(v.shape)) for v in (y, X, *blocks, weights))
+        raise DataError(
+            f"y, X, Z and weights have the shapes {got}: (n,), (n, p), (n, S, k) for terms of "
+            f"{index.sizes} coefficients, and (n,) are needed"
+        )
+    return y, X, tuple(blocks), weights
 
 
 class _Rows(NamedTuple):

@@ -1,0 +1,224 @@
+"""What works with which kind of model: one table, and one function that asks it.
+
+A *kind* is a fact about a design or a fit that some functions cannot deal with. Where the
+table has no entry for a function and a kind, the function does the right thing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .design import Design
+from .errors import DataError
+from .layouts.crossed import CrossedLayout
+from .layouts.grouped import GroupedLayout
+from .layouts.waist import Layout
+
+# Columns of a core whose cross-products are worth a spectral decomposition.
+MAX_CORE = 1024
+
+KINDS = {
+    "weighted": "prior weights",
+    "offset": "an offset",
+    "dropped": "columns of X left out for linear dependence",
+    "components": "variance components",
+    "nested": "nested factors",
+    "crossed": "crossed factors",
+    "large core": "crossed factors too large for batches of fits",
+    "arrays": "made from arrays, without a formula",
+    "batches": "made from batches of rows that were not kept",
+    "held effects": "fixed effects held fixed",
+    "held covariances": "variances or covariances held fixed",
+    "penalized": "fitted with fe_pen or cov_pen",
+    "saved": "restored from a pickle or a file that holds no rows",
+    "without data": "made by without_data()",
+}
+
+_ROWS = (
+    "the rows of this design came in batches and were not kept, and {what} needs them: pass new "
+    "rows to predict, or make the design from a frame in memory"
+)
+_DATA = (
+    "this result was restored without its data, which {what} needs: fit the model again, or save "
+    "it with keep_data=True"
+)
+_NO_ROWS = {"without data": _DATA, "saved": _DATA}
+_CORE = (
+    "{what} fits replicates in batches, for which the crossed factors of this model are too large: "
+    "draw responses by lmm.simulate and fit each of them by lmm.fit"
+)
+_STEP = "{what} is that of a fit with nothing held or penalized: {why}"
+
+
+class Capability(NamedTuple):
+    """One function: what it takes, and what it says to the kinds that it refuses."""
+
+    takes: str  # "fit", "design" or "layout"
+    refuses: dict[str, str]
+
+
+_OF_ROWS = Capability("fit", {**_NO_ROWS, "batches": _ROWS})
+_OF_LEVELS = Capability("fit", {"without data": _DATA})
+
+TABLE = {
+    "fit": Capability("design", {}),
+    "free": Capability(
+        "design",
+        {"batches": "the rows of this design came in batches and were not kept: fixed effects can "
+         "only be held fixed where the rows are in memory (covariances can be held)"},
+    ),
+    "fit_many": Capability(
+        "design",
+        {
+            "batches": _ROWS,
+            "crossed": "fit_many needs independent groups, and these random effects are crossed: "
+            "fit the responses one by one with lmm.fit",
+        },
+    ),
+    "fit_regularized": Capability(
+        "design",
+        {"held effects": "fit_regularized penalizes all fixed effects, and this design holds some "
+         "of them fixed: let the held part be an offset of the design"},
+    ),
+    "bootstrap": Capability(
+        "fit",
+        {
+            **_NO_ROWS,
+            "large core": _CORE,
+            "penalized": "the fit is penalized: its replicates would need the same penalty, which "
+            "bootstrap does not know; fit without fe_pen and cov_pen",
+            "held covariances": "the fit holds covariances fixed, which bootstrap cannot do: leave "
+            "cov_re and vcomp free (fixed effects may be held)",
+        },
+    ),
+    "power": Capability("design", {"large core": _CORE}),
+    "simulate": Capability("design", {"batches": _ROWS}),
+    "influence": Capability(
+        "fit",
+        {
+            **_NO_ROWS,
+            "batches": _ROWS,
+            "crossed": "influence needs independent groups, and these random effects are crossed: "
+            "fit again without the rows or levels in question",
+            "held effects": _STEP.format(what="influence", why="let the held part be an offset"),
+            "held covariances": _STEP.format(
+                what="influence", why="fit again without the groups or rows in question"
+            ),
+            "penalized": _STEP.format(
+                what="influence", why="fit again without the groups or rows in question"
+            ),
+        },
+    ),
+    "profile_re": Capability(
+        "fit",
+        {
+            **_NO_ROWS,
+            "held covariances": "profile_re needs a fit in which no variance was held fixed: it "
+            "would let the others go (fixed effects may be held)",
+            "penalized": "profile_re needs a fit without fe_pen and cov_pen: its curve is that of "
+            "the likelihood alone",
+        },
+    ),
+    "wald_test_terms": _OF_LEVELS,
+    "random_effects": _OF_LEVELS,
+    "random_effects_cov": _OF_LEVELS,
+    "joint_effects_cov": Capability("fit", _NO_ROWS),
+    "layout_info": _OF_LEVELS,
+    "predict": Capability(
+        "fit",
+        {
+            "without data": _DATA,
+            "arrays": "the design was made from arrays: predict needs one made from a formula",
+        },
+    ),
+    "predict without newdata": _OF_ROWS,
+    "fittedvalues": Capability("fit", {"without data": _DATA, "batches": _ROWS}),
+    "resid": _OF_ROWS,
+    "augment": _OF_ROWS,
+    "shard": Capability(
+        "layout",
+        {"crossed": "only a layout of independent groups can be divided; crossed random effects "
+         "share one dense core"},
+    ),
+    "fit_params": Capability("layout", {}),
+}  # fmt: skip
+
+_NEEDED = {
+    "fit": "a result of lmm.fit",
+    "design": "a Design (lmm.design, lmm.design_from_arrays)",
+    "layout": "a layout (design.layout, or made by lmm.compress)",
+}
+
+
+def require(subject: Any, what: str) -> Any:
+    """The design, fit or layout itself, if the function ``what`` can deal with it.
+
+    Raises
+    ------
+    DataError
+        Another type of argument, or a kind of model that ``what`` refuses, with the reason.
+    """
+    takes, refuses = TABLE[what]
+    if not _is(subject, takes):
+        raise DataError(f"{what} needs {_NEEDED[takes]}, not a {type(subject).__name__}")
+    for kind, reason in refuses.items():
+        if is_kind(subject, kind):
+            raise DataError(reason.format(what=what))
+    return subject
+
+
+def _is(subject: Any, takes: str) -> bool:
+    if takes == "layout":
+        return isinstance(subject, Layout)
+    # results stand above this module: a fit is known by what it has
+    fit = hasattr(subject, "term_labels") and hasattr(subject, "estimates")
+    return fit if takes == "fit" else isinstance(subject, Design)
+
+
+def is_kind(subject: Any, kind: str) -> bool:
+    """Whether a design, a fit or a layout is of a kind."""
+    if isinstance(subject, Layout):
+        return kind == "crossed" and not isinstance(subject, GroupedLayout)
+    if isinstance(subject, Design):
+        return _DESIGN_KINDS[kind](subject) if kind in _DESIGN_KINDS else False
+    saved = subject.kept if hasattr(subject, "kept") else None
+    if kind in ("saved", "without data"):
+        return subject.design is None and (saved is None) == (kind == "without data")
+    if kind == "penalized":
+        return bool(subject.penalized)
+    p = subject.estimates.beta.size
+    if kind == "held covariances":
+        return subject.free is not None and not subject.free[p:].all()
+    if kind == "held effects" and subject.free is not None and not subject.free[:p].all():
+        return True
+    if saved is not None:
+        return (kind == "arrays" and saved.source is None) or (
+            kind == "batches" and saved.fitted is None
+        )
+    return subject.design is not None and is_kind(subject.design, kind)
+
+
+def _has_large_core(design: Design) -> bool:
+    layout = design.layout
+    return isinstance(layout, CrossedLayout) and (layout.is_dear() or core_size(layout) > MAX_CORE)
+
+
+def core_size(layout: Any) -> int:
+    """Columns of all blocks of the core; 0 without one."""
+    return int(np.prod(layout.shape)) if isinstance(layout, CrossedLayout) else 0
+
+
+_DESIGN_KINDS = {
+    "weighted": lambda d: d.weights is not None,
+    "offset": lambda d: d.offset is not None,
+    "dropped": lambda d: bool(d.dropped),
+    "components": lambda d: d.n_components > 0,
+    "nested": lambda d: d.layout_info.kind == "grouped" and len({t.group for t in d.terms}) > 1,
+    "crossed": lambda d: d.layout_info.kind == "crossed",
+    "large core": _has_large_core,
+    "arrays": lambda d: d.source is None,
+    "batches": lambda d: not d.has_rows,
+    "held effects": lambda d: d.held is not None,
+}

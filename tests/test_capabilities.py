@@ -1,0 +1,495 @@
+"""Every function with every kind of model: the right answer, or the refusal of the table.
+
+Rows: functions of `capabilities.TABLE`. Columns: its kinds. A function that does not refuse a
+kind is compared with another way to the same answer.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+import samples
+from helpers import assert_close
+
+import lmm_jax as lmm
+from lmm_jax import capabilities
+from lmm_jax.capabilities import KINDS, TABLE
+from lmm_jax.penalties import L2
+
+RTOL = 1e-9  # two routes through float64 to one number
+TOL = 1e-6  # two optimizations of one criterion
+DRAWS = 60  # replicates: a standard deviation of them is within 25 % of its own, nearly always
+
+P = lmm.Params.from_components
+DATA = samples.frame()
+PAGE = Path(__file__).parents[1] / "docs" / "supported.md"
+X = DATA[["x"]].assign(one=1.0)[["one", "x"]]
+HELD = 0.5  # value of the coefficient of x that is held
+
+
+class Model(NamedTuple):
+    """A fit, the design it comes from, and the rows as a frame."""
+
+    fit: lmm.LMMResults
+    design: lmm.Design
+    data: pd.DataFrame
+
+
+def made(formula: str = "y ~ x + (1 | g)", data: pd.DataFrame = DATA, **options: Any) -> Model:
+    design = lmm.design(formula, data, **options)
+    return Model(lmm.fit(design), design, data)
+
+
+def with_options(**options: Any) -> Model:
+    fit = lmm.fit("y ~ x + (1 | g)", DATA, **options)
+    return Model(fit, fit.design, DATA)
+
+
+def dropped() -> Model:
+    with pytest.warns(lmm.RankWarning):
+        return made("y ~ x + I(2 * x) + (1 | g)")
+
+
+def arrays() -> Model:
+    design = lmm.design_from_arrays(DATA["y"], X, DATA["g"])
+    return Model(lmm.fit(design), design, DATA)
+
+
+def batches() -> Model:
+    parts = [DATA[i : i + 20] for i in range(0, 60, 20)]
+    design = lmm.design_from_batches("y ~ x + (1 | g)", parts)
+    return Model(lmm.fit(design), design, DATA)
+
+
+def held_covariance() -> Model:
+    free = P(fe_params=[1, 1], cov_re=[[0]])
+    return with_options(free=free, start_params=P(fe_params=[0, 0], cov_re=[[0.8]]))
+
+
+def held_effects() -> Model:
+    free = P(fe_params=[1, 0], cov_re=[[1]])
+    return with_options(free=free, start_params=P(fe_params=[0, HELD], cov_re=[[1.0]]))
+
+
+MAKE = {
+    "weighted": lambda: made(weights="w"),
+    "offset": lambda: made(offset="o"),
+    "dropped": dropped,
+    "components": lambda: made("y ~ x", groups="g", re_formula="1", vc_formula={"s": "0 + C(s)"}),
+    "nested": lambda: made("y ~ x + (1 | g / s)"),
+    "crossed": lambda: made("y ~ x + (1 | g) + (1 | s)"),
+    "large core": lambda: made("y ~ x + (1 | g) + (1 | s)"),
+    "arrays": arrays,
+    "batches": batches,
+    "held effects": held_effects,
+    "held covariances": held_covariance,
+    "penalized": lambda: with_options(fe_pen=L2(weights=np.array(0.1))),
+    "without data": lambda: made()._replace(fit=made().fit.without_data()),
+}
+
+
+@cache
+def model(kind: str) -> Model:
+    return MAKE[kind]()
+
+
+@cache
+def by_offset() -> Model:
+    """The model with the held part of the mean as an offset: the same layout another way."""
+    return made("y ~ 1 + (1 | g)", DATA.assign(k=HELD * DATA["x"]), offset="k")
+
+
+# ------------------------------------------------------------ each function another way
+
+
+def check_fit(m: Model, kind: str) -> None:
+    again = lmm.fit(m.design)
+    assert again.converged
+    if kind not in ("penalized", "held covariances"):  # these are no part of a design
+        assert_close(again.params, m.fit.params, TOL, 1)
+        assert_close(again.llf, m.fit.llf, RTOL)
+        assert again.n_params == m.fit.n_params
+
+
+def check_free(m: Model, kind: str) -> None:
+    """Holding x at its estimate changes nothing, holding the intercept too leaves none free."""
+    p = len(m.fit.fixed_names)
+    sizes = [len(term.names) for term in m.design.terms if not term.is_component]
+    cov, vcomp = np.eye(sum(sizes)), np.ones(m.design.n_components)
+    free = P(fe_params=[1] + [0] * (p - 1), cov_re=cov, vcomp=vcomp)
+    start = P(fe_params=lmm.fit(m.design).fe_params, cov_re=cov, vcomp=vcomp)
+    held = lmm.fit(m.design, free=free, start_params=start, reml=False)
+    plain = lmm.fit(m.design, reml=False)
+    assert held.fe_params.iloc[-1] == start.fe_params[-1] and held.llf <= plain.llf + 1e-8
+    assert plain.llf - held.llf < 0.2  # REML's estimate is close to that of ML
+    assert held.n_params == 1 + 1 + m.fit.theta.size
+
+
+def check_fit_many(m: Model, kind: str) -> None:
+    Y = np.column_stack([m.design.endog, m.design.endog[::-1]])
+    many, one = lmm.fit_many(m.design, Y, progress=False), lmm.fit(m.design)
+    assert_close(many.llf[0], one.llf, RTOL)
+    assert_close(many.fe_params[0], one.fe_params, TOL, 1)
+    assert_close(many.bse_fe[0], one.bse_fe, TOL, 1)
+    assert_close(many.df[0], one.df, 1e-4)
+    assert_close(many.pvalues[0], one.pvalues, 1e-4, 1e-3)
+    second = many.select(1)
+    assert_close(many.fe_params[1], second.fe_params, TOL, 1)
+    assert_close(many.llf[1], second.llf, RTOL)
+
+
+def check_fit_many_with_gaps(m: Model, kind: str) -> None:
+    y = m.design.endog.copy()
+    y[::7] = np.nan
+    many = lmm.fit_many(m.design, y, progress=False)
+    assert_close(many.fe_params[0], many.select(0).fe_params, TOL, 1)
+    assert_close(many.llf[0], many.select(0).llf, RTOL)
+
+
+def check_fit_regularized(m: Model, kind: str) -> None:
+    path = lmm.fit_regularized(m.design, alpha=0.0)
+    assert_close(path.fe_params, lmm.fit(m.design).fe_params, TOL, 1)
+
+
+def check_bootstrap(m: Model, kind: str) -> None:
+    boot = lmm.bootstrap(m.fit, DRAWS, seed=3)
+    assert boot.n_failed == 0
+    spread = boot.params().std()[list(m.fit.fixed_names)].to_numpy()
+    error = m.fit.bse_fe.to_numpy()
+    assert (np.abs(np.log(spread[error > 0] / error[error > 0])) < np.log(1.5)).all()
+    if kind == "held effects":
+        same = lmm.bootstrap(by_offset().fit, DRAWS, seed=3).params()
+        assert_close(boot.params()["Intercept"], same["Intercept"], TOL, 1)
+        assert (boot.params()["x"] == HELD).all()
+
+
+def check_power(m: Model, kind: str) -> None:
+    free = 0 if kind == "held effects" else -1
+    name = m.design.exog_names[free]
+    truth = P(
+        fe_params=lmm.fit(m.design).fe_params,
+        cov_re=np.eye(sum(not t.is_component for t in m.design.terms)),
+        vcomp=np.ones(m.design.n_components),
+    )
+    given = dict(test=name, seed=2, scale=1.0, effects=[0.0, 30.0])
+    table = lmm.power(m.design, truth, DRAWS, **given)
+    assert table["power"].iloc[0] < 0.25 and table["power"].iloc[1] == 1.0
+    if kind == "held effects":
+        rest = P(fe_params=truth.fe_params[:1], cov_re=truth.cov_re)
+        given["effects"] = [0.0, 0.5, 1.0]
+        same = lmm.power(by_offset().design, rest, DRAWS, **given)
+        pd.testing.assert_frame_equal(lmm.power(m.design, truth, DRAWS, **given), same)
+
+
+def check_simulate(m: Model, kind: str) -> None:
+    y = lmm.simulate(m.fit if kind != "without data" else made().fit, m.design, seed=1, n=400)
+    mean = m.design.exog @ m.fit.fe_params.to_numpy()
+    mean = mean if m.design.offset is None else mean + m.design.offset
+    spread = y.to_numpy().std(axis=1) / np.sqrt(400)
+    assert (np.abs(y.to_numpy().mean(axis=1) - mean) < 5 * spread).all()
+
+
+def check_influence(m: Model, kind: str) -> None:
+    """Against a fit without the last group."""
+    last = DATA["g"].iloc[-1]
+    keep = (m.data["g"] != last).to_numpy()
+    found = lmm.influence(m.fit)
+    if kind == "arrays":
+        rest = lmm.fit(lmm.design_from_arrays(DATA["y"][keep], X[keep], DATA["g"][keep]))
+    else:
+        options = {
+            "weighted": {"weights": "w"},
+            "offset": {"offset": "o"},
+            "components": {"groups": "g", "re_formula": "1", "vc_formula": {"s": "0 + C(s)"}},
+        }.get(kind, {})
+        rest = lmm.fit(m.design.source.formula if kind != "dropped" else "y ~ x + (1 | g)",
+                       m.data[keep], **options)  # fmt: skip
+    got = found.params.loc[last][list(rest.fe_params.index)].to_numpy()
+    assert (np.abs(got - rest.fe_params) < 0.2 * rest.bse_fe).all()
+
+
+def check_profile_re(m: Model, kind: str) -> None:
+    name, vtype = (0, "re")
+    curve = m.fit.profile_re(name, vtype, 1, 0.1, 2, 0.5)
+    assert_close(curve[1, 1], m.fit.llf, 1e-8)
+    assert (curve[:, 1] <= m.fit.llf + 1e-8).all()
+    if kind == "held effects":
+        assert_close(curve, by_offset().fit.profile_re(name, vtype, 1, 0.1, 2, 0.5), TOL)
+
+
+def check_wald_test_terms(m: Model, kind: str) -> None:
+    table = m.fit.wald_test_terms()
+    for row, name in enumerate(m.fit.fixed_names):  # every term has one coefficient here
+        expected = m.fit.wald_test(np.eye(len(m.fit.fixed_names))[row])
+        assert_close(table["statistic"].iloc[row], expected.statistic, RTOL)
+        alone = m.fit.t_test(f"{name} = 0")
+        assert_close(table["p_value"].iloc[row], alone.pvalue[0], 1e-8)
+    if kind == "held effects":
+        assert np.isnan(table["p_value"].to_numpy()).tolist() == [False, True]
+
+
+def check_random_effects(m: Model, kind: str) -> None:
+    """Their sum over the rows is what the fitted values have beside the fixed part."""
+    total = np.zeros(len(DATA))
+    for term in m.design.terms:
+        frame = m.fit.random_effects[term.group]
+        if term.is_component or kind == "batches":
+            continue
+        values = frame.to_numpy()[term.codes[:, 0]]
+        total += np.einsum("nk,nk->n", values, term.values[:, 0])
+    if kind == "batches":
+        same = made().fit.random_effects["g"]
+        assert_close(m.fit.random_effects["g"], same, TOL, 1)
+    elif kind != "components":
+        assert_close(m.fit.fittedvalues - m.fit.predict(), total, RTOL, 1)
+
+
+def check_random_effects_cov(m: Model, kind: str) -> None:
+    """Of a balanced random intercept: ``psi (1 - f)`` with f its share of what is known."""
+    for per_level in m.fit.random_effects_cov.values():
+        for S in list(per_level.values())[:3]:
+            assert (np.linalg.eigvalsh(S.to_numpy()) >= -1e-12).all()
+    if kind in ("held effects", "offset", "arrays", "batches", "dropped"):
+        psi, s2 = float(m.fit.cov_re.iloc[0, 0]), m.fit.scale
+        first = next(iter(next(iter(m.fit.random_effects_cov.values())).values()))
+        assert_close(first.to_numpy()[0, 0], psi * s2 / (s2 + 6 * psi), 1e-8)
+
+
+def check_layout_info(m: Model, kind: str) -> None:
+    expected = "crossed" if kind in ("crossed", "large core") else "grouped"
+    assert m.fit.layout_info.kind == expected
+
+
+def check_predict(m: Model, kind: str) -> None:
+    if kind == "batches":
+        assert_close(m.fit.predict(DATA), made().fit.predict(DATA), TOL, 1)
+        return
+    conditional = m.fit.predict(m.data, conditional=True)
+    assert_close(conditional, m.fit.fittedvalues, RTOL, 1)
+    assert_close(m.fit.predict(m.data), m.fit.predict(), RTOL, 1)
+
+
+def check_fittedvalues(m: Model, kind: str) -> None:
+    assert_close(m.fit.fittedvalues + m.fit.resid, m.design.endog, RTOL, 1)
+    if kind == "held effects":
+        assert_close(m.fit.fittedvalues, by_offset().fit.fittedvalues, TOL, 1)
+
+
+def check_augment(m: Model, kind: str) -> None:
+    table = m.fit.augment()
+    assert_close(table["fitted"] + table["resid"], m.design.endog, RTOL, 1)
+    assert_close(table["fixed"], m.fit.predict(), RTOL, 1)
+
+
+def check_fit_params(m: Model, kind: str) -> None:
+    with jax.enable_x64(True):
+        out = jax.jit(lmm.fit_params)(m.design.layout)
+    assert bool(out.converged)
+    assert_close(out.llf, lmm.fit(m.design).llf, 1e-8)
+
+
+def check_shard(m: Model, kind: str) -> None:
+    mesh = jax.make_mesh((1,), ("groups",), axis_types=(jax.sharding.AxisType.Auto,))
+    with jax.enable_x64(True):
+        got = lmm.profile_loglike(
+            m.design.layout.S0[0, :1].repeat(m.fit.theta.size) * 0 + 0.7,
+            lmm.shard(m.design.layout, mesh, "groups"),
+        )
+        theta = np.full(m.fit.theta.size, 0.7)
+        assert_close(got, lmm.profile_loglike(theta, m.design.layout), RTOL)
+
+
+CHECKS = {
+    "fit": check_fit,
+    "free": check_free,
+    "fit_many": check_fit_many,
+    "fit_regularized": check_fit_regularized,
+    "bootstrap": check_bootstrap,
+    "power": check_power,
+    "simulate": check_simulate,
+    "influence": check_influence,
+    "profile_re": check_profile_re,
+    "wald_test_terms": check_wald_test_terms,
+    "random_effects": check_random_effects,
+    "random_effects_cov": check_random_effects_cov,
+    "layout_info": check_layout_info,
+    "predict": check_predict,
+    "fittedvalues": check_fittedvalues,
+    "resid": check_fittedvalues,
+    "augment": check_augment,
+    "fit_params": check_fit_params,
+    "shard": check_shard,
+}
+# Kinds of fits; no design is of them.
+FIT_KINDS = ("held covariances", "penalized", "without data")
+# Functions that compile a program of their own for every kind: in full in the slow tests only.
+DEAR = ("free", "fit_many", "bootstrap", "power", "influence", "profile_re", "fit_params")
+QUICK = ("held effects", "offset")
+
+ASK = {
+    "fit": lambda m: lmm.fit(m.design),
+    "free": lambda m: lmm.fit(m.design, free=P(fe_params=[1, 0], cov_re=[[1]])),
+    "fit_many": lambda m: lmm.fit_many(m.design, np.ones((60, 2))),
+    "fit_regularized": lambda m: lmm.fit_regularized(m.design, alpha=1.0),
+    "bootstrap": lambda m: lmm.bootstrap(m.fit, 10, seed=1),
+    "power": lambda m: lmm.power(m.design, m.fit, 10, test="x", seed=1),
+    "simulate": lambda m: lmm.simulate(m.fit, m.design, seed=1),
+    "influence": lambda m: lmm.influence(m.fit),
+    "profile_re": lambda m: m.fit.profile_re(0, "re"),
+    "wald_test_terms": lambda m: m.fit.wald_test_terms(),
+    "random_effects": lambda m: m.fit.random_effects,
+    "random_effects_cov": lambda m: m.fit.random_effects_cov,
+    "layout_info": lambda m: m.fit.layout_info,
+    "predict": lambda m: m.fit.predict(DATA),
+    "fittedvalues": lambda m: m.fit.fittedvalues,
+    "resid": lambda m: m.fit.resid,
+    "augment": lambda m: m.fit.augment(),
+    "shard": lambda m: lmm.shard(
+        m.design.layout,
+        jax.make_mesh((1,), ("g",), axis_types=(jax.sharding.AxisType.Auto,)),
+        "g",
+    ),
+}
+
+
+def cells() -> list[Any]:
+    out = []
+    for what in TABLE:
+        for kind in KINDS:
+            dear = what in DEAR and kind not in QUICK and not refuses(what, kind)
+            marks = [pytest.mark.slow] if dear else []
+            out.append(pytest.param(what, kind, marks=marks, id=f"{what}-{kind}"))
+    return out
+
+
+def refuses(what: str, kind: str) -> str | None:
+    """The reason, where the table has one; a large core is one of crossed factors."""
+    refused = TABLE[what].refuses
+    return refused.get(kind) or (refused.get("crossed") if kind == "large core" else None)
+
+
+@pytest.mark.parametrize(("what", "kind"), cells())
+def test_right_or_refused(what, kind, monkeypatch):
+    m = model(kind)
+    if kind == "large core":
+        monkeypatch.setattr(capabilities, "MAX_CORE", 2)
+    takes_design = TABLE[what].takes != "fit"
+    if kind in FIT_KINDS and takes_design:
+        assert refuses(what, kind) is None  # a design holds no such thing
+        return
+    reason = refuses(what, kind)
+    if reason is None:
+        CHECKS[what](m, kind)
+        return
+    with pytest.raises(lmm.DataError) as caught:
+        ASK[what](m)
+    assert str(caught.value) == reason.format(what=what)
+
+
+@pytest.mark.parametrize("kind", ["held effects", "offset"])
+def test_responses_with_gaps(kind):
+    check_fit_many_with_gaps(model(kind), kind)
+
+
+# ------------------------------------------------------------ held effects, the details
+
+
+def test_a_held_effect_has_a_value_and_no_test():
+    held = model("held effects").fit
+    assert held.fe_params["x"] == HELD and held.bse_fe["x"] == 0
+    assert np.isnan([held.tvalues["x"], held.pvalues["x"], held.t_test("x = 0").pvalue[0]]).all()
+    assert held.conf_int().loc["x"].tolist() == [HELD, HELD]
+    normal = lmm.fit(held.design, df_method="normal")
+    assert np.isnan(normal.pvalues["x"]) and normal.conf_int().loc["x"].tolist() == [HELD, HELD]
+    many = lmm.fit_many(held.design, DATA[["y"]], progress=False)
+    assert many.tidy()[["conf_low", "conf_high"]].iloc[1].tolist() == [HELD, HELD]
+    assert np.isnan(many.pvalues[0, 1])
+    for one in (held, normal):
+        same = by_offset().fit
+        assert_close(one.llf, same.llf, RTOL)
+        assert_close(one.bse_fe["Intercept"], same.bse_fe["Intercept"], TOL)
+        assert one.n_params == same.n_params
+
+
+def test_what_a_design_holds_stays_held():
+    design = model("held effects").design
+    free = P(fe_params=[0, 1], cov_re=[[1]])
+    both = lmm.fit(design, free=free, start_params=P(fe_params=[2, 9], cov_re=[[1.0]]))
+    assert both.fe_params.tolist() == [2.0, HELD]
+    assert both.n_params == 2  # the two variances
+
+
+def test_a_penalty_sees_held_effects():
+    """The penalty of the whole vector, of which a part is a constant."""
+    m = model("held effects")
+    weights = np.array([3.0, 5.0])
+    got = lmm.fit(m.design, fe_pen=L2(weights=weights))
+    alone = lmm.fit(by_offset().design, fe_pen=L2(weights=weights[:1]))
+    assert_close(got.fe_params["Intercept"], alone.fe_params["Intercept"], TOL)
+    assert_close(got.llf, alone.llf, 1e-8)
+    tied = lmm.fit(m.design, fe_pen=lambda b: 50.0 * (b[0] - 4.0 * b[1]) ** 2)
+    assert abs(tied.fe_params["Intercept"] - 4 * HELD) < 0.05
+
+
+HELD_POWER = {
+    "the held coefficient": ({"test": "x"}, "holds 'x' fixed"),
+    "a row of a matrix": ({"test": np.eye(2)}, "holds 'x' fixed"),
+    "an equation": ({"test": "x = 1"}, "holds 'x' fixed"),
+    "another truth": ({"params": P(fe_params=[1, 2], cov_re=[[1.0]])}, "gives 'x' other values"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), HELD_POWER.values(), ids=HELD_POWER)
+def test_power_of_what_is_held_is_refused(options, message):
+    params = P(fe_params=[1, HELD], cov_re=[[1.0]])
+    given = {"params": params, "test": "Intercept", "seed": 1, "scale": 1.0} | options
+    with pytest.raises(lmm.DataError, match=message):
+        lmm.power(model("held effects").design, given.pop("params"), 10, **given)
+
+
+WRONG_TYPES = [
+    (lambda: lmm.bootstrap(model("offset").design, 10, seed=1), "bootstrap needs a result of"),
+    (lambda: lmm.influence(DATA), "influence needs a result of lmm.fit, not a DataFrame"),
+    (lambda: lmm.shard(model("offset").design, None, "g"), "shard needs a layout"),
+    (lambda: lmm.bootstrap(lmm.fit_regularized(model("offset").design), 10, seed=1), "not a Reg"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), WRONG_TYPES)
+def test_other_types_are_refused(call, message):
+    with pytest.raises(lmm.DataError, match=message):
+        call()
+
+
+# ------------------------------------------------------------ the page
+
+
+def table() -> str:
+    """The table of the page: what is refused, and in which words."""
+    lines = ["| | " + " | ".join(KINDS) + " |", "|---" * (len(KINDS) + 1) + "|"]
+    notes: list[str] = []
+    for what, (takes, _) in TABLE.items():
+        marks = []
+        for kind in KINDS:
+            reason = refuses(what, kind)
+            if reason is None:
+                applies = takes == "fit" or kind not in FIT_KINDS
+                marks.append("yes" if applies else "")
+                continue
+            reason = reason.format(what="the function")
+            notes += [] if reason in notes else [reason]
+            marks.append(f"{notes.index(reason) + 1}")
+        lines.append(f"| `{what}` | " + " | ".join(marks) + " |")
+    numbered = [f"{i}. {note}" for i, note in enumerate(notes, 1)]
+    return "\n".join([*lines, "", *numbered])
+
+
+def test_the_page_shows_the_table():
+    text = PAGE.read_text(encoding="utf-8")
+    assert table() in text, f"docs/supported.md should hold\n\n{table()}"
+    for kind, meaning in KINDS.items():
+        assert f"- *{kind}*: {meaning}" in text
