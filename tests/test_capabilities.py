@@ -4,10 +4,11 @@ Rows: functions of `capabilities.TABLE`. Columns: its kinds. A function that doe
 kind is compared with another way to the same answer.
 """
 
-from functools import cache
+from functools import pickle
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cache
 import jax
 import numpy as np
 import pandas as pd
@@ -88,6 +89,7 @@ MAKE = {
     "held effects": held_effects,
     "held covariances": held_covariance,
     "penalized": lambda: with_options(fe_pen=L2(weights=np.array(0.1))),
+    "saved": lambda: made()._replace(fit=pickle.loads(pickle.dumps(made().fit))),
     "without data": lambda: made()._replace(fit=made().fit.without_data()),
 }
 
@@ -186,7 +188,9 @@ def check_power(m: Model, kind: str) -> None:
 
 
 def check_simulate(m: Model, kind: str) -> None:
-    y = lmm.simulate(m.fit if kind != "without data" else made().fit, m.design, seed=1, n=400)
+    y = lmm.simulate(
+        m.fit if kind not in ("saved", "without data") else made().fit, m.design, seed=1, n=400
+    )
     mean = m.design.exog @ m.fit.fe_params.to_numpy()
     mean = mean if m.design.offset is None else mean + m.design.offset
     spread = y.to_numpy().std(axis=1) / np.sqrt(400)
@@ -237,11 +241,11 @@ def check_random_effects(m: Model, kind: str) -> None:
     total = np.zeros(len(DATA))
     for term in m.design.terms:
         frame = m.fit.random_effects[term.group]
-        if term.is_component or kind == "batches":
+        if term.is_component or kind in ("batches", "saved"):
             continue
         values = frame.to_numpy()[term.codes[:, 0]]
         total += np.einsum("nk,nk->n", values, term.values[:, 0])
-    if kind == "batches":
+    if kind in ("batches", "saved"):
         same = made().fit.random_effects["g"]
         assert_close(m.fit.random_effects["g"], same, TOL, 1)
     elif kind != "components":
@@ -253,10 +257,17 @@ def check_random_effects_cov(m: Model, kind: str) -> None:
     for per_level in m.fit.random_effects_cov.values():
         for S in list(per_level.values())[:3]:
             assert (np.linalg.eigvalsh(S.to_numpy()) >= -1e-12).all()
-    if kind in ("held effects", "offset", "arrays", "batches", "dropped"):
+    if kind in ("held effects", "offset", "arrays", "batches", "dropped", "saved"):
         psi, s2 = float(m.fit.cov_re.iloc[0, 0]), m.fit.scale
         first = next(iter(next(iter(m.fit.random_effects_cov.values())).values()))
         assert_close(first.to_numpy()[0, 0], psi * s2 / (s2 + 6 * psi), 1e-8)
+
+
+def check_joint_effects_cov(m: Model, kind: str) -> None:
+    """Of one level it is the covariance of that level."""
+    for factor, per_level in m.fit.random_effects_cov.items():
+        level, S = next(iter(per_level.items()))
+        assert_close(m.fit.joint_effects_cov({factor: level}), S, 1e-10)
 
 
 def check_layout_info(m: Model, kind: str) -> None:
@@ -265,7 +276,7 @@ def check_layout_info(m: Model, kind: str) -> None:
 
 
 def check_predict(m: Model, kind: str) -> None:
-    if kind == "batches":
+    if kind in ("batches", "saved"):
         assert_close(m.fit.predict(DATA), made().fit.predict(DATA), TOL, 1)
         return
     conditional = m.fit.predict(m.data, conditional=True)
@@ -273,8 +284,17 @@ def check_predict(m: Model, kind: str) -> None:
     assert_close(m.fit.predict(m.data), m.fit.predict(), RTOL, 1)
 
 
+def check_predict_without_newdata(m: Model, kind: str) -> None:
+    mean = m.design.exog @ m.fit.fe_params.to_numpy()
+    mean = mean if m.design.offset is None else mean + m.design.offset
+    if kind == "held effects":
+        mean = by_offset().fit.predict()
+    assert_close(m.fit.predict(), mean, TOL if kind == "held effects" else RTOL, 1)
+
+
 def check_fittedvalues(m: Model, kind: str) -> None:
-    assert_close(m.fit.fittedvalues + m.fit.resid, m.design.endog, RTOL, 1)
+    resid = made().fit.resid if kind == "saved" else m.fit.resid
+    assert_close(m.fit.fittedvalues + resid, m.design.endog, RTOL, 1)
     if kind == "held effects":
         assert_close(m.fit.fittedvalues, by_offset().fit.fittedvalues, TOL, 1)
 
@@ -316,8 +336,10 @@ CHECKS = {
     "wald_test_terms": check_wald_test_terms,
     "random_effects": check_random_effects,
     "random_effects_cov": check_random_effects_cov,
+    "joint_effects_cov": check_joint_effects_cov,
     "layout_info": check_layout_info,
     "predict": check_predict,
+    "predict without newdata": check_predict_without_newdata,
     "fittedvalues": check_fittedvalues,
     "resid": check_fittedvalues,
     "augment": check_augment,
@@ -325,7 +347,7 @@ CHECKS = {
     "shard": check_shard,
 }
 # Kinds of fits; no design is of them.
-FIT_KINDS = ("held covariances", "penalized", "without data")
+FIT_KINDS = ("held covariances", "penalized", "saved", "without data")
 # Functions that compile a program of their own for every kind: in full in the slow tests only.
 DEAR = ("free", "fit_many", "bootstrap", "power", "influence", "profile_re", "fit_params")
 QUICK = ("held effects", "offset")
@@ -343,8 +365,10 @@ ASK = {
     "wald_test_terms": lambda m: m.fit.wald_test_terms(),
     "random_effects": lambda m: m.fit.random_effects,
     "random_effects_cov": lambda m: m.fit.random_effects_cov,
+    "joint_effects_cov": lambda m: m.fit.joint_effects_cov({"g": 0}),
     "layout_info": lambda m: m.fit.layout_info,
     "predict": lambda m: m.fit.predict(DATA),
+    "predict without newdata": lambda m: m.fit.predict(),
     "fittedvalues": lambda m: m.fit.fittedvalues,
     "resid": lambda m: m.fit.resid,
     "augment": lambda m: m.fit.augment(),
