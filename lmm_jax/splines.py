@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from formulaic.materializers.types import FactorValues
 from formulaic.utils.stateful_transforms import stateful_transform
-from scipy.interpolate import BSpline
 
 from .errors import DataError
 
@@ -38,6 +37,8 @@ def natural_splines(
     padded = np.concatenate([[low] * (_DEGREE + 1), inner, [high] * (_DEGREE + 1)])
     first = 0 if intercept else 1
     count = padded.size - _DEGREE - 1
+    from scipy.interpolate import BSpline  # late: it takes longer to import than pandas
+
     splines = [BSpline(padded, row, _DEGREE, extrapolate=False) for row in np.eye(count)[first:]]
     bends = np.stack([[float(b.derivative(2)(at)) for at in (low, high)] for b in splines])
     q, _ = np.linalg.qr(bends, mode="complete")
@@ -72,7 +73,7 @@ def _knots(
     return inner, (low, high)
 
 
-def _extended(splines: list[BSpline], x: np.ndarray, low: float, high: float) -> np.ndarray:
+def _extended(splines: list[Any], x: np.ndarray, low: float, high: float) -> np.ndarray:
     """Values of the splines, with their tangents beyond the ends."""
     at = np.clip(x, low, high)
     beyond = x - at
