@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "lmm_jax"
 # A module imports from its own floor and the floors below it. "x.*" is a package and its modules.
 FLOORS = (
     (
-        *("processes", "errors", "reprs", "contexts", "saving", "linalg", "covariance"),
+        *("processes", "errors", "reprs", "contexts", "saving", "linalg", "roots", "covariance"),
         *("params", "penalties", "woodbury", "programs", "datasets"),
     ),
     (
