@@ -19,8 +19,9 @@ from .covariance import theta_size
 from .lane_driver import LaneProblem, minimize_all
 from .lanes import Lanes, Point, deviance, lane_jet, lane_layout
 from .newton import RUNNING, Solution, State, judge, propose
+from .optimize import FEW_GROUPS
 from .programs import compiled
-from .starts import MAX_RUNS, local_minima, start_grid
+from .starts import MAX_RUNS, local_minima, singular_grid, start_grid, with_submodels
 
 # A batch goes on with an eighth of its lanes once the others are done; smaller ones are finished.
 _SHRINK, SMALLEST = 8, 32
@@ -56,12 +57,15 @@ def minimize_lanes(
         shapes=_shapes(lanes),
         advance=partial(_run, reml=reml, maxiter=maxiter, tol=tol),
         pick=_select,
-        keep=lambda jet: jet._replace(gradient=(), hessian=(), psi_gradients=()),
+        keep=lambda jet: jet._replace(gradient=(), hessian=(), psi_gradients=(), psi_halves=()),
         smaller=_smaller,
         holding=_holding,
+        few=_few_groups(lanes),
     )
     starts, wanted = jax.device_get(_starts(lanes, reml=reml, grid=grid))
-    best = minimize_all(problem, starts, wanted, defer=defer)
+    more = partial(_more_starts, lanes=lanes, reml=reml)
+    grids = grid and singular_grid(lanes.sizes) is not None
+    best = minimize_all(problem, starts, wanted, defer=defer, more=more if grids else None)
     return best._replace(jet=jax.device_get(_jet(best.theta, lanes, reml=reml)))
 
 
@@ -75,7 +79,8 @@ def _shapes(lanes: Lanes) -> Point:
         return jax.ShapeDtypeStruct(shape, lanes.S_yy.dtype)
 
     m = theta_size(lanes.sizes)
-    return Point(of(), of(m), of(m, m), tuple(of(k, k) for k in lanes.sizes))
+    blocks = tuple(of(k, k) for k in lanes.sizes)
+    return Point(of(), of(m), of(m, m), blocks, blocks, of())
 
 
 # ------------------------------------------------------------ starts
@@ -87,24 +92,64 @@ def _find_starts(lanes: Lanes, *, reml: bool, grid: bool) -> tuple[Array, Array]
     if not grid:
         moments = jax.vmap(lambda i: lane_layout(lanes, i).start_moments(), out_axes=-1)
         return moments(jnp.arange(R))[None], jnp.ones((1, R), bool)
-    points, shape = start_grid(lanes.sizes)
-    thetas = jnp.asarray(points, lanes.S_yy.dtype)
-    values = lax.map(lambda theta: deviance(theta[:, None], lanes, reml=reml), thetas)
+    points, near = start_grid(lanes.sizes)
+    starts, wanted = _lowest(jnp.asarray(points, lanes.S_yy.dtype)[:, :, None], near, lanes, reml)
+    # a lane without a finite value gets one run, which says so
+    return starts, wanted.at[0].set(True)
+
+
+def _lowest(thetas: Array, near: np.ndarray, lanes: Lanes, reml: bool) -> tuple[Array, Array]:
+    """The lowest local minima among candidates (N, m, R or 1) of every lane."""
+    R = lanes.S_yy.shape[0]
+    values = lax.map(lambda theta: deviance(theta, lanes, reml=reml), thetas)
     values = jnp.where(jnp.isfinite(values), values, jnp.inf)
-    lowest = jax.vmap(local_minima, -1, -1)(values.reshape(*shape, R))
-    ranked = jnp.where(lowest.reshape(len(points), R), values, jnp.inf)
+    ranked = jnp.where(local_minima(values, jnp.asarray(near)), values, jnp.inf)
+    thetas = jnp.broadcast_to(thetas, (*thetas.shape[:2], R))
     starts, wanted = [], []
-    for i in range(min(MAX_RUNS, len(points))):
+    for _ in range(min(MAX_RUNS, len(near))):
         at = jnp.argmin(ranked, axis=0)
-        taken = jnp.arange(len(points))[:, None] == at[None]
-        starts.append(thetas[at].T)
-        # a lane without a finite value gets one run, which says so
-        wanted.append(jnp.isfinite(jnp.min(ranked, axis=0)) | (i == 0))
+        taken = jnp.arange(len(near))[:, None] == at[None]
+        starts.append(jnp.take_along_axis(thetas, at[None, None], axis=0)[0])
+        wanted.append(jnp.isfinite(jnp.min(ranked, axis=0)))
         ranked = jnp.where(taken, jnp.inf, ranked)
     return jnp.stack(starts), jnp.stack(wanted)
 
 
+def _find_singular(theta: Array, lanes: Lanes, *, reml: bool) -> tuple[Array, Array]:
+    """Starts from singular covariances and submodels, (K, m, R), and which deserve a run."""
+    grid = singular_grid(lanes.sizes)
+    assert grid is not None  # the caller has looked
+    points = jnp.asarray(grid.thetas, theta.dtype)
+    of_lane = lambda best, i: with_submodels(points, best, lane_layout(lanes, i))  # noqa: E731
+    thetas = jax.vmap(of_lane, (-1, 0), -1)(theta, jnp.arange(theta.shape[1]))
+    return _lowest(thetas, grid.neighbours, lanes, reml)
+
+
 _starts = compiled(_find_starts, static=("reml", "grid"))
+_singular = compiled(_find_singular, static="reml")
+
+
+def _more_starts(
+    theta: np.ndarray, which: np.ndarray, *, lanes: Lanes, reml: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """See :func:`lmm_jax.lane_driver.minimize_all`."""
+    R = lanes.S_yy.shape[0]
+    size = _holding(which.size, R)
+    fill = np.append(which, np.repeat(which[-1:], size - which.size))
+    few = lanes if size == R else _select(lanes, fill, R=R)
+    at = np.arange(R) if size == R else fill
+    starts, wanted = jax.device_get(_singular(theta[:, at], few, reml=reml))
+    place = which if size == R else slice(which.size)
+    return starts[..., place], wanted[:, place]
+
+
+def _few_groups(lanes: Lanes) -> bool:
+    """See :func:`lmm_jax.optimize.has_few_groups`; lanes with all rows decide."""
+    ranks = 0.0
+    for b in lanes.buckets:
+        there = np.diagonal(np.asarray(b.T)) != 0  # (D, L, q)
+        ranks = ranks + np.sum(there * np.asarray(b.copies)[..., None], axis=(0, 2)).max()
+    return bool(ranks < FEW_GROUPS * sum(lanes.sizes))
 
 
 # ------------------------------------------------------------ runs

@@ -25,7 +25,7 @@ from .history import Recorder
 from .layouts.waist import Layout
 from .likelihood import Jet, deviance_at, profile_jet, profile_waist, residual_df
 from .linalg import psd_cholesky
-from .newton import DECREMENT_TOL, newton
+from .newton import DECREMENT_TOL, certified, newton
 
 Mask = tuple[tuple[bool, ...], ...]
 
@@ -48,7 +48,9 @@ class PlainJet(NamedTuple):
     value: Array
     gradient: Array
     hessian: Array
+    noise: Array  # rounding of the value where digits are lost
     psi_gradients: tuple[Array, ...] = ()
+    psi_halves: tuple[Array, ...] = ()
 
 
 class ConstrainedSolution(NamedTuple):
@@ -158,7 +160,7 @@ def evaluator(problem: Problem, *, reml: bool) -> Callable[[Array], PlainJet]:
 
     def evaluate(x: Array) -> PlainJet:
         f, g = jax.value_and_grad(value)(x)
-        return PlainJet(f, g, jax.hessian(value)(x))
+        return PlainJet(f, g, jax.hessian(value)(x), jnp.zeros_like(f))
 
     return evaluate
 
@@ -202,6 +204,7 @@ def _carry_back(
 
     theta = theta_of(x)
     jet = profile_jet(theta, layout, reml=reml)
+    status = certified(status, jet)
     inverse = 2.0 * _positive_inverse(hessian)
     J = jax.jacfwd(theta_of)(x) if x.size else jnp.zeros((theta.size, 0), theta.dtype)
     plain = objective(x, problem, reml=reml)[1] if x.size else jet.value

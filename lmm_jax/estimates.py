@@ -94,7 +94,7 @@ def estimate(
     out = Estimates(
         theta=np.concatenate([L[lower_indices(L.shape[0])] for L in factors]),
         factors=factors,
-        covariances=tuple(scale * L @ L.T for L in factors),
+        covariances=tuple(covariance_of(L, scale) for L in factors),
         scale=scale,
         beta=shift + low,
         beta_low=low,
@@ -169,6 +169,14 @@ def factor_matrices(theta: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]
     return out
 
 
+def covariance_of(L: np.ndarray, scale: float) -> np.ndarray:
+    """``scale L L'``; a singular one is rounded upwards, so that it has a Cholesky factor."""
+    cov = scale * L @ L.T
+    if len(L) > 1 and (np.diagonal(L) == 0).any():
+        cov[np.diag_indices_from(cov)] *= 1.0 + 8.0 * np.finfo(float).eps
+    return cov
+
+
 def canonical_factor(L: np.ndarray) -> np.ndarray:
     """The factor with exact zeros where a pivot is negligible, same covariance, (..., k, k).
 
@@ -178,13 +186,12 @@ def canonical_factor(L: np.ndarray) -> np.ndarray:
     negligible = (np.abs(np.diagonal(L, axis1=-2, axis2=-1)) < ZERO_PIVOT).any(axis=-1)
     if not negligible.any():
         return L
-    S = L @ np.swapaxes(L, -1, -2)
-    out = np.zeros_like(S)
-    for j in range(S.shape[-1]):
-        row = out[..., j, :j]
-        pivot = S[..., j, j] - np.sum(row**2, axis=-1)
-        usable = pivot > ZERO_PIVOT**2
-        scale = np.where(usable, 1.0 / np.sqrt(np.where(usable, pivot, 1.0)), 0.0)
-        rest = S[..., j:, j] - np.sum(out[..., j:, :j] * row[..., None, :], axis=-1)
-        out[..., j:, j] = rest * scale[..., None]
+    out, rows = np.zeros_like(L), np.array(L)
+    for j in range(L.shape[-1]):  # by rows of L: squares would cost large variances their digits
+        norm = np.linalg.norm(rows[..., j, :], axis=-1)
+        usable = norm > ZERO_PIVOT
+        scale = np.where(usable, 1.0 / np.where(usable, norm, 1.0), 0.0)
+        unit = rows[..., j, :] * scale[..., None]
+        out[..., j:, j] = np.sum(rows[..., j:, :] * unit[..., None, :], axis=-1)
+        rows[..., j:, :] -= out[..., j:, j, None] * unit[..., None, :]
     return np.where(negligible[..., None, None], out, L)

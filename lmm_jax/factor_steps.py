@@ -7,8 +7,14 @@ all rotations are spanned by
 
     D_ij = (v_i w_j' + v_j w_i') / sqrt(e_i + e_j), i > j        D_ii = v_i w_i' / sqrt(e_i)
 
-each of length one. To first order D does to Psi what a change P of theta does; their
-difference in second order is ``2 <G D, D> - 2 <G P, P>`` with the derivative G in Psi.
+each of length one. (Where e_i is zero, D_ii takes a direction that is orthogonal to the other
+rows of W: along it the criterion bends by ``2 v_i' G v_i``.) To first order D does to Psi
+what a change P of theta does; their difference in second order is ``2 <G D, D> - 2 <G P, P>``
+with the derivative G in Psi.
+
+A step along D_ij that changes the criterion by as much as another is ``sqrt(1 + e)`` long, e
+the smaller of e_i and e_j: large variances take long steps, and the Hessian in these units
+has eigenvalues of one order, however far apart the variances are.
 
 References
 ----------
@@ -28,6 +34,8 @@ from .linalg import eigen, lower_factor
 
 # Pivots that leave enough digits to divide by, relative to the largest entry.
 _REGULAR = 1e-7
+# Rows of V' Lambda that are rounding, relative to the largest.
+_ROUNDING = 1e-13
 
 
 class Coordinates(NamedTuple):
@@ -36,6 +44,7 @@ class Coordinates(NamedTuple):
     gradient: Array  # (m,)
     hessian: Array  # (m, m)
     moves: tuple[Array, ...]  # (m_t, k, k) a term: what a unit of each does to its factor
+    units: Array  # (m,)  steps that change the criterion about equally
 
 
 def coordinates(theta: Array, jet: Any, sizes: tuple[int, ...]) -> Coordinates:
@@ -45,7 +54,8 @@ def coordinates(theta: Array, jet: Any, sizes: tuple[int, ...]) -> Coordinates:
     ----------
     theta : Array, shape (m,)
     jet : Point
-        Gradient and Hessian in theta, derivatives in the Psi of every term (or none).
+        Gradient and Hessian in theta, derivatives in the Psi of every term (or none), and
+        these times Lambda.
     sizes : tuple of int
         Coefficients per level of each term.
 
@@ -54,16 +64,24 @@ def coordinates(theta: Array, jet: Any, sizes: tuple[int, ...]) -> Coordinates:
     Coordinates
         Theta itself for terms of one coefficient, or without derivatives in Psi.
     """
-    if not jet.psi_gradients or max(sizes) == 1:
-        return Coordinates(jet.gradient, jet.hessian, ())
-    g, maps, moves, bends, flats = [], [], [], [], []
-    places = zip(factor_blocks(theta, sizes), jet.psi_gradients, theta_slices(sizes), strict=True)
-    for L, G, at in places:
+    if not jet.psi_gradients:
+        return Coordinates(jet.gradient, jet.hessian, (), jnp.ones_like(theta))
+    if max(sizes) == 1:
+        return Coordinates(jet.gradient, jet.hessian, (), jnp.sqrt(1.0 + theta * theta))
+    g, maps, moves, bends, flats, units = [], [], [], [], [], []
+    places = zip(
+        factor_blocks(theta, sizes),
+        jet.psi_gradients,
+        jet.psi_halves,
+        theta_slices(sizes),
+        strict=True,
+    )
+    for L, G, GL, at in places:
         k = L.shape[0]
         E = jnp.asarray(basis((k,), (1,)), L.dtype)
-        D, P = (E, E) if k == 1 else _horizontal(L)
-        GL = jnp.sum(G[:, :, None] * L[None], axis=1)
+        D, P, size = (E, E, theta[at] ** 2) if k == 1 else _horizontal(L)
         g.append(jet.gradient[at] if k == 1 else 2.0 * jnp.sum(GL[None] * D, axis=(1, 2)))
+        units.append(jnp.sqrt(1.0 + size))
         maps.append(P[:, *lower_indices(k)].T)
         moves.append(D)
         bends.append(_bend(G, D))
@@ -72,20 +90,50 @@ def coordinates(theta: Array, jet: Any, sizes: tuple[int, ...]) -> Coordinates:
     inner = jet.hessian - _block_diagonal(flats)
     half = jnp.sum(inner[:, :, None] * T[None], axis=1)
     hessian = jnp.sum(T[:, :, None] * half[:, None], axis=0) + _block_diagonal(bends)
-    return Coordinates(jnp.concatenate(g), hessian, tuple(moves))
+    return Coordinates(jnp.concatenate(g), hessian, tuple(moves), jnp.concatenate(units))
 
 
-def _horizontal(L: Array) -> tuple[Array, Array]:
-    """D and P of one term, (m_t, k, k)."""
+def _horizontal(L: Array) -> tuple[Array, Array, Array]:
+    """D and P of one term, (m_t, k, k), and the smaller of ``e_i`` and ``e_j``, (m_t,)."""
     i, j = lower_indices(L.shape[0])
-    e, V = eigen(jnp.sum(L[:, None] * L[None], axis=-1))
-    v, w = V.T, jnp.sum(V[:, :, None] * L[:, None], axis=0)
-    e = jnp.maximum(jnp.sum(w * w, axis=1), jnp.finfo(e.dtype).tiny)  # more digits than e has
-    length = jnp.where(i == j, 2.0 * jnp.sqrt(e[i]), jnp.sqrt(e[i] + e[j]))
-    D = v[i][:, :, None] * w[j][:, None] + v[j][:, :, None] * w[i][:, None]
-    D = D / length[:, None, None]
+    V = eigen(jnp.sum(L[:, None] * L[None], axis=-1))[1]
+    v, (s, w) = V.T, _singular(jnp.sum(V[:, :, None] * L[:, None], axis=0))
+    e = s * s
+    length = jnp.sqrt(jnp.maximum(e[i] + e[j], jnp.finfo(e.dtype).tiny))
+    across = s[j][:, None, None] * v[i][:, :, None] * w[j][:, None]
+    across = across + s[i][:, None, None] * v[j][:, :, None] * w[i][:, None]
+    D = jnp.where(
+        (i == j)[:, None, None],
+        v[i][:, :, None] * w[i][:, None],
+        across / length[:, None, None],
+    )
     change = jnp.sum(D[:, :, None] * L[None, None], axis=-1)
-    return D, _theta_changes(L, change + jnp.swapaxes(change, 1, 2))
+    return D, _theta_changes(L, change + jnp.swapaxes(change, 1, 2)), jnp.minimum(e[i], e[j])
+
+
+def _singular(rows: Array) -> tuple[Array, Array]:
+    """Lengths of nearly orthogonal rows, the longest last, and orthonormal directions of them.
+
+    A row that is rounding beside the others takes a direction that is left.
+    """
+    k = rows.shape[0]
+    least = _ROUNDING * jnp.sqrt(jnp.sum(rows[-1] ** 2))
+    sizes: list[Array] = []
+    units: list[Array] = []
+    for i in range(k - 1, -1, -1):
+        row, left = rows[i], jnp.eye(k, dtype=rows.dtype)
+        for unit in units:
+            row = row - jnp.sum(row * unit) * unit
+            left = left - jnp.sum(left * unit[None], axis=1)[:, None] * unit[None]
+        norm = jnp.sqrt(jnp.sum(row * row))
+        some = norm > least
+        far = jnp.sum(left * left, axis=1)
+        other = jnp.sum(jnp.where(jnp.arange(k)[:, None] == jnp.argmax(far), left, 0.0), axis=0)
+        other = other / jnp.sqrt(jnp.sum(other * other))
+        unit = jnp.where(some, row / jnp.where(some, norm, 1.0), other)
+        sizes.append(jnp.sum(row * unit))
+        units.append(unit)
+    return jnp.stack(sizes[::-1]), jnp.stack(units[::-1])
 
 
 def _theta_changes(L: Array, change: Array) -> Array:

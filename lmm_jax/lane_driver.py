@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from .newton import CONVERGED, NONFINITE, RUNNING, Solution, State, unknown_state
-from .optimize import off_boundary, second_is_better
+from .optimize import is_extreme, off_boundary, second_is_better
 
 
 class LaneProblem(NamedTuple):
@@ -31,6 +31,7 @@ class LaneProblem(NamedTuple):
     keep: Callable[[Any], Any]  # what a solution keeps of the criterion: with its value
     smaller: Callable[[int], int]  # lanes of the next smaller batch; 0: there is none
     holding: Callable[[int, int], int]  # size of a batch for some lanes out of one of a size
+    few: bool = False  # so few groups that every optimum is in doubt
 
 
 def minimize_all(
@@ -40,6 +41,7 @@ def minimize_all(
     *,
     defer: bool = False,
     reopen: bool = False,
+    more: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> Solution:
     """Best optimum of every lane.
 
@@ -53,6 +55,9 @@ def minimize_all(
         Leave the last few lanes of a large batch ``RUNNING``.
     reopen : bool
         Challenge lanes that have not converged as well as those near the boundary.
+    more : callable, optional
+        Further starts (K, m, n) and which are wanted, (K, n), for n lanes whose optimum is in
+        doubt, from their best theta (m, R) and their places (n,).
 
     Returns
     -------
@@ -66,7 +71,22 @@ def minimize_all(
     if reopen:
         theta = np.where(best.status == CONVERGED, theta, 0.0)
     opened, cornered = off_boundary(theta, problem.sizes, np)
-    return _challenge(problem, best, opened, cornered, defer)
+    best = _challenge(problem, best, opened, cornered, defer)
+    if more is None:
+        return best
+    theta = np.moveaxis(np.asarray(best.theta), problem.axis, -1)
+    doubt = problem.few | off_boundary(theta, problem.sizes, np)[1] | is_extreme(theta, np)
+    which = np.flatnonzero(doubt & problem.usable & (best.status != RUNNING))
+    if not which.size:
+        return best
+    starts, wanted = more(theta, which)
+    for column, go in zip(starts, wanted, strict=True):
+        where = np.zeros((len(theta), problem.usable.size))
+        where[:, which] = column
+        lanes = np.zeros(problem.usable.size, bool)
+        lanes[which] = go
+        best = _challenge(problem, best, where, lanes, defer)
+    return best
 
 
 def _challenge(

@@ -20,7 +20,10 @@ from .covariance import basis
 from .layouts.grouped import Bucket, GroupedLayout
 from .layouts.waist import Maps, maps_of
 from .linalg import eliminate
+from .roots import eliminate_root
 
+# See lmm_jax.layouts.grouped.
+_EXACT_WIDTH = 3
 # Rows up to which a factorization is written out: batches are large and worth the compilation.
 _UNROLL = 8
 
@@ -69,6 +72,8 @@ class Point(NamedTuple):
     gradient: Array  # (m, R)
     hessian: Array  # (m, m, R)
     psi_gradients: tuple[Array, ...]  # (k, k, R) a term
+    psi_halves: tuple[Array, ...]  # (k, k, R) a term: the same times Lambda
+    noise: Array  # (R,)  rounding of the value where digits are lost
 
 
 class LaneJet(NamedTuple):
@@ -111,37 +116,41 @@ class _Groups(NamedTuple):
     """One bucket with its random effects integrated out."""
 
     K: Array  # (q, q, D, L)     L_i^-1 T_i, L_i the Cholesky factor of M_i
+    F: Array  # (q, q, D, L)     K Lambda
     X: Array  # (q, p, D, E, L)  L_i^-1 c_X
     y: Array  # (q, D, E, R)
     Lambda: Array  # (q, q, L)
     E: Array  # (m, q, q, 1)
     logdet: Array  # (L,)
+    pivots: Array  # (q, D, L)   diagonal of L_i
+    loss: Array  # (D, L)  see :class:`lmm_jax.roots.RootElimination`
 
 
 def _eliminate(theta: Array, bucket: LaneBucket, sizes: tuple[int, ...]) -> _Groups:
     E = jnp.asarray(basis(sizes, bucket.widths), theta.dtype)[..., None]
     Lambda = contract("kab,k->ab", E, theta)
-    Psi = contract("ac,bc->ab", Lambda, Lambda)
-    TP = contract("rad,ab->rbd", bucket.T, Psi)
-    M = contract("rad,sad->rsd", TP, bucket.T)
-    q, lanes = M.shape[0], M.shape[2:]
-    identity = jnp.eye(q, dtype=M.dtype)[:, :, None]
-    M = M.reshape(q, q, -1) + identity
-    U, Li = eliminate(M, jnp.broadcast_to(identity, M.shape))
-    Li = Li.reshape(q, q, *lanes)
-    logs = sum((jnp.log(U[i, i]) for i in range(q)), jnp.zeros(M.shape[2:], M.dtype))
+    F = contract("rad,ab->rbd", bucket.T, Lambda)
+    q, lanes = F.shape[0], F.shape[2:]
+    F = F.reshape(q, q, -1)
+    identity = jnp.broadcast_to(jnp.eye(q, dtype=F.dtype)[:, :, None], F.shape)
+    at = eliminate_root(F, identity)
+    Li = at.X.reshape(q, q, *lanes)
+    logs = sum((jnp.log(at.U[i, i]) for i in range(q)), jnp.zeros(F.shape[2:], F.dtype))
     return _Groups(
         K=contract("rsd,sad->rad", Li, bucket.T),
+        F=at.F.reshape(q, q, *lanes),
         X=contract("rsd,spde->rpde", Li, bucket.X),
         y=contract("rsd,sde->rde", Li, bucket.y),
         Lambda=Lambda,
         E=E,
         logdet=2.0 * jnp.sum(logs.reshape(lanes) * bucket.copies, axis=0),
+        pivots=jnp.stack([at.U[i, i] for i in range(q)]).reshape(q, *lanes),
+        loss=at.loss.reshape(lanes),
     )
 
 
-def _profile(groups: list[_Groups], lanes: Lanes, *, reml: bool) -> Profile:
-    """See :func:`lmm_jax.likelihood.profile_waist`."""
+def _profile(groups: list[_Groups], lanes: Lanes, *, reml: bool) -> tuple[Profile, Array]:
+    """The profile, and the inverse factor of ``X' V^-1 X``, (p, p, R)."""
     logdet = sum((g.logdet for g in groups[1:]), groups[0].logdet)
     xx, xy, yy = lanes.S_xx, lanes.S_xy, lanes.S_yy
     for g in groups:
@@ -160,7 +169,8 @@ def _profile(groups: list[_Groups], lanes: Lanes, *, reml: bool) -> Profile:
     if reml:
         logs = sum((jnp.log(U[i, i]) for i in range(p)), jnp.zeros(xx.shape[2:], xx.dtype))
         value = value + 2.0 * logs - 2.0 * lanes.log_det_map
-    return Profile(value, contract("ab,a->b", Xi, z), rss, contract("ca,cb->ab", Xi, Xi))
+    at = Profile(value, contract("ab,a->b", Xi, z), rss, contract("ca,cb->ab", Xi, Xi))
+    return at, Xi
 
 
 def deviance(theta: Array, lanes: Lanes, *, reml: bool) -> Array:
@@ -174,7 +184,7 @@ def deviance(theta: Array, lanes: Lanes, *, reml: bool) -> Array:
     reml : bool
     """
     groups = [_eliminate(theta, bucket, lanes.sizes) for bucket in lanes.buckets]
-    return _profile(groups, lanes, reml=reml).deviance
+    return _profile(groups, lanes, reml=reml)[0].deviance
 
 
 def lane_jet(theta: Array, lanes: Lanes, *, reml: bool) -> LaneJet:
@@ -187,36 +197,59 @@ def lane_jet(theta: Array, lanes: Lanes, *, reml: bool) -> LaneJet:
     reml : bool
     """
     groups = [_eliminate(theta, bucket, lanes.sizes) for bucket in lanes.buckets]
-    at = _profile(groups, lanes, reml=reml)
+    at, Xi = _profile(groups, lanes, reml=reml)
     nu = lanes.n_obs - (at.beta.shape[0] if reml else 0)
     share = nu / at.rss
     slopes = [jnp.zeros((k, k, theta.shape[-1]), theta.dtype) for k in lanes.sizes]
-    parts = []
+    halves, parts = list(slopes), []
     for g, bucket in zip(groups, lanes.buckets, strict=True):
-        part, slope = _bucket_sums(g, bucket, at, share, reml=reml)
+        part, slope, half = _bucket_sums(g, bucket, at, share, Xi if reml else None)
         parts.append(part)
         start = 0
         for t, (k, w) in enumerate(zip(lanes.sizes, bucket.widths, strict=True)):
             for level in range(start, start + k * w, k):
-                slopes[t] = slopes[t] + slope[level : level + k, level : level + k]
+                block = slice(level, level + k)
+                slopes[t] = slopes[t] + slope[block, block]
+                halves[t] = halves[t] + half[block, block]
             start += k * w
     first = jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *parts)
     rho = first.drss / at.rss[None]
-    CA = contract("ab,kbc->kac", at.cov_beta, first.A)
+    A = contract("kac,bc->kab", contract("ac,kcb->kab", Xi, first.A), Xi)
     through = contract("kb,lb->kl", contract("ka,ab->kb", first.B, at.cov_beta), first.B)
     gradient = first.dlogdet + contract(",k->k", nu, rho)
     hessian = first.hessian + _psi_curvatures(slopes) - 2.0 * contract(",kl->kl", share, through)
     if reml:
-        gradient = gradient + contract("kab,ba->k", first.A, at.cov_beta)
-        hessian = hessian - contract("kab,lba->kl", CA, CA)
+        gradient = gradient + sum((A[:, i, i] for i in range(1, A.shape[1])), A[:, 0, 0])
+        hessian = hessian - contract("kab,lab->kl", A, A)
     hessian = hessian - contract(",k,l->kl", nu, rho, rho)
     hessian = 0.5 * (hessian + jnp.swapaxes(hessian, 0, 1))
+    noise = _noise(groups, lanes, at, nu, reml=reml)
     return LaneJet(
-        Point(at.deviance, gradient, hessian, tuple(slopes)),
+        Point(at.deviance, gradient, hessian, tuple(slopes), tuple(halves), noise),
         at,
         dlog_rss=rho,
-        dcov_beta=-contract("kab,bc->kac", CA, at.cov_beta),
+        dcov_beta=-contract("ca,kcb->kab", Xi, contract("kab,bc->kac", A, Xi)),
     )
+
+
+def _noise(groups: list[_Groups], lanes: Lanes, at: Profile, nu: Array, *, reml: bool) -> Array:
+    """See :func:`lmm_jax.likelihood.profile_jet`."""
+    p = at.beta.shape[0]
+    logs, y = jnp.zeros(at.rss.shape, at.rss.dtype), lanes.S_yy
+    X = jnp.stack([lanes.S_xx[i, i] for i in range(p)])
+    for g, bucket in zip(groups, lanes.buckets, strict=True):
+        logs = logs + g.K.shape[0] * jnp.sum(g.loss * bucket.copies, axis=0)
+        share = 4.0 / g.pivots  # see lmm_jax.layouts.grouped.root_rounding
+        lost = jnp.abs(g.X * bucket.X) * share[:, None, :, None] + 3.0 * g.X**2
+        X = X + jnp.sum(lost, axis=(0, 2, 3))
+        lost = jnp.abs(g.y * bucket.y) * share[:, :, None]
+        lost = lost + g.y**2 * (3.0 + 2.0 * g.loss)[None, :, None]
+        y = y + jnp.sum(lost, axis=(0, 1, 2))
+    logs = logs * (1 + p if reml else 1)
+    noise = logs + nu * (y + jnp.sum(at.beta**2 * X, axis=0)) / at.rss
+    if reml:
+        noise = noise + jnp.sum(jnp.stack([at.cov_beta[i, i] for i in range(p)]) * X, axis=0)
+    return jnp.finfo(noise.dtype).eps * noise
 
 
 class _Sums(NamedTuple):
@@ -230,28 +263,49 @@ class _Sums(NamedTuple):
 
 
 def _bucket_sums(
-    g: _Groups, bucket: LaneBucket, at: Profile, share: Array, *, reml: bool
-) -> tuple[_Sums, Array]:
-    """First derivatives, the traces of the second ones, and the slope in Psi, (q, q, R)."""
+    g: _Groups, bucket: LaneBucket, at: Profile, share: Array, Xi: Array | None
+) -> tuple[_Sums, Array, Array]:
+    """First derivatives, traces of the second ones, the slope G in Psi and G Lambda, (q, q, R)."""
     EL = contract("kab,cb->kac", g.E, g.Lambda)
     D = EL + jnp.swapaxes(EL, 1, 2)
     P = contract("rad,rbd->abd", g.K, g.K)
     u = contract("rad,rpde->apde", g.K, g.X)
-    r = contract("rad,rde->ade", g.K, g.y - contract("rpde,p->rde", g.X, at.beta))
+    y = g.y - contract("rpde,p->rde", g.X, at.beta)
+    r = contract("rad,rde->ade", g.K, y)
+    # the same times Lambda', without a difference: see lmm_jax.layouts.grouped.waist_jet
+    s, t = contract("rad,rpde->apde", g.F, g.X), contract("rad,rde->ade", g.F, y)
     counted = P * bucket.copies[None, None]
     trace = jnp.sum(counted, axis=2)
+    halves = contract("rad,rbd->abd", g.K, g.F) * bucket.copies[None, None]
+    inner = contract("rad,rbd->abd", g.F, g.F)
+    half = jnp.sum(halves, axis=2)
     rr = contract("ade,bde->abd", r, r)
     R = contract(",abd->abd", share, rr)
-    if reml:
-        R = R + contract("aqde,bqde->abd", contract("apde,pq->aqde", u, at.cov_beta), u)
+    rt = contract("ade,bde->abd", r, t)
+    Rt = contract(",abd->abd", share, rt)
+    Rtt = contract(",abd->abd", share, contract("ade,bde->abd", t, t))
+    if Xi is not None:  # REML
+        uX, sX = contract("apde,qp->aqde", u, Xi), contract("apde,qp->aqde", s, Xi)
+        R = R + contract("aqde,bqde->abd", uX, uX)
+        Rt = Rt + contract("aqde,bqde->abd", uX, sX)
+        Rtt = Rtt + contract("aqde,bqde->abd", sX, sX)
+    B = contract("abp,kab->kp", contract("apde,bde->abp", u, t), g.E)
+    B = B + contract("abp,kab->kp", contract("apde,bde->bap", s, r), g.E)
+    A = contract("abpq,kab->kpq", contract("apde,bqde->abpq", u, s), g.E)
     sums = _Sums(
-        dlogdet=contract("ab,kab->k", trace, D),
-        drss=-contract("ab,kab->k", jnp.sum(rr, axis=2), D),
-        B=-contract("abp,kab->kp", contract("apde,bde->abp", u, r), D),
-        A=-contract("abpq,kab->kpq", contract("apde,bqde->abpq", u, u), D),
-        hessian=_double_traces(2.0 * R - counted, P, D),
+        dlogdet=2.0 * contract("ab,kab->k", half, g.E),
+        drss=-2.0 * contract("ab,kab->k", jnp.sum(rt, axis=2), g.E),
+        B=-B,
+        A=-(A + jnp.swapaxes(A, 1, 2)),
+        hessian=_half_traces(
+            (2.0 * R - counted, 2.0 * Rt - halves, 2.0 * Rtt - inner * bucket.copies[None, None]),
+            (P, contract("rad,rbd->abd", g.K, g.F), inner),
+            g.E,
+        )
+        if P.shape[0] <= _EXACT_WIDTH
+        else _double_traces(2.0 * R - counted, P, D),
     )
-    return sums, trace - jnp.sum(R, axis=2)
+    return sums, trace - jnp.sum(R, axis=2), half - jnp.sum(Rt, axis=2)
 
 
 def _double_traces(A: Array, P: Array, D: Array) -> Array:
@@ -261,6 +315,17 @@ def _double_traces(A: Array, P: Array, D: Array) -> Array:
         return contract("kad,lda->kl", contract("abcd,kbc->kad", moments, D), D)
     AD, PD = contract("abg,kbc->kacg", A, D), contract("abg,kbc->kacg", P, D)
     return contract("kacg,lcag->kl", AD, PD)
+
+
+def _half_traces(A: tuple[Array, Array, Array], P: tuple[Array, Array, Array], E: Array) -> Array:
+    """See :func:`lmm_jax.layouts.waist.half_traces`; (m, m, R)."""
+    pairs = ((A[1], P[1], "kcb", "lad"), (A[0], P[2], "kbc", "lad"), (A[2], P[0], "kcb", "lda"))
+    total = jnp.zeros((), E.dtype)
+    for often, (X, Y, first, second) in zip((2.0, 1.0, 1.0), pairs, strict=True):
+        moments = contract("abg,cdg->abcd", X, Y)
+        half = contract(f"abcd,{first}->kad", moments, E)
+        total = total + often * contract(f"kad,{second}->kl", half, E)
+    return total
 
 
 def _psi_curvatures(slopes: list[Array]) -> Array:

@@ -27,7 +27,7 @@ from .coordinates import (
     whiten_factors,
 )
 from .covariance import factor_blocks
-from .layouts.waist import Curvature, Layout, Waist, psi_curvatures
+from .layouts.waist import Curvature, Layout, Waist, WaistJet, halves_of, psi_curvatures
 from .linalg import exact, log_diagonal
 from .params import Params, real_array
 from .processes import check_process
@@ -49,6 +49,8 @@ class Jet(NamedTuple):
     gradient: Array  # (m,)
     hessian: Array  # (m, m)
     psi_gradients: tuple[Array, ...]  # (k, k) a term: derivative of the criterion in Psi
+    psi_halves: tuple[Array, ...]  # (k, k) a term: the same times Lambda
+    noise: Array  # ()  rounding of the value where digits are lost
     profile: Profile
     dlog_rss: Array  # (m,)       d log r^2 / d theta
     dbeta: Array  # (m, p)     d beta / d theta
@@ -63,13 +65,19 @@ def residual_df(layout: Layout, *, reml: bool) -> Array:
 @exact
 def profile_waist(at: Waist, layout: Layout, *, reml: bool) -> Profile:
     """Profile beta and sigma^2 out by one Cholesky factorization of the gram matrix."""
+    return _profile(at, layout, reml=reml)[0]
+
+
+def _profile(at: Waist, layout: Layout, *, reml: bool) -> tuple[Profile, Array]:
+    """The profile, and the inverse factor of ``X' V^-1 X``, lower triangular (p, p)."""
     p = layout.beta_origin.size
     L = jnp.linalg.cholesky(at.gram)
     Lx, z = L[:p, :p], L[p, :p]
     rss = L[p, p] ** 2
     inverse = solve_triangular(Lx, jnp.eye(p, dtype=L.dtype), lower=True)
     deviance = _deviance(at.logdet, 2.0 * log_diagonal(Lx), rss, layout, reml=reml)
-    return Profile(deviance=deviance, beta=inverse.T @ z, rss=rss, cov_beta=inverse.T @ inverse)
+    profile = Profile(deviance=deviance, beta=inverse.T @ z, rss=rss, cov_beta=inverse.T @ inverse)
+    return profile, inverse
 
 
 def _deviance(logdet: Array, logdet_x: Array, rss: Array, layout: Layout, *, reml: bool) -> Array:
@@ -106,30 +114,32 @@ def profile_jet(theta: Array, layout: Layout, *, reml: bool, exact: bool = True)
     it is right at a variance of zero as well.
     """
     jet = layout.jet(theta)
-    at = profile_waist(jet.waist, layout, reml=reml)
+    at, inverse = _profile(jet.waist, layout, reml=reml)
     p, nu = at.beta.size, residual_df(layout, reml=reml)
     v = jnp.append(-at.beta, 1.0)  # residual = [X y] v
     dgram_v = jet.dgram @ v
     drss = dgram_v @ v
     rho = drss / at.rss
     A = jet.dgram[:, :p, :p]
-    CA = at.cov_beta @ A  # (m, p, p)
+    # C A C' with C the inverse factor: cov_beta itself would cost A its digits
+    A = inverse @ A @ inverse.T
     B = dgram_v[:, :p]
     through_beta = B @ at.cov_beta @ B.T
     gradient = jet.dlogdet + nu * rho
     if reml:
-        gradient = gradient + jnp.einsum("kaa->k", CA)
-    W = (nu / at.rss) * v[:, None] * v[None, :]
+        gradient = gradient + jnp.einsum("kaa->k", A)
+    root = jnp.sqrt(nu / at.rss) * v[:, None]  # W = root root'
     if reml:
-        W = W.at[:p, :p].add(at.cov_beta)
+        root = jnp.concatenate([root, jnp.pad(inverse.T, ((0, 1), (0, 0)))], axis=1)
     if exact:
-        bent: Curvature = layout.curvature(theta, W, jet)
+        bent: Curvature = layout.curvature(theta, root, jet)
         hessian = bent.hessian - (2.0 * nu / at.rss) * through_beta
         if reml:
-            hessian = hessian - jnp.einsum("kab,lba->kl", CA, CA)
-        psi_gradients = bent.psi_gradients
+            hessian = hessian - jnp.einsum("kab,lab->kl", A, A)
+        psi_gradients, psi_halves = bent.psi_gradients, bent.psi_halves
     else:
-        psi_gradients = layout.psi_slopes(theta, W, jet)
+        psi_gradients = layout.psi_slopes(theta, root @ root.T, jet)
+        psi_halves = halves_of(psi_gradients, factor_blocks(theta, layout.sizes))
         average = layout.average_information(theta, v, jet) - through_beta
         hessian = (nu / at.rss) * average + psi_curvatures(psi_gradients)
     return Jet(
@@ -137,11 +147,28 @@ def profile_jet(theta: Array, layout: Layout, *, reml: bool, exact: bool = True)
         gradient=gradient,
         hessian=hessian - nu * rho[:, None] * rho[None, :],
         psi_gradients=psi_gradients,
+        psi_halves=psi_halves,
+        noise=_noise(jet, at, nu, reml=reml),
         profile=at,
         dlog_rss=rho,
         dbeta=B @ at.cov_beta,
-        dcov_beta=-CA @ at.cov_beta,
+        dcov_beta=-inverse.T @ A @ inverse,
     )
+
+
+def _noise(jet: WaistJet, at: Profile, nu: Array, *, reml: bool) -> Array:
+    """Rounding of the criterion, to first order: sums of magnitudes over what is left of them.
+
+    A pivot of the gram matrix keeps the rounding of its diagonal entry, ``r^2`` among them.
+    """
+    p = at.beta.size
+    gram = jnp.diagonal(jet.waist.gram)
+    lost = jet.rounding[1:] + gram
+    logs = jet.rounding[0] * (1 + p if reml else 1)
+    noise = logs + nu * (lost[p] + jnp.sum(at.beta**2 * lost[:p])) / at.rss
+    if reml:
+        noise = noise + jnp.sum(lost[:p] * jnp.diagonal(at.cov_beta))
+    return jnp.finfo(noise.dtype).eps * noise
 
 
 @hinted

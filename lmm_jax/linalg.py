@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 # Unrolled code compiles slowly and loops run slowly on large blocks: three regimes.
-_UNROLL_LIMIT = 3
+UNROLL_LIMIT = 3
 _LOOP_LIMIT = 32
 # Rows of a wide matrix that are eliminated one by one before the others see them.
 _PANEL = 8
@@ -55,7 +55,7 @@ class Elimination(NamedTuple):
 
 
 def eliminate(
-    M: Array, B: Array, *, tol: float | None = None, unroll: int = _UNROLL_LIMIT
+    M: Array, B: Array, *, tol: float | None = None, unroll: int = UNROLL_LIMIT
 ) -> Elimination:
     """Cholesky factor of every group's matrix and what it makes of the columns beside it.
 
@@ -249,7 +249,7 @@ def back_substitute(U: Array, B: Array) -> Array:
         return x.at[j].set(rest * inverse[None])
 
     x = jnp.zeros_like(B)
-    if r <= _UNROLL_LIMIT:
+    if r <= UNROLL_LIMIT:
         for i in range(r):
             x = step(i, x)
         return x
@@ -265,7 +265,7 @@ def group_product(A: Array, B: Array) -> Array:
 
 def total_product(A: Array, B: Array) -> Array:
     """``sum_i A_i' B_i``: ``(r, a, G), (r, b, G) -> (a, b)``."""
-    if A.shape[0] <= _UNROLL_LIMIT:
+    if A.shape[0] <= UNROLL_LIMIT:
         return sum((A[r] @ B[r].T for r in range(A.shape[0])), jnp.zeros((), A.dtype))
     return jnp.einsum("rag,rbg->ab", A, B)
 

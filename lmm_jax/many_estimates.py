@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .covariance import lower_indices, theta_slices
-from .estimates import FLAT_CURVATURE, SINGULAR_TOL, ZERO_PIVOT
+from .estimates import FLAT_CURVATURE, SINGULAR_TOL, ZERO_PIVOT, canonical_factor
 from .inference.variance import FLAT_TOL
 from .newton import CONVERGED, Solution
 
@@ -150,12 +150,7 @@ def _canonical(L: np.ndarray) -> np.ndarray:
     )
     if not tiny.size:
         return L
-    S = _product(L[..., tiny], np.swapaxes(L[..., tiny], 0, 1))
-    fixed = np.zeros_like(S)
-    for j in range(len(S)):
-        pivot = S[j, j] - np.sum(fixed[j, :j] ** 2, axis=0)
-        column = S[j:, j] - np.sum(fixed[j:, :j] * fixed[None, j, :j], axis=1)
-        fixed[j:, j] = np.where(pivot > ZERO_PIVOT**2, column / np.sqrt(pivot), 0.0)
+    fixed = np.moveaxis(canonical_factor(np.moveaxis(L[..., tiny], -1, 0)), 0, -1)
     out = L.copy()
     out[..., tiny] = fixed
     return out

@@ -19,9 +19,9 @@ from jax import Array, lax
 from .covariance import factor_blocks, stack_theta
 from .factor_steps import coordinates, move
 from .history import Recorder
-from .linalg import eigen, psd_cholesky
+from .linalg import eigen, lower_factor
 
-RUNNING, CONVERGED, MAXITER, NONFINITE, STALLED, FLAT = range(6)
+RUNNING, CONVERGED, MAXITER, NONFINITE, STALLED, FLAT, NOISY = range(7)
 MESSAGES = {
     RUNNING: "the optimizer is still running",
     CONVERGED: "converged: tiny Newton decrement and positive curvature",
@@ -30,16 +30,24 @@ MESSAGES = {
     STALLED: "no step lowers the criterion, yet its gradient is not small: "
     "a covariance parameter may not be identified by these data",
     FLAT: "the criterion is flat in a direction: a covariance parameter is not identified",
+    NOISY: "rounding of the criterion is larger than a millionth here: some random effects are so "
+    "much larger than the residual, or so nearly dependent, that no optimum can be certified",
 }
 
 # Decrements are in units of the deviance and so do not depend on the units of the data.
 DECREMENT_TOL = 1e-9
+# Rounding of the criterion, in units of the deviance, above which nothing is certified.
+PROMISE = 1e-6
+# What every evaluation rounds, in units of eps times the value.
+_ROUNDING = 32.0
 # Below this a step is 1e-8 standard errors long: it would be one of rounding.
 _SETTLED = 1e-16
 # Eigenvalues of the Hessian and of d criterion / d Psi below minus this, relative to the
 # largest, count as negative. A slope that small could gain no more than about its square.
 _CURVATURE_TOL = 1e-7
 _SLOPE_TOL = 1e-4
+# Length of a step off a saddle, in units of the coordinates.
+_ESCAPE = 0.3
 # Relative standard deviation (in units of sigma, covariates whitened) near the boundary.
 PIVOT_TOL = 1e-3
 
@@ -51,6 +59,8 @@ class Point(Protocol):
     gradient: Array  # (m,)
     hessian: Array  # (m, m)
     psi_gradients: tuple[Array, ...]  # (k, k) a term; empty: no check of the cone
+    psi_halves: tuple[Array, ...]  # (k, k) a term: the same times Lambda
+    noise: Array  # ()  rounding of the value where digits are lost
 
     def _replace(self, **fields: Any) -> Any: ...
 
@@ -87,6 +97,7 @@ class Step(NamedTuple):
     predicted: Array  # ()  decrease of the quadratic model
     length: Array  # ()
     decrement: Array  # ()
+    flat: Array  # ()  bool: the decrement is what was asked for
     lifting: Array  # ()  bool: a step off the boundary of the cone
     final: Array  # ()  bool: the point is optimal, the step only polishes
     settled: Array  # ()  bool: there is nothing left to polish
@@ -122,7 +133,9 @@ def newton(
     -------
     Solution
         ``CONVERGED`` means a decrement below ``tol``, no direction of negative
-        curvature in theta and none that enters the cone downhill in Psi.
+        curvature in theta and none that enters the cone downhill in Psi, as far as the
+        criterion can tell: what is below its rounding counts as zero, and a rounding of
+        more than ``PROMISE`` ends in ``NOISY``.
     """
 
     def step(s: State) -> State:
@@ -208,7 +221,7 @@ def state_at(theta: Array, jet: Any) -> State:
 def propose(s: State, sizes: tuple[int, ...], tol: float) -> Step:
     """Next trial point: Newton with |eigenvalues|, plus escapes from saddles and corners."""
     at = coordinates(s.theta, s.jet, sizes)
-    g, hessian = at.gradient, at.hessian
+    g, hessian = at.gradient * at.units, at.hessian * at.units[:, None] * at.units[None]
     e, V = eigen(hessian)
     top = jnp.maximum(jnp.max(jnp.abs(e)), 1e-8)
     along = jnp.sum(V * g[:, None], axis=0)  # sums: elementwise where many lanes go side by side
@@ -217,14 +230,15 @@ def propose(s: State, sizes: tuple[int, ...], tol: float) -> Step:
     flat = decrement < tol
     saddle = (decrement < 1e-3) & (e[0] < -_CURVATURE_TOL * top)
     p = -jnp.sum(V * (along / size)[None], axis=1)
-    p = p + jnp.where(saddle, 0.1 * s.radius, 0.0) * V[:, 0] * jnp.where(along[0] > 0, -1.0, 1.0)
-    length = jnp.linalg.norm(p)
+    p = p + jnp.where(saddle, _ESCAPE, 0.0) * V[:, 0] * jnp.where(along[0] > 0, -1.0, 1.0)
+    length = jnp.linalg.norm(at.units * p)
     p = p * jnp.minimum(1.0, s.radius / jnp.maximum(length, jnp.finfo(p.dtype).tiny))
     bend = jnp.sum(hessian * p[:, None] * p[None])
     predicted = -(jnp.sum(g * p) + 0.5 * bend)
     known = jnp.isfinite(s.jet.value)
-    lifted, downhill = _lift(s, sizes)
-    lifting = known & flat & ~saddle & downhill & (s.lift > 1e-7)
+    lifted, gain = _lift(s, sizes)
+    lifting = known & flat & ~saddle & (gain > rounding(s.jet))
+    p = at.units * p
     final = known & flat & ~saddle & ~lifting
     settled = final & (decrement < jnp.minimum(_SETTLED, tol))
     moved = jnp.where(lifting, lifted, move(s.theta, p, at, sizes))
@@ -233,23 +247,34 @@ def propose(s: State, sizes: tuple[int, ...], tol: float) -> Step:
         predicted=predicted,
         length=jnp.minimum(length, s.radius),
         decrement=decrement,
+        flat=flat,
         lifting=lifting,
         final=final,
         settled=settled,
     )
 
 
+def rounding(jet: Any) -> Array:
+    """Differences of the criterion below this mean nothing."""
+    return _rounding_of_all(jet) + jet.noise
+
+
+def _rounding_of_all(jet: Any) -> Array:
+    """What every evaluation rounds, however well conditioned."""
+    return _ROUNDING * jnp.finfo(jet.value.dtype).eps * (1.0 + jnp.abs(jet.value))
+
+
 def _lift(s: State, sizes: tuple[int, ...]) -> tuple[Array, Array]:
-    """Step off the boundary of the cone along the steepest feasible direction.
+    """Step off the boundary of the cone along the steepest feasible direction, and its gain.
 
     Where the derivative G of the criterion in Psi has a negative eigenvalue with
     eigenvector v, ``Psi + t v v'`` lowers the criterion although theta is
     stationary: the corner that a triangular factor has at a zero pivot.
     """
+    gain = jnp.zeros((), s.theta.dtype)
     if not s.jet.psi_gradients or max(sizes) == 1:
-        return s.theta, jnp.zeros((), bool)
+        return s.theta, gain
     blocks = list(factor_blocks(s.theta, sizes))
-    downhill = jnp.zeros((), bool)
     for t, (L, G) in enumerate(zip(blocks, s.jet.psi_gradients, strict=True)):
         if L.shape[0] == 1:
             continue  # one pivot, no corner: the curvature in theta decides
@@ -257,18 +282,23 @@ def _lift(s: State, sizes: tuple[int, ...]) -> tuple[Array, Array]:
         cornered = jnp.min(jnp.abs(jnp.diagonal(L))) < PIVOT_TOL
         found = cornered & (e[0] < -_SLOPE_TOL * jnp.maximum(jnp.max(jnp.abs(e)), 1.0))
         v = V[:, 0]
-        Psi = jnp.sum(L[:, None] * L[None], axis=-1)
-        size = s.lift * 0.1 * (1.0 + jnp.trace(Psi))
-        raised = psd_cholesky(Psi + size * v[:, None] * v[None, :])
+        size = s.lift * 0.1 * (1.0 + jnp.sum(jnp.sum(L * v[:, None], axis=0) ** 2))
+        raised = lower_factor(jnp.concatenate([L, jnp.sqrt(size) * v[:, None]], axis=1))
         blocks[t] = jnp.where(found, raised, L)
-        downhill = downhill | found
-    return stack_theta(blocks), downhill
+        gain = gain + jnp.where(found, -e[0] * size, 0.0)
+    return stack_theta(blocks), gain
+
+
+def certified(status: Any, jet: Any) -> Array:
+    """The status, or ``NOISY`` where rounding of the criterion leaves nothing to be certain of."""
+    ended = (status == CONVERGED) | (status == STALLED)
+    lost = jet.noise > jnp.maximum(PROMISE, _rounding_of_all(jet))  # float32 promises less
+    return jnp.where(ended & lost, NOISY, status).astype(jnp.int32)
 
 
 def judge(s: State, step: Step, jet: Any, maxiter: int) -> State:
     """Accept or shrink, and say whether that was the last step."""
-    eps = jnp.finfo(s.theta.dtype).eps
-    noise = 32.0 * eps * (1.0 + jnp.abs(jet.value))
+    noise = rounding(jet)
     gain = s.jet.value - jet.value
     finite = jnp.isfinite(jet.value) & jnp.all(jnp.isfinite(jet.gradient))
     small = step.predicted < noise
@@ -285,17 +315,19 @@ def judge(s: State, step: Step, jet: Any, maxiter: int) -> State:
     )
     radius = jnp.where(step.lifting | first, s.radius, radius)
     lift = jnp.where(step.lifting & ~good, 0.1 * s.lift, s.lift)
-    stuck = ~good & ~step.lifting & (radius < 1e-13)
     exhausted = s.tick >= maxiter
-    near = step.decrement < 1e3 * DECREMENT_TOL
+    stuck = ~good & ~step.lifting & (small | (radius < 1e-13))
+    # no step, along a direction of negative curvature or not, gains what the criterion rounds
+    lowest = stuck & small & (step.flat | (step.decrement < 4.0 * noise))
     status = jnp.where(exhausted, MAXITER, RUNNING)
-    stuck = stuck | (small & ~good & ~step.lifting)
-    status = jnp.where(stuck, jnp.where(near, CONVERGED, STALLED), status)
-    status = jnp.where(step.final, CONVERGED, status)
+    status = jnp.where(stuck, STALLED, status)
+    status = jnp.where(step.final | lowest, CONVERGED, status)
+    new = jax.tree.map(lambda new, old: jnp.where(good, new, old), jet, s.jet)
+    status = certified(status, new)
     status = jnp.where(first & ~finite, NONFINITE, status)
     return State(
         theta=jnp.where(good, step.trial, s.theta),
-        jet=jax.tree.map(lambda new, old: jnp.where(good, new, old), jet, s.jet),
+        jet=new,
         radius=radius,
         lift=lift,
         tick=s.tick + 1,

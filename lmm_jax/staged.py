@@ -25,6 +25,7 @@ from .newton import (
     Solution,
     State,
     Step,
+    certified,
     finish,
     judge,
     propose,
@@ -107,7 +108,8 @@ def _advance(
     step = _propose(s, sizes=sizes, tol=tol)
     if bool(step.final):
         if exact:
-            return s._replace(status=_code(CONVERGED), decrement=step.decrement), True
+            status = certified(CONVERGED, s.jet)
+            return s._replace(status=status, decrement=step.decrement), True
         return s._replace(jet=evaluate(s.theta, exact=True)), True
     if exact and _is_last(step, tol):
         return _follow(s, step), True
@@ -143,7 +145,7 @@ def _follow(s: State, step: Step) -> State:
         theta=step.trial,
         jet=jet,
         tick=s.tick + 1,
-        status=_code(CONVERGED),
+        status=certified(CONVERGED, jet),
         decrement=step.decrement,
     )
 

@@ -20,6 +20,7 @@ class Jet(NamedTuple):
     gradient: jax.Array
     hessian: jax.Array
     psi_gradients: tuple[jax.Array, ...]
+    psi_halves: tuple[jax.Array, ...]
 
 
 def of_factors(factors):
@@ -41,7 +42,8 @@ def jet_at(theta):
     blocks = [L @ L.T for L in factor_blocks(theta, SIZES)]
     f = lambda theta: of_factors(factor_blocks(theta, SIZES))  # noqa: E731
     G = [0.5 * (g + g.T) for g in jax.grad(of_psi)(blocks)]
-    return Jet(jax.grad(f)(theta), jax.hessian(f)(theta), tuple(G))
+    halves = tuple(g @ L for g, L in zip(G, factor_blocks(theta, SIZES), strict=True))
+    return Jet(jax.grad(f)(theta), jax.hessian(f)(theta), tuple(G), halves)
 
 
 def theta_of(pivot):

@@ -16,6 +16,7 @@ SIZES = (2, 1)  # theta has 3 + 1 entries
 
 class Value(NamedTuple):
     value: np.ndarray
+    noise: np.ndarray
 
 
 class Data(NamedTuple):
@@ -38,7 +39,7 @@ def problem(axis, seen, *, lost=(), usable=None):
             status[done] = np.where(np.isin(data.low[done], list(lost)), MAXITER, CONVERGED)
         first = s.theta[..., 0] if axis == 0 else s.theta[0]
         value = np.where(tick > 0, np.where(first >= 1, data.low, data.high), np.inf)
-        return s._replace(jet=Value(value), tick=tick, status=status)
+        return s._replace(jet=Value(value, np.zeros_like(value)), tick=tick, status=status)
 
     def pick(tree, at, size):
         data, state = tree if isinstance(tree[0], Data) else (tree, None)
@@ -46,7 +47,7 @@ def problem(axis, seen, *, lost=(), usable=None):
         if state is None:
             return data
         cut = [leaf[at] if axis == 0 else leaf[..., at] for leaf in (state.theta, *state[2:])]
-        jet = Value(state.jet.value[at])
+        jet = Value(state.jet.value[at], state.jet.noise[at])
         return data, type(state)(cut[0], jet, *cut[1:])
 
     order = np.random.default_rng(0).permutation(R)
@@ -55,7 +56,7 @@ def problem(axis, seen, *, lost=(), usable=None):
         usable=np.ones(R, bool) if usable is None else usable,
         axis=axis,
         sizes=SIZES,
-        shapes=Value(np.zeros(())),
+        shapes=Value(np.zeros(()), np.zeros(())),
         advance=advance,
         pick=pick,
         keep=lambda jet: jet,
@@ -132,13 +133,13 @@ def test_the_rules_for_lanes_are_those_for_one():
         one, corner = off_boundary(jnp.asarray(theta[:, i]), SIZES)
         np.testing.assert_array_equal(opened[:, i], one)
         assert cornered[i] == corner
-        state = unknown_state(jnp.asarray(theta[:, i]), Value(np.zeros(())))
+        state = unknown_state(jnp.asarray(theta[:, i]), Value(np.zeros(()), np.zeros(())))
         for axis in (0, -1):
-            many = unknown_state(theta, Value(np.zeros(())), np, axis)
+            many = unknown_state(theta, Value(np.zeros(()), np.zeros(())), np, axis)
             np.testing.assert_allclose(many.radius[i], state.radius, rtol=1e-15)
             np.testing.assert_array_equal(np.moveaxis(many.theta, axis, -1)[:, i], state.theta)
     values = np.array([1.0, 1.0 + 1e-12, 0.5, np.nan, np.inf])
-    cases = [Solution(None, Value(v), s, 1, 0.0) for v in values
+    cases = [Solution(None, Value(v, np.zeros(())), s, 1, 0.0) for v in values
              for s in (CONVERGED, MAXITER, NONFINITE)]  # fmt: skip
     with np.errstate(invalid="ignore"):
         for a in cases:

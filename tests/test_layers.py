@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "lmm_jax"
 # A module imports from its own floor and the floors below it. "x.*" is a package and its modules.
 FLOORS = (
     (
+        *("roots",),
         *("arguments",),
         *("processes", "errors", "reprs", "contexts", "saving", "linalg", "covariance"),
         *("params", "penalties", "woodbury", "programs", "datasets"),

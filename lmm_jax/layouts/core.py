@@ -43,6 +43,7 @@ class CoreTerms(NamedTuple):
     """The core at one covariance, the eliminated terms integrated out."""
 
     A: Array  # (N, N, B)      Z_2' V_1^-1 Z_2
+    K: Array  # (N, B)         diagonal of I + Lambda' A Lambda
     Ki: Array  # (N, N, B)      (I + Lambda' A Lambda)^-1
     H: Array  # (N, N, B)      Lambda Ki Lambda'
     Hb: Array  # (N, p + 1, B)  H b, the column of y less J a
@@ -123,7 +124,7 @@ def solve_core(
     K = K + jnp.eye(K.shape[0], dtype=K.dtype)[:, :, None]
     Ki, logdet = spd_inverse(K)
     H = scale_columns(factors, widths, scale_rows(factors, widths, Ki))
-    at = CoreTerms(A=A, Ki=Ki, H=H, Hb=b, u=b, logdet=logdet, gram=logdet)
+    at = CoreTerms(A=A, K=jnp.diagonal(K).T, Ki=Ki, H=H, Hb=b, u=b, logdet=logdet, gram=logdet)
     Ja = _remainder(at, origin, factors, widths)
     Hb = multiply(H, b).at[:, -1:].add(-Ja)
     gram = _core_gram(A, b, Hb, Ja, origin)
@@ -156,6 +157,16 @@ def _core_gram(A: Array, b: Array, Hb: Array, Ja: Array, origin: Array) -> Array
     gram = total_product(b, Hb)
     gram = gram.at[-1].add(-total_product(Ja, b)[0])
     return gram.at[-1, -1].add(-total_product(origin, multiply(A, Ja))[0, 0])
+
+
+def core_rounding(core: CoreTerms, b: Array, gram: Array) -> Array:
+    """Rounding of ``log|K|`` and of ``gram - b' H b``, (p + 2,); see :class:`WaistJet`.
+
+    ``K_jj (K^-1)_jj`` bounds what a pivot has lost; b is a sum of terms of the size of gram.
+    """
+    loss = jnp.sum(core.K * jnp.diagonal(core.Ki).T)
+    taken = jnp.sum(jnp.abs(b) * jnp.abs(core.Hb), axis=(0, 2))
+    return jnp.append(loss, jnp.diagonal(gram) + taken)
 
 
 class Shrunk(NamedTuple):

@@ -33,7 +33,7 @@ from .crossed_curvature import average_information, curvature, psi_slopes
 from .crossed_jet import CrossedTerms, pick, sizes_of, waist, waist_jet
 from .grouped import Bucket, bucket_ranks, group_cov, rotate_bucket
 from .links import Links
-from .waist import BlupTerms, Curvature, Layout, Waist, WaistJet
+from .waist import BlupTerms, Curvature, Layout, Waist, WaistJet, less_fixed
 
 # Numbers in the core and pairs of entries beyond which an evaluation takes milliseconds.
 _DEAR = 1 << 17
@@ -86,9 +86,9 @@ class CrossedLayout(Layout):
         return waist_jet(theta, self)
 
     @exact
-    def curvature(self, theta: Array, W: Array, jet: WaistJet) -> Curvature:
+    def curvature(self, theta: Array, root: Array, jet: WaistJet) -> Curvature:
         """See :meth:`Layout.curvature`."""
-        return curvature(theta, W, jet, self)
+        return curvature(theta, root @ root.T, jet, self)
 
     @exact
     def average_information(self, theta: Array, v: Array, jet: WaistJet) -> Array:
@@ -123,6 +123,15 @@ class CrossedLayout(Layout):
     def is_dear(self) -> bool:
         """See :meth:`Layout.is_dear`."""
         return self.size() > _DEAR
+
+    def measured_from(self, beta: Array) -> CrossedLayout:
+        """See :meth:`Layout.measured_from`."""
+        return replace(
+            self,
+            S0=less_fixed(less_fixed(self.S0, beta, 0), beta, 1),
+            buckets=tuple(replace(b, c=less_fixed(b.c, beta, 1)) for b in self.buckets),
+            core=replace(self.core, s=less_fixed(self.core.s, beta, 1)),
+        )
 
     def rotate(self, t: int, Q: np.ndarray) -> CrossedLayout:
         """See :meth:`Layout.rotate`."""

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ..covariance import gather
+from ..covariance import factor_blocks, gather
 from ..linalg import group_product, symmetrize
 from . import core as dense
 from . import links as sparse
 from .crossed_jet import CrossedTerms, entry_products, places, sizes_of
-from .waist import Curvature, WaistJet, double_traces, psi_curvatures
+from .waist import Curvature, WaistJet, double_traces, halves_of, psi_curvatures
 
 if TYPE_CHECKING:
     from .crossed import CrossedLayout
@@ -110,7 +110,8 @@ def curvature(theta: Array, W: Array, jet: WaistJet, layout: CrossedLayout) -> C
     hessian = 2.0 * _inner_products(g, _apply_P(g, rest, layout), W)
     traces, blocks = _trace_products(theta, rest, layout)
     slopes = _with_core(blocks, W, rest, layout)
-    return Curvature(symmetrize(hessian - traces + psi_curvatures(slopes)), slopes)
+    halves = halves_of(slopes, factor_blocks(theta, layout.sizes))
+    return Curvature(symmetrize(hessian - traces + psi_curvatures(slopes)), slopes, halves)
 
 
 def psi_slopes(W: Array, jet: WaistJet, layout: CrossedLayout) -> tuple[Array, ...]:

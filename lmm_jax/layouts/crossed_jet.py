@@ -10,11 +10,12 @@ import numpy as np
 from jax import Array
 
 from ..covariance import basis, factor_blocks, lower_indices, spread, theta_slices
-from ..linalg import eliminate, group_product, total_product
+from ..linalg import group_product, total_product
+from ..roots import eliminate_root
 from . import core as dense
 from . import links as sparse
 from .core import CoreTerms
-from .grouped import Bucket
+from .grouped import Bucket, root_rounding
 from .links import Links
 from .waist import (
     Waist,
@@ -109,15 +110,19 @@ def waist_jet(theta: Array, layout: CrossedLayout) -> WaistJet:
     q_sizes = sizes_of(layout, layout.eliminated)
     logdet, gram = jnp.zeros((), theta.dtype), layout.S0
     A, b = layout.core.S, layout.core.s
-    leaves = []
+    rounding, leaves = jnp.zeros(layout.S0.shape[0] + 1, theta.dtype), []
     for bucket, links in zip(layout.buckets, layout.links, strict=True):
-        leaf, part, more = _eliminate_leaf(spread(inner, bucket.widths), bucket, links, layout)
+        leaf, part, lost, more = _eliminate_leaf(
+            spread(inner, bucket.widths), bucket, links, layout
+        )
+        rounding = rounding + lost
         E = jnp.asarray(basis(q_sizes, bucket.widths), theta.dtype)
         D = psi_tangents(spread(inner, bucket.widths), E)
         leaves.append(leaf._replace(D=D, E=E))
         logdet, gram = logdet + part.logdet, gram + part.gram
         A, b = A + more[0], b + more[1]
     core = dense.solve_core(A, b, layout.core.origin, factors, layout.core.widths)
+    rounding = rounding + dense.core_rounding(core, b, gram)
     logdet, gram = logdet + core.logdet, gram - core.gram
     leaves = [
         _behind_core(leaf, core, links) for leaf, links in zip(leaves, layout.links, strict=True)
@@ -134,18 +139,18 @@ def waist_jet(theta: Array, layout: CrossedLayout) -> WaistJet:
     halves = dense.product_blocks(half, core.Ki, q_core, layout.core.widths)
     rest = CrossedTerms(tuple(leaves), core, factors, slopes, halves, tangents)
     dlogdet, dgram = _first_derivatives(theta, rest, layout)
-    return WaistJet(Waist(logdet, gram), dlogdet, dgram, rest)
+    return WaistJet(Waist(logdet, gram), dlogdet, dgram, rounding, rest)
 
 
 def _eliminate_leaf(
     Lambda: Array, bucket: Bucket, links: Links, layout: CrossedLayout
-) -> tuple[LeafTerms, Waist, tuple[Array, Array]]:
-    """Integrate one bucket out: its terms, its waist, and what it adds to A and b."""
+) -> tuple[LeafTerms, Waist, Array, tuple[Array, Array]]:
+    """Integrate one bucket out: its terms, its waist and rounding, and what it adds to A and b."""
     q, C = Lambda.shape[0], bucket.c.shape[1]
-    M = marginal(Lambda @ Lambda.T, bucket.T)
-    identity = jnp.broadcast_to(jnp.eye(q, dtype=M.dtype)[:, :, None], M.shape)
-    U, X = eliminate(M, jnp.concatenate([bucket.T, bucket.c, identity], axis=1))
-    K, w, Li = X[:, :q], X[:, q : q + C], X[:, q + C :]
+    F = jnp.einsum("rag,ab->rbg", bucket.T, Lambda)
+    identity = jnp.broadcast_to(jnp.eye(q, dtype=F.dtype)[:, :, None], F.shape)
+    at = eliminate_root(F, jnp.concatenate([bucket.T, bucket.c, identity], axis=1))
+    K, w, Li = at.X[:, :q], at.X[:, q : q + C], at.X[:, q + C :]
     v = sparse.apply_at(Li, links.d, links)  # L^-1 d
     A = sparse.pair_sums(v, v, links, layout.shape)
     b = sparse.to_core(entry_products(v, w, links), links, layout.shape)
@@ -156,7 +161,11 @@ def _eliminate_leaf(
         D=K,
         E=K,
     )
-    return leaf, Waist(logdet=logdet_of(U, bucket.copies), gram=total_product(w, w)), (A, b)
+    part = Waist(logdet=logdet_of(at.U, bucket.copies), gram=total_product(w, w))
+    # derivatives here go by way of Psi, which costs the digits that the root of M keeps
+    own = at._replace(loss=at.loss**2, X=at.X[:, : q + C])
+    lost = root_rounding(own, bucket.c, bucket.copies)
+    return leaf, part, lost, (A, b)
 
 
 def _behind_core(leaf: LeafTerms, core: CoreTerms, links: Links) -> LeafTerms:

@@ -24,6 +24,7 @@ from jax import Array, lax
 from ..covariance import basis, factor_blocks, gather, spread, stack_theta
 from ..linalg import eliminate, exact, group_product, symmetrize, total_product
 from ..reprs import brief
+from ..roots import RootElimination, eliminate_root
 from .waist import (
     BlupTerms,
     Curvature,
@@ -31,18 +32,22 @@ from .waist import (
     Waist,
     WaistJet,
     double_traces,
+    half_tangents,
+    half_traces,
     integrate,
+    less_fixed,
     logdet_of,
     marginal,
     psi_curvatures,
     psi_tangents,
-    quadratic_tangents,
     weighted,
 )
 
 # Groups whose matrices stay in the cache of a core together, and from how many it matters.
 BLOCK = 1 << 10
 MANY = 1 << 13
+# Random effects of a group up to which second derivatives keep the digits that large ones cost.
+_EXACT_WIDTH = 3
 # Groups of a sample that gives start values, and the largest share that is left out.
 _SAMPLE, _SHARE = 1 << 10, 24
 
@@ -81,9 +86,9 @@ class GroupedLayout(Layout):
         return waist_jet(theta, self)
 
     @exact
-    def curvature(self, theta: Array, W: Array, jet: WaistJet) -> Curvature:
+    def curvature(self, theta: Array, root: Array, jet: WaistJet) -> Curvature:
         """See :meth:`Layout.curvature`."""
-        return curvature(theta, W, jet, self)
+        return curvature(theta, root, jet, self)
 
     @exact
     def average_information(self, theta: Array, v: Array, jet: WaistJet) -> Array:
@@ -117,6 +122,14 @@ class GroupedLayout(Layout):
         """See :meth:`Layout.thinned`: every so manieth group, and its share of the rest."""
         return thin(self)
 
+    def measured_from(self, beta: Array) -> GroupedLayout:
+        """See :meth:`Layout.measured_from`."""
+        return replace(
+            self,
+            S0=less_fixed(less_fixed(self.S0, beta, 0), beta, 1),
+            buckets=tuple(replace(b, c=less_fixed(b.c, beta, 1)) for b in self.buckets),
+        )
+
     def rotate(self, t: int, Q: np.ndarray) -> GroupedLayout:
         """See :meth:`Layout.rotate`."""
         return replace(
@@ -127,8 +140,19 @@ class GroupedLayout(Layout):
 class GroupTerms(NamedTuple):
     """Per-group matrices that all derivatives in Psi are made of."""
 
-    P: Array  # (q, q, G)      T' M^-1 T
-    u: Array  # (q, p + 1, G)  T' M^-1 c
+    both: Array  # (2 q, 2 q, G)    [I Lambda]' P [I Lambda] with P = T' M^-1 T
+    columns: Array  # (2 q, p + 1, G)  [I Lambda]' u with u = T' M^-1 c
+
+    @property
+    def P(self) -> Array:
+        """``T' M^-1 T``, (q, q, G)."""
+        q = self.both.shape[0] // 2
+        return self.both[:q, :q]
+
+    @property
+    def u(self) -> Array:
+        """``T' M^-1 c``, (q, p + 1, G)."""
+        return self.columns[: self.both.shape[0] // 2]
 
 
 def waist(blocks: Sequence[Array], layout: GroupedLayout) -> Waist:
@@ -148,25 +172,31 @@ def waist_jet(theta: Array, layout: GroupedLayout) -> WaistJet:
     With ``P = T' M^-1 T`` and ``u = T' M^-1 c``, P counted ``copies`` times,
 
         d logdet = tr(P dPsi)    d gram = -u' dPsi u    dP = -P dPsi P    du = -P dPsi u
+
+    Where Psi is large, ``P Psi`` is small though P is not: its digits are in ``P Lambda``
+    and ``Lambda' u``, which the elimination gives without a difference.
     """
     C = layout.S0.shape[0]
     logdet, gram = jnp.zeros((), theta.dtype), layout.S0
     dlogdet, dgram = jnp.zeros_like(theta), jnp.zeros((theta.size, C, C), theta.dtype)
-    groups = []
+    rounding, groups = jnp.zeros(C + 1, theta.dtype), []
     for bucket in layout.buckets:
-        Lambda, D = _tangents(theta, layout, bucket)
+        Lambda = spread(factor_blocks(theta, layout.sizes), bucket.widths)
+        E = jnp.asarray(basis(layout.sizes, bucket.widths), theta.dtype)
 
-        def part(bucket: Bucket, Lambda: Array = Lambda, D: Array = D) -> Any:
-            waist, terms = _eliminate_bucket(Lambda, bucket)
-            P = jnp.sum(weighted(terms.P, bucket.copies), axis=-1)
-            sums = waist, jnp.einsum("ab,kab->k", P, D), quadratic_tangents(terms.u, D)
-            return sums, terms
+        def part(bucket: Bucket, Lambda: Array = Lambda, E: Array = E) -> Any:
+            waist, lost, terms = _eliminate_bucket(Lambda, bucket)
+            q = Lambda.shape[0]
+            half = jnp.sum(weighted(terms.both[:q, q:], bucket.copies), axis=-1)
+            first = 2.0 * jnp.einsum("ab,kab->k", half, E)
+            return (waist, lost, first, half_tangents(terms.u, terms.columns[q:], E)), terms
 
-        (waist, first, second), terms = _over_blocks(part, bucket)
+        (waist, lost, first, second), terms = _over_blocks(part, bucket)
         logdet, gram = logdet + waist.logdet, gram + waist.gram
         dlogdet, dgram = dlogdet + first, dgram - second
+        rounding = rounding + lost
         groups.append(terms)
-    return WaistJet(Waist(logdet, gram), dlogdet, dgram, tuple(groups))
+    return WaistJet(Waist(logdet, gram), dlogdet, dgram, rounding, tuple(groups))
 
 
 def _over_blocks(part: Callable[[Bucket], tuple[Any, Any]], bucket: Bucket) -> tuple[Any, Any]:
@@ -192,13 +222,32 @@ def _over_blocks(part: Callable[[Bucket], tuple[Any, Any]], bucket: Bucket) -> t
     return lax.fori_loop(0, groups // size, step, zero), None
 
 
-def _eliminate_bucket(Lambda: Array, bucket: Bucket) -> tuple[Waist, GroupTerms]:
+def _eliminate_bucket(Lambda: Array, bucket: Bucket) -> tuple[Waist, Array, GroupTerms]:
+    """Waist, its rounding in units of eps, and the matrices of the groups."""
     q = Lambda.shape[0]
-    M = marginal(Lambda @ Lambda.T, bucket.T)
-    U, X = eliminate(M, jnp.concatenate([bucket.T, bucket.c], axis=1))
-    K, w = X[:, :q], X[:, q:]
-    part = Waist(logdet=logdet_of(U, bucket.copies), gram=total_product(w, w))
-    return part, GroupTerms(P=group_product(K, K), u=group_product(K, w))
+    F = jnp.einsum("rag,ab->rbg", bucket.T, Lambda)
+    at = eliminate_root(F, jnp.concatenate([bucket.T, bucket.c], axis=1))
+    K, w = at.X[:, :q], at.X[:, q:]
+    part = Waist(logdet=logdet_of(at.U, bucket.copies), gram=total_product(w, w))
+    KF = jnp.concatenate([K, at.F], axis=1)
+    terms = GroupTerms(both=group_product(KF, KF), columns=group_product(KF, w))
+    return part, root_rounding(at, bucket.c, bucket.copies), terms
+
+
+def root_rounding(at: RootElimination, c: Array, copies: Array) -> Array:
+    """Rounding of ``sum log|M|`` and of the sums of squares of ``w = U^-T c``, last in ``at.X``.
+
+    A wrong pivot changes M by a factor close to one, the same for all columns; an entry of
+    w has besides the rounding of what its substitution subtracts from c.
+    """
+    w = at.X[:, -c.shape[1] :]
+    pivots = jnp.stack([at.U[j, j] for j in range(at.U.shape[0])])
+    squares = w * w
+    terms = 4.0 * jnp.abs(w * c) / pivots[:, None] + 2.0 * squares
+    y = 2.0 * jnp.sum(at.loss * jnp.sum(squares[:, -1], axis=0))
+    lost = jnp.sum(terms, axis=(0, 2))
+    logs = at.U.shape[0] * jnp.sum(at.loss * copies)
+    return jnp.concatenate([logs[None], lost.at[-1].add(y)])
 
 
 def _tangents(theta: Array, layout: GroupedLayout, bucket: Bucket) -> tuple[Array, Array]:
@@ -214,30 +263,39 @@ def _sum_terms(
     """A sum over the groups of a function of their matrices, kept or made again."""
     if kept is not None:
         return fun(kept, bucket)
-    return _over_blocks(lambda b: (fun(_eliminate_bucket(Lambda, b)[1], b), None), bucket)[0]
+    return _over_blocks(lambda b: (fun(_eliminate_bucket(Lambda, b)[2], b), None), bucket)[0]
 
 
-def curvature(theta: Array, W: Array, jet: WaistJet, layout: GroupedLayout) -> Curvature:
-    """Second derivatives of ``logdet + <W, gram>`` in theta, W held fixed.
+def curvature(theta: Array, root: Array, jet: WaistJet, layout: GroupedLayout) -> Curvature:
+    """Second derivatives of ``logdet + <W, gram>`` in theta, ``W = root root'`` held fixed.
 
     With ``R = u W u'`` and ``D_k = dPsi / dtheta_k``
 
         sum_i <P - R, D_kl> + tr((2 R - P) D_k P D_l)
     """
     hessian = jnp.zeros((theta.size, theta.size), theta.dtype)
-    slopes = []
+    slopes, halves = [], []
     for bucket, kept in zip(layout.buckets, jet.rest, strict=True):
         Lambda, D = _tangents(theta, layout, bucket)
+        E = basis(layout.sizes, bucket.widths)
 
-        def part(terms: GroupTerms, bucket: Bucket, D: Array = D) -> tuple[Array, Array]:
-            R, P = _shares(terms.u, W), weighted(terms.P, bucket.copies)
-            return double_traces(2.0 * R - P, terms.P, D), jnp.sum(P - R, axis=-1)
+        def part(terms: GroupTerms, bucket: Bucket, D: Array = D, E: np.ndarray = E) -> Any:
+            q = E.shape[1]
+            columns = jnp.einsum("acg,cd->dag", terms.columns, root)
+            R, P = group_product(columns, columns), weighted(terms.both, bucket.copies)
+            slope = jnp.sum(P[:q] - R[:q], axis=-1)
+            if q > _EXACT_WIDTH:
+                bend = double_traces(2.0 * R[:q, :q] - P[:q, :q], terms.P, D)
+            else:
+                bend = half_traces(2.0 * R - P, terms.both, E)
+            return bend, slope[:, :q], slope[:, q:]
 
-        bend, slope = _sum_terms(part, Lambda, bucket, kept)
+        bend, slope, half = _sum_terms(part, Lambda, bucket, kept)
         hessian = hessian + bend
         slopes.append(slope)
+        halves.append(half)
     psi = _by_term(slopes, layout)
-    return Curvature(symmetrize(hessian + psi_curvatures(psi)), psi)
+    return Curvature(symmetrize(hessian + psi_curvatures(psi)), psi, _by_term(halves, layout))
 
 
 def _shares(u: Array, W: Array) -> Array:
@@ -290,7 +348,7 @@ def blups(theta: Array, beta: Array, bucket: Bucket, sizes: tuple[int, ...]) -> 
     ``b`` given y at known theta and beta.
     """
     Lambda = spread(factor_blocks(theta, sizes), bucket.widths)
-    _, terms = _eliminate_bucket(Lambda, bucket)
+    _, _, terms = _eliminate_bucket(Lambda, bucket)
     residual = jnp.einsum("acg,c->ag", terms.u, jnp.append(-beta, 1.0))
     b = jnp.einsum("ab,bg->ag", Lambda @ Lambda.T, residual)
     return BlupTerms(b=b, cov=group_cov(Lambda, bucket.T))

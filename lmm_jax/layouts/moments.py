@@ -21,7 +21,7 @@ import numpy as np
 from jax import Array
 
 from ..covariance import basis, factor_blocks, gather, spread
-from ..linalg import eliminate, exact, group_product, symmetrize
+from ..linalg import Elimination, eliminate, exact, group_product, symmetrize
 from ..reprs import brief
 from .classes import Classes, find_classes
 from .grouped import Bucket, GroupedLayout, rotate_bucket
@@ -32,6 +32,7 @@ from .waist import (
     Waist,
     WaistJet,
     double_traces,
+    halves_of,
     inverse,
     maps_of,
     marginal,
@@ -85,9 +86,9 @@ class MomentLayout(Layout):
         return moment_jet(theta, self)
 
     @exact
-    def curvature(self, theta: Array, W: Array, jet: WaistJet) -> Curvature:
+    def curvature(self, theta: Array, root: Array, jet: WaistJet) -> Curvature:
         """See :meth:`Layout.curvature`."""
-        return moment_curvature(theta, W, jet, self)
+        return moment_curvature(theta, root @ root.T, jet, self)
 
     @exact
     def psi_slopes(self, theta: Array, W: Array, jet: WaistJet) -> tuple[Array, ...]:
@@ -126,21 +127,23 @@ def moment_jet(theta: Array, layout: MomentLayout) -> WaistJet:
     C = layout.S0.shape[0]
     logdet, gram = jnp.zeros((), theta.dtype), layout.S0
     dlogdet, dgram = jnp.zeros_like(theta), jnp.zeros((theta.size, C, C), theta.dtype)
-    classes = []
+    rounding, classes = jnp.zeros(C + 1, theta.dtype), []
     for bucket in layout.buckets:
         Lambda = spread(factor_blocks(theta, layout.sizes), bucket.widths)
         D = psi_tangents(Lambda, _basis(layout, bucket))
-        part, terms = _eliminate_classes(Lambda, bucket)
+        part, lost, terms = _eliminate_classes(Lambda, bucket)
+        rounding = rounding + lost
         P = jnp.sum(bucket.copies[None, None] * terms.P, axis=-1)
         U = jnp.sum(terms.U, axis=-1)
         logdet, gram = logdet + part.logdet, gram + part.gram
         dlogdet = dlogdet + jnp.einsum("ab,kab->k", P, D)
         dgram = dgram - jnp.sum(U[None] * D[:, :, None, :, None], axis=(1, 3))
         classes.append(terms)
-    return WaistJet(Waist(logdet, gram), dlogdet, dgram, tuple(classes))
+    return WaistJet(Waist(logdet, gram), dlogdet, dgram, rounding, tuple(classes))
 
 
-def _eliminate_classes(Lambda: Array, bucket: MomentBucket) -> tuple[Waist, ClassTerms]:
+def _eliminate_classes(Lambda: Array, bucket: MomentBucket) -> tuple[Waist, Array, ClassTerms]:
+    """Waist, its rounding as in :class:`WaistJet`, and the matrices of the classes."""
     M = marginal(Lambda @ Lambda.T, bucket.T)
     identity = jnp.broadcast_to(jnp.eye(M.shape[0], dtype=M.dtype)[:, :, None], M.shape)
     at = eliminate(M, identity)
@@ -151,7 +154,17 @@ def _eliminate_classes(Lambda: Array, bucket: MomentBucket) -> tuple[Waist, Clas
     U = jnp.sum(V[None, None, :, :, None] * half[:, :, :, None], axis=2)
     logdet = 2.0 * jnp.sum(bucket.copies * jnp.sum(jnp.log(jnp.diagonal(at.U)), axis=1))
     gram = jnp.sum(N[:, None, :, None] * bucket.B, axis=(0, 2, 4))
-    return Waist(logdet, gram), ClassTerms(P=group_product(bucket.T, V), U=U)
+    terms = ClassTerms(P=group_product(bucket.T, V), U=U)
+    return Waist(logdet, gram), _rounding(M, at, N, bucket), terms
+
+
+def _rounding(M: Array, at: Elimination, N: Array, bucket: MomentBucket) -> Array:
+    """What the pivots of M lose, and what the terms of ``<N, B>`` cancel."""
+    loss = jnp.max(jnp.diagonal(M) / jnp.diagonal(at.U) ** 2, axis=-1)
+    squares = jnp.stack([bucket.B[:, a, :, a] for a in range(bucket.B.shape[1])])
+    terms = jnp.sum(jnp.abs(N)[None] * jnp.abs(squares), axis=(1, 2))
+    logs = M.shape[0] * jnp.sum(loss * bucket.copies)
+    return jnp.append(logs, 2.0 * jnp.sum(loss[None] * terms, axis=1))
 
 
 def _basis(layout: MomentLayout, bucket: MomentBucket) -> Array:
@@ -172,7 +185,8 @@ def moment_curvature(theta: Array, W: Array, jet: WaistJet, layout: MomentLayout
         R = _shares(terms, W)
         hessian = hessian + double_traces(2.0 * R - bucket.copies[None, None] * terms.P, terms.P, D)
     slopes = moment_slopes(W, jet, layout)
-    return Curvature(symmetrize(hessian + psi_curvatures(slopes)), slopes)
+    halves = halves_of(slopes, factor_blocks(theta, layout.sizes))
+    return Curvature(symmetrize(hessian + psi_curvatures(slopes)), slopes, halves)
 
 
 def moment_slopes(W: Array, jet: WaistJet, layout: MomentLayout) -> tuple[Array, ...]:

@@ -36,6 +36,7 @@ class WaistJet(NamedTuple):
     waist: Waist
     dlogdet: Array  # (m,)
     dgram: Array  # (m, p + 1, p + 1)
+    rounding: Array  # (p + 2,)  of logdet and of the diagonal of gram, in units of eps
     rest: Any  # the layout's own
 
 
@@ -44,6 +45,7 @@ class Curvature(NamedTuple):
 
     hessian: Array  # (m, m)     in theta
     psi_gradients: tuple[Array, ...]  # (k, k) a term: first derivative in its Psi
+    psi_halves: tuple[Array, ...]  # (k, k) a term: the same times Lambda, with more digits
 
 
 class BlupTerms(NamedTuple):
@@ -118,8 +120,11 @@ class Layout(Maps):
         """Waist and first derivatives in theta, closed forms."""
         raise NotImplementedError
 
-    def curvature(self, theta: Array, W: Array, jet: WaistJet) -> Curvature:
-        """Second derivatives of ``logdet + <W, gram>`` in theta, W held fixed."""
+    def curvature(self, theta: Array, root: Array, jet: WaistJet) -> Curvature:
+        """Second derivatives of ``logdet + <W, gram>`` in theta, ``W = root root'`` held fixed.
+
+        W itself has large entries that cancel where large random effects hide fixed effects.
+        """
         raise NotImplementedError
 
     def average_information(self, theta: Array, v: Array, jet: WaistJet) -> Array:
@@ -158,6 +163,10 @@ class Layout(Maps):
         """A layout of some of the groups, for start values; None if these are not very many."""
         return None
 
+    def measured_from(self, beta: Array) -> Layout:
+        """The layout with ``y - X beta`` in the place of y, all else alike."""
+        raise NotImplementedError
+
     def rotate(self, t: int, Q: np.ndarray) -> Layout:
         """The same model with the columns of term t multiplied by an orthogonal Q (on the host)."""
         raise NotImplementedError
@@ -167,6 +176,13 @@ def _restored(kind: type[Layout], values: dict[str, Any]) -> Layout:
     """A layout from a pickle, on the device and in its own precision."""
     with float64():
         return jax.tree.map(jnp.asarray, kind(**values))
+
+
+def less_fixed(A: Array, beta: Array, axis: int) -> Array:
+    """``[X y]`` along an axis, with ``y - X beta`` in the place of y."""
+    last = jnp.moveaxis(A, axis, -1)
+    y = last[..., -1] - last[..., :-1] @ beta
+    return jnp.moveaxis(last.at[..., -1].set(y), -1, axis)
 
 
 # ------------------------------------------------------------ one group after the other
@@ -253,6 +269,25 @@ def quadratic_tangents(u: Array, D: Array) -> Array:
     return jnp.einsum("acg,akdg->kcd", u, Du)
 
 
+def half_tangents(u: Array, s: Array, E: Array) -> Array:
+    """``sum_i u_i' D_k u_i`` from ``s_i = Lambda' u_i``, which holds digits that u lacks.
+
+    With ``D_k = E_k Lambda' + Lambda E_k'``; shape (m, p + 1, p + 1).
+    """
+    if u.shape[0] <= E.shape[0]:
+        outer = jnp.einsum("acg,bdg->acbd", u, s)
+        half = jnp.einsum("acbd,kab->kcd", outer, E)
+    else:
+        Es = jnp.einsum("kab,bdg->akdg", E, s)
+        half = jnp.einsum("acg,akdg->kcd", u, Es)
+    return half + jnp.swapaxes(half, 1, 2)
+
+
+def halves_of(slopes: Sequence[Array], blocks: Sequence[Array]) -> tuple[Array, ...]:
+    """``slope Lambda`` of every term, (k, k)."""
+    return tuple(G @ L for G, L in zip(slopes, blocks, strict=True))
+
+
 def double_traces(A: Array, P: Array, D: Array) -> Array:
     """``sum_i tr(A_i D_k P_i D_l)`` for every k and l, (m, m)."""
     q, _, groups = P.shape
@@ -263,6 +298,37 @@ def double_traces(A: Array, P: Array, D: Array) -> Array:
     AD = jnp.einsum("abg,kbc->kacg", A, D)
     PD = jnp.einsum("abg,kbc->kacg", P, D)
     return jnp.einsum("kacg,lcag->kl", AD, PD)
+
+
+def half_traces(A: Array, P: Array, E: np.ndarray) -> Array:
+    """``sum_i tr(A_i D_k P_i D_l)`` with ``D_k = E_k Lambda' + Lambda E_k'``, (m, m).
+
+    Up to its antisymmetric part. The matrices come with what Lambda makes of them, as
+    ``[I Lambda]' A [I Lambda]``: their products with a large Lambda hold digits that A lacks.
+    Of the four terms two are transposes of each other,
+
+        2 tr(A Lambda E_k' P Lambda E_l') + tr(A E_k Lambda' P Lambda E_l') + tr(..)
+
+    Parameters
+    ----------
+    A, P : Array, shape (2 q, 2 q, G)
+    E : ndarray, shape (m, q, q)
+    """
+    m, q, _ = E.shape
+    left = jnp.stack([A[:q, q:], A[:q, :q], A[q:, q:]]).reshape(3, q * q, -1)
+    right = jnp.stack([P[:q, q:], P[q:, q:], P[:q, :q]]).reshape(3, q * q, -1)
+    moments = jnp.einsum("tag,tbg->tab", left, right)
+    return (moments.reshape(-1) @ jnp.asarray(_pairings(E), A.dtype)).reshape(m, m)
+
+
+def _pairings(E: np.ndarray) -> np.ndarray:
+    """What every product of two entries in :func:`half_traces` adds, (3 q^4, m^2)."""
+    terms = [
+        2.0 * np.einsum("kcb,lad->abcdkl", E, E),
+        np.einsum("kbc,lad->abcdkl", E, E),
+        np.einsum("kcb,lda->abcdkl", E, E),
+    ]
+    return np.stack(terms).reshape(3 * E.shape[1] ** 4, -1)
 
 
 def psi_curvatures(slopes: Sequence[Array]) -> Array:
