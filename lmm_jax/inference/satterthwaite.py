@@ -40,9 +40,9 @@ def satterthwaite_df(
     """
     unit = np.sqrt(np.diagonal(cov_beta))
     unit = np.where(unit > 0, unit, 1.0)  # fixed effects that are held have no variance
-    largest = np.abs(contrasts).max(axis=1, keepdims=True)
+    largest = np.abs(contrasts).max(axis=1, keepdims=True, initial=0.0)
     rows = contrasts / np.where(largest > 0, largest, 1.0) * unit
-    largest = np.abs(rows).max(axis=1, keepdims=True)
+    largest = np.abs(rows).max(axis=1, keepdims=True, initial=0.0)
     rows = rows / np.where(largest > 0, largest, 1.0)
     f = np.einsum("ra,ab,rb->r", rows, cov_beta / unit[:, None] / unit, rows)
     in_theta = np.einsum("ra,kab,rb->rk", rows, dcov_beta / unit[:, None] / unit, rows)
