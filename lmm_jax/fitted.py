@@ -17,7 +17,7 @@ from .estimates import Estimates
 from .inference import contrasts
 from .inference.contrasts import ContrastResults
 from .inference.satterthwaite import satterthwaite_df
-from .inference.variance import touches_zero
+from .inference.variance import relative_covariance, touches_zero
 from .labels import TermLabel, parameter_names
 from .reprs import folded
 from .summary import Summary, summarize
@@ -168,10 +168,10 @@ class FittedModel:
         variance = np.diagonal(e.cov_variance)[:-1]
         at_zero = np.concatenate([touches_zero(S) for S in e.covariances])
         with np.errstate(invalid="ignore"):
-            values = np.sqrt(np.maximum(variance, 0.0)) * e.variance_unit[:-1]
-            values = np.where(at_zero, np.nan, values)
+            sd = np.sqrt(np.maximum(variance, 0.0)) * e.variance_unit[:-1]
+        values = np.where(at_zero, np.nan, sd)
         if self.free is not None:
-            values = np.where(self.free[self.estimates.beta.size :], values, 0.0)
+            values = np.where(self.free[e.beta.size :], values, 0.0)
         return pd.Series(values, index=_labels(self._parameter_names[len(self.fixed_names) :]))
 
     @property
@@ -182,23 +182,12 @@ class FittedModel:
     def cov_params(self) -> pd.DataFrame:
         """Covariance of ``params``; fixed effects and variances are uncorrelated in it."""
         names = _labels(self._parameter_names)
-        unit, relative = self._relative_covariance()
+        unit, relative = relative_covariance(self.estimates)
         with np.errstate(over="ignore"):  # covariances of variances may leave the range of floats
             out = relative * unit * unit[:, None]
         p = len(self.fixed_names)
         out[:p, :p] = self.scale * self.estimates.cov_beta
         return pd.DataFrame(out, index=names, columns=names)
-
-    def _relative_covariance(self) -> tuple[np.ndarray, np.ndarray]:
-        """A unit of every parameter and the covariance of ``params`` in these units."""
-        e, p = self.estimates, len(self.fixed_names)
-        sd = np.sqrt(np.diagonal(e.cov_beta))
-        unit = np.concatenate([self.sigma * sd, e.variance_unit[:-1]])
-        sd = np.where(sd > 0, sd, 1.0)
-        relative = np.zeros((unit.size, unit.size))
-        relative[:p, :p] = e.cov_beta / np.outer(sd, sd)
-        relative[p:, p:] = e.cov_variance[:-1, :-1]
-        return unit, relative
 
     @property
     def df(self) -> pd.Series[float]:
@@ -207,11 +196,9 @@ class FittedModel:
 
     @cached_property
     def _df(self) -> np.ndarray:
-        p = len(self.fixed_names)
-        if self.df_method == "normal":
-            values = np.full(p, np.inf)
-        else:
-            e = self.estimates
+        e, p = self.estimates, len(self.fixed_names)
+        values = np.full(p, np.inf)
+        if self.df_method != "normal":
             values = satterthwaite_df(np.eye(p), e.cov_beta, e.dcov_beta, e.joint_cov)
         values.flags.writeable = False
         return values

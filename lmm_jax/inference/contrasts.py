@@ -15,6 +15,7 @@ from ..errors import DataError
 from ..summary import number, p_value
 from .hypotheses import Restriction, read_restriction
 from .satterthwaite import satterthwaite_df
+from .variance import relative_covariance
 from .wald import f_denominator, joint_test
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def _read(results: FittedModel, hypothesis: Any, use_t: bool | None) -> tuple[Re
 
 def _covariance(results: FittedModel, R: np.ndarray) -> tuple[np.ndarray, float]:
     """``R cov R' / unit^2`` and the unit; NaN in rows that use a variance without an error."""
-    units, relative = results._relative_covariance()
+    units, relative = relative_covariance(results.estimates)
     rows = R * units
     unit = float(np.abs(rows).max()) or 1.0  # squares of it may leave the range of floats
     rows = rows / unit
