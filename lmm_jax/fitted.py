@@ -61,7 +61,9 @@ class FittedModel:
     @property
     def theta(self) -> np.ndarray:
         """lme4's theta: column-major lower triangles of the relative covariance factors."""
-        return _read_only(self.estimates.theta)
+        view = self.estimates.theta.view()
+        view.flags.writeable = False
+        return view
 
     @property
     def scale(self) -> float:
@@ -344,9 +346,3 @@ class FittedModel:
         kind = "REML" if self.reml else "ML"
         model = self.formula or f"{self.endog_name} (from arrays)"
         return folded(f"<{type(self).__name__} by {kind}: {model}, llf {self.llf:.4f}>")
-
-
-def _read_only(values: np.ndarray) -> np.ndarray:
-    view = values.view()
-    view.flags.writeable = False
-    return view
