@@ -218,7 +218,7 @@ def lane_jet(theta: Array, lanes: Lanes, *, reml: bool) -> LaneJet:
     through = contract("kb,lb->kl", contract("ka,ab->kb", first.B, at.cov_beta), first.B)
     gradient = first.dlogdet + contract(",k->k", nu, rho)
     hessian = first.hessian + _psi_curvatures(slopes) - 2.0 * contract(",kl->kl", share, through)
-    if reml:
+    if reml and at.beta.shape[0]:
         gradient = gradient + sum((A[:, i, i] for i in range(1, A.shape[1])), A[:, 0, 0])
         hessian = hessian - contract("kab,lab->kl", A, A)
     hessian = hessian - contract(",k,l->kl", nu, rho, rho)
