@@ -10,7 +10,6 @@ import numpy as np
 from .arrays import numbers, plain
 from .errors import DataError, IdentificationWarning, RankWarning, warn_user
 from .identification import MOST_DERIVATIVES, Moments, confounded_terms
-from .matching import shown
 from .terms import RandomTerm
 
 # R's tolerance for a column that depends on the ones before it.
@@ -21,13 +20,6 @@ _SAFE_PIVOT = 1e-8
 _SAMPLE, _SURE_PIVOT = 1 << 13, 1e-4
 # Sums of squares that have lost nothing to the limits of floats.
 _SQUARES = 1e-200, 1e200
-
-
-def check_share(value: Any, what: str) -> None:
-    """Refuse a level or a coverage that is not between 0 and 1."""
-    number = isinstance(value, float | int | np.floating) and not isinstance(value, bool)
-    if not number or not 0 < value < 1:
-        raise DataError(f"{what}={shown(value)}: a number between 0 and 1 is needed")
 
 
 def finite_vector(values: Any, what: str) -> np.ndarray:
