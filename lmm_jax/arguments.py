@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from functools import wraps
-from inspect import isfunction
+from inspect import isfunction, unwrap
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -242,7 +242,7 @@ def hinted(public: F) -> F:
             elif isinstance(member, staticmethod):
                 setattr(public, name, staticmethod(hinted(member.__func__)))
         return public
-    code: Any = public.__code__  # type: ignore[attr-defined]
+    code = unwrap(public).__code__  # other decorators may stand between
     if code.co_flags & 0x08:  # takes any keyword, and hands it on
         return public
     taken = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]

@@ -108,8 +108,8 @@ def _sizes(sizes: int | Sequence[int], n_terms: int) -> tuple[int, ...]:
     given = (sizes,) * n_terms if not isinstance(sizes, Sequence) else tuple(sizes)
     if len(given) != n_terms or not all(is_whole(k) and 1 <= k < 2**15 for k in given):
         raise DataError(
-            f"sizes={shown(sizes)}: the number of coefficients of each term, {n_terms} in all, "
-            "is needed"
+            f"sizes={shown(sizes)}: the number of coefficients of each of the {n_terms} terms is "
+            "needed"
         )
     return tuple(int(k) for k in given)
 

@@ -15,6 +15,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
+from .arguments import flag, hinted, mapping
 from .contexts import supplying
 from .errors import DataError
 
@@ -25,6 +26,7 @@ FORMAT = 1
 _PACKAGES = ("lmm_jax", "numpy", "pandas", "formulaic")
 
 
+@hinted
 class Saved:
     """A result that can be saved, pickled and copied.
 
@@ -81,6 +83,7 @@ class Saved:
         >>> again.predict({"Days": [3], "Subject": ["308"]}, conditional=True).round(1).tolist()
         [312.7]
         """
+        keep_data = flag(keep_data, "keep_data")
         buffer = io.BytesIO()
         pickler = (_WithData if keep_data else pickle.Pickler)(buffer)
         pickler.dump(self)
@@ -89,6 +92,7 @@ class Saved:
         _path(path).write_bytes(_MAGIC + json.dumps(header).encode() + b"\n" + body)
 
 
+@hinted
 def load(path: str | PathLike[str], *, context: Mapping[str, Any] | None = None) -> Any:
     """Read a result that was written by its method ``save``.
 
@@ -120,8 +124,9 @@ def load(path: str | PathLike[str], *, context: Mapping[str, Any] | None = None)
     ...     print(lmm.load(f"{folder}/dyestuff.lmm"))
     <LMMResults by REML: Yield ~ 1 + (1 | Batch), llf -159.8271>
     """
-    name = str(path)
-    content = _path(path).read_bytes()
+    if context is not None:
+        mapping(context, "context")
+    name, content = str(path), _path(path).read_bytes()
     header, body = _header(content, name)
     check_format(header.get("format"), name, header.get("lmm_jax", ""))
     if len(body) != header.get("bytes") or zlib.crc32(body) != header.get("crc32"):

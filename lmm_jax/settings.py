@@ -168,9 +168,11 @@ def _as_pytree(penalty: Any, what: str, shape: tuple[int, ...]) -> Any:
     leaves = jax.tree.leaves([penalty])
     opaque = len(leaves) == 1 and leaves[0] is penalty
     try:
-        out = jax.eval_shape(
-            lambda at: penalty(at), jax.ShapeDtypeStruct(shape, np.dtype(np.float64))
-        )
+        at = jax.ShapeDtypeStruct(shape, np.dtype(np.float64))
+        if opaque:
+            out = jax.eval_shape(lambda x: penalty(x), at)
+        else:  # its numbers will be arguments of the program
+            out = jax.eval_shape(lambda called, x: called(x), penalty, at)
     except Exception as error:  # whatever the caller's function may raise
         said = f"{type(error).__name__}: {error}".splitlines()[0]
         raise DataError(

@@ -4,6 +4,7 @@ Tables, a line each: call, fragment of the message. Everything here is a DataErr
 """
 # ruff: noqa: E501
 
+import inspect
 from functools import cache, partial
 
 import jax
@@ -385,3 +386,12 @@ KEYWORDS = [
 def test_unknown_keywords(call, message):
     with pytest.raises(TypeError, match=message):
         call()
+
+
+def test_every_public_function_answers_unknown_keywords():
+    plain = [
+        name
+        for name in lmm.__all__
+        if inspect.isfunction(getattr(lmm, name)) and not hasattr(getattr(lmm, name), "__wrapped__")
+    ]
+    assert plain == []

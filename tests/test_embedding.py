@@ -216,7 +216,7 @@ BAD = [
     (np.zeros((2, 2, 2)), {}, "shape"),
     (["a", "b"], {"sizes": (1, 2)}, "each of the 1 terms"),
     (["a", "b"], {"sizes": 0}, "number of coefficients"),
-    (["a", "b"], {"n_components": 2}, "there are 1 terms"),
+    (["a", "b"], {"n_components": 2}, "n_components=2: a whole number of at most 1"),
     (["a", "b"], {"sizes": 2, "n_components": 1}, "one coefficient"),
 ]
 

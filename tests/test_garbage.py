@@ -7,9 +7,11 @@ that says what was wrong: never one from the inside of pandas, NumPy, XLA or Pyt
 import datetime
 import inspect
 import random
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -91,7 +93,13 @@ COUNTS = {"n", "n_boot", "n_sim", "num_low", "num_high"}
 # Functions of the caller: their errors are the caller's own.
 CALLED = {("power of sizes", "design"), ("BootstrapResults.apply", "fun")}
 # What Python itself says where a path leads nowhere, and a directory that would be made.
-PATHS = {"batches"}
+PATHS = {"batches", "path"}
+
+
+def saved(result: lmm.LMMResults) -> str:
+    """A file of a result."""
+    result.save(path := Path(tempfile.mkdtemp()) / "a")
+    return str(path)
 
 
 class Call(NamedTuple):
@@ -211,6 +219,11 @@ def calls() -> dict[str, Call]:
             lmm.fit("y ~ x", DATA, groups=g).predict,
             dict(newdata=new, conditional=True, groups=g[:4]),
         ),
+        "load": Call(lmm.load, dict(path=saved(r), context=None)),
+        "save": Call(r.save, dict(path=saved(r), keep_data=False)),
+        "joint_effects_cov": Call(
+            r.joint_effects_cov, dict(levels={"g": DATA["g"].iloc[0]})
+        ),
         "conf_int": Call(r.conf_int, dict(alpha=0.05)),
         "t_test": Call(r.t_test, dict(r_matrix="x = 0", use_t=None)),
         "wald_test": Call(r.wald_test, dict(r_matrix=np.eye(2), use_f=None)),
@@ -282,6 +295,8 @@ def outcome(name: str, argument: str, value: str) -> str | None:
     """What is wrong with the way a call ends; None if nothing is."""
     call = made()[name]
     given = call.good | {argument: GARBAGE[value]()}
+    if (name, argument) == ("save", "path") and isinstance(given["path"], str):
+        return None  # a good path
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

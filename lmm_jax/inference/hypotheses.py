@@ -12,7 +12,7 @@ import numpy as np
 from formulaic.errors import FormulaicError
 from formulaic.utils.constraints import LinearConstraints
 
-from ..arguments import numbers
+from ..arguments import numbers, shown
 from ..errors import DataError
 
 # Formulaic's reader takes 1e-3 for a name and a subtraction.
@@ -74,7 +74,10 @@ def read_restriction(
     if isinstance(hypothesis, str) or (
         isinstance(hypothesis, list) and hypothesis and isinstance(hypothesis[0], str)
     ):
-        text = hypothesis if isinstance(hypothesis, str) else ", ".join(hypothesis)
+        parts = [hypothesis] if isinstance(hypothesis, str) else hypothesis
+        if not all(isinstance(part, str) for part in parts):
+            raise DataError(f"r_matrix={shown(hypothesis)}: equations only, or numbers only")
+        text = ", ".join(parts)
         matrix, values, labels = _parse(text, names)
     else:
         if isinstance(hypothesis, tuple) and len(hypothesis) == 2:
