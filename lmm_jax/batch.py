@@ -19,9 +19,9 @@ from .covariance import theta_size
 from .lane_driver import LaneProblem, minimize_all
 from .lanes import Lanes, Point, deviance, lane_jet, lane_layout
 from .newton import RUNNING, Solution, State, judge, propose
-from .optimize import FEW_GROUPS
+from .optimize import FEW_GROUPS, is_extreme
 from .programs import compiled
-from .starts import MAX_RUNS, local_minima, singular_grid, start_grid, with_submodels
+from .starts import MAX_RUNS, far_starts, local_minima, singular_grid, start_grid, with_submodels
 
 # A batch goes on with an eighth of its lanes once the others are done; smaller ones are finished.
 _SHRINK, SMALLEST = 8, 32
@@ -63,7 +63,7 @@ def minimize_lanes(
         few=_few_groups(lanes),
     )
     starts, wanted = jax.device_get(_starts(lanes, reml=reml, grid=grid))
-    more = partial(_more_starts, lanes=lanes, reml=reml)
+    more = partial(_more_starts, lanes=lanes, reml=reml, few=problem.few)
     grids = grid and singular_grid(lanes.sizes) is not None
     best = minimize_all(problem, starts, wanted, defer=defer, more=more if grids else None)
     return best._replace(jet=jax.device_get(_jet(best.theta, lanes, reml=reml)))
@@ -115,30 +115,36 @@ def _lowest(thetas: Array, near: np.ndarray, lanes: Lanes, reml: bool) -> tuple[
     return jnp.stack(starts), jnp.stack(wanted)
 
 
-def _find_singular(theta: Array, lanes: Lanes, *, reml: bool) -> tuple[Array, Array]:
+def _find_singular(theta: Array, lanes: Lanes, *, reml: bool, few: bool) -> tuple[Array, Array]:
     """Starts from singular covariances and submodels, (K, m, R), and which deserve a run."""
     grid = singular_grid(lanes.sizes)
     assert grid is not None  # the caller has looked
     points = jnp.asarray(grid.thetas, theta.dtype)
     of_lane = lambda best, i: with_submodels(points, best, lane_layout(lanes, i))  # noqa: E731
     thetas = jax.vmap(of_lane, (-1, 0), -1)(theta, jnp.arange(theta.shape[1]))
-    return _lowest(thetas, grid.neighbours, lanes, reml)
+    starts, wanted = _lowest(thetas, grid.neighbours, lanes, reml)
+    far = jnp.asarray(far_starts(lanes.sizes), theta.dtype)[:, :, None]
+    hidden = is_extreme(theta) | (few & (max(lanes.sizes) > 2))
+    return (
+        jnp.concatenate([starts, jnp.broadcast_to(far, (*far.shape[:2], theta.shape[1]))]),
+        jnp.concatenate([wanted, jnp.broadcast_to(hidden[None], (len(far), theta.shape[1]))]),
+    )
 
 
 _starts = compiled(_find_starts, static=("reml", "grid"))
-_singular = compiled(_find_singular, static="reml")
+_singular = compiled(_find_singular, static=("reml", "few"))
 
 
 def _more_starts(
-    theta: np.ndarray, which: np.ndarray, *, lanes: Lanes, reml: bool
+    theta: np.ndarray, which: np.ndarray, *, lanes: Lanes, reml: bool, few: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """See :func:`lmm_jax.lane_driver.minimize_all`."""
     R = lanes.S_yy.shape[0]
     size = _holding(which.size, R)
     fill = np.append(which, np.repeat(which[-1:], size - which.size))
-    few = lanes if size == R else _select(lanes, fill, R=R)
+    some = lanes if size == R else _select(lanes, fill, R=R)
     at = np.arange(R) if size == R else fill
-    starts, wanted = jax.device_get(_singular(theta[:, at], few, reml=reml))
+    starts, wanted = jax.device_get(_singular(theta[:, at], some, reml=reml, few=few))
     place = which if size == R else slice(which.size)
     return starts[..., place], wanted[:, place]
 

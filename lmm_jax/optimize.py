@@ -108,7 +108,9 @@ def minimize(
         batches = jnp.where(s == 0, 1, BATCHES)
         found = look(thetas, neighbours, near, reml=reml, batches=batches)
         found = found._replace(beta=beta + jnp.where(s == 0, found.beta, 0.0))
-        return runs(with_far_starts(found, layout.sizes, (s > 0) & is_extreme(best.theta)), best)
+        # valleys that a grid does not show: narrow ones, and those between singular covariances
+        hidden = is_extreme(best.theta) | (has_few_groups(layout) & (max(layout.sizes) > 2))
+        return runs(with_far_starts(found, layout.sizes, (s > 0) & hidden), best)
 
     p, m = layout.beta_origin.size, theta_size(layout.sizes)
     zeros = jnp.zeros(m, layout.S0.dtype), jnp.zeros(p, layout.S0.dtype)

@@ -29,8 +29,8 @@ _SIZES = {2: 16, 3: 10, 4: 10}
 BATCHES = 4
 # Sizes of one coefficient that varies alone: its model is a line, which may be looked at closely.
 _ALONE = np.geomspace(0.01, 1e7, 13)
-# Starts that are no local minima of a grid, where optima are extreme.
-_FAR = 5
+# Starts that are no local minima of a grid, for terms of two coefficients and for larger ones.
+_FAR, _FAR_LARGE = 5, 10
 # Directions that count as neighbours of one.
 _NEAREST = 4
 
@@ -106,11 +106,17 @@ def look(
 
 def with_far_starts(starts: Starts, sizes: tuple[int, ...], wanted: Array) -> Starts:
     """A few starts more, far from each other: for narrow valleys that a grid does not show."""
-    points = start_grid(sizes).thetas
-    few = points[np.linspace(0, len(points) - 1, _FAR + 2).astype(int)[1:-1]]
+    few = far_starts(sizes)
     thetas = jnp.concatenate([starts.thetas, jnp.asarray(few, starts.thetas.dtype)])
     more = jnp.broadcast_to(wanted, len(few))
     return starts._replace(thetas=thetas, wanted=jnp.concatenate([starts.wanted, more]))
+
+
+def far_starts(sizes: tuple[int, ...]) -> np.ndarray:
+    """A few points of the grid of uncorrelated coefficients, (K, m)."""
+    points = start_grid(sizes).thetas
+    count = _FAR_LARGE if max(sizes) > 2 else _FAR
+    return points[np.linspace(0, len(points) - 1, count + 2).astype(int)[1:-1]]
 
 
 def local_minima(values: Array, neighbours: Array) -> Array:
