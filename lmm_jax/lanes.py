@@ -236,7 +236,7 @@ def _noise(groups: list[_Groups], lanes: Lanes, at: Profile, nu: Array, *, reml:
     """See :func:`lmm_jax.likelihood.profile_jet`."""
     p = at.beta.shape[0]
     logs, y = jnp.zeros(at.rss.shape, at.rss.dtype), lanes.S_yy
-    X = jnp.stack([lanes.S_xx[i, i] for i in range(p)])
+    X = _diagonal(lanes.S_xx)
     for g, bucket in zip(groups, lanes.buckets, strict=True):
         logs = logs + g.K.shape[0] * jnp.sum(g.loss * bucket.copies, axis=0)
         share = 4.0 / g.pivots  # see lmm_jax.layouts.grouped.root_rounding
@@ -248,8 +248,14 @@ def _noise(groups: list[_Groups], lanes: Lanes, at: Profile, nu: Array, *, reml:
     logs = logs * (1 + p if reml else 1)
     noise = logs + nu * (y + jnp.sum(at.beta**2 * X, axis=0)) / at.rss
     if reml:
-        noise = noise + jnp.sum(jnp.stack([at.cov_beta[i, i] for i in range(p)]) * X, axis=0)
+        noise = noise + jnp.sum(_diagonal(at.cov_beta) * X, axis=0)
     return jnp.finfo(noise.dtype).eps * noise
+
+
+def _diagonal(A: Array) -> Array:
+    """Diagonal of the first two axes, (p, R), entry by entry: without a gather."""
+    p = A.shape[0]
+    return jnp.stack([A[i, i] for i in range(p)]) if p else A.reshape(0, *A.shape[2:])
 
 
 class _Sums(NamedTuple):
