@@ -141,16 +141,26 @@ def _with_held(estimates: Estimates, held: np.ndarray) -> Estimates:
     )
 
 
-def is_flat(solution: Solution | ConstrainedSolution) -> bool:
+def is_flat(
+    solution: Solution | ConstrainedSolution, sizes: tuple[int, ...], *, singular: bool
+) -> bool:
     """Whether some direction of theta leaves the criterion unchanged to second order.
 
     Curvature per relative change of theta, so that large variance ratios, where
-    the criterion bends slowly in theta itself, do not count as flat.
+    the criterion bends slowly in theta itself, do not count as flat. Of a singular
+    solution only the terms of one coefficient are looked at: rotations leave the
+    factor of any other free where a pivot is zero.
     """
     if isinstance(solution, ConstrainedSolution):
         return False
+    looked = np.ones(len(np.asarray(solution.theta)), dtype=bool)
+    for k, at in zip(sizes, theta_slices(sizes), strict=True):
+        looked[at] = k == 1 or not singular
+    if not looked.any():
+        return False
     size = 1.0 + np.abs(np.asarray(solution.theta))
     hessian = np.asarray(solution.jet.hessian) * size[:, None] * size[None, :]
+    hessian = hessian[np.ix_(looked, looked)]
     return bool(np.abs(np.linalg.eigvalsh(hessian)).min() < FLAT_CURVATURE)
 
 

@@ -219,7 +219,8 @@ def _label(run: Run, model: Design, *, reml: bool, df_method: str) -> LMMResults
     """Carry the answer back to the data's units, and name its parts."""
     status = int(run.solution.status)
     estimates = estimate(run.solution, model.layout, reml=reml, held=model.held)
-    if status == CONVERGED and not estimates.singular and is_flat(run.solution):
+    flat = is_flat(run.solution, model.sizes, singular=estimates.singular)
+    if status == CONVERGED and flat:
         status = FLAT
     return LMMResults(
         estimates=estimates,
