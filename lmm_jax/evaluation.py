@@ -186,7 +186,7 @@ def evaluate(
         "__metadata__": {"intercept": scope.intercept},
         "__context__": scope.columns,
     }
-    return eval(compiled, {"__builtins__": {}, **_TOOLS, **tools})  # names are checked
+    return eval(compiled, {**tools, "__builtins__": {}, **_TOOLS})  # names are checked
 
 
 def _meant(name: str, expression: Expression, scope: Scope) -> Any:

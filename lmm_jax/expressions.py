@@ -102,8 +102,14 @@ def hide(code: str, *, texts: bool = False) -> tuple[str, tuple[str, ...]]:
 
 def show(code: str, names: tuple[str, ...]) -> str:
     """Code with backticks and texts again, where :func:`hide` has put something else."""
-    code = _HIDDEN_TEXT.sub(lambda match: repr(ast.literal_eval(names[int(match[1])])), code)
-    return _HIDDEN.sub(lambda match: f"`{names[int(match[1])]}`", code)
+
+    def shown(match: re.Match[str]) -> str:
+        at = int(match[1])
+        if at >= len(names):  # somebody wrote it
+            return match.group()
+        return f"`{names[at]}`" if match.re is _HIDDEN else repr(ast.literal_eval(names[at]))
+
+    return _HIDDEN.sub(shown, _HIDDEN_TEXT.sub(shown, code))
 
 
 def masked(text: str) -> str:
@@ -130,7 +136,8 @@ class Expression(NamedTuple):
     def column(self, name: str) -> str:
         """The column that a name of the tree means."""
         match = _HIDDEN.fullmatch(name)
-        return self.quoted[int(match[1])] if match else name
+        known = match is not None and int(match[1]) < len(self.quoted)
+        return self.quoted[int(match[1])] if match is not None and known else name
 
 
 @lru_cache(maxsize=1024)

@@ -141,7 +141,7 @@ def _fixed_source(
         response=parsed.response,
         spec=spec,
         kept=(),
-        offsets=(*parsed.offsets, *([offset] if by_name else [])),
+        offsets=(*parsed.offsets, *([quoted(offset)] if by_name else [])),
         offset_array=offset is not None and not by_name,
         context=context,
         formula=parsed.text,

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import lmm_jax as lmm
 from lmm_jax import formula, matrices
 from lmm_jax.errors import DataError, FormulaError, RankWarning
 
@@ -551,3 +552,19 @@ def test_a_million_rows_are_fast():
         times.append(time.perf_counter() - start)
     assert matrix.values.shape == (1_000_000, 5)
     assert min(times) < SECONDS
+
+
+def test_names_that_a_formula_hides_are_unknown_columns():
+    data = pd.DataFrame({"g": [1, 1, 2, 2, 3, 3], "y": [1.0, 2, 4, 3, 7, 5]})
+    for name in ("__quoted_0__", "__quoted_3__", "__number__"):
+        with pytest.raises((lmm.FormulaError, lmm.DataError), match=name):
+            lmm.design(f"y ~ I({name} + 1) + (1 | g)", data)
+
+
+def test_a_named_offset_may_need_quotes():
+    rng = np.random.default_rng(1)
+    data = pd.DataFrame({"g": np.repeat(np.arange(6), 5), "my off": rng.normal(size=30)})
+    data["y"] = data["my off"] + rng.normal(size=30) + rng.normal(size=6)[data["g"]]
+    res = lmm.fit("y ~ 1 + (1 | g)", data, offset="my off")
+    got = res.predict(data[:3])
+    assert np.allclose(got, res.fe_params.iloc[0] + data["my off"][:3])

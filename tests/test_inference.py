@@ -340,8 +340,8 @@ def test_rows_are_called_by_what_was_asked(hypothesis, labels):
         ("A[T.bb]:x", r"did you mean x:A\[T.b\]"),
         ("x ~ 1", "there is no '~'"),
         ("f(x)", "there is no 'f'"),
-        ({"x": 1}, "r_matrix is a dict"),
-        ([[1, "x"]], "r_matrix is a list"),
+        ({"nosuch": 1}, "no parameter 'nosuch'"),
+        ([[1, "x"]], "numbers are needed"),
         ("", "cannot read"),
         ("1 = 2", "not all zero"),
         ([[0, 0, 0]], "shape"),
@@ -610,3 +610,14 @@ def test_infinite_values_are_refused():
     result = lmm.fit("y ~ x + (1 | g)", samples.frame())
     with pytest.raises(lmm.DataError, match="infinite"):
         result.predict({"x": [1.0, np.inf]})
+
+
+def test_restrictions_with_labels_go_by_their_labels():
+    res = lmm.fit("Reaction ~ Days + (1 | Subject)", lmm.load_dataset("sleepstudy"))
+    want = res.t_test("Days = 0")
+    row = pd.Series({"Days": 1.0, "Intercept": 0.0})
+    for given in (row, {"Days": 1.0}, pd.DataFrame([row]), pd.Series({"Days": 1.0})):
+        assert res.t_test(given).statistic[0] == want.statistic[0]
+    assert res.t_test(pd.Series([0.0, 1.0])).statistic[0] == want.statistic[0]
+    with pytest.raises(lmm.DataError, match="no parameter 'days'"):
+        res.t_test({"days": 1.0})

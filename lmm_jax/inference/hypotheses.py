@@ -9,6 +9,7 @@ from itertools import pairwise, permutations
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from formulaic.errors import FormulaicError
 from formulaic.utils.constraints import LinearConstraints
 
@@ -82,7 +83,7 @@ def read_restriction(
     else:
         if isinstance(hypothesis, tuple) and len(hypothesis) == 2:
             hypothesis, values = hypothesis
-        matrix = _matrix(hypothesis, len(fixed_names), len(names))
+        matrix = _matrix(_by_label(hypothesis, names), len(fixed_names), len(names))
     q = numbers(values, "q", finite=False).reshape(-1)
     if q.size not in (1, len(matrix)) or not np.isfinite(q).all():
         raise DataError(f"q has {q.size} values for {len(matrix)} restrictions, all finite")
@@ -90,6 +91,23 @@ def read_restriction(
         raise DataError("every row of the restrictions needs finite entries that are not all zero")
     q = np.broadcast_to(q, len(matrix)).copy()
     return Restriction(matrix, q, labels or _combinations(matrix, q, names))
+
+
+def _by_label(given: Any, names: Sequence[str]) -> Any:
+    """Rows in the order of the parameters, where they come with labels; what is left out is 0."""
+    if isinstance(given, Mapping):
+        given = pd.Series(given)
+    if not isinstance(given, pd.Series | pd.DataFrame):
+        return given
+    labels = given.index if isinstance(given, pd.Series) else given.columns
+    if isinstance(labels, pd.RangeIndex):
+        return given.to_numpy()
+    unknown = [label for label in labels if label not in names]
+    if unknown or not labels.is_unique:
+        what = f"no parameter {shown(unknown[0])}" if unknown else "a label twice"
+        raise DataError(f"r_matrix has {what}: the parameters are {', '.join(names[:12])}")
+    table = given.to_frame().T if isinstance(given, pd.Series) else given
+    return table.reindex(columns=list(names), fill_value=0.0).to_numpy()
 
 
 def _matrix(given: Any, n_fixed: int, n_all: int) -> np.ndarray:
