@@ -22,9 +22,12 @@ _CACHE = "LMM_JAX_TEST_CACHE"  # directory of compiled programs; workers find it
 # Files whose tests make the quick tier: what differs between versions of Python and of what is
 # installed (reading frames and formulas, compiling, printing), and one pass over the main jobs.
 _QUICK = {
-    "test_batches", "test_dense_twin", "test_doctests", "test_errors", "test_formula",
-    "test_layers", "test_main", "test_processes", "test_programs", "test_results",
-    "test_simulate", "test_summary",
+    "test_dense_twin", "test_doctests", "test_formula", "test_layers", "test_main",
+    "test_processes", "test_programs", "test_summary",
+}  # fmt: skip
+# Files whose slow tests are campaigns: they compile for an hour and run where they are asked for.
+_CAMPAIGNS = {
+    "test_capabilities", "test_garbage", "test_certificate", "test_programs",
 }  # fmt: skip
 
 
@@ -72,5 +75,8 @@ def pytest_collection_modifyitems(items):
         params = item.callspec.params if hasattr(item, "callspec") else {}
         case = params.get("name") if item.path.stem == "test_reference" else None
         item.add_marker(pytest.mark.xdist_group(case or item.path.stem))
-        if item.path.stem in _QUICK and item.get_closest_marker("slow") is None:
+        slow = item.get_closest_marker("slow") is not None
+        if slow and item.path.stem in _CAMPAIGNS and "LMM_JAX_CAMPAIGN" not in os.environ:
+            item.add_marker(pytest.mark.skip(reason="a campaign: set LMM_JAX_CAMPAIGN=1"))
+        if item.path.stem in _QUICK and not slow:
             item.add_marker(pytest.mark.quick)
