@@ -199,11 +199,10 @@ class ManyResults(Saved):
             if response not in self.response_names:
                 raise DataError(f"no response {response!r} among the {len(self)} that were fitted")
             return self.response_names.index(response)
-        if not is_whole(response) or not -len(self) <= response < len(self):
-            raise DataError(
-                f"no response {shown(response)}: pass its name or a number, there are {len(self)}, "
-                "counted from 0"
-            )
+        if not is_whole(response):
+            raise DataError(f"response={shown(response)}: its name or number is needed")
+        if not -len(self) <= response < len(self):
+            raise DataError(f"no response {shown(response)}: there are {len(self)}, from 0 on")
         return int(response) % len(self)
 
     def select(self, response: int | str) -> LMMResults:

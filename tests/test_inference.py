@@ -244,7 +244,7 @@ def test_profile_does_not_depend_on_units():
         (("q", "re"), "re_ix='q'"),
         (("x", "vc"), "re_ix='x'"),
         ((0, "re", 5, 1e6), "negative"),
-        ((0, "re", -1), "negative"),
+        ((0, "re", -1), "num_low=-1: a whole number of at least 0"),
     ],
 )
 def test_profile_refuses(arguments, message):
@@ -253,7 +253,9 @@ def test_profile_refuses(arguments, message):
 
 
 def test_profile_of_a_constrained_fit_is_refused():
-    result = replace(sample_fit(), free=np.ones(3, dtype=bool))
+    free = np.ones(len(sample_fit().params), dtype=bool)
+    free[-1] = False
+    result = replace(sample_fit(), free=free)
     with pytest.raises(lmm.DataError, match="held fixed"):
         result.profile_re("x", "re")
 

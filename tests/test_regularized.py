@@ -404,14 +404,14 @@ BAD = [
     ({"alpha": np.ones((2, 3))}, r"shape \(2, 3\)"),
     ({"alpha": np.ones((0, 5))}, r"shape \(0, 5\)"),
     ({"alpha": np.ones((1, 1, 5))}, "shape"),
-    ({"alpha": -1.0}, "finite and not negative"),
-    ({"alpha": np.nan}, "finite and not negative"),
-    ({"alpha": "much"}, "alpha must be numeric"),
+    ({"alpha": -1.0}, "alpha must not be negative"),
+    ({"alpha": np.nan}, "alpha=nan: finite numbers are needed"),
+    ({"alpha": "much"}, "alpha='much': finite numbers are needed"),
     ({"method": "l2"}, "method='l2': 'l1', or a penalty"),
     ({"method": L2(weights=1.0), "alpha": 2.0}, "holds its own weights"),
-    ({"maxit": 0}, "maxit at least 1"),
-    ({"ceps": -1.0}, "must not be negative"),
-    ({"ptol": 0.0}, "ptol positive"),
+    ({"maxit": 0}, "maxit=0: a whole number of at least 1"),
+    ({"ceps": -1.0}, "ceps=-1.0: a finite number of at least 0"),
+    ({"ptol": 0.0}, "ptol=0.0: a finite number greater than 0"),
 ]
 
 
