@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,10 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from .errors import DataError
 
 _NUMBERS = {"integer", "floating", "mixed-integer-float", "decimal"}
+_COMPARISONS = {
+    "Eq": operator.eq, "NotEq": operator.ne, "Lt": operator.lt,
+    "LtE": operator.le, "Gt": operator.gt, "GtE": operator.ge,
+}  # fmt: skip
 _EXACT = 2**53  # the largest range of integers that float64 holds
 
 
@@ -137,8 +142,56 @@ def own(values: Any) -> Any:
     return read.copy() if isinstance(read, pd.Series | np.ndarray) and read is values else read
 
 
+def guarded(values: pd.Series[Any]) -> pd.Series[Any]:
+    """A column that nothing can write into: functions of NumPy and pandas have many ways to."""
+    if not isinstance(values.dtype, np.dtype):
+        return values
+    locked = values.to_numpy().view()
+    locked.flags.writeable = False
+    return pd.Series(locked, index=values.index, name=values.name, copy=False)
+
+
+def category(values: Any) -> Any:
+    """A categorical of a column, as R's factor() makes it: sorted levels."""
+    if isinstance(getattr(values, "dtype", None), pd.CategoricalDtype):
+        return values
+    return pd.Series(values).astype("category")
+
+
+def compare(sign: str, left: Any, right: Any) -> Any:
+    """A comparison; raise where text meets numbers, which are never equal in Python."""
+    _check_alike(left, right)
+    return _COMPARISONS[sign](left, right)
+
+
+def _check_alike(left: Any, right: Any) -> None:
+    if {_holds(left), _holds(right)} == {"text", "numbers"}:
+        raise DataError(
+            "a comparison of text with numbers: write the number in quotes, `f == '10'`, or make "
+            "the column numbers first, pd.to_numeric"
+        )
+
+
+def _holds(values: Any) -> str:
+    """Whether values are text, numbers, or something else."""
+    dtype = getattr(values, "dtype", None)
+    if isinstance(dtype, pd.CategoricalDtype):
+        return _holds(dtype.categories)
+    if isinstance(values, str) or isinstance(dtype, pd.StringDtype):
+        return "text"
+    if dtype is None:
+        plain_number = isinstance(values, int | float) and not isinstance(values, bool)
+        return "numbers" if plain_number else ""
+    if isinstance(dtype, np.dtype) and dtype.kind in "OU":
+        kind = pd.api.types.infer_dtype(values, skipna=True) if dtype.kind == "O" else "string"
+        return {"string": "text"}.get(kind, "numbers" if kind in _NUMBERS else "")
+    return "numbers" if is_numeric_dtype(dtype) and not is_bool_dtype(dtype) else ""
+
+
 def is_in(values: Any, table: Any) -> Any:
     """R's `values %in% table`, row by row."""
+    for entry in table if isinstance(table, list | tuple) else [table]:
+        _check_alike(values, entry)
     found = pd.Series(values).isin(list(np.atleast_1d(np.asarray(table, dtype=object))))
     return found if isinstance(values, pd.Series) else found.to_numpy()
 

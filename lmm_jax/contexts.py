@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import pickle
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -81,15 +80,9 @@ class _Module:
         return importlib.import_module, (self.name,)
 
 
-def words(expressions: Iterable[str]) -> set[str]:
-    """Names that expressions may use."""
-    return set(re.findall(r"[^\W\d]\w*", " ".join(expressions)))
-
-
-def check_found(lost: Iterable[str], expressions: Iterable[str], columns: Iterable[Any]) -> None:
-    """Raise for a name that is needed and was lost."""
-    needed = words(expressions) - set(map(str, columns))
-    missing = sorted(needed & set(lost))
+def check_found(lost: Iterable[str], names: Iterable[str], columns: Iterable[Any]) -> None:
+    """Raise for a name that expressions mention and that was lost."""
+    missing = sorted((set(names) - set(map(str, columns))) & set(lost))
     if missing:
         names = ", ".join(f"`{name}`" for name in missing)
         raise DataError(

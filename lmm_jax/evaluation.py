@@ -19,9 +19,8 @@ from . import columns as col
 from .errors import DataError, FormulaError
 from .expressions import NAMESPACES, Expression, read, show
 from .functions import CONSTANTS, INSTEAD, LABELLED, LIBRARY
-from .grammar import check_methods, missing_values, root
+from .grammar import ARITHMETIC, check_methods, missing_values, root
 
-_ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow)
 # Methods for which a column stays what it is.
 _AS_IS = {"astype", "isin", "map", "replace", "dt", "str", "cat", "eq", "ne"}
 _TOOLS: dict[str, Callable[..., Any]] = {
@@ -33,6 +32,8 @@ _TOOLS: dict[str, Callable[..., Any]] = {
     "__logical__": col.logical,
     "__own__": col.own,
     "__in__": col.is_in,
+    "__compare__": col.compare,
+    "__category__": col.category,
 }
 
 
@@ -179,6 +180,9 @@ def evaluate(
     )
     compiled, names = _compiled(code, own, stateful, exact)
     tools = {name: _meant(name, expression, scope) for name in names}
+    if expression.calls:
+        columns = {name: scope.columns.get(expression.column(name)) for name in names}
+        tools |= {name: col.guarded(c) for name, c in columns.items() if c is not None}
     state = {} if state is None else state
     tools |= {
         "__state__": lambda call: state.setdefault(call, {}),
@@ -243,7 +247,7 @@ class _Rewriter(ast.NodeTransformer):
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
         fixed = not any(isinstance(n, ast.Name | ast.List | ast.Tuple) for n in ast.walk(node))
         self.generic_visit(node)
-        if not isinstance(node.op, _ARITHMETIC):
+        if not isinstance(node.op, ARITHMETIC):
             node.left = _call("__logical__", node.left)
             node.right = _call("__logical__", node.right)
         elif not fixed or isinstance(node.op, ast.Pow | ast.Mult):
@@ -267,12 +271,11 @@ class _Rewriter(ast.NodeTransformer):
         if isinstance(node.ops[0], ast.In | ast.NotIn):
             found = _call("__in__", node.left, node.comparators[0])
             return found if isinstance(node.ops[0], ast.In) else ast.UnaryOp(ast.Invert(), found)
-        return node
+        sign = ast.Constant(type(node.ops[0]).__name__)
+        return _call("__compare__", sign, node.left, node.comparators[0])
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
-        start: ast.expr = node
-        while isinstance(start, ast.Attribute):
-            start = start.value
+        start = root(node)
         self.generic_visit(node)
         space = isinstance(start, ast.Name) and (start.id in self.own or start.id in NAMESPACES)
         if not space and node.attr not in _AS_IS and not isinstance(node.value, ast.Attribute):
@@ -281,6 +284,8 @@ class _Rewriter(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
         name, written = ast.unparse(node.func), show(ast.unparse(node), self.expression.quoted)
+        if name in ("as_numeric", "as_integer") and name not in self.own:
+            self._use_codes(node)
         labels = name in LABELLED and name not in self.own
         outer, simple = self.real, all(isinstance(a, ast.Name) for a in node.args[:1])
         if labels and name in ("C", "hashed"):
@@ -304,13 +309,24 @@ class _Rewriter(ast.NodeTransformer):
             node.keywords += [ast.keyword(key, value) for key, value in extra.items()]
         return node
 
+    def _use_codes(self, node: ast.Call) -> None:
+        """R's as.numeric(factor(k)) gives the codes of a factor that is made here."""
+        inner = node.args[0] if node.args else None
+        if not isinstance(inner, ast.Call) or not isinstance(inner.func, ast.Name):
+            return
+        if inner.func.id != "C" or "C" in self.own:
+            return
+        if len(inner.args) != 1 or inner.keywords:
+            raise FormulaError(
+                "as.numeric() of factor() with levels: make the column a categorical in the data"
+            )
+        node.args[0] = _call("__category__", inner.args[0])
+
     def _tool(self, function: ast.expr) -> str:
         """The library's functions count logicals as 0 and 1, methods take them as they are."""
         if isinstance(function, ast.Name):
             return self.real
-        start = function
-        while isinstance(start, ast.Attribute):
-            start = start.value
+        start = root(function)
         return self.real if isinstance(start, ast.Name) and start.id == "np" else "__number__"
 
     def _is_as_is(self, function: ast.expr) -> bool:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from .errors import FormulaError
-from .grammar import check_syntax
+from .grammar import check_remainders, check_syntax
 
 # Names that a call may mention as a value and that are no columns: C(x, Sum), np.log(x).
 NAMESPACES = {"np", "contr", "Treatment", "Sum", "Poly", "Helmert", "Diff"}
@@ -174,6 +174,11 @@ def read(code: str) -> Expression:
     return bare._replace(
         values=tuple(dict.fromkeys(values)), functions=tuple(dict.fromkeys(functions))
     )
+
+
+def check_source(code: str) -> None:
+    """Read an expression as somebody wrote it; raise for what R and Python read differently."""
+    check_remainders(read(code).tree, code, hide(code)[0].strip())
 
 
 def names_in(code: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

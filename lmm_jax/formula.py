@@ -6,8 +6,9 @@ spells differently is translated.
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, reduce
 
@@ -18,7 +19,7 @@ from formulaic.parser.parser import DefaultOperatorResolver
 from formulaic.parser.types import Factor, Operator, OrderedSet, Term
 
 from .errors import FormulaError
-from .expressions import hide, names_in, quoted, show, to_python
+from .expressions import check_source, hide, names_in, quoted, read, show, to_python
 from .tokens import Item, depths, is_wrapped, lex, render, right_side, split, syntax_error
 
 
@@ -108,7 +109,7 @@ def parse(formula: str) -> ParsedFormula:
     """
     left, right = _sides(formula)
     response = to_python(left)
-    names_in(response)
+    check_source(response)
     parts = _Parts()
     _collect(right, formula, parts)
     fixed = parts.fixed or "1"
@@ -189,7 +190,7 @@ def _collect(items: Sequence[Item], text: str, parts: _Parts) -> None:
             _collect(term[1:-1], text, parts)
         elif sign != "-" and len(term) == 1 and _is_offset(term[0]):
             parts.offsets.append(to_python(term[0].text[term[0].text.index("(") + 1 : -1]))
-            names_in(parts.offsets[-1])
+            check_source(parts.offsets[-1])
         else:
             for item in term:
                 _refuse_offset(item, text)
@@ -243,7 +244,7 @@ def _groups(items: Sequence[Item], text: str) -> list[tuple[str, ...]]:
         message = f"`{bad.text}` cannot stand in a grouping factor: use names, `:`, `/`, `*`, `+`"
         raise FormulaError(message, text, bad.start)
     code = to_python(items[0].text)
-    names_in(code)
+    check_source(code)
     # A grouping factor is categorical in any case: factor(g) is g.
     return [(re.sub(r"^C\(\s*(`[^`]*`|\w+)\s*\)$", r"\1", code),)]
 
@@ -336,3 +337,22 @@ def variables(expr: str) -> tuple[str, ...]:
         elif item.kind == "python":
             out += names_in(item.text.strip("{}"))[0]
     return tuple(dict.fromkeys(out))
+
+
+def mentioned(expressions: Iterable[str]) -> set[str]:
+    """Every name that expressions or right-hand sides hold, of columns, functions and namespaces.
+
+    Examples
+    --------
+    >>> sorted(mentioned(["I(x - x.mean()) + np.sqrt(z)"]))
+    ['I', 'np', 'x', 'z']
+    """
+    out: set[str] = set()
+    for item in (item for expression in expressions for item in lex(expression)):
+        if item.kind == "name":
+            out.add(item.text.strip("`"))
+        elif item.kind == "python":
+            found = read(item.text.strip("{}"))
+            names = (node.id for node in ast.walk(found.tree) if isinstance(node, ast.Name))
+            out |= {found.column(name) for name in names}
+    return out

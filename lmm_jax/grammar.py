@@ -20,7 +20,9 @@ _NODES = (
     *(ast.BitAnd, ast.BitOr, ast.UnaryOp, ast.USub, ast.UAdd, ast.Invert),
     *(ast.Compare, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In, ast.NotIn),
 )
-_ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow)
+# Arguments that ask a function to write where it reads.
+_WRITING = frozenset(words("out inplace copy overwrite_input"))
+ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow)
 _INSTEAD = {
     ast.Lambda: "a function has a name: define it beside the call",
     ast.IfExp: "write `ifelse(test, yes, no)`",
@@ -59,6 +61,9 @@ METHODS = frozenset(
 )
 # They see a column from which the rows with missing values are gone.
 MISSING = frozenset(words("isna isnull notna notnull fillna ffill bfill interpolate dropna"))
+# Methods of arrays that take the array to write into by its place: arguments before it.
+_BEFORE_OUT = dict.fromkeys(words("all any cumprod cumsum max mean min prod std sum var"), 1)
+_BEFORE_OUT |= {"clip": 2, "round": 1}
 _SUMMARIES = frozenset(
     words(
         """
@@ -89,7 +94,7 @@ def _check_call(node: ast.Call, code: str) -> None:
     if not isinstance(node.func, ast.Name | ast.Attribute):
         raise FormulaError("only a function by its name can be called", code, None)
     for given in node.keywords:
-        if given.arg is None or given.arg.startswith("_") or given.arg in ("out", "inplace"):
+        if given.arg is None or given.arg.startswith("_") or given.arg in _WRITING:
             raise FormulaError(f"`{given.arg or '**'}` cannot be given in a formula", code, None)
 
 
@@ -110,9 +115,39 @@ def _check_comparison(node: ast.Compare, code: str) -> None:
         if isinstance(side, ast.UnaryOp) and isinstance(side.op, ast.Invert):
             raise FormulaError("put the comparison in parentheses: `~(a == b)`", code, None)
     inside = isinstance(node.ops[0], ast.In | ast.NotIn)
-    if inside and isinstance(node.left, ast.BinOp) and isinstance(node.left.op, _ARITHMETIC):
+    if inside and isinstance(node.left, ast.BinOp) and isinstance(node.left.op, ARITHMETIC):
         raise FormulaError(
             "`%in%` binds more tightly in R than here: write `I(…) %in% c(…)`", code, None
+        )
+
+
+def check_remainders(tree: ast.Expression, code: str, source: str) -> None:
+    """Raise for `a * b %% c`: in R it is `a * (b %% c)`, in Python `(a * b) % c`.
+
+    Parameters
+    ----------
+    tree : ast.Expression
+    code : str
+        As messages show it.
+    source : str
+        What the tree was read from, with the brackets that somebody wrote.
+    """
+    lines = source.encode().splitlines()
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Mod | ast.FloorDiv):
+            continue
+        left = node.left
+        if not isinstance(left, ast.BinOp) or not isinstance(left.op, ast.Mult | ast.Div):
+            continue
+        rest = lines[(left.end_lineno or 1) - 1][left.end_col_offset :]
+        if b")" in rest.split(b"%")[0].split(b"//")[0]:
+            continue
+        sign = "%%" if isinstance(node.op, ast.Mod) else "%/%"
+        raise FormulaError(
+            f"`{sign}` beside `*` or `/` is read differently by R and Python: put parentheses "
+            f"around one of them, `a * (b {sign} c)` in R's reading",
+            code,
+            None,
         )
 
 
@@ -149,7 +184,14 @@ def check_methods(tree: ast.Expression, spaces: Container[str], columns: Contain
         if node.attr in MISSING and isinstance(value, ast.Name) and value.id in columns:
             raise missing_values(f".{node.attr}")
     for call in [n for n in ast.walk(tree) if isinstance(n, ast.Call)]:
-        if isinstance(call.func, ast.Attribute) and call.func.attr in ("transform", "map"):
+        if not isinstance(call.func, ast.Attribute):
+            continue
+        method, start = call.func.attr, root(call.func)
+        if isinstance(start, ast.Name) and start.id in spaces:
+            continue
+        if len(call.args) > _BEFORE_OUT.get(method, len(call.args)):
+            raise FormulaError(f"`.{method}(…)` takes further arguments by their names")
+        if method in ("transform", "map"):
             _check_argument(call.func.attr, [*call.args, *(k.value for k in call.keywords)])
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .contexts import words
 from .design import Design, FixedSource, read_expressions
 from .effects import LevelCovariances
+from .formula import mentioned
 from .layouts.plan import LayoutInfo
 from .reprs import brief
 from .terms import RandomTerm
@@ -45,7 +45,7 @@ def keep(
     """What is kept of a design and of the random effects at its fit."""
     source = design.source
     if source is not None:  # of a context only what the formula names: it may hold anything
-        used = words(design.expressions(conditional=True))
+        used = mentioned(design.expressions(conditional=True))
         context = {name: value for name, value in source.context.items() if name in used}
         source = replace(source, context=context)
     return Kept(

@@ -116,6 +116,8 @@ def _places(levels: pd.Index[Any], labels: pd.Index[Any], what: str) -> np.ndarr
     out = np.full(len(labels), -1, dtype=np.int64)
     if _same_kind(levels, labels):
         out[:] = levels.get_indexer(labels)
+        if _are_plain(levels) and _are_plain(labels):
+            return out  # no spelling matches what equality does not
     left = np.flatnonzero(out < 0)
     if not left.size:
         return out
@@ -145,6 +147,13 @@ def _same_kind(levels: pd.Index[Any], labels: pd.Index[Any]) -> bool:
         and (not len(index) or float(np.abs(index.to_numpy(np.float64)).max()) < _EXACT)
         for index in (levels, labels)
     )
+
+
+def _are_plain(labels: pd.Index[Any]) -> bool:
+    """Whether all are numbers, or all are text."""
+    if labels.dtype == object:
+        return pd.api.types.infer_dtype(labels, skipna=False) == "string"
+    return isinstance(labels.dtype, pd.StringDtype) or labels.dtype.kind in "iuf"
 
 
 def _values(labels: pd.Index[Any]) -> list[Any]:

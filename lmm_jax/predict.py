@@ -46,7 +46,8 @@ def predict_new(
     groups, offset = _new_arrays(design, data, groups, offset)
     out = np.full(len(data), np.nan)
     used = design.expressions(effects is not None)
-    check_found(source.lost, used, data.columns)
+    if source.lost:
+        check_found(source.lost, fml.mentioned(used), data.columns)
     keep = _complete(data, used, offset, None if effects is None else groups)
     if not keep.any():
         return out

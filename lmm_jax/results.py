@@ -72,7 +72,8 @@ class LMMResults(Saved, FittedModel):
 
     def _known(self, what: str) -> Design | Kept:
         """The design or what is left of it, if the member ``what`` can do with that."""
-        return require(self, what).design if self.kept is None else self.kept
+        design = require(self, what).design
+        return self.kept if design is None else design
 
     @property
     def layout_info(self) -> LayoutInfo:

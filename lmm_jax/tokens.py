@@ -10,7 +10,7 @@ from formulaic.errors import FormulaicError
 from formulaic.parser.algos.tokenize import tokenize
 
 from .errors import FormulaError
-from .expressions import masked, read, show, to_python
+from .expressions import check_source, masked, show, to_python
 
 
 class Item(NamedTuple):
@@ -219,7 +219,7 @@ def render(items: Sequence[Item], text: str) -> str:
     for item in items:
         code = to_python(item.text) if item.kind in ("name", "python") else item.text
         if item.kind == "python":
-            read(code.strip("{}"))
+            check_source(code.strip("{}"))
         out += text[stop : item.start] + code
         stop = item.stop
     return out

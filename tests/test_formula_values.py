@@ -1,5 +1,6 @@
 """Values in formulas: doubles before arithmetic, R's functions, and what is no part of formulas."""
 
+import contextlib
 import warnings
 from decimal import Decimal
 
@@ -813,3 +814,64 @@ def test_a_module_named_like_the_package_is_the_callers():
 def test_summaries_of_groups():
     got = columns("0 + I(x - x.groupby(g).transform('mean'))").values[:, 0]
     np.testing.assert_allclose(got, DATA.x - DATA.groupby("g").x.transform("mean"), atol=TIGHT)
+
+
+REMAINDERS = pd.DataFrame(
+    {"g": np.repeat(np.arange(6), 5), "x": np.linspace(0.3, 7.1, 30), "z": np.linspace(1, 5, 30)}
+).assign(k=[10, 20, 50] * 10, y=np.sin(np.arange(30.0)))
+REMAINDERS["t"] = REMAINDERS["k"].astype(str)
+
+
+@pytest.mark.parametrize(
+    ("term", "want"),
+    [
+        ("I((2 * x) %% 2)", lambda d: (2 * d["x"]) % 2),
+        ("I(2 * (x %% 2))", lambda d: 2 * (d["x"] % 2)),
+        ("I(x %% 2 * 3)", lambda d: d["x"] % 2 * 3),
+        ("I((x * z) %/% 2)", lambda d: (d["x"] * d["z"]) // 2),
+        ("as.numeric(factor(k))", lambda d: d["k"].map({10: 1.0, 20: 2.0, 50: 3.0})),
+        ("as.integer(C(t))", lambda d: d["t"].map({"10": 1.0, "20": 2.0, "50": 3.0})),
+        ("I(0 + (t == '10'))", lambda d: (d["k"] == 10) * 1.0),
+        ("I(0 + (t %in% c('10', '20')))", lambda d: (d["k"] < 30) * 1.0),
+    ],
+)
+def test_what_r_reads_in_an_expression(term, want):
+    design = lmm.design(f"y ~ 0 + {term} + (1 | g)", REMAINDERS)
+    assert design.exog[:, 0].tolist() == want(REMAINDERS).tolist()
+
+
+@pytest.mark.parametrize(
+    ("term", "message"),
+    [
+        ("I(2 * x %% 2)", "read differently by R and Python"),
+        ("I(x * z %/% 2)", "read differently by R and Python"),
+        ("I(x / z % 2)", "read differently by R and Python"),
+        ("I(t == 10)", "text with numbers"),
+        ("I(k != '10')", "text with numbers"),
+        ("I(x + (t == 10))", "text with numbers"),
+        ("I(t %in% c(10, 20))", "text with numbers"),
+        ("as.numeric(factor(k, levels=[50, 10, 20]))", "make the column a categorical"),
+    ],
+)
+def test_what_r_and_python_read_differently_is_refused(term, message):
+    with pytest.raises((lmm.DataError, lmm.FormulaError), match=message):
+        lmm.design(f"y ~ {term} + (1 | g)", REMAINDERS)
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        "I(np.median(Q('z'), overwrite_input=True) * x)",
+        "np.nan_to_num(z, copy=False)",
+        "I(z.to_numpy().cumsum(0, None, x.to_numpy()))",
+        "I(z.to_numpy().round(0, x.to_numpy()))",
+        "I(x + quantile(z, 0.5, None, None, True))",
+    ],
+)
+def test_no_expression_writes_into_the_data(term):
+    data = REMAINDERS.copy(deep=True)
+    data["z"] = data["z"].to_numpy()[::-1].copy()  # a median that sorts in place would show
+    before = data.copy(deep=True)
+    with contextlib.suppress(lmm.DataError, lmm.FormulaError):
+        lmm.design(f"y ~ {term} + (1 | g)", data)
+    pd.testing.assert_frame_equal(data, before)

@@ -470,7 +470,7 @@ def test_the_jet_of_a_float32_layout_is_float32():
     with jax.enable_x64(False):
         jet = run(jnp.asarray(thetas("k=2")[0], jnp.float32), layout)
     assert {leaf.dtype for leaf in jax.tree.leaves(jet)} == {jnp.dtype(jnp.float32)}
-    assert jet.noise > 1e6 * expected.noise  # the rounding is that of the type
+    assert float(jet.noise) > 1e6 * float(expected.noise)  # the rounding is that of the type
     jet, expected = (j._replace(noise=j.value) for j in (jet, expected))
     for actual, exact in zip(jax.tree.leaves(jet), jax.tree.leaves(expected), strict=True):
         assert_close(actual, exact, FLOAT32_RTOL, np.abs(exact).max())

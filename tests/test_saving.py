@@ -170,7 +170,7 @@ def test_rows_in_batches_are_gone_in_any_case():
     again = round_trip(result)
     assert again.predict(NEW, conditional=True).equals(result.predict(NEW, conditional=True))
     for ask in (lambda r: r.fittedvalues, lambda r: r.resid):
-        with pytest.raises(lmm.DataError, match="without its data"):
+        with pytest.raises(lmm.DataError, match="came in batches|without its data"):
             ask(again)
 
 
@@ -391,3 +391,13 @@ def test_another_process_loads_the_file(tmp_path):
     ]  # fmt: skip
     assert out[1][0] == out[0][0]
     assert out[1][1:4] == ["(18, 1)", "True", "(1,)"]
+
+
+def test_a_method_is_no_function_that_is_lost():
+    """A lambda in the context counts as needed where the formula mentions it, and only there."""
+    context = {"mean": lambda x: x, "unused": lambda x: x}
+    kept = round_trip(lmm.fit("y ~ I(x - x.mean()) + (1 | g)", DATA, context=context))
+    assert np.isfinite(kept.predict(NEW)).all()
+    lost = round_trip(lmm.fit("y ~ mean(x) + (1 | g)", DATA, context=context))
+    with pytest.raises(lmm.DataError, match="uses `mean`"):
+        lost.predict(NEW)
