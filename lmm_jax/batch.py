@@ -123,12 +123,13 @@ def _find_singular(theta: Array, lanes: Lanes, *, reml: bool, few: bool) -> tupl
     of_lane = lambda best, i: with_submodels(points, best, lane_layout(lanes, i))  # noqa: E731
     thetas = jax.vmap(of_lane, (-1, 0), -1)(theta, jnp.arange(theta.shape[1]))
     starts, wanted = _lowest(thetas, grid.neighbours, lanes, reml)
-    far = jnp.asarray(far_starts(lanes.sizes), theta.dtype)[:, :, None]
-    hidden = is_extreme(theta) | (few & (max(lanes.sizes) > 2))
-    return (
-        jnp.concatenate([starts, jnp.broadcast_to(far, (*far.shape[:2], theta.shape[1]))]),
-        jnp.concatenate([wanted, jnp.broadcast_to(hidden[None], (len(far), theta.shape[1]))]),
-    )
+    extreme = is_extreme(theta)
+    hidden = extreme | (few & (max(lanes.sizes) > 2))
+    for far, ask in zip(far_starts(lanes.sizes), (hidden, extreme), strict=True):
+        more = jnp.asarray(far, theta.dtype)[:, :, None]
+        starts = jnp.concatenate([starts, jnp.broadcast_to(more, (*far.shape, theta.shape[1]))])
+        wanted = jnp.concatenate([wanted, jnp.broadcast_to(ask, (len(far), theta.shape[1]))])
+    return starts, wanted
 
 
 _starts = compiled(_find_starts, static=("reml", "grid"))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from . import formula as fml
 from . import matrices as mat
-from .errors import DataError
+from .errors import DataError, UnknownLabel
 from .expressions import quoted
 from .formula_terms import bar_terms
 from .frames import as_pandas
@@ -143,7 +143,13 @@ class BatchReader:
     def _replayed(self, frame: pd.DataFrame) -> dict[str, mat.Matrix]:
         out = {}
         for rhs, spec in self.specs.items():
-            values = mat.replay(spec, frame, context=self.context)
+            try:
+                values = mat.replay(spec, frame, context=self.context)
+            except UnknownLabel as error:
+                raise DataError(
+                    f"{error}. Levels are those of the first batch: declare all of them there, "
+                    "data.assign(f=pd.Categorical(data['f'], categories=[...]))"
+                ) from error
             out[rhs] = mat.Matrix(values, tuple(str(name) for name in spec.column_names), spec)
         return out
 

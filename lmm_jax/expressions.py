@@ -11,8 +11,10 @@ from typing import NamedTuple
 from .errors import FormulaError
 from .grammar import check_remainders, check_syntax
 
-# Names that a call may mention as a value and that are no columns: C(x, Sum), np.log(x).
-NAMESPACES = {"np", "contr", "Treatment", "Sum", "Poly", "Helmert", "Diff"}
+# Names whose members are functions: np.log(x), contr.treatment("a").
+NAMESPACES = {"np", "contr"}
+# Contrasts, which are no columns where they stand beside the factor: C(x, Sum).
+_CONTRASTS = {"Treatment", "Sum", "Poly", "Helmert", "Diff"}
 _ACCESSORS = {"dt", "str", "cat"}
 _WORDS = {"TRUE": "True", "FALSE": "False", "NULL": "None"}
 # Words between two operands; they are names only where an operand has to stand.
@@ -163,17 +165,27 @@ def read(code: str) -> Expression:
     nodes.sort(key=lambda node: (node.lineno, node.col_offset))
     calls = tuple(node for node in ast.walk(tree) if isinstance(node, ast.Call))
     called = {id(call.func) for call in calls}
+    coded = {id(argument) for call in calls for argument in _beside_factor(call)}
     dotted = any(isinstance(node, ast.Attribute) for node in ast.walk(tree))
     bare = Expression(tree, quoted, (), (), calls, dotted)
     values, functions = [], []
     for node in nodes:
         if id(node) in called:
             functions.append(bare.column(node.id))
+        elif node.id in _CONTRASTS and id(node) in coded:
+            continue
         elif node is tree.body or node.id not in NAMESPACES:
             values.append(bare.column(node.id))
     return bare._replace(
         values=tuple(dict.fromkeys(values)), functions=tuple(dict.fromkeys(functions))
     )
+
+
+def _beside_factor(call: ast.Call) -> list[ast.expr]:
+    """What stands beside the factor in a call of C."""
+    if not isinstance(call.func, ast.Name) or call.func.id != "C":
+        return []
+    return [*call.args[1:], *(given.value for given in call.keywords)]
 
 
 def check_source(code: str) -> None:

@@ -110,7 +110,7 @@ def fit(
         What to do with rows in which anything the model uses is missing.
     subset : array of bool, array of labels, or str, optional
         Rows to use: a mask (a series is read by its labels), index labels, or an
-        expression for ``DataFrame.query``.
+        expression of columns for ``DataFrame.query`` (without ``@`` variables).
     df_method : {"satterthwaite", "normal"}
         Degrees of freedom of the tests of fixed effects; "normal" gives z tests.
     context : mapping, optional

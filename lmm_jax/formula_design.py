@@ -69,7 +69,7 @@ def design(
         What to do with rows in which anything the model uses is missing.
     subset : array of bool, array of labels, or str, optional
         Rows to use: a mask (a series is read by its labels), index labels, or an
-        expression for ``DataFrame.query``.
+        expression of columns for ``DataFrame.query`` (without ``@`` variables).
     context : mapping, optional
         Functions and variables for the formula; by default the functions that
         the caller can see.

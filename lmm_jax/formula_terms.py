@@ -68,8 +68,8 @@ def bar_terms(
         if not matrix.names:
             raise DataError(f"{bar.text} has no columns: write (1 | g) for an intercept")
         k = len(matrix.names)
-        for columns in [[j] for j in range(k)] if not bar.correlated else [list(range(k))]:
-            names = tuple(matrix.names[j] for j in columns)
+        for columns in [slice(0, k)] if bar.correlated else [slice(j, j + 1) for j in range(k)]:
+            names = tuple(matrix.names[columns])
             label = f"{bar.lhs} | {bar.group_name}"
             if not bar.correlated:
                 label = f"{names[0]} | {bar.group_name}"
@@ -82,7 +82,9 @@ def bar_terms(
                     codes=codes[:, None],
                     values=np.ascontiguousarray(matrix.values[:, None, columns]),
                     is_component=False,
-                    source=TermSource(spec=matrix.spec, columns=tuple(columns), group=bar.group),
+                    source=TermSource(
+                        spec=matrix.spec, columns=tuple(range(k)[columns]), group=bar.group
+                    ),
                 )
             )
     return terms

@@ -138,6 +138,17 @@ def _cut(
     return beside(pd.Categorical.from_codes(codes.astype(np.int64), categories=categories), x)
 
 
+def _factor(x: Any, contrasts: Any = None, *, levels: Any = None, **options: Any) -> Any:
+    """Categories with their contrasts."""
+    if isinstance(contrasts, str):
+        raise DataError(f"C() takes contrasts by a name without quotes, `C(f, Sum)`: {contrasts!r}")
+    if isinstance(contrasts, list | tuple):
+        raise DataError("levels have a name: `factor(f, levels=c('b', 'a'))`")
+    if isinstance(contrasts, type):  # Treatment for Treatment()
+        contrasts = contrasts()
+    return TRANSFORMS["C"](x, contrasts, levels=levels, **options)
+
+
 def _dummy(x: Any, level: Any) -> Any:
     """lme4's dummy(f, "a"): 1 in the rows of a level."""
     return np.asarray(pd.Series(x) == level, dtype=np.float64)
@@ -197,7 +208,7 @@ LABELLED = frozenset(words("C I as_character as_logical dummy hashed relevel"))
 
 
 def _library() -> dict[str, Any]:
-    kept = {k: f for k, f in TRANSFORMS.items() if k not in ("Q", "I", "C")}
+    kept = {k: f for k, f in TRANSFORMS.items() if k not in ("Q", "I", "C", "lag")}
     one = "sin cos tan sinh cosh tanh sqrt exp log10 log2 log1p expm1 floor trunc sign abs exp2"
     r = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "ceiling": "ceil"}
     r |= {"asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh", "atan2": "arctan2"}
@@ -221,7 +232,7 @@ def _library() -> dict[str, Any]:
         **{name: _summary(f) for name, f in summaries.items()},
         "np": NUMPY,
         "I": TRANSFORMS["I"],
-        "C": TRANSFORMS["C"],
+        "C": _factor,
         "exp10": lambda x: np.power(10.0, x),
         "log": _log,
         "round": _round,
@@ -260,6 +271,8 @@ INSTEAD = {
     "case_when": "write `ifelse(test, yes, no)`",
     "recode": "write `f.map({'old': 'new'})`",
     "rank": "write `x.rank()`",
+    "lag": "make the column first, data.assign(before=data.groupby('g')['x'].shift()): rows "
+    "without a value are left out then",
     "cumsum": "write `np.cumsum(x)`",
     "nchar": "write `f.str.len()`",
     "seq": "write the values, `c(1, 2, 3)`",

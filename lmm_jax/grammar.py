@@ -40,11 +40,11 @@ _INSTEAD = {
 METHODS = frozenset(
     words(
         """
-    T abs add all any argsort astype between clip corr count cov cummax cummin cumprod cumsum
-    diff div dropna dtype eq ewm expanding ffill bfill fillna first floordiv ge groupby gt iloc
+    abs add all any argsort astype between clip corr count cov cummax cummin cumprod cumsum
+    diff div dropna dtype eq ewm expanding ffill bfill fillna first floordiv ge groupby gt
     index interpolate isin isna isnull kurt kurtosis last le loc lt map mask max mean median min
     mod mode mul ne ngroup notna notnull nunique pct_change pow prod quantile rank ravel replace
-    reshape rolling round sem shape shift size skew std sub sum to_numpy transform truediv unique
+    reshape rolling round sem shift size skew std sub sum to_numpy transform truediv unique
     value_counts values var where
     cat dt str codes categories ordered
     add_categories as_ordered as_unordered remove_categories remove_unused_categories

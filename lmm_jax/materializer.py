@@ -16,7 +16,7 @@ from formulaic.materializers.types import FactorValues
 from pandas.api.types import is_bool_dtype
 
 from .columns import number, plain
-from .errors import DataError, FormulaError
+from .errors import DataError, FormulaError, UnknownLabel
 from .evaluation import Scope, evaluate, shaped
 from .matching import find, shown
 
@@ -85,6 +85,12 @@ class _Materializer(PandasMaterializer):  # type: ignore[misc]
     ) -> dict[str, Any]:
         dtype = getattr(factor.values, "dtype", None)
         categorical = factor.metadata.kind.value == "categorical"
+        before = spec.encoder_state.get(factor.expr)
+        if before is not None and (before[0].value == "categorical") != categorical:
+            was, now = ("numbers", "labels or logicals") if categorical else ("labels", "numbers")
+            raise DataError(
+                f"`{factor.expr}` holds {now}, {was} in the data of the fit: convert the column"
+            )
         if not categorical and getattr(dtype, "kind", "f") not in "fiub":
             raise DataError(f"`{factor.expr}` has the type {dtype}: numbers or labels are needed")
         if categorical:
@@ -188,7 +194,7 @@ def _check_levels(factor: Any, spec: Any) -> None:
         raise DataError(f"`{factor.expr}` has missing values: remove these rows")
     unseen = pd.Index(found)[find(known, found, factor.expr) < 0]
     if len(unseen):
-        raise DataError(
+        raise UnknownLabel(
             f"`{factor.expr}` has the level {_listed(unseen)}, which the model was not fitted to;"
             f" it knows {_listed(known)}"
         )

@@ -109,8 +109,9 @@ def minimize(
         found = look(thetas, neighbours, near, reml=reml, batches=batches)
         found = found._replace(beta=beta + jnp.where(s == 0, found.beta, 0.0))
         # valleys that a grid does not show: narrow ones, and those between singular covariances
-        hidden = is_extreme(best.theta) | (has_few_groups(layout) & (max(layout.sizes) > 2))
-        return runs(with_far_starts(found, layout.sizes, (s > 0) & hidden), best)
+        extreme = (s > 0) & is_extreme(best.theta)
+        hidden = (s > 0) & has_few_groups(layout) & (max(layout.sizes) > 2)
+        return runs(with_far_starts(found, layout.sizes, hidden | extreme, extreme), best)
 
     p, m = layout.beta_origin.size, theta_size(layout.sizes)
     zeros = jnp.zeros(m, layout.S0.dtype), jnp.zeros(p, layout.S0.dtype)

@@ -2,8 +2,8 @@
 
 Every program that XLA compiles for the CPU holds a few hundred memory mappings,
 of which Linux gives a process 65,530: a program that fits hundreds of models of
-different shapes would end in a crash of the compiler. The oldest programs are
-therefore given up after a while; they are compiled again when needed.
+different shapes would end in a crash of the compiler. Programs of a function are
+therefore given up when there are too many; they are compiled again when needed.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def compiled(
     donate: str | tuple[str, ...] = (),
     small: int = _SMALL,
 ) -> Callable[..., Any]:
-    """``jax.jit`` that compiles small programs quickly and forgets when there are too many.
+    """``jax.jit`` that compiles small programs quickly and forgets all when there are too many.
 
     Parameters
     ----------

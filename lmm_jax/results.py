@@ -72,8 +72,10 @@ class LMMResults(Saved, FittedModel):
 
     def _known(self, what: str) -> Design | Kept:
         """The design or what is left of it, if the member ``what`` can do with that."""
-        design = require(self, what).design
-        return self.kept if design is None else design
+        require(self, what)
+        found = self.kept if self.design is None else self.design
+        assert found is not None  # a result without both is refused
+        return found
 
     @property
     def layout_info(self) -> LayoutInfo:

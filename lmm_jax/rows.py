@@ -54,7 +54,7 @@ def select_rows(
 def _query(data: pd.DataFrame, subset: str) -> np.ndarray:
     """Rows where an expression is true; as in ``DataFrame.query``, a missing value is not."""
     try:
-        found = data.eval(subset)
+        found = data.eval(subset, local_dict={}, global_dict={})  # nobody's variables
     except Exception as error:  # pandas, its engine and the expression raise anything
         raise DataError(f"subset={subset!r} cannot be evaluated: {error}") from error
     if not isinstance(found, pd.Series) or not pd.api.types.is_bool_dtype(found.dtype):
@@ -70,6 +70,8 @@ def _mask(data: pd.DataFrame, subset: Any) -> np.ndarray:
     if values.dtype.kind == "O" and pd.api.types.infer_dtype(values, skipna=True) == "boolean":
         values = pd.array(values, dtype="boolean")
     if values.dtype.kind != "b":
+        if 2 < len(values) == len(data) and pd.Index(values).isin([0, 1]).all():
+            raise DataError("subset is 0 and 1 in every row: write subset == 1 for a mask")
         return _labelled(data, values)
     if np.any(pd.isna(values)):
         raise DataError("subset is neither true nor false in some rows: fill its missing values")

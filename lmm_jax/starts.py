@@ -29,8 +29,9 @@ _SIZES = {2: 16, 3: 10, 4: 10}
 BATCHES = 4
 # Sizes of one coefficient that varies alone: its model is a line, which may be looked at closely.
 _ALONE = np.geomspace(0.01, 1e7, 13)
-# Starts that are no local minima of a grid, for terms of two coefficients and for larger ones.
-_FAR, _FAR_LARGE = 5, 10
+# Starts that are no local minima of a grid: uncorrelated ones, for terms of two coefficients and
+# for larger ones, and nearly singular ones, whose relative sizes go up to the last number.
+_FAR, _FAR_LARGE, _FAR_SINGULAR, _FARTHEST = 5, 10, 48, 1e6
 # Directions that count as neighbours of one.
 _NEAREST = 4
 
@@ -104,19 +105,39 @@ def look(
     return Starts(thetas[order], wanted.at[0].set(True), beta)  # one run says what is wrong
 
 
-def with_far_starts(starts: Starts, sizes: tuple[int, ...], wanted: Array) -> Starts:
-    """A few starts more, far from each other: for narrow valleys that a grid does not show."""
-    few = far_starts(sizes)
-    thetas = jnp.concatenate([starts.thetas, jnp.asarray(few, starts.thetas.dtype)])
-    more = jnp.broadcast_to(wanted, len(few))
-    return starts._replace(thetas=thetas, wanted=jnp.concatenate([starts.wanted, more]))
+def with_far_starts(
+    starts: Starts, sizes: tuple[int, ...], hidden: Array, extreme: Array
+) -> Starts:
+    """More starts, far from each other: for narrow valleys that a grid does not show.
+
+    ``hidden``: whether there may be some; ``extreme``: very narrow ones.
+    """
+    thetas, wanted = [starts.thetas], [starts.wanted]
+    for more, ask in zip(far_starts(sizes), (hidden, extreme), strict=True):
+        thetas.append(jnp.asarray(more, starts.thetas.dtype))
+        wanted.append(jnp.broadcast_to(ask, len(more)))
+    return starts._replace(thetas=jnp.concatenate(thetas), wanted=jnp.concatenate(wanted))
 
 
-def far_starts(sizes: tuple[int, ...]) -> np.ndarray:
-    """A few points of the grid of uncorrelated coefficients, (K, m)."""
+@cache
+def far_starts(sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """A few points of the grid of uncorrelated coefficients, and others at random, (K, m) each.
+
+    Those at random are close to rank one, of any direction and size.
+    """
     points = start_grid(sizes).thetas
     count = _FAR_LARGE if max(sizes) > 2 else _FAR
-    return points[np.linspace(0, len(points) - 1, count + 2).astype(int)[1:-1]]
+    chosen = points[np.linspace(0, len(points) - 1, count + 2).astype(int)[1:-1]]
+    rng = np.random.default_rng(0)
+    singular = np.zeros((_FAR_SINGULAR, points.shape[1]))
+    for k, at in zip(sizes, theta_slices(sizes), strict=True):
+        size = np.geomspace(0.1, _FARTHEST, _FAR_SINGULAR)[rng.permutation(_FAR_SINGULAR)]
+        axes = rng.normal(size=(_FAR_SINGULAR, k, k))
+        axes[:, :, 1:] *= 10.0 ** rng.uniform(-5, 0, size=(_FAR_SINGULAR, 1, 1))
+        factor = np.swapaxes(np.linalg.qr(np.swapaxes(axes, 1, 2), mode="r"), 1, 2)
+        rows, columns = lower_indices(k)
+        singular[:, at] = size[:, None] * factor[:, rows, columns]
+    return chosen, singular
 
 
 def local_minima(values: Array, neighbours: Array) -> Array:

@@ -104,6 +104,10 @@ def right_side(items: Sequence[Item], text: str) -> list[Item]:
         ):
             message = "`::` is not for formulas: write the function without its package"
             raise FormulaError(message, text, item.start - 1)
+        after = joined[i + 1] if i + 1 < len(joined) else item
+        if item.text in ("^", "**") and after.kind != "value":
+            message = f"`{item.text}` crosses terms, `(a + b)^2`: write `I(x^…)` for a power"
+            raise FormulaError(message, text, item.start)
         if item.kind == "value":
             _check_literal(joined, i, text)
         elif item.kind == "python" and (match := _STRUCTURES.match(item.text)):

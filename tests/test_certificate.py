@@ -19,6 +19,9 @@ from lmm_jax.starts import local_minima, singular_grid, start_grid
 
 # Deviance by which a converged fit may miss what a search over hundreds of starts finds.
 PROMISE = 1e-6
+# Rounding of y and X, relative to Xb and Zb of up to 1e7 residuals in 60 rows: no criterion made
+# from rounded columns is closer to that of another elimination, though the optimum is.
+ROUNDED = 1e-4
 # Models of the campaign; LMM_CAMPAIGN=2000 runs all of them, in half an hour.
 MODELS = int(os.environ.get("LMM_CAMPAIGN", "40"))
 
@@ -45,16 +48,18 @@ def test_no_model_of_the_campaign_has_a_better_optimum():
         best = hard_models.search(model, result.design)[0]
         ours = hard_models.deviance(hard_models.factor_of(result), model)
         seen, sure = seen + 1, sure + result.converged
-        if result.converged and (ours > best + PROMISE or abs(ours + 2 * result.llf) > PROMISE):
+        if result.converged and (ours > best + PROMISE or abs(ours + 2 * result.llf) > ROUNDED):
             missed.append((seed, model.kind, ours - best, ours + 2 * result.llf))
     assert not missed
     assert sure > 0.9 * seen
 
 
-@pytest.mark.parametrize("seed", [335, 495, 784, 985])
+@pytest.mark.parametrize("seed", [335, 495, 784, 985, 10380, 11880])
 def test_optima_that_few_starts_lead_to(seed):
-    """Two coefficients; the lowest of these is what a search over many starts has found."""
-    best = {335: 57.33349257, 495: 174.08098425, 784: None, 985: 181.78763957}[seed]
+    """The lowest of these is what a search over hundreds of starts has found."""
+    best = {335: 57.33349257, 495: 174.08098425, 784: None, 985: 181.78763957}
+    best |= {10380: 142.728228136, 11880: 288.288613727}
+    best = best[seed]
     model = hard_models.draw(seed)
     result = fit_quietly(hard_models.design_of(model), reml=model.reml)
     ours = hard_models.deviance(hard_models.factor_of(result), model)

@@ -154,7 +154,7 @@ def test_computed_labels_are_whole_numbers():
 
 def test_computed_labels_are_complete():
     with pytest.raises(DataError, match="has missing values: labels are needed in every row"):
-        matrices.labels("lag(x, 1)", DATA, context={})
+        matrices.labels("x.shift()", DATA, context={})
 
 
 # ----------------------------------------------------------------------------- objects and text
@@ -875,3 +875,31 @@ def test_no_expression_writes_into_the_data(term):
     with contextlib.suppress(lmm.DataError, lmm.FormulaError):
         lmm.design(f"y ~ {term} + (1 | g)", data)
     pd.testing.assert_frame_equal(data, before)
+
+
+# --------------------------------------------------------------------- names and hints
+
+
+@pytest.mark.parametrize("name", ["Sum", "Poly", "Treatment", "Helmert", "Diff"])
+def test_a_column_may_have_the_name_of_a_contrast(name):
+    data = DATA.rename(columns={"x": name})
+    got = columns(f"1 + I({name} + 1)", data)
+    np.testing.assert_array_equal(got.values[:, 1], DATA["x"] + 1)
+    coded = columns(f"1 + C(k, {name})", data)  # the contrast all the same
+    assert coded.values.shape[1] == DATA["k"].nunique()
+
+
+@pytest.mark.parametrize(
+    ("formula", "message"),
+    [
+        ("y ~ C(k, 'sum') + (1 | g)", r"without quotes, `C\(f, Sum\)`"),
+        ("y ~ factor(k, c(2, 1)) + (1 | g)", "levels have a name"),
+        ("y ~ x^z + (1 | g)", r"crosses terms.*`I\(x\^…\)`"),
+        ("y ~ x^-1 + (1 | g)", r"crosses terms.*`I\(x\^…\)`"),
+        ("y ~ lag(x) + (1 | g)", "make the column first"),
+    ],
+)
+def test_what_to_write_instead(formula, message):
+    data = DATA.assign(y=1.0, g=DATA["k"])
+    with pytest.raises((DataError, FormulaError), match=message):
+        lmm.design(formula, data)

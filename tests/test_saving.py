@@ -170,7 +170,7 @@ def test_rows_in_batches_are_gone_in_any_case():
     again = round_trip(result)
     assert again.predict(NEW, conditional=True).equals(result.predict(NEW, conditional=True))
     for ask in (lambda r: r.fittedvalues, lambda r: r.resid):
-        with pytest.raises(lmm.DataError, match="came in batches|without its data"):
+        with pytest.raises(lmm.DataError, match=r"came in batches|without its data"):
             ask(again)
 
 

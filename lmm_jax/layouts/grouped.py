@@ -46,7 +46,8 @@ from .waist import (
 # Groups whose matrices stay in the cache of a core together, and from how many it matters.
 BLOCK = 1 << 10
 MANY = 1 << 13
-# Random effects of a group up to which second derivatives keep the digits that large ones cost.
+# Random effects of a group up to which, unless groups are many, second derivatives keep the
+# digits that large effects cost: otherwise they would be dear (a tenth of a fit).
 _EXACT_WIDTH = 3
 # Groups of a sample that gives start values, and the largest share that is left out.
 _SAMPLE, _SHARE = 1 << 10, 24
@@ -277,14 +278,20 @@ def curvature(theta: Array, root: Array, jet: WaistJet, layout: GroupedLayout) -
     slopes, halves = [], []
     for bucket, kept in zip(layout.buckets, jet.rest, strict=True):
         Lambda, D = _tangents(theta, layout, bucket)
-        E = basis(layout.sizes, bucket.widths)
+        E, many = basis(layout.sizes, bucket.widths), kept is None
 
-        def part(terms: GroupTerms, bucket: Bucket, D: Array = D, E: np.ndarray = E) -> Any:
+        def part(
+            terms: GroupTerms,
+            bucket: Bucket,
+            D: Array = D,
+            E: np.ndarray = E,
+            many: bool = many,
+        ) -> Any:
             q = E.shape[1]
             columns = jnp.einsum("acg,cd->dag", terms.columns, root)
             R, P = group_product(columns, columns), weighted(terms.both, bucket.copies)
             slope = jnp.sum(P[:q] - R[:q], axis=-1)
-            if q > _EXACT_WIDTH:
+            if q > _EXACT_WIDTH or many:
                 bend = double_traces(2.0 * R[:q, :q] - P[:q, :q], terms.P, D)
             else:
                 bend = half_traces(2.0 * R - P, terms.both, E)
