@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .design import Design
+from .designs.design import Design
 from .errors import DataError
-from .layouts.crossed import CrossedLayout
+from .layouts.contract import Layout
+from .layouts.crossed.layout import CrossedLayout
 from .layouts.grouped import GroupedLayout
-from .layouts.waist import Layout
 
 # Columns of a core whose cross-products are worth a spectral decomposition.
 MAX_CORE = 1024

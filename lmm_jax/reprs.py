@@ -20,7 +20,7 @@ def brief(self: Any) -> str:
     Examples
     --------
     >>> import numpy as np
-    >>> from lmm_jax.params import Params
+    >>> from lmm_jax.covariance.params import Params
     >>> Params.from_components(np.zeros(2), cov_re=np.eye(40))
     Params(fe_params=[0.0, 0.0], cov_re=float64[40, 40], vcomp=float64[0])
     """

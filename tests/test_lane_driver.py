@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmm_jax.lane_driver import LaneProblem, minimize_all
-from lmm_jax.newton import CONVERGED, MAXITER, NONFINITE, RUNNING, Solution, unknown_state
-from lmm_jax.optimize import better, off_boundary, second_is_better
+from lmm_jax.batches.driver import LaneProblem, minimize_all
+from lmm_jax.optimize.minimize import better, off_boundary, second_is_better
+from lmm_jax.optimize.newton import CONVERGED, MAXITER, NONFINITE, RUNNING, Solution, unknown_state
 
 R = 64
 SIZES = (2, 1)  # theta has 3 + 1 entries

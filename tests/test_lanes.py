@@ -8,10 +8,10 @@ import samples
 from helpers import assert_close
 
 import lmm_jax as lmm
-from lmm_jax.lane_data import share, shared_lanes
-from lmm_jax.lanes import contract, deviance, lane_jet, lane_layout
-from lmm_jax.likelihood import profile_jet
-from lmm_jax.linalg import eigen, jacobi_eigen
+from lmm_jax.batches.lane_arrays import share, shared_lanes
+from lmm_jax.batches.lane_criterion import contract, deviance, lane_jet, lane_layout
+from lmm_jax.likelihood.profile import profile_jet
+from lmm_jax.numerics.linalg import eigen, jacobi_eigen
 
 RTOL = 1e-10  # two float64 routes to one number
 EXACT = 1e-13  # products of a few numbers in another order

@@ -9,11 +9,11 @@ import samples
 from scipy import stats
 
 import lmm_jax as lmm
+from lmm_jax.api.power import rejection_rate
+from lmm_jax.batches.replicate_minimize import fit_lanes
 from lmm_jax.inference.hypotheses import read_restriction
 from lmm_jax.inference.lane_tests import lane_beta, lane_df, lane_pvalues
-from lmm_jax.layouts.responses import Response
-from lmm_jax.power import rejection_rate
-from lmm_jax.replicate_lanes import fit_lanes
+from lmm_jax.layouts.response import Response
 
 N_SIM = 4000
 # Monte-Carlo standard errors: seeds are fixed, so a failure is one of the code.

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import lmm_jax as lmm
-from lmm_jax import row_pass
+from lmm_jax.layouts import stream_pass as row_pass
 from lmm_jax.layouts.compress import compress
 
 design_module = importlib.import_module("lmm_jax.design")  # lmm_jax.design is the function

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import special
 
-from ..arguments import flag, hinted, instance, probability
-from ..arguments import names as read_names
 from ..errors import DataError
-from ..summary import number, p_value
+from ..inputs.arguments import flag, hinted, instance, probability
+from ..inputs.arguments import names as read_names
+from ..results.summary import number, p_value
 from .hypotheses import Restriction, read_restriction
 from .satterthwaite import satterthwaite_df
 from .variance import relative_covariance
@@ -21,7 +21,7 @@ from .wald import f_denominator, joint_test
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..fitted import FittedModel
+    from ..results.fitted import FittedModel
 
 # Lines of the table that a repr shows; str() shows them all.
 _LINES = 8

@@ -20,11 +20,11 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.linalg import solve_triangular
 
-from ..covariance import factor_blocks, spread
+from ..covariance.theta import factor_blocks, spread
+from ..layouts.contract import marginal
 from ..layouts.grouped import Bucket, GroupedLayout, group_cov
-from ..layouts.waist import marginal
-from ..likelihood import residual_df
-from ..linalg import eliminate, symmetrize
+from ..likelihood.profile import residual_df
+from ..numerics.linalg import eliminate, symmetrize
 
 # Share of its own cross-product that a column of X must keep without the unit.
 _RANK_TOL = 1e-10

@@ -13,8 +13,8 @@ import pandas as pd
 from formulaic.errors import FormulaicError
 from formulaic.utils.constraints import LinearConstraints
 
-from ..arguments import numbers, shown
 from ..errors import DataError
+from ..inputs.arguments import numbers, shown
 
 # Formulaic's reader takes 1e-3 for a name and a subtraction.
 _EXPONENT = re.compile(r"(?<![\w.])(\d+\.?\d*|\.\d+)[eE][+-]?\d+(?![\w.])")

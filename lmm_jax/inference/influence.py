@@ -10,23 +10,23 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from ..arguments import choice, hinted
 from ..capabilities import require
-from ..covariance import lower_indices, theta_slices
+from ..covariance.theta import lower_indices, theta_slices
+from ..designs.labels import unique
 from ..errors import DataError
-from ..estimates import factor_matrices
-from ..labels import unique
+from ..inputs.arguments import choice, hinted
+from ..inputs.matching import shown
+from ..layouts.group_index import GroupPlan, round_up_rows
 from ..layouts.grouped import GroupedLayout
-from ..layouts.index import GroupPlan, round_up_rows
-from ..matching import shown
-from ..processes import float64
-from ..programs import compiled
+from ..numerics.processes import float64
+from ..numerics.programs import compiled
 from .deletion import BucketRows, Weighted, Whole, Without, without_groups, without_rows
+from .estimates import factor_matrices
 from .variance import covariance_jacobian
 
 if TYPE_CHECKING:
-    from ..design import Design
-    from ..results import LMMResults
+    from ..designs.design import Design
+    from ..results.lmm import LMMResults
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

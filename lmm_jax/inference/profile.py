@@ -10,18 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..arguments import choice, is_whole, number, shown, whole_number
 from ..capabilities import require
-from ..covariance import lower_indices, theta_slices
+from ..covariance.theta import lower_indices, theta_slices
 from ..errors import DataError
-from ..estimates import factor_matrices
-from ..layouts.waist import Layout
-from ..likelihood import Jet, profile_jet
-from ..processes import float64
-from ..programs import compiled
+from ..inputs.arguments import choice, is_whole, number, shown, whole_number
+from ..layouts.contract import Layout
+from ..likelihood.profile import Jet, profile_jet
+from ..numerics.processes import float64
+from ..numerics.programs import compiled
+from .estimates import factor_matrices
 
 if TYPE_CHECKING:
-    from ..results import LMMResults
+    from ..results.lmm import LMMResults
 
 _jet = compiled(profile_jet, static="reml")
 

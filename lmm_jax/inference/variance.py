@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..covariance import lower_indices, lower_rows, theta_size, theta_slices
+from ..covariance.theta import lower_indices, lower_rows, theta_size, theta_slices
 
 if TYPE_CHECKING:
-    from ..estimates import Estimates
+    from .estimates import Estimates
 
 # Curvature below this, relative to the largest, carries no information (lmerTest's rule).
 FLAT_TOL = 1e-10
