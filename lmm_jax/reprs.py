@@ -66,3 +66,15 @@ def _sequence(value: Any) -> str:
         return repr(tuple(value)) if isinstance(value, tuple) else repr(value)
     kinds = {type(v).__name__ for v in value}
     return f"{len(value)} {'/'.join(sorted(kinds))}" if value else "()"
+
+
+def number(value: float) -> str:
+    """Four decimals, or six significant digits where those would hide the value."""
+    if value == 0 or 1e-3 <= abs(value) < 1e7:
+        return f"{value:.4f}"
+    return f"{value:.5g}"
+
+
+def p_value(value: float) -> str:
+    """Three decimals, with a floor."""
+    return "<0.001" if value < 0.001 else f"{value:.3f}"

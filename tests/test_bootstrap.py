@@ -378,6 +378,6 @@ def test_refuses_a_penalty():
 
 
 def test_refuses_large_crossed_factors(monkeypatch):
-    monkeypatch.setattr(sys.modules["lmm_jax.capabilities"], "MAX_CORE", 3)
+    monkeypatch.setattr(sys.modules["lmm_jax.layouts.crossed.layout"], "LARGE_CORE", 3)
     with pytest.raises(lmm.DataError, match=r"lmm\.simulate"):
         lmm.bootstrap(FITS["crossed"](), 10, seed=1)

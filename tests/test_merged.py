@@ -209,7 +209,7 @@ def test_chunks_hold_groups_of_one_class():
 def test_fits_are_equal(monkeypatch, reml):
     design = design_of("q=2")
     ours = lmm.fit(design, reml=reml)
-    assert design.merged is not design.layout
+    assert design.compressed.merged is not design.layout
     monkeypatch.setattr(merged, "WORTH_MERGING", 1 << 60)
     expected = lmm.fit(design_of("q=2"), reml=reml)
     assert ours.converged

@@ -171,7 +171,7 @@ def _fit_all(
     weights = np.ones(design.nobs) if design.weights is None else design.weights
     Z = tuple(term.values for term in design.terms)
     shared = share(design.free_exog(), Z, weights, index, layout)
-    grid = design.merged.size() <= SMALL_PROBLEM
+    grid = design.compressed.merged.size() <= SMALL_PROBLEM
     how = dict(grid=grid, reml=options.reml, maxiter=options.maxiter, tol=options.gtol)
     run = _Run(how, [], [], [])
     whole = columns.complete()

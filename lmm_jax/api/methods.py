@@ -68,16 +68,8 @@ def begin(task: Task, methods: tuple[str, ...]) -> Task:
     index = design.plan.index
     if not isinstance(index, GroupIndex) or index.size(design.exog.shape[1]) >= WORTH_MERGING:
         return task
-    layout, reach, solution = _compress_and_minimize(
-        design.padded_rows(),
-        groups=design.few_groups,
-        reml=task.reml,
-        maxiter=task.maxiter,
-        tol=task.gtol,
-        watch=task.watch,
-    )
-    design.keep(layout, reach)
-    return task._replace(begun=solution)
+    program = partial(_compress_and_minimize, **_options(task, task.maxiter))
+    return task._replace(begun=design.compressed_by(program))
 
 
 @partial(compiled, static=("groups", "reml"))
@@ -116,7 +108,7 @@ def _run(task: Task, name: str) -> Any:
     if task.begun is not None:
         return task.begun
     start = None if task.start is None else start_theta(task.design, task.start)
-    return descend(task.design.merged, start, **options)
+    return descend(task.design.compressed.merged, start, **options)
 
 
 def _options(task: Task, maxiter: int) -> dict[str, Any]:
@@ -131,8 +123,8 @@ def _run_first_order(task: Task, method: str) -> Any:
     elif task.start is not None:
         start = start_theta(design, task.start)
     else:
-        start = _find_starts(design.merged, reml=task.reml, maxiter=task.maxiter)[0][0]
-    plain = Problem(layout=design.merged, held=(), fe_pen=None, cov_pen=None, masks=None)
+        start = _find_starts(design.compressed.merged, reml=task.reml, maxiter=task.maxiter)[0][0]
+    plain = Problem(layout=design.compressed.merged, held=(), fe_pen=None, cov_pen=None, masks=None)
     x, n_iter = first_order(
         method,
         start,
@@ -144,7 +136,7 @@ def _run_first_order(task: Task, method: str) -> Any:
     )
     options = _options(task, min(_POLISH, task.maxiter))
     if problem is None:
-        solution = descend(design.merged, x, **options)
+        solution = descend(design.compressed.merged, x, **options)
     else:
         solution = _minimize_constrained(x, problem, **options)
     return solution._replace(n_iter=solution.n_iter + np.int32(n_iter))

@@ -6,37 +6,27 @@ Made from a formula (:mod:`lmm_jax.designs.from_formula`) or from arrays
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
-import jax
 import numpy as np
 import pandas as pd
 
 from ..formulas.contexts import pack, unpack
 from ..formulas.parse import written
-from ..layouts.compress import compress
 from ..layouts.crossed.index import CrossedPlan
-from ..layouts.crossed.layout import CrossedLayout
-from ..layouts.group_index import GroupIndex, GroupPlan, round_up_few
-from ..layouts.grouped import GroupedLayout
-from ..layouts.merged import merge, trim
+from ..layouts.group_index import GroupPlan
 from ..layouts.plan import LayoutInfo, plan_layout
-from ..layouts.stream_pass import MANY_ROWS, pad, sum_rows
 from ..numerics.processes import float64
-from ..numerics.programs import compiled
 from ..reprs import brief, folded
 from .checks import check_levels, check_rank, check_response, check_shapes, independent_columns
+from .compressed import AnyLayout, Compressed, compress_rows, few_groups, padded
 from .identification import row_moments
 from .terms import RandomTerm, independent_groups
 
-
-@compiled
-def _compress(*args: Any) -> tuple[Any, tuple[Any, Any]]:
-    layout = compress(*args)
-    return layout, (layout.ranks(), layout.within_rss())
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -105,6 +95,11 @@ class Design:
     n_missing: int  # rows left out for missing values
     source: FixedSource | None
     held: np.ndarray | None = None  # (p,)   values of fixed effects held fixed, NaN where free
+    subject: ClassVar[str] = "design"
+
+    def is_kind(self, kind: str) -> bool:
+        """Whether the design is of a kind that some functions refuse (``capabilities.py``)."""
+        return kind in _KINDS and _KINDS[kind](self)
 
     def __repr__(self) -> str:
         model = f"{self.endog_name} (from arrays)" if self.source is None else self.source.formula
@@ -179,45 +174,46 @@ class Design:
         """Which layout the data have got, and why."""
         return self._planned[1]
 
-    @property
-    def layout(self) -> GroupedLayout | CrossedLayout:
-        """The compressed model: float64 JAX arrays, nothing of the size of the rows."""
-        return self._compressed[0]
-
     @cached_property
-    def merged(self) -> GroupedLayout | CrossedLayout:
-        """The layout for optimization: groups of equal factors merged where that is worth it."""
-        layout = self.layout
-        if not isinstance(layout, GroupedLayout):
-            return layout
-        merged, few = merge(layout), self.few_groups
-        if merged is not layout or few == tuple(b.copies.size for b in layout.buckets):
-            return merged
-        return trim(jax.tree.map(np.asarray, layout), few)  # slices on the host need no programs
+    def compressed(self) -> Compressed:
+        """The rows as a layout, from one pass over them when it is first asked for."""
+        with float64():
+            return compress_rows(*self._free_rows(), self.weights, self.plan)
+
+    def compressed_by(self, program: Callable[..., tuple[AnyLayout, tuple[Any, Any], V]]) -> V:
+        """Compress in a program that goes on from there; what it gives besides.
+
+        Parameters
+        ----------
+        program : callable
+            Of the padded rows and the ``few_groups`` of :class:`Compressed`: the layout, its
+            reach and anything else.
+        """
+        few = few_groups(self.plan)
+        layout, reach, rest = program(self.padded_rows(), groups=few)
+        found = Compressed(layout=layout, reach=reach, few_groups=few)
+        self.__dict__["compressed"] = found  # where cached_property keeps it
+        return rest
+
+    def padded_rows(self) -> tuple[Any, ...]:
+        """Arguments of :func:`lmm_jax.compress`, in the size of a program."""
+        return padded(*self._free_rows(), self.weights, self.plan)
 
     @property
-    def few_groups(self) -> tuple[int, ...]:
-        """Groups of every bucket that an optimization has to look at."""
-        plan = self.plan
-        if not isinstance(plan, GroupPlan):
-            return ()
-        counts = np.bincount(plan.group_bucket, minlength=len(plan.index.n_groups))
-        return tuple(round_up_few(count) for count in counts.tolist())
+    def is_compressed(self) -> bool:
+        """Whether the pass over the rows has been made."""
+        return "compressed" in self.__dict__
+
+    @property
+    def layout(self) -> AnyLayout:
+        """The compressed model: float64 JAX arrays, nothing of the size of the rows."""
+        return self.compressed.layout
 
     @property
     def reach(self) -> tuple[int, float]:
         """Dimensions of the rows that random effects reach, and what of y none can explain."""
-        ranks, within = self._compressed[1]
+        ranks, within = self.compressed.reach
         return int(ranks), float(within)
-
-    @cached_property
-    def _compressed(self) -> tuple[GroupedLayout | CrossedLayout, tuple[Any, Any]]:
-        with float64():
-            if self.nobs > MANY_ROWS and isinstance(self.plan.index, GroupIndex):
-                made = sum_rows(*self._free_rows(), self.weights, self.plan.index)
-                if made is not None:
-                    return made
-            return _compress(*self.padded_rows())
 
     def _free_rows(self) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
         """y, X and Z without the offset and the fixed effects that are held."""
@@ -236,23 +232,6 @@ class Design:
         fixed = ~np.isnan(self.held)
         mean = self.exog[:, fixed] @ self.held[fixed]
         return mean if self.offset is None else mean + self.offset
-
-    def padded_rows(self) -> tuple[Any, ...]:
-        """Arguments of :func:`lmm_jax.layouts.compress.compress`."""
-        index = self.plan.index
-        y, X, Z = self._free_rows()
-        weights = np.ones(self.nobs) if self.weights is None else self.weights
-        rows = index.n_rows
-        return pad(y, rows), pad(X, rows), tuple(pad(z, rows) for z in Z), pad(weights, rows), index
-
-    @property
-    def is_compressed(self) -> bool:
-        """Whether the pass over the rows has been made."""
-        return "_compressed" in self.__dict__
-
-    def keep(self, layout: GroupedLayout, reach: tuple[Any, Any]) -> None:
-        """Take over a layout, with ranks and residual sum of squares, made from these rows."""
-        self.__dict__["_compressed"] = layout, reach
 
 
 def assemble(
@@ -295,3 +274,17 @@ def assemble(
         n_missing=n_missing,
         source=source,
     )
+
+
+_KINDS: dict[str, Callable[[Design], bool]] = {
+    "weighted": lambda d: d.weights is not None,
+    "offset": lambda d: d.offset is not None,
+    "dropped": lambda d: bool(d.dropped),
+    "components": lambda d: d.n_components > 0,
+    "nested": lambda d: d.layout_info.kind == "grouped" and len({t.group for t in d.terms}) > 1,
+    "crossed": lambda d: d.layout_info.kind == "crossed",
+    "large core": lambda d: d.layout.is_kind("large core"),
+    "arrays": lambda d: d.source is None,
+    "batches": lambda d: not d.has_rows,
+    "held effects": lambda d: d.held is not None,
+}

@@ -10,10 +10,10 @@ import pandas as pd
 from ..errors import DataError
 from ..inputs.arguments import hinted
 from ..inputs.arrays import first_index, matrix, numbers, vector
+from ..inputs.names import unique
 from .checks import finite_vector, optional_vector
 from .components import component_matrices
 from .design import Design, assemble
-from .labels import unique
 from .rows import complete_rows
 from .terms import RandomTerm, TermSource, coefficient_term, component_term, factor_codes
 

@@ -17,11 +17,11 @@ from ..errors import ConvergenceWarning, DataError, FormulaError, warn_user
 from ..formulas import parse as fml
 from ..inputs.arguments import choice, hinted, mapping, whole_number
 from ..layouts.group_index import GroupIndex
-from ..layouts.grouped import GroupedLayout
 from ..layouts.stream_pass import finish
 from ..numerics.processes import float64
 from .batch_reader import BatchReader, Columns
 from .checks import check_levels, check_rank
+from .compressed import Compressed, few_groups
 from .data_frames import MISSING, callables
 from .design import Design, FixedSource
 from .from_formula import outer_group
@@ -38,20 +38,17 @@ class BatchDesign(Design):
 
     n_rows: int
     response_norms: tuple[float, float]  # largest |y| or its size, norm of y around its mean
-    compressed: tuple[GroupedLayout, tuple[Any, Any]]
+    summed: Compressed
 
     @property
     def nobs(self) -> int:
         """Number of rows used."""
         return self.n_rows
 
-    def __getstate__(self) -> dict[str, Any]:
-        layout, reach = self.compressed
-        return {**super().__getstate__(), "compressed": (layout, tuple(map(float, reach)))}
-
     @cached_property
-    def _compressed(self) -> tuple[GroupedLayout, tuple[Any, Any]]:
-        return self.compressed
+    def compressed(self) -> Compressed:
+        """See :meth:`Design.compressed`."""
+        return self.summed
 
     @property
     def is_compressed(self) -> bool:
@@ -238,7 +235,8 @@ def _assemble(total: BatchSums, formula: str) -> Design:
             "digits there. Centre the covariates, or fit the rows in memory",
             ConvergenceWarning,
         )
-    return replace(shell, compressed=(layout, reach))
+    found = Compressed(layout=layout, reach=reach, few_groups=few_groups(shell.plan))
+    return replace(shell, summed=found)
 
 
 def _ordered_terms(
@@ -310,5 +308,5 @@ def _shell(
         source=source,
         n_rows=total.nobs,
         response_norms=total.response_norms(),
-        compressed=(None, (0, 0.0)),  # type: ignore[arg-type]  # filled in by _assemble
+        summed=None,  # type: ignore[arg-type]  # filled in by _assemble
     )

@@ -15,9 +15,9 @@ import pandas as pd
 import scipy.sparse
 from formulaic import ModelSpec, SimpleFormula
 
-from ..designs.labels import unique
 from ..errors import DataError, RankWarning, of_new_data, warn_user
 from ..inputs.matching import shown
+from ..inputs.names import unique
 from .columns import plain, real
 from .evaluation import Scope, resolve, shaped
 from .evaluation import evaluate as evaluate_code

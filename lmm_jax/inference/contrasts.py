@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy import special
 
 from ..errors import DataError
 from ..inputs.arguments import flag, hinted, instance, probability
 from ..inputs.arguments import names as read_names
-from ..results.summary import number, p_value
+from ..reprs import number, p_value
 from .hypotheses import Restriction, read_restriction
+from .record import FitRecord
 from .satterthwaite import satterthwaite_df
 from .variance import relative_covariance
 from .wald import f_denominator, joint_test
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from ..results.fitted import FittedModel
 
 # Lines of the table that a repr shows; str() shows them all.
 _LINES = 8
@@ -146,7 +143,7 @@ class ContrastResults:
         return "\n".join([f"<ContrastResults ({self.distribution})>", *lines])
 
 
-def t_test(results: FittedModel, hypothesis: Any, use_t: bool | None) -> ContrastResults:
+def t_test(results: FitRecord, hypothesis: Any, use_t: bool | None) -> ContrastResults:
     """Test each row on its own."""
     use_t = None if use_t is None else flag(use_t, "use_t")
     at, on_fixed = _read(results, hypothesis, use_t)
@@ -171,7 +168,7 @@ def t_test(results: FittedModel, hypothesis: Any, use_t: bool | None) -> Contras
     )
 
 
-def wald_test(results: FittedModel, hypothesis: Any, use_f: bool | None) -> ContrastResults:
+def wald_test(results: FitRecord, hypothesis: Any, use_f: bool | None) -> ContrastResults:
     """Test all rows together."""
     use_f = None if use_f is None else flag(use_f, "use_f")
     at, on_fixed = _read(results, hypothesis, use_f)
@@ -204,7 +201,7 @@ def _f_tail(value: float, df_num: int, df_denom: float) -> float:
     return float(special.fdtrc(df_num, df_denom, value))
 
 
-def _read(results: FittedModel, hypothesis: Any, use_t: bool | None) -> tuple[Restriction, bool]:
+def _read(results: FitRecord, hypothesis: Any, use_t: bool | None) -> tuple[Restriction, bool]:
     """The restriction, and whether it concerns fixed effects only."""
     p = len(results.fixed_names)
     at = read_restriction(hypothesis, results.fixed_names, tuple(results.params.index[p:]))
@@ -216,7 +213,7 @@ def _read(results: FittedModel, hypothesis: Any, use_t: bool | None) -> tuple[Re
     return at, on_fixed
 
 
-def _covariance(results: FittedModel, R: np.ndarray) -> tuple[np.ndarray, float]:
+def _covariance(results: FitRecord, R: np.ndarray) -> tuple[np.ndarray, float]:
     """``R cov R' / unit^2`` and the unit; NaN in rows that use a variance without an error."""
     units, relative = relative_covariance(results.estimates)
     rows = R * units
@@ -228,7 +225,7 @@ def _covariance(results: FittedModel, R: np.ndarray) -> tuple[np.ndarray, float]
     return V, unit
 
 
-def _row_df(results: FittedModel, contrasts: np.ndarray) -> np.ndarray:
+def _row_df(results: FitRecord, contrasts: np.ndarray) -> np.ndarray:
     """Satterthwaite's df, or the residual ones where z tests are the method."""
     if results.df_method == "normal":
         return np.full(len(contrasts), float(results.df_resid))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,21 +12,19 @@ import pandas as pd
 
 from ..capabilities import require
 from ..covariance.theta import lower_indices, theta_slices
-from ..designs.labels import unique
+from ..designs.design import Design
 from ..errors import DataError
 from ..inputs.arguments import choice, hinted
 from ..inputs.matching import shown
+from ..inputs.names import unique
 from ..layouts.group_index import GroupPlan, round_up_rows
 from ..layouts.grouped import GroupedLayout
 from ..numerics.processes import float64
 from ..numerics.programs import compiled
 from .deletion import BucketRows, Weighted, Whole, Without, without_groups, without_rows
 from .estimates import factor_matrices
+from .record import FitRecord
 from .variance import covariance_jacobian
-
-if TYPE_CHECKING:
-    from ..designs.design import Design
-    from ..results.lmm import LMMResults
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,7 +76,7 @@ class Influence:
 
 
 @hinted
-def influence(results: LMMResults, by: str = "group") -> Influence:
+def influence(results: FitRecord, by: str = "group") -> Influence:
     """Influence of every group or row, by derivatives at the fit (infinitesimal jackknife).
 
     Leaving a unit out changes the criterion f into one that is known exactly at
@@ -150,7 +148,7 @@ class _Units(NamedTuple):
     n_rows: np.ndarray  # (K,)
 
 
-def _group_units(results: LMMResults) -> _Units:
+def _group_units(results: FitRecord) -> _Units:
     design = _design(results)
     layout, plan = _layout(design), _plan(design)
     starts = np.cumsum([0, *(b.T.shape[2] for b in layout.buckets)])
@@ -163,7 +161,7 @@ def _group_units(results: LMMResults) -> _Units:
     return _ordered(out, unit, count[unit])
 
 
-def _row_units(results: LMMResults) -> _Units:
+def _row_units(results: FitRecord) -> _Units:
     design = _design(results)
     places = _bucket_places(design)
     rows = _rows(design, places)
@@ -187,7 +185,7 @@ def _ordered(out: Any, unit: np.ndarray, n_rows: np.ndarray) -> _Units:
     return _Units(*values, *slopes, n_rows)
 
 
-def _design(results: LMMResults) -> Design:
+def _design(results: FitRecord) -> Design:
     assert results.design is not None  # require has looked
     return results.design
 
@@ -266,7 +264,7 @@ def _group_labels(design: Design) -> pd.Index[Any]:
     return pd.RangeIndex(design.n_groups, name="group")
 
 
-def _frames(results: LMMResults, by: str, labels: pd.Index[Any], units: _Units) -> Influence:
+def _frames(results: FitRecord, by: str, labels: pd.Index[Any], units: _Units) -> Influence:
     """Carry the model without each unit to the coordinates of the data, and label it."""
     e, layout = results.estimates, _layout(_design(results))
     m, p = e.theta_layout.size, e.beta.size
@@ -307,7 +305,7 @@ def _covariances(theta: np.ndarray, layout: GroupedLayout, scale: np.ndarray) ->
     return np.concatenate(out, axis=1)
 
 
-def _derivatives(results: LMMResults, units: _Units) -> np.ndarray:
+def _derivatives(results: FitRecord, units: _Units) -> np.ndarray:
     """Derivatives of all parameters in the weights of the groups, (groups, parameters)."""
     e, layout = results.estimates, _layout(_design(results))
     m, whole, weighted, slope = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,7 @@ from ..likelihood.profile import Jet, profile_jet
 from ..numerics.processes import float64
 from ..numerics.programs import compiled
 from .estimates import factor_matrices
-
-if TYPE_CHECKING:
-    from ..results.lmm import LMMResults
+from .record import FitRecord
 
 _jet = compiled(profile_jet, static="reml")
 
@@ -43,7 +41,7 @@ class Coordinates(NamedTuple):
 
 
 def profile_re(
-    results: LMMResults,
+    results: FitRecord,
     layout: Layout,
     re_ix: int | str,
     vtype: str,
@@ -67,7 +65,7 @@ def profile_re(
         return profile_curve(at, ratios, n_low=num_low, reml=results.reml)
 
 
-def _locate(results: LMMResults, re_ix: int | str, vtype: str) -> tuple[int, int]:
+def _locate(results: FitRecord, re_ix: int | str, vtype: str) -> tuple[int, int]:
     """Term and coefficient that ``re_ix`` names."""
     choice(vtype, "vtype", ("re", "vc"))
     found = [

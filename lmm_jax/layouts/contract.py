@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -88,6 +88,11 @@ class Layout(Maps):
     """Sufficient statistics of a mixed model."""
 
     S0: Array  # (p + 1, p + 1)  cross-products of [X y] that no random effect reaches
+    subject: ClassVar[str] = "layout"
+
+    def is_kind(self, kind: str) -> bool:
+        """Whether the layout is of a kind that some functions refuse (``capabilities.py``)."""
+        return False
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         # JAX restores its own arrays in float32 wherever x64 is off at that moment

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from ..designs.labels import TermLabel, unique
+from ..designs.labels import TermLabel
 from ..errors import DataError
 from ..inference.lane_estimates import LaneEstimates
 from ..inputs.arguments import choice, function, hinted, numbers, probability
 from ..inputs.arguments import names as read_names
+from ..inputs.names import unique
 from ..reprs import brief
 from .saving import Saved
 

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 
 from ..designs.design import Design
-from ..designs.labels import Labelled, factor_names, refuse, term_labels, unique
+from ..designs.labels import factor_names, term_labels
 from ..designs.terms import RandomTerm
 from ..errors import DataError
 from ..inference.estimates import Estimates
+from ..inputs.names import Labelled, refuse, unique
 from ..layouts.contract import BlupTerms, Layout
 from ..numerics.processes import float64
 from ..numerics.programs import compiled

@@ -31,6 +31,11 @@ class Kept:
 
     __repr__ = brief
 
+    def is_kind(self, kind: str) -> bool:
+        """What the design was that this stands for."""
+        lost = {"arrays": self.source is None, "batches": self.fitted is None}
+        return lost.get(kind, False)
+
     def expressions(self, conditional: bool) -> list[str]:
         """Expressions that prediction evaluates, with the random part or without."""
         return read_expressions(self.source, self.terms, conditional=conditional)

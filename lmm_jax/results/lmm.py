@@ -18,6 +18,7 @@ from ..designs.labels import TermLabel
 from ..errors import DataError
 from ..inference import profile
 from ..inputs.arguments import flag, hinted
+from ..inputs.names import unique
 from ..layouts.plan import LayoutInfo
 from . import tidy as tables
 from .effects import (
@@ -50,8 +51,15 @@ class LMMResults(Saved, FittedModel):
     the rows as well.
     """
 
-    design: Design | None
     kept: Kept | None = None  # in the place of a design, after a pickle
+
+    def is_kind(self, kind: str) -> bool:
+        """See :meth:`FitRecord.is_kind`."""
+        if kind in ("saved", "without data"):
+            return self.design is None and (self.kept is None) == (kind == "without data")
+        if self.kept is not None and self.kept.is_kind(kind):
+            return True
+        return super().is_kind(kind)
 
     def _state(self, *, keep_data: bool) -> dict[str, Any]:
         state = super()._state(keep_data=keep_data)
@@ -231,7 +239,10 @@ class LMMResults(Saved, FittedModel):
 
     def augment(self) -> pd.DataFrame:
         """Response, fitted values, residuals and the fixed part of every row used."""
-        return tables.augment(self, self._need("augment"))
+        design = self._need("augment")
+        own = {"fitted": self.fittedvalues, "resid": self.resid, "fixed": self.predict()}
+        response = unique([*own, design.endog_name])[-1]  # a response may be called `fitted`
+        return pd.DataFrame({response: design.endog, **own}, index=design.index)
 
     def wald_test_terms(self, *, skip_single: bool = False) -> pd.DataFrame:
         """Test every term of the fixed-effects formula: all of its coefficients are zero.

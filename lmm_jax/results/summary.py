@@ -5,16 +5,14 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..inference.estimates import residual_variance_error
+from ..inference.record import FitRecord
 from ..inputs.arguments import instance, probability
 from ..inputs.arguments import names as read_names
-
-if TYPE_CHECKING:
-    from .fitted import FittedModel
+from ..reprs import number, p_value
 
 # Columns that a terminal is sure to have.
 _WIDTH = 80
@@ -117,7 +115,7 @@ def _latex_row(cells: Sequence[str]) -> str:
 
 
 def summarize(
-    results: FittedModel,
+    results: FitRecord,
     *,
     yname: str | None,
     xname_fe: Sequence[str] | None,
@@ -156,7 +154,7 @@ def _names(given: Sequence[str] | None, default: list[str], what: str) -> list[s
     return read_names(given, what, len(default))
 
 
-def _statistics(results: FittedModel, yname: str | None) -> Table:
+def _statistics(results: FitRecord, yname: str | None) -> Table:
     model = [("Formula", results.formula or f"{results.endog_name} (from arrays)")]
     if yname is not None:
         model = [("Response", yname)]
@@ -177,14 +175,14 @@ def _statistics(results: FittedModel, yname: str | None) -> Table:
     )
 
 
-def _random(results: FittedModel, names: Sequence[str]) -> Table:
+def _random(results: FitRecord, names: Sequence[str]) -> Table:
     """Variances, their standard errors where these fit, and correlations."""
     table = _random_table(results, names, with_errors=True)
     wide = max(len(line) for line in table.text().splitlines()) > _WIDTH
     return _random_table(results, names, with_errors=False) if wide else table
 
 
-def _random_table(results: FittedModel, names: Sequence[str], *, with_errors: bool) -> Table:
+def _random_table(results: FitRecord, names: Sequence[str], *, with_errors: bool) -> Table:
     """A row a coefficient."""
     rows: list[tuple[str, ...]] = []
     corr_columns = max(0, max(len(label.names) for label in results.term_labels) - 1)
@@ -207,7 +205,7 @@ def _random_table(results: FittedModel, names: Sequence[str], *, with_errors: bo
     return Table(caption="Random effects", header=header, rows=tuple(rows))
 
 
-def _variance_errors(results: FittedModel) -> list[float]:
+def _variance_errors(results: FitRecord) -> list[float]:
     """Standard errors of the variances, the residual one last; covariances left out."""
     out: list[float] = []
     start, errors = 0, results.bse_re.to_numpy()
@@ -219,7 +217,7 @@ def _variance_errors(results: FittedModel) -> list[float]:
     return [*out, residual_variance_error(results.estimates)]
 
 
-def _fixed(results: FittedModel, names: Sequence[str], alpha: float) -> Table:
+def _fixed(results: FitRecord, names: Sequence[str], alpha: float) -> Table:
     normal = results.df_method == "normal"
     p = len(names)
     low, high = f"{100 * alpha / 2:g}%", f"{100 * (1 - alpha / 2):g}%"
@@ -249,15 +247,3 @@ def _fixed(results: FittedModel, names: Sequence[str], alpha: float) -> Table:
     statistic = ("z", "P>|z|") if normal else ("df", "t", "P>|t|")
     header = ("", "Estimate", "Std. error", *statistic, low, high)
     return Table(caption="Fixed effects", header=header, rows=tuple(rows))
-
-
-def number(value: float) -> str:
-    """Four decimals, or six significant digits where those would hide the value."""
-    if value == 0 or 1e-3 <= abs(value) < 1e7:
-        return f"{value:.4f}"
-    return f"{value:.5g}"
-
-
-def p_value(value: float) -> str:
-    """Three decimals, with a floor."""
-    return "<0.001" if value < 0.001 else f"{value:.3f}"

@@ -3,44 +3,22 @@
 from __future__ import annotations
 
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ..designs.labels import unique
+from ..designs.design import Design
 from ..inference.contrasts import wald_test
 from ..inference.estimates import residual_variance_error
+from ..inference.record import FitRecord
 from ..inference.variance import sdcor_jacobian
 from ..inputs.arguments import probability
-
-if TYPE_CHECKING:
-    from ..designs.design import Design
-    from .fitted import FittedModel
-    from .kept import Kept
-    from .lmm import LMMResults
+from ..inputs.names import unique
+from .kept import Kept
 
 
-def covariance_frame(results: FittedModel) -> pd.DataFrame:
-    """Covariance of the correlated terms, block diagonal over terms."""
-    blocks = [
-        (label, S)
-        for label, S in zip(results.term_labels, results.estimates.covariances, strict=True)
-        if not label.is_component
-    ]
-    several = len({label.group for label, _ in blocks}) > 1
-    names = unique(
-        f"{name}|{label.group}" if several else name for label, _ in blocks for name in label.names
-    )
-    out = np.zeros((len(names), len(names)))
-    start = 0
-    for _, S in blocks:
-        out[start : start + len(S), start : start + len(S)] = S
-        start += len(S)
-    return pd.DataFrame(out, index=list(names), columns=list(names))
-
-
-def variance_table(results: FittedModel) -> pd.DataFrame:
+def variance_table(results: FitRecord) -> pd.DataFrame:
     """Variances and correlations, a row each, the residual last."""
     rows: list[tuple[Any, ...]] = []
     for label, S in zip(results.term_labels, results.estimates.covariances, strict=True):
@@ -55,7 +33,7 @@ def variance_table(results: FittedModel) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["grp", "var1", "var2", "vcov", "sdcor"])
 
 
-def tidy(results: FittedModel, conf_level: float) -> pd.DataFrame:
+def tidy(results: FitRecord, conf_level: float) -> pd.DataFrame:
     """One row a parameter, with broom.mixed's columns."""
     conf_level = probability(conf_level, "conf_level")
     interval = results.conf_int(1 - conf_level).iloc[: len(results.fixed_names)]
@@ -83,7 +61,7 @@ def tidy(results: FittedModel, conf_level: float) -> pd.DataFrame:
     return pd.concat([fixed.astype({"group": object}), random], ignore_index=True)
 
 
-def _sdcor_rows(results: FittedModel, t: int) -> list[tuple[str, str, float, float]]:
+def _sdcor_rows(results: FitRecord, t: int) -> list[tuple[str, str, float, float]]:
     """Standard deviations and correlations of one term with their standard errors."""
     e, label = results.estimates, results.term_labels[t]
     S = e.covariances[t]
@@ -106,7 +84,7 @@ def _sdcor_rows(results: FittedModel, t: int) -> list[tuple[str, str, float, flo
     return out
 
 
-def glance(results: FittedModel) -> pd.DataFrame:
+def glance(results: FitRecord) -> pd.DataFrame:
     """One row of fit statistics, with broom.mixed's columns."""
     criterion = "reml_crit" if results.reml else "deviance"
     return pd.DataFrame(
@@ -122,17 +100,6 @@ def glance(results: FittedModel) -> pd.DataFrame:
             "singular": [results.singular],
         }
     )
-
-
-def augment(results: LMMResults, design: Design) -> pd.DataFrame:
-    """Response, fitted values, residuals and the fixed part of every row used."""
-    own = {
-        "fitted": results.fittedvalues,
-        "resid": results.resid,
-        "fixed": results.predict(),
-    }
-    response = unique([*own, design.endog_name])[-1]  # a response may be called `fitted`
-    return pd.DataFrame({response: design.endog, **own}, index=design.index)
 
 
 def term_columns(design: Design | Kept) -> dict[str, list[int]]:
@@ -153,7 +120,7 @@ def term_columns(design: Design | Kept) -> dict[str, list[int]]:
     return out
 
 
-def term_tests(results: FittedModel, design: Design | Kept, skip_single: bool) -> pd.DataFrame:
+def term_tests(results: FitRecord, design: Design | Kept, skip_single: bool) -> pd.DataFrame:
     """Wald test of every term of the formula: all of its coefficients are zero."""
     p = len(results.fixed_names)
     chosen = {

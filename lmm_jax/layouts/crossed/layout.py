@@ -37,6 +37,8 @@ from .links import Links
 
 # Numbers in the core and pairs of entries beyond which an evaluation takes milliseconds.
 _DEAR = 1 << 17
+# Columns of a core whose cross-products are worth a spectral decomposition, which batches need.
+LARGE_CORE = 1024
 
 
 @jax.tree_util.register_dataclass
@@ -69,6 +71,12 @@ class CrossedLayout(Layout):
     crossed: tuple[int, ...] = field(metadata={"static": True})  # terms of the core, in order
 
     __repr__ = brief
+
+    def is_kind(self, kind: str) -> bool:
+        """See :meth:`Layout.is_kind`."""
+        if kind == "large core":
+            return self.is_dear() or int(np.prod(self.shape)) > LARGE_CORE
+        return kind == "crossed"
 
     @exact
     def waist(self, blocks: Sequence[Array]) -> Waist:
