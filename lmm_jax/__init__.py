@@ -94,3 +94,8 @@ __all__ = [
     "woodbury_logdet",
     "woodbury_solver",
 ]
+
+for _name in __all__:  # pickles and messages name the public place, not the file
+    if isinstance(globals()[_name], type):
+        globals()[_name].__module__ = __name__
+del _name

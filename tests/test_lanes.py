@@ -11,7 +11,7 @@ import lmm_jax as lmm
 from lmm_jax.batches.lane_arrays import share, shared_lanes
 from lmm_jax.batches.lane_criterion import contract, deviance, lane_jet, lane_layout
 from lmm_jax.likelihood.profile import profile_jet
-from lmm_jax.numerics.linalg import eigen, jacobi_eigen
+from lmm_jax.numerics.eigen import eigen, jacobi_eigen
 
 RTOL = 1e-10  # two float64 routes to one number
 EXACT = 1e-13  # products of a few numbers in another order

@@ -20,9 +20,10 @@ from ..designs.responses import Responses, levels_remain, one_response, read_mod
 from ..errors import ConvergenceWarning, warn_user
 from ..inference.many_estimates import ManyEstimates, estimate_many, with_held
 from ..inputs.arguments import flag, hinted, whole_number
-from ..layouts.group_index import GroupIndex, round_up
+from ..layouts.group_index import GroupIndex
 from ..layouts.grouped import GroupedLayout
 from ..numerics.processes import float64
+from ..numerics.shapes import round_up
 from ..optimize.newton import DECREMENT_TOL, RUNNING
 from ..optimize.starts import SMALL_PROBLEM
 from ..results.lmm import LMMResults

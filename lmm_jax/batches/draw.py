@@ -25,10 +25,10 @@ import numpy as np
 from jax import Array
 
 from ..layouts.contract import Layout
-from ..layouts.group_index import round_up
 from ..layouts.response import Response
 from ..numerics.linalg import group_product
 from ..numerics.programs import compiled
+from ..numerics.shapes import round_up
 from ..optimize.newton import Solution
 from .draw_recipe import ClassSource, GroupSource, Replicable, Source, recipe
 from .replicate_minimize import fit_lanes

@@ -14,10 +14,10 @@ import numpy as np
 from jax import Array, lax
 
 from ..layouts.contract import Layout
-from ..layouts.group_index import round_up
 from ..layouts.response import Response, attach
 from ..likelihood.profile import profile_jet
 from ..numerics.programs import compiled
+from ..numerics.shapes import round_up
 from ..optimize.minimize import off_boundary
 from ..optimize.newton import DECREMENT_TOL, RUNNING, Solution, State, tick
 from .driver import LaneProblem, minimize_all, take

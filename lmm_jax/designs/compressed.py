@@ -12,11 +12,12 @@ import numpy as np
 from ..layouts.compress import compress
 from ..layouts.crossed.index import CrossedPlan
 from ..layouts.crossed.layout import CrossedLayout
-from ..layouts.group_index import GroupPlan, round_up_few
+from ..layouts.group_index import GroupPlan
 from ..layouts.grouped import GroupedLayout
 from ..layouts.merged import merge, trim
 from ..layouts.stream_pass import MANY_ROWS, pad, sum_rows
 from ..numerics.programs import compiled
+from ..numerics.shapes import round_up_few
 from ..reprs import brief
 
 AnyLayout = GroupedLayout | CrossedLayout

@@ -15,9 +15,8 @@ from ..inputs.arguments import flag, hinted, instance, probability
 from ..inputs.arguments import names as read_names
 from ..reprs import number, p_value
 from .hypotheses import Restriction, read_restriction
-from .record import FitRecord
+from .record import FitRecord, relative_covariance
 from .satterthwaite import satterthwaite_df
-from .variance import relative_covariance
 from .wald import f_denominator, joint_test
 
 # Lines of the table that a repr shows; str() shows them all.

@@ -17,10 +17,11 @@ from ..errors import DataError
 from ..inputs.arguments import choice, hinted
 from ..inputs.matching import shown
 from ..inputs.names import unique
-from ..layouts.group_index import GroupPlan, round_up_rows
+from ..layouts.group_index import GroupPlan
 from ..layouts.grouped import GroupedLayout
 from ..numerics.processes import float64
 from ..numerics.programs import compiled
+from ..numerics.shapes import round_up_rows
 from .deletion import BucketRows, Weighted, Whole, Without, without_groups, without_rows
 from .estimates import factor_matrices
 from .record import FitRecord

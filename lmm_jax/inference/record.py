@@ -16,7 +16,7 @@ from ..inputs.arguments import probability
 from ..inputs.names import unique
 from .estimates import Estimates
 from .satterthwaite import satterthwaite_df
-from .variance import relative_covariance, touches_zero
+from .variance import touches_zero
 
 
 @lru_cache(maxsize=256)  # pandas takes longer to make an index of strings than a fit's arithmetic
@@ -252,3 +252,21 @@ def _covariance_frame(results: FitRecord) -> pd.DataFrame:
         out[start : start + len(S), start : start + len(S)] = S
         start += len(S)
     return pd.DataFrame(out, index=list(names), columns=list(names))
+
+
+def relative_covariance(estimates: Estimates) -> tuple[np.ndarray, np.ndarray]:
+    """A unit of every parameter and the covariance of all of them in these units.
+
+    Returns
+    -------
+    unit : ndarray, shape (K,)
+    relative : ndarray, shape (K, K)
+    """
+    e, p = estimates, estimates.beta.size
+    sd = np.sqrt(np.diagonal(e.cov_beta))
+    unit = np.concatenate([np.sqrt(e.scale) * sd, e.variance_unit[:-1]])
+    sd = np.where(sd > 0, sd, 1.0)
+    relative = np.zeros((unit.size, unit.size))
+    relative[:p, :p] = e.cov_beta / np.outer(sd, sd)
+    relative[p:, p:] = e.cov_variance[:-1, :-1]
+    return unit, relative

@@ -13,14 +13,10 @@ taken in their own coordinates.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..covariance.theta import lower_indices, lower_rows, theta_size, theta_slices
-
-if TYPE_CHECKING:
-    from .estimates import Estimates
 
 # Curvature below this, relative to the largest, carries no information (lmerTest's rule).
 FLAT_TOL = 1e-10
@@ -106,24 +102,6 @@ def sdcor_jacobian(covariance: np.ndarray) -> np.ndarray:
             out[at, position[i, i]] = -0.5 * correlation / covariance[i, i]
             out[at, position[j, j]] = -0.5 * correlation / covariance[j, j]
     return out
-
-
-def relative_covariance(estimates: Estimates) -> tuple[np.ndarray, np.ndarray]:
-    """A unit of every parameter and the covariance of all of them in these units.
-
-    Returns
-    -------
-    unit : ndarray, shape (K,)
-    relative : ndarray, shape (K, K)
-    """
-    e, p = estimates, estimates.beta.size
-    sd = np.sqrt(np.diagonal(e.cov_beta))
-    unit = np.concatenate([np.sqrt(e.scale) * sd, e.variance_unit[:-1]])
-    sd = np.where(sd > 0, sd, 1.0)
-    relative = np.zeros((unit.size, unit.size))
-    relative[:p, :p] = e.cov_beta / np.outer(sd, sd)
-    relative[p:, p:] = e.cov_variance[:-1, :-1]
-    return unit, relative
 
 
 def touches_zero(S: np.ndarray) -> np.ndarray:

@@ -14,42 +14,10 @@ from itertools import combinations_with_replacement
 import jax
 import numpy as np
 
+from ..numerics.shapes import VERY_FEW, round_up, round_up_groups, round_up_rows
 from ..reprs import brief
 
 _MAX_BUCKETS = 4
-# Groups up to this many share a program where a group is no wider than this; and rows.
-_FEW_GROUPS, _NARROW_GROUP = 256, 4
-_FEW_ROWS = 4096
-# The smallest data sets, which are many, have a size of their own.
-_VERY_FEW, _VERY_FEW_ROWS = 64, 512
-
-
-def round_up(n: int, least: int = 16) -> int:
-    """Smallest size of the shape grid that holds ``n``: least, powers of 2, then steps of 1/8."""
-    if n <= least:
-        return least
-    bits = (n - 1).bit_length()
-    step = 1 << (bits if n <= 256 else bits - 4)
-    return -(-n // step) * step
-
-
-def round_up_groups(n: int, columns: int, rows: int) -> int:
-    """The same for groups: one size for small data sets whose groups are narrow."""
-    if columns > _NARROW_GROUP:
-        return round_up(n)
-    return round_up(n, least=_VERY_FEW if rows <= _VERY_FEW_ROWS else _FEW_GROUPS)
-
-
-def round_up_few(n: int) -> int:
-    """The same for groups that are evaluated many times over."""
-    return _VERY_FEW if n <= _VERY_FEW else round_up(n, least=_FEW_GROUPS)
-
-
-def round_up_rows(n: int, groups: int = _FEW_GROUPS) -> int:
-    """The same for rows: two sizes for all small data sets."""
-    if n <= _VERY_FEW_ROWS and groups <= _VERY_FEW:
-        return _VERY_FEW_ROWS
-    return round_up(n, least=_FEW_ROWS)
 
 
 @jax.tree_util.register_dataclass
@@ -284,7 +252,7 @@ def _table(
             _placement(np.flatnonzero(bucket == b), group, slot, column, n_groups)
             for b, n_groups in enumerate(padded)
         ),
-        n_cells=round_up(n_cells, _VERY_FEW),
+        n_cells=round_up(n_cells, VERY_FEW),
         row=0,
         column=0,
     )
@@ -294,7 +262,7 @@ def _placement(
     source: np.ndarray, group: np.ndarray, row: np.ndarray, column: np.ndarray, n_groups: int
 ) -> Placement:
     """Places of some cells in a bucket of so many groups."""
-    fill = round_up(source.size, _VERY_FEW) - source.size
+    fill = round_up(source.size, VERY_FEW) - source.size
     return Placement(
         source=_extend(source, fill, 0),
         group=_extend(group[source], fill, n_groups),

@@ -23,8 +23,8 @@ from jax import Array
 from ..numerics.linalg import eliminate
 from ..numerics.processes import float64
 from ..numerics.programs import compiled
+from ..numerics.shapes import round_up
 from .equal_groups import Classes, find_classes
-from .group_index import round_up
 from .grouped import Bucket, GroupedLayout
 
 # Numbers in a layout below which an evaluation takes no time, merged or not; and how many

@@ -22,6 +22,7 @@ from jax import Array
 
 from ..covariance.theta import basis, factor_blocks, gather, spread
 from ..numerics.linalg import Elimination, eliminate, exact, group_product, symmetrize
+from ..numerics.shapes import round_up
 from ..reprs import brief
 from .contract import (
     Curvature,
@@ -37,7 +38,6 @@ from .contract import (
     psi_tangents,
 )
 from .equal_groups import Classes, find_classes
-from .group_index import round_up
 from .grouped import Bucket, GroupedLayout, rotate_bucket
 
 # Decimals of T in which equal groups agree: cross-products of the same rows in another order

@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from ..numerics.programs import compiled
+from ..numerics.shapes import round_up_rows
 from .common_scale import powers_of_two
-from .group_index import GroupIndex, round_up_rows, stream_pairs
+from .group_index import GroupIndex, stream_pairs
 from .grouped import GroupedLayout
 from .stream_compress import Rows, Sums, Units, add_rows, layout_from_sums, no_rows
 

@@ -30,7 +30,8 @@ import numpy as np
 from jax import Array
 
 from ..covariance.theta import basis, factor_blocks, lower_indices, stack_theta, theta_slices
-from ..numerics.linalg import eigen, lower_factor
+from ..numerics.eigen import eigen
+from ..numerics.linalg import lower_factor
 
 # Pivots that leave enough digits to divide by, relative to the largest entry.
 _REGULAR = 1e-7

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ..covariance.theta import factor_blocks, stack_theta
-from ..numerics.linalg import eigen, lower_factor
+from ..numerics.eigen import eigen
+from ..numerics.linalg import lower_factor
 from .factor_steps import coordinates, move
 from .history import Recorder
 

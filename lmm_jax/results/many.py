@@ -12,7 +12,7 @@ from scipy import special  # scipy.stats takes half a second to import
 
 from ..designs.labels import TermLabel
 from ..errors import DataError
-from ..inference.hypotheses import parameter_number
+from ..formulas.equations import parameter_number
 from ..inputs.arguments import hinted, is_whole, probability, shown
 from .lmm import LMMResults
 from .saving import Saved

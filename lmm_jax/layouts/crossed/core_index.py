@@ -15,8 +15,9 @@ import scipy.sparse
 import scipy.sparse.csgraph
 
 from ...errors import DataError
+from ...numerics.shapes import round_up
 from ...reprs import brief
-from ..group_index import GroupPlan, rank_within, round_up
+from ..group_index import GroupPlan, rank_within
 from .links import CHUNK
 
 # Numbers in a dense matrix of the core: those of one block of so many columns. About eight such

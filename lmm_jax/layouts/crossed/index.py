@@ -12,8 +12,9 @@ from itertools import pairwise
 import jax
 import numpy as np
 
+from ...numerics.shapes import round_up
 from ...reprs import brief
-from ..group_index import GroupIndex, GroupPlan, LevelMap, plan_groups, round_up
+from ..group_index import GroupIndex, GroupPlan, LevelMap, plan_groups
 from .core_index import CorePlan, LinkIndex, link_groups, padded, plan_core, take
 
 # Columns of a block up to which empty blocks may be added, to share compiled programs.
