@@ -14,9 +14,9 @@ from ..errors import DataError
 from ..inputs.arguments import flag, hinted, instance, probability
 from ..inputs.arguments import names as read_names
 from ..reprs import number, p_value
+from .df import DF_METHODS
 from .hypotheses import Restriction, read_restriction
 from .record import FitRecord, relative_covariance
-from .satterthwaite import satterthwaite_df
 from .wald import f_denominator, joint_test
 
 # Lines of the table that a repr shows; str() shows them all.
@@ -147,7 +147,7 @@ def t_test(results: FitRecord, hypothesis: Any, use_t: bool | None) -> ContrastR
     use_t = None if use_t is None else flag(use_t, "use_t")
     at, on_fixed = _read(results, hypothesis, use_t)
     if use_t is None:
-        use_t = results.df_method != "normal" and on_fixed
+        use_t = DF_METHODS[results.df_method].uses_t and on_fixed
     effect = at.R @ results.params.to_numpy()
     V, unit = _covariance(results, at.R)
     sd = np.sqrt(np.diagonal(V)) * unit
@@ -172,7 +172,7 @@ def wald_test(results: FitRecord, hypothesis: Any, use_f: bool | None) -> Contra
     use_f = None if use_f is None else flag(use_f, "use_f")
     at, on_fixed = _read(results, hypothesis, use_f)
     if use_f is None:
-        use_f = results.df_method != "normal" and on_fixed
+        use_f = DF_METHODS[results.df_method].uses_t and on_fixed
     V, unit = _covariance(results, at.R)
     test = joint_test(Restriction(at.R, at.q / unit), results.params.to_numpy() / unit, V)
     chi2, q = test.chi2, test.rank
@@ -225,8 +225,8 @@ def _covariance(results: FitRecord, R: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _row_df(results: FitRecord, contrasts: np.ndarray) -> np.ndarray:
-    """Satterthwaite's df, or the residual ones where z tests are the method."""
-    if results.df_method == "normal":
-        return np.full(len(contrasts), float(results.df_resid))
-    e, rows = results.estimates, contrasts[:, : len(results.fixed_names)]
-    return satterthwaite_df(rows, e.cov_beta, e.dcov_beta, e.joint_cov)
+    """Degrees of freedom by the fit's method, the residual ones where that gives none."""
+    method = DF_METHODS[results.df_method]
+    method = method if method.uses_t else DF_METHODS["residual"]
+    rows = contrasts[:, : len(results.fixed_names)]
+    return method.of_contrasts(results.estimates, rows, results.df_resid)

@@ -14,8 +14,8 @@ from ..designs.design import Design
 from ..designs.labels import TermLabel, parameter_names
 from ..inputs.arguments import probability
 from ..inputs.names import unique
+from .df import DF_METHODS
 from .estimates import Estimates
-from .satterthwaite import satterthwaite_df
 from .variance import touches_zero
 
 
@@ -197,10 +197,8 @@ class FitRecord:
 
     @cached_property
     def _df(self) -> np.ndarray:
-        e, p = self.estimates, len(self.fixed_names)
-        values = np.full(p, np.inf)
-        if self.df_method != "normal":
-            values = satterthwaite_df(np.eye(p), e.cov_beta, e.dcov_beta, e.joint_cov)
+        L = np.eye(len(self.fixed_names))
+        values = DF_METHODS[self.df_method].of_contrasts(self.estimates, L, self.df_resid)
         values.flags.writeable = False
         return values
 
