@@ -12,6 +12,7 @@ from ..errors import DataError, UnknownLabel
 from ..formulas import matrices as mat
 from ..formulas import parse as fml
 from ..formulas.expressions import quoted
+from ..formulas.right_side import variables
 from ..inputs.matching import distinct, find, shown
 from .bars import bar_terms
 from .data_frames import as_pandas
@@ -41,7 +42,7 @@ class Columns(NamedTuple):
         weight = None if weights is None else quoted(weights)
         bars = [e for bar in parsed.bars for e in (bar.lhs, *bar.group)]
         out = [parsed.response, parsed.fixed, *offsets, *bars, *([weight] if weight else [])]
-        names = tuple(dict.fromkeys(name for e in out for name in fml.variables(e)))
+        names = tuple(dict.fromkeys(name for e in out for name in variables(e)))
         return cls(
             parsed.response, parsed.fixed, tuple(parsed.bars), offsets, weight, tuple(out), names
         )
@@ -122,7 +123,7 @@ class BatchReader:
     def _begin(self, frame: pd.DataFrame) -> dict[str, mat.Matrix]:
         """Levels and columns, from the first batch and the categories that it declares."""
         sides = dict.fromkeys([self.columns.fixed, *(bar.lhs for bar in self.columns.bars)])
-        factors = {name for rhs in sides for name in fml.variables(rhs)}
+        factors = {name for rhs in sides for name in variables(rhs)}
         for name in frame.columns.intersection(list(factors)):
             if isinstance(frame[name].dtype, pd.CategoricalDtype):
                 declared = frame[name].cat.categories

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError
-from ..formulas import parse as fml
+from ..formulas.right_side import variables
 from ..inputs.arrays import first_index, series_values, vector
 
 # What can be done with missing values.
@@ -48,7 +48,7 @@ def as_pandas(data: Any, expressions: Sequence[str] | None, text: str = "") -> p
         No frame; columns of different lengths; a column in use that is no
         column, or whose name another one has.
     """
-    names = {name for e in expressions or () for name in fml.variables(e)}
+    names = {name for e in expressions or () for name in variables(e)}
 
     def wanted(name: Any) -> bool:
         return expressions is None or name in names or (bool(text) and str(name) in text)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..formulas.contexts import pack, unpack
-from ..formulas.parse import written
+from ..formulas.right_side import written
 from ..layouts.crossed.index import CrossedPlan
 from ..layouts.group_index import GroupPlan
 from ..layouts.plan import LayoutInfo, plan_layout

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError
-from ..formulas import parse as fml
+from ..formulas.right_side import variables
 from ..inputs.arguments import choice
 from ..inputs.arrays import vector
 from ..inputs.matching import distinct, find, shown
@@ -151,7 +151,7 @@ def complete_rows(
     choice(missing, "missing", MISSING)
     if len(data) == 0:
         raise DataError("the data has no rows")
-    names = list(dict.fromkeys(name for e in expressions for name in fml.variables(e)))
+    names = list(dict.fromkeys(name for e in expressions for name in variables(e)))
     used = [name for name in names if name in data.columns]
     full = dict(gaps or {}) | {name: data[name].isna().to_numpy() for name in used}
     full |= {name: np.asarray(pd.isna(v)) for name, v in arrays.items() if v is not None}

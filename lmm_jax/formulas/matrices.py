@@ -22,7 +22,7 @@ from .columns import plain, real
 from .evaluation import Scope, resolve, shaped
 from .evaluation import evaluate as evaluate_code
 from .materializer import materialize, quietly
-from .parse import as_formula, written
+from .right_side import as_formula, written
 
 
 class Matrix(NamedTuple):

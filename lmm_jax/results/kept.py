@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..designs.design import Design, FixedSource, read_expressions
 from ..designs.terms import RandomTerm
-from ..formulas.parse import mentioned
+from ..formulas.right_side import mentioned
 from ..layouts.plan import LayoutInfo
 from ..reprs import brief
 from .effects import LevelCovariances

@@ -14,8 +14,8 @@ from ..designs.design import Design
 from ..designs.terms import RandomTerm, member_columns
 from ..errors import DataError, of_new_data
 from ..formulas import matrices as mat
-from ..formulas import parse as fml
 from ..formulas.contexts import check_found
+from ..formulas.right_side import mentioned, variables
 from ..inference.estimates import Estimates
 from ..inputs.arguments import choice
 from ..inputs.arrays import numbers, vector
@@ -47,7 +47,7 @@ def predict_new(
     out = np.full(len(data), np.nan)
     used = design.expressions(effects is not None)
     if source.lost:
-        check_found(source.lost, fml.mentioned(used), data.columns)
+        check_found(source.lost, mentioned(used), data.columns)
     keep = _complete(data, used, offset, None if effects is None else groups)
     if not keep.any():
         return out
@@ -92,7 +92,7 @@ def _new_arrays(
 
 def _complete(data: pd.DataFrame, expressions: Sequence[str], *arrays: Any) -> np.ndarray:
     """Rows in which nothing that the expressions and arrays hold is missing."""
-    names = dict.fromkeys(name for e in expressions for name in fml.variables(e))
+    names = dict.fromkeys(name for e in expressions for name in variables(e))
     missing = [data[name].isna().to_numpy() for name in names if name in data.columns]
     missing += [np.asarray(pd.isna(a)) for a in arrays if a is not None]
     return ~np.any(missing, axis=0) if missing else np.ones(len(data), dtype=bool)
