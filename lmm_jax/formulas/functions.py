@@ -144,7 +144,7 @@ def _factor(x: Any, contrasts: Any = None, *, levels: Any = None, **options: Any
         raise DataError(f"C() takes contrasts by a name without quotes, `C(f, Sum)`: {contrasts!r}")
     if isinstance(contrasts, list | tuple):
         raise DataError("levels have a name: `factor(f, levels=c('b', 'a'))`")
-    if isinstance(contrasts, type):  # Treatment for Treatment()
+    if isinstance(contrasts, type | types.FunctionType):  # Treatment for Treatment()
         contrasts = contrasts()
     return TRANSFORMS["C"](x, contrasts, levels=levels, **options)
 
