@@ -99,3 +99,8 @@ for _name in __all__:  # pickles and messages name the public place, not the fil
     if isinstance(globals()[_name], type):
         globals()[_name].__module__ = __name__
 del _name
+
+
+def __dir__() -> list[str]:
+    """Public names alone: completion offers no wing of the house."""
+    return sorted([*__all__, "__all__", "__doc__", "__version__"])
