@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array, lax
 
 from ..covariance.theta import theta_size
+from ..likelihood.criterion import Jet
 from ..numerics.programs import compiled
 from ..optimize.minimize import FEW_GROUPS, is_extreme
 from ..optimize.newton import RUNNING, Solution, State, judge, propose
@@ -28,7 +29,7 @@ from ..optimize.starts import (
     with_submodels,
 )
 from .driver import LaneProblem, minimize_all
-from .lane_criterion import Lanes, Point, deviance, lane_jet, lane_layout
+from .lane_criterion import Lanes, deviance, lane_jet, lane_layout
 
 # A batch goes on with an eighth of its lanes once the others are done; smaller ones are finished.
 _SHRINK, SMALLEST = 8, 32
@@ -54,7 +55,7 @@ def minimize_lanes(
     Returns
     -------
     Solution
-        NumPy arrays with lanes last; ``jet`` is a :class:`lmm_jax.batches.lane_criterion.LaneJet`.
+        NumPy arrays with lanes last; ``jet`` is a :class:`lmm_jax.likelihood.criterion.Jet`.
     """
     problem = LaneProblem(
         data=lanes,
@@ -79,15 +80,22 @@ def minimize_lanes(
 _jet = compiled(lane_jet, static="reml")
 
 
-def _shapes(lanes: Lanes) -> Point:
+def _for_steps(jet: Jet) -> Jet:
+    """What Newton's method needs of the criterion: lanes carry nothing else along."""
+    none: Any = ()
+    return jet._replace(profile=none, dlog_rss=none, dbeta=none, dcov_beta=none)
+
+
+def _shapes(lanes: Lanes) -> Jet:
     """Of the criterion in one lane."""
 
     def of(*shape: int) -> Any:
         return jax.ShapeDtypeStruct(shape, lanes.S_yy.dtype)
 
     m = theta_size(lanes.sizes)
-    blocks = tuple(of(k, k) for k in lanes.sizes)
-    return Point(of(), of(m), of(m, m), blocks, blocks, of())
+    blocks: Any = tuple(of(k, k) for k in lanes.sizes)
+    none: Any = ()
+    return Jet(of(), of(m), of(m, m), blocks, blocks, of(), none, none, none, none)
 
 
 # ------------------------------------------------------------ starts
@@ -176,7 +184,7 @@ def _advance(s: State, lanes: Lanes, few: Any, *, reml: bool, maxiter: Any, tol:
 
     def tick(s: State) -> State:
         step = ahead(s, tol)
-        new = verdict(s, step, lane_jet(step.trial, lanes, reml=reml).point, maxiter)
+        new = verdict(s, step, _for_steps(lane_jet(step.trial, lanes, reml=reml)), maxiter)
         going = s.status == RUNNING
 
         def pick(a: Array, b: Array) -> Array:

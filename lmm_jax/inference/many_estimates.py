@@ -38,7 +38,7 @@ def estimate_many(best: Solution, lanes: Any, *, reml: bool) -> ManyEstimates:
     Parameters
     ----------
     best : Solution
-        Arrays with lanes last; ``jet`` is a LaneJet.
+        Arrays with lanes last; ``jet`` is a Jet.
     lanes : Lanes of ndarray
     reml : bool
     """
@@ -63,8 +63,8 @@ def _estimate(best: Solution, lanes: Any, *, reml: bool) -> ManyEstimates:
     df = _satterthwaite(jet, variance, slopes, nu)
     converged = (best.status == CONVERGED) & lanes.usable
     singular = smallest < SINGULAR_TOL
-    converged &= singular | ~_flat(jet.point.hessian, theta)
-    void = ~lanes.usable | ~np.isfinite(jet.point.value)
+    converged &= singular | ~_flat(jet.hessian, theta)
+    void = ~lanes.usable | ~np.isfinite(jet.value)
     n_obs = np.broadcast_to(lanes.n_obs, void.shape)
     rows = dict(
         fe_params=lanes.beta_shift + low,
@@ -72,7 +72,7 @@ def _estimate(best: Solution, lanes: Any, *, reml: bool) -> ManyEstimates:
         df=df,
         theta=np.concatenate([L[lower_indices(len(L))] for L in factors]),
         scale=scale,
-        llf=-0.5 * jet.point.value,
+        llf=-0.5 * jet.value,
     )
     rows = {name: np.where(void, np.nan, values).T for name, values in rows.items()}
     covariances = tuple(
@@ -170,7 +170,7 @@ def _satterthwaite(
     With ``C = cov(theta) = 2 H^-1`` and ``rho = d log r^2 / d theta`` the covariance A
     of (theta, log sigma^2) makes ``g' A g = h' C h + 2 f^2 / nu`` with ``h = f_theta + f rho``.
     """
-    e, V = eigen_lanes(jet.point.hessian)
+    e, V = eigen_lanes(jet.hessian)
     usable = e > FLAT_TOL * np.maximum(np.abs(e).max(axis=0), 1e-300)
     inverse = np.where(usable, 2.0 / np.where(usable, e, 1.0), 0.0)
     h = slopes + variance[None] * jet.dlog_rss[:, None]  # (m, p, R)

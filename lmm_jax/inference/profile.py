@@ -15,7 +15,8 @@ from ..covariance.theta import lower_indices, theta_slices
 from ..errors import DataError
 from ..inputs.arguments import choice, is_whole, number, shown, whole_number
 from ..layouts.contract import Layout
-from ..likelihood.profile import Jet, profile_jet
+from ..likelihood.criterion import Jet
+from ..likelihood.profile import profile_jet
 from ..numerics.processes import float64
 from ..numerics.programs import compiled
 from .estimates import factor_matrices

@@ -22,7 +22,8 @@ from jax.scipy.linalg import block_diag
 from ..covariance.theta import factor_blocks, stack_theta
 from ..layouts.contract import Layout
 from ..likelihood.coordinates import inverse_whiteners, outer_beta, whiten_factors
-from ..likelihood.profile import Jet, deviance_at, profile_jet, profile_waist, residual_df
+from ..likelihood.criterion import Jet, residual_df
+from ..likelihood.profile import deviance_at, profile_jet, profile_waist
 from ..numerics.linalg import psd_cholesky
 from .history import Recorder
 from .newton import DECREMENT_TOL, certified, newton

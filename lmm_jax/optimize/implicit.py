@@ -31,7 +31,8 @@ from ..likelihood.coordinates import (
     outer_beta,
     whiten_factors,
 )
-from ..likelihood.profile import profile_waist, residual_df
+from ..likelihood.criterion import residual_df
+from ..likelihood.profile import profile_waist
 from ..numerics.linalg import exact, psd_cholesky, symmetrize
 from ..numerics.processes import check_process
 from ..reprs import brief
