@@ -17,8 +17,9 @@ from ..covariance.params import Params, check_covariance
 from ..covariance.theta import stack_theta
 from ..designs.design import Design
 from ..errors import DataError
+from ..inference.estimates import estimate
 from ..inference.hypotheses import Restriction, read_restriction
-from ..inference.lane_tests import lane_beta, lane_pvalues
+from ..inference.lane_tests import lane_pvalues
 from ..inputs.arguments import (
     choice,
     flag,
@@ -262,7 +263,7 @@ def _pvalues(
     restriction = case.restriction
     if held is not None:  # the fits have the free fixed effects only
         restriction = restriction._replace(R=restriction.R[:, np.isnan(held)])
-    at = lane_beta(kept, base, reml=reml)
+    at = estimate(kept, base, reml=reml)
     values = lane_pvalues(restriction, case.gaps, at, normal=normal)
     return values, int(np.sum(~good))
 

@@ -19,6 +19,8 @@ and normal variates).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -139,7 +141,8 @@ def fit_replicates(
     solution : Solution
         NumPy arrays with a leading axis of n, measured from beta = 0.
     layout : Layout
-        Its ``y_scale`` is the root of ``scale``.
+        In the coordinates of the draws: ``y_scale`` is the root of ``scale``, and fixed
+        effects are measured from zero.
     """
     base, source = recipe(layout, theta, scale)
     width = batch_width(base, n)
@@ -148,7 +151,8 @@ def fit_replicates(
         drawn = _draw_lanes(key, np.arange(first, first + width, dtype=np.uint32), source)
         parts.append(fit_lanes(base, drawn, theta, reml=reml))
     solution = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:n], *parts)
-    return solution, base
+    zero = jnp.zeros_like(base.beta_origin)
+    return solution, replace(base, beta_origin=zero, beta_shift=zero)
 
 
 def batch_width(layout: Layout, n: int) -> int:
