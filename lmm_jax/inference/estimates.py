@@ -83,22 +83,18 @@ def estimate(
     held : ndarray, shape (p,), optional
         Values of the fixed effects that are not in the layout, NaN elsewhere.
     """
-    jet, at = solution.jet, _optimum(solution)
+    at = _optimum(solution)
     theta, beta = np.asarray(solution.theta), np.asarray(at.beta)
     y_scale, nu = _number(maps.y_scale), _number(maps.n_obs) - (beta.shape[-1] if reml else 0)
+    scale = _number(np.asarray(at.rss) * np.square(y_scale) / nu)
     whiteners = [np.asarray(A) for A in maps.whiteners]
     inner = factor_matrices(theta, maps.sizes)
-    factors = rectify_signs(
-        [A @ canonical_factor(L) for A, L in zip(whiteners, inner, strict=True)]
-    )
-    scale = _number(np.asarray(at.rss) * np.square(y_scale) / nu)
+    outer = [A @ canonical_factor(L) for A, L in zip(whiteners, inner, strict=True)]
+    factors = rectify_signs(outer)
     beta_map, shift = np.asarray(maps.beta_map), np.asarray(maps.beta_shift)
     low = np.asarray(maps.beta_origin) + np.expand_dims(y_scale, -1) * _product(beta_map, beta)
-    joint = joint_covariance(at.cov_theta, np.asarray(jet.dlog_rss), nu)
-    J = covariance_jacobian(inner, whiteners, scale)
-    singular = np.any([smallest_singular_value(L) < SINGULAR_TOL for L in inner], axis=0)
-    unit = np.abs(J).max(axis=-1)  # their squares would leave the range of floats
-    J = J / np.where(unit > 0, unit, 1.0)[..., None]
+    joint = joint_covariance(at.cov_theta, np.asarray(solution.jet.dlog_rss), nu)
+    unit, J = _scaled(covariance_jacobian(inner, whiteners, scale))
     out = Estimates(
         theta=np.concatenate([L[..., *lower_indices(L.shape[-1])] for L in factors], axis=-1),
         factors=factors,
@@ -108,12 +104,12 @@ def estimate(
         beta_low=low,
         beta_shift=shift,
         cov_beta=_congruent(beta_map, np.asarray(at.cov_beta)),
-        dcov_beta=_congruent(beta_map[..., None, :, :], np.asarray(jet.dcov_beta)),
+        dcov_beta=_congruent(beta_map[..., None, :, :], np.asarray(solution.jet.dcov_beta)),
         joint_cov=joint,
         variance_unit=unit,
         cov_variance=_congruent(J, joint),
         deviance=_number(at.deviance),
-        singular=_number(singular),
+        singular=_number(_singular(inner)),
         theta_layout=theta,
         beta_layout=beta,
         y_scale=y_scale,
@@ -148,6 +144,12 @@ def _product(A: np.ndarray, x: np.ndarray) -> np.ndarray:
 def _congruent(A: np.ndarray, S: np.ndarray) -> np.ndarray:
     """``A S A'`` along leading axes."""
     return A @ S @ np.swapaxes(A, -1, -2)
+
+
+def _scaled(J: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sizes of the rows, and rows of size one: squares would leave the range of floats."""
+    unit = np.abs(J).max(axis=-1)
+    return unit, J / np.where(unit > 0, unit, 1.0)[..., None]
 
 
 def _with_held(estimates: Estimates, held: np.ndarray) -> Estimates:
@@ -235,6 +237,10 @@ def canonical_factor(L: np.ndarray) -> np.ndarray:
     out = L.copy()
     out[negligible] = found
     return out
+
+
+def _singular(factors: Sequence[np.ndarray]) -> Any:
+    return np.any([smallest_singular_value(L) < SINGULAR_TOL for L in factors], axis=0)
 
 
 def smallest_singular_value(L: np.ndarray) -> np.ndarray:

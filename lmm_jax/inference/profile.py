@@ -34,7 +34,7 @@ _SMALL_PIVOT = 1e-3
 _OPEN_PIVOT = 0.3
 
 
-class Coordinates(NamedTuple):
+class HeldVariance(NamedTuple):
     """A layout in which one variance ratio is the square of one entry of theta."""
 
     layout: Layout
@@ -105,7 +105,7 @@ def profile_grid(
     return np.concatenate([low, high[1:]])
 
 
-def hold_variance(layout: Layout, theta: np.ndarray, t: int, j: int) -> Coordinates:
+def hold_variance(layout: Layout, theta: np.ndarray, t: int, j: int) -> HeldVariance:
     """Rotate one term so that the variance of its coefficient j is ``(unit theta[held])^2``.
 
     With ``a`` row j of the whitener and Q orthogonal, first column ``a / |a|``,
@@ -130,10 +130,10 @@ def hold_variance(layout: Layout, theta: np.ndarray, t: int, j: int) -> Coordina
     L = np.linalg.qr(factor.T)[1].T  # lower triangular, the same covariance
     new = np.array(theta, dtype=np.float64)
     new[at] = L[lower_indices(k)]
-    return Coordinates(rotated, new, at.start, unit)
+    return HeldVariance(rotated, new, at.start, unit)
 
 
-def profile_curve(at: Coordinates, ratios: np.ndarray, *, n_low: int, reml: bool) -> np.ndarray:
+def profile_curve(at: HeldVariance, ratios: np.ndarray, *, n_low: int, reml: bool) -> np.ndarray:
     """Variance and maximized log-likelihood at every ratio, (len(ratios), 2).
 
     The searches run outwards from the estimate, ``ratios[n_low]``, each from
@@ -149,7 +149,7 @@ def profile_curve(at: Coordinates, ratios: np.ndarray, *, n_low: int, reml: bool
 
 
 def maximize_rest(
-    at: Coordinates, theta: np.ndarray, ratio: float, *, reml: bool
+    at: HeldVariance, theta: np.ndarray, ratio: float, *, reml: bool
 ) -> tuple[np.ndarray, Jet]:
     """Lowest criterion with one variance ratio held, and where it is."""
     theta = np.array(theta)
