@@ -14,7 +14,6 @@ from scipy import special
 from ..batches.draw import fit_replicates
 from ..capabilities import require
 from ..covariance.params import Params, check_covariance
-from ..covariance.theta import stack_theta
 from ..designs.design import Design
 from ..errors import DataError
 from ..inference.estimates import estimate
@@ -32,8 +31,7 @@ from ..inputs.arguments import (
     whole_number,
 )
 from ..inputs.arguments import seed as read_seed
-from ..likelihood.coordinates import whiten_factors
-from ..numerics.linalg import psd_cholesky
+from ..likelihood.coordinates import theta_of
 from ..numerics.processes import float64
 from ..optimize.newton import CONVERGED
 from ..results.lmm import LMMResults
@@ -191,9 +189,7 @@ def _case(
     at_data = term_covariances(params, design, "params")
     for S in at_data:
         check_covariance(S, "params")
-    factors = tuple(psd_cholesky(jnp.asarray(S / variance)) for S in at_data)
-    layout = design.layout
-    theta = np.asarray(stack_theta(whiten_factors(factors, layout)))
+    theta = np.asarray(theta_of([jnp.asarray(S / variance) for S in at_data], design.layout))
     beta = true_beta(params, design, "params")
     _check_held(beta, design)
     at = _restriction(test, design)

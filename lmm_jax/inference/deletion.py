@@ -62,7 +62,7 @@ class Weighted(NamedTuple):
     log_scale: Array  # (K,)
 
 
-class _Profile(NamedTuple):
+class _Fixed(NamedTuple):
     whole: Whole
     Phi: Array  # (p, p)
     v: Array  # (p + 1,)
@@ -159,13 +159,13 @@ def _leverage(H: Array, rows: BucketRows) -> Array:
     return total
 
 
-def _profile(gram: Array) -> _Profile:
+def _profile(gram: Array) -> _Fixed:
     """Fixed effects and residual sum of squares of one gram matrix."""
     p = gram.shape[0] - 1
     at = factor_gram(gram)
     beta = at.inverse.T @ at.z
     whole = Whole(beta, jnp.log(at.rss), gram[:p, :p])
-    return _Profile(whole, at.inverse.T @ at.inverse, jnp.append(-beta, 1.0), at.logdet)
+    return _Fixed(whole, at.inverse.T @ at.inverse, jnp.append(-beta, 1.0), at.logdet)
 
 
 def _rest_of_gram(gram: Array) -> Without:

@@ -15,7 +15,7 @@ from ..covariance.theta import lower_indices, theta_slices
 from ..errors import DataError
 from ..inputs.arguments import choice, is_whole, number, shown, whole_number
 from ..layouts.contract import Layout
-from ..likelihood.criterion import Jet
+from ..likelihood.criterion import Jet, residual_variance
 from ..likelihood.profile import profile_jet
 from ..numerics.processes import float64
 from ..numerics.programs import compiled
@@ -144,7 +144,8 @@ def profile_curve(at: HeldVariance, ratios: np.ndarray, *, n_low: int, reml: boo
         theta = at.theta
         for i in order:
             theta, jet = maximize_rest(at, theta, float(ratios[i]), reml=reml)
-            out[i] = ratios[i] * _scale(jet, at.layout, reml), -0.5 * float(jet.value)
+            scale = float(residual_variance(jet.profile.rss, at.layout, reml=reml))
+            out[i] = ratios[i] * scale, -0.5 * float(jet.value)
     return out
 
 
@@ -204,9 +205,3 @@ def _search(start: np.ndarray, free: np.ndarray, layout: Layout, *, reml: bool) 
     out = start.copy()
     out[free] = end.x
     return out
-
-
-def _scale(jet: Jet, layout: Layout, reml: bool) -> float:
-    """Residual variance at a point."""
-    nu = float(layout.n_obs) - (layout.beta_origin.size if reml else 0)
-    return float(jet.profile.rss) * float(layout.y_scale) ** 2 / nu

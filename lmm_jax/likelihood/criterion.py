@@ -80,6 +80,11 @@ def residual_df(maps: Maps, *, reml: bool) -> Array:
     return maps.n_obs - (maps.beta_origin.shape[0] if reml else 0)
 
 
+def residual_variance(rss: Array, maps: Maps, *, reml: bool) -> Array:
+    """``r^2 / nu`` in the units of the data."""
+    return maps.y_scale**2 * rss / residual_df(maps, reml=reml)
+
+
 def factor_gram(gram: Array) -> Factored:
     """Cholesky factorization of one gram matrix, or of many along leading axes."""
     p = gram.shape[-1] - 1

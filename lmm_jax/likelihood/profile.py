@@ -35,6 +35,7 @@ from .criterion import (
     finish_jet,
     finish_profile,
     residual_df,
+    residual_variance,
 )
 
 
@@ -231,7 +232,7 @@ def get_scale(
     params = check_params(params, layout, with_fe=True)
     at = layout.waist(relative_blocks(params, layout))
     v = jnp.append(-inner_beta(params.fe_params, layout), 1.0)
-    return layout.y_scale**2 * (v @ at.gram @ v) / residual_df(layout, reml=reml)
+    return residual_variance(v @ at.gram @ v, layout, reml=reml)
 
 
 @hinted
