@@ -7,11 +7,11 @@ import numpy as np
 
 from ..batches.draw import fit_replicates
 from ..capabilities import require
-from ..inference.lane_estimates import LaneEstimates, estimate_lanes
+from ..inference.estimates import Estimates, estimate, has_optimum
 from ..inputs.arguments import hinted, whole_number
 from ..inputs.arguments import seed as read_seed
 from ..numerics.processes import float64
-from ..results.bootstrap import BootstrapResults
+from ..results.bootstrap import BootstrapResults, Replicates
 from ..results.lmm import LMMResults
 
 
@@ -74,12 +74,14 @@ def bootstrap(res: LMMResults, n_boot: int = 1000, *, seed: int) -> BootstrapRes
             n=n_boot,
             reml=res.reml,
         )
-        replicates = estimate_lanes(solution, base, reml=res.reml, center=at.beta, held=design.held)
-    for leaf in jax.tree.leaves(replicates):
-        leaf.flags.writeable = False
+        found = estimate(solution, base, reml=res.reml)
+        converged = has_optimum(solution, base.sizes, found.singular)
+    beta = np.broadcast_to(at.beta, (n_boot, at.beta.size)).copy()
+    beta[:, slice(None) if design.held is None else np.isnan(design.held)] += found.beta
+    fit = jax.tree.map(lambda leaf: np.asarray(leaf)[None], at)
     return BootstrapResults(
-        fit=_as_lane(res),
-        replicates=replicates,
+        fit=_replicates(fit, fit.beta, np.array([res.converged])),
+        replicates=_replicates(found, beta, converged),
         fixed_names=res.fixed_names,
         term_labels=res.term_labels,
         reml=res.reml,
@@ -87,14 +89,9 @@ def bootstrap(res: LMMResults, n_boot: int = 1000, *, seed: int) -> BootstrapRes
     )
 
 
-def _as_lane(res: LMMResults) -> LaneEstimates:
-    """The fit in the form of its replicates, R = 1."""
-    at = res.estimates
-    return LaneEstimates(
-        beta=at.beta[None],
-        covariances=tuple(S[None] for S in at.covariances),
-        scale=np.array([at.scale]),
-        deviance=np.array([at.deviance]),
-        converged=np.array([res.converged]),
-        singular=np.array([at.singular]),
-    )
+def _replicates(at: Estimates, beta: np.ndarray, converged: np.ndarray) -> Replicates:
+    """What is kept of each fit."""
+    out = Replicates(beta, at.covariances, at.scale, at.deviance, converged, at.singular)
+    for leaf in jax.tree.leaves(out):
+        leaf.flags.writeable = False
+    return out

@@ -219,7 +219,7 @@ def _label(run: Run, model: Design, *, reml: bool, df_method: str) -> LMMResults
     """Carry the answer back to the data's units, and name its parts."""
     status = int(run.solution.status)
     estimates = estimate(run.solution, model.layout, reml=reml, held=model.held)
-    flat = is_flat(run.solution, model.sizes, singular=estimates.singular)
+    flat = is_flat(run.solution, model.sizes, estimates.singular)
     if status == CONVERGED and flat:
         status = FLAT
     return LMMResults(

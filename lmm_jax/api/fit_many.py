@@ -18,7 +18,7 @@ from ..designs.design import Design
 from ..designs.labels import term_labels
 from ..designs.responses import Responses, levels_remain, one_response, read_model
 from ..errors import ConvergenceWarning, warn_user
-from ..inference.many_estimates import ManyEstimates, estimate_many, with_held
+from ..inference.estimates import ManyEstimates, estimate_many
 from ..inputs.arguments import flag, hinted, whole_number
 from ..layouts.group_index import GroupIndex
 from ..layouts.grouped import GroupedLayout
@@ -130,8 +130,6 @@ def fit_many(
     )  # fmt: skip
     require(design, "fit_many")
     found = _fit_all(design, columns, chunk_size, progress, options)
-    if design.held is not None:
-        found = with_held(found, design.held)
     _warn(found)
     if options.df_method == "normal":
         found = found._replace(df=np.where(np.isnan(found.df), np.nan, np.inf))
@@ -174,7 +172,7 @@ def _fit_all(
     shared = share(design.free_exog(), Z, weights, index, layout)
     grid = design.compressed.merged.size() <= SMALL_PROBLEM
     how = dict(grid=grid, reml=options.reml, maxiter=options.maxiter, tol=options.gtol)
-    run = _Run(how, [], [], [])
+    run = _Run(how, design.held, [], [], [])
     whole = columns.complete()
     with float64(), _progress(columns.count, progress) as tick:
         on_device = jax.device_put(shared)
@@ -195,6 +193,7 @@ class _Run:
     """Estimates so far, and the lanes that were put off until they fill a batch."""
 
     options: dict[str, Any]
+    held: np.ndarray | None
     parts: list[ManyEstimates]
     order: list[np.ndarray]
     waiting: list[tuple[Any, np.ndarray]]
@@ -207,7 +206,7 @@ class _Run:
             self.waiting.append((pick_lanes(lanes, slow), which[slow]))
         done = np.setdiff1d(np.arange(which.size), slow)
         small = jax.device_get(replace(lanes, buckets=()))
-        part = estimate_many(best, small, reml=self.options["reml"])
+        part = estimate_many(best, small, reml=self.options["reml"], held=self.held)
         self.parts.append(jax.tree.map(lambda a: a[done], part))
         self.order.append(which[done])
 

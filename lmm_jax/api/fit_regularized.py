@@ -14,7 +14,7 @@ from ..inference.penalized import penalized_estimates, quadratic_form
 from ..inputs.arguments import hinted, iterations, number, numbers, shown
 from ..optimize.lasso import Descent, descend_removing
 from ..results.lmm import LMMResults
-from ..results.regularized import RegularizedPath, RegularizedResults
+from ..results.regularized import RegularizedPath, RegularizedResults, regularized
 from .fit import fit
 
 
@@ -126,7 +126,7 @@ def fit_regularized(
     unpenalized = fit(formula, data, **model)
     rows = _penalty_rows(alpha, unpenalized.fixed_names)
     path = _solve_rows(unpenalized, rows, ceps=ceps, ptol=ptol, maxit=maxit)
-    if not path.converged:
+    if not all(result.kkt <= ptol for result in path):
         worst = max(result.kkt for result in path)
         warn_user(
             f"{maxit} sweeps leave a relative violation {worst:.2g} of the optimality conditions: "
@@ -165,12 +165,6 @@ def _solve_rows(
     out: dict[int, RegularizedResults] = {}
     for k in np.argsort(-rows.sum(axis=1), kind="stable"):
         at = descend_removing(quadratic, rows[k], at, ceps=ceps, tol=ptol, maxit=maxit)
-        out[int(k)] = RegularizedResults(
-            unpenalized=unpenalized,
-            estimates=penalized_estimates(unpenalized.estimates, quadratic, at, inward),
-            alpha=rows[k],
-            kkt=at.kkt,
-            converged=at.kkt <= ptol,
-            n_iter=at.n_iter,
-        )
+        own = penalized_estimates(unpenalized.estimates, quadratic, at, inward)
+        out[int(k)] = regularized(unpenalized, own, rows[k], at, ptol)
     return RegularizedPath(results=tuple(out[k] for k in range(len(rows))))

@@ -12,12 +12,11 @@ from jax import Array
 
 from ..capabilities import require
 from ..covariance.params import Params, check_covariance, check_shapes, unpack
-from ..covariance.theta import stack_theta, theta_size
+from ..covariance.theta import theta_size
 from ..designs.design import Design
 from ..errors import DataError
 from ..inputs.arguments import choice, flag, function, iterations, number, numbers, shown
-from ..likelihood.coordinates import covariance_blocks, inner_beta, whiten_factors
-from ..numerics.linalg import psd_cholesky
+from ..likelihood.coordinates import covariance_blocks, inner_beta, theta_of
 from ..numerics.processes import float64
 from ..numerics.programs import spelled
 from ..optimize.constrained import Mask, Problem, column_scales, free_entries, full_masks, objective
@@ -186,9 +185,7 @@ def _as_pytree(penalty: Any, what: str, shape: tuple[int, ...]) -> Any:
 
 def start_theta(design: Design, start: Params) -> Array:
     """Start values in the layout's theta."""
-    blocks = covariance_blocks(_on_device(start), design.layout)
-    factors = tuple(psd_cholesky(block) for block in blocks)
-    return stack_theta(whiten_factors(factors, design.layout))
+    return theta_of(covariance_blocks(_on_device(start), design.layout), design.layout)
 
 
 def held_covariances(design: Design, start: Params | None) -> tuple[Array, ...]:

@@ -14,11 +14,11 @@ from scipy import special
 from ..batches.draw import fit_replicates
 from ..capabilities import require
 from ..covariance.params import Params, check_covariance
-from ..covariance.theta import stack_theta
 from ..designs.design import Design
 from ..errors import DataError
+from ..inference.estimates import estimate
 from ..inference.hypotheses import Restriction, read_restriction
-from ..inference.lane_tests import lane_beta, lane_pvalues
+from ..inference.lane_tests import lane_pvalues
 from ..inputs.arguments import (
     choice,
     flag,
@@ -31,8 +31,7 @@ from ..inputs.arguments import (
     whole_number,
 )
 from ..inputs.arguments import seed as read_seed
-from ..likelihood.coordinates import whiten_factors
-from ..numerics.linalg import psd_cholesky
+from ..likelihood.coordinates import theta_of
 from ..numerics.processes import float64
 from ..optimize.newton import CONVERGED
 from ..results.lmm import LMMResults
@@ -190,9 +189,7 @@ def _case(
     at_data = term_covariances(params, design, "params")
     for S in at_data:
         check_covariance(S, "params")
-    factors = tuple(psd_cholesky(jnp.asarray(S / variance)) for S in at_data)
-    layout = design.layout
-    theta = np.asarray(stack_theta(whiten_factors(factors, layout)))
+    theta = np.asarray(theta_of([jnp.asarray(S / variance) for S in at_data], design.layout))
     beta = true_beta(params, design, "params")
     _check_held(beta, design)
     at = _restriction(test, design)
@@ -262,7 +259,7 @@ def _pvalues(
     restriction = case.restriction
     if held is not None:  # the fits have the free fixed effects only
         restriction = restriction._replace(R=restriction.R[:, np.isnan(held)])
-    at = lane_beta(kept, base, reml=reml)
+    at = estimate(kept, base, reml=reml)
     values = lane_pvalues(restriction, case.gaps, at, normal=normal)
     return values, int(np.sum(~good))
 

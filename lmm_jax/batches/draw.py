@@ -19,6 +19,8 @@ and normal variates).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,18 +32,18 @@ from ..numerics.linalg import group_product
 from ..numerics.programs import compiled
 from ..numerics.shapes import round_up
 from ..optimize.newton import Solution
-from .draw_recipe import ClassSource, GroupSource, Replicable, Source, recipe
+from .draw_recipe import ClassMoments, Distribution, GroupNormals, Replicable, recipe
 from .replicate_minimize import fit_lanes
 
 
-def draw(key: Array, source: Source) -> Response:
+def draw(key: Array, source: Distribution) -> Response:
     """One response, in residual standard deviations and with beta = 0.
 
     Parameters
     ----------
     key : Array
         A key of :mod:`jax.random`; the same key gives the same response.
-    source : Source
+    source : Distribution
 
     Returns
     -------
@@ -59,7 +61,7 @@ def draw(key: Array, source: Source) -> Response:
     y, at, used = [], K, 1
     for s, count in zip(source.buckets, counts, strict=True):
         own = z[at : at + count]
-        if isinstance(s, GroupSource):
+        if isinstance(s, GroupNormals):
             y.append(_draw_groups(own, s))
         else:
             y.append(_draw_classes(own, squares[used : used + s.df.size], s))
@@ -74,21 +76,21 @@ def draw(key: Array, source: Source) -> Response:
     return Response(y=tuple(y), S0=jnp.append(low[extra:], square), core=core)
 
 
-def _normals(source: GroupSource | ClassSource) -> int:
+def _normals(source: GroupNormals | ClassMoments) -> int:
     """How many normal variates a bucket takes."""
     q, _, groups = source.root.shape
-    if isinstance(source, GroupSource):
+    if isinstance(source, GroupNormals):
         return q * groups
     return q * (source.seen.shape[0] + q) * groups
 
 
-def _draw_groups(z: Array, source: GroupSource) -> Array:
+def _draw_groups(z: Array, source: GroupNormals) -> Array:
     """``c_y`` of every group, (q, G)."""
     q, _, groups = source.root.shape
     return jnp.sum(source.root * z.reshape(q, 1, groups), axis=0)
 
 
-def _draw_classes(z: Array, squares: Array, source: ClassSource) -> Array:
+def _draw_classes(z: Array, squares: Array, source: ClassMoments) -> Array:
     """Products of c and c_y summed over every class, (q, p + 1, q, D)."""
     q, _, D = source.root.shape
     K, dtype = source.rows.shape[0], source.root.dtype
@@ -139,7 +141,8 @@ def fit_replicates(
     solution : Solution
         NumPy arrays with a leading axis of n, measured from beta = 0.
     layout : Layout
-        Its ``y_scale`` is the root of ``scale``.
+        In the coordinates of the draws: ``y_scale`` is the root of ``scale``, and fixed
+        effects are measured from zero.
     """
     base, source = recipe(layout, theta, scale)
     width = batch_width(base, n)
@@ -148,7 +151,8 @@ def fit_replicates(
         drawn = _draw_lanes(key, np.arange(first, first + width, dtype=np.uint32), source)
         parts.append(fit_lanes(base, drawn, theta, reml=reml))
     solution = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:n], *parts)
-    return solution, base
+    zero = jnp.zeros_like(base.beta_origin)
+    return solution, replace(base, beta_origin=zero, beta_shift=zero)
 
 
 def batch_width(layout: Layout, n: int) -> int:

@@ -5,6 +5,7 @@ The formulas stand in :mod:`lmm_jax.batches.draw`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -26,14 +27,14 @@ _RANK_TOL = 1e-12
 Replicable = GroupedLayout | CrossedLayout
 
 
-class GroupSource(NamedTuple):
+class GroupNormals(NamedTuple):
     """Groups one by one."""
 
     root: Array  # (q, q, G)  c_y = root' z
     df: Array  # (0,)  no chi-square variates
 
 
-class ClassSource(NamedTuple):
+class ClassMoments(NamedTuple):
     """Classes of equal groups, of which sums of products are drawn."""
 
     root: Array  # (q, q, D)  as above
@@ -42,23 +43,21 @@ class ClassSource(NamedTuple):
     df: Array  # (q, D)  degrees of freedom of the diagonal of Bartlett's triangle
 
 
-class Source(NamedTuple):
+class Distribution(NamedTuple):
     """A distribution of responses."""
 
-    buckets: tuple[GroupSource | ClassSource, ...]
+    buckets: tuple[GroupNormals | ClassMoments, ...]
     rest: Array  # (K, K)  F with F F' = R'R; K = p, or N B + p with a core
     seen: Array  # (K,)    1 for the columns of F that are not zero
     df: Array  # ()      dimensions that nothing reaches
-    core: (
-        tuple[Array, Array] | None
-    )  # Lambda of the core (N, N), and its levels that are there (N, B)
+    core: tuple[Array, Array] | None  # its Lambda (N, N), and the levels that are there (N, B)
 
 
 class Recipe(NamedTuple):
     """A layout without its response, and where responses come from."""
 
     layout: Replicable | MomentLayout
-    source: Source
+    source: Distribution
 
 
 def recipe(layout: Replicable, theta: np.ndarray, scale: float) -> Recipe:
@@ -79,46 +78,58 @@ def recipe(layout: Replicable, theta: np.ndarray, scale: float) -> Recipe:
         ``y_scale`` is the root of ``scale``.
     """
     layout = jax.device_get(replace(layout, y_scale=np.sqrt(scale)))
-    base: Replicable | MomentLayout = layout
-    core, gram, sizes, inner = None, np.asarray(layout.S0)[:-1, :-1], layout.sizes, theta
-    unit = np.ones(len(gram))  # lengths of the columns before the groups took their part
     if isinstance(layout, CrossedLayout):
-        lengths = _core_lengths(layout)
-        core, gram = _core_source(layout, theta, lengths > 0), _core_gram(layout)
-        unit = np.append(np.where(lengths > 0, lengths, 1.0).ravel(), unit)
-        sizes = sizes_of(layout, layout.eliminated)
-        inner = theta[places(layout, layout.eliminated)]
-    else:
-        layout = drop_padding(layout)
-        base = merge_classes(layout)
-    sources: list[GroupSource | ClassSource] = []
-    rank = 0
+        return _crossed_recipe(layout, theta)
+    layout = drop_padding(layout)
+    base = merge_classes(layout)
+    merged = isinstance(base, MomentLayout)
+    buckets, rank = [], 0
     for bucket in layout.buckets:
-        present = _present(np.asarray(bucket.T))
-        rank += int(present.sum())
-        root = _root(bucket, present, inner, sizes)
-        merged = isinstance(base, MomentLayout)
-        sources.append(_class_source(bucket, root) if merged else GroupSource(root, jnp.zeros(0)))
+        root, reached = _root(bucket, theta, layout.sizes)
+        buckets.append(_class_moments(bucket, root) if merged else GroupNormals(root, jnp.zeros(0)))
+        rank += reached
+    gram = np.asarray(layout.S0)[:-1, :-1]
+    dimensions = float(layout.n_obs) - rank
+    return Recipe(base, _distribution(buckets, gram, np.ones(len(gram)), dimensions, None))
+
+
+def _crossed_recipe(layout: CrossedLayout, theta: np.ndarray) -> Recipe:
+    """The columns of the core join those of X in what the groups leave."""
+    sizes, inner = sizes_of(layout, layout.eliminated), theta[places(layout, layout.eliminated)]
+    roots = [_root(bucket, inner, sizes) for bucket in layout.buckets]
+    buckets = [GroupNormals(root, jnp.zeros(0)) for root, _ in roots]
+    gram, lengths = _core_gram(layout), _core_lengths(layout)
+    there = lengths > 0
+    unit = np.ones(len(gram))
+    unit[: lengths.size] = np.where(there, lengths, 1.0).ravel()
+    inner = theta[places(layout, layout.crossed)]
+    Lambda = np.tensordot(inner, basis(sizes_of(layout, layout.crossed), layout.core.widths), 1)
+    core = jnp.asarray(Lambda), jnp.asarray(there.astype(float))
+    dimensions = float(layout.n_obs) - sum(reached for _, reached in roots)
+    return Recipe(layout, _distribution(buckets, gram, unit, dimensions, core))
+
+
+def _distribution(
+    buckets: Sequence[GroupNormals | ClassMoments],
+    gram: np.ndarray,
+    unit: np.ndarray,
+    dimensions: float,
+    core: tuple[Array, Array] | None,
+) -> Distribution:
+    """With a root of the cross-products of what the groups leave.
+
+    ``unit`` holds the lengths of the columns before the groups took their part, and
+    ``dimensions`` how many of the data's no group reaches.
+    """
     e, V = np.linalg.eigh(gram / np.outer(unit, unit))
     seen = e > _RANK_TOL
-    df = float(layout.n_obs) - rank - int(seen.sum())
-    source = Source(
-        buckets=tuple(sources),
+    return Distribution(
+        buckets=tuple(buckets),
         rest=jnp.asarray(unit[:, None] * V * np.sqrt(np.where(seen, e, 0.0))),
         seen=jnp.asarray(seen.astype(float)),
-        df=jnp.asarray(max(df, 0.0)),
+        df=jnp.asarray(max(dimensions - int(seen.sum()), 0.0)),
         core=core,
     )
-    return Recipe(base, source)
-
-
-def _core_source(
-    layout: CrossedLayout, theta: np.ndarray, there: np.ndarray
-) -> tuple[Array, Array]:
-    sizes = sizes_of(layout, layout.crossed)
-    inner = theta[places(layout, layout.crossed)]
-    Lambda = np.tensordot(inner, basis(sizes, layout.core.widths), 1)
-    return jnp.asarray(Lambda), jnp.asarray(there.astype(float))
 
 
 def _core_lengths(layout: CrossedLayout) -> np.ndarray:
@@ -145,23 +156,22 @@ def _core_gram(layout: CrossedLayout) -> np.ndarray:
     return full
 
 
-def _present(T: np.ndarray) -> np.ndarray:
-    """Rows of T that are dimensions of the data, (q, G)."""
-    pivots = np.diagonal(T).T ** 2
-    return pivots > _RANK_TOL * np.sum(T**2, axis=0)
+def _root(bucket: Bucket, theta: np.ndarray, sizes: tuple[int, ...]) -> tuple[Array, int]:
+    """``R`` with ``R' R = T Psi T' + I`` on the rows that are there, zero elsewhere, (q, q, G).
 
-
-def _root(bucket: Bucket, present: np.ndarray, theta: np.ndarray, sizes: tuple[int, ...]) -> Array:
-    """``R`` with ``R' R = T Psi T' + I`` on the rows that are there, zero elsewhere, (q, q, G)."""
-    Lambda = np.tensordot(theta, basis(sizes, bucket.widths), 1)
-    T = np.moveaxis(np.asarray(bucket.T), 2, 0) * present.T[:, :, None]
-    M = np.eye(len(Lambda)) * present.T[:, None] + (T @ Lambda) @ np.swapaxes(T @ Lambda, 1, 2)
+    And how many rows of T are there: dimensions of the data.
+    """
+    T = np.moveaxis(np.asarray(bucket.T), 2, 0)
+    pivots = np.diagonal(T, axis1=1, axis2=2) ** 2
+    present = pivots > _RANK_TOL * np.sum(T**2, axis=1)
+    half = (T * present[:, :, None]) @ np.tensordot(theta, basis(sizes, bucket.widths), 1)
+    M = np.eye(T.shape[1]) * present[:, None] + half @ np.swapaxes(half, 1, 2)
     e, V = np.linalg.eigh(M)
     root = np.sqrt(np.maximum(e, 0.0))[:, :, None] * np.swapaxes(V, 1, 2)
-    return jnp.asarray(np.moveaxis(root, 0, 2))
+    return jnp.asarray(np.moveaxis(root, 0, 2)), int(present.sum())
 
 
-def _class_source(bucket: Bucket, single: Array) -> ClassSource:
+def _class_moments(bucket: Bucket, single: Array) -> ClassMoments:
     """Thin factors of the c_X of every class and what is left for the Wishart part."""
     q, C, _ = bucket.c.shape
     classes = equal_groups(bucket)
@@ -178,4 +188,4 @@ def _class_source(bucket: Bucket, single: Array) -> ClassSource:
         rows[: s.size, :, :, d] = (s[:, None] * H).reshape(s.size, q, p)
         seen[: s.size, d] = 1.0
         df[:, d] = np.maximum(members.size - s.size - np.arange(q), 0)
-    return ClassSource(*(jnp.asarray(v) for v in (root, rows, seen, df)))
+    return ClassMoments(*(jnp.asarray(v) for v in (root, rows, seen, df)))

@@ -8,8 +8,8 @@ nothing more. Starts, challenges and the choice among optima are those of a sing
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,20 +18,59 @@ from ..optimize.minimize import is_extreme, off_boundary, second_is_better
 from ..optimize.newton import CONVERGED, NONFINITE, RUNNING, Solution, State, unknown_state
 
 
-class LaneProblem(NamedTuple):
-    """R lanes, how they are evaluated, and the sizes that their batches have."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LaneProblem:
+    """R lanes; how they are evaluated, and the sizes that their batches have."""
 
     data: Any  # tree of arrays, whatever `advance` needs of the lanes
     usable: np.ndarray  # (R,)  lanes with a criterion; the others end NONFINITE
     axis: int  # of the lanes in a state: 0 or -1
     sizes: tuple[int, ...]  # coefficients per level of each term
     shapes: Any  # of the criterion at one theta
-    advance: Callable[[State, Any, int], State]  # ticks until so many lanes are running
-    pick: Callable[[Any, np.ndarray, int], Any]  # some lanes of a tree that has so many
-    keep: Callable[[Any], Any]  # what a solution keeps of the criterion: with its value
-    smaller: Callable[[int], int]  # lanes of the next smaller batch; 0: there is none
-    holding: Callable[[int, int], int]  # size of a batch for some lanes out of one of a size
     few: bool = False  # so few groups that every optimum is in doubt
+
+    def advance(self, state: State, data: Any, least: int) -> State:
+        """Tick until at most ``least`` lanes are running."""
+        raise NotImplementedError
+
+    def pick(self, tree: Any, lanes: np.ndarray, total: int) -> Any:
+        """Some lanes of a tree that has ``total`` of them."""
+        del total
+        return take(jax.device_get(tree), lanes, self.axis)
+
+    def kept(self, jet: Any) -> Any:
+        """What a solution keeps of the criterion, its value among it."""
+        return jet
+
+    def smaller(self, size: int) -> int:
+        """Lanes of the next smaller batch; 0: there is none."""
+        raise NotImplementedError
+
+    def holding(self, count: int, size: int) -> int:
+        """Size of a batch for some lanes out of a batch of ``size``."""
+        while count <= self.smaller(size):
+            size = self.smaller(size)
+        return size
+
+    def more_starts(
+        self, theta: np.ndarray, which: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Further starts for lanes whose optimum is in doubt, if there are any.
+
+        Parameters
+        ----------
+        theta : ndarray, shape (m, R)
+            The best ones so far.
+        which : ndarray of int, shape (n,)
+            Lanes in doubt.
+
+        Returns
+        -------
+        starts : ndarray, shape (K, m, n)
+        wanted : ndarray of bool, shape (K, n)
+        """
+        del theta, which
+        return None
 
 
 def minimize_all(
@@ -41,7 +80,6 @@ def minimize_all(
     *,
     defer: bool = False,
     reopen: bool = False,
-    more: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> Solution:
     """Best optimum of every lane.
 
@@ -55,9 +93,6 @@ def minimize_all(
         Leave the last few lanes of a large batch ``RUNNING``.
     reopen : bool
         Challenge lanes that have not converged as well as those near the boundary.
-    more : callable, optional
-        Further starts (K, m, n) and which are wanted, (K, n), for n lanes whose optimum is in
-        doubt, from their best theta (m, R) and their places (n,).
 
     Returns
     -------
@@ -72,15 +107,11 @@ def minimize_all(
         theta = np.where(best.status == CONVERGED, theta, 0.0)
     opened, cornered = off_boundary(theta, problem.sizes, np)
     best = _challenge(problem, best, opened, cornered, defer)
-    if more is None:
-        return best
     theta = np.moveaxis(np.asarray(best.theta), problem.axis, -1)
     doubt = problem.few | off_boundary(theta, problem.sizes, np)[1] | is_extreme(theta, np)
     which = np.flatnonzero(doubt & problem.usable & (best.status != RUNNING))
-    if not which.size:
-        return best
-    starts, wanted = more(theta, which)
-    for column, go in zip(starts, wanted, strict=True):
+    more = problem.more_starts(theta, which) if which.size else None
+    for column, go in zip(*more, strict=True) if more is not None else ():
         where = np.zeros((len(theta), problem.usable.size))
         where[:, which] = column
         lanes = np.zeros(problem.usable.size, bool)
@@ -124,7 +155,7 @@ def _descend(problem: LaneProblem, theta: np.ndarray, which: np.ndarray, defer: 
     while True:
         few, last = problem.smaller(size), defer and size < total
         state = problem.advance(state, data, few)
-        ends = _ends(state, problem.keep)
+        ends = _ends(state, problem)
         first = slice(place.size)  # copies of a lane fill the rest
         done = ends if done is None else _put(done, take(ends, first, axis), place, axis)
         going = np.flatnonzero(ends.status[first] == RUNNING)
@@ -136,9 +167,9 @@ def _descend(problem: LaneProblem, theta: np.ndarray, which: np.ndarray, defer: 
         state = state._replace(status=_status(np.arange(size) < going.size))
 
 
-def _ends(s: State, keep: Callable[[Any], Any]) -> Solution:
+def _ends(s: State, problem: LaneProblem) -> Solution:
     """See :func:`lmm_jax.optimize.newton.finish`; on the host."""
-    ends = jax.device_get(Solution(s.theta, keep(s.jet), s.status, s.tick, s.decrement))
+    ends = jax.device_get(Solution(s.theta, problem.kept(s.jet), s.status, s.tick, s.decrement))
     return ends._replace(n_iter=np.maximum(ends.n_iter - 1, 0))
 
 

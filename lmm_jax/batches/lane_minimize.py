@@ -7,7 +7,7 @@ thousands of small models that is three to ten times as fast on a CPU as layouts
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array, lax
 
 from ..covariance.theta import theta_size
+from ..likelihood.criterion import Jet
 from ..numerics.programs import compiled
 from ..optimize.minimize import FEW_GROUPS, is_extreme
 from ..optimize.newton import RUNNING, Solution, State, judge, propose
@@ -28,7 +29,7 @@ from ..optimize.starts import (
     with_submodels,
 )
 from .driver import LaneProblem, minimize_all
-from .lane_criterion import Lanes, Point, deviance, lane_jet, lane_layout
+from .lane_criterion import Lanes, deviance, lane_jet, lane_layout
 
 # A batch goes on with an eighth of its lanes once the others are done; smaller ones are finished.
 _SHRINK, SMALLEST = 8, 32
@@ -54,40 +55,82 @@ def minimize_lanes(
     Returns
     -------
     Solution
-        NumPy arrays with lanes last; ``jet`` is a :class:`lmm_jax.batches.lane_criterion.LaneJet`.
+        NumPy arrays with lanes last; ``jet`` is a :class:`lmm_jax.likelihood.criterion.Jet`.
     """
-    problem = LaneProblem(
+    problem = _Responses(
         data=lanes,
         usable=np.asarray(lanes.usable),
         axis=-1,
         sizes=lanes.sizes,
         shapes=_shapes(lanes),
-        advance=partial(_run, reml=reml, maxiter=maxiter, tol=tol),
-        pick=_select,
-        keep=lambda jet: jet._replace(gradient=(), hessian=(), psi_gradients=(), psi_halves=()),
-        smaller=_smaller,
-        holding=_holding,
         few=_few_groups(lanes),
+        reml=reml,
+        maxiter=maxiter,
+        tol=tol,
+        grid=grid and singular_grid(lanes.sizes) is not None,
     )
     starts, wanted = jax.device_get(_starts(lanes, reml=reml, grid=grid))
-    more = partial(_more_starts, lanes=lanes, reml=reml, few=problem.few)
-    grids = grid and singular_grid(lanes.sizes) is not None
-    best = minimize_all(problem, starts, wanted, defer=defer, more=more if grids else None)
+    best = minimize_all(problem, starts, wanted, defer=defer)
     return best._replace(jet=jax.device_get(_jet(best.theta, lanes, reml=reml)))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Responses(LaneProblem):
+    """Lanes that stay on the device."""
+
+    reml: bool
+    maxiter: int
+    tol: float
+    grid: bool  # whether optima in doubt are challenged from a grid of singular covariances
+
+    def advance(self, state: State, data: Lanes, least: int) -> State:
+        return _run(state, data, least, reml=self.reml, maxiter=self.maxiter, tol=self.tol)
+
+    def pick(self, tree: Any, lanes: np.ndarray, total: int) -> Any:
+        return _select(tree, lanes, R=total)
+
+    def kept(self, jet: Jet) -> Jet:
+        none: Any = ()
+        return jet._replace(gradient=none, hessian=none, psi_gradients=none, psi_halves=none)
+
+    def smaller(self, size: int) -> int:
+        return size // _SHRINK if size >= _SHRINK * SMALLEST else 0
+
+    def more_starts(
+        self, theta: np.ndarray, which: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        if not self.grid:
+            return None
+        lanes, R = self.data, self.usable.size
+        size = self.holding(which.size, R)
+        fill = np.append(which, np.repeat(which[-1:], size - which.size))
+        some = lanes if size == R else _select(lanes, fill, R=R)
+        at = np.arange(R) if size == R else fill
+        found = _singular(theta[:, at], some, reml=self.reml, few=self.few)
+        starts, wanted = jax.device_get(found)
+        place = which if size == R else slice(which.size)
+        return starts[..., place], wanted[:, place]
 
 
 _jet = compiled(lane_jet, static="reml")
 
 
-def _shapes(lanes: Lanes) -> Point:
+def _for_steps(jet: Jet) -> Jet:
+    """What Newton's method needs of the criterion: lanes carry nothing else along."""
+    none: Any = ()
+    return jet._replace(profile=none, dlog_rss=none, dbeta=none, dcov_beta=none)
+
+
+def _shapes(lanes: Lanes) -> Jet:
     """Of the criterion in one lane."""
 
     def of(*shape: int) -> Any:
         return jax.ShapeDtypeStruct(shape, lanes.S_yy.dtype)
 
     m = theta_size(lanes.sizes)
-    blocks = tuple(of(k, k) for k in lanes.sizes)
-    return Point(of(), of(m), of(m, m), blocks, blocks, of())
+    blocks: Any = tuple(of(k, k) for k in lanes.sizes)
+    none: Any = ()
+    return Jet(of(), of(m), of(m, m), blocks, blocks, of(), none, none, none, none)
 
 
 # ------------------------------------------------------------ starts
@@ -143,20 +186,6 @@ _starts = compiled(_find_starts, static=("reml", "grid"))
 _singular = compiled(_find_singular, static=("reml", "few"))
 
 
-def _more_starts(
-    theta: np.ndarray, which: np.ndarray, *, lanes: Lanes, reml: bool, few: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """See :func:`lmm_jax.batches.driver.minimize_all`."""
-    R = lanes.S_yy.shape[0]
-    size = _holding(which.size, R)
-    fill = np.append(which, np.repeat(which[-1:], size - which.size))
-    some = lanes if size == R else _select(lanes, fill, R=R)
-    at = np.arange(R) if size == R else fill
-    starts, wanted = jax.device_get(_singular(theta[:, at], some, reml=reml, few=few))
-    place = which if size == R else slice(which.size)
-    return starts[..., place], wanted[:, place]
-
-
 def _few_groups(lanes: Lanes) -> bool:
     """See :func:`lmm_jax.optimize.minimize.has_few_groups`; lanes with all rows decide."""
     ranks = 0.0
@@ -176,7 +205,7 @@ def _advance(s: State, lanes: Lanes, few: Any, *, reml: bool, maxiter: Any, tol:
 
     def tick(s: State) -> State:
         step = ahead(s, tol)
-        new = verdict(s, step, lane_jet(step.trial, lanes, reml=reml).point, maxiter)
+        new = verdict(s, step, _for_steps(lane_jet(step.trial, lanes, reml=reml)), maxiter)
         going = s.status == RUNNING
 
         def pick(a: Array, b: Array) -> Array:
@@ -188,17 +217,6 @@ def _advance(s: State, lanes: Lanes, few: Any, *, reml: bool, maxiter: Any, tol:
 
 
 _run = compiled(_advance, static="reml")
-
-
-def _smaller(size: int) -> int:
-    return size // _SHRINK if size >= _SHRINK * SMALLEST else 0
-
-
-def _holding(count: int, size: int) -> int:
-    """The smallest size that holds ``count`` lanes, of those that a batch can shrink to."""
-    while count <= _smaller(size):
-        size = _smaller(size)
-    return size
 
 
 # ------------------------------------------------------------ some of the lanes

@@ -6,7 +6,9 @@ replicated. All lanes start from one point and are few numbers each, which stay 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,7 @@ from ..numerics.programs import compiled
 from ..numerics.shapes import round_up
 from ..optimize.minimize import off_boundary
 from ..optimize.newton import DECREMENT_TOL, RUNNING, Solution, State, tick
-from .driver import LaneProblem, minimize_all, take
+from .driver import LaneProblem, minimize_all
 
 # Sizes to which the lanes that go on are packed: few, since each is a program of its own.
 _PACKED = (512, 64)
@@ -61,25 +63,35 @@ def fit_lanes(
     responses = jax.device_get(responses)  # rows are taken on the host: no program for each shape
     R = len(responses.S0)
     inner, _ = off_boundary(np.asarray(start), layout.sizes, np)
-    problem = LaneProblem(
+    problem = _Replicates(
         data=responses,
         usable=np.ones(R, bool),
         axis=0,
         sizes=layout.sizes,
         shapes=_jet.eval_shape(inner, layout, reml=reml),
-        advance=partial(_advance, layout=layout, reml=reml, maxiter=maxiter, tol=tol),
-        pick=lambda tree, at, _: take(jax.device_get(tree), at, 0),
-        keep=lambda jet: jet,
-        smaller=lambda size: next((s for s in _PACKED if 4 * s <= size), 0),
-        holding=_holding,
+        layout=layout,
+        options={"reml": reml, "maxiter": maxiter, "tol": tol},
     )
     starts = np.broadcast_to(inner[:, None], (1, inner.size, R))
     return minimize_all(problem, starts, np.ones((1, R), bool), reopen=True)
 
 
-def _holding(count: int, size: int) -> int:
-    """A size that few batches have."""
-    return next((s for s in reversed(_PACKED) if s >= count), round_up(count))
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Replicates(LaneProblem):
+    """Lanes of few numbers each, on the host."""
+
+    layout: Layout
+    options: dict[str, Any]
+
+    def advance(self, state: State, data: Response, least: int) -> State:
+        return _advance(state, data, least, layout=self.layout, **self.options)
+
+    def smaller(self, size: int) -> int:
+        return next((s for s in _PACKED if 4 * s <= size), 0)
+
+    def holding(self, count: int, size: int) -> int:
+        del size  # few batches have others
+        return next((s for s in reversed(_PACKED) if s >= count), round_up(count))
 
 
 _jet = jax.jit(profile_jet, static_argnames="reml")  # traced once for all of its uses

@@ -72,7 +72,9 @@ def stack_theta(blocks: Sequence[Array]) -> Array:
 
 def rectify_signs(blocks: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
     """Flip columns so that every diagonal entry is non-negative (``Lambda Lambda'`` stays)."""
-    return tuple(block * np.where(np.diagonal(block) < 0, -1.0, 1.0)[None, :] for block in blocks)
+    diagonals = [np.diagonal(block, axis1=-2, axis2=-1) for block in blocks]
+    signs = [np.where(diagonal < 0, -1.0, 1.0)[..., None, :] for diagonal in diagonals]
+    return tuple(block * sign for block, sign in zip(blocks, signs, strict=True))
 
 
 def basis(sizes: Sequence[int], widths: Sequence[int]) -> np.ndarray:

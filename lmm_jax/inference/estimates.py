@@ -1,20 +1,23 @@
 """From the optimizer's answer, in the layout's coordinates, to estimates of the data's.
 
-Host arithmetic on arrays of the size of the parameters.
+Host arithmetic on arrays of the size of the parameters, of one fit or of many: what belongs
+to a fit may have any leading axes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from ..covariance.theta import lower_indices, rectify_signs, theta_slices
-from ..layouts.contract import Layout
+from ..layouts.contract import Maps
 from ..optimize.constrained import ConstrainedSolution
-from ..optimize.newton import Solution
+from ..optimize.newton import CONVERGED, Solution
 from ..reprs import brief
+from .satterthwaite import satterthwaite_df
 from .variance import covariance_jacobian, inverse_curvature, joint_covariance
 
 # Whitened pivots below the first are zero for all purposes (they move the deviance by
@@ -31,7 +34,7 @@ class Estimates(NamedTuple):
     theta: np.ndarray  # (m,)  lme4's theta: relative factors of the data, diagonals >= 0
     factors: tuple[np.ndarray, ...]  # (k, k) a term: Lambda in the coordinates of the data
     covariances: tuple[np.ndarray, ...]  # (k, k) a term: sigma^2 Lambda Lambda'
-    scale: float  # sigma^2
+    scale: Any  # sigma^2: a float, or an array of many fits
     beta: np.ndarray  # (p,)
     beta_low: np.ndarray  # (p,)  beta less the mean of y that was taken out first
     beta_shift: np.ndarray  # (p,)
@@ -40,20 +43,30 @@ class Estimates(NamedTuple):
     joint_cov: np.ndarray  # (m + 1, m + 1)  of the layout's theta and log sigma^2
     variance_unit: np.ndarray  # (n_cov + 1,)  sizes of the covariances and sigma^2
     cov_variance: np.ndarray  # (n_cov + 1, n_cov + 1)  of the covariances and sigma^2 in that unit
-    deviance: float  # -2 log-likelihood
-    singular: bool
+    deviance: Any  # -2 log-likelihood: a float, or an array
+    singular: Any  # bool, or an array
     theta_layout: np.ndarray  # (m,)
     beta_layout: np.ndarray  # (p,)
-    y_scale: float
+    y_scale: Any  # float, or an array
 
     def __repr__(self) -> str:
         return brief(self)
 
 
+class _Optimum(NamedTuple):
+    """What the estimates are made of, in the layout's coordinates."""
+
+    beta: Any
+    cov_beta: Any
+    rss: Any
+    deviance: Any
+    cov_theta: np.ndarray
+
+
 @np.errstate(over="ignore", invalid="ignore")  # variances may leave the range of floats
 def estimate(
     solution: Solution | ConstrainedSolution,
-    layout: Layout,
+    maps: Maps,
     *,
     reml: bool,
     held: np.ndarray | None = None,
@@ -63,51 +76,42 @@ def estimate(
     Parameters
     ----------
     solution : Solution or ConstrainedSolution
-    layout : Layout
+        Of one fit, or of many along leading axes.
+    maps : Maps
+        Of the layout; where they differ between fits, with the same leading axes.
     reml : bool
     held : ndarray, shape (p,), optional
         Values of the fixed effects that are not in the layout, NaN elsewhere.
     """
-    jet = solution.jet
-    whiteners = [np.asarray(A) for A in layout.whiteners]
-    theta = np.asarray(solution.theta)
-    inner = factor_matrices(theta, layout.sizes)
-    singular = any(np.linalg.svd(L, compute_uv=False).min() < SINGULAR_TOL for L in inner)
-    factors = rectify_signs(
-        [A @ canonical_factor(L) for A, L in zip(whiteners, inner, strict=True)]
-    )
-    if isinstance(solution, ConstrainedSolution):
-        beta, cov_beta, rss = solution.beta, solution.cov_beta, solution.rss
-        cov_theta, deviance = np.asarray(solution.cov_theta), solution.deviance
-    else:
-        beta, cov_beta, rss = jet.profile.beta, jet.profile.cov_beta, jet.profile.rss
-        cov_theta, deviance = inverse_curvature(np.asarray(jet.hessian)), jet.value
-    y_scale, inner_beta = float(layout.y_scale), np.asarray(beta)
-    beta_map, shift = np.asarray(layout.beta_map), np.asarray(layout.beta_shift)
-    nu = float(layout.n_obs) - (inner_beta.size if reml else 0)
-    scale = float(np.float64(rss) * np.square(np.float64(y_scale)) / nu)
-    low = np.asarray(layout.beta_origin) + y_scale * (beta_map @ inner_beta)
-    joint = joint_covariance(cov_theta, np.asarray(jet.dlog_rss), nu)
-    J = covariance_jacobian(inner, whiteners, scale)
-    unit = np.abs(J).max(axis=1)  # their squares would leave the range of floats
-    J = J / np.where(unit > 0, unit, 1.0)[:, None]
+    at = _optimum(solution)
+    theta, beta = np.asarray(solution.theta), np.asarray(at.beta)
+    y_scale, nu = _number(maps.y_scale), _number(maps.n_obs) - (beta.shape[-1] if reml else 0)
+    scale = _number(np.asarray(at.rss) * np.square(y_scale) / nu)
+    whiteners = [np.asarray(A) for A in maps.whiteners]
+    inner = factor_matrices(theta, maps.sizes)
+    outer = [A @ canonical_factor(L) for A, L in zip(whiteners, inner, strict=True)]
+    factors = rectify_signs(outer)
+    beta_map, shift = np.asarray(maps.beta_map), np.asarray(maps.beta_shift)
+    low = np.asarray(maps.beta_origin) + np.expand_dims(y_scale, -1) * _product(beta_map, beta)
+    joint = joint_covariance(at.cov_theta, np.asarray(solution.jet.dlog_rss), nu)
+    unit, J = _scaled(covariance_jacobian(inner, whiteners, scale))
     out = Estimates(
-        theta=np.concatenate([L[lower_indices(L.shape[0])] for L in factors]),
+        theta=np.concatenate([L[..., *lower_indices(L.shape[-1])] for L in factors], axis=-1),
         factors=factors,
         covariances=tuple(covariance_of(L, scale) for L in factors),
         scale=scale,
         beta=shift + low,
         beta_low=low,
         beta_shift=shift,
-        cov_beta=beta_map @ np.asarray(cov_beta) @ beta_map.T,
-        dcov_beta=beta_map @ np.asarray(jet.dcov_beta) @ beta_map.T,
+        cov_beta=_congruent(beta_map, np.asarray(at.cov_beta)),
+        dcov_beta=_congruent(beta_map[..., None, :, :], np.asarray(solution.jet.dcov_beta)),
         joint_cov=joint,
         variance_unit=unit,
-        cov_variance=J @ joint @ J.T,
-        deviance=float(deviance),
-        singular=singular,
+        cov_variance=_congruent(J, joint),
+        deviance=_number(at.deviance),
+        singular=_number(_singular(inner)),
         theta_layout=theta,
-        beta_layout=inner_beta,
+        beta_layout=beta,
         y_scale=y_scale,
     )
     out = out if held is None else _with_held(out, held)
@@ -117,33 +121,58 @@ def estimate(
     return out
 
 
+def _optimum(solution: Solution | ConstrainedSolution) -> _Optimum:
+    if isinstance(solution, ConstrainedSolution):
+        s = solution
+        return _Optimum(s.beta, s.cov_beta, s.rss, s.deviance, np.asarray(s.cov_theta))
+    at = solution.jet.profile
+    cov_theta = inverse_curvature(np.asarray(solution.jet.hessian))
+    return _Optimum(at.beta, at.cov_beta, at.rss, solution.jet.value, cov_theta)
+
+
+def _number(value: Any) -> Any:
+    """A number of one fit, an array of those of many."""
+    value = np.asarray(value)
+    return value if value.ndim else value.item()
+
+
+def _product(A: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """``A x`` along leading axes."""
+    return (A @ x[..., None])[..., 0]
+
+
+def _congruent(A: np.ndarray, S: np.ndarray) -> np.ndarray:
+    """``A S A'`` along leading axes."""
+    return A @ S @ np.swapaxes(A, -1, -2)
+
+
+def _scaled(J: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sizes of the rows, and rows of size one: squares would leave the range of floats."""
+    unit = np.abs(J).max(axis=-1)
+    return unit, J / np.where(unit > 0, unit, 1.0)[..., None]
+
+
 def _with_held(estimates: Estimates, held: np.ndarray) -> Estimates:
     """Put the fixed effects that were held fixed back in their places, without variance."""
     free = np.isnan(held)
-    p = held.size
 
-    def vector(values: np.ndarray, rest: np.ndarray) -> np.ndarray:
-        out = np.array(rest)
-        out[free] = values
+    def among(values: np.ndarray, rest: np.ndarray, axes: int = 1) -> np.ndarray:
+        out = np.empty((*values.shape[:-axes], *rest.shape))
+        out[...] = rest
+        out[..., *np.ix_(*[free] * axes)] = values
         return out
 
-    def matrix(values: np.ndarray) -> np.ndarray:
-        out = np.zeros((*values.shape[:-2], p, p))
-        out[..., np.ix_(free, free)[0], np.ix_(free, free)[1]] = values
-        return out
-
+    zero = np.zeros((held.size, held.size))
     return estimates._replace(
-        beta=vector(estimates.beta, held),
-        beta_low=vector(estimates.beta_low, held),
-        beta_shift=vector(estimates.beta_shift, np.zeros(p)),
-        cov_beta=matrix(estimates.cov_beta),
-        dcov_beta=matrix(estimates.dcov_beta),
+        beta=among(estimates.beta, held),
+        beta_low=among(estimates.beta_low, held),
+        beta_shift=among(estimates.beta_shift, zero[0]),
+        cov_beta=among(estimates.cov_beta, zero, 2),
+        dcov_beta=among(estimates.dcov_beta, zero, 2),
     )
 
 
-def is_flat(
-    solution: Solution | ConstrainedSolution, sizes: tuple[int, ...], *, singular: bool
-) -> bool:
+def is_flat(solution: Solution | ConstrainedSolution, sizes: Sequence[int], singular: Any) -> Any:
     """Whether some direction of theta leaves the criterion unchanged to second order.
 
     Curvature per relative change of theta, so that large variance ratios, where
@@ -153,15 +182,13 @@ def is_flat(
     """
     if isinstance(solution, ConstrainedSolution):
         return False
-    looked = np.ones(len(np.asarray(solution.theta)), dtype=bool)
-    for k, at in zip(sizes, theta_slices(sizes), strict=True):
-        looked[at] = k == 1 or not singular
-    if not looked.any():
-        return False
     size = 1.0 + np.abs(np.asarray(solution.theta))
-    hessian = np.asarray(solution.jet.hessian) * size[:, None] * size[None, :]
-    hessian = hessian[np.ix_(looked, looked)]
-    return bool(np.abs(np.linalg.eigvalsh(hessian)).min() < FLAT_CURVATURE)
+    hessian = np.asarray(solution.jet.hessian) * size[..., :, None] * size[..., None, :]
+    lone = np.repeat([k == 1 for k in sizes], [at.stop - at.start for at in theta_slices(sizes)])
+    looked = lone | ~np.expand_dims(singular, -1)
+    hessian = np.where(looked[..., :, None] & looked[..., None, :], hessian, np.eye(len(lone)))
+    hessian = np.where(np.isfinite(hessian), hessian, 0.0)
+    return np.abs(np.linalg.eigvalsh(hessian)).min(axis=-1) < FLAT_CURVATURE
 
 
 def residual_variance_error(at: Estimates) -> float:
@@ -170,20 +197,23 @@ def residual_variance_error(at: Estimates) -> float:
 
 
 def factor_matrices(theta: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
-    """Lower triangular matrix of every term from theta."""
+    """Lower triangular matrix of every term, (..., k, k), from theta (..., m)."""
     out = []
     for k, at in zip(sizes, theta_slices(sizes), strict=True):
-        L = np.zeros((k, k))
-        L[lower_indices(k)] = theta[at]
+        L = np.zeros((*theta.shape[:-1], k, k))
+        L[..., *lower_indices(k)] = theta[..., at]
         out.append(L)
     return out
 
 
-def covariance_of(L: np.ndarray, scale: float) -> np.ndarray:
+def covariance_of(L: np.ndarray, scale: Any) -> np.ndarray:
     """``scale L L'``; a singular one is rounded upwards, so that it has a Cholesky factor."""
-    cov = scale * L @ L.T
-    if len(L) > 1 and (np.diagonal(L) == 0).any():
-        cov[np.diag_indices_from(cov)] *= 1.0 + 8.0 * np.finfo(float).eps
+    k = L.shape[-1]
+    cov = np.expand_dims(scale, (-2, -1)) * L @ np.swapaxes(L, -1, -2)
+    if k > 1:
+        zero = (np.diagonal(L, axis1=-2, axis2=-1) == 0).any(axis=-1)
+        up = 1.0 + 8.0 * np.finfo(float).eps * zero
+        cov[..., np.arange(k), np.arange(k)] *= up[..., None]
     return cov
 
 
@@ -196,12 +226,94 @@ def canonical_factor(L: np.ndarray) -> np.ndarray:
     negligible = (np.abs(np.diagonal(L, axis1=-2, axis2=-1)) < ZERO_PIVOT).any(axis=-1)
     if not negligible.any():
         return L
-    out, rows = np.zeros_like(L), np.array(L)
+    rows = L[negligible]
+    found = np.zeros_like(rows)
     for j in range(L.shape[-1]):  # by rows of L: squares would cost large variances their digits
-        norm = np.linalg.norm(rows[..., j, :], axis=-1)
+        norm = np.linalg.norm(rows[:, j], axis=-1)
         usable = norm > ZERO_PIVOT
-        scale = np.where(usable, 1.0 / np.where(usable, norm, 1.0), 0.0)
-        unit = rows[..., j, :] * scale[..., None]
-        out[..., j:, j] = np.sum(rows[..., j:, :] * unit[..., None, :], axis=-1)
-        rows[..., j:, :] -= out[..., j:, j, None] * unit[..., None, :]
-    return np.where(negligible[..., None, None], out, L)
+        unit = rows[:, j] * np.where(usable, 1.0 / np.where(usable, norm, 1.0), 0.0)[:, None]
+        found[:, j:, j] = np.sum(rows[:, j:] * unit[:, None], axis=-1)
+        rows[:, j:] -= found[:, j:, j, None] * unit[:, None]
+    out = L.copy()
+    out[negligible] = found
+    return out
+
+
+def _singular(factors: Sequence[np.ndarray]) -> Any:
+    return np.any([smallest_singular_value(L) < SINGULAR_TOL for L in factors], axis=0)
+
+
+def smallest_singular_value(L: np.ndarray) -> np.ndarray:
+    """Smallest singular value of every lower triangular matrix, (...)."""
+    k = L.shape[-1]
+    if k == 1:
+        return np.abs(L[..., 0, 0])
+    if k == 2:  # |det| over the largest: (s1 + s2)^2 = |L|^2 + 2 |det|
+        det, square = np.abs(L[..., 0, 0] * L[..., 1, 1]), np.sum(L**2, axis=(-2, -1))
+        top = 0.5 * (np.sqrt(square + 2 * det) + np.sqrt(np.maximum(square - 2 * det, 0.0)))
+        return det / np.where(top > 0, top, 1.0)
+    finite = np.where(np.isfinite(L), L, 1.0)
+    return np.linalg.svd(finite, compute_uv=False)[..., -1]
+
+
+# ------------------------------------------------------------ many responses
+
+
+class ManyEstimates(NamedTuple):
+    """What the fits of many responses determine, a row a response; NaN where there is no fit."""
+
+    fe_params: np.ndarray  # (R, p)
+    bse_fe: np.ndarray  # (R, p)
+    df: np.ndarray  # (R, p)  Satterthwaite's
+    theta: np.ndarray  # (R, m)  lme4's theta
+    covariances: tuple[np.ndarray, ...]  # (R, k, k) a term
+    scale: np.ndarray  # (R,)
+    llf: np.ndarray  # (R,)
+    nobs: np.ndarray  # (R,)
+    converged: np.ndarray  # (R,)
+    singular: np.ndarray  # (R,)
+    n_iter: np.ndarray  # (R,)
+
+
+@np.errstate(all="ignore")  # lanes without a fit are NaN all the way
+def estimate_many(
+    best: Solution, lanes: Any, *, reml: bool, held: np.ndarray | None = None
+) -> ManyEstimates:
+    """Carry the optima of :func:`lmm_jax.fit_many` back to the coordinates of the data.
+
+    Parameters
+    ----------
+    best : Solution
+        Arrays with lanes last.
+    lanes : Lanes of ndarray
+    reml : bool
+    held : ndarray, shape (p,), optional
+        As in :func:`estimate`.
+    """
+    best, lanes = jax.tree.map(lambda leaf: np.moveaxis(leaf, -1, 0), (best, lanes))
+    at = estimate(best, lanes, reml=reml, held=held)
+    void = ~lanes.usable | ~np.isfinite(at.deviance)
+    variance = np.diagonal(at.cov_beta, axis1=-2, axis2=-1)
+    rows = dict(
+        fe_params=at.beta,
+        bse_fe=np.sqrt(at.scale[:, None] * variance),
+        df=satterthwaite_df(np.eye(variance.shape[1]), at.cov_beta, at.dcov_beta, at.joint_cov),
+        theta=at.theta,
+        covariances=at.covariances,
+        scale=at.scale,
+        llf=-0.5 * at.deviance,
+    )
+    rows = jax.tree.map(lambda a: np.where(void.reshape(-1, *(1,) * (a.ndim - 1)), np.nan, a), rows)
+    return ManyEstimates(
+        **rows,
+        nobs=np.broadcast_to(lanes.n_obs, void.shape).astype(np.int64),
+        converged=has_optimum(best, lanes.sizes, at.singular) & ~void,
+        singular=at.singular & ~void,
+        n_iter=np.where(void, 0, best.n_iter),
+    )
+
+
+def has_optimum(solution: Solution, sizes: Sequence[int], singular: np.ndarray) -> np.ndarray:
+    """Which of many fits have converged to an optimum that the data determine, (R,)."""
+    converged = np.asarray(solution.status) == CONVERGED
+    return converged & ~is_flat(solution, sizes, singular)

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from ..capabilities import require
-from ..covariance.theta import lower_indices, theta_slices
 from ..designs.design import Design
 from ..errors import DataError
 from ..inputs.arguments import choice, hinted
@@ -297,12 +296,10 @@ def _frames(results: FitRecord, by: str, labels: pd.Index[Any], units: _Units) -
 def _covariances(theta: np.ndarray, layout: GroupedLayout, scale: np.ndarray) -> np.ndarray:
     """Covariances of the data, lower triangles row by row, for many theta and scales."""
     out = []
-    for A, k, at in zip(layout.whiteners, layout.sizes, theta_slices(layout.sizes), strict=True):
-        L = np.zeros((len(theta), k, k))
-        L[:, *lower_indices(k)] = theta[:, at]
+    for A, L in zip(layout.whiteners, factor_matrices(theta, layout.sizes), strict=True):
         AL = np.asarray(A) @ L
         S = scale[:, None, None] * AL @ np.swapaxes(AL, 1, 2)
-        out.append(S[:, *np.tril_indices(k)])
+        out.append(S[:, *np.tril_indices(L.shape[-1])])
     return np.concatenate(out, axis=1)
 
 

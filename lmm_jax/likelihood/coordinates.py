@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,10 +11,11 @@ from jax import Array
 from jax.scipy.linalg import solve_triangular
 
 from ..covariance.params import Params, check_shapes, real_array, unpack
-from ..covariance.theta import theta_size
+from ..covariance.theta import stack_theta, theta_size
 from ..errors import DataError
 from ..inputs.arguments import instance
 from ..layouts.contract import Layout
+from ..numerics.linalg import psd_cholesky
 
 
 def whiten_factors(blocks: tuple[Array, ...], layout: Layout) -> tuple[Array, ...]:
@@ -22,6 +24,11 @@ def whiten_factors(blocks: tuple[Array, ...], layout: Layout) -> tuple[Array, ..
         solve_triangular(A, block, lower=True)
         for A, block in zip(layout.whiteners, blocks, strict=True)
     )
+
+
+def theta_of(blocks: Sequence[Array], layout: Layout) -> Array:
+    """The layout's theta, (m,), of relative covariances of the data, (k, k) a term."""
+    return stack_theta(whiten_factors(tuple(psd_cholesky(block) for block in blocks), layout))
 
 
 def inverse_whiteners(layout: Layout) -> tuple[Array, ...]:

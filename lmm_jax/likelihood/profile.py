@@ -1,24 +1,18 @@
 """Profiled log-likelihood of a linear mixed model: functions of the waist alone.
 
-    -2 log L = log|V| + [log|X' V^-1 X|] + nu (1 + log(2 pi r^2 / nu)) - sum log w
-
-with the bracket and ``nu = n - p`` for REML, without it and ``nu = n`` for ML;
-``r^2`` is the generalized residual sum of squares at the profiled beta.
+The formulas stand in :mod:`lmm_jax.likelihood.criterion`.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.linalg import solve_triangular
 
 from ..covariance.params import Params, real_array
 from ..covariance.theta import factor_blocks
 from ..inputs.arguments import flag, hinted
-from ..layouts.contract import Curvature, Layout, Waist, WaistJet, halves_of, psi_curvatures
+from ..layouts.contract import Curvature, Layout, Waist, halves_of, psi_curvatures
 from ..numerics.linalg import exact, log_diagonal
 from ..numerics.processes import check_process
 from .coordinates import (
@@ -31,64 +25,24 @@ from .coordinates import (
     relative_blocks,
     whiten_factors,
 )
-
-
-class Profile(NamedTuple):
-    """beta and sigma profiled out of the gram matrix, in the layout's coordinates."""
-
-    deviance: Array  # ()      -2 log-likelihood (REML criterion where asked)
-    beta: Array  # (p,)
-    rss: Array  # ()      r^2 in units of y_scale^2
-    cov_beta: Array  # (p, p)  (X' V^-1 X)^-1 relative to sigma^2
-
-
-class Jet(NamedTuple):
-    """The criterion with two derivatives, and what standard errors are made of."""
-
-    value: Array  # ()
-    gradient: Array  # (m,)
-    hessian: Array  # (m, m)
-    psi_gradients: tuple[Array, ...]  # (k, k) a term: derivative of the criterion in Psi
-    psi_halves: tuple[Array, ...]  # (k, k) a term: the same times Lambda
-    noise: Array  # ()  rounding of the value where digits are lost
-    profile: Profile
-    dlog_rss: Array  # (m,)       d log r^2 / d theta
-    dbeta: Array  # (m, p)     d beta / d theta
-    dcov_beta: Array  # (m, p, p)  d (X' V^-1 X)^-1 / d theta
-
-
-def residual_df(layout: Layout, *, reml: bool) -> Array:
-    """``nu``: n - p for REML, n for ML."""
-    return layout.n_obs - (layout.beta_origin.size if reml else 0)
+from .criterion import (
+    Jet,
+    Lost,
+    Profile,
+    Slopes,
+    deviance,
+    factor_gram,
+    finish_jet,
+    finish_profile,
+    residual_df,
+    residual_variance,
+)
 
 
 @exact
 def profile_waist(at: Waist, layout: Layout, *, reml: bool) -> Profile:
     """Profile beta and sigma^2 out by one Cholesky factorization of the gram matrix."""
-    return _profile(at, layout, reml=reml)[0]
-
-
-def _profile(at: Waist, layout: Layout, *, reml: bool) -> tuple[Profile, Array]:
-    """The profile, and the inverse factor of ``X' V^-1 X``, lower triangular (p, p)."""
-    p = layout.beta_origin.size
-    L = jnp.linalg.cholesky(at.gram)
-    Lx, z = L[:p, :p], L[p, :p]
-    rss = L[p, p] ** 2
-    inverse = solve_triangular(Lx, jnp.eye(p, dtype=L.dtype), lower=True)
-    deviance = _deviance(at.logdet, 2.0 * log_diagonal(Lx), rss, layout, reml=reml)
-    profile = Profile(deviance=deviance, beta=inverse.T @ z, rss=rss, cov_beta=inverse.T @ inverse)
-    return profile, inverse
-
-
-def _deviance(logdet: Array, logdet_x: Array, rss: Array, layout: Layout, *, reml: bool) -> Array:
-    """-2 log-likelihood at the profiled scale, all constants included."""
-    nu = residual_df(layout, reml=reml)
-    # logarithms apart: the product would leave the range of floats for extreme units of y
-    log_rss = jnp.log(rss) + 2.0 * jnp.log(layout.y_scale)
-    value = logdet + nu * (1.0 + jnp.log(2.0 * jnp.pi / nu) + log_rss) - layout.log_weights
-    if reml:
-        value = value + logdet_x - 2.0 * layout.log_det_map
-    return value
+    return finish_profile(at.logdet, factor_gram(at.gram), layout, reml=reml)
 
 
 @exact
@@ -107,68 +61,32 @@ def profile_jet(theta: Array, layout: Layout, *, reml: bool, exact: bool = True)
     Notes
     -----
     With the symmetric weights ``W = d criterion / d gram`` the gradient is
-    ``logdet_k + <W, gram_k>``; the Hessian adds the derivative of W, which the
-    last three terms of the code spell out. The average information is
+    ``logdet_k + <W, gram_k>``; the Hessian adds the derivative of W
+    (:func:`lmm_jax.likelihood.criterion.finish_jet`). The average information is
     ``y' P_x V_k P_x V_l P_x y / sigma^2`` with ``P_x`` the projection that
     removes X, sigma^2 profiled out; what Psi bends in theta is added, so that
     it is right at a variance of zero as well.
     """
     jet = layout.jet(theta)
-    at, inverse = _profile(jet.waist, layout, reml=reml)
+    gram = factor_gram(jet.waist.gram)
+    at = finish_profile(jet.waist.logdet, gram, layout, reml=reml)
     p, nu = at.beta.size, residual_df(layout, reml=reml)
     v = jnp.append(-at.beta, 1.0)  # residual = [X y] v
     dgram_v = jet.dgram @ v
-    drss = dgram_v @ v
-    rho = drss / at.rss
-    A = jet.dgram[:, :p, :p]
-    # C A C' with C the inverse factor: cov_beta itself would cost A its digits
-    A = inverse @ A @ inverse.T
-    B = dgram_v[:, :p]
-    through_beta = B @ at.cov_beta @ B.T
-    gradient = jet.dlogdet + nu * rho
-    if reml:
-        gradient = gradient + jnp.einsum("kaa->k", A)
+    first = Slopes(jet.dlogdet, dgram_v @ v, dgram_v[:, :p], jet.dgram[:, :p, :p])
     root = jnp.sqrt(nu / at.rss) * v[:, None]  # W = root root'
     if reml:
-        root = jnp.concatenate([root, jnp.pad(inverse.T, ((0, 1), (0, 0)))], axis=1)
+        root = jnp.concatenate([root, jnp.pad(gram.inverse.T, ((0, 1), (0, 0)))], axis=1)
     if exact:
         bent: Curvature = layout.curvature(theta, root, jet)
-        hessian = bent.hessian - (2.0 * nu / at.rss) * through_beta
-        if reml:
-            hessian = hessian - jnp.einsum("kab,lab->kl", A, A)
-        psi_gradients, psi_halves = bent.psi_gradients, bent.psi_halves
     else:
-        psi_gradients = layout.psi_slopes(theta, root @ root.T, jet)
-        psi_halves = halves_of(psi_gradients, factor_blocks(theta, layout.sizes))
-        average = layout.average_information(theta, v, jet) - through_beta
-        hessian = (nu / at.rss) * average + psi_curvatures(psi_gradients)
-    return Jet(
-        value=at.deviance,
-        gradient=gradient,
-        hessian=hessian - nu * rho[:, None] * rho[None, :],
-        psi_gradients=psi_gradients,
-        psi_halves=psi_halves,
-        noise=_noise(jet, at, nu, reml=reml),
-        profile=at,
-        dlog_rss=rho,
-        dbeta=B @ at.cov_beta,
-        dcov_beta=-inverse.T @ A @ inverse,
-    )
-
-
-def _noise(jet: WaistJet, at: Profile, nu: Array, *, reml: bool) -> Array:
-    """Rounding of the criterion, to first order: sums of magnitudes over what is left of them.
-
-    A pivot of the gram matrix keeps the rounding of its diagonal entry, ``r^2`` among them.
-    """
-    p = at.beta.size
-    gram = jnp.diagonal(jet.waist.gram)
-    lost = jet.rounding[1:] + gram
-    logs = jet.rounding[0] * (1 + p if reml else 1)
-    noise = logs + nu * (lost[p] + jnp.sum(at.beta**2 * lost[:p])) / at.rss
-    if reml:
-        noise = noise + jnp.sum(lost[:p] * jnp.diagonal(at.cov_beta))
-    return jnp.finfo(noise.dtype).eps * noise
+        slopes = layout.psi_slopes(theta, root @ root.T, jet)
+        average = (nu / at.rss) * layout.average_information(theta, v, jet)
+        halves = halves_of(slopes, factor_blocks(theta, layout.sizes))
+        bent = Curvature(average + psi_curvatures(slopes), slopes, halves)
+    rounding = jet.rounding[1:] + jnp.diagonal(jet.waist.gram)
+    lost = Lost(jet.rounding[0], rounding[:p], rounding[p])
+    return finish_jet(at, gram.inverse, first, bent, lost, nu, reml=reml, exact=exact)
 
 
 @hinted
@@ -266,7 +184,7 @@ def deviance_at(at: Waist, beta: Array, layout: Layout, *, reml: bool) -> Array:
     p = layout.beta_origin.size
     v = jnp.append(-beta, 1.0)
     log_x = 2.0 * log_diagonal(jnp.linalg.cholesky(at.gram[:p, :p]))
-    return _deviance(at.logdet, log_x, v @ at.gram @ v, layout, reml=reml)
+    return deviance(at.logdet, log_x, v @ at.gram @ v, layout, reml=reml)
 
 
 @hinted
@@ -314,7 +232,7 @@ def get_scale(
     params = check_params(params, layout, with_fe=True)
     at = layout.waist(relative_blocks(params, layout))
     v = jnp.append(-inner_beta(params.fe_params, layout), 1.0)
-    return layout.y_scale**2 * (v @ at.gram @ v) / residual_df(layout, reml=reml)
+    return residual_variance(v @ at.gram @ v, layout, reml=reml)
 
 
 @hinted

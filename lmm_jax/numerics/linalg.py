@@ -295,8 +295,8 @@ def lower_factor(F: Array) -> Array:
 
 
 def log_diagonal(L: Array) -> Array:
-    """Sum of the logarithms of a triangular factor's diagonal."""
-    return jnp.sum(jnp.log(jnp.diagonal(L)))
+    """Sum of the logarithms of a triangular factor's diagonal, along the last two axes."""
+    return jnp.sum(jnp.log(jnp.diagonal(L, axis1=-2, axis2=-1)), axis=-1)
 
 
 def symmetrize(A: Array) -> Array:

@@ -21,8 +21,9 @@ from jax.scipy.linalg import block_diag
 
 from ..covariance.theta import factor_blocks, stack_theta
 from ..layouts.contract import Layout
-from ..likelihood.coordinates import inverse_whiteners, outer_beta, whiten_factors
-from ..likelihood.profile import Jet, deviance_at, profile_jet, profile_waist, residual_df
+from ..likelihood.coordinates import inverse_whiteners, outer_beta, theta_of, whiten_factors
+from ..likelihood.criterion import Jet, residual_df
+from ..likelihood.profile import deviance_at, profile_jet, profile_waist
 from ..numerics.linalg import psd_cholesky
 from .history import Recorder
 from .newton import DECREMENT_TOL, certified, newton
@@ -122,7 +123,7 @@ def free_entries(blocks: tuple[Array, ...], problem: Problem) -> Array:
     """Coordinates x of given relative covariances of the data (the inverse map)."""
     layout = problem.layout
     if problem.masks is None:
-        return stack_theta(whiten_factors(tuple(psd_cholesky(b) for b in blocks), layout))
+        return theta_of(blocks, layout)
     parts = []
     for mask, Psi, scale in zip(problem.masks, blocks, column_scales(layout), strict=True):
         L = psd_cholesky(Psi / (scale[:, None] * scale[None]))

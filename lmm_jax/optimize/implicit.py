@@ -29,9 +29,10 @@ from ..likelihood.coordinates import (
     correlated_sizes,
     covariance_blocks,
     outer_beta,
-    whiten_factors,
+    theta_of,
 )
-from ..likelihood.profile import profile_waist, residual_df
+from ..likelihood.criterion import residual_variance
+from ..likelihood.profile import profile_waist
 from ..numerics.linalg import exact, psd_cholesky, symmetrize
 from ..numerics.processes import check_process
 from ..reprs import brief
@@ -129,7 +130,7 @@ def fit_params(
     )
     return FittedParams(
         params=params,
-        scale=layout.y_scale**2 * at.rss / residual_df(layout, reml=reml),
+        scale=residual_variance(at.rss, layout, reml=reml),
         llf=-0.5 * at.deviance,
         converged=converged > 0,
     )
@@ -138,8 +139,7 @@ def fit_params(
 def _start_theta(start: Params, layout: Layout) -> Array:
     """Start values in the layout's theta."""
     start = check_params(start, layout, with_fe=False, what="start")
-    factors = tuple(psd_cholesky(block) for block in covariance_blocks(start, layout))
-    return stack_theta(whiten_factors(factors, layout))
+    return theta_of(covariance_blocks(start, layout), layout)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))

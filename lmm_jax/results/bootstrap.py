@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,6 @@ from scipy import special
 
 from ..designs.labels import TermLabel
 from ..errors import DataError
-from ..inference.lane_estimates import LaneEstimates
 from ..inputs.arguments import choice, function, hinted, numbers, probability
 from ..inputs.arguments import names as read_names
 from ..inputs.names import unique
@@ -24,6 +23,20 @@ Scales = Literal["vcov", "sdcor"]
 KINDS = ("percentile", "basic", "normal")
 SCALES = ("vcov", "sdcor")
 _GAVE = "what fun gave"
+
+
+class Replicates(NamedTuple):
+    """Parameters of R fits of one design, in the units of the data."""
+
+    beta: np.ndarray  # (R, p)
+    covariances: tuple[np.ndarray, ...]  # (R, k, k) a term
+    scale: np.ndarray  # (R,)  residual variance
+    deviance: np.ndarray  # (R,)  -2 log-likelihood
+    converged: np.ndarray  # (R,)
+    singular: np.ndarray  # (R,)
+
+    def __repr__(self) -> str:
+        return brief(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -136,8 +149,8 @@ class BootstrapResults(Saved):
     Replicates that did not converge stay in the arrays and out of every statistic.
     """
 
-    fit: LaneEstimates  # the fit itself, R = 1
-    replicates: LaneEstimates
+    fit: Replicates  # the fit itself, R = 1
+    replicates: Replicates
     fixed_names: tuple[str, ...]
     term_labels: tuple[TermLabel, ...]
     reml: bool
@@ -259,7 +272,7 @@ class BootstrapResults(Saved):
             f"{self.n_failed} failed>"
         )
 
-    def _view(self, at: LaneEstimates, i: int) -> Replicate:
+    def _view(self, at: Replicates, i: int) -> Replicate:
         return Replicate(
             fe_params=at.beta[i],
             covariances=tuple(S[i] for S in at.covariances),
@@ -283,7 +296,7 @@ def _term_names(label: TermLabel, scales: Scales) -> list[str]:
     return [name.replace("var(", "sd(", 1).replace("cov(", "cor(", 1) for name in names]
 
 
-def parameter_columns(at: LaneEstimates, scales: Scales) -> np.ndarray:
+def parameter_columns(at: Replicates, scales: Scales) -> np.ndarray:
     """Fixed effects, lower triangles of every term row by row, sigma: (R, parameters)."""
     parts = [at.beta]
     for S in at.covariances:

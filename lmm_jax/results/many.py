@@ -18,7 +18,7 @@ from .lmm import LMMResults
 from .saving import Saved
 
 
-class Source(Protocol):
+class Refits(Protocol):
     """Whoever can fit one of the responses by itself."""
 
     def fit_one(self, number: int) -> LMMResults:
@@ -77,7 +77,7 @@ class ManyResults(Saved):
     singular: np.ndarray
     n_iter: np.ndarray
     reml: bool
-    source: Source | None = None
+    source: Refits | None = None
 
     def _state(self, *, keep_data: bool) -> dict[str, Any]:
         state = super()._state(keep_data=keep_data)
