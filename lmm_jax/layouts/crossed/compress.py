@@ -12,9 +12,9 @@ from jax import Array, lax
 
 from ...numerics.linalg import back_substitute, eliminate, group_product, total_product
 from ..grouped import Bucket
+from .arrays import Moments
 from .core import Core
 from .index import CrossedIndex
-from .layout import Moments
 from .links import Links, apply_at, pair_sums
 
 # Columns of a core whose fixed effects are worth a factorization, for the digits of y; and the

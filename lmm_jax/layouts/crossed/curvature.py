@@ -7,7 +7,7 @@ columns are cheap, traces of products of P need matrix products of the core's si
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +19,8 @@ from ...numerics.linalg import group_product, symmetrize
 from ..contract import Curvature, WaistJet, double_traces, halves_of, psi_curvatures
 from . import core as dense
 from . import links as sparse
+from .arrays import CrossedArrays
 from .jet import CrossedTerms, entry_products, places, sizes_of
-
-if TYPE_CHECKING:
-    from .layout import CrossedLayout
 
 
 class Effects(NamedTuple):
@@ -32,7 +30,7 @@ class Effects(NamedTuple):
     core: Array  # (N, C, B)
 
 
-def _tangent_effects(rest: CrossedTerms, layout: CrossedLayout, v: Array) -> Effects:
+def _tangent_effects(rest: CrossedTerms, layout: CrossedArrays, v: Array) -> Effects:
     """``D_k U v`` for every entry k of theta, with v (p + 1, C): m C columns, k slowest."""
     first, C = places(layout, layout.eliminated), v.shape[1]
     m = first.size + sum(D.shape[0] for D in rest.D)
@@ -54,7 +52,7 @@ def _tangent_effects(rest: CrossedTerms, layout: CrossedLayout, v: Array) -> Eff
     return Effects(tuple(groups), core.reshape(u.shape[0], m * C, -1))
 
 
-def _apply_P(x: Effects, rest: CrossedTerms, layout: CrossedLayout) -> Effects:
+def _apply_P(x: Effects, rest: CrossedTerms, layout: CrossedArrays) -> Effects:
     """``Z' V^-1 Z x``.
 
     With ``h = e' x_1 + A x_2``: the core gets ``h - A H h``, a group
@@ -86,7 +84,7 @@ def _inner_products(left: Effects, right: Effects, W: Array) -> Array:
     return sum(parts, inner(left.core, right.core))
 
 
-def average_information(theta: Array, v: Array, jet: WaistJet, layout: CrossedLayout) -> Array:
+def average_information(theta: Array, v: Array, jet: WaistJet, layout: CrossedArrays) -> Array:
     """``(D_k U v)' P (D_l U v)``: a curvature that needs no traces, (m, m).
 
     References
@@ -98,7 +96,7 @@ def average_information(theta: Array, v: Array, jet: WaistJet, layout: CrossedLa
     return symmetrize(_inner_products(g, _apply_P(g, jet.rest, layout), one))
 
 
-def curvature(theta: Array, W: Array, jet: WaistJet, layout: CrossedLayout) -> Curvature:
+def curvature(theta: Array, W: Array, jet: WaistJet, layout: CrossedArrays) -> Curvature:
     """Second derivatives of ``logdet + <W, gram>`` in theta, W held fixed.
 
     With ``P = Z' V^-1 Z``, ``R = U W U'`` and ``D_k = dPsi / dtheta_k``
@@ -114,7 +112,7 @@ def curvature(theta: Array, W: Array, jet: WaistJet, layout: CrossedLayout) -> C
     return Curvature(symmetrize(hessian - traces + psi_curvatures(slopes)), slopes, halves)
 
 
-def psi_slopes(W: Array, jet: WaistJet, layout: CrossedLayout) -> tuple[Array, ...]:
+def psi_slopes(W: Array, jet: WaistJet, layout: CrossedArrays) -> tuple[Array, ...]:
     """Blocks of ``P - R`` summed over the levels of each term, (k, k).
 
     Those of the core come from ``(P Lambda) Lambda^-1``, without the products
@@ -131,7 +129,7 @@ def psi_slopes(W: Array, jet: WaistJet, layout: CrossedLayout) -> tuple[Array, .
 
 
 def _with_core(
-    blocks: Sequence[Array], W: Array, rest: CrossedTerms, layout: CrossedLayout
+    blocks: Sequence[Array], W: Array, rest: CrossedTerms, layout: CrossedArrays
 ) -> tuple[Array, ...]:
     """Blocks of ``P - R`` of all terms, given those of P for the core."""
     psi = [jnp.zeros((k, k), W.dtype) for k in layout.sizes]
@@ -147,7 +145,7 @@ def _with_core(
 
 
 def _trace_products(
-    theta: Array, rest: CrossedTerms, layout: CrossedLayout
+    theta: Array, rest: CrossedTerms, layout: CrossedArrays
 ) -> tuple[Array, tuple[Array, ...]]:
     """``tr(P D_k P D_l)``, (m, m), and the summed blocks of P of the core's terms.
 

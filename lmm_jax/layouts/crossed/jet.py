@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,11 +25,9 @@ from ..contract import (
 from ..grouped import Bucket, root_rounding
 from . import core as dense
 from . import links as sparse
+from .arrays import CrossedArrays
 from .core import CoreTerms
 from .links import Links
-
-if TYPE_CHECKING:
-    from .layout import CrossedLayout
 
 
 def pick(values: Sequence[Array], terms: Sequence[int]) -> tuple[Array, ...]:
@@ -37,19 +35,19 @@ def pick(values: Sequence[Array], terms: Sequence[int]) -> tuple[Array, ...]:
     return tuple(values[t] for t in terms)
 
 
-def sizes_of(layout: CrossedLayout, terms: Sequence[int]) -> tuple[int, ...]:
+def sizes_of(layout: CrossedArrays, terms: Sequence[int]) -> tuple[int, ...]:
     """Coefficients per level of some terms."""
     return tuple(layout.sizes[t] for t in terms)
 
 
-def places(layout: CrossedLayout, terms: Sequence[int]) -> np.ndarray:
+def places(layout: CrossedArrays, terms: Sequence[int]) -> np.ndarray:
     """Entries of theta that belong to some terms."""
     slices = theta_slices(layout.sizes)
     parts = [np.arange(slices[t].start, slices[t].stop) for t in terms]
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
 
-def waist(blocks: Sequence[Array], layout: CrossedLayout) -> Waist:
+def waist(blocks: Sequence[Array], layout: CrossedArrays) -> Waist:
     """``logdet`` and ``gram`` at relative covariances of the whitened terms."""
     logdet, gram = jnp.zeros((), layout.S0.dtype), layout.S0
     A, b = layout.core.S, layout.core.s
@@ -94,7 +92,7 @@ class CrossedTerms(NamedTuple):
     D: tuple[Array, ...]  # (m_t, k, k)  dPsi / dtheta_k of the core's terms
 
 
-def waist_jet(theta: Array, layout: CrossedLayout) -> WaistJet:
+def waist_jet(theta: Array, layout: CrossedArrays) -> WaistJet:
     """Waist and its theta derivatives from one elimination (closed forms).
 
     With ``U = Z' V^-1 [X y]`` and ``P = Z' V^-1 Z``
@@ -143,7 +141,7 @@ def waist_jet(theta: Array, layout: CrossedLayout) -> WaistJet:
 
 
 def _eliminate_leaf(
-    Lambda: Array, bucket: Bucket, links: Links, layout: CrossedLayout
+    Lambda: Array, bucket: Bucket, links: Links, layout: CrossedArrays
 ) -> tuple[LeafTerms, Waist, Array, tuple[Array, Array]]:
     """Integrate one bucket out: its terms, its waist and rounding, and what it adds to A and b."""
     q, C = Lambda.shape[0], bucket.c.shape[1]
@@ -175,7 +173,7 @@ def _behind_core(leaf: LeafTerms, core: CoreTerms, links: Links) -> LeafTerms:
 
 
 def _first_derivatives(
-    theta: Array, rest: CrossedTerms, layout: CrossedLayout
+    theta: Array, rest: CrossedTerms, layout: CrossedArrays
 ) -> tuple[Array, Array]:
     """``d logdet`` (m,) and ``d gram`` (m, p + 1, p + 1)."""
     C, sizes = layout.S0.shape[0], sizes_of(layout, layout.crossed)

@@ -16,7 +16,7 @@ that large random effects take no digits. Nothing here fails at a singular covar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -26,14 +26,13 @@ from jax import Array
 from ...covariance.theta import factor_blocks, spread, stack_theta
 from ...numerics.linalg import exact
 from ...reprs import brief
-from ..contract import BlupTerms, Curvature, Layout, Waist, WaistJet, less_fixed
-from ..grouped import Bucket, bucket_ranks, group_cov, rotate_bucket
+from ..contract import BlupTerms, Curvature, Waist, WaistJet, less_fixed
+from ..grouped import bucket_ranks, group_cov, rotate_bucket
 from . import core as dense
 from . import links as sparse
-from .core import Core
+from .arrays import CrossedArrays
 from .curvature import average_information, curvature, psi_slopes
 from .jet import CrossedTerms, pick, sizes_of, waist, waist_jet
-from .links import Links
 
 # Numbers in the core and pairs of entries beyond which an evaluation takes milliseconds.
 _DEAR = 1 << 17
@@ -43,32 +42,8 @@ LARGE_CORE = 1024
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Moments:
-    """Weighted sums of squares of ``z_l' y`` for start values; K coefficients of all terms.
-
-    Level l of a coefficient has the weight ``w_l = (1 + z_l' z_l / 4)^-2``: nearly
-    the best one for variances of usual size, whatever the sizes of the levels.
-    """
-
-    squares: Array  # (K,)    sum_l w_l (z_l' y)^2 for the OLS residual y
-    noise: Array  # (K,)    sum_l w_l z_l' z_l
-    spread: Array  # (K, K)  sum_l w_l sum_m (z_l' z_m)^2, m over the levels of the second
-    norms: Array  # (K,)    sum_l z_l' z_l
-
-    __repr__ = brief
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class CrossedLayout(Layout):
+class CrossedLayout(CrossedArrays):
     """Sufficient statistics of a mixed model with crossed factors."""
-
-    buckets: tuple[Bucket, ...]  # groups of the eliminated terms; widths over these terms
-    links: tuple[Links, ...]  # one a bucket
-    core: Core
-    moments: Moments
-    eliminated: tuple[int, ...] = field(metadata={"static": True})  # terms, in order
-    crossed: tuple[int, ...] = field(metadata={"static": True})  # terms of the core, in order
 
     __repr__ = brief
 
@@ -144,11 +119,6 @@ class CrossedLayout(Layout):
     def rotate(self, t: int, Q: np.ndarray) -> CrossedLayout:
         """See :meth:`Layout.rotate`."""
         return rotate_term(self, t, Q)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """N columns and B blocks of the core."""
-        return self.core.S.shape[0], self.core.S.shape[2]
 
 
 # ------------------------------------------------------------ random effects
