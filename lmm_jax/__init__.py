@@ -7,12 +7,19 @@
 """
 
 from . import penalties
-from .array_design import design_from_arrays
-from .batch_design import design_from_batches
-from .bootstrap import bootstrap
-from .bootstrap_results import BootstrapResults
+from .api.bootstrap import bootstrap
+from .api.fit import fit
+from .api.fit_many import fit_many
+from .api.fit_regularized import fit_regularized
+from .api.power import power
+from .api.simulate import simulate
+from .covariance.params import Params, pack, unpack
 from .datasets import load_dataset
-from .design import Design
+from .designs.design import Design
+from .designs.from_arrays import design_from_arrays
+from .designs.from_batches import design_from_batches
+from .designs.from_formula import design
+from .designs.from_labels import row_index
 from .errors import (
     ConvergenceWarning,
     DataError,
@@ -21,28 +28,21 @@ from .errors import (
     IdentificationWarning,
     RankWarning,
 )
-from .fit import fit
-from .fit_params import FittedParams, fit_params
-from .formula_design import design
 from .inference.influence import Influence, influence
 from .layouts.compress import compress
-from .layouts.crossed import CrossedLayout
+from .layouts.crossed.layout import CrossedLayout
 from .layouts.grouped import GroupedLayout
 from .layouts.plan import LayoutInfo
-from .likelihood import get_fe_params, get_scale, hessian, loglike, profile_loglike, score
-from .many import fit_many
-from .many_results import ManyResults
-from .params import Params, pack, unpack
-from .power import power
-from .programs import use_cache
-from .regularized import fit_regularized
-from .regularized_results import RegularizedPath, RegularizedResults
-from .results import LMMResults
-from .row_index import row_index
-from .saving import load
-from .sharding import shard
-from .simulate import simulate
-from .woodbury import woodbury_logdet, woodbury_solver
+from .layouts.sharding import shard
+from .likelihood.profile import get_fe_params, get_scale, hessian, loglike, profile_loglike, score
+from .likelihood.woodbury import woodbury_logdet, woodbury_solver
+from .numerics.programs import use_cache
+from .optimize.implicit import FittedParams, fit_params
+from .results.bootstrap import BootstrapResults
+from .results.lmm import LMMResults
+from .results.many import ManyResults
+from .results.regularized import RegularizedPath, RegularizedResults
+from .results.saving import load
 
 __version__ = "0.1.0"
 
@@ -94,3 +94,13 @@ __all__ = [
     "woodbury_logdet",
     "woodbury_solver",
 ]
+
+for _name in __all__:  # pickles and messages name the public place, not the file
+    if isinstance(globals()[_name], type):
+        globals()[_name].__module__ = __name__
+del _name
+
+
+def __dir__() -> list[str]:
+    """Public names alone: completion offers no wing of the house."""
+    return sorted([*__all__, "__all__", "__doc__", "__version__"])

@@ -21,11 +21,11 @@ from typing import Any, NoReturn
 import numpy as np
 import pandas as pd
 
+from .api.fit import fit
 from .datasets import load_dataset
 from .errors import ConvergenceWarning, DataError, FormulaError, RankWarning
-from .fit import fit
-from .formula import parse
-from .tables import read_table
+from .formulas.parse import parse
+from .inputs.files import read_table
 
 _EXAMPLE = "Reaction ~ Days + (Days | Subject)"
 _REFUSED = 2

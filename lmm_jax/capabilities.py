@@ -6,18 +6,9 @@ table has no entry for a function and a kind, the function does the right thing.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
-import numpy as np
-
-from .design import Design
 from .errors import DataError
-from .layouts.crossed import CrossedLayout
-from .layouts.grouped import GroupedLayout
-from .layouts.waist import Layout
-
-# Columns of a core whose cross-products are worth a spectral decomposition.
-MAX_CORE = 1024
 
 KINDS = {
     "weighted": "prior weights",
@@ -50,6 +41,16 @@ _CORE = (
     "draw responses by lmm.simulate and fit each of them by lmm.fit"
 )
 _STEP = "{what} is that of a fit with nothing held or penalized: {why}"
+
+
+class Subject(Protocol):
+    """What functions of the table take: a layout, a design or a fit."""
+
+    subject: ClassVar[str]
+
+    def is_kind(self, kind: str) -> bool:
+        """Whether it is of a kind of ``KINDS``."""
+        ...
 
 
 class Capability(NamedTuple):
@@ -161,64 +162,9 @@ def require(subject: Any, what: str) -> Any:
         Another type of argument, or a kind of model that ``what`` refuses, with the reason.
     """
     takes, refuses = TABLE[what]
-    if not _is(subject, takes):
+    if getattr(subject, "subject", None) != takes:
         raise DataError(f"{what} needs {_NEEDED[takes]}, not a {type(subject).__name__}")
     for kind, reason in refuses.items():
-        if is_kind(subject, kind):
+        if subject.is_kind(kind):
             raise DataError(reason.format(what=what))
     return subject
-
-
-def _is(subject: Any, takes: str) -> bool:
-    if takes == "layout":
-        return isinstance(subject, Layout)
-    # results stand above this module: a fit is known by what it has
-    fit = hasattr(subject, "term_labels") and hasattr(subject, "estimates")
-    return fit if takes == "fit" else isinstance(subject, Design)
-
-
-def is_kind(subject: Any, kind: str) -> bool:
-    """Whether a design, a fit or a layout is of a kind."""
-    if isinstance(subject, Layout):
-        return kind == "crossed" and not isinstance(subject, GroupedLayout)
-    if isinstance(subject, Design):
-        return _DESIGN_KINDS[kind](subject) if kind in _DESIGN_KINDS else False
-    saved = subject.kept if hasattr(subject, "kept") else None
-    if kind in ("saved", "without data"):
-        return subject.design is None and (saved is None) == (kind == "without data")
-    if kind == "penalized":
-        return bool(subject.penalized)
-    p = subject.estimates.beta.size
-    if kind == "held covariances":
-        return subject.free is not None and not subject.free[p:].all()
-    if kind == "held effects" and subject.free is not None and not subject.free[:p].all():
-        return True
-    if saved is not None:
-        return (kind == "arrays" and saved.source is None) or (
-            kind == "batches" and saved.fitted is None
-        )
-    return subject.design is not None and is_kind(subject.design, kind)
-
-
-def _has_large_core(design: Design) -> bool:
-    layout = design.layout
-    return isinstance(layout, CrossedLayout) and (layout.is_dear() or core_size(layout) > MAX_CORE)
-
-
-def core_size(layout: Any) -> int:
-    """Columns of all blocks of the core; 0 without one."""
-    return int(np.prod(layout.shape)) if isinstance(layout, CrossedLayout) else 0
-
-
-_DESIGN_KINDS = {
-    "weighted": lambda d: d.weights is not None,
-    "offset": lambda d: d.offset is not None,
-    "dropped": lambda d: bool(d.dropped),
-    "components": lambda d: d.n_components > 0,
-    "nested": lambda d: d.layout_info.kind == "grouped" and len({t.group for t in d.terms}) > 1,
-    "crossed": lambda d: d.layout_info.kind == "crossed",
-    "large core": _has_large_core,
-    "arrays": lambda d: d.source is None,
-    "batches": lambda d: not d.has_rows,
-    "held effects": lambda d: d.held is not None,
-}

@@ -4,7 +4,7 @@ from importlib.resources import files
 
 import pandas as pd
 
-from .arguments import choice, hinted
+from .inputs.arguments import choice, hinted
 
 # Levels of the factors in the order R has them; the first is the reference level of contrasts.
 _LEVELS: dict[str, dict[str, str]] = {

@@ -20,7 +20,7 @@ def brief(self: Any) -> str:
     Examples
     --------
     >>> import numpy as np
-    >>> from lmm_jax.params import Params
+    >>> from lmm_jax.covariance.params import Params
     >>> Params.from_components(np.zeros(2), cov_re=np.eye(40))
     Params(fe_params=[0.0, 0.0], cov_re=float64[40, 40], vcomp=float64[0])
     """
@@ -66,3 +66,15 @@ def _sequence(value: Any) -> str:
         return repr(tuple(value)) if isinstance(value, tuple) else repr(value)
     kinds = {type(v).__name__ for v in value}
     return f"{len(value)} {'/'.join(sorted(kinds))}" if value else "()"
+
+
+def number(value: float) -> str:
+    """Four decimals, or six significant digits where those would hide the value."""
+    if value == 0 or 1e-3 <= abs(value) < 1e7:
+        return f"{value:.4f}"
+    return f"{value:.5g}"
+
+
+def p_value(value: float) -> str:
+    """Three decimals, with a floor."""
+    return "<0.001" if value < 0.001 else f"{value:.3f}"

@@ -17,9 +17,9 @@ import numpy as np
 from jax import Array
 
 import lmm_jax as lmm
-from lmm_jax.covariance import lower_indices, theta_size
-from lmm_jax.likelihood import profile_jet, profile_waist
-from lmm_jax.newton import newton
+from lmm_jax.covariance.theta import lower_indices, theta_size
+from lmm_jax.likelihood.profile import profile_jet, profile_waist
+from lmm_jax.optimize.newton import newton
 
 # Coefficients of the term and columns of X: few combinations, since each is a program of its own.
 SHAPES = ((1, 2), (2, 1), (2, 3), (3, 3))

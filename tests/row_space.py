@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmm_jax.layouts.compress import compress
-from lmm_jax.layouts.crossed import CrossedLayout
+from lmm_jax.layouts.crossed.layout import CrossedLayout
 from lmm_jax.layouts.moments import MomentLayout, equal_groups
-from lmm_jax.layouts.responses import Response
+from lmm_jax.layouts.response import Response
 
 AT_A_TIME = 250  # responses compressed in one program
 

@@ -7,9 +7,9 @@ from samples import frame
 
 import lmm_jax as lmm
 from lmm_jax.layouts import grouped
-from lmm_jax.likelihood import profile_jet
-from lmm_jax.newton import CONVERGED
-from lmm_jax.optimize import minimize
+from lmm_jax.likelihood.profile import profile_jet
+from lmm_jax.optimize.minimize import minimize
+from lmm_jax.optimize.newton import CONVERGED
 
 FORMULAS = {
     "slope": "y ~ x + (x | g)",

@@ -14,15 +14,15 @@ from row_space import compress_rows
 from scipy import stats
 
 import lmm_jax as lmm
-from lmm_jax.bootstrap_results import BootstrapStatistics, Replicate, parameter_columns
-from lmm_jax.covariance import factor_blocks
-from lmm_jax.lane_estimates import estimate_lanes, smallest_singular_value
+from lmm_jax.api.simulate import random_columns
+from lmm_jax.batches.draw_recipe import recipe
+from lmm_jax.batches.replicate_minimize import fit_lanes
+from lmm_jax.covariance.theta import factor_blocks
+from lmm_jax.inference.estimates import estimate, has_optimum, smallest_singular_value
 from lmm_jax.layouts.grouped import GroupedLayout
 from lmm_jax.layouts.moments import MomentLayout, merge_classes
-from lmm_jax.likelihood import profile_jet
-from lmm_jax.replicate_lanes import fit_lanes
-from lmm_jax.simulate import random_columns
-from lmm_jax.sources import recipe
+from lmm_jax.likelihood.profile import profile_jet
+from lmm_jax.results.bootstrap import BootstrapStatistics, Replicate, Replicates, parameter_columns
 
 # A Kolmogorov-Smirnov test below this fails: seeds are fixed and there are about a hundred
 # tests, so a failure is one of the code.
@@ -77,11 +77,10 @@ def row_space(res, n, seed):
         base = replace(base, y_scale=np.array(1.0))  # compressed rows are in units of the data
         responses, origin = compress_rows(design, base, Y)
         solution = fit_lanes(base, responses, res.estimates.theta_layout, reml=res.reml)
-        p = res.estimates.beta.size
-        center = np.zeros(p) if design.held is None else np.nan_to_num(design.held)
-        found = estimate_lanes(solution, base, reml=res.reml, center=center, held=design.held)
-    found.beta[:, slice(None) if design.held is None else np.isnan(design.held)] += origin
-    return Y, found
+        base = replace(base, beta_shift=origin, beta_origin=np.zeros_like(origin))
+        at = estimate(solution, base, reml=res.reml, held=design.held)
+        converged = has_optimum(solution, base.sizes, at.singular)
+    return Y, Replicates(at.beta, at.covariances, at.scale, at.deviance, converged, at.singular)
 
 
 def check_distribution(name, n):
@@ -219,7 +218,7 @@ def test_a_replicate_depends_on_the_seed_and_its_number_alone(monkeypatch):
     boot = lmm.bootstrap(res, 40, seed=3)
     pd.testing.assert_frame_equal(boot.params(), lmm.bootstrap(res, 40, seed=3).params())
     assert not np.allclose(boot.params(), lmm.bootstrap(res, 40, seed=4).params())
-    monkeypatch.setattr(sys.modules["lmm_jax.replicates"], "_MAX_LANES", 16)
+    monkeypatch.setattr(sys.modules["lmm_jax.batches.draw"], "_MAX_LANES", 16)
     batches = lmm.bootstrap(res, 20, seed=3).params()
     # programs of other batch sizes round otherwise, and the optimum is known to a decrement
     np.testing.assert_allclose(batches, boot.params()[:20], rtol=1e-5, atol=1e-3)
@@ -378,6 +377,6 @@ def test_refuses_a_penalty():
 
 
 def test_refuses_large_crossed_factors(monkeypatch):
-    monkeypatch.setattr(sys.modules["lmm_jax.capabilities"], "MAX_CORE", 3)
+    monkeypatch.setattr(sys.modules["lmm_jax.layouts.crossed.layout"], "LARGE_CORE", 3)
     with pytest.raises(lmm.DataError, match=r"lmm\.simulate"):
         lmm.bootstrap(FITS["crossed"](), 10, seed=1)

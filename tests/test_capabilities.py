@@ -17,7 +17,7 @@ import samples
 from helpers import assert_close
 
 import lmm_jax as lmm
-from lmm_jax import capabilities
+import lmm_jax.layouts.crossed.layout as crossed
 from lmm_jax.capabilities import KINDS, TABLE
 from lmm_jax.penalties import L2
 
@@ -401,7 +401,7 @@ def refuses(what: str, kind: str) -> str | None:
 def test_right_or_refused(what, kind, monkeypatch):
     m = model(kind)
     if kind == "large core":
-        monkeypatch.setattr(capabilities, "MAX_CORE", 2)
+        monkeypatch.setattr(crossed, "LARGE_CORE", 2)
     takes_design = TABLE[what].takes != "fit"
     if kind in FIT_KINDS and takes_design:
         assert refuses(what, kind) is None  # a design holds no such thing

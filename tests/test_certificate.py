@@ -13,9 +13,9 @@ import pytest
 from helpers import assert_close
 
 import lmm_jax as lmm
-from lmm_jax.newton import CONVERGED, MAXITER, NOISY, newton
-from lmm_jax.roots import eliminate_root
-from lmm_jax.starts import local_minima, singular_grid, start_grid
+from lmm_jax.numerics.roots import eliminate_root
+from lmm_jax.optimize.newton import CONVERGED, MAXITER, NOISY, newton
+from lmm_jax.optimize.starts import local_minima, singular_grid, start_grid
 
 # Deviance by which a converged fit may miss what a search over hundreds of starts finds.
 PROMISE = 1e-6

@@ -11,16 +11,16 @@ from helpers import Term, assert_close, dense_blups, dense_deviance
 from jax.test_util import check_grads
 
 import lmm_jax as lmm
-from lmm_jax.covariance import factor_blocks, stack_theta
+from lmm_jax.covariance.theta import factor_blocks, stack_theta
 from lmm_jax.inference.profile import hold_variance
-from lmm_jax.layouts import links
-from lmm_jax.layouts.core import integrate_core, shrinkage
-from lmm_jax.layouts.crossed import CrossedLayout
+from lmm_jax.layouts.crossed import links
+from lmm_jax.layouts.crossed.core import integrate_core, shrinkage
+from lmm_jax.layouts.crossed.layout import CrossedLayout
 from lmm_jax.layouts.grouped import GroupedLayout
-from lmm_jax.likelihood import profile_jet
-from lmm_jax.newton import MAXITER
-from lmm_jax.optimize import minimize
-from lmm_jax.staged import minimize_staged
+from lmm_jax.likelihood.profile import profile_jet
+from lmm_jax.optimize.minimize import minimize
+from lmm_jax.optimize.newton import MAXITER
+from lmm_jax.optimize.staged import minimize_staged
 
 CRITERION_RTOL = 1e-11  # the same number from n x n matrices and from the core
 DERIVATIVE_RTOL = 1e-8  # closed forms against automatic differentiation of n x n matrices
@@ -378,7 +378,7 @@ def test_chunks_of_pairs(x64, monkeypatch):
     theta = jnp.array([0.7, 0.4])
     expected = jax.jit(lambda at: profile_jet(theta, at, reml=True))(whole)
     monkeypatch.setattr(links, "CHUNK", 1 << 12)
-    monkeypatch.setattr("lmm_jax.layouts.core_index.CHUNK", 1 << 12)
+    monkeypatch.setattr("lmm_jax.layouts.crossed.core_index.CHUNK", 1 << 12)
     jax.clear_caches()
     parts = lmm.design("y ~ x + (1 | s) + (1 | d)", data).layout
     assert parts.links[0].left.size > 4 * links.CHUNK

@@ -18,7 +18,7 @@ import scipy.sparse
 
 import lmm_jax as lmm
 from lmm_jax import DataError, FormulaError
-from lmm_jax.matching import find, merged, shown, spelled
+from lmm_jax.inputs.matching import find, merged, shown, spelled
 
 RTOL = 1e-12  # sums of the same numbers, float32 and Decimal exactly representable
 

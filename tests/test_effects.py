@@ -12,7 +12,7 @@ from helpers import assert_close
 from scipy.linalg import block_diag
 
 import lmm_jax as lmm
-from lmm_jax.simulate import random_columns
+from lmm_jax.api.simulate import random_columns
 
 TOL = 1e-8  # the same matrices by a Cholesky factor of the size of all effects
 

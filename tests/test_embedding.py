@@ -17,7 +17,7 @@ from helpers import Term, assert_close, dense_deviance
 from jax import lax
 
 import lmm_jax as lmm
-from lmm_jax.layouts.crossed_index import CrossedIndex
+from lmm_jax.layouts.crossed.index import CrossedIndex
 
 RTOL = 1e-10  # two float64 routes to one number
 DIFF_RTOL = 1e-6  # central differences: eps^(2/3) of the value, divided by a small slope

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmm_jax.covariance import factor_blocks, stack_theta
-from lmm_jax.factor_steps import coordinates, move
-from lmm_jax.linalg import lower_factor
+from lmm_jax.covariance.theta import factor_blocks, stack_theta
+from lmm_jax.numerics.linalg import lower_factor
+from lmm_jax.optimize.factor_steps import coordinates, move
 
 SIZES = (2, 1, 3)
 # a pivot of 1e-4 leaves half of the digits of a Hessian in theta

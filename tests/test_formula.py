@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 
 import lmm_jax as lmm
-from lmm_jax import formula, matrices
 from lmm_jax.errors import DataError, FormulaError, RankWarning
+from lmm_jax.formulas import matrices
+from lmm_jax.formulas import parse as formula
+from lmm_jax.formulas.right_side import variables
 
 TIGHT = 1e-12  # a few roundings of float64
 SECONDS = 0.3  # a million rows, five columns; measured 0.03
@@ -230,7 +232,7 @@ def test_parse_rhs_error(text, fragment, position):
     ],
 )
 def test_variables(expr, names):
-    assert formula.variables(expr) == names
+    assert variables(expr) == names
 
 
 # ------------------------------------------------------------------------------ columns

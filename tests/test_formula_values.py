@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 import lmm_jax as lmm
-from lmm_jax import formula, matrices
+from lmm_jax.designs.data_frames import callables
 from lmm_jax.errors import DataError, FormulaError
-from lmm_jax.frames import callables
+from lmm_jax.formulas import matrices
+from lmm_jax.formulas import parse as formula
 
 TIGHT = 1e-12  # a few roundings of float64
 PRINTED = 6e-8  # R's documentation prints seven digits

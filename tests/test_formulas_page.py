@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lmm_jax.functions import CONSTANTS, LIBRARY, NUMPY
-from lmm_jax.grammar import METHODS
+from lmm_jax.formulas.functions import CONSTANTS, LIBRARY, NUMPY
+from lmm_jax.formulas.grammar import METHODS
 
 PAGE = Path(__file__).parents[1] / "docs" / "formulas.md"
 TEXT = PAGE.read_text(encoding="utf-8")

@@ -6,9 +6,9 @@ import pytest
 from helpers import Term, assert_close, dense_deviance
 
 import lmm_jax as lmm
-from lmm_jax import checks
-from lmm_jax.identification import confounded_terms, row_moments, summed_moments
-from lmm_jax.terms import RandomTerm
+from lmm_jax.designs import checks
+from lmm_jax.designs.identification import confounded_terms, row_moments, summed_moments
+from lmm_jax.designs.terms import RandomTerm
 
 # Below this share of the residual's matrix the random effects explain it all, to rounding.
 APART = 1e-8

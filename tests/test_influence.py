@@ -10,10 +10,10 @@ from helpers import Term, assert_close, dense_deviance
 from scipy.optimize import brentq
 
 import lmm_jax as lmm
-from lmm_jax.coordinates import whiten_factors
-from lmm_jax.covariance import factor_blocks, stack_theta
+from lmm_jax.covariance.theta import factor_blocks, stack_theta
 from lmm_jax.inference import influence as host
 from lmm_jax.inference.deletion import without_groups, without_rows
+from lmm_jax.likelihood.coordinates import whiten_factors
 
 RTOL = 1e-9  # two float64 routes to one number, one of them by subtraction of cross-products
 # A deletion of one of 18 subjects takes a step of up to one standard error in theta, and the

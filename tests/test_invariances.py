@@ -16,10 +16,10 @@ import samples
 from helpers import Array, assert_close
 
 import lmm_jax as lmm
-from lmm_jax.coordinates import whiten_factors
-from lmm_jax.covariance import factor_blocks
+from lmm_jax.covariance.theta import factor_blocks
 from lmm_jax.layouts.grouped import waist
-from lmm_jax.likelihood import profile_waist
+from lmm_jax.likelihood.coordinates import whiten_factors
+from lmm_jax.likelihood.profile import profile_waist
 
 LLF_RTOL = 1e-10  # the optimum is flat: two paths to it agree in the criterion first
 TOL = 1e-6  # estimates: a Newton decrement of 1e-9 leaves sqrt(1e-9 / curvature), then one step

@@ -10,7 +10,7 @@ import samples
 from helpers import assert_close
 
 import lmm_jax as lmm
-from lmm_jax.labels import unique
+from lmm_jax.inputs.names import unique
 
 SAME_RTOL = 1e-9  # the same model under other names
 

@@ -1,14 +1,15 @@
 """The host driver of lanes, on a criterion that takes as many ticks as it is told."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmm_jax.lane_driver import LaneProblem, minimize_all
-from lmm_jax.newton import CONVERGED, MAXITER, NONFINITE, RUNNING, Solution, unknown_state
-from lmm_jax.optimize import better, off_boundary, second_is_better
+from lmm_jax.batches.driver import LaneProblem, minimize_all
+from lmm_jax.optimize.minimize import better, off_boundary, second_is_better
+from lmm_jax.optimize.newton import CONVERGED, MAXITER, NONFINITE, RUNNING, Solution, unknown_state
 
 R = 64
 SIZES = (2, 1)  # theta has 3 + 1 entries
@@ -27,41 +28,38 @@ class Data(NamedTuple):
     high: np.ndarray  # (R,)  and from others
 
 
-def problem(axis, seen, *, lost=(), usable=None):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Problem(LaneProblem):
     """A run ends where it began; it is the start that decides how low that is."""
 
-    def advance(s, data, few):
-        seen.append(data.ticks.size)
+    seen: list[int]  # sizes of the batches, one after the other
+    lost: list[float]  # optima that are not found
+
+    def advance(self, s, data, least):
+        self.seen.append(data.ticks.size)
         tick, status = s.tick.copy(), s.status.copy()
-        while (status == RUNNING).sum() > few:
+        while (status == RUNNING).sum() > least:
             tick += status == RUNNING
             done = (status == RUNNING) & (tick > data.ticks)
-            status[done] = np.where(np.isin(data.low[done], list(lost)), MAXITER, CONVERGED)
-        first = s.theta[..., 0] if axis == 0 else s.theta[0]
+            status[done] = np.where(np.isin(data.low[done], self.lost), MAXITER, CONVERGED)
+        first = s.theta[..., 0] if self.axis == 0 else s.theta[0]
         value = np.where(tick > 0, np.where(first >= 1, data.low, data.high), np.inf)
         return s._replace(jet=Value(value, np.zeros_like(value)), tick=tick, status=status)
 
-    def pick(tree, at, size):
-        data, state = tree if isinstance(tree[0], Data) else (tree, None)
-        data = Data(*(leaf[at] for leaf in data))
-        if state is None:
-            return data
-        cut = [leaf[at] if axis == 0 else leaf[..., at] for leaf in (state.theta, *state[2:])]
-        jet = Value(state.jet.value[at], state.jet.noise[at])
-        return data, type(state)(cut[0], jet, *cut[1:])
+    def smaller(self, size):
+        return size // 4 if size > 4 else 0
 
+
+def problem(axis, seen, *, lost=(), usable=None):
     order = np.random.default_rng(0).permutation(R)
-    return LaneProblem(
+    return Problem(
         data=Data(order + 1, order.astype(float), order + 0.5),
         usable=np.ones(R, bool) if usable is None else usable,
         axis=axis,
         sizes=SIZES,
         shapes=Value(np.zeros(()), np.zeros(())),
-        advance=advance,
-        pick=pick,
-        keep=lambda jet: jet,
-        smaller=lambda size: size // 4 if size > 4 else 0,
-        holding=lambda count, size: next(s for s in (4, 16, 64) if s >= count),
+        seen=seen,
+        lost=list(lost),
     )
 
 

@@ -8,10 +8,10 @@ import samples
 from helpers import assert_close
 
 import lmm_jax as lmm
-from lmm_jax.lane_data import share, shared_lanes
-from lmm_jax.lanes import contract, deviance, lane_jet, lane_layout
-from lmm_jax.likelihood import profile_jet
-from lmm_jax.linalg import eigen, jacobi_eigen
+from lmm_jax.batches.lane_arrays import share, shared_lanes
+from lmm_jax.batches.lane_criterion import contract, deviance, lane_jet, lane_layout
+from lmm_jax.likelihood.profile import profile_jet
+from lmm_jax.numerics.eigen import eigen, jacobi_eigen
 
 RTOL = 1e-10  # two float64 routes to one number
 EXACT = 1e-13  # products of a few numbers in another order
@@ -32,18 +32,11 @@ CASES = {
 }
 
 
-def numbers(jet, layout_jet: bool, lane: int) -> dict[str, np.ndarray]:
-    if layout_jet:
-        out = {"value": jet.value, "gradient": jet.gradient, "hessian": jet.hessian}
-        out |= {f"psi{t}": g for t, g in enumerate(jet.psi_gradients)}
-        out |= {"beta": jet.profile.beta, "rss": jet.profile.rss, "cov": jet.profile.cov_beta}
-        return out | {"dlog_rss": jet.dlog_rss, "dcov": jet.dcov_beta}
-    at, point = jet.profile, jet.point
-    out = {"value": point.value, "gradient": point.gradient, "hessian": point.hessian}
-    out |= {f"psi{t}": g for t, g in enumerate(point.psi_gradients)}
-    out |= {"beta": at.beta, "rss": at.rss, "cov": at.cov_beta}
-    out |= {"dlog_rss": jet.dlog_rss, "dcov": jet.dcov_beta}
-    return {name: a[..., lane] for name, a in out.items()}
+def numbers(jet) -> dict[str, np.ndarray]:
+    out = {"value": jet.value, "gradient": jet.gradient, "hessian": jet.hessian}
+    out |= {f"psi{t}": g for t, g in enumerate(jet.psi_gradients)}
+    out |= {"beta": jet.profile.beta, "rss": jet.profile.rss, "cov": jet.profile.cov_beta}
+    return out | {"dlog_rss": jet.dlog_rss, "dbeta": jet.dbeta, "dcov": jet.dcov_beta}
 
 
 @pytest.mark.parametrize(("name", "reml"), [("slope", False), *((name, True) for name in CASES)])
@@ -60,14 +53,16 @@ def test_the_criterion_of_every_lane(name, reml):
     theta = np.random.default_rng(0).normal(size=(m, 3))
     theta[:, 2] = 0.0
     ours = jax.jit(lane_jet, static_argnames="reml")(theta, lanes, reml=reml)
-    assert_close(deviance(jnp.asarray(theta), lanes, reml=reml), ours.point.value, RTOL)
+    assert_close(deviance(jnp.asarray(theta), lanes, reml=reml), ours.value, RTOL)
     single = jax.jit(profile_jet, static_argnames="reml")
     for lane in range(3):
         own = lmm.design(formula, frame.assign(y=Y[:, lane]), **options).layout
         for layout in (own, lane_layout(lanes, lane)):
-            expected = numbers(single(theta[:, lane], layout, reml=reml), True, lane)
-            for key, value in numbers(ours, False, lane).items():
-                assert_close(value, expected[key], RTOL, scale=np.abs(expected[key]).max() + 1e-3)
+            expected = numbers(single(theta[:, lane], layout, reml=reml))
+            for key, value in numbers(ours).items():
+                assert_close(
+                    value[..., lane], expected[key], RTOL, scale=np.abs(expected[key]).max() + 1e-3
+                )
 
 
 def test_contract_is_einsum_lane_by_lane():

@@ -14,13 +14,13 @@ from helpers import Array, Term, assert_close, dense_deviance, random_root
 from jax.test_util import check_grads
 
 import lmm_jax as lmm
-from lmm_jax.covariance import factor_blocks, stack_theta
+from lmm_jax.covariance.theta import factor_blocks, stack_theta
 from lmm_jax.layouts.compress import compress
+from lmm_jax.layouts.contract import integrate, inverse
+from lmm_jax.layouts.group_index import plan_groups
 from lmm_jax.layouts.grouped import GroupedLayout, waist
-from lmm_jax.layouts.index import plan_groups
-from lmm_jax.layouts.waist import integrate, inverse
-from lmm_jax.likelihood import profile_jet, profile_waist
-from lmm_jax.linalg import _eliminate_loop, back_substitute, eliminate, psd_cholesky
+from lmm_jax.likelihood.profile import profile_jet, profile_waist
+from lmm_jax.numerics.linalg import _eliminate_loop, back_substitute, eliminate, psd_cholesky
 
 RTOL = 1e-10  # two float64 routes to one number
 CLOSED_RTOL = 1e-9  # closed-form against automatic second derivatives: more sums, same digits

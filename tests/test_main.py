@@ -22,8 +22,8 @@ import pandas as pd
 import pytest
 
 import lmm_jax as lmm
-from lmm_jax import tables
 from lmm_jax.__main__ import main
+from lmm_jax.inputs import files as tables
 
 # The same fit twice, once through a CSV file with 17 digits: rounding only.
 SAME = 1e-9

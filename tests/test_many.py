@@ -168,7 +168,8 @@ def test_chunks_do_not_matter():
 
 
 def test_slow_lanes_are_finished_together(monkeypatch):
-    from lmm_jax import batch, many
+    from lmm_jax.api import fit_many as many
+    from lmm_jax.batches import lane_minimize as batch
 
     monkeypatch.setattr(batch, "SMALLEST", 2)
     monkeypatch.setattr(many, "SMALLEST", 2)
@@ -182,7 +183,7 @@ def test_slow_lanes_are_finished_together(monkeypatch):
 
 def test_moment_starts(monkeypatch):
     """Large data start from moments: the same optima where there is one only."""
-    from lmm_jax import many
+    from lmm_jax.api import fit_many as many
 
     grid = lmm.fit_many(INTERCEPT, FRAME, Y)
     monkeypatch.setattr(many, "SMALL_PROBLEM", 0)

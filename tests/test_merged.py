@@ -10,13 +10,13 @@ import pytest
 from helpers import assert_close
 
 import lmm_jax as lmm
-from lmm_jax.design import Design
-from lmm_jax.layouts import classes as classes_module
+from lmm_jax.designs.design import Design
+from lmm_jax.layouts import equal_groups as classes_module
 from lmm_jax.layouts import merged
-from lmm_jax.layouts.classes import find_classes
+from lmm_jax.layouts.equal_groups import find_classes
 from lmm_jax.layouts.grouped import GroupedLayout
 from lmm_jax.layouts.merged import chunk, merge
-from lmm_jax.likelihood import profile_jet
+from lmm_jax.likelihood.profile import profile_jet
 
 RTOL = 1e-12  # the same sums in another order; derivatives are sums of about n terms
 FIT_RTOL = 1e-8  # two optimizers stop within a Newton decrement of 1e-9
@@ -209,7 +209,7 @@ def test_chunks_hold_groups_of_one_class():
 def test_fits_are_equal(monkeypatch, reml):
     design = design_of("q=2")
     ours = lmm.fit(design, reml=reml)
-    assert design.merged is not design.layout
+    assert design.compressed.merged is not design.layout
     monkeypatch.setattr(merged, "WORTH_MERGING", 1 << 60)
     expected = lmm.fit(design_of("q=2"), reml=reml)
     assert ours.converged

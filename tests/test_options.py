@@ -13,9 +13,9 @@ import scipy.optimize
 from helpers import Term, assert_close, random_root
 
 import lmm_jax as lmm
-from lmm_jax import history
-from lmm_jax.layouts import crossed
-from lmm_jax.likelihood import profile_jet
+from lmm_jax.layouts.crossed import layout as crossed
+from lmm_jax.likelihood.profile import profile_jet
+from lmm_jax.optimize import history
 from lmm_jax.penalties import L2, LogDet, SmoothL1, SmoothSCAD
 
 OPTIMUM_RTOL = 1e-8  # deviance of two converged runs: each within 1e-9 of the optimum

@@ -1,5 +1,7 @@
 """Power by simulation against closed forms of balanced designs, and its bookkeeping."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,11 +11,13 @@ import samples
 from scipy import stats
 
 import lmm_jax as lmm
+from lmm_jax.api.power import rejection_rate
+from lmm_jax.batches.replicate_minimize import fit_lanes
+from lmm_jax.inference.estimates import estimate
 from lmm_jax.inference.hypotheses import read_restriction
-from lmm_jax.inference.lane_tests import lane_beta, lane_df, lane_pvalues
-from lmm_jax.layouts.responses import Response
-from lmm_jax.power import rejection_rate
-from lmm_jax.replicate_lanes import fit_lanes
+from lmm_jax.inference.lane_tests import lane_pvalues
+from lmm_jax.inference.satterthwaite import satterthwaite_df
+from lmm_jax.layouts.response import Response
 
 N_SIM = 4000
 # Monte-Carlo standard errors: seeds are fixed, so a failure is one of the code.
@@ -145,14 +149,14 @@ def test_tests_of_lanes_are_those_of_single_fits():
         response = Response(y=tuple(b.c[:, -1] for b in layout.buckets), S0=layout.S0[-1])
         lanes = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), response)
         solution = fit_lanes(layout, lanes, res.estimates.theta_layout, reml=True)
-    at = lane_beta(solution, layout, reml=True)
-    for j in range(3):
-        df = lane_df(np.eye(3)[j], at)
-        np.testing.assert_allclose(df, res.df.iloc[j], rtol=OPTIMUM_TOL)
-        variance = at.scale * at.cov[:, j, j]
-        np.testing.assert_allclose(np.sqrt(variance), res.bse_fe.iloc[j], rtol=OPTIMUM_TOL)
     # errors are measured from beta_origin, which is where the truth would stand
-    origin = np.asarray(layout.beta_origin + layout.beta_shift)
+    origin, zero = np.asarray(layout.beta_origin + layout.beta_shift), np.zeros(3)
+    at = estimate(solution, replace(layout, beta_origin=zero, beta_shift=zero), reml=True)
+    df = satterthwaite_df(np.eye(3), at.cov_beta, at.dcov_beta, at.joint_cov)
+    sd = np.sqrt(at.scale[:, None] * np.diagonal(at.cov_beta, axis1=1, axis2=2))
+    for own in (0, 1):
+        np.testing.assert_allclose(df[own], res.df, rtol=OPTIMUM_TOL)
+        np.testing.assert_allclose(sd[own], res.bse_fe, rtol=OPTIMUM_TOL)
     for test in ("x = 1", "x = 1, z = 2"):
         restriction = read_restriction(test, res.fixed_names)
         gap = (restriction.R @ origin - restriction.q)[None]

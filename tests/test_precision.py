@@ -10,7 +10,7 @@ import pytest
 import samples
 
 import lmm_jax as lmm
-from lmm_jax.likelihood import profile_jet
+from lmm_jax.likelihood.profile import profile_jet
 
 DATA = samples.frame(groups=12).assign(item=lambda d: np.arange(len(d)) % 5)
 FORMULAS = {

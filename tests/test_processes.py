@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 import lmm_jax as lmm
-from lmm_jax import processes
+from lmm_jax.numerics import processes
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "processes.md").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from lmm_jax import programs
+from lmm_jax.numerics import programs
 
 
 def test_programs_are_given_up_and_compiled_again():

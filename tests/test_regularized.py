@@ -11,7 +11,7 @@ from helpers import Term, assert_close, random_root
 
 import lmm_jax as lmm
 from lmm_jax import RegularizedPath, RegularizedResults, fit_regularized
-from lmm_jax.descent import Descent, Quadratic, descend
+from lmm_jax.optimize.lasso import Descent, Quadratic, descend
 from lmm_jax.penalties import L2
 
 KKT = 1e-8  # violation of the optimality conditions relative to the gradient at zero

@@ -1,17 +1,14 @@
 """The batched pass over many rows gives the layout that residual rows give, or says it cannot."""
 
-import importlib
-
 import jax
 import numpy as np
 import pandas as pd
 import pytest
 
 import lmm_jax as lmm
-from lmm_jax import row_pass
+from lmm_jax.designs import compressed
+from lmm_jax.layouts import stream_pass as row_pass
 from lmm_jax.layouts.compress import compress
-
-design_module = importlib.import_module("lmm_jax.design")  # lmm_jax.design is the function
 
 RNG = np.random.default_rng(7)
 GROUP = np.repeat(np.arange(40), RNG.integers(2, 9, 40))
@@ -84,7 +81,7 @@ def test_likelihood_is_that_of_residual_rows(name):
 def test_fit_is_that_of_residual_rows(name, monkeypatch):
     formula, options = CASES[name]
     want = lmm.fit(formula, DATA, **options)
-    monkeypatch.setattr(design_module, "MANY_ROWS", 64)
+    monkeypatch.setattr(compressed, "MANY_ROWS", 64)
     got = lmm.fit(formula, DATA, **options)
     assert got.llf == pytest.approx(want.llf, rel=1e-12)
     np.testing.assert_allclose(got.params, want.params, rtol=1e-6, atol=1e-9)
@@ -115,6 +112,6 @@ def test_large_means_cost_nothing():
 
 def test_a_careful_pass_takes_over(monkeypatch):
     want = lmm.fit("y ~ x + (1 | g)", DIGITS["y near a line"])
-    monkeypatch.setattr(design_module, "MANY_ROWS", 64)
+    monkeypatch.setattr(compressed, "MANY_ROWS", 64)
     got = lmm.fit("y ~ x + (1 | g)", DIGITS["y near a line"])
     assert got.llf == want.llf

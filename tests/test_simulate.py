@@ -7,7 +7,7 @@ import samples
 from scipy import stats
 
 import lmm_jax as lmm
-from lmm_jax.simulate import covariance_factor, random_columns, simulate
+from lmm_jax.api.simulate import covariance_factor, random_columns, simulate
 
 DRAWS = 10_000
 # Probability that a test of moments fails although the draws are right. Seeds are fixed, so a

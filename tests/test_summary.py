@@ -8,7 +8,7 @@ import pytest
 import samples
 
 import lmm_jax as lmm
-from lmm_jax.summary import escape_latex, number, p_value
+from lmm_jax.results.summary import escape_latex, number, p_value
 
 MODELS = {
     "one slope": dict(formula="y ~ x * f + (x | g)"),

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy import special
 
-from ..arguments import flag, hinted, instance, probability
-from ..arguments import names as read_names
 from ..errors import DataError
-from ..summary import number, p_value
+from ..inputs.arguments import flag, hinted, instance, probability
+from ..inputs.arguments import names as read_names
+from ..reprs import number, p_value
+from .df import DF_METHODS
 from .hypotheses import Restriction, read_restriction
-from .satterthwaite import satterthwaite_df
-from .variance import relative_covariance
+from .record import FitRecord, relative_covariance
 from .wald import f_denominator, joint_test
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from ..fitted import FittedModel
 
 # Lines of the table that a repr shows; str() shows them all.
 _LINES = 8
@@ -146,12 +142,12 @@ class ContrastResults:
         return "\n".join([f"<ContrastResults ({self.distribution})>", *lines])
 
 
-def t_test(results: FittedModel, hypothesis: Any, use_t: bool | None) -> ContrastResults:
+def t_test(results: FitRecord, hypothesis: Any, use_t: bool | None) -> ContrastResults:
     """Test each row on its own."""
     use_t = None if use_t is None else flag(use_t, "use_t")
     at, on_fixed = _read(results, hypothesis, use_t)
     if use_t is None:
-        use_t = results.df_method != "normal" and on_fixed
+        use_t = DF_METHODS[results.df_method].uses_t and on_fixed
     effect = at.R @ results.params.to_numpy()
     V, unit = _covariance(results, at.R)
     sd = np.sqrt(np.diagonal(V)) * unit
@@ -171,12 +167,12 @@ def t_test(results: FittedModel, hypothesis: Any, use_t: bool | None) -> Contras
     )
 
 
-def wald_test(results: FittedModel, hypothesis: Any, use_f: bool | None) -> ContrastResults:
+def wald_test(results: FitRecord, hypothesis: Any, use_f: bool | None) -> ContrastResults:
     """Test all rows together."""
     use_f = None if use_f is None else flag(use_f, "use_f")
     at, on_fixed = _read(results, hypothesis, use_f)
     if use_f is None:
-        use_f = results.df_method != "normal" and on_fixed
+        use_f = DF_METHODS[results.df_method].uses_t and on_fixed
     V, unit = _covariance(results, at.R)
     test = joint_test(Restriction(at.R, at.q / unit), results.params.to_numpy() / unit, V)
     chi2, q = test.chi2, test.rank
@@ -204,7 +200,7 @@ def _f_tail(value: float, df_num: int, df_denom: float) -> float:
     return float(special.fdtrc(df_num, df_denom, value))
 
 
-def _read(results: FittedModel, hypothesis: Any, use_t: bool | None) -> tuple[Restriction, bool]:
+def _read(results: FitRecord, hypothesis: Any, use_t: bool | None) -> tuple[Restriction, bool]:
     """The restriction, and whether it concerns fixed effects only."""
     p = len(results.fixed_names)
     at = read_restriction(hypothesis, results.fixed_names, tuple(results.params.index[p:]))
@@ -216,7 +212,7 @@ def _read(results: FittedModel, hypothesis: Any, use_t: bool | None) -> tuple[Re
     return at, on_fixed
 
 
-def _covariance(results: FittedModel, R: np.ndarray) -> tuple[np.ndarray, float]:
+def _covariance(results: FitRecord, R: np.ndarray) -> tuple[np.ndarray, float]:
     """``R cov R' / unit^2`` and the unit; NaN in rows that use a variance without an error."""
     units, relative = relative_covariance(results.estimates)
     rows = R * units
@@ -228,9 +224,9 @@ def _covariance(results: FittedModel, R: np.ndarray) -> tuple[np.ndarray, float]
     return V, unit
 
 
-def _row_df(results: FittedModel, contrasts: np.ndarray) -> np.ndarray:
-    """Satterthwaite's df, or the residual ones where z tests are the method."""
-    if results.df_method == "normal":
-        return np.full(len(contrasts), float(results.df_resid))
-    e, rows = results.estimates, contrasts[:, : len(results.fixed_names)]
-    return satterthwaite_df(rows, e.cov_beta, e.dcov_beta, e.joint_cov)
+def _row_df(results: FitRecord, contrasts: np.ndarray) -> np.ndarray:
+    """Degrees of freedom by the fit's method, the residual ones where that gives none."""
+    method = DF_METHODS[results.df_method]
+    method = method if method.uses_t else DF_METHODS["residual"]
+    rows = contrasts[:, : len(results.fixed_names)]
+    return method.of_contrasts(results.estimates, rows, results.df_resid)

@@ -18,13 +18,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.linalg import solve_triangular
 
-from ..covariance import factor_blocks, spread
+from ..covariance.theta import factor_blocks, spread
+from ..layouts.contract import marginal
 from ..layouts.grouped import Bucket, GroupedLayout, group_cov
-from ..layouts.waist import marginal
-from ..likelihood import residual_df
-from ..linalg import eliminate, symmetrize
+from ..likelihood.criterion import factor_gram, residual_df, varying
+from ..numerics.linalg import eliminate, symmetrize
 
 # Share of its own cross-product that a column of X must keep without the unit.
 _RANK_TOL = 1e-10
@@ -63,10 +62,11 @@ class Weighted(NamedTuple):
     log_scale: Array  # (K,)
 
 
-class _Profile(NamedTuple):
+class _Fixed(NamedTuple):
     whole: Whole
     Phi: Array  # (p, p)
     v: Array  # (p + 1,)
+    logdet: Array  # ()  log|X' V^-1 X|
 
 
 def without_groups(
@@ -97,9 +97,8 @@ def without_groups(
     total = _profile(jnp.sum(gram, axis=0))
     nu = residual_df(layout, reml=reml)
     rest = _rest_of_gram(jnp.sum(gram, axis=0)[None] - gram)
-    criterion = jnp.sum(logdet) - logdet + (nu - n_obs) * rest.log_rss
-    if reml:
-        criterion = criterion + rest.criterion
+    others = jnp.sum(logdet) - logdet
+    criterion = varying(others, rest.criterion, rest.log_rss, nu - n_obs, reml=reml)
     residual = gram @ total.v  # (K, p + 1)
     share = (residual @ total.v) / jnp.exp(total.whole.log_rss)
     p = total.whole.beta.size
@@ -129,15 +128,10 @@ def without_rows(
     d = jnp.where(d > _RANK_TOL * own, d, jnp.nan)
     log_rss = jnp.log(jnp.exp(total.whole.log_rss) - e**2 / d)
     nu = residual_df(layout, reml=reml) - 1.0
-    # log|V| and, by REML, log|X' V^-1 X|: together log d in the place of log c
-    criterion = _logdet(theta, layout, total, reml=reml) + jnp.log(d if reml else own)
+    log_c = jnp.log(own)
+    logdet, log_x = layout.waist_at(theta).logdet + log_c, total.logdet + jnp.log(d) - log_c
     beta = total.whole.beta[None] - Phi_x * (e / d)[:, None]
-    return total.whole, Without(criterion + nu * log_rss, beta, log_rss)
-
-
-def _logdet(theta: Array, layout: GroupedLayout, total: _Profile, *, reml: bool) -> Array:
-    logdet = layout.waist_at(theta).logdet
-    return logdet + jnp.linalg.slogdet(total.whole.information)[1] if reml else logdet
+    return total.whole, Without(varying(logdet, log_x, log_rss, nu, reml=reml), beta, log_rss)
 
 
 def _solved(Lambda: Array, bucket: Bucket, rows: BucketRows) -> Array:
@@ -165,14 +159,13 @@ def _leverage(H: Array, rows: BucketRows) -> Array:
     return total
 
 
-def _profile(gram: Array) -> _Profile:
+def _profile(gram: Array) -> _Fixed:
     """Fixed effects and residual sum of squares of one gram matrix."""
     p = gram.shape[0] - 1
-    L = jnp.linalg.cholesky(gram)
-    inverse = solve_triangular(L[:p, :p], jnp.eye(p, dtype=L.dtype), lower=True)
-    beta = inverse.T @ L[p, :p]
-    whole = Whole(beta, 2.0 * jnp.log(L[p, p]), gram[:p, :p])
-    return _Profile(whole, inverse.T @ inverse, jnp.append(-beta, 1.0))
+    at = factor_gram(gram)
+    beta = at.inverse.T @ at.z
+    whole = Whole(beta, jnp.log(at.rss), gram[:p, :p])
+    return _Fixed(whole, at.inverse.T @ at.inverse, jnp.append(-beta, 1.0), at.logdet)
 
 
 def _rest_of_gram(gram: Array) -> Without:
@@ -180,11 +173,8 @@ def _rest_of_gram(gram: Array) -> Without:
 
     NaN where a column of X has nothing left.
     """
-    p = gram.shape[1] - 1
-    L = jnp.linalg.cholesky(gram)
-    pivots = jnp.diagonal(L, axis1=1, axis2=2)
-    kept = pivots[:, :p] ** 2 > _RANK_TOL
-    z = jnp.where(kept, L[:, p, :p], jnp.nan)
-    beta = solve_triangular(L[:, :p, :p], z[:, :, None], lower=True, trans=1)[:, :, 0]
-    logdet = 2.0 * jnp.sum(jnp.log(jnp.where(kept, pivots[:, :p], jnp.nan)), axis=1)
-    return Without(logdet, beta, 2.0 * jnp.log(pivots[:, p]))
+    at = factor_gram(gram)
+    kept = jnp.diagonal(at.inverse, axis1=1, axis2=2) ** 2 < 1.0 / _RANK_TOL
+    determined = jnp.where(jnp.all(kept, axis=1), 1.0, jnp.nan)
+    beta = jnp.einsum("gab,ga->gb", at.inverse, at.z)
+    return Without(at.logdet * determined, beta * determined[:, None], jnp.log(at.rss))

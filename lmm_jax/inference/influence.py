@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from ..arguments import choice, hinted
 from ..capabilities import require
-from ..covariance import lower_indices, theta_slices
+from ..designs.design import Design
 from ..errors import DataError
-from ..estimates import factor_matrices
-from ..labels import unique
+from ..inputs.arguments import choice, hinted
+from ..inputs.matching import shown
+from ..inputs.names import unique
+from ..layouts.group_index import GroupPlan
 from ..layouts.grouped import GroupedLayout
-from ..layouts.index import GroupPlan, round_up_rows
-from ..matching import shown
-from ..processes import float64
-from ..programs import compiled
+from ..numerics.processes import float64
+from ..numerics.programs import compiled
+from ..numerics.shapes import round_up_rows
 from .deletion import BucketRows, Weighted, Whole, Without, without_groups, without_rows
+from .estimates import factor_matrices
+from .record import FitRecord
 from .variance import covariance_jacobian
-
-if TYPE_CHECKING:
-    from ..design import Design
-    from ..results import LMMResults
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,7 +76,7 @@ class Influence:
 
 
 @hinted
-def influence(results: LMMResults, by: str = "group") -> Influence:
+def influence(results: FitRecord, by: str = "group") -> Influence:
     """Influence of every group or row, by derivatives at the fit (infinitesimal jackknife).
 
     Leaving a unit out changes the criterion f into one that is known exactly at
@@ -150,7 +148,7 @@ class _Units(NamedTuple):
     n_rows: np.ndarray  # (K,)
 
 
-def _group_units(results: LMMResults) -> _Units:
+def _group_units(results: FitRecord) -> _Units:
     design = _design(results)
     layout, plan = _layout(design), _plan(design)
     starts = np.cumsum([0, *(b.T.shape[2] for b in layout.buckets)])
@@ -163,7 +161,7 @@ def _group_units(results: LMMResults) -> _Units:
     return _ordered(out, unit, count[unit])
 
 
-def _row_units(results: LMMResults) -> _Units:
+def _row_units(results: FitRecord) -> _Units:
     design = _design(results)
     places = _bucket_places(design)
     rows = _rows(design, places)
@@ -187,7 +185,7 @@ def _ordered(out: Any, unit: np.ndarray, n_rows: np.ndarray) -> _Units:
     return _Units(*values, *slopes, n_rows)
 
 
-def _design(results: LMMResults) -> Design:
+def _design(results: FitRecord) -> Design:
     assert results.design is not None  # require has looked
     return results.design
 
@@ -266,7 +264,7 @@ def _group_labels(design: Design) -> pd.Index[Any]:
     return pd.RangeIndex(design.n_groups, name="group")
 
 
-def _frames(results: LMMResults, by: str, labels: pd.Index[Any], units: _Units) -> Influence:
+def _frames(results: FitRecord, by: str, labels: pd.Index[Any], units: _Units) -> Influence:
     """Carry the model without each unit to the coordinates of the data, and label it."""
     e, layout = results.estimates, _layout(_design(results))
     m, p = e.theta_layout.size, e.beta.size
@@ -298,16 +296,14 @@ def _frames(results: LMMResults, by: str, labels: pd.Index[Any], units: _Units) 
 def _covariances(theta: np.ndarray, layout: GroupedLayout, scale: np.ndarray) -> np.ndarray:
     """Covariances of the data, lower triangles row by row, for many theta and scales."""
     out = []
-    for A, k, at in zip(layout.whiteners, layout.sizes, theta_slices(layout.sizes), strict=True):
-        L = np.zeros((len(theta), k, k))
-        L[:, *lower_indices(k)] = theta[:, at]
+    for A, L in zip(layout.whiteners, factor_matrices(theta, layout.sizes), strict=True):
         AL = np.asarray(A) @ L
         S = scale[:, None, None] * AL @ np.swapaxes(AL, 1, 2)
-        out.append(S[:, *np.tril_indices(k)])
+        out.append(S[:, *np.tril_indices(L.shape[-1])])
     return np.concatenate(out, axis=1)
 
 
-def _derivatives(results: LMMResults, units: _Units) -> np.ndarray:
+def _derivatives(results: FitRecord, units: _Units) -> np.ndarray:
     """Derivatives of all parameters in the weights of the groups, (groups, parameters)."""
     e, layout = results.estimates, _layout(_design(results))
     m, whole, weighted, slope = (

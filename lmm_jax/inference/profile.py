@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..arguments import choice, is_whole, number, shown, whole_number
 from ..capabilities import require
-from ..covariance import lower_indices, theta_slices
+from ..covariance.theta import lower_indices, theta_slices
 from ..errors import DataError
-from ..estimates import factor_matrices
-from ..layouts.waist import Layout
-from ..likelihood import Jet, profile_jet
-from ..processes import float64
-from ..programs import compiled
-
-if TYPE_CHECKING:
-    from ..results import LMMResults
+from ..inputs.arguments import choice, is_whole, number, shown, whole_number
+from ..layouts.contract import Layout
+from ..likelihood.criterion import Jet, residual_variance
+from ..likelihood.profile import profile_jet
+from ..numerics.processes import float64
+from ..numerics.programs import compiled
+from .estimates import factor_matrices
+from .record import FitRecord
 
 _jet = compiled(profile_jet, static="reml")
 
@@ -33,7 +32,7 @@ _SMALL_PIVOT = 1e-3
 _OPEN_PIVOT = 0.3
 
 
-class Coordinates(NamedTuple):
+class HeldVariance(NamedTuple):
     """A layout in which one variance ratio is the square of one entry of theta."""
 
     layout: Layout
@@ -43,7 +42,7 @@ class Coordinates(NamedTuple):
 
 
 def profile_re(
-    results: LMMResults,
+    results: FitRecord,
     layout: Layout,
     re_ix: int | str,
     vtype: str,
@@ -67,7 +66,7 @@ def profile_re(
         return profile_curve(at, ratios, n_low=num_low, reml=results.reml)
 
 
-def _locate(results: LMMResults, re_ix: int | str, vtype: str) -> tuple[int, int]:
+def _locate(results: FitRecord, re_ix: int | str, vtype: str) -> tuple[int, int]:
     """Term and coefficient that ``re_ix`` names."""
     choice(vtype, "vtype", ("re", "vc"))
     found = [
@@ -104,7 +103,7 @@ def profile_grid(
     return np.concatenate([low, high[1:]])
 
 
-def hold_variance(layout: Layout, theta: np.ndarray, t: int, j: int) -> Coordinates:
+def hold_variance(layout: Layout, theta: np.ndarray, t: int, j: int) -> HeldVariance:
     """Rotate one term so that the variance of its coefficient j is ``(unit theta[held])^2``.
 
     With ``a`` row j of the whitener and Q orthogonal, first column ``a / |a|``,
@@ -129,10 +128,10 @@ def hold_variance(layout: Layout, theta: np.ndarray, t: int, j: int) -> Coordina
     L = np.linalg.qr(factor.T)[1].T  # lower triangular, the same covariance
     new = np.array(theta, dtype=np.float64)
     new[at] = L[lower_indices(k)]
-    return Coordinates(rotated, new, at.start, unit)
+    return HeldVariance(rotated, new, at.start, unit)
 
 
-def profile_curve(at: Coordinates, ratios: np.ndarray, *, n_low: int, reml: bool) -> np.ndarray:
+def profile_curve(at: HeldVariance, ratios: np.ndarray, *, n_low: int, reml: bool) -> np.ndarray:
     """Variance and maximized log-likelihood at every ratio, (len(ratios), 2).
 
     The searches run outwards from the estimate, ``ratios[n_low]``, each from
@@ -143,12 +142,13 @@ def profile_curve(at: Coordinates, ratios: np.ndarray, *, n_low: int, reml: bool
         theta = at.theta
         for i in order:
             theta, jet = maximize_rest(at, theta, float(ratios[i]), reml=reml)
-            out[i] = ratios[i] * _scale(jet, at.layout, reml), -0.5 * float(jet.value)
+            scale = float(residual_variance(jet.profile.rss, at.layout, reml=reml))
+            out[i] = ratios[i] * scale, -0.5 * float(jet.value)
     return out
 
 
 def maximize_rest(
-    at: Coordinates, theta: np.ndarray, ratio: float, *, reml: bool
+    at: HeldVariance, theta: np.ndarray, ratio: float, *, reml: bool
 ) -> tuple[np.ndarray, Jet]:
     """Lowest criterion with one variance ratio held, and where it is."""
     theta = np.array(theta)
@@ -203,9 +203,3 @@ def _search(start: np.ndarray, free: np.ndarray, layout: Layout, *, reml: bool) 
     out = start.copy()
     out[free] = end.x
     return out
-
-
-def _scale(jet: Jet, layout: Layout, reml: bool) -> float:
-    """Residual variance at a point."""
-    nu = float(layout.n_obs) - (layout.beta_origin.size if reml else 0)
-    return float(jet.profile.rss) * float(layout.y_scale) ** 2 / nu

@@ -23,29 +23,31 @@ def satterthwaite_df(
     Parameters
     ----------
     contrasts : ndarray, shape (r, p)
-    cov_beta : ndarray, shape (p, p)
+    cov_beta : ndarray, shape (..., p, p)
         ``(X' V^-1 X)^-1`` relative to sigma^2.
-    dcov_beta : ndarray, shape (m, p, p)
+    dcov_beta : ndarray, shape (..., m, p, p)
         Its derivatives in theta.
-    joint_cov : ndarray, shape (m + 1, m + 1)
+    joint_cov : ndarray, shape (..., m + 1, m + 1)
         Covariance of theta and log sigma^2.
 
     Returns
     -------
-    ndarray, shape (r,)
+    ndarray, shape (..., r)
 
     References
     ----------
     Kuznetsova, Brockhoff & Christensen (2017), doi:10.18637/jss.v082.i13.
     """
-    unit = np.sqrt(np.diagonal(cov_beta))
+    unit = np.sqrt(np.diagonal(cov_beta, axis1=-2, axis2=-1))
     unit = np.where(unit > 0, unit, 1.0)  # fixed effects that are held have no variance
     largest = np.abs(contrasts).max(axis=1, keepdims=True, initial=0.0)
-    rows = contrasts / np.where(largest > 0, largest, 1.0) * unit
-    largest = np.abs(rows).max(axis=1, keepdims=True, initial=0.0)
+    rows = contrasts / np.where(largest > 0, largest, 1.0) * unit[..., None, :]
+    largest = np.abs(rows).max(axis=-1, keepdims=True, initial=0.0)
     rows = rows / np.where(largest > 0, largest, 1.0)
-    f = np.einsum("ra,ab,rb->r", rows, cov_beta / unit[:, None] / unit, rows)
-    in_theta = np.einsum("ra,kab,rb->rk", rows, dcov_beta / unit[:, None] / unit, rows)
-    g = np.concatenate([in_theta, f[:, None]], axis=1)  # d f / d log sigma^2 = f
+    square = unit[..., :, None] * unit[..., None, :]
+    f = np.sum(rows @ (cov_beta / square) * rows, axis=-1)
+    lone = rows[..., None, :, :]
+    in_theta = np.sum(lone @ (dcov_beta / square[..., None, :, :]) * lone, axis=-1)
+    g = np.concatenate([in_theta, f[..., None, :]], axis=-2)  # d f / d log sigma^2 = f
     with np.errstate(divide="ignore", invalid="ignore"):
-        return 2.0 * f**2 / np.einsum("ra,ab,rb->r", g, joint_cov, g)
+        return 2.0 * f**2 / np.sum(g * (joint_cov @ g), axis=-2)

@@ -13,14 +13,11 @@ taken in their own coordinates.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
-from ..covariance import lower_indices, lower_rows, theta_size, theta_slices
-
-if TYPE_CHECKING:
-    from ..estimates import Estimates
+from ..covariance.theta import lower_indices, lower_rows, theta_size, theta_slices
 
 # Curvature below this, relative to the largest, carries no information (lmerTest's rule).
 FLAT_TOL = 1e-10
@@ -32,57 +29,60 @@ def inverse_curvature(hessian: np.ndarray) -> np.ndarray:
     Directions without positive curvature get no variance: at a singular fit they
     are the parameters that the boundary holds.
     """
+    known = np.isfinite(hessian).all(axis=(-2, -1), keepdims=True)
+    hessian = np.where(known, hessian, 0.0)
     e, V = np.linalg.eigh(0.5 * (hessian + np.swapaxes(hessian, -1, -2)))
     largest = np.abs(e).max(axis=-1, keepdims=True, initial=0.0)
     usable = e > FLAT_TOL * np.maximum(largest, 1e-300)
     inverse = np.where(usable, 1.0 / np.where(usable, e, 1.0), 0.0)
-    return 2.0 * (V * inverse[..., None, :]) @ np.swapaxes(V, -1, -2)
+    return np.where(known, 2.0 * (V * inverse[..., None, :]) @ np.swapaxes(V, -1, -2), np.nan)
 
 
-def joint_covariance(cov_theta: np.ndarray, rho: np.ndarray, nu: float) -> np.ndarray:
-    """Asymptotic covariance of ``(theta, log sigma^2)``, (m + 1, m + 1)."""
-    cross = cov_theta @ rho
-    out = np.empty((rho.size + 1, rho.size + 1))
-    out[:-1, :-1] = cov_theta
-    out[:-1, -1] = out[-1, :-1] = cross
-    out[-1, -1] = 2.0 / nu + rho @ cross
+def joint_covariance(cov_theta: np.ndarray, rho: np.ndarray, nu: Any) -> np.ndarray:
+    """Asymptotic covariance of ``(theta, log sigma^2)``, (..., m + 1, m + 1)."""
+    m = rho.shape[-1]
+    cross = (cov_theta @ rho[..., None])[..., 0]
+    out = np.empty((*rho.shape[:-1], m + 1, m + 1))
+    out[..., :m, :m] = cov_theta
+    out[..., :m, m] = out[..., m, :m] = cross
+    out[..., m, m] = 2.0 / nu + np.sum(rho * cross, axis=-1)
     return out
 
 
 def covariance_jacobian(
-    factors: Sequence[np.ndarray], whiteners: Sequence[np.ndarray], scale: float
+    factors: Sequence[np.ndarray], whiteners: Sequence[np.ndarray], scale: Any
 ) -> np.ndarray:
     """Derivative of the covariances of the data in ``(theta, tau)``.
 
     Parameters
     ----------
-    factors : sequence of ndarray, shape (k, k)
+    factors : sequence of ndarray, shape (..., k, k)
         Lambda of every term in the layout's coordinates, the point of ``theta``.
-    whiteners : sequence of ndarray, shape (k, k)
+    whiteners : sequence of ndarray, shape (..., k, k)
         Map to the coordinates of the data.
-    scale : float
+    scale : float or ndarray
         Residual variance.
 
     Returns
     -------
-    ndarray, shape (n_cov + 1, m + 1)
+    ndarray, shape (..., n_cov + 1, m + 1)
         Rows: lower triangle of every term row by row, then the residual variance.
     """
-    sizes = [L.shape[0] for L in factors]
-    m = theta_size(sizes)
-    rows = []
+    sizes = [L.shape[-1] for L in factors]
+    m, n_cov = theta_size(sizes), sum(k * (k + 1) // 2 for k in sizes)
+    out = np.zeros((*np.shape(scale), n_cov + 1, m + 1))
+    out[..., -1, m] = scale
+    scale, start = np.expand_dims(scale, (-2, -1)), 0
     for L, A, at in zip(factors, whiteners, theta_slices(sizes), strict=True):
-        k = L.shape[0]
-        lower = lower_rows(k)
-        i, j = lower_indices(k)
-        half = A[:, i].T[:, :, None] * (A @ L)[:, j].T[:, None, :]  # A E_ij L' A', (m_t, k, k)
-        block = np.zeros((i.size, m + 1))
-        block[:, at] = (scale * (half + np.swapaxes(half, 1, 2)))[:, lower[0], lower[1]].T
-        block[:, m] = scale * (A @ L @ L.T @ A.T)[lower]
-        rows.append(block)
-    last = np.zeros((1, m + 1))
-    last[0, m] = scale
-    return np.concatenate([*rows, last])
+        lower, (i, j) = lower_rows(L.shape[-1]), lower_indices(L.shape[-1])
+        AL, stop = A @ L, start + len(lower[0])
+        # A E_ij L' A' at the entries of the lower triangle, and its transpose
+        half = A[..., lower[0], :][..., i] * AL[..., lower[1], :][..., j]
+        other = A[..., lower[1], :][..., i] * AL[..., lower[0], :][..., j]
+        out[..., start:stop, at] = scale * (half + other)
+        out[..., start:stop, m] = (scale * AL @ np.swapaxes(AL, -1, -2))[..., *lower]
+        start = stop
+    return out
 
 
 def sdcor_jacobian(covariance: np.ndarray) -> np.ndarray:
@@ -106,24 +106,6 @@ def sdcor_jacobian(covariance: np.ndarray) -> np.ndarray:
             out[at, position[i, i]] = -0.5 * correlation / covariance[i, i]
             out[at, position[j, j]] = -0.5 * correlation / covariance[j, j]
     return out
-
-
-def relative_covariance(estimates: Estimates) -> tuple[np.ndarray, np.ndarray]:
-    """A unit of every parameter and the covariance of all of them in these units.
-
-    Returns
-    -------
-    unit : ndarray, shape (K,)
-    relative : ndarray, shape (K, K)
-    """
-    e, p = estimates, estimates.beta.size
-    sd = np.sqrt(np.diagonal(e.cov_beta))
-    unit = np.concatenate([np.sqrt(e.scale) * sd, e.variance_unit[:-1]])
-    sd = np.where(sd > 0, sd, 1.0)
-    relative = np.zeros((unit.size, unit.size))
-    relative[:p, :p] = e.cov_beta / np.outer(sd, sd)
-    relative[p:, p:] = e.cov_variance[:-1, :-1]
-    return unit, relative
 
 
 def touches_zero(S: np.ndarray) -> np.ndarray:

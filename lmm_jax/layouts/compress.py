@@ -16,19 +16,19 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ..arguments import hinted, instance, items
+from ..covariance.params import real_array
 from ..errors import DataError
-from ..linalg import back_substitute, eliminate, exact
-from ..params import real_array
-from ..processes import check_process
-from .compress_core import core_rows, fit_rows, link_rows, two_way_fit, within_step
-from .core import Core
-from .crossed import CrossedLayout
-from .crossed_index import CrossedIndex
-from .frame import fixed_frame, whitener
+from ..inputs.arguments import hinted, instance, items
+from ..numerics.linalg import back_substitute, eliminate, exact
+from ..numerics.processes import check_process
+from .common_scale import fixed_frame, whitener
+from .crossed.compress import core_rows, fit_rows, link_rows, two_way_fit, within_step
+from .crossed.core import Core
+from .crossed.index import CrossedIndex
+from .crossed.layout import CrossedLayout
+from .crossed.links import Links, from_core, to_groups
+from .group_index import GroupIndex, Placement, Table, stream_pairs
 from .grouped import Bucket, GroupedLayout
-from .index import GroupIndex, Placement, Table, stream_pairs
-from .links import Links, from_core, to_groups
 
 
 def rank_tol(dtype: Any) -> float:

@@ -21,11 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ..covariance import basis, factor_blocks, gather, spread, stack_theta
-from ..linalg import eliminate, exact, group_product, symmetrize, total_product
+from ..covariance.theta import basis, factor_blocks, gather, spread, stack_theta
+from ..numerics.linalg import eliminate, exact, group_product, symmetrize, total_product
+from ..numerics.roots import RootElimination, eliminate_root
 from ..reprs import brief
-from ..roots import RootElimination, eliminate_root
-from .waist import (
+from .contract import (
     BlupTerms,
     Curvature,
     Layout,

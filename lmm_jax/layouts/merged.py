@@ -20,12 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ..linalg import eliminate
-from ..processes import float64
-from ..programs import compiled
-from .classes import Classes, find_classes
+from ..numerics.linalg import eliminate
+from ..numerics.processes import float64
+from ..numerics.programs import compiled
+from ..numerics.shapes import round_up
+from .equal_groups import Classes, find_classes
 from .grouped import Bucket, GroupedLayout
-from .index import round_up
 
 # Numbers in a layout below which an evaluation takes no time, merged or not; and how many
 # times fewer entries a merged bucket must have.

@@ -20,13 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ..covariance import basis, factor_blocks, gather, spread
-from ..linalg import Elimination, eliminate, exact, group_product, symmetrize
+from ..covariance.theta import basis, factor_blocks, gather, spread
+from ..numerics.linalg import Elimination, eliminate, exact, group_product, symmetrize
+from ..numerics.shapes import round_up
 from ..reprs import brief
-from .classes import Classes, find_classes
-from .grouped import Bucket, GroupedLayout, rotate_bucket
-from .index import round_up
-from .waist import (
+from .contract import (
     Curvature,
     Layout,
     Waist,
@@ -39,6 +37,8 @@ from .waist import (
     psi_curvatures,
     psi_tangents,
 )
+from .equal_groups import Classes, find_classes
+from .grouped import Bucket, GroupedLayout, rotate_bucket
 
 # Decimals of T in which equal groups agree: cross-products of the same rows in another order
 # differ by rounding.

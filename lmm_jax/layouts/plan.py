@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .core_index import core_blocks, level_streams, take
-from .crossed_index import CrossedPlan, plan_crossed
-from .index import GroupPlan, level_parent, plan_groups
+from .crossed.core_index import core_blocks, level_streams, take
+from .crossed.index import CrossedPlan, plan_crossed
+from .group_index import GroupPlan, level_parent, plan_groups
 
 # Columns of a group up to which its dense matrices are no matter, and how much cheaper the
 # elimination of sub-groups has to be beyond.

@@ -1,0 +1,275 @@
+"""``fit``: a design in, a result out. Orchestration only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..covariance.params import Params
+from ..designs.design import Design
+from ..designs.from_formula import design
+from ..designs.labels import term_labels
+from ..errors import ConvergenceWarning, DataError, warn_user
+from ..inference.estimates import estimate, is_flat
+from ..inputs.arguments import flag, hinted
+from ..numerics.processes import float64
+from ..optimize.constrained import Problem, free_flags
+from ..optimize.history import Recorder
+from ..optimize.newton import CONVERGED, DECREMENT_TOL, FLAT, MESSAGES
+from ..results.lmm import LMMResults
+from .methods import Run, Task, begin, run_methods
+from .options import (
+    covariance_masks,
+    covariance_penalty,
+    fixed_penalty,
+    held_covariances,
+    hold_fixed_effects,
+    method_names,
+    read_options,
+    read_params,
+    read_start,
+)
+
+# Share of a bound on the norm of y from which a residual cannot be rounding.
+_FAR_FROM_EXACT = 1e-9
+
+
+@hinted
+def fit(
+    formula: str | Design,
+    data: Any = None,
+    *,
+    groups: Any = None,
+    re_formula: str | None = None,
+    vc_formula: Mapping[str, str] | None = None,
+    weights: Any = None,
+    offset: Any = None,
+    reml: bool = True,
+    start_params: Any = None,
+    free: Params | None = None,
+    fe_pen: Callable[[Any], Any] | None = None,
+    cov_pen: Callable[[Any], Any] | None = None,
+    method: str | Sequence[str] = "newton",
+    maxiter: int = 200,
+    gtol: float = DECREMENT_TOL,
+    full_output: bool = False,
+    missing: str = "drop",
+    subset: Any = None,
+    df_method: str = "satterthwaite",
+    context: Mapping[str, Any] | None = None,
+) -> LMMResults:
+    """Fit a linear mixed model ``y = X beta + Z b + e``.
+
+    Parameters
+    ----------
+    formula : str or Design
+        lme4's syntax, ``y ~ x + (1 + x | g)``, a fixed-effects formula together
+        with ``groups``, or a design made by :func:`lmm_jax.design`.
+    data : pandas.DataFrame, mapping of columns, or a frame that narwhals reads
+    groups : str or array of length n, optional
+        Grouping factor in statsmodels' spelling; not together with bars.
+    re_formula : str, optional
+        Columns with correlated random coefficients. Not given: an intercept, or
+        none if there is a ``vc_formula``.
+    vc_formula : mapping of str to str, optional
+        Variance components within the groups, name to formula.
+    weights : str or array of length n, optional
+        Prior weights: the residual variance of a row is ``sigma^2 / w``.
+    offset : str or array of length n, optional
+        Known part of the mean.
+    reml : bool
+        Restricted maximum likelihood or maximum likelihood.
+    start_params : Params or array, optional
+        Start values, covariances relative to the residual variance; packed with
+        or without the fixed effects. Without them the data suggest several starts.
+    free : Params, optional
+        Ones and zeros: a zero holds its parameter at the start value (fixed
+        effects at 0, ``cov_re`` at the identity and components at 1 if
+        ``start_params`` does not say otherwise).
+    fe_pen, cov_pen : callable, optional
+        Penalties subtracted from the log-likelihood: functions of the fixed
+        effects and of ``cov_re`` relative to the residual variance. With
+        ``fe_pen`` the fixed effects and the covariance are estimated jointly.
+        Functions that compute the same share a compiled program.
+        Ready ones: :mod:`lmm_jax.penalties`.
+    method : {"newton", "lbfgs", "bfgs"} or a sequence of them
+        Optimizer, or several to try in turn. First-order methods are finished by
+        a few Newton steps.
+    maxiter : int
+        Limit on the steps of a run; 0 gives the model at its start values.
+    gtol : float
+        Newton decrement, in units of the deviance, at which a run ends.
+    full_output : bool
+        Keep the steps of this fit in ``results.hist``, in the order of its runs: from
+        every start, from the interior after an end on the boundary, and the Newton steps
+        that finish a first-order method.
+    missing : {"drop", "raise", "none"}
+        What to do with rows in which anything the model uses is missing.
+    subset : array of bool, array of labels, or str, optional
+        Rows to use: a mask (a series is read by its labels), index labels, or an
+        expression of columns for ``DataFrame.query`` (without ``@`` variables).
+    df_method : {"satterthwaite", "normal"}
+        Degrees of freedom of the tests of fixed effects; "normal" gives z tests.
+    context : mapping, optional
+        Functions and variables for the formula; by default the functions that
+        the caller can see.
+
+    Returns
+    -------
+    LMMResults
+
+    Raises
+    ------
+    FormulaError, DataError
+        Before any computation, with what to change.
+
+    Warns
+    -----
+    ConvergenceWarning
+        The optimizer stopped at a point that is not a maximum.
+
+    Examples
+    --------
+    >>> import lmm_jax as lmm
+    >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+    >>> res.fe_params.round(3).to_dict()
+    {'Intercept': 251.405, 'Days': 10.467}
+    """
+    options = read_options(reml, maxiter, gtol, df_method)
+    methods, full_output = method_names(method), flag(full_output, "full_output")
+    if isinstance(formula, Design):
+        given = (data, groups, re_formula, vc_formula, weights, offset, subset)
+        if any(value is not None for value in given):
+            raise DataError("a Design holds the data and the model: pass no data arguments with it")
+        model = formula
+    else:
+        model = design(
+            formula,
+            data,
+            groups=groups,
+            re_formula=re_formula,
+            vc_formula=vc_formula,
+            weights=weights,
+            offset=offset,
+            missing=missing,
+            subset=subset,
+            context=context,
+        )
+    start = read_start(start_params, model)
+    free = read_params(free, model, "free")
+    with float64():
+        model = hold_fixed_effects(model, free, start)
+        task = Task(
+            design=model,
+            problem=_problem(model, free, start, fe_pen, cov_pen),
+            start=start,
+            reml=options.reml,
+            maxiter=options.maxiter,
+            gtol=options.gtol,
+            watch=Recorder() if full_output else None,
+        )
+        task = begin(task, methods)
+        _check_residual(model)
+        run = run_methods(task, methods)
+    result = _label(run, model, reml=options.reml, df_method=options.df_method)
+    flags = _free_parameters(model, free)
+    if not flags.all():
+        result = replace(result, free=flags)
+    if fe_pen is not None or cov_pen is not None:
+        result = replace(result, penalized=True)
+    if not result.converged and options.maxiter > 0:
+        _warn(model, run, result.message)
+    return result
+
+
+def _problem(
+    model: Design,
+    free: Params | None,
+    start: Params | None,
+    fe_pen: Callable[[Any], Any] | None,
+    cov_pen: Callable[[Any], Any] | None,
+) -> Problem | None:
+    """The criterion with what is held and penalized; None for the plain one."""
+    masks = covariance_masks(model, free)
+    if masks is None and fe_pen is None and cov_pen is None:
+        return None
+    return Problem(
+        layout=model.layout,
+        held=held_covariances(model, start),
+        fe_pen=fixed_penalty(model, fe_pen),
+        cov_pen=covariance_penalty(model, cov_pen),
+        masks=masks,
+    )
+
+
+def _free_parameters(model: Design, free: Params | None) -> np.ndarray:
+    """Flags in the order of ``results.params``."""
+    p = model.exog.shape[1]
+    fixed = np.ones(p, dtype=bool) if model.held is None else np.isnan(model.held)
+    masks = covariance_masks(model, free)
+    n_cov = sum(k * (k + 1) // 2 for k in model.sizes)
+    covariances = np.ones(n_cov, dtype=bool) if masks is None else free_flags(masks)
+    return np.concatenate([fixed, covariances])
+
+
+def _label(run: Run, model: Design, *, reml: bool, df_method: str) -> LMMResults:
+    """Carry the answer back to the data's units, and name its parts."""
+    status = int(run.solution.status)
+    estimates = estimate(run.solution, model.layout, reml=reml, held=model.held)
+    flat = is_flat(run.solution, model.sizes, estimates.singular)
+    if status == CONVERGED and flat:
+        status = FLAT
+    return LMMResults(
+        estimates=estimates,
+        fixed_names=model.exog_names,
+        term_labels=term_labels(model.terms),
+        endog_name=model.endog_name,
+        formula=None if model.source is None else model.source.formula,
+        nobs=model.nobs,
+        reml=reml,
+        df_method=df_method,
+        converged=status == CONVERGED,
+        message=MESSAGES[status],
+        n_iter=int(run.solution.n_iter),
+        design=model,
+        hist=run.hist,
+    )
+
+
+def _check_residual(model: Design) -> None:
+    """Refuse a response that the fixed effects or the groups explain exactly."""
+    layout = model.layout
+    p = layout.beta_origin.size
+    ranks, rss = model.reach
+    left = total = float(layout.y_scale)
+    if model.nobs - ranks - p > 0:
+        left = total * np.sqrt(rss)
+    if left > _FAR_FROM_EXACT * model.response_bound():
+        return
+    largest, norm, weight = model.response_size()
+    floor = max(1e-12 * norm, 2.0 * np.finfo(float).eps * largest * np.sqrt(weight))
+    if total <= floor:
+        raise DataError(
+            f"the fixed effects explain {model.endog_name!r} exactly: no variance is left"
+        )
+    if left <= floor:
+        raise DataError(
+            f"fixed effects and groups explain {model.endog_name!r} exactly: the residual "
+            "variance is zero"
+        )
+
+
+def _warn(model: Design, run: Run, message: str) -> None:
+    """Name the worst covariance parameter and say what to try."""
+    gradient = np.abs(np.nan_to_num(np.asarray(run.solution.jet.gradient), nan=np.inf))
+    worst = int(np.argmax(gradient))
+    owner = np.repeat(np.arange(len(model.terms)), [k * (k + 1) // 2 for k in model.sizes])[worst]
+    warn_user(
+        f"{message} (largest gradient in the term ({model.terms[owner].label}), Newton decrement "
+        f"{float(run.solution.decrement):.2g}). Try fewer random coefficients in that term, "
+        "uncorrelated ones (||), or a larger maxiter",
+        ConvergenceWarning,
+    )

@@ -1,0 +1,336 @@
+"""``fit_many``: one design and many responses. Orchestration only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..batches.lane_arrays import Shared, masked_lanes, share, shared_lanes
+from ..batches.lane_minimize import SMALLEST, join_lanes, minimize_lanes, pick_lanes
+from ..capabilities import require
+from ..designs.design import Design
+from ..designs.labels import term_labels
+from ..designs.responses import Responses, levels_remain, one_response, read_model
+from ..errors import ConvergenceWarning, warn_user
+from ..inference.estimates import ManyEstimates, estimate_many
+from ..inputs.arguments import flag, hinted, whole_number
+from ..layouts.group_index import GroupIndex
+from ..layouts.grouped import GroupedLayout
+from ..numerics.processes import float64
+from ..numerics.shapes import round_up
+from ..optimize.newton import DECREMENT_TOL, RUNNING
+from ..optimize.starts import SMALL_PROBLEM
+from ..results.lmm import LMMResults
+from ..results.many import ManyResults
+from .fit import fit
+from .options import Options, read_options
+
+# Lanes that go side by side at most: what one step of many touches should stay in the caches of
+# a processor; an accelerator wants more. Responses with gaps keep arrays of their own.
+_MAX_LANES = {"cpu": 4096}
+_MAX_LANES_ELSEWHERE = 1 << 17
+_LEAST_LANES = 64
+# Part of the free memory that a chunk may take, and arrays of its size that live at once.
+_MEMORY_SHARE, _COPIES = 0.25, 16
+
+
+@hinted
+def fit_many(
+    formula: str | Design,
+    data: Any = None,
+    responses: Any = None,
+    *,
+    groups: Any = None,
+    re_formula: str | None = None,
+    vc_formula: Mapping[str, str] | None = None,
+    weights: Any = None,
+    offset: Any = None,
+    reml: bool = True,
+    subset: Any = None,
+    maxiter: int = 200,
+    gtol: float = DECREMENT_TOL,
+    df_method: str = "satterthwaite",
+    chunk_size: int | None = None,
+    progress: bool = True,
+    context: Mapping[str, Any] | None = None,
+) -> ManyResults:
+    """Fit one linear mixed model to many responses, each with parameters of its own.
+
+    Every response gets the estimates that :func:`lmm_jax.fit` gives it, in a
+    small part of the time: what the responses share is computed once, and
+    thousands of optimizations go side by side.
+
+    Parameters
+    ----------
+    formula : str or Design
+        As in :func:`lmm_jax.fit`; the left side may be left out and is not looked
+        at. Or a design, whose response is not looked at.
+    data : pandas.DataFrame, mapping of columns, or a frame that narwhals reads
+        With a design: the responses, in the place of ``responses``.
+    responses : list of str, or array or DataFrame of shape (n, R)
+        Columns of the data, or columns with a row for each row of the data
+        (with a design: for each row that it uses). NaN is a missing value: the
+        response is fitted to its other rows.
+    groups, re_formula, vc_formula, offset, subset, context
+        As in :func:`lmm_jax.fit`.
+    weights : str, array of length n, or array of shape (n, R), optional
+        Prior weights: of the rows, or of every observation of every response.
+    reml : bool
+        Restricted maximum likelihood or maximum likelihood.
+    maxiter, gtol
+        As in :func:`lmm_jax.fit`.
+    df_method : {"satterthwaite", "normal"}
+        Degrees of freedom of the tests of fixed effects; "normal" gives z tests.
+    chunk_size : int, optional
+        Responses that are fitted side by side; by default as many as fit a
+        quarter of the free memory, 4,096 at most on a CPU. Results do not depend on it.
+    progress : bool
+        Show a progress bar on long runs, if tqdm is installed.
+
+    Returns
+    -------
+    ManyResults
+
+    Raises
+    ------
+    FormulaError, DataError
+        Before any computation, with what to change; for crossed random effects.
+
+    Warns
+    -----
+    ConvergenceWarning
+        Once, with the number of responses that have no maximum or cannot be fitted.
+
+    Examples
+    --------
+    >>> import numpy as np, lmm_jax as lmm
+    >>> data = lmm.load_dataset("sleepstudy")
+    >>> noise = np.random.default_rng(1).normal(0, 20, (180, 3))
+    >>> Y = data["Reaction"].to_numpy()[:, None] + noise
+    >>> many = lmm.fit_many("~ Days + (Days | Subject)", data, Y)
+    >>> many.fe_params.shape, bool(many.converged.all())
+    ((3, 2), True)
+    >>> one = many.select(1)
+    >>> bool(abs(one.llf - many.llf[1]) < 1e-8)
+    True
+    """
+    options = read_options(reml, maxiter, gtol, df_method)
+    progress = flag(progress, "progress")
+    if chunk_size is not None:
+        chunk_size = whole_number(chunk_size, "chunk_size", least=1)
+    design, columns = read_model(
+        formula, data, responses, groups=groups, re_formula=re_formula, vc_formula=vc_formula,
+        weights=weights, offset=offset, subset=subset, context=context,
+    )  # fmt: skip
+    require(design, "fit_many")
+    found = _fit_all(design, columns, chunk_size, progress, options)
+    _warn(found)
+    if options.df_method == "normal":
+        found = found._replace(df=np.where(np.isnan(found.df), np.nan, np.inf))
+    for leaf in jax.tree.leaves(found):
+        leaf.flags.writeable = False
+    return ManyResults(
+        response_names=columns.names,
+        fixed_names=design.exog_names,
+        term_labels=term_labels(design.terms),
+        reml=options.reml,
+        source=_Refit(design, columns, options._asdict()),
+        **found._asdict(),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Refit:
+    """Fits one of the responses by itself."""
+
+    design: Design
+    columns: Responses
+    options: dict[str, Any]
+
+    def fit_one(self, number: int) -> LMMResults:
+        return fit(one_response(self.design, self.columns, number), **self.options)
+
+
+def _fit_all(
+    design: Design,
+    columns: Responses,
+    chunk_size: int | None,
+    progress: bool,
+    options: Options,
+) -> ManyEstimates:
+    """Estimates of all responses, chunk by chunk."""
+    layout, index = design.layout, design.plan.index
+    assert isinstance(layout, GroupedLayout) and isinstance(index, GroupIndex)
+    weights = np.ones(design.nobs) if design.weights is None else design.weights
+    Z = tuple(term.values for term in design.terms)
+    shared = share(design.free_exog(), Z, weights, index, layout)
+    grid = design.compressed.merged.size() <= SMALL_PROBLEM
+    how = dict(grid=grid, reml=options.reml, maxiter=options.maxiter, tol=options.gtol)
+    run = _Run(how, design.held, [], [], [])
+    whole = columns.complete()
+    with float64(), _progress(columns.count, progress) as tick:
+        on_device = jax.device_put(shared)
+        for masked in (False, True):
+            chunks = _chunks(np.flatnonzero(whole != masked), shared, chunk_size, masked)
+            for i, chunk in enumerate(chunks):
+                lanes = _lanes(chunk, columns, design, on_device, shared)
+                defer = len(chunks) > 1 and chunk.size >= 8 * SMALLEST
+                run.minimize(lanes, chunk.which, defer=defer)
+                run.finish(lanes, everything=i + 1 == len(chunks))
+                tick(chunk.which.size)
+    where = np.argsort(np.concatenate(run.order), kind="stable")
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[where], *run.parts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Run:
+    """Estimates so far, and the lanes that were put off until they fill a batch."""
+
+    options: dict[str, Any]
+    held: np.ndarray | None
+    parts: list[ManyEstimates]
+    order: list[np.ndarray]
+    waiting: list[tuple[Any, np.ndarray]]
+
+    def minimize(self, lanes: Any, which: np.ndarray, *, defer: bool) -> None:
+        """Fit a batch; its last few lanes may be put off."""
+        best = minimize_lanes(lanes, defer=defer, **self.options)
+        slow = np.flatnonzero(best.status[: which.size] == RUNNING)
+        if slow.size:
+            self.waiting.append((pick_lanes(lanes, slow), which[slow]))
+        done = np.setdiff1d(np.arange(which.size), slow)
+        small = jax.device_get(replace(lanes, buckets=()))
+        part = estimate_many(best, small, reml=self.options["reml"], held=self.held)
+        self.parts.append(jax.tree.map(lambda a: a[done], part))
+        self.order.append(which[done])
+
+    def finish(self, like: Any, *, everything: bool) -> None:
+        """Fit the lanes that were put off, if they fill a batch or nothing comes after them."""
+        batch = max(like.S_yy.shape[0] // 8, 1)
+        count = sum(which.size for _, which in self.waiting)
+        if not count or not (everything or count >= batch):
+            return
+        which = np.concatenate([which for _, which in self.waiting])
+        size = -(-count // batch) * batch
+        joined = join_lanes([lanes for lanes, _ in self.waiting], like, size)
+        self.waiting.clear()
+        for start in range(0, size, batch):
+            part = which[start : start + batch]
+            if part.size:
+                index = np.arange(start, start + batch)
+                own = like.S_yy.shape[0]
+                lanes = jax.tree.map(
+                    lambda a, b, i=index, n=own: b[..., i] if a.shape[-1:] == (n,) else b,
+                    like,
+                    joined,
+                )
+                self.minimize(lanes, part, defer=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Chunk:
+    """Responses that are fitted side by side, in a batch that may be larger."""
+
+    which: np.ndarray
+    size: int
+    masked: bool
+
+
+def _chunks(
+    which: np.ndarray, shared: Shared, chunk_size: int | None, masked: bool
+) -> list[_Chunk]:
+    """Chunks of one size, so that one program serves them all."""
+    if not which.size:
+        return []
+    largest = _chunk_lanes(shared, chunk_size, masked)
+    count = -(-which.size // -(-which.size // largest))
+    least = min(_LEAST_LANES, largest)
+    size = max(2, count if chunk_size is not None else round_up(count, least))
+    return [
+        _Chunk(which[start : start + count], size, masked) for start in range(0, which.size, count)
+    ]
+
+
+def _chunk_lanes(shared: Shared, chunk_size: int | None, masked: bool) -> int:
+    """Lanes of a chunk: as asked for, or a power of two that fits the memory."""
+    if chunk_size is not None:
+        return int(chunk_size)
+    n, p = shared.X.shape
+    widths = [sum(k * w for k, w in zip(shared.rows.sizes, ws, strict=True))
+              for ws in shared.rows.widths]  # fmt: skip
+    numbers = n * (p + 2 if masked else 2)
+    for q, groups, classes in zip(widths, shared.rows.n_groups, shared.classes, strict=True):
+        merged = classes is not None and not masked
+        entries = q * (p + 1) * len(classes.first) if merged and classes else groups
+        numbers += entries * q * (q + p + 1) + groups * q
+    limit = _MEMORY_SHARE * _free_memory() / (8 * _COPIES * numbers)
+    most = _MAX_LANES.get(jax.default_backend(), _MAX_LANES_ELSEWHERE)
+    most = most // 8 if masked else most
+    return 1 << int(np.log2(max(2, min(most, limit))))
+
+
+def _free_memory() -> float:
+    """Bytes that are free where the lanes live."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return float(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
+    try:
+        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (ValueError, OSError, AttributeError):  # not Linux
+        return 2e9
+
+
+def _lanes(
+    chunk: _Chunk, columns: Responses, design: Design, on_device: Any, shared: Shared
+) -> Any:
+    Y = columns.take(chunk.which, chunk.size)
+    known = design.known_part()
+    if known is not None:
+        Y = Y - known[:, None]
+    if not chunk.masked:
+        return shared_lanes(Y, on_device)
+    W = columns.take_weights(chunk.which, chunk.size)
+    W = np.broadcast_to(shared.weights[:, None], Y.shape) if W is None else W
+    W = np.where(np.isnan(Y), 0.0, W)
+    enough = levels_remain(design, W) & ~np.isinf(Y).any(axis=0)
+    Y = np.where(W > 0, Y, 0.0)
+    lanes = masked_lanes(np.where(np.isfinite(Y), Y, 0.0), W, on_device)
+    return replace(lanes, usable=lanes.usable & enough)
+
+
+def _warn(found: ManyEstimates) -> None:
+    """One warning for all responses that have no maximum."""
+    bad = int((~found.converged).sum())
+    if not bad:
+        return
+    void = int(np.isnan(found.scale).sum())
+    why = f", {void} of them because they cannot be fitted (NaN in the results)" if void else ""
+    warn_user(
+        f"{bad} of {found.converged.size} responses did not converge{why}: "
+        "see converged; select(i) says more of one",
+        ConvergenceWarning,
+    )
+
+
+@contextmanager
+def _progress(total: int, wanted: bool) -> Iterator[Any]:
+    """A bar that appears after a few seconds, if tqdm is there."""
+    bar = None
+    if wanted:
+        try:
+            from tqdm.auto import tqdm
+        except ImportError:
+            pass
+        else:
+            bar = tqdm(total=total, unit="fit", delay=3.0, leave=False)
+    try:
+        yield (bar.update if bar is not None else lambda count: None)
+    finally:
+        if bar is not None:
+            bar.close()

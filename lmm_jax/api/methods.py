@@ -1,0 +1,161 @@
+"""Which optimizer runs on which criterion, and the retries. Orchestration only."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pandas as pd
+from jax import Array
+
+from ..covariance.params import Params
+from ..designs.design import Design
+from ..errors import ConvergenceWarning, warn_user
+from ..layouts.compress import compress
+from ..layouts.group_index import GroupIndex
+from ..layouts.grouped import GroupedLayout
+from ..layouts.merged import WORTH_MERGING, trim
+from ..numerics.programs import compiled
+from ..optimize.constrained import ConstrainedSolution, Problem, minimize_constrained
+from ..optimize.first_order import first_order
+from ..optimize.history import Recorder, Row
+from ..optimize.minimize import find_starts, minimize
+from ..optimize.newton import CONVERGED, Solution
+from ..optimize.staged import descend
+from .options import start_point, start_theta
+
+_minimize_constrained = compiled(minimize_constrained, static="reml")
+_find_starts = compiled(find_starts, static="reml")
+
+# Rows up to which a fit is one program.
+_FEW_ROWS = 4096
+# Newton steps that finish what a first-order method has begun.
+_POLISH = 8
+
+
+class Task(NamedTuple):
+    """One fit as the user has asked for it."""
+
+    design: Design
+    problem: Problem | None  # None: nothing is held or penalized
+    start: Params | None
+    reml: bool
+    maxiter: int
+    gtol: float
+    watch: Recorder | None  # notes the steps
+    begun: Solution | None = None  # the plain fit, where it came with the compression
+
+
+class Run(NamedTuple):
+    """Solution, the method that gave it, and its history if that was asked for."""
+
+    solution: Solution | ConstrainedSolution
+    method: str
+    hist: pd.DataFrame | None
+
+
+def begin(task: Task, methods: tuple[str, ...]) -> Task:
+    """Compress and fit in one program where the data are few: half the time goes to dispatch.
+
+    The design keeps its layout, the task the solution; other tasks are left as they are.
+    """
+    design = task.design
+    plain = methods[0] == "newton" and task.problem is None and task.start is None
+    if not plain or design.is_compressed or design.nobs > _FEW_ROWS:
+        return task
+    index = design.plan.index
+    if not isinstance(index, GroupIndex) or index.size(design.exog.shape[1]) >= WORTH_MERGING:
+        return task
+    program = partial(_compress_and_minimize, **_options(task, task.maxiter))
+    return task._replace(begun=design.compressed_by(program))
+
+
+@partial(compiled, static=("groups", "reml"))
+def _compress_and_minimize(
+    rows: tuple[Any, ...], *, groups: tuple[int, ...], reml: bool, **options: Any
+) -> tuple[Any, tuple[Array, Array], Solution]:
+    layout = compress(*rows)
+    assert isinstance(layout, GroupedLayout)  # the caller has looked at the index
+    few = trim(layout, groups)
+    reach = layout.ranks(), layout.within_rss()
+    return layout, reach, minimize(few, reml=reml, **options)
+
+
+def run_methods(task: Task, methods: tuple[str, ...]) -> Run:
+    """Try methods in turn until one converges; warn at every retry."""
+    for i, method in enumerate(methods):
+        solution = _run(task, method)
+        rows = task.watch.rows() if task.watch is not None else []
+        done = int(solution.status) == CONVERGED
+        if done or i + 1 == len(methods):
+            break
+        warn_user(
+            f"method {method!r} did not converge, trying {methods[i + 1]!r}", ConvergenceWarning
+        )
+    hist = _history(rows) if rows else None
+    return Run(jax.tree.map(np.asarray, solution), method, hist)
+
+
+def _run(task: Task, name: str) -> Any:
+    if name != "newton":
+        return _run_first_order(task, name)
+    options = _options(task, task.maxiter)
+    if task.problem is not None:
+        x = start_point(task.design, task.problem, task.start, reml=task.reml)
+        return _minimize_constrained(x, task.problem, **options)
+    if task.begun is not None:
+        return task.begun
+    start = None if task.start is None else start_theta(task.design, task.start)
+    return descend(task.design.compressed.merged, start, **options)
+
+
+def _options(task: Task, maxiter: int) -> dict[str, Any]:
+    return dict(reml=task.reml, maxiter=maxiter, tol=task.gtol, watch=task.watch)
+
+
+def _run_first_order(task: Task, method: str) -> Any:
+    """A first-order method, then a few Newton steps that also check the optimum."""
+    design, problem = task.design, task.problem
+    if problem is not None:
+        start = start_point(design, problem, task.start, reml=task.reml)
+    elif task.start is not None:
+        start = start_theta(design, task.start)
+    else:
+        start = _find_starts(design.compressed.merged, reml=task.reml, maxiter=task.maxiter)[0][0]
+    plain = Problem(layout=design.compressed.merged, held=(), fe_pen=None, cov_pen=None, masks=None)
+    x, n_iter = first_order(
+        method,
+        start,
+        plain if problem is None else problem,
+        reml=task.reml,
+        maxiter=task.maxiter,
+        gtol=max(task.gtol, 1e-6) ** 0.5,  # of a gradient, where task.gtol is of a decrement
+        watch=task.watch,
+    )
+    options = _options(task, min(_POLISH, task.maxiter))
+    if problem is None:
+        solution = descend(design.compressed.merged, x, **options)
+    else:
+        solution = _minimize_constrained(x, problem, **options)
+    return solution._replace(n_iter=solution.n_iter + np.int32(n_iter))
+
+
+def _history(rows: list[Row]) -> pd.DataFrame:
+    """One row a step: run, iteration, objective, gradient_norm, theta_0, ...
+
+    A step that was not taken repeats the point before it.
+    """
+    tick = np.array([row.tick for row in rows])
+    theta = np.array([row.theta for row in rows])
+    frame = pd.DataFrame(
+        {
+            "run": np.cumsum(tick == 1) - 1,
+            "iteration": tick - 1,
+            "objective": [row.objective for row in rows],
+            "gradient_norm": [row.gradient_norm for row in rows],
+        }
+    )
+    frame[[f"theta_{j}" for j in range(theta.shape[1])]] = theta
+    return frame

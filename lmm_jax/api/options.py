@@ -1,0 +1,233 @@
+"""What a fit may be told, checked and carried to the layout: start values, masks, penalties."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ..capabilities import require
+from ..covariance.params import Params, check_covariance, check_shapes, unpack
+from ..covariance.theta import theta_size
+from ..designs.design import Design
+from ..errors import DataError
+from ..inputs.arguments import choice, flag, function, iterations, number, numbers, shown
+from ..likelihood.coordinates import covariance_blocks, inner_beta, theta_of
+from ..numerics.processes import float64
+from ..numerics.programs import spelled
+from ..optimize.constrained import Mask, Problem, column_scales, free_entries, full_masks, objective
+
+METHODS = ("newton", "lbfgs", "bfgs")
+DF_METHODS = ("satterthwaite", "normal")
+
+
+class Options(NamedTuple):
+    """What a fit may be told in plain values."""
+
+    reml: bool
+    maxiter: int
+    gtol: float
+    df_method: str
+
+
+def read_options(reml: Any, maxiter: Any, gtol: Any, df_method: Any) -> Options:
+    """Options that mean something, in their plain types."""
+    return Options(
+        reml=flag(reml, "reml"),
+        maxiter=iterations(maxiter),
+        gtol=number(gtol, "gtol", least=0.0),
+        df_method=choice(df_method, "df_method", DF_METHODS),
+    )
+
+
+def method_names(method: Any) -> tuple[str, ...]:
+    """Names of the optimizers to try in turn."""
+    if isinstance(method, str):
+        return (choice(method, "method", METHODS),)
+    if not isinstance(method, list | tuple):
+        raise DataError(f"method={shown(method)}: choose from {', '.join(METHODS)}, or a list")
+    if not method:
+        raise DataError("method is empty: name at least one of " + ", ".join(METHODS))
+    return tuple(choice(name, "method", METHODS) for name in method)
+
+
+def correlated_sizes(design: Design) -> tuple[int, ...]:
+    """Block sizes of ``cov_re``."""
+    return design.sizes[: len(design.sizes) - design.n_components]
+
+
+def read_params(given: Any, design: Design, what: str) -> Params | None:
+    """``Params`` of the right shapes from a ``Params`` or a packed vector."""
+    if given is None:
+        return None
+    sizes, p = correlated_sizes(design), design.exog.shape[1]
+    if isinstance(given, Params):
+        params = given
+    else:
+        params = _unpacked(given, sizes, p, design.n_components, what)
+    n_fixed = p if np.size(params.fe_params) else 0
+    params = check_shapes(params, sizes, n_fixed, design.n_components, what)
+    leaves: dict[str, Any] = {
+        name: numbers(getattr(params, name), f"{what}.{name}")
+        for name in ("fe_params", "cov_re", "vcomp")
+    }
+    return Params(**leaves)
+
+
+def read_start(given: Any, design: Design) -> Params | None:
+    """Start values, whose covariances are covariances."""
+    params = read_params(given, design, "start_params")
+    if params is not None:
+        check_covariance(np.asarray(params.cov_re), "start_params.cov_re")
+        check_covariance(np.diag(np.asarray(params.vcomp)), "start_params.vcomp")
+    return params
+
+
+def _unpacked(given: Any, sizes: tuple[int, ...], p: int, n_components: int, what: str) -> Params:
+    """``Params`` from a packed vector, with or without the fixed effects."""
+    vector = numbers(given, what)
+    short = theta_size(sizes) + n_components
+    if vector.shape not in ((short,), (p + short,)):
+        raise DataError(
+            f"{what} has the shape {vector.shape}: pass {p + short} values (fixed effects first), "
+            f"{short} without the fixed effects, or a Params"
+        )
+    with float64():
+        return unpack(vector, sizes, vector.size - short, n_components)
+
+
+def hold_fixed_effects(design: Design, free: Params | None, start: Params | None) -> Design:
+    """The design with the fixed effects that ``free`` marks held at their start values.
+
+    What the design holds already stays held.
+    """
+    if free is None or free.fe_params.size == 0 or (free.fe_params != 0).all():
+        return design
+    require(design, "free")
+    p = design.exog.shape[1]
+    values = np.zeros(p) if start is None or start.fe_params.size == 0 else start.fe_params
+    before = np.full(p, np.nan) if design.held is None else design.held
+    return replace(design, held=np.where(free.fe_params != 0, before, values))
+
+
+def covariance_masks(design: Design, free: Params | None) -> tuple[Mask, ...] | None:
+    """Free entries of the covariance of every term; None if all are free."""
+    if free is None:
+        return None
+    masks: list[Mask] = []
+    offset = 0
+    for k in correlated_sizes(design):
+        block = free.cov_re[offset : offset + k, offset : offset + k] != 0
+        if (block != block.T).any():
+            raise DataError("free.cov_re must be symmetric")
+        masks.append(tuple(tuple(bool(v) for v in row) for row in block))
+        offset += k
+    masks += [((bool(v != 0),),) for v in free.vcomp]
+    return None if tuple(masks) == full_masks(design.sizes) else tuple(masks)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _WithHeld:
+    """A penalty of all fixed effects as one of those that are free."""
+
+    penalty: Any
+    values: Any  # (p,)  the held ones, zero elsewhere
+    places: Any  # (free,)  where the free ones stand
+
+    def __call__(self, beta: Array) -> Array:
+        return self.penalty(self.values.at[self.places].set(beta))
+
+
+def fixed_penalty(design: Design, penalty: Any) -> Any:
+    """``fe_pen`` as a pytree that is called with the fixed effects that are free."""
+    if penalty is None:
+        return None
+    p = design.exog.shape[1]
+    made = _as_pytree(penalty, "fe_pen", (p,))
+    if design.held is None:
+        return made
+    held, free = jnp.asarray(np.nan_to_num(design.held)), np.flatnonzero(np.isnan(design.held))
+    return _WithHeld(penalty=made, values=held, places=jnp.asarray(free))
+
+
+def covariance_penalty(design: Design, penalty: Any) -> Any:
+    """``cov_pen`` as a pytree that is called with the relative ``cov_re``."""
+    k = sum(correlated_sizes(design))
+    return None if penalty is None else _as_pytree(penalty, "cov_pen", (k, k))
+
+
+def _as_pytree(penalty: Any, what: str, shape: tuple[int, ...]) -> Any:
+    """A penalty as a pytree, so that compiled programs can be shared between calls."""
+    function(penalty, what)
+    leaves = jax.tree.leaves([penalty])
+    opaque = len(leaves) == 1 and leaves[0] is penalty
+    try:
+        at = jax.ShapeDtypeStruct(shape, np.dtype(np.float64))
+        if opaque:
+            out = jax.eval_shape(lambda x: penalty(x), at)
+        else:  # its numbers will be arguments of the program
+            out = jax.eval_shape(lambda called, x: called(x), penalty, at)
+    except Exception as error:  # whatever the caller's function may raise
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise DataError(
+            f"{what} cannot be called with a JAX array of shape {shape} ({said}): see "
+            "lmm_jax.penalties"
+        ) from error
+    if getattr(out, "shape", None) != () or not jnp.issubdtype(out.dtype, jnp.floating):
+        raise DataError(f"{what} gives {out}: one real number is needed, the penalty")
+    return spelled(penalty, shape) if opaque else penalty
+
+
+def start_theta(design: Design, start: Params) -> Array:
+    """Start values in the layout's theta."""
+    return theta_of(covariance_blocks(_on_device(start), design.layout), design.layout)
+
+
+def held_covariances(design: Design, start: Params | None) -> tuple[Array, ...]:
+    """Relative covariance of every term at the start values (identity if there are none)."""
+    if start is None:
+        return tuple(jnp.eye(k, dtype=design.layout.S0.dtype) for k in design.sizes)
+    return covariance_blocks(_on_device(start), design.layout)
+
+
+def start_point(design: Design, problem: Problem, start: Params | None, *, reml: bool) -> Array:
+    """Start in the coordinates of a constrained or penalized problem.
+
+    Without start values the best of a few common scales of the covariances is taken.
+    """
+    if start is not None:
+        x = free_entries(problem.held, problem)
+        return jnp.concatenate([_start_beta(design, problem, start), x])
+    best, lowest = None, np.inf
+    for relative in np.geomspace(0.03, 30.0, 7):
+        blocks = tuple(jnp.diag((relative * scale) ** 2) for scale in column_scales(design.layout))
+        x = jnp.concatenate([_start_beta(design, problem, None), free_entries(blocks, problem)])
+        value = float(objective(x, problem, reml=reml)[0])
+        if best is None or value < lowest:
+            best, lowest = x, value
+    assert best is not None  # the loop runs
+    return best
+
+
+def _start_beta(design: Design, problem: Problem, start: Params | None) -> Array:
+    """Explicit fixed effects of the start: as given, or zero in the layout (the OLS fit)."""
+    if problem.fe_pen is None:
+        return jnp.zeros(0, design.layout.S0.dtype)
+    p = design.layout.beta_origin.size
+    if start is None or start.fe_params.size == 0:
+        return jnp.zeros(p, design.layout.S0.dtype)
+    beta = start.fe_params if design.held is None else start.fe_params[np.isnan(design.held)]
+    return inner_beta(jnp.asarray(beta), design.layout)
+
+
+def _on_device(params: Params) -> Params:
+    return Params(
+        fe_params=jnp.asarray(params.fe_params),
+        cov_re=jnp.asarray(params.cov_re),
+        vcomp=jnp.asarray(params.vcomp),
+    )

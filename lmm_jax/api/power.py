@@ -1,0 +1,279 @@
+"""``power``: power of a test of fixed effects by simulation. Orchestration only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from ..batches.draw import fit_replicates
+from ..capabilities import require
+from ..covariance.params import Params, check_covariance
+from ..designs.design import Design
+from ..errors import DataError
+from ..inference.estimates import estimate
+from ..inference.hypotheses import Restriction, read_restriction
+from ..inference.lane_tests import lane_pvalues
+from ..inputs.arguments import (
+    choice,
+    flag,
+    hinted,
+    instance,
+    items,
+    numbers,
+    probability,
+    shown,
+    whole_number,
+)
+from ..inputs.arguments import seed as read_seed
+from ..likelihood.coordinates import theta_of
+from ..numerics.processes import float64
+from ..optimize.newton import CONVERGED
+from ..results.lmm import LMMResults
+from .options import DF_METHODS
+from .simulate import residual_variance, term_covariances, true_beta
+
+_NEEDED = "a Design is needed (lmm.design, lmm.design_from_arrays), not {}"
+# Confidence of the interval for a power.
+_CONFIDENCE = 0.95
+
+
+@hinted
+def power(
+    design: Design | Sequence[Design] | Callable[[Any], Design],
+    params: Params | LMMResults,
+    n_sim: int = 1000,
+    *,
+    test: Any,
+    seed: int,
+    scale: float | None = None,
+    effects: Iterable[float] | None = None,
+    sizes: Iterable[Any] | None = None,
+    alpha: float = 0.05,
+    df_method: str = "satterthwaite",
+    reml: bool = True,
+) -> pd.DataFrame:
+    """Power of a test of fixed effects: simulate, fit, test, count.
+
+    For every size responses are drawn and fitted once; all effects are tested in the same
+    fits, since an estimate moves along with its true value and nothing else of a fit does.
+
+    Parameters
+    ----------
+    design : Design, sequence of Design, or callable
+        What will be observed; the response of a design is a placeholder and is not looked at.
+        Several designs give a grid of sizes, a callable makes one from each of ``sizes``.
+    params : Params or LMMResults
+        True parameters with variances in the units of the data, as :func:`lmm_jax.simulate`
+        takes them.
+    n_sim : int
+        Simulated data sets a size.
+    test : str or array
+        Name of a coefficient, an equation such as ``"x1 = x2"``, a contrast of shape (p,), or a
+        matrix of shape (r, p) whose rows are tested together by an F test.
+    seed : int
+    scale : float, optional
+        Residual variance, with ``Params``.
+    effects : sequence of float, optional
+        True values of the coefficient (of the contrast) to look at; that of ``params`` if not
+        given.
+    sizes : sequence, optional
+        Arguments for ``design`` where that is a callable.
+    alpha : float
+        Level of the test.
+    df_method : {"satterthwaite", "normal"}
+        t and F tests with Satterthwaite's degrees of freedom, or z and chi-square tests.
+    reml : bool
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for every size and effect: ``effect``, ``size`` (as given, or the number of
+        groups), ``n_obs``, ``power``, its Monte-Carlo standard error ``mc_error``, an exact 95 %
+        interval ``conf_low``, ``conf_high``, and ``n_failed``, the fits that did not converge
+        and are left out.
+
+    Raises
+    ------
+    DataError
+        Designs and parameters that do not fit each other, or crossed factors.
+
+    References
+    ----------
+    Green & MacLeod (2016), SIMR, doi:10.1111/2041-210X.12504.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd, lmm_jax as lmm
+    >>> def trial(groups):
+    ...     g, t = np.repeat(np.arange(groups), 6), np.tile(np.arange(6.0), groups)
+    ...     data = pd.DataFrame({"y": np.sin(np.arange(g.size)), "t": t, "g": g})
+    ...     return lmm.design("y ~ t + (1 | g)", data)
+    >>> truth = lmm.Params.from_components(fe_params=[10, 0.3], cov_re=[[1.0]])
+    >>> table = lmm.power(trial, truth, 200, scale=4.0, test="t", sizes=[10, 40], seed=1)
+    >>> table["size"].tolist(), bool(table["power"].is_monotonic_increasing)
+    ([10, 40], True)
+    """
+    n_sim, seed = whole_number(n_sim, "n_sim", least=2), read_seed(seed)
+    alpha, reml = probability(alpha, "alpha"), flag(reml, "reml")
+    df_method = choice(df_method, "df_method", DF_METHODS)
+    instance(params, "params", (Params, LMMResults), "a Params or a result of lmm.fit")
+    rows: list[dict[str, Any]] = []
+    with float64():
+        for i, (size, one) in enumerate(_designs(design, sizes)):
+            case = _case(one, params, scale, test, effects)
+            key = jax.random.fold_in(jax.random.key(seed), i)
+            p, failed = _pvalues(case, key, n_sim, df_method == "normal", reml)
+            for effect, values in zip(case.effects, p, strict=True):
+                rows.append({"effect": effect, "size": size, "n_obs": one.nobs,
+                             **rejection_rate(values, alpha), "n_failed": failed})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+class _Case(NamedTuple):
+    """One design with the truth and the question."""
+
+    design: Design
+    theta: np.ndarray  # (m,)  in the layout's coordinates
+    scale: float
+    restriction: Restriction
+    effects: np.ndarray  # (E,)  true value of R beta - q + q, NaN for a joint test
+    gaps: np.ndarray  # (E, r)  true R beta - q
+
+
+def _designs(
+    design: Design | Sequence[Design] | Callable[[Any], Design], sizes: Iterable[Any] | None
+) -> list[tuple[Any, Design]]:
+    """Sizes and their designs."""
+    if isinstance(design, Design):
+        given = [design]
+    elif callable(design):
+        called = "design is a function, say by sizes= a list of the sizes to call it for"
+        pairs = [(size, design(size)) for size in items(sizes, "sizes", called)]
+        return _check_designs(pairs)
+    elif isinstance(design, Sequence) and not isinstance(design, str):
+        given = list(design)
+    else:
+        raise DataError(_NEEDED.format(type(design).__name__))
+    if sizes is not None:
+        raise DataError("sizes= goes with a function that makes designs, not with designs")
+    return _check_designs([(one.n_groups if isinstance(one, Design) else 0, one) for one in given])
+
+
+def _check_designs(pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Design]]:
+    for _, one in pairs:
+        if not isinstance(one, Design):
+            raise DataError(_NEEDED.format(type(one).__name__))
+        require(one, "power")
+    if not pairs:
+        raise DataError("there is no design to look at: design or sizes is empty")
+    return pairs
+
+
+def _case(
+    design: Design,
+    params: Params | LMMResults,
+    scale: float | None,
+    test: Any,
+    effects: Iterable[float] | None,
+) -> _Case:
+    """Check the parts against each other and bring the truth to the layout's coordinates."""
+    variance = residual_variance(params, scale)
+    if variance <= 0:
+        raise DataError(f"scale={variance!r}: a positive residual variance is needed")
+    at_data = term_covariances(params, design, "params")
+    for S in at_data:
+        check_covariance(S, "params")
+    theta = np.asarray(theta_of([jnp.asarray(S / variance) for S in at_data], design.layout))
+    beta = true_beta(params, design, "params")
+    _check_held(beta, design)
+    at = _restriction(test, design)
+    gap = at.R @ beta - at.q
+    if len(at.R) > 1:
+        if effects is not None:
+            raise DataError("effects= goes with one coefficient or contrast, not with a matrix: "
+                            "give the fixed effects by params")  # fmt: skip
+        return _Case(design, theta, variance, at, np.array([np.nan]), gap[None])
+    grid = gap + at.q if effects is None else _effects(effects)
+    return _Case(design, theta, variance, at, grid, (grid - at.q)[:, None])
+
+
+def _effects(given: Any) -> np.ndarray:
+    """True values of the contrast."""
+    values = list(given) if isinstance(given, Iterator) else given
+    grid = numbers(values, "effects")
+    if grid.ndim != 1 or not grid.size:
+        raise DataError(f"effects={shown(given)}: a list of finite numbers is needed")
+    return grid
+
+
+def _restriction(test: Any, design: Design) -> Restriction:
+    """Rows of the test over the fixed effects; a coefficient by its name."""
+    names = list(design.exog_names)
+    if isinstance(test, str) and test in names:
+        at = Restriction(np.eye(len(names))[[names.index(test)]], np.zeros(1))
+    else:
+        at = read_restriction(test, names)
+    held = np.zeros(len(names), bool) if design.held is None else ~np.isnan(design.held)
+    known = ~at.R[:, ~held].any(axis=1)
+    if known.any():
+        raise DataError(
+            f"test={shown(test)}: the design holds {_named(names, held & at.R[known].any(axis=0))} "
+            "fixed, so that there is nothing to test: name a coefficient that is free"
+        )
+    return at
+
+
+def _check_held(beta: np.ndarray, design: Design) -> None:
+    """Refuse a truth that the design holds at another value: its fits would all be wrong."""
+    if design.held is None:
+        return
+    wrong = ~np.isnan(design.held) & (design.held != beta)
+    if wrong.any():
+        raise DataError(
+            f"params gives {_named(design.exog_names, wrong)} other values than those at which "
+            "the design holds them fixed: give the same ones"
+        )
+
+
+def _named(names: Sequence[str], which: np.ndarray) -> str:
+    return ", ".join(repr(name) for name, there in zip(names, which, strict=True) if there)
+
+
+def _pvalues(
+    case: _Case, key: jax.Array, n_sim: int, normal: bool, reml: bool
+) -> tuple[np.ndarray, int]:
+    """P values of every effect in the fits that converged, (E, R), and how many did not."""
+    layout = case.design.layout
+    solution, base = fit_replicates(
+        layout, case.theta, case.scale, key=key, n=n_sim, reml=bool(reml)
+    )
+    good = np.asarray(solution.status) == CONVERGED
+    kept = jax.tree.map(lambda leaf: leaf[good], solution)
+    held = case.design.held
+    restriction = case.restriction
+    if held is not None:  # the fits have the free fixed effects only
+        restriction = restriction._replace(R=restriction.R[:, np.isnan(held)])
+    at = estimate(kept, base, reml=reml)
+    values = lane_pvalues(restriction, case.gaps, at, normal=normal)
+    return values, int(np.sum(~good))
+
+
+def rejection_rate(pvalues: np.ndarray, alpha: float) -> dict[str, float]:
+    """Share of p values below alpha with its Monte-Carlo error.
+
+    The interval is Clopper and Pearson's, from quantiles of the beta distribution.
+    """
+    n, hits = pvalues.size, int(np.sum(pvalues < alpha))
+    if n == 0:
+        return dict.fromkeys(("power", "mc_error", "conf_low", "conf_high"), float("nan"))
+    rate, tail = hits / n, (1 - _CONFIDENCE) / 2
+    low = 0.0 if hits == 0 else float(special.betaincinv(hits, n - hits + 1, tail))
+    high = 1.0 if hits == n else float(special.betaincinv(hits + 1, n - hits, 1 - tail))
+    error = float(np.sqrt(rate * (1 - rate) / n))
+    return {"power": rate, "mc_error": error, "conf_low": low, "conf_high": high}

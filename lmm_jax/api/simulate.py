@@ -1,0 +1,198 @@
+"""Draws of new responses from a fitted model or from given parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse
+
+from ..capabilities import require
+from ..covariance.params import Params, check_covariance, check_shapes
+from ..designs.design import Design
+from ..designs.labels import term_labels
+from ..designs.terms import RandomTerm
+from ..errors import DataError
+from ..inputs.arguments import flag, generator, hinted, instance, number, numbers, whole_number
+from ..results.lmm import LMMResults
+
+
+@hinted
+def simulate(
+    model: LMMResults | Params,
+    design: Design | LMMResults | None = None,
+    *,
+    seed: int | np.random.Generator,
+    n: int = 1,
+    scale: float | None = None,
+    conditional: bool = False,
+) -> pd.DataFrame:
+    """Draw responses from a linear mixed model.
+
+        y = offset + X beta + Z b + e     b ~ N(0, cov_re)     e ~ N(0, scale / w)
+
+    Parameters
+    ----------
+    model : LMMResults or Params
+        A fit, or parameters with variances in the units of the data (those of
+        ``LMMResults.cov_re`` and ``vcomp``); they may be singular.
+    design : Design or LMMResults, optional
+        Where the rows come from; a fit's own design if not given.
+    seed : int or numpy.random.Generator
+    n : int
+        Number of draws.
+    scale : float, optional
+        Residual variance; for ``Params`` only, which do not hold it.
+    conditional : bool
+        Keep the random effects at their conditional means (BLUPs) instead of
+        drawing them. For a fit and its own rows.
+
+    Returns
+    -------
+    pandas.DataFrame, shape (rows, n)
+        On the index of the design, a column a draw.
+
+    Raises
+    ------
+    DataError
+        Parameters that do not fit the design, or that are no covariance.
+
+    Examples
+    --------
+    >>> import lmm_jax as lmm
+    >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+    >>> y = simulate(res, seed=1, n=1000)
+    >>> y.shape
+    (180, 1000)
+    >>> bool(abs(y.loc[0].mean() - res.fe_params["Intercept"]) < 4)
+    True
+    """
+    n, rng = whole_number(n, "n", least=1), generator(seed)
+    conditional = flag(conditional, "conditional")
+    instance(model, "model", (LMMResults, Params), "a result of lmm.fit or a Params")
+    target = _design_of(model, design)
+    require(target, "simulate")
+    if conditional:
+        if not isinstance(model, LMMResults) or target is not model.design:
+            raise DataError("conditional=True needs a fit and its own rows: BLUPs belong to data")
+        mean, factors = model.fittedvalues.to_numpy(), None
+    else:
+        mean, factors = _fixed_part(model, target), _factors(model, target)
+    variance = residual_variance(model, scale)
+    values = mean[:, None] + _noise(target, variance, n, rng)
+    if factors is not None:
+        values += draw_random_part(target.terms, factors, n, rng)
+    return pd.DataFrame(values, index=target.index)
+
+
+def draw_random_part(
+    terms: Sequence[RandomTerm], factors: Sequence[np.ndarray], n: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Draws of ``Z b``, (rows, n).
+
+    Parameters
+    ----------
+    terms : sequence of RandomTerm
+    factors : sequence of ndarray, shape (k, k)
+        ``F`` with ``F F'`` the covariance of a level's effects, in data units.
+    n : int
+    rng : numpy.random.Generator
+    """
+    total = np.zeros((terms[0].codes.shape[0], n))
+    for term, factor in zip(terms, factors, strict=True):
+        k = len(factor)
+        z = rng.standard_normal((term.n_levels, k, n))
+        b = np.einsum("ab,lbn->lan", factor, z).reshape(term.n_levels * k, n)
+        total += random_columns(term) @ b
+    return total
+
+
+def random_columns(term: RandomTerm) -> scipy.sparse.csr_array:
+    """Z of one term, levels by coefficients in the columns, (rows, L k)."""
+    rows, S, k = term.values.shape
+    columns = (term.codes[:, :, None] * k + np.arange(k)).ravel()
+    index = np.repeat(np.arange(rows), S * k)
+    shape = (rows, term.n_levels * k)
+    return scipy.sparse.csr_array((term.values.ravel(), (index, columns)), shape=shape)
+
+
+def covariance_factor(covariance: np.ndarray) -> np.ndarray:
+    """A square root F of a covariance, ``F F' = S``; S may be singular."""
+    e, V = np.linalg.eigh(check_covariance(covariance, "covariance"))
+    return V * np.sqrt(np.maximum(e, 0.0))
+
+
+def _noise(design: Design, scale: float, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Draws of the residuals, (rows, n)."""
+    w = np.ones(design.nobs) if design.weights is None else design.weights
+    return np.sqrt(scale / w)[:, None] * rng.standard_normal((design.nobs, n))
+
+
+def _design_of(model: LMMResults | Params, design: Any) -> Design:
+    """The design to draw for."""
+    if design is None and isinstance(model, LMMResults):
+        design = model
+    found = design.design if isinstance(design, LMMResults) else design
+    if found is None:
+        raise DataError("there are no rows to draw for: pass design=, a Design or a fit with data")
+    return instance(found, "design", Design, "a Design (lmm.design) or a fit with its data")
+
+
+def true_beta(model: LMMResults | Params, design: Design, what: str) -> np.ndarray:
+    """Fixed effects to draw with, (p,)."""
+    if isinstance(model, LMMResults):
+        if model.fixed_names != design.exog_names:
+            raise DataError(
+                f"the fit has the coefficients {list(model.fixed_names)}, the design the columns "
+                f"{list(design.exog_names)}"
+            )
+        return model.estimates.beta
+    read = _read_truth(model, design, what)
+    return numbers(read.fe_params, f"{what}.fe_params")
+
+
+def _fixed_part(model: LMMResults | Params, design: Design) -> np.ndarray:
+    """``offset + X beta``, (rows,)."""
+    mean = design.exog @ true_beta(model, design, "model")
+    return mean if design.offset is None else mean + design.offset
+
+
+def _read_truth(params: Params, design: Design, what: str) -> Params:
+    """Parameters of the shapes that the design needs."""
+    sizes = design.sizes[: len(design.sizes) - design.n_components]
+    return check_shapes(params, sizes, design.exog.shape[1], design.n_components, what)
+
+
+def _factors(model: LMMResults | Params, design: Design) -> list[np.ndarray]:
+    """Square root of every term's covariance in data units."""
+    return [covariance_factor(S) for S in term_covariances(model, design, "model")]
+
+
+def term_covariances(model: LMMResults | Params, design: Design, what: str) -> list[np.ndarray]:
+    """Covariance of every term in data units, (k, k)."""
+    if isinstance(model, LMMResults):
+        fitted = [(label.group, label.names) for label in model.term_labels]
+        wanted = [(label.group, label.names) for label in term_labels(design.terms)]
+        if fitted != wanted:
+            raise DataError(f"the fit has the random effects {fitted}, the design {wanted}")
+        return list(model.estimates.covariances)
+    read = _read_truth(model, design, what)
+    cov_re, vcomp = np.asarray(read.cov_re), np.asarray(read.vcomp)
+    blocks, start = [], 0
+    for size in design.sizes[: len(design.sizes) - design.n_components]:
+        blocks.append(cov_re[start : start + size, start : start + size])
+        start += size
+    return blocks + [v.reshape(1, 1) for v in vcomp]
+
+
+def residual_variance(model: LMMResults | Params, scale: Any) -> float:
+    """Residual variance."""
+    if isinstance(model, LMMResults):
+        if scale is not None:
+            raise DataError("scale= goes with Params: a fit has its own residual variance")
+        return model.scale
+    if scale is None:
+        raise DataError("scale=None: pass the residual variance with Params")
+    return number(scale, "scale (the residual variance)", least=0.0)

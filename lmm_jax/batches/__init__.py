@@ -1,0 +1,1 @@
+"""Many models side by side; drawn responses."""

@@ -1,0 +1,191 @@
+"""Where drawn responses come from: what a layout knows of X and Z, prepared on the host.
+
+The formulas stand in :mod:`lmm_jax.batches.draw`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ..covariance.theta import basis
+from ..layouts.crossed.jet import places, sizes_of
+from ..layouts.crossed.layout import CrossedLayout
+from ..layouts.grouped import Bucket, GroupedLayout
+from ..layouts.moments import MomentLayout, drop_padding, equal_groups, merge_classes
+
+# Pivots of T and eigenvalues of S0_XX below this (relative; columns of X are orthonormal) are
+# zero: `compress` gives rows below it up, and cross-products carry no smaller ones.
+_RANK_TOL = 1e-12
+
+Replicable = GroupedLayout | CrossedLayout
+
+
+class GroupNormals(NamedTuple):
+    """Groups one by one."""
+
+    root: Array  # (q, q, G)  c_y = root' z
+    df: Array  # (0,)  no chi-square variates
+
+
+class ClassMoments(NamedTuple):
+    """Classes of equal groups, of which sums of products are drawn."""
+
+    root: Array  # (q, q, D)  as above
+    rows: Array  # (K, q, p, D)  H with H'H = sum over the class of the products of c_X
+    seen: Array  # (K, D)  1 for the rows of H that are there
+    df: Array  # (q, D)  degrees of freedom of the diagonal of Bartlett's triangle
+
+
+class Distribution(NamedTuple):
+    """A distribution of responses."""
+
+    buckets: tuple[GroupNormals | ClassMoments, ...]
+    rest: Array  # (K, K)  F with F F' = R'R; K = p, or N B + p with a core
+    seen: Array  # (K,)    1 for the columns of F that are not zero
+    df: Array  # ()      dimensions that nothing reaches
+    core: tuple[Array, Array] | None  # its Lambda (N, N), and the levels that are there (N, B)
+
+
+class Recipe(NamedTuple):
+    """A layout without its response, and where responses come from."""
+
+    layout: Replicable | MomentLayout
+    source: Distribution
+
+
+def recipe(layout: Replicable, theta: np.ndarray, scale: float) -> Recipe:
+    """How to draw responses at given parameters, from what the layout knows of X and Z (host).
+
+    Parameters
+    ----------
+    layout : GroupedLayout or CrossedLayout
+    theta : ndarray, shape (m,)
+        Relative covariance factors in the layout's coordinates.
+    scale : float
+        Residual variance in the units of the data.
+
+    Returns
+    -------
+    Recipe
+        Its layout measures the response in residual standard deviations:
+        ``y_scale`` is the root of ``scale``.
+    """
+    layout = jax.device_get(replace(layout, y_scale=np.sqrt(scale)))
+    if isinstance(layout, CrossedLayout):
+        return _crossed_recipe(layout, theta)
+    layout = drop_padding(layout)
+    base = merge_classes(layout)
+    merged = isinstance(base, MomentLayout)
+    buckets, rank = [], 0
+    for bucket in layout.buckets:
+        root, reached = _root(bucket, theta, layout.sizes)
+        buckets.append(_class_moments(bucket, root) if merged else GroupNormals(root, jnp.zeros(0)))
+        rank += reached
+    gram = np.asarray(layout.S0)[:-1, :-1]
+    dimensions = float(layout.n_obs) - rank
+    return Recipe(base, _distribution(buckets, gram, np.ones(len(gram)), dimensions, None))
+
+
+def _crossed_recipe(layout: CrossedLayout, theta: np.ndarray) -> Recipe:
+    """The columns of the core join those of X in what the groups leave."""
+    sizes, inner = sizes_of(layout, layout.eliminated), theta[places(layout, layout.eliminated)]
+    roots = [_root(bucket, inner, sizes) for bucket in layout.buckets]
+    buckets = [GroupNormals(root, jnp.zeros(0)) for root, _ in roots]
+    gram, lengths = _core_gram(layout), _core_lengths(layout)
+    there = lengths > 0
+    unit = np.ones(len(gram))
+    unit[: lengths.size] = np.where(there, lengths, 1.0).ravel()
+    inner = theta[places(layout, layout.crossed)]
+    Lambda = np.tensordot(inner, basis(sizes_of(layout, layout.crossed), layout.core.widths), 1)
+    core = jnp.asarray(Lambda), jnp.asarray(there.astype(float))
+    dimensions = float(layout.n_obs) - sum(reached for _, reached in roots)
+    return Recipe(layout, _distribution(buckets, gram, unit, dimensions, core))
+
+
+def _distribution(
+    buckets: Sequence[GroupNormals | ClassMoments],
+    gram: np.ndarray,
+    unit: np.ndarray,
+    dimensions: float,
+    core: tuple[Array, Array] | None,
+) -> Distribution:
+    """With a root of the cross-products of what the groups leave.
+
+    ``unit`` holds the lengths of the columns before the groups took their part, and
+    ``dimensions`` how many of the data's no group reaches.
+    """
+    e, V = np.linalg.eigh(gram / np.outer(unit, unit))
+    seen = e > _RANK_TOL
+    return Distribution(
+        buckets=tuple(buckets),
+        rest=jnp.asarray(unit[:, None] * V * np.sqrt(np.where(seen, e, 0.0))),
+        seen=jnp.asarray(seen.astype(float)),
+        df=jnp.asarray(max(dimensions - int(seen.sum()), 0.0)),
+        core=core,
+    )
+
+
+def _core_lengths(layout: CrossedLayout) -> np.ndarray:
+    """Lengths of the columns of Z_2; zero for levels of padding, (N, B)."""
+    squares = np.diagonal(np.asarray(layout.core.S)).T.copy()
+    for link in layout.links:
+        at = np.asarray(link.row), np.asarray(link.block)
+        np.add.at(squares, at, np.sum(np.asarray(link.d) ** 2, axis=0))
+    return np.sqrt(np.maximum(squares, 0.0))
+
+
+def _core_gram(layout: CrossedLayout) -> np.ndarray:
+    """Cross-products of what the groups leave of [Z_2 X], blocks of the core one after another."""
+    N, B = layout.shape
+    S, s = np.asarray(layout.core.S), np.asarray(layout.core.s)
+    p = s.shape[1] - 1
+    out = np.zeros((N, B, N, B))
+    out[:, np.arange(B), :, np.arange(B)] = np.moveaxis(S, 2, 0)
+    full = np.zeros((N * B + p, N * B + p))
+    full[: N * B, : N * B] = out.reshape(N * B, N * B)
+    full[: N * B, N * B :] = np.moveaxis(s[:, :p], 1, 2).reshape(N * B, p)
+    full[N * B :, : N * B] = full[: N * B, N * B :].T
+    full[N * B :, N * B :] = np.asarray(layout.S0)[:p, :p]
+    return full
+
+
+def _root(bucket: Bucket, theta: np.ndarray, sizes: tuple[int, ...]) -> tuple[Array, int]:
+    """``R`` with ``R' R = T Psi T' + I`` on the rows that are there, zero elsewhere, (q, q, G).
+
+    And how many rows of T are there: dimensions of the data.
+    """
+    T = np.moveaxis(np.asarray(bucket.T), 2, 0)
+    pivots = np.diagonal(T, axis1=1, axis2=2) ** 2
+    present = pivots > _RANK_TOL * np.sum(T**2, axis=1)
+    half = (T * present[:, :, None]) @ np.tensordot(theta, basis(sizes, bucket.widths), 1)
+    M = np.eye(T.shape[1]) * present[:, None] + half @ np.swapaxes(half, 1, 2)
+    e, V = np.linalg.eigh(M)
+    root = np.sqrt(np.maximum(e, 0.0))[:, :, None] * np.swapaxes(V, 1, 2)
+    return jnp.asarray(np.moveaxis(root, 0, 2)), int(present.sum())
+
+
+def _class_moments(bucket: Bucket, single: Array) -> ClassMoments:
+    """Thin factors of the c_X of every class and what is left for the Wishart part."""
+    q, C, _ = bucket.c.shape
+    classes = equal_groups(bucket)
+    p, D = C - 1, classes.padded
+    K = min(q * p, int(classes.counts.max(initial=0)))
+    root, rows = np.zeros((q, q, D)), np.zeros((K, q, p, D))
+    seen, df = np.zeros((K, D)), np.zeros((q, D))
+    for d in range(classes.first.size):
+        members = classes.members(d)
+        root[:, :, d] = np.asarray(single)[:, :, members[0]]
+        c_X = np.asarray(bucket.c)[:, :-1, members].reshape(q * p, members.size).T
+        # directions without length do no harm: the c_y along them are normal all the same
+        _, s, H = np.linalg.svd(c_X, full_matrices=False)
+        rows[: s.size, :, :, d] = (s[:, None] * H).reshape(s.size, q, p)
+        seen[: s.size, d] = 1.0
+        df[:, d] = np.maximum(members.size - s.size - np.arange(q), 0)
+    return ClassMoments(*(jnp.asarray(v) for v in (root, rows, seen, df)))

@@ -1,0 +1,154 @@
+"""From responses to lanes: one program for complete columns, one for gaps or own weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ..layouts.compress import compress
+from ..layouts.contract import maps_of
+from ..layouts.equal_groups import Classes
+from ..layouts.group_index import GroupIndex, Table
+from ..layouts.grouped import GroupedLayout
+from ..numerics.programs import compiled
+from .lane_compress import compress_many, lane_classes, merge_lanes
+from .lane_criterion import LaneBucket, Lanes
+
+# As in checks.py: a pivot of the scaled cross-products of X that small is a dependent column.
+_DEPENDENT_TOL = 1e-7
+# Relative size below which what is left of y is rounding, as in fit.
+_EXACT_TOL = 1e-12
+
+
+class Shared(NamedTuple):
+    """What all responses have in common."""
+
+    X: Any  # (n, p)
+    Z: Any  # (n, S, k) a term
+    weights: Any  # (n,)
+    rows: GroupIndex  # where they go, without padding of rows
+    classes: tuple[Classes | None, ...]  # one a bucket
+
+
+def share(
+    X: np.ndarray,
+    Z: tuple[np.ndarray, ...],
+    weights: np.ndarray,
+    index: GroupIndex,
+    layout: GroupedLayout,
+) -> Shared:
+    """Collect what the responses share; ``layout`` is that of any response."""
+    n, p = X.shape
+    factors = [np.asarray(bucket.T) for bucket in layout.buckets]
+    groups = tuple(_last_group(T) for T in factors)
+
+    def tight(table: Table) -> Table:
+        cells = table.n_cells if table.placements else groups[0]
+        return replace(table, cell=table.cell[:n], n_cells=cells)
+
+    rows = replace(
+        index,
+        levels=tuple(tight(table) for table in index.levels),
+        pairs=tuple(tight(table) for table in index.pairs),
+        n_groups=groups,
+    )
+    factors = [T[:, :, :g] for T, g in zip(factors, groups, strict=True)]
+    return Shared(X, Z, weights, rows, tuple(lane_classes(T, p) for T in factors))
+
+
+def _last_group(T: np.ndarray) -> int:
+    """Number of the last group that is no padding: every lane would have to carry it."""
+    filled = np.flatnonzero((T != 0).any(axis=(0, 1)))
+    return int(filled[-1]) + 1 if filled.size else 1
+
+
+def _shared_lanes(Y: Array, shared: Shared) -> Lanes:
+    """Lanes of complete responses, (n, R)."""
+    at = compress_many(Y, shared.X, shared.Z, shared.weights, shared.rows)
+    buckets = []
+    groups = zip(at.T, at.X, at.y, shared.classes, shared.rows.widths, strict=True)
+    for T, X, y, classes, widths in groups:
+        if classes is None:
+            copies = jnp.ones(T.shape[2], T.dtype)
+            X, y = X[:, :, :, None], y[:, :, None]
+        else:
+            T, X, y, copies = merge_lanes(T, X, y, classes)
+        buckets.append(
+            LaneBucket(T=T[..., None], X=X[..., None], y=y, copies=copies[:, None], widths=widths)
+        )
+    lanes = Lanes(
+        buckets=tuple(buckets),
+        S_xx=at.S_xx[..., None],
+        S_xy=at.S_xy,
+        S_yy=at.S_yy,
+        usable=jnp.ones(Y.shape[1], bool),
+        **maps_of(at.maps),
+    )
+    return replace(lanes, usable=_varies(Y, shared.weights[:, None], lanes))
+
+
+def _masked_lanes(Y: Array, W: Array, shared: Shared) -> Lanes:
+    """Lanes of responses (n, R) with weights of their own, zero where a row is missing."""
+
+    def one(y: Array, w: Array) -> tuple[Any, Array]:
+        layout = compress(y, jnp.asarray(shared.X), shared.Z, w, shared.rows)
+        return layout, _independent(jnp.asarray(shared.X), w)
+
+    at, independent = jax.vmap(one, (1, 1), -1)(Y, W)
+    p = at.S0.shape[0] - 1
+    buckets = tuple(
+        LaneBucket(
+            T=b.T, X=b.c[:, :p, :, None], y=b.c[:, p, :, None], copies=b.copies, widths=b.widths
+        )
+        for b in at.buckets
+    )
+    lanes = Lanes(
+        buckets=buckets,
+        S_xx=at.S0[:p, :p],
+        S_xy=at.S0[:p, p],
+        S_yy=at.S0[p, p],
+        usable=independent,
+        **maps_of(at),
+    )
+    return replace(lanes, usable=independent & _varies(Y, W, lanes))
+
+
+shared_lanes = compiled(_shared_lanes)
+masked_lanes = compiled(_masked_lanes)
+
+
+def _independent(X: Array, w: Array) -> Array:
+    """Whether the rows that are there leave the columns of X independent."""
+    if X.shape[1] == 0:
+        return jnp.ones((), bool)
+    gram = X.T @ (X * (w > 0).astype(X.dtype)[:, None])
+    scale = jax.lax.rsqrt(jnp.diagonal(gram))
+    L = jnp.linalg.cholesky(gram * scale[:, None] * scale[None])
+    return jnp.min(jnp.where(jnp.isfinite(L), jnp.diagonal(L), 0.0)) > _DEPENDENT_TOL
+
+
+def _varies(Y: Array, W: Array, lanes: Lanes) -> Array:
+    """What fit checks of one response: it is not constant, nor explained exactly; (R,)."""
+    there = W > 0
+    high = jnp.max(jnp.where(there, Y, -jnp.inf), axis=0)
+    low = jnp.min(jnp.where(there, Y, jnp.inf), axis=0)
+    largest = jnp.maximum(jnp.abs(high), jnp.abs(low))
+    unit = Y * jnp.where(there, 1.0 / jnp.where(largest > 0, largest, 1.0)[None], 0.0)
+    total = jnp.sum(W, axis=0)
+    centred = unit - (jnp.sum(unit * W, axis=0) / total)[None]
+    spread = jnp.sqrt(jnp.sum(W * centred * centred, axis=0))
+    rounding = 2.0 * jnp.finfo(Y.dtype).eps * jnp.sqrt(total)
+    floor = largest * jnp.maximum(_EXACT_TOL * spread, rounding)
+    ranks = sum(
+        jnp.sum(jnp.where(jnp.diagonal(b.T).transpose(2, 0, 1) != 0, b.copies[None], 0.0), (0, 1))
+        for b in lanes.buckets
+    )
+    within = lanes.y_scale * jnp.sqrt(lanes.S_yy)
+    spare = lanes.n_obs - ranks - lanes.S_xx.shape[0]
+    exact = (lanes.y_scale <= floor) | ((spare > 0) & (within <= floor))
+    return (high > low) & ~exact & (lanes.n_obs > lanes.S_xx.shape[0])

@@ -1,0 +1,177 @@
+"""From the rows of many responses to their lanes; see :mod:`lmm_jax.batches.lane_criterion`.
+
+Responses without gaps share X, Z and the weights. All that is left to do for each
+is linear in y, so that they go through the steps of :mod:`lmm_jax.layouts.compress`
+side by side, as columns. Groups with one factor are merged at once
+(:mod:`lmm_jax.layouts.merged`): with ``vec(c_i)`` split into the shared part of X and
+the part of y, the first block of the factor of ``B_j`` is the same for all lanes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ..layouts.common_scale import fixed_frame, powers_of_two, whitener
+from ..layouts.compress import explain, weighted_streams
+from ..layouts.contract import Maps
+from ..layouts.equal_groups import Classes, find_classes
+from ..layouts.group_index import GroupIndex
+from ..numerics.linalg import eliminate
+
+# As in merged.py: pivots of B below this, relative to their diagonal, are rounding.
+_RANK_TOL = 1e-15
+
+
+class ManyColumns(NamedTuple):
+    """What the rows of many responses come down to; arrays end with the lane axis."""
+
+    T: tuple[Array, ...]  # (q, q, G) a bucket
+    X: tuple[Array, ...]  # (q, p, G) a bucket
+    y: tuple[Array, ...]  # (q, G, R) a bucket
+    S_xx: Array  # (p, p)
+    S_xy: Array  # (p, R)
+    S_yy: Array  # (R,)
+    maps: Maps  # those of beta's origin and of y with a last axis of R lanes, the others of 1
+
+
+def compress_many(
+    Y: Array, X: Array, Z: Sequence[Array], weights: Array, index: GroupIndex
+) -> ManyColumns:
+    """Compress responses that share everything else.
+
+    Parameters
+    ----------
+    Y : Array, shape (n, R)
+        Finite responses, offset already subtracted.
+    X, Z, weights, index
+        As in :func:`lmm_jax.compress`.
+
+    Returns
+    -------
+    ManyColumns
+        Lane by lane what ``compress`` makes of the column.
+    """
+    present = weights > 0
+    root = jnp.where(present, jnp.sqrt(jnp.where(present, weights, 1.0)), 0.0)
+    mask = present.astype(Y.dtype)[:, None]
+    frame = fixed_frame(X, mask[:, 0], weights, present)
+    unit = powers_of_two(Y * mask)
+    Y = Y * (mask / unit[None])
+    # the mean is taken out exactly where X has a constant column
+    per_mean = frame.beta_shift
+    mean = jnp.sum(Y, axis=0) / jnp.sum(mask)
+    mean = jnp.where(jnp.any(per_mean != 0), mean, 0.0)
+    Y = (Y - mean[None]) * mask
+    origin = jnp.zeros((X.shape[1], Y.shape[1]), Y.dtype)
+    for _ in range(2):  # as in fixed_frame
+        step = (frame.X * weights[:, None]).T @ Y
+        Y = Y - frame.X @ step
+        origin = origin + step
+    norm = jnp.sqrt(weights @ (Y * Y))
+    norm = jnp.where(norm > 0, norm, 1.0)
+    whiteners = tuple(whitener(z, weights) for z in Z)
+    streams = weighted_streams(Z, whiteners, root, index)
+    XY = jnp.concatenate([frame.X * root[:, None], Y * (root[:, None] / norm[None])], axis=1)
+    T, c, residual = explain(streams, XY, index)
+    p = X.shape[1]
+    left, right = residual[:, :p], residual[:, p:]
+    S_xx = left.T @ left
+    step = _within_steps(S_xx, left.T @ right)
+    right = right - left @ step
+    y_scale = norm * unit
+    log_weights = jnp.sum(jnp.where(present, jnp.log(jnp.where(present, weights, 1.0)), 0.0))
+    return ManyColumns(
+        T=tuple(T),
+        X=tuple(v[:, :p] for v in c),
+        y=tuple(_columns(v, p, step) for v in c),
+        S_xx=S_xx,
+        S_xy=left.T @ right,
+        S_yy=jnp.sum(right * right, axis=0),
+        maps=Maps(
+            whiteners=tuple(A[..., None] for A in whiteners),
+            beta_map=frame.beta_map[..., None],
+            log_det_map=frame.log_det_map[None],
+            beta_origin=(frame.beta_map @ origin) * unit[None]
+            + (frame.beta_map @ step) * y_scale[None],
+            beta_shift=per_mean[:, None] * (mean * unit)[None],
+            y_scale=y_scale,
+            n_obs=jnp.sum(mask)[None],
+            log_weights=log_weights[None],
+            sizes=index.sizes,
+            n_components=index.n_components,
+        ),
+    )
+
+
+def _columns(c: Array, p: int, step: Array) -> Array:
+    """Rows of y of every group less those of ``X step``, (q, G, R)."""
+    y = jnp.swapaxes(c[:, p:], 1, 2)
+    return y - jnp.einsum("rpg,pz->rgz", c[:, :p], step)
+
+
+def _within_steps(S_xx: Array, S_xy: Array) -> Array:
+    """See :func:`lmm_jax.layouts.crossed.compress.within_step`; (p, R)."""
+    if S_xx.shape[0] == 0:
+        return S_xy
+    e, V = jnp.linalg.eigh(S_xx)
+    known = e > 1e-3
+    inverse = jnp.where(known, 1.0 / jnp.where(known, e, 1.0), 0.0)
+    return (V * inverse[None]) @ (V.T @ S_xy)
+
+
+class Merged(NamedTuple):
+    """Pseudo-groups of one bucket, E in each of D classes."""
+
+    T: Array  # (q, q, D)
+    X: Array  # (q, p, D, E)
+    y: Array  # (q, D, E, R)
+    copies: Array  # (D,)
+
+
+def lane_classes(T: np.ndarray, p: int) -> Classes | None:
+    """Classes of groups with equal factors; None if merging makes nothing shorter."""
+    filled = int((T != 0).any(axis=(0, 1)).sum())
+    return find_classes(T, most=filled // (len(T) * (p + 1)))
+
+
+def merge_lanes(T: Array, X: Array, y: Array, classes: Classes) -> Merged:
+    """Pseudo-groups of the classes of groups with one factor.
+
+    Parameters
+    ----------
+    T, X, y : Array
+        As in :class:`ManyColumns`, of one bucket.
+    classes : Classes
+    """
+    label, first = classes.label, classes.first
+    q, p, groups = X.shape
+    D, R = first.size, y.shape[-1]
+    member = (jnp.asarray(label)[None] == jnp.arange(D, dtype=label.dtype)[:, None]).astype(X.dtype)
+    x = X.reshape(q * p, groups)
+    mine = member[:, None] * x[None]  # (D, q p, G)
+    B = jnp.einsum("dag,bg->abd", mine, x)
+    identity = jnp.broadcast_to(jnp.eye(q * p, dtype=X.dtype)[:, :, None], B.shape)
+    U, Li = eliminate(B, identity, tol=_RANK_TOL)  # shared by all lanes
+    cross = (mine.reshape(-1, groups) @ jnp.swapaxes(y, 0, 1).reshape(groups, -1)).reshape(
+        D, q * p, q, R
+    )
+    upper = jnp.einsum("abd,dbqz->daqz", Li, cross)
+    square = jnp.einsum("dg,abgz->abdz", member, y[:, None] * y[None])
+    rest = square - jnp.einsum("daqz,dasz->qsdz", upper, upper)
+    empty = jnp.zeros((q, 0, D * R), X.dtype)
+    own = eliminate(rest.reshape(q, q, D * R), empty, tol=_RANK_TOL).U.reshape(q, q, D, R)
+    parts = [jnp.transpose(upper, (2, 0, 1, 3)), jnp.transpose(own, (1, 2, 0, 3))]
+    new_y = jnp.concatenate(parts, axis=2)
+    new_X = jnp.moveaxis(U, 2, 0).reshape(D, q * p, q, p).transpose(2, 3, 0, 1)
+    new_X = jnp.pad(new_X, ((0, 0), (0, 0), (0, 0), (0, q)))
+    return Merged(
+        T=T[:, :, first],
+        X=new_X,
+        y=new_y,
+        copies=jnp.asarray(classes.counts, X.dtype),
+    )

@@ -1,0 +1,116 @@
+"""Minimization for drawn responses: layouts of any kind with a response in each lane.
+
+The layouts' own criterion runs under ``vmap``, so that whatever can be fitted can be
+replicated. All lanes start from one point and are few numbers each, which stay on the host.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from ..layouts.contract import Layout
+from ..layouts.response import Response, attach
+from ..likelihood.profile import profile_jet
+from ..numerics.programs import compiled
+from ..numerics.shapes import round_up
+from ..optimize.minimize import off_boundary
+from ..optimize.newton import DECREMENT_TOL, RUNNING, Solution, State, tick
+from .driver import LaneProblem, minimize_all
+
+# Sizes to which the lanes that go on are packed: few, since each is a program of its own.
+_PACKED = (512, 64)
+# Numbers in a batch up to which compiling well costs more than it saves.
+_QUICK = 1 << 17
+
+
+def fit_lanes(
+    layout: Layout,
+    responses: Response,
+    start: Array | np.ndarray,
+    *,
+    reml: bool,
+    maxiter: int = 200,
+    tol: float = DECREMENT_TOL,
+) -> Solution:
+    """Optimum for every response, all from one start.
+
+    Parameters
+    ----------
+    layout : Layout
+        The design; its own response is not looked at.
+    responses : Response
+        Arrays with a leading axis of R lanes.
+    start : Array, shape (m,)
+        In the layout's coordinates; reopened where it is near the boundary.
+    reml : bool
+    maxiter : int
+        Limit on the steps of one run.
+    tol : float
+        See :func:`lmm_jax.optimize.newton.newton`.
+
+    Returns
+    -------
+    Solution
+        NumPy arrays with a leading axis of R.
+    """
+    responses = jax.device_get(responses)  # rows are taken on the host: no program for each shape
+    R = len(responses.S0)
+    inner, _ = off_boundary(np.asarray(start), layout.sizes, np)
+    problem = _Replicates(
+        data=responses,
+        usable=np.ones(R, bool),
+        axis=0,
+        sizes=layout.sizes,
+        shapes=_jet.eval_shape(inner, layout, reml=reml),
+        layout=layout,
+        options={"reml": reml, "maxiter": maxiter, "tol": tol},
+    )
+    starts = np.broadcast_to(inner[:, None], (1, inner.size, R))
+    return minimize_all(problem, starts, np.ones((1, R), bool), reopen=True)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Replicates(LaneProblem):
+    """Lanes of few numbers each, on the host."""
+
+    layout: Layout
+    options: dict[str, Any]
+
+    def advance(self, state: State, data: Response, least: int) -> State:
+        return _advance(state, data, least, layout=self.layout, **self.options)
+
+    def smaller(self, size: int) -> int:
+        return next((s for s in _PACKED if 4 * s <= size), 0)
+
+    def holding(self, count: int, size: int) -> int:
+        del size  # few batches have others
+        return next((s for s in reversed(_PACKED) if s >= count), round_up(count))
+
+
+_jet = jax.jit(profile_jet, static_argnames="reml")  # traced once for all of its uses
+
+
+@partial(compiled, static="reml", small=_QUICK)
+def _advance(
+    states: State, responses: Response, least: int, *, layout: Layout, reml: bool,
+    maxiter: int, tol: float,
+) -> State:  # fmt: skip
+    """Tick until at most ``least`` lanes are running."""
+
+    def one(s: State, response: Response) -> State:
+        mine = attach(layout, response)
+        new = tick(s, lambda t: _jet(t, mine, reml=reml), layout.sizes, maxiter=maxiter, tol=tol)
+        return jax.tree.map(lambda a, b: jnp.where(s.status == RUNNING, a, b), new, s)
+
+    return lax.while_loop(
+        lambda s: jnp.sum(s.status == RUNNING) > least,
+        lambda s: jax.vmap(one)(s, responses),
+        states,
+    )

@@ -1,0 +1,1 @@
+"""Theta and the covariances it stands for."""

@@ -1,0 +1,1 @@
+"""y, X and terms from frames, arrays and streams."""

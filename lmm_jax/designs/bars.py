@@ -1,0 +1,90 @@
+"""Random-effects terms of a formula, and the labels of their levels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..errors import DataError
+from ..formulas import matrices as mat
+from ..formulas import parse as fml
+from ..inputs.matching import distinct, spelled
+from .terms import RandomTerm, TermSource, factor_codes
+
+
+def group_factor(
+    expressions: Sequence[str], data: pd.DataFrame, context: Mapping[str, Any]
+) -> tuple[np.ndarray, pd.Index[Any]]:
+    """Codes and labels of ``a`` or of the interaction ``a:b`` (labels joined by a colon)."""
+    codes, labels = factor_codes(mat.labels(expressions[0], data, context=context))
+    for expression in expressions[1:]:
+        right, right_labels = factor_codes(mat.labels(expression, data, context=context))
+        pair, codes = np.unique(codes * len(right_labels) + right, return_inverse=True)
+        left, below = spelled(labels), spelled(right_labels)
+        labels = left[pair // len(below)] + ":" + below[pair % len(below)]
+    return codes, labels
+
+
+def group_labels(
+    expressions: Sequence[str], data: pd.DataFrame, context: Mapping[str, Any]
+) -> pd.Series[Any]:
+    """Label of every row under ``a`` or ``a:b``, spelled as :func:`group_factor` does."""
+    parts = [mat.labels(e, data, context=context) for e in expressions]
+    if len(parts) == 1:
+        return parts[0]
+    joined = []
+    for expression, part in zip(expressions, parts, strict=True):
+        codes, found = distinct(part, expression)
+        joined.append(spelled(found)[codes].to_series(index=data.index))
+    out = joined[0]
+    for part in joined[1:]:
+        out = out + ":" + part
+    return out
+
+
+def bar_terms(
+    bars: Sequence[fml.Bar],
+    data: pd.DataFrame,
+    context: Mapping[str, Any],
+    built: Mapping[str, mat.Matrix],
+) -> list[RandomTerm]:
+    """Terms of an lme4 formula in the order of the formula.
+
+    ``built`` has matrices that exist already, by their right-hand sides.
+
+    ``(x || g)`` becomes one term a column, so that no covariance is left, for
+    the indicator columns of a factor as well.
+    """
+    factors: dict[tuple[str, ...], tuple[np.ndarray, pd.Index[Any]]] = {}
+    terms: list[RandomTerm] = []
+    for bar in bars:
+        if bar.group not in factors:
+            factors[bar.group] = group_factor(bar.group, data, context)
+        codes, levels = factors[bar.group]
+        matrix = built[bar.lhs] if bar.lhs in built else mat.build(bar.lhs, data, context=context)
+        if not matrix.names:
+            raise DataError(f"{bar.text} has no columns: write (1 | g) for an intercept")
+        k = len(matrix.names)
+        for columns in [slice(0, k)] if bar.correlated else [slice(j, j + 1) for j in range(k)]:
+            names = tuple(matrix.names[columns])
+            label = f"{bar.lhs} | {bar.group_name}"
+            if not bar.correlated:
+                label = f"{names[0]} | {bar.group_name}"
+            terms.append(
+                RandomTerm(
+                    label=label,
+                    group=bar.group_name,
+                    names=names,
+                    levels=levels,
+                    codes=codes[:, None],
+                    values=np.ascontiguousarray(matrix.values[:, None, columns]),
+                    is_component=False,
+                    source=TermSource(
+                        spec=matrix.spec, columns=tuple(range(k)[columns]), group=bar.group
+                    ),
+                )
+            )
+    return terms

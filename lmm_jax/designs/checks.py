@@ -1,0 +1,193 @@
+"""Checks of data against model, each with what was got, what is needed and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError, IdentificationWarning, RankWarning, warn_user
+from ..inputs.arrays import numbers, plain
+from .identification import MOST_DERIVATIVES, Moments, confounded_terms
+from .terms import RandomTerm
+
+# R's tolerance for a column that depends on the ones before it.
+_DEPENDENT_TOL = 1e-7
+# Scaled cross-products tell full rank apart down to here; below, the rows are factorized.
+_SAFE_PIVOT = 1e-8
+# Rows of a sample, and the pivot from which its rank is that of all rows.
+_SAMPLE, _SURE_PIVOT = 1 << 13, 1e-4
+# Sums of squares that have lost nothing to the limits of floats.
+_SQUARES = 1e-200, 1e200
+
+
+def finite_vector(values: Any, what: str) -> np.ndarray:
+    """float64 array of finite numbers, one entry or several a row."""
+    out = numbers(plain(values, what), what)
+    with np.errstate(all="ignore"):
+        total = out.sum()  # one pass; NaN and infinity stay in it
+    if not np.isfinite(total) and not np.isfinite(out).all():
+        row = int(np.flatnonzero(~np.isfinite(out).reshape(len(out), -1).all(axis=1))[0])
+        raise DataError(f"{what} has a NaN or infinite value (first in row {row})")
+    return out
+
+
+def optional_vector(values: Any, what: str) -> np.ndarray | None:
+    """:func:`finite_vector`, or None if nothing was given."""
+    return None if values is None else finite_vector(values, what)
+
+
+def check_shapes(
+    y: np.ndarray, X: np.ndarray, terms: Sequence[RandomTerm], weights: np.ndarray | None
+) -> None:
+    """Finite numbers, positive weights."""
+    finite_vector(y, "the response")
+    finite_vector(X, "the fixed-effects design")
+    for term in terms:
+        finite_vector(term.values, f"the random-effects design of ({term.label})")
+    if weights is not None and (weights <= 0).any():
+        row = int(np.flatnonzero(weights <= 0)[0])
+        raise DataError(f"weights must be positive; row {row} has {weights[row]:g}: drop that row")
+
+
+def check_rank(n: int, p: int) -> None:
+    """More rows than fixed effects."""
+    if p >= n:
+        raise DataError(
+            f"{n} rows cannot determine {p} fixed effects and a variance: "
+            "use more rows or fewer terms"
+        )
+
+
+def check_levels(
+    terms: Sequence[RandomTerm], n: int, p: int, moments: Callable[[], Moments]
+) -> None:
+    """Every factor has more than one level, and the residual variance is identified.
+
+    Parameters
+    ----------
+    terms : sequence of RandomTerm
+    n, p : int
+        Rows and columns of X.
+    moments : callable
+        Gives the cross-products that decide; called only where counting does not.
+    """
+    for term in terms:
+        if not term.is_component and term.n_levels < 2:
+            raise DataError(
+                f"the grouping factor {term.group!r} has one level only: its variance cannot be "
+                "estimated. Drop the random effect or choose another factor"
+            )
+    # as many random coefficients as the rows have dimensions beside X, or there is a residual
+    if sum(term.n_levels * len(term.names) for term in terms) < n - p:
+        return
+    found = confounded(terms, n, moments)
+    if found:
+        raise DataError(_why_confounded(found, n))
+    too_many = [term for term in terms if _counts_too_many(term, n)]
+    for term in too_many:
+        warn_user(
+            f"({term.label}) has {term.n_levels * len(term.names)} random coefficients for {n} "
+            "rows: only their covariates and the weights tell them from the residual, and lme4 "
+            "would refuse. Look at the standard errors of the variances",
+            IdentificationWarning,
+        )
+
+
+def confounded(
+    terms: Sequence[RandomTerm], n: int, moments: Callable[[], Moments]
+) -> list[RandomTerm]:
+    """Terms from which the residual variance cannot be told; none if it is identified."""
+    if sum(len(term.names) ** 2 for term in terms) > MOST_DERIVATIVES:
+        return [term for term in terms if _counts_too_many(term, n)]
+    return [terms[t] for t in confounded_terms(moments())]
+
+
+def _counts_too_many(term: RandomTerm, n: int) -> bool:
+    """lme4's rule: as many levels, or random coefficients, as rows."""
+    one_a_row = term.codes.shape[1] == 1
+    return term.n_levels * len(term.names) >= n and (one_a_row or not term.is_component)
+
+
+def _why_confounded(terms: Sequence[RandomTerm], n: int) -> str:
+    first = terms[0]
+    if len(terms) == 1 and first.codes.shape[1] == 1 and first.n_levels >= n:
+        return (
+            f"{first.group!r} has {first.n_levels} levels for {n} rows: with one row per level "
+            "the random effect cannot be told from the residual. Drop it, or use a coarser factor"
+        )
+    labels = " and ".join(f"({term.label})" for term in terms)
+    count = sum(term.n_levels * len(term.names) for term in terms)
+    return (
+        f"{labels} has {count} random coefficients for {n} rows: the residual variance cannot be "
+        "told from them. Use fewer columns or a coarser factor"
+        if len(terms) == 1
+        else f"{labels} have {count} random coefficients for {n} rows, and together they "
+        "cannot be told from the residual variance: drop one of them"
+    )
+
+
+def check_response(y: np.ndarray, X: np.ndarray, name: str) -> None:
+    """The response varies around its fixed effects."""
+    if (y == y[0]).all():
+        raise DataError(f"the response {name!r} is constant: there is nothing to explain")
+
+
+def independent_columns(X: np.ndarray, names: Sequence[str]) -> tuple[int, ...]:
+    """Columns of X that do not depend on columns before them; warns of the others.
+
+    As in R, the first of a set of dependent columns stays.
+    """
+    if not X.shape[1] or _full_rank(X):
+        return tuple(range(X.shape[1]))
+    largest = np.abs(X).max(axis=0, initial=0.0)
+    X = X / np.where(largest > 0, largest, 1.0)  # squares stay in the range of floats
+    kept = list(range(X.shape[1]))
+    dropped: list[int] = []
+    while kept and not _full_rank(X[:, kept] if dropped else X):
+        # after the first dependent column a QR without pivoting means nothing: one at a time
+        at = _first_dependent(X[:, kept])
+        if at is None:
+            break
+        dropped.append(kept.pop(at))
+    if dropped:
+        which = ", ".join(names[j] for j in sorted(dropped))
+        warn_user(f"the fixed-effects design is rank deficient: dropped {which}", RankWarning)
+    return tuple(kept)
+
+
+def _full_rank(X: np.ndarray) -> bool:
+    """Quick and safe: True only if the scaled cross-products are far from singular.
+
+    A well-conditioned sample of many rows settles it: more rows take no rank away.
+    """
+    step = len(X) // _SAMPLE
+    if step > 1 and _scaled_pivot(X[::step]) > _SURE_PIVOT:
+        return True
+    return _scaled_pivot(X) > _SAFE_PIVOT
+
+
+def _scaled_pivot(X: np.ndarray) -> float:
+    """Smallest pivot of the cross-products of X with columns of length one; 0 where unsure."""
+    with np.errstate(all="ignore"):
+        gram = X.T @ X
+    squares = np.diagonal(gram)
+    if not ((squares > _SQUARES[0]) & (squares < _SQUARES[1])).all():
+        return 0.0
+    norms = np.sqrt(squares)
+    gram = gram / np.outer(norms, norms)
+    try:
+        return float(np.diagonal(np.linalg.cholesky(gram)).min() ** 2)
+    except np.linalg.LinAlgError:
+        return 0.0
+
+
+def _first_dependent(X: np.ndarray) -> int | None:
+    """First column whose part orthogonal to the columns before it vanishes."""
+    norms = np.sqrt(np.einsum("ij,ij->j", X, X))
+    zero = np.flatnonzero(norms == 0)
+    R = np.linalg.qr(X / np.where(norms > 0, norms, 1.0), mode="r")
+    small = np.flatnonzero(np.abs(np.diagonal(R)) < _DEPENDENT_TOL)
+    found = [*zero[:1], *small[:1]]
+    return int(min(found)) if found else None

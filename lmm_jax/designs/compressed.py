@@ -1,0 +1,94 @@
+"""The rows of a design as a layout: made by one pass over them, and then in their place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..layouts.compress import compress
+from ..layouts.crossed.index import CrossedPlan
+from ..layouts.crossed.layout import CrossedLayout
+from ..layouts.group_index import GroupPlan
+from ..layouts.grouped import GroupedLayout
+from ..layouts.merged import merge, trim
+from ..layouts.stream_pass import MANY_ROWS, pad, sum_rows
+from ..numerics.programs import compiled
+from ..numerics.shapes import round_up_few
+from ..reprs import brief
+
+AnyLayout = GroupedLayout | CrossedLayout
+AnyPlan = GroupPlan | CrossedPlan
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Compressed:
+    """A layout and what is known of it besides."""
+
+    layout: AnyLayout
+    reach: tuple[Any, Any]  # dimensions that random effects reach; of y what none can explain
+    few_groups: tuple[int, ...]  # of every bucket, those that an optimization has to look at
+
+    __repr__ = brief
+
+    def __getstate__(self) -> dict[str, Any]:
+        reach = tuple(float(number) for number in self.reach)
+        return {"layout": self.layout, "reach": reach, "few_groups": self.few_groups}
+
+    @cached_property
+    def merged(self) -> AnyLayout:
+        """The layout for optimization: groups of equal factors merged where that is worth it."""
+        layout, few = self.layout, self.few_groups
+        if not isinstance(layout, GroupedLayout):
+            return layout
+        merged = merge(layout)
+        if merged is not layout or few == tuple(b.copies.size for b in layout.buckets):
+            return merged
+        return trim(jax.tree.map(np.asarray, layout), few)  # slices on the host need no programs
+
+
+@compiled
+def _compress(*args: Any) -> tuple[Any, tuple[Any, Any]]:
+    layout = compress(*args)
+    return layout, (layout.ranks(), layout.within_rss())
+
+
+def compress_rows(
+    y: np.ndarray,
+    X: np.ndarray,
+    Z: tuple[np.ndarray, ...],
+    weights: np.ndarray | None,
+    plan: AnyPlan,
+) -> Compressed:
+    """One pass over the rows: in batches where they are many, otherwise in one program."""
+    made = None
+    if y.size > MANY_ROWS and isinstance(plan, GroupPlan):
+        made = sum_rows(y, X, Z, weights, plan.index)
+    if made is None:
+        made = _compress(*padded(y, X, Z, weights, plan))
+    return Compressed(layout=made[0], reach=made[1], few_groups=few_groups(plan))
+
+
+def padded(
+    y: np.ndarray,
+    X: np.ndarray,
+    Z: tuple[np.ndarray, ...],
+    weights: np.ndarray | None,
+    plan: AnyPlan,
+) -> tuple[Any, ...]:
+    """Arguments of :func:`lmm_jax.compress`, with rows that weigh nothing after the others."""
+    rows = plan.index.n_rows
+    weights = np.ones(y.size) if weights is None else weights
+    blocks = tuple(pad(z, rows) for z in Z)
+    return pad(y, rows), pad(X, rows), blocks, pad(weights, rows), plan.index
+
+
+def few_groups(plan: AnyPlan) -> tuple[int, ...]:
+    """Groups of every bucket that an optimization has to look at."""
+    if not isinstance(plan, GroupPlan):
+        return ()
+    counts = np.bincount(plan.group_bucket, minlength=len(plan.index.n_groups))
+    return tuple(round_up_few(count) for count in counts.tolist())

@@ -1,0 +1,171 @@
+"""Data frames at the door: any frame to pandas, and the caller's functions."""
+
+from __future__ import annotations
+
+import builtins
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+
+from ..errors import DataError
+from ..formulas.right_side import variables
+from ..inputs.arrays import first_index, series_values, vector
+
+# What can be done with missing values.
+MISSING = ("drop", "raise", "none")
+# Types of pandas for columns of integers and booleans with gaps, by pyarrow's names.
+_NULLABLE = {
+    **{f"int{bits}": f"Int{bits}" for bits in (8, 16, 32, 64)},
+    **{f"uint{bits}": f"UInt{bits}" for bits in (8, 16, 32, 64)},
+    "bool": "boolean",
+}
+
+
+def as_pandas(data: Any, expressions: Sequence[str] | None, text: str = "") -> pd.DataFrame:
+    """A pandas frame with the columns that the expressions read.
+
+    pandas frames are taken as they are, a mapping column by column (scalars fill
+    their column; nothing but scalars is one row); of other eager frames only the
+    columns in use are read.
+
+    Parameters
+    ----------
+    data : frame or mapping of columns
+    expressions : sequence of str, or None
+        What the model reads; None for all columns.
+    text : str
+        Code of another language that may name columns, such as a query.
+
+    Raises
+    ------
+    DataError
+        No frame; columns of different lengths; a column in use that is no
+        column, or whose name another one has.
+    """
+    names = {name for e in expressions or () for name in variables(e)}
+
+    def wanted(name: Any) -> bool:
+        return expressions is None or name in names or (bool(text) and str(name) in text)
+
+    if isinstance(data, pd.DataFrame):
+        frame = data
+    elif isinstance(data, Mapping):
+        frame = _mapping_frame(data, wanted)
+    elif type(data).__module__.split(".")[0] == "pyarrow" and hasattr(data, "num_rows"):
+        frame = _arrow_frame(data, wanted)
+    else:
+        frame = _eager_frame(data, wanted)
+    if expressions is None and frame.columns.nlevels > 1:
+        raise DataError("the columns have names of several levels: flatten them")
+    _check_columns(frame, names)
+    return frame
+
+
+def _mapping_frame(data: Mapping[Any, Any], wanted: Callable[[Any], bool]) -> pd.DataFrame:
+    """A frame of columns and scalars; columns that nothing reads may be anything."""
+    columns: dict[Any, Any] = {}
+    for name, values in data.items():
+        try:
+            columns[name] = _mapping_column(values, f"the column `{name}`")
+        except DataError:
+            if wanted(name):
+                raise
+    used = [name for name in columns if wanted(name)]
+    lengths = {name: len(v) for name, v in columns.items() if not _is_scalar(v)}
+    asked = {lengths[name] for name in used if name in lengths} or set(lengths.values()) or {1}
+    if len(asked) > 1:
+        each = ", ".join(f"`{name}` {lengths[name]}" for name in used if name in lengths)
+        raise DataError(f"the columns have different lengths ({each}): one entry a row is needed")
+    n = asked.pop()
+    index = first_index(*(v for name in used if isinstance(v := data[name], pd.Series)))
+    for name in used:
+        if isinstance(data[name], pd.Series) and not data[name].index.equals(index):
+            raise DataError(f"the column `{name}` has another index than the others: align them")
+    fitting = {name: v for name, v in columns.items() if lengths.get(name, n) == n}
+    return pd.DataFrame(fitting, index=pd.RangeIndex(n) if index is None else index)
+
+
+def _mapping_column(values: Any, what: str) -> Any:
+    if _is_scalar(values):
+        return values
+    if isinstance(values, list | tuple | range):
+        return _listed(list(values))
+    return vector(values, what)
+
+
+def _listed(values: list[Any]) -> Any:
+    """A list in the type that pandas gives it; integers beside gaps stay integers."""
+    found = pd.Series(values)
+    if found.dtype.kind in "fO" and pd.api.types.infer_dtype(values, skipna=True) == "integer":
+        with suppress(OverflowError, TypeError):
+            return pd.array(values, dtype="Int64")
+    return found.array
+
+
+def _is_scalar(value: Any) -> bool:
+    return bool(pd.api.types.is_scalar(value)) or (isinstance(value, np.ndarray) and not value.ndim)
+
+
+def _arrow_frame(data: Any, wanted: Callable[[Any], bool]) -> pd.DataFrame:
+    """Columns of a pyarrow table or record batch; dictionaries keep their order of levels."""
+    columns: dict[str, Any] = {}
+    for at, name in enumerate(data.schema.names):
+        if not wanted(name):
+            continue
+        if name in columns:
+            raise DataError(f"the data has several columns named `{name}`: rename them")
+        column = data.column(at)
+        kind = str(column.type)
+        if column.null_count and kind in _NULLABLE:  # pandas would make them floats
+            columns[name] = pd.array(column.to_pylist(), dtype=_NULLABLE[kind])
+        else:
+            columns[name] = column.to_pandas().array
+    return pd.DataFrame(columns, index=pd.RangeIndex(data.num_rows))
+
+
+def _eager_frame(data: Any, wanted: Callable[[Any], bool]) -> pd.DataFrame:
+    """Columns of any frame that narwhals reads."""
+    try:
+        frame = nw.from_native(data, eager_only=True)
+    except TypeError as error:
+        raise DataError(
+            f"data is a {type(data).__name__}: pass a pandas or polars DataFrame or a mapping "
+            "of columns"
+        ) from error
+    columns = {name: series_values(frame[name]) for name in frame.columns if wanted(name)}
+    return pd.DataFrame(columns, index=pd.RangeIndex(len(frame)))
+
+
+def _check_columns(frame: pd.DataFrame, names: Iterable[str]) -> None:
+    """Raise for a name in use that several columns have."""
+    if frame.columns.is_unique and frame.columns.nlevels == 1:
+        return
+    for name in names:
+        if name not in frame.columns:
+            continue
+        if frame.columns.nlevels > 1:
+            raise DataError(f"`{name}` has columns of its own in the data: flatten their names")
+        if list(frame.columns).count(name) > 1:
+            raise DataError(f"the data has several columns named `{name}`: rename them")
+
+
+def callables(text: str) -> dict[str, Any]:
+    """Functions in the caller's scope that a formula names, but for Python's own.
+
+    The caller is the first frame outside this package.
+    """
+    package = __name__.split(".")[0]
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == package:
+        frame = frame.f_back
+    scope = {**frame.f_globals, **frame.f_locals}
+    words = set(re.findall(r"[^\W\d]\w*(?=\s*[(.])", text)) - vars(builtins).keys()
+    found = {word: scope[word] for word in words if word in scope and callable(scope[word])}
+    # math's functions take single numbers: formulas have their own of the same names
+    return {word: f for word, f in found.items() if getattr(f, "__module__", "") != "math"}

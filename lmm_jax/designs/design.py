@@ -1,0 +1,290 @@
+"""The design of a model: y, X and the random-effects terms of the rows that are used.
+
+Made from a formula (:mod:`lmm_jax.designs.from_formula`) or from arrays
+(:mod:`lmm_jax.designs.from_arrays`); bad input ends there and in :func:`assemble`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from ..formulas.contexts import pack, unpack
+from ..formulas.right_side import written
+from ..layouts.crossed.index import CrossedPlan
+from ..layouts.group_index import GroupPlan
+from ..layouts.plan import LayoutInfo, plan_layout
+from ..numerics.processes import float64
+from ..reprs import brief, folded
+from .checks import check_levels, check_rank, check_response, check_shapes, independent_columns
+from .compressed import AnyLayout, Compressed, compress_rows, few_groups, padded
+from .identification import row_moments
+from .terms import RandomTerm, independent_groups
+
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class FixedSource:
+    """How y, X and the offset come out of a data frame."""
+
+    response: str
+    spec: Any  # formulaic.ModelSpec of X
+    kept: tuple[int, ...]  # columns of the spec that are in X
+    offsets: tuple[str, ...]
+    offset_array: bool  # an array was given: new rows need one too
+    context: Mapping[str, Any]
+    formula: str
+    lost: tuple[str, ...] = ()  # names of the context that a pickle could not keep
+
+    __repr__ = brief
+
+    def __reduce__(self) -> tuple[Any, tuple[dict[str, Any]]]:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return _restored_source, ({**values, "context": pack(self.context, self.lost)},)
+
+    def __copy__(self) -> FixedSource:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FixedSource:
+        return self  # nothing in it changes, and functions have no copies
+
+
+def _restored_source(values: dict[str, Any]) -> FixedSource:
+    context, lost = unpack(values["context"])
+    return FixedSource(**{**values, "context": context, "lost": lost})
+
+
+def read_expressions(
+    source: FixedSource | None, terms: Sequence[RandomTerm], *, conditional: bool
+) -> list[str]:
+    """Expressions that prediction evaluates, with the random part or without."""
+    if source is None:
+        return []
+    fixed = written(source.spec.formula)
+    out = [fixed] if fixed else []  # a model may have no fixed effects
+    out += source.offsets
+    for term in terms if conditional else ():
+        out += [*term.source.group, written(term.source.spec.formula)]
+    return out
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Design:
+    """A linear mixed model without its parameters: ``y = X beta + Z b + offset + e``.
+
+    Made by :func:`design` or :func:`design_from_arrays`.
+    """
+
+    endog: np.ndarray  # (n,)    response as given
+    exog: np.ndarray  # (n, p)  fixed effects, full column rank
+    exog_names: tuple[str, ...]
+    endog_name: str
+    terms: tuple[RandomTerm, ...]
+    group_codes: np.ndarray  # (n,)   independent group of each row
+    n_groups: int
+    weights: np.ndarray | None  # (n,)   prior weights
+    offset: np.ndarray | None  # (n,)
+    index: pd.Index[Any]  # (n,)   labels of the rows that are used
+    dropped: tuple[str, ...]  # columns of X left out for linear dependence
+    n_missing: int  # rows left out for missing values
+    source: FixedSource | None
+    held: np.ndarray | None = None  # (p,)   values of fixed effects held fixed, NaN where free
+    subject: ClassVar[str] = "design"
+
+    def is_kind(self, kind: str) -> bool:
+        """Whether the design is of a kind that some functions refuse (``capabilities.py``)."""
+        return kind in _KINDS and _KINDS[kind](self)
+
+    def __repr__(self) -> str:
+        model = f"{self.endog_name} (from arrays)" if self.source is None else self.source.formula
+        terms = ", ".join(f"({term.label}) {term.n_levels} levels" for term in self.terms)
+        fixed = f"{len(self.exog_names)} fixed effect{'s' * (len(self.exog_names) != 1)}"
+        return folded(f"<{type(self).__name__}: {model}; {self.nobs} rows, {fixed}, {terms}>")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # what is computed from the rows is computed again
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def expressions(self, conditional: bool) -> list[str]:
+        """Expressions that prediction evaluates, with the random part or without."""
+        return read_expressions(self.source, self.terms, conditional=conditional)
+
+    @property
+    def nobs(self) -> int:
+        """Number of rows used."""
+        return self.endog.size
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether the rows are in memory."""
+        return True
+
+    def response_bound(self) -> float:
+        """At least the norm of y around its mean, from one look at y."""
+        y = self.endog if self.offset is None else self.endog - self.offset
+        total = self.nobs if self.weights is None else self.weights.sum()
+        return 2.0 * max(float(y.max()), -float(y.min())) * float(np.sqrt(total))
+
+    def response_size(self) -> tuple[float, float, float]:
+        """Largest ``|y|``, norm of y around its mean, and the sum of the weights."""
+        y = self.endog if self.offset is None else self.endog - self.offset
+        largest = max(float(y.max()), -float(y.min()))
+        centred = y / largest  # squares stay in the range of floats
+        centred -= np.average(centred, weights=self.weights)
+        if self.weights is None:
+            return largest, largest * float(np.sqrt(centred @ centred)), float(y.size)
+        total = centred @ (self.weights * centred)
+        return largest, largest * float(np.sqrt(total)), float(self.weights.sum())
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Coefficients per level of each term."""
+        return tuple(len(term.names) for term in self.terms)
+
+    @property
+    def n_components(self) -> int:
+        """Number of variance components among the terms (they come last)."""
+        return sum(term.is_component for term in self.terms)
+
+    @cached_property
+    def _planned(self) -> tuple[GroupPlan | CrossedPlan, LayoutInfo]:
+        return plan_layout(
+            self.group_codes,
+            self.n_groups,
+            [term.codes for term in self.terms],
+            [term.n_levels for term in self.terms],
+            self.sizes,
+            [term.label for term in self.terms],
+            self.n_components,
+        )
+
+    @property
+    def plan(self) -> GroupPlan | CrossedPlan:
+        """Integer bookkeeping of the layout."""
+        return self._planned[0]
+
+    @property
+    def layout_info(self) -> LayoutInfo:
+        """Which layout the data have got, and why."""
+        return self._planned[1]
+
+    @cached_property
+    def compressed(self) -> Compressed:
+        """The rows as a layout, from one pass over them when it is first asked for."""
+        with float64():
+            return compress_rows(*self._free_rows(), self.weights, self.plan)
+
+    def compressed_by(self, program: Callable[..., tuple[AnyLayout, tuple[Any, Any], V]]) -> V:
+        """Compress in a program that goes on from there; what it gives besides.
+
+        Parameters
+        ----------
+        program : callable
+            Of the padded rows and the ``few_groups`` of :class:`Compressed`: the layout, its
+            reach and anything else.
+        """
+        few = few_groups(self.plan)
+        layout, reach, rest = program(self.padded_rows(), groups=few)
+        found = Compressed(layout=layout, reach=reach, few_groups=few)
+        self.__dict__["compressed"] = found  # where cached_property keeps it
+        return rest
+
+    def padded_rows(self) -> tuple[Any, ...]:
+        """Arguments of :func:`lmm_jax.compress`, in the size of a program."""
+        return padded(*self._free_rows(), self.weights, self.plan)
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether the pass over the rows has been made."""
+        return "compressed" in self.__dict__
+
+    @property
+    def layout(self) -> AnyLayout:
+        """The compressed model: float64 JAX arrays, nothing of the size of the rows."""
+        return self.compressed.layout
+
+    @property
+    def reach(self) -> tuple[int, float]:
+        """Dimensions of the rows that random effects reach, and what of y none can explain."""
+        ranks, within = self.compressed.reach
+        return int(ranks), float(within)
+
+    def _free_rows(self) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
+        """y, X and Z without the offset and the fixed effects that are held."""
+        known = self.known_part()
+        y = self.endog if known is None else self.endog - known
+        return y, self.free_exog(), tuple(term.values for term in self.terms)
+
+    def free_exog(self) -> np.ndarray:
+        """Columns of X whose fixed effects are not held, (n, free)."""
+        return self.exog if self.held is None else self.exog[:, np.isnan(self.held)]
+
+    def known_part(self) -> np.ndarray | None:
+        """Offset and what the held fixed effects give to the mean, (n,); None without either."""
+        if self.held is None:
+            return self.offset
+        fixed = ~np.isnan(self.held)
+        mean = self.exog[:, fixed] @ self.held[fixed]
+        return mean if self.offset is None else mean + self.offset
+
+
+def assemble(
+    *,
+    y: np.ndarray,
+    X: np.ndarray,
+    names: Sequence[str],
+    endog_name: str,
+    terms: Sequence[RandomTerm],
+    group: np.ndarray,
+    n_groups: int,
+    weights: np.ndarray | None,
+    offset: np.ndarray | None,
+    index: pd.Index[Any],
+    n_missing: int,
+    source: FixedSource | None,
+) -> Design:
+    """Check the parts against each other and drop dependent columns of X."""
+    check_shapes(y, X, terms, weights)
+    group, n_groups = independent_groups(terms, group, n_groups)
+    kept = independent_columns(X, names)
+    X = X if len(kept) == X.shape[1] else np.ascontiguousarray(X[:, list(kept)])
+    check_rank(y.size, X.shape[1])
+    check_levels(terms, y.size, X.shape[1], lambda: row_moments(terms, X, weights))
+    check_response(y if offset is None else y - offset, X, endog_name)
+    if source is not None:
+        source = replace(source, kept=kept)
+    return Design(
+        endog=y,
+        exog=X,
+        exog_names=tuple(names[j] for j in kept),
+        endog_name=endog_name,
+        terms=tuple(terms),
+        group_codes=group,
+        n_groups=n_groups,
+        weights=weights,
+        offset=offset,
+        index=index,
+        dropped=tuple(name for j, name in enumerate(names) if j not in set(kept)),
+        n_missing=n_missing,
+        source=source,
+    )
+
+
+_KINDS: dict[str, Callable[[Design], bool]] = {
+    "weighted": lambda d: d.weights is not None,
+    "offset": lambda d: d.offset is not None,
+    "dropped": lambda d: bool(d.dropped),
+    "components": lambda d: d.n_components > 0,
+    "nested": lambda d: d.layout_info.kind == "grouped" and len({t.group for t in d.terms}) > 1,
+    "crossed": lambda d: d.layout_info.kind == "crossed",
+    "large core": lambda d: d.layout.is_kind("large core"),
+    "arrays": lambda d: d.source is None,
+    "batches": lambda d: not d.has_rows,
+    "held effects": lambda d: d.held is not None,
+}

@@ -1,0 +1,285 @@
+"""Many responses: read, checked against the design, and taken out one or many at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse
+
+from ..capabilities import require
+from ..errors import DataError, FormulaError
+from ..inputs.arrays import matrix, plain
+from .checks import confounded
+from .data_frames import as_pandas
+from .design import Design, assemble
+from .from_formula import design as design_of
+from .identification import row_moments
+from .terms import RandomTerm
+
+# Column that stands for the response while a design is made: the number of each row.
+_ROW = "lmm_jax_row"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Responses:
+    """Columns of responses, on the rows of the data that the design uses."""
+
+    names: tuple[str, ...]
+    values: Any  # (N, R)  as given
+    weights: np.ndarray | None  # (N, R)  weights of every observation
+    rows: np.ndarray | None  # (n,)  rows of the design among the N; None: all
+
+    @property
+    def count(self) -> int:
+        """Number of responses."""
+        return len(self.names)
+
+    def complete(self) -> np.ndarray:
+        """Whether a response has all its rows and shares its weights, (R,)."""
+        if self.weights is not None:
+            return np.zeros(self.count, bool)
+        out = np.empty(self.count, bool)
+        for start in range(0, self.count, 4096):
+            part = slice(start, start + 4096)
+            out[part] = np.isfinite(self._rows(self.values[:, part])).all(axis=0)
+        return out
+
+    def take(self, which: np.ndarray, size: int) -> np.ndarray:
+        """Some responses as float64, the last one repeated up to ``size``, (n, size)."""
+        return _filled(self._rows(_columns(self.values, which)), size)
+
+    def take_weights(self, which: np.ndarray, size: int) -> np.ndarray | None:
+        """Their weights."""
+        if self.weights is None:
+            return None
+        return _filled(self._rows(_columns(self.weights, which)), size)
+
+    def _rows(self, values: np.ndarray) -> np.ndarray:
+        return values if self.rows is None else values[self.rows]
+
+
+def _columns(values: np.ndarray, which: np.ndarray) -> np.ndarray:
+    run = which.size and which[-1] - which[0] == which.size - 1
+    return values[:, which[0] : which[-1] + 1] if run else values[:, which]
+
+
+def _filled(values: np.ndarray, size: int) -> np.ndarray:
+    out = np.empty((values.shape[0], size))
+    out[:, : values.shape[1]] = values
+    out[:, values.shape[1] :] = values[:, -1:]
+    return out
+
+
+def read_model(
+    formula: str | Design, data: Any, responses: Any, *, weights: Any, **options: Any
+) -> tuple[Design, Responses]:
+    """The design and the responses from what the user has given."""
+    own = None
+    if _is_table(weights):
+        own, weights = weights, None
+    if isinstance(formula, Design):
+        given = [name for name, value in options.items() if value is not None]
+        if given or weights is not None:
+            raise DataError("a Design holds the model: pass no more than the responses with it")
+        if responses is None:
+            data, responses = None, data
+        if data is not None:
+            raise DataError("pass the responses once: fit_many(design, Y)")
+        design = require(formula, "fit_many")
+        rows, frame, index = None, None, design.index
+    else:
+        design, rows, frame = _formula_design(formula, data, weights, options)
+        index = frame.index
+    names, values = _read_responses(responses, frame, index)
+    table = None if own is None else _read_weights(own, names, values, index)
+    if table is not None:
+        _check_weights(table, values, rows)
+    return design, Responses(names=names, values=values, weights=table, rows=rows)
+
+
+def _is_table(weights: Any) -> bool:
+    """Weights of every observation rather than of the rows."""
+    if weights is None or isinstance(weights, str):
+        return False
+    return hasattr(weights, "columns") or plain(weights, "weights").ndim == 2
+
+
+def _formula_design(
+    formula: str, data: Any, weights: Any, options: dict[str, Any]
+) -> tuple[Design, np.ndarray | None, pd.DataFrame]:
+    """The design of all rows on which everything but the responses is there."""
+    if not isinstance(formula, str):
+        raise FormulaError(f"the formula is a {type(formula).__name__}: pass a string or a Design")
+    if formula.count("~") != 1:
+        raise FormulaError("write `~ terms`: one `~`, with or without a response", formula)
+    if data is None:
+        raise DataError("data is missing: pass the frame that the formula reads")
+    frame = as_pandas(data, None)
+    full = frame.assign(**{_ROW: np.arange(len(frame), dtype=np.float64)})
+    right = formula.split("~")[1]
+    design = design_of(f"{_ROW} ~{right}", full, weights=weights, **options)
+    rows = design.endog.astype(np.int64)
+    return design, None if rows.size == len(frame) else rows, frame
+
+
+def _read_responses(
+    responses: Any, frame: pd.DataFrame | None, index: pd.Index[Any]
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Names and an array (n, R)."""
+    if responses is None:
+        raise DataError("responses is missing: pass names of columns, or an array (n, R)")
+    by_name = isinstance(responses, str) or (
+        isinstance(responses, Sequence | pd.Index) and all(isinstance(v, str) for v in responses)
+    )
+    if by_name:
+        wanted = [responses] if isinstance(responses, str) else list(responses)
+        if frame is None:
+            raise DataError("names of responses need a frame: with a Design pass an array (n, R)")
+        unknown = [name for name in wanted if name not in frame.columns]
+        if unknown:
+            raise DataError(f"responses names columns that are not there: {', '.join(unknown)}")
+        responses = frame[wanted]
+    values, names = matrix(responses, "responses", index=index, keep_floats=True)
+    if values.shape[0] != len(index):
+        raise DataError(
+            f"responses have the shape {values.shape} for {len(index)} rows: one column a response "
+            "is needed"
+        )
+    if values.shape[1] == 0:
+        raise DataError("responses has no columns: there is nothing to fit")
+    names = names or tuple(f"y{i}" for i in range(values.shape[1]))
+    if len(set(names)) < len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise DataError(f"two responses are named {twice!r}: rename one of them")
+    return names, values
+
+
+def _read_weights(
+    weights: Any, names: tuple[str, ...], values: np.ndarray, index: pd.Index[Any]
+) -> np.ndarray:
+    """Weights of every observation, in the order of the responses where columns name them."""
+    out, columns = matrix(weights, "weights", index=index)
+    if out.shape != values.shape:
+        raise DataError(
+            f"weights have the shape {out.shape} and the responses {values.shape}: "
+            "pass one weight an observation, or one a row"
+        )
+    if columns is not None and columns != names and set(columns) == set(names):
+        out = out[:, [columns.index(name) for name in names]]
+    return out
+
+
+def _check_weights(weights: np.ndarray, values: np.ndarray, rows: np.ndarray | None) -> None:
+    """Positive wherever there is an observation."""
+    used = slice(None) if rows is None else rows
+    bad = ~np.isnan(values[used]) & ~((weights[used] > 0) & np.isfinite(weights[used]))
+    if bad.any():
+        row, column = (int(v[0]) for v in np.nonzero(bad))
+        raise DataError(
+            f"weights must be positive and finite; response {column} has "
+            f"{weights[used][row, column]:g} in row {row}: make that observation NaN"
+        )
+
+
+def levels_remain(design: Design, W: np.ndarray) -> np.ndarray:
+    """Whether the rows that a response has carry every term, as in checks.check_levels; (R,).
+
+    Parameters
+    ----------
+    design : Design
+    W : ndarray, shape (n, R)
+        Weights, zero where there is no observation.
+    """
+    present = W > 0
+    n = present.sum(axis=0)
+    out, coefficients = n > 0, np.zeros(n.shape)
+    for term in design.terms:
+        members = term.codes.shape[1]
+        rows = np.repeat(np.arange(len(present)), members)
+        flat = (np.ones(rows.size), (term.codes.ravel(), rows))
+        table = scipy.sparse.csr_array(flat, shape=(term.n_levels, len(present)))
+        levels = (table @ present.astype(np.float64) > 0).sum(axis=0)
+        coefficients += levels * len(term.names)
+        if not term.is_component:
+            out &= levels >= 2
+    doubtful = np.flatnonzero(out & (coefficients >= n - design.exog.shape[1]))
+    kinds, kind = np.unique(W[:, doubtful], axis=1, return_inverse=True)
+    told = np.array([_is_identified(design, w) for w in kinds.T], dtype=bool)
+    out[doubtful] = told[kind.ravel()]
+    return out
+
+
+def _is_identified(design: Design, w: np.ndarray) -> bool:
+    """Whether the rows of positive weight tell the residual from the random effects."""
+    keep = w > 0
+    terms = [_kept(term, keep) for term in design.terms]
+    moments = lambda: row_moments(terms, design.exog[keep], w[keep])  # noqa: E731
+    return not confounded(terms, int(keep.sum()), moments)
+
+
+def one_response(design: Design, columns: Responses, number: int) -> Design:
+    """The design of one response by itself, on the rows where it is not missing."""
+    which = np.array([number])
+    y = columns.take(which, 1)[:, 0]
+    own = columns.take_weights(which, 1)
+    weights = design.weights if own is None else own[:, 0]
+    name, keep = columns.names[number], ~np.isnan(y)
+    source = design.source
+    if source is not None:
+        formula = source.formula.replace(_ROW, name, 1)
+        source = replace(source, response=name, formula=formula)
+    if keep.all():
+        plain = replace(design, endog=y, endog_name=name, weights=weights, source=source)
+        return plain
+    return _subset(design, y, weights, keep, name, source)
+
+
+def _subset(
+    design: Design,
+    y: np.ndarray,
+    weights: np.ndarray | None,
+    keep: np.ndarray,
+    name: str,
+    source: Any,
+) -> Design:
+    """The design on some of its rows; levels that do not occur there are gone."""
+    group = np.unique(design.group_codes[keep], return_inverse=True)
+    new = assemble(
+        y=y[keep],
+        X=np.ascontiguousarray(design.exog[keep]),
+        names=design.exog_names,
+        endog_name=name,
+        terms=[_kept(term, keep) for term in design.terms],
+        group=group[1],
+        n_groups=group[0].size,
+        weights=None if weights is None else weights[keep],
+        offset=None if design.offset is None else design.offset[keep],
+        index=design.index[keep],
+        n_missing=design.n_missing + int((~keep).sum()),
+        source=source,
+    )
+    if design.held is not None:
+        if new.exog_names != design.exog_names:
+            raise DataError(
+                f"the rows that {name!r} has leave columns of X dependent, some of whose fixed "
+                "effects are held: fit it by itself, without held effects"
+            )
+        new = replace(new, held=design.held)
+    if source is None or new.source is None:
+        return new
+    kept = tuple(source.kept[j] for j in new.source.kept)
+    return replace(new, source=replace(new.source, kept=kept))
+
+
+def _kept(term: RandomTerm, keep: np.ndarray) -> RandomTerm:
+    used, codes = np.unique(term.codes[keep], return_inverse=True)
+    return replace(
+        term,
+        levels=term.levels[used],
+        codes=codes.reshape(-1, term.codes.shape[1]),
+        values=term.values[keep],
+    )

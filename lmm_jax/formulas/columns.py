@@ -1,0 +1,202 @@
+"""Columns of data frames as formulas read them: numbers in float64, logicals, labels."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+from ..errors import DataError
+
+_NUMBERS = {"integer", "floating", "mixed-integer-float", "decimal"}
+_COMPARISONS = {
+    "Eq": operator.eq, "NotEq": operator.ne, "Lt": operator.lt,
+    "LtE": operator.le, "Gt": operator.gt, "GtE": operator.ge,
+}  # fmt: skip
+_EXACT = 2**53  # the largest range of integers that float64 holds
+
+
+def plain(values: pd.Series[Any], name: str) -> pd.Series[Any]:
+    """A column in a type of NumPy's, a categorical, a date, or text; numbers stay what they are.
+
+    A column of dtype object is read by what it holds: all numbers, all logicals, all text.
+
+    Raises
+    ------
+    DataError
+        For a column of numbers and text.
+    """
+    dtype = values.dtype
+    if isinstance(dtype, np.dtype):
+        return _of_objects(values, name) if dtype.kind == "O" else values
+    if isinstance(dtype, pd.CategoricalDtype | pd.StringDtype):
+        return values
+    if isinstance(dtype, pd.ArrowDtype) and not is_numeric_dtype(dtype):
+        return _of_objects(values.astype(object), name)
+    if is_bool_dtype(dtype):
+        return values.astype(object if values.isna().any() else bool)
+    if is_numeric_dtype(dtype):
+        whole = pd.api.types.is_integer_dtype(dtype) and not values.isna().any()
+        kind = np.dtype(str(dtype).split("[")[0].lower()) if whole else np.dtype(np.float64)
+        return pd.Series(values.to_numpy(kind, na_value=np.nan), index=values.index)
+    return values
+
+
+def _of_objects(values: pd.Series[Any], name: str) -> pd.Series[Any]:
+    kind = pd.api.types.infer_dtype(values, skipna=True)
+    if kind in _NUMBERS:
+        found = values.infer_objects() if kind == "integer" else values
+        if found.dtype != object:
+            return found
+        there = values.notna().to_numpy()
+        out = np.full(len(values), np.nan)
+        out[there] = values.to_numpy()[there].astype(np.float64)
+        return pd.Series(out, index=values.index)
+    if kind == "boolean" and not values.isna().any():
+        return values.astype(bool)
+    if kind.startswith("mixed"):
+        kinds = list(dict.fromkeys(type(v).__name__ for v in values.dropna()))
+        raise DataError(
+            f"`{name}` holds values of the types {', '.join(kinds[:4])}: make them all numbers, "
+            "pd.to_numeric(…, errors='coerce'), or all text, .astype(str)"
+        )
+    return values
+
+
+def number(values: Any) -> Any:
+    """Numbers in float64; float64 itself, logicals and labels as they are."""
+    if not isinstance(values, pd.Series | np.ndarray | np.generic | pd.Index):
+        return values
+    dtype = values.dtype
+    if dtype == np.float64 or isinstance(dtype, pd.CategoricalDtype):
+        return values
+    if isinstance(dtype, np.dtype):
+        if dtype.kind in "iuf":
+            return values.astype(np.float64)
+        if dtype.kind != "O":
+            return values
+    if isinstance(values, pd.Series):
+        read = plain(values, str(values.name))
+        return read if read is values else number(read)
+    if isinstance(values, np.ndarray) and dtype.kind == "O" and values.ndim == 1:
+        return number(plain(pd.Series(values), "an array").to_numpy())
+    return values
+
+
+def real(values: Any) -> Any:
+    """The same with 0 and 1 for logicals, since in R TRUE + TRUE is 2."""
+    values = number(values)
+    logicals = getattr(getattr(values, "dtype", None), "kind", "") == "b"
+    return values.astype(np.float64) if logicals else values
+
+
+def operand(values: Any) -> Any:
+    """An operand of arithmetic, which is that of doubles for single numbers as well."""
+    return float(values) if isinstance(values, bool | int) else real(values)
+
+
+def exact(values: Any) -> Any:
+    """The same for labels, which must not lose digits."""
+    dtype = getattr(values, "dtype", None)
+    wide = isinstance(dtype, np.dtype) and dtype.kind in "iu" and dtype.itemsize == 8
+    if wide and values.size and max(int(values.max()), -int(values.min())) > _EXACT:
+        raise DataError(
+            f"`{getattr(values, 'name', None) or 'a column'}` has integers above 2^53, which "
+            "arithmetic would round: use the column itself as labels, or make the labels first"
+        )
+    return real(values)
+
+
+def label(values: Any) -> Any:
+    """Labels that were computed: whole numbers are 1, 2, not 1.0, 2.0."""
+    dtype = getattr(values, "dtype", None)
+    if dtype != np.float64 or getattr(values, "ndim", 0) != 1:
+        return values
+    found = np.asarray(values)
+    if not (np.isfinite(found).all() and (np.abs(found) < _EXACT).all()):
+        return values
+    return values.astype(np.int64) if (found == np.trunc(found)).all() else values
+
+
+def logical(values: Any) -> Any:
+    """An operand of `&`, `|` or `~`."""
+    if isinstance(values, bool | np.bool_):
+        return values
+    if isinstance(values, pd.Series):
+        values = plain(values, str(values.name))
+    dtype = getattr(values, "dtype", None)
+    if dtype is None or not is_bool_dtype(dtype):
+        raise DataError(
+            f"`&`, `|` and `~` take logicals, not {dtype or type(values).__name__}: "
+            "compare first, each comparison in parentheses"
+        )
+    return values
+
+
+def own(values: Any) -> Any:
+    """An argument of the caller's function: it may change what it gets."""
+    read = number(values)
+    return read.copy() if isinstance(read, pd.Series | np.ndarray) and read is values else read
+
+
+def guarded(values: pd.Series[Any]) -> pd.Series[Any]:
+    """A column that nothing can write into: functions of NumPy and pandas have many ways to."""
+    if not isinstance(values.dtype, np.dtype):
+        return values
+    locked = values.to_numpy().view()
+    locked.flags.writeable = False
+    return pd.Series(locked, index=values.index, name=values.name, copy=False)
+
+
+def category(values: Any) -> Any:
+    """A categorical of a column, as R's factor() makes it: sorted levels."""
+    if isinstance(getattr(values, "dtype", None), pd.CategoricalDtype):
+        return values
+    return pd.Series(values).astype("category")
+
+
+def compare(sign: str, left: Any, right: Any) -> Any:
+    """A comparison; raise where text meets numbers, which are never equal in Python."""
+    _check_alike(left, right)
+    return _COMPARISONS[sign](left, right)
+
+
+def _check_alike(left: Any, right: Any) -> None:
+    if {_holds(left), _holds(right)} == {"text", "numbers"}:
+        raise DataError(
+            "a comparison of text with numbers: write the number in quotes, `f == '10'`, or make "
+            "the column numbers first, pd.to_numeric"
+        )
+
+
+def _holds(values: Any) -> str:
+    """Whether values are text, numbers, or something else."""
+    dtype = getattr(values, "dtype", None)
+    if isinstance(dtype, pd.CategoricalDtype):
+        return _holds(dtype.categories)
+    if isinstance(values, str) or isinstance(dtype, pd.StringDtype):
+        return "text"
+    if dtype is None:
+        plain_number = isinstance(values, int | float) and not isinstance(values, bool)
+        return "numbers" if plain_number else ""
+    if isinstance(dtype, np.dtype) and dtype.kind in "OU":
+        kind = pd.api.types.infer_dtype(values, skipna=True) if dtype.kind == "O" else "string"
+        return {"string": "text"}.get(kind, "numbers" if kind in _NUMBERS else "")
+    return "numbers" if is_numeric_dtype(dtype) and not is_bool_dtype(dtype) else ""
+
+
+def is_in(values: Any, table: Any) -> Any:
+    """R's `values %in% table`, row by row."""
+    for entry in table if isinstance(table, list | tuple) else [table]:
+        _check_alike(values, entry)
+    found = pd.Series(values).isin(list(np.atleast_1d(np.asarray(table, dtype=object))))
+    return found if isinstance(values, pd.Series) else found.to_numpy()
+
+
+def beside(values: Any, *columns: Any) -> pd.Series[Any]:
+    """Values in a series on the index of the first column that has one: pandas aligns by it."""
+    index = next((c.index for c in columns if isinstance(c, pd.Series)), None)
+    return pd.Series(values, index=index)

@@ -1,0 +1,235 @@
+"""Values of expressions: what their names mean, and what comes out."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import difflib
+import re
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ..errors import DataError, FormulaError
+from . import columns as col
+from .expressions import NAMESPACES, Expression, read
+from .functions import CONSTANTS, INSTEAD, LIBRARY
+from .grammar import check_methods, missing_values, root
+from .rewriting import compiled
+
+_TOOLS: dict[str, Callable[..., Any]] = {
+    "__number__": col.number,
+    "__real__": col.real,
+    "__operand__": col.operand,
+    "__exact__": col.exact,
+    "__label__": col.label,
+    "__logical__": col.logical,
+    "__own__": col.own,
+    "__in__": col.is_in,
+    "__compare__": col.compare,
+    "__category__": col.category,
+}
+
+
+class Scope(NamedTuple):
+    """What the names of a formula mean: columns first, then the caller's, then the library's."""
+
+    columns: Mapping[str, pd.Series[Any]]
+    context: Mapping[str, Any]
+    intercept: bool = False  # of the formula
+
+    def value(self, name: str) -> Any:
+        """A value by its name."""
+        for layer in (self.columns, self.context, CONSTANTS):
+            if name in layer:
+                return layer[name]
+        return self.function(name)
+
+    def function(self, name: str) -> Any:
+        """A function by its name."""
+        return self.context[name] if name in self.context else LIBRARY[name]
+
+    def at(self, node: ast.expr) -> Any:
+        """The object that a function's name or a dotted name of the caller's means."""
+        if isinstance(node, ast.Attribute):
+            return getattr(self.at(node.value), node.attr)
+        return self.function(node.id) if isinstance(node, ast.Name) else None
+
+
+def resolve(
+    codes: Sequence[tuple[str, bool]], data: pd.DataFrame, context: Mapping[str, Any], text: str
+) -> dict[str, pd.Series[Any]]:
+    """Columns that expressions (text, whether it is code) need; raise if a name is unknown."""
+    found = [read(code) if is_code else None for code, is_code in codes]
+    values: list[str] = []
+    for (code, _), expression in zip(codes, found, strict=True):
+        values += [code] if expression is None else expression.values
+    values = list(dict.fromkeys(values))
+    functions = list(dict.fromkeys(f for e in found if e is not None for f in e.functions))
+    for name in values:
+        constant = name in CONSTANTS and (name, False) not in codes
+        if name not in data.columns and name not in context and not constant:
+            raise _unknown("column", name, [str(column) for column in data.columns], text)
+    for name in functions:
+        if name not in context and name not in LIBRARY:
+            raise _unknown("function", name, sorted(LIBRARY.keys() - NAMESPACES), text)
+    columns = [name for name in values if name in data.columns]
+    for name in columns:
+        if list(data.columns).count(name) > 1:
+            raise DataError(f"the data has several columns named `{name}`: rename them")
+        if name in functions:
+            raise DataError(f"`{name}` is a column and a function here: rename the column")
+    for expression in found:
+        if expression is not None:
+            _check_attributes(expression, columns, context, text)
+    return {name: data[name] for name in columns}
+
+
+def _check_attributes(
+    expression: Expression, columns: Collection[str], context: Mapping[str, Any], text: str
+) -> None:
+    """Raise for methods and members of namespaces that formulas do without."""
+    if not expression.has_attributes and "is_na" not in expression.functions:
+        return
+    names = {n.id for n in ast.walk(expression.tree) if isinstance(n, ast.Name)}
+    read_columns = {name for name in names if expression.column(name) in columns}
+    spaces = {n for n in names - read_columns if n in context or n in ("np", "contr")}
+    try:
+        check_methods(expression.tree, spaces, read_columns)
+    except FormulaError as error:
+        raise FormulaError(error.message, text, None) from None
+    for call in expression.calls:
+        asked = isinstance(call.func, ast.Name) and call.func.id == "is_na"
+        bare = any(isinstance(a, ast.Name) and a.id in read_columns for a in call.args)
+        if asked and bare and "is_na" not in context:
+            raise FormulaError(missing_values("is.na").message, text, None)
+    for space in [s for s in ("np", "contr") if s in names and s not in {*context, *columns}]:
+        for node in ast.walk(expression.tree):
+            if isinstance(node, ast.Attribute) and ast.unparse(root(node)) == space:
+                _check_member(ast.unparse(node).removeprefix(f"{space}."), space, text)
+
+
+def _check_member(name: str, space: str, text: str) -> None:
+    """Raise for what is no function of a namespace of the library's."""
+    known = [member for member in vars(LIBRARY[space]) if not member.startswith("_")]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 3)
+        hint = f"; did you mean {', '.join(f'`{space}.{n}`' for n in near)}?" if near else ""
+        raise FormulaError(
+            f"`{space}.{name}` is not among the functions of formulas{hint}: define a function "
+            "beside the call",
+            text,
+            None,
+        )
+
+
+def _unknown(what: str, name: str, known: Sequence[str], text: str) -> FormulaError:
+    """Error about a name that nobody defines, with the names that resemble it."""
+    folded = {k.lower(): k for k in known if k != name}
+    near = difflib.get_close_matches(name.lower(), list(folded), 3)
+    place = "the data has no" if what == "column" else "there is no"
+    hint = f"; did you mean {', '.join(f'`{folded[k]}`' for k in near)}?" if near else ""
+    if what == "column" and name in known:
+        hint = ": the data has that name as a number, columns are named by strings"
+    if what == "function":
+        instead = INSTEAD.get(name)
+        if instead:
+            hint = f"; {instead}"
+        elif name in vars(builtins):
+            hint = ": Python's own functions are no part of formulas"
+        else:
+            hint += "; define it beside the call, or pass it in context="
+    match = re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", text)
+    return FormulaError(
+        f"{place} {what} `{name}`{hint}", text, match.start() if match is not None else None
+    )
+
+
+def evaluate(
+    code: str,
+    scope: Scope,
+    *,
+    state: MutableMapping[str, Any] | None = None,
+    spec: Any = None,
+    exact: bool = False,
+) -> Any:
+    """Value of an expression whose names :func:`resolve` has checked.
+
+    Parameters
+    ----------
+    code : str
+    scope : Scope
+    state : mutable mapping, optional
+        What transforms remember of the first data, by their calls.
+    spec : formulaic.ModelSpec, optional
+        Handed to formulaic's transforms.
+    exact : bool
+        Whether the value is used as labels.
+    """
+    expression = read(code)
+    mentioned = (*expression.functions, *expression.values) if scope.context else ()
+    own = frozenset(n for n in mentioned if n in scope.context and n not in scope.columns)
+    stateful = frozenset(
+        ast.unparse(call.func) for call in expression.calls if _is_stateful(call.func, scope, own)
+    )
+    program, names = compiled(code, own, stateful, exact)
+    tools = {name: _meant(name, expression, scope) for name in names}
+    if expression.calls:
+        columns = {name: scope.columns.get(expression.column(name)) for name in names}
+        tools |= {name: col.guarded(c) for name, c in columns.items() if c is not None}
+    state = {} if state is None else state
+    tools |= {
+        "__state__": lambda call: state.setdefault(call, {}),
+        "__spec__": spec,
+        "__metadata__": {"intercept": scope.intercept},
+        "__context__": scope.columns,
+    }
+    return eval(program, {**tools, "__builtins__": {}, **_TOOLS})  # names are checked
+
+
+def _meant(name: str, expression: Expression, scope: Scope) -> Any:
+    """What a name of the tree stands for."""
+    name = expression.column(name)
+    return scope.value(name) if name in expression.values else scope.function(name)
+
+
+def _is_stateful(node: ast.expr, scope: Scope, own: Collection[str]) -> bool:
+    """Whether a transform that remembers something is called."""
+    while isinstance(node, ast.Attribute):
+        if not isinstance(node.value, ast.Attribute | ast.Name):
+            return False
+        if isinstance(node.value, ast.Name):
+            if node.value.id not in own:
+                return False
+            break
+        node = node.value
+    return getattr(scope.at(node), "__is_stateful_transform__", False)
+
+
+def shaped(value: Any, expr: str, index: pd.Index[Any]) -> Any:
+    """The value of a term, one entry or one line a row; raise for anything else."""
+    inner = getattr(value, "__wrapped__", value)
+    if inner is None:
+        raise DataError(f"`{expr}` gives None: a function has to return a value for every row")
+    if isinstance(inner, Mapping):
+        for part in inner.values():
+            shaped(part, expr, index)
+        return value
+    if isinstance(inner, list | tuple):
+        value = inner = np.asarray(inner)
+    shape = getattr(inner, "shape", ())
+    if not shape:
+        raise DataError(
+            f"`{expr}` gives one value, {inner!r:.40}: a term needs a value for every row"
+        )
+    if shape[0] != len(index) or len(shape) > 2:
+        raise DataError(f"`{expr}` gives an array of shape {shape} for {len(index)} rows of data")
+    other = getattr(inner, "index", index)
+    named = isinstance(other, pd.Index) and not other.equals(index)
+    if named and not other.equals(pd.RangeIndex(len(index))):
+        raise DataError(
+            f"`{expr}` gives its values in another order, or on another index, than the data"
+        )
+    return value

@@ -1,0 +1,279 @@
+"""Functions that formulas know: formulaic's transforms, R's and a part of NumPy's."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from formulaic.transforms import TRANSFORMS
+from formulaic.utils.stateful_transforms import stateful_transform
+
+from ..errors import DataError
+from .columns import beside
+from .grammar import words
+from .splines import centred, natural_splines
+
+
+@stateful_transform  # type: ignore[untyped-decorator]
+def _as_numeric(x: Any, _state: dict[str, Any] | None = None) -> Any:
+    """R's as.numeric: the codes 1, 2, ... of a categorical, otherwise the number itself."""
+    if getattr(getattr(x, "dtype", None), "kind", "") in "mM":
+        raise DataError("as.numeric() of a date has no unit: write I((day - day.min()).dt.days)")
+    if not isinstance(getattr(x, "dtype", None), pd.CategoricalDtype):
+        return pd.to_numeric(x).astype("float64")
+    state = {} if _state is None else _state
+    levels = state.setdefault("levels", list(x.cat.categories))  # new data: the first data's codes
+    codes = np.asarray(pd.Categorical(x, categories=levels).codes)
+    return np.where(codes < 0, np.nan, codes + 1.0)
+
+
+@stateful_transform  # type: ignore[untyped-decorator]
+def _as_integer(x: Any, _state: dict[str, Any] | None = None) -> Any:
+    """R's as.integer: towards zero."""
+    return np.trunc(_as_numeric(x, _state=_state))
+
+
+def _as_logical(x: Any) -> Any:
+    """R's as.logical of numbers and logicals."""
+    if getattr(getattr(x, "dtype", None), "kind", "O") in "biuf":
+        return x != 0
+    known = {"TRUE": True, "True": True, "true": True, "T": True}
+    known |= {"FALSE": False, "False": False, "false": False, "F": False}
+    found = pd.Series(x).map(known)
+    if found.isna().any():
+        raise DataError("as.logical() takes numbers and the words TRUE and FALSE")
+    return found.astype(bool)
+
+
+def _log(x: Any, base: float | None = None) -> Any:
+    """R's log; the second argument of numpy's would be the array to write into."""
+    return np.log(x) if base is None else np.log(x) / np.log(base)
+
+
+def _round(x: Any, digits: float = 0) -> Any:
+    return np.round(x, int(digits))
+
+
+def _ifelse(test: Any, yes: Any, no: Any) -> Any:
+    """R's ifelse, row by row."""
+    chosen = np.where(np.asarray(test, dtype=bool), yes, no)
+    return beside(chosen, test, yes, no) if chosen.dtype.kind in "OU" else chosen
+
+
+def _combined(f: np.ufunc) -> Callable[..., Any]:
+    return lambda *columns: functools.reduce(f, columns)
+
+
+def _summary(f: Callable[..., Any]) -> Any:
+    """One number of a column, which new data take over from the first data."""
+
+    @stateful_transform  # type: ignore[untyped-decorator]
+    def summary(x: Any, *more: Any, _state: dict[str, Any] | None = None) -> Any:
+        state = {} if _state is None else _state
+        if "value" not in state:
+            state["value"] = float(f(np.asarray(x, dtype=np.float64), *more))
+        return state["value"]
+
+    return summary
+
+
+def _extreme(f: Callable[..., Any]) -> Callable[..., float]:
+    return lambda *columns: f([f(column) for column in columns])
+
+
+@stateful_transform  # type: ignore[untyped-decorator]
+def _relevel(x: Any, ref: Any, _state: dict[str, Any] | None = None) -> Any:
+    """R's relevel: the level `ref` comes first."""
+    state = {} if _state is None else _state
+    values = pd.Series(x)
+    if "levels" not in state:
+        levels = list(values.astype("category").cat.categories)
+        if ref not in levels:
+            shown = ", ".join(repr(level) for level in levels[:8])
+            raise DataError(f"relevel(): {ref!r} is none of the levels {shown}")
+        state["levels"] = [ref, *(level for level in levels if level != ref)]
+    if values.isin(state["levels"]).all():
+        return beside(pd.Categorical(values, categories=state["levels"]), values)
+    return values  # the new level is named where levels are compared
+
+
+@stateful_transform  # type: ignore[untyped-decorator]
+def _cut(
+    x: Any,
+    breaks: Any,
+    labels: Any = None,
+    include_lowest: bool = False,
+    right: bool = True,
+    _state: dict[str, Any] | None = None,
+) -> Any:
+    """R's cut: intervals as categories, `(0,2]`; a number of breaks is of the first data."""
+    state = {} if _state is None else _state
+    if "breaks" not in state:
+        edges = np.sort(np.atleast_1d(np.asarray(breaks, dtype=np.float64)))
+        if edges.size == 1:
+            low, high = float(np.min(x)), float(np.max(x))
+            edges = np.linspace(low, high, int(edges[0]) + 1)
+            edges[[0, -1]] += np.array([-1.0, 1.0]) * (high - low) / 1000
+        state["breaks"] = edges
+    edges = state["breaks"]
+    if labels is None:
+        left, end = ("(", "]") if right else ("[", ")")
+        labels = [f"{left}{a:.3g},{b:.3g}{end}" for a, b in pairwise(edges)]
+    values = np.asarray(x, dtype=np.float64)
+    codes = np.searchsorted(edges, values, side="left" if right else "right") - 1
+    if include_lowest:
+        codes = np.where(values == (edges[0] if right else edges[-1]), 0 if right else -2, codes)
+        codes = np.where(codes == -2, edges.size - 2, codes)
+    if ((codes < 0) | (codes >= edges.size - 1)).any():
+        raise DataError(
+            f"cut() has no interval for values outside {edges[0]:g} to {edges[-1]:g}: add breaks, "
+            "-Inf and Inf among them, or include_lowest=True"
+        )
+    categories = pd.Index([str(name) for name in labels])
+    return beside(pd.Categorical.from_codes(codes.astype(np.int64), categories=categories), x)
+
+
+def _factor(x: Any, contrasts: Any = None, *, levels: Any = None, **options: Any) -> Any:
+    """Categories with their contrasts."""
+    if isinstance(contrasts, str):
+        raise DataError(f"C() takes contrasts by a name without quotes, `C(f, Sum)`: {contrasts!r}")
+    if isinstance(contrasts, list | tuple):
+        raise DataError("levels have a name: `factor(f, levels=c('b', 'a'))`")
+    if isinstance(contrasts, type | types.FunctionType):  # Treatment for Treatment()
+        contrasts = contrasts()
+    return TRANSFORMS["C"](x, contrasts, levels=levels, **options)
+
+
+def _dummy(x: Any, level: Any) -> Any:
+    """lme4's dummy(f, "a"): 1 in the rows of a level."""
+    return np.asarray(pd.Series(x) == level, dtype=np.float64)
+
+
+def _elementwise(f: np.ufunc) -> Callable[..., Any]:
+    """A function of NumPy without the arguments that it would write into."""
+
+    def call(*columns: Any) -> Any:
+        if len(columns) != f.nin:
+            raise TypeError(f"{f.__name__}() takes {f.nin} arguments, not {len(columns)}")
+        return f(*columns)
+
+    return call
+
+
+def _bounded(f: Callable[..., Any], most: int) -> Callable[..., Any]:
+    """The same for functions that may write into a later argument."""
+
+    def call(*given: Any, **named: Any) -> Any:
+        if len(given) > most:
+            raise TypeError(f"{f.__name__}() takes {most} arguments here, not {len(given)}")
+        return f(*given, **named)
+
+    return call
+
+
+_UFUNCS = """
+    abs absolute add arccos arccosh arcsin arcsinh arctan arctan2 arctanh cbrt ceil copysign cos
+    cosh deg2rad degrees divide equal exp exp2 expm1 fabs float_power floor floor_divide fmax fmin
+    fmod greater greater_equal heaviside hypot isfinite isinf less less_equal log log10 log1p log2
+    logaddexp logaddexp2 logical_and logical_not logical_or logical_xor maximum minimum mod
+    multiply negative not_equal positive power rad2deg radians reciprocal remainder rint sign sin
+    sinh sqrt square subtract tan tanh true_divide trunc
+"""
+_MOST = {
+    **dict.fromkeys(words("array asarray column_stack isin mean median std var sum prod ptp"), 2),
+    **dict.fromkeys(words("min max amin amax cumsum cumprod nanmean nanmedian nanstd"), 1),
+    **dict.fromkeys(words("nanmin nanmax nansum isnan nan_to_num ones_like zeros_like"), 1),
+    **dict.fromkeys(words("around round quantile percentile digitize searchsorted diff"), 2),
+    **dict.fromkeys(words("where clip interp linspace arange select full_like"), 3),
+}
+_TYPES = ("float64", "float32", "int64", "int32", "int16", "int8", "uint8", "bool_", "str_")
+NUMPY = types.SimpleNamespace(
+    **{name: _elementwise(getattr(np, name)) for name in words(_UFUNCS)},
+    **{name: _bounded(getattr(np, name), most) for name, most in _MOST.items()},
+    **{name: getattr(np, name) for name in (*_TYPES, "pi", "e", "inf", "nan")},
+)
+
+# Values that are no columns, unless a column has their name.
+CONSTANTS: dict[str, Any] = {
+    **{"pi": np.pi, "Inf": np.inf, "NaN": np.nan, "NA": np.nan},
+    **{"bool": bool, "float": float, "int": int, "str": str, "abs": np.abs},
+}
+# Their arguments stay what they are: labels and logicals.
+LABELLED = frozenset(words("C I as_character as_logical dummy hashed relevel"))
+
+
+def _library() -> dict[str, Any]:
+    kept = {k: f for k, f in TRANSFORMS.items() if k not in ("Q", "I", "C", "lag")}
+    one = "sin cos tan sinh cosh tanh sqrt exp log10 log2 log1p expm1 floor trunc sign abs exp2"
+    r = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "ceiling": "ceil"}
+    r |= {"asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh", "atan2": "arctan2"}
+    of_numpy = {name: getattr(NUMPY, name) for name in words(one)}
+    of_numpy |= {name: getattr(NUMPY, theirs) for name, theirs in r.items()}
+    summaries: dict[str, Callable[..., Any]] = {
+        "mean": np.mean,
+        "median": np.median,
+        "quantile": np.quantile,
+        "sd": functools.partial(np.std, ddof=1),
+        "var": functools.partial(np.var, ddof=1),
+        "sum": np.sum,
+        "length": np.size,
+        "len": np.size,
+        "min": _extreme(np.min),
+        "max": _extreme(np.max),
+    }
+    return {
+        **kept,
+        **of_numpy,
+        **{name: _summary(f) for name, f in summaries.items()},
+        "np": NUMPY,
+        "I": TRANSFORMS["I"],
+        "C": _factor,
+        "exp10": lambda x: np.power(10.0, x),
+        "log": _log,
+        "round": _round,
+        "pow": np.power,
+        "as_numeric": _as_numeric,
+        "as_integer": _as_integer,
+        "as_logical": _as_logical,
+        "as_character": lambda x: pd.Series(x).astype(str),
+        "is_na": pd.isna,
+        "c": lambda *values: list(values),
+        "ifelse": _ifelse,
+        "pmin": _combined(np.minimum),
+        "pmax": _combined(np.maximum),
+        "relevel": _relevel,
+        "cut": _cut,
+        "dummy": _dummy,
+        "ns": natural_splines,
+        **{name: centred(TRANSFORMS[name]) for name in ("cr", "cs", "cc")},
+    }
+
+
+LIBRARY = _library()
+
+# What R or another package calls something, and what to write here.
+INSTEAD = {
+    "rcs": "natural splines are `ns(x, df)`",
+    "s": "splines are `ns(x, df)`, `bs(x, df)` or `cr(x, df)`",
+    "te": "splines are `ns(x, df)`, `bs(x, df)` or `cr(x, df)`",
+    "ordered": "write `C(f, Poly)`, orthogonal polynomials over the levels",
+    "interaction": "write `f:h`",
+    "paste": "write `f:h`",
+    "fct_relevel": "write `relevel(f, 'level')`",
+    "Error": "error strata are random effects: `(1 | g)`",
+    "strata": "strata are random effects, `(1 | g)`, or a factor",
+    "cbind": "a model has one response",
+    "case_when": "write `ifelse(test, yes, no)`",
+    "recode": "write `f.map({'old': 'new'})`",
+    "rank": "write `x.rank()`",
+    "lag": "make the column first, data.assign(before=data.groupby('g')['x'].shift()): rows "
+    "without a value are left out then",
+    "cumsum": "write `np.cumsum(x)`",
+    "nchar": "write `f.str.len()`",
+    "seq": "write the values, `c(1, 2, 3)`",
+}

@@ -1,0 +1,256 @@
+"""Formulas of lme4, cut into their parts; columns: :mod:`lmm_jax.formulas.matrices`.
+
+A formula is cut into its random-effects terms (`Bar`), its offsets and a fixed part, and what R
+spells differently is translated.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from ..errors import FormulaError
+from .expressions import check_source, to_python
+from .right_side import as_formula
+from .tokens import Item, depths, is_wrapped, lex, render, right_side, split
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bar:
+    """One random-effects term `(lhs | group)` of a formula, after expansion of `/` and `*`.
+
+    Attributes
+    ----------
+    lhs : str
+        Right-hand-side formula of the columns, such as `1 + x`; without `0 +` it has an intercept.
+    group : tuple of str
+        Grouping columns, joined by interaction. `a/b` gives `("a",)` and `("b", "a")`.
+    correlated : bool
+        False for `||`.
+    text : str
+        The term as written.
+    """
+
+    lhs: str
+    group: tuple[str, ...]
+    correlated: bool
+    text: str
+
+    @property
+    def group_name(self) -> str:
+        """Name of the grouping factor as lme4 prints it, such as `b:a`."""
+        return ":".join(self.group).replace("`", "")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParsedFormula:
+    """A two-sided formula in its parts, translated to Python.
+
+    Attributes
+    ----------
+    response : str
+        Expression of the response, for `evaluate`.
+    fixed : str
+        Right-hand side of the fixed effects, for `build`; `1` if nothing is left.
+    bars : tuple of Bar
+        Random-effects terms.
+    offsets : tuple of str
+        Expressions inside `offset()`, for `evaluate`.
+    text : str
+        The formula as written.
+    """
+
+    response: str
+    fixed: str
+    bars: tuple[Bar, ...]
+    offsets: tuple[str, ...]
+    text: str
+
+
+@dataclass(kw_only=True, slots=True)
+class _Parts:
+    fixed: str = ""
+    bars: list[Bar] = field(default_factory=list)
+    offsets: list[str] = field(default_factory=list)
+
+
+@lru_cache(maxsize=1024)
+def parse(formula: str) -> ParsedFormula:
+    """Split an lme4 formula into response, fixed part, random-effects terms and offsets.
+
+    Parameters
+    ----------
+    formula : str
+        For example `y ~ x + (1 + x | g) + (1 | a/b) + offset(log(n))`.
+
+    Returns
+    -------
+    ParsedFormula
+
+    Raises
+    ------
+    FormulaError
+        With a caret under the place that cannot be read.
+
+    Examples
+    --------
+    >>> parse("y ~ I(x^2) + (x || a/b)").fixed
+    'I(x**2)'
+    >>> [bar.group for bar in parse("y ~ I(x^2) + (x || a/b)").bars]
+    [('a',), ('b', 'a')]
+    """
+    left, right = _sides(formula)
+    response = to_python(left)
+    check_source(response)
+    parts = _Parts()
+    _collect(right, formula, parts)
+    fixed = parts.fixed or "1"
+    as_formula(fixed)
+    return ParsedFormula(
+        response=response,
+        fixed=fixed,
+        bars=tuple(parts.bars),
+        offsets=tuple(parts.offsets),
+        text=formula,
+    )
+
+
+def _sides(formula: str) -> tuple[str, list[Item]]:
+    """Text before the `~` and tokens after it."""
+    items = lex(formula)
+    tildes = [i for i, item in enumerate(items) if item.text == "~"]
+    if not tildes:
+        raise FormulaError("no `~`: write `response ~ terms`", formula, 0)
+    if len(tildes) > 1:
+        raise FormulaError("a formula has one `~` only", formula, items[tildes[1]].start)
+    left, tilde, right = items[: tildes[0]], items[tildes[0]], items[tildes[0] + 1 :]
+    if not left:
+        raise FormulaError("no response: write it before `~`", formula, tilde.start)
+    if not right:
+        raise FormulaError("nothing follows `~`: write `~ 1` for a mean", formula, tilde.start)
+    for item in left:
+        if item.text in ("|", "||"):
+            raise FormulaError("random-effects terms stand after `~`", formula, item.start)
+    return formula[left[0].start : tilde.start].rstrip(), right_side(right, formula)
+
+
+@lru_cache(maxsize=1024)
+def parse_rhs(formula: str) -> str:
+    """Translate a one-sided formula such as `~ x` or `x` for `build`.
+
+    Raises
+    ------
+    FormulaError
+        If it has a response, a random-effects term or an offset, or cannot be read.
+    """
+    items = lex(formula)
+    if items and items[0].text == "~":
+        items = items[1:]
+    for item in items:
+        if item.text == "~":
+            raise FormulaError("no response belongs here: write `~ terms`", formula, item.start)
+        if item.text in ("|", "||"):
+            raise FormulaError("no random-effects term belongs here", formula, item.start)
+        _refuse_offset(item, formula)
+    if not items:
+        raise FormulaError("nothing follows `~`: write `~ 1` for an intercept", formula, 0)
+    rhs = render(right_side(items, formula), formula)
+    as_formula(rhs)
+    return rhs
+
+
+def _collect(items: Sequence[Item], text: str, parts: _Parts) -> None:
+    """Sort the terms of a sum into the parts of the formula."""
+    for sign, term in split(items, "+-", text):
+        bars = [pair for pair in depths(term) if pair[0].text in ("|", "||")]
+        if bars and bars[0][1] == 0:
+            raise FormulaError(
+                "a random-effects term needs parentheses: write `(… | g)`", text, bars[0][0].start
+            )
+        if bars and (sign == "-" or not is_wrapped(term)):
+            opener = max(i.start for i in term if i.text in "([" and i.start < bars[0][0].start)
+            raise FormulaError(
+                "a random-effects term can only be added: put `+` on both sides of it", text, opener
+            )
+        if len(bars) > 1 and min(depth for _, depth in bars) == 1:
+            raise FormulaError(
+                "two bars in one term: write `(… | g) + (… | h)`", text, bars[1][0].start
+            )
+        if bars and bars[0][1] == 1:
+            parts.bars += _bars(term, bars[0][0], text)
+        elif bars:
+            _collect(term[1:-1], text, parts)
+        elif sign != "-" and len(term) == 1 and _is_offset(term[0]):
+            parts.offsets.append(to_python(term[0].text[term[0].text.index("(") + 1 : -1]))
+            check_source(parts.offsets[-1])
+        else:
+            for item in term:
+                _refuse_offset(item, text)
+            joint = f" {sign or '+'} " if parts.fixed else "-" if sign == "-" else ""
+            parts.fixed += joint + render(term, text)
+
+
+def _is_offset(item: Item) -> bool:
+    return item.kind == "python" and item.text.startswith("offset(")
+
+
+def _refuse_offset(item: Item, text: str) -> None:
+    if _is_offset(item):
+        message = "offset() stands alone among the fixed effects: write `+ offset(…)`"
+        raise FormulaError(message, text, item.start)
+
+
+def _bars(term: Sequence[Item], bar: Item, text: str) -> list[Bar]:
+    """The terms that one pair of parentheses with a bar in it stands for."""
+    at = term.index(bar)
+    left, right = term[1:at], term[at + 1 : -1]
+    if not left:
+        raise FormulaError("nothing stands before the bar: write `(1 | g)`", text, bar.start)
+    if not right:
+        raise FormulaError("no grouping factor after the bar: write `(1 | g)`", text, bar.start)
+    for item in left:
+        _refuse_offset(item, text)
+    lhs = render(left, text)
+    as_formula(lhs)
+    source = text[term[0].start : term[-1].start + 1]
+    return [
+        Bar(lhs=lhs, group=group, correlated=bar.text == "|", text=source)
+        for group in _groups(right, text)
+    ]
+
+
+def _groups(items: Sequence[Item], text: str) -> list[tuple[str, ...]]:
+    """Expand the right side of a bar: `+`, then `*` and `/`, then `:`, loosest first."""
+    for signs in ("+", "*/", ":"):
+        operands = split(items, signs, text)
+        if len(operands) == 1:
+            continue
+        out = _groups(operands[0][1], text)
+        for sign, operand in operands[1:]:
+            out = _combine(out, sign, _groups(operand, text))
+        return list(dict.fromkeys(out))
+    if is_wrapped(items) and len(items) > 2:
+        return _groups(items[1:-1], text)
+    if len(items) > 1 or items[0].kind not in ("name", "python"):
+        bad = items[min(1, len(items) - 1)]
+        message = f"`{bad.text}` cannot stand in a grouping factor: use names, `:`, `/`, `*`, `+`"
+        raise FormulaError(message, text, bad.start)
+    code = to_python(items[0].text)
+    check_source(code)
+    # A grouping factor is categorical in any case: factor(g) is g.
+    return [(re.sub(r"^C\(\s*(`[^`]*`|\w+)\s*\)$", r"\1", code),)]
+
+
+def _combine(
+    left: list[tuple[str, ...]], sign: str, right: list[tuple[str, ...]]
+) -> list[tuple[str, ...]]:
+    """Grouping factors of `left sign right`."""
+    if sign == "+":
+        return left + right
+    if sign == "/":  # a/b is a + b:a; (a/b)/c adds c within everything on its left
+        outer = tuple(name for group in reversed(left) for name in group)
+        return left + [tuple(dict.fromkeys(group + outer)) for group in right]
+    crossed = [tuple(dict.fromkeys(a + b)) for a in left for b in right]
+    return crossed if sign == ":" else left + right + crossed

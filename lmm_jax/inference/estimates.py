@@ -1,0 +1,319 @@
+"""From the optimizer's answer, in the layout's coordinates, to estimates of the data's.
+
+Host arithmetic on arrays of the size of the parameters, of one fit or of many: what belongs
+to a fit may have any leading axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ..covariance.theta import lower_indices, rectify_signs, theta_slices
+from ..layouts.contract import Maps
+from ..optimize.constrained import ConstrainedSolution
+from ..optimize.newton import CONVERGED, Solution
+from ..reprs import brief
+from .satterthwaite import satterthwaite_df
+from .variance import covariance_jacobian, inverse_curvature, joint_covariance
+
+# Whitened pivots below the first are zero for all purposes (they move the deviance by
+# less than its square); below the second the fit counts as singular, as in lme4.
+ZERO_PIVOT = 1e-5
+SINGULAR_TOL = 1e-4
+# Deviance per squared relative change of theta below which the data say nothing.
+FLAT_CURVATURE = 1e-6
+
+
+class Estimates(NamedTuple):
+    """Everything that a fit determines, as NumPy arrays in the units of the data."""
+
+    theta: np.ndarray  # (m,)  lme4's theta: relative factors of the data, diagonals >= 0
+    factors: tuple[np.ndarray, ...]  # (k, k) a term: Lambda in the coordinates of the data
+    covariances: tuple[np.ndarray, ...]  # (k, k) a term: sigma^2 Lambda Lambda'
+    scale: Any  # sigma^2: a float, or an array of many fits
+    beta: np.ndarray  # (p,)
+    beta_low: np.ndarray  # (p,)  beta less the mean of y that was taken out first
+    beta_shift: np.ndarray  # (p,)
+    cov_beta: np.ndarray  # (p, p)  (X' V^-1 X)^-1, relative to sigma^2
+    dcov_beta: np.ndarray  # (m, p, p)  its derivative in the layout's theta
+    joint_cov: np.ndarray  # (m + 1, m + 1)  of the layout's theta and log sigma^2
+    variance_unit: np.ndarray  # (n_cov + 1,)  sizes of the covariances and sigma^2
+    cov_variance: np.ndarray  # (n_cov + 1, n_cov + 1)  of the covariances and sigma^2 in that unit
+    deviance: Any  # -2 log-likelihood: a float, or an array
+    singular: Any  # bool, or an array
+    theta_layout: np.ndarray  # (m,)
+    beta_layout: np.ndarray  # (p,)
+    y_scale: Any  # float, or an array
+
+    def __repr__(self) -> str:
+        return brief(self)
+
+
+class _Optimum(NamedTuple):
+    """What the estimates are made of, in the layout's coordinates."""
+
+    beta: Any
+    cov_beta: Any
+    rss: Any
+    deviance: Any
+    cov_theta: np.ndarray
+
+
+@np.errstate(over="ignore", invalid="ignore")  # variances may leave the range of floats
+def estimate(
+    solution: Solution | ConstrainedSolution,
+    maps: Maps,
+    *,
+    reml: bool,
+    held: np.ndarray | None = None,
+) -> Estimates:
+    """Carry a solution back to the coordinates and units of the data.
+
+    Parameters
+    ----------
+    solution : Solution or ConstrainedSolution
+        Of one fit, or of many along leading axes.
+    maps : Maps
+        Of the layout; where they differ between fits, with the same leading axes.
+    reml : bool
+    held : ndarray, shape (p,), optional
+        Values of the fixed effects that are not in the layout, NaN elsewhere.
+    """
+    at = _optimum(solution)
+    theta, beta = np.asarray(solution.theta), np.asarray(at.beta)
+    y_scale, nu = _number(maps.y_scale), _number(maps.n_obs) - (beta.shape[-1] if reml else 0)
+    scale = _number(np.asarray(at.rss) * np.square(y_scale) / nu)
+    whiteners = [np.asarray(A) for A in maps.whiteners]
+    inner = factor_matrices(theta, maps.sizes)
+    outer = [A @ canonical_factor(L) for A, L in zip(whiteners, inner, strict=True)]
+    factors = rectify_signs(outer)
+    beta_map, shift = np.asarray(maps.beta_map), np.asarray(maps.beta_shift)
+    low = np.asarray(maps.beta_origin) + np.expand_dims(y_scale, -1) * _product(beta_map, beta)
+    joint = joint_covariance(at.cov_theta, np.asarray(solution.jet.dlog_rss), nu)
+    unit, J = _scaled(covariance_jacobian(inner, whiteners, scale))
+    out = Estimates(
+        theta=np.concatenate([L[..., *lower_indices(L.shape[-1])] for L in factors], axis=-1),
+        factors=factors,
+        covariances=tuple(covariance_of(L, scale) for L in factors),
+        scale=scale,
+        beta=shift + low,
+        beta_low=low,
+        beta_shift=shift,
+        cov_beta=_congruent(beta_map, np.asarray(at.cov_beta)),
+        dcov_beta=_congruent(beta_map[..., None, :, :], np.asarray(solution.jet.dcov_beta)),
+        joint_cov=joint,
+        variance_unit=unit,
+        cov_variance=_congruent(J, joint),
+        deviance=_number(at.deviance),
+        singular=_number(_singular(inner)),
+        theta_layout=theta,
+        beta_layout=beta,
+        y_scale=y_scale,
+    )
+    out = out if held is None else _with_held(out, held)
+    for value in (*out, *out.factors, *out.covariances):
+        if isinstance(value, np.ndarray):
+            value.flags.writeable = False
+    return out
+
+
+def _optimum(solution: Solution | ConstrainedSolution) -> _Optimum:
+    if isinstance(solution, ConstrainedSolution):
+        s = solution
+        return _Optimum(s.beta, s.cov_beta, s.rss, s.deviance, np.asarray(s.cov_theta))
+    at = solution.jet.profile
+    cov_theta = inverse_curvature(np.asarray(solution.jet.hessian))
+    return _Optimum(at.beta, at.cov_beta, at.rss, solution.jet.value, cov_theta)
+
+
+def _number(value: Any) -> Any:
+    """A number of one fit, an array of those of many."""
+    value = np.asarray(value)
+    return value if value.ndim else value.item()
+
+
+def _product(A: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """``A x`` along leading axes."""
+    return (A @ x[..., None])[..., 0]
+
+
+def _congruent(A: np.ndarray, S: np.ndarray) -> np.ndarray:
+    """``A S A'`` along leading axes."""
+    return A @ S @ np.swapaxes(A, -1, -2)
+
+
+def _scaled(J: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sizes of the rows, and rows of size one: squares would leave the range of floats."""
+    unit = np.abs(J).max(axis=-1)
+    return unit, J / np.where(unit > 0, unit, 1.0)[..., None]
+
+
+def _with_held(estimates: Estimates, held: np.ndarray) -> Estimates:
+    """Put the fixed effects that were held fixed back in their places, without variance."""
+    free = np.isnan(held)
+
+    def among(values: np.ndarray, rest: np.ndarray, axes: int = 1) -> np.ndarray:
+        out = np.empty((*values.shape[:-axes], *rest.shape))
+        out[...] = rest
+        out[..., *np.ix_(*[free] * axes)] = values
+        return out
+
+    zero = np.zeros((held.size, held.size))
+    return estimates._replace(
+        beta=among(estimates.beta, held),
+        beta_low=among(estimates.beta_low, held),
+        beta_shift=among(estimates.beta_shift, zero[0]),
+        cov_beta=among(estimates.cov_beta, zero, 2),
+        dcov_beta=among(estimates.dcov_beta, zero, 2),
+    )
+
+
+def is_flat(solution: Solution | ConstrainedSolution, sizes: Sequence[int], singular: Any) -> Any:
+    """Whether some direction of theta leaves the criterion unchanged to second order.
+
+    Curvature per relative change of theta, so that large variance ratios, where
+    the criterion bends slowly in theta itself, do not count as flat. Of a singular
+    solution only the terms of one coefficient are looked at: rotations leave the
+    factor of any other free where a pivot is zero.
+    """
+    if isinstance(solution, ConstrainedSolution):
+        return False
+    size = 1.0 + np.abs(np.asarray(solution.theta))
+    hessian = np.asarray(solution.jet.hessian) * size[..., :, None] * size[..., None, :]
+    lone = np.repeat([k == 1 for k in sizes], [at.stop - at.start for at in theta_slices(sizes)])
+    looked = lone | ~np.expand_dims(singular, -1)
+    hessian = np.where(looked[..., :, None] & looked[..., None, :], hessian, np.eye(len(lone)))
+    hessian = np.where(np.isfinite(hessian), hessian, 0.0)
+    return np.abs(np.linalg.eigvalsh(hessian)).min(axis=-1) < FLAT_CURVATURE
+
+
+def residual_variance_error(at: Estimates) -> float:
+    """Standard error of the residual variance."""
+    return float(at.variance_unit[-1] * np.sqrt(at.cov_variance[-1, -1]))
+
+
+def factor_matrices(theta: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
+    """Lower triangular matrix of every term, (..., k, k), from theta (..., m)."""
+    out = []
+    for k, at in zip(sizes, theta_slices(sizes), strict=True):
+        L = np.zeros((*theta.shape[:-1], k, k))
+        L[..., *lower_indices(k)] = theta[..., at]
+        out.append(L)
+    return out
+
+
+def covariance_of(L: np.ndarray, scale: Any) -> np.ndarray:
+    """``scale L L'``; a singular one is rounded upwards, so that it has a Cholesky factor."""
+    k = L.shape[-1]
+    cov = np.expand_dims(scale, (-2, -1)) * L @ np.swapaxes(L, -1, -2)
+    if k > 1:
+        zero = (np.diagonal(L, axis1=-2, axis2=-1) == 0).any(axis=-1)
+        up = 1.0 + 8.0 * np.finfo(float).eps * zero
+        cov[..., np.arange(k), np.arange(k)] *= up[..., None]
+    return cov
+
+
+def canonical_factor(L: np.ndarray) -> np.ndarray:
+    """The factor with exact zeros where a pivot is negligible, same covariance, (..., k, k).
+
+    A triangular factor of a singular covariance is not unique: the Cholesky
+    factor of the covariance, with a zero column for a zero pivot, is taken.
+    """
+    negligible = (np.abs(np.diagonal(L, axis1=-2, axis2=-1)) < ZERO_PIVOT).any(axis=-1)
+    if not negligible.any():
+        return L
+    rows = L[negligible]
+    found = np.zeros_like(rows)
+    for j in range(L.shape[-1]):  # by rows of L: squares would cost large variances their digits
+        norm = np.linalg.norm(rows[:, j], axis=-1)
+        usable = norm > ZERO_PIVOT
+        unit = rows[:, j] * np.where(usable, 1.0 / np.where(usable, norm, 1.0), 0.0)[:, None]
+        found[:, j:, j] = np.sum(rows[:, j:] * unit[:, None], axis=-1)
+        rows[:, j:] -= found[:, j:, j, None] * unit[:, None]
+    out = L.copy()
+    out[negligible] = found
+    return out
+
+
+def _singular(factors: Sequence[np.ndarray]) -> Any:
+    return np.any([smallest_singular_value(L) < SINGULAR_TOL for L in factors], axis=0)
+
+
+def smallest_singular_value(L: np.ndarray) -> np.ndarray:
+    """Smallest singular value of every lower triangular matrix, (...)."""
+    k = L.shape[-1]
+    if k == 1:
+        return np.abs(L[..., 0, 0])
+    if k == 2:  # |det| over the largest: (s1 + s2)^2 = |L|^2 + 2 |det|
+        det, square = np.abs(L[..., 0, 0] * L[..., 1, 1]), np.sum(L**2, axis=(-2, -1))
+        top = 0.5 * (np.sqrt(square + 2 * det) + np.sqrt(np.maximum(square - 2 * det, 0.0)))
+        return det / np.where(top > 0, top, 1.0)
+    finite = np.where(np.isfinite(L), L, 1.0)
+    return np.linalg.svd(finite, compute_uv=False)[..., -1]
+
+
+# ------------------------------------------------------------ many responses
+
+
+class ManyEstimates(NamedTuple):
+    """What the fits of many responses determine, a row a response; NaN where there is no fit."""
+
+    fe_params: np.ndarray  # (R, p)
+    bse_fe: np.ndarray  # (R, p)
+    df: np.ndarray  # (R, p)  Satterthwaite's
+    theta: np.ndarray  # (R, m)  lme4's theta
+    covariances: tuple[np.ndarray, ...]  # (R, k, k) a term
+    scale: np.ndarray  # (R,)
+    llf: np.ndarray  # (R,)
+    nobs: np.ndarray  # (R,)
+    converged: np.ndarray  # (R,)
+    singular: np.ndarray  # (R,)
+    n_iter: np.ndarray  # (R,)
+
+
+@np.errstate(all="ignore")  # lanes without a fit are NaN all the way
+def estimate_many(
+    best: Solution, lanes: Any, *, reml: bool, held: np.ndarray | None = None
+) -> ManyEstimates:
+    """Carry the optima of :func:`lmm_jax.fit_many` back to the coordinates of the data.
+
+    Parameters
+    ----------
+    best : Solution
+        Arrays with lanes last.
+    lanes : Lanes of ndarray
+    reml : bool
+    held : ndarray, shape (p,), optional
+        As in :func:`estimate`.
+    """
+    best, lanes = jax.tree.map(lambda leaf: np.moveaxis(leaf, -1, 0), (best, lanes))
+    at = estimate(best, lanes, reml=reml, held=held)
+    void = ~lanes.usable | ~np.isfinite(at.deviance)
+    variance = np.diagonal(at.cov_beta, axis1=-2, axis2=-1)
+    rows = dict(
+        fe_params=at.beta,
+        bse_fe=np.sqrt(at.scale[:, None] * variance),
+        df=satterthwaite_df(np.eye(variance.shape[1]), at.cov_beta, at.dcov_beta, at.joint_cov),
+        theta=at.theta,
+        covariances=at.covariances,
+        scale=at.scale,
+        llf=-0.5 * at.deviance,
+    )
+    rows = jax.tree.map(lambda a: np.where(void.reshape(-1, *(1,) * (a.ndim - 1)), np.nan, a), rows)
+    return ManyEstimates(
+        **rows,
+        nobs=np.broadcast_to(lanes.n_obs, void.shape).astype(np.int64),
+        converged=has_optimum(best, lanes.sizes, at.singular) & ~void,
+        singular=at.singular & ~void,
+        n_iter=np.where(void, 0, best.n_iter),
+    )
+
+
+def has_optimum(solution: Solution, sizes: Sequence[int], singular: np.ndarray) -> np.ndarray:
+    """Which of many fits have converged to an optimum that the data determine, (R,)."""
+    converged = np.asarray(solution.status) == CONVERGED
+    return converged & ~is_flat(solution, sizes, singular)

@@ -1,0 +1,66 @@
+"""The penalized problem around a fit, and the estimates at its solution.
+
+With V the covariance of y that the unpenalized fit has estimated,
+
+    (y - X beta)' V^-1 (y - X beta) + sum_j alpha_j |beta_j|
+
+has ``(beta - b)' H (beta - b)`` and a constant for its first part, with ``H = X' V^-1 X`` and b
+the GLS estimate: after one look at the layout nothing depends on the number of rows.
+"""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from ..covariance.theta import factor_blocks
+from ..layouts.contract import Layout
+from ..numerics.processes import float64
+from ..optimize.lasso import Descent, Quadratic
+from .estimates import Estimates
+
+
+@jax.jit
+def _gram(theta: jax.Array, layout: Layout) -> jax.Array:
+    """``[X y]' V^-1 [X y]`` in the layout's coordinates."""
+    factors = factor_blocks(theta, layout.sizes)
+    return layout.waist(tuple(L @ L.T for L in factors)).gram
+
+
+def quadratic_form(estimates: Estimates, layout: Layout) -> Quadratic:
+    """The sum of squares as a function of the fixed effects of the data."""
+    p = estimates.beta.size
+    with float64():
+        gram = np.asarray(_gram(estimates.theta_layout, layout))[:p, :p]
+        beta_map = np.asarray(layout.beta_map)
+    # H = beta_map^-T gram beta_map^-1 / sigma^2, kept as a root: half the digits of H suffice
+    root = np.linalg.solve(beta_map.T, np.linalg.cholesky(gram)).T
+    length = np.sqrt(np.sum(root**2, axis=0))
+    A = root / length
+    unit = length / np.sqrt(estimates.scale)
+    return Quadratic(A=A, R=A.T @ A, centre=unit * estimates.beta, unit=unit)
+
+
+def penalized_estimates(
+    estimates: Estimates, quadratic: Quadratic, at: Descent, inward: np.ndarray
+) -> Estimates:
+    """The estimates with other fixed effects, and the covariance of those that are not zero.
+
+    ``inward`` takes steps of the fixed effects to the layout's coordinates.
+    """
+    step = at.v / quadratic.unit
+    low = estimates.beta_low + step
+    zero = (at.sign == 0) & (quadratic.centre + at.v == 0)
+    U = np.linalg.qr(quadratic.A[:, ~zero], mode="r")
+    inverse = solve_triangular(U, np.eye(len(U))) / quadratic.unit[~zero, None]
+    cov = np.full(estimates.cov_beta.shape, np.nan)
+    cov[np.ix_(~zero, ~zero)] = inverse @ inverse.T / estimates.scale
+    return estimates._replace(
+        beta=np.where(zero, 0.0, estimates.beta_shift + low),
+        beta_low=np.where(zero, -estimates.beta_shift, low),
+        beta_layout=estimates.beta_layout + inward @ step,
+        cov_beta=cov,
+        dcov_beta=np.full_like(estimates.dcov_beta, np.nan),
+        deviance=estimates.deviance + float(np.sum((quadratic.A @ at.v) ** 2)),
+    )

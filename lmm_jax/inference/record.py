@@ -1,0 +1,270 @@
+"""What is known of a fit: its parameters, their names and their uncertainty, as numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from scipy import special  # scipy.stats takes half a second to import
+
+from ..designs.design import Design
+from ..designs.labels import TermLabel, parameter_names
+from ..inputs.arguments import probability
+from ..inputs.names import unique
+from .df import DF_METHODS
+from .estimates import Estimates
+from .variance import touches_zero
+
+
+@lru_cache(maxsize=256)  # pandas takes longer to make an index of strings than a fit's arithmetic
+def _labels(names: tuple[str, ...]) -> pd.Index[Any]:
+    return pd.Index(list(names))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class FitRecord:
+    """Estimates of a linear mixed model with their uncertainty, labelled.
+
+    Variances are variances of the data, never divided by ``scale``.
+    """
+
+    estimates: Estimates
+    design: Design | None  # None: restored without the rows
+    fixed_names: tuple[str, ...]
+    term_labels: tuple[TermLabel, ...]
+    endog_name: str
+    formula: str | None
+    nobs: int
+    reml: bool
+    df_method: str
+    converged: bool
+    message: str
+    n_iter: int
+    free: np.ndarray | None = None  # which of params were free; None: all
+    hist: pd.DataFrame | None = None  # iterations, with full_output=True
+    penalized: bool = False
+    subject: ClassVar[str] = "fit"
+
+    def is_kind(self, kind: str) -> bool:
+        """Whether the fit is of a kind that some functions refuse (``capabilities.py``)."""
+        p = self.estimates.beta.size
+        if kind == "penalized":
+            return self.penalized
+        if kind == "held covariances":
+            return self.free is not None and not self.free[p:].all()
+        if kind == "held effects" and self.free is not None and not self.free[:p].all():
+            return True
+        return self.design is not None and self.design.is_kind(kind)
+
+    # ---- estimates
+
+    @property
+    def fe_params(self) -> pd.Series[float]:
+        """Fixed effects."""
+        return pd.Series(self.estimates.beta, index=_labels(self.fixed_names), name="estimate")
+
+    @property
+    def theta(self) -> np.ndarray:
+        """lme4's theta: column-major lower triangles of the relative covariance factors."""
+        view = self.estimates.theta.view()
+        view.flags.writeable = False
+        return view
+
+    @property
+    def scale(self) -> float:
+        """Residual variance."""
+        return self.estimates.scale
+
+    @property
+    def sigma(self) -> float:
+        """Residual standard deviation."""
+        return float(np.sqrt(self.estimates.scale))
+
+    @property
+    def singular(self) -> bool:
+        """Whether a covariance is on the boundary: a zero variance, a correlation of one."""
+        return self.estimates.singular
+
+    @property
+    def cov_re(self) -> pd.DataFrame:
+        """Covariance of the correlated terms, block diagonal over terms."""
+        return _covariance_frame(self)
+
+    @property
+    def cov_re_unscaled(self) -> pd.DataFrame:
+        """``cov_re`` divided by the residual variance."""
+        return self.cov_re / self.scale
+
+    @property
+    def vcomp(self) -> pd.Series[float]:
+        """Variances of the components, sorted by name."""
+        pairs = zip(self.term_labels, self.estimates.covariances, strict=True)
+        values = {label.group: S[0, 0] for label, S in pairs if label.is_component}
+        return pd.Series(values, dtype=np.float64, name="variance")
+
+    @property
+    def params(self) -> pd.Series[float]:
+        """Fixed effects, then covariances of every term (lower triangle row by row)."""
+        values = [S[np.tril_indices(len(S))] for S in self.estimates.covariances]
+        return pd.Series(
+            np.concatenate([self.estimates.beta, *values]), index=_labels(self._parameter_names)
+        )
+
+    @property
+    def n_groups(self) -> pd.Series[int]:
+        """Levels of every grouping factor."""
+        return pd.Series({label.factor: label.n_levels for label in self.term_labels})
+
+    # ---- fit statistics
+
+    @property
+    def llf(self) -> float:
+        """Log-likelihood, restricted if the fit was by REML."""
+        return -0.5 * self.estimates.deviance
+
+    @property
+    def n_params(self) -> int:
+        """Free parameters: fixed effects, theta and the residual variance."""
+        count = self.estimates.beta.size + self.estimates.theta.size
+        return 1 + (count if self.free is None else int(self.free.sum()))
+
+    @property
+    def df_resid(self) -> int:
+        """Rows less fixed effects."""
+        return self.nobs - self.estimates.beta.size
+
+    @property
+    def aic(self) -> float:
+        """``-2 llf + 2 n_params``, with the restricted likelihood under REML (as lme4)."""
+        return self.estimates.deviance + 2 * self.n_params
+
+    @property
+    def bic(self) -> float:
+        """``-2 llf + log(nobs) n_params``, with the restricted likelihood under REML."""
+        return self.estimates.deviance + float(np.log(self.nobs)) * self.n_params
+
+    # ---- uncertainty
+
+    @property
+    def _parameter_names(self) -> tuple[str, ...]:
+        return parameter_names(self.fixed_names, self.term_labels)
+
+    @property
+    def bse_fe(self) -> pd.Series[float]:
+        """Standard errors of the fixed effects."""
+        variance = self.scale * np.diagonal(self.estimates.cov_beta)
+        return pd.Series(np.sqrt(variance), index=_labels(self.fixed_names))
+
+    @property
+    def bse_re(self) -> pd.Series[float]:
+        """Standard errors of the variance parameters, from the observed information.
+
+        NaN for a variance estimated at zero and for its covariances: the usual
+        theory does not hold on the boundary. Zero for what was held fixed.
+        """
+        e = self.estimates
+        variance = np.diagonal(e.cov_variance)[:-1]
+        at_zero = np.concatenate([touches_zero(S) for S in e.covariances])
+        with np.errstate(invalid="ignore"):
+            sd = np.sqrt(np.maximum(variance, 0.0)) * e.variance_unit[:-1]
+        values = np.where(at_zero, np.nan, sd)
+        if self.free is not None:
+            values = np.where(self.free[e.beta.size :], values, 0.0)
+        return pd.Series(values, index=_labels(self._parameter_names[len(self.fixed_names) :]))
+
+    @property
+    def bse(self) -> pd.Series[float]:
+        """Standard errors of ``params``."""
+        return pd.concat([self.bse_fe, self.bse_re])
+
+    def cov_params(self) -> pd.DataFrame:
+        """Covariance of ``params``; fixed effects and variances are uncorrelated in it."""
+        names = _labels(self._parameter_names)
+        unit, relative = relative_covariance(self.estimates)
+        with np.errstate(over="ignore"):  # covariances of variances may leave the range of floats
+            out = relative * unit * unit[:, None]
+        p = len(self.fixed_names)
+        out[:p, :p] = self.scale * self.estimates.cov_beta
+        return pd.DataFrame(out, index=names, columns=names)
+
+    @property
+    def df(self) -> pd.Series[float]:
+        """Degrees of freedom of the t statistics; infinite for ``df_method="normal"``."""
+        return pd.Series(self._df, index=_labels(self.fixed_names))
+
+    @cached_property
+    def _df(self) -> np.ndarray:
+        L = np.eye(len(self.fixed_names))
+        values = DF_METHODS[self.df_method].of_contrasts(self.estimates, L, self.df_resid)
+        values.flags.writeable = False
+        return values
+
+    @property
+    def tvalues(self) -> pd.Series[float]:
+        """Estimates of the fixed effects over their standard errors."""
+        errors = self.bse_fe
+        return self.fe_params / errors.where(errors != 0)  # what is held fixed has no statistic
+
+    @property
+    def pvalues(self) -> pd.Series[float]:
+        """Two-sided p values of the fixed effects."""
+        values = 2.0 * special.stdtr(self._df, -np.abs(self.tvalues.to_numpy()))
+        return pd.Series(values, index=_labels(self.fixed_names))
+
+    def conf_int(self, alpha: float = 0.05) -> pd.DataFrame:
+        """Wald intervals of ``params``.
+
+        Fixed effects use the t quantile of their degrees of freedom, variances
+        the normal one.
+
+        Parameters
+        ----------
+        alpha : float
+            One less the coverage.
+        """
+        alpha = probability(alpha, "alpha")
+        params, quantile = self.params, np.full(len(self.params), special.ndtri(1 - alpha / 2))
+        quantile[: len(self._df)] = special.stdtrit(self._df, 1 - alpha / 2)
+        errors = self.bse.to_numpy()
+        half = np.where(errors == 0, 0.0, quantile * errors)  # what is held fixed is known
+        return pd.DataFrame({"lower": params - half, "upper": params + half})
+
+
+def _covariance_frame(results: FitRecord) -> pd.DataFrame:
+    """Covariance of the correlated terms, block diagonal over terms."""
+    blocks = [
+        (label, S)
+        for label, S in zip(results.term_labels, results.estimates.covariances, strict=True)
+        if not label.is_component
+    ]
+    several = len({label.group for label, _ in blocks}) > 1
+    names = unique(
+        f"{name}|{label.group}" if several else name for label, _ in blocks for name in label.names
+    )
+    out = np.zeros((len(names), len(names)))
+    start = 0
+    for _, S in blocks:
+        out[start : start + len(S), start : start + len(S)] = S
+        start += len(S)
+    return pd.DataFrame(out, index=list(names), columns=list(names))
+
+
+def relative_covariance(estimates: Estimates) -> tuple[np.ndarray, np.ndarray]:
+    """A unit of every parameter and the covariance of all of them in these units.
+
+    Returns
+    -------
+    unit : ndarray, shape (K,)
+    relative : ndarray, shape (K, K)
+    """
+    e, p = estimates, estimates.beta.size
+    sd = np.sqrt(np.diagonal(e.cov_beta))
+    unit = np.concatenate([np.sqrt(e.scale) * sd, e.variance_unit[:-1]])
+    sd = np.where(sd > 0, sd, 1.0)
+    relative = np.zeros((unit.size, unit.size))
+    relative[:p, :p] = e.cov_beta / np.outer(sd, sd)
+    relative[p:, p:] = e.cov_variance[:-1, :-1]
+    return unit, relative

@@ -1,0 +1,1 @@
+"""What a caller hands over: arguments, arrays, frames, files; labels that meet."""

@@ -1,0 +1,271 @@
+"""Checks of the arguments of public functions, one for each kind of argument.
+
+Each takes a value and the name of its argument, and gives the value back in its plain
+type or raises a DataError that says what was got and what is needed. Nothing is traced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from difflib import get_close_matches
+from functools import wraps
+from inspect import isfunction, unwrap
+from numbers import Integral, Real
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ..errors import DataError
+
+# Largest whole number: what a seed or a limit of iterations can be in 64 bits.
+LARGEST = 2**63 - 1
+# Limit of iterations that a program counts to: its counter has 32 bits.
+_LAST_STEP = 2**31 - 1
+# Characters of a value that a message shows.
+_SHOWN = 60
+
+F = TypeVar("F", bound=Callable[..., Any] | type)
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: what it looks like, or only its type where that is long."""
+    if isinstance(value, str | bytes | bool | int | float | np.generic | None | list | tuple):
+        text = repr(value)
+        if len(text) <= _SHOWN and "\n" not in text:
+            return text
+    shape = f" of shape {value.shape}" if isinstance(value, np.ndarray) else ""
+    return f"<{type(value).__name__}{shape}>"
+
+
+def flag(value: Any, what: str) -> bool:
+    """True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise DataError(f"{what}={shown(value)}: pass True or False")
+    return bool(value)
+
+
+def whole_number(value: Any, what: str, *, least: int = 0, most: int = LARGEST) -> int:
+    """A whole number from ``least`` to ``most``."""
+    plain = int(value) if is_whole(value) else least - 1
+    if plain < least:
+        raise DataError(f"{what}={shown(value)}: a whole number of at least {least} is needed")
+    if plain > most:
+        raise DataError(f"{what}={shown(value)}: a whole number of at most {most} is needed")
+    return plain
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is an integer of Python or NumPy (True and False are none)."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def iterations(value: Any, what: str = "maxiter", *, least: int = 0) -> int:
+    """A limit of iterations: any whole number, as far as programs count."""
+    return min(whole_number(value, what, least=least), _LAST_STEP)
+
+
+def number(
+    value: Any, what: str, *, least: float | None = None, above: float | None = None
+) -> float:
+    """A finite number, at least ``least`` or greater than ``above``."""
+    bound = f" of at least {least:g}" if least is not None else ""
+    bound = f" greater than {above:g}" if above is not None else bound
+    if isinstance(value, Real) and not isinstance(value, bool):
+        plain = _as_float(value)
+        low = least is not None and plain < least
+        if np.isfinite(plain) and not low and not (above is not None and plain <= above):
+            return plain
+    raise DataError(f"{what}={shown(value)}: a finite number{bound} is needed")
+
+
+def _as_float(value: Real) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # a whole number beyond the range of floats
+        return float("inf")
+
+
+def probability(value: Any, what: str) -> float:
+    """A number strictly between 0 and 1: a level, a coverage."""
+    plain = _as_float(value) if isinstance(value, Real) and not isinstance(value, bool) else -1.0
+    if 0 < plain < 1:
+        return plain
+    raise DataError(f"{what}={shown(value)}: a number between 0 and 1 is needed")
+
+
+def choice(value: Any, what: str, names: Collection[str]) -> str:
+    """One of a few names."""
+    if isinstance(value, str) and value in names:
+        return value
+    close = get_close_matches(value.lower(), names, n=1) if isinstance(value, str) else []
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    raise DataError(f"{what}={shown(value)}: choose from {', '.join(names)}{hint}")
+
+
+def seed(value: Any) -> int:
+    """A seed of JAX's generators."""
+    if isinstance(value, np.random.Generator):
+        raise DataError(
+            "seed is a Generator: pass a whole number, such as int(rng.integers(2**31)); JAX draws "
+            "here, so that a replicate depends on the seed and on its number alone"
+        )
+    return whole_number(value, "seed")
+
+
+def generator(value: Any) -> np.random.Generator:
+    """A generator of NumPy, from a seed or as it is."""
+    if isinstance(value, np.random.Generator):
+        return value
+    if value is None:
+        raise DataError("seed=None: pass a whole number or a numpy.random.Generator")
+    return np.random.default_rng(whole_number(value, "seed"))
+
+
+def instance(value: Any, what: str, kind: type | tuple[type, ...], needed: str) -> Any:
+    """A value of a type; ``needed`` says in words what that is and where it comes from."""
+    if not isinstance(value, kind):
+        raise DataError(f"{what} is a {type(value).__name__}: {needed} is needed")
+    return value
+
+
+def function(value: Any, what: str) -> Callable[..., Any]:
+    """Something that can be called, and no class."""
+    if not callable(value) or isinstance(value, type):
+        raise DataError(f"{what}={shown(value)}: a function is needed")
+    return value
+
+
+def mapping(value: Any, what: str) -> Mapping[str, Any]:
+    """A mapping with names for keys."""
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise DataError(f"{what}={shown(value)}: a dictionary of names is needed")
+    return value
+
+
+def items(value: Any, what: str, needed: str = "a list is needed") -> list[Any]:
+    """What a list or another iterable holds; no text, which would fall into letters."""
+    try:
+        if not isinstance(value, str | bytes | Mapping):
+            return list(value)
+    except TypeError:  # a number, an array without dimensions, a class
+        pass
+    raise DataError(f"{what}={shown(value)}: {needed}")
+
+
+def names(value: Any, what: str, count: int) -> list[str]:
+    """Names, one for each of ``count`` things."""
+    out = [str(name) for name in items(value, what, f"{count} names are needed")]
+    if len(out) != count:
+        raise DataError(f"{what} has {len(out)} names, {count} are needed")
+    return out
+
+
+def numbers(value: Any, what: str, *, finite: bool = True) -> np.ndarray:
+    """A float64 array of any shape."""
+    try:
+        array = np.asarray(value)
+        plain = array.astype(np.float64) if array.dtype.kind in "fiubO" else None
+    except (TypeError, ValueError, OverflowError):  # ragged, or of things that are no numbers
+        plain = None
+    if plain is None or (finite and not np.isfinite(plain).all()):
+        raise DataError(f"{what}={shown(value)}: {'finite ' * finite}numbers are needed")
+    return plain
+
+
+# ------------------------------------------------------------ unknown keywords
+
+
+# What other packages call an argument, and its names here.
+_ELSEWHERE: dict[str, tuple[str, ...]] = {
+    "allow_new_levels": ("new_levels",),
+    "backend": ("method",),
+    "ci": ("conf_level", "alpha"),
+    "conf_level": ("alpha",),
+    "confidence": ("conf_level", "alpha"),
+    "control": ("method", "maxiter", "gtol"),
+    "data": ("newdata",),
+    "ddf": ("df_method",),
+    "exog": ("newdata",),
+    "family": (),
+    "key": ("seed",),
+    "level": ("conf_level", "alpha"),
+    "link": (),
+    "max_iter": ("maxiter", "maxit"),
+    "maxit": ("maxiter",),
+    "maxiter": ("maxit",),
+    "na_action": ("missing",),
+    "n_iter": ("maxiter", "maxit"),
+    "niter": ("maxiter", "maxit"),
+    "nboot": ("n_boot",),
+    "nsim": ("n", "n_sim", "n_boot"),
+    "n_sim": ("n_boot", "n"),
+    "optimizer": ("method",),
+    "random_state": ("seed",),
+    "re_form": ("conditional",),
+    "reps": ("n_boot", "n_sim", "n"),
+    "rng": ("seed",),
+    "samples": ("n_boot", "n_sim", "n"),
+    "start": ("start_params",),
+    "theta": ("start_params",),
+    "tol": ("gtol", "ptol"),
+    "type": ("conditional", "kind"),
+    "x0": ("start_params",),
+}
+# What there is no argument for, and what to do.
+_ADVICE = {
+    "cov_struct": "residuals are independent here, up to weights; uncorrelated random effects are "
+    "written (x || g)",
+    "correlation": "residuals are independent here, up to weights",
+    "family": "the response is Gaussian here",
+    "link": "the response is Gaussian here",
+    "random": "random effects stand in the formula, (1 | g), or come by groups= and re_formula=",
+    "use_sqrt": "the optimizer always works on the square root of the covariance",
+    "do_cg": "the optimizers are those of method=",
+    "disp": "nothing is printed; full_output=True keeps the iterations",
+    "verbose": "nothing is printed; full_output=True keeps the iterations",
+    "contrasts": "contrasts stand in the formula: C(f, contr.sum)",
+    "nAGQ": "the likelihood of a linear model is exact",
+}
+
+
+def hinted(public: F) -> F:
+    """A public function, or the public methods of a class, that answer unknown keywords.
+
+    Python's TypeError says that a keyword is unknown; this one names the right one.
+    """
+    if isinstance(public, type):
+        for name, member in list(vars(public).items()):
+            if name.startswith("_"):
+                continue
+            if isfunction(member):
+                setattr(public, name, hinted(member))
+            elif isinstance(member, staticmethod):
+                setattr(public, name, staticmethod(hinted(member.__func__)))
+        return public
+    code = unwrap(public).__code__  # other decorators may stand between
+    if code.co_flags & 0x08:  # takes any keyword, and hands it on
+        return public
+    taken = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    known = frozenset(taken)
+
+    @wraps(public)
+    def call(*args: Any, **options: Any) -> Any:
+        if not options.keys() <= known:
+            raise TypeError(_unknown(public.__name__, options, taken))
+        return public(*args, **options)
+
+    return call  # type: ignore[return-value]
+
+
+def _unknown(function: str, options: Mapping[str, Any], taken: tuple[str, ...]) -> str:
+    """What to say of the first keyword that a function does not take."""
+    name = next(option for option in options if option not in taken)
+    right = [other for other in _ELSEWHERE.get(name.lower(), ()) if other in taken]
+    right = right[:1] or get_close_matches(name.lower(), taken, n=1)
+    if right:
+        hint = f"did you mean {right[0]!r}?"
+    elif name in _ADVICE:
+        hint = _ADVICE[name]
+    else:
+        hint = "there are " + ", ".join(t for t in taken if t != "self")
+    return f"{function}() got an unexpected keyword argument {name!r}: {hint}"

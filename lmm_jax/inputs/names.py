@@ -1,0 +1,64 @@
+"""Names and labels: which are known, what resembles one, and none of them twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any, NoReturn, TypeVar
+
+from ..errors import UnknownLabel
+from .matching import shown
+
+V = TypeVar("V")
+# Labels that a message lists before it stops.
+_LISTED = 12
+
+
+def suggestion(name: Any, known: Iterable[Any]) -> str:
+    """``; did you mean 'Days'?``, or nothing where no name resembles what was given."""
+    if not isinstance(name, str):
+        same = [k for k in known if str(k) == str(name)]
+    else:
+        folded = {str(k).lower(): k for k in known}
+        same = [folded[k] for k in get_close_matches(name.lower(), list(folded), 3)]
+    return f"; did you mean {' or '.join(shown(k) for k in same)}?" if same else ""
+
+
+def refuse(name: Any, known: Sequence[Any], what: str) -> NoReturn:
+    """Raise for a label that is not among those known."""
+    some = ", ".join(shown(k) for k in known[:_LISTED])
+    more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
+    raise UnknownLabel(
+        f"{what} has no {shown(name)}: it has {some or 'no entries'}{more}{suggestion(name, known)}"
+    )
+
+
+class Labelled(dict[str, V]):
+    """A dictionary that says which keys it has where it is asked for another."""
+
+    def __missing__(self, key: Any) -> NoReturn:
+        refuse(key, list(self), "the result")
+
+
+def unique(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of which none occurs twice: a repeated one gets ``.1``, ``.2``, as in R.
+
+    Examples
+    --------
+    >>> unique(["a", "b", "a", "a", "a.1"])
+    ('a', 'b', 'a.2', 'a.3', 'a.1')
+    """
+    given = tuple(names)
+    taken = set(given)
+    if len(taken) == len(given):
+        return given
+    out: list[str] = []
+    seen: set[str] = set()
+    for name in given:
+        label, i = name, 0
+        while label in seen or (i and label in taken):
+            i += 1
+            label = f"{name}.{i}"
+        seen.add(label)
+        out.append(label)
+    return tuple(out)

@@ -1,0 +1,1 @@
+"""Crossed factors: groups eliminated, a dense core."""

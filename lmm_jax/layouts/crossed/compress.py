@@ -1,0 +1,232 @@
+"""From rows to the core of a crossed layout and its links to the eliminated groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from ...numerics.linalg import back_substitute, eliminate, group_product, total_product
+from ..grouped import Bucket
+from .arrays import Moments
+from .core import Core
+from .index import CrossedIndex
+from .links import Links, apply_at, pair_sums
+
+# Columns of a core whose fixed effects are worth a factorization, for the digits of y; and the
+# size, relative to their diagonal, that differences of cross-products have from rounding.
+_FIT_COLUMNS = 2048
+_ROUNDING = 1e-12
+
+
+def link_rows(
+    inner: Sequence[Array],
+    outer: Sequence[Array],
+    y: Array,
+    group_rows: Sequence[Array],
+    residual: Array,
+    buckets: Sequence[Bucket],
+    index: CrossedIndex,
+) -> tuple[tuple[Links, ...], Core, Moments]:
+    """Cross-products of the core with itself, with the groups and with [X y].
+
+    Parameters
+    ----------
+    inner, outer : sequence of Array, shape (n, k)
+        Covariates of the streams of the eliminated terms and of the core's.
+    y : Array, shape (n,)
+        OLS residual, for the moments of the start values.
+    group_rows : sequence of Array, shape (q, 1, G)
+        ``Z_1' y`` of the groups of every bucket.
+    residual : Array, shape (n, p + 1)
+        What the groups leave of [X y].
+    buckets : sequence of Bucket
+    index : CrossedIndex
+    """
+    squares = _core_products(outer, index)
+    S, links, raw = squares, [], []
+    shape = (squares.shape[0], index.n_blocks)
+    for b, bucket in enumerate(buckets):
+        x = _entry_products(inner, outer, b, bucket, index)
+        at = index.links[b]
+        link = Links(
+            d=x,
+            group=jnp.asarray(at.group),
+            row=jnp.asarray(at.row),
+            block=jnp.asarray(at.block),
+            left=jnp.asarray(at.left),
+            right=jnp.asarray(at.right),
+        )
+        identity = jnp.eye(bucket.T.shape[0], dtype=x.dtype)[:, :, None]
+        Ti = back_substitute(bucket.T, jnp.broadcast_to(identity, bucket.T.shape))
+        d = apply_at(jnp.swapaxes(Ti, 0, 1), x, link)
+        S = S - pair_sums(d, d, link, shape)
+        links.append(Links(d=d, group=link.group, row=link.row, block=link.block,
+                           left=link.left, right=link.right))  # fmt: skip
+        raw.append(link)
+    s = core_rows(outer, residual, index)
+    core = Core(S=S, s=s, origin=jnp.zeros_like(s[:, :1]), widths=index.core_widths)
+    moments = _moments(
+        squares, core_rows(outer, y[:, None], index), raw, group_rows, buckets, index
+    )
+    return tuple(links), core, moments
+
+
+def two_way_fit(core: Core, S0: Array) -> tuple[Array, Array]:
+    """Fixed effects of the core's levels and of X that the rows suggest.
+
+    Whatever they are, they describe the same model; near the truth they keep the
+    digits of y that large random effects would take.
+
+    Returns
+    -------
+    origin : Array, shape (N, 1, B)
+    step : Array, shape (p,)
+    """
+    S, s, S0 = lax.stop_gradient((core.S, core.s, S0))
+    if S.shape[0] > _FIT_COLUMNS:
+        return jnp.zeros_like(s[:, :1]), jnp.zeros_like(S0[:-1, 0])
+    # a ridge of the size of rounding; empty columns and those that the groups hold get a unit
+    scale = jnp.diagonal(S).T
+    ridge = jnp.where(scale > _ROUNDING, _ROUNDING * scale, 1.0)
+    lifted = S + jnp.eye(S.shape[0], dtype=S.dtype)[:, :, None] * ridge[:, None]
+    at = eliminate(lifted, s)
+    fit = back_substitute(at.U, at.X)
+    step = within_step(S0 - total_product(s, fit))
+    effects = fit[:, -1] - jnp.einsum("npb,p->nb", fit[:, :-1], step)
+    origin = jnp.where(scale > _ROUNDING, effects, 0.0)[:, None]
+    # rounding can leave S indefinite beyond the ridge: any origin describes the same model
+    sound = jnp.all(jnp.isfinite(origin)) & jnp.all(jnp.isfinite(step))
+    return jnp.where(sound, origin, 0.0), jnp.where(sound, step, 0.0)
+
+
+def within_step(gram: Array) -> Array:
+    """Estimate of beta within groups, where they leave information about it, (p,).
+
+    The estimate that large random effects lead to. Measured from there y keeps
+    the digits that it would lose next to an OLS fit which the group effects disturb.
+    """
+    p = gram.shape[0] - 1
+    if p == 0:
+        return jnp.zeros(0, gram.dtype)
+    e, V = jnp.linalg.eigh(gram[:p, :p])
+    known = e > 1e-3  # of one: the columns of X are orthonormal
+    inverse = jnp.where(known, 1.0 / jnp.where(known, e, 1.0), 0.0)
+    return V @ (inverse * (V.T @ gram[:p, p]))
+
+
+def fit_rows(outer: Sequence[Array], effects: Array, index: CrossedIndex) -> Array:
+    """Rows of ``Z_2 a`` for effects (N, C, B), shape (n, C)."""
+    N, C, B = effects.shape
+    flat = jnp.swapaxes(effects, 1, 2).reshape(N * B, C)
+    block = jnp.asarray(index.block)
+    parts = [z[:, None] * flat[row * B + block] for z, row in _core_streams(outer, index)]
+    return sum(parts[1:], parts[0])
+
+
+def _core_streams(outer: Sequence[Array], index: CrossedIndex) -> list[tuple[Array, Array]]:
+    """Every column of the core's streams with its row of the core, (n,) each."""
+    columns = []
+    for z, first in zip(outer, index.rows, strict=True):
+        columns += [(z[:, a], jnp.asarray(first) + np.int32(a)) for a in range(z.shape[1])]
+    return columns
+
+
+def _n_rows(index: CrossedIndex) -> int:
+    sizes = [index.sizes[t] for t in index.crossed]
+    return sum(k * w for k, w in zip(sizes, index.core_widths, strict=True))
+
+
+def _core_products(outer: Sequence[Array], index: CrossedIndex) -> Array:
+    """``Z_2' Z_2``, (N, N, B)."""
+    N, B = _n_rows(index), index.n_blocks
+    block = jnp.asarray(index.block)
+    total = jnp.zeros(N * N * B, outer[0].dtype)
+    columns = _core_streams(outer, index)
+    for left, row in columns:
+        for right, column in columns:
+            total = total.at[(row * N + column) * B + block].add(left * right)
+    return total.reshape(N, N, B)
+
+
+def core_rows(outer: Sequence[Array], rows: Array, index: CrossedIndex) -> Array:
+    """``Z_2' rows``, (N, C, B)."""
+    N, B = _n_rows(index), index.n_blocks
+    total = jnp.zeros((N * B, rows.shape[1]), rows.dtype)
+    for z, row in _core_streams(outer, index):
+        cell = row * B + jnp.asarray(index.block)
+        total = total + jax.ops.segment_sum(z[:, None] * rows, cell, N * B)
+    return jnp.swapaxes(total.reshape(N, B, -1), 1, 2)
+
+
+def _entry_products(
+    inner: Sequence[Array],
+    outer: Sequence[Array],
+    b: int,
+    bucket: Bucket,
+    index: CrossedIndex,
+) -> Array:
+    """``Z_1' Z_2`` at the entries of one bucket, (q, E)."""
+    q, E = bucket.T.shape[0], index.links[b].group.size
+    total = jnp.zeros(q * E, outer[0].dtype)
+    for z, entries in zip(outer, index.entries, strict=True):
+        first = jnp.asarray(entries[b])
+        for x, slot in zip(inner, index.slots, strict=True):
+            for a in range(x.shape[1]):
+                for c in range(z.shape[1]):
+                    here = first < E  # rows of other buckets point past the end
+                    cell = (jnp.asarray(slot) + np.int32(a)) * E + first + np.int32(c)
+                    cell = jnp.where(here, cell, q * E)
+                    total = total.at[cell].add(x[:, a] * z[:, c], mode="drop")
+    return total.reshape(q, E)
+
+
+def _moments(
+    products: Array,
+    y_rows: Array,
+    links: Sequence[Links],
+    group_rows: Sequence[Array],
+    buckets: Sequence[Bucket],
+    index: CrossedIndex,
+) -> Moments:
+    """Squares that the moment equations of the start values are made of."""
+    core = _coefficients(index.crossed, index.core_widths, index, products.dtype)
+    weight = _level_weights(jnp.diagonal(products)).T  # (N, B)
+    spread = core.T @ jnp.sum(weight[:, None] * products**2, axis=-1) @ core
+    noise = jnp.sum(weight * jnp.diagonal(products).T, axis=1) @ core
+    norms = jnp.sum(jnp.diagonal(products), axis=0) @ core
+    square = jnp.sum(weight[:, None] * y_rows**2, axis=(1, 2)) @ core
+    for bucket, link, rows in zip(buckets, links, group_rows, strict=True):
+        own = _coefficients(index.eliminated, bucket.widths, index, products.dtype)
+        gram = group_product(bucket.T, bucket.T)
+        inner = _level_weights(jnp.diagonal(gram)).T  # (q, G)
+        spread = spread + own.T @ jnp.sum(inner[:, None] * gram**2, axis=-1) @ own
+        noise = noise + jnp.sum(inner * jnp.diagonal(gram).T, axis=1) @ own
+        norms = norms + jnp.sum(jnp.diagonal(gram), axis=0) @ own
+        square = square + jnp.sum(inner[:, None] * rows**2, axis=(1, 2)) @ own
+        mixed = link.d**2  # (q, E)
+        of_core = core[link.row]
+        spread = spread + own.T @ ((inner[:, link.group] * mixed) @ of_core)
+        weighted = (mixed * weight[link.row, link.block][None]) @ of_core
+        spread = spread + (own.T @ weighted).T
+    return Moments(squares=square, noise=noise, spread=spread, norms=norms)
+
+
+def _level_weights(norms: Array) -> Array:
+    return (1.0 + 0.25 * norms) ** -2
+
+
+def _coefficients(
+    terms: Sequence[int], widths: Sequence[int], index: CrossedIndex, dtype: Any
+) -> Array:
+    """Indicators of the coefficient that every column belongs to, (columns, K)."""
+    ends = np.cumsum(index.sizes)
+    owner = [
+        ends[t] - index.sizes[t] + np.tile(np.arange(index.sizes[t]), w)
+        for t, w in zip(terms, widths, strict=True)
+    ]
+    return jnp.asarray(np.eye(int(ends[-1]))[np.concatenate(owner)], dtype)

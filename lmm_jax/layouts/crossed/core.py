@@ -1,0 +1,338 @@
+"""Algebra of the dense core: random effects of all levels of the crossed terms together.
+
+Arrays are (N, N, B): N columns of one block, B independent blocks. Every term
+owns a run of ``k * width`` columns, level by level, the same in every block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.scipy.linalg import solve_triangular
+
+from ...numerics.linalg import exact, spd_inverse, total_product
+from ...reprs import brief
+from ..contract import Waist
+
+# Columns of a core up to which its products cost nothing.
+_SMALL = 256
+# Pivots of Lambda above which dividing by them costs no digits that matter.
+_REGULAR = 1e-3
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Core:
+    """Cross-products of the crossed terms that the eliminated ones do not reach."""
+
+    S: Array  # (N, N, B)      Z_2' Z_2 less d' d
+    s: Array  # (N, p + 1, B)  Z_2' [X y] less d' c
+    origin: Array  # (N, 1, B)  effects a that y is measured from: y less Z_2 a stands in the layout
+    widths: tuple[int, ...] = field(metadata={"static": True})  # levels of each term in a block
+
+    __repr__ = brief
+
+
+class CoreTerms(NamedTuple):
+    """The core at one covariance, the eliminated terms integrated out."""
+
+    A: Array  # (N, N, B)      Z_2' V_1^-1 Z_2
+    K: Array  # (N, B)         diagonal of I + Lambda' A Lambda
+    Ki: Array  # (N, N, B)      (I + Lambda' A Lambda)^-1
+    H: Array  # (N, N, B)      Lambda Ki Lambda'
+    Hb: Array  # (N, p + 1, B)  H b, the column of y less J a
+    u: Array  # (N, p + 1, B)  Z_2' V^-1 [X y]
+    logdet: Array  # ()
+    gram: Array  # (p + 1, p + 1)  what the core takes from [X y]' V_1^-1 [X y]
+
+
+def multiply(A: Array, B: Array) -> Array:
+    """``A B`` block by block: (N, M, B), (M, C, B) -> (N, C, B)."""
+    if A.shape[0] * A.shape[1] <= 256:
+        return jnp.sum(A[:, :, None] * B[None], axis=1)
+    product = jnp.moveaxis(A, -1, 0) @ jnp.moveaxis(B, -1, 0)
+    return jnp.moveaxis(product, 0, -1)
+
+
+def transposed(A: Array) -> Array:
+    """``A'`` block by block."""
+    return jnp.swapaxes(A, 0, 1)
+
+
+def scale_rows(factors: Sequence[Array], widths: Sequence[int], A: Array) -> Array:
+    """``F A`` for the block-diagonal F that repeats each term's (k, k) factor, (N, C, B)."""
+    if all(factor.shape[0] == 1 for factor in factors):
+        return _diagonal(factors, widths)[:, None, None] * A
+    parts = []
+    start = 0
+    for factor, w in zip(factors, widths, strict=True):
+        k = factor.shape[0]
+        rows = A[start : start + k * w]
+        if k == 1:
+            parts.append(factor[0, 0] * rows)
+        else:
+            levels = rows.reshape(w, k, *A.shape[1:])
+            parts.append(jnp.einsum("ab,wbcg->wacg", factor, levels).reshape(rows.shape))
+        start += k * w
+    return jnp.concatenate(parts)
+
+
+def scale_columns(factors: Sequence[Array], widths: Sequence[int], A: Array) -> Array:
+    """``A F'`` for the same F, (C, N, B)."""
+    if all(factor.shape[0] == 1 for factor in factors):
+        return A * _diagonal(factors, widths)[None, :, None]
+    return transposed(scale_rows(factors, widths, transposed(A)))
+
+
+def _diagonal(factors: Sequence[Array], widths: Sequence[int]) -> Array:
+    """Diagonal of F where every term has one coefficient, (N,)."""
+    return jnp.concatenate([jnp.repeat(f[0], w) for f, w in zip(factors, widths, strict=True)])
+
+
+def solve_core(
+    A: Array, b: Array, origin: Array, factors: Sequence[Array], widths: Sequence[int]
+) -> CoreTerms:
+    """Integrate the core out.
+
+        log|I + Lambda' A Lambda|      H = Lambda (I + Lambda' A Lambda)^-1 Lambda'
+
+    Parameters
+    ----------
+    A : Array, shape (N, N, B)
+        ``Z_2' V_1^-1 Z_2``.
+    b : Array, shape (N, p + 1, B)
+        ``Z_2' V_1^-1 [X y]``.
+    origin : Array, shape (N, 1, B)
+        Effects a that y is measured from.
+    factors : sequence of Array, shape (k, k)
+        Relative factor of every term; may be singular.
+    widths : sequence of int
+
+    Notes
+    -----
+    ``H (b + A a) = H b - J a + a`` with ``J = I - H A``: everything but the
+    random effects themselves depends on ``H b - J a`` alone.
+    """
+    lower = [L.T for L in factors]
+    K = scale_columns(lower, widths, scale_rows(lower, widths, A))
+    K = K + jnp.eye(K.shape[0], dtype=K.dtype)[:, :, None]
+    Ki, logdet = spd_inverse(K)
+    H = scale_columns(factors, widths, scale_rows(factors, widths, Ki))
+    at = CoreTerms(A=A, K=jnp.diagonal(K).T, Ki=Ki, H=H, Hb=b, u=b, logdet=logdet, gram=logdet)
+    Ja = _remainder(at, origin, factors, widths)
+    Hb = multiply(H, b).at[:, -1:].add(-Ja)
+    gram = _core_gram(A, b, Hb, Ja, origin)
+    return at._replace(Hb=Hb, u=b - multiply(A, Hb), gram=gram)
+
+
+def _remainder(core: CoreTerms, a: Array, factors: Sequence[Array], widths: Sequence[int]) -> Array:
+    """``J a`` with J = I - H A; where Lambda is regular as ``Lambda Ki Lambda^-1 a``."""
+    inverses, singular = _inverse_factors(factors)
+    through = multiply(core.Ki, scale_rows(inverses, widths, a))
+    rest = scale_rows(singular, widths, a)
+    direct = rest - multiply(core.H, multiply(core.A, rest))
+    return scale_rows(factors, widths, through) + direct
+
+
+def _inverse_factors(factors: Sequence[Array]) -> tuple[list[Array], list[Array]]:
+    """Inverse of every regular factor, zero otherwise; and the identity for the singular ones."""
+    inverses, singular = [], []
+    for L in factors:
+        identity = jnp.eye(len(L), dtype=L.dtype)
+        regular = jnp.min(jnp.abs(jnp.diagonal(L))) > 0
+        inverse = solve_triangular(jnp.where(regular, L, identity), identity, lower=True)
+        inverses.append(jnp.where(regular, inverse, 0.0))
+        singular.append(jnp.where(regular, 0.0, identity))
+    return inverses, singular
+
+
+def _core_gram(A: Array, b: Array, Hb: Array, Ja: Array, origin: Array) -> Array:
+    """``b' H b`` less what y gains from its origin: ``b' J a`` twice and ``a' A J a``."""
+    gram = total_product(b, Hb)
+    gram = gram.at[-1].add(-total_product(Ja, b)[0])
+    return gram.at[-1, -1].add(-total_product(origin, multiply(A, Ja))[0, 0])
+
+
+def core_rounding(core: CoreTerms, b: Array, gram: Array) -> Array:
+    """Rounding of ``log|K|`` and of ``gram - b' H b``, (p + 2,); see :class:`WaistJet`.
+
+    ``K_jj (K^-1)_jj`` bounds what a pivot has lost; b is a sum of terms of the size of gram.
+    """
+    loss = jnp.sum(core.K * jnp.diagonal(core.Ki).T)
+    taken = jnp.sum(jnp.abs(b) * jnp.abs(core.Hb), axis=(0, 2))
+    return jnp.append(loss, jnp.diagonal(gram) + taken)
+
+
+class Shrunk(NamedTuple):
+    """Products of N x N matrices that second derivatives need."""
+
+    P: Array  # (N, N, B)  A - A H A
+    J: Array  # (N, N, B)  I - H A
+    R: tuple[Array, ...]  # (N, N, B)  Ki Lambda' F Lambda of every F: trace products of H F
+    left: tuple[Array, ...]  # (N, N, B)  J' F
+
+
+def shrink(
+    core: CoreTerms, factors: Sequence[Array], widths: Sequence[int], F: Sequence[Array]
+) -> Shrunk:
+    """``P = A - A H A``, ``J = I - H A``, and ``J' F`` for symmetric matrices F.
+
+    Differences would cost digits where Lambda is large: ``J = Lambda Ki Lambda^-1``
+    wherever a term is regular, and ``P = A J``. In a large core of regular terms
+    ``P = Lambda^-T (I - Ki) Lambda^-1`` saves that product and others.
+    """
+    lower = [L.T for L in factors]
+    A, Ki = core.A, core.Ki
+    identity = jnp.eye(A.shape[0], dtype=A.dtype)[:, :, None]
+    half = [multiply(Ki, scale_rows(lower, widths, f)) for f in F]  # Ki Lambda' F
+    R = tuple(scale_columns(lower, widths, h) for h in half)
+    inverses, _ = _inverse_factors(factors)
+    back = [Li.T for Li in inverses]
+
+    def regular() -> tuple[Array, Array, tuple[Array, ...]]:
+        P = scale_rows(back, widths, scale_columns(back, widths, identity - Ki))
+        J = scale_rows(factors, widths, scale_columns(back, widths, Ki))
+        return P, J, tuple(scale_rows(back, widths, h) for h in half)
+
+    def any_factor() -> tuple[Array, Array, tuple[Array, ...]]:
+        J = _remainder(core, identity, factors, widths)
+        return multiply(A, J), J, tuple(transposed(multiply(f, J)) for f in F)
+
+    if A.shape[0] <= _SMALL:  # a second branch costs more to compile than it saves
+        P, J, left = any_factor()
+    else:
+        pivots = jnp.concatenate([jnp.abs(jnp.diagonal(L)) for L in factors])
+        P, J, left = lax.cond(jnp.min(pivots) > _REGULAR, regular, any_factor)
+    return Shrunk(P, J, R, left)
+
+
+@jax.custom_jvp
+@exact
+def integrate_core(A: Array, b: Array, Psi: Array, origin: Array) -> Waist:
+    """``log|I + A Psi|`` and what the core takes from the gram matrix; Psi may be singular.
+
+    ``b' H b`` with ``H = Psi (I + A Psi)^-1``, y measured from ``origin``. A, Psi and what
+    they are differentiated along are symmetric; ``origin`` is no variable.
+    """
+    identity = jnp.eye(A.shape[0], dtype=A.dtype)[:, :, None]
+    logdet = jnp.linalg.slogdet(jnp.moveaxis(identity + multiply(A, Psi), -1, 0))[1]
+    Hb, Ja = _shrunk(A, b, Psi, origin)
+    return Waist(jnp.sum(logdet), _core_gram(A, b, Hb, Ja, origin))
+
+
+def _shrunk(A: Array, b: Array, Psi: Array, origin: Array) -> tuple[Array, Array]:
+    """``H b`` less ``J a`` in the column of y, and ``J a``, by one solve."""
+    identity = jnp.eye(A.shape[0], dtype=A.dtype)[:, :, None]
+    left = jnp.moveaxis(identity + multiply(Psi, A), -1, 0)
+    right = jnp.concatenate([multiply(Psi, b), origin], axis=1)
+    solved = jnp.moveaxis(jnp.linalg.solve(left, jnp.moveaxis(right, -1, 0)), 0, -1)
+    Ja = solved[:, -1:]
+    return solved[:, :-1].at[:, -1:].add(-Ja), Ja
+
+
+@integrate_core.defjvp
+@exact
+def _integrate_core_jvp(
+    primals: tuple[Array, Array, Array, Array], tangents: tuple[Array, Array, Array, Any]
+) -> tuple[Waist, Waist]:
+    # d log|I + A Psi| = tr(H dA) + tr((A - A H A) dPsi); the gram is that of the whole y, so the
+    # origin is no variable, and w = H b - J a stands where H b would without it
+    A, b, Psi, origin = primals
+    dA, db, dPsi, _ = tangents
+    H = shrinkage(A, Psi)
+    J = jnp.eye(A.shape[0], dtype=A.dtype)[:, :, None] - multiply(H, A)
+    w = multiply(H, b).at[:, -1:].add(-multiply(J, origin))
+    rest = b - multiply(A, w)
+    cross = total_product(db, w)
+    dgram = cross + cross.T - total_product(w, multiply(dA, w))
+    dgram = dgram + total_product(rest, multiply(dPsi, rest))
+    dlogdet = jnp.sum(H * dA) + jnp.sum(multiply(A, J) * dPsi)
+    return integrate_core(A, b, Psi, origin), Waist(dlogdet, dgram)
+
+
+@jax.custom_jvp
+@exact
+def shrinkage(A: Array, Psi: Array) -> Array:
+    """``H = (I + Psi A)^-1 Psi``, the conditional covariance of the core's effects.
+
+    A, Psi and what they are differentiated along are symmetric.
+    """
+    identity = jnp.eye(A.shape[0], dtype=A.dtype)[:, :, None]
+    left = jnp.moveaxis(identity + multiply(Psi, A), -1, 0)
+    return jnp.moveaxis(jnp.linalg.solve(left, jnp.moveaxis(Psi, -1, 0)), 0, -1)
+
+
+@shrinkage.defjvp
+@exact
+def _shrinkage_jvp(
+    primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    # dH = J dPsi J' - H dA H with J = I - H A
+    (A, Psi), (dA, dPsi) = primals, tangents
+    H = shrinkage(A, Psi)
+    J = jnp.eye(A.shape[0], dtype=A.dtype)[:, :, None] - multiply(H, A)
+    dH = multiply(multiply(J, dPsi), transposed(J)) - multiply(multiply(H, dA), H)
+    return H, dH
+
+
+def level_blocks(A: Array, sizes: Sequence[int], widths: Sequence[int]) -> tuple[Array, ...]:
+    """Diagonal blocks of the levels, summed over levels and blocks, (k, k) a term."""
+    out = []
+    start = 0
+    for k, w in zip(sizes, widths, strict=True):
+        rows = A[start : start + k * w, start : start + k * w].reshape(w, k, w, k, -1)
+        level = np.arange(w)
+        out.append(jnp.sum(rows[level, :, level], axis=(0, 3)))
+        start += k * w
+    return tuple(out)
+
+
+def product_blocks(
+    A: Array, Bt: Array, sizes: Sequence[int], widths: Sequence[int]
+) -> tuple[Array, ...]:
+    """:func:`level_blocks` of ``A B`` from A and B', in N^2 k operations instead of N^3."""
+    out = []
+    start = 0
+    for k, w in zip(sizes, widths, strict=True):
+        rows = A[start : start + k * w].reshape(w, k, *A.shape[1:])
+        columns = Bt[start : start + k * w].reshape(w, k, *A.shape[1:])
+        blocks = [[jnp.sum(rows[:, a] * columns[:, b]) for b in range(k)] for a in range(k)]
+        out.append(jnp.stack([jnp.stack(row) for row in blocks]))
+        start += k * w
+    return tuple(out)
+
+
+def block_moments(
+    P: Array, sizes: Sequence[int], widths: Sequence[int]
+) -> list[tuple[int, int, Array]]:
+    """``sum_ij P_ij[a, c] P_ij[b, d]`` over the levels i, j of two terms, (k, k', k, k').
+
+    For every unordered pair of terms, with their numbers: all that traces of
+    ``P D P D'`` with matrices D that repeat a block for each level depend on.
+    """
+    out = []
+    ends = np.cumsum([k * w for k, w in zip(sizes, widths, strict=True)])
+    for t, (k, w) in enumerate(zip(sizes, widths, strict=True)):
+        for s in range(t, len(sizes)):
+            j, v = sizes[s], widths[s]
+            part = P[ends[t] - k * w : ends[t], ends[s] - j * v : ends[s]]
+            flat = jnp.moveaxis(part.reshape(w, k, v, j, -1), (1, 3), (0, 1)).reshape(k * j, -1)
+            out.append((t, s, (flat @ flat.T).reshape(k, j, k, j)))
+    return out
+
+
+def levels_of(A: Array, sizes: Sequence[int], widths: Sequence[int]) -> tuple[Array, ...]:
+    """Rows of every term with the levels of all blocks last: (N, C, B) -> (k, C, w B) a term."""
+    out = []
+    start = 0
+    for k, w in zip(sizes, widths, strict=True):
+        rows = A[start : start + k * w].reshape(w, k, A.shape[1], -1)
+        out.append(jnp.moveaxis(rows, 0, 2).reshape(k, A.shape[1], -1))
+        start += k * w
+    return tuple(out)

@@ -1,0 +1,233 @@
+"""Where the levels of crossed factors go: dense blocks of the core, and entries of the groups.
+
+Built on the host with NumPy, once per design; no loop over groups or rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import scipy.sparse
+import scipy.sparse.csgraph
+
+from ...errors import DataError
+from ...numerics.shapes import round_up
+from ...reprs import brief
+from ..group_index import GroupPlan, rank_within
+from .links import CHUNK
+
+# Numbers in a dense matrix of the core: those of one block of so many columns. About eight such
+# matrices are held at the peak.
+MAX_CORE = 20_000
+_CORE_MATRICES = 8
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class LinkIndex:
+    """Integers of :class:`lmm_jax.layouts.crossed.links.Links`."""
+
+    group: np.ndarray  # (E,)
+    row: np.ndarray  # (E,)
+    block: np.ndarray  # (E,)
+    left: np.ndarray  # (P,)
+    right: np.ndarray  # (P,)
+
+    __repr__ = brief
+
+
+class Cells(NamedTuple):
+    """Distinct (group, level of the core) pairs, sorted by group and level."""
+
+    group: np.ndarray  # (C,)
+    level: np.ndarray  # (C,)
+    of_rows: list[np.ndarray]  # (n,) a stream
+
+
+class CorePlan(NamedTuple):
+    """The crossed terms, their levels counted through."""
+
+    offsets: np.ndarray  # first level of each term, and the end
+    streams: list[np.ndarray]  # (n,) a (term, membership) pair: level of each row
+    cells: Cells
+    group_block: np.ndarray  # (n_groups,)  block of the core
+    level_block: np.ndarray  # (L,)
+    row: np.ndarray  # (L,)  first row of a level within its block
+    width: np.ndarray  # (L,)  columns of a level
+    widths: tuple[int, ...]  # levels of each term in a block
+    columns: int  # of a block
+    n_blocks: int
+
+
+def plan_core(
+    group: np.ndarray,
+    n_groups: int,
+    codes: Sequence[np.ndarray],
+    n_levels: Sequence[int],
+    sizes: Sequence[int],
+    *,
+    name: str,
+) -> CorePlan:
+    """Place the levels of the crossed terms, called ``name`` in an error, in dense blocks."""
+    streams, offsets = level_streams(codes, n_levels)
+    term = np.repeat(np.arange(len(codes)), np.diff(offsets))
+    width = np.asarray(sizes)[term]
+    cells = _find_cells(group, streams, int(offsets[-1]))
+    group_block, level_block, n_blocks = _blocks(cells, n_groups, width)
+    row, widths = _core_rows(term, level_block, n_blocks, sizes)
+    columns = sum(k * w for k, w in zip(sizes, widths, strict=True))
+    _check_memory(int(width.sum()), columns, n_blocks, name)
+    return CorePlan(
+        offsets=offsets, streams=streams, cells=cells, group_block=group_block,
+        level_block=level_block, row=row, width=width, widths=widths, columns=columns,
+        n_blocks=n_blocks,
+    )  # fmt: skip
+
+
+def take(which: Sequence[int], *lists: Sequence[Any]) -> list[Any]:
+    """Some entries of every list, what belongs to some of the terms."""
+    return [[values[t] for t in which] for values in lists]
+
+
+def level_streams(
+    codes: Sequence[np.ndarray], n_levels: Sequence[int]
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Levels of the rows in every membership, counted through all terms, and where terms start."""
+    offsets = np.cumsum([0, *n_levels])
+    return [
+        code[:, s] + at
+        for code, at in zip(codes, offsets[:-1], strict=True)
+        for s in range(code.shape[1])
+    ], offsets
+
+
+def _find_cells(group: np.ndarray, levels: Sequence[np.ndarray], n_levels: int) -> Cells:
+    key = np.concatenate([group * n_levels + level for level in levels])
+    order = np.argsort(key, kind="stable")
+    ranked = key[order]
+    first = np.append(True, ranked[1:] != ranked[:-1])
+    number = np.empty(key.size, dtype=np.int64)
+    number[order] = np.cumsum(first) - 1
+    found = ranked[first]
+    return Cells(found // n_levels, found % n_levels, np.split(number, len(levels)))
+
+
+def _check_memory(size: int, columns: int, n_blocks: int, name: str) -> None:
+    """Refuse a dense core that no machine should be asked for."""
+    numbers = columns**2 * n_blocks
+    if numbers <= MAX_CORE**2:
+        return
+    gib = _CORE_MATRICES * 8 * numbers / 2**30
+    raise DataError(
+        f"the crossed terms ({name}) have {size:,} coefficients together: the dense matrices that "
+        f"hold them would need about {gib:,.0f} GiB (the limit is {MAX_CORE:,} in one block). Use "
+        "a coarser factor, leave a term out, or fit a part of the rows"
+    )
+
+
+def core_blocks(
+    group: np.ndarray, level: np.ndarray, n_groups: int, n_levels: int
+) -> tuple[int, np.ndarray]:
+    """Connected components of groups and levels: their number, and that of each node."""
+    graph = scipy.sparse.coo_array(
+        (np.ones(group.size, dtype=np.int8), (group, n_groups + level)),
+        shape=(n_groups + n_levels,) * 2,
+    )
+    count, label = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    return int(count), label
+
+
+def _blocks(cells: Cells, n_groups: int, width: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Block of every group and of every level of the core, and the number of blocks.
+
+    A block holds whole connected components, packed up to the size of the largest.
+    """
+    count, label = core_blocks(cells.group, cells.level, n_groups, width.size)
+    size = np.bincount(label[n_groups:], weights=width, minlength=count).astype(np.int64)
+    if size.sum() <= 1.1 * size.max():  # a few stray levels are no reason for a second block
+        return np.zeros(n_groups, dtype=np.int64), np.zeros(width.size, dtype=np.int64), 1
+    order = np.argsort(-size, kind="stable")
+    start = np.cumsum(size[order]) - size[order]
+    block = np.empty(count, dtype=np.int64)
+    block[order] = np.unique(start // size.max(), return_inverse=True)[1]
+    return block[label[:n_groups]], block[label[n_groups:]], int(block.max()) + 1
+
+
+def _core_rows(
+    term: np.ndarray, block: np.ndarray, n_blocks: int, sizes: Sequence[int]
+) -> tuple[np.ndarray, tuple[int, ...]]:
+    """First row of every level within its block, and the levels of each term in a block."""
+    row = np.empty(term.size, dtype=np.int64)
+    widths = []
+    start = 0
+    for t, k in enumerate(sizes):
+        at = term == t
+        rank = rank_within(block[at], n_blocks)
+        row[at] = start + k * rank
+        widths.append(_core_width(int(rank.max()) + 1))
+        start += k * widths[-1]
+    return row, tuple(widths)
+
+
+def _core_width(n: int) -> int:
+    """Levels rounded up, so that data sets of similar size share a program."""
+    step = 4 if n <= 32 else 16 if n <= 256 else 32
+    return -(-n // step) * step
+
+
+def link_groups(inner: GroupPlan, core: CorePlan) -> tuple[tuple[LinkIndex, ...], np.ndarray]:
+    """Entries and pairs of every bucket, and the first entry of every cell in its bucket."""
+    bucket = inner.group_bucket[core.cells.group]
+    first = np.zeros(core.cells.group.size, dtype=np.int64)
+    links = []
+    for b in range(len(inner.index.widths)):
+        at = np.flatnonzero(bucket == b)
+        level = core.cells.level[at]
+        k = core.width[level]
+        first[at] = np.cumsum(k) - k
+        step = np.arange(int(k.sum())) - np.repeat(first[at], k)
+        group = np.repeat(inner.group_position[core.cells.group[at]], k)
+        row = np.repeat(core.row[level], k) + step
+        block = np.repeat(core.level_block[level], k)
+        size = round_up(group.size + 1)  # the last entry is empty: pairs past the end point there
+        left, right = _pairs(group, block * core.columns + row, size)
+        links.append(
+            LinkIndex(
+                group=padded(group, size),
+                row=padded(row, size),
+                block=padded(block, size),
+                left=left,
+                right=right,
+            )
+        )
+    return tuple(links), first
+
+
+def _pairs(group: np.ndarray, place: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of entries of one group, ordered by the place of the first in the core.
+
+    Entries are sorted by group and row: the partners of one are those from
+    itself to the end of its group.
+    """
+    end = np.searchsorted(group, group, side="right")
+    order = np.argsort(place, kind="stable")
+    count = (end - np.arange(group.size))[order]
+    total = int(count.sum())
+    length = round_up(total) if total <= CHUNK else -(-total // CHUNK) * CHUNK
+    left = np.full(length, size - 1, dtype=np.int32)
+    right = np.full(length, size - 1, dtype=np.int32)
+    left[:total] = np.repeat(order.astype(np.int32), count)
+    start = np.cumsum(count) - count
+    right[:total] = np.arange(total) - np.repeat(start - order, count)
+    return left, right
+
+
+def padded(values: np.ndarray, rows: int) -> np.ndarray:
+    """Integers for the device, zeros past their end."""
+    out = np.zeros(rows, dtype=np.int32)
+    out[: values.size] = values
+    return out

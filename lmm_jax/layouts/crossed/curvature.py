@@ -1,0 +1,183 @@
+"""Second derivatives of the crossed layout; see :mod:`lmm_jax.layouts.crossed.layout`.
+
+Everything is made of ``P = Z' V^-1 Z`` and ``U = Z' V^-1 [X y]``: products of P with
+columns are cheap, traces of products of P need matrix products of the core's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ...covariance.theta import factor_blocks, gather
+from ...numerics.linalg import group_product, symmetrize
+from ..contract import Curvature, WaistJet, double_traces, halves_of, psi_curvatures
+from . import core as dense
+from . import links as sparse
+from .arrays import CrossedArrays
+from .jet import CrossedTerms, entry_products, places, sizes_of
+
+
+class Effects(NamedTuple):
+    """Columns over all random effects."""
+
+    groups: tuple[Array, ...]  # (q, C, G) a bucket
+    core: Array  # (N, C, B)
+
+
+def _tangent_effects(rest: CrossedTerms, layout: CrossedArrays, v: Array) -> Effects:
+    """``D_k U v`` for every entry k of theta, with v (p + 1, C): m C columns, k slowest."""
+    first, C = places(layout, layout.eliminated), v.shape[1]
+    m = first.size + sum(D.shape[0] for D in rest.D)
+    groups = []
+    for leaf in rest.leaves:
+        u = jnp.einsum("acg,cd->adg", leaf.u, v)
+        part = jnp.zeros((u.shape[0], m, C, u.shape[2]), v.dtype)
+        part = part.at[:, first].set(jnp.einsum("kab,bcg->akcg", leaf.D, u))
+        groups.append(part.reshape(u.shape[0], m * C, -1))
+    u = jnp.einsum("ncb,cd->ndb", rest.core.u, v)
+    core = jnp.zeros((u.shape[0], m, C, u.shape[2]), v.dtype)
+    start = 0
+    for t, D, w in zip(layout.crossed, rest.D, layout.core.widths, strict=True):
+        k = D.shape[1]
+        rows = u[start : start + k * w].reshape(w, k, C, -1)
+        part = jnp.einsum("kab,wbcg->wakcg", D, rows).reshape(w * k, D.shape[0], C, -1)
+        core = core.at[start : start + k * w, places(layout, (t,))].set(part)
+        start += k * w
+    return Effects(tuple(groups), core.reshape(u.shape[0], m * C, -1))
+
+
+def _apply_P(x: Effects, rest: CrossedTerms, layout: CrossedArrays) -> Effects:
+    """``Z' V^-1 Z x``.
+
+    With ``h = e' x_1 + A x_2``: the core gets ``h - A H h``, a group
+    ``P_i x_i + e_i (x_2 - H h)``.
+    """
+    core = rest.core
+    h = dense.multiply(core.A, x.core)
+    for leaf, links, part in zip(rest.leaves, layout.links, x.groups, strict=True):
+        h = h + sparse.to_core(entry_products(leaf.e, part, links), links, layout.shape)
+    Hh = dense.multiply(core.H, h)
+    groups = []
+    for leaf, links, part in zip(rest.leaves, layout.links, x.groups, strict=True):
+        back = sparse.from_core(x.core - Hh, links)
+        own = group_product(leaf.P, part)
+        groups.append(own + sparse.to_groups(leaf.e, back, links, part.shape[2]))
+    return Effects(tuple(groups), h - dense.multiply(core.A, Hh))
+
+
+def _inner_products(left: Effects, right: Effects, W: Array) -> Array:
+    """``sum_cd W_cd left_kc' right_ld`` for the entries k and l of theta, (m, m)."""
+    C = W.shape[0]
+
+    def inner(a: Array, b: Array) -> Array:
+        shape = (a.shape[0], -1, C, a.shape[2])
+        weighted = jnp.einsum("akcg,cd->akdg", a.reshape(shape), W)
+        return jnp.einsum("akdg,aldg->kl", weighted, b.reshape(shape))
+
+    parts = [inner(a, b) for a, b in zip(left.groups, right.groups, strict=True)]
+    return sum(parts, inner(left.core, right.core))
+
+
+def average_information(theta: Array, v: Array, jet: WaistJet, layout: CrossedArrays) -> Array:
+    """``(D_k U v)' P (D_l U v)``: a curvature that needs no traces, (m, m).
+
+    References
+    ----------
+    Gilmour, Thompson & Cullis (1995), doi:10.2307/2533274.
+    """
+    g = _tangent_effects(jet.rest, layout, v[:, None])
+    one = jnp.ones((1, 1), theta.dtype)
+    return symmetrize(_inner_products(g, _apply_P(g, jet.rest, layout), one))
+
+
+def curvature(theta: Array, W: Array, jet: WaistJet, layout: CrossedArrays) -> Curvature:
+    """Second derivatives of ``logdet + <W, gram>`` in theta, W held fixed.
+
+    With ``P = Z' V^-1 Z``, ``R = U W U'`` and ``D_k = dPsi / dtheta_k``
+
+        <P - R, D_kl> + 2 tr(R D_k P D_l) - tr(P D_k P D_l)
+    """
+    rest = jet.rest
+    g = _tangent_effects(rest, layout, jnp.eye(W.shape[0], dtype=W.dtype))
+    hessian = 2.0 * _inner_products(g, _apply_P(g, rest, layout), W)
+    traces, blocks = _trace_products(theta, rest, layout)
+    slopes = _with_core(blocks, W, rest, layout)
+    halves = halves_of(slopes, factor_blocks(theta, layout.sizes))
+    return Curvature(symmetrize(hessian - traces + psi_curvatures(slopes)), slopes, halves)
+
+
+def psi_slopes(W: Array, jet: WaistJet, layout: CrossedArrays) -> tuple[Array, ...]:
+    """Blocks of ``P - R`` summed over the levels of each term, (k, k).
+
+    Those of the core come from ``(P Lambda) Lambda^-1``, without the products
+    of large matrices that a singular Lambda would need.
+    """
+    rest: CrossedTerms = jet.rest
+    blocks = []
+    for half, L in zip(rest.halves, rest.factors, strict=True):
+        regular = jnp.min(jnp.abs(jnp.diagonal(L))) > 0
+        safe = jnp.where(regular, L, jnp.eye(len(L), dtype=L.dtype))
+        block = jax.scipy.linalg.solve_triangular(safe, half.T, lower=True, trans=1).T
+        blocks.append(jnp.where(regular, symmetrize(block), 0.0))
+    return _with_core(blocks, W, rest, layout)
+
+
+def _with_core(
+    blocks: Sequence[Array], W: Array, rest: CrossedTerms, layout: CrossedArrays
+) -> tuple[Array, ...]:
+    """Blocks of ``P - R`` of all terms, given those of P for the core."""
+    psi = [jnp.zeros((k, k), W.dtype) for k in layout.sizes]
+    for leaf, bucket, slope in zip(rest.leaves, layout.buckets, rest.slopes, strict=True):
+        full = slope - jnp.einsum("acg,cd,bdg->ab", leaf.u, W, leaf.u)
+        parts = gather(full, sizes_of(layout, layout.eliminated), bucket.widths)
+        for t, part in zip(layout.eliminated, parts, strict=True):
+            psi[t] = psi[t] + part
+    levels = dense.levels_of(rest.core.u, sizes_of(layout, layout.crossed), layout.core.widths)
+    for t, block, u in zip(layout.crossed, blocks, levels, strict=True):
+        psi[t] = block - jnp.einsum("acg,cd,bdg->ab", u, W, u)
+    return tuple(psi)
+
+
+def _trace_products(
+    theta: Array, rest: CrossedTerms, layout: CrossedArrays
+) -> tuple[Array, tuple[Array, ...]]:
+    """``tr(P D_k P D_l)``, (m, m), and the summed blocks of P of the core's terms.
+
+    With ``F_k = e' D_k e`` of the eliminated terms, J = I - H A and
+    ``P_22 = A - A H A``: the traces are, for two terms of the core, those of
+    ``P_22 D_k P_22 D_l``; for one of each kind of ``J' F_k J D_l``; for two
+    eliminated ones of ``P_i D_k P_i D_l`` less twice those with ``X_i = e_i H e_i'``
+    in the place of one P_i, plus ``H F_k H F_l``.
+    """
+    core, widths, sizes = rest.core, layout.core.widths, sizes_of(layout, layout.crossed)
+    out = jnp.zeros((theta.size, theta.size), theta.dtype)
+    m1 = places(layout, layout.eliminated)
+    F = [jnp.zeros_like(core.A) for _ in m1]
+    for leaf, links in zip(rest.leaves, layout.links, strict=True):
+        X = sparse.group_contractions(leaf.e, core.H, links, leaf.P.shape[2])
+        own = double_traces(leaf.P, leaf.P, leaf.D)
+        cross = double_traces(leaf.P, X, leaf.D)
+        out = out.at[np.ix_(m1, m1)].add(own - cross - cross.T)
+        for i in range(len(m1)):
+            De = jnp.einsum("ab,be->ae", leaf.D[i], leaf.e)
+            F[i] = F[i] + sparse.pair_sums(leaf.e, De, links, layout.shape)
+    P, J, R, left = dense.shrink(core, rest.factors, widths, F)
+    for t, s, moments in dense.block_moments(P, sizes, widths):
+        value = jnp.einsum("kab,lcd,acbd->kl", rest.D[t], rest.D[s], moments)
+        rows, columns = (places(layout, (layout.crossed[i],)) for i in (t, s))
+        out = out.at[np.ix_(rows, columns)].set(value).at[np.ix_(columns, rows)].set(value.T)
+    for i, k in enumerate(m1):
+        row = [jnp.sum(R[i] * dense.transposed(other)) for other in R]
+        out = out.at[k, m1].add(jnp.stack(row))
+        diagonal = dense.product_blocks(left[i], dense.transposed(J), sizes, widths)
+        for t, block, D in zip(layout.crossed, diagonal, rest.D, strict=True):
+            value = jnp.einsum("ab,kba->k", block, D)
+            at = places(layout, (t,))
+            out = out.at[k, at].set(value).at[at, k].set(value)
+    return out, dense.level_blocks(P, sizes, widths)

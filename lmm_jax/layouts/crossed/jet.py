@@ -1,0 +1,190 @@
+"""Waist and first derivatives of :class:`lmm_jax.layouts.crossed.layout.CrossedLayout`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ...covariance.theta import basis, factor_blocks, lower_indices, spread, theta_slices
+from ...numerics.linalg import group_product, total_product
+from ...numerics.roots import eliminate_root
+from ..contract import (
+    Waist,
+    WaistJet,
+    integrate,
+    inverse,
+    logdet_of,
+    marginal,
+    psi_tangents,
+    quadratic_tangents,
+)
+from ..grouped import Bucket, root_rounding
+from . import core as dense
+from . import links as sparse
+from .arrays import CrossedArrays
+from .core import CoreTerms
+from .links import Links
+
+
+def pick(values: Sequence[Array], terms: Sequence[int]) -> tuple[Array, ...]:
+    """Entries of some terms."""
+    return tuple(values[t] for t in terms)
+
+
+def sizes_of(layout: CrossedArrays, terms: Sequence[int]) -> tuple[int, ...]:
+    """Coefficients per level of some terms."""
+    return tuple(layout.sizes[t] for t in terms)
+
+
+def places(layout: CrossedArrays, terms: Sequence[int]) -> np.ndarray:
+    """Entries of theta that belong to some terms."""
+    slices = theta_slices(layout.sizes)
+    parts = [np.arange(slices[t].start, slices[t].stop) for t in terms]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+
+
+def waist(blocks: Sequence[Array], layout: CrossedArrays) -> Waist:
+    """``logdet`` and ``gram`` at relative covariances of the whitened terms."""
+    logdet, gram = jnp.zeros((), layout.S0.dtype), layout.S0
+    A, b = layout.core.S, layout.core.s
+    for bucket, links in zip(layout.buckets, layout.links, strict=True):
+        Psi = spread(pick(blocks, layout.eliminated), bucket.widths)
+        M = marginal(Psi, bucket.T)
+        part = integrate(M, bucket.c, bucket.copies)
+        N = inverse(M)
+        Nd = sparse.apply_at(N, links.d, links)
+        A = A + sparse.pair_sums(links.d, Nd, links, layout.shape)
+        b = b + sparse.to_core(entry_products(Nd, bucket.c, links), links, layout.shape)
+        logdet, gram = logdet + part.logdet, gram + part.gram
+    Psi = spread(pick(blocks, layout.crossed), layout.core.widths)
+    Psi = jnp.broadcast_to(Psi[:, :, None], A.shape)
+    extra = dense.integrate_core(A, b, Psi, layout.core.origin)
+    return Waist(logdet=logdet + extra.logdet, gram=gram - extra.gram)
+
+
+def entry_products(x: Array, c: Array, links: Links) -> Array:
+    """``x_e' c_i`` with the rows of each entry's group: (q, E), (q, C, G) -> (C, E)."""
+    return jnp.sum(x[:, None] * sparse.at_entries(c, links), axis=0)
+
+
+class LeafTerms(NamedTuple):
+    """Eliminated groups of one bucket; their matrices with the core integrated out as well."""
+
+    P: Array  # (q, q, G)      T' M^-1 T, this group alone
+    e: Array  # (q, E)         T' M^-1 d at the entries
+    u: Array  # (q, p + 1, G)  Z_1' V^-1 [X y]
+    D: Array  # (m_1, q, q)    dPsi / dtheta_k
+    E: Array  # (m_1, q, q)    dLambda / dtheta_k
+
+
+class CrossedTerms(NamedTuple):
+    """What the second derivatives need."""
+
+    leaves: tuple[LeafTerms, ...]  # one a bucket
+    core: CoreTerms
+    factors: tuple[Array, ...]  # (k, k)       Lambda of the core's terms
+    slopes: tuple[Array, ...]  # (q, q) a bucket: sum of the groups' blocks of P
+    halves: tuple[Array, ...]  # (k, k) a term of the core: sum of the levels' blocks of P Lambda
+    D: tuple[Array, ...]  # (m_t, k, k)  dPsi / dtheta_k of the core's terms
+
+
+def waist_jet(theta: Array, layout: CrossedArrays) -> WaistJet:
+    """Waist and its theta derivatives from one elimination (closed forms).
+
+    With ``U = Z' V^-1 [X y]`` and ``P = Z' V^-1 Z``
+
+        d logdet = tr(P dPsi)      d gram = -U' dPsi U
+
+    where the blocks of P are ``P_i - e_i H e_i'`` for a group, and for the core
+    those of ``A - A H A``, found from ``(A - A H A) Lambda = A Lambda K^-1``.
+    """
+    blocks = factor_blocks(theta, layout.sizes)
+    inner = pick(blocks, layout.eliminated)
+    factors = pick(blocks, layout.crossed)
+    q_sizes = sizes_of(layout, layout.eliminated)
+    logdet, gram = jnp.zeros((), theta.dtype), layout.S0
+    A, b = layout.core.S, layout.core.s
+    rounding, leaves = jnp.zeros(layout.S0.shape[0] + 1, theta.dtype), []
+    for bucket, links in zip(layout.buckets, layout.links, strict=True):
+        leaf, part, lost, more = _eliminate_leaf(
+            spread(inner, bucket.widths), bucket, links, layout
+        )
+        rounding = rounding + lost
+        E = jnp.asarray(basis(q_sizes, bucket.widths), theta.dtype)
+        D = psi_tangents(spread(inner, bucket.widths), E)
+        leaves.append(leaf._replace(D=D, E=E))
+        logdet, gram = logdet + part.logdet, gram + part.gram
+        A, b = A + more[0], b + more[1]
+    core = dense.solve_core(A, b, layout.core.origin, factors, layout.core.widths)
+    rounding = rounding + dense.core_rounding(core, b, gram)
+    logdet, gram = logdet + core.logdet, gram - core.gram
+    leaves = [
+        _behind_core(leaf, core, links) for leaf, links in zip(leaves, layout.links, strict=True)
+    ]
+    tangents = tuple(
+        psi_tangents(L, jnp.asarray(basis((L.shape[0],), (1,)), theta.dtype)) for L in factors
+    )
+    slopes = tuple(
+        jnp.sum(leaf.P, axis=-1) - sparse.pair_contraction(leaf.e, core.H, links)
+        for leaf, links in zip(leaves, layout.links, strict=True)
+    )
+    half = dense.scale_columns([L.T for L in factors], layout.core.widths, core.A)  # A Lambda
+    q_core = sizes_of(layout, layout.crossed)
+    halves = dense.product_blocks(half, core.Ki, q_core, layout.core.widths)
+    rest = CrossedTerms(tuple(leaves), core, factors, slopes, halves, tangents)
+    dlogdet, dgram = _first_derivatives(theta, rest, layout)
+    return WaistJet(Waist(logdet, gram), dlogdet, dgram, rounding, rest)
+
+
+def _eliminate_leaf(
+    Lambda: Array, bucket: Bucket, links: Links, layout: CrossedArrays
+) -> tuple[LeafTerms, Waist, Array, tuple[Array, Array]]:
+    """Integrate one bucket out: its terms, its waist and rounding, and what it adds to A and b."""
+    q, C = Lambda.shape[0], bucket.c.shape[1]
+    F = jnp.einsum("rag,ab->rbg", bucket.T, Lambda)
+    identity = jnp.broadcast_to(jnp.eye(q, dtype=F.dtype)[:, :, None], F.shape)
+    at = eliminate_root(F, jnp.concatenate([bucket.T, bucket.c, identity], axis=1))
+    K, w, Li = at.X[:, :q], at.X[:, q : q + C], at.X[:, q + C :]
+    v = sparse.apply_at(Li, links.d, links)  # L^-1 d
+    A = sparse.pair_sums(v, v, links, layout.shape)
+    b = sparse.to_core(entry_products(v, w, links), links, layout.shape)
+    leaf = LeafTerms(
+        P=group_product(K, K),
+        e=sparse.apply_at(jnp.swapaxes(K, 0, 1), v, links),
+        u=group_product(K, w),
+        D=K,
+        E=K,
+    )
+    part = Waist(logdet=logdet_of(at.U, bucket.copies), gram=total_product(w, w))
+    # derivatives here go by way of Psi, which costs the digits that the root of M keeps
+    own = at._replace(loss=at.loss**2, X=at.X[:, : q + C])
+    lost = root_rounding(own, bucket.c, bucket.copies)
+    return leaf, part, lost, (A, b)
+
+
+def _behind_core(leaf: LeafTerms, core: CoreTerms, links: Links) -> LeafTerms:
+    """U of the whole model from that of the group alone."""
+    shift = sparse.to_groups(leaf.e, sparse.from_core(core.Hb, links), links, leaf.P.shape[2])
+    return leaf._replace(u=leaf.u - shift)
+
+
+def _first_derivatives(
+    theta: Array, rest: CrossedTerms, layout: CrossedArrays
+) -> tuple[Array, Array]:
+    """``d logdet`` (m,) and ``d gram`` (m, p + 1, p + 1)."""
+    C, sizes = layout.S0.shape[0], sizes_of(layout, layout.crossed)
+    dlogdet, dgram = jnp.zeros_like(theta), jnp.zeros((theta.size, C, C), theta.dtype)
+    at = places(layout, layout.eliminated)
+    for leaf, slope in zip(rest.leaves, rest.slopes, strict=True):
+        dlogdet = dlogdet.at[at].add(jnp.einsum("ab,kab->k", slope, leaf.D))
+        dgram = dgram.at[at].add(-quadratic_tangents(leaf.u, leaf.D))
+    levels = dense.levels_of(rest.core.u, sizes, layout.core.widths)
+    for t, G, u, D in zip(layout.crossed, rest.halves, levels, rest.D, strict=True):
+        at = places(layout, (t,))
+        dlogdet = dlogdet.at[at].add(2.0 * G[lower_indices(G.shape[0])])
+        dgram = dgram.at[at].add(-quadratic_tangents(u, D))
+    return dlogdet, dgram

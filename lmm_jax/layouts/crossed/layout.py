@@ -1,0 +1,198 @@
+"""Crossed layout: groups eliminated one by one, what remains in one dense core.
+
+The terms of the factor with most levels, and those nested in it, are integrated
+out group by group as in the grouped layout (subscript 1). The terms that cross
+it (subscript 2) are the core. With ``V_1 = I + Z_1 Psi_1 Z_1'`` and
+``[A b] = Z_2' V_1^-1 [Z_2 X y]``,
+
+    logdet = sum_i log|M_i| + log|I + Lambda_2' A Lambda_2|
+    gram   = [X y]' V_1^-1 [X y] - b' H b
+    H      = Lambda_2 (I + Lambda_2' A Lambda_2)^-1 Lambda_2'
+
+where y is measured from fixed effects of the core's levels (``Core.origin``), so
+that large random effects take no digits. Nothing here fails at a singular covariance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ...covariance.theta import factor_blocks, spread, stack_theta
+from ...numerics.linalg import exact
+from ...reprs import brief
+from ..contract import BlupTerms, Curvature, Waist, WaistJet, less_fixed
+from ..grouped import bucket_ranks, group_cov, rotate_bucket
+from . import core as dense
+from . import links as sparse
+from .arrays import CrossedArrays
+from .curvature import average_information, curvature, psi_slopes
+from .jet import CrossedTerms, pick, sizes_of, waist, waist_jet
+
+# Numbers in the core and pairs of entries beyond which an evaluation takes milliseconds.
+_DEAR = 1 << 17
+# Columns of a core whose cross-products are worth a spectral decomposition, which batches need.
+LARGE_CORE = 1024
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class CrossedLayout(CrossedArrays):
+    """Sufficient statistics of a mixed model with crossed factors."""
+
+    __repr__ = brief
+
+    def is_kind(self, kind: str) -> bool:
+        """See :meth:`Layout.is_kind`."""
+        if kind == "large core":
+            return self.is_dear() or int(np.prod(self.shape)) > LARGE_CORE
+        return kind == "crossed"
+
+    @exact
+    def waist(self, blocks: Sequence[Array]) -> Waist:
+        """See :meth:`Layout.waist`."""
+        return waist(blocks, self)
+
+    @exact
+    def waist_at(self, theta: Array) -> Waist:
+        """See :meth:`Layout.waist_at`."""
+        return waist_jet(theta, self).waist
+
+    @exact
+    def jet(self, theta: Array) -> WaistJet:
+        """See :meth:`Layout.jet`."""
+        return waist_jet(theta, self)
+
+    @exact
+    def curvature(self, theta: Array, root: Array, jet: WaistJet) -> Curvature:
+        """See :meth:`Layout.curvature`."""
+        return curvature(theta, root @ root.T, jet, self)
+
+    @exact
+    def average_information(self, theta: Array, v: Array, jet: WaistJet) -> Array:
+        """See :meth:`Layout.average_information`."""
+        return average_information(theta, v, jet, self)
+
+    @exact
+    def psi_slopes(self, theta: Array, W: Array, jet: WaistJet) -> tuple[Array, ...]:
+        """See :meth:`Layout.psi_slopes`; where a factor is singular its part of P is left out."""
+        return psi_slopes(W, jet, self)
+
+    @exact
+    def blups(self, theta: Array, beta: Array) -> tuple[BlupTerms, ...]:
+        """See :meth:`Layout.blups`: one entry a bucket, the core last."""
+        return blups(theta, beta, self)
+
+    @exact
+    def start_moments(self) -> Array:
+        """See :meth:`Layout.start_moments`."""
+        return moment_theta(self)
+
+    def ranks(self) -> Array:
+        """See :meth:`Layout.ranks`; columns of the core count as independent."""
+        columns = jnp.sum((jnp.diagonal(self.core.S) > 1e-9).astype(self.S0.dtype))
+        return bucket_ranks(self.buckets) + columns
+
+    def size(self) -> int:
+        """See :meth:`Layout.size`."""
+        pairs = sum(link.left.size for link in self.links)
+        return pairs + self.core.S.size + sum(b.T.size + b.c.size for b in self.buckets)
+
+    def is_dear(self) -> bool:
+        """See :meth:`Layout.is_dear`."""
+        return self.size() > _DEAR
+
+    def measured_from(self, beta: Array) -> CrossedLayout:
+        """See :meth:`Layout.measured_from`."""
+        return replace(
+            self,
+            S0=less_fixed(less_fixed(self.S0, beta, 0), beta, 1),
+            buckets=tuple(replace(b, c=less_fixed(b.c, beta, 1)) for b in self.buckets),
+            core=replace(self.core, s=less_fixed(self.core.s, beta, 1)),
+        )
+
+    def rotate(self, t: int, Q: np.ndarray) -> CrossedLayout:
+        """See :meth:`Layout.rotate`."""
+        return rotate_term(self, t, Q)
+
+
+# ------------------------------------------------------------ random effects
+
+
+def blups(theta: Array, beta: Array, layout: CrossedLayout) -> tuple[BlupTerms, ...]:
+    """Conditional means and covariances: of every bucket's groups, then of the core.
+
+    The core has ``b_2 = origin + H b v`` with covariance H, a group ``Psi u_i v`` with its
+    own covariance plus ``Psi e_i H e_i' Psi``; ``v = (-beta, 1)``.
+    """
+    jet = waist_jet(theta, layout)
+    rest: CrossedTerms = jet.rest
+    v = jnp.append(-beta, 1.0)
+    inner = pick(factor_blocks(theta, layout.sizes), layout.eliminated)
+    out = []
+    for bucket, links, leaf in zip(layout.buckets, layout.links, rest.leaves, strict=True):
+        Lambda = spread(inner, bucket.widths)
+        Psi = Lambda @ Lambda.T
+        X = sparse.group_contractions(leaf.e, rest.core.H, links, leaf.P.shape[2])
+        mean = jnp.einsum("ab,bg->ag", Psi, jnp.einsum("acg,c->ag", leaf.u, v))
+        through = jnp.einsum("ab,bcg,cd->adg", Psi, X, Psi)
+        cov = group_cov(Lambda, bucket.T) + through
+        out.append(BlupTerms(b=mean, cov=cov, through=jnp.einsum("ab,be->ae", Psi, leaf.e)))
+    mean = jnp.einsum("ncb,c->nb", rest.core.Hb, v) + layout.core.origin[:, 0]
+    return (*out, BlupTerms(b=mean, cov=rest.core.H))
+
+
+# ------------------------------------------------------------ start values, rotations
+
+
+def moment_theta(layout: CrossedLayout) -> Array:
+    """Start values from expected squares, weighted as in :class:`Moments`.
+
+    E (z_l' y)^2 = sigma^2 z_l' z_l + sum_b psi_b sum_m (z_l' z_m)^2
+    E y' y       = sigma^2 (n - p)  + sum_b psi_b |Z_b|^2
+    """
+    at = layout.moments
+    nu = layout.n_obs - layout.beta_origin.size
+    rows = jnp.concatenate([at.noise[:, None], at.spread], axis=1)
+    left = jnp.concatenate([jnp.append(nu, at.norms)[None], rows])
+    right = jnp.append(jnp.ones((), nu.dtype), at.squares)
+    # rows on the scale of their diagonal, a touch of ridge: identical factors are no obstacle
+    scale = 1.0 / jnp.diagonal(left)
+    ridge = 1e-6 * jnp.eye(right.size, dtype=nu.dtype)
+    found = jnp.linalg.solve(left * scale[:, None] + ridge, right * scale)
+    sigma2 = jnp.maximum(found[0], 1e-3 / nu)
+    psi = jnp.sqrt(jnp.clip(found[1:] / sigma2, 1e-3, 1e6))
+    psi = jnp.where(jnp.isfinite(psi), psi, 1.0)
+    ends = np.cumsum(layout.sizes)
+    return stack_theta([jnp.diag(psi[e - k : e]) for k, e in zip(layout.sizes, ends, strict=True)])
+
+
+def rotate_term(layout: CrossedLayout, t: int, Q: np.ndarray) -> CrossedLayout:
+    """The layout with the columns of term t multiplied by an orthogonal Q."""
+    if t in layout.eliminated:
+        place, sizes = layout.eliminated.index(t), sizes_of(layout, layout.eliminated)
+        turned = tuple(rotate_bucket(b, Q, place, sizes) for b in layout.buckets)
+        return replace(layout, buckets=turned)
+    place, widths = layout.crossed.index(t), layout.core.widths
+    sizes = sizes_of(layout, layout.crossed)
+    factors = [jnp.eye(k) for k in sizes]
+    factors[place] = jnp.asarray(Q.T)
+    S = dense.scale_columns(factors, widths, dense.scale_rows(factors, widths, layout.core.S))
+    s = dense.scale_rows(factors, widths, layout.core.s)
+    origin = dense.scale_rows(factors, widths, layout.core.origin)
+    start = sum(k * w for k, w in zip(sizes[:place], widths[:place], strict=True))
+    k, stop = sizes[place], start + sizes[place] * widths[place]
+    links = []
+    for link in layout.links:
+        row, d = np.asarray(link.row), np.array(link.d)
+        last = np.append(row[k - 1 :], np.zeros(k - 1, row.dtype))
+        level = (row >= start) & (row < stop) & ((row - start) % k == 0) & (last == row + k - 1)
+        columns = np.flatnonzero(level)[:, None] + np.arange(k)
+        d[:, columns] = np.einsum("qek,kj->qej", d[:, columns], Q)
+        links.append(replace(link, d=jnp.asarray(d)))
+    return replace(layout, links=tuple(links), core=replace(layout.core, S=S, s=s, origin=origin))

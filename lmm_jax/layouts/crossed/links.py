@@ -1,0 +1,161 @@
+"""How the eliminated groups meet the core: sparse rows, and sums over their pairs.
+
+Group i touches few of the core's columns. An *entry* is one of them, with the
+vector ``d_e = Q_i' z_e`` of its cross-products. Everything dense that the core
+needs is a sum over pairs of entries of one group,
+
+    sum_i d_i' N_i d_i    at (row_e, row_f):    d_e' N_i d_f
+
+The pairs run along the rows of the core, so that a sum writes to one short
+stretch of memory after the other, in chunks that bound what is held at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ...reprs import brief
+
+# Pairs that one step of a sum takes together.
+CHUNK = 1 << 20
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Links:
+    """Entries of the groups of one bucket; those past the end are zero.
+
+    ``left`` and ``right`` list every pair of entries of one group once, an entry
+    with itself included, with ``row[left] <= row[right]``.
+    """
+
+    d: Array  # (q, E)
+    group: Array  # (E,)  int32: group within the bucket
+    row: Array  # (E,)  int32: row of the core
+    block: Array  # (E,)  int32: block of the core
+    left: Array  # (P,)  int32: entry
+    right: Array  # (P,)  int32: entry
+
+    __repr__ = brief
+
+
+def at_entries(A: Array, links: Links) -> Array:
+    """The matrices of each entry's group: (a, b, G) -> (a, b, E)."""
+    return A[:, :, links.group]
+
+
+def apply_at(A: Array, x: Array, links: Links) -> Array:
+    """``A_i x_e`` with the matrix of each entry's group: (a, b, G), (b, E) -> (a, E)."""
+    return jnp.sum(at_entries(A, links) * x[None], axis=1)
+
+
+def _over_pairs(
+    step: Callable[[Array, Array, Array], Array], init: Array, links: Links, size: int = 1
+) -> Array:
+    """Fold ``step(sum, left, right)`` over chunks of the pairs, ``size`` numbers a pair."""
+    pairs = links.left.shape[0]
+    chunk = pairs
+    while chunk * size > CHUNK and chunk % 2 == 0:
+        chunk //= 2
+    if chunk == pairs:
+        return step(init, links.left, links.right)
+
+    def body(i: Array, total: Array) -> Array:
+        left = lax.dynamic_slice(links.left, (i * chunk,), (chunk,))
+        right = lax.dynamic_slice(links.right, (i * chunk,), (chunk,))
+        return step(total, left, right)
+
+    return lax.fori_loop(0, pairs // chunk, body, init)
+
+
+def pair_sums(x: Array, y: Array, links: Links, shape: tuple[int, int]) -> Array:
+    """``sum_i x_i' y_i`` over the core, (N, N, B), for x and y with a symmetric result.
+
+    Parameters
+    ----------
+    x, y : Array, shape (q, E)
+        ``x_e' y_f = x_f' y_e`` within a group.
+    links : Links
+    shape : tuple of int
+        N and B.
+    """
+    N, B = shape
+
+    def step(total: Array, left: Array, right: Array) -> Array:
+        cell = (links.row[left] * N + links.row[right]) * B + links.block[left]
+        dots = jnp.sum(x[:, left] * y[:, right], axis=0)
+        return total.at[cell].add(dots, mode="promise_in_bounds")
+
+    upper = _over_pairs(step, jnp.zeros(N * N * B, x.dtype), links, x.shape[0])
+    upper = upper.reshape(N, N, B)
+    diagonal = jnp.eye(N, dtype=x.dtype)[:, :, None]
+    return upper + jnp.swapaxes(upper, 0, 1) * (1.0 - diagonal)
+
+
+def pair_contraction(x: Array, H: Array, links: Links) -> Array:
+    """``sum_i x_i H_i x_i'`` with H at the entries of each group, (q, q)."""
+    q = x.shape[0]
+    weighted = _double_off_diagonal(H)
+
+    def step(total: Array, left: Array, right: Array) -> Array:
+        at = weighted[_cells(H, links, left, right)]
+        if q == 1:
+            return total + jnp.sum(x[0][left] * x[0][right] * at)
+        return total + (x[:, left] * at[None]) @ x[:, right].T
+
+    half = _over_pairs(step, jnp.zeros((q, q), x.dtype), links, q)
+    return 0.5 * (half + half.T)
+
+
+def group_contractions(x: Array, H: Array, links: Links, n_groups: int) -> Array:
+    """``x_i H_i x_i'`` of every group, (q, q, G)."""
+    q = x.shape[0]
+    weighted = _double_off_diagonal(H)
+
+    def step(total: Array, left: Array, right: Array) -> Array:
+        at = weighted[_cells(H, links, left, right)]
+        outer = (x[:, left] * at[None])[:, None] * x[:, right][None]  # (q, q, pairs)
+        rows = outer.reshape(q * q, -1).T
+        return total + jax.ops.segment_sum(rows, links.group[left], n_groups)
+
+    flat = _over_pairs(step, jnp.zeros((n_groups, q * q), x.dtype), links, q * q)
+    half = flat.T.reshape(q, q, n_groups)
+    return 0.5 * (half + jnp.swapaxes(half, 0, 1))
+
+
+def _cells(H: Array, links: Links, left: Array, right: Array) -> Array:
+    N, _, B = H.shape
+    return (links.row[left] * N + links.row[right]) * B + links.block[left]
+
+
+def _double_off_diagonal(H: Array) -> Array:
+    """H flat, every pair of different entries counted for both of its orders."""
+    return (H * (2.0 - jnp.eye(H.shape[0], dtype=H.dtype)[:, :, None])).reshape(-1)
+
+
+def to_core(values: Array, links: Links, shape: tuple[int, int]) -> Array:
+    """Add the values of the entries up at their rows of the core: (C, E) -> (N, C, B)."""
+    N, B = shape
+    flat = links.row * B + links.block
+    sums = jax.ops.segment_sum(values.T, flat, N * B)
+    return jnp.swapaxes(sums.reshape(N, B, -1), 1, 2)
+
+
+def from_core(A: Array, links: Links) -> Array:
+    """Rows of the core at the entries: (N, C, B) -> (C, E)."""
+    N, C, B = A.shape
+    rows = jnp.swapaxes(A, 1, 2).reshape(N * B, C)
+    return rows[links.row * B + links.block].T
+
+
+def to_groups(x: Array, values: Array, links: Links, n_groups: int) -> Array:
+    """``sum_e x_e values_e'`` over the entries of each group: (q, E), (C, E) -> (q, C, G)."""
+    q, C = x.shape[0], values.shape[0]
+    products = (x[:, None] * values[None]).reshape(q * C, -1).T
+    sums = jax.ops.segment_sum(products, links.group, n_groups)
+    return sums.T.reshape(q, C, n_groups)

@@ -1,0 +1,266 @@
+"""One pass over the rows, batch by batch: cross-products, from which the layout follows.
+
+Nothing of the size of the rows is made: a batch is read while it is in the cache, its
+products go to the groups they belong to, and every change of basis is applied to sums.
+Differences of such sums lose digits where the model explains nearly all of y; then
+:func:`layout_from_sums` says so, and :func:`lmm_jax.layouts.compress.compress`, which
+looks at residual rows, has to take its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import gcd
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from ..numerics.linalg import Elimination, eliminate, total_product
+from .common_scale import log_det_of_map, lower_whitener, orthonormal_map
+from .compress import place_cells, place_levels, rank_tol
+from .crossed.compress import within_step
+from .group_index import GroupIndex, Table, stream_pairs
+from .grouped import BLOCK, MANY, Bucket, GroupedLayout
+
+# What the sums must show for differences to be good to twelve digits: shares of y that X and the
+# groups leave, and pivots of X and Z.
+_LEFT_OVER = 1e-3
+_PIVOT = 1e-4
+# Share of a column of X that is rounding where the groups explain it.
+_NOTHING = 1e-13
+
+
+Values = Array | np.ndarray
+
+
+class Units(NamedTuple):
+    """Shifts and scales, near the means and sizes of the columns; any values do."""
+
+    x_shift: Values  # (p,)  zero without a constant column
+    x_unit: Values  # (p,)  powers of two
+    y_shift: Values  # ()
+    y_unit: Values  # ()
+    constant: Values  # (p,)  coefficients that make X the number one; zero if none do
+
+
+class Rows(NamedTuple):
+    """A batch of rows; one of weight zero counts as absent."""
+
+    y: Values  # (b,)
+    X: Values  # (b, p)
+    Z: tuple[Values, ...]  # (b, S, k) a term
+    weights: Values | None  # (b,)  None: all one
+    levels: tuple[Values, ...]  # (b,) a stream: cell of each row
+    pairs: tuple[Values, ...]  # (b,) a pair of different streams
+
+
+class Sums(NamedTuple):
+    """Cross-products of all rows so far."""
+
+    gram: Array  # (p + 1, p + 1)      [X y]' W [X y] of shifted, scaled columns
+    levels: tuple[Array, ...]  # (L, k, k + p + 1) a stream: z' W [z X y] of every level
+    pairs: tuple[Array, ...]  # (L, ka, kb) a pair of different streams
+    n_obs: Array  # ()
+    log_weights: Array  # ()
+
+
+def no_rows(index: GroupIndex, p: int) -> Sums:
+    """Sums of nothing."""
+    k = [index.sizes[t] for t in index.streams]
+    off = [
+        (a, b, table)
+        for (a, b), table in zip(stream_pairs(len(k)), index.pairs, strict=True)
+        if a != b
+    ]
+    return Sums(
+        gram=jnp.zeros((p + 1, p + 1)),
+        levels=tuple(
+            jnp.zeros((table.n_cells, k[s], k[s] + p + 1)) for s, table in enumerate(index.levels)
+        ),
+        pairs=tuple(jnp.zeros((table.n_cells, k[a], k[b])) for a, b, table in off),
+        n_obs=jnp.zeros(()),
+        log_weights=jnp.zeros(()),
+    )
+
+
+def add_rows(sums: Sums, rows: Rows, units: Units, index_streams: tuple[int, ...]) -> Sums:
+    """Sums with one batch more.
+
+    Parameters
+    ----------
+    sums : Sums
+    rows : Rows
+    units : Units
+    index_streams : tuple of int
+        Term of each stream (a (term, membership) pair).
+    """
+    weights = jnp.ones_like(rows.y) if rows.weights is None else rows.weights
+    present = weights > 0
+    root = jnp.where(present, jnp.sqrt(jnp.where(present, weights, 1.0)), 0.0)
+    X = (rows.X - units.x_shift[None]) / units.x_unit[None]
+    y = (rows.y - units.y_shift) / units.y_unit
+    XY = jnp.concatenate([X, y[:, None]], axis=1) * root[:, None]
+    streams = _streams(rows.Z, index_streams, root)
+    levels = [
+        total.at[cell].add(_products(z, jnp.concatenate([z, XY], axis=1)))
+        for total, z, cell in zip(sums.levels, streams, rows.levels, strict=True)
+    ]
+    off = [(a, b) for a, b in stream_pairs(len(streams)) if a != b]
+    pairs = [
+        total.at[cell].add(_products(streams[a], streams[b]))
+        for total, (a, b), cell in zip(sums.pairs, off, rows.pairs, strict=True)
+    ]
+    return Sums(
+        gram=sums.gram + XY.T @ XY,
+        levels=tuple(levels),
+        pairs=tuple(pairs),
+        n_obs=sums.n_obs + jnp.sum(present.astype(y.dtype)),
+        log_weights=sums.log_weights
+        + jnp.sum(jnp.where(present, jnp.log(jnp.where(present, weights, 1.0)), 0.0)),
+    )
+
+
+def _streams(Z: Sequence[Values], streams: Sequence[int], root: Array) -> list[Array]:
+    """Covariates of every stream, (b, k) each, multiplied by root weights."""
+    members = [i - streams.index(t) for i, t in enumerate(streams)]
+    return [jnp.asarray(Z[t][:, m]) * root[:, None] for t, m in zip(streams, members, strict=True)]
+
+
+def _products(left: Array, right: Array) -> Array:
+    return left[:, :, None] * right[:, None, :]
+
+
+def layout_from_sums(sums: Sums, units: Units, index: GroupIndex) -> tuple[GroupedLayout, Array]:
+    """The layout, and whether its digits are as good as those of residual rows.
+
+    Parameters
+    ----------
+    sums : Sums
+        Of all rows.
+    units : Units
+        What the sums were made with.
+    index : GroupIndex
+
+    Returns
+    -------
+    layout : GroupedLayout
+    precise : Array of bool, shape ()
+    """
+    p = sums.gram.shape[0] - 1
+    orthogonal, x_pivot = orthonormal_map(sums.gram[:p, :p])
+    origin = orthogonal.T @ sums.gram[:p, p]
+    rest = sums.gram[p, p] - origin @ origin
+    norm = jnp.sqrt(jnp.where(rest > 0, rest, 1.0))
+    R = jnp.block([[orthogonal, -(orthogonal @ origin)[:, None] / norm],
+                   [jnp.zeros((1, p)), jnp.ones((1, 1)) / norm]])  # fmt: skip
+    whiteners, z_pivot = _whiteners(sums, index)
+    factors, explained = _factors(sums, R, whiteners, index)
+    S0 = R.T @ sums.gram @ R - explained
+    nothing = jnp.diagonal(S0)[:p] < _NOTHING  # a column that groups explain: exactly zero
+    reached = sum(jnp.sum((jnp.diagonal(f.U) > 0).astype(S0.dtype)) for f in factors)
+    full = reached >= sums.n_obs  # groups reach every row: nothing is left, to the last digit
+    keep = jnp.where(full, 0.0, jnp.append(jnp.where(nothing, 0.0, 1.0), 1.0))
+    S0 = S0 * keep[:, None] * keep[None, :]
+    step = within_step(S0)
+    move = jnp.eye(p + 1).at[:p, p].set(-step)
+    S0 = move.T @ S0 @ move
+    buckets = tuple(
+        Bucket(
+            T=f.U,
+            c=f.X.at[:, p].add(-jnp.einsum("rpg,p->rg", f.X[:, :p], step)),
+            copies=jnp.ones(f.U.shape[2]),
+            widths=w,
+        )
+        for f, w in zip(factors, index.widths, strict=True)
+    )
+    centring = jnp.eye(p) - units.constant[:, None] * units.x_shift[None, :]
+    beta_map = centring @ (orthogonal / units.x_unit[:, None])
+    y_scale = norm * units.y_unit
+    layout = GroupedLayout(
+        buckets=buckets,
+        S0=S0,
+        whiteners=whiteners,
+        beta_map=beta_map,
+        log_det_map=log_det_of_map(orthogonal, jnp.asarray(units.x_unit)),
+        beta_origin=(beta_map @ origin) * units.y_unit + y_scale * (beta_map @ step),
+        beta_shift=jnp.asarray(units.constant * units.y_shift),
+        y_scale=y_scale,
+        n_obs=sums.n_obs,
+        log_weights=sums.log_weights,
+        sizes=index.sizes,
+        n_components=index.n_components,
+    )
+    precise = (rest > _LEFT_OVER * sums.gram[p, p]) & (full | (S0[p, p] > _LEFT_OVER))
+    precise = precise & (x_pivot > _PIVOT) & (z_pivot > _PIVOT)
+    return layout, precise
+
+
+def _whiteners(sums: Sums, index: GroupIndex) -> tuple[tuple[Array, ...], Array]:
+    """Whitener of every term, and the smallest pivot of them."""
+    grams = [jnp.zeros((k, k)) for k in index.sizes]
+    for t, level in zip(index.streams, sums.levels, strict=True):
+        grams[t] = grams[t] + jnp.sum(level[:, :, : index.sizes[t]], axis=0)
+    made = [lower_whitener(gram / sums.n_obs) for gram in grams]
+    worst = jnp.min(jnp.stack([pivot for _, pivot in made]))
+    return tuple(A for A, _ in made), worst**2
+
+
+def _factors(
+    sums: Sums, R: Array, whiteners: Sequence[Array], index: GroupIndex
+) -> tuple[list[Elimination], Array]:
+    """T and c of every bucket, and the sum of all c'c.
+
+    Many groups go block by block: every step of the way is then in the cache.
+    """
+    groups, tol = index.n_groups[0], rank_tol(R.dtype)
+    aligned = not any(table.placements for table in (*index.levels, *index.pairs))
+    size = gcd(groups, BLOCK)
+    if not aligned or groups <= MANY or size < BLOCK // 8:
+        grams, crosses = _group_arrays(sums, R, whiteners, index)
+        factors = [eliminate(a, b, tol=tol) for a, b in zip(grams, crosses, strict=True)]
+        total = [total_product(f.X, f.X) for f in factors]
+        return factors, sum(total[1:], total[0])
+
+    def short(tables: Sequence[Table]) -> tuple[Table, ...]:
+        return tuple(replace(table, n_cells=size) for table in tables)
+
+    few = replace(index, n_groups=(size,), levels=short(index.levels), pairs=short(index.pairs))
+
+    def step(i: Array, done: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        cut = lambda a: lax.dynamic_slice_in_dim(a, i * size, size)  # noqa: E731
+        part = sums._replace(levels=tuple(map(cut, sums.levels)), pairs=tuple(map(cut, sums.pairs)))
+        grams, crosses = _group_arrays(part, R, whiteners, few)
+        U, X = eliminate(grams[0], crosses[0], tol=tol)
+        put = lambda a, b: lax.dynamic_update_slice_in_dim(a, b, i * size, -1)  # noqa: E731
+        return put(done[0], U), put(done[1], X), done[2] + total_product(X, X)
+
+    q, C = sum(k * w for k, w in zip(index.sizes, index.widths[0], strict=True)), R.shape[0]
+    empty = jnp.zeros((q, q, groups)), jnp.zeros((q, C, groups)), jnp.zeros((C, C))
+    U, X, total = lax.fori_loop(0, groups // size, step, empty)
+    return [Elimination(U, X)], total
+
+
+def _group_arrays(
+    sums: Sums, R: Array, whiteners: Sequence[Array], index: GroupIndex
+) -> tuple[list[Array], list[Array]]:
+    """``Z_i' Z_i`` and ``Z_i' [X_i y_i]`` of every group in the layout's bases."""
+    terms = index.streams
+    ends = [
+        jnp.einsum("lab,ac->lcb", s, whiteners[t]) for s, t in zip(sums.levels, terms, strict=True)
+    ]
+    crosses = [
+        jnp.einsum("lkc,cd->lkd", end[:, :, index.sizes[t] :], R)
+        for end, t in zip(ends, terms, strict=True)
+    ]
+    off = iter(sums.pairs)
+    cells = []
+    for a, b in stream_pairs(len(terms)):
+        if a == b:
+            own = ends[a][:, :, : index.sizes[terms[a]]]
+        else:
+            own = jnp.einsum("lab,ac->lcb", next(off), whiteners[terms[a]])
+        cells.append(jnp.einsum("lab,bd->lad", own, whiteners[terms[b]]))
+    return place_cells(cells, index), place_levels(crosses, index)

@@ -1,0 +1,107 @@
+"""Parameters of the data in the coordinates of a layout, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.linalg import solve_triangular
+
+from ..covariance.params import Params, check_shapes, real_array, unpack
+from ..covariance.theta import stack_theta, theta_size
+from ..errors import DataError
+from ..inputs.arguments import instance
+from ..layouts.contract import Layout
+from ..numerics.linalg import psd_cholesky
+
+
+def whiten_factors(blocks: tuple[Array, ...], layout: Layout) -> tuple[Array, ...]:
+    """Relative covariance factors of the data brought to the layout's coordinates."""
+    return tuple(
+        solve_triangular(A, block, lower=True)
+        for A, block in zip(layout.whiteners, blocks, strict=True)
+    )
+
+
+def theta_of(blocks: Sequence[Array], layout: Layout) -> Array:
+    """The layout's theta, (m,), of relative covariances of the data, (k, k) a term."""
+    return stack_theta(whiten_factors(tuple(psd_cholesky(block) for block in blocks), layout))
+
+
+def inverse_whiteners(layout: Layout) -> tuple[Array, ...]:
+    """``A_t^-1`` of every term, (k, k)."""
+    return whiten_factors(tuple(jnp.eye(k, dtype=layout.S0.dtype) for k in layout.sizes), layout)
+
+
+def inner_beta(beta: Array, layout: Layout) -> Array:
+    """Fixed effects of the data in the layout's coordinates."""
+    low = beta - layout.beta_shift - layout.beta_origin
+    return jnp.linalg.solve(layout.beta_map, low) / layout.y_scale
+
+
+def outer_beta(beta: Array, layout: Layout) -> Array:
+    """Fixed effects of the layout in the coordinates of the data."""
+    return layout.beta_shift + layout.beta_origin + layout.y_scale * (layout.beta_map @ beta)
+
+
+def correlated_sizes(layout: Layout) -> tuple[int, ...]:
+    """Block sizes of ``cov_re``."""
+    return layout.sizes[: len(layout.sizes) - layout.n_components]
+
+
+def check_layout(layout: Layout) -> Layout:
+    """A layout: what designs are compressed to."""
+    where = "pass design.layout; " if hasattr(layout, "layout") else ""
+    needed = f"{where}a layout (design.layout, or made by lmm.compress)"
+    return instance(layout, "layout", Layout, needed)
+
+
+def check_theta(theta: Any, layout: Layout) -> Array:
+    """lme4's theta as an array of the length that the layout's terms need."""
+    check_layout(layout)
+    array = real_array(theta, "theta")
+    m = theta_size(layout.sizes)
+    if array.shape != (m,):
+        raise DataError(
+            f"theta has the shape {array.shape}: ({m},) is needed, the lower triangles of terms "
+            f"with {', '.join(map(str, layout.sizes))} coefficients"
+        )
+    return jnp.asarray(array)
+
+
+def check_params(params: Any, layout: Layout, *, with_fe: bool, what: str = "params") -> Params:
+    """Parameters of the shapes that the layout needs; without ``with_fe`` beta may be any."""
+    check_layout(layout)
+    instance(params, what, Params, "a Params")
+    p = layout.beta_origin.size if with_fe else None
+    read = check_shapes(params, correlated_sizes(layout), p, layout.n_components, what)
+    return jax.tree.map(jnp.asarray, read)
+
+
+def as_params(
+    params: Params | Array, layout: Layout, *, with_fe: bool, sqrt: bool = False
+) -> Params:
+    """Read a packed vector; a ``Params`` goes through."""
+    if isinstance(params, Params):
+        return check_params(params, layout, with_fe=with_fe)
+    k_fe = check_layout(layout).beta_origin.size if with_fe else 0
+    return unpack(params, correlated_sizes(layout), k_fe, layout.n_components, sqrt=sqrt)
+
+
+def relative_blocks(params: Params, layout: Layout) -> tuple[Array, ...]:
+    """Psi of every term in the layout's coordinates."""
+    pairs = zip(inverse_whiteners(layout), covariance_blocks(params, layout), strict=True)
+    return tuple(Ai @ block @ Ai.T for Ai, block in pairs)
+
+
+def covariance_blocks(params: Params, layout: Layout) -> tuple[Array, ...]:
+    """Relative covariance of every term, (k, k)."""
+    blocks = []
+    offset = 0
+    for k in correlated_sizes(layout):
+        blocks.append(params.cov_re[offset : offset + k, offset : offset + k])
+        offset += k
+    return (*blocks, *(params.vcomp[i].reshape(1, 1) for i in range(layout.n_components)))

@@ -1,0 +1,274 @@
+"""Profiled log-likelihood of a linear mixed model: functions of the waist alone.
+
+The formulas stand in :mod:`lmm_jax.likelihood.criterion`.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ..covariance.params import Params, real_array
+from ..covariance.theta import factor_blocks
+from ..inputs.arguments import flag, hinted
+from ..layouts.contract import Curvature, Layout, Waist, halves_of, psi_curvatures
+from ..numerics.linalg import exact, log_diagonal
+from ..numerics.processes import check_process
+from .coordinates import (
+    as_params,
+    check_layout,
+    check_params,
+    check_theta,
+    inner_beta,
+    outer_beta,
+    relative_blocks,
+    whiten_factors,
+)
+from .criterion import (
+    Jet,
+    Lost,
+    Profile,
+    Slopes,
+    deviance,
+    factor_gram,
+    finish_jet,
+    finish_profile,
+    residual_df,
+    residual_variance,
+)
+
+
+@exact
+def profile_waist(at: Waist, layout: Layout, *, reml: bool) -> Profile:
+    """Profile beta and sigma^2 out by one Cholesky factorization of the gram matrix."""
+    return finish_profile(at.logdet, factor_gram(at.gram), layout, reml=reml)
+
+
+@exact
+def profile_jet(theta: Array, layout: Layout, *, reml: bool, exact: bool = True) -> Jet:
+    """Criterion, gradient and Hessian in the layout's theta, closed forms throughout.
+
+    Parameters
+    ----------
+    theta : Array, shape (m,)
+    layout : Layout
+    reml : bool
+    exact : bool
+        The Hessian, or in its place the average information in Psi, which needs
+        no traces of matrix products and tends to the Hessian at the optimum.
+
+    Notes
+    -----
+    With the symmetric weights ``W = d criterion / d gram`` the gradient is
+    ``logdet_k + <W, gram_k>``; the Hessian adds the derivative of W
+    (:func:`lmm_jax.likelihood.criterion.finish_jet`). The average information is
+    ``y' P_x V_k P_x V_l P_x y / sigma^2`` with ``P_x`` the projection that
+    removes X, sigma^2 profiled out; what Psi bends in theta is added, so that
+    it is right at a variance of zero as well.
+    """
+    jet = layout.jet(theta)
+    gram = factor_gram(jet.waist.gram)
+    at = finish_profile(jet.waist.logdet, gram, layout, reml=reml)
+    p, nu = at.beta.size, residual_df(layout, reml=reml)
+    v = jnp.append(-at.beta, 1.0)  # residual = [X y] v
+    dgram_v = jet.dgram @ v
+    first = Slopes(jet.dlogdet, dgram_v @ v, dgram_v[:, :p], jet.dgram[:, :p, :p])
+    root = jnp.sqrt(nu / at.rss) * v[:, None]  # W = root root'
+    if reml:
+        root = jnp.concatenate([root, jnp.pad(gram.inverse.T, ((0, 1), (0, 0)))], axis=1)
+    if exact:
+        bent: Curvature = layout.curvature(theta, root, jet)
+    else:
+        slopes = layout.psi_slopes(theta, root @ root.T, jet)
+        average = (nu / at.rss) * layout.average_information(theta, v, jet)
+        halves = halves_of(slopes, factor_blocks(theta, layout.sizes))
+        bent = Curvature(average + psi_curvatures(slopes), slopes, halves)
+    rounding = jet.rounding[1:] + jnp.diagonal(jet.waist.gram)
+    lost = Lost(jet.rounding[0], rounding[:p], rounding[p])
+    return finish_jet(at, gram.inverse, first, bent, lost, nu, reml=reml, exact=exact)
+
+
+@hinted
+@exact
+def profile_loglike(theta: Array, layout: Layout, *, reml: bool = True) -> Array:
+    """Log-likelihood at lme4's theta, fixed effects and sigma profiled out.
+
+    Parameters
+    ----------
+    theta : Array, shape (m,)
+        Column-major lower triangles of the relative covariance factors
+        ``Lambda`` of all terms (``cov = sigma^2 Lambda Lambda'``), terms in the
+        order of the design. Signs are free; zeros are allowed.
+    layout : Layout
+    reml : bool
+        Restricted likelihood or likelihood.
+
+    Returns
+    -------
+    Array, shape ()
+        ``-1/2`` of lme4's REML criterion or deviance, all constants included.
+
+    References
+    ----------
+    Bates, Maechler, Bolker & Walker (2015), doi:10.18637/jss.v067.i01.
+
+    Examples
+    --------
+    >>> import jax, lmm_jax as lmm
+    >>> design = lmm.design("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+    >>> with jax.enable_x64(True):
+    ...     value = lmm.profile_loglike(jax.numpy.array([1.0, 0.0, 1.0]), design.layout, reml=False)
+    >>> print(f"{-2 * float(value):.6f}")
+    1784.642296
+    """
+    check_process()
+    theta, reml = check_theta(theta, layout), flag(reml, "reml")
+    factors = whiten_factors(factor_blocks(theta, layout.sizes), layout)
+    at = layout.waist(tuple(L @ L.T for L in factors))
+    return -0.5 * profile_waist(at, layout, reml=reml).deviance
+
+
+@hinted
+@exact
+def loglike(
+    params: Params | Array,
+    layout: Layout,
+    *,
+    reml: bool = True,
+    profile_fe: bool = True,
+    sqrt: bool = False,
+) -> Array:
+    """Log-likelihood at given covariance parameters, sigma^2 profiled out.
+
+    Parameters
+    ----------
+    params : Params or Array
+        Covariances relative to the residual variance, as a pytree or packed:
+        fixed effects first unless ``profile_fe``, then the lower triangle of
+        ``cov_re`` row by row, then the components.
+    layout : Layout
+    reml : bool
+        Restricted likelihood or likelihood.
+    profile_fe : bool
+        Put the GLS estimate in the place of the fixed effects, whatever
+        ``params`` holds there; otherwise use them as given.
+    sqrt : bool
+        A packed vector is in the square-root parameterization.
+
+    Returns
+    -------
+    Array, shape ()
+        Finite and differentiable at a singular covariance.
+
+    Examples
+    --------
+    >>> import jax, numpy as np, lmm_jax as lmm
+    >>> layout = lmm.design("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff")).layout
+    >>> with jax.enable_x64(True):
+    ...     print(f"{float(lmm.loglike(np.array([0.72]), layout)):.4f}")
+    -159.8271
+    """
+    check_process()
+    reml, profile_fe = flag(reml, "reml"), flag(profile_fe, "profile_fe")
+    params = as_params(params, layout, with_fe=not profile_fe, sqrt=sqrt)
+    at = layout.waist(relative_blocks(params, layout))
+    if profile_fe:
+        return -0.5 * profile_waist(at, layout, reml=reml).deviance
+    return -0.5 * deviance_at(at, inner_beta(params.fe_params, layout), layout, reml=reml)
+
+
+@exact
+def deviance_at(at: Waist, beta: Array, layout: Layout, *, reml: bool) -> Array:
+    """-2 log-likelihood at given fixed effects (in the layout's coordinates)."""
+    p = layout.beta_origin.size
+    v = jnp.append(-beta, 1.0)
+    log_x = 2.0 * log_diagonal(jnp.linalg.cholesky(at.gram[:p, :p]))
+    return deviance(at.logdet, log_x, v @ at.gram @ v, layout, reml=reml)
+
+
+@hinted
+@exact
+def get_fe_params(cov_re: Array, vcomp: Array, layout: Layout) -> Array:
+    """Generalized least squares estimate of the fixed effects, (p,).
+
+    Parameters
+    ----------
+    cov_re : Array, shape (k_re, k_re)
+        Relative to the residual variance, as ``vcomp``.
+    vcomp : Array, shape (k_vc,)
+    layout : Layout
+    """
+    check_process()
+    origin = check_layout(layout).beta_origin
+    params = Params(fe_params=origin, cov_re=cov_re, vcomp=vcomp)
+    params = check_params(params, layout, with_fe=True)
+    at = layout.waist(relative_blocks(params, layout))
+    return outer_beta(profile_waist(at, layout, reml=False).beta, layout)
+
+
+@hinted
+@exact
+def get_scale(
+    fe_params: Array, cov_re: Array, vcomp: Array, layout: Layout, *, reml: bool = True
+) -> Array:
+    """Residual variance that maximizes the likelihood at given other parameters.
+
+    ``r' V^-1 r / nu`` with ``r = y - X beta`` and V relative to the residual variance.
+
+    Parameters
+    ----------
+    fe_params : Array, shape (p,)
+    cov_re : Array, shape (k_re, k_re)
+        Relative to the residual variance, as ``vcomp``.
+    vcomp : Array, shape (k_vc,)
+    layout : Layout
+    reml : bool
+        ``nu = n - p`` or ``nu = n``.
+    """
+    check_process()
+    reml = flag(reml, "reml")
+    params = Params(fe_params=fe_params, cov_re=cov_re, vcomp=vcomp)
+    params = check_params(params, layout, with_fe=True)
+    at = layout.waist(relative_blocks(params, layout))
+    v = jnp.append(-inner_beta(params.fe_params, layout), 1.0)
+    return residual_variance(v @ at.gram @ v, layout, reml=reml)
+
+
+@hinted
+@exact
+def score(
+    params: Params | Array,
+    layout: Layout,
+    *,
+    reml: bool = True,
+    profile_fe: bool = True,
+    sqrt: bool = False,
+) -> Params | Array:
+    """Gradient of :func:`loglike`, in the shape of ``params``."""
+    check_process()
+    params = _differentiable(params)
+    return jax.grad(loglike)(params, layout, reml=reml, profile_fe=profile_fe, sqrt=sqrt)
+
+
+@hinted
+@exact
+def hessian(
+    params: Params | Array,
+    layout: Layout,
+    *,
+    reml: bool = True,
+    profile_fe: bool = True,
+    sqrt: bool = False,
+) -> Params | Array:
+    """Second derivatives of :func:`loglike`; a matrix if ``params`` is packed."""
+    check_process()
+    params = _differentiable(params)
+    return jax.hessian(loglike)(params, layout, reml=reml, profile_fe=profile_fe, sqrt=sqrt)
+
+
+def _differentiable(params: Params | Array) -> Params | Array:
+    """Arrays of floats in the place of lists and whole numbers."""
+    if isinstance(params, Params):
+        return jax.tree.map(lambda leaf: jnp.asarray(real_array(leaf, "params")), params)
+    return jnp.asarray(real_array(params, "params"))

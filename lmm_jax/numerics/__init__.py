@@ -1,0 +1,1 @@
+"""Arrays and programs: small linear algebra, compiled programs."""

@@ -1,0 +1,98 @@
+"""Eigenvalues and eigenvectors of small symmetric matrices, one or very many side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+# Rows up to which rotations are faster than LAPACK for many matrices, and the sweeps that bring
+# them down to rounding (convergence is quadratic).
+_JACOBI_LIMIT, _SWEEPS = 6, 7
+
+
+@jax.custom_batching.custom_vmap
+def eigen(A: Array) -> tuple[Array, Array]:
+    """Eigenvalues and -vectors of a small symmetric matrix, ascending, (m,) and (m, m).
+
+    Under ``vmap`` Jacobi's rotations run through all matrices at once, elementwise.
+    Not differentiable.
+    """
+    e, V = jnp.linalg.eigh(A)
+    return e, V
+
+
+@eigen.def_vmap
+def _eigen_of_many(axis_size: int, in_batched: list[bool], A: Array) -> Any:
+    m = A.shape[-1]
+    if m > _JACOBI_LIMIT:
+        return tuple(jnp.linalg.eigh(A)), (True, True)
+    e, V = jacobi_eigen(jnp.moveaxis(A, 0, -1))
+    return (jnp.moveaxis(e, -1, 0), jnp.moveaxis(V, -1, 0)), (True, True)
+
+
+def jacobi_eigen(A: Array) -> tuple[Array, Array]:
+    """Eigenvalues, ascending, and eigenvectors of symmetric matrices by cyclic rotations.
+
+    Parameters
+    ----------
+    A : Array, shape (m, m, G)
+
+    Returns
+    -------
+    e : Array, shape (m, G)
+    V : Array, shape (m, m, G)
+    """
+    m = A.shape[0]
+    if m == 1:
+        return A[0], jnp.ones_like(A)
+    start = [[A[i, j] for j in range(m)] for i in range(m)]
+    one, zero = jnp.ones_like(A[0, 0]), jnp.zeros_like(A[0, 0])
+    identity = [[one if i == j else zero for j in range(m)] for i in range(m)]
+
+    def sweep(_: Any, carry: Any) -> Any:
+        S, V = carry
+        for i in range(m):
+            for j in range(i + 1, m):
+                S, V = _rotate(S, V, i, j)
+        return S, V
+
+    sweeps = 1 if m == 2 else _SWEEPS
+    S, V = lax.fori_loop(0, sweeps, sweep, (start, identity))
+    e = [S[i][i] for i in range(m)]
+    columns = [jnp.stack([V[i][j] for i in range(m)]) for j in range(m)]
+    for end in range(m - 1, 0, -1):  # bubbles: elementwise where a sort would go lane by lane
+        for j in range(end):
+            swap = e[j] > e[j + 1]
+            e[j], e[j + 1] = jnp.minimum(e[j], e[j + 1]), jnp.maximum(e[j], e[j + 1])
+            a, b = columns[j], columns[j + 1]
+            columns[j] = jnp.where(swap[None], b, a)
+            columns[j + 1] = jnp.where(swap[None], a, b)
+    return jnp.stack(e), jnp.stack(columns, axis=1)
+
+
+def _rotate(
+    S: list[list[Array]], V: list[list[Array]], i: int, j: int
+) -> tuple[list[list[Array]], list[list[Array]]]:
+    """One rotation that makes entry (i, j) vanish."""
+    m = len(S)
+    off = S[i][j]
+    live = off != 0
+    tau = (S[j][j] - S[i][i]) / jnp.where(live, 2.0 * off, 1.0)
+    t = jnp.where(tau >= 0, 1.0, -1.0) / (jnp.abs(tau) + jnp.sqrt(1.0 + tau * tau))
+    t = jnp.where(live, t, 0.0)
+    c = lax.rsqrt(1.0 + t * t)
+    s = t * c
+    S, V = [list(row) for row in S], [list(row) for row in V]
+    S[i][i], S[j][j] = S[i][i] - t * off, S[j][j] + t * off
+    S[i][j] = S[j][i] = jnp.zeros_like(off)
+    for k in range(m):
+        if k not in (i, j):
+            a, b = S[k][i], S[k][j]
+            S[k][i] = S[i][k] = c * a - s * b
+            S[k][j] = S[j][k] = s * a + c * b
+        a, b = V[k][i], V[k][j]
+        V[k][i], V[k][j] = c * a - s * b, s * a + c * b
+    return S, V

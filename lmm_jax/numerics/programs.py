@@ -1,0 +1,219 @@
+"""Compiled programs: how they are compiled, and a bound on how many stay in memory.
+
+Every program that XLA compiles for the CPU holds a few hundred memory mappings,
+of which Linux gives a process 65,530: a program that fits hundreds of models of
+different shapes would end in a crash of the compiler. Programs of a function are
+therefore given up when there are too many; they are compiled again when needed.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax._src import compilation_cache
+from jaxlib import utils
+from jaxlib.version import __version_info__ as jaxlib_version
+
+from ..inputs.arguments import hinted, instance
+from .processes import check_process
+
+_CACHE_SETTINGS = {  # programs of a fit compile in less time than JAX thinks worth keeping
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+# Programs of one function that are kept: well below what the mappings allow for all of them.
+_MAX_PROGRAMS = 24
+# Numbers in the arguments up to which compiling well costs more than it can ever save.
+_SMALL = 1 << 16
+# Ways to compile for the CPU, small arguments and large. XLA's newer code generator for fused
+# loops takes most of the time of compilation and makes these programs no faster.
+_OLD_EMITTERS = {"xla_cpu_use_fusion_emitters": False}
+_OPTIONS: dict[tuple[str, bool], dict[str, Any]] = {
+    ("cpu", True): {"xla_backend_optimization_level": 1, **_OLD_EMITTERS},
+    ("cpu", False): _OLD_EMITTERS,
+}
+# Before this version XLA takes preferences of its compiler (prefer-no-gather) for features that
+# the machine lacks, and says so at every program that it loads.
+_KNOWS_PREFERENCES = (0, 11)
+_FATAL = 3  # XLA's levels: 0 information, 1 warnings, 2 errors
+_LEVELS = {"DEBUG": 0, "INFO": 0, "WARN": 1, "WARNING": 1, "ERROR": 2, "FATAL": 3, "CRITICAL": 3}
+# How a version of XLA begins to say that it does not have an option.
+_REFUSAL = "No such compile option"
+
+
+def compiled(
+    fun: Callable[..., Any],
+    *,
+    static: str | tuple[str, ...] = (),
+    donate: str | tuple[str, ...] = (),
+    small: int = _SMALL,
+) -> Callable[..., Any]:
+    """``jax.jit`` that compiles small programs quickly and forgets all when there are too many.
+
+    Parameters
+    ----------
+    fun : callable
+    static : str or tuple of str
+        Arguments that are compiled into the program.
+    donate : str or tuple of str
+        Arguments whose memory the result may take.
+    small : int
+        Numbers in the arguments up to which the program is compiled quickly.
+    """
+    programs: dict[bool, Any] = {}
+
+    @wraps(fun)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        check_process()
+        leaves = jax.tree.leaves((args, kwargs))
+        quick = sum(getattr(leaf, "size", 1) for leaf in leaves) <= small
+        if quick not in programs:
+            programs[quick] = make(quick)
+        program = programs[quick]
+        if program._cache_size() >= _MAX_PROGRAMS:
+            program.clear_cache()
+        try:
+            return program(*args, **kwargs)
+        except jax.errors.JaxRuntimeError as error:
+            if _REFUSAL not in str(error):
+                raise
+        _OPTIONS.clear()  # another XLA: it compiles as it likes
+        programs.clear()
+        return call(*args, **kwargs)
+
+    def make(quick: bool) -> Any:
+        return jax.jit(
+            fun,
+            static_argnames=static,
+            donate_argnames=donate,
+            compiler_options=_OPTIONS.get((jax.default_backend(), quick)),
+        )
+
+    call.programs = programs  # type: ignore[attr-defined]
+    return call
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True, slots=True)
+class Spelled:
+    """A function that is known by what it computes: equal ones share compiled programs.
+
+    A function's identity is no key: a lambda is a new one at every call, and the same one
+    computes something else once what it closes over has changed.
+    """
+
+    text: str  # the program that JAX makes of it and of its gradient, constants and all
+    fun: Callable[..., Any] = field(compare=False)
+
+    def __call__(self, *args: Any) -> Any:
+        """The function's value."""
+        return self.fun(*args)
+
+
+def spelled(fun: Callable[[Any], Any], shape: tuple[int, ...]) -> Spelled:
+    """A scalar function of one float64 array of this shape, by its value and gradient."""
+    program = jax.jit(jax.value_and_grad(fun))
+    return Spelled(program.lower(jax.ShapeDtypeStruct(shape, np.float64)).as_text(), fun)
+
+
+@hinted
+def use_cache(directory: str | os.PathLike[str] | None = None) -> Path:
+    """Keep compiled programs on disk, so that later processes need not compile them again.
+
+    Sets JAX's persistent compilation cache for the whole process, the only
+    global setting that this library ever changes; call it once, before the first fit.
+
+    Parameters
+    ----------
+    directory : str or path, optional
+        Not given: ``lmm_jax`` in the user's cache directory (``XDG_CACHE_HOME``,
+        or ``~/.cache``).
+
+    Returns
+    -------
+    Path
+        The directory, which is made if it is missing.
+
+    Raises
+    ------
+    NotADirectoryError
+        There is a file of that name.
+
+    Notes
+    -----
+    jaxlib 0.9 prints two errors about machine features, ``prefer-no-gather`` and
+    ``prefer-no-scatter``, at every program that it loads: preferences of the compiler,
+    which are no features of a machine. XLA is therefore kept quiet while it loads a
+    program, and only then. Programs of machines with other features have other keys.
+
+    Examples
+    --------
+    >>> import lmm_jax as lmm
+    >>> lmm.use_cache()  # doctest: +SKIP
+    PosixPath('/home/user/.cache/lmm_jax')
+    """
+    if directory is None:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        directory = Path(base) / "lmm_jax"
+    path = Path(instance(directory, "directory", (str, os.PathLike), "a path"))
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{path} is a file: pass a directory for the compiled programs")
+    path.mkdir(parents=True, exist_ok=True)
+    for name, value in _CACHE_SETTINGS.items():
+        jax.config.update(name, value)
+    jax.config.update("jax_compilation_cache_dir", str(path))
+    if jaxlib_version < _KNOWS_PREFERENCES:
+        _load_quietly()
+    return path
+
+
+def _load_quietly() -> None:
+    """Keep XLA's messages away while JAX loads a program from its cache."""
+    load = compilation_cache.get_executable_and_time
+    if hasattr(load, "__wrapped__"):  # by an earlier call
+        return
+
+    @wraps(load)
+    def quiet(*args: Any, **kwargs: Any) -> Any:
+        with _silence():
+            return load(*args, **kwargs)
+
+    compilation_cache.get_executable_and_time = quiet
+
+
+_silent = 0  # threads that are loading a program
+_silence_lock = threading.Lock()
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """XLA says nothing but what is fatal; its level is that of the whole process."""
+    global _silent
+    with _silence_lock:
+        _silent += 1
+        utils.absl_set_min_log_level(_FATAL)
+    try:
+        yield
+    finally:
+        with _silence_lock:
+            _silent -= 1
+            if not _silent:
+                utils.absl_set_min_log_level(_user_level())
+
+
+def _user_level() -> int:
+    """XLA's level as the user has set it; XLA itself does not tell."""
+    named = _LEVELS.get(jax.config.values["jax_logging_level"])
+    if named is not None:
+        return named
+    level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1")  # JAX's own value
+    return int(level) if level.isdecimal() else 0

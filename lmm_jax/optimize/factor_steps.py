@@ -1,0 +1,186 @@
+"""Steps of factors of Psi: along the changes that no rotation undoes.
+
+A rotation of the rows of Lambda takes steps in theta and changes nothing: where a small
+pivot stands above a large entry, theta has a flat valley along a circle. With
+``Psi = V diag(e) V'`` and ``W = V' Lambda`` the changes of Lambda that are orthogonal to
+all rotations are spanned by
+
+    D_ij = (v_i w_j' + v_j w_i') / sqrt(e_i + e_j), i > j        D_ii = v_i w_i' / sqrt(e_i)
+
+each of length one. (Where e_i is zero, D_ii takes a direction that is orthogonal to the other
+rows of W: along it the criterion bends by ``2 v_i' G v_i``.) To first order D does to Psi
+what a change P of theta does; their difference in second order is ``2 <G D, D> - 2 <G P, P>``
+with the derivative G in Psi.
+
+A step along D_ij that changes the criterion by as much as another is ``sqrt(1 + e)`` long, e
+the smaller of e_i and e_j: large variances take long steps, and the Hessian in these units
+has eigenvalues of one order, however far apart the variances are.
+
+References
+----------
+Massart & Absil (2020), doi:10.1137/18M1231389: the geometry of factors up to rotations.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ..covariance.theta import basis, factor_blocks, lower_indices, stack_theta, theta_slices
+from ..numerics.eigen import eigen
+from ..numerics.linalg import lower_factor
+
+# Pivots that leave enough digits to divide by, relative to the largest entry.
+_REGULAR = 1e-7
+# Rows of V' Lambda that are rounding, relative to the largest.
+_ROUNDING = 1e-13
+
+
+class Coordinates(NamedTuple):
+    """Where a step is taken: theta, or square factors of Psi up to rotations."""
+
+    gradient: Array  # (m,)
+    hessian: Array  # (m, m)
+    moves: tuple[Array, ...]  # (m_t, k, k) a term: what a unit of each does to its factor
+    units: Array  # (m,)  steps that change the criterion about equally
+
+
+def coordinates(theta: Array, jet: Any, sizes: tuple[int, ...]) -> Coordinates:
+    """Derivatives along the shortest changes of the factors that change Psi.
+
+    Parameters
+    ----------
+    theta : Array, shape (m,)
+    jet : Point
+        Gradient and Hessian in theta, derivatives in the Psi of every term (or none), and
+        these times Lambda.
+    sizes : tuple of int
+        Coefficients per level of each term.
+
+    Returns
+    -------
+    Coordinates
+        Theta itself for terms of one coefficient, or without derivatives in Psi.
+    """
+    if not jet.psi_gradients:
+        return Coordinates(jet.gradient, jet.hessian, (), jnp.ones_like(theta))
+    if max(sizes) == 1:
+        return Coordinates(jet.gradient, jet.hessian, (), jnp.sqrt(1.0 + theta * theta))
+    g, maps, moves, bends, flats, units = [], [], [], [], [], []
+    places = zip(
+        factor_blocks(theta, sizes),
+        jet.psi_gradients,
+        jet.psi_halves,
+        theta_slices(sizes),
+        strict=True,
+    )
+    for L, G, GL, at in places:
+        k = L.shape[0]
+        E = jnp.asarray(basis((k,), (1,)), L.dtype)
+        D, P, size = (E, E, theta[at] ** 2) if k == 1 else _horizontal(L)
+        g.append(jet.gradient[at] if k == 1 else 2.0 * jnp.sum(GL[None] * D, axis=(1, 2)))
+        units.append(jnp.sqrt(1.0 + size))
+        maps.append(P[:, *lower_indices(k)].T)
+        moves.append(D)
+        bends.append(_bend(G, D))
+        flats.append(_bend(G, E))
+    T = _block_diagonal(maps)
+    inner = jet.hessian - _block_diagonal(flats)
+    half = jnp.sum(inner[:, :, None] * T[None], axis=1)
+    hessian = jnp.sum(T[:, :, None] * half[:, None], axis=0) + _block_diagonal(bends)
+    return Coordinates(jnp.concatenate(g), hessian, tuple(moves), jnp.concatenate(units))
+
+
+def _horizontal(L: Array) -> tuple[Array, Array, Array]:
+    """D and P of one term, (m_t, k, k), and the smaller of ``e_i`` and ``e_j``, (m_t,)."""
+    i, j = lower_indices(L.shape[0])
+    V = eigen(jnp.sum(L[:, None] * L[None], axis=-1))[1]
+    v, (s, w) = V.T, _singular(jnp.sum(V[:, :, None] * L[:, None], axis=0))
+    e = s * s
+    length = jnp.sqrt(jnp.maximum(e[i] + e[j], jnp.finfo(e.dtype).tiny))
+    across = s[j][:, None, None] * v[i][:, :, None] * w[j][:, None]
+    across = across + s[i][:, None, None] * v[j][:, :, None] * w[i][:, None]
+    D = jnp.where(
+        (i == j)[:, None, None],
+        v[i][:, :, None] * w[i][:, None],
+        across / length[:, None, None],
+    )
+    change = jnp.sum(D[:, :, None] * L[None, None], axis=-1)
+    return D, _theta_changes(L, change + jnp.swapaxes(change, 1, 2)), jnp.minimum(e[i], e[j])
+
+
+def _singular(rows: Array) -> tuple[Array, Array]:
+    """Lengths of nearly orthogonal rows, the longest last, and orthonormal directions of them.
+
+    A row that is rounding beside the others takes a direction that is left.
+    """
+    k = rows.shape[0]
+    least = _ROUNDING * jnp.sqrt(jnp.sum(rows[-1] ** 2))
+    sizes: list[Array] = []
+    units: list[Array] = []
+    for i in range(k - 1, -1, -1):
+        row, left = rows[i], jnp.eye(k, dtype=rows.dtype)
+        for unit in units:
+            row = row - jnp.sum(row * unit) * unit
+            left = left - jnp.sum(left * unit[None], axis=1)[:, None] * unit[None]
+        norm = jnp.sqrt(jnp.sum(row * row))
+        some = norm > least
+        far = jnp.sum(left * left, axis=1)
+        other = jnp.sum(jnp.where(jnp.arange(k)[:, None] == jnp.argmax(far), left, 0.0), axis=0)
+        other = other / jnp.sqrt(jnp.sum(other * other))
+        unit = jnp.where(some, row / jnp.where(some, norm, 1.0), other)
+        sizes.append(jnp.sum(row * unit))
+        units.append(unit)
+    return jnp.stack(sizes[::-1]), jnp.stack(units[::-1])
+
+
+def _theta_changes(L: Array, change: Array) -> Array:
+    """Changes P of a triangular factor with ``P L' + L P' = change``, (n, k, k).
+
+    Columns with a negligible pivot stay as they are.
+    """
+    k = L.shape[0]
+    P = [jnp.zeros_like(change[:, 0]) for _ in range(k)]  # columns, (n, k)
+    least = _REGULAR * jnp.max(jnp.abs(L))
+    for j in range(k):
+        rest = change[:, :, j]
+        for c in range(j):
+            rest = rest - P[c] * L[j, c] - L[None, :, c] * P[c][:, j, None]
+        some = jnp.abs(L[j, j]) > least
+        pivot = jnp.where(some, L[j, j], 1.0)
+        own = 0.5 * rest[:, j] / pivot
+        column = (rest - L[None, :, j] * own[:, None]) / pivot
+        below = (np.arange(k) >= j)[None]
+        P[j] = jnp.where(some & below, column, 0.0)
+    return jnp.stack(P, axis=-1)
+
+
+def _bend(G: Array, D: Array) -> Array:
+    """``2 <G D_k, D_l>``: what G makes of second-order changes of Psi, (m_t, m_t)."""
+    GD = jnp.sum(G[None, :, :, None] * D[:, None], axis=2)
+    return 2.0 * jnp.sum(GD[:, None] * D[None], axis=(-2, -1))
+
+
+def _block_diagonal(blocks: list[Array]) -> Array:
+    m = sum(block.shape[0] for block in blocks)
+    rows, start = [], 0
+    for block in blocks:
+        after = m - start - block.shape[0]
+        rows.append(jnp.pad(block, ((0, 0), (start, after))))
+        start += block.shape[0]
+    return jnp.concatenate(rows)
+
+
+def move(theta: Array, p: Array, at: Coordinates, sizes: tuple[int, ...]) -> Array:
+    """Theta after a step."""
+    if not at.moves:
+        return theta + p
+    blocks = []
+    places = theta_slices(sizes)
+    for L, D, place in zip(factor_blocks(theta, sizes), at.moves, places, strict=True):
+        F = L + jnp.sum(p[place][:, None, None] * D, axis=0)
+        blocks.append(F if L.shape[0] == 1 else lower_factor(F))
+    return stack_theta(blocks)

@@ -1,0 +1,131 @@
+"""Minimizers that use gradients only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from ..numerics.programs import compiled
+from .constrained import Problem, objective
+from .history import Recorder
+
+
+def first_order(
+    method: str,
+    x: Array,
+    problem: Problem,
+    *,
+    reml: bool,
+    maxiter: int,
+    gtol: float,
+    watch: Recorder | None = None,
+) -> tuple[Array, int]:
+    """Minimize the objective of a problem by a method that needs no second derivatives.
+
+    Parameters
+    ----------
+    method : {"lbfgs", "bfgs"}
+        optax's L-BFGS or SciPy's BFGS.
+    x : Array, shape (m,)
+        Start.
+    problem : Problem
+    reml : bool
+    maxiter : int
+    gtol : float
+        The largest entry of the gradient at which to stop.
+    watch : Recorder, optional
+
+    Returns
+    -------
+    x : Array, shape (m,)
+    n_iter : int
+    """
+    options: dict[str, Any] = dict(reml=reml, maxiter=maxiter, gtol=gtol, watch=watch)
+    if method == "bfgs":
+        return _bfgs(x, problem, **options)
+    import optax  # noqa: F401  # while nothing is traced: it makes arrays as it loads
+
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes integer types under x64
+        x, n_iter = _lbfgs(x, problem, **options)
+    return x, int(n_iter)
+
+
+def _value_and_grad(x: Array, problem: Problem, *, reml: bool) -> tuple[Array, Array]:
+    return jax.value_and_grad(lambda x: objective(x, problem, reml=reml)[0])(x)
+
+
+_compiled_value_and_grad = compiled(_value_and_grad, static="reml")
+
+
+def _bfgs(
+    x: Array, problem: Problem, *, reml: bool, maxiter: int, gtol: float, watch: Recorder | None
+) -> tuple[Array, int]:
+    """SciPy's BFGS, which runs on the host."""
+    import scipy.optimize  # late, as optax below: Newton's users need not wait for them
+
+    def value_and_grad(x: Any) -> tuple[float, np.ndarray]:
+        value, gradient = _compiled_value_and_grad(x, problem, reml=reml)
+        return float(value), np.asarray(gradient)
+
+    steps = 0
+
+    def note(x: Any) -> None:
+        nonlocal steps
+        steps += 1
+        if watch is not None:
+            watch(steps, x, *_compiled_value_and_grad(x, problem, reml=reml))
+
+    note(x)
+    found = scipy.optimize.minimize(  # type: ignore[call-overload]
+        value_and_grad,
+        np.asarray(x),
+        jac=True,
+        method="BFGS",
+        callback=note,
+        options={"maxiter": maxiter, "gtol": gtol},
+    )
+    return jnp.asarray(found.x), steps - 1
+
+
+def _minimize_lbfgs(
+    x: Array, problem: Problem, *, reml: bool, maxiter: int, gtol: float, watch: Recorder | None
+) -> tuple[Array, Array]:
+    """Optax's L-BFGS with its zoom line search."""
+    import optax
+
+    def fun(x: Array) -> Array:
+        return objective(x, problem, reml=reml)[0]
+
+    solver = optax.lbfgs()
+    known = optax.value_and_grad_from_state(fun)  # the line search has both
+
+    def go_on(at: Any) -> Array:
+        i, _, _, gradient, _, sound = at
+        return sound & (i < maxiter) & (jnp.max(jnp.abs(gradient)) >= gtol)
+
+    def step(at: Any) -> Any:
+        i, x, value, gradient, state, _ = at
+        update, state = solver.update(gradient, state, x, value=value, grad=gradient, value_fn=fun)
+        new = optax.apply_updates(x, update)
+        sound = jnp.all(jnp.isfinite(new))
+        new = jnp.where(sound, new, x)
+        value, gradient = known(new, state=state)
+        i = i + jnp.where(sound, 1, 0).astype(i.dtype)
+        if watch is not None:
+            lax.cond(sound, lambda: watch(i + 1, new, value, gradient), lambda: None)
+        return i, new, value, gradient, state, sound
+
+    value, gradient = jax.value_and_grad(fun)(x)
+    zero = jnp.zeros((), jnp.int32)
+    if watch is not None:
+        watch(zero + 1, x, value, gradient)
+    start = zero, x, value, gradient, solver.init(x), jnp.ones((), bool)
+    n_iter, x, *_ = lax.while_loop(go_on, step, start)
+    return x, n_iter
+
+
+_lbfgs = compiled(_minimize_lbfgs, static="reml")

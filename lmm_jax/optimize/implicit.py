@@ -1,0 +1,208 @@
+"""The fit as a pure function of a layout, differentiable at its optimum.
+
+The optimum ``Psi`` of the profiled criterion f is a function of the data D by ``f_x = 0``.
+In coordinates ``Psi = V L(x) L(x)' V'``, with V the eigenvectors of ``Psi`` at the optimum,
+largest eigenvalue first, and L lower triangular,
+
+    dx = - f_xx^-1 f_xD dD          dPsi = V (dL L' + L dL') V'
+
+Zero eigenvalues come last, so their columns of L are zero at a singular optimum. f is even in
+such a column, hence ``f_xD`` is zero there: the rank stays, while the range may turn.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ..covariance.params import Params
+from ..covariance.theta import factor_blocks, stack_theta
+from ..inputs.arguments import flag, hinted, iterations, number
+from ..layouts.contract import Layout
+from ..likelihood.coordinates import (
+    check_layout,
+    check_params,
+    correlated_sizes,
+    covariance_blocks,
+    outer_beta,
+    theta_of,
+)
+from ..likelihood.criterion import residual_variance
+from ..likelihood.profile import profile_waist
+from ..numerics.linalg import exact, psd_cholesky, symmetrize
+from ..numerics.processes import check_process
+from ..reprs import brief
+from .minimize import minimize
+from .newton import CONVERGED, DECREMENT_TOL
+
+# Whitened standard deviations below this are zero, as in the estimates of a fit.
+_ZERO_PIVOT = 1e-5
+# Eigenvalues of the Hessian at unit diagonal below this many roots of eps: no information.
+_FLAT = 1e-2
+
+
+class FittedParams(NamedTuple):
+    """Estimates as arrays, differentiable in the layout they come from."""
+
+    params: Params  # fixed effects; covariances relative to the residual variance
+    scale: Array  # ()  residual variance
+    llf: Array  # ()  log-likelihood (restricted, if asked for)
+    converged: Array  # ()  bool
+
+    def __repr__(self) -> str:
+        return brief(self)
+
+
+@hinted
+@exact
+def fit_params(
+    layout: Layout,
+    start: Params | None = None,
+    *,
+    reml: bool = True,
+    maxiter: int = 200,
+    tol: float = DECREMENT_TOL,
+) -> FittedParams:
+    """Fit a compressed model, as a pure function for ``jit``, ``vmap`` and ``grad``.
+
+    Parameters
+    ----------
+    layout : Layout
+        From :func:`lmm_jax.compress` or a design.
+    start : Params, optional
+        The only start, covariances relative to the residual variance; without
+        it the data suggest several. Its fixed effects are not used.
+    reml : bool
+        Restricted likelihood or likelihood.
+    maxiter : int
+        Limit on the steps of one run.
+    tol : float
+        Newton decrement, in units of the deviance, at which a run ends.
+
+    Returns
+    -------
+    FittedParams
+        ``params`` as :func:`lmm_jax.loglike` takes them; ``params.rescaled(scale)``
+        holds covariances in the units of the data. In the dtype of the layout.
+
+    Notes
+    -----
+    Derivatives follow from the implicit function theorem at the optimum: one
+    linear solve, no derivative of an iteration. At a singular optimum they are
+    those within the covariances of the same rank: a variance that is estimated
+    as zero has derivative zero. They mean nothing where ``converged`` is false,
+    and do not exist where an optimum is just about to leave the boundary.
+
+    No warning is given; look at ``converged``. Where the fit runs on the host
+    anyway, :func:`lmm_jax.fit` gives the same numbers and everything else.
+
+    References
+    ----------
+    Blondel et al. (2022), Efficient and modular implicit differentiation, NeurIPS 35.
+
+    Examples
+    --------
+    >>> import jax, lmm_jax as lmm
+    >>> layout = lmm.design("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff")).layout
+    >>> with jax.enable_x64(True):
+    ...     out = jax.jit(lmm.fit_params)(layout)
+    ...     print(f"{out.params.fe_params[0]:.1f} {out.scale:.2f} {bool(out.converged)}")
+    1527.5 2451.25 True
+    """
+    check_process()
+    check_layout(layout)
+    reml, maxiter = flag(reml, "reml"), iterations(maxiter)
+    tol = number(tol, "tol", least=0.0)
+    theta = None if start is None else lax.stop_gradient(_start_theta(start, layout))
+    blocks, converged = _optimum(layout, theta, reml, maxiter, tol)
+    at = profile_waist(layout.waist(blocks), layout, reml=reml)
+    user = [A @ Psi @ A.T for A, Psi in zip(layout.whiteners, blocks, strict=True)]
+    n_correlated = len(correlated_sizes(layout))
+    none = jnp.zeros((0, 0), layout.S0.dtype)
+    params = Params(
+        fe_params=outer_beta(at.beta, layout),
+        cov_re=jax.scipy.linalg.block_diag(*user[:n_correlated]) if n_correlated else none,
+        vcomp=jnp.concatenate([none[0:0].ravel(), *(S[0] for S in user[n_correlated:])]),
+    )
+    return FittedParams(
+        params=params,
+        scale=residual_variance(at.rss, layout, reml=reml),
+        llf=-0.5 * at.deviance,
+        converged=converged > 0,
+    )
+
+
+def _start_theta(start: Params, layout: Layout) -> Array:
+    """Start values in the layout's theta."""
+    start = check_params(start, layout, with_fe=False, what="start")
+    return theta_of(covariance_blocks(start, layout), layout)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
+@exact
+def _optimum(
+    layout: Layout, theta: Array | None, reml: bool, maxiter: int, tol: float
+) -> tuple[tuple[Array, ...], Array]:
+    """Psi of every term at the optimum, and 1.0 if that has converged."""
+    solution = minimize(layout, theta, reml=reml, maxiter=maxiter, tol=tol)
+    blocks = tuple(_clean(L @ L.T) for L in factor_blocks(solution.theta, layout.sizes))
+    return blocks, (solution.status == CONVERGED).astype(layout.S0.dtype)
+
+
+def _clean(Psi: Array) -> Array:
+    """The covariance with exact zeros for negligible eigenvalues."""
+    if Psi.shape[0] == 1:
+        return jnp.where(Psi > _ZERO_PIVOT**2, Psi, 0.0)
+    e, V = jnp.linalg.eigh(Psi)
+    small = jnp.min(e) <= _ZERO_PIVOT**2
+    return jnp.where(small, (V * jnp.where(e > _ZERO_PIVOT**2, e, 0.0)[None, :]) @ V.T, Psi)
+
+
+@_optimum.defjvp
+@exact
+def _optimum_jvp(
+    reml: bool, maxiter: int, tol: float, primals: Any, tangents: Any
+) -> tuple[Any, Any]:
+    (layout, theta), (dlayout, _) = primals, tangents
+    blocks, converged = _optimum(layout, theta, reml, maxiter, tol)
+    frames = tuple(_principal_axes(Psi) for Psi in blocks)
+    x = stack_theta([psd_cholesky(V.T @ Psi @ V) for V, Psi in zip(frames, blocks, strict=True)])
+
+    def covariances(x: Array) -> tuple[Array, ...]:
+        factors = factor_blocks(x, layout.sizes)
+        return tuple(V @ L @ L.T @ V.T for V, L in zip(frames, factors, strict=True))
+
+    def slope(x: Array, layout: Layout) -> Array:
+        def criterion(x: Array) -> Array:
+            return profile_waist(layout.waist(covariances(x)), layout, reml=reml).deviance
+
+        return jax.grad(criterion)(x)
+
+    bend = jax.jacfwd(slope)(x, layout)
+    _, moved = jax.jvp(lambda at: slope(x, at), (layout,), (dlayout,))
+    _, dblocks = jax.jvp(covariances, (x,), (-_solve_curved(bend, moved),))
+    return (blocks, converged), (dblocks, jnp.zeros_like(converged))
+
+
+def _principal_axes(Psi: Array) -> Array:
+    """Eigenvectors, largest eigenvalue first; constant, since any basis will do."""
+    return jnp.linalg.eigh(lax.stop_gradient(Psi))[1][:, ::-1]
+
+
+def _solve_curved(H: Array, g: Array) -> Array:
+    """``H^-1 g`` along the directions in which H bends, zero along the others."""
+    H = symmetrize(H)
+    eps = jnp.finfo(H.dtype).eps
+    diagonal = lax.stop_gradient(jnp.diagonal(H))
+    usable = diagonal > eps * jnp.max(diagonal)
+    scale = jnp.where(usable, lax.rsqrt(jnp.where(usable, diagonal, 1.0)), 0.0)
+    unit = H * scale[:, None] * scale[None, :]
+    e, U = jnp.linalg.eigh(lax.stop_gradient(unit))
+    flat = e < _FLAT * jnp.sqrt(eps)
+    P = (U * jnp.where(flat, 1.0, 0.0)[None, :]) @ U.T
+    right = scale * g
+    return scale * jnp.linalg.solve(unit + P, right - P @ right)

@@ -1,0 +1,337 @@
+"""Trust-region Newton over theta as one flat state machine in pure JAX.
+
+Each tick evaluates the criterion once and accepts or shrinks; nothing is nested,
+so the loop can be jitted and batched. Theta is unconstrained (the criterion is
+even in the sign of a column of Lambda); optimality on the boundary is judged in
+Psi, where the criterion is smooth and the positive semidefinite cone is the
+only constraint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ..covariance.theta import factor_blocks, stack_theta
+from ..numerics.eigen import eigen
+from ..numerics.linalg import lower_factor
+from .factor_steps import coordinates, move
+from .history import Recorder
+
+RUNNING, CONVERGED, MAXITER, NONFINITE, STALLED, FLAT, NOISY = range(7)
+MESSAGES = {
+    RUNNING: "the optimizer is still running",
+    CONVERGED: "converged: tiny Newton decrement and positive curvature",
+    MAXITER: "the iteration limit was reached before the Newton decrement was small",
+    NONFINITE: "the criterion is not finite at the start values",
+    STALLED: "no step lowers the criterion, yet its gradient is not small: "
+    "a covariance parameter may not be identified by these data",
+    FLAT: "the criterion is flat in a direction: a covariance parameter is not identified",
+    NOISY: "rounding of the criterion is larger than a millionth here: some random effects are so "
+    "much larger than the residual, or so nearly dependent, that no optimum can be certified",
+}
+
+# Decrements are in units of the deviance and so do not depend on the units of the data.
+DECREMENT_TOL = 1e-9
+# Rounding of the criterion, in units of the deviance, above which nothing is certified.
+PROMISE = 1e-6
+# What every evaluation rounds, in units of eps times the value.
+_ROUNDING = 32.0
+# Below this a step is 1e-8 standard errors long: it would be one of rounding.
+_SETTLED = 1e-16
+# Eigenvalues of the Hessian and of d criterion / d Psi below minus this, relative to the
+# largest, count as negative. A slope that small could gain no more than about its square.
+_CURVATURE_TOL = 1e-7
+_SLOPE_TOL = 1e-4
+# Length of a step off a saddle, in units of the coordinates.
+_ESCAPE = 0.3
+# Relative standard deviation (in units of sigma, covariates whitened) near the boundary.
+PIVOT_TOL = 1e-3
+
+
+class Point(Protocol):
+    """What the optimizer knows of the criterion at one theta; a NamedTuple of arrays."""
+
+    value: Array  # ()
+    gradient: Array  # (m,)
+    hessian: Array  # (m, m)
+    psi_gradients: tuple[Array, ...]  # (k, k) a term; empty: no check of the cone
+    psi_halves: tuple[Array, ...]  # (k, k) a term: the same times Lambda
+    noise: Array  # ()  rounding of the value where digits are lost
+
+    def _replace(self, **fields: Any) -> Any: ...
+
+
+Evaluate = Callable[[Array], Any]  # theta -> Point
+
+
+class Solution(NamedTuple):
+    """The end of a minimization."""
+
+    theta: Array  # (m,)  in the coordinates of the criterion
+    jet: Any  # Point at theta
+    status: Array  # ()    one of the codes above
+    n_iter: Array  # ()
+    decrement: Array  # ()  Newton decrement g' H^-1 g at theta
+
+
+class State(NamedTuple):
+    """Between two ticks."""
+
+    theta: Array
+    jet: Any
+    radius: Array
+    lift: Array  # size of the next step off the boundary
+    tick: Array
+    status: Array
+    decrement: Array
+
+
+class Step(NamedTuple):
+    """A trial point and what is expected of it."""
+
+    trial: Array  # (m,)
+    predicted: Array  # ()  decrease of the quadratic model
+    length: Array  # ()
+    decrement: Array  # ()
+    flat: Array  # ()  bool: the decrement is what was asked for
+    lifting: Array  # ()  bool: a step off the boundary of the cone
+    final: Array  # ()  bool: the point is optimal, the step only polishes
+    settled: Array  # ()  bool: there is nothing left to polish
+
+
+def newton(
+    theta: Array,
+    evaluate: Evaluate,
+    sizes: tuple[int, ...],
+    *,
+    maxiter: int,
+    tol: float = DECREMENT_TOL,
+    watch: Recorder | None = None,
+) -> Solution:
+    """Minimize a criterion from one start.
+
+    Parameters
+    ----------
+    theta : Array, shape (m,)
+    evaluate : callable
+        Value, gradient and Hessian at a theta, and the derivatives in Psi of
+        the terms in ``sizes`` (or none, if theta is not made of factors).
+    sizes : tuple of int
+        Coefficients per level of each term.
+    maxiter : int
+        Limit on steps; 0 evaluates the start and stops.
+    tol : float
+        Newton decrement, in deviance units, below which a point is stationary.
+    watch : Recorder, optional
+        Notes the start and every step, accepted or not.
+
+    Returns
+    -------
+    Solution
+        ``CONVERGED`` means a decrement below ``tol``, no direction of negative
+        curvature in theta and none that enters the cone downhill in Psi, as far as the
+        criterion can tell: what is below its rounding counts as zero, and a rounding of
+        more than ``PROMISE`` ends in ``NOISY``.
+    """
+
+    def step(s: State) -> State:
+        s = tick(s, evaluate, sizes, maxiter=maxiter, tol=tol)
+        if watch is not None:
+            watch(s.tick, s.theta, s.jet.value, s.jet.gradient)
+        return s
+
+    s = lax.while_loop(lambda s: s.status == RUNNING, step, first_state(theta, evaluate))
+    return finish(s)
+
+
+def tick(
+    s: State, evaluate: Evaluate, sizes: tuple[int, ...], *, maxiter: int, tol: float
+) -> State:
+    """One evaluation of the criterion: propose a point, evaluate it, accept or shrink."""
+    step = propose(s, sizes, tol)
+    stay = lambda: s.jet  # noqa: E731
+    jet = lax.cond(step.settled, stay, lambda: evaluate(step.trial))
+    return judge(s, step, jet, maxiter)
+
+
+def finish(s: State) -> Solution:
+    """The solution that a state has reached; the evaluation of the start is no step."""
+    return Solution(s.theta, s.jet, s.status, jnp.maximum(s.tick - 1, 0), s.decrement)
+
+
+def first_state(theta: Array, evaluate: Evaluate) -> State:
+    """State in which nothing is known yet: the first tick evaluates the start itself.
+
+    So the program holds one copy of the criterion, which halves its compile time.
+    """
+    return unknown_state(theta, jax.eval_shape(evaluate, theta))
+
+
+def unknown_state(theta: Any, shapes: Any, xp: Any = jnp, axis: int = -1) -> State:
+    """State before the first tick.
+
+    Parameters
+    ----------
+    theta : Array, shape (m,) or (m, R)
+        One start, or one for each of many lanes.
+    shapes : tree
+        Of shapes and types, those of the criterion at one theta.
+    xp : module
+        ``jax.numpy``, or ``numpy`` for lanes on the host.
+    axis : {-1, 0}
+        Of the lanes in the state.
+    """
+    lanes = theta.shape[1:]
+
+    def zeros(leaf: Any) -> Any:
+        at = len(leaf.shape) if axis else 0
+        return xp.zeros((*leaf.shape[:at], *lanes, *leaf.shape[at:]), leaf.dtype)
+
+    one = xp.ones(lanes, theta.dtype)
+    return State(
+        theta=theta if axis else xp.swapaxes(theta, 0, -1),
+        jet=jax.tree.map(zeros, shapes)._replace(value=one * xp.inf),
+        radius=xp.maximum(one, xp.sqrt(xp.sum(theta * theta, axis=0))),
+        lift=one,
+        tick=xp.zeros(lanes, xp.int32),
+        status=xp.full(lanes, RUNNING, xp.int32),
+        decrement=one * xp.inf,
+    )
+
+
+def state_at(theta: Array, jet: Any) -> State:
+    """State whose start has been evaluated already."""
+    one = jnp.ones((), theta.dtype)
+    finite = jnp.isfinite(jet.value) & jnp.all(jnp.isfinite(jet.gradient))
+    return State(
+        theta=theta,
+        jet=jet,
+        radius=jnp.maximum(one, jnp.linalg.norm(theta)),
+        lift=one,
+        tick=jnp.ones((), jnp.int32),
+        status=jnp.where(finite, RUNNING, NONFINITE).astype(jnp.int32),
+        decrement=one * jnp.inf,
+    )
+
+
+def propose(s: State, sizes: tuple[int, ...], tol: float) -> Step:
+    """Next trial point: Newton with |eigenvalues|, plus escapes from saddles and corners."""
+    at = coordinates(s.theta, s.jet, sizes)
+    g, hessian = at.gradient * at.units, at.hessian * at.units[:, None] * at.units[None]
+    e, V = eigen(hessian)
+    top = jnp.maximum(jnp.max(jnp.abs(e)), 1e-8)
+    along = jnp.sum(V * g[:, None], axis=0)  # sums: elementwise where many lanes go side by side
+    size = jnp.maximum(jnp.abs(e), 1e-10 * top)
+    decrement = jnp.sum(along**2 / size)
+    flat = decrement < tol
+    saddle = (decrement < 1e-3) & (e[0] < -_CURVATURE_TOL * top)
+    p = -jnp.sum(V * (along / size)[None], axis=1)
+    p = p + jnp.where(saddle, _ESCAPE, 0.0) * V[:, 0] * jnp.where(along[0] > 0, -1.0, 1.0)
+    length = jnp.linalg.norm(at.units * p)
+    p = p * jnp.minimum(1.0, s.radius / jnp.maximum(length, jnp.finfo(p.dtype).tiny))
+    bend = jnp.sum(hessian * p[:, None] * p[None])
+    predicted = -(jnp.sum(g * p) + 0.5 * bend)
+    known = jnp.isfinite(s.jet.value)
+    lifted, gain = _lift(s, sizes)
+    lifting = known & flat & ~saddle & (gain > rounding(s.jet))
+    p = at.units * p
+    final = known & flat & ~saddle & ~lifting
+    settled = final & (decrement < jnp.minimum(_SETTLED, tol))
+    moved = jnp.where(lifting, lifted, move(s.theta, p, at, sizes))
+    return Step(
+        trial=jnp.where(known & ~settled, moved, s.theta),
+        predicted=predicted,
+        length=jnp.minimum(length, s.radius),
+        decrement=decrement,
+        flat=flat,
+        lifting=lifting,
+        final=final,
+        settled=settled,
+    )
+
+
+def rounding(jet: Any) -> Array:
+    """Differences of the criterion below this mean nothing."""
+    return _rounding_of_all(jet) + jet.noise
+
+
+def _rounding_of_all(jet: Any) -> Array:
+    """What every evaluation rounds, however well conditioned."""
+    return _ROUNDING * jnp.finfo(jet.value.dtype).eps * (1.0 + jnp.abs(jet.value))
+
+
+def _lift(s: State, sizes: tuple[int, ...]) -> tuple[Array, Array]:
+    """Step off the boundary of the cone along the steepest feasible direction, and its gain.
+
+    Where the derivative G of the criterion in Psi has a negative eigenvalue with
+    eigenvector v, ``Psi + t v v'`` lowers the criterion although theta is
+    stationary: the corner that a triangular factor has at a zero pivot.
+    """
+    gain = jnp.zeros((), s.theta.dtype)
+    if not s.jet.psi_gradients or max(sizes) == 1:
+        return s.theta, gain
+    blocks = list(factor_blocks(s.theta, sizes))
+    for t, (L, G) in enumerate(zip(blocks, s.jet.psi_gradients, strict=True)):
+        if L.shape[0] == 1:
+            continue  # one pivot, no corner: the curvature in theta decides
+        e, V = eigen(G)
+        cornered = jnp.min(jnp.abs(jnp.diagonal(L))) < PIVOT_TOL
+        found = cornered & (e[0] < -_SLOPE_TOL * jnp.maximum(jnp.max(jnp.abs(e)), 1.0))
+        v = V[:, 0]
+        size = s.lift * 0.1 * (1.0 + jnp.sum(jnp.sum(L * v[:, None], axis=0) ** 2))
+        raised = lower_factor(jnp.concatenate([L, jnp.sqrt(size) * v[:, None]], axis=1))
+        blocks[t] = jnp.where(found, raised, L)
+        gain = gain + jnp.where(found, -e[0] * size, 0.0)
+    return stack_theta(blocks), gain
+
+
+def certified(status: Any, jet: Any) -> Array:
+    """The status, or ``NOISY`` where rounding of the criterion leaves nothing to be certain of."""
+    ended = (status == CONVERGED) | (status == STALLED)
+    lost = jet.noise > jnp.maximum(PROMISE, _rounding_of_all(jet))  # float32 promises less
+    return jnp.where(ended & lost, NOISY, status).astype(jnp.int32)
+
+
+def judge(s: State, step: Step, jet: Any, maxiter: int) -> State:
+    """Accept or shrink, and say whether that was the last step."""
+    noise = rounding(jet)
+    gain = s.jet.value - jet.value
+    finite = jnp.isfinite(jet.value) & jnp.all(jnp.isfinite(jet.gradient))
+    small = step.predicted < noise
+    first = s.tick == 0
+    good = finite & jnp.where(
+        step.lifting, gain > noise, (gain > 0.05 * step.predicted) | (small & (gain > -noise))
+    )
+    good = good | (first & finite)
+    ratio = gain / jnp.maximum(step.predicted, noise)
+    radius = jnp.where(
+        good,
+        jnp.where(ratio > 0.5, jnp.maximum(s.radius, 2.5 * step.length), s.radius),
+        0.3 * step.length,
+    )
+    radius = jnp.where(step.lifting | first, s.radius, radius)
+    lift = jnp.where(step.lifting & ~good, 0.1 * s.lift, s.lift)
+    exhausted = s.tick >= maxiter
+    stuck = ~good & ~step.lifting & (small | (radius < 1e-13))
+    # no step, along a direction of negative curvature or not, gains what the criterion rounds
+    lowest = stuck & small & (step.flat | (step.decrement < 4.0 * noise))
+    status = jnp.where(exhausted, MAXITER, RUNNING)
+    status = jnp.where(stuck, STALLED, status)
+    status = jnp.where(step.final | lowest, CONVERGED, status)
+    new = jax.tree.map(lambda new, old: jnp.where(good, new, old), jet, s.jet)
+    status = certified(status, new)
+    status = jnp.where(first & ~finite, NONFINITE, status)
+    return State(
+        theta=jnp.where(good, step.trial, s.theta),
+        jet=new,
+        radius=radius,
+        lift=lift,
+        tick=s.tick + 1,
+        status=status.astype(jnp.int32),
+        decrement=step.decrement,
+    )

@@ -1,0 +1,154 @@
+"""Minimization where one evaluation is dear: steps driven from the host.
+
+The same Newton machine as :mod:`lmm_jax.optimize.newton`. Far from the optimum it works
+with the average information, which costs little beyond the gradient; the exact
+Hessian is computed when the optimum is at hand, and decides whether it is one.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from ..layouts.contract import Layout
+from ..likelihood.profile import profile_jet
+from ..numerics.programs import compiled
+from .history import Recorder
+from .minimize import minimize
+from .newton import (
+    CONVERGED,
+    DECREMENT_TOL,
+    MAXITER,
+    NONFINITE,
+    RUNNING,
+    Solution,
+    State,
+    Step,
+    certified,
+    finish,
+    judge,
+    propose,
+    state_at,
+)
+
+# Decrement below which the next evaluation is likely to be the last, and so is exact.
+_NEAR = 1e-2
+# Decrement from which one step on the exact Hessian ends so near that the criterion, squares of
+# the step apart, is what its derivatives say: the decrement there is about this squared.
+_CLOSE = 1e-7
+
+_minimize = compiled(minimize, static="reml")
+_jet = compiled(profile_jet, static=("reml", "exact"))
+_start = compiled(lambda layout: layout.start_moments())
+_propose = compiled(propose, static="sizes")
+_judge = compiled(judge)
+
+
+def descend(layout: Layout, start: Array | None = None, **options: Any) -> Solution:
+    """Optimum of a layout by the driver that suits it; see :func:`minimize`."""
+    minimizer = minimize_staged if layout.is_dear() else _minimize
+    return minimizer(layout, start, **options)
+
+
+def minimize_staged(
+    layout: Layout,
+    start: Array | None = None,
+    *,
+    reml: bool,
+    maxiter: int,
+    tol: float = DECREMENT_TOL,
+    watch: Recorder | None = None,
+) -> Solution:
+    """Optimum from one start, moment estimates if none is given.
+
+    Parameters
+    ----------
+    layout : Layout
+    start : Array, shape (m,), optional
+        In the layout's coordinates.
+    reml : bool
+    maxiter : int
+        Limit on the number of steps.
+    tol : float
+        Newton decrement, in deviance units, below which a point is stationary.
+    watch : Recorder, optional
+        Notes the start and every step, as they were made.
+
+    Returns
+    -------
+    Solution
+        ``CONVERGED`` rests on exact derivatives, as in :func:`lmm_jax.optimize.newton.newton`.
+    """
+    evaluate = partial(_jet, layout=layout, reml=reml)
+    theta = _start(layout) if start is None else jnp.asarray(start)
+    exact = maxiter == 0  # whether the curvature at s is
+    s = state_at(theta, evaluate(theta, exact=exact))
+    if exact and int(s.status) == RUNNING:
+        s = s._replace(status=_code(MAXITER))
+    seen = 0
+    while True:
+        if watch is not None and int(s.tick) > seen:
+            seen = int(s.tick)
+            watch(s.tick, s.theta, s.jet.value, s.jet.gradient)
+        if int(s.status) != RUNNING:
+            break
+        s, exact = _advance(s, exact, evaluate, layout.sizes, maxiter, tol)
+    if not exact and int(s.status) == MAXITER:
+        s = s._replace(jet=evaluate(s.theta, exact=True))
+    return finish(s)
+
+
+def _advance(
+    s: State, exact: bool, evaluate: Any, sizes: tuple[int, ...], maxiter: int, tol: float
+) -> tuple[State, bool]:
+    """One step, or exact curvature where the optimum seems to be; and whether it is exact."""
+    step = _propose(s, sizes=sizes, tol=tol)
+    if bool(step.final):
+        if exact:
+            status = certified(CONVERGED, s.jet)
+            return s._replace(status=status, decrement=step.decrement), True
+        return s._replace(jet=evaluate(s.theta, exact=True)), True
+    if exact and _is_last(step, tol):
+        return _follow(s, step), True
+    near = float(step.decrement) < _NEAR
+    new = _judge(s, step, evaluate(step.trial, exact=near), maxiter)
+    moved = bool(jnp.any(new.theta != s.theta))
+    exact = near if moved else exact
+    if not exact and int(new.status) not in (RUNNING, NONFINITE, MAXITER):
+        # no step helps, as far as the average information can tell
+        return new._replace(jet=evaluate(new.theta, exact=True), status=_code(RUNNING)), True
+    return new, exact
+
+
+def _is_last(step: Step, tol: float) -> bool:
+    """Whether a step is short and plain Newton: positive curvature, no saddle, no corner."""
+    decrement = float(step.decrement)
+    plain = abs(float(step.predicted) - 0.5 * decrement) < 1e-3 * decrement
+    return plain and not bool(step.lifting) and decrement < min(_CLOSE, tol**0.5)
+
+
+def _follow(s: State, step: Step) -> State:
+    """The end of the last step without an evaluation: the profile continued to first order."""
+    move = step.trial - s.theta
+    at = s.jet.profile
+    profile = at._replace(
+        deviance=s.jet.value - step.predicted,
+        beta=at.beta + move @ s.jet.dbeta,
+        rss=at.rss * jnp.exp(move @ s.jet.dlog_rss),
+        cov_beta=at.cov_beta + jnp.tensordot(move, s.jet.dcov_beta, 1),
+    )
+    jet = s.jet._replace(value=profile.deviance, profile=profile)
+    return s._replace(
+        theta=step.trial,
+        jet=jet,
+        tick=s.tick + 1,
+        status=certified(CONVERGED, jet),
+        decrement=step.decrement,
+    )
+
+
+def _code(status: int) -> Any:
+    return jnp.full((), status, jnp.int32)

@@ -1,0 +1,291 @@
+"""Start values for theta from the compressed data."""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import product
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from ..covariance.theta import lower_indices, theta_size, theta_slices
+from ..layouts.contract import Layout
+from ..likelihood.coordinates import inverse_whiteners
+from ..likelihood.profile import profile_waist
+
+# A full grid of start values is evaluated while that costs next to nothing.
+SMALL_PROBLEM = 1 << 13
+MAX_RUNS = 6
+# Relative standard deviations to look at, from the least to the largest, and how many of
+# them: one axis a coefficient, by the number of coefficients.
+_LEAST, _LARGEST = 0.01, 3e3
+_AXES = {1: 9, 2: 9, 3: 6, 4: 4}
+# Sizes of a singular covariance to look at; directions fill up what a grid may have of points.
+_SIZES = {2: 16, 3: 10, 4: 10}
+# Batches, each as large as the grid of uncorrelated coefficients, that the others make up.
+BATCHES = 4
+# Sizes of one coefficient that varies alone: its model is a line, which may be looked at closely.
+_ALONE = np.geomspace(0.01, 1e7, 13)
+# Starts that are no local minima of a grid: uncorrelated ones, for terms of two coefficients and
+# for larger ones, and nearly singular ones, whose relative sizes go up to the last number.
+_FAR, _FAR_LARGE, _FAR_SINGULAR, _FARTHEST = 5, 10, 48, 1e6
+# Directions that count as neighbours of one.
+_NEAREST = 4
+
+
+class Candidates(NamedTuple):
+    """Thetas to look at, and which of them lie side by side."""
+
+    thetas: np.ndarray  # (N, m)
+    neighbours: np.ndarray  # (N, K)  -1 where a point has fewer
+
+
+class Starts(NamedTuple):
+    """Where to start from."""
+
+    thetas: Array  # (K, m)  best first
+    wanted: Array  # (K,)  bool: which of them deserve a run
+    beta: Array  # (p,)  fixed effects at the lowest point
+
+
+def start_values(layout: Layout, *, reml: bool) -> tuple[Array, Array]:
+    """Candidates for theta, best first, and which of them deserve a run.
+
+    Returns
+    -------
+    starts : Array, shape (K, m)
+    wanted : Array of bool, shape (K,)
+    """
+    if layout.size() > SMALL_PROBLEM:
+        return layout.start_moments()[None], jnp.ones(1, bool)
+    points, near = start_grid(layout.sizes)
+    found = look(jnp.asarray(points, layout.S0.dtype), jnp.asarray(near), layout, reml=reml)
+    return found.thetas, found.wanted
+
+
+def look(
+    thetas: Array, neighbours: Array, layout: Layout, *, reml: bool, batches: Array | int = 1
+) -> Starts:
+    """Evaluate candidates batch by batch; their local minima deserve a run, the lowest few.
+
+    Parameters
+    ----------
+    thetas : Array, shape (N, m)
+    neighbours : Array of int, shape (N, K)
+        See :class:`Candidates`.
+    layout : Layout
+    reml : bool
+    batches : Array or int
+        How many of the ``BATCHES`` parts of the candidates to look at; one: all together.
+    """
+    parts = BATCHES if isinstance(batches, Array) else 1
+
+    def value(theta: Array) -> tuple[Array, Array]:
+        at = profile_waist(layout.waist_at(theta), layout, reml=reml)
+        return at.deviance, at.beta
+
+    def batch(i: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
+        size = len(thetas) // parts
+        new = jax.vmap(value)(lax.dynamic_slice_in_dim(thetas, i * size, size))
+        return jax.tree.map(
+            lambda a, b: lax.dynamic_update_slice_in_dim(a, b, i * size, 0), found, new
+        )
+
+    p, dtype = layout.beta_origin.size, thetas.dtype
+    nothing = jnp.full(len(thetas), jnp.inf, dtype), jnp.zeros((len(thetas), p), dtype)
+    values, betas = lax.fori_loop(0, batches, batch, nothing)
+    values = jnp.where(jnp.isfinite(values), values, jnp.inf)
+    ranked = jnp.where(local_minima(values, neighbours), values, jnp.inf)
+    order = jnp.argsort(ranked)[:MAX_RUNS]
+    wanted = jnp.isfinite(ranked[order])
+    beta = jnp.where(wanted[0], betas[order[0]], 0.0)
+    return Starts(thetas[order], wanted.at[0].set(True), beta)  # one run says what is wrong
+
+
+def with_far_starts(
+    starts: Starts, sizes: tuple[int, ...], hidden: Array, extreme: Array
+) -> Starts:
+    """More starts, far from each other: for narrow valleys that a grid does not show.
+
+    ``hidden``: whether there may be some; ``extreme``: very narrow ones.
+    """
+    thetas, wanted = [starts.thetas], [starts.wanted]
+    for more, ask in zip(far_starts(sizes), (hidden, extreme), strict=True):
+        thetas.append(jnp.asarray(more, starts.thetas.dtype))
+        wanted.append(jnp.broadcast_to(ask, len(more)))
+    return starts._replace(thetas=jnp.concatenate(thetas), wanted=jnp.concatenate(wanted))
+
+
+@cache
+def far_starts(sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """A few points of the grid of uncorrelated coefficients, and others at random, (K, m) each.
+
+    Those at random are close to rank one, of any direction and size.
+    """
+    points = start_grid(sizes).thetas
+    count = _FAR_LARGE if max(sizes) > 2 else _FAR
+    chosen = points[np.linspace(0, len(points) - 1, count + 2).astype(int)[1:-1]]
+    rng = np.random.default_rng(0)
+    singular = np.zeros((_FAR_SINGULAR, points.shape[1]))
+    for k, at in zip(sizes, theta_slices(sizes), strict=True):
+        size = np.geomspace(0.1, _FARTHEST, _FAR_SINGULAR)[rng.permutation(_FAR_SINGULAR)]
+        axes = rng.normal(size=(_FAR_SINGULAR, k, k))
+        axes[:, :, 1:] *= 10.0 ** rng.uniform(-5, 0, size=(_FAR_SINGULAR, 1, 1))
+        factor = np.swapaxes(np.linalg.qr(np.swapaxes(axes, 1, 2), mode="r"), 1, 2)
+        rows, columns = lower_indices(k)
+        singular[:, at] = size[:, None] * factor[:, rows, columns]
+    return chosen, singular
+
+
+def local_minima(values: Array, neighbours: Array) -> Array:
+    """Points that no neighbour undercuts; of equal ones the last.
+
+    Parameters
+    ----------
+    values : Array, shape (N,) or (N, R)
+    neighbours : Array of int, shape (N, K)
+    """
+    own = jnp.arange(neighbours.shape[0])[:, None]
+    last = jnp.full_like(values[:1], jnp.inf)  # where -1 points to
+    near, here = jnp.concatenate([values, last])[neighbours], values[:, None]
+    later = (neighbours < own).reshape(*neighbours.shape, *(1,) * (values.ndim - 1))
+    return jnp.all((near > here) | ((near == here) & later), axis=1)
+
+
+@cache
+def start_grid(sizes: tuple[int, ...]) -> Candidates:
+    """Uncorrelated coefficients, every combination of standard deviations."""
+    count = _AXES.get(sum(sizes), 0)
+    scales = np.geomspace(_LEAST, _LARGEST, count or 9)
+    if count:
+        points = np.array(list(product(scales, repeat=sum(sizes))))
+        near = _grid_neighbours((count,) * sum(sizes))
+    else:  # too many coefficients for a grid: all scales together
+        points = np.repeat(scales[:, None], sum(sizes), axis=1)
+        near = _grid_neighbours((len(scales),))
+    ends = np.cumsum(sizes)
+    thetas = np.zeros((len(points), theta_size(sizes)))
+    for k, end, at in zip(sizes, ends, theta_slices(sizes), strict=True):
+        rows, columns = lower_indices(k)
+        thetas[:, np.arange(at.start, at.stop)[rows == columns]] = points[:, end - k : end]
+    return Candidates(thetas, near)
+
+
+@cache
+def singular_grid(sizes: tuple[int, ...]) -> Candidates | None:
+    """Covariances ``s^2 v v'`` of the terms of several coefficients, over sizes and directions.
+
+    Four times as many points as the grid of uncorrelated coefficients has: the last ones are for
+    :func:`with_submodels`, and before them may be copies beside themselves, from which no run
+    starts. None where there is no such term or no such grid.
+    """
+    total = sum(sizes)
+    if total not in _AXES or max(sizes) == 1:
+        return None
+    alone = sum(k for k in sizes if k > 1) * len(_ALONE)
+    N = BATCHES * len(start_grid(sizes).thetas) - alone
+    axes, shapes = [], []  # thetas of one term each, and their neighbours
+    for k in sizes:
+        share = int(N ** (k / total) + 1e-9)
+        size = _SIZES[total] if len(sizes) == 1 else 8
+        if k == 1:
+            axes.append(np.geomspace(_LEAST, _LARGEST, share)[:, None])
+            shapes.append(_grid_neighbours((share,)))
+            continue
+        directions = _directions(k, share // size)
+        scales = np.geomspace(10 * _LEAST, _LARGEST, size)
+        thetas = np.zeros((size, len(directions), theta_size((k,))))
+        thetas[:, :, :k] = scales[:, None, None] * directions[None]  # the first column of Lambda
+        axes.append(thetas.reshape(-1, theta_size((k,))))
+        shapes.append(_shell_neighbours(size, directions))
+    points = np.array([np.concatenate(parts) for parts in product(*axes)])
+    near = _product_neighbours(shapes)
+    copies = np.arange(len(points), N)[:, None].repeat(near.shape[1], axis=1)
+    lines = N + np.arange(alone).reshape(-1, len(_ALONE))
+    lines = np.pad(lines, ((0, 0), (1, 1)), constant_values=-1)
+    beside = np.stack([lines[:, :-2].ravel(), lines[:, 2:].ravel()], axis=1)
+    beside = np.pad(beside, ((0, 0), (0, near.shape[1] - 2)), constant_values=-1)
+    points = np.vstack([points, points[-1:].repeat(N + alone - len(points), axis=0)])
+    return Candidates(points, np.vstack([near, copies, beside]))
+
+
+def with_submodels(thetas: Array, best: Array, layout: Layout) -> Array:
+    """The last of the candidates: one coefficient of the data varies alone.
+
+    Terms beside it are as in the best point so far. In the layout's coordinates the
+    covariance of a single coefficient of a term is singular, along a column of the inverse
+    whitener: its optimum is that of the model without the other coefficients.
+
+    Parameters
+    ----------
+    thetas : Array, shape (N, m)
+        Of :func:`singular_grid`.
+    best : Array, shape (m,)
+    layout : Layout
+    """
+    parts = []
+    for k, at, Ai in zip(
+        layout.sizes, theta_slices(layout.sizes), inverse_whiteners(layout), strict=True
+    ):
+        if k == 1:
+            continue
+        v = Ai / jnp.sqrt(jnp.sum(Ai * Ai, axis=0))[None]
+        lines = jnp.asarray(_ALONE, v.dtype)[None, :, None] * v.T[:, None]
+        term = jnp.pad(lines.reshape(-1, k), ((0, 0), (0, at.stop - at.start - k)))
+        one = jnp.broadcast_to(best[None], (len(term), best.size))
+        parts.append(one.at[:, at].set(term))
+    last = jnp.concatenate(parts)
+    return thetas.at[-len(last) :].set(last)
+
+
+def _directions(k: int, count: int) -> np.ndarray:
+    """Unit vectors up to their sign, spread evenly, (count, k)."""
+    if k == 2:
+        angles = np.pi * (np.arange(count) + 0.5) / count
+        return np.column_stack([np.cos(angles), np.sin(angles)])
+    rng = np.random.default_rng(0)
+    chosen = np.eye(k)[:1]
+    while len(chosen) < count:  # always the farthest of some
+        more = rng.normal(size=(200, k))
+        more /= np.linalg.norm(more, axis=1, keepdims=True)
+        far = np.abs(more @ chosen.T).max(axis=1)
+        chosen = np.vstack([chosen, more[far.argmin()]])
+    return chosen
+
+
+def _grid_neighbours(shape: tuple[int, ...]) -> np.ndarray:
+    """Points one step away along every axis, (N, 2 axes)."""
+    index = np.arange(np.prod(shape)).reshape(shape)
+    out = []
+    for axis in range(len(shape)):
+        for step in (-1, 1):
+            at = np.clip(np.arange(shape[axis]) + step, 0, shape[axis] - 1)
+            moved = np.take(index, at, axis=axis)
+            out.append(np.where(moved == index, -1, moved).ravel())
+    return np.stack(out, axis=1)
+
+
+def _shell_neighbours(n_sizes: int, directions: np.ndarray) -> np.ndarray:
+    """Neighbours of points (size, direction): adjacent sizes, the nearest directions."""
+    n = len(directions)
+    angle = np.abs(directions @ directions.T) - 2.0 * np.eye(n)
+    count = min(2 if directions.shape[1] == 2 else _NEAREST, n - 1)
+    nearest = np.argsort(-angle, axis=1)[:, :count]
+    own = np.arange(n_sizes)[:, None, None] * n
+    sideways = (own + nearest[None]).reshape(n_sizes * n, -1)
+    upwards = _grid_neighbours((n_sizes, n))[:, :2]
+    return np.concatenate([sideways, upwards], axis=1)
+
+
+def _product_neighbours(parts: list[np.ndarray]) -> np.ndarray:
+    """Neighbours in a product of sets of points: one of them moves."""
+    index = np.arange(np.prod([len(p) for p in parts])).reshape([len(p) for p in parts])
+    out = []
+    for axis, near in enumerate(parts):
+        for column in near.T:
+            none = np.expand_dims(column < 0, [a for a in range(len(parts)) if a != axis])
+            out.append(np.where(none, -1, np.take(index, column, axis=axis)).ravel())
+    return np.stack(out, axis=1)

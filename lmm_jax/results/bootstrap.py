@@ -1,0 +1,327 @@
+"""What a parametric bootstrap has found: replicates, intervals, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from ..designs.labels import TermLabel
+from ..errors import DataError
+from ..inputs.arguments import choice, function, hinted, numbers, probability
+from ..inputs.arguments import names as read_names
+from ..inputs.names import unique
+from ..reprs import brief
+from .saving import Saved
+
+Kind = Literal["percentile", "basic", "normal"]
+Scales = Literal["vcov", "sdcor"]
+KINDS = ("percentile", "basic", "normal")
+SCALES = ("vcov", "sdcor")
+_GAVE = "what fun gave"
+
+
+class Replicates(NamedTuple):
+    """Parameters of R fits of one design, in the units of the data."""
+
+    beta: np.ndarray  # (R, p)
+    covariances: tuple[np.ndarray, ...]  # (R, k, k) a term
+    scale: np.ndarray  # (R,)  residual variance
+    deviance: np.ndarray  # (R,)  -2 log-likelihood
+    converged: np.ndarray  # (R,)
+    singular: np.ndarray  # (R,)
+
+    def __repr__(self) -> str:
+        return brief(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Replicate:
+    """Parameters of one replicate, as a function given to ``apply`` sees them.
+
+    ``replicate["Days"]`` is a fixed effect by its name; variances are those of the data.
+    """
+
+    fe_params: np.ndarray  # (p,)
+    covariances: tuple[np.ndarray, ...]  # (k, k) a term, in the order of the fit's terms
+    scale: float  # residual variance
+    fixed_names: tuple[str, ...]
+
+    __repr__ = brief
+
+    @property
+    def sigma(self) -> float:
+        """Residual standard deviation."""
+        return float(np.sqrt(self.scale))
+
+    def __getitem__(self, name: str) -> float:
+        """The fixed effect of that name."""
+        if name not in self.fixed_names:
+            raise KeyError(f"no fixed effect {name!r}: choose from {list(self.fixed_names)}")
+        return float(self.fe_params[self.fixed_names.index(name)])
+
+
+@hinted
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class BootstrapStatistics:
+    """Some functions of the parameters: at the estimate, and in every replicate."""
+
+    names: tuple[str, ...]
+    estimate: np.ndarray  # (s,)
+    values: np.ndarray  # (R, s)  replicates that converged; NaN where a function has no value
+
+    __repr__ = brief
+
+    def conf_int(self, *, kind: Kind = "percentile", alpha: float = 0.05) -> pd.DataFrame:
+        """Intervals, a row a function, with columns lower and upper.
+
+        Parameters
+        ----------
+        kind : {"percentile", "basic", "normal"}
+            Quantiles q of the replicates; ``2 estimate - q``; or
+            ``estimate - bias -+ z std_error``.
+        alpha : float
+            One less the coverage.
+
+        References
+        ----------
+        Davison & Hinkley (1997), Bootstrap Methods and their Application, chapter 5.
+        """
+        choice(kind, "kind", KINDS)
+        alpha = probability(alpha, "alpha")
+        if kind == "normal":
+            center = self.estimate - self.bias
+            half = special.ndtri(1 - alpha / 2) * self.std_error
+            lower, upper = center - half, center + half
+        else:
+            lower, upper = self._quantiles(alpha / 2), self._quantiles(1 - alpha / 2)
+            if kind == "basic":
+                lower, upper = 2 * self.estimate - upper, 2 * self.estimate - lower
+        return pd.DataFrame({"lower": lower, "upper": upper}, index=list(self.names))
+
+    @property
+    def bias(self) -> np.ndarray:
+        """Mean of the replicates less the estimate, (s,)."""
+        return self._columns(np.mean) - self.estimate
+
+    @property
+    def std_error(self) -> np.ndarray:
+        """Standard deviation of the replicates, (s,)."""
+        return self._columns(lambda v: np.std(v, ddof=1) if v.size > 1 else np.nan)
+
+    def _quantiles(self, level: float) -> np.ndarray:
+        # order statistic (R + 1) level, as boot.ci takes it
+        return self._columns(lambda v: np.quantile(v, level, method="weibull"))
+
+    def _columns(self, fun: Callable[[np.ndarray], Any]) -> np.ndarray:
+        """A function of the finite values of every column."""
+        finite = (column[np.isfinite(column)] for column in self.values.T)
+        return np.array([fun(v) if v.size else np.nan for v in finite], dtype=float)
+
+    def tidy(self, *, kind: Kind = "percentile", conf_level: float = 0.95) -> pd.DataFrame:
+        """One row a function: estimate, bias, std_error, conf_low, conf_high."""
+        conf_level = probability(conf_level, "conf_level")
+        interval = self.conf_int(kind=kind, alpha=1 - conf_level)
+        return pd.DataFrame(
+            {
+                "term": list(self.names),
+                "estimate": self.estimate,
+                "bias": self.bias,
+                "std_error": self.std_error,
+                "conf_low": interval["lower"].to_numpy(),
+                "conf_high": interval["upper"].to_numpy(),
+            }
+        )
+
+
+@hinted
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class BootstrapResults(Saved):
+    """Replicates of a parametric bootstrap.
+
+    Parameters come on two scales: ``"vcov"`` gives variances and covariances under
+    the names of ``LMMResults.params``, ``"sdcor"`` standard deviations and correlations
+    under those of ``tidy()``; both end with the residual standard deviation ``sigma``.
+    Replicates that did not converge stay in the arrays and out of every statistic.
+    """
+
+    fit: Replicates  # the fit itself, R = 1
+    replicates: Replicates
+    fixed_names: tuple[str, ...]
+    term_labels: tuple[TermLabel, ...]
+    reml: bool
+    seed: int
+
+    @property
+    def n_boot(self) -> int:
+        """Replicates asked for."""
+        return self.replicates.scale.size
+
+    @property
+    def n_failed(self) -> int:
+        """Replicates that did not converge."""
+        return int(np.sum(~self.replicates.converged))
+
+    @property
+    def n_singular(self) -> int:
+        """Converged replicates with a covariance on the boundary."""
+        return int(np.sum(self.replicates.singular & self.replicates.converged))
+
+    def params(self, scales: Scales = "vcov") -> pd.DataFrame:
+        """All replicates, a column a parameter; those that did not converge are NaN.
+
+        Parameters
+        ----------
+        scales : {"vcov", "sdcor"}
+        """
+        values = parameter_columns(self.replicates, self._check(scales))
+        values[~self.replicates.converged] = np.nan
+        return pd.DataFrame(values, columns=list(self._names(scales)))
+
+    def statistics(self, scales: Scales = "vcov") -> BootstrapStatistics:
+        """The parameters as statistics of the bootstrap."""
+        values = parameter_columns(self.replicates, self._check(scales))[self.replicates.converged]
+        estimate = parameter_columns(self.fit, scales)[0]
+        return BootstrapStatistics(names=self._names(scales), estimate=estimate, values=values)
+
+    def apply(
+        self, fun: Callable[[Replicate], Any], names: Sequence[str] | None = None
+    ) -> BootstrapStatistics:
+        """Statistics of a function of the parameters.
+
+        Parameters
+        ----------
+        fun : callable
+            From a :class:`Replicate` to a number, a vector of numbers or a mapping of names to
+            numbers.
+        names : sequence of str, optional
+            Names of the entries of a vector.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff"))
+        >>> boot = lmm.bootstrap(res, 200, seed=1)
+        >>> icc = boot.apply(lambda r: {"icc": r.covariances[0][0, 0] /
+        ...                             (r.covariances[0][0, 0] + r.scale)})
+        >>> print(f"{icc.estimate[0]:.3f}")
+        0.418
+        """
+        function(fun, "fun")
+        estimate, own = _evaluate(fun(self._view(self.fit, 0)))
+        names = own if names is None else tuple(read_names(names, "names", estimate.size))
+        at = np.flatnonzero(self.replicates.converged)
+        rows = [_evaluate(fun(self._view(self.replicates, int(i))))[0] for i in at]
+        values = np.array(rows, dtype=float).reshape(at.size, estimate.size)
+        return BootstrapStatistics(names=names, estimate=estimate, values=values)
+
+    def conf_int(
+        self, *, kind: Kind = "percentile", alpha: float = 0.05, scales: Scales = "vcov"
+    ) -> pd.DataFrame:
+        """Intervals of all parameters, with columns lower and upper.
+
+        Parameters
+        ----------
+        kind : {"percentile", "basic", "normal"}
+            See :meth:`BootstrapStatistics.conf_int`.
+        alpha : float
+            One less the coverage.
+        scales : {"vcov", "sdcor"}
+        """
+        return self.statistics(scales).conf_int(kind=kind, alpha=alpha)
+
+    def tidy(
+        self, *, kind: Kind = "percentile", conf_level: float = 0.95, scales: Scales = "sdcor"
+    ) -> pd.DataFrame:
+        """One row a parameter: effect, group, term, estimate, bias, std_error and the interval.
+
+        Parameters
+        ----------
+        kind : {"percentile", "basic", "normal"}
+        conf_level : float
+        scales : {"vcov", "sdcor"}
+        """
+        table = self.statistics(scales).tidy(kind=kind, conf_level=conf_level)
+        owners = [label.group for label in self.term_labels for _ in label.parameter_names()]
+        p = len(self.fixed_names)
+        table.insert(0, "effect", ["fixed"] * p + ["ran_pars"] * (len(table) - p))
+        groups = pd.Series([None] * p + [*owners, "Residual"], dtype=object)
+        table.insert(1, "group", groups)
+        return table
+
+    def summary(self, *, kind: Kind = "percentile", alpha: float = 0.05) -> str:
+        """The table of :meth:`tidy` as text, with what was counted."""
+        alpha = probability(alpha, "alpha")
+        table = self.tidy(kind=kind, conf_level=1 - alpha).drop(columns="effect")
+        table["group"] = ["" if group is None else group for group in table["group"]]
+        body = table.to_string(index=False, float_format="{:.4f}".format)
+        criterion = "REML" if self.reml else "ML"
+        return (
+            f"Parametric bootstrap, {self.n_boot} replicates fitted by {criterion} "
+            f"({self.n_singular} singular, {self.n_failed} failed)\n"
+            f"{100 * (1 - alpha):g} % intervals: {kind}\n{body}"
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"<BootstrapResults: {self.n_boot} replicates, {self.n_singular} singular, "
+            f"{self.n_failed} failed>"
+        )
+
+    def _view(self, at: Replicates, i: int) -> Replicate:
+        return Replicate(
+            fe_params=at.beta[i],
+            covariances=tuple(S[i] for S in at.covariances),
+            scale=float(at.scale[i]),
+            fixed_names=self.fixed_names,
+        )
+
+    def _check(self, scales: Scales) -> Scales:
+        choice(scales, "scales", SCALES)
+        return scales
+
+    def _names(self, scales: Scales) -> tuple[str, ...]:
+        names = [name for label in self.term_labels for name in _term_names(label, scales)]
+        return unique([*self.fixed_names, *names, "sigma"])
+
+
+def _term_names(label: TermLabel, scales: Scales) -> list[str]:
+    names = label.parameter_names()
+    if scales == "vcov":
+        return names
+    return [name.replace("var(", "sd(", 1).replace("cov(", "cor(", 1) for name in names]
+
+
+def parameter_columns(at: Replicates, scales: Scales) -> np.ndarray:
+    """Fixed effects, lower triangles of every term row by row, sigma: (R, parameters)."""
+    parts = [at.beta]
+    for S in at.covariances:
+        rows, columns = np.tril_indices(S.shape[-1])
+        values = S[:, rows, columns]
+        if scales == "sdcor":
+            sd = np.sqrt(np.diagonal(S, axis1=1, axis2=2))
+            off = rows != columns
+            with np.errstate(divide="ignore", invalid="ignore"):
+                correlations = values / (sd[:, rows] * sd[:, columns])
+            values = np.where(off, correlations, sd[:, rows])
+        parts.append(values)
+    return np.concatenate([*parts, np.sqrt(at.scale)[:, None]], axis=1)
+
+
+def _evaluate(value: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Values of a user's function as a vector, and names for them."""
+    if isinstance(value, dict):
+        return numbers(list(value.values()), _GAVE, finite=False), tuple(map(str, value))
+    if isinstance(value, pd.Series):
+        return numbers(value, _GAVE, finite=False), tuple(map(str, value.index))
+    values = np.atleast_1d(numbers(value, _GAVE, finite=False))
+    if values.ndim != 1:
+        raise DataError(
+            f"the function gave an array of shape {values.shape}: a number, a vector or a "
+            "mapping of names to numbers is needed"
+        )
+    return values, tuple(f"t{i}" for i in range(values.size))

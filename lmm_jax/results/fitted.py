@@ -1,0 +1,144 @@
+"""What a fit says about its parameters: tests and tables; nothing here needs the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from ..inference import contrasts
+from ..inference.contrasts import ContrastResults
+from ..inference.record import FitRecord
+from ..inputs.arguments import hinted
+from ..reprs import folded
+from . import tidy as tables
+from .summary import Summary, summarize
+
+
+@hinted
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class FittedModel(FitRecord):
+    """The parameters of a linear mixed model, their tests and their tables."""
+
+    # ---- tests
+
+    def t_test(self, r_matrix: Any, *, use_t: bool | None = None) -> ContrastResults:
+        """Test linear hypotheses one by one.
+
+            t = (r' params - q) / sqrt(r' cov r)
+
+        Parameters
+        ----------
+        r_matrix : array of shape (r, p), tuple or str
+            One row a hypothesis, over the fixed effects or over all ``params``;
+            ``(R, q)``; or equations such as ``"x1 = x2, x3 = 0"``.
+        use_t : bool, optional
+            t with Satterthwaite's degrees of freedom (residual ones for
+            ``df_method="normal"``), or z. By default as the fit says; z where a
+            hypothesis concerns variances.
+
+        Returns
+        -------
+        ContrastResults
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+        >>> test = res.t_test("Days = 5")
+        >>> print(f"t = {test.tvalue[0]:.3f}, df = {test.df_denom[0]:.2f}")
+        t = 3.537, df = 17.00
+        """
+        return contrasts.t_test(self, r_matrix, use_t)
+
+    def wald_test(self, r_matrix: Any, *, use_f: bool | None = None) -> ContrastResults:
+        """Test linear hypotheses together: F, or chi-square for ``df_method="normal"``.
+
+            F = (R b - q)' (R cov R')^-1 (R b - q) / rank
+
+        with lmerTest's denominator degrees of freedom.
+
+        Parameters
+        ----------
+        r_matrix : array of shape (r, p), tuple or str
+            As in :meth:`t_test`.
+        use_f : bool, optional
+            F or chi-square.
+
+        Returns
+        -------
+        ContrastResults
+
+        References
+        ----------
+        Kuznetsova, Brockhoff & Christensen (2017), doi:10.18637/jss.v082.i13.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("score ~ Machine + (1 | Worker)", lmm.load_dataset("machines"))
+        >>> print(res.wald_test("Machine[T.B] = 0, Machine[T.C] = 0"))
+        F(2, 46) = 87.7982, p = 1.975e-16
+        """
+        return contrasts.wald_test(self, r_matrix, use_f)
+
+    def f_test(self, r_matrix: Any) -> ContrastResults:
+        """F test of linear hypotheses together: :meth:`wald_test` with ``use_f=True``."""
+        return contrasts.wald_test(self, r_matrix, True)
+
+    # ---- tables
+
+    @property
+    def varcorr(self) -> pd.DataFrame:
+        """Variances and correlations: columns grp, var1, var2, vcov, sdcor.
+
+        A row without ``var2`` is a variance and its standard deviation, one with
+        it a covariance and its correlation; the residual comes last.
+        """
+        return tables.variance_table(self)
+
+    def tidy(self, *, conf_level: float = 0.95) -> pd.DataFrame:
+        """One row a parameter, with broom.mixed's columns.
+
+        Fixed effects, then standard deviations (``sd__``) and correlations
+        (``cor__``) of the random effects and of the residual.
+        """
+        return tables.tidy(self, conf_level)
+
+    def glance(self) -> pd.DataFrame:
+        """One row of fit statistics, with broom.mixed's columns."""
+        return tables.glance(self)
+
+    def summary(
+        self,
+        yname: str | None = None,
+        xname_fe: Sequence[str] | None = None,
+        xname_re: Sequence[str] | None = None,
+        title: str | None = None,
+        alpha: float = 0.05,
+    ) -> Summary:
+        """Tables of fit statistics, fixed and random effects: text, HTML and LaTeX.
+
+        Parameters
+        ----------
+        yname : str, optional
+            Name of the response, in the place of the formula's.
+        xname_fe : sequence of str, length p, optional
+            Names of the fixed effects.
+        xname_re : sequence of str, optional
+            Names of the random coefficients and components, one for each
+            variance, in the order of the table.
+        title : str, optional
+        alpha : float
+            One less the coverage of the intervals.
+        """
+        return summarize(
+            self, yname=yname, xname_fe=xname_fe, xname_re=xname_re, title=title, alpha=alpha
+        )
+
+    def __repr__(self) -> str:
+        kind = "REML" if self.reml else "ML"
+        model = self.formula or f"{self.endog_name} (from arrays)"
+        return folded(f"<{type(self).__name__} by {kind}: {model}, llf {self.llf:.4f}>")

@@ -1,0 +1,225 @@
+"""What many fits say: arrays with a row a response, and the way to the full result of one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from scipy import special  # scipy.stats takes half a second to import
+
+from ..designs.labels import TermLabel
+from ..errors import DataError
+from ..formulas.equations import parameter_number
+from ..inputs.arguments import hinted, is_whole, probability, shown
+from .lmm import LMMResults
+from .saving import Saved
+
+
+class Refits(Protocol):
+    """Whoever can fit one of the responses by itself."""
+
+    def fit_one(self, number: int) -> LMMResults:
+        """The full result of one response."""
+
+
+@hinted
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class ManyResults(Saved):
+    """Linear mixed models of R responses with one design.
+
+    A row of every array is a response; a response without a fit has NaN and
+    ``converged`` False. Variances are variances of the data. A pickle leaves the data
+    out, so that :meth:`select` and :meth:`random_effects` are not available from it;
+    :meth:`save` can keep them.
+
+    Attributes
+    ----------
+    response_names : tuple of str, length R
+    fixed_names : tuple of str, length p
+    term_labels : tuple of TermLabel
+        Names of the random-effects terms.
+    fe_params : ndarray, shape (R, p)
+        Fixed effects.
+    bse_fe : ndarray, shape (R, p)
+        Their standard errors.
+    df : ndarray, shape (R, p)
+        Satterthwaite's degrees of freedom; infinite for ``df_method="normal"``.
+    theta : ndarray, shape (R, m)
+        lme4's theta.
+    covariances : tuple of ndarray, shape (R, k, k)
+        Covariance of the random effects of every term.
+    scale : ndarray, shape (R,)
+        Residual variance.
+    llf : ndarray, shape (R,)
+        Log-likelihood, restricted if the fits are by REML.
+    nobs : ndarray of int, shape (R,)
+        Rows used.
+    converged, singular : ndarray of bool, shape (R,)
+    n_iter : ndarray of int, shape (R,)
+    reml : bool
+    """
+
+    response_names: tuple[str, ...]
+    fixed_names: tuple[str, ...]
+    term_labels: tuple[TermLabel, ...]
+    fe_params: np.ndarray
+    bse_fe: np.ndarray
+    df: np.ndarray
+    theta: np.ndarray
+    covariances: tuple[np.ndarray, ...]
+    scale: np.ndarray
+    llf: np.ndarray
+    nobs: np.ndarray
+    converged: np.ndarray
+    singular: np.ndarray
+    n_iter: np.ndarray
+    reml: bool
+    source: Refits | None = None
+
+    def _state(self, *, keep_data: bool) -> dict[str, Any]:
+        state = super()._state(keep_data=keep_data)
+        return state if keep_data else {**state, "source": None}
+
+    def __len__(self) -> int:
+        return len(self.response_names)
+
+    def __repr__(self) -> str:
+        kind = "REML" if self.reml else "ML"
+        return (
+            f"<ManyResults by {kind}: {len(self)} responses, {int(self.converged.sum())} "
+            f"converged, {int(self.singular.sum())} singular>"
+        )
+
+    @property
+    def cov_re(self) -> np.ndarray:
+        """Covariance of the correlated terms, block diagonal over terms, (R, q, q)."""
+        blocks = [
+            S
+            for label, S in zip(self.term_labels, self.covariances, strict=True)
+            if not label.is_component
+        ]
+        size = sum(S.shape[1] for S in blocks)
+        out = np.zeros((len(self), size, size))
+        start = 0
+        for S in blocks:
+            stop = start + S.shape[1]
+            out[:, start:stop, start:stop] = S
+            start = stop
+        return out
+
+    @property
+    def vcomp(self) -> np.ndarray:
+        """Variances of the components, (R, n_components)."""
+        parts = [
+            S[:, 0, 0]
+            for label, S in zip(self.term_labels, self.covariances, strict=True)
+            if label.is_component
+        ]
+        return np.stack(parts, axis=1) if parts else np.zeros((len(self), 0))
+
+    @cached_property
+    def tvalues(self) -> np.ndarray:
+        """Fixed effects over their standard errors, (R, p)."""
+        with np.errstate(all="ignore"):  # what is held fixed has no statistic
+            return self.fe_params / np.where(self.bse_fe == 0, np.nan, self.bse_fe)
+
+    @cached_property
+    def pvalues(self) -> np.ndarray:
+        """Two-sided p values of the fixed effects, (R, p)."""
+        return 2.0 * special.stdtr(self.df, -np.abs(self.tvalues))
+
+    def tidy(self, *, conf_level: float = 0.95) -> pd.DataFrame:
+        """One row a response and fixed effect, with broom.mixed's columns.
+
+        Parameters
+        ----------
+        conf_level : float
+            Coverage of the intervals.
+
+        Returns
+        -------
+        pandas.DataFrame
+            response, term, estimate, std_error, statistic, df, p_value,
+            conf_low, conf_high, converged, singular.
+        """
+        conf_level = probability(conf_level, "conf_level")
+        half = special.stdtrit(self.df, 0.5 + conf_level / 2) * self.bse_fe
+        half = np.where(self.bse_fe == 0, 0.0, half)
+        p = len(self.fixed_names)
+        return pd.DataFrame(
+            {
+                "response": np.repeat(np.array(self.response_names, dtype=object), p),
+                "term": np.tile(np.array(self.fixed_names, dtype=object), len(self)),
+                "estimate": self.fe_params.ravel(),
+                "std_error": self.bse_fe.ravel(),
+                "statistic": self.tvalues.ravel(),
+                "df": self.df.ravel(),
+                "p_value": self.pvalues.ravel(),
+                "conf_low": (self.fe_params - half).ravel(),
+                "conf_high": (self.fe_params + half).ravel(),
+                "converged": np.repeat(self.converged, p),
+                "singular": np.repeat(self.singular, p),
+            }
+        )
+
+    def fdr(self, term: str) -> pd.Series[float]:
+        """P values of one fixed effect over all responses, adjusted by Benjamini and Hochberg.
+
+        With the m p values sorted, ``q_(i) = min over j >= i of p_(j) m / j``.
+        Responses without a p value are not counted among the m and stay NaN.
+
+        Parameters
+        ----------
+        term : str
+            Name of the fixed effect.
+
+        Returns
+        -------
+        pandas.Series
+            On the names of the responses.
+
+        References
+        ----------
+        Benjamini & Hochberg (1995), doi:10.1111/j.2517-6161.1995.tb02031.x.
+        """
+        p = self.pvalues[:, parameter_number(term, self.fixed_names, "fixed effect")]
+        known = np.flatnonzero(~np.isnan(p))
+        order = known[np.argsort(p[known])[::-1]]  # the largest first
+        raw = p[order] * known.size / np.arange(known.size, 0, -1)
+        out = np.full(p.size, np.nan)
+        out[order] = np.minimum(np.minimum.accumulate(raw), 1.0)
+        return pd.Series(out, index=list(self.response_names), name=term)
+
+    def number(self, response: int | str) -> int:
+        """Row of a response given by its number or its name."""
+        if isinstance(response, str):
+            if response not in self.response_names:
+                raise DataError(f"no response {response!r} among the {len(self)} that were fitted")
+            return self.response_names.index(response)
+        if not is_whole(response):
+            raise DataError(f"response={shown(response)}: its name or number is needed")
+        if not -len(self) <= response < len(self):
+            raise DataError(f"no response {shown(response)}: there are {len(self)}, from 0 on")
+        return int(response) % len(self)
+
+    def select(self, response: int | str) -> LMMResults:
+        """The full result of one response, fitted by itself.
+
+        Parameters
+        ----------
+        response : int or str
+            Its number, or its name.
+        """
+        if self.source is None:
+            raise DataError(
+                "these results were restored without their data: fit again, or save them with "
+                "keep_data=True"
+            )
+        return self.source.fit_one(self.number(response))
+
+    def random_effects(self, response: int | str) -> dict[str, pd.DataFrame]:
+        """Conditional means of the random effects (BLUPs) of one response."""
+        return self.select(response).random_effects

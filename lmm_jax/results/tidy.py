@@ -1,0 +1,140 @@
+"""Tables of a fit: variance components, broom.mixed's tidy, glance and augment."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..designs.design import Design
+from ..inference.contrasts import wald_test
+from ..inference.estimates import residual_variance_error
+from ..inference.record import FitRecord
+from ..inference.variance import sdcor_jacobian
+from ..inputs.arguments import probability
+from ..inputs.names import unique
+from .kept import Kept
+
+
+def variance_table(results: FitRecord) -> pd.DataFrame:
+    """Variances and correlations, a row each, the residual last."""
+    rows: list[tuple[Any, ...]] = []
+    for label, S in zip(results.term_labels, results.estimates.covariances, strict=True):
+        sd = np.sqrt(np.diagonal(S))
+        for i, name in enumerate(label.names):
+            rows.append((label.group, name, None, S[i, i], sd[i]))
+        for j, i in combinations(range(len(S)), 2):
+            with np.errstate(invalid="ignore"):
+                correlation = np.divide(S[i, j], sd[i] * sd[j])
+            rows.append((label.group, label.names[j], label.names[i], S[i, j], correlation))
+    rows.append(("Residual", None, None, results.scale, results.sigma))
+    return pd.DataFrame(rows, columns=["grp", "var1", "var2", "vcov", "sdcor"])
+
+
+def tidy(results: FitRecord, conf_level: float) -> pd.DataFrame:
+    """One row a parameter, with broom.mixed's columns."""
+    conf_level = probability(conf_level, "conf_level")
+    interval = results.conf_int(1 - conf_level).iloc[: len(results.fixed_names)]
+    fixed = pd.DataFrame(
+        {
+            "effect": "fixed",
+            "group": None,
+            "term": list(results.fixed_names),
+            "estimate": results.fe_params.to_numpy(),
+            "std_error": results.bse_fe.to_numpy(),
+            "statistic": results.tvalues.to_numpy(),
+            "df": results.df.to_numpy(),
+            "p_value": results.pvalues.to_numpy(),
+            "conf_low": interval["lower"].to_numpy(),
+            "conf_high": interval["upper"].to_numpy(),
+        }
+    )
+    rows = [row for t in range(len(results.term_labels)) for row in _sdcor_rows(results, t)]
+    last = residual_variance_error(results.estimates)
+    rows.append(("Residual", "sd__Observation", results.sigma, 0.5 * last / results.sigma))
+    random = pd.DataFrame(rows, columns=["group", "term", "estimate", "std_error"])
+    random.insert(0, "effect", "ran_pars")
+    for column in ("statistic", "df", "p_value", "conf_low", "conf_high"):
+        random[column] = np.nan
+    return pd.concat([fixed.astype({"group": object}), random], ignore_index=True)
+
+
+def _sdcor_rows(results: FitRecord, t: int) -> list[tuple[str, str, float, float]]:
+    """Standard deviations and correlations of one term with their standard errors."""
+    e, label = results.estimates, results.term_labels[t]
+    S = e.covariances[t]
+    start = sum(len(T) * (len(T) + 1) // 2 for T in e.covariances[:t])
+    stop = start + len(S) * (len(S) + 1) // 2
+    with np.errstate(invalid="ignore"):
+        J = sdcor_jacobian(S) * e.variance_unit[start:stop]
+        cov = J @ e.cov_variance[start:stop, start:stop] @ J.T
+        se = np.sqrt(np.diagonal(cov))
+        sd = np.sqrt(np.diagonal(S))
+        correlation = S / np.outer(sd, sd)
+    out = []
+    for at, (i, j) in enumerate(zip(*np.tril_indices(len(S)), strict=True)):
+        name, other = label.names[i], label.names[j]
+        if i == j:
+            out.append((label.group, f"sd__{name}", float(sd[i]), float(se[at])))
+        else:
+            value = float(correlation[i, j])
+            out.append((label.group, f"cor__{other}.{name}", value, float(se[at])))
+    return out
+
+
+def glance(results: FitRecord) -> pd.DataFrame:
+    """One row of fit statistics, with broom.mixed's columns."""
+    criterion = "reml_crit" if results.reml else "deviance"
+    return pd.DataFrame(
+        {
+            "nobs": [results.nobs],
+            "sigma": [results.sigma],
+            "loglik": [results.llf],
+            "aic": [results.aic],
+            "bic": [results.bic],
+            criterion: [results.estimates.deviance],
+            "df_residual": [results.nobs - results.n_params],
+            "converged": [results.converged],
+            "singular": [results.singular],
+        }
+    )
+
+
+def term_columns(design: Design | Kept) -> dict[str, list[int]]:
+    """Columns of X that belong to each term of the formula, those left out for rank not counted.
+
+    Without a formula every column is a term of its own.
+    """
+    if design.source is None:
+        return {name: [j] for j, name in enumerate(design.exog_names)}
+    place = {column: j for j, column in enumerate(design.source.kept)}
+    slices = design.source.spec.term_slices
+    names = unique("Intercept" if str(term) == "1" else str(term) for term in slices)
+    out = {}
+    for name, at in zip(names, slices.values(), strict=True):
+        columns = [place[c] for c in range(at.start, at.stop) if c in place]
+        if columns:
+            out[name] = columns
+    return out
+
+
+def term_tests(results: FitRecord, design: Design | Kept, skip_single: bool) -> pd.DataFrame:
+    """Wald test of every term of the formula: all of its coefficients are zero."""
+    p = len(results.fixed_names)
+    chosen = {
+        name: columns
+        for name, columns in term_columns(design).items()
+        if not (skip_single and len(columns) == 1)
+    }
+    tests = [wald_test(results, np.eye(p)[columns], None) for columns in chosen.values()]
+    return pd.DataFrame(
+        {
+            "statistic": [float(test.statistic) for test in tests],
+            "df_num": [test.df_num for test in tests],
+            "df_denom": [float(test.df_denom) for test in tests],
+            "p_value": [float(test.pvalue) for test in tests],
+        },
+        index=list(chosen),
+    )
