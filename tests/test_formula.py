@@ -121,7 +121,7 @@ BARS = [
 @pytest.mark.parametrize(("rhs", "expected"), BARS)
 def test_bars(rhs, expected):
     bars = formula.parse("y ~ " + rhs).bars
-    assert [(bar.lhs, bar.group, bar.correlated) for bar in bars] == expected
+    assert [(bar.lhs, bar.group, bar.structure == "us") for bar in bars] == expected
 
 
 def test_bar_text_and_name():

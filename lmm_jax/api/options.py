@@ -11,8 +11,9 @@ import numpy as np
 from jax import Array
 
 from ..capabilities import require
-from ..covariance.params import Params, check_covariance, check_shapes, unpack
-from ..covariance.theta import stack_theta, theta_size
+from ..covariance.params import Params, check_covariance, check_shapes, cov_indices, unpack
+from ..covariance.structures import only_unstructured
+from ..covariance.theta import stack_theta
 from ..designs.design import Design
 from ..errors import DataError
 from ..inputs.arguments import choice, flag, function, iterations, number, numbers, shown
@@ -91,7 +92,7 @@ def read_start(given: Any, design: Design) -> Params | None:
 def _unpacked(given: Any, sizes: tuple[int, ...], p: int, n_components: int, what: str) -> Params:
     """``Params`` from a packed vector, with or without the fixed effects."""
     vector = numbers(given, what)
-    short = theta_size(sizes) + n_components
+    short = cov_indices(sizes)[0].size + n_components
     if vector.shape not in ((short,), (p + short,)):
         raise DataError(
             f"{what} has the shape {vector.shape}: pass {p + short} values (fixed effects first), "
@@ -186,6 +187,7 @@ def _as_pytree(penalty: Any, what: str, shape: tuple[int, ...]) -> Any:
 
 def start_theta(design: Design, start: Params) -> Array:
     """Start values in the layout's theta."""
+    only_unstructured(design.structures, "start_params")
     blocks = covariance_blocks(_on_device(start), design.layout)
     factors = tuple(psd_cholesky(block) for block in blocks)
     return stack_theta(whiten_factors(factors, design.layout))

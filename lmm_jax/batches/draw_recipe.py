@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ..covariance.structures import Structure
 from ..covariance.theta import basis
-from ..layouts.crossed.jet import places, sizes_of
+from ..layouts.crossed.jet import pick, places
 from ..layouts.crossed.layout import CrossedLayout
 from ..layouts.grouped import Bucket, GroupedLayout
 from ..layouts.moments import MomentLayout, drop_padding, equal_groups, merge_classes
@@ -80,13 +81,14 @@ def recipe(layout: Replicable, theta: np.ndarray, scale: float) -> Recipe:
     """
     layout = jax.device_get(replace(layout, y_scale=np.sqrt(scale)))
     base: Replicable | MomentLayout = layout
-    core, gram, sizes, inner = None, np.asarray(layout.S0)[:-1, :-1], layout.sizes, theta
+    core, gram = None, np.asarray(layout.S0)[:-1, :-1]
+    structures, inner = layout.structures, theta
     unit = np.ones(len(gram))  # lengths of the columns before the groups took their part
     if isinstance(layout, CrossedLayout):
         lengths = _core_lengths(layout)
         core, gram = _core_source(layout, theta, lengths > 0), _core_gram(layout)
         unit = np.append(np.where(lengths > 0, lengths, 1.0).ravel(), unit)
-        sizes = sizes_of(layout, layout.eliminated)
+        structures = pick(layout.structures, layout.eliminated)
         inner = theta[places(layout, layout.eliminated)]
     else:
         layout = drop_padding(layout)
@@ -96,7 +98,7 @@ def recipe(layout: Replicable, theta: np.ndarray, scale: float) -> Recipe:
     for bucket in layout.buckets:
         present = _present(np.asarray(bucket.T))
         rank += int(present.sum())
-        root = _root(bucket, present, inner, sizes)
+        root = _root(bucket, present, inner, structures)
         merged = isinstance(base, MomentLayout)
         sources.append(_class_source(bucket, root) if merged else GroupSource(root, jnp.zeros(0)))
     e, V = np.linalg.eigh(gram / np.outer(unit, unit))
@@ -115,9 +117,9 @@ def recipe(layout: Replicable, theta: np.ndarray, scale: float) -> Recipe:
 def _core_source(
     layout: CrossedLayout, theta: np.ndarray, there: np.ndarray
 ) -> tuple[Array, Array]:
-    sizes = sizes_of(layout, layout.crossed)
+    structures = pick(layout.structures, layout.crossed)
     inner = theta[places(layout, layout.crossed)]
-    Lambda = np.tensordot(inner, basis(sizes, layout.core.widths), 1)
+    Lambda = np.tensordot(inner, basis(structures, layout.core.widths), 1)
     return jnp.asarray(Lambda), jnp.asarray(there.astype(float))
 
 
@@ -151,9 +153,11 @@ def _present(T: np.ndarray) -> np.ndarray:
     return pivots > _RANK_TOL * np.sum(T**2, axis=0)
 
 
-def _root(bucket: Bucket, present: np.ndarray, theta: np.ndarray, sizes: tuple[int, ...]) -> Array:
+def _root(
+    bucket: Bucket, present: np.ndarray, theta: np.ndarray, structures: tuple[Structure, ...]
+) -> Array:
     """``R`` with ``R' R = T Psi T' + I`` on the rows that are there, zero elsewhere, (q, q, G)."""
-    Lambda = np.tensordot(theta, basis(sizes, bucket.widths), 1)
+    Lambda = np.tensordot(theta, basis(structures, bucket.widths), 1)
     T = np.moveaxis(np.asarray(bucket.T), 2, 0) * present.T[:, :, None]
     M = np.eye(len(Lambda)) * present.T[:, None] + (T @ Lambda) @ np.swapaxes(T @ Lambda, 1, 2)
     e, V = np.linalg.eigh(M)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ..covariance.structures import Structure
 from ..covariance.theta import basis
 from ..layouts.contract import Maps, maps_of
 from ..layouts.grouped import Bucket, GroupedLayout
@@ -126,8 +127,8 @@ class _Groups(NamedTuple):
     loss: Array  # (D, L)  see :class:`lmm_jax.numerics.roots.RootElimination`
 
 
-def _eliminate(theta: Array, bucket: LaneBucket, sizes: tuple[int, ...]) -> _Groups:
-    E = jnp.asarray(basis(sizes, bucket.widths), theta.dtype)[..., None]
+def _eliminate(theta: Array, bucket: LaneBucket, structures: tuple[Structure, ...]) -> _Groups:
+    E = jnp.asarray(basis(structures, bucket.widths), theta.dtype)[..., None]
     Lambda = contract("kab,k->ab", E, theta)
     F = contract("rad,ab->rbd", bucket.T, Lambda)
     q, lanes = F.shape[0], F.shape[2:]
@@ -183,7 +184,7 @@ def deviance(theta: Array, lanes: Lanes, *, reml: bool) -> Array:
     lanes : Lanes
     reml : bool
     """
-    groups = [_eliminate(theta, bucket, lanes.sizes) for bucket in lanes.buckets]
+    groups = [_eliminate(theta, bucket, lanes.structures) for bucket in lanes.buckets]
     return _profile(groups, lanes, reml=reml)[0].deviance
 
 
@@ -196,7 +197,7 @@ def lane_jet(theta: Array, lanes: Lanes, *, reml: bool) -> LaneJet:
     lanes : Lanes
     reml : bool
     """
-    groups = [_eliminate(theta, bucket, lanes.sizes) for bucket in lanes.buckets]
+    groups = [_eliminate(theta, bucket, lanes.structures) for bucket in lanes.buckets]
     at, Xi = _profile(groups, lanes, reml=reml)
     nu = lanes.n_obs - (at.beta.shape[0] if reml else 0)
     share = nu / at.rss
@@ -217,7 +218,11 @@ def lane_jet(theta: Array, lanes: Lanes, *, reml: bool) -> LaneJet:
     A = contract("kac,bc->kab", contract("ac,kcb->kab", Xi, first.A), Xi)
     through = contract("kb,lb->kl", contract("ka,ab->kb", first.B, at.cov_beta), first.B)
     gradient = first.dlogdet + contract(",k->k", nu, rho)
-    hessian = first.hessian + _psi_curvatures(slopes) - 2.0 * contract(",kl->kl", share, through)
+    hessian = (
+        first.hessian
+        + _psi_curvatures(slopes, lanes.structures)
+        - 2.0 * contract(",kl->kl", share, through)
+    )
     if reml and at.beta.shape[0]:
         gradient = gradient + sum((A[:, i, i] for i in range(1, A.shape[1])), A[:, 0, 0])
         hessian = hessian - contract("kab,lab->kl", A, A)
@@ -334,11 +339,11 @@ def _half_traces(A: tuple[Array, Array, Array], P: tuple[Array, Array, Array], E
     return total
 
 
-def _psi_curvatures(slopes: list[Array]) -> Array:
+def _psi_curvatures(slopes: list[Array], structures: tuple[Structure, ...]) -> Array:
     """See :func:`lmm_jax.layouts.contract.psi_curvatures`; (m, m, R)."""
     parts = []
-    for slope in slopes:
-        E = jnp.asarray(basis((slope.shape[0],), (1,)), slope.dtype)[..., None]
+    for slope, structure in zip(slopes, structures, strict=True):
+        E = jnp.asarray(structure.tangents, slope.dtype)[..., None]
         parts.append(2.0 * contract("kac,lac->kl", contract("ab,kbc->kac", slope, E), E))
     m = sum(part.shape[0] for part in parts)
     rows, start = [], 0

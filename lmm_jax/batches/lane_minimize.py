@@ -25,6 +25,7 @@ from ..optimize.starts import (
     local_minima,
     singular_grid,
     start_grid,
+    widest,
     with_submodels,
 )
 from .driver import LaneProblem, minimize_all
@@ -60,7 +61,7 @@ def minimize_lanes(
         data=lanes,
         usable=np.asarray(lanes.usable),
         axis=-1,
-        sizes=lanes.sizes,
+        structures=lanes.structures,
         shapes=_shapes(lanes),
         advance=partial(_run, reml=reml, maxiter=maxiter, tol=tol),
         pick=_select,
@@ -71,7 +72,7 @@ def minimize_lanes(
     )
     starts, wanted = jax.device_get(_starts(lanes, reml=reml, grid=grid))
     more = partial(_more_starts, lanes=lanes, reml=reml, few=problem.few)
-    grids = grid and singular_grid(lanes.sizes) is not None
+    grids = grid and singular_grid(lanes.structures) is not None
     best = minimize_all(problem, starts, wanted, defer=defer, more=more if grids else None)
     return best._replace(jet=jax.device_get(_jet(best.theta, lanes, reml=reml)))
 
@@ -85,7 +86,7 @@ def _shapes(lanes: Lanes) -> Point:
     def of(*shape: int) -> Any:
         return jax.ShapeDtypeStruct(shape, lanes.S_yy.dtype)
 
-    m = theta_size(lanes.sizes)
+    m = theta_size(lanes.structures)
     blocks = tuple(of(k, k) for k in lanes.sizes)
     return Point(of(), of(m), of(m, m), blocks, blocks, of())
 
@@ -99,7 +100,7 @@ def _find_starts(lanes: Lanes, *, reml: bool, grid: bool) -> tuple[Array, Array]
     if not grid:
         moments = jax.vmap(lambda i: lane_layout(lanes, i).start_moments(), out_axes=-1)
         return moments(jnp.arange(R))[None], jnp.ones((1, R), bool)
-    points, near = start_grid(lanes.sizes)
+    points, near = start_grid(lanes.structures)
     starts, wanted = _lowest(jnp.asarray(points, lanes.S_yy.dtype)[:, :, None], near, lanes, reml)
     # a lane without a finite value gets one run, which says so
     return starts, wanted.at[0].set(True)
@@ -124,15 +125,15 @@ def _lowest(thetas: Array, near: np.ndarray, lanes: Lanes, reml: bool) -> tuple[
 
 def _find_singular(theta: Array, lanes: Lanes, *, reml: bool, few: bool) -> tuple[Array, Array]:
     """Starts from singular covariances and submodels, (K, m, R), and which deserve a run."""
-    grid = singular_grid(lanes.sizes)
+    grid = singular_grid(lanes.structures)
     assert grid is not None  # the caller has looked
     points = jnp.asarray(grid.thetas, theta.dtype)
     of_lane = lambda best, i: with_submodels(points, best, lane_layout(lanes, i))  # noqa: E731
     thetas = jax.vmap(of_lane, (-1, 0), -1)(theta, jnp.arange(theta.shape[1]))
     starts, wanted = _lowest(thetas, grid.neighbours, lanes, reml)
     extreme = is_extreme(theta)
-    hidden = extreme | (few & (max(lanes.sizes) > 2))
-    for far, ask in zip(far_starts(lanes.sizes), (hidden, extreme), strict=True):
+    hidden = extreme | (few & (widest(lanes.structures) > 2))
+    for far, ask in zip(far_starts(lanes.structures), (hidden, extreme), strict=True):
         more = jnp.asarray(far, theta.dtype)[:, :, None]
         starts = jnp.concatenate([starts, jnp.broadcast_to(more, (*far.shape, theta.shape[1]))])
         wanted = jnp.concatenate([wanted, jnp.broadcast_to(ask, (len(far), theta.shape[1]))])
@@ -171,7 +172,7 @@ def _few_groups(lanes: Lanes) -> bool:
 
 def _advance(s: State, lanes: Lanes, few: Any, *, reml: bool, maxiter: Any, tol: Any) -> State:
     """Ticks until no more than ``few`` lanes are running."""
-    ahead = jax.vmap(lambda s, tol: propose(s, lanes.sizes, tol), (-1, None), -1)
+    ahead = jax.vmap(lambda s, tol: propose(s, lanes.structures, tol), (-1, None), -1)
     verdict = jax.vmap(judge, (-1, -1, -1, None), -1)
 
     def tick(s: State) -> State:

@@ -10,16 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..covariance.theta import lower_indices, rectify_signs, theta_slices
+from ..covariance.structures import Structure
+from ..covariance.theta import factor_blocks, theta_slices
 from ..layouts.contract import Layout
 from ..optimize.constrained import ConstrainedSolution
 from ..optimize.newton import Solution
 from ..reprs import brief
 from .variance import covariance_jacobian, inverse_curvature, joint_covariance
 
-# Whitened pivots below the first are zero for all purposes (they move the deviance by
-# less than its square); below the second the fit counts as singular, as in lme4.
-ZERO_PIVOT = 1e-5
+# Whitened pivots below this make a fit singular, as in lme4.
 SINGULAR_TOL = 1e-4
 # Deviance per squared relative change of theta below which the data say nothing.
 FLAT_CURVATURE = 1e-6
@@ -71,11 +70,10 @@ def estimate(
     jet = solution.jet
     whiteners = [np.asarray(A) for A in layout.whiteners]
     theta = np.asarray(solution.theta)
-    inner = factor_matrices(theta, layout.sizes)
+    inner = factor_blocks(theta, layout.structures)
     singular = any(np.linalg.svd(L, compute_uv=False).min() < SINGULAR_TOL for L in inner)
-    factors = rectify_signs(
-        [A @ canonical_factor(L) for A, L in zip(whiteners, inner, strict=True)]
-    )
+    outer = _outer_theta(theta, whiteners, layout.structures)
+    factors = tuple(s.factor(t) for s, t in zip(layout.structures, outer, strict=True))
     if isinstance(solution, ConstrainedSolution):
         beta, cov_beta, rss = solution.beta, solution.cov_beta, solution.rss
         cov_theta, deviance = np.asarray(solution.cov_theta), solution.deviance
@@ -88,13 +86,16 @@ def estimate(
     scale = float(np.float64(rss) * np.square(np.float64(y_scale)) / nu)
     low = np.asarray(layout.beta_origin) + y_scale * (beta_map @ inner_beta)
     joint = joint_covariance(cov_theta, np.asarray(jet.dlog_rss), nu)
-    J = covariance_jacobian(inner, whiteners, scale)
+    J = covariance_jacobian(theta, whiteners, layout.structures, scale)
     unit = np.abs(J).max(axis=1)  # their squares would leave the range of floats
     J = J / np.where(unit > 0, unit, 1.0)[:, None]
     out = Estimates(
-        theta=np.concatenate([L[lower_indices(L.shape[0])] for L in factors]),
+        theta=np.concatenate(outer),
         factors=factors,
-        covariances=tuple(covariance_of(L, scale) for L in factors),
+        covariances=tuple(
+            covariance_of(L, scale, singular=bool((t[s.pivots] == 0).any()))
+            for L, t, s in zip(factors, outer, layout.structures, strict=True)
+        ),
         scale=scale,
         beta=shift + low,
         beta_low=low,
@@ -115,6 +116,17 @@ def estimate(
         if isinstance(value, np.ndarray):
             value.flags.writeable = False
     return out
+
+
+def _outer_theta(
+    theta: np.ndarray, whiteners: Sequence[np.ndarray], structures: Sequence[Structure]
+) -> list[np.ndarray]:
+    """Reported theta of every term in the coordinates of the data."""
+    places = theta_slices(structures)
+    return [
+        s.mapped(s.canonical(theta[at]), A)
+        for s, at, A in zip(structures, places, whiteners, strict=True)
+    ]
 
 
 def _with_held(estimates: Estimates, held: np.ndarray) -> Estimates:
@@ -142,20 +154,20 @@ def _with_held(estimates: Estimates, held: np.ndarray) -> Estimates:
 
 
 def is_flat(
-    solution: Solution | ConstrainedSolution, sizes: tuple[int, ...], *, singular: bool
+    solution: Solution | ConstrainedSolution, structures: Sequence[Structure], *, singular: bool
 ) -> bool:
     """Whether some direction of theta leaves the criterion unchanged to second order.
 
     Curvature per relative change of theta, so that large variance ratios, where
     the criterion bends slowly in theta itself, do not count as flat. Of a singular
-    solution only the terms of one coefficient are looked at: rotations leave the
-    factor of any other free where a pivot is zero.
+    solution only the terms without rotations are looked at: these leave the factor
+    of any other free where a pivot is zero.
     """
     if isinstance(solution, ConstrainedSolution):
         return False
     looked = np.ones(len(np.asarray(solution.theta)), dtype=bool)
-    for k, at in zip(sizes, theta_slices(sizes), strict=True):
-        looked[at] = k == 1 or not singular
+    for structure, at in zip(structures, theta_slices(structures), strict=True):
+        looked[at] = not structure.rotates or not singular
     if not looked.any():
         return False
     size = 1.0 + np.abs(np.asarray(solution.theta))
@@ -169,39 +181,9 @@ def residual_variance_error(at: Estimates) -> float:
     return float(at.variance_unit[-1] * np.sqrt(at.cov_variance[-1, -1]))
 
 
-def factor_matrices(theta: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
-    """Lower triangular matrix of every term from theta."""
-    out = []
-    for k, at in zip(sizes, theta_slices(sizes), strict=True):
-        L = np.zeros((k, k))
-        L[lower_indices(k)] = theta[at]
-        out.append(L)
-    return out
-
-
-def covariance_of(L: np.ndarray, scale: float) -> np.ndarray:
+def covariance_of(L: np.ndarray, scale: float, *, singular: bool) -> np.ndarray:
     """``scale L L'``; a singular one is rounded upwards, so that it has a Cholesky factor."""
     cov = scale * L @ L.T
-    if len(L) > 1 and (np.diagonal(L) == 0).any():
+    if len(L) > 1 and singular:
         cov[np.diag_indices_from(cov)] *= 1.0 + 8.0 * np.finfo(float).eps
     return cov
-
-
-def canonical_factor(L: np.ndarray) -> np.ndarray:
-    """The factor with exact zeros where a pivot is negligible, same covariance, (..., k, k).
-
-    A triangular factor of a singular covariance is not unique: the Cholesky
-    factor of the covariance, with a zero column for a zero pivot, is taken.
-    """
-    negligible = (np.abs(np.diagonal(L, axis1=-2, axis2=-1)) < ZERO_PIVOT).any(axis=-1)
-    if not negligible.any():
-        return L
-    out, rows = np.zeros_like(L), np.array(L)
-    for j in range(L.shape[-1]):  # by rows of L: squares would cost large variances their digits
-        norm = np.linalg.norm(rows[..., j, :], axis=-1)
-        usable = norm > ZERO_PIVOT
-        scale = np.where(usable, 1.0 / np.where(usable, norm, 1.0), 0.0)
-        unit = rows[..., j, :] * scale[..., None]
-        out[..., j:, j] = np.sum(rows[..., j:, :] * unit[..., None, :], axis=-1)
-        rows[..., j:, :] -= out[..., j:, j, None] * unit[..., None, :]
-    return np.where(negligible[..., None, None], out, L)

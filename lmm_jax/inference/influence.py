@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..capabilities import require
-from ..covariance.theta import lower_indices, theta_slices
+from ..covariance.theta import factor_blocks
 from ..designs.labels import unique
 from ..errors import DataError
 from ..inputs.arguments import choice, hinted
@@ -21,7 +21,6 @@ from ..layouts.grouped import GroupedLayout
 from ..numerics.processes import float64
 from ..numerics.programs import compiled
 from .deletion import BucketRows, Weighted, Whole, Without, without_groups, without_rows
-from .estimates import factor_matrices
 from .variance import covariance_jacobian
 
 if TYPE_CHECKING:
@@ -298,12 +297,10 @@ def _frames(results: LMMResults, by: str, labels: pd.Index[Any], units: _Units) 
 def _covariances(theta: np.ndarray, layout: GroupedLayout, scale: np.ndarray) -> np.ndarray:
     """Covariances of the data, lower triangles row by row, for many theta and scales."""
     out = []
-    for A, k, at in zip(layout.whiteners, layout.sizes, theta_slices(layout.sizes), strict=True):
-        L = np.zeros((len(theta), k, k))
-        L[:, *lower_indices(k)] = theta[:, at]
+    for A, L in zip(layout.whiteners, factor_blocks(theta, layout.structures), strict=True):
         AL = np.asarray(A) @ L
         S = scale[:, None, None] * AL @ np.swapaxes(AL, 1, 2)
-        out.append(S[:, *np.tril_indices(k)])
+        out.append(S[:, *np.tril_indices(len(A))])
     return np.concatenate(out, axis=1)
 
 
@@ -321,6 +318,6 @@ def _derivatives(results: LMMResults, units: _Units) -> np.ndarray:
     beta = np.asarray(weighted.beta) + step @ np.asarray(whole.beta).T
     log_scale = np.asarray(weighted.log_scale) + step @ np.asarray(whole.log_rss)
     whiteners = [np.asarray(A) for A in layout.whiteners]
-    J = covariance_jacobian(factor_matrices(e.theta_layout, layout.sizes), whiteners, e.scale)
+    J = covariance_jacobian(e.theta_layout, whiteners, layout.structures, e.scale)
     variances = np.column_stack([step, log_scale]) @ J.T
     return np.column_stack([e.y_scale * beta @ np.asarray(layout.beta_map).T, variances])

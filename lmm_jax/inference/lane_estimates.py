@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..covariance.theta import lower_indices, theta_slices
+from ..covariance.theta import factor_blocks, theta_slices
 from ..layouts.contract import Layout
 from ..optimize.newton import CONVERGED, Solution
 from ..reprs import brief
-from .estimates import FLAT_CURVATURE, SINGULAR_TOL, canonical_factor
+from .estimates import FLAT_CURVATURE, SINGULAR_TOL
 
 
 class LaneEstimates(NamedTuple):
@@ -53,10 +53,11 @@ def estimate_lanes(
     at = solution.jet.profile
     nu = float(layout.n_obs) - (np.asarray(at.beta).shape[1] if reml else 0)
     scale = unit**2 * np.asarray(at.rss) / nu
-    factors = lane_factors(np.asarray(solution.theta), layout.sizes)
+    theta, places = np.asarray(solution.theta), theta_slices(layout.structures)
+    factors = factor_blocks(theta, layout.structures)
     covariances = []
-    for A, L in zip(layout.whiteners, factors, strict=True):
-        outer = np.asarray(A) @ canonical_factor(L)
+    for A, structure, own in zip(layout.whiteners, layout.structures, places, strict=True):
+        outer = np.asarray(A) @ structure.factor(structure.canonical(theta[:, own]))
         covariances.append(scale[:, None, None] * (outer @ np.swapaxes(outer, 1, 2)))
     singular = np.any([smallest_singular_value(L) < SINGULAR_TOL for L in factors], axis=0)
     moved = unit * np.asarray(at.beta) @ np.asarray(layout.beta_map).T
@@ -71,17 +72,6 @@ def estimate_lanes(
         converged=converged & (singular | ~_is_flat(solution)),
         singular=singular,
     )
-
-
-def lane_factors(theta: np.ndarray, sizes: tuple[int, ...]) -> list[np.ndarray]:
-    """Lower triangular matrices of every term, (R, k, k)."""
-    out = []
-    for k, at in zip(sizes, theta_slices(sizes), strict=True):
-        L = np.zeros((len(theta), k, k))
-        rows, columns = lower_indices(k)
-        L[:, rows, columns] = theta[:, at]
-        out.append(L)
-    return out
 
 
 def smallest_singular_value(L: np.ndarray) -> np.ndarray:

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..covariance.theta import lower_indices, theta_slices
+from ..covariance.structures import ZERO_PIVOT, Structure, canonical_factor, lower_indices
+from ..covariance.theta import factor_blocks
 from ..optimize.newton import CONVERGED, Solution
-from .estimates import FLAT_CURVATURE, SINGULAR_TOL, ZERO_PIVOT, canonical_factor
+from .estimates import FLAT_CURVATURE, SINGULAR_TOL
 from .variance import FLAT_TOL
 
 
@@ -48,7 +49,7 @@ def estimate_many(best: Solution, lanes: Any, *, reml: bool) -> ManyEstimates:
 
 def _estimate(best: Solution, lanes: Any, *, reml: bool) -> ManyEstimates:
     jet, theta = best.jet, np.asarray(best.theta)
-    inner = _factors(theta, lanes.sizes)
+    inner = _factors(theta, lanes.structures)
     smallest = np.min([_smallest_singular(L) for L in inner], axis=0)
     nu = lanes.n_obs - (lanes.S_xx.shape[0] if reml else 0)
     scale = jet.profile.rss * lanes.y_scale**2 / nu
@@ -113,14 +114,10 @@ def with_held(found: ManyEstimates, held: np.ndarray) -> ManyEstimates:
     )
 
 
-def _factors(theta: np.ndarray, sizes: tuple[int, ...]) -> list[np.ndarray]:
-    """Lower triangular matrix of every term, (k, k, R)."""
-    out = []
-    for k, at in zip(sizes, theta_slices(sizes), strict=True):
-        L = np.zeros((k, k, theta.shape[1]))
-        L[lower_indices(k)] = theta[at]
-        out.append(L)
-    return out
+def _factors(theta: np.ndarray, structures: tuple[Structure, ...]) -> list[np.ndarray]:
+    """Lambda of every term, (k, k, R)."""
+    blocks = factor_blocks(theta.T, structures)
+    return [np.ascontiguousarray(np.moveaxis(L, 0, -1)) for L in blocks]
 
 
 def _product(A: np.ndarray, B: np.ndarray) -> np.ndarray:

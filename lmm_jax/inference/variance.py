@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..covariance.theta import lower_indices, lower_rows, theta_size, theta_slices
+from ..covariance.structures import Structure, lower_rows
+from ..covariance.theta import theta_slices
 
 if TYPE_CHECKING:
     from .estimates import Estimates
@@ -50,16 +51,20 @@ def joint_covariance(cov_theta: np.ndarray, rho: np.ndarray, nu: float) -> np.nd
 
 
 def covariance_jacobian(
-    factors: Sequence[np.ndarray], whiteners: Sequence[np.ndarray], scale: float
+    theta: np.ndarray,
+    whiteners: Sequence[np.ndarray],
+    structures: Sequence[Structure],
+    scale: float,
 ) -> np.ndarray:
     """Derivative of the covariances of the data in ``(theta, tau)``.
 
     Parameters
     ----------
-    factors : sequence of ndarray, shape (k, k)
-        Lambda of every term in the layout's coordinates, the point of ``theta``.
+    theta : ndarray, shape (m,)
+        In the layout's coordinates.
     whiteners : sequence of ndarray, shape (k, k)
         Map to the coordinates of the data.
+    structures : sequence of Structure
     scale : float
         Residual variance.
 
@@ -68,17 +73,15 @@ def covariance_jacobian(
     ndarray, shape (n_cov + 1, m + 1)
         Rows: lower triangle of every term row by row, then the residual variance.
     """
-    sizes = [L.shape[0] for L in factors]
-    m = theta_size(sizes)
+    m = theta.size
     rows = []
-    for L, A, at in zip(factors, whiteners, theta_slices(sizes), strict=True):
-        k = L.shape[0]
-        lower = lower_rows(k)
-        i, j = lower_indices(k)
-        half = A[:, i].T[:, :, None] * (A @ L)[:, j].T[:, None, :]  # A E_ij L' A', (m_t, k, k)
-        block = np.zeros((i.size, m + 1))
+    for structure, A, at in zip(structures, whiteners, theta_slices(structures), strict=True):
+        lower = lower_rows(structure.k)
+        AL = A @ structure.factor(theta[at])
+        half = A @ structure.tangents @ AL.T  # A E_j Lambda' A', (m_t, k, k)
+        block = np.zeros((lower[0].size, m + 1))
         block[:, at] = (scale * (half + np.swapaxes(half, 1, 2)))[:, lower[0], lower[1]].T
-        block[:, m] = scale * (A @ L @ L.T @ A.T)[lower]
+        block[:, m] = scale * (AL @ AL.T)[lower]
         rows.append(block)
     last = np.zeros((1, m + 1))
     last[0, m] = scale

@@ -14,6 +14,7 @@ from itertools import combinations_with_replacement
 import jax
 import numpy as np
 
+from ..covariance.structures import Structure, term_sizes
 from ..reprs import brief
 
 _MAX_BUCKETS = 4
@@ -95,12 +96,17 @@ class GroupIndex:
     levels: tuple[Table, ...]  # one a stream
     pairs: tuple[Table, ...]  # one a pair of streams, in the order of stream_pairs
     streams: tuple[int, ...] = field(metadata={"static": True})  # term of each stream
-    sizes: tuple[int, ...] = field(metadata={"static": True})  # coefficients per level of each term
+    structures: tuple[Structure, ...] = field(metadata={"static": True})  # one a term
     widths: tuple[tuple[int, ...], ...] = field(metadata={"static": True})  # per bucket, per term
     n_groups: tuple[int, ...] = field(metadata={"static": True})  # per bucket, rounded up
     n_components: int = field(metadata={"static": True})  # trailing terms: variance components
 
     __repr__ = brief
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Coefficients per level of each term."""
+        return term_sizes(self.structures)
 
     @property
     def n_rows(self) -> int:
@@ -146,7 +152,7 @@ def plan_groups(
     n_groups: int,
     codes: Sequence[np.ndarray],
     n_levels: Sequence[int],
-    sizes: Sequence[int],
+    structures: Sequence[Structure],
     n_components: int = 0,
 ) -> GroupPlan:
     """Build the index of a design whose terms are nested in ``group``.
@@ -160,11 +166,12 @@ def plan_groups(
         one group only.
     n_levels : sequence of int
         Number of levels of each term.
-    sizes : sequence of int
-        Coefficients per level of each term.
+    structures : sequence of Structure
+        Covariance of each term.
     n_components : int
         How many of the last terms are variance components.
     """
+    sizes = term_sizes(structures)
     parents = [level_parent(c, group, size) for c, size in zip(codes, n_levels, strict=True)]
     counts = [np.bincount(parent, minlength=n_groups) for parent in parents]
     bucket = _buckets(counts, sizes, n_groups)
@@ -199,7 +206,7 @@ def plan_groups(
             for a, b in stream_pairs(len(streams))
         ),
         streams=streams,
-        sizes=tuple(sizes),
+        structures=tuple(structures),
         widths=widths,
         n_groups=padded,
         n_components=n_components,

@@ -139,9 +139,9 @@ def profile_jet(theta: Array, layout: Layout, *, reml: bool, exact: bool = True)
         psi_gradients, psi_halves = bent.psi_gradients, bent.psi_halves
     else:
         psi_gradients = layout.psi_slopes(theta, root @ root.T, jet)
-        psi_halves = halves_of(psi_gradients, factor_blocks(theta, layout.sizes))
+        psi_halves = halves_of(psi_gradients, factor_blocks(theta, layout.structures))
         average = layout.average_information(theta, v, jet) - through_beta
-        hessian = (nu / at.rss) * average + psi_curvatures(psi_gradients)
+        hessian = (nu / at.rss) * average + psi_curvatures(psi_gradients, layout.structures)
     return Jet(
         value=at.deviance,
         gradient=gradient,
@@ -181,7 +181,8 @@ def profile_loglike(theta: Array, layout: Layout, *, reml: bool = True) -> Array
     theta : Array, shape (m,)
         Column-major lower triangles of the relative covariance factors
         ``Lambda`` of all terms (``cov = sigma^2 Lambda Lambda'``), terms in the
-        order of the design. Signs are free; zeros are allowed.
+        order of the design; of a term ``cs(x | g)`` the roots of the two
+        eigenvalues of ``Lambda Lambda'``. Signs are free; zeros are allowed.
     layout : Layout
     reml : bool
         Restricted likelihood or likelihood.
@@ -206,7 +207,7 @@ def profile_loglike(theta: Array, layout: Layout, *, reml: bool = True) -> Array
     """
     check_process()
     theta, reml = check_theta(theta, layout), flag(reml, "reml")
-    factors = whiten_factors(factor_blocks(theta, layout.sizes), layout)
+    factors = whiten_factors(factor_blocks(theta, layout.structures), layout)
     at = layout.waist(tuple(L @ L.T for L in factors))
     return -0.5 * profile_waist(at, layout, reml=reml).deviance
 
