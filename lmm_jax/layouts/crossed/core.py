@@ -25,6 +25,8 @@ from ..contract import Waist
 _SMALL = 256
 # Pivots of Lambda above which dividing by them costs no digits that matter.
 _REGULAR = 1e-3
+# Pivots of one symmetric Lambda, the smallest over the largest, above which the same holds.
+_EVEN = 1e-4
 
 
 @jax.tree_util.register_dataclass
@@ -45,21 +47,30 @@ class CoreFactors(NamedTuple):
 
     blocks: tuple[Array, ...]  # (k, k)  Lambda
     inverses: tuple[Array, ...]  # (k, k)  Lambda^-1, zero where Lambda is singular
-    singular: tuple[Array, ...]  # (k, k)  the identity where Lambda is singular, zero elsewhere
-    least: Array  # ()  smallest pivot of all
+    divisors: tuple[Array, ...]  # (k, k)  the same, zero as well where dividing costs digits
+    direct: tuple[Array, ...]  # (k, k)  the identity where the divisor is zero, else zero
+    least: Array  # ()  smallest pivot of all; zero where a divisor is
 
 
 def core_factors(theta: Array, structures: Sequence[Structure]) -> CoreFactors:
-    """Factors of the core's terms from their own part of theta."""
-    blocks, inverses, singular, pivots = [], [], [], []
+    """Factors of the core's terms from their own part of theta.
+
+    A triangular factor keeps coefficients of unlike variance apart; a symmetric one mixes
+    them, and rounding of the large ones is divided by the smallest pivot.
+    """
+    blocks, inverses, divisors, direct, pivots = [], [], [], [], []
     for structure, at in zip(structures, theta_slices(structures), strict=True):
-        inverse, regular = structure.inverse(theta[at])
+        inverse, divides = structure.inverse(theta[at])
+        size = jnp.abs(theta[at][structure.pivots])
+        if not structure.unrestricted:
+            divides = divides & (jnp.min(size) > _EVEN * jnp.max(size))
         blocks.append(structure.factor(theta[at]))
         inverses.append(inverse)
-        singular.append(jnp.where(regular, 0.0, jnp.eye(structure.k, dtype=theta.dtype)))
-        pivots.append(jnp.abs(theta[at][structure.pivots]))
+        divisors.append(jnp.where(divides, inverse, 0.0))
+        direct.append(jnp.where(divides, 0.0, jnp.eye(structure.k, dtype=theta.dtype)))
+        pivots.append(jnp.where(divides, size, 0.0))
     least = jnp.min(jnp.concatenate(pivots))
-    return CoreFactors(tuple(blocks), tuple(inverses), tuple(singular), least)
+    return CoreFactors(tuple(blocks), tuple(inverses), tuple(divisors), tuple(direct), least)
 
 
 class CoreTerms(NamedTuple):
@@ -157,8 +168,8 @@ def solve_core(
 
 def _remainder(core: CoreTerms, a: Array, factors: CoreFactors, widths: Sequence[int]) -> Array:
     """``J a`` with J = I - H A; where Lambda is regular as ``Lambda Ki Lambda^-1 a``."""
-    through = multiply(core.Ki, scale_rows(factors.inverses, widths, a))
-    rest = scale_rows(factors.singular, widths, a)
+    through = multiply(core.Ki, scale_rows(factors.divisors, widths, a))
+    rest = scale_rows(factors.direct, widths, a)
     direct = rest - multiply(core.H, multiply(core.A, rest))
     return scale_rows(factors.blocks, widths, through) + direct
 
