@@ -202,6 +202,18 @@ STRUCTURES: dict[str, Callable[[int], Structure]] = {
 }
 
 
+class OfTerms:
+    """What holds the structures of a model's terms."""
+
+    __slots__ = ()
+    structures: tuple[Structure, ...]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Coefficients per level of each term."""
+        return term_sizes(self.structures)
+
+
 def unstructured(sizes: Sequence[int]) -> tuple[Structure, ...]:
     """Structures of terms with ``sizes`` coefficients per level, any covariance each."""
     return tuple(Unstructured(k) for k in sizes)

@@ -27,7 +27,7 @@ FLAT_CURVATURE = 1e-6
 class Estimates(NamedTuple):
     """Everything that a fit determines, as NumPy arrays in the units of the data."""
 
-    theta: np.ndarray  # (m,)  lme4's theta: relative factors of the data, diagonals >= 0
+    theta: np.ndarray  # (m,)  of the relative factors of the data: lme4's, diagonals >= 0
     factors: tuple[np.ndarray, ...]  # (k, k) a term: Lambda in the coordinates of the data
     covariances: tuple[np.ndarray, ...]  # (k, k) a term: sigma^2 Lambda Lambda'
     scale: float  # sigma^2

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ..covariance.structures import Structure, term_sizes
+from ..covariance.structures import OfTerms, Structure
 from ..covariance.theta import factor_blocks
 from ..numerics.linalg import eliminate, exact, group_product, total_product
 from ..numerics.processes import float64
@@ -58,7 +58,7 @@ class BlupTerms(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Maps:
+class Maps(OfTerms):
     """From the coordinates of a layout back to those of the data.
 
     In the layout columns of X are orthonormal, those of every term whitened and y a
@@ -77,11 +77,6 @@ class Maps:
     n_components: int = field(metadata={"static": True})  # trailing terms: variance components
 
     __repr__ = brief
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Coefficients per level of each term."""
-        return term_sizes(self.structures)
 
 
 def maps_of(at: Maps) -> dict[str, Any]:

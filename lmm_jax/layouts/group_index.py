@@ -14,7 +14,7 @@ from itertools import combinations_with_replacement
 import jax
 import numpy as np
 
-from ..covariance.structures import Structure, term_sizes
+from ..covariance.structures import OfTerms, Structure, term_sizes
 from ..reprs import brief
 
 _MAX_BUCKETS = 4
@@ -86,7 +86,7 @@ class Table:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class GroupIndex:
+class GroupIndex(OfTerms):
     """Index of a grouped design.
 
     A *stream* is one (term, membership) pair: a row belongs to one level of the
@@ -102,11 +102,6 @@ class GroupIndex:
     n_components: int = field(metadata={"static": True})  # trailing terms: variance components
 
     __repr__ = brief
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Coefficients per level of each term."""
-        return term_sizes(self.structures)
 
     @property
     def n_rows(self) -> int:

@@ -53,7 +53,7 @@ def check_layout(layout: Layout) -> Layout:
 
 
 def check_theta(theta: Any, layout: Layout) -> Array:
-    """lme4's theta as an array of the length that the layout's terms need."""
+    """Theta as an array of the length that the layout's terms need."""
     check_layout(layout)
     array = real_array(theta, "theta")
     m = theta_size(layout.structures)

@@ -12,7 +12,7 @@ from itertools import pairwise
 import jax
 import numpy as np
 
-from ...covariance.structures import Structure, term_sizes
+from ...covariance.structures import OfTerms, Structure, term_sizes
 from ...reprs import brief
 from ..group_index import GroupIndex, GroupPlan, LevelMap, plan_groups, round_up
 from .core_index import CorePlan, LinkIndex, link_groups, padded, plan_core, take
@@ -23,7 +23,7 @@ _SMALL_BLOCK = 32
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class CrossedIndex:
+class CrossedIndex(OfTerms):
     """Index of a design with crossed factors; a *stream* is a (term, membership) pair."""
 
     groups: GroupIndex  # of the eliminated terms alone
@@ -41,11 +41,6 @@ class CrossedIndex:
     n_components: int = field(metadata={"static": True})
 
     __repr__ = brief
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Coefficients per level of each term."""
-        return term_sizes(self.structures)
 
     @property
     def n_rows(self) -> int:

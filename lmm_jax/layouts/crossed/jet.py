@@ -25,7 +25,8 @@ from ..contract import (
 from ..grouped import Bucket, root_rounding
 from . import core as dense
 from . import links as sparse
-from .core import CoreFactors, CoreTerms
+from .core import CoreTerms
+from .core_factors import CoreFactors, core_factors
 from .links import Links
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def waist_jet(theta: Array, layout: CrossedLayout) -> WaistJet:
     """
     inner = pick(factor_blocks(theta, layout.structures), layout.eliminated)
     nested, outer = (pick(layout.structures, t) for t in (layout.eliminated, layout.crossed))
-    factors = dense.core_factors(theta[places(layout, layout.crossed)], outer)
+    factors = core_factors(theta[places(layout, layout.crossed)], outer)
     logdet, gram = jnp.zeros((), theta.dtype), layout.S0
     A, b = layout.core.S, layout.core.s
     rounding, leaves = jnp.zeros(layout.S0.shape[0] + 1, theta.dtype), []
