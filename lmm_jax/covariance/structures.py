@@ -4,7 +4,7 @@ A term with ``k`` coefficients per level has a relative covariance ``Psi = Lambd
 (``k x k``, in units of the residual variance). A structure says which, by ``m`` parameters:
 every theta in R^m is a covariance, singular ones lie at finite theta. Structures are static:
 hashable, equal by kind and size, known while a program is traced. A new one is one class
-here and one entry in ``STRUCTURES``.
+here, an entry in ``STRUCTURES``, and its name in :mod:`lmm_jax.formulas.tokens`.
 """
 
 from __future__ import annotations
