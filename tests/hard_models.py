@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 
 import lmm_jax as lmm
-from lmm_jax.covariance.theta import lower_indices, theta_size
+from lmm_jax.covariance.structures import Unstructured, lower_indices
 from lmm_jax.likelihood.profile import profile_jet, profile_waist
 from lmm_jax.optimize.newton import newton
 
@@ -104,7 +104,7 @@ def random_starts(k, count, seed=0):
     """Thetas all over: many sizes, no correlation, any, or that of a matrix of rank one."""
     rng = np.random.default_rng(seed)
     rows, columns = lower_indices(k)
-    thetas = np.zeros((count, theta_size((k,))))
+    thetas = np.zeros((count, Unstructured(k).n_params))
     for i in range(count):
         sd = 10.0 ** rng.uniform(-2, 6.5, size=k)
         A = np.eye(k) if i % 3 == 0 else rng.normal(size=(k, k))
@@ -133,7 +133,7 @@ def _search(layout, starts, *, reml):
     )
     chosen = jnp.concatenate([best[: RUNS // 2], best[RUNS // 2 :: LOOKED_AT // RUNS][: RUNS // 2]])
     jet = lambda t: profile_jet(t, layout, reml=reml)  # noqa: E731
-    run = lambda t: newton(t, jet, layout.sizes, maxiter=200)  # noqa: E731
+    run = lambda t: newton(t, jet, layout.structures, maxiter=200)  # noqa: E731
     found = jax.vmap(run)(starts[chosen])
     return found.theta, found.jet.value
 

@@ -79,7 +79,7 @@ def row_space(res, n, seed):
         solution = fit_lanes(base, responses, res.estimates.theta_layout, reml=res.reml)
         base = replace(base, beta_shift=origin, beta_origin=np.zeros_like(origin))
         at = estimate(solution, base, reml=res.reml, held=design.held)
-        converged = has_optimum(solution, base.sizes, at.singular)
+        converged = has_optimum(solution, base.structures, at.singular)
     return Y, Replicates(at.beta, at.covariances, at.scale, at.deviance, converged, at.singular)
 
 
@@ -163,7 +163,7 @@ def test_merged_groups_have_the_same_criterion(x64, name, reml):
         for a, b in zip(jax.tree.leaves(full), jax.tree.leaves(small), strict=True):
             scale = max(1.0, float(jnp.max(jnp.abs(a))))
             np.testing.assert_allclose(b, a, rtol=0, atol=ROUNDING * scale)
-        blocks = factor_blocks(jnp.asarray(theta), layout.sizes)
+        blocks = factor_blocks(jnp.asarray(theta), layout.structures)
         Psi = tuple(L @ L.T for L in blocks)
         for a, b in zip(layout.waist(Psi), merged.waist(Psi), strict=True):
             np.testing.assert_allclose(b, a, rtol=ROUNDING, atol=ROUNDING)

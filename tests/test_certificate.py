@@ -13,6 +13,7 @@ import pytest
 from helpers import assert_close
 
 import lmm_jax as lmm
+from lmm_jax.covariance.structures import unstructured
 from lmm_jax.numerics.roots import eliminate_root
 from lmm_jax.optimize.newton import CONVERGED, MAXITER, NOISY, newton
 from lmm_jax.optimize.starts import local_minima, singular_grid, start_grid
@@ -165,8 +166,9 @@ def test_when_a_run_has_converged(slope, noise, tol, status, x64):
 
 @pytest.mark.parametrize("sizes", [(2,), (3,), (4,), (2, 1), (1, 2), (2, 2), (3, 1)])
 def test_singular_starts(sizes):
-    grid = singular_grid(sizes)
-    assert len(grid.thetas) == 4 * len(start_grid(sizes).thetas)
+    terms = unstructured(sizes)
+    grid = singular_grid(terms)
+    assert len(grid.thetas) == 4 * len(start_grid(terms).thetas)
     assert grid.neighbours.max() < len(grid.thetas)
     for theta in grid.thetas:
         start = 0
@@ -177,13 +179,13 @@ def test_singular_starts(sizes):
 
 
 def test_starts_of_terms_of_one_coefficient_have_no_directions():
-    assert singular_grid((1,)) is None
-    assert singular_grid((1, 1)) is None
-    assert singular_grid((5,)) is None
+    assert singular_grid(unstructured((1,))) is None
+    assert singular_grid(unstructured((1, 1))) is None
+    assert singular_grid(unstructured((5,))) is None
 
 
 def test_local_minima_of_a_grid(x64):
-    near = start_grid((2,)).neighbours
+    near = start_grid(unstructured((2,))).neighbours
     values = np.full((9, 9), 5.0)
     values[2, 3], values[8, 0], values[5, 5], values[5, 6] = 1.0, 0.0, 2.0, 2.0
     found = np.flatnonzero(np.asarray(local_minima(jnp.asarray(values.ravel()), near)))

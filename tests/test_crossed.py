@@ -166,7 +166,7 @@ def dense_criterion(name):
 
     def criterion(theta):
         V = jnp.diag(1 / w)
-        blocks = factor_blocks(theta, design.sizes)
+        blocks = factor_blocks(theta, design.structures)
         for term, A, L, mask in zip(terms, whiteners, blocks, same, strict=True):
             half = term.Z @ A @ L
             V = V + half @ half.T * mask
@@ -201,7 +201,7 @@ def test_derivatives_of_the_waist(x64):
     whiteners = [np.asarray(A) for A in layout.whiteners]
 
     def criterion(theta):  # the public function wants the theta of the data
-        blocks = zip(whiteners, factor_blocks(theta, layout.sizes), strict=True)
+        blocks = zip(whiteners, factor_blocks(theta, layout.structures), strict=True)
         outer = stack_theta([A @ L for A, L in blocks])
         return -2 * lmm.profile_loglike(outer, layout)
 
@@ -226,7 +226,7 @@ def test_average_information(name, x64):
     def covariance(at):
         V = np.diag(1 / weights)
         for term, A, L in zip(
-            terms, whiteners, factor_blocks(jnp.asarray(at), layout.sizes), strict=True
+            terms, whiteners, factor_blocks(jnp.asarray(at), layout.structures), strict=True
         ):
             Psi = A @ np.asarray(L @ L.T) @ A.T
             V = V + (term.Z @ Psi @ term.Z.T) * (term.groups[:, None] == term.groups)

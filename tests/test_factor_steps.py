@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lmm_jax.covariance.structures import term_sizes, unstructured
 from lmm_jax.covariance.theta import factor_blocks, stack_theta
 from lmm_jax.numerics.linalg import lower_factor
 from lmm_jax.optimize.factor_steps import coordinates, move
 
-SIZES = (2, 1, 3)
+TERMS = unstructured((2, 1, 3))
 # a pivot of 1e-4 leaves half of the digits of a Hessian in theta
 RTOL, SMALL_PIVOT_RTOL = 1e-9, 1e-6
 
@@ -39,16 +40,16 @@ def of_psi(blocks):
 
 
 def jet_at(theta):
-    blocks = [L @ L.T for L in factor_blocks(theta, SIZES)]
-    f = lambda theta: of_factors(factor_blocks(theta, SIZES))  # noqa: E731
+    blocks = [L @ L.T for L in factor_blocks(theta, TERMS)]
+    f = lambda theta: of_factors(factor_blocks(theta, TERMS))  # noqa: E731
     G = [0.5 * (g + g.T) for g in jax.grad(of_psi)(blocks)]
-    halves = tuple(g @ L for g, L in zip(G, factor_blocks(theta, SIZES), strict=True))
+    halves = tuple(g @ L for g, L in zip(G, factor_blocks(theta, TERMS), strict=True))
     return Jet(jax.grad(f)(theta), jax.hessian(f)(theta), tuple(G), halves)
 
 
 def theta_of(pivot):
     rng = np.random.default_rng(7)
-    blocks = [np.tril(rng.normal(size=(k, k))) for k in SIZES]
+    blocks = [np.tril(rng.normal(size=(k, k))) for k in term_sizes(TERMS)]
     for L in blocks:
         L[0, 0] = pivot
     return jnp.asarray(stack_theta([jnp.asarray(L) for L in blocks]))
@@ -58,11 +59,11 @@ def theta_of(pivot):
 def test_derivatives_are_those_along_the_moves(pivot, rtol):
     with jax.enable_x64(True):
         theta = theta_of(pivot)
-        at = coordinates(theta, jet_at(theta), SIZES)
+        at = coordinates(theta, jet_at(theta), TERMS)
 
         def along(p):
             start, factors = 0, []
-            for L, D in zip(factor_blocks(theta, SIZES), at.moves, strict=True):
+            for L, D in zip(factor_blocks(theta, TERMS), at.moves, strict=True):
                 step = p[start : start + len(D)]
                 factors.append(L + jnp.sum(step[:, None, None] * D, axis=0))
                 start += len(D)
@@ -78,8 +79,8 @@ def test_derivatives_are_those_along_the_moves(pivot, rtol):
 def test_moves_are_orthonormal_and_turn_nothing():
     with jax.enable_x64(True):
         theta = theta_of(0.3)
-        at = coordinates(theta, jet_at(theta), SIZES)
-        for L, D in zip(factor_blocks(theta, SIZES), at.moves, strict=True):
+        at = coordinates(theta, jet_at(theta), TERMS)
+        for L, D in zip(factor_blocks(theta, TERMS), at.moves, strict=True):
             products = np.einsum("kab,lab->kl", D, D)
             np.testing.assert_allclose(products, np.eye(len(D)), atol=1e-12)
             turns = np.einsum("ca,kcb->kab", L, D)  # a rotation would be its skew part
@@ -89,11 +90,11 @@ def test_moves_are_orthonormal_and_turn_nothing():
 def test_a_move_ends_in_a_triangular_factor_of_the_same_covariance():
     with jax.enable_x64(True):
         theta = theta_of(0.3)
-        at = coordinates(theta, jet_at(theta), SIZES)
+        at = coordinates(theta, jet_at(theta), TERMS)
         p = jnp.asarray(np.random.default_rng(1).normal(size=theta.size))
         start = 0
-        after = factor_blocks(move(theta, p, at, SIZES), SIZES)
-        for L, D, new in zip(factor_blocks(theta, SIZES), at.moves, after, strict=True):
+        after = factor_blocks(move(theta, p, at, TERMS), TERMS)
+        for L, D, new in zip(factor_blocks(theta, TERMS), at.moves, after, strict=True):
             F = L + jnp.sum(p[start : start + len(D), None, None] * D, axis=0)
             np.testing.assert_allclose(new @ new.T, F @ F.T, rtol=1e-12, atol=1e-12)
             start += len(D)
@@ -103,7 +104,7 @@ def test_a_term_without_variance_stays_finite():
     with jax.enable_x64(True):
         theta = theta_of(1.0).at[:3].set(0.0)
         G = jet_at(theta_of(1.0))
-        at = coordinates(theta, G, SIZES)
+        at = coordinates(theta, G, TERMS)
         assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(at))
 
 

@@ -119,10 +119,32 @@ BARS = [
 ]
 
 
+STRUCTURED = [
+    ("us(x | g)", [("x", ("g",), "us")]),
+    ("diag(0 + x | g)", [("0 + x", ("g",), "diag")]),
+    ("(x || g)", [("x", ("g",), "diag")]),
+    ("cs(1 + x | a/b)", [("1 + x", ("a",), "cs"), ("1 + x", ("b", "a"), "cs")]),
+    ("cs(0 + factor(f) | g) + x", [("0 + C(f)", ("g",), "cs")]),
+    ("x + (cs( I(x^2)+(f == 'a')|`n w` ))", [("I(x**2)+I(f == 'a')", ("`n w`",), "cs")]),
+    ("log(cs) + x:cs(1|g)", None),
+]
+
+
+@pytest.mark.parametrize(("rhs", "expected"), STRUCTURED)
+def test_covariance_structures(rhs, expected):
+    if expected is None:
+        with pytest.raises(FormulaError, match="can only be added"):
+            formula.parse("y ~ " + rhs)
+        return
+    bars = formula.parse("y ~ " + rhs).bars
+    assert [(bar.lhs, bar.group, bar.structure) for bar in bars] == expected
+    assert all(bar.text in "y ~ " + rhs for bar in bars)
+
+
 @pytest.mark.parametrize(("rhs", "expected"), BARS)
 def test_bars(rhs, expected):
     bars = formula.parse("y ~ " + rhs).bars
-    assert [(bar.lhs, bar.group, bar.correlated) for bar in bars] == expected
+    assert [(bar.lhs, bar.group, bar.structure == "us") for bar in bars] == expected
 
 
 def test_bar_text_and_name():

@@ -6,6 +6,7 @@ import pytest
 from helpers import Term, assert_close, dense_deviance
 
 import lmm_jax as lmm
+from lmm_jax.covariance.structures import Unstructured
 from lmm_jax.designs import checks
 from lmm_jax.designs.identification import confounded_terms, row_moments, summed_moments
 from lmm_jax.designs.terms import RandomTerm
@@ -25,6 +26,7 @@ def random_term(values, codes, *, is_component=False):
         values=values,
         is_component=is_component,
         source=None,
+        structure=Unstructured(values.shape[-1]),
     )
 
 

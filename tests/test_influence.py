@@ -125,7 +125,7 @@ def test_what_is_left_at_given_theta_equals_dense(x64, name, by):
 
 def inner(theta, layout):
     """Theta of the data in the layout's coordinates."""
-    factors = factor_blocks(jnp.asarray(theta), layout.sizes)
+    factors = factor_blocks(jnp.asarray(theta), layout.structures)
     return stack_theta(whiten_factors(factors, layout))
 
 

@@ -273,7 +273,7 @@ def test_integer_weights_are_replicates_at_a_given_theta(x64):
 
     @jax.jit
     def moments(layout):
-        factors = whiten_factors(factor_blocks(theta, layout.sizes), layout)
+        factors = whiten_factors(factor_blocks(theta, layout.structures), layout)
         at = waist(tuple(L @ L.T for L in factors), layout)
         profile = profile_waist(at, layout, reml=True)
         beta = (

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from lmm_jax.batches.driver import LaneProblem, minimize_all
+from lmm_jax.covariance.structures import unstructured
 from lmm_jax.optimize.minimize import better, off_boundary, second_is_better
 from lmm_jax.optimize.newton import CONVERGED, MAXITER, NONFINITE, RUNNING, Solution, unknown_state
 
 R = 64
-SIZES = (2, 1)  # theta has 3 + 1 entries
+TERMS = unstructured((2, 1))  # theta has 3 + 1 entries
 
 
 class Value(NamedTuple):
@@ -56,7 +57,7 @@ def problem(axis, seen, *, lost=(), usable=None):
         data=Data(order + 1, order.astype(float), order + 0.5),
         usable=np.ones(R, bool) if usable is None else usable,
         axis=axis,
-        sizes=SIZES,
+        structures=TERMS,
         shapes=Value(np.zeros(()), np.zeros(())),
         seen=seen,
         lost=list(lost),
@@ -126,9 +127,9 @@ def test_the_last_lanes_may_be_put_off_and_unusable_ones_never_run(axis):
 def test_the_rules_for_lanes_are_those_for_one():
     rng = np.random.default_rng(1)
     theta = rng.normal(size=(4, 9)) * rng.integers(0, 2, (4, 9))
-    opened, cornered = off_boundary(theta, SIZES, np)
+    opened, cornered = off_boundary(theta, TERMS, np)
     for i in range(9):
-        one, corner = off_boundary(jnp.asarray(theta[:, i]), SIZES)
+        one, corner = off_boundary(jnp.asarray(theta[:, i]), TERMS)
         np.testing.assert_array_equal(opened[:, i], one)
         assert cornered[i] == corner
         state = unknown_state(jnp.asarray(theta[:, i]), Value(np.zeros(()), np.zeros(())))

@@ -167,7 +167,7 @@ def dense_criterion(name: str, theta: Array, *, reml: bool) -> float:
 
 def packed(theta: Array, layout: GroupedLayout) -> Array:
     """Relative covariances as ``lmm.pack`` has them."""
-    blocks = [np.asarray(L) @ np.asarray(L).T for L in factor_blocks(theta, layout.sizes)]
+    blocks = [np.asarray(L) @ np.asarray(L).T for L in factor_blocks(theta, layout.structures)]
     return np.concatenate([S[np.tril_indices(len(S))] for S in blocks])
 
 
@@ -244,7 +244,7 @@ def test_jet_equals_autodiff(name, reml):
     layout = layout_of(name)
 
     def criterion(theta):
-        blocks = tuple(L @ L.T for L in factor_blocks(theta, layout.sizes))
+        blocks = tuple(L @ L.T for L in factor_blocks(theta, layout.structures))
         return profile_waist(waist(blocks, layout), layout, reml=reml).deviance
 
     @jax.jit

@@ -75,7 +75,7 @@ def bootstrap(res: LMMResults, n_boot: int = 1000, *, seed: int) -> BootstrapRes
             reml=res.reml,
         )
         found = estimate(solution, base, reml=res.reml)
-        converged = has_optimum(solution, base.sizes, found.singular)
+        converged = has_optimum(solution, base.structures, found.singular)
     beta = np.broadcast_to(at.beta, (n_boot, at.beta.size)).copy()
     beta[:, slice(None) if design.held is None else np.isnan(design.held)] += found.beta
     fit = jax.tree.map(lambda leaf: np.asarray(leaf)[None], at)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..covariance.params import Params
+from ..covariance.structures import only_unstructured
 from ..designs.design import Design
 from ..designs.from_formula import design
 from ..designs.labels import term_labels
@@ -196,6 +197,7 @@ def _problem(
     masks = covariance_masks(model, free)
     if masks is None and fe_pen is None and cov_pen is None:
         return None
+    only_unstructured(model.structures, "a fit with covariances held or with penalties")
     return Problem(
         layout=model.layout,
         held=held_covariances(model, start),
@@ -219,7 +221,7 @@ def _label(run: Run, model: Design, *, reml: bool, df_method: str) -> LMMResults
     """Carry the answer back to the data's units, and name its parts."""
     status = int(run.solution.status)
     estimates = estimate(run.solution, model.layout, reml=reml, held=model.held)
-    flat = is_flat(run.solution, model.sizes, estimates.singular)
+    flat = is_flat(run.solution, model.structures, estimates.singular)
     if status == CONVERGED and flat:
         status = FLAT
     return LMMResults(
@@ -266,9 +268,9 @@ def _warn(model: Design, run: Run, message: str) -> None:
     """Name the worst covariance parameter and say what to try."""
     gradient = np.abs(np.nan_to_num(np.asarray(run.solution.jet.gradient), nan=np.inf))
     worst = int(np.argmax(gradient))
-    owner = np.repeat(np.arange(len(model.terms)), [k * (k + 1) // 2 for k in model.sizes])[worst]
+    owner = np.repeat(np.arange(len(model.terms)), [s.n_params for s in model.structures])[worst]
     warn_user(
-        f"{message} (largest gradient in the term ({model.terms[owner].label}), Newton decrement "
+        f"{message} (largest gradient in the term {model.terms[owner].text}, Newton decrement "
         f"{float(run.solution.decrement):.2g}). Try fewer random coefficients in that term, "
         "uncorrelated ones (||), or a larger maxiter",
         ConvergenceWarning,

@@ -11,8 +11,8 @@ import numpy as np
 from jax import Array
 
 from ..capabilities import require
-from ..covariance.params import Params, check_covariance, check_shapes, unpack
-from ..covariance.theta import theta_size
+from ..covariance.params import Params, check_covariance, check_shapes, cov_indices, unpack
+from ..covariance.structures import only_unstructured
 from ..designs.design import Design
 from ..errors import DataError
 from ..inputs.arguments import choice, flag, function, iterations, number, numbers, shown
@@ -90,7 +90,7 @@ def read_start(given: Any, design: Design) -> Params | None:
 def _unpacked(given: Any, sizes: tuple[int, ...], p: int, n_components: int, what: str) -> Params:
     """``Params`` from a packed vector, with or without the fixed effects."""
     vector = numbers(given, what)
-    short = theta_size(sizes) + n_components
+    short = cov_indices(sizes)[0].size + n_components
     if vector.shape not in ((short,), (p + short,)):
         raise DataError(
             f"{what} has the shape {vector.shape}: pass {p + short} values (fixed effects first), "
@@ -185,6 +185,7 @@ def _as_pytree(penalty: Any, what: str, shape: tuple[int, ...]) -> Any:
 
 def start_theta(design: Design, start: Params) -> Array:
     """Start values in the layout's theta."""
+    only_unstructured(design.structures, "start_params")
     return theta_of(covariance_blocks(_on_device(start), design.layout), design.layout)
 
 

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ..covariance.structures import Structure
 from ..covariance.theta import basis
-from ..layouts.crossed.jet import places, sizes_of
+from ..layouts.crossed.jet import pick, places
 from ..layouts.crossed.layout import CrossedLayout
 from ..layouts.grouped import Bucket, GroupedLayout
 from ..layouts.moments import MomentLayout, drop_padding, equal_groups, merge_classes
@@ -85,7 +86,7 @@ def recipe(layout: Replicable, theta: np.ndarray, scale: float) -> Recipe:
     merged = isinstance(base, MomentLayout)
     buckets, rank = [], 0
     for bucket in layout.buckets:
-        root, reached = _root(bucket, theta, layout.sizes)
+        root, reached = _root(bucket, theta, layout.structures)
         buckets.append(_class_moments(bucket, root) if merged else GroupNormals(root, jnp.zeros(0)))
         rank += reached
     gram = np.asarray(layout.S0)[:-1, :-1]
@@ -95,15 +96,18 @@ def recipe(layout: Replicable, theta: np.ndarray, scale: float) -> Recipe:
 
 def _crossed_recipe(layout: CrossedLayout, theta: np.ndarray) -> Recipe:
     """The columns of the core join those of X in what the groups leave."""
-    sizes, inner = sizes_of(layout, layout.eliminated), theta[places(layout, layout.eliminated)]
-    roots = [_root(bucket, inner, sizes) for bucket in layout.buckets]
+    kinds = pick(layout.structures, layout.eliminated)
+    inner = theta[places(layout, layout.eliminated)]
+    roots = [_root(bucket, inner, kinds) for bucket in layout.buckets]
     buckets = [GroupNormals(root, jnp.zeros(0)) for root, _ in roots]
     gram, lengths = _core_gram(layout), _core_lengths(layout)
     there = lengths > 0
     unit = np.ones(len(gram))
     unit[: lengths.size] = np.where(there, lengths, 1.0).ravel()
     inner = theta[places(layout, layout.crossed)]
-    Lambda = np.tensordot(inner, basis(sizes_of(layout, layout.crossed), layout.core.widths), 1)
+    Lambda = np.tensordot(
+        inner, basis(pick(layout.structures, layout.crossed), layout.core.widths), 1
+    )
     core = jnp.asarray(Lambda), jnp.asarray(there.astype(float))
     dimensions = float(layout.n_obs) - sum(reached for _, reached in roots)
     return Recipe(layout, _distribution(buckets, gram, unit, dimensions, core))
@@ -156,7 +160,9 @@ def _core_gram(layout: CrossedLayout) -> np.ndarray:
     return full
 
 
-def _root(bucket: Bucket, theta: np.ndarray, sizes: tuple[int, ...]) -> tuple[Array, int]:
+def _root(
+    bucket: Bucket, theta: np.ndarray, structures: tuple[Structure, ...]
+) -> tuple[Array, int]:
     """``R`` with ``R' R = T Psi T' + I`` on the rows that are there, zero elsewhere, (q, q, G).
 
     And how many rows of T are there: dimensions of the data.
@@ -164,7 +170,7 @@ def _root(bucket: Bucket, theta: np.ndarray, sizes: tuple[int, ...]) -> tuple[Ar
     T = np.moveaxis(np.asarray(bucket.T), 2, 0)
     pivots = np.diagonal(T, axis1=1, axis2=2) ** 2
     present = pivots > _RANK_TOL * np.sum(T**2, axis=1)
-    half = (T * present[:, :, None]) @ np.tensordot(theta, basis(sizes, bucket.widths), 1)
+    half = (T * present[:, :, None]) @ np.tensordot(theta, basis(structures, bucket.widths), 1)
     M = np.eye(T.shape[1]) * present[:, None] + half @ np.swapaxes(half, 1, 2)
     e, V = np.linalg.eigh(M)
     root = np.sqrt(np.maximum(e, 0.0))[:, :, None] * np.swapaxes(V, 1, 2)

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..covariance.structures import Structure
 from ..optimize.minimize import is_extreme, off_boundary, second_is_better
 from ..optimize.newton import CONVERGED, NONFINITE, RUNNING, Solution, State, unknown_state
 
@@ -25,7 +26,7 @@ class LaneProblem:
     data: Any  # tree of arrays, whatever `advance` needs of the lanes
     usable: np.ndarray  # (R,)  lanes with a criterion; the others end NONFINITE
     axis: int  # of the lanes in a state: 0 or -1
-    sizes: tuple[int, ...]  # coefficients per level of each term
+    structures: tuple[Structure, ...]  # one a term
     shapes: Any  # of the criterion at one theta
     few: bool = False  # so few groups that every optimum is in doubt
 
@@ -105,10 +106,10 @@ def minimize_all(
     theta = np.moveaxis(np.asarray(best.theta), problem.axis, -1)
     if reopen:
         theta = np.where(best.status == CONVERGED, theta, 0.0)
-    opened, cornered = off_boundary(theta, problem.sizes, np)
+    opened, cornered = off_boundary(theta, problem.structures, np)
     best = _challenge(problem, best, opened, cornered, defer)
     theta = np.moveaxis(np.asarray(best.theta), problem.axis, -1)
-    doubt = problem.few | off_boundary(theta, problem.sizes, np)[1] | is_extreme(theta, np)
+    doubt = problem.few | off_boundary(theta, problem.structures, np)[1] | is_extreme(theta, np)
     which = np.flatnonzero(doubt & problem.usable & (best.status != RUNNING))
     more = problem.more_starts(theta, which) if which.size else None
     for column, go in zip(*more, strict=True) if more is not None else ():

@@ -74,7 +74,7 @@ def compress_many(
         origin = origin + step
     norm = jnp.sqrt(weights @ (Y * Y))
     norm = jnp.where(norm > 0, norm, 1.0)
-    whiteners = tuple(whitener(z, weights) for z in Z)
+    whiteners = tuple(whitener(z, weights, s) for z, s in zip(Z, index.structures, strict=True))
     streams = weighted_streams(Z, whiteners, root, index)
     XY = jnp.concatenate([frame.X * root[:, None], Y * (root[:, None] / norm[None])], axis=1)
     T, c, residual = explain(streams, XY, index)
@@ -102,7 +102,7 @@ def compress_many(
             y_scale=y_scale,
             n_obs=jnp.sum(mask)[None],
             log_weights=log_weights[None],
-            sizes=index.sizes,
+            structures=index.structures,
             n_components=index.n_components,
         ),
     )

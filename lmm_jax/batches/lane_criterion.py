@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ..covariance.structures import Structure
 from ..covariance.theta import basis
 from ..layouts.contract import Curvature, Maps, maps_of
 from ..layouts.grouped import Bucket, GroupedLayout
@@ -111,8 +112,8 @@ class _Groups(NamedTuple):
     loss: Array  # (D, L)  see :class:`lmm_jax.numerics.roots.RootElimination`
 
 
-def _eliminate(theta: Array, bucket: LaneBucket, sizes: tuple[int, ...]) -> _Groups:
-    E = jnp.asarray(basis(sizes, bucket.widths), theta.dtype)[..., None]
+def _eliminate(theta: Array, bucket: LaneBucket, structures: tuple[Structure, ...]) -> _Groups:
+    E = jnp.asarray(basis(structures, bucket.widths), theta.dtype)[..., None]
     Lambda = contract("kab,k->ab", E, theta)
     F = contract("rad,ab->rbd", bucket.T, Lambda)
     q, lanes = F.shape[0], F.shape[2:]
@@ -161,7 +162,7 @@ def deviance(theta: Array, lanes: Lanes, *, reml: bool) -> Array:
     lanes : Lanes
     reml : bool
     """
-    groups = [_eliminate(theta, bucket, lanes.sizes) for bucket in lanes.buckets]
+    groups = [_eliminate(theta, bucket, lanes.structures) for bucket in lanes.buckets]
     return _profile(groups, lanes, reml=reml)[0].deviance
 
 
@@ -174,7 +175,7 @@ def lane_jet(theta: Array, lanes: Lanes, *, reml: bool) -> Jet:
     lanes : Lanes
     reml : bool
     """
-    groups = [_eliminate(theta, bucket, lanes.sizes) for bucket in lanes.buckets]
+    groups = [_eliminate(theta, bucket, lanes.structures) for bucket in lanes.buckets]
     at, Xi = _profile(groups, lanes, reml=reml)
     nu = residual_df(lanes, reml=reml)
     share = nu / at.rss
@@ -191,7 +192,7 @@ def lane_jet(theta: Array, lanes: Lanes, *, reml: bool) -> Jet:
                 halves[t] = halves[t] + half[block, block]
             start += k * w
     first, traces = jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *parts)
-    hessian = traces + _psi_curvatures(slopes)
+    hessian = traces + _psi_curvatures(slopes, lanes.structures)
     bent = Curvature(0.5 * (hessian + jnp.swapaxes(hessian, 0, 1)), tuple(slopes), tuple(halves))
     lost = _lost(groups, lanes)
     return finish_jet(at, Xi, first, bent, lost, nu, reml=reml, einsum=contract)
@@ -286,11 +287,11 @@ def _half_traces(A: tuple[Array, Array, Array], P: tuple[Array, Array, Array], E
     return total
 
 
-def _psi_curvatures(slopes: list[Array]) -> Array:
+def _psi_curvatures(slopes: list[Array], structures: tuple[Structure, ...]) -> Array:
     """See :func:`lmm_jax.layouts.contract.psi_curvatures`; (m, m, R)."""
     parts = []
-    for slope in slopes:
-        E = jnp.asarray(basis((slope.shape[0],), (1,)), slope.dtype)[..., None]
+    for slope, structure in zip(slopes, structures, strict=True):
+        E = jnp.asarray(structure.tangents, slope.dtype)[..., None]
         parts.append(2.0 * contract("kac,lac->kl", contract("ab,kbc->kac", slope, E), E))
     m = sum(part.shape[0] for part in parts)
     rows, start = [], 0

@@ -26,6 +26,7 @@ from ..optimize.starts import (
     local_minima,
     singular_grid,
     start_grid,
+    widest,
     with_submodels,
 )
 from .driver import LaneProblem, minimize_all
@@ -61,7 +62,7 @@ def minimize_lanes(
         data=lanes,
         usable=np.asarray(lanes.usable),
         axis=-1,
-        sizes=lanes.sizes,
+        structures=lanes.structures,
         shapes=_shapes(lanes),
         few=_few_groups(lanes),
         reml=reml,
@@ -127,7 +128,7 @@ def _shapes(lanes: Lanes) -> Jet:
     def of(*shape: int) -> Any:
         return jax.ShapeDtypeStruct(shape, lanes.S_yy.dtype)
 
-    m = theta_size(lanes.sizes)
+    m = theta_size(lanes.structures)
     blocks: Any = tuple(of(k, k) for k in lanes.sizes)
     none: Any = ()
     return Jet(of(), of(m), of(m, m), blocks, blocks, of(), none, none, none, none)
@@ -142,7 +143,7 @@ def _find_starts(lanes: Lanes, *, reml: bool, grid: bool) -> tuple[Array, Array]
     if not grid:
         moments = jax.vmap(lambda i: lane_layout(lanes, i).start_moments(), out_axes=-1)
         return moments(jnp.arange(R))[None], jnp.ones((1, R), bool)
-    points, near = start_grid(lanes.sizes)
+    points, near = start_grid(lanes.structures)
     starts, wanted = _lowest(jnp.asarray(points, lanes.S_yy.dtype)[:, :, None], near, lanes, reml)
     # a lane without a finite value gets one run, which says so
     return starts, wanted.at[0].set(True)
@@ -167,15 +168,15 @@ def _lowest(thetas: Array, near: np.ndarray, lanes: Lanes, reml: bool) -> tuple[
 
 def _find_singular(theta: Array, lanes: Lanes, *, reml: bool, few: bool) -> tuple[Array, Array]:
     """Starts from singular covariances and submodels, (K, m, R), and which deserve a run."""
-    grid = singular_grid(lanes.sizes)
+    grid = singular_grid(lanes.structures)
     assert grid is not None  # the caller has looked
     points = jnp.asarray(grid.thetas, theta.dtype)
     of_lane = lambda best, i: with_submodels(points, best, lane_layout(lanes, i))  # noqa: E731
     thetas = jax.vmap(of_lane, (-1, 0), -1)(theta, jnp.arange(theta.shape[1]))
     starts, wanted = _lowest(thetas, grid.neighbours, lanes, reml)
     extreme = is_extreme(theta)
-    hidden = extreme | (few & (max(lanes.sizes) > 2))
-    for far, ask in zip(far_starts(lanes.sizes), (hidden, extreme), strict=True):
+    hidden = extreme | (few & (widest(lanes.structures) > 2))
+    for far, ask in zip(far_starts(lanes.structures), (hidden, extreme), strict=True):
         more = jnp.asarray(far, theta.dtype)[:, :, None]
         starts = jnp.concatenate([starts, jnp.broadcast_to(more, (*far.shape, theta.shape[1]))])
         wanted = jnp.concatenate([wanted, jnp.broadcast_to(ask, (len(far), theta.shape[1]))])
@@ -200,7 +201,7 @@ def _few_groups(lanes: Lanes) -> bool:
 
 def _advance(s: State, lanes: Lanes, few: Any, *, reml: bool, maxiter: Any, tol: Any) -> State:
     """Ticks until no more than ``few`` lanes are running."""
-    ahead = jax.vmap(lambda s, tol: propose(s, lanes.sizes, tol), (-1, None), -1)
+    ahead = jax.vmap(lambda s, tol: propose(s, lanes.structures, tol), (-1, None), -1)
     verdict = jax.vmap(judge, (-1, -1, -1, None), -1)
 
     def tick(s: State) -> State:

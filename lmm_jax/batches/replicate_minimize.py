@@ -62,12 +62,12 @@ def fit_lanes(
     """
     responses = jax.device_get(responses)  # rows are taken on the host: no program for each shape
     R = len(responses.S0)
-    inner, _ = off_boundary(np.asarray(start), layout.sizes, np)
+    inner, _ = off_boundary(np.asarray(start), layout.structures, np)
     problem = _Replicates(
         data=responses,
         usable=np.ones(R, bool),
         axis=0,
-        sizes=layout.sizes,
+        structures=layout.structures,
         shapes=_jet.eval_shape(inner, layout, reml=reml),
         layout=layout,
         options={"reml": reml, "maxiter": maxiter, "tol": tol},
@@ -106,7 +106,8 @@ def _advance(
 
     def one(s: State, response: Response) -> State:
         mine = attach(layout, response)
-        new = tick(s, lambda t: _jet(t, mine, reml=reml), layout.sizes, maxiter=maxiter, tol=tol)
+        evaluate = lambda t: _jet(t, mine, reml=reml)  # noqa: E731
+        new = tick(s, evaluate, layout.structures, maxiter=maxiter, tol=tol)
         return jax.tree.map(lambda a, b: jnp.where(s.status == RUNNING, a, b), new, s)
 
     return lax.while_loop(

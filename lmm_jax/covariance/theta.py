@@ -1,106 +1,72 @@
-"""lme4's theta: the relative covariance factor of every random-effects term.
+"""Theta: the parameters of the relative covariances of all terms, stacked.
 
-A term with ``k`` coefficients per level has a relative covariance
-``Psi = Lambda Lambda'`` (``k x k``, in units of the residual variance) with
-``Lambda`` lower triangular. ``theta`` stacks the column-major lower triangles of
-all terms. A variance component is a term with ``k = 1``.
+Each term has those of its structure (:mod:`lmm_jax.covariance.structures`): for an
+unstructured one lme4's, the column-major lower triangle of ``Lambda`` with
+``Psi = Lambda Lambda'`` (``k x k``, in units of the residual variance). A variance
+component is a term with ``k = 1``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-
-def theta_size(sizes: Sequence[int]) -> int:
-    """Length of theta for terms with ``sizes`` coefficients per level."""
-    return sum(k * (k + 1) // 2 for k in sizes)
+from .structures import Structure, lower_indices
 
 
-@cache  # a small fit takes less time than to make these a dozen times
-def lower_indices(k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column of every entry of a lower triangle, column by column."""
-    columns, rows = np.triu_indices(k)
-    return _frozen(rows), _frozen(columns)
+def theta_size(structures: Sequence[Structure]) -> int:
+    """Length of theta."""
+    return sum(structure.n_params for structure in structures)
 
 
-@cache
-def lower_rows(k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same row by row."""
-    rows, columns = np.tril_indices(k)
-    return _frozen(rows), _frozen(columns)
-
-
-def _frozen(index: np.ndarray) -> np.ndarray:
-    """Of a type that does not depend on JAX's mode; everybody gets the same arrays."""
-    index = index.astype(np.int32)
-    index.flags.writeable = False
-    return index
-
-
-def theta_slices(sizes: Sequence[int]) -> tuple[slice, ...]:
-    """Where the entries of each term stand in theta."""
+def theta_slices(structures: Sequence[Structure]) -> tuple[slice, ...]:
+    """Where the parameters of each term stand in theta."""
     out, start = [], 0
-    for k in sizes:
-        stop = start + k * (k + 1) // 2
+    for structure in structures:
+        stop = start + structure.n_params
         out.append(slice(start, stop))
         start = stop
     return tuple(out)
 
 
-def factor_blocks(theta: Array, sizes: Sequence[int]) -> tuple[Array, ...]:
-    """Lower triangular ``Lambda`` of every term, shapes ``(k, k)``."""
-    blocks = []
-    for k, at in zip(sizes, theta_slices(sizes), strict=True):
-        if k == 1:  # elementwise, also for many thetas at once
-            blocks.append(theta[at].reshape(1, 1))
-        else:
-            blocks.append(jnp.zeros((k, k), theta.dtype).at[lower_indices(k)].set(theta[at]))
-    return tuple(blocks)
+def factor_blocks(theta: Any, structures: Sequence[Structure]) -> tuple[Any, ...]:
+    """``Lambda`` of every term, (..., k, k) each, from theta, (..., m), of JAX or NumPy."""
+    places = theta_slices(structures)
+    return tuple(s.factor(theta[..., at]) for s, at in zip(structures, places, strict=True))
 
 
 def stack_theta(blocks: Sequence[Array]) -> Array:
-    """Inverse of :func:`factor_blocks`."""
+    """Inverse of :func:`factor_blocks` for unstructured terms."""
     parts = [block[lower_indices(block.shape[0])] for block in blocks]
     return jnp.concatenate(parts) if parts else jnp.zeros(0)
 
 
-def rectify_signs(blocks: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-    """Flip columns so that every diagonal entry is non-negative (``Lambda Lambda'`` stays)."""
-    diagonals = [np.diagonal(block, axis1=-2, axis2=-1) for block in blocks]
-    signs = [np.where(diagonal < 0, -1.0, 1.0)[..., None, :] for diagonal in diagonals]
-    return tuple(block * sign for block, sign in zip(blocks, signs, strict=True))
-
-
-def basis(sizes: Sequence[int], widths: Sequence[int]) -> np.ndarray:
-    """Constant matrices ``E`` with ``Lambda = sum_k theta_k E_k`` for one group.
+def basis(structures: Sequence[Structure], widths: Sequence[int]) -> np.ndarray:
+    """Constant matrices ``E`` with ``Lambda = sum_j theta_j E_j`` for one group.
 
     Parameters
     ----------
-    sizes : sequence of int
-        Coefficients per level of each term.
+    structures : sequence of Structure
+        One a term.
     widths : sequence of int
         Levels of each term inside the group; the term's block is repeated so often.
 
     Returns
     -------
     ndarray, shape (m, q, q)
-        ``q = sum(sizes * widths)``.
+        ``q`` coefficients of all levels together.
     """
-    q = sum(k * w for k, w in zip(sizes, widths, strict=True))
-    out = np.zeros((theta_size(sizes), q, q))
+    q = sum(s.k * w for s, w in zip(structures, widths, strict=True))
+    out = np.zeros((theta_size(structures), q, q))
     offset = 0
-    for k, w, at in zip(sizes, widths, theta_slices(sizes), strict=True):
-        rows, columns = lower_indices(k)
-        for level in range(w):
-            start = offset + level * k
-            out[np.arange(at.start, at.stop), start + rows, start + columns] = 1.0
-        offset += k * w
+    for s, w, at in zip(structures, widths, theta_slices(structures), strict=True):
+        for start in offset + s.k * np.arange(w):
+            out[at, start : start + s.k, start : start + s.k] = s.tangents
+        offset += s.k * w
     return out
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..covariance.structures import STRUCTURES
 from ..errors import DataError
 from ..formulas import matrices as mat
 from ..formulas import parse as fml
@@ -55,8 +56,8 @@ def bar_terms(
 
     ``built`` has matrices that exist already, by their right-hand sides.
 
-    ``(x || g)`` becomes one term a column, so that no covariance is left, for
-    the indicator columns of a factor as well.
+    ``(x || g)`` and ``diag(x | g)`` become one term a column, so that no covariance is
+    left, for the indicator columns of a factor as well.
     """
     factors: dict[tuple[str, ...], tuple[np.ndarray, pd.Index[Any]]] = {}
     terms: list[RandomTerm] = []
@@ -68,11 +69,11 @@ def bar_terms(
         if not matrix.names:
             raise DataError(f"{bar.text} has no columns: write (1 | g) for an intercept")
         k = len(matrix.names)
-        for columns in [slice(0, k)] if bar.correlated else [slice(j, j + 1) for j in range(k)]:
+        alone = bar.structure == "diag"
+        for columns in [slice(j, j + 1) for j in range(k)] if alone else [slice(0, k)]:
             names = tuple(matrix.names[columns])
-            label = f"{bar.lhs} | {bar.group_name}"
-            if not bar.correlated:
-                label = f"{names[0]} | {bar.group_name}"
+            label = f"{names[0] if alone else bar.lhs} | {bar.group_name}"
+            kind = "us" if alone else bar.structure
             terms.append(
                 RandomTerm(
                     label=label,
@@ -85,6 +86,7 @@ def bar_terms(
                     source=TermSource(
                         spec=matrix.spec, columns=tuple(range(k)[columns]), group=bar.group
                     ),
+                    structure=STRUCTURES[kind](len(names)),
                 )
             )
     return terms

@@ -45,7 +45,7 @@ def check_shapes(
     finite_vector(y, "the response")
     finite_vector(X, "the fixed-effects design")
     for term in terms:
-        finite_vector(term.values, f"the random-effects design of ({term.label})")
+        finite_vector(term.values, f"the random-effects design of {term.text}")
     if weights is not None and (weights <= 0).any():
         row = int(np.flatnonzero(weights <= 0)[0])
         raise DataError(f"weights must be positive; row {row} has {weights[row]:g}: drop that row")
@@ -88,7 +88,7 @@ def check_levels(
     too_many = [term for term in terms if _counts_too_many(term, n)]
     for term in too_many:
         warn_user(
-            f"({term.label}) has {term.n_levels * len(term.names)} random coefficients for {n} "
+            f"{term.text} has {term.n_levels * len(term.names)} random coefficients for {n} "
             "rows: only their covariates and the weights tell them from the residual, and lme4 "
             "would refuse. Look at the standard errors of the variances",
             IdentificationWarning,
@@ -117,7 +117,7 @@ def _why_confounded(terms: Sequence[RandomTerm], n: int) -> str:
             f"{first.group!r} has {first.n_levels} levels for {n} rows: with one row per level "
             "the random effect cannot be told from the residual. Drop it, or use a coarser factor"
         )
-    labels = " and ".join(f"({term.label})" for term in terms)
+    labels = " and ".join(term.text for term in terms)
     count = sum(term.n_levels * len(term.names) for term in terms)
     return (
         f"{labels} has {count} random coefficients for {n} rows: the residual variance cannot be "

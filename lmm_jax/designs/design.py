@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import pandas as pd
 
+from ..covariance.structures import Structure, term_sizes
 from ..formulas.contexts import pack, unpack
 from ..formulas.right_side import written
 from ..layouts.crossed.index import CrossedPlan
@@ -103,7 +104,7 @@ class Design:
 
     def __repr__(self) -> str:
         model = f"{self.endog_name} (from arrays)" if self.source is None else self.source.formula
-        terms = ", ".join(f"({term.label}) {term.n_levels} levels" for term in self.terms)
+        terms = ", ".join(f"{term.text} {term.n_levels} levels" for term in self.terms)
         fixed = f"{len(self.exog_names)} fixed effect{'s' * (len(self.exog_names) != 1)}"
         return folded(f"<{type(self).__name__}: {model}; {self.nobs} rows, {fixed}, {terms}>")
 
@@ -143,9 +144,14 @@ class Design:
         return largest, largest * float(np.sqrt(total)), float(self.weights.sum())
 
     @property
+    def structures(self) -> tuple[Structure, ...]:
+        """Covariance structure of each term."""
+        return tuple(term.structure for term in self.terms)
+
+    @property
     def sizes(self) -> tuple[int, ...]:
         """Coefficients per level of each term."""
-        return tuple(len(term.names) for term in self.terms)
+        return term_sizes(self.structures)
 
     @property
     def n_components(self) -> int:
@@ -159,7 +165,7 @@ class Design:
             self.n_groups,
             [term.codes for term in self.terms],
             [term.n_levels for term in self.terms],
-            self.sizes,
+            self.structures,
             [term.label for term in self.terms],
             self.n_components,
         )

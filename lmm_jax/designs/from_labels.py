@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..covariance.structures import unstructured
 from ..errors import DataError
 from ..inputs.arguments import hinted, is_whole, shown, whole_number
 from ..inputs.arrays import plain
@@ -76,7 +77,9 @@ def row_index(
         raise DataError(f"a variance component has one coefficient a level: sizes={sizes}")
     component, count = connected_rows(codes, n_levels)
     names = [f"term {t}" for t in range(len(codes))]
-    plan, _ = plan_layout(component, count, codes, n_levels, sizes, names, n_components)
+    plan, _ = plan_layout(
+        component, count, codes, n_levels, unstructured(sizes), names, n_components
+    )
     return _trimmed(plan.index, codes[0].shape[0])
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 import scipy.sparse
 import scipy.sparse.csgraph
 
+from ..covariance.structures import Structure, Unstructured
 from ..errors import DataError
 from ..reprs import brief
 
@@ -43,8 +44,14 @@ class RandomTerm:
     values: np.ndarray  # (n, S, k)  covariates
     is_component: bool
     source: TermSource
+    structure: Structure  # covariance of the k coefficients
 
     __repr__ = brief
+
+    @property
+    def text(self) -> str:
+        """The term as a formula has it, `(Days | Subject)` or `cs(Days | Subject)`."""
+        return f"{self.structure.name}({self.label})"
 
     @property
     def n_levels(self) -> int:
@@ -168,6 +175,7 @@ def coefficient_term(
         values=np.ascontiguousarray(values[:, None, :], dtype=np.float64),
         is_component=False,
         source=source,
+        structure=Unstructured(len(names)),
     )
 
 
@@ -210,6 +218,7 @@ def component_term(
         values=values[:, :, None],
         is_component=True,
         source=source,
+        structure=Unstructured(1),
     )
 
 

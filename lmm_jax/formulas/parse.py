@@ -27,15 +27,15 @@ class Bar:
         Right-hand-side formula of the columns, such as `1 + x`; without `0 +` it has an intercept.
     group : tuple of str
         Grouping columns, joined by interaction. `a/b` gives `("a",)` and `("b", "a")`.
-    correlated : bool
-        False for `||`.
+    structure : {"us", "diag", "cs"}
+        Covariance of the columns: any, none (`||`), or compound symmetry.
     text : str
         The term as written.
     """
 
     lhs: str
     group: tuple[str, ...]
-    correlated: bool
+    structure: str
     text: str
 
     @property
@@ -83,7 +83,8 @@ def parse(formula: str) -> ParsedFormula:
     Parameters
     ----------
     formula : str
-        For example `y ~ x + (1 + x | g) + (1 | a/b) + offset(log(n))`.
+        For example `y ~ x + (1 + x | g) + (1 | a/b) + offset(log(n))`. A covariance structure
+        stands before its parentheses, `cs(1 + x | g)`.
 
     Returns
     -------
@@ -169,7 +170,8 @@ def _collect(items: Sequence[Item], text: str, parts: _Parts) -> None:
             raise FormulaError(
                 "a random-effects term needs parentheses: write `(… | g)`", text, bars[0][0].start
             )
-        if bars and (sign == "-" or not is_wrapped(term)):
+        named = term[0].kind == "structure"
+        if bars and (sign == "-" or not is_wrapped(term[1:] if named else term)):
             opener = max(i.start for i in term if i.text in "([" and i.start < bars[0][0].start)
             raise FormulaError(
                 "a random-effects term can only be added: put `+` on both sides of it", text, opener
@@ -204,8 +206,12 @@ def _refuse_offset(item: Item, text: str) -> None:
 
 def _bars(term: Sequence[Item], bar: Item, text: str) -> list[Bar]:
     """The terms that one pair of parentheses with a bar in it stands for."""
-    at = term.index(bar)
-    left, right = term[1:at], term[at + 1 : -1]
+    at, name = term.index(bar), term[0] if term[0].kind == "structure" else None
+    left, right = term[1 if name is None else 2 : at], term[at + 1 : -1]
+    structure = "diag" if bar.text == "||" else "us" if name is None else name.text
+    if name is not None and bar.text == "||":
+        message = f"`{name.text}()` says what is correlated: write one bar, `{name.text}(… | g)`"
+        raise FormulaError(message, text, bar.start)
     if not left:
         raise FormulaError("nothing stands before the bar: write `(1 | g)`", text, bar.start)
     if not right:
@@ -216,7 +222,7 @@ def _bars(term: Sequence[Item], bar: Item, text: str) -> list[Bar]:
     as_formula(lhs)
     source = text[term[0].start : term[-1].start + 1]
     return [
-        Bar(lhs=lhs, group=group, correlated=bar.text == "|", text=source)
+        Bar(lhs=lhs, group=group, structure=structure, text=source)
         for group in _groups(right, text)
     ]
 

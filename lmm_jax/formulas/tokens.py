@@ -17,16 +17,17 @@ class Item(NamedTuple):
     """One token of a formula."""
 
     text: str  # as written
-    kind: str  # name, python, value, operator or context, as formulaic has them
+    kind: str  # name, python, value, operator or context, as formulaic has them; or structure
     start: int
     stop: int
 
 
 _OPERATOR = re.compile(r"\|\||\*\*|[=!<>]=|%[^%]*%|\S")
 _COMPARISONS = {"==", "!=", "<", ">", "<=", ">=", "!", "&"}
-_STRUCTURES = re.compile(
-    r"(us|diag|cs|hcs|hetcs|homcs|homdiag|ar1|hetar1|toep|mat|exp|ou)\([^()]*\|"
-)
+# Covariance structures of a term, `cs(x | g)`: those that there are, others of lme4 and glmmTMB.
+_STRUCTURES = ("us", "diag", "cs")
+_UNKNOWN = ("hcs", "hetcs", "homcs", "homdiag", "ar1", "hetar1", "toep", "mat", "exp", "ou")
+_NAMED = re.compile(rf"({'|'.join((*_STRUCTURES, *_UNKNOWN))})\(")
 _CLOSES = {")": "(", "]": "[", "}": "{"}
 
 
@@ -87,7 +88,7 @@ def right_side(items: Sequence[Item], text: str) -> list[Item]:
     FormulaError
         For a number or a comparison that is no term.
     """
-    joined = _join_comparisons(items, text)
+    joined = _join_comparisons(_open_structures(items, text), text)
     for i, item in enumerate(joined):
         if item.kind == "operator" and item.text in _COMPARISONS:
             raise FormulaError(
@@ -110,14 +111,30 @@ def right_side(items: Sequence[Item], text: str) -> list[Item]:
             raise FormulaError(message, text, item.start)
         if item.kind == "value":
             _check_literal(joined, i, text)
-        elif item.kind == "python" and (match := _STRUCTURES.match(item.text)):
-            raise FormulaError(
-                f"covariances are `(x | g)`, as us(), or `(x || g)`, as diag(): there is no "
-                f"`{match[1]}(… | g)`",
-                text,
-                item.start,
-            )
     return joined
+
+
+def _open_structures(items: Sequence[Item], text: str) -> list[Item]:
+    """Items in which `cs(x | g)`, a call for formulaic, is `cs` and the term in parentheses."""
+    out: list[Item] = []
+    for item in items:
+        match = _NAMED.match(item.text) if item.kind == "python" else None
+        inner: list[Item] = []
+        if match and "|" in item.text:  # blanks before it keep the places of the formula
+            start = item.start + match.end() - 1
+            inner = lex(" " * start + text[start : item.stop])
+        if match and any(i.text in ("|", "||") and depth == 1 for i, depth in depths(inner)):
+            if match[1] not in _STRUCTURES:
+                raise FormulaError(
+                    f"there is no `{match[1]}(… | g)`: covariances are `(x | g)`, as us(), "
+                    "`(x || g)`, as diag(), and `cs(x | g)`, one variance and one correlation",
+                    text,
+                    item.start,
+                )
+            out += [Item(match[1], "structure", item.start, start), *inner]
+        else:
+            out.append(item)
+    return out
 
 
 def _join_comparisons(items: Sequence[Item], text: str) -> list[Item]:

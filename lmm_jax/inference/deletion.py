@@ -86,7 +86,7 @@ def without_groups(
     """
     logdets, grams = [], []
     for bucket, part in zip(layout.buckets, rows, strict=True):
-        Lambda = spread(factor_blocks(theta, layout.sizes), bucket.widths)
+        Lambda = spread(factor_blocks(theta, layout.structures), bucket.widths)
         M = marginal(Lambda @ Lambda.T, bucket.T)
         U = eliminate(M, jnp.zeros((M.shape[0], 0, M.shape[2]), M.dtype)).U
         logdets.append(2.0 * jnp.sum(jnp.log(jnp.diagonal(U)), axis=1))
@@ -115,7 +115,7 @@ def without_rows(
     """The model without each row, bucket after bucket; see :func:`without_groups`."""
     B, c, gram = [], [], jnp.zeros_like(layout.S0)
     for bucket, part in zip(layout.buckets, rows, strict=True):
-        Lambda = spread(factor_blocks(theta, layout.sizes), bucket.widths)
+        Lambda = spread(factor_blocks(theta, layout.structures), bucket.widths)
         B.append(_solved(Lambda, bucket, part))
         c.append(1.0 - _leverage(group_cov(Lambda, bucket.T), part))
         gram = gram + part.XY.T @ B[-1]

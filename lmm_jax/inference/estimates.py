@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ..covariance.theta import lower_indices, rectify_signs, theta_slices
+from ..covariance.structures import Structure
+from ..covariance.theta import factor_blocks, theta_slices
 from ..layouts.contract import Maps
 from ..optimize.constrained import ConstrainedSolution
 from ..optimize.newton import CONVERGED, Solution
@@ -20,9 +21,7 @@ from ..reprs import brief
 from .satterthwaite import satterthwaite_df
 from .variance import covariance_jacobian, inverse_curvature, joint_covariance
 
-# Whitened pivots below the first are zero for all purposes (they move the deviance by
-# less than its square); below the second the fit counts as singular, as in lme4.
-ZERO_PIVOT = 1e-5
+# Whitened pivots below this make a fit singular, as in lme4.
 SINGULAR_TOL = 1e-4
 # Deviance per squared relative change of theta below which the data say nothing.
 FLAT_CURVATURE = 1e-6
@@ -31,7 +30,7 @@ FLAT_CURVATURE = 1e-6
 class Estimates(NamedTuple):
     """Everything that a fit determines, as NumPy arrays in the units of the data."""
 
-    theta: np.ndarray  # (m,)  lme4's theta: relative factors of the data, diagonals >= 0
+    theta: np.ndarray  # (m,)  of the relative factors of the data: lme4's, diagonals >= 0
     factors: tuple[np.ndarray, ...]  # (k, k) a term: Lambda in the coordinates of the data
     covariances: tuple[np.ndarray, ...]  # (k, k) a term: sigma^2 Lambda Lambda'
     scale: Any  # sigma^2: a float, or an array of many fits
@@ -88,17 +87,20 @@ def estimate(
     y_scale, nu = _number(maps.y_scale), _number(maps.n_obs) - (beta.shape[-1] if reml else 0)
     scale = _number(np.asarray(at.rss) * np.square(y_scale) / nu)
     whiteners = [np.asarray(A) for A in maps.whiteners]
-    inner = factor_matrices(theta, maps.sizes)
-    outer = [A @ canonical_factor(L) for A, L in zip(whiteners, inner, strict=True)]
-    factors = rectify_signs(outer)
+    inner = factor_blocks(theta, maps.structures)
+    outer = _outer_theta(theta, whiteners, maps.structures)
+    factors = tuple(s.factor(t) for s, t in zip(maps.structures, outer, strict=True))
     beta_map, shift = np.asarray(maps.beta_map), np.asarray(maps.beta_shift)
     low = np.asarray(maps.beta_origin) + np.expand_dims(y_scale, -1) * _product(beta_map, beta)
     joint = joint_covariance(at.cov_theta, np.asarray(solution.jet.dlog_rss), nu)
-    unit, J = _scaled(covariance_jacobian(inner, whiteners, scale))
+    unit, J = _scaled(covariance_jacobian(inner, whiteners, maps.structures, scale))
     out = Estimates(
-        theta=np.concatenate([L[..., *lower_indices(L.shape[-1])] for L in factors], axis=-1),
+        theta=np.concatenate(outer, axis=-1),
         factors=factors,
-        covariances=tuple(covariance_of(L, scale) for L in factors),
+        covariances=tuple(
+            covariance_of(L, scale, (t[..., s.pivots] == 0).any(axis=-1))
+            for L, t, s in zip(factors, outer, maps.structures, strict=True)
+        ),
         scale=scale,
         beta=shift + low,
         beta_low=low,
@@ -128,6 +130,17 @@ def _optimum(solution: Solution | ConstrainedSolution) -> _Optimum:
     at = solution.jet.profile
     cov_theta = inverse_curvature(np.asarray(solution.jet.hessian))
     return _Optimum(at.beta, at.cov_beta, at.rss, solution.jet.value, cov_theta)
+
+
+def _outer_theta(
+    theta: np.ndarray, whiteners: Sequence[np.ndarray], structures: Sequence[Structure]
+) -> list[np.ndarray]:
+    """Reported theta of every term in the coordinates of the data, (..., m_t) each."""
+    places = theta_slices(structures)
+    return [
+        s.mapped(s.canonical(theta[..., at]), A)
+        for s, at, A in zip(structures, places, whiteners, strict=True)
+    ]
 
 
 def _number(value: Any) -> Any:
@@ -172,19 +185,21 @@ def _with_held(estimates: Estimates, held: np.ndarray) -> Estimates:
     )
 
 
-def is_flat(solution: Solution | ConstrainedSolution, sizes: Sequence[int], singular: Any) -> Any:
+def is_flat(
+    solution: Solution | ConstrainedSolution, structures: Sequence[Structure], singular: Any
+) -> Any:
     """Whether some direction of theta leaves the criterion unchanged to second order.
 
     Curvature per relative change of theta, so that large variance ratios, where
     the criterion bends slowly in theta itself, do not count as flat. Of a singular
-    solution only the terms of one coefficient are looked at: rotations leave the
-    factor of any other free where a pivot is zero.
+    solution only the terms without rotations are looked at: these leave the factor
+    of any other free where a pivot is zero.
     """
     if isinstance(solution, ConstrainedSolution):
         return False
     size = 1.0 + np.abs(np.asarray(solution.theta))
     hessian = np.asarray(solution.jet.hessian) * size[..., :, None] * size[..., None, :]
-    lone = np.repeat([k == 1 for k in sizes], [at.stop - at.start for at in theta_slices(sizes)])
+    lone = np.repeat([not s.rotates for s in structures], [s.n_params for s in structures])
     looked = lone | ~np.expand_dims(singular, -1)
     hessian = np.where(looked[..., :, None] & looked[..., None, :], hessian, np.eye(len(lone)))
     hessian = np.where(np.isfinite(hessian), hessian, 0.0)
@@ -196,47 +211,14 @@ def residual_variance_error(at: Estimates) -> float:
     return float(at.variance_unit[-1] * np.sqrt(at.cov_variance[-1, -1]))
 
 
-def factor_matrices(theta: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
-    """Lower triangular matrix of every term, (..., k, k), from theta (..., m)."""
-    out = []
-    for k, at in zip(sizes, theta_slices(sizes), strict=True):
-        L = np.zeros((*theta.shape[:-1], k, k))
-        L[..., *lower_indices(k)] = theta[..., at]
-        out.append(L)
-    return out
-
-
-def covariance_of(L: np.ndarray, scale: Any) -> np.ndarray:
+def covariance_of(L: np.ndarray, scale: Any, singular: Any) -> np.ndarray:
     """``scale L L'``; a singular one is rounded upwards, so that it has a Cholesky factor."""
     k = L.shape[-1]
     cov = np.expand_dims(scale, (-2, -1)) * L @ np.swapaxes(L, -1, -2)
     if k > 1:
-        zero = (np.diagonal(L, axis1=-2, axis2=-1) == 0).any(axis=-1)
-        up = 1.0 + 8.0 * np.finfo(float).eps * zero
+        up = np.where(singular, 1.0 + 8.0 * np.finfo(float).eps, 1.0)
         cov[..., np.arange(k), np.arange(k)] *= up[..., None]
     return cov
-
-
-def canonical_factor(L: np.ndarray) -> np.ndarray:
-    """The factor with exact zeros where a pivot is negligible, same covariance, (..., k, k).
-
-    A triangular factor of a singular covariance is not unique: the Cholesky
-    factor of the covariance, with a zero column for a zero pivot, is taken.
-    """
-    negligible = (np.abs(np.diagonal(L, axis1=-2, axis2=-1)) < ZERO_PIVOT).any(axis=-1)
-    if not negligible.any():
-        return L
-    rows = L[negligible]
-    found = np.zeros_like(rows)
-    for j in range(L.shape[-1]):  # by rows of L: squares would cost large variances their digits
-        norm = np.linalg.norm(rows[:, j], axis=-1)
-        usable = norm > ZERO_PIVOT
-        unit = rows[:, j] * np.where(usable, 1.0 / np.where(usable, norm, 1.0), 0.0)[:, None]
-        found[:, j:, j] = np.sum(rows[:, j:] * unit[:, None], axis=-1)
-        rows[:, j:] -= found[:, j:, j, None] * unit[:, None]
-    out = L.copy()
-    out[negligible] = found
-    return out
 
 
 def _singular(factors: Sequence[np.ndarray]) -> Any:
@@ -307,13 +289,15 @@ def estimate_many(
     return ManyEstimates(
         **rows,
         nobs=np.broadcast_to(lanes.n_obs, void.shape).astype(np.int64),
-        converged=has_optimum(best, lanes.sizes, at.singular) & ~void,
+        converged=has_optimum(best, lanes.structures, at.singular) & ~void,
         singular=at.singular & ~void,
         n_iter=np.where(void, 0, best.n_iter),
     )
 
 
-def has_optimum(solution: Solution, sizes: Sequence[int], singular: np.ndarray) -> np.ndarray:
+def has_optimum(
+    solution: Solution, structures: Sequence[Structure], singular: np.ndarray
+) -> np.ndarray:
     """Which of many fits have converged to an optimum that the data determine, (R,)."""
     converged = np.asarray(solution.status) == CONVERGED
-    return converged & ~is_flat(solution, sizes, singular)
+    return converged & ~is_flat(solution, structures, singular)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..capabilities import require
+from ..covariance.theta import factor_blocks
 from ..designs.design import Design
 from ..errors import DataError
 from ..inputs.arguments import choice, hinted
@@ -22,7 +23,6 @@ from ..numerics.processes import float64
 from ..numerics.programs import compiled
 from ..numerics.shapes import round_up_rows
 from .deletion import BucketRows, Weighted, Whole, Without, without_groups, without_rows
-from .estimates import factor_matrices
 from .record import FitRecord
 from .variance import covariance_jacobian
 
@@ -296,7 +296,7 @@ def _frames(results: FitRecord, by: str, labels: pd.Index[Any], units: _Units) -
 def _covariances(theta: np.ndarray, layout: GroupedLayout, scale: np.ndarray) -> np.ndarray:
     """Covariances of the data, lower triangles row by row, for many theta and scales."""
     out = []
-    for A, L in zip(layout.whiteners, factor_matrices(theta, layout.sizes), strict=True):
+    for A, L in zip(layout.whiteners, factor_blocks(theta, layout.structures), strict=True):
         AL = np.asarray(A) @ L
         S = scale[:, None, None] * AL @ np.swapaxes(AL, 1, 2)
         out.append(S[:, *np.tril_indices(L.shape[-1])])
@@ -317,6 +317,7 @@ def _derivatives(results: FitRecord, units: _Units) -> np.ndarray:
     beta = np.asarray(weighted.beta) + step @ np.asarray(whole.beta).T
     log_scale = np.asarray(weighted.log_scale) + step @ np.asarray(whole.log_rss)
     whiteners = [np.asarray(A) for A in layout.whiteners]
-    J = covariance_jacobian(factor_matrices(e.theta_layout, layout.sizes), whiteners, e.scale)
+    inner = factor_blocks(e.theta_layout, layout.structures)
+    J = covariance_jacobian(inner, whiteners, layout.structures, e.scale)
     variances = np.column_stack([step, log_scale]) @ J.T
     return np.column_stack([e.y_scale * beta @ np.asarray(layout.beta_map).T, variances])

@@ -24,7 +24,7 @@ from .estimates import Estimates
 @jax.jit
 def _gram(theta: jax.Array, layout: Layout) -> jax.Array:
     """``[X y]' V^-1 [X y]`` in the layout's coordinates."""
-    factors = factor_blocks(theta, layout.sizes)
+    factors = factor_blocks(theta, layout.structures)
     return layout.waist(tuple(L @ L.T for L in factors)).gram
 
 

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..capabilities import require
-from ..covariance.theta import lower_indices, theta_slices
+from ..covariance.structures import Structure, lower_indices, only_unstructured
+from ..covariance.theta import factor_blocks, theta_slices
 from ..errors import DataError
 from ..inputs.arguments import choice, is_whole, number, shown, whole_number
 from ..layouts.contract import Layout
@@ -19,7 +20,6 @@ from ..likelihood.criterion import Jet, residual_variance
 from ..likelihood.profile import profile_jet
 from ..numerics.processes import float64
 from ..numerics.programs import compiled
-from .estimates import factor_matrices
 from .record import FitRecord
 
 _jet = compiled(profile_jet, static="reml")
@@ -54,6 +54,7 @@ def profile_re(
 ) -> np.ndarray:
     """Profile of one variance; see :meth:`lmm_jax.LMMResults.profile_re`."""
     require(results, "profile_re")
+    only_unstructured(layout.structures, "profile_re")
     num_low = whole_number(num_low, "num_low")
     num_high = whole_number(num_high, "num_high")
     dist_low = number(dist_low, "dist_low", least=0.0)
@@ -123,8 +124,8 @@ def hold_variance(layout: Layout, theta: np.ndarray, t: int, j: int) -> HeldVari
     Q = np.linalg.qr(np.column_stack([a / unit, np.eye(k)]))[0]
     Q[:, 0] *= np.sign(Q[:, 0] @ a)
     rotated = layout.rotate(t, Q)
-    at = theta_slices(layout.sizes)[t]
-    factor = Q.T @ factor_matrices(theta, layout.sizes)[t]
+    at = theta_slices(layout.structures)[t]
+    factor = Q.T @ factor_blocks(theta, layout.structures)[t]
     L = np.linalg.qr(factor.T)[1].T  # lower triangular, the same covariance
     new = np.array(theta, dtype=np.float64)
     new[at] = L[lower_indices(k)]
@@ -155,7 +156,7 @@ def maximize_rest(
     theta[at.held] = np.sqrt(ratio) / at.unit
     free = np.delete(np.arange(theta.size), at.held)
     best, jet = theta, _jet(jnp.asarray(theta), at.layout, reml=reml)
-    for start in _starts(theta, at.layout.sizes, at.held) if free.size else []:
+    for start in _starts(theta, at.layout.structures, at.held) if free.size else []:
         end = _search(start, free, at.layout, reml=reml)
         found = _jet(jnp.asarray(end), at.layout, reml=reml)
         if found.value < jet.value:
@@ -163,12 +164,11 @@ def maximize_rest(
     return best, jet
 
 
-def _starts(theta: np.ndarray, sizes: Sequence[int], held: int) -> list[np.ndarray]:
+def _starts(theta: np.ndarray, structures: Sequence[Structure], held: int) -> list[np.ndarray]:
     """The point itself and, if it touches the boundary, the point moved inside."""
     pivots = np.concatenate(
-        [at.start + np.flatnonzero(np.equal(*lower_indices(k)))
-         for k, at in zip(sizes, theta_slices(sizes), strict=True)]
-    )  # fmt: skip
+        [at.start + s.pivots for s, at in zip(structures, theta_slices(structures), strict=True)]
+    )
     small = [i for i in pivots if i != held and abs(theta[i]) < _SMALL_PIVOT]
     if not small:
         return [theta]

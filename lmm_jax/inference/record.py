@@ -68,7 +68,10 @@ class FitRecord:
 
     @property
     def theta(self) -> np.ndarray:
-        """lme4's theta: column-major lower triangles of the relative covariance factors."""
+        """lme4's theta: column-major lower triangles of the relative covariance factors.
+
+        Of a term ``cs(x | g)`` the roots of the two eigenvalues of its relative covariance.
+        """
         view = self.estimates.theta.view()
         view.flags.writeable = False
         return view

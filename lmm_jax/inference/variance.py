@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from ..covariance.theta import lower_indices, lower_rows, theta_size, theta_slices
+from ..covariance.structures import Structure, lower_rows
+from ..covariance.theta import theta_size, theta_slices
 
 # Curvature below this, relative to the largest, carries no information (lmerTest's rule).
 FLAT_TOL = 1e-10
@@ -50,7 +51,10 @@ def joint_covariance(cov_theta: np.ndarray, rho: np.ndarray, nu: Any) -> np.ndar
 
 
 def covariance_jacobian(
-    factors: Sequence[np.ndarray], whiteners: Sequence[np.ndarray], scale: Any
+    factors: Sequence[np.ndarray],
+    whiteners: Sequence[np.ndarray],
+    structures: Sequence[Structure],
+    scale: Any,
 ) -> np.ndarray:
     """Derivative of the covariances of the data in ``(theta, tau)``.
 
@@ -60,6 +64,7 @@ def covariance_jacobian(
         Lambda of every term in the layout's coordinates, the point of ``theta``.
     whiteners : sequence of ndarray, shape (..., k, k)
         Map to the coordinates of the data.
+    structures : sequence of Structure
     scale : float or ndarray
         Residual variance.
 
@@ -68,18 +73,19 @@ def covariance_jacobian(
     ndarray, shape (..., n_cov + 1, m + 1)
         Rows: lower triangle of every term row by row, then the residual variance.
     """
-    sizes = [L.shape[-1] for L in factors]
-    m, n_cov = theta_size(sizes), sum(k * (k + 1) // 2 for k in sizes)
+    m = theta_size(structures)
+    n_cov = sum(s.k * (s.k + 1) // 2 for s in structures)
     out = np.zeros((*np.shape(scale), n_cov + 1, m + 1))
     out[..., -1, m] = scale
     scale, start = np.expand_dims(scale, (-2, -1)), 0
-    for L, A, at in zip(factors, whiteners, theta_slices(sizes), strict=True):
-        lower, (i, j) = lower_rows(L.shape[-1]), lower_indices(L.shape[-1])
-        AL, stop = A @ L, start + len(lower[0])
-        # A E_ij L' A' at the entries of the lower triangle, and its transpose
-        half = A[..., lower[0], :][..., i] * AL[..., lower[1], :][..., j]
-        other = A[..., lower[1], :][..., i] * AL[..., lower[0], :][..., j]
-        out[..., start:stop, at] = scale * (half + other)
+    for s, L, A, at in zip(structures, factors, whiteners, theta_slices(structures), strict=True):
+        lower, AL = lower_rows(s.k), A @ L
+        stop = start + len(lower[0])
+        half = A[..., None, :, :] @ s.tangents @ np.swapaxes(AL, -1, -2)[..., None, :, :]
+        both = half + np.swapaxes(
+            half, -1, -2
+        )  # A (E_j Lambda' + Lambda E_j') A', (..., m_t, k, k)
+        out[..., start:stop, at] = scale * np.swapaxes(both[..., *lower], -1, -2)
         out[..., start:stop, m] = (scale * AL @ np.swapaxes(AL, -1, -2))[..., *lower]
         start = stop
     return out

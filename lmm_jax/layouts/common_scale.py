@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ..covariance.structures import Structure
 from ..numerics.linalg import log_diagonal
 
 # Squares of a column whitened to one, below which they are the rounding of the rows; where the
@@ -111,15 +112,18 @@ def _centring(X: Array, y: Array, present: Array) -> tuple[Array, Array]:
     return identity - unit[:, None] * (means / value)[None, :], unit * (y_mean / value)
 
 
-def whitener(z: Array, weights: Array) -> Array:
+def whitener(z: Array, weights: Array, structure: Structure) -> Array:
     """Lower triangular A such that the columns of ``Z A`` are orthonormal per row, (k, k).
 
     ``Lambda_user = A Lambda`` stays lower triangular. Where the columns are
-    dependent only their scale is taken out.
+    dependent only their scale is taken out, and of a term with a structure the scale that
+    all of them have in common: ``A Psi A'`` must keep it.
     """
     k = z.shape[2]
     rows = lax.stop_gradient(z)
     squares = _second_moments(rows, weights)
+    if not structure.unrestricted:
+        return common_whitener(squares)
     first, worst = lower_whitener(squares)
     if k == 1:
         return first
@@ -142,6 +146,13 @@ def _second_moments(rows: Array, weights: Array) -> Array:
     """Cross-products of the columns per row, (k, k)."""
     total = jnp.maximum(jnp.sum((weights > 0).astype(rows.dtype)), 1.0)
     return jnp.einsum("nsa,nsb,n->ab", rows, rows, weights) / total
+
+
+def common_whitener(gram: Array) -> Array:
+    """Multiple of the identity that makes the mean square of all columns one."""
+    mean = jnp.mean(jnp.diagonal(gram))
+    scale = jnp.where(mean > 0, lax.rsqrt(jnp.where(mean > 0, mean, 1.0)), 1.0)
+    return scale * jnp.eye(gram.shape[0], dtype=gram.dtype)
 
 
 def lower_whitener(gram: Array) -> tuple[Array, Array]:

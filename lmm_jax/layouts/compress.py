@@ -77,7 +77,7 @@ def compress(
     root = jnp.where(present, jnp.sqrt(jnp.where(present, weights, 1.0)), 0.0)
     frame = fixed_frame(X, y, weights, present)
     XY = jnp.concatenate([frame.X, frame.y[:, None]], axis=1) * root[:, None]
-    whiteners = tuple(whitener(z, weights) for z in Z)
+    whiteners = tuple(whitener(z, weights, s) for z, s in zip(Z, index.structures, strict=True))
     streams = weighted_streams(Z, whiteners, root, index)
     if isinstance(index, CrossedIndex):
         inner, groups = _of_terms(streams, index, index.eliminated), index.groups
@@ -114,7 +114,7 @@ def compress(
         y_scale=frame.y_scale,
         n_obs=jnp.sum(present.astype(y.dtype)),
         log_weights=log_weights,
-        sizes=index.sizes,
+        structures=index.structures,
         n_components=index.n_components,
         **crossed,
     )

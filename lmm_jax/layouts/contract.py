@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ..covariance.theta import basis, factor_blocks
+from ..covariance.structures import OfTerms, Structure
+from ..covariance.theta import factor_blocks
 from ..numerics.linalg import eliminate, exact, group_product, total_product
 from ..numerics.processes import float64
 from ..reprs import brief
@@ -57,7 +58,7 @@ class BlupTerms(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Maps:
+class Maps(OfTerms):
     """From the coordinates of a layout back to those of the data.
 
     In the layout columns of X are orthonormal, those of every term whitened and y a
@@ -72,7 +73,7 @@ class Maps:
     y_scale: Array  # ()
     n_obs: Array  # ()
     log_weights: Array  # ()  sum of the logarithms of the prior weights
-    sizes: tuple[int, ...] = field(metadata={"static": True})  # coefficients per level of each term
+    structures: tuple[Structure, ...] = field(metadata={"static": True})  # one a term
     n_components: int = field(metadata={"static": True})  # trailing terms: variance components
 
     __repr__ = brief
@@ -119,7 +120,7 @@ class Layout(Maps):
     @exact
     def waist_at(self, theta: Array) -> Waist:
         """The waist at the layout's theta, for values alone: it need not be differentiable."""
-        return self.waist(tuple(L @ L.T for L in factor_blocks(theta, self.sizes)))
+        return self.waist(tuple(L @ L.T for L in factor_blocks(theta, self.structures)))
 
     def jet(self, theta: Array) -> WaistJet:
         """Waist and first derivatives in theta, closed forms."""
@@ -336,17 +337,18 @@ def _pairings(E: np.ndarray) -> np.ndarray:
     return np.stack(terms).reshape(3 * E.shape[1] ** 4, -1)
 
 
-def psi_curvatures(slopes: Sequence[Array]) -> Array:
+def psi_curvatures(slopes: Sequence[Array], structures: Sequence[Structure]) -> Array:
     """``<slope, d2Psi_kl>`` with ``d2Psi_kl = E_k E_l' + E_l E_k'``, (m, m).
 
     Parameters
     ----------
     slopes : sequence of Array, shape (k, k)
         Derivative of a criterion in the Psi of every term.
+    structures : sequence of Structure
     """
     parts = []
-    for slope in slopes:
-        E = jnp.asarray(basis((slope.shape[0],), (1,)), slope.dtype)
+    for slope, structure in zip(slopes, structures, strict=True):
+        E = jnp.asarray(structure.tangents, slope.dtype)
         SE = jnp.einsum("ab,kbc->kac", slope, E)
         parts.append(2.0 * jnp.einsum("kab,lab->kl", SE, E))
     return jax.scipy.linalg.block_diag(*parts)

@@ -14,6 +14,7 @@ from itertools import combinations_with_replacement
 import jax
 import numpy as np
 
+from ..covariance.structures import OfTerms, Structure, term_sizes
 from ..numerics.shapes import VERY_FEW, round_up, round_up_groups, round_up_rows
 from ..reprs import brief
 
@@ -53,7 +54,7 @@ class Table:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class GroupIndex:
+class GroupIndex(OfTerms):
     """Index of a grouped design.
 
     A *stream* is one (term, membership) pair: a row belongs to one level of the
@@ -63,7 +64,7 @@ class GroupIndex:
     levels: tuple[Table, ...]  # one a stream
     pairs: tuple[Table, ...]  # one a pair of streams, in the order of stream_pairs
     streams: tuple[int, ...] = field(metadata={"static": True})  # term of each stream
-    sizes: tuple[int, ...] = field(metadata={"static": True})  # coefficients per level of each term
+    structures: tuple[Structure, ...] = field(metadata={"static": True})  # one a term
     widths: tuple[tuple[int, ...], ...] = field(metadata={"static": True})  # per bucket, per term
     n_groups: tuple[int, ...] = field(metadata={"static": True})  # per bucket, rounded up
     n_components: int = field(metadata={"static": True})  # trailing terms: variance components
@@ -114,7 +115,7 @@ def plan_groups(
     n_groups: int,
     codes: Sequence[np.ndarray],
     n_levels: Sequence[int],
-    sizes: Sequence[int],
+    structures: Sequence[Structure],
     n_components: int = 0,
 ) -> GroupPlan:
     """Build the index of a design whose terms are nested in ``group``.
@@ -128,11 +129,12 @@ def plan_groups(
         one group only.
     n_levels : sequence of int
         Number of levels of each term.
-    sizes : sequence of int
-        Coefficients per level of each term.
+    structures : sequence of Structure
+        Covariance of each term.
     n_components : int
         How many of the last terms are variance components.
     """
+    sizes = term_sizes(structures)
     parents = [level_parent(c, group, size) for c, size in zip(codes, n_levels, strict=True)]
     counts = [np.bincount(parent, minlength=n_groups) for parent in parents]
     bucket = _buckets(counts, sizes, n_groups)
@@ -167,7 +169,7 @@ def plan_groups(
             for a, b in stream_pairs(len(streams))
         ),
         streams=streams,
-        sizes=tuple(sizes),
+        structures=tuple(structures),
         widths=widths,
         n_groups=padded,
         n_components=n_components,

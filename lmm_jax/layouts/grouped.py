@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ..covariance.theta import basis, factor_blocks, gather, spread, stack_theta
+from ..covariance.structures import Structure
+from ..covariance.theta import basis, factor_blocks, gather, spread
 from ..numerics.linalg import eliminate, exact, group_product, symmetrize, total_product
 from ..numerics.roots import RootElimination, eliminate_root
 from ..reprs import brief
@@ -104,7 +105,7 @@ class GroupedLayout(Layout):
     @exact
     def blups(self, theta: Array, beta: Array) -> tuple[BlupTerms, ...]:
         """See :meth:`Layout.blups`: one entry a bucket."""
-        return tuple(blups(theta, beta, bucket, self.sizes) for bucket in self.buckets)
+        return tuple(blups(theta, beta, bucket, self.structures) for bucket in self.buckets)
 
     @exact
     def start_moments(self) -> Array:
@@ -182,8 +183,8 @@ def waist_jet(theta: Array, layout: GroupedLayout) -> WaistJet:
     dlogdet, dgram = jnp.zeros_like(theta), jnp.zeros((theta.size, C, C), theta.dtype)
     rounding, groups = jnp.zeros(C + 1, theta.dtype), []
     for bucket in layout.buckets:
-        Lambda = spread(factor_blocks(theta, layout.sizes), bucket.widths)
-        E = jnp.asarray(basis(layout.sizes, bucket.widths), theta.dtype)
+        Lambda = spread(factor_blocks(theta, layout.structures), bucket.widths)
+        E = jnp.asarray(basis(layout.structures, bucket.widths), theta.dtype)
 
         def part(bucket: Bucket, Lambda: Array = Lambda, E: Array = E) -> Any:
             waist, lost, terms = _eliminate_bucket(Lambda, bucket)
@@ -253,8 +254,8 @@ def root_rounding(at: RootElimination, c: Array, copies: Array) -> Array:
 
 def _tangents(theta: Array, layout: GroupedLayout, bucket: Bucket) -> tuple[Array, Array]:
     """Lambda of one bucket, (q, q), and ``dPsi / dtheta_k``, (m, q, q)."""
-    Lambda = spread(factor_blocks(theta, layout.sizes), bucket.widths)
-    E = jnp.asarray(basis(layout.sizes, bucket.widths), layout.S0.dtype)
+    Lambda = spread(factor_blocks(theta, layout.structures), bucket.widths)
+    E = jnp.asarray(basis(layout.structures, bucket.widths), layout.S0.dtype)
     return Lambda, psi_tangents(Lambda, E)
 
 
@@ -278,7 +279,7 @@ def curvature(theta: Array, root: Array, jet: WaistJet, layout: GroupedLayout) -
     slopes, halves = [], []
     for bucket, kept in zip(layout.buckets, jet.rest, strict=True):
         Lambda, D = _tangents(theta, layout, bucket)
-        E, many = basis(layout.sizes, bucket.widths), kept is None
+        E, many = basis(layout.structures, bucket.widths), kept is None
 
         def part(
             terms: GroupTerms,
@@ -302,7 +303,8 @@ def curvature(theta: Array, root: Array, jet: WaistJet, layout: GroupedLayout) -
         slopes.append(slope)
         halves.append(half)
     psi = _by_term(slopes, layout)
-    return Curvature(symmetrize(hessian + psi_curvatures(psi)), psi, _by_term(halves, layout))
+    hessian = hessian + psi_curvatures(psi, layout.structures)
+    return Curvature(symmetrize(hessian), psi, _by_term(halves, layout))
 
 
 def _shares(u: Array, W: Array) -> Array:
@@ -348,13 +350,13 @@ def average_information(theta: Array, v: Array, jet: WaistJet, layout: GroupedLa
     return symmetrize(out)
 
 
-def blups(theta: Array, beta: Array, bucket: Bucket, sizes: tuple[int, ...]) -> BlupTerms:
+def blups(theta: Array, beta: Array, bucket: Bucket, structures: Sequence[Structure]) -> BlupTerms:
     """Conditional mean ``Psi u (y - X beta)`` and covariance of each group's random effects.
 
     The covariance ``Lambda (I + Lambda' T'T Lambda)^-1 Lambda'`` is that of
     ``b`` given y at known theta and beta.
     """
-    Lambda = spread(factor_blocks(theta, sizes), bucket.widths)
+    Lambda = spread(factor_blocks(theta, structures), bucket.widths)
     _, _, terms = _eliminate_bucket(Lambda, bucket)
     residual = jnp.einsum("acg,c->ag", terms.u, jnp.append(-beta, 1.0))
     b = jnp.einsum("ab,bg->ag", Lambda @ Lambda.T, residual)
@@ -386,9 +388,9 @@ def moment_theta(layout: GroupedLayout) -> Array:
         observed.append(jnp.sum(jnp.sum(b.T * b.c[:, None, p], axis=0) ** 2, axis=1))
         first.append(jnp.sum(norms * b.copies[None], axis=1))
         second.append(jnp.sum(norms**2 * b.copies[None], axis=1))
-    blocks, start = [], [0] * len(layout.buckets)
-    for t, k in enumerate(layout.sizes):
-        sums = []
+    parts, start = [], [0] * len(layout.buckets)
+    for t, structure in enumerate(layout.structures):
+        k, sums = structure.k, []
         for part in (observed, first, second):
             total = jnp.zeros(k, layout.S0.dtype)
             for i, b in enumerate(layout.buckets):
@@ -398,8 +400,8 @@ def moment_theta(layout: GroupedLayout) -> Array:
         start = [s + k * b.widths[t] for s, b in zip(start, layout.buckets, strict=True)]
         psi = (sums[0] / jnp.maximum(sigma2, 1e-300) - sums[1]) / jnp.maximum(sums[2], 1e-300)
         psi = jnp.where(jnp.isfinite(psi), jnp.clip(psi, 1e-4, 1e8), 1.0)
-        blocks.append(jnp.diag(jnp.sqrt(psi)))
-    return stack_theta(blocks)
+        parts.append(structure.start(jnp.sqrt(psi)))
+    return jnp.concatenate(parts)
 
 
 def thin(layout: GroupedLayout) -> GroupedLayout | None:

@@ -129,7 +129,7 @@ def moment_jet(theta: Array, layout: MomentLayout) -> WaistJet:
     dlogdet, dgram = jnp.zeros_like(theta), jnp.zeros((theta.size, C, C), theta.dtype)
     rounding, classes = jnp.zeros(C + 1, theta.dtype), []
     for bucket in layout.buckets:
-        Lambda = spread(factor_blocks(theta, layout.sizes), bucket.widths)
+        Lambda = spread(factor_blocks(theta, layout.structures), bucket.widths)
         D = psi_tangents(Lambda, _basis(layout, bucket))
         part, lost, terms = _eliminate_classes(Lambda, bucket)
         rounding = rounding + lost
@@ -168,7 +168,7 @@ def _rounding(M: Array, at: Elimination, N: Array, bucket: MomentBucket) -> Arra
 
 
 def _basis(layout: MomentLayout, bucket: MomentBucket) -> Array:
-    return jnp.asarray(basis(layout.sizes, bucket.widths), layout.S0.dtype)
+    return jnp.asarray(basis(layout.structures, bucket.widths), layout.S0.dtype)
 
 
 def _shares(terms: ClassTerms, W: Array) -> Array:
@@ -180,13 +180,15 @@ def moment_curvature(theta: Array, W: Array, jet: WaistJet, layout: MomentLayout
     """``sum_d <copies P - R, D_kl> + tr((2 R - copies P) D_k P D_l)`` with ``R`` the shares."""
     hessian = jnp.zeros((theta.size, theta.size), theta.dtype)
     for bucket, terms in zip(layout.buckets, jet.rest, strict=True):
-        Lambda = spread(factor_blocks(theta, layout.sizes), bucket.widths)
+        Lambda = spread(factor_blocks(theta, layout.structures), bucket.widths)
         D = psi_tangents(Lambda, _basis(layout, bucket))
         R = _shares(terms, W)
         hessian = hessian + double_traces(2.0 * R - bucket.copies[None, None] * terms.P, terms.P, D)
     slopes = moment_slopes(W, jet, layout)
-    halves = halves_of(slopes, factor_blocks(theta, layout.sizes))
-    return Curvature(symmetrize(hessian + psi_curvatures(slopes)), slopes, halves)
+    halves = halves_of(slopes, factor_blocks(theta, layout.structures))
+    return Curvature(
+        symmetrize(hessian + psi_curvatures(slopes, layout.structures)), slopes, halves
+    )
 
 
 def moment_slopes(W: Array, jet: WaistJet, layout: MomentLayout) -> tuple[Array, ...]:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..covariance.structures import Structure, term_sizes
 from .crossed.core_index import core_blocks, level_streams, take
 from .crossed.index import CrossedPlan, plan_crossed
 from .group_index import GroupPlan, level_parent, plan_groups
@@ -81,7 +82,7 @@ def plan_layout(
     n_groups: int,
     codes: Sequence[np.ndarray],
     n_levels: Sequence[int],
-    sizes: Sequence[int],
+    structures: Sequence[Structure],
     labels: Sequence[str],
     n_components: int = 0,
 ) -> tuple[GroupPlan | CrossedPlan, LayoutInfo]:
@@ -94,8 +95,10 @@ def plan_layout(
     n_groups : int
     codes : sequence of ndarray of int, shape (n, S)
         Level of each row in each term, for every membership.
-    n_levels, sizes : sequence of int
-        Levels, and coefficients per level, of each term.
+    n_levels : sequence of int
+        Levels of each term.
+    structures : sequence of Structure
+        Covariance of each term.
     labels : sequence of str
         Names of the terms, for the report.
     n_components : int
@@ -106,9 +109,9 @@ def plan_layout(
     DataError
         The dense core would not fit into memory.
     """
-    choice, reason = _choose(group, n_groups, codes, n_levels, sizes)
+    choice, reason = _choose(group, n_groups, codes, n_levels, term_sizes(structures))
     if len(choice.eliminated) == len(codes):
-        plan = plan_groups(group, n_groups, codes, n_levels, sizes, n_components)
+        plan = plan_groups(group, n_groups, codes, n_levels, structures, n_components)
         names = tuple(labels)
         return plan, LayoutInfo(
             kind="grouped", eliminated=names, core=(), n_groups=n_groups,
@@ -120,7 +123,7 @@ def plan_layout(
         choice.n_groups,
         codes,
         n_levels,
-        sizes,
+        structures,
         choice.eliminated,
         _listed(core),
         n_components,

@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array, lax
 
 from ..numerics.linalg import Elimination, eliminate, total_product
-from .common_scale import log_det_of_map, lower_whitener, orthonormal_map
+from .common_scale import common_whitener, log_det_of_map, lower_whitener, orthonormal_map
 from .compress import place_cells, place_levels, rank_tol
 from .crossed.compress import within_step
 from .group_index import GroupIndex, Table, stream_pairs
@@ -190,7 +190,7 @@ def layout_from_sums(sums: Sums, units: Units, index: GroupIndex) -> tuple[Group
         y_scale=y_scale,
         n_obs=sums.n_obs,
         log_weights=sums.log_weights,
-        sizes=index.sizes,
+        structures=index.structures,
         n_components=index.n_components,
     )
     precise = (rest > _LEFT_OVER * sums.gram[p, p]) & (full | (S0[p, p] > _LEFT_OVER))
@@ -205,7 +205,11 @@ def _whiteners(sums: Sums, index: GroupIndex) -> tuple[tuple[Array, ...], Array]
         grams[t] = grams[t] + jnp.sum(level[:, :, : index.sizes[t]], axis=0)
     made = [lower_whitener(gram / sums.n_obs) for gram in grams]
     worst = jnp.min(jnp.stack([pivot for _, pivot in made]))
-    return tuple(A for A, _ in made), worst**2
+    whiteners = tuple(
+        A if structure.unrestricted else common_whitener(gram / sums.n_obs)
+        for (A, _), gram, structure in zip(made, grams, index.structures, strict=True)
+    )
+    return whiteners, worst**2
 
 
 def _factors(

@@ -60,16 +60,21 @@ def check_layout(layout: Layout) -> Layout:
 
 
 def check_theta(theta: Any, layout: Layout) -> Array:
-    """lme4's theta as an array of the length that the layout's terms need."""
+    """Theta as an array of the length that the layout's terms need."""
     check_layout(layout)
     array = real_array(theta, "theta")
-    m = theta_size(layout.sizes)
+    m = theta_size(layout.structures)
     if array.shape != (m,):
         raise DataError(
             f"theta has the shape {array.shape}: ({m},) is needed, the lower triangles of terms "
-            f"with {', '.join(map(str, layout.sizes))} coefficients"
+            f"with {', '.join(map(str, layout.sizes))} coefficients{_structured(layout)}"
         )
     return jnp.asarray(array)
+
+
+def _structured(layout: Layout) -> str:
+    named = [s for s in layout.structures if s.name]
+    return "".join(f", of {s.name}() its {s.n_params} parameters" for s in named[:1])
 
 
 def check_params(params: Any, layout: Layout, *, with_fe: bool, what: str = "params") -> Params:

@@ -82,8 +82,8 @@ def profile_jet(theta: Array, layout: Layout, *, reml: bool, exact: bool = True)
     else:
         slopes = layout.psi_slopes(theta, root @ root.T, jet)
         average = (nu / at.rss) * layout.average_information(theta, v, jet)
-        halves = halves_of(slopes, factor_blocks(theta, layout.sizes))
-        bent = Curvature(average + psi_curvatures(slopes), slopes, halves)
+        halves = halves_of(slopes, factor_blocks(theta, layout.structures))
+        bent = Curvature(average + psi_curvatures(slopes, layout.structures), slopes, halves)
     rounding = jet.rounding[1:] + jnp.diagonal(jet.waist.gram)
     lost = Lost(jet.rounding[0], rounding[:p], rounding[p])
     return finish_jet(at, gram.inverse, first, bent, lost, nu, reml=reml, exact=exact)
@@ -99,7 +99,8 @@ def profile_loglike(theta: Array, layout: Layout, *, reml: bool = True) -> Array
     theta : Array, shape (m,)
         Column-major lower triangles of the relative covariance factors
         ``Lambda`` of all terms (``cov = sigma^2 Lambda Lambda'``), terms in the
-        order of the design. Signs are free; zeros are allowed.
+        order of the design; of a term ``cs(x | g)`` the roots of the two
+        eigenvalues of ``Lambda Lambda'``. Signs are free; zeros are allowed.
     layout : Layout
     reml : bool
         Restricted likelihood or likelihood.
@@ -124,7 +125,7 @@ def profile_loglike(theta: Array, layout: Layout, *, reml: bool = True) -> Array
     """
     check_process()
     theta, reml = check_theta(theta, layout), flag(reml, "reml")
-    factors = whiten_factors(factor_blocks(theta, layout.sizes), layout)
+    factors = whiten_factors(factor_blocks(theta, layout.structures), layout)
     at = layout.waist(tuple(L @ L.T for L in factors))
     return -0.5 * profile_waist(at, layout, reml=reml).deviance
 

@@ -83,7 +83,7 @@ def inner_factors(x: Array, problem: Problem) -> tuple[Array, ...]:
     """Relative covariance factors in the layout's coordinates from the free entries."""
     layout = problem.layout
     if problem.masks is None:
-        return factor_blocks(x, layout.sizes)
+        return factor_blocks(x, layout.structures)
     blocks = []
     start = 0
     scales = column_scales(layout)

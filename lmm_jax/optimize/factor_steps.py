@@ -29,7 +29,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ..covariance.theta import basis, factor_blocks, lower_indices, stack_theta, theta_slices
+from ..covariance.structures import Structure, lower_indices
+from ..covariance.theta import stack_theta, theta_slices
 from ..numerics.eigen import eigen
 from ..numerics.linalg import lower_factor
 
@@ -48,7 +49,7 @@ class Coordinates(NamedTuple):
     units: Array  # (m,)  steps that change the criterion about equally
 
 
-def coordinates(theta: Array, jet: Any, sizes: tuple[int, ...]) -> Coordinates:
+def coordinates(theta: Array, jet: Any, structures: tuple[Structure, ...]) -> Coordinates:
     """Derivatives along the shortest changes of the factors that change Psi.
 
     Parameters
@@ -57,36 +58,39 @@ def coordinates(theta: Array, jet: Any, sizes: tuple[int, ...]) -> Coordinates:
     jet : Point
         Gradient and Hessian in theta, derivatives in the Psi of every term (or none), and
         these times Lambda.
-    sizes : tuple of int
-        Coefficients per level of each term.
+    structures : tuple of Structure
+        Covariance of each term.
 
     Returns
     -------
     Coordinates
-        Theta itself for terms of one coefficient, or without derivatives in Psi.
+        Theta itself for terms that no rotation leaves as they are, or without derivatives
+        in Psi.
     """
     if not jet.psi_gradients:
         return Coordinates(jet.gradient, jet.hessian, (), jnp.ones_like(theta))
-    if max(sizes) == 1:
+    if not any(s.rotates for s in structures):
         return Coordinates(jet.gradient, jet.hessian, (), jnp.sqrt(1.0 + theta * theta))
     g, maps, moves, bends, flats, units = [], [], [], [], [], []
     places = zip(
-        factor_blocks(theta, sizes),
-        jet.psi_gradients,
-        jet.psi_halves,
-        theta_slices(sizes),
-        strict=True,
+        structures, jet.psi_gradients, jet.psi_halves, theta_slices(structures), strict=True
     )
-    for L, G, GL, at in places:
-        k = L.shape[0]
-        E = jnp.asarray(basis((k,), (1,)), L.dtype)
-        D, P, size = (E, E, theta[at] ** 2) if k == 1 else _horizontal(L)
-        g.append(jet.gradient[at] if k == 1 else 2.0 * jnp.sum(GL[None] * D, axis=(1, 2)))
-        units.append(jnp.sqrt(1.0 + size))
-        maps.append(P[:, *lower_indices(k)].T)
-        moves.append(D)
-        bends.append(_bend(G, D))
+    for structure, G, GL, at in places:
+        E = jnp.asarray(structure.tangents, theta.dtype)
+        moves.append(E)
         flats.append(_bend(G, E))
+        if not structure.rotates:
+            g.append(jet.gradient[at])
+            units.append(jnp.sqrt(1.0 + theta[at] ** 2))
+            maps.append(jnp.eye(structure.n_params, dtype=theta.dtype))
+            bends.append(flats[-1])
+            continue
+        D, P, size = _horizontal(structure.factor(theta[at]))
+        g.append(2.0 * jnp.sum(GL[None] * D, axis=(1, 2)))
+        units.append(jnp.sqrt(1.0 + size))
+        maps.append(P[:, *lower_indices(structure.k)].T)
+        moves[-1] = D
+        bends.append(_bend(G, D))
     T = _block_diagonal(maps)
     inner = jet.hessian - _block_diagonal(flats)
     half = jnp.sum(inner[:, :, None] * T[None], axis=1)
@@ -174,13 +178,15 @@ def _block_diagonal(blocks: list[Array]) -> Array:
     return jnp.concatenate(rows)
 
 
-def move(theta: Array, p: Array, at: Coordinates, sizes: tuple[int, ...]) -> Array:
+def move(theta: Array, p: Array, at: Coordinates, structures: tuple[Structure, ...]) -> Array:
     """Theta after a step."""
     if not at.moves:
         return theta + p
-    blocks = []
-    places = theta_slices(sizes)
-    for L, D, place in zip(factor_blocks(theta, sizes), at.moves, places, strict=True):
-        F = L + jnp.sum(p[place][:, None, None] * D, axis=0)
-        blocks.append(F if L.shape[0] == 1 else lower_factor(F))
-    return stack_theta(blocks)
+    parts = []
+    for structure, D, place in zip(structures, at.moves, theta_slices(structures), strict=True):
+        if not structure.rotates:
+            parts.append(theta[place] + p[place])
+            continue
+        F = structure.factor(theta[place]) + jnp.sum(p[place][:, None, None] * D, axis=0)
+        parts.append(stack_theta([lower_factor(F)]))
+    return jnp.concatenate(parts)

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ..covariance.params import Params
+from ..covariance.structures import only_unstructured
 from ..covariance.theta import factor_blocks, stack_theta
 from ..inputs.arguments import flag, hinted, iterations, number
 from ..layouts.contract import Layout
@@ -114,7 +115,7 @@ def fit_params(
     1527.5 2451.25 True
     """
     check_process()
-    check_layout(layout)
+    only_unstructured(check_layout(layout).structures, "fit_params")
     reml, maxiter = flag(reml, "reml"), iterations(maxiter)
     tol = number(tol, "tol", least=0.0)
     theta = None if start is None else lax.stop_gradient(_start_theta(start, layout))
@@ -149,7 +150,7 @@ def _optimum(
 ) -> tuple[tuple[Array, ...], Array]:
     """Psi of every term at the optimum, and 1.0 if that has converged."""
     solution = minimize(layout, theta, reml=reml, maxiter=maxiter, tol=tol)
-    blocks = tuple(_clean(L @ L.T) for L in factor_blocks(solution.theta, layout.sizes))
+    blocks = tuple(_clean(L @ L.T) for L in factor_blocks(solution.theta, layout.structures))
     return blocks, (solution.status == CONVERGED).astype(layout.S0.dtype)
 
 
@@ -173,7 +174,7 @@ def _optimum_jvp(
     x = stack_theta([psd_cholesky(V.T @ Psi @ V) for V, Psi in zip(frames, blocks, strict=True)])
 
     def covariances(x: Array) -> tuple[Array, ...]:
-        factors = factor_blocks(x, layout.sizes)
+        factors = factor_blocks(x, layout.structures)
         return tuple(V @ L @ L.T @ V.T for V, L in zip(frames, factors, strict=True))
 
     def slope(x: Array, layout: Layout) -> Array:

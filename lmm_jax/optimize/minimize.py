@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ..covariance.theta import lower_indices, theta_size, theta_slices
+from ..covariance.structures import Structure
+from ..covariance.theta import theta_size, theta_slices
 from ..layouts.contract import Layout
 from ..likelihood.profile import profile_jet
 from .history import Recorder
@@ -22,6 +23,7 @@ from .starts import (
     singular_grid,
     start_grid,
     start_values,
+    widest,
     with_far_starts,
     with_submodels,
 )
@@ -79,7 +81,7 @@ def minimize(
         n = starts.wanted.size
 
         def run(i: Array, best: Solution) -> Solution:
-            inner, cornered = off_boundary(best.theta, layout.sizes)
+            inner, cornered = off_boundary(best.theta, layout.structures)
             lost = (best.status == NOISY) & centred
             inner = jnp.where(lost, best.theta, inner)
             theta = jnp.where(i < n, starts.thetas[jnp.minimum(i, n - 1)], inner)
@@ -102,10 +104,10 @@ def minimize(
         found = found._replace(beta=beta + jnp.where(s == 0, found.beta, 0.0))
         # valleys that a grid does not show: narrow ones, and those between singular covariances
         extreme = (s > 0) & is_extreme(best.theta)
-        hidden = (s > 0) & has_few_groups(layout) & (max(layout.sizes) > 2)
-        return runs(with_far_starts(found, layout.sizes, hidden | extreme, extreme), best)
+        hidden = (s > 0) & has_few_groups(layout) & (widest(layout.structures) > 2)
+        return runs(with_far_starts(found, layout.structures, hidden | extreme, extreme), best)
 
-    p, m = layout.beta_origin.size, theta_size(layout.sizes)
+    p, m = layout.beta_origin.size, theta_size(layout.structures)
     zeros = jnp.zeros(m, layout.S0.dtype), jnp.zeros(p, layout.S0.dtype)
     empty = jax.tree.map(
         lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(descend, *zeros)
@@ -136,7 +138,7 @@ def _grids(layout: Layout, start: Array | None) -> _Grids:
     """What to look at, stage by stage."""
     if start is not None:
         return _Grids(start[None, None], jnp.full((1, 1, 1), -1))
-    first, then = start_grid(layout.sizes), singular_grid(layout.sizes)
+    first, then = start_grid(layout.structures), singular_grid(layout.structures)
     both = [first] if then is None else [first, then]
     rows = max(len(g.thetas) for g in both)
     width = max(g.neighbours.shape[1] for g in both)
@@ -159,7 +161,7 @@ def in_doubt(best: Solution, layout: Layout) -> Array:
     Where it is singular, where the groups are few, or large random effects leave narrow
     valleys, others are not rare: 1 in 50 data sets of eight groups or fewer has one.
     """
-    singular = off_boundary(best.theta, layout.sizes)[1]
+    singular = off_boundary(best.theta, layout.structures)[1]
     return has_few_groups(layout) | is_extreme(best.theta) | singular
 
 
@@ -186,7 +188,7 @@ def _newton_on(
     watch: Recorder | None = None,
 ) -> Solution:
     evaluate = lambda t: _jet(t, layout, reml=reml)  # noqa: E731
-    return newton(theta, evaluate, layout.sizes, maxiter=maxiter, tol=tol, watch=watch)
+    return newton(theta, evaluate, layout.structures, maxiter=maxiter, tol=tol, watch=watch)
 
 
 def find_starts(layout: Layout, *, reml: bool, maxiter: int) -> tuple[Array, Array]:
@@ -200,22 +202,22 @@ def find_starts(layout: Layout, *, reml: bool, maxiter: int) -> tuple[Array, Arr
     return found[None], jnp.ones(1, bool)
 
 
-def off_boundary(theta: Any, sizes: tuple[int, ...], xp: Any = jnp) -> tuple[Any, Any]:
+def off_boundary(theta: Any, structures: tuple[Structure, ...], xp: Any = jnp) -> tuple[Any, Any]:
     """A start with every singular term reopened, and whether there was one.
 
     Parameters
     ----------
     theta : Array, shape (m,) or (m, R)
-    sizes : tuple of int
+    structures : tuple of Structure
     xp : module
         ``jax.numpy``, or ``numpy`` for lanes on the host.
     """
     opened, cornered = [], []
-    for k, at in zip(sizes, theta_slices(sizes), strict=True):
-        rows, columns = lower_indices(k)
-        diagonal = rows == columns
-        singular = xp.min(xp.abs(theta[at][np.flatnonzero(diagonal)]), axis=0) < PIVOT_TOL
-        half = xp.asarray(0.5 * diagonal, theta.dtype).reshape(-1, *(1,) * (theta.ndim - 1))
+    for structure, at in zip(structures, theta_slices(structures), strict=True):
+        pivots = structure.pivots
+        singular = xp.min(xp.abs(theta[at][pivots]), axis=0) < PIVOT_TOL
+        inside = np.where(np.isin(np.arange(structure.n_params), pivots), 0.5, 0.0)
+        half = xp.asarray(inside, theta.dtype).reshape(-1, *(1,) * (theta.ndim - 1))
         opened.append(xp.where(singular, half, theta[at]))
         cornered.append(singular)
     return xp.concatenate(opened), xp.any(xp.stack(cornered), axis=0)

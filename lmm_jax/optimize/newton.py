@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ..covariance.theta import factor_blocks, stack_theta
+from ..covariance.structures import Structure
+from ..covariance.theta import stack_theta, theta_slices
 from ..numerics.eigen import eigen
 from ..numerics.linalg import lower_factor
 from .factor_steps import coordinates, move
@@ -107,7 +108,7 @@ class Step(NamedTuple):
 def newton(
     theta: Array,
     evaluate: Evaluate,
-    sizes: tuple[int, ...],
+    structures: tuple[Structure, ...],
     *,
     maxiter: int,
     tol: float = DECREMENT_TOL,
@@ -120,9 +121,9 @@ def newton(
     theta : Array, shape (m,)
     evaluate : callable
         Value, gradient and Hessian at a theta, and the derivatives in Psi of
-        the terms in ``sizes`` (or none, if theta is not made of factors).
-    sizes : tuple of int
-        Coefficients per level of each term.
+        the terms in ``structures`` (or none, if theta is not made of factors).
+    structures : tuple of Structure
+        Covariance of each term.
     maxiter : int
         Limit on steps; 0 evaluates the start and stops.
     tol : float
@@ -140,7 +141,7 @@ def newton(
     """
 
     def step(s: State) -> State:
-        s = tick(s, evaluate, sizes, maxiter=maxiter, tol=tol)
+        s = tick(s, evaluate, structures, maxiter=maxiter, tol=tol)
         if watch is not None:
             watch(s.tick, s.theta, s.jet.value, s.jet.gradient)
         return s
@@ -150,10 +151,10 @@ def newton(
 
 
 def tick(
-    s: State, evaluate: Evaluate, sizes: tuple[int, ...], *, maxiter: int, tol: float
+    s: State, evaluate: Evaluate, structures: tuple[Structure, ...], *, maxiter: int, tol: float
 ) -> State:
     """One evaluation of the criterion: propose a point, evaluate it, accept or shrink."""
-    step = propose(s, sizes, tol)
+    step = propose(s, structures, tol)
     stay = lambda: s.jet  # noqa: E731
     jet = lax.cond(step.settled, stay, lambda: evaluate(step.trial))
     return judge(s, step, jet, maxiter)
@@ -219,9 +220,9 @@ def state_at(theta: Array, jet: Any) -> State:
     )
 
 
-def propose(s: State, sizes: tuple[int, ...], tol: float) -> Step:
+def propose(s: State, structures: tuple[Structure, ...], tol: float) -> Step:
     """Next trial point: Newton with |eigenvalues|, plus escapes from saddles and corners."""
-    at = coordinates(s.theta, s.jet, sizes)
+    at = coordinates(s.theta, s.jet, structures)
     g, hessian = at.gradient * at.units, at.hessian * at.units[:, None] * at.units[None]
     e, V = eigen(hessian)
     top = jnp.maximum(jnp.max(jnp.abs(e)), 1e-8)
@@ -237,12 +238,12 @@ def propose(s: State, sizes: tuple[int, ...], tol: float) -> Step:
     bend = jnp.sum(hessian * p[:, None] * p[None])
     predicted = -(jnp.sum(g * p) + 0.5 * bend)
     known = jnp.isfinite(s.jet.value)
-    lifted, gain = _lift(s, sizes)
+    lifted, gain = _lift(s, structures)
     lifting = known & flat & ~saddle & (gain > rounding(s.jet))
     p = at.units * p
     final = known & flat & ~saddle & ~lifting
     settled = final & (decrement < jnp.minimum(_SETTLED, tol))
-    moved = jnp.where(lifting, lifted, move(s.theta, p, at, sizes))
+    moved = jnp.where(lifting, lifted, move(s.theta, p, at, structures))
     return Step(
         trial=jnp.where(known & ~settled, moved, s.theta),
         predicted=predicted,
@@ -265,7 +266,7 @@ def _rounding_of_all(jet: Any) -> Array:
     return _ROUNDING * jnp.finfo(jet.value.dtype).eps * (1.0 + jnp.abs(jet.value))
 
 
-def _lift(s: State, sizes: tuple[int, ...]) -> tuple[Array, Array]:
+def _lift(s: State, structures: tuple[Structure, ...]) -> tuple[Array, Array]:
     """Step off the boundary of the cone along the steepest feasible direction, and its gain.
 
     Where the derivative G of the criterion in Psi has a negative eigenvalue with
@@ -273,21 +274,25 @@ def _lift(s: State, sizes: tuple[int, ...]) -> tuple[Array, Array]:
     stationary: the corner that a triangular factor has at a zero pivot.
     """
     gain = jnp.zeros((), s.theta.dtype)
-    if not s.jet.psi_gradients or max(sizes) == 1:
+    if not s.jet.psi_gradients or not any(s.rotates for s in structures):
         return s.theta, gain
-    blocks = list(factor_blocks(s.theta, sizes))
-    for t, (L, G) in enumerate(zip(blocks, s.jet.psi_gradients, strict=True)):
-        if L.shape[0] == 1:
-            continue  # one pivot, no corner: the curvature in theta decides
+    parts = []
+    for structure, at, G in zip(
+        structures, theta_slices(structures), s.jet.psi_gradients, strict=True
+    ):
+        parts.append(s.theta[at])
+        if not structure.rotates:
+            continue  # no corner: Psi is linear in squares, the curvature in theta decides
+        L = structure.factor(s.theta[at])
         e, V = eigen(G)
         cornered = jnp.min(jnp.abs(jnp.diagonal(L))) < PIVOT_TOL
         found = cornered & (e[0] < -_SLOPE_TOL * jnp.maximum(jnp.max(jnp.abs(e)), 1.0))
         v = V[:, 0]
         size = s.lift * 0.1 * (1.0 + jnp.sum(jnp.sum(L * v[:, None], axis=0) ** 2))
         raised = lower_factor(jnp.concatenate([L, jnp.sqrt(size) * v[:, None]], axis=1))
-        blocks[t] = jnp.where(found, raised, L)
+        parts[-1] = stack_theta([jnp.where(found, raised, L)])
         gain = gain + jnp.where(found, -e[0] * size, 0.0)
-    return stack_theta(blocks), gain
+    return jnp.concatenate(parts), gain
 
 
 def certified(status: Any, jet: Any) -> Array:

@@ -13,6 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
+from ..covariance.structures import Structure
 from ..layouts.contract import Layout
 from ..likelihood.profile import profile_jet
 from ..numerics.programs import compiled
@@ -43,7 +44,7 @@ _CLOSE = 1e-7
 _minimize = compiled(minimize, static="reml")
 _jet = compiled(profile_jet, static=("reml", "exact"))
 _start = compiled(lambda layout: layout.start_moments())
-_propose = compiled(propose, static="sizes")
+_propose = compiled(propose, static="structures")
 _judge = compiled(judge)
 
 
@@ -95,17 +96,22 @@ def minimize_staged(
             watch(s.tick, s.theta, s.jet.value, s.jet.gradient)
         if int(s.status) != RUNNING:
             break
-        s, exact = _advance(s, exact, evaluate, layout.sizes, maxiter, tol)
+        s, exact = _advance(s, exact, evaluate, layout.structures, maxiter, tol)
     if not exact and int(s.status) == MAXITER:
         s = s._replace(jet=evaluate(s.theta, exact=True))
     return finish(s)
 
 
 def _advance(
-    s: State, exact: bool, evaluate: Any, sizes: tuple[int, ...], maxiter: int, tol: float
+    s: State,
+    exact: bool,
+    evaluate: Any,
+    structures: tuple[Structure, ...],
+    maxiter: int,
+    tol: float,
 ) -> tuple[State, bool]:
     """One step, or exact curvature where the optimum seems to be; and whether it is exact."""
-    step = _propose(s, sizes=sizes, tol=tol)
+    step = _propose(s, structures=structures, tol=tol)
     if bool(step.final):
         if exact:
             status = certified(CONVERGED, s.jet)

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ..covariance.theta import lower_indices, theta_size, theta_slices
+from ..covariance.structures import Structure, lower_indices
+from ..covariance.theta import theta_size, theta_slices
 from ..layouts.contract import Layout
 from ..likelihood.coordinates import inverse_whiteners
 from ..likelihood.profile import profile_waist
@@ -61,7 +62,7 @@ def start_values(layout: Layout, *, reml: bool) -> tuple[Array, Array]:
     """
     if layout.size() > SMALL_PROBLEM:
         return layout.start_moments()[None], jnp.ones(1, bool)
-    points, near = start_grid(layout.sizes)
+    points, near = start_grid(layout.structures)
     found = look(jnp.asarray(points, layout.S0.dtype), jnp.asarray(near), layout, reml=reml)
     return found.thetas, found.wanted
 
@@ -106,32 +107,38 @@ def look(
 
 
 def with_far_starts(
-    starts: Starts, sizes: tuple[int, ...], hidden: Array, extreme: Array
+    starts: Starts, structures: tuple[Structure, ...], hidden: Array, extreme: Array
 ) -> Starts:
     """More starts, far from each other: for narrow valleys that a grid does not show.
 
     ``hidden``: whether there may be some; ``extreme``: very narrow ones.
     """
     thetas, wanted = [starts.thetas], [starts.wanted]
-    for more, ask in zip(far_starts(sizes), (hidden, extreme), strict=True):
+    for more, ask in zip(far_starts(structures), (hidden, extreme), strict=True):
         thetas.append(jnp.asarray(more, starts.thetas.dtype))
         wanted.append(jnp.broadcast_to(ask, len(more)))
     return starts._replace(thetas=jnp.concatenate(thetas), wanted=jnp.concatenate(wanted))
 
 
 @cache
-def far_starts(sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def far_starts(structures: tuple[Structure, ...]) -> tuple[np.ndarray, np.ndarray]:
     """A few points of the grid of uncorrelated coefficients, and others at random, (K, m) each.
 
-    Those at random are close to rank one, of any direction and size.
+    Those at random are close to rank one, of any direction and size; of a term with a
+    structure any pivot may be small.
     """
-    points = start_grid(sizes).thetas
-    count = _FAR_LARGE if max(sizes) > 2 else _FAR
+    points = start_grid(structures).thetas
+    count = _FAR_LARGE if widest(structures) > 2 else _FAR
     chosen = points[np.linspace(0, len(points) - 1, count + 2).astype(int)[1:-1]]
     rng = np.random.default_rng(0)
     singular = np.zeros((_FAR_SINGULAR, points.shape[1]))
-    for k, at in zip(sizes, theta_slices(sizes), strict=True):
-        size = np.geomspace(0.1, _FARTHEST, _FAR_SINGULAR)[rng.permutation(_FAR_SINGULAR)]
+    for structure, at in zip(structures, theta_slices(structures), strict=True):
+        k, size = structure.k, np.geomspace(0.1, _FARTHEST, _FAR_SINGULAR)
+        size = size[rng.permutation(_FAR_SINGULAR)]
+        if not structure.unrestricted:
+            small = 10.0 ** rng.uniform(-5, 0, size=(_FAR_SINGULAR, structure.pivots.size))
+            singular[:, at.start + structure.pivots] = size[:, None] * small
+            continue
         axes = rng.normal(size=(_FAR_SINGULAR, k, k))
         axes[:, :, 1:] *= 10.0 ** rng.uniform(-5, 0, size=(_FAR_SINGULAR, 1, 1))
         factor = np.swapaxes(np.linalg.qr(np.swapaxes(axes, 1, 2), mode="r"), 1, 2)
@@ -156,50 +163,60 @@ def local_minima(values: Array, neighbours: Array) -> Array:
 
 
 @cache
-def start_grid(sizes: tuple[int, ...]) -> Candidates:
-    """Uncorrelated coefficients, every combination of standard deviations."""
-    count = _AXES.get(sum(sizes), 0)
+def start_grid(structures: tuple[Structure, ...]) -> Candidates:
+    """Every combination of pivots: of uncorrelated coefficients their standard deviations."""
+    places = np.concatenate(
+        [at.start + s.pivots for s, at in zip(structures, theta_slices(structures), strict=True)]
+    )
+    count = _AXES.get(places.size, 0)
     scales = np.geomspace(_LEAST, _LARGEST, count or 9)
     if count:
-        points = np.array(list(product(scales, repeat=sum(sizes))))
-        near = _grid_neighbours((count,) * sum(sizes))
+        points = np.array(list(product(scales, repeat=places.size)))
+        near = _grid_neighbours((count,) * places.size)
     else:  # too many coefficients for a grid: all scales together
-        points = np.repeat(scales[:, None], sum(sizes), axis=1)
+        points = np.repeat(scales[:, None], places.size, axis=1)
         near = _grid_neighbours((len(scales),))
-    ends = np.cumsum(sizes)
-    thetas = np.zeros((len(points), theta_size(sizes)))
-    for k, end, at in zip(sizes, ends, theta_slices(sizes), strict=True):
-        rows, columns = lower_indices(k)
-        thetas[:, np.arange(at.start, at.stop)[rows == columns]] = points[:, end - k : end]
+    thetas = np.zeros((len(points), theta_size(structures)))
+    thetas[:, places] = points
     return Candidates(thetas, near)
 
 
+def widest(structures: tuple[Structure, ...]) -> int:
+    """Coefficients of the largest term that can be correlated in any way."""
+    return max((s.k for s in structures if s.unrestricted), default=1)
+
+
 @cache
-def singular_grid(sizes: tuple[int, ...]) -> Candidates | None:
+def singular_grid(structures: tuple[Structure, ...]) -> Candidates | None:
     """Covariances ``s^2 v v'`` of the terms of several coefficients, over sizes and directions.
 
     Four times as many points as the grid of uncorrelated coefficients has: the last ones are for
     :func:`with_submodels`, and before them may be copies beside themselves, from which no run
     starts. None where there is no such term or no such grid.
     """
-    total = sum(sizes)
-    if total not in _AXES or max(sizes) == 1:
+    total = sum(s.pivots.size for s in structures)
+    if total not in _AXES or widest(structures) == 1:
         return None
-    alone = sum(k for k in sizes if k > 1) * len(_ALONE)
-    N = BATCHES * len(start_grid(sizes).thetas) - alone
+    alone = sum(s.k for s in structures if s.rotates) * len(_ALONE)
+    N = BATCHES * len(start_grid(structures).thetas) - alone
     axes, shapes = [], []  # thetas of one term each, and their neighbours
-    for k in sizes:
-        share = int(N ** (k / total) + 1e-9)
-        size = _SIZES[total] if len(sizes) == 1 else 8
-        if k == 1:
-            axes.append(np.geomspace(_LEAST, _LARGEST, share)[:, None])
-            shapes.append(_grid_neighbours((share,)))
+    for structure in structures:
+        k, m, r = structure.k, structure.n_params, structure.pivots.size
+        if not structure.rotates:
+            share = int(N ** (1 / total) + 1e-9)
+            scales = np.geomspace(_LEAST, _LARGEST, share)
+            thetas = np.zeros((share**r, m))
+            thetas[:, structure.pivots] = list(product(scales, repeat=r))
+            axes.append(thetas)
+            shapes.append(_grid_neighbours((share,) * r))
             continue
+        share = int(N ** (k / total) + 1e-9)
+        size = _SIZES[total] if len(structures) == 1 else 8
         directions = _directions(k, share // size)
         scales = np.geomspace(10 * _LEAST, _LARGEST, size)
-        thetas = np.zeros((size, len(directions), theta_size((k,))))
+        thetas = np.zeros((size, len(directions), m))
         thetas[:, :, :k] = scales[:, None, None] * directions[None]  # the first column of Lambda
-        axes.append(thetas.reshape(-1, theta_size((k,))))
+        axes.append(thetas.reshape(-1, m))
         shapes.append(_shell_neighbours(size, directions))
     points = np.array([np.concatenate(parts) for parts in product(*axes)])
     near = _product_neighbours(shapes)
@@ -227,11 +244,12 @@ def with_submodels(thetas: Array, best: Array, layout: Layout) -> Array:
     layout : Layout
     """
     parts = []
-    for k, at, Ai in zip(
-        layout.sizes, theta_slices(layout.sizes), inverse_whiteners(layout), strict=True
+    for structure, at, Ai in zip(
+        layout.structures, theta_slices(layout.structures), inverse_whiteners(layout), strict=True
     ):
-        if k == 1:
+        if not structure.rotates:
             continue
+        k = structure.k
         v = Ai / jnp.sqrt(jnp.sum(Ai * Ai, axis=0))[None]
         lines = jnp.asarray(_ALONE, v.dtype)[None, :, None] * v.T[:, None]
         term = jnp.pad(lines.reshape(-1, k), ((0, 0), (0, at.stop - at.start - k)))

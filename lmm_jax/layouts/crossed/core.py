@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.scipy.linalg import solve_triangular
 
 from ...numerics.linalg import exact, spd_inverse, total_product
 from ...reprs import brief
 from ..contract import Waist
+from .core_factors import CoreFactors
 
 # Columns of a core up to which its products cost nothing.
 _SMALL = 256
@@ -96,7 +96,7 @@ def _diagonal(factors: Sequence[Array], widths: Sequence[int]) -> Array:
 
 
 def solve_core(
-    A: Array, b: Array, origin: Array, factors: Sequence[Array], widths: Sequence[int]
+    A: Array, b: Array, origin: Array, factors: CoreFactors, widths: Sequence[int]
 ) -> CoreTerms:
     """Integrate the core out.
 
@@ -110,7 +110,7 @@ def solve_core(
         ``Z_2' V_1^-1 [X y]``.
     origin : Array, shape (N, 1, B)
         Effects a that y is measured from.
-    factors : sequence of Array, shape (k, k)
+    factors : CoreFactors
         Relative factor of every term; may be singular.
     widths : sequence of int
 
@@ -119,11 +119,12 @@ def solve_core(
     ``H (b + A a) = H b - J a + a`` with ``J = I - H A``: everything but the
     random effects themselves depends on ``H b - J a`` alone.
     """
-    lower = [L.T for L in factors]
+    blocks = factors.blocks
+    lower = [L.T for L in blocks]
     K = scale_columns(lower, widths, scale_rows(lower, widths, A))
     K = K + jnp.eye(K.shape[0], dtype=K.dtype)[:, :, None]
     Ki, logdet = spd_inverse(K)
-    H = scale_columns(factors, widths, scale_rows(factors, widths, Ki))
+    H = scale_columns(blocks, widths, scale_rows(blocks, widths, Ki))
     at = CoreTerms(A=A, K=jnp.diagonal(K).T, Ki=Ki, H=H, Hb=b, u=b, logdet=logdet, gram=logdet)
     Ja = _remainder(at, origin, factors, widths)
     Hb = multiply(H, b).at[:, -1:].add(-Ja)
@@ -131,25 +132,12 @@ def solve_core(
     return at._replace(Hb=Hb, u=b - multiply(A, Hb), gram=gram)
 
 
-def _remainder(core: CoreTerms, a: Array, factors: Sequence[Array], widths: Sequence[int]) -> Array:
+def _remainder(core: CoreTerms, a: Array, factors: CoreFactors, widths: Sequence[int]) -> Array:
     """``J a`` with J = I - H A; where Lambda is regular as ``Lambda Ki Lambda^-1 a``."""
-    inverses, singular = _inverse_factors(factors)
-    through = multiply(core.Ki, scale_rows(inverses, widths, a))
-    rest = scale_rows(singular, widths, a)
+    through = multiply(core.Ki, scale_rows(factors.divisors, widths, a))
+    rest = scale_rows(factors.direct, widths, a)
     direct = rest - multiply(core.H, multiply(core.A, rest))
-    return scale_rows(factors, widths, through) + direct
-
-
-def _inverse_factors(factors: Sequence[Array]) -> tuple[list[Array], list[Array]]:
-    """Inverse of every regular factor, zero otherwise; and the identity for the singular ones."""
-    inverses, singular = [], []
-    for L in factors:
-        identity = jnp.eye(len(L), dtype=L.dtype)
-        regular = jnp.min(jnp.abs(jnp.diagonal(L))) > 0
-        inverse = solve_triangular(jnp.where(regular, L, identity), identity, lower=True)
-        inverses.append(jnp.where(regular, inverse, 0.0))
-        singular.append(jnp.where(regular, 0.0, identity))
-    return inverses, singular
+    return scale_rows(factors.blocks, widths, through) + direct
 
 
 def _core_gram(A: Array, b: Array, Hb: Array, Ja: Array, origin: Array) -> Array:
@@ -179,7 +167,7 @@ class Shrunk(NamedTuple):
 
 
 def shrink(
-    core: CoreTerms, factors: Sequence[Array], widths: Sequence[int], F: Sequence[Array]
+    core: CoreTerms, factors: CoreFactors, widths: Sequence[int], F: Sequence[Array]
 ) -> Shrunk:
     """``P = A - A H A``, ``J = I - H A``, and ``J' F`` for symmetric matrices F.
 
@@ -187,17 +175,16 @@ def shrink(
     wherever a term is regular, and ``P = A J``. In a large core of regular terms
     ``P = Lambda^-T (I - Ki) Lambda^-1`` saves that product and others.
     """
-    lower = [L.T for L in factors]
+    lower = [L.T for L in factors.blocks]
     A, Ki = core.A, core.Ki
     identity = jnp.eye(A.shape[0], dtype=A.dtype)[:, :, None]
     half = [multiply(Ki, scale_rows(lower, widths, f)) for f in F]  # Ki Lambda' F
     R = tuple(scale_columns(lower, widths, h) for h in half)
-    inverses, _ = _inverse_factors(factors)
-    back = [Li.T for Li in inverses]
+    back = [Li.T for Li in factors.inverses]
 
     def regular() -> tuple[Array, Array, tuple[Array, ...]]:
         P = scale_rows(back, widths, scale_columns(back, widths, identity - Ki))
-        J = scale_rows(factors, widths, scale_columns(back, widths, Ki))
+        J = scale_rows(factors.blocks, widths, scale_columns(back, widths, Ki))
         return P, J, tuple(scale_rows(back, widths, h) for h in half)
 
     def any_factor() -> tuple[Array, Array, tuple[Array, ...]]:
@@ -207,8 +194,7 @@ def shrink(
     if A.shape[0] <= _SMALL:  # a second branch costs more to compile than it saves
         P, J, left = any_factor()
     else:
-        pivots = jnp.concatenate([jnp.abs(jnp.diagonal(L)) for L in factors])
-        P, J, left = lax.cond(jnp.min(pivots) > _REGULAR, regular, any_factor)
+        P, J, left = lax.cond(factors.least > _REGULAR, regular, any_factor)
     return Shrunk(P, J, R, left)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -108,8 +107,9 @@ def curvature(theta: Array, W: Array, jet: WaistJet, layout: CrossedArrays) -> C
     hessian = 2.0 * _inner_products(g, _apply_P(g, rest, layout), W)
     traces, blocks = _trace_products(theta, rest, layout)
     slopes = _with_core(blocks, W, rest, layout)
-    halves = halves_of(slopes, factor_blocks(theta, layout.sizes))
-    return Curvature(symmetrize(hessian - traces + psi_curvatures(slopes)), slopes, halves)
+    halves = halves_of(slopes, factor_blocks(theta, layout.structures))
+    hessian = hessian - traces + psi_curvatures(slopes, layout.structures)
+    return Curvature(symmetrize(hessian), slopes, halves)
 
 
 def psi_slopes(W: Array, jet: WaistJet, layout: CrossedArrays) -> tuple[Array, ...]:
@@ -120,11 +120,8 @@ def psi_slopes(W: Array, jet: WaistJet, layout: CrossedArrays) -> tuple[Array, .
     """
     rest: CrossedTerms = jet.rest
     blocks = []
-    for half, L in zip(rest.halves, rest.factors, strict=True):
-        regular = jnp.min(jnp.abs(jnp.diagonal(L))) > 0
-        safe = jnp.where(regular, L, jnp.eye(len(L), dtype=L.dtype))
-        block = jax.scipy.linalg.solve_triangular(safe, half.T, lower=True, trans=1).T
-        blocks.append(jnp.where(regular, symmetrize(block), 0.0))
+    for half, inverse in zip(rest.halves, rest.factors.inverses, strict=True):
+        blocks.append(symmetrize(half @ inverse))
     return _with_core(blocks, W, rest, layout)
 
 

@@ -12,6 +12,7 @@ from itertools import pairwise
 import jax
 import numpy as np
 
+from ...covariance.structures import OfTerms, Structure, term_sizes
 from ...numerics.shapes import round_up
 from ...reprs import brief
 from ..group_index import GroupIndex, GroupPlan, LevelMap, plan_groups
@@ -23,7 +24,7 @@ _SMALL_BLOCK = 32
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class CrossedIndex:
+class CrossedIndex(OfTerms):
     """Index of a design with crossed factors; a *stream* is a (term, membership) pair."""
 
     groups: GroupIndex  # of the eliminated terms alone
@@ -33,7 +34,7 @@ class CrossedIndex:
     block: np.ndarray  # (n,)  block of the core
     links: tuple[LinkIndex, ...]  # one a bucket
     streams: tuple[int, ...] = field(metadata={"static": True})  # term of each stream
-    sizes: tuple[int, ...] = field(metadata={"static": True})  # coefficients per level of each term
+    structures: tuple[Structure, ...] = field(metadata={"static": True})  # one a term
     eliminated: tuple[int, ...] = field(metadata={"static": True})
     crossed: tuple[int, ...] = field(metadata={"static": True})
     core_widths: tuple[int, ...] = field(metadata={"static": True})  # levels of each core term
@@ -66,7 +67,7 @@ def plan_crossed(
     n_groups: int,
     codes: Sequence[np.ndarray],
     n_levels: Sequence[int],
-    sizes: Sequence[int],
+    structures: Sequence[Structure],
     eliminated: Sequence[int],
     core_name: str = "the core",
     n_components: int = 0,
@@ -79,8 +80,10 @@ def plan_crossed(
         Group of each row, ``0 .. n_groups - 1``: what is eliminated one by one.
     codes : sequence of ndarray of int, shape (n, S)
         Level of each row in each term, for every membership.
-    n_levels, sizes : sequence of int
-        Levels, and coefficients per level, of each term.
+    n_levels : sequence of int
+        Levels of each term.
+    structures : sequence of Structure
+        Covariance of each term.
     eliminated : sequence of int
         Terms nested in the groups; the others form the core.
     core_name : str
@@ -94,8 +97,9 @@ def plan_crossed(
         The dense matrices of the core would not fit into memory.
     """
     crossed = [t for t in range(len(codes)) if t not in eliminated]
-    inner = plan_groups(group, n_groups, *take(eliminated, codes, n_levels, sizes))
-    core = plan_core(group, n_groups, *take(crossed, codes, n_levels, sizes), name=core_name)
+    inner = plan_groups(group, n_groups, *take(eliminated, codes, n_levels, structures))
+    outer = take(crossed, codes, n_levels, term_sizes(structures))
+    core = plan_core(group, n_groups, *outer, name=core_name)
     links, first = link_groups(inner, core)
     rows = inner.index.n_rows
     index = CrossedIndex(
@@ -110,7 +114,7 @@ def plan_crossed(
         block=padded(core.group_block[group], rows),
         links=links,
         streams=tuple(t for t, c in enumerate(codes) for _ in range(c.shape[1])),
-        sizes=tuple(sizes),
+        structures=tuple(structures),
         eliminated=tuple(eliminated),
         crossed=tuple(crossed),
         core_widths=core.widths,

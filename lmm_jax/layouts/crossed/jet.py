@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ...covariance.theta import basis, factor_blocks, lower_indices, spread, theta_slices
+from ...covariance.theta import basis, factor_blocks, spread, theta_slices
 from ...numerics.linalg import group_product, total_product
 from ...numerics.roots import eliminate_root
 from ..contract import (
@@ -27,10 +27,11 @@ from . import core as dense
 from . import links as sparse
 from .arrays import CrossedArrays
 from .core import CoreTerms
+from .core_factors import CoreFactors, core_factors
 from .links import Links
 
 
-def pick(values: Sequence[Array], terms: Sequence[int]) -> tuple[Array, ...]:
+def pick(values: Sequence[Any], terms: Sequence[int]) -> tuple[Any, ...]:
     """Entries of some terms."""
     return tuple(values[t] for t in terms)
 
@@ -42,7 +43,7 @@ def sizes_of(layout: CrossedArrays, terms: Sequence[int]) -> tuple[int, ...]:
 
 def places(layout: CrossedArrays, terms: Sequence[int]) -> np.ndarray:
     """Entries of theta that belong to some terms."""
-    slices = theta_slices(layout.sizes)
+    slices = theta_slices(layout.structures)
     parts = [np.arange(slices[t].start, slices[t].stop) for t in terms]
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
@@ -86,7 +87,7 @@ class CrossedTerms(NamedTuple):
 
     leaves: tuple[LeafTerms, ...]  # one a bucket
     core: CoreTerms
-    factors: tuple[Array, ...]  # (k, k)       Lambda of the core's terms
+    factors: CoreFactors  # Lambda of the core's terms
     slopes: tuple[Array, ...]  # (q, q) a bucket: sum of the groups' blocks of P
     halves: tuple[Array, ...]  # (k, k) a term of the core: sum of the levels' blocks of P Lambda
     D: tuple[Array, ...]  # (m_t, k, k)  dPsi / dtheta_k of the core's terms
@@ -102,10 +103,9 @@ def waist_jet(theta: Array, layout: CrossedArrays) -> WaistJet:
     where the blocks of P are ``P_i - e_i H e_i'`` for a group, and for the core
     those of ``A - A H A``, found from ``(A - A H A) Lambda = A Lambda K^-1``.
     """
-    blocks = factor_blocks(theta, layout.sizes)
-    inner = pick(blocks, layout.eliminated)
-    factors = pick(blocks, layout.crossed)
-    q_sizes = sizes_of(layout, layout.eliminated)
+    inner = pick(factor_blocks(theta, layout.structures), layout.eliminated)
+    nested, outer = (pick(layout.structures, t) for t in (layout.eliminated, layout.crossed))
+    factors = core_factors(theta[places(layout, layout.crossed)], outer)
     logdet, gram = jnp.zeros((), theta.dtype), layout.S0
     A, b = layout.core.S, layout.core.s
     rounding, leaves = jnp.zeros(layout.S0.shape[0] + 1, theta.dtype), []
@@ -114,7 +114,7 @@ def waist_jet(theta: Array, layout: CrossedArrays) -> WaistJet:
             spread(inner, bucket.widths), bucket, links, layout
         )
         rounding = rounding + lost
-        E = jnp.asarray(basis(q_sizes, bucket.widths), theta.dtype)
+        E = jnp.asarray(basis(nested, bucket.widths), theta.dtype)
         D = psi_tangents(spread(inner, bucket.widths), E)
         leaves.append(leaf._replace(D=D, E=E))
         logdet, gram = logdet + part.logdet, gram + part.gram
@@ -126,13 +126,15 @@ def waist_jet(theta: Array, layout: CrossedArrays) -> WaistJet:
         _behind_core(leaf, core, links) for leaf, links in zip(leaves, layout.links, strict=True)
     ]
     tangents = tuple(
-        psi_tangents(L, jnp.asarray(basis((L.shape[0],), (1,)), theta.dtype)) for L in factors
+        psi_tangents(L, jnp.asarray(structure.tangents, theta.dtype))
+        for L, structure in zip(factors.blocks, outer, strict=True)
     )
     slopes = tuple(
         jnp.sum(leaf.P, axis=-1) - sparse.pair_contraction(leaf.e, core.H, links)
         for leaf, links in zip(leaves, layout.links, strict=True)
     )
-    half = dense.scale_columns([L.T for L in factors], layout.core.widths, core.A)  # A Lambda
+    lower = [L.T for L in factors.blocks]
+    half = dense.scale_columns(lower, layout.core.widths, core.A)  # A Lambda
     q_core = sizes_of(layout, layout.crossed)
     halves = dense.product_blocks(half, core.Ki, q_core, layout.core.widths)
     rest = CrossedTerms(tuple(leaves), core, factors, slopes, halves, tangents)
@@ -184,7 +186,7 @@ def _first_derivatives(
         dgram = dgram.at[at].add(-quadratic_tangents(leaf.u, leaf.D))
     levels = dense.levels_of(rest.core.u, sizes, layout.core.widths)
     for t, G, u, D in zip(layout.crossed, rest.halves, levels, rest.D, strict=True):
-        at = places(layout, (t,))
-        dlogdet = dlogdet.at[at].add(2.0 * G[lower_indices(G.shape[0])])
+        at, E = places(layout, (t,)), layout.structures[t].tangents.astype(theta.dtype)
+        dlogdet = dlogdet.at[at].add(2.0 * jnp.einsum("ab,kab->k", G, E))
         dgram = dgram.at[at].add(-quadratic_tangents(u, D))
     return dlogdet, dgram

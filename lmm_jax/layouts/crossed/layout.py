@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ...covariance.theta import factor_blocks, spread, stack_theta
+from ...covariance.theta import factor_blocks, spread
 from ...numerics.linalg import exact
 from ...reprs import brief
 from ..contract import BlupTerms, Curvature, Waist, WaistJet, less_fixed
@@ -133,7 +133,7 @@ def blups(theta: Array, beta: Array, layout: CrossedLayout) -> tuple[BlupTerms, 
     jet = waist_jet(theta, layout)
     rest: CrossedTerms = jet.rest
     v = jnp.append(-beta, 1.0)
-    inner = pick(factor_blocks(theta, layout.sizes), layout.eliminated)
+    inner = pick(factor_blocks(theta, layout.structures), layout.eliminated)
     out = []
     for bucket, links, leaf in zip(layout.buckets, layout.links, rest.leaves, strict=True):
         Lambda = spread(inner, bucket.widths)
@@ -169,7 +169,8 @@ def moment_theta(layout: CrossedLayout) -> Array:
     psi = jnp.sqrt(jnp.clip(found[1:] / sigma2, 1e-3, 1e6))
     psi = jnp.where(jnp.isfinite(psi), psi, 1.0)
     ends = np.cumsum(layout.sizes)
-    return stack_theta([jnp.diag(psi[e - k : e]) for k, e in zip(layout.sizes, ends, strict=True)])
+    starts = [s.start(psi[e - s.k : e]) for s, e in zip(layout.structures, ends, strict=True)]
+    return jnp.concatenate(starts)
 
 
 def rotate_term(layout: CrossedLayout, t: int, Q: np.ndarray) -> CrossedLayout:

@@ -1,0 +1,299 @@
+"""Covariance structures of random-effects terms: what Psi may be, and its parameters.
+
+A term with ``k`` coefficients per level has a relative covariance ``Psi = Lambda Lambda'``
+(``k x k``, in units of the residual variance). A structure says which, by ``m`` parameters:
+every theta in R^m is a covariance, singular ones lie at finite theta. Structures are static:
+hashable, equal by kind and size, known while a program is traced. A new one is one class
+here, an entry in ``STRUCTURES``, and its name in :mod:`lmm_jax.formulas.tokens`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.linalg import solve_triangular
+
+from ..errors import DataError
+
+# Whitened pivots below this are zero for all purposes (they move the deviance by less than
+# its square).
+ZERO_PIVOT = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """Relative covariance of the ``k`` coefficients that a level of a term has.
+
+    Lambda is linear in theta, ``Lambda = sum_j theta_j E_j``: layouts contract their
+    derivatives in Psi with ``dPsi / dtheta_j = E_j Lambda' + Lambda E_j'``.
+    """
+
+    k: int  # coefficients per level
+
+    name: ClassVar[str] = ""  # in a formula, `name(x | g)`; empty for `(x | g)`
+    unrestricted: ClassVar[bool] = False  # Psi is any covariance, and Lambda triangular
+
+    @property
+    def n_params(self) -> int:
+        """``m``, the length of theta."""
+        raise NotImplementedError
+
+    @property
+    def tangents(self) -> np.ndarray:
+        """``E_j = dLambda / dtheta_j``, (m, k, k); constants."""
+        raise NotImplementedError
+
+    @property
+    def pivots(self) -> np.ndarray:
+        """Places in theta, (r,): Psi is singular where one of these entries is zero.
+
+        The criterion is even in each of them, all else at zero.
+        """
+        raise NotImplementedError
+
+    @property
+    def rotates(self) -> bool:
+        """Whether theta has directions, rotations of Lambda, along which Psi stays."""
+        return self.unrestricted and self.k > 1
+
+    def factor(self, theta: Any) -> Any:
+        """Lambda: (..., m) -> (..., k, k), of JAX or NumPy, in the dtype of theta."""
+        return (theta[..., None, None] * self.tangents.astype(theta.dtype)).sum(-3)
+
+    def inverse(self, theta: Array) -> tuple[Array, Array]:
+        """``Lambda^-1`` (k, k), zeros for a singular Lambda, and whether it is regular, ()."""
+        raise NotImplementedError
+
+    def start(self, sd: Array) -> Array:
+        """Theta, (m,), of uncorrelated coefficients with standard deviations near sd, (k,)."""
+        raise NotImplementedError
+
+    def canonical(self, theta: np.ndarray) -> np.ndarray:
+        """The theta that is reported: signs fixed, exact zeros for negligible pivots, (..., m)."""
+        raise NotImplementedError
+
+    def mapped(self, theta: np.ndarray, A: np.ndarray) -> np.ndarray:
+        """Theta of ``A Lambda``, (..., m); A is a whitener that the structure allows."""
+        return theta * A[..., 0, 0, None]
+
+
+class Unstructured(Structure):
+    """Any covariance: lme4's theta, the column-major lower triangle of Lambda.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Unstructured(2).factor(np.array([1.0, 0.5, 2.0])).tolist()
+    [[1.0, 0.0], [0.5, 2.0]]
+    """
+
+    __slots__ = ()
+    unrestricted = True
+
+    @property
+    def n_params(self) -> int:
+        """See :attr:`Structure.n_params`."""
+        return self.k * (self.k + 1) // 2
+
+    @property
+    def tangents(self) -> np.ndarray:
+        """See :attr:`Structure.tangents`."""
+        return _units(self.k)
+
+    @property
+    def pivots(self) -> np.ndarray:
+        """See :attr:`Structure.pivots`: the diagonal of Lambda."""
+        return _diagonal_places(self.k)
+
+    def factor(self, theta: Any) -> Any:
+        """See :meth:`Structure.factor`."""
+        k, lanes = self.k, theta.shape[:-1]
+        if k == 1:  # elementwise, also for many thetas at once
+            return theta.reshape(*lanes, 1, 1)
+        at = (..., *lower_indices(k))
+        if isinstance(theta, np.ndarray):
+            out = np.zeros((*lanes, k, k), theta.dtype)
+            out[at] = theta
+            return out
+        return jnp.zeros((*lanes, k, k), theta.dtype).at[at].set(theta)
+
+    def inverse(self, theta: Array) -> tuple[Array, Array]:
+        """See :meth:`Structure.inverse`."""
+        identity = jnp.eye(self.k, dtype=theta.dtype)
+        regular = jnp.min(jnp.abs(theta[self.pivots])) > 0
+        safe = jnp.where(regular, self.factor(theta), identity)
+        return jnp.where(regular, solve_triangular(safe, identity, lower=True), 0.0), regular
+
+    def start(self, sd: Array) -> Array:
+        """See :meth:`Structure.start`."""
+        return jnp.zeros(self.n_params, sd.dtype).at[self.pivots].set(sd)
+
+    def canonical(self, theta: np.ndarray) -> np.ndarray:
+        """See :meth:`Structure.canonical`."""
+        L = canonical_factor(self.factor(theta))
+        diagonal = np.diagonal(L, axis1=-2, axis2=-1)
+        return (L * np.where(diagonal < 0, -1.0, 1.0)[..., None, :])[..., *lower_indices(self.k)]
+
+    def mapped(self, theta: np.ndarray, A: np.ndarray) -> np.ndarray:
+        """See :meth:`Structure.mapped`; A is lower triangular with a positive diagonal."""
+        return (A @ self.factor(theta))[..., *lower_indices(self.k)]
+
+
+class CompoundSymmetry(Structure):
+    """One variance and one correlation, ``Psi = s^2 ((1 - rho) I + rho J)`` with J of ones.
+
+    ``Lambda = a (I - J / k) + b J / k`` with ``theta = (a, b)``: Psi has the eigenvalues
+    ``a^2 = s^2 (1 - rho)``, k - 1 times, and ``b^2 = s^2 (1 + (k - 1) rho)``, so that rho runs
+    from ``-1 / (k - 1)`` to 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> L = CompoundSymmetry(3).factor(np.array([1.0, 4.0]))
+    >>> L.tolist()
+    [[2.0, 1.0, 1.0], [1.0, 2.0, 1.0], [1.0, 1.0, 2.0]]
+    """
+
+    __slots__ = ()
+    name = "cs"
+
+    @property
+    def n_params(self) -> int:
+        """See :attr:`Structure.n_params`."""
+        return 2
+
+    @property
+    def tangents(self) -> np.ndarray:
+        """See :attr:`Structure.tangents`."""
+        mean = np.full((self.k, self.k), 1.0 / self.k)
+        return np.stack([np.eye(self.k) - mean, mean])
+
+    @property
+    def pivots(self) -> np.ndarray:
+        """See :attr:`Structure.pivots`: both, Psi is linear in their squares."""
+        return np.arange(2)
+
+    def inverse(self, theta: Array) -> tuple[Array, Array]:
+        """See :meth:`Structure.inverse`: that of ``(1 / a, 1 / b)``."""
+        regular = jnp.min(jnp.abs(theta)) > 0
+        safe = jnp.where(regular, theta, 1.0)
+        return jnp.where(regular, self.factor(1.0 / safe), 0.0), regular
+
+    def start(self, sd: Array) -> Array:
+        """See :meth:`Structure.start`: the root mean square."""
+        return jnp.broadcast_to(jnp.sqrt(jnp.mean(sd * sd)), (2,))
+
+    def canonical(self, theta: np.ndarray) -> np.ndarray:
+        """See :meth:`Structure.canonical`."""
+        size = np.abs(theta)
+        return np.where(size < ZERO_PIVOT, 0.0, size)
+
+
+# What a formula may ask for, by name; one coefficient has nothing but its variance.
+STRUCTURES: dict[str, Callable[[int], Structure]] = {
+    "us": Unstructured,
+    "cs": lambda k: CompoundSymmetry(k) if k > 1 else Unstructured(k),
+}
+
+
+class OfTerms:
+    """What holds the structures of a model's terms."""
+
+    __slots__ = ()
+    structures: tuple[Structure, ...]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Coefficients per level of each term."""
+        return term_sizes(self.structures)
+
+
+def unstructured(sizes: Sequence[int]) -> tuple[Structure, ...]:
+    """Structures of terms with ``sizes`` coefficients per level, any covariance each."""
+    return tuple(Unstructured(k) for k in sizes)
+
+
+def term_sizes(structures: Sequence[Structure]) -> tuple[int, ...]:
+    """Coefficients per level of each term."""
+    return tuple(structure.k for structure in structures)
+
+
+def only_unstructured(structures: Sequence[Structure], what: str) -> None:
+    """Refuse terms with a covariance structure where ``what`` has no way to keep it.
+
+    Raises
+    ------
+    DataError
+        With the name of the structure.
+    """
+    names = [structure.name for structure in structures if not structure.unrestricted]
+    if names:
+        raise DataError(
+            f"{what} keeps no covariance structure, and this model has a term {names[0]}(… | g): "
+            "write (… | g), without a structure, or (… || g), or leave it out"
+        )
+
+
+def canonical_factor(L: np.ndarray) -> np.ndarray:
+    """The factor with exact zeros where a pivot is negligible, same covariance, (..., k, k).
+
+    A triangular factor of a singular covariance is not unique: the Cholesky
+    factor of the covariance, with a zero column for a zero pivot, is taken.
+    """
+    negligible = (np.abs(np.diagonal(L, axis1=-2, axis2=-1)) < ZERO_PIVOT).any(axis=-1)
+    if not negligible.any():
+        return L
+    rows = L[negligible]
+    found = np.zeros_like(rows)
+    for j in range(L.shape[-1]):  # by rows of L: squares would cost large variances their digits
+        norm = np.linalg.norm(rows[:, j], axis=-1)
+        usable = norm > ZERO_PIVOT
+        unit = rows[:, j] * np.where(usable, 1.0 / np.where(usable, norm, 1.0), 0.0)[:, None]
+        found[:, j:, j] = np.sum(rows[:, j:] * unit[:, None], axis=-1)
+        rows[:, j:] -= found[:, j:, j, None] * unit[:, None]
+    out = L.copy()
+    out[negligible] = found
+    return out
+
+
+@cache  # a small fit takes less time than to make these a dozen times
+def lower_indices(k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of every entry of a lower triangle, column by column."""
+    columns, rows = np.triu_indices(k)
+    return _frozen(rows), _frozen(columns)
+
+
+@cache
+def lower_rows(k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same row by row."""
+    rows, columns = np.tril_indices(k)
+    return _frozen(rows), _frozen(columns)
+
+
+@cache
+def _diagonal_places(k: int) -> np.ndarray:
+    """Places of the diagonal in a lower triangle, column by column."""
+    return _frozen(np.flatnonzero(np.equal(*lower_indices(k))))
+
+
+@cache
+def _units(k: int) -> np.ndarray:
+    """One at each entry of a lower triangle, column by column, (m, k, k)."""
+    rows, columns = lower_indices(k)
+    out = np.zeros((rows.size, k, k))
+    out[np.arange(rows.size), rows, columns] = 1.0
+    out.flags.writeable = False
+    return out
+
+
+def _frozen(index: np.ndarray) -> np.ndarray:
+    """Of a type that does not depend on JAX's mode; everybody gets the same arrays."""
+    index = index.astype(np.int32)
+    index.flags.writeable = False
+    return index
