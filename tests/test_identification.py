@@ -6,7 +6,7 @@ import pytest
 from helpers import Term, assert_close, dense_deviance
 
 import lmm_jax as lmm
-from lmm_jax.covariance.structures import Unstructured
+from lmm_jax.covariance.structures import CompoundSymmetry, Unstructured
 from lmm_jax.designs import checks
 from lmm_jax.designs.identification import confounded_terms, row_moments, summed_moments
 from lmm_jax.designs.terms import RandomTerm
@@ -15,7 +15,7 @@ from lmm_jax.designs.terms import RandomTerm
 APART = 1e-8
 
 
-def random_term(values, codes, *, is_component=False):
+def random_term(values, codes, *, is_component=False, structure=None):
     n_levels = codes.max() + 1
     return RandomTerm(
         label="t",
@@ -26,7 +26,7 @@ def random_term(values, codes, *, is_component=False):
         values=values,
         is_component=is_component,
         source=None,
-        structure=Unstructured(values.shape[-1]),
+        structure=structure or Unstructured(values.shape[-1]),
     )
 
 
@@ -70,6 +70,11 @@ def share_left(terms, X, weights):
                 columns.append(
                     D.ravel() / np.linalg.norm(D) if np.linalg.norm(D) > 1e-9 else 0 * D.ravel()
                 )
+    return unexplained(columns, P)
+
+
+def unexplained(columns, P):
+    """Share of P that no combination of the columns, flattened matrices, leaves out."""
     A, b = np.array(columns).T, P.ravel()
     rest = b - A @ np.linalg.lstsq(A, b, rcond=1e-9)[0]
     return rest @ rest / (b @ b)
@@ -87,6 +92,54 @@ def test_the_rank_of_dense_derivatives_on_random_structures():
         assert confounded == (share_left(terms, X, weights) < APART)
         found.append(confounded)
     assert 40 < sum(found) < 160  # both answers are common
+
+
+def test_the_rank_with_compound_symmetry():
+    """Derivatives in ``s^2 (1 - rho)`` and ``s^2 (1 + (k - 1) rho)``, as dense matrices."""
+    rng = np.random.default_rng(3)
+    found = []
+    for _ in range(60):
+        m, k = int(rng.integers(2, 5)), int(rng.integers(2, 4))
+        n = 6 * m
+        pattern = rng.normal(size=(m, k)) if rng.random() < 0.5 else np.eye(max(m, k))[:m, :k]
+        term = random_term(
+            np.tile(pattern, (6, 1))[:, None],
+            np.repeat(np.arange(6), m)[:, None],
+            structure=CompoundSymmetry(k),
+        )
+        X, weights = np.ones((n, 1)), rng.choice([0.5, 2.0], n) if rng.random() < 0.3 else None
+        root = np.ones(n) if weights is None else np.sqrt(weights)
+        Q = np.linalg.qr(root[:, None] * X).Q
+        P = np.eye(n) - Q @ Q.T
+        Z = root[:, None] * np.kron(np.eye(6), pattern)
+        mean = np.full((k, k), 1 / k)
+        columns = []
+        for S in (np.eye(k) - mean, mean):
+            D = P @ Z @ np.kron(np.eye(6), S) @ Z.T @ P
+            columns.append(D.ravel() / max(np.linalg.norm(D), 1e-9))
+        confounded = bool(confounded_terms(row_moments([term], X, weights)))
+        assert confounded == (unexplained(columns, P) < APART)
+        assert not confounded or confounded_terms(
+            row_moments([random_term(term.values, term.codes)], X, weights)
+        )
+        found.append(confounded)
+    assert 5 < sum(found) < 55
+
+
+def test_two_parameters_are_identified_where_three_are_not():
+    """Two rows a group with the same columns: V has three entries."""
+    data = pd.DataFrame({"g": np.repeat(np.arange(30), 2), "t": np.tile([0.0, 1.0], 30)})
+    data["y"] = np.random.default_rng(4).normal(size=60)
+    with pytest.raises(lmm.DataError, match="cannot be told"):
+        lmm.design("y ~ t + (1 + t | g)", data)
+    with pytest.warns(lmm.IdentificationWarning, match=r"cs\(1 \+ t \| g\) has 60"):
+        whole = lmm.design("y ~ t + cs(1 + t | g)", data)
+    parts = [data[:20], data[20:]]
+    with pytest.warns(lmm.IdentificationWarning):
+        streamed = lmm.design_from_batches("y ~ t + cs(1 + t | g)", parts)
+    assert streamed.structures == whole.structures
+    with pytest.raises(lmm.DataError, match="cannot be told"):
+        lmm.design("y ~ t + cs(0 + factor(t) | g)", data)
 
 
 N = 60
@@ -242,9 +295,11 @@ def test_sums_say_what_rows_say():
         ZX = np.c_[values, X]
         products = np.einsum("ri,rj->rij", values, ZX)
         levels = products.reshape(12, 2, 2, 4).sum(axis=1)
-        summed = summed_moments([levels], X.T @ X, {}, 24)
-        rows = row_moments([random_term(values[:, None], codes[:, None])], X, None)
-        assert confounded_terms(summed) == confounded_terms(rows)
+        for structure in (Unstructured(2), CompoundSymmetry(2)):
+            summed = summed_moments([levels], X.T @ X, {}, [structure], 24)
+            term = random_term(values[:, None], codes[:, None], structure=structure)
+            rows = row_moments([term], X, None)
+            assert confounded_terms(summed) == confounded_terms(rows)
 
 
 def test_fit_many_leaves_a_response_only_where_its_rows_cannot_tell():

@@ -2,7 +2,8 @@
 
 The covariance of the rows is linear in its parameters: ``V = sigma^2 W^-1 + sum_t Z_t (I (x)
 Sigma_t) Z_t'``. The residual variance is identified if ``W^-1`` is no linear combination of
-the other derivatives, ``Z_t (I (x) E_ij) Z_t'``, as they show in error contrasts: what the
+the other derivatives, ``Z_t (I (x) E_ij) Z_t'`` (of a term with a covariance structure those
+combinations of them that it allows), as they show in error contrasts: what the
 fixed effects absorb says nothing of a variance, under ML as little as under REML (there the
 likelihood still depends on it, but not on the response). Inner products of these n x n
 matrices are sums over the pairs of levels that share rows, so none of them is made.
@@ -16,7 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
+from scipy.linalg import block_diag
 
+from ..covariance.structures import Structure
 from .terms import RandomTerm
 
 # Share of W^-1 that the others must leave, in squares: at a smaller one a hundred million rows
@@ -48,6 +51,7 @@ class Moments(NamedTuple):
 
     cells: Mapping[tuple[int, int], Cells]  # of the terms (t, u), t <= u
     reached: Sequence[np.ndarray]  # (L, k, p) a term: Z' Q, Q an orthonormal basis of X
+    spans: Sequence[np.ndarray | None]  # (d, k k) a term: see :func:`_span`
     n: int  # rows
     p: int  # columns of Q
 
@@ -59,7 +63,8 @@ def row_moments(terms: Sequence[RandomTerm], X: np.ndarray, weights: np.ndarray 
     largest = np.abs(X).max(axis=0, initial=0.0)
     X = root[:, None] * X / np.where(largest > 0, largest, 1.0)
     Q = _orthonormal(X / np.maximum(np.sqrt((X * X).sum(axis=0)), 1e-300))
-    designs = [_random_columns(term, root) for term in terms]
+    columns = [_random_columns(term, root) for term in terms]
+    designs = [design for design, _ in columns]
     widths = [design.shape[1] // term.n_levels for design, term in zip(designs, terms, strict=True)]
     cells = {}
     for t, u in combinations_with_replacement(range(len(terms)), 2):
@@ -70,20 +75,40 @@ def row_moments(terms: Sequence[RandomTerm], X: np.ndarray, weights: np.ndarray 
         (design.T @ Q).reshape(term.n_levels, width, Q.shape[1])
         for design, term, width in zip(designs, terms, widths, strict=True)
     ]
-    return Moments(cells, reached, n, Q.shape[1])
+    spans = [_span(term.structure, C) for (_, C), term in zip(columns, terms, strict=True)]
+    return Moments(cells, reached, spans, n, Q.shape[1])
 
 
-def _random_columns(term: RandomTerm, root: np.ndarray) -> scipy.sparse.csr_array:
-    """Z of a term, weighted, columns orthonormal before they are split by level: (n, L k)."""
+def _random_columns(
+    term: RandomTerm, root: np.ndarray
+) -> tuple[scipy.sparse.csr_array, np.ndarray]:
+    """Z of a term, weighted, columns orthonormal before they are split by level: (n, L k).
+
+    And the coordinates C of its columns as they were, ``Z C``.
+    """
     n, members, k = term.values.shape
-    values = (term.values * root[:, None, None]).reshape(n * members, k)
-    largest = np.abs(values).max(axis=0, initial=0.0)
-    values = _orthonormal(values / np.where(largest > 0, largest, 1.0))
+    given = (term.values * root[:, None, None]).reshape(n * members, k)
+    largest = np.abs(given).max(axis=0, initial=0.0)
+    values = _orthonormal(given / np.where(largest > 0, largest, 1.0))
     k = values.shape[1]
     columns = term.codes[:, :, None] * k + np.arange(k)
     starts = np.arange(0, n * members * k + 1, members * k)
     shape = (n, term.n_levels * k)
-    return scipy.sparse.csr_array((values.ravel(), columns.ravel(), starts), shape=shape)
+    Z = scipy.sparse.csr_array((values.ravel(), columns.ravel(), starts), shape=shape)
+    return Z, values.T @ given
+
+
+def _span(structure: Structure, C: np.ndarray) -> np.ndarray | None:
+    """Matrices that the covariance of a term is made of, (d, k k); None where it may be any.
+
+    Of coefficients that multiply columns ``Z C``: ``C (E_i E_j' + E_j E_i') C'``.
+    """
+    if structure.unrestricted:
+        return None
+    E = structure.tangents
+    products = np.einsum("iab,jcb->ijac", E, E)
+    products = (products + products.swapaxes(0, 1))[np.triu_indices(len(E))]
+    return (C @ products @ C.T).reshape(len(products), -1)
 
 
 def _orthonormal(columns: np.ndarray) -> np.ndarray:
@@ -98,6 +123,7 @@ def summed_moments(
     levels: Sequence[np.ndarray],
     gram: np.ndarray,
     pairs: Mapping[tuple[int, int], Cells],
+    structures: Sequence[Structure],
     n: int,
 ) -> Moments:
     """Moments of rows that are gone, of which cross-products were kept.
@@ -110,6 +136,7 @@ def summed_moments(
         ``X' W X``.
     pairs : mapping
         Cells of two different terms (t, u), t < u, before any change of basis.
+    structures : sequence of Structure
     n : int
     """
     basis = _basis(gram)
@@ -125,7 +152,11 @@ def summed_moments(
         B.T @ (table[:, :, table.shape[1] :] @ basis)
         for table, B in zip(levels, change, strict=True)
     ]
-    return Moments(cells, reached, n, basis.shape[1])
+    spans = [
+        _span(structure, B.T @ table.sum(axis=0))
+        for structure, table, B in zip(structures, own, change, strict=True)
+    ]
+    return Moments(cells, reached, spans, n, basis.shape[1])
 
 
 def _basis(gram: np.ndarray) -> np.ndarray:
@@ -159,7 +190,7 @@ def _inner_products(moments: Moments) -> tuple[np.ndarray, np.ndarray, np.ndarra
     """
     sizes = [reached.shape[1] for reached in moments.reached]
     ends = np.cumsum([0, *(k * k for k in sizes)])
-    gram, length = np.zeros((ends[-1], ends[-1])), np.ones(ends[-1])
+    gram, squares = np.zeros((ends[-1], ends[-1])), []
     traces = np.zeros(ends[-1])
     inside = [np.einsum("lip,ljq->ijpq", R, R, optimize=True) for R in moments.reached]
     for (t, u), cells in moments.cells.items():
@@ -173,12 +204,21 @@ def _inner_products(moments: Moments) -> tuple[np.ndarray, np.ndarray, np.ndarra
         at = slice(ends[t], ends[t + 1]), slice(ends[u], ends[u + 1])
         gram[at], gram[at[::-1]] = block, block.T
         if t == u:
-            length[at[0]] = np.sqrt(np.diagonal(whole))
+            squares.append(whole)
             own = C[cells.left == cells.right].sum(axis=0)
             traces[at[0]] = (own - np.einsum("ijpp->ij", inside[t])).ravel()
+    lengths, places = [], []
+    for t, (whole, span) in enumerate(zip(squares, moments.spans, strict=True)):
+        square = np.diagonal(whole) if span is None else np.diagonal(span @ whole @ span.T)
+        lengths.append(np.sqrt(np.maximum(square, 0.0)))
+        places.append(np.full(square.size, t))
+    if any(span is not None for span in moments.spans):
+        J = block_diag(*(np.eye(k * k) if span is None else span
+                         for k, span in zip(sizes, moments.spans, strict=True)))  # fmt: skip
+        gram, traces = J @ gram @ J.T, J @ traces
+    length = np.concatenate(lengths)
     length = np.where(length > 0, length, 1.0)
-    owners = np.repeat(np.arange(len(sizes)), np.diff(ends))
-    return owners, gram / np.outer(length, length), traces / length
+    return np.concatenate(places), gram / np.outer(length, length), traces / length
 
 
 def _absorbed(cells: Cells, left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -224,7 +224,8 @@ class BatchSums:
                 cells = Cells(right, left, cells.products.transpose(0, 2, 1))
             pairs[min(place[a], place[b]), max(place[a], place[b])] = cells
         levels = [np.asarray(self.sums.levels[t])[: counts[t], :, :-1] for t in streams]
-        return summed_moments(levels, gram, pairs, self.nobs)
+        structures = [self.first_terms[t].structure for t in streams]
+        return summed_moments(levels, gram, pairs, structures, self.nobs)
 
     def unexplained(self) -> float:
         """Share of the squares of y around its shift that X leaves."""
