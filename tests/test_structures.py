@@ -215,7 +215,7 @@ def data_theta(theta, layout):
 @pytest.mark.parametrize(("name", "reml"), CASES)
 def test_derivatives(name, reml, x64):
     design = model(name)
-    layouts = [design.merged]
+    layouts = [design.compressed.merged]
     if name == "equal groups":
         layouts += [design.layout, merge_classes(design.layout)]
 
