@@ -12,7 +12,7 @@ from scipy import special  # scipy.stats takes half a second to import
 
 from ..designs.design import Design
 from ..designs.labels import TermLabel, parameter_names
-from ..inputs.arguments import probability
+from ..inputs.arguments import hinted, probability
 from ..inputs.names import unique
 from .df import DF_METHODS
 from .estimates import Estimates
@@ -24,6 +24,7 @@ def _labels(names: tuple[str, ...]) -> pd.Index[Any]:
     return pd.Index(list(names))
 
 
+@hinted
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FitRecord:
     """Estimates of a linear mixed model with their uncertainty, labelled.
