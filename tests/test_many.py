@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import samples
 from helpers import assert_close
 
 import lmm_jax as lmm
+from lmm_jax.inference.estimates import is_flat
 
 LANE_RTOL = 1e-8  # two runs end within a Newton decrement of 1e-9 of one optimum
 HARD = (
@@ -319,3 +321,23 @@ def test_bad_questions():
     ]:
         with pytest.raises(lmm.DataError, match=message):
             ask()
+
+
+@pytest.mark.parametrize(
+    ("curvature", "singular", "flat"),
+    [
+        ((2.0, 1.0, 3.0, 1.0), False, False),
+        ((2.0, 0.0, 3.0, 1.0), False, True),
+        ((2.0, 0.0, 3.0, 1.0), True, False),  # a rotation of the singular factor of two
+        ((2.0, 1.0, 3.0, 0.0), True, True),  # a variance of its own says nothing
+        ((np.nan,) * 4, False, True),
+    ],
+)
+def test_which_optima_are_flat(curvature, singular, flat):
+    """A term of two coefficients and one of one; the Hessian is its eigenvalues."""
+    jet = SimpleNamespace(hessian=np.diag(curvature))
+    one = SimpleNamespace(theta=np.zeros(4), jet=jet)
+    assert is_flat(one, (2, 1), singular) == flat
+    hessian = np.stack([np.eye(4), jet.hessian])
+    two = SimpleNamespace(theta=np.zeros((2, 4)), jet=SimpleNamespace(hessian=hessian))
+    assert is_flat(two, (2, 1), np.array([False, singular])).tolist() == [False, flat]
