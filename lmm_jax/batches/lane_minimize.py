@@ -68,7 +68,7 @@ def minimize_lanes(
         reml=reml,
         maxiter=maxiter,
         tol=tol,
-        grid=grid and singular_grid(lanes.sizes) is not None,
+        grid=grid and singular_grid(lanes.structures) is not None,
     )
     starts, wanted = jax.device_get(_starts(lanes, reml=reml, grid=grid))
     best = minimize_all(problem, starts, wanted, defer=defer)

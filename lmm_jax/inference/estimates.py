@@ -226,12 +226,13 @@ def _singular(factors: Sequence[np.ndarray]) -> Any:
 
 
 def smallest_singular_value(L: np.ndarray) -> np.ndarray:
-    """Smallest singular value of every lower triangular matrix, (...)."""
+    """Smallest singular value of every matrix, (..., k, k) to (...)."""
     k = L.shape[-1]
     if k == 1:
         return np.abs(L[..., 0, 0])
     if k == 2:  # |det| over the largest: (s1 + s2)^2 = |L|^2 + 2 |det|
-        det, square = np.abs(L[..., 0, 0] * L[..., 1, 1]), np.sum(L**2, axis=(-2, -1))
+        det = np.abs(L[..., 0, 0] * L[..., 1, 1] - L[..., 0, 1] * L[..., 1, 0])
+        square = np.sum(L**2, axis=(-2, -1))
         top = 0.5 * (np.sqrt(square + 2 * det) + np.sqrt(np.maximum(square - 2 * det, 0.0)))
         return det / np.where(top > 0, top, 1.0)
     finite = np.where(np.isfinite(L), L, 1.0)
