@@ -150,10 +150,11 @@ def _same_kind(levels: pd.Index[Any], labels: pd.Index[Any]) -> bool:
 
 
 def _are_plain(labels: pd.Index[Any]) -> bool:
-    """Whether all are numbers, or all are text."""
+    """Whether all are numbers in full precision, or all are text."""
     if labels.dtype == object:
         return pd.api.types.infer_dtype(labels, skipna=False) == "string"
-    return isinstance(labels.dtype, pd.StringDtype) or labels.dtype.kind in "iuf"
+    full = labels.dtype.kind in "iu" or labels.dtype == np.float64
+    return isinstance(labels.dtype, pd.StringDtype) or full
 
 
 def _values(labels: pd.Index[Any]) -> list[Any]:
