@@ -480,7 +480,10 @@ WRONG_TYPES = [
     (lambda: lmm.bootstrap(model("offset").design, 10, seed=1), "bootstrap needs a result of"),
     (lambda: lmm.influence(DATA), "influence needs a result of lmm.fit, not a DataFrame"),
     (lambda: lmm.shard(model("offset").design, None, "g"), "shard needs a layout"),
-    (lambda: lmm.bootstrap(lmm.fit_regularized(model("offset").design), 10, seed=1), "the fit is penalized"),
+    (
+        lambda: lmm.bootstrap(lmm.fit_regularized(model("offset").design), 10, seed=1),
+        "the fit is penalized",
+    ),
 ]
 
 
