@@ -46,9 +46,9 @@ _STEP = "{what} is that of a fit with nothing held or penalized: {why}"
 class Subject(Protocol):
     """What functions of the table take: a layout, a design or a fit."""
 
-    subject: ClassVar[str]
+    _subject: ClassVar[str]
 
-    def is_kind(self, kind: str) -> bool:
+    def _is_kind(self, kind: str) -> bool:
         """Whether it is of a kind of ``KINDS``."""
         ...
 
@@ -162,9 +162,9 @@ def require(subject: Any, what: str) -> Any:
         Another type of argument, or a kind of model that ``what`` refuses, with the reason.
     """
     takes, refuses = TABLE[what]
-    if getattr(subject, "subject", None) != takes:
+    if getattr(subject, "_subject", None) != takes:
         raise DataError(f"{what} needs {_NEEDED[takes]}, not a {type(subject).__name__}")
     for kind, reason in refuses.items():
-        if subject.is_kind(kind):
+        if subject._is_kind(kind):
             raise DataError(reason.format(what=what))
     return subject

@@ -96,9 +96,9 @@ class Design:
     n_missing: int  # rows left out for missing values
     source: FixedSource | None
     held: np.ndarray | None = None  # (p,)   values of fixed effects held fixed, NaN where free
-    subject: ClassVar[str] = "design"
+    _subject: ClassVar[str] = "design"
 
-    def is_kind(self, kind: str) -> bool:
+    def _is_kind(self, kind: str) -> bool:
         """Whether the design is of a kind that some functions refuse (``capabilities.py``)."""
         return kind in _KINDS and _KINDS[kind](self)
 
@@ -289,7 +289,7 @@ _KINDS: dict[str, Callable[[Design], bool]] = {
     "components": lambda d: d.n_components > 0,
     "nested": lambda d: d.layout_info.kind == "grouped" and len({t.group for t in d.terms}) > 1,
     "crossed": lambda d: d.layout_info.kind == "crossed",
-    "large core": lambda d: d.layout.is_kind("large core"),
+    "large core": lambda d: d.layout._is_kind("large core"),
     "arrays": lambda d: d.source is None,
     "batches": lambda d: not d.has_rows,
     "held effects": lambda d: d.held is not None,

@@ -47,9 +47,9 @@ class FitRecord:
     free: np.ndarray | None = None  # which of params were free; None: all
     hist: pd.DataFrame | None = None  # iterations, with full_output=True
     penalized: bool = False
-    subject: ClassVar[str] = "fit"
+    _subject: ClassVar[str] = "fit"
 
-    def is_kind(self, kind: str) -> bool:
+    def _is_kind(self, kind: str) -> bool:
         """Whether the fit is of a kind that some functions refuse (``capabilities.py``)."""
         p = self.estimates.beta.size
         if kind == "penalized":
@@ -58,7 +58,7 @@ class FitRecord:
             return self.free is not None and not self.free[p:].all()
         if kind == "held effects" and self.free is not None and not self.free[:p].all():
             return True
-        return self.design is not None and self.design.is_kind(kind)
+        return self.design is not None and self.design._is_kind(kind)
 
     # ---- estimates
 

@@ -89,9 +89,9 @@ class Layout(Maps):
     """Sufficient statistics of a mixed model."""
 
     S0: Array  # (p + 1, p + 1)  cross-products of [X y] that no random effect reaches
-    subject: ClassVar[str] = "layout"
+    _subject: ClassVar[str] = "layout"
 
-    def is_kind(self, kind: str) -> bool:
+    def _is_kind(self, kind: str) -> bool:
         """Whether the layout is of a kind that some functions refuse (``capabilities.py``)."""
         return False
 

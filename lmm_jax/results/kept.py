@@ -31,7 +31,7 @@ class Kept:
 
     __repr__ = brief
 
-    def is_kind(self, kind: str) -> bool:
+    def _is_kind(self, kind: str) -> bool:
         """What the design was that this stands for."""
         lost = {"arrays": self.source is None, "batches": self.fitted is None}
         return lost.get(kind, False)

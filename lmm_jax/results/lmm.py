@@ -53,13 +53,13 @@ class LMMResults(Saved, FittedModel):
 
     kept: Kept | None = None  # in the place of a design, after a pickle
 
-    def is_kind(self, kind: str) -> bool:
-        """See :meth:`FitRecord.is_kind`."""
+    def _is_kind(self, kind: str) -> bool:
+        """See :meth:`FitRecord._is_kind`."""
         if kind in ("saved", "without data"):
             return self.design is None and (self.kept is None) == (kind == "without data")
-        if self.kept is not None and self.kept.is_kind(kind):
+        if self.kept is not None and self.kept._is_kind(kind):
             return True
-        return super().is_kind(kind)
+        return super()._is_kind(kind)
 
     def _state(self, *, keep_data: bool) -> dict[str, Any]:
         state = super()._state(keep_data=keep_data)

@@ -47,8 +47,8 @@ class CrossedLayout(CrossedArrays):
 
     __repr__ = brief
 
-    def is_kind(self, kind: str) -> bool:
-        """See :meth:`Layout.is_kind`."""
+    def _is_kind(self, kind: str) -> bool:
+        """See :meth:`Layout._is_kind`."""
         if kind == "large core":
             return self.is_dear() or int(np.prod(self.shape)) > LARGE_CORE
         return kind == "crossed"
