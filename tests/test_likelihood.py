@@ -14,6 +14,7 @@ from helpers import Array, Term, assert_close, dense_deviance, random_root
 from jax.test_util import check_grads
 
 import lmm_jax as lmm
+from lmm_jax.covariance.structures import unstructured
 from lmm_jax.covariance.theta import factor_blocks, stack_theta
 from lmm_jax.layouts.compress import compress
 from lmm_jax.layouts.contract import integrate, inverse
@@ -439,7 +440,7 @@ def arrays(n: int) -> tuple[Any, ...]:
 def test_padding_is_exact():
     """Rows of weight zero in any group, and groups without rows."""
     codes = np.concatenate([np.unique(G, return_inverse=True)[1], np.arange(140) % 10])
-    index = plan_groups(codes, 10, [codes[:, None]], [10], [2]).index
+    index = plan_groups(codes, 10, [codes[:, None]], [10], unstructured([2])).index
     (pair,), (level,) = index.pairs, index.levels
     index = replace(  # as if 40 groups of no rows followed
         index,

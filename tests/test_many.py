@@ -11,6 +11,7 @@ import samples
 from helpers import assert_close
 
 import lmm_jax as lmm
+from lmm_jax.covariance.structures import unstructured
 from lmm_jax.inference.estimates import is_flat
 
 LANE_RTOL = 1e-8  # two runs end within a Newton decrement of 1e-9 of one optimum
@@ -337,7 +338,7 @@ def test_which_optima_are_flat(curvature, singular, flat):
     """A term of two coefficients and one of one; the Hessian is its eigenvalues."""
     jet = SimpleNamespace(hessian=np.diag(curvature))
     one = SimpleNamespace(theta=np.zeros(4), jet=jet)
-    assert is_flat(one, (2, 1), singular) == flat
+    assert is_flat(one, unstructured((2, 1)), singular) == flat
     hessian = np.stack([np.eye(4), jet.hessian])
     two = SimpleNamespace(theta=np.zeros((2, 4)), jet=SimpleNamespace(hessian=hessian))
-    assert is_flat(two, (2, 1), np.array([False, singular])).tolist() == [False, flat]
+    assert is_flat(two, unstructured((2, 1)), np.array([False, singular])).tolist() == [False, flat]
