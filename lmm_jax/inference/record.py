@@ -209,8 +209,9 @@ class FitRecord:
     @property
     def tvalues(self) -> pd.Series[float]:
         """Estimates of the fixed effects over their standard errors."""
-        errors = self.bse_fe
-        return self.fe_params / errors.where(errors != 0)  # what is held fixed has no statistic
+        errors = self.bse_fe.to_numpy()
+        known = np.where(errors != 0, errors, np.nan)  # what is held fixed has no statistic
+        return pd.Series(self.estimates.beta / known, index=_labels(self.fixed_names))
 
     @property
     def pvalues(self) -> pd.Series[float]:
