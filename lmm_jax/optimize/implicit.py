@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ..covariance.params import Params
-from ..covariance.structures import only_unstructured
+from ..covariance.structures import ZERO_PIVOT, only_unstructured
 from ..covariance.theta import factor_blocks, stack_theta
 from ..inputs.arguments import flag, hinted, iterations, number
 from ..layouts.contract import Layout
@@ -40,8 +40,6 @@ from ..reprs import brief
 from .minimize import minimize
 from .newton import CONVERGED, DECREMENT_TOL
 
-# Whitened standard deviations below this are zero, as in the estimates of a fit.
-_ZERO_PIVOT = 1e-5
 # Eigenvalues of the Hessian at unit diagonal below this many roots of eps: no information.
 _FLAT = 1e-2
 
@@ -157,10 +155,10 @@ def _optimum(
 def _clean(Psi: Array) -> Array:
     """The covariance with exact zeros for negligible eigenvalues."""
     if Psi.shape[0] == 1:
-        return jnp.where(Psi > _ZERO_PIVOT**2, Psi, 0.0)
+        return jnp.where(Psi > ZERO_PIVOT**2, Psi, 0.0)
     e, V = jnp.linalg.eigh(Psi)
-    small = jnp.min(e) <= _ZERO_PIVOT**2
-    return jnp.where(small, (V * jnp.where(e > _ZERO_PIVOT**2, e, 0.0)[None, :]) @ V.T, Psi)
+    small = jnp.min(e) <= ZERO_PIVOT**2
+    return jnp.where(small, (V * jnp.where(e > ZERO_PIVOT**2, e, 0.0)[None, :]) @ V.T, Psi)
 
 
 @_optimum.defjvp
