@@ -15,6 +15,7 @@ KINDS = {
     "offset": "an offset",
     "dropped": "columns of X left out for linear dependence",
     "components": "variance components",
+    "structured": "a covariance structure of a term, cs(x | g)",
     "nested": "nested factors",
     "crossed": "crossed factors",
     "large core": "crossed factors too large for batches of fits",
@@ -39,6 +40,10 @@ _NO_ROWS = {"without data": _DATA, "saved": _DATA}
 _CORE = (
     "{what} fits replicates in batches, for which the crossed factors of this model are too large: "
     "draw responses by lmm.simulate and fit each of them by lmm.fit"
+)
+_STRUCTURE = (
+    "{what} keeps no covariance structure, and a term of this model has one: write (… | g), "
+    "without a structure, or (… || g)"
 )
 _STEP = "{what} is that of a fit with nothing held or penalized: {why}"
 
@@ -70,10 +75,13 @@ TABLE = {
         {"batches": "the rows of this design came in batches and were not kept: fixed effects can "
          "only be held fixed where the rows are in memory (covariances can be held)"},
     ),
+    "start_params": Capability("design", {"structured": _STRUCTURE}),
+    "cov_re held, or a penalty": Capability("design", {"structured": _STRUCTURE}),
     "fit_many": Capability(
         "design",
         {
             "batches": _ROWS,
+            "structured": _STRUCTURE,
             "crossed": "fit_many needs independent groups, and these random effects are crossed: "
             "fit the responses one by one with lmm.fit",
         },
@@ -94,7 +102,7 @@ TABLE = {
             "cov_re and vcomp free (fixed effects may be held)",
         },
     ),
-    "power": Capability("design", {"large core": _CORE}),
+    "power": Capability("design", {"structured": _STRUCTURE, "large core": _CORE}),
     "simulate": Capability("design", {"batches": _ROWS}),
     "influence": Capability(
         "fit",
@@ -116,6 +124,7 @@ TABLE = {
         "fit",
         {
             **_NO_ROWS,
+            "structured": _STRUCTURE,
             "held covariances": "profile_re needs a fit in which no variance was held fixed: it "
             "would let the others go (fixed effects may be held)",
             "penalized": "profile_re needs a fit without fe_pen and cov_pen: its curve is that of "
@@ -143,7 +152,7 @@ TABLE = {
         {"crossed": "only a layout of independent groups can be divided; crossed random effects "
          "share one dense core"},
     ),
-    "fit_params": Capability("layout", {}),
+    "fit_params": Capability("layout", {"structured": _STRUCTURE}),
 }  # fmt: skip
 
 _NEEDED = {

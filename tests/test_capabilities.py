@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -81,6 +82,7 @@ MAKE = {
     "offset": lambda: made(offset="o"),
     "dropped": dropped,
     "components": lambda: made("y ~ x", groups="g", re_formula="1", vc_formula={"s": "0 + C(s)"}),
+    "structured": lambda: made("y ~ x + cs(1 + x | g)"),
     "nested": lambda: made("y ~ x + (1 | g / s)"),
     "crossed": lambda: made("y ~ x + (1 | g) + (1 | s)"),
     "large core": lambda: made("y ~ x + (1 | g) + (1 | s)"),
@@ -129,6 +131,25 @@ def check_free(m: Model, kind: str) -> None:
     assert held.fe_params.iloc[-1] == start.fe_params[-1] and held.llf <= plain.llf + 1e-8
     assert plain.llf - held.llf < 0.2  # REML's estimate is close to that of ML
     assert held.n_params == 1 + 1 + m.fit.theta.size
+
+
+def check_start_params(m: Model, kind: str) -> None:
+    """The optimum does not depend on where the search starts."""
+    sizes = [len(term.names) for term in m.design.terms if not term.is_component]
+    start = P(
+        fe_params=np.zeros(len(m.fit.fixed_names)),
+        cov_re=2.0 * np.eye(sum(sizes)),
+        vcomp=np.full(m.design.n_components, 0.5),
+    )
+    again = lmm.fit(m.design, start_params=start)
+    assert_close(again.llf, lmm.fit(m.design).llf, 1e-8)
+
+
+def check_penalty(m: Model, kind: str) -> None:
+    """A penalty of nothing: the plain fit by another road."""
+    got, plain = lmm.fit(m.design, cov_pen=lambda S: 0.0 * jnp.sum(S)), lmm.fit(m.design)
+    assert_close(got.llf, plain.llf, 1e-8)
+    assert_close(got.fe_params, plain.fe_params, TOL, 1)
 
 
 def check_fit_many(m: Model, kind: str) -> None:
@@ -327,6 +348,8 @@ def check_shard(m: Model, kind: str) -> None:
 CHECKS = {
     "fit": check_fit,
     "free": check_free,
+    "start_params": check_start_params,
+    "cov_re held, or a penalty": check_penalty,
     "fit_many": check_fit_many,
     "fit_regularized": check_fit_regularized,
     "bootstrap": check_bootstrap,
@@ -350,12 +373,23 @@ CHECKS = {
 # Kinds of fits; no design is of them.
 FIT_KINDS = ("held covariances", "penalized", "saved", "without data")
 # Functions that compile a program of their own for every kind: in full in the slow tests only.
-DEAR = ("free", "fit_many", "bootstrap", "power", "influence", "profile_re", "fit_params")
+DEAR = (
+    "free",
+    "cov_re held, or a penalty",
+    "fit_many",
+    "bootstrap",
+    "power",
+    "influence",
+    "profile_re",
+    "fit_params",
+)
 QUICK = ("held effects", "offset")
 
 ASK = {
     "fit": lambda m: lmm.fit(m.design),
     "free": lambda m: lmm.fit(m.design, free=P(fe_params=[1, 0], cov_re=[[1]])),
+    "start_params": lambda m: lmm.fit(m.design, start_params=P(fe_params=[0, 0], cov_re=np.eye(2))),
+    "cov_re held, or a penalty": lambda m: lmm.fit(m.design, cov_pen=lambda S: 0.0 * jnp.sum(S)),
     "fit_many": lambda m: lmm.fit_many(m.design, np.ones((60, 2))),
     "fit_regularized": lambda m: lmm.fit_regularized(m.design, alpha=1.0),
     "bootstrap": lambda m: lmm.bootstrap(m.fit, 10, seed=1),
@@ -373,6 +407,7 @@ ASK = {
     "fittedvalues": lambda m: m.fit.fittedvalues,
     "resid": lambda m: m.fit.resid,
     "augment": lambda m: m.fit.augment(),
+    "fit_params": lambda m: lmm.fit_params(m.design.layout),
     "shard": lambda m: lmm.shard(
         m.design.layout,
         jax.make_mesh((1,), ("g",), axis_types=(jax.sharding.AxisType.Auto,)),

@@ -524,27 +524,6 @@ def test_pickles():
     assert_close(lmm.fit(design).llf, fitted().llf, EXACT)
 
 
-def _flags(**zeros):
-    return lmm.Params(fe_params=np.ones(2), cov_re=np.eye(3), vcomp=np.ones(0))
-
-
-REFUSED = {
-    "fit_many": lambda d: lmm.fit_many(d, np.zeros((d.nobs, 2))),
-    "fit_params": lambda d: lmm.fit_params(d.layout),
-    "covariances held": lambda d: lmm.fit(d, free=_flags()),
-    "with penalties": lambda d: lmm.fit(d, cov_pen=lambda S: (S * S).sum()),
-    "start_params": lambda d: lmm.fit(d, start_params=_flags()),
-    "profile_re": lambda d: fitted().profile_re(0, "re"),
-    "power": lambda d: lmm.power(d, _flags(), 10, scale=1.0, test="x", seed=1),
-}
-
-
-@pytest.mark.parametrize("what", REFUSED)
-def test_what_a_structure_cannot_do_is_said(what, x64):
-    with pytest.raises(DataError, match=rf"{what}.*cs\(… \| g\)"):
-        REFUSED[what](model("factor"))
-
-
 def test_a_theta_of_another_length_is_refused(x64):
     with pytest.raises(DataError, match=r"\(2,\) is needed.*of cs\(\) its 2 parameters"):
         lmm.profile_loglike(np.ones(6), model("factor").layout)

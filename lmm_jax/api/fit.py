@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..capabilities import require
 from ..covariance.params import Params
-from ..covariance.structures import only_unstructured
 from ..designs.design import Design
 from ..designs.from_formula import design
 from ..designs.labels import term_labels
@@ -197,7 +197,7 @@ def _problem(
     masks = covariance_masks(model, free)
     if masks is None and fe_pen is None and cov_pen is None:
         return None
-    only_unstructured(model.structures, "a fit with covariances held or with penalties")
+    require(model, "cov_re held, or a penalty")
     return Problem(
         layout=model.layout,
         held=held_covariances(model, start),

@@ -14,7 +14,6 @@ import numpy as np
 from ..batches.lane_arrays import Shared, masked_lanes, share, shared_lanes
 from ..batches.lane_minimize import SMALLEST, join_lanes, minimize_lanes, pick_lanes
 from ..capabilities import require
-from ..covariance.structures import only_unstructured
 from ..designs.design import Design
 from ..designs.labels import term_labels
 from ..designs.responses import Responses, levels_remain, one_response, read_model
@@ -130,7 +129,6 @@ def fit_many(
         weights=weights, offset=offset, subset=subset, context=context,
     )  # fmt: skip
     require(design, "fit_many")
-    only_unstructured(design.structures, "fit_many")
     found = _fit_all(design, columns, chunk_size, progress, options)
     _warn(found)
     if options.df_method == "normal":

@@ -12,7 +12,6 @@ from jax import Array
 
 from ..capabilities import require
 from ..covariance.params import Params, check_covariance, check_shapes, cov_indices, unpack
-from ..covariance.structures import only_unstructured
 from ..designs.design import Design
 from ..errors import DataError
 from ..inputs.arguments import choice, flag, function, iterations, number, numbers, shown
@@ -185,7 +184,7 @@ def _as_pytree(penalty: Any, what: str, shape: tuple[int, ...]) -> Any:
 
 def start_theta(design: Design, start: Params) -> Array:
     """Start values in the layout's theta."""
-    only_unstructured(design.structures, "start_params")
+    require(design, "start_params")
     return theta_of(covariance_blocks(_on_device(start), design.layout), design.layout)
 
 

@@ -14,7 +14,6 @@ from scipy import special
 from ..batches.draw import fit_replicates
 from ..capabilities import require
 from ..covariance.params import Params, check_covariance
-from ..covariance.structures import only_unstructured
 from ..designs.design import Design
 from ..errors import DataError
 from ..inference.estimates import estimate
@@ -171,7 +170,6 @@ def _check_designs(pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Design]]:
         if not isinstance(one, Design):
             raise DataError(_NEEDED.format(type(one).__name__))
         require(one, "power")
-        only_unstructured(one.structures, "power")
     if not pairs:
         raise DataError("there is no design to look at: design or sizes is empty")
     return pairs

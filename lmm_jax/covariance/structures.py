@@ -19,8 +19,6 @@ import numpy as np
 from jax import Array
 from jax.scipy.linalg import solve_triangular
 
-from ..errors import DataError
-
 # Whitened pivots below this are zero for all purposes (they move the deviance by less than
 # its square).
 ZERO_PIVOT = 1e-5
@@ -213,6 +211,11 @@ class OfTerms:
         """Coefficients per level of each term."""
         return term_sizes(self.structures)
 
+    @property
+    def is_structured(self) -> bool:
+        """Whether a term may not have any covariance."""
+        return any(not structure.unrestricted for structure in self.structures)
+
 
 def unstructured(sizes: Sequence[int]) -> tuple[Structure, ...]:
     """Structures of terms with ``sizes`` coefficients per level, any covariance each."""
@@ -222,22 +225,6 @@ def unstructured(sizes: Sequence[int]) -> tuple[Structure, ...]:
 def term_sizes(structures: Sequence[Structure]) -> tuple[int, ...]:
     """Coefficients per level of each term."""
     return tuple(structure.k for structure in structures)
-
-
-def only_unstructured(structures: Sequence[Structure], what: str) -> None:
-    """Refuse terms with a covariance structure where ``what`` has no way to keep it.
-
-    Raises
-    ------
-    DataError
-        With the name of the structure.
-    """
-    names = [structure.name for structure in structures if not structure.unrestricted]
-    if names:
-        raise DataError(
-            f"{what} keeps no covariance structure, and this model has a term {names[0]}(… | g): "
-            "write (… | g), without a structure, or (… || g), or leave it out"
-        )
 
 
 def canonical_factor(L: np.ndarray) -> np.ndarray:

@@ -287,6 +287,7 @@ _KINDS: dict[str, Callable[[Design], bool]] = {
     "offset": lambda d: d.offset is not None,
     "dropped": lambda d: bool(d.dropped),
     "components": lambda d: d.n_components > 0,
+    "structured": lambda d: any(not s.unrestricted for s in d.structures),
     "nested": lambda d: d.layout_info.kind == "grouped" and len({t.group for t in d.terms}) > 1,
     "crossed": lambda d: d.layout_info.kind == "crossed",
     "large core": lambda d: d.layout._is_kind("large core"),

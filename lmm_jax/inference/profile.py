@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..capabilities import require
-from ..covariance.structures import Structure, lower_indices, only_unstructured
+from ..covariance.structures import Structure, lower_indices
 from ..covariance.theta import factor_blocks, theta_slices
 from ..errors import DataError
 from ..inputs.arguments import choice, is_whole, number, shown, whole_number
@@ -54,7 +54,6 @@ def profile_re(
 ) -> np.ndarray:
     """Profile of one variance; see :meth:`lmm_jax.LMMResults.profile_re`."""
     require(results, "profile_re")
-    only_unstructured(layout.structures, "profile_re")
     num_low = whole_number(num_low, "num_low")
     num_high = whole_number(num_high, "num_high")
     dist_low = number(dist_low, "dist_low", least=0.0)

@@ -93,7 +93,7 @@ class Layout(Maps):
 
     def _is_kind(self, kind: str) -> bool:
         """Whether the layout is of a kind that some functions refuse (``capabilities.py``)."""
-        return False
+        return kind == "structured" and self.is_structured
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         # JAX restores its own arrays in float32 wherever x64 is off at that moment

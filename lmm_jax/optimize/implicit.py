@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ..capabilities import require
 from ..covariance.params import Params
-from ..covariance.structures import ZERO_PIVOT, only_unstructured
+from ..covariance.structures import ZERO_PIVOT
 from ..covariance.theta import factor_blocks, stack_theta
 from ..inputs.arguments import flag, hinted, iterations, number
 from ..layouts.contract import Layout
@@ -113,7 +114,7 @@ def fit_params(
     1527.5 2451.25 True
     """
     check_process()
-    only_unstructured(check_layout(layout).structures, "fit_params")
+    require(check_layout(layout), "fit_params")
     reml, maxiter = flag(reml, "reml"), iterations(maxiter)
     tol = number(tol, "tol", least=0.0)
     theta = None if start is None else lax.stop_gradient(_start_theta(start, layout))

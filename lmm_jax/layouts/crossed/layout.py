@@ -51,7 +51,7 @@ class CrossedLayout(CrossedArrays):
         """See :meth:`Layout._is_kind`."""
         if kind == "large core":
             return self.is_dear() or int(np.prod(self.shape)) > LARGE_CORE
-        return kind == "crossed"
+        return kind == "crossed" or super()._is_kind(kind)
 
     @exact
     def waist(self, blocks: Sequence[Array]) -> Waist:
