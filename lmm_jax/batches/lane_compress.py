@@ -16,8 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ..layouts.common_scale import fixed_frame, powers_of_two, whitener
-from ..layouts.compress import explain, weighted_streams
+from ..layouts.compress import compress_columns
 from ..layouts.contract import Maps
 from ..layouts.equal_groups import Classes, find_classes
 from ..layouts.group_index import GroupIndex
@@ -56,72 +55,23 @@ def compress_many(
     ManyColumns
         Lane by lane what ``compress`` makes of the column.
     """
-    present = weights > 0
-    root = jnp.where(present, jnp.sqrt(jnp.where(present, weights, 1.0)), 0.0)
-    mask = present.astype(Y.dtype)[:, None]
-    frame = fixed_frame(X, mask[:, 0], weights, present)
-    unit = powers_of_two(Y * mask)
-    Y = Y * (mask / unit[None])
-    # the mean is taken out exactly where X has a constant column
-    per_mean = frame.beta_shift
-    mean = jnp.sum(Y, axis=0) / jnp.sum(mask)
-    mean = jnp.where(jnp.any(per_mean != 0), mean, 0.0)
-    Y = (Y - mean[None]) * mask
-    origin = jnp.zeros((X.shape[1], Y.shape[1]), Y.dtype)
-    for _ in range(2):  # as in fixed_frame
-        step = (frame.X * weights[:, None]).T @ Y
-        Y = Y - frame.X @ step
-        origin = origin + step
-    norm = jnp.sqrt(weights @ (Y * Y))
-    norm = jnp.where(norm > 0, norm, 1.0)
-    whiteners = tuple(whitener(z, weights, s) for z, s in zip(Z, index.structures, strict=True))
-    streams = weighted_streams(Z, whiteners, root, index)
-    XY = jnp.concatenate([frame.X * root[:, None], Y * (root[:, None] / norm[None])], axis=1)
-    T, c, residual = explain(streams, XY, index)
+    at = compress_columns(Y, X, Z, weights, index)
     p = X.shape[1]
-    left, right = residual[:, :p], residual[:, p:]
-    S_xx = left.T @ left
-    step = _within_steps(S_xx, left.T @ right)
-    right = right - left @ step
-    y_scale = norm * unit
-    log_weights = jnp.sum(jnp.where(present, jnp.log(jnp.where(present, weights, 1.0)), 0.0))
+    left, right = at.residual[:, :p], at.residual[:, p:]
+    maps = at.maps(at.step, index)
+    shared = ("beta_map", "log_det_map", "n_obs", "log_weights")
     return ManyColumns(
-        T=tuple(T),
-        X=tuple(v[:, :p] for v in c),
-        y=tuple(_columns(v, p, step) for v in c),
-        S_xx=S_xx,
+        T=tuple(at.T),
+        X=tuple(c[:, :p] for c in at.c),
+        y=tuple(jnp.swapaxes(c[:, p:], 1, 2) for c in at.c),
+        S_xx=left.T @ left,
         S_xy=left.T @ right,
         S_yy=jnp.sum(right * right, axis=0),
         maps=Maps(
-            whiteners=tuple(A[..., None] for A in whiteners),
-            beta_map=frame.beta_map[..., None],
-            log_det_map=frame.log_det_map[None],
-            beta_origin=(frame.beta_map @ origin) * unit[None]
-            + (frame.beta_map @ step) * y_scale[None],
-            beta_shift=per_mean[:, None] * (mean * unit)[None],
-            y_scale=y_scale,
-            n_obs=jnp.sum(mask)[None],
-            log_weights=log_weights[None],
-            structures=index.structures,
-            n_components=index.n_components,
+            **{name: of[..., None] if name in shared else of for name, of in maps.items()}
+            | {"whiteners": tuple(A[..., None] for A in at.whiteners)}
         ),
     )
-
-
-def _columns(c: Array, p: int, step: Array) -> Array:
-    """Rows of y of every group less those of ``X step``, (q, G, R)."""
-    y = jnp.swapaxes(c[:, p:], 1, 2)
-    return y - jnp.einsum("rpg,pz->rgz", c[:, :p], step)
-
-
-def _within_steps(S_xx: Array, S_xy: Array) -> Array:
-    """See :func:`lmm_jax.layouts.crossed.compress.within_step`; (p, R)."""
-    if S_xx.shape[0] == 0:
-        return S_xy
-    e, V = jnp.linalg.eigh(S_xx)
-    known = e > 1e-3
-    inverse = jnp.where(known, 1.0 / jnp.where(known, e, 1.0), 0.0)
-    return (V * inverse[None]) @ (V.T @ S_xy)
 
 
 class Merged(NamedTuple):

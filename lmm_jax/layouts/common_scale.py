@@ -20,44 +20,67 @@ from ..numerics.linalg import log_diagonal
 _ROUNDING = 1e-6
 
 
+class RowWeights(NamedTuple):
+    """What the prior weights say of every row; a row of weight zero is absent."""
+
+    weights: Array  # (n,)
+    present: Array  # (n,)  bool
+    root: Array  # (n,)  square root
+    n_obs: Array  # ()
+    logs: Array  # ()  sum of the logarithms
+
+
+def read_weights(weights: Any) -> RowWeights:
+    """Roots and logarithms of the weights whose derivatives are zero at an absent row."""
+    present = weights > 0
+    there = jnp.where(present, weights, 1.0)  # inside: no derivative 0 / 0
+    return RowWeights(
+        weights=weights,
+        present=present,
+        root=jnp.where(present, jnp.sqrt(there), 0.0),
+        n_obs=jnp.sum(present.astype(weights.dtype)),
+        logs=jnp.sum(jnp.where(present, jnp.log(there), 0.0)),
+    )
+
+
 class Frame(NamedTuple):
-    """Fixed effects and response on one scale, and the way back."""
+    """Fixed effects and responses on one scale, and the way back."""
 
     X: Array  # (n, p)  orthonormal columns (in the weighted inner product)
-    y: Array  # (n,)    OLS residual of unit norm
+    Y: Array  # (n, R)  OLS residuals of unit norm
     beta_map: Array  # (p, p)
     log_det_map: Array  # ()
-    beta_origin: Array  # (p,)
-    beta_shift: Array  # (p,)
-    y_scale: Array  # ()
+    beta_origin: Array  # (p, R)
+    beta_shift: Array  # (p, R)
+    y_scale: Array  # (R,)
 
 
-def fixed_frame(X: Array, y: Array, weights: Array, present: Array) -> Frame:
-    """Orthonormal columns for X, and for y its OLS residual in units of its norm."""
-    mask = present.astype(y.dtype)
-    columns = lax.stop_gradient((X * mask[:, None], (y * mask)[:, None]))
-    units, unit = powers_of_two(columns[0]), powers_of_two(columns[1])[0]
-    X, y = X / units[None, :], y / unit
-    centring, shift = _centring(X, y, present)
-    y = (y - X @ shift) * mask
-    X = (X @ centring) * mask[:, None]
+def fixed_frame(X: Array, Y: Array, rows: RowWeights) -> Frame:
+    """Orthonormal columns for X, and for every response its OLS residual in units of its norm."""
+    weights, mask = rows.weights[:, None], rows.present.astype(Y.dtype)[:, None]
+    columns = lax.stop_gradient((X * mask, Y * mask))
+    units, unit = powers_of_two(columns[0]), powers_of_two(columns[1])
+    X, Y = X / units[None], Y / unit[None]
+    centring, shift = _centring(X, Y, rows)
+    Y = (Y - X @ shift) * mask
+    X = (X @ centring) * mask
     if X.shape[1] == 0:
         orthogonal = centring
     else:
-        orthogonal, _ = orthonormal_map(lax.stop_gradient(X.T @ (X * weights[:, None])))
+        orthogonal, _ = orthonormal_map(lax.stop_gradient(X.T @ (X * weights)))
     X = X @ orthogonal
-    origin = jnp.zeros(X.shape[1], X.dtype)
+    origin, heavy = jnp.zeros((X.shape[1], Y.shape[1]), X.dtype), X * weights
     for _ in range(2):  # the second round removes what rounding left of a huge first one
-        step = lax.stop_gradient(X.T @ (y * weights))
-        y = y - X @ step
+        step = lax.stop_gradient(heavy.T @ Y)
+        Y = Y - X @ step
         origin = origin + step
-    norm = lax.stop_gradient(jnp.sqrt(jnp.sum(y * y * weights)))
+    norm = lax.stop_gradient(jnp.sqrt(rows.weights @ (Y * Y)))
     norm = jnp.where(norm > 0, norm, 1.0)
     inner_map = centring @ orthogonal
-    rescale = unit / units
+    rescale = unit[None] / units[:, None]
     return Frame(
         X=X,
-        y=y / norm,
+        Y=Y / norm[None],
         beta_map=inner_map / units[:, None],
         log_det_map=log_det_of_map(orthogonal, units),
         beta_origin=rescale * (inner_map @ origin),
@@ -88,28 +111,27 @@ def powers_of_two(columns: Any, xp: Any = jnp) -> Any:
     return xp.exp2(xp.floor(xp.log2(xp.where(largest > 0, largest, 1.0))))
 
 
-def _centring(X: Array, y: Array, present: Array) -> tuple[Array, Array]:
-    """Map that centres the columns of X by a constant column, and the same shift of y.
+def _centring(X: Array, Y: Array, rows: RowWeights) -> tuple[Array, Array]:
+    """Map that centres the columns of X by a constant column, and the same shift of Y, (p, R).
 
     Subtracting a mean is exact in floating point where a projection is not:
     raw calendar years and y near 1e9 keep their digits.
     """
-    p = X.shape[1]
+    p, present = X.shape[1], rows.present[:, None]
     identity, none = jnp.eye(p, dtype=X.dtype), jnp.zeros(p, X.dtype)
     if p == 0:
-        return identity, none
-    X, y = lax.stop_gradient((X, y))
-    low = jnp.min(jnp.where(present[:, None], X, jnp.inf), axis=0)
-    high = jnp.max(jnp.where(present[:, None], X, -jnp.inf), axis=0)
+        return identity, jnp.zeros((0, Y.shape[1]), X.dtype)
+    X, Y = lax.stop_gradient((X, Y))
+    low = jnp.min(jnp.where(present, X, jnp.inf), axis=0)
+    high = jnp.max(jnp.where(present, X, -jnp.inf), axis=0)
     constant = (low == high) & (low != 0)
     pick = jnp.argmax(constant)
     unit = jnp.where(jnp.any(constant), jnp.zeros(p, X.dtype).at[pick].set(1.0), none)
     value = jnp.where(jnp.any(constant), low[pick], 1.0)
-    n = jnp.sum(present.astype(X.dtype))
-    means = jnp.sum(jnp.where(present[:, None], X, 0.0), axis=0) / n
+    means = jnp.sum(jnp.where(present, X, 0.0), axis=0) / rows.n_obs
     means = jnp.where(constant, 0.0, means)
-    y_mean = jnp.sum(jnp.where(present, y, 0.0)) / n
-    return identity - unit[:, None] * (means / value)[None, :], unit * (y_mean / value)
+    y_means = jnp.sum(jnp.where(present, Y, 0.0), axis=0) / rows.n_obs
+    return identity - unit[:, None] * (means / value)[None], unit[:, None] * (y_means / value)[None]
 
 
 def whitener(z: Array, weights: Array, structure: Structure) -> Array:

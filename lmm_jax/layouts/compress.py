@@ -12,31 +12,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from ..covariance.params import real_array
 from ..errors import DataError
 from ..inputs.arguments import hinted, instance, items
-from ..numerics.linalg import back_substitute, eliminate, exact
+from ..numerics.linalg import back_substitute, exact
 from ..numerics.processes import check_process
-from .common_scale import fixed_frame, whitener
+from .common_scale import Frame, RowWeights, fixed_frame, read_weights, whitener
 from .crossed.compress import core_rows, fit_rows, link_rows, two_way_fit, within_step
 from .crossed.core import Core
 from .crossed.index import CrossedIndex
 from .crossed.layout import CrossedLayout
 from .crossed.links import Links, from_core, to_groups
-from .group_index import GroupIndex, Placement, Table, stream_pairs
+from .group_index import GroupIndex
+from .group_sums import cross_arrays, explain, group_fit
 from .grouped import Bucket, GroupedLayout
-
-
-def rank_tol(dtype: Any) -> float:
-    """Relative pivot below which a column of Z_i counts as a combination of the others.
-
-    Cross-products carry a few eps of their diagonal; columns of data are never that close.
-    """
-    return max(1e-12, 16.0 * float(jnp.finfo(dtype).eps))
 
 
 @hinted
@@ -72,52 +64,105 @@ def compress(
     """
     check_process()
     y, X, Z, weights = _read_rows(y, X, Z, weights, index)
-    present = weights > 0
-    # the inner where keeps the derivative at an absent row at zero instead of 0 / 0
-    root = jnp.where(present, jnp.sqrt(jnp.where(present, weights, 1.0)), 0.0)
-    frame = fixed_frame(X, y, weights, present)
-    XY = jnp.concatenate([frame.X, frame.y[:, None]], axis=1) * root[:, None]
-    whiteners = tuple(whitener(z, weights, s) for z, s in zip(Z, index.structures, strict=True))
-    streams = weighted_streams(Z, whiteners, root, index)
-    if isinstance(index, CrossedIndex):
-        inner, groups = _of_terms(streams, index, index.eliminated), index.groups
-    else:
-        inner, groups = streams, index
-    buckets, residual, step = _factor(inner, XY, groups)
-    crossed: dict[str, Any] = {}
-    if isinstance(index, CrossedIndex):
-        outer = _of_terms(streams, index, index.crossed)
-        y_groups = cross_arrays(inner, XY[:, -1:], groups)
-        links, core, moments = link_rows(
-            inner, outer, XY[:, -1], y_groups, residual, buckets, index
-        )
-        rows = _Rows(buckets, residual, core)
-        rows, more = _measure_from_effects(rows, links, inner, outer, index)
-        buckets, residual, step = rows.buckets, rows.residual, step + more
-        crossed = dict(
-            links=links,
-            core=rows.core,
-            moments=moments,
-            eliminated=index.eliminated,
-            crossed=index.crossed,
-        )
-    log_weights = jnp.sum(jnp.where(present, jnp.log(jnp.where(present, weights, 1.0)), 0.0))
-    kind = CrossedLayout if crossed else GroupedLayout
-    return kind(
-        buckets=buckets,
-        S0=residual.T @ residual,
-        whiteners=whiteners,
-        beta_map=frame.beta_map,
-        log_det_map=frame.log_det_map,
-        beta_origin=frame.beta_origin + frame.y_scale * (frame.beta_map @ step),
-        beta_shift=frame.beta_shift,
-        y_scale=frame.y_scale,
-        n_obs=jnp.sum(present.astype(y.dtype)),
-        log_weights=log_weights,
-        structures=index.structures,
-        n_components=index.n_components,
-        **crossed,
+    at = compress_columns(y[:, None], X, Z, weights, index)
+    buckets = tuple(
+        Bucket(T=T, c=c, copies=jnp.ones(T.shape[2], T.dtype), widths=w)
+        for T, c, w in zip(at.T, at.c, groups_of(index).widths, strict=True)
     )
+    if not isinstance(index, CrossedIndex):
+        maps = one_response(at.maps(at.step, index))
+        return GroupedLayout(buckets=buckets, S0=at.residual.T @ at.residual, **maps)
+    inner, outer = (
+        _of_terms(at.streams, index, which) for which in (index.eliminated, index.crossed)
+    )
+    y_rows = at.frame.Y * at.rows.root[:, None]
+    links, core, moments = link_rows(
+        inner, outer, y_rows[:, 0], cross_arrays(inner, y_rows, index.groups), at.residual,
+        buckets, index,
+    )  # fmt: skip
+    rows, step = _measure_from_effects(
+        _Rows(buckets, at.residual, core), links, inner, outer, index
+    )
+    return CrossedLayout(
+        buckets=rows.buckets,
+        S0=rows.residual.T @ rows.residual,
+        links=links,
+        core=rows.core,
+        moments=moments,
+        eliminated=index.eliminated,
+        crossed=index.crossed,
+        **one_response(at.maps(at.step + step[:, None], index)),
+    )
+
+
+class Columns(NamedTuple):
+    """What the rows of responses that share everything else come down to, before the core."""
+
+    rows: RowWeights
+    frame: Frame
+    whiteners: tuple[Array, ...]
+    streams: list[Array]  # (n, k) a stream: whitened covariates, times the root weights
+    T: list[Array]  # (q, q, G) a bucket
+    c: list[Array]  # (q, p + R, G) a bucket: Q' [X Y], Y measured from X step
+    residual: Array  # (n, p + R)  what no group explains of [X Y], Y measured from X step
+    step: Array  # (p, R)
+
+    def maps(self, step: Array, index: GroupIndex | CrossedIndex) -> dict[str, Any]:
+        """The maps back; those that depend on the response end with an axis R."""
+        frame = self.frame
+        return dict(
+            whiteners=self.whiteners,
+            beta_map=frame.beta_map,
+            log_det_map=frame.log_det_map,
+            beta_origin=frame.beta_origin + frame.y_scale[None] * (frame.beta_map @ step),
+            beta_shift=frame.beta_shift,
+            y_scale=frame.y_scale,
+            n_obs=self.rows.n_obs,
+            log_weights=self.rows.logs,
+            structures=index.structures,
+            n_components=index.n_components,
+        )
+
+
+def one_response(maps: dict[str, Any]) -> dict[str, Any]:
+    """The maps of the only response, without their axis R."""
+    of_responses = ("beta_origin", "beta_shift", "y_scale")
+    return {**maps, **{name: maps[name][..., 0] for name in of_responses}}
+
+
+def groups_of(index: GroupIndex | CrossedIndex) -> GroupIndex:
+    """The index of the groups that are eliminated."""
+    return index.groups if isinstance(index, CrossedIndex) else index
+
+
+def compress_columns(
+    Y: Array, X: Array, Z: Sequence[Array], weights: Array, index: GroupIndex | CrossedIndex
+) -> Columns:
+    """Factors of the groups and residual rows of responses (n, R), side by side.
+
+    All that is done for a response is linear in it, but for its unit.
+
+    Parameters
+    ----------
+    Y : Array, shape (n, R)
+    X, Z, weights, index
+        As in :func:`compress`.
+    """
+    rows = read_weights(weights)
+    frame = fixed_frame(X, Y, rows)
+    XY = jnp.concatenate([frame.X, frame.Y], axis=1) * rows.root[:, None]
+    whiteners = tuple(whitener(z, weights, s) for z, s in zip(Z, index.structures, strict=True))
+    streams = weighted_streams(Z, whiteners, rows.root, index)
+    inner = streams
+    if isinstance(index, CrossedIndex):
+        inner = _of_terms(streams, index, index.eliminated)
+    T, c, residual = explain(inner, XY, groups_of(index))
+    p = X.shape[1]
+    left, right = lax.stop_gradient((residual[:, :p], residual[:, p:]))
+    step = within_step(left.T @ left, left.T @ right)
+    residual = residual.at[:, p:].add(-(residual[:, :p] @ step))
+    c = [v.at[:, p:].add(-jnp.einsum("rpg,pz->rzg", v[:, :p], step)) for v in c]
+    return Columns(rows, frame, whiteners, streams, T, c, residual, step)
 
 
 def _read_rows(
@@ -164,7 +209,7 @@ def _measure_from_effects(
         y = bucket.c[:, -1] - jnp.einsum("rpg,p->rg", bucket.c[:, :-1], step) - moved[:, 0]
         buckets.append(replace(bucket, c=bucket.c.at[:, -1].set(y)))
         coefficients.append(back_substitute(bucket.T, moved))
-    left = fit_rows(outer, origin, index) - _group_fit(inner, coefficients, index.groups)
+    left = fit_rows(outer, origin, index) - group_fit(inner, coefficients, index.groups)
     residual = residual.at[:, -1].add(-(residual[:, :-1] @ step) - left[:, 0])
     s = core.s.at[:, -1:].set(core_rows(outer, residual[:, -1:], index))
     return _Rows(tuple(buckets), residual, replace(core, s=s, origin=origin)), step
@@ -184,156 +229,3 @@ def weighted_streams(
         member = member + 1 if i > 0 and index.streams[i - 1] == t else 0
         streams.append((Z[t][:, member] @ whiteners[t]) * root[:, None])
     return streams
-
-
-def _factor(
-    streams: Sequence[Array], XY: Array, index: GroupIndex
-) -> tuple[tuple[Bucket, ...], Array, Array]:
-    """Buckets, rows of [X y] that no group explains, and the step taken in beta."""
-    T, c, residual = explain(streams, XY, index)
-    step = within_step(lax.stop_gradient(residual.T @ residual))
-    residual = residual.at[:, -1].add(-(residual[:, :-1] @ step))
-    c = [v.at[:, -1].add(-jnp.einsum("rpg,p->rg", v[:, :-1], step)) for v in c]
-    buckets = tuple(
-        Bucket(T=t, c=v, copies=jnp.ones(t.shape[2], t.dtype), widths=w)
-        for t, v, w in zip(T, c, index.widths, strict=True)
-    )
-    return buckets, residual, step
-
-
-def explain(
-    streams: Sequence[Array], XY: Array, index: GroupIndex
-) -> tuple[list[Array], list[Array], Array]:
-    """T and c of the groups of every bucket, and the rows of XY that no group explains.
-
-    Parameters
-    ----------
-    streams : sequence of Array, shape (n, k)
-        Whitened covariates of every stream, times the root weights.
-    XY : Array, shape (n, C)
-        Any columns, times the root weights.
-    index : GroupIndex
-    """
-    grams = _gram_arrays(streams, index)
-    crosses = cross_arrays(streams, XY, index)
-    tol = rank_tol(XY.dtype)
-    factors = [eliminate(a, b, tol=tol) for a, b in zip(grams, crosses, strict=True)]
-    T, c = [f.U for f in factors], [f.X for f in factors]
-    coefficients = [back_substitute(t, v) for t, v in zip(T, c, strict=True)]
-    residual = XY - _group_fit(streams, coefficients, index)
-    # c of the residual rows: what rounding of the cross-products left out
-    for b, rest in enumerate(cross_arrays(streams, residual, index)):
-        c[b] = c[b] + eliminate(grams[b], rest, tol=tol).X
-    return T, c, residual
-
-
-def _gram_arrays(streams: Sequence[Array], index: GroupIndex) -> list[Array]:
-    """``Z_i' Z_i`` of every group, one (q, q, G) array a bucket."""
-    cells = []
-    for (a, b), table in zip(stream_pairs(len(streams)), index.pairs, strict=True):
-        left, right = streams[a], streams[b]
-        ka, kb = left.shape[1], right.shape[1]
-        products = (left[:, :, None] * right[:, None, :]).reshape(-1, ka * kb)
-        sums = jax.ops.segment_sum(products, table.cell, table.n_cells)
-        cells.append(sums.reshape(-1, ka, kb))
-    return place_cells(cells, index)
-
-
-def place_cells(cells: Sequence[Array], index: GroupIndex) -> list[Array]:
-    """``Z_i' Z_i`` from the blocks of every pair of streams, (L, ka, kb) each."""
-    out = [jnp.zeros((q, q, g), cells[0].dtype) for q, g in _shapes(index)]
-    pairs = stream_pairs(len(index.streams))
-    for (a, b), block, table in zip(pairs, cells, index.pairs, strict=True):
-        for bucket in range(len(out)):
-            out[bucket] = _add_cells(out[bucket], block, table, bucket)
-            if a != b:
-                out[bucket] = _add_cells(out[bucket], block, table, bucket, transpose=True)
-    return out
-
-
-def _add_cells(
-    out: Array, cells: Array, table: Table, bucket: int, *, transpose: bool = False
-) -> Array:
-    """Add cell blocks (L, ka, kb) at their rows and columns of (q, q, G)."""
-    if transpose:
-        cells = jnp.swapaxes(cells, 1, 2)
-    _, ka, kb = cells.shape
-    if not table.placements:
-        i, j = (table.column, table.row) if transpose else (table.row, table.column)
-        return out.at[i : i + ka, j : j + kb].add(jnp.moveaxis(cells, 0, -1))
-    place = table.placements[bucket]
-    row, column = (place.column, place.row) if transpose else (place.row, place.column)
-    rows = row[:, None, None] + jnp.arange(ka, dtype=jnp.int32)[None, :, None]
-    columns = column[:, None, None] + jnp.arange(kb, dtype=jnp.int32)[None, None, :]
-    groups = place.group[:, None, None]
-    return out.at[rows, columns, groups].add(cells[place.source], mode="drop")
-
-
-def cross_arrays(streams: Sequence[Array], XY: Array, index: GroupIndex) -> list[Array]:
-    """``Z_i' [X_i y_i]`` of every group, one (q, p + 1, G) array a bucket."""
-    C = XY.shape[1]
-    levels = []
-    for stream, table in zip(streams, index.levels, strict=True):
-        k = stream.shape[1]
-        products = (stream[:, :, None] * XY[:, None, :]).reshape(-1, k * C)
-        sums = jax.ops.segment_sum(products, table.cell, table.n_cells)
-        levels.append(sums.reshape(-1, k, C))
-    return place_levels(levels, index)
-
-
-def place_levels(levels: Sequence[Array], index: GroupIndex) -> list[Array]:
-    """``Z_i' [X_i y_i]`` from the blocks of every stream, (L, k, p + 1) each."""
-    C = levels[0].shape[2]
-    out = [jnp.zeros((q, C, g), levels[0].dtype) for q, g in _shapes(index)]
-    for block, table in zip(levels, index.levels, strict=True):
-        for bucket in range(len(out)):
-            out[bucket] = _add_levels(out[bucket], block, table, bucket)
-    return out
-
-
-def _add_levels(out: Array, levels: Array, table: Table, bucket: int) -> Array:
-    k = levels.shape[1]
-    if not table.placements:
-        return out.at[table.row : table.row + k].add(jnp.moveaxis(levels, 0, -1))
-    place = table.placements[bucket]
-    rows = place.row[:, None] + jnp.arange(k, dtype=jnp.int32)[None]
-    return out.at[rows, :, place.group[:, None]].add(levels[place.source], mode="drop")
-
-
-def _group_fit(streams: Sequence[Array], coefficients: Sequence[Array], index: GroupIndex) -> Array:
-    """Rows of ``Z_i coefficients_i``, shape (n, p + 1)."""
-    fit = None
-    for stream, table in zip(streams, index.levels, strict=True):
-        k = stream.shape[1]
-        levels = _take_levels(coefficients, table, k)
-        part = jnp.sum(stream[:, :, None] * levels[table.cell], axis=1)
-        fit = part if fit is None else fit + part
-    assert fit is not None  # a mixed model has a random term
-    return fit
-
-
-def _take_levels(arrays: Sequence[Array], table: Table, k: int) -> Array:
-    """Rows of each level out of (q, C, G) arrays, shape (L, k, C)."""
-    if not table.placements:
-        return jnp.moveaxis(arrays[0][table.row : table.row + k], -1, 0)
-    out = jnp.zeros((table.n_cells, k, arrays[0].shape[1]), arrays[0].dtype)
-    for array, place in zip(arrays, table.placements, strict=True):
-        out = out.at[_level_targets(place, array.shape[2], table.n_cells)].set(
-            array[
-                place.row[:, None] + jnp.arange(k, dtype=jnp.int32)[None], :, place.group[:, None]
-            ],
-            mode="drop",
-        )
-    return out
-
-
-def _level_targets(place: Placement, n_groups: int, n_cells: int) -> Array:
-    """Cells to write, entries past the end sent out of range."""
-    return jnp.where(jnp.asarray(place.group) < n_groups, place.source, n_cells)
-
-
-def _shapes(index: GroupIndex) -> list[tuple[int, int]]:
-    return [
-        (sum(k * w for k, w in zip(index.sizes, widths, strict=True)), groups)
-        for widths, groups in zip(index.widths, index.n_groups, strict=True)
-    ]

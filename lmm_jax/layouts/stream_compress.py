@@ -19,10 +19,16 @@ import numpy as np
 from jax import Array, lax
 
 from ..numerics.linalg import Elimination, eliminate, total_product
-from .common_scale import common_whitener, log_det_of_map, lower_whitener, orthonormal_map
-from .compress import place_cells, place_levels, rank_tol
+from .common_scale import (
+    common_whitener,
+    log_det_of_map,
+    lower_whitener,
+    orthonormal_map,
+    read_weights,
+)
 from .crossed.compress import within_step
 from .group_index import GroupIndex, Table, stream_pairs
+from .group_sums import place_cells, place_levels, rank_tol
 from .grouped import BLOCK, MANY, Bucket, GroupedLayout
 
 # What the sums must show for differences to be good to twelve digits: shares of y that X and the
@@ -97,13 +103,11 @@ def add_rows(sums: Sums, rows: Rows, units: Units, index_streams: tuple[int, ...
     index_streams : tuple of int
         Term of each stream (a (term, membership) pair).
     """
-    weights = jnp.ones_like(rows.y) if rows.weights is None else rows.weights
-    present = weights > 0
-    root = jnp.where(present, jnp.sqrt(jnp.where(present, weights, 1.0)), 0.0)
+    at = read_weights(jnp.ones_like(rows.y) if rows.weights is None else rows.weights)
     X = (rows.X - units.x_shift[None]) / units.x_unit[None]
     y = (rows.y - units.y_shift) / units.y_unit
-    XY = jnp.concatenate([X, y[:, None]], axis=1) * root[:, None]
-    streams = _streams(rows.Z, index_streams, root)
+    XY = jnp.concatenate([X, y[:, None]], axis=1) * at.root[:, None]
+    streams = _streams(rows.Z, index_streams, at.root)
     levels = [
         total.at[cell].add(_products(z, jnp.concatenate([z, XY], axis=1)))
         for total, z, cell in zip(sums.levels, streams, rows.levels, strict=True)
@@ -117,9 +121,8 @@ def add_rows(sums: Sums, rows: Rows, units: Units, index_streams: tuple[int, ...
         gram=sums.gram + XY.T @ XY,
         levels=tuple(levels),
         pairs=tuple(pairs),
-        n_obs=sums.n_obs + jnp.sum(present.astype(y.dtype)),
-        log_weights=sums.log_weights
-        + jnp.sum(jnp.where(present, jnp.log(jnp.where(present, weights, 1.0)), 0.0)),
+        n_obs=sums.n_obs + at.n_obs,
+        log_weights=sums.log_weights + at.logs,
     )
 
 
@@ -164,7 +167,7 @@ def layout_from_sums(sums: Sums, units: Units, index: GroupIndex) -> tuple[Group
     full = reached >= sums.n_obs  # groups reach every row: nothing is left, to the last digit
     keep = jnp.where(full, 0.0, jnp.append(jnp.where(nothing, 0.0, 1.0), 1.0))
     S0 = S0 * keep[:, None] * keep[None, :]
-    step = within_step(S0)
+    step = within_step(S0[:p, :p], S0[:p, p])
     move = jnp.eye(p + 1).at[:p, p].set(-step)
     S0 = move.T @ S0 @ move
     buckets = tuple(

@@ -96,7 +96,8 @@ def two_way_fit(core: Core, S0: Array) -> tuple[Array, Array]:
     lifted = S + jnp.eye(S.shape[0], dtype=S.dtype)[:, :, None] * ridge[:, None]
     at = eliminate(lifted, s)
     fit = back_substitute(at.U, at.X)
-    step = within_step(S0 - total_product(s, fit))
+    left = S0 - total_product(s, fit)
+    step = within_step(left[:-1, :-1], left[:-1, -1])
     effects = fit[:, -1] - jnp.einsum("npb,p->nb", fit[:, :-1], step)
     origin = jnp.where(scale > _ROUNDING, effects, 0.0)[:, None]
     # rounding can leave S indefinite beyond the ridge: any origin describes the same model
@@ -104,19 +105,18 @@ def two_way_fit(core: Core, S0: Array) -> tuple[Array, Array]:
     return jnp.where(sound, origin, 0.0), jnp.where(sound, step, 0.0)
 
 
-def within_step(gram: Array) -> Array:
-    """Estimate of beta within groups, where they leave information about it, (p,).
+def within_step(S_xx: Array, S_xy: Array) -> Array:
+    """Estimates of beta within groups, where they leave information about it; like ``S_xy``.
 
     The estimate that large random effects lead to. Measured from there y keeps
     the digits that it would lose next to an OLS fit which the group effects disturb.
     """
-    p = gram.shape[0] - 1
-    if p == 0:
-        return jnp.zeros(0, gram.dtype)
-    e, V = jnp.linalg.eigh(gram[:p, :p])
+    if S_xx.shape[0] == 0:
+        return S_xy
+    e, V = jnp.linalg.eigh(S_xx)
     known = e > 1e-3  # of one: the columns of X are orthonormal
     inverse = jnp.where(known, 1.0 / jnp.where(known, e, 1.0), 0.0)
-    return V @ (inverse * (V.T @ gram[:p, p]))
+    return (V * inverse[None]) @ (V.T @ S_xy)
 
 
 def fit_rows(outer: Sequence[Array], effects: Array, index: CrossedIndex) -> Array:
