@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from ..capabilities import require
 from ..covariance.structures import Structure, lower_indices
@@ -20,12 +19,12 @@ from ..likelihood.criterion import Jet, residual_variance
 from ..likelihood.profile import profile_jet
 from ..numerics.processes import float64
 from ..numerics.programs import compiled
+from ..optimize.constrained import PlainJet
+from ..optimize.newton import newton
 from .record import FitRecord
 
-_jet = compiled(profile_jet, static="reml")
-
-# Largest slope of the deviance in whitened theta at which a point counts as an optimum.
-_GRADIENT_TOL = 1e-6
+# Limit on the steps of one search; a few are needed.
+_MAXITER = 200
 # Whitened pivots below the first are opened to the second before a search starts there: the
 # criterion is even in a column of Lambda, so its gradient vanishes at zero whatever lies around.
 _SMALL_PIVOT = 1e-3
@@ -156,10 +155,10 @@ def maximize_rest(
     free = np.delete(np.arange(theta.size), at.held)
     best, jet = theta, _jet(jnp.asarray(theta), at.layout, reml=reml)
     for start in _starts(theta, at.layout.structures, at.held) if free.size else []:
-        end = _search(start, free, at.layout, reml=reml)
-        found = _jet(jnp.asarray(end), at.layout, reml=reml)
+        end = _searched(jnp.asarray(start), jnp.asarray(free), at.layout, reml=reml)
+        found = _jet(end, at.layout, reml=reml)
         if found.value < jet.value:
-            best, jet = end, found
+            best, jet = np.asarray(end), found
     return best, jet
 
 
@@ -176,29 +175,15 @@ def _starts(theta: np.ndarray, structures: Sequence[Structure], held: int) -> li
     return [theta, opened]
 
 
-def _search(start: np.ndarray, free: np.ndarray, layout: Layout, *, reml: bool) -> np.ndarray:
-    """Trust-region Newton over the free entries of theta."""
-    from scipy.optimize import minimize  # late: a fit need not wait for it
+def _search(start: Array, free: Array, layout: Layout, *, reml: bool) -> Array:
+    """Newton over the free entries of theta."""
 
-    known: dict[bytes, Jet] = {}
+    def evaluate(x: Array) -> PlainJet:
+        at = profile_jet(start.at[free].set(x), layout, reml=reml)
+        return PlainJet(at.value, at.gradient[free], at.hessian[free][:, free], at.noise)
 
-    def at(x: np.ndarray) -> Jet:
-        key = x.tobytes()
-        if key not in known:
-            theta = start.copy()
-            theta[free] = x
-            known.clear()
-            known[key] = jax.device_get(_jet(jnp.asarray(theta), layout, reml=reml))
-        return known[key]
+    return start.at[free].set(newton(start[free], evaluate, (), maxiter=_MAXITER).theta)
 
-    solve: Any = partial(minimize, method="trust-exact")
-    end = solve(
-        lambda x: float(at(x).value),
-        start[free],
-        jac=lambda x: np.asarray(at(x).gradient)[free],
-        hess=lambda x: np.asarray(at(x).hessian)[np.ix_(free, free)],
-        options={"gtol": _GRADIENT_TOL, "maxiter": 200},
-    )
-    out = start.copy()
-    out[free] = end.x
-    return out
+
+_jet = compiled(profile_jet, static="reml")
+_searched = compiled(_search, static="reml")
