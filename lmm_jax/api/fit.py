@@ -10,6 +10,7 @@ import numpy as np
 
 from ..capabilities import require
 from ..covariance.params import Params
+from ..designs.checks import explained_exactly
 from ..designs.design import Design
 from ..designs.from_formula import design
 from ..designs.labels import term_labels
@@ -251,8 +252,7 @@ def _check_residual(model: Design) -> None:
         left = total * np.sqrt(rss)
     if left > _FAR_FROM_EXACT * model.response_bound():
         return
-    largest, norm, weight = model.response_size()
-    floor = max(1e-12 * norm, 2.0 * np.finfo(float).eps * largest * np.sqrt(weight))
+    floor = explained_exactly(*model.response_size())
     if total <= floor:
         raise DataError(
             f"the fixed effects explain {model.endog_name!r} exactly: no variance is left"

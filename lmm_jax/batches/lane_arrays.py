@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ..designs.checks import DEPENDENT_TOL, explained_exactly
 from ..layouts.compress import compress
 from ..layouts.contract import maps_of
 from ..layouts.equal_groups import Classes
@@ -18,11 +19,6 @@ from ..layouts.grouped import GroupedLayout
 from ..numerics.programs import compiled
 from .lane_compress import compress_many, lane_classes, merge_lanes
 from .lane_criterion import LaneBucket, Lanes
-
-# As in checks.py: a pivot of the scaled cross-products of X that small is a dependent column.
-_DEPENDENT_TOL = 1e-7
-# Relative size below which what is left of y is rounding, as in fit.
-_EXACT_TOL = 1e-12
 
 
 class Shared(NamedTuple):
@@ -129,7 +125,7 @@ def _independent(X: Array, w: Array) -> Array:
     gram = X.T @ (X * (w > 0).astype(X.dtype)[:, None])
     scale = jax.lax.rsqrt(jnp.diagonal(gram))
     L = jnp.linalg.cholesky(gram * scale[:, None] * scale[None])
-    return jnp.min(jnp.where(jnp.isfinite(L), jnp.diagonal(L), 0.0)) > _DEPENDENT_TOL
+    return jnp.min(jnp.where(jnp.isfinite(L), jnp.diagonal(L), 0.0)) > DEPENDENT_TOL
 
 
 def _varies(Y: Array, W: Array, lanes: Lanes) -> Array:
@@ -142,8 +138,7 @@ def _varies(Y: Array, W: Array, lanes: Lanes) -> Array:
     total = jnp.sum(W, axis=0)
     centred = unit - (jnp.sum(unit * W, axis=0) / total)[None]
     spread = jnp.sqrt(jnp.sum(W * centred * centred, axis=0))
-    rounding = 2.0 * jnp.finfo(Y.dtype).eps * jnp.sqrt(total)
-    floor = largest * jnp.maximum(_EXACT_TOL * spread, rounding)
+    floor = explained_exactly(largest, spread, total, jnp)
     ranks = sum(
         jnp.sum(jnp.where(jnp.diagonal(b.T).transpose(2, 0, 1) != 0, b.copies[None], 0.0), (0, 1))
         for b in lanes.buckets

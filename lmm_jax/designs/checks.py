@@ -13,7 +13,10 @@ from .identification import MOST_DERIVATIVES, Moments, confounded_terms
 from .terms import RandomTerm
 
 # R's tolerance for a column that depends on the ones before it.
-_DEPENDENT_TOL = 1e-7
+DEPENDENT_TOL = 1e-7
+# Relative size below which what is left of y is the rounding of rows; of sums over rows it is
+# that share of the squares of y.
+EXACT_TOL = 1e-12
 # Scaled cross-products tell full rank apart down to here; below, the rows are factorized.
 _SAFE_PIVOT = 1e-8
 # Rows of a sample, and the pivot from which its rank is that of all rows.
@@ -31,6 +34,24 @@ def finite_vector(values: Any, what: str) -> np.ndarray:
         row = int(np.flatnonzero(~np.isfinite(out).reshape(len(out), -1).all(axis=1))[0])
         raise DataError(f"{what} has a NaN or infinite value (first in row {row})")
     return out
+
+
+def explained_exactly(largest: Any, spread: Any, weight: Any, xp: Any = np) -> Any:
+    """Norm of what is left of y at or below which y counts as explained without a residual.
+
+    Parameters
+    ----------
+    largest : float or array
+        Largest ``|y|``.
+    spread : float or array
+        Norm of y around its mean, in units of ``largest``.
+    weight : float or array
+        Sum of the prior weights.
+    xp : module
+        numpy or jax.numpy.
+    """
+    rounding = 2.0 * float(np.finfo(float).eps) * xp.sqrt(weight)
+    return largest * xp.maximum(EXACT_TOL * spread, rounding)
 
 
 def optional_vector(values: Any, what: str) -> np.ndarray | None:
@@ -188,6 +209,6 @@ def _first_dependent(X: np.ndarray) -> int | None:
     norms = np.sqrt(np.einsum("ij,ij->j", X, X))
     zero = np.flatnonzero(norms == 0)
     R = np.linalg.qr(X / np.where(norms > 0, norms, 1.0), mode="r")
-    small = np.flatnonzero(np.abs(np.diagonal(R)) < _DEPENDENT_TOL)
+    small = np.flatnonzero(np.abs(np.diagonal(R)) < DEPENDENT_TOL)
     found = [*zero[:1], *small[:1]]
     return int(min(found)) if found else None

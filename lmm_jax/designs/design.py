@@ -133,15 +133,15 @@ class Design:
         return 2.0 * max(float(y.max()), -float(y.min())) * float(np.sqrt(total))
 
     def response_size(self) -> tuple[float, float, float]:
-        """Largest ``|y|``, norm of y around its mean, and the sum of the weights."""
+        """Largest ``|y|``, norm of y around its mean in units of it, and the sum of the weights."""
         y = self.endog if self.offset is None else self.endog - self.offset
         largest = max(float(y.max()), -float(y.min()))
         centred = y / largest  # squares stay in the range of floats
         centred -= np.average(centred, weights=self.weights)
         if self.weights is None:
-            return largest, largest * float(np.sqrt(centred @ centred)), float(y.size)
+            return largest, float(np.sqrt(centred @ centred)), float(y.size)
         total = centred @ (self.weights * centred)
-        return largest, largest * float(np.sqrt(total)), float(self.weights.sum())
+        return largest, float(np.sqrt(total)), float(self.weights.sum())
 
     @property
     def structures(self) -> tuple[Structure, ...]:

@@ -20,16 +20,13 @@ from ..layouts.group_index import GroupIndex
 from ..layouts.stream_pass import finish
 from ..numerics.processes import float64
 from .batch_reader import BatchReader, Columns
-from .checks import check_levels, check_rank
+from .checks import EXACT_TOL, check_levels, check_rank
 from .compressed import Compressed, few_groups
 from .data_frames import MISSING, callables
 from .design import Design, FixedSource
 from .from_formula import outer_group
 from .stream import BatchSums, Factor
 from .terms import RandomTerm, most_levels_first
-
-# Share of the squares of y below which what X or the groups leave is rounding.
-_EXACT = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -61,7 +58,8 @@ class BatchDesign(Design):
 
     def response_size(self) -> tuple[float, float, float]:
         """See :meth:`Design.response_size`."""
-        return (*self.response_norms, float(self.n_rows))
+        largest, norm = self.response_norms
+        return largest, norm / largest, float(self.n_rows)
 
     @property
     def has_rows(self) -> bool:
@@ -224,7 +222,7 @@ def _assemble(total: BatchSums, formula: str) -> Design:
     sums = total.arranged(streams, by_term, index)
     layout, reach, precise = finish(sums, total.units, index)
     spare = total.nobs - float(reach[0]) - len(kept) > 0
-    if total.unexplained() < _EXACT or (spare and float(reach[1]) < _EXACT):
+    if total.unexplained() < EXACT_TOL or (spare and float(reach[1]) < EXACT_TOL):
         raise DataError(
             f"the model explains {total.reader.columns.response!r} to the rounding of sums over "
             "batches: there is no residual variance, or the rows have to be in memory"
