@@ -83,7 +83,9 @@ def _inner_products(left: Effects, right: Effects, W: Array) -> Array:
     return sum(parts, inner(left.core, right.core))
 
 
-def average_information(theta: Array, v: Array, jet: WaistJet, layout: CrossedArrays) -> Array:
+def average_information(
+    theta: Array, v: Array, jet: WaistJet[CrossedTerms], layout: CrossedArrays
+) -> Array:
     """``(D_k U v)' P (D_l U v)``: a curvature that needs no traces, (m, m).
 
     References
@@ -95,7 +97,9 @@ def average_information(theta: Array, v: Array, jet: WaistJet, layout: CrossedAr
     return symmetrize(_inner_products(g, _apply_P(g, jet.rest, layout), one))
 
 
-def curvature(theta: Array, W: Array, jet: WaistJet, layout: CrossedArrays) -> Curvature:
+def curvature(
+    theta: Array, W: Array, jet: WaistJet[CrossedTerms], layout: CrossedArrays
+) -> Curvature:
     """Second derivatives of ``logdet + <W, gram>`` in theta, W held fixed.
 
     With ``P = Z' V^-1 Z``, ``R = U W U'`` and ``D_k = dPsi / dtheta_k``
@@ -112,13 +116,13 @@ def curvature(theta: Array, W: Array, jet: WaistJet, layout: CrossedArrays) -> C
     return Curvature(symmetrize(hessian), slopes, halves)
 
 
-def psi_slopes(W: Array, jet: WaistJet, layout: CrossedArrays) -> tuple[Array, ...]:
+def psi_slopes(W: Array, jet: WaistJet[CrossedTerms], layout: CrossedArrays) -> tuple[Array, ...]:
     """Blocks of ``P - R`` summed over the levels of each term, (k, k).
 
     Those of the core come from ``(P Lambda) Lambda^-1``, without the products
     of large matrices that a singular Lambda would need.
     """
-    rest: CrossedTerms = jet.rest
+    rest = jet.rest
     blocks = []
     for half, inverse in zip(rest.halves, rest.factors.inverses, strict=True):
         blocks.append(symmetrize(half @ inverse))
