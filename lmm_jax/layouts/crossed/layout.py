@@ -151,7 +151,7 @@ def blups(theta: Array, beta: Array, layout: CrossedLayout) -> tuple[BlupTerms, 
 
 
 def moment_theta(layout: CrossedLayout) -> Array:
-    """Start values from expected squares, weighted as in :class:`Moments`.
+    """Start values from expected squares, weighted as in :class:`StartMoments`.
 
     E (z_l' y)^2 = sigma^2 z_l' z_l + sum_b psi_b sum_m (z_l' z_m)^2
     E y' y       = sigma^2 (n - p)  + sum_b psi_b |Z_b|^2
