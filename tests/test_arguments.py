@@ -231,9 +231,9 @@ OPTIONS = [
     *((lambda n=n: lmm.bootstrap(fitted(), n, seed=1), "n_boot=") for n in (1, 1.5, "a", None, True)),
     # power
     (lambda: power(params=None), "params is a NoneType: a Params or a result"),
-    (lambda: power(design=5), "a Design is needed .*not int"),
-    (lambda: power(design="y ~ x"), "not str"),
-    (lambda: power(design=[5]), "not int"),
+    (lambda: power(design=5), "power needs a Design .*not a int"),
+    (lambda: power(design="y ~ x"), "not a str"),
+    (lambda: power(design=[5]), "not a int"),
     (lambda: power(design=lambda n: design(), sizes=5), "sizes=5"),
     (lambda: power(design=lambda n: design(), sizes="ab"), "sizes='ab'"),
     *((lambda e=e: power(effects=e), "effects=") for e in (5, "a", [NAN], [], ["a"], [[1.0]], np.array(None))),

@@ -201,9 +201,9 @@ DESIGN, TRUTH = between(), truth([0.0, 1.0], 1.0)
         ({"effects": []}, "finite numbers"),
         ({"sizes": [3]}, "goes with a function"),
         ({"design": lambda n: between(n)}, "say by sizes="),
-        ({"design": lambda n: n, "sizes": [3]}, "a Design is needed"),
+        ({"design": lambda n: n, "sizes": [3]}, "power needs a Design"),
         ({"design": []}, "empty"),
-        ({"design": ["y ~ x"]}, "a Design is needed"),
+        ({"design": ["y ~ x"]}, "power needs a Design"),
     ],
 )
 def test_refuses(options, message):

@@ -142,24 +142,10 @@ def fit(
     """
     options = read_options(reml, maxiter, gtol, df_method)
     methods, full_output = method_names(method), flag(full_output, "full_output")
-    if isinstance(formula, Design):
-        given = (data, groups, re_formula, vc_formula, weights, offset, subset)
-        if any(value is not None for value in given):
-            raise DataError("a Design holds the data and the model: pass no data arguments with it")
-        model = formula
-    else:
-        model = design(
-            formula,
-            data,
-            groups=groups,
-            re_formula=re_formula,
-            vc_formula=vc_formula,
-            weights=weights,
-            offset=offset,
-            missing=missing,
-            subset=subset,
-            context=context,
-        )
+    model = _model_of(
+        formula, data, groups=groups, re_formula=re_formula, vc_formula=vc_formula,
+        weights=weights, offset=offset, subset=subset, missing=missing, context=context,
+    )  # fmt: skip
     start = read_start(start_params, model)
     free = read_params(free, model, "free")
     with float64():
@@ -185,6 +171,22 @@ def fit(
     if not result.converged and options.maxiter > 0:
         _warn(model, run, result.message)
     return result
+
+
+def _model_of(
+    formula: str | Design,
+    data: Any,
+    *,
+    missing: str,
+    context: Mapping[str, Any] | None,
+    **columns: Any,
+) -> Design:
+    """The design itself, or the one that a formula makes of the data."""
+    if not isinstance(formula, Design):
+        return design(formula, data, missing=missing, context=context, **columns)
+    if any(value is not None for value in (data, *columns.values())):
+        raise DataError("a Design holds the data and the model: pass no data arguments with it")
+    return formula
 
 
 def _problem(

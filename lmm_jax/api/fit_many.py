@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -172,7 +172,7 @@ def _fit_all(
     shared = share(design.free_exog(), Z, weights, index, layout)
     grid = design.compressed.merged.size() <= SMALL_PROBLEM
     how = dict(grid=grid, reml=options.reml, maxiter=options.maxiter, tol=options.gtol)
-    run = _Run(how, design.held, [], [], [])
+    run = _Run(how, design.held)
     whole = columns.complete()
     with float64(), _progress(columns.count, progress) as tick:
         on_device = jax.device_put(shared)
@@ -188,15 +188,15 @@ def _fit_all(
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[where], *run.parts)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Run:
-    """Estimates so far, and the lanes that were put off until they fill a batch."""
+    """Estimates so far, and the lanes that were put off until they fill a batch; it grows."""
 
     options: dict[str, Any]
     held: np.ndarray | None
-    parts: list[ManyEstimates]
-    order: list[np.ndarray]
-    waiting: list[tuple[Any, np.ndarray]]
+    parts: list[ManyEstimates] = field(default_factory=list)
+    order: list[np.ndarray] = field(default_factory=list)  # responses of each part
+    waiting: list[tuple[Any, np.ndarray]] = field(default_factory=list)  # lanes, responses
 
     def minimize(self, lanes: Any, which: np.ndarray, *, defer: bool) -> None:
         """Fit a batch; its last few lanes may be put off."""

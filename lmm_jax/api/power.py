@@ -38,7 +38,6 @@ from ..results.lmm import LMMResults
 from .options import DF_METHODS
 from .simulate import residual_variance, term_covariances, true_beta
 
-_NEEDED = "a Design is needed (lmm.design, lmm.design_from_arrays), not {}"
 # Confidence of the interval for a power.
 _CONFIDENCE = 0.95
 
@@ -150,26 +149,16 @@ def _designs(
     design: Design | Sequence[Design] | Callable[[Any], Design], sizes: Iterable[Any] | None
 ) -> list[tuple[Any, Design]]:
     """Sizes and their designs."""
-    if isinstance(design, Design):
-        given = [design]
-    elif callable(design):
+    if callable(design):
         called = "design is a function, say by sizes= a list of the sizes to call it for"
-        pairs = [(size, design(size)) for size in items(sizes, "sizes", called)]
-        return _check_designs(pairs)
-    elif isinstance(design, Sequence) and not isinstance(design, str):
-        given = list(design)
+        pairs = [(size, require(design(size), "power")) for size in items(sizes, "sizes", called)]
     else:
-        raise DataError(_NEEDED.format(type(design).__name__))
-    if sizes is not None:
-        raise DataError("sizes= goes with a function that makes designs, not with designs")
-    return _check_designs([(one.n_groups if isinstance(one, Design) else 0, one) for one in given])
-
-
-def _check_designs(pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Design]]:
-    for _, one in pairs:
-        if not isinstance(one, Design):
-            raise DataError(_NEEDED.format(type(one).__name__))
-        require(one, "power")
+        several = isinstance(design, Sequence) and not isinstance(design, str)
+        every: Any = design if several else [design]
+        given = [require(one, "power") for one in every]
+        if sizes is not None:
+            raise DataError("sizes= goes with a function that makes designs, not with designs")
+        pairs = [(one.n_groups, one) for one in given]
     if not pairs:
         raise DataError("there is no design to look at: design or sizes is empty")
     return pairs

@@ -246,14 +246,11 @@ def _bucket_sums(
         R = R + contract("aqde,bqde->abd", uX, uX)
         Rt = Rt + contract("aqde,bqde->abd", uX, sX)
         Rtt = Rtt + contract("aqde,bqde->abd", sX, sX)
-    B = contract("abp,kab->kp", contract("apde,bde->abp", u, t), g.E)
-    B = B + contract("abp,kab->kp", contract("apde,bde->bap", s, r), g.E)
-    A = contract("abpq,kab->kpq", contract("apde,bqde->abpq", u, s), g.E)
     first = Slopes(
         dlogdet=2.0 * contract("ab,kab->k", half, g.E),
         drss=-2.0 * contract("ab,kab->k", jnp.sum(rt, axis=2), g.E),
-        B=-B,
-        A=-(A + jnp.swapaxes(A, 1, 2)),
+        B=-_tangent_sums(g.E, u, s, r, t),
+        A=-_tangent_squares(g.E, u, s),
     )
     if P.shape[0] <= _EXACT_WIDTH:
         weights = (
@@ -265,6 +262,21 @@ def _bucket_sums(
     else:
         traces = _double_traces(2.0 * R - counted, P, D)
     return first, traces, trace - jnp.sum(R, axis=2), half - jnp.sum(Rt, axis=2)
+
+
+def _tangent_sums(E: Array, u: Array, s: Array, r: Array, t: Array) -> Array:
+    """``sum_i u_i' D_k r_i`` with ``D_k = E_k Lambda' + Lambda E_k'``, (m, p, R).
+
+    ``s = Lambda' u`` and ``t = Lambda' r``.
+    """
+    B = contract("abp,kab->kp", contract("apde,bde->abp", u, t), E)
+    return B + contract("abp,kab->kp", contract("apde,bde->bap", s, r), E)
+
+
+def _tangent_squares(E: Array, u: Array, s: Array) -> Array:
+    """``sum_i u_i' D_k u_i`` with ``s = Lambda' u``, (m, p, p, R)."""
+    A = contract("abpq,kab->kpq", contract("apde,bqde->abpq", u, s), E)
+    return A + jnp.swapaxes(A, 1, 2)
 
 
 def _double_traces(A: Array, P: Array, D: Array) -> Array:

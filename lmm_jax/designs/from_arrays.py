@@ -67,26 +67,21 @@ def design_from_arrays(
     n = len(y)
     index = pd.RangeIndex(n) if index is None else index
     X, names = _covariates(exog, "exog", "x", n, index)
-    given_re = np.ones((n, 1)) if exog_re is None else exog_re
-    Z, z_names = _covariates(given_re, "exog_re", "z", n, index)
-    if exog_re is None:
-        z_names = ("Intercept",)
-    if exog_re is not None and not Z.shape[1] and not exog_vc:
-        raise DataError("exog_re has no columns: the model has no random effects")
-    gaps = {**_gaps(y, "y"), **_gaps(X, "x"), **_gaps(Z, "z")}
+    if groups is None:
+        raise DataError("groups is None: pass the group label of each row")
     given = {"groups": groups, "weights": weights, "offset": offset}
     arrays = {
         name: None if v is None else vector(v, name, n=n, index=index) for name, v in given.items()
     }
-    if groups is None:
-        raise DataError("groups is None: pass the group label of each row")
     components = component_matrices(exog_vc, arrays["groups"], index)
+    Z, z_names = _coefficients(exog_re, n, index, alone=not components)
+    gaps = {**_gaps(y, "y"), **_gaps(X, "x"), **_gaps(Z, "z")}
     table, arrays, keep = complete_rows(pd.DataFrame(index=index), arrays, [], missing, gaps)
     rows = slice(None) if keep.all() else keep
     codes, levels = factor_codes(pd.Series(arrays["groups"], copy=False))
     none = TermSource(spec=None, columns=(), group=())
     terms: list[RandomTerm] = []
-    if (exog_re is not None and Z.shape[1]) or not components:
+    if z_names:
         terms.append(coefficient_term(Z[rows], z_names, codes, levels, "groups", none))
     for name, part, columns in components:
         terms.append(component_term(name, part[rows], columns, codes, levels, none))
@@ -121,6 +116,18 @@ def _covariates(
     if len(array) != n:
         raise DataError(f"{what} has the shape {array.shape} but endog has {n} entries")
     return array, unique(names or [f"{prefix}{j + 1}" for j in range(array.shape[1])])
+
+
+def _coefficients(
+    exog_re: Any, n: int, index: pd.Index[Any], *, alone: bool
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Covariates of the correlated term; none beside components if none are given."""
+    if exog_re is None:
+        return np.ones((n, int(alone))), ("Intercept",) if alone else ()
+    Z, names = _covariates(exog_re, "exog_re", "z", n, index)
+    if alone and not names:
+        raise DataError("exog_re has no columns: the model has no random effects")
+    return Z, names
 
 
 def _gaps(values: np.ndarray, name: str) -> dict[str, np.ndarray]:

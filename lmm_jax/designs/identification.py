@@ -38,7 +38,7 @@ MOST_DERIVATIVES = 1500
 _CHUNK = 1 << 14
 
 
-class Cells(NamedTuple):
+class LevelProducts(NamedTuple):
     """Cross-products of the columns of two terms over the rows that two levels share."""
 
     left: np.ndarray  # (B,)  level of the first term
@@ -49,7 +49,7 @@ class Cells(NamedTuple):
 class Moments(NamedTuple):
     """All that the inner products need; rows and columns of Z weighted, columns orthonormal."""
 
-    cells: Mapping[tuple[int, int], Cells]  # of the terms (t, u), t <= u
+    cells: Mapping[tuple[int, int], LevelProducts]  # of the terms (t, u), t <= u
     reached: Sequence[np.ndarray]  # (L, k, p) a term: Z' Q, Q an orthonormal basis of X
     spans: Sequence[np.ndarray | None]  # (d, k k) a term: see :func:`_span`
     n: int  # rows
@@ -70,7 +70,7 @@ def row_moments(terms: Sequence[RandomTerm], X: np.ndarray, weights: np.ndarray 
     for t, u in combinations_with_replacement(range(len(terms)), 2):
         table = (designs[t].T @ designs[u]).tobsr(blocksize=(widths[t], widths[u]))
         left = np.repeat(np.arange(terms[t].n_levels), np.diff(table.indptr))
-        cells[t, u] = Cells(left, table.indices, table.data)
+        cells[t, u] = LevelProducts(left, table.indices, table.data)
     reached = [
         (design.T @ Q).reshape(term.n_levels, width, Q.shape[1])
         for design, term, width in zip(designs, terms, widths, strict=True)
@@ -122,7 +122,7 @@ def _orthonormal(columns: np.ndarray) -> np.ndarray:
 def summed_moments(
     levels: Sequence[np.ndarray],
     gram: np.ndarray,
-    pairs: Mapping[tuple[int, int], Cells],
+    pairs: Mapping[tuple[int, int], LevelProducts],
     structures: Sequence[Structure],
     n: int,
 ) -> Moments:
@@ -145,7 +145,7 @@ def summed_moments(
     cells = {}
     for t, (table, B) in enumerate(zip(own, change, strict=True)):
         at = np.arange(len(table))
-        cells[t, t] = Cells(at, at, B.T @ table @ B)
+        cells[t, t] = LevelProducts(at, at, B.T @ table @ B)
     for (t, u), pair in pairs.items():
         cells[t, u] = pair._replace(products=change[t].T @ pair.products @ change[u])
     reached = [
@@ -221,7 +221,7 @@ def _inner_products(moments: Moments) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return np.concatenate(places), gram / np.outer(length, length), traces / length
 
 
-def _absorbed(cells: Cells, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+def _absorbed(cells: LevelProducts, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """What the columns of X take of the cross-products, ``Z_t' Q Q' Z_u`` in every cell."""
     out = np.empty_like(cells.products)
     for start in range(0, len(out), _CHUNK):

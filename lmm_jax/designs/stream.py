@@ -16,7 +16,7 @@ from ..layouts.stream_compress import Rows, Sums, Units
 from ..layouts.stream_pass import add_batches, column_units
 from .batch_reader import BatchReader
 from .checks import check_shapes
-from .identification import Cells, Moments, summed_moments
+from .identification import LevelProducts, Moments, summed_moments
 from .terms import RandomTerm
 
 # Share of a column of X that the columns before it must leave, in squares.
@@ -219,9 +219,9 @@ class BatchSums:
         for (a, b), table in zip(off, self.sums.pairs, strict=True):
             finer = self._factor(self._finer(a, b))
             left, right = (finer.ancestors(self._factor(t)) for t in (a, b))
-            cells = Cells(left, right, np.asarray(table)[: len(finer.labels)])
+            cells = LevelProducts(left, right, np.asarray(table)[: len(finer.labels)])
             if place[a] > place[b]:
-                cells = Cells(right, left, cells.products.transpose(0, 2, 1))
+                cells = LevelProducts(right, left, cells.products.transpose(0, 2, 1))
             pairs[min(place[a], place[b]), max(place[a], place[b])] = cells
         levels = [np.asarray(self.sums.levels[t])[: counts[t], :, :-1] for t in streams]
         structures = [self.first_terms[t].structure for t in streams]

@@ -207,54 +207,52 @@ CONSTANTS: dict[str, Any] = {
 LABELLED = frozenset(words("C I as_character as_logical dummy hashed relevel"))
 
 
-def _library() -> dict[str, Any]:
-    kept = {k: f for k, f in TRANSFORMS.items() if k not in ("Q", "I", "C", "lag")}
-    one = "sin cos tan sinh cosh tanh sqrt exp log10 log2 log1p expm1 floor trunc sign abs exp2"
-    r = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "ceiling": "ceil"}
-    r |= {"asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh", "atan2": "arctan2"}
-    of_numpy = {name: getattr(NUMPY, name) for name in words(one)}
-    of_numpy |= {name: getattr(NUMPY, theirs) for name, theirs in r.items()}
-    summaries: dict[str, Callable[..., Any]] = {
-        "mean": np.mean,
-        "median": np.median,
-        "quantile": np.quantile,
-        "sd": functools.partial(np.std, ddof=1),
-        "var": functools.partial(np.var, ddof=1),
-        "sum": np.sum,
-        "length": np.size,
-        "len": np.size,
-        "min": _extreme(np.min),
-        "max": _extreme(np.max),
-    }
-    return {
-        **kept,
-        **of_numpy,
-        **{name: _summary(f) for name, f in summaries.items()},
-        "np": NUMPY,
-        "I": TRANSFORMS["I"],
-        "C": _factor,
-        "exp10": lambda x: np.power(10.0, x),
-        "log": _log,
-        "round": _round,
-        "pow": np.power,
-        "as_numeric": _as_numeric,
-        "as_integer": _as_integer,
-        "as_logical": _as_logical,
-        "as_character": lambda x: pd.Series(x).astype(str),
-        "is_na": pd.isna,
-        "c": lambda *values: list(values),
-        "ifelse": _ifelse,
-        "pmin": _combined(np.minimum),
-        "pmax": _combined(np.maximum),
-        "relevel": _relevel,
-        "cut": _cut,
-        "dummy": _dummy,
-        "ns": natural_splines,
-        **{name: centred(TRANSFORMS[name]) for name in ("cr", "cs", "cc")},
-    }
-
-
-LIBRARY = _library()
+# Functions of one column that NumPy calls by the same name, and R's names of others.
+_SAME = "sin cos tan sinh cosh tanh sqrt exp log10 log2 log1p expm1 floor trunc sign abs exp2"
+_RENAMED = {
+    **{"asin": "arcsin", "acos": "arccos", "atan": "arctan", "atan2": "arctan2"},
+    **{"asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh", "ceiling": "ceil"},
+}
+# What makes one number of a column.
+_SUMMARIES: dict[str, Callable[..., Any]] = {
+    "mean": np.mean,
+    "median": np.median,
+    "quantile": np.quantile,
+    "sd": functools.partial(np.std, ddof=1),
+    "var": functools.partial(np.var, ddof=1),
+    "sum": np.sum,
+    "length": np.size,
+    "len": np.size,
+    "min": _extreme(np.min),
+    "max": _extreme(np.max),
+}
+LIBRARY: dict[str, Any] = {
+    **{name: f for name, f in TRANSFORMS.items() if name not in ("Q", "I", "C", "lag")},
+    **{name: getattr(NUMPY, name) for name in words(_SAME)},
+    **{name: getattr(NUMPY, theirs) for name, theirs in _RENAMED.items()},
+    **{name: _summary(f) for name, f in _SUMMARIES.items()},
+    "np": NUMPY,
+    "I": TRANSFORMS["I"],
+    "C": _factor,
+    "exp10": lambda x: np.power(10.0, x),
+    "log": _log,
+    "round": _round,
+    "pow": np.power,
+    "as_numeric": _as_numeric,
+    "as_integer": _as_integer,
+    "as_logical": _as_logical,
+    "as_character": lambda x: pd.Series(x).astype(str),
+    "is_na": pd.isna,
+    "c": lambda *values: list(values),
+    "ifelse": _ifelse,
+    "pmin": _combined(np.minimum),
+    "pmax": _combined(np.maximum),
+    "relevel": _relevel,
+    "cut": _cut,
+    "dummy": _dummy,
+    "ns": natural_splines,
+    **{name: centred(TRANSFORMS[name]) for name in ("cr", "cs", "cc")},
+}
 
 # What R or another package calls something, and what to write here.
 INSTEAD = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,15 @@ from ..numerics.linalg import eliminate, exact, group_product, total_product
 from ..numerics.processes import float64
 from ..reprs import brief
 
+if TYPE_CHECKING:  # Python itself knows defaults of type variables from 3.13 on
+    from typing_extensions import TypeVar
+
+    Own = TypeVar("Own", default=Any)
+else:
+    from typing import TypeVar
+
+    Own = TypeVar("Own")
+
 
 class Waist(NamedTuple):
     """All that the likelihood needs to know of the data at one covariance."""
@@ -31,14 +40,14 @@ class Waist(NamedTuple):
     gram: Array  # (p + 1, p + 1)  [X y]' V^-1 [X y]
 
 
-class WaistJet(NamedTuple):
+class WaistJet(NamedTuple, Generic[Own]):
     """The waist with its first derivatives in theta and what the second ones need."""
 
     waist: Waist
     dlogdet: Array  # (m,)
     dgram: Array  # (m, p + 1, p + 1)
     rounding: Array  # (p + 2,)  of logdet and of the diagonal of gram, in units of eps
-    rest: Any  # the layout's own
+    rest: Own  # what the layout itself keeps
 
 
 class Curvature(NamedTuple):

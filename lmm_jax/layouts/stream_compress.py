@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from math import gcd
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -153,20 +153,10 @@ def layout_from_sums(sums: Sums, units: Units, index: GroupIndex) -> tuple[Group
     precise : Array of bool, shape ()
     """
     p = sums.gram.shape[0] - 1
-    orthogonal, x_pivot = orthonormal_map(sums.gram[:p, :p])
-    origin = orthogonal.T @ sums.gram[:p, p]
-    rest = sums.gram[p, p] - origin @ origin
-    norm = jnp.sqrt(jnp.where(rest > 0, rest, 1.0))
-    R = jnp.block([[orthogonal, -(orthogonal @ origin)[:, None] / norm],
-                   [jnp.zeros((1, p)), jnp.ones((1, 1)) / norm]])  # fmt: skip
+    scale = _common_scale(sums.gram)
     whiteners, z_pivot = _whiteners(sums, index)
-    factors, explained = _factors(sums, R, whiteners, index)
-    S0 = R.T @ sums.gram @ R - explained
-    nothing = jnp.diagonal(S0)[:p] < _NOTHING  # a column that groups explain: exactly zero
-    reached = sum(jnp.sum((jnp.diagonal(f.U) > 0).astype(S0.dtype)) for f in factors)
-    full = reached >= sums.n_obs  # groups reach every row: nothing is left, to the last digit
-    keep = jnp.where(full, 0.0, jnp.append(jnp.where(nothing, 0.0, 1.0), 1.0))
-    S0 = S0 * keep[:, None] * keep[None, :]
+    factors, explained = _factors(sums, scale.R, whiteners, index)
+    S0, full = _unreached(sums, scale.R, factors, explained)
     step = within_step(S0[:p, :p], S0[:p, p])
     move = jnp.eye(p + 1).at[:p, p].set(-step)
     S0 = move.T @ S0 @ move
@@ -179,26 +169,68 @@ def layout_from_sums(sums: Sums, units: Units, index: GroupIndex) -> tuple[Group
         )
         for f, w in zip(factors, index.widths, strict=True)
     )
-    centring = jnp.eye(p) - units.constant[:, None] * units.x_shift[None, :]
-    beta_map = centring @ (orthogonal / units.x_unit[:, None])
-    y_scale = norm * units.y_unit
     layout = GroupedLayout(
         buckets=buckets,
         S0=S0,
         whiteners=whiteners,
-        beta_map=beta_map,
-        log_det_map=log_det_of_map(orthogonal, jnp.asarray(units.x_unit)),
-        beta_origin=(beta_map @ origin) * units.y_unit + y_scale * (beta_map @ step),
-        beta_shift=jnp.asarray(units.constant * units.y_shift),
-        y_scale=y_scale,
+        **_fixed_maps(scale, step, units),
         n_obs=sums.n_obs,
         log_weights=sums.log_weights,
         structures=index.structures,
         n_components=index.n_components,
     )
-    precise = (rest > _LEFT_OVER * sums.gram[p, p]) & (full | (S0[p, p] > _LEFT_OVER))
-    precise = precise & (x_pivot > _PIVOT) & (z_pivot > _PIVOT)
+    precise = (scale.rest > _LEFT_OVER * sums.gram[p, p]) & (full | (S0[p, p] > _LEFT_OVER))
+    precise = precise & (scale.pivot > _PIVOT) & (z_pivot > _PIVOT)
     return layout, precise
+
+
+class _Scale(NamedTuple):
+    """Orthonormal columns of X, and y as its OLS residual of unit length."""
+
+    R: Array  # (p + 1, p + 1)  what makes them of the columns of the sums
+    orthogonal: Array  # (p, p)  the part of X
+    origin: Array  # (p,)  OLS coefficients of y on the orthonormal columns
+    rest: Array  # ()  squares of y that X leaves
+    norm: Array  # ()  their root
+    pivot: Array  # ()  smallest share of a column of X that those before it leave
+
+
+def _common_scale(gram: Array) -> _Scale:
+    """Columns on a common scale, from ``[X y]' W [X y]``."""
+    p = gram.shape[0] - 1
+    orthogonal, pivot = orthonormal_map(gram[:p, :p])
+    origin = orthogonal.T @ gram[:p, p]
+    rest = gram[p, p] - origin @ origin
+    norm = jnp.sqrt(jnp.where(rest > 0, rest, 1.0))
+    R = jnp.block([[orthogonal, -(orthogonal @ origin)[:, None] / norm],
+                   [jnp.zeros((1, p)), jnp.ones((1, 1)) / norm]])  # fmt: skip
+    return _Scale(R, orthogonal, origin, rest, norm, pivot)
+
+
+def _unreached(
+    sums: Sums, R: Array, factors: Sequence[Elimination], explained: Array
+) -> tuple[Array, Array]:
+    """Cross-products that no group explains, and whether the groups reach every row."""
+    S0 = R.T @ sums.gram @ R - explained
+    nothing = jnp.diagonal(S0)[:-1] < _NOTHING  # a column that groups explain: exactly zero
+    reached = sum(jnp.sum((jnp.diagonal(f.U) > 0).astype(S0.dtype)) for f in factors)
+    full = reached >= sums.n_obs  # then nothing is left, to the last digit
+    keep = jnp.where(full, 0.0, jnp.append(jnp.where(nothing, 0.0, 1.0), 1.0))
+    return S0 * keep[:, None] * keep[None, :], full
+
+
+def _fixed_maps(scale: _Scale, step: Array, units: Units) -> dict[str, Any]:
+    """What of :class:`lmm_jax.layouts.contract.Maps` belongs to X and y."""
+    centring = jnp.eye(step.size) - units.constant[:, None] * units.x_shift[None, :]
+    beta_map = centring @ (scale.orthogonal / units.x_unit[:, None])
+    y_scale = scale.norm * units.y_unit
+    return {
+        "beta_map": beta_map,
+        "log_det_map": log_det_of_map(scale.orthogonal, jnp.asarray(units.x_unit)),
+        "beta_origin": (beta_map @ scale.origin) * units.y_unit + y_scale * (beta_map @ step),
+        "beta_shift": jnp.asarray(units.constant * units.y_shift),
+        "y_scale": y_scale,
+    }
 
 
 def _whiteners(sums: Sums, index: GroupIndex) -> tuple[tuple[Array, ...], Array]:

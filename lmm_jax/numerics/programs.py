@@ -19,7 +19,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax._src import compilation_cache
 from jaxlib import utils
 from jaxlib.version import __version_info__ as jaxlib_version
 
@@ -79,14 +78,16 @@ def compiled(
         if quick not in programs:
             programs[quick] = make(quick)
         program = programs[quick]
-        if program._cache_size() >= _MAX_PROGRAMS:
+        if program._cache_size() >= _MAX_PROGRAMS:  # JAX has no public count of programs
             program.clear_cache()
         try:
             return program(*args, **kwargs)
         except jax.errors.JaxRuntimeError as error:
             if _REFUSAL not in str(error):
                 raise
-        _OPTIONS.clear()  # another XLA: it compiles as it likes
+        # another XLA, for the whole process: it compiles as it likes. JAX does not tell which
+        # options there are
+        _OPTIONS.clear()
         programs.clear()
         return call(*args, **kwargs)
 
@@ -178,6 +179,8 @@ def use_cache(directory: str | os.PathLike[str] | None = None) -> Path:
 
 def _load_quietly() -> None:
     """Keep XLA's messages away while JAX loads a program from its cache."""
+    from jax._src import compilation_cache  # JAX tells nobody when it loads; old versions alone
+
     load = compilation_cache.get_executable_and_time
     if hasattr(load, "__wrapped__"):  # by an earlier call
         return

@@ -23,7 +23,7 @@ Massart & Absil (2020), doi:10.1137/18M1231389: the geometry of factors up to ro
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +33,7 @@ from ..covariance.structures import Structure, lower_indices
 from ..covariance.theta import stack_theta, theta_slices
 from ..numerics.eigen import eigen
 from ..numerics.linalg import lower_factor
+from .point import Point
 
 # Pivots that leave enough digits to divide by, relative to the largest entry.
 _REGULAR = 1e-7
@@ -49,7 +50,7 @@ class Coordinates(NamedTuple):
     units: Array  # (m,)  steps that change the criterion about equally
 
 
-def coordinates(theta: Array, jet: Any, structures: tuple[Structure, ...]) -> Coordinates:
+def coordinates(theta: Array, jet: Point, structures: tuple[Structure, ...]) -> Coordinates:
     """Derivatives along the shortest changes of the factors that change Psi.
 
     Parameters

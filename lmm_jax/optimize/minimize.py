@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -67,64 +68,106 @@ def minimize(
     watch : Recorder, optional
         Notes the steps of all runs.
     """
-    centred = layout.size() <= SMALL_PROBLEM  # many groups leave no such distance to go
+    search = _Search(layout=layout, maxiter=maxiter, tol=tol, watch=watch, reml=reml)
+    nothing = _nothing_found(search)
+    if search.centred:
+        return _look_and_run(_grids(layout, start), nothing, search)
+    if start is not None:
+        found = start[None], jnp.ones(1, bool)
+    else:
+        found = find_starts(layout, reml=reml, maxiter=maxiter)
+    return _run_all(Starts(*found, nothing.jet.profile.beta), nothing, search)
 
-    @jax.jit  # inner programs are traced once for all of their uses
-    def descend(theta: Array, beta: Array) -> Solution:
-        """A run with y measured from fixed effects beta, so that they take no digits."""
-        near = layout.measured_from(beta) if centred else layout
-        found = _newton_on(near, theta, reml=reml, maxiter=maxiter, tol=tol, watch=watch)
-        at = found.jet.profile
-        return found._replace(jet=found.jet._replace(profile=at._replace(beta=at.beta + beta)))
 
-    def runs(starts: Starts, best: Solution) -> Solution:
-        n = starts.wanted.size
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Search:
+    """What all runs of one minimization share; see :func:`minimize`."""
 
-        def run(i: Array, best: Solution) -> Solution:
-            inner, cornered = off_boundary(best.theta, layout.structures)
-            lost = (best.status == NOISY) & centred
-            inner = jnp.where(lost, best.theta, inner)
-            theta = jnp.where(i < n, starts.thetas[jnp.minimum(i, n - 1)], inner)
-            go = jnp.where(i < n, starts.wanted[jnp.minimum(i, n - 1)], cornered | lost)
-            beta = jnp.where(i < n, starts.beta, best.jet.profile.beta)
-            return lax.cond(go, lambda b: better(b, descend(theta, beta)), lambda b: b, best)
+    layout: Layout
+    maxiter: Any
+    tol: Any
+    watch: Recorder | None
+    reml: bool = field(metadata={"static": True})
 
-        return lax.fori_loop(0, n + 1, run, best)
+    @property
+    def centred(self) -> bool:
+        """Whether runs measure y from the best fixed effects so far."""
+        return self.layout.size() <= SMALL_PROBLEM  # many groups leave no such distance to go
+
+
+@jax.jit  # inner programs are traced once for all of their uses
+def _descend(theta: Array, beta: Array, search: _Search) -> Solution:
+    """A run with y measured from fixed effects beta, so that they take no digits."""
+    near = search.layout.measured_from(beta) if search.centred else search.layout
+    found = _newton_on(
+        near,
+        theta,
+        reml=search.reml,
+        maxiter=search.maxiter,
+        tol=search.tol,
+        watch=search.watch,
+    )
+    at = found.jet.profile
+    return found._replace(jet=found.jet._replace(profile=at._replace(beta=at.beta + beta)))
+
+
+def _nothing_found(search: _Search) -> Solution:
+    """A solution that any other is better than."""
+    layout = search.layout
+    theta = jnp.zeros(theta_size(layout.structures), layout.S0.dtype)
+    beta = jnp.zeros(layout.beta_origin.size, layout.S0.dtype)
+    shapes = jax.eval_shape(_descend, theta, beta, search)
+    empty: Solution = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return empty._replace(status=jnp.full_like(empty.status, NONFINITE))
+
+
+def _run_all(starts: Starts, best: Solution, search: _Search) -> Solution:
+    """The best of a solution and what is found from some starts, and challenged from inside."""
+    n = starts.wanted.size
+
+    def run(i: Array, best: Solution) -> Solution:
+        inner, cornered = off_boundary(best.theta, search.layout.structures)
+        lost = (best.status == NOISY) & search.centred
+        inner = jnp.where(lost, best.theta, inner)
+        theta = jnp.where(i < n, starts.thetas[jnp.minimum(i, n - 1)], inner)
+        go = jnp.where(i < n, starts.wanted[jnp.minimum(i, n - 1)], cornered | lost)
+        beta = jnp.where(i < n, starts.beta, best.jet.profile.beta)
+        return lax.cond(go, lambda b: better(b, _descend(theta, beta, search)), lambda b: b, best)
+
+    return lax.fori_loop(0, n + 1, run, best)
+
+
+def _look_and_run(grids: _Grids, best: Solution, search: _Search) -> Solution:
+    """Runs from the local minima of the first grid, and of the next while there is doubt."""
 
     def stage(s: Array, best: Solution) -> Solution:
-        thetas, neighbours = grids.thetas[s], grids.neighbours[s]
-        beta = best.jet.profile.beta
-        near = layout.measured_from(beta)
-        if len(grids.thetas) == 1:
-            found = look(thetas, neighbours, near, reml=reml)
-            return runs(found._replace(beta=beta + found.beta), best)
-        thetas = jnp.where(s == 0, thetas, with_submodels(thetas, best.theta, layout))
-        batches = jnp.where(s == 0, 1, BATCHES)
-        found = look(thetas, neighbours, near, reml=reml, batches=batches)
-        found = found._replace(beta=beta + jnp.where(s == 0, found.beta, 0.0))
-        # valleys that a grid does not show: narrow ones, and those between singular covariances
-        extreme = (s > 0) & is_extreme(best.theta)
-        hidden = (s > 0) & has_few_groups(layout) & (widest(layout.structures) > 2)
-        return runs(with_far_starts(found, layout.structures, hidden | extreme, extreme), best)
+        return _run_all(_found_in(grids, s, best, search), best, search)
 
-    p, m = layout.beta_origin.size, theta_size(layout.structures)
-    zeros = jnp.zeros(m, layout.S0.dtype), jnp.zeros(p, layout.S0.dtype)
-    empty = jax.tree.map(
-        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(descend, *zeros)
-    )
-    empty = empty._replace(status=jnp.full_like(empty.status, NONFINITE))
-    if start is not None and not centred:
-        return runs(Starts(start[None], jnp.ones(1, bool), zeros[1]), empty)
-    if not centred:
-        return runs(Starts(*find_starts(layout, reml=reml, maxiter=maxiter), zeros[1]), empty)
-    grids = _grids(layout, start)
-    doubtful = lambda s, b: (s == 0) | in_doubt(b, layout)  # noqa: E731
-    return lax.fori_loop(
-        0,
-        len(grids.thetas),
-        lambda s, b: lax.cond(doubtful(s, b), stage, lambda s, b: b, s, b),
-        empty,
-    )
+    def needed(s: Array, best: Solution) -> Solution:
+        doubtful = (s == 0) | in_doubt(best, search.layout)
+        return lax.cond(doubtful, stage, lambda s, b: b, s, best)
+
+    return lax.fori_loop(0, len(grids.thetas), needed, best)
+
+
+def _found_in(grids: _Grids, s: Array, best: Solution, search: _Search) -> Starts:
+    """Starts of stage s."""
+    layout, reml = search.layout, search.reml
+    thetas, neighbours = grids.thetas[s], grids.neighbours[s]
+    beta = best.jet.profile.beta
+    near = layout.measured_from(beta)
+    if len(grids.thetas) == 1:
+        found = look(thetas, neighbours, near, reml=reml)
+        return found._replace(beta=beta + found.beta)
+    thetas = jnp.where(s == 0, thetas, with_submodels(thetas, best.theta, layout))
+    batches = jnp.where(s == 0, 1, BATCHES)
+    found = look(thetas, neighbours, near, reml=reml, batches=batches)
+    found = found._replace(beta=beta + jnp.where(s == 0, found.beta, 0.0))
+    # valleys that a grid does not show: narrow ones, and those between singular covariances
+    extreme = (s > 0) & is_extreme(best.theta)
+    hidden = (s > 0) & has_few_groups(layout) & (widest(layout.structures) > 2)
+    return with_far_starts(found, layout.structures, hidden | extreme, extreme)
 
 
 class _Grids(NamedTuple):

@@ -9,8 +9,7 @@ only constraint.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +21,7 @@ from ..numerics.eigen import eigen
 from ..numerics.linalg import lower_factor
 from .factor_steps import coordinates, move
 from .history import Recorder
+from .point import Evaluate, P, Point
 
 RUNNING, CONVERGED, MAXITER, NONFINITE, STALLED, FLAT, NOISY = range(7)
 MESSAGES = {
@@ -48,43 +48,44 @@ _SETTLED = 1e-16
 # largest, count as negative. A slope that small could gain no more than about its square.
 _CURVATURE_TOL = 1e-7
 _SLOPE_TOL = 1e-4
+# Hessian and eigenvalues are divided by no less than this, and than this share of the largest:
+# a criterion that hardly bends gets steps of finite length, which the radius then bounds.
+_LEAST_BEND, _LEAST_SHARE = 1e-8, 1e-10
+# Decrement below which negative curvature is followed: farther out the gradient leads down.
+_AT_REST = 1e-3
 # Length of a step off a saddle, in units of the coordinates.
 _ESCAPE = 0.3
+# Variance that a step off the boundary gives a direction, as a share of 1 + its own, and what is
+# left of that after a step that gained nothing.
+_LIFT, _LOWER = 0.1, 0.1
+# Shares of the predicted gain from which a step is taken, and from which the model is trusted
+# farther out.
+_TAKEN, _TRUSTED = 0.05, 0.5
+# The next radius in lengths of this step, where the model is trusted and where it was wrong.
+_WIDER, _NARROWER = 2.5, 0.3
+# Radius at which no step is left: theta is of order one, so that the trial is theta itself.
+_NO_STEP = 1e-13
+# A decrement of so many roundings promises a gain (half of it) that can hardly be told from none.
+_UNTOLD = 4.0
 # Relative standard deviation (in units of sigma, covariates whitened) near the boundary.
 PIVOT_TOL = 1e-3
 
 
-class Point(Protocol):
-    """What the optimizer knows of the criterion at one theta; a NamedTuple of arrays."""
-
-    value: Array  # ()
-    gradient: Array  # (m,)
-    hessian: Array  # (m, m)
-    psi_gradients: tuple[Array, ...]  # (k, k) a term; empty: no check of the cone
-    psi_halves: tuple[Array, ...]  # (k, k) a term: the same times Lambda
-    noise: Array  # ()  rounding of the value where digits are lost
-
-    def _replace(self, **fields: Any) -> Any: ...
-
-
-Evaluate = Callable[[Array], Any]  # theta -> Point
-
-
-class Solution(NamedTuple):
+class Solution(NamedTuple, Generic[P]):
     """The end of a minimization."""
 
     theta: Array  # (m,)  in the coordinates of the criterion
-    jet: Any  # Point at theta
+    jet: P  # the criterion at theta
     status: Array  # ()    one of the codes above
     n_iter: Array  # ()
     decrement: Array  # ()  Newton decrement g' H^-1 g at theta
 
 
-class State(NamedTuple):
+class State(NamedTuple, Generic[P]):
     """Between two ticks."""
 
     theta: Array
-    jet: Any
+    jet: P
     radius: Array
     lift: Array  # size of the next step off the boundary
     tick: Array
@@ -107,13 +108,13 @@ class Step(NamedTuple):
 
 def newton(
     theta: Array,
-    evaluate: Evaluate,
+    evaluate: Evaluate[P],
     structures: tuple[Structure, ...],
     *,
     maxiter: int,
     tol: float = DECREMENT_TOL,
     watch: Recorder | None = None,
-) -> Solution:
+) -> Solution[P]:
     """Minimize a criterion from one start.
 
     Parameters
@@ -140,7 +141,7 @@ def newton(
         more than ``PROMISE`` ends in ``NOISY``.
     """
 
-    def step(s: State) -> State:
+    def step(s: State[P]) -> State[P]:
         s = tick(s, evaluate, structures, maxiter=maxiter, tol=tol)
         if watch is not None:
             watch(s.tick, s.theta, s.jet.value, s.jet.gradient)
@@ -151,8 +152,13 @@ def newton(
 
 
 def tick(
-    s: State, evaluate: Evaluate, structures: tuple[Structure, ...], *, maxiter: int, tol: float
-) -> State:
+    s: State[P],
+    evaluate: Evaluate[P],
+    structures: tuple[Structure, ...],
+    *,
+    maxiter: int,
+    tol: float,
+) -> State[P]:
     """One evaluation of the criterion: propose a point, evaluate it, accept or shrink."""
     step = propose(s, structures, tol)
     stay = lambda: s.jet  # noqa: E731
@@ -160,12 +166,12 @@ def tick(
     return judge(s, step, jet, maxiter)
 
 
-def finish(s: State) -> Solution:
+def finish(s: State[P]) -> Solution[P]:
     """The solution that a state has reached; the evaluation of the start is no step."""
     return Solution(s.theta, s.jet, s.status, jnp.maximum(s.tick - 1, 0), s.decrement)
 
 
-def first_state(theta: Array, evaluate: Evaluate) -> State:
+def first_state(theta: Array, evaluate: Evaluate[P]) -> State[P]:
     """State in which nothing is known yet: the first tick evaluates the start itself.
 
     So the program holds one copy of the criterion, which halves its compile time.
@@ -173,7 +179,7 @@ def first_state(theta: Array, evaluate: Evaluate) -> State:
     return unknown_state(theta, jax.eval_shape(evaluate, theta))
 
 
-def unknown_state(theta: Any, shapes: Any, xp: Any = jnp, axis: int = -1) -> State:
+def unknown_state(theta: Any, shapes: Any, xp: Any = jnp, axis: int = -1) -> State[Any]:
     """State before the first tick.
 
     Parameters
@@ -205,7 +211,7 @@ def unknown_state(theta: Any, shapes: Any, xp: Any = jnp, axis: int = -1) -> Sta
     )
 
 
-def state_at(theta: Array, jet: Any) -> State:
+def state_at(theta: Array, jet: P) -> State[P]:
     """State whose start has been evaluated already."""
     one = jnp.ones((), theta.dtype)
     finite = jnp.isfinite(jet.value) & jnp.all(jnp.isfinite(jet.gradient))
@@ -220,17 +226,17 @@ def state_at(theta: Array, jet: Any) -> State:
     )
 
 
-def propose(s: State, structures: tuple[Structure, ...], tol: float) -> Step:
+def propose(s: State[P], structures: tuple[Structure, ...], tol: float) -> Step:
     """Next trial point: Newton with |eigenvalues|, plus escapes from saddles and corners."""
     at = coordinates(s.theta, s.jet, structures)
     g, hessian = at.gradient * at.units, at.hessian * at.units[:, None] * at.units[None]
     e, V = eigen(hessian)
-    top = jnp.maximum(jnp.max(jnp.abs(e)), 1e-8)
+    top = jnp.maximum(jnp.max(jnp.abs(e)), _LEAST_BEND)
     along = jnp.sum(V * g[:, None], axis=0)  # sums: elementwise where many lanes go side by side
-    size = jnp.maximum(jnp.abs(e), 1e-10 * top)
+    size = jnp.maximum(jnp.abs(e), _LEAST_SHARE * top)
     decrement = jnp.sum(along**2 / size)
     flat = decrement < tol
-    saddle = (decrement < 1e-3) & (e[0] < -_CURVATURE_TOL * top)
+    saddle = (decrement < _AT_REST) & (e[0] < -_CURVATURE_TOL * top)
     p = -jnp.sum(V * (along / size)[None], axis=1)
     p = p + jnp.where(saddle, _ESCAPE, 0.0) * V[:, 0] * jnp.where(along[0] > 0, -1.0, 1.0)
     length = jnp.linalg.norm(at.units * p)
@@ -256,17 +262,17 @@ def propose(s: State, structures: tuple[Structure, ...], tol: float) -> Step:
     )
 
 
-def rounding(jet: Any) -> Array:
+def rounding(jet: Point) -> Array:
     """Differences of the criterion below this mean nothing."""
     return _rounding_of_all(jet) + jet.noise
 
 
-def _rounding_of_all(jet: Any) -> Array:
+def _rounding_of_all(jet: Point) -> Array:
     """What every evaluation rounds, however well conditioned."""
     return _ROUNDING * jnp.finfo(jet.value.dtype).eps * (1.0 + jnp.abs(jet.value))
 
 
-def _lift(s: State, structures: tuple[Structure, ...]) -> tuple[Array, Array]:
+def _lift(s: State[P], structures: tuple[Structure, ...]) -> tuple[Array, Array]:
     """Step off the boundary of the cone along the steepest feasible direction, and its gain.
 
     Where the derivative G of the criterion in Psi has a negative eigenvalue with
@@ -288,21 +294,21 @@ def _lift(s: State, structures: tuple[Structure, ...]) -> tuple[Array, Array]:
         cornered = jnp.min(jnp.abs(jnp.diagonal(L))) < PIVOT_TOL
         found = cornered & (e[0] < -_SLOPE_TOL * jnp.maximum(jnp.max(jnp.abs(e)), 1.0))
         v = V[:, 0]
-        size = s.lift * 0.1 * (1.0 + jnp.sum(jnp.sum(L * v[:, None], axis=0) ** 2))
+        size = s.lift * _LIFT * (1.0 + jnp.sum(jnp.sum(L * v[:, None], axis=0) ** 2))
         raised = lower_factor(jnp.concatenate([L, jnp.sqrt(size) * v[:, None]], axis=1))
         parts[-1] = stack_theta([jnp.where(found, raised, L)])
         gain = gain + jnp.where(found, -e[0] * size, 0.0)
     return jnp.concatenate(parts), gain
 
 
-def certified(status: Any, jet: Any) -> Array:
+def certified(status: Any, jet: Point) -> Array:
     """The status, or ``NOISY`` where rounding of the criterion leaves nothing to be certain of."""
     ended = (status == CONVERGED) | (status == STALLED)
     lost = jet.noise > jnp.maximum(PROMISE, _rounding_of_all(jet))  # float32 promises less
     return jnp.where(ended & lost, NOISY, status).astype(jnp.int32)
 
 
-def judge(s: State, step: Step, jet: Any, maxiter: int) -> State:
+def judge(s: State[P], step: Step, jet: P, maxiter: int) -> State[P]:
     """Accept or shrink, and say whether that was the last step."""
     noise = rounding(jet)
     gain = s.jet.value - jet.value
@@ -310,21 +316,21 @@ def judge(s: State, step: Step, jet: Any, maxiter: int) -> State:
     small = step.predicted < noise
     first = s.tick == 0
     good = finite & jnp.where(
-        step.lifting, gain > noise, (gain > 0.05 * step.predicted) | (small & (gain > -noise))
+        step.lifting, gain > noise, (gain > _TAKEN * step.predicted) | (small & (gain > -noise))
     )
     good = good | (first & finite)
     ratio = gain / jnp.maximum(step.predicted, noise)
     radius = jnp.where(
         good,
-        jnp.where(ratio > 0.5, jnp.maximum(s.radius, 2.5 * step.length), s.radius),
-        0.3 * step.length,
+        jnp.where(ratio > _TRUSTED, jnp.maximum(s.radius, _WIDER * step.length), s.radius),
+        _NARROWER * step.length,
     )
     radius = jnp.where(step.lifting | first, s.radius, radius)
-    lift = jnp.where(step.lifting & ~good, 0.1 * s.lift, s.lift)
+    lift = jnp.where(step.lifting & ~good, _LOWER * s.lift, s.lift)
     exhausted = s.tick >= maxiter
-    stuck = ~good & ~step.lifting & (small | (radius < 1e-13))
+    stuck = ~good & ~step.lifting & (small | (radius < _NO_STEP))
     # no step, along a direction of negative curvature or not, gains what the criterion rounds
-    lowest = stuck & small & (step.flat | (step.decrement < 4.0 * noise))
+    lowest = stuck & small & (step.flat | (step.decrement < _UNTOLD * noise))
     status = jnp.where(exhausted, MAXITER, RUNNING)
     status = jnp.where(stuck, STALLED, status)
     status = jnp.where(step.final | lowest, CONVERGED, status)

@@ -21,7 +21,7 @@ from ..inputs.names import Labelled, refuse, unique
 from ..layouts.contract import BlupTerms, Layout
 from ..numerics.processes import float64
 from ..numerics.programs import compiled
-from .joint_effects import Effects, GroupEffects, effects_of, set_covariances
+from .joint_effects import EffectSets, GroupEffects, effects_of, set_covariances
 
 
 def _all_blups(theta: jax.Array, beta: jax.Array, layout: Layout) -> tuple[BlupTerms, ...]:
@@ -97,8 +97,8 @@ class JointCovariances:
     """Covariances of all effects of every group; groups differ in how many they have."""
 
     names: np.ndarray  # (N,)  names of the effects, group after group
-    which: Effects
-    compute: Callable[[Effects], np.ndarray] | None  # matrices of some groups, one after the other
+    which: EffectSets
+    compute: Callable[[EffectSets], np.ndarray] | None  # matrices of groups, one after the other
     values: np.ndarray | None = None  # (sum K_i^2,)  those of all groups, where they are kept
 
     def frame(self, i: int) -> pd.DataFrame:
@@ -292,7 +292,7 @@ def _joint(
     members: Sequence[int],
     names: Sequence[str],
     groups: ComponentGroups,
-    compute: Callable[[Effects], np.ndarray],
+    compute: Callable[[EffectSets], np.ndarray],
 ) -> JointCovariances:
     """All effects of every group: the coefficients, then the columns of every component."""
     L = len(groups.levels)

@@ -20,7 +20,7 @@ class GroupEffects(NamedTuple):
     through: list[np.ndarray | None]  # (q, E)  see BlupTerms
 
 
-class Effects(NamedTuple):
+class EffectSets(NamedTuple):
     """N random effects in sets; the covariances within every set are wanted."""
 
     term: np.ndarray  # (N,)
@@ -33,28 +33,28 @@ class Effects(NamedTuple):
         """Effects of each set, (S,)."""
         return np.diff(self.starts)
 
-    def one(self, i: int) -> Effects:
+    def one(self, i: int) -> EffectSets:
         """Set i alone."""
         at = slice(self.starts[i], self.starts[i + 1])
         starts = self.starts[i : i + 2] - self.starts[i]
-        return Effects(self.term[at], self.level[at], self.coefficient[at], starts)
+        return EffectSets(self.term[at], self.level[at], self.coefficient[at], starts)
 
 
-class Cells(NamedTuple):
+class Places(NamedTuple):
     """Where effects stand in the layout."""
 
     bucket: np.ndarray
     group: np.ndarray
     slot: np.ndarray
 
-    def take(self, at: Any) -> Cells:
+    def take(self, at: Any) -> Places:
         """Some of them."""
-        return Cells(*(values[at] for values in self))
+        return Places(*(values[at] for values in self))
 
 
 def effects_of(
     terms: Sequence[int], sizes: Sequence[int], set_of: Sequence[np.ndarray], n_sets: int
-) -> Effects:
+) -> EffectSets:
     """All coefficients of some levels of some terms, sorted by the set they belong to.
 
     Within a set terms come in the order given, then levels, then coefficients.
@@ -78,11 +78,11 @@ def effects_of(
     coefficient, level, place, owner, term = np.concatenate(parts, axis=1)
     order = np.lexsort((coefficient, level, place, owner))
     starts = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=n_sets))])
-    return Effects(term[order], level[order], coefficient[order], starts)
+    return EffectSets(term[order], level[order], coefficient[order], starts)
 
 
 def set_covariances(
-    effects: GroupEffects, design: Design, which: Effects, scale: float
+    effects: GroupEffects, design: Design, which: EffectSets, scale: float
 ) -> np.ndarray:
     """Covariance matrices of the sets of effects, one after the other, (sum K_i^2,)."""
     cells, whiteners = _cells(design, which), _padded(design.layout.whiteners)
@@ -111,9 +111,9 @@ def _padded(matrices: Sequence[Any]) -> np.ndarray:
     return out
 
 
-def _cells(design: Design, which: Effects) -> Cells:
+def _cells(design: Design, which: EffectSets) -> Places:
     """Places of effects in the layout."""
-    out = Cells(*np.zeros((3, which.term.size), np.int64))
+    out = Places(*np.zeros((3, which.term.size), np.int64))
     for t, places in enumerate(design.plan.level_maps):
         at = which.term == t
         level = which.level[at]
@@ -122,7 +122,7 @@ def _cells(design: Design, which: Effects) -> Cells:
     return out
 
 
-def _whitened(effects: GroupEffects, cells: Cells, meeting: _Meeting | None) -> np.ndarray:
+def _whitened(effects: GroupEffects, cells: Places, meeting: _Meeting | None) -> np.ndarray:
     """Covariances of sets of K effects in the layout's coordinates, (S, K, K)."""
     bucket, group, slot = cells
     together = ((bucket == bucket[:, :1]) & (group == group[:, :1])).all(axis=1)
@@ -137,7 +137,7 @@ def _whitened(effects: GroupEffects, cells: Cells, meeting: _Meeting | None) -> 
     return out
 
 
-def _of_groups(effects: GroupEffects, cells: Cells) -> np.ndarray:
+def _of_groups(effects: GroupEffects, cells: Places) -> np.ndarray:
     """Covariance of effects of several groups, which are independent of one another."""
     out = np.zeros((cells.slot.size,) * 2)
     keys = np.stack([cells.bucket, cells.group])
@@ -166,7 +166,7 @@ class _Meeting:
             order = np.argsort(group, kind="stable")
             self.links.append((row, block, order, group[order]))
 
-    def covariance(self, cells: Cells) -> np.ndarray:
+    def covariance(self, cells: Places) -> np.ndarray:
         """Covariance of the effects of a set, (K, K)."""
         N, _, B = self.H.shape
         parts = [self._row(b, g, s) for b, g, s in zip(*cells, strict=True)]

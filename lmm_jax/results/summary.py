@@ -29,7 +29,7 @@ _LATEX = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Table:
+class TextTable:
     """A table of strings: a caption, a header (may be empty) and rows; first column left."""
 
     caption: str
@@ -76,7 +76,7 @@ class Summary:
     """Printed tables of a fit; ``str()`` gives text, notebooks show HTML."""
 
     title: str
-    tables: tuple[Table, ...]
+    tables: tuple[TextTable, ...]
     notes: tuple[str, ...]
 
     def as_text(self) -> str:
@@ -155,7 +155,7 @@ def _names(given: Sequence[str] | None, default: list[str], what: str) -> list[s
     return read_names(given, what, len(default))
 
 
-def _statistics(results: FitRecord, yname: str | None) -> Table:
+def _statistics(results: FitRecord, yname: str | None) -> TextTable:
     model = [("Formula", results.formula or f"{results.endog_name} (from arrays)")]
     if yname is not None:
         model = [("Response", yname)]
@@ -171,19 +171,19 @@ def _statistics(results: FitRecord, yname: str | None) -> Table:
         ("Converged", "yes" if results.converged else "no"),
     ]
     width = max(len(value) for _, value in rows)
-    return Table(
+    return TextTable(
         caption="", header=(), rows=tuple((name, value.ljust(width)) for name, value in rows)
     )
 
 
-def _random(results: FitRecord, names: Sequence[str]) -> Table:
+def _random(results: FitRecord, names: Sequence[str]) -> TextTable:
     """Variances, their standard errors where these fit, and correlations."""
     table = _random_table(results, names, with_errors=True)
     wide = max(len(line) for line in table.text().splitlines()) > _WIDTH
     return _random_table(results, names, with_errors=False) if wide else table
 
 
-def _random_table(results: FitRecord, names: Sequence[str], *, with_errors: bool) -> Table:
+def _random_table(results: FitRecord, names: Sequence[str], *, with_errors: bool) -> TextTable:
     """A row a coefficient."""
     rows: list[tuple[str, ...]] = []
     corr_columns = max(0, max(len(label.names) for label in results.term_labels) - 1)
@@ -203,7 +203,7 @@ def _random_table(results: FitRecord, names: Sequence[str], *, with_errors: bool
     rows.append((*last, *[""] * corr_columns))
     columns = ("Group", "Term", "Variance", *["Std. error"] * with_errors, "Std. dev.")
     header = (*columns, *["Corr."] * min(1, corr_columns), *[""] * (corr_columns - 1))
-    return Table(caption="Random effects", header=header, rows=tuple(rows))
+    return TextTable(caption="Random effects", header=header, rows=tuple(rows))
 
 
 def _variance_errors(results: FitRecord) -> list[float]:
@@ -218,7 +218,7 @@ def _variance_errors(results: FitRecord) -> list[float]:
     return [*out, residual_variance_error(results.estimates)]
 
 
-def _fixed(results: FitRecord, names: Sequence[str], alpha: float) -> Table:
+def _fixed(results: FitRecord, names: Sequence[str], alpha: float) -> TextTable:
     normal = not DF_METHODS[results.df_method].uses_t
     p = len(names)
     low, high = f"{100 * alpha / 2:g}%", f"{100 * (1 - alpha / 2):g}%"
@@ -247,4 +247,4 @@ def _fixed(results: FitRecord, names: Sequence[str], alpha: float) -> Table:
     ]
     statistic = ("z", "P>|z|") if normal else ("df", "t", "P>|t|")
     header = ("", "Estimate", "Std. error", *statistic, low, high)
-    return Table(caption="Fixed effects", header=header, rows=tuple(rows))
+    return TextTable(caption="Fixed effects", header=header, rows=tuple(rows))

@@ -16,7 +16,7 @@ from .links import Links
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Moments:
+class StartMoments:
     """Weighted sums of squares of ``z_l' y`` for start values; K coefficients of all terms.
 
     Level l of a coefficient has the weight ``w_l = (1 + z_l' z_l / 4)^-2``: nearly
@@ -39,7 +39,7 @@ class CrossedArrays(Layout):
     buckets: tuple[Bucket, ...]  # groups of the eliminated terms; widths over these terms
     links: tuple[Links, ...]  # one a bucket
     core: Core
-    moments: Moments
+    moments: StartMoments
     eliminated: tuple[int, ...] = field(metadata={"static": True})  # terms, in order
     crossed: tuple[int, ...] = field(metadata={"static": True})  # terms of the core, in order
 

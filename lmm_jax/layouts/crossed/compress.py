@@ -12,7 +12,7 @@ from jax import Array, lax
 
 from ...numerics.linalg import back_substitute, eliminate, group_product, total_product
 from ..grouped import Bucket
-from .arrays import Moments
+from .arrays import StartMoments
 from .core import Core
 from .index import CrossedIndex
 from .links import Links, apply_at, pair_sums
@@ -31,7 +31,7 @@ def link_rows(
     residual: Array,
     buckets: Sequence[Bucket],
     index: CrossedIndex,
-) -> tuple[tuple[Links, ...], Core, Moments]:
+) -> tuple[tuple[Links, ...], Core, StartMoments]:
     """Cross-products of the core with itself, with the groups and with [X y].
 
     Parameters
@@ -192,7 +192,7 @@ def _moments(
     group_rows: Sequence[Array],
     buckets: Sequence[Bucket],
     index: CrossedIndex,
-) -> Moments:
+) -> StartMoments:
     """Squares that the moment equations of the start values are made of."""
     core = _coefficients(index.crossed, index.core_widths, index, products.dtype)
     weight = _level_weights(jnp.diagonal(products)).T  # (N, B)
@@ -213,7 +213,7 @@ def _moments(
         spread = spread + own.T @ ((inner[:, link.group] * mixed) @ of_core)
         weighted = (mixed * weight[link.row, link.block][None]) @ of_core
         spread = spread + (own.T @ weighted).T
-    return Moments(squares=square, noise=noise, spread=spread, norms=norms)
+    return StartMoments(squares=square, noise=noise, spread=spread, norms=norms)
 
 
 def _level_weights(norms: Array) -> Array:

@@ -125,18 +125,27 @@ def solve_core(
     K = K + jnp.eye(K.shape[0], dtype=K.dtype)[:, :, None]
     Ki, logdet = spd_inverse(K)
     H = scale_columns(blocks, widths, scale_rows(blocks, widths, Ki))
-    at = CoreTerms(A=A, K=jnp.diagonal(K).T, Ki=Ki, H=H, Hb=b, u=b, logdet=logdet, gram=logdet)
-    Ja = _remainder(at, origin, factors, widths)
+    Ja = _remainder(A, Ki, H, origin, factors, widths)
     Hb = multiply(H, b).at[:, -1:].add(-Ja)
-    gram = _core_gram(A, b, Hb, Ja, origin)
-    return at._replace(Hb=Hb, u=b - multiply(A, Hb), gram=gram)
+    return CoreTerms(
+        A=A,
+        K=jnp.diagonal(K).T,
+        Ki=Ki,
+        H=H,
+        Hb=Hb,
+        u=b - multiply(A, Hb),
+        logdet=logdet,
+        gram=_core_gram(A, b, Hb, Ja, origin),
+    )
 
 
-def _remainder(core: CoreTerms, a: Array, factors: CoreFactors, widths: Sequence[int]) -> Array:
+def _remainder(
+    A: Array, Ki: Array, H: Array, a: Array, factors: CoreFactors, widths: Sequence[int]
+) -> Array:
     """``J a`` with J = I - H A; where Lambda is regular as ``Lambda Ki Lambda^-1 a``."""
-    through = multiply(core.Ki, scale_rows(factors.divisors, widths, a))
+    through = multiply(Ki, scale_rows(factors.divisors, widths, a))
     rest = scale_rows(factors.direct, widths, a)
-    direct = rest - multiply(core.H, multiply(core.A, rest))
+    direct = rest - multiply(H, multiply(A, rest))
     return scale_rows(factors.blocks, widths, through) + direct
 
 
@@ -188,7 +197,7 @@ def shrink(
         return P, J, tuple(scale_rows(back, widths, h) for h in half)
 
     def any_factor() -> tuple[Array, Array, tuple[Array, ...]]:
-        J = _remainder(core, identity, factors, widths)
+        J = _remainder(A, Ki, core.H, identity, factors, widths)
         return multiply(A, J), J, tuple(transposed(multiply(f, J)) for f in F)
 
     if A.shape[0] <= _SMALL:  # a second branch costs more to compile than it saves

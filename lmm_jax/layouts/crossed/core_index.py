@@ -40,7 +40,7 @@ class LinkIndex:
     __repr__ = brief
 
 
-class Cells(NamedTuple):
+class GroupLevels(NamedTuple):
     """Distinct (group, level of the core) pairs, sorted by group and level."""
 
     group: np.ndarray  # (C,)
@@ -53,7 +53,7 @@ class CorePlan(NamedTuple):
 
     offsets: np.ndarray  # first level of each term, and the end
     streams: list[np.ndarray]  # (n,) a (term, membership) pair: level of each row
-    cells: Cells
+    cells: GroupLevels
     group_block: np.ndarray  # (n_groups,)  block of the core
     level_block: np.ndarray  # (L,)
     row: np.ndarray  # (L,)  first row of a level within its block
@@ -105,7 +105,7 @@ def level_streams(
     ], offsets
 
 
-def _find_cells(group: np.ndarray, levels: Sequence[np.ndarray], n_levels: int) -> Cells:
+def _find_cells(group: np.ndarray, levels: Sequence[np.ndarray], n_levels: int) -> GroupLevels:
     key = np.concatenate([group * n_levels + level for level in levels])
     order = np.argsort(key, kind="stable")
     ranked = key[order]
@@ -113,7 +113,7 @@ def _find_cells(group: np.ndarray, levels: Sequence[np.ndarray], n_levels: int) 
     number = np.empty(key.size, dtype=np.int64)
     number[order] = np.cumsum(first) - 1
     found = ranked[first]
-    return Cells(found // n_levels, found % n_levels, np.split(number, len(levels)))
+    return GroupLevels(found // n_levels, found % n_levels, np.split(number, len(levels)))
 
 
 def _check_memory(size: int, columns: int, n_blocks: int, name: str) -> None:
@@ -141,7 +141,9 @@ def core_blocks(
     return int(count), label
 
 
-def _blocks(cells: Cells, n_groups: int, width: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+def _blocks(
+    cells: GroupLevels, n_groups: int, width: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, int]:
     """Block of every group and of every level of the core, and the number of blocks.
 
     A block holds whole connected components, packed up to the size of the largest.

@@ -22,14 +22,14 @@ from .arrays import CrossedArrays
 from .jet import CrossedTerms, entry_products, places, sizes_of
 
 
-class Effects(NamedTuple):
+class EffectColumns(NamedTuple):
     """Columns over all random effects."""
 
     groups: tuple[Array, ...]  # (q, C, G) a bucket
     core: Array  # (N, C, B)
 
 
-def _tangent_effects(rest: CrossedTerms, layout: CrossedArrays, v: Array) -> Effects:
+def _tangent_effects(rest: CrossedTerms, layout: CrossedArrays, v: Array) -> EffectColumns:
     """``D_k U v`` for every entry k of theta, with v (p + 1, C): m C columns, k slowest."""
     first, C = places(layout, layout.eliminated), v.shape[1]
     m = first.size + sum(D.shape[0] for D in rest.D)
@@ -48,10 +48,10 @@ def _tangent_effects(rest: CrossedTerms, layout: CrossedArrays, v: Array) -> Eff
         part = jnp.einsum("kab,wbcg->wakcg", D, rows).reshape(w * k, D.shape[0], C, -1)
         core = core.at[start : start + k * w, places(layout, (t,))].set(part)
         start += k * w
-    return Effects(tuple(groups), core.reshape(u.shape[0], m * C, -1))
+    return EffectColumns(tuple(groups), core.reshape(u.shape[0], m * C, -1))
 
 
-def _apply_P(x: Effects, rest: CrossedTerms, layout: CrossedArrays) -> Effects:
+def _apply_P(x: EffectColumns, rest: CrossedTerms, layout: CrossedArrays) -> EffectColumns:
     """``Z' V^-1 Z x``.
 
     With ``h = e' x_1 + A x_2``: the core gets ``h - A H h``, a group
@@ -67,10 +67,10 @@ def _apply_P(x: Effects, rest: CrossedTerms, layout: CrossedArrays) -> Effects:
         back = sparse.from_core(x.core - Hh, links)
         own = group_product(leaf.P, part)
         groups.append(own + sparse.to_groups(leaf.e, back, links, part.shape[2]))
-    return Effects(tuple(groups), h - dense.multiply(core.A, Hh))
+    return EffectColumns(tuple(groups), h - dense.multiply(core.A, Hh))
 
 
-def _inner_products(left: Effects, right: Effects, W: Array) -> Array:
+def _inner_products(left: EffectColumns, right: EffectColumns, W: Array) -> Array:
     """``sum_cd W_cd left_kc' right_ld`` for the entries k and l of theta, (m, m)."""
     C = W.shape[0]
 
@@ -83,7 +83,9 @@ def _inner_products(left: Effects, right: Effects, W: Array) -> Array:
     return sum(parts, inner(left.core, right.core))
 
 
-def average_information(theta: Array, v: Array, jet: WaistJet, layout: CrossedArrays) -> Array:
+def average_information(
+    theta: Array, v: Array, jet: WaistJet[CrossedTerms], layout: CrossedArrays
+) -> Array:
     """``(D_k U v)' P (D_l U v)``: a curvature that needs no traces, (m, m).
 
     References
@@ -95,7 +97,9 @@ def average_information(theta: Array, v: Array, jet: WaistJet, layout: CrossedAr
     return symmetrize(_inner_products(g, _apply_P(g, jet.rest, layout), one))
 
 
-def curvature(theta: Array, W: Array, jet: WaistJet, layout: CrossedArrays) -> Curvature:
+def curvature(
+    theta: Array, W: Array, jet: WaistJet[CrossedTerms], layout: CrossedArrays
+) -> Curvature:
     """Second derivatives of ``logdet + <W, gram>`` in theta, W held fixed.
 
     With ``P = Z' V^-1 Z``, ``R = U W U'`` and ``D_k = dPsi / dtheta_k``
@@ -112,13 +116,13 @@ def curvature(theta: Array, W: Array, jet: WaistJet, layout: CrossedArrays) -> C
     return Curvature(symmetrize(hessian), slopes, halves)
 
 
-def psi_slopes(W: Array, jet: WaistJet, layout: CrossedArrays) -> tuple[Array, ...]:
+def psi_slopes(W: Array, jet: WaistJet[CrossedTerms], layout: CrossedArrays) -> tuple[Array, ...]:
     """Blocks of ``P - R`` summed over the levels of each term, (k, k).
 
     Those of the core come from ``(P Lambda) Lambda^-1``, without the products
     of large matrices that a singular Lambda would need.
     """
-    rest: CrossedTerms = jet.rest
+    rest = jet.rest
     blocks = []
     for half, inverse in zip(rest.halves, rest.factors.inverses, strict=True):
         blocks.append(symmetrize(half @ inverse))

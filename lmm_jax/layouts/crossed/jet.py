@@ -73,13 +73,12 @@ def entry_products(x: Array, c: Array, links: Links) -> Array:
 
 
 class LeafTerms(NamedTuple):
-    """Eliminated groups of one bucket; their matrices with the core integrated out as well."""
+    """Eliminated groups of one bucket, behind the core."""
 
     P: Array  # (q, q, G)      T' M^-1 T, this group alone
     e: Array  # (q, E)         T' M^-1 d at the entries
     u: Array  # (q, p + 1, G)  Z_1' V^-1 [X y]
     D: Array  # (m_1, q, q)    dPsi / dtheta_k
-    E: Array  # (m_1, q, q)    dLambda / dtheta_k
 
 
 class CrossedTerms(NamedTuple):
@@ -93,7 +92,20 @@ class CrossedTerms(NamedTuple):
     D: tuple[Array, ...]  # (m_t, k, k)  dPsi / dtheta_k of the core's terms
 
 
-def waist_jet(theta: Array, layout: CrossedArrays) -> WaistJet:
+class _Leaf(NamedTuple):
+    """Groups of one bucket integrated out, the core not yet."""
+
+    P: Array  # (q, q, G)      T' M^-1 T
+    e: Array  # (q, E)         T' M^-1 d at the entries
+    u: Array  # (q, p + 1, G)  T' M^-1 c
+    D: Array  # (m_1, q, q)    dPsi / dtheta_k
+    waist: Waist  # its part of both
+    rounding: Array  # (p + 2,)  see :class:`WaistJet`
+    A: Array  # (N, N, B)      what it adds to Z_2' V_1^-1 Z_2
+    b: Array  # (N, p + 1, B)  what it adds to Z_2' V_1^-1 [X y]
+
+
+def waist_jet(theta: Array, layout: CrossedArrays) -> WaistJet[CrossedTerms]:
     """Waist and its theta derivatives from one elimination (closed forms).
 
     With ``U = Z' V^-1 [X y]`` and ``P = Z' V^-1 Z``
@@ -104,27 +116,22 @@ def waist_jet(theta: Array, layout: CrossedArrays) -> WaistJet:
     those of ``A - A H A``, found from ``(A - A H A) Lambda = A Lambda K^-1``.
     """
     inner = pick(factor_blocks(theta, layout.structures), layout.eliminated)
-    nested, outer = (pick(layout.structures, t) for t in (layout.eliminated, layout.crossed))
+    outer = pick(layout.structures, layout.crossed)
     factors = core_factors(theta[places(layout, layout.crossed)], outer)
     logdet, gram = jnp.zeros((), theta.dtype), layout.S0
     A, b = layout.core.S, layout.core.s
-    rounding, leaves = jnp.zeros(layout.S0.shape[0] + 1, theta.dtype), []
+    rounding, alone = jnp.zeros(layout.S0.shape[0] + 1, theta.dtype), []
     for bucket, links in zip(layout.buckets, layout.links, strict=True):
-        leaf, part, lost, more = _eliminate_leaf(
-            spread(inner, bucket.widths), bucket, links, layout
-        )
-        rounding = rounding + lost
-        E = jnp.asarray(basis(nested, bucket.widths), theta.dtype)
-        D = psi_tangents(spread(inner, bucket.widths), E)
-        leaves.append(leaf._replace(D=D, E=E))
-        logdet, gram = logdet + part.logdet, gram + part.gram
-        A, b = A + more[0], b + more[1]
+        leaf = _eliminate_leaf(spread(inner, bucket.widths), bucket, links, layout)
+        logdet, gram = logdet + leaf.waist.logdet, gram + leaf.waist.gram
+        A, b, rounding = A + leaf.A, b + leaf.b, rounding + leaf.rounding
+        alone.append(leaf)
     core = dense.solve_core(A, b, layout.core.origin, factors, layout.core.widths)
     rounding = rounding + dense.core_rounding(core, b, gram)
     logdet, gram = logdet + core.logdet, gram - core.gram
-    leaves = [
-        _behind_core(leaf, core, links) for leaf, links in zip(leaves, layout.links, strict=True)
-    ]
+    leaves = tuple(
+        _behind_core(leaf, core, links) for leaf, links in zip(alone, layout.links, strict=True)
+    )
     tangents = tuple(
         psi_tangents(L, jnp.asarray(structure.tangents, theta.dtype))
         for L, structure in zip(factors.blocks, outer, strict=True)
@@ -137,41 +144,38 @@ def waist_jet(theta: Array, layout: CrossedArrays) -> WaistJet:
     half = dense.scale_columns(lower, layout.core.widths, core.A)  # A Lambda
     q_core = sizes_of(layout, layout.crossed)
     halves = dense.product_blocks(half, core.Ki, q_core, layout.core.widths)
-    rest = CrossedTerms(tuple(leaves), core, factors, slopes, halves, tangents)
+    rest = CrossedTerms(leaves, core, factors, slopes, halves, tangents)
     dlogdet, dgram = _first_derivatives(theta, rest, layout)
     return WaistJet(Waist(logdet, gram), dlogdet, dgram, rounding, rest)
 
 
-def _eliminate_leaf(
-    Lambda: Array, bucket: Bucket, links: Links, layout: CrossedArrays
-) -> tuple[LeafTerms, Waist, Array, tuple[Array, Array]]:
-    """Integrate one bucket out: its terms, its waist and rounding, and what it adds to A and b."""
+def _eliminate_leaf(Lambda: Array, bucket: Bucket, links: Links, layout: CrossedArrays) -> _Leaf:
+    """Integrate the random effects of one bucket out."""
     q, C = Lambda.shape[0], bucket.c.shape[1]
     F = jnp.einsum("rag,ab->rbg", bucket.T, Lambda)
     identity = jnp.broadcast_to(jnp.eye(q, dtype=F.dtype)[:, :, None], F.shape)
     at = eliminate_root(F, jnp.concatenate([bucket.T, bucket.c, identity], axis=1))
     K, w, Li = at.X[:, :q], at.X[:, q : q + C], at.X[:, q + C :]
     v = sparse.apply_at(Li, links.d, links)  # L^-1 d
-    A = sparse.pair_sums(v, v, links, layout.shape)
-    b = sparse.to_core(entry_products(v, w, links), links, layout.shape)
-    leaf = LeafTerms(
+    # derivatives here go by way of Psi, which costs the digits that the root of M keeps
+    own = at._replace(loss=at.loss**2, X=at.X[:, : q + C])
+    E = basis(pick(layout.structures, layout.eliminated), bucket.widths)
+    return _Leaf(
         P=group_product(K, K),
         e=sparse.apply_at(jnp.swapaxes(K, 0, 1), v, links),
         u=group_product(K, w),
-        D=K,
-        E=K,
+        D=psi_tangents(Lambda, jnp.asarray(E, Lambda.dtype)),
+        waist=Waist(logdet=logdet_of(at.U, bucket.copies), gram=total_product(w, w)),
+        rounding=root_rounding(own, bucket.c, bucket.copies),
+        A=sparse.pair_sums(v, v, links, layout.shape),
+        b=sparse.to_core(entry_products(v, w, links), links, layout.shape),
     )
-    part = Waist(logdet=logdet_of(at.U, bucket.copies), gram=total_product(w, w))
-    # derivatives here go by way of Psi, which costs the digits that the root of M keeps
-    own = at._replace(loss=at.loss**2, X=at.X[:, : q + C])
-    lost = root_rounding(own, bucket.c, bucket.copies)
-    return leaf, part, lost, (A, b)
 
 
-def _behind_core(leaf: LeafTerms, core: CoreTerms, links: Links) -> LeafTerms:
-    """U of the whole model from that of the group alone."""
+def _behind_core(leaf: _Leaf, core: CoreTerms, links: Links) -> LeafTerms:
+    """A bucket with U of the whole model."""
     shift = sparse.to_groups(leaf.e, sparse.from_core(core.Hb, links), links, leaf.P.shape[2])
-    return leaf._replace(u=leaf.u - shift)
+    return LeafTerms(P=leaf.P, e=leaf.e, u=leaf.u - shift, D=leaf.D)
 
 
 def _first_derivatives(

@@ -64,22 +64,22 @@ class CrossedLayout(CrossedArrays):
         return waist_jet(theta, self).waist
 
     @exact
-    def jet(self, theta: Array) -> WaistJet:
+    def jet(self, theta: Array) -> WaistJet[CrossedTerms]:
         """See :meth:`Layout.jet`."""
         return waist_jet(theta, self)
 
     @exact
-    def curvature(self, theta: Array, root: Array, jet: WaistJet) -> Curvature:
+    def curvature(self, theta: Array, root: Array, jet: WaistJet[CrossedTerms]) -> Curvature:
         """See :meth:`Layout.curvature`."""
         return curvature(theta, root @ root.T, jet, self)
 
     @exact
-    def average_information(self, theta: Array, v: Array, jet: WaistJet) -> Array:
+    def average_information(self, theta: Array, v: Array, jet: WaistJet[CrossedTerms]) -> Array:
         """See :meth:`Layout.average_information`."""
         return average_information(theta, v, jet, self)
 
     @exact
-    def psi_slopes(self, theta: Array, W: Array, jet: WaistJet) -> tuple[Array, ...]:
+    def psi_slopes(self, theta: Array, W: Array, jet: WaistJet[CrossedTerms]) -> tuple[Array, ...]:
         """See :meth:`Layout.psi_slopes`; where a factor is singular its part of P is left out."""
         return psi_slopes(W, jet, self)
 
@@ -131,7 +131,7 @@ def blups(theta: Array, beta: Array, layout: CrossedLayout) -> tuple[BlupTerms, 
     own covariance plus ``Psi e_i H e_i' Psi``; ``v = (-beta, 1)``.
     """
     jet = waist_jet(theta, layout)
-    rest: CrossedTerms = jet.rest
+    rest = jet.rest
     v = jnp.append(-beta, 1.0)
     inner = pick(factor_blocks(theta, layout.structures), layout.eliminated)
     out = []
@@ -151,7 +151,7 @@ def blups(theta: Array, beta: Array, layout: CrossedLayout) -> tuple[BlupTerms, 
 
 
 def moment_theta(layout: CrossedLayout) -> Array:
-    """Start values from expected squares, weighted as in :class:`Moments`.
+    """Start values from expected squares, weighted as in :class:`StartMoments`.
 
     E (z_l' y)^2 = sigma^2 z_l' z_l + sum_b psi_b sum_m (z_l' z_m)^2
     E y' y       = sigma^2 (n - p)  + sum_b psi_b |Z_b|^2
