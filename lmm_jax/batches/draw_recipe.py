@@ -18,11 +18,12 @@ from ..covariance.structures import Structure
 from ..covariance.theta import basis
 from ..layouts.crossed.jet import pick, places
 from ..layouts.crossed.layout import CrossedLayout
+from ..layouts.group_algebra import rows_there
 from ..layouts.grouped import Bucket, GroupedLayout
 from ..layouts.moments import MomentLayout, drop_padding, equal_groups, merge_classes
 
-# Pivots of T and eigenvalues of S0_XX below this (relative; columns of X are orthonormal) are
-# zero: `compress` gives rows below it up, and cross-products carry no smaller ones.
+# Eigenvalues of S0_XX below this are zero (columns of X are orthonormal): cross-products carry
+# no smaller ones.
 _RANK_TOL = 1e-12
 
 Replicable = GroupedLayout | CrossedLayout
@@ -167,10 +168,8 @@ def _root(
 
     And how many rows of T are there: dimensions of the data.
     """
-    T = np.moveaxis(np.asarray(bucket.T), 2, 0)
-    pivots = np.diagonal(T, axis1=1, axis2=2) ** 2
-    present = pivots > _RANK_TOL * np.sum(T**2, axis=1)
-    half = (T * present[:, :, None]) @ np.tensordot(theta, basis(structures, bucket.widths), 1)
+    T, present = np.moveaxis(np.asarray(bucket.T), 2, 0), rows_there(np.asarray(bucket.T)).T
+    half = T @ np.tensordot(theta, basis(structures, bucket.widths), 1)
     M = np.eye(T.shape[1]) * present[:, None] + half @ np.swapaxes(half, 1, 2)
     e, V = np.linalg.eigh(M)
     root = np.sqrt(np.maximum(e, 0.0))[:, :, None] * np.swapaxes(V, 1, 2)

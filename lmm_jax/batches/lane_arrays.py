@@ -14,6 +14,7 @@ from ..designs.checks import DEPENDENT_TOL, explained_exactly
 from ..layouts.compress import compress
 from ..layouts.contract import maps_of
 from ..layouts.equal_groups import Classes
+from ..layouts.group_algebra import groups_there, reached
 from ..layouts.group_index import GroupIndex, Table
 from ..layouts.grouped import GroupedLayout
 from ..numerics.programs import compiled
@@ -59,7 +60,7 @@ def share(
 
 def _last_group(T: np.ndarray) -> int:
     """Number of the last group that is no padding: every lane would have to carry it."""
-    filled = np.flatnonzero((T != 0).any(axis=(0, 1)))
+    filled = np.flatnonzero(groups_there(T))
     return int(filled[-1]) + 1 if filled.size else 1
 
 
@@ -139,10 +140,7 @@ def _varies(Y: Array, W: Array, lanes: Lanes) -> Array:
     centred = unit - (jnp.sum(unit * W, axis=0) / total)[None]
     spread = jnp.sqrt(jnp.sum(W * centred * centred, axis=0))
     floor = explained_exactly(largest, spread, total, jnp)
-    ranks = sum(
-        jnp.sum(jnp.where(jnp.diagonal(b.T).transpose(2, 0, 1) != 0, b.copies[None], 0.0), (0, 1))
-        for b in lanes.buckets
-    )
+    ranks = sum(reached(b.T, b.copies) for b in lanes.buckets)
     within = lanes.y_scale * jnp.sqrt(lanes.S_yy)
     spare = lanes.n_obs - ranks - lanes.S_xx.shape[0]
     exact = (lanes.y_scale <= floor) | ((spare > 0) & (within <= floor))

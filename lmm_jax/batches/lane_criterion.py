@@ -199,7 +199,7 @@ def lane_jet(theta: Array, lanes: Lanes, *, reml: bool) -> Jet:
 
 
 def _lost(groups: list[_Groups], lanes: Lanes) -> Lost:
-    """What the factorizations round: see :func:`lmm_jax.layouts.grouped.root_rounding`."""
+    """What the factorizations round: see :func:`lmm_jax.numerics.roots.root_rounding`."""
     logs, y = jnp.zeros(lanes.S_yy.shape, lanes.S_yy.dtype), lanes.S_yy
     X = _diagonal(lanes.S_xx)
     for g, bucket in zip(groups, lanes.buckets, strict=True):

@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array, lax
 
 from ..covariance.theta import theta_size
+from ..layouts.group_algebra import reached
 from ..likelihood.criterion import Jet
 from ..numerics.programs import compiled
 from ..optimize.minimize import FEW_GROUPS, is_extreme
@@ -189,10 +190,7 @@ _singular = compiled(_find_singular, static=("reml", "few"))
 
 def _few_groups(lanes: Lanes) -> bool:
     """See :func:`lmm_jax.optimize.minimize.has_few_groups`; lanes with all rows decide."""
-    ranks = 0.0
-    for b in lanes.buckets:
-        there = np.diagonal(np.asarray(b.T)) != 0  # (D, L, q)
-        ranks = ranks + np.sum(there * np.asarray(b.copies)[..., None], axis=(0, 2)).max()
+    ranks = sum(reached(np.asarray(b.T), np.asarray(b.copies)).max() for b in lanes.buckets)
     return bool(ranks < FEW_GROUPS * sum(lanes.sizes))
 
 

@@ -22,9 +22,9 @@ import numpy as np
 from jax import Array, lax
 
 from ..covariance.structures import Structure
-from ..covariance.theta import basis, factor_blocks, gather, spread
-from ..numerics.linalg import eliminate, exact, group_product, symmetrize, total_product
-from ..numerics.roots import RootElimination, eliminate_root
+from ..covariance.theta import basis, factor_blocks, spread
+from ..numerics.linalg import exact, group_product, symmetrize, total_product
+from ..numerics.roots import eliminate_root, root_rounding
 from ..reprs import brief
 from .contract import (
     BlupTerms,
@@ -40,9 +40,10 @@ from .contract import (
     logdet_of,
     marginal,
     psi_curvatures,
-    psi_tangents,
     weighted,
 )
+from .group_algebra import by_term, group_cov, lambda_of, reached, rotate_columns
+from .start_moments import column_moments, moment_theta
 
 # Groups whose matrices stay in the cache of a core together, and from how many it matters.
 BLOCK = 1 << 10
@@ -110,7 +111,10 @@ class GroupedLayout(Layout):
     @exact
     def start_moments(self) -> Array:
         """See :meth:`Layout.start_moments`."""
-        return moment_theta(self)
+        p, buckets = self.beta_origin.size, self.buckets
+        sigma2 = self.S0[p, p] / jnp.maximum(self.n_obs - self.ranks() - p, 1.0)
+        moments = [column_moments(b.T, b.c[:, p], b.copies) for b in buckets]
+        return moment_theta(moments, [b.widths for b in buckets], sigma2, self.structures)
 
     def ranks(self) -> Array:
         """See :meth:`Layout.ranks`."""
@@ -121,8 +125,15 @@ class GroupedLayout(Layout):
         return sum(b.T.size + b.c.size for b in self.buckets)
 
     def thinned(self) -> GroupedLayout | None:
-        """See :meth:`Layout.thinned`: every so manieth group, and its share of the rest."""
-        return thin(self)
+        """See :meth:`Layout.thinned`: every s-th group, and an s-th of what no group explains."""
+        groups = sum(b.copies.size for b in self.buckets)
+        if groups <= MANY or any(b.divided for b in self.buckets):
+            return None
+        s = groups // max(_SAMPLE, groups // _SHARE)
+        buckets = tuple(
+            replace(b, T=b.T[..., ::s], c=b.c[..., ::s], copies=b.copies[::s]) for b in self.buckets
+        )
+        return replace(self, buckets=buckets, S0=self.S0 / s, n_obs=self.n_obs / s)
 
     def measured_from(self, beta: Array) -> GroupedLayout:
         """See :meth:`Layout.measured_from`."""
@@ -236,29 +247,6 @@ def _eliminate_bucket(Lambda: Array, bucket: Bucket) -> tuple[Waist, Array, Grou
     return part, root_rounding(at, bucket.c, bucket.copies), terms
 
 
-def root_rounding(at: RootElimination, c: Array, copies: Array) -> Array:
-    """Rounding of ``sum log|M|`` and of the sums of squares of ``w = U^-T c``, last in ``at.X``.
-
-    A wrong pivot changes M by a factor close to one, the same for all columns; an entry of
-    w has besides the rounding of what its substitution subtracts from c.
-    """
-    w = at.X[:, -c.shape[1] :]
-    pivots = jnp.stack([at.U[j, j] for j in range(at.U.shape[0])])
-    squares = w * w
-    terms = 4.0 * jnp.abs(w * c) / pivots[:, None] + 2.0 * squares
-    y = 2.0 * jnp.sum(at.loss * jnp.sum(squares[:, -1], axis=0))
-    lost = jnp.sum(terms, axis=(0, 2))
-    logs = at.U.shape[0] * jnp.sum(at.loss * copies)
-    return jnp.concatenate([logs[None], lost.at[-1].add(y)])
-
-
-def _tangents(theta: Array, layout: GroupedLayout, bucket: Bucket) -> tuple[Array, Array]:
-    """Lambda of one bucket, (q, q), and ``dPsi / dtheta_k``, (m, q, q)."""
-    Lambda = spread(factor_blocks(theta, layout.structures), bucket.widths)
-    E = jnp.asarray(basis(layout.structures, bucket.widths), layout.S0.dtype)
-    return Lambda, psi_tangents(Lambda, E)
-
-
 def _sum_terms(
     fun: Callable[[GroupTerms, Bucket], Any], Lambda: Array, bucket: Bucket, kept: Any
 ) -> Any:
@@ -275,18 +263,13 @@ def curvature(theta: Array, root: Array, jet: WaistJet, layout: GroupedLayout) -
 
         sum_i <P - R, D_kl> + tr((2 R - P) D_k P D_l)
     """
-    hessian = jnp.zeros((theta.size, theta.size), theta.dtype)
-    slopes, halves = [], []
+    hessian, slopes, halves = jnp.zeros((theta.size, theta.size), theta.dtype), [], []
     for bucket, kept in zip(layout.buckets, jet.rest, strict=True):
-        Lambda, D = _tangents(theta, layout, bucket)
+        Lambda, D = lambda_of(theta, layout.structures, bucket.widths)
         E, many = basis(layout.structures, bucket.widths), kept is None
 
         def part(
-            terms: GroupTerms,
-            bucket: Bucket,
-            D: Array = D,
-            E: np.ndarray = E,
-            many: bool = many,
+            terms: GroupTerms, bucket: Bucket, D: Array = D, E: np.ndarray = E, many: bool = many
         ) -> Any:
             q = E.shape[1]
             columns = jnp.einsum("acg,cd->dag", terms.columns, root)
@@ -302,9 +285,10 @@ def curvature(theta: Array, root: Array, jet: WaistJet, layout: GroupedLayout) -
         hessian = hessian + bend
         slopes.append(slope)
         halves.append(half)
-    psi = _by_term(slopes, layout)
+    widths = [bucket.widths for bucket in layout.buckets]
+    psi = by_term(slopes, widths, layout.sizes)
     hessian = hessian + psi_curvatures(psi, layout.structures)
-    return Curvature(symmetrize(hessian), psi, _by_term(halves, layout))
+    return Curvature(symmetrize(hessian), psi, by_term(halves, widths, layout.sizes))
 
 
 def _shares(u: Array, W: Array) -> Array:
@@ -320,26 +304,17 @@ def psi_slopes(theta: Array, W: Array, jet: WaistJet, layout: GroupedLayout) -> 
         return jnp.sum(weighted(terms.P, bucket.copies) - _shares(terms.u, W), axis=-1)
 
     slopes = [
-        _sum_terms(part, _tangents(theta, layout, bucket)[0], bucket, kept)
+        _sum_terms(part, lambda_of(theta, layout.structures, bucket.widths)[0], bucket, kept)
         for bucket, kept in zip(layout.buckets, jet.rest, strict=True)
     ]
-    return _by_term(slopes, layout)
-
-
-def _by_term(slopes: Sequence[Array], layout: GroupedLayout) -> tuple[Array, ...]:
-    """Diagonal blocks of each bucket's (q, q), summed over levels and buckets."""
-    psi = [jnp.zeros((k, k), layout.S0.dtype) for k in layout.sizes]
-    for bucket, slope in zip(layout.buckets, slopes, strict=True):
-        for t, block in enumerate(gather(slope, layout.sizes, bucket.widths)):
-            psi[t] = psi[t] + block
-    return tuple(psi)
+    return by_term(slopes, [bucket.widths for bucket in layout.buckets], layout.sizes)
 
 
 def average_information(theta: Array, v: Array, jet: WaistJet, layout: GroupedLayout) -> Array:
     """``sum_i (D_k u_i v)' P_i (D_l u_i v)``, (m, m)."""
     out = jnp.zeros((theta.size, theta.size), theta.dtype)
     for bucket, kept in zip(layout.buckets, jet.rest, strict=True):
-        Lambda, D = _tangents(theta, layout, bucket)
+        Lambda, D = lambda_of(theta, layout.structures, bucket.widths)
 
         def part(terms: GroupTerms, bucket: Bucket, D: Array = D) -> Array:
             del bucket
@@ -363,71 +338,11 @@ def blups(theta: Array, beta: Array, bucket: Bucket, structures: Sequence[Struct
     return BlupTerms(b=b, cov=group_cov(Lambda, bucket.T))
 
 
-def group_cov(Lambda: Array, T: Array) -> Array:
-    """``Lambda (I + Lambda' T'T Lambda)^-1 Lambda'`` of every group, (q, q, G)."""
-    q = Lambda.shape[0]
-    TL = jnp.einsum("rag,ab->rbg", T, Lambda)
-    inner = jnp.eye(q, dtype=Lambda.dtype)[:, :, None] + group_product(TL, TL)
-    right = jnp.broadcast_to(Lambda.T[:, :, None], inner.shape)
-    half = eliminate(inner, right).X
-    return group_product(half, half)
-
-
-def moment_theta(layout: GroupedLayout) -> Array:
-    """Moment estimate of one relative standard deviation a coefficient, as theta.
-
-    ``E |T_a' c|^2 = sigma^2 (sum |T_a|^2 + psi sum |T_a|^4)`` for every column a of T,
-    with sigma^2 from the rows that the random effects do not reach.
-    """
-    p = layout.beta_origin.size
-    free = jnp.maximum(layout.n_obs - layout.ranks() - p, 1.0)
-    sigma2 = layout.S0[p, p] / free
-    observed, first, second = [], [], []
-    for b in layout.buckets:
-        norms = jnp.sum(b.T**2, axis=0)  # (q, G)
-        observed.append(jnp.sum(jnp.sum(b.T * b.c[:, None, p], axis=0) ** 2, axis=1))
-        first.append(jnp.sum(norms * b.copies[None], axis=1))
-        second.append(jnp.sum(norms**2 * b.copies[None], axis=1))
-    parts, start = [], [0] * len(layout.buckets)
-    for t, structure in enumerate(layout.structures):
-        k, sums = structure.k, []
-        for part in (observed, first, second):
-            total = jnp.zeros(k, layout.S0.dtype)
-            for i, b in enumerate(layout.buckets):
-                stop = start[i] + k * b.widths[t]
-                total = total + part[i][start[i] : stop].reshape(-1, k).sum(axis=0)
-            sums.append(total)
-        start = [s + k * b.widths[t] for s, b in zip(start, layout.buckets, strict=True)]
-        psi = (sums[0] / jnp.maximum(sigma2, 1e-300) - sums[1]) / jnp.maximum(sums[2], 1e-300)
-        psi = jnp.where(jnp.isfinite(psi), jnp.clip(psi, 1e-4, 1e8), 1.0)
-        parts.append(structure.start(jnp.sqrt(psi)))
-    return jnp.concatenate(parts)
-
-
-def thin(layout: GroupedLayout) -> GroupedLayout | None:
-    """Every s-th group, with an s-th of the rows and of what no group explains."""
-    groups = sum(b.copies.size for b in layout.buckets)
-    if groups <= MANY or any(b.divided for b in layout.buckets):
-        return None
-    s = groups // max(_SAMPLE, groups // _SHARE)
-    buckets = tuple(
-        replace(b, T=b.T[..., ::s], c=b.c[..., ::s], copies=b.copies[::s]) for b in layout.buckets
-    )
-    return replace(layout, buckets=buckets, S0=layout.S0 / s, n_obs=layout.n_obs / s)
-
-
 def bucket_ranks(buckets: Sequence[Bucket]) -> Array:
-    """Pivots that are not zero, ()."""
-    counts = [jnp.sum(jnp.where(jnp.diagonal(b.T) != 0, b.copies[:, None], 0.0)) for b in buckets]
-    return jnp.sum(jnp.stack(counts))
+    """Rows of T that are there, in all groups, ()."""
+    return jnp.sum(jnp.stack([reached(b.T, b.copies) for b in buckets]))
 
 
-def rotate_bucket(bucket: Any, Q: np.ndarray, t: int, sizes: Sequence[int]) -> Any:
-    """A bucket of any kind with the columns of term t multiplied by Q, level by level."""
-    start = sum(k * w for k, w in zip(sizes[:t], bucket.widths[:t], strict=True))
-    k, w = sizes[t], bucket.widths[t]
-    T = np.array(bucket.T)
-    part = T[:, start : start + k * w].reshape(T.shape[0], w, k, -1)
-    turned = np.einsum("rwag,ab->rwbg", part, Q)
-    T[:, start : start + k * w] = turned.reshape(T.shape[0], w * k, -1)
-    return replace(bucket, T=jnp.asarray(T))
+def rotate_bucket(bucket: Bucket, Q: np.ndarray, t: int, sizes: Sequence[int]) -> Bucket:
+    """A bucket with the columns of term t multiplied by Q, level by level (on the host)."""
+    return replace(bucket, T=rotate_columns(bucket.T, Q, t, sizes, bucket.widths))

@@ -72,6 +72,22 @@ def eliminate_root(F: Array, B: Array) -> RootElimination:
     )
 
 
+def root_rounding(at: RootElimination, c: Array, copies: Array) -> Array:
+    """Rounding of ``sum log|M|`` and of the sums of squares of ``w = U^-T c``, last in ``at.X``.
+
+    A wrong pivot changes M by a factor close to one, the same for all columns; an entry of
+    w has besides the rounding of what its substitution subtracts from c.
+    """
+    w = at.X[:, -c.shape[1] :]
+    pivots = jnp.stack([at.U[j, j] for j in range(at.U.shape[0])])
+    squares = w * w
+    terms = 4.0 * jnp.abs(w * c) / pivots[:, None] + 2.0 * squares
+    y = 2.0 * jnp.sum(at.loss * jnp.sum(squares[:, -1], axis=0))
+    lost = jnp.sum(terms, axis=(0, 2))
+    logs = at.U.shape[0] * jnp.sum(at.loss * copies)
+    return jnp.concatenate([logs[None], lost.at[-1].add(y)])
+
+
 def _dot(a: list[Array], b: list[Array]) -> Any:
     return sum(x * y for x, y in zip(a, b, strict=True))
 

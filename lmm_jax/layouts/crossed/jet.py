@@ -11,7 +11,7 @@ from jax import Array
 
 from ...covariance.theta import basis, factor_blocks, spread, theta_slices
 from ...numerics.linalg import group_product, total_product
-from ...numerics.roots import eliminate_root
+from ...numerics.roots import eliminate_root, root_rounding
 from ..contract import (
     Waist,
     WaistJet,
@@ -22,7 +22,7 @@ from ..contract import (
     psi_tangents,
     quadratic_tangents,
 )
-from ..grouped import Bucket, root_rounding
+from ..grouped import Bucket
 from . import core as dense
 from . import links as sparse
 from .arrays import CrossedArrays

@@ -27,7 +27,8 @@ from ...covariance.theta import factor_blocks, spread
 from ...numerics.linalg import exact
 from ...reprs import brief
 from ..contract import BlupTerms, Curvature, Waist, WaistJet, less_fixed
-from ..grouped import bucket_ranks, group_cov, rotate_bucket
+from ..group_algebra import group_cov
+from ..grouped import bucket_ranks, rotate_bucket
 from . import core as dense
 from . import links as sparse
 from .arrays import CrossedArrays
