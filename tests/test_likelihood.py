@@ -17,7 +17,7 @@ import lmm_jax as lmm
 from lmm_jax.covariance.structures import unstructured
 from lmm_jax.covariance.theta import factor_blocks, stack_theta
 from lmm_jax.layouts.compress import compress
-from lmm_jax.layouts.contract import integrate, inverse
+from lmm_jax.layouts.group_algebra import integrate, inverse
 from lmm_jax.layouts.group_index import plan_groups
 from lmm_jax.layouts.grouped import GroupedLayout, waist
 from lmm_jax.likelihood.profile import profile_jet, profile_waist

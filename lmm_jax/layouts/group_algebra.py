@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from ..covariance.structures import Structure
 from ..covariance.theta import basis, factor_blocks, gather, spread
-from ..numerics.linalg import eliminate, group_product
-from .contract import psi_tangents
+from ..numerics.linalg import eliminate, exact, group_product, total_product
+from .contract import Waist
 
 # Of NumPy on the host, of JAX in a program.
 AnyArray = TypeVar("AnyArray", Array, np.ndarray)
@@ -31,7 +32,8 @@ def rows_there(T: AnyArray) -> AnyArray:
 
 def groups_there(T: AnyArray) -> AnyArray:
     """Which groups are no padding, (...) of bool."""
-    return rows_there(T).any(axis=0)
+    there: Any = rows_there(T).any(axis=0)
+    return there
 
 
 def reached(T: AnyArray, copies: AnyArray) -> AnyArray:
@@ -87,3 +89,166 @@ def rotate_columns(
     turned = np.einsum("rwag,ab->rwbg", part, Q)
     out[:, start : start + k * w] = turned.reshape(out.shape[0], w * k, -1)
     return jnp.asarray(out)
+
+
+# ------------------------------------------------------------ one group after the other
+
+
+def marginal(Psi: Array, T: Array) -> Array:
+    """``M = I + T Psi T'`` of every group, (q, q, G)."""
+    q = T.shape[0]
+    TP = jnp.einsum("rag,ab->rbg", T, Psi)
+    TPT = group_product(jnp.swapaxes(TP, 0, 1), jnp.swapaxes(T, 0, 1))
+    return jnp.eye(q, dtype=T.dtype)[:, :, None] + TPT
+
+
+@jax.custom_jvp
+@exact
+def integrate(M: Array, c: Array, copies: Array) -> Waist:
+    """``sum_i m_i log|M_i|`` and ``sum_i c_i' M_i^-1 c_i``; the counts m are no variables.
+
+    M is symmetric, and so must be what it is differentiated along: the factorization
+    reads one triangle, and second derivatives use ``M' = M``.
+    """
+    U, w = eliminate(M, c)
+    return Waist(logdet=logdet_of(U, copies), gram=total_product(w, w))
+
+
+@integrate.defjvp
+@exact
+def _integrate_jvp(
+    primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Any]
+) -> tuple[Waist, Waist]:
+    # d log|M| = tr(N dM), d(c' N c) = -w' dM w + dc' w + w' dc with N = M^-1, w = N c:
+    # products of small matrices instead of a derivative through the Cholesky factor
+    (M, c, copies), (dM, dc, _) = primals, tangents
+    N = inverse(M)
+    w = group_product(N, c)
+    cross = total_product(dc, w)
+    dgram = cross + cross.T - total_product(w, group_product(jnp.swapaxes(dM, 0, 1), w))
+    return integrate(M, c, copies), Waist(logdet=jnp.sum(weighted(N, copies) * dM), gram=dgram)
+
+
+@jax.custom_jvp
+@exact
+def inverse(M: Array) -> Array:
+    """``M_i^-1`` of every group, (q, q, G); M and its tangents are symmetric."""
+    r = M.shape[0]
+    identity = jnp.broadcast_to(jnp.eye(r, dtype=M.dtype)[:, :, None], M.shape)
+    half = eliminate(M, identity).X
+    return group_product(half, half)
+
+
+@inverse.defjvp
+@exact
+def _inverse_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (M,), (dM,) = primals, tangents
+    N = inverse(M)
+    return N, -group_product(N, group_product(jnp.swapaxes(dM, 0, 1), N))
+
+
+def logdet_of(U: Array, copies: Array) -> Array:
+    """Sum of the log-determinants of ``U'U`` over the groups that the entries stand for."""
+    return 2.0 * jnp.sum(jnp.log(jnp.diagonal(U)) * copies[:, None])
+
+
+def weighted(A: Array, copies: Array) -> Array:
+    """Every group's matrix times the number of groups that it stands for, (q, q, G)."""
+    return A * copies[None, None]
+
+
+# ------------------------------------------------------------ derivatives in theta
+
+
+def psi_tangents(Lambda: Array, E: Array) -> Array:
+    """``dPsi / dtheta_k = E_k Lambda' + Lambda E_k'``, (m, q, q)."""
+    EL = jnp.einsum("kab,cb->kac", E, Lambda)
+    return EL + jnp.swapaxes(EL, 1, 2)
+
+
+def quadratic_tangents(u: Array, D: Array) -> Array:
+    """``sum_i u_i' D_k u_i`` for every k, (m, p + 1, p + 1)."""
+    if u.shape[0] <= D.shape[0]:
+        outer = jnp.einsum("acg,bdg->acbd", u, u)
+        return jnp.einsum("acbd,kab->kcd", outer, D)
+    Du = jnp.einsum("kab,bdg->akdg", D, u)
+    return jnp.einsum("acg,akdg->kcd", u, Du)
+
+
+def half_tangents(u: Array, s: Array, E: Array) -> Array:
+    """``sum_i u_i' D_k u_i`` from ``s_i = Lambda' u_i``, which holds digits that u lacks.
+
+    With ``D_k = E_k Lambda' + Lambda E_k'``; shape (m, p + 1, p + 1).
+    """
+    if u.shape[0] <= E.shape[0]:
+        outer = jnp.einsum("acg,bdg->acbd", u, s)
+        half = jnp.einsum("acbd,kab->kcd", outer, E)
+    else:
+        Es = jnp.einsum("kab,bdg->akdg", E, s)
+        half = jnp.einsum("acg,akdg->kcd", u, Es)
+    return half + jnp.swapaxes(half, 1, 2)
+
+
+def halves_of(slopes: Sequence[Array], blocks: Sequence[Array]) -> tuple[Array, ...]:
+    """``slope Lambda`` of every term, (k, k)."""
+    return tuple(G @ L for G, L in zip(slopes, blocks, strict=True))
+
+
+def double_traces(A: Array, P: Array, D: Array) -> Array:
+    """``sum_i tr(A_i D_k P_i D_l)`` for every k and l, (m, m)."""
+    q, _, groups = P.shape
+    if q**2 <= 4 * D.shape[0]:
+        # sum over the groups first: one product of (q^2, G) matrices
+        moments = A.reshape(q * q, groups) @ P.reshape(q * q, groups).T
+        return jnp.einsum("abcd,kbc,lda->kl", moments.reshape(q, q, q, q), D, D)
+    AD = jnp.einsum("abg,kbc->kacg", A, D)
+    PD = jnp.einsum("abg,kbc->kacg", P, D)
+    return jnp.einsum("kacg,lcag->kl", AD, PD)
+
+
+def half_traces(A: Array, P: Array, E: np.ndarray) -> Array:
+    """``sum_i tr(A_i D_k P_i D_l)`` with ``D_k = E_k Lambda' + Lambda E_k'``, (m, m).
+
+    Up to its antisymmetric part. The matrices come with what Lambda makes of them, as
+    ``[I Lambda]' A [I Lambda]``: their products with a large Lambda hold digits that A lacks.
+    Of the four terms two are transposes of each other,
+
+        2 tr(A Lambda E_k' P Lambda E_l') + tr(A E_k Lambda' P Lambda E_l') + tr(..)
+
+    Parameters
+    ----------
+    A, P : Array, shape (2 q, 2 q, G)
+    E : ndarray, shape (m, q, q)
+    """
+    m, q, _ = E.shape
+    left = jnp.stack([A[:q, q:], A[:q, :q], A[q:, q:]]).reshape(3, q * q, -1)
+    right = jnp.stack([P[:q, q:], P[q:, q:], P[:q, :q]]).reshape(3, q * q, -1)
+    moments = jnp.einsum("tag,tbg->tab", left, right)
+    return (moments.reshape(-1) @ jnp.asarray(_pairings(E), A.dtype)).reshape(m, m)
+
+
+def _pairings(E: np.ndarray) -> np.ndarray:
+    """What every product of two entries in :func:`half_traces` adds, (3 q^4, m^2)."""
+    terms = [
+        2.0 * np.einsum("kcb,lad->abcdkl", E, E),
+        np.einsum("kbc,lad->abcdkl", E, E),
+        np.einsum("kcb,lda->abcdkl", E, E),
+    ]
+    return np.stack(terms).reshape(3 * E.shape[1] ** 4, -1)
+
+
+def psi_curvatures(slopes: Sequence[Array], structures: Sequence[Structure]) -> Array:
+    """``<slope, d2Psi_kl>`` with ``d2Psi_kl = E_k E_l' + E_l E_k'``, (m, m).
+
+    Parameters
+    ----------
+    slopes : sequence of Array, shape (k, k)
+        Derivative of a criterion in the Psi of every term.
+    structures : sequence of Structure
+    """
+    parts = []
+    for slope, structure in zip(slopes, structures, strict=True):
+        E = jnp.asarray(structure.tangents, slope.dtype)
+        SE = jnp.einsum("ab,kbc->kac", slope, E)
+        parts.append(2.0 * jnp.einsum("kab,lab->kl", SE, E))
+    return jax.scipy.linalg.block_diag(*parts)

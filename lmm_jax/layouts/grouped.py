@@ -26,23 +26,22 @@ from ..covariance.theta import basis, factor_blocks, spread
 from ..numerics.linalg import exact, group_product, symmetrize, total_product
 from ..numerics.roots import eliminate_root, root_rounding
 from ..reprs import brief
-from .contract import (
-    BlupTerms,
-    Curvature,
-    Layout,
-    Waist,
-    WaistJet,
+from .contract import BlupTerms, Curvature, Layout, Waist, WaistJet, less_fixed
+from .group_algebra import (
+    by_term,
     double_traces,
+    group_cov,
     half_tangents,
     half_traces,
     integrate,
-    less_fixed,
+    lambda_of,
     logdet_of,
     marginal,
     psi_curvatures,
+    reached,
+    rotate_columns,
     weighted,
 )
-from .group_algebra import by_term, group_cov, lambda_of, reached, rotate_columns
 from .start_moments import column_moments, moment_theta
 
 # Groups whose matrices stay in the cache of a core together, and from how many it matters.

@@ -26,23 +26,21 @@ from ..covariance.theta import factor_blocks, spread
 from ..numerics.linalg import Elimination, eliminate, exact, group_product, symmetrize
 from ..numerics.shapes import round_up
 from ..reprs import brief
-from .contract import (
-    Curvature,
-    Layout,
-    Waist,
-    WaistJet,
+from .contract import Curvature, Layout, Waist, WaistJet, maps_of
+from .equal_groups import Classes, find_classes
+from .group_algebra import (
+    by_term,
     double_traces,
+    groups_there,
     halves_of,
     integrate,
     inverse,
+    lambda_of,
     logdet_of,
-    maps_of,
     marginal,
     psi_curvatures,
     weighted,
 )
-from .equal_groups import Classes, find_classes
-from .group_algebra import by_term, groups_there, lambda_of
 from .grouped import Bucket, GroupedLayout
 
 # Decimals of T in which equal groups agree: cross-products of the same rows in another order

@@ -12,7 +12,8 @@ from jax import Array
 from ..covariance.params import Params, real_array
 from ..covariance.theta import factor_blocks
 from ..inputs.arguments import flag, hinted
-from ..layouts.contract import Curvature, Layout, Waist, halves_of, psi_curvatures
+from ..layouts.contract import Curvature, Layout, Waist
+from ..layouts.group_algebra import halves_of, psi_curvatures
 from ..numerics.linalg import exact, log_diagonal
 from ..numerics.processes import check_process
 from .coordinates import (

@@ -15,7 +15,8 @@ from jax import Array
 
 from ...covariance.theta import factor_blocks, gather
 from ...numerics.linalg import group_product, symmetrize
-from ..contract import Curvature, WaistJet, double_traces, halves_of, psi_curvatures
+from ..contract import Curvature, WaistJet
+from ..group_algebra import double_traces, halves_of, psi_curvatures
 from . import core as dense
 from . import links as sparse
 from .arrays import CrossedArrays

@@ -12,9 +12,8 @@ from jax import Array
 from ...covariance.theta import basis, factor_blocks, spread, theta_slices
 from ...numerics.linalg import group_product, total_product
 from ...numerics.roots import eliminate_root, root_rounding
-from ..contract import (
-    Waist,
-    WaistJet,
+from ..contract import Waist, WaistJet
+from ..group_algebra import (
     integrate,
     inverse,
     logdet_of,
