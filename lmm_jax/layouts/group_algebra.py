@@ -26,14 +26,13 @@ AnyArray = TypeVar("AnyArray", Array, np.ndarray)
 
 def rows_there(T: AnyArray) -> AnyArray:
     """Which rows of every group's T are there, and not zero throughout; (q, ...) of bool."""
-    there: Any = (T != 0).any(axis=1)
-    return there
+    return (T != 0).any(axis=1)
 
 
 def groups_there(T: AnyArray) -> AnyArray:
     """Which groups are no padding, (...) of bool."""
-    there: Any = rows_there(T).any(axis=0)
-    return there
+    there: Any = rows_there(T)
+    return there.any(axis=0)
 
 
 def reached(T: AnyArray, copies: AnyArray) -> AnyArray:
