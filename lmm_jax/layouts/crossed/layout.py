@@ -52,7 +52,7 @@ class CrossedLayout(CrossedArrays):
         """See :meth:`Layout._is_kind`."""
         if kind == "large core":
             return self.is_dear() or int(np.prod(self.shape)) > LARGE_CORE
-        return kind == "crossed" or super()._is_kind(kind)
+        return kind == "crossed" or CrossedArrays._is_kind(self, kind)
 
     @exact
     def waist(self, blocks: Sequence[Array]) -> Waist:
