@@ -127,14 +127,14 @@ def test_the_last_lanes_may_be_put_off_and_unusable_ones_never_run(axis):
 def test_the_rules_for_lanes_are_those_for_one():
     rng = np.random.default_rng(1)
     theta = rng.normal(size=(4, 9)) * rng.integers(0, 2, (4, 9))
-    opened, cornered = off_boundary(theta, TERMS, np)
+    opened, cornered = off_boundary(theta, TERMS)
     for i in range(9):
         one, corner = off_boundary(jnp.asarray(theta[:, i]), TERMS)
         np.testing.assert_array_equal(opened[:, i], one)
         assert cornered[i] == corner
         state = unknown_state(jnp.asarray(theta[:, i]), Value(np.zeros(()), np.zeros(())))
         for axis in (0, -1):
-            many = unknown_state(theta, Value(np.zeros(()), np.zeros(())), np, axis)
+            many = unknown_state(theta, Value(np.zeros(()), np.zeros(())), axis)
             np.testing.assert_allclose(many.radius[i], state.radius, rtol=1e-15)
             np.testing.assert_array_equal(np.moveaxis(many.theta, axis, -1)[:, i], state.theta)
     values = np.array([1.0, 1.0 + 1e-12, 0.5, np.nan, np.inf])
@@ -145,4 +145,4 @@ def test_the_rules_for_lanes_are_those_for_one():
             for b in cases:
                 x, y = (c._replace(theta=jnp.zeros(1)) for c in (a, b))
                 chosen = better(x._replace(theta=x.theta), y._replace(theta=y.theta + 1.0))
-                assert bool(second_is_better(a, b, np)) == bool(chosen.theta[0] == 1.0)
+                assert bool(second_is_better(a, b)) == bool(chosen.theta[0] == 1.0)

@@ -71,13 +71,13 @@ def outcome(call):
     return text
 
 def fitted():
-    return f"{lmm.fit(FORMULA, data).llf:.6f}"
+    return f"{lmm.fit(FORMULA, data, runtime='jax').llf:.6f}"
 """
 
 CHILDREN = f"""{FORK}
 print(outcome(fitted))  # before anything was computed
 print(fitted())
-res = lmm.fit(FORMULA, data)
+res = lmm.fit(FORMULA, data, runtime="jax")
 design = lmm.design(FORMULA, data)
 layout, theta = design.layout, np.array([0.7])
 params = res.estimates

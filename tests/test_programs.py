@@ -109,7 +109,7 @@ import sys, threading, jax, numpy as np, lmm_jax as lmm
 hits = []
 jax.monitoring.register_event_listener(lambda e, **_: hits.append(e))
 lmm.use_cache(sys.argv[1])
-lmm.fit('Yield ~ 1 + (1 | Batch)', lmm.load_dataset('dyestuff'))
+lmm.fit('Yield ~ 1 + (1 | Batch)', lmm.load_dataset('dyestuff'), runtime='jax')
 # programs of others, and several at once
 jobs = [
     threading.Thread(target=jax.jit(f), args=(np.ones(9),))

@@ -16,8 +16,9 @@ from ..designs.from_formula import design
 from ..designs.labels import term_labels
 from ..errors import ConvergenceWarning, DataError, warn_user
 from ..inference.estimates import estimate, is_flat
-from ..inputs.arguments import flag, hinted
+from ..inputs.arguments import choice, flag, hinted
 from ..numerics.processes import float64
+from ..numerics.tiers import RUNTIMES, running_on
 from ..optimize.constrained import Problem, free_flags
 from ..optimize.history import Recorder
 from ..optimize.newton import CONVERGED, DECREMENT_TOL, FLAT, MESSAGES
@@ -62,6 +63,7 @@ def fit(
     subset: Any = None,
     df_method: str = "satterthwaite",
     context: Mapping[str, Any] | None = None,
+    runtime: str = "auto",
 ) -> LMMResults:
     """Fit a linear mixed model ``y = X beta + Z b + e``.
 
@@ -118,6 +120,11 @@ def fit(
     context : mapping, optional
         Functions and variables for the formula; by default the functions that
         the caller can see.
+    runtime : {"auto", "numpy", "jax"}
+        What computes: NumPy, at once, or programs that JAX compiles first. By default NumPy
+        where it is done before a compilation would be, and compiled programs where they
+        exist already, for large data, and for a shape on which NumPy has spent as much time
+        as compiling it takes. The numbers agree to rounding; ``results.runtime`` says what ran.
 
     Returns
     -------
@@ -142,13 +149,14 @@ def fit(
     """
     options = read_options(reml, maxiter, gtol, df_method)
     methods, full_output = method_names(method), flag(full_output, "full_output")
+    runtime = choice(runtime, "runtime", RUNTIMES)
     model = _model_of(
         formula, data, groups=groups, re_formula=re_formula, vc_formula=vc_formula,
         weights=weights, offset=offset, subset=subset, missing=missing, context=context,
     )  # fmt: skip
     start = read_start(start_params, model)
     free = read_params(free, model, "free")
-    with float64():
+    with float64(), running_on(runtime) as log:
         model = hold_fixed_effects(model, free, start)
         task = Task(
             design=model,
@@ -162,7 +170,7 @@ def fit(
         task = begin(task, methods)
         _check_residual(model)
         run = run_methods(task, methods)
-    result = _label(run, model, reml=options.reml, df_method=options.df_method)
+    result = _label(run, model, reml=options.reml, df_method=options.df_method, runtime=log.runtime)
     flags = _free_parameters(model, free)
     if not flags.all():
         result = replace(result, free=flags)
@@ -220,10 +228,10 @@ def _free_parameters(model: Design, free: Params | None) -> np.ndarray:
     return np.concatenate([fixed, covariances])
 
 
-def _label(run: Run, model: Design, *, reml: bool, df_method: str) -> LMMResults:
+def _label(run: Run, model: Design, *, reml: bool, df_method: str, runtime: str) -> LMMResults:
     """Carry the answer back to the data's units, and name its parts."""
     status = int(run.solution.status)
-    estimates = estimate(run.solution, model.layout, reml=reml, held=model.held)
+    estimates = estimate(run.solution, model.compressed.layout, reml=reml, held=model.held)
     flat = is_flat(run.solution, model.structures, estimates.singular)
     if status == CONVERGED and flat:
         status = FLAT
@@ -239,6 +247,7 @@ def _label(run: Run, model: Design, *, reml: bool, df_method: str) -> LMMResults
         converged=status == CONVERGED,
         message=MESSAGES[status],
         n_iter=int(run.solution.n_iter),
+        runtime=runtime,
         design=model,
         hist=run.hist,
     )
@@ -246,7 +255,7 @@ def _label(run: Run, model: Design, *, reml: bool, df_method: str) -> LMMResults
 
 def _check_residual(model: Design) -> None:
     """Refuse a response that the fixed effects or the groups explain exactly."""
-    layout = model.layout
+    layout = model.compressed.layout
     p = layout.beta_origin.size
     ranks, rss = model.reach
     left = total = float(layout.y_scale)

@@ -13,7 +13,7 @@ from jax import Array
 from ..covariance.params import Params
 from ..designs.design import Design
 from ..errors import ConvergenceWarning, warn_user
-from ..layouts.compress import compress
+from ..layouts.compress import layout_of_rows
 from ..layouts.group_index import GroupIndex
 from ..layouts.grouped import GroupedLayout
 from ..layouts.merged import WORTH_MERGING, trim
@@ -27,7 +27,7 @@ from ..optimize.staged import descend
 from .options import start_point, start_theta
 
 _minimize_constrained = compiled(minimize_constrained, static="reml")
-_find_starts = compiled(find_starts, static="reml")
+_find_starts = compiled(find_starts, static="reml", host=1e-6)
 
 # Rows up to which a fit is one program.
 _FEW_ROWS = 4096
@@ -72,11 +72,11 @@ def begin(task: Task, methods: tuple[str, ...]) -> Task:
     return task._replace(begun=design.compressed_by(program))
 
 
-@partial(compiled, static=("groups", "reml"))
+@partial(compiled, static=("groups", "reml"), host=3e-6)
 def _compress_and_minimize(
     rows: tuple[Any, ...], *, groups: tuple[int, ...], reml: bool, **options: Any
 ) -> tuple[Any, tuple[Array, Array], Solution]:
-    layout = compress(*rows)
+    layout = layout_of_rows(*rows)
     assert isinstance(layout, GroupedLayout)  # the caller has looked at the index
     few = trim(layout, groups)
     reach = layout.ranks(), layout.within_rss()

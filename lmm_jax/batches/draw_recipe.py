@@ -16,10 +16,11 @@ from jax import Array
 
 from ..covariance.structures import Structure
 from ..covariance.theta import basis
+from ..layouts.buckets import Bucket
 from ..layouts.crossed.jet import pick, places
 from ..layouts.crossed.layout import CrossedLayout
 from ..layouts.group_algebra import rows_there
-from ..layouts.grouped import Bucket, GroupedLayout
+from ..layouts.grouped import GroupedLayout
 from ..layouts.moments import MomentLayout, drop_padding, equal_groups, merge_classes
 
 # Eigenvalues of S0_XX below this are zero (columns of X are orthonormal): cross-products carry

@@ -106,10 +106,10 @@ def minimize_all(
     theta = np.moveaxis(np.asarray(best.theta), problem.axis, -1)
     if reopen:
         theta = np.where(best.status == CONVERGED, theta, 0.0)
-    opened, cornered = off_boundary(theta, problem.structures, np)
+    opened, cornered = off_boundary(theta, problem.structures)
     best = _challenge(problem, best, opened, cornered, defer)
     theta = np.moveaxis(np.asarray(best.theta), problem.axis, -1)
-    doubt = problem.few | off_boundary(theta, problem.structures, np)[1] | is_extreme(theta, np)
+    doubt = problem.few | off_boundary(theta, problem.structures)[1] | is_extreme(theta)
     which = np.flatnonzero(doubt & problem.usable & (best.status != RUNNING))
     more = problem.more_starts(theta, which) if which.size else None
     for column, go in zip(*more, strict=True) if more is not None else ():
@@ -132,7 +132,7 @@ def _challenge(
     now = take(best, which, problem.axis)
     waits = (now.status == RUNNING) | (found.status == RUNNING)
     with np.errstate(invalid="ignore"):  # values of lanes without a fit
-        wins = second_is_better(now, found, np) & ~waits
+        wins = second_is_better(now, found) & ~waits
     best = _put(best, take(found, wins, problem.axis), which[wins], problem.axis)
     best.n_iter[which] = now.n_iter + found.n_iter
     best.status[which[waits]] = RUNNING
@@ -150,7 +150,7 @@ def _descend(problem: LaneProblem, theta: np.ndarray, which: np.ndarray, defer: 
         data = problem.pick(problem.data, lanes, total)
     runs = np.zeros(size, bool)
     runs[own] = problem.usable[which]
-    state = unknown_state(theta[:, lanes], problem.shapes, np, axis)
+    state = unknown_state(theta[:, lanes], problem.shapes, axis)
     state = state._replace(status=_status(runs))
     place, done = np.arange(size), None  # where the lanes of the batch were in the first one
     while True:

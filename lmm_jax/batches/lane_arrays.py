@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from ..designs.checks import DEPENDENT_TOL, explained_exactly
-from ..layouts.compress import compress
+from ..layouts.compress import layout_of_rows
 from ..layouts.contract import maps_of
 from ..layouts.equal_groups import Classes
 from ..layouts.group_algebra import groups_there, reached
@@ -93,7 +93,7 @@ def _masked_lanes(Y: Array, W: Array, shared: Shared) -> Lanes:
     """Lanes of responses (n, R) with weights of their own, zero where a row is missing."""
 
     def one(y: Array, w: Array) -> tuple[Any, Array]:
-        layout = compress(y, jnp.asarray(shared.X), shared.Z, w, shared.rows)
+        layout = layout_of_rows(y, jnp.asarray(shared.X), shared.Z, w, shared.rows)
         return layout, _independent(jnp.asarray(shared.X), w)
 
     at, independent = jax.vmap(one, (1, 1), -1)(Y, W)

@@ -19,8 +19,9 @@ from jax import Array
 
 from ..covariance.structures import Structure
 from ..covariance.theta import basis
+from ..layouts.buckets import Bucket
 from ..layouts.contract import Curvature, Maps, maps_of
-from ..layouts.grouped import Bucket, GroupedLayout
+from ..layouts.grouped import GroupedLayout
 from ..likelihood.criterion import (
     Factored,
     Jet,

@@ -62,7 +62,7 @@ def fit_lanes(
     """
     responses = jax.device_get(responses)  # rows are taken on the host: no program for each shape
     R = len(responses.S0)
-    inner, _ = off_boundary(np.asarray(start), layout.structures, np)
+    inner, _ = off_boundary(np.asarray(start), layout.structures)
     problem = _Replicates(
         data=responses,
         usable=np.ones(R, bool),

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
 
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.scipy.linalg import solve_triangular
+
+from ..numerics.namespace import namespace
 
 # Whitened pivots below this are zero for all purposes (they move the deviance by less than
 # its square).
@@ -111,26 +111,25 @@ class Unstructured(Structure):
 
     def factor(self, theta: Any) -> Any:
         """See :meth:`Structure.factor`."""
+        xp = namespace(theta)
         k, lanes = self.k, theta.shape[:-1]
         if k == 1:  # elementwise, also for many thetas at once
             return theta.reshape(*lanes, 1, 1)
         at = (..., *lower_indices(k))
-        if isinstance(theta, np.ndarray):
-            out = np.zeros((*lanes, k, k), theta.dtype)
-            out[at] = theta
-            return out
-        return jnp.zeros((*lanes, k, k), theta.dtype).at[at].set(theta)
+        return xp.at(xp.zeros((*lanes, k, k), theta.dtype))[at].set(theta)
 
     def inverse(self, theta: Array) -> tuple[Array, Array]:
         """See :meth:`Structure.inverse`."""
-        identity = jnp.eye(self.k, dtype=theta.dtype)
-        regular = jnp.min(jnp.abs(theta[self.pivots])) > 0
-        safe = jnp.where(regular, self.factor(theta), identity)
-        return jnp.where(regular, solve_triangular(safe, identity, lower=True), 0.0), regular
+        xp = namespace(theta)
+        identity = xp.eye(self.k, dtype=theta.dtype)
+        regular = xp.min(xp.abs(theta[self.pivots])) > 0
+        safe = xp.where(regular, self.factor(theta), identity)
+        return xp.where(regular, xp.solve_triangular(safe, identity, lower=True), 0.0), regular
 
     def start(self, sd: Array) -> Array:
         """See :meth:`Structure.start`."""
-        return jnp.zeros(self.n_params, sd.dtype).at[self.pivots].set(sd)
+        xp = namespace(sd)
+        return xp.at(xp.zeros(self.n_params, sd.dtype))[self.pivots].set(sd)
 
     def canonical(self, theta: np.ndarray) -> np.ndarray:
         """See :meth:`Structure.canonical`."""
@@ -179,13 +178,15 @@ class CompoundSymmetry(Structure):
 
     def inverse(self, theta: Array) -> tuple[Array, Array]:
         """See :meth:`Structure.inverse`: that of ``(1 / a, 1 / b)``."""
-        regular = jnp.min(jnp.abs(theta)) > 0
-        safe = jnp.where(regular, theta, 1.0)
-        return jnp.where(regular, self.factor(1.0 / safe), 0.0), regular
+        xp = namespace(theta)
+        regular = xp.min(xp.abs(theta)) > 0
+        safe = xp.where(regular, theta, 1.0)
+        return xp.where(regular, self.factor(1.0 / safe), 0.0), regular
 
     def start(self, sd: Array) -> Array:
         """See :meth:`Structure.start`: the root mean square."""
-        return jnp.broadcast_to(jnp.sqrt(jnp.mean(sd * sd)), (2,))
+        xp = namespace(sd)
+        return xp.broadcast_to(xp.sqrt(xp.mean(sd * sd)), (2,))
 
     def canonical(self, theta: np.ndarray) -> np.ndarray:
         """See :meth:`Structure.canonical`."""

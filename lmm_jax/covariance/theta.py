@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ..numerics.namespace import namespace
 from .structures import Structure, lower_indices
 
 
@@ -41,8 +41,9 @@ def factor_blocks(theta: Any, structures: Sequence[Structure]) -> tuple[Any, ...
 
 def stack_theta(blocks: Sequence[Array]) -> Array:
     """Inverse of :func:`factor_blocks` for unstructured terms."""
+    xp = namespace(blocks)
     parts = [block[lower_indices(block.shape[0])] for block in blocks]
-    return jnp.concatenate(parts) if parts else jnp.zeros(0)
+    return xp.concatenate(parts) if parts else xp.zeros(0)
 
 
 def basis(structures: Sequence[Structure], widths: Sequence[int]) -> np.ndarray:
@@ -72,27 +73,29 @@ def basis(structures: Sequence[Structure], widths: Sequence[int]) -> np.ndarray:
 
 def spread(blocks: Sequence[Array], widths: Sequence[int]) -> Array:
     """Block-diagonal matrix of one group: each term's block repeated for its levels, (q, q)."""
+    xp = namespace(blocks)
     q = sum(b.shape[0] * w for b, w in zip(blocks, widths, strict=True))
-    out = jnp.zeros((q, q), blocks[0].dtype if blocks else None)
+    out = xp.zeros((q, q), blocks[0].dtype if blocks else None)
     offset = 0
     for block, w in zip(blocks, widths, strict=True):
         k = block.shape[0]
         starts = offset + k * np.arange(w)
         rows = starts[:, None, None] + np.arange(k)[:, None]
         columns = starts[:, None, None] + np.arange(k)[None]
-        out = out.at[rows, columns].set(jnp.broadcast_to(block, (w, k, k)))
+        out = xp.at(out)[rows, columns].set(xp.broadcast_to(block, (w, k, k)))
         offset += k * w
     return out
 
 
 def gather(full: Array, sizes: Sequence[int], widths: Sequence[int]) -> tuple[Array, ...]:
     """Adjoint of :func:`spread`: sum the diagonal blocks that belong to each term."""
+    xp = namespace(full)
     blocks: list[Any] = []
     offset = 0
     for k, w in zip(sizes, widths, strict=True):
         starts = offset + k * np.arange(w)
         rows = starts[:, None, None] + np.arange(k)[:, None]
         columns = starts[:, None, None] + np.arange(k)[None]
-        blocks.append(jnp.sum(full[rows, columns], axis=0))
+        blocks.append(xp.sum(full[rows, columns], axis=0))
         offset += k * w
     return tuple(blocks)

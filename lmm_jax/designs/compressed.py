@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from time import perf_counter
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from ..layouts.compress import compress
+from ..layouts.compress import layout_of_rows
 from ..layouts.crossed.index import CrossedPlan
 from ..layouts.crossed.layout import CrossedLayout
 from ..layouts.group_index import GroupPlan
 from ..layouts.grouped import GroupedLayout
 from ..layouts.merged import merge, trim
 from ..layouts.stream_pass import MANY_ROWS, pad, sum_rows
+from ..numerics.processes import float64
 from ..numerics.programs import compiled
 from ..numerics.shapes import round_up_few
+from ..numerics.tiers import Tier, note
 from ..reprs import brief
 
 AnyLayout = GroupedLayout | CrossedLayout
@@ -39,6 +43,12 @@ class Compressed:
         return {"layout": self.layout, "reach": reach, "few_groups": self.few_groups}
 
     @cached_property
+    def on_device(self) -> AnyLayout:
+        """The layout as arrays of JAX."""
+        with float64():
+            return jax.tree.map(jnp.asarray, self.layout)
+
+    @cached_property
     def merged(self) -> AnyLayout:
         """The layout for optimization: groups of equal factors merged where that is worth it."""
         layout, few = self.layout, self.few_groups
@@ -50,9 +60,14 @@ class Compressed:
         return trim(jax.tree.map(np.asarray, layout), few)  # slices on the host need no programs
 
 
-@compiled
+# Seconds that NumPy takes for a number in the rows, about.
+_PER_NUMBER = 2e-7
+_MANY = Tier(_PER_NUMBER)  # of rows that compiled programs take in batches, whatever their number
+
+
+@partial(compiled, host=_PER_NUMBER)
 def _compress(*args: Any) -> tuple[Any, tuple[Any, Any]]:
-    layout = compress(*args)
+    layout = layout_of_rows(*args)
     return layout, (layout.ranks(), layout.within_rss())
 
 
@@ -64,11 +79,16 @@ def compress_rows(
     plan: AnyPlan,
 ) -> Compressed:
     """One pass over the rows: in batches where they are many, otherwise in one program."""
+    many, start = y.size > MANY_ROWS and isinstance(plan, GroupPlan), perf_counter()
+    key, numbers = (X.shape[1], plan.index.sizes), y.size + X.size + sum(z.size for z in Z)
     made = None
-    if y.size > MANY_ROWS and isinstance(plan, GroupPlan):
+    if many and not _MANY.takes_numpy(key, numbers):
+        note("jax")
+        assert isinstance(plan, GroupPlan)
         made = sum_rows(y, X, Z, weights, plan.index)
     if made is None:
         made = _compress(*padded(y, X, Z, weights, plan))
+        _MANY.add(key, perf_counter() - start)
     return Compressed(layout=made[0], reach=made[1], few_groups=few_groups(plan))
 
 

@@ -213,7 +213,7 @@ class Design:
     @property
     def layout(self) -> AnyLayout:
         """The compressed model: float64 JAX arrays, nothing of the size of the rows."""
-        return self.compressed.layout
+        return self.compressed.on_device
 
     @property
     def reach(self) -> tuple[int, float]:
@@ -290,7 +290,7 @@ _KINDS: dict[str, Callable[[Design], bool]] = {
     "structured": lambda d: any(not s.unrestricted for s in d.structures),
     "nested": lambda d: d.layout_info.kind == "grouped" and len({t.group for t in d.terms}) > 1,
     "crossed": lambda d: d.layout_info.kind == "crossed",
-    "large core": lambda d: d.layout._is_kind("large core"),
+    "large core": lambda d: d.compressed.layout._is_kind("large core"),
     "arrays": lambda d: d.source is None,
     "batches": lambda d: not d.has_rows,
     "held effects": lambda d: d.held is not None,

@@ -20,8 +20,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from ..covariance.theta import factor_blocks, spread
+from ..layouts.buckets import Bucket
 from ..layouts.group_algebra import group_cov, marginal
-from ..layouts.grouped import Bucket, GroupedLayout
+from ..layouts.grouped import GroupedLayout
 from ..likelihood.criterion import factor_gram, residual_df, varying
 from ..numerics.linalg import eliminate, symmetrize
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -17,6 +16,7 @@ from ..inputs.arguments import choice, is_whole, number, shown, whole_number
 from ..layouts.contract import Layout
 from ..likelihood.criterion import Jet, residual_variance
 from ..likelihood.profile import profile_jet
+from ..numerics.namespace import namespace
 from ..numerics.processes import float64
 from ..numerics.programs import compiled
 from ..optimize.constrained import PlainJet
@@ -153,9 +153,9 @@ def maximize_rest(
     theta = np.array(theta)
     theta[at.held] = np.sqrt(ratio) / at.unit
     free = np.delete(np.arange(theta.size), at.held)
-    best, jet = theta, _jet(jnp.asarray(theta), at.layout, reml=reml)
+    best, jet = theta, _jet(theta, at.layout, reml=reml)
     for start in _starts(theta, at.layout.structures, at.held) if free.size else []:
-        end = _searched(jnp.asarray(start), jnp.asarray(free), at.layout, reml=reml)
+        end = _searched(start, free, at.layout, reml=reml)
         found = _jet(end, at.layout, reml=reml)
         if found.value < jet.value:
             best, jet = np.asarray(end), found
@@ -177,13 +177,14 @@ def _starts(theta: np.ndarray, structures: Sequence[Structure], held: int) -> li
 
 def _search(start: Array, free: Array, layout: Layout, *, reml: bool) -> Array:
     """Newton over the free entries of theta."""
+    xp = namespace(start, layout)
 
     def evaluate(x: Array) -> PlainJet:
-        at = profile_jet(start.at[free].set(x), layout, reml=reml)
+        at = profile_jet(xp.at(start)[free].set(x), layout, reml=reml)
         return PlainJet(at.value, at.gradient[free], at.hessian[free][:, free], at.noise)
 
-    return start.at[free].set(newton(start[free], evaluate, (), maxiter=_MAXITER).theta)
+    return xp.at(start)[free].set(newton(start[free], evaluate, (), maxiter=_MAXITER).theta)
 
 
-_jet = compiled(profile_jet, static="reml")
-_searched = compiled(_search, static="reml")
+_jet = compiled(profile_jet, static="reml", host=1e-7)
+_searched = compiled(_search, static="reml", host=1e-6)

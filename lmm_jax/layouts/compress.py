@@ -12,14 +12,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from ..covariance.params import real_array
 from ..errors import DataError
 from ..inputs.arguments import hinted, instance, items
 from ..numerics.linalg import back_substitute, exact
+from ..numerics.namespace import namespace
 from ..numerics.processes import check_process
+from .buckets import Bucket
 from .common_scale import Frame, RowWeights, fixed_frame, read_weights, whitener
 from .crossed.compress import core_rows, fit_rows, link_rows, two_way_fit, within_step
 from .crossed.core import Core
@@ -28,7 +31,7 @@ from .crossed.layout import CrossedLayout
 from .crossed.links import Links, from_core, to_groups
 from .group_index import GroupIndex
 from .group_sums import cross_arrays, explain, group_fit
-from .grouped import Bucket, GroupedLayout
+from .grouped import GroupedLayout
 
 
 @hinted
@@ -63,10 +66,20 @@ def compress(
     constants to the differentiation: any value of them describes the same model.
     """
     check_process()
-    y, X, Z, weights = _read_rows(y, X, Z, weights, index)
+    rows = jax.tree.map(jnp.asarray, _read_rows(y, X, Z, weights, index))
+    y, X, Z, weights = rows
+    return layout_of_rows(y, X, Z, weights, index)
+
+
+@exact
+def layout_of_rows(
+    y: Array, X: Array, Z: Sequence[Array], weights: Array, index: GroupIndex | CrossedIndex
+) -> GroupedLayout | CrossedLayout:
+    """:func:`compress` of arrays that fit each other, in NumPy or JAX."""
+    xp = namespace(y, X, Z, weights)
     at = compress_columns(y[:, None], X, Z, weights, index)
     buckets = tuple(
-        Bucket(T=T, c=c, copies=jnp.ones(T.shape[2], T.dtype), widths=w)
+        Bucket(T=T, c=c, copies=xp.ones(T.shape[2], T.dtype), widths=w)
         for T, c, w in zip(at.T, at.c, groups_of(index).widths, strict=True)
     )
     if not isinstance(index, CrossedIndex):
@@ -148,9 +161,10 @@ def compress_columns(
     X, Z, weights, index
         As in :func:`compress`.
     """
+    xp = namespace(Y, X, Z, weights)
     rows = read_weights(weights)
     frame = fixed_frame(X, Y, rows)
-    XY = jnp.concatenate([frame.X, frame.Y], axis=1) * rows.root[:, None]
+    XY = xp.concatenate([frame.X, frame.Y], axis=1) * rows.root[:, None]
     whiteners = tuple(whitener(z, weights, s) for z, s in zip(Z, index.structures, strict=True))
     streams = weighted_streams(Z, whiteners, rows.root, index)
     inner = streams
@@ -158,10 +172,10 @@ def compress_columns(
         inner = _of_terms(streams, index, index.eliminated)
     T, c, residual = explain(inner, XY, groups_of(index))
     p = X.shape[1]
-    left, right = lax.stop_gradient((residual[:, :p], residual[:, p:]))
+    left, right = xp.stop_gradient((residual[:, :p], residual[:, p:]))
     step = within_step(left.T @ left, left.T @ right)
-    residual = residual.at[:, p:].add(-(residual[:, :p] @ step))
-    c = [v.at[:, p:].add(-jnp.einsum("rpg,pz->rzg", v[:, :p], step)) for v in c]
+    residual = xp.at(residual)[:, p:].add(-(residual[:, :p] @ step))
+    c = [xp.at(v)[:, p:].add(-xp.einsum("rpg,pz->rzg", v[:, :p], step)) for v in c]
     return Columns(rows, frame, whiteners, streams, T, c, residual, step)
 
 
@@ -201,17 +215,18 @@ def _measure_from_effects(
     index: CrossedIndex,
 ) -> tuple[_Rows, Array]:
     """Measure y from fixed effects of the core's levels; and the step taken in beta."""
+    xp = namespace(inner, outer)
     residual, core = rows.residual, rows.core
     origin, step = two_way_fit(core, residual.T @ residual)
     buckets, coefficients = [], []
     for bucket, link in zip(rows.buckets, links, strict=True):
         moved = to_groups(link.d, from_core(origin, link), link, bucket.T.shape[2])
-        y = bucket.c[:, -1] - jnp.einsum("rpg,p->rg", bucket.c[:, :-1], step) - moved[:, 0]
-        buckets.append(replace(bucket, c=bucket.c.at[:, -1].set(y)))
+        y = bucket.c[:, -1] - xp.einsum("rpg,p->rg", bucket.c[:, :-1], step) - moved[:, 0]
+        buckets.append(replace(bucket, c=xp.at(bucket.c)[:, -1].set(y)))
         coefficients.append(back_substitute(bucket.T, moved))
     left = fit_rows(outer, origin, index) - group_fit(inner, coefficients, index.groups)
-    residual = residual.at[:, -1].add(-(residual[:, :-1] @ step) - left[:, 0])
-    s = core.s.at[:, -1:].set(core_rows(outer, residual[:, -1:], index))
+    residual = xp.at(residual)[:, -1].add(-(residual[:, :-1] @ step) - left[:, 0])
+    s = xp.at(core.s)[:, -1:].set(core_rows(outer, residual[:, -1:], index))
     return _Rows(tuple(buckets), residual, replace(core, s=s, origin=origin)), step
 
 

@@ -20,6 +20,7 @@ from jax import Array
 from ..covariance.structures import OfTerms, Structure
 from ..covariance.theta import factor_blocks
 from ..numerics.linalg import exact
+from ..numerics.namespace import namespace
 from ..numerics.processes import float64
 from ..reprs import brief
 
@@ -99,6 +100,7 @@ class Layout(Maps):
 
     S0: Array  # (p + 1, p + 1)  cross-products of [X y] that no random effect reaches
     _subject: ClassVar[str] = "layout"
+    _array: ClassVar[str] = "S0"
 
     def _is_kind(self, kind: str) -> bool:
         """Whether the layout is of a kind that some functions refuse (``capabilities.py``)."""
@@ -130,6 +132,11 @@ class Layout(Maps):
     def waist_at(self, theta: Array) -> Waist:
         """The waist at the layout's theta, for values alone: it need not be differentiable."""
         return self.waist(tuple(L @ L.T for L in factor_blocks(theta, self.structures)))
+
+    @exact
+    def waists_at(self, thetas: Array) -> Waist:
+        """The same at many thetas, (S, m): arrays with a first axis S."""
+        return namespace(thetas, self).vmap(self.waist_at)(thetas)
 
     def jet(self, theta: Array) -> WaistJet:
         """Waist and first derivatives in theta, closed forms."""
@@ -195,6 +202,7 @@ def _restored(kind: type[Layout], values: dict[str, Any]) -> Layout:
 
 def less_fixed(A: Array, beta: Array, axis: int) -> Array:
     """``[X y]`` along an axis, with ``y - X beta`` in the place of y."""
-    last = jnp.moveaxis(A, axis, -1)
+    xp = namespace(A, beta)
+    last = xp.moveaxis(A, axis, -1)
     y = last[..., -1] - last[..., :-1] @ beta
-    return jnp.moveaxis(last.at[..., -1].set(y), -1, axis)
+    return xp.moveaxis(xp.at(last)[..., -1].set(y), -1, axis)

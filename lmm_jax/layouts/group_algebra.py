@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from ..covariance.structures import Structure
 from ..covariance.theta import basis, factor_blocks, gather, spread
 from ..numerics.linalg import eliminate, exact, group_product, total_product
+from ..numerics.namespace import custom_jvp, namespace
 from .contract import Waist
 
 # Of NumPy on the host, of JAX in a program.
@@ -55,8 +54,9 @@ def lambda_of(
     theta: Array, structures: Sequence[Structure], widths: tuple[int, ...]
 ) -> tuple[Array, Array]:
     """Lambda of the groups of one bucket, (q, q), and ``dPsi / dtheta_k``, (m, q, q)."""
+    xp = namespace(theta)
     Lambda = spread(factor_blocks(theta, structures), widths)
-    return Lambda, psi_tangents(Lambda, jnp.asarray(basis(structures, widths), theta.dtype))
+    return Lambda, psi_tangents(Lambda, xp.asarray(basis(structures, widths), theta.dtype))
 
 
 def by_term(
@@ -69,10 +69,11 @@ def by_term(
 
 def group_cov(Lambda: Array, T: Array) -> Array:
     """``Lambda (I + Lambda' T'T Lambda)^-1 Lambda'`` of every group, (q, q, G)."""
+    xp = namespace(Lambda, T)
     q = Lambda.shape[0]
-    TL = jnp.einsum("rag,ab->rbg", T, Lambda)
-    inner = jnp.eye(q, dtype=Lambda.dtype)[:, :, None] + group_product(TL, TL)
-    right = jnp.broadcast_to(Lambda.T[:, :, None], inner.shape)
+    TL = xp.einsum("rag,ab->rbg", T, Lambda)
+    inner = xp.eye(q, dtype=Lambda.dtype)[:, :, None] + group_product(TL, TL)
+    right = xp.broadcast_to(Lambda.T[:, :, None], inner.shape)
     half = eliminate(inner, right).X
     return group_product(half, half)
 
@@ -81,13 +82,14 @@ def rotate_columns(
     T: Array, Q: np.ndarray, t: int, sizes: Sequence[int], widths: Sequence[int]
 ) -> Array:
     """T with the columns of term t multiplied by Q, level by level (on the host)."""
+    xp = namespace(T)
     start = sum(k * w for k, w in zip(sizes[:t], widths[:t], strict=True))
     k, w = sizes[t], widths[t]
     out = np.array(T)
     part = out[:, start : start + k * w].reshape(out.shape[0], w, k, -1)
     turned = np.einsum("rwag,ab->rwbg", part, Q)
     out[:, start : start + k * w] = turned.reshape(out.shape[0], w * k, -1)
-    return jnp.asarray(out)
+    return xp.asarray(out)
 
 
 # ------------------------------------------------------------ one group after the other
@@ -95,13 +97,14 @@ def rotate_columns(
 
 def marginal(Psi: Array, T: Array) -> Array:
     """``M = I + T Psi T'`` of every group, (q, q, G)."""
+    xp = namespace(Psi, T)
     q = T.shape[0]
-    TP = jnp.einsum("rag,ab->rbg", T, Psi)
-    TPT = group_product(jnp.swapaxes(TP, 0, 1), jnp.swapaxes(T, 0, 1))
-    return jnp.eye(q, dtype=T.dtype)[:, :, None] + TPT
+    TP = xp.einsum("rag,ab->rbg", T, Psi)
+    TPT = group_product(xp.swapaxes(TP, 0, 1), xp.swapaxes(T, 0, 1))
+    return xp.eye(q, dtype=T.dtype)[:, :, None] + TPT
 
 
-@jax.custom_jvp
+@custom_jvp
 @exact
 def integrate(M: Array, c: Array, copies: Array) -> Waist:
     """``sum_i m_i log|M_i|`` and ``sum_i c_i' M_i^-1 c_i``; the counts m are no variables.
@@ -120,20 +123,22 @@ def _integrate_jvp(
 ) -> tuple[Waist, Waist]:
     # d log|M| = tr(N dM), d(c' N c) = -w' dM w + dc' w + w' dc with N = M^-1, w = N c:
     # products of small matrices instead of a derivative through the Cholesky factor
+    xp = namespace(primals, tangents)
     (M, c, copies), (dM, dc, _) = primals, tangents
     N = inverse(M)
     w = group_product(N, c)
     cross = total_product(dc, w)
-    dgram = cross + cross.T - total_product(w, group_product(jnp.swapaxes(dM, 0, 1), w))
-    return integrate(M, c, copies), Waist(logdet=jnp.sum(weighted(N, copies) * dM), gram=dgram)
+    dgram = cross + cross.T - total_product(w, group_product(xp.swapaxes(dM, 0, 1), w))
+    return integrate(M, c, copies), Waist(logdet=xp.sum(weighted(N, copies) * dM), gram=dgram)
 
 
-@jax.custom_jvp
+@custom_jvp
 @exact
 def inverse(M: Array) -> Array:
     """``M_i^-1`` of every group, (q, q, G); M and its tangents are symmetric."""
+    xp = namespace(M)
     r = M.shape[0]
-    identity = jnp.broadcast_to(jnp.eye(r, dtype=M.dtype)[:, :, None], M.shape)
+    identity = xp.broadcast_to(xp.eye(r, dtype=M.dtype)[:, :, None], M.shape)
     half = eliminate(M, identity).X
     return group_product(half, half)
 
@@ -141,14 +146,16 @@ def inverse(M: Array) -> Array:
 @inverse.defjvp
 @exact
 def _inverse_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    xp = namespace(primals, tangents)
     (M,), (dM,) = primals, tangents
     N = inverse(M)
-    return N, -group_product(N, group_product(jnp.swapaxes(dM, 0, 1), N))
+    return N, -group_product(N, group_product(xp.swapaxes(dM, 0, 1), N))
 
 
 def logdet_of(U: Array, copies: Array) -> Array:
     """Sum of the log-determinants of ``U'U`` over the groups that the entries stand for."""
-    return 2.0 * jnp.sum(jnp.log(jnp.diagonal(U)) * copies[:, None])
+    xp = namespace(U, copies)
+    return 2.0 * xp.sum(xp.log(xp.diagonal(U)) * copies[:, None])
 
 
 def weighted(A: Array, copies: Array) -> Array:
@@ -161,17 +168,19 @@ def weighted(A: Array, copies: Array) -> Array:
 
 def psi_tangents(Lambda: Array, E: Array) -> Array:
     """``dPsi / dtheta_k = E_k Lambda' + Lambda E_k'``, (m, q, q)."""
-    EL = jnp.einsum("kab,cb->kac", E, Lambda)
-    return EL + jnp.swapaxes(EL, 1, 2)
+    xp = namespace(Lambda, E)
+    EL = xp.einsum("kab,cb->kac", E, Lambda)
+    return EL + xp.swapaxes(EL, 1, 2)
 
 
 def quadratic_tangents(u: Array, D: Array) -> Array:
     """``sum_i u_i' D_k u_i`` for every k, (m, p + 1, p + 1)."""
+    xp = namespace(u, D)
     if u.shape[0] <= D.shape[0]:
-        outer = jnp.einsum("acg,bdg->acbd", u, u)
-        return jnp.einsum("acbd,kab->kcd", outer, D)
-    Du = jnp.einsum("kab,bdg->akdg", D, u)
-    return jnp.einsum("acg,akdg->kcd", u, Du)
+        outer = xp.einsum("acg,bdg->acbd", u, u)
+        return xp.einsum("acbd,kab->kcd", outer, D)
+    Du = xp.einsum("kab,bdg->akdg", D, u)
+    return xp.einsum("acg,akdg->kcd", u, Du)
 
 
 def half_tangents(u: Array, s: Array, E: Array) -> Array:
@@ -179,13 +188,14 @@ def half_tangents(u: Array, s: Array, E: Array) -> Array:
 
     With ``D_k = E_k Lambda' + Lambda E_k'``; shape (m, p + 1, p + 1).
     """
+    xp = namespace(u, s, E)
     if u.shape[0] <= E.shape[0]:
-        outer = jnp.einsum("acg,bdg->acbd", u, s)
-        half = jnp.einsum("acbd,kab->kcd", outer, E)
+        outer = xp.einsum("acg,bdg->acbd", u, s)
+        half = xp.einsum("acbd,kab->kcd", outer, E)
     else:
-        Es = jnp.einsum("kab,bdg->akdg", E, s)
-        half = jnp.einsum("acg,akdg->kcd", u, Es)
-    return half + jnp.swapaxes(half, 1, 2)
+        Es = xp.einsum("kab,bdg->akdg", E, s)
+        half = xp.einsum("acg,akdg->kcd", u, Es)
+    return half + xp.swapaxes(half, 1, 2)
 
 
 def halves_of(slopes: Sequence[Array], blocks: Sequence[Array]) -> tuple[Array, ...]:
@@ -195,14 +205,15 @@ def halves_of(slopes: Sequence[Array], blocks: Sequence[Array]) -> tuple[Array, 
 
 def double_traces(A: Array, P: Array, D: Array) -> Array:
     """``sum_i tr(A_i D_k P_i D_l)`` for every k and l, (m, m)."""
+    xp = namespace(A, P, D)
     q, _, groups = P.shape
     if q**2 <= 4 * D.shape[0]:
         # sum over the groups first: one product of (q^2, G) matrices
         moments = A.reshape(q * q, groups) @ P.reshape(q * q, groups).T
-        return jnp.einsum("abcd,kbc,lda->kl", moments.reshape(q, q, q, q), D, D)
-    AD = jnp.einsum("abg,kbc->kacg", A, D)
-    PD = jnp.einsum("abg,kbc->kacg", P, D)
-    return jnp.einsum("kacg,lcag->kl", AD, PD)
+        return xp.einsum("abcd,kbc,lda->kl", moments.reshape(q, q, q, q), D, D)
+    AD = xp.einsum("abg,kbc->kacg", A, D)
+    PD = xp.einsum("abg,kbc->kacg", P, D)
+    return xp.einsum("kacg,lcag->kl", AD, PD)
 
 
 def half_traces(A: Array, P: Array, E: np.ndarray) -> Array:
@@ -219,11 +230,12 @@ def half_traces(A: Array, P: Array, E: np.ndarray) -> Array:
     A, P : Array, shape (2 q, 2 q, G)
     E : ndarray, shape (m, q, q)
     """
+    xp = namespace(A, P)
     m, q, _ = E.shape
-    left = jnp.stack([A[:q, q:], A[:q, :q], A[q:, q:]]).reshape(3, q * q, -1)
-    right = jnp.stack([P[:q, q:], P[q:, q:], P[:q, :q]]).reshape(3, q * q, -1)
-    moments = jnp.einsum("tag,tbg->tab", left, right)
-    return (moments.reshape(-1) @ jnp.asarray(_pairings(E), A.dtype)).reshape(m, m)
+    left = xp.stack([A[:q, q:], A[:q, :q], A[q:, q:]]).reshape(3, q * q, -1)
+    right = xp.stack([P[:q, q:], P[q:, q:], P[:q, :q]]).reshape(3, q * q, -1)
+    moments = xp.einsum("tag,tbg->tab", left, right)
+    return (moments.reshape(-1) @ xp.asarray(_pairings(E), A.dtype)).reshape(m, m)
 
 
 def _pairings(E: np.ndarray) -> np.ndarray:
@@ -245,9 +257,10 @@ def psi_curvatures(slopes: Sequence[Array], structures: Sequence[Structure]) -> 
         Derivative of a criterion in the Psi of every term.
     structures : sequence of Structure
     """
+    xp = namespace(slopes)
     parts = []
     for slope, structure in zip(slopes, structures, strict=True):
-        E = jnp.asarray(structure.tangents, slope.dtype)
-        SE = jnp.einsum("ab,kbc->kac", slope, E)
-        parts.append(2.0 * jnp.einsum("kab,lab->kl", SE, E))
-    return jax.scipy.linalg.block_diag(*parts)
+        E = xp.asarray(structure.tangents, slope.dtype)
+        SE = xp.einsum("ab,kbc->kac", slope, E)
+        parts.append(2.0 * xp.einsum("kab,lab->kl", SE, E))
+    return xp.block_diag(*parts)

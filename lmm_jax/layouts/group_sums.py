@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ..numerics.linalg import back_substitute, eliminate
-from .group_index import GroupIndex, Placement, Table, stream_pairs
+from ..numerics.namespace import namespace
+from .group_index import GroupIndex, Table, stream_pairs
 
 
 def rank_tol(dtype: Any) -> float:
@@ -22,7 +22,7 @@ def rank_tol(dtype: Any) -> float:
 
     Cross-products carry a few eps of their diagonal; columns of data are never that close.
     """
-    return max(1e-12, 16.0 * float(jnp.finfo(dtype).eps))
+    return max(1e-12, 16.0 * float(np.finfo(dtype).eps))
 
 
 def explain(
@@ -53,19 +53,21 @@ def explain(
 
 def _gram_arrays(streams: Sequence[Array], index: GroupIndex) -> list[Array]:
     """``Z_i' Z_i`` of every group, one (q, q, G) array a bucket."""
+    xp = namespace(streams)
     cells = []
     for (a, b), table in zip(stream_pairs(len(streams)), index.pairs, strict=True):
         left, right = streams[a], streams[b]
         ka, kb = left.shape[1], right.shape[1]
         products = (left[:, :, None] * right[:, None, :]).reshape(-1, ka * kb)
-        sums = jax.ops.segment_sum(products, table.cell, table.n_cells)
+        sums = xp.segment_sum(products, table.cell, table.n_cells)
         cells.append(sums.reshape(-1, ka, kb))
     return place_cells(cells, index)
 
 
 def place_cells(cells: Sequence[Array], index: GroupIndex) -> list[Array]:
     """``Z_i' Z_i`` from the blocks of every pair of streams, (L, ka, kb) each."""
-    out = [jnp.zeros((q, q, g), cells[0].dtype) for q, g in _shapes(index)]
+    xp = namespace(cells)
+    out = [xp.zeros((q, q, g), cells[0].dtype) for q, g in _shapes(index)]
     pairs = stream_pairs(len(index.streams))
     for (a, b), block, table in zip(pairs, cells, index.pairs, strict=True):
         for bucket in range(len(out)):
@@ -79,36 +81,39 @@ def _add_cells(
     out: Array, cells: Array, table: Table, bucket: int, *, transpose: bool = False
 ) -> Array:
     """Add cell blocks (L, ka, kb) at their rows and columns of (q, q, G)."""
+    xp = namespace(out, cells)
     if transpose:
-        cells = jnp.swapaxes(cells, 1, 2)
+        cells = xp.swapaxes(cells, 1, 2)
     _, ka, kb = cells.shape
     if not table.placements:
         i, j = (table.column, table.row) if transpose else (table.row, table.column)
-        return out.at[i : i + ka, j : j + kb].add(jnp.moveaxis(cells, 0, -1))
+        return xp.at(out)[i : i + ka, j : j + kb].add(xp.moveaxis(cells, 0, -1))
     place = table.placements[bucket]
     row, column = (place.column, place.row) if transpose else (place.row, place.column)
-    rows = row[:, None, None] + jnp.arange(ka, dtype=jnp.int32)[None, :, None]
-    columns = column[:, None, None] + jnp.arange(kb, dtype=jnp.int32)[None, None, :]
+    rows = row[:, None, None] + xp.arange(ka, dtype=np.int32)[None, :, None]
+    columns = column[:, None, None] + xp.arange(kb, dtype=np.int32)[None, None, :]
     groups = place.group[:, None, None]
-    return out.at[rows, columns, groups].add(cells[place.source], mode="drop")
+    return xp.at(out)[rows, columns, groups].add(cells[place.source], mode="drop")
 
 
 def cross_arrays(streams: Sequence[Array], XY: Array, index: GroupIndex) -> list[Array]:
     """``Z_i' [X_i y_i]`` of every group, one (q, p + 1, G) array a bucket."""
+    xp = namespace(streams, XY)
     C = XY.shape[1]
     levels = []
     for stream, table in zip(streams, index.levels, strict=True):
         k = stream.shape[1]
         products = (stream[:, :, None] * XY[:, None, :]).reshape(-1, k * C)
-        sums = jax.ops.segment_sum(products, table.cell, table.n_cells)
+        sums = xp.segment_sum(products, table.cell, table.n_cells)
         levels.append(sums.reshape(-1, k, C))
     return place_levels(levels, index)
 
 
 def place_levels(levels: Sequence[Array], index: GroupIndex) -> list[Array]:
     """``Z_i' [X_i y_i]`` from the blocks of every stream, (L, k, p + 1) each."""
+    xp = namespace(levels)
     C = levels[0].shape[2]
-    out = [jnp.zeros((q, C, g), levels[0].dtype) for q, g in _shapes(index)]
+    out = [xp.zeros((q, C, g), levels[0].dtype) for q, g in _shapes(index)]
     for block, table in zip(levels, index.levels, strict=True):
         for bucket in range(len(out)):
             out[bucket] = _add_levels(out[bucket], block, table, bucket)
@@ -116,21 +121,23 @@ def place_levels(levels: Sequence[Array], index: GroupIndex) -> list[Array]:
 
 
 def _add_levels(out: Array, levels: Array, table: Table, bucket: int) -> Array:
+    xp = namespace(out, levels)
     k = levels.shape[1]
     if not table.placements:
-        return out.at[table.row : table.row + k].add(jnp.moveaxis(levels, 0, -1))
+        return xp.at(out)[table.row : table.row + k].add(xp.moveaxis(levels, 0, -1))
     place = table.placements[bucket]
-    rows = place.row[:, None] + jnp.arange(k, dtype=jnp.int32)[None]
-    return out.at[rows, :, place.group[:, None]].add(levels[place.source], mode="drop")
+    rows = place.row[:, None] + xp.arange(k, dtype=np.int32)[None]
+    return xp.at(out)[rows, :, place.group[:, None]].add(levels[place.source], mode="drop")
 
 
 def group_fit(streams: Sequence[Array], coefficients: Sequence[Array], index: GroupIndex) -> Array:
     """Rows of ``Z_i coefficients_i``, shape (n, p + 1)."""
+    xp = namespace(streams, coefficients)
     fit = None
     for stream, table in zip(streams, index.levels, strict=True):
         k = stream.shape[1]
         levels = _take_levels(coefficients, table, k)
-        part = jnp.sum(stream[:, :, None] * levels[table.cell], axis=1)
+        part = xp.sum(stream[:, :, None] * levels[table.cell], axis=1)
         fit = part if fit is None else fit + part
     assert fit is not None  # a mixed model has a random term
     return fit
@@ -138,22 +145,18 @@ def group_fit(streams: Sequence[Array], coefficients: Sequence[Array], index: Gr
 
 def _take_levels(arrays: Sequence[Array], table: Table, k: int) -> Array:
     """Rows of each level out of (q, C, G) arrays, shape (L, k, C)."""
+    xp = namespace(arrays)
     if not table.placements:
-        return jnp.moveaxis(arrays[0][table.row : table.row + k], -1, 0)
-    out = jnp.zeros((table.n_cells, k, arrays[0].shape[1]), arrays[0].dtype)
+        return xp.moveaxis(arrays[0][table.row : table.row + k], -1, 0)
+    out = xp.zeros((table.n_cells, k, arrays[0].shape[1]), arrays[0].dtype)
     for array, place in zip(arrays, table.placements, strict=True):
-        out = out.at[_level_targets(place, array.shape[2], table.n_cells)].set(
-            array[
-                place.row[:, None] + jnp.arange(k, dtype=jnp.int32)[None], :, place.group[:, None]
-            ],
-            mode="drop",
-        )
+        n_groups = array.shape[2]
+        rows = place.row[:, None] + np.arange(k, dtype=np.int32)[None]
+        levels = array[rows, :, xp.minimum(place.group, n_groups - 1)[:, None]]
+        # entries past the end are sent out of range
+        cells = xp.where(place.group < n_groups, place.source, table.n_cells)
+        out = xp.at(out)[cells].set(levels, mode="drop")
     return out
-
-
-def _level_targets(place: Placement, n_groups: int, n_cells: int) -> Array:
-    """Cells to write, entries past the end sent out of range."""
-    return jnp.where(jnp.asarray(place.group) < n_groups, place.source, n_cells)
 
 
 def _shapes(index: GroupIndex) -> list[tuple[int, int]]:

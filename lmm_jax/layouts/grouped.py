@@ -12,20 +12,20 @@ traces then count it ``copies`` times.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from math import gcd
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
 from ..covariance.structures import Structure
 from ..covariance.theta import basis, factor_blocks, spread
-from ..numerics.linalg import exact, group_product, symmetrize, total_product
+from ..numerics.linalg import eliminate, exact, group_product, symmetrize, total_product
+from ..numerics.namespace import NUMPY, namespace
 from ..numerics.roots import eliminate_root, root_rounding
 from ..reprs import brief
+from .buckets import MANY, Bucket, bucket_ranks, host_blocks, over_blocks, rotate_bucket, total
 from .contract import BlupTerms, Curvature, Layout, Waist, WaistJet, less_fixed
 from .group_algebra import (
     by_term,
@@ -38,34 +38,15 @@ from .group_algebra import (
     logdet_of,
     marginal,
     psi_curvatures,
-    reached,
-    rotate_columns,
     weighted,
 )
 from .start_moments import column_moments, moment_theta
 
-# Groups whose matrices stay in the cache of a core together, and from how many it matters.
-BLOCK = 1 << 10
-MANY = 1 << 13
 # Random effects of a group up to which, unless groups are many, second derivatives keep the
 # digits that large effects cost: otherwise they would be dear (a tenth of a fit).
 _EXACT_WIDTH = 3
 # Groups of a sample that gives start values, and the largest share that is left out.
 _SAMPLE, _SHARE = 1 << 10, 24
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Bucket:
-    """Groups of similar width, padded to one shape."""
-
-    T: Array  # (q, q, G)      triangular factor of each group's random-effects design
-    c: Array  # (q, p + 1, G)  Q_i' [X_i y_i]
-    copies: Array  # (G,)         groups that an entry stands for; 1 unless groups are merged
-    widths: tuple[int, ...] = field(metadata={"static": True})  # levels of each term in a group
-    divided: bool = field(default=False, metadata={"static": True})  # among devices
-
-    __repr__ = brief
 
 
 @jax.tree_util.register_dataclass
@@ -81,6 +62,13 @@ class GroupedLayout(Layout):
     def waist(self, blocks: Sequence[Array]) -> Waist:
         """See :meth:`Layout.waist`."""
         return waist(blocks, self)
+
+    @exact
+    def waists_at(self, thetas: Array) -> Waist:
+        """See :meth:`Layout.waists_at`."""
+        if namespace(thetas, self) is NUMPY:
+            return waists(thetas, self)
+        return Layout.waists_at(self, thetas)
 
     @exact
     def jet(self, theta: Array) -> WaistJet:
@@ -110,8 +98,9 @@ class GroupedLayout(Layout):
     @exact
     def start_moments(self) -> Array:
         """See :meth:`Layout.start_moments`."""
+        xp = namespace(self.S0)
         p, buckets = self.beta_origin.size, self.buckets
-        sigma2 = self.S0[p, p] / jnp.maximum(self.n_obs - self.ranks() - p, 1.0)
+        sigma2 = self.S0[p, p] / xp.maximum(self.n_obs - self.ranks() - p, 1.0)
         moments = [column_moments(b.T, b.c[:, p], b.copies) for b in buckets]
         return moment_theta(moments, [b.widths for b in buckets], sigma2, self.structures)
 
@@ -169,12 +158,33 @@ class GroupTerms(NamedTuple):
 
 def waist(blocks: Sequence[Array], layout: GroupedLayout) -> Waist:
     """``logdet`` and ``gram`` at relative covariances of the whitened terms."""
-    logdet, gram = jnp.zeros((), layout.S0.dtype), layout.S0
+    xp = namespace(blocks, layout.S0)
+    logdet, gram = xp.zeros((), layout.S0.dtype), layout.S0
     for bucket in layout.buckets:
         Psi = spread(blocks, bucket.widths)
         M = marginal(Psi, bucket.T)
         part = integrate(M, bucket.c, bucket.copies)
         logdet, gram = logdet + part.logdet, gram + part.gram
+    return Waist(logdet=logdet, gram=gram)
+
+
+def waists(thetas: Array, layout: GroupedLayout) -> Waist:
+    """The waist at many thetas, (S, m): a group and a theta are one group of the elimination."""
+    xp, S = namespace(thetas, layout), len(thetas)
+    logdet, gram = xp.zeros(S, layout.S0.dtype), layout.S0
+    for bucket in layout.buckets:
+        q, C, G = bucket.c.shape
+        E = basis(layout.structures, bucket.widths)
+        Lambda = xp.tensordot(thetas, E, 1)  # (S, q, q)
+        F = xp.tensordot(bucket.T, Lambda, (1, 1))  # (q, G, S, q)
+        F = xp.moveaxis(F, 3, 1).reshape(q, q, G * S)
+        FF = group_product(xp.swapaxes(F, 0, 1), xp.swapaxes(F, 0, 1))
+        M = xp.eye(q, dtype=F.dtype)[:, :, None] + FF
+        U, w = eliminate(M, xp.repeat(bucket.c, S, axis=2))
+        logs = xp.log(xp.diagonal(U)).reshape(G, S, q)
+        logdet = logdet + 2.0 * xp.einsum("gsr,g->s", logs, bucket.copies)
+        w = xp.moveaxis(w.reshape(q, C, G, S), 3, 0).swapaxes(1, 2).reshape(S, C, q * G)
+        gram = gram + w @ xp.swapaxes(w, 1, 2)
     return Waist(logdet=logdet, gram=gram)
 
 
@@ -188,22 +198,23 @@ def waist_jet(theta: Array, layout: GroupedLayout) -> WaistJet:
     Where Psi is large, ``P Psi`` is small though P is not: its digits are in ``P Lambda``
     and ``Lambda' u``, which the elimination gives without a difference.
     """
+    xp = namespace(theta, layout.S0)
     C = layout.S0.shape[0]
-    logdet, gram = jnp.zeros((), theta.dtype), layout.S0
-    dlogdet, dgram = jnp.zeros_like(theta), jnp.zeros((theta.size, C, C), theta.dtype)
-    rounding, groups = jnp.zeros(C + 1, theta.dtype), []
+    logdet, gram = xp.zeros((), theta.dtype), layout.S0
+    dlogdet, dgram = xp.zeros_like(theta), xp.zeros((theta.size, C, C), theta.dtype)
+    rounding, groups = xp.zeros(C + 1, theta.dtype), []
     for bucket in layout.buckets:
         Lambda = spread(factor_blocks(theta, layout.structures), bucket.widths)
-        E = jnp.asarray(basis(layout.structures, bucket.widths), theta.dtype)
+        E = xp.asarray(basis(layout.structures, bucket.widths), theta.dtype)
 
         def part(bucket: Bucket, Lambda: Array = Lambda, E: Array = E) -> Any:
             waist, lost, terms = _eliminate_bucket(Lambda, bucket)
             q = Lambda.shape[0]
-            half = jnp.sum(weighted(terms.both[:q, q:], bucket.copies), axis=-1)
-            first = 2.0 * jnp.einsum("ab,kab->k", half, E)
+            half = xp.sum(weighted(terms.both[:q, q:], bucket.copies), axis=-1)
+            first = 2.0 * xp.einsum("ab,kab->k", half, E)
             return (waist, lost, first, half_tangents(terms.u, terms.columns[q:], E)), terms
 
-        (waist, lost, first, second), terms = _over_blocks(part, bucket)
+        (waist, lost, first, second), terms = over_blocks(part, bucket)
         logdet, gram = logdet + waist.logdet, gram + waist.gram
         dlogdet, dgram = dlogdet + first, dgram - second
         rounding = rounding + lost
@@ -211,37 +222,15 @@ def waist_jet(theta: Array, layout: GroupedLayout) -> WaistJet:
     return WaistJet(Waist(logdet, gram), dlogdet, dgram, rounding, tuple(groups))
 
 
-def _over_blocks(part: Callable[[Bucket], tuple[Any, Any]], bucket: Bucket) -> tuple[Any, Any]:
-    """Sums over the groups and what is kept of each group; many groups go block by block.
-
-    The matrices of a block stay in the cache, so nothing is kept of them (None): to
-    eliminate again costs less than to write and read them. Groups on several devices stay
-    together: a block would have to travel.
-    """
-    groups = bucket.T.shape[2]
-    size = gcd(groups, BLOCK)
-    if groups <= MANY or size < BLOCK // 8 or bucket.divided:
-        return part(bucket)
-
-    def step(i: Array, total: Any) -> Any:
-        block = jax.tree.map(
-            lambda array: lax.dynamic_slice_in_dim(array, i * size, size, axis=-1), bucket
-        )
-        return jax.tree.map(jnp.add, total, part(block)[0])
-
-    shapes = jax.eval_shape(lambda: part(bucket)[0])
-    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    return lax.fori_loop(0, groups // size, step, zero), None
-
-
 def _eliminate_bucket(Lambda: Array, bucket: Bucket) -> tuple[Waist, Array, GroupTerms]:
     """Waist, its rounding in units of eps, and the matrices of the groups."""
+    xp = namespace(Lambda, bucket.T)
     q = Lambda.shape[0]
-    F = jnp.einsum("rag,ab->rbg", bucket.T, Lambda)
-    at = eliminate_root(F, jnp.concatenate([bucket.T, bucket.c], axis=1))
+    F = xp.einsum("rag,ab->rbg", bucket.T, Lambda)
+    at = eliminate_root(F, xp.concatenate([bucket.T, bucket.c], axis=1))
     K, w = at.X[:, :q], at.X[:, q:]
     part = Waist(logdet=logdet_of(at.U, bucket.copies), gram=total_product(w, w))
-    KF = jnp.concatenate([K, at.F], axis=1)
+    KF = xp.concatenate([K, at.F], axis=1)
     terms = GroupTerms(both=group_product(KF, KF), columns=group_product(KF, w))
     return part, root_rounding(at, bucket.c, bucket.copies), terms
 
@@ -250,9 +239,12 @@ def _sum_terms(
     fun: Callable[[GroupTerms, Bucket], Any], Lambda: Array, bucket: Bucket, kept: Any
 ) -> Any:
     """A sum over the groups of a function of their matrices, kept or made again."""
+    if isinstance(kept, list):
+        blocks = zip(kept, host_blocks(bucket), strict=True)
+        return total(fun(terms, block) for terms, block in blocks)
     if kept is not None:
         return fun(kept, bucket)
-    return _over_blocks(lambda b: (fun(_eliminate_bucket(Lambda, b)[2], b), None), bucket)[0]
+    return over_blocks(lambda b: (fun(_eliminate_bucket(Lambda, b)[2], b), None), bucket)[0]
 
 
 def curvature(theta: Array, root: Array, jet: WaistJet, layout: GroupedLayout) -> Curvature:
@@ -262,18 +254,19 @@ def curvature(theta: Array, root: Array, jet: WaistJet, layout: GroupedLayout) -
 
         sum_i <P - R, D_kl> + tr((2 R - P) D_k P D_l)
     """
-    hessian, slopes, halves = jnp.zeros((theta.size, theta.size), theta.dtype), [], []
+    xp = namespace(theta, root, layout.S0)
+    hessian, slopes, halves = xp.zeros((theta.size, theta.size), theta.dtype), [], []
     for bucket, kept in zip(layout.buckets, jet.rest, strict=True):
         Lambda, D = lambda_of(theta, layout.structures, bucket.widths)
-        E, many = basis(layout.structures, bucket.widths), kept is None
+        E, many = basis(layout.structures, bucket.widths), not isinstance(kept, GroupTerms)
 
         def part(
             terms: GroupTerms, bucket: Bucket, D: Array = D, E: np.ndarray = E, many: bool = many
         ) -> Any:
             q = E.shape[1]
-            columns = jnp.einsum("acg,cd->dag", terms.columns, root)
+            columns = xp.einsum("acg,cd->dag", terms.columns, root)
             R, P = group_product(columns, columns), weighted(terms.both, bucket.copies)
-            slope = jnp.sum(P[:q] - R[:q], axis=-1)
+            slope = xp.sum(P[:q] - R[:q], axis=-1)
             if q > _EXACT_WIDTH or many:
                 bend = double_traces(2.0 * R[:q, :q] - P[:q, :q], terms.P, D)
             else:
@@ -292,15 +285,17 @@ def curvature(theta: Array, root: Array, jet: WaistJet, layout: GroupedLayout) -
 
 def _shares(u: Array, W: Array) -> Array:
     """``R = u W u'`` of every group, (q, q, G)."""
-    uW = jnp.einsum("acg,cd->adg", u, W)
-    return group_product(jnp.swapaxes(uW, 0, 1), jnp.swapaxes(u, 0, 1))
+    xp = namespace(u, W)
+    uW = xp.einsum("acg,cd->adg", u, W)
+    return group_product(xp.swapaxes(uW, 0, 1), xp.swapaxes(u, 0, 1))
 
 
 def psi_slopes(theta: Array, W: Array, jet: WaistJet, layout: GroupedLayout) -> tuple[Array, ...]:
     """``sum_i P_i - R_i``, summed over the levels of each term, (k, k)."""
+    xp = namespace(theta, W, layout.S0)
 
     def part(terms: GroupTerms, bucket: Bucket) -> Array:
-        return jnp.sum(weighted(terms.P, bucket.copies) - _shares(terms.u, W), axis=-1)
+        return xp.sum(weighted(terms.P, bucket.copies) - _shares(terms.u, W), axis=-1)
 
     slopes = [
         _sum_terms(part, lambda_of(theta, layout.structures, bucket.widths)[0], bucket, kept)
@@ -311,13 +306,14 @@ def psi_slopes(theta: Array, W: Array, jet: WaistJet, layout: GroupedLayout) -> 
 
 def average_information(theta: Array, v: Array, jet: WaistJet, layout: GroupedLayout) -> Array:
     """``sum_i (D_k u_i v)' P_i (D_l u_i v)``, (m, m)."""
-    out = jnp.zeros((theta.size, theta.size), theta.dtype)
+    xp = namespace(theta, v, layout.S0)
+    out = xp.zeros((theta.size, theta.size), theta.dtype)
     for bucket, kept in zip(layout.buckets, jet.rest, strict=True):
         Lambda, D = lambda_of(theta, layout.structures, bucket.widths)
 
         def part(terms: GroupTerms, bucket: Bucket, D: Array = D) -> Array:
             del bucket
-            g = jnp.einsum("kab,bg->akg", D, jnp.einsum("acg,c->ag", terms.u, v))
+            g = xp.einsum("kab,bg->akg", D, xp.einsum("acg,c->ag", terms.u, v))
             return total_product(g, group_product(terms.P, g))
 
         out = out + _sum_terms(part, Lambda, bucket, kept)
@@ -330,18 +326,9 @@ def blups(theta: Array, beta: Array, bucket: Bucket, structures: Sequence[Struct
     The covariance ``Lambda (I + Lambda' T'T Lambda)^-1 Lambda'`` is that of
     ``b`` given y at known theta and beta.
     """
+    xp = namespace(theta, beta, bucket.T)
     Lambda = spread(factor_blocks(theta, structures), bucket.widths)
     _, _, terms = _eliminate_bucket(Lambda, bucket)
-    residual = jnp.einsum("acg,c->ag", terms.u, jnp.append(-beta, 1.0))
-    b = jnp.einsum("ab,bg->ag", Lambda @ Lambda.T, residual)
+    residual = xp.einsum("acg,c->ag", terms.u, xp.append(-beta, 1.0))
+    b = xp.einsum("ab,bg->ag", Lambda @ Lambda.T, residual)
     return BlupTerms(b=b, cov=group_cov(Lambda, bucket.T))
-
-
-def bucket_ranks(buckets: Sequence[Bucket]) -> Array:
-    """Rows of T that are there, in all groups, ()."""
-    return jnp.sum(jnp.stack([reached(b.T, b.copies) for b in buckets]))
-
-
-def rotate_bucket(bucket: Bucket, Q: np.ndarray, t: int, sizes: Sequence[int]) -> Bucket:
-    """A bucket with the columns of term t multiplied by Q, level by level (on the host)."""
-    return replace(bucket, T=rotate_columns(bucket.T, Q, t, sizes, bucket.widths))

@@ -15,19 +15,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from ..numerics.linalg import eliminate
+from ..numerics.namespace import namespace
 from ..numerics.processes import float64
 from ..numerics.programs import compiled
 from ..numerics.shapes import round_up
+from .buckets import Bucket
 from .equal_groups import Classes, find_classes
-from .grouped import Bucket, GroupedLayout
+from .grouped import GroupedLayout
 
 # Numbers in a layout below which an evaluation takes no time, merged or not; and how many
 # times fewer entries a merged bucket must have.
@@ -136,29 +137,31 @@ def chunk(classes: Classes) -> Chunks:
     )
 
 
-@compiled
+@partial(compiled, host=3e-8)
 def _merged(bucket: Bucket, classes: Chunks) -> Bucket:
     """One pseudo-group for every row of the factors of B_j."""
+    xp = namespace(bucket.T)
     q, C, groups = bucket.c.shape
     r, D = q * C, classes.first.size
-    rows = bucket.c.reshape(r, groups).T[classes.source]
-    rows = jnp.where(jnp.asarray(classes.source)[:, :, None] < groups, rows, 0.0)  # (chunks, K, r)
+    rows = bucket.c.reshape(r, groups).T[xp.minimum(classes.source, groups - 1)]
+    rows = xp.where(xp.asarray(classes.source)[:, :, None] < groups, rows, 0.0)  # (chunks, K, r)
     # squares of the rows are what the gram matrix is made of: it loses no digits by them
     F = _factors(rows, classes, D)
-    counts = jnp.asarray(classes.counts, bucket.c.dtype)
-    copies = jnp.zeros((r, D), counts.dtype).at[0].set(counts)
-    T = jnp.where(counts > 0, bucket.T[:, :, classes.first], 0.0)
+    counts = xp.asarray(classes.counts, bucket.c.dtype)
+    copies = xp.at(xp.zeros((r, D), counts.dtype))[0].set(counts)
+    T = xp.where(counts > 0, bucket.T[:, :, classes.first], 0.0)
     return replace(
         bucket,
-        T=jnp.broadcast_to(T[:, :, None], (q, q, r, D)).reshape(q, q, r * D),
-        c=jnp.moveaxis(F.reshape(r, q, C, D), 0, 2).reshape(q, C, r * D),
+        T=xp.broadcast_to(T[:, :, None], (q, q, r, D)).reshape(q, q, r * D),
+        c=xp.moveaxis(F.reshape(r, q, C, D), 0, 2).reshape(q, C, r * D),
         copies=copies.reshape(r * D),
     )
 
 
 def _factors(rows: Array, classes: Chunks, D: int) -> Array:
     """Upper triangular ``F`` with ``F' F = B`` of every class, (r, r, D)."""
-    parts = jnp.einsum("nka,nkb->nab", rows, rows)
-    B = jnp.moveaxis(jax.ops.segment_sum(parts, classes.owner, D), 0, -1)
-    empty = jnp.zeros((B.shape[0], 0, D), B.dtype)
+    xp = namespace(rows)
+    parts = xp.einsum("nka,nkb->nab", rows, rows)
+    B = xp.moveaxis(xp.segment_sum(parts, classes.owner, D), 0, -1)
+    empty = xp.zeros((B.shape[0], 0, D), B.dtype)
     return eliminate(B, empty, tol=_RANK_TOL).U

@@ -26,6 +26,7 @@ from ..covariance.theta import factor_blocks, spread
 from ..numerics.linalg import Elimination, eliminate, exact, group_product, symmetrize
 from ..numerics.shapes import round_up
 from ..reprs import brief
+from .buckets import Bucket
 from .contract import Curvature, Layout, Waist, WaistJet, maps_of
 from .equal_groups import Classes, find_classes
 from .group_algebra import (
@@ -41,7 +42,7 @@ from .group_algebra import (
     psi_curvatures,
     weighted,
 )
-from .grouped import Bucket, GroupedLayout
+from .grouped import GroupedLayout
 
 # Decimals of T in which equal groups agree: cross-products of the same rows in another order
 # differ by rounding.

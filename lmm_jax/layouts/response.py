@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from .grouped import Bucket
+from .buckets import Bucket
 from .moments import MomentBucket
 
 

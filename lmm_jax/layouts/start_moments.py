@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax.numpy as jnp
 from jax import Array
 
 from ..covariance.structures import Structure
+from ..numerics.namespace import namespace
 
 # Variances of random effects, in units of sigma^2, between which a search starts.
 _LEAST, _MOST = 1e-4, 1e8
@@ -24,11 +24,12 @@ class ColumnMoments(NamedTuple):
 
 def column_moments(T: Array, c_y: Array, copies: Array) -> ColumnMoments:
     """Moments of a bucket with the factors T, (q, q, G), and the responses c_y, (q, G)."""
-    norms = jnp.sum(T**2, axis=0)  # (q, G)
+    xp = namespace(T, c_y, copies)
+    norms = xp.sum(T**2, axis=0)  # (q, G)
     return ColumnMoments(
-        observed=jnp.sum(jnp.sum(T * c_y[:, None], axis=0) ** 2, axis=1),
-        first=jnp.sum(norms * copies[None], axis=1),
-        second=jnp.sum(norms**2 * copies[None], axis=1),
+        observed=xp.sum(xp.sum(T * c_y[:, None], axis=0) ** 2, axis=1),
+        first=xp.sum(norms * copies[None], axis=1),
+        second=xp.sum(norms**2 * copies[None], axis=1),
     )
 
 
@@ -53,25 +54,25 @@ def moment_theta(
     structures : sequence of Structure
         One a term.
     """
+    xp = namespace(sigma2)
     parts, start = [], [0] * len(moments)
     for t, structure in enumerate(structures):
         k = structure.k
         stop = [s + k * own[t] for s, own in zip(start, widths, strict=True)]
         at = _of_columns(moments, start, stop, k)
-        psi = (at.observed / jnp.maximum(sigma2, 1e-300) - at.first) / jnp.maximum(
-            at.second, 1e-300
-        )
-        psi = jnp.where(jnp.isfinite(psi), jnp.clip(psi, _LEAST, _MOST), 1.0)
-        parts.append(structure.start(jnp.sqrt(psi)))
+        psi = (at.observed / xp.maximum(sigma2, 1e-300) - at.first) / xp.maximum(at.second, 1e-300)
+        psi = xp.where(xp.isfinite(psi), xp.clip(psi, _LEAST, _MOST), 1.0)
+        parts.append(structure.start(xp.sqrt(psi)))
         start = stop
-    return jnp.concatenate(parts)
+    return xp.concatenate(parts)
 
 
 def _of_columns(
     moments: Sequence[ColumnMoments], start: Sequence[int], stop: Sequence[int], k: int
 ) -> ColumnMoments:
     """Moments of the k coefficients of one term: its columns, summed over levels and buckets."""
-    at = ColumnMoments(*(jnp.zeros(k, moments[0].first.dtype) for _ in range(3)))
+    xp = namespace(moments[0].first)
+    at = ColumnMoments(*(xp.zeros(k, moments[0].first.dtype) for _ in range(3)))
     for own, i, j in zip(moments, start, stop, strict=True):
         levels = (part[i:j].reshape(-1, k).sum(axis=0) for part in own)
         at = ColumnMoments(*(a + b for a, b in zip(at, levels, strict=True)))

@@ -19,6 +19,7 @@ import numpy as np
 from jax import Array, lax
 
 from ..numerics.linalg import Elimination, eliminate, total_product
+from .buckets import BLOCK, MANY, Bucket
 from .common_scale import (
     common_whitener,
     log_det_of_map,
@@ -29,7 +30,7 @@ from .common_scale import (
 from .crossed.compress import within_step
 from .group_index import GroupIndex, Table, stream_pairs
 from .group_sums import place_cells, place_levels, rank_tol
-from .grouped import BLOCK, MANY, Bucket, GroupedLayout
+from .grouped import GroupedLayout
 
 # What the sums must show for differences to be good to twelve digits: shares of y that X and the
 # groups leave, and pivots of X and Z.

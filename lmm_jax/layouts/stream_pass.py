@@ -115,9 +115,9 @@ def column_units(y: np.ndarray, X: np.ndarray, constant: int | None) -> Units:
         ones[constant] = 1.0 / few[0, constant]
     return Units(
         x_shift=x_shift,
-        x_unit=powers_of_two(few - x_shift, np),
+        x_unit=powers_of_two(few - x_shift),
         y_shift=np.asarray(y_shift),
-        y_unit=powers_of_two(few_y[:, None] - y_shift, np)[0],
+        y_unit=powers_of_two(few_y[:, None] - y_shift)[0],
         constant=ones,
     )
 

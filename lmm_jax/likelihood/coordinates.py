@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.linalg import solve_triangular
 
 from ..covariance.params import Params, check_shapes, real_array, unpack
 from ..covariance.theta import stack_theta, theta_size
@@ -16,12 +15,14 @@ from ..errors import DataError
 from ..inputs.arguments import instance
 from ..layouts.contract import Layout
 from ..numerics.linalg import psd_cholesky
+from ..numerics.namespace import namespace
 
 
 def whiten_factors(blocks: tuple[Array, ...], layout: Layout) -> tuple[Array, ...]:
     """Relative covariance factors of the data brought to the layout's coordinates."""
+    xp = namespace(blocks, layout.S0)
     return tuple(
-        solve_triangular(A, block, lower=True)
+        xp.solve_triangular(A, block, lower=True)
         for A, block in zip(layout.whiteners, blocks, strict=True)
     )
 
@@ -33,13 +34,15 @@ def theta_of(blocks: Sequence[Array], layout: Layout) -> Array:
 
 def inverse_whiteners(layout: Layout) -> tuple[Array, ...]:
     """``A_t^-1`` of every term, (k, k)."""
-    return whiten_factors(tuple(jnp.eye(k, dtype=layout.S0.dtype) for k in layout.sizes), layout)
+    xp = namespace(layout.S0)
+    return whiten_factors(tuple(xp.eye(k, dtype=layout.S0.dtype) for k in layout.sizes), layout)
 
 
 def inner_beta(beta: Array, layout: Layout) -> Array:
     """Fixed effects of the data in the layout's coordinates."""
+    xp = namespace(beta, layout.S0)
     low = beta - layout.beta_shift - layout.beta_origin
-    return jnp.linalg.solve(layout.beta_map, low) / layout.y_scale
+    return xp.linalg.solve(layout.beta_map, low) / layout.y_scale
 
 
 def outer_beta(beta: Array, layout: Layout) -> Array:

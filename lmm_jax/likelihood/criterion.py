@@ -15,12 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax.numpy as jnp
+import numpy as np
 from jax import Array
-from jax.scipy.linalg import solve_triangular
 
 from ..layouts.contract import Curvature, Maps
 from ..numerics.linalg import log_diagonal
+from ..numerics.namespace import namespace
 
 Einsum = Callable[..., Array]
 
@@ -87,11 +87,12 @@ def residual_variance(rss: Array, maps: Maps, *, reml: bool) -> Array:
 
 def factor_gram(gram: Array) -> Factored:
     """Cholesky factorization of one gram matrix, or of many along leading axes."""
+    xp = namespace(gram)
     p = gram.shape[-1] - 1
-    L = jnp.linalg.cholesky(gram)
+    L = xp.linalg.cholesky(gram)
     Lx = L[..., :p, :p]
-    identity = jnp.broadcast_to(jnp.eye(p, dtype=L.dtype), Lx.shape)
-    inverse = solve_triangular(Lx, identity, lower=True)
+    identity = xp.broadcast_to(xp.eye(p, dtype=L.dtype), Lx.shape)
+    inverse = xp.solve_triangular(Lx, identity, lower=True)
     return Factored(inverse, L[..., p, :p], L[..., p, p] ** 2, 2.0 * log_diagonal(Lx))
 
 
@@ -103,18 +104,27 @@ def varying(logdet: Array, logdet_x: Array, log_rss: Array, nu: Array, *, reml: 
 
 def deviance(logdet: Array, logdet_x: Array, rss: Array, maps: Maps, *, reml: bool) -> Array:
     """-2 log-likelihood at the profiled scale, all constants included."""
+    xp = namespace(logdet, logdet_x, rss)
     nu = residual_df(maps, reml=reml)
     # logarithms apart: the product would leave the range of floats for extreme units of y
-    log_rss = jnp.log(rss) + 2.0 * jnp.log(maps.y_scale)
+    log_rss = xp.log(rss) + 2.0 * xp.log(maps.y_scale)
     value = varying(logdet, logdet_x, log_rss, nu, reml=reml)
-    value = value + nu * (1.0 + jnp.log(2.0 * jnp.pi / nu)) - maps.log_weights
+    value = value + nu * (1.0 + xp.log(2.0 * np.pi / nu)) - maps.log_weights
     return value - 2.0 * maps.log_det_map if reml else value
 
 
+def _along_first(spec: str, *operands: Array) -> Array:
+    """Einstein sum of matrices and vectors that may have leading axes in common."""
+    names = spec.replace(",", ",...").replace("->", "->...")
+    out: Array = namespace(operands).einsum("..." + names, *operands)
+    return out
+
+
 def finish_profile(
-    logdet: Array, at: Factored, maps: Maps, *, reml: bool, einsum: Einsum = jnp.einsum
+    logdet: Array, at: Factored, maps: Maps, *, reml: bool, einsum: Einsum | None = None
 ) -> Profile:
-    """Profile beta and sigma^2 out of a gram matrix that is factored."""
+    """Profile beta and sigma^2 out of a gram matrix that is factored, or many on leading axes."""
+    einsum = einsum or _along_first
     return Profile(
         deviance=deviance(logdet, at.logdet, at.rss, maps, reml=reml),
         beta=einsum("ab,a->b", at.inverse, at.z),
@@ -133,7 +143,7 @@ def finish_jet(
     *,
     reml: bool,
     exact: bool = True,
-    einsum: Einsum = jnp.einsum,
+    einsum: Einsum | None = None,
 ) -> Jet:
     """The criterion's derivatives in theta from those of the sums.
 
@@ -152,8 +162,10 @@ def finish_jet(
         Whether ``bent`` holds second derivatives; the average information in their place
         has half of what beta takes and no traces of products.
     einsum : callable
-        ``jnp.einsum``, or the same for every lane.
+        The same as ``einsum`` for every lane.
     """
+    xp = namespace(inverse, nu)
+    einsum = einsum or xp.einsum
     rho = first.drss / at.rss[None]
     # C A C' with C the inverse factor: cov_beta itself would cost A its digits
     A = einsum("kac,bc->kab", einsum("ac,kcb->kab", inverse, first.A), inverse)
@@ -163,7 +175,7 @@ def finish_jet(
     hessian = bent.hessian - share[None, None] * einsum("kb,lb->kl", dbeta, first.B)
     if reml:
         p = len(inverse)
-        identity = jnp.eye(p, dtype=A.dtype).reshape(p, p, *(1,) * (A.ndim - 3))
+        identity = xp.eye(p, dtype=A.dtype).reshape(p, p, *(1,) * (A.ndim - 3))
         gradient = gradient + einsum("kab,ab->k", A, identity)
     if reml and exact:
         hessian = hessian - einsum("kab,lab->kl", A, A)
@@ -186,8 +198,9 @@ def _noise(lost: Lost, at: Profile, inverse: Array, nu: Array, *, reml: bool) ->
 
     A pivot of the gram matrix keeps the rounding of its diagonal entry, ``r^2`` among them.
     """
+    xp = namespace(inverse, nu)
     logs = lost.logdet * (1 + len(inverse) if reml else 1)
-    noise = logs + nu * (lost.yy + jnp.sum(at.beta**2 * lost.xx, axis=0)) / at.rss
+    noise = logs + nu * (lost.yy + xp.sum(at.beta**2 * lost.xx, axis=0)) / at.rss
     if reml:  # the diagonal of cov_beta
-        noise = noise + jnp.sum(lost.xx * jnp.sum(inverse**2, axis=0), axis=0)
-    return jnp.finfo(noise.dtype).eps * noise
+        noise = noise + xp.sum(lost.xx * xp.sum(inverse**2, axis=0), axis=0)
+    return np.finfo(noise.dtype).eps * noise

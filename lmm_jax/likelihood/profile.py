@@ -15,6 +15,7 @@ from ..inputs.arguments import flag, hinted
 from ..layouts.contract import Curvature, Layout, Waist
 from ..layouts.group_algebra import halves_of, psi_curvatures
 from ..numerics.linalg import exact, log_diagonal
+from ..numerics.namespace import namespace
 from ..numerics.processes import check_process
 from .coordinates import (
     as_params,
@@ -68,16 +69,17 @@ def profile_jet(theta: Array, layout: Layout, *, reml: bool, exact: bool = True)
     removes X, sigma^2 profiled out; what Psi bends in theta is added, so that
     it is right at a variance of zero as well.
     """
+    xp = namespace(theta, layout.S0)
     jet = layout.jet(theta)
     gram = factor_gram(jet.waist.gram)
     at = finish_profile(jet.waist.logdet, gram, layout, reml=reml)
     p, nu = at.beta.size, residual_df(layout, reml=reml)
-    v = jnp.append(-at.beta, 1.0)  # residual = [X y] v
+    v = xp.append(-at.beta, 1.0)  # residual = [X y] v
     dgram_v = jet.dgram @ v
     first = Slopes(jet.dlogdet, dgram_v @ v, dgram_v[:, :p], jet.dgram[:, :p, :p])
-    root = jnp.sqrt(nu / at.rss) * v[:, None]  # W = root root'
+    root = xp.sqrt(nu / at.rss) * v[:, None]  # W = root root'
     if reml:
-        root = jnp.concatenate([root, jnp.pad(gram.inverse.T, ((0, 1), (0, 0)))], axis=1)
+        root = xp.concatenate([root, xp.pad(gram.inverse.T, ((0, 1), (0, 0)))], axis=1)
     if exact:
         bent: Curvature = layout.curvature(theta, root, jet)
     else:
@@ -85,7 +87,7 @@ def profile_jet(theta: Array, layout: Layout, *, reml: bool, exact: bool = True)
         average = (nu / at.rss) * layout.average_information(theta, v, jet)
         halves = halves_of(slopes, factor_blocks(theta, layout.structures))
         bent = Curvature(average + psi_curvatures(slopes, layout.structures), slopes, halves)
-    rounding = jet.rounding[1:] + jnp.diagonal(jet.waist.gram)
+    rounding = jet.rounding[1:] + xp.diagonal(jet.waist.gram)
     lost = Lost(jet.rounding[0], rounding[:p], rounding[p])
     return finish_jet(at, gram.inverse, first, bent, lost, nu, reml=reml, exact=exact)
 
@@ -183,9 +185,10 @@ def loglike(
 @exact
 def deviance_at(at: Waist, beta: Array, layout: Layout, *, reml: bool) -> Array:
     """-2 log-likelihood at given fixed effects (in the layout's coordinates)."""
+    xp = namespace(beta, layout.S0)
     p = layout.beta_origin.size
-    v = jnp.append(-beta, 1.0)
-    log_x = 2.0 * log_diagonal(jnp.linalg.cholesky(at.gram[:p, :p]))
+    v = xp.append(-beta, 1.0)
+    log_x = 2.0 * log_diagonal(xp.linalg.cholesky(at.gram[:p, :p]))
     return deviance(at.logdet, log_x, v @ at.gram @ v, layout, reml=reml)
 
 
@@ -228,12 +231,13 @@ def get_scale(
     reml : bool
         ``nu = n - p`` or ``nu = n``.
     """
+    xp = namespace(fe_params, cov_re, vcomp, layout.S0)
     check_process()
     reml = flag(reml, "reml")
     params = Params(fe_params=fe_params, cov_re=cov_re, vcomp=vcomp)
     params = check_params(params, layout, with_fe=True)
     at = layout.waist(relative_blocks(params, layout))
-    v = jnp.append(-inner_beta(params.fe_params, layout), 1.0)
+    v = xp.append(-inner_beta(params.fe_params, layout), 1.0)
     return residual_variance(v @ at.gram @ v, layout, reml=reml)
 
 

@@ -6,25 +6,32 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
+
+from .namespace import NUMPY, namespace
 
 # Rows up to which rotations are faster than LAPACK for many matrices, and the sweeps that bring
 # them down to rounding (convergence is quadratic).
 _JACOBI_LIMIT, _SWEEPS = 6, 7
 
 
-@jax.custom_batching.custom_vmap
 def eigen(A: Array) -> tuple[Array, Array]:
     """Eigenvalues and -vectors of a small symmetric matrix, ascending, (m,) and (m, m).
 
     Under ``vmap`` Jacobi's rotations run through all matrices at once, elementwise.
     Not differentiable.
     """
+    e, V = NUMPY.linalg.eigh(A) if namespace(A) is NUMPY else _traced_eigen(A)
+    return e, V
+
+
+@jax.custom_batching.custom_vmap
+def _traced_eigen(A: Array) -> tuple[Array, Array]:
     e, V = jnp.linalg.eigh(A)
     return e, V
 
 
-@eigen.def_vmap
+@_traced_eigen.def_vmap
 def _eigen_of_many(axis_size: int, in_batched: list[bool], A: Array) -> Any:
     m = A.shape[-1]
     if m > _JACOBI_LIMIT:
@@ -45,11 +52,12 @@ def jacobi_eigen(A: Array) -> tuple[Array, Array]:
     e : Array, shape (m, G)
     V : Array, shape (m, m, G)
     """
+    xp = namespace(A)
     m = A.shape[0]
     if m == 1:
-        return A[0], jnp.ones_like(A)
+        return A[0], xp.ones_like(A)
     start = [[A[i, j] for j in range(m)] for i in range(m)]
-    one, zero = jnp.ones_like(A[0, 0]), jnp.zeros_like(A[0, 0])
+    one, zero = xp.ones_like(A[0, 0]), xp.zeros_like(A[0, 0])
     identity = [[one if i == j else zero for j in range(m)] for i in range(m)]
 
     def sweep(_: Any, carry: Any) -> Any:
@@ -60,34 +68,35 @@ def jacobi_eigen(A: Array) -> tuple[Array, Array]:
         return S, V
 
     sweeps = 1 if m == 2 else _SWEEPS
-    S, V = lax.fori_loop(0, sweeps, sweep, (start, identity))
+    S, V = xp.fori_loop(0, sweeps, sweep, (start, identity))
     e = [S[i][i] for i in range(m)]
-    columns = [jnp.stack([V[i][j] for i in range(m)]) for j in range(m)]
+    columns = [xp.stack([V[i][j] for i in range(m)]) for j in range(m)]
     for end in range(m - 1, 0, -1):  # bubbles: elementwise where a sort would go lane by lane
         for j in range(end):
             swap = e[j] > e[j + 1]
-            e[j], e[j + 1] = jnp.minimum(e[j], e[j + 1]), jnp.maximum(e[j], e[j + 1])
+            e[j], e[j + 1] = xp.minimum(e[j], e[j + 1]), xp.maximum(e[j], e[j + 1])
             a, b = columns[j], columns[j + 1]
-            columns[j] = jnp.where(swap[None], b, a)
-            columns[j + 1] = jnp.where(swap[None], a, b)
-    return jnp.stack(e), jnp.stack(columns, axis=1)
+            columns[j] = xp.where(swap[None], b, a)
+            columns[j + 1] = xp.where(swap[None], a, b)
+    return xp.stack(e), xp.stack(columns, axis=1)
 
 
 def _rotate(
     S: list[list[Array]], V: list[list[Array]], i: int, j: int
 ) -> tuple[list[list[Array]], list[list[Array]]]:
     """One rotation that makes entry (i, j) vanish."""
+    xp = namespace(S, V)
     m = len(S)
     off = S[i][j]
     live = off != 0
-    tau = (S[j][j] - S[i][i]) / jnp.where(live, 2.0 * off, 1.0)
-    t = jnp.where(tau >= 0, 1.0, -1.0) / (jnp.abs(tau) + jnp.sqrt(1.0 + tau * tau))
-    t = jnp.where(live, t, 0.0)
-    c = lax.rsqrt(1.0 + t * t)
+    tau = (S[j][j] - S[i][i]) / xp.where(live, 2.0 * off, 1.0)
+    t = xp.where(tau >= 0, 1.0, -1.0) / (xp.abs(tau) + xp.sqrt(1.0 + tau * tau))
+    t = xp.where(live, t, 0.0)
+    c = xp.rsqrt(1.0 + t * t)
     s = t * c
     S, V = [list(row) for row in S], [list(row) for row in V]
     S[i][i], S[j][j] = S[i][i] - t * off, S[j][j] + t * off
-    S[i][j] = S[j][i] = jnp.zeros_like(off)
+    S[i][j] = S[j][i] = xp.zeros_like(off)
     for k in range(m):
         if k not in (i, j):
             a, b = S[k][i], S[k][j]

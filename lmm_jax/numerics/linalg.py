@@ -12,8 +12,9 @@ from functools import wraps
 from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
-import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
+
+from .namespace import NUMPY, namespace
 
 # Unrolled code compiles slowly and loops run slowly on large blocks: three regimes.
 UNROLL_LIMIT = 3
@@ -38,6 +39,8 @@ def exact(fun: _F) -> _F:
 
     @wraps(fun)
     def call(*args: Any, **kwargs: Any) -> Any:
+        if namespace(*args) is NUMPY:
+            return fun(*args, **kwargs)
         with jax.default_matmul_precision("highest"):
             return fun(*args, **kwargs)
 
@@ -87,16 +90,18 @@ def eliminate(
 
 def _pivot_scale(pivot: Array, diagonal: Array, tol: float | None) -> Array:
     """``1 / sqrt(pivot)``, zero where the pivot is negligible (safe to differentiate)."""
+    xp = namespace(pivot, diagonal)
     if tol is None:
-        return lax.rsqrt(pivot)
+        return xp.rsqrt(pivot)
     usable = pivot > tol * diagonal
-    return jnp.where(usable, lax.rsqrt(jnp.where(usable, pivot, jnp.ones_like(pivot))), 0.0)
+    return xp.where(usable, xp.rsqrt(xp.where(usable, pivot, xp.ones_like(pivot))), 0.0)
 
 
 def _eliminate_unrolled(M: Array, B: Array, tol: float | None) -> Elimination:
     # scalars over groups, no slices put together again: XLA then fuses it into few loops
+    xp = namespace(M, B)
     r = M.shape[0]
-    zero = jnp.zeros_like(M[0, 0])
+    zero = xp.zeros_like(M[0, 0])
     U = [[zero] * r for _ in range(r)]
     X: list[Array] = []
     for j in range(r):
@@ -109,63 +114,66 @@ def _eliminate_unrolled(M: Array, B: Array, tol: float | None) -> Elimination:
         for i in range(j):
             rest = rest - U[i][j][None] * X[i]
         X.append(rest * scale[None])
-    return Elimination(jnp.stack([jnp.stack(row) for row in U]), jnp.stack(X))
+    return Elimination(xp.stack([xp.stack(row) for row in U]), xp.stack(X))
 
 
 def _eliminate_loop(M: Array, B: Array, tol: float | None) -> Elimination:
+    xp = namespace(M, B)
     r = M.shape[0]
-    start = jnp.concatenate([M, B], axis=1)
-    below = jnp.arange(r)
-    columns = jnp.arange(start.shape[1])
+    start = xp.concatenate([M, B], axis=1)
+    below = xp.arange(r)
+    columns = xp.arange(start.shape[1])
 
     def step(j: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         work, done = carry
         scaled = work[j] * _pivot_scale(work[j, j], start[j, j], tol)[None]
-        scaled = jnp.where((columns >= j)[:, None], scaled, 0.0)
-        factor = jnp.where((below > j)[:, None], scaled[:r], 0.0)
-        return work - factor[:, None] * scaled[None], done.at[j].set(scaled)
+        scaled = xp.where((columns >= j)[:, None], scaled, 0.0)
+        factor = xp.where((below > j)[:, None], scaled[:r], 0.0)
+        return work - factor[:, None] * scaled[None], xp.at(done)[j].set(scaled)
 
-    rows = lax.fori_loop(0, r, step, (start, jnp.zeros_like(start)))[1]
+    rows = xp.fori_loop(0, r, step, (start, xp.zeros_like(start)))[1]
     return Elimination(rows[:, :r], rows[:, r:])
 
 
 def _eliminate_lapack(M: Array, B: Array) -> Elimination:
-    L = jnp.linalg.cholesky(jnp.moveaxis(M, -1, 0))
-    X = lax.linalg.triangular_solve(L, jnp.moveaxis(B, -1, 0), left_side=True, lower=True)
-    return Elimination(jnp.moveaxis(L, 0, -1).swapaxes(0, 1), jnp.moveaxis(X, 0, -1))
+    xp = namespace(M, B)
+    L = xp.linalg.cholesky(xp.moveaxis(M, -1, 0))
+    X = xp.triangular_solve(L, xp.moveaxis(B, -1, 0), left_side=True, lower=True)
+    return Elimination(xp.moveaxis(L, 0, -1).swapaxes(0, 1), xp.moveaxis(X, 0, -1))
 
 
 def _eliminate_blocks(M: Array, B: Array, tol: float) -> Elimination:
     """As :func:`_eliminate_loop`, a few rows at a time: the rest is products of matrices."""
+    xp = namespace(M, B)
     r = M.shape[0]
     padding = -r % _PANEL
-    work = jnp.concatenate([jnp.pad(M, ((0, 0), (0, padding), (0, 0))), B], axis=1)
-    work = jnp.moveaxis(jnp.pad(work, ((0, padding), (0, 0), (0, 0))), -1, 0)
-    diagonal = jnp.diagonal(work, axis1=1, axis2=2)
-    columns = jnp.arange(work.shape[2])
+    work = xp.concatenate([xp.pad(M, ((0, 0), (0, padding), (0, 0))), B], axis=1)
+    work = xp.moveaxis(xp.pad(work, ((0, padding), (0, 0), (0, 0))), -1, 0)
+    diagonal = xp.diagonal(work, axis1=1, axis2=2)
+    columns = xp.arange(work.shape[2])
 
     def block(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         work, done = carry
         first = i * _PANEL
-        rows = lax.dynamic_slice_in_dim(work, first, _PANEL, 1)
-        limits = lax.dynamic_slice_in_dim(diagonal, first, _PANEL, 1)
+        rows = xp.dynamic_slice_in_dim(work, first, _PANEL, 1)
+        limits = xp.dynamic_slice_in_dim(diagonal, first, _PANEL, 1)
 
         def step(j: Array, rows: Array) -> Array:
             at = first + j
-            pivot = lax.dynamic_index_in_dim(rows[:, j], at, 1, keepdims=False)
+            pivot = xp.dynamic_index_in_dim(rows[:, j], at, 1, keepdims=False)
             scaled = rows[:, j] * _pivot_scale(pivot, limits[:, j], tol)[:, None]
-            scaled = jnp.where(columns[None] >= at, scaled, 0.0)
-            factor = lax.dynamic_slice_in_dim(scaled, first, _PANEL, 1)
-            factor = jnp.where(jnp.arange(_PANEL)[None] > j, factor, 0.0)
-            return (rows - factor[:, :, None] * scaled[:, None]).at[:, j].set(scaled)
+            scaled = xp.where(columns[None] >= at, scaled, 0.0)
+            factor = xp.dynamic_slice_in_dim(scaled, first, _PANEL, 1)
+            factor = xp.where(xp.arange(_PANEL)[None] > j, factor, 0.0)
+            return xp.at(rows - factor[:, :, None] * scaled[:, None])[:, j].set(scaled)
 
-        rows = lax.fori_loop(0, _PANEL, step, rows)
-        left = jnp.swapaxes(rows[:, :, : r + padding], 1, 2)
-        return work - left @ rows, lax.dynamic_update_slice_in_dim(done, rows, first, 1)
+        rows = xp.fori_loop(0, _PANEL, step, rows)
+        left = xp.swapaxes(rows[:, :, : r + padding], 1, 2)
+        return work - left @ rows, xp.dynamic_update_slice_in_dim(done, rows, first, 1)
 
-    start = work, jnp.zeros_like(work)
-    rows = lax.fori_loop(0, work.shape[1] // _PANEL, block, start)[1]
-    rows = jnp.moveaxis(rows[:, :r], 0, -1)
+    start = work, xp.zeros_like(work)
+    rows = xp.fori_loop(0, work.shape[1] // _PANEL, block, start)[1]
+    rows = xp.moveaxis(rows[:, :r], 0, -1)
     return Elimination(rows[:, :r], rows[:, r + padding :])
 
 
@@ -181,43 +189,47 @@ def spd_inverse(M: Array) -> tuple[Array, Array]:
     inverse : Array, shape (r, r, G)
     logdet : Array, shape ()
     """
+    xp = namespace(M)
     r = M.shape[0]
-    identity = jnp.eye(r, dtype=M.dtype)
+    identity = xp.eye(r, dtype=M.dtype)
     if r <= _LOOP_LIMIT:
-        U, half = eliminate(M, jnp.broadcast_to(identity[:, :, None], M.shape))
-        return group_product(half, half), 2.0 * jnp.sum(jnp.log(jnp.diagonal(U)))
-    L = jnp.linalg.cholesky(jnp.moveaxis(M, -1, 0))
-    logdet = 2.0 * jnp.sum(jnp.log(jnp.diagonal(L, axis1=1, axis2=2)))
-    return jnp.moveaxis(_lower_gram(_lower_inverse(L)), 0, -1), logdet
+        U, half = eliminate(M, xp.broadcast_to(identity[:, :, None], M.shape))
+        return group_product(half, half), 2.0 * xp.sum(xp.log(xp.diagonal(U)))
+    L = xp.linalg.cholesky(xp.moveaxis(M, -1, 0))
+    logdet = 2.0 * xp.sum(xp.log(xp.diagonal(L, axis1=1, axis2=2)))
+    return xp.moveaxis(_lower_gram(_lower_inverse(L)), 0, -1), logdet
 
 
 def _lower_inverse(L: Array) -> Array:
     """Inverse of lower triangular matrices (..., r, r), by halves: a third of a full solve."""
+    xp = namespace(L)
     r = L.shape[-1]
     if r <= _HALVE_ABOVE:
-        identity = jnp.broadcast_to(jnp.eye(r, dtype=L.dtype), L.shape)
-        return lax.linalg.triangular_solve(L, identity, left_side=True, lower=True)
+        identity = xp.broadcast_to(xp.eye(r, dtype=L.dtype), L.shape)
+        return xp.triangular_solve(L, identity, left_side=True, lower=True)
     h = r // 2
     top, low = _lower_inverse(L[..., :h, :h]), _lower_inverse(L[..., h:, h:])
     corner = -low @ (L[..., h:, :h] @ top)
-    return _blocks(top, jnp.zeros_like(jnp.swapaxes(corner, -1, -2)), corner, low)
+    return _blocks(top, xp.zeros_like(xp.swapaxes(corner, -1, -2)), corner, low)
 
 
 def _lower_gram(X: Array) -> Array:
     """``X' X`` of lower triangular matrices (..., r, r), by halves."""
+    xp = namespace(X)
     r = X.shape[-1]
     if r <= _HALVE_ABOVE:
-        return jnp.swapaxes(X, -1, -2) @ X
+        return xp.swapaxes(X, -1, -2) @ X
     h = r // 2
     corner = X[..., h:, :h]
-    across = jnp.swapaxes(X[..., h:, h:], -1, -2) @ corner
-    top = _lower_gram(X[..., :h, :h]) + jnp.swapaxes(corner, -1, -2) @ corner
-    return _blocks(top, jnp.swapaxes(across, -1, -2), across, _lower_gram(X[..., h:, h:]))
+    across = xp.swapaxes(X[..., h:, h:], -1, -2) @ corner
+    top = _lower_gram(X[..., :h, :h]) + xp.swapaxes(corner, -1, -2) @ corner
+    return _blocks(top, xp.swapaxes(across, -1, -2), across, _lower_gram(X[..., h:, h:]))
 
 
 def _blocks(a: Array, b: Array, c: Array, d: Array) -> Array:
-    upper = jnp.concatenate([a, b], axis=-1)
-    return jnp.concatenate([upper, jnp.concatenate([c, d], axis=-1)], axis=-2)
+    xp = namespace(a, b, c, d)
+    upper = xp.concatenate([a, b], axis=-1)
+    return xp.concatenate([upper, xp.concatenate([c, d], axis=-1)], axis=-2)
 
 
 def back_substitute(U: Array, B: Array) -> Array:
@@ -232,6 +244,7 @@ def back_substitute(U: Array, B: Array) -> Array:
     -------
     Array, shape (r, k, G)
     """
+    xp = namespace(U, B)
     r = U.shape[0]
     if r == 0:
         return B
@@ -239,32 +252,34 @@ def back_substitute(U: Array, B: Array) -> Array:
     def step(i: Array | int, x: Array) -> Array:
         j = r - 1 - i
         # rows below j are solved, rows above are still zero
-        rest = B[j] - jnp.sum(U[j][:, None] * x, axis=0)
+        rest = B[j] - xp.sum(U[j][:, None] * x, axis=0)
         pivot = U[j, j]
         usable = pivot != 0
-        inverse = jnp.where(usable, 1.0 / jnp.where(usable, pivot, jnp.ones_like(pivot)), 0.0)
-        return x.at[j].set(rest * inverse[None])
+        inverse = xp.where(usable, 1.0 / xp.where(usable, pivot, xp.ones_like(pivot)), 0.0)
+        return xp.at(x)[j].set(rest * inverse[None])
 
-    x = jnp.zeros_like(B)
+    x = xp.zeros_like(B)
     if r <= UNROLL_LIMIT:
         for i in range(r):
             x = step(i, x)
         return x
-    return lax.fori_loop(0, r, step, x)
+    return xp.fori_loop(0, r, step, x)
 
 
 def group_product(A: Array, B: Array) -> Array:
     """``A_i' B_i`` for every group: ``(r, a, G), (r, b, G) -> (a, b, G)``."""
+    xp = namespace(A, B)
     if A.shape[0] * A.shape[1] <= 4 * _LOOP_LIMIT:
-        return jnp.sum(A[:, :, None] * B[:, None], axis=0)
-    return jnp.moveaxis(jnp.einsum("rag,rbg->gab", A, B), 0, -1)
+        return xp.sum(A[:, :, None] * B[:, None], axis=0)
+    return xp.moveaxis(xp.einsum("rag,rbg->gab", A, B), 0, -1)
 
 
 def total_product(A: Array, B: Array) -> Array:
     """``sum_i A_i' B_i``: ``(r, a, G), (r, b, G) -> (a, b)``."""
+    xp = namespace(A, B)
     if A.shape[0] <= UNROLL_LIMIT:
-        return sum((A[r] @ B[r].T for r in range(A.shape[0])), jnp.zeros((), A.dtype))
-    return jnp.einsum("rag,rbg->ab", A, B)
+        return sum((A[r] @ B[r].T for r in range(A.shape[0])), xp.zeros((), A.dtype))
+    return xp.einsum("rag,rbg->ab", A, B)
 
 
 def psd_cholesky(S: Array, *, tol: float = 1e-14) -> Array:
@@ -272,7 +287,8 @@ def psd_cholesky(S: Array, *, tol: float = 1e-14) -> Array:
 
     Columns of negligible pivots are zero, so a singular matrix has a factor too.
     """
-    return eliminate(S[:, :, None], jnp.zeros((S.shape[0], 0, 1), S.dtype), tol=tol).U[:, :, 0].T
+    xp = namespace(S)
+    return eliminate(S[:, :, None], xp.zeros((S.shape[0], 0, 1), S.dtype), tol=tol).U[:, :, 0].T
 
 
 def lower_factor(F: Array) -> Array:
@@ -280,25 +296,28 @@ def lower_factor(F: Array) -> Array:
 
     A row that depends on the rows before it gets a zero pivot.
     """
+    xp = namespace(F)
     k = F.shape[0]
     rows = [F[i] for i in range(k)]
-    L = [[jnp.zeros_like(F[0, 0])] * k for _ in range(k)]
+    L = [[xp.zeros_like(F[0, 0])] * k for _ in range(k)]
     for j in range(k):
-        norm = jnp.sqrt(jnp.sum(rows[j] ** 2))
+        norm = xp.sqrt(xp.sum(rows[j] ** 2))
         some = norm > 0
-        unit = jnp.where(some, rows[j] / jnp.where(some, norm, 1.0), 0.0)
+        unit = xp.where(some, rows[j] / xp.where(some, norm, 1.0), 0.0)
         L[j][j] = norm
         for i in range(j + 1, k):
-            L[i][j] = jnp.sum(rows[i] * unit)
+            L[i][j] = xp.sum(rows[i] * unit)
             rows[i] = rows[i] - L[i][j] * unit
-    return jnp.stack([jnp.stack(row) for row in L])
+    return xp.stack([xp.stack(row) for row in L])
 
 
 def log_diagonal(L: Array) -> Array:
     """Sum of the logarithms of a triangular factor's diagonal, along the last two axes."""
-    return jnp.sum(jnp.log(jnp.diagonal(L, axis1=-2, axis2=-1)), axis=-1)
+    xp = namespace(L)
+    return xp.sum(xp.log(xp.diagonal(L, axis1=-2, axis2=-1)), axis=-1)
 
 
 def symmetrize(A: Array) -> Array:
     """``(A + A') / 2`` over the last two axes."""
-    return 0.5 * (A + jnp.swapaxes(A, -1, -2))
+    xp = namespace(A)
+    return 0.5 * (A + xp.swapaxes(A, -1, -2))

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import jax
@@ -24,6 +25,7 @@ from jaxlib.version import __version_info__ as jaxlib_version
 
 from ..inputs.arguments import hinted, instance
 from .processes import check_process
+from .tiers import Tier, note
 
 _CACHE_SETTINGS = {  # programs of a fit compile in less time than JAX thinks worth keeping
     "jax_persistent_cache_min_compile_time_secs": 0.0,
@@ -55,6 +57,7 @@ def compiled(
     static: str | tuple[str, ...] = (),
     donate: str | tuple[str, ...] = (),
     small: int = _SMALL,
+    host: float | None = None,
 ) -> Callable[..., Any]:
     """``jax.jit`` that compiles small programs quickly and forgets all when there are too many.
 
@@ -67,14 +70,26 @@ def compiled(
         Arguments whose memory the result may take.
     small : int
         Numbers in the arguments up to which the program is compiled quickly.
+    host : float, optional
+        The function serves NumPy as well (:mod:`lmm_jax.numerics.namespace`), which takes about
+        so many seconds for each number in the arguments. Where that is less than a compilation
+        nothing is compiled.
     """
     programs: dict[bool, Any] = {}
+    tier = None if host is None else Tier(host)
 
     @wraps(fun)
     def call(*args: Any, **kwargs: Any) -> Any:
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        numbers = sum(getattr(leaf, "size", 1) for leaf in leaves)
+        if tier is not None and not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            key = tree, tuple(map(_kind, leaves))
+            if tier.takes_numpy(key, numbers):
+                return _at_once(fun, tree, leaves, tier, key)
+            tier.compiled.add(key)
+            note("jax")
         check_process()
-        leaves = jax.tree.leaves((args, kwargs))
-        quick = sum(getattr(leaf, "size", 1) for leaf in leaves) <= small
+        quick = numbers <= small
         if quick not in programs:
             programs[quick] = make(quick)
         program = programs[quick]
@@ -101,6 +116,23 @@ def compiled(
 
     call.programs = programs  # type: ignore[attr-defined]
     return call
+
+
+def _kind(leaf: Any) -> Any:
+    """What of an argument a program depends on."""
+    return (leaf.shape, leaf.dtype) if hasattr(leaf, "shape") else type(leaf)
+
+
+def _at_once(fun: Callable[..., Any], tree: Any, leaves: list[Any], tier: Tier, key: Any) -> Any:
+    """The function's value by NumPy, and the time of that for the books."""
+    on_host = (np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf for leaf in leaves)
+    args, kwargs = tree.unflatten(on_host)
+    start = perf_counter()
+    with np.errstate(all="ignore"):
+        out = fun(*args, **kwargs)
+    tier.add(key, perf_counter() - start)
+    note("numpy")
+    return out
 
 
 @jax.tree_util.register_static

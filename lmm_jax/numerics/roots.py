@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from .linalg import UNROLL_LIMIT, eliminate, group_product
+from .namespace import namespace
 
 
 class RootElimination(NamedTuple):
@@ -35,13 +35,14 @@ def eliminate_root(F: Array, B: Array) -> RootElimination:
     -----
     More than three rows go by way of M, whose loops are several times as fast.
     """
+    xp = namespace(F, B)
     r = F.shape[0]
     if r > UNROLL_LIMIT:
-        M = jnp.eye(r, dtype=F.dtype)[:, :, None] + _outer_product(F)
-        U, X = eliminate(M, jnp.concatenate([B, F], axis=1))
-        loss = jnp.max(jnp.diagonal(M) / jnp.diagonal(U) ** 2, axis=-1)
+        M = xp.eye(r, dtype=F.dtype)[:, :, None] + _outer_product(F)
+        U, X = eliminate(M, xp.concatenate([B, F], axis=1))
+        loss = xp.max(xp.diagonal(M) / xp.diagonal(U) ** 2, axis=-1)
         return RootElimination(U, X[:, : B.shape[1]], X[:, B.shape[1] :], loss)
-    zero, one = jnp.zeros_like(F[0, 0]), jnp.ones_like(F[0, 0])
+    zero, one = xp.zeros_like(F[0, 0]), xp.ones_like(F[0, 0])
     top = [[one if i == j else zero for i in range(r)] for j in range(r)]  # zero below i = j
     low = [list(F[j]) for j in range(r)]
     rows = [[zero] * r for _ in range(r)]  # of U
@@ -49,7 +50,7 @@ def eliminate_root(F: Array, B: Array) -> RootElimination:
     loss = one
     for j in range(r):
         square = _dot(low[j], low[j]) + _dot(top[j][: j + 1], top[j][: j + 1])
-        scale = lax.rsqrt(square)
+        scale = xp.rsqrt(square)
         rows[j][j] = square * scale
         top[j] = [entry * scale for entry in top[j]]
         low[j] = [entry * scale for entry in low[j]]
@@ -63,12 +64,12 @@ def eliminate_root(F: Array, B: Array) -> RootElimination:
         solved.append(rest * scale[None])
         if j:
             whole = square + sum((rows[i][j] * rows[i][j] for i in range(j)), zero)
-            loss = jnp.maximum(loss, whole / square)
+            loss = xp.maximum(loss, whole / square)
     return RootElimination(
-        U=jnp.stack([jnp.stack(row) for row in rows]),
-        X=jnp.stack(solved),
-        F=jnp.stack([jnp.stack(row) for row in low]),
-        loss=jnp.sqrt(loss),
+        U=xp.stack([xp.stack(row) for row in rows]),
+        X=xp.stack(solved),
+        F=xp.stack([xp.stack(row) for row in low]),
+        loss=xp.sqrt(loss),
     )
 
 
@@ -78,14 +79,15 @@ def root_rounding(at: RootElimination, c: Array, copies: Array) -> Array:
     A wrong pivot changes M by a factor close to one, the same for all columns; an entry of
     w has besides the rounding of what its substitution subtracts from c.
     """
+    xp = namespace(c, copies)
     w = at.X[:, -c.shape[1] :]
-    pivots = jnp.stack([at.U[j, j] for j in range(at.U.shape[0])])
+    pivots = xp.stack([at.U[j, j] for j in range(at.U.shape[0])])
     squares = w * w
-    terms = 4.0 * jnp.abs(w * c) / pivots[:, None] + 2.0 * squares
-    y = 2.0 * jnp.sum(at.loss * jnp.sum(squares[:, -1], axis=0))
-    lost = jnp.sum(terms, axis=(0, 2))
-    logs = at.U.shape[0] * jnp.sum(at.loss * copies)
-    return jnp.concatenate([logs[None], lost.at[-1].add(y)])
+    terms = 4.0 * xp.abs(w * c) / pivots[:, None] + 2.0 * squares
+    y = 2.0 * xp.sum(at.loss * xp.sum(squares[:, -1], axis=0))
+    lost = xp.sum(terms, axis=(0, 2))
+    logs = at.U.shape[0] * xp.sum(at.loss * copies)
+    return xp.concatenate([logs[None], xp.at(lost)[-1].add(y)])
 
 
 def _dot(a: list[Array], b: list[Array]) -> Any:
@@ -94,4 +96,5 @@ def _dot(a: list[Array], b: list[Array]) -> Any:
 
 def _outer_product(F: Array) -> Array:
     """``F_i F_i'`` of every group, (r, r, G)."""
-    return group_product(jnp.swapaxes(F, 0, 1), jnp.swapaxes(F, 0, 1))
+    xp = namespace(F)
+    return group_product(xp.swapaxes(F, 0, 1), xp.swapaxes(F, 0, 1))

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -33,6 +32,7 @@ from ..covariance.structures import Structure, lower_indices
 from ..covariance.theta import stack_theta, theta_slices
 from ..numerics.eigen import eigen
 from ..numerics.linalg import lower_factor
+from ..numerics.namespace import namespace
 from .point import Point
 
 # Pivots that leave enough digits to divide by, relative to the largest entry.
@@ -68,53 +68,55 @@ def coordinates(theta: Array, jet: Point, structures: tuple[Structure, ...]) -> 
         Theta itself for terms that no rotation leaves as they are, or without derivatives
         in Psi.
     """
+    xp = namespace(theta)
     if not jet.psi_gradients:
-        return Coordinates(jet.gradient, jet.hessian, (), jnp.ones_like(theta))
+        return Coordinates(jet.gradient, jet.hessian, (), xp.ones_like(theta))
     if not any(s.rotates for s in structures):
-        return Coordinates(jet.gradient, jet.hessian, (), jnp.sqrt(1.0 + theta * theta))
+        return Coordinates(jet.gradient, jet.hessian, (), xp.sqrt(1.0 + theta * theta))
     g, maps, moves, bends, flats, units = [], [], [], [], [], []
     places = zip(
         structures, jet.psi_gradients, jet.psi_halves, theta_slices(structures), strict=True
     )
     for structure, G, GL, at in places:
-        E = jnp.asarray(structure.tangents, theta.dtype)
+        E = xp.asarray(structure.tangents, theta.dtype)
         moves.append(E)
         flats.append(_bend(G, E))
         if not structure.rotates:
             g.append(jet.gradient[at])
-            units.append(jnp.sqrt(1.0 + theta[at] ** 2))
-            maps.append(jnp.eye(structure.n_params, dtype=theta.dtype))
+            units.append(xp.sqrt(1.0 + theta[at] ** 2))
+            maps.append(xp.eye(structure.n_params, dtype=theta.dtype))
             bends.append(flats[-1])
             continue
         D, P, size = _horizontal(structure.factor(theta[at]))
-        g.append(2.0 * jnp.sum(GL[None] * D, axis=(1, 2)))
-        units.append(jnp.sqrt(1.0 + size))
+        g.append(2.0 * xp.sum(GL[None] * D, axis=(1, 2)))
+        units.append(xp.sqrt(1.0 + size))
         maps.append(P[:, *lower_indices(structure.k)].T)
         moves[-1] = D
         bends.append(_bend(G, D))
     T = _block_diagonal(maps)
     inner = jet.hessian - _block_diagonal(flats)
-    half = jnp.sum(inner[:, :, None] * T[None], axis=1)
-    hessian = jnp.sum(T[:, :, None] * half[:, None], axis=0) + _block_diagonal(bends)
-    return Coordinates(jnp.concatenate(g), hessian, tuple(moves), jnp.concatenate(units))
+    half = xp.sum(inner[:, :, None] * T[None], axis=1)
+    hessian = xp.sum(T[:, :, None] * half[:, None], axis=0) + _block_diagonal(bends)
+    return Coordinates(xp.concatenate(g), hessian, tuple(moves), xp.concatenate(units))
 
 
 def _horizontal(L: Array) -> tuple[Array, Array, Array]:
     """D and P of one term, (m_t, k, k), and the smaller of ``e_i`` and ``e_j``, (m_t,)."""
+    xp = namespace(L)
     i, j = lower_indices(L.shape[0])
-    V = eigen(jnp.sum(L[:, None] * L[None], axis=-1))[1]
-    v, (s, w) = V.T, _singular(jnp.sum(V[:, :, None] * L[:, None], axis=0))
+    V = eigen(xp.sum(L[:, None] * L[None], axis=-1))[1]
+    v, (s, w) = V.T, _singular(xp.sum(V[:, :, None] * L[:, None], axis=0))
     e = s * s
-    length = jnp.sqrt(jnp.maximum(e[i] + e[j], jnp.finfo(e.dtype).tiny))
+    length = xp.sqrt(xp.maximum(e[i] + e[j], np.finfo(e.dtype).tiny))
     across = s[j][:, None, None] * v[i][:, :, None] * w[j][:, None]
     across = across + s[i][:, None, None] * v[j][:, :, None] * w[i][:, None]
-    D = jnp.where(
+    D = xp.where(
         (i == j)[:, None, None],
         v[i][:, :, None] * w[i][:, None],
         across / length[:, None, None],
     )
-    change = jnp.sum(D[:, :, None] * L[None, None], axis=-1)
-    return D, _theta_changes(L, change + jnp.swapaxes(change, 1, 2)), jnp.minimum(e[i], e[j])
+    change = xp.sum(D[:, :, None] * L[None, None], axis=-1)
+    return D, _theta_changes(L, change + xp.swapaxes(change, 1, 2)), xp.minimum(e[i], e[j])
 
 
 def _singular(rows: Array) -> tuple[Array, Array]:
@@ -122,24 +124,25 @@ def _singular(rows: Array) -> tuple[Array, Array]:
 
     A row that is rounding beside the others takes a direction that is left.
     """
+    xp = namespace(rows)
     k = rows.shape[0]
-    least = _ROUNDING * jnp.sqrt(jnp.sum(rows[-1] ** 2))
+    least = _ROUNDING * xp.sqrt(xp.sum(rows[-1] ** 2))
     sizes: list[Array] = []
     units: list[Array] = []
     for i in range(k - 1, -1, -1):
-        row, left = rows[i], jnp.eye(k, dtype=rows.dtype)
+        row, left = rows[i], xp.eye(k, dtype=rows.dtype)
         for unit in units:
-            row = row - jnp.sum(row * unit) * unit
-            left = left - jnp.sum(left * unit[None], axis=1)[:, None] * unit[None]
-        norm = jnp.sqrt(jnp.sum(row * row))
+            row = row - xp.sum(row * unit) * unit
+            left = left - xp.sum(left * unit[None], axis=1)[:, None] * unit[None]
+        norm = xp.sqrt(xp.sum(row * row))
         some = norm > least
-        far = jnp.sum(left * left, axis=1)
-        other = jnp.sum(jnp.where(jnp.arange(k)[:, None] == jnp.argmax(far), left, 0.0), axis=0)
-        other = other / jnp.sqrt(jnp.sum(other * other))
-        unit = jnp.where(some, row / jnp.where(some, norm, 1.0), other)
-        sizes.append(jnp.sum(row * unit))
+        far = xp.sum(left * left, axis=1)
+        other = xp.sum(xp.where(xp.arange(k)[:, None] == xp.argmax(far), left, 0.0), axis=0)
+        other = other / xp.sqrt(xp.sum(other * other))
+        unit = xp.where(some, row / xp.where(some, norm, 1.0), other)
+        sizes.append(xp.sum(row * unit))
         units.append(unit)
-    return jnp.stack(sizes[::-1]), jnp.stack(units[::-1])
+    return xp.stack(sizes[::-1]), xp.stack(units[::-1])
 
 
 def _theta_changes(L: Array, change: Array) -> Array:
@@ -147,40 +150,44 @@ def _theta_changes(L: Array, change: Array) -> Array:
 
     Columns with a negligible pivot stay as they are.
     """
+    xp = namespace(L, change)
     k = L.shape[0]
-    P = [jnp.zeros_like(change[:, 0]) for _ in range(k)]  # columns, (n, k)
-    least = _REGULAR * jnp.max(jnp.abs(L))
+    P = [xp.zeros_like(change[:, 0]) for _ in range(k)]  # columns, (n, k)
+    least = _REGULAR * xp.max(xp.abs(L))
     for j in range(k):
         rest = change[:, :, j]
         for c in range(j):
             rest = rest - P[c] * L[j, c] - L[None, :, c] * P[c][:, j, None]
-        some = jnp.abs(L[j, j]) > least
-        pivot = jnp.where(some, L[j, j], 1.0)
+        some = xp.abs(L[j, j]) > least
+        pivot = xp.where(some, L[j, j], 1.0)
         own = 0.5 * rest[:, j] / pivot
         column = (rest - L[None, :, j] * own[:, None]) / pivot
         below = (np.arange(k) >= j)[None]
-        P[j] = jnp.where(some & below, column, 0.0)
-    return jnp.stack(P, axis=-1)
+        P[j] = xp.where(some & below, column, 0.0)
+    return xp.stack(P, axis=-1)
 
 
 def _bend(G: Array, D: Array) -> Array:
     """``2 <G D_k, D_l>``: what G makes of second-order changes of Psi, (m_t, m_t)."""
-    GD = jnp.sum(G[None, :, :, None] * D[:, None], axis=2)
-    return 2.0 * jnp.sum(GD[:, None] * D[None], axis=(-2, -1))
+    xp = namespace(G, D)
+    GD = xp.sum(G[None, :, :, None] * D[:, None], axis=2)
+    return 2.0 * xp.sum(GD[:, None] * D[None], axis=(-2, -1))
 
 
 def _block_diagonal(blocks: list[Array]) -> Array:
+    xp = namespace(blocks)
     m = sum(block.shape[0] for block in blocks)
     rows, start = [], 0
     for block in blocks:
         after = m - start - block.shape[0]
-        rows.append(jnp.pad(block, ((0, 0), (start, after))))
+        rows.append(xp.pad(block, ((0, 0), (start, after))))
         start += block.shape[0]
-    return jnp.concatenate(rows)
+    return xp.concatenate(rows)
 
 
 def move(theta: Array, p: Array, at: Coordinates, structures: tuple[Structure, ...]) -> Array:
     """Theta after a step."""
+    xp = namespace(theta, p)
     if not at.moves:
         return theta + p
     parts = []
@@ -188,6 +195,6 @@ def move(theta: Array, p: Array, at: Coordinates, structures: tuple[Structure, .
         if not structure.rotates:
             parts.append(theta[place] + p[place])
             continue
-        F = structure.factor(theta[place]) + jnp.sum(p[place][:, None, None] * D, axis=0)
+        F = structure.factor(theta[place]) + xp.sum(p[place][:, None, None] * D, axis=0)
         parts.append(stack_theta([lower_factor(F)]))
-    return jnp.concatenate(parts)
+    return xp.concatenate(parts)

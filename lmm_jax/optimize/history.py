@@ -13,6 +13,8 @@ import numpy as np
 from jax import Array, lax
 from jax.experimental import io_callback
 
+from ..numerics.namespace import NUMPY, namespace
+
 
 class Row(NamedTuple):
     """One step."""
@@ -41,8 +43,10 @@ class Recorder:
 
     def __call__(self, tick: Any, theta: Array, value: Array, gradient: Array) -> None:
         """Note one step; the first of a run has the tick 1."""
-        norm = jnp.linalg.norm(gradient)
-        numbers = jnp.concatenate([jnp.stack([value, norm]), theta])
+        xp = namespace(theta)
+        numbers = xp.concatenate([xp.stack([value, xp.linalg.norm(gradient)]), theta])
+        if xp is NUMPY:
+            return _note(numbers.dtype, self.number, tick, numbers)
         # the thread of the report may know no float64: bits travel as they are
         bits = lax.bitcast_convert_type(numbers, jnp.uint32)
         note = partial(_note, np.dtype(numbers.dtype))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
 from ..covariance.structures import Structure
 from ..covariance.theta import theta_size, theta_slices
 from ..layouts.contract import Layout
 from ..likelihood.profile import profile_jet
+from ..numerics.namespace import namespace, traced_once
 from .history import Recorder
 from .newton import CONVERGED, DECREMENT_TOL, NOISY, NONFINITE, PIVOT_TOL, Solution, newton
 from .starts import (
@@ -68,12 +68,13 @@ def minimize(
     watch : Recorder, optional
         Notes the steps of all runs.
     """
+    xp = namespace(layout.S0)
     search = _Search(layout=layout, maxiter=maxiter, tol=tol, watch=watch, reml=reml)
     nothing = _nothing_found(search)
     if search.centred:
         return _look_and_run(_grids(layout, start), nothing, search)
     if start is not None:
-        found = start[None], jnp.ones(1, bool)
+        found = start[None], xp.ones(1, bool)
     else:
         found = find_starts(layout, reml=reml, maxiter=maxiter)
     return _run_all(Starts(*found, nothing.jet.profile.beta), nothing, search)
@@ -89,6 +90,7 @@ class _Search:
     tol: Any
     watch: Recorder | None
     reml: bool = field(metadata={"static": True})
+    _array: ClassVar[str] = "layout"
 
     @property
     def centred(self) -> bool:
@@ -96,7 +98,7 @@ class _Search:
         return self.layout.size() <= SMALL_PROBLEM  # many groups leave no such distance to go
 
 
-@jax.jit  # inner programs are traced once for all of their uses
+@traced_once  # inner programs are traced once for all of their uses
 def _descend(theta: Array, beta: Array, search: _Search) -> Solution:
     """A run with y measured from fixed effects beta, so that they take no digits."""
     near = search.layout.measured_from(beta) if search.centred else search.layout
@@ -114,45 +116,50 @@ def _descend(theta: Array, beta: Array, search: _Search) -> Solution:
 
 def _nothing_found(search: _Search) -> Solution:
     """A solution that any other is better than."""
-    layout = search.layout
-    theta = jnp.zeros(theta_size(layout.structures), layout.S0.dtype)
-    beta = jnp.zeros(layout.beta_origin.size, layout.S0.dtype)
-    shapes = jax.eval_shape(_descend, theta, beta, search)
-    empty: Solution = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    return empty._replace(status=jnp.full_like(empty.status, NONFINITE))
+    xp = namespace(search.layout)
+    layout = search.layout.thinned() or search.layout  # the shapes of a solution are the same
+    search = replace(search, layout=layout, maxiter=0, watch=None)
+    theta = xp.zeros(theta_size(layout.structures), layout.S0.dtype)
+    beta = xp.zeros(layout.beta_origin.size, layout.S0.dtype)
+    shapes = xp.shapes_of(_descend, theta, beta, search)
+    empty: Solution = jax.tree.map(lambda leaf: xp.zeros(leaf.shape, leaf.dtype), shapes)
+    return empty._replace(status=xp.full_like(empty.status, NONFINITE))
 
 
 def _run_all(starts: Starts, best: Solution, search: _Search) -> Solution:
     """The best of a solution and what is found from some starts, and challenged from inside."""
+    xp = namespace(search.layout)
     n = starts.wanted.size
 
     def run(i: Array, best: Solution) -> Solution:
         inner, cornered = off_boundary(best.theta, search.layout.structures)
         lost = (best.status == NOISY) & search.centred
-        inner = jnp.where(lost, best.theta, inner)
-        theta = jnp.where(i < n, starts.thetas[jnp.minimum(i, n - 1)], inner)
-        go = jnp.where(i < n, starts.wanted[jnp.minimum(i, n - 1)], cornered | lost)
-        beta = jnp.where(i < n, starts.beta, best.jet.profile.beta)
-        return lax.cond(go, lambda b: better(b, _descend(theta, beta, search)), lambda b: b, best)
+        inner = xp.where(lost, best.theta, inner)
+        theta = xp.where(i < n, starts.thetas[xp.minimum(i, n - 1)], inner)
+        go = xp.where(i < n, starts.wanted[xp.minimum(i, n - 1)], cornered | lost)
+        beta = xp.where(i < n, starts.beta, best.jet.profile.beta)
+        return xp.cond(go, lambda b: better(b, _descend(theta, beta, search)), lambda b: b, best)
 
-    return lax.fori_loop(0, n + 1, run, best)
+    return xp.fori_loop(0, n + 1, run, best)
 
 
 def _look_and_run(grids: _Grids, best: Solution, search: _Search) -> Solution:
     """Runs from the local minima of the first grid, and of the next while there is doubt."""
+    xp = namespace(search.layout)
 
     def stage(s: Array, best: Solution) -> Solution:
         return _run_all(_found_in(grids, s, best, search), best, search)
 
     def needed(s: Array, best: Solution) -> Solution:
         doubtful = (s == 0) | in_doubt(best, search.layout)
-        return lax.cond(doubtful, stage, lambda s, b: b, s, best)
+        return xp.cond(doubtful, stage, lambda s, b: b, s, best)
 
-    return lax.fori_loop(0, len(grids.thetas), needed, best)
+    return xp.fori_loop(0, len(grids.thetas), needed, best)
 
 
 def _found_in(grids: _Grids, s: Array, best: Solution, search: _Search) -> Starts:
     """Starts of stage s."""
+    xp = namespace(s)
     layout, reml = search.layout, search.reml
     thetas, neighbours = grids.thetas[s], grids.neighbours[s]
     beta = best.jet.profile.beta
@@ -160,10 +167,10 @@ def _found_in(grids: _Grids, s: Array, best: Solution, search: _Search) -> Start
     if len(grids.thetas) == 1:
         found = look(thetas, neighbours, near, reml=reml)
         return found._replace(beta=beta + found.beta)
-    thetas = jnp.where(s == 0, thetas, with_submodels(thetas, best.theta, layout))
-    batches = jnp.where(s == 0, 1, BATCHES)
+    thetas = xp.where(s == 0, thetas, with_submodels(thetas, best.theta, layout))
+    batches = xp.where(s == 0, 1, BATCHES)
     found = look(thetas, neighbours, near, reml=reml, batches=batches)
-    found = found._replace(beta=beta + jnp.where(s == 0, found.beta, 0.0))
+    found = found._replace(beta=beta + xp.where(s == 0, found.beta, 0.0))
     # valleys that a grid does not show: narrow ones, and those between singular covariances
     extreme = (s > 0) & is_extreme(best.theta)
     hidden = (s > 0) & has_few_groups(layout) & (widest(layout.structures) > 2)
@@ -179,8 +186,9 @@ class _Grids(NamedTuple):
 
 def _grids(layout: Layout, start: Array | None) -> _Grids:
     """What to look at, stage by stage."""
+    xp = namespace(layout.S0)
     if start is not None:
-        return _Grids(start[None, None], jnp.full((1, 1, 1), -1))
+        return _Grids(start[None, None], xp.full((1, 1, 1), -1))
     first, then = start_grid(layout.structures), singular_grid(layout.structures)
     both = [first] if then is None else [first, then]
     rows = max(len(g.thetas) for g in both)
@@ -194,8 +202,8 @@ def _grids(layout: Layout, start: Array | None) -> _Grids:
         for g in both
     ]
     points = [np.pad(g.thetas, ((0, rows - len(g.thetas)), (0, 0))) for g in both]
-    thetas = jnp.asarray(np.stack(points), layout.S0.dtype)
-    return _Grids(thetas, jnp.asarray(np.stack(near)))
+    thetas = xp.asarray(np.stack(points), layout.S0.dtype)
+    return _Grids(thetas, xp.asarray(np.stack(near)))
 
 
 def in_doubt(best: Solution, layout: Layout) -> Array:
@@ -213,12 +221,13 @@ def has_few_groups(layout: Layout) -> Any:
     return layout.ranks() < FEW_GROUPS * sum(layout.sizes)
 
 
-def is_extreme(theta: Any, xp: Any = jnp) -> Any:
+def is_extreme(theta: Any) -> Any:
     """Whether some random effects are very much larger than the residual, for every lane."""
+    xp = namespace(theta)
     return xp.max(xp.abs(theta), axis=0) > _EXTREME
 
 
-_jet = jax.jit(profile_jet, static_argnames="reml")
+_jet = traced_once(profile_jet, static="reml")
 
 
 def _newton_on(
@@ -236,16 +245,17 @@ def _newton_on(
 
 def find_starts(layout: Layout, *, reml: bool, maxiter: int) -> tuple[Array, Array]:
     """Start values, best first, and which of them deserve a run; see :func:`minimize`."""
+    xp = namespace(layout.S0)
     few = layout.thinned()
     if few is None:
         return start_values(layout, reml=reml)
     moments = few.start_moments()
     sample = _newton_on(few, moments, reml=reml, maxiter=maxiter, tol=_SAMPLE_TOL)
-    found = jnp.where(sample.status == CONVERGED, sample.theta, moments)
-    return found[None], jnp.ones(1, bool)
+    found = xp.where(sample.status == CONVERGED, sample.theta, moments)
+    return found[None], xp.ones(1, bool)
 
 
-def off_boundary(theta: Any, structures: tuple[Structure, ...], xp: Any = jnp) -> tuple[Any, Any]:
+def off_boundary(theta: Any, structures: tuple[Structure, ...]) -> tuple[Any, Any]:
     """A start with every singular term reopened, and whether there was one.
 
     Parameters
@@ -255,6 +265,7 @@ def off_boundary(theta: Any, structures: tuple[Structure, ...], xp: Any = jnp) -
     xp : module
         ``jax.numpy``, or ``numpy`` for lanes on the host.
     """
+    xp = namespace(theta)
     opened, cornered = [], []
     for structure, at in zip(structures, theta_slices(structures), strict=True):
         pivots = structure.pivots
@@ -266,8 +277,9 @@ def off_boundary(theta: Any, structures: tuple[Structure, ...], xp: Any = jnp) -
     return xp.concatenate(opened), xp.any(xp.stack(cornered), axis=0)
 
 
-def second_is_better(a: Solution, b: Solution, xp: Any = jnp) -> Any:
+def second_is_better(a: Solution, b: Solution) -> Any:
     """Whether b is the lower of two optima, or as low and converged where a is not."""
+    xp = namespace(a.theta, b.theta)
     # what rounds is bounded from far above: no bound makes a difference in earnest a tie
     lost = xp.minimum(a.jet.noise + b.jet.noise, _TIE)
     noise = 1e-9 * (1.0 + xp.abs(a.jet.value)) + lost
@@ -279,6 +291,7 @@ def second_is_better(a: Solution, b: Solution, xp: Any = jnp) -> Any:
 
 def better(a: Solution, b: Solution) -> Solution:
     """The better of two optima, with the iterations of both."""
+    xp = namespace(a.theta, b.theta)
     take_b = second_is_better(a, b)
-    chosen = jax.tree.map(lambda x, y: jnp.where(take_b, y, x), a, b)
+    chosen = jax.tree.map(lambda x, y: xp.where(take_b, y, x), a, b)
     return chosen._replace(n_iter=a.n_iter + b.n_iter)

@@ -12,13 +12,14 @@ from __future__ import annotations
 from typing import Any, Generic, NamedTuple
 
 import jax
-import jax.numpy as jnp
-from jax import Array, lax
+import numpy as np
+from jax import Array
 
 from ..covariance.structures import Structure
 from ..covariance.theta import stack_theta, theta_slices
 from ..numerics.eigen import eigen
 from ..numerics.linalg import lower_factor
+from ..numerics.namespace import namespace
 from .factor_steps import coordinates, move
 from .history import Recorder
 from .point import Evaluate, P, Point
@@ -140,6 +141,7 @@ def newton(
         criterion can tell: what is below its rounding counts as zero, and a rounding of
         more than ``PROMISE`` ends in ``NOISY``.
     """
+    xp = namespace(theta)
 
     def step(s: State[P]) -> State[P]:
         s = tick(s, evaluate, structures, maxiter=maxiter, tol=tol)
@@ -147,7 +149,8 @@ def newton(
             watch(s.tick, s.theta, s.jet.value, s.jet.gradient)
         return s
 
-    s = lax.while_loop(lambda s: s.status == RUNNING, step, first_state(theta, evaluate))
+    evaluate = xp.remember(evaluate)
+    s = xp.while_loop(lambda s: s.status == RUNNING, step, first_state(theta, evaluate))
     return finish(s)
 
 
@@ -160,15 +163,17 @@ def tick(
     tol: float,
 ) -> State[P]:
     """One evaluation of the criterion: propose a point, evaluate it, accept or shrink."""
+    xp = namespace(s.theta)
     step = propose(s, structures, tol)
     stay = lambda: s.jet  # noqa: E731
-    jet = lax.cond(step.settled, stay, lambda: evaluate(step.trial))
+    jet = xp.cond(step.settled, stay, lambda: evaluate(step.trial))
     return judge(s, step, jet, maxiter)
 
 
 def finish(s: State[P]) -> Solution[P]:
     """The solution that a state has reached; the evaluation of the start is no step."""
-    return Solution(s.theta, s.jet, s.status, jnp.maximum(s.tick - 1, 0), s.decrement)
+    xp = namespace(s.theta)
+    return Solution(s.theta, s.jet, s.status, xp.maximum(s.tick - 1, 0), s.decrement)
 
 
 def first_state(theta: Array, evaluate: Evaluate[P]) -> State[P]:
@@ -176,10 +181,10 @@ def first_state(theta: Array, evaluate: Evaluate[P]) -> State[P]:
 
     So the program holds one copy of the criterion, which halves its compile time.
     """
-    return unknown_state(theta, jax.eval_shape(evaluate, theta))
+    return unknown_state(theta, namespace(theta).shapes_of(evaluate, theta))
 
 
-def unknown_state(theta: Any, shapes: Any, xp: Any = jnp, axis: int = -1) -> State[Any]:
+def unknown_state(theta: Any, shapes: Any, axis: int = -1) -> State[Any]:
     """State before the first tick.
 
     Parameters
@@ -188,12 +193,10 @@ def unknown_state(theta: Any, shapes: Any, xp: Any = jnp, axis: int = -1) -> Sta
         One start, or one for each of many lanes.
     shapes : tree
         Of shapes and types, those of the criterion at one theta.
-    xp : module
-        ``jax.numpy``, or ``numpy`` for lanes on the host.
     axis : {-1, 0}
         Of the lanes in the state.
     """
-    lanes = theta.shape[1:]
+    xp, lanes = namespace(theta), theta.shape[1:]
 
     def zeros(leaf: Any) -> Any:
         at = len(leaf.shape) if axis else 0
@@ -213,47 +216,49 @@ def unknown_state(theta: Any, shapes: Any, xp: Any = jnp, axis: int = -1) -> Sta
 
 def state_at(theta: Array, jet: P) -> State[P]:
     """State whose start has been evaluated already."""
-    one = jnp.ones((), theta.dtype)
-    finite = jnp.isfinite(jet.value) & jnp.all(jnp.isfinite(jet.gradient))
+    xp = namespace(theta)
+    one = xp.ones((), theta.dtype)
+    finite = xp.isfinite(jet.value) & xp.all(xp.isfinite(jet.gradient))
     return State(
         theta=theta,
         jet=jet,
-        radius=jnp.maximum(one, jnp.linalg.norm(theta)),
+        radius=xp.maximum(one, xp.linalg.norm(theta)),
         lift=one,
-        tick=jnp.ones((), jnp.int32),
-        status=jnp.where(finite, RUNNING, NONFINITE).astype(jnp.int32),
-        decrement=one * jnp.inf,
+        tick=xp.ones((), np.int32),
+        status=xp.where(finite, RUNNING, NONFINITE).astype(np.int32),
+        decrement=one * np.inf,
     )
 
 
 def propose(s: State[P], structures: tuple[Structure, ...], tol: float) -> Step:
     """Next trial point: Newton with |eigenvalues|, plus escapes from saddles and corners."""
+    xp = namespace(s.theta)
     at = coordinates(s.theta, s.jet, structures)
     g, hessian = at.gradient * at.units, at.hessian * at.units[:, None] * at.units[None]
     e, V = eigen(hessian)
-    top = jnp.maximum(jnp.max(jnp.abs(e)), _LEAST_BEND)
-    along = jnp.sum(V * g[:, None], axis=0)  # sums: elementwise where many lanes go side by side
-    size = jnp.maximum(jnp.abs(e), _LEAST_SHARE * top)
-    decrement = jnp.sum(along**2 / size)
+    top = xp.maximum(xp.max(xp.abs(e)), _LEAST_BEND)
+    along = xp.sum(V * g[:, None], axis=0)  # sums: elementwise where many lanes go side by side
+    size = xp.maximum(xp.abs(e), _LEAST_SHARE * top)
+    decrement = xp.sum(along**2 / size)
     flat = decrement < tol
     saddle = (decrement < _AT_REST) & (e[0] < -_CURVATURE_TOL * top)
-    p = -jnp.sum(V * (along / size)[None], axis=1)
-    p = p + jnp.where(saddle, _ESCAPE, 0.0) * V[:, 0] * jnp.where(along[0] > 0, -1.0, 1.0)
-    length = jnp.linalg.norm(at.units * p)
-    p = p * jnp.minimum(1.0, s.radius / jnp.maximum(length, jnp.finfo(p.dtype).tiny))
-    bend = jnp.sum(hessian * p[:, None] * p[None])
-    predicted = -(jnp.sum(g * p) + 0.5 * bend)
-    known = jnp.isfinite(s.jet.value)
+    p = -xp.sum(V * (along / size)[None], axis=1)
+    p = p + xp.where(saddle, _ESCAPE, 0.0) * V[:, 0] * xp.where(along[0] > 0, -1.0, 1.0)
+    length = xp.linalg.norm(at.units * p)
+    p = p * xp.minimum(1.0, s.radius / xp.maximum(length, np.finfo(p.dtype).tiny))
+    bend = xp.sum(hessian * p[:, None] * p[None])
+    predicted = -(xp.sum(g * p) + 0.5 * bend)
+    known = xp.isfinite(s.jet.value)
     lifted, gain = _lift(s, structures)
     lifting = known & flat & ~saddle & (gain > rounding(s.jet))
     p = at.units * p
     final = known & flat & ~saddle & ~lifting
-    settled = final & (decrement < jnp.minimum(_SETTLED, tol))
-    moved = jnp.where(lifting, lifted, move(s.theta, p, at, structures))
+    settled = final & (decrement < xp.minimum(_SETTLED, tol))
+    moved = xp.where(lifting, lifted, move(s.theta, p, at, structures))
     return Step(
-        trial=jnp.where(known & ~settled, moved, s.theta),
+        trial=xp.where(known & ~settled, moved, s.theta),
         predicted=predicted,
-        length=jnp.minimum(length, s.radius),
+        length=xp.minimum(length, s.radius),
         decrement=decrement,
         flat=flat,
         lifting=lifting,
@@ -269,7 +274,8 @@ def rounding(jet: Point) -> Array:
 
 def _rounding_of_all(jet: Point) -> Array:
     """What every evaluation rounds, however well conditioned."""
-    return _ROUNDING * jnp.finfo(jet.value.dtype).eps * (1.0 + jnp.abs(jet.value))
+    xp = namespace(jet.value)
+    return _ROUNDING * np.finfo(jet.value.dtype).eps * (1.0 + xp.abs(jet.value))
 
 
 def _lift(s: State[P], structures: tuple[Structure, ...]) -> tuple[Array, Array]:
@@ -279,7 +285,8 @@ def _lift(s: State[P], structures: tuple[Structure, ...]) -> tuple[Array, Array]
     eigenvector v, ``Psi + t v v'`` lowers the criterion although theta is
     stationary: the corner that a triangular factor has at a zero pivot.
     """
-    gain = jnp.zeros((), s.theta.dtype)
+    xp = namespace(s.theta)
+    gain = xp.zeros((), s.theta.dtype)
     if not s.jet.psi_gradients or not any(s.rotates for s in structures):
         return s.theta, gain
     parts = []
@@ -291,58 +298,60 @@ def _lift(s: State[P], structures: tuple[Structure, ...]) -> tuple[Array, Array]
             continue  # no corner: Psi is linear in squares, the curvature in theta decides
         L = structure.factor(s.theta[at])
         e, V = eigen(G)
-        cornered = jnp.min(jnp.abs(jnp.diagonal(L))) < PIVOT_TOL
-        found = cornered & (e[0] < -_SLOPE_TOL * jnp.maximum(jnp.max(jnp.abs(e)), 1.0))
+        cornered = xp.min(xp.abs(xp.diagonal(L))) < PIVOT_TOL
+        found = cornered & (e[0] < -_SLOPE_TOL * xp.maximum(xp.max(xp.abs(e)), 1.0))
         v = V[:, 0]
-        size = s.lift * _LIFT * (1.0 + jnp.sum(jnp.sum(L * v[:, None], axis=0) ** 2))
-        raised = lower_factor(jnp.concatenate([L, jnp.sqrt(size) * v[:, None]], axis=1))
-        parts[-1] = stack_theta([jnp.where(found, raised, L)])
-        gain = gain + jnp.where(found, -e[0] * size, 0.0)
-    return jnp.concatenate(parts), gain
+        size = s.lift * _LIFT * (1.0 + xp.sum(xp.sum(L * v[:, None], axis=0) ** 2))
+        raised = lower_factor(xp.concatenate([L, xp.sqrt(size) * v[:, None]], axis=1))
+        parts[-1] = stack_theta([xp.where(found, raised, L)])
+        gain = gain + xp.where(found, -e[0] * size, 0.0)
+    return xp.concatenate(parts), gain
 
 
 def certified(status: Any, jet: Point) -> Array:
     """The status, or ``NOISY`` where rounding of the criterion leaves nothing to be certain of."""
+    xp = namespace(jet.value)
     ended = (status == CONVERGED) | (status == STALLED)
-    lost = jet.noise > jnp.maximum(PROMISE, _rounding_of_all(jet))  # float32 promises less
-    return jnp.where(ended & lost, NOISY, status).astype(jnp.int32)
+    lost = jet.noise > xp.maximum(PROMISE, _rounding_of_all(jet))  # float32 promises less
+    return xp.where(ended & lost, NOISY, status).astype(np.int32)
 
 
 def judge(s: State[P], step: Step, jet: P, maxiter: int) -> State[P]:
     """Accept or shrink, and say whether that was the last step."""
+    xp = namespace(s.theta)
     noise = rounding(jet)
     gain = s.jet.value - jet.value
-    finite = jnp.isfinite(jet.value) & jnp.all(jnp.isfinite(jet.gradient))
+    finite = xp.isfinite(jet.value) & xp.all(xp.isfinite(jet.gradient))
     small = step.predicted < noise
     first = s.tick == 0
-    good = finite & jnp.where(
+    good = finite & xp.where(
         step.lifting, gain > noise, (gain > _TAKEN * step.predicted) | (small & (gain > -noise))
     )
     good = good | (first & finite)
-    ratio = gain / jnp.maximum(step.predicted, noise)
-    radius = jnp.where(
+    ratio = gain / xp.maximum(step.predicted, noise)
+    radius = xp.where(
         good,
-        jnp.where(ratio > _TRUSTED, jnp.maximum(s.radius, _WIDER * step.length), s.radius),
+        xp.where(ratio > _TRUSTED, xp.maximum(s.radius, _WIDER * step.length), s.radius),
         _NARROWER * step.length,
     )
-    radius = jnp.where(step.lifting | first, s.radius, radius)
-    lift = jnp.where(step.lifting & ~good, _LOWER * s.lift, s.lift)
+    radius = xp.where(step.lifting | first, s.radius, radius)
+    lift = xp.where(step.lifting & ~good, _LOWER * s.lift, s.lift)
     exhausted = s.tick >= maxiter
     stuck = ~good & ~step.lifting & (small | (radius < _NO_STEP))
     # no step, along a direction of negative curvature or not, gains what the criterion rounds
     lowest = stuck & small & (step.flat | (step.decrement < _UNTOLD * noise))
-    status = jnp.where(exhausted, MAXITER, RUNNING)
-    status = jnp.where(stuck, STALLED, status)
-    status = jnp.where(step.final | lowest, CONVERGED, status)
-    new = jax.tree.map(lambda new, old: jnp.where(good, new, old), jet, s.jet)
+    status = xp.where(exhausted, MAXITER, RUNNING)
+    status = xp.where(stuck, STALLED, status)
+    status = xp.where(step.final | lowest, CONVERGED, status)
+    new = jax.tree.map(lambda new, old: xp.where(good, new, old), jet, s.jet)
     status = certified(status, new)
-    status = jnp.where(first & ~finite, NONFINITE, status)
+    status = xp.where(first & ~finite, NONFINITE, status)
     return State(
-        theta=jnp.where(good, step.trial, s.theta),
+        theta=xp.where(good, step.trial, s.theta),
         jet=new,
         radius=radius,
         lift=lift,
         tick=s.tick + 1,
-        status=status.astype(jnp.int32),
+        status=status.astype(np.int32),
         decrement=step.decrement,
     )

@@ -10,12 +10,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ..covariance.structures import Structure
 from ..layouts.contract import Layout
 from ..likelihood.profile import profile_jet
+from ..numerics.namespace import namespace
 from ..numerics.programs import compiled
 from .history import Recorder
 from .minimize import minimize
@@ -41,11 +42,11 @@ _NEAR = 1e-2
 # the step apart, is what its derivatives say: the decrement there is about this squared.
 _CLOSE = 1e-7
 
-_minimize = compiled(minimize, static="reml")
-_jet = compiled(profile_jet, static=("reml", "exact"))
-_start = compiled(lambda layout: layout.start_moments())
-_propose = compiled(propose, static="structures")
-_judge = compiled(judge)
+_minimize = compiled(minimize, static="reml", host=1e-6)
+_jet = compiled(profile_jet, static=("reml", "exact"), host=1e-7)
+_start = compiled(lambda layout: layout.start_moments(), host=1e-8)
+_propose = compiled(propose, static="structures", host=1e-8)
+_judge = compiled(judge, host=1e-8)
 
 
 def descend(layout: Layout, start: Array | None = None, **options: Any) -> Solution:
@@ -84,7 +85,7 @@ def minimize_staged(
         ``CONVERGED`` rests on exact derivatives, as in :func:`lmm_jax.optimize.newton.newton`.
     """
     evaluate = partial(_jet, layout=layout, reml=reml)
-    theta = _start(layout) if start is None else jnp.asarray(start)
+    theta = _start(layout) if start is None else start
     exact = maxiter == 0  # whether the curvature at s is
     s = state_at(theta, evaluate(theta, exact=exact))
     if exact and int(s.status) == RUNNING:
@@ -121,7 +122,7 @@ def _advance(
         return _follow(s, step), True
     near = float(step.decrement) < _NEAR
     new = _judge(s, step, evaluate(step.trial, exact=near), maxiter)
-    moved = bool(jnp.any(new.theta != s.theta))
+    moved = bool((new.theta != s.theta).any())
     exact = near if moved else exact
     if not exact and int(new.status) not in (RUNNING, NONFINITE, MAXITER):
         # no step helps, as far as the average information can tell
@@ -138,13 +139,13 @@ def _is_last(step: Step, tol: float) -> bool:
 
 def _follow(s: State, step: Step) -> State:
     """The end of the last step without an evaluation: the profile continued to first order."""
-    move = step.trial - s.theta
+    xp, move = namespace(s.theta), step.trial - s.theta
     at = s.jet.profile
     profile = at._replace(
         deviance=s.jet.value - step.predicted,
         beta=at.beta + move @ s.jet.dbeta,
-        rss=at.rss * jnp.exp(move @ s.jet.dlog_rss),
-        cov_beta=at.cov_beta + jnp.tensordot(move, s.jet.dcov_beta, 1),
+        rss=at.rss * xp.exp(move @ s.jet.dlog_rss),
+        cov_beta=at.cov_beta + xp.tensordot(move, s.jet.dcov_beta, 1),
     )
     jet = s.jet._replace(value=profile.deviance, profile=profile)
     return s._replace(
@@ -157,4 +158,4 @@ def _follow(s: State, step: Step) -> State:
 
 
 def _code(status: int) -> Any:
-    return jnp.full((), status, jnp.int32)
+    return np.full((), status, np.int32)

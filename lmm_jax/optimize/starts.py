@@ -7,15 +7,15 @@ from itertools import product
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
 from ..covariance.structures import Structure, lower_indices
 from ..covariance.theta import theta_size, theta_slices
 from ..layouts.contract import Layout
 from ..likelihood.coordinates import inverse_whiteners
 from ..likelihood.profile import profile_waist
+from ..numerics.namespace import namespace
 
 # A full grid of start values is evaluated while that costs next to nothing.
 SMALL_PROBLEM = 1 << 13
@@ -60,15 +60,16 @@ def start_values(layout: Layout, *, reml: bool) -> tuple[Array, Array]:
     starts : Array, shape (K, m)
     wanted : Array of bool, shape (K,)
     """
+    xp = namespace(layout.S0)
     if layout.size() > SMALL_PROBLEM:
-        return layout.start_moments()[None], jnp.ones(1, bool)
+        return layout.start_moments()[None], xp.ones(1, bool)
     points, near = start_grid(layout.structures)
-    found = look(jnp.asarray(points, layout.S0.dtype), jnp.asarray(near), layout, reml=reml)
+    found = look(xp.asarray(points, layout.S0.dtype), xp.asarray(near), layout, reml=reml)
     return found.thetas, found.wanted
 
 
 def look(
-    thetas: Array, neighbours: Array, layout: Layout, *, reml: bool, batches: Array | int = 1
+    thetas: Array, neighbours: Array, layout: Layout, *, reml: bool, batches: Array | None = None
 ) -> Starts:
     """Evaluate candidates batch by batch; their local minima deserve a run, the lowest few.
 
@@ -79,31 +80,30 @@ def look(
         See :class:`Candidates`.
     layout : Layout
     reml : bool
-    batches : Array or int
-        How many of the ``BATCHES`` parts of the candidates to look at; one: all together.
+    batches : Array, optional
+        How many of the ``BATCHES`` parts of the candidates to look at; not given: all together.
     """
-    parts = BATCHES if isinstance(batches, Array) else 1
-
-    def value(theta: Array) -> tuple[Array, Array]:
-        at = profile_waist(layout.waist_at(theta), layout, reml=reml)
-        return at.deviance, at.beta
+    xp = namespace(thetas, neighbours, layout.S0, batches)
+    parts = 1 if batches is None else BATCHES
 
     def batch(i: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
         size = len(thetas) // parts
-        new = jax.vmap(value)(lax.dynamic_slice_in_dim(thetas, i * size, size))
+        at = layout.waists_at(xp.dynamic_slice_in_dim(thetas, i * size, size))
+        profiles = profile_waist(at, layout, reml=reml)
+        new = profiles.deviance, profiles.beta
         return jax.tree.map(
-            lambda a, b: lax.dynamic_update_slice_in_dim(a, b, i * size, 0), found, new
+            lambda a, b: xp.dynamic_update_slice_in_dim(a, b, i * size, 0), found, new
         )
 
     p, dtype = layout.beta_origin.size, thetas.dtype
-    nothing = jnp.full(len(thetas), jnp.inf, dtype), jnp.zeros((len(thetas), p), dtype)
-    values, betas = lax.fori_loop(0, batches, batch, nothing)
-    values = jnp.where(jnp.isfinite(values), values, jnp.inf)
-    ranked = jnp.where(local_minima(values, neighbours), values, jnp.inf)
-    order = jnp.argsort(ranked)[:MAX_RUNS]
-    wanted = jnp.isfinite(ranked[order])
-    beta = jnp.where(wanted[0], betas[order[0]], 0.0)
-    return Starts(thetas[order], wanted.at[0].set(True), beta)  # one run says what is wrong
+    nothing = xp.full(len(thetas), np.inf, dtype), xp.zeros((len(thetas), p), dtype)
+    values, betas = xp.fori_loop(0, 1 if batches is None else batches, batch, nothing)
+    values = xp.where(xp.isfinite(values), values, np.inf)
+    ranked = xp.where(local_minima(values, neighbours), values, np.inf)
+    order = xp.argsort(ranked)[:MAX_RUNS]
+    wanted = xp.isfinite(ranked[order])
+    beta = xp.where(wanted[0], betas[order[0]], 0.0)
+    return Starts(thetas[order], xp.at(wanted)[0].set(True), beta)  # one run says what is wrong
 
 
 def with_far_starts(
@@ -113,11 +113,12 @@ def with_far_starts(
 
     ``hidden``: whether there may be some; ``extreme``: very narrow ones.
     """
+    xp = namespace(hidden, extreme)
     thetas, wanted = [starts.thetas], [starts.wanted]
     for more, ask in zip(far_starts(structures), (hidden, extreme), strict=True):
-        thetas.append(jnp.asarray(more, starts.thetas.dtype))
-        wanted.append(jnp.broadcast_to(ask, len(more)))
-    return starts._replace(thetas=jnp.concatenate(thetas), wanted=jnp.concatenate(wanted))
+        thetas.append(xp.asarray(more, starts.thetas.dtype))
+        wanted.append(xp.broadcast_to(ask, len(more)))
+    return starts._replace(thetas=xp.concatenate(thetas), wanted=xp.concatenate(wanted))
 
 
 @cache
@@ -155,11 +156,12 @@ def local_minima(values: Array, neighbours: Array) -> Array:
     values : Array, shape (N,) or (N, R)
     neighbours : Array of int, shape (N, K)
     """
-    own = jnp.arange(neighbours.shape[0])[:, None]
-    last = jnp.full_like(values[:1], jnp.inf)  # where -1 points to
-    near, here = jnp.concatenate([values, last])[neighbours], values[:, None]
+    xp = namespace(values, neighbours)
+    own = xp.arange(neighbours.shape[0])[:, None]
+    last = xp.full_like(values[:1], np.inf)  # where -1 points to
+    near, here = xp.concatenate([values, last])[neighbours], values[:, None]
     later = (neighbours < own).reshape(*neighbours.shape, *(1,) * (values.ndim - 1))
-    return jnp.all((near > here) | ((near == here) & later), axis=1)
+    return xp.all((near > here) | ((near == here) & later), axis=1)
 
 
 @cache
@@ -243,6 +245,7 @@ def with_submodels(thetas: Array, best: Array, layout: Layout) -> Array:
     best : Array, shape (m,)
     layout : Layout
     """
+    xp = namespace(thetas, best, layout.S0)
     parts = []
     for structure, at, Ai in zip(
         layout.structures, theta_slices(layout.structures), inverse_whiteners(layout), strict=True
@@ -250,13 +253,13 @@ def with_submodels(thetas: Array, best: Array, layout: Layout) -> Array:
         if not structure.rotates:
             continue
         k = structure.k
-        v = Ai / jnp.sqrt(jnp.sum(Ai * Ai, axis=0))[None]
-        lines = jnp.asarray(_ALONE, v.dtype)[None, :, None] * v.T[:, None]
-        term = jnp.pad(lines.reshape(-1, k), ((0, 0), (0, at.stop - at.start - k)))
-        one = jnp.broadcast_to(best[None], (len(term), best.size))
-        parts.append(one.at[:, at].set(term))
-    last = jnp.concatenate(parts)
-    return thetas.at[-len(last) :].set(last)
+        v = Ai / xp.sqrt(xp.sum(Ai * Ai, axis=0))[None]
+        lines = xp.asarray(_ALONE, v.dtype)[None, :, None] * v.T[:, None]
+        term = xp.pad(lines.reshape(-1, k), ((0, 0), (0, at.stop - at.start - k)))
+        one = xp.broadcast_to(best[None], (len(term), best.size))
+        parts.append(xp.at(one)[:, at].set(term))
+    last = xp.concatenate(parts)
+    return xp.at(thetas)[-len(last) :].set(last)
 
 
 def _directions(k: int, count: int) -> np.ndarray:

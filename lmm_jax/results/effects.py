@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -28,7 +27,7 @@ def _all_blups(theta: jax.Array, beta: jax.Array, layout: Layout) -> tuple[BlupT
     return layout.blups(theta, beta)
 
 
-_blups = compiled(_all_blups)
+_blups = compiled(_all_blups, host=1e-7)
 # Numbers of joint covariances up to which a result without its data keeps them.
 _MOST_KEPT = 1 << 24
 
@@ -36,8 +35,8 @@ _MOST_KEPT = 1 << 24
 def group_effects(estimates: Estimates, design: Design) -> GroupEffects:
     """Conditional means (BLUPs) and covariances given y at the estimates."""
     with float64():
-        theta, beta = jnp.asarray(estimates.theta_layout), jnp.asarray(estimates.beta_layout)
-        parts = _blups(theta, beta, design.layout)
+        theta, beta = estimates.theta_layout, estimates.beta_layout
+        parts = _blups(theta, beta, design.compressed.layout)
     return GroupEffects(
         means=[estimates.y_scale * np.asarray(part.b) for part in parts],
         covariances=[np.asarray(part.cov) for part in parts],
@@ -53,7 +52,7 @@ def level_effects(effects: GroupEffects, design: Design, t: int) -> np.ndarray:
         at = places.bucket == b
         rows = places.slot[at][:, None] + np.arange(k)
         out[at] = means[rows, places.group[at][:, None]]
-    return out @ np.asarray(design.layout.whiteners[t]).T
+    return out @ np.asarray(design.compressed.layout.whiteners[t]).T
 
 
 def terms_of_factors(terms: Sequence[RandomTerm]) -> dict[str, list[int]]:

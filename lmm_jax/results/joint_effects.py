@@ -85,11 +85,13 @@ def set_covariances(
     effects: GroupEffects, design: Design, which: EffectSets, scale: float
 ) -> np.ndarray:
     """Covariance matrices of the sets of effects, one after the other, (sum K_i^2,)."""
-    cells, whiteners = _cells(design, which), _padded(design.layout.whiteners)
+    cells, whiteners = _cells(design, which), _padded(design.compressed.layout.whiteners)
     counts = which.counts
     out_starts = np.concatenate([[0], np.cumsum(counts**2)])
     out = np.zeros(out_starts[-1])
-    meeting = _Meeting(effects, design) if isinstance(design.layout, CrossedLayout) else None
+    meeting = (
+        _Meeting(effects, design) if isinstance(design.compressed.layout, CrossedLayout) else None
+    )
     for K in np.unique(counts[counts > 0]):
         sets = np.flatnonzero(counts == K)
         at = which.starts[sets][:, None] + np.arange(K)
@@ -157,11 +159,11 @@ class _Meeting:
     """
 
     def __init__(self, effects: GroupEffects, design: Design) -> None:
-        assert isinstance(design.layout, CrossedLayout)  # the caller has looked
+        assert isinstance(design.compressed.layout, CrossedLayout)  # the caller has looked
         self.effects = effects
         self.H = effects.covariances[-1]
         self.links = []
-        for link in design.layout.links:
+        for link in design.compressed.layout.links:
             row, block, group = (np.asarray(a) for a in (link.row, link.block, link.group))
             order = np.argsort(group, kind="stable")
             self.links.append((row, block, order, group[order]))

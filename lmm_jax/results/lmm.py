@@ -302,7 +302,7 @@ class LMMResults(Saved, FittedModel):
         True
         """
         return profile.profile_re(
-            self, self._need("profile_re").layout, re_ix, vtype,
+            self, self._need("profile_re").compressed.layout, re_ix, vtype,
             num_low=num_low, dist_low=dist_low, num_high=num_high, dist_high=dist_high,
         )  # fmt: skip
 

@@ -8,8 +8,8 @@ import jax
 from jax import Array
 
 from ...reprs import brief
+from ..buckets import Bucket
 from ..contract import Layout
-from ..grouped import Bucket
 from .core import Core
 from .links import Links
 

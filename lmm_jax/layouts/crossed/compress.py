@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
 from ...numerics.linalg import back_substitute, eliminate, group_product, total_product
-from ..grouped import Bucket
+from ...numerics.namespace import namespace
+from ..buckets import Bucket
 from .arrays import StartMoments
 from .core import Core
 from .index import CrossedIndex
@@ -47,6 +46,7 @@ def link_rows(
     buckets : sequence of Bucket
     index : CrossedIndex
     """
+    xp = namespace(inner, outer, y, group_rows, residual)
     squares = _core_products(outer, index)
     S, links, raw = squares, [], []
     shape = (squares.shape[0], index.n_blocks)
@@ -55,21 +55,21 @@ def link_rows(
         at = index.links[b]
         link = Links(
             d=x,
-            group=jnp.asarray(at.group),
-            row=jnp.asarray(at.row),
-            block=jnp.asarray(at.block),
-            left=jnp.asarray(at.left),
-            right=jnp.asarray(at.right),
+            group=xp.asarray(at.group),
+            row=xp.asarray(at.row),
+            block=xp.asarray(at.block),
+            left=xp.asarray(at.left),
+            right=xp.asarray(at.right),
         )
-        identity = jnp.eye(bucket.T.shape[0], dtype=x.dtype)[:, :, None]
-        Ti = back_substitute(bucket.T, jnp.broadcast_to(identity, bucket.T.shape))
-        d = apply_at(jnp.swapaxes(Ti, 0, 1), x, link)
+        identity = xp.eye(bucket.T.shape[0], dtype=x.dtype)[:, :, None]
+        Ti = back_substitute(bucket.T, xp.broadcast_to(identity, bucket.T.shape))
+        d = apply_at(xp.swapaxes(Ti, 0, 1), x, link)
         S = S - pair_sums(d, d, link, shape)
         links.append(Links(d=d, group=link.group, row=link.row, block=link.block,
                            left=link.left, right=link.right))  # fmt: skip
         raw.append(link)
     s = core_rows(outer, residual, index)
-    core = Core(S=S, s=s, origin=jnp.zeros_like(s[:, :1]), widths=index.core_widths)
+    core = Core(S=S, s=s, origin=xp.zeros_like(s[:, :1]), widths=index.core_widths)
     moments = _moments(
         squares, core_rows(outer, y[:, None], index), raw, group_rows, buckets, index
     )
@@ -87,22 +87,23 @@ def two_way_fit(core: Core, S0: Array) -> tuple[Array, Array]:
     origin : Array, shape (N, 1, B)
     step : Array, shape (p,)
     """
-    S, s, S0 = lax.stop_gradient((core.S, core.s, S0))
+    xp = namespace(core.S, S0)
+    S, s, S0 = xp.stop_gradient((core.S, core.s, S0))
     if S.shape[0] > _FIT_COLUMNS:
-        return jnp.zeros_like(s[:, :1]), jnp.zeros_like(S0[:-1, 0])
+        return xp.zeros_like(s[:, :1]), xp.zeros_like(S0[:-1, 0])
     # a ridge of the size of rounding; empty columns and those that the groups hold get a unit
-    scale = jnp.diagonal(S).T
-    ridge = jnp.where(scale > _ROUNDING, _ROUNDING * scale, 1.0)
-    lifted = S + jnp.eye(S.shape[0], dtype=S.dtype)[:, :, None] * ridge[:, None]
+    scale = xp.diagonal(S).T
+    ridge = xp.where(scale > _ROUNDING, _ROUNDING * scale, 1.0)
+    lifted = S + xp.eye(S.shape[0], dtype=S.dtype)[:, :, None] * ridge[:, None]
     at = eliminate(lifted, s)
     fit = back_substitute(at.U, at.X)
     left = S0 - total_product(s, fit)
     step = within_step(left[:-1, :-1], left[:-1, -1])
-    effects = fit[:, -1] - jnp.einsum("npb,p->nb", fit[:, :-1], step)
-    origin = jnp.where(scale > _ROUNDING, effects, 0.0)[:, None]
+    effects = fit[:, -1] - xp.einsum("npb,p->nb", fit[:, :-1], step)
+    origin = xp.where(scale > _ROUNDING, effects, 0.0)[:, None]
     # rounding can leave S indefinite beyond the ridge: any origin describes the same model
-    sound = jnp.all(jnp.isfinite(origin)) & jnp.all(jnp.isfinite(step))
-    return jnp.where(sound, origin, 0.0), jnp.where(sound, step, 0.0)
+    sound = xp.all(xp.isfinite(origin)) & xp.all(xp.isfinite(step))
+    return xp.where(sound, origin, 0.0), xp.where(sound, step, 0.0)
 
 
 def within_step(S_xx: Array, S_xy: Array) -> Array:
@@ -111,28 +112,31 @@ def within_step(S_xx: Array, S_xy: Array) -> Array:
     The estimate that large random effects lead to. Measured from there y keeps
     the digits that it would lose next to an OLS fit which the group effects disturb.
     """
+    xp = namespace(S_xx, S_xy)
     if S_xx.shape[0] == 0:
         return S_xy
-    e, V = jnp.linalg.eigh(S_xx)
+    e, V = xp.linalg.eigh(S_xx)
     known = e > 1e-3  # of one: the columns of X are orthonormal
-    inverse = jnp.where(known, 1.0 / jnp.where(known, e, 1.0), 0.0)
+    inverse = xp.where(known, 1.0 / xp.where(known, e, 1.0), 0.0)
     return (V * inverse[None]) @ (V.T @ S_xy)
 
 
 def fit_rows(outer: Sequence[Array], effects: Array, index: CrossedIndex) -> Array:
     """Rows of ``Z_2 a`` for effects (N, C, B), shape (n, C)."""
+    xp = namespace(outer, effects)
     N, C, B = effects.shape
-    flat = jnp.swapaxes(effects, 1, 2).reshape(N * B, C)
-    block = jnp.asarray(index.block)
+    flat = xp.swapaxes(effects, 1, 2).reshape(N * B, C)
+    block = xp.asarray(index.block)
     parts = [z[:, None] * flat[row * B + block] for z, row in _core_streams(outer, index)]
     return sum(parts[1:], parts[0])
 
 
 def _core_streams(outer: Sequence[Array], index: CrossedIndex) -> list[tuple[Array, Array]]:
     """Every column of the core's streams with its row of the core, (n,) each."""
+    xp = namespace(outer)
     columns = []
     for z, first in zip(outer, index.rows, strict=True):
-        columns += [(z[:, a], jnp.asarray(first) + np.int32(a)) for a in range(z.shape[1])]
+        columns += [(z[:, a], xp.asarray(first) + np.int32(a)) for a in range(z.shape[1])]
     return columns
 
 
@@ -143,24 +147,26 @@ def _n_rows(index: CrossedIndex) -> int:
 
 def _core_products(outer: Sequence[Array], index: CrossedIndex) -> Array:
     """``Z_2' Z_2``, (N, N, B)."""
+    xp = namespace(outer)
     N, B = _n_rows(index), index.n_blocks
-    block = jnp.asarray(index.block)
-    total = jnp.zeros(N * N * B, outer[0].dtype)
+    block = xp.asarray(index.block)
+    total = xp.zeros(N * N * B, outer[0].dtype)
     columns = _core_streams(outer, index)
     for left, row in columns:
         for right, column in columns:
-            total = total.at[(row * N + column) * B + block].add(left * right)
+            total = xp.at(total)[(row * N + column) * B + block].add(left * right)
     return total.reshape(N, N, B)
 
 
 def core_rows(outer: Sequence[Array], rows: Array, index: CrossedIndex) -> Array:
     """``Z_2' rows``, (N, C, B)."""
+    xp = namespace(outer, rows)
     N, B = _n_rows(index), index.n_blocks
-    total = jnp.zeros((N * B, rows.shape[1]), rows.dtype)
+    total = xp.zeros((N * B, rows.shape[1]), rows.dtype)
     for z, row in _core_streams(outer, index):
-        cell = row * B + jnp.asarray(index.block)
-        total = total + jax.ops.segment_sum(z[:, None] * rows, cell, N * B)
-    return jnp.swapaxes(total.reshape(N, B, -1), 1, 2)
+        cell = row * B + xp.asarray(index.block)
+        total = total + xp.segment_sum(z[:, None] * rows, cell, N * B)
+    return xp.swapaxes(total.reshape(N, B, -1), 1, 2)
 
 
 def _entry_products(
@@ -171,17 +177,18 @@ def _entry_products(
     index: CrossedIndex,
 ) -> Array:
     """``Z_1' Z_2`` at the entries of one bucket, (q, E)."""
+    xp = namespace(inner, outer, bucket.T)
     q, E = bucket.T.shape[0], index.links[b].group.size
-    total = jnp.zeros(q * E, outer[0].dtype)
+    total = xp.zeros(q * E, outer[0].dtype)
     for z, entries in zip(outer, index.entries, strict=True):
-        first = jnp.asarray(entries[b])
+        first = xp.asarray(entries[b])
         for x, slot in zip(inner, index.slots, strict=True):
             for a in range(x.shape[1]):
                 for c in range(z.shape[1]):
                     here = first < E  # rows of other buckets point past the end
-                    cell = (jnp.asarray(slot) + np.int32(a)) * E + first + np.int32(c)
-                    cell = jnp.where(here, cell, q * E)
-                    total = total.at[cell].add(x[:, a] * z[:, c], mode="drop")
+                    cell = (xp.asarray(slot) + np.int32(a)) * E + first + np.int32(c)
+                    cell = xp.where(here, cell, q * E)
+                    total = xp.at(total)[cell].add(x[:, a] * z[:, c], mode="drop")
     return total.reshape(q, E)
 
 
@@ -194,20 +201,21 @@ def _moments(
     index: CrossedIndex,
 ) -> StartMoments:
     """Squares that the moment equations of the start values are made of."""
-    core = _coefficients(index.crossed, index.core_widths, index, products.dtype)
-    weight = _level_weights(jnp.diagonal(products)).T  # (N, B)
-    spread = core.T @ jnp.sum(weight[:, None] * products**2, axis=-1) @ core
-    noise = jnp.sum(weight * jnp.diagonal(products).T, axis=1) @ core
-    norms = jnp.sum(jnp.diagonal(products), axis=0) @ core
-    square = jnp.sum(weight[:, None] * y_rows**2, axis=(1, 2)) @ core
+    xp = namespace(products, y_rows, group_rows)
+    core = xp.asarray(_coefficients(index.crossed, index.core_widths, index, products.dtype))
+    weight = _level_weights(xp.diagonal(products)).T  # (N, B)
+    spread = core.T @ xp.sum(weight[:, None] * products**2, axis=-1) @ core
+    noise = xp.sum(weight * xp.diagonal(products).T, axis=1) @ core
+    norms = xp.sum(xp.diagonal(products), axis=0) @ core
+    square = xp.sum(weight[:, None] * y_rows**2, axis=(1, 2)) @ core
     for bucket, link, rows in zip(buckets, links, group_rows, strict=True):
-        own = _coefficients(index.eliminated, bucket.widths, index, products.dtype)
+        own = xp.asarray(_coefficients(index.eliminated, bucket.widths, index, products.dtype))
         gram = group_product(bucket.T, bucket.T)
-        inner = _level_weights(jnp.diagonal(gram)).T  # (q, G)
-        spread = spread + own.T @ jnp.sum(inner[:, None] * gram**2, axis=-1) @ own
-        noise = noise + jnp.sum(inner * jnp.diagonal(gram).T, axis=1) @ own
-        norms = norms + jnp.sum(jnp.diagonal(gram), axis=0) @ own
-        square = square + jnp.sum(inner[:, None] * rows**2, axis=(1, 2)) @ own
+        inner = _level_weights(xp.diagonal(gram)).T  # (q, G)
+        spread = spread + own.T @ xp.sum(inner[:, None] * gram**2, axis=-1) @ own
+        noise = noise + xp.sum(inner * xp.diagonal(gram).T, axis=1) @ own
+        norms = norms + xp.sum(xp.diagonal(gram), axis=0) @ own
+        square = square + xp.sum(inner[:, None] * rows**2, axis=(1, 2)) @ own
         mixed = link.d**2  # (q, E)
         of_core = core[link.row]
         spread = spread + own.T @ ((inner[:, link.group] * mixed) @ of_core)
@@ -229,4 +237,4 @@ def _coefficients(
         ends[t] - index.sizes[t] + np.tile(np.arange(index.sizes[t]), w)
         for t, w in zip(terms, widths, strict=True)
     ]
-    return jnp.asarray(np.eye(int(ends[-1]))[np.concatenate(owner)], dtype)
+    return np.eye(int(ends[-1]), dtype=dtype)[np.concatenate(owner)]

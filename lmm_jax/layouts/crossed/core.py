@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
 from ...numerics.linalg import exact, spd_inverse, total_product
+from ...numerics.namespace import custom_jvp, namespace
 from ...reprs import brief
 from ..contract import Waist
 from .core_factors import CoreFactors
@@ -54,19 +54,22 @@ class CoreTerms(NamedTuple):
 
 def multiply(A: Array, B: Array) -> Array:
     """``A B`` block by block: (N, M, B), (M, C, B) -> (N, C, B)."""
+    xp = namespace(A, B)
     if A.shape[0] * A.shape[1] <= 256:
-        return jnp.sum(A[:, :, None] * B[None], axis=1)
-    product = jnp.moveaxis(A, -1, 0) @ jnp.moveaxis(B, -1, 0)
-    return jnp.moveaxis(product, 0, -1)
+        return xp.sum(A[:, :, None] * B[None], axis=1)
+    product = xp.moveaxis(A, -1, 0) @ xp.moveaxis(B, -1, 0)
+    return xp.moveaxis(product, 0, -1)
 
 
 def transposed(A: Array) -> Array:
     """``A'`` block by block."""
-    return jnp.swapaxes(A, 0, 1)
+    xp = namespace(A)
+    return xp.swapaxes(A, 0, 1)
 
 
 def scale_rows(factors: Sequence[Array], widths: Sequence[int], A: Array) -> Array:
     """``F A`` for the block-diagonal F that repeats each term's (k, k) factor, (N, C, B)."""
+    xp = namespace(factors, A)
     if all(factor.shape[0] == 1 for factor in factors):
         return _diagonal(factors, widths)[:, None, None] * A
     parts = []
@@ -78,9 +81,9 @@ def scale_rows(factors: Sequence[Array], widths: Sequence[int], A: Array) -> Arr
             parts.append(factor[0, 0] * rows)
         else:
             levels = rows.reshape(w, k, *A.shape[1:])
-            parts.append(jnp.einsum("ab,wbcg->wacg", factor, levels).reshape(rows.shape))
+            parts.append(xp.einsum("ab,wbcg->wacg", factor, levels).reshape(rows.shape))
         start += k * w
-    return jnp.concatenate(parts)
+    return xp.concatenate(parts)
 
 
 def scale_columns(factors: Sequence[Array], widths: Sequence[int], A: Array) -> Array:
@@ -92,7 +95,8 @@ def scale_columns(factors: Sequence[Array], widths: Sequence[int], A: Array) -> 
 
 def _diagonal(factors: Sequence[Array], widths: Sequence[int]) -> Array:
     """Diagonal of F where every term has one coefficient, (N,)."""
-    return jnp.concatenate([jnp.repeat(f[0], w) for f, w in zip(factors, widths, strict=True)])
+    xp = namespace(factors)
+    return xp.concatenate([xp.repeat(f[0], w) for f, w in zip(factors, widths, strict=True)])
 
 
 def solve_core(
@@ -119,17 +123,18 @@ def solve_core(
     ``H (b + A a) = H b - J a + a`` with ``J = I - H A``: everything but the
     random effects themselves depends on ``H b - J a`` alone.
     """
+    xp = namespace(A, b, origin)
     blocks = factors.blocks
     lower = [L.T for L in blocks]
     K = scale_columns(lower, widths, scale_rows(lower, widths, A))
-    K = K + jnp.eye(K.shape[0], dtype=K.dtype)[:, :, None]
+    K = K + xp.eye(K.shape[0], dtype=K.dtype)[:, :, None]
     Ki, logdet = spd_inverse(K)
     H = scale_columns(blocks, widths, scale_rows(blocks, widths, Ki))
     Ja = _remainder(A, Ki, H, origin, factors, widths)
-    Hb = multiply(H, b).at[:, -1:].add(-Ja)
+    Hb = xp.at(multiply(H, b))[:, -1:].add(-Ja)
     return CoreTerms(
         A=A,
-        K=jnp.diagonal(K).T,
+        K=xp.diagonal(K).T,
         Ki=Ki,
         H=H,
         Hb=Hb,
@@ -151,9 +156,10 @@ def _remainder(
 
 def _core_gram(A: Array, b: Array, Hb: Array, Ja: Array, origin: Array) -> Array:
     """``b' H b`` less what y gains from its origin: ``b' J a`` twice and ``a' A J a``."""
+    xp = namespace(A, b, Hb, Ja, origin)
     gram = total_product(b, Hb)
-    gram = gram.at[-1].add(-total_product(Ja, b)[0])
-    return gram.at[-1, -1].add(-total_product(origin, multiply(A, Ja))[0, 0])
+    gram = xp.at(gram)[-1].add(-total_product(Ja, b)[0])
+    return xp.at(gram)[-1, -1].add(-total_product(origin, multiply(A, Ja))[0, 0])
 
 
 def core_rounding(core: CoreTerms, b: Array, gram: Array) -> Array:
@@ -161,9 +167,10 @@ def core_rounding(core: CoreTerms, b: Array, gram: Array) -> Array:
 
     ``K_jj (K^-1)_jj`` bounds what a pivot has lost; b is a sum of terms of the size of gram.
     """
-    loss = jnp.sum(core.K * jnp.diagonal(core.Ki).T)
-    taken = jnp.sum(jnp.abs(b) * jnp.abs(core.Hb), axis=(0, 2))
-    return jnp.append(loss, jnp.diagonal(gram) + taken)
+    xp = namespace(core.A, b, gram)
+    loss = xp.sum(core.K * xp.diagonal(core.Ki).T)
+    taken = xp.sum(xp.abs(b) * xp.abs(core.Hb), axis=(0, 2))
+    return xp.append(loss, xp.diagonal(gram) + taken)
 
 
 class Shrunk(NamedTuple):
@@ -184,9 +191,10 @@ def shrink(
     wherever a term is regular, and ``P = A J``. In a large core of regular terms
     ``P = Lambda^-T (I - Ki) Lambda^-1`` saves that product and others.
     """
+    xp = namespace(core.A, F)
     lower = [L.T for L in factors.blocks]
     A, Ki = core.A, core.Ki
-    identity = jnp.eye(A.shape[0], dtype=A.dtype)[:, :, None]
+    identity = xp.eye(A.shape[0], dtype=A.dtype)[:, :, None]
     half = [multiply(Ki, scale_rows(lower, widths, f)) for f in F]  # Ki Lambda' F
     R = tuple(scale_columns(lower, widths, h) for h in half)
     back = [Li.T for Li in factors.inverses]
@@ -203,11 +211,11 @@ def shrink(
     if A.shape[0] <= _SMALL:  # a second branch costs more to compile than it saves
         P, J, left = any_factor()
     else:
-        P, J, left = lax.cond(factors.least > _REGULAR, regular, any_factor)
+        P, J, left = xp.cond(factors.least > _REGULAR, regular, any_factor)
     return Shrunk(P, J, R, left)
 
 
-@jax.custom_jvp
+@custom_jvp
 @exact
 def integrate_core(A: Array, b: Array, Psi: Array, origin: Array) -> Waist:
     """``log|I + A Psi|`` and what the core takes from the gram matrix; Psi may be singular.
@@ -215,20 +223,22 @@ def integrate_core(A: Array, b: Array, Psi: Array, origin: Array) -> Waist:
     ``b' H b`` with ``H = Psi (I + A Psi)^-1``, y measured from ``origin``. A, Psi and what
     they are differentiated along are symmetric; ``origin`` is no variable.
     """
-    identity = jnp.eye(A.shape[0], dtype=A.dtype)[:, :, None]
-    logdet = jnp.linalg.slogdet(jnp.moveaxis(identity + multiply(A, Psi), -1, 0))[1]
+    xp = namespace(A, b, Psi, origin)
+    identity = xp.eye(A.shape[0], dtype=A.dtype)[:, :, None]
+    logdet = xp.linalg.slogdet(xp.moveaxis(identity + multiply(A, Psi), -1, 0))[1]
     Hb, Ja = _shrunk(A, b, Psi, origin)
-    return Waist(jnp.sum(logdet), _core_gram(A, b, Hb, Ja, origin))
+    return Waist(xp.sum(logdet), _core_gram(A, b, Hb, Ja, origin))
 
 
 def _shrunk(A: Array, b: Array, Psi: Array, origin: Array) -> tuple[Array, Array]:
     """``H b`` less ``J a`` in the column of y, and ``J a``, by one solve."""
-    identity = jnp.eye(A.shape[0], dtype=A.dtype)[:, :, None]
-    left = jnp.moveaxis(identity + multiply(Psi, A), -1, 0)
-    right = jnp.concatenate([multiply(Psi, b), origin], axis=1)
-    solved = jnp.moveaxis(jnp.linalg.solve(left, jnp.moveaxis(right, -1, 0)), 0, -1)
+    xp = namespace(A, b, Psi, origin)
+    identity = xp.eye(A.shape[0], dtype=A.dtype)[:, :, None]
+    left = xp.moveaxis(identity + multiply(Psi, A), -1, 0)
+    right = xp.concatenate([multiply(Psi, b), origin], axis=1)
+    solved = xp.moveaxis(xp.linalg.solve(left, xp.moveaxis(right, -1, 0)), 0, -1)
     Ja = solved[:, -1:]
-    return solved[:, :-1].at[:, -1:].add(-Ja), Ja
+    return xp.at(solved[:, :-1])[:, -1:].add(-Ja), Ja
 
 
 @integrate_core.defjvp
@@ -238,29 +248,31 @@ def _integrate_core_jvp(
 ) -> tuple[Waist, Waist]:
     # d log|I + A Psi| = tr(H dA) + tr((A - A H A) dPsi); the gram is that of the whole y, so the
     # origin is no variable, and w = H b - J a stands where H b would without it
+    xp = namespace(primals, tangents)
     A, b, Psi, origin = primals
     dA, db, dPsi, _ = tangents
     H = shrinkage(A, Psi)
-    J = jnp.eye(A.shape[0], dtype=A.dtype)[:, :, None] - multiply(H, A)
-    w = multiply(H, b).at[:, -1:].add(-multiply(J, origin))
+    J = xp.eye(A.shape[0], dtype=A.dtype)[:, :, None] - multiply(H, A)
+    w = xp.at(multiply(H, b))[:, -1:].add(-multiply(J, origin))
     rest = b - multiply(A, w)
     cross = total_product(db, w)
     dgram = cross + cross.T - total_product(w, multiply(dA, w))
     dgram = dgram + total_product(rest, multiply(dPsi, rest))
-    dlogdet = jnp.sum(H * dA) + jnp.sum(multiply(A, J) * dPsi)
+    dlogdet = xp.sum(H * dA) + xp.sum(multiply(A, J) * dPsi)
     return integrate_core(A, b, Psi, origin), Waist(dlogdet, dgram)
 
 
-@jax.custom_jvp
+@custom_jvp
 @exact
 def shrinkage(A: Array, Psi: Array) -> Array:
     """``H = (I + Psi A)^-1 Psi``, the conditional covariance of the core's effects.
 
     A, Psi and what they are differentiated along are symmetric.
     """
-    identity = jnp.eye(A.shape[0], dtype=A.dtype)[:, :, None]
-    left = jnp.moveaxis(identity + multiply(Psi, A), -1, 0)
-    return jnp.moveaxis(jnp.linalg.solve(left, jnp.moveaxis(Psi, -1, 0)), 0, -1)
+    xp = namespace(A, Psi)
+    identity = xp.eye(A.shape[0], dtype=A.dtype)[:, :, None]
+    left = xp.moveaxis(identity + multiply(Psi, A), -1, 0)
+    return xp.moveaxis(xp.linalg.solve(left, xp.moveaxis(Psi, -1, 0)), 0, -1)
 
 
 @shrinkage.defjvp
@@ -269,21 +281,23 @@ def _shrinkage_jvp(
     primals: tuple[Array, Array], tangents: tuple[Array, Array]
 ) -> tuple[Array, Array]:
     # dH = J dPsi J' - H dA H with J = I - H A
+    xp = namespace(primals, tangents)
     (A, Psi), (dA, dPsi) = primals, tangents
     H = shrinkage(A, Psi)
-    J = jnp.eye(A.shape[0], dtype=A.dtype)[:, :, None] - multiply(H, A)
+    J = xp.eye(A.shape[0], dtype=A.dtype)[:, :, None] - multiply(H, A)
     dH = multiply(multiply(J, dPsi), transposed(J)) - multiply(multiply(H, dA), H)
     return H, dH
 
 
 def level_blocks(A: Array, sizes: Sequence[int], widths: Sequence[int]) -> tuple[Array, ...]:
     """Diagonal blocks of the levels, summed over levels and blocks, (k, k) a term."""
+    xp = namespace(A)
     out = []
     start = 0
     for k, w in zip(sizes, widths, strict=True):
         rows = A[start : start + k * w, start : start + k * w].reshape(w, k, w, k, -1)
         level = np.arange(w)
-        out.append(jnp.sum(rows[level, :, level], axis=(0, 3)))
+        out.append(xp.sum(rows[level, :, level], axis=(0, 3)))
         start += k * w
     return tuple(out)
 
@@ -292,13 +306,14 @@ def product_blocks(
     A: Array, Bt: Array, sizes: Sequence[int], widths: Sequence[int]
 ) -> tuple[Array, ...]:
     """:func:`level_blocks` of ``A B`` from A and B', in N^2 k operations instead of N^3."""
+    xp = namespace(A, Bt)
     out = []
     start = 0
     for k, w in zip(sizes, widths, strict=True):
         rows = A[start : start + k * w].reshape(w, k, *A.shape[1:])
         columns = Bt[start : start + k * w].reshape(w, k, *A.shape[1:])
-        blocks = [[jnp.sum(rows[:, a] * columns[:, b]) for b in range(k)] for a in range(k)]
-        out.append(jnp.stack([jnp.stack(row) for row in blocks]))
+        blocks = [[xp.sum(rows[:, a] * columns[:, b]) for b in range(k)] for a in range(k)]
+        out.append(xp.stack([xp.stack(row) for row in blocks]))
         start += k * w
     return tuple(out)
 
@@ -311,23 +326,25 @@ def block_moments(
     For every unordered pair of terms, with their numbers: all that traces of
     ``P D P D'`` with matrices D that repeat a block for each level depend on.
     """
+    xp = namespace(P)
     out = []
     ends = np.cumsum([k * w for k, w in zip(sizes, widths, strict=True)])
     for t, (k, w) in enumerate(zip(sizes, widths, strict=True)):
         for s in range(t, len(sizes)):
             j, v = sizes[s], widths[s]
             part = P[ends[t] - k * w : ends[t], ends[s] - j * v : ends[s]]
-            flat = jnp.moveaxis(part.reshape(w, k, v, j, -1), (1, 3), (0, 1)).reshape(k * j, -1)
+            flat = xp.moveaxis(part.reshape(w, k, v, j, -1), (1, 3), (0, 1)).reshape(k * j, -1)
             out.append((t, s, (flat @ flat.T).reshape(k, j, k, j)))
     return out
 
 
 def levels_of(A: Array, sizes: Sequence[int], widths: Sequence[int]) -> tuple[Array, ...]:
     """Rows of every term with the levels of all blocks last: (N, C, B) -> (k, C, w B) a term."""
+    xp = namespace(A)
     out = []
     start = 0
     for k, w in zip(sizes, widths, strict=True):
         rows = A[start : start + k * w].reshape(w, k, A.shape[1], -1)
-        out.append(jnp.moveaxis(rows, 0, 2).reshape(k, A.shape[1], -1))
+        out.append(xp.moveaxis(rows, 0, 2).reshape(k, A.shape[1], -1))
         start += k * w
     return tuple(out)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax.numpy as jnp
 from jax import Array
 
 from ...covariance.structures import Structure
 from ...covariance.theta import theta_slices
+from ...numerics.namespace import namespace
 
 # Pivots of a symmetric Lambda, the smallest over the largest, above which dividing by them costs
 # no digits that matter.
@@ -32,16 +32,17 @@ def core_factors(theta: Array, structures: Sequence[Structure]) -> CoreFactors:
     A triangular factor keeps coefficients of unlike variance apart; a symmetric one mixes
     them, and rounding of the large ones is divided by the smallest pivot.
     """
+    xp = namespace(theta)
     blocks, inverses, divisors, direct, pivots = [], [], [], [], []
     for structure, at in zip(structures, theta_slices(structures), strict=True):
         inverse, divides = structure.inverse(theta[at])
-        size = jnp.abs(theta[at][structure.pivots])
+        size = xp.abs(theta[at][structure.pivots])
         if not structure.unrestricted:
-            divides = divides & (jnp.min(size) > _EVEN * jnp.max(size))
+            divides = divides & (xp.min(size) > _EVEN * xp.max(size))
         blocks.append(structure.factor(theta[at]))
         inverses.append(inverse)
-        divisors.append(jnp.where(divides, inverse, 0.0))
-        direct.append(jnp.where(divides, 0.0, jnp.eye(structure.k, dtype=theta.dtype)))
-        pivots.append(jnp.where(divides, size, 0.0))
-    least = jnp.min(jnp.concatenate(pivots))
+        divisors.append(xp.where(divides, inverse, 0.0))
+        direct.append(xp.where(divides, 0.0, xp.eye(structure.k, dtype=theta.dtype)))
+        pivots.append(xp.where(divides, size, 0.0))
+    least = xp.min(xp.concatenate(pivots))
     return CoreFactors(tuple(blocks), tuple(inverses), tuple(divisors), tuple(direct), least)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from ...covariance.theta import factor_blocks, gather
 from ...numerics.linalg import group_product, symmetrize
+from ...numerics.namespace import namespace
 from ..contract import Curvature, WaistJet
 from ..group_algebra import double_traces, halves_of, psi_curvatures
 from . import core as dense
@@ -32,22 +32,23 @@ class EffectColumns(NamedTuple):
 
 def _tangent_effects(rest: CrossedTerms, layout: CrossedArrays, v: Array) -> EffectColumns:
     """``D_k U v`` for every entry k of theta, with v (p + 1, C): m C columns, k slowest."""
+    xp = namespace(layout.S0, v)
     first, C = places(layout, layout.eliminated), v.shape[1]
     m = first.size + sum(D.shape[0] for D in rest.D)
     groups = []
     for leaf in rest.leaves:
-        u = jnp.einsum("acg,cd->adg", leaf.u, v)
-        part = jnp.zeros((u.shape[0], m, C, u.shape[2]), v.dtype)
-        part = part.at[:, first].set(jnp.einsum("kab,bcg->akcg", leaf.D, u))
+        u = xp.einsum("acg,cd->adg", leaf.u, v)
+        part = xp.zeros((u.shape[0], m, C, u.shape[2]), v.dtype)
+        part = xp.at(part)[:, first].set(xp.einsum("kab,bcg->akcg", leaf.D, u))
         groups.append(part.reshape(u.shape[0], m * C, -1))
-    u = jnp.einsum("ncb,cd->ndb", rest.core.u, v)
-    core = jnp.zeros((u.shape[0], m, C, u.shape[2]), v.dtype)
+    u = xp.einsum("ncb,cd->ndb", rest.core.u, v)
+    core = xp.zeros((u.shape[0], m, C, u.shape[2]), v.dtype)
     start = 0
     for t, D, w in zip(layout.crossed, rest.D, layout.core.widths, strict=True):
         k = D.shape[1]
         rows = u[start : start + k * w].reshape(w, k, C, -1)
-        part = jnp.einsum("kab,wbcg->wakcg", D, rows).reshape(w * k, D.shape[0], C, -1)
-        core = core.at[start : start + k * w, places(layout, (t,))].set(part)
+        part = xp.einsum("kab,wbcg->wakcg", D, rows).reshape(w * k, D.shape[0], C, -1)
+        core = xp.at(core)[start : start + k * w, places(layout, (t,))].set(part)
         start += k * w
     return EffectColumns(tuple(groups), core.reshape(u.shape[0], m * C, -1))
 
@@ -73,12 +74,13 @@ def _apply_P(x: EffectColumns, rest: CrossedTerms, layout: CrossedArrays) -> Eff
 
 def _inner_products(left: EffectColumns, right: EffectColumns, W: Array) -> Array:
     """``sum_cd W_cd left_kc' right_ld`` for the entries k and l of theta, (m, m)."""
+    xp = namespace(W)
     C = W.shape[0]
 
     def inner(a: Array, b: Array) -> Array:
         shape = (a.shape[0], -1, C, a.shape[2])
-        weighted = jnp.einsum("akcg,cd->akdg", a.reshape(shape), W)
-        return jnp.einsum("akdg,aldg->kl", weighted, b.reshape(shape))
+        weighted = xp.einsum("akcg,cd->akdg", a.reshape(shape), W)
+        return xp.einsum("akdg,aldg->kl", weighted, b.reshape(shape))
 
     parts = [inner(a, b) for a, b in zip(left.groups, right.groups, strict=True)]
     return sum(parts, inner(left.core, right.core))
@@ -93,8 +95,9 @@ def average_information(
     ----------
     Gilmour, Thompson & Cullis (1995), doi:10.2307/2533274.
     """
+    xp = namespace(theta, v, layout.S0)
     g = _tangent_effects(jet.rest, layout, v[:, None])
-    one = jnp.ones((1, 1), theta.dtype)
+    one = xp.ones((1, 1), theta.dtype)
     return symmetrize(_inner_products(g, _apply_P(g, jet.rest, layout), one))
 
 
@@ -107,8 +110,9 @@ def curvature(
 
         <P - R, D_kl> + 2 tr(R D_k P D_l) - tr(P D_k P D_l)
     """
+    xp = namespace(theta, W, layout.S0)
     rest = jet.rest
-    g = _tangent_effects(rest, layout, jnp.eye(W.shape[0], dtype=W.dtype))
+    g = _tangent_effects(rest, layout, xp.eye(W.shape[0], dtype=W.dtype))
     hessian = 2.0 * _inner_products(g, _apply_P(g, rest, layout), W)
     traces, blocks = _trace_products(theta, rest, layout)
     slopes = _with_core(blocks, W, rest, layout)
@@ -134,15 +138,16 @@ def _with_core(
     blocks: Sequence[Array], W: Array, rest: CrossedTerms, layout: CrossedArrays
 ) -> tuple[Array, ...]:
     """Blocks of ``P - R`` of all terms, given those of P for the core."""
-    psi = [jnp.zeros((k, k), W.dtype) for k in layout.sizes]
+    xp = namespace(blocks, W, layout.S0)
+    psi = [xp.zeros((k, k), W.dtype) for k in layout.sizes]
     for leaf, bucket, slope in zip(rest.leaves, layout.buckets, rest.slopes, strict=True):
-        full = slope - jnp.einsum("acg,cd,bdg->ab", leaf.u, W, leaf.u)
+        full = slope - xp.einsum("acg,cd,bdg->ab", leaf.u, W, leaf.u)
         parts = gather(full, sizes_of(layout, layout.eliminated), bucket.widths)
         for t, part in zip(layout.eliminated, parts, strict=True):
             psi[t] = psi[t] + part
     levels = dense.levels_of(rest.core.u, sizes_of(layout, layout.crossed), layout.core.widths)
     for t, block, u in zip(layout.crossed, blocks, levels, strict=True):
-        psi[t] = block - jnp.einsum("acg,cd,bdg->ab", u, W, u)
+        psi[t] = block - xp.einsum("acg,cd,bdg->ab", u, W, u)
     return tuple(psi)
 
 
@@ -157,29 +162,32 @@ def _trace_products(
     eliminated ones of ``P_i D_k P_i D_l`` less twice those with ``X_i = e_i H e_i'``
     in the place of one P_i, plus ``H F_k H F_l``.
     """
+    xp = namespace(theta, layout.S0)
     core, widths, sizes = rest.core, layout.core.widths, sizes_of(layout, layout.crossed)
-    out = jnp.zeros((theta.size, theta.size), theta.dtype)
+    out = xp.zeros((theta.size, theta.size), theta.dtype)
     m1 = places(layout, layout.eliminated)
-    F = [jnp.zeros_like(core.A) for _ in m1]
+    F = [xp.zeros_like(core.A) for _ in m1]
     for leaf, links in zip(rest.leaves, layout.links, strict=True):
         X = sparse.group_contractions(leaf.e, core.H, links, leaf.P.shape[2])
         own = double_traces(leaf.P, leaf.P, leaf.D)
         cross = double_traces(leaf.P, X, leaf.D)
-        out = out.at[np.ix_(m1, m1)].add(own - cross - cross.T)
+        out = xp.at(out)[np.ix_(m1, m1)].add(own - cross - cross.T)
         for i in range(len(m1)):
-            De = jnp.einsum("ab,be->ae", leaf.D[i], leaf.e)
+            De = xp.einsum("ab,be->ae", leaf.D[i], leaf.e)
             F[i] = F[i] + sparse.pair_sums(leaf.e, De, links, layout.shape)
     P, J, R, left = dense.shrink(core, rest.factors, widths, F)
     for t, s, moments in dense.block_moments(P, sizes, widths):
-        value = jnp.einsum("kab,lcd,acbd->kl", rest.D[t], rest.D[s], moments)
+        value = xp.einsum("kab,lcd,acbd->kl", rest.D[t], rest.D[s], moments)
         rows, columns = (places(layout, (layout.crossed[i],)) for i in (t, s))
-        out = out.at[np.ix_(rows, columns)].set(value).at[np.ix_(columns, rows)].set(value.T)
+        out = xp.at(xp.at(out)[np.ix_(rows, columns)].set(value))[np.ix_(columns, rows)].set(
+            value.T
+        )
     for i, k in enumerate(m1):
-        row = [jnp.sum(R[i] * dense.transposed(other)) for other in R]
-        out = out.at[k, m1].add(jnp.stack(row))
+        row = [xp.sum(R[i] * dense.transposed(other)) for other in R]
+        out = xp.at(out)[k, m1].add(xp.stack(row))
         diagonal = dense.product_blocks(left[i], dense.transposed(J), sizes, widths)
         for t, block, D in zip(layout.crossed, diagonal, rest.D, strict=True):
-            value = jnp.einsum("ab,kba->k", block, D)
+            value = xp.einsum("ab,kba->k", block, D)
             at = places(layout, (t,))
-            out = out.at[k, at].set(value).at[at, k].set(value)
+            out = xp.at(xp.at(out)[k, at].set(value))[at, k].set(value)
     return out, dense.level_blocks(P, sizes, widths)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from ...covariance.theta import basis, factor_blocks, spread, theta_slices
 from ...numerics.linalg import group_product, total_product
+from ...numerics.namespace import namespace
 from ...numerics.roots import eliminate_root, root_rounding
+from ..buckets import Bucket
 from ..contract import Waist, WaistJet
 from ..group_algebra import (
     integrate,
@@ -21,7 +22,6 @@ from ..group_algebra import (
     psi_tangents,
     quadratic_tangents,
 )
-from ..grouped import Bucket
 from . import core as dense
 from . import links as sparse
 from .arrays import CrossedArrays
@@ -49,7 +49,8 @@ def places(layout: CrossedArrays, terms: Sequence[int]) -> np.ndarray:
 
 def waist(blocks: Sequence[Array], layout: CrossedArrays) -> Waist:
     """``logdet`` and ``gram`` at relative covariances of the whitened terms."""
-    logdet, gram = jnp.zeros((), layout.S0.dtype), layout.S0
+    xp = namespace(blocks, layout.S0)
+    logdet, gram = xp.zeros((), layout.S0.dtype), layout.S0
     A, b = layout.core.S, layout.core.s
     for bucket, links in zip(layout.buckets, layout.links, strict=True):
         Psi = spread(pick(blocks, layout.eliminated), bucket.widths)
@@ -61,14 +62,15 @@ def waist(blocks: Sequence[Array], layout: CrossedArrays) -> Waist:
         b = b + sparse.to_core(entry_products(Nd, bucket.c, links), links, layout.shape)
         logdet, gram = logdet + part.logdet, gram + part.gram
     Psi = spread(pick(blocks, layout.crossed), layout.core.widths)
-    Psi = jnp.broadcast_to(Psi[:, :, None], A.shape)
+    Psi = xp.broadcast_to(Psi[:, :, None], A.shape)
     extra = dense.integrate_core(A, b, Psi, layout.core.origin)
     return Waist(logdet=logdet + extra.logdet, gram=gram - extra.gram)
 
 
 def entry_products(x: Array, c: Array, links: Links) -> Array:
     """``x_e' c_i`` with the rows of each entry's group: (q, E), (q, C, G) -> (C, E)."""
-    return jnp.sum(x[:, None] * sparse.at_entries(c, links), axis=0)
+    xp = namespace(x, c)
+    return xp.sum(x[:, None] * sparse.at_entries(c, links), axis=0)
 
 
 class LeafTerms(NamedTuple):
@@ -114,12 +116,13 @@ def waist_jet(theta: Array, layout: CrossedArrays) -> WaistJet[CrossedTerms]:
     where the blocks of P are ``P_i - e_i H e_i'`` for a group, and for the core
     those of ``A - A H A``, found from ``(A - A H A) Lambda = A Lambda K^-1``.
     """
+    xp = namespace(theta, layout.S0)
     inner = pick(factor_blocks(theta, layout.structures), layout.eliminated)
     outer = pick(layout.structures, layout.crossed)
     factors = core_factors(theta[places(layout, layout.crossed)], outer)
-    logdet, gram = jnp.zeros((), theta.dtype), layout.S0
+    logdet, gram = xp.zeros((), theta.dtype), layout.S0
     A, b = layout.core.S, layout.core.s
-    rounding, alone = jnp.zeros(layout.S0.shape[0] + 1, theta.dtype), []
+    rounding, alone = xp.zeros(layout.S0.shape[0] + 1, theta.dtype), []
     for bucket, links in zip(layout.buckets, layout.links, strict=True):
         leaf = _eliminate_leaf(spread(inner, bucket.widths), bucket, links, layout)
         logdet, gram = logdet + leaf.waist.logdet, gram + leaf.waist.gram
@@ -132,11 +135,11 @@ def waist_jet(theta: Array, layout: CrossedArrays) -> WaistJet[CrossedTerms]:
         _behind_core(leaf, core, links) for leaf, links in zip(alone, layout.links, strict=True)
     )
     tangents = tuple(
-        psi_tangents(L, jnp.asarray(structure.tangents, theta.dtype))
+        psi_tangents(L, xp.asarray(structure.tangents, theta.dtype))
         for L, structure in zip(factors.blocks, outer, strict=True)
     )
     slopes = tuple(
-        jnp.sum(leaf.P, axis=-1) - sparse.pair_contraction(leaf.e, core.H, links)
+        xp.sum(leaf.P, axis=-1) - sparse.pair_contraction(leaf.e, core.H, links)
         for leaf, links in zip(leaves, layout.links, strict=True)
     )
     lower = [L.T for L in factors.blocks]
@@ -150,10 +153,11 @@ def waist_jet(theta: Array, layout: CrossedArrays) -> WaistJet[CrossedTerms]:
 
 def _eliminate_leaf(Lambda: Array, bucket: Bucket, links: Links, layout: CrossedArrays) -> _Leaf:
     """Integrate the random effects of one bucket out."""
+    xp = namespace(Lambda, bucket.T, layout.S0)
     q, C = Lambda.shape[0], bucket.c.shape[1]
-    F = jnp.einsum("rag,ab->rbg", bucket.T, Lambda)
-    identity = jnp.broadcast_to(jnp.eye(q, dtype=F.dtype)[:, :, None], F.shape)
-    at = eliminate_root(F, jnp.concatenate([bucket.T, bucket.c, identity], axis=1))
+    F = xp.einsum("rag,ab->rbg", bucket.T, Lambda)
+    identity = xp.broadcast_to(xp.eye(q, dtype=F.dtype)[:, :, None], F.shape)
+    at = eliminate_root(F, xp.concatenate([bucket.T, bucket.c, identity], axis=1))
     K, w, Li = at.X[:, :q], at.X[:, q : q + C], at.X[:, q + C :]
     v = sparse.apply_at(Li, links.d, links)  # L^-1 d
     # derivatives here go by way of Psi, which costs the digits that the root of M keeps
@@ -161,9 +165,9 @@ def _eliminate_leaf(Lambda: Array, bucket: Bucket, links: Links, layout: Crossed
     E = basis(pick(layout.structures, layout.eliminated), bucket.widths)
     return _Leaf(
         P=group_product(K, K),
-        e=sparse.apply_at(jnp.swapaxes(K, 0, 1), v, links),
+        e=sparse.apply_at(xp.swapaxes(K, 0, 1), v, links),
         u=group_product(K, w),
-        D=psi_tangents(Lambda, jnp.asarray(E, Lambda.dtype)),
+        D=psi_tangents(Lambda, xp.asarray(E, Lambda.dtype)),
         waist=Waist(logdet=logdet_of(at.U, bucket.copies), gram=total_product(w, w)),
         rounding=root_rounding(own, bucket.c, bucket.copies),
         A=sparse.pair_sums(v, v, links, layout.shape),
@@ -181,15 +185,16 @@ def _first_derivatives(
     theta: Array, rest: CrossedTerms, layout: CrossedArrays
 ) -> tuple[Array, Array]:
     """``d logdet`` (m,) and ``d gram`` (m, p + 1, p + 1)."""
+    xp = namespace(theta, layout.S0)
     C, sizes = layout.S0.shape[0], sizes_of(layout, layout.crossed)
-    dlogdet, dgram = jnp.zeros_like(theta), jnp.zeros((theta.size, C, C), theta.dtype)
+    dlogdet, dgram = xp.zeros_like(theta), xp.zeros((theta.size, C, C), theta.dtype)
     at = places(layout, layout.eliminated)
     for leaf, slope in zip(rest.leaves, rest.slopes, strict=True):
-        dlogdet = dlogdet.at[at].add(jnp.einsum("ab,kab->k", slope, leaf.D))
-        dgram = dgram.at[at].add(-quadratic_tangents(leaf.u, leaf.D))
+        dlogdet = xp.at(dlogdet)[at].add(xp.einsum("ab,kab->k", slope, leaf.D))
+        dgram = xp.at(dgram)[at].add(-quadratic_tangents(leaf.u, leaf.D))
     levels = dense.levels_of(rest.core.u, sizes, layout.core.widths)
     for t, G, u, D in zip(layout.crossed, rest.halves, levels, rest.D, strict=True):
         at, E = places(layout, (t,)), layout.structures[t].tangents.astype(theta.dtype)
-        dlogdet = dlogdet.at[at].add(2.0 * jnp.einsum("ab,kab->k", G, E))
-        dgram = dgram.at[at].add(-quadratic_tangents(u, D))
+        dlogdet = xp.at(dlogdet)[at].add(2.0 * xp.einsum("ab,kab->k", G, E))
+        dgram = xp.at(dgram)[at].add(-quadratic_tangents(u, D))
     return dlogdet, dgram

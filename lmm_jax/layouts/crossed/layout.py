@@ -19,16 +19,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from ...covariance.theta import factor_blocks, spread
 from ...numerics.linalg import exact
+from ...numerics.namespace import NUMPY, namespace
 from ...reprs import brief
+from ..buckets import bucket_ranks, rotate_bucket
 from ..contract import BlupTerms, Curvature, Waist, WaistJet, less_fixed
 from ..group_algebra import group_cov
-from ..grouped import bucket_ranks, rotate_bucket
 from . import core as dense
 from . import links as sparse
 from .arrays import CrossedArrays
@@ -62,7 +62,9 @@ class CrossedLayout(CrossedArrays):
     @exact
     def waist_at(self, theta: Array) -> Waist:
         """See :meth:`Layout.waist_at`."""
-        return waist_jet(theta, self).waist
+        if namespace(theta, self) is NUMPY:
+            return CrossedArrays.waist_at(self, theta)
+        return waist_jet(theta, self).waist  # one program for both
 
     @exact
     def jet(self, theta: Array) -> WaistJet[CrossedTerms]:
@@ -96,7 +98,8 @@ class CrossedLayout(CrossedArrays):
 
     def ranks(self) -> Array:
         """See :meth:`Layout.ranks`; columns of the core count as independent."""
-        columns = jnp.sum((jnp.diagonal(self.core.S) > 1e-9).astype(self.S0.dtype))
+        xp = namespace(self.S0)
+        columns = xp.sum((xp.diagonal(self.core.S) > 1e-9).astype(self.S0.dtype))
         return bucket_ranks(self.buckets) + columns
 
     def size(self) -> int:
@@ -131,20 +134,21 @@ def blups(theta: Array, beta: Array, layout: CrossedLayout) -> tuple[BlupTerms, 
     The core has ``b_2 = origin + H b v`` with covariance H, a group ``Psi u_i v`` with its
     own covariance plus ``Psi e_i H e_i' Psi``; ``v = (-beta, 1)``.
     """
+    xp = namespace(theta, beta, layout.S0)
     jet = waist_jet(theta, layout)
     rest = jet.rest
-    v = jnp.append(-beta, 1.0)
+    v = xp.append(-beta, 1.0)
     inner = pick(factor_blocks(theta, layout.structures), layout.eliminated)
     out = []
     for bucket, links, leaf in zip(layout.buckets, layout.links, rest.leaves, strict=True):
         Lambda = spread(inner, bucket.widths)
         Psi = Lambda @ Lambda.T
         X = sparse.group_contractions(leaf.e, rest.core.H, links, leaf.P.shape[2])
-        mean = jnp.einsum("ab,bg->ag", Psi, jnp.einsum("acg,c->ag", leaf.u, v))
-        through = jnp.einsum("ab,bcg,cd->adg", Psi, X, Psi)
+        mean = xp.einsum("ab,bg->ag", Psi, xp.einsum("acg,c->ag", leaf.u, v))
+        through = xp.einsum("ab,bcg,cd->adg", Psi, X, Psi)
         cov = group_cov(Lambda, bucket.T) + through
-        out.append(BlupTerms(b=mean, cov=cov, through=jnp.einsum("ab,be->ae", Psi, leaf.e)))
-    mean = jnp.einsum("ncb,c->nb", rest.core.Hb, v) + layout.core.origin[:, 0]
+        out.append(BlupTerms(b=mean, cov=cov, through=xp.einsum("ab,be->ae", Psi, leaf.e)))
+    mean = xp.einsum("ncb,c->nb", rest.core.Hb, v) + layout.core.origin[:, 0]
     return (*out, BlupTerms(b=mean, cov=rest.core.H))
 
 
@@ -157,33 +161,35 @@ def moment_theta(layout: CrossedLayout) -> Array:
     E (z_l' y)^2 = sigma^2 z_l' z_l + sum_b psi_b sum_m (z_l' z_m)^2
     E y' y       = sigma^2 (n - p)  + sum_b psi_b |Z_b|^2
     """
+    xp = namespace(layout.S0)
     at = layout.moments
     nu = layout.n_obs - layout.beta_origin.size
-    rows = jnp.concatenate([at.noise[:, None], at.spread], axis=1)
-    left = jnp.concatenate([jnp.append(nu, at.norms)[None], rows])
-    right = jnp.append(jnp.ones((), nu.dtype), at.squares)
+    rows = xp.concatenate([at.noise[:, None], at.spread], axis=1)
+    left = xp.concatenate([xp.append(nu, at.norms)[None], rows])
+    right = xp.append(xp.ones((), nu.dtype), at.squares)
     # rows on the scale of their diagonal, a touch of ridge: identical factors are no obstacle
-    scale = 1.0 / jnp.diagonal(left)
-    ridge = 1e-6 * jnp.eye(right.size, dtype=nu.dtype)
-    found = jnp.linalg.solve(left * scale[:, None] + ridge, right * scale)
-    sigma2 = jnp.maximum(found[0], 1e-3 / nu)
-    psi = jnp.sqrt(jnp.clip(found[1:] / sigma2, 1e-3, 1e6))
-    psi = jnp.where(jnp.isfinite(psi), psi, 1.0)
+    scale = 1.0 / xp.diagonal(left)
+    ridge = 1e-6 * xp.eye(right.size, dtype=nu.dtype)
+    found = xp.linalg.solve(left * scale[:, None] + ridge, right * scale)
+    sigma2 = xp.maximum(found[0], 1e-3 / nu)
+    psi = xp.sqrt(xp.clip(found[1:] / sigma2, 1e-3, 1e6))
+    psi = xp.where(xp.isfinite(psi), psi, 1.0)
     ends = np.cumsum(layout.sizes)
     starts = [s.start(psi[e - s.k : e]) for s, e in zip(layout.structures, ends, strict=True)]
-    return jnp.concatenate(starts)
+    return xp.concatenate(starts)
 
 
 def rotate_term(layout: CrossedLayout, t: int, Q: np.ndarray) -> CrossedLayout:
     """The layout with the columns of term t multiplied by an orthogonal Q."""
+    xp = namespace(layout.S0)
     if t in layout.eliminated:
         place, sizes = layout.eliminated.index(t), sizes_of(layout, layout.eliminated)
         turned = tuple(rotate_bucket(b, Q, place, sizes) for b in layout.buckets)
         return replace(layout, buckets=turned)
     place, widths = layout.crossed.index(t), layout.core.widths
     sizes = sizes_of(layout, layout.crossed)
-    factors = [jnp.eye(k) for k in sizes]
-    factors[place] = jnp.asarray(Q.T)
+    factors = [xp.eye(k) for k in sizes]
+    factors[place] = xp.asarray(Q.T)
     S = dense.scale_columns(factors, widths, dense.scale_rows(factors, widths, layout.core.S))
     s = dense.scale_rows(factors, widths, layout.core.s)
     origin = dense.scale_rows(factors, widths, layout.core.origin)
@@ -196,5 +202,5 @@ def rotate_term(layout: CrossedLayout, t: int, Q: np.ndarray) -> CrossedLayout:
         level = (row >= start) & (row < stop) & ((row - start) % k == 0) & (last == row + k - 1)
         columns = np.flatnonzero(level)[:, None] + np.arange(k)
         d[:, columns] = np.einsum("qek,kj->qej", d[:, columns], Q)
-        links.append(replace(link, d=jnp.asarray(d)))
+        links.append(replace(link, d=xp.asarray(d)))
     return replace(layout, links=tuple(links), core=replace(layout.core, S=S, s=s, origin=origin))

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
+from ...numerics.namespace import namespace
 from ...reprs import brief
 
 # Pairs that one step of a sum takes together.
@@ -51,13 +51,15 @@ def at_entries(A: Array, links: Links) -> Array:
 
 def apply_at(A: Array, x: Array, links: Links) -> Array:
     """``A_i x_e`` with the matrix of each entry's group: (a, b, G), (b, E) -> (a, E)."""
-    return jnp.sum(at_entries(A, links) * x[None], axis=1)
+    xp = namespace(A, x)
+    return xp.sum(at_entries(A, links) * x[None], axis=1)
 
 
 def _over_pairs(
     step: Callable[[Array, Array, Array], Array], init: Array, links: Links, size: int = 1
 ) -> Array:
     """Fold ``step(sum, left, right)`` over chunks of the pairs, ``size`` numbers a pair."""
+    xp = namespace(init)
     pairs = links.left.shape[0]
     chunk = pairs
     while chunk * size > CHUNK and chunk % 2 == 0:
@@ -66,11 +68,11 @@ def _over_pairs(
         return step(init, links.left, links.right)
 
     def body(i: Array, total: Array) -> Array:
-        left = lax.dynamic_slice(links.left, (i * chunk,), (chunk,))
-        right = lax.dynamic_slice(links.right, (i * chunk,), (chunk,))
+        left = xp.dynamic_slice_in_dim(links.left, i * chunk, chunk)
+        right = xp.dynamic_slice_in_dim(links.right, i * chunk, chunk)
         return step(total, left, right)
 
-    return lax.fori_loop(0, pairs // chunk, body, init)
+    return xp.fori_loop(0, pairs // chunk, body, init)
 
 
 def pair_sums(x: Array, y: Array, links: Links, shape: tuple[int, int]) -> Array:
@@ -84,36 +86,39 @@ def pair_sums(x: Array, y: Array, links: Links, shape: tuple[int, int]) -> Array
     shape : tuple of int
         N and B.
     """
+    xp = namespace(x, y)
     N, B = shape
 
     def step(total: Array, left: Array, right: Array) -> Array:
         cell = (links.row[left] * N + links.row[right]) * B + links.block[left]
-        dots = jnp.sum(x[:, left] * y[:, right], axis=0)
-        return total.at[cell].add(dots, mode="promise_in_bounds")
+        dots = xp.sum(x[:, left] * y[:, right], axis=0)
+        return xp.at(total)[cell].add(dots, mode="promise_in_bounds")
 
-    upper = _over_pairs(step, jnp.zeros(N * N * B, x.dtype), links, x.shape[0])
+    upper = _over_pairs(step, xp.zeros(N * N * B, x.dtype), links, x.shape[0])
     upper = upper.reshape(N, N, B)
-    diagonal = jnp.eye(N, dtype=x.dtype)[:, :, None]
-    return upper + jnp.swapaxes(upper, 0, 1) * (1.0 - diagonal)
+    diagonal = xp.eye(N, dtype=x.dtype)[:, :, None]
+    return upper + xp.swapaxes(upper, 0, 1) * (1.0 - diagonal)
 
 
 def pair_contraction(x: Array, H: Array, links: Links) -> Array:
     """``sum_i x_i H_i x_i'`` with H at the entries of each group, (q, q)."""
+    xp = namespace(x, H)
     q = x.shape[0]
     weighted = _double_off_diagonal(H)
 
     def step(total: Array, left: Array, right: Array) -> Array:
         at = weighted[_cells(H, links, left, right)]
         if q == 1:
-            return total + jnp.sum(x[0][left] * x[0][right] * at)
+            return total + xp.sum(x[0][left] * x[0][right] * at)
         return total + (x[:, left] * at[None]) @ x[:, right].T
 
-    half = _over_pairs(step, jnp.zeros((q, q), x.dtype), links, q)
+    half = _over_pairs(step, xp.zeros((q, q), x.dtype), links, q)
     return 0.5 * (half + half.T)
 
 
 def group_contractions(x: Array, H: Array, links: Links, n_groups: int) -> Array:
     """``x_i H_i x_i'`` of every group, (q, q, G)."""
+    xp = namespace(x, H)
     q = x.shape[0]
     weighted = _double_off_diagonal(H)
 
@@ -121,11 +126,11 @@ def group_contractions(x: Array, H: Array, links: Links, n_groups: int) -> Array
         at = weighted[_cells(H, links, left, right)]
         outer = (x[:, left] * at[None])[:, None] * x[:, right][None]  # (q, q, pairs)
         rows = outer.reshape(q * q, -1).T
-        return total + jax.ops.segment_sum(rows, links.group[left], n_groups)
+        return total + xp.segment_sum(rows, links.group[left], n_groups)
 
-    flat = _over_pairs(step, jnp.zeros((n_groups, q * q), x.dtype), links, q * q)
+    flat = _over_pairs(step, xp.zeros((n_groups, q * q), x.dtype), links, q * q)
     half = flat.T.reshape(q, q, n_groups)
-    return 0.5 * (half + jnp.swapaxes(half, 0, 1))
+    return 0.5 * (half + xp.swapaxes(half, 0, 1))
 
 
 def _cells(H: Array, links: Links, left: Array, right: Array) -> Array:
@@ -135,27 +140,31 @@ def _cells(H: Array, links: Links, left: Array, right: Array) -> Array:
 
 def _double_off_diagonal(H: Array) -> Array:
     """H flat, every pair of different entries counted for both of its orders."""
-    return (H * (2.0 - jnp.eye(H.shape[0], dtype=H.dtype)[:, :, None])).reshape(-1)
+    xp = namespace(H)
+    return (H * (2.0 - xp.eye(H.shape[0], dtype=H.dtype)[:, :, None])).reshape(-1)
 
 
 def to_core(values: Array, links: Links, shape: tuple[int, int]) -> Array:
     """Add the values of the entries up at their rows of the core: (C, E) -> (N, C, B)."""
+    xp = namespace(values)
     N, B = shape
     flat = links.row * B + links.block
-    sums = jax.ops.segment_sum(values.T, flat, N * B)
-    return jnp.swapaxes(sums.reshape(N, B, -1), 1, 2)
+    sums = xp.segment_sum(values.T, flat, N * B)
+    return xp.swapaxes(sums.reshape(N, B, -1), 1, 2)
 
 
 def from_core(A: Array, links: Links) -> Array:
     """Rows of the core at the entries: (N, C, B) -> (C, E)."""
+    xp = namespace(A)
     N, C, B = A.shape
-    rows = jnp.swapaxes(A, 1, 2).reshape(N * B, C)
+    rows = xp.swapaxes(A, 1, 2).reshape(N * B, C)
     return rows[links.row * B + links.block].T
 
 
 def to_groups(x: Array, values: Array, links: Links, n_groups: int) -> Array:
     """``sum_e x_e values_e'`` over the entries of each group: (q, E), (C, E) -> (q, C, G)."""
+    xp = namespace(x, values)
     q, C = x.shape[0], values.shape[0]
     products = (x[:, None] * values[None]).reshape(q * C, -1).T
-    sums = jax.ops.segment_sum(products, links.group, n_groups)
+    sums = xp.segment_sum(products, links.group, n_groups)
     return sums.T.reshape(q, C, n_groups)

@@ -1,0 +1,323 @@
+"""One source, two runtimes: the functions that NumPy and JAX do not share, under one name.
+
+Numerical code takes its namespace from its arguments, ``xp = namespace(theta, layout)``. Arrays
+of JAX and tracers get :data:`JAX`, and are traced; arrays of NumPy get :data:`NUMPY`, and are
+worked off at once, without a compilation. Both hold what the code needs of ``jax.numpy``, and
+what has no one spelling: loops, branches, updates, sums over segments, triangular solves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_R = TypeVar("_R")
+
+
+def namespace(*arrays: Any) -> Any:
+    """:data:`JAX` if one of the arrays is JAX's or traced, otherwise :data:`NUMPY`.
+
+    Parameters
+    ----------
+    *arrays : array, sequence of arrays, or object with arrays
+        Of an object the array that its class names in ``_array`` decides.
+    """
+    return JAX if _is_traced(arrays) else NUMPY
+
+
+def _is_traced(arrays: Sequence[Any]) -> bool:
+    for array in arrays:
+        kind = type(array)
+        if kind is np.ndarray or kind is float or kind is np.float64 or array is None:
+            continue
+        if isinstance(array, jax.Array):
+            return True
+        name = getattr(kind, "_array", None)
+        if name is not None:
+            array = (getattr(array, name),)
+        if isinstance(array, tuple | list) and _is_traced(array):
+            return True
+    return False
+
+
+def custom_jvp(fun: Callable[..., _R]) -> jax.custom_jvp[_R]:
+    """``jax.custom_jvp`` for arrays of JAX; the function itself for those of NumPy."""
+    rule = jax.custom_jvp(fun)
+
+    @wraps(fun)
+    def call(*args: Any) -> Any:
+        return rule(*args) if _is_traced(args) else fun(*args)
+
+    call.defjvp = rule.defjvp  # type: ignore[attr-defined]
+    return cast("jax.custom_jvp[_R]", call)
+
+
+def traced_once(fun: _F, *, static: str | None = None) -> _F:
+    """``jax.jit`` inside a program, which traces the function once for all of its uses."""
+    program = jax.jit(fun, static_argnames=static)
+
+    @wraps(fun)
+    def call(*args: Any, **options: Any) -> Any:
+        return (program if _is_traced(args) else fun)(*args, **options)
+
+    return call  # type: ignore[return-value]
+
+
+# ------------------------------------------------------------ NumPy's side
+
+
+class _At:
+    """``a.at[index].set(b)`` and ``.add(b)`` of JAX: a changed copy."""
+
+    __slots__ = ("array", "index")
+
+    def __init__(self, array: np.ndarray, index: Any = None) -> None:
+        self.array, self.index = array, index
+
+    def __getitem__(self, index: Any) -> _At:
+        return _At(self.array, index)
+
+    def set(self, values: Any, mode: str | None = None) -> np.ndarray:
+        out, (index, values) = self.array.copy(), self._inside(values, mode)
+        out[index] = values
+        return out
+
+    def add(self, values: Any, mode: str | None = None) -> np.ndarray:
+        out, (index, values) = self.array.copy(), self._inside(values, mode)
+        lists = index if isinstance(index, tuple) else (index,)
+        if not any(isinstance(at, np.ndarray) for at in lists):
+            out[index] += values
+        elif out.ndim == 1:  # an entry may be named more than once
+            out += np.bincount(index, values, out.size)
+        else:
+            np.add.at(out, index, values)
+        return out
+
+    def _inside(self, values: Any, mode: str | None) -> tuple[Any, Any]:
+        """Index and values without entries past the end, which ``mode="drop"`` ignores."""
+        if mode != "drop":
+            return self.index, values
+        index = self.index if isinstance(self.index, tuple) else (self.index,)
+        kept = np.ones((), bool)
+        for at, n in zip(index, self.array.shape, strict=False):
+            if not isinstance(at, slice):
+                kept = kept & (at < n)
+        if kept.all():
+            return self.index, values
+        rows = np.flatnonzero(kept.all(axis=tuple(range(1, kept.ndim))))  # along the first axis
+        short = tuple(
+            at if isinstance(at, slice) or len(at) == 1 < len(kept) else at[rows] for at in index
+        )
+        return short, values[rows]
+
+
+def _fori_loop(lower: int, upper: int, body: Callable[[int, Any], Any], state: Any) -> Any:
+    for i in range(int(lower), int(upper)):
+        state = body(i, state)
+    return state
+
+
+def _while_loop(go_on: Callable[[Any], Any], body: Callable[[Any], Any], state: Any) -> Any:
+    while go_on(state):
+        state = body(state)
+    return state
+
+
+def _cond(which: Any, first: Callable[..., Any], second: Callable[..., Any], *args: Any) -> Any:
+    return first(*args) if which else second(*args)
+
+
+def _vmap(fun: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def call(rows: Any) -> Any:
+        found = [fun(row) for row in rows]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *found)
+
+    return call
+
+
+def _segment_sum(values: np.ndarray, segments: np.ndarray, count: int) -> np.ndarray:
+    """Sums of rows with one label, (count, ...); labels past the end are dropped."""
+    columns = values.reshape(len(values), -1)
+    kept = segments < count
+    if not kept.all():
+        columns, segments = columns[kept], segments[kept]
+    sums = [np.bincount(segments, weights=column, minlength=count) for column in columns.T]
+    if not sums:
+        return np.zeros((count, *values.shape[1:]), values.dtype)
+    out = np.stack(sums, axis=1).reshape(count, *values.shape[1:])
+    return out.astype(values.dtype, copy=False)
+
+
+def _remember(fun: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], Any]:
+    """The function, which works a point off only once if it is asked twice in a row."""
+    last: list[Any] = [None, None]
+
+    def call(x: np.ndarray) -> Any:
+        key = x.tobytes()
+        if last[0] != key:
+            last[:] = key, fun(x)
+        return last[1]
+
+    return call
+
+
+def _or_nan(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """NaN where LAPACK gives up, as JAX has it."""
+
+    def call(A: np.ndarray, *args: Any) -> Any:
+        try:
+            return fun(A, *args)
+        except np.linalg.LinAlgError:
+            return jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), fun(_regular(A), *args))
+
+    return call
+
+
+def _regular(A: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(np.eye(A.shape[-1], dtype=A.dtype), A.shape)
+
+
+def _cholesky(A: np.ndarray) -> np.ndarray:
+    """Lower factor of each matrix, NaN for those that are not positive definite."""
+    try:
+        return np.linalg.cholesky(A)
+    except np.linalg.LinAlgError:
+        if A.ndim == 2:
+            return np.full_like(A, np.nan)
+        return np.stack([_cholesky(one) for one in A])
+
+
+def _solve_lower(L: np.ndarray, B: np.ndarray, **options: Any) -> np.ndarray:
+    """Solve with triangular matrices, (..., r, r): row by row, all matrices side by side."""
+    del options  # lower triangular, from the left
+    X = np.empty(np.broadcast_shapes(L.shape[:-2], B.shape[:-2]) + B.shape[-2:], B.dtype)
+    for j in range(L.shape[-1]):
+        rest = B[..., j, :] - (L[..., j, None, :j] @ X[..., :j, :])[..., 0, :]
+        X[..., j, :] = rest / L[..., j, j, None]
+    return X
+
+
+def _solve_triangular(L: np.ndarray, B: np.ndarray, *, lower: bool) -> np.ndarray:
+    if lower:
+        return _solve_lower(L, B)
+    return _solve_lower(L[::-1, ::-1], B[::-1])[::-1]
+
+
+def _slice(array: np.ndarray, start: int, size: int, axis: int = 0) -> np.ndarray:
+    at = [slice(None)] * array.ndim
+    at[axis] = slice(int(start), int(start) + size)
+    return array[tuple(at)]
+
+
+def _put_slice(array: np.ndarray, part: np.ndarray, start: int, axis: int) -> np.ndarray:
+    at = [slice(None)] * array.ndim
+    at[axis] = slice(int(start), int(start) + part.shape[axis])
+    array[tuple(at)] = part  # in place: the loops that use it keep no older state
+    return array
+
+
+def _index(array: np.ndarray, at: int, axis: int, keepdims: bool) -> np.ndarray:
+    return np.take(array, [at] if keepdims else at, axis=axis)
+
+
+def _block_diag(*blocks: np.ndarray) -> np.ndarray:
+    rows, columns = (sum(b.shape[axis] for b in blocks) for axis in (0, 1))
+    out, i, j = np.zeros((rows, columns), blocks[0].dtype), 0, 0
+    for block in blocks:
+        k, m = block.shape
+        out[i : i + k, j : j + m] = block
+        i, j = i + k, j + m
+    return out
+
+
+# NumPy's own wrappers of these take longer than the small arrays of a step.
+
+
+def _reduction(ufunc: np.ufunc, wrapper: Callable[..., Any]) -> Callable[..., Any]:
+    def call(array: Any, axis: Any = None, **options: Any) -> Any:
+        if options or type(array) is not np.ndarray:
+            return wrapper(array, axis=axis, **options)
+        return ufunc.reduce(array, axis=axis)
+
+    return call
+
+
+def _stack(arrays: Sequence[Any], axis: int = 0) -> np.ndarray:
+    return np.array(arrays) if axis == 0 else np.stack(arrays, axis)
+
+
+def _pad(array: np.ndarray, widths: Sequence[tuple[int, int]]) -> np.ndarray:
+    """The array between zeros."""
+    shape = [a + n + b for n, (a, b) in zip(array.shape, widths, strict=True)]
+    out = np.zeros(shape, array.dtype)
+    out[tuple(slice(a, a + n) for n, (a, _) in zip(array.shape, widths, strict=True))] = array
+    return out
+
+
+def _public(module: Any) -> dict[str, Any]:
+    return {name: getattr(module, name) for name in dir(module) if not name.startswith("_")}
+
+
+NUMPY = SimpleNamespace(
+    **_public(np)
+    | dict(
+        linalg=SimpleNamespace(
+            **_public(np.linalg)
+            | dict(cholesky=_cholesky, eigh=_or_nan(np.linalg.eigh), solve=_or_nan(np.linalg.solve))
+        ),
+        at=_At,
+        sum=_reduction(np.add, np.sum),
+        max=_reduction(np.maximum, np.max),
+        min=_reduction(np.minimum, np.min),
+        all=_reduction(np.logical_and, np.all),
+        stack=_stack,
+        pad=_pad,
+        rsqrt=lambda x: 1.0 / np.sqrt(x),
+        stop_gradient=lambda x: x,
+        fori_loop=_fori_loop,
+        while_loop=_while_loop,
+        cond=_cond,
+        vmap=_vmap,
+        segment_sum=_segment_sum,
+        solve_triangular=_solve_triangular,
+        triangular_solve=_solve_lower,
+        dynamic_slice_in_dim=_slice,
+        dynamic_update_slice_in_dim=_put_slice,
+        dynamic_index_in_dim=_index,
+        block_diag=_block_diag,
+        shapes_of=lambda fun, *args: fun(*args),
+        remember=_remember,
+    )
+)
+"""NumPy, and what code shares with JAX."""
+
+JAX = SimpleNamespace(
+    **_public(jnp)
+    | dict(
+        at=lambda array: array.at,
+        rsqrt=lax.rsqrt,
+        stop_gradient=lax.stop_gradient,
+        fori_loop=lax.fori_loop,
+        while_loop=lax.while_loop,
+        cond=lax.cond,
+        vmap=jax.vmap,
+        segment_sum=jax.ops.segment_sum,
+        solve_triangular=jax.scipy.linalg.solve_triangular,
+        triangular_solve=lax.linalg.triangular_solve,
+        dynamic_slice_in_dim=lax.dynamic_slice_in_dim,
+        dynamic_update_slice_in_dim=lax.dynamic_update_slice_in_dim,
+        dynamic_index_in_dim=lax.dynamic_index_in_dim,
+        block_diag=jax.scipy.linalg.block_diag,
+        shapes_of=jax.eval_shape,
+        remember=lambda fun: fun,
+    )
+)
+"""``jax.numpy``, and what code shares with NumPy."""

@@ -1,0 +1,180 @@
+"""NumPy and compiled programs: one source, the same numbers, and the rule for which runs."""
+
+import warnings
+from functools import cache
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import reference
+import samples
+from helpers import assert_close
+
+import lmm_jax as lmm
+from lmm_jax.likelihood.profile import profile_jet
+from lmm_jax.numerics import tiers
+from lmm_jax.numerics.namespace import JAX, NUMPY, namespace
+from lmm_jax.numerics.programs import compiled as program
+
+RTOL = 1e-11  # of one formula in two float64 libraries
+# An optimum is where the gradient is rounding: its own rounding, over the curvature.
+OPTIMUM_TOL = 1e-9
+
+DATA = samples.frame(3, groups=24)
+MODELS = {
+    "intercept": "y ~ x + (1 | g)",
+    "slope": "y ~ x + (x | g)",
+    "independent": "y ~ x + (x || g)",
+    "four coefficients": "y ~ x + (x + z + v | g)",
+    "structure": "y ~ x + cs(1 + x + z | g)",
+    "nested": "y ~ x + (x | g) + (1 | g:s)",
+    "crossed": "y ~ x + (x | g) + (1 | f)",
+    "no fixed effects": "y ~ 0 + (1 | g)",
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "": {},
+    "weighted": {"weights": "w", "offset": "o"},
+    "ML": {"reml": False},
+}
+
+
+@cache
+def fit(name: str, kind: str, runtime: str) -> lmm.LMMResults:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return lmm.fit(MODELS[name], DATA, runtime=runtime, **OPTIONS[kind])
+
+
+def agree(a: lmm.LMMResults, b: lmm.LMMResults) -> None:
+    """Everything that is reported, relative to its natural scale."""
+    assert (a.runtime, b.runtime) == ("numpy", "jax")
+    assert (a.converged, a.estimates.singular) == (b.converged, b.estimates.singular)
+    assert_close(a.llf, b.llf, RTOL)
+    assert_close(a.fe_params, b.fe_params, OPTIMUM_TOL, b.bse_fe)
+    assert_close(a.bse_fe, b.bse_fe, OPTIMUM_TOL)
+    assert_close(a.scale, b.scale, OPTIMUM_TOL)
+    assert_close(a.cov_re, b.cov_re, OPTIMUM_TOL, b.scale)
+    known = np.isfinite(b.bse)
+    assert_close(a.bse[known], b.bse[known], 1e-6)  # by the inverse of the Hessian
+    assert_close(a.df, b.df, 1e-6)
+    for group, effects in a.random_effects.items():
+        expected = b.random_effects[group].to_numpy()
+        assert_close(effects, expected, OPTIMUM_TOL, np.abs(expected).max() + 1e-6)
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+@pytest.mark.parametrize("name", MODELS)
+def test_fits_agree(name, kind):
+    if kind and name not in ("slope", "crossed"):
+        pytest.skip("a program more for every cell")
+    agree(fit(name, kind, "numpy"), fit(name, kind, "jax"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", reference.names(lambda case: case["n"] < 5000))
+def test_reference_cases_agree(name):
+    case = reference.load(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        a, b = (
+            lmm.fit(
+                reference.formula(case),
+                reference.frame(case),
+                weights=case["model"]["weights"],
+                reml=case["model"]["REML"],
+                runtime=runtime,
+            )
+            for runtime in ("numpy", "jax")
+        )
+    assert_close(a.llf, b.llf, RTOL)
+    assert_close(a.fe_params, b.fe_params, 1e-8, b.bse_fe)
+    assert_close(a.bse_fe, b.bse_fe, 1e-8)
+
+
+@pytest.mark.parametrize("where", ["inside", "zero"])
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize("name", MODELS)
+def test_criterion_and_derivatives_agree(name, reml, where):
+    """At one theta, interior and singular, on one layout."""
+    layout = fit(name, "", "numpy").design.compressed.layout
+    theta = np.linspace(0.4, 1.2, fit(name, "", "numpy").theta.size)
+    if where == "zero":
+        theta[-1] = 0.0
+    with np.errstate(all="ignore"):
+        got = profile_jet(theta, layout, reml=reml)
+    assert all(not isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(got))
+    with jax.enable_x64(True):
+        on_device = jax.tree.map(jax.numpy.asarray, (theta, layout))
+        expected = jax.jit(profile_jet, static_argnames="reml")(*on_device, reml=reml)
+    assert_close(got.value, expected.value, RTOL)
+    for part in ("gradient", "hessian", "dbeta", "dcov_beta"):
+        want = np.asarray(getattr(expected, part))
+        assert_close(getattr(got, part), want, RTOL, np.abs(want).max(initial=1e-3))
+
+
+def test_nothing_is_compiled_for_a_small_fit(compiled):
+    jax.clear_caches()
+    res = lmm.fit("y ~ x + z + (x | g)", DATA)
+    str(res.summary())
+    assert res.random_effects["g"].shape == (24, 2) and res.runtime == "numpy"
+    assert res.t_test("x = 0").pvalue[0] < 1 and len(res.random_effects_cov["g"]) == 24
+    assert compiled() == []
+
+
+def test_layouts_are_arrays_of_jax_for_the_user():
+    layout = fit("slope", "", "numpy").design.layout
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(layout))
+    assert layout.S0.dtype == np.float64
+
+
+def test_steps_are_recorded_in_numpy_as_in_programs():
+    a, b = (
+        lmm.fit(MODELS["slope"], DATA, full_output=True, runtime=runtime).hist
+        for runtime in ("numpy", "jax")
+    )
+    assert a.shape == b.shape
+    assert_close(a["objective"], b["objective"], 1e-9)
+
+
+# ------------------------------------------------------------ the rule
+
+
+def test_what_runs_where():
+    tier = tiers.Tier(seconds=1e-6)
+    large = int(2e6 * tiers.COMPILING)
+    assert tier.takes_numpy("a", 1000) and not tier.takes_numpy("a", large)
+    with tiers.running_on("numpy"):
+        assert tier.takes_numpy("a", large)
+    with tiers.running_on("jax"):
+        assert not tier.takes_numpy("a", 1000)
+    tier.add("a", 0.6 * tiers.COMPILING)
+    assert tier.takes_numpy("a", 1000)
+    tier.add("a", 0.6 * tiers.COMPILING)  # as long as compiling it would have taken
+    assert not tier.takes_numpy("a", 1000) and tier.takes_numpy("b", 1000)
+    tier.compiled.add("b")
+    assert not tier.takes_numpy("b", 1000)
+
+
+def test_a_program_goes_up_a_tier():
+    """NumPy until it has spent what a compilation costs, then the compiled program."""
+    calls = []
+
+    def total(x):
+        calls.append(namespace(x))
+        return namespace(x).sum(x)
+
+    run = program(total, host=1e-9)
+    x = np.arange(4.0)
+    assert run(x) == 6.0 and calls == [NUMPY]
+    with tiers.running_on("jax") as log:
+        assert run(x) == 6.0
+    assert calls == [NUMPY, JAX] and log.runtime == "jax"
+    run(x)  # there is a program for this shape now
+    assert calls == [NUMPY, JAX]
+    assert run(np.arange(5.0)) == 10.0 and calls[-1] is NUMPY
+
+
+def test_one_runtime_by_name():
+    with pytest.raises(lmm.DataError, match="runtime='cuda': choose from auto, numpy, jax"):
+        lmm.fit(MODELS["slope"], DATA, runtime="cuda")
