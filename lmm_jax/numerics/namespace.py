@@ -262,15 +262,26 @@ def _pad(array: np.ndarray, widths: Sequence[tuple[int, int]]) -> np.ndarray:
     return out
 
 
-def _public(module: Any) -> dict[str, Any]:
-    return {name: getattr(module, name) for name in dir(module) if not name.startswith("_")}
+# What numerical code uses of both libraries as it is.
+_SHARED = (
+    *("abs", "add", "all", "any", "append", "arange", "argmax", "argsort", "asarray"),
+    *("broadcast_to", "clip", "concatenate", "diag", "diagonal", "einsum", "exp", "exp2", "eye"),
+    *("floor", "full", "full_like", "isfinite", "log", "log2", "max", "maximum", "mean", "min"),
+    *("minimum", "moveaxis", "ones", "ones_like", "pad", "repeat", "sqrt", "stack", "sum"),
+    *("swapaxes", "tensordot", "where", "zeros", "zeros_like"),
+)
+_LINALG = ["cholesky", "eigh", "norm", "slogdet", "solve"]
+
+
+def _taken(module: Any, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(module, name) for name in names}
 
 
 NUMPY = SimpleNamespace(
-    **_public(np)
+    **_taken(np, _SHARED)
     | dict(
         linalg=SimpleNamespace(
-            **_public(np.linalg)
+            **_taken(np.linalg, _LINALG)
             | dict(cholesky=_cholesky, eigh=_or_nan(np.linalg.eigh), solve=_or_nan(np.linalg.solve))
         ),
         at=_At,
@@ -300,8 +311,9 @@ NUMPY = SimpleNamespace(
 """NumPy, and what code shares with JAX."""
 
 JAX = SimpleNamespace(
-    **_public(jnp)
+    **_taken(jnp, _SHARED)
     | dict(
+        linalg=SimpleNamespace(**_taken(jnp.linalg, _LINALG)),
         at=lambda array: array.at,
         rsqrt=lax.rsqrt,
         stop_gradient=lax.stop_gradient,

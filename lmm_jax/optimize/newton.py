@@ -205,12 +205,12 @@ def unknown_state(theta: Any, shapes: Any, axis: int = -1) -> State[Any]:
     one = xp.ones(lanes, theta.dtype)
     return State(
         theta=theta if axis else xp.swapaxes(theta, 0, -1),
-        jet=jax.tree.map(zeros, shapes)._replace(value=one * xp.inf),
+        jet=jax.tree.map(zeros, shapes)._replace(value=one * np.inf),
         radius=xp.maximum(one, xp.sqrt(xp.sum(theta * theta, axis=0))),
         lift=one,
-        tick=xp.zeros(lanes, xp.int32),
-        status=xp.full(lanes, RUNNING, xp.int32),
-        decrement=one * xp.inf,
+        tick=xp.zeros(lanes, np.int32),
+        status=xp.full(lanes, RUNNING, np.int32),
+        decrement=one * np.inf,
     )
 
 
