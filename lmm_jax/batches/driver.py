@@ -16,7 +16,8 @@ import numpy as np
 
 from ..covariance.structures import Structure
 from ..optimize.minimize import is_extreme, off_boundary, second_is_better
-from ..optimize.newton import CONVERGED, NONFINITE, RUNNING, Solution, State, unknown_state
+from ..optimize.newton import CONVERGED, NONFINITE, RUNNING, Solution, unknown_state
+from ..optimize.point import State
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

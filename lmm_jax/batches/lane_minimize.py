@@ -20,7 +20,8 @@ from ..layouts.group_algebra import reached
 from ..likelihood.criterion import Jet
 from ..numerics.programs import compiled
 from ..optimize.minimize import FEW_GROUPS, is_extreme
-from ..optimize.newton import RUNNING, Solution, State, judge, propose
+from ..optimize.newton import RUNNING, Solution, judge, propose
+from ..optimize.point import State
 from ..optimize.starts import (
     MAX_RUNS,
     far_starts,

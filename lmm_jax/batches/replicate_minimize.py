@@ -21,7 +21,8 @@ from ..likelihood.profile import profile_jet
 from ..numerics.programs import compiled
 from ..numerics.shapes import round_up
 from ..optimize.minimize import off_boundary
-from ..optimize.newton import DECREMENT_TOL, RUNNING, Solution, State, tick
+from ..optimize.newton import DECREMENT_TOL, RUNNING, Solution, tick
+from ..optimize.point import State
 from .driver import LaneProblem, minimize_all
 
 # Sizes to which the lanes that go on are packed: few, since each is a program of its own.

@@ -22,7 +22,7 @@ from ..numerics.linalg import lower_factor
 from ..numerics.namespace import namespace
 from .factor_steps import coordinates, move
 from .history import Recorder
-from .point import Evaluate, P, Point
+from .point import Evaluate, P, Point, State, Step
 
 RUNNING, CONVERGED, MAXITER, NONFINITE, STALLED, FLAT, NOISY = range(7)
 MESSAGES = {
@@ -80,31 +80,6 @@ class Solution(NamedTuple, Generic[P]):
     status: Array  # ()    one of the codes above
     n_iter: Array  # ()
     decrement: Array  # ()  Newton decrement g' H^-1 g at theta
-
-
-class State(NamedTuple, Generic[P]):
-    """Between two ticks."""
-
-    theta: Array
-    jet: P
-    radius: Array
-    lift: Array  # size of the next step off the boundary
-    tick: Array
-    status: Array
-    decrement: Array
-
-
-class Step(NamedTuple):
-    """A trial point and what is expected of it."""
-
-    trial: Array  # (m,)
-    predicted: Array  # ()  decrease of the quadratic model
-    length: Array  # ()
-    decrement: Array  # ()
-    flat: Array  # ()  bool: the decrement is what was asked for
-    lifting: Array  # ()  bool: a step off the boundary of the cone
-    final: Array  # ()  bool: the point is optimal, the step only polishes
-    settled: Array  # ()  bool: there is nothing left to polish
 
 
 def newton(

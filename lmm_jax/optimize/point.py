@@ -1,9 +1,9 @@
-"""What Newton's method asks of a criterion."""
+"""What Newton's method asks of a criterion, and what it knows between two steps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol
 
 from jax import Array
 
@@ -48,3 +48,28 @@ else:
     P = TypeVar("P")
 
 Evaluate = Callable[[Array], P]  # theta -> Point
+
+
+class State(NamedTuple, Generic[P]):
+    """Between two ticks."""
+
+    theta: Array
+    jet: P
+    radius: Array
+    lift: Array  # size of the next step off the boundary
+    tick: Array
+    status: Array
+    decrement: Array
+
+
+class Step(NamedTuple):
+    """A trial point and what is expected of it."""
+
+    trial: Array  # (m,)
+    predicted: Array  # ()  decrease of the quadratic model
+    length: Array  # ()
+    decrement: Array  # ()
+    flat: Array  # ()  bool: the decrement is what was asked for
+    lifting: Array  # ()  bool: a step off the boundary of the cone
+    final: Array  # ()  bool: the point is optimal, the step only polishes
+    settled: Array  # ()  bool: there is nothing left to polish

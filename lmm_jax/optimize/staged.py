@@ -27,14 +27,13 @@ from .newton import (
     NONFINITE,
     RUNNING,
     Solution,
-    State,
-    Step,
     certified,
     finish,
     judge,
     propose,
     state_at,
 )
+from .point import State, Step
 
 # Decrement below which the next evaluation is likely to be the last, and so is exact.
 _NEAR = 1e-2
