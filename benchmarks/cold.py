@@ -2,10 +2,10 @@
 
     python benchmarks/cold.py [--runs 5]
 
-Wall time of ``python -c "..."`` that fits sleepstudy and prints the summary: without a cache,
-with an empty one, and with one that an earlier process has filled, by JAX's variables or by
-``lmm.use_cache``. Then the programs compiled
-by fits of 20 data sets of different size and equal ``p`` and ``q`` in one process. Writes
+Wall time of ``python -c "..."`` that fits sleepstudy and prints the summary: by NumPy, as it
+is; and by compiled programs: without a cache, with an empty one, and with one that an earlier
+process has filled, by JAX's variables or by ``lmm.use_cache``. Then the programs compiled by
+fits of 20 data sets of different size and equal ``p`` and ``q`` in one process. Writes
 ``results/cold.json`` and ``results/cold.md``.
 """
 
@@ -25,10 +25,11 @@ from machine import machine, worker_environment
 
 HERE = Path(__file__).parent
 IMPORT = "import lmm_jax as lmm"
-FIT = (
+AT_ONCE = (
     f"{IMPORT}; print(lmm.fit('Reaction ~ Days + (Days | Subject)', "
     "lmm.load_dataset('sleepstudy')).summary())"
 )
+FIT = AT_ONCE.replace("'))", "'), runtime='jax')")  # compiled
 
 
 def wall(code: str, folder: str | None) -> float:
@@ -43,6 +44,7 @@ def cold_starts(runs: int) -> dict[str, list[float]]:
     """Seconds of the same process in each state of the cache."""
     times: dict[str, list[float]] = {
         "import only": [],
+        "fit (NumPy)": [],
         "no cache": [],
         "empty cache": [],
         "filled cache": [],
@@ -50,6 +52,7 @@ def cold_starts(runs: int) -> dict[str, list[float]]:
     }
     for _ in range(runs):
         times["import only"].append(wall(IMPORT, None))
+        times["fit (NumPy)"].append(wall(AT_ONCE, None))
         times["no cache"].append(wall(FIT, None))
         with tempfile.TemporaryDirectory() as folder:
             times["empty cache"].append(wall(FIT, folder))
@@ -77,7 +80,7 @@ def many_shapes(count: int) -> list[dict[str, Any]]:
         sizes = rng.integers(2, 31, rng.integers(10, 201))
         problem = grouped("", sizes, 2, slope=True, seed=seed)
         before, start = len(compilations.seconds), time.perf_counter()
-        result = lmm.fit(problem.formula, problem.frame)
+        result = lmm.fit(problem.formula, problem.frame, runtime="jax")
         str(result.summary())
         found.append(
             {

@@ -52,7 +52,7 @@ def ours_arrays(folder: Path) -> Prepared:
 
     def call() -> Outcome:
         design = lmm.design_from_arrays(data["y"], data["X"], groups, exog_re=Z, exog_vc=components)
-        result = lmm.fit(design)
+        result = lmm.fit(design, runtime="jax")
         result.bse_fe.to_numpy()
         return Outcome(-2 * result.llf, bool(result.converged), "REML", int(result.n_iter))
 
@@ -76,7 +76,7 @@ def ours_frame(folder: Path) -> Prepared:
     frame, formula = read_frame(folder), read_about(folder)["formula"]
 
     def call() -> Outcome:
-        result = lmm.fit(formula, frame)
+        result = lmm.fit(formula, frame, runtime="jax")
         str(result.summary())
         return Outcome(-2 * result.llf, bool(result.converged), "REML", int(result.n_iter))
 

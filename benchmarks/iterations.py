@@ -51,9 +51,9 @@ def measure(groups: int, rows: int, runs: int) -> dict[str, Any]:
         return design
 
     design = compress()
-    result = lmm.fit(design)
-    fit = median_time(lambda: lmm.fit(design), runs)
-    start = median_time(lambda: lmm.fit(design, maxiter=0), runs)
+    result = lmm.fit(design, runtime="jax")
+    fit = median_time(lambda: lmm.fit(design, runtime="jax"), runs)
+    start = median_time(lambda: lmm.fit(design, maxiter=0, runtime="jax"), runs)
     return {
         "groups": groups,
         "rows": groups * rows,

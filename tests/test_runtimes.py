@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 import reference
 import samples
@@ -22,6 +23,15 @@ RTOL = 1e-11  # of one formula in two float64 libraries
 OPTIMUM_TOL = 1e-9
 
 DATA = samples.frame(3, groups=24)
+# from one to eight levels of s in a group of g: groups of several widths
+_RNG = np.random.default_rng(8)
+UNEVEN = pd.DataFrame({"g": np.repeat(np.arange(30), np.repeat([2, 5, 16], 10))})
+UNEVEN = UNEVEN.assign(
+    s=_RNG.integers(0, 8, len(UNEVEN)),
+    item=_RNG.integers(0, 9, len(UNEVEN)),
+    x=_RNG.normal(size=len(UNEVEN)),
+    y=_RNG.normal(size=30)[UNEVEN["g"]] + _RNG.normal(size=len(UNEVEN)),
+)
 MODELS = {
     "intercept": "y ~ x + (1 | g)",
     "slope": "y ~ x + (x | g)",
@@ -30,6 +40,7 @@ MODELS = {
     "structure": "y ~ x + cs(1 + x + z | g)",
     "nested": "y ~ x + (x | g) + (1 | g:s)",
     "crossed": "y ~ x + (x | g) + (1 | f)",
+    "uneven and crossed": "y ~ x + (1 | g / s) + (1 | item)",
     "no fixed effects": "y ~ 0 + (1 | g)",
 }
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -43,7 +54,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def fit(name: str, kind: str, runtime: str) -> lmm.LMMResults:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        return lmm.fit(MODELS[name], DATA, runtime=runtime, **OPTIONS[kind])
+        data = UNEVEN if name.startswith("uneven") else DATA
+        return lmm.fit(MODELS[name], data, runtime=runtime, **OPTIONS[kind])
 
 
 def agree(a: lmm.LMMResults, b: lmm.LMMResults) -> None:
@@ -152,7 +164,7 @@ def test_what_runs_where():
     assert tier.takes_numpy("a", 1000)
     tier.add("a", 0.6 * tiers.COMPILING)  # as long as compiling it would have taken
     assert not tier.takes_numpy("a", 1000) and tier.takes_numpy("b", 1000)
-    tier.compiled.add("b")
+    tier.add_compiled("b")
     assert not tier.takes_numpy("b", 1000)
 
 
@@ -173,6 +185,25 @@ def test_a_program_goes_up_a_tier():
     run(x)  # there is a program for this shape now
     assert calls == [NUMPY, JAX]
     assert run(np.arange(5.0)) == 10.0 and calls[-1] is NUMPY
+
+
+def test_static_arguments_are_part_of_a_shape():
+    formula = "y ~ x + z + v + (x | g)"  # of this test alone
+    lmm.fit(formula, DATA, runtime="jax")
+    assert lmm.fit(formula, DATA).runtime == "jax"
+    assert lmm.fit(formula, DATA, reml=False).runtime == "numpy"
+
+
+def test_what_jax_alone_computes_is_said():
+    assert lmm.fit(MODELS["intercept"], DATA, method="bfgs").runtime == "jax"
+
+
+def test_books_of_a_long_process_stay_short():
+    tier = tiers.Tier(seconds=1e-6)
+    for key in range(5000):
+        tier.add(key, 1e-3)
+        tier.add_compiled(key)
+    assert len(tier.spent) <= 1000 and len(tier.compiled) <= 1000
 
 
 def test_one_runtime_by_name():

@@ -121,10 +121,12 @@ def fit(
         Functions and variables for the formula; by default the functions that
         the caller can see.
     runtime : {"auto", "numpy", "jax"}
-        What computes: NumPy, at once, or programs that JAX compiles first. By default NumPy
-        where it is done before a compilation would be, and compiled programs where they
-        exist already, for large data, and for a shape on which NumPy has spent as much time
-        as compiling it takes. The numbers agree to rounding; ``results.runtime`` says what ran.
+        What computes the fit: NumPy, at once, or programs that JAX compiles first. By default
+        NumPy where it is done, by estimate, before a compilation would be, and compiled
+        programs where they exist already, for large data, and for a shape on which NumPy has
+        spent as much time as compiling it takes. The numbers agree to rounding;
+        ``results.runtime`` is "jax" if anything was compiled for the fit. First-order methods,
+        and fits with something held or penalized, are JAX's in any case.
 
     Returns
     -------

@@ -139,7 +139,7 @@ def _varies(Y: Array, W: Array, lanes: Lanes) -> Array:
     total = jnp.sum(W, axis=0)
     centred = unit - (jnp.sum(unit * W, axis=0) / total)[None]
     spread = jnp.sqrt(jnp.sum(W * centred * centred, axis=0))
-    floor = explained_exactly(largest, spread, total, jnp)
+    floor = explained_exactly(largest, spread, total)
     ranks = sum(reached(b.T, b.copies) for b in lanes.buckets)
     within = lanes.y_scale * jnp.sqrt(lanes.S_yy)
     spare = lanes.n_obs - ranks - lanes.S_xx.shape[0]

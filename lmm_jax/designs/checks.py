@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import DataError, IdentificationWarning, RankWarning, warn_user
 from ..inputs.arrays import numbers, plain
+from ..numerics.namespace import namespace
 from .identification import MOST_DERIVATIVES, Moments, confounded_terms
 from .terms import RandomTerm
 
@@ -36,7 +37,7 @@ def finite_vector(values: Any, what: str) -> np.ndarray:
     return out
 
 
-def explained_exactly(largest: Any, spread: Any, weight: Any, xp: Any = np) -> Any:
+def explained_exactly(largest: Any, spread: Any, weight: Any) -> Any:
     """Norm of what is left of y at or below which y counts as explained without a residual.
 
     Parameters
@@ -47,9 +48,8 @@ def explained_exactly(largest: Any, spread: Any, weight: Any, xp: Any = np) -> A
         Norm of y around its mean, in units of ``largest``.
     weight : float or array
         Sum of the prior weights.
-    xp : module
-        numpy or jax.numpy.
     """
+    xp = namespace(largest, spread, weight)
     rounding = 2.0 * float(np.finfo(float).eps) * xp.sqrt(weight)
     return largest * xp.maximum(EXACT_TOL * spread, rounding)
 

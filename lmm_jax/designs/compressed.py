@@ -21,7 +21,7 @@ from ..layouts.stream_pass import MANY_ROWS, pad, sum_rows
 from ..numerics.processes import float64
 from ..numerics.programs import compiled
 from ..numerics.shapes import round_up_few
-from ..numerics.tiers import Tier, note
+from ..numerics.tiers import Tier
 from ..reprs import brief
 
 AnyLayout = GroupedLayout | CrossedLayout
@@ -78,17 +78,18 @@ def compress_rows(
     weights: np.ndarray | None,
     plan: AnyPlan,
 ) -> Compressed:
-    """One pass over the rows: in batches where they are many, otherwise in one program."""
-    many, start = y.size > MANY_ROWS and isinstance(plan, GroupPlan), perf_counter()
-    key, numbers = (X.shape[1], plan.index.sizes), y.size + X.size + sum(z.size for z in Z)
+    """One pass over the rows: by NumPy, in one program, or in batches where they are many."""
     made = None
-    if many and not _MANY.takes_numpy(key, numbers):
-        note("jax")
-        assert isinstance(plan, GroupPlan)
-        made = sum_rows(y, X, Z, weights, plan.index)
+    if y.size > MANY_ROWS and isinstance(plan, GroupPlan):
+        key, numbers = (X.shape[1], plan.index.sizes), y.size + X.size + sum(z.size for z in Z)
+        if not _MANY.takes_numpy(key, numbers):
+            made = sum_rows(y, X, Z, weights, plan.index)
+            _MANY.add_compiled(key)
     if made is None:
+        start = perf_counter()
         made = _compress(*padded(y, X, Z, weights, plan))
-        _MANY.add(key, perf_counter() - start)
+        if y.size > MANY_ROWS and isinstance(plan, GroupPlan):
+            _MANY.add(key, perf_counter() - start)
     return Compressed(layout=made[0], reach=made[1], few_groups=few_groups(plan))
 
 

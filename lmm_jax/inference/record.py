@@ -44,7 +44,7 @@ class FitRecord:
     converged: bool
     message: str
     n_iter: int
-    runtime: str = "jax"  # of the optimization: "numpy", or "jax" for compiled programs
+    runtime: str = "jax"  # of the fit: "numpy", or "jax" if anything was compiled for it
     free: np.ndarray | None = None  # which of params were free; None: all
     hist: pd.DataFrame | None = None  # iterations, with full_output=True
     penalized: bool = False

@@ -58,7 +58,7 @@ class Frame(NamedTuple):
 
 def fixed_frame(X: Array, Y: Array, rows: RowWeights) -> Frame:
     """Orthonormal columns for X, and for every response its OLS residual in units of its norm."""
-    xp = namespace(X, Y)
+    xp = namespace(X, Y, rows.weights)
     weights, mask = rows.weights[:, None], rows.present.astype(Y.dtype)[:, None]
     columns = xp.stop_gradient((X * mask, Y * mask))
     units, unit = powers_of_two(columns[0]), powers_of_two(columns[1])
@@ -122,7 +122,7 @@ def _centring(X: Array, Y: Array, rows: RowWeights) -> tuple[Array, Array]:
     Subtracting a mean is exact in floating point where a projection is not:
     raw calendar years and y near 1e9 keep their digits.
     """
-    xp = namespace(X, Y)
+    xp = namespace(X, Y, rows.weights)
     p, present = X.shape[1], rows.present[:, None]
     identity, none = xp.eye(p, dtype=X.dtype), xp.zeros(p, X.dtype)
     if p == 0:

@@ -20,7 +20,7 @@ from jax import Array
 from ..covariance.structures import OfTerms, Structure
 from ..covariance.theta import factor_blocks
 from ..numerics.linalg import exact
-from ..numerics.namespace import namespace
+from ..numerics.namespace import JAX, namespace
 from ..numerics.processes import float64
 from ..reprs import brief
 
@@ -109,7 +109,8 @@ class Layout(Maps):
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         # JAX restores its own arrays in float32 wherever x64 is off at that moment
         on_host = jax.tree.map(np.asarray, self)
-        return _restored, (type(self), {f.name: getattr(on_host, f.name) for f in fields(self)})
+        values = {f.name: getattr(on_host, f.name) for f in fields(self)}
+        return _restored, (type(self), values, namespace(self) is JAX)
 
     __repr__ = brief
 
@@ -194,10 +195,13 @@ class Layout(Maps):
         raise NotImplementedError
 
 
-def _restored(kind: type[Layout], values: dict[str, Any]) -> Layout:
-    """A layout from a pickle, on the device and in its own precision."""
+def _restored(kind: type[Layout], values: dict[str, Any], on_device: bool = True) -> Layout:
+    """A layout from a pickle, where it was and in its own precision."""
+    layout = kind(**values)
+    if not on_device:
+        return layout
     with float64():
-        return jax.tree.map(jnp.asarray, kind(**values))
+        return jax.tree.map(jnp.asarray, layout)
 
 
 def less_fixed(A: Array, beta: Array, axis: int) -> Array:

@@ -104,7 +104,7 @@ def varying(logdet: Array, logdet_x: Array, log_rss: Array, nu: Array, *, reml: 
 
 def deviance(logdet: Array, logdet_x: Array, rss: Array, maps: Maps, *, reml: bool) -> Array:
     """-2 log-likelihood at the profiled scale, all constants included."""
-    xp = namespace(logdet, logdet_x, rss)
+    xp = namespace(logdet, logdet_x, rss, maps.n_obs)
     nu = residual_df(maps, reml=reml)
     # logarithms apart: the product would leave the range of floats for extreme units of y
     log_rss = xp.log(rss) + 2.0 * xp.log(maps.y_scale)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import wraps
+from math import prod
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
@@ -116,7 +117,7 @@ class _At:
         short = tuple(
             at if isinstance(at, slice) or len(at) == 1 < len(kept) else at[rows] for at in index
         )
-        return short, values[rows]
+        return (short if isinstance(self.index, tuple) else short[0]), values[rows]
 
 
 def _fori_loop(lower: int, upper: int, body: Callable[[int, Any], Any], state: Any) -> Any:
@@ -145,7 +146,7 @@ def _vmap(fun: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 def _segment_sum(values: np.ndarray, segments: np.ndarray, count: int) -> np.ndarray:
     """Sums of rows with one label, (count, ...); labels past the end are dropped."""
-    columns = values.reshape(len(values), -1)
+    columns = values.reshape(len(values), prod(values.shape[1:]))
     kept = segments < count
     if not kept.all():
         columns, segments = columns[kept], segments[kept]
@@ -197,18 +198,12 @@ def _cholesky(A: np.ndarray) -> np.ndarray:
 
 def _solve_lower(L: np.ndarray, B: np.ndarray, **options: Any) -> np.ndarray:
     """Solve with triangular matrices, (..., r, r): row by row, all matrices side by side."""
-    del options  # lower triangular, from the left
+    del options  # lower=True, from the left: what numerical code asks for
     X = np.empty(np.broadcast_shapes(L.shape[:-2], B.shape[:-2]) + B.shape[-2:], B.dtype)
     for j in range(L.shape[-1]):
         rest = B[..., j, :] - (L[..., j, None, :j] @ X[..., :j, :])[..., 0, :]
         X[..., j, :] = rest / L[..., j, j, None]
     return X
-
-
-def _solve_triangular(L: np.ndarray, B: np.ndarray, *, lower: bool) -> np.ndarray:
-    if lower:
-        return _solve_lower(L, B)
-    return _solve_lower(L[::-1, ::-1], B[::-1])[::-1]
 
 
 def _slice(array: np.ndarray, start: int, size: int, axis: int = 0) -> np.ndarray:
@@ -225,7 +220,8 @@ def _put_slice(array: np.ndarray, part: np.ndarray, start: int, axis: int) -> np
 
 
 def _index(array: np.ndarray, at: int, axis: int, keepdims: bool) -> np.ndarray:
-    return np.take(array, [at] if keepdims else at, axis=axis)
+    assert not keepdims
+    return np.take(array, at, axis=axis)
 
 
 def _block_diag(*blocks: np.ndarray) -> np.ndarray:
@@ -298,7 +294,7 @@ NUMPY = SimpleNamespace(
         cond=_cond,
         vmap=_vmap,
         segment_sum=_segment_sum,
-        solve_triangular=_solve_triangular,
+        solve_triangular=_solve_lower,
         triangular_solve=_solve_lower,
         dynamic_slice_in_dim=_slice,
         dynamic_update_slice_in_dim=_put_slice,

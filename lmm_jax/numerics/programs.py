@@ -77,17 +77,19 @@ def compiled(
     """
     programs: dict[bool, Any] = {}
     tier = None if host is None else Tier(host)
+    names = (static,) if isinstance(static, str) else static
 
     @wraps(fun)
     def call(*args: Any, **kwargs: Any) -> Any:
         leaves, tree = jax.tree.flatten((args, kwargs))
         numbers = sum(getattr(leaf, "size", 1) for leaf in leaves)
-        if tier is not None and not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
-            key = tree, tuple(map(_kind, leaves))
+        key = None
+        if tier is not None:
+            fixed = tuple(kwargs.get(name) for name in names)
+            key = fixed, tree, tuple(map(_kind, leaves))
             if tier.takes_numpy(key, numbers):
                 return _at_once(fun, tree, leaves, tier, key)
-            tier.compiled.add(key)
-            note("jax")
+        note("jax")
         check_process()
         quick = numbers <= small
         if quick not in programs:
@@ -95,8 +97,13 @@ def compiled(
         program = programs[quick]
         if program._cache_size() >= _MAX_PROGRAMS:  # JAX has no public count of programs
             program.clear_cache()
+            if tier is not None:
+                tier.compiled.clear()
         try:
-            return program(*args, **kwargs)
+            out = program(*args, **kwargs)
+            if tier is not None:
+                tier.add_compiled(key)
+            return out
         except jax.errors.JaxRuntimeError as error:
             if _REFUSAL not in str(error):
                 raise

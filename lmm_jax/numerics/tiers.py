@@ -12,8 +12,11 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
 RUNTIMES = ("auto", "numpy", "jax")
+# Shapes of one program that are remembered.
+_MOST_SHAPES = 1000
 # Seconds that the compilation of a fit takes on the machines of today, about.
 COMPILING = 4.0
 
@@ -73,6 +76,18 @@ class Tier:
             return False
         return numbers * self.seconds < COMPILING
 
+    def add_compiled(self, key: Hashable) -> None:
+        """Remember that there is a program for this shape."""
+        _make_room(self.compiled)
+        self.compiled.add(key)
+
     def add(self, key: Hashable, seconds: float) -> None:
         """Count the time of a call in NumPy."""
+        _make_room(self.spent)
         self.spent[key] = self.spent.get(key, 0.0) + seconds
+
+
+def _make_room(book: Any) -> None:
+    """Forget all where there are too many: a long process sees shapes without end."""
+    if len(book) >= _MOST_SHAPES:
+        book.clear()

@@ -114,7 +114,7 @@ def fit_params(
     1527.5 2451.25 True
     """
     check_process()
-    require(check_layout(layout), "fit_params")
+    layout = jax.tree.map(jnp.asarray, require(check_layout(layout), "fit_params"))
     reml, maxiter = flag(reml, "reml"), iterations(maxiter)
     tol = number(tol, "tol", least=0.0)
     theta = None if start is None else lax.stop_gradient(_start_theta(start, layout))

@@ -159,7 +159,7 @@ def _look_and_run(grids: _Grids, best: Solution, search: _Search) -> Solution:
 
 def _found_in(grids: _Grids, s: Array, best: Solution, search: _Search) -> Starts:
     """Starts of stage s."""
-    xp = namespace(s)
+    xp = namespace(search.layout)
     layout, reml = search.layout, search.reml
     thetas, neighbours = grids.thetas[s], grids.neighbours[s]
     beta = best.jet.profile.beta
@@ -262,8 +262,6 @@ def off_boundary(theta: Any, structures: tuple[Structure, ...]) -> tuple[Any, An
     ----------
     theta : Array, shape (m,) or (m, R)
     structures : tuple of Structure
-    xp : module
-        ``jax.numpy``, or ``numpy`` for lanes on the host.
     """
     xp = namespace(theta)
     opened, cornered = [], []

@@ -1,4 +1,4 @@
-"""Trust-region Newton over theta as one flat state machine in pure JAX.
+"""Trust-region Newton over theta as one flat state machine in NumPy or JAX.
 
 Each tick evaluates the criterion once and accepts or shrinks; nothing is nested,
 so the loop can be jitted and batched. Theta is unconstrained (the criterion is

@@ -113,7 +113,7 @@ def with_far_starts(
 
     ``hidden``: whether there may be some; ``extreme``: very narrow ones.
     """
-    xp = namespace(hidden, extreme)
+    xp = namespace(starts.thetas)
     thetas, wanted = [starts.thetas], [starts.wanted]
     for more, ask in zip(far_starts(structures), (hidden, extreme), strict=True):
         thetas.append(xp.asarray(more, starts.thetas.dtype))
