@@ -1,5 +1,7 @@
 """NumPy and compiled programs: one source, the same numbers, and the rule for which runs."""
 
+import subprocess
+import sys
 import warnings
 from functools import cache
 from typing import Any
@@ -127,11 +129,28 @@ def test_criterion_and_derivatives_agree(name, reml, where):
 
 def test_nothing_is_compiled_for_a_small_fit(compiled):
     jax.clear_caches()
-    res = lmm.fit("y ~ x + z + (x | g)", DATA)
-    str(res.summary())
-    assert res.random_effects["g"].shape == (24, 2) and res.runtime == "numpy"
-    assert res.t_test("x = 0").pvalue[0] < 1 and len(res.random_effects_cov["g"]) == 24
+    with tiers.running_on("numpy"):
+        res = lmm.fit("y ~ x + z + (x | g)", DATA, runtime="numpy")
+        str(res.summary())
+        assert res.random_effects["g"].shape == (24, 2) and res.runtime == "numpy"
+        assert res.t_test("x = 0").pvalue[0] < 1 and len(res.random_effects_cov["g"]) == 24
     assert compiled() == []
+
+
+FRESH = """
+import warnings
+warnings.simplefilter("error")
+import lmm_jax as lmm
+for formula in ("Reaction ~ Days + (Days | Subject)", "Reaction ~ Days + (1 | Subject)"):
+    res = lmm.fit(formula, lmm.load_dataset("sleepstudy"))
+    str(res.summary()), res.random_effects
+    print(res.runtime)
+"""
+
+
+def test_a_fresh_process_begins_in_numpy():
+    done = subprocess.run([sys.executable, "-c", FRESH], capture_output=True, text=True)
+    assert done.stdout.split() == ["numpy", "numpy"], done.stderr
 
 
 def test_layouts_are_arrays_of_jax_for_the_user():
