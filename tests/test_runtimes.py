@@ -173,18 +173,33 @@ def test_steps_are_recorded_in_numpy_as_in_programs():
 
 def test_what_runs_where():
     tier = tiers.Tier(seconds=1e-6)
-    large = int(2e6 * tiers.COMPILING)
+    large = int(2e6 * tiers.compiling())
     assert tier.takes_numpy("a", 1000) and not tier.takes_numpy("a", large)
+    assert tier.takes_numpy("a", large, price=tiers.compiling(6))
     with tiers.running_on("numpy"):
         assert tier.takes_numpy("a", large)
-    with tiers.running_on("jax"):
+    with tiers.running_on("jax") as log:
         assert not tier.takes_numpy("a", 1000)
-    tier.add("a", 0.6 * tiers.COMPILING)
+        with tiers.staying_on("numpy"):  # a computation that has begun there
+            assert tier.takes_numpy("a", large)
+            tiers.note("numpy")
+        assert log.used == {"numpy"}
+    tier.add("a", 0.6 * tiers.compiling())
     assert tier.takes_numpy("a", 1000)
-    tier.add("a", 0.6 * tiers.COMPILING)  # as long as compiling it would have taken
+    tier.add("a", 0.6 * tiers.compiling())  # as long as compiling it would have taken
     assert not tier.takes_numpy("a", 1000) and tier.takes_numpy("b", 1000)
+    assert tier.takes_numpy("a", 1000, price=tiers.compiling(6))
     tier.add_compiled("b")
     assert not tier.takes_numpy("b", 1000)
+
+
+def test_the_price_of_a_compilation():
+    """More parameters, and factors that cross, are dearer by far."""
+    grouped = [tiers.compiling(m) for m in (0, 1, 3, 6, 10)]
+    crossed = [tiers.compiling(m, crossed=True) for m in (0, 1, 3, 6, 10)]
+    assert grouped == sorted(grouped) and crossed == sorted(crossed)
+    assert all(a < b for a, b in zip(grouped, crossed, strict=True))
+    assert tiers.compiling(72, crossed=True) > 240  # the maximal model of a 2 x 2 x 2 experiment
 
 
 def test_a_program_goes_up_a_tier():

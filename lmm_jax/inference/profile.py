@@ -141,7 +141,8 @@ def profile_curve(at: HeldVariance, ratios: np.ndarray, *, n_low: int, reml: boo
         theta = at.theta
         for i in order:
             theta, jet = maximize_rest(at, theta, float(ratios[i]), reml=reml)
-            scale = float(residual_variance(jet.profile.rss, at.layout, reml=reml))
+            with np.errstate(over="ignore"):  # of the units of y
+                scale = float(residual_variance(jet.profile.rss, at.layout, reml=reml))
             out[i] = ratios[i] * scale, -0.5 * float(jet.value)
     return out
 

@@ -25,7 +25,7 @@ from jaxlib.version import __version_info__ as jaxlib_version
 
 from ..inputs.arguments import hinted, instance
 from .processes import check_process
-from .tiers import Tier, note
+from .tiers import Tier, compiling, note
 
 _CACHE_SETTINGS = {  # programs of a fit compile in less time than JAX thinks worth keeping
     "jax_persistent_cache_min_compile_time_secs": 0.0,
@@ -87,7 +87,7 @@ def compiled(
         if tier is not None:
             fixed = tuple(kwargs.get(name) for name in names)
             key = fixed, tree, tuple(map(_kind, leaves))
-            if tier.takes_numpy(key, numbers):
+            if tier.takes_numpy(key, numbers, _price(args, kwargs)):
                 return _at_once(fun, tree, leaves, tier, key)
         note("jax")
         check_process()
@@ -123,6 +123,17 @@ def compiled(
 
     call.programs = programs  # type: ignore[attr-defined]
     return call
+
+
+def _price(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
+    """Seconds of a compilation, by the model among the arguments."""
+    for arg in (*args, *kwargs.values()):
+        at = arg[-1] if isinstance(arg, tuple) and arg else arg  # rows end with their index
+        structures = getattr(at, "structures", None)
+        if structures is not None:
+            m = sum(structure.n_params for structure in structures)
+            return compiling(m, crossed=hasattr(at, "crossed"))
+    return compiling()
 
 
 def _kind(leaf: Any) -> Any:

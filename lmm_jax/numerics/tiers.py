@@ -17,8 +17,15 @@ from typing import Any
 RUNTIMES = ("auto", "numpy", "jax")
 # Shapes of one program that are remembered.
 _MOST_SHAPES = 1000
-# Seconds that the compilation of a fit takes on the machines of today, about.
-COMPILING = 4.0
+# Seconds that a compilation takes on the machines of today, about: of a model with m parameters,
+# whose programs are written out parameter by parameter, and of one with crossed factors.
+_OF_GROUPS, _CROSSED = (1.5, 0.6, 0.0), (2.0, 1.5, 0.03)
+
+
+def compiling(m: int = 0, *, crossed: bool = False) -> float:
+    """Seconds that a program of a model with m covariance parameters takes to compile."""
+    once, each, pair = _CROSSED if crossed else _OF_GROUPS
+    return once + each * m + pair * m**2
 
 
 class Log:
@@ -34,6 +41,16 @@ class Log:
 
 
 _asked: ContextVar[tuple[str, Log]] = ContextVar("runtime", default=("auto", Log()))
+
+
+@contextmanager
+def staying_on(runtime: str) -> Iterator[None]:
+    """Context in which the programs of a computation under way do not change their runtime."""
+    token = _asked.set((runtime, _asked.get()[1]))
+    try:
+        yield
+    finally:
+        _asked.reset(token)
 
 
 @contextmanager
@@ -59,7 +76,7 @@ class Tier:
     compiled: set[Hashable] = field(default_factory=set)
     spent: dict[Hashable, float] = field(default_factory=dict)  # seconds in NumPy
 
-    def takes_numpy(self, key: Hashable, numbers: int) -> bool:
+    def takes_numpy(self, key: Hashable, numbers: int, price: float | None = None) -> bool:
         """Whether a call of this shape is for NumPy.
 
         Parameters
@@ -68,13 +85,16 @@ class Tier:
             Shapes, types and static arguments: what a compiled program is for.
         numbers : int
             How many there are in the arguments.
+        price : float, optional
+            Seconds that the compilation would take; by default that of a small program.
         """
+        price = compiling() if price is None else price
         asked = _asked.get()[0]
         if asked != "auto":
             return asked == "numpy"
-        if key in self.compiled or self.spent.get(key, 0.0) > COMPILING:
+        if key in self.compiled or self.spent.get(key, 0.0) > price:
             return False
-        return numbers * self.seconds < COMPILING
+        return numbers * self.seconds < price
 
     def add_compiled(self, key: Hashable) -> None:
         """Remember that there is a program for this shape."""

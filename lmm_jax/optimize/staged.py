@@ -16,8 +16,9 @@ from jax import Array
 from ..covariance.structures import Structure
 from ..layouts.contract import Layout
 from ..likelihood.profile import profile_jet
-from ..numerics.namespace import namespace
+from ..numerics.namespace import NUMPY, namespace
 from ..numerics.programs import compiled
+from ..numerics.tiers import staying_on
 from .history import Recorder
 from .minimize import minimize
 from .newton import (
@@ -90,15 +91,16 @@ def minimize_staged(
     if exact and int(s.status) == RUNNING:
         s = s._replace(status=_code(MAXITER))
     seen = 0
-    while True:
-        if watch is not None and int(s.tick) > seen:
-            seen = int(s.tick)
-            watch(s.tick, s.theta, s.jet.value, s.jet.gradient)
-        if int(s.status) != RUNNING:
-            break
-        s, exact = _advance(s, exact, evaluate, layout.structures, maxiter, tol)
-    if not exact and int(s.status) == MAXITER:
-        s = s._replace(jet=evaluate(s.theta, exact=True))
+    with staying_on("numpy" if namespace(s.jet.value) is NUMPY else "jax"):
+        while True:
+            if watch is not None and int(s.tick) > seen:
+                seen = int(s.tick)
+                watch(s.tick, s.theta, s.jet.value, s.jet.gradient)
+            if int(s.status) != RUNNING:
+                break
+            s, exact = _advance(s, exact, evaluate, layout.structures, maxiter, tol)
+        if not exact and int(s.status) == MAXITER:
+            s = s._replace(jet=evaluate(s.theta, exact=True))
     return finish(s)
 
 
