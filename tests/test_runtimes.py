@@ -134,6 +134,10 @@ def test_nothing_is_compiled_for_a_small_fit(compiled):
         str(res.summary())
         assert res.random_effects["g"].shape == (24, 2) and res.runtime == "numpy"
         assert res.t_test("x = 0").pvalue[0] < 1 and len(res.random_effects_cov["g"]) == 24
+        again = lmm.fit(
+            "y ~ x + z + (x | g)", DATA, start_params=np.array([1.0, 0.2, 0.5]), runtime="numpy"
+        )
+        assert_close(again.llf, res.llf, RTOL)
     assert compiled() == []
 
 

@@ -11,12 +11,11 @@ import numpy as np
 from jax import Array
 
 from ..capabilities import require
-from ..covariance.params import Params, check_covariance, check_shapes, cov_indices, unpack
+from ..covariance.params import Params, check_covariance, check_shapes, cov_indices, unpack_array
 from ..designs.design import Design
 from ..errors import DataError
 from ..inputs.arguments import choice, flag, function, iterations, number, numbers, shown
 from ..likelihood.coordinates import covariance_blocks, inner_beta, theta_of
-from ..numerics.processes import float64
 from ..numerics.programs import spelled
 from ..optimize.constrained import Mask, Problem, column_scales, free_entries, full_masks, objective
 
@@ -95,8 +94,7 @@ def _unpacked(given: Any, sizes: tuple[int, ...], p: int, n_components: int, wha
             f"{what} has the shape {vector.shape}: pass {p + short} values (fixed effects first), "
             f"{short} without the fixed effects, or a Params"
         )
-    with float64():
-        return unpack(vector, sizes, vector.size - short, n_components)
+    return unpack_array(vector, sizes, vector.size - short)
 
 
 def hold_fixed_effects(design: Design, free: Params | None, start: Params | None) -> Design:
@@ -185,7 +183,9 @@ def _as_pytree(penalty: Any, what: str, shape: tuple[int, ...]) -> Any:
 def start_theta(design: Design, start: Params) -> Array:
     """Start values in the layout's theta."""
     require(design, "start_params")
-    return theta_of(covariance_blocks(_on_device(start), design.layout), design.layout)
+    layout = design.compressed.layout
+    with np.errstate(all="ignore"):  # of a covariance of zero
+        return theta_of(covariance_blocks(start, layout), layout)
 
 
 def held_covariances(design: Design, start: Params | None) -> tuple[Array, ...]:

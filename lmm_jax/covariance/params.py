@@ -24,6 +24,7 @@ from jax import Array
 from ..errors import DataError
 from ..inputs.arguments import flag, hinted, instance, items, number, numbers, shown, whole_number
 from ..numerics.linalg import psd_cholesky
+from ..numerics.namespace import namespace
 from ..numerics.processes import check_process
 from ..reprs import brief
 
@@ -257,18 +258,25 @@ def unpack(
     k_fe = whole_number(k_fe, "k_fe")
     k_vc = None if k_vc is None else whole_number(k_vc, "k_vc")
     sqrt = flag(sqrt, "sqrt")
-    rows, columns = cov_indices(sizes)
-    k, cut = sum(sizes), k_fe + rows.size
+    rows = cov_indices(sizes)[0]
+    cut = k_fe + rows.size
     if vector.ndim != 1 or vector.size < cut or (k_vc is not None and vector.size != cut + k_vc):
         last = "the" if k_vc is None else k_vc
         parts = f"{k_fe} fixed effects, {rows.size} covariances and {last} components"
         raise DataError(f"a vector of {parts} is needed, not one of shape {vector.shape}")
+    return unpack_array(vector, sizes, k_fe, sqrt=sqrt)
+
+
+def unpack_array(vector: Any, sizes: Sequence[int], k_fe: int, *, sqrt: bool = False) -> Params:
+    """:func:`unpack` of an array of the right length, in NumPy or JAX."""
+    xp, (rows, columns) = namespace(vector), cov_indices(sizes)
+    k, cut = sum(sizes), k_fe + rows.size
     lower, vcomp = vector[k_fe:cut], vector[cut:]
-    cov = jnp.zeros((k, k), vector.dtype).at[rows, columns].set(lower)
+    cov = xp.at(xp.zeros((k, k), vector.dtype))[rows, columns].set(lower)
     if sqrt:
         cov, vcomp = cov @ cov.T, vcomp**2
     else:
-        cov = cov.at[columns, rows].set(lower)
+        cov = xp.at(cov)[columns, rows].set(lower)
     return Params(fe_params=vector[:k_fe], cov_re=cov, vcomp=vcomp)
 
 
