@@ -623,3 +623,15 @@ def test_restrictions_with_labels_go_by_their_labels():
     assert res.t_test(pd.Series([0.0, 1.0])).statistic[0] == want.statistic[0]
     with pytest.raises(lmm.DataError, match="no parameter 'days'"):
         res.t_test({"days": 1.0})
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_a_correlation_of_one_has_no_standard_error(seed):
+    """Noise without random effects: the estimate lies on the boundary, whatever rounding says."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=210)
+    data = pd.DataFrame({"x": x, "y": rng.normal(size=210), "g": np.repeat(np.arange(14), 15)})
+    for runtime in ("numpy", "jax"):
+        table = lmm.fit("y ~ x + (x | g)", data, runtime=runtime).tidy()
+        row = table[table["term"].str.startswith("cor__")].iloc[0]
+        assert abs(abs(row["estimate"]) - 1) < 1e-12 and np.isnan(row["std_error"])

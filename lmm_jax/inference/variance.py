@@ -22,6 +22,8 @@ from ..covariance.theta import theta_size, theta_slices
 
 # Curvature below this, relative to the largest, carries no information (lmerTest's rule).
 FLAT_TOL = 1e-10
+# Distance of a correlation from one that is rounding.
+_ONE = 64 * float(np.finfo(float).eps)
 
 
 def inverse_curvature(hessian: np.ndarray) -> np.ndarray:
@@ -95,7 +97,7 @@ def sdcor_jacobian(covariance: np.ndarray) -> np.ndarray:
     """Derivative of standard deviations and correlations in the covariances.
 
     Both run along the lower triangle row by row: the diagonal holds standard
-    deviations, the rest correlations. NaN where a variance is zero.
+    deviations, the rest correlations. NaN where a variance is zero or a correlation one.
     """
     k = covariance.shape[0]
     rows, columns = np.tril_indices(k)
@@ -108,6 +110,9 @@ def sdcor_jacobian(covariance: np.ndarray) -> np.ndarray:
                 out[at, at] = 0.5 / sd[i]
                 continue
             correlation = covariance[i, j] / (sd[i] * sd[j])
+            if 1.0 - abs(correlation) < _ONE:
+                out[at] = np.nan  # what is left of the delta method is rounding, of either sign
+                continue
             out[at, at] = 1.0 / (sd[i] * sd[j])
             out[at, position[i, i]] = -0.5 * correlation / covariance[i, i]
             out[at, position[j, j]] = -0.5 * correlation / covariance[j, j]
