@@ -79,16 +79,16 @@ def compress_rows(
     plan: AnyPlan,
 ) -> Compressed:
     """One pass over the rows: by NumPy, in one program, or in batches where they are many."""
-    made = None
-    if y.size > MANY_ROWS and isinstance(plan, GroupPlan):
-        key, numbers = (X.shape[1], plan.index.sizes), y.size + X.size + sum(z.size for z in Z)
-        if not _MANY.takes_numpy(key, numbers):
-            made = sum_rows(y, X, Z, weights, plan.index)
-            _MANY.add_compiled(key)
+    made, key = None, (X.shape[1], plan.index.sizes)
+    streamed = plan.index if isinstance(plan, GroupPlan) and y.size > MANY_ROWS else None
+    numbers = y.size + X.size + sum(z.size for z in Z)
+    if streamed is not None and not _MANY.takes_numpy(key, numbers):
+        made = sum_rows(y, X, Z, weights, streamed)
+        _MANY.add_compiled(key)
     if made is None:
         start = perf_counter()
         made = _compress(*padded(y, X, Z, weights, plan))
-        if y.size > MANY_ROWS and isinstance(plan, GroupPlan):
+        if streamed is not None:
             _MANY.add(key, perf_counter() - start)
     return Compressed(layout=made[0], reach=made[1], few_groups=few_groups(plan))
 

@@ -52,11 +52,11 @@ def over_blocks(part: Callable[[Bucket], tuple[Any, Any]], bucket: Bucket) -> tu
     if groups <= MANY or size < BLOCK // 8 or bucket.divided:
         return part(bucket)
 
-    def step(i: Array, total: Any) -> Any:
+    def step(i: Array, sums: Any) -> Any:
         block = jax.tree.map(
             lambda array: xp.dynamic_slice_in_dim(array, i * size, size, axis=-1), bucket
         )
-        return jax.tree.map(xp.add, total, part(block)[0])
+        return jax.tree.map(xp.add, sums, part(block)[0])
 
     shapes = xp.shapes_of(lambda: part(bucket)[0])
     zero = jax.tree.map(lambda leaf: xp.zeros(leaf.shape, leaf.dtype), shapes)

@@ -53,15 +53,17 @@ def explain(
 
 def _gram_arrays(streams: Sequence[Array], index: GroupIndex) -> list[Array]:
     """``Z_i' Z_i`` of every group, one (q, q, G) array a bucket."""
-    xp = namespace(streams)
-    cells = []
-    for (a, b), table in zip(stream_pairs(len(streams)), index.pairs, strict=True):
-        left, right = streams[a], streams[b]
-        ka, kb = left.shape[1], right.shape[1]
-        products = (left[:, :, None] * right[:, None, :]).reshape(-1, ka * kb)
-        sums = xp.segment_sum(products, table.cell, table.n_cells)
-        cells.append(sums.reshape(-1, ka, kb))
+    pairs = zip(stream_pairs(len(streams)), index.pairs, strict=True)
+    cells = [_products(streams[a], streams[b], table) for (a, b), table in pairs]
     return place_cells(cells, index)
+
+
+def _products(left: Array, right: Array, table: Table) -> Array:
+    """``left' right`` over the rows of every cell, (L, a, b)."""
+    a, b = left.shape[1], right.shape[1]
+    products = (left[:, :, None] * right[:, None, :]).reshape(-1, a * b)
+    sums = namespace(left, right).segment_sum(products, table.cell, table.n_cells)
+    return sums.reshape(-1, a, b)
 
 
 def place_cells(cells: Sequence[Array], index: GroupIndex) -> list[Array]:
@@ -98,14 +100,7 @@ def _add_cells(
 
 def cross_arrays(streams: Sequence[Array], XY: Array, index: GroupIndex) -> list[Array]:
     """``Z_i' [X_i y_i]`` of every group, one (q, p + 1, G) array a bucket."""
-    xp = namespace(streams, XY)
-    C = XY.shape[1]
-    levels = []
-    for stream, table in zip(streams, index.levels, strict=True):
-        k = stream.shape[1]
-        products = (stream[:, :, None] * XY[:, None, :]).reshape(-1, k * C)
-        sums = xp.segment_sum(products, table.cell, table.n_cells)
-        levels.append(sums.reshape(-1, k, C))
+    levels = [_products(z, XY, table) for z, table in zip(streams, index.levels, strict=True)]
     return place_levels(levels, index)
 
 
