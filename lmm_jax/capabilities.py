@@ -76,7 +76,7 @@ TABLE = {
          "only be held fixed where the rows are in memory (covariances can be held)"},
     ),
     "start_params": Capability("design", {"structured": _STRUCTURE}),
-    "cov_re held, or a penalty": Capability("design", {"structured": _STRUCTURE}),
+    "fit with cov_re held or a penalty": Capability("design", {"structured": _STRUCTURE}),
     "fit_many": Capability(
         "design",
         {

@@ -349,7 +349,7 @@ CHECKS = {
     "fit": check_fit,
     "free": check_free,
     "start_params": check_start_params,
-    "cov_re held, or a penalty": check_penalty,
+    "fit with cov_re held or a penalty": check_penalty,
     "fit_many": check_fit_many,
     "fit_regularized": check_fit_regularized,
     "bootstrap": check_bootstrap,
@@ -375,7 +375,7 @@ FIT_KINDS = ("held covariances", "penalized", "saved", "without data")
 # Functions that compile a program of their own for every kind: in full in the slow tests only.
 DEAR = (
     "free",
-    "cov_re held, or a penalty",
+    "fit with cov_re held or a penalty",
     "fit_many",
     "bootstrap",
     "power",
@@ -389,7 +389,9 @@ ASK = {
     "fit": lambda m: lmm.fit(m.design),
     "free": lambda m: lmm.fit(m.design, free=P(fe_params=[1, 0], cov_re=[[1]])),
     "start_params": lambda m: lmm.fit(m.design, start_params=P(fe_params=[0, 0], cov_re=np.eye(2))),
-    "cov_re held, or a penalty": lambda m: lmm.fit(m.design, cov_pen=lambda S: 0.0 * jnp.sum(S)),
+    "fit with cov_re held or a penalty": lambda m: lmm.fit(
+        m.design, cov_pen=lambda S: 0.0 * jnp.sum(S)
+    ),
     "fit_many": lambda m: lmm.fit_many(m.design, np.ones((60, 2))),
     "fit_regularized": lambda m: lmm.fit_regularized(m.design, alpha=1.0),
     "bootstrap": lambda m: lmm.bootstrap(m.fit, 10, seed=1),

@@ -210,7 +210,7 @@ def _problem(
     masks = covariance_masks(model, free)
     if masks is None and fe_pen is None and cov_pen is None:
         return None
-    require(model, "cov_re held, or a penalty")
+    require(model, "fit with cov_re held or a penalty")
     return Problem(
         layout=model.layout,
         held=held_covariances(model, start),
