@@ -6,99 +6,40 @@
 -871.8141
 """
 
-from . import penalties
-from .api.bootstrap import bootstrap
-from .api.fit import fit
-from .api.fit_many import fit_many
-from .api.fit_regularized import fit_regularized
-from .api.power import power
-from .api.simulate import simulate
-from .covariance.params import Params, pack, unpack
-from .datasets import load_dataset
-from .designs.design import Design
-from .designs.from_arrays import design_from_arrays
-from .designs.from_batches import design_from_batches
-from .designs.from_formula import design
-from .designs.from_labels import row_index
-from .errors import (
-    ConvergenceWarning,
-    DataError,
-    ForkError,
-    FormulaError,
-    IdentificationWarning,
-    RankWarning,
-)
-from .inference.influence import Influence, influence
-from .layouts.compress import compress
-from .layouts.crossed.layout import CrossedLayout
-from .layouts.grouped import GroupedLayout
-from .layouts.plan import LayoutInfo
-from .layouts.sharding import shard
-from .likelihood.profile import get_fe_params, get_scale, hessian, loglike, profile_loglike, score
-from .likelihood.woodbury import woodbury_logdet, woodbury_solver
-from .numerics.programs import use_cache
-from .optimize.implicit import FittedParams, fit_params
-from .results.bootstrap import BootstrapResults
-from .results.lmm import LMMResults
-from .results.many import ManyResults
-from .results.regularized import RegularizedPath, RegularizedResults
-from .results.saving import load
+import ast
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "BootstrapResults",
-    "ConvergenceWarning",
-    "CrossedLayout",
-    "DataError",
-    "Design",
-    "FittedParams",
-    "ForkError",
-    "FormulaError",
-    "GroupedLayout",
-    "IdentificationWarning",
-    "Influence",
-    "LMMResults",
-    "LayoutInfo",
-    "ManyResults",
-    "Params",
-    "RankWarning",
-    "RegularizedPath",
-    "RegularizedResults",
-    "bootstrap",
-    "compress",
-    "design",
-    "design_from_arrays",
-    "design_from_batches",
-    "fit",
-    "fit_many",
-    "fit_params",
-    "fit_regularized",
-    "get_fe_params",
-    "get_scale",
-    "hessian",
-    "influence",
-    "load",
-    "load_dataset",
-    "loglike",
-    "pack",
-    "penalties",
-    "power",
-    "profile_loglike",
-    "row_index",
-    "score",
-    "shard",
-    "simulate",
-    "unpack",
-    "use_cache",
-    "woodbury_logdet",
-    "woodbury_solver",
-]
 
-for _name in __all__:  # pickles and messages name the public place, not the file
-    if isinstance(globals()[_name], type):
-        globals()[_name].__module__ = __name__
-del _name
+def _homes() -> dict[str, tuple[str, str]]:
+    """Module and name of every public name, as __init__.pyi imports them.
+
+    JAX, pandas and a hundred and fifty modules take a second to import: ``import lmm_jax``
+    costs nothing, a name what it needs.
+    """
+    tree = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    return {
+        a.asname or a.name: (f"{__name__}.{node.module or a.name}", a.name if node.module else "")
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for a in node.names
+    }
+
+
+_HOMES = _homes()
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    found = import_module(module)
+    value = globals()[name] = getattr(found, attribute) if attribute else found
+    return value
 
 
 def __dir__() -> list[str]:

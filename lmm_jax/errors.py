@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from .reprs import public
+
 
 def warn_user(message: str, category: type[Warning]) -> None:
     """Warn at the line of the caller outside this package."""
@@ -19,6 +21,7 @@ def warn_user(message: str, category: type[Warning]) -> None:
     warnings.warn(message, category, stacklevel=level)
 
 
+@public
 class FormulaError(ValueError):
     """A formula that cannot be read, or that asks for something the data does not have.
 
@@ -63,10 +66,12 @@ class FormulaError(ValueError):
         return "\n".join(lines)
 
 
+@public
 class DataError(ValueError):
     """Data that a model cannot be fitted to or predicted for; the message names the column."""
 
 
+@public
 class ForkError(RuntimeError):
     """A computation in a process that was forked from one in which JAX had computed."""
 
@@ -87,13 +92,16 @@ def of_new_data() -> Iterator[None]:
         raise DataError(error.message) from error
 
 
+@public
 class ConvergenceWarning(UserWarning):
     """The optimizer stopped at a point that does not pass the tests of a maximum."""
 
 
+@public
 class RankWarning(UserWarning):
     """Columns of the design add nothing (constant, duplicated, collinear) and are dropped."""
 
 
+@public
 class IdentificationWarning(UserWarning):
     """As many random coefficients as rows: the variances rest on covariates and weights alone."""

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+_Class = TypeVar("_Class", bound=type)
 # Entries up to which an array shows its values, characters of a line, lines of a repr.
 _FEW = 9
 _WIDTH = 96
 _LINES = 5
+
+
+def public(cls: _Class) -> _Class:
+    """A class of the package's public names: pickles and messages name that place, not the file."""
+    cls.__module__ = __name__.split(".")[0]
+    return cls
 
 
 def brief(self: Any) -> str:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "lmm_jax"
 
 # A module imports from its own wing and from those before it, never in a circle.
 WINGS = (
-    *("errors", "reprs", "capabilities", "inputs", "numerics", "penalties", "datasets"),
+    *("reprs", "errors", "capabilities", "inputs", "numerics", "penalties", "datasets"),
     *("covariance", "formulas", "layouts", "likelihood", "designs", "optimize"),
     *("batches", "inference", "results", "api", "__init__", "__main__"),
 )
@@ -39,7 +39,8 @@ def wing(module):
 
 
 def tree(module):
-    source = (PACKAGE / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8")
+    suffix = ".pyi" if module == "__init__" else ".py"  # the stub says where public names live
+    source = (PACKAGE / (module.replace(".", "/") + suffix)).read_text(encoding="utf-8")
     return ast.parse(source)
 
 
@@ -108,14 +109,7 @@ def test_packages_stay_in_their_wings(package):
     assert not strays, f"{package} is imported in {strays}"
 
 
-def test_importing_the_package_changes_no_setting_of_jax():
-    program = """
-import json, jax
-before = dict(jax.config.values)
-import lmm_jax
-changed = {k: str(v) for k, v in jax.config.values.items() if before.get(k, v) != v}
-print(json.dumps({"changed": changed, "x64": jax.config.jax_enable_x64}))
-"""
+def run(program):
     done = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,
@@ -123,4 +117,36 @@ print(json.dumps({"changed": changed, "x64": jax.config.jax_enable_x64}))
         check=True,
         cwd=PACKAGE.parent,
     )
-    assert json.loads(done.stdout) == {"changed": {}, "x64": False}
+    return json.loads(done.stdout)
+
+
+def test_a_public_name_is_imported_when_it_is_asked_for():
+    assert run("""
+import json, sys
+import lmm_jax
+heavy = sorted({"jax", "pandas", "numpy", "scipy", "formulaic"} & set(sys.modules))
+names = {name: getattr(lmm_jax, name).__name__ for name in lmm_jax.__all__}
+classes = [getattr(lmm_jax, name) for name in lmm_jax.__all__]
+places = sorted({c.__module__ for c in classes if isinstance(c, type)})
+print(json.dumps([heavy, [k for k, v in names.items() if v.split(".")[-1] != k], places]))
+""") == [[], [], ["lmm_jax"]]
+
+
+def test_public_names_are_those_of_the_stub():
+    import lmm_jax
+
+    listed = next(n for n in tree("__init__").body if isinstance(n, ast.Assign))
+    assert sorted(ast.literal_eval(listed.value)) == lmm_jax.__all__
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        lmm_jax.nothing  # noqa: B018
+
+
+def test_importing_the_package_changes_no_setting_of_jax():
+    program = """
+import json, jax
+before = dict(jax.config.values)
+from lmm_jax import *
+changed = {k: str(v) for k, v in jax.config.values.items() if before.get(k, v) != v}
+print(json.dumps({"changed": changed, "x64": jax.config.jax_enable_x64}))
+"""
+    assert run(program) == {"changed": {}, "x64": False}

@@ -26,7 +26,7 @@ from ..inputs.arguments import flag, hinted, instance, items, number, numbers, s
 from ..numerics.linalg import psd_cholesky
 from ..numerics.namespace import namespace
 from ..numerics.processes import check_process
-from ..reprs import brief
+from ..reprs import brief, public
 
 # Coefficients per level that a term can have at all.
 _MOST_COEFFICIENTS = 2**15
@@ -34,6 +34,7 @@ _MOST_COEFFICIENTS = 2**15
 _NEGATIVE_TOL = 1e-10
 
 
+@public
 @hinted
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -21,7 +21,7 @@ from ..layouts.crossed.index import CrossedPlan
 from ..layouts.group_index import GroupPlan
 from ..layouts.plan import LayoutInfo, plan_layout
 from ..numerics.processes import float64
-from ..reprs import brief, folded
+from ..reprs import brief, folded, public
 from .checks import check_levels, check_rank, check_response, check_shapes, independent_columns
 from .compressed import AnyLayout, Compressed, compress_rows, few_groups, padded
 from .identification import row_moments
@@ -75,6 +75,7 @@ def read_expressions(
     return out
 
 
+@public
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Design:
     """A linear mixed model without its parameters: ``y = X beta + Z b + offset + e``.

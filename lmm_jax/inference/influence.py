@@ -22,11 +22,13 @@ from ..layouts.grouped import GroupedLayout
 from ..numerics.processes import float64
 from ..numerics.programs import compiled
 from ..numerics.shapes import round_up_rows
+from ..reprs import public
 from .deletion import BucketRows, Weighted, Whole, Without, without_groups, without_rows
 from .record import FitRecord
 from .variance import covariance_jacobian
 
 
+@public
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Influence:
     """What each group or row contributes to the estimates.

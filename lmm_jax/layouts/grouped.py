@@ -24,7 +24,7 @@ from ..covariance.theta import basis, factor_blocks, spread
 from ..numerics.linalg import eliminate, exact, group_product, symmetrize, total_product
 from ..numerics.namespace import NUMPY, namespace
 from ..numerics.roots import eliminate_root, root_rounding
-from ..reprs import brief
+from ..reprs import brief, public
 from .buckets import MANY, Bucket, bucket_ranks, host_blocks, over_blocks, rotate_bucket, total
 from .contract import BlupTerms, Curvature, Layout, Waist, WaistJet, less_fixed
 from .group_algebra import (
@@ -49,6 +49,7 @@ _EXACT_WIDTH = 3
 _SAMPLE, _SHARE = 1 << 10, 24
 
 
+@public
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class GroupedLayout(Layout):

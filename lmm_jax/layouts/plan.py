@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..covariance.structures import Structure, term_sizes
+from ..reprs import public
 from .crossed.core_index import core_blocks, level_streams, take
 from .crossed.index import CrossedPlan, plan_crossed
 from .group_index import GroupPlan, level_parent, plan_groups
@@ -25,6 +26,7 @@ _WIDE_GROUP = 32
 _WORTHWHILE = 8
 
 
+@public
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayoutInfo:
     """Which layout a model got, and why.

@@ -37,7 +37,7 @@ from ..likelihood.criterion import residual_variance
 from ..likelihood.profile import profile_waist
 from ..numerics.linalg import exact, psd_cholesky, symmetrize
 from ..numerics.processes import check_process
-from ..reprs import brief
+from ..reprs import brief, public
 from .minimize import minimize
 from .newton import CONVERGED, DECREMENT_TOL
 
@@ -45,6 +45,7 @@ from .newton import CONVERGED, DECREMENT_TOL
 _FLAT = 1e-2
 
 
+@public
 class FittedParams(NamedTuple):
     """Estimates as arrays, differentiable in the layout they come from."""
 

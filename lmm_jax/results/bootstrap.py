@@ -15,7 +15,7 @@ from ..errors import DataError
 from ..inputs.arguments import choice, function, hinted, numbers, probability
 from ..inputs.arguments import names as read_names
 from ..inputs.names import unique
-from ..reprs import brief
+from ..reprs import brief, public
 from .saving import Saved
 
 Kind = Literal["percentile", "basic", "normal"]
@@ -138,6 +138,7 @@ class BootstrapStatistics:
         )
 
 
+@public
 @hinted
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class BootstrapResults(Saved):

@@ -20,6 +20,7 @@ from ..inference import profile
 from ..inputs.arguments import flag, hinted
 from ..inputs.names import unique
 from ..layouts.plan import LayoutInfo
+from ..reprs import public
 from . import tidy as tables
 from .effects import (
     LevelCovariances,
@@ -39,6 +40,7 @@ from .saving import Saved
 __all__ = ["LMMResults", "TermLabel"]
 
 
+@public
 @hinted
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class LMMResults(Saved, FittedModel):

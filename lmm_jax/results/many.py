@@ -14,6 +14,7 @@ from ..designs.labels import TermLabel
 from ..errors import DataError
 from ..formulas.equations import parameter_number
 from ..inputs.arguments import hinted, is_whole, probability, shown
+from ..reprs import public
 from .lmm import LMMResults
 from .saving import Saved
 
@@ -25,6 +26,7 @@ class Refits(Protocol):
         """The full result of one response."""
 
 
+@public
 @hinted
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ManyResults(Saved):

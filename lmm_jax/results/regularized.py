@@ -12,12 +12,14 @@ import pandas as pd
 from ..inference.estimates import Estimates
 from ..inputs.arguments import hinted
 from ..optimize.lasso import Descent
+from ..reprs import public
 from .effects import LevelCovariances
 from .lmm import LMMResults
 from .saving import Saved
 from .summary import Summary
 
 
+@public
 @hinted
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class RegularizedResults(LMMResults):
@@ -111,6 +113,7 @@ def regularized(
     return RegularizedResults(**same | own, unpenalized=unpenalized, alpha=alpha, kkt=at.kkt)
 
 
+@public
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RegularizedPath(Saved):
     """Penalized fits along a sequence of penalties, in the order in which these were given."""

@@ -25,7 +25,7 @@ from jax import Array
 from ...covariance.theta import factor_blocks, spread
 from ...numerics.linalg import exact
 from ...numerics.namespace import NUMPY, namespace
-from ...reprs import brief
+from ...reprs import brief, public
 from ..buckets import bucket_ranks, rotate_bucket
 from ..contract import BlupTerms, Curvature, Waist, WaistJet, less_fixed
 from ..group_algebra import group_cov
@@ -41,6 +41,7 @@ _DEAR = 1 << 17
 LARGE_CORE = 1024
 
 
+@public
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class CrossedLayout(CrossedArrays):

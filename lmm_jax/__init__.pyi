@@ -1,0 +1,91 @@
+# The public names and where they live: for type checkers, and for __init__.py, which imports each
+# one when it is first asked for.
+
+from . import penalties
+from .api.bootstrap import bootstrap
+from .api.fit import fit
+from .api.fit_many import fit_many
+from .api.fit_regularized import fit_regularized
+from .api.power import power
+from .api.simulate import simulate
+from .covariance.params import Params, pack, unpack
+from .datasets import load_dataset
+from .designs.design import Design
+from .designs.from_arrays import design_from_arrays
+from .designs.from_batches import design_from_batches
+from .designs.from_formula import design
+from .designs.from_labels import row_index
+from .errors import (
+    ConvergenceWarning,
+    DataError,
+    ForkError,
+    FormulaError,
+    IdentificationWarning,
+    RankWarning,
+)
+from .inference.influence import Influence, influence
+from .layouts.compress import compress
+from .layouts.crossed.layout import CrossedLayout
+from .layouts.grouped import GroupedLayout
+from .layouts.plan import LayoutInfo
+from .layouts.sharding import shard
+from .likelihood.profile import get_fe_params, get_scale, hessian, loglike, profile_loglike, score
+from .likelihood.woodbury import woodbury_logdet, woodbury_solver
+from .numerics.programs import use_cache
+from .optimize.implicit import FittedParams, fit_params
+from .results.bootstrap import BootstrapResults
+from .results.lmm import LMMResults
+from .results.many import ManyResults
+from .results.regularized import RegularizedPath, RegularizedResults
+from .results.saving import load
+
+__version__: str
+
+__all__ = [
+    "BootstrapResults",
+    "ConvergenceWarning",
+    "CrossedLayout",
+    "DataError",
+    "Design",
+    "FittedParams",
+    "ForkError",
+    "FormulaError",
+    "GroupedLayout",
+    "IdentificationWarning",
+    "Influence",
+    "LMMResults",
+    "LayoutInfo",
+    "ManyResults",
+    "Params",
+    "RankWarning",
+    "RegularizedPath",
+    "RegularizedResults",
+    "bootstrap",
+    "compress",
+    "design",
+    "design_from_arrays",
+    "design_from_batches",
+    "fit",
+    "fit_many",
+    "fit_params",
+    "fit_regularized",
+    "get_fe_params",
+    "get_scale",
+    "hessian",
+    "influence",
+    "load",
+    "load_dataset",
+    "loglike",
+    "pack",
+    "penalties",
+    "power",
+    "profile_loglike",
+    "row_index",
+    "score",
+    "shard",
+    "simulate",
+    "unpack",
+    "use_cache",
+    "woodbury_logdet",
+    "woodbury_solver",
+]
