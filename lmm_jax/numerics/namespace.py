@@ -17,10 +17,13 @@ from typing import Any, TypeVar, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
 from jax import lax
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _R = TypeVar("_R")
+# Numbers from which a sparse product beats one pass of bincount a column: 20 us against 4 each.
+_MANY_SUMS = 1 << 12
 
 
 def namespace(*arrays: Any) -> Any:
@@ -150,11 +153,15 @@ def _segment_sum(values: np.ndarray, segments: np.ndarray, count: int) -> np.nda
     kept = segments < count
     if not kept.all():
         columns, segments = columns[kept], segments[kept]
-    sums = [np.bincount(segments, weights=column, minlength=count) for column in columns.T]
-    if not sums:
+    if not columns.shape[1]:
         return np.zeros((count, *values.shape[1:]), values.dtype)
-    out = np.stack(sums, axis=1).reshape(count, *values.shape[1:])
-    return out.astype(values.dtype, copy=False)
+    if columns.shape[1] == 1 or columns.size < _MANY_SUMS:
+        sums = [np.bincount(segments, weights=column, minlength=count) for column in columns.T]
+        out = np.stack(sums, axis=1)
+    else:  # one pass for all columns; ones in float64, so that sums are
+        entries = np.ones(len(segments)), segments, np.arange(len(segments) + 1)
+        out = scipy.sparse.csc_array(entries, shape=(count, len(segments))) @ columns
+    return out.reshape(count, *values.shape[1:]).astype(values.dtype, copy=False)
 
 
 def _remember(fun: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], Any]:
