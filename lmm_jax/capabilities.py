@@ -24,6 +24,7 @@ KINDS = {
     "held effects": "fixed effects held fixed",
     "held covariances": "variances or covariances held fixed",
     "penalized": "fitted with fe_pen or cov_pen",
+    "ml": "fitted by ML",
     "saved": "restored from a pickle or a file that holds no rows",
     "without data": "made by without_data()",
 }
@@ -129,6 +130,26 @@ TABLE = {
             "would let the others go (fixed effects may be held)",
             "penalized": "profile_re needs a fit without fe_pen and cov_pen: its curve is that of "
             "the likelihood alone",
+        },
+    ),
+    "kenward-roger": Capability(
+        "fit",
+        {
+            **_NO_ROWS,
+            "ml": "Kenward and Roger's method is one of REML: fit with reml=True, or choose "
+            "df_method='satterthwaite'",
+            "held covariances": "Kenward and Roger's method needs a fit in which no variance was "
+            "held fixed: choose df_method='satterthwaite' (fixed effects may be held)",
+            "penalized": "Kenward and Roger's method is one of a fit without fe_pen and cov_pen",
+        },
+    ),
+    "between-within": Capability(
+        "fit",
+        {
+            **_NO_ROWS,
+            "batches": _ROWS,
+            "crossed": "degrees of freedom between and within subjects need factors that nest, "
+            "and these are crossed: choose df_method='satterthwaite' or 'kenward-roger'",
         },
     ),
     "wald_test_terms": _OF_LEVELS,

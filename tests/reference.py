@@ -10,19 +10,24 @@ import numpy as np
 import pandas as pd
 from helpers import Array, Term
 
+import lmm_jax as lmm
+
 ROOT = Path(__file__).parent
 Case = dict[str, Any]
+# Cases of fits, and those with the tables of inference on top of a fit.
+FITS, INFERENCE = ROOT / "data" / "cases", ROOT / "data" / "inference" / "cases"
 
 
 @cache
 def load(name: str) -> Case:
     """One case; shared by all callers, so nobody writes to it."""
-    return json.loads((ROOT / "data" / "cases" / f"{name}.json").read_text(encoding="utf-8"))
+    found = next(path for path in (FITS, INFERENCE) if (path / f"{name}.json").is_file())
+    return json.loads((found / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def names(keep: Callable[[Case], bool] = lambda case: True) -> list[str]:
+def names(keep: Callable[[Case], bool] = lambda case: True, folder: Path = FITS) -> list[str]:
     """Names of the cases that satisfy a condition, in alphabetical order."""
-    stems = sorted(path.stem for path in (ROOT / "data" / "cases").glob("*.json"))
+    stems = sorted(path.stem for path in folder.glob("*.json"))
     return [stem for stem in stems if keep(load(stem))]
 
 
@@ -49,12 +54,22 @@ def newdata(case: Case) -> pd.DataFrame:
 
 def _read(file: str, columns: dict[str, Any]) -> pd.DataFrame:
     labels = {name: str for name, spec in columns.items() if spec["type"] in ("factor", "string")}
-    return pd.read_csv(ROOT / file, dtype=labels, keep_default_na=False, na_values=[""])
+    places = (folder / Path(file).name for folder in (ROOT / "data", INFERENCE.parent / "data"))
+    at = next(place for place in places if place.is_file())
+    return pd.read_csv(at, dtype=labels, keep_default_na=False, na_values=[""])
 
 
 def used(case: Case) -> pd.DataFrame:
     """The rows that enter the fit."""
     return frame(case).drop(index=np.array(case["data"]["rows_dropped_na"], dtype=int) - 1)
+
+
+@cache
+def inference_fit(name: str, **options: Any) -> lmm.LMMResults:
+    """The fit of a case of inference, by the library."""
+    case = load(name)
+    options = {"reml": case["model"]["REML"], "weights": case["model"]["weights"], **options}
+    return lmm.fit(formula(case), frame(case), **options)
 
 
 @cache

@@ -91,6 +91,7 @@ MAKE = {
     "held effects": held_effects,
     "held covariances": held_covariance,
     "penalized": lambda: with_options(fe_pen=L2(weights=np.array(0.1))),
+    "ml": lambda: with_options(reml=False),
     "saved": lambda: made()._replace(fit=pickle.loads(pickle.dumps(made().fit))),
     "without data": lambda: made()._replace(fit=made().fit.without_data()),
 }
@@ -246,6 +247,43 @@ def check_profile_re(m: Model, kind: str) -> None:
         assert_close(curve, by_offset().fit.profile_re(name, vtype, 1, 0.1, 2, 0.5), TOL)
 
 
+def check_kenward_roger(m: Model, kind: str) -> None:
+    """The formulas in dense matrices, with the entries of every covariance for parameters."""
+    design = made().design if kind == "batches" else m.design
+    X, n, estimates = design.free_exog(), design.nobs, m.fit.estimates
+    noise = np.eye(n) if design.weights is None else np.diag(1.0 / design.weights)
+    V, parts = m.fit.scale * noise, [noise]
+    for term, S in zip(design.terms, estimates.covariances, strict=True):
+        Z = np.zeros((n, term.n_levels, len(S)))
+        for member in range(term.codes.shape[1]):
+            Z[np.arange(n), term.codes[:, member]] += term.values[:, member]
+        V = V + np.einsum("nla,ab,mlb->nm", Z, S, Z)
+        parts += [np.einsum("nla,ab,mlb->nm", Z, E, Z) for E in term.structure.directions]
+    Vi = np.linalg.inv(V)
+    Phi = np.linalg.inv(X.T @ Vi @ X)
+    P = [X.T @ Vi @ Vk @ Vi @ X for Vk in parts]
+    Q = [[X.T @ Vi @ Vk @ Vi @ Vl @ Vi @ X for Vl in parts] for Vk in parts]
+    M = Vi - Vi @ X @ Phi @ X.T @ Vi
+    W = np.linalg.inv([[0.5 * np.trace(M @ Vk @ M @ Vl) for Vl in parts] for Vk in parts])
+    pairs = [(k, j) for k in range(len(parts)) for j in range(len(parts))]
+    middle = sum(W[k, j] * (Q[k][j] - P[k] @ Phi @ P[j]) for k, j in pairs)
+    variance = np.diagonal(Phi + 2 * Phi @ middle @ Phi)
+    d = np.array([np.diagonal(Phi @ Pk @ Phi) for Pk in P]) / np.diagonal(Phi)
+    df = 2.0 / np.einsum("kj,kl,lj->j", d, W, d)
+    adjusted = m.fit.with_df("kenward-roger")
+    free = slice(None) if design.held is None else np.isnan(design.held)
+    assert_close(adjusted.bse_fe.to_numpy()[free], np.sqrt(variance), TOL)
+    assert_close(adjusted.df.to_numpy()[free], df, TOL)
+
+
+def check_between_within(m: Model, kind: str) -> None:
+    """Subjects less the intercept, and the rest of the rows less x."""
+    inner = max(len(t.levels) for t in m.design.terms)
+    df = m.fit.with_df("between-within").df
+    assert df["Intercept" if kind != "arrays" else "one"] == m.design.n_groups - 1
+    assert df["x"] == (np.inf if kind == "held effects" else m.design.nobs - inner - 1)
+
+
 def check_wald_test_terms(m: Model, kind: str) -> None:
     table = m.fit.wald_test_terms()
     for row, name in enumerate(m.fit.fixed_names):  # every term has one coefficient here
@@ -357,6 +395,8 @@ CHECKS = {
     "simulate": check_simulate,
     "influence": check_influence,
     "profile_re": check_profile_re,
+    "kenward-roger": check_kenward_roger,
+    "between-within": check_between_within,
     "wald_test_terms": check_wald_test_terms,
     "random_effects": check_random_effects,
     "random_effects_cov": check_random_effects_cov,
@@ -371,7 +411,7 @@ CHECKS = {
     "shard": check_shard,
 }
 # Kinds of fits; no design is of them.
-FIT_KINDS = ("held covariances", "penalized", "saved", "without data")
+FIT_KINDS = ("held covariances", "penalized", "ml", "saved", "without data")
 # Functions that compile a program of their own for every kind: in full in the slow tests only.
 DEAR = (
     "free",
@@ -399,6 +439,8 @@ ASK = {
     "simulate": lambda m: lmm.simulate(m.fit, m.design, seed=1),
     "influence": lambda m: lmm.influence(m.fit),
     "profile_re": lambda m: m.fit.profile_re(0, "re"),
+    "kenward-roger": lambda m: m.fit.with_df("kr").df,
+    "between-within": lambda m: m.fit.with_df("between-within").df,
     "wald_test_terms": lambda m: m.fit.wald_test_terms(),
     "random_effects": lambda m: m.fit.random_effects,
     "random_effects_cov": lambda m: m.fit.random_effects_cov,

@@ -115,8 +115,11 @@ def fit(
     subset : array of bool, array of labels, or str, optional
         Rows to use: a mask (a series is read by its labels), index labels, or an
         expression of columns for ``DataFrame.query`` (without ``@`` variables).
-    df_method : {"satterthwaite", "normal"}
-        Degrees of freedom of the tests of fixed effects; "normal" gives z tests.
+    df_method : str
+        Degrees of freedom of the tests of fixed effects: "satterthwaite" (lmerTest's),
+        "kenward-roger" or "kr" (pbkrtest's, with an adjusted covariance; REML only),
+        "between-within" (SAS's, for factors that nest), "residual" (rows less fixed effects),
+        "normal" or "z" (z tests). Every method of the result that tests takes it too.
     context : mapping, optional
         Functions and variables for the formula; by default the functions that
         the caller can see.
@@ -178,6 +181,7 @@ def fit(
         result = replace(result, free=flags)
     if fe_pen is not None or cov_pen is not None:
         result = replace(result, penalized=True)
+    result.tests  # noqa: B018  refuses a method that this fit has not
     if not result.converged and options.maxiter > 0:
         _warn(model, run, result.message)
     return result

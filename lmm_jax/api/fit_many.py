@@ -120,7 +120,7 @@ def fit_many(
     >>> bool(abs(one.llf - many.llf[1]) < 1e-8)
     True
     """
-    options = read_options(reml, maxiter, gtol, df_method)
+    options = read_options(reml, maxiter, gtol, df_method, batches=True)
     progress = flag(progress, "progress")
     if chunk_size is not None:
         chunk_size = whole_number(chunk_size, "chunk_size", least=1)

@@ -14,12 +14,14 @@ from ..capabilities import require
 from ..covariance.params import Params, check_covariance, check_shapes, cov_indices, unpack_array
 from ..designs.design import Design
 from ..errors import DataError
+from ..inference.df import read_df_method
 from ..inputs.arguments import choice, flag, function, iterations, number, numbers, shown
 from ..likelihood.coordinates import covariance_blocks, inner_beta, theta_of
 from ..numerics.programs import spelled
 from ..optimize.constrained import Mask, Problem, column_scales, free_entries, full_masks, objective
 
 METHODS = ("newton", "lbfgs", "bfgs")
+# What batches of fits know of.
 DF_METHODS = ("satterthwaite", "normal")
 
 
@@ -32,13 +34,16 @@ class Options(NamedTuple):
     df_method: str
 
 
-def read_options(reml: Any, maxiter: Any, gtol: Any, df_method: Any) -> Options:
+def read_options(
+    reml: Any, maxiter: Any, gtol: Any, df_method: Any, *, batches: bool = False
+) -> Options:
     """Options that mean something, in their plain types."""
+    df_method = read_df_method(df_method)
     return Options(
         reml=flag(reml, "reml"),
         maxiter=iterations(maxiter),
         gtol=number(gtol, "gtol", least=0.0),
-        df_method=choice(df_method, "df_method", DF_METHODS),
+        df_method=choice(df_method, "df_method", DF_METHODS) if batches else df_method,
     )
 
 

@@ -16,6 +16,7 @@ from ..capabilities import require
 from ..covariance.params import Params, check_covariance
 from ..designs.design import Design
 from ..errors import DataError
+from ..inference.df import read_df_method
 from ..inference.estimates import estimate
 from ..inference.hypotheses import Restriction, read_restriction
 from ..inference.lane_tests import lane_pvalues
@@ -120,7 +121,7 @@ def power(
     """
     n_sim, seed = whole_number(n_sim, "n_sim", least=2), read_seed(seed)
     alpha, reml = probability(alpha, "alpha"), flag(reml, "reml")
-    df_method = choice(df_method, "df_method", DF_METHODS)
+    df_method = choice(read_df_method(df_method), "df_method", DF_METHODS)
     instance(params, "params", (Params, LMMResults), "a Params or a result of lmm.fit")
     rows: list[dict[str, Any]] = []
     with float64():

@@ -48,6 +48,11 @@ class Structure:
         raise NotImplementedError
 
     @property
+    def directions(self) -> np.ndarray:
+        """Symmetric matrices whose combinations Psi runs through, (m, k, k); constants."""
+        raise NotImplementedError
+
+    @property
     def pivots(self) -> np.ndarray:
         """Places in theta, (r,): Psi is singular where one of these entries is zero.
 
@@ -103,6 +108,12 @@ class Unstructured(Structure):
     def tangents(self) -> np.ndarray:
         """See :attr:`Structure.tangents`."""
         return _units(self.k)
+
+    @property
+    def directions(self) -> np.ndarray:
+        """See :attr:`Structure.directions`: the entries of Psi."""
+        E = _units(self.k)
+        return np.maximum(E, np.swapaxes(E, 1, 2))
 
     @property
     def pivots(self) -> np.ndarray:
@@ -170,6 +181,11 @@ class CompoundSymmetry(Structure):
         """See :attr:`Structure.tangents`."""
         mean = np.full((self.k, self.k), 1.0 / self.k)
         return np.stack([np.eye(self.k) - mean, mean])
+
+    @property
+    def directions(self) -> np.ndarray:
+        """See :attr:`Structure.directions`: Psi has the squares of theta for coordinates."""
+        return self.tangents
 
     @property
     def pivots(self) -> np.ndarray:

@@ -61,13 +61,19 @@ def basis(structures: Sequence[Structure], widths: Sequence[int]) -> np.ndarray:
     ndarray, shape (m, q, q)
         ``q`` coefficients of all levels together.
     """
-    q = sum(s.k * w for s, w in zip(structures, widths, strict=True))
-    out = np.zeros((theta_size(structures), q, q))
-    offset = 0
-    for s, w, at in zip(structures, widths, theta_slices(structures), strict=True):
-        for start in offset + s.k * np.arange(w):
-            out[at, start : start + s.k, start : start + s.k] = s.tangents
-        offset += s.k * w
+    return spread_basis([s.tangents for s in structures], widths)
+
+
+def spread_basis(bases: Sequence[np.ndarray], widths: Sequence[int]) -> np.ndarray:
+    """Matrices (m_t, k, k) of every term as those of one group, (m, q, q)."""
+    q = sum(E.shape[1] * w for E, w in zip(bases, widths, strict=True))
+    out = np.zeros((sum(map(len, bases)), q, q))
+    first = offset = 0
+    for E, w in zip(bases, widths, strict=True):
+        m, k = E.shape[:2]
+        for start in offset + k * np.arange(w):
+            out[first : first + m, start : start + k, start : start + k] = E
+        first, offset = first + m, offset + k * w
     return out
 
 

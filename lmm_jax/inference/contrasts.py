@@ -14,10 +14,9 @@ from ..errors import DataError
 from ..inputs.arguments import flag, hinted, instance, probability
 from ..inputs.arguments import names as read_names
 from ..reprs import number, p_value
-from .df import DF_METHODS
 from .hypotheses import Restriction, read_restriction
 from .record import FitRecord, relative_covariance
-from .wald import f_denominator, joint_test
+from .wald import joint_test
 
 # Lines of the table that a repr shows; str() shows them all.
 _LINES = 8
@@ -147,13 +146,15 @@ def t_test(results: FitRecord, hypothesis: Any, use_t: bool | None) -> ContrastR
     use_t = None if use_t is None else flag(use_t, "use_t")
     at, on_fixed = _read(results, hypothesis, use_t)
     if use_t is None:
-        use_t = DF_METHODS[results.df_method].uses_t and on_fixed
+        use_t = results.tests.uses_t and on_fixed
     effect = at.R @ results.params.to_numpy()
     V, unit = _covariance(results, at.R)
     sd = np.sqrt(np.diagonal(V)) * unit
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = (effect - at.q) / np.where(sd > 0, sd, np.nan)  # what is held has no test
-    df = _row_df(results, at.R) if use_t else np.full(len(at.R), np.inf)
+    df = np.full(len(at.R), np.inf)
+    if use_t:
+        df = _with_t(results).tests.of_contrasts(at.R[:, : len(results.fixed_names)])
     return ContrastResults(
         distribution="t" if use_t else "norm",
         statistic=statistic,
@@ -172,7 +173,7 @@ def wald_test(results: FitRecord, hypothesis: Any, use_f: bool | None) -> Contra
     use_f = None if use_f is None else flag(use_f, "use_f")
     at, on_fixed = _read(results, hypothesis, use_f)
     if use_f is None:
-        use_f = DF_METHODS[results.df_method].uses_t and on_fixed
+        use_f = results.tests.uses_t and on_fixed
     V, unit = _covariance(results, at.R)
     test = joint_test(Restriction(at.R, at.q / unit), results.params.to_numpy() / unit, V)
     chi2, q = test.chi2, test.rank
@@ -184,11 +185,15 @@ def wald_test(results: FitRecord, hypothesis: Any, use_f: bool | None) -> Contra
             df_num=q,
             df_denom=np.asarray(np.inf),
         )
-    df = f_denominator(_row_df(results, test.contrasts))
+    df, scale = float("nan"), 1.0
+    if np.isfinite(chi2):
+        rows = test.contrasts[:, : len(results.fixed_names)]
+        df, scale = _with_t(results).tests.of_joint(rows)
+    value = scale * chi2 / q
     return ContrastResults(
         distribution="F",
-        statistic=np.asarray(chi2 / q),
-        pvalue=np.asarray(_f_tail(chi2 / q, q, df)),
+        statistic=np.asarray(value),
+        pvalue=np.asarray(_f_tail(value, q, df)),
         df_num=q,
         df_denom=np.asarray(df),
     )
@@ -214,7 +219,7 @@ def _read(results: FitRecord, hypothesis: Any, use_t: bool | None) -> tuple[Rest
 
 def _covariance(results: FitRecord, R: np.ndarray) -> tuple[np.ndarray, float]:
     """``R cov R' / unit^2`` and the unit; NaN in rows that use a variance without an error."""
-    units, relative = relative_covariance(results.estimates)
+    units, relative = relative_covariance(results.estimates, results.tests.cov_beta)
     rows = R * units
     unit = float(np.abs(rows).max()) or 1.0  # squares of it may leave the range of floats
     rows = rows / unit
@@ -224,9 +229,6 @@ def _covariance(results: FitRecord, R: np.ndarray) -> tuple[np.ndarray, float]:
     return V, unit
 
 
-def _row_df(results: FitRecord, contrasts: np.ndarray) -> np.ndarray:
-    """Degrees of freedom by the fit's method, the residual ones where that gives none."""
-    method = DF_METHODS[results.df_method]
-    method = method if method.uses_t else DF_METHODS["residual"]
-    rows = contrasts[:, : len(results.fixed_names)]
-    return method.of_contrasts(results.estimates, rows, results.df_resid)
+def _with_t(results: FitRecord) -> FitRecord:
+    """The fit, with the residual degrees of freedom where its method has none."""
+    return results if results.tests.uses_t else results.with_df("residual")

@@ -1,80 +1,193 @@
-"""Degrees of freedom of the tests of fixed effects: one object a method.
+"""Degrees of freedom of the tests of fixed effects: one object a method and fit.
 
 A method says whether its statistics are t and F or z and chi-square, how many degrees of
-freedom a contrast has, and which covariance of the fixed effects goes with them.
+freedom a contrast has, what becomes of an F test, and which covariance of the fixed effects
+goes with them. :func:`bound` makes it for a fit; whoever tests asks that object.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
+import jax
 import numpy as np
 
-from .estimates import Estimates
+from ..capabilities import require
+from ..inputs.arguments import choice
+from ..numerics.processes import float64
+from .between_within import column_df
+from .kenward_roger import KenwardRoger, contrast_df, f_correction, kenward_roger
 from .satterthwaite import satterthwaite_df
+from .wald import f_denominator
+
+if TYPE_CHECKING:
+    from .record import FitRecord
 
 
 class DfMethod(Protocol):
-    """What a method of degrees of freedom gives."""
+    """How the fixed effects of one fit are tested."""
 
-    uses_t: bool  # t and F, or z and chi-square
-
-    def cov_beta(self, estimates: Estimates) -> np.ndarray:
-        """Covariance of the fixed effects, relative to the residual variance, (p, p)."""
+    @property
+    def uses_t(self) -> bool:
+        """Whether statistics are t and F, or z and chi-square."""
         ...
 
-    def of_contrasts(self, estimates: Estimates, L: np.ndarray, df_resid: int) -> np.ndarray:
-        """Degrees of freedom of every contrast ``L[i] @ beta``, (r,).
+    @property
+    def cov_beta(self) -> np.ndarray:
+        """Covariance of the fixed effects relative to sigma^2, (p, p)."""
+        ...
+
+    def of_contrasts(self, L: np.ndarray) -> np.ndarray:
+        """Degrees of freedom of every contrast ``L[i] @ beta``, (r, p) to (r,)."""
+        ...
+
+    def of_joint(self, L: np.ndarray) -> tuple[float, float]:
+        """Denominator degrees of freedom of the F test of all rows together, and its scale.
 
         Parameters
         ----------
-        estimates : Estimates
-        L : ndarray, shape (r, p)
-        df_resid : int
-            Rows less fixed effects.
+        L : ndarray, shape (q, p)
+            Rows that are uncorrelated.
+
+        Returns
+        -------
+        df, scale : float
+            ``scale F`` is distributed as ``F(q, df)``.
         """
         ...
 
 
-class Plain:
-    """Methods that leave the covariance of the fixed effects as it is."""
+@dataclass(frozen=True, eq=False)
+class Fixed:
+    """The same number whatever is tested: infinite for z, rows less fixed effects."""
 
-    uses_t = True
+    cov_beta: np.ndarray
+    df: float
+    uses_t: bool
 
-    def cov_beta(self, estimates: Estimates) -> np.ndarray:
-        """See :meth:`DfMethod.cov_beta`."""
-        return estimates.cov_beta
-
-
-class Normal(Plain):
-    """z and chi-square: no uncertainty of the variances is allowed for."""
-
-    uses_t = False
-
-    def of_contrasts(self, estimates: Estimates, L: np.ndarray, df_resid: int) -> np.ndarray:
+    def of_contrasts(self, L: np.ndarray) -> np.ndarray:
         """See :meth:`DfMethod.of_contrasts`."""
-        return np.full(len(L), np.inf)
+        return np.full(len(L), self.df)
+
+    def of_joint(self, L: np.ndarray) -> tuple[float, float]:
+        """See :meth:`DfMethod.of_joint`."""
+        del L
+        return self.df, 1.0
 
 
-class Residual(Plain):
-    """Rows less fixed effects, whatever the contrast."""
-
-    def of_contrasts(self, estimates: Estimates, L: np.ndarray, df_resid: int) -> np.ndarray:
-        """See :meth:`DfMethod.of_contrasts`."""
-        return np.full(len(L), float(df_resid))
-
-
-class Satterthwaite(Plain):
+@dataclass(frozen=True, eq=False)
+class Satterthwaite:
     """lmerTest's: :func:`lmm_jax.inference.satterthwaite.satterthwaite_df`."""
 
-    def of_contrasts(self, estimates: Estimates, L: np.ndarray, df_resid: int) -> np.ndarray:
+    cov_beta: np.ndarray
+    dcov_beta: np.ndarray  # (m, p, p)
+    joint_cov: np.ndarray  # (m + 1, m + 1)
+    uses_t: bool = True
+
+    def of_contrasts(self, L: np.ndarray) -> np.ndarray:
         """See :meth:`DfMethod.of_contrasts`."""
-        e = estimates
-        return satterthwaite_df(L, e.cov_beta, e.dcov_beta, e.joint_cov)
+        return satterthwaite_df(L, self.cov_beta, self.dcov_beta, self.joint_cov)
+
+    def of_joint(self, L: np.ndarray) -> tuple[float, float]:
+        """See :meth:`DfMethod.of_joint`: :func:`lmm_jax.inference.wald.f_denominator`."""
+        return f_denominator(self.of_contrasts(L)), 1.0
 
 
-DF_METHODS: dict[str, DfMethod] = {
-    "satterthwaite": Satterthwaite(),
-    "residual": Residual(),
-    "normal": Normal(),
+@dataclass(frozen=True, eq=False)
+class Adjusted:
+    """pbkrtest's: :mod:`lmm_jax.inference.kenward_roger`."""
+
+    at: KenwardRoger
+    uses_t: bool = True
+
+    @property
+    def cov_beta(self) -> np.ndarray:
+        """See :class:`DfMethod`."""
+        return self.at.cov_beta
+
+    def of_contrasts(self, L: np.ndarray) -> np.ndarray:
+        """See :meth:`DfMethod.of_contrasts`."""
+        return contrast_df(self.at, L)
+
+    def of_joint(self, L: np.ndarray) -> tuple[float, float]:
+        """See :meth:`DfMethod.of_joint`."""
+        return f_correction(self.at, L)
+
+
+@dataclass(frozen=True, eq=False)
+class ByColumn:
+    """A number for every column of X; a contrast has the least of the columns that it uses."""
+
+    cov_beta: np.ndarray
+    columns: np.ndarray  # (p,)
+    uses_t: bool = True
+
+    def of_contrasts(self, L: np.ndarray) -> np.ndarray:
+        """See :meth:`DfMethod.of_contrasts`."""
+        return np.where(L != 0, self.columns, np.inf).min(axis=1, initial=np.inf)
+
+    def of_joint(self, L: np.ndarray) -> tuple[float, float]:
+        """See :meth:`DfMethod.of_joint`."""
+        return float(self.of_contrasts(L).min(initial=np.inf)), 1.0
+
+
+def _satterthwaite(fit: FitRecord) -> DfMethod:
+    e = fit.estimates
+    return Satterthwaite(e.cov_beta, e.dcov_beta, e.joint_cov)
+
+
+def _kenward_roger(fit: FitRecord) -> DfMethod:
+    design: Any = require(fit, "kenward-roger").design
+    with float64():
+        layout = jax.tree.map(np.asarray, design.compressed.layout)
+        moments = layout.psi_moments(np.asarray(fit.estimates.theta_layout))
+    at = kenward_roger(moments, layout.beta_map, float(layout.n_obs))
+    if design.held is not None:
+        free, p = np.isnan(design.held), design.held.size
+        places = np.ix_(free, free)
+        cov, plain, bends = (np.zeros((*A.shape[:-2], p, p)) for A in at[:3])
+        cov[places], plain[places], bends[:, *places] = at[:3]
+        at = at._replace(cov_beta=cov, plain=plain, bends=bends)
+    return Adjusted(at)
+
+
+def _between_within(fit: FitRecord) -> DfMethod:
+    return ByColumn(fit.estimates.cov_beta, column_df(require(fit, "between-within").design))
+
+
+def _residual(fit: FitRecord) -> DfMethod:
+    return Fixed(fit.estimates.cov_beta, float(fit.df_resid), True)
+
+
+def _normal(fit: FitRecord) -> DfMethod:
+    return Fixed(fit.estimates.cov_beta, float("inf"), False)
+
+
+METHODS: dict[str, Callable[[FitRecord], DfMethod]] = {
+    "satterthwaite": _satterthwaite,
+    "kenward-roger": _kenward_roger,
+    "between-within": _between_within,
+    "residual": _residual,
+    "normal": _normal,
 }
+_ALIASES = {"kr": "kenward-roger", "z": "normal"}
+
+
+def read_df_method(value: Any) -> str:
+    """The name of a method; ``"kr"`` and ``"z"`` are short for two of them."""
+    if isinstance(value, str):
+        value = _ALIASES.get(value.lower(), value)
+    return choice(value, "df_method", METHODS)
+
+
+def bound(fit: FitRecord, name: str) -> DfMethod:
+    """The method of that name for a fit.
+
+    Raises
+    ------
+    DataError
+        The method does not exist for this kind of fit; the message says why.
+    """
+    return METHODS[name](fit)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from ..designs.design import Design
 from ..designs.labels import TermLabel, parameter_names
 from ..inputs.arguments import hinted, probability
 from ..inputs.names import unique
-from .df import DF_METHODS
+from .df import DfMethod, bound, read_df_method
 from .estimates import Estimates
 from .variance import touches_zero
 
@@ -48,6 +48,7 @@ class FitRecord:
     free: np.ndarray | None = None  # which of params were free; None: all
     hist: pd.DataFrame | None = None  # iterations, with full_output=True
     penalized: bool = False
+    df_methods: dict[str, DfMethod] = field(default_factory=dict)  # those that were asked for
     _subject: ClassVar[str] = "fit"
 
     def _is_kind(self, kind: str) -> bool:
@@ -55,6 +56,8 @@ class FitRecord:
         p = self.estimates.beta.size
         if kind == "penalized":
             return self.penalized
+        if kind == "ml":
+            return not self.reml
         if kind == "held covariances":
             return self.free is not None and not self.free[p:].all()
         if kind == "held effects" and self.free is not None and not self.free[:p].all():
@@ -154,13 +157,28 @@ class FitRecord:
     # ---- uncertainty
 
     @property
+    def tests(self) -> DfMethod:
+        """How fixed effects are tested: their covariance and degrees of freedom."""
+        found = self.df_methods.get(self.df_method)
+        if found is None:
+            found = self.df_methods[self.df_method] = bound(self, self.df_method)
+        return found
+
+    def with_df(self, df_method: str | None) -> Self:
+        """The fit with another method of degrees of freedom; None leaves it as it is."""
+        if df_method is None:
+            return self
+        name = read_df_method(df_method)
+        return self if name == self.df_method else replace(self, df_method=name)
+
+    @property
     def _parameter_names(self) -> tuple[str, ...]:
         return parameter_names(self.fixed_names, self.term_labels)
 
     @property
     def bse_fe(self) -> pd.Series[float]:
-        """Standard errors of the fixed effects."""
-        variance = self.scale * np.diagonal(self.estimates.cov_beta)
+        """Standard errors of the fixed effects; Kenward-Roger's are adjusted."""
+        variance = self.scale * np.diagonal(self.tests.cov_beta)
         return pd.Series(np.sqrt(variance), index=_labels(self.fixed_names))
 
     @property
@@ -188,11 +206,11 @@ class FitRecord:
     def cov_params(self) -> pd.DataFrame:
         """Covariance of ``params``; fixed effects and variances are uncorrelated in it."""
         names = _labels(self._parameter_names)
-        unit, relative = relative_covariance(self.estimates)
+        unit, relative = relative_covariance(self.estimates, self.tests.cov_beta)
         with np.errstate(over="ignore"):  # covariances of variances may leave the range of floats
             out = relative * unit * unit[:, None]
         p = len(self.fixed_names)
-        out[:p, :p] = self.scale * self.estimates.cov_beta
+        out[:p, :p] = self.scale * self.tests.cov_beta
         return pd.DataFrame(out, index=names, columns=names)
 
     @property
@@ -203,7 +221,7 @@ class FitRecord:
     @cached_property
     def _df(self) -> np.ndarray:
         L = np.eye(len(self.fixed_names))
-        values = DF_METHODS[self.df_method].of_contrasts(self.estimates, L, self.df_resid)
+        values = self.tests.of_contrasts(L)
         values.flags.writeable = False
         return values
 
@@ -220,7 +238,7 @@ class FitRecord:
         values = 2.0 * special.stdtr(self._df, -np.abs(self.tvalues.to_numpy()))
         return pd.Series(values, index=_labels(self.fixed_names))
 
-    def conf_int(self, alpha: float = 0.05) -> pd.DataFrame:
+    def conf_int(self, alpha: float = 0.05, *, df_method: str | None = None) -> pd.DataFrame:
         """Wald intervals of ``params``.
 
         Fixed effects use the t quantile of their degrees of freedom, variances
@@ -230,8 +248,12 @@ class FitRecord:
         ----------
         alpha : float
             One less the coverage.
+        df_method : str, optional
+            As in :func:`lmm_jax.fit`; that of the fit if not given.
         """
         alpha = probability(alpha, "alpha")
+        if df_method is not None:
+            return self.with_df(df_method).conf_int(alpha)
         params, quantile = self.params, np.full(len(self.params), special.ndtri(1 - alpha / 2))
         quantile[: len(self._df)] = special.stdtrit(self._df, 1 - alpha / 2)
         errors = self.bse.to_numpy()
@@ -258,8 +280,16 @@ def _covariance_frame(results: FitRecord) -> pd.DataFrame:
     return pd.DataFrame(out, index=list(names), columns=list(names))
 
 
-def relative_covariance(estimates: Estimates) -> tuple[np.ndarray, np.ndarray]:
+def relative_covariance(
+    estimates: Estimates, cov_beta: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """A unit of every parameter and the covariance of all of them in these units.
+
+    Parameters
+    ----------
+    estimates : Estimates
+    cov_beta : ndarray, shape (p, p)
+        Covariance of the fixed effects, relative to the residual variance.
 
     Returns
     -------
@@ -267,10 +297,10 @@ def relative_covariance(estimates: Estimates) -> tuple[np.ndarray, np.ndarray]:
     relative : ndarray, shape (K, K)
     """
     e, p = estimates, estimates.beta.size
-    sd = np.sqrt(np.diagonal(e.cov_beta))
+    sd = np.sqrt(np.diagonal(cov_beta))
     unit = np.concatenate([np.sqrt(e.scale) * sd, e.variance_unit[:-1]])
     sd = np.where(sd > 0, sd, 1.0)
     relative = np.zeros((unit.size, unit.size))
-    relative[:p, :p] = e.cov_beta / np.outer(sd, sd)
+    relative[:p, :p] = cov_beta / np.outer(sd, sd)
     relative[p:, p:] = e.cov_variance[:-1, :-1]
     return unit, relative

@@ -59,6 +59,19 @@ class Curvature(NamedTuple):
     psi_halves: tuple[Array, ...]  # (k, k) a term: the same times Lambda, with more digits
 
 
+class PsiMoments(NamedTuple):
+    """What ``P = Z' V^-1 Z`` and ``U = Z' V^-1 X`` make of directions D_k of Psi.
+
+    Along them V changes linearly, ``V_k = Z D_k Z'``.
+    """
+
+    gram: Any  # (p, p)        X' V^-1 X
+    traces: Any  # (m,)          tr(P D_k) = tr(V^-1 V_k)
+    products: Any  # (m, m)        tr(P D_k P D_l) = tr(V^-1 V_k V^-1 V_l)
+    grams: Any  # (m, p, p)     U' D_k U = X' V^-1 V_k V^-1 X
+    seconds: Any  # (m, m, p, p)  U' D_k P D_l U = X' V^-1 V_k V^-1 V_l V^-1 X
+
+
 class BlupTerms(NamedTuple):
     """Conditional moments of the random effects of groups of one shape."""
 
@@ -156,6 +169,10 @@ class Layout(Maps):
 
     def psi_slopes(self, theta: Array, W: Array, jet: WaistJet) -> tuple[Array, ...]:
         """Derivative of ``logdet + <W, gram>`` in the Psi of every term, (k, k)."""
+        raise NotImplementedError
+
+    def psi_moments(self, theta: Array) -> PsiMoments:
+        """Contractions with the directions of every term's Psi, in their order in theta."""
         raise NotImplementedError
 
     def blups(self, theta: Array, beta: Array) -> tuple[BlupTerms, ...]:

@@ -20,13 +20,13 @@ import numpy as np
 from jax import Array
 
 from ..covariance.structures import Structure
-from ..covariance.theta import basis, factor_blocks, spread
+from ..covariance.theta import basis, factor_blocks, spread, spread_basis
 from ..numerics.linalg import eliminate, exact, group_product, symmetrize, total_product
 from ..numerics.namespace import NUMPY, namespace
 from ..numerics.roots import eliminate_root, root_rounding
 from ..reprs import brief, public
 from .buckets import MANY, Bucket, bucket_ranks, host_blocks, over_blocks, rotate_bucket, total
-from .contract import BlupTerms, Curvature, Layout, Waist, WaistJet, less_fixed
+from .contract import BlupTerms, Curvature, Layout, PsiMoments, Waist, WaistJet, less_fixed
 from .group_algebra import (
     by_term,
     double_traces,
@@ -90,6 +90,11 @@ class GroupedLayout(Layout):
     def psi_slopes(self, theta: Array, W: Array, jet: WaistJet) -> tuple[Array, ...]:
         """See :meth:`Layout.psi_slopes`."""
         return psi_slopes(theta, W, jet, self)
+
+    @exact
+    def psi_moments(self, theta: Array) -> PsiMoments:
+        """See :meth:`Layout.psi_moments`."""
+        return psi_moments(theta, self)
 
     @exact
     def blups(self, theta: Array, beta: Array) -> tuple[BlupTerms, ...]:
@@ -319,6 +324,34 @@ def average_information(theta: Array, v: Array, jet: WaistJet, layout: GroupedLa
 
         out = out + _sum_terms(part, Lambda, bucket, kept)
     return symmetrize(out)
+
+
+def psi_moments(theta: Array, layout: GroupedLayout) -> PsiMoments:
+    """Sums over the groups of what ``P_i`` and ``u_i`` make of the directions of Psi."""
+    xp, sums = namespace(theta, layout.S0), []
+    for bucket in layout.buckets:
+        Lambda = spread(factor_blocks(theta, layout.structures), bucket.widths)
+        own = spread_basis([s.directions for s in layout.structures], bucket.widths)
+        D = xp.asarray(own, theta.dtype)
+
+        def part(bucket: Bucket, Lambda: Array = Lambda, D: Array = D) -> Any:
+            waist, _, terms = _eliminate_bucket(Lambda, bucket)
+            P, u = weighted(terms.P, bucket.copies), terms.u[:, :-1]
+            Du = xp.einsum("kab,bcg->kacg", D, u)
+            m, q, p, groups = Du.shape
+            rows = Du.swapaxes(1, 2).reshape(m * p, q * groups)
+            behind = xp.einsum("abg,kbcg->kcag", terms.P, Du).reshape(m * p, q * groups)
+            return PsiMoments(
+                gram=waist.gram[:-1, :-1],
+                traces=xp.einsum("abg,kab->k", P, D),
+                products=double_traces(P, terms.P, D),
+                grams=xp.einsum("acg,kadg->kcd", u, Du),
+                seconds=xp.moveaxis((rows @ behind.T).reshape(m, p, m, p), 2, 1),
+            ), None
+
+        sums.append(over_blocks(part, bucket)[0])
+    out: PsiMoments = jax.tree.map(lambda *parts: sum(parts[1:], parts[0]), *sums)
+    return out._replace(gram=layout.S0[:-1, :-1] + out.gram)
 
 
 def blups(theta: Array, beta: Array, bucket: Bucket, structures: Sequence[Structure]) -> BlupTerms:

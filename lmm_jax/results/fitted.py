@@ -24,7 +24,9 @@ class FittedModel(FitRecord):
 
     # ---- tests
 
-    def t_test(self, r_matrix: Any, *, use_t: bool | None = None) -> ContrastResults:
+    def t_test(
+        self, r_matrix: Any, *, use_t: bool | None = None, df_method: str | None = None
+    ) -> ContrastResults:
         """Test linear hypotheses one by one.
 
             t = (r' params - q) / sqrt(r' cov r)
@@ -38,6 +40,8 @@ class FittedModel(FitRecord):
             t with Satterthwaite's degrees of freedom (residual ones for
             ``df_method="normal"``), or z. By default as the fit says; z where a
             hypothesis concerns variances.
+        df_method : str, optional
+            As in :func:`lmm_jax.fit`; that of the fit if not given.
 
         Returns
         -------
@@ -51,14 +55,17 @@ class FittedModel(FitRecord):
         >>> print(f"t = {test.tvalue[0]:.3f}, df = {test.df_denom[0]:.2f}")
         t = 3.537, df = 17.00
         """
-        return contrasts.t_test(self, r_matrix, use_t)
+        return contrasts.t_test(self.with_df(df_method), r_matrix, use_t)
 
-    def wald_test(self, r_matrix: Any, *, use_f: bool | None = None) -> ContrastResults:
+    def wald_test(
+        self, r_matrix: Any, *, use_f: bool | None = None, df_method: str | None = None
+    ) -> ContrastResults:
         """Test linear hypotheses together: F, or chi-square for ``df_method="normal"``.
 
             F = (R b - q)' (R cov R')^-1 (R b - q) / rank
 
-        with lmerTest's denominator degrees of freedom.
+        with lmerTest's denominator degrees of freedom, or with pbkrtest's and its scale of F
+        for ``df_method="kenward-roger"``.
 
         Parameters
         ----------
@@ -66,6 +73,8 @@ class FittedModel(FitRecord):
             As in :meth:`t_test`.
         use_f : bool, optional
             F or chi-square.
+        df_method : str, optional
+            As in :func:`lmm_jax.fit`; that of the fit if not given.
 
         Returns
         -------
@@ -82,11 +91,11 @@ class FittedModel(FitRecord):
         >>> print(res.wald_test("Machine[T.B] = 0, Machine[T.C] = 0"))
         F(2, 46) = 87.7982, p = 1.975e-16
         """
-        return contrasts.wald_test(self, r_matrix, use_f)
+        return contrasts.wald_test(self.with_df(df_method), r_matrix, use_f)
 
-    def f_test(self, r_matrix: Any) -> ContrastResults:
+    def f_test(self, r_matrix: Any, *, df_method: str | None = None) -> ContrastResults:
         """F test of linear hypotheses together: :meth:`wald_test` with ``use_f=True``."""
-        return contrasts.wald_test(self, r_matrix, True)
+        return self.wald_test(r_matrix, use_f=True, df_method=df_method)
 
     # ---- tables
 
@@ -99,13 +108,20 @@ class FittedModel(FitRecord):
         """
         return tables.variance_table(self)
 
-    def tidy(self, *, conf_level: float = 0.95) -> pd.DataFrame:
+    def tidy(self, *, conf_level: float = 0.95, df_method: str | None = None) -> pd.DataFrame:
         """One row a parameter, with broom.mixed's columns.
 
         Fixed effects, then standard deviations (``sd__``) and correlations
         (``cor__``) of the random effects and of the residual.
+
+        Parameters
+        ----------
+        conf_level : float
+            Coverage of the intervals.
+        df_method : str, optional
+            As in :func:`lmm_jax.fit`; that of the fit if not given.
         """
-        return tables.tidy(self, conf_level)
+        return tables.tidy(self.with_df(df_method), conf_level)
 
     def glance(self) -> pd.DataFrame:
         """One row of fit statistics, with broom.mixed's columns."""
@@ -118,6 +134,7 @@ class FittedModel(FitRecord):
         xname_re: Sequence[str] | None = None,
         title: str | None = None,
         alpha: float = 0.05,
+        df_method: str | None = None,
     ) -> Summary:
         """Tables of fit statistics, fixed and random effects: text, HTML and LaTeX.
 
@@ -133,9 +150,12 @@ class FittedModel(FitRecord):
         title : str, optional
         alpha : float
             One less the coverage of the intervals.
+        df_method : str, optional
+            As in :func:`lmm_jax.fit`; that of the fit if not given.
         """
+        results = self.with_df(df_method)
         return summarize(
-            self, yname=yname, xname_fe=xname_fe, xname_re=xname_re, title=title, alpha=alpha
+            results, yname=yname, xname_fe=xname_fe, xname_re=xname_re, title=title, alpha=alpha
         )
 
     def __repr__(self) -> str:

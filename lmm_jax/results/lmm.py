@@ -67,6 +67,7 @@ class LMMResults(Saved, FittedModel):
         state = super()._state(keep_data=keep_data)
         if keep_data or self.design is None:
             return state
+        self.tests  # noqa: B018  what it takes of the rows is kept
         return {**state, "design": None, "kept": self._kept}
 
     @cached_property
@@ -246,13 +247,17 @@ class LMMResults(Saved, FittedModel):
         response = unique([*own, design.endog_name])[-1]  # a response may be called `fitted`
         return pd.DataFrame({response: design.endog, **own}, index=design.index)
 
-    def wald_test_terms(self, *, skip_single: bool = False) -> pd.DataFrame:
+    def wald_test_terms(
+        self, *, skip_single: bool = False, df_method: str | None = None
+    ) -> pd.DataFrame:
         """Test every term of the fixed-effects formula: all of its coefficients are zero.
 
         Parameters
         ----------
         skip_single : bool
             Leave out terms with one coefficient.
+        df_method : str, optional
+            As in :func:`lmm_jax.fit`; that of the fit if not given.
 
         Returns
         -------
@@ -260,7 +265,8 @@ class LMMResults(Saved, FittedModel):
             A row a term: statistic, df_num, df_denom (infinite for chi-square), p_value.
         """
         skip_single = flag(skip_single, "skip_single")
-        return tables.term_tests(self, self._known("wald_test_terms"), skip_single)
+        design = self._known("wald_test_terms")
+        return tables.term_tests(self.with_df(df_method), design, skip_single)
 
     def profile_re(
         self,

@@ -80,12 +80,13 @@ class RegularizedResults(LMMResults):
         xname_re: Sequence[str] | None = None,
         title: str | None = None,
         alpha: float = 0.05,
+        df_method: str | None = None,
     ) -> Summary:
         """Tables of the fit; see :meth:`LMMResults.summary`."""
         if title is None:
             kind = "REML" if self.reml else "ML"
             title = f"Linear mixed model, L1-penalized fixed effects, covariance by {kind}"
-        return super().summary(yname, xname_fe, xname_re, title, alpha)
+        return super().summary(yname, xname_fe, xname_re, title, alpha, df_method)
 
     def __repr__(self) -> str:
         n, p = int(self.nonzero.sum()), self.alpha.size
@@ -103,6 +104,7 @@ def regularized(
     own = {
         "estimates": estimates,
         "df_method": "normal",
+        "df_methods": {},
         "converged": solved and unpenalized.converged,
         "message": message,
         "n_iter": at.n_iter,

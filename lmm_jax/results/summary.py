@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..inference.df import DF_METHODS
 from ..inference.estimates import residual_variance_error
 from ..inference.record import FitRecord
 from ..inputs.arguments import instance, probability
@@ -219,7 +218,7 @@ def _variance_errors(results: FitRecord) -> list[float]:
 
 
 def _fixed(results: FitRecord, names: Sequence[str], alpha: float) -> TextTable:
-    normal = not DF_METHODS[results.df_method].uses_t
+    normal = not results.tests.uses_t
     p = len(names)
     low, high = f"{100 * alpha / 2:g}%", f"{100 * (1 - alpha / 2):g}%"
     interval = results.conf_int(alpha).to_numpy()[:p]

@@ -12,15 +12,15 @@ from typing import NamedTuple
 import numpy as np
 from jax import Array
 
-from ...covariance.theta import factor_blocks, gather
+from ...covariance.theta import factor_blocks, gather, spread_basis
 from ...numerics.linalg import group_product, symmetrize
 from ...numerics.namespace import namespace
-from ..contract import Curvature, WaistJet
+from ..contract import Curvature, PsiMoments, WaistJet
 from ..group_algebra import double_traces, halves_of, psi_curvatures
 from . import core as dense
 from . import links as sparse
 from .arrays import CrossedArrays
-from .jet import CrossedTerms, entry_products, places, sizes_of
+from .jet import CrossedTerms, entry_products, pick, places, sizes_of, waist_jet
 
 
 class EffectColumns(NamedTuple):
@@ -70,6 +70,17 @@ def _apply_P(x: EffectColumns, rest: CrossedTerms, layout: CrossedArrays) -> Eff
         own = group_product(leaf.P, part)
         groups.append(own + sparse.to_groups(leaf.e, back, links, part.shape[2]))
     return EffectColumns(tuple(groups), h - dense.multiply(core.A, Hh))
+
+
+def _products(left: EffectColumns, right: EffectColumns, C: int) -> Array:
+    """``left_kc' right_ld`` for the entries k and l, (m, m, C, C)."""
+
+    def inner(a: Array, b: Array) -> Array:
+        return namespace(a, b).einsum("amg,ang->mn", a, b)
+
+    parts = [inner(a, b) for a, b in zip(left.groups, right.groups, strict=True)]
+    full = sum(parts, inner(left.core, right.core))
+    return full.reshape(-1, C, full.shape[1] // C, C).swapaxes(1, 2)
 
 
 def _inner_products(left: EffectColumns, right: EffectColumns, W: Array) -> Array:
@@ -132,6 +143,39 @@ def psi_slopes(W: Array, jet: WaistJet[CrossedTerms], layout: CrossedArrays) -> 
     for half, inverse in zip(rest.halves, rest.factors.inverses, strict=True):
         blocks.append(symmetrize(half @ inverse))
     return _with_core(blocks, W, rest, layout)
+
+
+def psi_moments(theta: Array, layout: CrossedArrays) -> PsiMoments:
+    """What P and U make of the directions of Psi, by the formulas of :func:`curvature`."""
+    xp = namespace(theta, layout.S0)
+    directions = [xp.asarray(s.directions, theta.dtype) for s in layout.structures]
+    inner = pick(directions, layout.eliminated)
+    jet = waist_jet(theta, layout)
+    rest = jet.rest
+    leaves = tuple(
+        leaf._replace(D=xp.asarray(spread_basis(inner, bucket.widths), theta.dtype))
+        for leaf, bucket in zip(rest.leaves, layout.buckets, strict=True)
+    )
+    rest = rest._replace(leaves=leaves, D=pick(directions, layout.crossed))
+    products, blocks = _trace_products(theta, rest, layout)
+    traces = xp.zeros_like(theta)
+    for leaf, slope in zip(rest.leaves, rest.slopes, strict=True):
+        traces = xp.at(traces)[places(layout, layout.eliminated)].add(
+            xp.einsum("ab,kab->k", slope, leaf.D)
+        )
+    for t, block, D in zip(layout.crossed, blocks, rest.D, strict=True):
+        traces = xp.at(traces)[places(layout, (t,))].add(xp.einsum("ab,kab->k", block, D))
+    C = layout.S0.shape[0]
+    columns = xp.eye(C, dtype=theta.dtype)[:, :-1]
+    g = _tangent_effects(rest, layout, columns)
+    own = EffectColumns(tuple(leaf.u[:, :-1] for leaf in rest.leaves), rest.core.u[:, :-1])
+    return PsiMoments(
+        gram=jet.waist.gram[:-1, :-1],
+        traces=traces,
+        products=symmetrize(products),
+        grams=_products(own, g, C - 1)[0],
+        seconds=_products(g, _apply_P(g, rest, layout), C - 1),
+    )
 
 
 def _with_core(

@@ -27,12 +27,12 @@ from ...numerics.linalg import exact
 from ...numerics.namespace import NUMPY, namespace
 from ...reprs import brief, public
 from ..buckets import bucket_ranks, rotate_bucket
-from ..contract import BlupTerms, Curvature, Waist, WaistJet, less_fixed
+from ..contract import BlupTerms, Curvature, PsiMoments, Waist, WaistJet, less_fixed
 from ..group_algebra import group_cov
 from . import core as dense
 from . import links as sparse
 from .arrays import CrossedArrays
-from .curvature import average_information, curvature, psi_slopes
+from .curvature import average_information, curvature, psi_moments, psi_slopes
 from .jet import CrossedTerms, pick, sizes_of, waist, waist_jet
 
 # Numbers in the core and pairs of entries beyond which an evaluation takes milliseconds.
@@ -86,6 +86,11 @@ class CrossedLayout(CrossedArrays):
     def psi_slopes(self, theta: Array, W: Array, jet: WaistJet[CrossedTerms]) -> tuple[Array, ...]:
         """See :meth:`Layout.psi_slopes`; where a factor is singular its part of P is left out."""
         return psi_slopes(W, jet, self)
+
+    @exact
+    def psi_moments(self, theta: Array) -> PsiMoments:
+        """See :meth:`Layout.psi_moments`."""
+        return psi_moments(theta, self)
 
     @exact
     def blups(self, theta: Array, beta: Array) -> tuple[BlupTerms, ...]:

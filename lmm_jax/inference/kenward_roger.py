@@ -1,0 +1,140 @@
+"""Kenward and Roger's covariance of the fixed effects and degrees of freedom."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..layouts.contract import PsiMoments
+
+# Eigenvalues of the information, at unit diagonal, below which a direction is not informed.
+_UNINFORMED = 1e-10
+# df closer to 2 than this leave F as it is (pbkrtest's rule): its scaling divides by df - 2.
+_NEAR_TWO = 1e-2
+# Below this a factor of the scaling is zero for all purposes.
+_ZERO = 1e-10
+
+
+class KenwardRoger(NamedTuple):
+    """What the tests of one fit need, relative to the residual variance."""
+
+    cov_beta: np.ndarray  # (p, p)  adjusted for the uncertainty of the variances
+    plain: np.ndarray  # (p, p)  C = (X' V^-1 X)^-1
+    bends: np.ndarray  # (m + 1, p, p)  C P_k C
+    W: np.ndarray  # (m + 1, m + 1)  covariance of the variance parameters
+
+
+def kenward_roger(moments: PsiMoments, beta_map: np.ndarray, n: float) -> KenwardRoger:
+    """The adjusted covariance and what degrees of freedom are made of.
+
+    V is linear in its parameters: with directions ``V_k``, ``P_k = X' V^-1 V_k V^-1 X``
+    and ``Q_kl = X' V^-1 V_k V^-1 V_l V^-1 X``,
+
+        adjusted = C + 2 C (sum_kl W_kl (Q_kl - P_k C P_l)) C
+        (W^-1)_kl = (tr(V^-1 V_k V^-1 V_l) - 2 tr(C Q_kl) + tr(C P_k C P_l)) / 2
+
+    where W^-1 is the expected information of the restricted likelihood. Nothing of this
+    depends on the coordinates of the variances. The first direction is V itself, in the place
+    of the residual variance, so that its products are known without another look at the data.
+
+    Parameters
+    ----------
+    moments : PsiMoments
+        Along the directions of all relative covariances, in the layout's coordinates.
+    beta_map : ndarray, shape (p, p)
+        Fixed effects of the data from those of the layout.
+    n : float
+        Rows.
+
+    References
+    ----------
+    Kenward & Roger (1997), doi:10.2307/2533558; Halekoh & Højsgaard (2014),
+    doi:10.18637/jss.v059.i09.
+    """
+    p, m = len(moments.gram), len(moments.traces)
+    C = np.linalg.inv(moments.gram)
+    P = np.zeros((m + 1, p, p))
+    Q = np.zeros((m + 1, m + 1, p, p))
+    own = np.zeros((m + 1, m + 1))
+    P[0] = Q[0, 0] = moments.gram
+    P[1:] = Q[0, 1:] = Q[1:, 0] = moments.grams
+    Q[1:, 1:] = 0.5 * (moments.seconds + np.swapaxes(moments.seconds, -1, -2))
+    own[0, 0], own[1:, 1:] = n, moments.products
+    own[0, 1:] = own[1:, 0] = moments.traces
+    CP = C @ P
+    information = own - 2.0 * np.einsum("cd,kldc->kl", C, Q)
+    information += np.einsum("kcd,ldc->kl", CP, CP)
+    W = _inverse(0.5 * information)
+    spread = np.einsum("kl,klcd->cd", W, Q) - np.einsum("kl,kcd,lde->ce", W, P, CP)
+    adjusted = C + C @ (spread + spread.T) @ C
+    cov_beta, plain, bends = (beta_map @ A @ beta_map.T for A in (adjusted, C, CP @ C))
+    return KenwardRoger(cov_beta=cov_beta, plain=plain, bends=bends, W=W)
+
+
+def _inverse(information: np.ndarray) -> np.ndarray:
+    """Inverse at unit diagonal; a direction without information gets none of the uncertainty."""
+    unit = np.sqrt(np.maximum(np.diagonal(information), np.finfo(float).tiny))
+    e, V = np.linalg.eigh(information / np.outer(unit, unit))
+    e = np.where(e > _UNINFORMED, e, np.inf)
+    return (V / e) @ V.T / np.outer(unit, unit)
+
+
+def f_correction(at: KenwardRoger, L: np.ndarray) -> tuple[float, float]:
+    """Denominator degrees of freedom of the F test of ``L beta``, and the scale of F.
+
+    Parameters
+    ----------
+    at : KenwardRoger
+    L : ndarray, shape (q, p)
+        Independent rows.
+
+    Returns
+    -------
+    df, scale : float
+        ``scale F`` has the distribution ``F(q, df)``; of one row the scale is 1.
+
+    References
+    ----------
+    Kenward & Roger (1997), doi:10.2307/2533558, sections 3 and 4.
+    """
+    q = len(L)
+    inner = np.linalg.inv(L @ at.plain @ L.T)
+    bends = inner @ (L @ at.bends @ L.T)  # (m + 1, q, q)
+    traces = np.trace(bends, axis1=1, axis2=2)
+    A1 = traces @ at.W @ traces
+    A2 = np.einsum("kl,kab,lba->", at.W, bends, bends)
+    if A2 <= 0:  # no variance is uncertain
+        return float("inf"), 1.0
+    B = (A1 + 6.0 * A2) / (2.0 * q)
+    g = ((q + 1) * A1 - (q + 4) * A2) / ((q + 2) * A2)
+    below = 3.0 * q + 2.0 * (1.0 - g)
+    top = 1.0 + g / below * B
+    V1 = 1.0 - (q - g) / below * B
+    V2 = 1.0 - (q + 2 - g) / below * B
+    top = 0.0 if abs(top) < _ZERO else top
+    mean = 1.0 - A2 / q
+    share = 1.0 if abs(mean) < _ZERO and abs(V1) < _ZERO else mean / V1
+    rho = share**2 * top / V2 / q
+    df = 4.0 + (q + 2.0) / (q * rho - 1.0)
+    scale = 1.0 if abs(df - 2.0) < _NEAR_TWO else df * mean / (df - 2.0)
+    return float(df), float(scale)
+
+
+def contrast_df(at: KenwardRoger, L: np.ndarray) -> np.ndarray:
+    """Degrees of freedom of every contrast: ``2 / (d' W d)``, ``d_k = l' C P_k C l / l' C l``.
+
+    Parameters
+    ----------
+    at : KenwardRoger
+    L : ndarray, shape (r, p)
+
+    Returns
+    -------
+    ndarray, shape (r,)
+        That of :func:`f_correction` for one row.
+    """
+    f = np.sum(L @ at.plain * L, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        d = np.sum(L @ at.bends * L, axis=2) / f  # (m + 1, r)
+        return 2.0 / np.sum(d * (at.W @ d), axis=0)
