@@ -1,0 +1,121 @@
+"""Tails of t statistics: one, and the largest of several that share a denominator.
+
+    p(t) = P(max_i |Z_i| / s > t) = E H(t s),     s^2 ~ chi^2(df) / df
+
+with H the tail of the numerators, see `normal_tails`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import special
+
+from .normal_tails import Tail
+
+# -log of what may be left out of an integral of order one.
+_DROP = 37.0
+# Steps of the trapezoidal rule over log s: its errors are exp(-pi^2 / 2 step) for few degrees of
+# freedom and exp(-2 pi^2 / step^2), in standard deviations 1 / sqrt(2 df), for many.
+_STEP, _STEP_SD = 0.1, 0.5
+# Degrees of freedom beyond which s is 1 to the last digit but one.
+INFINITE_DF = 1e12
+# Fewer would need millions of nodes; p has long been 1 for any t of practice.
+_FEWEST = 1e-4
+# Beyond it the normal tail is 0 in double precision.
+_EDGE = 40.0
+# Below it the numerators' tail is that at 0.
+_NOUGHT = 1e-18
+# log of a p that is below the smallest double.
+_UNDERFLOW = 800.0
+
+
+def over_scale(tail: Tail, t: float, df: float) -> float:
+    """Average of a tail over the distribution of the common standard deviation.
+
+        p = int f(u) H(t e^u) du,   f(u) ~ exp{df (u - e^(2u) / 2)},   u = log s
+
+    by the trapezoidal rule, between where the far tail has its peak,
+    ``-log(1 + t^2 / df) / 2``, and the peak of f at 0, and as far beyond both as needed.
+
+    Parameters
+    ----------
+    tail : callable
+        H, of `normal_tails`.
+    t : float
+    df : float
+        Greater than 0; infinite for normal statistics.
+
+    Returns
+    -------
+    float
+        NaN if t or df is NaN or df is not positive.
+
+    Examples
+    --------
+    >>> normal = lambda x: 2 * special.ndtr(-x)
+    >>> round(over_scale(normal, 2.5, 7.0), 10), round(2 * special.stdtr(7.0, -2.5).item(), 10)
+    (0.0409922186, 0.0409922186)
+    """
+    x, weight = scale_nodes(t, df)
+    return float(weight @ tail(x))
+
+
+def scale_nodes(t: float, df: float) -> tuple[np.ndarray, np.ndarray]:
+    """Arguments ``t s`` of the tail and their weights, which add up to 1."""
+    if np.isnan(t) or not df > 0:
+        return np.zeros(1), np.full(1, np.nan)
+    if df > INFINITE_DF or np.isinf(t):
+        return np.clip([t], -_EDGE, _EDGE), np.ones(1)
+    df = max(df, _FEWEST)
+    with np.errstate(divide="ignore"):  # t = 0
+        peak = -0.5 * float(np.logaddexp(0.0, 2.0 * np.log(abs(t)) - np.log(df)))
+    if -df * peak > _UNDERFLOW:
+        return np.full(1, np.copysign(_EDGE, t)), np.ones(1)
+    c = _DROP / df
+    low = peak - (c + np.sqrt(c * c + 4.0 * c)) / 2.0
+    high = min(np.sqrt(c), 0.5 * np.log1p(2.0 * c) + 1.0)
+    step = min(_STEP, _STEP_SD / np.sqrt(2.0 * df))
+    u = np.arange(np.floor(low / step), np.ceil(high / step) + 1) * step
+    weight = np.exp(df * (u - 0.5 * np.expm1(2.0 * u)))
+    x = np.clip(t * np.exp(u), -_EDGE, _EDGE)
+    # Few degrees of freedom put most nodes where the tail is that at 0.
+    x, place = np.unique(np.where(np.abs(x) < _NOUGHT, 0.0, x), return_inverse=True)
+    return x, np.bincount(place, weight) / weight.sum()
+
+
+def student_tail(t: float | np.ndarray, df: float | np.ndarray, *, two_sided: bool) -> np.ndarray:
+    """P(|T| > |t|) or P(T > t) of single t statistics.
+
+    Parameters
+    ----------
+    t, df : float or ndarray
+        Of any shapes that go together; normal at infinite df, NaN where df is not positive.
+    two_sided : bool
+
+    Returns
+    -------
+    ndarray
+    """
+    below = -np.abs(t) if two_sided else -np.asarray(t, dtype=np.float64)
+    df = np.asarray(df, dtype=np.float64)
+    df = np.where(df > 0, df, np.nan)
+    p = np.where(df > INFINITE_DF, special.ndtr(below), special.stdtr(df, below))
+    return np.where(np.isnan(df), np.nan, 2.0 * p if two_sided else p)
+
+
+def student_quantile(p: float | np.ndarray, df: float | np.ndarray) -> np.ndarray:
+    """The t that a t statistic exceeds with probability p; normal at infinite df.
+
+    Parameters
+    ----------
+    p, df : float or ndarray
+        Of any shapes that go together.
+
+    Returns
+    -------
+    ndarray
+    """
+    df = np.asarray(df, dtype=np.float64)
+    df = np.where(df > 0, df, np.nan)
+    finite = special.stdtrit(np.where(df > INFINITE_DF, 1.0, df), p)
+    return np.where(df > INFINITE_DF, -special.ndtri(p), -finite)
