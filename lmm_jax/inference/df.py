@@ -9,21 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 
-from ..capabilities import require
+from ..capabilities import Subject, require
+from ..designs.design import Design
 from ..inputs.arguments import choice
 from ..numerics.processes import float64
 from .between_within import column_df
+from .estimates import Estimates
 from .kenward_roger import KenwardRoger, contrast_df, f_correction, kenward_roger
 from .satterthwaite import satterthwaite_df
 from .wald import f_denominator
 
-if TYPE_CHECKING:
-    from .record import FitRecord
+
+class Tested(Subject, Protocol):
+    """What the methods need of a fit."""
+
+    @property
+    def estimates(self) -> Estimates: ...  # noqa: D102
+    @property
+    def design(self) -> Design | None: ...  # noqa: D102
+    @property
+    def df_resid(self) -> int: ...  # noqa: D102
 
 
 class DfMethod(Protocol):
@@ -133,12 +143,12 @@ class ByColumn:
         return float(self.of_contrasts(L).min(initial=np.inf)), 1.0
 
 
-def _satterthwaite(fit: FitRecord) -> DfMethod:
+def _satterthwaite(fit: Tested) -> DfMethod:
     e = fit.estimates
     return Satterthwaite(e.cov_beta, e.dcov_beta, e.joint_cov)
 
 
-def _kenward_roger(fit: FitRecord) -> DfMethod:
+def _kenward_roger(fit: Tested) -> DfMethod:
     design: Any = require(fit, "kenward-roger").design
     with float64():
         layout = jax.tree.map(np.asarray, design.compressed.layout)
@@ -153,19 +163,19 @@ def _kenward_roger(fit: FitRecord) -> DfMethod:
     return Adjusted(at)
 
 
-def _between_within(fit: FitRecord) -> DfMethod:
+def _between_within(fit: Tested) -> DfMethod:
     return ByColumn(fit.estimates.cov_beta, column_df(require(fit, "between-within").design))
 
 
-def _residual(fit: FitRecord) -> DfMethod:
+def _residual(fit: Tested) -> DfMethod:
     return Fixed(fit.estimates.cov_beta, float(fit.df_resid), True)
 
 
-def _normal(fit: FitRecord) -> DfMethod:
+def _normal(fit: Tested) -> DfMethod:
     return Fixed(fit.estimates.cov_beta, float("inf"), False)
 
 
-METHODS: dict[str, Callable[[FitRecord], DfMethod]] = {
+METHODS: dict[str, Callable[[Tested], DfMethod]] = {
     "satterthwaite": _satterthwaite,
     "kenward-roger": _kenward_roger,
     "between-within": _between_within,
@@ -182,7 +192,7 @@ def read_df_method(value: Any) -> str:
     return choice(value, "df_method", METHODS)
 
 
-def bound(fit: FitRecord, name: str) -> DfMethod:
+def bound(fit: Tested, name: str) -> DfMethod:
     """The method of that name for a fit.
 
     Raises
