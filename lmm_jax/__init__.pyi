@@ -2,6 +2,7 @@
 # one when it is first asked for.
 
 from . import penalties
+from .api.anova import anova, drop1, ranova
 from .api.bootstrap import bootstrap
 from .api.fit import fit
 from .api.fit_many import fit_many
@@ -60,11 +61,13 @@ __all__ = [
     "RankWarning",
     "RegularizedPath",
     "RegularizedResults",
+    "anova",
     "bootstrap",
     "compress",
     "design",
     "design_from_arrays",
     "design_from_batches",
+    "drop1",
     "fit",
     "fit_many",
     "fit_params",
@@ -80,6 +83,7 @@ __all__ = [
     "penalties",
     "power",
     "profile_loglike",
+    "ranova",
     "row_index",
     "score",
     "shard",

@@ -153,6 +153,25 @@ TABLE = {
         },
     ),
     "wald_test_terms": _OF_LEVELS,
+    "comparisons of models": Capability(
+        "fit",
+        {
+            **_NO_ROWS,
+            "batches": _ROWS,
+            "held covariances": "likelihood ratios are those of free parameters, and this fit "
+            "holds covariances fixed",
+            "penalized": "likelihood ratios are those of fits without fe_pen and cov_pen",
+        },
+    ),
+    "anova": Capability(
+        "fit",
+        {
+            **_NO_ROWS,
+            "batches": _ROWS,
+            "held effects": "an analysis of variance divides what all terms explain, and this fit "
+            "holds some of their effects fixed: let the held part be an offset",
+        },
+    ),
     "random_effects": _OF_LEVELS,
     "random_effects_cov": _OF_LEVELS,
     "joint_effects_cov": Capability("fit", _NO_ROWS),

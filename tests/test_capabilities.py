@@ -284,6 +284,27 @@ def check_between_within(m: Model, kind: str) -> None:
     assert df["x"] == (np.inf if kind == "held effects" else m.design.nobs - inner - 1)
 
 
+def check_anova(m: Model, kind: str) -> None:
+    """One covariate, which nothing contains: its F is the square of its t, whatever the type."""
+    t = m.fit.t_test("x = 0")
+    for number in (1, 2, 3):
+        table = m.fit.anova(number)
+        assert list(table.index)[:1] == ["x"] and len(table) == 1 + (kind == "dropped")
+        assert_close(table.loc["x", "f"], t.statistic[0] ** 2, 1e-8)
+        assert_close(table.loc["x", "p_value"], t.pvalue[0], 1e-8)
+
+
+def check_comparisons(m: Model, kind: str) -> None:
+    """Leaving out x is a fit by ML without it."""
+    one = lmm.drop1(m.fit, "chisq") if kind != "held effects" else lmm.ranova(m.fit)
+    assert np.isfinite(one.iloc[1:]["chisq"]).all() or kind == "dropped"
+    table = lmm.ranova(m.fit)
+    assert len(table) == 1 + sum(
+        max(1, len([n for n in t.names if n != "Intercept"])) for t in m.design.terms
+    )
+    assert (table["chisq"].iloc[1:] > -1e-6).all()
+
+
 def check_wald_test_terms(m: Model, kind: str) -> None:
     table = m.fit.wald_test_terms()
     for row, name in enumerate(m.fit.fixed_names):  # every term has one coefficient here
@@ -397,6 +418,8 @@ CHECKS = {
     "profile_re": check_profile_re,
     "kenward-roger": check_kenward_roger,
     "between-within": check_between_within,
+    "anova": check_anova,
+    "comparisons of models": check_comparisons,
     "wald_test_terms": check_wald_test_terms,
     "random_effects": check_random_effects,
     "random_effects_cov": check_random_effects_cov,
@@ -441,6 +464,8 @@ ASK = {
     "profile_re": lambda m: m.fit.profile_re(0, "re"),
     "kenward-roger": lambda m: m.fit.with_df("kr").df,
     "between-within": lambda m: m.fit.with_df("between-within").df,
+    "anova": lambda m: m.fit.anova(),
+    "comparisons of models": lambda m: lmm.ranova(m.fit),
     "wald_test_terms": lambda m: m.fit.wald_test_terms(),
     "random_effects": lambda m: m.fit.random_effects,
     "random_effects_cov": lambda m: m.fit.random_effects_cov,

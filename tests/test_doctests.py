@@ -21,6 +21,8 @@ OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 @pytest.mark.parametrize("name", ["lmm_jax", *MODULES])
 def test_docstrings(name):
+    for public in lmm_jax.__all__:  # imported when asked for; examples of classes see them all
+        getattr(lmm_jax, public)
     result = doctest.testmod(importlib.import_module(name), optionflags=OPTIONS)
     assert result.failed == 0
 

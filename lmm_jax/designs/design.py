@@ -42,6 +42,7 @@ class FixedSource:
     context: Mapping[str, Any]
     formula: str
     lost: tuple[str, ...] = ()  # names of the context that a pickle could not keep
+    rows: pd.DataFrame | None = None  # variables of X in the rows used; None: not kept
 
     __repr__ = brief
 

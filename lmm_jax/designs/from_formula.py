@@ -12,6 +12,7 @@ from ..errors import FormulaError
 from ..formulas import matrices as mat
 from ..formulas import parse as fml
 from ..formulas.expressions import quoted
+from ..formulas.right_side import variables
 from ..inputs.arguments import choice, hinted, mapping, shown
 from ..layouts.group_index import function_of
 from .bars import bar_terms
@@ -125,14 +126,18 @@ def design(
         offset=_total_offset(parsed.offsets, offset, arrays["offset"], frame, known),
         index=frame.index,
         n_missing=int((~keep).sum()),
-        source=_fixed_source(parsed, matrix.spec, offset, known),
+        source=_fixed_source(parsed, matrix.spec, offset, known, frame),
     )
 
 
 def _fixed_source(
-    parsed: fml.ParsedFormula, spec: Any, offset: Any, context: Mapping[str, Any]
+    parsed: fml.ParsedFormula,
+    spec: Any,
+    offset: Any,
+    context: Mapping[str, Any],
+    frame: pd.DataFrame,
 ) -> FixedSource:
-    """What prediction needs to make the fixed part for new data."""
+    """What prediction and marginal means need to make the fixed part for other rows."""
     by_name = isinstance(offset, str)
     return FixedSource(
         response=parsed.response,
@@ -142,6 +147,7 @@ def _fixed_source(
         offset_array=offset is not None and not by_name,
         context=context,
         formula=parsed.text,
+        rows=frame[[name for name in variables(parsed.fixed) if name in frame.columns]],
     )
 
 

@@ -272,7 +272,8 @@ def _subset(
     if source is None or new.source is None:
         return new
     kept = tuple(source.kept[j] for j in new.source.kept)
-    return replace(new, source=replace(new.source, kept=kept))
+    rows = None if source.rows is None else source.rows[keep]
+    return replace(new, source=replace(new.source, kept=kept, rows=rows))
 
 
 def _kept(term: RandomTerm, keep: np.ndarray) -> RandomTerm:

@@ -126,6 +126,28 @@ def build(
     return Matrix(values=_checked(matrix, names, len(data)), names=names, spec=spec)
 
 
+def build_full(
+    spec: ModelSpec, data: pd.DataFrame, *, context: Mapping[str, Any] | None = None
+) -> Matrix:
+    """The terms of a spec with a column for every level of every factor, for its own data.
+
+    Returns
+    -------
+    Matrix
+        Dependent columns included: contrasts are left out.
+    """
+    scope = _scope(spec.formula, data, {} if context is None else context, written(spec.formula))
+    spec = spec.update(
+        ensure_full_rank=False,
+        structure=None,
+        transform_state=copy.deepcopy(spec.transform_state),
+        encoder_state=copy.deepcopy(spec.encoder_state),
+    )
+    matrix = materialize(spec, scope, data.index)
+    names = tuple(str(name) for name in matrix.model_spec.column_names)
+    return Matrix(_checked(matrix, names, len(data)), names, matrix.model_spec)
+
+
 def replay(spec: ModelSpec, data: pd.DataFrame, *, context: Mapping[str, Any] | None = None) -> Any:
     """The columns of a spec for new data, with the levels, knots and means of the first data.
 

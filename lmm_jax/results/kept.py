@@ -52,7 +52,7 @@ def keep(
     if source is not None:  # of a context only what the formula names: it may hold anything
         used = mentioned(design.expressions(conditional=True))
         context = {name: value for name, value in source.context.items() if name in used}
-        source = replace(source, context=context)
+        source = replace(source, context=context, rows=None)
     return Kept(
         source=source,
         terms=tuple(without_rows(term) for term in design.terms),

@@ -17,11 +17,12 @@ from ..designs.from_batches import BatchDesign
 from ..designs.labels import TermLabel
 from ..errors import DataError
 from ..inference import profile
-from ..inputs.arguments import flag, hinted
+from ..inputs.arguments import choice, flag, hinted, whole_number
 from ..inputs.names import unique
 from ..layouts.plan import LayoutInfo
 from ..reprs import public
 from . import tidy as tables
+from .anova import term_table
 from .effects import (
     LevelCovariances,
     covariance_tables,
@@ -252,6 +253,8 @@ class LMMResults(Saved, FittedModel):
     ) -> pd.DataFrame:
         """Test every term of the fixed-effects formula: all of its coefficients are zero.
 
+        As statsmodels does; it depends on the contrasts of the fit. :meth:`anova` does not.
+
         Parameters
         ----------
         skip_single : bool
@@ -267,6 +270,58 @@ class LMMResults(Saved, FittedModel):
         skip_single = flag(skip_single, "skip_single")
         design = self._known("wald_test_terms")
         return tables.term_tests(self.with_df(df_method), design, skip_single)
+
+    def anova(
+        self, type: int = 3, *, df_method: str | None = None, marginal: str = "lmertest"
+    ) -> pd.DataFrame:
+        """Analysis of variance: F tests of the terms of the fixed effects.
+
+        Parameters
+        ----------
+        type : {3, 2, 1}
+            III: every term averaged over the factors that interact with it, whatever contrasts
+            the fit has; II: beside all terms that do not contain it; I: beside those before it.
+        df_method : str, optional
+            As in :func:`lmm_jax.fit`; that of the fit if not given. ``"normal"`` gives
+            chi-square tests.
+        marginal : {"lmertest", "car"}
+            Type II only: whether a factor is marginal to its interaction with a covariate. For
+            lmerTest (and SAS) it is not, and is tested where the covariate is zero; for car
+            it is.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row a term: sum_sq, mean_sq, df_num, df_denom, f, p_value; or chisq, df, p_value.
+            A term of which empty cells leave nothing has no degrees of freedom and no test.
+
+        Notes
+        -----
+        :meth:`wald_test_terms` tests that all coefficients of a term are zero, as statsmodels
+        does; under treatment contrasts that is a main effect at the reference level of the
+        other factors, and no analysis of variance.
+
+        References
+        ----------
+        Goodnight (1980), doi:10.1080/03610928008827904; Kuznetsova, Brockhoff & Christensen
+        (2017), doi:10.18637/jss.v082.i13.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("yld ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
+        >>> print(res.anova()[["df_num", "df_denom", "f"]].round(2))
+                    df_num  df_denom      f
+        term
+        Variety          2      10.0   1.49
+        Nf               3      45.0  37.69
+        Variety:Nf       6      45.0   0.30
+        """
+        kind = whole_number(type, "type", least=1, most=3)
+        car = choice(marginal, "marginal", ("lmertest", "car")) == "car"
+        if car and kind != 2:
+            raise DataError("marginal='car' is a rule of type II: pass type=2 with it")
+        return term_table(self.with_df(df_method), kind, car=car)
 
     def profile_re(
         self,

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from ..designs.design import Design
+from ..designs.fixed_terms import columns_of_terms
 from ..inference.contrasts import wald_test
 from ..inference.estimates import residual_variance_error
 from ..inference.record import FitRecord
 from ..inference.variance import sdcor_jacobian
 from ..inputs.arguments import probability
-from ..inputs.names import unique
 from .kept import Kept
 
 
@@ -109,15 +109,8 @@ def term_columns(design: Design | Kept) -> dict[str, list[int]]:
     """
     if design.source is None:
         return {name: [j] for j, name in enumerate(design.exog_names)}
-    place = {column: j for j, column in enumerate(design.source.kept)}
-    slices = design.source.spec.term_slices
-    names = unique("Intercept" if str(term) == "1" else str(term) for term in slices)
-    out = {}
-    for name, at in zip(names, slices.values(), strict=True):
-        columns = [place[c] for c in range(at.start, at.stop) if c in place]
-        if columns:
-            out[name] = columns
-    return out
+    found = columns_of_terms(design.source)
+    return {name: columns for name, columns in found.items() if columns}
 
 
 def term_tests(results: FitRecord, design: Design | Kept, skip_single: bool) -> pd.DataFrame:

@@ -1,0 +1,326 @@
+"""``anova``, ``ranova``, ``drop1``: which terms a model needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from ..capabilities import require
+from ..designs.design import Design
+from ..designs.fixed_terms import fixed_terms
+from ..designs.nesting import (
+    Difference,
+    coefficients_of,
+    difference,
+    only,
+    why_incomparable,
+    with_columns,
+    with_terms,
+)
+from ..designs.terms import RandomTerm
+from ..errors import DataError
+from ..inference.boundary import boundary_p_value, chi2_tail
+from ..inputs.arguments import choice, flag, hinted, instance, whole_number
+from ..inputs.arguments import seed as read_seed
+from ..inputs.names import unique
+from ..likelihood.profile import profile_loglike
+from ..numerics.processes import float64
+from ..results.anova import hypothesis_table
+from ..results.lmm import LMMResults
+from .fit import fit
+from .fit_many import fit_many
+from .simulate import simulate
+
+
+@hinted
+def anova(
+    res: LMMResults,
+    *others: LMMResults,
+    type: int = 3,
+    df_method: str | None = None,
+    marginal: str = "lmertest",
+    refit: bool = True,
+    bootstrap: int | None = None,
+    seed: int | None = None,
+) -> pd.DataFrame:
+    """Analysis of variance of one fit, or likelihood ratio tests of several.
+
+    Parameters
+    ----------
+    res : LMMResults
+    *others : LMMResults
+        Fits of the same response to the same rows, of which every one is a special case of the
+        next when they are ordered by their number of parameters.
+    type, df_method, marginal
+        Of one fit: as in :meth:`LMMResults.anova`.
+    refit : bool
+        Of several: fit those by REML again by ML, as lme4 does. Restricted likelihoods can only
+        be compared where the fixed effects are the same, and are with ``refit=False``.
+    bootstrap : int, optional
+        Of several: draw so many responses from the smaller model, fit both to them, and give the
+        share of likelihood ratios that are as large in the column ``p_bootstrap``. It is exact
+        for variances too, whose ratios have no chi-square distribution.
+    seed : int, optional
+        Of the bootstrap.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Of one fit the table of :meth:`LMMResults.anova`. Of several a row a fit: npar, aic,
+        bic, llf, deviance, chisq, df, p_value. Where random effects differ ``p_boundary`` is
+        that of :func:`lmm_jax.inference.boundary.boundary_p_value`; ``p_value`` is that of the
+        chi-square distribution, as lme4 prints it, which is too large then.
+
+    Raises
+    ------
+    DataError
+        The fits cannot be compared; the message says why.
+
+    Examples
+    --------
+    >>> import lmm_jax as lmm
+    >>> data = lmm.load_dataset("sleepstudy")
+    >>> small = lmm.fit("Reaction ~ Days + (1 | Subject)", data)
+    >>> large = lmm.fit("Reaction ~ Days + (Days | Subject)", data)
+    >>> table = lmm.anova(small, large)
+    >>> print(table[["npar", "llf", "chisq", "df"]].round(2))
+                                      npar     llf  chisq  df
+    model
+    Reaction ~ Days + (1 | Subject)      4 -897.04    NaN   0
+    Reaction ~ Days + (Days | Subject)   6 -875.97  42.14   2
+    """
+    instance(res, "res", LMMResults, "a result of lmm.fit")
+    if not others:
+        return res.anova(type, df_method=df_method, marginal=marginal)
+    fits = [res, *others]
+    for i, one in enumerate(fits):
+        instance(one, f"the model {i + 1}", LMMResults, "a result of lmm.fit")
+        require(one, "comparisons of models")
+    refit = flag(refit, "refit")
+    n = None if bootstrap is None else whole_number(bootstrap, "bootstrap", least=1)
+    fits.sort(key=lambda one: one.n_params)
+    steps = [_step(small, large) for small, large in pairwise(fits)]
+    if refit:
+        fits = [_by_ml(one) for one in fits]
+    elif any(one.reml for one in fits) and any(step.fixed for step in steps):
+        raise DataError(
+            "restricted likelihoods of models with other fixed effects cannot be compared: leave "
+            "refit=True, which fits them by ML"
+        )
+    if len({one.reml for one in fits}) > 1:
+        raise DataError("one model was fitted by REML and another by ML: leave refit=True")
+    table = _likelihood_table(fits, steps)
+    if n is not None:
+        pairs = pairwise(fits)
+        start = 0 if seed is None else read_seed(seed)
+        found = [_bootstrap(small, large, n, start + i) for i, (small, large) in enumerate(pairs)]
+        table["p_bootstrap"] = [np.nan, *found]
+    return table
+
+
+def _step(small: LMMResults, large: LMMResults) -> Difference:
+    """What the larger model adds to the smaller one."""
+    a, b = small.design, large.design
+    assert a is not None and b is not None  # require has looked
+    names = f"{_name(small)} and {_name(large)} cannot be compared"
+    reason = why_incomparable(a, b)
+    if reason is not None:
+        raise DataError(f"{names}: {reason}")
+    found = difference(a, b)
+    if found is None:
+        raise DataError(
+            f"{names}: the one with fewer parameters is no special case of the other, so their "
+            "likelihood ratio has no known distribution; compare aic or bic"
+        )
+    if small.n_params == large.n_params:
+        raise DataError(f"{names}: they have the same number of parameters")
+    return found
+
+
+def _name(res: LMMResults) -> str:
+    return res.formula or f"{res.endog_name} (from arrays)"
+
+
+def _by_ml(res: LMMResults) -> LMMResults:
+    return fit(res.design, reml=False) if res.reml else res  # type: ignore[arg-type]
+
+
+def _likelihood_table(fits: Sequence[LMMResults], steps: Sequence[Difference]) -> pd.DataFrame:
+    """A row a fit, compared with the one before."""
+    rows = []
+    for i, one in enumerate(fits):
+        row = {"npar": one.n_params, "aic": one.aic, "bic": one.bic, "llf": one.llf,
+               "deviance": -2.0 * one.llf, "chisq": np.nan, "df": 0,
+               "p_value": np.nan, "p_boundary": np.nan}  # fmt: skip
+        if i:
+            row |= _ratio(fits[i - 1], one, steps[i - 1])
+        rows.append(row)
+    table = pd.DataFrame(rows, index=pd.Index(unique(_name(one) for one in fits), name="model"))
+    if not any(step.random for step in steps):
+        table = table.drop(columns="p_boundary")
+    return table
+
+
+def _ratio(small: LMMResults, large: LMMResults, step: Difference) -> dict[str, float]:
+    chisq, df = 2.0 * (large.llf - small.llf), large.n_params - small.n_params
+    out: dict[str, float] = {"chisq": chisq, "df": df, "p_value": chi2_tail(chisq, df)}
+    if step.random:
+        fixed = large.estimates.beta.size - small.estimates.beta.size
+        out["p_boundary"] = boundary_p_value(chisq, step.random, fixed)
+    return out
+
+
+def _bootstrap(small: LMMResults, large: LMMResults, n: int, seed: int) -> float:
+    """Share of draws from the smaller model whose likelihood ratio is as large."""
+    draws = simulate(small, seed=seed, n=n).to_numpy()
+    ratios = 2.0 * (_many_llf(large, draws) - _many_llf(small, draws))
+    observed = 2.0 * (large.llf - small.llf)
+    valid = ratios[np.isfinite(ratios)]
+    return float((1 + (valid >= observed).sum()) / (1 + valid.size))
+
+
+def _many_llf(res: LMMResults, responses: np.ndarray) -> np.ndarray:
+    """Log-likelihood of the fit to every column of responses."""
+    design: Any = res.design
+    if design._is_kind("crossed") or design._is_kind("structured"):
+        fits = [fit(replace(design, endog=y), reml=res.reml) for y in responses.T]
+        return np.array([one.llf for one in fits])
+    return np.asarray(fit_many(design, responses, reml=res.reml, progress=False).llf)
+
+
+@hinted
+def ranova(res: LMMResults) -> pd.DataFrame:
+    """Likelihood ratio tests of the random-effects terms, each left out in turn.
+
+    Of a term ``(x + z | g)`` every covariate is left out in turn, and its intercept stays; a term
+    ``(1 | g)`` or ``(0 + x | g)`` is left out as a whole. The criterion is that of the fit.
+
+    Parameters
+    ----------
+    res : LMMResults
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows ``<none>`` and the terms: npar, llf, aic, chisq, df, p_value (of the chi-square
+        distribution, as lmerTest prints it) and ``p_boundary`` (see :func:`anova`).
+
+    References
+    ----------
+    Kuznetsova, Brockhoff & Christensen (2017), doi:10.18637/jss.v082.i13.
+
+    Examples
+    --------
+    >>> import lmm_jax as lmm
+    >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+    >>> print(lmm.ranova(res)[["npar", "llf", "chisq", "df"]].round(2))
+                             npar     llf  chisq  df
+    term
+    <none>                      6 -871.81    NaN   0
+    Days in (Days | Subject)    4 -893.23  42.84   2
+    """
+    instance(res, "res", LMMResults, "a result of lmm.fit")
+    design: Design = require(res, "comparisons of models").design
+    rows, index = [_random_row(res.n_params, res.llf)], ["<none>"]
+    for label, terms, new in _random_drops(design):
+        llf, n_params = _fit_of_terms(res, design, terms)
+        row = _random_row(n_params, llf)
+        row["chisq"], row["df"] = 2.0 * (res.llf - llf), res.n_params - n_params
+        row["p_value"] = chi2_tail(row["chisq"], int(row["df"]))
+        row["p_boundary"] = boundary_p_value(row["chisq"], [new])
+        rows.append(row)
+        index.append(label)
+    return pd.DataFrame(rows, index=pd.Index(unique(index), name="term"))
+
+
+def _random_row(n_params: int, llf: float) -> dict[str, float]:
+    return {"npar": n_params, "llf": llf, "aic": 2.0 * (n_params - llf), "chisq": np.nan,
+            "df": 0, "p_value": np.nan, "p_boundary": np.nan}  # fmt: skip
+
+
+def _random_drops(design: Design) -> Iterator[tuple[str, list[RandomTerm], tuple[int, int]]]:
+    """What may go: a label, the terms that are left, and coefficients that go and that stay."""
+    for t, term in enumerate(design.terms):
+        before, after = list(design.terms[:t]), list(design.terms[t + 1 :])
+        parts = coefficients_of(term)
+        parts.pop("Intercept", None)
+        if (sum(map(len, parts.values())) == len(term.names) and len(parts) == 1) or not parts:
+            yield term.text, [*before, *after], (len(term.names), 0)
+            continue
+        for name, places in parts.items():
+            rest = [j for j in range(len(term.names)) if j not in places]
+            new = (len(places), len(rest))
+            yield f"{name} in {term.text}", [*before, only(term, rest), *after], new
+
+
+def _fit_of_terms(
+    res: LMMResults, design: Design, terms: Sequence[RandomTerm]
+) -> tuple[float, int]:
+    """Log-likelihood and parameters of a fit with some of the random effects, or with none."""
+    if terms:
+        small = fit(with_terms(design, terms), reml=res.reml)
+        return small.llf, small.n_params
+    layout = jax.tree.map(np.asarray, design.compressed.layout)
+    with float64():
+        zero: Any = np.zeros(res.theta.size)
+        llf = profile_loglike(zero, layout, reml=res.reml)
+    return float(llf), res.n_params - res.theta.size
+
+
+@hinted
+def drop1(res: LMMResults, test: str = "F", *, df_method: str | None = None) -> pd.DataFrame:
+    """Tests of the terms of the fixed effects that may be left out, one at a time.
+
+    A term that is part of an interaction stays as long as that is there.
+
+    Parameters
+    ----------
+    res : LMMResults
+    test : {"F", "chisq"}
+        F tests of the fit as it is, or likelihood ratio tests of fits by ML.
+    df_method : str, optional
+        Of the F tests: as in :func:`lmm_jax.fit`; that of the fit if not given.
+
+    Returns
+    -------
+    pandas.DataFrame
+        F: the columns of :meth:`LMMResults.anova`. Chi-square: rows ``<none>`` and the terms,
+        npar (parameters that go), aic, chisq, p_value.
+
+    Examples
+    --------
+    >>> import lmm_jax as lmm
+    >>> res = lmm.fit("yld ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
+    >>> print(lmm.drop1(res, "chisq").round(3))
+                npar      aic  chisq  p_value
+    term
+    <none>         0  625.906    NaN      NaN
+    Variety:Nf     6  616.043  2.137    0.907
+    """
+    instance(res, "res", LMMResults, "a result of lmm.fit")
+    design: Design = require(res, "anova").design
+    at = fixed_terms(design)
+    may_go = [
+        name
+        for name, term in at.terms.items()
+        if at.columns[name] and not any(term.is_marginal_to(o) for o in at.terms.values())
+    ]
+    p = design.exog.shape[1]
+    if choice(test, "test", ("F", "chisq")) == "F":
+        return hypothesis_table(
+            res.with_df(df_method), {name: np.eye(p)[at.columns[name]] for name in may_go}
+        )
+    full = _by_ml(res)
+    rows = [{"npar": 0, "aic": full.aic, "chisq": np.nan, "p_value": np.nan}]
+    for name in may_go:
+        rest = [j for j in range(p) if j not in at.columns[name]]
+        small = fit(with_columns(full.design, rest), reml=False)  # type: ignore[arg-type]
+        chisq, df = 2.0 * (full.llf - small.llf), p - len(rest)
+        rows.append({"npar": df, "aic": small.aic, "chisq": chisq, "p_value": chi2_tail(chisq, df)})
+    return pd.DataFrame(rows, index=pd.Index(["<none>", *may_go], name="term"))

@@ -1,0 +1,97 @@
+"""The terms of the fixed effects: what they are made of, their columns, and one for every level."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..formulas import matrices as mat
+from ..inputs.names import unique
+from .design import Design, FixedSource
+
+
+class Term(NamedTuple):
+    """A term of the fixed effects' formula."""
+
+    factors: frozenset[str]  # categorical variables, and numeric ones of several columns
+    covariates: frozenset[str]  # numeric ones of one column
+
+    def is_within(self, other: Term) -> bool:
+        """Whether the other contains this one: more factors, the same covariates."""
+        return self.factors < other.factors and self.covariates == other.covariates
+
+    def is_marginal_to(self, other: Term) -> bool:
+        """Whether all variables of this one are in the other, covariates or not (car's rule)."""
+        return self.factors | self.covariates < other.factors | other.covariates
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FixedTerms:
+    """Terms of a formula by name, in its order."""
+
+    terms: Mapping[str, Term]  # without the intercept
+    columns: Mapping[str, Sequence[int]]  # of X, those left out for rank not counted
+
+
+class FullMatrix(NamedTuple):
+    """The fixed effects' matrix with a column for every level of every factor."""
+
+    values: np.ndarray  # (n, P)
+    places: Mapping[str, slice]  # columns of every term, the intercept included
+    n_first: np.ndarray  # (P,)  factors of the column that are at their first level
+
+
+def fixed_terms(design: Design) -> FixedTerms:
+    """Terms of a design; without a formula every column that varies is one."""
+    if design.source is None:
+        constant = (design.exog == design.exog[:1]).all(axis=0)
+        names = zip(design.exog_names, constant, strict=True)
+        terms = {name: Term(frozenset(), frozenset([name])) for name, is_one in names if not is_one}
+        return FixedTerms(terms=terms, columns={n: [j] for j, n in enumerate(design.exog_names)})
+    spec = design.source.spec
+    kinds = {expr: kind.value for expr, (kind, _) in spec.encoder_state.items()}
+    several = {expr for expr in kinds if any(f"{expr}[" in name for name in spec.column_names)}
+    terms = {}
+    for name, term in zip(term_names(spec), spec.term_slices, strict=True):
+        used = [f.expr for f in term.factors]
+        if term.degree > 0:
+            factors = frozenset(e for e in used if kinds.get(e) == "categorical" or e in several)
+            terms[name] = Term(factors, frozenset(used) - factors)
+    return FixedTerms(terms=terms, columns=columns_of_terms(design.source))
+
+
+def columns_of_terms(source: FixedSource) -> dict[str, list[int]]:
+    """Columns of X that belong to each term of the formula, those left out for rank not counted."""
+    place = {column: j for j, column in enumerate(source.kept)}
+    slices = source.spec.term_slices.values()
+    return {
+        name: [place[c] for c in range(at.start, at.stop) if c in place]
+        for name, at in zip(term_names(source.spec), slices, strict=True)
+    }
+
+
+def term_names(spec: Any) -> tuple[str, ...]:
+    """Names of the terms of a spec, in its order."""
+    return unique("Intercept" if str(term) == "1" else str(term) for term in spec.term_slices)
+
+
+def full_matrix(design: Design, at: FixedTerms) -> FullMatrix:
+    """A column for every level of every factor, whatever the contrasts of X."""
+    if design.source is None:
+        places = {name: slice(c[0], c[0] + 1) for name, c in at.columns.items()}
+        return FullMatrix(design.exog, places, np.zeros(design.exog.shape[1], dtype=int))
+    source = design.source
+    assert source.rows is not None  # the caller has looked
+    matrix = mat.build_full(source.spec, source.rows, context=source.context)
+    slices = dict(zip(term_names(matrix.spec), matrix.spec.term_slices.values(), strict=True))
+    first = [
+        f"{expr}[{state['categories'][0]}]"
+        for expr, (kind, state) in matrix.spec.encoder_state.items()
+        if kind.value == "categorical"
+    ]
+    names = [f":{name}:" for name in matrix.spec.column_names]  # a level may hold a colon itself
+    n_first = np.array([sum(f":{part}:" in name for part in first) for name in names], dtype=int)
+    return FullMatrix(values=matrix.values, places=slices, n_first=n_first)

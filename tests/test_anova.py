@@ -1,0 +1,290 @@
+"""Analysis of variance: types I to III, likelihood ratio tests, terms left out in turn."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import reference
+from helpers import assert_close
+from test_reference import fit
+
+import lmm_jax as lmm
+from lmm_jax.errors import DataError
+
+# R's tables at lme4's optimum polished by Newton steps, ours at our own.
+F_RTOL = 1e-8
+# lmerTest's degrees of freedom come from numerical derivatives.
+SATTERTHWAITE_RTOL = 1e-7
+KR_RTOL = 1e-8
+P_RTOL = 1e-6  # a p value of 1e-12 turns on the twelfth digit of its degrees of freedom
+LLF_TOL = 1e-8
+
+pytestmark = pytest.mark.filterwarnings("ignore:the fixed-effects design is rank deficient")
+
+CASES = reference.names(lambda c: "anova" in c, reference.INFERENCE)
+KINDS = {"type1": 1, "type2": 2, "type3": 3}
+METHODS = ("satterthwaite", "kenward_roger")
+
+
+def in_r(name):
+    return name.replace(" ", "").replace("**", "^")
+
+
+def check(table, expected, df_rtol):
+    assert [in_r(term) for term in table.index] == [in_r(term) for term in expected["term"]]
+    np.testing.assert_array_equal(table["df_num"], expected["NumDF"])
+    assert_close(table["sum_sq"], expected["Sum Sq"], F_RTOL)
+    assert_close(table["mean_sq"], expected["Mean Sq"], F_RTOL)
+    assert_close(table["f"], expected["F value"], F_RTOL)
+    assert_close(table["df_denom"], expected["DenDF"], df_rtol)
+    assert_close(table["p_value"], expected["Pr(>F)"], P_RTOL)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_types_of_lmertest(name):
+    case, result = reference.load(name), reference.inference_fit(name)
+    for kind, number in KINDS.items():
+        for method in METHODS:
+            expected = case["anova"].get(f"{kind}_{method}")
+            if expected:
+                df_rtol = SATTERTHWAITE_RTOL if method == "satterthwaite" else KR_RTOL
+                table = result.anova(number, df_method=method.replace("_", "-"))
+                check(table, expected, df_rtol)
+
+
+OLD = reference.names(
+    lambda c: (
+        "anova_satterthwaite" in c and c["p"] <= 30 and reference.supported(c["name"]) == "nested"
+    )
+)
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_types_with_other_contrasts_and_dropped_columns(name):
+    case, result = reference.load(name), fit(name)
+    for kind, expected in case["anova_satterthwaite"].items():
+        table = result.anova(int(kind[-1]))
+        table = table[table["df_num"] > 0]  # R's puts terms that were dropped last
+        tested = np.array(expected["NumDF"], dtype=float) > 0
+        np.testing.assert_array_equal(table["df_num"], np.array(expected["NumDF"])[tested])
+        for ours, theirs, tol in (
+            ("f", "F value", 1e-6), ("df_denom", "DenDF", 1e-4), ("p_value", "Pr(>F)", 1e-4),
+        ):  # fmt: skip
+            assert_close(table[ours], np.array(expected[theirs], dtype=float)[tested], tol)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in CASES if "car_type2_chisq" in reference.load(n)["anova"]]
+)
+def test_type_2_of_car(name):
+    anova, result = reference.load(name)["anova"], reference.inference_fit(name)
+    table, expected = result.anova(2, marginal="car", df_method="z"), anova["car_type2_chisq"]
+    assert_close(table["chisq"], expected["Chisq"], F_RTOL)
+    np.testing.assert_array_equal(table["df"], expected["Df"])
+    assert_close(table["p_value"], expected["Pr(>Chisq)"], P_RTOL)
+    if anova.get("car_type2_F_kr"):
+        table, expected = result.anova(2, marginal="car", df_method="kr"), anova["car_type2_F_kr"]
+        assert_close(table["f"], expected["F"], F_RTOL)
+        assert_close(table["df_denom"], expected["Df.res"], KR_RTOL)
+
+
+CODINGS = ["{}", "C({}, contr.sum)", "C({}, contr.helmert)", "C({}, contr.poly)"]
+
+
+@pytest.mark.parametrize("name", ["lmm_three", "lmm_empty", "lmm_empty_additive", "lmm_weights"])
+def test_type_3_does_not_depend_on_the_coding(name):
+    case = reference.load(name)
+    data, model = reference.frame(case).rename(columns={"C": "D"}), case["model"]
+    expected = None
+    for coding in CODINGS:
+        fixed, bars = model["formula"].replace("C", "D").split(" + (", 1)
+        left, right = fixed.split("~")
+        for factor in ("A", "B", "D"):
+            if factor in data:
+                right = " ".join(coding.format(w) if w == factor else w for w in right.split(" "))
+                right = right.replace(f"{factor}:x", f"{coding.format(factor)}:x")
+        formula = f"{left}~{right} + ({bars}"
+        result = lmm.fit(formula, data, weights=model["weights"])
+        table = result.anova().to_numpy()
+        expected = table if expected is None else expected
+        assert_close(table, expected, 1e-6)
+
+
+def test_levels_in_another_order_and_other_units_change_nothing():
+    case = reference.load("lmm_three")
+    data = reference.frame(case)
+    turned = data.assign(
+        A=pd.Categorical(data["A"], categories=list(data["A"].cat.categories)[::-1]),
+        x=1000.0 * data["x"] + 7.0,
+        y=-3.0 * data["y"],
+    ).sample(frac=1.0, random_state=1)
+    formula = case["model"]["formula"]
+    for kind in (1, 2, 3):
+        one, other = lmm.fit(formula, data).anova(kind), lmm.fit(formula, turned).anova(kind)
+        assert_close(other["f"], one["f"], 1e-6)
+        # the rows that span a hypothesis of several degrees of freedom belong to other levels
+        assert_close(other["df_denom"], one["df_denom"], 1e-2)
+
+
+def test_what_empty_cells_leave_untested_has_no_test():
+    data = pd.DataFrame({"A": list("aabb") * 15, "B": list("cdcc") * 15, "g": np.arange(60) // 6})
+    rng = np.random.default_rng(0)
+    data["y"] = rng.normal(size=60) + rng.normal(size=10)[data["g"]]
+    with pytest.warns(lmm.RankWarning):
+        table = lmm.fit("y ~ A * B + (1 | g)", data).anova()
+    assert table.loc["A:B", "df_num"] == 0
+    assert table.loc["A:B"].drop("df_num").isna().all()
+
+
+def test_arrays_have_a_term_a_column():
+    data = lmm.load_dataset("sleepstudy")
+    X = np.column_stack([np.ones(len(data)), data["Days"]])
+    result = lmm.fit(lmm.design_from_arrays(data["Reaction"], X, data["Subject"]))
+    expected = lmm.fit("Reaction ~ Days + (1 | Subject)", data).anova()
+    assert_close(result.anova(), expected, 1e-7)
+
+
+def test_the_function_is_the_method():
+    result = reference.inference_fit("lmm_oats_factor")
+    assert lmm.anova(result, type=2, df_method="kr").equals(result.anova(2, df_method="kr"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"type": 4}, "type=4"),
+        ({"type": 3, "marginal": "car"}, "pass type=2"),
+        ({"type": 2, "marginal": "sas"}, "choose from lmertest, car"),
+    ],
+)
+def test_options(options, message):
+    with pytest.raises(DataError, match=message):
+        reference.inference_fit("lmm_oats_factor").anova(**options)
+
+
+# ------------------------------------------------------------ likelihood ratios
+
+LRT = reference.names(lambda c: "lrt" in c, reference.INFERENCE)
+PAIRS = [("npar", "npar"), ("aic", "AIC"), ("bic", "BIC"), ("llf", "logLik"), ("chisq", "Chisq")]
+
+
+@pytest.mark.parametrize("name", LRT)
+def test_likelihood_ratio_tests_of_lme4(name):
+    case = reference.load(name)
+    data, weights = reference.frame(case), case["model"]["weights"]
+    fits = [lmm.fit(formula, data, weights=weights) for formula in case["lrt"]["formulas"]]
+    table, expected = lmm.anova(*reversed(fits)), case["lrt"]["table"]
+    for ours, theirs in PAIRS:
+        gap = table[ours].iloc[1:] - np.array(expected[theirs][1:])
+        assert np.abs(gap).max() < LLF_TOL
+    assert_close(table["p_value"].iloc[1:], expected["Pr(>Chisq)"][1:], P_RTOL)
+    assert "p_boundary" not in table
+
+
+@pytest.mark.parametrize("name", reference.names(lambda c: "ranova" in c, reference.INFERENCE))
+def test_ranova_of_lmertest(name):
+    expected = reference.load(name)["ranova"]["table"]
+    table = lmm.ranova(reference.inference_fit(name)).loc[expected["term"]]
+    np.testing.assert_array_equal(table["npar"], expected["npar"])
+    np.testing.assert_array_equal(table["df"].iloc[1:], expected["Df"][1:])
+    assert np.abs(table["llf"] - expected["logLik"]).max() < LLF_TOL
+    assert np.abs(table["aic"] - expected["AIC"]).max() < LLF_TOL
+    assert_close(table["p_value"].iloc[1:], expected["Pr(>Chisq)"][1:], P_RTOL)
+
+
+@pytest.mark.parametrize(
+    "name", reference.names(lambda c: "drop1_ml_chisq" in c, reference.INFERENCE)
+)
+def test_drop1(name):
+    case, result = reference.load(name), reference.inference_fit(name)
+    table, expected = lmm.drop1(result, "chisq"), case["drop1_ml_chisq"]
+    assert list(table.index) == expected["term"]
+    assert np.abs(table["aic"] - expected["AIC"]).max() < LLF_TOL
+    assert_close(table["p_value"].iloc[1:], expected["Pr(Chi)"][1:], P_RTOL)
+    for method in METHODS:
+        if case["anova"].get(f"drop1_{method}"):
+            table = lmm.drop1(result, df_method=method.replace("_", "-"))
+            check(table, case["anova"][f"drop1_{method}"], SATTERTHWAITE_RTOL)
+
+
+SLEEP = lmm.load_dataset("sleepstudy")
+SLOPES = "Reaction ~ Days + (Days | Subject)"
+INTERCEPTS = "Reaction ~ Days + (1 | Subject)"
+
+
+def test_random_parts_keep_reml_on_request():
+    large, small = lmm.fit(SLOPES, SLEEP), lmm.fit(INTERCEPTS, SLEEP)
+    table = lmm.anova(small, large, refit=False)
+    assert_close(table["chisq"].iloc[1], 2 * (large.llf - small.llf), 1e-12)
+    assert_close(table["chisq"].iloc[1], lmm.ranova(large)["chisq"].iloc[1], 1e-8)
+    by_ml = lmm.anova(small, large)
+    assert by_ml["llf"].iloc[1] == pytest.approx(lmm.fit(SLOPES, SLEEP, reml=False).llf)
+    with pytest.raises(DataError, match="leave refit=True"):
+        lmm.anova(lmm.fit("Reaction ~ 1 + (Days | Subject)", SLEEP), large, refit=False)
+
+
+def test_a_new_variance_is_tested_on_its_boundary():
+    """A variance alone: half of the usual p value; with a covariance: between one df and two."""
+    from scipy import stats
+
+    small, middle = (
+        lmm.fit(INTERCEPTS, SLEEP),
+        lmm.fit("Reaction ~ Days + (Days || Subject)", SLEEP),
+    )
+    table = lmm.anova(small, middle, refit=False)
+    assert_close(table["p_boundary"].iloc[1], table["p_value"].iloc[1] / 2, 1e-12)
+    table = lmm.anova(small, lmm.fit(SLOPES, SLEEP), refit=False)
+    x = table["chisq"].iloc[1]
+    assert_close(
+        table["p_boundary"].iloc[1], (stats.chi2.sf(x, 1) + stats.chi2.sf(x, 2)) / 2, 1e-10
+    )
+
+
+def test_bootstrap_of_a_likelihood_ratio():
+    """Where the larger model is true by far the share is as small as it can be."""
+    small, large = lmm.fit(INTERCEPTS, SLEEP), lmm.fit(SLOPES, SLEEP)
+    table = lmm.anova(small, large, bootstrap=39, seed=1)
+    assert table["p_bootstrap"].iloc[1] == 1 / 40
+    assert table.equals(lmm.anova(small, large, bootstrap=39, seed=1))
+
+
+@pytest.mark.slow
+def test_size_of_the_boundary_test():
+    """Under the hypothesis the mixture keeps its level, the chi-square distribution does not."""
+    rng = np.random.default_rng(0)
+    g = np.repeat(np.arange(40), 5)
+    data = pd.DataFrame({"g": g, "x": rng.normal(size=200), "y": 0.0})
+    Y = rng.normal(size=(200, 2000)) + rng.normal(size=(40, 2000))[g]
+    small = lmm.fit_many("~ x + (1 | g)", data, Y, reml=False, progress=False).llf
+    large = lmm.fit_many("~ x + (x | g)", data, Y, reml=False, progress=False).llf
+    from lmm_jax.inference.boundary import boundary_p_value
+
+    p = np.array(
+        [boundary_p_value(2 * (b - a), [(1, 1)]) for a, b in zip(small, large, strict=True)]
+    )
+    assert abs((p < 0.05).mean() - 0.05) < 0.015  # three standard errors of 2,000 draws
+
+
+OTHER = SLEEP.assign(
+    z=np.arange(180) % 2, h=np.arange(180) // 20, Reaction2=SLEEP["Reaction"] + 1.0
+)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "message"),
+    [
+        (
+            {"formula": INTERCEPTS, "subset": np.arange(180) > 3},
+            {"formula": SLOPES},
+            "176 and 180 rows",
+        ),
+        ({"formula": "Reaction2 ~ Days + (1 | Subject)"}, {"formula": SLOPES}, "responses"),
+        ({"formula": INTERCEPTS, "weights": OTHER["z"] + 1.0}, {"formula": SLOPES}, "weights"),
+        ({"formula": "Reaction ~ z + (1 | Subject)"}, {"formula": SLOPES}, "no special case"),
+        ({"formula": "Reaction ~ Days + (1 | h)"}, {"formula": SLOPES}, "no special case"),
+        ({"formula": INTERCEPTS}, {"formula": INTERCEPTS}, "same number of parameters"),
+    ],
+)
+def test_what_cannot_be_compared(one, other, message):
+    fits = [lmm.fit(o.pop("formula"), OTHER, **o) for o in ({**one}, {**other})]
+    with pytest.raises(DataError, match=message):
+        lmm.anova(*fits)
