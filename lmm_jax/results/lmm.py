@@ -17,6 +17,7 @@ from ..designs.from_batches import BatchDesign
 from ..designs.labels import TermLabel
 from ..errors import DataError
 from ..inference import profile
+from ..inference.robust import robust_tests
 from ..inputs.arguments import flag, hinted
 from ..inputs.names import unique
 from ..layouts.plan import LayoutInfo
@@ -237,6 +238,35 @@ class LMMResults(Saved, FittedModel):
             new_levels=new_levels,
         )
         return pd.Series(values, index=frame.index, name="predicted")
+
+    def robust(self, kind: str = "CR2", cluster: Any = None) -> LMMResults:
+        """The same fit with a cluster-robust covariance of its fixed effects and its tests.
+
+            cov = f B (sum_i X_i' V_i^-1 A_i e_i e_i' A_i' V_i^-1 X_i) B    B = (X' V^-1 X)^-1
+
+        Parameters
+        ----------
+        kind : {"CR0", "CR1", "CR1S", "CR2", "CR3"}
+            CR2 is unbiased if the model is right; CR1 and CR1S are CR0 times f; CR3 is larger.
+        cluster : array of length n or Series, optional
+            Labels of clusters that contain the model's independent groups, which are the default.
+
+        Returns
+        -------
+        LMMResults
+            t tests with Satterthwaite's degrees of freedom, joint tests by HTZ
+            (Pustejovsky & Tipton 2018, doi:10.1080/07350015.2016.1247004).
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+        >>> res.robust("CR2").bse_fe.round(3).to_dict()
+        {'Intercept': 6.825, 'Days': 1.546}
+        """
+        design = self._need("robust" if cluster is None else "robust with cluster=")
+        tests = robust_tests(design, self.estimates, kind, cluster)
+        return replace(self, df_method=kind, df_methods={**self.df_methods, kind: tests})
 
     # ---- tables
 
