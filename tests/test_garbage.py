@@ -227,6 +227,8 @@ def calls() -> dict[str, Call]:
         "conf_int": Call(r.conf_int, dict(alpha=0.05)),
         "t_test": Call(r.t_test, dict(r_matrix="x = 0", use_t=None)),
         "wald_test": Call(r.wald_test, dict(r_matrix=np.eye(2), use_f=None)),
+        "robust": Call(r.robust, dict(kind="CR2", cluster=g)),
+        "robust wald_test": Call(r.robust().wald_test, dict(r_matrix=np.eye(2), test="HTZ")),
         "f_test": Call(r.f_test, dict(r_matrix=np.eye(2))),
         "tidy": Call(r.tidy, dict(conf_level=0.9)),
         "summary": Call(
