@@ -158,7 +158,6 @@ def robust_tests(design: Design, estimates: Estimates, kind: str, labels: Any = 
     Parameters
     ----------
     design : Design
-        With its rows.
     estimates : Estimates
     kind : {"CR0", "CR1", "CR1S", "CR2", "CR3"}
         ``f`` is ``m / (m - 1)`` for CR1 and ``m (n - 1) / ((m - 1) (n - p))`` for CR1S, with m
@@ -169,13 +168,13 @@ def robust_tests(design: Design, estimates: Estimates, kind: str, labels: Any = 
     Raises
     ------
     DataError
-        Another kind; clusters that are not independent under the model, or fewer than two.
+        Another kind; fewer than two clusters, or clusters that the model correlates.
 
     Notes
     -----
-    A coefficient that one cluster determines alone leaves that cluster no residual in its
-    direction: its variance here is zero, and it has no test. CR2 takes singular values of
-    matrices of ``min(n_i, q_i + p)`` rows, or of n_i rows where the weights of cluster i differ.
+    A cluster that determines a coefficient alone has no residual in that direction: the variance
+    is short of what it says, often zero, and then without a test. CR2 takes singular values of
+    ``min(n_i, q_i + p)`` rows, or of n_i rows where the weights of cluster i differ.
     """
     choice(kind, "kind", KINDS)
     clusters = read_clusters(design, labels)
