@@ -11,6 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from . import forks as forks  # its hooks have to be there before anybody forks
+
 __version__ = "0.1.0"
 
 

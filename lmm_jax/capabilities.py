@@ -66,6 +66,12 @@ class Capability(NamedTuple):
     refuses: dict[str, str]
 
 
+_ROBUST = {
+    **_NO_ROWS,
+    "batches": _ROWS,
+    "penalized": "a robust covariance is one of estimating equations without a penalty: fit "
+    "without fe_pen and cov_pen",
+}
 _OF_ROWS = Capability("fit", {**_NO_ROWS, "batches": _ROWS})
 _OF_LEVELS = Capability("fit", {"without data": _DATA})
 
@@ -152,6 +158,15 @@ TABLE = {
             "and these are crossed: choose df_method='satterthwaite' or 'kenward-roger'",
         },
     ),
+    "robust": Capability(
+        "fit",
+        {
+            **_ROBUST,
+            "crossed": "robust needs independent groups, and these random effects are crossed: "
+            "pass cluster=, clusters of rows that share no random effect with one another",
+        },
+    ),
+    "robust with cluster=": Capability("fit", _ROBUST),
     "wald_test_terms": _OF_LEVELS,
     "comparisons of models": Capability(
         "fit",

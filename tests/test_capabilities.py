@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import samples
+from dense_robust import dense
 from helpers import assert_close
 
 import lmm_jax as lmm
@@ -305,6 +306,28 @@ def check_comparisons(m: Model, kind: str) -> None:
     assert (table["chisq"].iloc[1:] > -1e-6).all()
 
 
+def check_robust(m: Model, kind: str) -> None:
+    """Of the independent groups, by dense matrices."""
+    compare_robust(m.fit, m.design.group_codes, None)
+
+
+def check_robust_with_cluster(m: Model, kind: str) -> None:
+    """Of pairs of groups; the crossed factor has levels of its own in each."""
+    pair = np.arange(len(DATA)) // 12
+    if kind in ("crossed", "large core"):
+        data = DATA.assign(s=DATA["s"] + pair.astype(str))
+        m = made("y ~ x + (1 | g) + (1 | s)", data)
+    compare_robust(m.fit, pair, pair)
+
+
+def compare_robust(fit: lmm.LMMResults, clusters: np.ndarray, given: Any) -> None:
+    expected, result = dense(fit, "CR2", clusters), fit.robust("CR2", given)
+    free = slice(None) if fit.design.held is None else np.isnan(fit.design.held)
+    assert_close(result.bse_fe.to_numpy()[free], np.sqrt(np.diagonal(expected.cov)), TOL)
+    df = [expected.df(row) for row in np.eye(len(expected.cov))]
+    assert_close(result.df.to_numpy()[free], df, TOL)
+
+
 def check_wald_test_terms(m: Model, kind: str) -> None:
     table = m.fit.wald_test_terms()
     for row, name in enumerate(m.fit.fixed_names):  # every term has one coefficient here
@@ -420,6 +443,8 @@ CHECKS = {
     "between-within": check_between_within,
     "anova": check_anova,
     "comparisons of models": check_comparisons,
+    "robust": check_robust,
+    "robust with cluster=": check_robust_with_cluster,
     "wald_test_terms": check_wald_test_terms,
     "random_effects": check_random_effects,
     "random_effects_cov": check_random_effects_cov,
@@ -466,6 +491,8 @@ ASK = {
     "between-within": lambda m: m.fit.with_df("between-within").df,
     "anova": lambda m: m.fit.anova(),
     "comparisons of models": lambda m: lmm.ranova(m.fit),
+    "robust": lambda m: m.fit.robust(),
+    "robust with cluster=": lambda m: m.fit.robust("CR2", np.arange(60) // 12),
     "wald_test_terms": lambda m: m.fit.wald_test_terms(),
     "random_effects": lambda m: m.fit.random_effects,
     "random_effects_cov": lambda m: m.fit.random_effects_cov,

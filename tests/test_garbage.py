@@ -224,15 +224,22 @@ def calls() -> dict[str, Call]:
         "joint_effects_cov": Call(
             r.joint_effects_cov, dict(levels={"g": DATA["g"].iloc[0]})
         ),
-        "conf_int": Call(r.conf_int, dict(alpha=0.05)),
-        "t_test": Call(r.t_test, dict(r_matrix="x = 0", use_t=None)),
-        "wald_test": Call(r.wald_test, dict(r_matrix=np.eye(2), use_f=None)),
+        "conf_int": Call(r.conf_int, dict(alpha=0.05, df_method=None)),
+        "with_df": Call(r.with_df, dict(df_method="kr")),
+        "t_test": Call(r.t_test, dict(r_matrix="x = 0", use_t=None, df_method="residual")),
+        "wald_test": Call(r.wald_test, dict(r_matrix=np.eye(2), use_f=None, df_method="kr")),
+        "anova": Call(lmm.anova, dict(res=r, type=3, df_method=None, marginal="lmertest")),
+        "anova of one": Call(r.anova, dict(type=2, df_method="kr", marginal="car")),
+        "ranova": Call(lmm.ranova, dict(res=r)),
+        "drop1": Call(lmm.drop1, dict(res=r, test="F", df_method=None)),
+        "robust": Call(r.robust, dict(kind="CR2", cluster=g)),
+        "robust wald_test": Call(r.robust().wald_test, dict(r_matrix=np.eye(2), test="HTZ")),
         "f_test": Call(r.f_test, dict(r_matrix=np.eye(2))),
         "tidy": Call(r.tidy, dict(conf_level=0.9)),
         "summary": Call(
             r.summary, dict(yname="y", xname_fe=None, xname_re=None, title=None, alpha=0.05)
         ),
-        "wald_test_terms": Call(r.wald_test_terms, dict(skip_single=False)),
+        "wald_test_terms": Call(r.wald_test_terms, dict(skip_single=False, df_method=None)),
         "profile_re": Call(
             r.profile_re,
             dict(re_ix=0, vtype="re", num_low=1, dist_low=0.1, num_high=1, dist_high=0.1),

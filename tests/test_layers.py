@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "lmm_jax"
 
 # A module imports from its own wing and from those before it, never in a circle.
 WINGS = (
-    *("reprs", "errors", "capabilities", "inputs", "numerics", "penalties", "datasets"),
+    *("forks", "reprs", "errors", "capabilities", "inputs", "numerics", "penalties", "datasets"),
     *("covariance", "formulas", "layouts", "likelihood", "designs", "optimize"),
     *("batches", "inference", "results", "api", "__init__", "__main__"),
 )
@@ -24,7 +24,7 @@ PACKAGES = {
     "pandas": READERS,
     "narwhals": {"inputs", "designs"},
     "formulaic": {"formulas"},
-    "jax": set(WINGS) - {"errors", "capabilities", "inputs", "formulas"},
+    "jax": set(WINGS) - {"forks", "errors", "capabilities", "inputs", "formulas"},
     "optax": {"optimize"},
     "matplotlib": set(),
 }

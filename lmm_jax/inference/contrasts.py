@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,13 @@ import pandas as pd
 from scipy import special
 
 from ..errors import DataError
-from ..inputs.arguments import flag, hinted, instance, probability
+from ..inputs.arguments import choice, flag, hinted, instance, probability, shown
 from ..inputs.arguments import names as read_names
 from ..reprs import number, p_value
 from .hypotheses import Restriction, read_restriction
 from .record import FitRecord, relative_covariance
-from .wald import joint_test
+from .robust import TESTS, Robust
+from .wald import joint_test, rank
 
 # Lines of the table that a repr shows; str() shows them all.
 _LINES = 8
@@ -168,13 +169,18 @@ def t_test(results: FitRecord, hypothesis: Any, use_t: bool | None) -> ContrastR
     )
 
 
-def wald_test(results: FitRecord, hypothesis: Any, use_f: bool | None) -> ContrastResults:
+def wald_test(
+    results: FitRecord, hypothesis: Any, use_f: bool | None, test_name: str | None = None
+) -> ContrastResults:
     """Test all rows together."""
     use_f = None if use_f is None else flag(use_f, "use_f")
+    if test_name is not None:
+        results, use_f = _by_name(results, test_name, use_f)
     at, on_fixed = _read(results, hypothesis, use_f)
     if use_f is None:
         use_f = results.tests.uses_t and on_fixed
     V, unit = _covariance(results, at.R)
+    _check_clusters(results, at, V)
     test = joint_test(Restriction(at.R, at.q / unit), results.params.to_numpy() / unit, V)
     chi2, q = test.chi2, test.rank
     if not use_f:
@@ -199,6 +205,35 @@ def wald_test(results: FitRecord, hypothesis: Any, use_f: bool | None) -> Contra
     )
 
 
+def _by_name(results: FitRecord, test: str, use_f: bool | None) -> tuple[FitRecord, bool]:
+    """The fit with one of the joint tests of a robust covariance, and whether that is an F test."""
+    tests = results.tests
+    if not isinstance(tests, Robust):
+        raise DataError(
+            f"test={shown(test)}: there is a choice of tests for robust covariances only, "
+            "res.robust().wald_test(...); use_f= chooses between F and chi-square"
+        )
+    test = choice(test, "test", TESTS)
+    if use_f is not None and use_f != (test != "chi2"):
+        raise DataError(f"test={test!r} and use_f={use_f} contradict each other: pass one of them")
+    methods = {**results.df_methods, results.df_method: replace(tests, test=test)}
+    return replace(results, df_methods=methods), test != "chi2"
+
+
+def _check_clusters(results: FitRecord, at: Restriction, V: np.ndarray) -> None:
+    """Refuse restrictions of more dimensions than a robust covariance has in them."""
+    tests = results.tests
+    if not isinstance(tests, Robust) or not np.isfinite(V).all():
+        return
+    needed = rank(_covariance(results, at.R, results.estimates.cov_beta)[0])
+    if np.diagonal(V).all() and rank(V) < needed:
+        raise DataError(
+            f"the robust covariance of these restrictions has rank {rank(V)}, and they have rank "
+            f"{needed}: {tests.n_clusters} clusters are too few to test them together, or one "
+            "cluster determines a combination of them alone"
+        )
+
+
 def _f_tail(value: float, df_num: int, df_denom: float) -> float:
     if np.isinf(df_denom):
         return float(special.chdtrc(df_num, value * df_num))
@@ -217,9 +252,12 @@ def _read(results: FitRecord, hypothesis: Any, use_t: bool | None) -> tuple[Rest
     return at, on_fixed
 
 
-def _covariance(results: FitRecord, R: np.ndarray) -> tuple[np.ndarray, float]:
+def _covariance(
+    results: FitRecord, R: np.ndarray, cov_beta: np.ndarray | None = None
+) -> tuple[np.ndarray, float]:
     """``R cov R' / unit^2`` and the unit; NaN in rows that use a variance without an error."""
-    units, relative = relative_covariance(results.estimates, results.tests.cov_beta)
+    cov_beta = results.tests.cov_beta if cov_beta is None else cov_beta
+    units, relative = relative_covariance(results.estimates, cov_beta)
     rows = R * units
     unit = float(np.abs(rows).max()) or 1.0  # squares of it may leave the range of floats
     rows = rows / unit

@@ -16,11 +16,13 @@ import numpy as np
 
 from ..capabilities import Subject, require
 from ..designs.design import Design
+from ..errors import DataError
 from ..inputs.arguments import choice
 from ..numerics.processes import float64
 from .between_within import column_df
 from .estimates import Estimates
 from .kenward_roger import KenwardRoger, contrast_df, f_correction, kenward_roger
+from .robust import KINDS
 from .satterthwaite import satterthwaite_df
 from .wald import f_denominator
 
@@ -189,6 +191,11 @@ def read_df_method(value: Any) -> str:
     """The name of a method; ``"kr"`` and ``"z"`` are short for two of them."""
     if isinstance(value, str):
         value = _ALIASES.get(value.lower(), value)
+        if value in KINDS:
+            raise DataError(
+                f"df_method={value!r} is a robust covariance, which a fit is given: "
+                f"res.robust({value!r}), with the clusters if they are not those of the model"
+            )
     return choice(value, "df_method", METHODS)
 
 

@@ -165,10 +165,14 @@ class FitRecord:
         return found
 
     def with_df(self, df_method: str | None) -> Self:
-        """The fit with another method of degrees of freedom; None leaves it as it is."""
+        """The fit with another method of degrees of freedom; None leaves it as it is.
+
+        Of a fit with a robust covariance its name, ``"CR2"``, is one of the methods.
+        """
         if df_method is None:
             return self
-        name = read_df_method(df_method)
+        known = isinstance(df_method, str) and df_method in self.df_methods
+        name = df_method if known else read_df_method(df_method)
         return self if name == self.df_method else replace(self, df_method=name)
 
     @property

@@ -65,6 +65,12 @@ def joint_test(at: Restriction, params: np.ndarray, V: np.ndarray) -> JointTest:
     return JointTest(chi2=float(np.sum(z**2 / scaled)), rank=len(scaled), contrasts=contrasts)
 
 
+def rank(V: np.ndarray) -> int:
+    """Rank of a covariance, whatever the units of its rows; 0 if one has no variance."""
+    sd = np.sqrt(np.diagonal(V))
+    return len(_positive_pairs(V / np.outer(sd, sd))[0]) if (sd > 0).all() else 0
+
+
 def _positive_pairs(V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues, largest first, and eigenvectors that are not zero for all purposes."""
     d, P = np.linalg.eigh(V)

@@ -6,16 +6,12 @@ so that a computation in the copy waits for ever; here it is refused instead.
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager
 
 import jax
-from jax._src import xla_bridge
 
 from ..errors import ForkError
-
-_has_threads = False  # of the process that forks
-_lost_threads = False  # of the process that it made
+from ..forks import lost_threads
 
 
 def check_process() -> None:
@@ -23,7 +19,7 @@ def check_process() -> None:
 
     Every public function that computes calls this, or `float64`, before JAX sees anything.
     """
-    if _lost_threads:
+    if lost_threads():
         raise ForkError(
             "this process was forked from one in which JAX has computed: its threads are missing "
             'here, and the computation would wait for ever. Pass mp_context=get_context("spawn") '
@@ -52,17 +48,3 @@ def float64(wanted: bool = True) -> AbstractContextManager[None]:
     check_process()
     scope: AbstractContextManager[None] = jax.enable_x64(wanted)
     return scope
-
-
-def _before_fork() -> None:
-    global _has_threads
-    _has_threads = xla_bridge.backends_are_initialized()  # takes a lock: not in the copy
-
-
-def _in_the_copy() -> None:
-    global _lost_threads
-    _lost_threads = _lost_threads or _has_threads
-
-
-if hasattr(os, "register_at_fork"):  # POSIX
-    os.register_at_fork(before=_before_fork, after_in_child=_in_the_copy)

@@ -58,7 +58,12 @@ class FittedModel(FitRecord):
         return contrasts.t_test(self.with_df(df_method), r_matrix, use_t)
 
     def wald_test(
-        self, r_matrix: Any, *, use_f: bool | None = None, df_method: str | None = None
+        self,
+        r_matrix: Any,
+        *,
+        use_f: bool | None = None,
+        df_method: str | None = None,
+        test: str | None = None,
     ) -> ContrastResults:
         """Test linear hypotheses together: F, or chi-square for ``df_method="normal"``.
 
@@ -75,6 +80,10 @@ class FittedModel(FitRecord):
             F or chi-square.
         df_method : str, optional
             As in :func:`lmm_jax.fit`; that of the fit if not given.
+        test : {"HTZ", "chi2", "naive-F"}, optional
+            Of a fit with a robust covariance (:meth:`LMMResults.robust`): Hotelling's T^2 with
+            the degrees of freedom of Pustejovsky & Tipton (the default), chi-square, or F with
+            as many as clusters less 1.
 
         Returns
         -------
@@ -91,7 +100,7 @@ class FittedModel(FitRecord):
         >>> print(res.wald_test("Machine[T.B] = 0, Machine[T.C] = 0"))
         F(2, 46) = 87.7982, p = 1.975e-16
         """
-        return contrasts.wald_test(self.with_df(df_method), r_matrix, use_f)
+        return contrasts.wald_test(self.with_df(df_method), r_matrix, use_f, test)
 
     def f_test(self, r_matrix: Any, *, df_method: str | None = None) -> ContrastResults:
         """F test of linear hypotheses together: :meth:`wald_test` with ``use_f=True``."""

@@ -10,19 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..capabilities import require
 from ..designs.data_frames import as_pandas
-from ..designs.design import Design
 from ..designs.from_batches import BatchDesign
 from ..designs.labels import TermLabel
 from ..errors import DataError
-from ..inference import profile
-from ..inputs.arguments import choice, flag, hinted, whole_number
+from ..inputs.arguments import flag, hinted
 from ..inputs.names import unique
-from ..layouts.plan import LayoutInfo
 from ..reprs import public
-from . import tidy as tables
-from .anova import term_table
+from .designed import DesignedModel
 from .effects import (
     LevelCovariances,
     covariance_tables,
@@ -32,7 +27,6 @@ from .effects import (
     level_effects,
     random_part,
 )
-from .fitted import FittedModel
 from .joint_effects import GroupEffects
 from .kept import Kept, keep
 from .predict import predict_new, residuals
@@ -44,7 +38,7 @@ __all__ = ["LMMResults", "TermLabel"]
 @public
 @hinted
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class LMMResults(Saved, FittedModel):
+class LMMResults(Saved, DesignedModel):
     """A fitted linear mixed model.
 
     Variances are variances of the data, never divided by ``scale``. Everything
@@ -53,16 +47,6 @@ class LMMResults(Saved, FittedModel):
     random effects with their covariances, fitted values and tests. :meth:`save` can keep
     the rows as well.
     """
-
-    kept: Kept | None = None  # in the place of a design, after a pickle
-
-    def _is_kind(self, kind: str) -> bool:
-        """See :meth:`FitRecord._is_kind`."""
-        if kind in ("saved", "without data"):
-            return self.design is None and (self.kept is None) == (kind == "without data")
-        if self.kept is not None and self.kept._is_kind(kind):
-            return True
-        return super()._is_kind(kind)
 
     def _state(self, *, keep_data: bool) -> dict[str, Any]:
         state = super()._state(keep_data=keep_data)
@@ -77,32 +61,6 @@ class LMMResults(Saved, FittedModel):
         assert design is not None  # the caller has looked
         fitted = None if isinstance(design, BatchDesign) else self.fittedvalues
         return keep(design, self._level_effects, self.random_effects_cov, fitted)
-
-    def _need(self, what: str) -> Design:
-        """The design, if it has what the member ``what`` needs."""
-        return require(self, what).design
-
-    def _known(self, what: str) -> Design | Kept:
-        """The design or what is left of it, if the member ``what`` can do with that."""
-        require(self, what)
-        found = self.kept if self.design is None else self.design
-        assert found is not None  # a result without both is refused
-        return found
-
-    @property
-    def layout_info(self) -> LayoutInfo:
-        """Which layout the data got (grouped, or crossed with a dense core), and why.
-
-        Examples
-        --------
-        >>> import lmm_jax as lmm
-        >>> model = "diameter ~ 1 + (1 | plate) + (1 | sample)"
-        >>> res = lmm.fit(model, lmm.load_dataset("penicillin"))
-        >>> print(res.layout_info)
-        crossed: 24 groups eliminated (1 | plate), dense core of 6 (1 | sample)
-        because factors are crossed
-        """
-        return self._known("layout_info").layout_info
 
     # ---- random effects and predictions
 
@@ -247,127 +205,6 @@ class LMMResults(Saved, FittedModel):
         own = {"fitted": self.fittedvalues, "resid": self.resid, "fixed": self.predict()}
         response = unique([*own, design.endog_name])[-1]  # a response may be called `fitted`
         return pd.DataFrame({response: design.endog, **own}, index=design.index)
-
-    def wald_test_terms(
-        self, *, skip_single: bool = False, df_method: str | None = None
-    ) -> pd.DataFrame:
-        """Test every term of the fixed-effects formula: all of its coefficients are zero.
-
-        As statsmodels does; it depends on the contrasts of the fit. :meth:`anova` does not.
-
-        Parameters
-        ----------
-        skip_single : bool
-            Leave out terms with one coefficient.
-        df_method : str, optional
-            As in :func:`lmm_jax.fit`; that of the fit if not given.
-
-        Returns
-        -------
-        pandas.DataFrame
-            A row a term: statistic, df_num, df_denom (infinite for chi-square), p_value.
-        """
-        skip_single = flag(skip_single, "skip_single")
-        design = self._known("wald_test_terms")
-        return tables.term_tests(self.with_df(df_method), design, skip_single)
-
-    def anova(
-        self, type: int = 3, *, df_method: str | None = None, marginal: str = "lmertest"
-    ) -> pd.DataFrame:
-        """Analysis of variance: F tests of the terms of the fixed effects.
-
-        Parameters
-        ----------
-        type : {3, 2, 1}
-            III: every term averaged over the factors that interact with it, whatever contrasts
-            the fit has; II: beside all terms that do not contain it; I: beside those before it.
-        df_method : str, optional
-            As in :func:`lmm_jax.fit`; that of the fit if not given. ``"normal"`` gives
-            chi-square tests.
-        marginal : {"lmertest", "car"}
-            Type II only: whether a factor is marginal to its interaction with a covariate. For
-            lmerTest (and SAS) it is not, and is tested where the covariate is zero; for car
-            it is.
-
-        Returns
-        -------
-        pandas.DataFrame
-            A row a term: sum_sq, mean_sq, df_num, df_denom, f, p_value; or chisq, df, p_value.
-            A term of which empty cells leave nothing has no degrees of freedom and no test.
-
-        Notes
-        -----
-        :meth:`wald_test_terms` tests that all coefficients of a term are zero, as statsmodels
-        does; under treatment contrasts that is a main effect at the reference level of the
-        other factors, and no analysis of variance.
-
-        References
-        ----------
-        Goodnight (1980), doi:10.1080/03610928008827904; Kuznetsova, Brockhoff & Christensen
-        (2017), doi:10.18637/jss.v082.i13.
-
-        Examples
-        --------
-        >>> import lmm_jax as lmm
-        >>> res = lmm.fit("yld ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
-        >>> print(res.anova()[["df_num", "df_denom", "f"]].round(2))
-                    df_num  df_denom      f
-        term
-        Variety          2      10.0   1.49
-        Nf               3      45.0  37.69
-        Variety:Nf       6      45.0   0.30
-        """
-        kind = whole_number(type, "type", least=1, most=3)
-        car = choice(marginal, "marginal", ("lmertest", "car")) == "car"
-        if car and kind != 2:
-            raise DataError("marginal='car' is a rule of type II: pass type=2 with it")
-        return term_table(self.with_df(df_method), kind, car=car)
-
-    def profile_re(
-        self,
-        re_ix: int | str,
-        vtype: str,
-        num_low: int = 5,
-        dist_low: float = 1.0,
-        num_high: int = 5,
-        dist_high: float = 1.0,
-    ) -> np.ndarray:
-        """Profile likelihood of one variance of a random coefficient or component.
-
-        Parameters
-        ----------
-        re_ix : int or str
-            Number or name of the coefficient in ``cov_re``, of the component in ``vcomp``.
-        vtype : {"re", "vc"}
-            Which of the two.
-        num_low, num_high : int
-            Points below and above the estimate.
-        dist_low, dist_high : float
-            How far below and above it they reach, in units of the variance.
-
-        Returns
-        -------
-        ndarray, shape (num_low + 1 + num_high, 2)
-            Variance of the data and log-likelihood maximized over everything else.
-
-        Notes
-        -----
-        As in statsmodels, the ratio of the variance to the residual variance is
-        held, at equally spaced values; the first column is that ratio times the
-        residual variance that goes with it.
-
-        Examples
-        --------
-        >>> import lmm_jax as lmm
-        >>> res = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff"))
-        >>> curve = res.profile_re("Intercept", "re", 2, 1000.0, 2, 1000.0)
-        >>> bool(curve[2, 1] == curve[:, 1].max())
-        True
-        """
-        return profile.profile_re(
-            self, self._need("profile_re").compressed.layout, re_ix, vtype,
-            num_low=num_low, dist_low=dist_low, num_high=num_high, dist_high=dist_high,
-        )  # fmt: skip
 
     def without_data(self) -> LMMResults:
         """The parameters and their tests alone: the same result without a trace of its data."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..inference.estimates import residual_variance_error
 from ..inference.record import FitRecord
+from ..inference.robust import Robust
 from ..inputs.arguments import instance, probability
 from ..inputs.arguments import names as read_names
 from ..reprs import number, p_value
@@ -136,7 +137,12 @@ def summarize(
     random = _names(xname_re, shown, "xname_re")
     tables = [_statistics(results, yname), _random(results, random)]
     tables += [_fixed(results, fixed, alpha)] if fixed else []
-    notes = []
+    notes, tests = [], results.tests
+    if isinstance(tests, Robust):
+        notes.append(
+            f"Standard errors of the fixed effects: {tests.kind}, {tests.n_clusters} clusters "
+            f"({tests.cluster})."
+        )
     if not results.converged:
         notes.append(f"Not converged: {results.message}.")
     if results.singular:

@@ -1,0 +1,161 @@
+"""Rows of a fit by cluster, as stacks of small arrays that hold all a robust covariance needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ..designs.design import Design
+from ..errors import DataError
+from ..inputs.arrays import vector
+from ..inputs.matching import distinct, shown
+from .estimates import Estimates
+
+# Numbers in the largest arrays of one stack of clusters (32 MiB).
+_CHUNK = 1 << 22
+
+
+class Clusters(NamedTuple):
+    """A partition of the rows between which the model has no correlation."""
+
+    codes: np.ndarray  # (n,)  cluster of each row, from zero without gaps
+    total: int
+    name: str  # what the labels are: a factor, a column
+
+
+class Stack(NamedTuple):
+    """g clusters of n rows: ``Cov(y_i) = sigma^2 (diag(noise_i) + Z_i Z_i')``."""
+
+    X: np.ndarray  # (g, n, p)
+    e: np.ndarray  # (g, n)     y - offset - X beta, in units of sigma
+    noise: np.ndarray  # (g, n)     1 / w
+    Z: np.ndarray  # (g, n, q)  random effects scaled to unit variance: Z_i Lambda
+
+
+def read_clusters(design: Design, labels: Any) -> Clusters:
+    """Clusters of the rows, from labels or, for None, the independent groups of the model.
+
+    Parameters
+    ----------
+    design : Design
+    labels : array, shape (n,), Series, or None
+        A series is looked up by the index of the rows that the fit used, so that a column of
+        the data serves although some of its rows were left out.
+
+    Raises
+    ------
+    DataError
+        Not a label a row; missing labels; fewer than two clusters; rows in different clusters
+        that share a random effect.
+    """
+    if labels is None:
+        outer = {t.n_levels: t.group for t in design.terms if not t.is_component}
+        found = Clusters(design.group_codes, design.n_groups, outer.get(design.n_groups, "groups"))
+    else:
+        found = _from_labels(design, labels)
+    if found.total < 2:
+        raise DataError(
+            f"all rows belong to one cluster of {found.name}: a robust covariance is a sum over "
+            "independent clusters, of which at least 2 are needed"
+        )
+    return found
+
+
+def _from_labels(design: Design, labels: Any) -> Clusters:
+    if isinstance(labels, str):
+        raise DataError(
+            f"cluster={labels!r} names a column, and the fit does not keep the frame: pass the "
+            f"labels, data[{labels!r}]"
+        )
+    name = labels.name if isinstance(labels, pd.Series) and labels.name is not None else "cluster"
+    values = vector(_on_rows(design, labels), "cluster", n=design.nobs, index=design.index)
+    codes, levels = distinct(values, "cluster")
+    if (codes < 0).any():
+        row = shown(design.index[int(np.argmin(codes))])
+        raise DataError(f"cluster is missing in rows of the fit, such as {row}: give it a label")
+    first = np.zeros(design.n_groups, dtype=np.int64)
+    first[design.group_codes] = codes
+    apart = np.flatnonzero(first[design.group_codes] != codes)
+    if apart.size:
+        pair = codes[apart[0]], first[design.group_codes[apart[0]]]
+        one, other = (shown(levels[code]) for code in pair)
+        factors = ", ".join(dict.fromkeys(str(term.group) for term in design.terms))
+        raise DataError(
+            f"rows of the clusters {one} and {other} share random effects ({factors}), and a "
+            "robust covariance needs independent clusters: pass a cluster that contains the "
+            "levels of all factors of the model"
+        )
+    return Clusters(codes, len(levels), str(name))
+
+
+def _on_rows(design: Design, labels: Any) -> Any:
+    """A column of the whole data at the rows that the fit used."""
+    if not isinstance(labels, pd.Series) or labels.index.equals(design.index):
+        return labels
+    if labels.index.is_unique and design.index.is_unique and design.index.isin(labels.index).all():
+        return labels.loc[design.index]
+    return labels
+
+
+def stacks(design: Design, estimates: Estimates, clusters: Clusters) -> Iterator[Stack]:
+    """The rows of every cluster, clusters of one size together; the order is not kept.
+
+    Where the rows of a cluster have one weight, they are rotated to the space that its ``[Z X]``
+    span: orthogonal to it both ``Cov(y_i)`` and that of the residuals are the noise alone, and no
+    sum over rows has a part. The stack then has at most q + p rows in the place of n.
+    """
+    X = design.free_exog()
+    y = design.endog if design.offset is None else design.endog - design.offset
+    e = (y - design.exog @ estimates.beta_shift) - design.exog @ estimates.beta_low
+    e = e / np.sqrt(estimates.scale)
+    noise = np.ones(len(e)) if design.weights is None else 1.0 / design.weights
+    for rows in _rows_by_size(clusters):
+        part = Stack(X[rows], e[rows], noise[rows], _random_columns(design, estimates, rows))
+        even = (part.noise == part.noise[:, :1]).all(axis=1)
+        for chosen, short in ((even, True), (~even, False)):
+            if chosen.any():
+                some = Stack(*(a if chosen.all() else a[chosen] for a in part))
+                yield _rotated(some) if short else some
+
+
+def _rows_by_size(clusters: Clusters) -> Iterator[np.ndarray]:
+    """Rows of clusters that have equally many, (g, n) each."""
+    order = np.argsort(clusters.codes, kind="stable")
+    sizes = np.bincount(clusters.codes, minlength=clusters.total)
+    starts = np.cumsum(sizes) - sizes
+    for n in np.unique(sizes):
+        first = starts[sizes == n]
+        step = max(1, _CHUNK // int(n * n))
+        for at in range(0, len(first), step):
+            yield order[first[at : at + step, None] + np.arange(n)]
+
+
+def _random_columns(design: Design, estimates: Estimates, rows: np.ndarray) -> np.ndarray:
+    """``Z_i Lambda`` of clusters, (g, n, q): the levels that a cluster has, padded by zeros."""
+    g, n = rows.shape
+    places = np.arange(g)[:, None], np.arange(n)[None, :]
+    out = []
+    for term, Lambda in zip(design.terms, estimates.factors, strict=True):
+        values = term.values[rows] @ Lambda
+        keys = np.arange(g)[:, None, None] * term.n_levels + term.codes[rows]
+        found, local = np.unique(keys, return_inverse=True)
+        owner = found // term.n_levels
+        rank = np.arange(len(found)) - np.searchsorted(owner, owner)
+        local = rank[local.reshape(keys.shape)]
+        Z = np.zeros((g, n, int(rank.max()) + 1, values.shape[-1]))
+        for s in range(local.shape[2]):
+            Z[*places, local[:, :, s]] += values[:, :, s]
+        out.append(Z.reshape(g, n, -1))
+    return np.concatenate(out, axis=2)
+
+
+def _rotated(stack: Stack) -> Stack:
+    """The rows in a basis of what ``[Z X]`` span, for clusters whose rows have equal weights."""
+    r = stack.Z.shape[2] + stack.X.shape[2]
+    if stack.X.shape[1] <= r:
+        return stack
+    Q = np.linalg.qr(np.concatenate([stack.Z, stack.X], axis=2))[0].transpose(0, 2, 1)
+    return Stack(Q @ stack.X, (Q @ stack.e[..., None])[..., 0], stack.noise[:, :r], Q @ stack.Z)
