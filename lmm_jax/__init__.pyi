@@ -4,6 +4,7 @@
 from . import penalties
 from .api.anova import anova, drop1, ranova
 from .api.bootstrap import bootstrap
+from .api.emmeans import emmeans, emtrends, joint_tests
 from .api.fit import fit
 from .api.fit_many import fit_many
 from .api.fit_regularized import fit_regularized
@@ -37,6 +38,7 @@ from .optimize.implicit import FittedParams, fit_params
 from .results.bootstrap import BootstrapResults
 from .results.lmm import LMMResults
 from .results.many import ManyResults
+from .results.marginal import MarginalMeans
 from .results.regularized import RegularizedPath, RegularizedResults
 from .results.saving import load
 
@@ -57,6 +59,7 @@ __all__ = [
     "LMMResults",
     "LayoutInfo",
     "ManyResults",
+    "MarginalMeans",
     "Params",
     "RankWarning",
     "RegularizedPath",
@@ -68,6 +71,8 @@ __all__ = [
     "design_from_arrays",
     "design_from_batches",
     "drop1",
+    "emmeans",
+    "emtrends",
     "fit",
     "fit_many",
     "fit_params",
@@ -76,6 +81,7 @@ __all__ = [
     "get_scale",
     "hessian",
     "influence",
+    "joint_tests",
     "load",
     "load_dataset",
     "loglike",

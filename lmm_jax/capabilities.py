@@ -178,6 +178,15 @@ TABLE = {
             "penalized": "likelihood ratios are those of fits without fe_pen and cov_pen",
         },
     ),
+    "emmeans": Capability(
+        "fit",
+        {
+            "without data": _DATA,
+            "batches": _ROWS,
+            "arrays": "marginal means need to know the variables behind the columns of X: make "
+            "the design from a formula",
+        },
+    ),
     "anova": Capability(
         "fit",
         {

@@ -139,15 +139,17 @@ def _fixed_source(
 ) -> FixedSource:
     """What prediction and marginal means need to make the fixed part for other rows."""
     by_name = isinstance(offset, str)
+    offsets = (*parsed.offsets, *([quoted(offset)] if by_name else []))
+    used = dict.fromkeys(name for text in (parsed.fixed, *offsets) for name in variables(text))
     return FixedSource(
         response=parsed.response,
         spec=spec,
         kept=(),
-        offsets=(*parsed.offsets, *([quoted(offset)] if by_name else [])),
+        offsets=offsets,
         offset_array=offset is not None and not by_name,
         context=context,
         formula=parsed.text,
-        rows=frame[[name for name in variables(parsed.fixed) if name in frame.columns]],
+        rows=frame[[name for name in used if name in frame.columns]],
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 
 from ..capabilities import require
 from ..designs.design import Design
+from ..designs.variables import Reference, reference_of
 from ..errors import DataError
 from ..inference import profile
 from ..inference.robust import robust_tests
@@ -61,6 +63,14 @@ class DesignedModel(FittedModel):
         because factors are crossed
         """
         return self._known("layout_info").layout_info
+
+    @cached_property
+    def reference(self) -> Reference:
+        """Variables of the fixed effects in the rows, of which reference grids are made."""
+        self._known("emmeans")
+        found = self.kept.reference if self.kept is not None else reference_of(self.design)  # type: ignore[arg-type]
+        assert found is not None  # require has looked
+        return found
 
     # ---- tests
 

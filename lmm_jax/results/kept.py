@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..designs.design import Design, FixedSource, read_expressions
 from ..designs.terms import RandomTerm
+from ..designs.variables import Reference, reference_of
 from ..formulas.right_side import mentioned
 from ..layouts.plan import LayoutInfo
 from ..reprs import brief
@@ -28,6 +29,7 @@ class Kept:
     covariances: Mapping[str, LevelCovariances]
     fitted: pd.Series[float] | None  # None: the rows came in batches and are gone
     layout_info: LayoutInfo
+    reference: Reference | None = None  # for marginal means
 
     __repr__ = brief
 
@@ -61,6 +63,7 @@ def keep(
         covariances=covariances,
         fitted=fitted,
         layout_info=design.layout_info,
+        reference=reference_of(design),
     )
 
 

@@ -1,0 +1,143 @@
+"""The variables of the fixed effects: levels of factors, values of covariates, how often they meet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+from ..formulas import matrices as mat
+from ..formulas.right_side import variables
+from ..reprs import brief
+from .design import Design, FixedSource
+
+# A covariate of so few values keeps them all in a reference grid (emmeans' rule).
+_KEPT = 2
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Covariate:
+    """A numeric variable in the rows that were used."""
+
+    mean: float
+    low: float
+    high: float
+    few: tuple[float, ...] | None  # all of its values, where they are few
+
+    __repr__ = brief
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Variables:
+    """What a reference grid needs of the rows."""
+
+    factors: Mapping[str, pd.Index[Any]]  # levels, those that occur, in their order
+    covariates: Mapping[str, Covariate]
+    cells: np.ndarray  # (c, F)  combinations of codes that occur; covariates of few values last
+    counts: np.ndarray  # (c,)  rows of each
+
+    __repr__ = brief
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """Variables of the columns of ``cells``."""
+        return (*self.factors, *(n for n, c in self.covariates.items() if c.few is not None))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.factors or name in self.covariates
+
+
+# C(x) or C(x, contrasts): x is a factor.
+_DECLARED = re.compile(r"C\(\s*`?([^`,()]+?)`?\s*[,)]")
+
+
+class Reference(NamedTuple):
+    """What marginal means need of a design beside its formula."""
+
+    variables: Variables
+    aliases: np.ndarray  # (p, d)  dropped columns of X as combinations of those that were kept
+
+
+def reference_of(design: Design) -> Reference | None:
+    """The variables of a design made from a formula, and its dropped columns; None without rows.
+
+    A row over all columns is an estimable function where its dropped part is its kept part
+    times ``aliases``.
+    """
+    source = design.source
+    if source is None or source.rows is None:
+        return None
+    aliases = np.zeros((design.exog.shape[1], 0))
+    if design.dropped:
+        full = mat.replay(source.spec, source.rows, context=source.context)
+        dropped = [j for j in range(full.shape[1]) if j not in set(source.kept)]
+        aliases = np.linalg.lstsq(design.exog, full[:, dropped], rcond=None)[0]
+    return Reference(variables_of(source, source.rows), aliases)
+
+
+def variables_of(source: FixedSource, rows: pd.DataFrame) -> Variables:
+    """The variables of a formula's fixed effects, from the rows used."""
+    spec, used = source.spec, [name for name in rows.columns if name in _names(source)]
+    declared = {
+        name
+        for expr, (kind, _) in spec.encoder_state.items()
+        if kind.value == "categorical"
+        for name in (_DECLARED.match(expr).group(1) if _DECLARED.match(expr) else expr,)  # type: ignore[union-attr]
+    }
+    factors: dict[str, pd.Index[Any]] = {}
+    covariates: dict[str, Covariate] = {}
+    codes = {}
+    for name in used:
+        column = rows[name]
+        numeric = is_numeric_dtype(column.dtype) and not is_bool_dtype(column.dtype)
+        if numeric and name not in declared:
+            covariates[name], own = _covariate(column.to_numpy(np.float64))
+        else:
+            own, factors[name] = _levels(column)
+        if own is not None:
+            codes[name] = own
+    order = [*factors, *(n for n in covariates if n in codes)]
+    cells = np.column_stack([codes[name] for name in order]) if order else np.zeros((len(rows), 0))
+    found, counts = np.unique(cells.astype(np.int64), axis=0, return_counts=True)
+    return Variables(factors=factors, covariates=covariates, cells=found, counts=counts)
+
+
+def _names(source: FixedSource) -> set[str]:
+    texts = [f.expr for term in source.spec.formula for f in term.factors]
+    return {name for text in [*texts, *source.offsets] for name in (text, *variables(text))}
+
+
+def _covariate(values: np.ndarray) -> tuple[Covariate, np.ndarray | None]:
+    few, codes = np.unique(values, return_inverse=True)
+    known = len(few) <= _KEPT
+    made = Covariate(
+        mean=float(values.mean()),
+        low=float(values.min()),
+        high=float(values.max()),
+        few=tuple(few.tolist()) if known else None,
+    )
+    return made, codes if known else None
+
+
+def _levels(column: pd.Series[Any]) -> tuple[np.ndarray, pd.Index[Any]]:
+    """Codes and levels: of a categorical in its order, otherwise sorted."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        used = column.cat.remove_unused_categories()
+        return used.cat.codes.to_numpy().astype(np.int64), pd.Index(used.cat.categories)
+    codes, levels = pd.factorize(column, sort=True)
+    return codes.astype(np.int64), pd.Index(levels)
+
+
+def column_of(name: str, values: list[Any], known: Variables) -> Any:
+    """Values of a variable as a column that the formula reads as it read that of the fit."""
+    if name in known.covariates:
+        return np.asarray(values, dtype=np.float64)
+    levels = known.factors[name]
+    return pd.Series(pd.Categorical(values, categories=levels)).astype(
+        pd.CategoricalDtype(levels) if levels.dtype == object else "category"
+    )

@@ -1,0 +1,178 @@
+"""Families of contrasts of means: coefficients and labels, as emmeans names them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from math import gcd, lcm
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import DataError
+from ..inputs.arguments import choice, shown
+
+# Highest degree of polynomial contrasts, and their names.
+_DEGREES = ("linear", "quadratic", "cubic", "quartic", "degree 5", "degree 6")
+
+
+class Contrasts(NamedTuple):
+    """Some contrasts of k means."""
+
+    coefficients: np.ndarray  # (c, k)
+    labels: tuple[str, ...]  # (c,)
+    adjust: str  # what emmeans adjusts such a family by
+    pairwise: bool = False  # all differences of two
+
+
+def _row(k: int, entries: Mapping[int, float]) -> np.ndarray:
+    out = np.zeros(k)
+    for place, value in entries.items():
+        out[place] = value
+    return out
+
+
+def _differences(levels: Sequence[str], pairs: Sequence[tuple[int, int]]) -> tuple[Any, Any]:
+    """First less second of every pair."""
+    k = len(levels)
+    rows = [_row(k, {i: 1.0, j: -1.0}) for i, j in pairs]
+    labels = tuple(f"{levels[i]} - {levels[j]}" for i, j in pairs)
+    return np.array(rows).reshape(len(pairs), k), labels
+
+
+def _pairwise(levels: Sequence[str]) -> Contrasts:
+    k = len(levels)
+    pairs = [(i, j) for i in range(k) for j in range(i + 1, k)]
+    return Contrasts(*_differences(levels, pairs), "tukey", True)
+
+
+def _revpairwise(levels: Sequence[str]) -> Contrasts:
+    pairs = [(i, j) for i in range(len(levels)) for j in range(i)]
+    return Contrasts(*_differences(levels, pairs), "tukey", True)
+
+
+def _treatments(levels: Sequence[str], ref: int) -> Contrasts:
+    pairs = [(i, ref) for i in range(len(levels)) if i != ref]
+    return Contrasts(*_differences(levels, pairs), "dunnettx")
+
+
+def _consecutive(levels: Sequence[str]) -> Contrasts:
+    pairs = [(i + 1, i) for i in range(len(levels) - 1)]
+    return Contrasts(*_differences(levels, pairs), "mvt")
+
+
+def _mean_changes(levels: Sequence[str]) -> Contrasts:
+    """Mean of all levels after a step less that of all before it."""
+    k = len(levels)
+    rows = [np.where(np.arange(k) > i, 1.0 / (k - i - 1), -1.0 / (i + 1)) for i in range(k - 1)]
+    labels = tuple(f"{levels[i]}|{levels[i + 1]}" for i in range(k - 1))
+    return Contrasts(np.array(rows).reshape(k - 1, k), labels, "mvt")
+
+
+def _effects(levels: Sequence[str]) -> Contrasts:
+    k = len(levels)
+    labels = tuple(f"{level} effect" for level in levels)
+    return Contrasts(np.eye(k) - 1.0 / k, labels, "fdr")
+
+
+def _deleted_effects(levels: Sequence[str]) -> Contrasts:
+    """Every mean less that of all others."""
+    k = len(levels)
+    rows = np.eye(k) - (1.0 - np.eye(k)) / max(k - 1, 1)
+    return Contrasts(rows, tuple(f"{level} effect" for level in levels), "fdr")
+
+
+def _helmert(levels: Sequence[str]) -> Contrasts:
+    """Every mean less that of all levels before it."""
+    k = len(levels)
+    rows = [np.where(np.arange(k) < i, -1.0 / i, _row(k, {i: 1.0})) for i in range(1, k)]
+    labels = tuple(f"{level} vs earlier" for level in levels[1:])
+    return Contrasts(np.array(rows).reshape(k - 1, k), labels, "none")
+
+
+def _polynomials(levels: Sequence[str]) -> Contrasts:
+    """Orthogonal polynomials of equally spaced levels, in the least whole numbers.
+
+    Gram's polynomials by exact orthogonalization of 1, i, i^2, ...
+    """
+    k = len(levels)
+    degrees = min(k - 1, len(_DEGREES))
+    basis: list[list[Fraction]] = []
+    for degree in range(degrees + 1):
+        column = [Fraction(i) ** degree for i in range(k)]
+        for other in basis:
+            share = sum(a * b for a, b in zip(column, other, strict=True))
+            share /= sum(b * b for b in other)
+            column = [a - share * b for a, b in zip(column, other, strict=True)]
+        basis.append(column)
+    rows = []
+    for column in basis[1:]:
+        scale = lcm(*(f.denominator for f in column))
+        whole = [int(f * scale) for f in column]
+        rows.append([w // gcd(*whole) for w in whole])
+    return Contrasts(np.array(rows, float).reshape(degrees, k), _DEGREES[:degrees], "none")
+
+
+FAMILIES: dict[str, Callable[[Sequence[str]], Contrasts]] = {
+    "pairwise": _pairwise,
+    "revpairwise": _revpairwise,
+    "trt.vs.ctrl": lambda levels: _treatments(levels, 0),
+    "trt.vs.ctrl1": lambda levels: _treatments(levels, 0),
+    "trt.vs.ctrlk": lambda levels: _treatments(levels, len(levels) - 1),
+    "consec": _consecutive,
+    "mean_chg": _mean_changes,
+    "eff": _effects,
+    "del.eff": _deleted_effects,
+    "poly": _polynomials,
+    "helmert": _helmert,
+}
+
+
+def contrasts_of(method: Any, levels: Sequence[str], ref: int | None = None) -> Contrasts:
+    """Contrasts of a family, or the caller's own.
+
+    Parameters
+    ----------
+    method : str, mapping or array
+        A name of ``FAMILIES``; ``{label: weights}``; or a matrix with a row a contrast.
+    levels : sequence of str, length k
+        Labels of the means.
+    ref : int, optional
+        Number of the reference of "trt.vs.ctrl", from 0; negative ones count from the end.
+
+    Raises
+    ------
+    DataError
+        An unknown name, or weights that are not k finite numbers.
+
+    Examples
+    --------
+    >>> found = contrasts_of("poly", ["a", "b", "c", "d"])
+    >>> found.labels, found.coefficients.astype(int).tolist()
+    (('linear', 'quadratic', 'cubic'), [[-3, -1, 1, 3], [1, -1, -1, 1], [-1, 3, -3, 1]])
+    """
+    k = len(levels)
+    if isinstance(method, str):
+        name = choice(method, "method", FAMILIES)
+        if ref is None:
+            return FAMILIES[name](levels)
+        if name != "trt.vs.ctrl":
+            raise DataError(f"ref={ref} is for trt.vs.ctrl: {name} has no reference")
+        if not -k <= ref < k:
+            raise DataError(f"ref={ref}: there are the levels 0 to {k - 1}")
+        return _treatments(levels, ref % k)
+    if isinstance(method, Mapping):
+        labels, rows = [str(name) for name in method], list(method.values())
+    else:
+        rows = list(np.atleast_2d(np.asarray(method, dtype=object)))
+        labels = [f"c{i + 1}" for i in range(len(rows))]
+    try:
+        table = np.array([np.asarray(row, dtype=np.float64).reshape(-1) for row in rows])
+    except (TypeError, ValueError) as error:
+        raise DataError(f"method={shown(method)}: numbers are needed as weights") from error
+    if table.ndim != 2 or table.shape[1:] != (k,) or not np.isfinite(table).all() or not len(table):
+        raise DataError(
+            f"method has weights of the shape {table.shape}: {k} finite numbers are needed for "
+            f"each contrast, of {', '.join(levels[:8])}"
+        )
+    return Contrasts(table, tuple(labels), "none")

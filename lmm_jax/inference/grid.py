@@ -1,0 +1,203 @@
+"""Reference grids: rows of the fixed effects' matrix at chosen values, and averages of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ..designs.variables import Variables
+from ..errors import DataError
+from ..inputs.arguments import shown
+from ..inputs.matching import find
+
+# Rows of a reference grid beyond which it is refused.
+_MOST = 100_000
+
+Weights = str | np.ndarray
+
+
+class Grid(NamedTuple):
+    """Combinations of the values of variables, the first variable fastest."""
+
+    values: Mapping[str, list[Any]]  # of every variable, in the order of the grid
+    places: np.ndarray  # (N, V)  which of its values each row has
+    counts: np.ndarray  # (N,)  rows of the data in the cell of factors
+
+
+class Average(NamedTuple):
+    """Rows that are averages of those of a grid."""
+
+    labels: dict[str, list[Any]]  # column of values for every variable that is left
+    weights: np.ndarray  # (r, N)
+    counts: np.ndarray  # (r,)  rows of the data
+
+
+def grid_values(
+    known: Variables,
+    at: Mapping[str, Sequence[Any]],
+    reduce: Callable[[np.ndarray], Any] | str,
+    rows: pd.DataFrame | None,
+) -> dict[str, list[Any]]:
+    """Values of every variable: levels of factors, means of covariates, or those of ``at``.
+
+    Parameters
+    ----------
+    known : Variables
+    at : mapping
+        Variable to its values.
+    reduce : {"mean", "range"} or callable
+        What a covariate is reduced to.
+    rows : DataFrame, optional
+        Of the fit, for a function; None: not kept.
+    """
+    out: dict[str, list[Any]] = {}
+    for name, levels in known.factors.items():
+        out[name] = list(levels) if name not in at else _chosen(name, levels, at[name])
+    for name, covariate in known.covariates.items():
+        if name in at:
+            out[name] = [float(v) for v in at[name]]
+        elif covariate.few is not None:
+            out[name] = list(covariate.few)
+        elif reduce == "mean":
+            out[name] = [covariate.mean]
+        elif reduce == "range":
+            out[name] = [covariate.low, covariate.high]
+        else:
+            out[name] = _reduced(name, reduce, rows)
+    return out
+
+
+def _chosen(name: str, levels: pd.Index[Any], wanted: Sequence[Any]) -> list[Any]:
+    places = find(levels, pd.Index(list(wanted)), name)
+    if (places < 0).any():
+        missing = list(wanted)[int(np.argmax(places < 0))]
+        raise DataError(
+            f"at has {shown(missing)} for {name!r}, whose levels are "
+            f"{', '.join(map(shown, levels[:12]))}"
+        )
+    return [levels[p] for p in places]
+
+
+def _reduced(name: str, reduce: Any, rows: pd.DataFrame | None) -> list[float]:
+    if rows is None:
+        raise DataError("cov_reduce is a function of the rows, which this result has not kept")
+    try:
+        found = np.atleast_1d(np.asarray(reduce(rows[name].to_numpy(np.float64)), dtype=float))
+    except Exception as error:  # whatever the caller's function may raise
+        raise DataError(
+            f"cov_reduce fails for {name!r}: {type(error).__name__}: {error}"
+        ) from error
+    if found.ndim != 1 or not np.isfinite(found).all() or not found.size:
+        raise DataError(f"cov_reduce gives {shown(found)} for {name!r}: numbers are needed")
+    return [float(v) for v in found]
+
+
+def make_grid(values: Mapping[str, list[Any]], order: Sequence[str], known: Variables) -> Grid:
+    """All combinations of values, variables in the given order, then the others."""
+    names = [*order, *(name for name in values if name not in order)]
+    sizes = [len(values[name]) for name in names]
+    total = int(np.prod(sizes, dtype=float))
+    if total > _MOST:
+        worst = max(names, key=lambda name: len(values[name]))
+        raise DataError(
+            f"the reference grid has {total:,} rows ({worst!r} has {len(values[worst])} values): "
+            f"{_MOST:,} are the most; choose fewer by at="
+        )
+    places = np.array([row[::-1] for row in product(*[range(s) for s in sizes[::-1]])], dtype=int)
+    places = places.reshape(total, len(names))
+    ordered = {name: values[name] for name in names}
+    return Grid(ordered, places, _cell_counts(ordered, places, known))
+
+
+def _cell_counts(
+    values: Mapping[str, list[Any]], places: np.ndarray, known: Variables
+) -> np.ndarray:
+    """Rows of the data with the factors of every row of the grid; covariates do not count."""
+    counted = [name for name in known.counted if name in values]
+    if not counted:
+        return np.full(len(places), known.counts.sum())
+    names, table = list(values), {}
+    at = [known.counted.index(name) for name in counted]
+    for cell, count in zip(known.cells[:, at], known.counts, strict=True):
+        table[tuple(cell)] = table.get(tuple(cell), 0) + int(count)
+    codes = np.column_stack(
+        [_codes(name, values[name], known)[places[:, names.index(name)]] for name in counted]
+    )
+    return np.array([table.get(tuple(row), 0) for row in codes])
+
+
+def _codes(name: str, values: list[Any], known: Variables) -> np.ndarray:
+    """Codes in the data of the values of a variable; -1 for a value that no row has."""
+    if name in known.factors:
+        return known.factors[name].get_indexer(pd.Index(values))
+    few = known.covariates[name].few
+    assert few is not None  # only those are counted
+    return np.array([few.index(v) if v in few else -1 for v in values])
+
+
+def average(grid: Grid, keep: Sequence[str], how: Weights) -> Average:
+    """Average over all variables that are not kept.
+
+    Parameters
+    ----------
+    grid : Grid
+    keep : sequence of str
+        Variables that stay, the first fastest; they come first in the grid.
+    how : {"equal", "proportional", "outer", "cells", "flat"} or ndarray
+        Weights of the combinations that are averaged: equal; by their rows in the data; by the
+        product of each variable's rows; by the rows of the cell; equal for cells with rows;
+        or a weight each.
+    """
+    names, N = list(grid.values), len(grid.places)
+    inner = [names.index(name) for name in keep]
+    outer = [v for v in range(len(names)) if v not in inner]
+    row = _numbered(grid.places[:, inner], [len(grid.values[names[v]]) for v in inner])
+    column = _numbered(grid.places[:, outer], [len(grid.values[names[v]]) for v in outer])
+    r, c = int(row.max(initial=0)) + 1, int(column.max(initial=0)) + 1
+    table = np.zeros((r, c))
+    table[row, column] = grid.counts
+    weights = _cell_weights(how, table, grid, outer)
+    total = weights.sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        weights = weights / total
+    full = np.zeros((r, N))
+    full[row, np.arange(N)] = weights[row, column]
+    first = np.array([int(np.argmax(row == i)) for i in range(r)])
+    labels = {names[v]: [grid.values[names[v]][p] for p in grid.places[first, v]] for v in inner}
+    return Average(labels, full, table.sum(axis=1))
+
+
+def _numbered(places: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+    """Number of every combination, the first column fastest."""
+    factor = np.concatenate([[1], np.cumprod(sizes)])[: len(sizes)].astype(int)
+    return places @ factor if len(sizes) else np.zeros(len(places), dtype=int)
+
+
+def _cell_weights(how: Weights, table: np.ndarray, grid: Grid, outer: Sequence[int]) -> np.ndarray:
+    """Weights of the averaged combinations in every row, (r, c)."""
+    r, c = table.shape
+    if isinstance(how, np.ndarray):
+        if how.shape != (c,):
+            raise DataError(f"weights has the shape {how.shape}: {c} numbers are averaged over")
+        return np.broadcast_to(how, (r, c)).astype(float)
+    if how == "equal":
+        return np.ones((r, c))
+    if how == "cells":
+        return table
+    if how == "flat":
+        return (table > 0).astype(float)
+    shares = table.sum(axis=0)
+    if how == "outer":
+        names = list(grid.values)
+        sizes = [len(grid.values[names[v]]) for v in outer]
+        block = shares.reshape(sizes[::-1])
+        for axis in range(block.ndim):
+            others = tuple(a for a in range(block.ndim) if a != axis)
+            share = block.sum(axis=others, keepdims=True)
+            shares = share if axis == 0 else shares * share
+        shares = np.broadcast_to(shares, block.shape).reshape(-1)
+    return np.broadcast_to(shares, (r, c)).astype(float)

@@ -1,0 +1,139 @@
+"""Joint F tests of marginal means: main effects and interactions of their factors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from .contrast_families import contrasts_of
+from .df import DfMethod
+from .linear_functions import LinearFunctions, estimable_rows, independent_rows
+
+_COLUMNS = ["df_num", "df_denom", "f", "p_value"]
+
+
+def joint_f(L: np.ndarray, value: np.ndarray, tests: DfMethod, scale: float) -> list[float]:
+    """Test that orthonormal rows have values of zero: df_num, df_denom, F and its p value.
+
+        F = v' (L cov L')^-1 v / q
+
+    with the least degrees of freedom of the rows, as emmeans.
+
+    Parameters
+    ----------
+    L : ndarray, shape (q, p)
+        Orthonormal rows.
+    value : ndarray, shape (q,)
+        ``L beta`` less what is tested.
+    """
+    q = len(L)
+    if q == 0:
+        return [0, np.nan, np.nan, np.nan]
+    cov = scale * (L @ tests.cov_beta @ L.T)
+    f = float(value @ np.linalg.solve(cov, value)) / q
+    df = float(np.min(tests.of_contrasts(L)))
+    tail = special.chdtrc(q, f * q) if np.isinf(df) else special.fdtrc(q, df, f)
+    return [q, df, f, float(tail)]
+
+
+def joint_test_of(
+    at: LinearFunctions,
+    rows: np.ndarray,
+    tests: DfMethod,
+    scale: float,
+    beta: np.ndarray,
+    null: float = 0.0,
+) -> list[float]:
+    """Test of some rows together, of those of their combinations that can be estimated."""
+    basis = estimable_rows(at.L[rows], at.gap[rows])
+    L, shift = basis @ at.L[rows], basis @ (at.shift[rows] - null)
+    U, d, Vt = np.linalg.svd(L, full_matrices=False)
+    keep = d > 1e-8 * max(float(d.max(initial=0.0)), 1e-300)
+    value = Vt[keep] @ beta + (U[:, keep].T @ shift) / d[keep]
+    return joint_f(Vt[keep], value, tests, scale)
+
+
+def tests_of_factors(
+    at: LinearFunctions,
+    table: pd.DataFrame,
+    by: Sequence[str],
+    tests: DfMethod,
+    scale: float,
+    beta: np.ndarray,
+) -> pd.DataFrame:
+    """A row for every main effect and interaction, in each group of ``by``.
+
+    The hypothesis of a set of factors are the products of consecutive differences of their
+    levels, averaged over the other factors. What remains of the space of all contrasts, where
+    empty cells leave some of it, is ``(confounded)``.
+    """
+    factors = [name for name in table.columns if name not in by]
+    if by:
+        parts = list(
+            table.groupby(list(by), sort=False, observed=True, dropna=False).indices.items()
+        )
+    else:
+        parts = [((), np.arange(len(table)))]
+    out, labels = [], []
+    for key, rows in parts:
+        for term, values in _terms(at, table.iloc[rows][factors], rows, tests, scale, beta):
+            out.append(values)
+            own = dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True))
+            labels.append({"term": term, **own})
+    made = pd.DataFrame(out, columns=_COLUMNS).astype({"df_num": int})
+    return pd.concat([pd.DataFrame(labels), made], axis=1)
+
+
+def _terms(
+    at: LinearFunctions,
+    table: pd.DataFrame,
+    rows: np.ndarray,
+    tests: DfMethod,
+    scale: float,
+    beta: np.ndarray,
+) -> list[tuple[str, list[float]]]:
+    levels = {name: list(pd.unique(table[name])) for name in table.columns}
+    active = [name for name in levels if len(levels[name]) > 1]
+    out, spaces = [], []
+    for order in range(1, len(active) + 1):
+        for chosen in combinations(active, order):
+            C = _products(table, levels, chosen)
+            L = _estimable(C, at, rows)
+            if len(L):
+                spaces.append(L)
+                out.append((":".join(chosen), joint_f(L, L @ beta, tests, scale)))
+    total = _estimable(_differences(len(rows)), at, rows)
+    tested = independent_rows(np.vstack(spaces)) if spaces else total[:0]
+    rest = total - (total @ tested.T) @ tested
+    left = independent_rows(rest[np.linalg.norm(rest, axis=1) > 1e-6]) if len(rest) else rest
+    if len(left) and len(total) > len(tested):
+        out.append(("(confounded)", joint_f(left, left @ beta, tests, scale)))
+    return out
+
+
+def _differences(k: int) -> np.ndarray:
+    return contrasts_of("consec", [str(i) for i in range(k)]).coefficients
+
+
+def _products(
+    table: pd.DataFrame, levels: dict[str, list[object]], chosen: Sequence[str]
+) -> np.ndarray:
+    """Products of consecutive differences of some factors, means over the others, (c, r)."""
+    out = np.ones((1, len(table)))
+    for name, own in levels.items():
+        place = np.array([own.index(value) for value in table[name]])
+        one = _differences(len(own)) if name in chosen else np.full((1, len(own)), 1.0 / len(own))
+        out = (out[:, None, :] * one[None][:, :, place]).reshape(-1, len(table))
+    return out
+
+
+def _estimable(C: np.ndarray, at: LinearFunctions, rows: np.ndarray) -> np.ndarray:
+    """Orthonormal rows over the fixed effects of what of some contrasts can be estimated."""
+    if not len(C):
+        return np.zeros((0, at.L.shape[1]))
+    L, gap = C @ at.L[rows], C @ at.gap[rows]
+    return independent_rows(estimable_rows(L, gap) @ L)

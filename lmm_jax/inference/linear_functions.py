@@ -1,0 +1,194 @@
+"""Linear functions of the fixed effects with their errors, in families of comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from .df import DfMethod
+from .multiplicity import Family, adjusted_p_values, critical_values, effective
+
+# What of a row over dropped columns is left by those that are kept, relative to the row.
+_ESTIMABLE = 1e-8
+# Standard deviations below this share of the largest are none.
+_NO_SPREAD = 1e-12
+# Rows whose part beside others is below this, relative to the largest, are combinations of them.
+_RANK_TOL = 1e-8
+
+
+class LinearFunctions(NamedTuple):
+    """Some functions ``L beta + shift``."""
+
+    L: np.ndarray  # (r, p)  derivatives in the fixed effects
+    gap: np.ndarray  # (r, d)  what of the row estimable functions miss, a column a dropped column
+    shift: np.ndarray  # (r,)
+    estimate: np.ndarray  # (r,)  NaN where the data do not determine it
+    cov: np.ndarray  # (r, r)
+    df: np.ndarray  # (r,)
+
+    @property
+    def std_error(self) -> np.ndarray:
+        """Standard errors, (r,); NaN where there is no estimate."""
+        return np.where(np.isnan(self.estimate), np.nan, np.sqrt(np.diagonal(self.cov)))
+
+
+def linear_functions(
+    L: np.ndarray,
+    gap: np.ndarray,
+    shift: np.ndarray,
+    beta: np.ndarray,
+    tests: DfMethod,
+    scale: float,
+) -> LinearFunctions:
+    """Estimates, covariance and degrees of freedom of some functions.
+
+    Parameters
+    ----------
+    L : ndarray, shape (r, p)
+    gap : ndarray, shape (r, d)
+        Zero rows can be estimated.
+    shift : ndarray, shape (r,)
+        Known parts: an offset.
+    beta : ndarray, shape (p,)
+    tests : DfMethod
+    scale : float
+        Residual variance.
+    """
+    size = np.maximum(np.abs(L).max(axis=1, initial=0.0), 1.0)
+    known = np.abs(gap).max(axis=1, initial=0.0) <= _ESTIMABLE * size
+    rows = np.where(known[:, None], L, 0.0)
+    cov = scale * (rows @ tests.cov_beta @ rows.T)
+    moves = np.abs(rows).max(axis=1, initial=0.0) > 0
+    df = np.full(len(L), np.nan)
+    if moves.any():
+        df[moves] = tests.of_contrasts(rows[moves])
+    return LinearFunctions(L, gap, shift, np.where(known, rows @ beta + shift, np.nan), cov, df)
+
+
+class Comparison(NamedTuple):
+    """Tests and intervals of some functions, adjusted for their number."""
+
+    statistic: np.ndarray  # (r,)
+    p_value: np.ndarray  # (r,)
+    low: np.ndarray  # (r,)
+    high: np.ndarray  # (r,)
+    adjust: tuple[str, ...]  # what was done in every family
+
+
+def compare(
+    at: LinearFunctions,
+    families: Sequence[np.ndarray],
+    adjust: str,
+    level: float,
+    *,
+    means: int = 0,
+    pairwise: bool = False,
+    side: int = 0,
+    null: float = 0.0,
+    delta: float = 0.0,
+    same_limits: bool = True,
+) -> Comparison:
+    """Test every function against a value, and give its interval.
+
+        t = (estimate - null) / se        |t| - delta / se  for equivalence
+
+    Parameters
+    ----------
+    at : LinearFunctions
+    families : sequence of ndarray of int
+        Rows that are adjusted together.
+    adjust : str
+        See :data:`lmm_jax.inference.multiplicity.ADJUSTMENTS`.
+    level : float
+        Of the intervals.
+    means : int
+        Means that are compared in every family.
+    pairwise : bool
+        Whether a family holds all differences of its means.
+    side : {0, -1, 1}
+        Two sided, less, greater.
+    null, delta : float
+        With ``delta > 0`` two-sided tests are of equivalence (the difference is less than
+        delta), one-sided ones of non-superiority and non-inferiority.
+    same_limits : bool
+        Two-sided intervals whatever the side of the test.
+
+    References
+    ----------
+    Schuirmann (1987), doi:10.1007/BF01068419: equivalence by two one-sided tests.
+    """
+    se = at.std_error
+    se = np.where(se > _NO_SPREAD * np.nanmax(se, initial=0.0), se, np.nan)
+    gap = at.estimate - null
+    with np.errstate(invalid="ignore", divide="ignore"):
+        statistic = gap / se
+        if delta > 0:
+            margin = delta / se
+            statistic = np.abs(statistic) - margin if side == 0 else statistic + side * margin
+    shape = len(at.estimate)
+    p_value, half = np.full(shape, np.nan), np.full(shape, np.nan)
+    tail = -1 if delta > 0 and side == 0 else side
+    done = []
+    for rows in families:
+        family = _family(at, rows, means, pairwise)
+        known = rows[~np.isnan(statistic[rows])]
+        done.append(effective(adjust, family, side))
+        if len(known):
+            how = done[-1] if delta == 0 or side != 0 else effective(adjust, family, -1)
+            one = family._replace(correlation=_correlation(at.cov, known))
+            p_value[known] = adjusted_p_values(
+                statistic[known], at.df[known], how, family=_full(one, how), side=tail
+            )
+            limits = 0 if same_limits else side
+            how = effective(adjust, family, limits)
+            half[known] = se[known] * critical_values(
+                at.df[known], how, level, _full(one, how), limits
+            )
+    low, high = at.estimate - half, at.estimate + half
+    if not same_limits and side:
+        low = np.where(np.isnan(low), low, -np.inf) if side < 0 else low
+        high = np.where(np.isnan(high), high, np.inf) if side > 0 else high
+    return Comparison(statistic, p_value, low, high, tuple(done))
+
+
+def _family(at: LinearFunctions, rows: np.ndarray, means: int, pairwise: bool) -> Family:
+    """Rows that cannot be estimated count, as in emmeans."""
+    spread = at.L[rows]
+    rank = int(np.linalg.matrix_rank(spread, tol=_RANK_TOL * max(np.abs(spread).max(), 1e-300)))
+    return Family(contrasts=len(rows), means=means, rank=rank, pairwise=pairwise)
+
+
+def _full(family: Family, how: str) -> Family:
+    """The family for a correlation that knows only the rows that can be estimated."""
+    needs = how in ("mvt", "dunnett")
+    R = family.correlation
+    return family._replace(contrasts=len(R)) if needs and R is not None else family
+
+
+def _correlation(cov: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    part = cov[np.ix_(rows, rows)]
+    sd = np.sqrt(np.diagonal(part))
+    sd = np.where(sd > 0, sd, 1.0)
+    out = part / np.outer(sd, sd)
+    np.fill_diagonal(out, 1.0)
+    return out
+
+
+def estimable_rows(L: np.ndarray, gap: np.ndarray) -> np.ndarray:
+    """Basis of the combinations of rows that can be estimated, (q, r)."""
+    if gap.shape[1] == 0:
+        return np.eye(len(L))
+    size = max(float(np.abs(L).max(initial=0.0)), 1.0)
+    U, d, _ = np.linalg.svd(gap, full_matrices=True)
+    rank = int((d > _ESTIMABLE * size).sum())
+    return U[:, rank:].T
+
+
+def independent_rows(L: np.ndarray) -> np.ndarray:
+    """Orthonormal rows that span those of L."""
+    if not L.size:
+        return L.reshape(0, L.shape[1])
+    _, d, Vt = np.linalg.svd(L, full_matrices=False)
+    return Vt[d > _RANK_TOL * max(float(d.max(initial=0.0)), 1e-300)]

@@ -1,0 +1,134 @@
+"""Labels of marginal means and contrasts, and the rows that they divide into families."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..errors import DataError
+from ..inference.contrast_families import Contrasts, contrasts_of
+
+# Labels with these characters stand in brackets where they are compared.
+_AMBIGUOUS = re.compile(r"[-+*/]")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Labels:
+    """A table of labels, a row an estimate."""
+
+    table: pd.DataFrame
+    factors: tuple[str, ...]  # columns whose levels are compared: factors, or kinds of contrasts
+    covariates: frozenset[str] = frozenset()  # whose values are called by their name: "temp185"
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+        return list(self.table.columns)
+
+    def families(self, by: Sequence[str]) -> list[np.ndarray]:
+        """Rows of every group of some columns, in the order of their appearance."""
+        if not by:
+            return [np.arange(len(self.table))]
+        codes = self.table.groupby(list(by), sort=False, dropna=False, observed=True).ngroup()
+        return [np.flatnonzero(codes.to_numpy() == i) for i in range(int(codes.max()) + 1)]
+
+    def groups(self, by: Sequence[str]) -> pd.DataFrame:
+        """The first row of every group."""
+        first = [rows[0] for rows in self.families(by)]
+        return self.table.iloc[first][list(by)].reset_index(drop=True)
+
+    def names(self, rows: np.ndarray, by: Sequence[str]) -> list[str]:
+        """What rows are called in a contrast: their levels but for those of ``by``."""
+        own = [name for name in self.columns if name not in by]
+        return [joined(row, own, self.covariates) for row in self.table.iloc[rows][own].to_numpy()]
+
+    def frame(self, columns: Mapping[str, np.ndarray], *, ratios: bool = False) -> pd.DataFrame:
+        """The table with columns of numbers."""
+        table = self.table.reset_index(drop=True)
+        if ratios and "contrast" in table:
+            table = table.assign(contrast=table["contrast"].str.replace(" - ", " / ", regex=False))
+        return pd.concat([table, pd.DataFrame(dict(columns))], axis=1)
+
+
+def joined(values: Sequence[Any], names: Sequence[str], covariates: frozenset[str]) -> str:
+    """Levels side by side, as emmeans writes them: ``low young``, ``Male age8``."""
+    parts = [
+        f"{name if name in covariates else ''}{_text(value)}"
+        for value, name in zip(values, names, strict=True)
+    ]
+    return " ".join(parts)
+
+
+def _text(value: Any) -> str:
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
+
+
+def bracketed(label: str) -> str:
+    """A label that holds an operator, in brackets."""
+    return f"({label})" if _AMBIGUOUS.search(label) else label
+
+
+def combine(
+    labels: Labels, by: tuple[str, ...], contrasts: Callable[[list[str]], Contrasts]
+) -> tuple[np.ndarray, Labels, Contrasts, int]:
+    """Contrasts of the rows of every group: coefficients, labels, the family and its means."""
+    blocks, tables, family, means = [], [], None, 0
+    for rows in labels.families(by):
+        names = [bracketed(name) for name in labels.names(rows, by)]
+        family = contrasts(names)
+        block = np.zeros((len(family.labels), len(labels.table)))
+        block[:, rows] = family.coefficients
+        table = pd.DataFrame({"contrast": list(family.labels)})
+        for name in by:
+            table[name] = labels.table[name].iloc[rows[0]]
+        blocks.append(block)
+        tables.append(table)
+        means = max(means, len(rows))
+    if family is None or not sum(map(len, tables)):
+        raise DataError("there is one row in each family: nothing to be compared")
+    made = Labels(table=pd.concat(tables, ignore_index=True), factors=("contrast",))
+    return np.vstack(blocks), made, family, means
+
+
+def interaction(
+    labels: Labels, by: tuple[str, ...], methods: Mapping[str, Any]
+) -> tuple[np.ndarray, Labels, Contrasts, int]:
+    """Products of contrasts, the first factor fastest."""
+    blocks, tables = [], []
+    for rows in labels.families(by):
+        part = labels.table.iloc[rows]
+        levels = {name: list(pd.unique(part[name])) for name in methods}
+        made = {
+            name: contrasts_of(method, [bracketed(_text(v)) for v in levels[name]])
+            for name, method in methods.items()
+        }
+        places = {
+            name: np.array([levels[name].index(value) for value in part[name]]) for name in methods
+        }
+        if len(part) != np.prod([len(v) for v in levels.values()]):
+            raise DataError("interaction contrasts need all combinations of the factors' levels")
+        own: list[dict[str, Any]] = []
+        for chosen in product(*[range(len(c.labels)) for c in reversed(made.values())]):
+            row, label = np.ones(len(rows)), {}
+            for (name, c), i in zip(made.items(), reversed(chosen), strict=True):
+                row = row * c.coefficients[i][places[name]]
+                method = methods[name] if isinstance(methods[name], str) else "custom"
+                label[f"{name}_{method}"] = c.labels[i]
+            full = np.zeros(len(labels.table))
+            full[rows] = row
+            blocks.append(full)
+            own.append(label)
+        table = pd.DataFrame(own)
+        for name in by:
+            table[name] = part[name].iloc[0]
+        tables.append(table)
+    table = pd.concat(tables, ignore_index=True)
+    made_labels = Labels(table=table, factors=tuple(n for n in table.columns if n not in by))
+    family = Contrasts(np.zeros((0, 0)), (), "none")
+    return np.array(blocks), made_labels, family, 0
