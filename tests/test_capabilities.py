@@ -285,6 +285,20 @@ def check_between_within(m: Model, kind: str) -> None:
     assert df["x"] == (np.inf if kind == "held effects" else m.design.nobs - inner - 1)
 
 
+def check_emmeans(m: Model, kind: str) -> None:
+    """The mean at the mean of x; its slope."""
+    overall, r = lmm.emmeans(m.fit, "1"), m.fit
+    row = np.array([1.0, DATA["x"].mean()])
+    offset = DATA["o"].mean() if kind == "offset" else 0.0
+    assert_close(overall.at.estimate, [row @ r.fe_params + offset], RTOL, 1)
+    expected = r.t_test(row[None])
+    assert_close(overall.at.std_error, expected.sd, RTOL, 1)
+    if kind != "dropped":  # there x has two coefficients
+        trend = lmm.emtrends(r, "1", "x")
+        assert_close(trend.at.estimate, [r.fe_params.iloc[1]], 1e-8)
+    assert list(lmm.joint_tests(r)["term"]) == ["x"]
+
+
 def check_anova(m: Model, kind: str) -> None:
     """One covariate, which nothing contains: its F is the square of its t, whatever the type."""
     t = m.fit.t_test("x = 0")
@@ -441,6 +455,7 @@ CHECKS = {
     "profile_re": check_profile_re,
     "kenward-roger": check_kenward_roger,
     "between-within": check_between_within,
+    "emmeans": check_emmeans,
     "anova": check_anova,
     "comparisons of models": check_comparisons,
     "robust": check_robust,
@@ -489,6 +504,7 @@ ASK = {
     "profile_re": lambda m: m.fit.profile_re(0, "re"),
     "kenward-roger": lambda m: m.fit.with_df("kr").df,
     "between-within": lambda m: m.fit.with_df("between-within").df,
+    "emmeans": lambda m: lmm.emmeans(m.fit, "1"),
     "anova": lambda m: m.fit.anova(),
     "comparisons of models": lambda m: lmm.ranova(m.fit),
     "robust": lambda m: m.fit.robust(),

@@ -117,6 +117,8 @@ def calls() -> dict[str, Call]:
     model = {"formula": FORMULA, "data": DATA, "weights": None, "offset": None, "subset": None}
     spelled = {"groups": None, "re_formula": None, "vc_formula": None, "context": None}
     rows = {"missing": "drop", **model, **spelled}
+    means = lmm.emmeans(r, "x", at={"x": [0.0, 1.0]})
+    logs = lmm.emmeans(lmm.fit("log(y) ~ x + (1 | g)", DATA.assign(y=np.exp(y / 4))), "1")
     boot, test = lmm.bootstrap(r, 10, seed=1), r.t_test("x = 0")
     many = lmm.fit_many(d, np.column_stack([y, y[::-1]]), progress=False)
     lasso = lmm.fit_regularized(d, alpha=1.0)
@@ -231,6 +233,32 @@ def calls() -> dict[str, Call]:
         "anova": Call(lmm.anova, dict(res=r, type=3, df_method=None, marginal="lmertest")),
         "anova of one": Call(r.anova, dict(type=2, df_method="kr", marginal="car")),
         "ranova": Call(lmm.ranova, dict(res=r)),
+        "emmeans": Call(
+            lmm.emmeans,
+            dict(res=r, specs="x", by=None, at={"x": [0.0]}, weights="equal", cov_reduce="mean",
+                 df_method=None, level=0.9),
+        ),
+        "emtrends": Call(
+            lmm.emtrends,
+            dict(res=r, specs="1", var="x", by=None, at=None, weights="equal",
+                 cov_reduce="range", df_method="z", level=0.9),
+        ),
+        "joint_tests": Call(lmm.joint_tests, dict(res=r, by=None, at=None, df_method=None)),
+        "MarginalMeans.to_frame": Call(
+            means.to_frame, dict(adjust="none", level=0.9, type="link", bias_sigma=None)
+        ),
+        "MarginalMeans.confint": Call(means.confint, dict(level=0.9, adjust="sidak")),
+        "MarginalMeans.test": Call(
+            means.test, dict(null=0.0, side="less", delta=0.1, adjust="holm")
+        ),
+        "MarginalMeans.contrast": Call(
+            means.contrast, dict(method="eff", by=None, interaction=None, ref=None, adjust="fdr")
+        ),
+        "MarginalMeans.pairs": Call(means.pairs, dict(by=None, adjust="tukey")),
+        "MarginalMeans.joint_tests": Call(means.joint_tests, dict(by=None)),
+        "MarginalMeans.joint_test": Call(means.joint_test, dict(null=0.0)),
+        "MarginalMeans.cld": Call(means.cld, dict(alpha=0.1, adjust="none")),
+        "MarginalMeans.regrid": Call(logs.regrid, dict(bias_sigma=0.1)),
         "drop1": Call(lmm.drop1, dict(res=r, test="F", df_method=None)),
         "robust": Call(r.robust, dict(kind="CR2", cluster=g)),
         "robust wald_test": Call(r.robust().wald_test, dict(r_matrix=np.eye(2), test="HTZ")),
@@ -350,6 +378,7 @@ def test_every_public_function_is_tried():
     }  # fmt: skip
     assert functions - tried <= ELSEWHERE
     classes = [lmm.LMMResults, lmm.ManyResults, lmm.BootstrapResults, lmm.RegularizedResults,
+               lmm.MarginalMeans,
                type(fitted().t_test("x = 0")), type(made()["BootstrapStatistics.tidy"].function.__self__)]  # fmt: skip # noqa: E501
     for kind in classes:
         for name, member in inspect.getmembers(kind, inspect.isfunction):

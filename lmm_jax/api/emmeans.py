@@ -99,13 +99,13 @@ def emmeans(
     >>> res = lmm.fit("yld ~ Variety + Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
     >>> means = lmm.emmeans(res, "Nf")
     >>> print(means.to_frame()[["Nf", "estimate", "std_error", "df"]].round(2))
-        Nf  estimate  std_error     df
-    0  n00     79.39       7.17   6.79
-    1  n20     98.89       7.17   6.79
-    2  n40    114.22       7.17   6.79
-    3  n60    123.39       7.17   6.79
+        Nf  estimate  std_error    df
+    0  n00     79.39       7.13  6.64
+    1  n20     98.89       7.13  6.64
+    2  n40    114.22       7.13  6.64
+    3  n60    123.39       7.13  6.64
     >>> means.pairs().to_frame()["p_value"].round(4).tolist()[:3]
-    [0.0, 0.0, 0.0]
+    [0.0002, 0.0, 0.0]
     """
     fit = _checked(res, df_method)
     asked, known = _read_specs(specs, by), _variables(fit)
@@ -322,9 +322,11 @@ def _means(
     )
     labels = averaged.labels or {"1": ["overall"]}
     over = [n for n, v in grid.values.items() if n not in labels and len(v) > 1]
-    notes = (f"Averaged over the levels of {', '.join(over)}",) if over else ()
-    if weights != "equal" if isinstance(weights, str) else True:
-        notes += (f"Weights: {weights if isinstance(weights, str) else 'given'}",) if over else ()
+    notes: tuple[str, ...] = ()
+    if over:
+        notes = (f"Averaged over the levels of {', '.join(over)}",)
+        if not isinstance(weights, str) or weights != "equal":
+            notes += (f"Weights: {weights if isinstance(weights, str) else 'given'}",)
     source = fit._known("emmeans").source
     return MarginalMeans(
         at=at,

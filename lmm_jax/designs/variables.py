@@ -1,4 +1,4 @@
-"""The variables of the fixed effects: levels of factors, values of covariates, how often they meet."""
+"""The variables of the fixed effects: levels of factors, values of covariates, their cells."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ class Covariate:
 class Variables:
     """What a reference grid needs of the rows."""
 
+    names: tuple[str, ...]  # in the order of the formula
     factors: Mapping[str, pd.Index[Any]]  # levels, those that occur, in their order
     covariates: Mapping[str, Covariate]
     cells: np.ndarray  # (c, F)  combinations of codes that occur; covariates of few values last
@@ -53,7 +54,7 @@ class Variables:
 
 
 # C(x) or C(x, contrasts): x is a factor.
-_DECLARED = re.compile(r"C\(\s*`?([^`,()]+?)`?\s*[,)]")
+_DECLARED = re.compile(r"^C\(\s*`?([^`,()]+?)`?\s*[,)].*$")
 
 
 class Reference(NamedTuple):
@@ -87,7 +88,7 @@ def variables_of(source: FixedSource, rows: pd.DataFrame) -> Variables:
         name
         for expr, (kind, _) in spec.encoder_state.items()
         if kind.value == "categorical"
-        for name in (_DECLARED.match(expr).group(1) if _DECLARED.match(expr) else expr,)  # type: ignore[union-attr]
+        for name in [_DECLARED.sub(r"\1", expr)]
     }
     factors: dict[str, pd.Index[Any]] = {}
     covariates: dict[str, Covariate] = {}
@@ -104,7 +105,9 @@ def variables_of(source: FixedSource, rows: pd.DataFrame) -> Variables:
     order = [*factors, *(n for n in covariates if n in codes)]
     cells = np.column_stack([codes[name] for name in order]) if order else np.zeros((len(rows), 0))
     found, counts = np.unique(cells.astype(np.int64), axis=0, return_counts=True)
-    return Variables(factors=factors, covariates=covariates, cells=found, counts=counts)
+    return Variables(
+        names=tuple(used), factors=factors, covariates=covariates, cells=found, counts=counts
+    )
 
 
 def _names(source: FixedSource) -> set[str]:

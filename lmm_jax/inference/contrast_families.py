@@ -101,8 +101,8 @@ def _polynomials(levels: Sequence[str]) -> Contrasts:
     for degree in range(degrees + 1):
         column = [Fraction(i) ** degree for i in range(k)]
         for other in basis:
-            share = sum(a * b for a, b in zip(column, other, strict=True))
-            share /= sum(b * b for b in other)
+            share = sum((a * b for a, b in zip(column, other, strict=True)), Fraction(0))
+            share /= sum((b * b for b in other), Fraction(0))
             column = [a - share * b for a, b in zip(column, other, strict=True)]
         basis.append(column)
     rows = []

@@ -54,21 +54,29 @@ def grid_values(
     rows : DataFrame, optional
         Of the fit, for a function; None: not kept.
     """
-    out: dict[str, list[Any]] = {}
-    for name, levels in known.factors.items():
-        out[name] = list(levels) if name not in at else _chosen(name, levels, at[name])
-    for name, covariate in known.covariates.items():
-        if name in at:
-            out[name] = [float(v) for v in at[name]]
-        elif covariate.few is not None:
-            out[name] = list(covariate.few)
-        elif reduce == "mean":
-            out[name] = [covariate.mean]
-        elif reduce == "range":
-            out[name] = [covariate.low, covariate.high]
-        else:
-            out[name] = _reduced(name, reduce, rows)
-    return out
+    return {name: _values_of(name, known, at, reduce, rows) for name in known.names}
+
+
+def _values_of(
+    name: str,
+    known: Variables,
+    at: Mapping[str, Sequence[Any]],
+    reduce: Callable[[np.ndarray], Any] | str,
+    rows: pd.DataFrame | None,
+) -> list[Any]:
+    if name in known.factors:
+        levels = known.factors[name]
+        return _chosen(name, levels, at[name]) if name in at else list(levels)
+    covariate = known.covariates[name]
+    if name in at:
+        return [float(v) for v in at[name]]
+    if covariate.few is not None:
+        return list(covariate.few)
+    if reduce == "mean":
+        return [covariate.mean]
+    if reduce == "range":
+        return [covariate.low, covariate.high]
+    return _reduced(name, reduce, rows)
 
 
 def _chosen(name: str, levels: pd.Index[Any], wanted: Sequence[Any]) -> list[Any]:
@@ -120,7 +128,8 @@ def _cell_counts(
     counted = [name for name in known.counted if name in values]
     if not counted:
         return np.full(len(places), known.counts.sum())
-    names, table = list(values), {}
+    names = list(values)
+    table: dict[tuple[int, ...], int] = {}
     at = [known.counted.index(name) for name in counted]
     for cell, count in zip(known.cells[:, at], known.counts, strict=True):
         table[tuple(cell)] = table.get(tuple(cell), 0) + int(count)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,6 +35,8 @@ def joint_f(L: np.ndarray, value: np.ndarray, tests: DfMethod, scale: float) -> 
     if q == 0:
         return [0, np.nan, np.nan, np.nan]
     cov = scale * (L @ tests.cov_beta @ L.T)
+    if not (np.diagonal(cov) > 0).all():  # what is held fixed has no test
+        return [q, np.nan, np.nan, np.nan]
     f = float(value @ np.linalg.solve(cov, value)) / q
     df = float(np.min(tests.of_contrasts(L)))
     tail = special.chdtrc(q, f * q) if np.isinf(df) else special.fdtrc(q, df, f)
@@ -51,16 +54,22 @@ def joint_test_of(
     """Test of some rows together, of those of their combinations that can be estimated."""
     basis = estimable_rows(at.L[rows], at.gap[rows])
     L, shift = basis @ at.L[rows], basis @ (at.shift[rows] - null)
-    U, d, Vt = np.linalg.svd(L, full_matrices=False)
-    keep = d > 1e-8 * max(float(d.max(initial=0.0)), 1e-300)
-    value = Vt[keep] @ beta + (U[:, keep].T @ shift) / d[keep]
-    return joint_f(Vt[keep], value, tests, scale)
+    Q = independent_rows(L, _size(at, rows))
+    # Q = T L, so that the known parts go along
+    T = np.linalg.lstsq(L.T, Q.T, rcond=None)[0].T
+    return joint_f(Q, Q @ beta + T @ shift, tests, scale)
+
+
+def _size(at: LinearFunctions, rows: np.ndarray) -> float:
+    """Length of the longest row: what is nothing beside it is zero."""
+    return float(np.linalg.norm(at.L[rows], axis=1).max(initial=0.0))
 
 
 def tests_of_factors(
     at: LinearFunctions,
     table: pd.DataFrame,
     by: Sequence[str],
+    families: Sequence[np.ndarray],
     tests: DfMethod,
     scale: float,
     beta: np.ndarray,
@@ -72,19 +81,15 @@ def tests_of_factors(
     empty cells leave some of it, is ``(confounded)``.
     """
     factors = [name for name in table.columns if name not in by]
-    if by:
-        parts = list(
-            table.groupby(list(by), sort=False, observed=True, dropna=False).indices.items()
-        )
-    else:
-        parts = [((), np.arange(len(table)))]
-    out, labels = [], []
-    for key, rows in parts:
+    found: dict[str, list[tuple[dict[str, Any], list[float]]]] = {}
+    for rows in families:
+        own = {name: table[name].iloc[rows[0]] for name in by}
         for term, values in _terms(at, table.iloc[rows][factors], rows, tests, scale, beta):
-            out.append(values)
-            own = dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True))
-            labels.append({"term": term, **own})
-    made = pd.DataFrame(out, columns=_COLUMNS).astype({"df_num": int})
+            found.setdefault(term, []).append((own, values))
+    labels = [{"term": term, **own} for term, parts in found.items() for own, _ in parts]
+    made = pd.DataFrame(
+        [values for parts in found.values() for _, values in parts], columns=_COLUMNS
+    ).astype({"df_num": int})
     return pd.concat([pd.DataFrame(labels), made], axis=1)
 
 
@@ -108,9 +113,8 @@ def _terms(
                 out.append((":".join(chosen), joint_f(L, L @ beta, tests, scale)))
     total = _estimable(_differences(len(rows)), at, rows)
     tested = independent_rows(np.vstack(spaces)) if spaces else total[:0]
-    rest = total - (total @ tested.T) @ tested
-    left = independent_rows(rest[np.linalg.norm(rest, axis=1) > 1e-6]) if len(rest) else rest
-    if len(left) and len(total) > len(tested):
+    left = independent_rows(total - (total @ tested.T) @ tested)
+    if len(left):
         out.append(("(confounded)", joint_f(left, left @ beta, tests, scale)))
     return out
 
@@ -127,7 +131,7 @@ def _products(
     for name, own in levels.items():
         place = np.array([own.index(value) for value in table[name]])
         one = _differences(len(own)) if name in chosen else np.full((1, len(own)), 1.0 / len(own))
-        out = (out[:, None, :] * one[None][:, :, place]).reshape(-1, len(table))
+        out = (one[:, place][:, None] * out[None]).reshape(-1, len(table))  # the first one fastest
     return out
 
 
@@ -136,4 +140,4 @@ def _estimable(C: np.ndarray, at: LinearFunctions, rows: np.ndarray) -> np.ndarr
     if not len(C):
         return np.zeros((0, at.L.shape[1]))
     L, gap = C @ at.L[rows], C @ at.gap[rows]
-    return independent_rows(estimable_rows(L, gap) @ L)
+    return independent_rows(estimable_rows(L, gap) @ L, _size(at, rows))

@@ -178,17 +178,30 @@ def _correlation(cov: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def estimable_rows(L: np.ndarray, gap: np.ndarray) -> np.ndarray:
     """Basis of the combinations of rows that can be estimated, (q, r)."""
-    if gap.shape[1] == 0:
-        return np.eye(len(L))
     size = max(float(np.abs(L).max(initial=0.0)), 1.0)
-    U, d, _ = np.linalg.svd(gap, full_matrices=True)
-    rank = int((d > _ESTIMABLE * size).sum())
-    return U[:, rank:].T
+    if np.abs(gap).max(initial=0.0) <= _ESTIMABLE * size:
+        return np.eye(len(L))
+    U, d, _ = np.linalg.svd(gap, full_matrices=False)
+    kept = U[:, d > _ESTIMABLE * size]
+    # by reflections, as in R: on the basis depend the degrees of freedom of joint tests
+    return np.linalg.qr(kept, mode="complete")[0][:, kept.shape[1] :].T
 
 
-def independent_rows(L: np.ndarray) -> np.ndarray:
-    """Orthonormal rows that span those of L."""
-    if not L.size:
-        return L.reshape(0, L.shape[1])
-    _, d, Vt = np.linalg.svd(L, full_matrices=False)
-    return Vt[d > _RANK_TOL * max(float(d.max(initial=0.0)), 1e-300)]
+def independent_rows(L: np.ndarray, size: float = 1.0) -> np.ndarray:
+    """Rows made orthonormal one after the other; combinations of those before are left out.
+
+    Parameters
+    ----------
+    L : ndarray, shape (r, p)
+    size : float
+        Of the rows: what is much less is nothing.
+    """
+    Q = np.zeros((0, L.shape[1]))
+    for row in L:
+        rest = row
+        for _ in range(2):  # the second time for the digits that the first one lost
+            rest = rest - Q.T @ (Q @ rest)
+        length = float(np.linalg.norm(rest))
+        if length > _RANK_TOL * max(size, float(np.linalg.norm(row))):
+            Q = np.vstack([Q, rest / length])
+    return Q

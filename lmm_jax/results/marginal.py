@@ -22,7 +22,7 @@ from ..inference.linear_functions import (
 )
 from ..inference.multiplicity import ADJUSTMENTS
 from ..inference.transformations import Transformation
-from ..inputs.arguments import choice, flag, hinted, items, number, probability, shown
+from ..inputs.arguments import choice, hinted, items, number, probability, shown
 from ..reprs import public
 from .marginal_labels import Labels, combine, interaction, joined
 from .marginal_table import shown_table
@@ -285,8 +285,9 @@ class MarginalMeans:
         """
         groups = self.by if isinstance(by, str) and by == "same" else self._columns(by)
         return tests_of_factors(
-            self.at, self.labels.table, groups, self.tests, self.scale, self.beta
-        )
+            self.at, self.labels.table, groups, self.labels.families(groups),
+            self.tests, self.scale, self.beta,
+        )  # fmt: skip
 
     def joint_test(self, null: float = 0.0) -> pd.DataFrame:
         """F test that all rows of each group of ``by`` have the value ``null``."""
@@ -378,7 +379,7 @@ def interaction_of(
     )
     if len(chosen) == 1:
         chosen = chosen * len(factors)
-    if flag(len(chosen) != len(factors), "interaction"):
+    if len(chosen) != len(factors):
         raise DataError(
             f"interaction has {len(chosen)} methods for the factors {', '.join(factors)}"
         )

@@ -46,7 +46,8 @@ class Labels:
     def names(self, rows: np.ndarray, by: Sequence[str]) -> list[str]:
         """What rows are called in a contrast: their levels but for those of ``by``."""
         own = [name for name in self.columns if name not in by]
-        return [joined(row, own, self.covariates) for row in self.table.iloc[rows][own].to_numpy()]
+        table = self.table.iloc[rows][own]
+        return [joined(row, own, self.covariates) for row in table.itertuples(index=False)]
 
     def frame(self, columns: Mapping[str, np.ndarray], *, ratios: bool = False) -> pd.DataFrame:
         """The table with columns of numbers."""

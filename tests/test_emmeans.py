@@ -1,0 +1,407 @@
+"""Marginal means, trends, contrasts and joint tests: emmeans, and what R has no answer for."""
+
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+import reference
+from helpers import assert_close
+
+import lmm_jax as lmm
+from lmm_jax.errors import DataError
+
+# R's tables at lme4's optimum polished by Newton steps, ours at our own.
+RTOL = 1e-8
+# lmerTest's degrees of freedom come from numerical derivatives.
+DF_RTOL = {"satterthwaite": 1e-6, "kenward_roger": 1e-8, "asymptotic": 0}
+P_TOL = 1e-8
+# R's ptukey is off by up to 2.7e-3 of its value; its dunnettx limits come from a rough search.
+TUKEY_TOL, DUNNETTX_TOL = 2.5e-5, 1e-3
+METHODS = {"satterthwaite": "satterthwaite", "kenward_roger": "kr", "asymptotic": "z"}
+
+CASES = reference.names(lambda c: "emmeans" in c, reference.INFERENCE)
+pytestmark = pytest.mark.filterwarnings("ignore:the fixed-effects design is rank deficient")
+
+
+def numbers(values):
+    return np.array([np.nan if v is None else v for v in values], dtype=float)
+
+
+def means_of(result, entry, method):
+    reduce = {"median": np.median, None: "mean"}.get(entry["cov_reduce"], entry["cov_reduce"])
+    options = {
+        "by": entry["by"], "at": entry["at"], "weights": entry["weights"], "cov_reduce": reduce,
+        "df_method": METHODS[method], "level": entry["level"],
+    }  # fmt: skip
+    if entry["trend"]:
+        return lmm.emtrends(result, entry["specs"], entry["trend"], **options)
+    return lmm.emmeans(result, entry["specs"], **options)
+
+
+def contrasts_of(means, entry):
+    if entry["custom"]:
+        return means.contrast(entry["custom"])
+    if entry["interaction"]:
+        return means.contrast(interaction=entry["method"])
+    return means.contrast(entry["method"][0])
+
+
+def check(ours, theirs, method, scale):
+    """Estimates, errors, degrees of freedom; NaN in the same places."""
+    estimate = next(k for k in theirs if k not in TAKEN)
+    known = np.isfinite(numbers(theirs[estimate]))
+    np.testing.assert_array_equal(np.isfinite(ours["estimate"]), known)
+    expected = {k: numbers(theirs[k])[known] for k in (estimate, "SE", "df")}
+    assert_close(ours["estimate"][known], expected[estimate], RTOL, scale)
+    some = expected["SE"] > 1e-12 * scale  # a contrast of nothing is nothing but rounding in R
+    assert_close(ours["std_error"][known][some], expected["SE"][some], RTOL)
+    if method == "asymptotic":
+        assert np.isinf(ours["df"][known]).all()
+    else:
+        assert_close(ours["df"][known][some], expected["df"][some], DF_RTOL[method])
+    return known, some
+
+
+TAKEN = {"SE", "df", "lower", "upper", "stat", "p", "contrast"}
+
+
+def labels(values):
+    return [str(v).removesuffix(".0") for v in values]
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("method", METHODS)
+def test_tables_of_emmeans(name, method):
+    case, result = reference.load(name), reference.inference_fit(name)
+    scale = case["sigma"]
+    for entry in case["emmeans"]:
+        if method not in entry:
+            continue
+        means = means_of(result, entry, method)
+        ours, theirs = means.to_frame(), entry[method]["means"]
+        for column, values in entry["grid"].items():
+            assert labels(ours[column]) == labels(values)
+        known, _ = check(ours, theirs, method, scale)
+        for column, other in (("conf_low", "lower"), ("conf_high", "upper")):
+            assert_close(ours[column][known], numbers(theirs[other])[known], 1e-7, scale)
+        assert_close(ours["p_value"][known], numbers(theirs["p"])[known], P_TOL, 1)
+        for asked in entry[method]["contrasts"]:
+            check_contrasts(contrasts_of(means, asked), asked, method, scale)
+
+
+def check_contrasts(found, asked, method, scale):
+    ours, theirs = found.to_frame(level=asked["level"]), asked["table"]
+    named = [k for k in theirs if k in ours and k not in ("estimate", "df")]
+    for column in named:
+        assert labels(ours[column]) == labels(theirs[column])
+    wanted = {k: v for k, v in theirs.items() if k not in named}
+    known, some = check(ours, wanted, method, scale)
+    assert_close(ours["statistic"][known][some], numbers(theirs["stat"])[known][some], 1e-7, 1)
+    for how, adjusted in asked["adjust"].items():
+        ours = found.to_frame(how, level=asked["level"])
+        p_tol = TUKEY_TOL if how == "tukey" else P_TOL
+        assert_close(ours["p_value"][known][some], numbers(adjusted["p"])[known][some], p_tol, 1)
+        limit_tol = DUNNETTX_TOL if how == "dunnettx" else 1e-6
+        for column, other in (("conf_low", "lower"), ("conf_high", "upper")):
+            expected = numbers(adjusted[other])[known][some]
+            assert_close(ours[column][known][some], expected, limit_tol, scale)
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if "joint_tests" in reference.load(n)])
+def test_joint_tests_of_emmeans(name):
+    case, result = reference.load(name), reference.inference_fit(name)
+    for entry in case["joint_tests"]:
+        for method in METHODS:
+            theirs = entry.get(method)
+            if not theirs:
+                continue
+            ours = lmm.joint_tests(
+                result, by=entry.get("by"), at=entry.get("at"), df_method=METHODS[method]
+            )
+            assert list(ours["term"]) == theirs["model term"]
+            # emmeans makes (confounded) of rows that hold effects which it has tested already
+            proper = ours["term"] != "(confounded)"
+            np.testing.assert_array_equal(ours["df_num"], theirs["df1"])
+            assert_close(ours["f"][proper], np.array(theirs["F.ratio"])[proper], 1e-7)
+            # rows that empty cells leave can be made orthogonal in several ways
+            loose = np.array([str(note).strip() == "e" for note in theirs.get("note", proper)])
+            df = numbers(theirs["df2"])
+            assert_close(ours["df_denom"][proper & ~loose], df[proper & ~loose], 1e-6)
+            assert_close(ours["df_denom"][proper & loose], df[proper & loose], 1e-3)
+            assert_close(ours["p_value"][proper], np.array(theirs["p.value"])[proper], 1e-6, 1)
+
+
+# ------------------------------------------------------------ definitions
+
+
+OATS = "yld ~ Variety * Nf + (1 | Block/Variety)"
+
+
+@cache
+def oats(formula=OATS, **options):
+    return lmm.fit(formula, lmm.load_dataset("oats"), **options)
+
+
+def test_means_are_averages_of_the_grid():
+    result = oats()
+    cells = lmm.emmeans(result, ["Variety", "Nf"]).to_frame()
+    means = lmm.emmeans(result, "Nf").to_frame()
+    by_hand = cells.groupby("Nf", observed=True)["estimate"].mean()
+    assert_close(means["estimate"], by_hand.loc[means["Nf"]], 1e-12)
+
+
+def test_joint_tests_are_type_3():
+    result = oats()
+    table, ours = result.anova(), lmm.joint_tests(result).set_index("term")
+    assert_close(ours["f"], table["f"], 1e-8)
+    assert_close(ours["df_num"], table["df_num"], 0)
+
+
+@pytest.mark.parametrize("coding", ["sum", "poly", "helmert"])
+def test_coding_of_the_fit_does_not_matter(coding):
+    plain = lmm.emmeans(oats(), "Nf").pairs().to_frame()
+    other = lmm.emmeans(oats(OATS.replace("Nf", f"C(Nf, contr.{coding})")), "Nf").pairs().to_frame()
+    assert_close(other["estimate"], plain["estimate"], 1e-7)
+    assert_close(other["p_value"], plain["p_value"], 1e-6, 1)
+
+
+def test_every_method_of_the_families():
+    means = lmm.emmeans(oats(), "Nf")
+    m = means.to_frame()["estimate"].to_numpy()
+    expected = {
+        "revpairwise": [m[j] - m[i] for j in range(4) for i in range(j)],
+        "helmert": [m[i] - m[:i].mean() for i in range(1, 4)],
+        "mean_chg": [m[i:].mean() - m[:i].mean() for i in range(1, 4)],
+        "consec": m[1:] - m[:-1],
+        "del.eff": [m[i] - np.delete(m, i).mean() for i in range(4)],
+        "eff": m - m.mean(),
+        "trt.vs.ctrlk": m[:3] - m[3],
+    }
+    for method, values in expected.items():
+        assert_close(means.contrast(method).at.estimate, values, 1e-10)
+    last = means.contrast("trt.vs.ctrl", ref=-1).to_frame()
+    assert_close(last["estimate"], m[:3] - m[3], 1e-10)
+    own = means.contrast({"half": [0.5, 0.5, -0.5, -0.5]}).to_frame()
+    assert own["contrast"].tolist() == ["half"]
+    assert_close(own["estimate"], [(m[0] + m[1] - m[2] - m[3]) / 2], 1e-10)
+    assert_close(means.contrast([[1, 0, 0, -1]]).at.estimate, [m[0] - m[3]], 1e-10)
+
+
+def test_contrasts_of_contrasts():
+    within = lmm.emmeans(oats(), "pairwise ~ Nf | Variety").contrasts
+    between = within.contrast("pairwise", by="contrast")
+    product = lmm.emmeans(oats(), ["Nf", "Variety"]).contrast(interaction="pairwise")
+    assert_close(np.sort(between.at.estimate), np.sort(product.at.estimate), 1e-8, 1)
+
+
+def test_formulas_and_lists_ask_for_the_same():
+    result = oats()
+    frames = [
+        lmm.emmeans(result, "~ Variety | Nf").to_frame(),
+        lmm.emmeans(result, "Variety | Nf").to_frame(),
+        lmm.emmeans(result, "Variety", by="Nf").to_frame(),
+        lmm.emmeans(result, ["Variety"], by=["Nf"]).to_frame(),
+    ]
+    assert all(frame.equals(frames[0]) for frame in frames)
+    both = lmm.emmeans(result, "trt.vs.ctrl ~ Variety * Nf")
+    assert len(both.emmeans) == 12 and len(both.contrasts) == 11
+
+
+def test_dunnett_is_exact():
+    """Balanced and known: the value of Dunnett's table for three treatments, 45 df."""
+    found = lmm.emmeans(oats(), "Nf").contrast("trt.vs.ctrl", adjust="dunnett").to_frame()
+    half = (found["conf_high"] - found["estimate"]) / found["std_error"]
+    assert (np.abs(half - 2.43) < 0.01).all()
+    rough = lmm.emmeans(oats(), "Nf").contrast("trt.vs.ctrl").to_frame()
+    assert_close(found["p_value"], rough["p_value"], 5e-3, 1)
+
+
+def test_equivalence_and_non_inferiority():
+    found = lmm.emmeans(oats(), "Variety").pairs()
+    frame = found.to_frame("none")
+    t, se, df = (frame[k].to_numpy() for k in ("statistic", "std_error", "df"))
+    from scipy import stats
+
+    delta = 25.0
+    both = found.test(delta=delta, adjust="none")
+    lower, upper = stats.t.sf(t + delta / se, df), stats.t.cdf(t - delta / se, df)
+    assert_close(both["p_value"], np.maximum(lower, upper), 1e-9)
+    worse = found.test(side="greater", delta=delta, adjust="none")
+    assert_close(worse["p_value"], lower, 1e-9)
+    shifted = found.test(null=5.0, side="less", adjust="none")
+    assert_close(shifted["p_value"], stats.t.cdf(t - 5.0 / se, df), 1e-9)
+
+
+def test_letters_say_what_differs():
+    means = lmm.emmeans(oats(), "Nf")
+    table, p = means.cld(), means.pairs().to_frame()["p_value"].to_numpy()
+    groups = [set(g) for g in table["group"]]
+    pairs = [(i, j) for i in range(4) for j in range(i + 1, 4)]
+    for (i, j), value in zip(pairs, p, strict=True):
+        assert bool(groups[i] & groups[j]) == (value > 0.05)
+
+
+def test_overall_joint_test_is_a_wald_test():
+    result = oats()
+    pairs = lmm.emmeans(result, "Nf").pairs()
+    ours = pairs.joint_test().iloc[0]
+    expected = result.f_test(pairs.at.L)
+    assert_close(ours["f"], expected.statistic, 1e-8)
+    assert ours["df_num"] == 3
+
+
+# ------------------------------------------------------------ covariates, offsets, transformations
+
+
+@cache
+def logs():
+    rng = np.random.default_rng(3)
+    data = pd.DataFrame({
+        "g": np.repeat(np.arange(12), 10), "A": np.tile(list("ab"), 60),
+        "x": rng.normal(10, 2, 120), "z": rng.integers(0, 2, 120), "t": rng.uniform(1, 3, 120),
+    })  # fmt: skip
+    eta = 1 + 0.1 * data["x"] + 0.4 * (data["A"] == "b") + rng.normal(0, 0.3, 12)[data["g"]]
+    return data.assign(y=np.exp(eta + rng.normal(0, 0.2, 120)))
+
+
+def test_a_covariate_of_two_values_keeps_both():
+    result = lmm.fit("y ~ A + x + z + (1 | g)", logs())
+    kept = lmm.emmeans(result, "A").to_frame()
+    half = lmm.emmeans(result, "A", at={"z": 0.5}).to_frame()
+    assert_close(kept["estimate"], half["estimate"], 1e-10)
+    at = lmm.emmeans(result, "z").to_frame()
+    assert at["z"].tolist() == [0.0, 1.0]
+
+
+def test_an_offset_is_that_of_the_grid():
+    data = logs()
+    plain = lmm.fit("y ~ A + x + (1 | g)", data.assign(y=data["y"] - 2 * data["t"]))
+    result = lmm.fit("y ~ A + x + offset(2 * t) + (1 | g)", data)
+    ours, other = (lmm.emmeans(r, "A").to_frame() for r in (result, plain))
+    assert_close(ours["estimate"], other["estimate"] + 2 * data["t"].mean(), 1e-7)
+
+
+def test_geometric_means_and_ratios():
+    result = lmm.fit("log(y) ~ A + x + (1 | g)", logs())
+    means = lmm.emmeans(result, "A")
+    link, response = means.to_frame(), means.to_frame(type="response")
+    for column in ("estimate", "conf_low", "conf_high"):
+        assert_close(response[column], np.exp(link[column]), 1e-12)
+    assert_close(response["std_error"], np.exp(link["estimate"]) * link["std_error"], 1e-12)
+    assert_close(response["p_value"], link["p_value"], 1e-12)
+    ratios = means.pairs().to_frame(type="response")
+    assert ratios["contrast"].tolist() == ["a / b"]
+    assert_close(ratios["estimate"], [response["estimate"][0] / response["estimate"][1]], 1e-10)
+    corrected = means.to_frame(type="response", bias_sigma=0.4)
+    assert_close(corrected["estimate"], response["estimate"] * (1 + 0.08), 1e-10)
+
+
+def test_regrid_is_the_delta_method():
+    result = lmm.fit("np.log(y) ~ A + x + (1 | g)", logs())
+    means = lmm.emmeans(result, "A")
+    again, response = means.regrid(), means.to_frame(type="response")
+    assert_close(again.to_frame()["estimate"], response["estimate"], 1e-12)
+    assert_close(again.to_frame()["std_error"], response["std_error"], 1e-10)
+    difference = again.pairs().to_frame()
+    m = np.exp(means.at.estimate)
+    assert_close(difference["estimate"], [m[0] - m[1]], 1e-10)
+    gradient = np.array([m[0], -m[1]])
+    assert_close(difference["std_error"], [np.sqrt(gradient @ means.at.cov @ gradient)], 1e-10)
+
+
+def test_trends_of_a_polynomial_are_its_derivative():
+    data = logs()
+    result = lmm.fit("y ~ A + x + I(x ** 2) + (1 | g)", data)
+    b = result.fe_params
+    found = lmm.emtrends(result, "1", "x", at={"x": 9.0}).to_frame()
+    step = 1e-3 * (data["x"].max() - data["x"].min())
+    expected = b["x"] + 2 * b.iloc[-1] * (9.0 + step / 2)
+    assert_close(found["estimate"], [expected], 1e-8)
+
+
+@pytest.mark.parametrize("kind", [bool, int, str, "category"])
+def test_factors_of_every_type(kind):
+    data = logs()
+    values = {"bool": data["A"] == "b", "int": (data["A"] == "b") + 3, "str": data["A"]}
+    column = data["A"].astype("category") if kind == "category" else values[kind.__name__]
+    formula = "y ~ C(f) + x + (1 | g)" if kind is int else "y ~ f + x + (1 | g)"
+    found = lmm.emmeans(lmm.fit(formula, data.assign(f=column)), "f").to_frame()
+    plain = lmm.emmeans(lmm.fit("y ~ A + x + (1 | g)", data), "A").to_frame()
+    assert_close(found["estimate"], plain["estimate"], 1e-8)
+    assert_close(found["std_error"], plain["std_error"], 1e-8)
+
+
+def test_spellings_of_a_transformed_covariate():
+    data = logs()
+    result = lmm.fit("y ~ A * poly(x, 2) + (1 | g)", data)
+    other = lmm.fit("y ~ A * (x + I(x ** 2)) + (1 | g)", data)
+    for at in ({}, {"x": [8.0, 12.0]}):
+        one, two = (lmm.emmeans(r, "A", at=at).to_frame() for r in (result, other))
+        assert_close(one["estimate"], two["estimate"], 1e-6)
+
+
+def test_weights_of_cells_are_means_of_fitted_rows():
+    """Averages by cells are those of the fixed part over the rows of each level."""
+    data = logs()
+    data = data[~((data["A"] == "a") & (data["g"] < 5))].assign(B=lambda d: d["g"] % 3)
+    result = lmm.fit("y ~ A + C(B) + (1 | g)", data)
+    ours = lmm.emmeans(result, "A", weights="cells").to_frame()
+    by_hand = result.predict().groupby(data["A"].to_numpy()).mean()
+    assert_close(ours["estimate"], by_hand.loc[ours["A"]], 1e-9)
+    overall = lmm.emmeans(result, "1", weights="cells").to_frame()
+    assert_close(overall["estimate"], [result.predict().mean()], 1e-9)
+
+
+def test_robust_covariances_carry_over():
+    result = oats()
+    plain, robust = (lmm.emmeans(r, "Nf").pairs() for r in (result, result.robust("CR2")))
+    assert_close(robust.at.estimate, plain.at.estimate, 1e-12)
+    test = result.robust("CR2").t_test(plain.at.L)
+    assert_close(robust.at.std_error, test.sd, 1e-9)
+    assert_close(robust.at.df, test.df_denom, 1e-7)
+
+
+def test_saved_results_and_printing():
+    import pickle
+
+    again = pickle.loads(pickle.dumps(oats()))
+    table, expected = (lmm.emmeans(r, "Nf", weights="cells") for r in (again, oats()))
+    assert table.to_frame().equals(expected.to_frame())
+    assert str(table) == str(expected)
+    for text in (str(expected.pairs()), expected._repr_html_(), expected.summary().as_latex()):
+        assert "n20" in text
+
+
+def test_what_cannot_be_estimated_is_named():
+    result = reference.inference_fit("lmm_empty")
+    means = lmm.emmeans(result, ["A", "B"])
+    assert means.to_frame()["estimate"].isna().sum() == 2
+    assert "nonEst" in str(means)
+
+
+REFUSED = [
+    (lambda r: lmm.emmeans(r, "Block"), "no variable of the fixed effects"),
+    (lambda r: lmm.emmeans(r, "Nf", at={"Nf": ["n99"]}), "whose levels are"),
+    (lambda r: lmm.emmeans(r, "Nf", at={"Q": [1]}), "the variables are"),
+    (lambda r: lmm.emmeans(r, "Nf", weights="rows"), "choose from equal"),
+    (lambda r: lmm.emmeans(r, "Nf", weights=[1.0, 2.0]), "3 numbers are averaged over"),
+    (lambda r: lmm.emmeans(r, []), "name a variable"),
+    (lambda r: lmm.emmeans(r, "Nf", cov_reduce="median"), "choose from mean, range"),
+    (lambda r: lmm.emtrends(r, "Nf", "Variety"), "the covariates are"),
+    (lambda r: lmm.emmeans(r, "Nf").contrast("pairs"), "did you mean 'pairwise'"),
+    (lambda r: lmm.emmeans(r, "Nf").contrast({"a": [1, -1]}), "4 finite numbers"),
+    (lambda r: lmm.emmeans(r, "Nf").contrast("eff", by="Block"), "there are the columns"),
+    (lambda r: lmm.emmeans(r, "Nf").contrast("trt.vs.ctrl", ref=9), "there are the levels"),
+    (lambda r: lmm.emmeans(r, "Nf").to_frame("tuckey"), "did you mean 'tukey'"),
+    (lambda r: lmm.emmeans(r, "Nf").regrid(), "transformed response"),
+    (lambda r: lmm.emmeans(r, "Nf").contrast(interaction=["eff", "eff"]), "2 methods for"),
+    (lambda r: lmm.emmeans("r", "Nf"), "a result of lmm.fit"),
+    (lambda r: lmm.emmeans(r.without_data(), "Nf"), "restored without its data"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), REFUSED)
+def test_refusals(call, message):
+    with pytest.raises(DataError, match=message):
+        call(oats())
