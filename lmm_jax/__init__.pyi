@@ -23,7 +23,10 @@ from .errors import (
     IdentificationWarning,
     RankWarning,
 )
+from .inference.delta import DeltaResults, delta_method, hypotheses
 from .inference.influence import Influence, influence
+from .inference.profile_curves import ProfileResults
+from .inference.profile_likelihood import profile
 from .layouts.compress import compress
 from .layouts.crossed.layout import CrossedLayout
 from .layouts.grouped import GroupedLayout
@@ -46,6 +49,7 @@ __all__ = [
     "ConvergenceWarning",
     "CrossedLayout",
     "DataError",
+    "DeltaResults",
     "Design",
     "FittedParams",
     "ForkError",
@@ -57,11 +61,13 @@ __all__ = [
     "LayoutInfo",
     "ManyResults",
     "Params",
+    "ProfileResults",
     "RankWarning",
     "RegularizedPath",
     "RegularizedResults",
     "bootstrap",
     "compress",
+    "delta_method",
     "design",
     "design_from_arrays",
     "design_from_batches",
@@ -72,6 +78,7 @@ __all__ = [
     "get_fe_params",
     "get_scale",
     "hessian",
+    "hypotheses",
     "influence",
     "load",
     "load_dataset",
@@ -79,6 +86,7 @@ __all__ = [
     "pack",
     "penalties",
     "power",
+    "profile",
     "profile_loglike",
     "row_index",
     "score",
