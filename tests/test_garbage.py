@@ -225,6 +225,17 @@ def calls() -> dict[str, Call]:
             r.joint_effects_cov, dict(levels={"g": DATA["g"].iloc[0]})
         ),
         "conf_int": Call(r.conf_int, dict(alpha=0.05)),
+        "conf_int, named": Call(
+            r.conf_int,
+            dict(method="profile", level=0.9, scale="vcov", parm="scale", reml=False),
+        ),
+        "profile": Call(lmm.profile, dict(res=r, parm="sigma", scale="sdcor", reml=False)),
+        "delta_method": Call(
+            lmm.delta_method, dict(res=r, f=lambda p: p.scale, level=0.9, df_method=None)
+        ),
+        "hypotheses": Call(
+            lmm.hypotheses, dict(res=r, hypothesis="x = 0", level=0.9, df_method=None)
+        ),
         "t_test": Call(r.t_test, dict(r_matrix="x = 0", use_t=None)),
         "wald_test": Call(r.wald_test, dict(r_matrix=np.eye(2), use_f=None)),
         "f_test": Call(r.f_test, dict(r_matrix=np.eye(2))),

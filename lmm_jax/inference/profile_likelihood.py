@@ -20,7 +20,7 @@ from ..numerics.processes import float64
 from .parameters import SCALES, Parameter, chosen, parameter_values, parameters_of
 from .profile_curves import BETWEEN, LEVELS, ProfileCurve, ProfileResults
 from .profile_lines import Base, Line, base_at, covariances_at, line_of
-from .profile_search import Found, LowerOptimum, at_optimum, crossing
+from .profile_search import Found, LowerOptimum, at_optimum, crossing, end_of
 from .record import FitRecord
 
 # Times that a profile begins again from a better optimum.
@@ -158,29 +158,51 @@ def _limits(base: Base, job: _Job, q: float) -> Limits:
         if parameter.kind == "beta" and parameter.i < 0:
             out[row] = job.fit.estimates.beta[n]
             continue
-        key = _key(parameter, base)
-        if key not in known:
-            known[key] = _interval(line_of(parameter, base), base.deviance, q)
-        out[row] = known[key]
+        out[row] = _interval(parameter, base, q, known)
         if not job.roots and parameter.kind in ("sd", "sigma"):
             out[row] = out[row] ** 2
     _warn([name for name, row in zip(names, out, strict=True) if np.isnan(row).any()])
     return Limits(names, out[:, 0], out[:, 1])
 
 
+def _interval(
+    parameter: Parameter, base: Base, q: float, known: dict[Any, np.ndarray]
+) -> np.ndarray:
+    """Lower and upper end.
+
+    A correlation is anything where one of its standard deviations is zero: what reaches zero
+    leaves it no limits.
+    """
+    key = _key(parameter, base)
+    if key in known:
+        return known[key]
+    line = line_of(parameter, base)
+    turn = line.form.orientation
+    bounds = (line.low, line.high)[::turn]
+    if parameter.kind == "cor" and any(
+        _interval(sd, base, q, known)[0] == 0.0 for sd in _deviations(parameter)
+    ):
+        known[key] = np.array([line.form.of_data(z) for z in bounds])
+        return known[key]
+    start = at_optimum(line)
+    found = [crossing(line, start, base.deviance, q, side * turn) for side in (-1, 1)]
+    ends = [np.nan if at is None else line.form.of_data(at.psi) for at in found]
+    known[key] = np.array(ends)
+    return known[key]
+
+
+def _deviations(parameter: Parameter) -> tuple[Parameter, Parameter]:
+    """The standard deviations of a correlation."""
+    i, j = parameter.i, parameter.j
+    same = parameter._replace(name="", kind="sd")
+    return same._replace(j=i), same._replace(i=j)
+
+
 def _key(parameter: Parameter, base: Base) -> Any:
     """The same for parameters that are equal by the structure of their term."""
     if parameter.term < 0 or base.layout.structures[parameter.term].unrestricted:
-        return parameter
+        return parameter[1:]
     return parameter.term, parameter.kind
-
-
-def _interval(line: Line, best: float, q: float) -> np.ndarray:
-    """Lower and upper end."""
-    start, turn = at_optimum(line), line.form.orientation
-    found = [crossing(line, start, best, q, side * turn) for side in (-1, 1)]
-    ends = [np.nan if at is None else line.form.of_data(at.psi) for at in found]
-    return np.array(ends)
 
 
 def _curves(base: Base, job: _Job) -> ProfileResults:
@@ -191,7 +213,7 @@ def _curves(base: Base, job: _Job) -> ProfileResults:
         if job.parameters[n].kind == "beta" and job.parameters[n].i < 0:
             continue
         line = line_of(job.parameters[n], base)
-        points, ends = _followed(line, base.deviance)
+        points, ends = _followed(line, base)
         curves.append(_curve(job, base, line, points, ends, n))
         if any(end is None for end in ends):
             failed.append(job.parameters[n].name)
@@ -202,16 +224,17 @@ def _curves(base: Base, job: _Job) -> ProfileResults:
     )
 
 
-def _followed(line: Line, best: float) -> tuple[list[Found], tuple[bool | None, bool | None]]:
+def _followed(line: Line, base: Base) -> tuple[list[Found], tuple[bool | None, bool | None]]:
     """Points by increasing parameter, zeta signed; whether it ends below and above, None: lost."""
     roots = np.sort(np.concatenate([special.ndtri(0.5 + 0.5 * LEVELS), BETWEEN]))
     start, sides = at_optimum(line), []
     ends: list[bool | None] = []
+    cap = _cap(line.parameter, base)
     for side in (-1, 1):
-        at, own = start, []
+        at, own, turn = start, [], side * line.form.orientation
         end: bool | None = False
-        for q in roots:
-            found = crossing(line, at, best, float(q), side * line.form.orientation)
+        for q in [*roots[roots < cap], *([cap] if cap < roots[-1] else [])]:
+            found = crossing(line, at, base.deviance, float(q), turn)
             if found is None:
                 end = None
                 break
@@ -219,9 +242,21 @@ def _followed(line: Line, best: float) -> tuple[list[Found], tuple[bool | None, 
             own += [found._replace(zeta=side * found.zeta)] if found.psi != start.psi else []
             if end:
                 break
+        if end is False and cap < roots[-1]:  # from there on a standard deviation is zero
+            last = line.low if turn < 0 else line.high
+            own.append(at._replace(psi=last, zeta=side * cap, slope=0.0))
+            end = True
         sides.append(own)
         ends.append(end)
     return [*reversed(sides[0]), start, *sides[1]], (ends[0], ends[1])
+
+
+def _cap(parameter: Parameter, base: Base) -> float:
+    """Highest root that the profile of a correlation can have: that of a zero variance."""
+    if parameter.kind != "cor":
+        return np.inf
+    lines = [line_of(sd, base) for sd in _deviations(parameter)]
+    return min(end_of(line, at_optimum(line), base.deviance, -1).zeta for line in lines)
 
 
 def _curve(

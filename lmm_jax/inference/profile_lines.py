@@ -16,7 +16,7 @@ from ..likelihood.criterion import residual_df
 from ..likelihood.joint import joint_jet
 from ..likelihood.profile import profile_jet
 from ..numerics.programs import compiled
-from ..optimize.minimize import in_doubt, minimize, off_boundary
+from ..optimize.minimize import has_few_groups, in_doubt, minimize, off_boundary
 from ..optimize.newton import newton
 from ..optimize.starts import SMALL_PROBLEM
 from .charts import Angle, Chart, Difference, Polar, Product, Size, pulled_back
@@ -37,6 +37,7 @@ class Base(NamedTuple):
     y: np.ndarray  # (m + 1,)  theta and log sigma^2
     deviance: float
     reml: bool
+    doubtful: bool  # groups so few that the criterion may well have several minima
 
 
 class LineJet(NamedTuple):
@@ -85,6 +86,7 @@ class Line:
     parameter: Parameter
     layout: Layout
     reml: bool
+    doubtful: bool  # see Base
     chart: Chart
     z: np.ndarray  # (M,)  the optimum
     direction: np.ndarray  # (p,)  of a fixed effect
@@ -129,8 +131,9 @@ def base_at(layout: Layout, theta: Any, *, reml: bool, refit: bool) -> Base:
     profile = _profiled(theta, near, reml=reml).profile
     tau = np.log(float(profile.rss) / float(residual_df(layout, reml=reml)))
     near = near.measured_from(profile.beta)
+    few = layout.size() <= SMALL_PROBLEM and bool(has_few_groups(layout))
     beta = beta + np.asarray(profile.beta)
-    return Base(near, beta, np.append(theta, tau), float(profile.deviance), reml)
+    return Base(near, beta, np.append(theta, tau), float(profile.deviance), reml, few)
 
 
 def _optimum(layout: Layout, theta: Any, *, reml: bool) -> Any:
@@ -165,6 +168,7 @@ def line_of(parameter: Parameter, base: Base) -> Line:
         parameter=parameter,
         layout=base.layout,
         reml=base.reml,
+        doubtful=base.doubtful,
         chart=Chart(m, m),
         z=base.y,
         direction=np.zeros(p),

@@ -32,6 +32,8 @@ _LAST, _LAST_OF_X = 1e-4, 1e-5
 _FLAT, _NEGATIVE = 1e-10, 1e-7
 # Whitened pivots below the first are opened to the second before a minimum is believed in.
 _SMALL_PIVOT, _OPEN_PIVOT = 1e-3, 0.3
+# Pivots that other minima are sought from where the groups are few.
+_FEW = (0.5, 0.02)
 # By how much, in deviance, another minimum must be lower to be another.
 _LOWER = 1e-7
 # By how much, in deviance, a point must be lower than the optimum to be the better optimum.
@@ -214,28 +216,39 @@ def _venzon_moolgavkar(line: Line, z: np.ndarray, best: float, q: float, side: i
 
 
 def _is_challenged(line: Line, found: Found) -> bool:
-    """Whether another minimum over x, away from the boundary, is lower."""
-    opened = _opened(line, found.jet.z)
-    if opened is None:
+    """Whether another minimum over x is lower."""
+    others = _others(line, found.jet.z)
+    if not others:
         return False
-    return _rest(line, opened).value < _rest(line, found.jet.z).value - _LOWER
+    own = _rest(line, found.jet.z).value
+    return any(_rest(line, z).value < own - _LOWER for z in others)
+
+
+def end_of(line: Line, start: Found, best: float, side: int) -> Found:
+    """The profile where the parameter ends, at a standard deviation of zero for example."""
+    bound = line.low if side < 0 else line.high
+    found = _lowest_rest(line, [_moved(start, line.held, bound)], best)
+    return found._replace(ends=True)
 
 
 # ------------------------------------------------------------ x minimized at every psi
 
 
-def _opened(line: Line, z: np.ndarray) -> np.ndarray | None:
-    """The point with small pivots of the covariances opened; None if there are none.
+def _others(line: Line, z: np.ndarray) -> list[np.ndarray]:
+    """Where else a minimum over x may be.
 
     The criterion is even in a column of Lambda: its gradient vanishes at zero whatever lies
-    around.
+    around, so that small pivots are opened. With few groups a second minimum is not rare: all
+    pivots are opened and all are closed, nearly.
     """
-    small = [n for n in pivots_of(line) if abs(z[n]) < _SMALL_PIVOT]
-    if not small:
-        return None
-    z = z.copy()
-    z[small] = _OPEN_PIVOT
-    return z
+    pivots = pivots_of(line)
+    small = [n for n in pivots if abs(z[n]) < _SMALL_PIVOT]
+    out = []
+    for places, value in [(small, _OPEN_PIVOT)] + [(pivots, v) for v in _FEW if line.doubtful]:
+        if places:
+            out.append(z.copy())
+            out[-1][places] = value
+    return out
 
 
 def _rest(line: Line, z: np.ndarray) -> LineJet:
@@ -260,10 +273,9 @@ def _rest(line: Line, z: np.ndarray) -> LineJet:
 
 
 def _lowest_rest(line: Line, starts: list[np.ndarray], best: float) -> Found:
-    """The lowest of the minima from some starts, and from these with small pivots opened."""
+    """The lowest of the minima from some starts, and from where others may be."""
     ends = [_rest(line, z) for z in starts]
-    opened = [_opened(line, end.z) for end in ends]
-    ends += [_rest(line, z) for z in opened if z is not None]
+    ends += [_rest(line, z) for z in _others(line, ends[0].z)]
     jet = min(ends, key=lambda end: end.value if np.isfinite(end.value) else np.inf)
     if jet.value < best - _ANOTHER - jet.noise:
         raise LowerOptimum(theta_at(line, jet.y))
@@ -279,9 +291,9 @@ def _bracketed(
     bound = line.low if side < 0 else line.high
     outer = inner
     if np.isfinite(bound):
-        outer = _lowest_rest(line, [_moved(inner, held, bound)], best)
+        outer = end_of(line, inner, best, side)
         if outer.zeta <= q:
-            return outer._replace(ends=True)
+            return outer
     step = abs(guess - inner.psi)
     for _ in range(_ROUNDS):
         if outer.zeta > q or np.isfinite(bound):
@@ -291,7 +303,7 @@ def _bracketed(
         step *= 2.0
     if not (outer.zeta > q and np.isfinite(outer.jet.value)):
         return None
-    return _between(line, inner, outer, best, q)
+    return _between(line, inner, outer._replace(ends=False), best, q)
 
 
 def _between(line: Line, inner: Found, outer: Found, best: float, q: float) -> Found | None:
