@@ -73,6 +73,7 @@ def own_name(name):
     if not rest:
         return name
     columns, group = rest.split("|")
+    group = group.replace("(", "").replace(")", "")
     return f"{kind}({','.join(reversed(columns.split('.')))}|{group})"
 
 
@@ -182,7 +183,11 @@ def test_limits_by_a_simplex_search_on_the_dense_likelihood(row, parameter):
     res = lmm.fit("y ~ x + (1 + x | g)", data, reml=False)
     level = res.estimates.deviance + special.ndtri(0.975) ** 2
     for limit in res.conf_int(method="profile").loc[row]:
-        assert dense_profile(data, parameter, limit) == pytest.approx(level, abs=DENSE_TOL * 10)
+        found = dense_profile(data, parameter, limit)
+        if parameter == "cor" and abs(limit) == 1.0:
+            assert found < level  # the level lies beyond the end
+        else:
+            assert found == pytest.approx(level, abs=DENSE_TOL)
 
 
 def test_a_one_way_layout_by_its_own_likelihood():

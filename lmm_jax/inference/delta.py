@@ -136,7 +136,7 @@ def delta_method(
     >>> res = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff"))
     >>> icc = lmm.delta_method(res, lambda p: p.cov_re[0, 0] / (p.cov_re[0, 0] + p.scale))
     >>> print(f"{icc.estimate:.3f} ({icc.std_error:.3f})")
-    0.419 (0.208)
+    0.418 (0.216)
     """
     level = probability(level, "level")
     fit = instance(res, "res", FitRecord, "a result of lmm.fit").with_df(df_method)
@@ -188,10 +188,10 @@ def hypotheses(
     >>> import lmm_jax as lmm
     >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
     >>> lmm.hypotheses(res, "Days = 10").pvalue.round(3).tolist()
-    [0.765]
+    [0.766]
     >>> zero = lmm.hypotheses(res, lambda p: -p["Intercept"] / p["Days"])
     >>> print(f"{zero.estimate:.2f} ({zero.std_error:.2f})")
-    -24.02 (3.93)
+    -24.02 (3.69)
     """
     fit = instance(res, "res", FitRecord, "a result of lmm.fit")
     if callable(hypothesis):

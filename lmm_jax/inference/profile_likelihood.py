@@ -85,7 +85,7 @@ def profile(
     >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
     >>> curves = lmm.profile(res, "theta")
     >>> curves.conf_int(0.99).round(2).loc["sigma"].tolist()
-    [22.14, 30.03]
+    [22.15, 30.03]
     """
     job = _read(res, parm, scale, reml)
     return _from_best(job, lambda base: _curves(base, job))
