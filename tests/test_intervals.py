@@ -279,6 +279,18 @@ def test_units_of_y_and_x():
     assert_close(after.to_numpy() / units[:, None], before, SAME_TOL, 0.1)
 
 
+def test_units_of_x_do_not_change_the_search():
+    """A covariate of millions, with the same steps."""
+    before = sleep().conf_int(method="profile")
+    after = lmm.fit(SLOPES, SLEEP.assign(Days=1e6 * SLEEP.Days)).conf_int(method="profile")
+    units = np.array([1.0, 1e-6, 1.0, 1.0, 1e-6, 1.0])
+    assert_close(after.to_numpy() / units[:, None], before, SAME_TOL, 0.1)
+    for res in (sleep(), lmm.fit(SLOPES, SLEEP.assign(Days=1e6 * SLEEP.Days))):
+        roots = res.conf_int(method="profile", parm="theta", scale="sdcor")
+        squares = res.conf_int(method="profile", parm="theta", scale="vcov")
+        assert_close(squares.iloc[[0, 2, 3]], roots.iloc[[0, 2, 3]] ** 2, SAME_TOL)
+
+
 def test_a_shift_of_x_moves_what_depends_on_the_origin_alone():
     after = lmm.fit(SLOPES, SLEEP.assign(Days=SLEEP.Days - 4.5)).conf_int(method="profile")
     rows = ["Days", "sd(Days|Subject)", "sigma"]

@@ -191,9 +191,9 @@ def line_of(parameter: Parameter, base: Base) -> Line:
 
 def _unrestricted(at: Line, y_scale: float) -> Line:
     """A standard deviation, correlation or covariance of a term with any covariance."""
-    t, i, j = at.parameter.term, at.parameter.i, at.parameter.j
-    A = np.asarray(at.layout.whiteners[t])
-    places = theta_slices(at.layout.structures)[t]
+    term, i, j = at.parameter.term, at.parameter.i, at.parameter.j
+    A = np.asarray(at.layout.whiteners[term])
+    places = theta_slices(at.layout.structures)[term]
     k, tau = len(A), at.z.size - 1
     rows = A[[i]] if i == j else A[[i, j]]
     Q, R = np.linalg.qr(np.column_stack([rows.T, np.eye(k)]))
@@ -201,22 +201,24 @@ def _unrestricted(at: Line, y_scale: float) -> Line:
     Q, R = Q * signs, R * signs[:, None]
     y = at.z.copy()
     if k > 1:
-        factor = Q.T @ factor_blocks(y[:tau], at.layout.structures)[t]
+        factor = Q.T @ factor_blocks(y[:tau], at.layout.structures)[term]
         L = np.linalg.qr(factor.T)[1].T  # lower triangular, the same covariance
         y[places] = (L * np.where(np.diagonal(L) < 0, -1.0, 1.0))[lower_indices(k)]
-        at = replace(at, layout=at.layout.rotate(t, Q), turned=(t, Q))
+        at = replace(at, layout=at.layout.rotate(term, Q), turned=(term, Q))
     else:
         y[places] = np.abs(y[places])
     u, first = R[0, 0], places.start
     if i == j:
         chart: Chart = Size(first, tau)
         return replace(at, chart=chart, z=chart.inverse(y), low=0.0, form=Form(unit=u * y_scale))
-    pair = dict(l11=first, l21=first + 1, l22=first + k, s=float(R[0, 1]), t=float(R[1, 1]))
+    size = float(np.hypot(R[0, 1], R[1, 1]))  # units of x leave with it
+    s, t = float(R[0, 1]) / size, float(R[1, 1]) / size
+    pair: Any = dict(l11=first, l21=first + 1, l22=first + k, s=s, t=t)
     if at.parameter.kind == "cor":
         chart = Angle(first + 1, tau, **pair)
         return replace(at, chart=chart, z=chart.inverse(y), low=0.0, high=np.pi, form=Form("cos"))
     chart = Product(first + 1, tau, **pair)
-    return replace(at, chart=chart, z=chart.inverse(y), form=Form(unit=u * y_scale**2))
+    return replace(at, chart=chart, z=chart.inverse(y), form=Form(unit=u * size * y_scale**2))
 
 
 def _symmetric(at: Line, y_scale: float) -> Line:
