@@ -25,7 +25,10 @@ from .errors import (
     IdentificationWarning,
     RankWarning,
 )
+from .inference.delta import DeltaResults, delta_method, hypotheses
 from .inference.influence import Influence, influence
+from .inference.profile_curves import ProfileResults
+from .inference.profile_likelihood import profile
 from .layouts.compress import compress
 from .layouts.crossed.layout import CrossedLayout
 from .layouts.grouped import GroupedLayout
@@ -49,6 +52,7 @@ __all__ = [
     "ConvergenceWarning",
     "CrossedLayout",
     "DataError",
+    "DeltaResults",
     "Design",
     "FittedParams",
     "ForkError",
@@ -61,12 +65,14 @@ __all__ = [
     "ManyResults",
     "MarginalMeans",
     "Params",
+    "ProfileResults",
     "RankWarning",
     "RegularizedPath",
     "RegularizedResults",
     "anova",
     "bootstrap",
     "compress",
+    "delta_method",
     "design",
     "design_from_arrays",
     "design_from_batches",
@@ -80,6 +86,7 @@ __all__ = [
     "get_fe_params",
     "get_scale",
     "hessian",
+    "hypotheses",
     "influence",
     "joint_tests",
     "load",
@@ -88,6 +95,7 @@ __all__ = [
     "pack",
     "penalties",
     "power",
+    "profile",
     "profile_loglike",
     "ranova",
     "row_index",

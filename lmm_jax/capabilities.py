@@ -127,6 +127,16 @@ TABLE = {
             ),
         },
     ),
+    "profile": Capability(
+        "fit",
+        {
+            **_NO_ROWS,
+            "held covariances": "a profile maximizes over all covariances, and this fit holds some "
+            "fixed: leave cov_re and vcomp free (fixed effects may be held)",
+            "penalized": "a profile is that of the likelihood alone: fit without fe_pen and "
+            "cov_pen",
+        },
+    ),
     "profile_re": Capability(
         "fit",
         {

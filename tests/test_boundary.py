@@ -312,6 +312,6 @@ def test_variances_in_params_are_those_of_the_data():
     assert result.params.iloc[3] == variance
     assert result.cov_re_unscaled.iloc[0, 0] == variance / result.scale
     assert result.bse.iloc[3] == result.bse_re.iloc[0]
-    lower, upper = result.conf_int().iloc[3]
-    assert (lower + upper) / 2 == pytest.approx(variance, rel=1e-12)
-    assert (upper - lower) / 2 == pytest.approx(1.959964 * result.bse.iloc[3], rel=1e-6)
+    low, high = np.log(result.conf_int().iloc[3])
+    assert (low + high) / 2 == pytest.approx(np.log(variance), rel=1e-12)
+    assert (high - low) / 2 == pytest.approx(1.959964 * result.bse.iloc[3] / variance, rel=1e-6)

@@ -248,6 +248,40 @@ def check_profile_re(m: Model, kind: str) -> None:
         assert_close(curve, by_offset().fit.profile_re(name, vtype, 1, 0.1, 2, 0.5), TOL)
 
 
+def check_profile(m: Model, kind: str) -> None:
+    """At both ends of an interval the maximum over the rest has fallen by half of q^2."""
+    found = m.fit.conf_int(method="profile", level=0.8, reml=kind == "arrays")
+    assert found.notna().all(axis=None)
+    curve = lmm.profile(m.fit, "sigma", reml=kind == "arrays")
+    assert_close(curve.conf_int(0.8).loc["sigma"], found.loc["sigma"], TOL)
+    if kind == "held effects":
+        assert found.loc["x"].tolist() == [HELD, HELD]
+        same = by_offset().fit.conf_int(method="profile", level=0.8)
+        assert_close(found.drop(index="x"), same, TOL, 1)
+    elif kind in ("dropped", "batches", "ml", "large core"):
+        model = "y ~ x + (1 | g)" + (" + (1 | s)" if kind == "large core" else "")
+        same = made(model).fit.conf_int(method="profile", level=0.8)
+        assert_close(found, same, TOL, 1)
+    elif kind == "offset":
+        moved = made("y ~ x + (1 | g)", DATA.assign(y=DATA["y"] - DATA["o"]))
+        assert_close(found, moved.fit.conf_int(method="profile", level=0.8), TOL, 1)
+    elif kind != "arrays":  # a fixed effect is held by free=
+        upper = found.loc["x", "upper"]
+        plain = lmm.fit(m.design, reml=False)
+        if kind != "structured":
+            held = held_at(m, upper)
+            q = 1.2815515655446004  # normal quantile of 0.9
+            assert_close(2 * (plain.llf - held.llf), q * q, 1e-5)
+
+
+def held_at(m: Model, value: float) -> lmm.LMMResults:
+    sizes = [len(term.names) for term in m.design.terms if not term.is_component]
+    cov, vcomp = np.eye(sum(sizes)), np.ones(m.design.n_components)
+    free = P(fe_params=[1, 0], cov_re=cov * 0 + 1, vcomp=vcomp)
+    start = P(fe_params=[0, value], cov_re=cov, vcomp=vcomp)
+    return lmm.fit(m.design, free=free, start_params=start, reml=False)
+
+
 def check_kenward_roger(m: Model, kind: str) -> None:
     """The formulas in dense matrices, with the entries of every covariance for parameters."""
     design = made().design if kind == "batches" else m.design
@@ -453,6 +487,7 @@ CHECKS = {
     "simulate": check_simulate,
     "influence": check_influence,
     "profile_re": check_profile_re,
+    "profile": check_profile,
     "kenward-roger": check_kenward_roger,
     "between-within": check_between_within,
     "emmeans": check_emmeans,
@@ -502,6 +537,7 @@ ASK = {
     "simulate": lambda m: lmm.simulate(m.fit, m.design, seed=1),
     "influence": lambda m: lmm.influence(m.fit),
     "profile_re": lambda m: m.fit.profile_re(0, "re"),
+    "profile": lambda m: m.fit.conf_int(method="profile"),
     "kenward-roger": lambda m: m.fit.with_df("kr").df,
     "between-within": lambda m: m.fit.with_df("between-within").df,
     "emmeans": lambda m: lmm.emmeans(m.fit, "1"),

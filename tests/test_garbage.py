@@ -262,6 +262,17 @@ def calls() -> dict[str, Call]:
         "drop1": Call(lmm.drop1, dict(res=r, test="F", df_method=None)),
         "robust": Call(r.robust, dict(kind="CR2", cluster=g)),
         "robust wald_test": Call(r.robust().wald_test, dict(r_matrix=np.eye(2), test="HTZ")),
+        "conf_int, named": Call(
+            r.conf_int,
+            dict(method="profile", level=0.9, scale="vcov", parm="scale", reml=False),
+        ),
+        "profile": Call(lmm.profile, dict(res=r, parm="sigma", scale="sdcor", reml=False)),
+        "delta_method": Call(
+            lmm.delta_method, dict(res=r, f=lambda p: p.scale, level=0.9, df_method=None)
+        ),
+        "hypotheses": Call(
+            lmm.hypotheses, dict(res=r, hypothesis="x = 0", level=0.9, df_method=None)
+        ),
         "f_test": Call(r.f_test, dict(r_matrix=np.eye(2))),
         "tidy": Call(r.tidy, dict(conf_level=0.9)),
         "summary": Call(

@@ -177,8 +177,13 @@ def test_covariance_of_the_parameters(reml):
 def test_wald_intervals_and_p_values(alpha):
     result = fit()
     interval = result.conf_int(alpha)
-    assert_close(interval.mean(axis=1), result.params, EXACT_RTOL, result.bse)
-    half = (interval["upper"] - interval["lower"]) / 2 / result.bse
+    variances = [2, 4]  # on the logarithm
+    center, errors = result.params.copy(), result.bse.copy()
+    errors.iloc[variances] /= center.iloc[variances]
+    center.iloc[variances] = np.log(center.iloc[variances])
+    interval.iloc[variances] = np.log(interval.iloc[variances])
+    assert_close(interval.mean(axis=1), center, EXACT_RTOL, errors)
+    half = (interval["upper"] - interval["lower"]) / 2 / errors
     df = [*result.df, np.inf, np.inf, np.inf]
     assert_close(half, stats.t.ppf(1 - alpha / 2, df), EXACT_RTOL)
     p = 2 * stats.t.sf(np.abs(result.tvalues), result.df)

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import jax
-import numpy as np
-
-from ..batches.draw import fit_replicates
-from ..capabilities import require
-from ..inference.estimates import Estimates, estimate, has_optimum
-from ..inputs.arguments import hinted, whole_number
-from ..inputs.arguments import seed as read_seed
-from ..numerics.processes import float64
-from ..results.bootstrap import BootstrapResults, Replicates
+from ..inputs.arguments import hinted
+from ..results.bootstrap import BootstrapResults
 from ..results.lmm import LMMResults
+from ..results.resampling import resample
 
 
 @hinted
@@ -61,37 +54,4 @@ def bootstrap(res: LMMResults, n_boot: int = 1000, *, seed: int) -> BootstrapRes
     >>> bool(interval["lower"] < res.fe_params["Days"] < interval["upper"])
     True
     """
-    n_boot, seed = whole_number(n_boot, "n_boot", least=2), read_seed(seed)
-    design = require(res, "bootstrap").design
-    with float64():
-        layout = design.layout
-        at = res.estimates
-        solution, base = fit_replicates(
-            layout,
-            at.theta_layout,
-            at.scale,
-            key=jax.random.key(seed),
-            n=n_boot,
-            reml=res.reml,
-        )
-        found = estimate(solution, base, reml=res.reml)
-        converged = has_optimum(solution, base.structures, found.singular)
-    beta = np.broadcast_to(at.beta, (n_boot, at.beta.size)).copy()
-    beta[:, slice(None) if design.held is None else np.isnan(design.held)] += found.beta
-    fit = jax.tree.map(lambda leaf: np.asarray(leaf)[None], at)
-    return BootstrapResults(
-        fit=_replicates(fit, fit.beta, np.array([res.converged])),
-        replicates=_replicates(found, beta, converged),
-        fixed_names=res.fixed_names,
-        term_labels=res.term_labels,
-        reml=res.reml,
-        seed=seed,
-    )
-
-
-def _replicates(at: Estimates, beta: np.ndarray, converged: np.ndarray) -> Replicates:
-    """What is kept of each fit."""
-    out = Replicates(beta, at.covariances, at.scale, at.deviance, converged, at.singular)
-    for leaf in jax.tree.leaves(out):
-        leaf.flags.writeable = False
-    return out
+    return resample(res, n_boot, seed)

@@ -12,7 +12,7 @@ from scipy import special  # scipy.stats takes half a second to import
 
 from ..designs.design import Design
 from ..designs.labels import TermLabel, parameter_names
-from ..inputs.arguments import hinted, probability
+from ..inputs.arguments import hinted
 from ..inputs.names import unique
 from .df import DfMethod, bound, read_df_method
 from .estimates import Estimates
@@ -241,28 +241,6 @@ class FitRecord:
         """Two-sided p values of the fixed effects."""
         values = 2.0 * special.stdtr(self._df, -np.abs(self.tvalues.to_numpy()))
         return pd.Series(values, index=_labels(self.fixed_names))
-
-    def conf_int(self, alpha: float = 0.05, *, df_method: str | None = None) -> pd.DataFrame:
-        """Wald intervals of ``params``.
-
-        Fixed effects use the t quantile of their degrees of freedom, variances
-        the normal one.
-
-        Parameters
-        ----------
-        alpha : float
-            One less the coverage.
-        df_method : str, optional
-            As in :func:`lmm_jax.fit`; that of the fit if not given.
-        """
-        alpha = probability(alpha, "alpha")
-        if df_method is not None:
-            return self.with_df(df_method).conf_int(alpha)
-        params, quantile = self.params, np.full(len(self.params), special.ndtri(1 - alpha / 2))
-        quantile[: len(self._df)] = special.stdtrit(self._df, 1 - alpha / 2)
-        errors = self.bse.to_numpy()
-        half = np.where(errors == 0, 0.0, quantile * errors)  # what is held fixed is known
-        return pd.DataFrame({"lower": params - half, "upper": params + half})
 
 
 def _covariance_frame(results: FitRecord) -> pd.DataFrame:

@@ -8,19 +8,110 @@ from typing import Any
 
 import pandas as pd
 
-from ..inference import contrasts
+from ..errors import DataError
+from ..inference import contrasts, intervals
 from ..inference.contrasts import ContrastResults
+from ..inference.parameters import SCALES, chosen, parameters_of
+from ..inference.profile_likelihood import profile_limits
 from ..inference.record import FitRecord
-from ..inputs.arguments import hinted
+from ..inputs.arguments import choice, hinted
 from ..reprs import folded
 from . import tidy as tables
+from .resampling import resample
 from .summary import Summary, summarize
+
+METHODS = ("wald", "profile", "bootstrap")
 
 
 @hinted
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FittedModel(FitRecord):
     """The parameters of a linear mixed model, their tests and their tables."""
+
+    # ---- intervals
+
+    def conf_int(
+        self,
+        alpha: float = 0.05,
+        *,
+        df_method: str | None = None,
+        method: str = "wald",
+        level: float | None = None,
+        scale: str | None = None,
+        parm: Any = None,
+        reml: bool = False,
+        n_boot: int = 1000,
+        seed: int | None = None,
+    ) -> pd.DataFrame:
+        """Confidence intervals of the parameters, with columns lower and upper.
+
+        Parameters
+        ----------
+        alpha : float
+            One less the coverage.
+        df_method : str, optional
+            Of Wald intervals of fixed effects, as in :func:`lmm_jax.fit`; that of the fit if
+            not given.
+        method : {"wald", "profile", "bootstrap"}
+            ``"wald"``: estimates and standard errors. Fixed effects have t quantiles, variances
+            an interval on the scale of the logarithm, correlations on that of Fisher's z (as
+            ``nlme::intervals``), covariances a symmetric one; NaN for a variance at zero.
+            ``"profile"``: where the deviance, minimized over all other parameters, has risen
+            by the square of the normal quantile (as lme4's ``confint``); ends at a standard
+            deviation of zero and at a correlation of one. ``"bootstrap"``: percentiles of
+            :func:`lmm_jax.bootstrap`.
+        level : float, optional
+            The coverage, in the place of ``alpha``.
+        scale : {"sdcor", "vcov"}, optional
+            Standard deviations and correlations, ``sigma`` last; or variances and covariances,
+            ``scale`` last. By default the rows of ``params`` for Wald intervals, ``"sdcor"``
+            for the others.
+        parm : str or sequence of str, optional
+            Names of rows; ``"beta"`` for the fixed effects, ``"theta"`` for all others.
+        reml : bool
+            Profiles of the restricted likelihood, which have no fixed effects; by default of
+            the likelihood, whatever the fit was by.
+        n_boot : int
+            Replicates of the bootstrap.
+        seed : int, optional
+            Of the bootstrap, which needs one.
+
+        Raises
+        ------
+        DataError
+            Unknown names, alpha and level together, a fit that the method refuses.
+
+        Warns
+        -----
+        ConvergenceWarning
+            A profile that could not be followed; its limits are NaN.
+
+        References
+        ----------
+        Venzon & Moolgavkar (1988), doi:10.2307/2347496; Pinheiro & Bates (2000), Mixed-Effects
+        Models in S and S-PLUS, section 2.4, doi:10.1007/b98882.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+        >>> res.conf_int(method="profile", parm="theta").round(2).to_numpy().tolist()
+        [[14.38, 37.72], [-0.48, 0.69], [3.8, 8.75], [22.9, 28.86]]
+        """
+        level = intervals.read_level(alpha, level)
+        choice(method, "method", METHODS)
+        if method == "wald":
+            return intervals.wald_intervals(self.with_df(df_method), level, scale, parm)
+        if df_method is not None:
+            raise DataError(f"df_method belongs to method='wald', not to {method!r}: leave it out")
+        scale = choice("sdcor" if scale is None else scale, "scale", SCALES)
+        if method == "profile":
+            found = profile_limits(self, level, scale, parm, reml)
+            limits = {"lower": found.lower, "upper": found.upper}
+            return pd.DataFrame(limits, index=list(found.names))
+        if seed is None:
+            raise DataError("method='bootstrap' draws: pass seed= (a whole number)")
+        return _bootstrapped(self, level, scale, parm, n_boot, seed)
 
     # ---- tests
 
@@ -171,3 +262,17 @@ class FittedModel(FitRecord):
         kind = "REML" if self.reml else "ML"
         model = self.formula or f"{self.endog_name} (from arrays)"
         return folded(f"<{type(self).__name__} by {kind}: {model}, llf {self.llf:.4f}>")
+
+
+def _bootstrapped(
+    fit: FitRecord, level: float, scale: str, parm: Any, n_boot: int, seed: int
+) -> pd.DataFrame:
+    """Percentile intervals of a bootstrap, in the rows of the other methods."""
+    parameters = parameters_of(fit.fixed_names, fit.term_labels, scale)
+    places = chosen(parameters, parm)
+    boot = resample(fit, n_boot, seed)
+    limits = boot.conf_int(alpha=1.0 - level, scales="sdcor" if scale == "sdcor" else "vcov")
+    limits.index = pd.Index([parameter.name for parameter in parameters])
+    if scale == "vcov":
+        limits.iloc[-1] = limits.iloc[-1] ** 2  # a replicate has sigma, whatever the scale
+    return limits.iloc[places]

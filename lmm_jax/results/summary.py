@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..inference.estimates import residual_variance_error
+from ..inference.intervals import wald_intervals
 from ..inference.record import FitRecord
 from ..inference.robust import Robust
 from ..inputs.arguments import instance, probability
@@ -227,7 +228,7 @@ def _fixed(results: FitRecord, names: Sequence[str], alpha: float) -> TextTable:
     normal = not results.tests.uses_t
     p = len(names)
     low, high = f"{100 * alpha / 2:g}%", f"{100 * (1 - alpha / 2):g}%"
-    interval = results.conf_int(alpha).to_numpy()[:p]
+    interval = wald_intervals(results, 1 - alpha, None, None).to_numpy()[:p]
     columns = zip(
         results.fe_params.to_numpy(),
         results.bse_fe.to_numpy(),

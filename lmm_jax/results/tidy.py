@@ -12,6 +12,7 @@ from ..designs.design import Design
 from ..designs.fixed_terms import columns_of_terms
 from ..inference.contrasts import wald_test
 from ..inference.estimates import residual_variance_error
+from ..inference.intervals import wald_intervals
 from ..inference.record import FitRecord
 from ..inference.variance import sdcor_jacobian
 from ..inputs.arguments import probability
@@ -36,7 +37,7 @@ def variance_table(results: FitRecord) -> pd.DataFrame:
 def tidy(results: FitRecord, conf_level: float) -> pd.DataFrame:
     """One row a parameter, with broom.mixed's columns."""
     conf_level = probability(conf_level, "conf_level")
-    interval = results.conf_int(1 - conf_level).iloc[: len(results.fixed_names)]
+    interval = wald_intervals(results, conf_level, None, None).iloc[: len(results.fixed_names)]
     fixed = pd.DataFrame(
         {
             "effect": "fixed",
