@@ -41,6 +41,8 @@ from .optimize.implicit import FittedParams, fit_params
 from .results.bootstrap import BootstrapResults
 from .results.lmm import LMMResults
 from .results.many import ManyResults
+from .results.many_means import ManyMeans
+from .results.many_tests import ManyTests
 from .results.marginal import MarginalMeans
 from .results.regularized import RegularizedPath, RegularizedResults
 from .results.saving import load
@@ -62,7 +64,9 @@ __all__ = [
     "Influence",
     "LMMResults",
     "LayoutInfo",
+    "ManyMeans",
     "ManyResults",
+    "ManyTests",
     "MarginalMeans",
     "Params",
     "ProfileResults",

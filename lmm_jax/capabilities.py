@@ -197,6 +197,11 @@ TABLE = {
             "the design from a formula",
         },
     ),
+    "emmeans of many": Capability(
+        "design",
+        {"arrays": "marginal means need to know the variables behind the columns of X: make the "
+         "design from a formula"},
+    ),
     "anova": Capability(
         "fit",
         {

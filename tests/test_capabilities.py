@@ -333,6 +333,17 @@ def check_emmeans(m: Model, kind: str) -> None:
     assert list(lmm.joint_tests(r)["term"]) == ["x"]
 
 
+def check_emmeans_of_many(m: Model, kind: str) -> None:
+    """The first response is that of the design."""
+    if kind in ("crossed", "structured", "batches", "large core"):
+        return  # fit_many refuses them
+    many = lmm.fit_many(m.design, m.design.endog[:, None], progress=False)
+    found = many.emmeans("1").tests()
+    expected = lmm.emmeans(lmm.fit(m.design), "1")
+    assert_close(found.estimate[0], expected.at.estimate, TOL, 1)
+    assert_close(found.std_error[0], expected.at.std_error, TOL, 1)
+
+
 def check_anova(m: Model, kind: str) -> None:
     """One covariate, which nothing contains: its F is the square of its t, whatever the type."""
     t = m.fit.t_test("x = 0")
@@ -491,6 +502,7 @@ CHECKS = {
     "kenward-roger": check_kenward_roger,
     "between-within": check_between_within,
     "emmeans": check_emmeans,
+    "emmeans of many": check_emmeans_of_many,
     "anova": check_anova,
     "comparisons of models": check_comparisons,
     "robust": check_robust,
@@ -520,6 +532,7 @@ DEAR = (
     "influence",
     "profile_re",
     "fit_params",
+    "emmeans of many",
 )
 QUICK = ("held effects", "offset")
 
@@ -541,6 +554,9 @@ ASK = {
     "kenward-roger": lambda m: m.fit.with_df("kr").df,
     "between-within": lambda m: m.fit.with_df("between-within").df,
     "emmeans": lambda m: lmm.emmeans(m.fit, "1"),
+    "emmeans of many": lambda m: lmm.fit_many(
+        m.design, m.design.endog[:, None], progress=False
+    ).emmeans("1"),
     "anova": lambda m: m.fit.anova(),
     "comparisons of models": lambda m: lmm.ranova(m.fit),
     "robust": lambda m: m.fit.robust(),

@@ -150,7 +150,8 @@ def calls() -> dict[str, Call]:
         ),
         "fit_many": Call(
             lmm.fit_many,
-            {**model, **spelled, **fit_options, "responses": ["y"], "progress": False},
+            {**model, **spelled, **fit_options, "responses": ["y"], "progress": False,
+             "responses_in": "columns"},
         ),
         "fit_many of a design": Call(
             lmm.fit_many, dict(formula=d, data=DATA[["y"]], chunk_size=None, progress=False)
@@ -305,6 +306,15 @@ def calls() -> dict[str, Call]:
         "BootstrapStatistics.tidy": Call(
             boot.statistics().tidy, dict(kind="normal", conf_level=0.9)
         ),
+        "ManyResults.t_test": Call(many.t_test, dict(r_matrix="x = 0", moderate=False)),
+        "ManyResults.wald_test": Call(many.wald_test, dict(r_matrix="x = 0", moderate=False)),
+        "ManyResults.emmeans": Call(
+            many.emmeans,
+            dict(specs="1", by=None, at={"x": [0.0]}, weights="equal", cov_reduce="mean",
+                 level=0.9),
+        ),
+        "ManyTests.to_frame": Call(many.t_test("x = 0").to_frame, dict(conf_level=0.9)),
+        "ManyMeans.tests": Call(many.emmeans("1").tests, dict(moderate=False)),
         "ManyResults.tidy": Call(many.tidy, dict(conf_level=0.9)),
         "ManyResults.fdr": Call(many.fdr, dict(term="x")),
         "ManyResults.number": Call(many.number, dict(response=1)),

@@ -16,10 +16,10 @@ from ..batches.lane_minimize import SMALLEST, join_lanes, minimize_lanes, pick_l
 from ..capabilities import require
 from ..designs.design import Design
 from ..designs.labels import term_labels
-from ..designs.responses import Responses, levels_remain, one_response, read_model
+from ..designs.responses import Responses, levels_remain, one_response, read_model, turned
 from ..errors import ConvergenceWarning, warn_user
 from ..inference.estimates import ManyEstimates, estimate_many
-from ..inputs.arguments import flag, hinted, whole_number
+from ..inputs.arguments import choice, flag, hinted, whole_number
 from ..layouts.group_index import GroupIndex
 from ..layouts.grouped import GroupedLayout
 from ..numerics.processes import float64
@@ -59,6 +59,7 @@ def fit_many(
     chunk_size: int | None = None,
     progress: bool = True,
     context: Mapping[str, Any] | None = None,
+    responses_in: str = "columns",
 ) -> ManyResults:
     """Fit one linear mixed model to many responses, each with parameters of its own.
 
@@ -92,6 +93,9 @@ def fit_many(
         quarter of the free memory, 4,096 at most on a CPU. Results do not depend on it.
     progress : bool
         Show a progress bar on long runs, if tqdm is installed.
+    responses_in : {"columns", "rows"}
+        "rows": the responses are an array or frame of shape (R, n), a row a response, as
+        tables of genes by samples are.
 
     Returns
     -------
@@ -124,6 +128,8 @@ def fit_many(
     progress = flag(progress, "progress")
     if chunk_size is not None:
         chunk_size = whole_number(chunk_size, "chunk_size", least=1)
+    if choice(responses_in, "responses_in", ("columns", "rows")) == "rows":
+        data, responses = turned(formula, data, responses)
     design, columns = read_model(
         formula, data, responses, groups=groups, re_formula=re_formula, vc_formula=vc_formula,
         weights=weights, offset=offset, subset=subset, context=context,

@@ -101,6 +101,23 @@ def read_model(
     return design, Responses(names=names, values=values, weights=table, rows=rows)
 
 
+def turned(formula: Any, data: Any, responses: Any) -> tuple[Any, Any]:
+    """Data and responses where these stand in rows: the same with responses in columns."""
+    alone = isinstance(formula, Design) and responses is None
+    given = data if alone else responses
+    if isinstance(given, pd.DataFrame):
+        table: Any = given.T
+    else:
+        table = plain(given, "responses")
+        if table.ndim != 2:
+            raise DataError(
+                f"responses has the shape {table.shape}: with responses_in='rows' an array or a "
+                "frame of shape (R, n) is needed"
+            )
+        table = table.T
+    return (table, None) if alone else (data, table)
+
+
 def _is_table(weights: Any) -> bool:
     """Weights of every observation rather than of the rows."""
     if weights is None or isinstance(weights, str):

@@ -248,6 +248,9 @@ class ManyEstimates(NamedTuple):
     fe_params: np.ndarray  # (R, p)
     bse_fe: np.ndarray  # (R, p)
     df: np.ndarray  # (R, p)  Satterthwaite's
+    cov_beta: np.ndarray  # (R, p, p)  relative to the residual variance
+    dcov_beta: np.ndarray  # (R, m, p, p)
+    joint_cov: np.ndarray  # (R, m + 1, m + 1)
     theta: np.ndarray  # (R, m)  lme4's theta
     covariances: tuple[np.ndarray, ...]  # (R, k, k) a term
     scale: np.ndarray  # (R,)
@@ -281,6 +284,9 @@ def estimate_many(
         fe_params=at.beta,
         bse_fe=np.sqrt(at.scale[:, None] * variance),
         df=satterthwaite_df(np.eye(variance.shape[1]), at.cov_beta, at.dcov_beta, at.joint_cov),
+        cov_beta=at.cov_beta,
+        dcov_beta=at.dcov_beta,
+        joint_cov=at.joint_cov,
         theta=at.theta,
         covariances=at.covariances,
         scale=at.scale,

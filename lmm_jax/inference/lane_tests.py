@@ -2,13 +2,69 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy import special
 
-from .estimates import Estimates
+from .estimates import Estimates, ManyEstimates
 from .hypotheses import Restriction
 from .satterthwaite import satterthwaite_df
-from .wald import f_denominator, joint_test
+from .wald import RANK_TOL, f_denominator, f_denominators, joint_test
+
+
+class LaneTests(NamedTuple):
+    """Some hypotheses, each tested in every fit."""
+
+    estimate: np.ndarray  # (R, r)
+    std_error: np.ndarray  # (R, r)
+    df: np.ndarray  # (R, r)
+
+
+class LaneJoint(NamedTuple):
+    """One hypothesis of several rows, tested in every fit."""
+
+    chi2: np.ndarray  # (R,)
+    df_num: np.ndarray  # (R,)  of int: rank
+    df_denom: np.ndarray  # (R,)
+
+
+def lane_contrasts(L: np.ndarray, at: ManyEstimates) -> LaneTests:
+    """Contrasts ``L beta`` with their standard errors and Satterthwaite's degrees of freedom.
+
+    Parameters
+    ----------
+    L : ndarray, shape (r, p)
+    at : ManyEstimates
+    """
+    with np.errstate(invalid="ignore"):
+        variance = np.sum((L @ at.cov_beta) * L, axis=-1)
+        df = satterthwaite_df(L, at.cov_beta, at.dcov_beta, at.joint_cov)
+        return LaneTests(at.fe_params @ L.T, np.sqrt(at.scale[:, None] * variance), df)
+
+
+def lane_joint(L: np.ndarray, q: np.ndarray, at: ManyEstimates) -> LaneJoint:
+    """Wald statistics of ``L beta = q`` and lmerTest's denominators, all fits at once.
+
+    Dependent rows count once, fit by fit; a fit without estimates is NaN.
+
+    Parameters
+    ----------
+    L : ndarray, shape (r, p)
+    q : ndarray, shape (r,)
+    at : ManyEstimates
+    """
+    void = ~np.isfinite(at.scale)
+    cov = np.where(void[:, None, None], np.eye(L.shape[1]), at.cov_beta)
+    d, P = np.linalg.eigh(L @ cov @ L.T)
+    used = d > RANK_TOL * d[:, -1:]
+    z = np.einsum("rab,ra->rb", P, at.fe_params @ L.T - q)
+    safe = np.where(used, d, 1.0)
+    chi2 = np.where(used, z**2 / safe, 0.0).sum(axis=1) / np.where(void, 1.0, at.scale)
+    rows = np.swapaxes(P, 1, 2) @ L
+    nu = satterthwaite_df(rows, at.cov_beta, at.dcov_beta, at.joint_cov)
+    df = f_denominators(nu, used)
+    return LaneJoint(np.where(void, np.nan, chi2), used.sum(axis=1), np.where(void, np.nan, df))
 
 
 def lane_pvalues(

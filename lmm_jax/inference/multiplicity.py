@@ -200,6 +200,19 @@ def critical_values(
     return out
 
 
+def false_discovery(p: np.ndarray) -> np.ndarray:
+    """Benjamini and Hochberg's adjusted p values; NaN stays NaN and does not count, (m,).
+
+    References
+    ----------
+    Benjamini & Hochberg (1995), doi:10.1111/j.2517-6161.1995.tb02031.x.
+    """
+    known = ~np.isnan(p)
+    out = np.full(p.shape, np.nan)
+    out[known] = _stepwise(p[known], "fdr", int(known.sum()))
+    return out
+
+
 def _of_rows(family: Family, known: np.ndarray) -> Family:
     """The family without the rows that cannot be estimated."""
     missing = int(np.sum(~known))

@@ -22,7 +22,7 @@ def satterthwaite_df(
 
     Parameters
     ----------
-    contrasts : ndarray, shape (r, p)
+    contrasts : ndarray, shape (r, p) or (..., r, p)
     cov_beta : ndarray, shape (..., p, p)
         ``(X' V^-1 X)^-1`` relative to sigma^2.
     dcov_beta : ndarray, shape (..., m, p, p)
@@ -40,7 +40,7 @@ def satterthwaite_df(
     """
     unit = np.sqrt(np.diagonal(cov_beta, axis1=-2, axis2=-1))
     unit = np.where(unit > 0, unit, 1.0)  # fixed effects that are held have no variance
-    largest = np.abs(contrasts).max(axis=1, keepdims=True, initial=0.0)
+    largest = np.abs(contrasts).max(axis=-1, keepdims=True, initial=0.0)
     rows = contrasts / np.where(largest > 0, largest, 1.0) * unit[..., None, :]
     largest = np.abs(rows).max(axis=-1, keepdims=True, initial=0.0)
     rows = rows / np.where(largest > 0, largest, 1.0)

@@ -11,7 +11,7 @@ from .hypotheses import Restriction
 
 # Eigenvalues of the covariance of R params below this, relative to the largest, are zero:
 # the square root of the precision, lmerTest's rule.
-_RANK_TOL = float(np.sqrt(np.finfo(float).eps))
+RANK_TOL = float(np.sqrt(np.finfo(float).eps))
 # Degrees of freedom this close together are equal (lmerTest's rule); the formula divides by
 # their excess over 2 and would lose digits.
 _SAME_DF = 1e-8
@@ -75,8 +75,32 @@ def _positive_pairs(V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues, largest first, and eigenvectors that are not zero for all purposes."""
     d, P = np.linalg.eigh(V)
     d, P = d[::-1], P[:, ::-1]
-    keep = d > _RANK_TOL * d[0]
+    keep = d > RANK_TOL * d[0]
     return d[keep], P[:, keep]
+
+
+def f_denominators(nu: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """The same for many tests, of which each has its own number of statistics.
+
+    Parameters
+    ----------
+    nu : ndarray, shape (R, q)
+    used : ndarray of bool, shape (R, q)
+        Which of them a test has.
+
+    Returns
+    -------
+    ndarray, shape (R,)
+    """
+    count = used.sum(axis=1)
+    low, high = (f(np.where(used, nu, fill), axis=1) for f, fill in ((np.min, np.inf), (np.max, 0)))
+    mean = np.where(used, nu, 0.0).sum(axis=1) / np.maximum(count, 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        excess = np.where(used, 2.0 / (nu - 2.0), 0.0).sum(axis=1)
+        df = np.where(excess > 0, 2.0 * (excess + count) / excess, np.inf)
+        df = np.where(low <= 2, 2.0, df)
+        df = np.where(high - low < _SAME_DF, mean, df)
+    return np.where(np.isnan(np.where(used, nu, 0.0)).any(axis=1) | (count == 0), np.nan, df)
 
 
 def f_denominator(nu: np.ndarray) -> float:

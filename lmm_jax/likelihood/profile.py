@@ -231,7 +231,7 @@ def get_scale(
     reml : bool
         ``nu = n - p`` or ``nu = n``.
     """
-    xp = namespace(fe_params, cov_re, vcomp, layout.S0)
+    xp = namespace(fe_params, cov_re, vcomp, layout)
     check_process()
     reml = flag(reml, "reml")
     params = Params(fe_params=fe_params, cov_re=cov_re, vcomp=vcomp)

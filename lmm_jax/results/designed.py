@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..capabilities import require
 from ..designs.design import Design
-from ..designs.variables import Reference, reference_of
+from ..designs.variables import reference_of
 from ..errors import DataError
 from ..inference import profile
 from ..inference.robust import robust_tests
@@ -21,6 +21,7 @@ from . import tidy as tables
 from .anova import term_table
 from .fitted import FittedModel
 from .kept import Kept
+from .marginal_rows import Basis
 
 
 @hinted
@@ -65,12 +66,21 @@ class DesignedModel(FittedModel):
         return self._known("layout_info").layout_info
 
     @cached_property
-    def reference(self) -> Reference:
-        """Variables of the fixed effects in the rows, of which reference grids are made."""
-        self._known("emmeans")
-        found = self.kept.reference if self.kept is not None else reference_of(self.design)  # type: ignore[arg-type]
-        assert found is not None  # require has looked
-        return found
+    def basis(self) -> Basis:
+        """What marginal means are made of."""
+        known = self._known("emmeans")
+        found = known.reference if isinstance(known, Kept) else reference_of(known)
+        source = known.source
+        assert found is not None and source is not None  # require has looked
+        return Basis(
+            source=source,
+            reference=found,
+            rows=source.rows,
+            beta=self.estimates.beta,
+            tests=self.tests,
+            scale=self.scale,
+            df_method=self.df_method,
+        )
 
     # ---- tests
 

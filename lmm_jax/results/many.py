@@ -10,17 +10,31 @@ import numpy as np
 import pandas as pd
 from scipy import special  # scipy.stats takes half a second to import
 
+from ..designs.design import Design
 from ..designs.labels import TermLabel
 from ..errors import DataError
 from ..formulas.equations import parameter_number
-from ..inputs.arguments import hinted, is_whole, probability, shown
+from ..inference.moderation import Moderation, moderate
+from ..inference.multiplicity import false_discovery
+from ..inputs.arguments import flag, hinted, is_whole, probability, shown
 from ..reprs import public
 from .lmm import LMMResults
+from .many_means import ManyMeans, means_of_many
+from .many_tests import ManyTests, many_t_test, many_wald_test
 from .saving import Saved
+
+_NO_DATA = (
+    "these results were restored without their data: fit again, or save them with keep_data=True"
+)
 
 
 class Refits(Protocol):
     """Whoever can fit one of the responses by itself."""
+
+    @property
+    def design(self) -> Design:
+        """The design that all responses share."""
+        ...
 
     def fit_one(self, number: int) -> LMMResults:
         """The full result of one response."""
@@ -49,6 +63,10 @@ class ManyResults(Saved):
         Their standard errors.
     df : ndarray, shape (R, p)
         Satterthwaite's degrees of freedom; infinite for ``df_method="normal"``.
+    cov_beta : ndarray, shape (R, p, p)
+        Covariance of the fixed effects, relative to the residual variance.
+    dcov_beta, joint_cov : ndarray
+        Its derivatives in the relative covariances, and what those are uncertain by.
     theta : ndarray, shape (R, m)
         lme4's theta.
     covariances : tuple of ndarray, shape (R, k, k)
@@ -70,6 +88,9 @@ class ManyResults(Saved):
     fe_params: np.ndarray
     bse_fe: np.ndarray
     df: np.ndarray
+    cov_beta: np.ndarray
+    dcov_beta: np.ndarray
+    joint_cov: np.ndarray
     theta: np.ndarray
     covariances: tuple[np.ndarray, ...]
     scale: np.ndarray
@@ -167,6 +188,97 @@ class ManyResults(Saved):
             }
         )
 
+    # ---- tests
+
+    def t_test(self, r_matrix: Any, *, moderate: bool = False) -> ManyTests:
+        """Test linear hypotheses of the fixed effects one by one, in every response.
+
+        Parameters
+        ----------
+        r_matrix : array of shape (r, p), tuple or str
+            As in :meth:`LMMResults.t_test`.
+        moderate : bool
+            Draw the residual variances towards their common distribution (limma's empirical
+            Bayes, Smyth 2004, doi:10.2202/1544-6115.1027), which adds degrees of freedom.
+
+        Returns
+        -------
+        ManyTests
+
+        Examples
+        --------
+        >>> import numpy as np, lmm_jax as lmm
+        >>> data = lmm.load_dataset("machines")
+        >>> Y = data["score"].to_numpy()[:, None] + np.random.default_rng(1).normal(size=(54, 4))
+        >>> many = lmm.fit_many("~ Machine + (1 | Worker)", data, Y, progress=False)
+        >>> found = many.t_test("Machine[T.B] = Machine[T.C]")
+        >>> one = many.select(2).t_test("Machine[T.B] = Machine[T.C]")
+        >>> bool(abs(found.statistic[2, 0] - one.statistic[0]) < 1e-6)
+        True
+        """
+        return many_t_test(self, r_matrix, flag(moderate, "moderate"))
+
+    def wald_test(self, r_matrix: Any, *, moderate: bool = False) -> ManyTests:
+        """Test linear hypotheses together, in every response: F, or chi-square for "normal".
+
+        Parameters
+        ----------
+        r_matrix, moderate
+            As in :meth:`t_test`.
+
+        Returns
+        -------
+        ManyTests
+            With one column.
+        """
+        return many_wald_test(self, r_matrix, flag(moderate, "moderate"))
+
+    def emmeans(
+        self,
+        specs: Any,
+        *,
+        by: Any = None,
+        at: Any = None,
+        weights: Any = "equal",
+        cov_reduce: Any = "mean",
+        level: float = 0.95,
+    ) -> ManyMeans:
+        """Marginal means of every response: :func:`lmm_jax.emmeans` for all of them.
+
+        Parameters
+        ----------
+        specs, by, at, weights, cov_reduce, level
+            As in :func:`lmm_jax.emmeans`.
+
+        Returns
+        -------
+        ManyMeans
+            Whose ``contrast``, ``pairs`` and ``tests`` serve all responses at once.
+
+        Examples
+        --------
+        >>> import numpy as np, lmm_jax as lmm
+        >>> data = lmm.load_dataset("machines")
+        >>> Y = data["score"].to_numpy()[:, None] + np.random.default_rng(1).normal(size=(54, 4))
+        >>> many = lmm.fit_many("~ Machine + (1 | Worker)", data, Y, progress=False)
+        >>> many.emmeans("Machine").pairs().tests().names
+        ('A - B', 'A - C', 'B - C')
+        """
+        if self.source is None:
+            raise DataError(_NO_DATA)
+        return ManyMeans(
+            means=means_of_many(
+                self, self.source.design, specs,
+                by=by, at=at, weights=weights, cov_reduce=cov_reduce, level=level,
+            ),
+            many=self,
+        )  # fmt: skip
+
+    @cached_property
+    def moderation(self) -> Moderation:
+        """Residual variances moderated over the responses, and their prior."""
+        return moderate(self.scale, (self.nobs - len(self.fixed_names)).astype(float))
+
     def fdr(self, term: str) -> pd.Series[float]:
         """P values of one fixed effect over all responses, adjusted by Benjamini and Hochberg.
 
@@ -188,12 +300,7 @@ class ManyResults(Saved):
         Benjamini & Hochberg (1995), doi:10.1111/j.2517-6161.1995.tb02031.x.
         """
         p = self.pvalues[:, parameter_number(term, self.fixed_names, "fixed effect")]
-        known = np.flatnonzero(~np.isnan(p))
-        order = known[np.argsort(p[known])[::-1]]  # the largest first
-        raw = p[order] * known.size / np.arange(known.size, 0, -1)
-        out = np.full(p.size, np.nan)
-        out[order] = np.minimum(np.minimum.accumulate(raw), 1.0)
-        return pd.Series(out, index=list(self.response_names), name=term)
+        return pd.Series(false_discovery(p), index=list(self.response_names), name=term)
 
     def number(self, response: int | str) -> int:
         """Row of a response given by its number or its name."""
@@ -216,10 +323,7 @@ class ManyResults(Saved):
             Its number, or its name.
         """
         if self.source is None:
-            raise DataError(
-                "these results were restored without their data: fit again, or save them with "
-                "keep_data=True"
-            )
+            raise DataError(_NO_DATA)
         return self.source.fit_one(self.number(response))
 
     def random_effects(self, response: int | str) -> dict[str, pd.DataFrame]:

@@ -1,0 +1,84 @@
+"""Marginal means and contrasts of many fits of one design."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..capabilities import require
+from ..designs.variables import reference_of
+from ..inference.df import Fixed
+from ..inference.hypotheses import Restriction
+from ..inputs.arguments import flag, hinted
+from ..reprs import public
+from .many_tests import ManyTests, contrast_tests
+from .marginal import MarginalMeans
+from .marginal_rows import Basis, MeansAndContrasts, marginal_means
+
+
+@public
+@hinted
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class ManyMeans:
+    """Marginal means, or contrasts of them, of every response.
+
+    Attributes
+    ----------
+    means : MarginalMeans
+        Labels and linear functions, the same for all responses.
+    """
+
+    means: MarginalMeans
+    many: Any  # ManyResults
+
+    def contrast(
+        self, method: Any = "eff", *, by: Any = "same", interaction: Any = None, ref: Any = None
+    ) -> ManyMeans:
+        """Contrasts of the rows, as :meth:`MarginalMeans.contrast`."""
+        means = self.means.contrast(method, by=by, interaction=interaction, ref=ref)
+        return replace(self, means=means)
+
+    def pairs(self, *, by: Any = "same") -> ManyMeans:
+        """All differences of two rows."""
+        return self.contrast("pairwise", by=by)
+
+    def tests(self, *, moderate: bool = False) -> ManyTests:
+        """Estimates and tests of every row in every response; a row that is not determined is NaN.
+
+        Parameters
+        ----------
+        moderate : bool
+            As in :meth:`ManyResults.t_test`.
+        """
+        at, labels = self.means.at, self.means.labels
+        names = labels.names(np.arange(len(labels.table)), ())
+        known = ~np.isnan(at.estimate)
+        L = np.where(known[:, None], at.L, np.nan)
+        rows = Restriction(L, np.zeros(len(L)), tuple(names))
+        return contrast_tests(self.many, rows, at.shift, flag(moderate, "moderate"))
+
+    def __repr__(self) -> str:
+        return (
+            f"<ManyMeans: {len(self.means.labels.table)} rows of {self.means.kind}, "
+            f"{len(self.many)} responses>"
+        )
+
+
+def means_of_many(many: Any, design: Any, specs: Any, **options: Any) -> MarginalMeans:
+    """Labels and linear functions of the means; their numbers stand for nothing."""
+    design = require(design, "emmeans of many")
+    reference, p = reference_of(design), len(many.fixed_names)
+    assert reference is not None  # require has looked
+    fit = Basis(
+        source=design.source,
+        reference=reference,
+        rows=design.source.rows,
+        beta=np.zeros(p),
+        tests=Fixed(np.eye(p), float("inf"), False),
+        scale=1.0,
+        df_method="normal",
+    )
+    found = marginal_means(fit, specs, **options)
+    return found.contrasts if isinstance(found, MeansAndContrasts) else found

@@ -1,0 +1,153 @@
+"""Tests of fixed effects in many fits: a row a response, a column a hypothesis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from ..inference.hypotheses import Restriction, read_restriction
+from ..inference.lane_tests import LaneJoint, LaneTests, lane_contrasts, lane_joint
+from ..inference.multiplicity import false_discovery
+from ..inputs.arguments import hinted, probability
+from ..reprs import public
+
+
+@public
+@hinted
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class ManyTests:
+    """Hypotheses tested in every response.
+
+    Attributes
+    ----------
+    response_names : tuple of str, length R
+    names : tuple of str, length r
+        The hypotheses.
+    estimate, std_error : ndarray, shape (R, r), or None
+        Of t and z tests.
+    statistic, pvalue : ndarray, shape (R, r)
+    df_num : ndarray, shape (R, r)
+    df_denom : ndarray, shape (R, r)
+        Infinite for z and chi-square.
+    distribution : {"t", "norm", "F", "chi2"}
+    """
+
+    response_names: tuple[str, ...]
+    names: tuple[str, ...]
+    estimate: np.ndarray | None
+    std_error: np.ndarray | None
+    statistic: np.ndarray
+    pvalue: np.ndarray
+    df_num: np.ndarray
+    df_denom: np.ndarray
+    distribution: str
+
+    def __repr__(self) -> str:
+        found = int((self.pvalue < 0.05).sum())
+        return (
+            f"<ManyTests ({self.distribution}): {len(self.response_names)} responses, "
+            f"{len(self.names)} hypotheses, {found} p values below 0.05>"
+        )
+
+    def fdr(self) -> pd.DataFrame:
+        """P values of every hypothesis adjusted over the responses by Benjamini and Hochberg.
+
+        References
+        ----------
+        Benjamini & Hochberg (1995), doi:10.1111/j.2517-6161.1995.tb02031.x.
+        """
+        adjusted = np.column_stack([false_discovery(p) for p in self.pvalue.T])
+        return pd.DataFrame(adjusted, index=list(self.response_names), columns=list(self.names))
+
+    def to_frame(self, *, conf_level: float = 0.95) -> pd.DataFrame:
+        """One row a response and hypothesis; ``q_value`` is adjusted over the responses.
+
+        Parameters
+        ----------
+        conf_level : float
+            Coverage of the intervals of t and z tests.
+        """
+        conf_level = probability(conf_level, "conf_level")
+        R, r = self.statistic.shape
+        columns: dict[str, Any] = {
+            "response": np.repeat(np.array(self.response_names, dtype=object), r),
+            "hypothesis": np.tile(np.array(self.names, dtype=object), R),
+        }
+        if self.estimate is not None and self.std_error is not None:
+            half = special.stdtrit(self.df_denom, 0.5 + conf_level / 2) * self.std_error
+            columns |= {
+                "estimate": self.estimate.ravel(),
+                "std_error": self.std_error.ravel(),
+                "conf_low": (self.estimate - half).ravel(),
+                "conf_high": (self.estimate + half).ravel(),
+            }
+        else:
+            columns["df_num"] = self.df_num.ravel()
+        columns |= {
+            "statistic": self.statistic.ravel(),
+            "df": self.df_denom.ravel(),
+            "p_value": self.pvalue.ravel(),
+            "q_value": self.fdr().to_numpy().ravel(),
+        }
+        return pd.DataFrame(columns)
+
+
+def many_t_test(many: Any, hypothesis: Any, moderate: bool) -> ManyTests:
+    """Test each row on its own."""
+    at = read_restriction(hypothesis, many.fixed_names)
+    return contrast_tests(many, at, np.zeros(len(at.R)), moderate)
+
+
+def contrast_tests(many: Any, at: Restriction, shift: np.ndarray, moderate: bool) -> ManyTests:
+    """Tests of ``R beta + shift = q`` row by row."""
+    found: LaneTests = lane_contrasts(at.R, many)
+    se, df = found.std_error, found.df
+    if np.isinf(many.df).any():
+        df = np.where(np.isnan(df), np.nan, np.inf)
+    if moderate:
+        ratio = many.moderation.variance / many.scale
+        se, df = se * np.sqrt(ratio)[:, None], df + many.moderation.df_prior
+    with np.errstate(invalid="ignore", divide="ignore"):
+        statistic = (found.estimate + shift - at.q) / np.where(se > 0, se, np.nan)
+    return ManyTests(
+        response_names=many.response_names,
+        names=at.labels,
+        estimate=found.estimate + shift,
+        std_error=se,
+        statistic=statistic,
+        pvalue=2.0 * special.stdtr(df, -np.abs(statistic)),
+        df_num=np.ones(statistic.shape, dtype=int),
+        df_denom=df,
+        distribution="norm" if np.isinf(many.df).any() else "t",
+    )
+
+
+def many_wald_test(many: Any, hypothesis: Any, moderate: bool) -> ManyTests:
+    """Test all rows together."""
+    at = read_restriction(hypothesis, many.fixed_names)
+    found: LaneJoint = lane_joint(at.R, at.q, many)
+    chi2, q, df = found.chi2, found.df_num, found.df_denom
+    normal = bool(np.isinf(many.df).any())
+    if moderate:
+        chi2, df = chi2 * many.scale / many.moderation.variance, df + many.moderation.df_prior
+    if normal:
+        df = np.where(np.isnan(df), np.nan, np.inf)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        f = chi2 / q
+        finite = special.fdtrc(q, np.where(np.isinf(df), 1.0, df), f)
+        p = np.where(np.isinf(df), special.chdtrc(q, chi2), finite)
+    return ManyTests(
+        response_names=many.response_names,
+        names=("; ".join(at.labels),),
+        estimate=None,
+        std_error=None,
+        statistic=(chi2 if normal else f)[:, None],
+        pvalue=p[:, None],
+        df_num=q[:, None],
+        df_denom=df[:, None],
+        distribution="chi2" if normal else "F",
+    )
