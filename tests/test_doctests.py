@@ -35,8 +35,9 @@ def test_readme():
     assert doctest.DocTestRunner(optionflags=OPTIONS).run(test).failed == 0
 
 
-def test_the_page_on_many_responses():
-    page = Path(__file__).parents[1] / "docs" / "fit_many.md"
+@pytest.mark.parametrize("name", ["fit_many.md", "inference.md"])
+def test_examples_of_a_page(name):
+    page = Path(__file__).parents[1] / "docs" / name
     bare = re.sub(r"^```.*$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     test = doctest.DocTestParser().get_doctest(bare, {}, page.name, str(page), 0)
     assert test.examples

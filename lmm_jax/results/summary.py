@@ -82,7 +82,8 @@ class Summary:
 
     def as_text(self) -> str:
         """Plain text."""
-        return "\n\n".join([self.title, *(t.text() for t in self.tables), *self.notes])
+        small_print = ["\n".join(self.notes)] if self.notes else []
+        return "\n\n".join([self.title, *(t.text() for t in self.tables), *small_print])
 
     def as_html(self) -> str:
         """HTML tables."""
