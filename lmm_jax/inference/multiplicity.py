@@ -201,12 +201,7 @@ def critical_values(
 
 
 def false_discovery(p: np.ndarray) -> np.ndarray:
-    """Benjamini and Hochberg's adjusted p values; NaN stays NaN and does not count, (m,).
-
-    References
-    ----------
-    Benjamini & Hochberg (1995), doi:10.1111/j.2517-6161.1995.tb02031.x.
-    """
+    """Benjamini and Hochberg's adjusted p values; NaN stays NaN and does not count, (m,)."""
     known = ~np.isnan(p)
     out = np.full(p.shape, np.nan)
     out[known] = _stepwise(p[known], "fdr", int(known.sum()))

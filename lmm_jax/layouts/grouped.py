@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,7 +23,6 @@ from ..covariance.structures import Structure
 from ..covariance.theta import basis, factor_blocks, spread, spread_basis
 from ..numerics.linalg import eliminate, exact, group_product, symmetrize, total_product
 from ..numerics.namespace import NUMPY, namespace
-from ..numerics.roots import eliminate_root, root_rounding
 from ..reprs import brief, public
 from .buckets import MANY, Bucket, bucket_ranks, host_blocks, over_blocks, rotate_bucket, total
 from .contract import BlupTerms, Curvature, Layout, PsiMoments, Waist, WaistJet, less_fixed
@@ -35,11 +34,11 @@ from .group_algebra import (
     half_traces,
     integrate,
     lambda_of,
-    logdet_of,
     marginal,
     psi_curvatures,
     weighted,
 )
+from .group_terms import GroupTerms, eliminate_bucket
 from .start_moments import column_moments, moment_theta
 
 # Random effects of a group up to which, unless groups are many, second derivatives keep the
@@ -144,24 +143,6 @@ class GroupedLayout(Layout):
         )
 
 
-class GroupTerms(NamedTuple):
-    """Per-group matrices that all derivatives in Psi are made of."""
-
-    both: Array  # (2 q, 2 q, G)    [I Lambda]' P [I Lambda] with P = T' M^-1 T
-    columns: Array  # (2 q, p + 1, G)  [I Lambda]' u with u = T' M^-1 c
-
-    @property
-    def P(self) -> Array:
-        """``T' M^-1 T``, (q, q, G)."""
-        q = self.both.shape[0] // 2
-        return self.both[:q, :q]
-
-    @property
-    def u(self) -> Array:
-        """``T' M^-1 c``, (q, p + 1, G)."""
-        return self.columns[: self.both.shape[0] // 2]
-
-
 def waist(blocks: Sequence[Array], layout: GroupedLayout) -> Waist:
     """``logdet`` and ``gram`` at relative covariances of the whitened terms."""
     xp = namespace(blocks, layout.S0)
@@ -214,7 +195,7 @@ def waist_jet(theta: Array, layout: GroupedLayout) -> WaistJet:
         E = xp.asarray(basis(layout.structures, bucket.widths), theta.dtype)
 
         def part(bucket: Bucket, Lambda: Array = Lambda, E: Array = E) -> Any:
-            waist, lost, terms = _eliminate_bucket(Lambda, bucket)
+            waist, lost, terms = eliminate_bucket(Lambda, bucket)
             q = Lambda.shape[0]
             half = xp.sum(weighted(terms.both[:q, q:], bucket.copies), axis=-1)
             first = 2.0 * xp.einsum("ab,kab->k", half, E)
@@ -228,19 +209,6 @@ def waist_jet(theta: Array, layout: GroupedLayout) -> WaistJet:
     return WaistJet(Waist(logdet, gram), dlogdet, dgram, rounding, tuple(groups))
 
 
-def _eliminate_bucket(Lambda: Array, bucket: Bucket) -> tuple[Waist, Array, GroupTerms]:
-    """Waist, its rounding in units of eps, and the matrices of the groups."""
-    xp = namespace(Lambda, bucket.T)
-    q = Lambda.shape[0]
-    F = xp.einsum("rag,ab->rbg", bucket.T, Lambda)
-    at = eliminate_root(F, xp.concatenate([bucket.T, bucket.c], axis=1))
-    K, w = at.X[:, :q], at.X[:, q:]
-    part = Waist(logdet=logdet_of(at.U, bucket.copies), gram=total_product(w, w))
-    KF = xp.concatenate([K, at.F], axis=1)
-    terms = GroupTerms(both=group_product(KF, KF), columns=group_product(KF, w))
-    return part, root_rounding(at, bucket.c, bucket.copies), terms
-
-
 def _sum_terms(
     fun: Callable[[GroupTerms, Bucket], Any], Lambda: Array, bucket: Bucket, kept: Any
 ) -> Any:
@@ -250,7 +218,7 @@ def _sum_terms(
         return total(fun(terms, block) for terms, block in blocks)
     if kept is not None:
         return fun(kept, bucket)
-    return over_blocks(lambda b: (fun(_eliminate_bucket(Lambda, b)[2], b), None), bucket)[0]
+    return over_blocks(lambda b: (fun(eliminate_bucket(Lambda, b)[2], b), None), bucket)[0]
 
 
 def curvature(theta: Array, root: Array, jet: WaistJet, layout: GroupedLayout) -> Curvature:
@@ -335,7 +303,7 @@ def psi_moments(theta: Array, layout: GroupedLayout) -> PsiMoments:
         D = xp.asarray(own, theta.dtype)
 
         def part(bucket: Bucket, Lambda: Array = Lambda, D: Array = D) -> Any:
-            waist, _, terms = _eliminate_bucket(Lambda, bucket)
+            waist, _, terms = eliminate_bucket(Lambda, bucket)
             P, u = weighted(terms.P, bucket.copies), terms.u[:, :-1]
             Du = xp.einsum("kab,bcg->kacg", D, u)
             m, q, p, groups = Du.shape
@@ -362,7 +330,7 @@ def blups(theta: Array, beta: Array, bucket: Bucket, structures: Sequence[Struct
     """
     xp = namespace(theta, beta, bucket.T)
     Lambda = spread(factor_blocks(theta, structures), bucket.widths)
-    _, _, terms = _eliminate_bucket(Lambda, bucket)
+    _, _, terms = eliminate_bucket(Lambda, bucket)
     residual = xp.einsum("acg,c->ag", terms.u, xp.append(-beta, 1.0))
     b = xp.einsum("ab,bg->ag", Lambda @ Lambda.T, residual)
     return BlupTerms(b=b, cov=group_cov(Lambda, bucket.T))

@@ -1,0 +1,189 @@
+"""Tables of linear functions of the fixed effects: estimates, tests, limits, adjusted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..errors import DataError
+from ..inference.df import DfMethod
+from ..inference.linear_functions import Comparison, LinearFunctions, compare
+from ..inference.multiplicity import ADJUSTMENTS
+from ..inference.transformations import Transformation
+from ..inputs.arguments import choice, hinted, number, probability
+from .marginal_labels import Labels
+from .marginal_table import shown_table
+
+SIDES = {"two-sided": 0, "less": -1, "greater": 1}
+
+
+@hinted
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class EstimateTable:
+    """Linear functions of the fixed effects with labels: their tables, tests and limits."""
+
+    at: LinearFunctions
+    labels: Labels
+    by: tuple[str, ...]
+    kind: str  # "emmean", "x.trend", "contrast"
+    level: float
+    df_method: str
+    tests: DfMethod
+    beta: np.ndarray  # (p,)
+    scale: float
+    adjust: str = "none"  # of p values and limits, unless a call says otherwise
+    pairwise: bool = False
+    means: int = 0  # compared in every family
+    transformation: Transformation | None = None  # of the response, where estimates are of f(y)
+    ratios: bool = False  # differences of logarithms
+    notes: tuple[str, ...] = ()
+
+    # ---- tables
+
+    def to_frame(
+        self,
+        adjust: str | None = None,
+        *,
+        level: float | None = None,
+        type: str = "link",
+        bias_sigma: float | None = None,
+    ) -> pd.DataFrame:
+        """A row an estimate: labels, estimate, std_error, df, limits, statistic, p_value.
+
+        Parameters
+        ----------
+        adjust : str, optional
+            Adjustment of limits and p values for the size of each family (the rows of one group
+            of ``by``): "none", "tukey", "sidak", "bonferroni", "holm", "hochberg", "fdr",
+            "scheffe", "dunnett", "dunnettx" or "mvt". By default that of the contrasts, none
+            for means.
+        level : float, optional
+            Coverage of the limits, by default that of the object.
+        type : {"link", "response"}
+            "response": estimates and limits of a transformed response carried back; those of
+            differences of logarithms are ratios. Tests stay those of the scale of the fit.
+        bias_sigma : float, optional
+            With "response": standard deviation of the response around its mean on the scale of
+            the fit, for which means are corrected, ``h(x) + sigma^2 h''(x) / 2``.
+
+        Returns
+        -------
+        pandas.DataFrame
+        """
+        found = self._compared(adjust, level)
+        columns = {
+            "estimate": self.at.estimate,
+            "std_error": self.at.std_error,
+            "df": self.at.df,
+            "conf_low": found.low,
+            "conf_high": found.high,
+            "statistic": found.statistic,
+            "p_value": found.p_value,
+        }
+        if choice(type, "type", ("link", "response")) == "response":
+            columns |= self._on_response(found, bias_sigma)
+        elif bias_sigma is not None:
+            raise DataError("bias_sigma belongs to type='response'")
+        return self.labels.frame(columns, ratios=self.ratios and type == "response")
+
+    def _on_response(self, found: Comparison, bias_sigma: float | None) -> dict[str, np.ndarray]:
+        f = self.transformation
+        if f is None:
+            return {}
+        if self.kind == "contrast" and not self.ratios:
+            raise DataError(
+                f"contrasts of {f.name} are no differences of the response: use regrid() of the "
+                "means, and contrast these"
+            )
+        add = 0.0 if bias_sigma is None else 0.5 * number(bias_sigma, "bias_sigma", least=0.0) ** 2
+        back = lambda x: f.inverse(x) + add * f.bend(x)  # noqa: E731
+        return {
+            "estimate": back(self.at.estimate),
+            "std_error": np.abs(f.slope(self.at.estimate)) * self.at.std_error,
+            "conf_low": back(found.low),
+            "conf_high": back(found.high),
+        }
+
+    def confint(self, level: float | None = None, *, adjust: str | None = None) -> pd.DataFrame:
+        """Estimates with their limits.
+
+        Parameters
+        ----------
+        level : float, optional
+            Coverage.
+        adjust : str, optional
+            As in :meth:`to_frame`.
+        """
+        return self.to_frame(adjust, level=level).drop(columns=["statistic", "p_value"])
+
+    def test(
+        self,
+        null: float = 0.0,
+        *,
+        side: str = "two-sided",
+        delta: float = 0.0,
+        adjust: str | None = None,
+    ) -> pd.DataFrame:
+        """Tests against a value; of equivalence or non-inferiority with a margin.
+
+        Parameters
+        ----------
+        null : float
+        side : {"two-sided", "less", "greater"}
+            The alternative.
+        delta : float
+            A margin above 0: two-sided tests are those of equivalence (the difference to ``null``
+            is less than delta), "greater" of non-inferiority, "less" of non-superiority.
+        adjust : str, optional
+            As in :meth:`to_frame`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Labels, estimate, std_error, df, null, statistic, p_value.
+        """
+        found = self._compared(
+            adjust,
+            None,
+            side=SIDES[choice(side, "side", SIDES)],
+            null=number(null, "null"),
+            delta=number(delta, "delta", least=0.0),
+        )
+        columns = {
+            "estimate": self.at.estimate,
+            "std_error": self.at.std_error,
+            "df": self.at.df,
+            "null": np.full(len(self.at.estimate), float(null)),
+            "statistic": found.statistic,
+            "p_value": found.p_value,
+        }
+        return self.labels.frame(columns)
+
+    def _compared(self, adjust: str | None, level: float | None, **test: Any) -> Comparison:
+        how = self.adjust if adjust is None else choice(adjust, "adjust", ADJUSTMENTS)
+        chosen = self.level if level is None else probability(level, "level")
+        return compare(
+            self.at, self.labels.families(self.by), how, chosen,
+            means=self.means, pairwise=self.pairwise, **test,
+        )  # fmt: skip
+
+    # ---- printing
+
+    def summary(self) -> Any:
+        """Printed table with notes: text, HTML and LaTeX."""
+        return shown_table(self)
+
+    def __str__(self) -> str:
+        return str(self.summary())
+
+    def __repr__(self) -> str:
+        return str(self.summary())
+
+    def _repr_html_(self) -> str:
+        return str(self.summary().as_html())
+
+    def __len__(self) -> int:
+        return len(self.at.estimate)
