@@ -288,3 +288,38 @@ def test_what_cannot_be_compared(one, other, message):
     fits = [lmm.fit(o.pop("formula"), OTHER, **o) for o in ({**one}, {**other})]
     with pytest.raises(DataError, match=message):
         lmm.anova(*fits)
+
+
+# ------------------------------------------------------------ where others go wrong
+
+
+def by_slopes(result, rows):
+    """F test of hypotheses about the slope of each level, by emtrends."""
+    slopes = lmm.emtrends(result, "A", "x")
+    return result.f_test(np.array(rows) @ slopes.at.L)
+
+
+@pytest.mark.parametrize("coding", ["A", "C(A, contr.sum)", "C(A, contr.helmert)"])
+def test_slopes_without_main_effects(coding):
+    """x + A:x, A:x and A + A:x: the hypotheses are differences and means of slopes."""
+    data = reference.frame(reference.load("lmm_weights"))
+    apart = [[1, -1, 0], [0, 1, -1]]
+    both = lmm.fit(f"y ~ x + {coding}:x + (1 | g)", data)
+    table = both.anova()
+    assert_close(table["f"].iloc[1], by_slopes(both, apart).statistic, 1e-6)
+    assert_close(table["f"].iloc[0], by_slopes(both, [[1 / 3] * 3]).statistic, 1e-6)
+    lone = lmm.fit(f"y ~ {coding}:x + (1 | g)", data)
+    assert_close(lone.anova()["f"], [by_slopes(lone, np.eye(3)).statistic], 1e-6)
+    crossed = lmm.fit(f"y ~ {coding} * x + (1 | g)", data)
+    table = crossed.anova()
+    assert_close(table["f"].iloc[1], by_slopes(crossed, [[1 / 3] * 3]).statistic, 1e-6)
+    assert_close(table["f"].iloc[2], by_slopes(crossed, apart).statistic, 1e-6)
+
+
+def test_no_p_value_is_zero_that_a_float_can_hold():
+    data = SLEEP.assign(Reaction=1e2 * SLEEP["Days"] + SLEEP["Reaction"])
+    result = lmm.fit(INTERCEPTS, data)
+    for method in ("satterthwaite", "kr", "residual"):
+        p = result.anova(df_method=method)["p_value"].iloc[0]
+        assert 0 < p < 1e-100
+        assert 0 < result.t_test("Days = 0", df_method=method).pvalue[0] < 1e-100
