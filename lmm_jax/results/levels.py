@@ -98,8 +98,8 @@ class ModelOfLevels(DesignedModel):
         >>> res = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff"))
         >>> print(res.random_effects_frame().head(2).round(2).to_string(index=False))
         factor      term level  estimate  std_error  conf_low  conf_high
-         Batch Intercept     A    -17.61       19.0    -54.84      19.63
-         Batch Intercept     B      0.39       19.0    -36.84      37.63
+         Batch Intercept     A    -17.61      19.59     -56.0      20.78
+         Batch Intercept     B      0.39      19.59     -38.0      38.78
         """
         covariances = self.random_effects_cov
         return effects_table(self.random_effects, covariances, conf_level)

@@ -147,6 +147,8 @@ class PredictedModel(ModelOfLevels):
         conditional = flag(conditional, "conditional")
         request = read_request(se, interval, level, conditional, new_levels, weights)
         tested = self.with_df(df_method)
+        if conditional and request is not None:
+            self._need("conditional standard errors")
         if newdata is None:
             if groups is not None or offset is not None or weights is not None:
                 raise DataError("groups=, offset= and weights= are of new rows: pass newdata")

@@ -36,8 +36,8 @@ class Residuals(_Floats):
         marginal       r = y - X beta - offset
         whitened       L^-1 r,  L L' = Cov(y)                  independent, of variance one
 
-    What pandas computes from it (slices, sums, copies) is a plain Series. A pickle keeps the raw
-    values and the type; the other kinds need the fit, ``res.resid(kind)``.
+    What pandas computes from it (slices, sums) is a plain Series; copies can be called too. A
+    pickle keeps the type and the raw values; the other kinds need the fit, ``res.resid(kind)``.
 
     Examples
     --------
@@ -55,6 +55,12 @@ class Residuals(_Floats):
     @property
     def _constructor(self) -> Any:
         return pd.Series
+
+    def copy(self, deep: bool = True) -> Residuals:  # type: ignore[misc]  # final in the stubs
+        """A copy that can be called as well."""
+        out = Residuals(super().copy(deep=deep))
+        out._of = self._of
+        return out
 
     def __getstate__(self) -> dict[str, Any]:
         state: Any = super().__getstate__()
