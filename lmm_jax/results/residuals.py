@@ -50,7 +50,7 @@ class Residuals(_Floats):
     """
 
     _metadata = ["_name", "_of"]  # noqa: RUF012  as in pandas
-    _of: Callable[[str], np.ndarray] | None
+    _of: Callable[[str], pd.Series[float]] | None
 
     @property
     def _constructor(self) -> Any:
@@ -90,7 +90,7 @@ class Residuals(_Floats):
             return pd.Series(self)
         if self._of is None:
             raise DataError(f"a pickle of residuals keeps the raw ones: ask res.resid({kind!r})")
-        return pd.Series(self._of(kind), index=self.index, name=f"resid_{kind}")
+        return self._of(kind)
 
 
 def residual_series(
@@ -98,7 +98,7 @@ def residual_series(
 ) -> Residuals:
     """Residuals of the rows of a fit; ``zb`` is what the random effects give to the means."""
 
-    def of_kind(kind: str) -> np.ndarray:
+    def values(kind: str) -> np.ndarray:
         marginal = marginal_residuals(design, estimates)
         if kind == "marginal":
             return marginal
@@ -113,5 +113,5 @@ def residual_series(
 
     raw = marginal_residuals(design, estimates) - zb
     out = Residuals(raw, index=design.index, name="resid")
-    out._of = of_kind
+    out._of = lambda kind: pd.Series(values(kind), index=design.index, name=f"resid_{kind}")
     return out
