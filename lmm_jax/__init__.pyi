@@ -10,6 +10,7 @@ from .api.fit_many import fit_many
 from .api.fit_regularized import fit_regularized
 from .api.power import power
 from .api.simulate import simulate
+from .api.simulate_residuals import simulate_residuals
 from .covariance.params import Params, pack, unpack
 from .datasets import load_dataset
 from .designs.design import Design
@@ -45,7 +46,9 @@ from .results.many_means import ManyMeans
 from .results.many_tests import ManyTests
 from .results.marginal import MarginalMeans
 from .results.regularized import RegularizedPath, RegularizedResults
+from .results.residuals import Residuals
 from .results.saving import load
+from .results.simulated_residuals import SimulatedResiduals
 
 __version__: str
 
@@ -73,6 +76,8 @@ __all__ = [
     "RankWarning",
     "RegularizedPath",
     "RegularizedResults",
+    "Residuals",
+    "SimulatedResiduals",
     "anova",
     "bootstrap",
     "compress",
@@ -106,6 +111,7 @@ __all__ = [
     "score",
     "shard",
     "simulate",
+    "simulate_residuals",
     "unpack",
     "use_cache",
     "woodbury_logdet",

@@ -74,6 +74,13 @@ _ROBUST = {
 }
 _OF_ROWS = Capability("fit", {**_NO_ROWS, "batches": _ROWS})
 _OF_LEVELS = Capability("fit", {"without data": _DATA})
+_OF_NEW_ROWS = Capability(
+    "fit",
+    {
+        "without data": _DATA,
+        "arrays": "the design was made from arrays: {what} needs one made from a formula",
+    },
+)
 
 TABLE = {
     "fit": Capability("design", {}),
@@ -215,16 +222,15 @@ TABLE = {
     "random_effects_cov": _OF_LEVELS,
     "joint_effects_cov": Capability("fit", _NO_ROWS),
     "layout_info": _OF_LEVELS,
-    "predict": Capability(
-        "fit",
-        {
-            "without data": _DATA,
-            "arrays": "the design was made from arrays: predict needs one made from a formula",
-        },
-    ),
+    "coef": _OF_LEVELS,
+    "predict": _OF_NEW_ROWS,
     "predict without newdata": _OF_ROWS,
+    "conditional standard errors": Capability("fit", _NO_ROWS),
+    "model_matrix": _OF_NEW_ROWS,
+    "model_matrix without newdata": _OF_ROWS,
     "fittedvalues": Capability("fit", {"without data": _DATA, "batches": _ROWS}),
     "resid": _OF_ROWS,
+    "simulate_residuals": _OF_ROWS,
     "augment": _OF_ROWS,
     "shard": Capability(
         "layout",

@@ -20,6 +20,7 @@ from helpers import assert_close
 
 import lmm_jax as lmm
 import lmm_jax.layouts.crossed.layout as crossed
+from lmm_jax.api.simulate import random_columns
 from lmm_jax.capabilities import KINDS, TABLE
 from lmm_jax.penalties import L2
 
@@ -438,7 +439,23 @@ def check_layout_info(m: Model, kind: str) -> None:
     assert m.fit.layout_info.kind == expected
 
 
+def check_coef(m: Model, kind: str) -> None:
+    """Fixed effects beside the random ones of every factor."""
+    for factor, frame in m.fit.coef().items():
+        random = m.fit.random_effects[factor]
+        for name in frame:
+            both = random.get(name, 0.0) + m.fit.fe_params.get(name, 0.0)
+            assert_close(frame[name], both + 0.0 * frame[name], RTOL, 1)
+    assert list(m.fit.coef()) == [t.group for t in m.design.terms if not t.is_component]
+
+
 def check_predict(m: Model, kind: str) -> None:
+    found = m.fit.predict(m.data, interval="confidence")
+    test = m.fit.t_test(m.fit.model_matrix(m.data).to_numpy())
+    assert_close(found["fit"], m.fit.predict(m.data), RTOL, 1)
+    assert_close(found["std_error"], test.sd, RTOL)
+    limits = test.conf_int() - test.effect[:, None]
+    assert_close(found[["lower", "upper"]].sub(found["fit"], axis=0), limits, RTOL, 1)
     if kind in ("batches", "saved"):
         assert_close(m.fit.predict(DATA), made().fit.predict(DATA), TOL, 1)
         return
@@ -453,6 +470,62 @@ def check_predict_without_newdata(m: Model, kind: str) -> None:
     if kind == "held effects":
         mean = by_offset().fit.predict()
     assert_close(m.fit.predict(), mean, TOL if kind == "held effects" else RTOL, 1)
+
+
+def check_conditional_errors(m: Model, kind: str) -> None:
+    """Henderson's equations in ``b = Lambda u``, of the fixed effects that are free."""
+    design = made().design if kind == "batches" else m.design
+    X, w = design.free_exog(), np.ones(60) if design.weights is None else design.weights
+    parts = [X]
+    for term, factor in zip(design.terms, m.fit.estimates.factors, strict=True):
+        Z = random_columns(term).toarray()
+        parts.append(Z @ np.kron(np.eye(term.n_levels), factor))
+    C = np.hstack(parts)
+    ridge = np.diag(np.repeat([0.0, 1.0], [X.shape[1], C.shape[1] - X.shape[1]]))
+    if kind == "penalized":  # Phi is that of the penalized fit
+        G = C[:, X.shape[1] :]
+        H = np.linalg.inv(np.eye(G.shape[1]) + G.T * w @ G)
+        left = X - G @ H @ (G.T * w @ X)
+        inner = np.einsum("ni,ij,nj->n", G, H, G)
+        expected = inner + np.einsum("ni,ij,nj->n", left, m.fit.estimates.cov_beta, left)
+    else:
+        expected = np.einsum("ni,ij,nj->n", C, np.linalg.inv(C.T * w @ C + ridge), C)
+    new = None if kind == "arrays" else m.data
+    found = m.fit.predict(new, conditional=True, se=True)["std_error"]
+    assert_close(found, m.fit.sigma * np.sqrt(expected), TOL)
+
+
+def check_model_matrix(m: Model, kind: str) -> None:
+    X = m.fit.model_matrix(m.data)
+    assert_close(X @ m.fit.fe_params, m.fit.predict(m.data.assign(o=0.0)), RTOL, 1)
+    if kind not in ("batches", "saved"):
+        assert_close(X, m.fit.model_matrix(), RTOL, 1)
+
+
+def check_model_matrix_without_newdata(m: Model, kind: str) -> None:
+    assert_close(m.fit.model_matrix(), m.design.exog, 0)
+
+
+def check_resid(m: Model, kind: str) -> None:
+    """Raw ones; whitened ones have sigma^2 for their mean square, at the fixed effects' optimum."""
+    check_fittedvalues(m, kind)
+    w = np.ones(60) if m.design.weights is None else m.design.weights
+    assert_close(m.fit.resid("pearson"), np.sqrt(w) * m.fit.resid, RTOL, 1)
+    assert_close(m.fit.resid("marginal"), m.design.endog - m.fit.predict(), RTOL, 1)
+    if kind != "penalized":
+        free = m.design.free_exog().shape[1] if m.fit.reml else 0
+        assert_close((m.fit.resid("whitened") ** 2).sum(), 60 - free, 1e-8)
+    se = m.fit.predict(conditional=True, se=True)["std_error"]
+    left = m.fit.sigma * np.sqrt(1 - w * se**2 / m.fit.scale)
+    assert_close(m.fit.resid("standardized"), m.fit.resid("pearson") / left, 1e-8, 1)
+
+
+def check_simulate_residuals(m: Model, kind: str) -> None:
+    found = lmm.simulate_residuals(m.fit, 60, seed=2)
+    assert_close(found.observed, m.design.endog, 0)
+    assert_close(found.fitted, m.fit.predict(), RTOL, 1)
+    draws = lmm.simulate(m.fit, seed=2, n=60).to_numpy()
+    assert_close(found.scaled, (draws < m.design.endog[:, None]).mean(axis=1), RTOL, 1)
 
 
 def check_fittedvalues(m: Model, kind: str) -> None:
@@ -512,10 +585,15 @@ CHECKS = {
     "random_effects_cov": check_random_effects_cov,
     "joint_effects_cov": check_joint_effects_cov,
     "layout_info": check_layout_info,
+    "coef": check_coef,
     "predict": check_predict,
     "predict without newdata": check_predict_without_newdata,
+    "conditional standard errors": check_conditional_errors,
+    "model_matrix": check_model_matrix,
+    "model_matrix without newdata": check_model_matrix_without_newdata,
     "fittedvalues": check_fittedvalues,
-    "resid": check_fittedvalues,
+    "resid": check_resid,
+    "simulate_residuals": check_simulate_residuals,
     "augment": check_augment,
     "fit_params": check_fit_params,
     "shard": check_shard,
@@ -567,9 +645,14 @@ ASK = {
     "joint_effects_cov": lambda m: m.fit.joint_effects_cov({"g": 0}),
     "layout_info": lambda m: m.fit.layout_info,
     "predict": lambda m: m.fit.predict(DATA),
+    "coef": lambda m: m.fit.coef(),
     "predict without newdata": lambda m: m.fit.predict(),
+    "conditional standard errors": lambda m: m.fit.predict(DATA, conditional=True, se=True),
+    "model_matrix": lambda m: m.fit.model_matrix(DATA),
+    "model_matrix without newdata": lambda m: m.fit.model_matrix(),
     "fittedvalues": lambda m: m.fit.fittedvalues,
     "resid": lambda m: m.fit.resid,
+    "simulate_residuals": lambda m: lmm.simulate_residuals(m.fit, seed=1),
     "augment": lambda m: m.fit.augment(),
     "fit_params": lambda m: lmm.fit_params(m.design.layout),
     "shard": lambda m: lmm.shard(

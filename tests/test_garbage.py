@@ -222,6 +222,20 @@ def calls() -> dict[str, Call]:
             lmm.fit("y ~ x", DATA, groups=g).predict,
             dict(newdata=new, conditional=True, groups=g[:4]),
         ),
+        "predict, intervals": Call(
+            r.predict,
+            dict(newdata=new, se=True, interval="prediction", level=0.9, df_method="kr",
+                 weights=np.ones(4)),
+        ),
+        "predict, own rows": Call(
+            r.predict, dict(newdata=None, conditional=True, se=True, interval="confidence")
+        ),
+        "model_matrix": Call(r.model_matrix, dict(newdata=new)),
+        "random_effects_frame": Call(r.random_effects_frame, dict(conf_level=0.9)),
+        "resid": Call(r.resid.__call__, dict(kind="pearson")),
+        "simulate_residuals": Call(
+            lmm.simulate_residuals, dict(res=r, n=10, seed=1, conditional=False)
+        ),
         "load": Call(lmm.load, dict(path=saved(r), context=None)),
         "save": Call(r.save, dict(path=saved(r), keep_data=False)),
         "joint_effects_cov": Call(
@@ -275,7 +289,9 @@ def calls() -> dict[str, Call]:
             lmm.hypotheses, dict(res=r, hypothesis="x = 0", level=0.9, df_method=None)
         ),
         "f_test": Call(r.f_test, dict(r_matrix=np.eye(2))),
-        "tidy": Call(r.tidy, dict(conf_level=0.9)),
+        "tidy": Call(
+            r.tidy, dict(effects="ran_vals", conf_int=True, conf_level=0.9, df_method="kr")
+        ),
         "summary": Call(
             r.summary, dict(yname="y", xname_fe=None, xname_re=None, title=None, alpha=0.05)
         ),

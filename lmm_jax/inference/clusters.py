@@ -13,6 +13,7 @@ from ..errors import DataError
 from ..inputs.arrays import vector
 from ..inputs.matching import distinct, shown
 from .estimates import Estimates
+from .residuals import marginal_residuals
 
 # Numbers in the largest arrays of one stack of clusters (32 MiB).
 _CHUNK = 1 << 22
@@ -108,12 +109,10 @@ def stacks(design: Design, estimates: Estimates, clusters: Clusters) -> Iterator
     sum over rows has a part. The stack then has at most q + p rows in the place of n.
     """
     X = design.free_exog()
-    y = design.endog if design.offset is None else design.endog - design.offset
-    e = (y - design.exog @ estimates.beta_shift) - design.exog @ estimates.beta_low
-    e = e / np.sqrt(estimates.scale)
+    e = marginal_residuals(design, estimates) / np.sqrt(estimates.scale)
     noise = np.ones(len(e)) if design.weights is None else 1.0 / design.weights
-    for rows in _rows_by_size(clusters):
-        part = Stack(X[rows], e[rows], noise[rows], _random_columns(design, estimates, rows))
+    for rows in rows_by_size(clusters):
+        part = Stack(X[rows], e[rows], noise[rows], random_columns(design, estimates, rows))
         even = (part.noise == part.noise[:, :1]).all(axis=1)
         for chosen, short in ((even, True), (~even, False)):
             if chosen.any():
@@ -121,7 +120,7 @@ def stacks(design: Design, estimates: Estimates, clusters: Clusters) -> Iterator
                 yield _rotated(some) if short else some
 
 
-def _rows_by_size(clusters: Clusters) -> Iterator[np.ndarray]:
+def rows_by_size(clusters: Clusters) -> Iterator[np.ndarray]:
     """Rows of clusters that have equally many, (g, n) each."""
     order = np.argsort(clusters.codes, kind="stable")
     sizes = np.bincount(clusters.codes, minlength=clusters.total)
@@ -133,7 +132,7 @@ def _rows_by_size(clusters: Clusters) -> Iterator[np.ndarray]:
             yield order[first[at : at + step, None] + np.arange(n)]
 
 
-def _random_columns(design: Design, estimates: Estimates, rows: np.ndarray) -> np.ndarray:
+def random_columns(design: Design, estimates: Estimates, rows: np.ndarray) -> np.ndarray:
     """``Z_i Lambda`` of clusters, (g, n, q): the levels that a cluster has, padded by zeros."""
     g, n = rows.shape
     places = np.arange(g)[:, None], np.arange(n)[None, :]

@@ -150,7 +150,7 @@ def t_test(results: FitRecord, hypothesis: Any, use_t: bool | None) -> ContrastR
         use_t = results.tests.uses_t and on_fixed
     effect = at.R @ results.params.to_numpy()
     V, unit = _covariance(results, at.R)
-    sd = np.sqrt(np.diagonal(V)) * unit
+    sd = np.sqrt(np.maximum(np.diagonal(V), 0.0)) * unit  # rounding may leave less than nothing
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = (effect - at.q) / np.where(sd > 0, sd, np.nan)  # what is held has no test
     df = np.full(len(at.R), np.inf)

@@ -205,6 +205,7 @@ _ELSEWHERE: dict[str, tuple[str, ...]] = {
     "reps": ("n_boot", "n_sim", "n"),
     "rng": ("seed",),
     "samples": ("n_boot", "n_sim", "n"),
+    "se_fit": ("se",),
     "start": ("start_params",),
     "theta": ("start_params",),
     "tol": ("gtol", "ptol"),

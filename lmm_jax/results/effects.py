@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import pandas as pd
 
@@ -15,44 +14,11 @@ from ..designs.design import Design
 from ..designs.labels import factor_names, term_labels
 from ..designs.terms import RandomTerm
 from ..errors import DataError
-from ..inference.estimates import Estimates
+from ..inference.joint_effects import EffectSets, GroupEffects, effects_of, set_covariances
 from ..inputs.names import Labelled, refuse, unique
-from ..layouts.contract import BlupTerms, Layout
-from ..numerics.processes import float64
-from ..numerics.programs import compiled
-from .joint_effects import EffectSets, GroupEffects, effects_of, set_covariances
 
-
-def _all_blups(theta: jax.Array, beta: jax.Array, layout: Layout) -> tuple[BlupTerms, ...]:
-    return layout.blups(theta, beta)
-
-
-_blups = compiled(_all_blups, host=1e-7)
 # Numbers of joint covariances up to which a result without its data keeps them.
 _MOST_KEPT = 1 << 24
-
-
-def group_effects(estimates: Estimates, design: Design) -> GroupEffects:
-    """Conditional means (BLUPs) and covariances given y at the estimates."""
-    with float64():
-        theta, beta = estimates.theta_layout, estimates.beta_layout
-        parts = _blups(theta, beta, design.compressed.layout)
-    return GroupEffects(
-        means=[estimates.y_scale * np.asarray(part.b) for part in parts],
-        covariances=[np.asarray(part.cov) for part in parts],
-        through=[None if part.through is None else np.asarray(part.through) for part in parts],
-    )
-
-
-def level_effects(effects: GroupEffects, design: Design, t: int) -> np.ndarray:
-    """Conditional means of the levels of term t in the coordinates of the data, (L, k)."""
-    places, k = design.plan.level_maps[t], design.sizes[t]
-    out = np.zeros((design.terms[t].n_levels, k))
-    for b, means in enumerate(effects.means):
-        at = places.bucket == b
-        rows = places.slot[at][:, None] + np.arange(k)
-        out[at] = means[rows, places.group[at][:, None]]
-    return out @ np.asarray(design.compressed.layout.whiteners[t]).T
 
 
 def terms_of_factors(terms: Sequence[RandomTerm]) -> dict[str, list[int]]:
@@ -78,14 +44,6 @@ def effect_frames(
         columns = list(coefficient_names(terms, members))
         out[group] = pd.DataFrame(values, index=terms[members[0]].levels, columns=columns)
     return out
-
-
-def random_part(terms: Sequence[RandomTerm], effects: Sequence[np.ndarray]) -> np.ndarray:
-    """``Z b`` for the rows of the design, (n,)."""
-    total = np.zeros(terms[0].codes.shape[0])
-    for term, b in zip(terms, effects, strict=True):
-        total += np.einsum("nsk,nsk->n", term.values, b[term.codes])
-    return total
 
 
 # ------------------------------------------------------------ covariances

@@ -208,21 +208,6 @@ class FittedModel(FitRecord):
         """
         return tables.variance_table(self)
 
-    def tidy(self, *, conf_level: float = 0.95, df_method: str | None = None) -> pd.DataFrame:
-        """One row a parameter, with broom.mixed's columns.
-
-        Fixed effects, then standard deviations (``sd__``) and correlations
-        (``cor__``) of the random effects and of the residual.
-
-        Parameters
-        ----------
-        conf_level : float
-            Coverage of the intervals.
-        df_method : str, optional
-            As in :func:`lmm_jax.fit`; that of the fit if not given.
-        """
-        return tables.tidy(self.with_df(df_method), conf_level)
-
     def glance(self) -> pd.DataFrame:
         """One row of fit statistics, with broom.mixed's columns."""
         return tables.glance(self)

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from ..designs.data_frames import as_pandas
 from ..designs.from_batches import BatchDesign
 from ..designs.labels import TermLabel
-from ..errors import DataError
 from ..inputs.arguments import flag, hinted
 from ..inputs.names import unique
 from ..reprs import public
-from .designed import DesignedModel
-from .effects import (
-    LevelCovariances,
-    covariance_tables,
-    effect_frames,
-    group_effects,
-    joint_table,
-    level_effects,
-    random_part,
-)
-from .joint_effects import GroupEffects
+from . import tidy as tables
+from .coefficients import long_table
 from .kept import Kept, keep
-from .predict import predict_new, residuals
+from .predicted import PredictedModel
 from .saving import Saved
 
 __all__ = ["LMMResults", "TermLabel"]
@@ -38,7 +26,7 @@ __all__ = ["LMMResults", "TermLabel"]
 @public
 @hinted
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class LMMResults(Saved, DesignedModel):
+class LMMResults(Saved, PredictedModel):
     """A fitted linear mixed model.
 
     Variances are variances of the data, never divided by ``scale``. Everything
@@ -62,142 +50,48 @@ class LMMResults(Saved, DesignedModel):
         fitted = None if isinstance(design, BatchDesign) else self.fittedvalues
         return keep(design, self._level_effects, self.random_effects_cov, fitted)
 
-    # ---- random effects and predictions
+    # ---- tables
 
-    @cached_property
-    def _effects(self) -> GroupEffects:
-        return group_effects(self.estimates, self._need("random_effects"))
-
-    @cached_property
-    def _level_effects(self) -> Sequence[np.ndarray]:
-        if self.kept is not None:
-            return self.kept.effects
-        design = self._need("random_effects")
-        return [level_effects(self._effects, design, t) for t in range(len(design.terms))]
-
-    @cached_property
-    def _zb(self) -> np.ndarray:
-        return random_part(self._need("predict without newdata").terms, self._level_effects)
-
-    @property
-    def random_effects(self) -> dict[str, pd.DataFrame]:
-        """Conditional means of the random effects (BLUPs) given y.
-
-        One frame per grouping factor or component: levels in the rows,
-        coefficients in the columns.
-        """
-        return effect_frames(self._known("random_effects").terms, self._level_effects)
-
-    @cached_property
-    def random_effects_cov(self) -> Mapping[str, LevelCovariances]:
-        """Conditional covariance of the random effects of every level, at known parameters.
-
-        By factor: a mapping from level to DataFrame that also has all levels in one array;
-        beside variance components those of a group are joint, see :class:`LevelCovariances`.
-        """
-        if self.kept is not None:
-            return self.kept.covariances
-        return covariance_tables(self._need("random_effects_cov"), self._effects, self.scale)
-
-    def joint_effects_cov(self, levels: Mapping[str, Any]) -> pd.DataFrame:
-        """Joint conditional covariance of the random effects of some levels, of any factors.
+    def tidy(
+        self,
+        effects: str | Sequence[str] = ("fixed", "ran_pars"),
+        *,
+        conf_int: bool = True,
+        conf_level: float = 0.95,
+        df_method: str | None = None,
+    ) -> pd.DataFrame:
+        """One row a parameter or effect, with broom.mixed's columns.
 
         Parameters
         ----------
-        levels : mapping
-            Factor (or component) to one of its levels, or to a list of them, as in
-            ``random_effects``.
-
-        Returns
-        -------
-        pandas.DataFrame, shape (K, K)
-            Rows and columns by factor, level and coefficient.
+        effects : str or sequence of str
+            Rows to give: ``"fixed"``; ``"ran_pars"``, standard deviations (``sd__``) and
+            correlations (``cor__``) of the random effects and of the residual; ``"ran_vals"``,
+            random effects of every level with conditional standard deviations; ``"ran_coefs"``,
+            those of :meth:`coef`. The last two have a column ``level``.
+        conf_int : bool
+            Give limits.
+        conf_level : float
+            Coverage of the intervals.
+        df_method : str, optional
+            As in :func:`lmm_jax.fit`; that of the fit if not given.
 
         Examples
         --------
         >>> import lmm_jax as lmm
-        >>> res = lmm.fit("strength ~ 1 + (1 | batch/cask)", lmm.load_dataset("pastes"))
-        >>> cov = res.joint_effects_cov({"batch": "A", "cask:batch": ["a:A", "b:A"]})
-        >>> cov.round(4).to_numpy().tolist()
-        [[1.0578, -1.0169, -1.0169], [-1.0169, 1.3035, 0.9776], [-1.0169, 0.9776, 1.3035]]
+        >>> res = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff"))
+        >>> table = res.tidy(["fixed", "ran_vals"], conf_int=False)
+        >>> print(table[["effect", "group", "level", "estimate"]].head(2).round(1))
+             effect  group level  estimate
+        0     fixed   None  None    1527.5
+        1  ran_vals  Batch     A     -17.6
         """
-        return joint_table(self._need("joint_effects_cov"), self._effects, self.scale, levels)
-
-    @property
-    def resid(self) -> pd.Series[float]:
-        """``y`` less fitted values."""
-        design = self._need("resid")
-        values = residuals(design, self.estimates, self._zb)
-        return pd.Series(values, index=design.index, name="resid")
-
-    @property
-    def fittedvalues(self) -> pd.Series[float]:
-        """``X beta + Z b + offset`` with the BLUPs."""
-        if self.kept is not None and self.kept.fitted is not None:
-            return self.kept.fitted.copy()
-        design = self._need("fittedvalues")
-        return pd.Series(self._population() + self._zb, index=design.index, name="fitted")
-
-    def _population(self) -> np.ndarray:
-        design = self._need("predict without newdata")
-        fixed = design.exog @ self.estimates.beta
-        return fixed if design.offset is None else fixed + design.offset
-
-    def predict(
-        self,
-        newdata: Any = None,
-        *,
-        conditional: bool = False,
-        groups: Any = None,
-        offset: Any = None,
-        new_levels: str = "error",
-    ) -> pd.Series[float]:
-        """Predicted means.
-
-        Parameters
-        ----------
-        newdata : DataFrame or mapping, optional
-            New rows; the rows of the fit if not given.
-        conditional : bool
-            Add the random effects of each row's levels (lme4's default), or
-            leave them out (statsmodels').
-        groups : array, optional
-            Group of each new row, where the model was fitted to an array of groups;
-            otherwise the new rows have their groups in the column of the fit. A label
-            is looked up whatever its type: 350, 350.0 and "350" are one.
-        offset : array, optional
-            Offset of each new row, where the model was fitted to an array of offsets.
-        new_levels : {"error", "population", "nan"}
-            A level that the fit has not seen: refuse, leave its random effect
-            out, or predict NaN.
-
-        Returns
-        -------
-        pandas.Series
-            On the index of ``newdata``; NaN in rows with missing values.
-        """
-        conditional = flag(conditional, "conditional")
-        if newdata is None:
-            if groups is not None or offset is not None:
-                raise DataError("groups= and offset= are those of new rows: pass newdata")
-            if conditional:
-                return self.fittedvalues
-            index = self._need("predict without newdata").index
-            return pd.Series(self._population(), index=index, name="predicted")
-        design = self._known("predict")
-        frame = as_pandas(newdata, design.expressions(conditional))
-        values = predict_new(
-            design,
-            self.estimates,
-            frame,
-            self._level_effects if conditional else None,
-            groups=groups,
-            offset=offset,
-            new_levels=new_levels,
-        )
-        return pd.Series(values, index=frame.index, name="predicted")
-
-    # ---- tables
+        of_levels = {
+            "ran_vals": self.random_effects_frame,
+            "ran_coefs": lambda _: long_table(self.coef()),
+        }
+        conf_int = flag(conf_int, "conf_int")
+        return tables.tidy(self.with_df(df_method), effects, conf_int, conf_level, of_levels)
 
     def augment(self) -> pd.DataFrame:
         """Response, fitted values, residuals and the fixed part of every row used."""

@@ -1,9 +1,9 @@
-"""Residuals, and predictions for new rows."""
+"""The rows that are predicted: those of the fit, or new ones read as the fit's were."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,51 +15,116 @@ from ..designs.terms import RandomTerm, member_columns
 from ..errors import DataError, of_new_data
 from ..formulas import matrices as mat
 from ..formulas.contexts import check_found
-from ..formulas.right_side import mentioned, variables
-from ..inference.estimates import Estimates
+from ..formulas.right_side import mentioned, variables, written
+from ..inference.random_effects import TermRows
 from ..inputs.arguments import choice
 from ..inputs.arrays import numbers, vector
 from ..inputs.matching import find, shown
 from .kept import Kept
 
-
-def residuals(design: Design, estimates: Estimates, zb: np.ndarray) -> np.ndarray:
-    """``y - X beta - Z b - offset`` without losing digits to a large mean of y."""
-    y = design.endog if design.offset is None else design.endog - design.offset
-    return (y - design.exog @ estimates.beta_shift) - design.exog @ estimates.beta_low - zb
+# What of a row is read: X alone, the offset too, the covariates of the random effects without
+# their levels too, or all.
+PARTS = ("exog", "fixed", "covariates", "levels")
 
 
-def predict_new(
+class Rows(NamedTuple):
+    """n complete rows among the N that are predicted."""
+
+    labels: pd.Index[Any]  # (N,)
+    complete: np.ndarray  # (N,)   rows in which nothing is missing
+    X: np.ndarray  # (n, p)
+    offset: np.ndarray | float  # (n,)
+    terms: tuple[TermRows, ...]  # empty: no random part was asked for
+    weights: np.ndarray | float  # (n,)  prior weights
+
+    def column(self, values: np.ndarray) -> np.ndarray:
+        """Values of the complete rows among all of them, (N,); NaN elsewhere."""
+        out = np.full(len(self.labels), np.nan)
+        out[self.complete] = values
+        return out
+
+
+def own_rows(design: Design) -> Rows:
+    """The rows of the fit."""
+    return Rows(
+        labels=design.index,
+        complete=np.ones(design.nobs, dtype=bool),
+        X=design.exog,
+        offset=0.0 if design.offset is None else design.offset,
+        terms=tuple(TermRows(term.codes, term.values) for term in design.terms),
+        weights=1.0 if design.weights is None else design.weights,
+    )
+
+
+def expressions(design: Design | Kept, part: str) -> list[str]:
+    """Expressions that a part of the rows is made of."""
+    assert design.source is not None  # require has looked
+    if part in ("fixed", "levels"):
+        return design.expressions(part == "levels")
+    specs = [term.source.spec for term in design.terms if part == "covariates"]
+    texts = [written(spec.formula) for spec in (design.source.spec, *specs)]
+    offsets = design.source.offsets if part == "covariates" else ()
+    return [*(text for text in texts if text), *offsets]
+
+
+def new_rows(
     design: Design | Kept,
-    estimates: Estimates,
     data: pd.DataFrame,
-    effects: Sequence[np.ndarray] | None,
     *,
-    groups: Any,
-    offset: Any,
-    new_levels: str,
-) -> np.ndarray:
-    """Predictions for the rows of a frame; ``effects`` None leaves the random part out."""
+    part: str = "fixed",
+    groups: Any = None,
+    offset: Any = None,
+    weights: Any = None,
+    new_levels: str = "error",
+) -> Rows:
+    """The rows of a frame.
+
+    Parameters
+    ----------
+    design : Design or Kept
+    data : DataFrame
+        Columns of :func:`expressions`.
+    part : str
+        One of ``PARTS``.
+    groups, offset, weights : array, shape (N,), optional
+    new_levels : {"error", "population", "nan"}
+    """
     source = design.source
     assert source is not None  # require has looked
     choice(new_levels, "new_levels", ("error", "population", "nan"))
     groups, offset = _new_arrays(design, data, groups, offset)
-    out = np.full(len(data), np.nan)
-    used = design.expressions(effects is not None)
+    weights = _new_weights(weights, data)
+    used = expressions(design, part)
     if source.lost:
         check_found(source.lost, mentioned(used), data.columns)
-    keep = _complete(data, used, offset, None if effects is None else groups)
+    index = data.index
+    keep = _complete(data, used, offset, weights, groups if part == "levels" else None)
     if not keep.any():
-        return out
+        return Rows(index, keep, np.zeros((0, len(source.kept))), 0.0, (), 1.0)
     data = data.loc[keep]
     offset = None if offset is None else offset[keep]
     groups = None if groups is None else pd.Series(groups[keep], index=data.index)
     X = mat.replay(source.spec, data, context=source.context)[:, list(source.kept)]
     with of_new_data():
-        mean = X @ estimates.beta + _new_offset(design, data, offset)
-        for term, b in zip(design.terms, effects, strict=True) if effects is not None else ():
-            mean = mean + _new_term(term, b, data, groups, new_levels, source.context)
-    out[keep] = mean
+        given = 0.0 if part == "exog" else _new_offset(design, data, offset)
+        terms = tuple(
+            _new_term(term, data, groups, new_levels, source.context)
+            if part == "levels"
+            else _new_covariates(term, data, source.context)
+            for term in (design.terms if part in ("covariates", "levels") else ())
+        )
+    return Rows(index, keep, X, given, terms, 1.0 if weights is None else weights[keep])
+
+
+def _new_weights(weights: Any, data: pd.DataFrame) -> np.ndarray | None:
+    """Prior weights of new rows, NaN where missing."""
+    if weights is None:
+        return None
+    out = numbers(vector(weights, "weights", index=data.index), "weights")
+    if len(out) != len(data):
+        raise DataError(f"weights has {len(out)} entries but the new data {len(data)} rows")
+    if not (np.isnan(out) | ((out > 0) & np.isfinite(out))).all():
+        raise DataError("weights must be positive and finite: the residual variance is scale / w")
     return out
 
 
@@ -110,14 +175,9 @@ def _new_offset(design: Design | Kept, data: pd.DataFrame, offset: Any) -> np.nd
 
 
 def _new_term(
-    term: RandomTerm,
-    b: np.ndarray,
-    data: pd.DataFrame,
-    groups: Any,
-    new_levels: str,
-    context: Any,
-) -> np.ndarray:
-    """``z' b`` of one term for new rows; rows with anything unseen follow ``new_levels``."""
+    term: RandomTerm, data: pd.DataFrame, groups: Any, new_levels: str, context: Any
+) -> TermRows:
+    """Levels and covariates of one term for new rows; anything unseen has the level -1."""
     if term.source.group:
         labels = group_labels(term.source.group, data, context)
     elif groups is not None:
@@ -127,19 +187,38 @@ def _new_term(
     known = np.ones(len(data), dtype=bool)
     if new_levels != "error":  # otherwise the replay below names the category
         known = _known_categories(term.source.spec, data, context)
-    codes, values = _new_codes(term, data.loc[known], labels.loc[known], context)
-    unseen = (codes < 0).any(axis=1)
+    found = TermRows(*_new_codes(term, data.loc[known], labels.loc[known], context))
+    unseen = found.unseen
     if unseen.any() and new_levels == "error":
         new = shown(labels.iloc[int(np.argmax(unseen))])
         raise DataError(
             f"{term.group!r} has the new level {new}: pass "
             "new_levels='population' to leave its random effect out, or 'nan'"
         )
-    instead = np.nan if new_levels == "nan" else 0.0
-    part = np.full(len(data), instead)
-    seen = np.einsum("nsk,nsk->n", values, b[codes])
-    part[known] = np.where(unseen, instead, seen)
-    return part
+    return found if known.all() else _spread(found, known)
+
+
+def _new_covariates(term: RandomTerm, data: pd.DataFrame, context: Any) -> TermRows:
+    """Covariates of one term for rows of no known level."""
+    values = _replayed(term, data, context)
+    if term.is_component and isinstance(term.levels, pd.MultiIndex):
+        values = member_columns(values)[1][:, :, None]
+    else:
+        values = values[:, None, :]
+    return TermRows(np.full(values.shape[:2], -1), values)
+
+
+def _spread(found: TermRows, known: np.ndarray) -> TermRows:
+    """The rows among all of them: covariates with a new category are not known."""
+    _, S, k = found.values.shape
+    codes, values = np.full((len(known), S), -1), np.full((len(known), S, k), np.nan)
+    codes[known], values[known] = found
+    return TermRows(codes, values)
+
+
+def _replayed(term: RandomTerm, data: pd.DataFrame, context: Any) -> Any:
+    """Columns of a term for new rows, (n, K)."""
+    return mat.replay(term.source.spec, data, context=context)[:, list(term.source.columns)]
 
 
 def _known_categories(spec: Any, data: pd.DataFrame, context: Any) -> np.ndarray:
@@ -161,7 +240,7 @@ def _new_codes(
     """Levels (n, S), -1 where new, and covariates (n, S, k) of new rows."""
     if len(data) == 0:
         return np.zeros((0, 1), dtype=np.int64), np.zeros((0, 1, len(term.names)))
-    values = mat.replay(term.source.spec, data, context=context)[:, list(term.source.columns)]
+    values = _replayed(term, data, context)
     if not isinstance(term.levels, pd.MultiIndex) or not term.is_component:
         return find(term.levels, labels, term.group)[:, None], values[:, None, :]
     members, values = member_columns(values)

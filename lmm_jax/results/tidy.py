@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from itertools import combinations
 from typing import Any
 
@@ -10,12 +11,13 @@ import pandas as pd
 
 from ..designs.design import Design
 from ..designs.fixed_terms import columns_of_terms
+from ..errors import DataError
 from ..inference.contrasts import wald_test
 from ..inference.estimates import residual_variance_error
 from ..inference.intervals import wald_intervals
 from ..inference.record import FitRecord
 from ..inference.variance import sdcor_jacobian
-from ..inputs.arguments import probability
+from ..inputs.arguments import choice, items, probability
 from .kept import Kept
 
 
@@ -34,13 +36,49 @@ def variance_table(results: FitRecord) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["grp", "var1", "var2", "vcov", "sdcor"])
 
 
-def tidy(results: FitRecord, conf_level: float) -> pd.DataFrame:
-    """One row a parameter, with broom.mixed's columns."""
+# Kinds of rows of a tidy table, as in broom.mixed.
+EFFECTS = ("fixed", "ran_pars", "ran_vals", "ran_coefs")
+_LABELS = ("effect", "group", "level", "term")
+_NUMBERS = ("estimate", "std_error", "statistic", "df", "p_value", "conf_low", "conf_high")
+
+
+def tidy(
+    results: FitRecord,
+    effects: Any,
+    conf_int: bool,
+    conf_level: float,
+    of_levels: Mapping[str, Callable[[float], pd.DataFrame]],
+) -> pd.DataFrame:
+    """One row a parameter or effect, with broom.mixed's columns.
+
+    ``of_levels`` makes the rows of "ran_vals" and "ran_coefs", with their factor, term and level.
+    """
     conf_level = probability(conf_level, "conf_level")
+    wanted = [effects] if isinstance(effects, str) else items(effects, "effects")
+    wanted = list(dict.fromkeys(choice(kind, "effects", EFFECTS) for kind in wanted))
+    makers: dict[str, Callable[[], pd.DataFrame]] = {
+        "fixed": lambda: _fixed_rows(results, conf_level),
+        "ran_pars": lambda: _parameter_rows(results),
+    }
+    parts = []
+    for kind in wanted:
+        own = makers[kind]() if kind in makers else of_levels[kind](conf_level)
+        own = own.rename(columns={"factor": "group"}).assign(effect=kind)
+        own = own if "level" in own else own.assign(level=None)
+        own = own.reindex(columns=[*_LABELS, *_NUMBERS])
+        parts.append(own.astype(dict.fromkeys(_LABELS, object) | dict.fromkeys(_NUMBERS, float)))
+    if not parts:
+        raise DataError(f"effects=[]: choose from {', '.join(EFFECTS)}")
+    out = pd.concat(parts, ignore_index=True)
+    gone = [] if conf_int else ["conf_low", "conf_high"]
+    gone += [] if set(wanted) & set(of_levels) else ["level"]
+    return out.drop(columns=gone)
+
+
+def _fixed_rows(results: FitRecord, conf_level: float) -> pd.DataFrame:
     interval = wald_intervals(results, conf_level, None, None).iloc[: len(results.fixed_names)]
-    fixed = pd.DataFrame(
+    return pd.DataFrame(
         {
-            "effect": "fixed",
             "group": None,
             "term": list(results.fixed_names),
             "estimate": results.fe_params.to_numpy(),
@@ -52,14 +90,13 @@ def tidy(results: FitRecord, conf_level: float) -> pd.DataFrame:
             "conf_high": interval["upper"].to_numpy(),
         }
     )
+
+
+def _parameter_rows(results: FitRecord) -> pd.DataFrame:
     rows = [row for t in range(len(results.term_labels)) for row in _sdcor_rows(results, t)]
     last = residual_variance_error(results.estimates)
     rows.append(("Residual", "sd__Observation", results.sigma, 0.5 * last / results.sigma))
-    random = pd.DataFrame(rows, columns=["group", "term", "estimate", "std_error"])
-    random.insert(0, "effect", "ran_pars")
-    for column in ("statistic", "df", "p_value", "conf_low", "conf_high"):
-        random[column] = np.nan
-    return pd.concat([fixed.astype({"group": object}), random], ignore_index=True)
+    return pd.DataFrame(rows, columns=["group", "term", "estimate", "std_error"])
 
 
 def _sdcor_rows(results: FitRecord, t: int) -> list[tuple[str, str, float, float]]:
@@ -96,6 +133,7 @@ def glance(results: FitRecord) -> pd.DataFrame:
             "aic": [results.aic],
             "bic": [results.bic],
             criterion: [results.estimates.deviance],
+            "df": [results.n_params],
             "df_residual": [results.nobs - results.n_params],
             "converged": [results.converged],
             "singular": [results.singular],

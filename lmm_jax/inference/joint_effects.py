@@ -171,17 +171,14 @@ class _Meeting:
     def covariance(self, cells: Places) -> np.ndarray:
         """Covariance of the effects of a set, (K, K)."""
         N, _, B = self.H.shape
-        parts = [self._row(b, g, s) for b, g, s in zip(*cells, strict=True)]
-        rows = np.repeat(np.arange(len(parts)), [len(columns) for columns, _ in parts])
-        columns = np.concatenate([columns for columns, _ in parts])
-        values = np.concatenate([values for _, values in parts])
+        rows, columns, values = self._entries(cells)
         out = _of_groups(self.effects, cells)
         eliminated = cells.bucket < len(self.links)
         same = eliminated[:, None] & eliminated & (cells.bucket[:, None] == cells.bucket)
         same &= cells.group[:, None] == cells.group
         for block in np.unique(columns % B):
             at = columns % B == block
-            shape = (len(parts), N)
+            shape = (len(out), N)
             R = scipy.sparse.csr_array((values[at], (rows[at], columns[at] // B)), shape=shape)
             used = np.flatnonzero(np.diff(R.indptr))
             R = R[used]
@@ -190,13 +187,98 @@ class _Meeting:
             out[square] = np.where(same[square], out[square], through)
         return out
 
-    def _row(self, bucket: int, group: int, slot: int) -> tuple[np.ndarray, np.ndarray]:
-        """Columns of the core, numbered ``row * B + block``, that an effect depends on."""
+    def variances(self, cells: Places, a: np.ndarray) -> np.ndarray:
+        """Variance of ``a' b`` for rows of K effects each, (n, K) to (n,).
+
+        With ``t_g`` the core effects through which group g of a row speaks, ``r`` their sum over
+        the groups and C_g the covariance of a group: ``r' H r + sum_g a_g' C_g a_g - t_g' H t_g``.
+        """
+        n, K = a.shape
+        effect, column, value = self._entries(Places(*(v.ravel() for v in cells)))
+        value = value * a.ravel()[effect]
+        row = effect // K
+        total = pair_variances(self.effects.covariances[:-1], cells, a)
+        total += self._through(row, column, value, n)
+        apart = np.flatnonzero(cells.bucket.ravel()[effect] < len(self.links))
+        keys = np.stack([row, *(v.ravel()[effect] for v in cells[:2])])[:, apart]
+        found, key = np.unique(keys, axis=1, return_inverse=True)
+        own = self._through(key.ravel(), column[apart], value[apart], found.shape[1])
+        return np.asarray(total - np.bincount(found[0], own, minlength=n))
+
+    def _through(
+        self, row: np.ndarray, column: np.ndarray, value: np.ndarray, n: int
+    ) -> np.ndarray:
+        """``r' H r`` of n sparse rows over the columns of the core."""
+        N, _, B = self.H.shape
+        total = np.zeros(n)
+        for block in np.unique(column % B):
+            at = column % B == block
+            R = scipy.sparse.csr_array((value[at], (row[at], column[at] // B)), shape=(n, N))
+            total += R.multiply(R @ self.H[:, :, block]).sum(axis=1)
+        return total
+
+    def _entries(self, cells: Places) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What effects are of the core: number of the effect, column of the core, factor.
+
+        Columns are numbered ``row * B + block``.
+        """
         B = self.H.shape[2]
-        if bucket == len(self.links):
-            return np.array([slot * B + group]), np.ones(1)
-        row, block, order, groups = self.links[bucket]
-        entries = order[slice(*np.searchsorted(groups, [group, group + 1]))]
-        through = self.effects.through[bucket]
-        assert through is not None  # of a bucket of eliminated groups
-        return row[entries] * B + block[entries], -through[slot, entries]
+        core = np.flatnonzero(cells.bucket == len(self.links))
+        parts = [(core, cells.slot[core] * B + cells.group[core], np.ones(core.size))]
+        for b, (row, block, order, groups) in enumerate(self.links):
+            at = np.flatnonzero(cells.bucket == b)
+            first, last = (np.searchsorted(groups, cells.group[at], s) for s in ("left", "right"))
+            count = last - first
+            start = np.repeat(first - (np.cumsum(count) - count), count)
+            entry = order[start + np.arange(start.size)]
+            effect = np.repeat(at, count)
+            through = self.effects.through[b]
+            assert through is not None  # of a bucket of eliminated groups
+            value = -through[cells.slot[effect], entry]
+            parts.append((effect, row[entry] * B + block[entry], value))
+        effects, columns, values = zip(*parts, strict=True)
+        return np.concatenate(effects), np.concatenate(columns), np.concatenate(values)
+
+
+def pair_variances(covariances: Sequence[np.ndarray], cells: Places, a: np.ndarray) -> np.ndarray:
+    """``sum a_j a_l Cov(b_j, b_l)`` over pairs of one group, for rows of K effects, (n,)."""
+    bucket, group, slot = cells
+    same = (bucket[:, :, None] == bucket[:, None]) & (group[:, :, None] == group[:, None])
+    total = np.zeros(len(a))
+    for b, cov in enumerate(covariances):
+        row, j, k = np.nonzero(same & (bucket == b)[:, :, None])
+        values = cov[slot[row, j], slot[row, k], group[row, j]]
+        total += np.bincount(row, a[row, j] * a[row, k] * values, minlength=len(a))
+    return total
+
+
+def row_variances(
+    effects: GroupEffects, design: Design, codes: Sequence[np.ndarray], values: Sequence[np.ndarray]
+) -> np.ndarray:
+    """Conditional variance of ``z' b`` for rows of any levels, relative to sigma^2, (n,).
+
+    Parameters
+    ----------
+    effects : GroupEffects
+    design : Design
+    codes : sequence of ndarray of int, shape (n, S)
+        Levels of each row in each term.
+    values : sequence of ndarray, shape (n, S, k)
+        Covariates; what is zero adds nothing, whatever its level.
+    """
+    layout, n = design.compressed.layout, len(codes[0])
+    cells, a = [], []
+    for t, (code, z) in enumerate(zip(codes, values, strict=True)):
+        places, k = design.plan.level_maps[t], design.sizes[t]
+        found = (places.bucket[code], places.group[code], places.slot[code])
+        at = [np.repeat(column[:, :, None], k, axis=2) for column in found]
+        at[2] = at[2] + np.arange(k)
+        cells.append([v.reshape(n, -1) for v in at])
+        a.append((z @ np.asarray(layout.whiteners[t])).reshape(n, -1))
+    where = Places(*(np.concatenate(columns, axis=1) for columns in zip(*cells, strict=True)))
+    weights = np.concatenate(a, axis=1)
+    if isinstance(layout, CrossedLayout):
+        total = _Meeting(effects, design).variances(where, weights)
+    else:
+        total = pair_variances(effects.covariances, where, weights)
+    return np.asarray(np.maximum(total, 0.0))

@@ -1,0 +1,144 @@
+"""Variances of predictions: what is known of ``x' beta + z' b`` at any row.
+
+With Phi the covariance of the fixed effects, C that of the random effects given y at known
+parameters and ``D = d b_hat / d beta = -G Z' V^-1 X``
+
+    Var(x' beta_hat)                                  =  x' Phi x
+    Var(x' (beta_hat - beta) + z' (b_hat - b))        =  z' C z + w' Phi w        w = x + D' z
+
+since ``b_hat - b`` at the true beta is independent of ``beta_hat``. A level that the fit has not
+seen has b_hat = 0 and adds ``z' Sigma z``. Theta is taken as known throughout.
+
+References
+----------
+Henderson (1975), doi:10.2307/2529430; McLean, Sanders & Stroup (1991),
+doi:10.1080/00031305.1991.10475767.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import special
+
+from ..designs.design import Design
+from ..layouts.crossed.layout import CrossedLayout
+from .df import DfMethod
+from .joint_effects import GroupEffects, row_variances
+from .random_effects import TermRows
+
+# Numbers in the largest arrays of one step over the rows (32 MiB).
+_CHUNK = 1 << 22
+
+
+class BlupErrors(NamedTuple):
+    """What the errors of predictions with random effects are made of."""
+
+    design: Design
+    effects: GroupEffects
+    slopes: Sequence[np.ndarray]  # (L, k, p) a term: derivative of the BLUPs in beta
+
+
+def known_covariance(cov_beta: np.ndarray) -> np.ndarray:
+    """The covariance with zeros for coefficients that a penalty has set to zero."""
+    return np.where(np.isnan(cov_beta), 0.0, cov_beta)
+
+
+def population_variance(X: np.ndarray, cov_beta: np.ndarray) -> np.ndarray:
+    """``x' Phi x`` of every row, in the unit of Phi, (n,)."""
+    return np.asarray(np.maximum(np.sum((X @ cov_beta) * X, axis=1), 0.0))
+
+
+def conditional_variance(
+    at: BlupErrors, X: np.ndarray, terms: Sequence[TermRows], cov_beta: np.ndarray
+) -> np.ndarray:
+    """Variance of ``x' (beta_hat - beta) + z' (b_hat - b)`` relative to sigma^2, (n,).
+
+    Unseen levels are left out: ``z = 0`` for their terms.
+
+    Parameters
+    ----------
+    at : BlupErrors
+    X : ndarray, shape (n, p)
+    terms : sequence of TermRows
+    cov_beta : ndarray, shape (p, p)
+        Relative to sigma^2.
+    """
+    out = np.empty(len(X))
+    for rows in _steps(at, len(X), terms):
+        some = [term.take(rows).seen() for term in terms]
+        w = X[rows].astype(np.float64)
+        for (codes, values), slopes in zip(some, at.slopes, strict=True):
+            for s in range(codes.shape[1]):
+                w += np.einsum("nk,nkp->np", values[:, s], slopes[codes[:, s]])
+        own = row_variances(at.effects, at.design, *map(list, zip(*some, strict=True)))
+        out[rows] = own + population_variance(w, cov_beta)
+    return out
+
+
+def _steps(at: BlupErrors, n: int, terms: Sequence[TermRows]) -> Iterator[slice]:
+    """Rows by steps that keep arrays small."""
+    K = sum(term.values[0].size for term in terms) if n else 1
+    crossed = isinstance(at.design.compressed.layout, CrossedLayout)
+    core = K * len(at.effects.covariances[-1]) if crossed else 0
+    width = max(1, K * K, K * at.slopes[0].shape[-1], core)
+    step = max(1, _CHUNK // width)
+    return (slice(i, i + step) for i in range(0, n, step))
+
+
+def level_variance(
+    terms: Sequence[TermRows], covariances: Sequence[np.ndarray], *, unseen: bool
+) -> np.ndarray:
+    """``sum z' Sigma z`` over the terms of each row, or over those with an unseen level, (n,).
+
+    Parameters
+    ----------
+    terms : sequence of TermRows
+    covariances : sequence of ndarray, shape (k, k)
+        Of every term, in the units of the data.
+    unseen : bool
+        Only the terms of a row whose level the fit has not seen.
+    """
+    total = np.zeros(len(terms[0].codes))
+    for term, Sigma in zip(terms, covariances, strict=True):
+        own = np.einsum("nsk,kl,nsl->n", term.values, Sigma, term.values)
+        total += np.where(term.unseen, own, 0.0) if unseen else own
+    return total
+
+
+def row_df(tests: DfMethod, X: np.ndarray) -> np.ndarray:
+    """Degrees of freedom of ``x' beta`` for every row, (n,); equal rows are computed once."""
+    if not X.shape[1]:
+        return np.full(len(X), np.inf)
+    distinct, place = np.unique(X, axis=0, return_inverse=True)
+    found = np.empty(len(distinct))
+    step = max(1, _CHUNK // (X.shape[1] * 64))
+    for i in range(0, len(distinct), step):
+        found[i : i + step] = tests.of_contrasts(distinct[i : i + step])
+    return found[place.ravel()]
+
+
+def half_width(variance: np.ndarray, df: np.ndarray, level: float) -> np.ndarray:
+    """Half the length of t intervals, (n,); nothing where there is no variance."""
+    quantile = special.stdtrit(df, 0.5 + 0.5 * level)
+    return np.where(variance == 0, 0.0, quantile * np.sqrt(variance))
+
+
+def leverages(
+    at: BlupErrors,
+    X: np.ndarray,
+    terms: Sequence[TermRows],
+    cov_beta: np.ndarray,
+    weights: np.ndarray | None,
+) -> np.ndarray:
+    """Derivative of each fitted value in its response at known theta, (n,).
+
+        h_i = w_i Var(x_i' (beta_hat - beta) + z_i' (b_hat - b)) / sigma^2
+
+    lme4's hat values: with ``R = W^-1`` and ``P = V^-1 - V^-1 X Phi X' V^-1`` the residuals are
+    ``R P y`` and the errors of the fitted values have the covariance ``R - R P R``.
+    """
+    h = conditional_variance(at, X, terms, cov_beta)
+    return h if weights is None else weights * h

@@ -1,0 +1,122 @@
+"""What a fit says of the levels of its factors: random effects, and coefficients with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..inference.joint_effects import GroupEffects
+from ..inference.random_effects import group_effects, level_effects
+from ..inputs.arguments import hinted
+from .coefficients import coefficient_frames, effects_table
+from .designed import DesignedModel
+from .effects import LevelCovariances, covariance_tables, effect_frames, joint_table
+
+
+@hinted
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class ModelOfLevels(DesignedModel):
+    """A fit and the random effects of its levels."""
+
+    @cached_property
+    def _effects(self) -> GroupEffects:
+        return group_effects(self.estimates, self._need("random_effects"))
+
+    @cached_property
+    def _level_effects(self) -> Sequence[np.ndarray]:
+        if self.kept is not None:
+            return self.kept.effects
+        design = self._need("random_effects")
+        return [level_effects(self._effects.means, design, t) for t in range(len(design.terms))]
+
+    @property
+    def random_effects(self) -> dict[str, pd.DataFrame]:
+        """Conditional means of the random effects (BLUPs) given y.
+
+        One frame per grouping factor or component: levels in the rows,
+        coefficients in the columns.
+        """
+        return effect_frames(self._known("random_effects").terms, self._level_effects)
+
+    @cached_property
+    def random_effects_cov(self) -> Mapping[str, LevelCovariances]:
+        """Conditional covariance of the random effects of every level, at known parameters.
+
+        By factor: a mapping from level to DataFrame that also has all levels in one array;
+        beside variance components those of a group are joint, see :class:`LevelCovariances`.
+        """
+        if self.kept is not None:
+            return self.kept.covariances
+        return covariance_tables(self._need("random_effects_cov"), self._effects, self.scale)
+
+    def joint_effects_cov(self, levels: Mapping[str, Any]) -> pd.DataFrame:
+        """Joint conditional covariance of the random effects of some levels, of any factors.
+
+        Parameters
+        ----------
+        levels : mapping
+            Factor (or component) to one of its levels, or to a list of them, as in
+            ``random_effects``.
+
+        Returns
+        -------
+        pandas.DataFrame, shape (K, K)
+            Rows and columns by factor, level and coefficient.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("strength ~ 1 + (1 | batch/cask)", lmm.load_dataset("pastes"))
+        >>> cov = res.joint_effects_cov({"batch": "A", "cask:batch": ["a:A", "b:A"]})
+        >>> cov.round(4).to_numpy().tolist()
+        [[1.0578, -1.0169, -1.0169], [-1.0169, 1.3035, 0.9776], [-1.0169, 0.9776, 1.3035]]
+        """
+        return joint_table(self._need("joint_effects_cov"), self._effects, self.scale, levels)
+
+    def random_effects_frame(self, conf_level: float = 0.95) -> pd.DataFrame:
+        """Random effects in one long table, lme4's ``as.data.frame(ranef(m))``.
+
+        Parameters
+        ----------
+        conf_level : float
+            Coverage of the limits, estimate and normal quantile times standard error.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row an effect: factor, term, level, estimate, std_error (the conditional standard
+            deviation of ``random_effects_cov``), conf_low, conf_high.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff"))
+        >>> print(res.random_effects_frame().head(2).round(2).to_string(index=False))
+        factor      term level  estimate  std_error  conf_low  conf_high
+         Batch Intercept     A    -17.61      19.59     -56.0      20.78
+         Batch Intercept     B      0.39      19.59     -38.0      38.78
+        """
+        covariances = self.random_effects_cov
+        return effects_table(self.random_effects, covariances, conf_level)
+
+    def coef(self) -> dict[str, pd.DataFrame]:
+        """Coefficients of every level, fixed effects plus random ones: lme4's ``coef``.
+
+        One frame per grouping factor, levels in the rows; a random coefficient without a fixed
+        effect stands for itself, and is zero for factors that do not have it. Variance components
+        have no coefficient of X and are left out.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+        >>> res.coef()["Subject"].loc["308"].round(2).to_dict()
+        {'Intercept': 253.66, 'Days': 19.67}
+        """
+        terms = self._known("coef").terms
+        return coefficient_frames(self.fe_params, terms, self.random_effects)

@@ -1,0 +1,206 @@
+"""What a fit says of rows, its own and new ones: fitted values, residuals, predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..designs.data_frames import as_pandas
+from ..errors import DataError
+from ..inference.prediction import BlupErrors
+from ..inference.random_effects import effect_slopes, random_part
+from ..inputs.arguments import flag, hinted
+from .intervals import prediction_table, read_request, row_means
+from .levels import ModelOfLevels
+from .predict import Rows, expressions, new_rows, own_rows
+from .residuals import Residuals, residual_series
+
+
+@hinted
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class PredictedModel(ModelOfLevels):
+    """A fit and what it says of rows."""
+
+    @cached_property
+    def _blup_errors(self) -> BlupErrors:
+        design = self._need("conditional standard errors")
+        return BlupErrors(design, self._effects, effect_slopes(self.estimates, design))
+
+    @cached_property
+    def _zb(self) -> np.ndarray:
+        rows = own_rows(self._need("predict without newdata"))
+        return random_part(rows.terms, self._level_effects)
+
+    @property
+    def resid(self) -> Residuals:
+        """``y`` less fitted values, a Series; ``resid(kind)`` gives other kinds of residuals.
+
+        See :class:`lmm_jax.Residuals`.
+        """
+        design = self._need("resid")
+        return residual_series(design, self.estimates, self._zb, lambda: self._blup_errors)
+
+    @property
+    def fittedvalues(self) -> pd.Series[float]:
+        """``X beta + Z b + offset`` with the BLUPs."""
+        if self.kept is not None and self.kept.fitted is not None:
+            return self.kept.fitted.copy()
+        design = self._need("fittedvalues")
+        return pd.Series(self._population() + self._zb, index=design.index, name="fitted")
+
+    def _population(self) -> np.ndarray:
+        design = self._need("predict without newdata")
+        fixed = design.exog @ self.estimates.beta
+        return fixed if design.offset is None else fixed + design.offset
+
+    def predict(
+        self,
+        newdata: Any = None,
+        *,
+        conditional: bool = False,
+        groups: Any = None,
+        offset: Any = None,
+        new_levels: str = "error",
+        se: bool = False,
+        interval: str | None = None,
+        level: float = 0.95,
+        df_method: str | None = None,
+        weights: Any = None,
+    ) -> pd.Series[float] | pd.DataFrame:
+        """Predicted means, with standard errors and intervals if these are asked for.
+
+            population     Var = x' Phi x
+            conditional    Var = z' C z + (x + D' z)' Phi (x + D' z)
+
+        with Phi the covariance of the fixed effects, C that of the random effects given y and
+        ``D = d b_hat / d beta``: the variance of ``x' (beta_hat - beta) + z' (b_hat - b)``.
+
+        Parameters
+        ----------
+        newdata : DataFrame or mapping, optional
+            New rows; the rows of the fit if not given.
+        conditional : bool
+            Add the random effects of each row's levels (lme4's default), or
+            leave them out (statsmodels').
+        groups : array, optional
+            Group of each new row, where the model was fitted to an array of groups;
+            otherwise the new rows have their groups in the column of the fit. A label
+            is looked up whatever its type: 350, 350.0 and "350" are one.
+        offset : array, optional
+            Offset of each new row, where the model was fitted to an array of offsets.
+        new_levels : {"error", "population", "nan"}
+            A level that the fit has not seen: refuse; leave its random effect out of the mean
+            and add ``z' Sigma z`` to the variance; or predict NaN.
+        se : bool
+            Standard errors; limits are those of ``interval="confidence"`` if none is chosen.
+        interval : {"confidence", "prediction"}, optional
+            Of the mean, or of a new observation: the variance grows by ``scale / weights``, and
+            for population predictions by ``z' Sigma z`` of all terms, as of groups not seen.
+        level : float
+            Coverage of the interval.
+        df_method : str, optional
+            As in :func:`lmm_jax.fit`; that of the fit if not given.
+        weights : array, optional
+            Prior weights of new observations; 1 if not given.
+
+        Returns
+        -------
+        pandas.Series or pandas.DataFrame
+            On the index of ``newdata``; NaN in rows with missing values. The frame has the columns
+            fit, std_error (of the mean, for either interval), lower and upper.
+
+        Notes
+        -----
+        Population confidence intervals take t quantiles with the degrees of freedom that
+        ``df_method`` gives to each row's ``x' beta``. All others take the t quantile with the
+        residual degrees of freedom, rows less fixed effects: their variances are mostly those of
+        the residuals and of the random effects given y, and no method for fixed effects speaks of
+        them. For ``df_method="normal"`` all quantiles are normal. Variances of the random effects
+        are taken as known, so that intervals of a few groups are short.
+
+        The covariance of the fixed effects is that of ``df_method`` (Kenward-Roger's, a robust
+        one), the rest that of the model. Where a covariate of a random effect has a category that
+        the fit has not seen, the standard error is NaN.
+
+        References
+        ----------
+        Henderson (1975), doi:10.2307/2529430.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+        >>> new = {"Days": [0, 9], "Subject": ["308", "new"]}
+        >>> print(res.predict(new, se=True).round(1))
+             fit  std_error  lower  upper
+        0  251.4        6.8  237.0  265.8
+        1  345.6       14.6  314.7  376.5
+        >>> print(res.predict(new, conditional=True, new_levels="population", se=True).round(1))
+             fit  std_error  lower  upper
+        0  253.7       12.3  229.5  277.8
+        1  345.6       62.0  223.3  467.9
+        """
+        conditional = flag(conditional, "conditional")
+        request = read_request(se, interval, level, conditional, new_levels, weights)
+        tested = self.with_df(df_method)
+        if conditional and request is not None:
+            self._need("conditional standard errors")
+        if newdata is None:
+            if groups is not None or offset is not None or weights is not None:
+                raise DataError("groups=, offset= and weights= are of new rows: pass newdata")
+            if conditional and request is None:
+                return self.fittedvalues
+            rows = own_rows(self._need("predict without newdata"))
+        else:
+            part = request.part if request else "levels" if conditional else "fixed"
+            rows = self._new_rows(
+                newdata, "predict", part=part, groups=groups, offset=offset, weights=weights,
+                new_levels=new_levels,
+            )  # fmt: skip
+        effects = self._level_effects if conditional else None
+        if request is None:
+            values = rows.column(row_means(self, rows, effects, new_levels))
+            return pd.Series(values, index=rows.labels, name="predicted")
+        return prediction_table(tested, rows, effects, lambda: self._blup_errors, request)
+
+    def _new_rows(self, newdata: Any, what: str, *, part: str, **options: Any) -> Rows:
+        """Rows of new data, as far as the member ``what`` reads them."""
+        design = self._known(what)
+        frame = as_pandas(newdata, expressions(design, part))
+        return new_rows(design, frame, part=part, **options)
+
+    def model_matrix(self, newdata: Any = None) -> pd.DataFrame:
+        """Columns of the fixed effects: X of the rows of the fit, or of new ones.
+
+        Parameters
+        ----------
+        newdata : DataFrame or mapping, optional
+            New rows; the rows of the fit if not given.
+
+        Returns
+        -------
+        pandas.DataFrame, shape (n, p)
+            Columns are named as ``fe_params``, without those left out for linear dependence;
+            NaN in rows with missing values.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+        >>> X = res.model_matrix({"Days": [0, 3]})
+        >>> X.to_numpy().tolist()
+        [[1.0, 0.0], [1.0, 3.0]]
+        >>> (X @ res.fe_params).equals(res.predict({"Days": [0, 3]}))
+        True
+        """
+        if newdata is None:
+            rows = own_rows(self._need("model_matrix without newdata"))
+        else:
+            rows = self._new_rows(newdata, "model_matrix", part="exog")
+        values = np.full((len(rows.labels), len(self.fixed_names)), np.nan)
+        values[rows.complete] = rows.X
+        return pd.DataFrame(values, index=rows.labels, columns=list(self.fixed_names))
