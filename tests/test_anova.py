@@ -143,6 +143,19 @@ def test_arrays_have_a_term_a_column():
     assert_close(result.anova(), expected, 1e-7)
 
 
+def test_a_table_prints_whole_and_is_a_frame():
+    import pickle
+
+    table = reference.inference_fit("lmm_oats_factor").anova()
+    lines = str(table).splitlines()
+    assert lines[0] == "Analysis of variance, type III, satterthwaite"
+    assert lines[2].split() == ["term", *table.columns]
+    assert lines[4].split()[-1] == "<0.001" and "<td>&lt;0.001</td>" in table._repr_html_()
+    assert isinstance(table, pd.DataFrame) and type(table[["f"]]) is pd.DataFrame
+    again = pickle.loads(pickle.dumps(table))
+    assert str(again) == str(table) and again.equals(table)
+
+
 def test_the_function_is_the_method():
     result = reference.inference_fit("lmm_oats_factor")
     assert lmm.anova(result, type=2, df_method="kr").equals(result.anova(2, df_method="kr"))

@@ -33,6 +33,7 @@ from ..likelihood.profile import profile_loglike
 from ..numerics.processes import float64
 from ..results.anova import hypothesis_table
 from ..results.lmm import LMMResults
+from ..results.table import table
 from .fit import fit
 from .fit_many import fit_many
 from .simulate import simulate
@@ -115,13 +116,13 @@ def anova(
         )
     if len({one.reml for one in fits}) > 1:
         raise DataError("one model was fitted by REML and another by ML: leave refit=True")
-    table = _likelihood_table(fits, steps)
+    found_table = _likelihood_table(fits, steps)
     if n is not None:
         pairs = pairwise(fits)
         start = 0 if seed is None else read_seed(seed)
         found = [_bootstrap(small, large, n, start + i) for i, (small, large) in enumerate(pairs)]
-        table["p_bootstrap"] = [np.nan, *found]
-    return table
+        found_table = found_table.assign(p_bootstrap=[np.nan, *found])
+    return table(found_table, "Likelihood ratio tests")
 
 
 def _step(small: LMMResults, large: LMMResults) -> Difference:
@@ -161,10 +162,8 @@ def _likelihood_table(fits: Sequence[LMMResults], steps: Sequence[Difference]) -
         if i:
             row |= _ratio(fits[i - 1], one, steps[i - 1])
         rows.append(row)
-    table = pd.DataFrame(rows, index=pd.Index(unique(_name(one) for one in fits), name="model"))
-    if not any(step.random for step in steps):
-        table = table.drop(columns="p_boundary")
-    return table
+    out = pd.DataFrame(rows, index=pd.Index(unique(_name(one) for one in fits), name="model"))
+    return out if any(step.random for step in steps) else out.drop(columns="p_boundary")
 
 
 def _ratio(small: LMMResults, large: LMMResults, step: Difference) -> dict[str, float]:
@@ -236,7 +235,8 @@ def ranova(res: LMMResults) -> pd.DataFrame:
         row["p_boundary"] = boundary_p_value(row["chisq"], [new])
         rows.append(row)
         index.append(label)
-    return pd.DataFrame(rows, index=pd.Index(unique(index), name="term"))
+    made = pd.DataFrame(rows, index=pd.Index(unique(index), name="term"))
+    return table(made, f"Random effects left out in turn, {'REML' if res.reml else 'ML'}")
 
 
 def _random_row(n_params: int, llf: float) -> dict[str, float]:
@@ -251,7 +251,8 @@ def _random_drops(design: Design) -> Iterator[tuple[str, list[RandomTerm], tuple
         parts = coefficients_of(term)
         parts.pop("Intercept", None)
         if (sum(map(len, parts.values())) == len(term.names) and len(parts) == 1) or not parts:
-            yield term.text, [*before, *after], (len(term.names), 0)
+            label = "(1 | " + term.group + ")" if term.names == ("Intercept",) else term.text
+            yield label, [*before, *after], (len(term.names), 0)
             continue
         for name, places in parts.items():
             rest = [j for j in range(len(term.names)) if j not in places]
@@ -313,9 +314,9 @@ def drop1(res: LMMResults, test: str = "F", *, df_method: str | None = None) -> 
     ]
     p = design.exog.shape[1]
     if choice(test, "test", ("F", "chisq")) == "F":
-        return hypothesis_table(
-            res.with_df(df_method), {name: np.eye(p)[at.columns[name]] for name in may_go}
-        )
+        fit_of = res.with_df(df_method)
+        rows_of = {name: np.eye(p)[at.columns[name]] for name in may_go}
+        return hypothesis_table(fit_of, rows_of, f"Terms left out in turn, {fit_of.df_method}")
     full = _by_ml(res)
     rows = [{"npar": 0, "aic": full.aic, "chisq": np.nan, "p_value": np.nan}]
     for name in may_go:
@@ -323,4 +324,5 @@ def drop1(res: LMMResults, test: str = "F", *, df_method: str | None = None) -> 
         small = fit(with_columns(full.design, rest), reml=False)  # type: ignore[arg-type]
         chisq, df = 2.0 * (full.llf - small.llf), p - len(rest)
         rows.append({"npar": df, "aic": small.aic, "chisq": chisq, "p_value": chi2_tail(chisq, df)})
-    return pd.DataFrame(rows, index=pd.Index(["<none>", *may_go], name="term"))
+    made = pd.DataFrame(rows, index=pd.Index(["<none>", *may_go], name="term"))
+    return table(made, "Terms left out in turn, likelihood ratios by ML")

@@ -12,6 +12,7 @@ from ..errors import DataError
 from ..inputs.arguments import hinted, instance
 from ..results.lmm import LMMResults
 from ..results.marginal_rows import Basis, grid_of_means, marginal_means
+from ..results.table import table
 
 
 @hinted
@@ -171,7 +172,9 @@ def joint_tests(
     >>> lmm.joint_tests(res)[["term", "f"]].round(3).to_numpy().tolist()
     [['Variety', 1.485], ['Nf', 37.686], ['Variety:Nf', 0.303]]
     """
-    return grid_of_means(_basis(res, df_method), by, at).joint_tests()
+    basis = _basis(res, df_method)
+    found = grid_of_means(basis, by, at).joint_tests()
+    return table(found, f"Joint tests, {basis.df_method}")
 
 
 def _basis(res: Any, df_method: str | None) -> Basis:

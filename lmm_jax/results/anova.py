@@ -12,6 +12,7 @@ from ..designs.fixed_terms import fixed_terms
 from ..inference.anova import conjugate, hypotheses
 from ..inference.contrasts import wald_test
 from ..inference.record import FitRecord
+from .table import table
 
 
 def term_table(results: FitRecord, kind: int, *, car: bool = False) -> pd.DataFrame:
@@ -31,18 +32,22 @@ def term_table(results: FitRecord, kind: int, *, car: bool = False) -> pd.DataFr
         rows = conjugate(results.tests.cov_beta, at.columns, at.terms)
     else:
         rows = hypotheses(design, kind)
-    return hypothesis_table(results, rows)
+    title = f"Analysis of variance, type {'I' * kind}, {results.df_method}"
+    return hypothesis_table(results, rows, title)
 
 
-def hypothesis_table(results: FitRecord, rows: Mapping[str, np.ndarray]) -> pd.DataFrame:
+def hypothesis_table(
+    results: FitRecord, rows: Mapping[str, np.ndarray], title: str
+) -> pd.DataFrame:
     """A row a hypothesis: F with the sum of squares that it stands for, or chi-square.
 
     ``sum_sq = sigma^2 chi2`` with the Wald statistic chi2, before Kenward and Roger's scale of F.
     Of a hypothesis without rows nothing can be tested.
     """
     columns = _F if results.tests.uses_t else _CHI2
-    table = [_test(results, L) if len(L) else _nothing(columns) for L in rows.values()]
-    return pd.DataFrame(table, index=pd.Index(list(rows), name="term"), columns=columns)
+    tests = [_test(results, L) if len(L) else _nothing(columns) for L in rows.values()]
+    names = pd.Index(list(rows), name="term")
+    return table(pd.DataFrame(tests, index=names, columns=columns), title)
 
 
 _F = ["sum_sq", "mean_sq", "df_num", "df_denom", "f", "p_value"]
