@@ -405,3 +405,14 @@ REFUSED = [
 def test_refusals(call, message):
     with pytest.raises(DataError, match=message):
         call(oats())
+
+
+@pytest.mark.parametrize("how", ["bonferroni", "holm", "fdr", "sidak", "mvt", "scheffe"])
+def test_any_rows_can_be_adjusted(how):
+    """Hypotheses that are contrasts of means are adjusted as these."""
+    pairs = lmm.emmeans(oats(), "Nf").pairs()
+    found = lmm.hypotheses(oats(), pairs.at.L, adjust=how)
+    table = pairs.to_frame(how)
+    tol = 1e-4 if how == "mvt" else 1e-8  # its nodes turn with the digits of the correlation
+    assert_close(found.pvalue, table["p_value"], tol, 1)
+    assert_close(found.conf_int(), table[["conf_low", "conf_high"]], 10 * tol, 1)

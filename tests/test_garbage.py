@@ -286,7 +286,8 @@ def calls() -> dict[str, Call]:
             lmm.delta_method, dict(res=r, f=lambda p: p.scale, level=0.9, df_method=None)
         ),
         "hypotheses": Call(
-            lmm.hypotheses, dict(res=r, hypothesis="x = 0", level=0.9, df_method=None)
+            lmm.hypotheses,
+            dict(res=r, hypothesis="x = 0", level=0.9, df_method=None, adjust="holm"),
         ),
         "f_test": Call(r.f_test, dict(r_matrix=np.eye(2))),
         "tidy": Call(

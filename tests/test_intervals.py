@@ -52,8 +52,8 @@ SLEEP = lmm.load_dataset("sleepstudy")
 SLOPES = "Reaction ~ Days + (Days | Subject)"
 
 
-def sleep(reml=True):
-    return lmm.fit(SLOPES, SLEEP, reml=reml)
+def sleep(reml=True, **options):
+    return lmm.fit(SLOPES, SLEEP, reml=reml, **options)
 
 
 # ------------------------------------------------------------ profiles, against R
@@ -132,7 +132,7 @@ def test_levels_of_the_cases_of_inference(name, level):
 
 
 def test_a_small_profile_compiles_nothing(compiled):
-    res = sleep()
+    res = sleep(reml=False, runtime="numpy")  # auto compiles what has been fitted often enough
     assert res.conf_int(method="profile").shape == (6, 2)
     assert len(lmm.profile(res, "theta").curves) == 4
     assert compiled() == []
@@ -255,7 +255,8 @@ def test_charts_and_their_derivatives(chart):
 @pytest.mark.parametrize(("reml", "with_effect"), [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize("model", ["y ~ x + (x | g)", "y ~ x + (1 | g) + (1 | s)"])
 def test_the_joint_criterion_and_its_derivatives(model, reml, with_effect):
-    layout = lmm.fit(model, samples.frame(), reml=reml).design.compressed.layout
+    fit = lmm.fit(model, samples.frame(), reml=reml, runtime="numpy")
+    layout = fit.design.compressed.layout
     direction = np.array([0.3, 0.8])
     m = sum(s.n_params for s in layout.structures)
     at = np.r_[np.linspace(0.5, 0.9, m), -3.9, [0.2] * with_effect]

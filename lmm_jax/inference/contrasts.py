@@ -15,6 +15,7 @@ from ..inputs.arguments import choice, flag, hinted, instance, probability, show
 from ..inputs.arguments import names as read_names
 from ..reprs import number, p_value
 from .hypotheses import Restriction, read_restriction
+from .multiplicity import Family, adjusted_p_values, critical_values
 from .record import FitRecord, relative_covariance
 from .robust import TESTS, Robust
 from .wald import joint_test, rank
@@ -41,6 +42,8 @@ class ContrastResults:
     sd: np.ndarray | None = None  # (r,)  its standard error
     c_names: tuple[str, ...] = ()  # (r,)  the hypotheses as they were asked for
     null_value: np.ndarray | None = None  # (r,)  value that the effect is tested against
+    adjust: str = "none"  # of p values and intervals, for the number of rows
+    correlation: np.ndarray | None = None  # (r, r)  of the effects, NaN where there is none
 
     @property
     def tvalue(self) -> np.ndarray:
@@ -68,7 +71,11 @@ class ContrastResults:
         """
         effect, sd = self._rows()
         alpha = probability(alpha, "alpha")
-        half = special.stdtrit(self.df_denom, 1 - alpha / 2) * sd
+        if self.adjust == "none":
+            half = special.stdtrit(self.df_denom, 1 - alpha / 2) * sd
+        else:
+            family = Family(contrasts=len(sd), correlation=self.correlation)
+            half = critical_values(self.df_denom, self.adjust, 1 - alpha, family) * sd
         return np.column_stack([effect - half, effect + half])
 
     def _rows(self) -> tuple[np.ndarray, np.ndarray]:
@@ -166,7 +173,22 @@ def t_test(results: FitRecord, hypothesis: Any, use_t: bool | None) -> ContrastR
         sd=sd,
         c_names=at.labels,
         null_value=at.q,
+        correlation=_correlation(V),
     )
+
+
+def adjusted(test: ContrastResults, how: str) -> ContrastResults:
+    """The tests of rows with p values and intervals adjusted for their number."""
+    family = Family(contrasts=test.statistic.size, correlation=test.correlation)
+    p = adjusted_p_values(test.statistic, test.df_denom, how, family=family)
+    return replace(test, pvalue=p, adjust=how)
+
+
+def _correlation(V: np.ndarray) -> np.ndarray:
+    sd = np.sqrt(np.maximum(np.diagonal(V), 0.0))
+    out = V / np.where(np.outer(sd, sd) > 0, np.outer(sd, sd), np.nan)
+    np.fill_diagonal(out, 1.0)
+    return out
 
 
 def wald_test(

@@ -20,10 +20,11 @@ from jax import Array
 from scipy import special
 
 from ..errors import DataError
-from ..inputs.arguments import function, hinted, instance, probability
+from ..inputs.arguments import choice, function, hinted, instance, probability
 from ..numerics.processes import float64
 from ..reprs import brief, number, public
-from .contrasts import ContrastResults, t_test
+from .contrasts import ContrastResults, adjusted, t_test
+from .multiplicity import ADJUSTMENTS
 from .record import FitRecord
 from .variance import touches_zero
 
@@ -163,7 +164,12 @@ def delta_method(
 
 @hinted
 def hypotheses(
-    res: FitRecord, hypothesis: Any, *, level: float = 0.95, df_method: str | None = None
+    res: FitRecord,
+    hypothesis: Any,
+    *,
+    level: float = 0.95,
+    df_method: str | None = None,
+    adjust: str = "none",
 ) -> ContrastResults | DeltaResults:
     """Linear functions of the parameters by t tests, any other function by the delta method.
 
@@ -178,6 +184,9 @@ def hypotheses(
         ``conf_int``.
     df_method : str, optional
         As in :func:`lmm_jax.fit`; that of the fit if not given.
+    adjust : str
+        Adjustment of the p values and intervals of t tests for their number: "bonferroni",
+        "holm", "hochberg", "fdr", "sidak", "scheffe", "mvt", ..., as for :func:`lmm_jax.emmeans`.
 
     Returns
     -------
@@ -196,7 +205,9 @@ def hypotheses(
     fit = instance(res, "res", FitRecord, "a result of lmm.fit")
     if callable(hypothesis):
         return delta_method(fit, hypothesis, level, df_method=df_method)
-    return t_test(fit.with_df(df_method), _equations(hypothesis, fit), None)
+    test = t_test(fit.with_df(df_method), _equations(hypothesis, fit), None)
+    how = choice(adjust, "adjust", ADJUSTMENTS)
+    return test if how == "none" else adjusted(test, how)
 
 
 def _equations(hypothesis: Any, fit: FitRecord) -> Any:

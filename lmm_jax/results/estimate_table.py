@@ -17,7 +17,11 @@ from ..inputs.arguments import choice, hinted, number, probability
 from .marginal_labels import Labels
 from .marginal_table import shown_table
 
-SIDES = {"two-sided": 0, "less": -1, "greater": 1}
+# Alternatives; the signs and the words are emmeans'.
+SIDES = {
+    **{"two-sided": 0, "less": -1, "greater": 1, "<": -1, ">": 1, "left": -1, "right": 1},
+    **{"equivalence": 0, "nonsuperiority": -1, "noninferiority": 1},
+}
 
 
 @hinted
@@ -133,7 +137,8 @@ class EstimateTable:
         ----------
         null : float
         side : {"two-sided", "less", "greater"}
-            The alternative.
+            The alternative; ``"<"`` and ``">"`` for short, and with a margin "equivalence",
+            "nonsuperiority", "noninferiority".
         delta : float
             A margin above 0: two-sided tests are those of equivalence (the difference to ``null``
             is less than delta), "greater" of non-inferiority, "less" of non-superiority.
