@@ -260,6 +260,39 @@ def test_bootstrap_of_a_likelihood_ratio():
     assert table.equals(lmm.anova(small, large, bootstrap=39, seed=1))
 
 
+def test_a_cone_of_one_variance_is_half_a_space():
+    from lmm_jax.inference.boundary import boundary_p_value, cone_p_value
+
+    rng = np.random.default_rng(1)
+    for r in range(3):
+        A = rng.normal(size=(r + 1, r + 4))
+        for x in (0.5, 3.0, 8.0):
+            expected = boundary_p_value(x, [(1, r)])
+            assert_close(cone_p_value(x, A @ A.T, 1), expected, 0.02)  # 2,048 directions
+
+
+def test_a_cone_of_two_variances_by_brute_force():
+    """Squared length of the positive part of a symmetric normal matrix."""
+    from lmm_jax.inference.boundary import cone_p_value
+
+    z = np.random.default_rng(0).normal(size=(200_000, 3))
+    F = np.stack([z[:, 0], z[:, 1] / np.sqrt(2), z[:, 1] / np.sqrt(2), z[:, 2]], axis=1)
+    e = np.linalg.eigvalsh(F.reshape(-1, 2, 2))
+    drawn = (np.maximum(e, 0) ** 2).sum(axis=1)
+    for x in (1.0, 3.0, 6.0, 10.0):
+        expected = (drawn > x).mean()
+        assert_close(cone_p_value(x, np.diag([1.0, 2.0, 1.0]), 2), expected, 0.03)
+
+
+def test_two_new_coefficients_lie_between_the_simple_tests():
+    result = lmm.fit("score ~ Machine + (Machine | Worker)", lmm.load_dataset("machines"))
+    row = lmm.ranova(result).iloc[1]
+    assert 0 < row["p_boundary"] < row["p_value"]
+    small = lmm.fit("score ~ Machine + (1 | Worker)", lmm.load_dataset("machines"))
+    pair = lmm.anova(small, result, refit=False).iloc[1]
+    assert_close(pair["p_boundary"], row["p_boundary"], 1e-6)
+
+
 @pytest.mark.slow
 def test_size_of_the_boundary_test():
     """Under the hypothesis the mixture keeps its level, the chi-square distribution does not."""

@@ -23,9 +23,9 @@ from ..designs.nesting import (
     with_columns,
     with_terms,
 )
-from ..designs.terms import RandomTerm
 from ..errors import DataError
 from ..inference.boundary import boundary_p_value, chi2_tail
+from ..inference.null_information import boundary_p_value_of
 from ..inputs.arguments import choice, flag, hinted, instance, whole_number
 from ..inputs.arguments import seed as read_seed
 from ..inputs.names import unique
@@ -172,7 +172,23 @@ def _ratio(small: LMMResults, large: LMMResults, step: Difference) -> dict[str, 
     if step.random:
         fixed = large.estimates.beta.size - small.estimates.beta.size
         out["p_boundary"] = boundary_p_value(chisq, step.random, fixed)
+        grown = _grown(small, large) if np.isnan(out["p_boundary"]) and not fixed else None
+        if grown is not None:
+            out["p_boundary"] = boundary_p_value_of(large, small, chisq, *grown)
     return out
+
+
+def _grown(small: LMMResults, large: LMMResults) -> tuple[int, list[int]] | None:
+    """The one term that has more coefficients in the larger fit, and which it had before."""
+    before = {(x.group, x.factor): x.names for x in small.term_labels}
+    found = []
+    for t, label in enumerate(large.term_labels):
+        own = before.get((label.group, label.factor), ())
+        if own != label.names:
+            if not set(own) <= set(label.names):
+                return None
+            found.append((t, [label.names.index(name) for name in own]))
+    return found[0] if len(found) == 1 else None
 
 
 def _bootstrap(small: LMMResults, large: LMMResults, n: int, seed: int) -> float:
@@ -227,12 +243,12 @@ def ranova(res: LMMResults) -> pd.DataFrame:
     instance(res, "res", LMMResults, "a result of lmm.fit")
     design: Design = require(res, "comparisons of models").design
     rows, index = [_random_row(res.n_params, res.llf)], ["<none>"]
-    for label, terms, new in _random_drops(design):
-        llf, n_params = _fit_of_terms(res, design, terms)
+    for label, t, rest in _random_drops(design):
+        small, llf, n_params = _fit_without(res, design, t, rest)
         row = _random_row(n_params, llf)
         row["chisq"], row["df"] = 2.0 * (res.llf - llf), res.n_params - n_params
         row["p_value"] = chi2_tail(row["chisq"], int(row["df"]))
-        row["p_boundary"] = boundary_p_value(row["chisq"], [new])
+        row["p_boundary"] = boundary_p_value_of(res, small, row["chisq"], t, rest)
         rows.append(row)
         index.append(label)
     made = pd.DataFrame(rows, index=pd.Index(unique(index), name="term"))
@@ -244,34 +260,37 @@ def _random_row(n_params: int, llf: float) -> dict[str, float]:
             "df": 0, "p_value": np.nan, "p_boundary": np.nan}  # fmt: skip
 
 
-def _random_drops(design: Design) -> Iterator[tuple[str, list[RandomTerm], tuple[int, int]]]:
-    """What may go: a label, the terms that are left, and coefficients that go and that stay."""
+def _random_drops(design: Design) -> Iterator[tuple[str, int, list[int]]]:
+    """What may go: a label, the number of the term, and its coefficients that are left."""
     for t, term in enumerate(design.terms):
-        before, after = list(design.terms[:t]), list(design.terms[t + 1 :])
         parts = coefficients_of(term)
         parts.pop("Intercept", None)
         if (sum(map(len, parts.values())) == len(term.names) and len(parts) == 1) or not parts:
             label = "(1 | " + term.group + ")" if term.names == ("Intercept",) else term.text
-            yield label, [*before, *after], (len(term.names), 0)
+            yield label, t, []
             continue
         for name, places in parts.items():
             rest = [j for j in range(len(term.names)) if j not in places]
-            new = (len(places), len(rest))
-            yield f"{name} in {term.text}", [*before, only(term, rest), *after], new
+            yield f"{name} in {term.text}", t, rest
 
 
-def _fit_of_terms(
-    res: LMMResults, design: Design, terms: Sequence[RandomTerm]
-) -> tuple[float, int]:
-    """Log-likelihood and parameters of a fit with some of the random effects, or with none."""
+def _fit_without(
+    res: LMMResults, design: Design, t: int, rest: list[int]
+) -> tuple[LMMResults | None, float, int]:
+    """A fit in which a term has some of its coefficients, its log-likelihood and parameters.
+
+    Without any random effects there is no fit, only the likelihood of the larger one at zero.
+    """
+    own = [only(design.terms[t], rest)] if rest else []
+    terms = [*design.terms[:t], *own, *design.terms[t + 1 :]]
     if terms:
         small = fit(with_terms(design, terms), reml=res.reml)
-        return small.llf, small.n_params
+        return small, small.llf, small.n_params
     layout = jax.tree.map(np.asarray, design.compressed.layout)
     with float64():
         zero: Any = np.zeros(res.theta.size)
         llf = profile_loglike(zero, layout, reml=res.reml)
-    return float(llf), res.n_params - res.theta.size
+    return None, float(llf), res.n_params - res.theta.size
 
 
 @hinted

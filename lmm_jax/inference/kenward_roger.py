@@ -52,24 +52,48 @@ def kenward_roger(moments: PsiMoments, beta_map: np.ndarray, n: float) -> Kenwar
     Kenward & Roger (1997), doi:10.2307/2533558; Halekoh & Højsgaard (2014),
     doi:10.18637/jss.v059.i09.
     """
-    p, m = len(moments.gram), len(moments.traces)
     C = np.linalg.inv(moments.gram)
-    P = np.zeros((m + 1, p, p))
-    Q = np.zeros((m + 1, m + 1, p, p))
-    own = np.zeros((m + 1, m + 1))
-    P[0] = Q[0, 0] = moments.gram
-    P[1:] = Q[0, 1:] = Q[1:, 0] = moments.grams
-    Q[1:, 1:] = 0.5 * (moments.seconds + np.swapaxes(moments.seconds, -1, -2))
-    own[0, 0], own[1:, 1:] = n, moments.products
-    own[0, 1:] = own[1:, 0] = moments.traces
+    P, Q = _bends(moments)
     CP = C @ P
-    information = own - 2.0 * np.einsum("cd,kldc->kl", C, Q)
-    information += np.einsum("kcd,ldc->kl", CP, CP)
-    W = _inverse(0.5 * information)
+    W = _inverse(expected_information(moments, n))
     spread = np.einsum("kl,klcd->cd", W, Q) - np.einsum("kl,kcd,lde->ce", W, P, CP)
     adjusted = C + C @ (spread + spread.T) @ C
     cov_beta, plain, bends = (beta_map @ A @ beta_map.T for A in (adjusted, C, CP @ C))
     return KenwardRoger(cov_beta=cov_beta, plain=plain, bends=bends, W=W)
+
+
+def _bends(moments: PsiMoments) -> tuple[np.ndarray, np.ndarray]:
+    """``P_k`` and ``Q_kl`` along V and all directions, (m + 1, p, p), (m + 1, m + 1, p, p)."""
+    p, m = len(moments.gram), len(moments.traces)
+    P, Q = np.zeros((m + 1, p, p)), np.zeros((m + 1, m + 1, p, p))
+    P[0] = Q[0, 0] = moments.gram
+    P[1:] = Q[0, 1:] = Q[1:, 0] = moments.grams
+    Q[1:, 1:] = 0.5 * (moments.seconds + np.swapaxes(moments.seconds, -1, -2))
+    return P, Q
+
+
+def expected_information(moments: PsiMoments, n: float, *, reml: bool = True) -> np.ndarray:
+    """Expected information of the variances along V and all directions, (m + 1, m + 1).
+
+    Parameters
+    ----------
+    moments : PsiMoments
+    n : float
+        Rows.
+    reml : bool
+        Of the restricted likelihood, or of the likelihood: the traces alone.
+    """
+    m = len(moments.traces)
+    own = np.zeros((m + 1, m + 1))
+    own[0, 0], own[1:, 1:] = n, moments.products
+    own[0, 1:] = own[1:, 0] = moments.traces
+    if not reml:
+        return 0.5 * own
+    C = np.linalg.inv(moments.gram)
+    P, Q = _bends(moments)
+    CP = C @ P
+    own = own - 2.0 * np.einsum("cd,kldc->kl", C, Q)
+    return 0.5 * (own + np.einsum("kcd,ldc->kl", CP, CP))
 
 
 def _inverse(information: np.ndarray) -> np.ndarray:
