@@ -116,8 +116,6 @@ TABLE = {
         {
             **_NO_ROWS,
             "batches": _ROWS,
-            "crossed": "influence needs independent groups, and these random effects are crossed: "
-            "fit again without the rows or levels in question",
             "held effects": _STEP.format(what="influence", why="let the held part be an offset"),
             "held covariances": _STEP.format(
                 what="influence", why="fit again without the groups or rows in question"
