@@ -8,6 +8,7 @@ from .api.emmeans import emmeans, emtrends, joint_tests
 from .api.fit import fit
 from .api.fit_many import fit_many
 from .api.fit_regularized import fit_regularized
+from .api.measures import caic, icc, r2, variance_components, vif
 from .api.power import power
 from .api.simulate import simulate
 from .covariance.params import Params, pack, unpack
@@ -42,6 +43,7 @@ from .results.bootstrap import BootstrapResults
 from .results.lmm import LMMResults
 from .results.many import ManyResults
 from .results.marginal import MarginalMeans
+from .results.measures import ConditionalAIC, ICCResults, R2Results
 from .results.regularized import RegularizedPath, RegularizedResults
 from .results.saving import load
 
@@ -49,6 +51,7 @@ __version__: str
 
 __all__ = [
     "BootstrapResults",
+    "ConditionalAIC",
     "ConvergenceWarning",
     "CrossedLayout",
     "DataError",
@@ -58,6 +61,7 @@ __all__ = [
     "ForkError",
     "FormulaError",
     "GroupedLayout",
+    "ICCResults",
     "IdentificationWarning",
     "Influence",
     "LMMResults",
@@ -66,11 +70,13 @@ __all__ = [
     "MarginalMeans",
     "Params",
     "ProfileResults",
+    "R2Results",
     "RankWarning",
     "RegularizedPath",
     "RegularizedResults",
     "anova",
     "bootstrap",
+    "caic",
     "compress",
     "delta_method",
     "design",
@@ -87,6 +93,7 @@ __all__ = [
     "get_scale",
     "hessian",
     "hypotheses",
+    "icc",
     "influence",
     "joint_tests",
     "load",
@@ -97,6 +104,7 @@ __all__ = [
     "power",
     "profile",
     "profile_loglike",
+    "r2",
     "ranova",
     "row_index",
     "score",
@@ -104,6 +112,8 @@ __all__ = [
     "simulate",
     "unpack",
     "use_cache",
+    "variance_components",
+    "vif",
     "woodbury_logdet",
     "woodbury_solver",
 ]

@@ -74,6 +74,7 @@ _ROBUST = {
 }
 _OF_ROWS = Capability("fit", {**_NO_ROWS, "batches": _ROWS})
 _OF_LEVELS = Capability("fit", {"without data": _DATA})
+_OF_MOMENTS = Capability("fit", {"without data": _DATA, "batches": _ROWS})
 
 TABLE = {
     "fit": Capability("design", {}),
@@ -123,6 +124,25 @@ TABLE = {
             "penalized": _STEP.format(
                 what="influence", why="fit again without the groups or rows in question"
             ),
+        },
+    ),
+    "r2": _OF_MOMENTS,
+    "icc": _OF_MOMENTS,
+    "variance_components": _OF_MOMENTS,
+    "vif": Capability(
+        "fit",
+        {
+            "without data": _DATA,
+            "penalized": "variance inflation is read off the covariance of estimates without a "
+            "penalty: fit without fe_pen and cov_pen",
+        },
+    ),
+    "caic": Capability(
+        "fit",
+        {
+            **_NO_ROWS,
+            "batches": _ROWS,
+            "penalized": "the conditional AIC is that of a fit without fe_pen and cov_pen",
         },
     ),
     "profile": Capability(

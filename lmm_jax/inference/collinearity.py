@@ -41,7 +41,8 @@ def inflation(
     own = [np.arange(end - len(columns), end) for end, columns in zip(ends, terms, strict=True)]
     rest = [np.setdiff1d(np.arange(used.size), at) for at in own]
     whole = _logdet(R)
-    log = [_logdet(R[np.ix_(a, a)]) + _logdet(R[np.ix_(b, b)]) - whole for a, b in zip(own, rest, strict=True)]
+    log = [_logdet(R[np.ix_(at, at)]) - whole for at in own]
+    log = [one + _logdet(R[np.ix_(at, at)]) for one, at in zip(log, rest, strict=True)]
     vif = np.exp(np.maximum(log, 0.0))  # rounding alone takes it below one
     return Inflation(vif, *_limits(vif, n_rows, len(cov), level))
 

@@ -37,7 +37,7 @@ def conditional_information(results: FitRecord) -> Conditional:
     assert design is not None  # the caller has looked
     whole = standardized(design, e.theta_layout)
     fit, m, n = conditional_fit(whole), e.theta_layout.size, results.nobs
-    nu = n - (e.beta.size if results.reml else 0)
+    nu = n - (len(whole.T) - 1 if results.reml else 0)
     sums = _sums(whole)
     qq = sums.aa - sums.ab @ sums.xa.T - sums.xa @ sums.ab.T + sums.xa @ sums.bb @ sums.xa.T
     rq = sums.ra - sums.xa @ sums.rb

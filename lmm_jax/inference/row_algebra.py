@@ -11,7 +11,7 @@ effects that cross hold all rows together: one group, and dense matrices of its 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -124,9 +124,7 @@ def alike(rows: Rows) -> Iterator[Alike]:
     order = np.argsort(rows.group, kind="stable")
     count = np.bincount(rows.group, minlength=len(rows.widths))
     first = np.cumsum(count) - count
-    shapes, which = np.unique(
-        np.column_stack([count, rows.widths]), axis=0, return_inverse=True
-    )
+    shapes, which = np.unique(np.column_stack([count, rows.widths]), axis=0, return_inverse=True)
     for i, (n, *widths) in enumerate(shapes.tolist()):
         groups = np.flatnonzero(which.reshape(-1) == i)
         q = sum(s.k * w for s, w in zip(rows.structures, widths, strict=True))
@@ -141,17 +139,15 @@ def alike(rows: Rows) -> Iterator[Alike]:
 def _check_size(n: int, q: int) -> None:
     if n * max(q, n // 64) > _MOST:
         raise DataError(
-            f"the random effects connect {n} rows by {q} effects, and what is asked for takes dense "
-            "matrices of that size: leave out a factor, or fit again without the rows in question"
+            f"the random effects connect {n} rows by {q} effects, too many for dense matrices of "
+            "that size: leave out a factor, or fit again without the rows in question"
         )
 
 
-def _one_shape(
-    rows: Rows, groups: np.ndarray, at: np.ndarray, widths: Sequence[int]
-) -> Alike:
+def _one_shape(rows: Rows, groups: np.ndarray, at: np.ndarray, widths: Sequence[int]) -> Alike:
     """Groups whose rows have the numbers ``at``, (G, n)."""
     Lambda = spread(factor_blocks(rows.theta, rows.structures), widths)
-    D = psi_tangents(Lambda, basis(rows.structures, widths))
+    D: Any = psi_tangents(Lambda, basis(rows.structures, widths))  # type: ignore[arg-type]
     Z = _joint_design(rows, at, widths, len(Lambda))
     XY = rows.XY[at]
     ZL = Z @ Lambda
@@ -180,7 +176,7 @@ def _one_shape(
 def _joint_design(rows: Rows, at: np.ndarray, widths: Sequence[int], q: int) -> np.ndarray:
     """Z of all terms and levels side by side, (G, n, q)."""
     out = np.zeros((*at.shape, q))
-    g, i = (index[..., None] for index in np.indices(at.shape))
+    g, i = np.arange(len(at))[:, None, None], np.arange(at.shape[1])[:, None]
     offset = 0
     for Z, level, width in zip(rows.Z, rows.level, widths, strict=True):
         k = Z.shape[2]
