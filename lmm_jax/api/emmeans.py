@@ -209,7 +209,7 @@ def joint_tests(
     """
     fit = _checked(res, df_method)
     known = _variables(fit)
-    given = {} if at is None else at
+    given = {} if at is None else mapping(at, "at")
     around = {
         name: [c.mean - 1.0, c.mean + 1.0]
         for name, c in known.covariates.items()
