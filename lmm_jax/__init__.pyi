@@ -8,6 +8,7 @@ from .api.emmeans import emmeans, emtrends, joint_tests
 from .api.fit import fit
 from .api.fit_many import fit_many
 from .api.fit_regularized import fit_regularized
+from .api.measures import caic, icc, r2, variance_components, vif
 from .api.power import power
 from .api.simulate import simulate
 from .api.simulate_residuals import simulate_residuals
@@ -45,6 +46,7 @@ from .results.many import ManyResults
 from .results.many_means import ManyMeans
 from .results.many_tests import ManyTests
 from .results.marginal import MarginalMeans
+from .results.measures import ConditionalAIC, ICCResults, R2Results
 from .results.regularized import RegularizedPath, RegularizedResults
 from .results.residuals import Residuals
 from .results.saving import load
@@ -54,6 +56,7 @@ __version__: str
 
 __all__ = [
     "BootstrapResults",
+    "ConditionalAIC",
     "ConvergenceWarning",
     "CrossedLayout",
     "DataError",
@@ -63,6 +66,7 @@ __all__ = [
     "ForkError",
     "FormulaError",
     "GroupedLayout",
+    "ICCResults",
     "IdentificationWarning",
     "Influence",
     "LMMResults",
@@ -73,6 +77,7 @@ __all__ = [
     "MarginalMeans",
     "Params",
     "ProfileResults",
+    "R2Results",
     "RankWarning",
     "RegularizedPath",
     "RegularizedResults",
@@ -80,6 +85,7 @@ __all__ = [
     "SimulatedResiduals",
     "anova",
     "bootstrap",
+    "caic",
     "compress",
     "delta_method",
     "design",
@@ -96,6 +102,7 @@ __all__ = [
     "get_scale",
     "hessian",
     "hypotheses",
+    "icc",
     "influence",
     "joint_tests",
     "load",
@@ -106,6 +113,7 @@ __all__ = [
     "power",
     "profile",
     "profile_loglike",
+    "r2",
     "ranova",
     "row_index",
     "score",
@@ -114,6 +122,8 @@ __all__ = [
     "simulate_residuals",
     "unpack",
     "use_cache",
+    "variance_components",
+    "vif",
     "woodbury_logdet",
     "woodbury_solver",
 ]

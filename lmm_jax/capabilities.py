@@ -81,6 +81,7 @@ _OF_NEW_ROWS = Capability(
         "arrays": "the design was made from arrays: {what} needs one made from a formula",
     },
 )
+_OF_MOMENTS = Capability("fit", {"without data": _DATA, "batches": _ROWS})
 
 TABLE = {
     "fit": Capability("design", {}),
@@ -123,8 +124,6 @@ TABLE = {
         {
             **_NO_ROWS,
             "batches": _ROWS,
-            "crossed": "influence needs independent groups, and these random effects are crossed: "
-            "fit again without the rows or levels in question",
             "held effects": _STEP.format(what="influence", why="let the held part be an offset"),
             "held covariances": _STEP.format(
                 what="influence", why="fit again without the groups or rows in question"
@@ -132,6 +131,25 @@ TABLE = {
             "penalized": _STEP.format(
                 what="influence", why="fit again without the groups or rows in question"
             ),
+        },
+    ),
+    "r2": _OF_MOMENTS,
+    "icc": _OF_MOMENTS,
+    "variance_components": _OF_MOMENTS,
+    "vif": Capability(
+        "fit",
+        {
+            "without data": _DATA,
+            "penalized": "variance inflation is read off the covariance of estimates without a "
+            "penalty: fit without fe_pen and cov_pen",
+        },
+    ),
+    "caic": Capability(
+        "fit",
+        {
+            **_NO_ROWS,
+            "batches": _ROWS,
+            "penalized": "the conditional AIC is that of a fit without fe_pen and cov_pen",
         },
     ),
     "profile": Capability(

@@ -281,7 +281,7 @@ OPTIONS = [
     (lambda: profile(None, "re"), "re_ix=None"),
     (lambda: profile(True, "re"), "re_ix=True"),
     (lambda: profile("X", "re"), "re_ix='X': choose from Intercept, x .did you mean 'x'"),
-    (lambda: lmm.influence(fitted(), "groups"), "by='groups': choose from group, row .did you mean 'group'"),
+    (lambda: lmm.influence(fitted(), "groups"), "by='groups': choose from group, row, g .did you mean 'group'"),
     (lambda: lmm.influence(fitted(), None), "by=None"),
     (lambda: boot().conf_int(kind="Basic"), "did you mean 'basic'"),
     (lambda: boot().conf_int(kind=None), "kind=None"),

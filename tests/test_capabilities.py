@@ -225,7 +225,7 @@ def check_influence(m: Model, kind: str) -> None:
     """Against a fit without the last group."""
     last = DATA["g"].iloc[-1]
     keep = (m.data["g"] != last).to_numpy()
-    found = lmm.influence(m.fit)
+    found = lmm.influence(m.fit, "g" if kind in ("crossed", "large core") else "group")
     if kind == "arrays":
         rest = lmm.fit(lmm.design_from_arrays(DATA["y"][keep], X[keep], DATA["g"][keep]))
     else:
@@ -238,6 +238,68 @@ def check_influence(m: Model, kind: str) -> None:
                        m.data[keep], **options)  # fmt: skip
     got = found.params.loc[last][list(rest.fe_params.index)].to_numpy()
     assert (np.abs(got - rest.fe_params) < 0.2 * rest.bse_fe).all()
+
+
+def variance_parts(m: Model) -> np.ndarray:
+    """Variances of X beta, of every random term and of the residual, row by row."""
+    design = made().design if m.fit.design is None else m.design
+    values = [np.var(design.exog @ m.fit.estimates.beta, ddof=1)]
+    for term, S in zip(design.terms, m.fit.estimates.covariances, strict=True):
+        Z = np.zeros((design.nobs, term.n_levels, len(S)))
+        for member in range(term.codes.shape[1]):
+            Z[np.arange(design.nobs), term.codes[:, member]] += term.values[:, member]
+        values.append(np.einsum("nla,ab,nlb->n", Z, S, Z).mean())
+    return np.array([*values, m.fit.scale])
+
+
+def check_r2(m: Model, kind: str) -> None:
+    parts, found = variance_parts(m), lmm.r2(m.fit)
+    assert_close(found.marginal, parts[0] / parts.sum(), RTOL)
+    assert_close(found.conditional, 1 - parts[-1] / parts.sum(), RTOL)
+    glance = m.fit.glance().iloc[0]
+    assert_close([glance["r2_marginal"], glance["r2_conditional"]],
+                 [found.marginal, found.conditional], RTOL)  # fmt: skip
+    if kind != "dropped":  # there x has two terms
+        assert_close(found.per_term["estimate"], [found.marginal], RTOL)
+    assert found.table.notna().all(axis=None)
+
+
+def check_icc(m: Model, kind: str) -> None:
+    parts, found = variance_parts(m), lmm.icc(m.fit)
+    assert_close(found.adjusted, parts[1:-1].sum() / parts[1:].sum(), RTOL)
+    assert_close(found.unadjusted, parts[1:-1].sum() / parts.sum(), RTOL)
+    assert_close(found.by_group["estimate"].sum(), found.adjusted, RTOL)
+
+
+def check_variance_components(m: Model, kind: str) -> None:
+    parts, found = variance_parts(m), lmm.variance_components(m.fit)
+    assert_close(found["variance"], parts, RTOL)
+    assert_close(found["share"], parts / parts.sum(), RTOL)
+
+
+def check_vif(m: Model, kind: str) -> None:
+    """One covariate has nothing to be collinear with."""
+    found = lmm.vif(m.fit)
+    assert list(found.index) == ([] if kind == "held effects" else ["x"])
+    assert_close(found["vif"], np.ones(len(found)), RTOL)
+
+
+def check_caic(m: Model, kind: str) -> None:
+    """The trace against a dense hat matrix; tests/test_measures.py has the correction."""
+    design, r, found = m.design, m.fit, lmm.caic(m.fit)
+    w = np.ones(design.nobs) if design.weights is None else design.weights
+    V = np.diag(1 / w)
+    for term, S in zip(design.terms, r.estimates.covariances, strict=True):
+        Z = np.zeros((design.nobs, term.n_levels, len(S)))
+        for member in range(term.codes.shape[1]):
+            Z[np.arange(design.nobs), term.codes[:, member]] += term.values[:, member]
+        V = V + np.einsum("nla,ab,mlb->nm", Z, S / r.scale, Z)
+    X, Vi = design.free_exog(), np.linalg.inv(V)
+    P = Vi - Vi @ X @ np.linalg.solve(X.T @ Vi @ X, X.T @ Vi)
+    assert_close(found.trace, design.nobs - np.trace(P / w[:, None]), RTOL)
+    llf = -0.5 * np.sum(np.log(2 * np.pi * r.scale / w) + w * r.resid**2 / r.scale)
+    assert_close(found.llf, llf, RTOL)
+    assert_close(found.caic, -2 * llf + 2 * (found.trace + found.correction + 1), RTOL)
 
 
 def check_profile_re(m: Model, kind: str) -> None:
@@ -570,6 +632,11 @@ CHECKS = {
     "power": check_power,
     "simulate": check_simulate,
     "influence": check_influence,
+    "r2": check_r2,
+    "icc": check_icc,
+    "variance_components": check_variance_components,
+    "vif": check_vif,
+    "caic": check_caic,
     "profile_re": check_profile_re,
     "profile": check_profile,
     "kenward-roger": check_kenward_roger,
@@ -607,7 +674,6 @@ DEAR = (
     "fit_many",
     "bootstrap",
     "power",
-    "influence",
     "profile_re",
     "fit_params",
     "emmeans of many",
@@ -627,6 +693,11 @@ ASK = {
     "power": lambda m: lmm.power(m.design, m.fit, 10, test="x", seed=1),
     "simulate": lambda m: lmm.simulate(m.fit, m.design, seed=1),
     "influence": lambda m: lmm.influence(m.fit),
+    "r2": lambda m: lmm.r2(m.fit),
+    "icc": lambda m: lmm.icc(m.fit),
+    "variance_components": lambda m: lmm.variance_components(m.fit),
+    "vif": lambda m: lmm.vif(m.fit),
+    "caic": lambda m: lmm.caic(m.fit),
     "profile_re": lambda m: m.fit.profile_re(0, "re"),
     "profile": lambda m: m.fit.conf_int(method="profile"),
     "kenward-roger": lambda m: m.fit.with_df("kr").df,

@@ -180,6 +180,11 @@ def calls() -> dict[str, Call]:
             lmm.simulate, dict(model=truth, design=d, seed=1, scale=1.0)
         ),
         "influence": Call(lmm.influence, dict(results=r, by="group")),
+        "r2": Call(lmm.r2, dict(res=r, level=0.9)),
+        "icc": Call(lmm.icc, dict(res=r, level=0.9)),
+        "variance_components": Call(lmm.variance_components, dict(res=r, level=0.9)),
+        "vif": Call(lmm.vif, dict(res=r, level=0.9)),
+        "caic": Call(lmm.caic, dict(res=r)),
         "load_dataset": Call(lmm.load_dataset, dict(name="dyestuff")),
         "row_index": Call(lmm.row_index, dict(groups=g, sizes=1, n_components=0)),
         "shard": Call(lmm.shard, dict(layout=layout, mesh=mesh, axis="g")),

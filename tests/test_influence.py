@@ -1,18 +1,21 @@
 """Influence of groups and rows, against refits and dense matrices."""
 
-import jax
-import jax.numpy as jnp
+import warnings
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 import pytest
+import reference
 import samples
-from helpers import Term, assert_close, dense_deviance
+from helpers import Term, assert_close, dense_deviance, random_root
 from scipy.optimize import brentq
 
 import lmm_jax as lmm
 from lmm_jax.covariance.theta import factor_blocks, stack_theta
 from lmm_jax.inference import influence as host
-from lmm_jax.inference.deletion import without_groups, without_rows
+from lmm_jax.inference.deletion import Loss, without
+from lmm_jax.inference.row_algebra import standardized
 from lmm_jax.likelihood.coordinates import whiten_factors
 
 RTOL = 1e-9  # two float64 routes to one number, one of them by subtraction of cross-products
@@ -21,6 +24,11 @@ RTOL = 1e-9  # two float64 routes to one number, one of them by subtraction of c
 # worst case. One of 180 rows: the residual variance, of which a row is a large part, misses most.
 GROUP_SIZE, GROUP_WORST = 0.12, 0.17
 ROW_SIZE, ROW_WORST = 0.04, 0.1
+# Central differences of functions known to 1e-13: rounding 1e-8, curvature 1e-8.
+STEP, STEP_RTOL = 1e-5, 1e-6
+# Hat values and Cook's distances of R, at a theta that two optimizers know to 1e-7 of itself;
+# 1 - h falls to 0.05, and its square is divided by.
+HAT_TOL, COOK_TOL = 1e-6, 1e-5
 WEIGHT_STEP, WEIGHT_RTOL = 1e-3, 1e-4  # of refits: an optimum known to 1e-9, over the step
 
 SLEEP = lmm.load_dataset("sleepstudy")
@@ -67,6 +75,7 @@ ONE = np.ones((len(DATA), 1))
 SLOPES = np.column_stack([ONE, DATA["x"]])
 G = DATA["g"].to_numpy()
 GS = (DATA["g"] + ":" + DATA["s"]).to_numpy()
+F = DATA["f"].to_numpy()
 UNEVEN = np.repeat([f"m{i}" for i in range(5)], [1, 2, 12, 9, 36])
 SIZES = np.repeat(np.arange(19), [1, 2, 1, 2, 3, 2, 4, 1, 4, 4, 8, 1, 1, 2, 2, 6, 6, 5, 5])
 MODELS = {
@@ -80,53 +89,86 @@ MODELS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("by", ["group", "row"])
-def test_what_is_left_at_given_theta_equals_dense(x64, name, by):
-    """Fixed effects, residual variance and the change of the criterion between two theta."""
-    bars, options, terms, groups = MODELS[name]
+CROSSED = "(x | g) + (1 | f)", {"weights": "w"}, [Term(SLOPES, G), Term(ONE, F)], F
+UNITS = [
+    *((name, unit) for name in MODELS for unit in ("group", "row")),
+    ("nested, offset", "factor"),
+    ("crossed", "factor"),
+    ("crossed", "row"),
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), UNITS)
+def test_what_is_left_at_given_theta_equals_dense(name, kind):
+    """Fixed effects, residual variance, the change of the criterion, and its derivatives."""
+    bars, options, terms, groups = CROSSED if name == "crossed" else MODELS[name]
+    groups = GS if name == "nested, offset" and kind == "factor" else groups
     reml = name != "buckets"
     data = DATA.assign(m=UNEVEN, h=SIZES)
-    res = lmm.fit(f"y ~ x + {bars}", data, reml=reml, **options)
-    design, layout = res.design, res.design.layout
-    rows = host._rows(design, host._bucket_places(design))
-    count = jnp.asarray(np.bincount(np.unique(groups, return_inverse=True)[1]), float)
-    sizes = [b.T.shape[2] for b in layout.buckets]
-    starts = np.cumsum([0, *sizes])
-    plan = design.plan
-    if by == "group":
-        unit = starts[plan.group_bucket] + plan.group_position
-        n_obs = jnp.zeros(starts[-1]).at[unit].set(count)
-        run = jax.jit(lambda t: without_groups(t, layout, rows, n_obs, reml=reml)[1])
-        keep = [groups != label for label in np.unique(groups)]
-    else:
-        bucket, ends = host._bucket_places(design), np.cumsum([0, *(len(r.group) for r in rows)])
-        unit = np.empty(len(data), int)
-        for at, start in zip(bucket, ends, strict=False):
-            unit[at] = start + np.arange(at.size)
-        run = jax.jit(lambda t: without_rows(t, layout, rows, reml=reml)[1])
-        keep = [np.arange(len(data)) != i for i in range(0, len(data), 7)]
-        unit = unit[::7]
-    m = res.estimates.theta.size
+    design = lmm.design(f"y ~ x + {bars}", data, **options)
+    codes = np.arange(len(data)) if kind == "row" else np.unique(groups, return_inverse=True)[1]
+    units = host._Units(pd.RangeIndex(codes.max() + 1), codes, kind)
+    some = np.arange(0, codes.max() + 1, 7 if kind == "row" else 1)
+    keep = [codes != unit for unit in some]
+    m = sum(s.n_params for s in design.structures)
     thetas = [np.linspace(0.4, 1.1, m), np.linspace(0.9, 0.2, m)]
-    found = [jax.tree.map(lambda a: np.asarray(a)[unit], run(inner(t, layout))) for t in thetas]
+    found = [left(inner(t, design), design, units, reml) for t in thetas]
     exact = [[dense(theta, at, terms, data, options, reml) for at in keep] for theta in thetas]
     for out, fits in zip(found, exact, strict=True):
-        origin = np.asarray(layout.beta_shift + layout.beta_origin)
-        beta = origin + float(layout.y_scale) * out.beta @ np.asarray(layout.beta_map).T
-        nu = np.array([at.sum() for at in keep]) - (2 if reml else 0)
-        assert_close(beta, [fit.beta for fit in fits], RTOL, 1.0)
-        sigma = float(layout.y_scale) * np.sqrt(np.exp(out.log_rss) / nu)
-        assert_close(sigma, [fit.sigma for fit in fits], RTOL)
-    moved = [[fit.criterion for fit in fits] for fits in exact]
-    difference = np.subtract(*moved)
-    assert_close(found[0].criterion - found[1].criterion, difference, RTOL, 1.0)
+        assert_close(out.beta[some], [fit.beta for fit in fits], RTOL, 1.0)
+        assert_close(out.sigma[some], [fit.sigma for fit in fits], RTOL)
+    moved = np.subtract(*[[fit.criterion for fit in fits] for fits in exact])
+    assert_close((found[0].criterion - found[1].criterion)[some], moved, RTOL, 1.0)
+    theta = inner(thetas[0], design)
+    for k in range(m):
+        h = STEP * (np.arange(m) == k)
+        up, down = (left(theta + sign * h, design, units, reml) for sign in (1, -1))
+        for value, slope in ("beta", "dbeta"), ("log_rss", "dlog_rss"), ("criterion", "slope"):
+            difference = (getattr(up, value) - getattr(down, value)) / (2 * STEP)
+            at = getattr(found[0], slope)[:, k]
+            assert_close(at, difference, STEP_RTOL, np.abs(difference).max())
 
 
-def inner(theta, layout):
+class Left(NamedTuple):
+    """A model without each unit, at one theta."""
+
+    beta: np.ndarray
+    sigma: np.ndarray
+    log_rss: np.ndarray
+    criterion: np.ndarray
+    dbeta: np.ndarray
+    dlog_rss: np.ndarray
+    slope: np.ndarray
+
+
+def left(theta, design, units, reml):
+    """By the library, in the units of the data."""
+    whole, layout = standardized(design, theta), design.compressed.layout
+    p, n = 2, design.nobs
+    losses = [loss for part in whole.groups() for loss in host._losses(part, units)]
+    loss = Loss(*(np.concatenate(parts) for parts in zip(*losses, strict=True)))
+    loss = Loss(*(values[np.argsort(loss.unit)] for values in loss))
+    nu = n - p if reml else n
+    rest = without(loss, whole, nu, reml=reml)
+    size, A = float(layout.y_scale) * np.sqrt(whole.rss), np.asarray(layout.beta_map)
+    origin = np.asarray(layout.beta_shift) + np.asarray(layout.beta_origin)
+    through = size * A @ whole.T[:p, :p]
+    beta = origin - size * A @ whole.T[:p, p] + rest.beta @ through.T
+    log_rss = rest.log_rss + np.log(whole.rss)
+    criterion = loss.logdet + sum(part.logdet.sum() for part in whole.groups())
+    criterion += (nu - loss.n_rows) * log_rss
+    if reml:
+        criterion += rest.logdet_x - 2 * np.linalg.slogdet(whole.T[:p, :p])[1]
+    sigma = float(layout.y_scale) * np.sqrt(np.exp(log_rss) / (nu - loss.n_rows))
+    slope = rest.dlog_rss  # of the whole model and of what is lost, together
+    return Left(beta, sigma, log_rss, criterion, rest.dbeta @ through.T, slope, rest.slope)
+
+
+def inner(theta, design):
     """Theta of the data in the layout's coordinates."""
-    factors = factor_blocks(jnp.asarray(theta), layout.structures)
-    return stack_theta(whiten_factors(factors, layout))
+    layout = design.compressed.layout
+    factors = factor_blocks(np.asarray(theta), layout.structures)
+    return np.asarray(stack_theta(whiten_factors(factors, layout)))
 
 
 def dense(theta, at, terms, data, options, reml):
@@ -191,6 +233,101 @@ def test_jackknife_covariance_of_a_balanced_design_is_that_of_ml():
     assert list(cov.index) == [*res.params.index, "scale"]
 
 
+# ------------------------------------------------------------ crossed factors
+
+
+@pytest.mark.parametrize("by", ["g", "f", "row"])
+def test_crossed_factors_against_refits(by):
+    """Without a level of either factor, and without a row."""
+    model = "y ~ x + (1 | g) + (1 | f)"
+    data = DATA.assign(y=DATA["y"] + 0.8 * np.unique(F, return_inverse=True)[1])
+    res = lmm.fit(model, data)
+    inf = lmm.influence(res, by)
+    some, exact = inf.params.index[:: 6 if by == "row" else 1], []
+    for unit in some:
+        rest = data.drop(index=unit) if by == "row" else data[data[by] != unit]
+        exact.append(numbers(lmm.fit(model, rest)) - numbers(res))
+    steps = inf.params.loc[some].to_numpy() - numbers(res)
+    correlation = [
+        np.corrcoef(*pair)[0, 1] for pair in zip(steps.T, np.transpose(exact), strict=True)
+    ]
+    assert min(correlation) > 0.98
+    size = np.sum(steps * exact, axis=0) / np.sum(np.square(exact), axis=0)
+    assert np.abs(size - 1).max() < 0.35  # one of 6 levels is a third of what is known of them
+    assert np.abs(size[:2] - 1).max() < 0.02
+    assert inf.derivatives is None and inf.params.index.name == (None if by == "row" else by)
+
+
+def test_a_nested_factor_by_its_name():
+    """The outer one is what the groups are; one level in each group is the group."""
+    res = lmm.fit("y ~ x + (x | g) + (1 | g:s)", DATA)
+    outer, groups = lmm.influence(res, "g"), lmm.influence(res)
+    pd.testing.assert_frame_equal(outer.params, groups.params, rtol=1e-9, check_names=False)
+    cells = lmm.influence(res, "g:s")
+    assert list(cells.params.index) == list(res.random_effects["g:s"].index)
+    assert_close(cells.hat_values.sum(), groups.hat_values.sum(), RTOL)
+
+
+# ------------------------------------------------------------ the conditional fit
+
+
+HATS = reference.names(lambda case: "influence" in case)
+QUICK = ("sleepstudy_rs_reml", "sim_weights_reml", "sim_three_ml", "sim_crossslope_reml",
+         "sim_offset_ml", "penicillin_reml", "cake_crossed_reml", "sim_year_reml")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in HATS]
+)
+def test_hat_values_and_cooks_distances_of_the_reference(name):
+    case = reference.load(name)
+    model, expected = case["model"], case["influence"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", lmm.RankWarning)
+        res = lmm.fit(reference.formula(case), reference.frame(case), reml=model["REML"],
+                      weights=model["weights"])  # fmt: skip
+    inf = lmm.influence(res, "row")
+    assert_close(inf.hat_values.iloc[:20], expected["hatvalues"], HAT_TOL, 0.1)
+    assert_close(inf.hat_values.sum(), expected["hat_sum"], HAT_TOL)
+    cooks = np.array(expected["cooks"])
+    assert_close(inf.conditional_cooks.iloc[:20], cooks, COOK_TOL, np.abs(cooks).max())
+
+
+@pytest.mark.parametrize("name", ["dyestuff_reml", "sleepstudy_ri_reml", "sleepstudy_rs_reml"])
+def test_cooks_distance_of_groups_against_refits_of_the_reference(name):
+    case = reference.load(name)
+    inf = lmm.influence(lmm.fit(case["model"]["formula"], reference.frame(case)))
+    rows = case["influence"]["group_deletion"]["results"]
+    assert [row["dropped"] for row in rows] == list(inf.params.index.astype(str))
+    exact = np.array([row["cooks"] for row in rows])
+    assert_close(inf.cooks_distance, exact, 1e-6, exact.max())  # balanced: theta does not matter
+    fixed = np.array([row["fixef"] for row in rows])
+    assert_close(inf.params.iloc[:, : fixed.shape[1]], fixed, 1e-6)
+
+
+@pytest.mark.parametrize("kind", ["weights", "crossed"])
+def test_hat_values_equal_the_dense_hat_matrix(kind):
+    bars, options, terms, _ = CROSSED if kind == "crossed" else MODELS[kind]
+    res = lmm.fit(f"y ~ x + {bars}", DATA, **options)
+    Z, Lambda = random_root(terms, ordered_theta(res, bars))
+    V = np.diag(1 / DATA["w"]) + Z @ Lambda @ Lambda.T @ Z.T
+    Vi = np.linalg.inv(V)
+    P = Vi - Vi @ SLOPES @ np.linalg.solve(SLOPES.T @ Vi @ SLOPES, SLOPES.T @ Vi)
+    H = np.eye(60) - np.diag(1 / DATA["w"]) @ P
+    inf = lmm.influence(res, "row")
+    assert_close(inf.hat_values, np.diagonal(H), RTOL)
+    assert_close(H @ DATA["y"], res.fittedvalues, 1e-8, 1.0)
+
+
+def ordered_theta(res, bars):
+    """Theta in the order in which the bars are written."""
+    sizes = [len(S) * (len(S) + 1) // 2 for S in res.estimates.covariances]
+    parts = np.split(res.theta, np.cumsum(sizes)[:-1])
+    labels = [label.factor for label in res.term_labels]
+    written = sorted(range(len(parts)), key=lambda t: bars.index(f"| {labels[t]}"))
+    return np.concatenate([parts[t] for t in written])
+
+
 # ------------------------------------------------------------ edges
 
 
@@ -225,13 +362,13 @@ def test_labels_of_rows_and_of_groups():
 
 def test_bad_calls():
     res = lmm.fit("y ~ x + (1 | g)", DATA)
-    with pytest.raises(lmm.DataError, match="by='case': choose from group, row"):
+    with pytest.raises(lmm.DataError, match="by='case': choose from group, row, g"):
         lmm.influence(res, "case")
     with pytest.raises(lmm.DataError, match="one over groups"):
         _ = lmm.influence(res, "row").cov_params
     with pytest.raises(lmm.DataError, match="restored without its data"):
         lmm.influence(res.without_data())
-    with pytest.raises(lmm.DataError, match="are crossed"):
+    with pytest.raises(lmm.DataError, match=r"are crossed.* one of 'g', 'f', or 'row'"):
         lmm.influence(lmm.fit("y ~ x + (1 | g) + (1 | f)", DATA))
     penalized = lmm.fit("y ~ x + (1 | g)", DATA, fe_pen=lmm.penalties.L2(weights=np.array(0.1)))
     with pytest.raises(lmm.DataError, match="nothing held or penalized"):

@@ -133,6 +133,9 @@ def test_nothing_is_compiled_for_a_small_fit(compiled):
         res = lmm.fit("y ~ x + z + (x | g)", DATA, runtime="numpy")
         str(res.summary())
         assert res.random_effects["g"].shape == (24, 2) and res.runtime == "numpy"
+        assert 0 < lmm.r2(res).marginal < lmm.r2(res).conditional < 1 and lmm.icc(res).adjusted < 1
+        assert_close(lmm.influence(res, "row").hat_values.sum(), lmm.caic(res).trace, RTOL)
+        assert len(lmm.influence(res).params) == 24 and res.glance()["icc"][0] > 0
         assert res.t_test("x = 0").pvalue[0] < 1 and len(res.random_effects_cov["g"]) == 24
         again = lmm.fit(
             "y ~ x + z + (x | g)", DATA, start_params=np.array([1.0, 0.2, 0.5]), runtime="numpy"

@@ -1,181 +1,166 @@
-"""What remains of a model when one group or one row is left out, at given theta.
+"""What remains of a model when rows are left out, with derivatives in theta (NumPy).
 
-Everything is a function of theta, so that its derivative gives the step that the
-optimum takes. With ``B = V^-1 [X y]`` (rows ``b_j``), ``v = (-beta, 1)`` and
-``Phi = (X' V^-1 X)^-1``:
+In the coordinates of :class:`~lmm_jax.inference.row_algebra.Standard`, where
+``gram = [X y]' V^-1 [X y] = I``. With ``B = V^-1 [X y]`` and ``U = V^-1 Z``, rows R left out,
 
-- without group g, the waist loses the group's own ``log|V_g|`` and ``[X y]_g' B_g``;
-- without row j, ``log|V|`` gains ``log c``, ``c = (V^-1)_jj``, and the gram matrix loses
-  ``b_j b_j' / c``, whence ``r^2 - e^2 / d`` and ``beta - Phi x e / d`` with ``x = b_j[:p]``,
-  ``e = b_j' v``, ``d = c - x' Phi x`` (Christensen, Pearson & Johnson 1992).
+    log|V| gains log|C|,  C = (V^-1)_RR          gram loses B_R' C^-1 B_R
+
+(for a whole independent group ``-log|V_g|`` and its own part of gram), and along theta
+
+    dC = -U_R D U_R'        dB_R = -U_R D Z' B        D = dPsi / dtheta
+
+Everything else is a function of the gram matrix that is left (Christensen, Pearson & Johnson 1992).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-from jax import Array
+import numpy as np
 
-from ..covariance.theta import factor_blocks, spread
-from ..layouts.buckets import Bucket
-from ..layouts.group_algebra import group_cov, marginal
-from ..layouts.grouped import GroupedLayout
-from ..likelihood.criterion import factor_gram, residual_df, varying
-from ..numerics.linalg import eliminate, symmetrize
+from .row_algebra import Alike, Standard
 
-# Share of its own cross-product that a column of X must keep without the unit.
+# Share of its own information that a direction of X must keep without the unit.
 _RANK_TOL = 1e-10
+# Numbers of the derivatives of the rows that are worked off side by side.
+_CHUNK = 1 << 19
 
 
-class BucketRows(NamedTuple):
-    """Rows of one bucket in the layout's coordinates, multiplied by root weights."""
+class Loss(NamedTuple):
+    """What K units take with them."""
 
-    XY: Array  # (n, p + 1)
-    Z: tuple[Array, ...]  # (n, k) a stream
-    slots: tuple[Array, ...]  # (n,) a stream: first column within the group
-    group: Array  # (n,)  group within the bucket
-
-
-class Whole(NamedTuple):
-    """The model with all rows."""
-
-    beta: Array  # (p,)
-    log_rss: Array  # ()
-    information: Array  # (p, p)  X' V^-1 X
+    unit: np.ndarray  # (K,)
+    n_rows: np.ndarray  # (K,)
+    logdet: np.ndarray  # (K,)  added to log|V|
+    dlogdet: np.ndarray  # (K, m)
+    gram: np.ndarray  # (K, P, P)
+    dgram: np.ndarray  # (K, m, P, P)
 
 
 class Without(NamedTuple):
-    """The model without unit i, one after the other."""
+    """The model without each of K units."""
 
-    criterion: Array  # (K,)  what of -2 log-likelihood depends on theta
-    beta: Array  # (K, p)
-    log_rss: Array  # (K,)
+    beta: np.ndarray  # (K, p)  less that of the whole model
+    dbeta: np.ndarray  # (K, m, p)  of beta itself
+    log_rss: np.ndarray  # (K,)  less that of the whole model
+    dlog_rss: np.ndarray  # (K, m)
+    logdet_x: np.ndarray  # (K,)  log|X' V^-1 X|
+    slope: np.ndarray  # (K, m)  of what of -2 log-likelihood depends on theta
 
 
 class Weighted(NamedTuple):
     """Derivatives in the weight of every group's likelihood, theta held."""
 
-    criterion: Array  # (K,)
-    beta: Array  # (K, p)
-    log_scale: Array  # (K,)
+    beta: np.ndarray  # (K, p)
+    log_scale: np.ndarray  # (K,)
+    slope: np.ndarray  # (K, m)  of the criterion, in theta as well
 
 
-class _Fixed(NamedTuple):
-    whole: Whole
-    Phi: Array  # (p, p)
-    v: Array  # (p + 1,)
-    logdet: Array  # ()  log|X' V^-1 X|
+def whole_groups(part: Alike) -> Loss:
+    """Independent groups as units."""
+    n = np.full(part.groups.size, part.rows.shape[1])
+    return Loss(part.groups, n, -part.logdet, -part.dlogdet, part.gram, part.dgram)
 
 
-def without_groups(
-    theta: Array, layout: GroupedLayout, rows: Sequence[BucketRows], n_obs: Array, *, reml: bool
-) -> tuple[Whole, Without, Weighted]:
-    """The model without each group, and its derivatives in the groups' weights.
+def single_rows(part: Alike) -> Iterator[Loss]:
+    """Rows as units."""
+    G, n, P = part.B.shape
+    c = 1.0 - part.leverage
+    step = max(1, _CHUNK // max(1, G * len(part.D) * P * P))
+    for start in range(0, n, step):
+        at = slice(start, start + step)
+        U, b, own = part.U[:, at], part.B[:, at], c[:, at]
+        UD = U[:, None] @ part.D  # (G, m, n, q)
+        dc = -np.einsum("gknq,gnq->gnk", UD, U)
+        db = -np.moveaxis(UD @ part.ZB[:, None], 1, 2)  # (G, n, m, P)
+        ratio = dc / own[..., None]
+        outer = b[..., :, None] * b[..., None, :] / own[..., None, None]
+        half = db[..., :, None] * (b / own[..., None])[..., None, None, :]
+        dgram = half + np.swapaxes(half, -1, -2) - ratio[..., None, None] * outer[:, :, None]
+        unit = part.rows[:, at].reshape(-1)
+        K, m = unit.size, dc.shape[-1]
+        yield Loss(
+            unit, np.ones(K), np.log(own).reshape(K), ratio.reshape(K, m),
+            outer.reshape(K, P, P), dgram.reshape(K, m, P, P),
+        )  # fmt: skip
+
+
+def sets_of_rows(part: Alike, unit: np.ndarray) -> Iterator[Loss]:
+    """Units of rows within independent groups, ``unit`` (n,) the one of every row."""
+    for g, rows in enumerate(part.rows):
+        UD = part.U[g] @ part.D
+        dB = -UD @ part.ZB[g]
+        for one in np.unique(unit[rows]):
+            at = np.flatnonzero(unit[rows] == one)
+            S = part.S[g][:, at]
+            C = np.eye(at.size) - S.T @ S
+            dC = -UD[:, at] @ part.U[g][at].T
+            b, db = part.B[g][at], dB[:, at]
+            inverse = np.linalg.inv(C)
+            a = inverse @ b
+            half = np.swapaxes(db, 1, 2) @ a
+            dgram = half + np.swapaxes(half, 1, 2) - a.T @ dC @ a
+            slope = np.einsum("ab,kab->k", inverse, dC)
+            logdet = np.linalg.slogdet(C)[1]
+            yield Loss(
+                np.array([one]), np.array([at.size]), np.array([logdet]), slope[None],
+                (b.T @ a)[None], dgram[None],
+            )  # fmt: skip
+
+
+@np.errstate(divide="ignore", invalid="ignore")
+def without(loss: Loss, whole: Standard, nu: float, *, reml: bool) -> Without:
+    """Fixed effects, residual sum of squares and slope of the criterion without each unit.
 
     Parameters
     ----------
-    theta : Array, shape (m,)
-    layout : GroupedLayout
-    rows : sequence of BucketRows
-        One a bucket.
-    n_obs : Array, shape (K,)
-        Rows of every group, bucket after bucket.
+    loss : Loss
+    whole : Standard
+    nu : float
+        Rows of the whole model, less p for REML.
     reml : bool
+
+    Returns
+    -------
+    Without
+        NaN where a combination of columns of X has nothing left.
     """
-    logdets, grams = [], []
-    for bucket, part in zip(layout.buckets, rows, strict=True):
-        Lambda = spread(factor_blocks(theta, layout.structures), bucket.widths)
-        M = marginal(Lambda @ Lambda.T, bucket.T)
-        U = eliminate(M, jnp.zeros((M.shape[0], 0, M.shape[2]), M.dtype)).U
-        logdets.append(2.0 * jnp.sum(jnp.log(jnp.diagonal(U)), axis=1))
-        B = _solved(Lambda, bucket, part)
-        products = part.XY[:, :, None] * B[:, None, :]
-        grams.append(jax.ops.segment_sum(products, part.group, bucket.T.shape[2]))
-    logdet, gram = jnp.concatenate(logdets), symmetrize(jnp.concatenate(grams))
-    total = _profile(jnp.sum(gram, axis=0))
-    nu = residual_df(layout, reml=reml)
-    rest = _rest_of_gram(jnp.sum(gram, axis=0)[None] - gram)
-    others = jnp.sum(logdet) - logdet
-    criterion = varying(others, rest.criterion, rest.log_rss, nu - n_obs, reml=reml)
-    residual = gram @ total.v  # (K, p + 1)
-    share = (residual @ total.v) / jnp.exp(total.whole.log_rss)
-    p = total.whole.beta.size
-    slope = logdet + n_obs * total.whole.log_rss + nu * share
+    P = len(whole.T)
+    left, slopes = np.eye(P) - loss.gram, whole.dgram - loss.dgram
+    xx, xy = left[:, :-1, :-1], left[:, :-1, -1]
+    lowest = np.linalg.eigvalsh(xx).min(axis=-1, initial=1.0)
+    determined = lowest > _RANK_TOL
+    xx = np.where(determined[:, None, None], xx, np.eye(P - 1))
+    inverse = np.linalg.inv(xx)
+    beta = (inverse @ xy[..., None])[..., 0]
+    dxx, dxy = slopes[..., :-1, :-1], slopes[..., :-1, -1]
+    dbeta = np.einsum("uab,ukb->uka", inverse, dxy - np.einsum("ukab,ub->uka", dxx, beta))
+    v = np.concatenate([-beta, np.ones((len(beta), 1))], axis=1)
+    rss = left[:, -1, -1] - np.sum(xy * beta, axis=-1)
+    dlog_rss = np.einsum("ua,ukab,ub->uk", v, slopes, v) / rss[:, None]
+    slope = whole.dlogdet + loss.dlogdet + (nu - loss.n_rows)[:, None] * dlog_rss
     if reml:
-        slope = slope + jnp.einsum("ab,gab->g", total.Phi, gram[:, :p, :p])
-    weighted = Weighted(slope, residual[:, :p] @ total.Phi, share - n_obs / nu)
-    return total.whole, rest._replace(criterion=criterion), weighted
+        slope = slope + np.einsum("uab,ukab->uk", inverse, dxx)
+    hole = np.where(determined, 1.0, np.nan)
+    return Without(
+        beta=beta * hole[:, None],
+        dbeta=dbeta,
+        log_rss=np.log(rss) * hole,
+        dlog_rss=dlog_rss,
+        logdet_x=np.linalg.slogdet(xx)[1] * hole,
+        slope=slope * hole[:, None],
+    )
 
 
-def without_rows(
-    theta: Array, layout: GroupedLayout, rows: Sequence[BucketRows], *, reml: bool
-) -> tuple[Whole, Without]:
-    """The model without each row, bucket after bucket; see :func:`without_groups`."""
-    B, c, gram = [], [], jnp.zeros_like(layout.S0)
-    for bucket, part in zip(layout.buckets, rows, strict=True):
-        Lambda = spread(factor_blocks(theta, layout.structures), bucket.widths)
-        B.append(_solved(Lambda, bucket, part))
-        c.append(1.0 - _leverage(group_cov(Lambda, bucket.T), part))
-        gram = gram + part.XY.T @ B[-1]
-    total = _profile(symmetrize(gram))
-    b, own = jnp.concatenate(B), jnp.concatenate(c)
-    p = total.whole.beta.size
-    x, e = b[:, :p], b @ total.v
-    Phi_x = x @ total.Phi
-    d = own - jnp.sum(x * Phi_x, axis=1)
-    d = jnp.where(d > _RANK_TOL * own, d, jnp.nan)
-    log_rss = jnp.log(jnp.exp(total.whole.log_rss) - e**2 / d)
-    nu = residual_df(layout, reml=reml) - 1.0
-    log_c = jnp.log(own)
-    logdet, log_x = layout.waist_at(theta).logdet + log_c, total.logdet + jnp.log(d) - log_c
-    beta = total.whole.beta[None] - Phi_x * (e / d)[:, None]
-    return total.whole, Without(varying(logdet, log_x, log_rss, nu, reml=reml), beta, log_rss)
-
-
-def _solved(Lambda: Array, bucket: Bucket, rows: BucketRows) -> Array:
-    """Rows of ``V^-1 [X y] = [X y] - Z H Z' [X y]``, H the conditional covariance."""
-    H = group_cov(Lambda, bucket.T)
-    effects = jnp.einsum("abg,rbg,rcg->acg", H, bucket.T, bucket.c)
-    B = rows.XY
-    for z, slot in zip(rows.Z, rows.slots, strict=True):
-        columns = slot[:, None] + jnp.arange(z.shape[1], dtype=slot.dtype)[None]
-        B = B - jnp.einsum("nk,nkc->nc", z, effects[columns, :, rows.group[:, None]])
-    return B
-
-
-def _leverage(H: Array, rows: BucketRows) -> Array:
-    """``z' H z`` of every row, (n,)."""
-    total = jnp.zeros_like(rows.XY[:, 0])
-    at = [
-        slot[:, None] + jnp.arange(z.shape[1], dtype=slot.dtype)[None]
-        for z, slot in zip(rows.Z, rows.slots, strict=True)
-    ]
-    for z, i in zip(rows.Z, at, strict=True):
-        for other, j in zip(rows.Z, at, strict=True):
-            block = H[i[:, :, None], j[:, None, :], rows.group[:, None, None]]
-            total = total + jnp.einsum("nk,nkl,nl->n", z, block, other)
-    return total
-
-
-def _profile(gram: Array) -> _Fixed:
-    """Fixed effects and residual sum of squares of one gram matrix."""
-    p = gram.shape[0] - 1
-    at = factor_gram(gram)
-    beta = at.inverse.T @ at.z
-    whole = Whole(beta, jnp.log(at.rss), gram[:p, :p])
-    return _Fixed(whole, at.inverse.T @ at.inverse, jnp.append(-beta, 1.0), at.logdet)
-
-
-def _rest_of_gram(gram: Array) -> Without:
-    """Log-determinant of the information, beta and rss of many gram matrices (K, p + 1, p + 1).
-
-    NaN where a column of X has nothing left.
-    """
-    at = factor_gram(gram)
-    kept = jnp.diagonal(at.inverse, axis1=1, axis2=2) ** 2 < 1.0 / _RANK_TOL
-    determined = jnp.where(jnp.all(kept, axis=1), 1.0, jnp.nan)
-    beta = jnp.einsum("gab,ga->gb", at.inverse, at.z)
-    return Without(at.logdet * determined, beta * determined[:, None], jnp.log(at.rss))
+def weighted(loss: Loss, whole: Standard, nu: float, *, reml: bool) -> Weighted:
+    """Derivatives of the model in the powers of the likelihoods of independent groups."""
+    xy, share, p = loss.gram[:, :-1, -1], loss.gram[:, -1, -1], len(whole.T) - 1
+    dbeta, dlog_rss = whole.dgram[:, :-1, -1], whole.dgram[:, -1, -1]
+    dshare = loss.dgram[:, :, -1, -1] - 2.0 * xy @ dbeta.T - share[:, None] * dlog_rss
+    slope = -loss.dlogdet + loss.n_rows[:, None] * dlog_rss + nu * dshare
+    if reml:
+        own = loss.gram[:, :p, :p]
+        slope = slope + np.einsum("ukaa->uk", loss.dgram[:, :, :p, :p])
+        slope = slope - np.einsum("uab,kab->uk", own, whole.dgram[:, :p, :p])
+    return Weighted(xy, share - loss.n_rows / nu, slope)

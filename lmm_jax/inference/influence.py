@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
 from ..capabilities import require
 from ..covariance.theta import factor_blocks
 from ..designs.design import Design
+from ..designs.labels import factor_names
 from ..errors import DataError
 from ..inputs.arguments import choice, hinted
 from ..inputs.matching import shown
 from ..inputs.names import unique
-from ..layouts.group_index import GroupPlan
-from ..layouts.grouped import GroupedLayout
-from ..numerics.processes import float64
-from ..numerics.programs import compiled
-from ..numerics.shapes import round_up_rows
+from ..layouts.contract import Layout
 from ..reprs import public
-from .deletion import BucketRows, Weighted, Whole, Without, without_groups, without_rows
+from .deletion import Loss, sets_of_rows, single_rows, weighted, whole_groups, without
 from .record import FitRecord
+from .row_algebra import Alike, Standard, conditional_fit, standardized
 from .variance import covariance_jacobian
 
 
@@ -35,7 +32,8 @@ class Influence:
 
     Attributes
     ----------
-    by : {"group", "row"}
+    by : str
+        ``"group"``, ``"row"`` or the grouping factor.
     params : DataFrame, shape (units, parameters)
         Estimates without the unit, one step from the fit: fixed effects and
         covariances in the units of the data as in ``results.params``, and
@@ -44,15 +42,24 @@ class Influence:
         Change of the fixed effects by the unit, in standard errors of the fit.
     cooks_distance : Series, shape (units,)
         ``d' cov(beta)^-1 d / p`` with d that change.
+    hat_values : Series, shape (units,)
+        Leverage on the conditional fit: diagonal of ``H = d fitted / d y`` at given
+        covariances, of a group the sum over its rows. All of them sum to the effective
+        degrees of freedom (:func:`lmm_jax.caic`). lme4's ``hatvalues``.
+    conditional_cooks : Series, shape (n,), or None
+        ``h r^2 / (p (1 - h)^2)`` with h the hat value and r the conditional residual
+        ``root(w) (y - fitted) / sigma``: lme4's ``cooks.distance`` (``by="row"`` only).
     derivatives : DataFrame, shape (units, parameters), or None
         Derivatives of the parameters in the weights of the groups' likelihoods
-        (``by="group"`` only: rows of a group are not independent).
+        (``by="group"`` only: other units are not independent).
     """
 
     by: str
     params: pd.DataFrame
     dfbetas: pd.DataFrame
     cooks_distance: pd.Series[float]
+    hat_values: pd.Series[float]
+    conditional_cooks: pd.Series[float] | None
     derivatives: pd.DataFrame | None
 
     def __repr__(self) -> str:
@@ -88,9 +95,11 @@ def influence(results: FitRecord, by: str = "group") -> Influence:
     Parameters
     ----------
     results : LMMResults
-        A fit with independent groups, nothing held or penalized.
-    by : {"group", "row"}
-        Groups are the coarsest ones of the random effects, which are independent.
+        A fit with nothing held or penalized.
+    by : str
+        ``"group"``: the coarsest groups of the random effects, which are independent;
+        crossed ones have none. ``"row"``. Or a grouping factor by its name in
+        ``random_effects``, crossed or nested: the rows of each of its levels.
 
     Returns
     -------
@@ -100,27 +109,30 @@ def influence(results: FitRecord, by: str = "group") -> Influence:
     Raises
     ------
     DataError
-        Crossed random effects, held or penalized parameters.
+        Held or penalized parameters; an unknown unit; random effects that connect so many
+        rows and levels that their dense matrices do not fit into memory.
 
     Notes
     -----
     *Which derivative is a deletion.* A prior weight divides the residual variance
     alone; its derivative at one is not what a deletion does. The density of the
     data is a product of independent groups, so a group is deleted by the power 0
-    of its factor. A row is deleted by the power 0 of its conditional density given
-    all other rows, ``y_j | y_-j ~ N(y_j - e / d, sigma^2 / d)`` with
-    ``e = (P y)_j``, ``d = P_jj`` and ``P = V^-1 - V^-1 X (X' V^-1 X)^-1 X' V^-1``
-    (``V^-1`` in the place of P by maximum likelihood), which is what remains
-    between the likelihoods with and without the row; a prior weight tending to 0,
-    ``log w`` left out, has the same limit.
+    of its factor. Rows R within it are deleted by the power 0 of their conditional
+    density given all others: with ``P = V^-1 - V^-1 X (X' V^-1 X)^-1 X' V^-1``
+    (``V^-1`` in the place of P by maximum likelihood) it is normal with the mean
+    ``y_R - P_RR^-1 (P y)_R`` and the covariance ``sigma^2 P_RR^-1``, which is what
+    remains between the likelihoods with and without the rows; a prior weight tending
+    to 0, ``log w`` left out, has the same limit.
 
-    The result is exact where theta stays. Otherwise the error is of second order
-    in the step of theta, so it is largest for the most influential units: fit
-    again without those that matter.
+    *Accuracy.* Exact where theta stays, for crossed factors as well. Otherwise the error is of
+    second order in the step of theta, so it is largest for the most influential units: fit
+    again without those that matter. Without one of the 18 subjects of `sleepstudy` the
+    variances move by 8 to 11 percent less than in a fit, the fixed effects by the same.
 
     References
     ----------
     Christensen, Pearson & Johnson (1992), doi:10.1080/00401706.1992.10484853;
+    Demidenko & Stukel (2005), doi:10.1002/sim.1974 (leverage and Cook's distance);
     Giordano et al. (2019), A Swiss army infinitesimal jackknife, AISTATS.
 
     Examples
@@ -129,132 +141,50 @@ def influence(results: FitRecord, by: str = "group") -> Influence:
     >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
     >>> lmm.influence(res).cooks_distance.nlargest(2).round(2).to_dict()
     {'309': 0.15, '335': 0.13}
+
+    Crossed factors, each by its levels:
+
+    >>> res = lmm.fit("diameter ~ 1 + (1 | plate) + (1 | sample)", lmm.load_dataset("penicillin"))
+    >>> lmm.influence(res, "sample").dfbetas["Intercept"].abs().idxmax()
+    'F'
     """
-    choice(by, "by", ("group", "row"))
     design = require(results, "influence").design
-    with float64():
-        units = _group_units(results) if by == "group" else _row_units(results)
-    labels = _group_labels(design) if by == "group" else design.index
-    return _frames(results, by, labels, units)
+    assert design is not None  # require has looked
+    units = _units(design, _kind(design, by))
+    whole = standardized(design, results.estimates.theta_layout)
+    return _frames(results, design, whole, by, units)
+
+
+def _kind(design: Design, by: str) -> str:
+    """``"group"``, ``"row"`` or a factor; of crossed factors ``"group"`` may be the name of one."""
+    pairs = zip(factor_names(design.terms), design.terms, strict=True)
+    names = tuple(dict.fromkeys(name for name, term in pairs if not term.is_component))
+    kind = choice(by, "by", tuple(dict.fromkeys(["group", "row", *names])))
+    if kind == "group" and design._is_kind("crossed") and kind not in names:
+        raise DataError(
+            "these random effects are crossed, and have no independent groups: pass by=, one of "
+            f"{', '.join(map(repr, names))}, or 'row'"
+        )
+    return kind
 
 
 class _Units(NamedTuple):
-    """Values and theta derivatives at the fit, a row a unit, in the order of the labels."""
+    """Independent groups, rows, or the levels of a factor."""
 
-    whole: Whole
-    rest: Without
-    weighted: Weighted | None
-    whole_slope: Whole
-    rest_slope: Without
-    weighted_slope: Weighted | None
-    n_rows: np.ndarray  # (K,)
+    labels: pd.Index[Any]
+    code: np.ndarray  # (n,)  unit of every row
+    kind: str  # "group", "row", "factor"
 
 
-def _group_units(results: FitRecord) -> _Units:
-    design = _design(results)
-    layout, plan = _layout(design), _plan(design)
-    starts = np.cumsum([0, *(b.T.shape[2] for b in layout.buckets)])
-    unit = starts[plan.group_bucket] + plan.group_position
-    count = np.zeros(starts[-1])
-    np.add.at(count, unit[design.group_codes], 1.0)
-    rows = _rows(design, _bucket_places(design))
-    theta = jnp.asarray(results.estimates.theta_layout)
-    out = _groups(theta, layout, rows, jnp.asarray(count), reml=results.reml)
-    return _ordered(out, unit, count[unit])
-
-
-def _row_units(results: FitRecord) -> _Units:
-    design = _design(results)
-    places = _bucket_places(design)
-    rows = _rows(design, places)
-    starts = np.cumsum([0, *(part.group.size for part in rows)])
-    unit = np.empty(design.nobs, dtype=np.int64)
-    for start, at in zip(starts, places, strict=False):
-        unit[at] = start + np.arange(at.size)
-    theta = jnp.asarray(results.estimates.theta_layout)
-    out = _single_rows(theta, _layout(design), rows, reml=results.reml)
-    return _ordered(out, unit, np.ones(design.nobs))
-
-
-def _ordered(out: Any, unit: np.ndarray, n_rows: np.ndarray) -> _Units:
-    """Parts of the units in their own order; those of the whole model as they are."""
-
-    def taken(whole: Any, rest: Any, weighted: Any = None) -> tuple[Any, Any, Any]:
-        of_units = jax.tree.map(lambda a: np.asarray(a)[unit], (rest, weighted))
-        return jax.tree.map(np.asarray, whole), *of_units
-
-    values, slopes = (taken(*parts) for parts in out)
-    return _Units(*values, *slopes, n_rows)
-
-
-def _design(results: FitRecord) -> Design:
-    assert results.design is not None  # require has looked
-    return results.design
-
-
-def _layout(design: Design) -> GroupedLayout:
-    assert isinstance(design.layout, GroupedLayout)  # require has looked
-    return design.layout
-
-
-def _plan(design: Design) -> GroupPlan:
-    assert isinstance(design.plan, GroupPlan)
-    return design.plan
-
-
-def _value_and_slopes(fun: Any) -> Any:
-    """A function of theta with its derivative in theta along the last axis."""
-
-    def both(theta: Any, *args: Any, reml: bool) -> Any:
-        def at(t: Any) -> Any:
-            return fun(t, *args, reml=reml)
-
-        return at(theta), jax.jacfwd(at)(theta)
-
-    return compiled(both, static="reml")
-
-
-_groups = _value_and_slopes(without_groups)
-_single_rows = _value_and_slopes(without_rows)
-
-
-def _bucket_places(design: Design) -> list[np.ndarray]:
-    """Numbers of the rows of every bucket."""
-    plan = _plan(design)
-    bucket = plan.group_bucket[design.group_codes]
-    return [np.flatnonzero(bucket == b) for b in range(len(plan.index.widths))]
-
-
-def _rows(design: Design, places: list[np.ndarray]) -> tuple[BucketRows, ...]:
-    """Rows of every bucket in the layout's coordinates, padded by rows of zeros."""
-    layout, plan = _layout(design), _plan(design)
-    y = design.endog if design.offset is None else design.endog - design.offset
-    X, root = design.exog, np.ones(design.nobs)
-    if design.weights is not None:
-        root = np.sqrt(design.weights)
-    y = (y - X @ np.asarray(layout.beta_shift)) - X @ np.asarray(layout.beta_origin)
-    X = X @ np.asarray(layout.beta_map)
-    XY = np.column_stack([X, y / float(layout.y_scale)]) * root[:, None]
-    out = []
-    for at in places:
-        rows = round_up_rows(at.size)
-        Z, slots = [], []
-        group: Any = np.zeros(rows, np.int32)
-        for term, A, levels in zip(design.terms, layout.whiteners, plan.level_maps, strict=True):
-            for s in range(term.codes.shape[1]):
-                code = term.codes[at, s]
-                Z.append(_pad((term.values[at, s] @ np.asarray(A)) * root[at, None], rows))
-                slots.append(_pad(levels.slot[code], rows).astype(np.int32))
-                group[: at.size] = levels.group[code]
-        part = BucketRows(_pad(XY[at], rows), tuple(Z), tuple(slots), group)
-        out.append(jax.tree.map(jnp.asarray, part))
-    return tuple(out)
-
-
-def _pad(values: np.ndarray, rows: int) -> Any:
-    out = np.zeros((rows, *values.shape[1:]))
-    out[: values.shape[0]] = values
-    return out
+def _units(design: Design, kind: str) -> _Units:
+    """Labels of the units, and which rows belong to each."""
+    if kind == "row":
+        return _Units(design.index, np.arange(design.nobs), "row")
+    if kind == "group" and not design._is_kind("crossed"):
+        return _Units(_group_labels(design), design.group_codes, "group")
+    pairs = zip(factor_names(design.terms), design.terms, strict=True)
+    term = next(term for name, term in pairs if name == kind and not term.is_component)
+    return _Units(term.levels.rename(kind), term.codes[:, 0], "factor")
 
 
 def _group_labels(design: Design) -> pd.Index[Any]:
@@ -266,36 +196,110 @@ def _group_labels(design: Design) -> pd.Index[Any]:
     return pd.RangeIndex(design.n_groups, name="group")
 
 
-def _frames(results: FitRecord, by: str, labels: pd.Index[Any], units: _Units) -> Influence:
+class _Removed(NamedTuple):
+    """The model without every unit after the step of theta, in the standard coordinates."""
+
+    beta: np.ndarray  # (K, p)  less that of the whole model
+    log_rss: np.ndarray  # (K,)  likewise
+    step: np.ndarray  # (K, m)
+    n_rows: np.ndarray  # (K,)
+
+
+class _Slopes(NamedTuple):
+    """Derivatives in the weights of the groups, in the standard coordinates."""
+
+    beta: np.ndarray  # (K, p)
+    log_scale: np.ndarray  # (K,)
+    step: np.ndarray  # (K, m)
+
+
+def _removed(whole: Standard, at: _Step, units: _Units) -> _Removed:
+    K, (m, P, _) = len(units.labels), whole.dgram.shape
+    out = _Removed(np.zeros((K, P - 1)), np.zeros(K), np.zeros((K, m)), np.zeros(K))
+    for part in whole.groups():
+        for loss in _losses(part, units):
+            rest = without(loss, whole, at.nu, reml=at.reml)
+            step = -rest.slope @ at.inverse
+            out.beta[loss.unit] = rest.beta + np.einsum("ukp,uk->up", rest.dbeta, step)
+            out.log_rss[loss.unit] = rest.log_rss + np.sum(rest.dlog_rss * step, axis=1)
+            out.step[loss.unit], out.n_rows[loss.unit] = step, loss.n_rows
+    return out
+
+
+def _losses(part: Alike, units: _Units) -> Iterator[Loss]:
+    if units.kind == "group":
+        yield whole_groups(part)
+    elif units.kind == "row":
+        yield from single_rows(part)
+    else:
+        yield from sets_of_rows(part, units.code)
+
+
+def _slopes(whole: Standard, at: _Step, K: int) -> _Slopes:
+    m, P, _ = whole.dgram.shape
+    out = _Slopes(np.zeros((K, P - 1)), np.zeros(K), np.zeros((K, m)))
+    dbeta, dlog_rss = whole.dgram[:, :-1, -1], whole.dgram[:, -1, -1]
+    for part in whole.groups():
+        found = weighted(whole_groups(part), whole, at.nu, reml=at.reml)
+        step = -found.slope @ at.inverse
+        out.beta[part.groups] = found.beta + step @ dbeta
+        out.log_scale[part.groups] = found.log_scale + step @ dlog_rss
+        out.step[part.groups] = step
+    return out
+
+
+class _Step(NamedTuple):
+    """How theta moves: by ``-inverse`` times the slope of the criterion."""
+
+    inverse: np.ndarray  # (m, m)  H^-1, where the criterion bends
+    nu: float
+    reml: bool
+
+
+def _frames(
+    results: FitRecord, design: Design, whole: Standard, by: str, units: _Units
+) -> Influence:
     """Carry the model without each unit to the coordinates of the data, and label it."""
-    e, layout = results.estimates, _layout(_design(results))
+    e, layout = results.estimates, design.compressed.layout
     m, p = e.theta_layout.size, e.beta.size
-    rest, slope = units.rest, units.rest_slope
-    step = -np.asarray(slope.criterion) @ (0.5 * e.joint_cov[:m, :m])  # H^-1, where f bends
-    inner = units.whole.beta - rest.beta - np.einsum("upm,um->up", slope.beta, step)
-    log_rss = rest.log_rss + np.einsum("um,um->u", slope.log_rss, step)
-    nu = float(layout.n_obs) - (p if results.reml else 0) - units.n_rows
-    scale = np.exp(log_rss) * e.y_scale**2 / np.where(nu > 0, nu, np.nan)
-    change = e.y_scale * inner @ np.asarray(layout.beta_map).T
-    cook = np.einsum("up,pq,uq->u", inner, units.whole.information, inner)
-    cook *= e.y_scale**2 / (e.scale * max(p, 1))
-    covariances = _covariances(e.theta_layout + step, layout, scale)
-    values = np.column_stack([e.beta - change, covariances, scale])
+    at = _Step(0.5 * e.joint_cov[:m, :m], _residual_df(results), results.reml)
+    rest, fit = _removed(whole, at, units), conditional_fit(whole)
+    unmapped = e.y_scale * np.sqrt(whole.rss) * np.asarray(layout.beta_map) @ whole.T[:p, :p]
+    nu = at.nu - rest.n_rows
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = e.scale * np.exp(rest.log_rss) * at.nu / np.where(nu > 0, nu, np.nan)
+        cooks = at.nu * (fit.z / (1.0 - fit.hat)) ** 2 * fit.hat / max(p, 1)
+    change = -rest.beta @ unmapped.T
+    values = [e.beta - change, _covariances(e.theta_layout + rest.step, layout, scale), scale]
     names = list(unique([*results.params.index, "scale"]))
     derivatives = None
-    if units.weighted is not None:
-        derivatives = pd.DataFrame(_derivatives(results, units), index=labels, columns=names)
-    dfbetas = change / results.bse_fe.to_numpy()
+    if units.kind == "group":
+        found = _slopes(whole, at, len(units.labels))
+        derivatives = np.column_stack([found.beta @ unmapped.T, _variances(results, layout, found)])
+    fixed = list(results.fixed_names)
+
+    def series(values: np.ndarray, name: str) -> pd.Series[float]:
+        return pd.Series(values, index=units.labels, name=name)
+
+    def frame(values: np.ndarray, columns: list[str]) -> pd.DataFrame:
+        return pd.DataFrame(values, index=units.labels, columns=columns)
+
     return Influence(
         by=by,
-        params=pd.DataFrame(values, index=labels, columns=names),
-        dfbetas=pd.DataFrame(dfbetas, index=labels, columns=list(results.fixed_names)),
-        cooks_distance=pd.Series(cook, index=labels, name="cooks_distance"),
-        derivatives=derivatives,
+        params=frame(np.column_stack(values), names),
+        dfbetas=frame(change / results.bse_fe.to_numpy(), fixed),
+        cooks_distance=series(at.nu * np.sum(rest.beta**2, axis=1) / max(p, 1), "cooks_distance"),
+        hat_values=series(np.bincount(units.code, fit.hat, len(units.labels)), "hat_values"),
+        conditional_cooks=series(cooks, "conditional_cooks") if units.kind == "row" else None,
+        derivatives=None if derivatives is None else frame(derivatives, names),
     )
 
 
-def _covariances(theta: np.ndarray, layout: GroupedLayout, scale: np.ndarray) -> np.ndarray:
+def _residual_df(results: FitRecord) -> float:
+    return float(results.nobs - (results.estimates.beta.size if results.reml else 0))
+
+
+def _covariances(theta: np.ndarray, layout: Layout, scale: np.ndarray) -> np.ndarray:
     """Covariances of the data, lower triangles row by row, for many theta and scales."""
     out = []
     for A, L in zip(layout.whiteners, factor_blocks(theta, layout.structures), strict=True):
@@ -305,21 +309,10 @@ def _covariances(theta: np.ndarray, layout: GroupedLayout, scale: np.ndarray) ->
     return np.concatenate(out, axis=1)
 
 
-def _derivatives(results: FitRecord, units: _Units) -> np.ndarray:
-    """Derivatives of all parameters in the weights of the groups, (groups, parameters)."""
-    e, layout = results.estimates, _layout(_design(results))
-    m, whole, weighted, slope = (
-        e.theta_layout.size,
-        units.whole_slope,
-        units.weighted,
-        units.weighted_slope,
-    )
-    assert weighted is not None and slope is not None  # of groups
-    step = -np.asarray(slope.criterion) @ (0.5 * e.joint_cov[:m, :m])
-    beta = np.asarray(weighted.beta) + step @ np.asarray(whole.beta).T
-    log_scale = np.asarray(weighted.log_scale) + step @ np.asarray(whole.log_rss)
+def _variances(results: FitRecord, layout: Layout, slopes: _Slopes) -> np.ndarray:
+    """Derivatives of covariances and residual variance in the weights of the groups."""
+    e = results.estimates
     whiteners = [np.asarray(A) for A in layout.whiteners]
     inner = factor_blocks(e.theta_layout, layout.structures)
     J = covariance_jacobian(inner, whiteners, layout.structures, e.scale)
-    variances = np.column_stack([step, log_scale]) @ J.T
-    return np.column_stack([e.y_scale * beta @ np.asarray(layout.beta_map).T, variances])
+    return np.column_stack([slopes.step, slopes.log_scale]) @ J.T

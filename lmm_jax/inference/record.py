@@ -150,6 +150,15 @@ class FitRecord:
         return self.estimates.deviance + 2 * self.n_params
 
     @property
+    def aicc(self) -> float:
+        """``aic + 2 k (k + 1) / (n - k - 1)``, k parameters and n rows; infinite without such.
+
+        Hurvich & Tsai (1989), doi:10.1093/biomet/76.2.297.
+        """
+        k, rest = self.n_params, self.nobs - self.n_params - 1
+        return self.aic + (2.0 * k * (k + 1) / rest if rest > 0 else float("inf"))
+
+    @property
     def bic(self) -> float:
         """``-2 llf + log(nobs) n_params``, with the restricted likelihood under REML."""
         return self.estimates.deviance + float(np.log(self.nobs)) * self.n_params

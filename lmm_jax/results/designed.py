@@ -14,6 +14,7 @@ from ..designs.design import Design
 from ..designs.variables import reference_of
 from ..errors import DataError
 from ..inference import profile
+from ..inference.explained import Moments, moments_of
 from ..inference.robust import robust_tests
 from ..inputs.arguments import choice, flag, hinted, whole_number
 from ..layouts.plan import LayoutInfo
@@ -81,6 +82,14 @@ class DesignedModel(FittedModel):
             scale=self.scale,
             df_method=self.df_method,
         )
+
+    @cached_property
+    def _moments(self) -> Moments | None:
+        """Moments of the rows, of which shares of variance are made; None without them."""
+        if self.kept is not None:
+            return self.kept.moments
+        design = self.design
+        return None if design is None or not design.has_rows else moments_of(design)
 
     # ---- tests
 

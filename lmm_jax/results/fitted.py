@@ -209,7 +209,11 @@ class FittedModel(FitRecord):
         return tables.variance_table(self)
 
     def glance(self) -> pd.DataFrame:
-        """One row of fit statistics, with broom.mixed's columns."""
+        """One row of fit statistics, with broom.mixed's columns; also R2 and the adjusted ICC.
+
+        ``r2_marginal``, ``r2_conditional`` and ``icc`` as in :func:`lmm_jax.r2` and
+        :func:`lmm_jax.icc`; NaN for a result without its data, or of rows in batches.
+        """
         return tables.glance(self)
 
     def summary(

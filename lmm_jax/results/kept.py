@@ -13,6 +13,7 @@ from ..designs.design import Design, FixedSource, read_expressions
 from ..designs.terms import RandomTerm
 from ..designs.variables import Reference, reference_of
 from ..formulas.right_side import mentioned
+from ..inference.explained import Moments, moments_of
 from ..layouts.plan import LayoutInfo
 from ..reprs import brief
 from .effects import LevelCovariances
@@ -30,6 +31,7 @@ class Kept:
     fitted: pd.Series[float] | None  # None: the rows came in batches and are gone
     layout_info: LayoutInfo
     reference: Reference | None = None  # for marginal means
+    moments: Moments | None = None  # of the rows; None: they came in batches
 
     __repr__ = brief
 
@@ -64,6 +66,7 @@ def keep(
         fitted=fitted,
         layout_info=design.layout_info,
         reference=reference_of(design),
+        moments=moments_of(design) if design.has_rows else None,
     )
 
 

@@ -14,6 +14,7 @@ from ..designs.fixed_terms import columns_of_terms
 from ..errors import DataError
 from ..inference.contrasts import wald_test
 from ..inference.estimates import residual_variance_error
+from ..inference.explained import part_values
 from ..inference.intervals import wald_intervals
 from ..inference.record import FitRecord
 from ..inference.variance import sdcor_jacobian
@@ -123,7 +124,7 @@ def _sdcor_rows(results: FitRecord, t: int) -> list[tuple[str, str, float, float
 
 
 def glance(results: FitRecord) -> pd.DataFrame:
-    """One row of fit statistics, with broom.mixed's columns."""
+    """One row of fit statistics, with broom.mixed's columns, R2 and ICC."""
     criterion = "reml_crit" if results.reml else "deviance"
     return pd.DataFrame(
         {
@@ -137,8 +138,20 @@ def glance(results: FitRecord) -> pd.DataFrame:
             "df_residual": [results.nobs - results.n_params],
             "converged": [results.converged],
             "singular": [results.singular],
+            **{name: [value] for name, value in _shares(results).items()},
         }
     )
+
+
+def _shares(results: FitRecord) -> dict[str, float]:
+    """R2 and the adjusted ICC; NaN where the rows are not known."""
+    names, moments = ("r2_marginal", "r2_conditional", "icc"), getattr(results, "_moments", None)
+    if moments is None:
+        return dict.fromkeys(names, float("nan"))
+    fixed, *random, noise = part_values(results.estimates, moments)
+    total = fixed + sum(random) + noise
+    shares = fixed / total, (fixed + sum(random)) / total, sum(random) / (sum(random) + noise)
+    return dict(zip(names, map(float, shares), strict=True))
 
 
 def term_columns(design: Design | Kept) -> dict[str, list[int]]:

@@ -1,0 +1,131 @@
+"""What of the variance of y a fit explains: its parts, their shares, and the errors of these.
+
+    total = f + sum_t r_t + s    f = var(X beta)    r_t = mean diag(Z_t S_t Z_t')    s = sigma^2
+
+(Nakagawa & Schielzeth 2013; Johnson 2014 for random slopes.) The parts are known functions of
+the parameters, with the derivatives ``df / dbeta = 2 C beta``, C the covariance of the columns
+of X, and ``dr_t / dS_t = M_t``, the mean of ``z z'``. The rows are taken as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import special
+
+from ..designs.design import Design
+from .delta import joint_relative_covariance
+from .estimates import Estimates
+from .record import FitRecord
+
+
+class Moments(NamedTuple):
+    """What the parts need to know of the rows."""
+
+    root: np.ndarray  # (r, p)  root' root is the covariance of the columns of X
+    products: tuple[np.ndarray, ...]  # (k, k) a term: mean of z z'
+
+
+class Parts(NamedTuple):
+    """Shares of X beta, of every random term and of the residual, all relative to the total.
+
+    The total is taken for a unit: its own error is in the covariance.
+    """
+
+    total: float
+    values: np.ndarray  # (T + 2,)
+    cov: np.ndarray  # (T + 2, T + 2)
+    known: np.ndarray  # (T + 2,)  False where a variance at zero has a share in it
+    J: np.ndarray  # (T + 2, K)  derivatives in all parameters, in their units
+    relative: np.ndarray  # (K, K)  covariance of these in their units
+
+
+class Estimate(NamedTuple):
+    """A number with its standard error and limits."""
+
+    estimate: float
+    std_error: float
+    conf_low: float
+    conf_high: float
+
+
+def moments_of(design: Design) -> Moments:
+    """Moments of the rows of a design, not weighted: a share is one of the variance of y."""
+    X, n = design.exog, design.nobs
+    centred = np.where(np.ptp(X, axis=0) == 0, 0.0, X - X.mean(axis=0))
+    root = np.linalg.qr(centred, mode="r") / np.sqrt(max(n - 1, 1))
+    products = tuple(np.einsum("nsa,nsb->ab", t.values, t.values) / n for t in design.terms)
+    return Moments(root, products)
+
+
+def part_values(e: Estimates, moments: Moments) -> np.ndarray:
+    """Variances of X beta, of every random term and of the residual, (T + 2,)."""
+    mean = moments.root @ e.beta
+    pairs = zip(e.covariances, moments.products, strict=True)
+    return np.array([mean @ mean, *(np.sum(M * S) for S, M in pairs), e.scale])
+
+
+def parts_of(fit: FitRecord, moments: Moments) -> Parts:
+    """Parts of the variance at the estimates."""
+    e, p = fit.estimates, fit.estimates.beta.size
+    unit, relative = joint_relative_covariance(fit)
+    J, at = np.zeros((len(e.covariances) + 2, unit.size)), p
+    J[0, :p] = 2.0 * moments.root.T @ (moments.root @ e.beta)
+    for t, (S, M) in enumerate(zip(e.covariances, moments.products, strict=True)):
+        rows, columns = np.tril_indices(len(S))
+        J[t + 1, at : at + rows.size] = np.where(rows == columns, 1.0, 2.0) * M[rows, columns]
+        at += rows.size
+    J[-1, -1] = 1.0
+    known = (J[:, np.isnan(unit)] == 0).all(axis=1)
+    values = part_values(e, moments)
+    J = J * np.nan_to_num(unit) / values.sum()  # squares of variances may be no floats
+    return Parts(values.sum(), values / values.sum(), J @ relative @ J.T, known, J, relative)
+
+
+def share(parts: Parts, inside: Sequence[int], outside: Sequence[int], level: float) -> Estimate:
+    """``a / (a + b)`` of sums of parts, with an interval on the scale of the logit.
+
+    A share of nothing, no fixed effects or no random ones, is zero without an error.
+    """
+    size = len(parts.values)
+    a, b = (np.isin(np.arange(size), list(which)).astype(float) for which in (inside, outside))
+    up, down = a @ parts.values, b @ parts.values
+    moves = bool(np.any(parts.J[a > 0]) or not parts.known[a > 0].all())
+    if up == 0 and not moves:
+        return Estimate(0.0, 0.0, 0.0, 0.0)
+    value = float(up / (up + down))
+    if not parts.known[(a + b) > 0].all() or up == 0:
+        return Estimate(value, np.nan, np.nan, np.nan)
+    slope = a / up - b / down
+    error = _root(slope @ parts.cov @ slope)
+    z = float(special.ndtri(0.5 + 0.5 * level))
+    logit = np.log(up) - np.log(down)
+    low, high = (float(special.expit(logit + side * z * error)) for side in (-1.0, 1.0))
+    return Estimate(value, value * (1.0 - value) * error, low, high)
+
+
+def _root(variance: float) -> float:
+    """Its square root; what does not vary has a variance of rounding, of either sign."""
+    return float(np.sqrt(np.maximum(variance, 0.0)))
+
+
+def semi_partial(
+    fit: FitRecord, moments: Moments, parts: Parts, columns: Sequence[int], level: float
+) -> Estimate:
+    """``(var(X beta) - var(X beta - X_j beta_j)) / total``, columns j; a symmetric interval."""
+    rest = fit.estimates.beta.copy()
+    rest[list(columns)] = 0.0
+    mean = moments.root @ rest
+    value = float(parts.values[0] - mean @ mean / parts.total)
+    slope = 2.0 * moments.root.T @ mean
+    slope[list(columns)] = 0.0
+    unit = joint_relative_covariance(fit)[0][: rest.size]
+    J = parts.J[0] - value * parts.J.sum(axis=0)
+    J[: rest.size] -= slope * unit / parts.total
+    if not parts.known.all():
+        return Estimate(value, np.nan, np.nan, np.nan)
+    error = _root(J @ parts.relative @ J)
+    half = float(special.ndtri(0.5 + 0.5 * level)) * error
+    return Estimate(value, error, value - half, value + half)
