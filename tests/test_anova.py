@@ -369,3 +369,25 @@ def test_no_p_value_is_zero_that_a_float_can_hold():
         p = result.anova(df_method=method)["p_value"].iloc[0]
         assert 0 < p < 1e-100
         assert 0 < result.t_test("Days = 0", df_method=method).pvalue[0] < 1e-100
+
+
+def test_a_term_whose_columns_were_dropped_is_not_tested():
+    data = reference.frame(reference.load("lmm_weights"))
+    result = lmm.fit("y ~ A * x + (1 | g)", data.assign(x=data["x"] + 1e8))
+    table, alone = result.anova(), lmm.fit("y ~ A + (1 | g)", data).anova()
+    assert table["df_num"].tolist() == [2, 0, 0]
+    assert np.isnan(table["f"]).tolist() == [False, True, True]
+    assert_close(table["f"].iloc[0], alone["f"].iloc[0], 1e-6)
+
+
+def test_ranova_respects_marginality():
+    data = reference.frame(reference.load("lmm_weights")).assign(c=lambda d: d["A"] == "a")
+    table = lmm.ranova(lmm.fit("y ~ A + (x * B | g)", data))
+    assert [name.split(" in ")[0] for name in table.index[1:]] == ["x:B"]
+
+
+@pytest.mark.parametrize("option", [{"df_method": "kr"}, {"type": 2}])
+def test_options_of_one_table_are_refused_for_several_fits(option):
+    fits = lmm.fit(INTERCEPTS, SLEEP), lmm.fit(SLOPES, SLEEP)
+    with pytest.raises(DataError, match="belongs to the table of one fit"):
+        lmm.anova(*fits, **option)

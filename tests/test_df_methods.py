@@ -182,3 +182,18 @@ def test_a_saved_fit_keeps_its_method():
 def test_refusals(formula, options, message):
     with pytest.raises(DataError, match=message):
         lmm.fit(formula, lmm.load_dataset("machines"), **options)
+
+
+def test_rounding_is_no_part_of_a_contrast():
+    """Between-within of tables and means: the strata of a split plot, whatever rounds."""
+    result = fitted("oats_factor_reml", df_method="between-within")
+    assert result.anova()["df_denom"].tolist() == [10, 45, 45]
+    assert lmm.joint_tests(result)["df_denom"].tolist() == [10, 45, 45]
+    for method in ("eff", "poly"):
+        contrasts = lmm.emmeans(result, "Nf").contrast(method).to_frame()
+        assert (contrasts["df"] == 45).all()
+    growth = lmm.fit(
+        "distance ~ age * Sex + (1 | Subject)", lmm.load_dataset("orthodont"),
+        df_method="between-within",
+    )  # fmt: skip
+    assert growth.anova()["df_denom"].tolist() == [79, 25, 79]

@@ -416,3 +416,72 @@ def test_any_rows_can_be_adjusted(how):
     tol = 1e-4 if how == "mvt" else 1e-8  # its nodes turn with the digits of the correlation
     assert_close(found.pvalue, table["p_value"], tol, 1)
     assert_close(found.conf_int(), table[["conf_low", "conf_high"]], 10 * tol, 1)
+
+
+def test_an_offset_as_an_array_counts_with_its_mean():
+    data = logs()
+    named = lmm.emmeans(lmm.fit("y ~ A + x + (1 | g)", data, offset="t"), "A").to_frame()
+    for offset in (data["t"], data["t"].to_numpy()):
+        given = lmm.emmeans(lmm.fit("y ~ A + x + (1 | g)", data, offset=offset), "A").to_frame()
+        assert_close(given["estimate"], named["estimate"], 1e-10)
+
+
+def test_a_constant_inside_the_transformation_is_taken_out():
+    data = logs()
+    for text in ("log(y + 2)", "log(2 + y)"):
+        means = lmm.emmeans(lmm.fit(f"{text} ~ A + x + (1 | g)", data), "A")
+        response = means.to_frame(type="response")
+        assert_close(response["estimate"], np.exp(means.at.estimate) - 2, 1e-12)
+        ratio = means.pairs().to_frame(type="response")["estimate"]
+        assert_close(ratio, np.exp(means.pairs().at.estimate), 1e-12)
+    other = lmm.emmeans(lmm.fit("log(y * t) ~ A + x + (1 | g)", data), "A")
+    with pytest.raises(DataError, match="can be carried back"):
+        other.to_frame(type="response")
+
+
+def test_errors_of_a_corrected_mean_are_those_of_the_corrected_mean():
+    means = lmm.emmeans(lmm.fit("log(y) ~ A + x + (1 | g)", logs()), "A")
+    plain, corrected = (means.to_frame(type="response", bias_sigma=s) for s in (None, 0.4))
+    assert_close(corrected["std_error"], plain["std_error"] * 1.08, 1e-10)
+    again = means.regrid(bias_sigma=0.4).to_frame()
+    assert_close(again["std_error"], corrected["std_error"], 1e-10)
+    assert_close(again["estimate"], corrected["estimate"], 1e-10)
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e8])
+def test_joint_tests_keep_covariates_of_any_scale(scale):
+    data = logs()
+    plain = lmm.joint_tests(lmm.fit("y ~ A + x + (1 | g)", data)).set_index("term")
+    scaled = lmm.joint_tests(lmm.fit("y ~ A + x + (1 | g)", data.assign(x=data["x"] * scale)))
+    assert list(scaled["term"]) == ["A", "x"]
+    assert_close(scaled["f"], plain["f"], 1e-6)
+
+
+def test_variables_that_are_called_like_columns():
+    data = logs().rename(columns={"A": "term"})
+    result = lmm.fit("y ~ term * z + (1 | g)", data)
+    by = lmm.joint_tests(result, by="term")
+    assert by["term"].tolist() == ["z", "z"] and by["term.1"].tolist() == ["a", "b"]
+    named = lmm.fit("y ~ df + (1 | g)", logs().rename(columns={"A": "df"}))
+    assert lmm.emmeans(named, "df").to_frame().columns.is_unique
+
+
+def test_a_reference_by_its_label():
+    means = lmm.emmeans(oats(), "Variety")
+    by_label = means.contrast("trt.vs.ctrl", ref="Victory")
+    assert by_label.to_frame().equals(means.contrast("trt.vs.ctrl", ref=2).to_frame())
+    with pytest.raises(DataError, match="there are the levels"):
+        means.contrast("trt.vs.ctrl", ref="Vic")
+
+
+def test_a_model_without_fixed_effects_has_a_mean_of_zero():
+    result = lmm.fit("y ~ 0 + (1 | g)", logs())
+    assert lmm.emmeans(result, "1").to_frame()["estimate"].tolist() == [0.0]
+
+
+def test_robust_covariances_with_normal_quantiles():
+    robust = oats().robust("CR2")
+    z = robust.t_test("Nf[T.n60] = 0", df_method="z")
+    assert z.sd[0] == robust.t_test("Nf[T.n60] = 0").sd[0] and np.isinf(z.df_denom[0])
+    residual = robust.t_test("Nf[T.n60] = 0", df_method="residual")
+    assert residual.sd[0] == z.sd[0] and residual.df_denom[0] == 60

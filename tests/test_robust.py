@@ -231,7 +231,7 @@ def test_the_method_stays_with_the_result():
     for other in (again, result.without_data(), back.with_df("CR2"), again.with_df("CR2")):
         assert_close(other.df, result.df, 0)
         assert other.wald_test(JOINT).pvalue == result.wald_test(JOINT).pvalue
-    assert_close(result.tidy(df_method="normal")["std_error"][:3], back.bse_fe, ROUNDING)
+    assert_close(result.tidy(df_method="normal")["std_error"][:3], result.bse_fe, ROUNDING)
     assert set(result.robust("CR0").df_methods) >= {"CR0", "CR2"}
 
 

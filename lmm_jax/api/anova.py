@@ -99,6 +99,9 @@ def anova(
     instance(res, "res", LMMResults, "a result of lmm.fit")
     if not others:
         return res.anova(type, df_method=df_method, marginal=marginal)
+    for name, given in (("type", type != 3), ("df_method", df_method is not None)):
+        if given:
+            raise DataError(f"{name} belongs to the table of one fit: several have likelihoods")
     fits = [res, *others]
     for i, one in enumerate(fits):
         instance(one, f"the model {i + 1}", LMMResults, "a result of lmm.fit")
@@ -265,11 +268,14 @@ def _random_drops(design: Design) -> Iterator[tuple[str, int, list[int]]]:
     for t, term in enumerate(design.terms):
         parts = coefficients_of(term)
         parts.pop("Intercept", None)
+        made_of = {name: set(name.split(":")) for name in parts}
         if (sum(map(len, parts.values())) == len(term.names) and len(parts) == 1) or not parts:
             label = "(1 | " + term.group + ")" if term.names == ("Intercept",) else term.text
             yield label, t, []
             continue
         for name, places in parts.items():
+            if any(made_of[name] < other for other in made_of.values()):
+                continue  # as long as its interaction is there
             rest = [j for j in range(len(term.names)) if j not in places]
             yield f"{name} in {term.text}", t, rest
 

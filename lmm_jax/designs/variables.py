@@ -62,6 +62,7 @@ class Reference(NamedTuple):
 
     variables: Variables
     aliases: np.ndarray  # (p, d)  dropped columns of X as combinations of those that were kept
+    offset: float = 0.0  # mean over the rows of an offset that was given as an array
 
 
 def reference_of(design: Design) -> Reference | None:
@@ -78,7 +79,11 @@ def reference_of(design: Design) -> Reference | None:
         full = mat.replay(source.spec, source.rows, context=source.context)
         dropped = [j for j in range(full.shape[1]) if j not in set(source.kept)]
         aliases = np.linalg.lstsq(design.exog, full[:, dropped], rcond=None)[0]
-    return Reference(variables_of(source, source.rows), aliases)
+    offset = 0.0
+    if source.offset_array and design.offset is not None:
+        own = [mat.evaluate(e, source.rows, context=source.context) for e in source.offsets]
+        offset = float((design.offset - np.sum(own, axis=0)).mean())
+    return Reference(variables_of(source, source.rows), aliases, offset)
 
 
 def variables_of(source: FixedSource, rows: pd.DataFrame) -> Variables:

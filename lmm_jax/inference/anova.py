@@ -34,7 +34,7 @@ def hypotheses(design: Design, kind: int) -> dict[str, np.ndarray]:
         return {name: found[name] for name in at.terms}
     if kind == 2:
         return partial(design.exog, at.columns, at.terms)
-    return marginal(design.exog, full_matrix(design, at), at.terms)
+    return marginal(design.exog, full_matrix(design, at), at.terms, at.columns)
 
 
 def sequential(X: np.ndarray, columns: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
@@ -99,7 +99,12 @@ def partial(
     return out
 
 
-def marginal(X: np.ndarray, full: FullMatrix, terms: Mapping[str, Term]) -> dict[str, np.ndarray]:
+def marginal(
+    X: np.ndarray,
+    full: FullMatrix,
+    terms: Mapping[str, Term],
+    columns: Mapping[str, Sequence[int]],
+) -> dict[str, np.ndarray]:
     """Type III: every term averaged over the factors of those that contain it.
 
     The model with a column for every level of every factor has coefficients b of which only
@@ -116,6 +121,8 @@ def marginal(X: np.ndarray, full: FullMatrix, terms: Mapping[str, Term]) -> dict
         With a column for every level; the same column space.
     terms : mapping
         Term to what it is made of; the intercept is missing.
+    columns : mapping
+        Term to its columns of X, those that were dropped for dependence left out.
 
     Returns
     -------
@@ -129,7 +136,7 @@ def marginal(X: np.ndarray, full: FullMatrix, terms: Mapping[str, Term]) -> dict
     places = full.places
     scaled = full.values / _units(full.values, places, terms)
     R: np.ndarray = np.linalg.qr(scaled, mode="r")  # type: ignore[assignment]
-    chosen = _treatment_columns(R, places, full.n_first)
+    chosen = _treatment_columns(R, full, columns)
     functions = np.linalg.lstsq(R[:, chosen], R, rcond=None)[0]  # a row a coefficient
     G = np.linalg.lstsq(scaled, X, rcond=None)[0]
     out = {}
@@ -142,12 +149,20 @@ def marginal(X: np.ndarray, full: FullMatrix, terms: Mapping[str, Term]) -> dict
     return out
 
 
-def _treatment_columns(R: np.ndarray, places: Mapping[str, slice], first: np.ndarray) -> np.ndarray:
-    """Independent columns, term by term, of every term those of first levels last."""
-    taken, Q = [], np.zeros((len(R), 0))
-    for at in places.values():
-        own = np.arange(at.start, at.stop)
-        for j in own[np.argsort(first[own], kind="stable")]:
+def _treatment_columns(
+    R: np.ndarray, full: FullMatrix, columns: Mapping[str, Sequence[int]]
+) -> np.ndarray:
+    """Independent columns, term by term, of every term those of first levels last.
+
+    A term has no more of them than X has, which has judged what is dependent.
+    """
+    taken: list[int] = []
+    Q = np.zeros((len(R), 0))
+    for name, at in full.places.items():
+        own, before = np.arange(at.start, at.stop), len(taken)
+        for j in own[np.argsort(full.n_first[own], kind="stable")]:
+            if len(taken) - before == len(columns.get(name, own)):
+                break
             column = R[:, j]
             for _ in range(2):
                 column = column - Q @ (Q.T @ column)

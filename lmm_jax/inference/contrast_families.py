@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import DataError
-from ..inputs.arguments import choice, shown
+from ..inputs.arguments import choice, is_whole, shown
 
 # Highest degree of polynomial contrasts, and their names.
 _DEGREES = ("linear", "quadratic", "cubic", "quartic", "degree 5", "degree 6")
@@ -128,7 +128,20 @@ FAMILIES: dict[str, Callable[[Sequence[str]], Contrasts]] = {
 }
 
 
-def contrasts_of(method: Any, levels: Sequence[str], ref: int | None = None) -> Contrasts:
+def _reference(ref: Any, levels: Sequence[str]) -> int:
+    """Number of the level that is given by its number or its label."""
+    if isinstance(ref, str):
+        plain = [level[1:-1] if level[:1] + level[-1:] == "()" else level for level in levels]
+        if ref not in plain:
+            raise DataError(f"ref={ref!r}: there are the levels {', '.join(plain[:12])}")
+        return plain.index(ref)
+    k = len(levels)
+    if not is_whole(ref) or not -k <= ref < k:
+        raise DataError(f"ref={shown(ref)}: there are the levels 0 to {k - 1}")
+    return int(ref) % k
+
+
+def contrasts_of(method: Any, levels: Sequence[str], ref: int | str | None = None) -> Contrasts:
     """Contrasts of a family, or the caller's own.
 
     Parameters
@@ -137,8 +150,8 @@ def contrasts_of(method: Any, levels: Sequence[str], ref: int | None = None) -> 
         A name of ``FAMILIES``; ``{label: weights}``; or a matrix with a row a contrast.
     levels : sequence of str, length k
         Labels of the means.
-    ref : int, optional
-        Number of the reference of "trt.vs.ctrl", from 0; negative ones count from the end.
+    ref : int or str, optional
+        Reference of "trt.vs.ctrl": its number from 0, from the end where negative, or its label.
 
     Raises
     ------
@@ -158,9 +171,7 @@ def contrasts_of(method: Any, levels: Sequence[str], ref: int | None = None) -> 
             return FAMILIES[name](levels)
         if name != "trt.vs.ctrl":
             raise DataError(f"ref={ref} is for trt.vs.ctrl: {name} has no reference")
-        if not -k <= ref < k:
-            raise DataError(f"ref={ref}: there are the levels 0 to {k - 1}")
-        return _treatments(levels, ref % k)
+        return _treatments(levels, _reference(ref, levels))
     if isinstance(method, Mapping):
         labels, rows = [str(name) for name in method], list(method.values())
     else:

@@ -26,6 +26,9 @@ from .robust import KINDS
 from .satterthwaite import satterthwaite_df
 from .wald import f_denominator
 
+# Shares of a contrast, in standard errors, below which a column has no part in it.
+_NOT_USED = 1e-9
+
 
 class Tested(Subject, Protocol):
     """What the methods need of a fit."""
@@ -137,8 +140,10 @@ class ByColumn:
     uses_t: bool = True
 
     def of_contrasts(self, L: np.ndarray) -> np.ndarray:
-        """See :meth:`DfMethod.of_contrasts`."""
-        return np.where(L != 0, self.columns, np.inf).min(axis=1, initial=np.inf)
+        """See :meth:`DfMethod.of_contrasts`; what is rounding beside the rest is not used."""
+        size = np.abs(L) * np.sqrt(np.diagonal(self.cov_beta))  # free of the columns' units
+        used = size > _NOT_USED * size.max(axis=1, keepdims=True, initial=0.0)
+        return np.where(used, self.columns, np.inf).min(axis=1, initial=np.inf)
 
     def of_joint(self, L: np.ndarray) -> tuple[float, float]:
         """See :meth:`DfMethod.of_joint`."""

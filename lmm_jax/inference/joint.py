@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from ..inputs.names import unique
 from .contrast_families import contrasts_of
 from .df import DfMethod
 from .linear_functions import LinearFunctions, estimable_rows, independent_rows
@@ -86,11 +87,16 @@ def tests_of_factors(
         own = {name: table[name].iloc[rows[0]] for name in by}
         for term, values in _terms(at, table.iloc[rows][factors], rows, tests, scale, beta):
             found.setdefault(term, []).append((own, values))
-    labels = [{"term": term, **own} for term, parts in found.items() for own, _ in parts]
+    names = unique(["term", *_COLUMNS, *by])  # a factor may be called `term`
+    labels = [
+        dict(zip((names[0], *names[1 + len(_COLUMNS) :]), (term, *own.values()), strict=True))
+        for term, parts in found.items()
+        for own, _ in parts
+    ]
     made = pd.DataFrame(
         [values for parts in found.values() for _, values in parts], columns=_COLUMNS
     ).astype({"df_num": int})
-    return pd.concat([pd.DataFrame(labels), made], axis=1)
+    return pd.concat([pd.DataFrame(labels, columns=None if labels else ["term"]), made], axis=1)
 
 
 def _terms(

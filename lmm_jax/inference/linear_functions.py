@@ -15,7 +15,7 @@ _ESTIMABLE = 1e-8
 # Standard deviations below this share of the largest are none.
 _NO_SPREAD = 1e-12
 # Rows whose part beside others is below this, relative to the largest, are combinations of them.
-_RANK_TOL = 1e-8
+_RANK_TOL = 1e-11
 
 
 class LinearFunctions(NamedTuple):
@@ -156,7 +156,9 @@ def compare(
 def _family(at: LinearFunctions, rows: np.ndarray, means: int, pairwise: bool) -> Family:
     """Rows that cannot be estimated count, as in emmeans."""
     spread = at.L[rows]
-    rank = int(np.linalg.matrix_rank(spread, tol=_RANK_TOL * max(np.abs(spread).max(), 1e-300)))
+    rank = int(
+        np.linalg.matrix_rank(spread, tol=1e-8 * max(np.abs(spread).max(initial=0.0), 1e-300))
+    )
     return Family(contrasts=len(rows), means=means, rank=rank, pairwise=pairwise)
 
 

@@ -66,7 +66,7 @@ def chosen(parameters: Sequence[Parameter], parm: Any) -> list[int]:
     names = [p.name for p in parameters]
     found: set[int] = set()
     for name in [parm] if isinstance(parm, str) else items(parm, "parm", "names are needed"):
-        if name in names:
+        if isinstance(name, str) and name in names:
             found.add(names.index(name))
         elif isinstance(name, str) and name in _GROUPS:
             found |= {n for n, p in enumerate(parameters) if (p.kind == "beta") == _GROUPS[name]}

@@ -14,8 +14,9 @@ from ..designs.design import Design
 from ..designs.labels import TermLabel, parameter_names
 from ..inputs.arguments import hinted
 from ..inputs.names import unique
-from .df import DfMethod, bound, read_df_method
+from .df import DfMethod, Fixed, bound, read_df_method
 from .estimates import Estimates
+from .robust import Robust
 from .variance import touches_zero
 
 
@@ -176,12 +177,17 @@ class FitRecord:
     def with_df(self, df_method: str | None) -> Self:
         """The fit with another method of degrees of freedom; None leaves it as it is.
 
-        Of a fit with a robust covariance its name, ``"CR2"``, is one of the methods.
+        Of a fit with a robust covariance its name, ``"CR2"``, is one of the methods, and
+        "normal" and "residual" keep that covariance; the other methods are those of the model.
         """
         if df_method is None:
             return self
         known = isinstance(df_method, str) and df_method in self.df_methods
         name = df_method if known else read_df_method(df_method)
+        if isinstance(self.tests, Robust) and name in ("normal", "residual"):
+            df = float("inf") if name == "normal" else float(self.df_resid)
+            at_t, name = name == "residual", f"{self.df_method}, {name}"
+            self.df_methods[name] = Fixed(self.tests.cov_beta, df, at_t)
         return self if name == self.df_method else replace(self, df_method=name)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,15 +19,28 @@ class Transformation:
     inverse: Function
     slope: Function  # derivative of the inverse
     bend: Function  # second derivative
+    twist: Function  # third derivative
     is_log: bool = False  # differences become ratios
+    shift: float = 0.0  # of f(y + shift)
+
+    def back(self, x: np.ndarray, half: float = 0.0) -> np.ndarray:
+        """The response at x on the scale of the fit, with half a variance for its curvature."""
+        out: np.ndarray = self.inverse(x) + half * self.bend(x) - self.shift
+        return out
+
+    def back_slope(self, x: np.ndarray, half: float = 0.0) -> np.ndarray:
+        """The derivative of :meth:`back`."""
+        out: np.ndarray = self.slope(x) + half * self.twist(x)
+        return out
 
 
-def _power(base: float) -> tuple[Function, Function, Function]:
+def _power(base: float) -> tuple[Function, Function, Function, Function]:
     log = float(np.log(base))
     return (
         lambda x: np.exp(log * x),
         lambda x: log * np.exp(log * x),
         lambda x: log**2 * np.exp(log * x),
+        lambda x: log**3 * np.exp(log * x),
     )
 
 
@@ -35,19 +48,25 @@ _KNOWN = {
     "log": Transformation("log", *_power(np.e), is_log=True),
     "log2": Transformation("log2", *_power(2.0), is_log=True),
     "log10": Transformation("log10", *_power(10.0), is_log=True),
-    "log1p": Transformation("log1p", np.expm1, np.exp, np.exp),
-    "sqrt": Transformation("sqrt", np.square, lambda x: 2.0 * x, lambda x: np.full_like(x, 2.0)),
+    "log1p": Transformation("log1p", np.expm1, np.exp, np.exp, np.exp),
+    "sqrt": Transformation(
+        "sqrt", np.square, lambda x: 2.0 * x, lambda x: np.full_like(x, 2.0), np.zeros_like
+    ),
 }
+# y + 1, y - 0.5, 1 + y
+_SHIFTED = re.compile(r"`?[^\W\d][\w. ]*?`?(?:\s*([+-])\s*([\d.eE]+))?")
+_SHIFTED_LEFT = re.compile(r"([\d.eE]+)\s*\+\s*`?[^\W\d][\w. ]*`?")
 _CALL = re.compile(r"(?:np\.|numpy\.)?(log|log2|log10|log1p|sqrt)\((.*)\)")
 
 
 def transformation_of(response: str) -> Transformation | None:
-    """The transformation that an expression of the response is; None for a plain response.
+    """The transformation that an expression of the response is; None for any other.
 
     Examples
     --------
-    >>> transformation_of("np.log(y + 1)").name, transformation_of("log(y) - log(x)")
-    ('log', None)
+    >>> found = transformation_of("np.log(y + 1)")
+    >>> found.name, found.shift, transformation_of("log(y) - log(x)")
+    ('log', 1.0, None)
     """
     found = _CALL.fullmatch(response.strip())
     if found is None:
@@ -57,4 +76,19 @@ def transformation_of(response: str) -> Transformation | None:
         depth += (character == "(") - (character == ")")
         if depth < 0:
             return None
-    return _KNOWN[found.group(1)]
+    shift = _shift(found.group(2).strip())
+    return None if shift is None else replace(_KNOWN[found.group(1)], shift=shift)
+
+
+def _shift(inner: str) -> float | None:
+    """The constant that is added to the response; None for what is no response and constant."""
+    left, right = _SHIFTED_LEFT.fullmatch(inner), _SHIFTED.fullmatch(inner)
+    try:
+        if left is not None:
+            return float(left.group(1))
+        if right is None:
+            return None
+        sign, value = right.groups()
+        return 0.0 if sign is None else float(sign + value)
+    except ValueError:
+        return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,7 @@ class EstimateTable:
     pairwise: bool = False
     means: int = 0  # compared in every family
     transformation: Transformation | None = None  # of the response, where estimates are of f(y)
+    changed: str = ""  # the response, where it is an expression that nothing is known of
     ratios: bool = False  # differences of logarithms
     notes: tuple[str, ...] = ()
 
@@ -96,19 +97,25 @@ class EstimateTable:
     def _on_response(self, found: Comparison, bias_sigma: float | None) -> dict[str, np.ndarray]:
         f = self.transformation
         if f is None:
+            if self.changed:
+                raise DataError(
+                    f"the response {self.changed} is no function that can be carried back: "
+                    "log, log2, log10, log1p and sqrt of a column, or of one and a constant, can"
+                )
             return {}
         if self.kind == "contrast" and not self.ratios:
             raise DataError(
                 f"contrasts of {f.name} are no differences of the response: use regrid() of the "
                 "means, and contrast these"
             )
-        add = 0.0 if bias_sigma is None else 0.5 * number(bias_sigma, "bias_sigma", least=0.0) ** 2
-        back = lambda x: f.inverse(x) + add * f.bend(x)  # noqa: E731
+        half = 0.0 if bias_sigma is None else 0.5 * number(bias_sigma, "bias_sigma", least=0.0) ** 2
+        if self.ratios:  # what was added to the response is gone in a difference
+            f = replace(f, shift=0.0)
         return {
-            "estimate": back(self.at.estimate),
-            "std_error": np.abs(f.slope(self.at.estimate)) * self.at.std_error,
-            "conf_low": back(found.low),
-            "conf_high": back(found.high),
+            "estimate": f.back(self.at.estimate, half),
+            "std_error": np.abs(f.back_slope(self.at.estimate, half)) * self.at.std_error,
+            "conf_low": f.back(found.low, half),
+            "conf_high": f.back(found.high, half),
         }
 
     def confint(self, level: float | None = None, *, adjust: str | None = None) -> pd.DataFrame:

@@ -110,7 +110,7 @@ def contrast_tests(many: Any, at: Restriction, shift: np.ndarray, moderate: bool
         df = np.where(np.isnan(df), np.nan, np.inf)
     if moderate:
         ratio = many.moderation.variance / many.scale
-        se, df = se * np.sqrt(ratio)[:, None], df + many.moderation.df_prior
+        se, df = se * np.sqrt(ratio)[:, None], _with_prior(df, many)
     with np.errstate(invalid="ignore", divide="ignore"):
         statistic = (found.estimate + shift - at.q) / np.where(se > 0, se, np.nan)
     return ManyTests(
@@ -126,6 +126,12 @@ def contrast_tests(many: Any, at: Restriction, shift: np.ndarray, moderate: bool
     )
 
 
+def _with_prior(df: np.ndarray, many: Any) -> np.ndarray:
+    """Degrees of freedom with those of the prior: no more than all responses have together."""
+    own = np.where(many.converged, many.nobs - len(many.fixed_names), 0)
+    return np.asarray(np.minimum(df + many.moderation.df_prior, float(own.sum())))
+
+
 def many_wald_test(many: Any, hypothesis: Any, moderate: bool) -> ManyTests:
     """Test all rows together."""
     at = read_restriction(hypothesis, many.fixed_names)
@@ -133,7 +139,7 @@ def many_wald_test(many: Any, hypothesis: Any, moderate: bool) -> ManyTests:
     chi2, q, df = found.chi2, found.df_num, found.df_denom
     normal = bool(np.isinf(many.df).any())
     if moderate:
-        chi2, df = chi2 * many.scale / many.moderation.variance, df + many.moderation.df_prior
+        chi2, df = chi2 * many.scale / many.moderation.variance, _with_prior(df, many)
     if normal:
         df = np.where(np.isnan(df), np.nan, np.inf)
     with np.errstate(invalid="ignore", divide="ignore"):

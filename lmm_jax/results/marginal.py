@@ -41,7 +41,7 @@ class MarginalMeans(EstimateTable):
         *,
         by: Any = "same",
         interaction: Any = None,
-        ref: int | None = None,
+        ref: int | str | None = None,
         adjust: str | None = None,
     ) -> MarginalMeans:
         """Contrasts of the rows, in each group of ``by`` by themselves.
@@ -57,8 +57,8 @@ class MarginalMeans(EstimateTable):
         interaction : str or list, optional
             In the place of ``method``: products of contrasts, one method for all factors or one
             for each.
-        ref : int, optional
-            Reference of "trt.vs.ctrl", from 0; -1 is the last.
+        ref : int or str, optional
+            Reference of "trt.vs.ctrl": its number from 0 (-1 is the last), or its label.
         adjust : str, optional
             Adjustment of the new object; by default emmeans' of the family.
 
@@ -83,7 +83,7 @@ class MarginalMeans(EstimateTable):
     def _columns(self, given: Any) -> tuple[str, ...]:
         names = [] if given is None else [given] if isinstance(given, str) else items(given, "by")
         for name in names:
-            if name not in self.labels.columns:
+            if not isinstance(name, str) or name not in self.labels.columns:
                 raise DataError(
                     f"by={shown(given)}: there are the columns {', '.join(self.labels.columns)}"
                 )
@@ -187,12 +187,12 @@ class MarginalMeans(EstimateTable):
         f = self.transformation
         if f is None or self.kind == "contrast":
             raise DataError("regrid is for means of a transformed response, such as log(y)")
-        add = 0.0 if bias_sigma is None else 0.5 * number(bias_sigma, "bias_sigma", least=0.0) ** 2
+        half = 0.0 if bias_sigma is None else 0.5 * number(bias_sigma, "bias_sigma", least=0.0) ** 2
         x = self.at.estimate
-        slope = f.slope(x)[:, None]
+        slope = f.back_slope(x, half)[:, None]
         L = np.where(np.isnan(slope), self.at.L, slope * self.at.L)
         at = linear_functions(L, self.at.gap, self.at.shift, self.beta, self.tests, self.scale)
-        value = f.inverse(x) + add * f.bend(x)
+        value = f.back(x, half)
         shift = np.nan_to_num(value - L @ self.beta)
         at = at._replace(estimate=value, shift=shift)
         note = f"Estimates are on the scale of the response, from {f.name}"

@@ -13,6 +13,7 @@ import pandas as pd
 
 from ..errors import DataError
 from ..inference.contrast_families import Contrasts, contrasts_of
+from ..inputs.names import unique
 
 # Labels with these characters stand in brackets where they are compared.
 _AMBIGUOUS = re.compile(r"[-+*/]")
@@ -52,6 +53,7 @@ class Labels:
     def frame(self, columns: Mapping[str, np.ndarray], *, ratios: bool = False) -> pd.DataFrame:
         """The table with columns of numbers."""
         table = self.table.reset_index(drop=True)
+        table.columns = unique([*columns, *table.columns])[len(columns) :]  # a factor called `df`
         if ratios and "contrast" in table:
             table = table.assign(contrast=table["contrast"].str.replace(" - ", " / ", regex=False))
         return pd.concat([table, pd.DataFrame(dict(columns))], axis=1)

@@ -184,6 +184,8 @@ def _means(
         notes = (f"Averaged over the levels of {', '.join(over)}",)
         if not isinstance(weights, str) or weights != "equal":
             notes += (f"Weights: {weights if isinstance(weights, str) else 'given'}",)
+    transformation = None if slope else transformation_of(fit.source.response)
+    changed = not fit.source.response.strip("`").replace(" ", "_").isidentifier()
     return MarginalMeans(
         at=at,
         labels=Labels(
@@ -198,7 +200,8 @@ def _means(
         tests=fit.tests,
         beta=fit.beta,
         scale=fit.scale,
-        transformation=None if slope else transformation_of(fit.source.response),
+        transformation=transformation,
+        changed=fit.source.response if transformation is None and not slope and changed else "",
         notes=notes,
     )
 
@@ -237,4 +240,4 @@ def _replayed(
     source = fit.source
     matrix = mat.replay(source.spec, frame, context=source.context)
     parts = [mat.evaluate(e, frame, context=source.context) for e in source.offsets]
-    return matrix, np.sum(parts, axis=0) if parts else np.zeros(len(frame))
+    return matrix, fit.reference.offset + np.sum(parts, axis=0) + np.zeros(len(frame))
