@@ -485,3 +485,30 @@ def test_robust_covariances_with_normal_quantiles():
     assert z.sd[0] == robust.t_test("Nf[T.n60] = 0").sd[0] and np.isinf(z.df_denom[0])
     residual = robust.t_test("Nf[T.n60] = 0", df_method="residual")
     assert residual.sd[0] == z.sd[0] and residual.df_denom[0] == 60
+
+
+@pytest.mark.filterwarnings("ignore:the fixed-effects design is rank deficient")
+@pytest.mark.parametrize("fixed", ["f / b", "f + b"])
+def test_nested_factors_are_averaged_over_the_cells_that_there_are(fixed):
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame({"b": np.repeat(list("uvwxyz"), 20), "g": np.tile(np.arange(20), 6)})
+    data["f"] = data["b"].map(dict(zip("uvwxyz", "ppqqqr", strict=True)))
+    data["y"] = rng.normal(size=120) + data["b"].map(ord) + rng.normal(size=20)[data["g"]]
+    result = lmm.fit(f"y ~ {fixed} + (1 | g)", data)
+    cells = data.groupby(["f", "b"])["y"].mean()  # balanced: means of cells
+    means = lmm.emmeans(result, "f").to_frame()
+    assert_close(means["estimate"], cells.groupby("f").mean(), 1e-8)
+    inner = lmm.emmeans(result, "b", by="f").to_frame()
+    pairs = list(zip("ppqqqr", "uvwxyz", strict=True))
+    assert inner[["f", "b"]].apply(tuple, axis=1).tolist() == pairs
+    assert_close(inner["estimate"], cells[pairs], 1e-8)
+    assert len(lmm.emmeans(result, "f").pairs()) == 3
+    assert len(lmm.emmeans(result, "pairwise ~ b | f").contrasts) == 1 + 3
+
+
+def test_means_of_a_transformed_response_are_pickled():
+    import pickle
+
+    means = lmm.emmeans(lmm.fit("log(y + 2) ~ A + x + (1 | g)", logs()), "A")
+    again = pickle.loads(pickle.dumps(means))
+    assert again.to_frame(type="response").equals(means.to_frame(type="response"))

@@ -274,7 +274,7 @@ def calls() -> dict[str, Call]:
         "MarginalMeans.contrast": Call(
             means.contrast, dict(method="eff", by=None, interaction=None, ref=None, adjust="fdr")
         ),
-        "MarginalMeans.pairs": Call(means.pairs, dict(by=None, adjust="tukey")),
+        "MarginalMeans.pairs": Call(means.pairs, dict(by=None, adjust="tukey", reverse=False)),
         "MarginalMeans.joint_tests": Call(means.joint_tests, dict(by=None)),
         "MarginalMeans.joint_test": Call(means.joint_test, dict(null=0.0)),
         "MarginalMeans.cld": Call(means.cld, dict(alpha=0.1, adjust="none")),

@@ -125,6 +125,7 @@ FAMILIES: dict[str, Callable[[Sequence[str]], Contrasts]] = {
     "del.eff": _deleted_effects,
     "poly": _polynomials,
     "helmert": _helmert,
+    "identity": lambda levels: Contrasts(np.eye(len(levels)), tuple(levels), "none"),
 }
 
 

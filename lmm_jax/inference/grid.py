@@ -26,6 +26,7 @@ class Grid(NamedTuple):
     values: Mapping[str, list[Any]]  # of every variable, in the order of the grid
     places: np.ndarray  # (N, V)  which of its values each row has
     counts: np.ndarray  # (N,)  rows of the data in the cell of factors
+    there: np.ndarray  # (N,) of bool: False for levels of a nested factor outside of their own
 
 
 class Average(NamedTuple):
@@ -118,7 +119,34 @@ def make_grid(values: Mapping[str, list[Any]], order: Sequence[str], known: Vari
     places = np.array([row[::-1] for row in product(*[range(s) for s in sizes[::-1]])], dtype=int)
     places = places.reshape(total, len(names))
     ordered = {name: values[name] for name in names}
-    return Grid(ordered, places, _cell_counts(ordered, places, known))
+    counts, there = _cell_counts(ordered, places, known), _nested_there(ordered, places, known)
+    return Grid(ordered, places, counts, there)
+
+
+def _nested_there(
+    values: Mapping[str, list[Any]], places: np.ndarray, known: Variables
+) -> np.ndarray:
+    """Which rows of a grid have the levels of nested factors inside the level they belong to.
+
+    A factor is nested in another if each of its levels occurs with one level of that only.
+    """
+    names, out = list(values), np.ones(len(places), dtype=bool)
+    factors = [name for name in known.factors if name in values]
+    for inner in factors:
+        for outer in factors:
+            i, o = known.counted.index(inner), known.counted.index(outer)
+            cells = np.unique(known.cells[:, [i, o]], axis=0)
+            finer = len(known.factors[inner]) > len(known.factors[outer]) > 1
+            if not finer or len(cells) > len(known.factors[inner]):
+                continue
+            parent = np.zeros(len(known.factors[inner]), dtype=int)
+            parent[cells[:, 0]] = cells[:, 1]
+            own, other = (
+                _codes(name, values[name], known)[places[:, names.index(name)]]
+                for name in (inner, outer)
+            )
+            out &= parent[own] == other
+    return out
 
 
 def _cell_counts(
@@ -169,15 +197,19 @@ def average(grid: Grid, keep: Sequence[str], how: Weights) -> Average:
     r, c = int(row.max(initial=0)) + 1, int(column.max(initial=0)) + 1
     table = np.zeros((r, c))
     table[row, column] = grid.counts
-    weights = _cell_weights(how, table, grid, outer)
+    exists = np.zeros((r, c), dtype=bool)
+    exists[row, column] = grid.there
+    weights = _cell_weights(how, table, grid, outer) * exists
     total = weights.sum(axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         weights = weights / total
     full = np.zeros((r, N))
     full[row, np.arange(N)] = weights[row, column]
     first = np.array([int(np.argmax(row == i)) for i in range(r)])
+    kept = exists.any(axis=1)  # combinations that nesting leaves
+    first = first[kept]
     labels = {names[v]: [grid.values[names[v]][p] for p in grid.places[first, v]] for v in inner}
-    return Average(labels, full, table.sum(axis=1))
+    return Average(labels, full[kept], table.sum(axis=1)[kept])
 
 
 def _numbered(places: np.ndarray, sizes: Sequence[int]) -> np.ndarray:

@@ -23,6 +23,9 @@ class Transformation:
     is_log: bool = False  # differences become ratios
     shift: float = 0.0  # of f(y + shift)
 
+    def __reduce__(self) -> tuple[Callable[[str, float], Transformation], tuple[str, float]]:
+        return known_transformation, (self.name, self.shift)  # functions have no pickles
+
     def back(self, x: np.ndarray, half: float = 0.0) -> np.ndarray:
         """The response at x on the scale of the fit, with half a variance for its curvature."""
         out: np.ndarray = self.inverse(x) + half * self.bend(x) - self.shift
@@ -59,6 +62,11 @@ _SHIFTED_LEFT = re.compile(r"([\d.eE]+)\s*\+\s*`?[^\W\d][\w. ]*`?")
 _CALL = re.compile(r"(?:np\.|numpy\.)?(log|log2|log10|log1p|sqrt)\((.*)\)")
 
 
+def known_transformation(name: str, shift: float) -> Transformation:
+    """The transformation of that name, of a response and a constant."""
+    return replace(_KNOWN[name], shift=shift)
+
+
 def transformation_of(response: str) -> Transformation | None:
     """The transformation that an expression of the response is; None for any other.
 
@@ -77,7 +85,7 @@ def transformation_of(response: str) -> Transformation | None:
         if depth < 0:
             return None
     shift = _shift(found.group(2).strip())
-    return None if shift is None else replace(_KNOWN[found.group(1)], shift=shift)
+    return None if shift is None else known_transformation(found.group(1), shift)
 
 
 def _shift(inner: str) -> float | None:

@@ -17,7 +17,7 @@ from ..inference.linear_functions import (
     linear_functions,
 )
 from ..inference.multiplicity import ADJUSTMENTS
-from ..inputs.arguments import choice, hinted, items, number, probability, shown
+from ..inputs.arguments import choice, flag, hinted, items, number, probability, shown
 from ..reprs import public
 from .estimate_table import EstimateTable
 from .marginal_labels import Labels, combine, interaction
@@ -50,7 +50,7 @@ class MarginalMeans(EstimateTable):
         ----------
         method : str, mapping or array
             "pairwise", "revpairwise", "trt.vs.ctrl" (reference ``ref``, the first), "trt.vs.ctrl1",
-            "trt.vs.ctrlk", "consec", "mean_chg", "eff", "del.eff", "poly", "helmert";
+            "trt.vs.ctrlk", "consec", "mean_chg", "eff", "del.eff", "poly", "helmert", "identity";
             ``{label: weights}``; or a matrix with a row a contrast.
         by : str, list or None, optional
             Columns whose values divide the rows into families; those of the object if not given.
@@ -76,9 +76,12 @@ class MarginalMeans(EstimateTable):
             made = combine(self.labels, groups, lambda labels: contrasts_of(method, labels, ref))
         return self._linear(*made, groups, adjust)
 
-    def pairs(self, *, by: Any = "same", adjust: str | None = None) -> MarginalMeans:
-        """All differences of two rows: ``contrast("pairwise")``."""
-        return self.contrast("pairwise", by=by, adjust=adjust)
+    def pairs(
+        self, *, by: Any = "same", adjust: str | None = None, reverse: bool = False
+    ) -> MarginalMeans:
+        """All differences of two rows: ``contrast("pairwise")``, or the other way round."""
+        method = "revpairwise" if flag(reverse, "reverse") else "pairwise"
+        return self.contrast(method, by=by, adjust=adjust)
 
     def _columns(self, given: Any) -> tuple[str, ...]:
         names = [] if given is None else [given] if isinstance(given, str) else items(given, "by")

@@ -91,7 +91,10 @@ def grid_of_means(fit: Basis, by: Any, at: Any) -> MarginalMeans:
     values = _values(fit, known, {**given, **around}, "mean")
     groups = _names(by, "by")
     asked = Asked(tuple(name for name in values if name not in groups), groups, None)
-    return _means(fit, _grid(known, values, asked), asked, "equal", 0.95, None)
+    grid = _grid(known, values, asked)
+    # joint tests are those of all cells: nesting shows as rows that cannot be estimated
+    grid = grid._replace(there=np.ones_like(grid.there))
+    return _means(fit, grid, asked, "equal", 0.95, None)
 
 
 def _names(given: Any, what: str) -> tuple[str, ...]:
