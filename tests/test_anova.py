@@ -267,7 +267,7 @@ def test_a_cone_of_one_variance_is_half_a_space():
     for r in range(3):
         A = rng.normal(size=(r + 1, r + 4))
         for x in (0.5, 3.0, 8.0):
-            expected = boundary_p_value(x, [(1, r)])
+            expected = boundary_p_value(x, r + 1)
             assert_close(cone_p_value(x, A @ A.T, 1), expected, 0.02)  # 2,048 directions
 
 
@@ -304,9 +304,7 @@ def test_size_of_the_boundary_test():
     large = lmm.fit_many("~ x + (x | g)", data, Y, reml=False, progress=False).llf
     from lmm_jax.inference.boundary import boundary_p_value
 
-    p = np.array(
-        [boundary_p_value(2 * (b - a), [(1, 1)]) for a, b in zip(small, large, strict=True)]
-    )
+    p = np.array([boundary_p_value(2 * (b - a), 2) for a, b in zip(small, large, strict=True)])
     assert abs((p < 0.05).mean() - 0.05) < 0.015  # three standard errors of 2,000 draws
 
 
@@ -391,3 +389,35 @@ def test_options_of_one_table_are_refused_for_several_fits(option):
     fits = lmm.fit(INTERCEPTS, SLEEP), lmm.fit(SLOPES, SLEEP)
     with pytest.raises(DataError, match="belongs to the table of one fit"):
         lmm.anova(*fits, **option)
+
+
+def test_names_that_hold_the_name_of_a_covariate_make_no_factor_of_it():
+    data = reference.frame(reference.load("lmm_weights")).rename(columns={"B": "sex"})
+    other = data.rename(columns={"sex": "gender"})
+    one = lmm.fit("y ~ x * sex + (1 | g)", data).anova(2)
+    two = lmm.fit("y ~ x * gender + (1 | g)", other).anova(2)
+    assert_close(one, two, 1e-12)
+
+
+def test_covariances_between_old_coefficients_count_on_the_boundary():
+    from scipy import stats
+
+    data = SLEEP.assign(w=np.random.default_rng(0).normal(size=180))
+    small = lmm.fit("Reaction ~ Days + (Days || Subject)", data)
+    large = lmm.fit("Reaction ~ Days + (Days + w | Subject)", data)
+    row = lmm.anova(small, large, refit=False).iloc[1]
+    expected = (stats.chi2.sf(row["chisq"], 3) + stats.chi2.sf(row["chisq"], 4)) / 2
+    assert_close(row["p_boundary"], expected, 1e-10)
+
+
+def test_a_structure_is_no_general_case():
+    structured = lmm.fit("Reaction ~ Days + cs(Days | Subject)", SLEEP)
+    with pytest.raises(DataError, match="no special case"):
+        lmm.anova(lmm.fit(INTERCEPTS, SLEEP), structured, refit=False)
+    assert np.isnan(lmm.ranova(structured)["p_boundary"].iloc[1])
+
+
+@pytest.mark.parametrize("option", [{"bootstrap": 10}, {"refit": False}, {"seed": 1}])
+def test_options_of_comparisons_are_refused_for_one_fit(option):
+    with pytest.raises(DataError, match="comparisons of several fits"):
+        lmm.anova(lmm.fit(SLOPES, SLEEP), **option)

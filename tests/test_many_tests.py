@@ -169,3 +169,14 @@ def test_ten_thousand_responses_are_tested_in_a_moment():
     fits.wald_test("A[T.b] = 0, A[T.c] = 0")
     fits.t_test(["A[T.b] = 0", "A[T.c] = 0", "A[T.b] = A[T.c]"])
     assert time.perf_counter() - start < 1.0  # 0.1 s on an idle core
+
+
+def test_units_of_the_columns_do_not_matter_to_a_joint_test():
+    frame = data().assign(big=1e6 * np.random.default_rng(1).normal(size=90))
+    fits = lmm.fit_many("~ x + big + (1 | g)", frame, responses(3), progress=False)
+    found = fits.wald_test("x = 0, big = 0")
+    for i in range(3):
+        one = fits.select(i).wald_test("x = 0, big = 0")
+        assert found.df_num[i, 0] == one.df_num == 2
+        assert_close(found.statistic[i, 0], one.statistic, RTOL)
+        assert_close(found.df_denom[i, 0], one.df_denom, DF_RTOL)

@@ -304,7 +304,7 @@ def test_critical_values_invert_p_values(how, side):
 @pytest.mark.parametrize("how", ADJUSTMENTS)
 def test_critical_values_beyond_the_range_of_floats(how):
     c = critical_values(np.array([0.004, 0.006, 0.1]), how, 0.95, WHOLE)
-    assert c[0] > 1e150 and c[1] > 1e150  # t^2 overflows: no more is known
+    assert c[0] > 1e99 and c[1] > 1e99  # t^2 overflows: no more is known
     assert 1e10 < c[2] < 1e40
 
 

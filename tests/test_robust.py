@@ -295,3 +295,17 @@ REFUSED = {
 def test_refusals(call, message):
     with pytest.raises(lmm.DataError, match=message):
         call()
+
+
+def test_fixed_degrees_of_freedom_keep_the_robust_covariance():
+    robust = model("coarser").robust("CR2", BLOCK)
+    z = robust.with_df("normal")
+    assert_close(z.with_df("residual").bse_fe, robust.bse_fe, ROUNDING)
+    assert "CR2" in str(z.summary()) and z.with_df("CR2").df.equals(robust.df)
+
+
+def test_joint_tests_beyond_the_clusters_have_no_answer():
+    oats = lmm.fit("yld ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
+    table = lmm.joint_tests(oats.robust("CR2")).set_index("term")
+    assert np.isnan(table.loc["Variety:Nf", ["f", "p_value"]].astype(float)).all()
+    assert table.loc["Variety", "f"] > 0

@@ -98,8 +98,15 @@ def anova(
     """
     instance(res, "res", LMMResults, "a result of lmm.fit")
     if not others:
+        if bootstrap is not None or seed is not None or not refit:
+            raise DataError("refit, bootstrap and seed belong to comparisons of several fits")
         return res.anova(type, df_method=df_method, marginal=marginal)
-    for name, given in (("type", type != 3), ("df_method", df_method is not None)):
+    extra = {
+        "type": type != 3,
+        "df_method": df_method is not None,
+        "marginal": marginal != "lmertest",
+    }
+    for name, given in extra.items():
         if given:
             raise DataError(f"{name} belongs to the table of one fit: several have likelihoods")
     fits = [res, *others]
@@ -173,10 +180,11 @@ def _ratio(small: LMMResults, large: LMMResults, step: Difference) -> dict[str, 
     chisq, df = 2.0 * (large.llf - small.llf), large.n_params - small.n_params
     out: dict[str, float] = {"chisq": chisq, "df": df, "p_value": chi2_tail(chisq, df)}
     if step.random:
-        fixed = large.estimates.beta.size - small.estimates.beta.size
-        out["p_boundary"] = boundary_p_value(chisq, step.random, fixed)
-        grown = _grown(small, large) if np.isnan(out["p_boundary"]) and not fixed else None
-        if grown is not None:
+        out["p_boundary"] = float("nan")
+        grown = _grown(small, large)
+        if sum(count for count, _ in step.random) == 1:
+            out["p_boundary"] = boundary_p_value(chisq, df)
+        elif grown is not None and not step.fixed:
             out["p_boundary"] = boundary_p_value_of(large, small, chisq, *grown)
     return out
 

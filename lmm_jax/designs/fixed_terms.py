@@ -53,7 +53,8 @@ def fixed_terms(design: Design) -> FixedTerms:
         return FixedTerms(terms=terms, columns={n: [j] for j, n in enumerate(design.exog_names)})
     spec = design.source.spec
     kinds = {expr: kind.value for expr, (kind, _) in spec.encoder_state.items()}
-    several = {expr for expr in kinds if any(f"{expr}[" in name for name in spec.column_names)}
+    marked = [f":{name}" for name in spec.column_names]
+    several = {expr for expr in kinds if any(f":{expr}[" in name for name in marked)}
     terms = {}
     for name, term in zip(term_names(spec), spec.term_slices, strict=True):
         used = [f.expr for f in term.factors]

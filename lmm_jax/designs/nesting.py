@@ -84,6 +84,9 @@ def _is_part(term: RandomTerm, other: RandomTerm) -> bool:
         return same and bool(np.array_equal(term.values, other.values)) and _one_to_one(term, other)
     if len(term.names) > len(other.names) or not _one_to_one(term, other):
         return False
+    if not other.structure.unrestricted:  # only the same term is a part of it
+        same = term.structure == other.structure and term.names == other.names
+        return same and bool(np.array_equal(term.values, other.values))
     return _spans(other.values[:, 0], term.values[:, 0])
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from scipy import special
 
@@ -13,30 +11,27 @@ _DIRECTIONS = 1024
 _STEPS = 100
 
 
-def boundary_p_value(statistic: float, new: Sequence[tuple[int, int]], fixed: int = 0) -> float:
-    """P value of a likelihood ratio that adds random coefficients, from a mixture of chi-squares.
+def boundary_p_value(statistic: float, df: int) -> float:
+    """P value of a likelihood ratio that adds one random coefficient, a mixture of chi-squares.
 
-    One coefficient added to a term of k makes a variance, which is zero or more, and k
-    covariances, which are free: the statistic is distributed as
+    Its variance is zero or more, and everything else that is added, its covariances, those
+    between others, fixed effects, is free: the statistic is distributed as
 
-        (chi2_k + chi2_{k+1}) / 2
+        (chi2_{df - 1} + chi2_df) / 2
 
-    and with ``fixed`` more fixed effects as that with so many more degrees of freedom. The
-    usual chi-square test gives up to twice this p value.
+    The usual chi-square test gives up to twice this p value. Of several coefficients see
+    :func:`cone_p_value`.
 
     Parameters
     ----------
     statistic : float
         Twice the difference of the log-likelihoods.
-    new : sequence of (int, int)
-        For every term that grows: coefficients added, and those that it had.
-    fixed : int
-        Fixed effects added.
+    df : int
+        Difference of the numbers of parameters.
 
     Returns
     -------
     float
-        NaN where more than one coefficient is added: see :func:`cone_p_value`.
 
     References
     ----------
@@ -45,13 +40,10 @@ def boundary_p_value(statistic: float, new: Sequence[tuple[int, int]], fixed: in
 
     Examples
     --------
-    >>> round(boundary_p_value(2.7055, [(1, 0)]), 4)
+    >>> round(boundary_p_value(2.7055, 1), 4)
     0.05
     """
-    if len(new) != 1 or new[0][0] != 1:
-        return float("nan")
-    k = new[0][1] + fixed
-    return 0.5 * (chi2_tail(statistic, k) + chi2_tail(statistic, k + 1))
+    return 0.5 * (chi2_tail(statistic, df - 1) + chi2_tail(statistic, df))
 
 
 def chi2_tail(statistic: float, df: int) -> float:

@@ -17,7 +17,7 @@ from ..reprs import number, p_value
 from .hypotheses import Restriction, read_restriction
 from .multiplicity import Family, adjusted_p_values, critical_values
 from .record import FitRecord, relative_covariance
-from .robust import TESTS, Robust
+from .robust import TESTS, Robust, robust_of
 from .wald import joint_test, rank
 
 # Lines of the table that a repr shows; str() shows them all.
@@ -244,8 +244,8 @@ def _by_name(results: FitRecord, test: str, use_f: bool | None) -> tuple[FitReco
 
 def _check_clusters(results: FitRecord, at: Restriction, V: np.ndarray) -> None:
     """Refuse restrictions of more dimensions than a robust covariance has in them."""
-    tests = results.tests
-    if not isinstance(tests, Robust) or not np.isfinite(V).all():
+    tests = robust_of(results.tests)
+    if tests is None or not np.isfinite(V).all():
         return
     needed = rank(_covariance(results, at.R, results.estimates.cov_beta)[0])
     if np.diagonal(V).all() and rank(V) < needed:

@@ -56,14 +56,23 @@ def lane_joint(L: np.ndarray, q: np.ndarray, at: ManyEstimates) -> LaneJoint:
     """
     void = ~np.isfinite(at.scale)
     cov = np.where(void[:, None, None], np.eye(L.shape[1]), at.cov_beta)
-    d, P = np.linalg.eigh(L @ cov @ L.T)
+    V = L @ cov @ L.T
+    sd = np.sqrt(np.diagonal(V, axis1=1, axis2=2))
+    sd = np.where(sd > 0, sd, 1.0)
+    # the statistic from rows of unit variance: their units do not matter to it
+    d, W = np.linalg.eigh(V / (sd[:, :, None] * sd[:, None, :]))
     used = d > RANK_TOL * d[:, -1:]
-    z = np.einsum("rab,ra->rb", P, at.fe_params @ L.T - q)
-    safe = np.where(used, d, 1.0)
-    chi2 = np.where(used, z**2 / safe, 0.0).sum(axis=1) / np.where(void, 1.0, at.scale)
-    rows = np.swapaxes(P, 1, 2) @ L
+    z = np.einsum("rab,ra->rb", W, (at.fe_params @ L.T - q) / sd)
+    chi2 = np.where(used, z**2 / np.where(used, d, 1.0), 0.0).sum(axis=1)
+    chi2 = chi2 / np.where(void, 1.0, at.scale)
+    own, P = np.linalg.eigh(V)
+    plain = own > RANK_TOL * own[:, -1:]
+    # where the units alone make V look singular, lmerTest's rows would be too few
+    whole = plain.sum(axis=1) == used.sum(axis=1)
+    rows = np.where(whole[:, None, None], np.swapaxes(P, 1, 2) @ L,
+                    np.swapaxes(W, 1, 2) @ (L / sd[:, :, None]))  # fmt: skip
     nu = satterthwaite_df(rows, at.cov_beta, at.dcov_beta, at.joint_cov)
-    df = f_denominators(nu, used)
+    df = f_denominators(nu, np.where(whole[:, None], plain, used))
     return LaneJoint(np.where(void, np.nan, chi2), used.sum(axis=1), np.where(void, np.nan, df))
 
 

@@ -76,8 +76,10 @@ def boundary_p_value_of(
     design = large.design
     assert design is not None  # the caller has looked
     k = len(design.terms[t].names)
+    if not design.structures[t].unrestricted:
+        return float("nan")
     if k - len(rest) == 1:
-        return boundary_p_value(chisq, [(1, len(rest))])
+        return boundary_p_value(chisq, k)
     null = [np.zeros((s.k, s.k)) for s in design.structures]
     if small is not None:
         covariances = iter(small.estimates.covariances)

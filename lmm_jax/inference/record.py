@@ -14,9 +14,9 @@ from ..designs.design import Design
 from ..designs.labels import TermLabel, parameter_names
 from ..inputs.arguments import hinted
 from ..inputs.names import unique
-from .df import DfMethod, Fixed, bound, read_df_method
+from .df import DfMethod, bound, read_df_method
 from .estimates import Estimates
-from .robust import Robust
+from .robust import RobustFixed, robust_of
 from .variance import touches_zero
 
 
@@ -184,11 +184,15 @@ class FitRecord:
             return self
         known = isinstance(df_method, str) and df_method in self.df_methods
         name = df_method if known else read_df_method(df_method)
-        if isinstance(self.tests, Robust) and name in ("normal", "residual"):
+        methods, robust = self.df_methods, robust_of(self.tests)
+        if robust is not None and name in ("normal", "residual"):
             df = float("inf") if name == "normal" else float(self.df_resid)
-            at_t, name = name == "residual", f"{self.df_method}, {name}"
-            self.df_methods[name] = Fixed(self.tests.cov_beta, df, at_t)
-        return self if name == self.df_method else replace(self, df_method=name)
+            own = RobustFixed(robust, df, name == "residual")
+            name = f"{robust.kind}, {name}"
+            methods = {**methods, name: own}
+        if name == self.df_method:
+            return self
+        return replace(self, df_method=name, df_methods=methods)
 
     @property
     def _parameter_names(self) -> tuple[str, ...]:

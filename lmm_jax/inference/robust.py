@@ -111,6 +111,36 @@ class Robust:
         return eta - q + 1, (eta - q + 1) / eta
 
 
+@dataclass(frozen=True, eq=False)
+class RobustFixed:
+    """A robust covariance with one number of degrees of freedom for all tests: z, or residual."""
+
+    robust: Robust
+    df: float
+    uses_t: bool
+
+    @property
+    def cov_beta(self) -> np.ndarray:
+        """Of the robust method."""
+        return self.robust.cov_beta
+
+    def of_contrasts(self, L: np.ndarray) -> np.ndarray:
+        """The same for every row."""
+        return np.full(len(L), self.df)
+
+    def of_joint(self, L: np.ndarray) -> tuple[float, float]:
+        """The same, and F as it is."""
+        del L
+        return self.df, 1.0
+
+
+def robust_of(tests: Any) -> Robust | None:
+    """The robust method behind some tests; None if they are the model's."""
+    if isinstance(tests, RobustFixed):
+        return tests.robust
+    return tests if isinstance(tests, Robust) else None
+
+
 def hotelling_df(C: np.ndarray, T: np.ndarray, F: np.ndarray) -> float:
     """Degrees of freedom eta of the Wishart matrix that a robust covariance resembles.
 

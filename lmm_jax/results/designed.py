@@ -120,7 +120,8 @@ class DesignedModel(FittedModel):
         """
         design = self._need("robust" if cluster is None else "robust with cluster=")
         tests = robust_tests(design, self.estimates, kind, cluster)
-        return replace(self, df_method=kind, df_methods={**self.df_methods, kind: tests})
+        others = {n: m for n, m in self.df_methods.items() if not n.startswith(f"{kind}, ")}
+        return replace(self, df_method=kind, df_methods={**others, kind: tests})
 
     def wald_test_terms(
         self, *, skip_single: bool = False, df_method: str | None = None

@@ -102,4 +102,4 @@ class LMMResults(Saved, PredictedModel):
 
     def without_data(self) -> LMMResults:
         """The parameters and their tests alone: the same result without a trace of its data."""
-        return replace(self, design=None, kept=None)
+        return replace(self, design=None, kept=None, df_methods={self.df_method: self.tests})

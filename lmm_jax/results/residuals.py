@@ -50,7 +50,7 @@ class Residuals(_Floats):
     """
 
     _metadata = ["_name", "_of"]  # noqa: RUF012  as in pandas
-    _of: Callable[[str], pd.Series[float]] | None
+    _of: Callable[[str], pd.Series[float]] | None = None
 
     @property
     def _constructor(self) -> Any:

@@ -37,7 +37,9 @@ class Saved:
     def _state(self, *, keep_data: bool) -> dict[str, Any]:
         """Fields to be kept."""
         del keep_data
-        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        # one that grows is copied: another thread may add to it
+        return {name: dict(v) if type(v) is dict else v for name, v in values.items()}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self._state(keep_data=False), "format": FORMAT}

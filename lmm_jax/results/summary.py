@@ -11,7 +11,7 @@ import numpy as np
 from ..inference.estimates import residual_variance_error
 from ..inference.intervals import wald_intervals
 from ..inference.record import FitRecord
-from ..inference.robust import Robust
+from ..inference.robust import robust_of
 from ..inputs.arguments import instance, probability
 from ..inputs.arguments import names as read_names
 from ..reprs import number, p_value
@@ -139,8 +139,8 @@ def summarize(
     random = _names(xname_re, shown, "xname_re")
     tables = [_statistics(results, yname), _random(results, random)]
     tables += [_fixed(results, fixed, alpha)] if fixed else []
-    notes, tests = [], results.tests
-    if isinstance(tests, Robust):
+    notes, tests = [], robust_of(results.tests)
+    if tests is not None:
         notes.append(
             f"Standard errors of the fixed effects: {tests.kind}, {tests.n_clusters} clusters "
             f"({tests.cluster})."
