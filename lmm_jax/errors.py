@@ -103,5 +103,9 @@ class RankWarning(UserWarning):
 
 
 @public
+class OrderWarning(UserWarning):
+    """Visits that are text were taken in an order that may not be that of time."""
+
+
 class IdentificationWarning(UserWarning):
     """As many random coefficients as rows: the variances rest on covariates and weights alone."""

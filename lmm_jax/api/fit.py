@@ -64,6 +64,7 @@ def fit(
     df_method: str = "satterthwaite",
     context: Mapping[str, Any] | None = None,
     runtime: str = "auto",
+    residual: str | None = None,
 ) -> LMMResults:
     """Fit a linear mixed model ``y = X beta + Z b + e``.
 
@@ -123,6 +124,8 @@ def fit(
     context : mapping, optional
         Functions and variables for the formula; by default the functions that
         the caller can see.
+    residual : str, optional
+        Covariance of the residuals, ``"ar1(visit | id)"``, where it is not in the formula.
     runtime : {"auto", "numpy", "jax"}
         What computes the fit: NumPy, at once, or programs that JAX compiles first. By default
         NumPy where it is done, by estimate, before a compilation would be, and compiled
@@ -158,6 +161,7 @@ def fit(
     model = _model_of(
         formula, data, groups=groups, re_formula=re_formula, vc_formula=vc_formula,
         weights=weights, offset=offset, subset=subset, missing=missing, context=context,
+        residual=residual,
     )  # fmt: skip
     start = read_start(start_params, model)
     free = read_params(free, model, "free")
@@ -238,7 +242,8 @@ def _label(run: Run, model: Design, *, reml: bool, df_method: str, runtime: str)
     """Carry the answer back to the data's units, and name its parts."""
     status = int(run.solution.status)
     estimates = estimate(run.solution, model.compressed.layout, reml=reml, held=model.held)
-    flat = is_flat(run.solution, model.structures, estimates.singular)
+    structures = model.compressed.layout.structures
+    flat = is_flat(run.solution, structures, estimates.singular)
     if status == CONVERGED and flat:
         status = FLAT
     return LMMResults(
@@ -285,10 +290,17 @@ def _warn(model: Design, run: Run, message: str) -> None:
     """Name the worst covariance parameter and say what to try."""
     gradient = np.abs(np.nan_to_num(np.asarray(run.solution.jet.gradient), nan=np.inf))
     worst = int(np.argmax(gradient))
-    owner = np.repeat(np.arange(len(model.terms)), [s.n_params for s in model.structures])[worst]
+    structures = model.compressed.layout.structures
+    owner = np.repeat(np.arange(len(structures)), [s.n_params for s in structures])[worst]
+    if owner < len(model.terms):
+        where = f"the term {model.terms[owner].text}"
+        advice = "fewer random coefficients in that term, uncorrelated ones (||)"
+    else:
+        assert model.residual is not None
+        where = f"the residual covariance {model.residual.text}"
+        advice = "a residual covariance of fewer parameters, no random effects beside it"
     warn_user(
-        f"{message} (largest gradient in the term {model.terms[owner].text}, Newton decrement "
-        f"{float(run.solution.decrement):.2g}). Try fewer random coefficients in that term, "
-        "uncorrelated ones (||), or a larger maxiter",
+        f"{message} (largest gradient in {where}, Newton decrement "
+        f"{float(run.solution.decrement):.2g}). Try {advice}, or a larger maxiter",
         ConvergenceWarning,
     )

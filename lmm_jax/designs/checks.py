@@ -81,10 +81,20 @@ def check_rank(n: int, p: int) -> None:
         )
 
 
-def check_levels(
+def check_levels(terms: Sequence[RandomTerm]) -> None:
+    """Every factor has more than one level."""
+    for term in terms:
+        if not term.is_component and term.n_levels < 2:
+            raise DataError(
+                f"the grouping factor {term.group!r} has one level only: its variance cannot be "
+                "estimated. Drop the random effect or choose another factor"
+            )
+
+
+def check_identified(
     terms: Sequence[RandomTerm], n: int, p: int, moments: Callable[[], Moments]
 ) -> None:
-    """Every factor has more than one level, and the residual variance is identified.
+    """The residual variance is identified.
 
     Parameters
     ----------
@@ -94,12 +104,6 @@ def check_levels(
     moments : callable
         Gives the cross-products that decide; called only where counting does not.
     """
-    for term in terms:
-        if not term.is_component and term.n_levels < 2:
-            raise DataError(
-                f"the grouping factor {term.group!r} has one level only: its variance cannot be "
-                "estimated. Drop the random effect or choose another factor"
-            )
     # as many random coefficients as the rows have dimensions beside X, or there is a residual
     if sum(term.n_levels * len(term.names) for term in terms) < n - p:
         return

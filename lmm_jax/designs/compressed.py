@@ -17,6 +17,8 @@ from ..layouts.crossed.layout import CrossedLayout
 from ..layouts.group_index import GroupPlan
 from ..layouts.grouped import GroupedLayout
 from ..layouts.merged import merge, trim
+from ..layouts.residual.index import ResidualPlan
+from ..layouts.residual.layout import ResidualLayout
 from ..layouts.stream_pass import MANY_ROWS, pad, sum_rows
 from ..numerics.processes import float64
 from ..numerics.programs import compiled
@@ -24,7 +26,7 @@ from ..numerics.shapes import round_up_few
 from ..numerics.tiers import Tier
 from ..reprs import brief
 
-AnyLayout = GroupedLayout | CrossedLayout
+AnyLayout = GroupedLayout | CrossedLayout | ResidualLayout
 AnyPlan = GroupPlan | CrossedPlan
 
 
@@ -80,7 +82,9 @@ def compress_rows(
 ) -> Compressed:
     """One pass over the rows: by NumPy, in one program, or in batches where they are many."""
     made, key = None, (X.shape[1], plan.index.sizes)
-    streamed = plan.index if isinstance(plan, GroupPlan) and y.size > MANY_ROWS else None
+    streamed = None
+    if isinstance(plan, GroupPlan) and not isinstance(plan, ResidualPlan) and y.size > MANY_ROWS:
+        streamed = plan.index
     numbers = y.size + X.size + sum(z.size for z in Z)
     if streamed is not None and not _MANY.takes_numpy(key, numbers):
         made = sum_rows(y, X, Z, weights, streamed)
@@ -109,7 +113,7 @@ def padded(
 
 def few_groups(plan: AnyPlan) -> tuple[int, ...]:
     """Groups of every bucket that an optimization has to look at."""
-    if not isinstance(plan, GroupPlan):
+    if not isinstance(plan, GroupPlan) or isinstance(plan, ResidualPlan):
         return ()
     counts = np.bincount(plan.group_bucket, minlength=len(plan.index.n_groups))
     return tuple(round_up_few(count) for count in counts.tolist())

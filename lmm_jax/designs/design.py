@@ -22,10 +22,18 @@ from ..layouts.group_index import GroupPlan
 from ..layouts.plan import LayoutInfo, plan_layout
 from ..numerics.processes import float64
 from ..reprs import brief, folded, public
-from .checks import check_levels, check_rank, check_response, check_shapes, independent_columns
+from .checks import (
+    check_identified,
+    check_levels,
+    check_rank,
+    check_response,
+    check_shapes,
+    independent_columns,
+)
 from .compressed import AnyLayout, Compressed, compress_rows, few_groups, padded
 from .identification import row_moments
-from .terms import RandomTerm, independent_groups
+from .residual import Residual
+from .terms import RandomTerm, connected_rows, independent_groups
 
 V = TypeVar("V")
 
@@ -98,6 +106,7 @@ class Design:
     n_missing: int  # rows left out for missing values
     source: FixedSource | None
     held: np.ndarray | None = None  # (p,)   values of fixed effects held fixed, NaN where free
+    residual: Residual | None = None  # covariance of the residuals; None: independent, one variance
     _subject: ClassVar[str] = "design"
 
     def _is_kind(self, kind: str) -> bool:
@@ -106,7 +115,8 @@ class Design:
 
     def __repr__(self) -> str:
         model = f"{self.endog_name} (from arrays)" if self.source is None else self.source.formula
-        terms = ", ".join(f"{term.text} {term.n_levels} levels" for term in self.terms)
+        parts = [f"{term.text} {term.n_levels} levels" for term in self.terms]
+        terms = ", ".join([*parts, *([] if self.residual is None else [self.residual.text])])
         fixed = f"{len(self.exog_names)} fixed effect{'s' * (len(self.exog_names) != 1)}"
         return folded(f"<{type(self).__name__}: {model}; {self.nobs} rows, {fixed}, {terms}>")
 
@@ -170,6 +180,7 @@ class Design:
             self.structures,
             [term.label for term in self.terms],
             self.n_components,
+            None if self.residual is None else self.residual.rows,
         )
 
     @property
@@ -256,14 +267,22 @@ def assemble(
     index: pd.Index[Any],
     n_missing: int,
     source: FixedSource | None,
+    residual: Residual | None = None,
 ) -> Design:
     """Check the parts against each other and drop dependent columns of X."""
     check_shapes(y, X, terms, weights)
-    group, n_groups = independent_groups(terms, group, n_groups)
+    if residual is None:
+        group, n_groups = independent_groups(terms, group, n_groups)
+    else:
+        codes = [*(term.codes for term in terms), residual.rows.subject[:, None]]
+        counts = [*(term.n_levels for term in terms), residual.rows.n_subjects]
+        group, n_groups = connected_rows(codes, counts)
     kept = independent_columns(X, names)
     X = X if len(kept) == X.shape[1] else np.ascontiguousarray(X[:, list(kept)])
     check_rank(y.size, X.shape[1])
-    check_levels(terms, y.size, X.shape[1], lambda: row_moments(terms, X, weights))
+    check_levels(terms)
+    if residual is None:
+        check_identified(terms, y.size, X.shape[1], lambda: row_moments(terms, X, weights))
     check_response(y if offset is None else y - offset, X, endog_name)
     if source is not None:
         source = replace(source, kept=kept)
@@ -281,6 +300,7 @@ def assemble(
         dropped=tuple(name for j, name in enumerate(names) if j not in set(kept)),
         n_missing=n_missing,
         source=source,
+        residual=residual,
     )
 
 
@@ -293,6 +313,7 @@ _KINDS: dict[str, Callable[[Design], bool]] = {
     "nested": lambda d: d.layout_info.kind == "grouped" and len({t.group for t in d.terms}) > 1,
     "crossed": lambda d: d.layout_info.kind == "crossed",
     "large core": lambda d: d.compressed.layout._is_kind("large core"),
+    "residual": lambda d: d.residual is not None,
     "arrays": lambda d: d.source is None,
     "batches": lambda d: not d.has_rows,
     "held effects": lambda d: d.held is not None,

@@ -20,7 +20,7 @@ from ..layouts.group_index import GroupIndex
 from ..layouts.stream_pass import finish
 from ..numerics.processes import float64
 from .batch_reader import BatchReader, Columns
-from .checks import EXACT_TOL, check_levels, check_rank
+from .checks import EXACT_TOL, check_identified, check_levels, check_rank
 from .compressed import Compressed, few_groups
 from .data_frames import MISSING, callables
 from .design import Design, FixedSource
@@ -210,7 +210,8 @@ def _assemble(total: BatchSums, formula: str) -> Design:
     check_rank(total.nobs, len(kept))
     orders = _level_orders(total.factors)
     terms, streams = _ordered_terms(total, orders)
-    check_levels(terms, total.nobs, len(kept), lambda: total.moments(streams))
+    check_levels(terms)
+    check_identified(terms, total.nobs, len(kept), lambda: total.moments(streams))
     group, n_groups = outer_group(terms)
     shell = _shell(total, formula, terms, group, n_groups, kept)
     index = shell.plan.index

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from .bars import bar_terms
 from .checks import finite_vector, optional_vector
 from .data_frames import MISSING, as_pandas, callables
 from .design import Design, FixedSource, assemble
+from .residual import residual_of_rows
 from .rows import complete_rows, row_arrays, select_rows
 from .terms import (
     RandomTerm,
@@ -43,6 +45,7 @@ def design(
     missing: str = "drop",
     subset: Any = None,
     context: Mapping[str, Any] | None = None,
+    residual: str | None = None,
 ) -> Design:
     """Build the design of a model from a formula.
 
@@ -71,6 +74,8 @@ def design(
     context : mapping, optional
         Functions and variables for the formula; by default the functions that
         the caller can see.
+    residual : str, optional
+        Covariance of the residuals, ``"ar1(visit | id)"``, where it is not in the formula.
 
     Returns
     -------
@@ -98,7 +103,7 @@ def design(
         mapping(context, "context")
     choice(missing, "missing", MISSING)
     groups = _column_of(groups, data)
-    parsed = fml.parse(formula)
+    parsed = _with_residual(fml.parse(formula), residual)
     _check_spelling(parsed, groups, re_formula, vc_formula)
     expressions = _expressions(parsed, groups, re_formula, vc_formula, weights, offset)
     frame = as_pandas(data, expressions, subset if isinstance(subset, str) else "")
@@ -108,7 +113,7 @@ def design(
     frame, arrays, keep = complete_rows(frame, arrays, expressions, missing)
     y = mat.evaluate(parsed.response, frame, context=known)
     matrix = mat.build(parsed.fixed, frame, context=known)
-    if parsed.bars:
+    if parsed.bars or (parsed.residual is not None and groups is None):
         terms = most_levels_first(bar_terms(parsed.bars, frame, known, {parsed.fixed: matrix}))
         group, n_groups = outer_group(terms)
     else:
@@ -127,7 +132,21 @@ def design(
         index=frame.index,
         n_missing=int((~keep).sum()),
         source=_fixed_source(parsed, matrix.spec, offset, known, frame),
+        residual=None
+        if parsed.residual is None
+        else residual_of_rows(parsed.residual, frame, known),
     )
+
+
+def _with_residual(parsed: fml.ParsedFormula, residual: Any) -> fml.ParsedFormula:
+    """The formula with a residual covariance that was given beside it."""
+    if residual is None:
+        return parsed
+    if not isinstance(residual, str):
+        raise FormulaError(f"residual is a {type(residual).__name__}: pass 'ar1(visit | id)'")
+    if parsed.residual is not None:
+        raise FormulaError("residual= beside a residual covariance in the formula", parsed.text)
+    return replace(parsed, residual=fml.parse_residual(residual))
 
 
 def _fixed_source(
@@ -171,7 +190,7 @@ def _check_spelling(
             "give the random effects in one of the two spellings",
             parsed.text,
         )
-    if not parsed.bars and groups is None:
+    if not parsed.bars and groups is None and parsed.residual is None:
         raise FormulaError(
             "the formula has no random effects: add a term such as (1 | g), or pass groups=",
             parsed.text,
@@ -186,6 +205,8 @@ def _expressions(
     for bar in parsed.bars:
         out += [bar.lhs, *bar.group]
     out += [fml.parse_rhs(rhs) for rhs in [re_formula, *(vc_formula or {}).values()] if rhs]
+    if parsed.residual is not None:
+        out += parsed.residual.expressions
     return out + [quoted(name) for name in (groups, *named) if isinstance(name, str)]
 
 
@@ -231,6 +252,8 @@ def _group_terms(
 
 def outer_group(terms: Sequence[RandomTerm]) -> tuple[np.ndarray, int]:
     """Coarsest grouping factor if all others are nested in it, else one group of all rows."""
+    if not terms:
+        return np.zeros(0, np.int64), 0  # the residual covariance says what the groups are
     outer = min(reversed(terms), key=lambda term: term.n_levels)
     codes = outer.codes[:, 0]
     for term in terms:

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from ..errors import FormulaError
 from .expressions import check_source, to_python
+from .residual import ResidualTerm, is_residual, read_residual
 from .right_side import as_formula
 from .tokens import Item, depths, is_wrapped, lex, render, right_side, split
 
@@ -60,6 +61,8 @@ class ParsedFormula:
         Expressions inside `offset()`, for `evaluate`.
     text : str
         The formula as written.
+    residual : ResidualTerm, optional
+        Covariance of the residuals; None: independent, of one variance.
     """
 
     response: str
@@ -67,6 +70,7 @@ class ParsedFormula:
     bars: tuple[Bar, ...]
     offsets: tuple[str, ...]
     text: str
+    residual: ResidualTerm | None = None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -74,6 +78,7 @@ class _Parts:
     fixed: str = ""
     bars: list[Bar] = field(default_factory=list)
     offsets: list[str] = field(default_factory=list)
+    residual: ResidualTerm | None = None
 
 
 @lru_cache(maxsize=1024)
@@ -115,7 +120,30 @@ def parse(formula: str) -> ParsedFormula:
         bars=tuple(parts.bars),
         offsets=tuple(parts.offsets),
         text=formula,
+        residual=parts.residual,
     )
+
+
+@lru_cache(maxsize=1024)
+def parse_residual(text: str) -> ResidualTerm:
+    """Read a residual covariance that stands outside of the formula, `ar1(visit | id)`.
+
+    Raises
+    ------
+    FormulaError
+    """
+    items = _marked(lex(text))
+    if not any(item.kind == "residual" for item in items):
+        raise FormulaError("no residual covariance: write `ar1(visit | id)`, `diag(site)`", text, 0)
+    return read_residual(items, text)
+
+
+def _marked(items: Sequence[Item]) -> list[Item]:
+    """Items in which the calls that are residual covariances are of that kind."""
+    return [
+        item._replace(kind="residual") if item.kind == "python" and is_residual(item.text) else item
+        for item in items
+    ]
 
 
 def _sides(formula: str) -> tuple[str, list[Item]]:
@@ -134,7 +162,7 @@ def _sides(formula: str) -> tuple[str, list[Item]]:
     for item in left:
         if item.text in ("|", "||"):
             raise FormulaError("random-effects terms stand after `~`", formula, item.start)
-    return formula[left[0].start : tilde.start].rstrip(), right_side(right, formula)
+    return formula[left[0].start : tilde.start].rstrip(), right_side(_marked(right), formula)
 
 
 @lru_cache(maxsize=1024)
@@ -170,6 +198,12 @@ def _collect(items: Sequence[Item], text: str, parts: _Parts) -> None:
             raise FormulaError(
                 "a random-effects term needs parentheses: write `(… | g)`", text, bars[0][0].start
             )
+        if any(item.kind == "residual" for item in term):
+            if sign == "-" or parts.residual is not None:
+                message = "a formula has one residual covariance, which is added"
+                raise FormulaError(message, text, term[0].start)
+            parts.residual = read_residual(term, text)
+            continue
         named = term[0].kind == "structure"
         if bars and (sign == "-" or not is_wrapped(term[1:] if named else term)):
             opener = max(i.start for i in term if i.text in "([" and i.start < bars[0][0].start)

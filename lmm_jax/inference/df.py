@@ -21,7 +21,8 @@ from ..inputs.arguments import choice
 from ..numerics.processes import float64
 from .between_within import column_df
 from .estimates import Estimates
-from .kenward_roger import KenwardRoger, contrast_df, f_correction, kenward_roger
+from .kenward_roger import KenwardRoger, along_theta, contrast_df, f_correction, kenward_roger
+from .residual_parameters import natural_bend
 from .robust import KINDS
 from .satterthwaite import satterthwaite_df
 from .wald import f_denominator
@@ -156,11 +157,37 @@ def _satterthwaite(fit: Tested) -> DfMethod:
 
 
 def _kenward_roger(fit: Tested) -> DfMethod:
+    """pbkrtest's; with a residual covariance SAS's, which has second derivatives of V."""
+    return _adjusted(fit, "bent" if fit._is_kind("residual") else "expected")
+
+
+def _kenward_roger_linear(fit: Tested) -> DfMethod:
+    return _adjusted(fit, "observed")
+
+
+def _kenward_roger_expected(fit: Tested) -> DfMethod:
+    return _adjusted(fit, "expected")
+
+
+def _adjusted(fit: Tested, kind: str) -> DfMethod:
+    """Kenward and Roger's with the expected information, the observed one, or this and bends."""
     design: Any = require(fit, "kenward-roger").design
+    e = fit.estimates
+    theta = np.asarray(e.theta_layout)
     with float64():
         layout = jax.tree.map(np.asarray, design.compressed.layout)
-        moments = layout.psi_moments(np.asarray(fit.estimates.theta_layout))
-    at = kenward_roger(moments, layout.beta_map, float(layout.n_obs))
+        moments = layout.psi_moments(theta)
+        W = bend = None
+        if kind != "expected":
+            last_first = np.roll(np.arange(len(e.joint_cov)), 1)
+            W = e.joint_cov[np.ix_(last_first, last_first)]
+            if not fit._is_kind("residual"):
+                moments = along_theta(moments, theta, layout.structures)
+        linear = all(s.is_linear for s in layout.structures if s.name == "residual")
+        if kind == "bent" and not linear:
+            z = natural_bend(e, layout.structures)
+            bend = layout.bend_form(theta, np.asarray(e.joint_cov), z)
+    at = kenward_roger(moments, layout.beta_map, float(layout.n_obs), W=W, bend=bend)
     if design.held is not None:
         free, p = np.isnan(design.held), design.held.size
         places = np.ix_(free, free)
@@ -185,6 +212,8 @@ def _normal(fit: Tested) -> DfMethod:
 METHODS: dict[str, Callable[[Tested], DfMethod]] = {
     "satterthwaite": _satterthwaite,
     "kenward-roger": _kenward_roger,
+    "kenward-roger-linear": _kenward_roger_linear,
+    "kenward-roger-expected": _kenward_roger_expected,
     "between-within": _between_within,
     "residual": _residual,
     "normal": _normal,

@@ -89,7 +89,7 @@ def estimate(
     whiteners = [np.asarray(A) for A in maps.whiteners]
     inner = factor_blocks(theta, maps.structures)
     outer = _outer_theta(theta, whiteners, maps.structures)
-    factors = tuple(s.factor(t) for s, t in zip(maps.structures, outer, strict=True))
+    factors = tuple(s.factor(t) for s, t in zip(maps.structures, outer, strict=True) if s.k)
     beta_map, shift = np.asarray(maps.beta_map), np.asarray(maps.beta_shift)
     low = np.asarray(maps.beta_origin) + np.expand_dims(y_scale, -1) * _product(beta_map, beta)
     joint = joint_covariance(at.cov_theta, np.asarray(solution.jet.dlog_rss), nu)
@@ -99,7 +99,7 @@ def estimate(
         factors=factors,
         covariances=tuple(
             covariance_of(L, scale, (t[..., s.pivots] == 0).any(axis=-1))
-            for L, t, s in zip(factors, outer, maps.structures, strict=True)
+            for L, t, s in zip(factors, outer, maps.structures, strict=False)  # residuals come last
         ),
         scale=scale,
         beta=shift + low,
@@ -222,7 +222,8 @@ def covariance_of(L: np.ndarray, scale: Any, singular: Any) -> np.ndarray:
 
 
 def _singular(factors: Sequence[np.ndarray]) -> Any:
-    return np.any([smallest_singular_value(L) < SINGULAR_TOL for L in factors], axis=0)
+    terms = [L for L in factors if L.shape[-1]]
+    return np.any([smallest_singular_value(L) < SINGULAR_TOL for L in terms], axis=0)
 
 
 def smallest_singular_value(L: np.ndarray) -> np.ndarray:

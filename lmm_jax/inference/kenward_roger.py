@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import block_diag
 
+from ..covariance.structures import Structure
+from ..covariance.theta import theta_slices
 from ..layouts.contract import PsiMoments
 
 # Eigenvalues of the information, at unit diagonal, below which a direction is not informed.
@@ -25,7 +29,14 @@ class KenwardRoger(NamedTuple):
     W: np.ndarray  # (m + 1, m + 1)  covariance of the variance parameters
 
 
-def kenward_roger(moments: PsiMoments, beta_map: np.ndarray, n: float) -> KenwardRoger:
+def kenward_roger(
+    moments: PsiMoments,
+    beta_map: np.ndarray,
+    n: float,
+    *,
+    W: np.ndarray | None = None,
+    bend: np.ndarray | None = None,
+) -> KenwardRoger:
     """The adjusted covariance and what degrees of freedom are made of.
 
     V is linear in its parameters: with directions ``V_k``, ``P_k = X' V^-1 V_k V^-1 X``
@@ -46,6 +57,12 @@ def kenward_roger(moments: PsiMoments, beta_map: np.ndarray, n: float) -> Kenwar
         Fixed effects of the data from those of the layout.
     n : float
         Rows.
+    W : ndarray, shape (m + 1, m + 1), optional
+        Covariance of log sigma^2 and the parameters of the directions; not given: the inverse
+        of the expected information.
+    bend : ndarray, shape (p, p), optional
+        ``R = sum_kl W_kl X' V^-1 V_kl V^-1 X`` where V is not linear in its parameters: a
+        quarter of it is taken from the sum above.
 
     References
     ----------
@@ -55,11 +72,33 @@ def kenward_roger(moments: PsiMoments, beta_map: np.ndarray, n: float) -> Kenwar
     C = np.linalg.inv(moments.gram)
     P, Q = _bends(moments)
     CP = C @ P
-    W = _inverse(expected_information(moments, n))
+    if W is None:
+        W = _inverse(expected_information(moments, n))
     spread = np.einsum("kl,klcd->cd", W, Q) - np.einsum("kl,kcd,lde->ce", W, P, CP)
+    if bend is not None:
+        spread = spread - 0.25 * bend
     adjusted = C + C @ (spread + spread.T) @ C
     cov_beta, plain, bends = (beta_map @ A @ beta_map.T for A in (adjusted, C, CP @ C))
     return KenwardRoger(cov_beta=cov_beta, plain=plain, bends=bends, W=W)
+
+
+def along_theta(
+    moments: PsiMoments, theta: np.ndarray, structures: Sequence[Structure]
+) -> PsiMoments:
+    """Moments along the derivatives of Psi in theta, from those along all directions."""
+    blocks = []
+    for structure, at in zip(structures, theta_slices(structures), strict=True):
+        half = structure.tangents @ structure.factor(theta[at]).T
+        tangents = (half + np.swapaxes(half, 1, 2)).reshape(structure.n_params, -1)
+        directions = structure.directions.reshape(len(structure.directions), -1)
+        blocks.append(np.linalg.lstsq(directions.T, tangents.T, rcond=None)[0].T)
+    A = block_diag(*blocks)
+    return moments._replace(
+        traces=A @ moments.traces,
+        products=A @ moments.products @ A.T,
+        grams=np.einsum("kl,lcd->kcd", A, moments.grams),
+        seconds=np.einsum("ki,ijcd,lj->klcd", A, moments.seconds, A),
+    )
 
 
 def _bends(moments: PsiMoments) -> tuple[np.ndarray, np.ndarray]:

@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 from scipy import special  # scipy.stats takes half a second to import
 
+from ..covariance.structures import Structure
 from ..designs.design import Design
 from ..designs.labels import TermLabel, parameter_names
 from ..inputs.arguments import hinted
 from ..inputs.names import unique
 from .df import DfMethod, bound, read_df_method
 from .estimates import Estimates
+from .residual_parameters import reported
 from .robust import RobustFixed, robust_of
 from .variance import touches_zero
 
@@ -96,6 +98,37 @@ class FitRecord:
     def singular(self) -> bool:
         """Whether a covariance is on the boundary: a zero variance, a correlation of one."""
         return self.estimates.singular
+
+    @property
+    def residual_params(self) -> pd.Series[float]:
+        """Parameters of the residual covariance: standard deviations, correlations, ranges.
+
+        ``sd[level]``, ``rho``, ``corr[a,b]``, ``range``, ``power``, ...; empty where residuals
+        are independent with one variance. ``sigma`` is the standard deviation of the first level
+        (at ``|x| = 1`` of ``power(x)``, at ``x = 0`` of ``expo(x)``).
+        """
+        return self._residual_series(errors=False)
+
+    @property
+    def residual_params_se(self) -> pd.Series[float]:
+        """Standard errors of ``residual_params``, by the delta method."""
+        return self._residual_series(errors=True)
+
+    def _residual_series(self, *, errors: bool) -> pd.Series[float]:
+        structures = self._layout_structures
+        if not structures:
+            return pd.Series(dtype=np.float64)
+        found, sd = reported(self.estimates, structures)
+        values = sd if errors else np.asarray(found.values.value)
+        return pd.Series(values, index=_labels(found.names))
+
+    @property
+    def _layout_structures(self) -> tuple[Structure, ...]:
+        """Structures of theta, if one of them is that of residuals."""
+        design = self.design
+        if design is None or design.residual is None:
+            return ()
+        return design.structures + design.residual.structures
 
     @property
     def cov_re(self) -> pd.DataFrame:

@@ -32,6 +32,8 @@ from .crossed.links import Links, from_core, to_groups
 from .group_index import GroupIndex
 from .group_sums import cross_arrays, explain, group_fit
 from .grouped import GroupedLayout
+from .residual.compress import residual_layout
+from .residual.index import ResidualIndex
 
 
 @hinted
@@ -77,6 +79,8 @@ def layout_of_rows(
 ) -> GroupedLayout | CrossedLayout:
     """:func:`compress` of arrays that fit each other, in NumPy or JAX."""
     xp = namespace(y, X, Z, weights)
+    if isinstance(index, ResidualIndex):
+        return residual_layout(y, X, Z, weights, index)
     at = compress_columns(y[:, None], X, Z, weights, index)
     buckets = tuple(
         Bucket(T=T, c=c, copies=xp.ones(T.shape[2], T.dtype), widths=w)

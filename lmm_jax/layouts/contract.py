@@ -183,6 +183,10 @@ class Layout(Maps):
         """Moment estimate of one relative standard deviation a coefficient, as theta."""
         raise NotImplementedError
 
+    def start_candidates(self) -> Array | None:
+        """Thetas to start from, (S, m), where a grid of standard deviations is none; or None."""
+        return None
+
     def ranks(self) -> Array:
         """How many dimensions of the rows the random effects reach, ()."""
         raise NotImplementedError

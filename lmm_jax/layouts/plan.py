@@ -19,6 +19,7 @@ from ..reprs import public
 from .crossed.core_index import core_blocks, level_streams, take
 from .crossed.index import CrossedPlan, plan_crossed
 from .group_index import GroupPlan, level_parent, plan_groups
+from .residual.index import ResidualRows, plan_residual
 
 # Columns of a group up to which its dense matrices are no matter, and how much cheaper the
 # elimination of sub-groups has to be beyond.
@@ -33,7 +34,7 @@ class LayoutInfo:
 
     Attributes
     ----------
-    kind : {"grouped", "crossed"}
+    kind : {"grouped", "crossed", "residual"}
     eliminated : tuple of str
         Terms that are integrated out group by group.
     core : tuple of str
@@ -56,8 +57,8 @@ class LayoutInfo:
     reason: str
 
     def __str__(self) -> str:
-        if self.kind == "grouped":
-            return f"grouped: {self.n_groups} independent groups\nbecause {self.reason}"
+        if self.kind != "crossed":
+            return f"{self.kind}: {self.n_groups} independent groups\nbecause {self.reason}"
         core = f"{self.core_size}"
         if self.n_blocks > 1:
             core = f"{self.n_blocks} blocks of up to {self.core_size}"
@@ -87,6 +88,7 @@ def plan_layout(
     structures: Sequence[Structure],
     labels: Sequence[str],
     n_components: int = 0,
+    residual: ResidualRows | None = None,
 ) -> tuple[GroupPlan | CrossedPlan, LayoutInfo]:
     """Choose the layout of a design and build its index.
 
@@ -105,12 +107,20 @@ def plan_layout(
         Names of the terms, for the report.
     n_components : int
         How many of the last terms are variance components.
+    residual : ResidualRows, optional
+        Covariance of the residuals.
 
     Raises
     ------
     DataError
         The dense core would not fit into memory.
     """
+    if residual is not None:
+        own = plan_residual(group, n_groups, codes, n_levels, structures, residual, n_components)
+        return own, LayoutInfo(
+            kind="residual", eliminated=tuple(labels), core=(), n_groups=n_groups,
+            core_size=0, n_blocks=0, reason="residuals have a covariance of their own",
+        )  # fmt: skip
     choice, reason = _choose(group, n_groups, codes, n_levels, term_sizes(structures))
     if len(choice.eliminated) == len(codes):
         plan = plan_groups(group, n_groups, codes, n_levels, structures, n_components)

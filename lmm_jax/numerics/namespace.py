@@ -271,7 +271,7 @@ _SHARED = (
     *("broadcast_to", "clip", "concatenate", "diag", "diagonal", "einsum", "exp", "exp2", "eye"),
     *("floor", "full", "full_like", "isfinite", "log", "log2", "max", "maximum", "mean", "min"),
     *("minimum", "moveaxis", "ones", "ones_like", "pad", "repeat", "sqrt", "stack", "sum"),
-    *("swapaxes", "tensordot", "where", "zeros", "zeros_like"),
+    *("swapaxes", "tanh", "tensordot", "where", "zeros", "zeros_like"),
 )
 _LINALG = ["cholesky", "eigh", "norm", "slogdet", "solve"]
 

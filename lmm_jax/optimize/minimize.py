@@ -71,7 +71,7 @@ def minimize(
     xp = namespace(layout.S0)
     search = _Search(layout=layout, maxiter=maxiter, tol=tol, watch=watch, reml=reml)
     nothing = _nothing_found(search)
-    if search.centred:
+    if search.centred and layout.start_candidates() is None:
         return _look_and_run(_grids(layout, start), nothing, search)
     if start is not None:
         found = start[None], xp.ones(1, bool)
@@ -246,6 +246,9 @@ def _newton_on(
 def find_starts(layout: Layout, *, reml: bool, maxiter: int) -> tuple[Array, Array]:
     """Start values, best first, and which of them deserve a run; see :func:`minimize`."""
     xp = namespace(layout.S0)
+    candidates = layout.start_candidates()
+    if candidates is not None:
+        return candidates, xp.ones(len(candidates), bool)
     few = layout.thinned()
     if few is None:
         return start_values(layout, reml=reml)
@@ -267,11 +270,16 @@ def off_boundary(theta: Any, structures: tuple[Structure, ...]) -> tuple[Any, An
     opened, cornered = [], []
     for structure, at in zip(structures, theta_slices(structures), strict=True):
         pivots = structure.pivots
+        if not pivots.size:
+            opened.append(theta[at])
+            continue
         singular = xp.min(xp.abs(theta[at][pivots]), axis=0) < PIVOT_TOL
         inside = np.where(np.isin(np.arange(structure.n_params), pivots), 0.5, 0.0)
         half = xp.asarray(inside, theta.dtype).reshape(-1, *(1,) * (theta.ndim - 1))
         opened.append(xp.where(singular, half, theta[at]))
         cornered.append(singular)
+    if not cornered:
+        return theta, xp.zeros(theta.shape[1:], bool)
     return xp.concatenate(opened), xp.any(xp.stack(cornered), axis=0)
 
 

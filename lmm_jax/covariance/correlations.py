@@ -1,0 +1,466 @@
+"""Correlations of the residuals of one subject: what a formula may ask for, and its parameters.
+
+A correlation is a static object. Its parameters c run through all of R^m; what is reported
+(rho, a range) are smooth functions of them. A function of the places of two rows gives the
+matrix, (r, r, g), with two derivatives: g is one where all subjects share their places (visits),
+otherwise their number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..numerics.namespace import namespace
+from ..numerics.taylor import Taylor, constant, exp, expit, powers, stack, tanh, variables
+from .structures import lower_rows
+
+# Distance of a starting correlation from 1, and its least size.
+_NEAR_ONE, _LEAST = 0.05, 0.02
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Correlation:
+    """Correlation of r residuals by their places.
+
+    Attributes
+    ----------
+    levels : tuple of str
+        Visits, in their order; empty where places are numbers.
+    unit : float
+        Of distances: places are given in it.
+    width : int
+        Rows of the largest subject.
+    """
+
+    levels: tuple[str, ...] = ()
+    unit: float = 1.0
+    width: int = 2
+
+    name: ClassVar[str] = ""
+    by_levels: ClassVar[bool] = True  # places are levels of a factor, or distances count
+    linear: ClassVar[bool] = False  # in reported parameters, times the variance
+
+    @property
+    def n_params(self) -> int:
+        """Parameters."""
+        return 1
+
+    def entries(self, c: Any, places: Any) -> Taylor:
+        """The matrix with two derivatives.
+
+        Parameters
+        ----------
+        c : Array, shape (m,)
+        places : Array, shape (d, r, g)
+
+        Returns
+        -------
+        Taylor
+            Of shape (r, r, g).
+        """
+        raise NotImplementedError
+
+    def matrix(self, c: Any, places: Any) -> Any:
+        """The correlations, (r, r, g)."""
+        return self.entries(c, places).value
+
+    def tangents(self, c: Any, places: Any) -> Any:
+        """Their derivatives, (m, r, r, g)."""
+        return self.entries(c, places).first
+
+    def bend(self, c: Any, places: Any, slope: Any) -> Any:
+        """``sum_ab slope_ab d2 C_ab``, (m, m); the slope is symmetric, (r, r, g)."""
+        xp, second = namespace(c, slope), self.entries(c, places).second
+        if second.shape[-1] == 1 and slope.shape[-1] > 1:
+            slope = xp.sum(slope, axis=-1)[:, :, None]
+        return xp.einsum("klabg,abg->kl", second, slope)
+
+    def start(self, rho: Any) -> Any:
+        """Parameters, (m,), of correlations near rho at distance one."""
+        raise NotImplementedError
+
+    def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
+        """What is reported, by name, of parameters that are functions of others."""
+        raise NotImplementedError
+
+    def _bounded(self, rho: Any) -> Any:
+        return namespace(rho).clip(rho, _LEAST, 1.0 - _NEAR_ONE)
+
+
+def _arctanh(x: Any) -> Any:
+    xp = namespace(x)
+    return 0.5 * xp.log((1.0 + x) / (1.0 - x))
+
+
+def _distances(places: Any) -> Any:
+    """Euclidean, (r, r, g), of places (d, r, g)."""
+    xp = namespace(places)
+    gaps = places[:, :, None] - places[:, None]
+    return xp.abs(gaps[0]) if len(gaps) == 1 else xp.sqrt(xp.sum(gaps * gaps, axis=0))
+
+
+def _spread_over(rho: Taylor, shape: Any, like: Any) -> Taylor:
+    """Ones on the diagonal and rho elsewhere."""
+    xp = namespace(like)
+    one = xp.broadcast_to(xp.eye(shape[0], dtype=like.dtype)[:, :, None], shape)
+    other = 1.0 - one
+    return rho.through(one + other * rho.value, other, xp.zeros_like(one))
+
+
+class Independent(Correlation):
+    """No correlation."""
+
+    __slots__ = ()
+
+    @property
+    def n_params(self) -> int:
+        """See :attr:`Correlation.n_params`."""
+        return 0
+
+    def entries(self, c: Any, places: Any) -> Taylor:
+        """See :meth:`Correlation.entries`."""
+        xp, (_, r, g) = namespace(c, places), places.shape
+        return constant(xp.broadcast_to(xp.eye(r, dtype=c.dtype)[:, :, None], (r, r, g)), 0)
+
+    def start(self, rho: Any) -> Any:
+        """See :meth:`Correlation.start`."""
+        return namespace(rho).zeros(0, rho.dtype)
+
+    def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
+        """See :meth:`Correlation.natural`."""
+        del c
+        return {}
+
+
+class General(Correlation):
+    """Any correlation of T visits: ``C = L L'`` with rows ``(u_i1, .., 1, 0, ..) / norm``."""
+
+    __slots__ = ()
+    name = "symm"
+    linear = True
+
+    @property
+    def n_params(self) -> int:
+        """See :attr:`Correlation.n_params`."""
+        T = len(self.levels)
+        return T * (T - 1) // 2
+
+    def _rows(self, c: Any) -> tuple[Any, Any, Any]:
+        """L, the rows before their norms are taken, and the norms."""
+        xp, T = namespace(c), len(self.levels)
+        i, j = _below(T)
+        v = xp.at(xp.eye(T, dtype=c.dtype))[i, j].set(c)
+        norm = xp.sqrt(xp.sum(v * v, axis=1))
+        return v / norm[:, None], v, norm
+
+    def matrix(self, c: Any, places: Any) -> Any:
+        """See :meth:`Correlation.matrix`."""
+        L = self._rows(c)[0]
+        return (L @ L.T)[:, :, None]
+
+    def _factor_tangents(self, c: Any) -> Any:
+        """Derivative of its row of L in every parameter, (m, T)."""
+        xp, T = namespace(c), len(self.levels)
+        i, j = _below(T)
+        _, v, norm = self._rows(c)
+        unit = xp.asarray(np.eye(T)[j], c.dtype)
+        return unit / norm[i][:, None] - v[i] * (c / norm[i] ** 3)[:, None]
+
+    def tangents(self, c: Any, places: Any) -> Any:
+        """See :meth:`Correlation.tangents`."""
+        xp, T = namespace(c), len(self.levels)
+        i, _ = _below(T)
+        row = self._factor_tangents(c) @ self._rows(c)[0].T  # (m, T)
+        at = xp.asarray(np.eye(T)[i], c.dtype)
+        half = at[:, :, None] * row[:, None]
+        out = half + xp.swapaxes(half, 1, 2)
+        return (out * (1.0 - xp.eye(T, dtype=c.dtype)))[..., None]
+
+    def bend(self, c: Any, places: Any, slope: Any) -> Any:
+        """See :meth:`Correlation.bend`."""
+        xp, T = namespace(c), len(self.levels)
+        i, j = _below(T)
+        H = xp.sum(slope, axis=-1) * (1.0 - xp.eye(T, dtype=c.dtype))
+        L, v, norm = self._rows(c)
+        dL = self._factor_tangents(c)
+        across = 2.0 * H[i][:, i] * (dL @ dL.T)  # different rows; H is zero for one row
+        w = (H @ L)[i]  # (m, T): of the row of every parameter
+        own, n = w[np.arange(len(i)), j], norm[i]
+        both = own[:, None] * c[None]
+        along = xp.sum(w * v[i], axis=1)
+        same = -(both + both.T) / n[:, None] ** 3
+        same = same + 3.0 * (along / n**5)[:, None] * (c[:, None] * c[None])
+        same = same - xp.diag(along / n**3)
+        return across + 2.0 * xp.where(i[:, None] == i[None], same, 0.0)
+
+    def start(self, rho: Any) -> Any:
+        """See :meth:`Correlation.start`: one correlation."""
+        xp, T = namespace(rho), len(self.levels)
+        i, j = _below(T)
+        rho = self._bounded(rho)
+        L = xp.linalg.cholesky((1.0 - rho) * xp.eye(T, dtype=rho.dtype) + rho)
+        return L[i, j] / xp.diagonal(L)[i]
+
+    def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
+        """See :meth:`Correlation.natural`; first derivatives alone, since V is linear in it."""
+        at = stack(c)
+        xp, T = namespace(at.value), len(self.levels)
+        i, j = _below(T)
+        C, tangents = self.matrix(at.value, None), self.tangents(at.value, None)
+        first = xp.einsum("kab,zk->zab", tangents[..., 0], at.first)
+        m = at.first.shape[0]
+        return {
+            f"corr[{self.levels[b]},{self.levels[a]}]": Taylor(
+                C[a, b, 0], first[:, a, b], xp.zeros((m, m), C.dtype)
+            )
+            for a, b in zip(i.tolist(), j.tolist(), strict=True)
+        }
+
+
+def _below(T: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of the entries below the diagonal, row by row."""
+    i, j = lower_rows(T)
+    return i[i > j], j[i > j]
+
+
+class Symmetric(Correlation):
+    """One correlation between any two rows, from ``-1 / (width - 1)`` to 1."""
+
+    __slots__ = ()
+    name = "cs"
+    linear = True
+
+    def _rho(self, c: Taylor) -> Taylor:
+        least = -1.0 / max(self.width - 1, 1)
+        return least + (1.0 - least) * expit(c)
+
+    def entries(self, c: Any, places: Any) -> Taylor:
+        """See :meth:`Correlation.entries`."""
+        _, r, g = places.shape
+        return _spread_over(self._expanded(c), (r, r, g), c)
+
+    def _expanded(self, c: Any) -> Taylor:
+        return _cell(self._rho(variables(c)[0]))
+
+    def start(self, rho: Any) -> Any:
+        """See :meth:`Correlation.start`."""
+        xp, least = namespace(rho), -1.0 / max(self.width - 1, 1)
+        share = (self._bounded(rho) - least) / (1.0 - least)
+        return xp.log(share / (1.0 - share))[None]
+
+    def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
+        """See :meth:`Correlation.natural`."""
+        return {"rho": self._rho(c[0])}
+
+
+def _cell(x: Taylor) -> Taylor:
+    """A number as an array of one entry, (1, 1, 1)."""
+    m = x.first.shape[0]
+    return Taylor(
+        x.value.reshape(1, 1, 1), x.first.reshape(m, 1, 1, 1), x.second.reshape(m, m, 1, 1, 1)
+    )
+
+
+class Autoregressive(Correlation):
+    """``rho^|i - j|`` over whole numbers i and j: a visit that is missing counts."""
+
+    __slots__ = ()
+    name = "ar1"
+
+    def entries(self, c: Any, places: Any) -> Taylor:
+        """See :meth:`Correlation.entries`."""
+        return powers(tanh(variables(c)[0]), _distances(places))
+
+    def start(self, rho: Any) -> Any:
+        """See :meth:`Correlation.start`."""
+        return _arctanh(self._bounded(rho))[None]
+
+    def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
+        """See :meth:`Correlation.natural`."""
+        return {"rho": tanh(c[0])}
+
+
+class MovingAverage(Correlation):
+    """ARMA(1, 1): ``rho_1`` at distance one, ``phi rho_(k - 1)`` beyond.
+
+    ``rho_1 = (1 + phi theta) (phi + theta) / (1 + theta^2 + 2 phi theta)``.
+    """
+
+    __slots__ = ()
+    name = "arma11"
+
+    @property
+    def n_params(self) -> int:
+        """See :attr:`Correlation.n_params`."""
+        return 2
+
+    def entries(self, c: Any, places: Any) -> Taylor:
+        """See :meth:`Correlation.entries`."""
+        xp = namespace(c, places)
+        phi, theta = (tanh(x) for x in variables(c))
+        product = phi * theta
+        first = (1.0 + product) * (phi + theta) / (1.0 + theta * theta + 2.0 * product)
+        d = _distances(places)
+        tail = _cell(first) * powers(phi, xp.maximum(d - 1.0, xp.zeros_like(d)))
+        apart = xp.where(d > 0, xp.ones_like(d), 0.0)
+        return tail * apart + (1.0 - apart)
+
+    def start(self, rho: Any) -> Any:
+        """See :meth:`Correlation.start`."""
+        xp, at = namespace(rho), _arctanh(self._bounded(rho))
+        return xp.stack([at, xp.zeros_like(at)])
+
+    def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
+        """See :meth:`Correlation.natural`."""
+        return {"phi": tanh(c[0]), "theta": tanh(c[1])}
+
+
+class Antedependent(Correlation):
+    """Products of the correlations of neighbouring visits."""
+
+    __slots__ = ()
+    name = "ad"
+
+    @property
+    def n_params(self) -> int:
+        """See :attr:`Correlation.n_params`."""
+        return len(self.levels) - 1
+
+    def entries(self, c: Any, places: Any) -> Taylor:
+        """See :meth:`Correlation.entries`."""
+        xp, T = namespace(c), len(self.levels)
+        near = [tanh(x) for x in variables(c)]
+        one = constant(xp.ones((), c.dtype), c.shape[0])
+        rows: list[list[Taylor]] = [[one] * T for _ in range(T)]
+        for i in range(T):
+            for j in range(i + 1, T):
+                rows[i][j] = rows[j][i] = rows[i][j - 1] * near[j - 1]
+        return stack([stack(row) for row in rows])[:, :, None]
+
+    def start(self, rho: Any) -> Any:
+        """See :meth:`Correlation.start`."""
+        return namespace(rho).broadcast_to(_arctanh(self._bounded(rho)), (self.n_params,))
+
+    def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
+        """See :meth:`Correlation.natural`."""
+        names = zip(self.levels, self.levels[1:], strict=False)
+        return {f"corr[{a},{b}]": tanh(x) for (a, b), x in zip(names, c, strict=True)}
+
+
+class Toeplitz(Correlation):
+    """One correlation a distance between visits, by their partial autocorrelations.
+
+    Durbin and Levinson's recursion makes correlations of numbers in (-1, 1), any numbers.
+    """
+
+    __slots__ = ()
+    name = "toep"
+    linear = True
+
+    @property
+    def n_params(self) -> int:
+        """See :attr:`Correlation.n_params`."""
+        return len(self.levels) - 1
+
+    def _correlations(self, c: list[Taylor]) -> list[Taylor]:
+        """Correlations at distances 1, .., T - 1."""
+        rho: list[Taylor] = []
+        weights: list[Taylor] = []
+        for x in c:
+            partial = tanh(x)
+            if not rho:
+                rho, weights = [partial], [partial]
+                continue
+            mean, left = weights[0] * rho[-1], 1.0 - weights[0] * rho[0]
+            for w, back, ahead in zip(weights[1:], rho[-2::-1], rho[1:], strict=True):
+                mean, left = mean + w * back, left - w * ahead
+            rho.append(mean + partial * left)
+            pairs = zip(weights, weights[::-1], strict=True)
+            weights = [*(w - partial * v for w, v in pairs), partial]
+        return rho
+
+    def entries(self, c: Any, places: Any) -> Taylor:
+        """See :meth:`Correlation.entries`."""
+        xp, T = namespace(c), len(self.levels)
+        one = constant(xp.ones((), c.dtype), c.shape[0])
+        lags = stack([one, *self._correlations(variables(c))])
+        return lags[np.abs(np.subtract.outer(np.arange(T), np.arange(T)))][:, :, None]
+
+    def start(self, rho: Any) -> Any:
+        """See :meth:`Correlation.start`: those of one correlation, ``rho / (1 + k rho)``."""
+        xp, rho = namespace(rho), self._bounded(rho)
+        steps = xp.arange(self.n_params).astype(rho.dtype)
+        return _arctanh(rho / (1.0 + steps * rho))
+
+    def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
+        """See :meth:`Correlation.natural`."""
+        return {f"rho[{k + 1}]": rho for k, rho in enumerate(self._correlations(c))}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spatial(Correlation):
+    """``exp(-(d / range)^power)`` at distance d, less a nugget where it is asked for."""
+
+    nugget: bool = False
+
+    by_levels: ClassVar[bool] = False
+    power: ClassVar[int] = 1
+
+    @property
+    def n_params(self) -> int:
+        """See :attr:`Correlation.n_params`."""
+        return 1 + self.nugget
+
+    def entries(self, c: Any, places: Any) -> Taylor:
+        """See :meth:`Correlation.entries`."""
+        xp, x = namespace(c, places), variables(c)
+        d = _distances(places)
+        # -(d / range)^power with range = exp(x): an exponential function of x itself
+        steep = exp(-float(self.power) * x[0])
+        reach = -(d if self.power == 1 else d * d)
+        out = exp(steep.through(reach * steep.value, reach, xp.zeros_like(d)))
+        if not self.nugget:
+            return out
+        own = xp.eye(d.shape[0], dtype=d.dtype)[:, :, None]
+        return out * own + (out * _cell(1.0 - expit(x[1]))) * (1.0 - own)
+
+    def start(self, rho: Any) -> Any:
+        """See :meth:`Correlation.start`."""
+        xp = namespace(rho)
+        at = -xp.log(-xp.log(self._bounded(rho))) / self.power
+        return xp.stack([at, xp.full_like(at, -1.5)]) if self.nugget else at[None]
+
+    def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
+        """See :meth:`Correlation.natural`."""
+        out = {"range": self.unit * exp(c[0])}
+        return {**out, "nugget": expit(c[1])} if self.nugget else out
+
+
+class Exponential(Spatial):
+    """``exp(-d / range)``."""
+
+    __slots__ = ()
+    name = "sp_exp"
+
+
+class Gaussian(Spatial):
+    """``exp(-(d / range)^2)``."""
+
+    __slots__ = ()
+    name = "sp_gau"
+    power = 2
+
+
+class Continuous(Spatial):
+    """``phi^d`` at distance d in time, phi between 0 and 1."""
+
+    __slots__ = ()
+    name = "car1"
+
+    def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
+        """See :meth:`Correlation.natural`."""
+        out = {"phi": exp(-(1.0 / self.unit) * exp(-c[0]))}
+        return {**out, "nugget": expit(c[1])} if self.nugget else out

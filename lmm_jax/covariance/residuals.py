@@ -1,0 +1,246 @@
+"""Residual covariances: a correlation of the rows of a subject, and a variance of every row.
+
+Relative to sigma^2 the residuals of a subject have the covariance
+
+    R = diag(exp(s)) C diag(exp(s))          s = sum_k A_k phi_k
+
+with C of :mod:`lmm_jax.covariance.correlations` and log standard deviations s that are linear in
+their parameters: one a visit or stratum less that of the first, whose variance is sigma^2, or
+a multiple of a covariate. R has an entry among the structures of a model, after those of the
+random effects, of which it has none (``k = 0``): a stretch of theta is its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from jax import Array
+
+from ..numerics.namespace import namespace
+from ..numerics.taylor import Taylor, exp
+from .correlations import Correlation
+from .structures import Structure
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spread:
+    """Standard deviations of the rows.
+
+    Attributes
+    ----------
+    kind : {"one", "levels", "power", "expo"}
+        One for all rows, one a level, ``|x|^delta``, or ``exp(delta x)``.
+    levels : tuple of str
+        Visits or strata, the reference first.
+    anchored : bool
+        Whether the standard deviation of the reference is sigma; of several residual
+        covariances (one an arm) only that of the first is.
+    """
+
+    kind: str = "one"
+    levels: tuple[str, ...] = ()
+    anchored: bool = True
+
+    @property
+    def n_params(self) -> int:
+        """Parameters: the rows of A."""
+        own = {"one": 0, "levels": len(self.levels) - 1}.get(self.kind, 1)
+        return own + (not self.anchored)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the standard deviations are called that are reported."""
+        if self.kind == "levels":
+            return tuple(f"sd[{level}]" for level in self.levels)
+        return ("sd",)
+
+    def slopes(self, codes: np.ndarray | None, x: np.ndarray | None, shape: Any) -> np.ndarray:
+        """A, (m, *shape), from codes of levels or a covariate of that shape."""
+        rows = []
+        if not self.anchored and self.kind != "levels":
+            rows.append(np.ones(shape))
+        if self.kind == "levels":
+            assert codes is not None
+            rows += [codes == level for level in range(self.anchored, len(self.levels))]
+        elif self.kind != "one":
+            assert x is not None
+            rows.append(np.log(np.abs(x)) if self.kind == "power" else x)
+        return np.array(rows, dtype=float).reshape(len(rows), *shape)
+
+    def deviations(self, phi: Sequence[Taylor], sigma: Taylor) -> dict[str, Taylor]:
+        """Standard deviations by name, and the exponent of a covariate."""
+        own = list(phi)
+        out: dict[str, Taylor] = {}
+        if self.kind == "levels":
+            first = [sigma] if self.anchored else []
+            out = dict(zip(self.names, [*first, *(sigma * exp(x) for x in own)], strict=True))
+            return out
+        out["sd"] = sigma if self.anchored else sigma * exp(own.pop(0))
+        return {**out, self.kind: own[0]} if own else out
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResidualStructure(Structure):
+    """Covariance of the residuals of a subject, relative to sigma^2."""
+
+    k: int = 0
+    correlation: Correlation
+    spread: Spread
+    arm: str = ""  # the subjects that it belongs to, where there are several
+
+    name: ClassVar[str] = "residual"
+
+    @property
+    def n_params(self) -> int:
+        """See :attr:`Structure.n_params`: of the standard deviations, then of C."""
+        return self.spread.n_params + self.correlation.n_params
+
+    @property
+    def tangents(self) -> np.ndarray:
+        """See :attr:`Structure.tangents`: of no coefficient."""
+        return np.zeros((self.n_params, 0, 0))
+
+    @property
+    def directions(self) -> np.ndarray:
+        """See :attr:`Structure.directions`: of no coefficient."""
+        return np.zeros((0, 0, 0))
+
+    @property
+    def pivots(self) -> np.ndarray:
+        """See :attr:`Structure.pivots`: none, R is regular at every theta."""
+        return np.zeros(0, np.int32)
+
+    @property
+    def rotates(self) -> bool:
+        """See :attr:`Structure.rotates`."""
+        return False
+
+    def factor(self, theta: Any) -> Any:
+        """See :meth:`Structure.factor`: no coefficient, no factor."""
+        return namespace(theta).zeros((*theta.shape[:-1], 0, 0), theta.dtype)
+
+    def inverse(self, theta: Array) -> tuple[Array, Array]:
+        """See :meth:`Structure.inverse`."""
+        return self.factor(theta), namespace(theta).ones((), bool)
+
+    def canonical(self, theta: np.ndarray) -> np.ndarray:
+        """See :meth:`Structure.canonical`."""
+        return theta
+
+    def mapped(self, theta: np.ndarray, A: np.ndarray) -> np.ndarray:
+        """See :meth:`Structure.mapped`."""
+        del A
+        return theta
+
+    # ---- the matrices, at places (d, r, g) and slopes A (m_s, r, g)
+
+    def _cut(self, phi: Any) -> tuple[Any, Any]:
+        return phi[: self.spread.n_params], phi[self.spread.n_params :]
+
+    def _sizes(self, s: Any, slopes: Any) -> Any:
+        """``exp(s_a + s_b)``, (r, r, g)."""
+        xp = namespace(s, slopes)
+        sd = xp.exp(xp.einsum("k,kag->ag", s, slopes))
+        return sd[:, None] * sd[None]
+
+    def matrix(self, phi: Any, places: Any, slopes: Any) -> Any:
+        """R, (r, r, g).
+
+        Parameters
+        ----------
+        phi : Array, shape (m,)
+        places : Array, shape (d, r, g)
+        slopes : Array, shape (m_s, r, g)
+        """
+        s, c = self._cut(phi)
+        return self._sizes(s, slopes) * self.correlation.matrix(c, places)
+
+    def with_tangents(self, phi: Any, places: Any, slopes: Any) -> tuple[Any, Any]:
+        """R, (r, r, g), and its derivatives, (m, r, r, g)."""
+        xp = namespace(phi, places)
+        s, c = self._cut(phi)
+        size = self._sizes(s, slopes)
+        C = self.correlation.matrix(c, places)
+        R = size * C
+        of_spread = (slopes[:, :, None] + slopes[:, None]) * R
+        of_correlation = size * self.correlation.tangents(c, places)
+        g = R.shape[-1]
+        parts = [xp.broadcast_to(D, (*D.shape[:3], g)) for D in (of_spread, of_correlation)]
+        return R, xp.concatenate(parts)
+
+    def bend(self, phi: Any, places: Any, slopes: Any, slope: Any) -> Any:
+        """``sum_ab slope_ab d2 R_ab``, (m, m); the slope is symmetric, (r, r, g)."""
+        xp = namespace(phi, slope)
+        s, c = self._cut(phi)
+        weighted = slope * self._sizes(s, slopes)
+        tangents = self.correlation.tangents(c, places)
+        K = weighted * self.correlation.matrix(c, places)
+        ss = 2.0 * (
+            xp.einsum("kag,lag->kl", slopes, slopes * xp.sum(K, axis=1))
+            + xp.einsum("kag,lag->kl", slopes, xp.einsum("abg,lbg->lag", K, slopes))
+        )
+        sc = 2.0 * xp.einsum("kag,lag->kl", *_wide(slopes, xp.sum(weighted * tangents, axis=2)))
+        cc = self.correlation.bend(c, places, weighted)
+        return xp.concatenate(
+            [xp.concatenate([ss, sc], axis=1), xp.concatenate([sc.T, cc], axis=1)]
+        )
+
+    def bent(self, phi: Any, places: Any, slopes: Any, W: Any) -> Any:
+        """``sum_kl W_kl d2 R / d phi_k d phi_l``, (r, r, g); W is symmetric, (m, m)."""
+        xp = namespace(phi, W)
+        (s, c), m = self._cut(phi), self.spread.n_params
+        size, C = self._sizes(s, slopes), self.correlation.entries(c, places)
+        pairs = slopes[:, :, None] + slopes[:, None]  # (m_s, r, r, g)
+        twice = xp.einsum("kabg,klabg->abg", pairs, W[:m, :m, None, None, None] * pairs[None])
+        across = xp.einsum("kl,kabg->labg", W[:m, m:], pairs)
+        out = twice * C.value + 2.0 * xp.sum(across * C.first, axis=0)
+        return size * (out + xp.einsum("kl,klabg->abg", W[m:, m:], C.second))
+
+    # ---- reports
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether R is linear in variances and covariances that can be reported."""
+        general = self.correlation.name == "symm"
+        return self.correlation.linear and (general or self.spread.kind == "one")
+
+    def natural(
+        self, phi: Sequence[Taylor], sigma: Taylor, *, variances: bool = False
+    ) -> dict[str, Taylor]:
+        """Standard deviations (or variances), correlations, ranges: what is reported, by name.
+
+        Parameters
+        ----------
+        phi : sequence of Taylor
+            This structure's stretch of theta.
+        sigma : Taylor
+        variances : bool
+            Squares of the standard deviations.
+        """
+        own, c = self._cut(list(phi))
+        out = self.spread.deviations(own, sigma)
+        if variances:
+            out = {k: x * x if k.startswith("sd") else x for k, x in out.items()}
+        out |= self.correlation.natural(c)
+        return {_of_arm(name, self.arm): x for name, x in out.items()}
+
+    def begin(self, rho: Any, s: Any) -> Any:
+        """Theta of log standard deviations s, (m_s,), and correlations near rho."""
+        return namespace(rho, s).concatenate([s, self.correlation.start(rho)])
+
+
+def _of_arm(name: str, arm: str) -> str:
+    """``sd[visit]`` of an arm is ``sd[arm,visit]``; ``rho`` is ``rho[arm]``."""
+    if not arm:
+        return name
+    kind, _, rest = name.partition("[")
+    return f"{kind}[{arm},{rest}" if rest else f"{name}[{arm}]"
+
+
+def _wide(a: Any, b: Any) -> tuple[Any, Any]:
+    """Two arrays with one number of groups, g."""
+    xp, g = namespace(a, b), max(a.shape[-1], b.shape[-1])
+    return tuple(xp.broadcast_to(x, (*x.shape[:-1], g)) for x in (a, b))  # type: ignore[return-value]

@@ -1,0 +1,291 @@
+"""The residual covariance of a design: subjects, visits and strata of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..covariance.correlations import (
+    Antedependent,
+    Autoregressive,
+    Continuous,
+    Correlation,
+    Exponential,
+    Gaussian,
+    General,
+    Independent,
+    MovingAverage,
+    Spatial,
+    Symmetric,
+    Toeplitz,
+)
+from ..covariance.residuals import ResidualStructure, Spread
+from ..errors import DataError, OrderWarning, warn_user
+from ..formulas import matrices as mat
+from ..formulas.residual import ResidualTerm
+from ..inputs.matching import spelled
+from ..layouts.group_index import rank_within
+from ..layouts.residual.index import ResidualRows
+from ..reprs import brief
+from .bars import group_factor
+from .terms import factor_codes
+
+# Visits beyond which a whole covariance is no use: it would have thousands of parameters.
+_MOST_VISITS = 60
+# Subjects whose distances say what a typical one is.
+_SAMPLE = 200
+_CORRELATIONS: dict[str, type[Correlation]] = {
+    "": Independent,
+    **{
+        kind.name: kind
+        for kind in (
+            General, Symmetric, Autoregressive, MovingAverage, Antedependent, Toeplitz,
+            Continuous, Exponential, Gaussian,
+        )
+    },
+}  # fmt: skip
+# Correlations that have parameters for every visit; others look at distances alone.
+_OF_LEVELS = (General, Antedependent)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Residual:
+    """What a formula's residual covariance is for the rows of a design."""
+
+    term: ResidualTerm
+    rows: ResidualRows
+    subjects: pd.Index[Any] | None  # labels; None: every row is one, or all rows are
+    visits: pd.Index[Any] | None  # in their order; None where places are coordinates
+    arms: pd.Index[Any] | None
+    strata: pd.Index[Any] | None  # levels of diag()
+
+    __repr__ = brief
+
+    @property
+    def structures(self) -> tuple[ResidualStructure, ...]:
+        """One an arm."""
+        return self.rows.structures
+
+    @property
+    def text(self) -> str:
+        """As written in the formula."""
+        return self.term.text
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Places:
+    """Where the rows are."""
+
+    codes: np.ndarray | None  # (n,)  visit of every row among those that there are
+    visits: pd.Index[Any] | None
+    at: np.ndarray  # (d, n)  numbers that distances are taken of
+
+
+def residual_of_rows(
+    term: ResidualTerm, data: pd.DataFrame, context: Mapping[str, Any]
+) -> Residual:
+    """Read the columns of a residual covariance.
+
+    Raises
+    ------
+    DataError
+        A visit that stands twice in a subject, numbers that are no visits, a zero in ``power``.
+    """
+    n = len(data)
+    arm, arms = _factor(term.by, data, context)
+    subject, subjects = _subjects(term, arm, data, context)
+    n_subjects = int(subject.max(initial=-1)) + 1
+    places = _places(term, subject, n_subjects, data, context)
+    kind = _CORRELATIONS[term.correlation]
+    levels, strata, x = _spread_of(term, places, data, context)
+    spread = {"visits": "levels", "diag": "levels"}.get(term.spread, term.spread)
+    names = strata if strata is not None else places.visits if spread == "levels" else None
+    labels = tuple(spelled(names)) if names is not None else ()
+    if term.correlation:
+        _check_repeats(term, subject, subjects, places)
+    at = places.codes[None].astype(float) if issubclass(kind, _OF_LEVELS) else places.at  # type: ignore[index]
+    options: dict[str, Any] = {}
+    if issubclass(kind, _OF_LEVELS):
+        assert places.visits is not None
+        options["levels"] = tuple(spelled(places.visits))
+    elif kind is Toeplitz:
+        options["levels"] = tuple(map(str, range(int(at.max(initial=0)) + 1)))
+    if len(options.get("levels", ())) > _MOST_VISITS:
+        raise DataError(
+            f"{term.text} has {len(options['levels'])} visits, up to {_MOST_VISITS} are taken: "
+            "choose a covariance of fewer parameters, such as ar1, or `(1 + x | g)` where a "
+            "random slope is meant"
+        )
+    if issubclass(kind, Spatial):
+        unit = _typical_distance(at, subject)
+        options |= {"unit": unit, "nugget": term.nugget}
+        at = at / unit
+    counts = np.bincount(subject, minlength=n_subjects)
+    structures = tuple(
+        ResidualStructure(
+            correlation=kind(width=_width(counts, arm, subject, a), **options),
+            spread=Spread(kind=spread, levels=labels, anchored=a == 0),
+            arm="" if arms is None else spelled(arms)[a],
+        )
+        for a in range(1 if arms is None else len(arms))
+    )
+    rows = ResidualRows(
+        structures=structures,
+        arm=np.zeros(n, np.int64) if arms is None else arm,
+        subject=subject,
+        n_subjects=n_subjects,
+        places=at,
+        levels=levels,
+        covariate=x,
+    )
+    return Residual(
+        term=term, rows=rows, subjects=subjects, visits=places.visits, arms=arms, strata=strata
+    )
+
+
+def _width(counts: np.ndarray, arm: np.ndarray, subject: np.ndarray, a: int) -> int:
+    """Rows of the largest subject of an arm."""
+    return int(counts[subject[arm == a]].max(initial=1))
+
+
+def _factor(
+    expressions: tuple[str, ...], data: pd.DataFrame, context: Mapping[str, Any]
+) -> tuple[np.ndarray, pd.Index[Any] | None]:
+    if not expressions:
+        return np.zeros(len(data), np.int64), None
+    return group_factor(expressions, data, context)
+
+
+def _subjects(
+    term: ResidualTerm, arm: np.ndarray, data: pd.DataFrame, context: Mapping[str, Any]
+) -> tuple[np.ndarray, pd.Index[Any] | None]:
+    if not term.correlation:
+        return np.arange(len(data)), None
+    code, labels = _factor(term.group, data, context)
+    if labels is None or not term.by:
+        return code, labels
+    pair, code = np.unique(arm * len(labels) + code, return_inverse=True)
+    return code, labels[pair % len(labels)]
+
+
+def _places(
+    term: ResidualTerm,
+    subject: np.ndarray,
+    n_subjects: int,
+    data: pd.DataFrame,
+    context: Mapping[str, Any],
+) -> _Places:
+    if not term.correlation:
+        return _Places(codes=None, visits=None, at=np.zeros((1, len(data))))
+    if term.places == ("row",):
+        rank = rank_within(subject, n_subjects)
+        visits = pd.RangeIndex(int(rank.max(initial=0)) + 1)
+        return _Places(codes=rank, visits=visits, at=rank[None].astype(float))
+    if issubclass(_CORRELATIONS[term.correlation], Spatial):
+        coordinates = [mat.evaluate(e, data, context=context) for e in term.places]
+        return _Places(codes=None, visits=None, at=np.stack(coordinates))
+    return _visits(term, mat.labels(term.places[0], data, context=context))
+
+
+def _visits(term: ResidualTerm, labels: pd.Series[Any]) -> _Places:
+    """Visits in their order: of whole numbers, of categories, or of text as it is sorted."""
+    name = term.places[0]
+    if pd.api.types.is_numeric_dtype(labels.dtype) and not pd.api.types.is_bool_dtype(labels.dtype):
+        numbers = labels.to_numpy(dtype=float)
+        if not (numbers == np.round(numbers)).all():
+            raise DataError(
+                f"`{name}` in {term.text} is no visit: it has fractions. Take `car1({name} | …)` "
+                f"or `sp_exp({name} | …)` for times, `(1 + {name} | …)` for a random slope"
+            )
+        codes, visits = factor_codes(labels)
+        return _Places(codes=codes, visits=visits, at=(numbers - numbers.min())[None])
+    codes, visits = factor_codes(labels)
+    at = codes
+    if isinstance(labels.dtype, pd.CategoricalDtype):
+        at = labels.cat.codes.to_numpy().astype(np.int64)
+        at = at - at.min(initial=0)
+    else:
+        _warn_of_order(term, spelled(visits))
+    return _Places(codes=codes, visits=visits, at=at[None].astype(float))
+
+
+def _warn_of_order(term: ResidualTerm, visits: pd.Index[Any]) -> None:
+    """Say which order text was put in where the numbers in it have another."""
+    numbers = [
+        text.strip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ _-.") for text in visits
+    ]
+    if not all(number.isdigit() for number in numbers):
+        return
+    values = [int(number) for number in numbers]
+    if values != sorted(values):
+        warn_user(
+            f"the visits of {term.text} are text and were taken in the order {', '.join(visits)}: "
+            "make the column a categorical with its categories in the order of time",
+            OrderWarning,
+        )
+
+
+def _spread_of(
+    term: ResidualTerm, places: _Places, data: pd.DataFrame, context: Mapping[str, Any]
+) -> tuple[np.ndarray | None, pd.Index[Any] | None, np.ndarray | None]:
+    """Level of the standard deviation of every row, labels of strata, and a covariate."""
+    if term.spread == "visits":
+        return places.codes, None, None
+    if term.spread == "diag":
+        codes, strata = group_factor((term.covariate,), data, context)
+        return codes, strata, None
+    if term.spread == "one":
+        return None, None, None
+    x = mat.evaluate(term.covariate, data, context=context)
+    if term.spread == "power" and (x == 0).any():
+        raise DataError(
+            f"`{term.covariate}` is zero in some rows, where power({term.covariate}) has no "
+            f"variance: take `expo({term.covariate})`, or another unit of it"
+        )
+    return None, None, x
+
+
+def _check_repeats(
+    term: ResidualTerm, subject: np.ndarray, subjects: pd.Index[Any] | None, places: _Places
+) -> None:
+    """No subject has two rows at one visit."""
+    if places.codes is None and term.nugget:
+        return
+    keys = np.concatenate([subject[None].astype(float), places.at])
+    if places.codes is not None:
+        keys = np.stack([subject, places.codes])
+    _, first, count = np.unique(keys, axis=1, return_index=True, return_counts=True)
+    if (count == 1).all():
+        return
+    row = int(first[np.argmax(count > 1)])
+    who = "the rows" if subjects is None else f"subject {spelled(subjects)[subject[row]]}"
+    if places.codes is None:
+        where = ", ".join(f"{x:g}" for x in places.at[:, row])
+        raise DataError(
+            f"{who} has two rows at {where} in {term.text}: their correlation would be 1. Add "
+            "`nugget=True`, or take one row of them"
+        )
+    visit = spelled(places.visits)[places.codes[row]]  # type: ignore[arg-type]
+    raise DataError(
+        f"{who} has two rows at the visit {visit} in {term.text}: a subject is seen once at a "
+        "visit. Average them, or give each a visit of its own"
+    )
+
+
+def _typical_distance(at: np.ndarray, subject: np.ndarray) -> float:
+    """A power of two near the median distance of the rows of a subject."""
+    order = np.argsort(subject, kind="stable")
+    edges = np.flatnonzero(np.diff(subject[order])) + 1
+    parts = np.split(order, edges)[:_SAMPLE]
+    distances = []
+    for rows in parts:
+        rows = rows[:_SAMPLE]
+        gaps = at[:, rows, None] - at[:, None, rows]
+        distances.append(np.sqrt(np.sum(gaps**2, axis=0))[np.triu_indices(len(rows), 1)])
+    found = np.concatenate(distances) if distances else np.zeros(0)
+    found = found[found > 0]
+    return float(2.0 ** np.round(np.log2(np.median(found)))) if found.size else 1.0

@@ -1,0 +1,205 @@
+"""Residual covariances of a formula: `ar1(visit | id)`, `us(visit | arm / id)`, `diag(site)`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import FormulaError
+from .expressions import check_source, to_python
+from .tokens import Item, depths, lex, split
+
+# Correlations by the name in a formula: their own name, and whether variances differ by visit.
+_OF_VISITS = {
+    "us": ("symm", True),
+    "symm": ("symm", False),
+    "cs": ("cs", False),
+    "csh": ("cs", True),
+    "ar1": ("ar1", False),
+    "ar1h": ("ar1", True),
+    "toep": ("toep", False),
+    "toeph": ("toep", True),
+    "ad": ("ad", False),
+    "adh": ("ad", True),
+    "arma11": ("arma11", False),
+}
+SPATIAL = ("car1", "sp_exp", "sp_gau")
+SPREADS = ("diag", "power", "expo")
+_NAMES = "|".join((*_OF_VISITS, *SPATIAL, *SPREADS))
+_CALL = re.compile(rf"({_NAMES})\(")
+# What may name the visits: a column, or a column as a factor. More is a term of random effects.
+_VISIT = re.compile(r"\s*(?:`[^`]*`|[^\W\d]\w*|(?:factor|C)\(\s*(?:`[^`]*`|[^\W\d]\w*)\s*\))\s*")
+_NUGGET = re.compile(r",\s*nugget\s*=\s*(\w+)\s*$")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResidualTerm:
+    """The residual covariance that a formula asks for.
+
+    Attributes
+    ----------
+    correlation : str
+        Name of a correlation; empty for residuals that differ in variance alone.
+    places : tuple of str
+        Expressions of the visit, the time or the coordinates; `row` for the order of the rows.
+    by : tuple of str
+        Factor whose levels have a covariance each.
+    group : tuple of str
+        Factor of the subjects; empty where all rows are one.
+    nugget : bool
+    spread : {"one", "visits", "diag", "power", "expo"}
+        What standard deviations depend on.
+    covariate : str
+        The expression inside `diag()`, `power()` or `expo()`.
+    text : str
+        As written.
+    """
+
+    correlation: str = ""
+    places: tuple[str, ...] = ()
+    by: tuple[str, ...] = ()
+    group: tuple[str, ...] = ()
+    nugget: bool = False
+    spread: str = "one"
+    covariate: str = ""
+    text: str
+
+    @property
+    def expressions(self) -> list[str]:
+        """All columns that it reads."""
+        named = [e for e in self.places if e != "row"]
+        return [*named, *self.by, *self.group, *([self.covariate] if self.covariate else [])]
+
+
+def is_residual(text: str) -> bool:
+    """Whether a call is a residual covariance: no bar, or a bar after the visits alone.
+
+    Examples
+    --------
+    >>> [is_residual(t) for t in ("us(visit | id)", "us(1 + x | id)", "diag(site)", "log(x)")]
+    [True, False, True, False]
+    """
+    match = _CALL.match(text)
+    if match is None:
+        return False
+    name, inside = match[1], text[match.end() : -1]
+    left, bar, _ = _cut(inside)
+    if not bar:
+        return name in (*SPATIAL, *SPREADS)
+    return name in SPATIAL or (name in _OF_VISITS and _VISIT.fullmatch(left) is not None)
+
+
+def _cut(inside: str) -> tuple[str, str, str]:
+    """What stands before and after the only bar outside of brackets."""
+    items = lex(inside) if inside.strip() else []
+    bars = [item for item, depth in depths(items) if item.text in ("|", "||") and depth == 0]
+    if not bars:
+        return inside, "", ""
+    return inside[: bars[0].start], bars[0].text, inside[bars[0].stop :]
+
+
+def read_residual(term: Sequence[Item], text: str) -> ResidualTerm:
+    """The residual covariance of a term of the formula, a product of one or two calls.
+
+    Raises
+    ------
+    FormulaError
+        It cannot be read, or asks for two correlations or two variances.
+    """
+    found: dict[str, ResidualTerm] = {}
+    for _, items in split(term, "*", text):
+        if len(items) != 1 or not is_residual(items[0].text):
+            raise FormulaError(
+                "a residual covariance stands alone, or is the product of one correlation and one "
+                "variance: `ar1(visit | id) * diag(sex)`",
+                text,
+                items[0].start,
+            )
+        one = _read(items[0], text)
+        kind = "a correlation" if one.correlation else "a variance"
+        if kind in found:
+            raise FormulaError(f"{kind} stands here twice", text, items[0].start)
+        found[kind] = one
+    first, second = found.get("a correlation"), found.get("a variance")
+    whole = text[term[0].start : term[-1].stop]
+    if first is None or second is None:
+        only = first or second
+        assert only is not None
+        return only
+    if first.spread != "one":
+        raise FormulaError(
+            f"`{first.text}` has a variance for every visit already: take its homogeneous form, "
+            f"or leave out `{second.text}`",
+            text,
+            term[0].start,
+        )
+    return ResidualTerm(
+        correlation=first.correlation,
+        places=first.places,
+        by=first.by,
+        group=first.group,
+        nugget=first.nugget,
+        spread=second.spread,
+        covariate=second.covariate,
+        text=whole,
+    )
+
+
+def _read(item: Item, text: str) -> ResidualTerm:
+    match = _CALL.match(item.text)
+    assert match is not None
+    name, inside = match[1], item.text[match.end() : -1]
+    if name in SPREADS:
+        return ResidualTerm(spread=name, covariate=_code(inside, item, text), text=item.text)
+    nugget = _NUGGET.search(inside)
+    if nugget is not None:
+        inside = inside[: nugget.start()]
+        if name not in SPATIAL or nugget[1] not in ("True", "False", "TRUE", "FALSE"):
+            raise FormulaError(f"`nugget=True` belongs to {', '.join(SPATIAL)}", text, item.start)
+    left, bar, right = _cut(inside)
+    if bar == "||":
+        raise FormulaError(f"write one bar, `{name}(… | id)`", text, item.start)
+    if bar and not right.strip():
+        raise FormulaError(f"no subjects after the bar: write `{name}(… | id)`", text, item.start)
+    by, group = _subjects(right, item, text) if bar else ((), ())
+    if name in SPATIAL:
+        places = tuple(_code(part, item, text) for part in _sum(left))
+        correlation, own = name, False
+    else:
+        places = (_code(left, item, text),)
+        correlation, own = _OF_VISITS[name]
+    return ResidualTerm(
+        correlation=correlation,
+        places=places,
+        by=by,
+        group=group,
+        nugget=nugget is not None and nugget[1].lower() == "true",
+        spread="visits" if own else "one",
+        text=item.text,
+    )
+
+
+def _sum(left: str) -> list[str]:
+    """Coordinates `lat + lon`, one by one."""
+    operands = split(lex(left), "+", left)
+    return [left[part[0].start : part[-1].stop] for _, part in operands]
+
+
+def _subjects(right: str, item: Item, text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Arm and subjects of `arm / id` or `id`; factors joined by colons."""
+    parts = [
+        tuple(_code(right[f[0].start : f[-1].stop], item, text) for _, f in split(p, ":", right))
+        for _, p in split(lex(right), "/", right)
+    ]
+    if len(parts) > 2:
+        raise FormulaError("one `/` at most: `us(visit | arm / id)`", text, item.start)
+    return ((), parts[0]) if len(parts) == 1 else (parts[0], parts[1])
+
+
+def _code(part: str, item: Item, text: str) -> str:
+    if not part.strip():
+        raise FormulaError(f"nothing stands in `{item.text}`", text, item.start)
+    code = to_python(part.strip())
+    check_source(code)
+    return re.sub(r"^C\(\s*(`[^`]*`|\w+)\s*\)$", r"\1", code)

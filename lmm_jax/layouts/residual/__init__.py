@@ -1,0 +1,1 @@
+"""Layout of models whose residuals are correlated or differ in variance."""

@@ -1,0 +1,183 @@
+"""Groups of one arm side by side, their covariances and the derivatives of these.
+
+With ``T = [Z, I]``, an identity on the rows that are there, the covariance of a group is
+
+    V = E + T diag(Psi, R) T'
+
+and E has ones for the rows that are not there: padding, as everywhere, adds nothing. What the
+grouped layout makes of T and Psi holds here for T and ``D = diag(Psi, R)``, whose derivatives
+may differ from group to group.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+from jax import Array
+
+from ...covariance.residuals import ResidualStructure
+from ...covariance.structures import Structure
+from ...covariance.theta import basis, factor_blocks, spread, theta_slices
+from ...numerics.linalg import eliminate, group_product, total_product
+from ...numerics.namespace import namespace
+from ...reprs import brief
+from ..contract import Waist
+from ..group_algebra import double_traces, logdet_of, psi_tangents, quadratic_tangents
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ResidualBucket:
+    """Groups of one arm, padded to one shape."""
+
+    Z: Array  # (r, q, G)      whitened random-effects columns
+    c: Array  # (r, p + 1, G)  [X_i y_i]
+    present: Array  # (r, G)  1 where there is a row, otherwise 0
+    copies: Array  # (G,)  groups that an entry stands for
+    subjects: Array | None  # (r, G)
+    places: Array  # (d, r, g), g is 1 where all groups share their places
+    slopes: Array  # (m_s, r, g)
+    widths: tuple[int, ...] = field(metadata={"static": True})  # levels of each term in a group
+    arm: int = field(metadata={"static": True})
+    _array: ClassVar[str] = "c"
+
+    __repr__ = brief
+
+    @property
+    def T(self) -> Array:
+        """``[Z, I]``, (r, q + r, G)."""
+        xp, r = namespace(self.c), self.c.shape[0]
+        rows = xp.eye(r, dtype=self.c.dtype)[:, :, None] * self.present[:, None]
+        return xp.concatenate([self.Z, rows], axis=1)
+
+
+class Covariances(NamedTuple):
+    """The covariances of a bucket and their derivatives in theta."""
+
+    V: Array  # (r, r, G)
+    R: Array  # (r, r, g)
+    tangents: Array  # (m, Q, Q) of diag(Psi, R), or (m, Q, Q, G); Q = q + r
+
+
+class Terms(NamedTuple):
+    """Per-group matrices that all derivatives are made of."""
+
+    P: Array  # (Q, Q, G)      T' V^-1 T
+    u: Array  # (Q, p + 1, G)  T' V^-1 c
+
+
+def residual_of(structures: tuple[Structure, ...], arm: int) -> tuple[ResidualStructure, slice]:
+    """The residual covariance of an arm, and where its parameters stand in theta."""
+    places = theta_slices(structures)
+    found = [
+        (structure, at)
+        for structure, at in zip(structures, places, strict=True)
+        if isinstance(structure, ResidualStructure)
+    ]
+    return found[arm]
+
+
+def covariances(
+    theta: Array, structures: tuple[Structure, ...], bucket: ResidualBucket
+) -> Covariances:
+    """V of every group, and what theta does to it."""
+    xp = namespace(theta, bucket.c)
+    r, q, _ = bucket.Z.shape
+    residual, at = residual_of(structures, bucket.arm)
+    R, dR = residual.with_tangents(theta[at], bucket.places, bucket.slopes)
+    if bucket.subjects is not None:
+        same = _same_subject(bucket)
+        R, dR = R * same, dR * same
+    Lambda = spread(factor_blocks(theta, structures), bucket.widths)
+    E = xp.asarray(basis(structures, bucket.widths), theta.dtype)
+    D = xp.pad(psi_tangents(Lambda, E), ((0, 0), (0, r), (0, r)))
+    if dR.shape[-1] == 1:
+        D = xp.at(D)[at, q:, q:].add(dR[..., 0])
+    else:
+        D = xp.broadcast_to(D[..., None], (*D.shape, dR.shape[-1]))
+        D = xp.at(D)[at, q:, q:].add(dR)
+    return Covariances(marginal(Lambda @ Lambda.T, R, bucket), R, D)
+
+
+def _same_subject(bucket: ResidualBucket) -> Array:
+    subjects: Any = bucket.subjects
+    return (subjects[:, None] == subjects[None]).astype(bucket.c.dtype)
+
+
+def marginal(Psi: Array, R: Array, bucket: ResidualBucket) -> Array:
+    """``E + Z Psi Z' + R`` of every group, R on the rows that are there; (r, r, G)."""
+    xp, r = namespace(Psi, R), bucket.c.shape[0]
+    there, absent = bucket.present, 1.0 - bucket.present
+    V = R * (there[:, None] * there[None]) + xp.eye(r, dtype=R.dtype)[:, :, None] * absent[:, None]
+    if not bucket.Z.shape[1]:
+        return V
+    ZP = xp.einsum("rag,ab->rbg", bucket.Z, Psi)
+    return V + group_product(xp.swapaxes(ZP, 0, 1), xp.swapaxes(bucket.Z, 0, 1))
+
+
+def covariance_at(theta: Array, structures: tuple[Structure, ...], bucket: ResidualBucket) -> Array:
+    """V of every group alone, (r, r, G)."""
+    residual, at = residual_of(structures, bucket.arm)
+    R = residual.matrix(theta[at], bucket.places, bucket.slopes)
+    if bucket.subjects is not None:
+        R = R * _same_subject(bucket)
+    Lambda = spread(factor_blocks(theta, structures), bucket.widths)
+    return marginal(Lambda @ Lambda.T, R, bucket)
+
+
+def integrate_out(V: Array, bucket: ResidualBucket) -> tuple[Waist, Array, Terms]:
+    """Waist, its rounding in units of eps, and the matrices of the groups."""
+    xp = namespace(V, bucket.c)
+    T = bucket.T
+    Q = T.shape[1]
+    U, X = eliminate(V, xp.concatenate([T, bucket.c], axis=1))
+    half, w = X[:, :Q], X[:, Q:]
+    waist = Waist(logdet=logdet_of(U, bucket.copies), gram=total_product(w, w))
+    # a pivot rounds by its diagonal entry, and what is divided by it as often
+    lost = xp.diagonal(V) / xp.diagonal(U) ** 2  # (G, r)
+    rounding = xp.append(
+        xp.sum(lost * bucket.copies[:, None])[None], xp.einsum("rcg,gr->c", w * w, lost)
+    )
+    return waist, rounding, Terms(group_product(half, half), group_product(half, w))
+
+
+# ------------------------------------------------------------ contractions with D
+
+
+def traces(P: Array, D: Array) -> Array:
+    """``sum_i <P_i, D_k>``, (m,)."""
+    xp = namespace(P, D)
+    if D.ndim == 4:
+        return xp.einsum("abg,kabg->k", P, D)
+    return xp.einsum("ab,kab->k", xp.sum(P, axis=-1), D)
+
+
+def quadratics(u: Array, D: Array) -> Array:
+    """``sum_i u_i' D_k u_i``, (m, C, C)."""
+    xp = namespace(u, D)
+    if D.ndim == 3:
+        return quadratic_tangents(u, D)
+    return xp.einsum("acg,kadg->kcd", u, products(u, D))
+
+
+def products(u: Array, D: Array) -> Array:
+    """``D_k u_i`` of every group, (m, Q, C, G)."""
+    xp = namespace(u, D)
+    if D.ndim == 3:
+        return xp.einsum("kab,bcg->kacg", D, u)
+    rows = xp.moveaxis(D, -1, 0) @ xp.moveaxis(u, -1, 0)[:, None]  # (G, m, Q, C)
+    return xp.moveaxis(rows, 0, -1)
+
+
+def pair_traces(A: Array, P: Array, D: Array) -> Array:
+    """``sum_i tr(A_i D_k P_i D_l)``, (m, m)."""
+    xp = namespace(A, P, D)
+    if D.ndim == 3:
+        return double_traces(A, P, D)
+    m = D.shape[0]
+    each = xp.moveaxis(D, -1, 1)  # (m, G, Q, Q)
+    AD = xp.moveaxis(A, -1, 0)[None] @ each
+    PD = xp.moveaxis(P, -1, 0)[None] @ each
+    return AD.reshape(m, -1) @ xp.swapaxes(PD, -1, -2).reshape(m, -1).T

@@ -1,0 +1,75 @@
+"""From rows to the residual layout: columns on a common scale, rows at the places of their groups.
+
+Nothing is summed over the rows of a group: whatever R is, they are needed one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jax import Array
+
+from ...numerics.namespace import namespace
+from ..common_scale import fixed_frame, read_weights, whitener
+from .bucket import ResidualBucket
+from .index import BucketIndex, ResidualIndex
+from .layout import ResidualLayout
+
+
+def residual_layout(
+    y: Array, X: Array, Z: Sequence[Array], weights: Array, index: ResidualIndex
+) -> ResidualLayout:
+    """The layout of rows that weigh nothing where they are padding; see :func:`compress`."""
+    xp = namespace(y, X, Z, weights)
+    rows = read_weights(weights)
+    frame = fixed_frame(X, y[:, None], rows)
+    XY = xp.concatenate([frame.X, frame.Y], axis=1) * rows.root[:, None]
+    terms = index.structures[: len(Z)]
+    whiteners = tuple(whitener(z, weights, s) for z, s in zip(Z, terms, strict=True))
+    streams, member = [], 0
+    for i, t in enumerate(index.streams):
+        member = member + 1 if i > 0 and index.streams[i - 1] == t else 0
+        streams.append((Z[t][:, member] @ whiteners[t]) * rows.root[:, None])
+    none = xp.zeros((0, 0), XY.dtype)
+    return ResidualLayout(
+        buckets=tuple(
+            _bucket(XY, streams, rows.present.astype(XY.dtype), at, index) for at in index.buckets
+        ),
+        S0=xp.zeros((XY.shape[1], XY.shape[1]), XY.dtype),
+        whiteners=(*whiteners, *(none for _ in index.structures[len(Z) :])),
+        beta_map=frame.beta_map,
+        log_det_map=frame.log_det_map,
+        beta_origin=frame.beta_origin[:, 0],
+        beta_shift=frame.beta_shift[:, 0],
+        y_scale=frame.y_scale[0],
+        n_obs=rows.n_obs,
+        log_weights=rows.logs,
+        structures=index.structures,
+        n_components=index.n_components,
+    )
+
+
+def _bucket(
+    XY: Array, streams: Sequence[Array], present: Array, at: BucketIndex, index: ResidualIndex
+) -> ResidualBucket:
+    xp = namespace(XY)
+    q = sum(k * w for k, w in zip(index.sizes, at.widths, strict=True))
+    places = xp.asarray(at.rows)
+    there = present[places]
+    Z = xp.zeros((*places.shape, q), XY.dtype)
+    columns = xp.arange(q)
+    for stream, first in zip(streams, at.columns, strict=True):
+        for j in range(stream.shape[1]):
+            level = columns == xp.asarray(first)[:, :, None] + j
+            Z = Z + xp.where(level, (stream[:, j][places] * there)[:, :, None], 0.0)
+    return ResidualBucket(
+        Z=xp.moveaxis(Z, 2, 1),
+        c=xp.moveaxis(XY[places] * there[:, :, None], 2, 1),
+        present=there,
+        copies=xp.ones(places.shape[1], XY.dtype),
+        subjects=None if at.subjects is None else xp.asarray(at.subjects),
+        places=xp.asarray(at.places, XY.dtype),
+        slopes=xp.asarray(at.slopes, XY.dtype),
+        widths=at.widths,
+        arm=at.arm,
+    )

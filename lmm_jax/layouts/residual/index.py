@@ -1,0 +1,282 @@
+"""Where every row goes in the residual layout: integer bookkeeping, on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import jax
+import numpy as np
+
+from ...covariance.residuals import ResidualStructure
+from ...covariance.structures import OfTerms, Structure, term_sizes
+from ...errors import DataError
+from ...numerics.shapes import round_up, round_up_rows
+from ...reprs import brief
+from ..group_index import GroupPlan, LevelMap, level_parent, rank_within
+
+# Rows of a group beyond which its dense matrices are too much.
+_MOST_ROWS = 4000
+# Slots that visits may have for every row of the largest subject, and slots that are few.
+_SPARSE, _FEW_SLOTS = 2, 8
+_MAX_BUCKETS = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ResidualRows:
+    """What the residual covariance of a design knows of its rows."""
+
+    structures: tuple[ResidualStructure, ...]  # one an arm
+    arm: np.ndarray  # (n,)  int
+    subject: np.ndarray  # (n,)  int: rows of different subjects have independent residuals
+    n_subjects: int
+    places: np.ndarray  # (d, n)  levels of the visit, or coordinates in units of the structure
+    levels: np.ndarray | None  # (n,)  level of the standard deviation
+    covariate: np.ndarray | None  # (n,)  that standard deviations are a function of
+
+    __repr__ = brief
+
+    def take(self, at: np.ndarray) -> ResidualRows:
+        """Some of the rows, all of their subjects."""
+        return ResidualRows(
+            structures=self.structures,
+            arm=self.arm[at],
+            subject=self.subject[at],
+            n_subjects=self.n_subjects,
+            places=self.places[:, at],
+            levels=None if self.levels is None else self.levels[at],
+            covariate=None if self.covariate is None else self.covariate[at],
+        )
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class BucketIndex:
+    """Groups of one arm and similar size side by side."""
+
+    rows: np.ndarray  # (r, G)  row at each place; n where there is none
+    columns: tuple[np.ndarray, ...]  # (r, G) a stream: first column of the row's level
+    subjects: np.ndarray | None  # (r, G)  where a group holds several; None: it is one subject
+    places: np.ndarray  # (d, r, G), or (d, r, 1) where places are visits
+    slopes: np.ndarray  # (m_s, r, G) or (m_s, r, 1): log standard deviations by their parameters
+    widths: tuple[int, ...] = field(metadata={"static": True})  # levels of each term in a group
+    arm: int = field(metadata={"static": True})  # which of the residual structures
+
+    __repr__ = brief
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ResidualIndex(OfTerms):
+    """Index of a design with a residual covariance."""
+
+    buckets: tuple[BucketIndex, ...]
+    n_rows: int = field(metadata={"static": True})  # rounded up; at least one more than there are
+    streams: tuple[int, ...] = field(metadata={"static": True})  # term of each stream
+    structures: tuple[Structure, ...] = field(metadata={"static": True})  # terms, residuals last
+    n_components: int = field(metadata={"static": True})
+
+    __repr__ = brief
+
+    @property
+    def n_groups(self) -> tuple[int, ...]:
+        """Groups of every bucket, rounded up."""
+        return tuple(bucket.rows.shape[1] for bucket in self.buckets)
+
+    def size(self, p: int) -> int:
+        """Numbers in a layout of p fixed effects."""
+        return sum(bucket.rows.size * (p + 1 + len(bucket.rows)) for bucket in self.buckets)
+
+
+class ResidualPlan(GroupPlan):
+    """The host's side of the index."""
+
+    __slots__ = ()
+    index: ResidualIndex  # type: ignore[assignment]
+
+
+def plan_residual(
+    group: np.ndarray,
+    n_groups: int,
+    codes: Sequence[np.ndarray],
+    n_levels: Sequence[int],
+    structures: Sequence[Structure],
+    rows: ResidualRows,
+    n_components: int = 0,
+) -> ResidualPlan:
+    """Build the index of a design with a residual covariance.
+
+    Parameters
+    ----------
+    group : ndarray of int, shape (n,)
+        Independent group of each row: no random effect and no subject is shared.
+    n_groups : int
+    codes : sequence of ndarray of int, shape (n, S)
+        Level of each row in each term.
+    n_levels : sequence of int
+    structures : sequence of Structure
+        Of the terms.
+    rows : ResidualRows
+    n_components : int
+
+    Raises
+    ------
+    DataError
+        The rows of a group are too many for a dense matrix, or of several arms.
+    """
+    arm = _arm_of_groups(rows.arm, group, n_groups)
+    counts = np.bincount(group, minlength=n_groups)
+    _check_size(int(counts.max(initial=0)))
+    alone = n_groups == rows.n_subjects and bool((counts > 0).all()) and _same(group, rows.subject)
+    slots = int(rows.places.max(initial=0)) + 1
+    correlation = rows.structures[0].correlation
+    by_visit = rows.levels is None or bool(np.array_equal(rows.levels, rows.places[0]))
+    by_visit = by_visit and rows.covariate is None and correlation.by_levels
+    dense = slots <= max(_SPARSE * int(counts.max(initial=1)), _FEW_SLOTS)
+    shared = bool(correlation.levels) or (by_visit and dense and slots > 1)
+    shared = shared and alone and by_visit
+    if shared:
+        row = rows.places[0].astype(np.int64)
+        bucket = arm.copy()
+    else:
+        row = rank_within(group, n_groups)
+        bucket = _buckets(arm, counts)
+    n_buckets = int(bucket.max(initial=0)) + 1
+    position = rank_within(bucket, n_buckets)
+    parents = [level_parent(c, group, size) for c, size in zip(codes, n_levels, strict=True)]
+    maps, widths = _level_maps(parents, term_sizes(structures), bucket, position, n_buckets)
+    n = group.size
+    made = []
+    for b in range(n_buckets):
+        mine = np.flatnonzero(bucket[group] == b)
+        height = slots if shared else max(int(counts[bucket == b].max(initial=0)), 1)
+        G = round_up(int((bucket == b).sum()))
+        at = row[mine], position[group[mine]]
+        source = np.full((height, G), n, np.int32)
+        source[at] = mine
+        made.append(
+            _bucket(
+                source, at, mine, codes, maps, rows,
+                (*widths[b], *(0 for _ in rows.structures)), shared=shared, alone=alone,
+            )
+        )  # fmt: skip
+    index = ResidualIndex(
+        buckets=tuple(made),
+        n_rows=round_up_rows(n + 1, n_groups),
+        streams=tuple(t for t, c in enumerate(codes) for _ in range(c.shape[1])),
+        structures=(*structures, *rows.structures),
+        n_components=n_components,
+    )
+    return ResidualPlan(
+        index=index,  # type: ignore[arg-type]
+        level_maps=maps,
+        group_bucket=bucket,
+        group_position=position,
+    )
+
+
+def _bucket(
+    source: np.ndarray,
+    at: tuple[np.ndarray, np.ndarray],
+    mine: np.ndarray,
+    codes: Sequence[np.ndarray],
+    maps: Sequence[LevelMap],
+    rows: ResidualRows,
+    widths: tuple[int, ...],
+    *,
+    shared: bool,
+    alone: bool,
+) -> BucketIndex:
+    shape = source.shape
+    arm = int(rows.arm[mine[0]])
+    spread = rows.structures[arm].spread
+
+    def placed(values: np.ndarray, fill: float = 0.0) -> np.ndarray:
+        out = np.full((*values.shape[:-1], *shape), fill, values.dtype)
+        out[..., *at] = values[..., mine]
+        return out
+
+    columns = tuple(
+        placed(maps[t].slot[column]).astype(np.int32)
+        for t, code in enumerate(codes)
+        for column in code.T
+    )
+    if shared:
+        visits = np.arange(shape[0])[:, None]
+        places = visits[None].astype(float)
+        slopes = spread.slopes(visits, None, visits.shape)
+    else:
+        places = placed(rows.places)
+        levels = None if rows.levels is None else placed(rows.levels)
+        x = None if rows.covariate is None else placed(rows.covariate, 1.0)
+        slopes = spread.slopes(levels, x, shape)
+    return BucketIndex(
+        rows=source,
+        columns=columns,
+        subjects=None if alone else placed(rows.subject.astype(np.int32)),
+        places=places,
+        slopes=slopes,
+        widths=widths,
+        arm=arm,
+    )
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two labellings divide the rows alike."""
+    pairs = np.unique(np.stack([a, b]), axis=1).shape[1]
+    return pairs == np.unique(a).size == np.unique(b).size
+
+
+def _arm_of_groups(arm: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:
+    out = np.zeros(n_groups, np.int64)
+    out[group] = arm
+    if not bool((out[group] == arm).all()):
+        raise DataError(
+            "a residual covariance of every arm needs subjects that share no random effect "
+            "with those of another arm: leave out the terms above subjects, or the arm"
+        )
+    return out
+
+
+def _check_size(rows: int) -> None:
+    if rows > _MOST_ROWS:
+        need = rows**2 * 8 / 2**30
+        raise DataError(
+            f"{rows} rows share random effects or a subject: their covariance would be dense "
+            f"({need:.1f} GiB, several times over); up to {_MOST_ROWS} rows a group are taken"
+        )
+
+
+def _buckets(arm: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Bucket of every group: of one arm, and of one octave of size."""
+    octave = np.ceil(np.log2(np.maximum(counts, 1))).astype(np.int64)
+    if counts.size and counts.max() <= 2 * counts.min():
+        octave[:] = 0
+    octave = np.maximum(octave, octave.max(initial=0) - (_MAX_BUCKETS - 1))
+    key = arm * (int(octave.max(initial=0)) + 1) + octave
+    return np.unique(key, return_inverse=True)[1].astype(np.int64)
+
+
+def _level_maps(
+    parents: Sequence[np.ndarray],
+    sizes: Sequence[int],
+    bucket: np.ndarray,
+    position: np.ndarray,
+    n_buckets: int,
+) -> tuple[tuple[LevelMap, ...], list[tuple[int, ...]]]:
+    """Places of the levels of every term, and how many a group of each bucket has."""
+    n_groups = bucket.size
+    widths = [
+        tuple(
+            int(np.bincount(parent, minlength=n_groups)[bucket == b].max(initial=0))
+            for parent in parents
+        )
+        for b in range(n_buckets)
+    ]
+    offsets = np.zeros(n_buckets, np.int64)
+    maps = []
+    for t, (parent, k) in enumerate(zip(parents, sizes, strict=True)):
+        slot = offsets[bucket[parent]] + k * rank_within(parent, n_groups)
+        maps.append(LevelMap(bucket=bucket[parent], group=position[parent], slot=slot))
+        offsets += k * np.array([w[t] for w in widths], dtype=np.int64)
+    return tuple(maps), widths

@@ -1,0 +1,308 @@
+"""Residual layout: independent groups whose residuals have a covariance of their own.
+
+    logdet = sum_i log|V_i|          gram = sum_i c_i' V_i^-1 c_i          V_i = R_i + Z_i Psi Z_i'
+
+The rows of a group stay as they are, so that an evaluation costs the cube of their number;
+groups with one covariance are merged (:mod:`lmm_jax.layouts.merged`), and subjects who were
+seen at the same visits are one evaluation however many they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import jax
+import numpy as np
+from jax import Array
+
+from ...covariance.residuals import ResidualStructure
+from ...covariance.theta import factor_blocks, spread
+from ...numerics.linalg import exact, group_product, symmetrize, total_product
+from ...numerics.namespace import namespace
+from ...reprs import brief, public
+from ..contract import BlupTerms, Curvature, Layout, PsiMoments, Waist, WaistJet, less_fixed
+from ..group_algebra import (
+    by_term,
+    halves_of,
+    psi_curvatures,
+    rotate_columns,
+    weighted,
+)
+from .bucket import (
+    ResidualBucket,
+    covariance_at,
+    covariances,
+    integrate_out,
+    pair_traces,
+    products,
+    quadratics,
+    residual_of,
+    traces,
+)
+
+# Correlations, and relative standard deviations of the random effects beside them, to start from.
+_STARTS = ((0.1, 1.0), (0.5, 0.3), (0.9, 0.1))
+
+
+@public
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ResidualLayout(Layout):
+    """Sufficient statistics of a model with a residual covariance."""
+
+    buckets: tuple[ResidualBucket, ...]
+
+    __repr__ = brief
+
+    def _is_kind(self, kind: str) -> bool:
+        """See :meth:`Layout._is_kind`."""
+        return kind == "residual" or Layout._is_kind(self, kind)
+
+    @exact
+    def waist_at(self, theta: Array) -> Waist:
+        """See :meth:`Layout.waist_at`; differentiable in theta to any order."""
+        xp = namespace(theta, self.S0)
+        logdet, gram = xp.zeros((), self.S0.dtype), self.S0
+        for bucket in self.buckets:
+            part = integrate_out(covariance_at(theta, self.structures, bucket), bucket)[0]
+            logdet, gram = logdet + part.logdet, gram + part.gram
+        return Waist(logdet=logdet, gram=gram)
+
+    @exact
+    def jet(self, theta: Array) -> WaistJet:
+        """See :meth:`Layout.jet`."""
+        xp, C = namespace(theta, self.S0), self.S0.shape[0]
+        logdet, gram = xp.zeros((), theta.dtype), self.S0
+        dlogdet, dgram = xp.zeros_like(theta), xp.zeros((theta.size, C, C), theta.dtype)
+        rounding, kept = xp.zeros(C + 1, theta.dtype), []
+        for bucket in self.buckets:
+            at = covariances(theta, self.structures, bucket)
+            waist, lost, terms = integrate_out(at.V, bucket)
+            logdet, gram = logdet + waist.logdet, gram + waist.gram
+            dlogdet = dlogdet + traces(weighted(terms.P, bucket.copies), at.tangents)
+            dgram = dgram - quadratics(terms.u, at.tangents)
+            rounding = rounding + lost
+            kept.append((terms, at.tangents))
+        return WaistJet(Waist(logdet, gram), dlogdet, dgram, rounding, tuple(kept))
+
+    @exact
+    def curvature(self, theta: Array, root: Array, jet: WaistJet) -> Curvature:
+        """See :meth:`Layout.curvature`."""
+        xp = namespace(theta, root, self.S0)
+        hessian, slopes = xp.zeros((theta.size, theta.size), theta.dtype), []
+        for bucket, (terms, D) in zip(self.buckets, jet.rest, strict=True):
+            q = bucket.Z.shape[1]
+            columns = xp.einsum("acg,cd->dag", terms.u, root)
+            shares = group_product(columns, columns)
+            P = weighted(terms.P, bucket.copies)
+            hessian = hessian + pair_traces(2.0 * shares - P, terms.P, D)
+            slope = P - shares
+            slopes.append(xp.sum(slope[:q, :q], axis=-1))
+            hessian = hessian + self._residual_bend(theta, slope[q:, q:], bucket)
+        psi = self._by_term(slopes)
+        hessian = hessian + psi_curvatures(psi, self.structures)
+        halves = halves_of(psi, factor_blocks(theta, self.structures))
+        return Curvature(symmetrize(hessian), psi, halves)
+
+    def _residual_bend(self, theta: Array, slope: Array, bucket: ResidualBucket) -> Array:
+        """What the residual covariance's own second derivatives add, (m, m)."""
+        xp = namespace(theta, slope)
+        residual, at = residual_of(self.structures, bucket.arm)
+        if bucket.subjects is not None:
+            slope = slope * (bucket.subjects[:, None] == bucket.subjects[None])
+        if max(bucket.places.shape[-1], bucket.slopes.shape[-1]) == 1:
+            slope = xp.sum(slope, axis=-1)[:, :, None]
+        own = residual.bend(theta[at], bucket.places, bucket.slopes, slope)
+        return xp.at(xp.zeros((theta.size, theta.size), theta.dtype))[at, at].set(own)
+
+    def _by_term(self, slopes: Sequence[Array]) -> tuple[Array, ...]:
+        widths = [bucket.widths for bucket in self.buckets]
+        return by_term(slopes, widths, self.sizes)
+
+    @exact
+    def average_information(self, theta: Array, v: Array, jet: WaistJet) -> Array:
+        """See :meth:`Layout.average_information`."""
+        xp = namespace(theta, v, self.S0)
+        out = xp.zeros((theta.size, theta.size), theta.dtype)
+        for terms, D in jet.rest:
+            g = products(xp.einsum("acg,c->ag", terms.u, v)[:, None], D)[:, :, 0]  # (m, Q, G)
+            g = xp.swapaxes(g, 0, 1)
+            out = out + total_product(g, group_product(terms.P, g))
+        return symmetrize(out)
+
+    @exact
+    def psi_slopes(self, theta: Array, W: Array, jet: WaistJet) -> tuple[Array, ...]:
+        """See :meth:`Layout.psi_slopes`."""
+        xp, slopes = namespace(theta, W), []
+        for bucket, (terms, _) in zip(self.buckets, jet.rest, strict=True):
+            q = bucket.Z.shape[1]
+            uW = xp.einsum("acg,cd->adg", terms.u[:q], W)
+            share = group_product(xp.swapaxes(uW, 0, 1), xp.swapaxes(terms.u[:q], 0, 1))
+            P = weighted(terms.P[:q, :q], bucket.copies)
+            slopes.append(xp.sum(P - share, axis=-1))
+        return self._by_term(slopes)
+
+    @exact
+    def psi_moments(self, theta: Array) -> PsiMoments:
+        """See :meth:`Layout.psi_moments`: along the derivatives of V in theta."""
+        xp, sums = namespace(theta, self.S0), []
+        for bucket in self.buckets:
+            at = covariances(theta, self.structures, bucket)
+            waist, _, terms = integrate_out(at.V, bucket)
+            P, u = weighted(terms.P, bucket.copies), terms.u[:, :-1]
+            Du = products(u, at.tangents)
+            m, Q, p, G = Du.shape
+            rows = Du.swapaxes(1, 2).reshape(m * p, Q * G)
+            behind = xp.einsum("abg,kbcg->kcag", terms.P, Du).reshape(m * p, Q * G)
+            sums.append(
+                PsiMoments(
+                    gram=waist.gram[:-1, :-1],
+                    traces=traces(P, at.tangents),
+                    products=pair_traces(P, terms.P, at.tangents),
+                    grams=xp.einsum("acg,kadg->kcd", u, Du),
+                    seconds=xp.moveaxis((rows @ behind.T).reshape(m, p, m, p), 2, 1),
+                )
+            )
+        out: PsiMoments = jax.tree.map(lambda *parts: sum(parts[1:], parts[0]), *sums)
+        return out._replace(gram=self.S0[:-1, :-1] + out.gram)
+
+    @exact
+    def bend_form(self, theta: Array, W: Array, z: Array) -> Array:
+        """``X' V^-1 B V^-1 X``, (p, p), with second derivatives of V in theta and log sigma^2.
+
+        ``B = sum_kl W_kl V_kl - sum_k z_k V_k``, of the residuals' share of V.
+
+        Parameters
+        ----------
+        theta : Array, shape (m,)
+        W : Array, shape (m + 1, m + 1)
+        z : Array, shape (m + 1,)
+        """
+        xp = namespace(theta, W, self.S0)
+        p = self.beta_origin.size
+        out = xp.zeros((p, p), theta.dtype)
+        for bucket in self.buckets:
+            q = bucket.Z.shape[1]
+            residual, at = residual_of(self.structures, bucket.arm)
+            own = theta[at], bucket.places, bucket.slopes
+            R, dR = residual.with_tangents(*own)
+            first = 2.0 * W[at, -1] - z[at]
+            B = residual.bent(*own, W[at, at]) + xp.einsum("k,kabg->abg", first, dR)
+            B = B + (W[-1, -1] - z[-1]) * R
+            if bucket.subjects is not None:
+                B = B * (bucket.subjects[:, None] == bucket.subjects[None])
+            V = covariance_at(theta, self.structures, bucket)
+            u = integrate_out(V, bucket)[2].u[q:, :-1]
+            B = xp.broadcast_to(B, (*B.shape[:2], u.shape[-1]))
+            out = out + xp.einsum("acg,abg,bdg->cd", u, B, u)
+        return out
+
+    @exact
+    def blups(self, theta: Array, beta: Array) -> tuple[BlupTerms, ...]:
+        """See :meth:`Layout.blups`: one entry a bucket."""
+        xp, out = namespace(theta, beta, self.S0), []
+        for bucket in self.buckets:
+            q = bucket.Z.shape[1]
+            _, _, terms = integrate_out(covariance_at(theta, self.structures, bucket), bucket)
+            Lambda = spread(factor_blocks(theta, self.structures), bucket.widths)
+            Psi = Lambda @ Lambda.T
+            residual = xp.einsum("acg,c->ag", terms.u[:q], xp.append(-beta, 1.0))
+            known = xp.einsum("ab,bcg,cd->adg", Psi, terms.P[:q, :q], Psi)
+            out.append(
+                BlupTerms(
+                    b=xp.einsum("ab,bg->ag", Psi, residual),
+                    cov=Psi[:, :, None] - known,
+                )
+            )
+        return tuple(out)
+
+    @exact
+    def start_moments(self) -> Array:
+        """See :meth:`Layout.start_moments`."""
+        return self.start_candidates()[0]
+
+    def start_candidates(self) -> Array:
+        """Thetas to start from, (S, m): residuals that are more and less correlated."""
+        xp = namespace(self.S0)
+        terms = [s for s in self.structures if not isinstance(s, ResidualStructure)]
+        spreads = [self._log_deviations(arm) for arm in range(len(self.structures) - len(terms))]
+        starts = []
+        for rho, sd in _STARTS if terms else ((0.5, 0.0),):
+            parts = [s.start(xp.full(s.k, sd, self.S0.dtype)) for s in terms]
+            for arm, s in enumerate(spreads):
+                residual, _ = residual_of(self.structures, arm)
+                parts.append(residual.begin(xp.asarray(rho, self.S0.dtype), s))
+            starts.append(xp.concatenate(parts))
+        return xp.stack(starts)
+
+    def _log_deviations(self, arm: int) -> Array:
+        """Log standard deviations, (m_s,), from the sizes of the residuals of OLS.
+
+        Of levels and arms, less that of the reference; zero for multiples of a covariate.
+        """
+        xp, zero = namespace(self.S0), namespace(self.S0).zeros((), self.S0.dtype)
+        spread = residual_of(self.structures, arm)[0].spread
+        indicators = 0 if spread.kind not in ("one", "levels") else spread.n_params
+        indicators = indicators or int(not spread.anchored)
+        of_base, of_rows = (zero, zero), [(zero, zero)] * indicators
+        for bucket in self.buckets:
+            squares, count = bucket.c[:, -1] ** 2, bucket.present * bucket.copies[None]
+            if bucket.arm == 0:
+                rest = xp.ones_like(bucket.slopes[0]) if len(bucket.slopes) else xp.ones_like(count)
+                first = residual_of(self.structures, 0)[0].spread
+                if first.kind == "levels":
+                    rest = rest - xp.sum(bucket.slopes, axis=0)
+                of_base = _added(of_base, rest, squares, count)
+            if bucket.arm == arm:
+                of_rows = [
+                    _added(sums, row, squares, count)
+                    for sums, row in zip(of_rows, bucket.slopes, strict=False)
+                ]
+        base = _log_variance(*of_base)
+        found = [0.5 * (_log_variance(*sums) - base) for sums in of_rows]
+        found += [zero] * (spread.n_params - indicators)
+        return xp.stack(found) if found else xp.zeros(0, self.S0.dtype)
+
+    def ranks(self) -> Array:
+        """See :meth:`Layout.ranks`: what the random effects can explain is not asked for."""
+        return namespace(self.S0).zeros((), self.S0.dtype)
+
+    def within_rss(self) -> Array:
+        """See :meth:`Layout.within_rss`: all of it, no residual is free of the others."""
+        xp = namespace(self.S0)
+        parts = [xp.sum(bucket.c[:, -1] ** 2) for bucket in self.buckets]
+        return xp.sum(xp.stack(parts))
+
+    def size(self) -> int:
+        """See :meth:`Layout.size`."""
+        return sum(b.c.size + b.Z.size + b.c.shape[0] * b.present.size for b in self.buckets)
+
+    def measured_from(self, beta: Array) -> ResidualLayout:
+        """See :meth:`Layout.measured_from`."""
+        return replace(
+            self,
+            S0=less_fixed(less_fixed(self.S0, beta, 0), beta, 1),
+            buckets=tuple(replace(b, c=less_fixed(b.c, beta, 1)) for b in self.buckets),
+        )
+
+    def rotate(self, t: int, Q: np.ndarray) -> ResidualLayout:
+        """See :meth:`Layout.rotate`."""
+        buckets = tuple(
+            replace(b, Z=rotate_columns(b.Z, Q, t, self.sizes, b.widths)) for b in self.buckets
+        )
+        return replace(self, buckets=buckets)
+
+
+def _added(
+    sums: tuple[Array, Array], rows: Array, squares: Array, count: Array
+) -> tuple[Array, Array]:
+    """Sums of squares, and rows that they are of, with those of more rows."""
+    xp = namespace(squares)
+    return sums[0] + xp.sum(rows * squares), sums[1] + xp.sum(rows * count)
+
+
+def _log_variance(squares: Array, count: Array) -> Array:
+    xp = namespace(squares)
+    usable = (squares > 0) & (count > 0)
+    return xp.log(xp.where(usable, squares, 1.0) / xp.where(usable, count, 1.0))
