@@ -25,6 +25,7 @@ from .errors import (
     ForkError,
     FormulaError,
     IdentificationWarning,
+    OrderWarning,
     RankWarning,
 )
 from .inference.delta import DeltaResults, delta_method, hypotheses
@@ -35,6 +36,7 @@ from .layouts.compress import compress
 from .layouts.crossed.layout import CrossedLayout
 from .layouts.grouped import GroupedLayout
 from .layouts.plan import LayoutInfo
+from .layouts.residual.layout import ResidualLayout
 from .layouts.sharding import shard
 from .likelihood.profile import get_fe_params, get_scale, hessian, loglike, profile_loglike, score
 from .likelihood.woodbury import woodbury_logdet, woodbury_solver
@@ -75,12 +77,14 @@ __all__ = [
     "ManyResults",
     "ManyTests",
     "MarginalMeans",
+    "OrderWarning",
     "Params",
     "ProfileResults",
     "R2Results",
     "RankWarning",
     "RegularizedPath",
     "RegularizedResults",
+    "ResidualLayout",
     "Residuals",
     "SimulatedResiduals",
     "anova",

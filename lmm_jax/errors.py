@@ -107,5 +107,6 @@ class OrderWarning(UserWarning):
     """Visits that are text were taken in an order that may not be that of time."""
 
 
+@public
 class IdentificationWarning(UserWarning):
     """As many random coefficients as rows: the variances rest on covariates and weights alone."""

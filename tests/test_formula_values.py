@@ -509,9 +509,9 @@ ADVICE = [
     ("y ~ x^0 + (1 | g)", "the exponent 0", "y ~ I(x^0):x + (1 | g)"),
     ("y ~ 'x' + (1 | g)", "'x' is text", "y ~ x + (1 | g)"),
     ("y ~ homdiag(x | g)", r"no `homdiag\(… \| g\)`.*`\(x \|\| g\)`, as diag", "y ~ diag(x | g)"),
-    ("y ~ x + ar1(x | g)", r"no `ar1\(… \| g\)`.*`\(x \| g\)`, as us", "y ~ x + us(x | g)"),
-    ("y ~ x + cs(x || g)", r"write one bar, `cs\(… \| g\)`", "y ~ x + cs(x | g)"),
-    ("y ~ x * cs(x | g)", "can only be added", "y ~ x + cs(x | g)"),
+    ("y ~ x + ar1(0 + x | g)", r"no `ar1\(… \| g\)`.*`\(x \| g\)`, as us", "y ~ x + us(1 + x | g)"),
+    ("y ~ x + cs(1 + x || g)", r"write one bar, `cs\(… \| g\)`", "y ~ x + cs(1 + x | g)"),
+    ("y ~ x * cs(1 + x | g)", "can only be added", "y ~ x + cs(1 + x | g)"),
     ("y ~ stats::poly(x, 2) + (1 | g)", "without its package", "y ~ poly(x, 2) + (1 | g)"),
     (
         "y ~ as.numeric(day) + (1 | g)",

@@ -141,7 +141,13 @@ def test_designs_are_copied_whole(copied, name):
     again = copied(design)
     assert_close(again.exog, design.exog, 0)
     assert_close(lmm.fit(again).params, lmm.fit(design).params, EXACT, 1)
-    assert lmm.fit(again).predict(NEW).equals(lmm.fit(design).predict(NEW))
+    assert (
+        lmm.fit(again, runtime="numpy")
+        .predict(NEW)
+        .equals(
+            lmm.fit(design, runtime="numpy").predict(NEW)  # bit by bit in one runtime
+        )
+    )
 
 
 def test_a_pickled_layout_keeps_its_precision():

@@ -399,7 +399,7 @@ def test_one_coefficient_has_its_variance_alone():
 
 def test_us_and_diag_are_other_spellings():
     data = rows(32)
-    for named, plain in [("us(x | g)", "(x | g)"), ("diag(1 + f | g)", "(1 + f || g)")]:
+    for named, plain in [("us(1 + x | g)", "(x | g)"), ("diag(1 + f | g)", "(1 + f || g)")]:
         one, two = (lmm.fit(f"y ~ x + {term}", data) for term in (named, plain))
         assert one.llf == two.llf
         pd.testing.assert_frame_equal(one.cov_re, two.cov_re)

@@ -14,6 +14,7 @@ from ..designs.checks import explained_exactly
 from ..designs.design import Design
 from ..designs.from_formula import design
 from ..designs.labels import term_labels
+from ..designs.residual import residual_label
 from ..errors import ConvergenceWarning, DataError, warn_user
 from ..inference.estimates import estimate, is_flat
 from ..inputs.arguments import choice, flag, hinted
@@ -250,6 +251,7 @@ def _label(run: Run, model: Design, *, reml: bool, df_method: str, runtime: str)
         estimates=estimates,
         fixed_names=model.exog_names,
         term_labels=term_labels(model.terms),
+        residual=residual_label(model.residual, model.structures),
         endog_name=model.endog_name,
         formula=None if model.source is None else model.source.formula,
         nobs=model.nobs,

@@ -24,6 +24,7 @@ from ..covariance.correlations import (
     Toeplitz,
 )
 from ..covariance.residuals import ResidualStructure, Spread
+from ..covariance.structures import Structure
 from ..errors import DataError, OrderWarning, warn_user
 from ..formulas import matrices as mat
 from ..formulas.residual import ResidualTerm
@@ -74,6 +75,34 @@ class Residual:
     def text(self) -> str:
         """As written in the formula."""
         return self.term.text
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResidualLabel:
+    """What a result needs to know of a residual covariance without its rows."""
+
+    text: str
+    structures: tuple[Structure, ...]  # of theta: random effects, then residuals
+    visits: tuple[str, ...]  # empty where places are coordinates
+    strata: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def residual_label(
+    residual: Residual | None, structures: tuple[Structure, ...]
+) -> ResidualLabel | None:
+    """The label of a design's residual covariance; structures are those of its terms."""
+    if residual is None:
+        return None
+    named = [() if x is None else tuple(spelled(x)) for x in (residual.visits, residual.strata)]
+    return ResidualLabel(
+        text=residual.text,
+        structures=structures + residual.structures,
+        visits=named[0],
+        strata=named[1],
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

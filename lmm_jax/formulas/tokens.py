@@ -127,7 +127,7 @@ def _open_structures(items: Sequence[Item], text: str) -> list[Item]:
             if match[1] not in _STRUCTURES:
                 raise FormulaError(
                     f"there is no `{match[1]}(… | g)`: covariances are `(x | g)`, as us(), "
-                    "`(x || g)`, as diag(), and `cs(x | g)`, one variance and one correlation",
+                    "`(x || g)`, as diag(), and `cs(1 + x | g)`, one variance and one correlation",
                     text,
                     item.start,
                 )

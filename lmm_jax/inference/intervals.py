@@ -110,7 +110,7 @@ def relative_errors(fit: FitRecord, *, roots: bool) -> np.ndarray:
                 errors = np.where(rows == columns, errors, cor / ((1.0 - r) * (1.0 + r)))
         out.append(np.where(touches_zero(S), np.nan, errors))
         start += size
-    errors = np.concatenate(out)
+    errors = np.concatenate([np.zeros(0), *out])
     if fit.free is not None:
         errors = np.where(fit.free[e.beta.size :], errors, 0.0)
     return np.append(errors, half * variance[-1] / fit.scale)

@@ -110,15 +110,18 @@ def effect_slopes(estimates: Estimates, design: Design) -> list[np.ndarray]:
     return out
 
 
-def random_part(terms: Sequence[TermRows], effects: Sequence[np.ndarray]) -> np.ndarray:
+def random_part(
+    terms: Sequence[TermRows], effects: Sequence[np.ndarray], n_rows: int
+) -> np.ndarray:
     """``Z b`` for some rows, (n,); an unseen level adds nothing.
 
     Parameters
     ----------
     terms : sequence of TermRows
     effects : sequence of ndarray, shape (L, k)
+    n_rows : int
     """
-    total = np.zeros(len(terms[0].codes))
+    total = np.zeros(n_rows)
     for term, b in zip(terms, effects, strict=True):
         codes, values = term.seen()
         total += np.einsum("nsk,nsk->n", values, b[codes])

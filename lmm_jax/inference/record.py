@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from scipy import special  # scipy.stats takes half a second to import
 
-from ..covariance.structures import Structure
 from ..designs.design import Design
 from ..designs.labels import TermLabel, parameter_names
+from ..designs.residual import ResidualLabel
 from ..inputs.arguments import hinted
 from ..inputs.names import unique
 from .df import DfMethod, bound, read_df_method
@@ -51,6 +51,7 @@ class FitRecord:
     free: np.ndarray | None = None  # which of params were free; None: all
     hist: pd.DataFrame | None = None  # iterations, with full_output=True
     penalized: bool = False
+    residual: ResidualLabel | None = None  # covariance of the residuals; None: one variance
     df_methods: dict[str, DfMethod] = field(default_factory=dict)  # those that were asked for
     _subject: ClassVar[str] = "fit"
 
@@ -61,6 +62,8 @@ class FitRecord:
             return self.penalized
         if kind == "ml":
             return not self.reml
+        if kind == "residual":
+            return self.residual is not None
         if kind == "held covariances":
             return self.free is not None and not self.free[p:].all()
         if kind == "held effects" and self.free is not None and not self.free[:p].all():
@@ -78,7 +81,7 @@ class FitRecord:
     def theta(self) -> np.ndarray:
         """lme4's theta: column-major lower triangles of the relative covariance factors.
 
-        Of a term ``cs(x | g)`` the roots of the two eigenvalues of its relative covariance.
+        Of a term ``cs(1 + x | g)`` the roots of the two eigenvalues of its relative covariance.
         """
         view = self.estimates.theta.view()
         view.flags.writeable = False
@@ -115,20 +118,11 @@ class FitRecord:
         return self._residual_series(errors=True)
 
     def _residual_series(self, *, errors: bool) -> pd.Series[float]:
-        structures = self._layout_structures
-        if not structures:
+        if self.residual is None:
             return pd.Series(dtype=np.float64)
-        found, sd = reported(self.estimates, structures)
+        found, sd = reported(self.estimates, self.residual.structures)
         values = sd if errors else np.asarray(found.values.value)
         return pd.Series(values, index=_labels(found.names))
-
-    @property
-    def _layout_structures(self) -> tuple[Structure, ...]:
-        """Structures of theta, if one of them is that of residuals."""
-        design = self.design
-        if design is None or design.residual is None:
-            return ()
-        return design.structures + design.residual.structures
 
     @property
     def cov_re(self) -> pd.DataFrame:
@@ -246,7 +240,7 @@ class FitRecord:
         """
         e = self.estimates
         variance = np.diagonal(e.cov_variance)[:-1]
-        at_zero = np.concatenate([touches_zero(S) for S in e.covariances])
+        at_zero = np.concatenate([np.zeros(0, bool), *(touches_zero(S) for S in e.covariances)])
         with np.errstate(invalid="ignore"):
             sd = np.sqrt(np.maximum(variance, 0.0)) * e.variance_unit[:-1]
         values = np.where(at_zero, np.nan, sd)

@@ -65,7 +65,7 @@ def row_means(
     mean = rows.X @ fit.estimates.beta + rows.offset
     if effects is None or not rows.terms:
         return mean
-    mean = mean + random_part(rows.terms, effects)
+    mean = mean + random_part(rows.terms, effects, len(mean))
     if new_levels == "nan":
         mean = np.where(np.any([term.unseen for term in rows.terms], axis=0), np.nan, mean)
     return mean

@@ -33,7 +33,7 @@ class PredictedModel(ModelOfLevels):
     @cached_property
     def _zb(self) -> np.ndarray:
         rows = own_rows(self._need("predict without newdata"))
-        return random_part(rows.terms, self._level_effects)
+        return random_part(rows.terms, self._level_effects, len(rows.X))
 
     @property
     def resid(self) -> Residuals:

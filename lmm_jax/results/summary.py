@@ -137,7 +137,7 @@ def summarize(
     shown = ["(component)" if label.is_component else name
              for label in results.term_labels for name in label.names]  # fmt: skip
     random = _names(xname_re, shown, "xname_re")
-    tables = [_statistics(results, yname), _random(results, random)]
+    tables = [_statistics(results, yname), _random(results, random), *_residual(results)]
     tables += [_fixed(results, fixed, alpha)] if fixed else []
     notes, tests = [], robust_of(results.tests)
     if tests is not None:
@@ -172,7 +172,7 @@ def _statistics(results: FitRecord, yname: str | None) -> TextTable:
     rows = [
         *model,
         ("Observations", str(results.nobs)),
-        ("Groups", groups),
+        *([("Groups", groups)] if groups else []),
         ("REML log-likelihood" if results.reml else "Log-likelihood", f"{results.llf:.4f}"),
         ("AIC, BIC", f"{results.aic:.3f}, {results.bic:.3f}"),
         ("Converged", "yes" if results.converged else "no"),
@@ -193,7 +193,7 @@ def _random(results: FitRecord, names: Sequence[str]) -> TextTable:
 def _random_table(results: FitRecord, names: Sequence[str], *, with_errors: bool) -> TextTable:
     """A row a coefficient."""
     rows: list[tuple[str, ...]] = []
-    corr_columns = max(0, max(len(label.names) for label in results.term_labels) - 1)
+    corr_columns = max([0, *(len(label.names) - 1 for label in results.term_labels)])
     name, errors = iter(names), iter(_variance_errors(results))
     for label, S in zip(results.term_labels, results.estimates.covariances, strict=True):
         sd = np.sqrt(np.diagonal(S))
@@ -210,7 +210,21 @@ def _random_table(results: FitRecord, names: Sequence[str], *, with_errors: bool
     rows.append((*last, *[""] * corr_columns))
     columns = ("Group", "Term", "Variance", *["Std. error"] * with_errors, "Std. dev.")
     header = (*columns, *["Corr."] * min(1, corr_columns), *[""] * (corr_columns - 1))
-    return TextTable(caption="Random effects", header=header, rows=tuple(rows))
+    caption = "Random effects" if results.term_labels else "Residual"
+    return TextTable(caption=caption, header=header, rows=tuple(rows))
+
+
+def _residual(results: FitRecord) -> list[TextTable]:
+    """Parameters of the residual covariance, where there is one."""
+    values, errors = results.residual_params, results.residual_params_se
+    if not len(values):
+        return []
+    rows = tuple(
+        (str(name), number(value), number(error) if np.isfinite(error) else "")
+        for name, value, error in zip(values.index, values, errors, strict=True)
+    )
+    header = ("", "Estimate", "Std. error")
+    return [TextTable(caption=f"Residual covariance {results.residual}", header=header, rows=rows)]
 
 
 def _variance_errors(results: FitRecord) -> list[float]:
