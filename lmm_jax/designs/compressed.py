@@ -19,6 +19,7 @@ from ..layouts.grouped import GroupedLayout
 from ..layouts.merged import merge, trim
 from ..layouts.residual.index import ResidualPlan
 from ..layouts.residual.layout import ResidualLayout
+from ..layouts.residual.merged import merge_subjects
 from ..layouts.stream_pass import MANY_ROWS, pad, sum_rows
 from ..numerics.processes import float64
 from ..numerics.programs import compiled
@@ -54,6 +55,8 @@ class Compressed:
     def merged(self) -> AnyLayout:
         """The layout for optimization: groups of equal factors merged where that is worth it."""
         layout, few = self.layout, self.few_groups
+        if isinstance(layout, ResidualLayout):
+            return merge_subjects(jax.tree.map(np.asarray, layout))
         if not isinstance(layout, GroupedLayout):
             return layout
         merged = merge(layout)

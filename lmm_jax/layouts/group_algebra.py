@@ -177,8 +177,10 @@ def quadratic_tangents(u: Array, D: Array) -> Array:
     """``sum_i u_i' D_k u_i`` for every k, (m, p + 1, p + 1)."""
     xp = namespace(u, D)
     if u.shape[0] <= D.shape[0]:
-        outer = xp.einsum("acg,bdg->acbd", u, u)
-        return xp.einsum("acbd,kab->kcd", outer, D)
+        q, C, groups = u.shape
+        rows = u.reshape(q * C, groups)
+        outer = xp.moveaxis((rows @ rows.T).reshape(q, C, q, C), 2, 1).reshape(q * q, C * C)
+        return (D.reshape(-1, q * q) @ outer).reshape(-1, C, C)
     Du = xp.einsum("kab,bdg->akdg", D, u)
     return xp.einsum("acg,akdg->kcd", u, Du)
 
@@ -209,8 +211,10 @@ def double_traces(A: Array, P: Array, D: Array) -> Array:
     q, _, groups = P.shape
     if q**2 <= 4 * D.shape[0]:
         # sum over the groups first: one product of (q^2, G) matrices
-        moments = A.reshape(q * q, groups) @ P.reshape(q * q, groups).T
-        return xp.einsum("abcd,kbc,lda->kl", moments.reshape(q, q, q, q), D, D)
+        moments = (A.reshape(q * q, groups) @ P.reshape(q * q, groups).T).reshape(q, q, q, q)
+        rows = D.reshape(-1, q * q)
+        inner = xp.moveaxis(moments, (1, 2), (0, 1)).reshape(q * q, q * q)  # (bc, ad)
+        return (rows @ inner) @ xp.swapaxes(D, 1, 2).reshape(-1, q * q).T
     AD = xp.einsum("abg,kbc->kacg", A, D)
     PD = xp.einsum("abg,kbc->kacg", P, D)
     return xp.einsum("kacg,lcag->kl", AD, PD)

@@ -271,7 +271,8 @@ def group_product(A: Array, B: Array) -> Array:
     xp = namespace(A, B)
     if A.shape[0] * A.shape[1] <= 4 * _LOOP_LIMIT:
         return xp.sum(A[:, :, None] * B[:, None], axis=0)
-    return xp.moveaxis(xp.einsum("rag,rbg->gab", A, B), 0, -1)
+    each = xp.moveaxis(A, -1, 0).swapaxes(1, 2) @ xp.moveaxis(B, -1, 0)
+    return xp.moveaxis(each, 0, -1)
 
 
 def total_product(A: Array, B: Array) -> Array:

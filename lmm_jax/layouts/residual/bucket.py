@@ -20,7 +20,7 @@ from jax import Array
 from ...covariance.residuals import ResidualStructure
 from ...covariance.structures import Structure
 from ...covariance.theta import basis, factor_blocks, spread, theta_slices
-from ...numerics.linalg import eliminate, group_product, total_product
+from ...numerics.linalg import eliminate, group_product
 from ...numerics.namespace import namespace
 from ...reprs import brief
 from ..contract import Waist
@@ -32,12 +32,13 @@ from ..group_algebra import double_traces, logdet_of, psi_tangents, quadratic_ta
 class ResidualBucket:
     """Groups of one arm, padded to one shape."""
 
-    Z: Array  # (r, q, G)      whitened random-effects columns
+    Z: Array  # (r, q, D)  whitened random-effects columns of D patterns
     c: Array  # (r, p + 1, G)  [X_i y_i]
-    present: Array  # (r, G)  1 where there is a row, otherwise 0
-    copies: Array  # (G,)  groups that an entry stands for
-    subjects: Array | None  # (r, G)
-    places: Array  # (d, r, g), g is 1 where all groups share their places
+    owner: Array | None  # (G,)  pattern of every group; None: each has its own, D = G
+    present: Array  # (r, D)  1 where there is a row, otherwise 0
+    copies: Array  # (D,)  groups of a pattern
+    subjects: Array | None  # (r, D)
+    places: Array  # (d, r, g), g is 1 where all groups share their places, otherwise D
     slopes: Array  # (m_s, r, g)
     widths: tuple[int, ...] = field(metadata={"static": True})  # levels of each term in a group
     arm: int = field(metadata={"static": True})
@@ -47,7 +48,7 @@ class ResidualBucket:
 
     @property
     def T(self) -> Array:
-        """``[Z, I]``, (r, q + r, G)."""
+        """``[Z, I]``, (r, q + r, D)."""
         xp, r = namespace(self.c), self.c.shape[0]
         rows = xp.eye(r, dtype=self.c.dtype)[:, :, None] * self.present[:, None]
         return xp.concatenate([self.Z, rows], axis=1)
@@ -62,9 +63,9 @@ class Covariances(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """Per-group matrices that all derivatives are made of."""
+    """Matrices of the patterns and the groups that all derivatives are made of."""
 
-    P: Array  # (Q, Q, G)      T' V^-1 T
+    P: Array  # (Q, Q, D)      T' V^-1 T
     u: Array  # (Q, p + 1, G)  T' V^-1 c
 
 
@@ -129,18 +130,42 @@ def covariance_at(theta: Array, structures: tuple[Structure, ...], bucket: Resid
 
 def integrate_out(V: Array, bucket: ResidualBucket) -> tuple[Waist, Array, Terms]:
     """Waist, its rounding in units of eps, and the matrices of the groups."""
-    xp = namespace(V, bucket.c)
-    T = bucket.T
-    Q = T.shape[1]
-    U, X = eliminate(V, xp.concatenate([T, bucket.c], axis=1))
-    half, w = X[:, :Q], X[:, Q:]
-    waist = Waist(logdet=logdet_of(U, bucket.copies), gram=total_product(w, w))
+    xp, r = namespace(V, bucket.c), bucket.c.shape[0]
+    U, half = eliminate(V, bucket.T)
+    own = half[:, -r:]  # U^-T on the rows that are there
+    w = group_product(xp.swapaxes(of_groups(own, bucket), 0, 1), bucket.c)
+    waist = Waist(logdet=logdet_of(U, bucket.copies), gram=_squares(w))
     # a pivot rounds by its diagonal entry, and what is divided by it as often
-    lost = xp.diagonal(V) / xp.diagonal(U) ** 2  # (G, r)
+    lost = (xp.diagonal(V) / xp.diagonal(U) ** 2).T  # (r, D)
     rounding = xp.append(
-        xp.sum(lost * bucket.copies[:, None])[None], xp.einsum("rcg,gr->c", w * w, lost)
+        xp.sum(lost * bucket.copies)[None],
+        xp.sum(xp.sum(w * w * of_groups(lost, bucket)[:, None], axis=-1), axis=0),
     )
-    return waist, rounding, Terms(group_product(half, half), group_product(half, w))
+    u = group_product(of_groups(half, bucket), w)
+    return waist, rounding, Terms(group_product(half, half), u)
+
+
+def _squares(w: Array) -> Array:
+    """``sum_i w_i' w_i``, (C, C), of (r, C, G)."""
+    xp = namespace(w)
+    rows = xp.moveaxis(w, 1, 0).reshape(w.shape[1], -1)
+    return rows @ rows.T
+
+
+def of_groups(A: Array, bucket: ResidualBucket) -> Array:
+    """What every group has of its pattern, (..., D) to (..., G)."""
+    return A if bucket.owner is None else A[..., bucket.owner]
+
+
+def of_patterns(A: Array, bucket: ResidualBucket) -> Array:
+    """Sums over the groups of every pattern, (..., G) to (..., D)."""
+    if bucket.owner is None:
+        return A
+    xp = namespace(A)
+    lead = A.shape[:-1]
+    rows = xp.moveaxis(A, -1, 0).reshape(A.shape[-1], -1)
+    sums = xp.segment_sum(rows, bucket.owner, bucket.copies.shape[0])
+    return xp.moveaxis(sums, 0, -1).reshape(*lead, -1)
 
 
 # ------------------------------------------------------------ contractions with D
@@ -151,7 +176,7 @@ def traces(P: Array, D: Array) -> Array:
     xp = namespace(P, D)
     if D.ndim == 4:
         return xp.einsum("abg,kabg->k", P, D)
-    return xp.einsum("ab,kab->k", xp.sum(P, axis=-1), D)
+    return D.reshape(D.shape[0], -1) @ xp.sum(P, axis=-1).reshape(-1)
 
 
 def quadratics(u: Array, D: Array) -> Array:
@@ -159,14 +184,18 @@ def quadratics(u: Array, D: Array) -> Array:
     xp = namespace(u, D)
     if D.ndim == 3:
         return quadratic_tangents(u, D)
-    return xp.einsum("acg,kadg->kcd", u, products(u, D))
+    C, m = u.shape[1], D.shape[0]
+    rows = xp.moveaxis(u, 1, 0).reshape(C, -1)
+    Du = xp.moveaxis(products(u, D), 2, 1).reshape(m * C, -1)
+    return xp.swapaxes((Du @ rows.T).reshape(m, C, C), 1, 2)
 
 
 def products(u: Array, D: Array) -> Array:
     """``D_k u_i`` of every group, (m, Q, C, G)."""
     xp = namespace(u, D)
     if D.ndim == 3:
-        return xp.einsum("kab,bcg->kacg", D, u)
+        m, Q, _ = D.shape
+        return (D.reshape(m * Q, Q) @ u.reshape(Q, -1)).reshape(m, Q, *u.shape[1:])
     rows = xp.moveaxis(D, -1, 0) @ xp.moveaxis(u, -1, 0)[:, None]  # (G, m, Q, C)
     return xp.moveaxis(rows, 0, -1)
 

@@ -65,6 +65,7 @@ def _bucket(
     return ResidualBucket(
         Z=xp.moveaxis(Z, 2, 1),
         c=xp.moveaxis(XY[places] * there[:, :, None], 2, 1),
+        owner=None,
         present=there,
         copies=xp.ones(places.shape[1], XY.dtype),
         subjects=None if at.subjects is None else xp.asarray(at.subjects),

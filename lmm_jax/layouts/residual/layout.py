@@ -34,6 +34,8 @@ from .bucket import (
     covariance_at,
     covariances,
     integrate_out,
+    of_groups,
+    of_patterns,
     pair_traces,
     products,
     quadratics,
@@ -81,7 +83,7 @@ class ResidualLayout(Layout):
             waist, lost, terms = integrate_out(at.V, bucket)
             logdet, gram = logdet + waist.logdet, gram + waist.gram
             dlogdet = dlogdet + traces(weighted(terms.P, bucket.copies), at.tangents)
-            dgram = dgram - quadratics(terms.u, at.tangents)
+            dgram = dgram - quadratics(terms.u, self._of_groups(at.tangents, bucket))
             rounding = rounding + lost
             kept.append((terms, at.tangents))
         return WaistJet(Waist(logdet, gram), dlogdet, dgram, rounding, tuple(kept))
@@ -93,8 +95,8 @@ class ResidualLayout(Layout):
         hessian, slopes = xp.zeros((theta.size, theta.size), theta.dtype), []
         for bucket, (terms, D) in zip(self.buckets, jet.rest, strict=True):
             q = bucket.Z.shape[1]
-            columns = xp.einsum("acg,cd->dag", terms.u, root)
-            shares = group_product(columns, columns)
+            columns = xp.tensordot(root, terms.u, ((0,), (1,)))  # (d, Q, G)
+            shares = of_patterns(group_product(columns, columns), bucket)
             P = weighted(terms.P, bucket.copies)
             hessian = hessian + pair_traces(2.0 * shares - P, terms.P, D)
             slope = P - shares
@@ -104,6 +106,11 @@ class ResidualLayout(Layout):
         hessian = hessian + psi_curvatures(psi, self.structures)
         halves = halves_of(psi, factor_blocks(theta, self.structures))
         return Curvature(symmetrize(hessian), psi, halves)
+
+    @staticmethod
+    def _of_groups(D: Array, bucket: ResidualBucket) -> Array:
+        """Tangents of the patterns as those of the groups, where they differ."""
+        return D if D.ndim == 3 else of_groups(D, bucket)
 
     def _residual_bend(self, theta: Array, slope: Array, bucket: ResidualBucket) -> Array:
         """What the residual covariance's own second derivatives add, (m, m)."""
@@ -125,10 +132,11 @@ class ResidualLayout(Layout):
         """See :meth:`Layout.average_information`."""
         xp = namespace(theta, v, self.S0)
         out = xp.zeros((theta.size, theta.size), theta.dtype)
-        for terms, D in jet.rest:
+        for bucket, (terms, D) in zip(self.buckets, jet.rest, strict=True):
+            D = self._of_groups(D, bucket)
             g = products(xp.einsum("acg,c->ag", terms.u, v)[:, None], D)[:, :, 0]  # (m, Q, G)
             g = xp.swapaxes(g, 0, 1)
-            out = out + total_product(g, group_product(terms.P, g))
+            out = out + total_product(g, group_product(of_groups(terms.P, bucket), g))
         return symmetrize(out)
 
     @exact
@@ -137,8 +145,8 @@ class ResidualLayout(Layout):
         xp, slopes = namespace(theta, W), []
         for bucket, (terms, _) in zip(self.buckets, jet.rest, strict=True):
             q = bucket.Z.shape[1]
-            uW = xp.einsum("acg,cd->adg", terms.u[:q], W)
-            share = group_product(xp.swapaxes(uW, 0, 1), xp.swapaxes(terms.u[:q], 0, 1))
+            uW = xp.tensordot(W, terms.u[:q], ((0,), (1,)))  # (C, q, G)
+            share = of_patterns(group_product(uW, xp.swapaxes(terms.u[:q], 0, 1)), bucket)
             P = weighted(terms.P[:q, :q], bucket.copies)
             slopes.append(xp.sum(P - share, axis=-1))
         return self._by_term(slopes)
@@ -151,10 +159,11 @@ class ResidualLayout(Layout):
             at = covariances(theta, self.structures, bucket)
             waist, _, terms = integrate_out(at.V, bucket)
             P, u = weighted(terms.P, bucket.copies), terms.u[:, :-1]
-            Du = products(u, at.tangents)
+            Du = products(u, self._of_groups(at.tangents, bucket))
             m, Q, p, G = Du.shape
             rows = Du.swapaxes(1, 2).reshape(m * p, Q * G)
-            behind = xp.einsum("abg,kbcg->kcag", terms.P, Du).reshape(m * p, Q * G)
+            own = of_groups(terms.P, bucket)
+            behind = xp.einsum("abg,kbcg->kcag", own, Du).reshape(m * p, Q * G)
             sums.append(
                 PsiMoments(
                     gram=waist.gram[:-1, :-1],
@@ -194,7 +203,8 @@ class ResidualLayout(Layout):
                 B = B * (bucket.subjects[:, None] == bucket.subjects[None])
             V = covariance_at(theta, self.structures, bucket)
             u = integrate_out(V, bucket)[2].u[q:, :-1]
-            B = xp.broadcast_to(B, (*B.shape[:2], u.shape[-1]))
+            B = xp.broadcast_to(B, (*B.shape[:2], bucket.present.shape[-1]))
+            B = of_groups(B, bucket)
             out = out + xp.einsum("acg,abg,bdg->cd", u, B, u)
         return out
 
@@ -247,7 +257,8 @@ class ResidualLayout(Layout):
         indicators = indicators or int(not spread.anchored)
         of_base, of_rows = (zero, zero), [(zero, zero)] * indicators
         for bucket in self.buckets:
-            squares, count = bucket.c[:, -1] ** 2, bucket.present * bucket.copies[None]
+            squares = of_patterns(bucket.c[:, -1] ** 2, bucket)
+            count = bucket.present * bucket.copies[None]
             if bucket.arm == 0:
                 rest = xp.ones_like(bucket.slopes[0]) if len(bucket.slopes) else xp.ones_like(count)
                 first = residual_of(self.structures, 0)[0].spread

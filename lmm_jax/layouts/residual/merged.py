@@ -1,0 +1,125 @@
+"""Subjects who were seen at the same visits, merged: one covariance, and few rows beside it.
+
+Of the m_d subjects of a pattern a criterion needs ``sum_i c_i' V_d^-1 c_i``, which depends on
+``sum_i vec(c_i) vec(c_i)'`` alone. In a trial the columns of ``[X_i y_i]`` are made of a few
+numbers of the subject (arm, baseline, the responses), so that this sum has a rank of a dozen,
+and the rows of a factor of it stand for all subjects.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import qr
+
+from ...numerics.shapes import round_up
+from .bucket import ResidualBucket
+from .layout import ResidualLayout
+
+# Patterns for every group from which it is no use to look for more.
+_WORTHWHILE = 0.5
+# Pivots of the rows of a pattern, and what rows may differ from their basis, relative to the
+# largest entry of a column: eps times a few hundred.
+_RANK_TOL, _FIT_TOL = 1e-10, 1e-13
+# Rows beyond those that a rank needs, to find it in.
+_SPARE = 24
+
+
+class _Patterns(NamedTuple):
+    """Groups by their covariance."""
+
+    owner: np.ndarray  # (G,)
+    first: np.ndarray  # (D,)  a group of each
+    counts: np.ndarray  # (D,)
+
+
+def merge_subjects(layout: ResidualLayout) -> ResidualLayout:
+    """The layout with groups of one covariance merged; layout itself where there are few.
+
+    Criterion and derivatives are those of ``layout``, to rounding.
+
+    Parameters
+    ----------
+    layout : ResidualLayout
+        Arrays of NumPy.
+    """
+    buckets = tuple(_merged(bucket) for bucket in layout.buckets)
+    if all(new is old for new, old in zip(buckets, layout.buckets, strict=True)):
+        return layout
+    return replace(layout, buckets=buckets)
+
+
+def _merged(bucket: ResidualBucket) -> ResidualBucket:
+    shared = bucket.places.shape[-1] == 1 and bucket.slopes.shape[-1] in (0, 1)
+    if not shared or bucket.subjects is not None or bucket.owner is not None:
+        return bucket
+    real = np.flatnonzero(np.asarray(bucket.copies) * np.asarray(bucket.present).any(axis=0))
+    found = _patterns(bucket, real)
+    if found is None:
+        return bucket
+    r, C, _ = bucket.c.shape
+    rows = np.moveaxis(np.asarray(bucket.c)[..., real], -1, 0).reshape(len(real), r * C)
+    parts = [_factor(rows[found.owner == d]) for d in range(found.first.size)]
+    sizes = [len(part) for part in parts]
+    G, D = round_up(sum(sizes)), round_up(found.first.size)
+    c = np.zeros((G, r * C))
+    c[: sum(sizes)] = np.concatenate(parts)
+    owner = np.zeros(G, np.int32)
+    owner[: sum(sizes)] = np.repeat(np.arange(found.first.size), sizes)
+    chosen = real[found.first]
+    return replace(
+        bucket,
+        Z=_padded(np.asarray(bucket.Z)[..., chosen], D),
+        c=np.ascontiguousarray(np.moveaxis(c.reshape(G, r, C), 0, -1)),
+        owner=owner,
+        present=_padded(np.asarray(bucket.present)[..., chosen], D),
+        copies=_padded(found.counts.astype(float), D),
+    )
+
+
+def _padded(A: np.ndarray, D: int) -> np.ndarray:
+    return np.pad(A, [*((0, 0) for _ in A.shape[:-1]), (0, D - A.shape[-1])])
+
+
+def _patterns(bucket: ResidualBucket, real: np.ndarray) -> _Patterns | None:
+    """Groups with the same rows and random-effects columns; None if these are too many."""
+    Z = np.asarray(bucket.Z)[..., real]
+    keys = np.concatenate([np.asarray(bucket.present)[:, real], Z.reshape(-1, real.size)])
+    packed = np.ascontiguousarray(keys.T).view(np.dtype((np.void, keys.shape[0] * 8)))[:, 0]
+    _, first, owner, counts = np.unique(
+        packed, return_index=True, return_inverse=True, return_counts=True
+    )
+    if first.size > _WORTHWHILE * real.size:
+        return None
+    return _Patterns(owner, first, counts)
+
+
+def _factor(rows: np.ndarray) -> np.ndarray:
+    """Rows F with ``F' F = rows' rows``: as many as the rank, where that is less than half."""
+    used = np.flatnonzero(rows.any(axis=0))
+    A = rows[:, used]
+    size = np.abs(A).max(axis=0, initial=1e-300)
+    sample = A[:: max(1, len(A) // (used.size + _SPARE))] / size
+    _, R, order = qr(sample, mode="economic", pivoting=True)
+    pivots = np.abs(np.diagonal(R))
+    rank = int((pivots > _RANK_TOL * pivots[0]).sum())
+    if 2 * rank > len(A):
+        return rows
+    basis, others = order[:rank], order[rank:]
+    weights = np.linalg.solve(R[:rank, :rank], R[:rank, rank:])
+    scaled = A / size
+    missed = np.abs(scaled[:, basis] @ weights - scaled[:, others]).max(initial=0.0)
+    if missed > _FIT_TOL * rank * max(1.0, float(np.abs(weights).max(initial=0.0))):
+        if len(A) <= used.size:
+            return rows
+        top = np.linalg.qr(A, mode="r")
+    else:
+        own = np.linalg.qr(scaled[:, basis], mode="r")
+        top = np.empty((rank, used.size))
+        top[:, basis], top[:, others] = own, own @ weights
+        top *= size
+    out = np.zeros((len(top), rows.shape[1]))
+    out[:, used] = top
+    return out
