@@ -15,13 +15,21 @@ import jax
 import numpy as np
 
 from ..capabilities import Subject, require
+from ..covariance.residuals import ResidualStructure
 from ..designs.design import Design
 from ..errors import DataError
 from ..inputs.arguments import choice
 from ..numerics.processes import float64
 from .between_within import column_df
 from .estimates import Estimates
-from .kenward_roger import KenwardRoger, along_theta, contrast_df, f_correction, kenward_roger
+from .kenward_roger import (
+    KenwardRoger,
+    adjusted,
+    along_theta,
+    contrast_df,
+    f_correction,
+    kenward_roger,
+)
 from .residual_parameters import natural_bend
 from .robust import KINDS
 from .satterthwaite import satterthwaite_df
@@ -172,22 +180,21 @@ def _kenward_roger_expected(fit: Tested) -> DfMethod:
 def _adjusted(fit: Tested, kind: str) -> DfMethod:
     """Kenward and Roger's with the expected information, the observed one, or this and bends."""
     design: Any = require(fit, "kenward-roger").design
-    e = fit.estimates
-    theta = np.asarray(e.theta_layout)
+    e, theta = fit.estimates, np.asarray(fit.estimates.theta_layout)
+    residual = fit._is_kind("residual")
+    compressed = design.compressed
     with float64():
-        layout = jax.tree.map(np.asarray, design.compressed.layout)
-        moments = layout.psi_moments(theta)
-        W = bend = None
-        if kind != "expected":
-            last_first = np.roll(np.arange(len(e.joint_cov)), 1)
-            W = e.joint_cov[np.ix_(last_first, last_first)]
-            if not fit._is_kind("residual"):
-                moments = along_theta(moments, theta, layout.structures)
-        linear = all(s.is_linear for s in layout.structures if s.name == "residual")
-        if kind == "bent" and not linear:
-            z = natural_bend(e, layout.structures)
-            bend = layout.bend_form(theta, np.asarray(e.joint_cov), z)
-    at = kenward_roger(moments, layout.beta_map, float(layout.n_obs), W=W, bend=bend)
+        layout = jax.tree.map(np.asarray, compressed.merged if residual else compressed.layout)
+        if residual and kind != "expected":
+            at = _observed(e, theta, layout, bent=kind == "bent")
+        else:
+            moments, W = layout.psi_moments(theta), None
+            if kind != "expected":
+                moments, W = (
+                    along_theta(moments, theta, layout.structures),
+                    _last_first(e.joint_cov),
+                )
+            at = kenward_roger(moments, layout.beta_map, float(layout.n_obs), W)
     if design.held is not None:
         free, p = np.isnan(design.held), design.held.size
         places = np.ix_(free, free)
@@ -195,6 +202,26 @@ def _adjusted(fit: Tested, kind: str) -> DfMethod:
         cov[places], plain[places], bends[:, *places] = at[:3]
         at = at._replace(cov_beta=cov, plain=plain, bends=bends)
     return Adjusted(at)
+
+
+def _last_first(cov: np.ndarray) -> np.ndarray:
+    """The covariance of (log sigma^2, theta) from that of (theta, log sigma^2)."""
+    order = np.roll(np.arange(len(cov)), 1)
+    return cov[np.ix_(order, order)]
+
+
+def _observed(e: Estimates, theta: np.ndarray, layout: Any, *, bent: bool) -> KenwardRoger:
+    """With the observed information, of a model with a residual covariance."""
+    W = _last_first(e.joint_cov)
+    P, WQ = layout.weighted_moments(theta, W[1:, 1:])
+    gram = layout.waist_at(theta).gram[:-1, :-1]
+    across = np.tensordot(W[0, 1:], P, 1)
+    WQ = WQ + W[0, 0] * gram + across + across.T
+    linear = all(s.is_linear for s in layout.structures if isinstance(s, ResidualStructure))
+    if bent and not linear:
+        z = natural_bend(e, layout.structures)
+        WQ = WQ - 0.25 * layout.bend_form(theta, np.asarray(e.joint_cov), z)
+    return adjusted(gram, np.concatenate([gram[None], P]), WQ, W, layout.beta_map)
 
 
 def _between_within(fit: Tested) -> DfMethod:

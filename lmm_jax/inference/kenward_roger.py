@@ -30,12 +30,7 @@ class KenwardRoger(NamedTuple):
 
 
 def kenward_roger(
-    moments: PsiMoments,
-    beta_map: np.ndarray,
-    n: float,
-    *,
-    W: np.ndarray | None = None,
-    bend: np.ndarray | None = None,
+    moments: PsiMoments, beta_map: np.ndarray, n: float, W: np.ndarray | None = None
 ) -> KenwardRoger:
     """The adjusted covariance and what degrees of freedom are made of.
 
@@ -60,25 +55,40 @@ def kenward_roger(
     W : ndarray, shape (m + 1, m + 1), optional
         Covariance of log sigma^2 and the parameters of the directions; not given: the inverse
         of the expected information.
-    bend : ndarray, shape (p, p), optional
-        ``R = sum_kl W_kl X' V^-1 V_kl V^-1 X`` where V is not linear in its parameters: a
-        quarter of it is taken from the sum above.
 
     References
     ----------
     Kenward & Roger (1997), doi:10.2307/2533558; Halekoh & Højsgaard (2014),
     doi:10.18637/jss.v059.i09.
     """
-    C = np.linalg.inv(moments.gram)
     P, Q = _bends(moments)
-    CP = C @ P
     if W is None:
         W = _inverse(expected_information(moments, n))
-    spread = np.einsum("kl,klcd->cd", W, Q) - np.einsum("kl,kcd,lde->ce", W, P, CP)
-    if bend is not None:
-        spread = spread - 0.25 * bend
-    adjusted = C + C @ (spread + spread.T) @ C
-    cov_beta, plain, bends = (beta_map @ A @ beta_map.T for A in (adjusted, C, CP @ C))
+    return adjusted(moments.gram, P, np.einsum("kl,klcd->cd", W, Q), W, beta_map)
+
+
+def adjusted(
+    gram: np.ndarray, P: np.ndarray, WQ: np.ndarray, W: np.ndarray, beta_map: np.ndarray
+) -> KenwardRoger:
+    """The adjusted covariance and what goes with it from its sums.
+
+    Parameters
+    ----------
+    gram : ndarray, shape (p, p)
+        ``X' V^-1 X``.
+    P : ndarray, shape (m + 1, p, p)
+        Along V and all directions.
+    WQ : ndarray, shape (p, p)
+        ``sum_kl W_kl Q_kl``; where V is not linear in its parameters less a quarter of
+        ``sum_kl W_kl X' V^-1 V_kl V^-1 X``.
+    W : ndarray, shape (m + 1, m + 1)
+    beta_map : ndarray, shape (p, p)
+    """
+    C = np.linalg.inv(gram)
+    CP = C @ P
+    spread = WQ - np.tensordot(np.tensordot(W, P, 1), CP, ((0, 2), (0, 1)))
+    cov = C + C @ (spread + spread.T) @ C
+    cov_beta, plain, bends = (beta_map @ A @ beta_map.T for A in (cov, C, CP @ C))
     return KenwardRoger(cov_beta=cov_beta, plain=plain, bends=bends, W=W)
 
 

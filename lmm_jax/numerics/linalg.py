@@ -19,6 +19,9 @@ from .namespace import NUMPY, namespace
 # Unrolled code compiles slowly and loops run slowly on large blocks: three regimes.
 UNROLL_LIMIT = 3
 _LOOP_LIMIT = 32
+# Products of entries of a group from which NumPy, which keeps all of them before it adds them up,
+# is faster with one BLAS call a group.
+_FEW_PRODUCTS = 256
 # Rows of a wide matrix that are eliminated one by one before the others see them.
 _PANEL = 8
 # Large triangular matrices are inverted by halves down to this size: products of matrices run
@@ -268,8 +271,8 @@ def back_substitute(U: Array, B: Array) -> Array:
 
 def group_product(A: Array, B: Array) -> Array:
     """``A_i' B_i`` for every group: ``(r, a, G), (r, b, G) -> (a, b, G)``."""
-    xp = namespace(A, B)
-    if A.shape[0] * A.shape[1] <= 4 * _LOOP_LIMIT:
+    xp, pairs = namespace(A, B), A.shape[0] * A.shape[1]
+    if pairs <= 4 * _LOOP_LIMIT and (xp is not NUMPY or pairs * B.shape[1] <= _FEW_PRODUCTS):
         return xp.sum(A[:, :, None] * B[:, None], axis=0)
     each = xp.moveaxis(A, -1, 0).swapaxes(1, 2) @ xp.moveaxis(B, -1, 0)
     return xp.moveaxis(each, 0, -1)

@@ -177,6 +177,39 @@ class ResidualLayout(Layout):
         return out._replace(gram=self.S0[:-1, :-1] + out.gram)
 
     @exact
+    def weighted_moments(self, theta: Array, W: Array) -> tuple[Array, Array]:
+        """``P_k = X' V^-1 V_k V^-1 X``, (m, p, p), and ``sum_kl W_kl Q_kl``, (p, p).
+
+        ``Q_kl = X' V^-1 V_k V^-1 V_l V^-1 X`` along the derivatives of V in theta; with a root of
+        W the sum costs m products where all Q would cost m^2.
+
+        Parameters
+        ----------
+        theta : Array, shape (m,)
+        W : Array, shape (m, m)
+            Positive semidefinite.
+        """
+        xp = namespace(theta, W, self.S0)
+        p, m = self.beta_origin.size, theta.size
+        e, vectors = xp.linalg.eigh(W)
+        root = (vectors * xp.sqrt(xp.maximum(e, 0.0))).T
+        P, total = xp.zeros((m, p, p), theta.dtype), xp.zeros((p, p), theta.dtype)
+        for bucket in self.buckets:
+            at = covariances(theta, self.structures, bucket)
+            terms = integrate_out(at.V, bucket)[2]
+            u, D = terms.u[:, :-1], self._of_groups(at.tangents, bucket)
+            P = P + quadratics(u, D)
+            own = of_groups(terms.P, bucket)
+            for row in root:  # one at a time: (Q, p, G) numbers each
+                Du = products(u, xp.tensordot(row, D, 1)[None])[0]
+                behind = group_product(own, Du)
+                total = total + (
+                    xp.moveaxis(Du, 1, 0).reshape(p, -1)
+                    @ xp.moveaxis(behind, 1, 0).reshape(p, -1).T
+                )
+        return P, total
+
+    @exact
     def bend_form(self, theta: Array, W: Array, z: Array) -> Array:
         """``X' V^-1 B V^-1 X``, (p, p), with second derivatives of V in theta and log sigma^2.
 
