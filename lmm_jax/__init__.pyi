@@ -9,6 +9,7 @@ from .api.fit import fit
 from .api.fit_many import fit_many
 from .api.fit_regularized import fit_regularized
 from .api.measures import caic, icc, r2, variance_components, vif
+from .api.mmrm import mmrm
 from .api.power import power
 from .api.simulate import simulate
 from .api.simulate_residuals import simulate_residuals
@@ -112,6 +113,7 @@ __all__ = [
     "load",
     "load_dataset",
     "loglike",
+    "mmrm",
     "pack",
     "penalties",
     "power",

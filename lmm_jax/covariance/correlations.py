@@ -41,6 +41,7 @@ class Correlation:
 
     name: ClassVar[str] = ""
     by_levels: ClassVar[bool] = True  # places are levels of a factor, or distances count
+    levels_are_codes: ClassVar[bool] = False  # places are codes of `levels`, not distances
     linear: ClassVar[bool] = False  # in reported parameters, times the variance
 
     @property
@@ -141,6 +142,7 @@ class General(Correlation):
     __slots__ = ()
     name = "symm"
     linear = True
+    levels_are_codes = True
 
     @property
     def n_params(self) -> int:
@@ -323,6 +325,7 @@ class Antedependent(Correlation):
 
     __slots__ = ()
     name = "ad"
+    levels_are_codes = True
 
     @property
     def n_params(self) -> int:

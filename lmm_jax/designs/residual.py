@@ -49,8 +49,6 @@ _CORRELATIONS: dict[str, type[Correlation]] = {
         )
     },
 }  # fmt: skip
-# Correlations that have parameters for every visit; others look at distances alone.
-_OF_LEVELS = (General, Antedependent)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -60,6 +58,7 @@ class Residual:
     term: ResidualTerm
     rows: ResidualRows
     subjects: pd.Index[Any] | None  # labels; None: every row is one, or all rows are
+    codes: np.ndarray | None  # (n,)  visit of every row
     visits: pd.Index[Any] | None  # in their order; None where places are coordinates
     arms: pd.Index[Any] | None
     strata: pd.Index[Any] | None  # levels of diag()
@@ -84,6 +83,7 @@ class ResidualLabel:
     text: str
     structures: tuple[Structure, ...]  # of theta: random effects, then residuals
     visits: tuple[str, ...]  # empty where places are coordinates
+    distances: tuple[float, ...]  # of every visit, where distances are taken of numbers
     strata: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -97,10 +97,13 @@ def residual_label(
     if residual is None:
         return None
     named = [() if x is None else tuple(spelled(x)) for x in (residual.visits, residual.strata)]
+    codes, places = residual.codes, residual.rows.places[0]
+    at = {} if codes is None else dict(zip(codes.tolist(), places.tolist(), strict=True))
     return ResidualLabel(
         text=residual.text,
         structures=structures + residual.structures,
         visits=named[0],
+        distances=tuple(at[code] for code in sorted(at)),
         strata=named[1],
     )
 
@@ -136,9 +139,9 @@ def residual_of_rows(
     labels = tuple(spelled(names)) if names is not None else ()
     if term.correlation:
         _check_repeats(term, subject, subjects, places)
-    at = places.codes[None].astype(float) if issubclass(kind, _OF_LEVELS) else places.at  # type: ignore[index]
+    at = places.codes[None].astype(float) if kind.levels_are_codes else places.at  # type: ignore[index]
     options: dict[str, Any] = {}
-    if issubclass(kind, _OF_LEVELS):
+    if kind.levels_are_codes:
         assert places.visits is not None
         options["levels"] = tuple(spelled(places.visits))
     elif kind is Toeplitz:
@@ -172,7 +175,13 @@ def residual_of_rows(
         covariate=x,
     )
     return Residual(
-        term=term, rows=rows, subjects=subjects, visits=places.visits, arms=arms, strata=strata
+        term=term,
+        rows=rows,
+        subjects=subjects,
+        codes=places.codes,
+        visits=places.visits,
+        arms=arms,
+        strata=strata,
     )
 
 
@@ -284,10 +293,12 @@ def _check_repeats(
     """No subject has two rows at one visit."""
     if places.codes is None and term.nugget:
         return
-    keys = np.concatenate([subject[None].astype(float), places.at])
-    if places.codes is not None:
-        keys = np.stack([subject, places.codes])
-    _, first, count = np.unique(keys, axis=1, return_index=True, return_counts=True)
+    if places.codes is None:
+        at = np.unique(places.at, axis=1, return_inverse=True)[1]
+    else:
+        at = places.codes
+    key = subject * (int(at.max(initial=0)) + 1) + at
+    _, first, count = np.unique(key, return_index=True, return_counts=True)
     if (count == 1).all():
         return
     row = int(first[np.argmax(count > 1)])

@@ -11,7 +11,7 @@ from .expressions import check_source, to_python
 from .tokens import Item, depths, lex, split
 
 # Correlations by the name in a formula: their own name, and whether variances differ by visit.
-_OF_VISITS = {
+OF_VISITS = {
     "us": ("symm", True),
     "symm": ("symm", False),
     "cs": ("cs", False),
@@ -26,7 +26,7 @@ _OF_VISITS = {
 }
 SPATIAL = ("car1", "sp_exp", "sp_gau")
 SPREADS = ("diag", "power", "expo")
-_NAMES = "|".join((*_OF_VISITS, *SPATIAL, *SPREADS))
+_NAMES = "|".join((*OF_VISITS, *SPATIAL, *SPREADS))
 _CALL = re.compile(rf"({_NAMES})\(")
 # What may name the visits: a column, or a column as a factor. More is a term of random effects.
 _VISIT = re.compile(r"\s*(?:`[^`]*`|[^\W\d]\w*|(?:factor|C)\(\s*(?:`[^`]*`|[^\W\d]\w*)\s*\))\s*")
@@ -87,7 +87,7 @@ def is_residual(text: str) -> bool:
     left, bar, _ = _cut(inside)
     if not bar:
         return name in (*SPATIAL, *SPREADS)
-    return name in SPATIAL or (name in _OF_VISITS and _VISIT.fullmatch(left) is not None)
+    return name in SPATIAL or (name in OF_VISITS and _VISIT.fullmatch(left) is not None)
 
 
 def _cut(inside: str) -> tuple[str, str, str]:
@@ -168,7 +168,7 @@ def _read(item: Item, text: str) -> ResidualTerm:
         correlation, own = name, False
     else:
         places = (_code(left, item, text),)
-        correlation, own = _OF_VISITS[name]
+        correlation, own = OF_VISITS[name]
     return ResidualTerm(
         correlation=correlation,
         places=places,

@@ -190,10 +190,8 @@ def _adjusted(fit: Tested, kind: str) -> DfMethod:
         else:
             moments, W = layout.psi_moments(theta), None
             if kind != "expected":
-                moments, W = (
-                    along_theta(moments, theta, layout.structures),
-                    _last_first(e.joint_cov),
-                )
+                moments = along_theta(moments, theta, layout.structures)
+                W = _last_first(e.joint_cov)
             at = kenward_roger(moments, layout.beta_map, float(layout.n_obs), W)
     if design.held is not None:
         free, p = np.isnan(design.held), design.held.size

@@ -13,11 +13,12 @@ from scipy import special  # scipy.stats takes half a second to import
 from ..designs.design import Design
 from ..designs.labels import TermLabel, parameter_names
 from ..designs.residual import ResidualLabel
-from ..inputs.arguments import hinted
+from ..errors import DataError
+from ..inputs.arguments import hinted, probability
 from ..inputs.names import unique
 from .df import DfMethod, bound, read_df_method
 from .estimates import Estimates
-from .residual_parameters import reported
+from .residual_parameters import covariance_frame, intervals, reported
 from .robust import RobustFixed, robust_of
 from .variance import touches_zero
 
@@ -116,6 +117,71 @@ class FitRecord:
     def residual_params_se(self) -> pd.Series[float]:
         """Standard errors of ``residual_params``, by the delta method."""
         return self._residual_series(errors=True)
+
+    def residual_intervals(self, level: float = 0.95) -> pd.DataFrame:
+        """Wald intervals of ``residual_params``.
+
+        Parameters
+        ----------
+        level : float
+
+        Returns
+        -------
+        DataFrame
+            Columns estimate, std_error, lower, upper. Limits are taken on the log scale (standard
+            deviations, ranges), that of atanh (correlations) or of the logit (nugget).
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> data = lmm.load_dataset("orthodont")
+        >>> res = lmm.fit("distance ~ age + ar1(row | Subject)", data)
+        >>> res.residual_intervals().round(3)
+             estimate  std_error  lower  upper
+        rho     0.698      0.067  0.542  0.808
+        """
+        level = probability(level, "level")
+        values, errors = self.residual_params, self.residual_params_se
+        limits = intervals(list(values.index), values.to_numpy(), errors.to_numpy(), level)
+        columns = {"estimate": values, "std_error": errors}
+        return pd.DataFrame({**columns, "lower": limits[:, 0], "upper": limits[:, 1]})
+
+    def residual_cov(
+        self,
+        levels: Any = None,
+        *,
+        arm: str | None = None,
+        stratum: Any = None,
+        covariate: Any = None,
+    ) -> pd.DataFrame:
+        """Covariance of the residuals of a subject at some visits, times or coordinates.
+
+        Parameters
+        ----------
+        levels : sequence, optional
+            Visits; all of them if not given. Times, or one row of coordinates a place, where the
+            structure has no visits.
+        arm : str, optional
+            Where arms have covariances of their own.
+        stratum, covariate : optional
+            Level of ``diag()``, or the covariate of ``power()`` and ``expo()``, where the
+            structure has one beside its visits.
+
+        Returns
+        -------
+        DataFrame
+            In the squared unit of the response, for rows of weight one.
+
+        Raises
+        ------
+        DataError
+            The residuals are independent with one variance, or something is missing above.
+        """
+        if self.residual is None:
+            raise DataError("the residuals are independent with one variance, `scale`")
+        return covariance_frame(
+            self.estimates, self.residual, levels, arm=arm, stratum=stratum, covariate=covariate
+        )
 
     def _residual_series(self, *, errors: bool) -> pd.Series[float]:
         if self.residual is None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
+from scipy import special
 
 from ..covariance.residuals import ResidualStructure
 from ..covariance.structures import Structure
 from ..covariance.theta import theta_slices
+from ..designs.residual import ResidualLabel
+from ..errors import DataError
+from ..inputs.arguments import choice
 from ..numerics.taylor import Taylor, exp, stack, variables
 from .estimates import Estimates
 
@@ -77,3 +82,119 @@ def natural_bend(at: Estimates, structures: Sequence[Structure]) -> np.ndarray:
     out = np.zeros(len(at.joint_cov))
     out[found.at] = np.linalg.solve(np.swapaxes(found.values.first, 0, 1), second)
     return out
+
+
+# Scales on which the estimates are nearly normal, by the beginning of a name.
+_LOG, _ATANH, _LOGIT = ("sd", "range"), ("corr", "rho", "phi", "theta"), ("nugget",)
+
+
+def intervals(
+    names: Sequence[str], values: np.ndarray, errors: np.ndarray, level: float
+) -> np.ndarray:
+    """Limits, (n, 2): on the log scale, that of atanh or of the logit, so that none is outside.
+
+    Parameters
+    ----------
+    names : sequence of str
+        As :func:`natural_parameters` gives them.
+    values, errors : ndarray, shape (n,)
+    level : float
+    """
+    z = special.ndtri(0.5 + 0.5 * level) * np.array([-1.0, 1.0])
+    out = np.empty((len(names), 2))
+    with np.errstate(all="ignore"):
+        for i, (name, x, se) in enumerate(zip(names, values, errors, strict=True)):
+            kind = name.partition("[")[0]
+            if kind in _LOG:
+                out[i] = x * np.exp(z * se / x)
+            elif kind in _ATANH:
+                out[i] = np.tanh(np.arctanh(x) + z * se / ((1.0 - x) * (1.0 + x)))
+            elif kind in _LOGIT:
+                out[i] = special.expit(special.logit(x) + z * se / (x * (1.0 - x)))
+            else:
+                out[i] = x + z * se
+    return out
+
+
+def covariance_frame(
+    at: Estimates,
+    label: ResidualLabel,
+    levels: Any = None,
+    *,
+    arm: str | None = None,
+    stratum: Any = None,
+    covariate: Any = None,
+) -> pd.DataFrame:
+    """Covariance of residuals at some visits, times or coordinates; see ``LMMResults``."""
+    structures = [s for s in label.structures if isinstance(s, ResidualStructure)]
+    arms = [s.arm for s in structures]
+    if arm is None and len(arms) > 1:
+        raise DataError(f"the residual covariance differs between {', '.join(arms)}: pass arm=")
+    which = 0 if arm is None else arms.index(choice(str(arm), "arm", arms))
+    own = structures[which]
+    spots, names = _spots(own, label, levels)
+    r = spots.shape[1]
+    if own.spread.kind == "levels":
+        codes = _strata(own, label, names, stratum)
+        slopes = own.spread.slopes(codes[:, None], None, (r, 1))
+    else:
+        x = None
+        if own.spread.kind != "one":
+            if covariate is None:
+                raise DataError(
+                    f"standard deviations are {own.spread.kind}() of a covariate: "
+                    "pass covariate=, one number or one a level"
+                )
+            x = np.broadcast_to(np.asarray(covariate, dtype=float), (r,))[:, None]
+        slopes = own.spread.slopes(None, x, (r, 1))
+    places = zip(label.structures, theta_slices(label.structures), strict=True)
+    phi = next(at.theta_layout[place] for s, place in places if s is own)
+    if own.correlation.levels:  # visits, of which any may be asked for
+        T = len(own.correlation.levels)
+        every = np.arange(T, dtype=float)[None, :, None]
+        C = own.correlation.matrix(phi[own.spread.n_params :], every)[..., 0]
+        code = spots[0].astype(int)
+        sd = np.exp(np.einsum("k,ka->a", phi[: own.spread.n_params], slopes[..., 0]))
+        R = sd[:, None] * sd * C[code][:, code]
+    else:
+        R = own.matrix(phi, spots[..., None], slopes)[..., 0]
+    return pd.DataFrame(at.scale * R, index=list(names), columns=list(names))
+
+
+def _spots(
+    own: ResidualStructure, label: ResidualLabel, levels: Any
+) -> tuple[np.ndarray, list[Any]]:
+    """Places, (d, r), of visits or coordinates, and their names."""
+    if own.correlation.name == "":
+        strata = own.spread.levels or ("all rows",)
+        names = list(strata) if levels is None else [str(level) for level in levels]
+        return np.zeros((1, len(names))), names
+    if label.visits:
+        names = list(label.visits) if levels is None else [str(level) for level in levels]
+        unknown = [name for name in names if name not in label.visits]
+        if unknown:
+            raise DataError(f"no visit {unknown[0]!r}: there are {', '.join(label.visits)}")
+        codes = [label.visits.index(name) for name in names]
+        spots = label.distances if not own.correlation.levels_are_codes else ()
+        return np.array([[spots[c] if spots else c for c in codes]], dtype=float), names
+    if levels is None:
+        raise DataError(f"{label.text} has no visits: pass levels=, times or coordinates")
+    at = np.asarray(levels, dtype=float)
+    return np.atleast_2d(at.T) / own.correlation.unit, list(map(str, levels))
+
+
+def _strata(
+    own: ResidualStructure, label: ResidualLabel, names: Sequence[Any], stratum: Any
+) -> np.ndarray:
+    """Level of the standard deviation at every place."""
+    of_visits = own.spread.levels == label.visits and not label.strata
+    asked = names if of_visits or (own.correlation.name == "" and stratum is None) else None
+    if asked is None:
+        if stratum is None:
+            raise DataError(
+                f"standard deviations differ between {', '.join(own.spread.levels)}: pass stratum="
+            )
+        asked = [str(stratum)] * len(names)
+    return np.array(
+        [own.spread.levels.index(choice(a, "stratum", own.spread.levels)) for a in asked]
+    )

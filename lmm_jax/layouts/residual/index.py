@@ -13,7 +13,7 @@ from ...covariance.structures import OfTerms, Structure, term_sizes
 from ...errors import DataError
 from ...numerics.shapes import round_up, round_up_rows
 from ...reprs import brief
-from ..group_index import GroupPlan, LevelMap, level_parent, rank_within
+from ..group_index import GroupPlan, LevelMap, function_of, level_parent, rank_within
 
 # Rows of a group beyond which its dense matrices are too much.
 _MOST_ROWS = 4000
@@ -223,8 +223,8 @@ def _bucket(
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two labellings divide the rows alike."""
-    pairs = np.unique(np.stack([a, b]), axis=1).shape[1]
-    return pairs == np.unique(a).size == np.unique(b).size
+    sizes = int(a.max(initial=-1)) + 1, int(b.max(initial=-1)) + 1
+    return function_of(a, b, sizes[0]) is not None and function_of(b, a, sizes[1]) is not None
 
 
 def _arm_of_groups(arm: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:

@@ -202,11 +202,8 @@ class ResidualLayout(Layout):
             own = of_groups(terms.P, bucket)
             for row in root:  # one at a time: (Q, p, G) numbers each
                 Du = products(u, xp.tensordot(row, D, 1)[None])[0]
-                behind = group_product(own, Du)
-                total = total + (
-                    xp.moveaxis(Du, 1, 0).reshape(p, -1)
-                    @ xp.moveaxis(behind, 1, 0).reshape(p, -1).T
-                )
+                behind = xp.moveaxis(group_product(own, Du), 1, 0).reshape(p, -1)
+                total = total + xp.moveaxis(Du, 1, 0).reshape(p, -1) @ behind.T
         return P, total
 
     @exact

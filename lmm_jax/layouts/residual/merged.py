@@ -9,7 +9,7 @@ and the rows of a factor of it stand for all subjects.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.linalg import qr
@@ -69,14 +69,14 @@ def _merged(bucket: ResidualBucket) -> ResidualBucket:
     owner = np.zeros(G, np.int32)
     owner[: sum(sizes)] = np.repeat(np.arange(found.first.size), sizes)
     chosen = real[found.first]
-    return replace(
-        bucket,
+    arrays: dict[str, Any] = dict(
         Z=_padded(np.asarray(bucket.Z)[..., chosen], D),
         c=np.ascontiguousarray(np.moveaxis(c.reshape(G, r, C), 0, -1)),
         owner=owner,
         present=_padded(np.asarray(bucket.present)[..., chosen], D),
         copies=_padded(found.counts.astype(float), D),
     )
+    return replace(bucket, **arrays)
 
 
 def _padded(A: np.ndarray, D: int) -> np.ndarray:
@@ -114,12 +114,17 @@ def _factor(rows: np.ndarray) -> np.ndarray:
     if missed > _FIT_TOL * rank * max(1.0, float(np.abs(weights).max(initial=0.0))):
         if len(A) <= used.size:
             return rows
-        top = np.linalg.qr(A, mode="r")
+        top = _triangle(A)
     else:
-        own = np.linalg.qr(scaled[:, basis], mode="r")
+        own = _triangle(scaled[:, basis])
         top = np.empty((rank, used.size))
         top[:, basis], top[:, others] = own, own @ weights
         top *= size
     out = np.zeros((len(top), rows.shape[1]))
     out[:, used] = top
     return out
+
+
+def _triangle(A: np.ndarray) -> np.ndarray:
+    """The triangular factor of A by Householder's reflections."""
+    return np.asarray(np.linalg.qr(A, mode="r"))
