@@ -193,6 +193,18 @@ def test_a_column_of_the_data_serves_where_rows_are_left_out():
     assert_close(fit.robust("CR2", data["school"]).bse_fe, expected.bse_fe, ROUNDING)
 
 
+def test_a_variable_of_the_formula_serves_by_its_name():
+    school = pd.Series(BLOCK).map("s{:.0f}".format)
+    data = DATA.assign(school=school, x=DATA["x"].where(np.arange(60) != 7))
+    fixed = lmm.fit("y ~ x + school + (1 | g)", data)
+    nested = lmm.fit("y ~ x + (1 | school) + (1 | g)", data)
+    for fit in (fixed, nested):
+        by_name, expected = fit.robust("CR2", "school"), fit.robust("CR2", data["school"])
+        assert_close(by_name.bse_fe, expected.bse_fe, 0)
+        assert "5 clusters (school)" in str(by_name.summary())
+    assert_close(nested.robust("CR1", "school").bse_fe, nested.robust("CR1").bse_fe, ROUNDING)
+
+
 def test_a_held_effect_is_an_offset():
     free, start = P(fe_params=[1, 1, 0], cov_re=[[1]]), P(fe_params=[0, 0, 0.5], cov_re=[[1]])
     held = lmm.fit("y ~ x + z + (1 | g)", DATA, free=free, start_params=start)
@@ -267,7 +279,7 @@ REFUSED = {
     "unknown kind": (lambda: model("coarser").robust("CR4"), "kind='CR4': choose from CR0"),
     "lower case": (lambda: model("coarser").robust("cr2"), "did you mean|choose from CR0"),
     "no string": (lambda: model("coarser").robust(["CR2"]), "kind="),
-    "a column's name": (lambda: model("coarser").robust("CR2", "g"), r"pass the labels, data\['g'\]"),
+    "a column that no formula names": (lambda: model("coarser").robust("CR2", "school"), r"keeps what its formula names \(g, x, z\); pass the labels, data\['school'\]"),
     "too short": (lambda: model("coarser").robust("CR2", BLOCK[:5]), "has 5 entries but y has 60"),
     "other index": (lambda: model("coarser").robust("CR2", pd.Series(BLOCK, index=np.arange(60) + 1)), "another index"),
     "missing": (lambda: model("coarser").robust("CR2", np.where(np.arange(60) == 3, np.nan, BLOCK)), "missing in rows of the fit, such as 3"),

@@ -42,9 +42,10 @@ def read_clusters(design: Design, labels: Any) -> Clusters:
     Parameters
     ----------
     design : Design
-    labels : array, shape (n,), Series, or None
+    labels : array, shape (n,), Series, str, or None
         A series is looked up by the index of the rows that the fit used, so that a column of
-        the data serves although some of its rows were left out.
+        the data serves although some of its rows were left out. A string names a variable of
+        the formula: a grouping factor, or one of the fixed effects.
 
     Raises
     ------
@@ -67,10 +68,7 @@ def read_clusters(design: Design, labels: Any) -> Clusters:
 
 def _from_labels(design: Design, labels: Any) -> Clusters:
     if isinstance(labels, str):
-        raise DataError(
-            f"cluster={labels!r} names a column, and the fit does not keep the frame: pass the "
-            f"labels, data[{labels!r}]"
-        )
+        labels = _column(design, labels)
     name = labels.name if isinstance(labels, pd.Series) and labels.name is not None else "cluster"
     values = vector(_on_rows(design, labels), "cluster", n=design.nobs, index=design.index)
     codes, levels = distinct(values, "cluster")
@@ -90,6 +88,22 @@ def _from_labels(design: Design, labels: Any) -> Clusters:
             "levels of all factors of the model"
         )
     return Clusters(codes, len(levels), str(name))
+
+
+def _column(design: Design, name: str) -> pd.Series[Any]:
+    """A variable of the formula in the rows that the fit used."""
+    terms = {term.group: term for term in design.terms if not term.is_component}
+    if name in terms:
+        term = terms[name]
+        return pd.Series(term.levels[term.codes[:, 0]], design.index, name=name)
+    rows = None if design.source is None else design.source.rows
+    if rows is not None and name in rows.columns:
+        return rows[name]
+    listed = ", ".join([*terms, *(() if rows is None else rows.columns)])
+    raise DataError(
+        f"cluster={name!r}: of the data the fit keeps what its formula names ({listed}); pass the "
+        f"labels, data[{name!r}]"
+    )
 
 
 def _on_rows(design: Design, labels: Any) -> Any:

@@ -102,8 +102,10 @@ class DesignedModel(FittedModel):
         ----------
         kind : {"CR0", "CR1", "CR1S", "CR2", "CR3"}
             CR2 is unbiased if the model is right; CR1 and CR1S are CR0 times f; CR3 is larger.
-        cluster : array of length n or Series, optional
-            Labels of clusters that contain the model's independent groups, which are the default.
+        cluster : array of length n, Series or str, optional
+            Labels of clusters that contain the model's independent groups, which are the default;
+            or the name of a variable of the formula. Other columns are passed as they are,
+            ``data["school"]``.
 
         Returns
         -------
