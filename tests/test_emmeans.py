@@ -233,6 +233,21 @@ def test_equivalence_and_non_inferiority():
     assert_close(shifted["p_value"], stats.t.cdf(t - 5.0 / se, df), 1e-9)
 
 
+def test_values_of_a_null_go_row_by_row():
+    found = lmm.emmeans(oats(), "Nf").pairs()
+    null = np.array([1.0, -2.0, 0.0, 30.0, 4.0, 5.0])
+    together = found.test(null=null, adjust="none")
+    for i, value in enumerate(null):
+        alone = found.test(null=value, adjust="none").iloc[i]
+        assert together.iloc[i].drop(["contrast"]).equals(alone.drop(["contrast"]))
+    means = lmm.emmeans(oats(), "Nf")
+    ours = means.joint_test([70.0, 80.0, 90.0, 100.0]).iloc[0]
+    expected = oats().f_test((means.at.L, [70.0, 80.0, 90.0, 100.0]))
+    assert_close(ours["f"], expected.statistic, 1e-8)
+    with pytest.raises(lmm.DataError, match=r"null has the shape \(2,\): one value, or 6"):
+        found.test(null=[1.0, 2.0])
+
+
 def test_letters_say_what_differs():
     means = lmm.emmeans(oats(), "Nf")
     table, p = means.cld(), means.pairs().to_frame()["p_value"].to_numpy()

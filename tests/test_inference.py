@@ -311,6 +311,37 @@ def test_the_parts_of_an_interaction_in_any_order(asked, name):
     assert at.labels == (f"{asked.strip('`')} = 3",)
 
 
+CALLS = ["day", "I(day ** 2)", "poly(x, 2)[1]", "a[T.b]:c", "A[T.c q]", "C(A, Treatment('b'))[T.c]"]
+
+
+@pytest.mark.parametrize("quote", ["", "`", "'", '"'])
+@pytest.mark.parametrize("name", CALLS)
+def test_names_with_operators_are_found_bare_and_quoted(name, quote):
+    at = read_restriction(f"2 * {quote}{name}{quote} - day = 3, {name}", CALLS)
+    row = [2.0 * (other == name) - (other == "day") for other in CALLS]
+    assert at.R.tolist() == [row, [float(other == name) for other in CALLS]]
+    assert at.q.tolist() == [3, 0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ("I(day^2)", CALLS[1]),
+        ("I(day**2)", CALLS[1]),
+        ("poly(x,2)[1]", CALLS[2]),
+    ],
+)
+def test_calls_may_be_spelled_as_in_r(asked, name):
+    assert read_restriction(asked, CALLS).R.tolist() == [[float(o == name) for o in CALLS]]
+
+
+def test_values_beside_equations():
+    both = read_restriction(("x - x2, A[T.b]", [1, 2]), NAMES)
+    equations = read_restriction("x - x2 = 1, A[T.b] = 2", NAMES)
+    assert both.R.tolist() == equations.R.tolist() and both.q.tolist() == [1, 2]
+    assert both.labels == ("x - x2 = 1", "A[T.b] = 2")
+
+
 @pytest.mark.parametrize(
     ("hypothesis", "labels"),
     [
@@ -353,6 +384,9 @@ def test_rows_are_called_by_what_was_asked(hypothesis, labels):
         (np.zeros((1, 1, 8)), "shape"),
         ((np.eye(8)[:2], [1, 2, 3]), "q has 3 values for 2"),
         ((np.eye(8)[:2], np.nan), "finite"),
+        (("x = 1, x2", [1, 2]), "has values: pass these, or q"),
+        (("x, x2", [1, 2, 3]), "q has 3 values for 2"),
+        (("x", "x2"), "numbers are needed"),
     ],
 )
 def test_hypotheses_that_cannot_be_read(hypothesis, message):

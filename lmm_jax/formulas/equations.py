@@ -42,18 +42,18 @@ def read_equations(
     """Equations by formulaic's reader, which sees plain identifiers for the names.
 
     Names such as ``x:A[T.b]`` or ``C(a, Treatment("b"))[T.c]`` hold its operators. The parts of
-    an interaction may stand in any order.
+    an interaction may stand in any order, and names between backticks or quotes.
     """
     spellings = _spellings(names)
-    longest = sorted(spellings, key=len, reverse=True)
-    known = "|".join(f"`{re.escape(n)}`|(?<![\\w.`]){re.escape(n)}(?![\\w.`])" for n in longest)
+    known = "|".join(map(re.escape, sorted(spellings, key=len, reverse=True)))
     found: list[str] = []
 
     def replaced(match: re.Match[str]) -> str:
-        found.append(match[0])
-        return f"_v{spellings[match[0].strip('`')]}_"
+        found.append(match[1] or match[3])
+        return f"_v{spellings[found[-1]]}_"
 
-    plain = re.sub(known, replaced, text) if names else text
+    pattern = rf"(?<![\w.`])({known})(?![\w.`])|([`'\"])({known})\2"
+    plain = re.sub(pattern, replaced, text) if names else text
     equations = _equations(plain, found)
     unknown = _unknown(equations)
     try:
@@ -87,7 +87,7 @@ def _equations(plain: str, found: Sequence[str]) -> list[_Equation]:
     out = []
     for part in plain.split(",") if plain.strip() else ("=",):
         sides = part.split("=")
-        asked = [_PLACE.sub(lambda _: next(names).strip("`"), side).strip() for side in sides]
+        asked = [_PLACE.sub(lambda _: next(names), side).strip() for side in sides]
         sides = [_EXPONENT.sub(lambda m: np.format_float_positional(float(m[0])), s) for s in sides]
         if len(sides) == 1:
             out.append(_Equation(part if part == sides[0] else sides[0], asked[0]))
@@ -97,13 +97,21 @@ def _equations(plain: str, found: Sequence[str]) -> list[_Equation]:
 
 
 def _spellings(names: Sequence[str]) -> dict[str, int]:
-    """Number of the parameter by its name and, for interactions, by the name in another order."""
+    """Number of the parameter by its name, and by what else it may be called.
+
+    The parts of an interaction have any order; powers are R's, and blanks are left out of calls:
+    ``I(x^2)`` and ``I(x**2)`` for ``I(x ** 2)``.
+    """
     out = {name: i for i, name in enumerate(names)}
     for i, name in enumerate(names):
         parts = _COLON.split(name)
-        if 1 < len(parts) <= _MOST_PARTS:
-            for order in permutations(parts):
-                out.setdefault(":".join(order), i)
+        orders = permutations(parts) if 1 < len(parts) <= _MOST_PARTS else [parts]
+        for order in map(":".join, orders):
+            out.setdefault(order, i)
+            if "(" in name:
+                for text in (order.replace(" ** ", "^"), order.replace(" ", "")):
+                    out.setdefault(text, i)
+                    out.setdefault(text.replace("**", "^"), i)
     return out
 
 

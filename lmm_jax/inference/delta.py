@@ -205,19 +205,9 @@ def hypotheses(
     fit = instance(res, "res", FitRecord, "a result of lmm.fit")
     if callable(hypothesis):
         return delta_method(fit, hypothesis, level, df_method=df_method)
-    test = t_test(fit.with_df(df_method), _equations(hypothesis, fit), None)
+    test = t_test(fit.with_df(df_method), hypothesis, None)
     how = choice(adjust, "adjust", ADJUSTMENTS)
     return test if how == "none" else adjusted(test, how)
-
-
-def _equations(hypothesis: Any, fit: FitRecord) -> Any:
-    """Names alone as equations."""
-    names = fit.params.index
-    if isinstance(hypothesis, str):
-        return f"{hypothesis} = 0" if hypothesis in names else hypothesis
-    if isinstance(hypothesis, list) and all(isinstance(part, str) for part in hypothesis):
-        return [f"{part} = 0" if part in names else part for part in hypothesis]
-    return hypothesis
 
 
 # ------------------------------------------------------------ the arithmetic

@@ -32,8 +32,8 @@ def read_restriction(
     Parameters
     ----------
     hypothesis : array, tuple or str
-        ``R`` over the fixed effects or over all parameters, with ``q = 0``; the
-        pair ``(R, q)``; or equations such as ``"x1 = x2, x3 = 0"``, also as a list.
+        ``R`` over the fixed effects or over all parameters, with ``q = 0``; equations such as
+        ``"x1 = x2, x3 = 0"``, also as a list; or a pair of either and q, ``("x1, x2", [1, 2])``.
     fixed_names, variance_names : sequence of str
         Names of the parameters; without ``variance_names`` only fixed effects
         can be restricted.
@@ -55,17 +55,23 @@ def read_restriction(
     names = [*fixed_names, *variance_names]
     values: Any = 0.0
     labels: tuple[str, ...] = ()
+    given = isinstance(hypothesis, tuple) and len(hypothesis) == 2
+    if given:
+        hypothesis, values = hypothesis
     if isinstance(hypothesis, str) or (
         isinstance(hypothesis, list) and hypothesis and isinstance(hypothesis[0], str)
     ):
         parts = [hypothesis] if isinstance(hypothesis, str) else hypothesis
         if not all(isinstance(part, str) for part in parts):
             raise DataError(f"r_matrix={shown(hypothesis)}: equations only, or numbers only")
-        text = ", ".join(parts)
-        matrix, values, labels = read_equations(text, names)
+        matrix, own, labels = read_equations(", ".join(parts), names)
+        if not given:
+            values = own
+        elif own.any():
+            raise DataError(f"r_matrix={shown(hypothesis)} has values: pass these, or q")
+        else:
+            labels = ()
     else:
-        if isinstance(hypothesis, tuple) and len(hypothesis) == 2:
-            hypothesis, values = hypothesis
         matrix = _matrix(_by_label(hypothesis, names), len(fixed_names), len(names))
     q = numbers(values, "q", finite=False).reshape(-1)
     if q.size not in (1, len(matrix)) or not np.isfinite(q).all():

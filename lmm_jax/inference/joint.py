@@ -54,7 +54,7 @@ def joint_test_of(
     tests: DfMethod,
     scale: float,
     beta: np.ndarray,
-    null: float = 0.0,
+    null: float | np.ndarray = 0.0,
 ) -> list[float]:
     """Test of some rows together, of those of their combinations that can be estimated."""
     basis = estimable_rows(at.L[rows], at.gap[rows])

@@ -86,7 +86,7 @@ def compare(
     means: int = 0,
     pairwise: bool = False,
     side: int = 0,
-    null: float = 0.0,
+    null: float | np.ndarray = 0.0,
     delta: float = 0.0,
     same_limits: bool = True,
 ) -> Comparison:
@@ -109,7 +109,8 @@ def compare(
         Whether a family holds all differences of its means.
     side : {0, -1, 1}
         Two sided, less, greater.
-    null, delta : float
+    null : float or ndarray, shape (r,)
+    delta : float
         With ``delta > 0`` two-sided tests are of equivalence (the difference is less than
         delta), one-sided ones of non-superiority and non-inferiority.
     same_limits : bool

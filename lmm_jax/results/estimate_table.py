@@ -13,7 +13,7 @@ from ..inference.df import DfMethod
 from ..inference.linear_functions import Comparison, LinearFunctions, compare
 from ..inference.multiplicity import ADJUSTMENTS
 from ..inference.transformations import Transformation
-from ..inputs.arguments import choice, hinted, number, probability
+from ..inputs.arguments import choice, hinted, number, numbers, probability
 from .marginal_labels import Labels
 from .marginal_table import shown_table
 
@@ -132,7 +132,7 @@ class EstimateTable:
 
     def test(
         self,
-        null: float = 0.0,
+        null: Any = 0.0,
         *,
         side: str = "two-sided",
         delta: float = 0.0,
@@ -142,7 +142,8 @@ class EstimateTable:
 
         Parameters
         ----------
-        null : float
+        null : float or array, shape (r,)
+            A value for all rows, or one each.
         side : {"two-sided", "less", "greater"}
             The alternative; ``"<"`` and ``">"`` for short, and with a margin "equivalence",
             "nonsuperiority", "noninferiority".
@@ -157,22 +158,30 @@ class EstimateTable:
         pandas.DataFrame
             Labels, estimate, std_error, df, null, statistic, p_value.
         """
+        values = self._values(null)
         found = self._compared(
             adjust,
             None,
             side=SIDES[choice(side, "side", SIDES)],
-            null=number(null, "null"),
+            null=values,
             delta=number(delta, "delta", least=0.0),
         )
         columns = {
             "estimate": self.at.estimate,
             "std_error": self.at.std_error,
             "df": self.at.df,
-            "null": np.full(len(self.at.estimate), float(null)),
+            "null": values,
             "statistic": found.statistic,
             "p_value": found.p_value,
         }
         return self.labels.frame(columns)
+
+    def _values(self, null: Any) -> np.ndarray:
+        """A tested value for every row."""
+        values = numbers(null, "null")
+        if values.shape not in ((), (len(self),)):
+            raise DataError(f"null has the shape {values.shape}: one value, or {len(self)}")
+        return np.broadcast_to(values, len(self)).astype(np.float64)
 
     def _compared(self, adjust: str | None, level: float | None, **test: Any) -> Comparison:
         how = self.adjust if adjust is None else choice(adjust, "adjust", ADJUSTMENTS)

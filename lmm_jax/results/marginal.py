@@ -140,11 +140,11 @@ class MarginalMeans(EstimateTable):
             self.tests, self.scale, self.beta,
         )  # fmt: skip
 
-    def joint_test(self, null: float = 0.0) -> pd.DataFrame:
-        """F test that all rows of each group of ``by`` have the value ``null``."""
-        value = number(null, "null")
+    def joint_test(self, null: Any = 0.0) -> pd.DataFrame:
+        """F test that all rows of each group of ``by`` have the value ``null``, or one each."""
+        values = self._values(null)
         rows = [
-            joint_test_of(self.at, rows, self.tests, self.scale, self.beta, value)
+            joint_test_of(self.at, rows, self.tests, self.scale, self.beta, values[rows])
             for rows in self.labels.families(self.by)
         ]
         table = pd.DataFrame(rows, columns=["df_num", "df_denom", "f", "p_value"])
