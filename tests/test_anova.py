@@ -1,5 +1,7 @@
 """Analysis of variance: types I to III, likelihood ratio tests, terms left out in turn."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,6 +25,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:the fixed-effects design is rank
 CASES = reference.names(lambda c: "anova" in c, reference.INFERENCE)
 KINDS = {"type1": 1, "type2": 2, "type3": 3}
 METHODS = ("satterthwaite", "kenward_roger")
+SLEEP = lmm.load_dataset("sleepstudy")
+SLOPES = "Reaction ~ Days + (Days | Subject)"
+INTERCEPTS = "Reaction ~ Days + (1 | Subject)"
 
 
 def in_r(name):
@@ -193,6 +198,59 @@ def test_likelihood_ratio_tests_of_lme4(name):
     assert "p_boundary" not in table
 
 
+# ------------------------------------------------------------ F tests of nested fits
+
+MODCOMP = json.loads((reference.INFERENCE.parent / "modcomp.json").read_text(encoding="utf-8"))
+# pbkrtest's at the optimum of BOBYQA, 1e-6 of theta from ours, with numerical derivatives.
+MODCOMP_RTOL = 1e-5
+
+
+@pytest.mark.parametrize("found", MODCOMP["tests"], ids=lambda t: f"{t['case']}: {t['large']}")
+def test_nested_fits_are_compared_as_by_pbkrtest(found):
+    data = reference.frame(reference.load(found["case"]))
+    texts = [found[size].replace("factor(", "C(") for size in ("small", "large")]
+    small, large = (lmm.fit(text, data) for text in texts)
+    for method in ("kenward-roger", "satterthwaite"):
+        table, expected = lmm.anova(large, small, df_method=method), found[method]
+        assert list(table.index) == texts
+        row = table.iloc[1]
+        assert row["df_num"] == expected["df_num"]
+        assert_close(row["f"], expected["f"], MODCOMP_RTOL)
+        assert_close(row["df_denom"], expected["df_denom"], MODCOMP_RTOL)
+        assert_close(row["p_value"], expected["p_value"], 1e-4, 1e-15)  # R's is 1 - cdf
+
+
+def test_an_f_test_of_nested_fits_is_a_test_of_their_coefficients():
+    texts = [f"Reaction ~ {left} + (Days | Subject)" for left in ("0", "1", "Days", "bs(Days, 4)")]
+    fits = [lmm.fit(text, SLEEP) for text in texts]
+    table = lmm.anova(*fits, df_method="satterthwaite")
+    assert table["npar"].tolist() == [4, 5, 6, 9] and table["df_num"].tolist() == [0, 1, 1, 3]
+    for i, name in enumerate(["Intercept", "Days"], 1):
+        assert_close(table["f"].iloc[i], fits[i].tvalues[name] ** 2, 1e-9)
+        assert_close(table["df_denom"].iloc[i], fits[i].df[name], 1e-9)
+    chisq = lmm.anova(fits[1], fits[2], df_method="normal")
+    assert_close(chisq["chisq"].iloc[1], table["f"].iloc[2], 1e-9)
+    robust = lmm.anova(fits[1], fits[2].robust("CR2"), df_method="CR2")
+    assert_close(robust["p_value"].iloc[1], fits[2].robust("CR2").pvalues["Days"], 1e-9)
+
+
+NESTED = {
+    "other random effects": ([INTERCEPTS, SLOPES], {}, "differ in their random effects"),
+    "a bootstrap": ([SLOPES, SLOPES], {"bootstrap": 10}, "belong to likelihood ratios"),
+    "no refit": ([SLOPES, SLOPES], {"refit": False}, "belong to likelihood ratios"),
+}
+
+
+@pytest.mark.parametrize(("texts", "options", "message"), NESTED.values(), ids=NESTED)
+def test_f_tests_that_there_are_not(texts, options, message):
+    small = lmm.fit("Reaction ~ 1 + (Days | Subject)", SLEEP)
+    fits = [lmm.fit(text, SLEEP) for text in texts]
+    with pytest.raises(DataError, match=message):
+        lmm.anova(fits[0] if fits[0].n_params < 6 else small, fits[1], df_method="kr", **options)
+    with pytest.raises(DataError, match="one of REML"):
+        lmm.anova(small, lmm.fit(SLOPES, SLEEP, reml=False), df_method="kr")
+
+
 @pytest.mark.parametrize("name", reference.names(lambda c: "ranova" in c, reference.INFERENCE))
 def test_ranova_of_lmertest(name):
     expected = reference.load(name)["ranova"]["table"]
@@ -217,11 +275,6 @@ def test_drop1(name):
         if case["anova"].get(f"drop1_{method}"):
             table = lmm.drop1(result, df_method=method.replace("_", "-"))
             check(table, case["anova"][f"drop1_{method}"], SATTERTHWAITE_RTOL)
-
-
-SLEEP = lmm.load_dataset("sleepstudy")
-SLOPES = "Reaction ~ Days + (Days | Subject)"
-INTERCEPTS = "Reaction ~ Days + (1 | Subject)"
 
 
 def test_random_parts_keep_reml_on_request():
@@ -384,7 +437,7 @@ def test_ranova_respects_marginality():
     assert [name.split(" in ")[0] for name in table.index[1:]] == ["x:B"]
 
 
-@pytest.mark.parametrize("option", [{"df_method": "kr"}, {"type": 2}])
+@pytest.mark.parametrize("option", [{"marginal": "car"}, {"type": 2}])
 def test_options_of_one_table_are_refused_for_several_fits(option):
     fits = lmm.fit(INTERCEPTS, SLEEP), lmm.fit(SLOPES, SLEEP)
     with pytest.raises(DataError, match="belongs to the table of one fit"):

@@ -19,6 +19,7 @@ from ..designs.nesting import (
     coefficients_of,
     difference,
     only,
+    restriction,
     why_incomparable,
     with_columns,
     with_terms,
@@ -50,7 +51,7 @@ def anova(
     bootstrap: int | None = None,
     seed: int | None = None,
 ) -> pd.DataFrame:
-    """Analysis of variance of one fit, or likelihood ratio tests of several.
+    """Analysis of variance of one fit; likelihood ratio or F tests of several.
 
     Parameters
     ----------
@@ -58,15 +59,20 @@ def anova(
     *others : LMMResults
         Fits of the same response to the same rows, of which every one is a special case of the
         next when they are ordered by their number of parameters.
-    type, df_method, marginal
+    type, marginal
         Of one fit: as in :meth:`LMMResults.anova`.
+    df_method : str, optional
+        Of one fit: as in :meth:`LMMResults.anova`. Of several, which differ in their fixed
+        effects alone: F tests in place of likelihood ratios, each of the restriction of the
+        larger model that the smaller one is. "kenward-roger" is ``pbkrtest::KRmodcomp``,
+        "satterthwaite" is ``SATmodcomp``; fits are taken as they are, by REML or ML.
     refit : bool
-        Of several: fit those by REML again by ML, as lme4 does. Restricted likelihoods can only
-        be compared where the fixed effects are the same, and are with ``refit=False``.
+        Of likelihood ratios: fit models by REML again by ML, as lme4 does. Restricted likelihoods
+        can only be compared where the fixed effects are the same, and are with ``refit=False``.
     bootstrap : int, optional
-        Of several: draw so many responses from the smaller model, fit both to them, and give the
-        share of likelihood ratios that are as large in the column ``p_bootstrap``. It is exact
-        for variances too, whose ratios have no chi-square distribution.
+        Of likelihood ratios: draw so many responses from the smaller model, fit both to them,
+        and give the share of likelihood ratios that are as large in the column ``p_bootstrap``.
+        It is exact for variances too, whose ratios have no chi-square distribution.
     seed : int, optional
         Of the bootstrap.
 
@@ -76,7 +82,8 @@ def anova(
         Of one fit the table of :meth:`LMMResults.anova`. Of several a row a fit: npar, aic,
         bic, llf, deviance, chisq, df, p_value. Where random effects differ ``p_boundary`` is
         that of :func:`lmm_jax.inference.boundary.boundary_p_value`; ``p_value`` is that of the
-        chi-square distribution, as lme4 prints it, which is too large then.
+        chi-square distribution, as lme4 prints it, which is too large then. With ``df_method``:
+        npar, df_num, df_denom, f, p_value (or chisq, df, p_value for "normal").
 
     Raises
     ------
@@ -95,18 +102,27 @@ def anova(
     model
     Reaction ~ Days + (1 | Subject)      4 -897.04    NaN   0
     Reaction ~ Days + (Days | Subject)   6 -875.97  42.14   2
+
+    A straight line against any curve:
+
+    >>> curve = lmm.fit("Reaction ~ C(Days) + (Days | Subject)", data)
+    >>> table = lmm.anova(large, curve, df_method="kenward-roger")
+    >>> print(table[["df_num", "df_denom", "f", "p_value"]].round(3))
+                                           df_num  df_denom      f  p_value
+    model
+    Reaction ~ Days + (Days | Subject)          0       NaN    NaN      NaN
+    Reaction ~ C(Days) + (Days | Subject)       8     136.0  0.662    0.725
+
+    References
+    ----------
+    Halekoh & Højsgaard (2014), doi:10.18637/jss.v059.i09.
     """
     instance(res, "res", LMMResults, "a result of lmm.fit")
     if not others:
         if bootstrap is not None or seed is not None or not refit:
             raise DataError("refit, bootstrap and seed belong to comparisons of several fits")
         return res.anova(type, df_method=df_method, marginal=marginal)
-    extra = {
-        "type": type != 3,
-        "df_method": df_method is not None,
-        "marginal": marginal != "lmertest",
-    }
-    for name, given in extra.items():
+    for name, given in {"type": type != 3, "marginal": marginal != "lmertest"}.items():
         if given:
             raise DataError(f"{name} belongs to the table of one fit: several have likelihoods")
     fits = [res, *others]
@@ -117,6 +133,10 @@ def anova(
     n = None if bootstrap is None else whole_number(bootstrap, "bootstrap", least=1)
     fits.sort(key=lambda one: one.n_params)
     steps = [_step(small, large) for small, large in pairwise(fits)]
+    if df_method is not None:
+        if not refit or n is not None or seed is not None:
+            raise DataError("refit, bootstrap and seed belong to likelihood ratios: drop df_method")
+        return _restrictions_table(fits, steps, df_method)
     if refit:
         fits = [_by_ml(one) for one in fits]
     elif any(one.reml for one in fits) and any(step.fixed for step in steps):
@@ -160,6 +180,30 @@ def _name(res: LMMResults) -> str:
 
 def _by_ml(res: LMMResults) -> LMMResults:
     return fit(res.design, reml=False) if res.reml else res  # type: ignore[arg-type]
+
+
+def _restrictions_table(
+    fits: Sequence[LMMResults], steps: Sequence[Difference], df_method: str
+) -> pd.DataFrame:
+    """A row a fit, with the F test of what the one before leaves out of it."""
+    labels = unique(_name(one) for one in fits)
+    rows = []
+    for small, large, step, label in zip(fits, fits[1:], steps, labels[1:], strict=False):
+        if step.random:
+            raise DataError(
+                f"{_name(small)} and {_name(large)} differ in their random effects, whose tests "
+                "are likelihood ratios: leave out df_method"
+            )
+        design = require(large, "anova").design
+        L = restriction(require(small, "anova").design, design)
+        rows.append(hypothesis_table(large.with_df(df_method), {label: L}, ""))
+    found = pd.concat(rows).drop(columns=["sum_sq", "mean_sq"], errors="ignore")
+    found = found.reindex(labels).rename_axis("model")
+    found = found.fillna({"df_num": 0, "df": 0}).astype(
+        {name: int for name in ("df_num", "df") if name in found}
+    )
+    found.insert(0, "npar", [one.n_params for one in fits])
+    return table(found, f"F tests of fixed effects, {fits[-1].with_df(df_method).df_method}")
 
 
 def _likelihood_table(fits: Sequence[LMMResults], steps: Sequence[Difference]) -> pd.DataFrame:

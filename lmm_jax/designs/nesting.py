@@ -77,6 +77,20 @@ def _spans(columns: np.ndarray, others: np.ndarray) -> bool:
     return bool((np.linalg.norm(rest, axis=0) <= _SAME_SPACE * size).all())
 
 
+def restriction(small: Design, large: Design) -> np.ndarray:
+    """Orthonormal rows R, (q, p), with ``R beta = 0`` where the larger model is the smaller one.
+
+    With ``X = Q S`` and the smaller columns ``X B``, ``Q' X B = S B`` and the rows are those of
+    ``N' S`` with N orthogonal to them. Satterthwaite's degrees of freedom of joint tests depend on
+    the basis: this is pbkrtest's.
+    """
+    size = np.linalg.norm(large.exog, axis=0)
+    Q, S = np.linalg.qr(large.exog / size)
+    inner = Q.T @ (small.exog / np.linalg.norm(small.exog, axis=0))
+    N = np.linalg.qr(inner, mode="complete")[0][:, inner.shape[1] :]
+    return np.linalg.qr((N.T @ S * size).T)[0].T
+
+
 def _is_part(term: RandomTerm, other: RandomTerm) -> bool:
     """Whether a term has the levels of another, and coefficients that are among its."""
     if term.is_component or other.is_component:
