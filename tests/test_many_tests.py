@@ -85,6 +85,16 @@ def test_means_and_contrasts_of_every_response():
     assert fits.emmeans("pairwise ~ A").tests().names == pairs.names
 
 
+def test_covariates_stand_at_their_mean_over_all_rows_of_the_design():
+    fits = many()  # response 2 has missing values
+    found, mean = fits.emmeans("A").tests(), data()["x"].mean()
+    own = lmm.emmeans(fits.select(2), "A").at.estimate
+    assert np.abs(found.estimate[2] - own).min() > 1e-4
+    for i in range(len(fits)):
+        one = lmm.emmeans(fits.select(i), "A", at={"x": [mean]})
+        assert_close(found.estimate[i], one.at.estimate, RTOL, 1)
+
+
 def test_false_discoveries_of_any_test():
     tests = many().t_test(ROWS)
     adjusted = tests.fdr()

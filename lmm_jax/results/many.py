@@ -255,6 +255,13 @@ class ManyResults(Saved):
         ManyMeans
             Whose ``contrast``, ``pairs`` and ``tests`` serve all responses at once.
 
+        Notes
+        -----
+        All responses have one reference grid: means of covariates and weights of levels are those
+        of all rows of the design, also where a response has missing values, so that estimates of
+        different responses stand for the same point. ``lmm.emmeans(many.select(i), ...)`` takes
+        the rows of that response; with ``at=`` and equal weights the two agree.
+
         Examples
         --------
         >>> import numpy as np, lmm_jax as lmm
