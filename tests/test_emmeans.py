@@ -1,5 +1,6 @@
 """Marginal means, trends, contrasts and joint tests: emmeans, and what R has no answer for."""
 
+from dataclasses import fields, is_dataclass
 from functools import cache
 
 import numpy as np
@@ -246,6 +247,27 @@ def test_values_of_a_null_go_row_by_row():
     assert_close(ours["f"], expected.statistic, 1e-8)
     with pytest.raises(lmm.DataError, match=r"null has the shape \(2,\): one value, or 6"):
         found.test(null=[1.0, 2.0])
+
+
+def arrays_of(record):
+    """All arrays of a record and of the records inside of it."""
+    if isinstance(record, np.ndarray):
+        return [record]
+    if is_dataclass(record):
+        record = tuple(getattr(record, f.name) for f in fields(record))
+    return [a for part in record for a in arrays_of(part)] if isinstance(record, tuple) else []
+
+
+def test_arrays_of_means_and_of_their_tests_are_read_only():
+    methods = ["satterthwaite", "kenward-roger", "between-within", "residual", "normal"]
+    results = [*map(oats().with_df, methods), oats().robust("CR2")]
+    for result in results:
+        means = lmm.emmeans(result, "Nf")
+        for table in (means, means.pairs()):
+            held = arrays_of(table)
+            assert len(held) > 6 and not any(a.flags.writeable for a in held)
+    logs = lmm.fit("log(yld) ~ Nf + (1 | Block)", lmm.load_dataset("oats"))
+    assert not any(a.flags.writeable for a in arrays_of(lmm.emmeans(logs, "Nf").regrid()))
 
 
 def test_letters_say_what_differs():

@@ -23,6 +23,7 @@ from ..inputs.arguments import choice, flag, hinted, whole_number
 from ..layouts.group_index import GroupIndex
 from ..layouts.grouped import GroupedLayout
 from ..numerics.processes import float64
+from ..numerics.read_only import read_only
 from ..numerics.shapes import round_up
 from ..optimize.newton import DECREMENT_TOL, RUNNING
 from ..optimize.starts import SMALL_PROBLEM
@@ -139,8 +140,7 @@ def fit_many(
     _warn(found)
     if options.df_method == "normal":
         found = found._replace(df=np.where(np.isnan(found.df), np.nan, np.inf))
-    for leaf in jax.tree.leaves(found):
-        leaf.flags.writeable = False
+    read_only(found)
     return ManyResults(
         response_names=columns.names,
         fixed_names=design.exog_names,

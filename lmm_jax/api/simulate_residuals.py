@@ -10,6 +10,7 @@ import pandas as pd
 from ..capabilities import require
 from ..inference.scaled_residuals import scaled_quantiles
 from ..inputs.arguments import flag, generator, hinted, whole_number
+from ..numerics.read_only import read_only
 from ..results.lmm import LMMResults
 from ..results.simulated_residuals import SimulatedResiduals
 from .simulate import simulate
@@ -82,12 +83,11 @@ def simulate_residuals(
             yield simulate(res, seed=rng, n=count, conditional=conditional).to_numpy()
 
     found = scaled_quantiles(design.endog, fitted.to_numpy(), draws(), rng)
-    found.spreads.flags.writeable = False
     return SimulatedResiduals(
         scaled=pd.Series(found.scaled, index=design.index, name="scaled"),
         outside=pd.Series(found.outside, index=design.index, name="outside"),
         observed=pd.Series(design.endog, index=design.index, name="observed"),
         fitted=fitted,
         spread=found.spread,
-        spreads=found.spreads,
+        spreads=read_only(found.spreads),
     )

@@ -18,6 +18,7 @@ import numpy as np
 from jax import Array
 
 from ..numerics.namespace import namespace
+from ..numerics.read_only import read_only
 
 # Whitened pivots below this are zero for all purposes (they move the deviance by less than
 # its square).
@@ -292,12 +293,9 @@ def _units(k: int) -> np.ndarray:
     rows, columns = lower_indices(k)
     out = np.zeros((rows.size, k, k))
     out[np.arange(rows.size), rows, columns] = 1.0
-    out.flags.writeable = False
-    return out
+    return read_only(out)
 
 
 def _frozen(index: np.ndarray) -> np.ndarray:
     """Of a type that does not depend on JAX's mode; everybody gets the same arrays."""
-    index = index.astype(np.int32)
-    index.flags.writeable = False
-    return index
+    return read_only(index.astype(np.int32))

@@ -20,6 +20,7 @@ from ..designs.design import Design
 from ..errors import DataError
 from ..inputs.arguments import choice
 from ..numerics.processes import float64
+from ..numerics.read_only import read_only
 from .between_within import column_df
 from .estimates import Estimates
 from .kenward_roger import (
@@ -266,4 +267,4 @@ def bound(fit: Tested, name: str) -> DfMethod:
     DataError
         The method does not exist for this kind of fit; the message says why.
     """
-    return METHODS[name](fit)
+    return read_only(METHODS[name](fit))

@@ -15,6 +15,7 @@ import numpy as np
 from ..covariance.structures import Structure
 from ..covariance.theta import factor_blocks, theta_slices
 from ..layouts.contract import Maps
+from ..numerics.read_only import read_only
 from ..optimize.constrained import ConstrainedSolution
 from ..optimize.newton import CONVERGED, Solution
 from ..reprs import brief
@@ -116,11 +117,7 @@ def estimate(
         beta_layout=beta,
         y_scale=y_scale,
     )
-    out = out if held is None else _with_held(out, held)
-    for value in (*out, *out.factors, *out.covariances):
-        if isinstance(value, np.ndarray):
-            value.flags.writeable = False
-    return out
+    return read_only(out if held is None else _with_held(out, held))
 
 
 def _optimum(solution: Solution | ConstrainedSolution) -> _Optimum:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..numerics.read_only import read_only
 from .df import DfMethod
 from .multiplicity import Family, adjusted_p_values, critical_values, effective
 
@@ -64,7 +65,8 @@ def linear_functions(
     df = np.full(len(L), np.nan)
     if moves.any():
         df[moves] = tests.of_contrasts(rows[moves])
-    return LinearFunctions(L, gap, shift, np.where(known, rows @ beta + shift, np.nan), cov, df)
+    estimate = np.where(known, rows @ beta + shift, np.nan)
+    return read_only(LinearFunctions(L, gap, shift, estimate, cov, df))
 
 
 class Comparison(NamedTuple):

@@ -16,6 +16,7 @@ from ..designs.residual import ResidualLabel
 from ..errors import DataError
 from ..inputs.arguments import hinted, probability
 from ..inputs.names import unique
+from ..numerics.read_only import read_only
 from .df import DfMethod, bound, read_df_method
 from .estimates import Estimates
 from .residual_parameters import covariance_frame, intervals, reported
@@ -84,9 +85,7 @@ class FitRecord:
 
         Of a term ``cs(1 + x | g)`` the roots of the two eigenvalues of its relative covariance.
         """
-        view = self.estimates.theta.view()
-        view.flags.writeable = False
-        return view
+        return read_only(self.estimates.theta.view())
 
     @property
     def scale(self) -> float:
@@ -337,9 +336,7 @@ class FitRecord:
     @cached_property
     def _df(self) -> np.ndarray:
         L = np.eye(len(self.fixed_names))
-        values = self.tests.of_contrasts(L)
-        values.flags.writeable = False
-        return values
+        return read_only(self.tests.of_contrasts(L))
 
     @property
     def tvalues(self) -> pd.Series[float]:

@@ -34,6 +34,7 @@ from scipy.linalg import solve_triangular
 from ..designs.design import Design
 from ..errors import DataError
 from ..inputs.arguments import choice
+from ..numerics.read_only import read_only
 from .clusters import Clusters, Stack, read_clusters, stacks
 from .estimates import Estimates
 
@@ -220,7 +221,7 @@ def robust_tests(design: Design, estimates: Estimates, kind: str, labels: Any = 
     half = np.sqrt(f) * pieces.scores @ root.T
     gone = np.sum(half**2, axis=0) <= _NOTHING * np.sum(root**2, axis=1)
     half = np.where(gone, 0.0, half)
-    return Robust(kind, clusters.name, m, half.T @ half, root, pieces.T, pieces.F)
+    return read_only(Robust(kind, clusters.name, m, half.T @ half, root, pieces.T, pieces.F))
 
 
 def _pieces(

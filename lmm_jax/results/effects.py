@@ -16,6 +16,7 @@ from ..designs.terms import RandomTerm
 from ..errors import DataError
 from ..inference.joint_effects import EffectSets, GroupEffects, effects_of, set_covariances
 from ..inputs.names import Labelled, refuse, unique
+from ..numerics.read_only import read_only
 
 # Numbers of joint covariances up to which a result without its data keeps them.
 _MOST_KEPT = 1 << 24
@@ -178,11 +179,12 @@ def covariance_tables(
             sizes = [design.sizes[t] for t in members]
             own = compute(effects_of(members, sizes, [np.arange(L)] * len(members), L))
             array = own.reshape(L, len(names), len(names))
-        array.flags.writeable = False
         joint = None
         if groups is not None and factor == groups.factor:
             joint = _joint(design, members, names, groups, compute)
-        out[factor] = LevelCovariances(levels=levels, names=names, array=array, joint=joint)
+        out[factor] = LevelCovariances(
+            levels=levels, names=names, array=read_only(array), joint=joint
+        )
     return out
 
 

@@ -18,6 +18,7 @@ from ..inference.linear_functions import (
 )
 from ..inference.multiplicity import ADJUSTMENTS
 from ..inputs.arguments import choice, flag, hinted, items, number, probability, shown
+from ..numerics.read_only import read_only
 from ..reprs import public
 from .estimate_table import EstimateTable
 from .marginal_labels import Labels, combine, interaction
@@ -197,7 +198,7 @@ class MarginalMeans(EstimateTable):
         at = linear_functions(L, self.at.gap, self.at.shift, self.beta, self.tests, self.scale)
         value = f.back(x, half)
         shift = np.nan_to_num(value - L @ self.beta)
-        at = at._replace(estimate=value, shift=shift)
+        at = read_only(at._replace(estimate=value, shift=shift))
         note = f"Estimates are on the scale of the response, from {f.name}"
         return replace(self, at=at, transformation=None, notes=(*self.notes, note))
 

@@ -13,6 +13,7 @@ from ..inference.estimates import Estimates, estimate, has_optimum
 from ..inputs.arguments import seed as read_seed
 from ..inputs.arguments import whole_number
 from ..numerics.processes import float64
+from ..numerics.read_only import read_only
 from .bootstrap import BootstrapResults, Replicates
 
 
@@ -48,7 +49,5 @@ def resample(res: Any, n_boot: int, seed: int) -> BootstrapResults:
 
 def _replicates(at: Estimates, beta: np.ndarray, converged: np.ndarray) -> Replicates:
     """What is kept of each fit."""
-    out = Replicates(beta, at.covariances, at.scale, at.deviance, converged, at.singular)
-    for leaf in jax.tree.leaves(out):
-        leaf.flags.writeable = False
-    return out
+    kept = Replicates(beta, at.covariances, at.scale, at.deviance, converged, at.singular)
+    return read_only(kept)
