@@ -247,6 +247,16 @@ def test_the_method_stays_with_the_result():
     assert set(result.robust("CR0").df_methods) >= {"CR0", "CR2"}
 
 
+def test_a_result_without_data_is_small_or_refused(monkeypatch):
+    result = model("coarser").robust("CR2", BLOCK)
+    monkeypatch.setattr("lmm_jax.results.lmm._SMALL", 2 * 5 * 3 * 3)
+    assert result.without_data().df.equals(result.df)
+    monkeypatch.setattr("lmm_jax.results.lmm._SMALL", 2 * 5 * 3 * 3 - 1)
+    with pytest.raises(lmm.DataError, match="keep 90 numbers, .* each of 5 clusters: take without"):
+        result.without_data()
+    assert result.with_df("satterthwaite").without_data().df_method == "satterthwaite"
+
+
 def test_what_no_cluster_leaves_open_has_no_test():
     """A cluster that alone determines its mean leaves a contrast without variance."""
     data = DATA.assign(own=(DATA["g"] == "g0").astype(float))

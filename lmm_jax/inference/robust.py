@@ -79,6 +79,11 @@ class Robust:
     test: str = "HTZ"  # of several restrictions together
     uses_t: bool = True
 
+    @property
+    def size(self) -> int:
+        """Numbers that the tests need of the clusters."""
+        return self.T.size + self.F.size
+
     def of_contrasts(self, L: np.ndarray) -> np.ndarray:
         """Satterthwaite's degrees of freedom, (r, p) to (r,); NaN for what has no variance."""
         return np.array([self._df(row) for row in L @ self.root])

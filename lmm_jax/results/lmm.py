@@ -11,6 +11,8 @@ import pandas as pd
 
 from ..designs.from_batches import BatchDesign
 from ..designs.labels import TermLabel
+from ..errors import DataError
+from ..inference.robust import robust_of
 from ..inputs.arguments import flag, hinted
 from ..inputs.names import unique
 from ..reprs import public
@@ -21,6 +23,9 @@ from .predicted import PredictedModel
 from .saving import Saved
 
 __all__ = ["LMMResults", "TermLabel"]
+
+# Numbers that a result without data may hold (8 MiB).
+_SMALL = 1 << 20
 
 
 @public
@@ -101,5 +106,19 @@ class LMMResults(Saved, PredictedModel):
         return pd.DataFrame({response: design.endog, **own}, index=design.index)
 
     def without_data(self) -> LMMResults:
-        """The parameters and their tests alone: the same result without a trace of its data."""
+        """The parameters and their tests alone: the same result without a trace of its data.
+
+        Raises
+        ------
+        DataError
+            Tests by a robust covariance of so many clusters and fixed effects that what they keep
+            of each cluster is no longer small.
+        """
+        robust = robust_of(self.tests)
+        if robust is not None and robust.size > _SMALL:
+            raise DataError(
+                f"tests by {robust.kind} keep {robust.size:,} numbers, two matrices of the fixed "
+                f"effects for each of {robust.n_clusters:,} clusters: take without_data() of "
+                "res.with_df('satterthwaite'), or keep the result as it is"
+            )
         return replace(self, design=None, kept=None, df_methods={self.df_method: self.tests})
