@@ -270,6 +270,21 @@ def test_arrays_of_means_and_of_their_tests_are_read_only():
     assert not any(a.flags.writeable for a in arrays_of(lmm.emmeans(logs, "Nf").regrid()))
 
 
+def test_many_contrasts_form_no_matrix_of_their_size(monkeypatch):
+    means = lmm.emmeans(oats(), "Nf")
+    expected = {how: means.pairs(adjust=how).to_frame() for how in ("tukey", "scheffe", "mvt")}
+    monkeypatch.setattr("lmm_jax.inference.multiplicity._MOST", 5)  # of 6 contrasts
+    monkeypatch.setattr("lmm_jax.inference.linear_functions.correlation", None)
+    for how in ("tukey", "scheffe"):
+        assert means.pairs(adjust=how).to_frame().equals(expected[how])
+    with pytest.raises(DataError, match="adjust='mvt' needs the correlation of all 6 contrasts"):
+        means.pairs(adjust="mvt").to_frame()
+    rows = means.pairs().at.L
+    with pytest.raises(DataError, match="5 contrasts are the most"):
+        lmm.hypotheses(oats(), rows, adjust="mvt")
+    assert lmm.hypotheses(oats(), rows, adjust="holm").family.correlation is None
+
+
 def test_letters_say_what_differs():
     means = lmm.emmeans(oats(), "Nf")
     table, p = means.cld(), means.pairs().to_frame()["p_value"].to_numpy()
@@ -344,7 +359,11 @@ def test_regrid_is_the_delta_method():
     m = np.exp(means.at.estimate)
     assert_close(difference["estimate"], [m[0] - m[1]], 1e-10)
     gradient = np.array([m[0], -m[1]])
-    assert_close(difference["std_error"], [np.sqrt(gradient @ means.at.cov @ gradient)], 1e-10)
+    assert_close(
+        difference["std_error"],
+        [np.sqrt(gradient @ means.at.covariance(np.arange(2)) @ gradient)],
+        1e-10,
+    )
 
 
 def test_trends_of_a_polynomial_are_its_derivative():

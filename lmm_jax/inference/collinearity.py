@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
+from .wald import correlation
+
 
 class Inflation(NamedTuple):
     """Generalized variance inflation of terms, with limits."""
@@ -35,8 +37,7 @@ def inflation(
     level : float
     """
     used = np.array([j for columns in terms for j in columns], dtype=int)
-    sd = np.sqrt(np.diagonal(cov))[used]
-    R = cov[np.ix_(used, used)] / np.outer(sd, sd)
+    R = correlation(cov[np.ix_(used, used)])
     ends = np.cumsum([len(columns) for columns in terms])
     own = [np.arange(end - len(columns), end) for end, columns in zip(ends, terms, strict=True)]
     rest = [np.setdiff1d(np.arange(used.size), at) for at in own]

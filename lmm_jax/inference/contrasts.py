@@ -15,10 +15,10 @@ from ..inputs.arguments import choice, flag, hinted, instance, probability, show
 from ..inputs.arguments import names as read_names
 from ..reprs import number, p_value
 from .hypotheses import Restriction, read_restriction
-from .multiplicity import Family, adjusted_p_values, critical_values
+from .multiplicity import Family, adjusted_p_values, critical_values, needs_correlation
 from .record import FitRecord, relative_covariance
 from .robust import TESTS, Robust, robust_of
-from .wald import joint_test, rank
+from .wald import correlation, joint_test, rank
 
 # Lines of the table that a repr shows; str() shows them all.
 _LINES = 8
@@ -43,7 +43,7 @@ class ContrastResults:
     c_names: tuple[str, ...] = ()  # (r,)  the hypotheses as they were asked for
     null_value: np.ndarray | None = None  # (r,)  value that the effect is tested against
     adjust: str = "none"  # of p values and intervals, for the number of rows
-    correlation: np.ndarray | None = None  # (r, r)  of the effects, NaN where there is none
+    family: Family | None = None  # what the adjustment knows of the rows
 
     @property
     def tvalue(self) -> np.ndarray:
@@ -71,11 +71,8 @@ class ContrastResults:
         """
         effect, sd = self._rows()
         alpha = probability(alpha, "alpha")
-        if self.adjust == "none":
-            half = special.stdtrit(self.df_denom, 1 - alpha / 2) * sd
-        else:
-            family = Family(contrasts=len(sd), correlation=self.correlation)
-            half = critical_values(self.df_denom, self.adjust, 1 - alpha, family) * sd
+        family = Family(contrasts=len(sd)) if self.family is None else self.family
+        half = critical_values(self.df_denom, self.adjust, 1 - alpha, family) * sd
         return np.column_stack([effect - half, effect + half])
 
     def _rows(self) -> tuple[np.ndarray, np.ndarray]:
@@ -149,46 +146,39 @@ class ContrastResults:
         return "\n".join([f"<ContrastResults ({self.distribution})>", *lines])
 
 
-def t_test(results: FitRecord, hypothesis: Any, use_t: bool | None) -> ContrastResults:
-    """Test each row on its own."""
+def t_test(
+    results: FitRecord, hypothesis: Any, use_t: bool | None, adjust: str = "none"
+) -> ContrastResults:
+    """Test each row on its own; p values and intervals may be adjusted for the number of rows."""
     use_t = None if use_t is None else flag(use_t, "use_t")
     at, on_fixed = _read(results, hypothesis, use_t)
     if use_t is None:
         use_t = results.tests.uses_t and on_fixed
     effect = at.R @ results.params.to_numpy()
-    V, unit = _covariance(results, at.R)
-    sd = np.sqrt(np.maximum(np.diagonal(V), 0.0)) * unit  # rounding may leave less than nothing
+    rows, relative, unit = _relative_rows(results, at.R)
+    variance = np.sum((rows @ relative) * rows, axis=1)
+    sd = np.sqrt(np.maximum(variance, 0.0)) * unit  # rounding may leave less than nothing
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = (effect - at.q) / np.where(sd > 0, sd, np.nan)  # what is held has no test
     df = np.full(len(at.R), np.inf)
     if use_t:
         df = _with_t(results).tests.of_contrasts(at.R[:, : len(results.fixed_names)])
+    family = Family(contrasts=len(at.R))
+    if adjust == "scheffe" or needs_correlation(adjust, len(at.R)):
+        family = family._replace(correlation=correlation(rows @ relative @ rows.T))
     return ContrastResults(
         distribution="t" if use_t else "norm",
         statistic=statistic,
-        pvalue=np.asarray(2.0 * special.stdtr(df, -np.abs(statistic))),
+        pvalue=adjusted_p_values(statistic, df, adjust, family=family),
         df_num=1,
         df_denom=df,
         effect=effect,
         sd=sd,
         c_names=at.labels,
         null_value=at.q,
-        correlation=_correlation(V),
+        adjust=adjust,
+        family=family,
     )
-
-
-def adjusted(test: ContrastResults, how: str) -> ContrastResults:
-    """The tests of rows with p values and intervals adjusted for their number."""
-    family = Family(contrasts=test.statistic.size, correlation=test.correlation)
-    p = adjusted_p_values(test.statistic, test.df_denom, how, family=family)
-    return replace(test, pvalue=p, adjust=how)
-
-
-def _correlation(V: np.ndarray) -> np.ndarray:
-    sd = np.sqrt(np.maximum(np.diagonal(V), 0.0))
-    out = V / np.where(np.outer(sd, sd) > 0, np.outer(sd, sd), np.nan)
-    np.fill_diagonal(out, 1.0)
-    return out
 
 
 def wald_test(
@@ -278,15 +268,20 @@ def _covariance(
     results: FitRecord, R: np.ndarray, cov_beta: np.ndarray | None = None
 ) -> tuple[np.ndarray, float]:
     """``R cov R' / unit^2`` and the unit; NaN in rows that use a variance without an error."""
+    rows, relative, unit = _relative_rows(results, R, cov_beta)
+    return rows @ relative @ rows.T, unit
+
+
+def _relative_rows(
+    results: FitRecord, R: np.ndarray, cov_beta: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Rows in a unit of theirs, the covariance that goes with them, and the unit."""
     cov_beta = results.tests.cov_beta if cov_beta is None else cov_beta
     units, relative = relative_covariance(results.estimates, cov_beta)
     rows = R * units
     unit = float(np.abs(rows).max()) or 1.0  # squares of it may leave the range of floats
-    rows = rows / unit
-    V = rows @ relative @ rows.T
     unknown = (R[:, np.isnan(results.bse.to_numpy())] != 0).any(axis=1)
-    V[unknown], V[:, unknown] = np.nan, np.nan
-    return V, unit
+    return np.where(unknown[:, None], np.nan, rows / unit), relative, unit
 
 
 def _with_t(results: FitRecord) -> FitRecord:

@@ -23,7 +23,7 @@ from ..errors import DataError
 from ..inputs.arguments import choice, function, hinted, instance, probability
 from ..numerics.processes import float64
 from ..reprs import brief, number, public
-from .contrasts import ContrastResults, adjusted, t_test
+from .contrasts import ContrastResults, t_test
 from .multiplicity import ADJUSTMENTS
 from .record import FitRecord
 from .variance import touches_zero
@@ -205,9 +205,8 @@ def hypotheses(
     fit = instance(res, "res", FitRecord, "a result of lmm.fit")
     if callable(hypothesis):
         return delta_method(fit, hypothesis, level, df_method=df_method)
-    test = t_test(fit.with_df(df_method), hypothesis, None)
     how = choice(adjust, "adjust", ADJUSTMENTS)
-    return test if how == "none" else adjusted(test, how)
+    return t_test(fit.with_df(df_method), hypothesis, None, how)
 
 
 # ------------------------------------------------------------ the arithmetic

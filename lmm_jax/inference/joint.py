@@ -14,6 +14,7 @@ from ..inputs.names import unique
 from .contrast_families import contrasts_of
 from .df import DfMethod
 from .linear_functions import LinearFunctions, estimable_rows, independent_rows
+from .wald import correlation
 
 # Least eigenvalue, at unit variances, of a covariance that is not singular.
 _SINGULAR = 1e-10
@@ -38,9 +39,8 @@ def joint_f(L: np.ndarray, value: np.ndarray, tests: DfMethod, scale: float) -> 
     if q == 0:
         return [0, np.nan, np.nan, np.nan]
     cov = scale * (L @ tests.cov_beta @ L.T)
-    sd = np.sqrt(np.maximum(np.diagonal(cov), 0.0))
     # what is held fixed has no test, nor what a robust covariance of few clusters leaves singular
-    if not (sd > 0).all() or np.linalg.eigvalsh(cov / np.outer(sd, sd))[0] < _SINGULAR:
+    if not (np.diagonal(cov) > 0).all() or np.linalg.eigvalsh(correlation(cov))[0] < _SINGULAR:
         return [q, np.nan, np.nan, np.nan]
     f = float(value @ np.linalg.solve(cov, value)) / q
     df = float(np.min(tests.of_contrasts(L)))

@@ -9,7 +9,14 @@ import numpy as np
 
 from ..numerics.read_only import read_only
 from .df import DfMethod
-from .multiplicity import Family, adjusted_p_values, critical_values, effective
+from .multiplicity import (
+    Family,
+    adjusted_p_values,
+    critical_values,
+    effective,
+    needs_correlation,
+)
+from .wald import correlation
 
 # What of a row over dropped columns is left by those that are kept, relative to the row.
 _ESTIMABLE = 1e-8
@@ -26,13 +33,14 @@ class LinearFunctions(NamedTuple):
     gap: np.ndarray  # (r, d)  what of the row estimable functions miss, a column a dropped column
     shift: np.ndarray  # (r,)
     estimate: np.ndarray  # (r,)  NaN where the data do not determine it
-    cov: np.ndarray  # (r, r)
+    std_error: np.ndarray  # (r,)  NaN where there is no estimate
     df: np.ndarray  # (r,)
+    cov_beta: np.ndarray  # (p, p)
 
-    @property
-    def std_error(self) -> np.ndarray:
-        """Standard errors, (r,); NaN where there is no estimate."""
-        return np.where(np.isnan(self.estimate), np.nan, np.sqrt(np.diagonal(self.cov)))
+    def covariance(self, rows: np.ndarray) -> np.ndarray:
+        """Covariance of the estimates of some rows that have one, (k, k)."""
+        L = self.L[rows]
+        return np.asarray(L @ self.cov_beta @ L.T)
 
 
 def linear_functions(
@@ -43,7 +51,7 @@ def linear_functions(
     tests: DfMethod,
     scale: float,
 ) -> LinearFunctions:
-    """Estimates, covariance and degrees of freedom of some functions.
+    """Estimates, errors and degrees of freedom of some functions.
 
     Parameters
     ----------
@@ -60,13 +68,14 @@ def linear_functions(
     size = np.maximum(np.abs(L).max(axis=1, initial=0.0), 1.0)
     known = np.abs(gap).max(axis=1, initial=0.0) <= _ESTIMABLE * size
     rows = np.where(known[:, None], L, 0.0)
-    cov = scale * (rows @ tests.cov_beta @ rows.T)
+    cov_beta = scale * tests.cov_beta
+    variance = np.maximum(np.sum((rows @ cov_beta) * rows, axis=1), 0.0)
     moves = np.abs(rows).max(axis=1, initial=0.0) > 0
     df = np.full(len(L), np.nan)
     if moves.any():
         df[moves] = tests.of_contrasts(rows[moves])
-    estimate = np.where(known, rows @ beta + shift, np.nan)
-    return read_only(LinearFunctions(L, gap, shift, estimate, cov, df))
+    estimate, error = np.where(known, (rows @ beta + shift, np.sqrt(variance)), np.nan)
+    return read_only(LinearFunctions(L, gap, shift, estimate, error, df, cov_beta))
 
 
 class Comparison(NamedTuple):
@@ -135,20 +144,20 @@ def compare(
     tail = -1 if delta > 0 and side == 0 else side
     done = []
     for rows in families:
-        family = _family(at, rows, means, pairwise)
+        family = _family(at, rows, means, pairwise, adjust)
         known = rows[~np.isnan(statistic[rows])]
         done.append(effective(adjust, family, side))
         if len(known):
             how = done[-1] if delta == 0 or side != 0 else effective(adjust, family, -1)
-            one = family._replace(correlation=_correlation(at.cov, known))
+            if needs_correlation(how, len(known)):  # it knows only what can be estimated
+                R = correlation(at.covariance(known))
+                family = family._replace(correlation=R, contrasts=len(known))
             p_value[known] = adjusted_p_values(
-                statistic[known], at.df[known], how, family=_full(one, how), side=tail
+                statistic[known], at.df[known], how, family=family, side=tail
             )
             limits = 0 if same_limits else side
             how = effective(adjust, family, limits)
-            half[known] = se[known] * critical_values(
-                at.df[known], how, level, _full(one, how), limits
-            )
+            half[known] = se[known] * critical_values(at.df[known], how, level, family, limits)
     low, high = at.estimate - half, at.estimate + half
     if not same_limits and side:
         low = np.where(np.isnan(low), low, -np.inf) if side < 0 else low
@@ -156,29 +165,15 @@ def compare(
     return Comparison(statistic, p_value, low, high, tuple(done))
 
 
-def _family(at: LinearFunctions, rows: np.ndarray, means: int, pairwise: bool) -> Family:
+def _family(
+    at: LinearFunctions, rows: np.ndarray, means: int, pairwise: bool, adjust: str
+) -> Family:
     """Rows that cannot be estimated count, as in emmeans."""
-    spread = at.L[rows]
-    rank = int(
-        np.linalg.matrix_rank(spread, tol=1e-8 * max(np.abs(spread).max(initial=0.0), 1e-300))
-    )
+    rank = None
+    if adjust == "scheffe":
+        R = np.linalg.qr(at.L[rows], mode="r")
+        rank = int(np.linalg.matrix_rank(R, tol=1e-8 * max(np.abs(R).max(initial=0.0), 1e-300)))
     return Family(contrasts=len(rows), means=means, rank=rank, pairwise=pairwise)
-
-
-def _full(family: Family, how: str) -> Family:
-    """The family for a correlation that knows only the rows that can be estimated."""
-    needs = how in ("mvt", "dunnett")
-    R = family.correlation
-    return family._replace(contrasts=len(R)) if needs and R is not None else family
-
-
-def _correlation(cov: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    part = cov[np.ix_(rows, rows)]
-    sd = np.sqrt(np.diagonal(part))
-    sd = np.where(sd > 0, sd, 1.0)
-    out = part / np.outer(sd, sd)
-    np.fill_diagonal(out, 1.0)
-    return out
 
 
 def estimable_rows(L: np.ndarray, gap: np.ndarray) -> np.ndarray:

@@ -22,6 +22,9 @@ ADJUSTMENTS = (
     *("none", "tukey", "sidak", "bonferroni", "holm", "hochberg", "fdr", "scheffe"),
     *("dunnett", "dunnettx", "mvt"),
 )
+# Adjustments that look at the correlation of the statistics, and the most contrasts of one.
+_JOINT = ("dunnett", "mvt")
+_MOST = 4096
 # Step-wise procedures have no intervals of their own: theirs are Bonferroni's.
 _STEPWISE = ("holm", "hochberg", "fdr")
 # Adjustments of |t|, for which one-sided tests have no counterpart.
@@ -200,6 +203,25 @@ def critical_values(
     return out
 
 
+def needs_correlation(how: str, contrasts: int) -> bool:
+    """Whether an adjustment looks at the correlation of its contrasts.
+
+    Raises
+    ------
+    DataError
+        More contrasts than a matrix of their size may have.
+    """
+    needed = how in _JOINT
+    if needed and contrasts > _MOST:
+        gigabytes = 8.0 * contrasts**2 / 2**30
+        raise DataError(
+            f"adjust={how!r} needs the correlation of all {contrasts:,} contrasts, "
+            f"{gigabytes:.1f} GiB, and {_MOST:,} contrasts are the most: choose fewer (at=, by=), "
+            "or an adjustment such as 'tukey', 'sidak' or 'holm'"
+        )
+    return needed
+
+
 def false_discovery(p: np.ndarray) -> np.ndarray:
     """Benjamini and Hochberg's adjusted p values; NaN stays NaN and does not count, (m,)."""
     known = ~np.isnan(p)
@@ -291,7 +313,7 @@ def _correlation(family: Family, how: str) -> np.ndarray:
 def _single_step(how: str, family: Family, side: int) -> StudentTail:
     """Tail of the largest statistic as a function of t and df."""
     m = family.contrasts
-    if how in ("mvt", "dunnett"):
+    if how in _JOINT:
         return joint_tail(_correlation(family, how), two_sided=side == 0)
     if how == "tukey":
         if family.means < 2:

@@ -54,7 +54,7 @@ def joint_test(at: Restriction, params: np.ndarray, V: np.ndarray) -> JointTest:
         return JointTest(chi2=float("nan"), rank=len(at.R), contrasts=np.full_like(at.R, np.nan))
     gap = at.R @ params - at.q
     d, P = _positive_pairs(V)
-    scaled, W = _positive_pairs(V / np.outer(sd, sd))
+    scaled, W = _positive_pairs(correlation(V))
     # The statistic from rows of unit variance: their units do not matter to it.
     z = W.T @ (gap / sd)
     rest = gap / sd - W @ z
@@ -65,10 +65,18 @@ def joint_test(at: Restriction, params: np.ndarray, V: np.ndarray) -> JointTest:
     return JointTest(chi2=float(np.sum(z**2 / scaled)), rank=len(scaled), contrasts=contrasts)
 
 
+def correlation(V: np.ndarray) -> np.ndarray:
+    """Correlation of a covariance, ones on its diagonal; NaN beside what has no variance."""
+    sd = np.sqrt(np.maximum(np.diagonal(V), 0.0))  # rounding may leave less than nothing
+    sd = np.where(sd > 0, sd, np.nan)
+    out = V / sd / sd[:, None]
+    np.fill_diagonal(out, 1.0)
+    return out
+
+
 def rank(V: np.ndarray) -> int:
     """Rank of a covariance, whatever the units of its rows; 0 if one has no variance."""
-    sd = np.sqrt(np.diagonal(V))
-    return len(_positive_pairs(V / np.outer(sd, sd))[0]) if (sd > 0).all() else 0
+    return len(_positive_pairs(correlation(V))[0]) if (np.diagonal(V) > 0).all() else 0
 
 
 def _positive_pairs(V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ from ..inference.explained import part_values
 from ..inference.intervals import wald_intervals
 from ..inference.record import FitRecord
 from ..inference.variance import sdcor_jacobian
+from ..inference.wald import correlation
 from ..inputs.arguments import choice, items, probability
 from .kept import Kept
 
@@ -26,13 +27,11 @@ def variance_table(results: FitRecord) -> pd.DataFrame:
     """Variances and correlations, a row each, the residual last."""
     rows: list[tuple[Any, ...]] = []
     for label, S in zip(results.term_labels, results.estimates.covariances, strict=True):
-        sd = np.sqrt(np.diagonal(S))
+        sd, between = np.sqrt(np.diagonal(S)), correlation(S)
         for i, name in enumerate(label.names):
             rows.append((label.group, name, None, S[i, i], sd[i]))
         for j, i in combinations(range(len(S)), 2):
-            with np.errstate(invalid="ignore"):
-                correlation = np.divide(S[i, j], sd[i] * sd[j])
-            rows.append((label.group, label.names[j], label.names[i], S[i, j], correlation))
+            rows.append((label.group, label.names[j], label.names[i], S[i, j], between[i, j]))
     rows.append(("Residual", None, None, results.scale, results.sigma))
     return pd.DataFrame(rows, columns=["grp", "var1", "var2", "vcov", "sdcor"])
 
@@ -110,15 +109,14 @@ def _sdcor_rows(results: FitRecord, t: int) -> list[tuple[str, str, float, float
         J = sdcor_jacobian(S) * e.variance_unit[start:stop]
         cov = J @ e.cov_variance[start:stop, start:stop] @ J.T
         se = np.sqrt(np.diagonal(cov))
-        sd = np.sqrt(np.diagonal(S))
-        correlation = S / np.outer(sd, sd)
+        sd, between = np.sqrt(np.diagonal(S)), correlation(S)
     out = []
     for at, (i, j) in enumerate(zip(*np.tril_indices(len(S)), strict=True)):
         name, other = label.names[i], label.names[j]
         if i == j:
             out.append((label.group, f"sd__{name}", float(sd[i]), float(se[at])))
         else:
-            value = float(correlation[i, j])
+            value = float(between[i, j])
             out.append((label.group, f"cor__{other}.{name}", value, float(se[at])))
     return out
 
