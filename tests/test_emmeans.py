@@ -1,5 +1,6 @@
 """Marginal means, trends, contrasts and joint tests: emmeans, and what R has no answer for."""
 
+import tracemalloc
 from dataclasses import fields, is_dataclass
 from functools import cache
 
@@ -10,7 +11,9 @@ import reference
 from helpers import assert_close
 
 import lmm_jax as lmm
+from lmm_jax.designs.variables import Variables
 from lmm_jax.errors import DataError
+from lmm_jax.inference.grid import average, make_grid
 
 # R's tables at lme4's optimum polished by Newton steps, ours at our own.
 RTOL = 1e-8
@@ -283,6 +286,41 @@ def test_many_contrasts_form_no_matrix_of_their_size(monkeypatch):
     with pytest.raises(DataError, match="5 contrasts are the most"):
         lmm.hypotheses(oats(), rows, adjust="mvt")
     assert lmm.hypotheses(oats(), rows, adjust="holm").family.correlation is None
+
+
+@pytest.mark.parametrize("weights", ["cells", "flat"])
+def test_cells_without_rows_are_no_average_by_their_rows(weights):
+    """As emmeans 1.8.4.1: nonEst where something is averaged, else the mean that the model has."""
+    data = lmm.load_dataset("oats").query("not (Variety == 'Victory' and Nf == 'n60')")
+    data = data.assign(C=np.where(np.arange(len(data)) % 3 == 0, "u", "v"))
+    keep = ["Variety", "Nf"]
+    two, three = (lmm.fit(f"yld ~ Variety + Nf {more} + (1 | Block)", data) for more in ("", "+ C"))
+    found = lmm.emmeans(three, keep, weights=weights).to_frame()
+    empty = (found["Variety"] == "Victory") & (found["Nf"] == "n60")
+    assert found["estimate"].isna().tolist() == empty.tolist()
+    frames = [lmm.emmeans(two, keep, weights=how).to_frame() for how in (weights, "equal")]
+    assert frames[0].equals(frames[1]) and frames[0]["estimate"].notna().all()
+
+
+def test_averages_of_a_large_grid_are_not_dense():
+    levels = {"A": pd.RangeIndex(20_000).astype(str), "B": pd.Index(["x", "y"])}
+    cells = np.stack(np.meshgrid(np.arange(20_000), [0, 1]), axis=-1).reshape(-1, 2)
+    known = Variables(
+        names=("A", "B"), factors=levels, covariates={}, cells=cells, counts=np.ones(40_000, int)
+    )
+    grid = make_grid({name: list(found) for name, found in levels.items()}, ["A"], known)
+    tracemalloc.start()
+    means = average(grid, ["A"], "equal").of(np.arange(40_000.0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert_close(means, np.arange(20_000) + 10_000.0, 1e-12)
+    assert peak < 100 * 8 * 40_000  # a dense matrix of weights would be 200 times as large
+
+
+def test_a_grid_of_too_many_numbers_is_refused(monkeypatch):
+    monkeypatch.setattr("lmm_jax.results.marginal_rows._MOST", 100)
+    with pytest.raises(DataError, match="12 rows, and with the columns of X 144 numbers: 100 are"):
+        lmm.emmeans(oats(), "Nf")
 
 
 def test_letters_say_what_differs():

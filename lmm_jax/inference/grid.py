@@ -30,11 +30,20 @@ class Grid(NamedTuple):
 
 
 class Average(NamedTuple):
-    """Rows that are averages of those of a grid."""
+    """Rows that are averages of those of a grid, each of which is part of one of them at most."""
 
     labels: dict[str, list[Any]]  # column of values for every variable that is left
-    weights: np.ndarray  # (r, N)
     counts: np.ndarray  # (r,)  rows of the data
+    owner: np.ndarray  # (N,)  the average that a row of the grid is part of; -1: of none
+    weights: np.ndarray  # (N,)  NaN in an average without any weight
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """Averages of rows (N, ...); a row of no weight may be anything."""
+        out = np.zeros((len(self.counts), *rows.shape[1:]))
+        used = (self.owner >= 0) & (self.weights != 0)
+        weights = self.weights[used].reshape(-1, *[1] * (rows.ndim - 1))
+        np.add.at(out, self.owner[used], weights * rows[used])
+        return out
 
 
 def grid_values(
@@ -189,7 +198,7 @@ def average(grid: Grid, keep: Sequence[str], how: Weights) -> Average:
         product of each variable's rows; by the rows of the cell; equal for cells with rows;
         or a weight each.
     """
-    names, N = list(grid.values), len(grid.places)
+    names = list(grid.values)
     inner = [names.index(name) for name in keep]
     outer = [v for v in range(len(names)) if v not in inner]
     row = _numbered(grid.places[:, inner], [len(grid.values[names[v]]) for v in inner])
@@ -203,13 +212,11 @@ def average(grid: Grid, keep: Sequence[str], how: Weights) -> Average:
     total = weights.sum(axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         weights = weights / total
-    full = np.zeros((r, N))
-    full[row, np.arange(N)] = weights[row, column]
-    first = np.array([int(np.argmax(row == i)) for i in range(r)])
     kept = exists.any(axis=1)  # combinations that nesting leaves
-    first = first[kept]
+    owner = np.where(kept, np.cumsum(kept) - 1, -1)[row]
+    first = np.unique(row, return_index=True)[1][kept]
     labels = {names[v]: [grid.values[names[v]][p] for p in grid.places[first, v]] for v in inner}
-    return Average(labels, full[kept], table.sum(axis=1)[kept])
+    return Average(labels, table.sum(axis=1)[kept], owner, weights[row, column])
 
 
 def _numbered(places: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
@@ -225,7 +232,7 @@ def _cell_weights(how: Weights, table: np.ndarray, grid: Grid, outer: Sequence[i
         if how.shape != (c,):
             raise DataError(f"weights has the shape {how.shape}: {c} numbers are averaged over")
         return np.broadcast_to(how, (r, c)).astype(float)
-    if how == "equal":
+    if how == "equal" or c == 1:  # of one row alone nothing is averaged
         return np.ones((r, c))
     if how == "cells":
         return table

@@ -21,6 +21,8 @@ from .marginal import MarginalMeans
 from .marginal_labels import Labels
 
 WEIGHTS = ("equal", "proportional", "outer", "cells", "flat")
+# Numbers of X at a reference grid beyond which it is refused (2 GiB).
+_MOST = 1 << 28
 # Step of the difference quotient of a trend, in units of the covariate's range (emmeans').
 _STEP = 1e-3
 
@@ -172,14 +174,8 @@ def _means(
         how = numbers(weights, "weights")
     averaged = average(grid, [*asked.specs, *asked.by], how)
     L, gap, offset = _rows(fit, known, grid, slope)
-    at = linear_functions(
-        _weighted(averaged.weights, L),
-        _weighted(averaged.weights, gap),
-        _weighted(averaged.weights, offset[:, None])[:, 0],
-        fit.beta,
-        fit.tests,
-        fit.scale,
-    )
+    L, gap, shift = map(averaged.of, (L, gap, offset))
+    at = linear_functions(L, gap, shift, fit.beta, fit.tests, fit.scale)
     labels = averaged.labels or {"1": ["overall"]}
     over = [n for n, v in grid.values.items() if n not in labels and len(v) > 1]
     notes: tuple[str, ...] = ()
@@ -209,13 +205,6 @@ def _means(
     )
 
 
-def _weighted(weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Averages of rows; a row of no weight may be anything."""
-    used = (np.nan_to_num(weights) != 0).any(axis=0)
-    out: np.ndarray = weights[:, used] @ rows[used]
-    return out
-
-
 def _rows(
     fit: Basis, known: Variables, grid: Grid, slope: tuple[str, float] | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -241,6 +230,12 @@ def _replayed(
         columns[name] = column_of(name, [x + shift for x in own] if shift else own, known)
     frame = pd.DataFrame(columns, index=range(len(grid.places)))
     source = fit.source
+    size = len(frame) * len(source.spec.column_names)
+    if size > _MOST:
+        raise DataError(
+            f"the reference grid has {len(frame):,} rows, and with the columns of X {size:,} "
+            f"numbers: {_MOST:,} are the most; choose fewer values by at="
+        )
     matrix = mat.replay(source.spec, frame, context=source.context)
     parts = [mat.evaluate(e, frame, context=source.context) for e in source.offsets]
     return matrix, fit.reference.offset + np.sum(parts, axis=0) + np.zeros(len(frame))
