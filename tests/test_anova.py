@@ -10,6 +10,7 @@ from helpers import assert_close
 from test_reference import fit
 
 import lmm_jax as lmm
+from lmm_jax.api import anova as anova_module
 from lmm_jax.errors import DataError
 
 # R's tables at lme4's optimum polished by Newton steps, ours at our own.
@@ -311,6 +312,19 @@ def test_bootstrap_of_a_likelihood_ratio():
     table = lmm.anova(small, large, bootstrap=39, seed=1)
     assert table["p_bootstrap"].iloc[1] == 1 / 40
     assert table.equals(lmm.anova(small, large, bootstrap=39, seed=1))
+
+
+def test_bootstrap_in_chunks(monkeypatch):
+    small, large = lmm.fit(INTERCEPTS, SLEEP), lmm.fit(SLOPES, SLEEP)
+    sizes = []
+    whole = anova_module._many_llf
+    monkeypatch.setattr("lmm_jax.api.simulate._CHUNK", 15 * len(SLEEP))
+    monkeypatch.setattr(
+        anova_module, "_many_llf", lambda res, y: sizes.append(y.shape) or whole(res, y)
+    )
+    table = lmm.anova(small, large, bootstrap=39, seed=1)
+    assert sizes[::2] == [(180, 15), (180, 15), (180, 9)]
+    assert table["p_bootstrap"].iloc[1] == 1 / 40
 
 
 def test_a_cone_of_one_variance_is_half_a_space():

@@ -27,7 +27,7 @@ from ..designs.nesting import (
 from ..errors import DataError
 from ..inference.boundary import boundary_p_value, chi2_tail
 from ..inference.null_information import boundary_p_value_of
-from ..inputs.arguments import choice, flag, hinted, instance, whole_number
+from ..inputs.arguments import choice, flag, generator, hinted, instance, whole_number
 from ..inputs.arguments import seed as read_seed
 from ..inputs.names import unique
 from ..likelihood.profile import profile_loglike
@@ -37,7 +37,7 @@ from ..results.lmm import LMMResults
 from ..results.table import table
 from .fit import fit
 from .fit_many import fit_many
-from .simulate import simulate
+from .simulate import draws_in_chunks
 
 
 @hinted
@@ -248,8 +248,9 @@ def _grown(small: LMMResults, large: LMMResults) -> tuple[int, list[int]] | None
 
 def _bootstrap(small: LMMResults, large: LMMResults, n: int, seed: int) -> float:
     """Share of draws from the smaller model whose likelihood ratio is as large."""
-    draws = simulate(small, seed=seed, n=n).to_numpy()
-    ratios = 2.0 * (_many_llf(large, draws) - _many_llf(small, draws))
+    chunks = draws_in_chunks(small, n, generator(seed))
+    gaps = [_many_llf(large, some) - _many_llf(small, some) for some in chunks]
+    ratios = 2.0 * np.concatenate(gaps)
     observed = 2.0 * (large.llf - small.llf)
     valid = ratios[np.isfinite(ratios)]
     return float((1 + (valid >= observed).sum()) / (1 + valid.size))

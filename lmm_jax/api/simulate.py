@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,9 @@ from ..designs.terms import RandomTerm
 from ..errors import DataError
 from ..inputs.arguments import flag, generator, hinted, instance, number, numbers, whole_number
 from ..results.lmm import LMMResults
+
+# Numbers of the responses that are held at once (32 MiB).
+_CHUNK = 1 << 22
 
 
 @hinted
@@ -85,6 +88,16 @@ def simulate(
     if factors is not None:
         values += draw_random_part(target.terms, factors, n, rng)
     return pd.DataFrame(values, index=target.index)
+
+
+def draws_in_chunks(
+    res: LMMResults, n: int, rng: np.random.Generator, *, conditional: bool = False
+) -> Iterator[np.ndarray]:
+    """The draws of :func:`simulate`, (rows, some of n) at a time."""
+    step = max(1, _CHUNK // res.nobs)
+    for start in range(0, n, step):
+        some = min(step, n - start)
+        yield simulate(res, seed=rng, n=some, conditional=conditional).to_numpy()
 
 
 def draw_random_part(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pandas as pd
 
@@ -13,10 +11,7 @@ from ..inputs.arguments import flag, generator, hinted, whole_number
 from ..numerics.read_only import read_only
 from ..results.lmm import LMMResults
 from ..results.simulated_residuals import SimulatedResiduals
-from .simulate import simulate
-
-# Simulated responses that are held at once (32 MiB).
-_CHUNK = 1 << 22
+from .simulate import draws_in_chunks
 
 
 @hinted
@@ -75,14 +70,8 @@ def simulate_residuals(
     conditional = flag(conditional, "conditional")
     design = require(res, "simulate_residuals").design
     fitted = res.fittedvalues if conditional else pd.Series(res.predict(), name="fitted")
-
-    def draws() -> Iterator[np.ndarray]:
-        step = max(1, _CHUNK // design.nobs)
-        for start in range(0, n, step):
-            count = min(step, n - start)
-            yield simulate(res, seed=rng, n=count, conditional=conditional).to_numpy()
-
-    found = scaled_quantiles(design.endog, fitted.to_numpy(), draws(), rng)
+    draws = draws_in_chunks(res, n, rng, conditional=conditional)
+    found = scaled_quantiles(design.endog, fitted.to_numpy(), draws, rng)
     return SimulatedResiduals(
         scaled=pd.Series(found.scaled, index=design.index, name="scaled"),
         outside=pd.Series(found.outside, index=design.index, name="outside"),
