@@ -247,6 +247,15 @@ def test_the_method_stays_with_the_result():
     assert set(result.robust("CR0").df_methods) >= {"CR0", "CR2"}
 
 
+def test_matrices_of_large_clusters_are_refused_before_they_are_made(monkeypatch):
+    monkeypatch.setattr("lmm_jax.inference.clusters._MOST", 12 * 8)
+    with pytest.raises(lmm.DataError, match=r"of a cluster, 12, by its 12 rows, .* finer clusters"):
+        model("coarser, weights").robust("CR2", BLOCK)
+    monkeypatch.setattr("lmm_jax.inference.clusters._MOST", 12 * 2 - 1)
+    with pytest.raises(lmm.DataError, match=r"12, by its \d effects of g"):
+        model("coarser").robust("CR2", BLOCK)
+
+
 def test_a_result_without_data_is_small_or_refused(monkeypatch):
     result = model("coarser").robust("CR2", BLOCK)
     monkeypatch.setattr("lmm_jax.results.lmm._SMALL", 2 * 5 * 3 * 3)

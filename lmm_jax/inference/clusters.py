@@ -17,6 +17,8 @@ from .residuals import marginal_residuals
 
 # Numbers in the largest arrays of one stack of clusters (32 MiB).
 _CHUNK = 1 << 22
+# Numbers of a matrix of one cluster beyond which it is refused (1 GiB).
+_MOST = 1 << 27
 
 
 class Clusters(NamedTuple):
@@ -130,6 +132,8 @@ def stacks(design: Design, estimates: Estimates, clusters: Clusters) -> Iterator
         even = (part.noise == part.noise[:, :1]).all(axis=1)
         for chosen, short in ((even, True), (~even, False)):
             if chosen.any():
+                n, r = rows.shape[1], part.Z.shape[2] + X.shape[1]
+                _check_size(min(n, r) if short else n, n, "rows")
                 some = Stack(*(a if chosen.all() else a[chosen] for a in part))
                 yield _rotated(some) if short else some
 
@@ -158,11 +162,20 @@ def random_columns(design: Design, estimates: Estimates, rows: np.ndarray) -> np
         owner = found // term.n_levels
         rank = np.arange(len(found)) - np.searchsorted(owner, owner)
         local = rank[local.reshape(keys.shape)]
+        _check_size((int(rank.max()) + 1) * values.shape[-1], n, f"effects of {term.group}")
         Z = np.zeros((g, n, int(rank.max()) + 1, values.shape[-1]))
         for s in range(local.shape[2]):
             Z[*places, local[:, :, s]] += values[:, :, s]
         out.append(Z.reshape(g, n, -1))
     return np.concatenate(out, axis=2)
+
+
+def _check_size(size: int, n: int, what: str) -> None:
+    if size * n > _MOST:
+        raise DataError(
+            f"a robust covariance takes dense matrices of the rows of a cluster, {n:,}, by its "
+            f"{size:,} {what}, and {_MOST:,} numbers are the most: pass finer clusters"
+        )
 
 
 def _rotated(stack: Stack) -> Stack:
