@@ -155,13 +155,23 @@ def left(theta, design, units, reml):
     through = size * A @ whole.T[:p, :p]
     beta = origin - size * A @ whole.T[:p, p] + rest.beta @ through.T
     log_rss = rest.log_rss + np.log(whole.rss)
-    criterion = loss.logdet + sum(part.logdet.sum() for part in whole.groups())
-    criterion += (nu - loss.n_rows) * log_rss
+    criterion = logdets(whole, units.code) + (nu - loss.n_rows) * log_rss
     if reml:
-        criterion += rest.logdet_x - 2 * np.linalg.slogdet(whole.T[:p, :p])[1]
+        xx = np.eye(p) - loss.gram[:, :p, :p]
+        criterion += np.linalg.slogdet(xx)[1] - 2 * np.linalg.slogdet(whole.T[:p, :p])[1]
     sigma = float(layout.y_scale) * np.sqrt(np.exp(log_rss) / (nu - loss.n_rows))
     slope = rest.dlog_rss  # of the whole model and of what is lost, together
     return Left(beta, sigma, log_rss, criterion, rest.dbeta @ through.T, slope, rest.slope)
+
+
+def logdets(whole, code):
+    """``log|V|`` without each unit, ``log|V| + log|(V^-1)_RR|``, from V^-1 written out."""
+    inverse = np.zeros((code.size, code.size))
+    for part in whole.groups():
+        for rows, S in zip(part.rows, part.S, strict=True):
+            inverse[np.ix_(rows, rows)] = np.eye(rows.size) - S.T @ S
+    own = [inverse[np.ix_(code == unit, code == unit)] for unit in range(code.max() + 1)]
+    return np.array([np.linalg.slogdet(C)[1] for C in own]) - np.linalg.slogdet(inverse)[1]
 
 
 def inner(theta, design):

@@ -32,8 +32,7 @@ class Loss(NamedTuple):
 
     unit: np.ndarray  # (K,)
     n_rows: np.ndarray  # (K,)
-    logdet: np.ndarray  # (K,)  added to log|V|
-    dlogdet: np.ndarray  # (K, m)
+    dlogdet: np.ndarray  # (K, m)  of what is added to log|V|
     gram: np.ndarray  # (K, P, P)
     dgram: np.ndarray  # (K, m, P, P)
 
@@ -45,7 +44,6 @@ class Without(NamedTuple):
     dbeta: np.ndarray  # (K, m, p)  of beta itself
     log_rss: np.ndarray  # (K,)  less that of the whole model
     dlog_rss: np.ndarray  # (K, m)
-    logdet_x: np.ndarray  # (K,)  log|X' V^-1 X|
     slope: np.ndarray  # (K, m)  of what of -2 log-likelihood depends on theta
 
 
@@ -60,7 +58,7 @@ class Weighted(NamedTuple):
 def whole_groups(part: Alike) -> Loss:
     """Independent groups as units."""
     n = np.full(part.groups.size, part.rows.shape[1])
-    return Loss(part.groups, n, -part.logdet, -part.dlogdet, part.gram, part.dgram)
+    return Loss(part.groups, n, -part.dlogdet, part.gram, part.dgram)
 
 
 def single_rows(part: Alike) -> Iterator[Loss]:
@@ -81,7 +79,7 @@ def single_rows(part: Alike) -> Iterator[Loss]:
         unit = part.rows[:, at].reshape(-1)
         K, m = unit.size, dc.shape[-1]
         yield Loss(
-            unit, np.ones(K), np.log(own).reshape(K), ratio.reshape(K, m),
+            unit, np.ones(K), ratio.reshape(K, m),
             outer.reshape(K, P, P), dgram.reshape(K, m, P, P),
         )  # fmt: skip
 
@@ -102,9 +100,8 @@ def sets_of_rows(part: Alike, unit: np.ndarray) -> Iterator[Loss]:
             half = np.swapaxes(db, 1, 2) @ a
             dgram = half + np.swapaxes(half, 1, 2) - a.T @ dC @ a
             slope = np.einsum("ab,kab->k", inverse, dC)
-            logdet = np.linalg.slogdet(C)[1]
             yield Loss(
-                np.array([one]), np.array([at.size]), np.array([logdet]), slope[None],
+                np.array([one]), np.array([at.size]), slope[None],
                 (b.T @ a)[None], dgram[None],
             )  # fmt: skip
 
@@ -148,7 +145,6 @@ def without(loss: Loss, whole: Standard, nu: float, *, reml: bool) -> Without:
         dbeta=dbeta,
         log_rss=np.log(rss) * hole,
         dlog_rss=dlog_rss,
-        logdet_x=np.linalg.slogdet(xx)[1] * hole,
         slope=slope * hole[:, None],
     )
 

@@ -49,7 +49,6 @@ class Alike(NamedTuple):
     U: np.ndarray  # (G, n, q)  V^-1 Z
     ZB: np.ndarray  # (G, q, P)  Z' V^-1 [X y]
     D: np.ndarray  # (m, q, q)  dPsi / dtheta
-    logdet: np.ndarray  # (G,)
     dlogdet: np.ndarray  # (G, m)
     gram: np.ndarray  # (G, P, P)  [X y]' V^-1 [X y]
 
@@ -167,7 +166,6 @@ def _one_shape(rows: Rows, groups: np.ndarray, at: np.ndarray, widths: Sequence[
         U=U,
         ZB=Zt @ B,
         D=D,
-        logdet=2.0 * np.log(np.diagonal(L, axis1=1, axis2=2)).sum(axis=1),
         dlogdet=np.einsum("gab,kab->gk", Zt @ U, D),
         gram=0.5 * (gram + np.swapaxes(gram, 1, 2)),
     )

@@ -34,7 +34,7 @@ class Request(NamedTuple):
 
     @property
     def part(self) -> str:
-        """What of the rows is needed: one of ``PARTS``."""
+        """What :func:`lmm_jax.results.predict.new_rows` has to read of the rows."""
         if self.conditional:
             return "levels"
         return "covariates" if self.interval == "prediction" else "fixed"

@@ -22,10 +22,6 @@ from ..inputs.arrays import numbers, vector
 from ..inputs.matching import find, shown
 from .kept import Kept
 
-# What of a row is read: X alone, the offset too, the covariates of the random effects without
-# their levels too, or all.
-PARTS = ("exog", "fixed", "covariates", "levels")
-
 
 class Rows(NamedTuple):
     """n complete rows among the N that are predicted."""
@@ -84,8 +80,9 @@ def new_rows(
     design : Design or Kept
     data : DataFrame
         Columns of :func:`expressions`.
-    part : str
-        One of ``PARTS``.
+    part : {"exog", "fixed", "covariates", "levels"}
+        What of a row is read: X alone, the offset too, the covariates of the random effects
+        without their levels too, or all.
     groups, offset, weights : array, shape (N,), optional
     new_levels : {"error", "population", "nan"}
     """
