@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from ..errors import DataError
 from ..inputs.arguments import choice, flag, hinted, instance, probability, shown
@@ -18,6 +17,7 @@ from .hypotheses import Restriction, read_restriction
 from .multiplicity import Family, adjusted_p_values, critical_values, needs_correlation
 from .record import FitRecord, relative_covariance
 from .robust import TESTS, Robust, robust_of
+from .student_tails import f_tail
 from .wald import correlation, joint_test, rank
 
 # Lines of the table that a repr shows; str() shows them all.
@@ -199,7 +199,7 @@ def wald_test(
         return ContrastResults(
             distribution="chi2",
             statistic=np.asarray(chi2),
-            pvalue=np.asarray(special.chdtrc(q, chi2)),
+            pvalue=f_tail(chi2 / q, q, np.inf),
             df_num=q,
             df_denom=np.asarray(np.inf),
         )
@@ -211,7 +211,7 @@ def wald_test(
     return ContrastResults(
         distribution="F",
         statistic=np.asarray(value),
-        pvalue=np.asarray(_f_tail(value, q, df)),
+        pvalue=f_tail(value, q, df),
         df_num=q,
         df_denom=np.asarray(df),
     )
@@ -246,12 +246,6 @@ def _check_clusters(results: FitRecord, at: Restriction, V: np.ndarray) -> None:
         )
 
 
-def _f_tail(value: float, df_num: int, df_denom: float) -> float:
-    if np.isinf(df_denom):
-        return float(special.chdtrc(df_num, value * df_num))
-    return float(special.fdtrc(df_num, df_denom, value))
-
-
 def _read(results: FitRecord, hypothesis: Any, use_t: bool | None) -> tuple[Restriction, bool]:
     """The restriction, and whether it concerns fixed effects only."""
     p = len(results.fixed_names)
@@ -278,7 +272,7 @@ def _relative_rows(
     """Rows in a unit of theirs, the covariance that goes with them, and the unit."""
     cov_beta = results.tests.cov_beta if cov_beta is None else cov_beta
     units, relative = relative_covariance(results.estimates, cov_beta)
-    rows = R * units
+    rows, relative = R * units[:-1], relative[:-1, :-1]
     unit = float(np.abs(rows).max()) or 1.0  # squares of it may leave the range of floats
     unknown = (R[:, np.isnan(results.bse.to_numpy())] != 0).any(axis=1)
     return np.where(unknown[:, None], np.nan, rows / unit), relative, unit

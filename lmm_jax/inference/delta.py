@@ -25,7 +25,7 @@ from ..numerics.processes import float64
 from ..reprs import brief, number, public
 from .contrasts import ContrastResults, t_test
 from .multiplicity import ADJUSTMENTS
-from .record import FitRecord
+from .record import FitRecord, relative_covariance
 from .variance import touches_zero
 
 _UNTRACEABLE = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
@@ -222,14 +222,12 @@ def joint_relative_covariance(fit: FitRecord) -> tuple[np.ndarray, np.ndarray]:
         variance; NaN for what is estimated on the boundary.
     relative : ndarray, shape (K, K)
     """
-    e, p = fit.estimates, fit.estimates.beta.size
-    cov = fit.tests.cov_beta
-    sd = np.sqrt(np.diagonal(cov))
-    at_zero = np.concatenate([*(touches_zero(S) for S in e.covariances), [False]])
-    unit = np.concatenate([np.sqrt(e.scale) * sd, np.where(at_zero, np.nan, e.variance_unit)])
-    sd = np.where(sd > 0, sd, 1.0)
-    relative = np.zeros((unit.size, unit.size))
-    relative[:p, :p], relative[p:, p:] = cov / np.outer(sd, sd), e.cov_variance
+    e = fit.estimates
+    unit, relative = relative_covariance(e, fit.tests.cov_beta)
+    at_zero = np.zeros(unit.size, dtype=bool)
+    own = [np.zeros(0, bool), *map(touches_zero, e.covariances)]
+    at_zero[e.beta.size : e.beta.size + sum(map(len, own))] = np.concatenate(own)
+    unit = np.where(at_zero, np.nan, unit)
     return unit, relative
 
 

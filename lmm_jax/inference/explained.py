@@ -84,6 +84,17 @@ def parts_of(fit: FitRecord, moments: Moments) -> Parts:
     return Parts(values.sum(), values / values.sum(), J @ relative @ J.T, known, J, relative)
 
 
+def named_shares(count: int) -> dict[str, tuple[list[int], list[int]]]:
+    """Which of ``count`` parts stand over the line of each share, and which beside them below."""
+    fixed, random, noise = [0], list(range(1, count - 1)), [count - 1]
+    return {
+        "r2_marginal": (fixed, [*random, *noise]),
+        "r2_conditional": ([*fixed, *random], noise),
+        "icc": (random, noise),
+        "icc_unadjusted": (random, [*fixed, *noise]),
+    }
+
+
 def share(parts: Parts, inside: Sequence[int], outside: Sequence[int], level: float) -> Estimate:
     """``a / (a + b)`` of sums of parts, with an interval on the scale of the logit.
 

@@ -21,6 +21,7 @@ from ..errors import DataError
 from ..inputs.arguments import choice, probability
 from .parameters import SCALES, Parameter, chosen, parameter_values, parameters_of
 from .record import FitRecord
+from .student_tails import two_sided_quantile
 from .variance import sdcor_jacobian, touches_zero
 
 # The level that a call has asked for if it says nothing.
@@ -71,7 +72,7 @@ def _limits(
     estimate = parameter_values(parameters, e.beta, e.covariances, fit.sigma, roots=roots)
     errors = relative_errors(fit, roots=roots)[: len(parameters) - p]
     quantile = np.full(len(parameters), special.ndtri(0.5 + 0.5 * level))
-    quantile[:p] = special.stdtrit(fit._df, 0.5 + 0.5 * level)
+    quantile[:p] = two_sided_quantile(level, fit._df)
     half = np.concatenate([fit.bse_fe.to_numpy(), errors])
     half = np.where(half == 0, 0.0, quantile * half)  # what is held fixed is known
     out = np.empty((len(parameters), 2))

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from ..inputs.names import unique
 from .contrast_families import contrasts_of
 from .df import DfMethod
 from .linear_functions import LinearFunctions, estimable_rows, independent_rows
+from .student_tails import f_tail
 from .wald import correlation
 
 # Least eigenvalue, at unit variances, of a covariance that is not singular.
@@ -44,8 +44,7 @@ def joint_f(L: np.ndarray, value: np.ndarray, tests: DfMethod, scale: float) -> 
         return [q, np.nan, np.nan, np.nan]
     f = float(value @ np.linalg.solve(cov, value)) / q
     df = float(np.min(tests.of_contrasts(L)))
-    tail = special.chdtrc(q, f * q) if np.isinf(df) else special.fdtrc(q, df, f)
-    return [q, df, f, float(tail)]
+    return [q, df, f, float(f_tail(f, q, df))]
 
 
 def joint_test_of(

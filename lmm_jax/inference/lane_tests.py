@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special
 
 from .estimates import Estimates, ManyEstimates
 from .hypotheses import Restriction
 from .satterthwaite import satterthwaite_df
+from .student_tails import f_tail, student_tail
 from .wald import RANK_TOL, f_denominator, f_denominators, joint_test
 
 
@@ -106,7 +106,7 @@ def lane_pvalues(
     df = np.full((at.scale.size, 1), np.inf)
     if not normal:
         df = satterthwaite_df(restriction.R, at.cov_beta, at.dcov_beta, at.joint_cov)
-    return 2.0 * special.stdtr(df.T, -np.abs(statistic))
+    return student_tail(statistic, df.T, two_sided=True)
 
 
 def _joint(restriction: Restriction, gap: np.ndarray, at: Estimates, normal: bool) -> list[float]:
@@ -117,9 +117,9 @@ def _joint(restriction: Restriction, gap: np.ndarray, at: Estimates, normal: boo
         b, *_ = np.linalg.lstsq(R, gap + restriction.q, rcond=None)
         cov = at.scale[i] * R @ at.cov_beta[i] @ R.T
         test = joint_test(restriction, b + at.beta[i], cov)
-        if normal:
-            out.append(float(special.chdtrc(test.rank, test.chi2)))
-            continue
-        df = satterthwaite_df(test.contrasts, at.cov_beta[i], at.dcov_beta[i], at.joint_cov[i])
-        out.append(float(special.fdtrc(test.rank, f_denominator(df), test.chi2 / test.rank)))
+        denominator = np.inf
+        if not normal:
+            df = satterthwaite_df(test.contrasts, at.cov_beta[i], at.dcov_beta[i], at.joint_cov[i])
+            denominator = f_denominator(df)
+        out.append(float(f_tail(test.chi2 / test.rank, test.rank, denominator)))
     return out

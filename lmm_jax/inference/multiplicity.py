@@ -16,7 +16,7 @@ from ..errors import DataError
 from ..inputs.arguments import choice, probability
 from .multivariate_t import StudentTail, joint_tail
 from .normal_tails import range_tail
-from .student_tails import INFINITE_DF, over_scale, student_quantile, student_tail
+from .student_tails import INFINITE_DF, f_tail, over_scale, student_quantile, student_tail
 
 ADJUSTMENTS = (
     *("none", "tukey", "sidak", "bonferroni", "holm", "hochberg", "fdr", "scheffe"),
@@ -259,7 +259,10 @@ def _p_values(t: np.ndarray, df: np.ndarray, how: str, family: Family, side: int
     if how in _STEPWISE:
         return _stepwise(p, how, m)
     if how == "scheffe":
-        return _scheffe(t, df, _rank(family))
+        with np.errstate(over="ignore"):
+            square = t * t
+        rank = _rank(family)
+        return f_tail(square / rank, rank, df)
     tail = _single_step(how, family, side)
     size = np.abs(t) if side == 0 else t
     pairs = np.column_stack([size, df])
@@ -284,13 +287,6 @@ def _stepwise(p: np.ndarray, how: str, m: int) -> np.ndarray:
     out = np.empty_like(p)
     out[order] = np.minimum(scaled, 1.0)
     return out
-
-
-def _scheffe(t: np.ndarray, df: np.ndarray, rank: int) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        square = t * t
-    finite = special.fdtrc(rank, np.minimum(df, INFINITE_DF), square / rank)
-    return np.where(df > INFINITE_DF, special.chdtrc(rank, square), finite)
 
 
 def _rank(family: Family) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import special
 
 from .normal_tails import product_loadings, product_tail
-from .student_tails import INFINITE_DF, over_scale, scale_nodes, student_tail
+from .student_tails import f_tail, over_scale, scale_nodes, student_tail
 
 # p as a function of t and df, both scalars.
 StudentTail = Callable[[float, float], float]
@@ -236,11 +236,7 @@ def _over_directions(at: Directions, t: float, df: float, *, two_sided: bool) ->
     inside = not two_sided and t <= 0  # the origin is outside of the region of no rejection
     used = at.largest < 0 if inside else at.largest > 0
     square = (t / at.largest[used]) ** 2
-    if df > INFINITE_DF:
-        beyond = special.chdtrc(at.rank, square)
-    else:
-        beyond = special.fdtrc(at.rank, df, square / at.rank)
-    total = at.weight[:, used] @ beyond
+    total = at.weight[:, used] @ f_tail(square / at.rank, at.rank, df)
     return 1.0 - total if inside else total
 
 

@@ -21,13 +21,13 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special
 
 from ..designs.design import Design
 from ..layouts.crossed.layout import CrossedLayout
 from .df import DfMethod
 from .joint_effects import GroupEffects, row_variances
 from .random_effects import TermRows
+from .student_tails import two_sided_quantile
 
 # Numbers in the largest arrays of one step over the rows (32 MiB).
 _CHUNK = 1 << 22
@@ -122,8 +122,7 @@ def row_df(tests: DfMethod, X: np.ndarray) -> np.ndarray:
 
 def half_width(variance: np.ndarray, df: np.ndarray, level: float) -> np.ndarray:
     """Half the length of t intervals, (n,); nothing where there is no variance."""
-    quantile = special.stdtrit(df, 0.5 + 0.5 * level)
-    return np.where(variance == 0, 0.0, quantile * np.sqrt(variance))
+    return np.where(variance == 0, 0.0, two_sided_quantile(level, df) * np.sqrt(variance))
 
 
 def leverages(

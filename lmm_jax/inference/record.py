@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
-from scipy import special  # scipy.stats takes half a second to import
 
 from ..designs.design import Design
 from ..designs.labels import TermLabel, parameter_names
@@ -21,6 +20,7 @@ from .df import DfMethod, bound, read_df_method
 from .estimates import Estimates
 from .residual_parameters import covariance_frame, intervals, reported
 from .robust import RobustFixed, robust_of
+from .student_tails import student_tail
 from .variance import touches_zero
 
 
@@ -323,7 +323,7 @@ class FitRecord:
         names = _labels(self._parameter_names)
         unit, relative = relative_covariance(self.estimates, self.tests.cov_beta)
         with np.errstate(over="ignore"):  # covariances of variances may leave the range of floats
-            out = relative * unit * unit[:, None]
+            out = (relative * unit * unit[:, None])[:-1, :-1]
         p = len(self.fixed_names)
         out[:p, :p] = self.scale * self.tests.cov_beta
         return pd.DataFrame(out, index=names, columns=names)
@@ -348,7 +348,7 @@ class FitRecord:
     @property
     def pvalues(self) -> pd.Series[float]:
         """Two-sided p values of the fixed effects."""
-        values = 2.0 * special.stdtr(self._df, -np.abs(self.tvalues.to_numpy()))
+        values = student_tail(self.tvalues.to_numpy(), self._df, two_sided=True)
         return pd.Series(values, index=_labels(self.fixed_names))
 
 
@@ -384,14 +384,14 @@ def relative_covariance(
 
     Returns
     -------
-    unit : ndarray, shape (K,)
-    relative : ndarray, shape (K, K)
+    unit : ndarray, shape (K + 1,)
+        Of ``params``, and of the residual variance, which is none of them.
+    relative : ndarray, shape (K + 1, K + 1)
     """
     e, p = estimates, estimates.beta.size
     sd = np.sqrt(np.diagonal(cov_beta))
-    unit = np.concatenate([np.sqrt(e.scale) * sd, e.variance_unit[:-1]])
+    unit = np.concatenate([np.sqrt(e.scale) * sd, e.variance_unit])
     sd = np.where(sd > 0, sd, 1.0)
     relative = np.zeros((unit.size, unit.size))
-    relative[:p, :p] = cov_beta / np.outer(sd, sd)
-    relative[p:, p:] = e.cov_variance[:-1, :-1]
+    relative[:p, :p], relative[p:, p:] = cov_beta / np.outer(sd, sd), e.cov_variance
     return unit, relative

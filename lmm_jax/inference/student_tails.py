@@ -1,4 +1,4 @@
-"""Tails of t statistics: one, and the largest of several that share a denominator.
+"""Tails of t and F statistics, and of the largest of several t that share a denominator.
 
     p(t) = P(max_i |Z_i| / s > t) = E H(t s),     s^2 ~ chi^2(df) / df
 
@@ -119,3 +119,29 @@ def student_quantile(p: float | np.ndarray, df: float | np.ndarray) -> np.ndarra
     df = np.where(df > 0, df, np.nan)
     finite = special.stdtrit(np.where(df > INFINITE_DF, 1.0, df), p)
     return np.where(df > INFINITE_DF, -special.ndtri(p), -finite)
+
+
+def two_sided_quantile(level: float, df: float | np.ndarray) -> np.ndarray:
+    """Half the length of a t interval of a coverage, in standard errors."""
+    return student_quantile(0.5 - 0.5 * level, df)
+
+
+def f_tail(
+    f: float | np.ndarray, df_num: int | np.ndarray, df_denom: float | np.ndarray
+) -> np.ndarray:
+    """P(F > f); that of chi-square ``df_num f`` at infinite ``df_denom``.
+
+    Parameters
+    ----------
+    f, df_num, df_denom : float or ndarray
+        Of any shapes that go together; NaN where one of them is.
+
+    Returns
+    -------
+    ndarray
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite = special.fdtrc(df_num, np.minimum(df_denom, INFINITE_DF), f)
+        return np.where(
+            np.asarray(df_denom) > INFINITE_DF, special.chdtrc(df_num, df_num * f), finite
+        )

@@ -88,7 +88,7 @@ def _positive_pairs(V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def f_denominators(nu: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """The same for many tests, of which each has its own number of statistics.
+    """:func:`f_denominator` of many tests, of which each has its own number of statistics.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def f_denominators(nu: np.ndarray, used: np.ndarray) -> np.ndarray:
     low, high = (f(np.where(used, nu, fill), axis=1) for f, fill in ((np.min, np.inf), (np.max, 0)))
     mean = np.where(used, nu, 0.0).sum(axis=1) / np.maximum(count, 1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        excess = np.where(used, 2.0 / (nu - 2.0), 0.0).sum(axis=1)
+        excess = np.where(used, 2.0 / (nu - 2.0), 0.0).sum(axis=1)  # E - q, nothing cancels
         df = np.where(excess > 0, 2.0 * (excess + count) / excess, np.inf)
         df = np.where(low <= 2, 2.0, df)
         df = np.where(high - low < _SAME_DF, mean, df)
@@ -134,9 +134,4 @@ def f_denominator(nu: np.ndarray) -> float:
     >>> round(f_denominator(np.array([5.0, 10.0])), 4)
     6.3636
     """
-    if (np.abs(np.diff(nu)) < _SAME_DF).all():
-        return float(nu.mean())
-    if (nu <= 2).any():
-        return 2.0
-    excess = np.sum(2.0 / (nu - 2.0))  # E - q, without cancellation
-    return float(2.0 * (excess + nu.size) / excess) if excess > 0 else float("inf")
+    return float(f_denominators(nu[None], np.ones((1, nu.size), dtype=bool))[0])

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
-from scipy import special  # scipy.stats takes half a second to import
 
 from ..designs.design import Design
 from ..designs.labels import TermLabel
@@ -16,6 +15,7 @@ from ..errors import DataError
 from ..formulas.equations import parameter_number
 from ..inference.moderation import Moderation, moderate
 from ..inference.multiplicity import false_discovery
+from ..inference.student_tails import student_tail, two_sided_quantile
 from ..inputs.arguments import flag, hinted, is_whole, probability, shown
 from ..reprs import public
 from .lmm import LMMResults
@@ -152,7 +152,7 @@ class ManyResults(Saved):
     @cached_property
     def pvalues(self) -> np.ndarray:
         """Two-sided p values of the fixed effects, (R, p)."""
-        return 2.0 * special.stdtr(self.df, -np.abs(self.tvalues))
+        return student_tail(self.tvalues, self.df, two_sided=True)
 
     def tidy(self, *, conf_level: float = 0.95) -> pd.DataFrame:
         """One row a response and fixed effect, with broom.mixed's columns.
@@ -167,9 +167,18 @@ class ManyResults(Saved):
         pandas.DataFrame
             response, term, estimate, std_error, statistic, df, p_value,
             conf_low, conf_high, converged, singular.
+
+        Examples
+        --------
+        >>> import numpy as np, lmm_jax as lmm
+        >>> data = lmm.load_dataset("machines")
+        >>> Y = data["score"].to_numpy()[:, None] + np.random.default_rng(1).normal(size=(54, 4))
+        >>> many = lmm.fit_many("~ Machine + (1 | Worker)", data, Y, progress=False)
+        >>> many.tidy().shape
+        (12, 11)
         """
         conf_level = probability(conf_level, "conf_level")
-        half = special.stdtrit(self.df, 0.5 + conf_level / 2) * self.bse_fe
+        half = two_sided_quantile(conf_level, self.df) * self.bse_fe
         half = np.where(self.bse_fe == 0, 0.0, half)
         p = len(self.fixed_names)
         return pd.DataFrame(
@@ -230,6 +239,15 @@ class ManyResults(Saved):
         -------
         ManyTests
             With one column.
+
+        Examples
+        --------
+        >>> import numpy as np, lmm_jax as lmm
+        >>> data = lmm.load_dataset("machines")
+        >>> Y = data["score"].to_numpy()[:, None] + np.random.default_rng(1).normal(size=(54, 4))
+        >>> many = lmm.fit_many("~ Machine + (1 | Worker)", data, Y, progress=False)
+        >>> many.wald_test("Machine[T.B] = 0, Machine[T.C] = 0").df_num.ravel().tolist()
+        [2, 2, 2, 2]
         """
         return many_wald_test(self, r_matrix, flag(moderate, "moderate"))
 
@@ -254,6 +272,11 @@ class ManyResults(Saved):
         -------
         ManyMeans
             Whose ``contrast``, ``pairs`` and ``tests`` serve all responses at once.
+
+        Raises
+        ------
+        DataError
+            A result without its data, or of a design made from arrays; as :func:`lmm_jax.emmeans`.
 
         Notes
         -----
@@ -305,12 +328,31 @@ class ManyResults(Saved):
         References
         ----------
         Benjamini & Hochberg (1995), doi:10.1111/j.2517-6161.1995.tb02031.x.
+
+        Examples
+        --------
+        >>> import numpy as np, lmm_jax as lmm
+        >>> data = lmm.load_dataset("machines")
+        >>> Y = data["score"].to_numpy()[:, None] + np.random.default_rng(1).normal(size=(54, 4))
+        >>> many = lmm.fit_many("~ Machine + (1 | Worker)", data, Y, progress=False)
+        >>> bool((many.fdr("Machine[T.B]") < 0.05).all())
+        True
         """
         p = self.pvalues[:, parameter_number(term, self.fixed_names, "fixed effect")]
         return pd.Series(false_discovery(p), index=list(self.response_names), name=term)
 
     def number(self, response: int | str) -> int:
-        """Row of a response given by its number or its name."""
+        """Row of a response given by its number or its name.
+
+        Examples
+        --------
+        >>> import numpy as np, lmm_jax as lmm
+        >>> data = lmm.load_dataset("machines")
+        >>> Y = data["score"].to_numpy()[:, None] + np.random.default_rng(1).normal(size=(54, 4))
+        >>> many = lmm.fit_many("~ Machine + (1 | Worker)", data, Y, progress=False)
+        >>> many.number(many.response_names[2])
+        2
+        """
         if isinstance(response, str):
             if response not in self.response_names:
                 raise DataError(f"no response {response!r} among the {len(self)} that were fitted")
@@ -328,11 +370,35 @@ class ManyResults(Saved):
         ----------
         response : int or str
             Its number, or its name.
+
+        Raises
+        ------
+        DataError
+            A result without its data; no such response.
+
+        Examples
+        --------
+        >>> import numpy as np, lmm_jax as lmm
+        >>> data = lmm.load_dataset("machines")
+        >>> Y = data["score"].to_numpy()[:, None] + np.random.default_rng(1).normal(size=(54, 4))
+        >>> many = lmm.fit_many("~ Machine + (1 | Worker)", data, Y, progress=False)
+        >>> bool(abs(many.select(1).llf - many.llf[1]) < 1e-6)
+        True
         """
         if self.source is None:
             raise DataError(_NO_DATA)
         return self.source.fit_one(self.number(response))
 
     def random_effects(self, response: int | str) -> dict[str, pd.DataFrame]:
-        """Conditional means of the random effects (BLUPs) of one response."""
+        """Conditional means of the random effects (BLUPs) of one response.
+
+        Examples
+        --------
+        >>> import numpy as np, lmm_jax as lmm
+        >>> data = lmm.load_dataset("machines")
+        >>> Y = data["score"].to_numpy()[:, None] + np.random.default_rng(1).normal(size=(54, 4))
+        >>> many = lmm.fit_many("~ Machine + (1 | Worker)", data, Y, progress=False)
+        >>> many.random_effects(0)["Worker"].shape
+        (6, 1)
+        """
         return self.select(response).random_effects

@@ -10,7 +10,15 @@ import pandas as pd
 
 from ..capabilities import require
 from ..inference.collinearity import inflation
-from ..inference.explained import Estimate, Moments, Parts, parts_of, semi_partial, share
+from ..inference.explained import (
+    Estimate,
+    Moments,
+    Parts,
+    named_shares,
+    parts_of,
+    semi_partial,
+    share,
+)
 from ..inference.information import conditional_information
 from ..reprs import brief, number, public
 from .designed import DesignedModel
@@ -110,10 +118,9 @@ def explained(fit: DesignedModel, level: float) -> R2Results:
     """Marginal and conditional R2, and the semi-partial one of every fixed term."""
     moments = _moments(fit, "r2")
     parts = parts_of(fit, moments)
-    *fitted, noise = range(len(parts.values))
+    shares = named_shares(len(parts.values))
     rows = {
-        "marginal": share(parts, [0], [*fitted[1:], noise], level),
-        "conditional": share(parts, fitted, [noise], level),
+        name: share(parts, *shares[f"r2_{name}"], level) for name in ("marginal", "conditional")
     }
     terms = {
         name: semi_partial(fit, moments, parts, columns, level)
@@ -141,16 +148,17 @@ def _varying_terms(fit: DesignedModel, root: np.ndarray | None) -> dict[str, lis
 def correlations(fit: DesignedModel, level: float) -> ICCResults:
     """Adjusted and unadjusted ICC, and the adjusted one of every grouping factor."""
     parts = parts_of(fit, _moments(fit, "icc"))
-    random, noise = range(1, len(parts.values) - 1), len(parts.values) - 1
+    shares = named_shares(len(parts.values))
     rows = {
-        "adjusted": share(parts, random, [noise], level),
-        "unadjusted": share(parts, random, [0, noise], level),
+        "adjusted": share(parts, *shares["icc"], level),
+        "unadjusted": share(parts, *shares["icc_unadjusted"], level),
     }
+    random, noise = shares["icc"]
     factors: dict[str, list[int]] = {}
     for t, label in enumerate(fit.term_labels):
         factors.setdefault(label.factor, []).append(t + 1)
     of_factors = {
-        name: share(parts, own, [t for t in [*random, noise] if t not in own], level)
+        name: share(parts, own, [t for t in [*random, *noise] if t not in own], level)
         for name, own in factors.items()
     }
     by_group = _table(of_factors, "factor")

@@ -14,7 +14,7 @@ from ..designs.fixed_terms import columns_of_terms
 from ..errors import DataError
 from ..inference.contrasts import wald_test
 from ..inference.estimates import residual_variance_error
-from ..inference.explained import part_values
+from ..inference.explained import named_shares, part_values
 from ..inference.intervals import wald_intervals
 from ..inference.record import FitRecord
 from ..inference.variance import sdcor_jacobian
@@ -146,10 +146,10 @@ def _shares(results: FitRecord) -> dict[str, float]:
     names, moments = ("r2_marginal", "r2_conditional", "icc"), getattr(results, "_moments", None)
     if moments is None:
         return dict.fromkeys(names, float("nan"))
-    fixed, *random, noise = part_values(results.estimates, moments)
-    total = fixed + sum(random) + noise
-    shares = fixed / total, (fixed + sum(random)) / total, sum(random) / (sum(random) + noise)
-    return dict(zip(names, map(float, shares), strict=True))
+    parts = part_values(results.estimates, moments)
+    shares = named_shares(len(parts))
+    inside, outside = ([parts[shares[name][side]].sum() for name in names] for side in (0, 1))
+    return {n: float(a / (a + b)) for n, a, b in zip(names, inside, outside, strict=True)}
 
 
 def term_columns(design: Design | Kept) -> dict[str, list[int]]:
