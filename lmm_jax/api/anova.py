@@ -282,6 +282,11 @@ def ranova(res: LMMResults) -> pd.DataFrame:
         Rows ``<none>`` and the terms: npar, llf, aic, chisq, df, p_value (of the chi-square
         distribution, as lmerTest prints it) and ``p_boundary`` (see :func:`anova`).
 
+    Raises
+    ------
+    DataError
+        A result without its data, or with held or penalized parameters.
+
     References
     ----------
     Kuznetsova, Brockhoff & Christensen (2017), doi:10.18637/jss.v082.i13.
@@ -371,6 +376,11 @@ def drop1(res: LMMResults, test: str = "F", *, df_method: str | None = None) -> 
     pandas.DataFrame
         F: the columns of :meth:`LMMResults.anova`. Chi-square: rows ``<none>`` and the terms,
         npar (parameters that go), aic, chisq, p_value.
+
+    Raises
+    ------
+    DataError
+        A result without its data; fixed effects held fixed; an unknown test or method.
 
     Examples
     --------

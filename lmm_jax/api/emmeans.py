@@ -119,6 +119,11 @@ def emtrends(
     MarginalMeans
         Estimates are slopes; or the pair with contrasts.
 
+    Raises
+    ------
+    DataError
+        As :func:`emmeans`; ``var`` is no covariate.
+
     Examples
     --------
     >>> import lmm_jax as lmm
@@ -164,6 +169,11 @@ def joint_tests(
     pandas.DataFrame
         term (and the columns of ``by``), df_num, df_denom, f, p_value. The denominator is the
         least of the degrees of freedom of orthogonal rows, and F is not scaled, as in emmeans.
+
+    Raises
+    ------
+    DataError
+        As :func:`emmeans`.
 
     Examples
     --------

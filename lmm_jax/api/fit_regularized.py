@@ -77,6 +77,11 @@ def fit_regularized(
         For a matrix ``alpha`` a :class:`RegularizedPath`, for a callable
         ``method`` an :class:`LMMResults`.
 
+    Raises
+    ------
+    DataError
+        As :func:`lmm_jax.fit`; weights that are negative, or of another length; held fixed effects.
+
     Warns
     -----
     ConvergenceWarning

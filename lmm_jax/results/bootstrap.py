@@ -90,6 +90,15 @@ class BootstrapStatistics:
         References
         ----------
         Davison & Hinkley (1997), Bootstrap Methods and their Application, chapter 5.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff"))
+        >>> boot = lmm.bootstrap(res, n_boot=200, seed=1)
+        >>> share = boot.apply(lambda r: {"share": r.scale / (r.scale + r.covariances[0][0, 0])})
+        >>> share.conf_int().shape
+        (1, 2)
         """
         choice(kind, "kind", KINDS)
         alpha = probability(alpha, "alpha")
@@ -123,7 +132,17 @@ class BootstrapStatistics:
         return np.array([fun(v) if v.size else np.nan for v in finite], dtype=float)
 
     def tidy(self, *, kind: Kind = "percentile", conf_level: float = 0.95) -> pd.DataFrame:
-        """One row a function: estimate, bias, std_error, conf_low, conf_high."""
+        """One row a function: estimate, bias, std_error, conf_low, conf_high.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff"))
+        >>> boot = lmm.bootstrap(res, n_boot=200, seed=1)
+        >>> share = boot.apply(lambda r: {"share": r.scale / (r.scale + r.covariances[0][0, 0])})
+        >>> share.tidy()["term"].tolist()
+        ['share']
+        """
         conf_level = probability(conf_level, "conf_level")
         interval = self.conf_int(kind=kind, alpha=1 - conf_level)
         return pd.DataFrame(
@@ -178,6 +197,14 @@ class BootstrapResults(Saved):
         Parameters
         ----------
         scales : {"vcov", "sdcor"}
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff"))
+        >>> boot = lmm.bootstrap(res, n_boot=200, seed=1)
+        >>> boot.params().shape
+        (200, 3)
         """
         values = parameter_columns(self.replicates, self._check(scales))
         values[~self.replicates.converged] = np.nan
@@ -232,6 +259,14 @@ class BootstrapResults(Saved):
         alpha : float
             One less the coverage.
         scales : {"vcov", "sdcor"}
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff"))
+        >>> boot = lmm.bootstrap(res, n_boot=200, seed=1)
+        >>> bool((boot.conf_int()["lower"] >= 0).all())
+        True
         """
         return self.statistics(scales).conf_int(kind=kind, alpha=alpha)
 
@@ -245,6 +280,14 @@ class BootstrapResults(Saved):
         kind : {"percentile", "basic", "normal"}
         conf_level : float
         scales : {"vcov", "sdcor"}
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff"))
+        >>> boot = lmm.bootstrap(res, n_boot=200, seed=1)
+        >>> boot.tidy()["term"].tolist()
+        ['Intercept', 'sd(Intercept|Batch)', 'sigma']
         """
         table = self.statistics(scales).tidy(kind=kind, conf_level=conf_level)
         owners = [label.group for label in self.term_labels for _ in label.parameter_names()]

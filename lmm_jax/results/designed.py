@@ -113,6 +113,12 @@ class DesignedModel(FittedModel):
             t tests with Satterthwaite's degrees of freedom, joint tests by HTZ
             (Pustejovsky & Tipton 2018, doi:10.1080/07350015.2016.1247004).
 
+        Raises
+        ------
+        DataError
+            An unknown kind; clusters that the model correlates, or fewer than two; a result
+            without its data.
+
         Examples
         --------
         >>> import lmm_jax as lmm
@@ -143,6 +149,13 @@ class DesignedModel(FittedModel):
         -------
         pandas.DataFrame
             A row a term: statistic, df_num, df_denom (infinite for chi-square), p_value.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("yld ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
+        >>> res.wald_test_terms().round(2)["statistic"].to_dict()
+        {'Intercept': 77.17, 'Variety': 1.22, 'Nf': 13.02, 'Variety:Nf': 0.3}
         """
         skip_single = flag(skip_single, "skip_single")
         design = self._known("wald_test_terms")
@@ -171,6 +184,11 @@ class DesignedModel(FittedModel):
         pandas.DataFrame
             A row a term: sum_sq, mean_sq, df_num, df_denom, f, p_value; or chisq, df, p_value.
             A term of which empty cells leave nothing has no degrees of freedom and no test.
+
+        Raises
+        ------
+        DataError
+            A result without its data; fixed effects held fixed; a type or method that there is not.
 
         Notes
         -----
@@ -226,6 +244,11 @@ class DesignedModel(FittedModel):
         -------
         ndarray, shape (num_low + 1 + num_high, 2)
             Variance of the data and log-likelihood maximized over everything else.
+
+        Raises
+        ------
+        DataError
+            Held or penalized parameters, a structured term, or no such variance.
 
         Notes
         -----

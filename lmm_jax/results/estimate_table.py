@@ -77,6 +77,18 @@ class EstimateTable:
         Returns
         -------
         pandas.DataFrame
+
+        Raises
+        ------
+        DataError
+            An unknown adjustment; a response that cannot be carried back.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("yld ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
+        >>> lmm.emmeans(res, "Nf").to_frame()["estimate"].round(2).tolist()
+        [79.39, 98.89, 114.22, 123.39]
         """
         found = self._compared(adjust, level)
         columns = {
@@ -127,6 +139,13 @@ class EstimateTable:
             Coverage.
         adjust : str, optional
             As in :meth:`to_frame`.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("yld ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
+        >>> lmm.emmeans(res, "Nf").confint()[["conf_low", "conf_high"]].round(1).iloc[0].tolist()
+        [62.3, 96.5]
         """
         return self.to_frame(adjust, level=level).drop(columns=["statistic", "p_value"])
 
@@ -157,6 +176,14 @@ class EstimateTable:
         -------
         pandas.DataFrame
             Labels, estimate, std_error, df, null, statistic, p_value.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("yld ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
+        >>> pairs = lmm.emmeans(res, "Variety").pairs()
+        >>> pairs.test(delta=30, adjust="none")["p_value"].round(3).tolist()
+        [0.003, 0.004, 0.015]
         """
         values = self._values(null)
         found = self._compared(

@@ -139,6 +139,11 @@ class FittedModel(FitRecord):
         -------
         ContrastResults
 
+        Raises
+        ------
+        DataError
+            A hypothesis that cannot be read; t tests of variances.
+
         Examples
         --------
         >>> import lmm_jax as lmm
@@ -181,6 +186,11 @@ class FittedModel(FitRecord):
         -------
         ContrastResults
 
+        Raises
+        ------
+        DataError
+            A hypothesis that cannot be read or contradicts itself; F tests of variances.
+
         References
         ----------
         Kuznetsova, Brockhoff & Christensen (2017), doi:10.18637/jss.v082.i13.
@@ -195,7 +205,15 @@ class FittedModel(FitRecord):
         return contrasts.wald_test(self.with_df(df_method), r_matrix, use_f, test)
 
     def f_test(self, r_matrix: Any, *, df_method: str | None = None) -> ContrastResults:
-        """F test of linear hypotheses together: :meth:`wald_test` with ``use_f=True``."""
+        """F test of linear hypotheses together: :meth:`wald_test` with ``use_f=True``.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+        >>> print(res.f_test("Days = 5"))
+        F(1, 17) = 12.5096, p = 0.002533
+        """
         return self.wald_test(r_matrix, use_f=True, df_method=df_method)
 
     # ---- tables
@@ -214,6 +232,13 @@ class FittedModel(FitRecord):
 
         ``r2_marginal``, ``r2_conditional`` and ``icc`` as in :func:`lmm_jax.r2` and
         :func:`lmm_jax.icc`; NaN for a result without its data, or of rows in batches.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+        >>> res.glance()[["nobs", "loglik", "df"]].round(2).iloc[0].to_dict()
+        {'nobs': 180.0, 'loglik': -871.81, 'df': 6.0}
         """
         return tables.glance(self)
 
@@ -242,6 +267,13 @@ class FittedModel(FitRecord):
             One less the coverage of the intervals.
         df_method : str, optional
             As in :func:`lmm_jax.fit`; that of the fit if not given.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+        >>> print(str(res.summary(title="Sleep")).splitlines()[0].strip())
+        Sleep
         """
         results = self.with_df(df_method)
         return summarize(

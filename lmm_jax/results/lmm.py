@@ -99,7 +99,15 @@ class LMMResults(Saved, PredictedModel):
         return tables.tidy(self.with_df(df_method), effects, conf_int, conf_level, of_levels)
 
     def augment(self) -> pd.DataFrame:
-        """Response, fitted values, residuals and the fixed part of every row used."""
+        """Response, fitted values, residuals and the fixed part of every row used.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+        >>> list(res.augment().columns)
+        ['Reaction', 'fitted', 'resid', 'fixed']
+        """
         design = self._need("augment")
         own = {"fitted": self.fittedvalues, "resid": self.resid, "fixed": self.predict()}
         response = unique([*own, design.endog_name])[-1]  # a response may be called `fitted`
@@ -113,6 +121,13 @@ class LMMResults(Saved, PredictedModel):
         DataError
             Tests by a robust covariance of so many clusters and fixed effects that what they keep
             of each cluster is no longer small.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+        >>> bool(res.without_data().pvalues.equals(res.pvalues))
+        True
         """
         robust = robust_of(self.tests)
         if robust is not None and robust.size > _SMALL:

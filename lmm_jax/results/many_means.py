@@ -36,12 +36,32 @@ class ManyMeans:
     def contrast(
         self, method: Any = "eff", *, by: Any = "same", interaction: Any = None, ref: Any = None
     ) -> ManyMeans:
-        """Contrasts of the rows, as :meth:`MarginalMeans.contrast`."""
+        """Contrasts of the rows, as :meth:`MarginalMeans.contrast`.
+
+        Examples
+        --------
+        >>> import numpy as np, lmm_jax as lmm
+        >>> data = lmm.load_dataset("machines")
+        >>> Y = data["score"].to_numpy()[:, None] + np.random.default_rng(1).normal(size=(54, 4))
+        >>> many = lmm.fit_many("~ Machine + (1 | Worker)", data, Y, progress=False)
+        >>> many.emmeans("Machine").contrast("trt.vs.ctrl").tests().names
+        ('B - A', 'C - A')
+        """
         means = self.means.contrast(method, by=by, interaction=interaction, ref=ref)
         return replace(self, means=means)
 
     def pairs(self, *, by: Any = "same") -> ManyMeans:
-        """All differences of two rows."""
+        """All differences of two rows.
+
+        Examples
+        --------
+        >>> import numpy as np, lmm_jax as lmm
+        >>> data = lmm.load_dataset("machines")
+        >>> Y = data["score"].to_numpy()[:, None] + np.random.default_rng(1).normal(size=(54, 4))
+        >>> many = lmm.fit_many("~ Machine + (1 | Worker)", data, Y, progress=False)
+        >>> many.emmeans("Machine").pairs()
+        <ManyMeans: 3 rows of contrast, 4 responses>
+        """
         return self.contrast("pairwise", by=by)
 
     def tests(self, *, moderate: bool = False) -> ManyTests:
@@ -51,6 +71,15 @@ class ManyMeans:
         ----------
         moderate : bool
             As in :meth:`ManyResults.t_test`.
+
+        Examples
+        --------
+        >>> import numpy as np, lmm_jax as lmm
+        >>> data = lmm.load_dataset("machines")
+        >>> Y = data["score"].to_numpy()[:, None] + np.random.default_rng(1).normal(size=(54, 4))
+        >>> many = lmm.fit_many("~ Machine + (1 | Worker)", data, Y, progress=False)
+        >>> many.emmeans("Machine").tests().estimate.shape
+        (4, 3)
         """
         at, labels = self.means.at, self.means.labels
         names = labels.names(np.arange(len(labels.table)), ())

@@ -67,6 +67,18 @@ class MarginalMeans(EstimateTable):
         -------
         MarginalMeans
             With a column ``contrast``, or ``A_pairwise`` for every factor of an interaction.
+
+        Raises
+        ------
+        DataError
+            An unknown method, column or adjustment; weights of another length than the rows.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("yld ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
+        >>> lmm.emmeans(res, "Nf").contrast("consec").to_frame()["estimate"].round(2).tolist()
+        [19.5, 15.33, 9.17]
         """
         groups = self.by if isinstance(by, str) and by == "same" else self._columns(by)
         if adjust is not None:
@@ -80,7 +92,15 @@ class MarginalMeans(EstimateTable):
     def pairs(
         self, *, by: Any = "same", adjust: str | None = None, reverse: bool = False
     ) -> MarginalMeans:
-        """All differences of two rows: ``contrast("pairwise")``, or the other way round."""
+        """All differences of two rows: ``contrast("pairwise")``, or the other way round.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("yld ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
+        >>> lmm.emmeans(res, "Variety").pairs().to_frame()["contrast"].tolist()
+        ['Golden Rain - Marvellous', 'Golden Rain - Victory', 'Marvellous - Victory']
+        """
         method = "revpairwise" if flag(reverse, "reverse") else "pairwise"
         return self.contrast(method, by=by, adjust=adjust)
 
@@ -134,6 +154,14 @@ class MarginalMeans(EstimateTable):
         pandas.DataFrame
             A row a term (in each group of ``by``): df_num, df_denom, f, p_value. What empty cells
             mix is tested together as ``(confounded)``.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("yld ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
+        >>> means = lmm.emmeans(res, ["Variety", "Nf"])
+        >>> means.joint_tests()["f"].round(3).tolist()
+        [1.485, 37.686, 0.303]
         """
         groups = self.by if isinstance(by, str) and by == "same" else self._columns(by)
         return tests_of_factors(
@@ -142,7 +170,15 @@ class MarginalMeans(EstimateTable):
         )  # fmt: skip
 
     def joint_test(self, null: Any = 0.0) -> pd.DataFrame:
-        """F test that all rows of each group of ``by`` have the value ``null``, or one each."""
+        """F test that all rows of each group of ``by`` have the value ``null``, or one each.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("yld ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
+        >>> lmm.emmeans(res, "Nf").pairs().joint_test()["f"].round(3).tolist()
+        [37.686]
+        """
         values = self._values(null)
         rows = [
             joint_test_of(self.at, rows, self.tests, self.scale, self.beta, values[rows])
@@ -163,6 +199,13 @@ class MarginalMeans(EstimateTable):
         References
         ----------
         Piepho (2004), doi:10.1198/1061860043515.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("yld ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
+        >>> lmm.emmeans(res, "Nf").cld()["group"].tolist()
+        ['a', 'b', 'c', 'c']
         """
         level, table = probability(alpha, "alpha"), self.confint()
         letters = np.empty(len(table), dtype=object)
@@ -187,6 +230,18 @@ class MarginalMeans(EstimateTable):
         ----------
         bias_sigma : float, optional
             As in :meth:`to_frame`.
+
+        Raises
+        ------
+        DataError
+            Contrasts, or means of a response that is not transformed.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("log(yld) ~ Nf + (1 | Block)", lmm.load_dataset("oats"))
+        >>> lmm.emmeans(res, "Nf").regrid().to_frame()["estimate"].round(1).tolist()
+        [77.3, 96.6, 112.2, 121.4]
         """
         f = self.transformation
         if f is None or self.kind == "contrast":

@@ -113,6 +113,12 @@ class PredictedModel(ModelOfLevels):
             On the index of ``newdata``; NaN in rows with missing values. The frame has the columns
             fit, std_error (of the mean, for either interval), lower and upper.
 
+        Raises
+        ------
+        DataError
+            Rows that lack a variable or have a level that the fit does not know; a result without
+            what it takes.
+
         Notes
         -----
         Population confidence intervals take t quantiles with the degrees of freedom that
@@ -186,6 +192,11 @@ class PredictedModel(ModelOfLevels):
         pandas.DataFrame, shape (n, p)
             Columns are named as ``fe_params``, without those left out for linear dependence;
             NaN in rows with missing values.
+
+        Raises
+        ------
+        DataError
+            Rows that lack a variable; a result without its data.
 
         Examples
         --------

@@ -57,7 +57,17 @@ class RegularizedResults(LMMResults):
         return self.estimates.deviance + float(self.alpha @ np.abs(self.estimates.beta))
 
     def cov_params(self) -> pd.DataFrame:
-        """Covariance of ``params``; NaN in the rows and columns of zero coefficients."""
+        """Covariance of ``params``; NaN in the rows and columns of zero coefficients.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> sleep = lmm.load_dataset("sleepstudy")
+        >>> model = "Reaction ~ Days + (Days | Subject)"
+        >>> res = lmm.fit_regularized(model, sleep, alpha=[0.0, 2.0])
+        >>> res.cov_params().shape
+        (5, 5)
+        """
         out = super().cov_params()
         zero = list(self.fe_params.index[~self.nonzero])
         out.loc[zero, :] = np.nan

@@ -65,7 +65,15 @@ class SimulatedResiduals:
         return pd.DataFrame(rows, index=list(ResidualTest._fields)).T
 
     def to_frame(self) -> pd.DataFrame:
-        """One row an observation: observed, fitted, scaled, outside."""
+        """One row an observation: observed, fitted, scaled, outside.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff"))
+        >>> list(lmm.simulate_residuals(res, seed=1).to_frame().columns)
+        ['observed', 'fitted', 'scaled', 'outside']
+        """
         columns = {k: getattr(self, k) for k in ("observed", "fitted", "scaled", "outside")}
         return pd.DataFrame(columns)
 

@@ -81,18 +81,42 @@ class Summary:
     notes: tuple[str, ...]
 
     def as_text(self) -> str:
-        """Plain text."""
+        """Plain text.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+        >>> res.summary().as_text() == str(res.summary())
+        True
+        """
         small_print = ["\n".join(self.notes)] if self.notes else []
         return "\n\n".join([self.title, *(t.text() for t in self.tables), *small_print])
 
     def as_html(self) -> str:
-        """HTML tables."""
+        """HTML tables.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+        >>> res.summary().as_html().count("<table") >= 2
+        True
+        """
         notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
         title = f"<h4>{html.escape(self.title)}</h4>"
         return title + "".join(t.html() for t in self.tables) + notes
 
     def as_latex(self) -> str:
-        """LaTeX tables in one float, for the packages booktabs and caption."""
+        """LaTeX tables in one float, for the packages booktabs and caption.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+        >>> res.summary().as_latex().count("begin{tabular}") >= 2
+        True
+        """
         tables = "\n\n\\bigskip\n".join(t.latex() for t in self.tables)
         notes = [escape_latex(note) for note in self.notes]
         head = [r"\begin{table}", r"\centering", rf"\caption{{{escape_latex(self.title)}}}"]
