@@ -14,7 +14,7 @@ from jax import Array
 
 from ..numerics.namespace import NUMPY, namespace
 from ..reprs import brief
-from .group_algebra import reached, rotate_columns
+from .group_algebra import groups_there, reached, rotate_columns
 
 # Groups whose matrices stay in the cache of a core together, and from how many it matters.
 BLOCK = 1 << 10
@@ -79,6 +79,13 @@ def bucket_ranks(buckets: Sequence[Bucket]) -> Array:
     """Rows of T that are there, in all groups, ()."""
     xp = namespace(buckets[0].copies)
     return xp.sum(xp.stack([reached(b.T, b.copies) for b in buckets]))
+
+
+def without_padding(bucket: Bucket) -> Bucket:
+    """The groups up to the last one that is there, on the host; there is at least one."""
+    last = int(np.max(np.flatnonzero(groups_there(bucket.T)), initial=0)) + 1
+    at = (..., slice(last))
+    return replace(bucket, T=bucket.T[at], c=bucket.c[at], copies=bucket.copies[at])
 
 
 def rotate_bucket(bucket: Bucket, Q: np.ndarray, t: int, sizes: Sequence[int]) -> Bucket:

@@ -207,6 +207,10 @@ class Layout(Maps):
         """A layout of some of the groups, for start values; None if these are not very many."""
         return None
 
+    def unpadded(self) -> Layout:
+        """The layout for NumPy, which has no programs that several sizes could share."""
+        return self
+
     def measured_from(self, beta: Array) -> Layout:
         """The layout with ``y - X beta`` in the place of y, all else alike."""
         raise NotImplementedError

@@ -24,7 +24,16 @@ from ..covariance.theta import basis, factor_blocks, spread, spread_basis
 from ..numerics.linalg import eliminate, exact, group_product, symmetrize, total_product
 from ..numerics.namespace import NUMPY, namespace
 from ..reprs import brief, public
-from .buckets import MANY, Bucket, bucket_ranks, host_blocks, over_blocks, rotate_bucket, total
+from .buckets import (
+    MANY,
+    Bucket,
+    bucket_ranks,
+    host_blocks,
+    over_blocks,
+    rotate_bucket,
+    total,
+    without_padding,
+)
 from .contract import BlupTerms, Curvature, Layout, PsiMoments, Waist, WaistJet, less_fixed
 from .group_algebra import (
     by_term,
@@ -127,6 +136,10 @@ class GroupedLayout(Layout):
             replace(b, T=b.T[..., ::s], c=b.c[..., ::s], copies=b.copies[::s]) for b in self.buckets
         )
         return replace(self, buckets=buckets, S0=self.S0 / s, n_obs=self.n_obs / s)
+
+    def unpadded(self) -> GroupedLayout:
+        """See :meth:`Layout.unpadded`."""
+        return replace(self, buckets=tuple(map(without_padding, self.buckets)))
 
     def measured_from(self, beta: Array) -> GroupedLayout:
         """See :meth:`Layout.measured_from`."""

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .namespace import NUMPY, namespace
+from .namespace import JAX, namespace
 
 # Rows up to which rotations are faster than LAPACK for many matrices, and the sweeps that bring
 # them down to rounding (convergence is quadratic).
@@ -21,7 +21,8 @@ def eigen(A: Array) -> tuple[Array, Array]:
     Under ``vmap`` Jacobi's rotations run through all matrices at once, elementwise.
     Not differentiable.
     """
-    e, V = NUMPY.linalg.eigh(A) if namespace(A) is NUMPY else _traced_eigen(A)
+    xp = namespace(A)
+    e, V = _traced_eigen(A) if xp is JAX else xp.linalg.eigh(A)
     return e, V
 
 

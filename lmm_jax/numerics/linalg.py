@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import jax
 from jax import Array
 
-from .namespace import NUMPY, namespace
+from .namespace import JAX, namespace
 
 # Unrolled code compiles slowly and loops run slowly on large blocks: three regimes.
 UNROLL_LIMIT = 3
@@ -42,7 +42,7 @@ def exact(fun: _F) -> _F:
 
     @wraps(fun)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if namespace(*args) is NUMPY:
+        if namespace(*args) is not JAX:
             return fun(*args, **kwargs)
         with jax.default_matmul_precision("highest"):
             return fun(*args, **kwargs)

@@ -20,36 +20,53 @@ import numpy as np
 import scipy.sparse
 from jax import lax
 
+from .stacked import Stacked, side_by_side, stacked_namespace
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 _R = TypeVar("_R")
 # Numbers from which a sparse product beats one pass of bincount a column: 20 us against 4 each.
 _MANY_SUMS = 1 << 12
+# Kinds of arrays, places in _SPACES.
+_PLAIN, _STACKED, _TRACED = range(3)
 
 
 def namespace(*arrays: Any) -> Any:
     """:data:`JAX` if one of the arrays is JAX's or traced, otherwise :data:`NUMPY`.
+
+    :data:`STACKED`, NumPy of many lanes, if one is :class:`~lmm_jax.numerics.stacked.Stacked`.
 
     Parameters
     ----------
     *arrays : array, sequence of arrays, or object with arrays
         Of an object the array that its class names in ``_array`` decides.
     """
-    return JAX if _is_traced(arrays) else NUMPY
+    return _SPACES[_kind_of(arrays)]
 
 
 def _is_traced(arrays: Sequence[Any]) -> bool:
+    return _kind_of(arrays) == _TRACED
+
+
+def _kind_of(arrays: Sequence[Any]) -> int:
+    found = _PLAIN
     for array in arrays:
         kind = type(array)
         if kind is np.ndarray or kind is float or kind is np.float64 or array is None:
             continue
+        if kind is Stacked:
+            found = _STACKED
+            continue
         if isinstance(array, jax.Array):
-            return True
+            return _TRACED
         name = getattr(kind, "_array", None)
         if name is not None:
             array = (getattr(array, name),)
-        if isinstance(array, tuple | list) and _is_traced(array):
-            return True
-    return False
+        if isinstance(array, tuple | list):
+            inner = _kind_of(array)
+            if inner == _TRACED:
+                return inner
+            found = max(found, inner)
+    return found
 
 
 def custom_jvp(fun: Callable[..., _R]) -> jax.custom_jvp[_R]:
@@ -184,6 +201,9 @@ def _or_nan(fun: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return fun(A, *args)
         except np.linalg.LinAlgError:
+            if A.ndim > 2:  # one by one
+                found = [call(*one) for one in zip(A, *args, strict=True)]
+                return jax.tree.map(lambda *leaves: np.stack(leaves), *found)
             return jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), fun(_regular(A), *args))
 
     return call
@@ -300,6 +320,7 @@ NUMPY = SimpleNamespace(
         while_loop=_while_loop,
         cond=_cond,
         vmap=_vmap,
+        side_by_side=side_by_side,
         segment_sum=_segment_sum,
         solve_triangular=_solve_lower,
         triangular_solve=_solve_lower,
@@ -324,6 +345,7 @@ JAX = SimpleNamespace(
         while_loop=lax.while_loop,
         cond=lax.cond,
         vmap=jax.vmap,
+        side_by_side=jax.vmap,
         segment_sum=jax.ops.segment_sum,
         solve_triangular=jax.scipy.linalg.solve_triangular,
         triangular_solve=lax.linalg.triangular_solve,
@@ -336,3 +358,8 @@ JAX = SimpleNamespace(
     )
 )
 """``jax.numpy``, and what code shares with NumPy."""
+
+STACKED = stacked_namespace(NUMPY)
+"""NumPy of many lanes side by side."""
+
+_SPACES = (NUMPY, STACKED, JAX)

@@ -79,7 +79,7 @@ def root_rounding(at: RootElimination, c: Array, copies: Array) -> Array:
     A wrong pivot changes M by a factor close to one, the same for all columns; an entry of
     w has besides the rounding of what its substitution subtracts from c.
     """
-    xp = namespace(c, copies)
+    xp = namespace(at.X, c, copies)
     w = at.X[:, -c.shape[1] :]
     pivots = xp.stack([at.U[j, j] for j in range(at.U.shape[0])])
     squares = w * w

@@ -13,7 +13,7 @@ from ..covariance.structures import Structure
 from ..covariance.theta import theta_size, theta_slices
 from ..layouts.contract import Layout
 from ..likelihood.profile import profile_jet
-from ..numerics.namespace import namespace, traced_once
+from ..numerics.namespace import NUMPY, namespace, traced_once
 from .history import Recorder
 from .newton import CONVERGED, DECREMENT_TOL, NOISY, NONFINITE, PIVOT_TOL, Solution, newton
 from .starts import (
@@ -69,7 +69,12 @@ def minimize(
         Notes the steps of all runs.
     """
     xp = namespace(layout.S0)
-    search = _Search(layout=layout, maxiter=maxiter, tol=tol, watch=watch, reml=reml)
+    centred = layout.size() <= SMALL_PROBLEM  # many groups leave no such distance to go
+    if xp is NUMPY and centred:
+        layout = layout.unpadded()
+    search = _Search(
+        layout=layout, maxiter=maxiter, tol=tol, watch=watch, reml=reml, centred=centred
+    )
     nothing = _nothing_found(search)
     if search.centred and layout.start_candidates() is None:
         return _look_and_run(_grids(layout, start), nothing, search)
@@ -90,12 +95,8 @@ class _Search:
     tol: Any
     watch: Recorder | None
     reml: bool = field(metadata={"static": True})
+    centred: bool = field(metadata={"static": True})  # y is measured from the best beta so far
     _array: ClassVar[str] = "layout"
-
-    @property
-    def centred(self) -> bool:
-        """Whether runs measure y from the best fixed effects so far."""
-        return self.layout.size() <= SMALL_PROBLEM  # many groups leave no such distance to go
 
 
 @traced_once  # inner programs are traced once for all of their uses
@@ -130,6 +131,7 @@ def _run_all(starts: Starts, best: Solution, search: _Search) -> Solution:
     """The best of a solution and what is found from some starts, and challenged from inside."""
     xp = namespace(search.layout)
     n = starts.wanted.size
+    beside = xp is NUMPY and search.watch is None  # NumPy has all the starts in one call
 
     def run(i: Array, best: Solution) -> Solution:
         inner, cornered = off_boundary(best.theta, search.layout.structures)
@@ -140,7 +142,19 @@ def _run_all(starts: Starts, best: Solution, search: _Search) -> Solution:
         beta = xp.where(i < n, starts.beta, best.jet.profile.beta)
         return xp.cond(go, lambda b: better(b, _descend(theta, beta, search)), lambda b: b, best)
 
-    return xp.fori_loop(0, n + 1, run, best)
+    if beside:
+        best = _run_side_by_side(starts, best, search)
+    return xp.fori_loop(n if beside else 0, n + 1, run, best)
+
+
+def _run_side_by_side(starts: Starts, best: Solution, search: _Search) -> Solution:
+    """The best of a solution and what is found from some starts, all of them at once."""
+    xp = namespace(search.layout)
+    descend = xp.side_by_side(lambda theta: _descend(theta, starts.beta, search))
+    found = descend(starts.thetas[starts.wanted])
+    for i in range(len(found.theta)):
+        best = better(best, jax.tree.map(lambda leaf: leaf[i], found))  # noqa: B023
+    return best
 
 
 def _look_and_run(grids: _Grids, best: Solution, search: _Search) -> Solution:
