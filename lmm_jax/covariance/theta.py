@@ -9,6 +9,7 @@ component is a term with ``k = 1``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,14 @@ def basis(structures: Sequence[Structure], widths: Sequence[int]) -> np.ndarray:
     ndarray, shape (m, q, q)
         ``q`` coefficients of all levels together.
     """
-    return spread_basis([s.tangents for s in structures], widths)
+    return _basis(tuple(structures), tuple(widths))
+
+
+@lru_cache(maxsize=256)  # asked for at every step
+def _basis(structures: tuple[Structure, ...], widths: tuple[int, ...]) -> np.ndarray:
+    E = spread_basis([s.tangents for s in structures], widths)
+    E.flags.writeable = False
+    return E
 
 
 def spread_basis(bases: Sequence[np.ndarray], widths: Sequence[int]) -> np.ndarray:

@@ -8,6 +8,7 @@ zeros in T, and a group of padding has no others.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -220,7 +221,9 @@ def double_traces(A: Array, P: Array, D: Array) -> Array:
     return xp.einsum("kacg,lcag->kl", AD, PD)
 
 
-def half_traces(A: Array, P: Array, E: np.ndarray) -> Array:
+def half_traces(
+    A: Array, P: Array, structures: Sequence[Structure], widths: Sequence[int]
+) -> Array:
     """``sum_i tr(A_i D_k P_i D_l)`` with ``D_k = E_k Lambda' + Lambda E_k'``, (m, m).
 
     Up to its antisymmetric part. The matrices come with what Lambda makes of them, as
@@ -232,18 +235,22 @@ def half_traces(A: Array, P: Array, E: np.ndarray) -> Array:
     Parameters
     ----------
     A, P : Array, shape (2 q, 2 q, G)
-    E : ndarray, shape (m, q, q)
+    structures, widths
+        Of the terms, as in :func:`lmm_jax.covariance.theta.basis`.
     """
     xp = namespace(A, P)
-    m, q, _ = E.shape
+    m, q, _ = basis(structures, widths).shape
     left = xp.stack([A[:q, q:], A[:q, :q], A[q:, q:]]).reshape(3, q * q, -1)
     right = xp.stack([P[:q, q:], P[q:, q:], P[:q, :q]]).reshape(3, q * q, -1)
     moments = xp.einsum("tag,tbg->tab", left, right)
-    return (moments.reshape(-1) @ xp.asarray(_pairings(E), A.dtype)).reshape(m, m)
+    pairings = _pairings(tuple(structures), tuple(widths))
+    return (moments.reshape(-1) @ xp.asarray(pairings, A.dtype)).reshape(m, m)
 
 
-def _pairings(E: np.ndarray) -> np.ndarray:
+@lru_cache(maxsize=64)  # asked for at every step
+def _pairings(structures: tuple[Structure, ...], widths: tuple[int, ...]) -> np.ndarray:
     """What every product of two entries in :func:`half_traces` adds, (3 q^4, m^2)."""
+    E = basis(structures, widths)
     terms = [
         2.0 * np.einsum("kcb,lad->abcdkl", E, E),
         np.einsum("kbc,lad->abcdkl", E, E),

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -64,6 +64,7 @@ class GroupedLayout(Layout):
     """Sufficient statistics of a mixed model with independent groups."""
 
     buckets: tuple[Bucket, ...]
+    takes_many: ClassVar[bool] = True
 
     __repr__ = brief
 
@@ -245,19 +246,17 @@ def curvature(theta: Array, root: Array, jet: WaistJet, layout: GroupedLayout) -
     hessian, slopes, halves = xp.zeros((theta.size, theta.size), theta.dtype), [], []
     for bucket, kept in zip(layout.buckets, jet.rest, strict=True):
         Lambda, D = lambda_of(theta, layout.structures, bucket.widths)
-        E, many = basis(layout.structures, bucket.widths), not isinstance(kept, GroupTerms)
+        many = not isinstance(kept, GroupTerms)
 
-        def part(
-            terms: GroupTerms, bucket: Bucket, D: Array = D, E: np.ndarray = E, many: bool = many
-        ) -> Any:
-            q = E.shape[1]
+        def part(terms: GroupTerms, bucket: Bucket, D: Array = D, many: bool = many) -> Any:
+            q = D.shape[1]
             columns = xp.einsum("acg,cd->dag", terms.columns, root)
             R, P = group_product(columns, columns), weighted(terms.both, bucket.copies)
             slope = xp.sum(P[:q] - R[:q], axis=-1)
             if q > _EXACT_WIDTH or many:
                 bend = double_traces(2.0 * R[:q, :q] - P[:q, :q], terms.P, D)
             else:
-                bend = half_traces(2.0 * R - P, terms.both, E)
+                bend = half_traces(2.0 * R - P, terms.both, layout.structures, bucket.widths)
             return bend, slope[:, :q], slope[:, q:]
 
         bend, slope, half = _sum_terms(part, Lambda, bucket, kept)

@@ -13,6 +13,8 @@ from .namespace import JAX, namespace
 # Rows up to which rotations are faster than LAPACK for many matrices, and the sweeps that bring
 # them down to rounding (convergence is quadratic).
 _JACOBI_LIMIT, _SWEEPS = 6, 7
+# Rows of V' L that are rounding, relative to the largest.
+_ROUNDING = 1e-13
 
 
 def eigen(A: Array) -> tuple[Array, Array]:
@@ -24,6 +26,51 @@ def eigen(A: Array) -> tuple[Array, Array]:
     xp = namespace(A)
     e, V = _traced_eigen(A) if xp is JAX else xp.linalg.eigh(A)
     return e, V
+
+
+def singular(L: Array) -> tuple[Array, Array, Array]:
+    """Singular values s, ascending, and vectors, rows of v and w: ``L = sum_i s_i v_i w_i'``.
+
+    The vectors are orthonormal also where L is singular. Not differentiable.
+
+    Returns
+    -------
+    v : Array, shape (k, k)
+    s : Array, shape (k,)
+    w : Array, shape (k, k)
+    """
+    xp = namespace(L)
+    if xp is not JAX:
+        V, s, w = xp.linalg.svd(L)
+        return V.T[::-1], s[::-1], w[::-1]
+    V = eigen(xp.sum(L[:, None] * L[None], axis=-1))[1]
+    return V.T, *_lengths(xp.sum(V[:, :, None] * L[:, None], axis=0))
+
+
+def _lengths(rows: Array) -> tuple[Array, Array]:
+    """Lengths of nearly orthogonal rows, the longest last, and orthonormal directions of them.
+
+    A row that is rounding beside the others takes a direction that is left.
+    """
+    xp = namespace(rows)
+    k = rows.shape[0]
+    least = _ROUNDING * xp.sqrt(xp.sum(rows[-1] ** 2))
+    sizes: list[Array] = []
+    units: list[Array] = []
+    for i in range(k - 1, -1, -1):
+        row, left = rows[i], xp.eye(k, dtype=rows.dtype)
+        for unit in units:
+            row = row - xp.sum(row * unit) * unit
+            left = left - xp.sum(left * unit[None], axis=1)[:, None] * unit[None]
+        norm = xp.sqrt(xp.sum(row * row))
+        some = norm > least
+        far = xp.sum(left * left, axis=1)
+        other = xp.sum(xp.where(xp.arange(k)[:, None] == xp.argmax(far), left, 0.0), axis=0)
+        other = other / xp.sqrt(xp.sum(other * other))
+        unit = xp.where(some, row / xp.where(some, norm, 1.0), other)
+        sizes.append(xp.sum(row * unit))
+        units.append(unit)
+    return xp.stack(sizes[::-1]), xp.stack(units[::-1])
 
 
 @jax.custom_batching.custom_vmap

@@ -293,7 +293,7 @@ _SHARED = (
     *("minimum", "moveaxis", "ones", "ones_like", "pad", "repeat", "sqrt", "stack", "sum"),
     *("swapaxes", "tanh", "tensordot", "where", "zeros", "zeros_like"),
 )
-_LINALG = ["cholesky", "eigh", "norm", "slogdet", "solve"]
+_LINALG = ["cholesky", "eigh", "norm", "slogdet", "solve", "svd"]
 
 
 def _taken(module: Any, names: Sequence[str]) -> dict[str, Any]:
@@ -305,7 +305,8 @@ NUMPY = SimpleNamespace(
     | dict(
         linalg=SimpleNamespace(
             **_taken(np.linalg, _LINALG)
-            | dict(cholesky=_cholesky, eigh=_or_nan(np.linalg.eigh), solve=_or_nan(np.linalg.solve))
+            | dict(cholesky=_cholesky)
+            | {name: _or_nan(getattr(np.linalg, name)) for name in ("eigh", "solve", "svd")}
         ),
         at=_At,
         sum=_reduction(np.add, np.sum),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -79,6 +79,10 @@ class Stacked:
     def swapaxes(self, a: int, b: int) -> Stacked:
         """With two axes exchanged."""
         return Stacked(self.lanes.swapaxes(_axis(a), _axis(b)))
+
+    def sum(self, axis: int) -> Stacked:
+        """Along an axis."""
+        return Stacked(np.add.reduce(self.lanes, axis=_axis(axis)))
 
     def tobytes(self) -> bytes:
         """The numbers of all lanes."""
@@ -242,7 +246,7 @@ class _At:
         return Stacked(out)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _lane_spec(spec: str, stacked: tuple[bool, ...]) -> str:
     """An Einstein sum with the axis of lanes, Z, wherever there are lanes."""
     inputs, out = spec.split("->")
@@ -262,8 +266,8 @@ def _matmul(A: Any, B: Any) -> Stacked:
     if A.ndim == 1 and type(B) is np.ndarray:
         return Stacked(np.moveaxis(A.lanes.T @ B, 0, -1))
     if A.ndim == 1 or B.ndim == 1:  # elementwise: no small products lane by lane
-        a, b = (A[:, None], B) if A.ndim == 1 else (A, B)
-        return Stacked(np.add.reduce(_beside(a) * _beside(b), axis=-2 if A.ndim > 1 else 0))
+        product = _beside(A[:, None] if B.ndim > 1 else A) * _beside(B)
+        return Stacked(np.add.reduce(product, axis=-2 if A.ndim > 1 else 0))
     found = _matrices_first(A) @ _matrices_first(B)
     return Stacked(found.transpose(*range(1, found.ndim), 0))
 
@@ -373,11 +377,12 @@ def _like(fun: Callable[..., Any]) -> Callable[..., Any]:
 
 def stacked_namespace(plain: SimpleNamespace) -> SimpleNamespace:
     """The functions of a namespace of NumPy for arrays of which some are :class:`Stacked`."""
-    own = dict(
+    own: dict[str, Any] = dict(
         linalg=SimpleNamespace(
             cholesky=_of_matrices(plain.linalg.cholesky),
             eigh=_of_matrices(plain.linalg.eigh),
             solve=_of_matrices(plain.linalg.solve),
+            svd=_of_matrices(plain.linalg.svd),
             norm=lambda x: own["sqrt"](own["sum"](x * x)),
         ),
         sum=_reduction(np.add, plain.sum),

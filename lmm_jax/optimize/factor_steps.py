@@ -30,15 +30,13 @@ from jax import Array
 
 from ..covariance.structures import Structure, lower_indices
 from ..covariance.theta import stack_theta, theta_slices
-from ..numerics.eigen import eigen
+from ..numerics.eigen import singular
 from ..numerics.linalg import lower_factor
 from ..numerics.namespace import namespace
 from .point import Point
 
 # Pivots that leave enough digits to divide by, relative to the largest entry.
 _REGULAR = 1e-7
-# Rows of V' Lambda that are rounding, relative to the largest.
-_ROUNDING = 1e-13
 
 
 class Coordinates(NamedTuple):
@@ -104,8 +102,7 @@ def _horizontal(L: Array) -> tuple[Array, Array, Array]:
     """D and P of one term, (m_t, k, k), and the smaller of ``e_i`` and ``e_j``, (m_t,)."""
     xp = namespace(L)
     i, j = lower_indices(L.shape[0])
-    V = eigen(xp.sum(L[:, None] * L[None], axis=-1))[1]
-    v, (s, w) = V.T, _singular(xp.sum(V[:, :, None] * L[:, None], axis=0))
+    v, s, w = singular(L)
     e = s * s
     length = xp.sqrt(xp.maximum(e[i] + e[j], np.finfo(e.dtype).tiny))
     across = s[j][:, None, None] * v[i][:, :, None] * w[j][:, None]
@@ -117,32 +114,6 @@ def _horizontal(L: Array) -> tuple[Array, Array, Array]:
     )
     change = xp.sum(D[:, :, None] * L[None, None], axis=-1)
     return D, _theta_changes(L, change + xp.swapaxes(change, 1, 2)), xp.minimum(e[i], e[j])
-
-
-def _singular(rows: Array) -> tuple[Array, Array]:
-    """Lengths of nearly orthogonal rows, the longest last, and orthonormal directions of them.
-
-    A row that is rounding beside the others takes a direction that is left.
-    """
-    xp = namespace(rows)
-    k = rows.shape[0]
-    least = _ROUNDING * xp.sqrt(xp.sum(rows[-1] ** 2))
-    sizes: list[Array] = []
-    units: list[Array] = []
-    for i in range(k - 1, -1, -1):
-        row, left = rows[i], xp.eye(k, dtype=rows.dtype)
-        for unit in units:
-            row = row - xp.sum(row * unit) * unit
-            left = left - xp.sum(left * unit[None], axis=1)[:, None] * unit[None]
-        norm = xp.sqrt(xp.sum(row * row))
-        some = norm > least
-        far = xp.sum(left * left, axis=1)
-        other = xp.sum(xp.where(xp.arange(k)[:, None] == xp.argmax(far), left, 0.0), axis=0)
-        other = other / xp.sqrt(xp.sum(other * other))
-        unit = xp.where(some, row / xp.where(some, norm, 1.0), other)
-        sizes.append(xp.sum(row * unit))
-        units.append(unit)
-    return xp.stack(sizes[::-1]), xp.stack(units[::-1])
 
 
 def _theta_changes(L: Array, change: Array) -> Array:

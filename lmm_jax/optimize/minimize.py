@@ -98,6 +98,11 @@ class _Search:
     centred: bool = field(metadata={"static": True})  # y is measured from the best beta so far
     _array: ClassVar[str] = "layout"
 
+    @property
+    def side_by_side(self) -> bool:
+        """Whether NumPy, to which a call is dearer than small arrays, runs from all at once."""
+        return namespace(self.layout) is NUMPY and self.layout.takes_many and self.watch is None
+
 
 @traced_once  # inner programs are traced once for all of their uses
 def _descend(theta: Array, beta: Array, search: _Search) -> Solution:
@@ -131,9 +136,8 @@ def _run_all(starts: Starts, best: Solution, search: _Search) -> Solution:
     """The best of a solution and what is found from some starts, and challenged from inside."""
     xp = namespace(search.layout)
     n = starts.wanted.size
-    beside = xp is NUMPY and search.watch is None  # NumPy has all the starts in one call
 
-    def run(i: Array, best: Solution) -> Solution:
+    def run(i: Any, best: Solution) -> Solution:
         inner, cornered = off_boundary(best.theta, search.layout.structures)
         lost = (best.status == NOISY) & search.centred
         inner = xp.where(lost, best.theta, inner)
@@ -142,9 +146,9 @@ def _run_all(starts: Starts, best: Solution, search: _Search) -> Solution:
         beta = xp.where(i < n, starts.beta, best.jet.profile.beta)
         return xp.cond(go, lambda b: better(b, _descend(theta, beta, search)), lambda b: b, best)
 
-    if beside:
-        best = _run_side_by_side(starts, best, search)
-    return xp.fori_loop(n if beside else 0, n + 1, run, best)
+    if search.side_by_side and starts.wanted.sum() > 1:
+        return run(n, _run_side_by_side(starts, best, search))
+    return xp.fori_loop(0, n + 1, run, best)
 
 
 def _run_side_by_side(starts: Starts, best: Solution, search: _Search) -> Solution:
@@ -162,31 +166,55 @@ def _look_and_run(grids: _Grids, best: Solution, search: _Search) -> Solution:
     xp = namespace(search.layout)
 
     def stage(s: Array, best: Solution) -> Solution:
-        return _run_all(_found_in(grids, s, best, search), best, search)
+        at = best.theta, best.jet.profile.beta
+        return _run_all(_found_in(grids, s, *at, search), best, search)
 
     def needed(s: Array, best: Solution) -> Solution:
         doubtful = (s == 0) | in_doubt(best, search.layout)
         return xp.cond(doubtful, stage, lambda s, b: b, s, best)
 
+    if search.side_by_side and _doubtful_anyway(grids, search.layout):
+        return _all_stages_at_once(grids, best, search)
     return xp.fori_loop(0, len(grids.thetas), needed, best)
 
 
-def _found_in(grids: _Grids, s: Array, best: Solution, search: _Search) -> Starts:
-    """Starts of stage s."""
+def _doubtful_anyway(grids: _Grids, layout: Layout) -> bool:
+    """Whether there is a second stage, whatever the first one finds, of the same candidates."""
+    alone = len(layout.structures) == 1  # nothing beside it that would be as in the best point
+    return len(grids.thetas) > 1 and alone and bool(has_few_groups(layout))
+
+
+def _all_stages_at_once(grids: _Grids, best: Solution, search: _Search) -> Solution:
+    """Runs from the local minima of both grids side by side; extreme optima in their turn."""
+    xp = namespace(search.layout)
+    first = _found_in(grids, 0, best.theta, best.jet.profile.beta, search)
+    if is_extreme(first.thetas[0]):
+        best = _run_all(first, best, search)
+    else:
+        then = _found_in(grids, 1, first.thetas[0], first.beta, search)
+        thetas = xp.concatenate([first.thetas, then.thetas])
+        wanted = xp.concatenate([first.wanted, then.wanted])
+        best = _run_all(Starts(thetas, wanted, first.beta), best, search)
+        if not is_extreme(best.theta):
+            return best
+    return _run_all(_found_in(grids, 1, best.theta, best.jet.profile.beta, search), best, search)
+
+
+def _found_in(grids: _Grids, s: Any, theta: Array, beta: Array, search: _Search) -> Starts:
+    """Starts of stage s, with theta and beta of the best point so far."""
     xp = namespace(search.layout)
     layout, reml = search.layout, search.reml
     thetas, neighbours = grids.thetas[s], grids.neighbours[s]
-    beta = best.jet.profile.beta
     near = layout.measured_from(beta)
     if len(grids.thetas) == 1:
         found = look(thetas, neighbours, near, reml=reml)
         return found._replace(beta=beta + found.beta)
-    thetas = xp.where(s == 0, thetas, with_submodels(thetas, best.theta, layout))
+    thetas = xp.where(s == 0, thetas, with_submodels(thetas, theta, layout))
     batches = xp.where(s == 0, 1, BATCHES)
     found = look(thetas, neighbours, near, reml=reml, batches=batches)
     found = found._replace(beta=beta + xp.where(s == 0, found.beta, 0.0))
     # valleys that a grid does not show: narrow ones, and those between singular covariances
-    extreme = (s > 0) & is_extreme(best.theta)
+    extreme = (s > 0) & is_extreme(theta)
     hidden = (s > 0) & has_few_groups(layout) & (widest(layout.structures) > 2)
     return with_far_starts(found, layout.structures, hidden | extreme, extreme)
 

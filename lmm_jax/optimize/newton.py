@@ -224,8 +224,10 @@ def propose(s: State[P], structures: tuple[Structure, ...], tol: float) -> Step:
     bend = xp.sum(hessian * p[:, None] * p[None])
     predicted = -(xp.sum(g * p) + 0.5 * bend)
     known = xp.isfinite(s.jet.value)
-    lifted, gain = _lift(s, structures)
-    lifting = known & flat & ~saddle & (gain > rounding(s.jet))
+    stay = lambda: (s.theta, xp.zeros((), s.theta.dtype))  # noqa: E731
+    resting = known & flat & ~saddle
+    lifted, gain = xp.cond(resting, lambda: _lift(s, structures), stay)
+    lifting = resting & (gain > rounding(s.jet))
     p = at.units * p
     final = known & flat & ~saddle & ~lifting
     settled = final & (decrement < xp.minimum(_SETTLED, tol))
