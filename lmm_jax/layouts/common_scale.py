@@ -60,17 +60,18 @@ def fixed_frame(X: Array, Y: Array, rows: RowWeights) -> Frame:
     """Orthonormal columns for X, and for every response its OLS residual in units of its norm."""
     xp = namespace(X, Y, rows.weights)
     weights, mask = rows.weights[:, None], rows.present.astype(Y.dtype)[:, None]
+    X, Y = xp.by_columns(X), xp.by_columns(Y)  # all that follows goes column by column
     columns = xp.stop_gradient((X * mask, Y * mask))
     units, unit = powers_of_two(columns[0]), powers_of_two(columns[1])
     X, Y = X / units[None], Y / unit[None]
     centring, shift = _centring(X, Y, rows)
     Y = (Y - X @ shift) * mask
-    X = (X @ centring) * mask
+    X = (centring.T @ X.T).T * mask
     if X.shape[1] == 0:
         orthogonal = centring
     else:
         orthogonal, _ = orthonormal_map(xp.stop_gradient(X.T @ (X * weights)))
-    X = X @ orthogonal
+    X = (orthogonal.T @ X.T).T
     origin, heavy = xp.zeros((X.shape[1], Y.shape[1]), X.dtype), X * weights
     for _ in range(2):  # the second round removes what rounding left of a huge first one
         step = xp.stop_gradient(heavy.T @ Y)

@@ -168,7 +168,7 @@ def compress_columns(
     xp = namespace(Y, X, Z, weights)
     rows = read_weights(weights)
     frame = fixed_frame(X, Y, rows)
-    XY = xp.concatenate([frame.X, frame.Y], axis=1) * rows.root[:, None]
+    XY = xp.by_rows(xp.concatenate([frame.X, frame.Y], axis=1) * rows.root[:, None])
     whiteners = tuple(whitener(z, weights, s) for z, s in zip(Z, index.structures, strict=True))
     streams = weighted_streams(Z, whiteners, rows.root, index)
     inner = streams

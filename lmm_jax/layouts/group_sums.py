@@ -60,10 +60,9 @@ def _gram_arrays(streams: Sequence[Array], index: GroupIndex) -> list[Array]:
 
 def _products(left: Array, right: Array, table: Table) -> Array:
     """``left' right`` over the rows of every cell, (L, a, b)."""
-    a, b = left.shape[1], right.shape[1]
-    products = (left[:, :, None] * right[:, None, :]).reshape(-1, a * b)
-    sums = namespace(left, right).segment_sum(products, table.cell, table.n_cells)
-    return sums.reshape(-1, a, b)
+    xp = namespace(left, right)
+    sums: Array = xp.segment_products(left, right, table.cell, table.n_cells)
+    return sums
 
 
 def place_cells(cells: Sequence[Array], index: GroupIndex) -> list[Array]:
@@ -132,7 +131,7 @@ def group_fit(streams: Sequence[Array], coefficients: Sequence[Array], index: Gr
     for stream, table in zip(streams, index.levels, strict=True):
         k = stream.shape[1]
         levels = _take_levels(coefficients, table, k)
-        part = xp.sum(stream[:, :, None] * levels[table.cell], axis=1)
+        part = xp.row_products(stream, levels[table.cell])
         fit = part if fit is None else fit + part
     assert fit is not None  # a mixed model has a random term
     return fit
