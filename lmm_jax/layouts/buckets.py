@@ -58,7 +58,7 @@ def over_blocks(part: Callable[[Bucket], tuple[Any, Any]], bucket: Bucket) -> tu
         )
         return jax.tree.map(xp.add, sums, part(block)[0])
 
-    shapes = xp.shapes_of(lambda: part(bucket)[0])
+    shapes = jax.eval_shape(lambda: part(bucket)[0])
     zero = jax.tree.map(lambda leaf: xp.zeros(leaf.shape, leaf.dtype), shapes)
     return xp.fori_loop(0, groups // size, step, zero), None
 

@@ -13,7 +13,7 @@ goes lane by lane.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax import Array
@@ -47,6 +47,28 @@ class Jet(NamedTuple):
     dlog_rss: Array  # (m,)       d log r^2 / d theta
     dbeta: Array  # (m, p)     d beta / d theta
     dcov_beta: Array  # (m, p, p)  d (X' V^-1 X)^-1 / d theta
+
+
+def empty_jet(xp: Any, m: int, p: int, sizes: tuple[int, ...], dtype: Any) -> Jet:
+    """A jet of zeros.
+
+    Parameters
+    ----------
+    xp : namespace
+    m, p : int
+        Covariance parameters and fixed effects.
+    sizes : tuple of int
+        Coefficients of every term.
+    dtype : dtype
+    """
+
+    def of(*shape: int) -> Array:
+        zeros: Array = xp.zeros(shape, dtype)
+        return zeros
+
+    blocks = tuple(of(k, k) for k in sizes)
+    at = Profile(of(), of(p), of(), of(p, p))
+    return Jet(of(), of(m), of(m, m), blocks, blocks, of(), at, of(m), of(m, p), of(m, p, p))
 
 
 class Factored(NamedTuple):

@@ -196,17 +196,8 @@ def _segment_products(
     return np.stack(sums, axis=1).astype(right.dtype, copy=False)
 
 
-def _remember(fun: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], Any]:
-    """The function, which works a point off only once if it is asked twice in a row."""
-    last: list[Any] = [None, None]
-
-    def call(x: np.ndarray) -> Any:
-        key = x.tobytes()
-        if last[0] != key:
-            last[:] = key, fun(x)
-        return last[1]
-
-    return call
+def _choose(which: Any, first: _R, second: _R) -> _R:
+    return first if which else second
 
 
 def _or_nan(fun: Callable[..., Any]) -> Callable[..., Any]:
@@ -355,8 +346,7 @@ NUMPY = SimpleNamespace(
         dynamic_update_slice_in_dim=_put_slice,
         dynamic_index_in_dim=_index,
         block_diag=_block_diag,
-        shapes_of=lambda fun, *args: fun(*args),
-        remember=_remember,
+        choose=_choose,
     )
 )
 """NumPy, and what code shares with JAX."""
@@ -391,8 +381,9 @@ JAX = SimpleNamespace(
         dynamic_update_slice_in_dim=lax.dynamic_update_slice_in_dim,
         dynamic_index_in_dim=lax.dynamic_index_in_dim,
         block_diag=jax.scipy.linalg.block_diag,
-        shapes_of=jax.eval_shape,
-        remember=lambda fun: fun,
+        choose=lambda which, first, second: jax.tree.map(
+            lambda a, b: jnp.where(which, a, b), first, second
+        ),
     )
 )
 """``jax.numpy``, and what code shares with NumPy."""

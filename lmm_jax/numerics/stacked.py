@@ -84,10 +84,6 @@ class Stacked:
         """Along an axis."""
         return Stacked(np.add.reduce(self.lanes, axis=_axis(axis)))
 
-    def tobytes(self) -> bytes:
-        """The numbers of all lanes."""
-        return self.lanes.tobytes()
-
     def __matmul__(self, other: Any) -> Stacked:
         return _matmul(self, other)
 
@@ -347,8 +343,10 @@ def _cond(which: Any, first: Callable[..., Any], second: Callable[..., Any], *ar
     return _chosen(which, first(*args), second(*args))
 
 
-def _chosen(which: Stacked, a: Any, b: Any) -> Any:
+def _chosen(which: Any, a: Any, b: Any) -> Any:
     """Of two trees, array by array, that of the lanes for which it holds and the other."""
+    if type(which) is not Stacked:
+        return a if which else b
     if isinstance(a, tuple):
         parts = [_chosen(which, x, y) for x, y in zip(a, b, strict=True)]
         return type(a)(*parts) if hasattr(a, "_fields") else tuple(parts)
@@ -405,11 +403,12 @@ def stacked_namespace(plain: SimpleNamespace) -> SimpleNamespace:
         solve_triangular=_of_matrices(plain.solve_triangular),
         triangular_solve=_of_matrices(plain.triangular_solve),
         cond=_cond,
+        choose=_chosen,
         while_loop=_while_loop,
     )
     elementwise = ("abs", "add", "exp", "isfinite", "log", "maximum", "minimum", "rsqrt", "sqrt")
     own |= {name: _elementwise(getattr(plain, name)) for name in (*elementwise, "where")}
     own |= {name: _like(getattr(plain, name)) for name in ("full_like", "ones_like", "zeros_like")}
-    same = ("arange", "asarray", "eye", "fori_loop", "full", "ones", "remember", "shapes_of")
-    own |= {name: getattr(plain, name) for name in (*same, "stop_gradient", "zeros")}
+    same = ("arange", "asarray", "eye", "fori_loop", "full", "ones", "stop_gradient", "zeros")
+    own |= {name: getattr(plain, name) for name in same}
     return SimpleNamespace(**own)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ from jax import Array
 from ..covariance.structures import Structure
 from ..covariance.theta import theta_size, theta_slices
 from ..layouts.contract import Layout
+from ..likelihood.criterion import empty_jet
 from ..likelihood.profile import profile_jet
 from ..numerics.namespace import NUMPY, namespace, traced_once
 from .history import Recorder
@@ -122,14 +123,15 @@ def _descend(theta: Array, beta: Array, search: _Search) -> Solution:
 
 def _nothing_found(search: _Search) -> Solution:
     """A solution that any other is better than."""
-    xp = namespace(search.layout)
-    layout = search.layout.thinned() or search.layout  # the shapes of a solution are the same
-    search = replace(search, layout=layout, maxiter=0, watch=None)
-    theta = xp.zeros(theta_size(layout.structures), layout.S0.dtype)
-    beta = xp.zeros(layout.beta_origin.size, layout.S0.dtype)
-    shapes = xp.shapes_of(_descend, theta, beta, search)
-    empty: Solution = jax.tree.map(lambda leaf: xp.zeros(leaf.shape, leaf.dtype), shapes)
-    return empty._replace(status=xp.full_like(empty.status, NONFINITE))
+    xp, layout = namespace(search.layout), search.layout
+    m, p, dtype = theta_size(layout.structures), layout.beta_origin.size, layout.S0.dtype
+    return Solution(
+        theta=xp.zeros(m, dtype),
+        jet=empty_jet(xp, m, p, layout.sizes, dtype),
+        status=xp.full((), NONFINITE, np.int32),
+        n_iter=xp.zeros((), np.int32),
+        decrement=xp.zeros((), dtype),
+    )
 
 
 def _run_all(starts: Starts, best: Solution, search: _Search) -> Solution:
@@ -138,6 +140,8 @@ def _run_all(starts: Starts, best: Solution, search: _Search) -> Solution:
     n = starts.wanted.size
 
     def run(i: Any, best: Solution) -> Solution:
+        if xp is NUMPY and i < n and not starts.wanted[i]:
+            return best
         inner, cornered = off_boundary(best.theta, search.layout.structures)
         lost = (best.status == NOISY) & search.centred
         inner = xp.where(lost, best.theta, inner)
@@ -341,5 +345,5 @@ def better(a: Solution, b: Solution) -> Solution:
     """The better of two optima, with the iterations of both."""
     xp = namespace(a.theta, b.theta)
     take_b = second_is_better(a, b)
-    chosen = jax.tree.map(lambda x, y: xp.where(take_b, y, x), a, b)
+    chosen: Solution = xp.choose(take_b, b, a)
     return chosen._replace(n_iter=a.n_iter + b.n_iter)

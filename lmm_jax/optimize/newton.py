@@ -19,7 +19,7 @@ from ..covariance.structures import Structure
 from ..covariance.theta import stack_theta, theta_slices
 from ..numerics.eigen import eigen
 from ..numerics.linalg import lower_factor
-from ..numerics.namespace import namespace
+from ..numerics.namespace import JAX, namespace
 from .factor_steps import coordinates, move
 from .history import Recorder
 from .point import Evaluate, P, Point, State, Step
@@ -124,9 +124,14 @@ def newton(
             watch(s.tick, s.theta, s.jet.value, s.jet.gradient)
         return s
 
-    evaluate = xp.remember(evaluate)
-    s = xp.while_loop(lambda s: s.status == RUNNING, step, first_state(theta, evaluate))
-    return finish(s)
+    if xp is JAX:
+        s = first_state(theta, evaluate)
+    else:
+        s = state_at(theta, evaluate(theta))
+        s = s._replace(status=xp.where(s.status + maxiter > 0, s.status, MAXITER))
+        if watch is not None:
+            watch(s.tick, s.theta, s.jet.value, s.jet.gradient)
+    return finish(xp.while_loop(lambda s: s.status == RUNNING, step, s))
 
 
 def tick(
@@ -152,11 +157,11 @@ def finish(s: State[P]) -> Solution[P]:
 
 
 def first_state(theta: Array, evaluate: Evaluate[P]) -> State[P]:
-    """State in which nothing is known yet: the first tick evaluates the start itself.
+    """State of a program in which nothing is known yet: the first tick evaluates the start itself.
 
     So the program holds one copy of the criterion, which halves its compile time.
     """
-    return unknown_state(theta, namespace(theta).shapes_of(evaluate, theta))
+    return unknown_state(theta, jax.eval_shape(evaluate, theta))
 
 
 def unknown_state(theta: Any, shapes: Any, axis: int = -1) -> State[Any]:
@@ -320,7 +325,7 @@ def judge(s: State[P], step: Step, jet: P, maxiter: int) -> State[P]:
     status = xp.where(exhausted, MAXITER, RUNNING)
     status = xp.where(stuck, STALLED, status)
     status = xp.where(step.final | lowest, CONVERGED, status)
-    new = jax.tree.map(lambda new, old: xp.where(good, new, old), jet, s.jet)
+    new = xp.choose(good, jet, s.jet)
     status = certified(status, new)
     status = xp.where(first & ~finite, NONFINITE, status)
     return State(
