@@ -72,6 +72,27 @@ def test_criterion_lane_by_lane(name, reml):
             assert_close(got, want, CRITERION_TOL, np.abs(want).max(initial=1e-3))
 
 
+CROSSED = [
+    "y ~ x + (x | g) + (1 | f)",
+    "y ~ x + (1 | g) + (x + z | f)",
+    "y ~ 1 + (1 | g) + (1 | f)",
+]
+
+
+@pytest.mark.parametrize("formula", CROSSED)
+def test_the_waist_of_a_crossed_layout_lane_by_lane(formula):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        fit = lmm.fit(formula, samples.frame(3, groups=24), runtime="numpy")
+    layout = fit.design.compressed.layout
+    thetas = thetas_of(layout)
+    together = layout.waists_at(thetas)
+    for i, theta in enumerate(thetas):
+        alone = layout.waist_at(theta)
+        assert_close(together.logdet[i], alone.logdet, RTOL)
+        assert_close(together.gram[i], alone.gram, CRITERION_TOL, np.abs(alone.gram).max())
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_newton_lane_by_lane(name):
     layout = layout_of(name)
@@ -135,6 +156,18 @@ CALLS = {
     "set last": (lambda xp, a, b: xp.at(a)[..., 0].set(b), (3, 2), (3,)),
     "set, shared": (lambda xp, a, b: xp.at(np.zeros((3, 2)))[:, 1].set(a + b), (3,), (3,)),
     "add": (lambda xp, a, b: xp.at(a)[-1].add(b), (3, 2), (2,)),
+    "add, often": (
+        lambda xp, a, b: xp.at(a)[np.array([0, 2, 0])].add(b, mode="promise_in_bounds"),
+        (3,),
+        (3,),
+    ),
+    "segments": (
+        lambda xp, a, b: xp.segment_sum(a, np.array([0, 1, 0]), 2) + b,
+        (3, 2),
+        (2, 2),
+    ),
+    "determinant": (lambda xp, a, b: xp.linalg.slogdet(a)[1] + b, (3, 3), ()),
+    "singular values": (lambda xp, a, b: xp.linalg.svd(a)[1] + b, (3, 3), (3,)),
     "entries": (lambda xp, a, b: a[np.array([0, 2]), np.array([1, 1])] + b, (3, 2), (2,)),
     "backwards": (lambda xp, a, b: a[::-1] * b.T, (3, 2), (2, 3)),
     "move": (lambda xp, a, b: xp.moveaxis(a, -1, 0) * b.swapaxes(0, 1), (3, 2), (3, 2)),

@@ -151,7 +151,7 @@ class Layout(Maps):
     @exact
     def waists_at(self, thetas: Array) -> Waist:
         """The same at many thetas, (S, m): arrays with a first axis S."""
-        return namespace(thetas, self).vmap(self.waist_at)(thetas)
+        return namespace(thetas, self).side_by_side(self.waist_at)(thetas)
 
     def jet(self, theta: Array) -> WaistJet:
         """Waist and first derivatives in theta, closed forms."""

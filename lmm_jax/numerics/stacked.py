@@ -220,13 +220,13 @@ def _stack(arrays: Sequence[Any], axis: int = 0) -> Any:
 class _At:
     """``a.at[index].set(b)`` and ``.add(b)``, of an array or lanes that get lanes."""
 
-    __slots__ = ("array", "index")
+    __slots__ = ("array", "index", "segment_sum")
 
-    def __init__(self, array: Any, index: Any = None) -> None:
-        self.array, self.index = array, index
+    def __init__(self, array: Any, segment_sum: Callable[..., Any], index: Any = None) -> None:
+        self.array, self.segment_sum, self.index = array, segment_sum, index
 
     def __getitem__(self, index: Any) -> _At:
-        return _At(self.array, index)
+        return _At(self.array, self.segment_sum, index)
 
     def _copy(self, values: Any) -> np.ndarray:
         return np.array(_filled(self.array, _count((self.array, values))))
@@ -236,8 +236,12 @@ class _At:
         out[_before_lanes(self.index)] = _beside(values)
         return Stacked(out)
 
-    def add(self, values: Any) -> Stacked:
+    def add(self, values: Any, mode: str | None = None) -> Stacked:
+        del mode  # all entries are there
         out = self._copy(values)
+        if type(self.index) is np.ndarray and out.ndim == 2:  # an entry may come more than once
+            rows = _filled(values, out.shape[-1])
+            return Stacked(out + self.segment_sum(rows, self.index, len(out)))
         np.add.at(out, _before_lanes(self.index), _beside(values))
         return Stacked(out)
 
@@ -379,6 +383,7 @@ def stacked_namespace(plain: SimpleNamespace) -> SimpleNamespace:
         linalg=SimpleNamespace(
             cholesky=_of_matrices(plain.linalg.cholesky),
             eigh=_of_matrices(plain.linalg.eigh),
+            slogdet=_of_matrices(plain.linalg.slogdet),
             solve=_of_matrices(plain.linalg.solve),
             svd=_of_matrices(plain.linalg.svd),
             norm=lambda x: own["sqrt"](own["sum"](x * x)),
@@ -391,7 +396,7 @@ def stacked_namespace(plain: SimpleNamespace) -> SimpleNamespace:
         concatenate=_concatenate,
         stack=_stack,
         append=lambda a, b: own["concatenate"]([a, np.reshape(b, (-1,))]),
-        at=_At,
+        at=lambda array: _At(array, plain.segment_sum),
         einsum=_einsum,
         diagonal=_diagonal,
         moveaxis=_moveaxis,
@@ -408,7 +413,8 @@ def stacked_namespace(plain: SimpleNamespace) -> SimpleNamespace:
     )
     elementwise = ("abs", "add", "exp", "isfinite", "log", "maximum", "minimum", "rsqrt", "sqrt")
     own |= {name: _elementwise(getattr(plain, name)) for name in (*elementwise, "where")}
-    own |= {name: _like(getattr(plain, name)) for name in ("full_like", "ones_like", "zeros_like")}
+    like = ("full_like", "ones_like", "segment_sum", "zeros_like")
+    own |= {name: _like(getattr(plain, name)) for name in like}
     same = ("arange", "asarray", "eye", "fori_loop", "full", "ones", "stop_gradient", "zeros")
     own |= {name: getattr(plain, name) for name in same}
     return SimpleNamespace(**own)

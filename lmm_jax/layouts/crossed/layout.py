@@ -24,7 +24,7 @@ from jax import Array
 
 from ...covariance.theta import factor_blocks, spread
 from ...numerics.linalg import exact
-from ...numerics.namespace import NUMPY, namespace
+from ...numerics.namespace import JAX, namespace
 from ...reprs import brief, public
 from ..buckets import bucket_ranks, rotate_bucket
 from ..contract import BlupTerms, Curvature, PsiMoments, Waist, WaistJet, less_fixed
@@ -63,7 +63,7 @@ class CrossedLayout(CrossedArrays):
     @exact
     def waist_at(self, theta: Array) -> Waist:
         """See :meth:`Layout.waist_at`."""
-        if namespace(theta, self) is NUMPY:
+        if namespace(theta, self) is not JAX:
             return CrossedArrays.waist_at(self, theta)
         return waist_jet(theta, self).waist  # one program for both
 
