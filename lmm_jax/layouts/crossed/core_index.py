@@ -220,11 +220,13 @@ def _pairs(group: np.ndarray, place: np.ndarray, size: int) -> tuple[np.ndarray,
     count = (end - np.arange(group.size))[order]
     total = int(count.sum())
     length = round_up(total) if total <= CHUNK else -(-total // CHUNK) * CHUNK
-    left = np.full(length, size - 1, dtype=np.int32)
-    right = np.full(length, size - 1, dtype=np.int32)
-    left[:total] = np.repeat(order.astype(np.int32), count)
     start = np.cumsum(count) - count
-    right[:total] = np.arange(total) - np.repeat(start - order, count)
+    # pairs are many and their arithmetic is exact modulo 2^32: integers of half the size, in place
+    count, order = np.append(count, length - total), np.append(order, size - 1).astype(np.int32)
+    left = np.repeat(order, count)
+    right = np.arange(length, dtype=np.uint32).view(np.int32)
+    right -= np.repeat(np.append(start, 0).astype(np.int32) - order, count)
+    right[total:] = size - 1
     return left, right
 
 
