@@ -30,7 +30,7 @@ def test_jet_is_that_of_all_groups_at_once(formula, exact, monkeypatch):
         theta = np.concatenate([0.5 * np.eye(k)[np.tril_indices(k)] + 0.1 for k in layout.sizes])
         whole = profile_jet(theta, layout, reml=True, exact=exact)
         monkeypatch.setattr(buckets, "MANY", 16)
-        monkeypatch.setattr(buckets, "BLOCK", 16)
+        monkeypatch.setattr(buckets, "block_size", lambda groups: 16)
         jet = layout.jet(theta)
         assert jet.rest == (None,) * len(layout.buckets)  # went by blocks
         blocks = profile_jet(theta, layout, reml=True, exact=exact)
@@ -41,6 +41,16 @@ def test_jet_is_that_of_all_groups_at_once(formula, exact, monkeypatch):
     for a, b, c in zip(*map(jax.tree.leaves, (whole, blocks, by_numpy)), strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-11, atol=1e-11)
         np.testing.assert_allclose(c, a, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    "device, groups, size",
+    [("cpu", 4096, 4096), ("cpu", 1 << 20, 1 << 10), ("cpu", 16_384 + 64, 16_384 + 64),
+     ("gpu", 1 << 20, 1 << 20), ("gpu", 9 << 20, 1 << 20)],
+)  # fmt: skip
+def test_blocks_suit_the_device(device, groups, size, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: device)
+    assert buckets.block_size(groups) == size
 
 
 def test_a_sample_of_the_groups_starts_at_the_same_optimum(monkeypatch):

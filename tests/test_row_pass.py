@@ -59,7 +59,7 @@ def both(formula, data, **options):
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch):
-    monkeypatch.setattr(row_pass, "BATCH", 64)
+    monkeypatch.setattr(row_pass, "batch_rows", lambda: 64)
 
 
 @pytest.mark.parametrize("name", [*CASES, "uneven"])

@@ -16,8 +16,10 @@ from ..numerics.namespace import NUMPY, namespace
 from ..reprs import brief
 from .group_algebra import groups_there, reached, rotate_columns
 
-# Groups whose matrices stay in the cache of a core together, and from how many it matters.
-BLOCK = 1 << 10
+# Groups whose matrices stay in the cache of a core together, and from how many it matters. Other
+# devices have no such cache and start every step anew: their blocks bound the memory.
+_BLOCKS = {"cpu": (1 << 10, 1 << 13)}
+_BLOCKS_ELSEWHERE = (1 << 20, 1 << 21)
 HOST_BLOCK = 1 << 12  # of NumPy, whose calls cost as much as a thousand numbers
 MANY = 1 << 13
 
@@ -48,8 +50,10 @@ def over_blocks(part: Callable[[Bucket], tuple[Any, Any]], bucket: Bucket) -> tu
     if xp is NUMPY and groups > MANY:
         done = [part(block) for block in host_blocks(bucket)]
         return total(sums for sums, _ in done), [terms for _, terms in done]
-    size = gcd(groups, BLOCK)
-    if groups <= MANY or size < BLOCK // 8 or bucket.divided:
+    if xp is NUMPY or bucket.divided:
+        return part(bucket)
+    size = block_size(groups)
+    if size == groups:
         return part(bucket)
 
     def step(i: Array, sums: Any) -> Any:
@@ -61,6 +65,13 @@ def over_blocks(part: Callable[[Bucket], tuple[Any, Any]], bucket: Bucket) -> tu
     shapes = jax.eval_shape(lambda: part(bucket)[0])
     zero = jax.tree.map(lambda leaf: xp.zeros(leaf.shape, leaf.dtype), shapes)
     return xp.fori_loop(0, groups // size, step, zero), None
+
+
+def block_size(groups: int) -> int:
+    """Groups that a compiled program takes together: a block of a loop, or all of them."""
+    block, many = _BLOCKS.get(jax.default_backend(), _BLOCKS_ELSEWHERE)
+    size = gcd(groups, block)
+    return groups if groups <= many or size < block // 8 else size
 
 
 def host_blocks(bucket: Bucket) -> Iterator[Bucket]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import gcd
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -19,7 +18,7 @@ import numpy as np
 from jax import Array, lax
 
 from ..numerics.linalg import Elimination, eliminate, total_product
-from .buckets import BLOCK, MANY, Bucket
+from .buckets import Bucket, block_size
 from .common_scale import (
     common_whitener,
     log_det_of_map,
@@ -257,8 +256,8 @@ def _factors(
     """
     groups, tol = index.n_groups[0], rank_tol(R.dtype)
     aligned = not any(table.placements for table in (*index.levels, *index.pairs))
-    size = gcd(groups, BLOCK)
-    if not aligned or groups <= MANY or size < BLOCK // 8:
+    size = block_size(groups)
+    if not aligned or size == groups:
         grams, crosses = _group_arrays(sums, R, whiteners, index)
         factors = [eliminate(a, b, tol=tol) for a, b in zip(grams, crosses, strict=True)]
         total = [total_product(f.X, f.X) for f in factors]

@@ -16,8 +16,10 @@ from .group_index import GroupIndex, stream_pairs
 from .grouped import GroupedLayout
 from .stream_compress import Rows, Sums, Units, add_rows, layout_from_sums, no_rows
 
-# Rows of a batch: products of that many stay in the cache of a core.
-BATCH = 1 << 15
+# Rows of a batch: products of that many stay in the cache of a core; another device wants more
+# work for each of its starts.
+_BATCH = {"cpu": 1 << 15}
+_BATCH_ELSEWHERE = 1 << 20
 # Rows from which sums are faster than residual rows.
 MANY_ROWS = 1 << 13
 # Rows that are looked at for shifts and scales.
@@ -75,7 +77,7 @@ def sum_rows(
         levels=tuple(table.cell[: y.size] for table in index.levels),
         pairs=tuple(table.cell[: y.size] for (a, b), table in pairs if a != b),
     )
-    if y.size <= BATCH:
+    if y.size <= batch_rows():
         layout, reach, precise = _sum_batch(_batch(rows, index.n_rows), units, index)
     else:
         sums = add_batches(no_rows(index, X.shape[1]), rows, units, index.streams)
@@ -85,12 +87,17 @@ def sum_rows(
 
 def add_batches(sums: Sums, rows: Rows, units: Units, streams: tuple[int, ...]) -> Sums:
     """Sums with many rows more, a batch at a time; weights may be None."""
-    n = len(rows.y)
-    length = BATCH if n > BATCH else round_up_rows(n)
-    for start in range(0, n, BATCH):
-        part: Rows = jax.tree.map(lambda a: a[start : start + BATCH], rows)  # noqa: B023
+    n, most = len(rows.y), batch_rows()
+    length = most if n > most else round_up_rows(n)
+    for start in range(0, n, most):
+        part: Rows = jax.tree.map(lambda a: a[start : start + most], rows)  # noqa: B023
         sums = _add_rows(sums, _batch(part, length), units, streams)
     return sums
+
+
+def batch_rows() -> int:
+    """Rows of a batch on the device that JAX computes on."""
+    return _BATCH.get(jax.default_backend(), _BATCH_ELSEWHERE)
 
 
 def _batch(rows: Rows, length: int) -> Rows:
