@@ -11,8 +11,10 @@ import samples
 from helpers import assert_close
 
 import lmm_jax as lmm
+from lmm_jax.api import fit_many as api
 from lmm_jax.covariance.structures import unstructured
 from lmm_jax.inference.estimates import is_flat
+from lmm_jax.numerics import parts as rows_in_parts
 
 LANE_RTOL = 1e-8  # two runs end within a Newton decrement of 1e-9 of one optimum
 HARD = (
@@ -156,18 +158,25 @@ def test_bad_lanes_stay_alone():
     assert np.isnan(many.fdr("x").iloc[1:7]).all()
 
 
-def test_chunks_do_not_matter():
+def test_chunks_do_not_matter(monkeypatch):
     gaps = np.column_stack([Y, Y + 1.0])
     gaps[3, 10:] = np.nan
     whole = lmm.fit_many(SLOPE, FRAME, gaps)
     hard = np.isin(np.arange(16) % 8, HARD)
+    monkeypatch.setattr(api, "PART", 2)  # estimates are made in parts, on threads
     for size in (3, 16):
-        parts = lmm.fit_many(SLOPE, FRAME, gaps, chunk_size=size)
-        assert_close(parts.llf, whole.llf, EXACT)
+        some = lmm.fit_many(SLOPE, FRAME, gaps, chunk_size=size)
+        assert_close(some.llf, whole.llf, EXACT)
         for name in ("fe_params", "bse_fe", "scale", "converged", "nobs"):
-            got, want = getattr(parts, name), getattr(whole, name)
+            got, want = getattr(some, name), getattr(whole, name)
             assert_close(got[~hard], want[~hard], 1e-9)
             assert_close(got[hard], want[hard], HARD_RTOL)
+
+
+def test_rows_in_parts(monkeypatch):
+    x = np.arange(20.0).reshape(10, 2)
+    monkeypatch.setattr(rows_in_parts, "PART", 3)
+    np.testing.assert_array_equal(rows_in_parts.by_parts(np.add, x, x[:, :1]), x + x[:, :1])
 
 
 def test_slow_lanes_are_finished_together(monkeypatch):

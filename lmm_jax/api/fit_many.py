@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 
 from ..batches.lane_arrays import Shared, masked_lanes, share, shared_lanes
+from ..batches.lane_criterion import Lanes
 from ..batches.lane_minimize import SMALLEST, join_lanes, minimize_lanes, pick_lanes
 from ..capabilities import require
 from ..designs.design import Design
@@ -22,10 +24,11 @@ from ..inference.estimates import ManyEstimates, estimate_many
 from ..inputs.arguments import choice, flag, hinted, whole_number
 from ..layouts.group_index import GroupIndex
 from ..layouts.grouped import GroupedLayout
+from ..numerics.parts import PART
 from ..numerics.processes import float64
 from ..numerics.read_only import read_only
 from ..numerics.shapes import round_up
-from ..optimize.newton import DECREMENT_TOL, RUNNING
+from ..optimize.newton import DECREMENT_TOL, RUNNING, Solution
 from ..optimize.starts import SMALL_PROBLEM
 from ..results.lmm import LMMResults
 from ..results.many import ManyResults
@@ -178,20 +181,19 @@ def _fit_all(
     shared = share(design.free_exog(), Z, weights, index, layout)
     grid = design.compressed.merged.size() <= SMALL_PROBLEM
     how = dict(grid=grid, reml=options.reml, maxiter=options.maxiter, tol=options.gtol)
-    run = _Run(how, design.held)
     whole = columns.complete()
-    with float64(), _progress(columns.count, progress) as tick:
+    with float64(), _progress(columns.count, progress) as tick, ThreadPoolExecutor() as pool:
+        run = _Run(how, design.held, pool)
         on_device = jax.device_put(shared)
         for masked in (False, True):
             chunks = _chunks(np.flatnonzero(whole != masked), shared, chunk_size, masked)
-            for i, chunk in enumerate(chunks):
-                lanes = _lanes(chunk, columns, design, on_device, shared)
+            for i, (chunk, Y) in enumerate(_read_ahead(chunks, columns, pool)):
+                lanes = _lanes(chunk, Y, columns, design, on_device, shared)
                 defer = len(chunks) > 1 and chunk.size >= 8 * SMALLEST
                 run.minimize(lanes, chunk.which, defer=defer)
                 run.finish(lanes, everything=i + 1 == len(chunks))
                 tick(chunk.which.size)
-    where = np.argsort(np.concatenate(run.order), kind="stable")
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[where], *run.parts)
+        return run.joined()
 
 
 @dataclass(slots=True, eq=False)
@@ -200,7 +202,8 @@ class _Run:
 
     options: dict[str, Any]
     held: np.ndarray | None
-    parts: list[ManyEstimates] = field(default_factory=list)
+    pool: ThreadPoolExecutor  # the host's part of the work, while the device goes on
+    parts: list[Future[ManyEstimates]] = field(default_factory=list)
     order: list[np.ndarray] = field(default_factory=list)  # responses of each part
     waiting: list[tuple[Any, np.ndarray]] = field(default_factory=list)  # lanes, responses
 
@@ -210,11 +213,31 @@ class _Run:
         slow = np.flatnonzero(best.status[: which.size] == RUNNING)
         if slow.size:
             self.waiting.append((pick_lanes(lanes, slow), which[slow]))
-        done = np.setdiff1d(np.arange(which.size), slow)
+        done = np.flatnonzero(best.status[: which.size] != RUNNING)
         small = jax.device_get(replace(lanes, buckets=()))
-        part = estimate_many(best, small, reml=self.options["reml"], held=self.held)
-        self.parts.append(jax.tree.map(lambda a: a[done], part))
-        self.order.append(which[done])
+        for start in range(0, done.size, PART):
+            at = done[start : start + PART]
+            self.parts.append(self.pool.submit(self._estimates, best, small, at))
+            self.order.append(which[at])
+
+    def _estimates(self, best: Solution, lanes: Lanes, at: np.ndarray) -> ManyEstimates:
+        """Estimates of some lanes of a batch."""
+        R = best.status.size
+        best, lanes = jax.tree.map(
+            lambda a: a[..., at] if a.shape[-1:] == (R,) else a, (best, lanes)
+        )
+        return estimate_many(best, lanes, reml=self.options["reml"], held=self.held)
+
+    def joined(self) -> ManyEstimates:
+        """Estimates of all responses in their order."""
+        count = sum(at.size for at in self.order)
+        out = jax.tree.map(
+            lambda a: np.empty((count, *a.shape[1:]), a.dtype), self.parts[0].result()
+        )
+        for at, part in zip(self.order, self.parts, strict=True):
+            for leaf, values in zip(*map(jax.tree.leaves, (out, part.result())), strict=True):
+                leaf[at] = values
+        return out
 
     def finish(self, like: Any, *, everything: bool) -> None:
         """Fit the lanes that were put off, if they fill a batch or nothing comes after them."""
@@ -292,10 +315,29 @@ def _free_memory() -> float:
         return 2e9
 
 
+def _read_ahead(
+    chunks: list[_Chunk], columns: Responses, pool: ThreadPoolExecutor
+) -> Iterator[tuple[_Chunk, np.ndarray]]:
+    """Chunks and their responses, which are copied while the chunk before them is fitted."""
+
+    def take(at: slice) -> list[Future[np.ndarray]]:
+        return [pool.submit(columns.take, chunk.which, chunk.size) for chunk in chunks[at]]
+
+    coming = take(slice(1))
+    for i, chunk in enumerate(chunks):
+        Y = coming.pop().result()
+        coming = take(slice(i + 1, i + 2))
+        yield chunk, Y
+
+
 def _lanes(
-    chunk: _Chunk, columns: Responses, design: Design, on_device: Any, shared: Shared
+    chunk: _Chunk,
+    Y: np.ndarray,
+    columns: Responses,
+    design: Design,
+    on_device: Any,
+    shared: Shared,
 ) -> Any:
-    Y = columns.take(chunk.which, chunk.size)
     known = design.known_part()
     if known is not None:
         Y = Y - known[:, None]

@@ -168,7 +168,8 @@ def _read_responses(
         )
     if values.shape[1] == 0:
         raise DataError("responses has no columns: there is nothing to fit")
-    names = names or tuple(f"y{i}" for i in range(values.shape[1]))
+    if names is None:
+        return tuple([f"y{i}" for i in range(values.shape[1])]), values
     if len(set(names)) < len(names):
         twice = next(name for i, name in enumerate(names) if name in names[:i])
         raise DataError(f"two responses are named {twice!r}: rename one of them")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from ..inference.moderation import Moderation, moderate
 from ..inference.multiplicity import false_discovery
 from ..inference.student_tails import student_tail, two_sided_quantile
 from ..inputs.arguments import flag, hinted, is_whole, probability, shown
+from ..numerics.parts import by_parts
 from ..reprs import public
 from .lmm import LMMResults
 from .many_means import ManyMeans, means_of_many
@@ -152,7 +153,7 @@ class ManyResults(Saved):
     @cached_property
     def pvalues(self) -> np.ndarray:
         """Two-sided p values of the fixed effects, (R, p)."""
-        return student_tail(self.tvalues, self.df, two_sided=True)
+        return by_parts(partial(student_tail, two_sided=True), self.tvalues, self.df)
 
     def tidy(self, *, conf_level: float = 0.95) -> pd.DataFrame:
         """One row a response and fixed effect, with broom.mixed's columns.
