@@ -129,7 +129,9 @@ def test_gradients_equal_central_differences(x64):
             for name in sorted(slopes.keys() - {"compress"}):  # a layout's frame is no function
                 slope = jax.tree.leaves(slopes[name])[i]
                 along = np.tensordot(slope, move, axes=move.ndim)
-                scale = step * np.linalg.norm(slope)
+                # a GPU adds rows up in any order: where a slope is zero, rounding is left
+                noise = 8 * np.finfo(float).eps * np.max(np.abs(up[name])) / DIFF_RTOL
+                scale = np.maximum(step * np.linalg.norm(slope), noise)
                 assert_close(along, (up[name] - down[name]) / 2, DIFF_RTOL, scale)
 
 
