@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import jax
 from jax import Array
 
-from .namespace import JAX, namespace
+from .namespace import JAX, NUMPY, namespace
 
 # Unrolled code compiles slowly and loops run slowly on large blocks: three regimes.
 UNROLL_LIMIT = 3
