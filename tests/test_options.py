@@ -699,7 +699,7 @@ BAD = [
     ({"method": ["newton", "powell"]}, "method='powell'"),
     ({"method": []}, "method is empty"),
     ({"fe_pen": 3.0}, r"fe_pen=3\.0: a function"),
-    ({"df_method": "kr"}, "df_method='kr'"),
+    ({"df_method": "wald"}, "df_method='wald'"),
     ({"subset": np.ones(60, bool)}, "pass no data arguments"),
 ]
 

@@ -188,7 +188,7 @@ DESIGN, TRUTH = between(), truth([0.0, 1.0], 1.0)
         ({"n_sim": 1}, "n_sim=1"),
         ({"seed": "one"}, "seed='one'"),
         ({"alpha": 5}, "between 0 and 1"),
-        ({"df_method": "kr"}, "df_method='kr': choose from satterthwaite, normal"),
+        ({"df_method": "kr"}, "df_method='kenward-roger': choose from satterthwaite, normal"),
         ({"scale": None}, "residual variance"),
         ({"scale": 0.0}, "positive residual variance"),
         ({"params": truth([0.0], 1.0)}, r"params has fe_params of shape \(1,\)"),
