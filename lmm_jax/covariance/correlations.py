@@ -87,6 +87,10 @@ class Correlation:
         """What is reported, by name, of parameters that are functions of others."""
         raise NotImplementedError
 
+    def natural_bent(self, c: list[Taylor]) -> dict[str, Taylor]:
+        """The same with second derivatives, which :meth:`natural` may leave at zero."""
+        return self.natural(c)
+
     def _bounded(self, rho: Any) -> Any:
         return namespace(rho).clip(rho, _LEAST, 1.0 - _NEAR_ONE)
 
@@ -101,6 +105,12 @@ def _distances(places: Any) -> Any:
     xp = namespace(places)
     gaps = places[:, :, None] - places[:, None]
     return xp.abs(gaps[0]) if len(gaps) == 1 else xp.sqrt(xp.sum(gaps * gaps, axis=0))
+
+
+def _at_visits(places: Any) -> tuple[Any, Any]:
+    """Indices of two visits, (r, 1, g) and (1, r, g), of every pair of rows."""
+    visits = places[0].astype(np.int32)
+    return visits[:, None], visits[None]
 
 
 def _spread_over(rho: Taylor, shape: Any, like: Any) -> Taylor:
@@ -158,10 +168,37 @@ class General(Correlation):
         norm = xp.sqrt(xp.sum(v * v, axis=1))
         return v / norm[:, None], v, norm
 
+    def _visits(self, c: Any) -> Any:
+        """Correlations of all visits, (T, T)."""
+        L = self._rows(c)[0]
+        return L @ L.T
+
     def matrix(self, c: Any, places: Any) -> Any:
         """See :meth:`Correlation.matrix`."""
-        L = self._rows(c)[0]
-        return (L @ L.T)[:, :, None]
+        return self._visits(c)[_at_visits(places)]
+
+    def entries(self, c: Any, places: Any) -> Taylor:
+        """See :meth:`Correlation.entries`."""
+        return stack([stack(row) for row in self._bent(variables(c))])[_at_visits(places)]
+
+    def _bent(self, c: list[Taylor]) -> list[list[Taylor]]:
+        """Correlations of all visits with two derivatives, number by number."""
+        rows: list[list[Taylor]] = []
+        first = c[0] * 0.0 + 1.0
+        for i in range(len(self.levels)):
+            own = c[i * (i - 1) // 2 : i * (i + 1) // 2]
+            size = first
+            for x in own:
+                size = size + x * x
+            n = size.value
+            inverse = size.through(n**-0.5, -0.5 * n**-1.5, 0.75 * n**-2.5)
+            rows.append([*(x * inverse for x in own), inverse])
+        out = [[first] * len(rows) for _ in rows]
+        for i, row in enumerate(rows):
+            for j in range(i):
+                pairs = [a * b for a, b in zip(row, rows[j], strict=False)]
+                out[i][j] = out[j][i] = sum(pairs[1:], pairs[0])
+        return out
 
     def _factor_tangents(self, c: Any) -> Any:
         """Derivative of its row of L in every parameter, (m, T)."""
@@ -171,21 +208,34 @@ class General(Correlation):
         unit = xp.asarray(np.eye(T)[j], c.dtype)
         return unit / norm[i][:, None] - v[i] * (c / norm[i] ** 3)[:, None]
 
-    def tangents(self, c: Any, places: Any) -> Any:
-        """See :meth:`Correlation.tangents`."""
+    def _visit_tangents(self, c: Any) -> Any:
+        """Derivatives of the correlations of all visits, (m, T, T)."""
         xp, T = namespace(c), len(self.levels)
         i, _ = _below(T)
         row = self._factor_tangents(c) @ self._rows(c)[0].T  # (m, T)
         at = xp.asarray(np.eye(T)[i], c.dtype)
         half = at[:, :, None] * row[:, None]
         out = half + xp.swapaxes(half, 1, 2)
-        return (out * (1.0 - xp.eye(T, dtype=c.dtype)))[..., None]
+        return out * (1.0 - xp.eye(T, dtype=c.dtype))[None]
+
+    def tangents(self, c: Any, places: Any) -> Any:
+        """See :meth:`Correlation.tangents`."""
+        return self._visit_tangents(c)[(slice(None), *_at_visits(places))]
+
+    def _slope_of_visits(self, places: Any, slope: Any) -> Any:
+        """Sums of a slope, (r, r, g), over the rows of every two visits, (T, T)."""
+        xp, T = namespace(places, slope), len(self.levels)
+        visits = xp.asarray(np.arange(T), places.dtype)
+        at = (places[0][None] == visits[:, None, None]).astype(slope.dtype)  # (T, r, g)
+        if at.shape[-1] == 1:
+            return at[..., 0] @ xp.sum(slope, axis=-1) @ at[..., 0].T
+        return xp.einsum("tag,aug->tu", at, xp.einsum("abg,ubg->aug", slope, at))
 
     def bend(self, c: Any, places: Any, slope: Any) -> Any:
         """See :meth:`Correlation.bend`."""
         xp, T = namespace(c), len(self.levels)
         i, j = _below(T)
-        H = xp.sum(slope, axis=-1) * (1.0 - xp.eye(T, dtype=c.dtype))
+        H = self._slope_of_visits(places, slope) * (1.0 - xp.eye(T, dtype=c.dtype))
         L, v, norm = self._rows(c)
         dL = self._factor_tangents(c)
         across = 2.0 * H[i][:, i] * (dL @ dL.T)  # different rows; H is zero for one row
@@ -211,15 +261,22 @@ class General(Correlation):
         at = stack(c)
         xp, T = namespace(at.value), len(self.levels)
         i, j = _below(T)
-        C, tangents = self.matrix(at.value, None), self.tangents(at.value, None)
-        first = xp.einsum("kab,zk->zab", tangents[..., 0], at.first)
+        C = self._visits(at.value)
+        first = xp.einsum("kab,zk->zab", self._visit_tangents(at.value), at.first)
         m = at.first.shape[0]
         return {
-            f"corr[{self.levels[b]},{self.levels[a]}]": Taylor(
-                C[a, b, 0], first[:, a, b], xp.zeros((m, m), C.dtype)
-            )
+            self._name(a, b): Taylor(C[a, b], first[:, a, b], xp.zeros((m, m), C.dtype))
             for a, b in zip(i.tolist(), j.tolist(), strict=True)
         }
+
+    def natural_bent(self, c: list[Taylor]) -> dict[str, Taylor]:
+        """See :meth:`Correlation.natural_bent`."""
+        i, j = _below(len(self.levels))
+        C = self._bent(c)
+        return {self._name(a, b): C[a][b] for a, b in zip(i.tolist(), j.tolist(), strict=True)}
+
+    def _name(self, a: int, b: int) -> str:
+        return f"corr[{self.levels[b]},{self.levels[a]}]"
 
 
 def _below(T: int) -> tuple[np.ndarray, np.ndarray]:
@@ -341,7 +398,7 @@ class Antedependent(Correlation):
         for i in range(T):
             for j in range(i + 1, T):
                 rows[i][j] = rows[j][i] = rows[i][j - 1] * near[j - 1]
-        return stack([stack(row) for row in rows])[:, :, None]
+        return stack([stack(row) for row in rows])[_at_visits(places)]
 
     def start(self, rho: Any) -> Any:
         """See :meth:`Correlation.start`."""
@@ -387,10 +444,10 @@ class Toeplitz(Correlation):
 
     def entries(self, c: Any, places: Any) -> Taylor:
         """See :meth:`Correlation.entries`."""
-        xp, T = namespace(c), len(self.levels)
+        xp = namespace(c)
         one = constant(xp.ones((), c.dtype), c.shape[0])
-        lags = stack([one, *self._correlations(variables(c))])
-        return lags[np.abs(np.subtract.outer(np.arange(T), np.arange(T)))][:, :, None]
+        i, j = _at_visits(places)
+        return stack([one, *self._correlations(variables(c))])[xp.abs(i - j)]
 
     def start(self, rho: Any) -> Any:
         """See :meth:`Correlation.start`: those of one correlation, ``rho / (1 + k rho)``."""

@@ -165,8 +165,8 @@ class ResidualStructure(Structure):
         size = self._sizes(s, slopes)
         C = self.correlation.matrix(c, places)
         R = size * C
-        of_spread = (slopes[:, :, None] + slopes[:, None]) * R
-        of_correlation = size * self.correlation.tangents(c, places)
+        of_spread = (slopes[:, :, None] + slopes[:, None]) * R[None]
+        of_correlation = size[None] * self.correlation.tangents(c, places)
         g = R.shape[-1]
         parts = [xp.broadcast_to(D, (*D.shape[:3], g)) for D in (of_spread, of_correlation)]
         return R, xp.concatenate(parts)
@@ -179,10 +179,12 @@ class ResidualStructure(Structure):
         tangents = self.correlation.tangents(c, places)
         K = weighted * self.correlation.matrix(c, places)
         ss = 2.0 * (
-            xp.einsum("kag,lag->kl", slopes, slopes * xp.sum(K, axis=1))
+            xp.einsum("kag,lag->kl", slopes, slopes * xp.sum(K, axis=1)[None])
             + xp.einsum("kag,lag->kl", slopes, xp.einsum("abg,lbg->lag", K, slopes))
         )
-        sc = 2.0 * xp.einsum("kag,lag->kl", *_wide(slopes, xp.sum(weighted * tangents, axis=2)))
+        sc = 2.0 * xp.einsum(
+            "kag,lag->kl", *_wide(slopes, xp.sum(weighted[None] * tangents, axis=2))
+        )
         cc = self.correlation.bend(c, places, weighted)
         return xp.concatenate(
             [xp.concatenate([ss, sc], axis=1), xp.concatenate([sc.T, cc], axis=1)]
@@ -204,8 +206,8 @@ class ResidualStructure(Structure):
     @property
     def is_linear(self) -> bool:
         """Whether R is linear in variances and covariances that can be reported."""
-        general = self.correlation.name == "symm"
-        return self.correlation.linear and (general or self.spread.kind == "one")
+        own = self.correlation.name == "symm" and self.spread.levels == self.correlation.levels
+        return self.correlation.linear and (own or self.spread.kind == "one")
 
     def natural(
         self, phi: Sequence[Taylor], sigma: Taylor, *, variances: bool = False
@@ -218,13 +220,13 @@ class ResidualStructure(Structure):
             This structure's stretch of theta.
         sigma : Taylor
         variances : bool
-            Squares of the standard deviations.
+            Squares of the standard deviations, and all second derivatives.
         """
         own, c = self._cut(list(phi))
         out = self.spread.deviations(own, sigma)
         if variances:
             out = {k: x * x if k.startswith("sd") else x for k, x in out.items()}
-        out |= self.correlation.natural(c)
+        out |= self.correlation.natural_bent(c) if variances else self.correlation.natural(c)
         return {_of_arm(name, self.arm): x for name, x in out.items()}
 
     def begin(self, rho: Any, s: Any) -> Any:

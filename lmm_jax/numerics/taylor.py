@@ -51,14 +51,19 @@ class Taylor:
         return -self + other
 
     def __mul__(self, other: Any) -> Taylor:
+        # the parameters' axes are written out: JAX can be told to add none by itself
         if not isinstance(other, Taylor):
-            return Taylor(self.value * other, self.first * other, self.second * other)
+            if isinstance(other, float):
+                return Taylor(self.value * other, self.first * other, self.second * other)
+            by = other[None]
+            return Taylor(self.value * other, self.first * by, self.second * by[None])
         a, b = self, other
         across = a.first[:, None] * b.first[None]
+        u, v = a.value[None], b.value[None]
         return Taylor(
             a.value * b.value,
-            a.first * b.value + a.value * b.first,
-            a.second * b.value + a.value * b.second + across + across.swapaxes(0, 1),
+            a.first * v + u * b.first,
+            a.second * v[None] + u[None] * b.second + across + across.swapaxes(0, 1),
         )
 
     __rmul__ = __mul__
@@ -78,7 +83,8 @@ class Taylor:
         first = self.first.reshape(*self.first.shape, *(1,) * extra)
         second = self.second.reshape(*self.second.shape, *(1,) * extra)
         across = first[:, None] * first[None]
-        return Taylor(value, slope * first, slope * second + bend * across)
+        slope, bend = slope[None], bend[None]
+        return Taylor(value, slope * first, slope[None] * second + bend[None] * across)
 
     def __getitem__(self, at: Any) -> Taylor:
         at = at if isinstance(at, tuple) else (at,)

@@ -89,8 +89,8 @@ def covariances(
     residual, at = residual_of(structures, bucket.arm)
     R, dR = residual.with_tangents(theta[at], bucket.places, bucket.slopes)
     if bucket.subjects is not None:
-        same = _same_subject(bucket)
-        R, dR = R * same, dR * same
+        same = same_subject(bucket)
+        R, dR = R * same, dR * same[None]
     Lambda = spread(factor_blocks(theta, structures), bucket.widths)
     E = xp.asarray(basis(structures, bucket.widths), theta.dtype)
     D = xp.pad(psi_tangents(Lambda, E), ((0, 0), (0, r), (0, r)))
@@ -102,7 +102,8 @@ def covariances(
     return Covariances(marginal(Lambda @ Lambda.T, R, bucket), R, D)
 
 
-def _same_subject(bucket: ResidualBucket) -> Array:
+def same_subject(bucket: ResidualBucket) -> Array:
+    """Ones where two rows of a group are of one subject, (r, r, D)."""
     subjects: Any = bucket.subjects
     return (subjects[:, None] == subjects[None]).astype(bucket.c.dtype)
 
@@ -123,7 +124,7 @@ def covariance_at(theta: Array, structures: tuple[Structure, ...], bucket: Resid
     residual, at = residual_of(structures, bucket.arm)
     R = residual.matrix(theta[at], bucket.places, bucket.slopes)
     if bucket.subjects is not None:
-        R = R * _same_subject(bucket)
+        R = R * same_subject(bucket)
     Lambda = spread(factor_blocks(theta, structures), bucket.widths)
     return marginal(Lambda @ Lambda.T, R, bucket)
 
@@ -138,7 +139,7 @@ def integrate_out(V: Array, bucket: ResidualBucket) -> tuple[Waist, Array, Terms
     # a pivot rounds by its diagonal entry, and what is divided by it as often
     lost = (xp.diagonal(V) / xp.diagonal(U) ** 2).T  # (r, D)
     rounding = xp.append(
-        xp.sum(lost * bucket.copies)[None],
+        xp.sum(lost * bucket.copies[None])[None],
         xp.sum(xp.sum(w * w * of_groups(lost, bucket)[:, None], axis=-1), axis=0),
     )
     u = group_product(of_groups(half, bucket), w)
@@ -165,7 +166,7 @@ def of_patterns(A: Array, bucket: ResidualBucket) -> Array:
     lead = A.shape[:-1]
     rows = xp.moveaxis(A, -1, 0).reshape(A.shape[-1], -1)
     sums = xp.segment_sum(rows, bucket.owner, bucket.copies.shape[0])
-    return xp.moveaxis(sums, 0, -1).reshape(*lead, -1)
+    return xp.moveaxis(sums, 0, -1).reshape(*lead, bucket.copies.shape[0])
 
 
 # ------------------------------------------------------------ contractions with D

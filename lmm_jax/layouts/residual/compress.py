@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from jax import Array
 
 from ...numerics.namespace import namespace
@@ -57,10 +58,10 @@ def _bucket(
     places = xp.asarray(at.rows)
     there = present[places]
     Z = xp.zeros((*places.shape, q), XY.dtype)
-    columns = xp.arange(q)
+    columns = xp.asarray(np.arange(q, dtype=np.int32)[None, None])
     for stream, first in zip(streams, at.columns, strict=True):
         for j in range(stream.shape[1]):
-            level = columns == xp.asarray(first)[:, :, None] + j
+            level = columns == (xp.asarray(first) + j)[:, :, None]
             Z = Z + xp.where(level, (stream[:, j][places] * there)[:, :, None], 0.0)
     return ResidualBucket(
         Z=xp.moveaxis(Z, 2, 1),

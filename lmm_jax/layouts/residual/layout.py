@@ -40,6 +40,7 @@ from .bucket import (
     products,
     quadratics,
     residual_of,
+    same_subject,
     traces,
 )
 
@@ -117,7 +118,7 @@ class ResidualLayout(Layout):
         xp = namespace(theta, slope)
         residual, at = residual_of(self.structures, bucket.arm)
         if bucket.subjects is not None:
-            slope = slope * (bucket.subjects[:, None] == bucket.subjects[None])
+            slope = slope * same_subject(bucket)
         if max(bucket.places.shape[-1], bucket.slopes.shape[-1]) == 1:
             slope = xp.sum(slope, axis=-1)[:, :, None]
         own = residual.bend(theta[at], bucket.places, bucket.slopes, slope)
@@ -230,7 +231,7 @@ class ResidualLayout(Layout):
             B = residual.bent(*own, W[at, at]) + xp.einsum("k,kabg->abg", first, dR)
             B = B + (W[-1, -1] - z[-1]) * R
             if bucket.subjects is not None:
-                B = B * (bucket.subjects[:, None] == bucket.subjects[None])
+                B = B * same_subject(bucket)
             V = covariance_at(theta, self.structures, bucket)
             u = integrate_out(V, bucket)[2].u[q:, :-1]
             B = xp.broadcast_to(B, (*B.shape[:2], bucket.present.shape[-1]))
