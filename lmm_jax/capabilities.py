@@ -15,7 +15,7 @@ KINDS = {
     "offset": "an offset",
     "dropped": "columns of X left out for linear dependence",
     "components": "variance components",
-    "structured": "a covariance structure of a term, cs(1 + x | g)",
+    "structured": "a covariance structure of a term, ar1(0 + f | g)",
     "nested": "nested factors",
     "crossed": "crossed factors",
     "large core": "crossed factors too large for batches of fits",

@@ -478,7 +478,7 @@ def test_covariances_between_old_coefficients_count_on_the_boundary():
 
 
 def test_a_structure_is_no_general_case():
-    structured = lmm.fit("Reaction ~ Days + cs(1 + Days | Subject)", SLEEP)
+    structured = lmm.fit("Reaction ~ Days + cs(1 + Days | Subject, hom=True)", SLEEP)
     with pytest.raises(DataError, match="no special case"):
         lmm.anova(lmm.fit(INTERCEPTS, SLEEP), structured, refit=False)
     assert np.isnan(lmm.ranova(structured)["p_boundary"].iloc[1])

@@ -84,7 +84,7 @@ MAKE = {
     "offset": lambda: made(offset="o"),
     "dropped": dropped,
     "components": lambda: made("y ~ x", groups="g", re_formula="1", vc_formula={"s": "0 + C(s)"}),
-    "structured": lambda: made("y ~ x + cs(1 + x | g)"),
+    "structured": lambda: made("y ~ x + cs(1 + x | g, hom=True)"),
     "nested": lambda: made("y ~ x + (1 | g / s)"),
     "crossed": lambda: made("y ~ x + (1 | g) + (1 | s)"),
     "large core": lambda: made("y ~ x + (1 | g) + (1 | s)"),

@@ -132,14 +132,14 @@ def test_two_parameters_are_identified_where_three_are_not():
     data["y"] = np.random.default_rng(4).normal(size=60)
     with pytest.raises(lmm.DataError, match="cannot be told"):
         lmm.design("y ~ t + (1 + t | g)", data)
-    with pytest.warns(lmm.IdentificationWarning, match=r"cs\(1 \+ t \| g\) has 60"):
-        whole = lmm.design("y ~ t + cs(1 + t | g)", data)
+    with pytest.warns(lmm.IdentificationWarning, match=r"cs\(1 \+ t \| g, hom=True\) has 60"):
+        whole = lmm.design("y ~ t + cs(1 + t | g, hom=True)", data)
     parts = [data[:20], data[20:]]
     with pytest.warns(lmm.IdentificationWarning):
-        streamed = lmm.design_from_batches("y ~ t + cs(1 + t | g)", parts)
+        streamed = lmm.design_from_batches("y ~ t + cs(1 + t | g, hom=True)", parts)
     assert streamed.structures == whole.structures
     with pytest.raises(lmm.DataError, match="cannot be told"):
-        lmm.design("y ~ t + cs(0 + factor(t) | g)", data)
+        lmm.design("y ~ t + cs(0 + factor(t) | g, hom=True)", data)
 
 
 N = 60

@@ -315,7 +315,7 @@ def test_compound_symmetry_is_an_intercept_and_a_rest():
     g, t = np.repeat(np.arange(20), 6), np.tile(np.repeat([0, 1], 3), 20)
     y = rng.normal(size=20)[g] + rng.normal(size=(20, 2))[g, t] + rng.normal(size=120)
     data = pd.DataFrame({"y": y, "g": g, "t": np.array(["a", "b"])[t]})
-    symmetric = lmm.fit("y ~ 1 + cs(0 + t | g)", data, reml=False)
+    symmetric = lmm.fit("y ~ 1 + cs(0 + t | g, hom=True)", data, reml=False)
     nested = lmm.fit("y ~ 1 + (1 | g / t)", data, reml=False)
     assert_close(symmetric.llf, nested.llf, EXACT_TOL)
     a, b = (r.conf_int(method="profile", scale="vcov") for r in (symmetric, nested))

@@ -34,7 +34,7 @@ DATA = samples.frame()
 MODELS = {
     "slope, weights, offset": dict(formula="y ~ x + (x | g)", weights="w", offset="o"),
     "two terms of a factor": dict(formula="y ~ x + (x || g)"),
-    "structure": dict(formula="y ~ x + cs(1 + x | g)"),
+    "structure": dict(formula="y ~ x + cs(1 + x | g, hom=True)"),
     "nested": dict(formula="y ~ x + f + (1 | g / s)"),
     "crossed": dict(formula="y ~ x + (x | g) + (1 | f)", weights="w"),
     "three crossed": dict(formula="y ~ x + (1 | g) + (x | s) + (1 | f)"),

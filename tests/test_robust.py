@@ -97,7 +97,7 @@ MODELS = {
     "wide groups": ("y ~ x + z + (1 | g)", samples.frame(1, groups=5, rows=30), {}, None),
     "nested": ("y ~ x + z + (1 | g/s)", DATA, {}, None),
     "components": ("y ~ x + z", DATA, OPTIONS, None),
-    "structured": ("y ~ x + z + cs(1 + x | g)", DATA, {}, None),
+    "structured": ("y ~ x + z + cs(1 + x | g, hom=True)", DATA, {}, None),
     "coarser": ("y ~ x + z + (x | g)", DATA, {}, BLOCK),
     "coarser, weights": ("y ~ x + z + (x | g)", DATA, {"weights": "w"}, BLOCK),
     "crossed": ("y ~ x + z + (1 | g) + (1 | s)", CROSSED, {}, BLOCK),

@@ -39,7 +39,7 @@ MODELS = {
     "slope": "y ~ x + (x | g)",
     "independent": "y ~ x + (x || g)",
     "four coefficients": "y ~ x + (x + z + v | g)",
-    "structure": "y ~ x + cs(1 + x + z | g)",
+    "structure": "y ~ x + cs(1 + x + z | g, hom=True)",
     "nested": "y ~ x + (x | g) + (1 | g:s)",
     "crossed": "y ~ x + (x | g) + (1 | f)",
     "uneven and crossed": "y ~ x + (1 | g / s) + (1 | item)",

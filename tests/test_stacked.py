@@ -36,7 +36,7 @@ MODELS = {
     "slope": "y ~ x + (x | g)",
     "three coefficients": "y ~ x + (x + z | g)",
     "four coefficients": "y ~ x + (x + z + v | g)",
-    "structure": "y ~ x + cs(1 + x + z | g)",
+    "structure": "y ~ x + cs(1 + x + z | g, hom=True)",
     "nested": "y ~ x + (x | g) + (1 | g:s)",
     "no fixed effects": "y ~ 0 + (1 | g)",
 }

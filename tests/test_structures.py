@@ -95,14 +95,14 @@ def rows(seed=0, groups=9, unequal=True):
 
 
 MODELS = {
-    "slope": ("y ~ x + cs(1 + x | g)", rows(), {}),
-    "factor": ("y ~ x + cs(0 + f | g)", rows(1), {}),
-    "weighted": ("y ~ x + cs(0 + f | g)", rows(2), {"weights": "w"}),
-    "equal groups": ("y ~ x + cs(1 + x | g)", rows(3, unequal=False), {}),
-    "nested": ("y ~ x + (1 | g) + cs(1 + x | g:f)", rows(5), {}),
-    "eliminated": ("y ~ x + cs(1 + x | g) + (1 | h)", rows(6), {}),
-    "in the core": ("y ~ x + (1 + x | g) + cs(1 + x | h)", rows(7), {}),
-    "both": ("y ~ x + cs(1 + x | g) + cs(1 + x | h)", rows(8), {}),
+    "slope": ("y ~ x + cs(1 + x | g, hom=True)", rows(), {}),
+    "factor": ("y ~ x + cs(0 + f | g, hom=True)", rows(1), {}),
+    "weighted": ("y ~ x + cs(0 + f | g, hom=True)", rows(2), {"weights": "w"}),
+    "equal groups": ("y ~ x + cs(1 + x | g, hom=True)", rows(3, unequal=False), {}),
+    "nested": ("y ~ x + (1 | g) + cs(1 + x | g:f, hom=True)", rows(5), {}),
+    "eliminated": ("y ~ x + cs(1 + x | g, hom=True) + (1 | h)", rows(6), {}),
+    "in the core": ("y ~ x + (1 + x | g) + cs(1 + x | h, hom=True)", rows(7), {}),
+    "both": ("y ~ x + cs(1 + x | g, hom=True) + cs(1 + x | h, hom=True)", rows(8), {}),
 }
 
 
@@ -117,7 +117,7 @@ def split(theta, design):
     out, start = [], 0
     for term in design.terms:
         k, L = len(term.names), None
-        if term.structure.name == "cs":
+        if isinstance(term.structure, CompoundSymmetry):
             a, b = theta[start : start + 2]
             mean = np.full((k, k), 1 / k)
             L, m = a * (np.eye(k) - mean) + b * mean, 2
@@ -186,11 +186,14 @@ def test_criterion(name, x64):
 def test_the_layouts_are_of_every_kind():
     assert isinstance(model("eliminated").layout, CrossedLayout)
     assert isinstance(merge_classes(model("equal groups").layout), MomentLayout)
-    assert (
-        model("eliminated").terms[model("eliminated").layout.eliminated[0]].structure.name == "cs"
+    assert isinstance(
+        model("eliminated").terms[model("eliminated").layout.eliminated[0]].structure,
+        CompoundSymmetry,
     )
     crossed = model("in the core").layout.crossed
-    assert any(model("in the core").terms[t].structure.name == "cs" for t in crossed)
+    assert any(
+        isinstance(model("in the core").terms[t].structure, CompoundSymmetry) for t in crossed
+    )
 
 
 # Every model by REML, and one by ML.
@@ -202,7 +205,7 @@ def data_theta(theta, layout):
     parts, start = [], 0
     for structure, A in zip(layout.structures, layout.whiteners, strict=True):
         own = theta[start : start + structure.n_params]
-        if structure.name == "cs":
+        if isinstance(structure, CompoundSymmetry):
             parts.append(A[0, 0] * own)
         else:
             column, row = np.triu_indices(structure.k)
@@ -224,7 +227,7 @@ def test_derivatives(name, reml, x64):
 
     expected = jax.jit(lambda t: (criterion(t), jax.grad(criterion)(t), jax.hessian(criterion)(t)))
     for A, structure in zip(design.layout.whiteners, design.structures, strict=True):
-        if structure.name == "cs":
+        if isinstance(structure, CompoundSymmetry):
             assert_close(A, A[0, 0] * np.eye(structure.k), 0)
     for theta in map(jnp.asarray, thetas(design)[:3]):
         value, g, H = expected(theta)
@@ -310,27 +313,27 @@ def test_standard_errors_of_variances(name, x64):
 # lme(distance ~ I(age - 11), random = list(Subject = pdCompSymm(~ I(age - 11))), data = Orthodont)
 # logLik, standard errors of the fixed effects, sigma^2, variance and covariance of the random ones
 NLME = {
-    ("machines", "score ~ Machine + cs(0 + Machine | Worker)", True): (
+    ("machines", "score ~ Machine + cs(0 + Machine | Worker, hom=True)", True): (
         -107.84378400411, [2.48583024502098, 2.17697550083190, 2.17697550083190],
         0.924629620403376, 36.767902168898615, 22.858,
     ),
-    ("machines", "score ~ Machine + cs(0 + Machine | Worker)", False): (
+    ("machines", "score ~ Machine + cs(0 + Machine | Worker, hom=True)", False): (
         -112.634723469886, [2.26924216334106, 1.98729764655831, 1.98729764655831],
         0.924629619391229, 30.588550102178576, 19.049,
     ),
-    ("orthodont", "distance ~ age + cs(1 + age | Subject)", True): (
+    ("orthodont", "distance ~ age + cs(1 + age | Subject, hom=True)", True): (
         -222.30957329672, [0.6809950026587551, 0.0692833059661466],
         1.98268135413379, 0.0304706974043483, 0.030470,
     ),
-    ("orthodont", "distance ~ age + cs(1 + age | Subject)", False): (
+    ("orthodont", "distance ~ age + cs(1 + age | Subject, hom=True)", False): (
         -220.491649628268, [0.6767554657637714, 0.0686294855572475],
         1.9582039619422, 0.0292599716749624, 0.029259,
     ),
-    ("orthodont", "distance ~ I(age - 11) + cs(1 + I(age - 11) | Subject)", True): (
+    ("orthodont", "distance ~ I(age - 11) + cs(1 + I(age - 11) | Subject, hom=True)", True): (
         -249.837017921856, [0.295758340925177, 0.271237504889997],
         1.87693364266136, 1.89253748745861, 0.20623,
     ),
-    ("orthodont", "distance ~ I(age - 11) + cs(1 + I(age - 11) | Subject)", False): (
+    ("orthodont", "distance ~ I(age - 11) + cs(1 + I(age - 11) | Subject, hom=True)", False): (
         -249.123418679317, [0.289519065596106, 0.264160142169651],
         1.89549566539458, 1.78930089592971, 0.19670,
     ),
@@ -360,9 +363,9 @@ def test_nlme(case):
 
 @pytest.mark.parametrize(("seed", "reml"), [(0, True), (0, False), (2, True)])
 def test_compound_symmetry_of_a_factor_is_two_intercepts(seed, reml):
-    """``cs(0 + f | g)`` and ``(1 | g) + (1 | g:f)`` where rho is not negative."""
+    """``cs(0 + f | g, hom=True)`` and ``(1 | g) + (1 | g:f)`` where rho is not negative."""
     data = rows(20 + seed)
-    one = lmm.fit("y ~ x + f + cs(0 + f | g)", data, reml=reml)
+    one = lmm.fit("y ~ x + f + cs(0 + f | g, hom=True)", data, reml=reml)
     two = lmm.fit("y ~ x + f + (1 | g) + (1 | g:f)", data, reml=reml)
     assert one.converged
     assert not two.singular  # the cs model holds more where one of the variances is zero
@@ -383,7 +386,7 @@ def test_two_coefficients_of_equal_variance_turned(x64):
     """``b ~ s^2 ((1 - rho) I + rho J)`` of two columns: sum and difference are apart."""
     data = rows(30)
     data["sum"], data["difference"] = 1 + data["x"], 1 - data["x"]
-    one = lmm.fit("y ~ x + cs(1 + x | g)", data)
+    one = lmm.fit("y ~ x + cs(1 + x | g, hom=True)", data)
     two = lmm.fit("y ~ x + (0 + sum + difference || g)", data)
     assert_close(one.llf, two.llf, EXACT * 10)
     assert_close(one.bse_fe, two.bse_fe, 1e-7)
@@ -393,8 +396,8 @@ def test_two_coefficients_of_equal_variance_turned(x64):
 
 def test_one_coefficient_has_its_variance_alone():
     data = rows(31)
-    assert lmm.design("y ~ x + cs(1 | g)", data).structures == (Unstructured(1),)
-    assert lmm.fit("y ~ x + cs(1 | g)", data).llf == lmm.fit("y ~ x + (1 | g)", data).llf
+    assert lmm.design("y ~ x + cs(1 | g, hom=True)", data).structures == (Unstructured(1),)
+    assert lmm.fit("y ~ x + cs(1 | g, hom=True)", data).llf == lmm.fit("y ~ x + (1 | g)", data).llf
 
 
 def test_us_and_diag_are_other_spellings():
@@ -419,7 +422,7 @@ def test_correlation_at_its_limit(rho, seed, x64):
     b = rng.normal(size=(9, 3)) @ (V * np.sqrt(np.maximum(e, 0))).T
     data["y"] = data["x"] + b[data["g"], pd.factorize(data["f"], sort=True)[0]]
     data["y"] += 0.7 * rng.normal(size=len(data))
-    design = lmm.design("y ~ x + cs(0 + f | g)", data)
+    design = lmm.design("y ~ x + cs(0 + f | g, hom=True)", data)
     result = lmm.fit(design)
     assert result.converged
     S = result.cov_re.to_numpy()
@@ -438,7 +441,7 @@ def test_no_variance_at_all(x64):
     rng = np.random.default_rng(61)
     data["y"] = data["x"] + rng.normal(size=len(data))
     data["y"] -= data.groupby("g")["y"].transform("mean")  # less between groups than chance
-    result = lmm.fit("y ~ x + cs(1 + x | g)", data)
+    result = lmm.fit("y ~ x + cs(1 + x | g, hom=True)", data)
     assert result.converged
     assert result.singular
     assert_close(np.linalg.matrix_rank(result.cov_re) <= 1, True, 0)
@@ -457,8 +460,8 @@ def test_labels():
     names = ["f[a]", "f[b]", "f[c]"]
     assert list(result.cov_re.index) == names
     assert result.theta.shape == (2,)
-    assert "cs(0 + f | g)" in repr(model("factor"))
-    assert "cs(0 + f | g)" in str(result.summary())
+    assert "cs(0 + f | g, hom=True)" in repr(model("factor"))
+    assert "cs(0 + f | g, hom=True)" in str(result.summary())
 
 
 def test_random_effects_and_predictions(x64):
@@ -477,7 +480,7 @@ def test_random_effects_and_predictions(x64):
 def test_deletion_of_a_group(x64):
     """One step of influence against the fit without the group."""
     data = MODELS["factor"][1]
-    without = lmm.fit("y ~ x + cs(0 + f | g)", data[data["g"] != 4])
+    without = lmm.fit("y ~ x + cs(0 + f | g, hom=True)", data[data["g"] != 4])
     at = lmm.influence(fitted()).params.loc[4]
     whole = fitted().params
     assert (
@@ -511,7 +514,7 @@ def test_other_methods(method):
 def test_batches_of_rows():
     data, whole = MODELS["slope"][1], lmm.fit(model("slope"))
     parts = [data.iloc[i : i + 20] for i in range(0, len(data), 20)]
-    result = lmm.fit(lmm.design_from_batches("y ~ x + cs(1 + x | g)", parts))
+    result = lmm.fit(lmm.design_from_batches("y ~ x + cs(1 + x | g, hom=True)", parts))
     assert_close(result.llf, whole.llf, 1e-9)
     assert_close(result.theta, whole.theta, 1e-6)
 
@@ -525,13 +528,15 @@ def test_pickles():
 
 
 def test_a_theta_of_another_length_is_refused(x64):
-    with pytest.raises(DataError, match=r"\(2,\) is needed.*of cs\(\) its 2 parameters"):
+    with pytest.raises(
+        DataError, match=r"\(2,\) is needed.*of cs\(x \| g, hom=True\) its 2 parameters"
+    ):
         lmm.profile_loglike(np.ones(6), model("factor").layout)
 
 
 def test_programs_of_one_structure_are_shared():
     """Structures are equal by kind and size: data of one shape compile once."""
-    one, two = (lmm.design("y ~ x + cs(0 + f | g)", rows(s)) for s in (70, 70))
+    one, two = (lmm.design("y ~ x + cs(0 + f | g, hom=True)", rows(s)) for s in (70, 70))
     leaves = jax.tree.structure(one.layout), jax.tree.structure(two.layout)
     assert leaves[0] == leaves[1]
     other = lmm.design("y ~ x + (0 + f | g)", rows(70))

@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 
 from ..covariance.structures import Structure
-from ..covariance.theta import basis
+from ..covariance.theta import group_factors
 from ..layouts.buckets import Bucket
 from ..layouts.crossed.jet import pick, places
 from ..layouts.crossed.layout import CrossedLayout
@@ -107,9 +107,8 @@ def _crossed_recipe(layout: CrossedLayout, theta: np.ndarray) -> Recipe:
     unit = np.ones(len(gram))
     unit[: lengths.size] = np.where(there, lengths, 1.0).ravel()
     inner = theta[places(layout, layout.crossed)]
-    Lambda = np.tensordot(
-        inner, basis(pick(layout.structures, layout.crossed), layout.core.widths), 1
-    )
+    outer = pick(layout.structures, layout.crossed)
+    Lambda = group_factors(inner, outer, layout.core.widths)
     core = jnp.asarray(Lambda), jnp.asarray(there.astype(float))
     dimensions = float(layout.n_obs) - sum(reached for _, reached in roots)
     return Recipe(layout, _distribution(buckets, gram, unit, dimensions, core))
@@ -170,7 +169,7 @@ def _root(
     And how many rows of T are there: dimensions of the data.
     """
     T, present = np.moveaxis(np.asarray(bucket.T), 2, 0), rows_there(np.asarray(bucket.T)).T
-    half = T @ np.tensordot(theta, basis(structures, bucket.widths), 1)
+    half = T @ group_factors(theta, structures, bucket.widths)
     M = np.eye(T.shape[1]) * present[:, None] + half @ np.swapaxes(half, 1, 2)
     e, V = np.linalg.eigh(M)
     root = np.sqrt(np.maximum(e, 0.0))[:, :, None] * np.swapaxes(V, 1, 2)

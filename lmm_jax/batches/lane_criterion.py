@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ..covariance.structures import Structure
-from ..covariance.theta import basis
+from ..covariance.theta import linear_basis
 from ..layouts.buckets import Bucket
 from ..layouts.contract import Curvature, Maps, maps_of
 from ..layouts.grouped import GroupedLayout
@@ -114,7 +114,7 @@ class _Groups(NamedTuple):
 
 
 def _eliminate(theta: Array, bucket: LaneBucket, structures: tuple[Structure, ...]) -> _Groups:
-    E = jnp.asarray(basis(structures, bucket.widths), theta.dtype)[..., None]
+    E = jnp.asarray(linear_basis(structures, bucket.widths), theta.dtype)[..., None]
     Lambda = contract("kab,k->ab", E, theta)
     F = contract("rad,ab->rbd", bucket.T, Lambda)
     q, lanes = F.shape[0], F.shape[2:]

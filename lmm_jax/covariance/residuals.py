@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from jax import Array
@@ -90,8 +90,6 @@ class ResidualStructure(Structure):
     correlation: Correlation
     spread: Spread
     arm: str = ""  # the subjects that it belongs to, where there are several
-
-    name: ClassVar[str] = "residual"
 
     @property
     def n_params(self) -> int:
@@ -171,7 +169,7 @@ class ResidualStructure(Structure):
         parts = [xp.broadcast_to(D, (*D.shape[:3], g)) for D in (of_spread, of_correlation)]
         return R, xp.concatenate(parts)
 
-    def bend(self, phi: Any, places: Any, slopes: Any, slope: Any) -> Any:
+    def bend_at(self, phi: Any, places: Any, slopes: Any, slope: Any) -> Any:
         """``sum_ab slope_ab d2 R_ab``, (m, m); the slope is symmetric, (r, r, g)."""
         xp = namespace(phi, slope)
         s, c = self._cut(phi)

@@ -3,13 +3,14 @@
 A term with ``k`` coefficients per level has a relative covariance ``Psi = Lambda Lambda'``
 (``k x k``, in units of the residual variance). A structure says which, by ``m`` parameters:
 every theta in R^m is a covariance, singular ones lie at finite theta. Structures are static:
-hashable, equal by kind and size, known while a program is traced. A new one is one class
-here, an entry in ``STRUCTURES``, and its name in :mod:`lmm_jax.formulas.tokens`.
+hashable, equal by kind and size, known while a program is traced. Those in which Lambda is
+linear in theta are here; :mod:`lmm_jax.covariance.correlated` has the others, and the names by
+which a formula asks for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
@@ -29,14 +30,23 @@ ZERO_PIVOT = 1e-5
 class Structure:
     """Relative covariance of the ``k`` coefficients that a level of a term has.
 
-    Lambda is linear in theta, ``Lambda = sum_j theta_j E_j``: layouts contract their
-    derivatives in Psi with ``dPsi / dtheta_j = E_j Lambda' + Lambda E_j'``.
+    Layouts contract their derivatives in Psi with ``dPsi / dtheta_j = E_j Lambda' + Lambda E_j'``,
+    ``E_j = dLambda / dtheta_j``. Where Lambda is linear, ``Lambda = sum_j theta_j E_j``, these
+    are constants.
     """
 
     k: int  # coefficients per level
 
-    name: ClassVar[str] = ""  # in a formula, `name(x | g)`; empty for `(x | g)`
     unrestricted: ClassVar[bool] = False  # Psi is any covariance, and Lambda triangular
+    linear: ClassVar[bool] = True  # Lambda in theta
+
+    def spelled(self, inside: str) -> str:
+        """The term as a formula has it, of ``x | g``."""
+        return f"({inside})"
+
+    def of_size(self, k: int) -> Structure:
+        """The same of k coefficients."""
+        raise NotImplementedError
 
     @property
     def n_params(self) -> int:
@@ -45,13 +55,32 @@ class Structure:
 
     @property
     def tangents(self) -> np.ndarray:
-        """``E_j = dLambda / dtheta_j``, (m, k, k); constants."""
+        """``E_j = dLambda / dtheta_j``, (m, k, k); constants, of a linear structure."""
+        raise NotImplementedError
+
+    def tangents_at(self, theta: Any) -> Any:
+        """The same at a theta, (m,)."""
+        return namespace(theta).asarray(self.tangents, theta.dtype)
+
+    def bend(self, theta: Any, half: Any) -> Any:
+        """``2 <half, d2Lambda / dtheta_j dtheta_l>``, (m, m), of a structure that is not linear.
+
+        Parameters
+        ----------
+        theta : Array, shape (m,)
+        half : Array, shape (k, k)
+            Derivative of a criterion in Psi, times Lambda.
+        """
         raise NotImplementedError
 
     @property
     def directions(self) -> np.ndarray:
         """Symmetric matrices whose combinations Psi runs through, (m, k, k); constants."""
         raise NotImplementedError
+
+    def directions_at(self, theta: Any) -> Any:
+        """The same, or of a structure that is not linear those that Psi takes near theta."""
+        return namespace(theta).asarray(self.directions, theta.dtype)
 
     @property
     def pivots(self) -> np.ndarray:
@@ -60,6 +89,25 @@ class Structure:
         The criterion is even in each of them, all else at zero.
         """
         raise NotImplementedError
+
+    @property
+    def n_sizes(self) -> int:
+        """Standard deviations that can be chosen apart, with no correlation."""
+        return int(self.pivots.size)
+
+    def of_sizes(self, sizes: np.ndarray) -> np.ndarray:
+        """Theta of uncorrelated coefficients of these sizes, (N, n_sizes) to (N, m)."""
+        out = np.zeros((len(sizes), self.n_params))
+        out[:, self.pivots] = sizes
+        return out
+
+    def pivot_sizes(self, theta: Any) -> Any:
+        """Sizes of Lambda's pivots, of which none is zero where Lambda is regular."""
+        return namespace(theta).abs(theta[self.pivots])
+
+    def idle(self, theta: np.ndarray) -> np.ndarray:
+        """Which entries of theta make no difference to a covariance of zero, (..., m)."""
+        return np.zeros(theta.shape, bool)
 
     @property
     def rotates(self) -> bool:
@@ -99,6 +147,10 @@ class Unstructured(Structure):
 
     __slots__ = ()
     unrestricted = True
+
+    def of_size(self, k: int) -> Structure:
+        """See :meth:`Structure.of_size`."""
+        return Unstructured(k)
 
     @property
     def n_params(self) -> int:
@@ -157,6 +209,8 @@ class Unstructured(Structure):
 class CompoundSymmetry(Structure):
     """One variance and one correlation, ``Psi = s^2 ((1 - rho) I + rho J)`` with J of ones.
 
+    In a formula `cs(x | g, hom=True)`.
+
     ``Lambda = a (I - J / k) + b J / k`` with ``theta = (a, b)``: Psi has the eigenvalues
     ``a^2 = s^2 (1 - rho)``, k - 1 times, and ``b^2 = s^2 (1 + (k - 1) rho)``, so that rho runs
     from ``-1 / (k - 1)`` to 1.
@@ -170,7 +224,14 @@ class CompoundSymmetry(Structure):
     """
 
     __slots__ = ()
-    name = "cs"
+
+    def spelled(self, inside: str) -> str:
+        """See :meth:`Structure.spelled`."""
+        return f"cs({inside}, hom=True)"
+
+    def of_size(self, k: int) -> Structure:
+        """See :meth:`Structure.of_size`."""
+        return CompoundSymmetry(k) if k > 1 else Unstructured(k)
 
     @property
     def n_params(self) -> int:
@@ -207,15 +268,62 @@ class CompoundSymmetry(Structure):
 
     def canonical(self, theta: np.ndarray) -> np.ndarray:
         """See :meth:`Structure.canonical`."""
-        size = np.abs(theta)
-        return np.where(size < ZERO_PIVOT, 0.0, size)
+        return positive(theta)
 
 
-# What a formula may ask for, by name; one coefficient has nothing but its variance.
-STRUCTURES: dict[str, Callable[[int], Structure]] = {
-    "us": Unstructured,
-    "cs": lambda k: CompoundSymmetry(k) if k > 1 else Unstructured(k),
-}
+class Identity(Structure):
+    """One variance and no correlation, ``Psi = theta^2 I``: `diag(x | g, hom=True)`."""
+
+    __slots__ = ()
+
+    def spelled(self, inside: str) -> str:
+        """See :meth:`Structure.spelled`."""
+        return f"diag({inside}, hom=True)"
+
+    def of_size(self, k: int) -> Structure:
+        """See :meth:`Structure.of_size`."""
+        return Identity(k) if k > 1 else Unstructured(k)
+
+    @property
+    def n_params(self) -> int:
+        """See :attr:`Structure.n_params`."""
+        return 1
+
+    @property
+    def tangents(self) -> np.ndarray:
+        """See :attr:`Structure.tangents`."""
+        return np.eye(self.k)[None]
+
+    @property
+    def directions(self) -> np.ndarray:
+        """See :attr:`Structure.directions`."""
+        return self.tangents
+
+    @property
+    def pivots(self) -> np.ndarray:
+        """See :attr:`Structure.pivots`."""
+        return np.arange(1)
+
+    def inverse(self, theta: Array) -> tuple[Array, Array]:
+        """See :meth:`Structure.inverse`."""
+        xp = namespace(theta)
+        regular = xp.abs(theta[0]) > 0
+        return xp.where(regular, self.factor(1.0 / xp.where(regular, theta, 1.0)), 0.0), regular
+
+    def start(self, sd: Array) -> Array:
+        """See :meth:`Structure.start`: the root mean square."""
+        xp = namespace(sd)
+        return xp.sqrt(xp.mean(sd * sd))[None]
+
+    def canonical(self, theta: np.ndarray) -> np.ndarray:
+        """See :meth:`Structure.canonical`."""
+        return positive(theta)
+
+
+def positive(theta: np.ndarray) -> np.ndarray:
+    """Sizes of numbers, zero where they are negligible."""
+    size = np.abs(theta)
+    return np.where(size < ZERO_PIVOT, 0.0, size)
 
 
 class OfTerms:

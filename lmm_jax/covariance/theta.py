@@ -47,40 +47,57 @@ def stack_theta(blocks: Sequence[Array]) -> Array:
     return xp.concatenate(parts) if parts else xp.zeros(0)
 
 
-def basis(structures: Sequence[Structure], widths: Sequence[int]) -> np.ndarray:
-    """Constant matrices ``E`` with ``Lambda = sum_j theta_j E_j`` for one group.
+def basis(theta: Any, structures: Sequence[Structure], widths: Sequence[int]) -> Any:
+    """Matrices ``E_j = dLambda / dtheta_j`` of one group, (m, q, q).
 
     Parameters
     ----------
+    theta : Array, shape (m,)
     structures : sequence of Structure
         One a term.
     widths : sequence of int
         Levels of each term inside the group; the term's block is repeated so often.
-
-    Returns
-    -------
-    ndarray, shape (m, q, q)
         ``q`` coefficients of all levels together.
     """
-    return _basis(tuple(structures), tuple(widths))
+    xp = namespace(theta)
+    if all(s.linear for s in structures):
+        return xp.asarray(linear_basis(tuple(structures), tuple(widths)), theta.dtype)
+    places = theta_slices(structures)
+    own = [s.tangents_at(theta[at]) for s, at in zip(structures, places, strict=True)]
+    return spread_basis(own, widths)
 
 
 @lru_cache(maxsize=256)  # asked for at every step
-def _basis(structures: tuple[Structure, ...], widths: tuple[int, ...]) -> np.ndarray:
+def linear_basis(structures: tuple[Structure, ...], widths: tuple[int, ...]) -> np.ndarray:
+    """The same of structures that are linear: constants."""
     E = spread_basis([s.tangents for s in structures], widths)
     E.flags.writeable = False
     return E
 
 
-def spread_basis(bases: Sequence[np.ndarray], widths: Sequence[int]) -> np.ndarray:
+def group_factors(thetas: Any, structures: Sequence[Structure], widths: Sequence[int]) -> Any:
+    """Lambda of one group at many thetas, (..., m) to (..., q, q)."""
+    xp = namespace(thetas)
+    if all(s.linear for s in structures):
+        return xp.tensordot(thetas, linear_basis(tuple(structures), tuple(widths)), 1)
+    cells = [np.eye(s.k * s.k).reshape(-1, s.k, s.k) for s in structures]
+    blocks = factor_blocks(thetas, structures)
+    entries = [block.reshape(*thetas.shape[:-1], -1) for block in blocks]
+    return xp.tensordot(xp.concatenate(entries, axis=-1), spread_basis(cells, widths), 1)
+
+
+def spread_basis(bases: Sequence[Any], widths: Sequence[int]) -> Any:
     """Matrices (m_t, k, k) of every term as those of one group, (m, q, q)."""
+    xp = namespace(bases)
     q = sum(E.shape[1] * w for E, w in zip(bases, widths, strict=True))
-    out = np.zeros((sum(map(len, bases)), q, q))
+    out = xp.zeros((sum(E.shape[0] for E in bases), q, q), bases[0].dtype if bases else None)
     first = offset = 0
     for E, w in zip(bases, widths, strict=True):
         m, k = E.shape[:2]
-        for start in offset + k * np.arange(w):
-            out[first : first + m, start : start + k, start : start + k] = E
+        places = offset + k * np.arange(w)[:, None, None, None]
+        rows, columns = places + np.arange(k)[:, None], places + np.arange(k)
+        at = first + np.arange(m)[:, None, None]
+        out = xp.at(out)[at, rows, columns].set(xp.broadcast_to(E[None], (w, m, k, k)))
         first, offset = first + m, offset + k * w
     return out
 

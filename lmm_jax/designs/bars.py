@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..covariance.structures import STRUCTURES
+from ..covariance.correlated import named
 from ..errors import DataError
 from ..formulas import matrices as mat
 from ..formulas import parse as fml
@@ -69,7 +69,7 @@ def bar_terms(
         if not matrix.names:
             raise DataError(f"{bar.text} has no columns: write (1 | g) for an intercept")
         k = len(matrix.names)
-        alone = bar.structure == "diag"
+        alone = bar.structure == "diag" and not bar.equal
         for columns in [slice(j, j + 1) for j in range(k)] if alone else [slice(0, k)]:
             names = tuple(matrix.names[columns])
             label = f"{names[0] if alone else bar.lhs} | {bar.group_name}"
@@ -86,7 +86,7 @@ def bar_terms(
                     source=TermSource(
                         spec=matrix.spec, columns=tuple(range(k)[columns]), group=bar.group
                     ),
-                    structure=STRUCTURES[kind](len(names)),
+                    structure=named(kind, len(names), bar.equal),
                 )
             )
     return terms

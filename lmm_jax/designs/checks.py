@@ -110,7 +110,7 @@ def check_identified(
     found = confounded(terms, n, moments)
     if found:
         raise DataError(_why_confounded(found, n))
-    too_many = [term for term in terms if _counts_too_many(term, n)]
+    too_many = [t for t in terms if t.structure.linear and _counts_too_many(t, n)]
     for term in too_many:
         warn_user(
             f"{term.text} has {term.n_levels * len(term.names)} random coefficients for {n} "

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations_with_replacement
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -105,9 +105,14 @@ def _span(structure: Structure, C: np.ndarray) -> np.ndarray | None:
     """
     if structure.unrestricted:
         return None
-    E = structure.tangents
-    products = np.einsum("iab,jcb->ijac", E, E)
-    products = (products + products.swapaxes(0, 1))[np.triu_indices(len(E))]
+    if structure.linear:
+        E = structure.tangents
+        products = np.einsum("iab,jcb->ijac", E, E)
+        products = (products + products.swapaxes(0, 1))[np.triu_indices(len(E))]
+    else:  # what Psi runs through near some theta: changes in all of its parameters
+        theta: Any = structure.start(np.linspace(0.8, 1.2, structure.k))  # type: ignore[arg-type]
+        half = structure.tangents_at(theta) @ structure.factor(theta).T
+        products = half + half.swapaxes(1, 2)
     return (C @ products @ C.T).reshape(len(products), -1)
 
 

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..covariance.structures import STRUCTURES
 from ..layouts.group_index import function_of
 from .design import Design, assemble
 from .fixed_terms import term_names
@@ -161,10 +160,9 @@ def coefficients_of(term: RandomTerm) -> dict[str, list[int]]:
 
 def only(term: RandomTerm, places: Sequence[int]) -> RandomTerm:
     """A term with some of its coefficients, in its own structure."""
-    structure = STRUCTURES[term.structure.name or "us"]
     return replace(
         term,
         names=tuple(term.names[i] for i in places),
         values=np.ascontiguousarray(term.values[:, :, list(places)]),
-        structure=structure(len(places)),
+        structure=term.structure.of_size(len(places)),
     )

@@ -51,7 +51,7 @@ class RandomTerm:
     @property
     def text(self) -> str:
         """The term as a formula has it, `(Days | Subject)` or `cs(Days | Subject)`."""
-        return f"{self.structure.name}({self.label})"
+        return self.structure.spelled(self.label)
 
     @property
     def n_levels(self) -> int:

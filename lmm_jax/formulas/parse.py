@@ -28,8 +28,11 @@ class Bar:
         Right-hand-side formula of the columns, such as `1 + x`; without `0 +` it has an intercept.
     group : tuple of str
         Grouping columns, joined by interaction. `a/b` gives `("a",)` and `("b", "a")`.
-    structure : {"us", "diag", "cs"}
-        Covariance of the columns: any, none (`||`), or compound symmetry.
+    structure : str
+        Covariance of the columns, of :data:`lmm_jax.formulas.tokens.STRUCTURES`: any (`us`),
+        none (`diag`, `||`), and so on.
+    equal : bool, optional
+        `hom=`: whether all columns have one variance.
     text : str
         The term as written.
     """
@@ -38,6 +41,7 @@ class Bar:
     group: tuple[str, ...]
     structure: str
     text: str
+    equal: bool | None = None
 
     @property
     def group_name(self) -> str:
@@ -242,10 +246,12 @@ def _bars(term: Sequence[Item], bar: Item, text: str) -> list[Bar]:
     """The terms that one pair of parentheses with a bar in it stands for."""
     at, name = term.index(bar), term[0] if term[0].kind == "structure" else None
     left, right = term[1 if name is None else 2 : at], term[at + 1 : -1]
-    structure = "diag" if bar.text == "||" else "us" if name is None else name.text
+    structure = "us" if name is None else name.text.rstrip("=!")
+    equal = None if name is None else {"=": True, "!": False}.get(name.text[-1])
     if name is not None and bar.text == "||":
-        message = f"`{name.text}()` says what is correlated: write one bar, `{name.text}(… | g)`"
+        message = f"`{structure}()` says what is correlated: write one bar, `{structure}(… | g)`"
         raise FormulaError(message, text, bar.start)
+    structure = "diag" if bar.text == "||" else structure
     if not left:
         raise FormulaError("nothing stands before the bar: write `(1 | g)`", text, bar.start)
     if not right:
@@ -256,7 +262,7 @@ def _bars(term: Sequence[Item], bar: Item, text: str) -> list[Bar]:
     as_formula(lhs)
     source = text[term[0].start : term[-1].start + 1]
     return [
-        Bar(lhs=lhs, group=group, structure=structure, text=source)
+        Bar(lhs=lhs, group=group, structure=structure, text=source, equal=equal)
         for group in _groups(right, text)
     ]
 

@@ -24,10 +24,18 @@ class Item(NamedTuple):
 
 _OPERATOR = re.compile(r"\|\||\*\*|[=!<>]=|%[^%]*%|\S")
 _COMPARISONS = {"==", "!=", "<", ">", "<=", ">=", "!", "&"}
-# Covariance structures of a term, `cs(x | g)`: those that there are, others of lme4 and glmmTMB.
-_STRUCTURES = ("us", "diag", "cs")
-_UNKNOWN = ("hcs", "hetcs", "homcs", "homdiag", "ar1", "hetar1", "toep", "mat", "exp", "ou")
-_NAMED = re.compile(rf"({'|'.join((*_STRUCTURES, *_UNKNOWN))})\(")
+# Covariance structures of a term, `cs(x | g)`, as lme4 and glmmTMB name them; glmmTMB has names
+# of its own for one variance or several.
+STRUCTURES = ("us", "diag", "cs", "ar1", "toep", "ad", "arma11")
+_ALIASES = {
+    "homdiag": ("diag", True),
+    "homcs": ("cs", True),
+    "hetar1": ("ar1", False),
+    "homtoep": ("toep", True),
+}
+_UNKNOWN = ("hcs", "hetcs", "mat", "exp", "gau", "ou", "rr", "propto", "equalto")
+_NAMED = re.compile(rf"({'|'.join((*STRUCTURES, *_ALIASES, *_UNKNOWN))})\(")
+_HOM = re.compile(r"(,\s*hom\s*=\s*(\w+)\s*)\)$")
 _CLOSES = {")": "(", "]": "[", "}": "{"}
 
 
@@ -120,21 +128,37 @@ def _open_structures(items: Sequence[Item], text: str) -> list[Item]:
     for item in items:
         match = _NAMED.match(item.text) if item.kind == "python" else None
         inner: list[Item] = []
+        hom = _HOM.search(item.text) if match else None
         if match and "|" in item.text:  # blanks before it keep the places of the formula
             start = item.start + match.end() - 1
-            inner = lex(" " * start + text[start : item.stop])
+            inside = text[start : item.stop]
+            if hom is not None:
+                inside = f"{inside[: -len(hom[0])]}{' ' * len(hom[1])})"
+            inner = lex(" " * start + inside)
         if match and any(i.text in ("|", "||") and depth == 1 for i, depth in depths(inner)):
-            if match[1] not in _STRUCTURES:
+            if match[1] in _UNKNOWN:
                 raise FormulaError(
                     f"there is no `{match[1]}(… | g)`: covariances are `(x | g)`, as us(), "
-                    "`(x || g)`, as diag(), and `cs(1 + x | g)`, one variance and one correlation",
+                    f"`(x || g)`, as diag(), and {', '.join(f'{n}()' for n in STRUCTURES[2:])}",
                     text,
                     item.start,
                 )
-            out += [Item(match[1], "structure", item.start, start), *inner]
+            name = _structure(match[1], hom and hom[2], text, item)
+            out += [Item(name, "structure", item.start, start), *inner]
         else:
             out.append(item)
     return out
+
+
+def _structure(name: str, hom: str | None, text: str, item: Item) -> str:
+    """Name of a structure, followed by `=` or `!` where `hom=` says one variance or several."""
+    own, equal = _ALIASES.get(name, (name, None))
+    if hom is not None:
+        if hom.lower() not in ("true", "false") or equal is not None or own == "us":
+            message = f"`hom={hom}`: one variance, as in `cs(… | g, hom=True)`, or several"
+            raise FormulaError(message, text, item.start)
+        equal = hom.lower() == "true"
+    return own + {None: "", True: "=", False: "!"}[equal]
 
 
 def _join_comparisons(items: Sequence[Item], text: str) -> list[Item]:

@@ -94,7 +94,7 @@ def estimate(
     beta_map, shift = np.asarray(maps.beta_map), np.asarray(maps.beta_shift)
     low = np.asarray(maps.beta_origin) + np.expand_dims(y_scale, -1) * _product(beta_map, beta)
     joint = joint_covariance(at.cov_theta, np.asarray(solution.jet.dlog_rss), nu)
-    unit, J = _scaled(covariance_jacobian(inner, whiteners, maps.structures, scale))
+    unit, J = _scaled(covariance_jacobian(theta, whiteners, maps.structures, scale))
     out = Estimates(
         theta=np.concatenate(outer, axis=-1),
         factors=factors,
@@ -194,10 +194,14 @@ def is_flat(
     """
     if isinstance(solution, ConstrainedSolution):
         return False
-    size = 1.0 + np.abs(np.asarray(solution.theta))
+    theta = np.asarray(solution.theta)
+    size = 1.0 + np.abs(theta)
     hessian = np.asarray(solution.jet.hessian) * size[..., :, None] * size[..., None, :]
     lone = np.repeat([not s.rotates for s in structures], [s.n_params for s in structures])
-    looked = lone | ~np.expand_dims(singular, -1)
+    idle = [
+        s.idle(theta[..., at]) for s, at in zip(structures, theta_slices(structures), strict=True)
+    ]
+    looked = (lone | ~np.expand_dims(singular, -1)) & ~np.concatenate(idle, axis=-1)
     hessian = np.where(looked[..., :, None] & looked[..., None, :], hessian, np.eye(len(lone)))
     hessian = np.where(np.isfinite(hessian), hessian, 0.0)
     return np.abs(np.linalg.eigvalsh(hessian)).min(axis=-1) < FLAT_CURVATURE

@@ -313,6 +313,5 @@ def _variances(results: FitRecord, layout: Layout, slopes: _Slopes) -> np.ndarra
     """Derivatives of covariances and residual variance in the weights of the groups."""
     e = results.estimates
     whiteners = [np.asarray(A) for A in layout.whiteners]
-    inner = factor_blocks(e.theta_layout, layout.structures)
-    J = covariance_jacobian(inner, whiteners, layout.structures, e.scale)
+    J = covariance_jacobian(e.theta_layout, whiteners, layout.structures, e.scale)
     return np.column_stack([slopes.step, slopes.log_scale]) @ J.T

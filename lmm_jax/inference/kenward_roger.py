@@ -98,7 +98,10 @@ def along_theta(
     """Moments along the derivatives of Psi in theta, from those along all directions."""
     blocks = []
     for structure, at in zip(structures, theta_slices(structures), strict=True):
-        half = structure.tangents @ structure.factor(theta[at]).T
+        if not structure.linear:  # these are the derivatives
+            blocks.append(np.eye(structure.n_params))
+            continue
+        half = structure.tangents_at(theta[at]) @ structure.factor(theta[at]).T
         tangents = (half + np.swapaxes(half, 1, 2)).reshape(structure.n_params, -1)
         directions = structure.directions.reshape(len(structure.directions), -1)
         blocks.append(np.linalg.lstsq(directions.T, tangents.T, rcond=None)[0].T)

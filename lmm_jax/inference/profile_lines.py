@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ..covariance.structures import lower_indices
+from ..covariance.structures import CompoundSymmetry, lower_indices
 from ..covariance.theta import factor_blocks, theta_slices
+from ..errors import DataError
 from ..layouts.contract import Layout
 from ..likelihood.criterion import residual_df
 from ..likelihood.joint import joint_jet
@@ -184,8 +185,15 @@ def line_of(parameter: Parameter, base: Base) -> Line:
             at, chart=Chart(m + 1, m), z=np.append(base.y, 0.0), direction=row,
             form=Form("linear", y_scale, origin),
         )  # fmt: skip
-    if base.layout.structures[parameter.term].unrestricted:
+    structure = base.layout.structures[parameter.term]
+    if structure.unrestricted:
         return _unrestricted(at, y_scale)
+    if not isinstance(structure, CompoundSymmetry):
+        raise DataError(
+            f"{parameter.name!r}: there is no profile of a covariance such as "
+            f"{structure.spelled('x | g')}: choose method='wald' or 'bootstrap', or the fixed "
+            "effects alone, parm='beta'"
+        )
     return _symmetric(at, y_scale)
 
 

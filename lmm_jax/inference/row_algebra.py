@@ -146,7 +146,7 @@ def _check_size(n: int, q: int) -> None:
 def _one_shape(rows: Rows, groups: np.ndarray, at: np.ndarray, widths: Sequence[int]) -> Alike:
     """Groups whose rows have the numbers ``at``, (G, n)."""
     Lambda = spread(factor_blocks(rows.theta, rows.structures), widths)
-    D: Any = psi_tangents(Lambda, basis(rows.structures, widths))  # type: ignore[arg-type]
+    D: Any = psi_tangents(Lambda, basis(rows.theta, rows.structures, widths))
     Z = _joint_design(rows, at, widths, len(Lambda))
     XY = rows.XY[at]
     ZL = Z @ Lambda

@@ -53,7 +53,7 @@ def joint_covariance(cov_theta: np.ndarray, rho: np.ndarray, nu: Any) -> np.ndar
 
 
 def covariance_jacobian(
-    factors: Sequence[np.ndarray],
+    theta: np.ndarray,
     whiteners: Sequence[np.ndarray],
     structures: Sequence[Structure],
     scale: Any,
@@ -62,8 +62,8 @@ def covariance_jacobian(
 
     Parameters
     ----------
-    factors : sequence of ndarray, shape (..., k, k)
-        Lambda of every term in the layout's coordinates, the point of ``theta``.
+    theta : ndarray, shape (..., m)
+        In the layout's coordinates.
     whiteners : sequence of ndarray, shape (..., k, k)
         Map to the coordinates of the data.
     structures : sequence of Structure
@@ -80,13 +80,14 @@ def covariance_jacobian(
     out = np.zeros((*np.shape(scale), n_cov + 1, m + 1))
     out[..., -1, m] = scale
     scale, start = np.expand_dims(scale, (-2, -1)), 0
-    for s, L, A, at in zip(structures, factors, whiteners, theta_slices(structures), strict=True):
-        lower, AL = lower_rows(s.k), A @ L
+    for s, A, at in zip(structures, whiteners, theta_slices(structures), strict=True):
+        own, lower = theta[..., at], lower_rows(s.k)
+        AL = A @ s.factor(own)
         stop = start + len(lower[0])
-        half = A[..., None, :, :] @ s.tangents @ np.swapaxes(AL, -1, -2)[..., None, :, :]
-        both = half + np.swapaxes(
-            half, -1, -2
-        )  # A (E_j Lambda' + Lambda E_j') A', (..., m_t, k, k)
+        tangents = s.tangents if s.linear else s.tangents_at(own)
+        half = A[..., None, :, :] @ tangents @ np.swapaxes(AL, -1, -2)[..., None, :, :]
+        # A (E_j Lambda' + Lambda E_j') A', (..., m_t, k, k)
+        both = half + np.swapaxes(half, -1, -2)
         out[..., start:stop, at] = scale * np.swapaxes(both[..., *lower], -1, -2)
         out[..., start:stop, m] = (scale * AL @ np.swapaxes(AL, -1, -2))[..., *lower]
         start = stop

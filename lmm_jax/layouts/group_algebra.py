@@ -15,7 +15,14 @@ import numpy as np
 from jax import Array
 
 from ..covariance.structures import Structure
-from ..covariance.theta import basis, factor_blocks, gather, spread
+from ..covariance.theta import (
+    basis,
+    factor_blocks,
+    gather,
+    linear_basis,
+    spread,
+    theta_slices,
+)
 from ..numerics.linalg import eliminate, exact, group_product, total_product
 from ..numerics.namespace import custom_jvp, namespace
 from .contract import Waist
@@ -55,9 +62,8 @@ def lambda_of(
     theta: Array, structures: Sequence[Structure], widths: tuple[int, ...]
 ) -> tuple[Array, Array]:
     """Lambda of the groups of one bucket, (q, q), and ``dPsi / dtheta_k``, (m, q, q)."""
-    xp = namespace(theta)
     Lambda = spread(factor_blocks(theta, structures), widths)
-    return Lambda, psi_tangents(Lambda, xp.asarray(basis(structures, widths), theta.dtype))
+    return Lambda, psi_tangents(Lambda, basis(theta, structures, widths))
 
 
 def by_term(
@@ -236,10 +242,10 @@ def half_traces(
     ----------
     A, P : Array, shape (2 q, 2 q, G)
     structures, widths
-        Of the terms, as in :func:`lmm_jax.covariance.theta.basis`.
+        Of the terms, linear ones, as in :func:`lmm_jax.covariance.theta.basis`.
     """
     xp = namespace(A, P)
-    m, q, _ = basis(structures, widths).shape
+    m, q, _ = linear_basis(tuple(structures), widths).shape
     left = xp.stack([A[:q, q:], A[:q, :q], A[q:, q:]]).reshape(3, q * q, -1)
     right = xp.stack([P[:q, q:], P[q:, q:], P[:q, :q]]).reshape(3, q * q, -1)
     moments = xp.einsum("tag,tbg->tab", left, right)
@@ -250,7 +256,7 @@ def half_traces(
 @lru_cache(maxsize=64)  # asked for at every step
 def _pairings(structures: tuple[Structure, ...], widths: tuple[int, ...]) -> np.ndarray:
     """What every product of two entries in :func:`half_traces` adds, (3 q^4, m^2)."""
-    E = basis(structures, widths)
+    E = linear_basis(structures, widths)
     terms = [
         2.0 * np.einsum("kcb,lad->abcdkl", E, E),
         np.einsum("kbc,lad->abcdkl", E, E),
@@ -259,19 +265,33 @@ def _pairings(structures: tuple[Structure, ...], widths: tuple[int, ...]) -> np.
     return np.stack(terms).reshape(3 * E.shape[1] ** 4, -1)
 
 
-def psi_curvatures(slopes: Sequence[Array], structures: Sequence[Structure]) -> Array:
-    """``<slope, d2Psi_kl>`` with ``d2Psi_kl = E_k E_l' + E_l E_k'``, (m, m).
+def psi_curvatures(
+    theta: Array,
+    slopes: Sequence[Array],
+    halves: Sequence[Array],
+    structures: Sequence[Structure],
+) -> Array:
+    """``<slope, d2Psi_kl>``, ``d2Psi_kl = E_k E_l' + E_l E_k' + E_kl Lambda' + Lambda E_kl'``.
 
     Parameters
     ----------
+    theta : Array, shape (m,)
     slopes : sequence of Array, shape (k, k)
         Derivative of a criterion in the Psi of every term.
+    halves : sequence of Array, shape (k, k)
+        The same times Lambda.
     structures : sequence of Structure
+
+    Returns
+    -------
+    Array, shape (m, m)
     """
-    xp = namespace(slopes)
+    xp = namespace(theta, slopes)
     parts = []
-    for slope, structure in zip(slopes, structures, strict=True):
-        E = xp.asarray(structure.tangents, slope.dtype)
+    places = theta_slices(structures)
+    for slope, half, structure, at in zip(slopes, halves, structures, places, strict=True):
+        E = structure.tangents_at(theta[at])
         SE = xp.einsum("ab,kbc->kac", slope, E)
-        parts.append(2.0 * xp.einsum("kab,lab->kl", SE, E))
+        bend = 2.0 * xp.einsum("kab,lab->kl", SE, E)
+        parts.append(bend if structure.linear else bend + structure.bend(theta[at], half))
     return xp.block_diag(*parts)

@@ -20,7 +20,14 @@ import numpy as np
 from jax import Array
 
 from ..covariance.structures import Structure
-from ..covariance.theta import basis, factor_blocks, spread, spread_basis
+from ..covariance.theta import (
+    basis,
+    factor_blocks,
+    group_factors,
+    spread,
+    spread_basis,
+    theta_slices,
+)
 from ..numerics.linalg import eliminate, exact, group_product, symmetrize, total_product
 from ..numerics.namespace import NUMPY, namespace
 from ..reprs import brief, public
@@ -175,8 +182,7 @@ def waists(thetas: Array, layout: GroupedLayout) -> Waist:
     logdet, gram = xp.zeros(S, layout.S0.dtype), layout.S0
     for bucket in layout.buckets:
         q, C, G = bucket.c.shape
-        E = basis(layout.structures, bucket.widths)
-        Lambda = xp.tensordot(thetas, E, 1)  # (S, q, q)
+        Lambda = group_factors(thetas, layout.structures, bucket.widths)  # (S, q, q)
         F = xp.tensordot(bucket.T, Lambda, (1, 1))  # (q, G, S, q)
         F = xp.moveaxis(F, 3, 1).reshape(q, q, G * S)
         FF = group_product(xp.swapaxes(F, 0, 1), xp.swapaxes(F, 0, 1))
@@ -206,7 +212,7 @@ def waist_jet(theta: Array, layout: GroupedLayout) -> WaistJet:
     rounding, groups = xp.zeros(C + 1, theta.dtype), []
     for bucket in layout.buckets:
         Lambda = spread(factor_blocks(theta, layout.structures), bucket.widths)
-        E = xp.asarray(basis(layout.structures, bucket.widths), theta.dtype)
+        E = basis(theta, layout.structures, bucket.widths)
 
         def part(bucket: Bucket, Lambda: Array = Lambda, E: Array = E) -> Any:
             waist, lost, terms = eliminate_bucket(Lambda, bucket)
@@ -244,6 +250,7 @@ def curvature(theta: Array, root: Array, jet: WaistJet, layout: GroupedLayout) -
     """
     xp = namespace(theta, root, layout.S0)
     hessian, slopes, halves = xp.zeros((theta.size, theta.size), theta.dtype), [], []
+    linear = all(s.linear for s in layout.structures)
     for bucket, kept in zip(layout.buckets, jet.rest, strict=True):
         Lambda, D = lambda_of(theta, layout.structures, bucket.widths)
         many = not isinstance(kept, GroupTerms)
@@ -253,7 +260,7 @@ def curvature(theta: Array, root: Array, jet: WaistJet, layout: GroupedLayout) -
             columns = xp.einsum("acg,cd->dag", terms.columns, root)
             R, P = group_product(columns, columns), weighted(terms.both, bucket.copies)
             slope = xp.sum(P[:q] - R[:q], axis=-1)
-            if q > _EXACT_WIDTH or many:
+            if q > _EXACT_WIDTH or many or not linear:
                 bend = double_traces(2.0 * R[:q, :q] - P[:q, :q], terms.P, D)
             else:
                 bend = half_traces(2.0 * R - P, terms.both, layout.structures, bucket.widths)
@@ -264,9 +271,9 @@ def curvature(theta: Array, root: Array, jet: WaistJet, layout: GroupedLayout) -
         slopes.append(slope)
         halves.append(half)
     widths = [bucket.widths for bucket in layout.buckets]
-    psi = by_term(slopes, widths, layout.sizes)
-    hessian = hessian + psi_curvatures(psi, layout.structures)
-    return Curvature(symmetrize(hessian), psi, by_term(halves, widths, layout.sizes))
+    psi, half = (by_term(parts, widths, layout.sizes) for parts in (slopes, halves))
+    hessian = hessian + psi_curvatures(theta, psi, half, layout.structures)
+    return Curvature(symmetrize(hessian), psi, half)
 
 
 def _shares(u: Array, W: Array) -> Array:
@@ -309,10 +316,13 @@ def average_information(theta: Array, v: Array, jet: WaistJet, layout: GroupedLa
 def psi_moments(theta: Array, layout: GroupedLayout) -> PsiMoments:
     """Sums over the groups of what ``P_i`` and ``u_i`` make of the directions of Psi."""
     xp, sums = namespace(theta, layout.S0), []
+    places = theta_slices(layout.structures)
+    directions = [
+        s.directions_at(theta[at]) for s, at in zip(layout.structures, places, strict=True)
+    ]
     for bucket in layout.buckets:
         Lambda = spread(factor_blocks(theta, layout.structures), bucket.widths)
-        own = spread_basis([s.directions for s in layout.structures], bucket.widths)
-        D = xp.asarray(own, theta.dtype)
+        D = spread_basis(directions, bucket.widths)
 
         def part(bucket: Bucket, Lambda: Array = Lambda, D: Array = D) -> Any:
             waist, _, terms = eliminate_bucket(Lambda, bucket)

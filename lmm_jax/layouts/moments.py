@@ -166,8 +166,9 @@ def moment_curvature(theta: Array, W: Array, jet: WaistJet, layout: MomentLayout
         hessian = hessian + double_traces(2.0 * R - P, terms.P, D)
         slopes.append(jnp.sum(P - R, axis=-1))
     psi = by_term(slopes, [bucket.widths for bucket in layout.buckets], layout.sizes)
-    hessian = symmetrize(hessian + psi_curvatures(psi, layout.structures))
-    return Curvature(hessian, psi, halves_of(psi, factor_blocks(theta, layout.structures)))
+    halves = halves_of(psi, factor_blocks(theta, layout.structures))
+    hessian = hessian + psi_curvatures(theta, psi, halves, layout.structures)
+    return Curvature(symmetrize(hessian), psi, halves)
 
 
 # ------------------------------------------------------------ from groups to classes

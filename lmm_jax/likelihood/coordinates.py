@@ -76,8 +76,8 @@ def check_theta(theta: Any, layout: Layout) -> Array:
 
 
 def _structured(layout: Layout) -> str:
-    named = [s for s in layout.structures if s.name]
-    return "".join(f", of {s.name}() its {s.n_params} parameters" for s in named[:1])
+    own = [s for s in layout.structures if not s.unrestricted and s.k]
+    return "".join(f", of {s.spelled('x | g')} its {s.n_params} parameters" for s in own[:1])
 
 
 def check_params(params: Any, layout: Layout, *, with_fe: bool, what: str = "params") -> Params:

@@ -411,7 +411,9 @@ def stacked_namespace(plain: SimpleNamespace) -> SimpleNamespace:
         choose=_chosen,
         while_loop=_while_loop,
     )
-    elementwise = ("abs", "add", "exp", "isfinite", "log", "maximum", "minimum", "rsqrt", "sqrt")
+    elementwise = (
+        *("abs", "add", "exp", "isfinite", "log", "maximum", "minimum", "rsqrt", "sqrt", "tanh"),
+    )
     own |= {name: _elementwise(getattr(plain, name)) for name in (*elementwise, "where")}
     like = ("full_like", "ones_like", "segment_sum", "zeros_like")
     own |= {name: _like(getattr(plain, name)) for name in like}

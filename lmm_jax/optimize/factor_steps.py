@@ -76,7 +76,7 @@ def coordinates(theta: Array, jet: Point, structures: tuple[Structure, ...]) -> 
         structures, jet.psi_gradients, jet.psi_halves, theta_slices(structures), strict=True
     )
     for structure, G, GL, at in places:
-        E = xp.asarray(structure.tangents, theta.dtype)
+        E = structure.tangents_at(theta[at])
         moves.append(E)
         flats.append(_bend(G, E))
         if not structure.rotates:

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from ..covariance.structures import Structure, lower_indices
-from ..covariance.theta import theta_size, theta_slices
+from ..covariance.theta import theta_slices
 from ..layouts.contract import Layout
 from ..likelihood.coordinates import inverse_whiteners
 from ..likelihood.profile import profile_waist
@@ -137,8 +137,8 @@ def far_starts(structures: tuple[Structure, ...]) -> tuple[np.ndarray, np.ndarra
         k, size = structure.k, np.geomspace(0.1, _FARTHEST, _FAR_SINGULAR)
         size = size[rng.permutation(_FAR_SINGULAR)]
         if not structure.unrestricted:
-            small = 10.0 ** rng.uniform(-5, 0, size=(_FAR_SINGULAR, structure.pivots.size))
-            singular[:, at.start + structure.pivots] = size[:, None] * small
+            small = 10.0 ** rng.uniform(-5, 0, size=(_FAR_SINGULAR, structure.n_sizes))
+            singular[:, at] = structure.of_sizes(size[:, None] * small)
             continue
         axes = rng.normal(size=(_FAR_SINGULAR, k, k))
         axes[:, :, 1:] *= 10.0 ** rng.uniform(-5, 0, size=(_FAR_SINGULAR, 1, 1))
@@ -167,20 +167,19 @@ def local_minima(values: Array, neighbours: Array) -> Array:
 @cache
 def start_grid(structures: tuple[Structure, ...]) -> Candidates:
     """Every combination of pivots: of uncorrelated coefficients their standard deviations."""
-    places = np.concatenate(
-        [at.start + s.pivots for s, at in zip(structures, theta_slices(structures), strict=True)]
-    )
-    count = _AXES.get(places.size, 0)
+    counts = [s.n_sizes for s in structures]
+    axes = sum(counts)
+    count = _AXES.get(axes, 0)
     scales = np.geomspace(_LEAST, _LARGEST, count or 9)
     if count:
-        points = np.array(list(product(scales, repeat=places.size)))
-        near = _grid_neighbours((count,) * places.size)
+        points = np.array(list(product(scales, repeat=axes)))
+        near = _grid_neighbours((count,) * axes)
     else:  # too many coefficients for a grid: all scales together
-        points = np.repeat(scales[:, None], places.size, axis=1)
+        points = np.repeat(scales[:, None], axes, axis=1)
         near = _grid_neighbours((len(scales),))
-    thetas = np.zeros((len(points), theta_size(structures)))
-    thetas[:, places] = points
-    return Candidates(thetas, near)
+    own = np.split(points, np.cumsum(counts)[:-1], axis=1)
+    thetas = [s.of_sizes(sizes) for s, sizes in zip(structures, own, strict=True)]
+    return Candidates(np.concatenate(thetas, axis=1), near)
 
 
 def widest(structures: tuple[Structure, ...]) -> int:
@@ -196,20 +195,18 @@ def singular_grid(structures: tuple[Structure, ...]) -> Candidates | None:
     :func:`with_submodels`, and before them may be copies beside themselves, from which no run
     starts. None where there is no such term or no such grid.
     """
-    total = sum(s.pivots.size for s in structures)
+    total = sum(s.n_sizes for s in structures)
     if total not in _AXES or widest(structures) == 1:
         return None
     alone = sum(s.k for s in structures if s.rotates) * len(_ALONE)
     N = BATCHES * len(start_grid(structures).thetas) - alone
     axes, shapes = [], []  # thetas of one term each, and their neighbours
     for structure in structures:
-        k, m, r = structure.k, structure.n_params, structure.pivots.size
+        k, m, r = structure.k, structure.n_params, structure.n_sizes
         if not structure.rotates:
             share = int(N ** (1 / total) + 1e-9)
             scales = np.geomspace(_LEAST, _LARGEST, share)
-            thetas = np.zeros((share**r, m))
-            thetas[:, structure.pivots] = list(product(scales, repeat=r))
-            axes.append(thetas)
+            axes.append(structure.of_sizes(np.array(list(product(scales, repeat=r)))))
             shapes.append(_grid_neighbours((share,) * r))
             continue
         share = int(N ** (k / total) + 1e-9)

@@ -36,7 +36,7 @@ def core_factors(theta: Array, structures: Sequence[Structure]) -> CoreFactors:
     blocks, inverses, divisors, direct, pivots = [], [], [], [], []
     for structure, at in zip(structures, theta_slices(structures), strict=True):
         inverse, divides = structure.inverse(theta[at])
-        size = xp.abs(theta[at][structure.pivots])
+        size = structure.pivot_sizes(theta[at])
         if not structure.unrestricted:
             divides = divides & (xp.min(size) > _EVEN * xp.max(size))
         blocks.append(structure.factor(theta[at]))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jax import Array
 
-from ...covariance.theta import factor_blocks, gather, spread_basis
+from ...covariance.theta import factor_blocks, gather, spread_basis, theta_slices
 from ...numerics.linalg import group_product, symmetrize
 from ...numerics.namespace import namespace
 from ..contract import Curvature, PsiMoments, WaistJet
@@ -128,7 +128,7 @@ def curvature(
     traces, blocks = _trace_products(theta, rest, layout)
     slopes = _with_core(blocks, W, rest, layout)
     halves = halves_of(slopes, factor_blocks(theta, layout.structures))
-    hessian = hessian - traces + psi_curvatures(slopes, layout.structures)
+    hessian = hessian - traces + psi_curvatures(theta, slopes, halves, layout.structures)
     return Curvature(symmetrize(hessian), slopes, halves)
 
 
@@ -148,12 +148,13 @@ def psi_slopes(W: Array, jet: WaistJet[CrossedTerms], layout: CrossedArrays) -> 
 def psi_moments(theta: Array, layout: CrossedArrays) -> PsiMoments:
     """What P and U make of the directions of Psi, by the formulas of :func:`curvature`."""
     xp = namespace(theta, layout.S0)
-    directions = [xp.asarray(s.directions, theta.dtype) for s in layout.structures]
+    at = theta_slices(layout.structures)
+    directions = [s.directions_at(theta[a]) for s, a in zip(layout.structures, at, strict=True)]
     inner = pick(directions, layout.eliminated)
     jet = waist_jet(theta, layout)
     rest = jet.rest
     leaves = tuple(
-        leaf._replace(D=xp.asarray(spread_basis(inner, bucket.widths), theta.dtype))
+        leaf._replace(D=spread_basis(inner, bucket.widths))
         for leaf, bucket in zip(rest.leaves, layout.buckets, strict=True)
     )
     rest = rest._replace(leaves=leaves, D=pick(directions, layout.crossed))

@@ -124,7 +124,7 @@ def waist_jet(theta: Array, layout: CrossedArrays) -> WaistJet[CrossedTerms]:
     A, b = layout.core.S, layout.core.s
     rounding, alone = xp.zeros(layout.S0.shape[0] + 1, theta.dtype), []
     for bucket, links in zip(layout.buckets, layout.links, strict=True):
-        leaf = _eliminate_leaf(spread(inner, bucket.widths), bucket, links, layout)
+        leaf = _eliminate_leaf(theta, spread(inner, bucket.widths), bucket, links, layout)
         logdet, gram = logdet + leaf.waist.logdet, gram + leaf.waist.gram
         A, b, rounding = A + leaf.A, b + leaf.b, rounding + leaf.rounding
         alone.append(leaf)
@@ -135,8 +135,8 @@ def waist_jet(theta: Array, layout: CrossedArrays) -> WaistJet[CrossedTerms]:
         _behind_core(leaf, core, links) for leaf, links in zip(alone, layout.links, strict=True)
     )
     tangents = tuple(
-        psi_tangents(L, xp.asarray(structure.tangents, theta.dtype))
-        for L, structure in zip(factors.blocks, outer, strict=True)
+        psi_tangents(L, structure.tangents_at(theta[places(layout, (t,))]))
+        for t, L, structure in zip(layout.crossed, factors.blocks, outer, strict=True)
     )
     slopes = tuple(
         xp.sum(leaf.P, axis=-1) - sparse.pair_contraction(leaf.e, core.H, links)
@@ -151,7 +151,9 @@ def waist_jet(theta: Array, layout: CrossedArrays) -> WaistJet[CrossedTerms]:
     return WaistJet(Waist(logdet, gram), dlogdet, dgram, rounding, rest)
 
 
-def _eliminate_leaf(Lambda: Array, bucket: Bucket, links: Links, layout: CrossedArrays) -> _Leaf:
+def _eliminate_leaf(
+    theta: Array, Lambda: Array, bucket: Bucket, links: Links, layout: CrossedArrays
+) -> _Leaf:
     """Integrate the random effects of one bucket out."""
     xp = namespace(Lambda, bucket.T, layout.S0)
     q, C = Lambda.shape[0], bucket.c.shape[1]
@@ -162,12 +164,15 @@ def _eliminate_leaf(Lambda: Array, bucket: Bucket, links: Links, layout: Crossed
     v = sparse.apply_at(Li, links.d, links)  # L^-1 d
     # derivatives here go by way of Psi, which costs the digits that the root of M keeps
     own = at._replace(loss=at.loss**2, X=at.X[:, : q + C])
-    E = basis(pick(layout.structures, layout.eliminated), bucket.widths)
+    own_theta, inner = (
+        theta[places(layout, layout.eliminated)],
+        pick(layout.structures, layout.eliminated),
+    )
     return _Leaf(
         P=group_product(K, K),
         e=sparse.apply_at(xp.swapaxes(K, 0, 1), v, links),
         u=group_product(K, w),
-        D=psi_tangents(Lambda, xp.asarray(E, Lambda.dtype)),
+        D=psi_tangents(Lambda, basis(own_theta, inner, bucket.widths)),
         waist=Waist(logdet=logdet_of(at.U, bucket.copies), gram=total_product(w, w)),
         rounding=root_rounding(own, bucket.c, bucket.copies),
         A=sparse.pair_sums(v, v, links, layout.shape),
@@ -194,7 +199,8 @@ def _first_derivatives(
         dgram = xp.at(dgram)[at].add(-quadratic_tangents(leaf.u, leaf.D))
     levels = dense.levels_of(rest.core.u, sizes, layout.core.widths)
     for t, G, u, D in zip(layout.crossed, rest.halves, levels, rest.D, strict=True):
-        at, E = places(layout, (t,)), layout.structures[t].tangents.astype(theta.dtype)
+        at = places(layout, (t,))
+        E = layout.structures[t].tangents_at(theta[at])
         dlogdet = xp.at(dlogdet)[at].add(2.0 * xp.einsum("ab,kab->k", G, E))
         dgram = xp.at(dgram)[at].add(-quadratic_tangents(u, D))
     return dlogdet, dgram

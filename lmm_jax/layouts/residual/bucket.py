@@ -92,8 +92,8 @@ def covariances(
         same = same_subject(bucket)
         R, dR = R * same, dR * same[None]
     Lambda = spread(factor_blocks(theta, structures), bucket.widths)
-    E = xp.asarray(basis(structures, bucket.widths), theta.dtype)
-    D = xp.pad(psi_tangents(Lambda, E), ((0, 0), (0, r), (0, r)))
+    D = psi_tangents(Lambda, basis(theta, structures, bucket.widths))
+    D = xp.pad(D, ((0, 0), (0, r), (0, r)))
     if dR.shape[-1] == 1:
         D = xp.at(D)[at, q:, q:].add(dR[..., 0])
     else:

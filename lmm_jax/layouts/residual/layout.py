@@ -104,8 +104,8 @@ class ResidualLayout(Layout):
             slopes.append(xp.sum(slope[:q, :q], axis=-1))
             hessian = hessian + self._residual_bend(theta, slope[q:, q:], bucket)
         psi = self._by_term(slopes)
-        hessian = hessian + psi_curvatures(psi, self.structures)
         halves = halves_of(psi, factor_blocks(theta, self.structures))
+        hessian = hessian + psi_curvatures(theta, psi, halves, self.structures)
         return Curvature(symmetrize(hessian), psi, halves)
 
     @staticmethod
@@ -121,7 +121,7 @@ class ResidualLayout(Layout):
             slope = slope * same_subject(bucket)
         if max(bucket.places.shape[-1], bucket.slopes.shape[-1]) == 1:
             slope = xp.sum(slope, axis=-1)[:, :, None]
-        own = residual.bend(theta[at], bucket.places, bucket.slopes, slope)
+        own = residual.bend_at(theta[at], bucket.places, bucket.slopes, slope)
         return xp.at(xp.zeros((theta.size, theta.size), theta.dtype))[at, at].set(own)
 
     def _by_term(self, slopes: Sequence[Array]) -> tuple[Array, ...]:
