@@ -15,6 +15,13 @@ _LEVELS: dict[str, dict[str, str]] = {
     },
     "dyestuff": {"Batch": "A,B,C,D,E,F"},
     "dyestuff2": {"Batch": "A,B,C,D,E,F"},
+    "fev1": {
+        "USUBJID": ",".join(f"PT{number}" for number in range(1, 201)),
+        "AVISIT": "VIS1,VIS2,VIS3,VIS4",
+        "ARMCD": "PBO,TRT",
+        "RACE": "Asian,Black or African American,White",
+        "SEX": "Male,Female",
+    },
     "machines": {"Machine": "A,B,C", "Worker": "6,2,4,1,3,5"},
     "oats": {
         "Variety": "Golden Rain,Marvellous,Victory",
@@ -54,6 +61,8 @@ def load_dataset(name: str) -> pd.DataFrame:
     ``dyestuff``   30    yield of dyestuff, 5 preparations from each of 6 batches [3]_
     ``dyestuff2``  30    the same layout, simulated so that the batch variance is estimated as
                          zero [4]_
+    ``fev1``       800   forced expired volume of 200 patients at 4 visits of a trial with two arms
+                         (artificial; 263 values are missing; ``WEIGHT`` are weights) [10]_
     ``machines``   54    productivity of 6 workers on 3 machines, 3 times each [5]_ [6]_
     ``oats``       72    yield of oats in a split plot: 6 blocks, 3 varieties, 4 amounts of
                          nitrogen (``nitro``, and as the factor ``Nf``) [7]_ [6]_
@@ -103,6 +112,8 @@ def load_dataset(name: str) -> pd.DataFrame:
     .. [9] Belenky, G. et al. (2003). Patterns of performance degradation and restoration during
        sleep restriction and subsequent recovery: a sleep dose-response study. Journal of Sleep
        Research, 12, 1-12. doi:10.1046/j.1365-2869.2003.00337.x
+    .. [10] ``fev_data`` of the R package mmrm, https://github.com/openpharma/mmrm, under the Apache
+       License 2.0, a copy of which lies beside the data.
 
     Examples
     --------

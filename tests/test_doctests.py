@@ -35,7 +35,9 @@ def test_readme():
     assert doctest.DocTestRunner(optionflags=OPTIONS).run(test).failed == 0
 
 
-@pytest.mark.parametrize("name", ["fit_many.md", "inference.md"])
+@pytest.mark.parametrize(
+    "name", ["fit_many.md", "inference.md", "mmrm.md", "residual-structures.md"]
+)
 def test_examples_of_a_page(name):
     page = Path(__file__).parents[1] / "docs" / name
     bare = re.sub(r"^```.*$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE)

@@ -17,7 +17,7 @@ OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 def test_examples_on_the_page():
     blocks = re.findall(r"^```python\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
     test = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, PAGE.name, str(PAGE), 0)
-    assert len(blocks) == 4 and test.examples
+    assert len(blocks) == 5 and test.examples
     assert doctest.DocTestRunner(optionflags=OPTIONS).run(test).failed == 0
 
 
