@@ -256,13 +256,14 @@ def report(stored: dict[str, Any]) -> str:
             "REML, an unstructured covariance of the visits, from a data frame to the printed "
             "summary, in a fresh process each, one thread. `lmm_jax` ends with Kenward and Roger's "
             "degrees of freedom and covariance, on the second line with Satterthwaite's; `gls` and "
-            "glmmTMB have no such degrees of freedom. *Import* is the processor time of "
-            "the imports (of R's package, without R itself), *first* the first call after them, "
-            "*warm* the median of those that follow. The clock of a machine that does "
-            "other work at the same time says little: ratios are of processor time, over the "
-            "first line; more than 1x is slower. *Criterion*: what -2 log restricted likelihood "
-            f"exceeds the best by; a system *warns* where it doubts its own convergence. *Published*: seconds in {SOURCE}, on its authors' machine, not "
-            "to be compared with the other columns.",
+            "glmmTMB have no such degrees of freedom. *Import* is the processor time of the "
+            "imports (of R's package, without R itself), *first* the first call after them, "
+            "*warm* the median of those that follow. The clock of a machine that does other work "
+            "at the same time says little: ratios are of processor time, over the first line; "
+            "more than 1x is slower. *Criterion*: what -2 log restricted likelihood exceeds the "
+            "best by; a system *warns* where it doubts its own convergence. *Published*: seconds "
+            f"in {SOURCE}, on its authors' machine and for their data, not to be compared with "
+            "the other columns.",
             *(table(name, found) for name, found in stored["trials"].items()),
             f"Versions: {json.dumps(versions)}. {json.dumps(stored['machine'])}",
         ]
