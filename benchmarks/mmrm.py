@@ -208,6 +208,11 @@ def seconds(x: float | None) -> str:
     return "-" if x is None else f"{1e3 * x:.0f} ms" if x < 1 else f"{x:.3g} s"
 
 
+def times(ratio: float) -> str:
+    """Two digits, or all of a whole number."""
+    return f"{ratio:.2g}x" if ratio < 10 else f"{ratio:.0f}x"
+
+
 def table(name: str, found: dict[str, Any]) -> str:
     """First and warm calls of a trial; ratios are those of processor time."""
     systems = found["systems"]
@@ -230,8 +235,8 @@ def table(name: str, found: dict[str, Any]) -> str:
             continue
         for kind in ("first", "warm"):
             cpu = s.get(f"{kind}_cpu_s")
-            ratio = "-" if cpu is None else f"{cpu / base[f'{kind}_cpu_s']:.2g}x"
-            cells += [seconds(s.get(f"{kind}_s")), seconds(cpu), ratio]
+            cells += [seconds(s.get(f"{kind}_s")), seconds(cpu)]
+            cells.append("-" if cpu is None else times(cpu / base[f"{kind}_cpu_s"]))
         more = s["criterion"] - best
         reached = "best" if more < 1e-3 else f"+{more:.2g}"
         cells.append(reached if s["converged"] else f"{reached}, warns")
