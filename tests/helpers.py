@@ -80,12 +80,15 @@ def dense_deviance(
 
     ``log|V|`` carries ``-sum(log w)``, so the weights enter as they do in lme4.
     """
-    n, p = X.shape
-    w = np.ones(n) if weights is None else np.asarray(weights, float)
+    w = np.ones(len(y)) if weights is None else np.asarray(weights, float)
     y = y if offset is None else y - np.asarray(offset, float)
     Z, Lambda = random_root(terms, theta)
-    V = np.diag(1 / w) + (Z @ Lambda) @ (Z @ Lambda).T
+    return dense_gls(X, y, np.diag(1 / w) + (Z @ Lambda) @ (Z @ Lambda).T, reml=reml)
 
+
+def dense_gls(X: Array, y: Array, V: Array, *, reml: bool) -> DenseFit:
+    """The criterion of :func:`dense_deviance` at a covariance V, (n, n), known up to sigma^2."""
+    n, p = X.shape
     C = np.linalg.cholesky(V)
     Q, R = np.linalg.qr(solve_triangular(C, X, lower=True))  # X'V^-1 X = R'R
     beta = solve_triangular(R, Q.T @ solve_triangular(C, y, lower=True))

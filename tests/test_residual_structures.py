@@ -1,0 +1,568 @@
+"""Residual covariances: their derivatives, and their layout against dense n x n matrices."""
+
+from dataclasses import replace
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+from dense_residual import DenseResidual
+from helpers import Array, Term, assert_close, dense_gls, random_root
+
+import lmm_jax as lmm
+from lmm_jax.covariance.correlations import (
+    Antedependent,
+    Autoregressive,
+    Continuous,
+    Exponential,
+    Gaussian,
+    General,
+    Independent,
+    MovingAverage,
+    Symmetric,
+    Toeplitz,
+)
+from lmm_jax.covariance.residuals import ResidualStructure, Spread
+from lmm_jax.covariance.theta import factor_blocks, theta_slices
+from lmm_jax.inference.residual_parameters import natural_parameters
+from lmm_jax.likelihood.profile import profile_jet, profile_waist
+from lmm_jax.numerics.taylor import variables
+
+EXACT = 1e-12  # a few roundings of float64
+DENSE_RTOL = 1e-11  # a dense V of fifty rows
+# Richardson's central differences of step h: their error is of the order h^4, rounding eps / h.
+STEP, DIFFERENCE_RTOL = 1e-3, 1e-9
+RUNTIME_RTOL = 1e-9  # two optima, each to a decrement of 1e-9 and better
+
+
+def differences(f, x):
+    """First derivatives of f at x by Richardson's central differences, (m, ...)."""
+
+    def central(k, h):
+        e = h * np.eye(x.size)[k]
+        return (np.asarray(f(x + e)) - np.asarray(f(x - e))) / (2 * h)
+
+    return np.stack([(4 * central(k, STEP) - central(k, 2 * STEP)) / 3 for k in range(x.size)])
+
+
+# ------------------------------------------------------------------------------ correlations
+
+LEVELS = ("a", "b", "c", "d")
+VISITS = np.arange(4.0)[None, :, None]  # places of visits: (d, r, g)
+GAPS = np.array([[0.0, 2.0, 3.0, 7.0], [1.0, 2.0, 4.0, 5.0]]).T[None]
+POINTS = np.random.default_rng(3).normal(size=(2, 4, 3))
+CORRELATIONS = {
+    "independent": (Independent(), VISITS),
+    "general": (General(levels=LEVELS), VISITS),
+    "symmetric": (Symmetric(width=4), VISITS),
+    "symmetric of places of their own": (Symmetric(width=4), GAPS),
+    "autoregressive": (Autoregressive(), VISITS),
+    "autoregressive with gaps": (Autoregressive(), GAPS),
+    "moving average": (MovingAverage(), VISITS),
+    "moving average with gaps": (MovingAverage(), GAPS),
+    "antedependent": (Antedependent(levels=LEVELS), VISITS),
+    "toeplitz": (Toeplitz(levels=LEVELS), VISITS),
+    "continuous": (Continuous(), GAPS / 2.5),
+    "exponential": (Exponential(unit=2.0), POINTS),
+    "exponential with nugget": (Exponential(nugget=True), POINTS),
+    "gaussian": (Gaussian(), GAPS / 3.5),
+    "gaussian with nugget": (Gaussian(unit=0.5, nugget=True), POINTS),
+}
+
+
+def drawn(correlation, seed=0):
+    return np.random.default_rng(seed).normal(size=correlation.n_params)
+
+
+@pytest.mark.parametrize("name", CORRELATIONS)
+def test_a_correlation_is_one_at_any_parameters(name):
+    """Symmetric, ones on the diagonal, positive definite: theta runs through all of R^m."""
+    correlation, places = CORRELATIONS[name]
+    for seed in range(5):
+        C = np.moveaxis(correlation.matrix(2.0 * drawn(correlation, seed), places), -1, 0)
+        assert_close(C, np.swapaxes(C, 1, 2), EXACT, 1)
+        assert_close(np.diagonal(C, axis1=1, axis2=2), np.ones(C.shape[:2]), EXACT)
+        assert (np.linalg.eigvalsh(C) > -EXACT).all() and np.abs(C).max() < 1 + EXACT
+
+
+@pytest.mark.parametrize("name", CORRELATIONS)
+def test_derivatives_of_a_correlation(name):
+    correlation, places = CORRELATIONS[name]
+    c = drawn(correlation)
+    tangents = correlation.tangents(c, places)
+    if not c.size:
+        assert tangents.shape[0] == 0
+        return
+    assert_close(tangents, differences(lambda x: correlation.matrix(x, places), c),
+                 DIFFERENCE_RTOL, 1)  # fmt: skip
+    second = differences(lambda x: correlation.tangents(x, places), c)
+    slope = np.random.default_rng(1).normal(size=(4, 4, places.shape[-1]))
+    slope = slope + np.swapaxes(slope, 0, 1)
+    bend = np.einsum("klabg,abg->kl", np.broadcast_to(second, (*second.shape[:4], slope.shape[-1])),
+                     slope)  # fmt: skip
+    assert_close(correlation.bend(c, places, slope), bend, DIFFERENCE_RTOL, 10)
+    if places.shape[-1] == 1:  # places that all groups share: their slopes are added
+        many = np.concatenate([slope, 2.0 * slope], axis=-1)
+        assert_close(correlation.bend(c, places, many), 3.0 * bend, DIFFERENCE_RTOL, 10)
+    full = correlation.entries(c, places)
+    assert_close(full.value, correlation.matrix(c, places), EXACT, 1)
+    assert_close(full.first, tangents, EXACT, 1)
+    assert_close(full.second, second, DIFFERENCE_RTOL, 1)
+
+
+@pytest.mark.parametrize("name", CORRELATIONS)
+@pytest.mark.parametrize("rho", [-0.3, 0.1, 0.5, 0.99])
+def test_a_start_is_near_the_correlation_that_is_asked_for(name, rho):
+    """Neighbours at distance one have it, within the bounds that keep starts off the edges."""
+    correlation, places = CORRELATIONS[name]
+    c = correlation.start(np.asarray(rho))
+    assert c.shape == (correlation.n_params,) and np.isfinite(c).all()
+    if places is VISITS and c.size:
+        C = correlation.matrix(c, places)[..., 0]
+        assert_close(C[0, 1], np.clip(rho, 0.02, 0.95), 1e-9)
+
+
+@pytest.mark.parametrize("name", CORRELATIONS)
+def test_reported_parameters_are_smooth_functions(name):
+    """``natural`` carries its first derivatives along, ``natural_bent`` two."""
+    correlation, _ = CORRELATIONS[name]
+    c = drawn(correlation)
+    if not c.size:
+        assert correlation.natural([]) == {}
+        return
+
+    def values(x):
+        return np.array([float(t.value) for t in correlation.natural(variables(x)).values()])
+
+    def firsts(x):
+        return np.array([t.first for t in correlation.natural(variables(x)).values()])
+
+    assert_close(firsts(c), differences(values, c).T, DIFFERENCE_RTOL, 1)
+    second = np.array([t.second for t in correlation.natural_bent(variables(c)).values()])
+    assert_close(second, np.moveaxis(differences(firsts, c), 0, -1), DIFFERENCE_RTOL, 1)
+
+
+UNDER_JAX = ("general", "symmetric of places of their own", "moving average with gaps",
+             "antedependent", "toeplitz", "gaussian with nugget")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNDER_JAX)
+def test_a_correlation_under_jax(name, x64):
+    """The same matrix, derivatives and bend, one program of them all."""
+    correlation, places = CORRELATIONS[name]
+    c = drawn(correlation)
+    slope = np.ones((4, 4, places.shape[-1]))
+
+    @jax.jit
+    def all_of(c, places, slope):
+        C, tangents = correlation.matrix(c, places), correlation.tangents(c, places)
+        return C, tangents, correlation.bend(c, places, slope)
+
+    found = all_of(*map(jnp.asarray, (c, places, slope)))
+    expected = (
+        correlation.matrix(c, places),
+        correlation.tangents(c, places),
+        correlation.bend(c, places, slope),
+    )
+    for left, right in zip(found, expected, strict=True):
+        assert_close(left, right, 10 * EXACT, 1)
+
+
+# ------------------------------------------------------------------------------ residual structures
+
+X_OF_ROWS = np.random.default_rng(5).uniform(0.5, 2.0, size=(4, 3))
+STRUCTURES = {
+    "us": (General(levels=LEVELS), Spread(kind="levels", levels=LEVELS)),
+    "us, another arm": (
+        General(levels=LEVELS), Spread(kind="levels", levels=LEVELS, anchored=False)
+    ),
+    "csh": (Symmetric(width=4), Spread(kind="levels", levels=LEVELS)),
+    "ar1, another arm": (Autoregressive(), Spread(anchored=False)),
+    "toeph": (Toeplitz(levels=LEVELS), Spread(kind="levels", levels=LEVELS)),
+    "adh": (Antedependent(levels=LEVELS), Spread(kind="levels", levels=LEVELS)),
+    "arma11 * power": (MovingAverage(), Spread(kind="power")),
+    "ar1 * expo, another arm": (Autoregressive(), Spread(kind="expo", anchored=False)),
+    "symm * expo": (General(levels=LEVELS), Spread(kind="expo")),
+    "sp_gau * power": (Gaussian(nugget=True), Spread(kind="power")),
+    "diag": (Independent(), Spread(kind="levels", levels=LEVELS)),
+}  # fmt: skip
+
+
+def structure_at(name):
+    """A structure, parameters, places and slopes of three groups of four rows."""
+    correlation, spread = STRUCTURES[name]
+    structure = ResidualStructure(correlation=correlation, spread=spread)
+    phi = np.random.default_rng(7).normal(size=structure.n_params)
+    codes = np.broadcast_to(np.arange(4)[:, None], (4, 3))
+    slopes = spread.slopes(codes, X_OF_ROWS, (4, 3))
+    places = POINTS if isinstance(correlation, Gaussian) else np.broadcast_to(VISITS, (1, 4, 3))
+    return structure, phi, places, slopes
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_derivatives_of_a_residual_covariance(name):
+    structure, phi, places, slopes = structure_at(name)
+    m = structure.n_params
+    R, tangents = structure.with_tangents(phi, places, slopes)
+    assert_close(R, structure.matrix(phi, places, slopes), EXACT, 1)
+    assert (np.linalg.eigvalsh(np.moveaxis(R, -1, 0)) > 0).all()
+    found = differences(lambda x: structure.matrix(x, places, slopes), phi)
+    assert_close(tangents, found, 10 * DIFFERENCE_RTOL, np.abs(R).max())
+    second = differences(lambda x: structure.with_tangents(x, places, slopes)[1], phi)
+    rng = np.random.default_rng(8)
+    slope = rng.normal(size=(4, 4, 3))
+    slope = slope + np.swapaxes(slope, 0, 1)
+    expected = np.einsum("klabg,abg->kl", second, slope)
+    assert_close(structure.bend(phi, places, slopes, slope), expected, 10 * DIFFERENCE_RTOL,
+                 np.abs(expected).max())  # fmt: skip
+    W = rng.normal(size=(m, m))
+    W = W + W.T
+    expected = np.einsum("kl,klabg->abg", W, second)
+    assert_close(structure.bent(phi, places, slopes, W), expected, 10 * DIFFERENCE_RTOL,
+                 np.abs(expected).max())  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_a_residual_structure_starts_where_it_is_told(name):
+    structure, _, places, slopes = structure_at(name)
+    s = np.linspace(-0.5, 0.5, structure.spread.n_params)
+    phi = structure.begin(np.asarray(0.5), s)
+    assert phi.shape == (structure.n_params,)
+    R = structure.matrix(phi, places, slopes)
+    sd = np.exp(np.einsum("k,kag->ag", s, slopes))
+    assert_close(np.einsum("aag->ag", R), sd**2, EXACT)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_a_residual_structure_is_a_static_object(name):
+    structure, phi, _, _ = structure_at(name)
+    assert hash(structure) == hash(replace(structure)) and structure == replace(structure)
+    assert structure.factor(phi).shape == (0, 0)
+    assert structure.tangents.shape == (phi.size, 0, 0)
+
+
+# ------------------------------------------------------------------------------ models
+
+
+SEEN = {"1234": 16, "123": 10, "134": 6, "1": 4}  # subjects of every pattern of visits
+
+
+def trial():
+    """Subjects at five sites, two arms, four visits of which some were missed."""
+    rng = np.random.default_rng(11)
+    patterns = [seen for seen, count in SEEN.items() for _ in range(count)]
+    subject = np.repeat(np.arange(len(patterns)), [len(seen) for seen in patterns])
+    visit = np.array([int(k) - 1 for seen in patterns for k in seen])
+    site = subject % 5
+    n = subject.size
+    level = rng.normal(size=len(patterns))[subject] + 0.5 * rng.normal(size=5)[site]
+    data = pd.DataFrame(
+        {
+            "y": 3 + level + 0.6 * visit + (1 + 0.3 * visit) * rng.normal(size=n),
+            "base": rng.integers(0, 3, len(patterns))[subject] - 1.0,
+            "x": rng.normal(size=n),
+            "visit": [f"v{k + 1}" for k in visit],
+            "number": visit + 3,
+            "time": np.round(visit + rng.uniform(0, 0.9, n), 2),
+            "lat": rng.normal(size=n),
+            "lon": rng.normal(size=n),
+            "size": rng.uniform(0.5, 3.0, n),
+            "subject": [f"s{k:02d}" for k in subject],
+            "site": [f"c{k}" for k in site],
+            "arm": np.array(["A", "B"])[site % 2],
+            "sex": np.array(["f", "m"])[subject // 2 % 2],
+            "stratum": np.array(["p", "q", "r"])[rng.integers(0, 3, n)],
+            "w": rng.uniform(0.5, 2.0, n),
+            "o": rng.normal(size=n),
+        }
+    )
+    return data.sample(frac=1.0, random_state=0)  # in no order
+
+
+TRIAL = trial()
+FOUR = ("v1", "v2", "v3", "v4")
+
+
+def dense_of(data, correlation="", **options):
+    """The twin of a covariance of this data set."""
+    fields = {
+        "subject": pd.factorize(data["subject"])[0],
+        "places": (data["number"].to_numpy(float) - 3)[None],
+        "visits": FOUR,
+        **options,
+    }
+    return DenseResidual(correlation=correlation, **fields)
+
+
+def column(name):
+    return TRIAL[name].to_numpy()
+
+
+TIME = column("time")[None]
+PLANE = np.stack([column("lat"), column("lon")])
+# in the order of rows: the place of a row is its rank among the rows of its subject
+ROW = TRIAL.groupby("subject").cumcount().to_numpy(float)[None]
+BY_VISIT = {"spread": "levels", "by": column("visit")}
+SLOPE = Term(np.column_stack([np.ones(len(TRIAL)), column("x")]), column("subject"))
+SITE = Term(np.ones((len(TRIAL), 1)), column("site"))
+SUBJECT = Term(np.ones((len(TRIAL), 1)), column("subject"))
+ONE = np.zeros(len(TRIAL), int)
+
+# formula of the covariance and of random effects: twin, random terms in the layout's order
+MODELS = {
+    "us(visit | subject)": (dense_of(TRIAL, "symm", **BY_VISIT), []),
+    "symm(visit | subject)": (dense_of(TRIAL, "symm"), []),
+    "cs(visit | subject)": (dense_of(TRIAL, "cs"), []),
+    "csh(visit | subject)": (dense_of(TRIAL, "cs", **BY_VISIT), []),
+    "ar1(visit | subject)": (dense_of(TRIAL, "ar1"), []),
+    "ar1(number | subject)": (dense_of(TRIAL, "ar1"), []),
+    "ar1(row | subject)": (dense_of(TRIAL, "ar1", places=ROW), []),
+    "ar1h(visit | subject)": (dense_of(TRIAL, "ar1", **BY_VISIT), []),
+    "toep(visit | subject)": (dense_of(TRIAL, "toep"), []),
+    "toeph(visit | subject)": (dense_of(TRIAL, "toep", **BY_VISIT), []),
+    "ad(visit | subject)": (dense_of(TRIAL, "ad"), []),
+    "adh(visit | subject)": (dense_of(TRIAL, "ad", **BY_VISIT), []),
+    "arma11(visit | subject)": (dense_of(TRIAL, "arma11"), []),
+    "car1(time | subject)": (dense_of(TRIAL, "car1", places=TIME), []),
+    "sp_exp(time | subject)": (dense_of(TRIAL, "sp_exp", places=TIME), []),
+    "sp_exp(lat + lon | subject)": (dense_of(TRIAL, "sp_exp", places=PLANE), []),
+    "sp_exp(lat + lon)": (dense_of(TRIAL, "sp_exp", places=PLANE, subject=ONE), []),
+    "sp_gau(lat + lon | site, nugget=True)": (
+        dense_of(TRIAL, "sp_gau", places=PLANE, nugget=True, subject=pd.factorize(TRIAL.site)[0]),
+        [],
+    ),
+    "car1(time | subject, nugget=True)": (
+        dense_of(TRIAL, "car1", places=TIME, nugget=True), []
+    ),
+    "diag(stratum)": (dense_of(TRIAL, spread="levels", by=column("stratum")), []),
+    "power(size)": (dense_of(TRIAL, spread="power", by=column("size")), []),
+    "expo(x)": (dense_of(TRIAL, spread="expo", by=column("x")), []),
+    "ar1(visit | subject) * diag(stratum)": (
+        dense_of(TRIAL, "ar1", spread="levels", by=column("stratum")), []
+    ),
+    "symm(visit | subject) * diag(sex)": (
+        dense_of(TRIAL, "symm", spread="levels", by=column("sex")), []
+    ),
+    "toep(visit | subject) * power(size)": (
+        dense_of(TRIAL, "toep", spread="power", by=column("size")), []
+    ),
+    "us(visit | arm / subject)": (dense_of(TRIAL, "symm", arm=column("arm"), **BY_VISIT), []),
+    "ar1(visit | arm / subject)": (dense_of(TRIAL, "ar1", arm=column("arm")), []),
+    "sp_exp(time | arm / subject)": (
+        dense_of(TRIAL, "sp_exp", places=TIME, arm=column("arm")), []
+    ),
+    "ar1(visit | subject) + (1 | site)": (dense_of(TRIAL, "ar1"), [SITE]),
+    "us(visit | subject) + (1 | site)": (dense_of(TRIAL, "symm", **BY_VISIT), [SITE]),
+    "car1(time | subject) + (1 | site)": (dense_of(TRIAL, "car1", places=TIME), [SITE]),
+    "ar1h(visit | subject) + (1 | subject)": (dense_of(TRIAL, "ar1", **BY_VISIT), [SUBJECT]),
+    "diag(stratum) + (1 + x | subject)": (
+        dense_of(TRIAL, spread="levels", by=column("stratum")), [SLOPE]
+    ),
+    "ar1(visit | subject) * diag(sex) + (1 | site) + (1 + x | subject)": (
+        dense_of(TRIAL, "ar1", spread="levels", by=column("sex")), [SLOPE, SITE]
+    ),
+}  # fmt: skip
+OPTIONS = {"plain": {}, "weighted": {"weights": "w", "offset": "o"}}
+
+
+@cache
+def design_of(text, options="plain"):
+    return lmm.design(f"y ~ base + visit + {text}", TRIAL, **OPTIONS[options])
+
+
+def on_host(model):
+    """The layout that a fit is found on: groups of one covariance merged."""
+    return jax.tree.map(np.asarray, model.compressed.merged)
+
+
+def theta_near(layout, seed):
+    """Somewhere near the start, where nothing is special."""
+    start = np.asarray(layout.start_moments())
+    return start + 0.3 * np.random.default_rng(seed).normal(size=start.size)
+
+
+def random_share(text, layout, theta) -> Array:
+    """What random effects add to V, relative to sigma^2."""
+    terms = MODELS[text][1]
+    if not terms:
+        return np.zeros((len(TRIAL), len(TRIAL)))
+    blocks = factor_blocks(theta, layout.structures)
+    own = [A @ L for A, L in zip(layout.whiteners, blocks, strict=True)][: len(terms)]
+    Z, Lambda = random_root(terms, np.concatenate([L.T[np.triu_indices(len(L))] for L in own]))
+    return (Z @ Lambda) @ (Z @ Lambda).T
+
+
+def dense_covariance(text, options, layout, theta) -> Array:
+    """V of the rows, relative to sigma^2, at the layout's theta."""
+    residual, _ = MODELS[text]
+    found = natural_parameters(theta, 1.0, layout.structures)
+    values = dict(zip(found.names, np.asarray(found.values.value), strict=True))
+    V = residual.matrix(values)
+    if options == "weighted":
+        root = 1 / np.sqrt(column("w"))
+        V = root[:, None] * V * root
+    return V + random_share(text, layout, theta)
+
+
+def dense_rows(options):
+    X = np.column_stack([np.ones(len(TRIAL)), column("base"),
+                         *(column("visit") == v for v in FOUR[1:])])  # fmt: skip
+    return X, column("y") - (column("o") if options == "weighted" else 0.0)
+
+
+@pytest.mark.parametrize("reml", [True, False], ids=["reml", "ml"])
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("text", MODELS)
+def test_criterion_is_that_of_dense_matrices(text, options, reml):
+    layout = on_host(design_of(text, options))
+    X, y = dense_rows(options)
+    for seed in range(2):
+        theta = theta_near(layout, seed)
+        dense = dense_gls(X, y, dense_covariance(text, options, layout, theta), reml=reml)
+        at = profile_jet(theta, layout, reml=reml)
+        assert_close(at.value, dense.criterion, DENSE_RTOL)
+        plain = jax.tree.map(np.asarray, design_of(text, options).compressed.layout)
+        value = profile_waist(plain.waist_at(theta), plain, reml=reml).deviance
+        assert_close(value, dense.criterion, DENSE_RTOL)
+
+
+@pytest.mark.parametrize("text", MODELS)
+def test_derivatives_of_the_criterion(text):
+    """The gradient is that of the dense criterion, the Hessian that of the gradient."""
+    options, reml = ("weighted", True) if len(text) % 2 else ("plain", False)
+    layout = on_host(design_of(text, options))
+    X, y = dense_rows(options)
+    theta = theta_near(layout, 3)
+
+    def criterion(at):
+        return dense_gls(X, y, dense_covariance(text, options, layout, at), reml=reml).criterion
+
+    jet = profile_jet(theta, layout, reml=reml)
+    scale = np.abs(jet.gradient).max()
+    assert_close(jet.gradient, differences(criterion, theta), 1e-8, scale)
+    hessian = differences(lambda at: profile_jet(at, layout, reml=reml).gradient, theta)
+    assert_close(jet.hessian, hessian, 1e-8, np.abs(hessian).max())
+
+
+COMPILED = [
+    "us(visit | arm / subject)",
+    "sp_gau(lat + lon | site, nugget=True)",
+    "ar1(visit | subject) * diag(sex) + (1 | site) + (1 + x | subject)",
+]
+
+
+@pytest.mark.parametrize("text", COMPILED)
+def test_criterion_and_derivatives_under_jax(text, x64):
+    layout = on_host(design_of(text, "weighted"))
+    theta = theta_near(layout, 5)
+    expected = profile_jet(theta, layout, reml=True)
+    found = jax.jit(profile_jet, static_argnames="reml")(
+        jnp.asarray(theta), jax.tree.map(jnp.asarray, layout), reml=True
+    )
+    assert_close(found.value, expected.value, 10 * EXACT)
+    for name in ("gradient", "hessian"):
+        value = getattr(expected, name)
+        assert_close(getattr(found, name), value, 1e-10, np.abs(value).max())
+
+
+MOMENTS = [
+    "us(visit | subject)",
+    "ar1(visit | subject) * diag(stratum)",
+    "ar1(visit | arm / subject)",
+    "symm(visit | subject) * diag(sex)",
+    "ar1(visit | subject) * diag(sex) + (1 | site) + (1 + x | subject)",
+    "sp_gau(lat + lon | site, nugget=True)",
+]
+
+
+@pytest.mark.parametrize("text", MOMENTS)
+def test_moments_are_those_of_dense_matrices(text):
+    """What Kenward and Roger's adjustment is made of, by V and its differences."""
+    layout = on_host(design_of(text, "weighted"))
+    theta = theta_near(layout, 4)
+    m = theta.size
+
+    def covariance(at):
+        return dense_covariance(text, "weighted", layout, at)
+
+    X = dense_rows("weighted")[0] @ layout.beta_map
+    Vi = np.linalg.inv(covariance(theta))
+    dV = differences(covariance, theta)
+    at = layout.psi_moments(theta)
+    B = Vi @ X
+    expected = {
+        "gram": X.T @ B,
+        "traces": np.einsum("ab,kab->k", Vi, dV),
+        "products": np.einsum("ab,kbc,cd,lda->kl", Vi, dV, Vi, dV, optimize=True),
+        "grams": np.einsum("ap,kab,bq->kpq", B, dV, B, optimize=True),
+        "seconds": np.einsum("ap,kab,bc,lcd,dq->klpq", B, dV, Vi, dV, B, optimize=True),
+    }
+    for name, value in expected.items():
+        assert_close(getattr(at, name), value, 1e-8, np.abs(value).max())
+    second = differences(lambda x: differences(covariance, x), theta)
+    rng = np.random.default_rng(6)
+    W, z = rng.normal(size=(m + 1, m + 1)), rng.normal(size=m + 1)
+    W = W + W.T
+    own = [
+        k
+        for s, place in zip(layout.structures, theta_slices(layout.structures), strict=True)
+        if s.name == "residual"
+        for k in range(place.start, place.stop)
+    ]
+    mine = np.ix_(own, own)
+    bends = np.einsum("kl,klab->ab", W[mine], second[mine])
+    # log sigma^2 multiplies V, of which this is the residuals' share
+    bends += np.einsum("k,kab->ab", 2 * W[own, -1] - z[own], dV[own])
+    share = covariance(theta) - random_share(text, layout, theta)
+    bends += (W[-1, -1] - z[-1]) * share
+    expected = B.T @ bends @ B
+    assert_close(layout.bend_form(theta, W, z), expected, 1e-6, np.abs(expected).max())
+
+
+def test_buckets_of_every_kind_are_among_the_models():
+    """Shared and own places, several subjects in a group, merged patterns, fewer rows of them."""
+    layouts = [on_host(design_of(text, o)) for text in MODELS for o in OPTIONS]
+    buckets = [bucket for layout in layouts for bucket in layout.buckets]
+    assert {bucket.places.shape[-1] == 1 for bucket in buckets} == {True, False}
+    assert {bucket.subjects is None for bucket in buckets} == {True, False}
+    assert {bucket.owner is None for bucket in buckets} == {True, False}
+    assert max(len(layout.buckets) for layout in layouts) > 2
+    merged = on_host(design_of("us(visit | subject)")).buckets[0]
+    assert np.asarray(merged.copies).sum() == sum(SEEN.values())
+    assert np.any(merged.c, axis=(0, 1)).sum() < sum(SEEN.values())
+
+
+def test_what_is_linear_in_reported_parameters():
+    """There Kenward and Roger's second derivatives of V are zero."""
+    linear = {
+        text for text in MODELS
+        if all(s.is_linear for s in on_host(design_of(text)).structures if s.name == "residual")
+    }  # fmt: skip
+    names = ("us", "symm", "cs", "toep")
+    assert linear == {t for t in MODELS if t.startswith(tuple(f"{n}(" for n in names))} - {
+        "symm(visit | subject) * diag(sex)",
+        "toep(visit | subject) * power(size)",
+    }
+
+
+RUNTIMES = [
+    "us(visit | arm / subject)",
+    "ar1(visit | subject) * diag(sex) + (1 | site) + (1 + x | subject)",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", RUNTIMES)
+def test_both_runtimes_find_one_optimum(text):
+    numpy, other = (
+        lmm.fit(f"y ~ base + visit + {text}", TRIAL, weights="w", runtime=runtime)
+        for runtime in ("numpy", "jax")
+    )
+    assert (numpy.runtime, other.runtime) == ("numpy", "jax")
+    assert_close(other.llf, numpy.llf, RUNTIME_RTOL)
+    assert_close(other.fe_params, numpy.fe_params, 1e-6, numpy.bse_fe)
+    assert_close(other.residual_params, numpy.residual_params, 1e-6, numpy.residual_params_se)
+    for name in ("kenward-roger", "satterthwaite"):
+        assert_close(other.with_df(name).df, numpy.with_df(name).df, 1e-5)
