@@ -6,7 +6,7 @@
 Slow on purpose and independent of the library. What the library computes is compared with it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -142,6 +142,19 @@ def _by_term(terms: Sequence[Term], b: Array, cond: Array, pred: Array) -> list[
         out.append(DenseBlups(levels, b[rows], cond[index], pred[index]))
         start += k * len(levels)
     return out
+
+
+def differences(f: Callable[[Array], ArrayLike], x: Array, step: float = 1e-3) -> Array:
+    """First derivatives of f at x by Richardson's central differences, (m, ...).
+
+    Their error is of the order ``step^4``, rounding that of f divided by the step.
+    """
+
+    def central(k: int, h: float) -> Array:
+        e = h * np.eye(x.size)[k]
+        return (np.asarray(f(x + e)) - np.asarray(f(x - e))) / (2 * h)
+
+    return np.stack([(4 * central(k, step) - central(k, 2 * step)) / 3 for k in range(x.size)])
 
 
 def assert_close(actual: ArrayLike, expected: ArrayLike, tol: float, scale: ArrayLike = 0) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from dense_residual import DenseResidual
-from helpers import Array, Term, assert_close, dense_gls, random_root
+from helpers import Array, Term, assert_close, dense_gls, differences, random_root
 
 import lmm_jax as lmm
 from lmm_jax.covariance.correlations import (
@@ -32,19 +32,8 @@ from lmm_jax.numerics.taylor import variables
 
 EXACT = 1e-12  # a few roundings of float64
 DENSE_RTOL = 1e-11  # a dense V of fifty rows
-# Richardson's central differences of step h: their error is of the order h^4, rounding eps / h.
-STEP, DIFFERENCE_RTOL = 1e-3, 1e-9
+DIFFERENCE_RTOL = 1e-9  # of `differences`: rounding over its step
 RUNTIME_RTOL = 1e-9  # two optima, each to a decrement of 1e-9 and better
-
-
-def differences(f, x):
-    """First derivatives of f at x by Richardson's central differences, (m, ...)."""
-
-    def central(k, h):
-        e = h * np.eye(x.size)[k]
-        return (np.asarray(f(x + e)) - np.asarray(f(x - e))) / (2 * h)
-
-    return np.stack([(4 * central(k, STEP) - central(k, 2 * STEP)) / 3 for k in range(x.size)])
 
 
 # ------------------------------------------------------------------------------ correlations
