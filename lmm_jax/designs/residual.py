@@ -139,6 +139,7 @@ def residual_of_rows(
     labels = tuple(spelled(names)) if names is not None else ()
     if term.correlation:
         _check_repeats(term, subject, subjects, places)
+        _check_pairs(term, subject)
     at = places.codes[None].astype(float) if kind.levels_are_codes else places.at  # type: ignore[index]
     options: dict[str, Any] = {}
     if kind.levels_are_codes:
@@ -275,6 +276,16 @@ def _spread_of(
         return places.codes, None, None
     if term.spread == "diag":
         codes, strata = group_factor((term.covariate,), data, context)
+        if len(strata) == len(data):
+            raise DataError(
+                f"`{term.covariate}` has a level for every row: {term.text} would have as many "
+                f"variances. Take `power({term.covariate})` or `expo({term.covariate})` of numbers"
+            )
+        if len(strata) == 1:
+            raise DataError(
+                f"`{term.covariate}` has one level, {spelled(strata)[0]}: {term.text} would have "
+                "one variance, which every model has"
+            )
         return codes, strata, None
     if term.spread == "one":
         return None, None, None
@@ -302,17 +313,30 @@ def _check_repeats(
     if (count == 1).all():
         return
     row = int(first[np.argmax(count > 1)])
-    who = "the rows" if subjects is None else f"subject {spelled(subjects)[subject[row]]}"
+    found = "there are two rows"
+    if subjects is not None:
+        found = f"subject {spelled(subjects)[subject[row]]} has two rows"
     if places.codes is None:
         where = ", ".join(f"{x:g}" for x in places.at[:, row])
         raise DataError(
-            f"{who} has two rows at {where} in {term.text}: their correlation would be 1. Add "
+            f"{found} at {where} in {term.text}: their correlation would be 1. Add "
             "`nugget=True`, or take one row of them"
         )
     visit = spelled(places.visits)[places.codes[row]]  # type: ignore[arg-type]
     raise DataError(
-        f"{who} has two rows at the visit {visit} in {term.text}: a subject is seen once at a "
+        f"{found} at the visit {visit} in {term.text}: a subject is seen once at a "
         "visit. Average them, or give each a visit of its own"
+    )
+
+
+def _check_pairs(term: ResidualTerm, subject: np.ndarray) -> None:
+    """Some subject has two rows: otherwise there is no correlation."""
+    if np.bincount(subject).max(initial=0) > 1:
+        return
+    group = ":".join(term.group)
+    raise DataError(
+        f"no `{group}` has two rows: {term.text} has no correlation to estimate. Name the column "
+        "of the subjects behind the bar, or leave the correlation out, as in `diag(…)`"
     )
 
 

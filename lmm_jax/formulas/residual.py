@@ -30,7 +30,7 @@ _NAMES = "|".join((*OF_VISITS, *SPATIAL, *SPREADS))
 _CALL = re.compile(rf"({_NAMES})\(")
 # What may name the visits: a column, or a column as a factor. More is a term of random effects.
 _VISIT = re.compile(r"\s*(?:`[^`]*`|[^\W\d]\w*|(?:factor|C)\(\s*(?:`[^`]*`|[^\W\d]\w*)\s*\))\s*")
-_NUGGET = re.compile(r",\s*nugget\s*=\s*(\w+)\s*$")
+_NUGGET = re.compile(r",\s*nugget\s*=\s*([^,]*?)\s*$")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,6 +163,8 @@ def _read(item: Item, text: str) -> ResidualTerm:
     if bar and not right.strip():
         raise FormulaError(f"no subjects after the bar: write `{name}(… | id)`", text, item.start)
     by, group = _subjects(right, item, text) if bar else ((), ())
+    if not left.strip():
+        raise FormulaError(f"nothing stands in `{item.text}` before the bar", text, item.start)
     if name in SPATIAL:
         places = tuple(_code(part, item, text) for part in _sum(left))
         correlation, own = name, False
@@ -188,12 +190,19 @@ def _sum(left: str) -> list[str]:
 
 def _subjects(right: str, item: Item, text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Arm and subjects of `arm / id` or `id`; factors joined by colons."""
-    parts = [
-        tuple(_code(right[f[0].start : f[-1].stop], item, text) for _, f in split(p, ":", right))
-        for _, p in split(lex(right), "/", right)
+    factors = [
+        [items for _, items in split(part, ":", right)] for _, part in split(lex(right), "/", right)
     ]
-    if len(parts) > 2:
+    if len(factors) > 2:
         raise FormulaError("one `/` at most: `us(visit | arm / id)`", text, item.start)
+    if any(len(items) != 1 for part in factors for items in part):
+        raise FormulaError(
+            "subjects are the levels of one factor, or of several joined by colons: "
+            "`us(visit | site:id)`",
+            text,
+            item.start,
+        )
+    parts = [tuple(_code(items[0].text, item, text) for items in part) for part in factors]
     return ((), parts[0]) if len(parts) == 1 else (parts[0], parts[1])
 
 

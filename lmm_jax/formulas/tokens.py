@@ -33,7 +33,11 @@ _ALIASES = {
     "hetar1": ("ar1", False),
     "homtoep": ("toep", True),
 }
-_UNKNOWN = ("hcs", "hetcs", "mat", "exp", "gau", "ou", "rr", "propto", "equalto")
+_UNKNOWN = (
+    "hcs", "hetcs", "mat", "exp", "gau", "ou", "rr", "propto", "equalto",
+    # of residuals, whose visits stand alone before the bar, and their names elsewhere
+    "csh", "ar1h", "arh1", "toeph", "adh", "symm", "un",
+)  # fmt: skip
 _NAMED = re.compile(rf"({'|'.join((*STRUCTURES, *_ALIASES, *_UNKNOWN))})\(")
 _HOM = re.compile(r"(,\s*hom\s*=\s*(\w+)\s*)\)$")
 _CLOSES = {")": "(", "]": "[", "}": "{"}
@@ -139,7 +143,8 @@ def _open_structures(items: Sequence[Item], text: str) -> list[Item]:
             if match[1] in _UNKNOWN:
                 raise FormulaError(
                     f"there is no `{match[1]}(… | g)`: covariances are `(x | g)`, as us(), "
-                    f"`(x || g)`, as diag(), and {', '.join(f'{n}()' for n in STRUCTURES[2:])}",
+                    f"`(x || g)`, as diag(), and {', '.join(f'{n}()' for n in STRUCTURES[2:])}; "
+                    "those of residuals name the visits alone, `us(visit | id)`, `ar1h(visit | id)`",
                     text,
                     item.start,
                 )

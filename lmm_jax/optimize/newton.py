@@ -34,7 +34,8 @@ MESSAGES = {
     "a covariance parameter may not be identified by these data",
     FLAT: "the criterion is flat in a direction: a covariance parameter is not identified",
     NOISY: "rounding of the criterion is larger than a millionth here: some random effects are so "
-    "much larger than the residual, or so nearly dependent, that no optimum can be certified",
+    "much larger than the residual, or so nearly dependent, or the correlation of some residuals "
+    "is so near to one, that no optimum can be certified",
 }
 
 # Decrements are in units of the deviance and so do not depend on the units of the data.
@@ -306,8 +307,10 @@ def judge(s: State[P], step: Step, jet: P, maxiter: int) -> State[P]:
     finite = xp.isfinite(jet.value) & xp.all(xp.isfinite(jet.gradient))
     small = step.predicted < noise
     first = s.tick == 0
+    # rounding is a bound: near a singular V a loss far below it is a loss
+    equal = gain > -xp.minimum(noise, xp.maximum(PROMISE, _rounding_of_all(jet)))
     good = finite & xp.where(
-        step.lifting, gain > noise, (gain > _TAKEN * step.predicted) | (small & (gain > -noise))
+        step.lifting, gain > noise, (gain > _TAKEN * step.predicted) | (small & equal)
     )
     good = good | (first & finite)
     ratio = gain / xp.maximum(step.predicted, noise)

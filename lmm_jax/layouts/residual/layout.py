@@ -46,6 +46,8 @@ from .bucket import (
 
 # Correlations, and relative standard deviations of the random effects beside them, to start from.
 _STARTS = ((0.1, 1.0), (0.5, 0.3), (0.9, 0.1))
+# Squares of OLS residuals, of which all add to one, below which fixed effects explain the rows.
+_EXPLAINED = 1e-20
 
 
 @public
@@ -301,8 +303,8 @@ class ResidualLayout(Layout):
                     _added(sums, row, squares, count)
                     for sums, row in zip(of_rows, bucket.slopes, strict=False)
                 ]
-        base = _log_variance(*of_base)
-        found = [0.5 * (_log_variance(*sums) - base) for sums in of_rows]
+        base = _log_variance(*of_base, zero)
+        found = [0.5 * (_log_variance(*sums, base) - base) for sums in of_rows]
         found += [zero] * (spread.n_params - indicators)
         return xp.stack(found) if found else xp.zeros(0, self.S0.dtype)
 
@@ -344,7 +346,9 @@ def _added(
     return sums[0] + xp.sum(rows * squares), sums[1] + xp.sum(rows * count)
 
 
-def _log_variance(squares: Array, count: Array) -> Array:
+def _log_variance(squares: Array, count: Array, otherwise: Array) -> Array:
+    """Of rows that the fixed effects do not explain, the squares of all of which add to one."""
     xp = namespace(squares)
-    usable = (squares > 0) & (count > 0)
-    return xp.log(xp.where(usable, squares, 1.0) / xp.where(usable, count, 1.0))
+    usable = (squares > _EXPLAINED) & (count > 0)
+    found = xp.log(xp.where(usable, squares, 1.0) / xp.where(usable, count, 1.0))
+    return xp.where(usable, found, otherwise)
