@@ -1,0 +1,185 @@
+"""The words of residual covariances: what is one, what it says, and what is refused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import lmm_jax as lmm
+from lmm_jax.errors import DataError, FormulaError
+from lmm_jax.formulas import parse
+
+# a term: correlation, places, arms, subjects, nugget, what standard deviations depend on
+READ = {
+    "us(visit | id)": ("symm", "visit", "", "id", False, "visits"),
+    "symm(visit | id)": ("symm", "visit", "", "id", False, "one"),
+    "cs(visit | id)": ("cs", "visit", "", "id", False, "one"),
+    "csh(visit | id)": ("cs", "visit", "", "id", False, "visits"),
+    "ar1(visit | id)": ("ar1", "visit", "", "id", False, "one"),
+    "ar1h(visit | id)": ("ar1", "visit", "", "id", False, "visits"),
+    "toep(visit|id)": ("toep", "visit", "", "id", False, "one"),
+    "toeph( visit | id )": ("toep", "visit", "", "id", False, "visits"),
+    "ad(visit | id)": ("ad", "visit", "", "id", False, "one"),
+    "adh(visit | id)": ("ad", "visit", "", "id", False, "visits"),
+    "arma11(visit | id)": ("arma11", "visit", "", "id", False, "one"),
+    "ar1(row | id)": ("ar1", "row", "", "id", False, "one"),
+    "us(x | g)": ("symm", "x", "", "g", False, "visits"),  # a bare name is a visit
+    "us(factor(visit) | id)": ("symm", "visit", "", "id", False, "visits"),
+    "us(C(visit) | factor(id))": ("symm", "visit", "", "id", False, "visits"),
+    "us(`my visit` | `my id`)": ("symm", "`my visit`", "", "`my id`", False, "visits"),
+    "us(visit | site:id)": ("symm", "visit", "", "site id", False, "visits"),
+    "us(visit | arm / id)": ("symm", "visit", "arm", "id", False, "visits"),
+    "ar1(visit | arm:sex / site:id)": ("ar1", "visit", "arm sex", "site id", False, "one"),
+    "car1(time | id)": ("car1", "time", "", "id", False, "one"),
+    "car1(log(time) | id)": ("car1", "log(time)", "", "id", False, "one"),
+    "sp_exp(lat + lon)": ("sp_exp", "lat lon", "", "", False, "one"),
+    "sp_exp(lat + lon | id, nugget=True)": ("sp_exp", "lat lon", "", "id", True, "one"),
+    "sp_gau(time | id, nugget = TRUE)": ("sp_gau", "time", "", "id", True, "one"),
+    "sp_gau(time | id, nugget=False)": ("sp_gau", "time", "", "id", False, "one"),
+    "diag(sex)": ("", "", "", "", False, "diag sex"),
+    "power(x)": ("", "", "", "", False, "power x"),
+    "expo(x^2)": ("", "", "", "", False, "expo x**2"),
+    "ar1(visit | id) * diag(sex)": ("ar1", "visit", "", "id", False, "diag sex"),
+    "power(x) * ar1(visit | id)": ("ar1", "visit", "", "id", False, "power x"),
+    "car1(time | id, nugget=True) * expo(x)": ("car1", "time", "", "id", True, "expo x"),
+}
+
+
+@pytest.mark.parametrize("text", READ)
+def test_a_residual_covariance(text):
+    parsed = parse.parse(f"y ~ x + {text} + z")
+    found = parsed.residual
+    assert not parsed.bars and found.text == text
+    spread = f"{found.spread} {found.covariate}".strip()
+    joined = [" ".join(names) for names in (found.places, found.by, found.group)]
+    assert (found.correlation, *joined, found.nugget, spread) == READ[text]
+    assert parse.parse_residual(text) == found
+
+
+RANDOM = [
+    ("us(1 + x | g)", "1 + x", "us"),
+    ("us(0 + f | g)", "0 + f", "us"),
+    ("us(x + z | g)", "x + z", "us"),
+    ("cs(1 + x | g)", "1 + x", "cs"),
+    ("diag(x | g)", "x", "diag"),  # diag() of residuals has no bar
+    ("diag(1 + x | g)", "1 + x", "diag"),
+]
+
+
+@pytest.mark.parametrize(("text", "left", "structure"), RANDOM)
+def test_a_term_of_random_effects(text, left, structure):
+    parsed = parse.parse(f"y ~ x + {text}")
+    assert parsed.residual is None
+    assert [(bar.lhs, bar.group, bar.structure) for bar in parsed.bars] == [
+        (left, ("g",), structure)
+    ]
+
+
+def test_both_in_one_formula():
+    parsed = parse.parse("y ~ x + ar1(visit | id) + (1 | g) + us(1 + x | h)")
+    assert parsed.residual.text == "ar1(visit | id)"
+    assert [bar.group for bar in parsed.bars] == [("g",), ("h",)]
+
+
+REFUSED = [
+    ("us(visit | id) * diag(sex)", "has a variance for every visit already"),
+    ("ar1h(visit | id) * power(x)", "has a variance for every visit already"),
+    ("ar1(visit | id) * cs(visit | id)", "a correlation stands here twice"),
+    ("diag(sex) * power(x)", "a variance stands here twice"),
+    ("ar1(visit | id) * diag(sex) * expo(x)", "a variance stands here twice"),
+    ("ar1(visit | id) * x", "the product of one correlation and one variance"),
+    ("x * ar1(visit | id)", "the product of one correlation and one variance"),
+    ("ar1(visit | id) * (1 | g)", "the product of one correlation and one variance"),
+    ("ar1(visit | id):diag(sex)", "the product of one correlation and one variance"),
+    ("ar1(visit | id) / diag(sex)", "the product of one correlation and one variance"),
+    ("ar1(visit | id)^2", "the product of one correlation and one variance"),
+    ("(ar1(visit | id))", "a residual covariance stands alone"),
+    ("ar1(visit | id) + diag(sex)", "one residual covariance"),
+    ("ar1(visit | id) + us(visit | id)", "one residual covariance"),
+    ("x - ar1(visit | id)", "one residual covariance, which is added"),
+    ("ar1(visit || id)", r"write one bar, `ar1\(… \| id\)`"),
+    ("ar1(visit | )", "no subjects after the bar"),
+    ("sp_exp( | id)", "nothing stands in"),
+    ("diag()", "nothing stands in"),
+    ("us(visit | arm / site / id)", "one `/` at most"),
+    ("us(visit | site + id)", "the levels of one factor, or of several joined by colons"),
+    ("us(visit | site * id)", "the levels of one factor, or of several joined by colons"),
+    ("ar1(visit | id, nugget=True)", "`nugget=True` belongs to car1, sp_exp, sp_gau"),
+    ("sp_exp(time | id, nugget=0.5)", "`nugget=True` belongs to"),
+    ("ar1(1 + visit | id)", r"no `ar1\(… \| g\)`.*those of residuals name the visits alone"),
+    ("csh(0 + visit | id)", r"no `csh\(… \| g\)`.*those of residuals name the visits alone"),
+    ("un(visit | id)", r"no `un\(… \| g\)`.*`us\(visit \| id\)`"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), REFUSED)
+def test_what_is_refused(text, message):
+    with pytest.raises(FormulaError, match=message):
+        parse.parse(f"y ~ z + {text}")
+
+
+# ------------------------------------------------------------------------------ with data
+
+
+def rows() -> pd.DataFrame:
+    rng = np.random.default_rng(4)
+    subject, visit = np.repeat(np.arange(12), 4), np.tile(np.arange(4), 12)
+    return pd.DataFrame(
+        {
+            "y": rng.normal(size=12)[subject] + rng.normal(size=48),
+            "x": rng.normal(size=48),
+            "zero": visit.astype(float),
+            "visit": [f"v{k + 1}" for k in visit],
+            "id": subject,
+            "arm": np.array(["A", "B"])[subject % 2],
+            "one": "a",
+        }
+    )
+
+
+DATA = rows()
+OF_DATA = [
+    ("us(x | id)", "`x` in us.* is no visit: it has fractions. Take `car1.*random slope"),
+    ("ar1(x | id)", "is no visit: it has fractions"),
+    ("power(zero)", "`zero` is zero in some rows.*`expo"),
+    ("power(arm)", "numbers are needed"),
+    ("sp_exp(arm | id)", "numbers are needed"),
+    ("diag(one)", "`one` has one level, a"),
+    ("diag(x)", "`x` has a level for every row"),
+    ("ar1(visit | arm)", "subject A has two rows at the visit v1"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), OF_DATA)
+def test_columns_that_do_not_fit(text, message):
+    with pytest.raises(DataError, match=message):
+        lmm.design(f"y ~ 1 + {text}", DATA)
+
+
+def test_most_visits():
+    """A covariance of thousands of parameters is a random slope that was meant."""
+    data = pd.concat([DATA] * 20, ignore_index=True)
+    data["day"], data["id"] = np.arange(len(data)) // 12 % 80, np.arange(len(data)) % 12
+    with pytest.raises(DataError, match=r"80 visits, up to 60 are taken.*random slope"):
+        lmm.design("y ~ 1 + us(day | id)", data)
+
+
+def test_a_covariance_beside_the_formula():
+    inside = lmm.fit("y ~ x + ar1(visit | id)", DATA, runtime="numpy")
+    beside = lmm.fit("y ~ x", DATA, residual="ar1(visit | id)", runtime="numpy")
+    assert beside.llf == inside.llf
+    with pytest.raises(FormulaError, match="residual= beside a residual covariance"):
+        lmm.fit("y ~ x + us(visit | id)", DATA, residual="ar1(visit | id)")
+    with pytest.raises(FormulaError, match="no residual covariance: write"):
+        lmm.fit("y ~ x", DATA, residual="(1 | id)")
+    with pytest.raises(FormulaError, match="residual is a int"):
+        lmm.fit("y ~ x", DATA, residual=3)
+
+
+def test_a_factor_of_arms_makes_subjects_of_pairs():
+    """Labels that start anew in every arm are other subjects there."""
+    again = DATA.assign(id=DATA["id"] // 2)
+    unique = lmm.fit("y ~ x + ar1(visit | arm / id)", DATA, runtime="numpy")
+    nested = lmm.fit("y ~ x + ar1(visit | arm / id)", again, runtime="numpy")
+    assert nested.llf == unique.llf
+    with pytest.raises(DataError, match="two rows at the visit"):
+        lmm.design("y ~ x + ar1(visit | id)", again)

@@ -1,0 +1,333 @@
+"""Residual covariances where data are few, degenerate or in disorder, and models that are equal."""
+
+import warnings
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import assert_close, dense_gls
+
+import lmm_jax as lmm
+from lmm_jax.errors import ConvergenceWarning, DataError, OrderWarning
+
+SAME = 1e-9  # one optimum in two spellings, each to a decrement of 1e-9 in the deviance
+SAME_ROOT = 1e-6  # parameters there: the root of it, and less by the last Newton step
+CLOSED = 1e-7  # closed forms: the same for parameters
+
+
+def panel(n=30, T=4, *, rho=0.5, seed=0):
+    """n subjects at T visits, compound symmetry."""
+    rng = np.random.default_rng(seed)
+    subject, visit = np.repeat(np.arange(n), T), np.tile(np.arange(T), n)
+    e = np.sqrt(1 - rho) * rng.normal(size=(n, T)) + np.sqrt(rho) * rng.normal(size=(n, 1))
+    return pd.DataFrame(
+        {
+            "y": e.ravel() + 0.3 * visit,
+            "x": rng.normal(size=n * T),
+            "time": visit,
+            "visit": pd.Categorical.from_codes(visit, [f"v{k + 1}" for k in range(T)]),
+            "id": subject,
+            "arm": np.array(["A", "B"])[subject % 2],
+        }
+    )
+
+
+def gaps():
+    """The same with a tenth of the rows missing."""
+    data = panel()
+    return data[np.random.default_rng(1).uniform(size=len(data)) > 0.1]
+
+
+@cache
+def fitted(text, **options):
+    return lmm.fit(text, gaps(), runtime="numpy", **options)
+
+
+# ------------------------------------------------------------------------------ too few rows
+
+
+@pytest.mark.parametrize("name", ["ar1", "us", "cs", "toep", "adh", "arma11", "symm"])
+def test_no_subject_with_two_rows(name):
+    """One row a subject, or one visit of all: nothing to take a correlation from."""
+    for data in (panel().groupby("id").head(1), panel().query("time == 2")):
+        with pytest.raises(DataError, match=r"no `id` has two rows.*no correlation to estimate"):
+            lmm.design(f"y ~ x + {name}(visit | id)", data)
+
+
+def test_subjects_with_one_row_among_others():
+    """They say what the variance is: the criterion is that of dense matrices."""
+    data = panel().query("id < 15 or time == 0")
+    result = lmm.fit("y ~ x + ar1(time | id)", data, runtime="numpy")
+    assert result.converged
+    X = np.column_stack([np.ones(len(data)), data["x"]])
+    same = data["id"].to_numpy()[:, None] == data["id"].to_numpy()
+    lags = np.abs(np.subtract.outer(data["time"].to_numpy(), data["time"].to_numpy()))
+    V = same * result.residual_params["rho"] ** lags
+    dense = dense_gls(X, data["y"].to_numpy(), V, reml=True)
+    assert_close(-2 * result.llf, dense.criterion, 1e-12)
+    assert_close(result.sigma, dense.sigma, 1e-10)
+
+
+def once():
+    """The last visit is seen in one subject."""
+    data = panel(seed=2)
+    return data[(data["time"] < 3) | (data["id"] == 0)]
+
+
+@pytest.mark.parametrize("name", ["ar1", "cs", "ad", "ar1h", "csh"])
+def test_a_visit_seen_once(name):
+    assert lmm.fit(f"y ~ x + {name}(visit | id)", once(), runtime="numpy").converged
+
+
+def test_a_visit_seen_once_has_no_covariance_of_its_own():
+    """Its residual can be explained exactly by the others': the likelihood has no maximum."""
+    with pytest.warns(ConvergenceWarning, match="fewer parameters"):
+        result = lmm.fit("y ~ x + us(visit | id)", once(), runtime="numpy")
+    assert not result.converged and np.isfinite(result.llf)
+
+
+def test_a_visit_seen_once_with_a_mean_of_its_own():
+    """Then it says nothing of its variance: the criterion is that of the other rows."""
+    with pytest.warns(ConvergenceWarning, match="flat in a direction"):
+        result = lmm.fit("y ~ x + visit + us(visit | id)", once(), runtime="numpy")
+    others = once().query("time < 3").assign(visit=lambda d: d["visit"].cat.remove_categories("v4"))
+    small = lmm.fit("y ~ x + visit + us(visit | id)", others, runtime="numpy")
+    assert small.converged and not result.converged
+    assert_close(result.llf, small.llf, SAME)
+    assert_close(result.fe_params[:4], small.fe_params, SAME_ROOT)
+    assert_close(result.bse_fe[:4], small.bse_fe, SAME_ROOT)
+
+
+@pytest.mark.parametrize("seed", [6, 24, 53])
+def test_a_fit_is_not_worse_than_a_simpler_one(seed):
+    """Where an optimum lies at a correlation of one, steps into rounding are not taken."""
+    data = panel(seed=seed)
+    data = data[(data["time"] < 3) | (data["id"] == 0)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        simple, larger = (
+            lmm.fit(f"y ~ x + {name}(visit | id)", data, runtime="numpy")
+            for name in ("ar1", "toep")
+        )
+    assert larger.llf > simple.llf - SAME
+
+
+# ------------------------------------------------------------------------------ disorder
+
+
+def test_a_visit_that_stands_twice():
+    data = panel()
+    twice = pd.concat([data, data.iloc[[21]]])  # visit v2 of subject 5
+    for name in ("us", "ar1", "cs", "toep"):
+        message = rf"subject 5 has two rows at the visit v2 in {name}\(visit \| id\)"
+        with pytest.raises(DataError, match=message):
+            lmm.design(f"y ~ x + {name}(visit | id)", twice)
+    with pytest.raises(DataError, match="subject 5 has two rows at the visit 1 in ar1"):
+        lmm.design("y ~ x + ar1(time | id)", twice)
+    with pytest.raises(DataError, match="subject 5 has two rows at the visit v2"):
+        lmm.design("y ~ x + us(visit | arm / id)", twice)
+    with pytest.raises(DataError, match=r"subject 5 has two rows at 1 in sp_exp.*nugget=True"):
+        lmm.design("y ~ x + sp_exp(time | id)", twice)
+    with pytest.raises(DataError, match="there are two rows at 0 in sp_exp"):
+        lmm.design("y ~ x + sp_exp(time)", data)
+    lmm.design("y ~ x + sp_exp(time | id, nugget=True)", twice)
+
+
+def test_visits_as_text_in_another_order():
+    data = panel(T=11)
+    text = data.assign(visit=data["visit"].astype(str))
+    with pytest.warns(
+        OrderWarning, match=r"taken in the order v1, v10, v11, v2, v3, v4.*categories"
+    ):
+        disordered = lmm.fit("y ~ x + ar1(visit | id)", text, runtime="numpy")
+    by_number = lmm.fit("y ~ x + ar1(time | id)", data, runtime="numpy")
+    by_category = lmm.fit("y ~ x + ar1(visit | id)", data, runtime="numpy")
+    assert by_category.llf == by_number.llf
+    assert abs(disordered.llf - by_number.llf) > 1
+    short = panel(T=9)  # in order as text too: no warning
+    lmm.design("y ~ x + ar1(visit | id)", short.assign(visit=short["visit"].astype(str)))
+
+
+def test_a_category_that_nobody_has_is_a_gap():
+    data = panel().query("time != 1")
+    by_number = lmm.fit("y ~ x + ar1(time | id)", data, runtime="numpy")
+    by_category = lmm.fit("y ~ x + ar1(visit | id)", data, runtime="numpy")
+    closed_up = lmm.fit("y ~ x + ar1(row | id)", data, runtime="numpy")
+    assert by_category.llf == by_number.llf != closed_up.llf
+
+
+@pytest.mark.parametrize("name", ["us", "ar1", "toeph", "adh", "arma11"])
+def test_order_of_rows_and_direction_of_time(name):
+    """Rows in any order; time reversed, where the covariance is the same read backwards."""
+    ours = fitted(f"y ~ x + {name}(visit | id)")
+    data = gaps().sample(frac=1.0, random_state=3)
+    shuffled = lmm.fit(f"y ~ x + {name}(visit | id)", data, runtime="numpy")
+    backwards = data.assign(visit=data["visit"].cat.reorder_categories(["v4", "v3", "v2", "v1"]))
+    reversed_ = lmm.fit(f"y ~ x + {name}(visit | id)", backwards, runtime="numpy")
+    for other in (shuffled, reversed_):
+        assert_close(other.llf, ours.llf, SAME)
+        assert_close(other.fe_params, ours.fe_params, SAME_ROOT, ours.bse_fe)
+        assert_close(other.df, ours.df, 10 * SAME_ROOT)
+
+
+# ------------------------------------------------------------------------------ edges
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99, -1.0, -30.0])
+def test_compound_symmetry_in_closed_form(share):
+    """Mean squares of a balanced analysis of variance, down to the least correlation.
+
+    ``rho = (B - W) / (B + (T - 1) W)``, ``sigma^2 = (B + (T - 1) W) / T``; a share of the subjects'
+    means is taken out, so that rho comes near to ``-1 / (T - 1)``, or added, near to 1.
+    """
+    T, n = 4, 30
+    data = panel(n, T)
+    data["y"] -= share * data.groupby("id")["y"].transform("mean")
+    means = data.groupby("id")["y"].mean()
+    within = ((data["y"] - data.groupby("id")["y"].transform("mean")) ** 2).sum() / (n * (T - 1))
+    between = T * means.var(ddof=1)
+    result = lmm.fit("y ~ 1 + cs(visit | id)", data, runtime="numpy")
+    assert result.converged
+    whole = between + (T - 1) * within
+    assert_close(result.residual_params["rho"], (between - within) / whole, CLOSED, 1)
+    assert_close(result.scale, whole / T, 10 * CLOSED)
+    assert_close(result.bse_fe, [np.sqrt(between / (n * T))], 10 * CLOSED)
+    assert_close(result.df, [n - 1], 1e-5)
+
+
+@pytest.mark.parametrize("name", ["cs", "csh", "toep"])
+def test_compound_symmetry_at_its_lower_bound(name):
+    """Rows of a subject that add to zero: their covariance is singular, which is said."""
+    data = panel()
+    data["y"] -= data.groupby("id")["y"].transform("mean")
+    with pytest.warns(ConvergenceWarning, match="the correlation of some residuals is so near"):
+        result = lmm.fit(f"y ~ 1 + {name}(visit | id)", data, runtime="numpy")
+    assert not result.converged
+    R = result.residual_cov().to_numpy()
+    assert np.linalg.eigvalsh(R)[0] < 1e-8 * result.scale
+    if name == "cs":
+        assert_close(result.residual_params["rho"], -1 / 3, 1e-6)
+
+
+@pytest.mark.parametrize("name", ["cs", "ar1", "toep", "ad", "car1", "sp_gau", "arma11"])
+def test_correlation_of_one(name):
+    data = panel()
+    data["y"] = data.groupby("id")["y"].transform("first")
+    place = "time" if name in ("car1", "sp_gau") else "visit"
+    with pytest.warns(ConvergenceWarning, match="the correlation of some residuals is so near"):
+        result = lmm.fit(f"y ~ 1 + {name}({place} | id)", data, runtime="numpy")
+    assert not result.converged
+    R = result.residual_cov(range(4) if place == "time" else None).to_numpy()
+    assert_close(R / R[0, 0], np.ones((4, 4)), 1e-4)
+
+
+def test_twenty_visits_of_forty_subjects():
+    """Balanced, a mean for every visit: covariances of the sample, in closed form."""
+    n, T = 40, 20
+    data = panel(n, T, rho=0.4, seed=5)
+    Y = data["y"].to_numpy().reshape(n, T)
+    S = (Y - Y.mean(axis=0)).T @ (Y - Y.mean(axis=0))
+    for reml, divisor in ((True, n - 1), (False, n)):
+        result = lmm.fit("y ~ 0 + visit + us(visit | id)", data, reml=reml, runtime="numpy")
+        assert result.converged and result.n_params == T + T * (T + 1) // 2
+        V = S / divisor
+        size = np.sqrt(np.outer(np.diag(V), np.diag(V)))
+        assert_close(result.residual_cov(), V, 100 * CLOSED, size)  # 210 parameters, 40 subjects
+        deviance = divisor * (np.linalg.slogdet(V).logabsdet + T * (np.log(2 * np.pi) + 1))
+        if reml:  # X'V^-1 X = n V^-1
+            deviance += T * np.log(n)
+        assert_close(-2 * result.llf, deviance, SAME)
+        assert_close(result.bse_fe, np.sqrt(np.diag(V) / n), 100 * CLOSED)
+
+
+# ------------------------------------------------------------------------------ equal models
+
+KENWARD_ROGER = ("kenward-roger", "kenward-roger-linear", "kenward-roger-expected")
+EQUAL = [
+    ("ar1(time | id)", "car1(time | id)"),
+    ("ar1(time | id)", "sp_exp(time | id)"),
+    ("ar1(visit | id)", "ar1(time | id)"),
+    ("us(visit | id)", "symm(visit | id) * diag(visit)"),
+    ("ar1h(visit | id)", "ar1(visit | id) * diag(visit)"),
+    ("csh(visit | id)", "cs(visit | id) * diag(visit)"),
+    ("cs(visit | id)", "(1 | id)"),
+    ("arma11(time | id)", "car1(time | id, nugget=True)"),
+    ("diag(arm)", "diag(factor(arm))"),
+    ("us(visit | id)", "us(time | id)"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), EQUAL)
+def test_equal_models(one, other):
+    left, right = fitted(f"y ~ x + {one}"), fitted(f"y ~ x + {other}")
+    assert left.converged and right.converged
+    assert left.n_params == right.n_params
+    assert_close(right.llf, left.llf, SAME)
+    assert_close(right.fe_params, left.fe_params, SAME_ROOT, left.bse_fe)
+    assert_close(right.bse_fe, left.bse_fe, SAME_ROOT)
+    assert_close(right.df, left.df, 100 * SAME_ROOT)
+    # that of random effects takes the expected information, as pbkrtest does
+    methods = ["kenward-roger-expected"] if "1 | id" in other else [*KENWARD_ROGER]
+    for method in methods:
+        ours = left.with_df(method)
+        theirs = right.with_df("kenward-roger" if "1 | id" in other else method)
+        assert_close(theirs.df, ours.df, 100 * SAME_ROOT)
+        if method != "kenward-roger":  # that has second derivatives in parameters of its own
+            assert_close(theirs.bse_fe, ours.bse_fe, 10 * SAME_ROOT)
+
+
+NESTED = ["cs", "ar1", "toep", "ad", "csh", "ar1h", "toeph", "adh", "symm", "arma11"]
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_the_unstructured_covariance_contains_all(name):
+    largest, result = fitted("y ~ x + us(visit | id)"), fitted(f"y ~ x + {name}(visit | id)")
+    assert result.converged and result.n_params < largest.n_params
+    assert result.llf < largest.llf + SAME
+
+
+def test_two_visits_have_one_correlation():
+    data = gaps().query("time < 2")
+    names = ("cs", "ar1", "toep", "ad", "symm")
+    fits = [lmm.fit(f"y ~ x + {name}(visit | id)", data, runtime="numpy") for name in names]
+    for other in fits[1:]:
+        assert_close(other.llf, fits[0].llf, SAME)
+        assert_close(other.residual_params.iloc[0], fits[0].residual_params.iloc[0], SAME_ROOT)
+
+
+def test_arms_apart_are_fits_apart():
+    """Under ML, with means of their own, each arm is fitted by itself."""
+    text = "y ~ {}x + us(visit | {}id)"
+    together = fitted(text.format("0 + arm + arm:", "arm / "), reml=False)
+    apart = [
+        lmm.fit(text.format("", ""), gaps().query(f"arm == {arm!r}"), reml=False, runtime="numpy")
+        for arm in "AB"
+    ]
+    assert_close(together.llf, sum(fit.llf for fit in apart), SAME)
+    for arm, alone in zip("AB", apart, strict=True):
+        R = together.residual_cov(arm=arm).to_numpy()
+        assert_close(R, alone.residual_cov(), SAME_ROOT, alone.scale)
+
+
+@pytest.mark.parametrize(
+    "text", ["us(visit | id)", "ar1(visit | id) * diag(arm)", "sp_exp(time | id)"]
+)
+def test_units(text):
+    """Of the response, of the weights and of time."""
+    ours = fitted(f"y ~ x + {text}")
+    data = gaps().assign(y=lambda d: 1e3 * d["y"], w=7.0)
+    n, p = ours.nobs, len(ours.fe_params)
+    scaled = lmm.fit(f"y ~ x + {text}", data, runtime="numpy")
+    assert_close(scaled.llf, ours.llf - (n - p) * np.log(1e3), SAME)
+    assert_close(scaled.fe_params, 1e3 * ours.fe_params, SAME_ROOT, 1e3 * ours.bse_fe)
+    weighted = lmm.fit(f"y ~ x + {text}", data, weights="w", runtime="numpy")
+    assert_close(weighted.scale, 7 * scaled.scale, 10 * SAME_ROOT)
+    assert_close(weighted.llf, scaled.llf, SAME)
+    assert_close(weighted.df, ours.df, 100 * SAME_ROOT)
+    if text.startswith("sp_exp"):
+        days = gaps().assign(time=lambda d: 365.25 * d["time"])
+        slow = lmm.fit(f"y ~ x + {text}", days, runtime="numpy")
+        assert_close(slow.llf, ours.llf, SAME)
+        expected = 365.25 * ours.residual_params["range"]
+        assert_close(slow.residual_params["range"], expected, SAME_ROOT)
