@@ -105,7 +105,7 @@ REFUSED = [
     ("us(visit | site * id)", "the levels of one factor, or of several joined by colons"),
     ("ar1(visit | id, nugget=True)", "`nugget=True` belongs to car1, sp_exp, sp_gau"),
     ("sp_exp(time | id, nugget=0.5)", "`nugget=True` belongs to"),
-    ("ar1(1 + visit | id)", r"no `ar1\(… \| g\)`.*those of residuals name the visits alone"),
+    ("ar1h(1 + visit | id)", r"no `ar1h\(… \| g\)`.*those of residuals name the visits alone"),
     ("csh(0 + visit | id)", r"no `csh\(… \| g\)`.*those of residuals name the visits alone"),
     ("un(visit | id)", r"no `un\(… \| g\)`.*`us\(visit \| id\)`"),
 ]

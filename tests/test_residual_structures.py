@@ -204,7 +204,7 @@ def test_derivatives_of_a_residual_covariance(name):
     slope = rng.normal(size=(4, 4, 3))
     slope = slope + np.swapaxes(slope, 0, 1)
     expected = np.einsum("klabg,abg->kl", second, slope)
-    assert_close(structure.bend(phi, places, slopes, slope), expected, 10 * DIFFERENCE_RTOL,
+    assert_close(structure.bend_at(phi, places, slopes, slope), expected, 10 * DIFFERENCE_RTOL,
                  np.abs(expected).max())  # fmt: skip
     W = rng.normal(size=(m, m))
     W = W + W.T
@@ -497,7 +497,7 @@ def test_moments_are_those_of_dense_matrices(text):
     own = [
         k
         for s, place in zip(layout.structures, theta_slices(layout.structures), strict=True)
-        if s.name == "residual"
+        if isinstance(s, ResidualStructure)
         for k in range(place.start, place.stop)
     ]
     mine = np.ix_(own, own)
@@ -527,7 +527,7 @@ def test_what_is_linear_in_reported_parameters():
     """There Kenward and Roger's second derivatives of V are zero."""
     linear = {
         text for text in MODELS
-        if all(s.is_linear for s in on_host(design_of(text)).structures if s.name == "residual")
+        if all(s.is_linear for s in on_host(design_of(text)).structures if isinstance(s, ResidualStructure))
     }  # fmt: skip
     names = ("us", "symm", "cs", "toep")
     assert linear == {t for t in MODELS if t.startswith(tuple(f"{n}(" for n in names))} - {

@@ -144,7 +144,7 @@ def _open_structures(items: Sequence[Item], text: str) -> list[Item]:
                 raise FormulaError(
                     f"there is no `{match[1]}(… | g)`: covariances are `(x | g)`, as us(), "
                     f"`(x || g)`, as diag(), and {', '.join(f'{n}()' for n in STRUCTURES[2:])}; "
-                    "those of residuals name the visits alone, `us(visit | id)`, `ar1h(visit | id)`",
+                    "those of residuals name the visits alone, `ar1h(visit | id)`",
                     text,
                     item.start,
                 )
