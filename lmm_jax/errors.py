@@ -104,7 +104,7 @@ class RankWarning(UserWarning):
 
 @public
 class OrderWarning(UserWarning):
-    """Visits that are text were taken in an order that may not be that of time."""
+    """Visits were read in a way that may not be meant: an order of text, numbers as visits."""
 
 
 @public

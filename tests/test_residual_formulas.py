@@ -7,6 +7,7 @@ import pytest
 import lmm_jax as lmm
 from lmm_jax.errors import DataError, FormulaError
 from lmm_jax.formulas import parse
+from lmm_jax.formulas.residual import with_correlation
 
 # a term: correlation, places, arms, subjects, nugget, what standard deviations depend on
 READ = {
@@ -83,9 +84,9 @@ def test_both_in_one_formula():
 REFUSED = [
     ("us(visit | id) * diag(sex)", "has a variance for every visit already"),
     ("ar1h(visit | id) * power(x)", "has a variance for every visit already"),
-    ("ar1(visit | id) * cs(visit | id)", "a correlation stands here twice"),
-    ("diag(sex) * power(x)", "a variance stands here twice"),
-    ("ar1(visit | id) * diag(sex) * expo(x)", "a variance stands here twice"),
+    ("ar1(visit | id) * cs(visit | id)", "are two of a kind"),
+    ("diag(sex) * power(x)", "are two of a kind"),
+    ("ar1(visit | id) * diag(sex) * expo(x)", "are two of a kind"),
     ("ar1(visit | id) * x", "the product of one correlation and one variance"),
     ("x * ar1(visit | id)", "the product of one correlation and one variance"),
     ("ar1(visit | id) * (1 | g)", "the product of one correlation and one variance"),
@@ -99,14 +100,15 @@ REFUSED = [
     ("ar1(visit || id)", r"write one bar, `ar1\(… \| id\)`"),
     ("ar1(visit | )", "no subjects after the bar"),
     ("sp_exp( | id)", "nothing stands in"),
+    ("sp_exp(lat, lon | id)", "coordinates are added"),
     ("diag()", "nothing stands in"),
     ("us(visit | arm / site / id)", "one `/` at most"),
     ("us(visit | site + id)", "the levels of one factor, or of several joined by colons"),
     ("us(visit | site * id)", "the levels of one factor, or of several joined by colons"),
     ("ar1(visit | id, nugget=True)", "`nugget=True` belongs to car1, sp_exp, sp_gau"),
     ("sp_exp(time | id, nugget=0.5)", "`nugget=True` belongs to"),
-    ("ar1h(1 + visit | id)", r"no `ar1h\(… \| g\)`.*those of residuals name the visits alone"),
-    ("csh(0 + visit | id)", r"no `csh\(… \| g\)`.*those of residuals name the visits alone"),
+    ("ar1h(1 + visit | id)", r"no `ar1h\(… \| g\)`.*of residuals write the visits alone"),
+    ("csh(0 + visit | id)", r"no `csh\(… \| g\)`.*of residuals write the visits alone"),
     ("un(visit | id)", r"no `un\(… \| g\)`.*`us\(visit \| id\)`"),
 ]
 
@@ -183,3 +185,54 @@ def test_a_factor_of_arms_makes_subjects_of_pairs():
     assert nested.llf == unique.llf
     with pytest.raises(DataError, match="two rows at the visit"):
         lmm.design("y ~ x + ar1(visit | id)", again)
+
+
+# ------------------------------------------------------------------------------ mmrm
+
+
+FEV = "FEV1 ~ ARMCD * AVISIT"
+
+
+def test_defaults_of_trials():
+    data = lmm.load_dataset("fev1")
+    res = lmm.mmrm(f"{FEV} + us(AVISIT | USUBJID)", data)
+    same = lmm.mmrm(FEV, data, residual="us(AVISIT | USUBJID)")
+    assert res.llf == same.llf
+    assert res.df_method == "kenward-roger-linear"
+    assert lmm.mmrm(f"{FEV} + cs(AVISIT | USUBJID)", data, reml=False).df_method == "satterthwaite"
+    with pytest.raises(FormulaError, match="no residual covariance over visits"):
+        lmm.mmrm(f"{FEV} + (1 | USUBJID)", data)
+
+
+@pytest.mark.parametrize(
+    ("term", "name", "spelled"),
+    [
+        ("us(v | id)", "toeph", "toeph(v | id)"),
+        ("diag(sex) * toep(v | a / id)", "ar1", "diag(sex) * ar1(v | a / id)"),
+        ("car1(t | id, nugget=True) * power(x)", "cs", None),
+        ("ar1(v | id) * diag(sex)", "ar1h", None),
+    ],
+)
+def test_another_correlation(term, name, spelled):
+    read = parse.parse_residual(term)
+    if spelled is None and name == "ar1h":
+        with pytest.raises(FormulaError, match="has others already"):
+            with_correlation(read, name)
+    elif spelled is not None:
+        assert with_correlation(read, name) == spelled
+
+
+def test_structures_in_turn():
+    """Four patients and four visits: the whole covariance has no maximum, one variance has."""
+    data = lmm.load_dataset("fev1").dropna(subset="FEV1")
+    few = data[data["USUBJID"].isin(["PT1", "PT2", "PT3", "PT4", "PT5"])]
+    with pytest.warns(lmm.ConvergenceWarning, match=r"did not converge .*trying cs\("):
+        res = lmm.mmrm("FEV1 ~ AVISIT + us(AVISIT | USUBJID)", few, fallback=["cs"])
+    assert res.converged
+    assert "cs(AVISIT | USUBJID)" in res.formula
+
+
+def test_numbers_that_look_like_a_covariate():
+    data = lmm.load_dataset("sleepstudy")
+    with pytest.warns(lmm.OrderWarning, match=r"10 visits, of 45 correlations.*us\(1 \+ Days"):
+        lmm.design("Reaction ~ Days + us(Days | Subject)", data)

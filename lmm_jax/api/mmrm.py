@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import ConvergenceWarning, FormulaError, warn_user
-from ..formulas.parse import parse
-from ..formulas.residual import OF_VISITS
+from ..formulas.parse import parse, parse_residual
+from ..formulas.residual import OF_VISITS, with_correlation
 from ..inputs.arguments import choice, hinted, items
 from ..results.lmm import LMMResults
 from .fit import fit
@@ -19,9 +19,10 @@ def mmrm(
     formula: str,
     data: Any,
     *,
+    residual: str | None = None,
     fallback: Sequence[str] = (),
     reml: bool = True,
-    df_method: str = "kenward-roger-linear",
+    df_method: str | None = None,
     weights: Any = None,
     offset: Any = None,
     missing: str = "drop",
@@ -30,21 +31,25 @@ def mmrm(
 ) -> LMMResults:
     """Mixed model for repeated measures: :func:`lmm_jax.fit` with the defaults of trials.
 
-    REML, the residual covariance of the formula, and tests of Kenward and Roger without second
-    derivatives of the covariance, as SAS's ``ddfm=kr(linear)`` and the R package mmrm.
+    REML, the residual covariance of the formula, and Kenward and Roger's tests without second
+    derivatives of the covariance: SAS's ``ddfm=kr(linear)``, and what the R package mmrm calls
+    "Kenward-Roger-Linear".
 
     Parameters
     ----------
     formula : str
         With a residual covariance over visits, ``y ~ base + arm * visit + us(visit | id)``.
+    residual : str, optional
+        That covariance, where it is not in the formula.
     data : pandas.DataFrame, mapping of columns, or a frame that narwhals reads
     fallback : sequence of str
         Structures to try in turn, ``["toeph", "ar1h", "cs"]``, where the formula's own does not
         converge; none by default. Which one was fitted is said by a warning and stands in
         ``res.formula``.
-    reml, df_method, weights, offset, missing, subset, context
-        See :func:`lmm_jax.fit`; under ML (``reml=False``) choose another ``df_method``, such as
-        "satterthwaite".
+    df_method : str, optional
+        "kenward-roger-linear" if not given, and "satterthwaite" under ML.
+    reml, weights, offset, missing, subset, context
+        See :func:`lmm_jax.fit`.
 
     Returns
     -------
@@ -76,29 +81,33 @@ def mmrm(
     """
     if not isinstance(formula, str):
         raise FormulaError(f"the formula is a {type(formula).__name__}: pass a string")
-    term = parse(formula).residual
+    term = parse(formula).residual if residual is None else parse_residual(residual)
     if term is None or not term.correlation:
         raise FormulaError(
             "no residual covariance over visits: add `us(visit | id)`, one row a visit and subject",
-            formula,
+            formula if residual is None else residual,
         )
+    if df_method is None:
+        df_method = "kenward-roger-linear" if reml else "satterthwaite"
     options = dict(
         reml=reml, df_method=df_method, weights=weights, offset=offset, missing=missing,
         subset=subset, context=context,
     )  # fmt: skip
-    name, _, inside = term.text.partition("(")
-    names = [name, *(choice(n, "fallback", OF_VISITS) for n in items(fallback, "fallback"))]
-    for i, name in enumerate(names):
-        spelled = f"{name}({inside}"
-        last = i + 1 == len(names)
+    names = [choice(name, "fallback", OF_VISITS) for name in items(fallback, "fallback")]
+    spelled = [term.text, *(with_correlation(term, name) for name in names)]
+    for i, text in enumerate(spelled):
+        last = i + 1 == len(spelled)
         with warnings.catch_warnings():
             if not last:
                 warnings.simplefilter("ignore", ConvergenceWarning)
-            res = fit(formula.replace(term.text, spelled), data, **options)
+            if residual is None:
+                res = fit(formula.replace(term.text, text), data, **options)
+            else:
+                res = fit(formula, data, residual=text, **options)
         if res.converged or last:
             break
         warn_user(
-            f"{spelled} did not converge ({res.message}): trying {names[i + 1]}({inside}",
+            f"{text} did not converge ({res.message}): trying {spelled[i + 1]}",
             ConvergenceWarning,
         )
     return res

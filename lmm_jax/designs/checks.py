@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -143,10 +144,14 @@ def _why_confounded(terms: Sequence[RandomTerm], n: int) -> str:
             "the random effect cannot be told from the residual. Drop it, or use a coarser factor"
         )
     labels = " and ".join(term.text for term in terms)
+    factor = re.fullmatch(r"0 \+ (?:C\()?(\w+)\)? \| (.+)", first.label)
+    meant = ""
+    if len(terms) == 1 and factor is not None:
+        meant = f", or write a covariance of the residuals, `us({factor[1]} | {factor[2]})`"
     count = sum(term.n_levels * len(term.names) for term in terms)
     return (
         f"{labels} has {count} random coefficients for {n} rows: the residual variance cannot be "
-        "told from them. Use fewer columns or a coarser factor"
+        f"told from them. Use fewer columns or a coarser factor{meant}"
         if len(terms) == 1
         else f"{labels} have {count} random coefficients for {n} rows, and together they "
         "cannot be told from the residual variance: drop one of them"

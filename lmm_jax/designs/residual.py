@@ -37,6 +37,8 @@ from .terms import factor_codes
 
 # Visits beyond which a whole covariance is no use: it would have thousands of parameters.
 _MOST_VISITS = 60
+# Whole numbers beyond which they look more like a covariate than like visits.
+_MANY_NUMBERS = 8
 # Subjects whose distances say what a typical one is.
 _SAMPLE = 200
 _CORRELATIONS: dict[str, type[Correlation]] = {
@@ -241,6 +243,13 @@ def _visits(term: ResidualTerm, labels: pd.Series[Any]) -> _Places:
                 f"or `sp_exp({name} | …)` for times, `(1 + {name} | …)` for a random slope"
             )
         codes, visits = factor_codes(labels)
+        if term.correlation == "symm" and _MANY_NUMBERS < len(visits) <= _MOST_VISITS:
+            warn_user(
+                f"{term.text} is a covariance of the residuals at {len(visits)} visits, of "
+                f"{len(visits) * (len(visits) - 1) // 2} correlations: a random slope of {name} is "
+                f"`us(1 + {name} | …)`",
+                OrderWarning,
+            )
         return _Places(codes=codes, visits=visits, at=(numbers - numbers.min())[None])
     codes, visits = factor_codes(labels)
     at = codes

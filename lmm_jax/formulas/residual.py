@@ -119,7 +119,12 @@ def read_residual(term: Sequence[Item], text: str) -> ResidualTerm:
         one = _read(items[0], text)
         kind = "a correlation" if one.correlation else "a variance"
         if kind in found:
-            raise FormulaError(f"{kind} stands here twice", text, items[0].start)
+            raise FormulaError(
+                f"`{found[kind].text}` and `{one.text}` are two of a kind: a product has one "
+                "correlation and one variance, `ar1(visit | id) * diag(sex)`",
+                text,
+                items[0].start,
+            )
         found[kind] = one
     first, second = found.get("a correlation"), found.get("a variance")
     whole = text[term[0].start : term[-1].stop]
@@ -144,6 +149,29 @@ def read_residual(term: Sequence[Item], text: str) -> ResidualTerm:
         covariate=second.covariate,
         text=whole,
     )
+
+
+def with_correlation(term: ResidualTerm, name: str) -> str:
+    """The term with another correlation over the same visits and subjects.
+
+    Examples
+    --------
+    >>> term = ResidualTerm(correlation="symm", text="us(visit | id)", spread="visits")
+    >>> with_correlation(term, "ar1h")
+    'ar1h(visit | id)'
+
+    Raises
+    ------
+    FormulaError
+        Variances of visits beside others.
+    """
+    if OF_VISITS[name][1] and term.spread not in ("one", "visits"):
+        raise FormulaError(
+            f"`{name}` has a variance for every visit, and {term.text} has others already",
+            term.text,
+        )
+    call = re.compile(rf"\b({'|'.join((*OF_VISITS, *SPATIAL))})\(")
+    return call.sub(f"{name}(", term.text, count=1)
 
 
 def _read(item: Item, text: str) -> ResidualTerm:
@@ -184,7 +212,10 @@ def _read(item: Item, text: str) -> ResidualTerm:
 
 def _sum(left: str) -> list[str]:
     """Coordinates `lat + lon`, one by one."""
-    operands = split(lex(left), "+", left)
+    items = lex(left)
+    if any(item.text == "," and depth == 0 for item, depth in depths(items)):
+        raise FormulaError("coordinates are added, `sp_exp(lat + lon | id)`", left, left.index(","))
+    operands = split(items, "+", left)
     return [left[part[0].start : part[-1].stop] for _, part in operands]
 
 

@@ -33,12 +33,13 @@ _ALIASES = {
     "hetar1": ("ar1", False),
     "homtoep": ("toep", True),
 }
-_UNKNOWN = (
-    "hcs", "hetcs", "mat", "exp", "gau", "ou", "rr", "propto", "equalto",
-    # of residuals, whose visits stand alone before the bar, and their names elsewhere
-    "csh", "ar1h", "arh1", "toeph", "adh", "symm", "un",
-)  # fmt: skip
-_NAMED = re.compile(rf"({'|'.join((*STRUCTURES, *_ALIASES, *_UNKNOWN))})\(")
+_UNKNOWN = ("hcs", "hetcs", "mat", "exp", "gau", "ou", "rr", "propto", "equalto")
+# Covariances of residuals, whose visits stand alone before the bar, and their names elsewhere.
+_OF_RESIDUALS = {
+    **dict.fromkeys(("un", "UN", "unstr"), "us"), "arh1": "ar1h", "symm": "symm", "csh": "csh",
+    "ar1h": "ar1h", "toeph": "toeph", "adh": "adh",
+}  # fmt: skip
+_NAMED = re.compile(rf"({'|'.join((*STRUCTURES, *_ALIASES, *_UNKNOWN, *_OF_RESIDUALS))})\(")
 _HOM = re.compile(r"(,\s*hom\s*=\s*(\w+)\s*)\)$")
 _CLOSES = {")": "(", "]": "[", "}": "{"}
 
@@ -140,19 +141,30 @@ def _open_structures(items: Sequence[Item], text: str) -> list[Item]:
                 inside = f"{inside[: -len(hom[0])]}{' ' * len(hom[1])})"
             inner = lex(" " * start + inside)
         if match and any(i.text in ("|", "||") and depth == 1 for i, depth in depths(inner)):
-            if match[1] in _UNKNOWN:
-                raise FormulaError(
-                    f"there is no `{match[1]}(… | g)`: covariances are `(x | g)`, as us(), "
-                    f"`(x || g)`, as diag(), and {', '.join(f'{n}()' for n in STRUCTURES[2:])}; "
-                    "those of residuals name the visits alone, `ar1h(visit | id)`",
-                    text,
-                    item.start,
-                )
+            _check_known(match[1], text, item)
             name = _structure(match[1], hom and hom[2], text, item)
             out += [Item(name, "structure", item.start, start), *inner]
         else:
             out.append(item)
     return out
+
+
+def _check_known(name: str, text: str, item: Item) -> None:
+    if name in _OF_RESIDUALS:
+        own = _OF_RESIDUALS[name]
+        raise FormulaError(
+            f"there is no `{name}(… | g)` of random effects: of residuals write the visits alone, "
+            f"`{own}(visit | id)`",
+            text,
+            item.start,
+        )
+    if name in _UNKNOWN:
+        raise FormulaError(
+            f"there is no `{name}(… | g)`: covariances are `(x | g)`, as us(), `(x || g)`, as "
+            f"diag(), and {', '.join(f'{n}()' for n in STRUCTURES[2:])}",
+            text,
+            item.start,
+        )
 
 
 def _structure(name: str, hom: str | None, text: str, item: Item) -> str:
