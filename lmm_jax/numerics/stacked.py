@@ -151,7 +151,10 @@ def _beside(other: Any) -> Any:
     return other[..., None] if type(other) is np.ndarray and other.ndim else other
 
 
-def _axis(axis: int) -> int:
+def _axis(axis: Any) -> Any:
+    """An axis of one lane, or several, where lanes come last."""
+    if type(axis) is tuple:
+        return tuple(map(_axis, axis))
     return axis if axis >= 0 else axis - 1
 
 
@@ -191,10 +194,8 @@ def _reduction(ufunc: np.ufunc, plain: Callable[..., Any]) -> Callable[..., Any]
             return plain(array, axis=axis, **options)
         if axis is None:
             axis = tuple(range(array.ndim))
-        elif type(axis) is int:
-            axis = _axis(axis)
         else:
-            axis = tuple(map(_axis, axis))
+            axis = _axis(axis)
         return Stacked(ufunc.reduce(array.lanes, axis=axis))
 
     return call
@@ -299,7 +300,7 @@ def _diagonal(A: Any, axis1: int = 0, axis2: int = 1) -> Any:
     return Stacked(found.swapaxes(-1, -2))
 
 
-def _moveaxis(array: Any, source: int, target: int) -> Any:
+def _moveaxis(array: Any, source: Any, target: Any) -> Any:
     if type(array) is not Stacked:
         return np.moveaxis(array, source, target)
     return Stacked(np.moveaxis(array.lanes, _axis(source), _axis(target)))
