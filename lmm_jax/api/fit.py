@@ -64,6 +64,7 @@ def fit(
     subset: Any = None,
     df_method: str = "satterthwaite",
     context: Mapping[str, Any] | None = None,
+    relatedness: Mapping[str, Any] | None = None,
     runtime: str = "auto",
     residual: str | None = None,
 ) -> LMMResults:
@@ -125,6 +126,11 @@ def fit(
     context : mapping, optional
         Functions and variables for the formula; by default the functions that
         the caller can see.
+    relatedness : mapping, optional
+        Grouping factor to the relationship matrix of its levels, such as a pedigree's
+        (:func:`lmm_jax.relationship`) or a genomic one: a DataFrame with the ids for its index
+        and columns, or a tuple of a matrix (dense or sparse) and the ids. The effects of a level
+        then have the covariance ``A (x) Psi``; ids without rows are predicted too.
     residual : str, optional
         Covariance of the residuals, ``"ar1(visit | id)"``, where it is not in the formula.
     runtime : {"auto", "numpy", "jax"}
@@ -161,8 +167,8 @@ def fit(
     runtime = choice(runtime, "runtime", RUNTIMES)
     model = _model_of(
         formula, data, groups=groups, re_formula=re_formula, vc_formula=vc_formula,
-        weights=weights, offset=offset, subset=subset, missing=missing, context=context,
-        residual=residual,
+        weights=weights, offset=offset, subset=subset, relatedness=relatedness,
+        missing=missing, context=context, residual=residual,
     )  # fmt: skip
     start = read_start(start_params, model)
     free = read_params(free, model, "free")

@@ -63,7 +63,7 @@ def begin(task: Task, methods: tuple[str, ...]) -> Task:
     """
     design = task.design
     plain = methods[0] == "newton" and task.problem is None and task.start is None
-    if not plain or design.is_compressed or design.nobs > _FEW_ROWS:
+    if not plain or design.is_compressed or design.is_related or design.nobs > _FEW_ROWS:
         return task
     index = design.plan.index
     if not isinstance(index, GroupIndex) or index.size(design.exog.shape[1]) >= WORTH_MERGING:

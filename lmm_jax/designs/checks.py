@@ -85,7 +85,7 @@ def check_rank(n: int, p: int) -> None:
 def check_levels(terms: Sequence[RandomTerm]) -> None:
     """Every factor has more than one level."""
     for term in terms:
-        if not term.is_component and term.n_levels < 2:
+        if not term.is_component and term.n_seen < 2:
             raise DataError(
                 f"the grouping factor {term.group!r} has one level only: its variance cannot be "
                 "estimated. Drop the random effect or choose another factor"
@@ -93,7 +93,7 @@ def check_levels(terms: Sequence[RandomTerm]) -> None:
 
 
 def check_identified(
-    terms: Sequence[RandomTerm], n: int, p: int, moments: Callable[[], Moments]
+    terms: Sequence[RandomTerm], n: int, p: int, find: Callable[[], list[RandomTerm]]
 ) -> None:
     """The residual variance is identified.
 
@@ -102,13 +102,14 @@ def check_identified(
     terms : sequence of RandomTerm
     n, p : int
         Rows and columns of X.
-    moments : callable
-        Gives the cross-products that decide; called only where counting does not.
+    find : callable
+        Gives the terms from which the residual variance cannot be told; called only where
+        counting does not decide.
     """
     # as many random coefficients as the rows have dimensions beside X, or there is a residual
-    if sum(term.n_levels * len(term.names) for term in terms) < n - p:
+    if sum(term.n_seen * len(term.names) for term in terms) < n - p:
         return
-    found = confounded(terms, n, moments)
+    found = find()
     if found:
         raise DataError(_why_confounded(found, n))
     too_many = [t for t in terms if t.structure.linear and _counts_too_many(t, n)]
@@ -132,12 +133,20 @@ def confounded(
 
 def _counts_too_many(term: RandomTerm, n: int) -> bool:
     """lme4's rule: as many levels, or random coefficients, as rows."""
+    if term.relationship is not None:  # which tells its effects from the residual
+        return False
     one_a_row = term.codes.shape[1] == 1
     return term.n_levels * len(term.names) >= n and (one_a_row or not term.is_component)
 
 
 def _why_confounded(terms: Sequence[RandomTerm], n: int) -> str:
     first = terms[0]
+    if any(term.relationship is not None for term in terms):
+        return (
+            f"{' and '.join(term.text for term in terms)}: the residual variance cannot be told "
+            "from these effects, as where ids with one row each are unrelated, or all related "
+            "alike. Drop one of them"
+        )
     if len(terms) == 1 and first.codes.shape[1] == 1 and first.n_levels >= n:
         return (
             f"{first.group!r} has {first.n_levels} levels for {n} rows: with one row per level "

@@ -21,6 +21,7 @@ from ..layouts.residual.index import ResidualPlan
 from ..layouts.residual.layout import ResidualLayout
 from ..layouts.residual.merged import merge_subjects
 from ..layouts.stream_pass import MANY_ROWS, pad, sum_rows
+from ..numerics.blocks import AnyMatrix
 from ..numerics.processes import float64
 from ..numerics.programs import compiled
 from ..numerics.shapes import round_up_few
@@ -38,12 +39,22 @@ class Compressed:
     layout: AnyLayout
     reach: tuple[Any, Any]  # dimensions that random effects reach; of y what none can explain
     few_groups: tuple[int, ...]  # of every bucket, those that an optimization has to look at
+    bases: tuple[AnyMatrix | None, ...] = ()  # (L, r) a related term; none where no term is
 
     __repr__ = brief
 
     def __getstate__(self) -> dict[str, Any]:
         reach = tuple(float(number) for number in self.reach)
-        return {"layout": self.layout, "reach": reach, "few_groups": self.few_groups}
+        return {
+            "layout": self.layout,
+            "reach": reach,
+            "few_groups": self.few_groups,
+            "bases": self.bases,
+        }
+
+    def basis(self, t: int) -> AnyMatrix | None:
+        """``B`` of term t, whose effects are ``a = B b`` with the b of the layout; or None."""
+        return self.bases[t] if self.bases else None
 
     @cached_property
     def on_device(self) -> AnyLayout:

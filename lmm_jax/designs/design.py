@@ -28,10 +28,13 @@ from .checks import (
     check_rank,
     check_response,
     check_shapes,
+    confounded,
     independent_columns,
 )
 from .compressed import AnyLayout, Compressed, compress_rows, few_groups, padded
 from .identification import row_moments
+from .related import RelatedPlan, RelatedRows, compress_related
+from .related_identification import confounded_related
 from .residual import Residual
 from .terms import RandomTerm, connected_rows, independent_groups
 
@@ -170,6 +173,18 @@ class Design:
         """Number of variance components among the terms (they come last)."""
         return sum(term.is_component for term in self.terms)
 
+    @property
+    def is_related(self) -> bool:
+        """Whether the levels of a term are related."""
+        return any(term.relationship is not None for term in self.terms)
+
+    @cached_property
+    def _related(self) -> RelatedRows:
+        y, X, _ = self._free_rows()
+        return compress_related(
+            y, X, self.terms, self.weights, self.group_codes, self.n_groups, self.n_components
+        )
+
     @cached_property
     def _planned(self) -> tuple[GroupPlan | CrossedPlan, LayoutInfo]:
         return plan_layout(
@@ -189,13 +204,20 @@ class Design:
         return self._planned[0]
 
     @property
+    def places(self) -> GroupPlan | CrossedPlan | RelatedPlan:
+        """Where the random effects stand in the layout."""
+        return self._related.plan if self.is_related else self.plan
+
+    @property
     def layout_info(self) -> LayoutInfo:
         """Which layout the data have got, and why."""
-        return self._planned[1]
+        return self._related.info if self.is_related else self._planned[1]
 
     @cached_property
     def compressed(self) -> Compressed:
         """The rows as a layout, from one pass over them when it is first asked for."""
+        if self.is_related:
+            return self._related.compressed
         with float64():
             return compress_rows(*self._free_rows(), self.weights, self.plan)
 
@@ -282,7 +304,7 @@ def assemble(
     check_rank(y.size, X.shape[1])
     check_levels(terms)
     if residual is None:
-        check_identified(terms, y.size, X.shape[1], lambda: row_moments(terms, X, weights))
+        check_identified(terms, y.size, X.shape[1], lambda: _confounded(terms, X, weights))
     check_response(y if offset is None else y - offset, X, endog_name)
     if source is not None:
         source = replace(source, kept=kept)
@@ -304,6 +326,15 @@ def assemble(
     )
 
 
+def _confounded(
+    terms: Sequence[RandomTerm], X: np.ndarray, weights: np.ndarray | None
+) -> list[RandomTerm]:
+    """Terms from which the residual variance cannot be told."""
+    if any(term.relationship is not None for term in terms):
+        return confounded_related(terms, X, weights)
+    return confounded(terms, len(X), lambda: row_moments(terms, X, weights))
+
+
 _KINDS: dict[str, Callable[[Design], bool]] = {
     "weighted": lambda d: d.weights is not None,
     "offset": lambda d: d.offset is not None,
@@ -313,6 +344,7 @@ _KINDS: dict[str, Callable[[Design], bool]] = {
     "nested": lambda d: d.layout_info.kind == "grouped" and len({t.group for t in d.terms}) > 1,
     "crossed": lambda d: d.layout_info.kind == "crossed",
     "large core": lambda d: d.compressed.layout._is_kind("large core"),
+    "related": lambda d: d.is_related,
     "residual": lambda d: d.residual is not None,
     "arrays": lambda d: d.source is None,
     "batches": lambda d: not d.has_rows,

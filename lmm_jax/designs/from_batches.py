@@ -20,7 +20,7 @@ from ..layouts.group_index import GroupIndex
 from ..layouts.stream_pass import finish
 from ..numerics.processes import float64
 from .batch_reader import BatchReader, Columns
-from .checks import EXACT_TOL, check_identified, check_levels, check_rank
+from .checks import EXACT_TOL, check_identified, check_levels, check_rank, confounded
 from .compressed import Compressed, few_groups
 from .data_frames import MISSING, callables
 from .design import Design, FixedSource
@@ -211,7 +211,9 @@ def _assemble(total: BatchSums, formula: str) -> Design:
     orders = _level_orders(total.factors)
     terms, streams = _ordered_terms(total, orders)
     check_levels(terms)
-    check_identified(terms, total.nobs, len(kept), lambda: total.moments(streams))
+    moments = lambda: total.moments(streams)  # noqa: E731
+    find = lambda: confounded(terms, total.nobs, moments)  # noqa: E731
+    check_identified(terms, total.nobs, len(kept), find)
     group, n_groups = outer_group(terms)
     shell = _shell(total, formula, terms, group, n_groups, kept)
     index = shell.plan.index

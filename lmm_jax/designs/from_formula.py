@@ -20,6 +20,7 @@ from .bars import bar_terms
 from .checks import finite_vector, optional_vector
 from .data_frames import MISSING, as_pandas, callables
 from .design import Design, FixedSource, assemble
+from .relatedness import related_terms
 from .residual import residual_of_rows
 from .rows import complete_rows, row_arrays, select_rows
 from .terms import (
@@ -45,6 +46,7 @@ def design(
     missing: str = "drop",
     subset: Any = None,
     context: Mapping[str, Any] | None = None,
+    relatedness: Mapping[str, Any] | None = None,
     residual: str | None = None,
 ) -> Design:
     """Build the design of a model from a formula.
@@ -74,6 +76,10 @@ def design(
     context : mapping, optional
         Functions and variables for the formula; by default the functions that
         the caller can see.
+    relatedness : mapping, optional
+        Grouping factor to the relationship matrix of its levels, ``cov(b) = A (x) Psi``: a
+        DataFrame with the ids for its index and columns, or a tuple of a matrix (dense or sparse)
+        and the ids. Ids without rows are predicted too.
     residual : str, optional
         Covariance of the residuals, ``"ar1(visit | id)"``, where it is not in the formula.
 
@@ -114,11 +120,13 @@ def design(
     y = mat.evaluate(parsed.response, frame, context=known)
     matrix = mat.build(parsed.fixed, frame, context=known)
     if parsed.bars or (parsed.residual is not None and groups is None):
-        terms = most_levels_first(bar_terms(parsed.bars, frame, known, {parsed.fixed: matrix}))
+        found = bar_terms(parsed.bars, frame, known, {parsed.fixed: matrix})
+        terms = most_levels_first(related_terms(found, relatedness))
         group, n_groups = outer_group(terms)
     else:
         labels = groups if isinstance(groups, str) else arrays["groups"]
-        terms, group, n_groups = _group_terms(frame, labels, re_formula, vc_formula, known)
+        found, group, n_groups = _group_terms(frame, labels, re_formula, vc_formula, known)
+        terms = related_terms(found, relatedness)
     return assemble(
         y=y,
         X=matrix.values,

@@ -62,7 +62,7 @@ def row_moments(terms: Sequence[RandomTerm], X: np.ndarray, weights: np.ndarray 
     root = np.ones(n) if weights is None else np.sqrt(weights / weights.max())
     largest = np.abs(X).max(axis=0, initial=0.0)
     X = root[:, None] * X / np.where(largest > 0, largest, 1.0)
-    Q = _orthonormal(X / np.maximum(np.sqrt((X * X).sum(axis=0)), 1e-300))
+    Q = orthonormal(X / np.maximum(np.sqrt((X * X).sum(axis=0)), 1e-300))
     columns = [_random_columns(term, root) for term in terms]
     designs = [design for design, _ in columns]
     widths = [design.shape[1] // term.n_levels for design, term in zip(designs, terms, strict=True)]
@@ -89,7 +89,7 @@ def _random_columns(
     n, members, k = term.values.shape
     given = (term.values * root[:, None, None]).reshape(n * members, k)
     largest = np.abs(given).max(axis=0, initial=0.0)
-    values = _orthonormal(given / np.where(largest > 0, largest, 1.0))
+    values = orthonormal(given / np.where(largest > 0, largest, 1.0))
     k = values.shape[1]
     columns = term.codes[:, :, None] * k + np.arange(k)
     starts = np.arange(0, n * members * k + 1, members * k)
@@ -116,7 +116,7 @@ def _span(structure: Structure, C: np.ndarray) -> np.ndarray | None:
     return (C @ products @ C.T).reshape(len(products), -1)
 
 
-def _orthonormal(columns: np.ndarray) -> np.ndarray:
+def orthonormal(columns: np.ndarray) -> np.ndarray:
     """Basis of what the columns span; a column of zeros if that is nothing."""
     norms = np.sqrt((columns * columns).sum(axis=0))
     U, s, _ = np.linalg.svd(columns / np.where(norms > 0, norms, 1.0), full_matrices=False)

@@ -15,6 +15,7 @@ import scipy.sparse.csgraph
 from ..covariance.structures import Structure, Unstructured
 from ..errors import DataError
 from ..reprs import brief
+from .relationship import Relationship
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -45,6 +46,7 @@ class RandomTerm:
     is_component: bool
     source: TermSource
     structure: Structure  # covariance of the k coefficients
+    relationship: Relationship | None = None  # of the levels; None: they are independent
 
     __repr__ = brief
 
@@ -57,6 +59,19 @@ class RandomTerm:
     def n_levels(self) -> int:
         """Number of levels."""
         return len(self.levels)
+
+    @property
+    def n_seen(self) -> int:
+        """Number of levels that rows have: all of them, unless the levels are related."""
+        return self.n_levels if self.relationship is None else np.unique(self.codes).size
+
+    @property
+    def linked(self) -> tuple[np.ndarray, int]:
+        """What connects the rows: levels, or families of related levels; and their number."""
+        if self.relationship is None:
+            return self.codes, self.n_levels
+        family = self.relationship.family
+        return family[self.codes], int(family.max()) + 1
 
 
 def factor_codes(values: pd.Series[Any]) -> tuple[np.ndarray, pd.Index[Any]]:
@@ -125,9 +140,16 @@ def independent_groups(
     codes : ndarray of int, shape (n,)
     n_groups : int
     """
-    if any(term.n_levels == n_groups for term in terms if term.codes.shape[1] == 1):
+    related = any(term.relationship is not None for term in terms)
+    alone = not related and any(t.n_levels == n_groups for t in terms if t.codes.shape[1] == 1)
+    if alone:
         return codes, n_groups  # a term with a level per group holds each group together
-    return connected_rows([term.codes for term in terms], [term.n_levels for term in terms])
+    links = [term.linked for term in terms]
+    label, count = connected_rows([code for code, _ in links], [n for _, n in links])
+    if not related:
+        return label, count
+    found, label = np.unique(label, return_inverse=True)  # families without rows have no group
+    return label.astype(np.int64), found.size
 
 
 def connected_rows(codes: Sequence[np.ndarray], n_levels: Sequence[int]) -> tuple[np.ndarray, int]:

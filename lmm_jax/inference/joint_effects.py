@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ import scipy.sparse
 
 from ..designs.design import Design
 from ..layouts.crossed.layout import CrossedLayout
+from .related_effects import LatentCovariance, layout_covariance
 
 
 class GroupEffects(NamedTuple):
@@ -18,6 +20,7 @@ class GroupEffects(NamedTuple):
     means: list[np.ndarray]  # (q, G)
     covariances: list[np.ndarray]  # (q, q, G)  relative to sigma^2
     through: list[np.ndarray | None]  # (q, E)  see BlupTerms
+    priors: list[np.ndarray]  # (k, k) a term: Psi in the coordinates of the data
 
 
 class EffectSets(NamedTuple):
@@ -85,23 +88,44 @@ def set_covariances(
     effects: GroupEffects, design: Design, which: EffectSets, scale: float
 ) -> np.ndarray:
     """Covariance matrices of the sets of effects, one after the other, (sum K_i^2,)."""
-    cells, whiteners = _cells(design, which), _padded(design.compressed.layout.whiteners)
     counts = which.counts
     out_starts = np.concatenate([[0], np.cumsum(counts**2)])
     out = np.zeros(out_starts[-1])
-    meeting = (
-        _Meeting(effects, design) if isinstance(design.compressed.layout, CrossedLayout) else None
-    )
+    of_sets = _related(effects, design).covariances if design.is_related else None
+    if of_sets is None:
+        of_sets = partial(_covariances, effects, design, _meeting(effects, design))
     for K in np.unique(counts[counts > 0]):
         sets = np.flatnonzero(counts == K)
         at = which.starts[sets][:, None] + np.arange(K)
-        inner = _whitened(effects, cells.take(at), meeting)
-        t, level, j = which.term[at], which.level[at], which.coefficient[at]
-        own = (t[:, :, None] == t[:, None]) & (level[:, :, None] == level[:, None])
-        A = np.where(own, whiteners[t[:, :, None], j[:, :, None], j[:, None]], 0.0)
-        matrices = scale * (A @ inner @ np.swapaxes(A, 1, 2))
+        matrices = scale * of_sets(which.term[at], which.level[at], which.coefficient[at])
         out[out_starts[sets][:, None] + np.arange(K * K)] = matrices.reshape(len(sets), -1)
     return out
+
+
+def _meeting(effects: GroupEffects, design: Design) -> _Meeting | None:
+    crossed = isinstance(design.compressed.layout, CrossedLayout)
+    return _Meeting(effects, design) if crossed else None
+
+
+def _related(effects: GroupEffects, design: Design) -> LatentCovariance:
+    C = layout_covariance(effects.covariances, effects.through, design)
+    return LatentCovariance(design, C, effects.priors)
+
+
+def _covariances(
+    effects: GroupEffects,
+    design: Design,
+    meeting: _Meeting | None,
+    t: np.ndarray,
+    level: np.ndarray,
+    j: np.ndarray,
+) -> np.ndarray:
+    """Covariances of sets of K effects in the units of the data, (S, K) to (S, K, K)."""
+    whiteners = _padded(design.compressed.layout.whiteners)
+    inner = _whitened(effects, _cells(design, t, level, j), meeting)
+    own = (t[:, :, None] == t[:, None]) & (level[:, :, None] == level[:, None])
+    A = np.where(own, whiteners[t[:, :, None], j[:, :, None], j[:, None]], 0.0)
+    return np.asarray(A @ inner @ np.swapaxes(A, 1, 2))
 
 
 def _padded(matrices: Sequence[Any]) -> np.ndarray:
@@ -113,14 +137,14 @@ def _padded(matrices: Sequence[Any]) -> np.ndarray:
     return out
 
 
-def _cells(design: Design, which: EffectSets) -> Places:
+def _cells(design: Design, term: np.ndarray, level: np.ndarray, coefficient: np.ndarray) -> Places:
     """Places of effects in the layout."""
-    out = Places(*np.zeros((3, which.term.size), np.int64))
-    for t, places in enumerate(design.plan.level_maps):
-        at = which.term == t
-        level = which.level[at]
-        out.bucket[at], out.group[at] = places.bucket[level], places.group[level]
-        out.slot[at] = places.slot[level] + which.coefficient[at]
+    out = Places(*np.zeros((3, *term.shape), np.int64))
+    for t, places in enumerate(design.places.level_maps):
+        at = term == t
+        own = level[at]
+        out.bucket[at], out.group[at] = places.bucket[own], places.group[own]
+        out.slot[at] = places.slot[own] + coefficient[at]
     return out
 
 
@@ -266,10 +290,12 @@ def row_variances(
     values : sequence of ndarray, shape (n, S, k)
         Covariates; what is zero adds nothing, whatever its level.
     """
+    if design.is_related:
+        return np.asarray(np.maximum(_related(effects, design).variances(codes, values), 0.0))
     layout, n = design.compressed.layout, len(codes[0])
     cells, a = [], []
     for t, (code, z) in enumerate(zip(codes, values, strict=True)):
-        places, k = design.plan.level_maps[t], design.sizes[t]
+        places, k = design.places.level_maps[t], design.sizes[t]
         found = (places.bucket[code], places.group[code], places.slot[code])
         at = [np.repeat(column[:, :, None], k, axis=2) for column in found]
         at[2] = at[2] + np.arange(k)

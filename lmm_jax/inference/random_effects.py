@@ -15,6 +15,7 @@ from ..numerics.processes import float64
 from ..numerics.programs import compiled
 from .estimates import Estimates
 from .joint_effects import GroupEffects
+from .related_effects import spread_effects
 
 
 class TermRows(NamedTuple):
@@ -66,6 +67,7 @@ def group_effects(estimates: Estimates, design: Design) -> GroupEffects:
         means=[estimates.y_scale * np.asarray(part.b) for part in parts],
         covariances=[np.asarray(part.cov) for part in parts],
         through=[None if part.through is None else np.asarray(part.through) for part in parts],
+        priors=[F @ F.T for F in estimates.factors],
     )
 
 
@@ -79,13 +81,15 @@ def level_effects(means: Sequence[np.ndarray], design: Design, t: int) -> np.nda
     design : Design
     t : int
     """
-    places, k = design.plan.level_maps[t], design.sizes[t]
-    out = np.zeros((*means[0].shape[:-2], design.terms[t].n_levels, k))
+    places, k = design.places.level_maps[t], design.sizes[t]
+    out = np.zeros((*means[0].shape[:-2], places.slot.size, k))
     for b, values in enumerate(means):
         at = places.bucket == b
         rows = places.slot[at][:, None] + np.arange(k)
         out[..., at, :] = values[..., rows, places.group[at][:, None]]
-    return out @ np.asarray(design.compressed.layout.whiteners[t]).T
+    out = out @ np.asarray(design.compressed.layout.whiteners[t]).T
+    basis = design.compressed.basis(t)
+    return out if basis is None else spread_effects(basis, out)
 
 
 def effect_slopes(estimates: Estimates, design: Design) -> list[np.ndarray]:

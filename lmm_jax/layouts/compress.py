@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ..covariance.params import real_array
+from ..covariance.structures import Structure
 from ..errors import DataError
 from ..inputs.arguments import hinted, instance, items
 from ..numerics.linalg import back_substitute, exact
@@ -126,19 +127,32 @@ class Columns(NamedTuple):
 
     def maps(self, step: Array, index: GroupIndex | CrossedIndex) -> dict[str, Any]:
         """The maps back; those that depend on the response end with an axis R."""
-        frame = self.frame
-        return dict(
-            whiteners=self.whiteners,
-            beta_map=frame.beta_map,
-            log_det_map=frame.log_det_map,
-            beta_origin=frame.beta_origin + frame.y_scale[None] * (frame.beta_map @ step),
-            beta_shift=frame.beta_shift,
-            y_scale=frame.y_scale,
-            n_obs=self.rows.n_obs,
-            log_weights=self.rows.logs,
-            structures=index.structures,
-            n_components=index.n_components,
+        return maps_back(
+            self.rows, self.frame, self.whiteners, step, index.structures, index.n_components
         )
+
+
+def maps_back(
+    rows: RowWeights,
+    frame: Frame,
+    whiteners: tuple[Array, ...],
+    step: Array,
+    structures: tuple[Structure, ...],
+    n_components: int,
+) -> dict[str, Any]:
+    """What leads from a layout back to the data, Y being measured from X step, (p, R)."""
+    return dict(
+        whiteners=whiteners,
+        beta_map=frame.beta_map,
+        log_det_map=frame.log_det_map,
+        beta_origin=frame.beta_origin + frame.y_scale[None] * (frame.beta_map @ step),
+        beta_shift=frame.beta_shift,
+        y_scale=frame.y_scale,
+        n_obs=rows.n_obs,
+        log_weights=rows.logs,
+        structures=structures,
+        n_components=n_components,
+    )
 
 
 def one_response(maps: dict[str, Any]) -> dict[str, Any]:

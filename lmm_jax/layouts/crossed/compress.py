@@ -70,8 +70,16 @@ def link_rows(
         raw.append(link)
     s = core_rows(outer, residual, index)
     core = Core(S=S, s=s, origin=xp.zeros_like(s[:, :1]), widths=index.core_widths)
-    moments = _moments(
-        squares, core_rows(outer, y[:, None], index), raw, group_rows, buckets, index
+    moments = start_moments(
+        squares,
+        core_rows(outer, y[:, None], index),
+        raw,
+        group_rows,
+        buckets,
+        sizes=index.sizes,
+        eliminated=index.eliminated,
+        crossed=index.crossed,
+        widths=index.core_widths,
     )
     return tuple(links), core, moments
 
@@ -192,24 +200,47 @@ def _entry_products(
     return total.reshape(q, E)
 
 
-def _moments(
+def start_moments(
     products: Array,
     y_rows: Array,
     links: Sequence[Links],
     group_rows: Sequence[Array],
     buckets: Sequence[Bucket],
-    index: CrossedIndex,
+    *,
+    sizes: Sequence[int],
+    eliminated: Sequence[int],
+    crossed: Sequence[int],
+    widths: Sequence[int],
 ) -> StartMoments:
-    """Squares that the moment equations of the start values are made of."""
+    """Squares that the moment equations of the start values are made of.
+
+    Parameters
+    ----------
+    products : Array, shape (N, N, B)
+        ``Z_2' Z_2``.
+    y_rows : Array, shape (N, 1, B)
+        ``Z_2' y``.
+    links : sequence of Links
+        With ``Z_1' Z_2`` at the entries.
+    group_rows : sequence of Array, shape (q, 1, G)
+        ``Z_1' y``.
+    buckets : sequence of Bucket
+    sizes : sequence of int
+        Coefficients per level of every term.
+    eliminated, crossed : sequence of int
+        Terms of the groups and of the core.
+    widths : sequence of int
+        Levels of each term of the core in a block.
+    """
     xp = namespace(products, y_rows, group_rows)
-    core = xp.asarray(_coefficients(index.crossed, index.core_widths, index, products.dtype))
+    core = xp.asarray(_coefficients(crossed, widths, sizes, products.dtype))
     weight = _level_weights(xp.diagonal(products)).T  # (N, B)
     spread = core.T @ xp.sum(weight[:, None] * products**2, axis=-1) @ core
     noise = xp.sum(weight * xp.diagonal(products).T, axis=1) @ core
     norms = xp.sum(xp.diagonal(products), axis=0) @ core
     square = xp.sum(weight[:, None] * y_rows**2, axis=(1, 2)) @ core
     for bucket, link, rows in zip(buckets, links, group_rows, strict=True):
-        own = xp.asarray(_coefficients(index.eliminated, bucket.widths, index, products.dtype))
+        own = xp.asarray(_coefficients(eliminated, bucket.widths, sizes, products.dtype))
         gram = group_product(bucket.T, bucket.T)
         inner = _level_weights(xp.diagonal(gram)).T  # (q, G)
         spread = spread + own.T @ xp.sum(inner[:, None] * gram**2, axis=-1) @ own
@@ -229,12 +260,12 @@ def _level_weights(norms: Array) -> Array:
 
 
 def _coefficients(
-    terms: Sequence[int], widths: Sequence[int], index: CrossedIndex, dtype: Any
+    terms: Sequence[int], widths: Sequence[int], sizes: Sequence[int], dtype: Any
 ) -> Array:
     """Indicators of the coefficient that every column belongs to, (columns, K)."""
-    ends = np.cumsum(index.sizes)
+    ends = np.cumsum(sizes)
     owner = [
-        ends[t] - index.sizes[t] + np.tile(np.arange(index.sizes[t]), w)
+        ends[t] - sizes[t] + np.tile(np.arange(sizes[t]), w)
         for t, w in zip(terms, widths, strict=True)
     ]
     return np.eye(int(ends[-1]), dtype=dtype)[np.concatenate(owner)]

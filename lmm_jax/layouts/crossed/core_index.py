@@ -77,15 +77,50 @@ def plan_core(
     term = np.repeat(np.arange(len(codes)), np.diff(offsets))
     width = np.asarray(sizes)[term]
     cells = _find_cells(group, streams, int(offsets[-1]))
-    group_block, level_block, n_blocks = _blocks(cells, n_groups, width)
+    at = place_levels(cells.group, cells.level, term, n_groups, sizes, name=name)
+    return CorePlan(offsets=offsets, streams=streams, cells=cells, width=width, **at._asdict())
+
+
+class CorePlaces(NamedTuple):
+    """Where the levels of the crossed terms stand in the core; see :class:`CorePlan`."""
+
+    group_block: np.ndarray
+    level_block: np.ndarray
+    row: np.ndarray
+    widths: tuple[int, ...]
+    columns: int
+    n_blocks: int
+
+
+def place_levels(
+    group: np.ndarray,
+    level: np.ndarray,
+    term: np.ndarray,
+    n_groups: int,
+    sizes: Sequence[int],
+    *,
+    name: str,
+) -> CorePlaces:
+    """Place levels in dense blocks.
+
+    Parameters
+    ----------
+    group, level : ndarray of int, shape (C,)
+        Pairs that meet: what is connected shares a block.
+    term : ndarray of int, shape (L,)
+        Term of every level.
+    n_groups : int
+    sizes : sequence of int
+        Coefficients per level of each term.
+    name : str
+        What an error calls the terms.
+    """
+    width = np.asarray(sizes)[term]
+    group_block, level_block, n_blocks = _blocks(group, level, n_groups, width)
     row, widths = _core_rows(term, level_block, n_blocks, sizes)
     columns = sum(k * w for k, w in zip(sizes, widths, strict=True))
     _check_memory(int(width.sum()), columns, n_blocks, name)
-    return CorePlan(
-        offsets=offsets, streams=streams, cells=cells, group_block=group_block,
-        level_block=level_block, row=row, width=width, widths=widths, columns=columns,
-        n_blocks=n_blocks,
-    )  # fmt: skip
+    return CorePlaces(group_block, level_block, row, widths, columns, n_blocks)
 
 
 def take(which: Sequence[int], *lists: Sequence[Any]) -> list[Any]:
@@ -142,13 +177,13 @@ def core_blocks(
 
 
 def _blocks(
-    cells: GroupLevels, n_groups: int, width: np.ndarray
+    group: np.ndarray, level: np.ndarray, n_groups: int, width: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Block of every group and of every level of the core, and the number of blocks.
 
     A block holds whole connected components, packed up to the size of the largest.
     """
-    count, label = core_blocks(cells.group, cells.level, n_groups, width.size)
+    count, label = core_blocks(group, level, n_groups, width.size)
     size = np.bincount(label[n_groups:], weights=width, minlength=count).astype(np.int64)
     if size.sum() <= 1.1 * size.max():  # a few stray levels are no reason for a second block
         return np.zeros(n_groups, dtype=np.int64), np.zeros(width.size, dtype=np.int64), 1
@@ -196,7 +231,7 @@ def link_groups(inner: GroupPlan, core: CorePlan) -> tuple[tuple[LinkIndex, ...]
         row = np.repeat(core.row[level], k) + step
         block = np.repeat(core.level_block[level], k)
         size = round_up(group.size + 1)  # the last entry is empty: pairs past the end point there
-        left, right = _pairs(group, block * core.columns + row, size)
+        left, right = entry_pairs(group, block * core.columns + row, size)
         links.append(
             LinkIndex(
                 group=padded(group, size),
@@ -209,8 +244,8 @@ def link_groups(inner: GroupPlan, core: CorePlan) -> tuple[tuple[LinkIndex, ...]
     return tuple(links), first
 
 
-def _pairs(group: np.ndarray, place: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of entries of one group, ordered by the place of the first in the core.
+def entry_pairs(group: np.ndarray, place: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of entries of one group, (P,) each, ordered by the place of the first in the core.
 
     Entries are sorted by group and row: the partners of one are those from
     itself to the end of its group.

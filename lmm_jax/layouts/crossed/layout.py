@@ -106,7 +106,7 @@ class CrossedLayout(CrossedArrays):
         """See :meth:`Layout.ranks`; columns of the core count as independent."""
         xp = namespace(self.S0)
         columns = xp.sum((xp.diagonal(self.core.S) > 1e-9).astype(self.S0.dtype))
-        return bucket_ranks(self.buckets) + columns
+        return bucket_ranks(self.buckets) + columns if self.buckets else columns
 
     def size(self) -> int:
         """See :meth:`Layout.size`."""

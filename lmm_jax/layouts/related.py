@@ -1,0 +1,110 @@
+"""Layouts of models in which the levels of a factor are related: ``cov(a) = A (x) Psi``.
+
+With ``A = B B'`` on the ids that have rows, ``a = B b`` with independent b: Z B takes the place
+of Z, and nothing above the waist has to know. What stands in the layout is chosen by cost.
+
+One related term with one coefficient is *rotated*: with t_i the length of the column of id i,
+``t A t = U S U'``, the rows ``U' Q' [X y]`` are independent, with ``T_j = sqrt(S_j)``: groups of
+one row, after one decomposition (Kang et al. 2008, doi:10.1534/genetics.107.080101). Other terms
+form a core behind it where that is small; otherwise all terms stand in the core together, with
+``Z B`` dense.
+
+All of it is done once, in NumPy, with nothing of the size of the rows times that of A.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..numerics.shapes import round_up_few
+from .compress import maps_back, one_response
+from .crossed.compress import within_step
+from .grouped import GroupedLayout
+from .related_core import RelatedLayout, core_layout
+from .related_rows import Known, ScaledRows, TermColumns, on_scale
+from .rotation import rotated, rotated_bucket, rotated_map
+
+__all__ = ["Known", "RelatedLayout", "TermColumns", "related_layout"]
+
+# Pairs of entries that links may hold, and what one costs in units of a multiplication in the
+# dense matrices of the core.
+_MOST_PAIRS = 1 << 25
+_PAIR_COST = 50
+
+
+def related_layout(
+    y: np.ndarray,
+    X: np.ndarray,
+    terms: Sequence[TermColumns],
+    weights: np.ndarray | None,
+    group: np.ndarray,
+    n_groups: int,
+    labels: Sequence[str],
+    n_components: int,
+) -> RelatedLayout:
+    """Compress a model with related terms.
+
+    Parameters
+    ----------
+    y : ndarray, shape (n,)
+    X : ndarray, shape (n, p)
+    terms : sequence of TermColumns
+    weights : ndarray, shape (n,), or None
+    group : ndarray of int, shape (n,)
+        Independent group of each row: families, and what other terms join.
+    n_groups : int
+    labels : sequence of str
+        Names of the terms, for errors.
+    n_components : int
+        How many of the last terms are variance components.
+    """
+    rows = on_scale(y, X, terms, np.ones(y.size) if weights is None else weights)
+    turned = _to_rotate(terms)
+    if turned is not None and len(terms) == 1:
+        return _rotated_layout(rows, terms, n_components)
+    return core_layout(rows, terms, turned, group, n_groups, labels, n_components)
+
+
+def _rotated_layout(
+    rows: ScaledRows, terms: Sequence[TermColumns], n_components: int
+) -> RelatedLayout:
+    """Groups of one row each."""
+    ids, spectrum = rotated(rows, terms, 0)
+    c, rest = spectrum.turn(ids.c), np.concatenate([ids.residual, spectrum.left_over(ids.c)])
+    step = within_step(rest[:, :-1].T @ rest[:, :-1], rest[:, :-1].T @ rest[:, -1])
+    for part in (c, rest):
+        part[:, -1] -= part[:, :-1] @ step
+    maps = maps_back(
+        rows.weights, rows.frame, rows.whiteners, step[:, None], (terms[0].structure,), n_components
+    )
+    layout = GroupedLayout(
+        buckets=(rotated_bucket(spectrum.sigma, c, len(rows.XY)),),
+        S0=rest.T @ rest,
+        **one_response(maps),
+    )
+    size = spectrum.sigma.size
+    return RelatedLayout(
+        layout=layout,
+        bases=(spectrum.basis,),
+        level_maps=(rotated_map(size),),
+        few_groups=(round_up_few(size),),
+        eliminated=(0,),
+        core_size=0,
+        n_blocks=0,
+    )
+
+
+def _to_rotate(terms: Sequence[TermColumns]) -> int | None:
+    """The related term that is rotated: with one coefficient, and worth it beside the others."""
+    fit = [t for t, term in enumerate(terms) if term.known is not None and term.structure.k == 1]
+    if not fit:
+        return None
+    found = max(fit, key=lambda t: terms[t].n_levels)
+    own = terms[found].n_levels
+    rest = sum(t.n_levels * t.structure.k for t in terms) - own
+    pairs = own * rest * (rest + 1) // 2
+    if rest and (pairs > _MOST_PAIRS or _PAIR_COST * pairs > (own + rest) ** 3):
+        return None
+    return found

@@ -1,0 +1,64 @@
+"""Matrices of independent blocks, dense or sparse, on the host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+AnyMatrix = np.ndarray | scipy.sparse.csr_array
+
+
+def is_sparse(A: Any) -> bool:
+    """Whether a matrix is one of SciPy's sparse ones."""
+    return bool(scipy.sparse.issparse(A))
+
+
+def members_of(owner: np.ndarray) -> list[np.ndarray]:
+    """Places of the members of every block ``0 .. B - 1``, in their order."""
+    order = np.argsort(owner, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(owner))[:-1])
+
+
+def dense_block(A: AnyMatrix, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Some rows and columns of a matrix, a dense copy."""
+    if isinstance(A, np.ndarray):
+        return A[np.ix_(rows, columns)]
+    return np.asarray(A[rows][:, columns].toarray())
+
+
+class BlockColumns:
+    """Columns gathered block by block: dense where there is one block, else sparse.
+
+    Parameters
+    ----------
+    n_rows : int
+    n_blocks : int
+    """
+
+    def __init__(self, n_rows: int, n_blocks: int) -> None:
+        self.n_rows, self.single = n_rows, n_blocks == 1
+        self.parts: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def add(self, rows: np.ndarray, values: np.ndarray) -> None:
+        """Columns that are zero outside of some rows, (rows, r)."""
+        self.parts.append((rows, values))
+
+    def matrix(self) -> AnyMatrix:
+        """All columns side by side, (n_rows, sum of r)."""
+        if self.single:
+            rows, values = self.parts[0]
+            if rows.size == self.n_rows:
+                return values
+        width = sum(values.shape[1] for _, values in self.parts)
+        at, row, column = 0, [], []
+        for rows, values in self.parts:
+            row.append(np.repeat(rows, values.shape[1]))
+            column.append(np.tile(np.arange(at, at + values.shape[1]), rows.size))
+            at += values.shape[1]
+        flat = np.concatenate([values.ravel() for _, values in self.parts])
+        table = scipy.sparse.coo_array(
+            (flat, (np.concatenate(row), np.concatenate(column))), shape=(self.n_rows, width)
+        )
+        return scipy.sparse.csr_array(table)
