@@ -8,6 +8,7 @@ from .api.emmeans import emmeans, emtrends, joint_tests
 from .api.fit import fit
 from .api.fit_many import fit_many
 from .api.fit_regularized import fit_regularized
+from .api.heritability import heritability
 from .api.measures import caic, icc, r2, variance_components, vif
 from .api.mmrm import mmrm
 from .api.power import power
@@ -20,6 +21,7 @@ from .designs.from_arrays import design_from_arrays
 from .designs.from_batches import design_from_batches
 from .designs.from_formula import design
 from .designs.from_labels import row_index
+from .designs.pedigree import relationship
 from .errors import (
     ConvergenceWarning,
     DataError,
@@ -44,6 +46,7 @@ from .likelihood.woodbury import woodbury_logdet, woodbury_solver
 from .numerics.programs import use_cache
 from .optimize.implicit import FittedParams, fit_params
 from .results.bootstrap import BootstrapResults
+from .results.heritability import Heritability
 from .results.lmm import LMMResults
 from .results.many import ManyResults
 from .results.many_means import ManyMeans
@@ -69,6 +72,7 @@ __all__ = [
     "ForkError",
     "FormulaError",
     "GroupedLayout",
+    "Heritability",
     "ICCResults",
     "IdentificationWarning",
     "Influence",
@@ -105,6 +109,7 @@ __all__ = [
     "fit_regularized",
     "get_fe_params",
     "get_scale",
+    "heritability",
     "hessian",
     "hypotheses",
     "icc",
@@ -121,6 +126,7 @@ __all__ = [
     "profile_loglike",
     "r2",
     "ranova",
+    "relationship",
     "row_index",
     "score",
     "shard",

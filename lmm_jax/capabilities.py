@@ -19,6 +19,7 @@ KINDS = {
     "nested": "nested factors",
     "crossed": "crossed factors",
     "large core": "crossed factors too large for batches of fits",
+    "related": "related levels, fitted with relatedness=",
     "arrays": "made from arrays, without a formula",
     "batches": "made from batches of rows that were not kept",
     "held effects": "fixed effects held fixed",
@@ -97,6 +98,8 @@ TABLE = {
         {
             "batches": _ROWS,
             "structured": _STRUCTURE,
+            "related": "fit_many keeps no relatedness of levels: fit the responses one by one with "
+            "lmm.fit, with the same relatedness=",
             "crossed": "fit_many needs independent groups, and these random effects are crossed: "
             "fit the responses one by one with lmm.fit",
         },
@@ -136,6 +139,7 @@ TABLE = {
     "r2": _OF_MOMENTS,
     "icc": _OF_MOMENTS,
     "variance_components": _OF_MOMENTS,
+    "heritability": _OF_MOMENTS,
     "vif": Capability(
         "fit",
         {
@@ -189,6 +193,8 @@ TABLE = {
         {
             **_NO_ROWS,
             "batches": _ROWS,
+            "related": "degrees of freedom between and within subjects need independent subjects, "
+            "and these are related: choose df_method='satterthwaite' or 'kenward-roger'",
             "crossed": "degrees of freedom between and within subjects need factors that nest, "
             "and these are crossed: choose df_method='satterthwaite' or 'kenward-roger'",
         },

@@ -13,6 +13,7 @@ from ..capabilities import require
 from ..covariance.params import Params, check_covariance, check_shapes
 from ..designs.design import Design
 from ..designs.labels import term_labels
+from ..designs.related import related_draws
 from ..designs.terms import RandomTerm
 from ..errors import DataError
 from ..inputs.arguments import flag, generator, hinted, instance, number, numbers, whole_number
@@ -117,6 +118,8 @@ def draw_random_part(
     for term, factor in zip(terms, factors, strict=True):
         k = len(factor)
         z = rng.standard_normal((term.n_levels, k, n))
+        if term.relationship is not None:
+            z = related_draws(term, z)
         b = np.einsum("ab,lbn->lan", factor, z).reshape(term.n_levels * k, n)
         total += random_columns(term) @ b
     return total

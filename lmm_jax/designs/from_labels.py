@@ -62,6 +62,11 @@ def row_index(
     -5.122
     """
     if isinstance(groups, Design):
+        if groups.is_related:
+            raise DataError(
+                "the layout of related levels is no function of an index of the rows: use "
+                "design.layout"
+            )
         return _trimmed(groups.plan.index, groups.nobs)
     factors = list(groups) if _is_sequence(groups) else [groups]
     if not factors:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -97,10 +97,24 @@ def _is_part(term: RandomTerm, other: RandomTerm) -> bool:
         return same and bool(np.array_equal(term.values, other.values)) and _one_to_one(term, other)
     if len(term.names) > len(other.names) or not _one_to_one(term, other):
         return False
+    if not _equally_related(term, other):
+        return False
     if not other.structure.unrestricted:  # only the same term is a part of it
         same = term.structure == other.structure and term.names == other.names
         return same and bool(np.array_equal(term.values, other.values))
     return _spans(other.values[:, 0], term.values[:, 0])
+
+
+def _equally_related(a: RandomTerm, b: RandomTerm) -> bool:
+    """Whether the levels of two terms have one relationship, or none."""
+    if a.relationship is None or b.relationship is None:
+        return a.relationship is b.relationship
+    left: Any = a.relationship.matrix
+    right: Any = b.relationship.matrix
+    if left is right:
+        return True
+    gap = abs(left - right).max() if left.shape == right.shape else 1.0
+    return bool(gap == 0 and a.relationship.ids.equals(b.relationship.ids))
 
 
 def _one_to_one(a: RandomTerm, b: RandomTerm) -> bool:

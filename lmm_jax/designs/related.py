@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..layouts.core_columns import factor
 from ..layouts.group_index import LevelMap
 from ..layouts.plan import LayoutInfo
 from ..layouts.related import Known, RelatedLayout, TermColumns, related_layout
@@ -75,6 +76,17 @@ def _columns(term: RandomTerm) -> TermColumns:
     known = Known(matrix, family, seen)
     return TermColumns(codes.reshape(term.codes.shape), seen.size, term.values, term.structure,
                        known)  # fmt: skip
+
+
+def related_draws(term: RandomTerm, z: np.ndarray) -> np.ndarray:
+    """Normal variates of the levels, (L, k, n), with the relationship of those that have rows."""
+    columns = _columns(term)
+    assert columns.known is not None  # the caller has looked
+    root, basis, _ = factor(columns.known, 1.0)
+    out = np.zeros_like(z)
+    drawn = z[: basis.shape[1]].reshape(basis.shape[1], -1)
+    out[columns.known.seen] = (root @ drawn).reshape(-1, *z.shape[1:])
+    return out
 
 
 def _info(found: RelatedLayout, terms: Sequence[RandomTerm]) -> LayoutInfo:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..designs.design import Design
+from ..designs.latent_terms import latent_terms
 from ..errors import DataError
 from ..inputs.arrays import vector
 from ..inputs.matching import distinct, shown
@@ -155,7 +156,7 @@ def random_columns(design: Design, estimates: Estimates, rows: np.ndarray) -> np
     g, n = rows.shape
     places = np.arange(g)[:, None], np.arange(n)[None, :]
     out = []
-    for term, Lambda in zip(design.terms, estimates.factors, strict=True):
+    for term, Lambda in zip(latent_terms(design), estimates.factors, strict=True):
         values = term.values[rows] @ Lambda
         keys = np.arange(g)[:, None, None] * term.n_levels + term.codes[rows]
         found, local = np.unique(keys, return_inverse=True)

@@ -16,6 +16,7 @@ import numpy as np
 from scipy import special
 
 from ..designs.design import Design
+from ..designs.terms import RandomTerm
 from .delta import joint_relative_covariance
 from .estimates import Estimates
 from .record import FitRecord
@@ -56,8 +57,15 @@ def moments_of(design: Design) -> Moments:
     X, n = design.exog, design.nobs
     centred = np.where(np.ptp(X, axis=0) == 0, 0.0, X - X.mean(axis=0))
     root = np.linalg.qr(centred, mode="r") / np.sqrt(max(n - 1, 1))
-    products = tuple(np.einsum("nsa,nsb->ab", t.values, t.values) / n for t in design.terms)
-    return Moments(root, products)
+    return Moments(root, tuple(_mean_square(term) for term in design.terms))
+
+
+def _mean_square(term: RandomTerm) -> np.ndarray:
+    """Mean of ``z z'`` over the rows, times the diagonal entry of A where levels are related."""
+    right = term.values
+    if term.relationship is not None:
+        right = right * term.relationship.diagonal[term.codes][:, :, None]
+    return np.einsum("nsa,nsb->ab", term.values, right) / len(right)
 
 
 def part_values(e: Estimates, moments: Moments) -> np.ndarray:

@@ -184,7 +184,8 @@ def _units(design: Design, kind: str) -> _Units:
         return _Units(_group_labels(design), design.group_codes, "group")
     pairs = zip(factor_names(design.terms), design.terms, strict=True)
     term = next(term for name, term in pairs if name == kind and not term.is_component)
-    return _Units(term.levels.rename(kind), term.codes[:, 0], "factor")
+    seen, codes = np.unique(term.codes[:, 0], return_inverse=True)  # related ids may have no rows
+    return _Units(term.levels[seen].rename(kind), codes, "factor")
 
 
 def _group_labels(design: Design) -> pd.Index[Any]:

@@ -100,6 +100,8 @@ def crossing(line: Line, start: Found, best: float, q: float, side: int) -> Foun
     """
     if start.psi == (line.low if side < 0 else line.high):
         return start._replace(ends=True)
+    if not np.isfinite(start.jet.hessian).all():
+        return None  # the residual variance vanishes beside the random effects: no digits are left
     guess = _guess(line, start, best, q, side)
     found = _venzon_moolgavkar(line, _moved(start, line.held, guess), best, q, side)
     if found is not None and not _is_challenged(line, found):

@@ -18,6 +18,7 @@ import numpy as np
 from ..covariance.structures import Structure
 from ..covariance.theta import basis, factor_blocks, spread
 from ..designs.design import Design
+from ..designs.latent_terms import latent_terms
 from ..errors import DataError
 from ..layouts.group_algebra import psi_tangents
 
@@ -95,8 +96,9 @@ def rows_of(design: Design, theta: np.ndarray) -> Rows:
         root = np.sqrt(design.weights)
     y = (y - X @ np.asarray(layout.beta_shift)) - X @ np.asarray(layout.beta_origin)
     XY = np.column_stack([X @ np.asarray(layout.beta_map), y / float(layout.y_scale)])
-    Z, levels, widths = [], [], np.zeros((design.n_groups, len(design.terms)), np.int64)
-    for t, (term, A) in enumerate(zip(design.terms, layout.whiteners, strict=True)):
+    terms = latent_terms(design)
+    Z, levels, widths = [], [], np.zeros((design.n_groups, len(terms)), np.int64)
+    for t, (term, A) in enumerate(zip(terms, layout.whiteners, strict=True)):
         owner = np.zeros(term.n_levels, np.int64)
         owner[term.codes] = design.group_codes[:, None]
         count = np.bincount(owner, minlength=design.n_groups)

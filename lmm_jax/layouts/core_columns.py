@@ -21,7 +21,7 @@ from .related_rows import Known, TermColumns
 _PIVOT_TOL = 1e-10
 
 
-def _factor(known: Known, scale: float) -> tuple[AnyMatrix, AnyMatrix, np.ndarray]:
+def factor(known: Known, scale: float) -> tuple[AnyMatrix, AnyMatrix, np.ndarray]:
     """``A = B B'`` on the ids with rows, by pivoted Cholesky factors of the families.
 
     Returns
@@ -75,7 +75,7 @@ def core_term(
     of_level[term.codes] = group[:, None]
     if term.known is None:
         return CoreTerm(Z, None, None, of_level, k)
-    own, basis, first = _factor(term.known, scale)
+    own, basis, first = factor(term.known, scale)
     if k > 1:
         wide = scipy.sparse.kron(scipy.sparse.csr_array(own), np.eye(k), format="csr")
         own = scipy.sparse.csr_array(wide) if is_sparse(own) else wide.toarray()

@@ -73,4 +73,10 @@ def keep(
 def without_rows(term: RandomTerm) -> RandomTerm:
     """The term with its labels alone."""
     empty: Any = slice(0)
-    return replace(term, codes=term.codes[empty].copy(), values=term.values[empty].copy())
+    known = term.relationship
+    return replace(
+        term,
+        codes=term.codes[empty].copy(),
+        values=term.values[empty].copy(),
+        relationship=None if known is None else known.without_matrix(),
+    )
