@@ -98,10 +98,9 @@ TABLE = {
         {
             "batches": _ROWS,
             "structured": _STRUCTURE,
-            "related": "fit_many keeps no relatedness of levels: fit the responses one by one with "
-            "lmm.fit, with the same relatedness=",
-            "crossed": "fit_many needs independent groups, and these random effects are crossed: "
-            "fit the responses one by one with lmm.fit",
+            "crossed": "fit_many needs independent groups, or one related term with one "
+            "coefficient, and these random effects are crossed: fit the responses one by one with "
+            "lmm.fit",
         },
     ),
     "fit_regularized": Capability(

@@ -15,11 +15,12 @@ import numpy as np
 from ..batches.lane_arrays import Shared, masked_lanes, share, shared_lanes
 from ..batches.lane_criterion import Lanes
 from ..batches.lane_minimize import SMALLEST, join_lanes, minimize_lanes, pick_lanes
+from ..batches.related_lanes import Rotation, related_lanes, rotation_of
 from ..capabilities import require
 from ..designs.design import Design
 from ..designs.labels import term_labels
 from ..designs.responses import Responses, levels_remain, one_response, read_model, turned
-from ..errors import ConvergenceWarning, warn_user
+from ..errors import ConvergenceWarning, DataError, warn_user
 from ..inference.estimates import ManyEstimates, estimate_many
 from ..inputs.arguments import choice, flag, hinted, whole_number
 from ..layouts.group_index import GroupIndex
@@ -63,6 +64,7 @@ def fit_many(
     chunk_size: int | None = None,
     progress: bool = True,
     context: Mapping[str, Any] | None = None,
+    relatedness: Mapping[str, Any] | None = None,
     responses_in: str = "columns",
 ) -> ManyResults:
     """Fit one linear mixed model to many responses, each with parameters of its own.
@@ -82,8 +84,9 @@ def fit_many(
         Columns of the data, or columns with a row for each row of the data
         (with a design: for each row that it uses). NaN is a missing value: the
         response is fitted to its other rows.
-    groups, re_formula, vc_formula, offset, subset, context
-        As in :func:`lmm_jax.fit`.
+    groups, re_formula, vc_formula, offset, subset, context, relatedness
+        As in :func:`lmm_jax.fit`. Where levels are related, the rows are rotated once for all
+        responses: of one random term with one coefficient, and of responses without gaps.
     weights : str, array of length n, or array of shape (n, R), optional
         Prior weights: of the rows, or of every observation of every response.
     reml : bool
@@ -136,7 +139,7 @@ def fit_many(
         data, responses = turned(formula, data, responses)
     design, columns = read_model(
         formula, data, responses, groups=groups, re_formula=re_formula, vc_formula=vc_formula,
-        weights=weights, offset=offset, subset=subset, context=context,
+        weights=weights, offset=offset, subset=subset, context=context, relatedness=relatedness,
     )  # fmt: skip
     require(design, "fit_many")
     found = _fit_all(design, columns, chunk_size, progress, options)
@@ -174,26 +177,117 @@ def _fit_all(
     options: Options,
 ) -> ManyEstimates:
     """Estimates of all responses, chunk by chunk."""
-    layout, index = design.layout, design.plan.index
-    assert isinstance(layout, GroupedLayout) and isinstance(index, GroupIndex)
-    weights = np.ones(design.nobs) if design.weights is None else design.weights
-    Z = tuple(term.values for term in design.terms)
-    shared = share(design.free_exog(), Z, weights, index, layout)
-    grid = design.compressed.merged.size() <= SMALL_PROBLEM
-    how = dict(grid=grid, reml=options.reml, maxiter=options.maxiter, tol=options.gtol)
     whole = columns.complete()
+    if design.is_related:
+        _check_complete(whole, columns)
     with float64(), _progress(columns.count, progress) as tick, ThreadPoolExecutor() as pool:
+        rows: _Rows = _RelatedRows.of(design) if design.is_related else _GroupedRows.of(design)
+        how = dict(grid=rows.grid, reml=options.reml, maxiter=options.maxiter, tol=options.gtol)
         run = _Run(how, design.held, pool)
-        on_device = jax.device_put(shared)
         for masked in (False, True):
-            chunks = _chunks(np.flatnonzero(whole != masked), shared, chunk_size, masked)
+            chunks = _chunks(np.flatnonzero(whole != masked), rows, chunk_size, masked)
             for i, (chunk, Y) in enumerate(_read_ahead(chunks, columns, pool)):
-                lanes = _lanes(chunk, Y, columns, design, on_device, shared)
+                lanes = rows.lanes(chunk, Y, columns)
                 defer = len(chunks) > 1 and chunk.size >= 8 * SMALLEST
                 run.minimize(lanes, chunk.which, defer=defer)
                 run.finish(lanes, everything=i + 1 == len(chunks))
                 tick(chunk.which.size)
         return run.joined()
+
+
+def _check_complete(whole: np.ndarray, columns: Responses) -> None:
+    """Related levels are rotated once, for responses with all rows and the same weights."""
+    if whole.all():
+        return
+    what = "weights of its own" if columns.weights is not None else "missing or infinite values"
+    raise DataError(
+        f"response {columns.names[int(np.argmin(whole))]!r} has {what}: where levels are related, "
+        "all responses of a call need the same rows and weights. Fit it by lmm.fit, or those with "
+        "the same rows together, with subset="
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Rows:
+    """Rows that responses share, and the way to their lanes."""
+
+    design: Design
+    grid: bool  # start from a grid, or from moment estimates
+
+    def numbers(self, masked: bool) -> float:
+        """Numbers that a lane keeps busy."""
+        raise NotImplementedError
+
+    def lanes(self, chunk: _Chunk, Y: np.ndarray, columns: Responses) -> Any:
+        """Lanes of the responses of a chunk."""
+        raise NotImplementedError
+
+    def known_subtracted(self, Y: np.ndarray) -> np.ndarray:
+        """Y without the offset and the held fixed effects."""
+        known = self.design.known_part()
+        return Y if known is None else Y - known[:, None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _RelatedRows(_Rows):
+    """Of one related term, rotated."""
+
+    rotation: Rotation
+
+    @classmethod
+    def of(cls, design: Design) -> _RelatedRows:
+        rotation = rotation_of(design)
+        grid = rotation.n_rows * (rotation.X.shape[1] + 2) <= SMALL_PROBLEM
+        return cls(design=design, grid=grid, rotation=rotation)
+
+    def numbers(self, masked: bool) -> float:
+        n, p = self.rotation.X.shape
+        return float(2 * n + self.rotation.n_rows * (p + 3))
+
+    def lanes(self, chunk: _Chunk, Y: np.ndarray, columns: Responses) -> Any:
+        return jax.device_put(related_lanes(self.known_subtracted(Y), self.rotation))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _GroupedRows(_Rows):
+    """Of independent groups."""
+
+    shared: Shared
+    on_device: Any
+
+    @classmethod
+    def of(cls, design: Design) -> _GroupedRows:
+        layout, index = design.layout, design.plan.index
+        assert isinstance(layout, GroupedLayout) and isinstance(index, GroupIndex)
+        weights = np.ones(design.nobs) if design.weights is None else design.weights
+        Z = tuple(term.values for term in design.terms)
+        shared = share(design.free_exog(), Z, weights, index, layout)
+        grid = design.compressed.merged.size() <= SMALL_PROBLEM
+        return cls(design=design, grid=grid, shared=shared, on_device=jax.device_put(shared))
+
+    def numbers(self, masked: bool) -> float:
+        shared = self.shared
+        n, p = shared.X.shape
+        widths = [sum(k * w for k, w in zip(shared.rows.sizes, ws, strict=True))
+                  for ws in shared.rows.widths]  # fmt: skip
+        out = n * (p + 2 if masked else 2)
+        for q, groups, classes in zip(widths, shared.rows.n_groups, shared.classes, strict=True):
+            merged = classes is not None and not masked
+            entries = q * (p + 1) * len(classes.first) if merged and classes else groups
+            out += entries * q * (q + p + 1) + groups * q
+        return float(out)
+
+    def lanes(self, chunk: _Chunk, Y: np.ndarray, columns: Responses) -> Any:
+        Y = self.known_subtracted(Y)
+        if not chunk.masked:
+            return shared_lanes(Y, self.on_device)
+        W = columns.take_weights(chunk.which, chunk.size)
+        W = np.broadcast_to(self.shared.weights[:, None], Y.shape) if W is None else W
+        W = np.where(np.isnan(Y), 0.0, W)
+        enough = levels_remain(self.design, W) & ~np.isinf(Y).any(axis=0)
+        Y = np.where(W > 0, Y, 0.0)
+        lanes = masked_lanes(np.where(np.isfinite(Y), Y, 0.0), W, self.on_device)
+        return replace(lanes, usable=lanes.usable & enough)
 
 
 @dataclass(slots=True, eq=False)
@@ -271,13 +365,11 @@ class _Chunk:
     masked: bool
 
 
-def _chunks(
-    which: np.ndarray, shared: Shared, chunk_size: int | None, masked: bool
-) -> list[_Chunk]:
+def _chunks(which: np.ndarray, rows: _Rows, chunk_size: int | None, masked: bool) -> list[_Chunk]:
     """Chunks of one size, so that one program serves them all."""
     if not which.size:
         return []
-    largest = _chunk_lanes(shared, chunk_size, masked)
+    largest = _chunk_lanes(rows, chunk_size, masked)
     count = -(-which.size // -(-which.size // largest))
     least = min(_LEAST_LANES, largest)
     size = max(2, count if chunk_size is not None else round_up(count, least))
@@ -286,19 +378,11 @@ def _chunks(
     ]
 
 
-def _chunk_lanes(shared: Shared, chunk_size: int | None, masked: bool) -> int:
+def _chunk_lanes(rows: _Rows, chunk_size: int | None, masked: bool) -> int:
     """Lanes of a chunk: as asked for, or a power of two that fits the memory."""
     if chunk_size is not None:
         return int(chunk_size)
-    n, p = shared.X.shape
-    widths = [sum(k * w for k, w in zip(shared.rows.sizes, ws, strict=True))
-              for ws in shared.rows.widths]  # fmt: skip
-    numbers = n * (p + 2 if masked else 2)
-    for q, groups, classes in zip(widths, shared.rows.n_groups, shared.classes, strict=True):
-        merged = classes is not None and not masked
-        entries = q * (p + 1) * len(classes.first) if merged and classes else groups
-        numbers += entries * q * (q + p + 1) + groups * q
-    limit = _MEMORY_SHARE * _free_memory() / (8 * _COPIES * numbers)
+    limit = _MEMORY_SHARE * _free_memory() / (8 * _COPIES * rows.numbers(masked))
     most = _MAX_LANES.get(jax.default_backend(), _MAX_LANES_ELSEWHERE)
     most = most // 8 if masked else most
     return 1 << int(np.log2(max(2, min(most, limit))))
@@ -328,28 +412,6 @@ def _read_ahead(
         Y = coming.pop().result()
         coming = take(slice(i + 1, i + 2))
         yield chunk, Y
-
-
-def _lanes(
-    chunk: _Chunk,
-    Y: np.ndarray,
-    columns: Responses,
-    design: Design,
-    on_device: Any,
-    shared: Shared,
-) -> Any:
-    known = design.known_part()
-    if known is not None:
-        Y = Y - known[:, None]
-    if not chunk.masked:
-        return shared_lanes(Y, on_device)
-    W = columns.take_weights(chunk.which, chunk.size)
-    W = np.broadcast_to(shared.weights[:, None], Y.shape) if W is None else W
-    W = np.where(np.isnan(Y), 0.0, W)
-    enough = levels_remain(design, W) & ~np.isinf(Y).any(axis=0)
-    Y = np.where(W > 0, Y, 0.0)
-    lanes = masked_lanes(np.where(np.isfinite(Y), Y, 0.0), W, on_device)
-    return replace(lanes, usable=lanes.usable & enough)
 
 
 def _warn(found: ManyEstimates) -> None:

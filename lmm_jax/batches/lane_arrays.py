@@ -86,7 +86,7 @@ def _shared_lanes(Y: Array, shared: Shared) -> Lanes:
         usable=jnp.ones(Y.shape[1], bool),
         **maps_of(at.maps),
     )
-    return replace(lanes, usable=_varies(Y, shared.weights[:, None], lanes))
+    return replace(lanes, usable=varies(Y, shared.weights[:, None], lanes))
 
 
 def _masked_lanes(Y: Array, W: Array, shared: Shared) -> Lanes:
@@ -112,7 +112,7 @@ def _masked_lanes(Y: Array, W: Array, shared: Shared) -> Lanes:
         usable=independent,
         **maps_of(at),
     )
-    return replace(lanes, usable=independent & _varies(Y, W, lanes))
+    return replace(lanes, usable=independent & varies(Y, W, lanes))
 
 
 shared_lanes = compiled(_shared_lanes)
@@ -129,7 +129,7 @@ def _independent(X: Array, w: Array) -> Array:
     return jnp.min(jnp.where(jnp.isfinite(L), jnp.diagonal(L), 0.0)) > DEPENDENT_TOL
 
 
-def _varies(Y: Array, W: Array, lanes: Lanes) -> Array:
+def varies(Y: Array, W: Array, lanes: Lanes) -> Array:
     """What fit checks of one response: it is not constant, nor explained exactly; (R,)."""
     there = W > 0
     high = jnp.max(jnp.where(there, Y, -jnp.inf), axis=0)

@@ -12,6 +12,7 @@ from ..errors import DataError, IdentificationWarning, RankWarning, warn_user
 from ..inputs.arrays import numbers, plain
 from ..numerics.namespace import namespace
 from .identification import MOST_DERIVATIVES, Moments, confounded_terms
+from .residual import Residual
 from .terms import RandomTerm
 
 # R's tolerance for a column that depends on the ones before it.
@@ -79,6 +80,16 @@ def check_rank(n: int, p: int) -> None:
         raise DataError(
             f"{n} rows cannot determine {p} fixed effects and a variance: "
             "use more rows or fewer terms"
+        )
+
+
+def check_related(terms: Sequence[RandomTerm], residual: Residual | None) -> None:
+    """Related levels stand beside residuals that are independent."""
+    if residual is not None and any(term.relationship is not None for term in terms):
+        raise DataError(
+            f"relatedness= beside the residual covariance {residual.text}: related levels are "
+            "fitted with independent residuals only. Describe what rows have in common by random "
+            "effects, such as (1 | id), or leave relatedness= out"
         )
 
 

@@ -26,6 +26,7 @@ from .checks import (
     check_identified,
     check_levels,
     check_rank,
+    check_related,
     check_response,
     check_shapes,
     confounded,
@@ -178,6 +179,11 @@ class Design:
         """Whether the levels of a term are related."""
         return any(term.relationship is not None for term in self.terms)
 
+    @property
+    def is_rotated(self) -> bool:
+        """Whether one related term with one coefficient is all there is: rows can be rotated."""
+        return self.is_related and self.sizes == (1,)
+
     @cached_property
     def _related(self) -> RelatedRows:
         y, X, _ = self._free_rows()
@@ -293,6 +299,7 @@ def assemble(
 ) -> Design:
     """Check the parts against each other and drop dependent columns of X."""
     check_shapes(y, X, terms, weights)
+    check_related(terms, residual)
     if residual is None:
         group, n_groups = independent_groups(terms, group, n_groups)
     else:
@@ -341,8 +348,8 @@ _KINDS: dict[str, Callable[[Design], bool]] = {
     "dropped": lambda d: bool(d.dropped),
     "components": lambda d: d.n_components > 0,
     "structured": lambda d: any(not s.unrestricted for s in d.structures),
-    "nested": lambda d: d.layout_info.kind == "grouped" and len({t.group for t in d.terms}) > 1,
-    "crossed": lambda d: d.layout_info.kind == "crossed",
+    "nested": lambda d: len({t.group for t in d.terms}) > 1 and d.layout_info.kind == "grouped",
+    "crossed": lambda d: not d.is_rotated and d.layout_info.kind == "crossed",
     "large core": lambda d: d.compressed.layout._is_kind("large core"),
     "related": lambda d: d.is_related,
     "residual": lambda d: d.residual is not None,

@@ -49,7 +49,7 @@ def compress_related(
     found = related_layout(
         y,
         X,
-        [_columns(term) for term in terms],
+        [term_columns(term) for term in terms],
         weights,
         group,
         n_groups,
@@ -67,7 +67,8 @@ def compress_related(
     return RelatedRows(compressed=compressed, plan=plan, info=_info(found, terms))
 
 
-def _columns(term: RandomTerm) -> TermColumns:
+def term_columns(term: RandomTerm) -> TermColumns:
+    """A term as its layout takes it: ids without rows stand in A alone."""
     if term.relationship is None:
         return TermColumns(term.codes, term.n_levels, term.values, term.structure, None)
     seen, codes = np.unique(term.codes, return_inverse=True)
@@ -80,7 +81,7 @@ def _columns(term: RandomTerm) -> TermColumns:
 
 def related_draws(term: RandomTerm, z: np.ndarray) -> np.ndarray:
     """Normal variates of the levels, (L, k, n), with the relationship of those that have rows."""
-    columns = _columns(term)
+    columns = term_columns(term)
     assert columns.known is not None  # the caller has looked
     root, basis, _ = factor(columns.known, 1.0)
     out = np.zeros_like(z)

@@ -20,11 +20,10 @@ import numpy as np
 
 from ..numerics.shapes import round_up_few
 from .compress import maps_back, one_response
-from .crossed.compress import within_step
 from .grouped import GroupedLayout
 from .related_core import RelatedLayout, core_layout
 from .related_rows import Known, ScaledRows, TermColumns, on_scale
-from .rotation import rotated, rotated_bucket, rotated_map
+from .rotation import ids_of, rotate, rotated_bucket, rotated_map, spectrum_of
 
 __all__ = ["Known", "RelatedLayout", "TermColumns", "related_layout"]
 
@@ -60,7 +59,7 @@ def related_layout(
     n_components : int
         How many of the last terms are variance components.
     """
-    rows = on_scale(y, X, terms, np.ones(y.size) if weights is None else weights)
+    rows = on_scale(y[:, None], X, terms, np.ones(y.size) if weights is None else weights)
     turned = _to_rotate(terms)
     if turned is not None and len(terms) == 1:
         return _rotated_layout(rows, terms, n_components)
@@ -71,13 +70,13 @@ def _rotated_layout(
     rows: ScaledRows, terms: Sequence[TermColumns], n_components: int
 ) -> RelatedLayout:
     """Groups of one row each."""
-    ids, spectrum = rotated(rows, terms, 0)
-    c, rest = spectrum.turn(ids.c), np.concatenate([ids.residual, spectrum.left_over(ids.c)])
-    step = within_step(rest[:, :-1].T @ rest[:, :-1], rest[:, :-1].T @ rest[:, -1])
-    for part in (c, rest):
-        part[:, -1] -= part[:, :-1] @ step
+    known, p = terms[0].known, rows.frame.X.shape[1]
+    assert known is not None  # the caller has looked
+    ids = ids_of(rows, 0)
+    spectrum = spectrum_of(known, ids.lengths, rows.scales[0])
+    c, rest, step = rotate(ids, spectrum, p)
     maps = maps_back(
-        rows.weights, rows.frame, rows.whiteners, step[:, None], (terms[0].structure,), n_components
+        rows.weights, rows.frame, rows.whiteners, step, (terms[0].structure,), n_components
     )
     layout = GroupedLayout(
         buckets=(rotated_bucket(spectrum.sigma, c, len(rows.XY)),),

@@ -23,7 +23,7 @@ from .crossed.links import Links
 from .group_index import LevelMap
 from .grouped import GroupedLayout
 from .related_rows import ScaledRows, TermColumns
-from .rotation import rotated, rotated_bucket, rotated_map
+from .rotation import ids_of, rotated_bucket, rotated_map, spectrum_of
 
 
 class RelatedLayout(NamedTuple):
@@ -88,7 +88,10 @@ def _reach(
         empty = _Reach(none, np.zeros((0, F)), np.zeros((0, C)), np.zeros((0, F)),
                        np.zeros((0, C)), rows.XY, None, none, none)  # fmt: skip
         return empty, None
-    ids, spectrum = rotated(rows, terms, turned)
+    known = terms[turned].known
+    assert known is not None  # the caller has looked
+    ids = ids_of(rows, turned)
+    spectrum = spectrum_of(known, ids.lengths, rows.scales[turned])
     d = core.back(ids.unit).T
     of_id = np.zeros(ids.lengths.size, np.int64)
     of_id[terms[turned].codes] = group[:, None]

@@ -43,16 +43,15 @@ class ScaledRows(NamedTuple):
 
     weights: RowWeights
     frame: Frame
-    XY: np.ndarray  # (n, p + 1)
+    XY: np.ndarray  # (n, p + R)
     whiteners: tuple[Any, ...]  # (k, k) a term
     Z: tuple[scipy.sparse.csr_array, ...]  # (n, L k) a term; a related one times its scale
     scales: tuple[float, ...]  # root of the mean diagonal of A
 
 
-def on_scale(y: np.ndarray, X: Any, terms: Sequence[TermColumns], weights: Any) -> ScaledRows:
-    """One scale for all columns; related terms as if the mean diagonal of A were one."""
+def on_scale(Y: Any, X: Any, terms: Sequence[TermColumns], weights: Any) -> ScaledRows:
+    """One scale for all columns of responses (n, R); as if the mean diagonal of A were one."""
     read = read_weights(weights)
-    Y: Any = y[:, None]
     frame = fixed_frame(X, Y, read)
     XY = np.concatenate([frame.X, frame.Y], axis=1) * read.root[:, None]
     whiteners: list[Any] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +11,9 @@ from scipy import linalg
 from ..numerics.blocks import AnyMatrix, BlockColumns, dense_block
 from ..numerics.shapes import round_up_groups
 from .buckets import Bucket
+from .crossed.compress import within_step
 from .group_index import LevelMap
-from .related_rows import Known, ScaledRows, TermColumns
+from .related_rows import Known, ScaledRows
 
 # Eigenvalues below this, relative to the largest, are the rounding of A.
 _RANK_TOL = 1e-12
@@ -24,8 +24,8 @@ class Ids(NamedTuple):
 
     unit: scipy.sparse.csr_array  # (n, m)  orthonormal columns Q
     lengths: np.ndarray  # (m,)  t: Z = Q diag(t)
-    c: np.ndarray  # (m, p + 1)  Q' [X y]
-    residual: np.ndarray  # (n, p + 1)
+    c: np.ndarray  # (m, p + R)  Q' [X Y]
+    residual: np.ndarray  # (n, p + R)
 
 
 class Spectrum(NamedTuple):
@@ -45,21 +45,37 @@ class Spectrum(NamedTuple):
         return np.concatenate([U.T @ x[ids] for ids, _, U in self.parts])
 
 
-def rotated(rows: ScaledRows, terms: Sequence[TermColumns], t: int) -> tuple[Ids, Spectrum]:
-    """The ids of related term t, and how its rows are rotated."""
-    Z, known = rows.Z[t], terms[t].known
-    assert known is not None  # the caller has looked
+class Rotated(NamedTuple):
+    """Rows of responses that share everything else; Y is measured from ``X step``."""
+
+    c: np.ndarray  # (r, p + R)  independent rows of [X Y]
+    rest: np.ndarray  # (n + m - r, p + R)  what no effect reaches
+    step: Any  # (p, R)
+
+
+def ids_of(rows: ScaledRows, t: int) -> Ids:
+    """The rows by the ids of related term t."""
+    Z = rows.Z[t]
     lengths = np.sqrt(np.asarray(Z.multiply(Z).sum(axis=0)).ravel())
     there = lengths > 0
     unit = scipy.sparse.csr_array(Z * np.where(there, 1.0 / np.where(there, lengths, 1.0), 0.0))
     c = unit.T @ rows.XY
     residual = rows.XY - unit @ c
     again = unit.T @ residual  # what rounding left out
-    ids = Ids(unit, lengths, c + again, residual - unit @ again)
-    return ids, _spectrum(known, lengths, rows.scales[t])
+    return Ids(unit, lengths, c + again, residual - unit @ again)
 
 
-def _spectrum(known: Known, lengths: np.ndarray, scale: float) -> Spectrum:
+def rotate(ids: Ids, spectrum: Spectrum, p: int) -> Rotated:
+    """Rows of [X Y] rotated to independent ones, X having p columns."""
+    c, rest = spectrum.turn(ids.c), np.concatenate([ids.residual, spectrum.left_over(ids.c)])
+    left: Any = rest[:, :p]
+    step = np.asarray(within_step(left.T @ left, left.T @ rest[:, p:]))
+    for part in (c, rest):
+        part[:, p:] -= part[:, :p] @ step
+    return Rotated(c, rest, step)
+
+
+def spectrum_of(known: Known, lengths: np.ndarray, scale: float) -> Spectrum:
     """Eigenvectors family by family, and the effects of all ids in terms of them."""
     families = known.families()
     basis = BlockColumns(known.family.size, len(families))
