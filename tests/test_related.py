@@ -346,6 +346,21 @@ def test_replicates_of_a_bootstrap_spread_as_the_standard_errors(name):
     assert_close(y.to_numpy().std(axis=1).mean(), np.sqrt(np.diagonal(V)).mean(), 0.1)
 
 
+@pytest.mark.parametrize("reml", [True, False])
+def test_many_responses_with_one_rotation(reml):
+    design, data, A = model("families", "alone", True)
+    Y = np.column_stack([data["y"], data["y"][::-1], np.sin(7 * np.arange(60))])
+    many = lmm.fit_many("~ x + (1 | id)", data, Y, weights="w", relatedness={"id": A}, reml=reml)
+    for j, y in enumerate(Y.T):
+        one = lmm.fit("y ~ x + (1 | id)", data.assign(y=y), weights="w", relatedness={"id": A},
+                      reml=reml)  # fmt: skip
+        assert_close(many.llf[j], one.llf, SAME)
+        assert_close(many.fe_params[j], one.fe_params, POINT, 1)
+        assert_close(many.bse_fe[j], one.bse_fe, POINT)
+        assert_close(many.df[j], one.df, DERIVED)
+        assert_close(many.select(j).llf, one.llf, SAME)
+
+
 # ------------------------------------------------------------ invariances
 
 
@@ -505,8 +520,8 @@ def test_inbreeding_selfing_and_parents_without_rows():
 
 
 PEDIGREE_GARBAGE = [
-    (dict(id=["a", "b"], sire=["b", "a"], dam=["", ""]), "loop: '[ab]'"),
-    (dict(id=["a"], sire=["a"], dam=[""]), "loop: 'a'"),
+    (dict(id=["c", "b", "a"], sire=["b", "a", "b"], dam=["", "", "d"]), "loop: 'b', 'a' are among"),
+    (dict(id=["a"], sire=["a"], dam=[""]), "loop: 'a' is its own parent"),
     (dict(id=["a", "a"], sire=["", ""], dam=["", ""]), "several rows for 'a'"),
     (dict(id=["a", None], sire=["", ""], dam=["", ""]), "row without an individual"),
     (dict(id=["a"], father=[""], dam=[""]), "no column 'sire'"),
@@ -574,8 +589,16 @@ def test_unidentified_and_refused():
         lmm.fit("y ~ x + (1 | id) + (1 | copy)", data, relatedness={"id": A})
     lmm.fit("y ~ x + (1 | id)", data, relatedness={"id": A})  # one row an id, as in genomics
     res = lmm.fit(model("one", "alone", False)[0])
-    with pytest.raises(lmm.DataError, match="keeps no relatedness"):
-        lmm.fit_many(res.design, np.ones((60, 1)))
+    with pytest.raises(lmm.DataError, match="one related term with one coefficient"):
+        lmm.fit_many(model("one", "slopes", False)[0], np.ones((60, 1)))
+    with pytest.raises(lmm.DataError, match="'y1' has missing or infinite values"):
+        lmm.fit_many(res.design, np.where(np.eye(60)[:, :2] == 1, [1.0, np.nan], 0.5))
+    with pytest.raises(lmm.DataError, match="'y0' has weights of its own"):
+        lmm.fit_many("~ x + (1 | id)", records(A), np.ones((60, 1)), weights=np.ones((60, 1)),
+                     relatedness={"id": A})  # fmt: skip
+    for formula in ("y ~ x + (1 | id) + ar1(visit | id)", "y ~ x + ar1(visit | id)"):
+        with pytest.raises(lmm.DataError, match="residual covariance|has none"):
+            lmm.fit(formula, data.assign(visit=1), relatedness={"id": A})
     with pytest.raises(lmm.DataError, match="these are related"):
         res.with_df("between-within").df  # noqa: B018
     with pytest.raises(lmm.DataError, match="no function of an index"):

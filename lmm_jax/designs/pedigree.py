@@ -15,6 +15,8 @@ from .data_frames import as_pandas
 
 # What stands for an unknown parent beside missing values.
 _UNKNOWN = ("", "0", "NA", ".")
+# Individuals of a loop that an error names.
+_MOST_NAMED = 10
 
 
 @hinted
@@ -138,25 +140,26 @@ def _generations(ids: pd.Index[Any], parents: np.ndarray) -> np.ndarray:
     while waiting.size:
         ready = done[parents[waiting]].all(axis=1)
         if not ready.any():
-            raise DataError(
-                f"the pedigree has a loop: {shown(_in_loop(ids, parents, waiting))} is among its "
-                "own ancestors"
-            )
+            raise DataError(f"the pedigree has a loop: {_loop(ids, parents, waiting)}")
         order.append(waiting[ready])
         done[order[-1]] = True
         waiting = waiting[~ready]
     return np.concatenate(order)
 
 
-def _in_loop(ids: pd.Index[Any], parents: np.ndarray, waiting: np.ndarray) -> Any:
-    """An individual on a loop: from one that waits to parents that wait, until one comes again."""
+def _loop(ids: pd.Index[Any], parents: np.ndarray, waiting: np.ndarray) -> str:
+    """A loop in words: from one that waits to parents that wait, until one comes again."""
     stuck = np.zeros(len(ids) + 1, dtype=bool)
     stuck[waiting] = True
-    at, met = int(waiting[0]), set[int]()
-    while at not in met:
-        met.add(at)
+    at, path = int(waiting[0]), list[int]()
+    while at not in path:
+        path.append(at)
         at = int(next(p for p in parents[at] if stuck[p]))
-    return ids[at]
+    loop = ids[sorted(path[path.index(at) :])]
+    if len(loop) == 1:
+        return f"{shown(loop[0])} is its own parent"
+    some = ", ".join(map(shown, loop[:_MOST_NAMED])) + ", ..." * (len(loop) > _MOST_NAMED)
+    return f"{some} are among their own ancestors"
 
 
 def _tabular(parents: np.ndarray, order: np.ndarray) -> np.ndarray:

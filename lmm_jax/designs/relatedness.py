@@ -51,9 +51,10 @@ def related_terms(terms: Sequence[RandomTerm], relatedness: Any) -> list[RandomT
     factors = dict.fromkeys(term.group for term in terms if not term.is_component)
     for name in given:
         if name not in factors:
+            there = f"groups by {', '.join(map(repr, factors))}" if factors else "has none"
             raise DataError(
                 f"relatedness names {shown(name)}, by which no random effect is grouped: the model "
-                f"groups by {', '.join(map(repr, factors))}"
+                f"{there}"
             )
     read = {
         name: read_relationship(value, f"relatedness[{name!r}]") for name, value in given.items()
