@@ -6,6 +6,20 @@ import numpy as np
 from helpers import Array
 
 import lmm_jax as lmm
+from lmm_jax.designs.terms import RandomTerm
+
+
+def level_columns(term: RandomTerm) -> Array:
+    """Z of a term over its levels, times a root of A where these are related, (n, L, k)."""
+    n, members, k = term.values.shape
+    Z = np.zeros((n, term.n_levels, k))
+    for s in range(members):
+        Z[np.arange(n), term.codes[:, s]] += term.values[:, s]
+    if term.relationship is None:
+        return Z
+    A = term.relationship.matrix
+    root = np.linalg.cholesky(A if isinstance(A, np.ndarray) else A.toarray())
+    return np.einsum("nlk,lm->nmk", Z, root)
 
 
 def working_covariance(fit: lmm.LMMResults) -> Array:
@@ -13,9 +27,7 @@ def working_covariance(fit: lmm.LMMResults) -> Array:
     design, n = fit.design, fit.nobs
     V = np.eye(n) if design.weights is None else np.diag(1.0 / design.weights)
     for term, S in zip(design.terms, fit.estimates.covariances, strict=True):
-        Z = np.zeros((n, term.n_levels, len(S)))
-        for s in range(term.codes.shape[1]):
-            Z[np.arange(n), term.codes[:, s]] += term.values[:, s]
+        Z = level_columns(term)
         V = V + np.einsum("nla,ab,mlb->nm", Z, S / fit.scale, Z)
     return V
 

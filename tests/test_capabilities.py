@@ -15,12 +15,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import samples
-from dense_robust import dense
+from dense_robust import dense, level_columns
 from helpers import assert_close
 
 import lmm_jax as lmm
 import lmm_jax.layouts.crossed.layout as crossed
-from lmm_jax.api.simulate import random_columns
 from lmm_jax.capabilities import KINDS, TABLE
 from lmm_jax.penalties import L2
 
@@ -79,6 +78,14 @@ def held_effects() -> Model:
     return with_options(free=free, start_params=P(fe_params=[0, HELD], cov_re=[[1.0]]))
 
 
+def related() -> pd.DataFrame:
+    """Pairs of groups that are sibs, each with a sib that has no rows."""
+    ids = [f"g{i}" for i in range(10)] + [f"new{i}" for i in range(5)]
+    family = np.array([i // 2 for i in range(10)] + list(range(5)))
+    A = 0.5 * (family[:, None] == family[None]) + 0.5 * np.eye(15)
+    return pd.DataFrame(A, ids, ids)
+
+
 MAKE = {
     "weighted": lambda: made(weights="w"),
     "offset": lambda: made(offset="o"),
@@ -88,6 +95,7 @@ MAKE = {
     "nested": lambda: made("y ~ x + (1 | g / s)"),
     "crossed": lambda: made("y ~ x + (1 | g) + (1 | s)"),
     "large core": lambda: made("y ~ x + (1 | g) + (1 | s)"),
+    "related": lambda: made(relatedness={"g": related()}),
     "arrays": arrays,
     "batches": batches,
     "held effects": held_effects,
@@ -225,7 +233,8 @@ def check_influence(m: Model, kind: str) -> None:
     """Against a fit without the last group."""
     last = DATA["g"].iloc[-1]
     keep = (m.data["g"] != last).to_numpy()
-    found = lmm.influence(m.fit, "g" if kind in ("crossed", "large core") else "group")
+    by_factor = kind in ("crossed", "large core", "related")
+    found = lmm.influence(m.fit, "g" if by_factor else "group")
     if kind == "arrays":
         rest = lmm.fit(lmm.design_from_arrays(DATA["y"][keep], X[keep], DATA["g"][keep]))
     else:
@@ -233,6 +242,7 @@ def check_influence(m: Model, kind: str) -> None:
             "weighted": {"weights": "w"},
             "offset": {"offset": "o"},
             "components": {"groups": "g", "re_formula": "1", "vc_formula": {"s": "0 + C(s)"}},
+            "related": {"relatedness": {"g": related()}},
         }.get(kind, {})
         rest = lmm.fit(m.design.source.formula if kind != "dropped" else "y ~ x + (1 | g)",
                        m.data[keep], **options)  # fmt: skip
@@ -245,9 +255,7 @@ def variance_parts(m: Model) -> np.ndarray:
     design = made().design if m.fit.design is None else m.design
     values = [np.var(design.exog @ m.fit.estimates.beta, ddof=1)]
     for term, S in zip(design.terms, m.fit.estimates.covariances, strict=True):
-        Z = np.zeros((design.nobs, term.n_levels, len(S)))
-        for member in range(term.codes.shape[1]):
-            Z[np.arange(design.nobs), term.codes[:, member]] += term.values[:, member]
+        Z = level_columns(term)
         values.append(np.einsum("nla,ab,nlb->n", Z, S, Z).mean())
     return np.array([*values, m.fit.scale])
 
@@ -277,6 +285,18 @@ def check_variance_components(m: Model, kind: str) -> None:
     assert_close(found["share"], parts / parts.sum(), RTOL)
 
 
+def check_heritability(m: Model, kind: str) -> None:
+    """The share of one factor in what the fixed effects leave."""
+    parts, labels = variance_parts(m), m.fit.term_labels
+    found = lmm.heritability(m.fit, additive=labels[0].factor)
+    own = [1 + t for t, label in enumerate(labels) if label.factor == labels[0].factor]
+    assert_close(found.estimate, parts[own].sum() / parts[1:].sum(), RTOL)
+    assert_close(found.table["share"], parts[1:] / parts[1:].sum(), RTOL)
+    assert found.conf_low <= found.estimate <= found.conf_high  # equal where the ratio is held
+    if kind == "related":
+        assert_close(lmm.heritability(m.fit).estimate, found.estimate, 0)
+
+
 def check_vif(m: Model, kind: str) -> None:
     """One covariate has nothing to be collinear with."""
     found = lmm.vif(m.fit)
@@ -290,9 +310,7 @@ def check_caic(m: Model, kind: str) -> None:
     w = np.ones(design.nobs) if design.weights is None else design.weights
     V = np.diag(1 / w)
     for term, S in zip(design.terms, r.estimates.covariances, strict=True):
-        Z = np.zeros((design.nobs, term.n_levels, len(S)))
-        for member in range(term.codes.shape[1]):
-            Z[np.arange(design.nobs), term.codes[:, member]] += term.values[:, member]
+        Z = level_columns(term)
         V = V + np.einsum("nla,ab,mlb->nm", Z, S / r.scale, Z)
     X, Vi = design.free_exog(), np.linalg.inv(V)
     P = Vi - Vi @ X @ np.linalg.solve(X.T @ Vi @ X, X.T @ Vi)
@@ -352,9 +370,7 @@ def check_kenward_roger(m: Model, kind: str) -> None:
     noise = np.eye(n) if design.weights is None else np.diag(1.0 / design.weights)
     V, parts = m.fit.scale * noise, [noise]
     for term, S in zip(design.terms, estimates.covariances, strict=True):
-        Z = np.zeros((n, term.n_levels, len(S)))
-        for member in range(term.codes.shape[1]):
-            Z[np.arange(n), term.codes[:, member]] += term.values[:, member]
+        Z = level_columns(term)
         V = V + np.einsum("nla,ab,mlb->nm", Z, S, Z)
         parts += [np.einsum("nla,ab,mlb->nm", Z, E, Z) for E in term.structure.directions]
     Vi = np.linalg.inv(V)
@@ -540,8 +556,7 @@ def check_conditional_errors(m: Model, kind: str) -> None:
     X, w = design.free_exog(), np.ones(60) if design.weights is None else design.weights
     parts = [X]
     for term, factor in zip(design.terms, m.fit.estimates.factors, strict=True):
-        Z = random_columns(term).toarray()
-        parts.append(Z @ np.kron(np.eye(term.n_levels), factor))
+        parts.append(np.einsum("nla,ab->nlb", level_columns(term), factor).reshape(60, -1))
     C = np.hstack(parts)
     ridge = np.diag(np.repeat([0.0, 1.0], [X.shape[1], C.shape[1] - X.shape[1]]))
     if kind == "penalized":  # Phi is that of the penalized fit
@@ -635,6 +650,7 @@ CHECKS = {
     "r2": check_r2,
     "icc": check_icc,
     "variance_components": check_variance_components,
+    "heritability": check_heritability,
     "vif": check_vif,
     "caic": check_caic,
     "profile_re": check_profile_re,
@@ -696,6 +712,7 @@ ASK = {
     "r2": lambda m: lmm.r2(m.fit),
     "icc": lambda m: lmm.icc(m.fit),
     "variance_components": lambda m: lmm.variance_components(m.fit),
+    "heritability": lambda m: lmm.heritability(m.fit),
     "vif": lambda m: lmm.vif(m.fit),
     "caic": lambda m: lmm.caic(m.fit),
     "profile_re": lambda m: m.fit.profile_re(0, "re"),
