@@ -26,6 +26,8 @@ _SPARSE = 0.1
 _ASYMMETRY = 1e-8
 # Negative eigenvalues that are rounding of what was written down, relative to the mean diagonal.
 _INDEFINITE = 1e-5
+# Rows of a dense matrix that are compared with columns at a time.
+_ROWS = 256
 # Ids of a block of which an error names the smallest eigenvalue.
 _MOST_EIGENVALUES = 2000
 
@@ -176,23 +178,37 @@ def _numeric(matrix: Any, what: str) -> AnyMatrix:
 
 def _symmetric(A: Any, ids: pd.Index[Any], what: str) -> AnyMatrix:
     """The matrix with differences of rounding between its triangles averaged."""
-    gap: Any = abs(A - A.T)
-    worst = float(gap.max())
+    worst, i, j = _widest_gap(A)
     if worst == 0.0:
-        return A  # type: ignore[no-any-return]
-    if worst > _ASYMMETRY * float(abs(A).max()):
-        if is_sparse(gap):
-            table = gap.tocoo()
-            at = int(table.data.argmax())
-            i, j = (int(places[at]) for places in table.coords)
-        else:
-            i, j = divmod(int(gap.argmax()), len(gap))
+        return A
+    largest = float(abs(A).max()) if is_sparse(A) else max(float(A.max()), -float(A.min()))
+    if worst > _ASYMMETRY * largest:
         raise DataError(
             f"{what} is not symmetric: {shown(ids[i])} and {shown(ids[j])} have {A[i, j]:g} in one "
             f"triangle and {A[j, i]:g} in the other"
         )
-    mean: Any = 0.5 * (A + A.T)
+    mean: Any = A + A.T
+    mean *= 0.5
     return scipy.sparse.csr_array(mean) if is_sparse(A) else mean  # type: ignore[no-any-return]
+
+
+def _widest_gap(A: Any) -> tuple[float, int, int]:
+    """The largest ``|A - A'|`` and its place; of a dense matrix with few rows in memory at once."""
+    if is_sparse(A):
+        gap = abs(A - A.T).tocoo()
+        if not gap.nnz:
+            return 0.0, 0, 0
+        at = int(gap.data.argmax())
+        i, j = (int(places[at]) for places in gap.coords)
+        return float(gap.data[at]), i, j
+    worst, i, j = 0.0, 0, 0
+    for first in range(0, len(A), _ROWS):
+        part = slice(first, first + _ROWS)
+        own = np.abs(A[part] - A[:, part].T)
+        if float(own.max()) > worst:
+            row, j = divmod(int(own.argmax()), len(A))
+            worst, i = float(own[row, j]), first + row
+    return worst, i, j
 
 
 def _families(A: AnyMatrix) -> np.ndarray:
@@ -226,7 +242,8 @@ def _check_definite(A: AnyMatrix, diagonal: np.ndarray, family: np.ndarray, what
         block = dense_block(A, ids, ids)
         block[np.arange(ids.size), np.arange(ids.size)] += slack
         try:
-            linalg.cholesky(block, lower=True, overwrite_a=True, check_finite=False)
+            # the transpose is the same matrix in LAPACK's order: no copy of it is made
+            linalg.cholesky(block.T, overwrite_a=True, check_finite=False)
         except linalg.LinAlgError:
             least = ""
             if ids.size <= _MOST_EIGENVALUES:

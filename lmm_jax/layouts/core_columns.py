@@ -34,7 +34,7 @@ def factor(known: Known, scale: float) -> tuple[AnyMatrix, AnyMatrix, np.ndarray
     """
     families = known.families()
     largest = float(np.max(np.asarray(known.matrix.diagonal())[known.seen]))
-    basis = BlockColumns(known.family.size, len(families))
+    basis = BlockColumns(known.family.size)
     first = []
     for ids, own, number in families:
         C, pivots, rank, _ = linalg.lapack.dpstrf(

@@ -78,14 +78,11 @@ def rotate(ids: Ids, spectrum: Spectrum, p: int) -> Rotated:
 def spectrum_of(known: Known, lengths: np.ndarray, scale: float) -> Spectrum:
     """Eigenvectors family by family, and the effects of all ids in terms of them."""
     families = known.families()
-    basis = BlockColumns(known.family.size, len(families))
+    basis = BlockColumns(known.family.size)
     found = []
     for _, own, number in families:
         t = lengths[number] / scale
-        K = dense_block(known.matrix, own, own)
-        K *= t[:, None]
-        K *= t[None]
-        found.append(linalg.eigh(K, overwrite_a=True, check_finite=False))
+        found.append(_eigenvectors(dense_block(known.matrix, own, own), t))
     least = _RANK_TOL * max(float(S[-1]) for S, _ in found)
     sigma, parts, family = [], [], []
     for (ids, own, number), (S, U) in zip(families, found, strict=True):
@@ -97,6 +94,15 @@ def spectrum_of(known: Known, lengths: np.ndarray, scale: float) -> Spectrum:
         t = lengths[number] / scale
         basis.add(ids, _effects(known.matrix, ids, own, t, kept, root))
     return Spectrum(np.concatenate(sigma), parts, np.concatenate(family), basis.matrix())
+
+
+def _eigenvectors(K: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues and eigenvectors of ``t K t``; K is overwritten."""
+    K *= t[:, None]
+    K *= t[None]
+    # the transpose is the same matrix in LAPACK's order: no copy of it is made
+    values, vectors = linalg.eigh(K.T, overwrite_a=True, check_finite=False)
+    return values, vectors
 
 
 def _effects(

@@ -9,6 +9,9 @@ import scipy.sparse
 
 AnyMatrix = np.ndarray | scipy.sparse.csr_array
 
+# Share of the entries from which a sparse matrix would take more memory than a dense one.
+_DENSE = 0.3
+
 
 def is_sparse(A: Any) -> bool:
     """Whether a matrix is one of SciPy's sparse ones."""
@@ -29,16 +32,15 @@ def dense_block(A: AnyMatrix, rows: np.ndarray, columns: np.ndarray) -> np.ndarr
 
 
 class BlockColumns:
-    """Columns gathered block by block: dense where there is one block, else sparse.
+    """Columns gathered block by block: dense where they fill much of the matrix, else sparse.
 
     Parameters
     ----------
     n_rows : int
-    n_blocks : int
     """
 
-    def __init__(self, n_rows: int, n_blocks: int) -> None:
-        self.n_rows, self.single = n_rows, n_blocks == 1
+    def __init__(self, n_rows: int) -> None:
+        self.n_rows = n_rows
         self.parts: list[tuple[np.ndarray, np.ndarray]] = []
 
     def add(self, rows: np.ndarray, values: np.ndarray) -> None:
@@ -47,11 +49,11 @@ class BlockColumns:
 
     def matrix(self) -> AnyMatrix:
         """All columns side by side, (n_rows, sum of r)."""
-        if self.single:
-            rows, values = self.parts[0]
-            if rows.size == self.n_rows:
-                return values
+        if len(self.parts) == 1 and self.parts[0][0].size == self.n_rows:
+            return self.parts[0][1]
         width = sum(values.shape[1] for _, values in self.parts)
+        if sum(values.size for _, values in self.parts) > _DENSE * self.n_rows * width:
+            return self._dense(width)
         at, row, column = 0, [], []
         for rows, values in self.parts:
             row.append(np.repeat(rows, values.shape[1]))
@@ -62,3 +64,10 @@ class BlockColumns:
             (flat, (np.concatenate(row), np.concatenate(column))), shape=(self.n_rows, width)
         )
         return scipy.sparse.csr_array(table)
+
+    def _dense(self, width: int) -> np.ndarray:
+        out, at = np.zeros((self.n_rows, width)), 0
+        for rows, values in self.parts:
+            out[rows, at : at + values.shape[1]] = values
+            at += values.shape[1]
+        return out
