@@ -62,8 +62,9 @@ class LayoutInfo:
         core = f"{self.core_size}"
         if self.n_blocks > 1:
             core = f"{self.n_blocks} blocks of up to {self.core_size}"
+        groups = f"{self.n_groups} groups eliminated ({_listed(self.eliminated)}), "
         return (
-            f"crossed: {self.n_groups} groups eliminated ({_listed(self.eliminated)}), "
+            f"crossed: {groups if self.eliminated else ''}"
             f"dense core of {core} ({_listed(self.core)})\nbecause {self.reason}"
         )
 
