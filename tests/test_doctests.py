@@ -36,7 +36,7 @@ def test_readme():
 
 
 @pytest.mark.parametrize(
-    "name", ["fit_many.md", "inference.md", "mmrm.md", "residual-structures.md"]
+    "name", ["fit_many.md", "inference.md", "mmrm.md", "relatedness.md", "residual-structures.md"]
 )
 def test_examples_of_a_page(name):
     page = Path(__file__).parents[1] / "docs" / name

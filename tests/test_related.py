@@ -352,7 +352,7 @@ def test_replicates_of_a_bootstrap_spread_as_the_standard_errors(name):
 
 @pytest.mark.parametrize("reml", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_many_responses_with_one_rotation(reml):
-    design, data, A = model("families", "alone", True)
+    _, data, A = model("families", "alone", True)
     Y = np.column_stack([data["y"], data["y"][::-1], np.sin(7 * np.arange(60))])
     many = lmm.fit_many("~ x + (1 | id)", data, Y, weights="w", relatedness={"id": A}, reml=reml)
     for j, y in enumerate(Y.T):
@@ -599,7 +599,7 @@ def test_unidentified_and_refused():
         lmm.fit_many("~ x + (1 | id)", records(A), np.ones((60, 1)), weights=np.ones((60, 1)),
                      relatedness={"id": A})  # fmt: skip
     for formula in ("y ~ x + (1 | id) + ar1(visit | id)", "y ~ x + ar1(visit | id)"):
-        with pytest.raises(lmm.DataError, match="residual covariance|has none"):
+        with pytest.raises(lmm.DataError, match=r"residual covariance|has none"):
             lmm.fit(formula, data.assign(visit=1), relatedness={"id": A})
     with pytest.raises(lmm.DataError, match="these are related"):
         res.with_df("between-within").df  # noqa: B018
