@@ -468,7 +468,7 @@ def test_tables_name_every_id():
     res = lmm.fit(design)
     values = res.tidy("ran_vals")
     assert list(values["level"]) == list(A.index) and res.n_groups["id"] == len(A)
-    assert "id" in str(res.summary())
+    assert "id 18 related" in str(res.summary())
     with pytest.raises(lmm.DataError, match="unrelated-1"):
         res.predict(data.iloc[:1].assign(id="unrelated-1"), conditional=True)
 
@@ -559,7 +559,7 @@ def set_entry(A, value, both=True):
 GARBAGE = [
     (lambda A: {"who": A}, "'who', by which no random effect is grouped"),
     (lambda A: A, "a dictionary of names is needed"),
-    (lambda A: {"id": A.to_numpy()}, "is a ndarray"),
+    (lambda A: {"id": A.to_numpy()}, "is a numpy.ndarray: which row is whose"),
     (lambda A: {"id": A.iloc[:, :-1]}, "square"),
     (lambda A: {"id": (A.to_numpy(), ["a"])}, "18 rows but 1 ids"),
     (lambda A: {"id": A.rename(columns={A.index[0]: "z"})}, "a row but no column for"),

@@ -21,6 +21,7 @@ class TermLabel:
     n_levels: int
     is_component: bool
     factor: str  # key in ``random_effects``
+    related: bool = False  # levels have a known relationship
 
     def parameter_names(self) -> list[str]:
         """Names of its covariance parameters, lower triangle row by row."""
@@ -71,6 +72,7 @@ def term_labels(terms: Sequence[RandomTerm]) -> tuple[TermLabel, ...]:
                 n_levels=term.n_levels,
                 is_component=term.is_component,
                 factor=factor,
+                related=term.relationship is not None,
             )
         )
     return tuple(out)

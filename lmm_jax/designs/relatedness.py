@@ -108,9 +108,10 @@ def read_relationship(value: Any, what: str) -> Relationship:
         if isinstance(matrix, pd.DataFrame):
             matrix = matrix.to_numpy()
     else:
+        kind = f"{type(value).__module__.split('.')[0]}.{type(value).__name__}"
         raise DataError(
-            f"{what} is a {type(value).__name__}: pass a DataFrame with the ids for its index and "
-            "columns, or a tuple of a matrix (dense or sparse) and the ids"
+            f"{what} is a {kind}: which row is whose? Pass a pandas.DataFrame with the ids for its "
+            "index and columns, or a tuple of a matrix (dense or sparse) and the ids"
         )
     A = _numeric(matrix, what)
     if A.ndim != 2 or A.shape[0] != A.shape[1]:

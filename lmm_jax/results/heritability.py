@@ -57,11 +57,8 @@ def heritability(
 ) -> Heritability:
     """Shares of the phenotypic variance, from the parts of :mod:`lmm_jax.inference.explained`."""
     require(fit, "heritability")
-    terms = fit._known("heritability").terms
     names = [label.factor for label in fit.term_labels]
-    related = [
-        name for name, term in zip(names, terms, strict=True) if term.relationship is not None
-    ]
+    related = [label.factor for label in fit.term_labels if label.related]
     chosen = _factors(additive, names, "additive") if additive is not None else related
     if not chosen:
         raise DataError(

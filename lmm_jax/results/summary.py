@@ -192,7 +192,10 @@ def _statistics(results: FitRecord, yname: str | None) -> TextTable:
         model = [("Response", yname)]
         if results.formula is not None:
             model.append(("Formula", results.formula))
-    groups = ", ".join(f"{name} {n}" for name, n in results.n_groups.items())
+    related = {label.factor for label in results.term_labels if label.related}
+    groups = ", ".join(
+        f"{name} {n}" + " related" * (name in related) for name, n in results.n_groups.items()
+    )
     rows = [
         *model,
         ("Observations", str(results.nobs)),
