@@ -350,6 +350,17 @@ def test_replicates_of_a_bootstrap_spread_as_the_standard_errors(name):
     assert_close(y.to_numpy().std(axis=1).mean(), np.sqrt(np.diagonal(V)).mean(), 0.1)
 
 
+@pytest.mark.parametrize("term", ["ar1(0 + h | id)", "cs(1 + x | id)", "diag(x | id, hom=True)"])
+def test_structured_coefficients_of_related_levels(term):
+    A = lmm.relationship(PEDIGREES["families"])
+    data = records(A, n=150)
+    res = lmm.fit(f"y ~ x + {term}", data, relatedness={"id": A})
+    dense = Dense(res.design, A, data, res.estimates.covariances, res.scale)
+    assert_close(-2.0 * res.llf, dense.criterion(True), SAME)
+    mean, _ = dense.effects(0, res.fe_params.to_numpy())
+    assert_close(res.random_effects["id"].to_numpy().ravel(), mean, RTOL, 1)
+
+
 @pytest.mark.parametrize("reml", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_many_responses_with_one_rotation(reml):
     _, data, A = model("families", "alone", True)
@@ -598,9 +609,10 @@ def test_unidentified_and_refused():
     with pytest.raises(lmm.DataError, match="'y0' has weights of its own"):
         lmm.fit_many("~ x + (1 | id)", records(A), np.ones((60, 1)), weights=np.ones((60, 1)),
                      relatedness={"id": A})  # fmt: skip
+    rows = records(A).assign(visit=lambda d: d.groupby("id").cumcount())
     for formula in ("y ~ x + (1 | id) + ar1(visit | id)", "y ~ x + ar1(visit | id)"):
         with pytest.raises(lmm.DataError, match=r"residual covariance|has none"):
-            lmm.fit(formula, data.assign(visit=1), relatedness={"id": A})
+            lmm.fit(formula, rows, relatedness={"id": A})
     with pytest.raises(lmm.DataError, match="these are related"):
         res.with_df("between-within").df  # noqa: B018
     with pytest.raises(lmm.DataError, match="no function of an index"):
