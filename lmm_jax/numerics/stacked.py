@@ -192,10 +192,7 @@ def _reduction(ufunc: np.ufunc, plain: Callable[..., Any]) -> Callable[..., Any]
     def call(array: Any, axis: Any = None, **options: Any) -> Any:
         if type(array) is not Stacked:
             return plain(array, axis=axis, **options)
-        if axis is None:
-            axis = tuple(range(array.ndim))
-        else:
-            axis = _axis(axis)
+        axis = tuple(range(array.ndim)) if axis is None else _axis(axis)
         return Stacked(ufunc.reduce(array.lanes, axis=axis))
 
     return call
