@@ -68,6 +68,14 @@ class Correlation:
         """The correlations, (r, r, g)."""
         return self.entries(c, places).value
 
+    def of_rows(self, c: Any, places: Any) -> Any:
+        """The correlations of any rows, (r, r, g): ``matrix`` has all levels in their order."""
+        found = self.matrix(c, places)
+        if not self.levels:
+            return found
+        level = places[0].astype(int)
+        return found[level[:, None], level[None], 0]
+
     def tangents(self, c: Any, places: Any) -> Any:
         """Their derivatives, (m, r, r, g)."""
         return self.entries(c, places).first

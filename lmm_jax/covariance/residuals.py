@@ -156,6 +156,16 @@ class ResidualStructure(Structure):
         s, c = self._cut(phi)
         return self._sizes(s, slopes) * self.correlation.matrix(c, places)
 
+    def of_rows(self, phi: Any, places: Any, slopes: Any) -> Any:
+        """R of any rows, which need not be all visits in their order: shapes as in ``matrix``."""
+        s, c = self._cut(phi)
+        return self._sizes(s, slopes) * self.correlation.of_rows(c, places)
+
+    def variances(self, phi: Any, slopes: Any) -> Any:
+        """Diagonal of R, (...), from slopes (m_s, ...)."""
+        xp = namespace(phi, slopes)
+        return xp.exp(2.0 * xp.tensordot(self._cut(phi)[0], slopes, 1))
+
     def with_tangents(self, phi: Any, places: Any, slopes: Any) -> tuple[Any, Any]:
         """R, (r, r, g), and its derivatives, (m, r, r, g)."""
         xp = namespace(phi, places)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from ..designs.design import Design
+from ..errors import DataError
+from ..layouts.group_index import function_of
 
 
 def column_df(design: Design) -> np.ndarray:
@@ -17,12 +21,21 @@ def column_df(design: Design) -> np.ndarray:
         df_l = n_l - n_{l-1} - p_l        n_0 = 0
 
     so that with one factor the two numbers are subjects less columns between them, and rows
-    less subjects less columns within them. What is held fixed has no test: infinity.
+    less subjects less columns within them. The subjects of a residual covariance are a factor as
+    well. Where it is unstructured and there are no random effects, columns within subjects have
+    the degrees of freedom of those between them, as in SAS (``type=un``). What is held fixed has
+    no test: infinity.
 
     Parameters
     ----------
     design : Design
         Of nested factors.
+
+    Raises
+    ------
+    DataError
+        Subjects of a residual covariance that are not nested in the factors of random effects, or
+        these in them.
 
     References
     ----------
@@ -31,8 +44,12 @@ def column_df(design: Design) -> np.ndarray:
     """
     X = design.free_exog()
     factors = [t.codes[:, 0] for t in design.terms if t.codes.shape[1] == 1]
+    if design.residual is not None and design.residual.rows.n_subjects < len(X):
+        factors.append(design.residual.rows.subject)
     by_count = {int(codes.max()) + 1: codes for codes in (design.group_codes, *factors)}
     levels = sorted(by_count.items())
+    if design.residual is not None:
+        _check_nested(levels)
     counts = np.array([*by_count, len(X)], dtype=float)
     counts.sort()
     owner = np.full(X.shape[1], len(levels))
@@ -40,9 +57,27 @@ def column_df(design: Design) -> np.ndarray:
         owner[_is_constant(X, codes, count)] = place
     used = np.bincount(owner, minlength=len(counts))
     df = np.diff(counts, prepend=0.0) - used
+    if not design.terms and _is_unstructured(design):
+        df[-1] = df[-2]
     out = np.full(design.exog.shape[1], np.inf)
     out[slice(None) if design.held is None else np.isnan(design.held)] = df[owner]
     return out
+
+
+def _check_nested(levels: list[tuple[int, np.ndarray]]) -> None:
+    for (_, coarse), (count, fine) in pairwise(levels):
+        if function_of(fine, coarse, count) is None:
+            raise DataError(
+                "degrees of freedom between and within subjects need factors that nest, and the "
+                "subjects of this residual covariance are crossed with random effects: choose "
+                "df_method='satterthwaite' or 'kenward-roger'"
+            )
+
+
+def _is_unstructured(design: Design) -> bool:
+    """Whether residuals have any covariance, a variance for every visit."""
+    term = None if design.residual is None else design.residual.term
+    return term is not None and term.correlation == "symm" and term.spread == "visits"
 
 
 def _is_constant(X: np.ndarray, codes: np.ndarray, count: int) -> np.ndarray:

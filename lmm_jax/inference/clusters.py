@@ -14,6 +14,7 @@ from ..errors import DataError
 from ..inputs.arrays import vector
 from ..inputs.matching import distinct, shown
 from .estimates import Estimates
+from .residual_rows import noise_blocks, row_noise
 from .residuals import marginal_residuals
 
 # Numbers in the largest arrays of one stack of clusters (32 MiB).
@@ -31,12 +32,11 @@ class Clusters(NamedTuple):
 
 
 class Stack(NamedTuple):
-    """g clusters of n rows: ``Cov(y_i) = sigma^2 (diag(noise_i) + Z_i Z_i')``."""
+    """g clusters of n rows."""
 
     X: np.ndarray  # (g, n, p)
     e: np.ndarray  # (g, n)     y - offset - X beta, in units of sigma
-    noise: np.ndarray  # (g, n)     1 / w
-    Z: np.ndarray  # (g, n, q)  random effects scaled to unit variance: Z_i Lambda
+    V: np.ndarray  # (g, n, n)  Cov(y_i) / sigma^2
 
 
 def read_clusters(design: Design, labels: Any) -> Clusters:
@@ -57,7 +57,7 @@ def read_clusters(design: Design, labels: Any) -> Clusters:
         that share a random effect.
     """
     if labels is None:
-        outer = {t.n_levels: t.group for t in design.terms if not t.is_component}
+        outer = {n: name for name, n in _factors(design).items()}
         found = Clusters(design.group_codes, design.n_groups, outer.get(design.n_groups, "groups"))
     else:
         found = _from_labels(design, labels)
@@ -67,6 +67,15 @@ def read_clusters(design: Design, labels: Any) -> Clusters:
             "independent clusters, of which at least 2 are needed"
         )
     return found
+
+
+def _factors(design: Design) -> dict[str, int]:
+    """Factors that hold rows together, and how many levels they have."""
+    out = {t.group: t.n_levels for t in design.terms if not t.is_component}
+    residual = design.residual
+    if residual is not None and residual.term.group:
+        out[":".join(residual.term.group)] = residual.rows.n_subjects
+    return out
 
 
 def _from_labels(design: Design, labels: Any) -> Clusters:
@@ -84,9 +93,10 @@ def _from_labels(design: Design, labels: Any) -> Clusters:
     if apart.size:
         pair = codes[apart[0]], first[design.group_codes[apart[0]]]
         one, other = (shown(levels[code]) for code in pair)
-        factors = ", ".join(dict.fromkeys(str(term.group) for term in design.terms))
+        factors = ", ".join(_factors(design))
+        kind = "random effects" if design.residual is None else "random effects or a subject"
         raise DataError(
-            f"rows of the clusters {one} and {other} share random effects ({factors}), and a "
+            f"rows of the clusters {one} and {other} share {kind} ({factors}), and a "
             "robust covariance needs independent clusters: pass a cluster that contains the "
             "levels of all factors of the model"
         )
@@ -127,16 +137,19 @@ def stacks(design: Design, estimates: Estimates, clusters: Clusters) -> Iterator
     """
     X = design.free_exog()
     e = marginal_residuals(design, estimates) / np.sqrt(estimates.scale)
-    noise = np.ones(len(e)) if design.weights is None else 1.0 / design.weights
+    noise = row_noise(design, estimates)
     for rows in rows_by_size(clusters):
-        part = Stack(X[rows], e[rows], noise[rows], random_columns(design, estimates, rows))
-        even = (part.noise == part.noise[:, :1]).all(axis=1)
-        for chosen, short in ((even, True), (~even, False)):
-            if chosen.any():
-                n, r = rows.shape[1], part.Z.shape[2] + X.shape[1]
-                _check_size(min(n, r) if short else n, n, "rows")
-                some = Stack(*(a if chosen.all() else a[chosen] for a in part))
-                yield _rotated(some) if short else some
+        even = (noise[rows] == noise[rows][:, :1]).all(axis=1) & (design.residual is None)
+        for some, short in ((rows[even], True), (rows[~even], False)):
+            if not len(some):
+                continue
+            Z, n = random_columns(design, estimates, some), rows.shape[1]
+            _check_size(min(n, Z.shape[2] + X.shape[1]) if short else n, n, "rows")
+            if short:
+                yield _rotated(X[some], e[some], noise[some[:, 0]], Z)
+            else:
+                V = Z @ Z.transpose(0, 2, 1) + noise_blocks(design, estimates, some)
+                yield Stack(X[some], e[some], V)
 
 
 def rows_by_size(clusters: Clusters) -> Iterator[np.ndarray]:
@@ -168,7 +181,7 @@ def random_columns(design: Design, estimates: Estimates, rows: np.ndarray) -> np
         for s in range(local.shape[2]):
             Z[*places, local[:, :, s]] += values[:, :, s]
         out.append(Z.reshape(g, n, -1))
-    return np.concatenate(out, axis=2)
+    return np.concatenate([np.zeros((g, n, 0)), *out], axis=2)
 
 
 def _check_size(size: int, n: int, what: str) -> None:
@@ -179,10 +192,10 @@ def _check_size(size: int, n: int, what: str) -> None:
         )
 
 
-def _rotated(stack: Stack) -> Stack:
-    """The rows in a basis of what ``[Z X]`` span, for clusters whose rows have equal weights."""
-    r = stack.Z.shape[2] + stack.X.shape[2]
-    if stack.X.shape[1] <= r:
-        return stack
-    Q = np.linalg.qr(np.concatenate([stack.Z, stack.X], axis=2))[0].transpose(0, 2, 1)
-    return Stack(Q @ stack.X, (Q @ stack.e[..., None])[..., 0], stack.noise[:, :r], Q @ stack.Z)
+def _rotated(X: np.ndarray, e: np.ndarray, noise: np.ndarray, Z: np.ndarray) -> Stack:
+    """The rows in a basis of what ``[Z X]`` span, for clusters whose rows have one noise, (g,)."""
+    if X.shape[1] > Z.shape[2] + X.shape[2]:
+        Q = np.linalg.qr(np.concatenate([Z, X], axis=2))[0].transpose(0, 2, 1)
+        X, e, Z = Q @ X, (Q @ e[..., None])[..., 0], Q @ Z
+    V = Z @ Z.transpose(0, 2, 1) + noise[:, None, None] * np.eye(Z.shape[1])
+    return Stack(X, e, V)

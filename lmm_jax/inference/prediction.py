@@ -66,6 +66,8 @@ def conditional_variance(
     cov_beta : ndarray, shape (p, p)
         Relative to sigma^2.
     """
+    if not terms:
+        return population_variance(X, cov_beta)
     out = np.empty(len(X))
     for rows in _steps(at, len(X), terms):
         some = [term.take(rows).seen() for term in terms]
@@ -130,14 +132,15 @@ def leverages(
     X: np.ndarray,
     terms: Sequence[TermRows],
     cov_beta: np.ndarray,
-    weights: np.ndarray | None,
+    noise: np.ndarray,
 ) -> np.ndarray:
-    """Derivative of each fitted value in its response at known theta, (n,).
+    """Share of its residual variance that a row loses to its fitted value, (n,).
 
-        h_i = w_i Var(x_i' (beta_hat - beta) + z_i' (b_hat - b)) / sigma^2
+        h_i = Var(x_i' (beta_hat - beta) + z_i' (b_hat - b)) / (sigma^2 v_i)
 
-    lme4's hat values: with ``R = W^-1`` and ``P = V^-1 - V^-1 X Phi X' V^-1`` the residuals are
-    ``R P y`` and the errors of the fitted values have the covariance ``R - R P R``.
+    With ``P = V^-1 - V^-1 X Phi X' V^-1`` and N the residual covariance relative to sigma^2, v its
+    diagonal, the residuals are ``N P y``, of covariance ``N P N``, and the errors of the fitted
+    values have the covariance ``N - N P N``. Where residuals are independent h is the derivative
+    of the fitted value in its response at known theta, lme4's hat value.
     """
-    h = conditional_variance(at, X, terms, cov_beta)
-    return h if weights is None else weights * h
+    return conditional_variance(at, X, terms, cov_beta) / noise

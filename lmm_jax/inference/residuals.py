@@ -14,9 +14,16 @@ def marginal_residuals(design: Design, estimates: Estimates) -> np.ndarray:
     return np.asarray((y - design.exog @ estimates.beta_shift) - design.exog @ estimates.beta_low)
 
 
-def pearson(raw: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    """``sqrt(w) e``: residuals of one variance, in the units of y, (n,)."""
-    return raw if weights is None else np.sqrt(weights) * raw
+def pearson(raw: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """``e / sqrt(v)``: residuals of variance sigma^2, in the units of y, (n,).
+
+    Parameters
+    ----------
+    raw : ndarray, shape (n,)
+    noise : ndarray, shape (n,)
+        Residual variance of every row relative to sigma^2, ``1 / w``.
+    """
+    return np.asarray(raw / np.sqrt(noise))
 
 
 def standardized(scaled: np.ndarray, leverage: np.ndarray, sigma: float) -> np.ndarray:

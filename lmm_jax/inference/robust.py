@@ -253,10 +253,7 @@ def _right_solve(X: np.ndarray, R: np.ndarray) -> np.ndarray:
 
 def _whiten(stack: Stack) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``D'`` with ``D' D = V``, ``D^-T X`` and ``D^-T e``."""
-    n = stack.X.shape[1]
-    V = stack.Z @ stack.Z.transpose(0, 2, 1)
-    V[:, np.arange(n), np.arange(n)] += stack.noise
-    root = np.linalg.cholesky(V)
+    root = np.linalg.cholesky(stack.V)
     both = np.linalg.solve(root, np.concatenate([stack.X, stack.e[..., None]], axis=2))
     return root, both[..., :-1], both[..., -1]
 

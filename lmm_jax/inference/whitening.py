@@ -9,6 +9,7 @@ from ..designs.design import Design
 from ..errors import DataError
 from .clusters import Clusters, random_columns, rows_by_size
 from .estimates import Estimates
+from .residual_rows import noise_blocks
 
 # Rows that depend on each other of which a Cholesky factor is made (200 MB).
 LARGEST_BLOCK = 5000
@@ -35,16 +36,14 @@ def whitened(design: Design, estimates: Estimates, marginal: np.ndarray) -> np.n
     largest = int(np.bincount(design.group_codes).max())
     if largest > LARGEST_BLOCK:
         raise DataError(
-            f"{largest} rows depend on each other through the random effects, and whitened "
+            f"{largest} rows depend on each other (shared effects or subjects), and whitened "
             f"residuals take a Cholesky factor of their covariance, for at most {LARGEST_BLOCK}: "
             "use 'pearson' or 'standardized' residuals, or lmm.simulate_residuals"
         )
-    noise = np.ones(design.nobs) if design.weights is None else 1.0 / design.weights
     sigma, out = np.sqrt(estimates.scale), np.empty(design.nobs)
     for rows in rows_by_size(blocks):
         Z = random_columns(design, estimates, rows)
-        V = Z @ Z.transpose(0, 2, 1)
-        V[:, np.arange(rows.shape[1]), np.arange(rows.shape[1])] += noise[rows]
+        V = Z @ Z.transpose(0, 2, 1) + noise_blocks(design, estimates, rows)
         e = marginal[rows] / sigma
         for place, L, own in zip(rows, np.linalg.cholesky(V), e, strict=True):
             out[place] = solve_triangular(L, own, lower=True)

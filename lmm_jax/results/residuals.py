@@ -12,6 +12,7 @@ from ..designs.design import Design
 from ..errors import DataError
 from ..inference.estimates import Estimates
 from ..inference.prediction import BlupErrors, known_covariance, leverages
+from ..inference.residual_rows import row_noise
 from ..inference.residuals import marginal_residuals, pearson, standardized
 from ..inference.whitening import whitened
 from ..inputs.arguments import choice
@@ -35,6 +36,12 @@ class Residuals(_Floats):
         standardized   sqrt(w) e / (sigma sqrt(1 - h))         h: leverages of the fitted values
         marginal       r = y - X beta - offset
         whitened       L^-1 r,  L L' = Cov(y)                  independent, of variance one
+
+    With a residual covariance, R that of the residuals e in units of sigma^2 (weights included):
+
+        pearson        e / (sigma sqrt(R_ii))                  of nlme, mmrm and SAS: no units
+        standardized   e / (sigma sqrt((R P R)_ii))            SAS's studentized, if without b
+        whitened       rows in their order, L lower triangular, within each independent group
 
     What pandas computes from it (slices, sums) is a plain Series; copies can be called too. A
     pickle keeps the type and the raw values; the other kinds need the fit, ``res.resid(kind)``.
@@ -104,12 +111,13 @@ def residual_series(
             return marginal
         if kind == "whitened":
             return whitened(design, estimates, marginal)
-        scaled = pearson(marginal - zb, design.weights)
+        noise, sigma = row_noise(design, estimates), float(np.sqrt(estimates.scale))
+        scaled = pearson(marginal - zb, noise)
         if kind == "pearson":
-            return scaled
+            return scaled if design.residual is None else scaled / sigma
         rows, Phi = own_rows(design), known_covariance(estimates.cov_beta)
-        h = leverages(errors(), rows.X, rows.terms, Phi, design.weights)
-        return standardized(scaled, h, float(np.sqrt(estimates.scale)))
+        h = leverages(errors(), rows.X, rows.terms, Phi, noise)
+        return standardized(scaled, h, sigma)
 
     raw = marginal_residuals(design, estimates) - zb
     out = Residuals(raw, index=design.index, name="resid")

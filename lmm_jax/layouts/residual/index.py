@@ -48,6 +48,19 @@ class ResidualRows:
             covariate=None if self.covariate is None else self.covariate[at],
         )
 
+    def followed_by(self, new: ResidualRows) -> ResidualRows:
+        """These rows and others, whose subjects have the same numbers."""
+        levels, x = self.levels, self.covariate
+        return ResidualRows(
+            structures=self.structures,
+            arm=np.append(self.arm, new.arm),
+            subject=np.append(self.subject, new.subject),
+            n_subjects=self.n_subjects,
+            places=np.append(self.places, new.places, axis=1),
+            levels=None if levels is None else np.append(levels, new.levels),  # type: ignore[arg-type]
+            covariate=None if x is None else np.append(x, new.covariate),  # type: ignore[arg-type]
+        )
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -1,0 +1,179 @@
+"""Covariances of the residuals of single rows, whichever rows: those of a fit and new ones.
+
+    Cov(y_i) = sigma^2 (N_i + Z_i Psi Z_i')        N = W^(-1/2) R W^(-1/2)
+
+with R of :mod:`lmm_jax.covariance.residuals`, or the identity where a model has no residual
+covariance. Rows of different subjects have none in common.
+
+New rows of a subject that has been seen go on where its residuals have left off:
+
+    e_new = A e_old + u        A = N_no N_oo^-1        Var(u) = sigma^2 (N_nn - A N_on)
+
+with u independent of the rows of the fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse
+
+from ..covariance.residuals import ResidualStructure
+from ..covariance.structures import Structure
+from ..covariance.theta import theta_slices
+from ..designs.design import Design
+from ..layouts.residual.index import ResidualRows
+from .estimates import Estimates
+
+# Numbers in the largest arrays of one step over the rows (32 MiB).
+_CHUNK = 1 << 22
+
+
+class Carried(NamedTuple):
+    """What residuals of the fit say of those of n new rows."""
+
+    through: scipy.sparse.csr_array  # (n, rows of the fit)  A
+    own: np.ndarray  # (n,)  variance of u, relative to sigma^2
+
+
+def residual_thetas(theta: np.ndarray, structures: Sequence[Structure]) -> list[np.ndarray]:
+    """Parameters of every residual covariance (one an arm) among those of a layout."""
+    places = theta_slices(structures)
+    return [
+        theta[..., at]
+        for structure, at in zip(structures, places, strict=True)
+        if isinstance(structure, ResidualStructure)
+    ]
+
+
+def row_thetas(design: Design, estimates: Estimates) -> list[np.ndarray]:
+    """:func:`residual_thetas` of a fit to a design; none where it has no residual covariance."""
+    if design.residual is None:
+        return []
+    every = (*design.structures, *design.residual.structures)
+    return residual_thetas(estimates.theta_layout, every)
+
+
+def correlated(rows: ResidualRows, thetas: Sequence[np.ndarray], at: np.ndarray) -> np.ndarray:
+    """R of sets of rows, (G, n, n).
+
+    Parameters
+    ----------
+    rows : ResidualRows
+    thetas : sequence of ndarray, shape (m_a,)
+        Of every arm.
+    at : ndarray of int, shape (G, n)
+        Numbers of the rows.
+    """
+    out = np.zeros((*at.shape, at.shape[1]))
+    subject, arm = rows.subject[at], rows.arm[at]
+    for a, (structure, phi) in enumerate(zip(rows.structures, thetas, strict=True)):
+        if not (arm == a).any():
+            continue
+        own = np.where(arm == a, at, at[np.nonzero(arm == a)][0])  # others hold no place in it
+        R = structure.of_rows(phi, _across(rows.places[:, own]), _across(_slopes(rows, a, own)))
+        R = np.broadcast_to(np.moveaxis(R, -1, 0), out.shape)
+        out += np.where(((arm == a)[:, :, None] & (arm == a)[:, None]), R, 0.0)
+    return out * (subject[:, :, None] == subject[:, None])
+
+
+def variances(rows: ResidualRows, thetas: Sequence[np.ndarray]) -> np.ndarray:
+    """Diagonal of R of all rows, (n,)."""
+    out = np.empty(rows.arm.size)
+    for a, (structure, phi) in enumerate(zip(rows.structures, thetas, strict=True)):
+        mine = np.flatnonzero(rows.arm == a)
+        out[mine] = structure.variances(phi, _slopes(rows, a, mine))
+    return out
+
+
+def _across(values: np.ndarray) -> np.ndarray:
+    """Groups last, (k, G, n) to (k, n, G)."""
+    return np.swapaxes(values, 1, 2)
+
+
+def _slopes(rows: ResidualRows, arm: int, at: np.ndarray) -> np.ndarray:
+    levels = None if rows.levels is None else rows.levels[at]
+    x = None if rows.covariate is None else rows.covariate[at]
+    return rows.structures[arm].spread.slopes(levels, x, at.shape)
+
+
+def row_noise(design: Design, estimates: Estimates) -> np.ndarray:
+    """Diagonal of N, the residual variance of every row relative to sigma^2, (n,)."""
+    noise = np.ones(design.nobs)
+    if design.residual is not None:
+        noise = variances(design.residual.rows, row_thetas(design, estimates))
+    return noise if design.weights is None else noise / design.weights
+
+
+def noise_blocks(design: Design, estimates: Estimates, at: np.ndarray) -> np.ndarray:
+    """N of sets of rows, (G, n, n).
+
+    Parameters
+    ----------
+    design : Design
+    estimates : Estimates
+    at : ndarray of int, shape (G, n)
+        Numbers of the rows.
+    """
+    if design.residual is None:
+        return row_noise(design, estimates)[at][:, :, None] * np.eye(at.shape[1])
+    N = correlated(design.residual.rows, row_thetas(design, estimates), at)
+    if design.weights is None:
+        return N
+    root = np.sqrt(design.weights)[at]
+    return np.asarray(N / (root[:, :, None] * root[:, None]))
+
+
+def carried(
+    design: Design, estimates: Estimates, new: ResidualRows, weights: np.ndarray | float
+) -> Carried:
+    """How new rows depend on the rows of the fit.
+
+    A row of a subject that was not seen depends on none, and one at a place where its subject
+    was seen is taken for another observation there.
+
+    Parameters
+    ----------
+    design : Design
+        With a residual covariance.
+    estimates : Estimates
+    new : ResidualRows
+        Their subjects are those of the design, -1 for others.
+    weights : ndarray, shape (n,), or float
+    """
+    assert design.residual is not None  # the caller has looked
+    thetas, fitted = row_thetas(design, estimates), design.residual.rows
+    weights = np.broadcast_to(weights, new.arm.shape)
+    own = variances(new, thetas) / weights
+    n, found = fitted.arm.size, ([], [], [])  # type: tuple[int, tuple[list[np.ndarray], ...]]
+    every = fitted.followed_by(new)
+    root = np.sqrt(np.append(np.ones(n) if design.weights is None else design.weights, weights))
+    for rows, before in _histories(fitted, new):
+        at = np.column_stack([before, n + rows])
+        N = correlated(every, thetas, at) / (root[at][:, :, None] * root[at][:, None])
+        there = (every.places[:, before] == new.places[:, rows, None]).all(axis=0).any(axis=1)
+        A = np.linalg.solve(N[:, :-1, :-1], N[:, :-1, -1:])[..., 0]
+        A[there] = 0.0
+        own[rows] -= np.sum(A * N[:, -1, :-1], axis=1)
+        for part, values in zip(found, (A, np.repeat(rows, A.shape[1]), before), strict=True):
+            part.append(values.ravel())
+    values, row, column = (np.concatenate([np.zeros(0), *part]) for part in found)
+    places = row.astype(np.int64), column.astype(np.int64)
+    through = scipy.sparse.csr_array((values, places), shape=(own.size, n))
+    return Carried(through, np.maximum(own, 0.0))
+
+
+def _histories(fitted: ResidualRows, new: ResidualRows) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """New rows, (k,), with those of the fit of their subjects, (k, n_o), of equal number."""
+    order = np.argsort(fitted.subject, kind="stable")
+    counts = np.bincount(fitted.subject, minlength=fitted.n_subjects)
+    first = np.cumsum(counts) - counts
+    size = np.where(new.subject < 0, 0, counts[new.subject])
+    for n in np.unique(size[size > 0]):
+        rows = np.flatnonzero(size == n)
+        step = max(1, _CHUNK // int((n + 1) ** 2))
+        for start in range(0, rows.size, step):
+            some = rows[start : start + step]
+            yield some, order[first[new.subject[some], None] + np.arange(n)]
