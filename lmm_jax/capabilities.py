@@ -248,6 +248,7 @@ TABLE = {
     "coef": _OF_LEVELS,
     "predict": _OF_NEW_ROWS,
     "predict without newdata": _OF_ROWS,
+    "conditional means with correlated residuals": Capability("fit", _NO_ROWS),
     "conditional standard errors": Capability("fit", _NO_ROWS),
     "model_matrix": _OF_NEW_ROWS,
     "model_matrix without newdata": _OF_ROWS,

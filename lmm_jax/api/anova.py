@@ -259,7 +259,7 @@ def _bootstrap(small: LMMResults, large: LMMResults, n: int, seed: int) -> float
 def _many_llf(res: LMMResults, responses: np.ndarray) -> np.ndarray:
     """Log-likelihood of the fit to every column of responses."""
     design: Any = res.design
-    if design._is_kind("crossed") or design._is_kind("structured"):
+    if any(map(design._is_kind, ("crossed", "structured", "residual"))):
         fits = [fit(replace(design, endog=y), reml=res.reml) for y in responses.T]
         return np.array([one.llf for one in fits])
     return np.asarray(fit_many(design, responses, reml=res.reml, progress=False).llf)
@@ -347,7 +347,7 @@ def _fit_without(
     """
     own = [only(design.terms[t], rest)] if rest else []
     terms = [*design.terms[:t], *own, *design.terms[t + 1 :]]
-    if terms:
+    if terms or design.residual is not None:
         small = fit(with_terms(design, terms), reml=res.reml)
         return small, small.llf, small.n_params
     layout = jax.tree.map(np.asarray, design.compressed.layout)

@@ -50,7 +50,9 @@ def r2(res: LMMResults, level: float = 0.95) -> R2Results:
     :func:`lmm_jax.delta_method`. Semi-partial R2 add up to the marginal one if the terms are
     uncorrelated in the rows; that of a factor whose interaction is in the model depends on the
     contrasts. An offset explains nothing here, and prior weights count in s alone, the residual
-    variance of a row of weight one.
+    variance of a row of weight one. Where residual variances differ between rows (a residual
+    covariance such as ``us(visit | id)`` or ``diag(site)``) s is their mean over the rows; their
+    correlations explain nothing.
 
     References
     ----------
@@ -95,7 +97,8 @@ def icc(res: LMMResults, level: float = 0.95) -> ICCResults:
 
     Notes
     -----
-    Intervals as in :func:`lmm_jax.r2`. The R package performance puts the variance of the
+    Intervals as in :func:`lmm_jax.r2`. Correlations of residuals are no part of it, and a model
+    without random effects has none. The R package performance puts the variance of the
     intercept in the place of ``r_g`` (the column ``intercept``); with random slopes these do
     not add up, and may exceed one.
 

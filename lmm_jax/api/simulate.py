@@ -11,11 +11,14 @@ import scipy.sparse
 
 from ..capabilities import require
 from ..covariance.params import Params, check_covariance, check_shapes
+from ..covariance.residuals import ResidualStructure
 from ..designs.design import Design
 from ..designs.labels import term_labels
 from ..designs.related import related_draws
+from ..designs.residual import residual_label
 from ..designs.terms import RandomTerm
 from ..errors import DataError
+from ..inference.residual_rows import noise_draws, residual_thetas
 from ..inputs.arguments import flag, generator, hinted, instance, number, numbers, whole_number
 from ..results.lmm import LMMResults
 
@@ -37,11 +40,14 @@ def simulate(
 
         y = offset + X beta + Z b + e     b ~ N(0, cov_re)     e ~ N(0, scale / w)
 
+    Residuals with a covariance of their own are drawn with it, subject by subject.
+
     Parameters
     ----------
     model : LMMResults or Params
         A fit, or parameters with variances in the units of the data (those of
-        ``LMMResults.cov_re`` and ``vcomp``); they may be singular.
+        ``LMMResults.cov_re`` and ``vcomp``); they may be singular. A residual covariance
+        needs a fit.
     design : Design or LMMResults, optional
         Where the rows come from; a fit's own design if not given.
     seed : int or numpy.random.Generator
@@ -85,7 +91,7 @@ def simulate(
     else:
         mean, factors = _fixed_part(model, target), _factors(model, target)
     variance = residual_variance(model, scale)
-    values = mean[:, None] + _noise(target, variance, n, rng)
+    values = mean[:, None] + _noise(model, target, variance, n, rng)
     if factors is not None:
         values += draw_random_part(target.terms, factors, n, rng)
     return pd.DataFrame(values, index=target.index)
@@ -104,7 +110,7 @@ def draws_in_chunks(
 def draw_random_part(
     terms: Sequence[RandomTerm], factors: Sequence[np.ndarray], n: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draws of ``Z b``, (rows, n).
+    """Draws of ``Z b``, (rows, n); one row of zeros without terms.
 
     Parameters
     ----------
@@ -114,7 +120,7 @@ def draw_random_part(
     n : int
     rng : numpy.random.Generator
     """
-    total = np.zeros((terms[0].codes.shape[0], n))
+    total = np.zeros((terms[0].codes.shape[0] if terms else 1, n))
     for term, factor in zip(terms, factors, strict=True):
         k = len(factor)
         z = rng.standard_normal((term.n_levels, k, n))
@@ -140,10 +146,54 @@ def covariance_factor(covariance: np.ndarray) -> np.ndarray:
     return V * np.sqrt(np.maximum(e, 0.0))
 
 
-def _noise(design: Design, scale: float, n: int, rng: np.random.Generator) -> np.ndarray:
+def _noise(
+    model: LMMResults | Params, design: Design, scale: float, n: int, rng: np.random.Generator
+) -> np.ndarray:
     """Draws of the residuals, (rows, n)."""
+    if design.residual is not None:
+        structures = _residual_structures(model, design)
+        assert isinstance(model, LMMResults) and model.residual is not None
+        thetas = residual_thetas(model.estimates.theta_layout, model.residual.structures)
+        return np.sqrt(scale) * noise_draws(design, structures, thetas, n, rng)
+    if isinstance(model, LMMResults) and model.residual is not None:
+        raise DataError(
+            f"the fit has the residual covariance {model.residual}, and the design has none: make "
+            "the design from the formula of the fit"
+        )
     w = np.ones(design.nobs) if design.weights is None else design.weights
     return np.sqrt(scale / w)[:, None] * rng.standard_normal((design.nobs, n))
+
+
+def _residual_structures(
+    model: LMMResults | Params, design: Design
+) -> tuple[ResidualStructure, ...]:
+    """The residual covariances of a fit, if they are those that a design has."""
+    wanted = residual_label(design.residual, design.structures)
+    assert design.residual is not None and wanted is not None  # the caller has looked
+    if isinstance(model, Params):
+        raise DataError(
+            f"Params hold no residual covariance, and the design has {wanted}: pass a fit, "
+            "lmm.fit(...), of that model"
+        )
+    own = model.residual
+    structures = (
+        () if own is None else tuple(s for s in own.structures if isinstance(s, ResidualStructure))
+    )
+    same = own is not None and (own.visits, own.strata) == (wanted.visits, wanted.strata)
+    if not same or [_kind_of(s) for s in structures] != [
+        _kind_of(s) for s in design.residual.structures
+    ]:
+        raise DataError(
+            f"the design has the residual covariance {wanted}, which is not that of the fit "
+            f"({own}) with the same visits, arms and strata"
+        )
+    return structures
+
+
+def _kind_of(structure: ResidualStructure) -> tuple[Any, ...]:
+    """What two residual covariances have in common whose parameters mean the same."""
+    C = structure.correlation
+    return type(C), C.levels, getattr(C, "nugget", False), structure.spread, structure.arm
 
 
 def _design_of(model: LMMResults | Params, design: Any) -> Design:

@@ -12,6 +12,7 @@ from ..layouts.group_index import function_of
 from .design import Design, assemble
 from .fixed_terms import term_names
 from .from_formula import outer_group
+from .residual_nesting import is_special_case
 from .terms import RandomTerm
 
 # A column that others leave so much of, relative to its norm, is none of their combinations.
@@ -49,7 +50,7 @@ def _same(a: np.ndarray | None, b: np.ndarray | None, default: float) -> bool:
 
 def difference(small: Design, large: Design) -> Difference | None:
     """What the larger model adds; None if the smaller one is no special case of it."""
-    if not _spans(large.exog, small.exog):
+    if not _spans(large.exog, small.exog) or not is_special_case(small.residual, large.residual):
         return None
     fixed = small.exog.shape[1] < large.exog.shape[1]
     covered = [0] * len(large.terms)
@@ -142,6 +143,7 @@ def with_terms(design: Design, terms: Sequence[RandomTerm]) -> Design:
         index=design.index,
         n_missing=design.n_missing,
         source=None,
+        residual=design.residual,
     )
     return replace(made, held=design.held)
 

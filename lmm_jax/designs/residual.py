@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,10 +60,10 @@ class Residual:
     term: ResidualTerm
     rows: ResidualRows
     subjects: pd.Index[Any] | None  # labels; None: every row is one, or all rows are
-    codes: np.ndarray | None  # (n,)  visit of every row
     visits: pd.Index[Any] | None  # in their order; None where places are coordinates
     arms: pd.Index[Any] | None
     strata: pd.Index[Any] | None  # levels of diag()
+    visit_places: np.ndarray | None  # (V,)  where distances put the visits
 
     __repr__ = brief
 
@@ -77,6 +77,10 @@ class Residual:
         """As written in the formula."""
         return self.term.text
 
+    def without_rows(self) -> Residual:
+        """The same with its labels alone."""
+        return replace(self, rows=self.rows.take(np.zeros(0, np.int64)), subjects=None)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResidualLabel:
@@ -87,6 +91,7 @@ class ResidualLabel:
     visits: tuple[str, ...]  # empty where places are coordinates
     distances: tuple[float, ...]  # of every visit, where distances are taken of numbers
     strata: tuple[str, ...]
+    correlates: bool  # rows of a subject, or has variances alone
 
     def __str__(self) -> str:
         return self.text
@@ -99,14 +104,14 @@ def residual_label(
     if residual is None:
         return None
     named = [() if x is None else tuple(spelled(x)) for x in (residual.visits, residual.strata)]
-    codes, places = residual.codes, residual.rows.places[0]
-    at = {} if codes is None else dict(zip(codes.tolist(), places.tolist(), strict=True))
+    places = residual.visit_places
     return ResidualLabel(
         text=residual.text,
         structures=structures + residual.structures,
         visits=named[0],
-        distances=tuple(at[code] for code in sorted(at)),
+        distances=() if places is None else tuple(places.tolist()),
         strata=named[1],
+        correlates=bool(residual.term.correlation),
     )
 
 
@@ -181,11 +186,19 @@ def residual_of_rows(
         term=term,
         rows=rows,
         subjects=subjects,
-        codes=places.codes,
         visits=places.visits,
         arms=arms,
         strata=strata,
+        visit_places=_visit_places(places.codes, at),
     )
+
+
+def _visit_places(codes: np.ndarray | None, at: np.ndarray) -> np.ndarray | None:
+    if codes is None:
+        return None
+    out = np.zeros(int(codes.max(initial=-1)) + 1)
+    out[codes] = at[0]
+    return out
 
 
 def _width(counts: np.ndarray, arm: np.ndarray, subject: np.ndarray, a: int) -> int:

@@ -43,6 +43,7 @@ class Estimates(NamedTuple):
     joint_cov: np.ndarray  # (m + 1, m + 1)  of the layout's theta and log sigma^2
     variance_unit: np.ndarray  # (n_cov + 1,)  sizes of the covariances and sigma^2
     cov_variance: np.ndarray  # (n_cov + 1, n_cov + 1)  of the covariances and sigma^2 in that unit
+    cross_variance: np.ndarray  # (m + 1, n_cov + 1)  joint_cov's parameters with these
     deviance: Any  # -2 log-likelihood: a float, or an array
     singular: Any  # bool, or an array
     theta_layout: np.ndarray  # (m,)
@@ -111,6 +112,7 @@ def estimate(
         joint_cov=joint,
         variance_unit=unit,
         cov_variance=_congruent(J, joint),
+        cross_variance=joint @ np.swapaxes(J, -1, -2),
         deviance=_number(at.deviance),
         singular=_number(_singular(inner)),
         theta_layout=theta,

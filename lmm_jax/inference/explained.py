@@ -4,7 +4,8 @@
 
 (Nakagawa & Schielzeth 2013; Johnson 2014 for random slopes.) The parts are known functions of
 the parameters, with the derivatives ``df / dbeta = 2 C beta``, C the covariance of the columns
-of X, and ``dr_t / dS_t = M_t``, the mean of ``z z'``. The rows are taken as they are.
+of X, and ``dr_t / dS_t = M_t``, the mean of ``z z'``. The rows are taken as they are. Where
+residual variances differ between rows, s is their mean over the rows.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from scipy import special
 from ..designs.design import Design
 from ..designs.terms import RandomTerm
 from .delta import joint_relative_covariance
-from .estimates import Estimates
 from .record import FitRecord
+from .residual_rows import residual_thetas, row_slopes
 
 
 class Moments(NamedTuple):
@@ -27,6 +28,14 @@ class Moments(NamedTuple):
 
     root: np.ndarray  # (r, p)  root' root is the covariance of the columns of X
     products: tuple[np.ndarray, ...]  # (k, k) a term: mean of z z'
+    spreads: tuple[Spreads, ...] = ()  # of every residual covariance, one an arm
+
+
+class Spreads(NamedTuple):
+    """Kinds of rows whose residuals have one variance, ``exp(2 A' phi)``."""
+
+    slopes: np.ndarray  # (m_s, D)  A
+    shares: np.ndarray  # (D,)  of all rows
 
 
 class Parts(NamedTuple):
@@ -57,7 +66,7 @@ def moments_of(design: Design) -> Moments:
     X, n = design.exog, design.nobs
     centred = np.where(np.ptp(X, axis=0) == 0, 0.0, X - X.mean(axis=0))
     root = np.linalg.qr(centred, mode="r") / np.sqrt(max(n - 1, 1))
-    return Moments(root, tuple(_mean_square(term) for term in design.terms))
+    return Moments(root, tuple(_mean_square(term) for term in design.terms), _spreads(design))
 
 
 def _mean_square(term: RandomTerm) -> np.ndarray:
@@ -68,17 +77,57 @@ def _mean_square(term: RandomTerm) -> np.ndarray:
     return np.einsum("nsa,nsb->ab", term.values, right) / len(right)
 
 
-def part_values(e: Estimates, moments: Moments) -> np.ndarray:
+def _spreads(design: Design) -> tuple[Spreads, ...]:
+    rows, out = None if design.residual is None else design.residual.rows, []
+    for a in range(0 if rows is None else len(rows.structures)):
+        slopes = row_slopes(rows, a, np.flatnonzero(rows.arm == a))  # type: ignore[arg-type,union-attr]
+        distinct, counts = np.unique(slopes, axis=1, return_counts=True)
+        out.append(Spreads(distinct, counts / design.nobs))
+    return tuple(out)
+
+
+def _mean_noise(fit: FitRecord, moments: Moments) -> tuple[float, np.ndarray]:
+    """Mean residual variance, and the derivative of its log in theta and log sigma^2, (m + 1,)."""
+    e = fit.estimates
+    slope = np.append(np.zeros(e.theta_layout.size), 1.0)
+    if fit.residual is None:
+        return float(e.scale), slope
+    at, total = np.arange(e.theta_layout.size), 0.0
+    places = residual_thetas(at, fit.residual.structures)
+    for spread, place in zip(moments.spreads, places, strict=True):
+        own = place[: len(spread.slopes)]
+        part = spread.shares * np.exp(2.0 * e.theta_layout[own] @ spread.slopes)
+        total += part.sum()
+        slope[own] += 2.0 * spread.slopes @ part
+    slope[:-1] /= total
+    return float(e.scale * total), slope
+
+
+def part_values(fit: FitRecord, moments: Moments) -> np.ndarray:
     """Variances of X beta, of every random term and of the residual, (T + 2,)."""
+    e = fit.estimates
     mean = moments.root @ e.beta
     pairs = zip(e.covariances, moments.products, strict=True)
-    return np.array([mean @ mean, *(np.sum(M * S) for S, M in pairs), e.scale])
+    noise = _mean_noise(fit, moments)[0]
+    return np.array([mean @ mean, *(np.sum(M * S) for S, M in pairs), noise])
+
+
+def _joint_covariance(fit: FitRecord, moments: Moments) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`joint_relative_covariance` with the mean residual variance in the last place."""
+    unit, relative = joint_relative_covariance(fit)
+    if fit.residual is None:
+        return unit, relative
+    e, p = fit.estimates, fit.estimates.beta.size
+    unit[-1], slope = _mean_noise(fit, moments)
+    relative[-1, p:] = relative[p:, -1] = slope @ e.cross_variance
+    relative[-1, -1] = slope @ e.joint_cov @ slope
+    return unit, relative
 
 
 def parts_of(fit: FitRecord, moments: Moments) -> Parts:
     """Parts of the variance at the estimates."""
     e, p = fit.estimates, fit.estimates.beta.size
-    unit, relative = joint_relative_covariance(fit)
+    unit, relative = _joint_covariance(fit, moments)
     J, at = np.zeros((len(e.covariances) + 2, unit.size)), p
     J[0, :p] = 2.0 * moments.root.T @ (moments.root @ e.beta)
     for t, (S, M) in enumerate(zip(e.covariances, moments.products, strict=True)):
@@ -87,7 +136,7 @@ def parts_of(fit: FitRecord, moments: Moments) -> Parts:
         at += rows.size
     J[-1, -1] = 1.0
     known = (J[:, np.isnan(unit)] == 0).all(axis=1)
-    values = part_values(e, moments)
+    values = part_values(fit, moments)
     J = J * np.nan_to_num(unit) / values.sum()  # squares of variances may be no floats
     return Parts(values.sum(), values / values.sum(), J @ relative @ J.T, known, J, relative)
 

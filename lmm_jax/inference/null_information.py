@@ -38,9 +38,9 @@ def information_beside(
     -------
     ndarray, shape (d, d), or None
         Of the covariances of old with new coefficients, then of the lower triangle of the new
-        ones, row by row. None for terms with a structure.
+        ones, row by row. None for terms with a structure, or beside a residual covariance.
     """
-    if any(not s.unrestricted for s in design.structures):
+    if design.residual is not None or any(not s.unrestricted for s in design.structures):
         return None
     layout = jax.tree.map(np.asarray, design.compressed.layout)
     inverses = [np.linalg.inv(A) for A in layout.whiteners]
@@ -80,6 +80,8 @@ def boundary_p_value_of(
         return float("nan")
     if k - len(rest) == 1:
         return boundary_p_value(chisq, k)
+    if design.residual is not None:
+        return float("nan")
     null = [np.zeros((s.k, s.k)) for s in design.structures]
     if small is not None:
         covariances = iter(small.estimates.covariances)

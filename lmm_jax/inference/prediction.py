@@ -9,6 +9,14 @@ parameters and ``D = d b_hat / d beta = -G Z' V^-1 X``
 since ``b_hat - b`` at the true beta is independent of ``beta_hat``. A level that the fit has not
 seen has b_hat = 0 and adds ``z' Sigma z``. Theta is taken as known throughout.
 
+Where residuals go on from those of the fit, ``e = A e_old + u``
+(:mod:`lmm_jax.inference.residual_rows`), the conditional mean of a row is
+
+    x' beta_hat + z' b_hat + A (y - X beta_hat - Z b_hat)
+        = A y + (x - A X)' beta_hat + (z - A Z)' b_hat
+
+whose error is that of the row ``x - A X, z - A Z``; ``Var(u)`` comes on top for an observation.
+
 References
 ----------
 Henderson (1975), doi:10.2307/2529430; McLean, Sanders & Stroup (1991),
@@ -21,6 +29,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy.sparse
 
 from ..designs.design import Design
 from ..layouts.crossed.layout import CrossedLayout
@@ -78,6 +87,39 @@ def conditional_variance(
         own = row_variances(at.effects, at.design, *map(list, zip(*some, strict=True)))
         out[rows] = own + population_variance(w, cov_beta)
     return out
+
+
+def gone_on(
+    X: np.ndarray, terms: Sequence[TermRows], design: Design, through: scipy.sparse.csr_array
+) -> tuple[np.ndarray, tuple[TermRows, ...]]:
+    """``x - A X`` and ``z - A Z`` of n rows that go on from rows of the fit.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n, p)
+    terms : sequence of TermRows
+        Unseen levels are left out.
+    design : Design
+        Of the fit.
+    through : csr_array, shape (n, rows of the fit)
+        A.
+    """
+    counts = np.asarray(np.diff(through.indptr))
+    some = np.arange(counts.max(initial=0)) < counts[:, None]
+    row, share = (np.zeros((len(X), some.shape[-1]), dtype) for dtype in (np.int64, float))
+    row[some], share[some] = through.indices, through.data
+    out = []
+    for own, term in zip(terms, design.terms, strict=True):
+        codes, values = own.seen()
+        before = share[:, :, None, None] * term.values[row]
+        shape = (len(X), row.shape[1] * term.codes.shape[1])
+        out.append(
+            TermRows(
+                np.concatenate([codes, term.codes[row].reshape(shape)], axis=1),
+                np.concatenate([values, -before.reshape(*shape, values.shape[2])], axis=1),
+            )
+        )
+    return np.asarray(X - through @ design.exog), tuple(out)
 
 
 def _steps(at: BlupErrors, n: int, terms: Sequence[TermRows]) -> Iterator[slice]:

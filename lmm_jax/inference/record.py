@@ -19,7 +19,7 @@ from ..numerics.read_only import read_only
 from .df import DfMethod, bound, read_df_method
 from .estimates import Estimates
 from .residual_parameters import covariance_frame, intervals, reported
-from .robust import RobustFixed, robust_of
+from .robust import RobustWith, robust_of
 from .student_tails import student_tail
 from .variance import touches_zero
 
@@ -270,16 +270,16 @@ class FitRecord:
         """The fit with another method of degrees of freedom; None leaves it as it is.
 
         Of a fit with a robust covariance its name, ``"CR2"``, is one of the methods, and
-        "normal" and "residual" keep that covariance; the other methods are those of the model.
+        "normal", "residual" and "between-within" (SAS's with ``empirical``) keep that covariance;
+        the other methods are those of the model.
         """
         if df_method is None:
             return self
         known = isinstance(df_method, str) and df_method in self.df_methods
         name = df_method if known else read_df_method(df_method)
         methods, robust = self.df_methods, robust_of(self.tests)
-        if robust is not None and name in ("normal", "residual"):
-            df = float("inf") if name == "normal" else float(self.df_resid)
-            own = RobustFixed(robust, df, name == "residual")
+        if robust is not None and name in ("normal", "residual", "between-within"):
+            own = RobustWith(robust, bound(self, name))
             name = f"{robust.kind}, {name}"
             methods = {**methods, name: own}
         if name == self.df_method:

@@ -73,7 +73,7 @@ def correlated(rows: ResidualRows, thetas: Sequence[np.ndarray], at: np.ndarray)
         if not (arm == a).any():
             continue
         own = np.where(arm == a, at, at[np.nonzero(arm == a)][0])  # others hold no place in it
-        R = structure.of_rows(phi, _across(rows.places[:, own]), _across(_slopes(rows, a, own)))
+        R = structure.of_rows(phi, _across(rows.places[:, own]), _across(row_slopes(rows, a, own)))
         R = np.broadcast_to(np.moveaxis(R, -1, 0), out.shape)
         out += np.where(((arm == a)[:, :, None] & (arm == a)[:, None]), R, 0.0)
     return out * (subject[:, :, None] == subject[:, None])
@@ -84,7 +84,7 @@ def variances(rows: ResidualRows, thetas: Sequence[np.ndarray]) -> np.ndarray:
     out = np.empty(rows.arm.size)
     for a, (structure, phi) in enumerate(zip(rows.structures, thetas, strict=True)):
         mine = np.flatnonzero(rows.arm == a)
-        out[mine] = structure.variances(phi, _slopes(rows, a, mine))
+        out[mine] = structure.variances(phi, row_slopes(rows, a, mine))
     return out
 
 
@@ -93,10 +93,46 @@ def _across(values: np.ndarray) -> np.ndarray:
     return np.swapaxes(values, 1, 2)
 
 
-def _slopes(rows: ResidualRows, arm: int, at: np.ndarray) -> np.ndarray:
+def row_slopes(rows: ResidualRows, arm: int, at: np.ndarray) -> np.ndarray:
+    """A of rows of an arm, ``s = A' phi`` their log standard deviations, (m_s, *at.shape)."""
     levels = None if rows.levels is None else rows.levels[at]
     x = None if rows.covariate is None else rows.covariate[at]
     return rows.structures[arm].spread.slopes(levels, x, at.shape)
+
+
+def noise_draws(
+    design: Design,
+    structures: Sequence[ResidualStructure],
+    thetas: Sequence[np.ndarray],
+    n: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Draws of the residuals of a design in units of sigma, (rows, n).
+
+    Parameters
+    ----------
+    design : Design
+        With a residual covariance, whose parameters may be those of another fit.
+    structures : sequence of ResidualStructure
+        One an arm.
+    thetas : sequence of ndarray, shape (m_a,)
+    n : int
+    rng : numpy.random.Generator
+    """
+    assert design.residual is not None  # the caller has looked
+    rows = design.residual.rows.measured_by(structures)
+    z = rng.standard_normal((design.nobs, n))
+    out = np.empty_like(z)
+    counts = np.bincount(rows.subject, minlength=rows.n_subjects)
+    order = np.argsort(rows.subject, kind="stable")
+    first = np.cumsum(counts) - counts
+    for size in np.unique(counts[counts > 0]).tolist():
+        starts = first[counts == size]
+        step = max(1, _CHUNK // (size * max(size, n)))
+        for i in range(0, starts.size, step):
+            at = order[starts[i : i + step, None] + np.arange(size)]
+            out[at] = np.linalg.cholesky(correlated(rows, thetas, at)) @ z[at]
+    return out if design.weights is None else out / np.sqrt(design.weights)[:, None]
 
 
 def row_noise(design: Design, estimates: Estimates) -> np.ndarray:

@@ -26,7 +26,7 @@ doi:10.1080/07350015.2016.1247004; Tipton & Pustejovsky (2015), doi:10.3102/1076
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from scipy.linalg import solve_triangular
@@ -117,32 +117,52 @@ class Robust:
         return eta - q + 1, (eta - q + 1) / eta
 
 
+class Degrees(Protocol):
+    """Degrees of freedom without a covariance of their own."""
+
+    @property
+    def uses_t(self) -> bool:
+        """Whether statistics are t and F, or z and chi-square."""
+        ...
+
+    def of_contrasts(self, L: np.ndarray) -> np.ndarray:
+        """Of every row."""
+        ...
+
+    def of_joint(self, L: np.ndarray) -> tuple[float, float]:
+        """Of all rows together, and the scale of F."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
-class RobustFixed:
-    """A robust covariance with one number of degrees of freedom for all tests: z, or residual."""
+class RobustWith:
+    """A robust covariance with degrees of freedom of another kind: z, residual, between-within."""
 
     robust: Robust
-    df: float
-    uses_t: bool
+    degrees: Degrees
 
     @property
     def cov_beta(self) -> np.ndarray:
         """Of the robust method."""
         return self.robust.cov_beta
 
+    @property
+    def uses_t(self) -> bool:
+        """Of the degrees of freedom."""
+        return self.degrees.uses_t
+
     def of_contrasts(self, L: np.ndarray) -> np.ndarray:
-        """The same for every row."""
-        return np.full(len(L), self.df)
+        """Of every row."""
+        return self.degrees.of_contrasts(L)
 
     def of_joint(self, L: np.ndarray) -> tuple[float, float]:
-        """The same, and F as it is."""
-        del L
-        return self.df, 1.0
+        """Of all rows together, and F as it is."""
+        return self.degrees.of_joint(L)
 
 
 def robust_of(tests: Any) -> Robust | None:
     """The robust method behind some tests; None if they are the model's."""
-    if isinstance(tests, RobustFixed):
+    if isinstance(tests, RobustWith):
         return tests.robust
     return tests if isinstance(tests, Robust) else None
 

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import scipy.sparse
 
 from ..errors import DataError
 from ..inference.prediction import (
     BlupErrors,
     conditional_variance,
+    gone_on,
     half_width,
     known_covariance,
     level_variance,
@@ -20,8 +22,17 @@ from ..inference.prediction import (
 )
 from ..inference.random_effects import random_part
 from ..inference.record import FitRecord
+from ..inference.residual_rows import carried, residual_thetas, row_noise, variances
 from ..inputs.arguments import choice, flag, probability
 from .predict import Rows
+
+
+class Noise(NamedTuple):
+    """Residuals of the rows that are predicted."""
+
+    own: np.ndarray | float  # (n,)  variance of a new observation's own, relative to sigma^2
+    through: scipy.sparse.csr_array | None  # (n, rows of the fit)  see residual_rows; None: zero
+    unseen: np.ndarray | None = None  # (n,)  rows of subjects that the fit has not seen
 
 
 class Request(NamedTuple):
@@ -41,14 +52,21 @@ class Request(NamedTuple):
 
 
 def read_request(
-    se: Any, interval: Any, level: Any, conditional: bool, new_levels: Any, weights: Any
+    se: Any,
+    interval: Any,
+    level: Any,
+    conditional: bool,
+    new_levels: Any,
+    weights: Any,
+    *,
+    carries: bool,
 ) -> Request | None:
     """The request; None if only means are wanted."""
     se = flag(se, "se")
     level = probability(level, "level")
     if interval is not None:
         choice(interval, "interval", ("confidence", "prediction"))
-    if weights is not None and interval != "prediction":
+    if weights is not None and interval != "prediction" and not (conditional and carries):
         raise DataError(
             "weights= are those of new observations, whose residual variance is scale / w: pass "
             "interval='prediction' with them"
@@ -58,16 +76,43 @@ def read_request(
     return Request(interval or "confidence", level, conditional, new_levels)
 
 
+def row_noise_of(fit: FitRecord, rows: Rows, *, conditional: bool) -> Noise:
+    """What is known of the residuals of the rows, as far as these have been read for it."""
+    new, design = rows.residual, fit.design
+    if rows.own and design is not None:
+        return Noise(row_noise(design, fit.estimates), None)
+    if new is None or fit.residual is None:
+        return Noise(1.0 / rows.weights, None)
+    if conditional and design is not None and fit.residual.correlates:
+        found = carried(design, fit.estimates, new, rows.weights)
+        return Noise(found.own, found.through, new.subject < 0)
+    thetas = residual_thetas(fit.estimates.theta_layout, fit.residual.structures)
+    return Noise(variances(new, thetas) / rows.weights, None)
+
+
 def row_means(
-    fit: FitRecord, rows: Rows, effects: Sequence[np.ndarray] | None, new_levels: str
+    fit: FitRecord,
+    rows: Rows,
+    effects: Sequence[np.ndarray] | None,
+    new_levels: str,
+    noise: Noise,
+    resid: Callable[[], np.ndarray],
 ) -> np.ndarray:
-    """``X beta + offset + Z b`` of the complete rows, (n,); NaN for unseen levels if so asked."""
+    """``X beta + offset + Z b + A e`` of the complete rows, (n,); NaN for unseen if so asked.
+
+    ``resid`` gives the residuals e of the fit, (rows of the fit,).
+    """
     mean = rows.X @ fit.estimates.beta + rows.offset
-    if effects is None or not rows.terms:
+    if effects is None:
         return mean
-    mean = mean + random_part(rows.terms, effects, len(mean))
+    if rows.terms:
+        mean = mean + random_part(rows.terms, effects, len(mean))
+    if noise.through is not None:
+        mean = mean + noise.through @ resid()
     if new_levels == "nan":
-        mean = np.where(np.any([term.unseen for term in rows.terms], axis=0), np.nan, mean)
+        unseen = [term.unseen for term in rows.terms]
+        unseen += [] if noise.unseen is None else [noise.unseen]
+        mean = np.where(np.any(unseen, axis=0), np.nan, mean) if unseen else mean
     return mean
 
 
@@ -76,14 +121,16 @@ def prediction_table(
     rows: Rows,
     effects: Sequence[np.ndarray] | None,
     errors: Callable[[], BlupErrors],
+    resid: Callable[[], np.ndarray],
     request: Request,
 ) -> pd.DataFrame:
     """Predictions with standard errors and limits, a row each."""
-    means = row_means(fit, rows, effects, request.new_levels)
-    variance = _variance(fit, rows, errors, request)
+    noise = row_noise_of(fit, rows, conditional=request.conditional)
+    means = row_means(fit, rows, effects, request.new_levels, noise, resid)
+    variance = _variance(fit, rows, errors, request, noise)
     total = variance
     if request.interval == "prediction":
-        total = variance + fit.scale / rows.weights
+        total = variance + fit.scale * noise.own
         if not request.conditional and rows.terms:
             total = total + level_variance(rows.terms, fit.estimates.covariances, unseen=False)
     half = half_width(total, _df(fit, rows, request), request.level)
@@ -98,13 +145,20 @@ def prediction_table(
 
 
 def _variance(
-    fit: FitRecord, rows: Rows, errors: Callable[[], BlupErrors], request: Request
+    fit: FitRecord,
+    rows: Rows,
+    errors: Callable[[], BlupErrors],
+    request: Request,
+    noise: Noise,
 ) -> np.ndarray:
     """Variance of the predicted means, (n,)."""
-    cov_beta = known_covariance(fit.tests.cov_beta)
+    cov_beta, X, terms = known_covariance(fit.tests.cov_beta), rows.X, rows.terms
+    if noise.through is not None:
+        assert fit.design is not None  # there are rows that others go on from
+        X, terms = gone_on(X, terms, fit.design, noise.through)
     if not request.conditional or not rows.terms:
-        return fit.scale * population_variance(rows.X, cov_beta)
-    known = conditional_variance(errors(), rows.X, rows.terms, cov_beta)
+        return fit.scale * population_variance(X, cov_beta)
+    known = conditional_variance(errors(), X, terms, cov_beta)
     unseen = level_variance(rows.terms, fit.estimates.covariances, unseen=True)
     return fit.scale * known + unseen
 

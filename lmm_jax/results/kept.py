@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..designs.design import Design, FixedSource, read_expressions
+from ..designs.residual import Residual
 from ..designs.terms import RandomTerm
 from ..designs.variables import Reference, reference_of
 from ..formulas.right_side import mentioned
@@ -32,6 +33,7 @@ class Kept:
     layout_info: LayoutInfo
     reference: Reference | None = None  # for marginal means
     moments: Moments | None = None  # of the rows; None: they came in batches
+    residual: Residual | None = None  # without rows
 
     __repr__ = brief
 
@@ -54,7 +56,10 @@ def keep(
     """What is kept of a design and of the random effects at its fit."""
     source = design.source
     if source is not None:  # of a context only what the formula names: it may hold anything
-        used = mentioned(design.expressions(conditional=True))
+        read = design.expressions(conditional=True)
+        if design.residual is not None:
+            read += design.residual.term.expressions
+        used = mentioned(read)
         context = {name: value for name, value in source.context.items() if name in used}
         source = replace(source, context=context, rows=None)
     return Kept(
@@ -67,6 +72,7 @@ def keep(
         layout_info=design.layout_info,
         reference=reference_of(design),
         moments=moments_of(design) if design.has_rows else None,
+        residual=None if design.residual is None else design.residual.without_rows(),
     )
 
 

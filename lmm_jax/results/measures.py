@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..capabilities import require
+from ..errors import DataError
 from ..inference.collinearity import inflation
 from ..inference.explained import (
     Estimate,
@@ -148,6 +149,11 @@ def _varying_terms(fit: DesignedModel, root: np.ndarray | None) -> dict[str, lis
 def correlations(fit: DesignedModel, level: float) -> ICCResults:
     """Adjusted and unadjusted ICC, and the adjusted one of every grouping factor."""
     parts = parts_of(fit, _moments(fit, "icc"))
+    if not fit.term_labels:
+        raise DataError(
+            "an intraclass correlation is one of random effects, and this model has none: "
+            "res.residual_params has the correlations of its residuals"
+        )
     shares = named_shares(len(parts.values))
     rows = {
         "adjusted": share(parts, *shares["icc"], level),

@@ -11,6 +11,7 @@ import pandas as pd
 from ..designs.bars import group_labels
 from ..designs.checks import finite_vector
 from ..designs.design import Design
+from ..designs.residual_new import new_residual_rows, spread_expressions
 from ..designs.terms import RandomTerm, member_columns
 from ..errors import DataError, of_new_data
 from ..formulas import matrices as mat
@@ -20,6 +21,7 @@ from ..inference.random_effects import TermRows
 from ..inputs.arguments import choice
 from ..inputs.arrays import numbers, vector
 from ..inputs.matching import find, shown
+from ..layouts.residual.index import ResidualRows
 from .kept import Kept
 
 
@@ -32,6 +34,8 @@ class Rows(NamedTuple):
     offset: np.ndarray | float  # (n,)
     terms: tuple[TermRows, ...]  # empty: no random part was asked for
     weights: np.ndarray | float  # (n,)  prior weights
+    residual: ResidualRows | None = None  # of new rows, where their residuals have a part
+    own: bool = False  # the rows of the fit
 
     def column(self, values: np.ndarray) -> np.ndarray:
         """Values of the complete rows among all of them, (N,); NaN elsewhere."""
@@ -49,18 +53,26 @@ def own_rows(design: Design) -> Rows:
         offset=0.0 if design.offset is None else design.offset,
         terms=tuple(TermRows(term.codes, term.values) for term in design.terms),
         weights=1.0 if design.weights is None else design.weights,
+        own=True,
     )
 
 
-def expressions(design: Design | Kept, part: str) -> list[str]:
-    """Expressions that a part of the rows is made of."""
+def expressions(design: Design | Kept, part: str, *, noise: bool = False) -> list[str]:
+    """Expressions that a part of the rows is made of, with the variance of their residuals."""
     assert design.source is not None  # require has looked
+    more = []
+    if design.residual is not None:
+        term = design.residual.term
+        if part == "levels" and term.correlation:
+            more = term.expressions
+        elif noise:
+            more = spread_expressions(term)
     if part in ("fixed", "levels"):
-        return design.expressions(part == "levels")
+        return [*design.expressions(part == "levels"), *more]
     specs = [term.source.spec for term in design.terms if part == "covariates"]
     texts = [written(spec.formula) for spec in (design.source.spec, *specs)]
     offsets = design.source.offsets if part == "covariates" else ()
-    return [*(text for text in texts if text), *offsets]
+    return [*(text for text in texts if text), *offsets, *more]
 
 
 def new_rows(
@@ -68,6 +80,7 @@ def new_rows(
     data: pd.DataFrame,
     *,
     part: str = "fixed",
+    noise: bool = False,
     groups: Any = None,
     offset: Any = None,
     weights: Any = None,
@@ -82,7 +95,9 @@ def new_rows(
         Columns of :func:`expressions`.
     part : {"exog", "fixed", "covariates", "levels"}
         What of a row is read: X alone, the offset too, the covariates of the random effects
-        without their levels too, or all.
+        without their levels too, or these with their levels.
+    noise : bool
+        Read what the variance of a residual is a function of.
     groups, offset, weights : array, shape (N,), optional
     new_levels : {"error", "population", "nan"}
     """
@@ -91,7 +106,7 @@ def new_rows(
     choice(new_levels, "new_levels", ("error", "population", "nan"))
     groups, offset = _new_arrays(design, data, groups, offset)
     weights = _new_weights(weights, data)
-    used = expressions(design, part)
+    used = expressions(design, part, noise=noise)
     if source.lost:
         check_found(source.lost, mentioned(used), data.columns)
     index = data.index
@@ -110,7 +125,13 @@ def new_rows(
             else _new_covariates(term, data, source.context)
             for term in (design.terms if part in ("covariates", "levels") else ())
         )
-    return Rows(index, keep, X, given, terms, 1.0 if weights is None else weights[keep])
+        residual = None
+        if design.residual is not None:
+            whole = part == "levels" and bool(design.residual.term.correlation)
+            if whole or noise:
+                residual = new_residual_rows(design.residual, data, source.context, whole=whole)
+    given_weights = 1.0 if weights is None else weights[keep]
+    return Rows(index, keep, X, given, terms, given_weights, residual)
 
 
 def _new_weights(weights: Any, data: pd.DataFrame) -> np.ndarray | None:

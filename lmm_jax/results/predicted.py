@@ -13,8 +13,9 @@ from ..designs.data_frames import as_pandas
 from ..errors import DataError
 from ..inference.prediction import BlupErrors
 from ..inference.random_effects import effect_slopes, random_part
+from ..inference.residuals import marginal_residuals
 from ..inputs.arguments import flag, hinted
-from .intervals import prediction_table, read_request, row_means
+from .intervals import prediction_table, read_request, row_means, row_noise_of
 from .levels import ModelOfLevels
 from .predict import Rows, expressions, new_rows, own_rows
 from .residuals import Residuals, residual_series
@@ -34,6 +35,10 @@ class PredictedModel(ModelOfLevels):
     def _zb(self) -> np.ndarray:
         rows = own_rows(self._need("predict without newdata"))
         return random_part(rows.terms, self._level_effects, len(rows.X))
+
+    def _residuals(self) -> np.ndarray:
+        """``y - X beta - Z b - offset`` of the rows of the fit, (n,)."""
+        return marginal_residuals(self._need("resid"), self.estimates) - self._zb
 
     @property
     def resid(self) -> Residuals:
@@ -85,7 +90,8 @@ class PredictedModel(ModelOfLevels):
             New rows; the rows of the fit if not given.
         conditional : bool
             Add the random effects of each row's levels (lme4's default), or
-            leave them out (statsmodels').
+            leave them out (statsmodels'). With a residual covariance also what the residuals
+            of a subject's other visits say of a visit at which it was not seen.
         groups : array, optional
             Group of each new row, where the model was fitted to an array of groups;
             otherwise the new rows have their groups in the column of the fit. A label
@@ -98,7 +104,8 @@ class PredictedModel(ModelOfLevels):
         se : bool
             Standard errors; limits are those of ``interval="confidence"`` if none is chosen.
         interval : {"confidence", "prediction"}, optional
-            Of the mean, or of a new observation: the variance grows by ``scale / weights``, and
+            Of the mean, or of a new observation: the variance grows by ``scale / weights`` (by
+            that of its visit or stratum, given the subject's other visits if ``conditional``), and
             for population predictions by ``z' Sigma z`` of all terms, as of groups not seen.
         level : float
             Coverage of the interval.
@@ -128,6 +135,20 @@ class PredictedModel(ModelOfLevels):
         them. For ``df_method="normal"`` all quantiles are normal. Variances of the random effects
         are taken as known, so that intervals of a few groups are short.
 
+        With a residual covariance R (weights included) a new row of a subject that the fit has
+        seen, at a visit at which it has not, has the conditional mean
+
+            x' beta + z' b + A (y - X beta - Z b)        A = R_new,seen R_seen^-1
+
+        with the subject's rows of the fit in ``y, X, Z``: its expectation given all that was seen,
+        without random effects ``x' beta + V_new,seen V_seen^-1 (y - X beta)``. The standard error
+        is that of this mean; a prediction interval adds the variance ``R_new - A R_seen,new`` of
+        the observation itself, and half its width over the quantile is what SAS calls the standard
+        error of the prediction. A row at a visit at which its subject was seen carries its fitted
+        value, as in mmrm and SAS (``outpred``), and has the whole variance of another observation;
+        a subject that was not seen is predicted like the population. A visit, an arm or a stratum
+        of which the fit knows no variance is an error.
+
         The covariance of the fixed effects is that of ``df_method`` (Kenward-Roger's, a robust
         one), the rest that of the model. Where a covariate of a random effect has a category that
         the fit has not seen, the standard error is NaN.
@@ -151,10 +172,15 @@ class PredictedModel(ModelOfLevels):
         1  345.6       62.0  223.3  467.9
         """
         conditional = flag(conditional, "conditional")
-        request = read_request(se, interval, level, conditional, new_levels, weights)
+        carries = self.residual is not None and self.residual.correlates
+        request = read_request(
+            se, interval, level, conditional, new_levels, weights, carries=carries
+        )
         tested = self.with_df(df_method)
         if conditional and request is not None:
             self._need("conditional standard errors")
+        elif conditional and carries and newdata is not None:
+            self._need("conditional means with correlated residuals")
         if newdata is None:
             if groups is not None or offset is not None or weights is not None:
                 raise DataError("groups=, offset= and weights= are of new rows: pass newdata")
@@ -163,21 +189,27 @@ class PredictedModel(ModelOfLevels):
             rows = own_rows(self._need("predict without newdata"))
         else:
             part = request.part if request else "levels" if conditional else "fixed"
+            noise = request is not None and request.interval == "prediction"
             rows = self._new_rows(
-                newdata, "predict", part=part, groups=groups, offset=offset, weights=weights,
-                new_levels=new_levels,
+                newdata, "predict", part=part, noise=noise, groups=groups, offset=offset,
+                weights=weights, new_levels=new_levels,
             )  # fmt: skip
         effects = self._level_effects if conditional else None
         if request is None:
-            values = rows.column(row_means(self, rows, effects, new_levels))
-            return pd.Series(values, index=rows.labels, name="predicted")
-        return prediction_table(tested, rows, effects, lambda: self._blup_errors, request)
+            known = row_noise_of(self, rows, conditional=conditional)
+            means = row_means(self, rows, effects, new_levels, known, self._residuals)
+            return pd.Series(rows.column(means), index=rows.labels, name="predicted")
+        return prediction_table(
+            tested, rows, effects, lambda: self._blup_errors, self._residuals, request
+        )
 
-    def _new_rows(self, newdata: Any, what: str, *, part: str, **options: Any) -> Rows:
+    def _new_rows(
+        self, newdata: Any, what: str, *, part: str, noise: bool = False, **options: Any
+    ) -> Rows:
         """Rows of new data, as far as the member ``what`` reads them."""
         design = self._known(what)
-        frame = as_pandas(newdata, expressions(design, part))
-        return new_rows(design, frame, part=part, **options)
+        frame = as_pandas(newdata, expressions(design, part, noise=noise))
+        return new_rows(design, frame, part=part, noise=noise, **options)
 
     def model_matrix(self, newdata: Any = None) -> pd.DataFrame:
         """Columns of the fixed effects: X of the rows of the fit, or of new ones.

@@ -146,10 +146,11 @@ def _shares(results: FitRecord) -> dict[str, float]:
     names, moments = ("r2_marginal", "r2_conditional", "icc"), getattr(results, "_moments", None)
     if moments is None:
         return dict.fromkeys(names, float("nan"))
-    parts = part_values(results.estimates, moments)
+    parts = part_values(results, moments)
     shares = named_shares(len(parts))
     inside, outside = ([parts[shares[name][side]].sum() for name in names] for side in (0, 1))
-    return {n: float(a / (a + b)) for n, a, b in zip(names, inside, outside, strict=True)}
+    found = {n: float(a / (a + b)) for n, a, b in zip(names, inside, outside, strict=True)}
+    return found if len(parts) > 2 else {**found, "icc": float("nan")}  # no random effects
 
 
 def term_columns(design: Design | Kept) -> dict[str, list[int]]:

@@ -1,0 +1,162 @@
+"""New rows under the residual covariance of a fit: their subjects, visits, arms and strata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..covariance.correlations import Correlation, Toeplitz
+from ..errors import DataError
+from ..formulas import matrices as mat
+from ..formulas.residual import ResidualTerm
+from ..inputs.matching import find, shown, spelled
+from ..layouts.residual.index import ResidualRows
+from .bars import group_labels
+from .residual import Residual
+
+
+def spread_expressions(term: ResidualTerm) -> list[str]:
+    """Expressions that the variance of a row is a function of."""
+    visits = [e for e in term.places if e != "row"] if term.spread == "visits" else []
+    return [*visits, *term.by, *([term.covariate] if term.covariate else [])]
+
+
+def new_residual_rows(
+    residual: Residual, data: pd.DataFrame, context: Mapping[str, Any], *, whole: bool
+) -> ResidualRows:
+    """New rows among those of a fit.
+
+    Parameters
+    ----------
+    residual : Residual
+        Of the fit.
+    data : DataFrame
+        Complete rows.
+    context : mapping
+    whole : bool
+        Read their subjects and places too; variances alone need neither, and then nobody is seen.
+
+    Returns
+    -------
+    ResidualRows
+        Subjects have the numbers that they have in the fit, -1 where it has not seen them.
+
+    Raises
+    ------
+    DataError
+        An arm, a stratum or a visit for which the fit has no variance or no correlation.
+    """
+    term, rows = residual.term, residual.rows
+    arm = np.zeros(len(data), np.int64)
+    if residual.arms is not None:
+        arm = _known(residual.arms, term.by, term, "arm", data, context)
+    codes, at = None, np.zeros((len(rows.places), len(data)))
+    if whole or term.spread == "visits":
+        codes, at = _new_places(residual, data, context)
+    levels, x = codes if term.spread == "visits" else None, None
+    if residual.strata is not None:
+        levels = _known(residual.strata, (term.covariate,), term, "stratum", data, context)
+    elif term.covariate:
+        x = mat.evaluate(term.covariate, data, context=context)
+        if term.spread == "power" and (x == 0).any():
+            raise DataError(
+                f"`{term.covariate}` is zero in some of the new rows, where {term.text} has no "
+                "variance"
+            )
+    subject = np.full(len(data), -1, np.int64)
+    if whole:
+        subject = _new_subjects(residual, arm, data, context)
+    return ResidualRows(
+        structures=rows.structures,
+        arm=arm,
+        subject=subject,
+        n_subjects=rows.n_subjects,
+        places=at,
+        levels=levels,
+        covariate=x,
+    )
+
+
+def _known(
+    known: pd.Index[Any],
+    expressions: tuple[str, ...],
+    term: ResidualTerm,
+    what: str,
+    data: pd.DataFrame,
+    context: Mapping[str, Any],
+) -> np.ndarray:
+    """Numbers of labels all of which the fit has seen."""
+    labels = group_labels(expressions, data, context)
+    codes = find(known, labels, ":".join(expressions))
+    if (codes < 0).any():
+        _refuse(term, what, labels.iloc[int(np.argmin(codes))], known)
+    return codes
+
+
+def _refuse(term: ResidualTerm, what: str, label: Any, known: pd.Index[Any]) -> None:
+    names = spelled(known)
+    some = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+    raise DataError(
+        f"{term.text} knows nothing of the {what} {shown(label)}, which the fit has not seen: it "
+        f"has seen {some}"
+    )
+
+
+def _new_subjects(
+    residual: Residual, arm: np.ndarray, data: pd.DataFrame, context: Mapping[str, Any]
+) -> np.ndarray:
+    """Number of the subject of every row, of its arm; -1 for others."""
+    term, rows = residual.term, residual.rows
+    if not term.correlation:
+        return np.full(len(data), -1, np.int64)
+    if residual.subjects is None:
+        return np.zeros(len(data), np.int64)
+    labels = residual.subjects.unique()
+    code = find(labels, group_labels(term.group, data, context), ":".join(term.group))
+    arm_of = np.zeros(rows.n_subjects, np.int64)
+    arm_of[rows.subject] = rows.arm
+    keys = pd.Index(arm_of * len(labels) + labels.get_indexer(residual.subjects))
+    return np.where(code < 0, -1, keys.get_indexer(arm * len(labels) + code))
+
+
+def _new_places(
+    residual: Residual, data: pd.DataFrame, context: Mapping[str, Any]
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """Visit of every row, -1 for one that the fit has not seen, and its place, (d, n)."""
+    term, correlation = residual.term, residual.structures[0].correlation
+    if not term.correlation:
+        return None, np.zeros((1, len(data)))
+    if term.places == ("row",):
+        raise DataError(
+            f"new rows have no place among those of their subjects in {term.text}, which counts "
+            "rows: name the visits by a column, or leave conditional= and intervals out"
+        )
+    if residual.visits is None:
+        coordinates = [mat.evaluate(e, data, context=context) for e in term.places]
+        return None, np.stack(coordinates) / correlation.unit
+    assert residual.visit_places is not None  # visits have places
+    labels = mat.labels(term.places[0], data, context=context)
+    codes = find(residual.visits, labels, term.places[0])
+    at = np.where(codes < 0, np.nan, residual.visit_places[codes])
+    if residual.visits.dtype.kind in "iuf" and _goes_on(term, correlation):
+        numbers = pd.to_numeric(labels, errors="coerce").to_numpy(dtype=float)
+        other = numbers - float(residual.visits.min())
+        whole = other == np.round(other)
+        at = np.where((codes < 0) & whole & _in_reach(correlation, other), other, at)
+    if np.isnan(at).any():
+        _refuse(term, "visit", labels.iloc[int(np.argmax(np.isnan(at)))], residual.visits)
+    return codes, at[None]
+
+
+def _goes_on(term: ResidualTerm, correlation: Correlation) -> bool:
+    """Whether visits are known by their numbers alone, so that others have a covariance too."""
+    return term.spread != "visits" and (not correlation.levels or isinstance(correlation, Toeplitz))
+
+
+def _in_reach(correlation: Correlation, place: np.ndarray) -> np.ndarray:
+    """Places that a table of correlations by distance holds."""
+    inside = (place >= 0) & (place < len(correlation.levels))
+    return inside | (not correlation.levels)
