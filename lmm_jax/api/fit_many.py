@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,11 +18,13 @@ from ..batches.lane_criterion import Lanes
 from ..batches.lane_minimize import SMALLEST, join_lanes, minimize_lanes, pick_lanes
 from ..batches.related_lanes import Rotation, related_lanes, rotation_of
 from ..capabilities import require
+from ..covariance.theta import theta_size
 from ..designs.design import Design
 from ..designs.labels import term_labels
+from ..designs.residual import residual_label
 from ..designs.responses import Responses, levels_remain, one_response, read_model, turned
 from ..errors import ConvergenceWarning, DataError, warn_user
-from ..inference.estimates import ManyEstimates, estimate_many
+from ..inference.estimates import ManyEstimates, estimate_many, put_estimates, unknown_estimates
 from ..inputs.arguments import choice, flag, hinted, whole_number
 from ..layouts.group_index import GroupIndex
 from ..layouts.grouped import GroupedLayout
@@ -71,7 +74,8 @@ def fit_many(
 
     Every response gets the estimates that :func:`lmm_jax.fit` gives it, in a
     small part of the time: what the responses share is computed once, and
-    thousands of optimizations go side by side.
+    thousands of optimizations go side by side. Models with a residual covariance are
+    fitted one after another.
 
     Parameters
     ----------
@@ -142,7 +146,10 @@ def fit_many(
         weights=weights, offset=offset, subset=subset, context=context, relatedness=relatedness,
     )  # fmt: skip
     require(design, "fit_many")
-    found = _fit_all(design, columns, chunk_size, progress, options)
+    if design.residual is None:
+        found = _fit_all(design, columns, chunk_size, progress, options)
+    else:
+        found = _fit_each(design, columns, progress, options)
     _warn(found)
     if options.df_method == "normal":
         found = found._replace(df=np.where(np.isnan(found.df), np.nan, np.inf))
@@ -151,6 +158,7 @@ def fit_many(
         response_names=columns.names,
         fixed_names=design.exog_names,
         term_labels=term_labels(design.terms),
+        residual=residual_label(design.residual, design.structures),
         reml=options.reml,
         source=_Refit(design, columns, options._asdict()),
         **found._asdict(),
@@ -288,6 +296,29 @@ class _GroupedRows(_Rows):
         Y = np.where(W > 0, Y, 0.0)
         lanes = masked_lanes(np.where(np.isfinite(Y), Y, 0.0), W, self.on_device)
         return replace(lanes, usable=lanes.usable & enough)
+
+
+def _fit_each(
+    design: Design, columns: Responses, progress: bool, options: Options
+) -> ManyEstimates:
+    """The same by :func:`lmm_jax.fit` of one response after another."""
+    refit = _Refit(design, columns, {**options._asdict(), "df_method": "normal"})
+    p, m = len(design.exog_names), theta_size((*design.structures, *design.residual.structures))  # type: ignore[union-attr]
+    out = unknown_estimates(columns.count, p, m, design.sizes)
+    with _progress(columns.count, progress) as tick, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # told once, for all
+        for i in range(columns.count):
+            try:
+                one = refit.fit_one(i)
+            except DataError:  # nothing to estimate from: NaN
+                one = None
+            if one is not None and one.fixed_names == design.exog_names:
+                put_estimates(
+                    out, i, one.estimates,
+                    nobs=one.nobs, converged=one.converged, n_iter=one.n_iter,
+                )  # fmt: skip
+            tick(1)
+    return out
 
 
 @dataclass(slots=True, eq=False)

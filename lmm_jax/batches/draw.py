@@ -14,7 +14,7 @@ and the response is measured from their drawn effects, as `Core.origin` allows.
 
 Where groups form classes of equal T, the sums of products over a class are drawn: the part of
 the c_y along the fixed c_X is normal, the rest a Wishart matrix (Bartlett's triangle of chi
-and normal variates).
+and normal variates). With a residual covariance c_y are the rows of a group, ``N(0, V_i)``.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def fit_replicates(
 
     Parameters
     ----------
-    layout : GroupedLayout or CrossedLayout
+    layout : GroupedLayout, CrossedLayout or ResidualLayout
     theta : ndarray, shape (m,)
         In the layout's coordinates.
     scale : float

@@ -22,18 +22,21 @@ from ..layouts.crossed.layout import CrossedLayout
 from ..layouts.group_algebra import rows_there
 from ..layouts.grouped import GroupedLayout
 from ..layouts.moments import MomentLayout, drop_padding, equal_groups, merge_classes
+from ..layouts.residual.bucket import covariance_at, of_groups
+from ..layouts.residual.layout import ResidualLayout
+from ..layouts.residual.merged import share_patterns
 
 # Eigenvalues of S0_XX below this are zero (columns of X are orthonormal): cross-products carry
 # no smaller ones.
 _RANK_TOL = 1e-12
 
-Replicable = GroupedLayout | CrossedLayout
+Replicable = GroupedLayout | CrossedLayout | ResidualLayout
 
 
 class GroupNormals(NamedTuple):
     """Groups one by one."""
 
-    root: Array  # (q, q, G)  c_y = root' z
+    root: Array  # (q, q, G)  c_y = root' z; rows in the place of q with a residual covariance
     df: Array  # (0,)  no chi-square variates
 
 
@@ -83,6 +86,8 @@ def recipe(layout: Replicable, theta: np.ndarray, scale: float) -> Recipe:
     layout = jax.device_get(replace(layout, y_scale=np.sqrt(scale)))
     if isinstance(layout, CrossedLayout):
         return _crossed_recipe(layout, theta)
+    if isinstance(layout, ResidualLayout):
+        return _residual_recipe(layout, theta)
     layout = drop_padding(layout)
     base = merge_classes(layout)
     merged = isinstance(base, MomentLayout)
@@ -94,6 +99,17 @@ def recipe(layout: Replicable, theta: np.ndarray, scale: float) -> Recipe:
     gram = np.asarray(layout.S0)[:-1, :-1]
     dimensions = float(layout.n_obs) - rank
     return Recipe(base, _distribution(buckets, gram, np.ones(len(gram)), dimensions, None))
+
+
+def _residual_recipe(layout: ResidualLayout, theta: np.ndarray) -> Recipe:
+    """Every row is one of a group, ``c_y ~ N(0, V_i)``: nothing is left that no group reaches."""
+    base, buckets = share_patterns(layout), []
+    for bucket in base.buckets:
+        V = np.moveaxis(covariance_at(theta, base.structures, bucket), -1, 0)
+        root = np.moveaxis(np.linalg.cholesky(V), 0, -1).swapaxes(0, 1) * bucket.present
+        buckets.append(GroupNormals(jnp.asarray(of_groups(root, bucket)), jnp.zeros(0)))
+    gram = np.asarray(layout.S0)[:-1, :-1]
+    return Recipe(base, _distribution(buckets, gram, np.ones(len(gram)), 0.0, None))
 
 
 def _crossed_recipe(layout: CrossedLayout, theta: np.ndarray) -> Recipe:

@@ -80,6 +80,14 @@ class Correlation:
         """Their derivatives, (m, r, r, g)."""
         return self.entries(c, places).first
 
+    def tangents_of_rows(self, c: Any, places: Any) -> Any:
+        """Those of :meth:`of_rows`, (m, r, r, g)."""
+        found = self.tangents(c, places)
+        if not self.levels:
+            return found
+        level = places[0].astype(int)
+        return found[:, level[:, None], level[None], 0]
+
     def bend(self, c: Any, places: Any, slope: Any) -> Any:
         """``sum_ab slope_ab d2 C_ab``, (m, m); the slope is symmetric, (r, r, g)."""
         xp, second = namespace(c, slope), self.entries(c, places).second

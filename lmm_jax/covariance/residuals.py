@@ -161,6 +161,17 @@ class ResidualStructure(Structure):
         s, c = self._cut(phi)
         return self._sizes(s, slopes) * self.correlation.of_rows(c, places)
 
+    def tangents_of_rows(self, phi: Any, places: Any, slopes: Any) -> Any:
+        """Derivatives of :meth:`of_rows`, (m, r, r, g)."""
+        xp, (s, c) = namespace(phi, places), self._cut(phi)
+        size = self._sizes(s, slopes)
+        R = size * self.correlation.of_rows(c, places)
+        of_spread = (slopes[:, :, None] + slopes[:, None]) * R
+        of_correlation = size * self.correlation.tangents_of_rows(c, places)
+        g = R.shape[-1]
+        parts = [xp.broadcast_to(D, (*D.shape[:3], g)) for D in (of_spread, of_correlation)]
+        return xp.concatenate(parts)
+
     def variances(self, phi: Any, slopes: Any) -> Any:
         """Diagonal of R, (...), from slopes (m_s, ...)."""
         xp = namespace(phi, slopes)

@@ -28,7 +28,7 @@ from ..covariance.structures import Structure
 from ..errors import DataError, OrderWarning, warn_user
 from ..formulas import matrices as mat
 from ..formulas.residual import ResidualTerm
-from ..inputs.matching import spelled
+from ..inputs.matching import shown, spelled
 from ..layouts.group_index import rank_within
 from ..layouts.residual.index import ResidualRows
 from ..reprs import brief
@@ -76,6 +76,32 @@ class Residual:
     def text(self) -> str:
         """As written in the formula."""
         return self.term.text
+
+    def kept(self, keep: np.ndarray) -> Residual:
+        """The same for some of the rows; subjects that have none of them are gone.
+
+        Raises
+        ------
+        DataError
+            A visit, an arm or a stratum has none of the rows, and its parameters are unknown.
+        """
+        rows = self.rows.take(np.flatnonzero(keep))
+        seen = [(self.arms, rows.arm), (self.strata, rows.levels)]
+        if rows.structures[0].correlation.levels_are_codes:
+            seen.append((self.visits, rows.places[0].astype(np.int64)))
+        for labels, codes in seen:
+            if labels is None or codes is None:
+                continue
+            count = np.bincount(codes, minlength=len(labels))
+            if (count == 0).any():
+                gone = shown(labels[int(np.argmin(count))])
+                raise DataError(f"no row is left of {gone}, which {self.text} has parameters of")
+        used, subject = np.unique(rows.subject, return_inverse=True)
+        return replace(
+            self,
+            rows=replace(rows, subject=subject.reshape(-1), n_subjects=len(used)),
+            subjects=None if self.subjects is None else self.subjects[used],
+        )
 
     def without_rows(self) -> Residual:
         """The same with its labels alone."""

@@ -279,6 +279,7 @@ def _subset(
         index=design.index[keep],
         n_missing=design.n_missing + int((~keep).sum()),
         source=source,
+        residual=None if design.residual is None else design.residual.kept(keep),
     )
     if design.held is not None:
         if new.exog_names != design.exog_names:

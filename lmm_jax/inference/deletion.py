@@ -65,7 +65,7 @@ def single_rows(part: Alike) -> Iterator[Loss]:
     """Rows as units."""
     G, n, P = part.B.shape
     c = 1.0 - part.leverage
-    step = max(1, _CHUNK // max(1, G * len(part.D) * P * P))
+    step = max(1, _CHUNK // max(1, G * part.dlogdet.shape[1] * P * P))
     for start in range(0, n, step):
         at = slice(start, start + step)
         U, b, own = part.U[:, at], part.B[:, at], c[:, at]
@@ -87,12 +87,11 @@ def single_rows(part: Alike) -> Iterator[Loss]:
 def sets_of_rows(part: Alike, unit: np.ndarray) -> Iterator[Loss]:
     """Units of rows within independent groups, ``unit`` (n,) the one of every row."""
     for g, rows in enumerate(part.rows):
-        UD = part.U[g] @ part.D
+        UD = part.U[g] @ part.tangents_of(g)
         dB = -UD @ part.ZB[g]
         for one in np.unique(unit[rows]):
             at = np.flatnonzero(unit[rows] == one)
-            S = part.S[g][:, at]
-            C = np.eye(at.size) - S.T @ S
+            C = part.precision_of(g, at)
             dC = -UD[:, at] @ part.U[g][at].T
             b, db = part.B[g][at], dB[:, at]
             inverse = np.linalg.inv(C)

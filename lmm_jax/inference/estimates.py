@@ -226,6 +226,8 @@ def covariance_of(L: np.ndarray, scale: Any, singular: Any) -> np.ndarray:
 
 def _singular(factors: Sequence[np.ndarray]) -> Any:
     terms = [L for L in factors if L.shape[-1]]
+    if not terms:
+        return np.zeros(factors[0].shape[:-2], bool)  # residual covariances are regular
     return np.any([smallest_singular_value(L) < SINGULAR_TOL for L in terms], axis=0)
 
 
@@ -304,6 +306,38 @@ def estimate_many(
         singular=at.singular & ~void,
         n_iter=np.where(void, 0, best.n_iter),
     )
+
+
+def unknown_estimates(R: int, p: int, m: int, sizes: Sequence[int]) -> ManyEstimates:
+    """No estimates of R responses: NaN everywhere."""
+    shapes = {"cov_beta": (p, p), "dcov_beta": (m, p, p), "joint_cov": (m + 1, m + 1)}
+    shapes |= {"fe_params": (p,), "bse_fe": (p,), "df": (p,), "theta": (m,)}
+    shapes |= {"scale": (), "llf": ()}
+    return ManyEstimates(
+        **{name: np.full((R, *shape), np.nan) for name, shape in shapes.items()},
+        covariances=tuple(np.full((R, k, k), np.nan) for k in sizes),
+        nobs=np.zeros(R, np.int64),
+        converged=np.zeros(R, bool),
+        singular=np.zeros(R, bool),
+        n_iter=np.zeros(R, np.int64),
+    )
+
+
+def put_estimates(
+    out: ManyEstimates, i: int, at: Estimates, *, nobs: int, converged: bool, n_iter: int
+) -> None:
+    """Write those of a fit into row i."""
+    with np.errstate(all="ignore"):  # what is held has no degrees of freedom
+        df = satterthwaite_df(np.eye(at.beta.size), at.cov_beta, at.dcov_beta, at.joint_cov)
+    bse = np.sqrt(at.scale * np.diagonal(at.cov_beta))
+    row = {"fe_params": at.beta, "bse_fe": bse, "df": df, "llf": -0.5 * at.deviance}
+    row |= {"nobs": nobs, "converged": converged, "n_iter": n_iter}
+    for name in ("cov_beta", "dcov_beta", "joint_cov", "theta", "scale", "singular"):
+        row[name] = getattr(at, name)
+    for name, value in row.items():
+        getattr(out, name)[i] = value
+    for every, S in zip(out.covariances, at.covariances, strict=True):
+        every[i] = S
 
 
 def has_optimum(

@@ -21,6 +21,7 @@ from ..layouts.contract import Layout
 from ..reprs import public
 from .deletion import Loss, sets_of_rows, single_rows, weighted, whole_groups, without
 from .record import FitRecord
+from .residual_parameters import reported, residual_values
 from .row_algebra import Alike, Standard, conditional_fit, standardized
 from .variance import covariance_jacobian
 
@@ -36,8 +37,8 @@ class Influence:
         ``"group"``, ``"row"`` or the grouping factor.
     params : DataFrame, shape (units, parameters)
         Estimates without the unit, one step from the fit: fixed effects and
-        covariances in the units of the data as in ``results.params``, and
-        ``scale``, the residual variance.
+        covariances in the units of the data as in ``results.params``,
+        ``scale``, the residual variance, and those of ``results.residual_params``.
     dfbetas : DataFrame, shape (units, p)
         Change of the fixed effects by the unit, in standard errors of the fit.
     cooks_distance : Series, shape (units,)
@@ -48,7 +49,8 @@ class Influence:
         degrees of freedom (:func:`lmm_jax.caic`). lme4's ``hatvalues``.
     conditional_cooks : Series, shape (n,), or None
         ``h r^2 / (p (1 - h)^2)`` with h the hat value and r the conditional residual
-        ``root(w) (y - fitted) / sigma``: lme4's ``cooks.distance`` (``by="row"`` only).
+        ``root(w) (y - fitted) / sigma``: lme4's ``cooks.distance`` (``by="row"`` only, and
+        not with a residual covariance, where rows are no units of the conditional fit).
     derivatives : DataFrame, shape (units, parameters), or None
         Derivatives of the parameters in the weights of the groups' likelihoods
         (``by="group"`` only: other units are not independent).
@@ -99,7 +101,8 @@ def influence(results: FitRecord, by: str = "group") -> Influence:
     by : str
         ``"group"``: the coarsest groups of the random effects, which are independent;
         crossed ones have none. ``"row"``. Or a grouping factor by its name in
-        ``random_effects``, crossed or nested: the rows of each of its levels.
+        ``random_effects``, crossed or nested: the rows of each of its levels. Subjects of a
+        residual covariance are groups and a factor as well.
 
     Returns
     -------
@@ -159,6 +162,7 @@ def _kind(design: Design, by: str) -> str:
     """``"group"``, ``"row"`` or a factor; of crossed factors ``"group"`` may be the name of one."""
     pairs = zip(factor_names(design.terms), design.terms, strict=True)
     names = tuple(dict.fromkeys(name for name, term in pairs if not term.is_component))
+    names += _subject_factor(design)
     kind = choice(by, "by", tuple(dict.fromkeys(["group", "row", *names])))
     if kind == "group" and design._is_kind("crossed") and kind not in names:
         raise DataError(
@@ -166,6 +170,12 @@ def _kind(design: Design, by: str) -> str:
             f"{', '.join(map(repr, names))}, or 'row'"
         )
     return kind
+
+
+def _subject_factor(design: Design) -> tuple[str, ...]:
+    """The name of the subjects of a residual covariance."""
+    residual = design.residual
+    return () if residual is None or residual.subjects is None else (":".join(residual.term.group),)
 
 
 class _Units(NamedTuple):
@@ -183,7 +193,12 @@ def _units(design: Design, kind: str) -> _Units:
     if kind == "group" and not design._is_kind("crossed"):
         return _Units(_group_labels(design), design.group_codes, "group")
     pairs = zip(factor_names(design.terms), design.terms, strict=True)
-    term = next(term for name, term in pairs if name == kind and not term.is_component)
+    named = {name: term for name, term in pairs if not term.is_component}
+    if kind not in named:
+        assert design.residual is not None and design.residual.subjects is not None
+        labels = design.residual.subjects.rename(kind)
+        return _Units(labels, design.residual.rows.subject, "factor")
+    term = named[kind]
     seen, codes = np.unique(term.codes[:, 0], return_inverse=True)  # related ids may have no rows
     return _Units(term.levels[seen].rename(kind), codes, "factor")
 
@@ -194,6 +209,10 @@ def _group_labels(design: Design) -> pd.Index[Any]:
     for term in design.terms:
         if term.n_levels == design.n_groups and term.codes.shape[1] == 1:
             return pd.Index(term.levels[term.codes[first, 0]], name=term.group)
+    for name in _subject_factor(design):
+        assert design.residual is not None and design.residual.subjects is not None
+        if len(design.residual.subjects) == design.n_groups:
+            return design.residual.subjects[design.residual.rows.subject[first]].rename(name)
     return pd.RangeIndex(design.n_groups, name="group")
 
 
@@ -271,13 +290,16 @@ def _frames(
         scale = e.scale * np.exp(rest.log_rss) * at.nu / np.where(nu > 0, nu, np.nan)
         cooks = at.nu * (fit.z / (1.0 - fit.hat)) ** 2 * fit.hat / max(p, 1)
     change = -rest.beta @ unmapped.T
-    values = [e.beta - change, _covariances(e.theta_layout + rest.step, layout, scale), scale]
-    names = list(unique([*results.params.index, "scale"]))
+    thetas = e.theta_layout + rest.step
+    residual = _residual_parameters(results, thetas, scale)
+    values = [e.beta - change, _covariances(thetas, layout, scale), scale, residual]
+    names = list(unique([*results.params.index, "scale", *results.residual_params.index]))
     derivatives = None
     if units.kind == "group":
         found = _slopes(whole, at, len(units.labels))
         derivatives = np.column_stack([found.beta @ unmapped.T, _variances(results, layout, found)])
     fixed = list(results.fixed_names)
+    by_row = units.kind == "row" and design.residual is None
 
     def series(values: np.ndarray, name: str) -> pd.Series[float]:
         return pd.Series(values, index=units.labels, name=name)
@@ -291,7 +313,7 @@ def _frames(
         dfbetas=frame(change / results.bse_fe.to_numpy(), fixed),
         cooks_distance=series(at.nu * np.sum(rest.beta**2, axis=1) / max(p, 1), "cooks_distance"),
         hat_values=series(np.bincount(units.code, fit.hat, len(units.labels)), "hat_values"),
-        conditional_cooks=series(cooks, "conditional_cooks") if units.kind == "row" else None,
+        conditional_cooks=series(cooks, "conditional_cooks") if by_row else None,
         derivatives=None if derivatives is None else frame(derivatives, names),
     )
 
@@ -315,4 +337,17 @@ def _variances(results: FitRecord, layout: Layout, slopes: _Slopes) -> np.ndarra
     e = results.estimates
     whiteners = [np.asarray(A) for A in layout.whiteners]
     J = covariance_jacobian(e.theta_layout, whiteners, layout.structures, e.scale)
-    return np.column_stack([slopes.step, slopes.log_scale]) @ J.T
+    steps = np.column_stack([slopes.step, slopes.log_scale])
+    if results.residual is None:
+        return steps @ J.T
+    own = reported(e, results.residual.structures)[0]
+    return np.column_stack([steps @ J.T, steps[:, own.at] @ own.values.first])
+
+
+def _residual_parameters(
+    results: FitRecord, thetas: np.ndarray, scale: np.ndarray
+) -> np.ndarray:
+    """``residual_params`` at the theta and the residual variance of every unit, (K, r)."""
+    if results.residual is None:
+        return np.zeros((len(thetas), 0))
+    return residual_values(thetas, scale, results.residual)

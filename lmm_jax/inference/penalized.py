@@ -24,8 +24,7 @@ from .estimates import Estimates
 @jax.jit
 def _gram(theta: jax.Array, layout: Layout) -> jax.Array:
     """``[X y]' V^-1 [X y]`` in the layout's coordinates."""
-    factors = factor_blocks(theta, layout.structures)
-    return layout.waist(tuple(L @ L.T for L in factors)).gram
+    return layout.waist_of(factor_blocks(theta, layout.structures), theta).gram
 
 
 def quadratic_form(estimates: Estimates, layout: Layout) -> Quadratic:

@@ -11,12 +11,16 @@ from scipy import special
 
 from ..covariance.residuals import ResidualStructure
 from ..covariance.structures import Structure
-from ..covariance.theta import theta_slices
+from ..covariance.theta import theta_size, theta_slices
 from ..designs.residual import ResidualLabel
 from ..errors import DataError
 from ..inputs.arguments import choice
 from ..numerics.taylor import Taylor, exp, stack, variables
 from .estimates import Estimates
+
+
+# The standard deviation that is sigma itself.
+_SIGMA = "sd"
 
 
 class Natural(NamedTuple):
@@ -61,13 +65,37 @@ def natural_parameters(
 def reported(at: Estimates, structures: Sequence[Structure]) -> tuple[Natural, np.ndarray]:
     """The parameters that are no other's, and their standard errors by the delta method, (n,)."""
     found = natural_parameters(at.theta_layout, at.scale, structures)
-    kept = [i for i, name in enumerate(found.names) if name != "sd"]  # that is sigma itself
+    kept = [i for i, name in enumerate(found.names) if name != _SIGMA]
     values = found.values[np.array(kept, dtype=int)]
     J = np.swapaxes(values.first, 0, 1)
     cov = at.joint_cov[np.ix_(found.at, found.at)]
     with np.errstate(invalid="ignore"):
         errors = np.sqrt(np.sum(J @ cov * J, axis=1))
     return Natural(tuple(found.names[i] for i in kept), found.at, values), errors
+
+
+def residual_values(thetas: np.ndarray, scale: np.ndarray, label: ResidualLabel) -> np.ndarray:
+    """The parameters that are reported, of many fits, (R, r); NaN without a variance.
+
+    Parameters
+    ----------
+    thetas : ndarray, shape (R, m)
+        Of the layout.
+    scale : ndarray, shape (R,)
+    label : ResidualLabel
+    """
+    out = np.full((len(thetas), len(residual_names(label))), np.nan)
+    for i in np.flatnonzero(scale > 0):
+        found = natural_parameters(thetas[i], scale[i], label.structures)
+        out[i] = np.asarray(found.values.value)[[name != _SIGMA for name in found.names]]
+    return out
+
+
+def residual_names(label: ResidualLabel) -> tuple[str, ...]:
+    """Names of the parameters that are reported."""
+    zero = np.zeros(theta_size(label.structures))
+    found = natural_parameters(zero, 1.0, label.structures)
+    return tuple(name for name in found.names if name != _SIGMA)
 
 
 def natural_bend(at: Estimates, structures: Sequence[Structure]) -> np.ndarray:

@@ -68,15 +68,40 @@ def correlated(rows: ResidualRows, thetas: Sequence[np.ndarray], at: np.ndarray)
         Numbers of the rows.
     """
     out = np.zeros((*at.shape, at.shape[1]))
+    for a, inside, places, slopes in _by_arm(rows, at):
+        R = rows.structures[a].of_rows(thetas[a], places, slopes)
+        out += np.where(inside, np.moveaxis(R, -1, 0), 0.0)
+    return out
+
+
+def correlated_tangents(
+    rows: ResidualRows, thetas: Sequence[np.ndarray], at: np.ndarray
+) -> np.ndarray:
+    """Derivatives of :func:`correlated` in the parameters of all arms, (G, m, n, n)."""
+    sizes = [len(phi) for phi in thetas]
+    first = np.cumsum(sizes) - sizes
+    out = np.zeros((len(at), sum(sizes), at.shape[1], at.shape[1]))
+    for a, inside, places, slopes in _by_arm(rows, at):
+        D = rows.structures[a].tangents_of_rows(thetas[a], places, slopes)
+        D = np.where(inside[:, None], np.moveaxis(D, -1, 0), 0.0)
+        out[:, first[a] : first[a] + sizes[a]] = D
+    return out
+
+
+def _by_arm(
+    rows: ResidualRows, at: np.ndarray
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """Arms that have rows in ``at``, pairs of rows of one subject in each, (G, n, n), and what
+    a structure is a function of: places (d, n, G) and slopes (m_s, n, G).
+    """
     subject, arm = rows.subject[at], rows.arm[at]
-    for a, (structure, phi) in enumerate(zip(rows.structures, thetas, strict=True)):
-        if not (arm == a).any():
-            continue
-        own = np.where(arm == a, at, at[np.nonzero(arm == a)][0])  # others hold no place in it
-        R = structure.of_rows(phi, _across(rows.places[:, own]), _across(row_slopes(rows, a, own)))
-        R = np.broadcast_to(np.moveaxis(R, -1, 0), out.shape)
-        out += np.where(((arm == a)[:, :, None] & (arm == a)[:, None]), R, 0.0)
-    return out * (subject[:, :, None] == subject[:, None])
+    together = subject[:, :, None] == subject[:, None]
+    for a in range(len(rows.structures)):
+        mine = arm == a
+        if mine.any():
+            own = np.where(mine, at, at[mine][0])  # others hold no place in it
+            inside = together & mine[:, :, None] & mine[:, None]
+            yield a, inside, _across(rows.places[:, own]), _across(row_slopes(rows, a, own))
 
 
 def variances(rows: ResidualRows, thetas: Sequence[np.ndarray]) -> np.ndarray:

@@ -4,6 +4,10 @@ Rows are those of ``W^(1/2) [X y Z]`` in the layout's coordinates, so that withi
 
     V = I + Z Psi Z'     V^-1 = I - S' S     S = L^-1 Lambda' Z'     L L' = I + Lambda' Z'Z Lambda
 
+With a residual covariance R and its derivatives everything of the random effects holds for
+``[Z, I]`` and ``diag(Psi, R)`` in the place of Z and Psi, whose derivatives then differ from
+group to group; V and its inverse are dense matrices of the rows of a group.
+
 Groups with as many rows and levels as each other are worked off side by side (NumPy). Random
 effects that cross hold all rows together: one group, and dense matrices of its size.
 """
@@ -21,6 +25,8 @@ from ..designs.design import Design
 from ..designs.latent_terms import latent_terms
 from ..errors import DataError
 from ..layouts.group_algebra import psi_tangents
+from ..layouts.residual.index import ResidualRows
+from .residual_rows import correlated, correlated_tangents, residual_thetas
 
 # Numbers of Z of one group up to which its dense matrices fit into memory.
 _MOST = 1 << 25
@@ -34,24 +40,33 @@ class Rows(NamedTuple):
     XY: np.ndarray  # (n, p + 1)  [X y] times root weights
     Z: tuple[np.ndarray, ...]  # (n, S, k) a term, times root weights
     level: tuple[np.ndarray, ...]  # (n, S) a term: level within the group
-    widths: np.ndarray  # (G, T)  levels of each term in each group
+    widths: np.ndarray  # (G, T)  levels of each term in each group; 0 of residual structures
     group: np.ndarray  # (n,)
     theta: np.ndarray  # (m,)
     structures: tuple[Structure, ...]
+    residual: ResidualRows | None  # None: independent, with one variance
+
+
+class Dense(NamedTuple):
+    """What correlated residuals make of G groups."""
+
+    R: np.ndarray  # (G, n, n)
+    precision: np.ndarray  # (G, n, n)  V^-1
 
 
 class Alike(NamedTuple):
-    """G independent groups with n rows and q random effects each."""
+    """G independent groups with n rows and q random effects each; q + n with ``[Z, I]``."""
 
     groups: np.ndarray  # (G,)
     rows: np.ndarray  # (G, n)  their numbers
-    S: np.ndarray  # (G, q, n)
+    S: np.ndarray  # (G, q, n); q = 0 where V^-1 is dense
     B: np.ndarray  # (G, n, P)  V^-1 [X y]
     U: np.ndarray  # (G, n, q)  V^-1 Z
     ZB: np.ndarray  # (G, q, P)  Z' V^-1 [X y]
-    D: np.ndarray  # (m, q, q)  dPsi / dtheta
+    D: np.ndarray  # (m, q, q), or (G, m, q, q): dPsi / dtheta
     dlogdet: np.ndarray  # (G, m)
     gram: np.ndarray  # (G, P, P)  [X y]' V^-1 [X y]
+    dense: Dense | None = None
 
     @property
     def dgram(self) -> np.ndarray:
@@ -62,7 +77,29 @@ class Alike(NamedTuple):
     @property
     def leverage(self) -> np.ndarray:
         """``1 - (V^-1)_jj`` of every row, (G, n)."""
+        if self.dense is not None:
+            return 1.0 - np.diagonal(self.dense.precision, axis1=1, axis2=2)
         return np.einsum("gqn,gqn->gn", self.S, self.S)
+
+    def precision_of(self, g: int, at: np.ndarray) -> np.ndarray:
+        """``V^-1`` of some rows of group g, (rows, rows)."""
+        if self.dense is not None:
+            return self.dense.precision[g][np.ix_(at, at)]
+        S = self.S[g][:, at]
+        return np.eye(at.size) - S.T @ S
+
+    def tangents_of(self, g: int) -> np.ndarray:
+        """D of group g, (m, q, q)."""
+        return self.D if self.D.ndim == 3 else self.D[g]
+
+    def conditional(self) -> tuple[np.ndarray, np.ndarray]:
+        """Diagonal of ``I - R P`` and ``R P y`` in standard coordinates, (G, n)."""
+        B, r = self.B[..., :-1], self.B[..., -1]
+        if self.dense is None:
+            return self.leverage + np.sum(B**2, axis=-1), r
+        R = self.dense.R
+        P = self.dense.precision - B @ np.swapaxes(B, 1, 2)
+        return 1.0 - np.sum(R * P, axis=-1), (R @ r[..., None])[..., 0]
 
     def turned(self, T: np.ndarray) -> Alike:
         """The same of ``[X y] T``."""
@@ -96,9 +133,11 @@ def rows_of(design: Design, theta: np.ndarray) -> Rows:
         root = np.sqrt(design.weights)
     y = (y - X @ np.asarray(layout.beta_shift)) - X @ np.asarray(layout.beta_origin)
     XY = np.column_stack([X @ np.asarray(layout.beta_map), y / float(layout.y_scale)])
-    terms = latent_terms(design)
-    Z, levels, widths = [], [], np.zeros((design.n_groups, len(terms)), np.int64)
-    for t, (term, A) in enumerate(zip(terms, layout.whiteners, strict=True)):
+    n_structures = len(layout.structures)
+    Z, levels, widths = [], [], np.zeros((design.n_groups, n_structures), np.int64)
+    # residual covariances come last, without coefficients
+    pairs = zip(latent_terms(design), layout.whiteners, strict=False)
+    for t, (term, A) in enumerate(pairs):
         owner = np.zeros(term.n_levels, np.int64)
         owner[term.codes] = design.group_codes[:, None]
         count = np.bincount(owner, minlength=design.n_groups)
@@ -117,6 +156,7 @@ def rows_of(design: Design, theta: np.ndarray) -> Rows:
         group=design.group_codes,
         theta=theta,
         structures=layout.structures,
+        residual=None if design.residual is None else design.residual.rows,
     )
 
 
@@ -130,11 +170,15 @@ def alike(rows: Rows) -> Iterator[Alike]:
         groups = np.flatnonzero(which.reshape(-1) == i)
         q = sum(s.k * w for s, w in zip(rows.structures, widths, strict=True))
         _check_size(n, q)
-        step = max(1, _CHUNK // max(1, n * (q + rows.XY.shape[1])))
+        width = q + rows.XY.shape[1]
+        if rows.residual is not None:  # derivatives of all groups
+            width += rows.theta.size * (q + n) ** 2 // max(n, 1)
+        step = max(1, _CHUNK // max(1, n * width))
         for start in range(0, groups.size, step):
             chosen = groups[start : start + step]
             at = order[first[chosen][:, None] + np.arange(n)]
-            yield _one_shape(rows, chosen, at, widths)
+            of_shape = _one_shape if rows.residual is None else _one_dense_shape
+            yield of_shape(rows, chosen, at, widths)
 
 
 def _check_size(n: int, q: int) -> None:
@@ -173,12 +217,45 @@ def _one_shape(rows: Rows, groups: np.ndarray, at: np.ndarray, widths: Sequence[
     )
 
 
+def _one_dense_shape(
+    rows: Rows, groups: np.ndarray, at: np.ndarray, widths: Sequence[int]
+) -> Alike:
+    """The same with a residual covariance."""
+    assert rows.residual is not None  # the caller has looked
+    Lambda = spread(factor_blocks(rows.theta, rows.structures), widths)
+    thetas = residual_thetas(rows.theta, rows.structures)
+    R, dR = (f(rows.residual, thetas, at) for f in (correlated, correlated_tangents))
+    (G, n), q, m = at.shape, len(Lambda), rows.theta.size
+    D = np.zeros((G, m, q + n, q + n))
+    D[:, :, :q, :q] = psi_tangents(Lambda, basis(rows.structures, widths))  # type: ignore[arg-type]
+    D[:, m - dR.shape[1] :, q:, q:] = dR
+    Z, XY = _joint_design(rows, at, widths, q), rows.XY[at]
+    ZL = Z @ Lambda
+    precision = np.linalg.inv(R + ZL @ np.swapaxes(ZL, 1, 2))
+    precision = 0.5 * (precision + np.swapaxes(precision, 1, 2))
+    T = np.concatenate([Z, np.broadcast_to(np.eye(n), (G, n, n))], axis=2)
+    B, U = precision @ XY, precision @ T
+    gram = np.swapaxes(XY, 1, 2) @ B
+    return Alike(
+        groups=groups,
+        rows=at,
+        S=np.zeros((G, 0, n)),
+        B=B,
+        U=U,
+        ZB=np.swapaxes(T, 1, 2) @ B,
+        D=D,
+        dlogdet=np.einsum("gab,gkab->gk", np.swapaxes(T, 1, 2) @ U, D),
+        gram=0.5 * (gram + np.swapaxes(gram, 1, 2)),
+        dense=Dense(R, precision),
+    )
+
+
 def _joint_design(rows: Rows, at: np.ndarray, widths: Sequence[int], q: int) -> np.ndarray:
     """Z of all terms and levels side by side, (G, n, q)."""
     out = np.zeros((*at.shape, q))
     g, i = np.arange(len(at))[:, None, None], np.arange(at.shape[1])[:, None]
     offset = 0
-    for Z, level, width in zip(rows.Z, rows.level, widths, strict=True):
+    for Z, level, width in zip(rows.Z, rows.level, widths, strict=False):
         k = Z.shape[2]
         for s in range(Z.shape[1]):
             column = offset + k * level[at, s][..., None] + np.arange(k)
@@ -219,10 +296,9 @@ class ConditionalFit(NamedTuple):
 
 
 def conditional_fit(whole: Standard) -> ConditionalFit:
-    """Hat values ``1 - P_jj`` and residuals ``(P y)_j`` of all rows."""
+    """Hat values ``(I - R P)_jj`` and residuals ``(R P y)_j`` of all rows."""
     n = whole.rows.group.size
     out = ConditionalFit(np.zeros(n), np.zeros(n))
     for part in whole.groups():
-        out.hat[part.rows] = part.leverage + np.sum(part.B[..., :-1] ** 2, axis=-1)
-        out.z[part.rows] = part.B[..., -1]
+        out.hat[part.rows], out.z[part.rows] = part.conditional()
     return out

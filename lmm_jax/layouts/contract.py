@@ -143,6 +143,19 @@ class Layout(Maps):
         """
         raise NotImplementedError
 
+    def waist_of(self, factors: Sequence[Array], theta: Array) -> Waist:
+        """The waist at relative factors of the terms, differentiable as :meth:`waist` is.
+
+        Parameters
+        ----------
+        factors : sequence of Array, shape (k, k)
+            ``Lambda`` of every term in the layout's coordinates.
+        theta : Array, shape (m,)
+            Of which a residual covariance reads its own stretch.
+        """
+        del theta
+        return self.waist(tuple(L @ L.T for L in factors))
+
     @exact
     def waist_at(self, theta: Array) -> Waist:
         """The waist at the layout's theta, for values alone: it need not be differentiable."""

@@ -10,12 +10,15 @@ from jax import Array
 
 from .buckets import Bucket
 from .moments import MomentBucket
+from .residual.bucket import ResidualBucket
+
+_AnyBucket = Bucket | MomentBucket | ResidualBucket
 
 
 class Response(NamedTuple):
     """The part of a layout that a response makes."""
 
-    y: tuple[Array, ...]  # a bucket: (q, G) c_y, or (q, p + 1, q, D) the y columns of B
+    y: tuple[Array, ...]  # a bucket: (q, G) or (r, G) c_y, or (q, p + 1, q, D) y columns of B
     S0: Array  # (p + 1,)  the y column of S0
     core: tuple[Array, Array] | None = None  # (N, B) the y column of s, and y's origin
 
@@ -25,7 +28,7 @@ def attach(layout: Any, response: Response) -> Any:
 
     Parameters
     ----------
-    layout : GroupedLayout, MomentLayout or CrossedLayout
+    layout : GroupedLayout, MomentLayout, CrossedLayout or ResidualLayout
     response : Response
         In the coordinates of the layout.
 
@@ -45,8 +48,8 @@ def attach(layout: Any, response: Response) -> Any:
     return replace(layout, S0=S0, buckets=buckets, core=core)
 
 
-def _attach(bucket: Bucket | MomentBucket, y: Array) -> Bucket | MomentBucket:
-    if isinstance(bucket, Bucket):
+def _attach(bucket: _AnyBucket, y: Array) -> _AnyBucket:
+    if not isinstance(bucket, MomentBucket):
         return replace(bucket, c=jnp.concatenate([bucket.c[:, :-1], y[:, None]], axis=1))
     # rows of B that belong to y are its columns, transposed
     columns = jnp.moveaxis(y, 2, 0)  # (q of y, q, p + 1, D)

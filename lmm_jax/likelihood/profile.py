@@ -130,7 +130,7 @@ def profile_loglike(theta: Array, layout: Layout, *, reml: bool = True) -> Array
     check_process()
     theta, reml = check_theta(theta, layout), flag(reml, "reml")
     factors = whiten_factors(factor_blocks(theta, layout.structures), layout)
-    at = layout.waist(tuple(L @ L.T for L in factors))
+    at = layout.waist_of(factors, theta)
     return -0.5 * profile_waist(at, layout, reml=reml).deviance
 
 

@@ -135,7 +135,7 @@ def objective(x: Array, problem: Problem, *, reml: bool) -> tuple[Array, Array]:
     """Deviance with penalties, and without them."""
     layout, p = problem.layout, n_explicit(problem)
     factors = inner_factors(x[p:], problem)
-    at = layout.waist(tuple(L @ L.T for L in factors))
+    at = layout.waist_of(factors, x[p:])
     if problem.fe_pen is None:
         plain = value = profile_waist(at, layout, reml=reml).deviance
     else:
@@ -212,7 +212,7 @@ def _carry_back(
     beta, cov_beta, rss = jet.profile.beta, jet.profile.cov_beta, jet.profile.rss
     if problem.fe_pen is not None:
         factors = inner_factors(x[p:], problem)
-        at = layout.waist(tuple(L @ L.T for L in factors))
+        at = layout.waist_of(factors, x[p:])
         v = jnp.append(-x[:p], 1.0)
         beta, rss = x[:p], v @ at.gram @ v
         cov_beta = inverse[:p, :p] * residual_df(layout, reml=reml) / rss

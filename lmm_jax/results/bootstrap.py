@@ -34,6 +34,7 @@ class Replicates(NamedTuple):
     deviance: np.ndarray  # (R,)  -2 log-likelihood
     converged: np.ndarray  # (R,)
     singular: np.ndarray  # (R,)
+    residual: np.ndarray | None = None  # (R, r)  parameters of a residual covariance
 
     def __repr__(self) -> str:
         return brief(self)
@@ -50,6 +51,7 @@ class Replicate:
     covariances: tuple[np.ndarray, ...]  # (k, k) a term, in the order of the fit's terms
     scale: float  # residual variance
     fixed_names: tuple[str, ...]
+    residual_params: dict[str, float]  # of a residual covariance, as those of the fit
 
     __repr__ = brief
 
@@ -165,7 +167,8 @@ class BootstrapResults(Saved):
 
     Parameters come on two scales: ``"vcov"`` gives variances and covariances under
     the names of ``LMMResults.params``, ``"sdcor"`` standard deviations and correlations
-    under those of ``tidy()``; both end with the residual standard deviation ``sigma``.
+    under those of ``tidy()``; both end with the residual standard deviation ``sigma`` and, where
+    the model has a residual covariance, its ``LMMResults.residual_params``.
     Replicates that did not converge stay in the arrays and out of every statistic.
     """
 
@@ -175,6 +178,7 @@ class BootstrapResults(Saved):
     term_labels: tuple[TermLabel, ...]
     reml: bool
     seed: int
+    residual_names: tuple[str, ...] = ()
 
     @property
     def n_boot(self) -> int:
@@ -293,7 +297,8 @@ class BootstrapResults(Saved):
         owners = [label.group for label in self.term_labels for _ in label.parameter_names()]
         p = len(self.fixed_names)
         table.insert(0, "effect", ["fixed"] * p + ["ran_pars"] * (len(table) - p))
-        groups = pd.Series([None] * p + [*owners, "Residual"], dtype=object)
+        rest = len(table) - p - len(owners)
+        groups = pd.Series([None] * p + owners + ["Residual"] * rest, dtype=object)
         table.insert(1, "group", groups)
         return table
 
@@ -322,6 +327,9 @@ class BootstrapResults(Saved):
             covariances=tuple(S[i] for S in at.covariances),
             scale=float(at.scale[i]),
             fixed_names=self.fixed_names,
+            residual_params={}
+            if at.residual is None
+            else dict(zip(self.residual_names, at.residual[i].tolist(), strict=True)),
         )
 
     def _check(self, scales: Scales) -> Scales:
@@ -330,7 +338,7 @@ class BootstrapResults(Saved):
 
     def _names(self, scales: Scales) -> tuple[str, ...]:
         names = [name for label in self.term_labels for name in _term_names(label, scales)]
-        return unique([*self.fixed_names, *names, "sigma"])
+        return unique([*self.fixed_names, *names, "sigma", *self.residual_names])
 
 
 def _term_names(label: TermLabel, scales: Scales) -> list[str]:
@@ -341,7 +349,7 @@ def _term_names(label: TermLabel, scales: Scales) -> list[str]:
 
 
 def parameter_columns(at: Replicates, scales: Scales) -> np.ndarray:
-    """Fixed effects, lower triangles of every term row by row, sigma: (R, parameters)."""
+    """Fixed effects, lower triangles row by row, sigma, residual parameters: (R, parameters)."""
     parts = [at.beta]
     for S in at.covariances:
         rows, columns = np.tril_indices(S.shape[-1])
@@ -353,7 +361,8 @@ def parameter_columns(at: Replicates, scales: Scales) -> np.ndarray:
                 correlations = values / (sd[:, rows] * sd[:, columns])
             values = np.where(off, correlations, sd[:, rows])
         parts.append(values)
-    return np.concatenate([*parts, np.sqrt(at.scale)[:, None]], axis=1)
+    rest = [] if at.residual is None else [at.residual]
+    return np.concatenate([*parts, np.sqrt(at.scale)[:, None], *rest], axis=1)
 
 
 def _evaluate(value: Any) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -11,10 +11,12 @@ import pandas as pd
 
 from ..designs.design import Design
 from ..designs.labels import TermLabel
+from ..designs.residual import ResidualLabel
 from ..errors import DataError
 from ..formulas.equations import parameter_number
 from ..inference.moderation import Moderation, moderate
 from ..inference.multiplicity import false_discovery
+from ..inference.residual_parameters import residual_names, residual_values
 from ..inference.student_tails import student_tail, two_sided_quantile
 from ..inputs.arguments import flag, hinted, is_whole, probability, shown
 from ..numerics.parts import by_parts
@@ -102,6 +104,7 @@ class ManyResults(Saved):
     n_iter: np.ndarray
     reml: bool
     source: Refits | None = None
+    residual: ResidualLabel | None = None  # covariance of the residuals
 
     def _state(self, *, keep_data: bool) -> dict[str, Any]:
         state = super()._state(keep_data=keep_data)
@@ -143,6 +146,15 @@ class ManyResults(Saved):
             if label.is_component
         ]
         return np.stack(parts, axis=1) if parts else np.zeros((len(self), 0))
+
+    @property
+    def residual_params(self) -> pd.DataFrame:
+        """Parameters of a residual covariance, a row a response; see ``LMMResults``."""
+        if self.residual is None:
+            return pd.DataFrame(index=list(self.response_names))
+        values = residual_values(self.theta, self.scale, self.residual)
+        names = residual_names(self.residual)
+        return pd.DataFrame(values, index=list(self.response_names), columns=list(names))
 
     @cached_property
     def tvalues(self) -> np.ndarray:

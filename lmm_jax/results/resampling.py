@@ -9,7 +9,9 @@ import numpy as np
 
 from ..batches.draw import fit_replicates
 from ..capabilities import require
+from ..designs.residual import ResidualLabel
 from ..inference.estimates import Estimates, estimate, has_optimum
+from ..inference.residual_parameters import residual_names, residual_values
 from ..inputs.arguments import seed as read_seed
 from ..inputs.arguments import whole_number
 from ..numerics.processes import float64
@@ -38,16 +40,20 @@ def resample(res: Any, n_boot: int, seed: int) -> BootstrapResults:
     beta[:, slice(None) if design.held is None else np.isnan(design.held)] += found.beta
     fit = jax.tree.map(lambda leaf: np.asarray(leaf)[None], at)
     return BootstrapResults(
-        fit=_replicates(fit, fit.beta, np.array([res.converged])),
-        replicates=_replicates(found, beta, converged),
+        fit=_replicates(fit, fit.beta, np.array([res.converged]), res.residual),
+        replicates=_replicates(found, beta, converged, res.residual),
         fixed_names=res.fixed_names,
         term_labels=res.term_labels,
         reml=res.reml,
         seed=seed,
+        residual_names=() if res.residual is None else residual_names(res.residual),
     )
 
 
-def _replicates(at: Estimates, beta: np.ndarray, converged: np.ndarray) -> Replicates:
+def _replicates(
+    at: Estimates, beta: np.ndarray, converged: np.ndarray, label: ResidualLabel | None
+) -> Replicates:
     """What is kept of each fit."""
-    kept = Replicates(beta, at.covariances, at.scale, at.deviance, converged, at.singular)
+    residual = None if label is None else residual_values(at.theta_layout, at.scale, label)
+    kept = Replicates(beta, at.covariances, at.scale, at.deviance, converged, at.singular, residual)
     return read_only(kept)

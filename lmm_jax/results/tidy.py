@@ -96,6 +96,8 @@ def _parameter_rows(results: FitRecord) -> pd.DataFrame:
     rows = [row for t in range(len(results.term_labels)) for row in _sdcor_rows(results, t)]
     last = residual_variance_error(results.estimates)
     rows.append(("Residual", "sd__Observation", results.sigma, 0.5 * last / results.sigma))
+    own = zip(results.residual_params.items(), results.residual_params_se, strict=True)
+    rows += [("Residual", str(name), value, se) for (name, value), se in own]
     return pd.DataFrame(rows, columns=["group", "term", "estimate", "std_error"])
 
 

@@ -11,6 +11,7 @@ may differ from group to group.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -121,11 +122,21 @@ def marginal(Psi: Array, R: Array, bucket: ResidualBucket) -> Array:
 
 def covariance_at(theta: Array, structures: tuple[Structure, ...], bucket: ResidualBucket) -> Array:
     """V of every group alone, (r, r, G)."""
+    return covariance_of(factor_blocks(theta, structures), theta, structures, bucket)
+
+
+def covariance_of(
+    factors: Sequence[Array],
+    theta: Array,
+    structures: tuple[Structure, ...],
+    bucket: ResidualBucket,
+) -> Array:
+    """The same with factors of the terms apart from theta, where the residuals have theirs."""
     residual, at = residual_of(structures, bucket.arm)
     R = residual.matrix(theta[at], bucket.places, bucket.slopes)
     if bucket.subjects is not None:
         R = R * same_subject(bucket)
-    Lambda = spread(factor_blocks(theta, structures), bucket.widths)
+    Lambda = spread(factors, bucket.widths)
     return marginal(Lambda @ Lambda.T, R, bucket)
 
 

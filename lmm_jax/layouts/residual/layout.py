@@ -32,6 +32,7 @@ from ..group_algebra import (
 from .bucket import (
     ResidualBucket,
     covariance_at,
+    covariance_of,
     covariances,
     integrate_out,
     of_groups,
@@ -67,10 +68,16 @@ class ResidualLayout(Layout):
     @exact
     def waist_at(self, theta: Array) -> Waist:
         """See :meth:`Layout.waist_at`; differentiable in theta to any order."""
+        return self.waist_of(factor_blocks(theta, self.structures), theta)
+
+    @exact
+    def waist_of(self, factors: Sequence[Array], theta: Array) -> Waist:
+        """See :meth:`Layout.waist_of`."""
         xp = namespace(theta, self.S0)
         logdet, gram = xp.zeros((), self.S0.dtype), self.S0
         for bucket in self.buckets:
-            part = integrate_out(covariance_at(theta, self.structures, bucket), bucket)[0]
+            V = covariance_of(factors, theta, self.structures, bucket)
+            part = integrate_out(V, bucket)[0]
             logdet, gram = logdet + part.logdet, gram + part.gram
         return Waist(logdet=logdet, gram=gram)
 
