@@ -16,6 +16,7 @@ KINDS = {
     "dropped": "columns of X left out for linear dependence",
     "components": "variance components",
     "structured": "a covariance structure of a term, ar1(0 + f | g)",
+    "residual": "a residual covariance, us(visit | id)",
     "nested": "nested factors",
     "crossed": "crossed factors",
     "large core": "crossed factors too large for batches of fits",
@@ -46,6 +47,10 @@ _CORE = (
 _STRUCTURE = (
     "{what} keeps no covariance structure, and a term of this model has one: write (… | g), "
     "without a structure, or (… || g)"
+)
+_PARAMS = (
+    "{what} takes and gives Params, which hold no residual covariance: lmm.profile_loglike takes "
+    "the theta of such a model, and lmm.fit has its residual_params"
 )
 _STEP = "{what} is that of a fit with nothing held or penalized: {why}"
 
@@ -92,7 +97,15 @@ TABLE = {
          "only be held fixed where the rows are in memory (covariances can be held)"},
     ),
     "start_params": Capability("design", {"structured": _STRUCTURE}),
-    "fit with cov_re held or a penalty": Capability("design", {"structured": _STRUCTURE}),
+    "fit with cov_re held or a penalty": Capability(
+        "design",
+        {
+            "structured": _STRUCTURE,
+            "residual": "{what} works on the random effects alone, and this model has a residual "
+            "covariance: leave out free.cov_re, fe_pen and cov_pen (fixed effects may be held, "
+            "and lmm.fit_regularized penalizes them)",
+        },
+    ),
     "fit_many": Capability(
         "design",
         {
@@ -153,6 +166,8 @@ TABLE = {
             **_NO_ROWS,
             "batches": _ROWS,
             "penalized": "the conditional AIC is that of a fit without fe_pen and cov_pen",
+            "residual": "the conditional AIC is one of independent residuals of one variance, and "
+            "these have a covariance of their own: compare by res.aic",
         },
     ),
     "profile": Capability(
@@ -258,10 +273,15 @@ TABLE = {
     "augment": _OF_ROWS,
     "shard": Capability(
         "layout",
-        {"crossed": "only a layout of independent groups can be divided; crossed random effects "
-         "share one dense core"},
+        {
+            "crossed": "only a layout of independent groups can be divided; crossed random effects "
+            "share one dense core",
+            "residual": "only a layout of random effects can be divided, and this one has a "
+            "residual covariance: fit it on one device",
+        },
     ),
-    "fit_params": Capability("layout", {"structured": _STRUCTURE}),
+    "fit_params": Capability("layout", {"residual": _PARAMS, "structured": _STRUCTURE}),
+    "functions of Params": Capability("layout", {"residual": _PARAMS}),
 }  # fmt: skip
 
 _NEEDED = {

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import samples
+import scipy.linalg
 from dense_robust import dense, level_columns
 from helpers import assert_close
 
@@ -92,6 +93,7 @@ MAKE = {
     "dropped": dropped,
     "components": lambda: made("y ~ x", groups="g", re_formula="1", vc_formula={"s": "0 + C(s)"}),
     "structured": lambda: made("y ~ x + cs(1 + x | g, hom=True)"),
+    "residual": lambda: made("y ~ x + (1 | g) + diag(h)", DATA.assign(h=DATA.index % 2)),
     "nested": lambda: made("y ~ x + (1 | g / s)"),
     "crossed": lambda: made("y ~ x + (1 | g) + (1 | s)"),
     "large core": lambda: made("y ~ x + (1 | g) + (1 | s)"),
@@ -210,6 +212,8 @@ def check_power(m: Model, kind: str) -> None:
         vcomp=np.ones(m.design.n_components),
     )
     given = dict(test=name, seed=2, scale=1.0, effects=[0.0, 30.0])
+    if kind == "residual":
+        truth, given["scale"] = m.fit, None
     table = lmm.power(m.design, truth, DRAWS, **given)
     assert table["power"].iloc[0] < 0.25 and table["power"].iloc[1] == 1.0
     if kind == "held effects":
@@ -257,7 +261,8 @@ def variance_parts(m: Model) -> np.ndarray:
     for term, S in zip(design.terms, m.fit.estimates.covariances, strict=True):
         Z = level_columns(term)
         values.append(np.einsum("nla,ab,nlb->n", Z, S, Z).mean())
-    return np.array([*values, m.fit.scale])
+    sd = m.fit.residual_params.to_numpy()  # of two strata that have equally many rows
+    return np.array([*values, np.mean(sd**2) if sd.size else m.fit.scale])
 
 
 def check_r2(m: Model, kind: str) -> None:
@@ -618,6 +623,29 @@ def check_augment(m: Model, kind: str) -> None:
     assert_close(table["fixed"], m.fit.predict(), RTOL, 1)
 
 
+def check_conditional_means(m: Model, kind: str) -> None:
+    """Random effects, and of residuals that are not correlated nothing."""
+    expected = m.fit.fittedvalues if kind not in ("without data", "batches") else None
+    got = m.fit.predict(m.data, conditional=True)
+    assert got.notna().all() if expected is None else True
+    if expected is not None:
+        assert_close(got, expected, RTOL, 1)
+
+
+def check_functions_of_params(m: Model, kind: str) -> None:
+    """At the estimates the likelihood is that of the fit."""
+    e = m.fit.estimates
+    if kind == "structured":
+        return  # Params stand for covariances of any structure
+    correlated = [S / e.scale for S, t in zip(e.covariances, m.design.terms, strict=True)
+                  if not t.is_component]  # fmt: skip
+    vcomp = [S[0, 0] / e.scale for S, t in zip(e.covariances, m.design.terms, strict=True)
+             if t.is_component]  # fmt: skip
+    params = P(cov_re=scipy.linalg.block_diag(*correlated), vcomp=vcomp)
+    with jax.enable_x64(True):
+        assert_close(lmm.loglike(params, m.design.layout), m.fit.llf, RTOL)
+
+
 def check_fit_params(m: Model, kind: str) -> None:
     with jax.enable_x64(True):
         out = jax.jit(lmm.fit_params)(m.design.layout)
@@ -672,6 +700,7 @@ CHECKS = {
     "predict": check_predict,
     "predict without newdata": check_predict_without_newdata,
     "conditional standard errors": check_conditional_errors,
+    "conditional means with correlated residuals": check_conditional_means,
     "model_matrix": check_model_matrix,
     "model_matrix without newdata": check_model_matrix_without_newdata,
     "fittedvalues": check_fittedvalues,
@@ -679,6 +708,7 @@ CHECKS = {
     "simulate_residuals": check_simulate_residuals,
     "augment": check_augment,
     "fit_params": check_fit_params,
+    "functions of Params": check_functions_of_params,
     "shard": check_shard,
 }
 # Kinds of fits; no design is of them.
@@ -743,6 +773,7 @@ ASK = {
     "simulate_residuals": lambda m: lmm.simulate_residuals(m.fit, seed=1),
     "augment": lambda m: m.fit.augment(),
     "fit_params": lambda m: lmm.fit_params(m.design.layout),
+    "functions of Params": lambda m: lmm.loglike(P(cov_re=[[1.0]]), m.design.layout),
     "shard": lambda m: lmm.shard(
         m.design.layout,
         jax.make_mesh((1,), ("g",), axis_types=(jax.sharding.AxisType.Auto,)),

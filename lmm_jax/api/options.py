@@ -190,7 +190,11 @@ def start_theta(design: Design, start: Params) -> Array:
     require(design, "start_params")
     layout = design.compressed.layout
     with np.errstate(all="ignore"):  # of a covariance of zero
-        return theta_of(covariance_blocks(start, layout), layout)
+        theta = theta_of(covariance_blocks(start, layout), layout)
+    candidates = layout.start_candidates()
+    if design.residual is None or candidates is None:
+        return theta
+    return jnp.append(theta, candidates[len(candidates) // 2][theta.size :])
 
 
 def held_covariances(design: Design, start: Params | None) -> tuple[Array, ...]:

@@ -37,7 +37,7 @@ from ..numerics.processes import float64
 from ..optimize.newton import CONVERGED
 from ..results.lmm import LMMResults
 from .options import DF_METHODS
-from .simulate import residual_variance, term_covariances, true_beta
+from .simulate import residual_truth, residual_variance, term_covariances, true_beta
 
 # Confidence of the interval for a power.
 _CONFIDENCE = 0.95
@@ -70,7 +70,7 @@ def power(
         Several designs give a grid of sizes, a callable makes one from each of ``sizes``.
     params : Params or LMMResults
         True parameters with variances in the units of the data, as :func:`lmm_jax.simulate`
-        takes them.
+        takes them. A design with a residual covariance needs a fit.
     n_sim : int
         Simulated data sets a size.
     test : str or array
@@ -179,7 +179,8 @@ def _case(
     at_data = term_covariances(params, design, "params")
     for S in at_data:
         check_covariance(S, "params")
-    theta = np.asarray(theta_of([jnp.asarray(S / variance) for S in at_data], design.layout))
+    terms = np.asarray(theta_of([jnp.asarray(S / variance) for S in at_data], design.layout))
+    theta = np.concatenate([terms, *residual_truth(params, design)])
     beta = true_beta(params, design, "params")
     _check_held(beta, design)
     at = _restriction(test, design)

@@ -151,25 +151,28 @@ def _noise(
 ) -> np.ndarray:
     """Draws of the residuals, (rows, n)."""
     if design.residual is not None:
-        structures = _residual_structures(model, design)
-        assert isinstance(model, LMMResults) and model.residual is not None
-        thetas = residual_thetas(model.estimates.theta_layout, model.residual.structures)
-        return np.sqrt(scale) * noise_draws(design, structures, thetas, n, rng)
-    if isinstance(model, LMMResults) and model.residual is not None:
-        raise DataError(
-            f"the fit has the residual covariance {model.residual}, and the design has none: make "
-            "the design from the formula of the fit"
-        )
+        return np.sqrt(scale) * noise_draws(design, residual_truth(model, design), n, rng)
+    residual_truth(model, design)  # refuses a fit that has one
     w = np.ones(design.nobs) if design.weights is None else design.weights
     return np.sqrt(scale / w)[:, None] * rng.standard_normal((design.nobs, n))
 
 
-def _residual_structures(
-    model: LMMResults | Params, design: Design
-) -> tuple[ResidualStructure, ...]:
-    """The residual covariances of a fit, if they are those that a design has."""
+def residual_truth(model: LMMResults | Params, design: Design) -> list[np.ndarray]:
+    """Residual parameters of a fit in the coordinates of a design, (m_a,) an arm; none without.
+
+    Raises
+    ------
+    DataError
+        The design has another residual covariance than the fit; one that ``Params`` do not hold.
+    """
     wanted = residual_label(design.residual, design.structures)
-    assert design.residual is not None and wanted is not None  # the caller has looked
+    if design.residual is None or wanted is None:
+        if isinstance(model, LMMResults) and model.residual is not None:
+            raise DataError(
+                f"the fit has the residual covariance {model.residual}, and the design has none: "
+                "make the design from the formula of the fit"
+            )
+        return []
     if isinstance(model, Params):
         raise DataError(
             f"Params hold no residual covariance, and the design has {wanted}: pass a fit, "
@@ -187,7 +190,22 @@ def _residual_structures(
             f"the design has the residual covariance {wanted}, which is not that of the fit "
             f"({own}) with the same visits, arms and strata"
         )
-    return structures
+    assert own is not None  # it has the same
+    thetas = [
+        new.of_other(phi, old)
+        for new, phi, old in zip(
+            design.residual.structures,
+            residual_thetas(model.estimates.theta_layout, own.structures),
+            structures,
+            strict=True,
+        )
+    ]
+    if not all(np.isfinite(theta).all() for theta in thetas):
+        raise DataError(
+            f"the correlation of {own} is negative, and subjects of as many rows as the design has "
+            "cannot have it"
+        )
+    return thetas
 
 
 def _kind_of(structure: ResidualStructure) -> tuple[Any, ...]:

@@ -68,25 +68,9 @@ class Correlation:
         """The correlations, (r, r, g)."""
         return self.entries(c, places).value
 
-    def of_rows(self, c: Any, places: Any) -> Any:
-        """The correlations of any rows, (r, r, g): ``matrix`` has all levels in their order."""
-        found = self.matrix(c, places)
-        if not self.levels:
-            return found
-        level = places[0].astype(int)
-        return found[level[:, None], level[None], 0]
-
     def tangents(self, c: Any, places: Any) -> Any:
         """Their derivatives, (m, r, r, g)."""
         return self.entries(c, places).first
-
-    def tangents_of_rows(self, c: Any, places: Any) -> Any:
-        """Those of :meth:`of_rows`, (m, r, r, g)."""
-        found = self.tangents(c, places)
-        if not self.levels:
-            return found
-        level = places[0].astype(int)
-        return found[:, level[:, None], level[None], 0]
 
     def bend(self, c: Any, places: Any, slope: Any) -> Any:
         """``sum_ab slope_ab d2 C_ab``, (m, m); the slope is symmetric, (r, r, g)."""
@@ -106,6 +90,11 @@ class Correlation:
     def natural_bent(self, c: list[Taylor]) -> dict[str, Taylor]:
         """The same with second derivatives, which :meth:`natural` may leave at zero."""
         return self.natural(c)
+
+    def of_other(self, c: np.ndarray, other: Any) -> np.ndarray:
+        """Parameters that mean here what c means to another of the kind; NaN if nothing does."""
+        del other
+        return c
 
     def _bounded(self, rho: Any) -> Any:
         return namespace(rho).clip(rho, _LEAST, 1.0 - _NEAR_ONE)
@@ -330,6 +319,13 @@ class Symmetric(Correlation):
         """See :meth:`Correlation.natural`."""
         return {"rho": self._rho(c[0])}
 
+    def of_other(self, c: np.ndarray, other: Any) -> np.ndarray:
+        """See :meth:`Correlation.of_other`: the same rho, whose least value is another."""
+        least = -1.0 / max(self.width - 1, 1)
+        share = (other._rho(variables(c)[0]).value - least) / (1.0 - least)
+        with np.errstate(all="ignore"):
+            return np.log(share) - np.log1p(-share) + np.zeros(1)
+
 
 def _cell(x: Taylor) -> Taylor:
     """A number as an array of one entry, (1, 1, 1)."""
@@ -513,6 +509,10 @@ class Spatial(Correlation):
         """See :meth:`Correlation.natural`."""
         out = {"range": self.unit * exp(c[0])}
         return {**out, "nugget": expit(c[1])} if self.nugget else out
+
+    def of_other(self, c: np.ndarray, other: Any) -> np.ndarray:
+        """See :meth:`Correlation.of_other`: ranges in another unit."""
+        return c + np.append(np.log(other.unit / self.unit), np.zeros(c.size - 1))
 
 
 class Exponential(Spatial):

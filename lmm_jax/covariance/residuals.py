@@ -156,22 +156,6 @@ class ResidualStructure(Structure):
         s, c = self._cut(phi)
         return self._sizes(s, slopes) * self.correlation.matrix(c, places)
 
-    def of_rows(self, phi: Any, places: Any, slopes: Any) -> Any:
-        """R of any rows, which need not be all visits in their order: shapes as in ``matrix``."""
-        s, c = self._cut(phi)
-        return self._sizes(s, slopes) * self.correlation.of_rows(c, places)
-
-    def tangents_of_rows(self, phi: Any, places: Any, slopes: Any) -> Any:
-        """Derivatives of :meth:`of_rows`, (m, r, r, g)."""
-        xp, (s, c) = namespace(phi, places), self._cut(phi)
-        size = self._sizes(s, slopes)
-        R = size * self.correlation.of_rows(c, places)
-        of_spread = (slopes[:, :, None] + slopes[:, None]) * R
-        of_correlation = size * self.correlation.tangents_of_rows(c, places)
-        g = R.shape[-1]
-        parts = [xp.broadcast_to(D, (*D.shape[:3], g)) for D in (of_spread, of_correlation)]
-        return xp.concatenate(parts)
-
     def variances(self, phi: Any, slopes: Any) -> Any:
         """Diagonal of R, (...), from slopes (m_s, ...)."""
         xp = namespace(phi, slopes)
@@ -247,6 +231,11 @@ class ResidualStructure(Structure):
             out = {k: x * x if k.startswith("sd") else x for k, x in out.items()}
         out |= self.correlation.natural_bent(c) if variances else self.correlation.natural(c)
         return {_of_arm(name, self.arm): x for name, x in out.items()}
+
+    def of_other(self, phi: np.ndarray, other: ResidualStructure) -> np.ndarray:
+        """Parameters that mean here what phi means to another of the kind; NaN if nothing does."""
+        s, c = self._cut(phi)
+        return np.append(s, self.correlation.of_other(c, other.correlation))
 
     def begin(self, rho: Any, s: Any) -> Any:
         """Theta of log standard deviations s, (m_s,), and correlations near rho."""

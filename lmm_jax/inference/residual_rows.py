@@ -69,7 +69,7 @@ def correlated(rows: ResidualRows, thetas: Sequence[np.ndarray], at: np.ndarray)
     """
     out = np.zeros((*at.shape, at.shape[1]))
     for a, inside, places, slopes in _by_arm(rows, at):
-        R = rows.structures[a].of_rows(thetas[a], places, slopes)
+        R = rows.structures[a].matrix(thetas[a], places, slopes)
         out += np.where(inside, np.moveaxis(R, -1, 0), 0.0)
     return out
 
@@ -82,7 +82,7 @@ def correlated_tangents(
     first = np.cumsum(sizes) - sizes
     out = np.zeros((len(at), sum(sizes), at.shape[1], at.shape[1]))
     for a, inside, places, slopes in _by_arm(rows, at):
-        D = rows.structures[a].tangents_of_rows(thetas[a], places, slopes)
+        D = rows.structures[a].with_tangents(thetas[a], places, slopes)[1]
         D = np.where(inside[:, None], np.moveaxis(D, -1, 0), 0.0)
         out[:, first[a] : first[a] + sizes[a]] = D
     return out
@@ -126,26 +126,21 @@ def row_slopes(rows: ResidualRows, arm: int, at: np.ndarray) -> np.ndarray:
 
 
 def noise_draws(
-    design: Design,
-    structures: Sequence[ResidualStructure],
-    thetas: Sequence[np.ndarray],
-    n: int,
-    rng: np.random.Generator,
+    design: Design, thetas: Sequence[np.ndarray], n: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Draws of the residuals of a design in units of sigma, (rows, n).
 
     Parameters
     ----------
     design : Design
-        With a residual covariance, whose parameters may be those of another fit.
-    structures : sequence of ResidualStructure
-        One an arm.
+        With a residual covariance.
     thetas : sequence of ndarray, shape (m_a,)
+        Of every arm.
     n : int
     rng : numpy.random.Generator
     """
     assert design.residual is not None  # the caller has looked
-    rows = design.residual.rows.measured_by(structures)
+    rows = design.residual.rows
     z = rng.standard_normal((design.nobs, n))
     out = np.empty_like(z)
     counts = np.bincount(rows.subject, minlength=rows.n_subjects)

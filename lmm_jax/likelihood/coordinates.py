@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ..capabilities import require
 from ..covariance.params import Params, check_shapes, real_array, unpack
 from ..covariance.theta import stack_theta, theta_size
 from ..errors import DataError
@@ -19,11 +20,14 @@ from ..numerics.namespace import namespace
 
 
 def whiten_factors(blocks: tuple[Array, ...], layout: Layout) -> tuple[Array, ...]:
-    """Relative covariance factors of the data brought to the layout's coordinates."""
+    """Relative covariance factors of the data brought to the layout's coordinates.
+
+    Of the terms: residual covariances come after them, and have none.
+    """
     xp = namespace(blocks, layout.S0)
     return tuple(
         xp.solve_triangular(A, block, lower=True)
-        for A, block in zip(layout.whiteners, blocks, strict=True)
+        for A, block in zip(layout.whiteners, blocks, strict=False)
     )
 
 
@@ -52,7 +56,8 @@ def outer_beta(beta: Array, layout: Layout) -> Array:
 
 def correlated_sizes(layout: Layout) -> tuple[int, ...]:
     """Block sizes of ``cov_re``."""
-    return layout.sizes[: len(layout.sizes) - layout.n_components]
+    sizes = tuple(k for k in layout.sizes if k)  # residual covariances have no coefficients
+    return sizes[: len(sizes) - layout.n_components]
 
 
 def check_layout(layout: Layout) -> Layout:
@@ -82,7 +87,7 @@ def _structured(layout: Layout) -> str:
 
 def check_params(params: Any, layout: Layout, *, with_fe: bool, what: str = "params") -> Params:
     """Parameters of the shapes that the layout needs; without ``with_fe`` beta may be any."""
-    check_layout(layout)
+    require(check_layout(layout), "functions of Params")
     instance(params, what, Params, "a Params")
     p = layout.beta_origin.size if with_fe else None
     read = check_shapes(params, correlated_sizes(layout), p, layout.n_components, what)
@@ -95,7 +100,8 @@ def as_params(
     """Read a packed vector; a ``Params`` goes through."""
     if isinstance(params, Params):
         return check_params(params, layout, with_fe=with_fe)
-    k_fe = check_layout(layout).beta_origin.size if with_fe else 0
+    require(check_layout(layout), "functions of Params")
+    k_fe = layout.beta_origin.size if with_fe else 0
     return unpack(params, correlated_sizes(layout), k_fe, layout.n_components, sqrt=sqrt)
 
 

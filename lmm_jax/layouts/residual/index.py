@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import jax
 import numpy as np
@@ -47,11 +47,6 @@ class ResidualRows:
             levels=None if self.levels is None else self.levels[at],
             covariate=None if self.covariate is None else self.covariate[at],
         )
-
-    def measured_by(self, structures: Sequence[ResidualStructure]) -> ResidualRows:
-        """The same rows under structures of the same kind, whose unit may be another."""
-        units = self.structures[0].correlation.unit, structures[0].correlation.unit
-        return replace(self, structures=tuple(structures), places=self.places * units[0] / units[1])
 
     def followed_by(self, new: ResidualRows) -> ResidualRows:
         """These rows and others, whose subjects have the same numbers."""
