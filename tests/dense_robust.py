@@ -25,11 +25,41 @@ def level_columns(term: RandomTerm) -> Array:
 def working_covariance(fit: lmm.LMMResults) -> Array:
     """Covariance of y under the model relative to sigma^2, (n, n)."""
     design, n = fit.design, fit.nobs
-    V = np.eye(n) if design.weights is None else np.diag(1.0 / design.weights)
+    V = residual_covariance(fit) / fit.scale
     for term, S in zip(design.terms, fit.estimates.covariances, strict=True):
         Z = level_columns(term)
         V = V + np.einsum("nla,ab,mlb->nm", Z, S / fit.scale, Z)
     return V
+
+
+def residual_covariance(fit: lmm.LMMResults) -> Array:
+    """Covariance of the residuals, (n, n), from what the fit reports of it."""
+    design, n = fit.design, fit.nobs
+    root = np.ones(n) if design.weights is None else np.sqrt(design.weights)
+    if fit.residual is None:
+        return np.diag(fit.scale / root**2)
+    rows, out = design.residual.rows, np.zeros((n, n))
+    for subject in np.unique(rows.subject):
+        at = np.flatnonzero(rows.subject == subject)
+        own = (
+            {}
+            if design.residual.arms is None
+            else {"arm": str(design.residual.arms[rows.arm[at[0]]])}
+        )
+        if not design.residual.term.correlation:  # variances alone
+            levels = design.residual.strata[rows.levels[at]]
+        elif design.residual.visits is not None:
+            levels = design.residual.visits[
+                np.searchsorted(design.residual.visit_places, rows.places[0, at])
+            ]
+        else:
+            levels = rows.places[:, at].T * rows.structures[0].correlation.unit
+        if design.residual.strata is not None and design.residual.term.correlation:
+            own["stratum"] = str(design.residual.strata[rows.levels[at[0]]])
+        if rows.covariate is not None:
+            own["covariate"] = rows.covariate[at]
+        out[np.ix_(at, at)] = fit.residual_cov(levels, **own)
+    return out / (root[:, None] * root)
 
 
 class Dense(NamedTuple):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -105,8 +105,10 @@ def _residual_recipe(layout: ResidualLayout, theta: np.ndarray) -> Recipe:
     """Every row is one of a group, ``c_y ~ N(0, V_i)``: nothing is left that no group reaches."""
     base, buckets = share_patterns(layout), []
     for bucket in base.buckets:
-        V = np.moveaxis(covariance_at(theta, base.structures, bucket), -1, 0)
-        root = np.moveaxis(np.linalg.cholesky(V), 0, -1).swapaxes(0, 1) * bucket.present
+        at: Any = theta
+        V: Any = covariance_at(at, base.structures, bucket)
+        L = np.linalg.cholesky(np.moveaxis(V, -1, 0))
+        root: Any = np.moveaxis(L, 0, -1).swapaxes(0, 1) * bucket.present
         buckets.append(GroupNormals(jnp.asarray(of_groups(root, bucket)), jnp.zeros(0)))
     gram = np.asarray(layout.S0)[:-1, :-1]
     return Recipe(base, _distribution(buckets, gram, np.ones(len(gram)), 0.0, None))

@@ -344,9 +344,7 @@ def _variances(results: FitRecord, layout: Layout, slopes: _Slopes) -> np.ndarra
     return np.column_stack([steps @ J.T, steps[:, own.at] @ own.values.first])
 
 
-def _residual_parameters(
-    results: FitRecord, thetas: np.ndarray, scale: np.ndarray
-) -> np.ndarray:
+def _residual_parameters(results: FitRecord, thetas: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """``residual_params`` at the theta and the residual variance of every unit, (K, r)."""
     if results.residual is None:
         return np.zeros((len(thetas), 0))

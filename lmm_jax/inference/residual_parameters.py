@@ -18,7 +18,6 @@ from ..inputs.arguments import choice
 from ..numerics.taylor import Taylor, exp, stack, variables
 from .estimates import Estimates
 
-
 # The standard deviation that is sigma itself.
 _SIGMA = "sd"
 

@@ -91,8 +91,9 @@ def correlated_tangents(
 def _by_arm(
     rows: ResidualRows, at: np.ndarray
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-    """Arms that have rows in ``at``, pairs of rows of one subject in each, (G, n, n), and what
-    a structure is a function of: places (d, n, G) and slopes (m_s, n, G).
+    """Arms that have rows in ``at``, and what the covariance of these is a function of.
+
+    Pairs of rows of one subject, (G, n, n), places (d, n, G) and slopes (m_s, n, G).
     """
     subject, arm = rows.subject[at], rows.arm[at]
     together = subject[:, :, None] == subject[:, None]
