@@ -49,8 +49,8 @@ _STRUCTURE = (
     "without a structure, or (… || g)"
 )
 _PARAMS = (
-    "{what} takes and gives Params, which hold no residual covariance: lmm.profile_loglike takes "
-    "the theta of such a model, and lmm.fit has its residual_params"
+    "no {what} for a model with a residual covariance, which Params do not hold: "
+    "lmm.profile_loglike takes its theta, and lmm.fit gives its residual_params"
 )
 _STEP = "{what} is that of a fit with nothing held or penalized: {why}"
 
@@ -263,7 +263,7 @@ TABLE = {
     "coef": _OF_LEVELS,
     "predict": _OF_NEW_ROWS,
     "predict without newdata": _OF_ROWS,
-    "conditional means with correlated residuals": Capability("fit", _NO_ROWS),
+    "conditional prediction beside correlated residuals": Capability("fit", _NO_ROWS),
     "conditional standard errors": Capability("fit", _NO_ROWS),
     "model_matrix": _OF_NEW_ROWS,
     "model_matrix without newdata": _OF_ROWS,

@@ -47,7 +47,8 @@ def residual_covariance(fit: lmm.LMMResults) -> Array:
             else {"arm": str(design.residual.arms[rows.arm[at[0]]])}
         )
         if not design.residual.term.correlation:  # variances alone
-            levels = design.residual.strata[rows.levels[at]]
+            strata = design.residual.strata
+            levels = list(map(str, at)) if strata is None else strata[rows.levels[at]]
         elif design.residual.visits is not None:
             levels = design.residual.visits[
                 np.searchsorted(design.residual.visit_places, rows.places[0, at])

@@ -14,6 +14,8 @@ def bootstrap(res: LMMResults, n_boot: int = 1000, *, seed: int) -> BootstrapRes
 
         y* = offset + X beta + Z b* + e*     b* ~ N(0, cov_re)     e* ~ N(0, scale / w)
 
+    or e* with the residual covariance of the fit, whose parameters are among the statistics.
+
     Responses are drawn in the compressed coordinates of the fit and fitted by the same
     criterion: a replicate costs as much as its groups, however many rows they have, and
     groups that are alike (a balanced design) cost as much as one.

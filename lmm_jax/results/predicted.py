@@ -180,7 +180,7 @@ class PredictedModel(ModelOfLevels):
         if conditional and request is not None:
             self._need("conditional standard errors")
         elif conditional and carries and newdata is not None:
-            self._need("conditional means with correlated residuals")
+            self._need("conditional prediction beside correlated residuals")
         if newdata is None:
             if groups is not None or offset is not None or weights is not None:
                 raise DataError("groups=, offset= and weights= are of new rows: pass newdata")
