@@ -227,7 +227,7 @@ def _one_dense_shape(
     R, dR = (f(rows.residual, thetas, at) for f in (correlated, correlated_tangents))
     (G, n), q, m = at.shape, len(Lambda), rows.theta.size
     D = np.zeros((G, m, q + n, q + n))
-    D[:, :, :q, :q] = psi_tangents(Lambda, basis(rows.structures, widths))  # type: ignore[arg-type]
+    D[:, :, :q, :q] = psi_tangents(Lambda, basis(rows.theta, rows.structures, widths))
     D[:, m - dR.shape[1] :, q:, q:] = dR
     Z, XY = _joint_design(rows, at, widths, q), rows.XY[at]
     ZL = Z @ Lambda
