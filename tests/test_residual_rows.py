@@ -25,7 +25,7 @@ from scipy import stats
 import lmm_jax as lmm
 from lmm_jax.batches.draw import fit_replicates
 from lmm_jax.batches.draw_recipe import recipe
-from lmm_jax.batches.replicate_minimize import fit_lanes
+from lmm_jax.batches.replicate_minimize import fit_each
 from lmm_jax.layouts.response import Response
 
 RTOL = 1e-9  # two routes through float64 to one number
@@ -364,7 +364,7 @@ def test_a_replicate_is_fitted_as_a_response(name):
     with jax.enable_x64(True):
         base, _ = recipe(fit.design.layout, theta, fit.scale)
         mine = Response(y=tuple(b.c[None, :, -1] for b in base.buckets), S0=base.S0[None, -1])
-        found = fit_lanes(base, mine, theta + 0.05, reml=fit.reml)
+        found = fit_each(base, mine, theta + 0.05, reml=fit.reml)
     scale = float(fit.design.layout.y_scale) ** 2 / fit.scale  # the unit of the response
     shift = (fit.nobs - len(fit.fe_params)) * np.log(scale)
     assert_close(found.theta[0], theta, 1e-5, 1)

@@ -27,13 +27,14 @@ import numpy as np
 from jax import Array
 
 from ..layouts.contract import Layout
+from ..layouts.residual.layout import ResidualLayout
 from ..layouts.response import Response
 from ..numerics.linalg import group_product
 from ..numerics.programs import compiled
 from ..numerics.shapes import round_up
 from ..optimize.newton import Solution
 from .draw_recipe import ClassMoments, Distribution, GroupNormals, Replicable, recipe
-from .replicate_minimize import fit_lanes
+from .replicate_minimize import fit_each, fit_lanes
 
 
 def draw(key: Array, source: Distribution) -> Response:
@@ -149,7 +150,12 @@ def fit_replicates(
     parts = []
     for first in range(0, n, width):
         drawn = _draw_lanes(key, np.arange(first, first + width, dtype=np.uint32), source)
-        parts.append(fit_lanes(base, drawn, theta, reml=reml))
+        if isinstance(base, ResidualLayout):
+            count = min(width, n - first)
+            some = jax.tree.map(lambda a, count=count: a[:count], drawn)
+            parts.append(fit_each(base, some, theta, reml=reml))
+        else:
+            parts.append(fit_lanes(base, drawn, theta, reml=reml))
     solution = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:n], *parts)
     zero = jnp.zeros_like(base.beta_origin)
     return solution, replace(base, beta_origin=zero, beta_shift=zero)

@@ -22,9 +22,8 @@ from ..layouts.crossed.layout import CrossedLayout
 from ..layouts.group_algebra import rows_there
 from ..layouts.grouped import GroupedLayout
 from ..layouts.moments import MomentLayout, drop_padding, equal_groups, merge_classes
-from ..layouts.residual.bucket import covariance_at, of_groups
+from ..layouts.residual.bucket import covariance_at
 from ..layouts.residual.layout import ResidualLayout
-from ..layouts.residual.merged import share_patterns
 
 # Eigenvalues of S0_XX below this are zero (columns of X are orthonormal): cross-products carry
 # no smaller ones.
@@ -103,15 +102,15 @@ def recipe(layout: Replicable, theta: np.ndarray, scale: float) -> Recipe:
 
 def _residual_recipe(layout: ResidualLayout, theta: np.ndarray) -> Recipe:
     """Every row is one of a group, ``c_y ~ N(0, V_i)``: nothing is left that no group reaches."""
-    base, buckets = share_patterns(layout), []
-    for bucket in base.buckets:
+    buckets = []
+    for bucket in layout.buckets:
         at: Any = theta
-        V: Any = covariance_at(at, base.structures, bucket)
+        V: Any = covariance_at(at, layout.structures, bucket)
         L = np.linalg.cholesky(np.moveaxis(V, -1, 0))
         root: Any = np.moveaxis(L, 0, -1).swapaxes(0, 1) * bucket.present
-        buckets.append(GroupNormals(jnp.asarray(of_groups(root, bucket)), jnp.zeros(0)))
+        buckets.append(GroupNormals(jnp.asarray(root), jnp.zeros(0)))
     gram = np.asarray(layout.S0)[:-1, :-1]
-    return Recipe(base, _distribution(buckets, gram, np.ones(len(gram)), 0.0, None))
+    return Recipe(layout, _distribution(buckets, gram, np.ones(len(gram)), 0.0, None))
 
 
 def _crossed_recipe(layout: CrossedLayout, theta: np.ndarray) -> Recipe:

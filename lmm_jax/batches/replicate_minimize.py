@@ -16,13 +16,17 @@ import numpy as np
 from jax import Array, lax
 
 from ..layouts.contract import Layout
+from ..layouts.residual.layout import ResidualLayout
+from ..layouts.residual.merged import merge_subjects
 from ..layouts.response import Response, attach
 from ..likelihood.profile import profile_jet
 from ..numerics.programs import compiled
 from ..numerics.shapes import round_up
+from ..numerics.tiers import running_on
 from ..optimize.minimize import off_boundary
 from ..optimize.newton import DECREMENT_TOL, RUNNING, Solution, tick
 from ..optimize.point import State
+from ..optimize.staged import descend
 from .driver import LaneProblem, minimize_all
 
 # Sizes to which the lanes that go on are packed: few, since each is a program of its own.
@@ -75,6 +79,31 @@ def fit_lanes(
     )
     starts = np.broadcast_to(inner[:, None], (1, inner.size, R))
     return minimize_all(problem, starts, np.ones((1, R), bool), reopen=True)
+
+
+def fit_each(
+    layout: ResidualLayout,
+    responses: Response,
+    start: np.ndarray,
+    *,
+    reml: bool,
+    maxiter: int = 200,
+    tol: float = DECREMENT_TOL,
+) -> Solution:
+    """The same one after another in NumPy, for a layout whose groups merge with their response.
+
+    Subjects of one pattern are few rows then, which is more than lanes side by side would save.
+    """
+    layout, responses = jax.device_get((layout, responses))
+    inner, _ = off_boundary(np.asarray(start), layout.structures)
+    found = []
+    with running_on("numpy"):
+        for i in range(len(responses.S0)):
+            mine = attach(layout, jax.tree.map(lambda a, i=i: a[i], responses))
+            at = descend(merge_subjects(mine), inner, reml=reml, maxiter=maxiter, tol=tol)
+            found.append(jax.tree.map(np.asarray, at))
+    out: Solution = jax.tree.map(lambda *leaves: np.stack(leaves), *found)
+    return out
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

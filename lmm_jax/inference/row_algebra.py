@@ -169,11 +169,9 @@ def alike(rows: Rows) -> Iterator[Alike]:
     for i, (n, *widths) in enumerate(shapes.tolist()):
         groups = np.flatnonzero(which.reshape(-1) == i)
         q = sum(s.k * w for s, w in zip(rows.structures, widths, strict=True))
-        _check_size(n, q)
-        width = q + rows.XY.shape[1]
-        if rows.residual is not None:  # derivatives of all groups
-            width += rows.theta.size * (q + n) ** 2 // max(n, 1)
-        step = max(1, _CHUNK // max(1, n * width))
+        dense = 0 if rows.residual is None else rows.theta.size * (q + n) ** 2
+        _check_size(n, q, dense)
+        step = max(1, _CHUNK // max(1, n * (q + rows.XY.shape[1]) + dense))
         for start in range(0, groups.size, step):
             chosen = groups[start : start + step]
             at = order[first[chosen][:, None] + np.arange(n)]
@@ -181,7 +179,13 @@ def alike(rows: Rows) -> Iterator[Alike]:
             yield of_shape(rows, chosen, at, widths)
 
 
-def _check_size(n: int, q: int) -> None:
+def _check_size(n: int, q: int, dense: int) -> None:
+    """Refuse a group of n rows, q effects, and so many numbers in derivatives of its own."""
+    if dense > _MOST:
+        raise DataError(
+            f"{n} rows depend on each other by the residual covariance, too many for the "
+            "derivatives of their covariance: fit again without the rows in question"
+        )
     if n * max(q, n // 64) > _MOST:
         raise DataError(
             f"the random effects connect {n} rows by {q} effects, too many for dense matrices of "
@@ -275,7 +279,7 @@ def standardized(design: Design, theta: np.ndarray) -> Standard:
         gram += part.gram.sum(axis=0)
         dgram += part.dgram.sum(axis=0)
         dlogdet += part.dlogdet.sum(axis=0)
-        numbers += 2 * part.U.size + part.B.size
+        numbers += 2 * part.U.size + part.B.size + (part.D.size if part.dense else 0)
         if kept is not None:
             kept = None if numbers > _MOST else [*kept, part]
     L = np.linalg.cholesky(gram[:-1, :-1])

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from ..numerics.namespace import namespace
 from .buckets import Bucket
 from .moments import MomentBucket
 from .residual.bucket import ResidualBucket
@@ -38,7 +39,8 @@ def attach(layout: Any, response: Response) -> Any:
         Of the same kind.
     """
     p = layout.S0.shape[0] - 1
-    S0 = layout.S0.at[p].set(response.S0).at[:, p].set(response.S0)
+    xp = namespace(layout.S0, response.S0)
+    S0 = xp.at(xp.at(layout.S0)[p].set(response.S0))[:, p].set(response.S0)
     parts = zip(layout.buckets, response.y, strict=True)
     buckets = tuple(_attach(b, y) for b, y in parts)
     if response.core is None:
@@ -50,7 +52,8 @@ def attach(layout: Any, response: Response) -> Any:
 
 def _attach(bucket: _AnyBucket, y: Array) -> _AnyBucket:
     if not isinstance(bucket, MomentBucket):
-        return replace(bucket, c=jnp.concatenate([bucket.c[:, :-1], y[:, None]], axis=1))
+        xp = namespace(bucket.c, y)
+        return replace(bucket, c=xp.concatenate([bucket.c[:, :-1], y[:, None]], axis=1))
     # rows of B that belong to y are its columns, transposed
     columns = jnp.moveaxis(y, 2, 0)  # (q of y, q, p + 1, D)
     B = bucket.B.at[:, :, :, -1].set(y).at[:, -1].set(columns)

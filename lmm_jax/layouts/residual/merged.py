@@ -51,17 +51,7 @@ def merge_subjects(layout: ResidualLayout) -> ResidualLayout:
     return replace(layout, buckets=buckets)
 
 
-def share_patterns(layout: ResidualLayout) -> ResidualLayout:
-    """The layout with one covariance for all groups that have the same; every group keeps its rows.
-
-    For a response in the place of another, of which nothing can be merged.
-    """
-    buckets = tuple(_merged(bucket, whole=True) for bucket in layout.buckets)
-    return replace(layout, buckets=buckets)
-
-
-def _merged(bucket: ResidualBucket, *, whole: bool = False) -> ResidualBucket:
-    """Groups of one covariance side by side, and their rows: ``whole``, or a factor of them."""
+def _merged(bucket: ResidualBucket) -> ResidualBucket:
     shared = bucket.places.shape[-1] == 1 and bucket.slopes.shape[-1] in (0, 1)
     if not shared or bucket.subjects is not None or bucket.owner is not None:
         return bucket
@@ -71,11 +61,9 @@ def _merged(bucket: ResidualBucket, *, whole: bool = False) -> ResidualBucket:
         return bucket
     r, C, _ = bucket.c.shape
     rows = np.moveaxis(np.asarray(bucket.c)[..., real], -1, 0).reshape(len(real), r * C)
-    parts = [rows[found.owner == d] for d in range(found.first.size)]
-    parts = parts if whole else [_factor(part) for part in parts]
+    parts = [_factor(rows[found.owner == d]) for d in range(found.first.size)]
     sizes = [len(part) for part in parts]
-    # groups of padding have the rows of a pattern: whoever draws for all groups wants none
-    G, D = sum(sizes) if whole else round_up(sum(sizes)), round_up(found.first.size)
+    G, D = round_up(sum(sizes)), round_up(found.first.size)
     c = np.zeros((G, r * C))
     c[: sum(sizes)] = np.concatenate(parts)
     owner = np.zeros(G, np.int32)
