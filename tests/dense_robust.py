@@ -24,8 +24,7 @@ def level_columns(term: RandomTerm) -> Array:
 
 def working_covariance(fit: lmm.LMMResults) -> Array:
     """Covariance of y under the model relative to sigma^2, (n, n)."""
-    design, n = fit.design, fit.nobs
-    V = residual_covariance(fit) / fit.scale
+    design, V = fit.design, residual_covariance(fit) / fit.scale
     for term, S in zip(design.terms, fit.estimates.covariances, strict=True):
         Z = level_columns(term)
         V = V + np.einsum("nla,ab,mlb->nm", Z, S / fit.scale, Z)

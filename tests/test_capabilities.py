@@ -380,7 +380,7 @@ def held_at(m: Model, value: float) -> lmm.LMMResults:
 def check_kenward_roger(m: Model, kind: str) -> None:
     """The formulas in dense matrices, with the entries of every covariance for parameters."""
     design = made().design if kind == "batches" else m.design
-    X, n, estimates = design.free_exog(), design.nobs, m.fit.estimates
+    X, estimates = design.free_exog(), m.fit.estimates
     noise = np.diag(1.0 / row_weights(m))
     V, parts = m.fit.scale * noise, [noise]
     if kind == "residual":  # a variance for every stratum
