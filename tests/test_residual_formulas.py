@@ -50,7 +50,7 @@ def test_a_residual_covariance(text):
     parsed = parse.parse(f"y ~ x + {text} + z")
     found = parsed.residual
     assert not parsed.bars and found.text == text
-    spread = f"{found.spread} {found.covariate}".strip()
+    spread = f"{found.spread} {':'.join(found.covariate)}".strip()
     joined = [" ".join(names) for names in (found.places, found.by, found.group)]
     assert (found.correlation, *joined, found.nugget, spread) == READ[text]
     assert parse.parse_residual(text) == found
@@ -236,3 +236,30 @@ def test_numbers_that_look_like_a_covariate():
     data = lmm.load_dataset("sleepstudy")
     with pytest.warns(lmm.OrderWarning, match=r"10 visits, of 45 correlations.*us\(1 \+ Days"):
         lmm.design("Reaction ~ Days + us(Days | Subject)", data)
+
+
+def test_covariances_asked_for():
+    data = lmm.load_dataset("fev1")
+    res = lmm.fit(f"{FEV} + us(AVISIT | USUBJID)", data)
+    pd.testing.assert_frame_equal(res.residual_cov("VIS1"), res.residual_cov(["VIS1"]))
+    R = res.residual_cov()
+    sd = np.sqrt(np.diag(R))
+    np.testing.assert_allclose(res.residual_corr(), R / np.outer(sd, sd), rtol=1e-14)
+    with pytest.raises(DataError, match="has no arms"):
+        res.residual_cov(arm="TRT")
+    limits = res.tidy(effects="ran_pars").set_index("term")[["conf_low", "conf_high"]]
+    np.testing.assert_allclose(limits.loc["sd[VIS2]"], res.residual_intervals().iloc[1, 2:], 1e-14)
+    power = lmm.fit(f"{FEV} + power(FEV1_BL)", data)
+    at = power.residual_cov(covariate=[20.0, 40.0]).to_numpy()
+    ratio = 2.0 ** (2.0 * power.residual_params["power"])
+    np.testing.assert_allclose(at, at[0, 0] * np.diag([1.0, ratio]), rtol=1e-12)
+
+
+def test_strata_of_two_factors():
+    data = lmm.load_dataset("fev1")
+    joined = data.assign(both=data["SEX"].astype(str) + ":" + data["ARMCD"].astype(str))
+    one = lmm.fit(f"{FEV} + diag(SEX:ARMCD)", data)
+    two = lmm.fit(f"{FEV} + diag(both)", joined)
+    assert one.llf == pytest.approx(two.llf, abs=1e-9)
+    assert len(one.residual_params) == 4
+    one.predict(data.iloc[:3], interval="prediction")

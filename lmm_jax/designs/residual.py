@@ -322,26 +322,27 @@ def _spread_of(
     """Level of the standard deviation of every row, labels of strata, and a covariate."""
     if term.spread == "visits":
         return places.codes, None, None
+    name = ":".join(term.covariate)
     if term.spread == "diag":
-        codes, strata = group_factor((term.covariate,), data, context)
+        codes, strata = group_factor(term.covariate, data, context)
         if len(strata) == len(data):
             raise DataError(
-                f"`{term.covariate}` has a level for every row: {term.text} would have as many "
-                f"variances. Take `power({term.covariate})` or `expo({term.covariate})` of numbers"
+                f"`{name}` has a level for every row: {term.text} would have as many "
+                f"variances. Take `power({name})` or `expo({name})` of numbers"
             )
         if len(strata) == 1:
             raise DataError(
-                f"`{term.covariate}` has one level, {spelled(strata)[0]}: {term.text} would have "
+                f"`{name}` has one level, {spelled(strata)[0]}: {term.text} would have "
                 "one variance, which every model has"
             )
         return codes, strata, None
     if term.spread == "one":
         return None, None, None
-    x = mat.evaluate(term.covariate, data, context=context)
+    x = mat.evaluate(name, data, context=context)
     if term.spread == "power" and (x == 0).any():
         raise DataError(
-            f"`{term.covariate}` is zero in some rows, where power({term.covariate}) has no "
-            f"variance: take `expo({term.covariate})`, or another unit of it"
+            f"`{name}` is zero in some rows, where power({name}) has no "
+            f"variance: take `expo({name})`, or another unit of it"
         )
     return None, None, x
 

@@ -21,7 +21,7 @@ from .residual import Residual
 def spread_expressions(term: ResidualTerm) -> list[str]:
     """Expressions that the variance of a row is a function of."""
     visits = [e for e in term.places if e != "row"] if term.spread == "visits" else []
-    return [*visits, *term.by, *([term.covariate] if term.covariate else [])]
+    return [*visits, *term.by, *term.covariate]
 
 
 def new_residual_rows(
@@ -58,12 +58,12 @@ def new_residual_rows(
         codes, at = _new_places(residual, data, context)
     levels, x = codes if term.spread == "visits" else None, None
     if residual.strata is not None:
-        levels = _known(residual.strata, (term.covariate,), term, "stratum", data, context)
+        levels = _known(residual.strata, term.covariate, term, "stratum", data, context)
     elif term.covariate:
-        x = mat.evaluate(term.covariate, data, context=context)
+        x = mat.evaluate(term.covariate[0], data, context=context)
         if term.spread == "power" and (x == 0).any():
             raise DataError(
-                f"`{term.covariate}` is zero in some of the new rows, where {term.text} has no "
+                f"`{term.covariate[0]}` is zero in some of the new rows, where {term.text} has no "
                 "variance"
             )
     subject = np.full(len(data), -1, np.int64)

@@ -50,8 +50,9 @@ class ResidualTerm:
     nugget : bool
     spread : {"one", "visits", "diag", "power", "expo"}
         What standard deviations depend on.
-    covariate : str
-        The expression inside `diag()`, `power()` or `expo()`.
+    covariate : tuple of str
+        Expressions inside `power()`, `expo()`, or `diag()`, which may have several joined by
+        colons.
     text : str
         As written.
     """
@@ -62,14 +63,14 @@ class ResidualTerm:
     group: tuple[str, ...] = ()
     nugget: bool = False
     spread: str = "one"
-    covariate: str = ""
+    covariate: tuple[str, ...] = ()
     text: str
 
     @property
     def expressions(self) -> list[str]:
         """All columns that it reads."""
         named = [e for e in self.places if e != "row"]
-        return [*named, *self.by, *self.group, *([self.covariate] if self.covariate else [])]
+        return [*named, *self.by, *self.group, *self.covariate]
 
 
 def is_residual(text: str) -> bool:
@@ -179,7 +180,10 @@ def _read(item: Item, text: str) -> ResidualTerm:
     assert match is not None
     name, inside = match[1], item.text[match.end() : -1]
     if name in SPREADS:
-        return ResidualTerm(spread=name, covariate=_code(inside, item, text), text=item.text)
+        several = split(lex(inside), ":", inside) if name == "diag" and inside.strip() else []
+        parts = [inside[p[0].start : p[-1].stop] for _, p in several] or [inside]
+        covariate = tuple(_code(part, item, text) for part in parts)
+        return ResidualTerm(spread=name, covariate=covariate, text=item.text)
     nugget = _NUGGET.search(inside)
     if nugget is not None:
         inside = inside[: nugget.start()]

@@ -182,6 +182,18 @@ class FitRecord:
             self.estimates, self.residual, levels, arm=arm, stratum=stratum, covariate=covariate
         )
 
+    def residual_corr(self, levels: Any = None, **options: Any) -> pd.DataFrame:
+        """Correlations of the residuals of a subject: SAS's ``rcorr``.
+
+        Parameters
+        ----------
+        levels, **options
+            As in :meth:`residual_cov`.
+        """
+        R = self.residual_cov(levels, **options)
+        sd = np.sqrt(np.diagonal(R))
+        return R.div(sd, axis=0).div(sd, axis=1)
+
     def _residual_series(self, *, errors: bool) -> pd.Series[float]:
         if self.residual is None:
             return pd.Series(dtype=np.float64)

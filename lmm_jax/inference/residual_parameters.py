@@ -14,7 +14,7 @@ from ..covariance.structures import Structure
 from ..covariance.theta import theta_size, theta_slices
 from ..designs.residual import ResidualLabel
 from ..errors import DataError
-from ..inputs.arguments import choice
+from ..inputs.arguments import choice, shown
 from ..numerics.taylor import Taylor, exp, stack, variables
 from .estimates import Estimates
 
@@ -157,8 +157,14 @@ def covariance_frame(
     arms = [s.arm for s in structures]
     if arm is None and len(arms) > 1:
         raise DataError(f"the residual covariance differs between {', '.join(arms)}: pass arm=")
+    if arm is not None and not arms[0]:
+        raise DataError(f"arm={shown(arm)}: {label.text} has no arms")
     which = 0 if arm is None else arms.index(choice(str(arm), "arm", arms))
     own = structures[which]
+    if isinstance(levels, str):
+        levels = [levels]
+    if levels is None and covariate is not None and np.ndim(covariate) and not own.correlation.name:
+        levels = covariate  # independent rows, named by it
     spots, names = _spots(own, label, levels)
     r = spots.shape[1]
     if own.spread.kind == "levels":

@@ -58,7 +58,7 @@ def tidy(
     wanted = list(dict.fromkeys(choice(kind, "effects", EFFECTS) for kind in wanted))
     makers: dict[str, Callable[[], pd.DataFrame]] = {
         "fixed": lambda: _fixed_rows(results, conf_level),
-        "ran_pars": lambda: _parameter_rows(results),
+        "ran_pars": lambda: _parameter_rows(results, conf_level),
     }
     parts = []
     for kind in wanted:
@@ -92,13 +92,19 @@ def _fixed_rows(results: FitRecord, conf_level: float) -> pd.DataFrame:
     )
 
 
-def _parameter_rows(results: FitRecord) -> pd.DataFrame:
+def _parameter_rows(results: FitRecord, level: float) -> pd.DataFrame:
+    """Limits are Wald's on the scales of logarithm and atanh, as those of ``conf_int()``."""
     rows = [row for t in range(len(results.term_labels)) for row in _sdcor_rows(results, t)]
     last = residual_variance_error(results.estimates)
     rows.append(("Residual", "sd__Observation", results.sigma, 0.5 * last / results.sigma))
     own = zip(results.residual_params.items(), results.residual_params_se, strict=True)
     rows += [("Residual", str(name), value, se) for (name, value), se in own]
-    return pd.DataFrame(rows, columns=["group", "term", "estimate", "std_error"])
+    limits = wald_intervals(results, level, "sdcor", "theta").to_numpy()
+    if len(results.residual_params):
+        more = results.residual_intervals(level)[["lower", "upper"]].to_numpy()
+        limits = np.concatenate([limits, more])
+    out = pd.DataFrame(rows, columns=["group", "term", "estimate", "std_error"])
+    return out.assign(conf_low=limits[:, 0], conf_high=limits[:, 1])
 
 
 def _sdcor_rows(results: FitRecord, t: int) -> list[tuple[str, str, float, float]]:
