@@ -319,3 +319,51 @@ def test_df_do_not_depend_on_the_unit_of_the_weights():
     data = frame(case).assign(WEIGHT=lambda d: 50 * d["WEIGHT"])
     other = lmm.fit(case["model"]["formula"], data, weights="WEIGHT", runtime="numpy")
     assert_close(other.df, fitted(case["name"]).df, 1e-6)
+
+
+# ------------------------------------------------------------------------------ by subjects
+
+BETWEEN = [name for name in FITTED if CASES[name]["model"]["df_method"] == "between-within"]
+EMPIRICAL = [name for name in BETWEEN if CASES[name]["model"]["se_method"] == "empirical"]
+
+
+def test_every_case_is_compared():
+    assert sorted([*TESTED, *BETWEEN]) == sorted(FITTED)
+
+
+@pytest.mark.parametrize("name", EMPIRICAL)
+def test_empirical_standard_errors(name):
+    """The sandwich without a correction, clusters are the subjects: CR0."""
+    case, robust = CASES[name], fitted(name).robust("CR0")
+    found = pd.DataFrame({"estimate": robust.fe_params, "se": robust.bse_fe}).rename(index=sas_name)
+    found["t"] = found["estimate"] / found["se"]
+    for row in case["fixed_effects"]:
+        for field in found:
+            check(found.at[row["name"], field], row, field, row["se"] if field == "estimate" else 0)
+    se = np.array([row["se"] for row in case["fixed_effects"]])
+    assert case["vcov_full"]["names"] == list(found.index)
+    assert_close(robust.scale * robust.tests.cov_beta, case["vcov_full"]["matrix"], 2 * SAS_RTOL,
+                 np.outer(se, se))  # fmt: skip
+    (row,) = case["ls_means_differences_full"]
+    weight = np.array([[0.0, 1.0 if row["at"]["ARMCD"] == "TRT" else -1.0]])
+    test = robust.t_test(weight)
+    assert_close(test.effect, [row["estimate"]], SAS_RTOL)
+    assert_close(test.sd, [row["se"]], SAS_RTOL)
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+def test_between_within(name):
+    """Subjects less the effects that differ between them: exact numbers."""
+    case, result = CASES[name], as_sas(name)
+    for row in case.get("fixed_effects", []):
+        df = result.df.rename(index=sas_name)[row["name"]]
+        assert df == row["df"]
+    for row in case.get("ls_means_differences_full", []):
+        assert result.t_test(np.array([[0.0, 1.0]])).df_denom[0] == row["df"]
+    table = result.anova()
+    for row in case["type3_tests"]:
+        ours = table.loc[row["effect"]]
+        assert ours["df_num"] == row["num_df"] and ours["df_denom"] == row["den_df"]
+        if case["model"]["se_method"] == "model-based":
+            check(ours["f"], row, "F")
+            check(ours["p_value"], row, "p_F")
