@@ -12,11 +12,19 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA 0.9 is loud about prog
 import jax
 import pytest
 
+from lmm_jax.numerics import programs
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-# nearly all of the time is compilation: programs that run once or twice need no optimization.
+# nearly all of the time is compilation: programs that run once or twice need no optimization, here
+# and in the processes that tests start.
 # Settings of JAX only: a flag that a version of XLA does not know ends the process.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 jax.config.update("jax_disable_most_optimizations", True)
+# The library's own programs too; and LLVM does not cut small ones into pieces for idle cores.
+_PLAIN = {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1}
+for _kind, _options in programs._OPTIONS.items():
+    programs._OPTIONS[_kind] = {**_options, **_PLAIN}
 
 _CACHE = "LMM_JAX_TEST_CACHE"  # directory of compiled programs; workers find it here
 # Files whose tests make the quick tier: what differs between versions of Python and of what is
@@ -25,14 +33,23 @@ _QUICK = {
     "test_dense_twin", "test_doctests", "test_formula", "test_layers", "test_main",
     "test_processes", "test_programs", "test_summary",
 }  # fmt: skip
-# Files whose slow tests are campaigns: they compile for an hour and run where they are asked for.
+# Files whose slow tests are campaigns: whole grids of what other tests of the file prove on a few
+# cells. They compile for an hour and run where they are asked for.
 _CAMPAIGNS = {
-    "test_capabilities", "test_garbage", "test_certificate", "test_programs",
+    "test_bootstrap", "test_capabilities", "test_certificate", "test_garbage", "test_programs",
+    "test_runtimes", "test_structures",
 }  # fmt: skip
+# Files that take longest begin: a long one at the end would leave the other workers idle.
+_LONGEST = (
+    "test_options", "test_many", "test_crossed", "test_likelihood", "test_fit_params",
+    "test_bootstrap", "test_runtimes", "test_structures", "test_doctests", "test_embedding",
+    "test_merged", "test_reference",
+)  # fmt: skip
 
 
 def pytest_configure(config):
     """One directory of compiled programs for the session, or the one that the user keeps."""
+    config.option.loadscopereorder = False  # xdist keeps the order of the files
     config.own_cache = None
     if _CACHE not in os.environ:
         os.environ[_CACHE] = config.own_cache = tempfile.mkdtemp(prefix="lmm_jax_programs_")
@@ -71,6 +88,8 @@ def fresh_programs():
 @pytest.hookimpl(tryfirst=True)  # markers come before they are selected by
 def pytest_collection_modifyitems(items):
     """Tests that share compiled programs go to one worker: those of a file, or of a case of R."""
+    first = {stem: rank for rank, stem in enumerate(_LONGEST)}
+    items.sort(key=lambda item: first.get(item.path.stem, len(first)))
     for item in items:
         params = item.callspec.params if hasattr(item, "callspec") else {}
         case = params.get("name") if item.path.stem == "test_reference" else None

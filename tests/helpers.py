@@ -103,6 +103,53 @@ def dense_gls(X: Array, y: Array, V: Array, *, reml: bool) -> DenseFit:
     return DenseFit(float(criterion), beta, float(np.sqrt(sigma2)), sigma2 * R_inv @ R_inv.T)
 
 
+class DenseJet(NamedTuple):
+    value: float  # -2 (restricted) log-likelihood, beta and sigma profiled
+    gradient: Array  # (m,)
+    hessian: Array  # (m, m)
+    average: Array  # (m, m)   average information, and what V bends in theta
+
+
+def dense_jet(
+    covariance: Callable[[Array], Array], theta: ArrayLike, X: Array, y: Array, *, reml: bool
+) -> DenseJet:
+    """Derivatives of the criterion in theta, where V is quadratic in theta.
+
+    With ``P = V^-1 - V^-1 X (X'V^-1 X)^-1 X'V^-1``, ``rss = y'P y`` and Q = P, or V^-1 under ML,
+
+        gradient_k = tr(Q V_k) - m y'P V_k P y / rss
+        hessian_kl = tr(Q V_kl) - tr(Q V_k Q V_l) - m (y'P V_kl P y - 2 y'P V_k P V_l P y) / rss
+                     - m (y'P V_k P y) (y'P V_l P y) / rss^2
+    """
+    h, theta = 1e-2, np.asarray(theta, float)  # differences of a quadratic are exact
+    steps = h * np.eye(theta.size)
+    V, m = covariance(theta), len(y) - (X.shape[1] if reml else 0)
+    dV = np.array([covariance(theta + e) - covariance(theta - e) for e in steps]) / (2 * h)
+    d2V = np.array([
+        [
+            covariance(theta + d + e) - covariance(theta + d - e)
+            - covariance(theta - d + e) + covariance(theta - d - e)
+            for e in steps
+        ]
+        for d in steps
+    ]) / (4 * h**2)  # fmt: skip
+    Vi = np.linalg.inv(V)
+    P = Vi - Vi @ X @ np.linalg.solve(X.T @ Vi @ X, X.T @ Vi)
+    Q, Py = P if reml else Vi, P @ y
+    rss = y @ Py
+    value = m * (np.log(2 * np.pi * rss / m) + 1) + np.linalg.slogdet(V).logabsdet
+    if reml:
+        value += np.linalg.slogdet(X.T @ Vi @ X).logabsdet
+    G = Q - m / rss * np.outer(Py, Py)  # of the criterion in V
+    moved, QdV = dV @ Py, Q @ dV
+    rho = moved @ Py
+    average = m / rss * (moved @ P @ moved.T) - m / rss**2 * np.outer(rho, rho)
+    bent = np.einsum("ab,klab->kl", G, d2V)
+    curved = m / rss * (moved @ P @ moved.T) - np.einsum("kab,lba->kl", QdV, QdV)
+    gradient = np.einsum("ab,kab->k", G, dV)
+    return DenseJet(value, gradient, average + curved + bent, average + bent)
+
+
 def dense_blups(
     X: Array,
     y: Array,

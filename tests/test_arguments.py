@@ -103,20 +103,23 @@ def test_shapes_are_known_while_a_program_is_traced(call, x64):
 
 
 def test_lists_and_whole_numbers_are_parameters(x64):
-    layout = LAYOUT()
-    expected = lmm.profile_loglike(jnp.array([1.0, 0.0, 2.0]), layout)
-    assert_close(lmm.profile_loglike([1, 0, 2], layout), expected, RTOL)
-    assert_close(lmm.profile_loglike(jnp.array([1, 0, 2]), layout), expected, RTOL)
-    params = jnp.array([1.0, 0.0, 4.0])  # variances of the factor above
-    assert_close(lmm.loglike([1, 0, 4], layout), expected, RTOL)
-    assert_close(lmm.score([1, 0, 4], layout), lmm.score(params, layout), RTOL)
-    vcomp = pd.Series([4.0])
-    at = COMPONENTS()
-    assert_close(
-        lmm.get_fe_params([[1.0]], vcomp, at),
-        lmm.get_fe_params(jnp.eye(1), jnp.array([4.0]), at),
-        RTOL,
-    )
+    layout, at = LAYOUT(), COMPONENTS()
+
+    @jax.jit  # one program for all
+    def calls():
+        params = jnp.array([1.0, 0.0, 4.0])  # variances of the factor of profile_loglike
+        value = lmm.profile_loglike(jnp.array([1.0, 0.0, 2.0]), layout)
+        beta = lmm.get_fe_params(jnp.eye(1), jnp.array([4.0]), at)
+        return [
+            (lmm.profile_loglike([1, 0, 2], layout), value),
+            (lmm.profile_loglike(np.array([1, 0, 2]), layout), value),
+            (lmm.loglike([1, 0, 4], layout), value),
+            (lmm.score([1, 0, 4], layout), lmm.score(params, layout)),
+            (lmm.get_fe_params([[1.0]], pd.Series([4.0]), at), beta),
+        ]
+
+    for got, expected in calls():
+        assert_close(got, expected, RTOL)
 
 
 # ------------------------------------------------------------ options

@@ -28,12 +28,12 @@ def test_jet_is_that_of_all_groups_at_once(formula, exact, monkeypatch):
     assert groups % 16 == 0 and groups > 16
     with jax.enable_x64(True):
         theta = np.concatenate([0.5 * np.eye(k)[np.tril_indices(k)] + 0.1 for k in layout.sizes])
-        whole = profile_jet(theta, layout, reml=True, exact=exact)
+        jet_of = lambda at: profile_jet(theta, at, reml=True, exact=exact)  # noqa: E731
+        whole = jax.jit(lambda at: jet_of(at))(layout)
         monkeypatch.setattr(buckets, "MANY", 16)
         monkeypatch.setattr(buckets, "block_size", lambda groups: 16)
-        jet = layout.jet(theta)
-        assert jet.rest == (None,) * len(layout.buckets)  # went by blocks
-        blocks = profile_jet(theta, layout, reml=True, exact=exact)
+        blocks, rest = jax.jit(lambda at: (jet_of(at), at.jet(theta).rest))(layout)
+        assert rest == (None,) * len(layout.buckets)  # went by blocks
     monkeypatch.setattr(buckets, "HOST_BLOCK", 24)  # NumPy's may end with a short one
     on_host = jax.tree.map(np.asarray, layout)
     assert len(on_host.jet(theta).rest[0]) == -(-groups // 24)
@@ -54,15 +54,14 @@ def test_blocks_suit_the_device(device, groups, size, monkeypatch):
 
 
 def test_a_sample_of_the_groups_starts_at_the_same_optimum(monkeypatch):
-    layout = lmm.design("y ~ x + (x | g)", frame(groups=200)).layout
-    with jax.enable_x64(True):
-        whole = minimize(layout, reml=True, maxiter=200)
-        monkeypatch.setattr(grouped, "MANY", 64)
-        monkeypatch.setattr(grouped, "_SAMPLE", 32)
-        few = layout.thinned()
-        assert few.buckets[0].copies.size <= 64
-        np.testing.assert_allclose(few.n_obs * layout.S0, layout.n_obs * few.S0)
-        sampled = minimize(layout, reml=True, maxiter=200)
+    layout = lmm.design("y ~ x + (x | g)", frame(groups=200)).compressed.layout
+    whole = minimize(layout, reml=True, maxiter=200)
+    monkeypatch.setattr(grouped, "MANY", 64)
+    monkeypatch.setattr(grouped, "_SAMPLE", 32)
+    few = layout.thinned()
+    assert few.buckets[0].copies.size <= 64
+    np.testing.assert_allclose(few.n_obs * layout.S0, layout.n_obs * few.S0)
+    sampled = minimize(layout, reml=True, maxiter=200)
     assert whole.status == sampled.status == CONVERGED
     # a Newton decrement of 1e-9 leaves 3e-5 standard errors of theta
     np.testing.assert_allclose(sampled.theta, whole.theta, rtol=1e-5, atol=1e-6)

@@ -101,7 +101,7 @@ def test_lost_digits_are_said():
 def test_elimination_from_the_root(q, x64):
     rng = np.random.default_rng(q)
     F, B = rng.normal(size=(q, q, 7)), rng.normal(size=(q, 4, 7))
-    at = eliminate_root(jnp.asarray(F), jnp.asarray(B))
+    at = jax.jit(eliminate_root)(F, B)
     for g in range(7):
         M = np.eye(q) + F[:, :, g] @ F[:, :, g].T
         U = np.linalg.cholesky(M).T
@@ -117,7 +117,7 @@ def test_a_large_covariance_of_rank_one_keeps_half_of_the_digits(size, x64):
     v = np.array([0.6, -1.3])
     F = np.zeros((2, 2, 1))
     F[:, 0, 0] = size * v
-    at = eliminate_root(jnp.asarray(F), jnp.zeros((2, 0, 1)))
+    at = jax.jit(eliminate_root)(F, np.zeros((2, 0, 1)))
     logdet = 2.0 * np.log(np.diagonal(np.asarray(at.U)[:, :, 0])).sum()
     bound = 10 * np.finfo(float).eps * float(at.loss[0])
     assert abs(logdet - np.log1p(size**2 * (v @ v))) < bound < 1e-6
@@ -140,7 +140,7 @@ def crooked(slope, noise):
 
     def evaluate(x):
         return Point(
-            value=0.5 * x @ x, gradient=x + slope, hessian=jnp.eye(x.size), noise=jnp.asarray(noise)
+            value=0.5 * x @ x, gradient=x + slope, hessian=np.eye(x.size), noise=np.asarray(noise)
         )
 
     return evaluate
@@ -156,8 +156,8 @@ def crooked(slope, noise):
         (0.0, 1e-5, 1e-9, NOISY),
     ],
 )
-def test_when_a_run_has_converged(slope, noise, tol, status, x64):
-    found = newton(jnp.ones(2), crooked(slope, noise), (), maxiter=100, tol=tol)
+def test_when_a_run_has_converged(slope, noise, tol, status):
+    found = newton(np.ones(2), crooked(slope, noise), (), maxiter=100, tol=tol)
     assert int(found.status) == status
 
 

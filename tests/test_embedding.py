@@ -18,6 +18,7 @@ from jax import lax
 
 import lmm_jax as lmm
 from lmm_jax.layouts.crossed.index import CrossedIndex
+from lmm_jax.numerics.namespace import namespace
 
 RTOL = 1e-10  # two float64 routes to one number
 DIFF_RTOL = 1e-6  # central differences: eps^(2/3) of the value, divided by a small slope
@@ -67,13 +68,19 @@ def take(points, i):
     return jax.tree.map(lambda a: a[i], points)
 
 
+plain = jax.jit(everything)
+
+
 @jax.jit
-def transformed(points, rows):
+def over_points_and_slopes(points, rows):
     each = jax.vmap(everything, in_axes=(0, None))(points, rows)
+    return each, jax.jacrev(everything, argnums=(0, 1))(take(points, 0), rows)
+
+
+@jax.jit
+def over_responses_and_in_a_scan(points, rows):
     over_y = jax.vmap(lambda y: everything(take(points, 0), (y, *rows[1:])))(responses(rows))
-    stepped = lax.scan(lambda _, at: (None, everything(at, rows)), None, points)[1]
-    slopes = jax.jacrev(everything, argnums=(0, 1))(take(points, 0), rows)
-    return each, over_y, stepped, slopes
+    return over_y, lax.scan(lambda _, at: (None, everything(at, rows)), None, points)[1]
 
 
 def test_every_function_under_every_transformation():
@@ -81,26 +88,30 @@ def test_every_function_under_every_transformation():
     found = {}
     for dtype in ("float64", "float32"):
         with jax.enable_x64(dtype == "float64"):
-            rows, points = jax.tree.map(lambda a, t=dtype: jnp.asarray(a, t), (ROWS, POINTS))
-            found[dtype] = transformed(points, rows)
+            args = jax.tree.map(lambda a, t=dtype: a.astype(t), (POINTS, ROWS))
+            found[dtype] = over_points_and_slopes(*args)
         assert {leaf.dtype for leaf in jax.tree.leaves(found[dtype])} == {jnp.dtype(dtype)}
     with jax.enable_x64(True):
-        plain, (rows, points) = jax.jit(everything), jax.tree.map(jnp.asarray, (ROWS, POINTS))
-        each = [plain(take(points, i), rows) for i in range(3)]
-        over_y = [plain(take(points, 0), (y, *rows[1:])) for y in responses(rows)]
+        each = [plain(take(POINTS, i), ROWS) for i in range(3)]
+        over_y = [plain(take(POINTS, 0), (y, *ROWS[1:])) for y in responses(ROWS)]
+        others = over_responses_and_in_a_scan(POINTS, ROWS)
     for name in each[0]:
         at_points, at_ys = (np.stack([out[name] for out in runs]) for runs in (each, over_y))
-        for dtype, tol in (("float64", RTOL), ("float32", FLOAT32_RTOL[name])):
-            for actual, expected in zip(found[dtype], (at_points, at_ys, at_points), strict=False):
-                assert_close(actual[name], expected, tol, np.abs(expected).max())
-        slopes = (jax.tree.leaves(found[dtype][3][name]) for dtype in ("float32", "float64"))
+        for actual, expected, tol in [
+            (found["float64"][0], at_points, RTOL),
+            (found["float32"][0], at_points, FLOAT32_RTOL[name]),
+            (others[0], at_ys, RTOL),
+            (others[1], at_points, RTOL),
+        ]:
+            assert_close(actual[name], expected, tol, np.abs(expected).max())
+        slopes = (jax.tree.leaves(found[dtype][1][name]) for dtype in ("float32", "float64"))
         for single, double in zip(*slopes, strict=True):  # one derivative more: one digit less
             assert_close(single, double, 10 * FLOAT32_RTOL[name], np.abs(double).max())
 
 
 def responses(rows):
     y, X = rows[:2]
-    return jnp.stack([y, 3 * y - 1, y + X[:, 1] ** 2])
+    return namespace(y).stack([y, 3 * y - 1, y + X[:, 1] ** 2])
 
 
 def test_the_value_is_that_of_dense_matrices(x64):
@@ -114,16 +125,16 @@ def test_the_value_is_that_of_dense_matrices(x64):
 
 def test_gradients_equal_central_differences(x64):
     """With respect to parameters and to every array of rows, along random directions."""
-    args = jax.tree.map(jnp.asarray, (take(POINTS, 0), ROWS))
-    run, step = jax.jit(everything), 1e-5
-    slopes = jax.jit(jax.jacrev(everything, argnums=(0, 1)))(*args)
+    args, step = (take(POINTS, 0), ROWS), 1e-5
+    slopes = over_points_and_slopes(POINTS, ROWS)[1]
     leaves, tree = jax.tree.flatten(args)
     rng = np.random.default_rng(3)
     for i, leaf in enumerate(leaves):
         for _ in range(3):
             move = step * rng.normal(size=leaf.shape)
+            moves = [move if j == i else 0.0 for j in range(len(leaves))]
             up, down = (
-                run(*tree.unflatten([a + s * move if j == i else a for j, a in enumerate(leaves)]))
+                plain(*tree.unflatten([a + s * m for a, m in zip(leaves, moves, strict=True)]))
                 for s in (1, -1)
             )
             for name in sorted(slopes.keys() - {"compress"}):  # a layout's frame is no function
@@ -133,6 +144,12 @@ def test_gradients_equal_central_differences(x64):
                 noise = 8 * np.finfo(float).eps * np.max(np.abs(up[name])) / DIFF_RTOL
                 scale = np.maximum(step * np.linalg.norm(slope), noise)
                 assert_close(along, (up[name] - down[name]) / 2, DIFF_RTOL, scale)
+
+
+@jax.jit
+@jax.grad
+def slope_in_Z(Z, y, X, theta, index):
+    return lmm.profile_loglike(theta, lmm.compress(y, X, (Z,), jnp.ones(len(y)), index))
 
 
 @pytest.mark.parametrize("jitter", [0.0, 1e-3])
@@ -147,18 +164,13 @@ def test_gradients_where_a_group_cannot_tell_its_coefficients_apart(x64, jitter)
     if jitter:
         x[groups == 6] = 0.7 + jitter * x[groups == 6]
     index = lmm.row_index(groups, 2)
-    y, X = jnp.asarray(rng.normal(size=groups.size)), jnp.asarray(np.c_[np.ones_like(x), x])
-    theta, w = jnp.asarray(THETAS[0]), jnp.ones(groups.size)
-
-    def value(Z):
-        return lmm.profile_loglike(theta, lmm.compress(y, X, (Z,), w, index))
-
-    Z, step = X[:, None, :], 1e-5
-    slope = np.asarray(jax.jit(jax.grad(value))(Z))
+    y, X = rng.normal(size=groups.size), np.c_[np.ones_like(x), x]
+    Z, theta, step = X[:, None, :], THETAS[0], 1e-5
+    slope = np.asarray(slope_in_Z(Z, y, X, theta, index))
 
     def dense(Z):
-        term = Term(np.asarray(Z)[:, 0], groups.astype(str))
-        return -dense_deviance(np.asarray(X), np.asarray(y), [term], theta, reml=True).criterion / 2
+        term = Term(Z[:, 0], groups.astype(str))
+        return -dense_deviance(X, y, [term], theta, reml=True).criterion / 2
 
     for _ in range(4):
         move = step * rng.normal(size=slope.shape)
@@ -184,7 +196,7 @@ def test_index_from_labels_and_from_a_design(x64, name):
     design = lmm.design(formula, data)
     Z = tuple(term.values for term in design.terms)
     theta = jnp.linspace(0.4, 1.2, sum(k * (k + 1) // 2 for k in design.sizes))
-    expected = lmm.profile_loglike(theta, design.layout)
+    expected = jax.jit(lmm.profile_loglike)(theta, design.layout)
 
     @jax.jit
     def value(index):
@@ -204,9 +216,8 @@ def test_index_of_a_component_with_two_levels_a_row(x64):
     assert codes[1].shape == (len(DATA), 2)
     index = lmm.row_index(codes, n_components=1)
     layout = lmm.compress(design.endog, design.exog, Z, np.ones(len(DATA)), index)
-    theta = jnp.array([0.8, 0.5])
-    expected = lmm.profile_loglike(theta, design.layout)
-    assert_close(lmm.profile_loglike(theta, layout), expected, RTOL)
+    value, theta = jax.jit(lmm.profile_loglike), jnp.array([0.8, 0.5])
+    assert_close(value(theta, layout), value(theta, design.layout), RTOL)
 
 
 BAD = [

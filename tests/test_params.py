@@ -247,23 +247,24 @@ def padded_score(vector, at, **options):
 
 
 @cache
-def programs(name, sqrt):
+def program(name, sqrt):
+    """Log-likelihood and score."""
     at = layout(name)
     value = all_settings(lambda v, **kw: lmm.loglike(v, at, sqrt=sqrt, **kw))
     slope = all_settings(lambda v, **kw: padded_score(v, at, sqrt=sqrt, **kw))
-    return value, slope
+    return jax.jit(lambda v: (value(v), slope(v)))
 
 
 @pytest.mark.parametrize("sqrt", [False, True])
 @pytest.mark.parametrize(("name", "i"), POINTS)
 def test_score_equals_differences(name, i, sqrt):
     """In the packed parameters, at interior and singular covariances, four settings."""
-    value, slope = programs(name, sqrt)
+    both = program(name, sqrt)
     at, step = np.asarray(lmm.pack(point(name, i), sqrt=sqrt)), 1e-5
-    score = np.asarray(slope(at))
+    score = np.asarray(both(at)[1])
     moves = step * np.eye(at.size)
     with np.errstate(all="ignore"):
-        differences = [(value(at + m) - value(at - m)) / (2 * step) for m in moves]
+        differences = [(both(at + m)[0] - both(at - m)[0]) / (2 * step) for m in moves]
     assert np.isfinite(score).all()
     expected = np.stack([np.asarray(d) for d in differences], axis=1)
     expected[[0, 2], :2] = 0  # profiled: the given fixed effects do not matter
@@ -276,15 +277,17 @@ def test_profile_of_the_fixed_effects_and_scale_equals_dense(name, i):
     V = dense_covariance(name, at)
     y, solved = DATA["y"].to_numpy(), np.linalg.solve(V, X)
     beta = np.linalg.solve(X.T @ solved, solved.T @ y)
-    found = lmm.get_fe_params(jnp.asarray(at.cov_re), jnp.asarray(at.vcomp), layout(name))
-    assert_close(found, beta, RTOL)
+
+    @jax.jit
+    def of(b, cov_re, vcomp):
+        scales = [lmm.get_scale(b, cov_re, vcomp, layout(name), reml=r) for r in (True, False)]
+        return lmm.get_fe_params(cov_re, vcomp, layout(name)), scales
+
     for b in (beta, BETA):
         r = y - X @ b
-        for reml in (True, False):
-            scale = lmm.get_scale(
-                jnp.asarray(b), jnp.asarray(at.cov_re), jnp.asarray(at.vcomp), layout(name),
-                reml=reml,
-            )  # fmt: skip
+        found, scales = of(b, at.cov_re, at.vcomp)
+        assert_close(found, beta, RTOL)
+        for reml, scale in zip((True, False), scales, strict=True):
             assert_close(scale, r @ np.linalg.solve(V, r) / (60 - 2 * reml), RTOL)
 
 
@@ -292,9 +295,8 @@ def test_profile_of_the_fixed_effects_and_scale_equals_dense(name, i):
 def test_one_likelihood_in_three_spellings(name, i):
     """A pytree, a profile vector and a square-root vector."""
     at = point(name, i)
-    value, root = programs(name, False)[0], programs(name, True)[0]
-    packed = np.asarray(value(np.asarray(lmm.pack(at))))
-    assert_close(root(np.asarray(lmm.pack(at, sqrt=True))), packed, RTOL)
+    packed = np.asarray(program(name, False)(np.asarray(lmm.pack(at)))[0])
+    assert_close(program(name, True)(np.asarray(lmm.pack(at, sqrt=True)))[0], packed, RTOL)
     tree = jax.tree.map(jnp.asarray, at)
     assert_close(lmm.loglike(tree, layout(name)), packed[0], RTOL)
     assert_close(lmm.loglike(tree, layout(name), reml=False, profile_fe=False), packed[3], RTOL)
@@ -305,7 +307,6 @@ def test_score_vanishes_at_the_optimum():
     at = lmm.Params.from_components(
         fe_params=result.fe_params, cov_re=result.cov_re_unscaled, vcomp=np.zeros(0)
     )
-    slope = np.asarray(programs("slope", False)[1](np.asarray(lmm.pack(at))))
+    value, slope = map(np.asarray, program("slope", False)(np.asarray(lmm.pack(at))))
     assert_close(slope[2:], np.zeros((2, 5)), 1e-4, scale=1.0)  # of the order of 1 a unit away
-    value = np.asarray(programs("slope", False)[0](np.asarray(lmm.pack(at))))
     assert_close(value[2:], np.full(2, result.llf), RTOL)

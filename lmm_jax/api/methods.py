@@ -18,15 +18,16 @@ from ..layouts.group_index import GroupIndex
 from ..layouts.grouped import GroupedLayout
 from ..layouts.merged import WORTH_MERGING, trim
 from ..numerics.programs import compiled
-from ..optimize.constrained import ConstrainedSolution, Problem, minimize_constrained
+from ..optimize.constrained import ConstrainedSolution, Problem, lowest, minimize_constrained
 from ..optimize.first_order import first_order
 from ..optimize.history import Recorder, Row
 from ..optimize.minimize import find_starts, minimize
 from ..optimize.newton import CONVERGED, Solution
 from ..optimize.staged import descend
-from .options import start_point, start_theta
+from .options import start_points, start_theta
 
 _minimize_constrained = compiled(minimize_constrained, static="reml")
+_lowest = compiled(lowest, static="reml")
 _find_starts = compiled(find_starts, static="reml", host=1e-6)
 
 # Rows up to which a fit is one program.
@@ -103,8 +104,8 @@ def _run(task: Task, name: str) -> Any:
         return _run_first_order(task, name)
     options = _options(task, task.maxiter)
     if task.problem is not None:
-        x = start_point(task.design, task.problem, task.start, reml=task.reml)
-        return _minimize_constrained(x, task.problem, **options)
+        starts = start_points(task.design, task.problem, task.start)
+        return _minimize_constrained(starts, task.problem, **options)
     if task.begun is not None:
         return task.begun
     start = None if task.start is None else start_theta(task.design, task.start)
@@ -119,7 +120,7 @@ def _run_first_order(task: Task, method: str) -> Any:
     """A first-order method, then a few Newton steps that also check the optimum."""
     design, problem = task.design, task.problem
     if problem is not None:
-        start = start_point(design, problem, task.start, reml=task.reml)
+        start = _lowest(start_points(design, problem, task.start), problem, reml=task.reml)
     elif task.start is not None:
         start = start_theta(design, task.start)
     else:
@@ -138,7 +139,7 @@ def _run_first_order(task: Task, method: str) -> Any:
     if problem is None:
         solution = descend(design.compressed.merged, x, **options)
     else:
-        solution = _minimize_constrained(x, problem, **options)
+        solution = _minimize_constrained(x[None], problem, **options)
     return solution._replace(n_iter=solution.n_iter + np.int32(n_iter))
 
 

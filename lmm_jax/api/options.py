@@ -16,9 +16,10 @@ from ..designs.design import Design
 from ..errors import DataError
 from ..inference.df import read_df_method
 from ..inputs.arguments import choice, flag, function, iterations, number, numbers, shown
+from ..layouts.contract import Layout
 from ..likelihood.coordinates import covariance_blocks, inner_beta, theta_of
 from ..numerics.programs import spelled
-from ..optimize.constrained import Mask, Problem, column_scales, free_entries, full_masks, objective
+from ..optimize.constrained import Mask, Problem, column_scales, free_entries, full_masks
 
 METHODS = ("newton", "lbfgs", "bfgs")
 # What batches of fits know of.
@@ -197,46 +198,38 @@ def start_theta(design: Design, start: Params) -> Array:
     return jnp.append(theta, candidates[len(candidates) // 2][theta.size :])
 
 
-def held_covariances(design: Design, start: Params | None) -> tuple[Array, ...]:
+def held_covariances(design: Design, start: Params | None) -> tuple[Any, ...]:
     """Relative covariance of every term at the start values (identity if there are none)."""
     if start is None:
-        return tuple(jnp.eye(k, dtype=design.layout.S0.dtype) for k in design.sizes)
-    return covariance_blocks(_on_device(start), design.layout)
+        return tuple(np.eye(k) for k in design.sizes)
+    return covariance_blocks(jax.tree.map(np.asarray, start), design.compressed.layout)
 
 
-def start_point(design: Design, problem: Problem, start: Params | None, *, reml: bool) -> Array:
-    """Start in the coordinates of a constrained or penalized problem.
+def start_points(design: Design, problem: Problem, start: Params | None) -> np.ndarray:
+    """Starts in the coordinates of a constrained or penalized problem, (K, d).
 
-    Without start values the best of a few common scales of the covariances is taken.
+    Without start values a few common scales of the covariances. NumPy: nothing is compiled.
     """
-    if start is not None:
-        x = free_entries(problem.held, problem)
-        return jnp.concatenate([_start_beta(design, problem, start), x])
-    best, lowest = None, np.inf
-    for relative in np.geomspace(0.03, 30.0, 7):
-        blocks = tuple(jnp.diag((relative * scale) ** 2) for scale in column_scales(design.layout))
-        x = jnp.concatenate([_start_beta(design, problem, None), free_entries(blocks, problem)])
-        value = float(objective(x, problem, reml=reml)[0])
-        if best is None or value < lowest:
-            best, lowest = x, value
-    assert best is not None  # the loop runs
-    return best
+    layout = jax.tree.map(np.asarray, design.compressed.layout)
+    if start is None:
+        scales = column_scales(layout)
+        starts: list[Any] = [
+            tuple(np.diag((relative * scale) ** 2) for scale in scales)
+            for relative in np.geomspace(0.03, 30.0, 7)
+        ]
+    else:
+        starts = [problem.held]
+    beta = _start_beta(design, problem, start, layout)
+    with np.errstate(all="ignore"):  # of a covariance of zero
+        entries = [free_entries(blocks, layout, problem.masks) for blocks in starts]
+    return np.stack([np.concatenate([beta, x]) for x in entries])
 
 
-def _start_beta(design: Design, problem: Problem, start: Params | None) -> Array:
+def _start_beta(design: Design, problem: Problem, start: Params | None, layout: Layout) -> Any:
     """Explicit fixed effects of the start: as given, or zero in the layout (the OLS fit)."""
     if problem.fe_pen is None:
-        return jnp.zeros(0, design.layout.S0.dtype)
-    p = design.layout.beta_origin.size
+        return np.zeros(0)
     if start is None or start.fe_params.size == 0:
-        return jnp.zeros(p, design.layout.S0.dtype)
-    beta = start.fe_params if design.held is None else start.fe_params[np.isnan(design.held)]
-    return inner_beta(jnp.asarray(beta), design.layout)
-
-
-def _on_device(params: Params) -> Params:
-    return Params(
-        fe_params=jnp.asarray(params.fe_params),
-        cov_re=jnp.asarray(params.cov_re),
-        vcomp=jnp.asarray(params.vcomp),
-    )
+        return np.zeros(layout.beta_origin.size)
+    beta: Any = np.asarray(start.fe_params)
+    return inner_beta(beta if design.held is None else beta[np.isnan(design.held)], layout)

@@ -5,6 +5,8 @@ The formulas stand in :mod:`lmm_jax.likelihood.criterion`.
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -15,7 +17,7 @@ from ..inputs.arguments import flag, hinted
 from ..layouts.contract import Curvature, Layout, Waist
 from ..layouts.group_algebra import halves_of, psi_curvatures
 from ..numerics.linalg import exact, log_diagonal
-from ..numerics.namespace import namespace
+from ..numerics.namespace import namespace, traced_once
 from ..numerics.processes import check_process
 from .coordinates import (
     as_params,
@@ -129,6 +131,13 @@ def profile_loglike(theta: Array, layout: Layout, *, reml: bool = True) -> Array
     """
     check_process()
     theta, reml = check_theta(theta, layout), flag(reml, "reml")
+    return loglike_of_theta(theta, layout, reml=reml)
+
+
+@partial(traced_once, static="reml")
+@exact
+def loglike_of_theta(theta: Array, layout: Layout, *, reml: bool) -> Array:
+    """See :func:`profile_loglike`; in NumPy too."""
     factors = whiten_factors(factor_blocks(theta, layout.structures), layout)
     at = layout.waist_of(factors, theta)
     return -0.5 * profile_waist(at, layout, reml=reml).deviance
@@ -177,6 +186,12 @@ def loglike(
     check_process()
     reml, profile_fe = flag(reml, "reml"), flag(profile_fe, "profile_fe")
     params = as_params(params, layout, with_fe=not profile_fe, sqrt=sqrt)
+    return _loglike_of_params(params, layout, reml=reml, profile_fe=profile_fe)
+
+
+@partial(traced_once, static=("reml", "profile_fe"))
+@exact
+def _loglike_of_params(params: Params, layout: Layout, *, reml: bool, profile_fe: bool) -> Array:
     at = layout.waist(relative_blocks(params, layout))
     if profile_fe:
         return -0.5 * profile_waist(at, layout, reml=reml).deviance
@@ -208,7 +223,12 @@ def get_fe_params(cov_re: Array, vcomp: Array, layout: Layout) -> Array:
     check_process()
     origin = check_layout(layout).beta_origin
     params = Params(fe_params=origin, cov_re=cov_re, vcomp=vcomp)
-    params = check_params(params, layout, with_fe=True)
+    return _fe_params(check_params(params, layout, with_fe=True), layout)
+
+
+@traced_once
+@exact
+def _fe_params(params: Params, layout: Layout) -> Array:
     at = layout.waist(relative_blocks(params, layout))
     return outer_beta(profile_waist(at, layout, reml=False).beta, layout)
 
@@ -232,11 +252,16 @@ def get_scale(
     reml : bool
         ``nu = n - p`` or ``nu = n``.
     """
-    xp = namespace(fe_params, cov_re, vcomp, layout)
     check_process()
     reml = flag(reml, "reml")
     params = Params(fe_params=fe_params, cov_re=cov_re, vcomp=vcomp)
-    params = check_params(params, layout, with_fe=True)
+    return _scale(check_params(params, layout, with_fe=True), layout, reml=reml)
+
+
+@partial(traced_once, static="reml")
+@exact
+def _scale(params: Params, layout: Layout, *, reml: bool) -> Array:
+    xp = namespace(params.fe_params, layout.S0)
     at = layout.waist(relative_blocks(params, layout))
     v = xp.append(-inner_beta(params.fe_params, layout), 1.0)
     return residual_variance(v @ at.gram @ v, layout, reml=reml)
@@ -254,8 +279,14 @@ def score(
 ) -> Params | Array:
     """Gradient of :func:`loglike`, in the shape of ``params``."""
     check_process()
-    params = _differentiable(params)
-    return jax.grad(loglike)(params, layout, reml=reml, profile_fe=profile_fe, sqrt=sqrt)
+    options = _flags(reml=reml, profile_fe=profile_fe, sqrt=sqrt)
+    return _score(_differentiable(params), check_layout(layout), **options)
+
+
+@partial(traced_once, static=("reml", "profile_fe", "sqrt"))
+@exact
+def _score(params: Params | Array, layout: Layout, **options: bool) -> Params | Array:
+    return jax.grad(loglike)(params, layout, **options)
 
 
 @hinted
@@ -270,8 +301,18 @@ def hessian(
 ) -> Params | Array:
     """Second derivatives of :func:`loglike`; a matrix if ``params`` is packed."""
     check_process()
-    params = _differentiable(params)
-    return jax.hessian(loglike)(params, layout, reml=reml, profile_fe=profile_fe, sqrt=sqrt)
+    options = _flags(reml=reml, profile_fe=profile_fe, sqrt=sqrt)
+    return _hessian(_differentiable(params), check_layout(layout), **options)
+
+
+@partial(traced_once, static=("reml", "profile_fe", "sqrt"))
+@exact
+def _hessian(params: Params | Array, layout: Layout, **options: bool) -> Params | Array:
+    return jax.hessian(loglike)(params, layout, **options)
+
+
+def _flags(**options: bool) -> dict[str, bool]:
+    return {name: flag(value, name) for name, value in options.items()}
 
 
 def _differentiable(params: Params | Array) -> Params | Array:

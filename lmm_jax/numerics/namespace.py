@@ -81,8 +81,11 @@ def custom_jvp(fun: Callable[..., _R]) -> jax.custom_jvp[_R]:
     return cast("jax.custom_jvp[_R]", call)
 
 
-def traced_once(fun: _F, *, static: str | None = None) -> _F:
-    """``jax.jit`` inside a program, which traces the function once for all of its uses."""
+def traced_once(fun: _F, *, static: str | tuple[str, ...] | None = None) -> _F:
+    """``jax.jit`` inside a program, which traces the function once for all of its uses.
+
+    Outside of one it is a program itself, in the place of one for each operation.
+    """
     program = jax.jit(fun, static_argnames=static)
 
     @wraps(fun)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.scipy.linalg import block_diag
 
 from ..covariance.theta import factor_blocks, stack_theta
@@ -25,6 +25,7 @@ from ..likelihood.coordinates import inverse_whiteners, outer_beta, theta_of, wh
 from ..likelihood.criterion import Jet, residual_df
 from ..likelihood.profile import deviance_at, profile_jet, profile_waist
 from ..numerics.linalg import psd_cholesky
+from ..numerics.namespace import namespace
 from .history import Recorder
 from .newton import DECREMENT_TOL, certified, newton
 
@@ -71,7 +72,8 @@ class ConstrainedSolution(NamedTuple):
 
 def column_scales(layout: Layout) -> tuple[Array, ...]:
     """Inverse root mean square of the columns of every term, (k,)."""
-    return tuple(1.0 / jnp.sqrt(jnp.sum(Ai**2, axis=0)) for Ai in inverse_whiteners(layout))
+    xp = namespace(layout.S0)
+    return tuple(1.0 / xp.sqrt(xp.sum(Ai**2, axis=0)) for Ai in inverse_whiteners(layout))
 
 
 def n_explicit(problem: Problem) -> int:
@@ -119,16 +121,18 @@ def _held_factor(x: Array, mask: Mask, Psi: Array) -> Array:
     return jnp.stack([jnp.stack(row) for row in L])
 
 
-def free_entries(blocks: tuple[Array, ...], problem: Problem) -> Array:
+def free_entries(
+    blocks: tuple[Array, ...], layout: Layout, masks: tuple[Mask, ...] | None
+) -> Array:
     """Coordinates x of given relative covariances of the data (the inverse map)."""
-    layout = problem.layout
-    if problem.masks is None:
+    if masks is None:
         return theta_of(blocks, layout)
+    xp = namespace(layout.S0)
     parts = []
-    for mask, Psi, scale in zip(problem.masks, blocks, column_scales(layout), strict=True):
+    for mask, Psi, scale in zip(masks, blocks, column_scales(layout), strict=True):
         L = psd_cholesky(Psi / (scale[:, None] * scale[None]))
         parts += [L[i, j] for i in range(len(mask)) for j in range(i + 1) if mask[i][j]]
-    return jnp.stack(parts) if parts else jnp.zeros(0, layout.S0.dtype)
+    return xp.stack(parts) if parts else xp.zeros(0, layout.S0.dtype)
 
 
 def objective(x: Array, problem: Problem, *, reml: bool) -> tuple[Array, Array]:
@@ -166,8 +170,16 @@ def evaluator(problem: Problem, *, reml: bool) -> Callable[[Array], PlainJet]:
     return evaluate
 
 
+def lowest(starts: Array, problem: Problem, *, reml: bool) -> Array:
+    """The row of ``starts``, (K, d), with the lowest objective; the first one if none has any."""
+    if len(starts) == 1 or starts.shape[1] == 0:
+        return starts[0]
+    values = lax.map(lambda x: objective(x, problem, reml=reml)[0], starts)
+    return starts[jnp.argmin(jnp.where(jnp.isfinite(values), values, jnp.inf))]
+
+
 def minimize_constrained(
-    x: Array,
+    starts: Array,
     problem: Problem,
     *,
     reml: bool,
@@ -175,7 +187,8 @@ def minimize_constrained(
     tol: float = DECREMENT_TOL,
     watch: Recorder | None = None,
 ) -> ConstrainedSolution:
-    """Newton on exact derivatives over what is free, from one start."""
+    """Newton on exact derivatives over what is free, from the lowest of some starts, (K, d)."""
+    x = lowest(starts, problem, reml=reml)
     if x.size:
         evaluate = evaluator(problem, reml=reml)
         found = newton(x, evaluate, (), maxiter=maxiter, tol=tol, watch=watch)
