@@ -1,5 +1,6 @@
 """Strict JAX for every test; plain programs, compiled once for all workers; one BLAS thread."""
 
+import gc
 import logging
 import os
 import re
@@ -25,6 +26,12 @@ jax.config.update("jax_disable_most_optimizations", True)
 _PLAIN = {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1}
 for _kind, _options in programs._OPTIONS.items():
     programs._OPTIONS[_kind] = {**_options, **_PLAIN}
+
+# Tracing makes millions of objects that live as long as their program: looking through them again
+# and again takes a tenth of the time.
+gc.collect()
+gc.freeze()
+gc.set_threshold(20_000, 20, 20)
 
 _CACHE = "LMM_JAX_TEST_CACHE"  # directory of compiled programs; workers find it here
 # Files whose tests make the quick tier: what differs between versions of Python and of what is

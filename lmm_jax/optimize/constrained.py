@@ -9,8 +9,8 @@ covariance determines the entry of its factor from those before it, row by row:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +25,7 @@ from ..likelihood.coordinates import inverse_whiteners, outer_beta, theta_of, wh
 from ..likelihood.criterion import Jet, residual_df
 from ..likelihood.profile import deviance_at, profile_jet, profile_waist
 from ..numerics.linalg import psd_cholesky
-from ..numerics.namespace import namespace
+from ..numerics.namespace import namespace, traced_once
 from .history import Recorder
 from .newton import DECREMENT_TOL, certified, newton
 
@@ -135,6 +135,7 @@ def free_entries(
     return xp.stack(parts) if parts else xp.zeros(0, layout.S0.dtype)
 
 
+@partial(traced_once, static="reml")
 def objective(x: Array, problem: Problem, *, reml: bool) -> tuple[Array, Array]:
     """Deviance with penalties, and without them."""
     layout, p = problem.layout, n_explicit(problem)
@@ -157,17 +158,17 @@ def _relative_cov(factors: tuple[Array, ...], layout: Layout) -> Array:
     return block_diag(*(L @ L.T for L in outer)) if outer else jnp.zeros((0, 0))
 
 
-def evaluator(problem: Problem, *, reml: bool) -> Callable[[Array], PlainJet]:
+@partial(traced_once, static="reml")
+def evaluate(x: Array, problem: Problem, *, reml: bool) -> PlainJet:
     """Value, gradient and Hessian of the objective by automatic differentiation."""
+    slopes = jax.value_and_grad(lambda x: objective(x, problem, reml=reml)[0])
 
-    def value(x: Array) -> Array:
-        return objective(x, problem, reml=reml)[0]
+    def along(direction: Array) -> tuple[Any, Any]:
+        return jax.jvp(slopes, (x,), (direction,))
 
-    def evaluate(x: Array) -> PlainJet:
-        f, g = jax.value_and_grad(value)(x)
-        return PlainJet(f, g, jax.hessian(value)(x), jnp.zeros_like(f))
-
-    return evaluate
+    axes = jnp.eye(x.size, dtype=x.dtype)
+    (f, g), (_, hessian) = jax.vmap(along, out_axes=(None, 0))(axes)
+    return PlainJet(f, g, hessian, jnp.zeros_like(f))
 
 
 def lowest(starts: Array, problem: Problem, *, reml: bool) -> Array:
@@ -190,8 +191,8 @@ def minimize_constrained(
     """Newton on exact derivatives over what is free, from the lowest of some starts, (K, d)."""
     x = lowest(starts, problem, reml=reml)
     if x.size:
-        evaluate = evaluator(problem, reml=reml)
-        found = newton(x, evaluate, (), maxiter=maxiter, tol=tol, watch=watch)
+        jet = partial(evaluate, problem=problem, reml=reml)
+        found = newton(x, jet, (), maxiter=maxiter, tol=tol, watch=watch)
         x, status, n_iter = found.theta, found.status, found.n_iter
         decrement, hessian = found.decrement, found.jet.hessian
     else:
