@@ -180,18 +180,15 @@ def test_slow_lanes_are_finished_together(monkeypatch):
     from lmm_jax.api import fit_many as many
     from lmm_jax.batches import lane_minimize as batch
 
-    monkeypatch.setattr(batch, "SMALLEST", 2)
-    monkeypatch.setattr(many, "SMALLEST", 2)
-    wide = np.concatenate([Y + k for k in range(8)], axis=1)
-    finished, join = [], many.join_lanes
-    monkeypatch.setattr(
-        many, "join_lanes", lambda *parts: finished.append(len(parts[0])) or join(*parts)
-    )
-    parts = lmm.fit_many(INTERCEPT, FRAME, wide, chunk_size=32)
-    assert sum(finished) > 1  # lanes that were put off by chunks
-    whole = lmm.fit_many(INTERCEPT, FRAME, Y)
-    for k in range(8):
-        assert_close(parts.llf[8 * k : 8 * k + 8], whole.llf, 1e-9)
+    wide = np.concatenate([responses(seed) for seed in range(16)], axis=1)
+    whole = lmm.fit_many(INTERCEPT, FRAME, wide, chunk_size=64)
+    monkeypatch.setattr(batch, "SMALLEST", 1)  # 64 lanes, then 8, of which one may be put off
+    monkeypatch.setattr(many, "SMALLEST", 1)
+    put_off, join = [], many.join_lanes
+    monkeypatch.setattr(many, "join_lanes", lambda *parts: put_off.append(1) or join(*parts))
+    parts = lmm.fit_many(INTERCEPT, FRAME, wide, chunk_size=64)
+    assert put_off
+    assert_close(parts.llf, whole.llf, EXACT)
     assert parts.converged.all()
 
 
