@@ -6,32 +6,57 @@ import os
 import re
 import shutil
 import tempfile
+from pathlib import Path
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when numpy loads; two threads make LAPACK erratic
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA 0.9 is loud about programs from a disk
 
 import jax
 import pytest
-
-from lmm_jax.numerics import programs
+from jax._src import compiler
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-# nearly all of the time is compilation: programs that run once or twice need no optimization, here
+# Nearly all of the time is compilation: programs that run once or twice need no optimization, here
 # and in the processes that tests start.
 # Settings of JAX only: a flag that a version of XLA does not know ends the process.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 jax.config.update("jax_disable_most_optimizations", True)
-# The library's own programs too; and LLVM does not cut small ones into pieces for idle cores.
-_PLAIN = {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1}
-for _kind, _options in programs._OPTIONS.items():
-    programs._OPTIONS[_kind] = {**_options, **_PLAIN}
+# XLA's older code generator takes half the time; LLVM need not cut programs up for idle cores.
+_PLAIN = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+
+
+def _compile_plainly():
+    """These options for every program, the tests' own too, where XLA has them all.
+
+    JAX has no setting for that.
+    """
+    try:
+        jax.jit(lambda x: x, compiler_options=_PLAIN)(0.0)
+    except jax.errors.JaxRuntimeError:
+        return
+    make = compiler.get_compile_options
+
+    def get_compile_options(*args, env_options_overrides=None, **options):
+        plain = {**(env_options_overrides or {}), **_PLAIN}
+        return make(*args, env_options_overrides=plain, **options)
+
+    compiler.get_compile_options = get_compile_options
+
+
+_compile_plainly()
 
 # Tracing makes millions of objects that live as long as their program: looking through them again
 # and again takes a tenth of the time.
 gc.collect()
 gc.freeze()
 gc.set_threshold(20_000, 20, 20)
+
+_MANY_MAPPINGS = 20_000  # of the 65,530 that Linux allows; a file of tests adds up to 6,000
 
 _CACHE = "LMM_JAX_TEST_CACHE"  # directory of compiled programs; workers find it here
 # Files whose tests make the quick tier: what differs between versions of Python and of what is
@@ -87,9 +112,11 @@ def compiled(caplog):
 
 @pytest.fixture(scope="module", autouse=True)
 def fresh_programs():
-    """Give up compiled programs after each file: a process has room for a few hundred only."""
+    """Give up compiled programs where there are many: a process has room for so many mappings."""
     yield
-    jax.clear_caches()
+    maps = Path("/proc/self/maps")
+    if not maps.exists() or maps.read_bytes().count(b"\n") > _MANY_MAPPINGS:
+        jax.clear_caches()
 
 
 @pytest.hookimpl(tryfirst=True)  # markers come before they are selected by
