@@ -190,13 +190,17 @@ def check_history(result):
     return ends
 
 
-# Pinned, since last digits are compared.
+# Pinned, since digits are compared.
 OF_METHOD = {"newton": "numpy", "lbfgs": "jax", "bfgs": "jax"}
 
 
 @pytest.mark.parametrize("method", OF_METHOD)
 def test_history(method):
-    """The fit that is recorded is the fit: the same optimum to the last digit."""
+    """The fit that is recorded is the fit: the same optimum.
+
+    To the last digit, but for NumPy, which runs starts side by side unless it records them: its
+    sums have another order then.
+    """
     fit = partial(lmm.fit, design(), method=method, runtime=OF_METHOD[method])
     result = fit(full_output=True)
     ends = check_history(result)
@@ -204,7 +208,7 @@ def test_history(method):
     assert result.hist["gradient_norm"].iloc[-1] < 1e-2
     alone = fit()
     assert alone.n_iter == result.n_iter
-    np.testing.assert_array_equal(alone.params, result.params)
+    assert_close(alone.params, result.params, 1e-13 if method == "newton" else 0)
     layout = jax.tree.map(np.asarray, result.design.compressed.layout)
     for row in result.hist.iloc[[0, -1]].itertuples():  # every row is what it says
         value = profile_jet(np.array(row[5:]), layout, reml=True).value
