@@ -76,9 +76,9 @@ _CAMPAIGNS = {
 }  # fmt: skip
 # Files that take longest begin: a long one at the end would leave the other workers idle.
 _LONGEST = (
-    "test_options", "test_many", "test_crossed", "test_likelihood", "test_fit_params",
+    "test_reference", "test_options", "test_many", "test_crossed", "test_likelihood", "test_fit_params",
     "test_bootstrap", "test_runtimes", "test_structures", "test_doctests_of_batches",
-    "test_embedding", "test_merged", "test_reference",
+    "test_embedding", "test_merged",
 )  # fmt: skip
 
 
@@ -124,13 +124,14 @@ def fresh_programs():
 
 @pytest.hookimpl(tryfirst=True)  # markers come before they are selected by
 def pytest_collection_modifyitems(items):
-    """Tests that share compiled programs go to one worker: those of a file, or of a case of R."""
+    """The longest files first; campaigns and the quick tier.
+
+    Tests of a file share compiled programs, so that a file goes to one worker: ``--dist=loadfile``,
+    since pytest 9.2 does not show xdist the groups that ``--dist=loadgroup`` goes by.
+    """
     first = {stem: rank for rank, stem in enumerate(_LONGEST)}
     items.sort(key=lambda item: first.get(item.path.stem, len(first)))
     for item in items:
-        params = item.callspec.params if hasattr(item, "callspec") else {}
-        case = params.get("name") if item.path.stem == "test_reference" else None
-        item.add_marker(pytest.mark.xdist_group(case or item.path.stem))
         slow = item.get_closest_marker("slow") is not None
         if slow and item.path.stem in _CAMPAIGNS and "LMM_JAX_CAMPAIGN" not in os.environ:
             item.add_marker(pytest.mark.skip(reason="a campaign: set LMM_JAX_CAMPAIGN=1"))
