@@ -76,9 +76,9 @@ _CAMPAIGNS = {
 }  # fmt: skip
 # Files that take longest begin: a long one at the end would leave the other workers idle.
 _LONGEST = (
-    "test_reference", "test_options", "test_many", "test_crossed", "test_likelihood", "test_fit_params",
-    "test_bootstrap", "test_runtimes", "test_structures", "test_doctests_of_batches",
-    "test_embedding", "test_merged",
+    "test_reference", "test_options", "test_many", "test_crossed", "test_likelihood",
+    "test_fit_params", "test_bootstrap", "test_runtimes", "test_structures",
+    "test_doctests_of_batches", "test_embedding", "test_merged",
 )  # fmt: skip
 
 
