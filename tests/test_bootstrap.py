@@ -155,7 +155,7 @@ def test_the_mean_of_a_balanced_design_is_normal():
 )
 def test_merged_groups_have_the_same_criterion(x64, name, reml):
     """Classes of groups in a program, all groups in NumPy."""
-    layout = FITS[name]().design.compressed.layout
+    layout = jax.tree.map(np.asarray, FITS[name]().design.compressed.layout)
     merged = merge_classes(layout)
     assert isinstance(merged, MomentLayout)
 
