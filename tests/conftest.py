@@ -71,8 +71,8 @@ _QUICK = {
 # Files whose slow tests are campaigns: whole grids of what other tests of the file prove on a few
 # cells. They compile for an hour and run where they are asked for.
 _CAMPAIGNS = {
-    "test_bootstrap", "test_capabilities", "test_certificate", "test_garbage", "test_programs",
-    "test_runtimes", "test_structures",
+    "test_anova", "test_bootstrap", "test_capabilities", "test_certificate", "test_garbage",
+    "test_programs", "test_runtimes", "test_structures",
 }  # fmt: skip
 # Files that take longest begin: a long one at the end would leave the other workers idle.
 _LONGEST = (
