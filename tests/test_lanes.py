@@ -58,7 +58,7 @@ def test_the_criterion_of_every_lane(name, reml):
     on_host = jax.tree.map(np.asarray, lanes)
     for lane in range(3):
         own = lmm.design(formula, frame.assign(y=Y[:, lane]), **options).compressed.layout
-        for layout in (own, lane_layout(on_host, lane)):
+        for layout in jax.tree.map(np.asarray, (own, lane_layout(on_host, lane))):
             expected = numbers(profile_jet(theta[:, lane], layout, reml=reml))
             for key, value in numbers(ours).items():
                 assert_close(
