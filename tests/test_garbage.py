@@ -129,7 +129,33 @@ def calls() -> dict[str, Call]:
     # statsmodels' spelling, so that each of its arguments is used
     by_groups = dict(formula="y ~ x", data=DATA, groups="g", re_formula="1", vc_formula=None)
     new = DATA[:4]
+    visits = DATA.groupby("g").head(2).assign(v=lambda d: d.groupby("g").cumcount())
+    trial = dict(formula="y ~ x", data=visits, residual="us(v | g)", reml=True, missing="drop")
+    trial |= dict(weights=None, offset=None, subset=None, context=None, df_method=None)
+    beside = lmm.fit("y ~ x + ar1(v | g)", visits)
+    ids = DATA["g"].unique()
+    pedigree = pd.DataFrame({"id": ids.astype(str), "sire": "", "dam": ""})
+    pedigree.loc[pedigree.index[2:], ["sire", "dam"]] = pedigree["id"].iloc[:2].to_numpy()
+    related = lmm.fit(FORMULA, DATA, relatedness={"g": (np.eye(len(ids)), list(ids))})
     return {
+        "mmrm": Call(lmm.mmrm, {**trial, "fallback": ()}),
+        "fit beside a residual covariance": Call(lmm.fit, {**trial, "df_method": "kr"}),
+        "residual_cov": Call(
+            beside.residual_cov, dict(levels=[0], arm=None, stratum=None, covariate=None)
+        ),
+        "residual_corr": Call(beside.residual_corr, dict(levels=[0])),
+        "residual_intervals": Call(beside.residual_intervals, dict(level=0.9)),
+        "relationship": Call(
+            lmm.relationship,
+            dict(pedigree=pedigree, id="id", sire="sire", dam="dam", inverse=False),
+        ),
+        "heritability": Call(
+            lmm.heritability,
+            dict(res=related, additive=None, leave_out=(), fixed=False, level=0.9),
+        ),
+        "fit of related levels": Call(
+            lmm.fit, {**model, "relatedness": {"g": (np.eye(len(ids)), list(ids))}}
+        ),
         "design": Call(lmm.design, rows),
         "design, groups": Call(lmm.design, by_groups),
         "design_from_arrays": Call(

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import ConvergenceWarning, FormulaError, warn_user
 from ..formulas.parse import parse, parse_residual
 from ..formulas.residual import OF_VISITS, with_correlation
-from ..inputs.arguments import choice, hinted, items
+from ..inputs.arguments import choice, flag, hinted, instance, items
 from ..results.lmm import LMMResults
 from .fit import fit
 
@@ -81,6 +81,9 @@ def mmrm(
     """
     if not isinstance(formula, str):
         raise FormulaError(f"the formula is a {type(formula).__name__}: pass a string")
+    if residual is not None:
+        instance(residual, "residual", str, "a string such as 'us(visit | id)'")
+    reml = flag(reml, "reml")
     term = parse(formula).residual if residual is None else parse_residual(residual)
     if term is None or not term.correlation:
         raise FormulaError(

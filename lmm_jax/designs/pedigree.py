@@ -93,9 +93,9 @@ def _read(
         others = [name for name in frame.columns if name not in (sire, dam)]
         id = str(others[0]) if others else "id"
     for name in (id, sire, dam):
-        if name not in frame.columns:
+        if not isinstance(name, str) or name not in frame.columns:
             raise DataError(
-                f"the pedigree has no column {name!r} (its columns: "
+                f"the pedigree has no column {shown(name)} (its columns: "
                 f"{', '.join(map(str, frame.columns))}): pass id=, sire= and dam="
             )
     if not len(frame):

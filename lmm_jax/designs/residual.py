@@ -117,6 +117,7 @@ class ResidualLabel:
     visits: tuple[str, ...]  # empty where places are coordinates
     distances: tuple[float, ...]  # of every visit, where distances are taken of numbers
     strata: tuple[str, ...]
+    n_coordinates: int = 1  # of a place
     correlates: bool  # rows of a subject, or has variances alone
 
     def __str__(self) -> str:
@@ -138,6 +139,7 @@ def residual_label(
         distances=() if places is None else tuple(places.tolist()),
         strata=named[1],
         correlates=bool(residual.term.correlation),
+        n_coordinates=len(residual.rows.places),
     )
 
 

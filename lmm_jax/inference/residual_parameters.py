@@ -14,7 +14,7 @@ from ..covariance.structures import Structure
 from ..covariance.theta import theta_size, theta_slices
 from ..designs.residual import ResidualLabel
 from ..errors import DataError
-from ..inputs.arguments import choice, shown
+from ..inputs.arguments import choice, items, numbers, shown
 from ..numerics.taylor import Taylor, exp, stack, variables
 from .estimates import Estimates
 
@@ -161,7 +161,7 @@ def covariance_frame(
         raise DataError(f"arm={shown(arm)}: {label.text} has no arms")
     which = 0 if arm is None else arms.index(choice(str(arm), "arm", arms))
     own = structures[which]
-    if isinstance(levels, str):
+    if isinstance(levels, str | int | float):  # one of them
         levels = [levels]
     if levels is None and covariate is not None and np.ndim(covariate) and not own.correlation.name:
         levels = covariate  # independent rows, named by it
@@ -178,7 +178,10 @@ def covariance_frame(
                     f"standard deviations are {own.spread.kind}() of a covariate: "
                     "pass covariate=, one number or one a level"
                 )
-            x = np.broadcast_to(np.asarray(covariate, dtype=float), (r,))[:, None]
+            x = numbers(covariate, "covariate")
+            if x.size not in (1, r):
+                raise DataError(f"covariate has {x.size} numbers for {r} levels")
+            x = np.broadcast_to(x.ravel(), (r,))[:, None]
         slopes = own.spread.slopes(None, x, (r, 1))
     places = zip(label.structures, theta_slices(label.structures), strict=True)
     phi = next(at.theta_layout[place] for s, place in places if s is own)
@@ -200,10 +203,10 @@ def _spots(
     """Places, (d, r), of visits or coordinates, and their names."""
     if own.correlation.name == "":
         strata = own.spread.levels or ("all rows",)
-        names = list(strata) if levels is None else [str(level) for level in levels]
+        names = list(strata) if levels is None else _texts(levels)
         return np.zeros((1, len(names))), names
     if label.visits:
-        names = list(label.visits) if levels is None else [str(level) for level in levels]
+        names = list(label.visits) if levels is None else _texts(levels)
         unknown = [name for name in names if name not in label.visits]
         if unknown:
             raise DataError(f"no visit {unknown[0]!r}: there are {', '.join(label.visits)}")
@@ -212,8 +215,20 @@ def _spots(
         return np.array([[spots[c] if spots else c for c in codes]], dtype=float), names
     if levels is None:
         raise DataError(f"{label.text} has no visits: pass levels=, times or coordinates")
-    at = np.asarray(levels, dtype=float)
-    return np.atleast_2d(at.T) / own.correlation.unit, list(map(str, levels))
+    at = numbers(levels, "levels")
+    at = at[:, None] if at.ndim == 1 else at
+    d = label.n_coordinates
+    if at.ndim != 2 or at.shape[1] != d:
+        raise DataError(
+            f"levels has the shape {np.shape(levels)}: {d} "
+            f"coordinate{'s' * (d > 1)} a row are needed, as in {label.text}"
+        )
+    names = [f"{row[0]:g}" if d == 1 else f"({', '.join(f'{x:g}' for x in row)})" for row in at]
+    return at.T / own.correlation.unit, names
+
+
+def _texts(levels: Any) -> list[str]:
+    return [str(level) for level in items(levels, "levels", "names of levels are needed")]
 
 
 def _strata(

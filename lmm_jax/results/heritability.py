@@ -100,7 +100,7 @@ def _factors(given: Any, names: Sequence[str], what: str) -> list[str]:
     """Factors by their names, one or several."""
     found = [given] if isinstance(given, str) else items(given, what)
     for name in found:
-        if name not in names:
+        if not isinstance(name, str) or name not in names:
             refuse(name, list(dict.fromkeys(names)), "the result")
     return list(found)
 
