@@ -12,6 +12,7 @@ from ..designs.design import Design
 from ..errors import ConvergenceWarning, DataError, warn_user
 from ..inference.penalized import penalized_estimates, quadratic_form
 from ..inputs.arguments import hinted, iterations, number, numbers, shown
+from ..numerics.tiers import running_on
 from ..optimize.lasso import Descent, descend_removing
 from ..results.lmm import LMMResults
 from ..results.regularized import RegularizedPath, RegularizedResults, regularized
@@ -37,6 +38,7 @@ def fit_regularized(
     offset: Any = None,
     missing: str = "drop",
     subset: Any = None,
+    runtime: str = "auto",
 ) -> RegularizedResults | RegularizedPath | LMMResults:
     """Fit with penalized fixed effects, the covariance held at its unpenalized estimate.
 
@@ -68,7 +70,7 @@ def fit_regularized(
         Start values of the unpenalized fit.
     reml : bool
         How the unpenalized fit estimates the covariance.
-    groups, re_formula, vc_formula, weights, offset, missing, subset
+    groups, re_formula, vc_formula, weights, offset, missing, subset, runtime
         As in :func:`lmm_jax.fit`.
 
     Returns
@@ -118,7 +120,7 @@ def fit_regularized(
     model = {
         "groups": groups, "re_formula": re_formula, "vc_formula": vc_formula, "weights": weights,
         "offset": offset, "missing": missing, "subset": subset, "reml": reml,
-        "start_params": start_params,
+        "start_params": start_params, "runtime": runtime,
     }  # fmt: skip
     if callable(method):
         if numbers(alpha, "alpha").any():
@@ -130,7 +132,8 @@ def fit_regularized(
         require(formula, "fit_regularized")
     unpenalized = fit(formula, data, **model)
     rows = _penalty_rows(alpha, unpenalized.fixed_names)
-    path = _solve_rows(unpenalized, rows, ceps=ceps, ptol=ptol, maxit=maxit)
+    with running_on(runtime):
+        path = _solve_rows(unpenalized, rows, ceps=ceps, ptol=ptol, maxit=maxit)
     if not all(result.kkt <= ptol for result in path):
         worst = max(result.kkt for result in path)
         warn_user(
@@ -163,9 +166,9 @@ def _solve_rows(
     """A fit for every row of weights, each started from the one with the next larger weights."""
     design = unpenalized.design
     assert design is not None  # fresh from fit
-    quadratic = quadratic_form(unpenalized.estimates, design.layout)
-    p = rows.shape[1]
-    inward = np.linalg.inv(np.asarray(design.layout.beta_map)) / unpenalized.estimates.y_scale
+    layout, p = design.compressed.layout, rows.shape[1]
+    quadratic = quadratic_form(unpenalized.estimates, layout)
+    inward = np.linalg.inv(np.asarray(layout.beta_map)) / unpenalized.estimates.y_scale
     at = Descent(np.zeros(p), np.sign(quadratic.centre), np.inf, 0)
     out: dict[int, RegularizedResults] = {}
     for k in np.argsort(-rows.sum(axis=1), kind="stable"):

@@ -10,19 +10,22 @@ the GLS estimate: after one look at the layout nothing depends on the number of 
 
 from __future__ import annotations
 
-import jax
+from functools import partial
+
 import numpy as np
+from jax import Array
 from scipy.linalg import solve_triangular
 
 from ..covariance.theta import factor_blocks
 from ..layouts.contract import Layout
 from ..numerics.processes import float64
+from ..numerics.programs import compiled
 from ..optimize.lasso import Descent, Quadratic
 from .estimates import Estimates
 
 
-@jax.jit
-def _gram(theta: jax.Array, layout: Layout) -> jax.Array:
+@partial(compiled, host=1e-7)
+def _gram(theta: Array, layout: Layout) -> Array:
     """``[X y]' V^-1 [X y]`` in the layout's coordinates."""
     return layout.waist_of(factor_blocks(theta, layout.structures), theta).gram
 
