@@ -83,6 +83,16 @@ def test_derivatives_are_those_of_jax(name, equal, x64):
         assert_close(structure.bend(theta, half), H, 1e-10, 1)
 
 
+@pytest.mark.parametrize("k", [3, 5])
+def test_every_theta_of_compound_symmetry_is_a_covariance(k):
+    structure = named("cs", k)
+    for c in (-30.0, -3.0, 3.0):
+        L = structure.factor(np.append(np.zeros(k), c))
+        rho = (L @ L.T)[0, 1]
+        assert np.isfinite(L).all() or c == -30.0  # the bound itself, to the last digit
+        assert c == -30.0 or -1 / (k - 1) < rho < 1
+
+
 def test_names():
     assert named("us", 3) == Unstructured(3)
     assert named("cs", 2) == named("toep", 2) == named("ad", 2) == Unstructured(2)
@@ -314,6 +324,15 @@ def test_the_rest_of_the_library():
         result.conf_int(method="profile")
     with pytest.raises(lmm.DataError, match="keeps no covariance structure"):
         lmm.fit_many(result.design, responses=np.column_stack([data["y"]] * 2))
+
+
+def test_second_derivatives_of_the_term_are_asked_for():
+    data = rows(9)
+    data["part"] = np.where(data["x"] > 0, "a", "b")
+    result = lmm.fit("y ~ x + ar1(0 + factor(f) | g) + diag(part)", data)
+    result.tidy(df_method="kenward-roger-linear")
+    with pytest.raises(lmm.DataError, match="choose 'kenward-roger-linear'"):
+        result.tidy(df_method="kr")
 
 
 @pytest.mark.parametrize(

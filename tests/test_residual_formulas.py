@@ -204,6 +204,13 @@ def test_defaults_of_trials():
         lmm.mmrm(f"{FEV} + (1 | USUBJID)", data)
 
 
+def test_no_structures_of_visits_in_the_place_of_one_over_times():
+    with pytest.raises(FormulaError, match="structures over visits"):
+        lmm.mmrm(
+            FEV, lmm.load_dataset("fev1"), residual="sp_exp(VISITN | USUBJID)", fallback=["cs"]
+        )
+
+
 @pytest.mark.parametrize(
     ("term", "name", "spelled"),
     [

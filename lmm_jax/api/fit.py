@@ -120,9 +120,12 @@ def fit(
         expression of columns for ``DataFrame.query`` (without ``@`` variables).
     df_method : str
         Degrees of freedom of the tests of fixed effects: "satterthwaite" (lmerTest's),
-        "kenward-roger" or "kr" (pbkrtest's, with an adjusted covariance; REML only),
-        "between-within" (SAS's, for factors that nest), "residual" (rows less fixed effects),
-        "normal" or "z" (z tests). Every method of the result that tests takes it too.
+        "kenward-roger" or "kr" (with an adjusted covariance, REML only: pbkrtest's, and beside a
+        residual covariance SAS's, of the observed information with second derivatives of that
+        covariance), "kenward-roger-linear" (the observed information alone, SAS's
+        ``kr(linear)``), "kenward-roger-expected" (pbkrtest's in any case), "between-within"
+        (SAS's, for factors that nest), "residual" (rows less fixed effects), "normal" or "z" (z
+        tests). Every method of the result that tests takes it too.
     context : mapping, optional
         Functions and variables for the formula; by default the functions that
         the caller can see.

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import ConvergenceWarning, FormulaError, warn_user
 from ..formulas.parse import parse, parse_residual
-from ..formulas.residual import OF_VISITS, with_correlation
+from ..formulas.residual import OF_VISITS, SPATIAL, with_correlation
 from ..inputs.arguments import choice, flag, hinted, instance, items
 from ..results.lmm import LMMResults
 from .fit import fit
@@ -97,6 +97,12 @@ def mmrm(
         subset=subset, context=context,
     )  # fmt: skip
     names = [choice(name, "fallback", OF_VISITS) for name in items(fallback, "fallback")]
+    if names and term.correlation in SPATIAL:
+        raise FormulaError(
+            f"fallback= has structures over visits, and {term.text} is one over times or "
+            "coordinates",
+            term.text,
+        )
     spelled = [term.text, *(with_correlation(term, name) for name in names)]
     for i, text in enumerate(spelled):
         last = i + 1 == len(spelled)

@@ -253,4 +253,4 @@ def named(name: str, k: int, equal: bool | None = None) -> Structure:
         return CompoundSymmetry(k)  # has the bounds of its correlation at finite theta
     if k == 2 and not equal:
         return Unstructured(k)  # any covariance of two has one correlation and two variances
-    return Correlated(k, correlation(levels=tuple(map(str, range(k)))), equal)
+    return Correlated(k, correlation(levels=tuple(map(str, range(k))), width=k), equal)

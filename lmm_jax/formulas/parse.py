@@ -135,6 +135,12 @@ def parse_residual(text: str) -> ResidualTerm:
     Raises
     ------
     FormulaError
+        It cannot be read, or is not one residual covariance.
+
+    Examples
+    --------
+    >>> parse_residual("ar1(visit | id) * diag(sex)").group
+    ('id',)
     """
     items = _marked(lex(text))
     if not any(item.kind == "residual" for item in items):

@@ -211,6 +211,11 @@ def _last_first(cov: np.ndarray) -> np.ndarray:
 
 def _observed(e: Estimates, theta: np.ndarray, layout: Any, *, bent: bool) -> KenwardRoger:
     """With the observed information, of a model with a residual covariance."""
+    if bent and not all(s.linear for s in layout.structures):
+        raise DataError(
+            "df_method='kenward-roger' beside a residual covariance takes second derivatives of V, "
+            "which are not there for a term such as ar1(0 + f | g): choose 'kenward-roger-linear'"
+        )
     W = _last_first(e.joint_cov)
     P, WQ = layout.weighted_moments(theta, W[1:, 1:])
     gram = layout.waist_at(theta).gram[:-1, :-1]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -193,7 +193,7 @@ def _reduction(ufunc: np.ufunc, plain: Callable[..., Any]) -> Callable[..., Any]
         if type(array) is not Stacked:
             return plain(array, axis=axis, **options)
         axis = tuple(range(array.ndim)) if axis is None else _axis(axis)
-        return Stacked(ufunc.reduce(array.lanes, axis=axis))
+        return Stacked(ufunc.reduce(array.lanes, axis=axis, **options))
 
     return call
 
@@ -324,8 +324,10 @@ def _broadcast_to(array: Any, shape: tuple[int, ...]) -> Any:
     return Stacked(np.broadcast_to(array.lanes, (*shape, array.lanes.shape[-1])))
 
 
-def _block_diag(*blocks: Any) -> Any:
+def _block_diag(plain: Callable[..., Any], *blocks: Any) -> Any:
     R = _count(blocks)
+    if not R:
+        return plain(*blocks)
     rows, columns = (sum(b.shape[axis] for b in blocks) for axis in (0, 1))
     out, i, j = np.zeros((rows, columns, R)), 0, 0
     for block in blocks:
@@ -366,6 +368,10 @@ def _while_loop(go_on: Callable[[Any], Any], body: Callable[[Any], Any], state: 
     return state
 
 
+def _flat(array: Any) -> Any:
+    return array.reshape(-1) if type(array) is Stacked else np.reshape(array, (-1,))
+
+
 def _like(fun: Callable[..., Any]) -> Callable[..., Any]:
     def call(array: Any, *args: Any) -> Any:
         if type(array) is not Stacked:
@@ -393,7 +399,7 @@ def stacked_namespace(plain: SimpleNamespace) -> SimpleNamespace:
         any=_reduction(np.logical_or, plain.any),
         concatenate=_concatenate,
         stack=_stack,
-        append=lambda a, b: own["concatenate"]([a, np.reshape(b, (-1,))]),
+        append=lambda a, b: own["concatenate"]([a, _flat(b)]),
         at=lambda array: _At(array, plain.segment_sum),
         einsum=_einsum,
         diagonal=_diagonal,
@@ -402,7 +408,7 @@ def stacked_namespace(plain: SimpleNamespace) -> SimpleNamespace:
         pad=_padding(plain.pad),
         argmax=_argmax,
         broadcast_to=_broadcast_to,
-        block_diag=_block_diag,
+        block_diag=partial(_block_diag, plain.block_diag),
         solve_triangular=_of_matrices(plain.solve_triangular),
         triangular_solve=_of_matrices(plain.triangular_solve),
         cond=_cond,
