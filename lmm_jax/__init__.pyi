@@ -40,6 +40,7 @@ from .layouts.crossed.layout import CrossedLayout
 from .layouts.grouped import GroupedLayout
 from .layouts.plan import LayoutInfo
 from .layouts.residual.layout import ResidualLayout
+from .layouts.residual.markov import MarkovLayout
 from .layouts.sharding import shard
 from .likelihood.profile import get_fe_params, get_scale, hessian, loglike, profile_loglike, score
 from .likelihood.woodbury import woodbury_logdet, woodbury_solver
@@ -82,6 +83,7 @@ __all__ = [
     "ManyResults",
     "ManyTests",
     "MarginalMeans",
+    "MarkovLayout",
     "OrderWarning",
     "Params",
     "ProfileResults",

@@ -9,7 +9,7 @@ otherwise their number.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,16 @@ from .structures import lower_rows
 
 # Distance of a starting correlation from 1, and its least size.
 _NEAR_ONE, _LEAST = 0.05, 0.02
+
+
+class Fading(NamedTuple):
+    """Correlation a of a residual with the one before it, at gaps of any shape S in time."""
+
+    value: Any  # S
+    loss: Any  # S  1 - a, with its digits where a is near one
+    left: Any  # S  1 - a^2, likewise
+    first: Any  # (m, *S)
+    second: Any  # (m, m, *S)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,6 +88,25 @@ class Correlation:
         if second.shape[-1] == 1 and slope.shape[-1] > 1:
             slope = xp.sum(slope, axis=-1)[:, :, None]
         return xp.einsum("klabg,abg->kl", second, slope)
+
+    def is_markov(self, d: int) -> bool:
+        """Whether, at places in d dimensions, a residual depends on earlier ones by the last one.
+
+        The correlation at a distance is then the product of those of the steps it consists of.
+        """
+        del d
+        return False
+
+    def fading(self, c: Any, gaps: Any) -> Fading:
+        """Correlation of neighbours in time, with two derivatives; see :meth:`is_markov`.
+
+        Parameters
+        ----------
+        c : Array, shape (m,)
+        gaps : Array
+            Distances in time, positive.
+        """
+        raise NotImplementedError
 
     def start(self, rho: Any) -> Any:
         """Parameters, (m,), of correlations near rho at distance one."""
@@ -140,6 +169,18 @@ class Independent(Correlation):
         """See :meth:`Correlation.entries`."""
         xp, (_, r, g) = namespace(c, places), places.shape
         return constant(xp.broadcast_to(xp.eye(r, dtype=c.dtype)[:, :, None], (r, r, g)), 0)
+
+    def is_markov(self, d: int) -> bool:
+        """See :meth:`Correlation.is_markov`."""
+        del d
+        return True
+
+    def fading(self, c: Any, gaps: Any) -> Fading:
+        """See :meth:`Correlation.fading`."""
+        xp, shape = namespace(c, gaps), gaps.shape
+        one, zero = xp.ones_like(gaps), xp.zeros_like(gaps)
+        none = xp.zeros((0, *shape), gaps.dtype), xp.zeros((0, 0, *shape), gaps.dtype)
+        return Fading(zero, one, one, *none)
 
     def start(self, rho: Any) -> Any:
         """See :meth:`Correlation.start`."""
@@ -345,6 +386,29 @@ class Autoregressive(Correlation):
         """See :meth:`Correlation.entries`."""
         return powers(tanh(variables(c)[0]), _distances(places))
 
+    def is_markov(self, d: int) -> bool:
+        """See :meth:`Correlation.is_markov`."""
+        return d == 1
+
+    def fading(self, c: Any, gaps: Any) -> Fading:
+        """See :meth:`Correlation.fading`."""
+        xp, d = namespace(c, gaps), gaps
+        one, zero = xp.ones_like(d), xp.zeros_like(d)
+        # by t = exp(-2 |c|): |rho| = (1 - t) / (1 + t), and 1 - rho^2 keeps its digits
+        t = xp.exp(-2.0 * xp.abs(c[0]))
+        rho, slope = xp.tanh(c[0]), 4.0 * t / (1.0 + t) ** 2
+        tiny = float(np.finfo(d.dtype).eps)
+        log = d * (xp.log1p(-xp.minimum(t, 1.0 - tiny)) - xp.log1p(t))
+        a = rho**d
+        down, twice = rho ** (d - 1.0), rho ** xp.maximum(d - 2.0, zero)
+        return Fading(
+            value=a,
+            loss=xp.where(rho > 0, -xp.expm1(log), one - a),
+            left=-xp.expm1(2.0 * log),
+            first=(d * slope * down)[None],
+            second=(d * slope * ((d - 1.0) * slope * twice - 2.0 * a))[None, None],
+        )
+
     def start(self, rho: Any) -> Any:
         """See :meth:`Correlation.start`."""
         return _arctanh(self._bounded(rho))[None]
@@ -480,6 +544,23 @@ class Spatial(Correlation):
 
     by_levels: ClassVar[bool] = False
     power: ClassVar[int] = 1
+
+    def is_markov(self, d: int) -> bool:
+        """See :meth:`Correlation.is_markov`."""
+        return d == 1 and self.power == 1 and not self.nugget
+
+    def fading(self, c: Any, gaps: Any) -> Fading:
+        """See :meth:`Correlation.fading`."""
+        xp = namespace(c, gaps)
+        steps = gaps * xp.exp(-c[0])  # in units of the range
+        a = xp.exp(-steps)
+        return Fading(
+            value=a,
+            loss=-xp.expm1(-steps),
+            left=-xp.expm1(-2.0 * steps),
+            first=(steps * a)[None],
+            second=(steps * (steps - 1.0) * a)[None, None],
+        )
 
     @property
     def n_params(self) -> int:

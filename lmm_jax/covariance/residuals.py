@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax import Array
@@ -80,6 +80,63 @@ class Spread:
             return out
         out["sd"] = sigma if self.anchored else sigma * exp(own.pop(0))
         return {**out, self.kind: own[0]} if own else out
+
+
+class Step(NamedTuple):
+    """What a row has beside the row before it, of any number of rows S.
+
+    With ``x_i`` the row and ``x_(i-1)`` the one before, ``h_i (x_i - b_i x_(i-1))`` have
+    independent residuals of variance sigma^2: ``R^-1 = B' B`` with these rows of B. Derivatives
+    are those in the structure's stretch of theta.
+    """
+
+    log_h: Any  # S
+    b: Any  # S
+    rest: Any  # S  1 - b
+    dlog_h: Any  # (m, *S)
+    db: Any  # (m, *S)
+    log_h_bend: Any  # (m_c, m_c, *S)  of log h, which is linear in the standard deviations'
+    growth: Any  # (m_s, *S)  by which b grows with theirs, b_k = b growth_k
+    b_bend: Any  # (m_c, m_c, *S)
+
+    @property
+    def h(self) -> Any:
+        """Inverse standard deviation given the row before, S."""
+        return namespace(self.log_h).exp(self.log_h)
+
+    def bend_of_b(self, weights: Any) -> Any:
+        """``sum_i w_i d2 b_i``, (m, m), with weights of shape S."""
+        xp, n = namespace(self.b, weights), self.b.size
+        m_s, m_c = self.growth.shape[0], self.b_bend.shape[0]
+        growth = self.growth.reshape(m_s, n)
+        ss = (growth * (weights * self.b).reshape(1, n)) @ growth.T
+        sc = growth @ (self.db[m_s:] * weights[None]).reshape(m_c, n).T
+        axes = tuple(range(2, 2 + self.b.ndim))
+        cc = xp.sum(self.b_bend * weights[None, None], axis=axes)
+        return xp.concatenate(
+            [xp.concatenate([ss, sc], axis=1), xp.concatenate([sc.T, cc], axis=1)]
+        )
+
+    def bend_of_log_h(self, weights: Any) -> Any:
+        """``sum_i w_i d2 log h_i``, (m, m)."""
+        xp = namespace(self.b, weights)
+        axes = tuple(range(2, 2 + self.b.ndim))
+        m_s = self.growth.shape[0]
+        cc = xp.sum(self.log_h_bend * weights[None, None], axis=axes)
+        return xp.pad(cc, ((m_s, 0), (m_s, 0)))
+
+    def b_along(self, W: Any) -> Any:
+        """``sum_kl W_kl d2 b_i``, of shape S; W is symmetric, (m, m)."""
+        xp, m_s = namespace(self.b, W), self.growth.shape[0]
+        ss = xp.einsum("kl,k...,l...->...", W[:m_s, :m_s], self.growth, self.growth)
+        sc = xp.einsum("kl,k...,l...->...", W[:m_s, m_s:], self.growth, self.db[m_s:])
+        return self.b * ss + 2.0 * sc + xp.einsum("kl,kl...->...", W[m_s:, m_s:], self.b_bend)
+
+    def log_h_along(self, W: Any) -> Any:
+        """``sum_kl W_kl d2 log h_i``, of shape S."""
+        m_s = self.growth.shape[0]
+        bend = namespace(self.b, W).einsum("kl,kl...->...", W[m_s:, m_s:], self.log_h_bend)
+        return bend
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -204,6 +261,45 @@ class ResidualStructure(Structure):
         out = twice * C.value + 2.0 * xp.sum(across * C.first, axis=0)
         return size * (out + xp.einsum("kl,klabg->abg", W[m:, m:], C.second))
 
+    # ---- row after row, where the correlation is one of neighbours in time
+
+    def steps(self, phi: Any, gaps: Any, follows: Any, slopes: Any, slopes_before: Any) -> Step:
+        """From the row before to every row.
+
+        Parameters
+        ----------
+        phi : Array, shape (m,)
+        gaps : Array, shape S
+            Positive, also where there is no row before.
+        follows : Array, shape S
+            1 where there is a row before, otherwise 0.
+        slopes, slopes_before : Array, shape (m_s, *S)
+            Alike where there is no row before.
+        """
+        xp = namespace(phi, gaps)
+        s, c = self._cut(phi)
+        at, there = self.correlation.fading(c, gaps), follows
+        absent = 1.0 - there
+        a, loss = at.value * there, at.loss * there + absent
+        left = at.left * there + absent
+        first, second = at.first * there[None], at.second * there[None, None]
+        less = slopes - slopes_before
+        log_ratio = _combined(s, less)
+        ratio = xp.exp(log_ratio)
+        b = a * ratio
+        slope = a[None] * first / left[None]  # d log h = -(1/2) d log(1 - a^2)
+        bend = (first[:, None] * first[None] + a[None, None] * second) / left[None, None]
+        return Step(
+            log_h=-_combined(s, slopes) - 0.5 * xp.log(left),
+            b=b,
+            rest=loss - a * xp.expm1(log_ratio),
+            dlog_h=xp.concatenate([-slopes, slope]),
+            db=xp.concatenate([b[None] * less, first * ratio[None]]),
+            log_h_bend=bend + 2.0 * slope[:, None] * slope[None],
+            growth=less,
+            b_bend=second * ratio[None, None],
+        )
+
     # ---- reports
 
     @property
@@ -240,6 +336,12 @@ class ResidualStructure(Structure):
     def begin(self, rho: Any, s: Any) -> Any:
         """Theta of log standard deviations s, (m_s,), and correlations near rho."""
         return namespace(rho, s).concatenate([s, self.correlation.start(rho)])
+
+
+def _combined(s: Any, slopes: Any) -> Any:
+    """``sum_k s_k slopes_k``, of the shape of one of them."""
+    xp = namespace(s, slopes)
+    return xp.sum(s.reshape(-1, *(1,) * (slopes.ndim - 1)) * slopes, axis=0)
 
 
 def _of_arm(name: str, arm: str) -> str:

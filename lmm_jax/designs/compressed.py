@@ -19,6 +19,7 @@ from ..layouts.grouped import GroupedLayout
 from ..layouts.merged import merge, trim
 from ..layouts.residual.index import ResidualPlan
 from ..layouts.residual.layout import ResidualLayout
+from ..layouts.residual.markov import MarkovLayout
 from ..layouts.residual.merged import merge_subjects
 from ..layouts.stream_pass import MANY_ROWS, pad, sum_rows
 from ..numerics.blocks import AnyMatrix
@@ -28,7 +29,7 @@ from ..numerics.shapes import round_up_few
 from ..numerics.tiers import Tier
 from ..reprs import brief
 
-AnyLayout = GroupedLayout | CrossedLayout | ResidualLayout
+AnyLayout = GroupedLayout | CrossedLayout | ResidualLayout | MarkovLayout
 AnyPlan = GroupPlan | CrossedPlan
 
 

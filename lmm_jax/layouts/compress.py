@@ -34,7 +34,8 @@ from .crossed.links import Links, from_core, to_groups
 from .group_index import GroupIndex
 from .group_sums import cross_arrays, explain, group_fit
 from .grouped import GroupedLayout
-from .residual.compress import residual_layout
+from .residual.chain_index import ChainIndex
+from .residual.compress import markov_layout, residual_layout
 from .residual.index import ResidualIndex
 
 
@@ -84,6 +85,8 @@ def layout_of_rows(
     xp = namespace(y, X, Z, weights)
     if isinstance(index, ResidualIndex):
         return residual_layout(y, X, Z, weights, index)
+    if isinstance(index, ChainIndex):
+        return markov_layout(y, X, Z, weights, index)
     at = compress_columns(y[:, None], X, Z, weights, index)
     buckets = tuple(
         Bucket(T=T, c=c, copies=xp.ones(T.shape[2], T.dtype), widths=w)

@@ -19,6 +19,8 @@ from ..reprs import public
 from .crossed.core_index import core_blocks, level_streams, take
 from .crossed.index import CrossedPlan, plan_crossed
 from .group_index import GroupPlan, level_parent, plan_groups
+from .residual.chain_index import plan_chains
+from .residual.choice import takes_chains
 from .residual.index import ResidualRows, plan_residual
 
 # Columns of a group up to which its dense matrices are no matter, and how much cheaper the
@@ -117,10 +119,13 @@ def plan_layout(
         The dense core would not fit into memory.
     """
     if residual is not None:
-        own = plan_residual(group, n_groups, codes, n_levels, structures, residual, n_components)
+        chains = takes_chains(group, n_groups, residual)
+        plan_rows = plan_chains if chains else plan_residual
+        own = plan_rows(group, n_groups, codes, n_levels, structures, residual, n_components)
+        reason = "residuals have a covariance of their own"
         return own, LayoutInfo(
             kind="residual", eliminated=tuple(labels), core=(), n_groups=n_groups,
-            core_size=0, n_blocks=0, reason="residuals have a covariance of their own",
+            core_size=0, n_blocks=0, reason=f"{reason}, row after row" if chains else reason,
         )  # fmt: skip
     choice, reason = _choose(group, n_groups, codes, n_levels, term_sizes(structures))
     if len(choice.eliminated) == len(codes):

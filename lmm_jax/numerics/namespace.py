@@ -304,10 +304,10 @@ def _pad(array: np.ndarray, widths: Sequence[tuple[int, int]]) -> np.ndarray:
 # What numerical code uses of both libraries as it is.
 _SHARED = (
     *("abs", "add", "all", "any", "append", "arange", "argmax", "argsort", "asarray"),
-    *("broadcast_to", "clip", "concatenate", "diag", "diagonal", "einsum", "exp", "exp2", "eye"),
-    *("floor", "full", "full_like", "isfinite", "log", "log2", "max", "maximum", "mean", "min"),
-    *("minimum", "moveaxis", "ones", "ones_like", "pad", "repeat", "sqrt", "stack", "sum"),
-    *("swapaxes", "tanh", "tensordot", "where", "zeros", "zeros_like"),
+    *("broadcast_to", "clip", "concatenate", "diag", "diagonal", "einsum", "exp", "exp2", "expm1"),
+    *("eye", "floor", "full", "full_like", "isfinite", "log", "log1p", "log2", "max", "maximum"),
+    *("mean", "min", "minimum", "moveaxis", "ones", "ones_like", "pad", "repeat", "sqrt"),
+    *("stack", "sum", "swapaxes", "tanh", "tensordot", "where", "zeros", "zeros_like"),
 )
 _LINALG = ["cholesky", "eigh", "norm", "slogdet", "solve", "svd"]
 

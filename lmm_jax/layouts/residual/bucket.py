@@ -18,14 +18,14 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 from jax import Array
 
-from ...covariance.residuals import ResidualStructure
 from ...covariance.structures import Structure
-from ...covariance.theta import basis, factor_blocks, spread, theta_slices
+from ...covariance.theta import basis, factor_blocks, spread
 from ...numerics.linalg import eliminate, group_product
 from ...numerics.namespace import namespace
 from ...reprs import brief
 from ..contract import Waist
 from ..group_algebra import double_traces, logdet_of, psi_tangents, quadratic_tangents
+from .starts import residual_of
 
 
 @jax.tree_util.register_dataclass
@@ -68,17 +68,6 @@ class Terms(NamedTuple):
 
     P: Array  # (Q, Q, D)      T' V^-1 T
     u: Array  # (Q, p + 1, G)  T' V^-1 c
-
-
-def residual_of(structures: tuple[Structure, ...], arm: int) -> tuple[ResidualStructure, slice]:
-    """The residual covariance of an arm, and where its parameters stand in theta."""
-    places = theta_slices(structures)
-    found = [
-        (structure, at)
-        for structure, at in zip(structures, places, strict=True)
-        if isinstance(structure, ResidualStructure)
-    ]
-    return found[arm]
 
 
 def covariances(

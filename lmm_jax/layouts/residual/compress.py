@@ -1,4 +1,4 @@
-"""From rows to the residual layout: columns on a common scale, rows at the places of their groups.
+"""From rows to the residual layouts: columns on a common scale, rows at the places of their groups.
 
 Nothing is summed over the rows of a group: whatever R is, they are needed one by one.
 """
@@ -6,6 +6,7 @@ Nothing is summed over the rows of a group: whatever R is, they are needed one b
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax import Array
@@ -13,14 +14,29 @@ from jax import Array
 from ...numerics.namespace import namespace
 from ..common_scale import fixed_frame, read_weights, whitener
 from .bucket import ResidualBucket
+from .chain_bucket import ChainBucket
+from .chain_index import ChainBucketIndex, ChainIndex
 from .index import BucketIndex, ResidualIndex
 from .layout import ResidualLayout
+from .markov import MarkovLayout
 
 
-def residual_layout(
-    y: Array, X: Array, Z: Sequence[Array], weights: Array, index: ResidualIndex
-) -> ResidualLayout:
-    """The layout of rows that weigh nothing where they are padding; see :func:`compress`."""
+class _Rows(NamedTuple):
+    """All rows in the layout's coordinates, times root weights."""
+
+    XY: Array  # (n, p + 1)
+    streams: list[Array]  # (n, k) a stream
+    present: Array  # (n,)  1 where a row weighs something, otherwise 0
+    maps: dict[str, Any]  # the way back
+
+
+def _rows(
+    y: Array,
+    X: Array,
+    Z: Sequence[Array],
+    weights: Array,
+    index: ResidualIndex | ChainIndex,
+) -> _Rows:
     xp = namespace(y, X, Z, weights)
     rows = read_weights(weights)
     frame = fixed_frame(X, y[:, None], rows)
@@ -32,10 +48,7 @@ def residual_layout(
         member = member + 1 if i > 0 and index.streams[i - 1] == t else 0
         streams.append((Z[t][:, member] @ whiteners[t]) * rows.root[:, None])
     none = xp.zeros((0, 0), XY.dtype)
-    return ResidualLayout(
-        buckets=tuple(
-            _bucket(XY, streams, rows.present.astype(XY.dtype), at, index) for at in index.buckets
-        ),
+    maps = dict(
         S0=xp.zeros((XY.shape[1], XY.shape[1]), XY.dtype),
         whiteners=(*whiteners, *(none for _ in index.structures[len(Z) :])),
         beta_map=frame.beta_map,
@@ -48,6 +61,68 @@ def residual_layout(
         structures=index.structures,
         n_components=index.n_components,
     )
+    return _Rows(XY, streams, rows.present.astype(XY.dtype), maps)
+
+
+def residual_layout(
+    y: Array, X: Array, Z: Sequence[Array], weights: Array, index: ResidualIndex
+) -> ResidualLayout:
+    """The layout of rows that weigh nothing where they are padding; see :func:`compress`."""
+    rows = _rows(y, X, Z, weights, index)
+    return ResidualLayout(
+        buckets=tuple(
+            _bucket(rows.XY, rows.streams, rows.present, at, index) for at in index.buckets
+        ),
+        **rows.maps,
+    )
+
+
+def markov_layout(
+    y: Array, X: Array, Z: Sequence[Array], weights: Array, index: ChainIndex
+) -> MarkovLayout:
+    """The same of residuals that depend on the row before; every row has to weigh something."""
+    rows = _rows(y, X, Z, weights, index)
+    return MarkovLayout(
+        buckets=tuple(_chain_bucket(rows, at, index) for at in index.buckets), **rows.maps
+    )
+
+
+def _chain_bucket(rows: _Rows, at: ChainBucketIndex, index: ChainIndex) -> ChainBucket:
+    xp, XY = namespace(rows.XY), rows.XY
+    places = xp.asarray(at.rows)
+    counts = rows.present[places]
+    follows = xp.asarray(at.follows, XY.dtype) * counts
+    slopes = xp.asarray(at.slopes, XY.dtype)
+    q = sum(k * w for k, w in zip(index.sizes, at.widths, strict=True))
+    Z = xp.zeros((places.shape[0], q, places.shape[1]), XY.dtype)
+    numbers = xp.asarray(np.arange(q, dtype=np.int32)[None, :, None])
+    for stream, first in zip(rows.streams, at.columns, strict=True):
+        for j in range(stream.shape[1]):
+            level = numbers == (xp.asarray(first) + j)[:, None]
+            Z = Z + xp.where(level, stream[:, j][places][:, None], 0.0)
+    fixed = xp.stack([column[places] for column in XY.T], axis=1)
+    values = xp.concatenate([Z, fixed], axis=1)
+    before = _one_later(values) * follows[:, None]
+    # between the rows around an absent one there is another gap
+    absent = follows * (1.0 - _one_later(counts))
+    before = xp.where(absent[:, None] > 0, np.nan, before)
+    return ChainBucket(
+        step=values - before,
+        before=before,
+        follows=follows,
+        gaps=xp.asarray(at.gaps, XY.dtype),
+        slopes=slopes,
+        slopes_before=slopes + follows[None] * (_one_later(slopes) - slopes),
+        counts=counts,
+        widths=at.widths,
+        arm=at.arm,
+    )
+
+
+def _one_later(values: Array) -> Array:
+    """What stands one place before, along the last axis; zero at the first."""
+    xp = namespace(values)
+    return xp.pad(values, (*((0, 0) for _ in values.shape[:-1]), (1, 0)))[..., :-1]
 
 
 def _bucket(

@@ -137,7 +137,7 @@ def plan_residual(
     DataError
         The rows of a group are too many for a dense matrix, or of several arms.
     """
-    arm = _arm_of_groups(rows.arm, group, n_groups)
+    arm = arm_of_groups(rows.arm, group, n_groups)
     counts = np.bincount(group, minlength=n_groups)
     _check_size(int(counts.max(initial=0)))
     alone = n_groups == rows.n_subjects and bool((counts > 0).all()) and _same(group, rows.subject)
@@ -153,11 +153,12 @@ def plan_residual(
         bucket = arm.copy()
     else:
         row = rank_within(group, n_groups)
-        bucket = _buckets(arm, counts)
+        bucket = buckets_of_groups(arm, counts)
     n_buckets = int(bucket.max(initial=0)) + 1
     position = rank_within(bucket, n_buckets)
-    parents = [level_parent(c, group, size) for c, size in zip(codes, n_levels, strict=True)]
-    maps, widths = _level_maps(parents, term_sizes(structures), bucket, position, n_buckets)
+    maps, widths = places_of_levels(
+        group, n_groups, codes, n_levels, structures, bucket, position, n_buckets
+    )
     n = group.size
     made = []
     for b in range(n_buckets):
@@ -240,7 +241,14 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
     return function_of(a, b, sizes[0]) is not None and function_of(b, a, sizes[1]) is not None
 
 
-def _arm_of_groups(arm: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:
+def arm_of_groups(arm: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:
+    """Arm of every group.
+
+    Raises
+    ------
+    DataError
+        A group has rows of several.
+    """
     out = np.zeros(n_groups, np.int64)
     out[group] = arm
     if not bool((out[group] == arm).all()):
@@ -260,7 +268,7 @@ def _check_size(rows: int) -> None:
         )
 
 
-def _buckets(arm: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def buckets_of_groups(arm: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Bucket of every group: of one arm, and of one octave of size."""
     octave = np.ceil(np.log2(np.maximum(counts, 1))).astype(np.int64)
     if counts.size and counts.max() <= 2 * counts.min():
@@ -270,15 +278,19 @@ def _buckets(arm: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.unique(key, return_inverse=True)[1].astype(np.int64)
 
 
-def _level_maps(
-    parents: Sequence[np.ndarray],
-    sizes: Sequence[int],
+def places_of_levels(
+    group: np.ndarray,
+    n_groups: int,
+    codes: Sequence[np.ndarray],
+    n_levels: Sequence[int],
+    structures: Sequence[Structure],
     bucket: np.ndarray,
     position: np.ndarray,
     n_buckets: int,
 ) -> tuple[tuple[LevelMap, ...], list[tuple[int, ...]]]:
     """Places of the levels of every term, and how many a group of each bucket has."""
-    n_groups = bucket.size
+    sizes = term_sizes(structures)
+    parents = [level_parent(c, group, size) for c, size in zip(codes, n_levels, strict=True)]
     widths = [
         tuple(
             int(np.bincount(parent, minlength=n_groups)[bucket == b].max(initial=0))

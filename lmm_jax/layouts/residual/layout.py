@@ -16,7 +16,6 @@ import jax
 import numpy as np
 from jax import Array
 
-from ...covariance.residuals import ResidualStructure
 from ...covariance.theta import factor_blocks, spread
 from ...numerics.linalg import exact, group_product, symmetrize, total_product
 from ...numerics.namespace import namespace
@@ -40,15 +39,10 @@ from .bucket import (
     pair_traces,
     products,
     quadratics,
-    residual_of,
     same_subject,
     traces,
 )
-
-# Correlations, and relative standard deviations of the random effects beside them, to start from.
-_STARTS = ((0.1, 1.0), (0.5, 0.3), (0.9, 0.1))
-# Squares of OLS residuals, of which all add to one, below which fixed effects explain the rows.
-_EXPLAINED = 1e-20
+from .starts import Squares, candidates, residual_of
 
 
 @public
@@ -274,46 +268,11 @@ class ResidualLayout(Layout):
 
     def start_candidates(self) -> Array:
         """Thetas to start from, (S, m): residuals that are more and less correlated."""
-        xp = namespace(self.S0)
-        terms = [s for s in self.structures if not isinstance(s, ResidualStructure)]
-        spreads = [self._log_deviations(arm) for arm in range(len(self.structures) - len(terms))]
-        starts = []
-        for rho, sd in _STARTS if terms else ((0.5, 0.0),):
-            parts = [s.start(xp.full(s.k, sd, self.S0.dtype)) for s in terms]
-            for arm, s in enumerate(spreads):
-                residual, _ = residual_of(self.structures, arm)
-                parts.append(residual.begin(xp.asarray(rho, self.S0.dtype), s))
-            starts.append(xp.concatenate(parts))
-        return xp.stack(starts)
-
-    def _log_deviations(self, arm: int) -> Array:
-        """Log standard deviations, (m_s,), from the sizes of the residuals of OLS.
-
-        Of levels and arms, less that of the reference; zero for multiples of a covariate.
-        """
-        xp, zero = namespace(self.S0), namespace(self.S0).zeros((), self.S0.dtype)
-        spread = residual_of(self.structures, arm)[0].spread
-        indicators = 0 if spread.kind not in ("one", "levels") else spread.n_params
-        indicators = indicators or int(not spread.anchored)
-        of_base, of_rows = (zero, zero), [(zero, zero)] * indicators
-        for bucket in self.buckets:
-            squares = of_patterns(bucket.c[:, -1] ** 2, bucket)
-            count = bucket.present * bucket.copies[None]
-            if bucket.arm == 0:
-                rest = xp.ones_like(bucket.slopes[0]) if len(bucket.slopes) else xp.ones_like(count)
-                first = residual_of(self.structures, 0)[0].spread
-                if first.kind == "levels":
-                    rest = rest - xp.sum(bucket.slopes, axis=0)
-                of_base = _added(of_base, rest, squares, count)
-            if bucket.arm == arm:
-                of_rows = [
-                    _added(sums, row, squares, count)
-                    for sums, row in zip(of_rows, bucket.slopes, strict=False)
-                ]
-        base = _log_variance(*of_base, zero)
-        found = [0.5 * (_log_variance(*sums, base) - base) for sums in of_rows]
-        found += [zero] * (spread.n_params - indicators)
-        return xp.stack(found) if found else xp.zeros(0, self.S0.dtype)
+        rows = [
+            Squares(b.arm, b.slopes, of_patterns(b.c[:, -1] ** 2, b), b.present * b.copies[None])
+            for b in self.buckets
+        ]
+        return candidates(self.structures, rows)
 
     def ranks(self) -> Array:
         """See :meth:`Layout.ranks`: what the random effects can explain is not asked for."""
@@ -343,19 +302,3 @@ class ResidualLayout(Layout):
             replace(b, Z=rotate_columns(b.Z, Q, t, self.sizes, b.widths)) for b in self.buckets
         )
         return replace(self, buckets=buckets)
-
-
-def _added(
-    sums: tuple[Array, Array], rows: Array, squares: Array, count: Array
-) -> tuple[Array, Array]:
-    """Sums of squares, and rows that they are of, with those of more rows."""
-    xp = namespace(squares)
-    return sums[0] + xp.sum(rows * squares), sums[1] + xp.sum(rows * count)
-
-
-def _log_variance(squares: Array, count: Array, otherwise: Array) -> Array:
-    """Of rows that the fixed effects do not explain, the squares of all of which add to one."""
-    xp = namespace(squares)
-    usable = (squares > _EXPLAINED) & (count > 0)
-    found = xp.log(xp.where(usable, squares, 1.0) / xp.where(usable, count, 1.0))
-    return xp.where(usable, found, otherwise)

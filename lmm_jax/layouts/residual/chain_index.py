@@ -1,0 +1,190 @@
+"""Where every row goes in the Markov layout: row after row in time, subject after subject."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from ...covariance.structures import OfTerms, Structure, term_sizes
+from ...errors import DataError
+from ...numerics.shapes import round_up, round_up_rows
+from ...reprs import brief
+from ..group_index import LevelMap, rank_within
+from .index import (
+    ResidualPlan,
+    ResidualRows,
+    arm_of_groups,
+    buckets_of_groups,
+    places_of_levels,
+)
+
+# Numbers of rows and random-effects columns that fit into memory (4 GB, twice over).
+_MOST_NUMBERS = 1 << 29
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ChainBucketIndex:
+    """Groups of one arm and similar size side by side, or all rows of an arm as one group."""
+
+    rows: np.ndarray  # (G, l)  row at each place, in the order of time; n where there is none
+    columns: tuple[np.ndarray, ...]  # (G, l) a stream: first column of the row's level
+    follows: np.ndarray  # (G, l)  1 where the place before has a row of the same subject
+    gaps: np.ndarray  # (G, l)  how much earlier that one is; 1 where there is none
+    slopes: np.ndarray  # (m_s, G, l): log standard deviations by their parameters
+    widths: tuple[int, ...] = field(metadata={"static": True})  # levels of each term in a group
+    arm: int = field(metadata={"static": True})  # which of the residual structures
+
+    __repr__ = brief
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ChainIndex(OfTerms):
+    """Index of a design whose residuals depend on the row before."""
+
+    buckets: tuple[ChainBucketIndex, ...]
+    n_rows: int = field(metadata={"static": True})  # rounded up; at least one more than there are
+    streams: tuple[int, ...] = field(metadata={"static": True})  # term of each stream
+    structures: tuple[Structure, ...] = field(metadata={"static": True})  # terms, residuals last
+    n_components: int = field(metadata={"static": True})
+
+    __repr__ = brief
+
+    @property
+    def n_groups(self) -> tuple[int, ...]:
+        """Groups of every bucket."""
+        return tuple(bucket.rows.shape[0] for bucket in self.buckets)
+
+    def size(self, p: int) -> int:
+        """Numbers in a layout of p fixed effects."""
+        widths = [
+            sum(k * w for k, w in zip(self.sizes, bucket.widths, strict=True))
+            for bucket in self.buckets
+        ]
+        pairs = zip(self.buckets, widths, strict=True)
+        return sum(2 * bucket.rows.size * (q + p + 1) for bucket, q in pairs)
+
+
+class ChainPlan(ResidualPlan):
+    """The host's side of the index."""
+
+    __slots__ = ()
+    index: ChainIndex  # type: ignore[assignment]
+
+
+def plan_chains(
+    group: np.ndarray,
+    n_groups: int,
+    codes: Sequence[np.ndarray],
+    n_levels: Sequence[int],
+    structures: Sequence[Structure],
+    rows: ResidualRows,
+    n_components: int = 0,
+) -> ChainPlan:
+    """Build the index of a design whose residual covariances are all of neighbours in time.
+
+    Parameters
+    ----------
+    group, n_groups, codes, n_levels, structures, rows, n_components
+        As in :func:`lmm_jax.layouts.residual.index.plan_residual`.
+
+    Raises
+    ------
+    DataError
+        A group of several arms; rows and random effects of a group that memory does not hold.
+    """
+    n = group.size
+    arm = arm_of_groups(rows.arm, group, n_groups)
+    if not codes:  # without random effects nothing but subjects matters: an arm is one group
+        group, n_groups = rows.arm, len(rows.structures)
+        arm = np.arange(n_groups)
+    counts = np.bincount(group, minlength=n_groups)
+    bucket = buckets_of_groups(arm, counts)
+    n_buckets = int(bucket.max(initial=0)) + 1
+    position = rank_within(bucket, n_buckets)
+    maps, widths = places_of_levels(
+        group, n_groups, codes, n_levels, structures, bucket, position, n_buckets
+    )
+    order = np.lexsort((rows.places[0], rows.subject, group))
+    first = np.cumsum(counts) - counts
+    place = np.arange(n) - first[group[order]]
+    made = []
+    for b in range(n_buckets):
+        length = round_up(int(counts[bucket == b].max(initial=1)), least=4)
+        G = round_up(int((bucket == b).sum()), least=1)
+        _check_size(widths[b], structures, G * length, int(counts.max(initial=0)))
+        mine = np.flatnonzero(bucket[group[order]] == b)
+        source = np.full((G, length), n, np.int32)
+        at = position[group[order[mine]]], place[mine]
+        source[at] = order[mine]
+        own = (*widths[b], *(0 for _ in rows.structures))
+        made.append(_bucket(source, at, order[mine], codes, maps, rows, own))
+    index = ChainIndex(
+        buckets=tuple(made),
+        n_rows=round_up_rows(n + 1),
+        streams=tuple(t for t, c in enumerate(codes) for _ in range(c.shape[1])),
+        structures=(*structures, *rows.structures),
+        n_components=n_components,
+    )
+    return ChainPlan(
+        index=index,  # type: ignore[arg-type]
+        level_maps=maps,
+        group_bucket=bucket,
+        group_position=position,
+    )
+
+
+def _bucket(
+    source: np.ndarray,
+    at: tuple[np.ndarray, np.ndarray],
+    mine: np.ndarray,
+    codes: Sequence[np.ndarray],
+    maps: Sequence[LevelMap],
+    rows: ResidualRows,
+    widths: tuple[int, ...],
+) -> ChainBucketIndex:
+    shape, arm = source.shape, int(rows.arm[mine[0]])
+
+    def placed(values: np.ndarray, fill: Any = 0.0) -> np.ndarray:
+        out = np.full(shape, fill, values.dtype)
+        out[at] = values[mine]
+        return out
+
+    columns = tuple(
+        placed(maps[t].slot[column]).astype(np.int32)
+        for t, code in enumerate(codes)
+        for column in code.T
+    )
+    subject, time = placed(rows.subject, -1), placed(rows.places[0])
+    follows = np.zeros(shape)
+    follows[:, 1:] = (subject[:, 1:] == subject[:, :-1]) & (subject[:, 1:] >= 0)
+    gaps = np.ones(shape)
+    gaps[:, 1:] = np.where(follows[:, 1:], time[:, 1:] - time[:, :-1], 1.0)
+    levels = None if rows.levels is None else placed(rows.levels)
+    x = None if rows.covariate is None else placed(rows.covariate, 1.0)
+    return ChainBucketIndex(
+        rows=source,
+        columns=columns,
+        follows=follows,
+        gaps=gaps,
+        slopes=rows.structures[arm].spread.slopes(levels, x, shape),
+        widths=widths,
+        arm=arm,
+    )
+
+
+def _check_size(
+    widths: Sequence[int], structures: Sequence[Structure], places: int, largest: int
+) -> None:
+    q = sum(k * w for k, w in zip(term_sizes(structures), widths, strict=True))
+    if q * places > _MOST_NUMBERS:
+        raise DataError(
+            f"up to {largest} rows are connected by {q} random effects, beside a residual "
+            f"covariance too many for memory ({q * places * 8 / 2**30:.1f} GiB, several times "
+            "over): leave out a factor that connects them"
+        )

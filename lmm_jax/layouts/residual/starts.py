@@ -1,0 +1,97 @@
+"""Start values of residual covariances, from the squares of OLS residuals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from jax import Array
+
+from ...covariance.residuals import ResidualStructure
+from ...covariance.structures import Structure
+from ...covariance.theta import theta_slices
+from ...numerics.namespace import namespace
+
+# Correlations, and relative standard deviations of the random effects beside them, to start from.
+_STARTS = ((0.1, 1.0), (0.5, 0.3), (0.9, 0.1))
+# Squares of OLS residuals, of which all add to one, below which fixed effects explain the rows.
+_EXPLAINED = 1e-20
+
+
+class Squares(NamedTuple):
+    """Squares of the OLS residuals of rows S of one arm."""
+
+    arm: int
+    slopes: Array  # (m_s, *S)  of log standard deviations
+    squares: Array  # S
+    rows: Array  # S  how many an entry stands for
+
+
+def residual_of(structures: tuple[Structure, ...], arm: int) -> tuple[ResidualStructure, slice]:
+    """The residual covariance of an arm, and where its parameters stand in theta."""
+    places = theta_slices(structures)
+    found = [
+        (structure, at)
+        for structure, at in zip(structures, places, strict=True)
+        if isinstance(structure, ResidualStructure)
+    ]
+    return found[arm]
+
+
+def candidates(structures: tuple[Structure, ...], rows: Sequence[Squares]) -> Array:
+    """Thetas to start from, (S, m): residuals that are more and less correlated."""
+    like = rows[0].squares
+    xp = namespace(like)
+    terms = [s for s in structures if not isinstance(s, ResidualStructure)]
+    spreads = [_log_deviations(structures, rows, a) for a in range(len(structures) - len(terms))]
+    starts = []
+    for rho, sd in _STARTS if terms else ((0.5, 0.0),):
+        parts = [s.start(xp.full(s.k, sd, like.dtype)) for s in terms]
+        for arm, s in enumerate(spreads):
+            residual, _ = residual_of(structures, arm)
+            parts.append(residual.begin(xp.asarray(rho, like.dtype), s))
+        starts.append(xp.concatenate(parts))
+    return xp.stack(starts)
+
+
+def _log_deviations(structures: tuple[Structure, ...], rows: Sequence[Squares], arm: int) -> Array:
+    """Log standard deviations, (m_s,), from the sizes of the residuals of OLS.
+
+    Of levels and arms, less that of the reference; zero for multiples of a covariate.
+    """
+    dtype = rows[0].squares.dtype
+    xp = namespace(rows[0].squares)
+    zero = xp.zeros((), dtype)
+    spread = residual_of(structures, arm)[0].spread
+    indicators = 0 if spread.kind not in ("one", "levels") else spread.n_params
+    indicators = indicators or int(not spread.anchored)
+    of_base, of_rows = (zero, zero), [(zero, zero)] * indicators
+    for part in rows:
+        if part.arm == 0:
+            rest = xp.ones_like(part.slopes[0] if len(part.slopes) else part.rows)
+            first = residual_of(structures, 0)[0].spread
+            if first.kind == "levels":
+                rest = rest - xp.sum(part.slopes, axis=0)
+            of_base = _added(of_base, rest, part)
+        if part.arm == arm:
+            of_rows = [
+                _added(sums, row, part) for sums, row in zip(of_rows, part.slopes, strict=False)
+            ]
+    base = _log_variance(*of_base, zero)
+    found = [0.5 * (_log_variance(*sums, base) - base) for sums in of_rows]
+    found += [zero] * (spread.n_params - indicators)
+    return xp.stack(found) if found else xp.zeros(0, dtype)
+
+
+def _added(sums: tuple[Array, Array], rows: Array, part: Squares) -> tuple[Array, Array]:
+    """Sums of squares, and rows that they are of, with those of more rows."""
+    xp = namespace(part.squares)
+    return sums[0] + xp.sum(rows * part.squares), sums[1] + xp.sum(rows * part.rows)
+
+
+def _log_variance(squares: Array, count: Array, otherwise: Array) -> Array:
+    """Of rows that the fixed effects do not explain, the squares of all of which add to one."""
+    xp = namespace(squares)
+    usable = (squares > _EXPLAINED) & (count > 0)
+    found = xp.log(xp.where(usable, squares, 1.0) / xp.where(usable, count, 1.0))
+    return xp.where(usable, found, otherwise)
