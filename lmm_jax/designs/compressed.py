@@ -17,6 +17,7 @@ from ..layouts.crossed.layout import CrossedLayout
 from ..layouts.group_index import GroupPlan
 from ..layouts.grouped import GroupedLayout
 from ..layouts.merged import merge, trim
+from ..layouts.residual.chain_merged import merge_links
 from ..layouts.residual.index import ResidualPlan
 from ..layouts.residual.layout import ResidualLayout
 from ..layouts.residual.markov import MarkovLayout
@@ -69,12 +70,19 @@ class Compressed:
         layout, few = self.layout, self.few_groups
         if isinstance(layout, ResidualLayout):
             return merge_subjects(jax.tree.map(np.asarray, layout))
+        if isinstance(layout, MarkovLayout):
+            return merge_links(jax.tree.map(np.asarray, layout))
         if not isinstance(layout, GroupedLayout):
             return layout
         merged = merge(layout)
         if merged is not layout or few == tuple(b.copies.size for b in layout.buckets):
             return merged
         return trim(jax.tree.map(np.asarray, layout), few)  # slices on the host need no programs
+
+    @property
+    def of_moments(self) -> AnyLayout:
+        """The layout for moments of V: merged as well where that leaves the rows in order."""
+        return self.merged if isinstance(self.layout, ResidualLayout) else self.layout
 
 
 # Seconds that NumPy takes for a number in the rows, about.

@@ -183,9 +183,8 @@ def _adjusted(fit: Tested, kind: str) -> DfMethod:
     design: Any = require(fit, "kenward-roger").design
     e, theta = fit.estimates, np.asarray(fit.estimates.theta_layout)
     residual = fit._is_kind("residual")
-    compressed = design.compressed
     with float64():
-        layout = jax.tree.map(np.asarray, compressed.merged if residual else compressed.layout)
+        layout: Any = jax.tree.map(np.asarray, design.compressed.of_moments)
         if residual and kind != "expected":
             at = _observed(e, theta, layout, bent=kind == "bent")
         else:
