@@ -90,6 +90,7 @@ class Step(NamedTuple):
     are those in the structure's stretch of theta.
     """
 
+    left: Any  # S  share of a row's variance that the row before leaves, 1 - a^2
     log_h: Any  # S
     b: Any  # S
     rest: Any  # S  1 - b
@@ -290,6 +291,7 @@ class ResidualStructure(Structure):
         slope = a[None] * first / left[None]  # d log h = -(1/2) d log(1 - a^2)
         bend = (first[:, None] * first[None] + a[None, None] * second) / left[None, None]
         return Step(
+            left=left,
             log_h=-_combined(s, slopes) - 0.5 * xp.log(left),
             b=b,
             rest=loss - a * xp.expm1(log_ratio),

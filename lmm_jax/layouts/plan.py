@@ -119,7 +119,7 @@ def plan_layout(
         The dense core would not fit into memory.
     """
     if residual is not None:
-        chains = takes_chains(group, n_groups, residual)
+        chains = takes_chains(group, n_groups, residual, random_effects=bool(codes))
         plan_rows = plan_chains if chains else plan_residual
         own = plan_rows(group, n_groups, codes, n_levels, structures, residual, n_components)
         reason = "residuals have a covariance of their own"

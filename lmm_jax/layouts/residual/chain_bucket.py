@@ -47,6 +47,7 @@ class ChainBucket:
     counts: Array  # (G, l)  rows that a link stands for
     widths: tuple[int, ...] = field(metadata={"static": True})  # levels of each term in a group
     arm: int = field(metadata={"static": True})
+    in_order: bool = field(metadata={"static": True})  # links are rows, each after the one before
     _array: ClassVar[str] = "step"
 
     __repr__ = brief
@@ -87,8 +88,9 @@ def whitened(theta: Array, structures: tuple[Structure, ...], at: ChainBucket) -
     Y, through = xp.moveaxis(X[:, :q], -1, 0), xp.moveaxis(X[:, q:], -1, 0)
     pivots = xp.diagonal(U)  # (G, q)
     logs = xp.sum(step.log_h * _per_entry(at.counts, step))
-    # a pivot rounds by its diagonal entry, and what is subtracted by what it is taken from
-    lost = xp.sum(xp.diagonal(M) / pivots**2) + xp.sum(at.counts)
+    # A pivot rounds by its diagonal entry. Rows are rounded before their differences are taken,
+    # which are all that the data say of a correlation near one.
+    lost = xp.sum(_per_entry(at.counts, step) / step.left) + xp.sum(xp.diagonal(M) / pivots**2)
     terms = (h * at.step[:, q:]) ** 2 + (h * drift[:, q:]) ** 2
     squares = xp.sum(xp.sum(terms, axis=2), axis=0)
     squares = squares + xp.diagonal(xp.sum(G[:, q:, q:], axis=0))

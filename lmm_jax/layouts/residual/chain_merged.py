@@ -9,7 +9,7 @@ log-determinant counts the first of them. Visits at whole numbers have few gaps.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,8 @@ _WORTHWHILE = 0.5
 _SAMPLE = 512
 # Numbers of a block that stays in the cache.
 _BLOCK = 1 << 16
+# What all links of a kind share.
+_OF_KINDS = ("follows", "gaps", "slopes", "slopes_before")
 
 
 class _Kinds(NamedTuple):
@@ -62,7 +64,7 @@ def _merged(bucket: ChainBucket) -> ChainBucket:
     if sizes.sum() > _WORTHWHILE * length:
         return bucket
     rank = rank_within(key.ravel(), G * (K + 1)).reshape(G, length)
-    rows = np.concatenate([bucket.step, bucket.before], axis=1)
+    rows = np.concatenate([np.asarray(bucket.step), np.asarray(bucket.before)], axis=1)
     parts, counts = [], []
     for kind, size in enumerate(sizes.tolist()):
         g, i = np.nonzero(found.of == kind)
@@ -81,29 +83,28 @@ def _merged(bucket: ChainBucket) -> ChainBucket:
         counts.append(number)
     links, at = np.concatenate(parts, axis=2), np.repeat(found.first, sizes)
 
-    def shared(values: np.ndarray) -> np.ndarray:
-        return np.asarray(values).reshape(*values.shape[:-2], G * length)[..., None, at]
+    def shared(values: Any) -> np.ndarray:
+        rows = np.asarray(values).reshape(*values.shape[:-2], G * length)
+        return np.asarray(rows[..., None, at])
 
-    return replace(
-        bucket,
+    arrays: dict[str, Any] = dict(
         step=np.ascontiguousarray(links[:, :w]),
         before=np.ascontiguousarray(links[:, w:]),
-        follows=shared(bucket.follows),
-        gaps=shared(bucket.gaps),
-        slopes=shared(bucket.slopes),
-        slopes_before=shared(bucket.slopes_before),
         counts=np.concatenate(counts, axis=1),
+        **{name: shared(getattr(bucket, name)) for name in _OF_KINDS},
     )
+    return replace(bucket, in_order=False, **arrays)
 
 
 def _kinds(bucket: ChainBucket) -> _Kinds | None:
     """Links by their kind; None if these are too many, or are merged already."""
-    G, _, length = bucket.step.shape
-    if bucket.gaps.shape != (G, length):
+    if not bucket.in_order:
         return None
+    G, _, length = bucket.step.shape
     there = np.flatnonzero(np.asarray(bucket.counts))
-    numbers = [bucket.gaps, bucket.follows, *bucket.slopes, *bucket.slopes_before]
-    columns = [np.asarray(values).ravel()[there] for values in numbers]
+    slopes = [*np.asarray(bucket.slopes), *np.asarray(bucket.slopes_before)]
+    numbers = [np.asarray(bucket.gaps), np.asarray(bucket.follows), *slopes]
+    columns = [values.ravel()[there] for values in numbers]
     some = slice(None, None, max(1, there.size // _SAMPLE))
     if _labels([column[some] for column in columns])[1].size > _WORTHWHILE * _SAMPLE:
         return None
@@ -132,6 +133,7 @@ def _triangles(rows: np.ndarray) -> np.ndarray:
     while n > 2 * block:  # first of blocks, then of their factors
         parts = -(-n // block)
         rows = np.pad(rows, ((0, 0), (0, parts * block - n), (0, 0)))
-        rows = np.linalg.qr(rows.reshape(G * parts, block, k), mode="r").reshape(G, -1, k)
-        n = rows.shape[1]
-    return np.linalg.qr(rows, mode="r")
+        factors = np.asarray(np.linalg.qr(rows.reshape(G * parts, block, k), mode="r"))
+        rows = factors.reshape(G, parts * k, k)
+        n = parts * k
+    return np.asarray(np.linalg.qr(rows, mode="r"))

@@ -115,7 +115,7 @@ def _rows_alone(s: Any, at: ChainBucket, of: Whitened) -> Any:
     """
     step, m = of.step, len(of.step.db)
     before = np.exp(2.0 * np.tensordot(s, at.slopes_before, 1)) if len(s) else np.ones(1)
-    counts = np.broadcast_to(at.counts, at.counts.shape)
+    counts = np.asarray(at.counts)
     shape = (m, *counts.shape)
     lam = np.broadcast_to(step.dlog_h, shape).reshape(m, -1)
     mu = np.broadcast_to(step.h[None] * step.db * np.sqrt(before), shape).reshape(m, -1)
@@ -124,6 +124,7 @@ def _rows_alone(s: Any, at: ChainBucket, of: Whitened) -> Any:
 
 def _pair_products(at: ChainBucket, of: Whitened) -> Any:
     """``T_kl = A' Omega_k R Omega_l A`` of every group, (m, m, G, w, w)."""
+    assert at.in_order  # the caller has taken the layout before links were merged
     step, E, F = of.step, np.asarray(of.E), np.asarray(at.before)
     lam, mu = step.dlog_h[:, :, None], (step.h[None] * step.db)[:, :, None]
     g = 2.0 * lam * E[None] - mu * F[None] - _backwards(mu * E[None], step)

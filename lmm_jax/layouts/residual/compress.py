@@ -116,6 +116,7 @@ def _chain_bucket(rows: _Rows, at: ChainBucketIndex, index: ChainIndex) -> Chain
         counts=counts,
         widths=at.widths,
         arm=at.arm,
+        in_order=True,
     )
 
 
