@@ -80,7 +80,7 @@ def residual_layout(
 def markov_layout(
     y: Array, X: Array, Z: Sequence[Array], weights: Array, index: ChainIndex
 ) -> MarkovLayout:
-    """The same of residuals that depend on the row before; every row has to weigh something."""
+    """The same of residuals that depend on the row before: all rows weigh something."""
     rows = _rows(y, X, Z, weights, index)
     return MarkovLayout(
         buckets=tuple(_chain_bucket(rows, at, index) for at in index.buckets), **rows.maps
@@ -90,8 +90,7 @@ def markov_layout(
 def _chain_bucket(rows: _Rows, at: ChainBucketIndex, index: ChainIndex) -> ChainBucket:
     xp, XY = namespace(rows.XY), rows.XY
     places = xp.asarray(at.rows)
-    counts = rows.present[places]
-    follows = xp.asarray(at.follows, XY.dtype) * counts
+    follows = xp.asarray(at.follows, XY.dtype)
     slopes = xp.asarray(at.slopes, XY.dtype)
     q = sum(k * w for k, w in zip(index.sizes, at.widths, strict=True))
     Z = xp.zeros((places.shape[0], q, places.shape[1]), XY.dtype)
@@ -103,9 +102,6 @@ def _chain_bucket(rows: _Rows, at: ChainBucketIndex, index: ChainIndex) -> Chain
     fixed = xp.stack([column[places] for column in XY.T], axis=1)
     values = xp.concatenate([Z, fixed], axis=1)
     before = _one_later(values) * follows[:, None]
-    # between the rows around an absent one there is another gap
-    absent = follows * (1.0 - _one_later(counts))
-    before = xp.where(absent[:, None] > 0, np.nan, before)
     return ChainBucket(
         step=values - before,
         before=before,
@@ -113,7 +109,7 @@ def _chain_bucket(rows: _Rows, at: ChainBucketIndex, index: ChainIndex) -> Chain
         gaps=xp.asarray(at.gaps, XY.dtype),
         slopes=slopes,
         slopes_before=slopes + follows[None] * (_one_later(slopes) - slopes),
-        counts=counts,
+        counts=rows.present[places],
         widths=at.widths,
         arm=at.arm,
         in_order=True,
