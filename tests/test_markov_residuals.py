@@ -11,6 +11,8 @@ from dense_residual import DenseResidual
 from helpers import Array, Term, assert_close, dense_gls, differences, random_root
 
 import lmm_jax as lmm
+from lmm_jax.batches.chain_draws import _rows, chain_roots
+from lmm_jax.batches.replicate_minimize import fit_each
 from lmm_jax.covariance.correlations import (
     Autoregressive,
     Continuous,
@@ -23,6 +25,7 @@ from lmm_jax.covariance.correlations import (
 from lmm_jax.covariance.theta import factor_blocks
 from lmm_jax.inference.residual_parameters import natural_parameters
 from lmm_jax.layouts import plan
+from lmm_jax.layouts.response import Response
 from lmm_jax.likelihood.profile import profile_jet, profile_waist
 
 EXACT = 1e-12  # a few roundings of float64
@@ -377,6 +380,62 @@ def test_a_singular_random_effect(dense):
     assert_close(found.llf, expected.llf, LAYOUT_RTOL)
     assert_close(found.cov_re, expected.cov_re, EXACT, 1)
     assert_close(found.residual_params, expected.residual_params, 1e-6)
+
+
+DRAWN = ["ar1(visit | subject) * diag(stratum)",
+         "ar1(visit | subject) * power(size) + (1 | site) + (1 + x | subject)"]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", DRAWN)
+def test_drawn_rows_have_the_covariance_of_the_model(text):
+    """Rows are linear in independent variates: by all unit vectors."""
+    layout = layout_of(design_of(text, True))
+    theta = theta_near(layout, 2)
+    got = np.zeros(0)
+    for root in chain_roots(layout, theta):
+        size = root.present.size + root.ZL.shape[0] * root.ZL.shape[1]
+        made = _rows(root, np.eye(size)).reshape(size, -1)[:, root.present.ravel() > 0]
+        got = np.append(got, np.linalg.eigvalsh(made.T @ made))
+    w = np.sqrt(column("w"))
+    V = dense_covariance(text, True, layout, theta) * np.outer(w, w)
+    expected = np.linalg.eigvalsh(V)
+    assert_close(np.sort(got), expected, DENSE_RTOL, expected.max())
+
+
+@pytest.mark.parametrize("text", DRAWN)
+def test_a_replicate_is_fitted_as_a_response(text):
+    """The response of the data in the place of a drawn one."""
+    fit = lmm.fit(f"y ~ x + {text}", PANEL, runtime="numpy")
+    layout, theta = layout_of(fit.design), fit.estimates.theta_layout
+    rows = tuple((b.step[:, -1] + b.before[:, -1])[None] for b in layout.buckets)
+    with jax.enable_x64(True):
+        found = fit_each(layout, Response(y=rows, S0=layout.S0[None, -1]), theta + 0.05, reml=True)
+    assert_close(found.jet.value[0], fit.estimates.deviance, LAYOUT_RTOL)
+
+
+def test_bootstrap_of_long_series():
+    """Replicates have the spread of the estimate, in three standard errors of it."""
+    fit = lmm.fit("y ~ x + car1(t)", series(1500), runtime="numpy")
+    boot = lmm.bootstrap(fit, 60, seed=4)
+    table = boot.tidy().set_index("term")
+    assert boot.n_failed == 0
+    for name, se in {**fit.bse_fe, **fit.residual_params_se}.items():
+        assert abs(np.log(table.loc[name, "std_error"] / se)) < 3 / np.sqrt(2 * 60), name
+
+
+def test_new_rows_depend_on_their_neighbours_alone():
+    """Predictions between, before and after rows of the fit: by all of them in dense algebra."""
+    data = series(40).assign(id=np.repeat(["a", "b"], 20))
+    fit = lmm.fit("y ~ x + car1(t | id)", data, runtime="numpy")
+    phi, mean = fit.residual_params["phi"], fit.fe_params
+    own = data[data["id"] == "a"]
+    t = own["t"].to_numpy()
+    new = np.array([t[0] - 0.4, 0.5 * (t[3] + t[4]), t[-1] + 1.5])
+    e = own["y"] - mean.iloc[0] - mean.iloc[1] * own["x"]
+    C = phi ** np.abs(new[:, None] - t)
+    expected = mean.iloc[0] + C @ np.linalg.solve(phi ** np.abs(t[:, None] - t), e)
+    found = fit.predict(pd.DataFrame({"t": new, "x": 0.0, "id": "a"}), conditional=True)
+    assert_close(found, expected, 1e-10, 1)
 
 
 @pytest.mark.slow

@@ -28,11 +28,13 @@ from jax import Array
 
 from ..layouts.contract import Layout
 from ..layouts.residual.layout import ResidualLayout
+from ..layouts.residual.markov import MarkovLayout
 from ..layouts.response import Response
 from ..numerics.linalg import group_product
 from ..numerics.programs import compiled
 from ..numerics.shapes import round_up
 from ..optimize.newton import Solution
+from .chain_draws import chain_roots, draw_chains
 from .draw_recipe import ClassMoments, Distribution, GroupNormals, Replicable, recipe
 from .replicate_minimize import fit_each, fit_lanes
 
@@ -121,13 +123,19 @@ _draw_lanes = compiled(
 
 
 def fit_replicates(
-    layout: Replicable, theta: np.ndarray, scale: float, *, key: Array, n: int, reml: bool
+    layout: Replicable | MarkovLayout,
+    theta: np.ndarray,
+    scale: float,
+    *,
+    key: Array,
+    n: int,
+    reml: bool,
 ) -> tuple[Solution, Layout]:
     """Draw n responses at given parameters and fit each of them.
 
     Parameters
     ----------
-    layout : GroupedLayout, CrossedLayout or ResidualLayout
+    layout : GroupedLayout, CrossedLayout, ResidualLayout or MarkovLayout
     theta : ndarray, shape (m,)
         In the layout's coordinates.
     scale : float
@@ -145,9 +153,33 @@ def fit_replicates(
         In the coordinates of the draws: ``y_scale`` is the root of ``scale``, and fixed
         effects are measured from zero.
     """
+    base, parts = _replicate(layout, np.asarray(theta), scale, key=key, n=n, reml=reml)
+    solution = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:n], *parts)
+    zero = jnp.zeros_like(base.beta_origin)
+    return solution, replace(base, beta_origin=zero, beta_shift=zero)
+
+
+def _replicate(
+    layout: Replicable | MarkovLayout,
+    theta: np.ndarray,
+    scale: float,
+    *,
+    key: Array,
+    n: int,
+    reml: bool,
+) -> tuple[Layout, list[Solution]]:
+    """The layout in units of the draws, and the fits of all batches."""
+    parts = []
+    if isinstance(layout, MarkovLayout):
+        chains = jax.device_get(replace(layout, y_scale=np.sqrt(scale)))
+        roots, width = chain_roots(chains, theta), batch_width(chains, n)
+        for first in range(0, n, width):
+            index = np.arange(first, min(first + width, n), dtype=np.uint32)
+            rows = draw_chains(roots, chains.beta_origin.size, key, index)
+            parts.append(fit_each(chains, rows, theta, reml=reml))
+        return chains, parts
     base, source = recipe(layout, theta, scale)
     width = batch_width(base, n)
-    parts = []
     for first in range(0, n, width):
         drawn = _draw_lanes(key, np.arange(first, first + width, dtype=np.uint32), source)
         if isinstance(base, ResidualLayout):
@@ -156,9 +188,7 @@ def fit_replicates(
             parts.append(fit_each(base, some, theta, reml=reml))
         else:
             parts.append(fit_lanes(base, drawn, theta, reml=reml))
-    solution = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:n], *parts)
-    zero = jnp.zeros_like(base.beta_origin)
-    return solution, replace(base, beta_origin=zero, beta_shift=zero)
+    return base, parts
 
 
 def batch_width(layout: Layout, n: int) -> int:

@@ -16,7 +16,9 @@ import numpy as np
 from jax import Array, lax
 
 from ..layouts.contract import Layout
+from ..layouts.residual.chain_merged import merge_links
 from ..layouts.residual.layout import ResidualLayout
+from ..layouts.residual.markov import MarkovLayout
 from ..layouts.residual.merged import merge_subjects
 from ..layouts.response import Response, attach
 from ..likelihood.profile import profile_jet
@@ -82,7 +84,7 @@ def fit_lanes(
 
 
 def fit_each(
-    layout: ResidualLayout,
+    layout: ResidualLayout | MarkovLayout,
     responses: Response,
     start: np.ndarray,
     *,
@@ -100,7 +102,8 @@ def fit_each(
     with running_on("numpy"):
         for i in range(len(responses.S0)):
             mine = attach(layout, jax.tree.map(lambda a, i=i: a[i], responses))
-            at = descend(merge_subjects(mine), inner, reml=reml, maxiter=maxiter, tol=tol)
+            few = merge_links(mine) if isinstance(mine, MarkovLayout) else merge_subjects(mine)
+            at = descend(few, inner, reml=reml, maxiter=maxiter, tol=tol)
             found.append(jax.tree.map(np.asarray, at))
     out: Solution = jax.tree.map(lambda *leaves: np.stack(leaves), *found)
     return out

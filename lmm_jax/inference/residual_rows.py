@@ -24,7 +24,7 @@ from ..covariance.residuals import ResidualStructure
 from ..covariance.structures import Structure
 from ..covariance.theta import theta_slices
 from ..designs.design import Design
-from ..layouts.residual.index import ResidualRows
+from ..layouts.residual.index import ResidualRows, check_dense
 from .estimates import Estimates
 
 # Numbers in the largest arrays of one step over the rows (32 MiB).
@@ -67,6 +67,7 @@ def correlated(rows: ResidualRows, thetas: Sequence[np.ndarray], at: np.ndarray)
     at : ndarray of int, shape (G, n)
         Numbers of the rows.
     """
+    check_dense(at.shape[1])
     out = np.zeros((*at.shape, at.shape[1]))
     for a, inside, places, slopes in _by_arm(rows, at):
         R = rows.structures[a].matrix(thetas[a], places, slopes)
@@ -223,7 +224,13 @@ def carried(
 
 
 def _histories(fitted: ResidualRows, new: ResidualRows) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """New rows, (k,), with those of the fit of their subjects, (k, n_o), of equal number."""
+    """New rows, (k,), with those of the fit of their subjects, (k, n_o), of equal number.
+
+    Where residuals depend on the last one and the next one in time, with these alone.
+    """
+    if all(s.correlation.is_markov(len(fitted.places)) for s in fitted.structures):
+        yield from _neighbours(fitted, new)
+        return
     order = np.argsort(fitted.subject, kind="stable")
     counts = np.bincount(fitted.subject, minlength=fitted.n_subjects)
     first = np.cumsum(counts) - counts
@@ -234,3 +241,21 @@ def _histories(fitted: ResidualRows, new: ResidualRows) -> Iterator[tuple[np.nda
         for start in range(0, rows.size, step):
             some = rows[start : start + step]
             yield some, order[first[new.subject[some], None] + np.arange(n)]
+
+
+def _neighbours(fitted: ResidualRows, new: ResidualRows) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The same with the last row of the fit up to every new row, and the first one after it."""
+    n, m = fitted.subject.size, new.subject.size
+    subject = np.append(fitted.subject, new.subject)
+    order = np.lexsort((np.arange(n + m) >= n, np.append(fitted.places[0], new.places[0]), subject))
+    old = order < n
+    along, passed = order[old], np.cumsum(old)[~old]  # rows of the fit, and those up to a new row
+    rows = order[~old] - n
+    sides = np.column_stack([passed - 1, passed])
+    inside = (sides >= 0) & (sides < n)
+    found = along[np.clip(sides, 0, n - 1)]
+    inside &= fitted.subject[found] == new.subject[rows, None]
+    for which in ((True, True), (True, False), (False, True)):
+        some = (inside == which).all(axis=1)
+        if some.any():
+            yield rows[some], found[some][:, which]

@@ -12,14 +12,17 @@ from ..numerics.namespace import namespace
 from .buckets import Bucket
 from .moments import MomentBucket
 from .residual.bucket import ResidualBucket
+from .residual.chain_bucket import ChainBucket, with_response
 
-_AnyBucket = Bucket | MomentBucket | ResidualBucket
+_AnyBucket = Bucket | MomentBucket | ResidualBucket | ChainBucket
 
 
 class Response(NamedTuple):
     """The part of a layout that a response makes."""
 
-    y: tuple[Array, ...]  # a bucket: (q, G) or (r, G) c_y, or (q, p + 1, q, D) y columns of B
+    y: tuple[
+        Array, ...
+    ]  # a bucket: (q, G) or (r, G) c_y, (G, l) rows, or (q, p + 1, q, D) y columns of B
     S0: Array  # (p + 1,)  the y column of S0
     core: tuple[Array, Array] | None = None  # (N, B) the y column of s, and y's origin
 
@@ -29,7 +32,7 @@ def attach(layout: Any, response: Response) -> Any:
 
     Parameters
     ----------
-    layout : GroupedLayout, MomentLayout, CrossedLayout or ResidualLayout
+    layout : GroupedLayout, MomentLayout, CrossedLayout, ResidualLayout or MarkovLayout
     response : Response
         In the coordinates of the layout.
 
@@ -51,6 +54,8 @@ def attach(layout: Any, response: Response) -> Any:
 
 
 def _attach(bucket: _AnyBucket, y: Array) -> _AnyBucket:
+    if isinstance(bucket, ChainBucket):
+        return with_response(bucket, y)
     if not isinstance(bucket, MomentBucket):
         xp = namespace(bucket.c, y)
         return replace(bucket, c=xp.concatenate([bucket.c[:, :-1], y[:, None]], axis=1))

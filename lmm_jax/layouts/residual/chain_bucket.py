@@ -14,7 +14,8 @@ and derivatives in the parameters of R are ``J' dG J`` with ``dG = dE' E + E' dE
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -66,6 +67,24 @@ class Whitened(NamedTuple):
     rounding: Array  # (C + 1,)  of logdet and of the diagonal of gram, in units of eps
 
 
+def one_later(values: Array) -> Array:
+    """What stands one place before, along the last axis; zero at the first."""
+    xp = namespace(values)
+    return xp.pad(values, (*((0, 0) for _ in values.shape[:-1]), (1, 0)))[..., :-1]
+
+
+def with_response(at: ChainBucket, y: Array) -> ChainBucket:
+    """The bucket, whose links are rows, with another y, (G, l)."""
+    xp = namespace(at.step, y)
+    before = one_later(y) * at.follows
+
+    def joined(A: Array, last: Array) -> Array:
+        return xp.concatenate([A[:, :-1], last[:, None]], axis=1)
+
+    step = joined(at.step, y - before)
+    return replace(at, step=step, before=joined(at.before, before))
+
+
 def steps_of(theta: Array, structures: tuple[Structure, ...], at: ChainBucket) -> Step:
     """From the row before to every row, (g, l)."""
     residual, own = residual_of(structures, at.arm)
@@ -74,9 +93,16 @@ def steps_of(theta: Array, structures: tuple[Structure, ...], at: ChainBucket) -
 
 def whitened(theta: Array, structures: tuple[Structure, ...], at: ChainBucket) -> Whitened:
     """Whiten the rows and integrate the random effects out."""
-    xp = namespace(theta, at.step)
+    return whitened_by(factor_blocks(theta, structures), theta, structures, at)
+
+
+def whitened_by(
+    factors: Sequence[Array], theta: Array, structures: tuple[Structure, ...], at: ChainBucket
+) -> Whitened:
+    """The same with factors of the terms apart from theta, where the residuals have theirs."""
+    xp = namespace(factors, theta, at.step)
     step = steps_of(theta, structures, at)
-    Lambda = spread(factor_blocks(theta, structures), at.widths)
+    Lambda = spread(factors, at.widths)
     q = len(Lambda)
     h, drift = step.h[:, None], step.rest[:, None] * at.before
     E = h * (at.step + drift)

@@ -14,7 +14,7 @@ from jax import Array
 from ...numerics.namespace import namespace
 from ..common_scale import fixed_frame, read_weights, whitener
 from .bucket import ResidualBucket
-from .chain_bucket import ChainBucket
+from .chain_bucket import ChainBucket, one_later
 from .chain_index import ChainBucketIndex, ChainIndex
 from .index import BucketIndex, ResidualIndex
 from .layout import ResidualLayout
@@ -101,25 +101,19 @@ def _chain_bucket(rows: _Rows, at: ChainBucketIndex, index: ChainIndex) -> Chain
             Z = Z + xp.where(level, stream[:, j][places][:, None], 0.0)
     fixed = xp.stack([column[places] for column in XY.T], axis=1)
     values = xp.concatenate([Z, fixed], axis=1)
-    before = _one_later(values) * follows[:, None]
+    before = one_later(values) * follows[:, None]
     return ChainBucket(
         step=values - before,
         before=before,
         follows=follows,
         gaps=xp.asarray(at.gaps, XY.dtype),
         slopes=slopes,
-        slopes_before=slopes + follows[None] * (_one_later(slopes) - slopes),
+        slopes_before=slopes + follows[None] * (one_later(slopes) - slopes),
         counts=rows.present[places],
         widths=at.widths,
         arm=at.arm,
         in_order=True,
     )
-
-
-def _one_later(values: Array) -> Array:
-    """What stands one place before, along the last axis; zero at the first."""
-    xp = namespace(values)
-    return xp.pad(values, (*((0, 0) for _ in values.shape[:-1]), (1, 0)))[..., :-1]
 
 
 def _bucket(

@@ -139,7 +139,7 @@ def plan_residual(
     """
     arm = arm_of_groups(rows.arm, group, n_groups)
     counts = np.bincount(group, minlength=n_groups)
-    _check_size(int(counts.max(initial=0)))
+    check_dense(int(counts.max(initial=0)))
     alone = n_groups == rows.n_subjects and bool((counts > 0).all()) and _same(group, rows.subject)
     slots = int(rows.places.max(initial=0)) + 1
     correlation = rows.structures[0].correlation
@@ -259,7 +259,8 @@ def arm_of_groups(arm: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarr
     return out
 
 
-def _check_size(rows: int) -> None:
+def check_dense(rows: int) -> None:
+    """The rows of a group are few enough for dense matrices."""
     if rows > _MOST_ROWS:
         need = rows**2 * 8 / 2**30
         raise DataError(

@@ -35,6 +35,7 @@ from .chain_bucket import (
     slopes_of_gram,
     slopes_of_logdet,
     whitened,
+    whitened_by,
 )
 from .chain_moments import bent_form, moments_of
 from .starts import Squares, candidates, residual_of
@@ -59,10 +60,16 @@ class MarkovLayout(Layout):
     @exact
     def waist_at(self, theta: Array) -> Waist:
         """See :meth:`Layout.waist_at`; differentiable in theta to any order."""
-        xp = namespace(theta, self.S0)
+        return self.waist_of(factor_blocks(theta, self.structures), theta)
+
+    @exact
+    def waist_of(self, factors: Sequence[Array], theta: Array) -> Waist:
+        """See :meth:`Layout.waist_of`."""
+        xp = namespace(factors, theta, self.S0)
         logdet, gram = xp.zeros((), self.S0.dtype), self.S0
         for bucket in self.buckets:
-            of, q = whitened(theta, self.structures, bucket), self._columns(bucket)
+            of = whitened_by(factors, theta, self.structures, bucket)
+            q = self._columns(bucket)
             logdet, gram = logdet + of.logdet, gram + xp.sum(of.S[:, q:, q:], axis=0)
         return Waist(logdet=logdet, gram=gram)
 
