@@ -331,3 +331,36 @@ def test_units(text):
         assert_close(slow.llf, ours.llf, SAME)
         expected = 365.25 * ours.residual_params["range"]
         assert_close(slow.residual_params["range"], expected, SAME_ROOT)
+
+
+# ------------------------------------------------------------------------------ starts
+
+
+def test_a_smooth_field_on_a_grid():
+    """A start at the typical distance of all pairs is singular to rounding; gls: -140.5054."""
+    k = 12
+    at = np.array([(i, j) for i in range(k) for j in range(k)], float)
+    D = np.sqrt(((at[:, None] - at[None]) ** 2).sum(-1))
+    noise = np.random.default_rng(1).normal(size=k * k)
+    y = 10 + np.linalg.cholesky(np.exp(-((D / 1.2) ** 2)) + 1e-9 * np.eye(k * k)) @ noise
+    data = pd.DataFrame({"row": at[:, 0], "col": at[:, 1], "y": y})
+    res = lmm.fit("y ~ 1 + sp_gau(row + col)", data)
+    assert res.converged
+    assert abs(res.llf - -140.5054) < 5e-5
+
+
+@pytest.mark.parametrize("name", ["ar1", "ar1h"])
+def test_visits_far_apart(name):
+    """Days in the place of visits: rho^d at whole numbers is phi^d of car1."""
+    rng = np.random.default_rng(9)
+    e = rng.normal(size=(50, 4))
+    for t in (1, 2, 3):
+        e[:, t] = 0.5 * e[:, t - 1] + 0.87 * e[:, t]
+    days = np.array([1, 80, 290, 850])
+    data = pd.DataFrame({"id": np.repeat(np.arange(50), 4), "day": np.tile(days, 50)})
+    data["y"] = e.ravel()
+    res = lmm.fit(f"y ~ factor(day) + {name}(day | id)", data)
+    assert res.converged
+    if name == "ar1":
+        other = lmm.fit("y ~ factor(day) + car1(day | id)", data)
+        assert abs(res.llf - other.llf) < 1e-9

@@ -43,11 +43,14 @@ class Correlation:
         Of distances: places are given in it.
     width : int
         Rows of the largest subject.
+    gap : float
+        Typical distance of neighbours, in whole numbers, where distances are in no unit.
     """
 
     levels: tuple[str, ...] = ()
     unit: float = 1.0
     width: int = 2
+    gap: float = 1.0
 
     name: ClassVar[str] = ""
     by_levels: ClassVar[bool] = True  # places are levels of a factor, or distances count
@@ -410,8 +413,8 @@ class Autoregressive(Correlation):
         )
 
     def start(self, rho: Any) -> Any:
-        """See :meth:`Correlation.start`."""
-        return _arctanh(self._bounded(rho))[None]
+        """See :meth:`Correlation.start`: of neighbours."""
+        return _arctanh(self._bounded(rho) ** (1.0 / self.gap))[None]
 
     def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
         """See :meth:`Correlation.natural`."""
@@ -444,8 +447,8 @@ class MovingAverage(Correlation):
         return tail * apart + (1.0 - apart)
 
     def start(self, rho: Any) -> Any:
-        """See :meth:`Correlation.start`."""
-        xp, at = namespace(rho), _arctanh(self._bounded(rho))
+        """See :meth:`Correlation.start`: of neighbours."""
+        xp, at = namespace(rho), _arctanh(self._bounded(rho) ** (1.0 / self.gap))
         return xp.stack([at, xp.zeros_like(at)])
 
     def natural(self, c: list[Taylor]) -> dict[str, Taylor]:

@@ -189,9 +189,11 @@ def residual_of_rows(
             "random slope is meant"
         )
     if issubclass(kind, Spatial):
-        unit = _typical_distance(at, subject)
+        unit = _neighbours(at, subject)
         options |= {"unit": unit, "nugget": term.nugget}
         at = at / unit
+    elif kind in (Autoregressive, MovingAverage):
+        options["gap"] = max(_neighbours(at, subject), 1.0)
     counts = np.bincount(subject, minlength=n_subjects)
     structures = tuple(
         ResidualStructure(
@@ -391,16 +393,15 @@ def _check_pairs(term: ResidualTerm, subject: np.ndarray) -> None:
     )
 
 
-def _typical_distance(at: np.ndarray, subject: np.ndarray) -> float:
-    """A power of two near the median distance of the rows of a subject."""
+def _neighbours(at: np.ndarray, subject: np.ndarray) -> float:
+    """A power of two near the median distance of a row from the next one of its subject."""
     order = np.argsort(subject, kind="stable")
     edges = np.flatnonzero(np.diff(subject[order])) + 1
-    parts = np.split(order, edges)[:_SAMPLE]
-    distances = []
-    for rows in parts:
+    found = np.zeros(0)
+    for rows in np.split(order, edges)[:_SAMPLE]:
         rows = rows[:_SAMPLE]
         gaps = at[:, rows, None] - at[:, None, rows]
-        distances.append(np.sqrt(np.sum(gaps**2, axis=0))[np.triu_indices(len(rows), 1)])
-    found = np.concatenate(distances) if distances else np.zeros(0)
-    found = found[found > 0]
+        apart = np.sqrt(np.sum(gaps**2, axis=0))
+        nearest = np.where(apart > 0, apart, np.inf).min(axis=0, initial=np.inf)
+        found = np.append(found, nearest[np.isfinite(nearest)])
     return float(2.0 ** np.round(np.log2(np.median(found)))) if found.size else 1.0

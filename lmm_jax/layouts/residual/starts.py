@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from jax import Array
 
+from ...covariance.correlations import Spatial
 from ...covariance.residuals import ResidualStructure
 from ...covariance.structures import Structure
 from ...covariance.theta import theta_slices
@@ -14,6 +15,8 @@ from ...numerics.namespace import namespace
 
 # Correlations, and relative standard deviations of the random effects beside them, to start from.
 _STARTS = ((0.1, 1.0), (0.5, 0.3), (0.9, 0.1))
+# Without random effects; over coordinates a long range may be singular to rounding.
+_ALONE, _ALONE_IN_SPACE = ((0.5, 0.0),), ((0.5, 0.0), (0.1, 0.0))
 # Squares of OLS residuals, of which all add to one, below which fixed effects explain the rows.
 _EXPLAINED = 1e-20
 
@@ -45,7 +48,11 @@ def candidates(structures: tuple[Structure, ...], rows: Sequence[Squares]) -> Ar
     terms = [s for s in structures if not isinstance(s, ResidualStructure)]
     spreads = [_log_deviations(structures, rows, a) for a in range(len(structures) - len(terms))]
     starts = []
-    for rho, sd in _STARTS if terms else ((0.5, 0.0),):
+    in_space = any(
+        isinstance(residual_of(structures, a)[0].correlation, Spatial) for a in range(len(spreads))
+    )
+    alone = _ALONE_IN_SPACE if in_space else _ALONE
+    for rho, sd in _STARTS if terms else alone:
         parts = [s.start(xp.full(s.k, sd, like.dtype)) for s in terms]
         for arm, s in enumerate(spreads):
             residual, _ = residual_of(structures, arm)
