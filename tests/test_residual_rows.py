@@ -742,7 +742,9 @@ def test_sas_predictions(name):
     case, fit, data = CASES[name]["predictions"], sas_fit(name), trial()
     level = 0.95
     marginal = fit.predict(data, se=True)
-    table = fit.predict(data, conditional=True, interval="prediction", level=level)
+    # patients of whom nothing was seen are predicted like the population
+    how = dict(conditional=True, new_levels="population", interval="prediction", level=level)
+    table = fit.predict(data, **how)
     q = stats.t.ppf(0.5 + 0.5 * level, fit.df_resid)
     missing = data["FEV1"].isna().to_numpy()
     se = np.where(missing, (table["upper"] - table["fit"]) / q, table["std_error"])
@@ -758,3 +760,13 @@ def test_sas_predictions(name):
     assert_close(marginal["std_error"].head(first), expected["se_marginal"], SAS_RTOL)
     assert_close(se[:first], expected["se_conditional"], SAS_RTOL)
     assert_close(se.sum(), sums["se_conditional"], SAS_RTOL)
+
+
+def test_a_subject_that_was_not_seen_is_refused():
+    data = trial()
+    fit = lmm.fit("FEV1 ~ ARMCD * AVISIT + ar1(AVISIT | USUBJID)", data)
+    new = data.iloc[:2].assign(USUBJID="nobody")
+    with pytest.raises(lmm.DataError, match="has not seen the subject 'nobody'"):
+        fit.predict(new, conditional=True)
+    known = fit.predict(new, conditional=True, new_levels="population")
+    assert_close(known, fit.predict(new), 1e-12)

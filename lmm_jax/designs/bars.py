@@ -9,11 +9,15 @@ import numpy as np
 import pandas as pd
 
 from ..covariance.correlated import named
-from ..errors import DataError
+from ..errors import DataError, OrderWarning, warn_user
 from ..formulas import matrices as mat
 from ..formulas import parse as fml
 from ..inputs.matching import distinct, spelled
 from .terms import RandomTerm, TermSource, factor_codes
+
+# Structures of a term in which the order of the coefficients counts.
+_IN_ORDER = ("ar1", "toep", "ad", "arma11")
+_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ _-."
 
 
 def group_factor(
@@ -46,6 +50,20 @@ def group_labels(
     return out
 
 
+def warn_of_order(what: str, labels: Sequence[str]) -> None:
+    """Say which order text was put in where the numbers in it have another."""
+    numbers = [label.strip(_LETTERS) for label in labels]
+    if not all(number.isdigit() for number in numbers) or list(labels) != sorted(labels):
+        return
+    values = [int(number) for number in numbers]
+    if values != sorted(values):
+        warn_user(
+            f"{what} are text and were taken in the order {', '.join(labels)}: make the column a "
+            "categorical with its categories in the order of time",
+            OrderWarning,
+        )
+
+
 def bar_terms(
     bars: Sequence[fml.Bar],
     data: pd.DataFrame,
@@ -74,6 +92,9 @@ def bar_terms(
             names = tuple(matrix.names[columns])
             label = f"{names[0] if alone else bar.lhs} | {bar.group_name}"
             kind = "us" if alone else bar.structure
+            if kind in _IN_ORDER:
+                inside = [name.rpartition("[")[2].rstrip("]") for name in names]
+                warn_of_order(f"the coefficients of {bar.text}", inside)
             terms.append(
                 RandomTerm(
                     label=label,

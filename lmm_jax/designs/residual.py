@@ -32,7 +32,7 @@ from ..inputs.matching import shown, spelled
 from ..layouts.group_index import rank_within
 from ..layouts.residual.index import ResidualRows
 from ..reprs import brief
-from .bars import group_factor
+from .bars import group_factor, warn_of_order
 from .terms import factor_codes
 
 # Visits beyond which a whole covariance is no use: it would have thousands of parameters.
@@ -300,24 +300,8 @@ def _visits(term: ResidualTerm, labels: pd.Series[Any]) -> _Places:
         at = labels.cat.codes.to_numpy().astype(np.int64)
         at = at - at.min(initial=0)
     else:
-        _warn_of_order(term, spelled(visits))
+        warn_of_order(f"the visits of {term.text}", list(spelled(visits)))
     return _Places(codes=codes, visits=visits, at=at[None].astype(float))
-
-
-def _warn_of_order(term: ResidualTerm, visits: pd.Index[Any]) -> None:
-    """Say which order text was put in where the numbers in it have another."""
-    numbers = [
-        text.strip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ _-.") for text in visits
-    ]
-    if not all(number.isdigit() for number in numbers):
-        return
-    values = [int(number) for number in numbers]
-    if values != sorted(values):
-        warn_user(
-            f"the visits of {term.text} are text and were taken in the order {', '.join(visits)}: "
-            "make the column a categorical with its categories in the order of time",
-            OrderWarning,
-        )
 
 
 def _spread_of(

@@ -80,6 +80,25 @@ def new_residual_rows(
     )
 
 
+def check_subjects(
+    residual: Residual, new: ResidualRows, data: pd.DataFrame, context: Mapping[str, Any]
+) -> None:
+    """Refuse subjects that the fit has not seen.
+
+    Raises
+    ------
+    DataError
+    """
+    if residual.subjects is None or (new.subject >= 0).all():
+        return
+    labels = group_labels(residual.term.group, data, context)
+    label = labels.iloc[int(np.argmin(new.subject))]
+    raise DataError(
+        f"{residual.text}: the fit has not seen the subject {shown(label)}, pass "
+        "new_levels='population' to predict it by its fixed effects, or 'nan'"
+    )
+
+
 def _known(
     known: pd.Index[Any],
     expressions: tuple[str, ...],

@@ -187,7 +187,7 @@ def quadratic_tangents(u: Array, D: Array) -> Array:
         q, C, groups = u.shape
         rows = u.reshape(q * C, groups)
         outer = xp.moveaxis((rows @ rows.T).reshape(q, C, q, C), 2, 1).reshape(q * q, C * C)
-        return (D.reshape(-1, q * q) @ outer).reshape(-1, C, C)
+        return (D.reshape(-1, q * q) @ outer).reshape(D.shape[0], C, C)
     Du = xp.einsum("kab,bdg->akdg", D, u)
     return xp.einsum("acg,akdg->kcd", u, Du)
 

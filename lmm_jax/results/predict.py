@@ -11,7 +11,7 @@ import pandas as pd
 from ..designs.bars import group_labels
 from ..designs.checks import finite_vector
 from ..designs.design import Design
-from ..designs.residual_new import new_residual_rows, spread_expressions
+from ..designs.residual_new import check_subjects, new_residual_rows, spread_expressions
 from ..designs.terms import RandomTerm, member_columns
 from ..errors import DataError, of_new_data
 from ..formulas import matrices as mat
@@ -130,6 +130,8 @@ def new_rows(
             whole = part == "levels" and bool(design.residual.term.correlation)
             if whole or noise:
                 residual = new_residual_rows(design.residual, data, source.context, whole=whole)
+            if whole and residual is not None and new_levels == "error":
+                check_subjects(design.residual, residual, data, source.context)
     given_weights = 1.0 if weights is None else weights[keep]
     return Rows(index, keep, X, given, terms, given_weights, residual)
 

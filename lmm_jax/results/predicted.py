@@ -146,7 +146,7 @@ class PredictedModel(ModelOfLevels):
         the observation itself, and half its width over the quantile is what SAS calls the standard
         error of the prediction. A row at a visit at which its subject was seen carries its fitted
         value, as in mmrm and SAS (``outpred``), and has the whole variance of another observation;
-        a subject that was not seen is predicted like the population. A visit, an arm or a stratum
+        a subject that was not seen is as a level that was not, ``new_levels``. A visit, an arm or a stratum
         of which the fit knows no variance is an error.
 
         The covariance of the fixed effects is that of ``df_method`` (Kenward-Roger's, a robust

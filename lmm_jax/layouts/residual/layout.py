@@ -206,8 +206,9 @@ class ResidualLayout(Layout):
             own = of_groups(terms.P, bucket)
             for row in root:  # one at a time: (Q, p, G) numbers each
                 Du = products(u, xp.tensordot(row, D, 1)[None])[0]
-                behind = xp.moveaxis(group_product(own, Du), 1, 0).reshape(p, -1)
-                total = total + xp.moveaxis(Du, 1, 0).reshape(p, -1) @ behind.T
+                size = Du.shape[0] * Du.shape[2]
+                behind = xp.moveaxis(group_product(own, Du), 1, 0).reshape(p, size)
+                total = total + xp.moveaxis(Du, 1, 0).reshape(p, size) @ behind.T
         return P, total
 
     @exact
