@@ -146,8 +146,8 @@ class PredictedModel(ModelOfLevels):
         the observation itself, and half its width over the quantile is what SAS calls the standard
         error of the prediction. A row at a visit at which its subject was seen carries its fitted
         value, as in mmrm and SAS (``outpred``), and has the whole variance of another observation;
-        a subject that was not seen is as a level that was not, ``new_levels``. A visit, an arm or a stratum
-        of which the fit knows no variance is an error.
+        a subject that was not seen is as a level that was not, ``new_levels``. A visit, an arm or
+        a stratum of which the fit knows no variance is an error.
 
         The covariance of the fixed effects is that of ``df_method`` (Kenward-Roger's, a robust
         one), the rest that of the model. Where a covariate of a random effect has a category that
