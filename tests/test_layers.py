@@ -14,12 +14,32 @@ PACKAGE = Path(__file__).parents[1] / "lmm_jax"
 
 # A module imports from its own wing and from those before it, never in a circle.
 WINGS = (
-    *("forks", "reprs", "errors", "capabilities", "inputs", "numerics", "penalties", "datasets"),
+    *(
+        "forks",
+        "reprs",
+        "errors",
+        "capabilities",
+        "inputs",
+        "numerics",
+        "penalties",
+        "datasets",
+        "tables",
+    ),
     *("covariance", "formulas", "layouts", "likelihood", "designs", "optimize"),
     *("batches", "inference", "results", "api", "__init__", "__main__"),
 )
 # What a wing may use of other packages.
-READERS = {"inputs", "formulas", "designs", "datasets", "inference", "results", "api", "__main__"}
+READERS = {
+    "tables",
+    "inputs",
+    "formulas",
+    "designs",
+    "datasets",
+    "inference",
+    "results",
+    "api",
+    "__main__",
+}
 PACKAGES = {
     "pandas": READERS,
     "narwhals": {"inputs", "designs"},

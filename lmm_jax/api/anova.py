@@ -34,7 +34,7 @@ from ..likelihood.profile import profile_loglike
 from ..numerics.processes import float64
 from ..results.anova import hypothesis_table
 from ..results.lmm import LMMResults
-from ..results.table import table
+from ..tables.page import table
 from .fit import fit
 from .fit_many import fit_many
 from .simulate import draws_in_chunks

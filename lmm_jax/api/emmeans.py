@@ -12,7 +12,7 @@ from ..errors import DataError
 from ..inputs.arguments import hinted, instance
 from ..results.lmm import LMMResults
 from ..results.marginal_rows import Basis, grid_of_means, marginal_means
-from ..results.table import table
+from ..tables.page import table
 
 
 @hinted

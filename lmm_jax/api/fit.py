@@ -14,7 +14,7 @@ from ..designs.checks import explained_exactly
 from ..designs.design import Design
 from ..designs.from_formula import design
 from ..designs.labels import term_labels
-from ..designs.residual import residual_label
+from ..designs.residual import residual_label, visit_counts
 from ..errors import ConvergenceWarning, DataError, warn_user
 from ..inference.estimates import estimate, is_flat
 from ..inputs.arguments import choice, flag, hinted
@@ -264,6 +264,9 @@ def _label(run: Run, model: Design, *, reml: bool, df_method: str, runtime: str)
         endog_name=model.endog_name,
         formula=None if model.source is None else model.source.formula,
         nobs=model.nobs,
+        n_missing=model.n_missing,
+        gaps=model.gaps,
+        visits=visit_counts(model.residual),
         reml=reml,
         df_method=df_method,
         converged=status == CONVERGED,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
@@ -63,6 +64,7 @@ class BatchReader:
     def __init__(self, columns: Columns, context: Mapping[str, Any], missing: str) -> None:
         self.columns, self.context, self.missing = columns, context, missing
         self.n_missing = 0
+        self.gaps: Counter[str] = Counter()  # missing values of every variable
         self.specs: dict[str, Any] = {}  # by right-hand side: of X and of every bar
         self.first_terms: list[RandomTerm] = []
         self._absent: dict[str, pd.Index[Any]] = {}  # declared categories that no row has had
@@ -115,10 +117,13 @@ class BatchReader:
         none = self.missing == "drop" and bool(frame[used].isna().any(axis=1).all())
         if none or not len(frame):
             self.n_missing += len(frame)
+            missing = frame[used].isna().sum()
+            self.gaps.update({str(name): int(n) for name, n in missing.items() if n})
             return None
-        frame, _, keep = complete_rows(frame, {}, self.columns.expressions, self.missing)
-        self.n_missing += int((~keep).sum())
-        return frame[used]
+        complete = complete_rows(frame, {}, self.columns.expressions, self.missing)
+        self.n_missing += int((~complete.keep).sum())
+        self.gaps.update(dict(complete.gaps))
+        return complete.data[used]
 
     def _begin(self, frame: pd.DataFrame) -> dict[str, mat.Matrix]:
         """Levels and columns, from the first batch and the categories that it declares."""

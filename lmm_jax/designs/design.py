@@ -111,6 +111,7 @@ class Design:
     source: FixedSource | None
     held: np.ndarray | None = None  # (p,)   values of fixed effects held fixed, NaN where free
     residual: Residual | None = None  # covariance of the residuals; None: independent, one variance
+    gaps: tuple[tuple[str, int], ...] = ()  # variables with missing values, and how many
     _subject: ClassVar[str] = "design"
 
     def _is_kind(self, kind: str) -> bool:
@@ -296,6 +297,7 @@ def assemble(
     n_missing: int,
     source: FixedSource | None,
     residual: Residual | None = None,
+    gaps: tuple[tuple[str, int], ...] = (),
 ) -> Design:
     """Check the parts against each other and drop dependent columns of X."""
     check_shapes(y, X, terms, weights)
@@ -328,6 +330,7 @@ def assemble(
         index=index,
         dropped=tuple(name for j, name in enumerate(names) if j not in set(kept)),
         n_missing=n_missing,
+        gaps=gaps,
         source=source,
         residual=residual,
     )

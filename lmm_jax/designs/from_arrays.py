@@ -76,7 +76,8 @@ def design_from_arrays(
     components = component_matrices(exog_vc, arrays["groups"], index)
     Z, z_names = _coefficients(exog_re, n, index, alone=not components)
     gaps = {**_gaps(y, "y"), **_gaps(X, "x"), **_gaps(Z, "z")}
-    table, arrays, keep = complete_rows(pd.DataFrame(index=index), arrays, [], missing, gaps)
+    complete = complete_rows(pd.DataFrame(index=index), arrays, [], missing, gaps)
+    arrays, keep = complete.arrays, complete.keep
     rows = slice(None) if keep.all() else keep
     codes, levels = factor_codes(pd.Series(arrays["groups"], copy=False))
     none = TermSource(spec=None, columns=(), group=())
@@ -95,8 +96,9 @@ def design_from_arrays(
         n_groups=len(levels),
         weights=optional_vector(arrays["weights"], "weights"),
         offset=optional_vector(arrays["offset"], "offset"),
-        index=table.index,
+        index=complete.data.index,
         n_missing=int((~keep).sum()),
+        gaps=complete.gaps,
         source=None,
     )
 

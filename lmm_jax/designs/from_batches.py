@@ -306,6 +306,7 @@ def _shell(
         index=pd.RangeIndex(0),
         dropped=tuple(name for j, name in enumerate(names) if j not in kept),
         n_missing=total.reader.n_missing,
+        gaps=tuple(total.reader.gaps.items()),
         source=source,
         n_rows=total.nobs,
         response_norms=total.response_norms(),

@@ -116,7 +116,7 @@ def design(
     known = callables(" ".join([formula, *expressions])) if context is None else context
     arrays = row_arrays(frame, {"groups": groups, "weights": weights, "offset": offset})
     frame, arrays = select_rows(frame, arrays, subset)
-    frame, arrays, keep = complete_rows(frame, arrays, expressions, missing)
+    frame, arrays, keep, gaps = complete_rows(frame, arrays, expressions, missing)
     y = mat.evaluate(parsed.response, frame, context=known)
     matrix = mat.build(parsed.fixed, frame, context=known)
     if parsed.bars or (parsed.residual is not None and groups is None):
@@ -139,6 +139,7 @@ def design(
         offset=_total_offset(parsed.offsets, offset, arrays["offset"], frame, known),
         index=frame.index,
         n_missing=int((~keep).sum()),
+        gaps=gaps,
         source=_fixed_source(parsed, matrix.spec, offset, known, frame),
         residual=None
         if parsed.residual is None

@@ -142,6 +142,7 @@ def with_terms(design: Design, terms: Sequence[RandomTerm]) -> Design:
         offset=design.offset,
         index=design.index,
         n_missing=design.n_missing,
+        gaps=design.gaps,
         source=None,
         residual=design.residual,
     )

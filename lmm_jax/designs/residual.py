@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -122,6 +122,39 @@ class ResidualLabel:
 
     def __str__(self) -> str:
         return self.text
+
+
+class VisitCounts(NamedTuple):
+    """Who was seen how often: what SAS and mmrm print above their estimates."""
+
+    subject: str  # the column of the subjects
+    n_subjects: int
+    fewest: int  # rows of a subject
+    most: int
+    n_visits: int  # 0 where places are coordinates
+    n_patterns: int  # sets of visits that subjects have; 0 where there are too many visits
+
+
+def visit_counts(residual: Residual | None) -> VisitCounts | None:
+    """Counts of a design's subjects and of the visits at which they were seen."""
+    if residual is None or residual.subjects is None:
+        return None
+    rows, codes = residual.rows, residual.codes
+    counts = np.bincount(rows.subject, minlength=rows.n_subjects)
+    n_visits = 0 if residual.visits is None else len(residual.visits)
+    n_patterns = 0
+    if codes is not None and n_visits <= _MOST_VISITS:
+        seen = np.zeros(rows.n_subjects, np.uint64)  # a bit a visit
+        np.bitwise_or.at(seen, rows.subject, np.uint64(1) << codes.astype(np.uint64))
+        n_patterns = np.unique(seen).size
+    return VisitCounts(
+        subject=":".join(residual.term.group),
+        n_subjects=rows.n_subjects,
+        fewest=int(counts.min()),
+        most=int(counts.max()),
+        n_visits=n_visits,
+        n_patterns=n_patterns,
+    )
 
 
 def residual_label(

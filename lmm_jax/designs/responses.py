@@ -278,6 +278,7 @@ def _subset(
         offset=None if design.offset is None else design.offset[keep],
         index=design.index[keep],
         n_missing=design.n_missing + int((~keep).sum()),
+        gaps=(*design.gaps, (name, int((~keep).sum()))),
         source=source,
         residual=None if design.residual is None else design.residual.kept(keep),
     )

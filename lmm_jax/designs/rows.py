@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -115,13 +115,22 @@ def _labelled(data: pd.DataFrame, labels: Any) -> np.ndarray:
     return chosen[codes]
 
 
+class Complete(NamedTuple):
+    """Rows in which nothing is missing, and what is missing in the others."""
+
+    data: pd.DataFrame
+    arrays: dict[str, Any]  # the same rows of the arrays
+    keep: np.ndarray  # (n,)  bool
+    gaps: tuple[tuple[str, int], ...]  # variables with missing values, and how many
+
+
 def complete_rows(
     data: pd.DataFrame,
     arrays: Mapping[str, Any],
     expressions: Sequence[str],
     missing: str,
     gaps: Mapping[str, np.ndarray] | None = None,
-) -> tuple[pd.DataFrame, dict[str, Any], np.ndarray]:
+) -> Complete:
     """One mask over all columns and arrays in use.
 
     Parameters
@@ -137,11 +146,7 @@ def complete_rows(
 
     Returns
     -------
-    data : DataFrame
-        Rows in which nothing is missing.
-    arrays : dict
-        The same rows of the arrays.
-    keep : ndarray of bool, shape (n,)
+    Complete
 
     Raises
     ------
@@ -166,6 +171,7 @@ def complete_rows(
     if not keep.any():
         raise DataError(f"no complete row: every row misses one of {', '.join(map(repr, found))}")
     if not found:
-        return data, dict(arrays), keep
+        return Complete(data, dict(arrays), keep, ())
     kept = {name: None if v is None else v[keep] for name, v in arrays.items()}
-    return data.loc[keep, used], kept, keep
+    counts = tuple((name, int(full[name].sum())) for name in found)
+    return Complete(data.loc[keep, used], kept, keep, counts)

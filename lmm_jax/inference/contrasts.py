@@ -12,7 +12,7 @@ import pandas as pd
 from ..errors import DataError
 from ..inputs.arguments import choice, flag, hinted, instance, probability, shown
 from ..inputs.arguments import names as read_names
-from ..reprs import number, p_value
+from ..tables.page import Shown, Summary, table
 from .hypotheses import Restriction, read_restriction
 from .multiplicity import Family, adjusted_p_values, critical_values, needs_correlation
 from .record import FitRecord, relative_covariance
@@ -25,8 +25,8 @@ _LINES = 8
 
 
 @hinted
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class ContrastResults:
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
+class ContrastResults(Shown):
     """A test of linear hypotheses, with the attributes of statsmodels' class of that name.
 
     ``effect`` and ``sd`` belong to tests row by row (t, z) and are None for joint
@@ -111,8 +111,8 @@ class ContrastResults:
 
     def summary(
         self, xname: Sequence[str] | None = None, alpha: float = 0.05, title: str | None = None
-    ) -> str:
-        """Printed test, a row a hypothesis for t and z tests.
+    ) -> Summary:
+        """The test as it is printed, a row a hypothesis for t and z tests.
 
         Parameters
         ----------
@@ -127,20 +127,29 @@ class ContrastResults:
                 f", {float(self.df_denom):.4g}" if self.distribution == "F" else ""
             )
             kind = "F" if self.distribution == "F" else "Chi-square"
-            return f"{kind}({df}) = {float(self.statistic):.6g}, p = {float(self.pvalue):.4g}"
-        table = self.summary_frame(xname, alpha)
+            found = f"{kind}({df}) = {float(self.statistic):.6g}, p = {float(self.pvalue):.4g}"
+            return Summary(title=found)
         heading = (
             "Test for Constraints" if title is None else instance(title, "title", str, "a string")
         )
-        table["p_value"] = [p_value(value) for value in self.pvalue]
-        text = table.to_string(float_format=number)
-        return f"{heading}\n{text}" if heading else text
+        frame = self.summary_frame(xname, alpha)
+        normal = self.distribution == "norm"
+        shown = table(
+            frame.drop(columns="df") if normal else frame,
+            "",
+            headings={"null_value": "null", "statistic": "z" if normal else "t"},
+            kinds={"statistic": "statistic"},
+        )
+        notes = [f"Limits of level {1 - alpha:g}"]
+        if self.adjust != "none":
+            notes.append(f"P values and limits adjusted by {self.adjust}")
+        return Summary(title=heading, tables=(shown,), notes=tuple(notes))
 
-    def __str__(self) -> str:
+    def _page(self) -> Summary:
         return self.summary()
 
     def __repr__(self) -> str:
-        lines = self.summary().splitlines()
+        lines = str(self).splitlines()
         if len(lines) > _LINES:
             lines = [*lines[:_LINES], f"... {self.c_names[-1]}: {len(self.c_names)} hypotheses"]
         return "\n".join([f"<ContrastResults ({self.distribution})>", *lines])

@@ -22,7 +22,8 @@ from scipy import special
 from ..errors import DataError
 from ..inputs.arguments import choice, function, hinted, instance, probability
 from ..numerics.processes import float64
-from ..reprs import brief, number, public
+from ..reprs import brief, public
+from ..tables.page import Shown, Summary, table
 from .contrasts import ContrastResults, t_test
 from .multiplicity import ADJUSTMENTS
 from .record import FitRecord, relative_covariance
@@ -63,7 +64,7 @@ class DataParams:
 @public
 @hinted
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
-class DeltaResults:
+class DeltaResults(Shown):
     """Functions of the parameters with their standard errors; arrays of the function's shape."""
 
     names: tuple[str, ...]  # (s,)
@@ -82,9 +83,12 @@ class DeltaResults:
         values["df"] = np.full(len(self.names), self.df)
         return pd.DataFrame(values, index=list(self.names))
 
-    def __repr__(self) -> str:
-        table = self.to_frame().to_string(float_format=number)
-        return f"<DeltaResults, {100 * self.level:g} % intervals>\n{table}"
+    def _page(self) -> Summary:
+        shown = self.to_frame() if np.isfinite(self.df) else self.to_frame().drop(columns="df")
+        note = f"Standard errors by the delta method; limits of level {self.level:g}"
+        return Summary(
+            title="Functions of the parameters", tables=(table(shown, ""),), notes=(note,)
+        )
 
 
 @hinted

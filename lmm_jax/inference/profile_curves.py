@@ -11,6 +11,7 @@ from scipy import special
 from ..errors import DataError
 from ..inputs.arguments import hinted, probability
 from ..reprs import public
+from ..tables.page import Shown, Summary, table
 from .profile_lines import Form
 
 # Two-sided levels that are points of a curve, and what else is.
@@ -63,7 +64,7 @@ class ProfileCurve:
 @public
 @hinted
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
-class ProfileResults:
+class ProfileResults(Shown):
     """Profiles of the parameters of a fit, made by :func:`lmm_jax.profile`."""
 
     curves: tuple[ProfileCurve, ...]
@@ -99,6 +100,14 @@ class ProfileResults:
             frame.insert(0, "parameter", curve.name)
             parts.append(frame)
         return pd.concat(parts, ignore_index=True)
+
+    def _page(self) -> Summary:
+        kind = "REML" if self.reml else "ML"
+        frame = self.conf_int()
+        at = [self.names.index(name) for name in frame.index]
+        frame.insert(0, "estimate", np.asarray(self.estimate)[at])
+        title = f"Profiles of the likelihood, {kind}"
+        return Summary(title=title, tables=(table(frame, ""),), notes=("Limits of level 0.95",))
 
     def __repr__(self) -> str:
         kind = "REML" if self.reml else "ML"

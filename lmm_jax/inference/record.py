@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..designs.design import Design
 from ..designs.labels import TermLabel, parameter_names
-from ..designs.residual import ResidualLabel
+from ..designs.residual import ResidualLabel, VisitCounts
 from ..errors import DataError
 from ..inputs.arguments import hinted, probability
 from ..inputs.names import unique
@@ -54,6 +54,9 @@ class FitRecord:
     hist: pd.DataFrame | None = None  # iterations, with full_output=True
     penalized: bool = False
     residual: ResidualLabel | None = None  # covariance of the residuals; None: one variance
+    n_missing: int = 0  # rows left out for missing values
+    gaps: tuple[tuple[str, int], ...] = ()  # variables that had them, and how many
+    visits: VisitCounts | None = None  # of the subjects of a residual covariance
     df_methods: dict[str, DfMethod] = field(default_factory=dict)  # those that were asked for
     _subject: ClassVar[str] = "fit"
 

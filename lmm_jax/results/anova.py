@@ -12,7 +12,8 @@ from ..designs.fixed_terms import fixed_terms
 from ..inference.anova import conjugate, hypotheses
 from ..inference.contrasts import wald_test
 from ..inference.record import FitRecord
-from .table import table
+from ..tables.page import table
+from .summary import warnings_of
 
 
 def term_table(results: FitRecord, kind: int, *, car: bool = False) -> pd.DataFrame:
@@ -47,7 +48,7 @@ def hypothesis_table(
     columns = _F if results.tests.uses_t else _CHI2
     tests = [_test(results, L) if len(L) else _nothing(columns) for L in rows.values()]
     names = pd.Index(list(rows), name="term")
-    return table(pd.DataFrame(tests, index=names, columns=columns), title)
+    return table(pd.DataFrame(tests, index=names, columns=columns), title, warnings_of(results))
 
 
 _F = ["sum_sq", "mean_sq", "df_num", "df_denom", "f", "p_value"]

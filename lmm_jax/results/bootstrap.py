@@ -16,6 +16,7 @@ from ..inputs.arguments import choice, function, hinted, numbers, probability
 from ..inputs.arguments import names as read_names
 from ..inputs.names import unique
 from ..reprs import brief, public
+from ..tables.page import Shown, Summary, table
 from .saving import Saved
 
 Kind = Literal["percentile", "basic", "normal"]
@@ -69,7 +70,7 @@ class Replicate:
 
 @hinted
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class BootstrapStatistics:
+class BootstrapStatistics(Shown):
     """Some functions of the parameters: at the estimate, and in every replicate."""
 
     names: tuple[str, ...]
@@ -77,6 +78,11 @@ class BootstrapStatistics:
     values: np.ndarray  # (R, s)  replicates that converged; NaN where a function has no value
 
     __repr__ = brief
+
+    def _page(self) -> Summary:
+        title = f"Functions of the parameters, {len(self.values)} replicates"
+        notes = ("95 % intervals: percentile",)
+        return Summary(title=title, tables=(table(self.tidy(), ""),), notes=notes)
 
     def conf_int(self, *, kind: Kind = "percentile", alpha: float = 0.05) -> pd.DataFrame:
         """Intervals, a row a function, with columns lower and upper.
@@ -162,7 +168,7 @@ class BootstrapStatistics:
 @public
 @hinted
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class BootstrapResults(Saved):
+class BootstrapResults(Shown, Saved):
     """Replicates of a parametric bootstrap.
 
     Parameters come on two scales: ``"vcov"`` gives variances and covariances under
@@ -293,27 +299,31 @@ class BootstrapResults(Saved):
         >>> boot.tidy()["term"].tolist()
         ['Intercept', 'sd(Intercept|Batch)', 'sigma']
         """
-        table = self.statistics(scales).tidy(kind=kind, conf_level=conf_level)
+        frame = self.statistics(scales).tidy(kind=kind, conf_level=conf_level)
         owners = [label.group for label in self.term_labels for _ in label.parameter_names()]
         p = len(self.fixed_names)
-        table.insert(0, "effect", ["fixed"] * p + ["ran_pars"] * (len(table) - p))
-        rest = len(table) - p - len(owners)
+        frame.insert(0, "effect", ["fixed"] * p + ["ran_pars"] * (len(frame) - p))
+        rest = len(frame) - p - len(owners)
         groups = pd.Series([None] * p + owners + ["Residual"] * rest, dtype=object)
-        table.insert(1, "group", groups)
-        return table
+        frame.insert(1, "group", groups)
+        return frame
 
-    def summary(self, *, kind: Kind = "percentile", alpha: float = 0.05) -> str:
-        """The table of :meth:`tidy` as text, with what was counted."""
+    def summary(self, *, kind: Kind = "percentile", alpha: float = 0.05) -> Summary:
+        """The table of :meth:`tidy` as it is printed, with what was counted."""
         alpha = probability(alpha, "alpha")
-        table = self.tidy(kind=kind, conf_level=1 - alpha).drop(columns="effect")
-        table["group"] = ["" if group is None else group for group in table["group"]]
-        body = table.to_string(index=False, float_format="{:.4f}".format)
+        frame = self.tidy(kind=kind, conf_level=1 - alpha).drop(columns="effect")
         criterion = "REML" if self.reml else "ML"
-        return (
-            f"Parametric bootstrap, {self.n_boot} replicates fitted by {criterion} "
-            f"({self.n_singular} singular, {self.n_failed} failed)\n"
-            f"{100 * (1 - alpha):g} % intervals: {kind}\n{body}"
+        return Summary(
+            title=f"Parametric bootstrap, {self.n_boot} replicates fitted by {criterion}",
+            tables=(table(frame, "", kinds={"group": "label", "term": "label"}),),
+            notes=(
+                f"{100 * (1 - alpha):g} % intervals: {kind}",
+                f"{self.n_singular} singular, {self.n_failed} failed; seed {self.seed}",
+            ),
         )
+
+    def _page(self) -> Summary:
+        return self.summary()
 
     def __repr__(self) -> str:
         return (

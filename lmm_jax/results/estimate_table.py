@@ -14,6 +14,7 @@ from ..inference.linear_functions import Comparison, LinearFunctions, compare
 from ..inference.multiplicity import ADJUSTMENTS
 from ..inference.transformations import Transformation
 from ..inputs.arguments import choice, hinted, number, numbers, probability
+from ..tables.page import Shown, Summary
 from .marginal_labels import Labels
 from .marginal_table import shown_table
 
@@ -26,7 +27,7 @@ SIDES = {
 
 @hinted
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class EstimateTable:
+class EstimateTable(Shown):
     """Linear functions of the fixed effects with labels: their tables, tests and limits."""
 
     at: LinearFunctions
@@ -220,18 +221,12 @@ class EstimateTable:
 
     # ---- printing
 
-    def summary(self) -> Any:
+    def summary(self) -> Summary:
         """Printed table with notes: text, HTML and LaTeX."""
         return shown_table(self)
 
-    def __str__(self) -> str:
-        return str(self.summary())
-
-    def __repr__(self) -> str:
-        return str(self.summary())
-
-    def _repr_html_(self) -> str:
-        return str(self.summary().as_html())
+    def _page(self) -> Summary:
+        return self.summary()
 
     def __len__(self) -> int:
         return len(self.at.estimate)

@@ -16,16 +16,17 @@ from ..inference.profile_likelihood import profile_limits
 from ..inference.record import FitRecord
 from ..inputs.arguments import choice, hinted
 from ..reprs import folded
+from ..tables.page import Shown, Summary, table
 from . import tidy as tables
 from .resampling import resample
-from .summary import Summary, summarize
+from .summary import summarize, warnings_of
 
 METHODS = ("wald", "profile", "bootstrap")
 
 
 @hinted
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class FittedModel(FitRecord):
+class FittedModel(Shown, FitRecord):
     """The parameters of a linear mixed model, their tests and their tables."""
 
     # ---- intervals
@@ -101,17 +102,22 @@ class FittedModel(FitRecord):
         level = intervals.read_level(alpha, level)
         choice(method, "method", METHODS)
         if method == "wald":
-            return intervals.wald_intervals(self.with_df(df_method), level, scale, parm)
+            fit = self.with_df(df_method)
+            limits_of = intervals.wald_intervals(fit, level, scale, parm)
+            notes = (f"Degrees of freedom: {fit.df_method}", *warnings_of(fit))
+            return table(limits_of, f"Wald intervals of level {level:g}", notes)
         if df_method is not None:
             raise DataError(f"df_method belongs to method='wald', not to {method!r}: leave it out")
         scale = choice("sdcor" if scale is None else scale, "scale", SCALES)
         if method == "profile":
             found = profile_limits(self, level, scale, parm, reml)
             limits = {"lower": found.lower, "upper": found.upper}
-            return pd.DataFrame(limits, index=list(found.names))
+            found_limits = pd.DataFrame(limits, index=list(found.names))
+            return table(found_limits, f"Profile intervals of level {level:g}")
         if seed is None:
             raise DataError("method='bootstrap' draws: pass seed= (a whole number)")
-        return _bootstrapped(self, level, scale, parm, n_boot, seed)
+        limits_of = _bootstrapped(self, level, scale, parm, n_boot, seed)
+        return table(limits_of, f"Bootstrap intervals of level {level:g}, {n_boot} replicates")
 
     # ---- tests
 
@@ -279,6 +285,9 @@ class FittedModel(FitRecord):
         return summarize(
             results, yname=yname, xname_fe=xname_fe, xname_re=xname_re, title=title, alpha=alpha
         )
+
+    def _page(self) -> Summary:
+        return self.summary()
 
     def __repr__(self) -> str:
         kind = "REML" if self.reml else "ML"

@@ -14,13 +14,14 @@ from ..errors import DataError
 from ..inference.explained import Moments, parts_of, share
 from ..inputs.arguments import items
 from ..inputs.names import refuse
-from ..reprs import number, public
+from ..reprs import public
+from ..tables.page import Shown, Summary, table
 from .designed import DesignedModel
 
 
 @public
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Heritability:
+class Heritability(Shown):
     """Additive variance over phenotypic variance, with its interval.
 
     Attributes
@@ -44,12 +45,11 @@ class Heritability:
     def __float__(self) -> float:
         return self.estimate
 
-    def __repr__(self) -> str:
+    def _page(self) -> Summary:
         limits = f"[{self.conf_low:.3g}, {self.conf_high:.3g}]"
-        return (
-            f"<Heritability of {', '.join(self.additive)}: {self.estimate:.3g}, {limits} "
-            f"({100 * self.level:g} % interval)>\n{self.table.to_string(float_format=number)}"
-        )
+        title = f"Heritability of {', '.join(self.additive)}: {self.estimate:.3g} {limits}"
+        notes = (f"Limits of level {self.level:g}; those of the table are the shares'",)
+        return Summary(title=title, tables=(table(self.table, ""),), notes=notes)
 
 
 def heritability(
@@ -74,7 +74,7 @@ def heritability(
     above = [t + 1 for t in kept if names[t] in chosen]
     labels = ["fixed", *names, "residual"]
     one = [share(parts, [i], [j for j in below if j != i], level) for i in below]
-    table = pd.DataFrame(
+    shares = pd.DataFrame(
         {
             "variance": parts.total * parts.values[below],
             "share": [own.estimate for own in one],
@@ -91,7 +91,7 @@ def heritability(
         conf_low=found.conf_low,
         conf_high=found.conf_high,
         additive=tuple(dict.fromkeys(names[i - 1] for i in above)),
-        table=table,
+        table=shares,
         level=level,
     )
 

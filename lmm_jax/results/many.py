@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Protocol
 
@@ -21,6 +21,8 @@ from ..inference.student_tails import student_tail, two_sided_quantile
 from ..inputs.arguments import flag, hinted, is_whole, probability, shown
 from ..numerics.parts import by_parts
 from ..reprs import public
+from ..tables.cells import Kind
+from ..tables.page import Shown, Summary, first_rows
 from .lmm import LMMResults
 from .many_means import ManyMeans, means_of_many
 from .many_tests import ManyTests, many_t_test, many_wald_test
@@ -46,7 +48,7 @@ class Refits(Protocol):
 @public
 @hinted
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class ManyResults(Saved):
+class ManyResults(Shown, Saved):
     """Linear mixed models of R responses with one design.
 
     A row of every array is a response; a response without a fit has NaN and
@@ -112,6 +114,15 @@ class ManyResults(Saved):
 
     def __len__(self) -> int:
         return len(self.response_names)
+
+    def _page(self) -> Summary:
+        kinds: dict[str, Kind] = {"response": "label", "term": "label", "statistic": "statistic"}
+        kind, lost = "REML" if self.reml else "ML", len(self) - int(self.converged.sum())
+        title = f"Linear mixed models of {len(self)} responses fitted by {kind}"
+        page = first_rows(self.tidy(), title, "tidy()", kinds)
+        rows = " to ".join(map(str, sorted({int(self.nobs.min()), int(self.nobs.max())})))
+        counts = f"{int(self.singular.sum())} singular, {lost} not converged; {rows} rows used"
+        return replace(page, notes=(counts, *page.notes))
 
     def __repr__(self) -> str:
         kind = "REML" if self.reml else "ML"

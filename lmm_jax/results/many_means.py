@@ -13,6 +13,7 @@ from ..inference.df import Fixed
 from ..inference.hypotheses import Restriction
 from ..inputs.arguments import flag, hinted
 from ..reprs import public
+from ..tables.page import Shown, Summary
 from .many_tests import ManyTests, contrast_tests
 from .marginal import MarginalMeans
 from .marginal_rows import Basis, MeansAndContrasts, marginal_means
@@ -21,7 +22,7 @@ from .marginal_rows import Basis, MeansAndContrasts, marginal_means
 @public
 @hinted
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class ManyMeans:
+class ManyMeans(Shown):
     """Marginal means, or contrasts of them, of every response.
 
     Attributes
@@ -87,6 +88,9 @@ class ManyMeans:
         L = np.where(known[:, None], at.L, np.nan)
         rows = Restriction(L, np.zeros(len(L)), tuple(names))
         return contrast_tests(self.many, rows, at.shift, flag(moderate, "moderate"))
+
+    def _page(self) -> Summary:
+        return self.tests()._page()
 
     def __repr__(self) -> str:
         return (

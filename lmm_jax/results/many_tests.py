@@ -14,12 +14,14 @@ from ..inference.multiplicity import false_discovery
 from ..inference.student_tails import f_tail, student_tail, two_sided_quantile
 from ..inputs.arguments import hinted, probability
 from ..reprs import public
+from ..tables.cells import Kind
+from ..tables.page import Shown, Summary, first_rows
 
 
 @public
 @hinted
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class ManyTests:
+class ManyTests(Shown):
     """Hypotheses tested in every response.
 
     Attributes
@@ -52,6 +54,12 @@ class ManyTests:
             f"<ManyTests ({self.distribution}): {len(self.response_names)} responses, "
             f"{len(self.names)} hypotheses, {found} p values below 0.05>"
         )
+
+    def _page(self) -> Summary:
+        kinds: dict[str, Kind] = {"response": "label", "hypothesis": "label"}
+        found = int((self.pvalue < 0.05).sum())
+        title = f"Tests in {len(self.response_names)} responses, {found} p values below 0.05"
+        return first_rows(self.to_frame(), title, "to_frame()", kinds)
 
     def fdr(self) -> pd.DataFrame:
         """P values of every hypothesis adjusted over the responses by Benjamini and Hochberg.

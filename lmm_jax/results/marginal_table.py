@@ -7,43 +7,34 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..reprs import number, p_value
-from .summary import Summary, TextTable
+from ..tables.cells import Kind
+from ..tables.page import Summary, table
 
 
 def shown_table(means: Any) -> Summary:
     """Estimates with limits, or contrasts with tests, and in small print how they were made."""
     frame, is_contrast = means.to_frame(), means.kind == "contrast"
-    names = list(means.labels.columns)
-    estimate = "estimate" if is_contrast else means.kind
-    finite = np.isfinite(frame["df"]).any()
-    header = [*names, estimate, "std_error", *(["df"] if finite else [])]
-    header += [("t" if finite else "z"), "p_value"] if is_contrast else ["conf_low", "conf_high"]
-    rows = [_row(line, names, is_contrast, bool(finite)) for _, line in frame.iterrows()]
-    table = TextTable(caption="", header=tuple(header), rows=tuple(rows))
-    return Summary(title=_title(means), tables=(table,), notes=_notes(means, frame, is_contrast))
+    labels = list(frame.columns[: len(means.labels.columns)])
+    finite = bool(np.isfinite(frame["df"]).any())
+    chosen = [*labels, "estimate", "std_error", *(["df"] if finite else [])]
+    chosen += ["statistic", "p_value"] if is_contrast else ["conf_low", "conf_high"]
+    headings = dict(zip(labels, means.labels.columns, strict=True))
+    headings |= {"statistic": "t" if finite else "z"}
+    headings |= {} if is_contrast else {"estimate": means.kind}
+    kinds: dict[str, Kind] = {**dict.fromkeys(labels, "label"), "statistic": "statistic"}  # type: ignore[dict-item]
+    unknown = frame["estimate"].isna()
+    shown = frame[chosen]
+    if unknown.any():
+        shown = shown.assign(estimate=frame["estimate"].astype(object).where(~unknown, "nonEst"))
+        kinds["estimate"] = "number"
+    made = table(shown, "", headings=headings, kinds=kinds)
+    return Summary(title=_title(means), tables=(made,), notes=_notes(means, frame, is_contrast))
 
 
 def _title(means: Any) -> str:
     if means.kind == "contrast":
         return "Contrasts"
     return "Marginal means" if means.kind == "emmean" else f"Marginal trends: {means.kind}"
-
-
-def _row(line: pd.Series[Any], names: list[str], contrast: bool, finite: bool) -> tuple[str, ...]:
-    cells = [_label(line[name]) for name in names]
-    if np.isnan(line["estimate"]):
-        return (*cells, "nonEst", *[""] * (4 if finite else 3))
-    cells += [number(line["estimate"]), number(line["std_error"])]
-    if finite:
-        cells.append(f"{line['df']:.4g}")
-    if contrast:
-        return (*cells, f"{line['statistic']:.3f}", p_value(line["p_value"]))
-    return (*cells, number(line["conf_low"]), number(line["conf_high"]))
-
-
-def _label(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _notes(means: Any, frame: pd.DataFrame, contrast: bool) -> tuple[str, ...]:

@@ -21,14 +21,17 @@ from ..inference.explained import (
     share,
 )
 from ..inference.information import conditional_information
-from ..reprs import brief, number, public
+from ..reprs import brief, public
+from ..tables.cells import Kind
+from ..tables.page import Shown, Summary, table
 from .designed import DesignedModel
+from .summary import method_name, warnings_of
 from .tidy import term_columns
 
 
 @public
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class R2Results:
+class R2Results(Shown):
     """Shares of the variance of y that a fit explains.
 
     Attributes
@@ -49,13 +52,16 @@ class R2Results:
     per_term: pd.DataFrame
     level: float
 
-    def __repr__(self) -> str:
-        return _shown(self, pd.concat([self.table, self.per_term]), self.level)
+    def _page(self) -> Summary:
+        tables = [table(self.table, "Model")]
+        tables += [table(self.per_term, "Semi-partial, by term")] if len(self.per_term) else []
+        notes = (f"Limits of level {self.level:g}",)
+        return Summary(title="R2: explained variance", tables=tuple(tables), notes=notes)
 
 
 @public
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class ICCResults:
+class ICCResults(Shown):
     """Intraclass correlations.
 
     Attributes
@@ -78,13 +84,15 @@ class ICCResults:
     by_group: pd.DataFrame
     level: float
 
-    def __repr__(self) -> str:
-        return _shown(self, pd.concat([self.table, self.by_group.iloc[:, :4]]), self.level)
+    def _page(self) -> Summary:
+        tables = (table(self.table, "Model"), table(self.by_group, "Adjusted, by factor"))
+        notes = (f"Limits of level {self.level:g}",)
+        return Summary(title="Intraclass correlation", tables=tables, notes=notes)
 
 
 @public
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ConditionalAIC:
+class ConditionalAIC(Shown):
     """The conditional AIC and what it is made of: ``caic = -2 llf + 2 (df + 1)``."""
 
     caic: float
@@ -95,13 +103,13 @@ class ConditionalAIC:
 
     __repr__ = brief
 
+    def _page(self) -> Summary:
+        values = {"caic": self.caic, "llf": self.llf, "df": self.df}
+        values |= {"trace": self.trace, "correction": self.correction}
+        return Summary(title="Conditional AIC", tables=(table(pd.DataFrame([values]), ""),))
+
     def __float__(self) -> float:
         return self.caic
-
-
-def _shown(results: R2Results | ICCResults, table: pd.DataFrame, level: float) -> str:
-    text = table.to_string(float_format=number)
-    return f"<{type(results).__name__}, {100 * level:g} % intervals>\n{text}"
 
 
 def _moments(fit: DesignedModel, what: str) -> Moments:
@@ -202,7 +210,7 @@ def components(fit: DesignedModel, level: float) -> pd.DataFrame:
     shares = [share(parts, [i], [j for j in everything if j != i], level) for i in everything]
     errors = np.where(parts.known, parts.total * np.sqrt(np.diagonal(parts.cov)), np.nan)
     labels = fit.term_labels
-    return pd.DataFrame(
+    found = pd.DataFrame(
         {
             "effect": ["fixed", *["random"] * len(labels), "residual"],
             "group": [None, *(label.group for label in labels), "Residual"],
@@ -214,6 +222,10 @@ def components(fit: DesignedModel, level: float) -> pd.DataFrame:
             "conf_high": [one.conf_high for one in shares],
         }
     )
+    title = f"Variance components, {method_name(fit.reml)}"
+    notes = (f"Limits of the shares: level {level:g}", *warnings_of(fit))
+    kinds: dict[str, Kind] = dict.fromkeys(("effect", "group", "term"), "label")
+    return table(found, title, notes, kinds=kinds)
 
 
 def inflation_table(fit: DesignedModel, level: float) -> pd.DataFrame:
@@ -226,7 +238,7 @@ def inflation_table(fit: DesignedModel, level: float) -> pd.DataFrame:
     columns = {name: at for name, at in columns.items() if at}
     found = inflation(cov, list(columns.values()), fit.nobs, level)
     sizes = np.array([len(at) for at in columns.values()], dtype=int)
-    table = {
+    columns_of = {
         "df": sizes,
         "vif": found.vif,
         "conf_low": found.low,
@@ -237,7 +249,9 @@ def inflation_table(fit: DesignedModel, level: float) -> pd.DataFrame:
         "tolerance_low": 1.0 / found.high,
         "tolerance_high": 1.0 / found.low,
     }
-    return pd.DataFrame(table, index=pd.Index(list(columns), name="term", dtype=object))
+    index = pd.Index(list(columns), name="term", dtype=object)
+    notes = (f"Limits of level {level:g}",)
+    return table(pd.DataFrame(columns_of, index=index), "Variance inflation", notes)
 
 
 def conditional_aic(fit: DesignedModel) -> ConditionalAIC:

@@ -13,10 +13,10 @@ from ..inference.estimates import Estimates
 from ..inputs.arguments import hinted
 from ..optimize.lasso import Descent
 from ..reprs import public
+from ..tables.page import Summary
 from .effects import LevelCovariances
 from .lmm import LMMResults
 from .saving import Saved
-from .summary import Summary
 
 
 @public

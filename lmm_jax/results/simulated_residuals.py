@@ -10,11 +10,12 @@ import pandas as pd
 from ..inference import scaled_residuals as numbers
 from ..inference.scaled_residuals import ResidualTest
 from ..reprs import public
+from ..tables.page import Shown, Summary, table
 
 
 @public
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class SimulatedResiduals:
+class SimulatedResiduals(Shown):
     """Residuals of a fit on the scale of its own simulations, by :func:`simulate_residuals`.
 
     Uniform between 0 and 1 if the model is right. Without ``conditional`` the rows of a group
@@ -76,6 +77,10 @@ class SimulatedResiduals:
         """
         columns = {k: getattr(self, k) for k in ("observed", "fitted", "scaled", "outside")}
         return pd.DataFrame(columns)
+
+    def _page(self) -> Summary:
+        title = f"Scaled residuals of {len(self.scaled)} rows, {self.spreads.size} draws"
+        return Summary(title=title, tables=(table(self.tests, ""),))
 
     def __repr__(self) -> str:
         tests = ", ".join(f"{name} p = {p:.3g}" for name, p in self.tests["p_value"].items())

@@ -1,144 +1,30 @@
-"""The printed summary of a fit: plain text, HTML and LaTeX."""
+"""The summary of a fit: its facts, random effects, residual covariance and fixed effects."""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from ..covariance.residuals import ResidualStructure
 from ..inference.estimates import residual_variance_error
 from ..inference.intervals import wald_intervals
 from ..inference.record import FitRecord
 from ..inference.robust import robust_of
 from ..inputs.arguments import instance, probability
 from ..inputs.arguments import names as read_names
-from ..reprs import number, p_value
+from ..tables.cells import Kind
+from ..tables.page import Summary, Table, table
 
-# Columns that a terminal is sure to have.
-_WIDTH = 80
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    **{c: "\\" + c for c in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "|": r"\textbar{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
+# What stands above the columns of a summary; statistics are named by their distribution.
+_HEADINGS = {
+    **{"group": "Group", "term": "Term", "variance": "Variance", "std_dev": "Std. dev."},
+    **{"estimate": "Estimate", "std_error": "Std. error"},
 }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TextTable:
-    """A table of strings: a caption, a header (may be empty) and rows; first column left."""
-
-    caption: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    def text(self) -> str:
-        """Aligned plain text."""
-        lines = [self.header, *self.rows] if self.header else list(self.rows)
-        widths = [max(len(line[j]) for line in lines) for j in range(len(lines[0]))]
-        out = [self.caption] if self.caption else []
-        for line in lines:
-            cells = [
-                cell.ljust(w) if j == 0 else cell.rjust(w)
-                for j, (cell, w) in enumerate(zip(line, widths, strict=True))
-            ]
-            out.append(" " + "  ".join(cells).rstrip())
-        return "\n".join(out)
-
-    def html(self) -> str:
-        """HTML table."""
-        head = "".join(f"<th>{html.escape(cell)}</th>" for cell in self.header)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in self.rows
-        )
-        head = f"<thead><tr>{head}</tr></thead>" if head else ""
-        caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
-        return f"<table>{caption}{head}<tbody>{body}</tbody></table>"
-
-    def latex(self) -> str:
-        """A tabular with booktabs rules."""
-        lines = [_latex_row(row) for row in self.rows]
-        if self.header:
-            lines = [_latex_row(self.header), r"\midrule", *lines]
-        align = "l" + "r" * (len(self.header or self.rows[0]) - 1)
-        caption = [rf"\caption*{{{escape_latex(self.caption)}}}"] if self.caption else []
-        begin = [*caption, rf"\begin{{tabular}}{{{align}}}", r"\toprule"]
-        return "\n".join([*begin, *lines, r"\bottomrule", r"\end{tabular}"])
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Summary:
-    """Printed tables of a fit; ``str()`` gives text, notebooks show HTML."""
-
-    title: str
-    tables: tuple[TextTable, ...]
-    notes: tuple[str, ...]
-
-    def as_text(self) -> str:
-        """Plain text.
-
-        Examples
-        --------
-        >>> import lmm_jax as lmm
-        >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
-        >>> res.summary().as_text() == str(res.summary())
-        True
-        """
-        small_print = ["\n".join(self.notes)] if self.notes else []
-        return "\n\n".join([self.title, *(t.text() for t in self.tables), *small_print])
-
-    def as_html(self) -> str:
-        """HTML tables.
-
-        Examples
-        --------
-        >>> import lmm_jax as lmm
-        >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
-        >>> res.summary().as_html().count("<table") >= 2
-        True
-        """
-        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
-        title = f"<h4>{html.escape(self.title)}</h4>"
-        return title + "".join(t.html() for t in self.tables) + notes
-
-    def as_latex(self) -> str:
-        """LaTeX tables in one float, for the packages booktabs and caption.
-
-        Examples
-        --------
-        >>> import lmm_jax as lmm
-        >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
-        >>> res.summary().as_latex().count("begin{tabular}") >= 2
-        True
-        """
-        tables = "\n\n\\bigskip\n".join(t.latex() for t in self.tables)
-        notes = [escape_latex(note) for note in self.notes]
-        head = [r"\begin{table}", r"\centering", rf"\caption{{{escape_latex(self.title)}}}"]
-        return "\n".join([*head, tables, *notes, r"\end{table}"])
-
-    def __str__(self) -> str:
-        return self.as_text()
-
-    def __repr__(self) -> str:
-        return self.as_text()
-
-    def _repr_html_(self) -> str:
-        return self.as_html()
-
-
-def escape_latex(text: str) -> str:
-    """Text with LaTeX's special characters as themselves."""
-    return "".join(_LATEX.get(c, c) for c in text)
-
-
-def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join(escape_latex(cell.strip()) for cell in cells) + r" \\"
+# Where the variance of a residual covariance stands that depends on a covariate.
+_REFERENCE = {"power": "at |x| = 1", "expo": "at x = 0"}
 
 
 def summarize(
@@ -152,7 +38,7 @@ def summarize(
 ) -> Summary:
     """Tables of a fit, with names of the caller's choice."""
     if title is None:
-        title = f"Linear mixed model fitted by {'REML' if results.reml else 'ML'}"
+        title = f"Linear mixed model fitted by {method_name(results.reml)}"
     alpha = probability(alpha, "alpha")
     for what, text in {"title": title, "yname": yname}.items():
         if text is not None:
@@ -161,8 +47,19 @@ def summarize(
     shown = ["(component)" if label.is_component else name
              for label in results.term_labels for name in label.names]  # fmt: skip
     random = _names(xname_re, shown, "xname_re")
-    tables = [_statistics(results, yname), _random(results, random), *_residual(results)]
+    tables = [_facts(results, yname), *_random(results, random), *_residual(results)]
     tables += [_fixed(results, fixed, alpha)] if fixed else []
+    how = (f"Degrees of freedom: {results.df_method}",) * bool(fixed)
+    return Summary(title=title, tables=tuple(tables), notes=(*how, *warnings_of(results)))
+
+
+def method_name(reml: bool) -> str:
+    """The criterion, as titles have it."""
+    return "REML" if reml else "ML"
+
+
+def warnings_of(results: FitRecord) -> tuple[str, ...]:
+    """What to know of whatever is said of a fit: robust errors, convergence, a singular fit."""
     notes, tests = [], robust_of(results.tests)
     if tests is not None:
         notes.append(
@@ -176,7 +73,7 @@ def summarize(
             "Singular fit: a variance is zero or a correlation is one. Estimates are valid; the "
             "random-effects structure is richer than these data support."
         )
-    return Summary(title=title, tables=tuple(tables), notes=tuple(notes))
+    return tuple(notes)
 
 
 def _names(given: Sequence[str] | None, default: list[str], what: str) -> list[str]:
@@ -186,72 +83,105 @@ def _names(given: Sequence[str] | None, default: list[str], what: str) -> list[s
     return read_names(given, what, len(default))
 
 
-def _statistics(results: FitRecord, yname: str | None) -> TextTable:
-    model = [("Formula", results.formula or f"{results.endog_name} (from arrays)")]
+# ------------------------------------------------------------ tables
+
+
+def _facts(results: FitRecord, yname: str | None) -> Table:
+    rows = dict(_facts_of(results, yname))
+    frame = pd.DataFrame({"value": list(rows.values())}, index=list(rows), dtype=object)
+    return table(frame, "", headings={"value": ""}, kinds={"value": "text"})
+
+
+def _facts_of(results: FitRecord, yname: str | None) -> Iterator[tuple[str, str]]:
     if yname is not None:
-        model = [("Response", yname)]
-        if results.formula is not None:
-            model.append(("Formula", results.formula))
+        yield "Response", yname
+    if yname is None or results.formula is not None:
+        yield "Formula", results.formula or f"{results.endog_name} (from arrays)"
+    yield "Observations", str(results.nobs)
+    if results.n_missing:
+        yield "Left out", left_out(results)
     related = {label.factor for label in results.term_labels if label.related}
-    groups = ", ".join(
+    groups = [
         f"{name} {n}" + " related" * (name in related) for name, n in results.n_groups.items()
-    )
-    rows = [
-        *model,
-        ("Observations", str(results.nobs)),
-        *([("Groups", groups)] if groups else []),
-        ("REML log-likelihood" if results.reml else "Log-likelihood", f"{results.llf:.4f}"),
-        ("AIC, BIC", f"{results.aic:.3f}, {results.bic:.3f}"),
-        ("Converged", "yes" if results.converged else "no"),
     ]
-    width = max(len(value) for _, value in rows)
-    return TextTable(
-        caption="", header=(), rows=tuple((name, value.ljust(width)) for name, value in rows)
-    )
+    if groups:
+        yield "Groups", ", ".join(groups)
+    if results.visits is not None:
+        yield "Subjects", _seen(results.visits)
+    yield "REML log-likelihood" if results.reml else "Log-likelihood", f"{results.llf:.4f}"
+    yield "AIC, BIC", f"{results.aic:.3f}, {results.bic:.3f}"
+    yield "Converged", "yes" if results.converged else "no"
 
 
-def _random(results: FitRecord, names: Sequence[str]) -> TextTable:
-    """Variances, their standard errors where these fit, and correlations."""
-    table = _random_table(results, names, with_errors=True)
-    wide = max(len(line) for line in table.text().splitlines()) > _WIDTH
-    return _random_table(results, names, with_errors=False) if wide else table
+def left_out(results: FitRecord) -> str:
+    """How many rows had missing values, and in which variables."""
+    why = ", ".join(f"{name} {n}" for name, n in results.gaps)
+    rows = f"{results.n_missing} row{'s' * (results.n_missing != 1)} with missing values"
+    return f"{rows}: {why}" if why else rows
 
 
-def _random_table(results: FitRecord, names: Sequence[str], *, with_errors: bool) -> TextTable:
-    """A row a coefficient."""
-    rows: list[tuple[str, ...]] = []
-    corr_columns = max([0, *(len(label.names) - 1 for label in results.term_labels)])
+def _seen(visits: Any) -> str:
+    """Subjects of a residual covariance and the visits at which they were seen."""
+    what = "visit" if visits.n_visits else "row"
+    often = f"{visits.fewest} to {visits.most}" if visits.fewest < visits.most else visits.most
+    text = f"{visits.subject} {visits.n_subjects}, {often} {what}{'s' * (visits.most != 1)} each"
+    if visits.n_visits:
+        text += f" of {visits.n_visits}"
+    if visits.n_patterns:
+        text += f", {visits.n_patterns} pattern{'s' * (visits.n_patterns != 1)} of visits"
+    return text
+
+
+def _random(results: FitRecord, names: Sequence[str]) -> list[Table]:
+    """Variances with their standard errors, and correlations: a row a coefficient."""
+    rows: list[tuple[Any, ...]] = []
+    width = max([0, *(len(label.names) - 1 for label in results.term_labels)])
     name, errors = iter(names), iter(_variance_errors(results))
     for label, S in zip(results.term_labels, results.estimates.covariances, strict=True):
         sd = np.sqrt(np.diagonal(S))
         for i in range(len(label.names)):
             with np.errstate(invalid="ignore"):
-                correlations = [f"{S[i, j] / (sd[i] * sd[j]):.3f}" for j in range(i)]
-            correlations += [""] * (corr_columns - len(correlations))
+                correlations = [S[i, j] / (sd[i] * sd[j]) for j in range(i)]
+            correlations += [np.nan] * (width - i)
             group = label.group if i == 0 else ""
-            error = next(errors)
-            se = [number(error) if np.isfinite(error) else ""] * with_errors
-            rows.append((group, next(name), number(S[i, i]), *se, number(sd[i]), *correlations))
-    se = [number(next(errors))] * with_errors
-    last = ("Residual", "", number(results.scale), *se, number(results.sigma))
-    rows.append((*last, *[""] * corr_columns))
-    columns = ("Group", "Term", "Variance", *["Std. error"] * with_errors, "Std. dev.")
-    header = (*columns, *["Corr."] * min(1, corr_columns), *[""] * (corr_columns - 1))
+            rows.append((group, next(name), S[i, i], next(errors), sd[i], *correlations))
+    last = residual_reference(results)
+    if last is not None:
+        own = results.scale, next(errors), results.sigma
+        rows.append(("Residual", last, *own, *[np.nan] * width))
+    if not rows:
+        return []
+    correlated = [f"corr_{j + 1}" for j in range(width)]
+    columns = ["group", "term", "variance", "std_error", "std_dev", *correlated]
+    headings = _HEADINGS | {name: "Corr." if j == 0 else "" for j, name in enumerate(correlated)}
+    kinds: dict[str, Kind] = {"group": "label", "term": "label"}
+    kinds |= dict.fromkeys(correlated, "correlation")
     caption = "Random effects" if results.term_labels else "Residual"
-    return TextTable(caption=caption, header=header, rows=tuple(rows))
+    frame = pd.DataFrame(rows, columns=columns)
+    return [table(frame, caption, headings=headings, kinds=kinds)]
 
 
-def _residual(results: FitRecord) -> list[TextTable]:
+def residual_reference(results: FitRecord) -> str | None:
+    """Where the residual variance is ``scale``: "" everywhere, None at the first level only.
+
+    The table of a residual covariance with several standard deviations has that of its first
+    level among them: a row "Residual" beside it would read like a variance of all rows.
+    """
+    if results.residual is None:
+        return ""
+    if any(name.startswith("sd") for name in results.residual_params.index):
+        return None
+    kinds = [s.spread.kind for s in results.residual.structures if isinstance(s, ResidualStructure)]
+    return next((_REFERENCE[kind] for kind in kinds if kind in _REFERENCE), "")
+
+
+def _residual(results: FitRecord) -> list[Table]:
     """Parameters of the residual covariance, where there is one."""
     values, errors = results.residual_params, results.residual_params_se
     if not len(values):
         return []
-    rows = tuple(
-        (str(name), number(value), number(error) if np.isfinite(error) else "")
-        for name, value, error in zip(values.index, values, errors, strict=True)
-    )
-    header = ("", "Estimate", "Std. error")
-    return [TextTable(caption=f"Residual covariance {results.residual}", header=header, rows=rows)]
+    frame = pd.DataFrame({"estimate": values, "std_error": errors})
+    return [table(frame, f"Residual covariance {results.residual}", headings=_HEADINGS)]
 
 
 def _variance_errors(results: FitRecord) -> list[float]:
@@ -266,33 +196,26 @@ def _variance_errors(results: FitRecord) -> list[float]:
     return [*out, residual_variance_error(results.estimates)]
 
 
-def _fixed(results: FitRecord, names: Sequence[str], alpha: float) -> TextTable:
-    normal = not results.tests.uses_t
-    p = len(names)
-    low, high = f"{100 * alpha / 2:g}%", f"{100 * (1 - alpha / 2):g}%"
-    interval = wald_intervals(results, 1 - alpha, None, None).to_numpy()[:p]
-    columns = zip(
-        results.fe_params.to_numpy(),
-        results.bse_fe.to_numpy(),
-        results.df.to_numpy(),
-        results.tvalues.to_numpy(),
-        results.pvalues.to_numpy(),
-        interval,
-        strict=True,
-    )
-    rows = [
-        (
-            name,
-            number(estimate),
-            number(se),
-            *([] if normal else [f"{df:.2f}"]),
-            f"{t:.3f}",
-            p_value(p),
-            number(lower),
-            number(upper),
-        )
-        for name, (estimate, se, df, t, p, (lower, upper)) in zip(names, columns, strict=True)
-    ]
-    statistic = ("z", "P>|z|") if normal else ("df", "t", "P>|t|")
-    header = ("", "Estimate", "Std. error", *statistic, low, high)
-    return TextTable(caption="Fixed effects", header=header, rows=tuple(rows))
+def _fixed(results: FitRecord, names: Sequence[str], alpha: float) -> Table:
+    limits = wald_intervals(results, 1 - alpha, None, None).to_numpy()[: len(names)]
+    columns = {
+        "estimate": results.fe_params.to_numpy(),
+        "std_error": results.bse_fe.to_numpy(),
+        "df": results.df.to_numpy(),
+        "statistic": results.tvalues.to_numpy(),
+        "p_value": results.pvalues.to_numpy(),
+        "conf_low": limits[:, 0],
+        "conf_high": limits[:, 1],
+    }
+    letter = "t" if results.tests.uses_t else "z"
+    headings = _HEADINGS | {
+        "statistic": letter,
+        "p_value": f"P>|{letter}|",
+        "conf_low": f"{100 * alpha / 2:g}%",
+        "conf_high": f"{100 * (1 - alpha / 2):g}%",
+    }
+    frame = pd.DataFrame(columns, index=list(names))
+    if letter == "z":
+        frame = frame.drop(columns="df")
+    kinds: dict[str, Kind] = {"statistic": "statistic"}
+    return table(frame, "Fixed effects", headings=headings, kinds=kinds)

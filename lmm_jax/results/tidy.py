@@ -20,7 +20,10 @@ from ..inference.record import FitRecord
 from ..inference.variance import sdcor_jacobian
 from ..inference.wald import correlation
 from ..inputs.arguments import choice, items, probability
+from ..tables.cells import Kind
+from ..tables.page import table
 from .kept import Kept
+from .summary import method_name, residual_reference, warnings_of
 
 
 def variance_table(results: FitRecord) -> pd.DataFrame:
@@ -33,7 +36,18 @@ def variance_table(results: FitRecord) -> pd.DataFrame:
         for j, i in combinations(range(len(S)), 2):
             rows.append((label.group, label.names[j], label.names[i], S[i, j], between[i, j]))
     rows.append(("Residual", None, None, results.scale, results.sigma))
-    return pd.DataFrame(rows, columns=["grp", "var1", "var2", "vcov", "sdcor"])
+    frame = pd.DataFrame(rows, columns=["grp", "var1", "var2", "vcov", "sdcor"])
+    kinds: dict[str, Kind] = dict.fromkeys(("grp", "var1", "var2"), "label")
+    title = f"Variances and correlations, {method_name(results.reml)}"
+    return table(frame, title, _reference_note(results) + warnings_of(results), kinds=kinds)
+
+
+def _reference_note(results: FitRecord) -> tuple[str, ...]:
+    """What the last row is where residuals have several variances."""
+    where = residual_reference(results)
+    if where is None:
+        where = f"of the first level of {results.residual}; residual_params has all"
+    return (f"Residual: {where}",) if where else ()
 
 
 # Kinds of rows of a tidy table, as in broom.mixed.
@@ -132,7 +146,7 @@ def _sdcor_rows(results: FitRecord, t: int) -> list[tuple[str, str, float, float
 def glance(results: FitRecord) -> pd.DataFrame:
     """One row of fit statistics, with broom.mixed's columns, R2 and ICC."""
     criterion = "reml_crit" if results.reml else "deviance"
-    return pd.DataFrame(
+    frame = pd.DataFrame(
         {
             "nobs": [results.nobs],
             "sigma": [results.sigma],
@@ -147,6 +161,7 @@ def glance(results: FitRecord) -> pd.DataFrame:
             **{name: [value] for name, value in _shares(results).items()},
         }
     )
+    return table(frame, f"Fit by {method_name(results.reml)}", warnings_of(results))
 
 
 def _shares(results: FitRecord) -> dict[str, float]:

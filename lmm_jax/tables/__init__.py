@@ -1,0 +1,1 @@
+"""How results are shown: one table with typed columns, as text, HTML and LaTeX."""

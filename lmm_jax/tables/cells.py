@@ -1,0 +1,133 @@
+"""From the values of a frame to the strings of a table, the same ones in every spelling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ..reprs import number, p_value
+
+# What a column holds: labels and words stand left; what is counted or measured stands right.
+Kind = Literal["label", "text", "number", "statistic", "p value", "df", "correlation", "count"]
+_LEFT = ("label", "text")
+# Limits that stand beside the one before.
+_UPPER = ("conf_high", "upper", "tolerance_high")
+# Degrees of freedom this near to a whole number are one.
+_ROUNDING = 1e-6
+# Kinds of columns that are known by their name, whatever table they stand in.
+_KNOWN: dict[str, Kind] = {
+    **dict.fromkeys(("p_value", "p_boundary", "p_bootstrap", "q_value"), "p value"),
+    **dict.fromkeys(("df", "df_num", "df_denom"), "df"),
+}
+
+
+class Cells(NamedTuple):
+    """A table of strings with what a renderer has to know of them."""
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    right: tuple[bool, ...]  # a column: numbers, which stand right
+    labels: int  # leading columns that say what a row is
+    glued: tuple[bool, ...]  # a column: never parted from the one before
+    more: int = 0  # rows that were left out
+
+    @property
+    def has_header(self) -> bool:
+        """Whether a column has a name to show."""
+        return any(self.header)
+
+
+def cells(
+    frame: pd.DataFrame,
+    caption: str,
+    headings: Mapping[str, str],
+    kinds: Mapping[str, Kind],
+    most: int | None,
+) -> Cells:
+    """Strings of a frame: its index, where that says something, then its columns.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    caption : str
+    headings : mapping of str to str
+        What stands above a column where that is not its name.
+    kinds : mapping of str to Kind
+        Of columns; by default what the name or the values of a column say.
+    most : int, optional
+        Rows beyond which the rest is left out.
+    """
+    more = 0 if most is None or len(frame) <= most else len(frame) - most
+    part = frame.iloc[: len(frame) - more] if more else frame
+    columns: list[tuple[str, Kind, Iterable[Any]]] = [
+        (str(level.name if level.name is not None else ""), "label", level)
+        for level in _levels(part.index)
+    ]
+    n_index = len(columns)
+    names = [""] * n_index + list(map(str, part.columns))
+    for j, name in enumerate(names[n_index:]):
+        values = part.iloc[:, j]
+        columns.append((headings.get(name, name), kinds.get(name, _kind(name, values)), values))
+    kinds_found = [kind for _, kind, _ in columns]
+    labels = next((j for j, kind in enumerate(kinds_found) if kind != "label"), len(columns))
+    strings = [_strings(values, kind) for _, kind, values in columns]
+    return Cells(
+        caption=caption,
+        header=tuple(heading for heading, _, _ in columns),
+        rows=tuple(zip(*strings, strict=True)),
+        right=tuple(kind not in _LEFT for kind in kinds_found),
+        glued=tuple(name in _UPPER for name in names),
+        labels=max(labels, n_index, int(kinds_found[:1] == ["text"])),
+        more=more,
+    )
+
+
+def _levels(index: pd.Index[Any]) -> list[pd.Index[Any]]:
+    """Levels of an index that names its rows; none of one that only counts them."""
+    if isinstance(index, pd.RangeIndex) and index.name is None:
+        return []
+    return [index.get_level_values(i) for i in range(index.nlevels)]
+
+
+def _kind(name: str, values: pd.Series[Any]) -> Kind:
+    if name in _KNOWN:
+        return _KNOWN[name]
+    if values.dtype.kind in "iu":
+        return "count"
+    return "number" if values.dtype.kind == "f" else "text"
+
+
+def _strings(values: Iterable[Any], kind: Kind) -> list[str]:
+    """One string a value; nothing where there is none."""
+    whole = kind == "df" and all(_is_whole(v) for v in values)
+    return [_string(v, kind, whole) for v in values]
+
+
+def _is_whole(value: Any) -> bool:
+    if isinstance(value, str):
+        return False
+    return bool(pd.isna(value) or np.isinf(value) or abs(value - round(value)) < _ROUNDING)
+
+
+def _string(value: Any, kind: Kind, whole: bool) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None or (np.ndim(value) == 0 and pd.isna(value)):
+        return ""
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if not isinstance(value, float | int | np.number):
+        return str(value)
+    if kind in _LEFT:
+        return f"{value:.6g}" if isinstance(value, float | np.floating) else str(value)
+    if kind == "p value":
+        return p_value(float(value))
+    if kind == "count" or (kind == "df" and whole):
+        return f"{value:.0f}"
+    if kind == "df":
+        return f"{value:.2f}"
+    return number(float(value)) if kind == "number" else f"{value:.3f}"

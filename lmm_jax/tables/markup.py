@@ -1,0 +1,145 @@
+"""Tables as HTML for notebooks and as LaTeX for papers, which needs booktabs alone."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+from .cells import Cells
+from .text import folded_columns
+
+# Colours stay those of the page, so that dark ones are readable as well.
+_STYLE = """<style scoped>
+.lmm-jax{overflow-x:auto}
+.lmm-jax table{border-collapse:collapse;margin:.4em 0 1em;border-top:1px solid;border-bottom:1px \
+solid;font-variant-numeric:tabular-nums}
+.lmm-jax caption,.lmm-jax .title{caption-side:top;text-align:left;font-weight:bold;color:inherit;\
+padding:.2em 0}
+.lmm-jax th,.lmm-jax td{padding:.15em .7em;text-align:right;vertical-align:top;white-space:nowrap;\
+border:0}
+.lmm-jax thead th{border-bottom:1px solid}
+.lmm-jax .text{text-align:left;white-space:normal}
+.lmm-jax tbody th{font-weight:normal;text-align:left}
+.lmm-jax .notes{font-size:smaller;opacity:.8;margin:.1em 0}
+</style>"""
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    **{c: "\\" + c for c in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "|": r"\textbar{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+}
+# Characters of a line that a page has room for in small print, and of a cell that is a paragraph.
+_PAGE = 84
+_PARAGRAPH = 56
+
+
+# ------------------------------------------------------------ HTML
+
+
+def html_page(title: str, tables: Sequence[Cells], notes: Sequence[str]) -> str:
+    """All tables of a result; of a single one the title is its caption."""
+    alone = len(tables) == 1 and not tables[0].caption
+    shown = [table._replace(caption=title) if alone else table for table in tables]
+    head = f'<p class="title">{html.escape(title)}</p>' if title and not alone else ""
+    small = "".join(f'<p class="notes">{html.escape(note)}</p>' for note in notes)
+    body = "".join(map(_html_table, shown))
+    return f'<div class="lmm-jax">{_STYLE}{head}{body}{small}</div>'
+
+
+def _html_table(table: Cells) -> str:
+    caption = f"<caption>{html.escape(table.caption)}</caption>" if table.caption else ""
+    head = ""
+    if table.has_header:
+        cells = [
+            _html_cell("th", heading, is_right, ' scope="col"' if heading else "")
+            for heading, is_right in zip(table.header, table.right, strict=True)
+        ]
+        head = f"<thead><tr>{''.join(cells)}</tr></thead>"
+    rows = []
+    for row in table.rows:
+        cells = [
+            f'<th scope="row">{html.escape(cell)}</th>'
+            if j < table.labels
+            else _html_cell("td", cell, table.right[j])
+            for j, cell in enumerate(row)
+        ]
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    if table.more:
+        span = len(table.header)
+        rows.append(f'<tr><td class="text" colspan="{span}">... {table.more:,} rows more</td></tr>')
+    return f"<table>{caption}{head}<tbody>{''.join(rows)}</tbody></table>"
+
+
+def _html_cell(tag: str, text: str, right: bool, attributes: str = "") -> str:
+    aligned = "" if right else ' class="text"'
+    return f"<{tag}{aligned}{attributes}>{html.escape(text)}</{tag}>"
+
+
+# ------------------------------------------------------------ LaTeX
+
+
+def latex_page(title: str, tables: Sequence[Cells], notes: Sequence[str]) -> str:
+    """One float with all tables, small print below; for the package booktabs."""
+    caption = [rf"\caption{{{escape_latex(title)}}}"] if title else []
+    head = [r"\begin{table}[htbp]", r"\centering\small", *caption]
+    body = ("\n\n" + r"\bigskip" + "\n").join(map(_latex_table, tables))
+    small = []
+    if notes:
+        lines = (r"\par" + "\n").join(map(escape_latex, notes))
+        small = [
+            "", r"\smallskip",
+            r"\begin{minipage}{\linewidth}\footnotesize\raggedright", lines, r"\end{minipage}",
+        ]  # fmt: skip
+    return "\n".join([*head, *([body] if tables else []), *small, r"\end{table}"])
+
+
+def _latex_table(table: Cells) -> str:
+    """A tabular, or several below each other where a page is too narrow for one."""
+    lines = [table.header, *table.rows]
+    widths = [max(len(line[j]) for line in lines) for j in range(len(table.header))]
+    widths = [min(w, _PARAGRAPH) for w in widths]
+    blocks = folded_columns(widths, table.glued, table.labels, _PAGE)
+    parts = [_tabular(table, block, i == 0) for i, block in enumerate(blocks)]
+    return ("\n\n" + r"\smallskip" + "\n").join(parts)
+
+
+def _tabular(table: Cells, block: Sequence[int], first: bool) -> str:
+    long = [any(len(row[j]) > _PARAGRAPH for row in table.rows) for j in block]
+    align = "".join(
+        r"p{0.6\linewidth}" if is_long and not table.right[j] else "r" if table.right[j] else "l"
+        for j, is_long in zip(block, long, strict=True)
+    )
+    out = [rf"\begin{{tabular}}{{@{{}}{align}@{{}}}}"]
+    if table.caption and first:
+        span = rf"\multicolumn{{{len(block)}}}{{@{{}}l@{{}}}}"
+        out.append(rf"{span}{{\textit{{{escape_latex(table.caption)}}}}} \\")
+    out.append(r"\toprule")
+    if table.has_header:
+        header = [escape_latex(table.header[j]) for j in block]
+        out += [_latex_row(header), r"\midrule"]
+    for row in table.rows:
+        cells = [latex_number(row[j]) if table.right[j] else escape_latex(row[j]) for j in block]
+        out.append(_latex_row(cells))
+    return "\n".join([*out, r"\bottomrule", r"\end{tabular}"])
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    first = cells[0].strip()
+    guard = (
+        "{}" if first.startswith(("[", "*")) else ""
+    )  # the row above ends with \\, which takes it
+    return guard + " & ".join(cell.strip() for cell in cells) + r" \\"
+
+
+def latex_number(text: str) -> str:
+    """A number with a minus sign where it has a hyphen."""
+    escaped = escape_latex(text)
+    return f"$-${escaped[1:]}" if text.startswith("-") else escaped
+
+
+def escape_latex(text: str) -> str:
+    """Text with LaTeX's special characters as themselves."""
+    return "".join(_LATEX.get(c, c) for c in text)
