@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when numpy loads; two threads make LAPACK erratic
+os.environ["COLUMNS"] = "80"  # tables fold at the width of the terminal
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA 0.9 is loud about programs from a disk
 
 import jax

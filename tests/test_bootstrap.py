@@ -280,7 +280,7 @@ def test_both_scales_and_the_tables(boot):
     interval = boot.conf_int(alpha=0.1, scales="sdcor")
     np.testing.assert_allclose(table["conf_low"], interval["lower"])
     assert table["group"].tolist() == [None, None, *["Subject"] * 3, "Residual"]
-    text = boot.summary(kind="basic")
+    text = str(boot.summary(kind="basic"))
     assert "40 replicates fitted by REML" in text and "0 failed" in text and "Days" in text
     assert repr(boot).startswith("<BootstrapResults: 40 replicates")
 

@@ -20,7 +20,7 @@ def test_docstrings(name):
     check_module(name)
 
 
-PAGES = ("inference", "mmrm", "relatedness", "residual-structures")
+PAGES = ("inference", "mmrm", "relatedness", "residual-structures", "tables")
 
 
 @pytest.mark.parametrize("name", ["README.md", *(f"docs/{page}.md" for page in PAGES)])

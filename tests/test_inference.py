@@ -513,9 +513,9 @@ def test_printed_tests():
     frame = result.t_test("Days = 5, Intercept").summary_frame()
     assert list(frame.index) == ["Days = 5", "Intercept"]
     assert list(frame["null_value"]) == [5.0, 0.0]
-    text = result.t_test("Days = 5").summary(xname=["slope"], title="A slope of five")
-    assert text.startswith("A slope of five\n") and "slope" in text and "3.5369" in text
-    assert result.f_test("Days, Intercept").summary().startswith("F(2, 17) = ")
+    text = str(result.t_test("Days = 5").summary(xname=["slope"], title="A slope of five"))
+    assert text.startswith("A slope of five\n") and "slope" in text and "3.537" in text
+    assert str(result.f_test("Days, Intercept").summary()).startswith("F(2, 17) = ")
     assert str(result.wald_test("Days", use_f=False)).startswith("Chi-square(1) = ")
     with pytest.raises(lmm.DataError, match="xname"):
         result.t_test("Days").summary(xname=["a", "b"])

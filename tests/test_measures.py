@@ -319,6 +319,6 @@ def test_refusals(monkeypatch):
 
 def test_reprs():
     res = lmm.fit("y ~ x + (1 | g)", DATA)
-    assert "marginal" in repr(lmm.r2(res)) and "90 %" in repr(lmm.r2(res, 0.9))
+    assert "marginal" in repr(lmm.r2(res)) and "level 0.9" in repr(lmm.r2(res, 0.9))
     assert "unadjusted" in repr(lmm.icc(res))
     assert repr(lmm.caic(res)).startswith("ConditionalAIC(caic=")

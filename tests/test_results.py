@@ -201,8 +201,8 @@ def test_normal_df_gives_z_tests():
     assert_close(result.pvalues, 2 * stats.norm.sf(np.abs(z)), EXACT_RTOL)
     half = stats.norm.ppf(0.975) * result.bse_fe
     assert_close(result.conf_int()["upper"].iloc[:2], result.fe_params + half, EXACT_RTOL)
-    header = result.summary().tables[2].header
-    assert "P>|z|" in header and "df" not in header
+    table = result.summary().tables[2]
+    assert "P>|z|" in str(table) and "df" not in table.columns
     assert np.all(t_test.pvalues > result.pvalues)
 
 
@@ -434,7 +434,7 @@ def test_html_is_balanced_and_escaped():
     page = result.summary().as_html()
     assert "<b>" not in page and "&lt;b&gt;" in page
     for tag in ("table", "tr", "td", "th", "tbody", "thead"):
-        assert page.count(f"<{tag}>") == page.count(f"</{tag}>")
+        assert len(re.findall(f"<{tag}[ >]", page)) == page.count(f"</{tag}>") > 0
 
 
 def test_repr_names_the_model():

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from ..inputs.arguments import hinted
+from ..inputs.arguments import flag, hinted
 from ..results.bootstrap import BootstrapResults
 from ..results.lmm import LMMResults
 from ..results.resampling import resample
 
 
 @hinted
-def bootstrap(res: LMMResults, n_boot: int = 1000, *, seed: int) -> BootstrapResults:
+def bootstrap(
+    res: LMMResults, n_boot: int = 1000, *, seed: int, progress: bool = False
+) -> BootstrapResults:
     """Parametric bootstrap: draw from the fitted model, fit every draw again.
 
         y* = offset + X beta + Z b* + e*     b* ~ N(0, cov_re)     e* ~ N(0, scale / w)
@@ -29,6 +31,8 @@ def bootstrap(res: LMMResults, n_boot: int = 1000, *, seed: int) -> BootstrapRes
         Replicates.
     seed : int
         Replicate i depends on the seed and on i alone, not on ``n_boot``.
+    progress : bool
+        Show a progress bar, if tqdm is installed.
 
     Returns
     -------
@@ -56,4 +60,4 @@ def bootstrap(res: LMMResults, n_boot: int = 1000, *, seed: int) -> BootstrapRes
     >>> bool(interval["lower"] < res.fe_params["Days"] < interval["upper"])
     True
     """
-    return resample(res, n_boot, seed)
+    return resample(res, n_boot, seed, progress=flag(progress, "progress"))

@@ -30,6 +30,7 @@ from ..layouts.group_index import GroupIndex
 from ..layouts.grouped import GroupedLayout
 from ..numerics.parts import PART
 from ..numerics.processes import float64
+from ..numerics.progress import progress_bar
 from ..numerics.read_only import read_only
 from ..numerics.shapes import round_up
 from ..optimize.newton import DECREMENT_TOL, RUNNING, Solution
@@ -65,7 +66,7 @@ def fit_many(
     gtol: float = DECREMENT_TOL,
     df_method: str = "satterthwaite",
     chunk_size: int | None = None,
-    progress: bool = True,
+    progress: bool = False,
     context: Mapping[str, Any] | None = None,
     relatedness: Mapping[str, Any] | None = None,
     responses_in: str = "columns",
@@ -103,7 +104,7 @@ def fit_many(
         Responses that are fitted side by side; by default as many as fit a
         quarter of the free memory, 4,096 at most on a CPU. Results do not depend on it.
     progress : bool
-        Show a progress bar on long runs, if tqdm is installed.
+        Show a progress bar, if tqdm is installed.
     responses_in : {"columns", "rows"}
         "rows": the responses are an array or frame of shape (R, n), a row a response, as
         tables of genes by samples are.
@@ -188,7 +189,8 @@ def _fit_all(
     whole = columns.complete()
     if design.is_related:
         _check_complete(whole, columns)
-    with float64(), _progress(columns.count, progress) as tick, ThreadPoolExecutor() as pool:
+    bar = progress_bar(columns.count, "fit", progress)
+    with float64(), bar as tick, _workers() as pool:
         rows: _Rows = _RelatedRows.of(design) if design.is_related else _GroupedRows.of(design)
         how = dict(grid=rows.grid, reml=options.reml, maxiter=options.maxiter, tol=options.gtol)
         run = _Run(how, design.held, pool)
@@ -201,6 +203,17 @@ def _fit_all(
                 run.finish(lanes, everything=i + 1 == len(chunks))
                 tick(chunk.which.size)
         return run.joined()
+
+
+@contextmanager
+def _workers() -> Iterator[ThreadPoolExecutor]:
+    """Threads for the host's part; what still waits for one when a call is interrupted is gone."""
+    with ThreadPoolExecutor() as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _check_complete(whole: np.ndarray, columns: Responses) -> None:
@@ -457,21 +470,3 @@ def _warn(found: ManyEstimates) -> None:
         "see converged; select(i) says more of one",
         ConvergenceWarning,
     )
-
-
-@contextmanager
-def _progress(total: int, wanted: bool) -> Iterator[Any]:
-    """A bar that appears after a few seconds, if tqdm is there."""
-    bar = None
-    if wanted:
-        try:
-            from tqdm.auto import tqdm
-        except ImportError:
-            pass
-        else:
-            bar = tqdm(total=total, unit="fit", delay=3.0, leave=False)
-    try:
-        yield (bar.update if bar is not None else lambda count: None)
-    finally:
-        if bar is not None:
-            bar.close()

@@ -34,6 +34,7 @@ from ..inputs.arguments import (
 from ..inputs.arguments import seed as read_seed
 from ..likelihood.coordinates import theta_of
 from ..numerics.processes import float64
+from ..numerics.progress import progress_bar
 from ..optimize.newton import CONVERGED
 from ..results.lmm import LMMResults
 from .options import DF_METHODS
@@ -57,6 +58,7 @@ def power(
     alpha: float = 0.05,
     df_method: str = "satterthwaite",
     reml: bool = True,
+    progress: bool = False,
 ) -> pd.DataFrame:
     """Power of a test of fixed effects: simulate, fit, test, count.
 
@@ -89,6 +91,8 @@ def power(
     df_method : {"satterthwaite", "normal"}
         t and F tests with Satterthwaite's degrees of freedom, or z and chi-square tests.
     reml : bool
+    progress : bool
+        Show a progress bar over the sizes, if tqdm is installed.
 
     Returns
     -------
@@ -124,14 +128,17 @@ def power(
     df_method = choice(read_df_method(df_method), "df_method", DF_METHODS)
     instance(params, "params", (Params, LMMResults), "a Params or a result of lmm.fit")
     rows: list[dict[str, Any]] = []
-    with float64():
-        for i, (size, one) in enumerate(_designs(design, sizes)):
+    progress = flag(progress, "progress")
+    cases = _designs(design, sizes)
+    with float64(), progress_bar(len(cases), "size", progress) as tick:
+        for i, (size, one) in enumerate(cases):
             case = _case(one, params, scale, test, effects)
             key = jax.random.fold_in(jax.random.key(seed), i)
             p, failed = _pvalues(case, key, n_sim, df_method == "normal", reml)
             for effect, values in zip(case.effects, p, strict=True):
                 rows.append({"effect": effect, "size": size, "n_obs": one.nobs,
                              **rejection_rate(values, alpha), "n_failed": failed})  # fmt: skip
+            tick(1)
     return pd.DataFrame(rows)
 
 

@@ -19,6 +19,7 @@ and normal variates). With a residual covariance c_y are the rows of a group, ``
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import jax
@@ -116,6 +117,8 @@ def _draw_classes(z: Array, squares: Array, source: ClassMoments) -> Array:
 # Lanes of one batch, and numbers that a batch may hold at a time.
 _MAX_LANES = 1 << 14
 _BATCH_NUMBERS = 1 << 24
+# Batches that somebody watches.
+_TICKS = 16
 
 _draw_lanes = compiled(
     lambda key, index, source: jax.vmap(lambda i: draw(jax.random.fold_in(key, i), source))(index)
@@ -130,6 +133,7 @@ def fit_replicates(
     key: Array,
     n: int,
     reml: bool,
+    tick: Callable[[int], object] | None = None,
 ) -> tuple[Solution, Layout]:
     """Draw n responses at given parameters and fit each of them.
 
@@ -144,6 +148,8 @@ def fit_replicates(
         A key of :mod:`jax.random`; replicate i depends on the key and on i alone.
     n : int
     reml : bool
+    tick : callable, optional
+        Is told how many more are finished, batch by batch; batches are then smaller.
 
     Returns
     -------
@@ -153,7 +159,7 @@ def fit_replicates(
         In the coordinates of the draws: ``y_scale`` is the root of ``scale``, and fixed
         effects are measured from zero.
     """
-    base, parts = _replicate(layout, np.asarray(theta), scale, key=key, n=n, reml=reml)
+    base, parts = _replicate(layout, np.asarray(theta), scale, key=key, n=n, reml=reml, tick=tick)
     solution = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:n], *parts)
     zero = jnp.zeros_like(base.beta_origin)
     return solution, replace(base, beta_origin=zero, beta_shift=zero)
@@ -167,19 +173,22 @@ def _replicate(
     key: Array,
     n: int,
     reml: bool,
+    tick: Callable[[int], object] | None,
 ) -> tuple[Layout, list[Solution]]:
     """The layout in units of the draws, and the fits of all batches."""
-    parts = []
+    parts, watched = [], n if tick is None else -(-n // _TICKS)
     if isinstance(layout, MarkovLayout):
         chains = jax.device_get(replace(layout, y_scale=np.sqrt(scale)))
-        roots, width = chain_roots(chains, theta), batch_width(chains, n)
+        roots, width = chain_roots(chains, theta), batch_width(chains, watched)
         for first in range(0, n, width):
             index = np.arange(first, min(first + width, n), dtype=np.uint32)
             rows = draw_chains(roots, chains.beta_origin.size, key, index)
             parts.append(fit_each(chains, rows, theta, reml=reml))
+            if tick is not None:
+                tick(index.size)
         return chains, parts
     base, source = recipe(layout, theta, scale)
-    width = batch_width(base, n)
+    width = batch_width(base, watched)
     for first in range(0, n, width):
         drawn = _draw_lanes(key, np.arange(first, first + width, dtype=np.uint32), source)
         if isinstance(base, ResidualLayout):
@@ -188,6 +197,8 @@ def _replicate(
             parts.append(fit_each(base, some, theta, reml=reml))
         else:
             parts.append(fit_lanes(base, drawn, theta, reml=reml))
+        if tick is not None:
+            tick(min(width, n - first))
     return base, parts
 
 

@@ -17,6 +17,7 @@ from ..capabilities import require
 from ..errors import ConvergenceWarning, DataError, warn_user
 from ..inputs.arguments import choice, flag, hinted
 from ..numerics.processes import float64
+from ..numerics.progress import progress_bar
 from .parameters import SCALES, Parameter, chosen, parameter_values, parameters_of
 from .profile_curves import BETWEEN, LEVELS, ProfileCurve, ProfileResults
 from .profile_lines import Base, Line, base_at, covariances_at, line_of
@@ -39,7 +40,12 @@ class Limits(NamedTuple):
 
 @hinted
 def profile(
-    res: FitRecord, parm: Any = None, *, scale: str = "sdcor", reml: bool = False
+    res: FitRecord,
+    parm: Any = None,
+    *,
+    scale: str = "sdcor",
+    reml: bool = False,
+    progress: bool = False,
 ) -> ProfileResults:
     """Profile likelihood of the parameters of a fit.
 
@@ -59,6 +65,8 @@ def profile(
     reml : bool
         The restricted likelihood, which has no profile of a fixed effect. By default the
         likelihood, as in lme4: a fit by REML is fitted again by ML.
+    progress : bool
+        Show a progress bar over the parameters, if tqdm is installed.
 
     Returns
     -------
@@ -88,7 +96,8 @@ def profile(
     [22.15, 30.03]
     """
     job = _read(res, parm, scale, reml)
-    return _from_best(job, lambda base: _curves(base, job))
+    progress = flag(progress, "progress")
+    return _from_best(job, lambda base: _curves(base, job, progress))
 
 
 def profile_limits(res: FitRecord, level: float, scale: str, parm: Any, reml: bool) -> Limits:
@@ -205,18 +214,19 @@ def _key(parameter: Parameter, base: Base) -> Any:
     return parameter.term, parameter.kind
 
 
-def _curves(base: Base, job: _Job) -> ProfileResults:
+def _curves(base: Base, job: _Job, progress: bool) -> ProfileResults:
     optimum = line_of(Parameter("", "sigma"), base)
     estimate = _values(job, base, optimum, at_optimum(optimum))
     curves, failed = [], []
-    for n in job.places:
-        if job.parameters[n].kind == "beta" and job.parameters[n].i < 0:
-            continue
-        line = line_of(job.parameters[n], base)
-        points, ends = _followed(line, base)
-        curves.append(_curve(job, base, line, points, ends, n))
-        if any(end is None for end in ends):
-            failed.append(job.parameters[n].name)
+    free = [n for n in job.places if job.parameters[n].kind != "beta" or job.parameters[n].i >= 0]
+    with progress_bar(len(free), "parameter", progress) as tick:
+        for n in free:
+            line = line_of(job.parameters[n], base)
+            points, ends = _followed(line, base)
+            curves.append(_curve(job, base, line, points, ends, n))
+            if any(end is None for end in ends):
+                failed.append(job.parameters[n].name)
+            tick(1)
     _warn(failed)
     names = tuple(parameter.name for parameter in job.parameters)
     return ProfileResults(

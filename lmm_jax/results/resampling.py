@@ -15,15 +15,16 @@ from ..inference.residual_parameters import residual_names, residual_values
 from ..inputs.arguments import seed as read_seed
 from ..inputs.arguments import whole_number
 from ..numerics.processes import float64
+from ..numerics.progress import progress_bar
 from ..numerics.read_only import read_only
 from .bootstrap import BootstrapResults, Replicates
 
 
-def resample(res: Any, n_boot: int, seed: int) -> BootstrapResults:
+def resample(res: Any, n_boot: int, seed: int, *, progress: bool = False) -> BootstrapResults:
     """See :func:`lmm_jax.bootstrap`."""
     n_boot, seed = whole_number(n_boot, "n_boot", least=2), read_seed(seed)
     design = require(res, "bootstrap").design
-    with float64():
+    with float64(), progress_bar(n_boot, "fit", progress) as tick:
         layout = design.layout
         at = res.estimates
         solution, base = fit_replicates(
@@ -33,6 +34,7 @@ def resample(res: Any, n_boot: int, seed: int) -> BootstrapResults:
             key=jax.random.key(seed),
             n=n_boot,
             reml=res.reml,
+            tick=tick if progress else None,
         )
         found = estimate(solution, base, reml=res.reml)
         converged = has_optimum(solution, base.structures, found.singular)

@@ -124,11 +124,11 @@ def _seen(visits: Any) -> str:
     """Subjects of a residual covariance and the visits at which they were seen."""
     what = "visit" if visits.n_visits else "row"
     often = f"{visits.fewest} to {visits.most}" if visits.fewest < visits.most else visits.most
-    text = f"{visits.subject} {visits.n_subjects}, {often} {what}{'s' * (visits.most != 1)} each"
+    text = f"{visits.subject} {visits.n_subjects}, {often} {what}{'s' * (visits.most != 1)}"
     if visits.n_visits:
         text += f" of {visits.n_visits}"
     if visits.n_patterns:
-        text += f", {visits.n_patterns} pattern{'s' * (visits.n_patterns != 1)} of visits"
+        text += f", {visits.n_patterns} pattern{'s' * (visits.n_patterns != 1)}"
     return text
 
 

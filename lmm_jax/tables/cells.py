@@ -16,7 +16,7 @@ _LEFT = ("label", "text")
 # Limits that stand beside the one before.
 _UPPER = ("conf_high", "upper", "tolerance_high")
 # Degrees of freedom this near to a whole number are one.
-_ROUNDING = 1e-6
+_ROUNDING = 1e-4
 # Kinds of columns that are known by their name, whatever table they stand in.
 _KNOWN: dict[str, Kind] = {
     **dict.fromkeys(("p_value", "p_boundary", "p_bootstrap", "q_value"), "p value"),

@@ -13,8 +13,8 @@ _STYLE = """<style scoped>
 .lmm-jax{overflow-x:auto}
 .lmm-jax table{border-collapse:collapse;margin:.4em 0 1em;border-top:1px solid;border-bottom:1px \
 solid;font-variant-numeric:tabular-nums}
-.lmm-jax caption,.lmm-jax .title{caption-side:top;text-align:left;font-weight:bold;color:inherit;\
-padding:.2em 0}
+.lmm-jax caption,.lmm-jax .title{caption-side:top;text-align:left;white-space:nowrap;\
+font-weight:bold;color:inherit;padding:.2em 0}
 .lmm-jax th,.lmm-jax td{padding:.15em .7em;text-align:right;vertical-align:top;white-space:nowrap;\
 border:0}
 .lmm-jax thead th{border-bottom:1px solid}
@@ -32,7 +32,7 @@ _LATEX = {
     ">": r"\textgreater{}",
 }
 # Characters of a line that a page has room for in small print, and of a cell that is a paragraph.
-_PAGE = 84
+_PAGE = 80
 _PARAGRAPH = 56
 
 
@@ -84,7 +84,7 @@ def _html_cell(tag: str, text: str, right: bool, attributes: str = "") -> str:
 def latex_page(title: str, tables: Sequence[Cells], notes: Sequence[str]) -> str:
     """One float with all tables, small print below; for the package booktabs."""
     caption = [rf"\caption{{{escape_latex(title)}}}"] if title else []
-    head = [r"\begin{table}[htbp]", r"\centering\small", *caption]
+    head = [r"\begin{table}[htbp]", r"\centering\small\setlength{\tabcolsep}{4pt}", *caption]
     body = ("\n\n" + r"\bigskip" + "\n").join(map(_latex_table, tables))
     small = []
     if notes:

@@ -11,6 +11,7 @@ from .cells import Cells
 # Narrower than this nothing is readable, and folding would leave a column a block.
 _LEAST = 24
 _GAP = 2  # blanks between columns
+_NARROW = 6  # a column of words is no narrower than this
 
 
 def terminal_width() -> int:
@@ -78,15 +79,23 @@ def _fitted(
     widths = list(map(_width, columns))
     numbers = max([0, *(w for w, is_right in zip(widths, right, strict=True) if is_right)])
     out = list(columns)
-    for_labels = max((room - numbers) // max(labels, 1) - _GAP, 6)
-    if sum(widths[:labels]) + _GAP * labels + numbers > room:
-        for j in range(labels):
-            out[j] = [_in_lines(cell, for_labels) for cell in columns[j]]
+    most = _shared(widths[:labels], room - numbers - _GAP * labels)
+    for j in range(labels):
+        if widths[j] > most:
+            out[j] = [_in_lines(cell, most) for cell in columns[j]]
     used = sum(map(_width, out[:labels])) + _GAP * labels
     for j in range(labels, len(columns)):
         if not right[j] and widths[j] > room - used:
-            out[j] = [_in_lines(cell, max(room - used, 8)) for cell in columns[j]]
+            out[j] = [_in_lines(cell, max(room - used, _NARROW)) for cell in columns[j]]
     return out
+
+
+def _shared(widths: Sequence[int], room: int) -> int:
+    """Width that no column may exceed for all to have room: the widest give way first."""
+    most = max([_NARROW, *widths])
+    while most > _NARROW and sum(min(w, most) for w in widths) > room:
+        most -= 1
+    return most
 
 
 def _in_lines(cell: str, width: int) -> str:

@@ -1,0 +1,390 @@
+"""How results are shown: HTML, text of any width and LaTeX hold the same table."""
+
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+from functools import cache
+from html.parser import HTMLParser
+from types import ModuleType
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import lmm_jax as lmm
+from lmm_jax.reprs import number
+from lmm_jax.tables.cells import cells
+from lmm_jax.tables.markup import escape_latex
+from lmm_jax.tables.page import Summary, Table, table
+from lmm_jax.tables.text import folded_columns
+
+ODD = "50% of <b>A</b> & B_1 {x} $ # ~ ^ \\"
+
+
+@cache
+def sleep():
+    return lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+
+
+@cache
+def oats():
+    return lmm.fit("yld ~ Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
+
+
+@cache
+def visits():
+    data = lmm.load_dataset("orthodont")
+    data["age"] = data["age"].astype(int)
+    data.loc[[0, 5, 50], "distance"] = np.nan
+    return data, lmm.fit("distance ~ Sex * C(age) + us(age | Subject)", data)
+
+
+def odd_names():
+    """A fit whose names hold what HTML and LaTeX take for their own."""
+    data = lmm.load_dataset("orthodont").rename(columns={"age": "a<b & c_1 %"})
+    data["Sex"] = data["Sex"].map({"Male": "[m]", "Female": "{f}$"})
+    return lmm.fit("distance ~ `a<b & c_1 %` * Sex + (1 | Subject)", data)
+
+
+SHOWN = {
+    "fit": sleep,
+    "residual covariance": lambda: visits()[1],
+    "odd names": odd_names,
+    "means": lambda: lmm.emmeans(oats(), "Nf"),
+    "pairs": lambda: lmm.emmeans(oats(), "Nf").pairs(),
+    "anova": lambda: oats().anova(),
+    "ranova": lambda: lmm.ranova(sleep()),
+    "t test": lambda: sleep().t_test("Days = 10, Intercept"),
+    "variances": lambda: sleep().varcorr,
+    "intervals": lambda: sleep().conf_int(),
+    "glance": lambda: sleep().glance(),
+    "r2": lambda: lmm.r2(oats()),
+    "icc": lambda: lmm.icc(oats()),
+    "vif": lambda: lmm.vif(oats()),
+    "components": lambda: lmm.variance_components(oats()),
+    "caic": lambda: lmm.caic(sleep()),
+    "heritability": lambda: lmm.heritability(oats(), additive="Block"),
+    "profile": lambda: lmm.profile(sleep(), "theta"),
+    "residuals": lambda: lmm.simulate_residuals(sleep(), 20, seed=1),
+}
+
+
+class Page(HTMLParser):
+    """Tables of a page as rows of cells, captions and notes."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tables, self.captions, self.notes, self.opened, self.open = [], [], [], [], []
+        self.feed(page)
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.open.append(tag)
+        self.kind = dict(attrs).get("class", "")
+        if tag == "table":
+            self.tables.append([])
+        if tag == "tr":
+            self.tables[-1].append([])
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+        if tag == "p" and self.kind == "notes":
+            self.notes.append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1] in ("td", "th"):
+            self.tables[-1][-1][-1] += data
+        elif self.open[-1] == "caption":
+            self.captions.append(data)
+        elif self.open[-1] == "p" and self.kind == "notes":
+            self.notes[-1] += data
+        else:
+            assert self.open[-1] in ("style", "p")
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_html_is_made_of_whole_tables(name):
+    shown = SHOWN[name]()
+    page = Page(shown._repr_html_())
+    own = shown._page()
+    assert len(page.tables) == len(own.tables) > 0
+    for rows, frame in zip(page.tables, own.tables, strict=True):
+        has_header = len(rows) > len(frame)
+        assert len(rows) - has_header == len(frame)
+        assert len({len(row) for row in rows}) == 1  # every row as many cells
+        assert len(rows[0]) in (len(frame.columns), len(frame.columns) + frame.index.nlevels)
+    assert page.notes == list(own.notes)
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_text_and_html_hold_the_same_cells(name):
+    shown = SHOWN[name]()
+    text = shown._page().as_text(200)
+    for rows in Page(shown._repr_html_()).tables:
+        for row in rows:
+            assert re.search(r"\s+".join(re.escape(c) for c in row if c), text)
+    assert str(shown) == shown._page().as_text(80)  # conftest.py sets the width
+
+
+@pytest.mark.parametrize("name", SHOWN)
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_any_width_loses_nothing(name, width):
+    page = SHOWN[name]()._page()
+    text = page.as_text(width)
+    assert max(map(len, text.splitlines())) <= width
+    squeezed = re.sub(r"\s", "", text)
+    for frame in page.tables:
+        shown = frame._cells(None)
+        for row in shown.rows:
+            for cell, is_right in zip(row, shown.right, strict=True):
+                # words may be put on two lines, between which other columns stand
+                parts = [cell] if is_right else cell.split()
+                assert all(part[: None if is_right else 6] in squeezed for part in parts)
+    for note in page.notes:
+        assert re.sub(r"\s", "", note) in squeezed
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_latex_is_balanced(name):
+    shown = SHOWN[name]()
+    text = shown.to_latex()
+    for what in ("table", "tabular", "minipage"):
+        assert text.count(rf"\begin{{{what}}}") == text.count(rf"\end{{{what}}}")
+    bare = re.sub(r"\\[&%$#_{}]", "", text)
+    assert "%" not in bare and "#" not in bare and "~" not in bare and "<" not in bare
+    assert bare.count("{") == bare.count("}")
+    for tabular in re.findall(r"begin{tabular}{@{}(.*?)@{}}\n(.*?)\\end{tabular}", bare, re.DOTALL):
+        columns = re.sub(r"p{.*?}", "l", tabular[0])
+        rows = [line for line in tabular[1].splitlines() if line.endswith(r"\\")]
+        assert rows and not any(row.startswith(("[", "*")) for row in rows)
+        assert {row.count("&") + 1 for row in rows if "multicolumn" not in row} == {len(columns)}
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no TeX")
+def test_latex_compiles_with_booktabs_alone(tmp_path):
+    body = "\n\\clearpage\n".join(SHOWN[name]().to_latex() for name in SHOWN)
+    head = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n"
+    (tmp_path / "all.tex").write_text(head + body + "\n\\end{document}\n", encoding="utf-8")
+    run = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
+
+
+def test_special_characters_are_themselves():
+    frame = pd.DataFrame({"x": [1.0, -2.0]}, index=[ODD, "[a]"])
+    shown = table(frame, ODD, [ODD])
+    page = Page(shown._repr_html_())
+    assert [row[0] for row in page.tables[0]] == ["", ODD, "[a]"]
+    assert page.captions == [ODD] and page.notes == [ODD]
+    latex = shown.to_latex()
+    assert latex.count(escape_latex(ODD)) == 3
+    assert r"50\% of \textless{}b\textgreater{}A" in latex and r"\& B\_1 \{x\} \$ \#" in latex
+    assert "{}[a] & $-$2.0000" in latex  # not an argument of the \\ before
+
+
+def test_numbers_stand_right_and_words_left():
+    frame = pd.DataFrame({"word": ["a", "long word"], "x": [1.5, -20.25], "ok": [True, False]})
+    assert str(table(frame, "")).splitlines() == [
+        " word              x  ok",
+        " a            1.5000  yes",
+        " long word  -20.2500  no",
+    ]
+
+
+def test_kinds_of_columns():
+    columns = {"df": [1.0, np.inf], "n": [1, 20], "p_value": [1e-9, 0.25], "x": [np.nan, 1e-7]}
+    own = cells(pd.DataFrame(columns), "", {}, {}, None)
+    assert own.rows == (("1", "1", "<0.001", ""), ("inf", "20", "0.250", number(1e-7)))
+    fractions = cells(pd.DataFrame({"df": [1.0, 2.25]}), "", {}, {}, None)
+    assert fractions.rows == (("1.00",), ("2.25",))
+
+
+def test_columns_are_folded_with_their_labels():
+    assert folded_columns([5, 4, 4, 4], [False] * 4, 1, 17) == [[0, 1, 2], [0, 3]]
+    assert folded_columns([5, 4, 4, 4], [False, False, False, True], 1, 17) == [[0, 1], [0, 2, 3]]
+    assert folded_columns([5], [False], 1, 3) == [[0]]
+    assert folded_columns([5, 40], [False] * 2, 1, 10) == [[0, 1]]
+
+
+def test_long_tables_show_their_beginning():
+    long = table(pd.DataFrame({"x": np.arange(1234.0)}), "long")
+    assert "... 1,174 rows more" in str(long) and "... 1,174 rows more" in long._repr_html_()
+    assert len(str(long).splitlines()) < 70
+    assert long.to_latex().count("0000 \\\\") == 1234
+
+
+def test_tables_of_a_summary_are_frames():
+    res, tables = sleep(), sleep().summary().tables
+    assert all(isinstance(t, pd.DataFrame) for t in tables)
+    facts, random, fixed = tables
+    assert facts.loc["Observations", "value"] == "180"
+    np.testing.assert_array_equal(fixed["estimate"], res.fe_params)  # all digits
+    np.testing.assert_array_equal(fixed["p_value"], res.pvalues)
+    assert random["variance"].tolist() == [*np.diag(res.cov_re), res.scale]
+    assert type(fixed.round(2)) is pd.DataFrame and type(fixed["df"]) is pd.Series
+    again = pickle.loads(pickle.dumps(fixed))
+    assert str(again) == str(fixed) and isinstance(again, Table)
+
+
+def test_arguments_of_to_latex_are_pandas(monkeypatch):
+    monkeypatch.setattr(pd.DataFrame, "to_latex", lambda self, **options: options)  # needs Jinja2
+    assert sleep().varcorr.to_latex(index=False) == {"index": False}
+
+
+def test_small_print():
+    assert "Degrees of freedom: satterthwaite" in sleep().summary().notes
+    assert "Degrees of freedom: normal" in sleep().summary(df_method="normal").notes
+    assert "REML" in sleep().summary().title and "REML" in sleep().varcorr.title
+    robust = sleep().robust("CR2")
+    assert any("CR2" in note for note in robust.anova().notes)
+    singular = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff2"))
+    for shown in (singular.summary(), singular.varcorr, singular.conf_int(), singular.glance()):
+        assert any(note.startswith("Singular fit") for note in shown.notes)
+    adjusted = lmm.hypotheses(oats(), "Nf[T.n20], Nf[T.n40]", adjust="holm")
+    assert "P values and limits adjusted by holm" in adjusted.summary().notes
+    assert "P values adjusted by tukey" in str(lmm.emmeans(oats(), "Nf").pairs())
+
+
+def test_rows_left_out_are_counted_by_variable():
+    data = lmm.load_dataset("sleepstudy")
+    data.loc[[3, 50, 51], "Reaction"] = np.nan
+    data.loc[[51, 60], "Days"] = np.nan
+    formula = "Reaction ~ Days + (Days | Subject)"
+    want = "4 rows with missing values: Reaction 3, Days 2"
+    gaps = (("Reaction", 3), ("Days", 2))
+    res = lmm.fit(formula, data)
+    assert (res.n_missing, res.gaps) == (4, gaps)
+    assert res.summary().tables[0].loc["Left out", "value"] == want
+    restored = pickle.loads(pickle.dumps(res))
+    assert want in str(restored.summary())
+    batches = lmm.design_from_batches(formula, [data.iloc[:60], data.iloc[60:]])
+    assert (batches.n_missing, batches.gaps) == (4, gaps)
+    y, x = data["Reaction"].to_numpy(), np.column_stack([np.ones(180), data["Days"]])
+    arrays = lmm.design_from_arrays(y, x, data["Subject"].to_numpy(), missing="drop")
+    assert (arrays.n_missing, dict(arrays.gaps)) == (4, {"y": 3, "x1": 2})
+    assert "Left out" not in str(sleep().summary())
+
+
+def test_visits_of_a_residual_covariance_are_counted():
+    data, res = visits()
+    seen = (
+        data.dropna().groupby("Subject", observed=True)["age"].agg(lambda ages: tuple(sorted(ages)))
+    )
+    counts = seen.map(len)
+    found = res.visits
+    assert (found.n_subjects, found.n_visits, found.n_patterns) == (27, 4, seen.nunique())
+    assert (found.fewest, found.most) == (counts.min(), counts.max())
+    want = f"Subject 27, {counts.min()} to 4 visits of 4, {seen.nunique()} patterns"
+    assert res.summary().tables[0].loc["Subjects", "value"] == want
+
+
+def test_no_variance_of_the_first_visit_reads_like_one_of_all():
+    res = visits()[1]
+    rows = [line.split()[0] for line in str(res.summary()).splitlines() if line.strip()]
+    assert "sd[8]" in rows and str(res.summary()).count(" Residual ") == 0
+    assert any("first level" in note for note in res.varcorr.notes)
+    data = lmm.load_dataset("orthodont")
+    pooled = lmm.fit("distance ~ age + ar1(row | Subject)", data)
+    assert number(pooled.scale) in str(pooled.summary()) and not pooled.varcorr.notes
+    power = lmm.fit("distance ~ age + power(age) + (1 | Subject)", data)
+    assert "at |x| = 1" in str(power.summary()) and "at |x| = 1" in power.varcorr.notes[0]
+
+
+def test_a_joint_test_is_a_sentence():
+    shown = sleep().wald_test("Days = 0, Intercept = 0")
+    assert str(shown).startswith("F(2, 17) = ") and "\n" not in str(shown)
+    assert str(shown) in shown._repr_html_()
+    assert isinstance(shown.summary(), Summary)
+
+
+# ------------------------------------------------------------ long work
+
+
+class Bar:
+    """What tqdm would show; raises after some units if it is told to."""
+
+    made: ClassVar[list["Bar"]] = []
+    stop_after = np.inf
+
+    def __init__(self, total, **options):
+        self.total, self.count, self.closed = total, 0, False
+        Bar.made.append(self)
+
+    def update(self, count):
+        self.count += count
+        if self.count >= Bar.stop_after:
+            raise KeyboardInterrupt
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def bars(monkeypatch):
+    module = ModuleType("tqdm.auto")
+    module.tqdm = Bar
+    monkeypatch.setitem(sys.modules, "tqdm.auto", module)
+    monkeypatch.setattr(Bar, "made", [])
+    monkeypatch.setattr(Bar, "stop_after", np.inf)
+    return Bar.made
+
+
+@cache
+def dyestuff():
+    return lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff"))
+
+
+def responses():
+    data = lmm.load_dataset("dyestuff")
+    noise = np.random.default_rng(1).normal(size=(30, 40))
+    return data["Yield"].to_numpy()[:, None] + 20 * noise
+
+
+def many(**options):
+    data = lmm.load_dataset("dyestuff")
+    return lmm.fit_many("~ 1 + (1 | Batch)", data, responses(), chunk_size=16, **options).llf
+
+
+LONG = {
+    "bootstrap": (lambda **o: lmm.bootstrap(dyestuff(), 100, seed=1, **o).replicates.beta, 100),
+    "profile": (lambda **o: lmm.profile(dyestuff(), **o).to_frame().to_numpy()[:, 1:], 3),
+    "fit_many": (many, 40),
+    "power": (
+        lambda **o: lmm.power(
+            [dyestuff().design] * 2, dyestuff(), 50, test="Intercept", seed=1, **o
+        ).to_numpy(),
+        2,
+    ),
+}
+
+
+def same(a, b):
+    """Equal to what an optimum is found: batches of other sizes, and the two runtimes, round."""
+    np.testing.assert_allclose(a.astype(float), b.astype(float), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_bars_are_shown_when_asked_and_long_work_can_be_interrupted(name, bars):
+    work, total = LONG[name]
+    quiet = work()
+    assert not bars
+    watched = work(progress=True)
+    assert [(bar.total, bar.count, bar.closed) for bar in bars] == [(total, total, True)]
+    same(watched, quiet)
+    Bar.stop_after = total // 2
+    with pytest.raises(KeyboardInterrupt):
+        work(progress=True)
+    assert bars[-1].closed and bars[-1].count < total
+    Bar.stop_after = np.inf
+    same(work(progress=True), watched)  # as if nothing had happened
+
+
+def test_bars_need_no_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    assert len(lmm.profile(dyestuff(), "sigma", progress=True).curves) == 1
