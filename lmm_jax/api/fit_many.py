@@ -318,7 +318,8 @@ def _fit_each(
     refit = _Refit(design, columns, {**options._asdict(), "df_method": "normal"})
     p, m = len(design.exog_names), theta_size((*design.structures, *design.residual.structures))  # type: ignore[union-attr]
     out = unknown_estimates(columns.count, p, m, design.sizes)
-    with _progress(columns.count, progress) as tick, warnings.catch_warnings():
+    bar = progress_bar(columns.count, "fit", progress)
+    with bar as tick, warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # told once, for all
         for i in range(columns.count):
             try:

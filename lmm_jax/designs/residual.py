@@ -139,11 +139,12 @@ def visit_counts(residual: Residual | None) -> VisitCounts | None:
     """Counts of a design's subjects and of the visits at which they were seen."""
     if residual is None or residual.subjects is None:
         return None
-    rows, codes = residual.rows, residual.codes
+    rows = residual.rows
     counts = np.bincount(rows.subject, minlength=rows.n_subjects)
     n_visits = 0 if residual.visits is None else len(residual.visits)
     n_patterns = 0
-    if codes is not None and n_visits <= _MOST_VISITS:
+    if 0 < n_visits <= _MOST_VISITS:
+        codes = np.unique(rows.places[0], return_inverse=True)[1]
         seen = np.zeros(rows.n_subjects, np.uint64)  # a bit a visit
         np.bitwise_or.at(seen, rows.subject, np.uint64(1) << codes.astype(np.uint64))
         n_patterns = np.unique(seen).size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 
 from .cells import Cells
@@ -31,6 +32,7 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
 }
+_MINUS = re.compile(r"(?<![\w.])-(?=[\d.])")
 # Characters of a line that a page has room for in small print, and of a cell that is a paragraph.
 _PAGE = 80
 _PARAGRAPH = 56
@@ -121,8 +123,7 @@ def _tabular(table: Cells, block: Sequence[int], first: bool) -> str:
         header = [escape_latex(table.header[j]) for j in block]
         out += [_latex_row(header), r"\midrule"]
     for row in table.rows:
-        cells = [latex_number(row[j]) if table.right[j] else escape_latex(row[j]) for j in block]
-        out.append(_latex_row(cells))
+        out.append(_latex_row([latex_cell(row[j]) for j in block]))
     return "\n".join([*out, r"\bottomrule", r"\end{tabular}"])
 
 
@@ -134,10 +135,9 @@ def _latex_row(cells: Sequence[str]) -> str:
     return guard + " & ".join(cell.strip() for cell in cells) + r" \\"
 
 
-def latex_number(text: str) -> str:
-    """A number with a minus sign where it has a hyphen."""
-    escaped = escape_latex(text)
-    return f"$-${escaped[1:]}" if text.startswith("-") else escaped
+def latex_cell(text: str) -> str:
+    """Text with a minus sign where a number has a hyphen."""
+    return _MINUS.sub(lambda _: "$-$", escape_latex(text))
 
 
 def escape_latex(text: str) -> str:
