@@ -123,7 +123,7 @@ def load(path: str | PathLike[str], *, context: Mapping[str, Any] | None = None)
     >>> res = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff"))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     res.save(f"{folder}/dyestuff.lmm")
-    ...     print(lmm.load(f"{folder}/dyestuff.lmm"))
+    ...     lmm.load(f"{folder}/dyestuff.lmm")
     <LMMResults by REML: Yield ~ 1 + (1 | Batch), llf -159.8271>
     """
     if context is not None:
