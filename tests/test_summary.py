@@ -106,7 +106,7 @@ def test_a_wrong_number_of_names(what, names):
 def test_latex_is_balanced_and_escaped():
     text = fit("components").summary(title="50% of A & B_1 {x} $ # ~ ^ \\").as_latex()
     assert r"50\% of A \& B\_1 \{x\} \$ \#" in text
-    assert r"\textasciitilde{} \textasciicircum{} \textbackslash{}" in text
+    assert r"$\sim$ \textasciicircum{} \textbackslash{}" in text
     assert r"s\_\%" in text
     for name in ("table", "tabular"):
         assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") > 0

@@ -26,7 +26,7 @@ border:0}
 _LATEX = {
     "\\": r"\textbackslash{}",
     **{c: "\\" + c for c in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
+    "~": r"$\sim$",  # of formulas; that of text stands too high
     "^": r"\textasciicircum{}",
     "|": r"\textbar{}",
     "<": r"\textless{}",
