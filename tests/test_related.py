@@ -287,6 +287,36 @@ def test_predictions_of_any_id_have_dense_errors(family, name):
                  np.trace(res.estimates.covariances[own[0]]) + res.scale)  # fmt: skip
 
 
+@pytest.mark.parametrize("size", [0.0, 1e-9])
+@pytest.mark.parametrize("rest", ["", " + (1 | h)"])
+def test_an_id_that_its_own_rows_do_not_reach_keeps_the_variance_beyond_its_relatives(size, rest):
+    """A covariate of nothing in all rows of an id: they say as little of it as no rows."""
+    A = lmm.relationship(PEDIGREES["families"])
+    data = records(A)
+    own = data["id"] == data["id"].iloc[0]
+    data["c"] = np.where(own, size * data["x"], 1 + data["x"])
+    res = lmm.fit(f"y ~ x + (0 + c | id){rest}", data, relatedness={"id": A})
+    assert res.layout_info.eliminated == ("0 + c | id",)  # rotated
+    dense = Dense(res.design, A, data, res.estimates.covariances, res.scale)
+    mean, cov = dense.effects(0, res.fe_params.to_numpy())
+    assert_close(res.random_effects["id"]["c"], mean, RTOL, 1)
+    found = res.random_effects_cov["id"].array[:, 0, 0]
+    assert_close(found, np.diagonal(cov), RTOL, np.trace(cov))
+    new = data[own].iloc[:1].assign(c=1.0)
+    code = A.index.get_loc(new["id"].iloc[0])
+    z = np.zeros(sum(Z.shape[1] for Z in dense.Z))
+    z[code] = 1.0
+    if rest:
+        h = res.design.terms[1]
+        z[len(A) + pd.Index(h.levels).get_loc(new["h"].iloc[0])] = 1.0
+    Z, G = np.hstack(dense.Z), scipy.linalg.block_diag(*dense.G)
+    GZ = G @ Z.T
+    w = np.array([1.0, new["x"].iloc[0]]) - z @ GZ @ dense.Vi @ dense.X
+    variance = z @ (G - GZ @ dense.Vi @ GZ.T) @ z + w @ dense.Phi @ w
+    found = res.predict(new, conditional=True, se=True)["std_error"].iloc[0]
+    assert_close(found, np.sqrt(variance), 1e-7)
+
+
 def test_what_looks_at_rows_agrees_with_an_equal_model():
     """Influence, hat values and whitened residuals by way of independent effects."""
     design, data, A = model("one", "behind", True)

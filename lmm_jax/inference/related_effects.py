@@ -1,7 +1,8 @@
 """Effects of related levels: ``a = B b + r``, with the b of the layout and r that no row tells of.
 
-Of ids with rows ``a = B b``. Of the others ``r`` has the covariance ``A - B B'`` times Psi, as
-before the data: Henderson's predictions of ids without records.
+Of ids that rows reach ``a = B b``. Of the others, without rows or with covariates of zero in all
+of them, ``r`` has the covariance ``A - B B'`` times Psi, as before the data: Henderson's
+predictions of ids without records.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from ..numerics.blocks import AnyMatrix
 
 # Rows that are worked off together.
 _CHUNK = 512
+# Share of an id's own variance that may be missing from that of B b: rounding.
+_NOTHING = 1e-8
 
 
 def spread_effects(basis: AnyMatrix, b: np.ndarray) -> np.ndarray:
@@ -48,10 +51,7 @@ class LatentCovariance:
         counts = [places.slot.size for places in design.places.level_maps]
         ends = np.cumsum([c * k for c, k in zip(counts, design.sizes, strict=True)])
         self.starts = np.concatenate([[0], ends])
-        self.seen = [
-            None if term.relationship is None else np.isin(np.arange(term.n_levels), term.codes)
-            for term in design.terms
-        ]
+        self.reached = [_reached(design, t) for t in range(len(design.terms))]
 
     def covariances(
         self, term: np.ndarray, level: np.ndarray, coefficient: np.ndarray
@@ -118,13 +118,13 @@ class LatentCovariance:
         return out
 
     def _beyond(self, t: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """``A - B B'`` at pairs of levels of term t, (m,); nothing where one of them has rows."""
-        seen, out = self.seen[t], np.zeros(left.size)
-        if seen is None:
+        """``A - B B'`` at pairs of levels of term t, (m,); nothing where rows reach one of them."""
+        reached, out = self.reached[t], np.zeros(left.size)
+        if reached is None:
             return out
         relationship, basis = self.design.terms[t].relationship, self.design.compressed.basis(t)
         assert relationship is not None and relationship.matrix is not None and basis is not None
-        at = np.flatnonzero(~seen[left] & ~seen[right])
+        at = np.flatnonzero(~reached[left] & ~reached[right])
         if at.size:
             i, j = left[at], right[at]
             known = (
@@ -135,6 +135,16 @@ class LatentCovariance:
             total = np.asarray(relationship.matrix[i, j]).ravel()
             out[at] = total - np.asarray(known.sum(axis=1)).ravel()
         return out
+
+
+def _reached(design: Design, t: int) -> np.ndarray | None:
+    """Levels of term t that are ``B b`` altogether, (L,); None where levels are not related."""
+    relationship, basis = design.terms[t].relationship, design.compressed.basis(t)
+    if relationship is None or basis is None:
+        return None
+    squares = basis * basis if isinstance(basis, np.ndarray) else basis.multiply(basis)
+    own = np.asarray(squares.sum(axis=1)).ravel()
+    return np.asarray(own > (1.0 - _NOTHING) * relationship.diagonal)
 
 
 def _steps(n: int, K: int) -> Iterator[slice]:

@@ -17,6 +17,8 @@ from .related_rows import Known, ScaledRows
 
 # Eigenvalues below this, relative to the largest, are the rounding of A.
 _RANK_TOL = 1e-12
+# An id is reached by its own rows where they see more than this many times such an eigenvalue.
+_REACHED = 100.0
 
 
 class Ids(NamedTuple):
@@ -92,7 +94,8 @@ def spectrum_of(known: Known, lengths: np.ndarray, scale: float) -> Spectrum:
         parts.append((number, kept, U[:, :first]))
         family.append(np.full(root.size, number[0]))
         t = lengths[number] / scale
-        basis.add(ids, _effects(known.matrix, ids, own, t, kept, root))
+        reached = t * t * _diagonal(known.matrix, own) > _REACHED * least
+        basis.add(ids, _effects(known.matrix, ids, own, t, kept, root, reached))
     return Spectrum(np.concatenate(sigma), parts, np.concatenate(family), basis.matrix())
 
 
@@ -105,6 +108,10 @@ def _eigenvectors(K: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return values, vectors
 
 
+def _diagonal(A: AnyMatrix, ids: np.ndarray) -> np.ndarray:
+    return np.asarray(A.diagonal())[ids]
+
+
 def _effects(
     A: AnyMatrix,
     ids: np.ndarray,
@@ -112,14 +119,14 @@ def _effects(
     t: np.ndarray,
     U: np.ndarray,
     sigma: np.ndarray,
+    reached: np.ndarray,
 ) -> np.ndarray:
-    """``A t U S^(-1/2)`` for the ids of a family; of those with rows that is ``U S^(1/2) / t``."""
-    if own.size == ids.size and (t > 0).all():
+    """``A t U S^(-1/2)`` for the ids of a family; ``U S^(1/2) / t`` of those that rows reach."""
+    if own.size == ids.size and reached.all():
         out = U * sigma
         out /= t[:, None]
         return np.asarray(out)
     out = np.empty((ids.size, sigma.size))
-    reached = t > 0
     here = np.isin(ids, own[reached])
     out[here] = U[reached] * sigma / t[reached, None]
     out[~here] = dense_block(A, ids[~here], own) @ (t[:, None] * U / sigma)
