@@ -391,6 +391,29 @@ def test_structured_coefficients_of_related_levels(term):
     assert_close(res.random_effects["id"].to_numpy().ravel(), mean, RTOL, 1)
 
 
+@pytest.mark.parametrize("name", ["ar1", "toep", "ad", "cs", "arma11"])
+def test_correlated_coefficients_as_many_as_rows_are_told_by_their_covariance(name):
+    """A row a coefficient: A tells the residual; unrelated ids are judged as ids without A."""
+    A = lmm.relationship(PEDIGREES["families"])
+    ids = np.repeat(A.index[:24], 4)
+    data = pd.DataFrame({"id": ids, "f": np.tile(list("abcd"), 24)})
+    data["y"] = np.random.default_rng(3).normal(size=len(data))
+    formula = f"y ~ f + {name}(0 + f | id)"
+    design = lmm.design(formula, data, relatedness={"id": A})
+    alone = pd.DataFrame(np.eye(24), A.index[:24], A.index[:24])
+    found = [is_identified(formula, data, given) for given in (None, {"id": alone})]
+    assert found == [name != "arma11"] * 2  # ARMA(1, 1) and white noise are one again
+    assert design.terms[0].text == f"{name}(0 + f | id)"
+
+
+def is_identified(formula, data, relatedness):
+    try:
+        return lmm.design(formula, data, relatedness=relatedness) is not None
+    except lmm.DataError as error:
+        assert "told from" in str(error)
+        return False
+
+
 @pytest.mark.parametrize("reml", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_many_responses_with_one_rotation(reml):
     _, data, A = model("families", "alone", True)

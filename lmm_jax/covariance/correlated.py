@@ -75,8 +75,12 @@ class Correlated(Structure):
 
     def directions_at(self, theta: Any) -> Any:
         """See :meth:`Structure.directions_at`: the derivatives of Psi."""
-        half = self.tangents_at(theta) @ self.factor(theta).T
-        return half + half.swapaxes(1, 2)
+        return self.psi_tangents(theta)
+
+    @property
+    def span(self) -> np.ndarray:
+        """See :attr:`Structure.span`: changes of all parameters, near unequal variances."""
+        return np.asarray(self.psi_tangents(self.start(np.linspace(0.8, 1.2, self.k))))
 
     @property
     def pivots(self) -> np.ndarray:

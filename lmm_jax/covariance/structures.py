@@ -82,6 +82,16 @@ class Structure:
         """The same, or of a structure that is not linear those that Psi takes near theta."""
         return namespace(theta).asarray(self.directions, theta.dtype)
 
+    def psi_tangents(self, theta: Any) -> Any:
+        """``dPsi / dtheta_j = E_j Lambda' + Lambda E_j'``, (m, k, k), at a theta, (m,)."""
+        half = self.tangents_at(theta) @ self.factor(theta).T
+        return half + half.swapaxes(1, 2)
+
+    @property
+    def span(self) -> np.ndarray:
+        """Symmetric matrices whose combinations Psi takes near a regular one, (m, k, k)."""
+        return self.directions
+
     @property
     def pivots(self) -> np.ndarray:
         """Places in theta, (r,): Psi is singular where one of these entries is zero.

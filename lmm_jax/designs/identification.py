@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations_with_replacement
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -101,19 +101,12 @@ def _random_columns(
 def _span(structure: Structure, C: np.ndarray) -> np.ndarray | None:
     """Matrices that the covariance of a term is made of, (d, k k); None where it may be any.
 
-    Of coefficients that multiply columns ``Z C``: ``C (E_i E_j' + E_j E_i') C'``.
+    Of coefficients that multiply columns ``Z C``: ``C D C'`` for those D of the structure.
     """
     if structure.unrestricted:
         return None
-    if structure.linear:
-        E = structure.tangents
-        products = np.einsum("iab,jcb->ijac", E, E)
-        products = (products + products.swapaxes(0, 1))[np.triu_indices(len(E))]
-    else:  # what Psi runs through near some theta: changes in all of its parameters
-        theta: Any = structure.start(np.linspace(0.8, 1.2, structure.k))  # type: ignore[arg-type]
-        half = structure.tangents_at(theta) @ structure.factor(theta).T
-        products = half + half.swapaxes(1, 2)
-    return (C @ products @ C.T).reshape(len(products), -1)
+    D = structure.span
+    return (C @ D @ C.T).reshape(len(D), -1)
 
 
 def orthonormal(columns: np.ndarray) -> np.ndarray:

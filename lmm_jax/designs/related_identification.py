@@ -50,7 +50,7 @@ def confounded_related(
 
 
 def _derivatives(term: RandomTerm, root: np.ndarray, x: np.ndarray) -> list[np.ndarray]:
-    """Products of ``Z (A (x) D) Z'`` with x, (n, C) each, for the directions D of a term."""
+    """Products of ``Z (A (x) D) Z'`` with x, (n, C) each, for the span D of a term's Psi."""
     n, S, k = term.values.shape
     values = term.values * root[:, None, None]
     starts = np.arange(0, n * S + 1, S)
@@ -64,7 +64,7 @@ def _derivatives(term: RandomTerm, root: np.ndarray, x: np.ndarray) -> list[np.n
     if term.relationship is not None and term.relationship.matrix is not None:
         across = [np.asarray(term.relationship.matrix @ u) for u in across]
     out = []
-    for D in term.structure.directions:
+    for D in term.structure.span:
         rows, columns = np.nonzero(D)
         parts = [D[i, j] * (Z[i] @ across[j]) for i, j in zip(rows, columns, strict=True)]
         out.append(np.sum(parts, axis=0))

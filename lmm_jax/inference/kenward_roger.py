@@ -101,8 +101,7 @@ def along_theta(
         if not structure.linear:  # these are the derivatives
             blocks.append(np.eye(structure.n_params))
             continue
-        half = structure.tangents_at(theta[at]) @ structure.factor(theta[at]).T
-        tangents = (half + np.swapaxes(half, 1, 2)).reshape(structure.n_params, -1)
+        tangents = structure.psi_tangents(theta[at]).reshape(structure.n_params, -1)
         directions = structure.directions.reshape(len(structure.directions), -1)
         blocks.append(np.linalg.lstsq(directions.T, tangents.T, rcond=None)[0].T)
     A = block_diag(*blocks)
