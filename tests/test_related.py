@@ -14,6 +14,7 @@ from helpers import assert_close
 
 import lmm_jax as lmm
 from lmm_jax.api.simulate import draw_random_part
+from lmm_jax.designs import related as related_module
 from lmm_jax.inference.prediction import BlupErrors, conditional_variance
 from lmm_jax.inference.random_effects import TermRows, effect_slopes
 
@@ -357,12 +358,23 @@ def test_families_are_clusters():
 def test_random_slopes_of_two_families_have_draws_of_their_covariance():
     design, data, A = model("families", "slopes", False)
     S = np.array([[1.0, 0.3], [0.3, 0.5]])
-    draws = draw_random_part(design.terms, [np.linalg.cholesky(S)], 4000, np.random.default_rng(1))
+    draws = draw_random_part(design, [np.linalg.cholesky(S)], 4000, np.random.default_rng(1))
     Z, known = incidence(design.terms[0], A, data)
     V = Z @ np.kron(known, S) @ Z.T
     found = draws @ draws.T / 4000
     error = np.sqrt((V**2 + np.outer(np.diagonal(V), np.diagonal(V))) / 4000)
     assert (np.abs(found - V) < 5.5 * error).all()  # 3,600 entries
+
+
+def test_draws_take_one_factorization_of_the_relationship(monkeypatch):
+    design = model("one", "behind", False)[0]
+    res = lmm.fit(pickle.loads(pickle.dumps(design)))
+    calls = []
+    plain = related_module.seen_root
+    monkeypatch.setattr(related_module, "seen_root", lambda known: calls.append(1) or plain(known))
+    first, other = lmm.simulate(res, seed=1), lmm.simulate(res, seed=1)
+    assert len(calls) == 1 and (first == other).all(axis=None)
+    assert "related_roots" not in pickle.loads(pickle.dumps(res.design)).__dict__
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def simulate(
     variance = residual_variance(model, scale)
     values = mean[:, None] + _noise(model, target, variance, n, rng)
     if factors is not None:
-        values += draw_random_part(target.terms, factors, n, rng)
+        values += draw_random_part(target, factors, n, rng)
     return pd.DataFrame(values, index=target.index)
 
 
@@ -108,24 +108,24 @@ def draws_in_chunks(
 
 
 def draw_random_part(
-    terms: Sequence[RandomTerm], factors: Sequence[np.ndarray], n: int, rng: np.random.Generator
+    design: Design, factors: Sequence[np.ndarray], n: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draws of ``Z b``, (rows, n); one row of zeros without terms.
+    """Draws of ``Z b``, (rows, n).
 
     Parameters
     ----------
-    terms : sequence of RandomTerm
+    design : Design
     factors : sequence of ndarray, shape (k, k)
         ``F`` with ``F F'`` the covariance of a level's effects, in data units.
     n : int
     rng : numpy.random.Generator
     """
-    total = np.zeros((terms[0].codes.shape[0] if terms else 1, n))
-    for term, factor in zip(terms, factors, strict=True):
+    total = np.zeros((design.nobs, n))
+    for term, factor, root in zip(design.terms, factors, design.related_roots, strict=True):
         k = len(factor)
         z = rng.standard_normal((term.n_levels, k, n))
-        if term.relationship is not None:
-            z = related_draws(term, z)
+        if root is not None:
+            z = related_draws(term, root, z)
         b = np.einsum("ab,lbn->lan", factor, z).reshape(term.n_levels * k, n)
         total += random_columns(term) @ b
     return total

@@ -20,6 +20,7 @@ from ..formulas.right_side import written
 from ..layouts.crossed.index import CrossedPlan
 from ..layouts.group_index import GroupPlan
 from ..layouts.plan import LayoutInfo, plan_layout
+from ..numerics.blocks import AnyMatrix
 from ..numerics.processes import float64
 from ..reprs import brief, folded, public
 from .checks import (
@@ -34,7 +35,7 @@ from .checks import (
 )
 from .compressed import AnyLayout, Compressed, compress_rows, few_groups, padded
 from .identification import row_moments
-from .related import RelatedPlan, RelatedRows, compress_related
+from .related import RelatedPlan, RelatedRows, compress_related, related_root
 from .related_identification import confounded_related
 from .residual import Residual
 from .terms import RandomTerm, connected_rows, independent_groups
@@ -191,6 +192,11 @@ class Design:
         return compress_related(
             y, X, self.terms, self.weights, self.group_codes, self.n_groups, self.n_components
         )
+
+    @cached_property
+    def related_roots(self) -> tuple[AnyMatrix | None, ...]:
+        """What draws of the levels of a term are made with: see :func:`.related.related_root`."""
+        return tuple(related_root(term) for term in self.terms)
 
     @cached_property
     def _planned(self) -> tuple[GroupPlan | CrossedPlan, LayoutInfo]:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..layouts.core_columns import factor
+from ..layouts.core_columns import seen_root
 from ..layouts.group_index import LevelMap
 from ..layouts.plan import LayoutInfo
 from ..layouts.related import Known, RelatedLayout, TermColumns, related_layout
+from ..numerics.blocks import AnyMatrix
 from ..reprs import brief
 from .compressed import Compressed
 from .terms import RandomTerm
@@ -79,14 +80,17 @@ def term_columns(term: RandomTerm) -> TermColumns:
                        known)  # fmt: skip
 
 
-def related_draws(term: RandomTerm, z: np.ndarray) -> np.ndarray:
+def related_root(term: RandomTerm) -> AnyMatrix | None:
+    """B with ``A = B B'`` of the levels that rows have, (m, r); None where they are not related."""
+    known = term_columns(term).known
+    return None if known is None else seen_root(known)
+
+
+def related_draws(term: RandomTerm, root: AnyMatrix, z: np.ndarray) -> np.ndarray:
     """Normal variates of the levels, (L, k, n), with the relationship of those that have rows."""
-    columns = term_columns(term)
-    assert columns.known is not None  # the caller has looked
-    root, basis, _ = factor(columns.known, 1.0)
     out = np.zeros_like(z)
-    drawn = z[: basis.shape[1]].reshape(basis.shape[1], -1)
-    out[columns.known.seen] = (root @ drawn).reshape(-1, *z.shape[1:])
+    drawn = z[: root.shape[1]].reshape(root.shape[1], -1)
+    out[np.unique(term.codes)] = (root @ drawn).reshape(-1, *z.shape[1:])
     return out
 
 

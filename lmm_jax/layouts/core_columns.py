@@ -5,7 +5,7 @@ Nothing of the size of the rows times that of A is made: products go by way of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,21 +32,37 @@ def factor(known: Known, scale: float) -> tuple[AnyMatrix, AnyMatrix, np.ndarray
     first : ndarray of int, shape (r,)
         A member of the family of every column.
     """
-    families = known.families()
-    largest = float(np.max(np.asarray(known.matrix.diagonal())[known.seen]))
     basis = BlockColumns(known.family.size)
     first = []
-    for ids, own, number in families:
-        C, pivots, rank, _ = linalg.lapack.dpstrf(
-            dense_block(known.matrix, own, own), tol=_PIVOT_TOL * largest, lower=1, overwrite_a=1
-        )
-        across = dense_block(known.matrix, own[pivots[:rank] - 1], ids)
-        B = linalg.blas.dtrsm(1.0, C[:rank, :rank], across, lower=1, overwrite_b=1)
+    for ids, own, number, C, pivots in _cholesky(known):
+        rank = C.shape[1]
+        across = dense_block(known.matrix, own[pivots[:rank]], ids)
+        B = linalg.blas.dtrsm(1.0, C[:rank], across, lower=1, overwrite_b=1)
         basis.add(ids, np.ascontiguousarray(B.T))
         first.append(np.full(rank, number[0]))
     found = basis.matrix()
     seen: Any = found[known.seen] / scale
     return seen, found, np.concatenate(first)
+
+
+def seen_root(known: Known) -> AnyMatrix:
+    """B of the ids with rows alone, (m, r): draws of effects take no other."""
+    root = BlockColumns(known.seen.size)
+    for _, own, number, C, pivots in _cholesky(known):
+        B = np.empty((own.size, C.shape[1]))
+        B[pivots] = np.tril(C)
+        root.add(number, B)
+    return root.matrix()
+
+
+def _cholesky(known: Known) -> Iterator[tuple[np.ndarray, ...]]:
+    """Of every family its parts, the pivoted Cholesky factor (m, r) and the ids in its order."""
+    largest = float(np.max(np.asarray(known.matrix.diagonal())[known.seen]))
+    for ids, own, number in known.families():
+        C, pivots, rank, _ = linalg.lapack.dpstrf(
+            dense_block(known.matrix, own, own), tol=_PIVOT_TOL * largest, lower=1, overwrite_a=1
+        )
+        yield ids, own, number, C[:, :rank], pivots - 1
 
 
 class CoreTerm(NamedTuple):
