@@ -14,6 +14,7 @@ from helpers import assert_close
 
 import lmm_jax as lmm
 from lmm_jax.api.simulate import draw_random_part
+from lmm_jax.designs import pedigree as pedigree_module
 from lmm_jax.designs import related as related_module
 from lmm_jax.inference.prediction import BlupErrors, conditional_variance
 from lmm_jax.inference.random_effects import TermRows, effect_slopes
@@ -582,6 +583,21 @@ def test_relationships_of_the_reference():
     inverse = lmm.relationship(P, inverse=True)
     assert (inverse.sparse.density < 0.2) and list(inverse.columns) == list(P["animal"])
     assert_close(inverse.to_numpy() @ A.to_numpy(), np.eye(len(A)), 1e-12, 1)
+
+
+def test_an_inverse_needs_no_dense_relationships(monkeypatch):
+    """Those of 300 ids in many overlapping generations, against A by the tabular rules."""
+    rng = np.random.default_rng(4)
+    rows = [[i, *(rng.choice(np.arange(max(1, i - 25), i), 2) if i > 8 else ("", ""))]
+            for i in range(1, 301)]  # fmt: skip
+    P = pd.DataFrame(rows, columns=["id", "sire", "dam"]).sample(frac=1, random_state=1)
+    P.loc[P["id"] % 7 == 0, "dam"] = ""
+    A = lmm.relationship(P)
+    assert np.diagonal(A).max() > 1.2  # inbred
+    monkeypatch.setattr(pedigree_module, "_tabular", None)
+    inverse = lmm.relationship(P, inverse=True)
+    assert (inverse.index == A.index).all()
+    assert_close(inverse.to_numpy() @ A.to_numpy(), np.eye(len(A)), 1e-11, 1)
 
 
 def test_inbreeding_selfing_and_parents_without_rows():

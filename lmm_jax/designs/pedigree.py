@@ -47,7 +47,7 @@ def relationship(
         Parents without a row of their own are founders. An individual may be both parents of
         another (selfing), and sire of one and dam of another.
     inverse : bool
-        Give the inverse, by Henderson's rules for it: sparse columns.
+        Give the inverse, by Henderson's rules for it: sparse columns. A itself is not made.
 
     Returns
     -------
@@ -76,11 +76,11 @@ def relationship(
     """
     inverse = flag(inverse, "inverse")
     ids, parents = _read(as_pandas(pedigree, None), id, sire, dam)
-    order = _generations(ids, parents)
-    A = _tabular(parents, order)
+    generations = _generations(ids, parents)
     if not inverse:
+        A = _tabular(parents, np.concatenate(generations))
         return pd.DataFrame(A, index=ids, columns=ids)
-    found = _inverse(parents, np.diagonal(A) - 1.0, ids)
+    found = _inverse(parents, _parents_inbreeding(parents, generations), ids)
     sparse: Any = pd.DataFrame.sparse
     return sparse.from_spmatrix(found, index=ids, columns=ids)  # type: ignore[no-any-return]
 
@@ -132,8 +132,8 @@ def _is_unknown(values: pd.Series[Any]) -> np.ndarray:
     return missing | np.asarray(values.astype(str).str.strip().isin(_UNKNOWN))
 
 
-def _generations(ids: pd.Index[Any], parents: np.ndarray) -> np.ndarray:
-    """Individuals with parents before their offspring, (L,)."""
+def _generations(ids: pd.Index[Any], parents: np.ndarray) -> list[np.ndarray]:
+    """Individuals with parents in earlier generations than their offspring."""
     done = np.zeros(len(ids) + 1, dtype=bool)
     done[-1] = True  # an unknown parent
     waiting, order = np.arange(len(ids)), []
@@ -144,7 +144,7 @@ def _generations(ids: pd.Index[Any], parents: np.ndarray) -> np.ndarray:
         order.append(waiting[ready])
         done[order[-1]] = True
         waiting = waiting[~ready]
-    return np.concatenate(order)
+    return order
 
 
 def _loop(ids: pd.Index[Any], parents: np.ndarray, waiting: np.ndarray) -> str:
@@ -176,12 +176,48 @@ def _tabular(parents: np.ndarray, order: np.ndarray) -> np.ndarray:
     return A[np.ix_(place[:-1], place[:-1])]
 
 
+def _parents_inbreeding(parents: np.ndarray, generations: list[np.ndarray]) -> np.ndarray:
+    """Coefficients of inbreeding of those that are parents, (L,); of the others zero.
+
+    With ``A = T D T'``, where a row of T is half of the rows of the parents and one at its own
+    place, and D are the variances given the parents: ``F_i = sum_j T_ij^2 D_j - 1``. Rows are
+    kept until the last offspring has its own.
+    """
+    L = len(parents)
+    number = np.empty(L, dtype=np.int64)
+    for g, own in enumerate(generations):
+        number[own] = g
+    last = np.full(L + 1, -1)  # generation of the last offspring; the last entry: unknown parents
+    np.maximum.at(last, parents, number[:, None])
+    F, D, row = np.zeros(L), np.zeros(L), np.empty(L, dtype=np.int64)
+    T, owner = scipy.sparse.csr_array((0, L)), np.empty(0, dtype=np.int64)
+    for g, own in enumerate(generations):
+        made = own[last[own] > g]
+        row[owner] = np.arange(owner.size)
+        child, which = np.nonzero(parents[made] >= 0)
+        table = np.full(child.size, 0.5), (child, row[parents[made[child], which]])
+        half = scipy.sparse.csr_array(table, shape=(made.size, owner.size))
+        unit = np.ones(made.size), made, np.arange(made.size + 1)
+        new = half @ T + scipy.sparse.csr_array(unit, shape=(made.size, L))
+        D[made] = _own_variances(parents[made], F)
+        F[made] = new.multiply(new) @ D - 1.0
+        kept = last[owner] > g
+        T = scipy.sparse.csr_array(scipy.sparse.vstack([T[kept], new]))
+        owner = np.concatenate([owner[kept], made])
+    return F
+
+
+def _own_variances(parents: np.ndarray, inbreeding: np.ndarray) -> np.ndarray:
+    """Variances given the parents, (m,) from (m, 2) and the inbreeding of all."""
+    F = inbreeding[parents]
+    return np.asarray(1.0 - np.sum(np.where(parents >= 0, 0.25 * (1.0 + F), 0.0), axis=1))
+
+
 def _inverse(parents: np.ndarray, inbreeding: np.ndarray, ids: pd.Index[Any]) -> Any:
     """``(I - P / 2)' D^-1 (I - P / 2)``, P the parents and D the variances given them."""
     L = len(parents)
     known = parents >= 0
-    F = np.where(known, inbreeding[parents], 0.0)
-    D = 1.0 - np.sum(np.where(known, 0.25 * (1.0 + F), 0.0), axis=1)
+    D = _own_variances(parents, inbreeding)
     none = D < 1e-12
     if none.any():
         raise DataError(
