@@ -13,7 +13,6 @@ from row_space import compress_rows
 from scipy import stats
 
 import lmm_jax as lmm
-from lmm_jax.api.simulate import random_columns
 from lmm_jax.batches.draw_recipe import recipe
 from lmm_jax.batches.replicate_minimize import fit_lanes
 from lmm_jax.covariance.theta import factor_blocks
@@ -185,7 +184,7 @@ def test_sources_have_the_moments_of_the_model(x64, name):
     design, layout, theta = res.design, res.design.layout, res.estimates.theta_layout
     source = recipe(layout, theta, res.scale).source
     X = design.exog if design.held is None else design.exog[:, np.isnan(design.held)]
-    columns = [X, *(random_columns(term).toarray() for term in design.terms)]
+    columns = [X, *(term.columns().toarray() for term in design.terms)]
     dimensions = np.linalg.matrix_rank(np.concatenate(columns, axis=1))
     assert float(source.df) == design.nobs - dimensions
     if isinstance(layout, GroupedLayout):

@@ -12,7 +12,6 @@ from helpers import assert_close
 from scipy.linalg import block_diag
 
 import lmm_jax as lmm
-from lmm_jax.api.simulate import random_columns
 
 TOL = 1e-8  # the same matrices by a Cholesky factor of the size of all effects
 
@@ -61,7 +60,7 @@ def fit(name: str) -> lmm.LMMResults:
 def dense(result: lmm.LMMResults) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
     """``sigma^2 Lambda (I + Lambda' Z'W Z Lambda)^-1 Lambda'``, and what its rows are."""
     design = result.design
-    Z = np.hstack([random_columns(term).toarray() for term in design.terms])
+    Z = np.hstack([term.columns().toarray() for term in design.terms])
     w = np.ones(design.nobs) if design.weights is None else design.weights
     Psi = block_diag(
         *[

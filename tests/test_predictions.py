@@ -14,7 +14,6 @@ from scipy import stats
 from scipy.linalg import block_diag
 
 import lmm_jax as lmm
-from lmm_jax.api.simulate import random_columns
 from lmm_jax.inference import prediction
 from lmm_jax.inference.prediction import conditional_variance
 from lmm_jax.inference.random_effects import TermRows
@@ -131,7 +130,7 @@ def dense_errors(res, X, Z):
             for term, F in zip(design.terms, res.estimates.factors, strict=True)
         ]
     )
-    own = np.hstack([random_columns(term).toarray() for term in design.terms]) @ Lambda
+    own = np.hstack([term.columns().toarray() for term in design.terms]) @ Lambda
     C = np.hstack([design.exog, own])
     p = design.exog.shape[1]
     ridge = np.diag([0.0] * p + [1.0] * own.shape[1])
@@ -143,7 +142,7 @@ def dense_errors(res, X, Z):
 @pytest.mark.parametrize("name", MODELS)
 def test_own_rows_against_dense_matrices(name):
     res = fit(name)
-    Z = np.hstack([random_columns(term).toarray() for term in res.design.terms])
+    Z = np.hstack([term.columns().toarray() for term in res.design.terms])
     expected = np.sqrt(dense_errors(res, res.design.exog, Z))
     own = res.predict(conditional=True, se=True)
     assert_close(own["std_error"], expected, DENSE_RTOL)

@@ -13,7 +13,6 @@ from helpers import assert_close
 from scipy import stats
 
 import lmm_jax as lmm
-from lmm_jax.api.simulate import random_columns
 from lmm_jax.inference import scaled_residuals, whitening
 from lmm_jax.results.residuals import KINDS
 
@@ -66,7 +65,7 @@ def dense(res):
         1 / (np.ones(design.nobs) if design.weights is None else design.weights)
     )
     for term, S in zip(design.terms, res.estimates.covariances, strict=True):
-        Z = random_columns(term).toarray()
+        Z = term.columns().toarray()
         V += Z @ np.kron(np.eye(term.n_levels), S) @ Z.T
     return V
 

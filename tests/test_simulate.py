@@ -7,7 +7,7 @@ import samples
 from scipy import stats
 
 import lmm_jax as lmm
-from lmm_jax.api.simulate import covariance_factor, random_columns, simulate
+from lmm_jax.api.simulate import covariance_factor, simulate
 
 DRAWS = 10_000
 # Probability that a test of moments fails although the draws are right. Seeds are fixed, so a
@@ -31,7 +31,7 @@ def variance(design, blocks, scale):
     w = np.ones(design.nobs) if design.weights is None else design.weights
     V = np.diag(scale / w)
     for term, S in zip(design.terms, blocks, strict=True):
-        Z = random_columns(term).toarray()
+        Z = term.columns().toarray()
         V += Z @ np.kron(np.eye(term.n_levels), S) @ Z.T
     return V
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse
 
 from ..capabilities import require
 from ..covariance.params import Params, check_covariance, check_shapes
@@ -16,7 +15,6 @@ from ..designs.design import Design
 from ..designs.labels import term_labels
 from ..designs.related import related_draws
 from ..designs.residual import residual_label
-from ..designs.terms import RandomTerm
 from ..errors import DataError
 from ..inference.residual_rows import noise_draws, residual_thetas
 from ..inputs.arguments import flag, generator, hinted, instance, number, numbers, whole_number
@@ -127,17 +125,8 @@ def draw_random_part(
         if root is not None:
             z = related_draws(term, root, z)
         b = np.einsum("ab,lbn->lan", factor, z).reshape(term.n_levels * k, n)
-        total += random_columns(term) @ b
+        total += term.columns() @ b
     return total
-
-
-def random_columns(term: RandomTerm) -> scipy.sparse.csr_array:
-    """Z of one term, levels by coefficients in the columns, (rows, L k)."""
-    rows, S, k = term.values.shape
-    columns = (term.codes[:, :, None] * k + np.arange(k)).ravel()
-    index = np.repeat(np.arange(rows), S * k)
-    shape = (rows, term.n_levels * k)
-    return scipy.sparse.csr_array((term.values.ravel(), (index, columns)), shape=shape)
 
 
 def covariance_factor(covariance: np.ndarray) -> np.ndarray:

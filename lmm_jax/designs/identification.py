@@ -20,6 +20,7 @@ import scipy.sparse
 from scipy.linalg import block_diag
 
 from ..covariance.structures import Structure
+from ..numerics.blocks import level_columns
 from .terms import RandomTerm
 
 # Share of W^-1 that the others must leave, in squares: at a smaller one a hundred million rows
@@ -63,7 +64,7 @@ def row_moments(terms: Sequence[RandomTerm], X: np.ndarray, weights: np.ndarray 
     largest = np.abs(X).max(axis=0, initial=0.0)
     X = root[:, None] * X / np.where(largest > 0, largest, 1.0)
     Q = orthonormal(X / np.maximum(np.sqrt((X * X).sum(axis=0)), 1e-300))
-    columns = [_random_columns(term, root) for term in terms]
+    columns = [_orthonormal_columns(term, root) for term in terms]
     designs = [design for design, _ in columns]
     widths = [design.shape[1] // term.n_levels for design, term in zip(designs, terms, strict=True)]
     cells = {}
@@ -79,7 +80,7 @@ def row_moments(terms: Sequence[RandomTerm], X: np.ndarray, weights: np.ndarray 
     return Moments(cells, reached, spans, n, Q.shape[1])
 
 
-def _random_columns(
+def _orthonormal_columns(
     term: RandomTerm, root: np.ndarray
 ) -> tuple[scipy.sparse.csr_array, np.ndarray]:
     """Z of a term, weighted, columns orthonormal before they are split by level: (n, L k).
@@ -90,11 +91,7 @@ def _random_columns(
     given = (term.values * root[:, None, None]).reshape(n * members, k)
     largest = np.abs(given).max(axis=0, initial=0.0)
     values = orthonormal(given / np.where(largest > 0, largest, 1.0))
-    k = values.shape[1]
-    columns = term.codes[:, :, None] * k + np.arange(k)
-    starts = np.arange(0, n * members * k + 1, members * k)
-    shape = (n, term.n_levels * k)
-    Z = scipy.sparse.csr_array((values.ravel(), columns.ravel(), starts), shape=shape)
+    Z = level_columns(term.codes, values.reshape(n, members, values.shape[1]), term.n_levels)
     return Z, values.T @ given
 
 

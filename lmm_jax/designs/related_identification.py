@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.sparse
 
+from ..numerics.blocks import level_columns
 from .identification import orthonormal
 from .terms import RandomTerm
 
@@ -51,21 +51,10 @@ def confounded_related(
 
 def _derivatives(term: RandomTerm, root: np.ndarray, x: np.ndarray) -> list[np.ndarray]:
     """Products of ``Z (A (x) D) Z'`` with x, (n, C) each, for the span D of a term's Psi."""
-    n, S, k = term.values.shape
-    values = term.values * root[:, None, None]
-    starts = np.arange(0, n * S + 1, S)
-    Z = [
-        scipy.sparse.csr_array(
-            (values[:, :, j].ravel(), term.codes.ravel(), starts), shape=(n, term.n_levels)
-        )
-        for j in range(k)
-    ]
-    across = [z.T @ x for z in Z]
+    Z = level_columns(term.codes, term.values * root[:, None, None], term.n_levels)
+    across = (Z.T @ x).reshape(term.n_levels, -1)
     if term.relationship is not None and term.relationship.matrix is not None:
-        across = [np.asarray(term.relationship.matrix @ u) for u in across]
-    out = []
-    for D in term.structure.span:
-        rows, columns = np.nonzero(D)
-        parts = [D[i, j] * (Z[i] @ across[j]) for i, j in zip(rows, columns, strict=True)]
-        out.append(np.sum(parts, axis=0))
-    return out
+        across = np.asarray(term.relationship.matrix @ across)
+    by_level = across.reshape(term.n_levels, -1, x.shape[1])
+    moved = np.einsum("dij,ljc->dlic", term.structure.span, by_level)
+    return [Z @ u.reshape(Z.shape[1], -1) for u in moved]

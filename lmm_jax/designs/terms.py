@@ -14,6 +14,7 @@ import scipy.sparse.csgraph
 
 from ..covariance.structures import Structure, Unstructured
 from ..errors import DataError
+from ..numerics.blocks import level_columns
 from ..reprs import brief
 from .relationship import Relationship
 
@@ -64,6 +65,10 @@ class RandomTerm:
     def n_seen(self) -> int:
         """Number of levels that rows have: all of them, unless the levels are related."""
         return self.n_levels if self.relationship is None else np.unique(self.codes).size
+
+    def columns(self) -> scipy.sparse.csr_array:
+        """Z of the term, levels by coefficients in the columns, (n, L k)."""
+        return level_columns(self.codes, self.values, self.n_levels)
 
     @property
     def linked(self) -> tuple[np.ndarray, int]:

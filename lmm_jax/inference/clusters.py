@@ -143,7 +143,7 @@ def stacks(design: Design, estimates: Estimates, clusters: Clusters) -> Iterator
         for some, short in ((rows[even], True), (rows[~even], False)):
             if not len(some):
                 continue
-            Z, n = random_columns(design, estimates, some), rows.shape[1]
+            Z, n = effect_columns(design, estimates, some), rows.shape[1]
             _check_size(min(n, Z.shape[2] + X.shape[1]) if short else n, n, "rows")
             if short:
                 yield _rotated(X[some], e[some], noise[some[:, 0]], Z)
@@ -164,7 +164,7 @@ def rows_by_size(clusters: Clusters) -> Iterator[np.ndarray]:
             yield order[first[at : at + step, None] + np.arange(n)]
 
 
-def random_columns(design: Design, estimates: Estimates, rows: np.ndarray) -> np.ndarray:
+def effect_columns(design: Design, estimates: Estimates, rows: np.ndarray) -> np.ndarray:
     """``Z_i Lambda`` of clusters, (g, n, q): the levels that a cluster has, padded by zeros."""
     g, n = rows.shape
     places = np.arange(g)[:, None], np.arange(n)[None, :]

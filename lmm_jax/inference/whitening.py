@@ -7,7 +7,7 @@ from scipy.linalg import solve_triangular
 
 from ..designs.design import Design
 from ..errors import DataError
-from .clusters import Clusters, random_columns, rows_by_size
+from .clusters import Clusters, effect_columns, rows_by_size
 from .estimates import Estimates
 from .residual_rows import noise_blocks
 
@@ -42,7 +42,7 @@ def whitened(design: Design, estimates: Estimates, marginal: np.ndarray) -> np.n
         )
     sigma, out = np.sqrt(estimates.scale), np.empty(design.nobs)
     for rows in rows_by_size(blocks):
-        Z = random_columns(design, estimates, rows)
+        Z = effect_columns(design, estimates, rows)
         V = Z @ Z.transpose(0, 2, 1) + noise_blocks(design, estimates, rows)
         e = marginal[rows] / sigma
         for place, L, own in zip(rows, np.linalg.cholesky(V), e, strict=True):

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse
 
 from ..covariance.structures import Structure
-from ..numerics.blocks import AnyMatrix, members_of
+from ..numerics.blocks import AnyMatrix, level_columns, members_of
 from .common_scale import Frame, RowWeights, fixed_frame, read_weights, whitener
 
 
@@ -64,14 +64,6 @@ def on_scale(Y: Any, X: Any, terms: Sequence[TermColumns], weights: Any) -> Scal
         values: Any = scale * term.values
         A = np.asarray(whitener(values, weights, term.structure))
         whiteners.append(A)
-        Z.append(_sparse(term, values @ A * read.root[:, None, None]))
+        Z.append(level_columns(term.codes, values @ A * read.root[:, None, None], term.n_levels))
         scales.append(scale)
     return ScaledRows(read, frame, XY, tuple(whiteners), tuple(Z), tuple(scales))
-
-
-def _sparse(term: TermColumns, values: np.ndarray) -> scipy.sparse.csr_array:
-    n, S, k = values.shape
-    columns = (term.codes[:, :, None] * k + np.arange(k)).ravel()
-    starts = np.arange(0, n * S * k + 1, S * k)
-    table = (values.ravel(), columns, starts)
-    return scipy.sparse.csr_array(table, shape=(n, term.n_levels * k))

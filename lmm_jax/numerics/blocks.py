@@ -31,6 +31,23 @@ def dense_block(A: AnyMatrix, rows: np.ndarray, columns: np.ndarray) -> np.ndarr
     return np.asarray(A[rows][:, columns].toarray())
 
 
+def level_columns(codes: np.ndarray, values: np.ndarray, n_levels: int) -> scipy.sparse.csr_array:
+    """Z of a term, levels by coefficients in the columns, (n, L k).
+
+    Parameters
+    ----------
+    codes : ndarray of int, shape (n, S)
+        Levels of each row.
+    values : ndarray, shape (n, S, k)
+    n_levels : int
+    """
+    n, S, k = values.shape
+    columns = codes[:, :, None] * k + np.arange(k)
+    starts = np.arange(0, n * S * k + 1, S * k)
+    table = values.ravel(), columns.ravel(), starts
+    return scipy.sparse.csr_array(table, shape=(n, n_levels * k))
+
+
 class BlockColumns:
     """Columns gathered block by block: dense where they fill much of the matrix, else sparse.
 
