@@ -178,8 +178,8 @@ def _why_confounded(terms: Sequence[RandomTerm], n: int) -> str:
     )
 
 
-def check_response(y: np.ndarray, X: np.ndarray, name: str) -> None:
-    """The response varies around its fixed effects."""
+def check_response(y: np.ndarray, name: str) -> None:
+    """The response varies."""
     if (y == y[0]).all():
         raise DataError(f"the response {name!r} is constant: there is nothing to explain")
 

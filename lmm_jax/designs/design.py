@@ -35,7 +35,7 @@ from .checks import (
 )
 from .compressed import AnyLayout, Compressed, compress_rows, few_groups, padded
 from .identification import row_moments
-from .related import RelatedPlan, RelatedRows, compress_related, related_root
+from .related import RelatedCompression, RelatedPlan, compress_related, related_root
 from .related_identification import confounded_related
 from .residual import Residual
 from .terms import RandomTerm, connected_rows, independent_groups
@@ -187,7 +187,7 @@ class Design:
         return self.is_related and self.sizes == (1,)
 
     @cached_property
-    def _related(self) -> RelatedRows:
+    def _related(self) -> RelatedCompression:
         y, X, _ = self._free_rows()
         return compress_related(
             y, X, self.terms, self.weights, self.group_codes, self.n_groups, self.n_components
@@ -320,7 +320,7 @@ def assemble(
     check_levels(terms)
     if residual is None:
         check_identified(terms, y.size, X.shape[1], lambda: _confounded(terms, X, weights))
-    check_response(y if offset is None else y - offset, X, endog_name)
+    check_response(y if offset is None else y - offset, endog_name)
     if source is not None:
         source = replace(source, kept=kept)
     return Design(

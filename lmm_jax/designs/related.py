@@ -10,7 +10,7 @@ import numpy as np
 from ..layouts.core_columns import seen_root
 from ..layouts.group_index import LevelMap
 from ..layouts.plan import LayoutInfo
-from ..layouts.related import Known, RelatedLayout, TermColumns, related_layout
+from ..layouts.related import Known, RelatedParts, TermColumns, related_layout
 from ..numerics.blocks import AnyMatrix
 from ..reprs import brief
 from .compressed import Compressed
@@ -27,7 +27,7 @@ class RelatedPlan:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class RelatedRows:
+class RelatedCompression:
     """A compressed design, its plan and the report on it."""
 
     compressed: Compressed
@@ -45,7 +45,7 @@ def compress_related(
     group: np.ndarray,
     n_groups: int,
     n_components: int,
-) -> RelatedRows:
+) -> RelatedCompression:
     """One pass over the rows of a design of which some terms have a relationship."""
     found = related_layout(
         y,
@@ -65,7 +65,7 @@ def compress_related(
         bases=found.bases,
     )
     plan = RelatedPlan(level_maps=found.level_maps)
-    return RelatedRows(compressed=compressed, plan=plan, info=_info(found, terms))
+    return RelatedCompression(compressed=compressed, plan=plan, info=_info(found, terms))
 
 
 def term_columns(term: RandomTerm) -> TermColumns:
@@ -94,7 +94,7 @@ def related_draws(term: RandomTerm, root: AnyMatrix, z: np.ndarray) -> np.ndarra
     return out
 
 
-def _info(found: RelatedLayout, terms: Sequence[RandomTerm]) -> LayoutInfo:
+def _info(found: RelatedParts, terms: Sequence[RandomTerm]) -> LayoutInfo:
     labels = [term.label for term in terms]
     core = tuple(label for t, label in enumerate(labels) if t not in found.eliminated)
     if not core:

@@ -234,14 +234,14 @@ def _operator_beside(items: Sequence[Item], i: int) -> Item | None:
             joins = item is not None and item.kind == "operator"
             if item is not None and joins and item.text not in ("+", "-", "|", "||", "~"):
                 return item
-        opened = _enclosing(items, left, right)
+        opened = _enclosing(items, left)
         if opened is None:
             return None
         left, right = opened
 
 
-def _enclosing(items: Sequence[Item], left: int, right: int) -> tuple[int, int] | None:
-    """Places of the innermost round brackets around some items; None where a bar is inside."""
+def _enclosing(items: Sequence[Item], left: int) -> tuple[int, int] | None:
+    """Places of the innermost round brackets around an item; None where a bar is inside."""
     level = 0
     for start in range(left - 1, -1, -1):
         if items[start].kind == "context":

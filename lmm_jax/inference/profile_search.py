@@ -102,7 +102,7 @@ def crossing(line: Line, start: Found, best: float, q: float, side: int) -> Foun
         return start._replace(ends=True)
     if not np.isfinite(start.jet.hessian).all():
         return None  # the residual variance vanishes beside the random effects: no digits are left
-    guess = _guess(line, start, best, q, side)
+    guess = _guess(line, start, q, side)
     found = _venzon_moolgavkar(line, _moved(start, line.held, guess), best, q, side)
     if found is not None and not _is_challenged(line, found):
         return found
@@ -118,7 +118,7 @@ def at_optimum(line: Line) -> Found:
 # ------------------------------------------------------------ where to look first
 
 
-def _guess(line: Line, start: Found, best: float, q: float, side: int) -> float:
+def _guess(line: Line, start: Found, q: float, side: int) -> float:
     """The coordinate at which the level should be, by the curvature on the parameter's own scale.
 
     Standard deviations go by their logarithm, correlations by Fisher's z.

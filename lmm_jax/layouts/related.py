@@ -21,11 +21,11 @@ import numpy as np
 from ..numerics.shapes import round_up_few
 from .compress import maps_back, one_response
 from .grouped import GroupedLayout
-from .related_core import RelatedLayout, core_layout
+from .related_core import RelatedParts, core_layout
 from .related_rows import Known, ScaledRows, TermColumns, on_scale
 from .rotation import ids_of, rotate, rotated_bucket, rotated_map, spectrum_of
 
-__all__ = ["Known", "RelatedLayout", "TermColumns", "related_layout"]
+__all__ = ["Known", "RelatedParts", "TermColumns", "related_layout"]
 
 # Pairs of entries that links may hold, and what one costs in units of a multiplication in the
 # dense matrices of the core.
@@ -42,7 +42,7 @@ def related_layout(
     n_groups: int,
     labels: Sequence[str],
     n_components: int,
-) -> RelatedLayout:
+) -> RelatedParts:
     """Compress a model with related terms.
 
     Parameters
@@ -68,7 +68,7 @@ def related_layout(
 
 def _rotated_layout(
     rows: ScaledRows, terms: Sequence[TermColumns], n_components: int
-) -> RelatedLayout:
+) -> RelatedParts:
     """Groups of one row each."""
     known, p = terms[0].known, rows.frame.X.shape[1]
     assert known is not None  # the caller has looked
@@ -84,7 +84,7 @@ def _rotated_layout(
         **one_response(maps),
     )
     size = spectrum.sigma.size
-    return RelatedLayout(
+    return RelatedParts(
         layout=layout,
         bases=(spectrum.basis,),
         level_maps=(rotated_map(size),),
@@ -97,10 +97,10 @@ def _rotated_layout(
 
 def _to_rotate(terms: Sequence[TermColumns]) -> int | None:
     """The related term that is rotated: with one coefficient, and worth it beside the others."""
-    fit = [t for t, term in enumerate(terms) if term.known is not None and term.structure.k == 1]
-    if not fit:
+    able = [t for t, term in enumerate(terms) if term.known is not None and term.structure.k == 1]
+    if not able:
         return None
-    found = max(fit, key=lambda t: terms[t].n_levels)
+    found = max(able, key=lambda t: terms[t].n_levels)
     own = terms[found].n_levels
     rest = sum(t.n_levels * t.structure.k for t in terms) - own
     pairs = own * rest * (rest + 1) // 2

@@ -26,7 +26,7 @@ from .related_rows import ScaledRows, TermColumns
 from .rotation import ids_of, rotated_bucket, rotated_map, spectrum_of
 
 
-class RelatedLayout(NamedTuple):
+class RelatedParts(NamedTuple):
     """A layout and the way back from it."""
 
     layout: GroupedLayout | CrossedLayout
@@ -111,7 +111,7 @@ def core_layout(
     n_groups: int,
     labels: Sequence[str],
     n_components: int,
-) -> RelatedLayout:
+) -> RelatedParts:
     """All terms, or all but the rotated one, in the core."""
     structures = tuple(term.structure for term in terms)
     inside = [t for t in range(len(terms)) if t != turned]
@@ -166,7 +166,7 @@ def core_layout(
     bases = dict(zip(inside, (term.basis for term in core.terms), strict=True))
     if turned is not None:
         found[turned], bases[turned] = rotated_map(at.sigma.size), basis
-    return RelatedLayout(
+    return RelatedParts(
         layout=layout,
         bases=tuple(bases[t] for t in range(len(terms))),
         level_maps=tuple(found[t] for t in range(len(terms))),
