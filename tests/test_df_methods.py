@@ -5,6 +5,7 @@ import pickle
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 import reference
 from helpers import assert_close, random_root
@@ -199,3 +200,37 @@ def test_rounding_is_no_part_of_a_contrast():
         df_method="between-within",
     )  # fmt: skip
     assert growth.anova()["df_denom"].tolist() == [79, 25, 79]
+
+
+def crossed_sites(sites):
+    """Twelve subjects, each seen once at every site."""
+    rng = np.random.default_rng(3)
+    site, subject = (a.ravel() for a in np.meshgrid(np.arange(sites), np.arange(12)))
+    effects = rng.normal(size=sites)[site] + rng.normal(size=12)[subject]
+    return pd.DataFrame(
+        {
+            "y": effects + rng.normal(size=12 * sites),
+            "x": rng.normal(size=sites)[site],
+            "z": rng.normal(size=12 * sites),
+            "site": site,
+            "id": subject,
+        }
+    )
+
+
+@pytest.mark.parametrize("sites", [6, 12])
+def test_subjects_crossed_with_sites_are_refused_whatever_their_numbers(sites):
+    result = lmm.fit("y ~ x + z + (1 | site) + cs(site | id)", crossed_sites(sites))
+    with pytest.raises(DataError, match="crossed with random effects"):
+        _ = result.with_df("between-within").df
+
+
+@pytest.mark.parametrize("residual", ["sp_exp(z)", "cs(site | id)"])
+def test_a_factor_of_one_level_is_none(residual):
+    """n - p, or subjects and rows less theirs: the intercept has no factor of its own."""
+    data = crossed_sites(4)
+    result = lmm.fit(f"y ~ x + z + {residual}", data, df_method="between-within")
+    n = len(data)
+    expected = [n - 3] * 3 if residual == "sp_exp(z)" else [12 - 1, n - 12 - 2, n - 12 - 2]
+    np.testing.assert_array_equal(result.df, expected)
+    assert np.isfinite(result.pvalues).all()

@@ -22,9 +22,9 @@ def column_df(design: Design) -> np.ndarray:
 
     so that with one factor the two numbers are subjects less columns between them, and rows
     less subjects less columns within them. The subjects of a residual covariance are a factor as
-    well. Where it is unstructured and there are no random effects, columns within subjects have
-    the degrees of freedom of those between them, as in SAS (``type=un``). What is held fixed has
-    no test: infinity.
+    well; a factor of one level is none. Where the residual covariance is unstructured and there
+    are no random effects, columns within subjects have the degrees of freedom of those between
+    them, as in SAS (``type=un``). What is held fixed has no test: infinity.
 
     Parameters
     ----------
@@ -46,18 +46,18 @@ def column_df(design: Design) -> np.ndarray:
     factors = [t.codes[:, 0] for t in design.terms if t.codes.shape[1] == 1]
     if design.residual is not None and design.residual.rows.n_subjects < len(X):
         factors.append(design.residual.rows.subject)
-    by_count = {int(codes.max()) + 1: codes for codes in (design.group_codes, *factors)}
-    levels = sorted(by_count.items())
+    by_size = sorted((design.group_codes, *factors), key=lambda c: int(c.max()))
+    found = [(int(c.max()) + 1, c) for c in by_size]
     if design.residual is not None:
-        _check_nested(levels)
-    counts = np.array([*by_count, len(X)], dtype=float)
-    counts.sort()
+        _check_nested(found)  # factors of as many levels too
+    levels = [(count, c) for count, c in dict(found).items() if count > 1]
+    counts = np.array([*(count for count, _ in levels), len(X)], dtype=float)
     owner = np.full(X.shape[1], len(levels))
     for place, (count, codes) in reversed(list(enumerate(levels))):
         owner[_is_constant(X, codes, count)] = place
     used = np.bincount(owner, minlength=len(counts))
     df = np.diff(counts, prepend=0.0) - used
-    if not design.terms and _is_unstructured(design):
+    if levels and not design.terms and _is_unstructured(design):
         df[-1] = df[-2]
     out = np.full(design.exog.shape[1], np.inf)
     out[slice(None) if design.held is None else np.isnan(design.held)] = df[owner]
