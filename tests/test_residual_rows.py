@@ -581,6 +581,10 @@ NESTED = {
     "ar1 in toep": ("ar1(visit | Subject)", "toep(visit | Subject)", 2),
     "one in diag": ("(1 | Subject)", "(1 | Subject) + diag(Sex)", 1),
     "alike in arms": ("cs(visit | Subject)", "cs(visit | Sex / Subject)", 2),
+    "ages in visits": ("ar1(age | Subject)", "us(age | Subject)", 8),
+    "ages in a chain": ("ar1(age | Subject)", "ad(age | Subject)", 2),
+    "strata in strata": ("diag(Sex)", "diag(Sex:age)", 6),
+    "strata in arms": ("diag(Sex)", "us(visit | Sex / Subject)", 18),
 }
 
 
@@ -598,6 +602,26 @@ def test_covariances_that_are_not_nested_are_not_compared_by_a_ratio():
     other = lmm.fit("distance ~ age * Sex + cs(visit | Subject)", DATA)
     with pytest.raises(lmm.DataError, match="no special case of the other"):
         lmm.anova(fitted("times"), other)
+
+
+@pytest.mark.parametrize(
+    ("small", "large"),
+    [
+        ("symm(visit | Subject)", "us(other | Subject)"),
+        ("ar1(age | Subject)", "ad(other | Subject)"),
+        ("ar1(age | Subject)", "ad(backwards | Subject)"),
+        ("ar1h(visit | Subject)", "us(other | Subject)"),
+    ],
+)
+def test_visits_that_do_not_tell_each_other(small, large):
+    """Visits that are numbered otherwise in half of the subjects, or in another order in all."""
+    order = np.array(["v1", "v2", "v3", "v4"])
+    visit = DATA["age"].to_numpy().astype(int) // 2 - 4
+    other = np.where(DATA["Sex"] == "Male", order[visit], order[[1, 0, 3, 2]][visit])
+    data = DATA.assign(other=other, backwards=order[[0, 2, 1, 3]][visit])
+    one, two = (lmm.fit(f"distance ~ age * Sex + {text}", data) for text in (small, large))
+    with pytest.raises(lmm.DataError, match="no special case of the other"):
+        lmm.anova(one, two, refit=False)
 
 
 def test_a_bootstrapped_ratio():

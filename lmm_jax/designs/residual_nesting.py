@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..layouts.group_index import divide_alike, function_of
 from .residual import Residual
 
 # Correlations by the ones that have them as a special case in their interior.
@@ -26,7 +27,7 @@ def is_special_case(small: Residual | None, large: Residual | None) -> bool:
     if small is None or large is None:
         return small is None and (large is None or large.term.correlation not in _SPATIAL)
     return (
-        (small.arms is None or _alike(small.rows.arm, large.rows.arm))
+        (small.arms is None or divide_alike(small.rows.arm, large.rows.arm))
         and _correlation_within(small, large)
         and _spread_within(small, large)
     )
@@ -40,25 +41,29 @@ def _correlation_within(small: Residual, large: Residual) -> bool:
         return False
     if small.term.nugget and not large.term.nugget:
         return False
-    if own not in ("cs", "symm") or other not in ("cs", "symm"):
-        units = (r.structures[0].correlation.unit for r in (small, large))
-        one, two = (r.rows.places * unit for r, unit in zip((small, large), units, strict=True))
-        if one.shape != two.shape or np.ptp(one - two, axis=1).any():
-            return False
-    return _alike(small.rows.subject, large.rows.subject)
+    return divide_alike(small.rows.subject, large.rows.subject) and _places_within(small, large)
+
+
+def _places_within(small: Residual, large: Residual) -> bool:
+    """Whether the places of rows in the larger one tell their correlations in the smaller one."""
+    if small.term.correlation == "cs":
+        return True
+    one, two = (r.rows.places * r.structures[0].correlation.unit for r in (small, large))
+    if large.term.correlation not in ("symm", "ad"):  # distances
+        return one.shape == two.shape and not np.ptp(one - two, axis=1).any()
+    visit, place = two[0].astype(np.int64), np.unique(one[0], return_inverse=True)[1].reshape(-1)
+    place_of = function_of(visit, place, int(visit.max()) + 1)
+    if place_of is None:
+        return False
+    return large.term.correlation == "symm" or bool((np.diff(place_of) > 0).all())
 
 
 def _spread_within(small: Residual, large: Residual) -> bool:
     one, two = small.rows, large.rows
     if small.term.spread == "one":
         return True
-    if one.levels is not None:
-        return two.levels is not None and _alike(one.levels, two.levels)
+    if one.levels is not None:  # every arm has a standard deviation, at least
+        own = two.arm if two.levels is None else two.arm * (two.levels.max() + 1) + two.levels
+        return function_of(own, one.levels, int(own.max()) + 1) is not None
     same = small.term.spread == large.term.spread and two.covariate is not None
     return same and bool(np.array_equal(one.covariate, two.covariate))  # type: ignore[arg-type]
-
-
-def _alike(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two labellings divide the rows alike."""
-    pairs = np.unique(np.stack([a, b]), axis=1).shape[1]
-    return bool(pairs == np.unique(a).size == np.unique(b).size)

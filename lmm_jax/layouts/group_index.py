@@ -298,5 +298,11 @@ def function_of(fine: np.ndarray, coarse: np.ndarray, n_fine: int) -> np.ndarray
     return parent if bool((parent[fine] == coarse).all()) else None
 
 
+def divide_alike(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two labellings, numbered from zero, divide the rows alike."""
+    sizes = int(a.max(initial=-1)) + 1, int(b.max(initial=-1)) + 1
+    return function_of(a, b, sizes[0]) is not None and function_of(b, a, sizes[1]) is not None
+
+
 def _extend(values: np.ndarray, fill: int, with_value: int) -> np.ndarray:
     return np.concatenate([values, np.full(fill, with_value)]).astype(np.int32)

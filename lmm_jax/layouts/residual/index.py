@@ -13,7 +13,7 @@ from ...covariance.structures import OfTerms, Structure, term_sizes
 from ...errors import DataError
 from ...numerics.shapes import round_up, round_up_rows
 from ...reprs import brief
-from ..group_index import GroupPlan, LevelMap, function_of, level_parent, rank_within
+from ..group_index import GroupPlan, LevelMap, divide_alike, level_parent, rank_within
 
 # Rows of a group beyond which its dense matrices are too much.
 _MOST_ROWS = 4000
@@ -140,7 +140,8 @@ def plan_residual(
     arm = arm_of_groups(rows.arm, group, n_groups)
     counts = np.bincount(group, minlength=n_groups)
     check_dense(int(counts.max(initial=0)))
-    alone = n_groups == rows.n_subjects and bool((counts > 0).all()) and _same(group, rows.subject)
+    alone = n_groups == rows.n_subjects and bool((counts > 0).all())
+    alone = alone and divide_alike(group, rows.subject)
     slots = int(rows.places.max(initial=0)) + 1
     correlation = rows.structures[0].correlation
     by_visit = rows.levels is None or bool(np.array_equal(rows.levels, rows.places[0]))
@@ -233,12 +234,6 @@ def _bucket(
         widths=widths,
         arm=arm,
     )
-
-
-def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two labellings divide the rows alike."""
-    sizes = int(a.max(initial=-1)) + 1, int(b.max(initial=-1)) + 1
-    return function_of(a, b, sizes[0]) is not None and function_of(b, a, sizes[1]) is not None
 
 
 def arm_of_groups(arm: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:
