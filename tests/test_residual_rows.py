@@ -583,6 +583,7 @@ NESTED = {
     "alike in arms": ("cs(visit | Subject)", "cs(visit | Sex / Subject)", 2),
     "ages in visits": ("ar1(age | Subject)", "us(age | Subject)", 8),
     "ages in a chain": ("ar1(age | Subject)", "ad(age | Subject)", 2),
+    "distances in visits": ("toep(age | Subject)", "us(visit | Subject)", 6),
     "strata in strata": ("diag(Sex)", "diag(Sex:age)", 6),
     "strata in arms": ("diag(Sex)", "us(visit | Sex / Subject)", 18),
 }

@@ -157,6 +157,41 @@ def test_a_category_that_nobody_has_is_a_gap():
     assert by_category.llf == by_number.llf != closed_up.llf
 
 
+def test_ages_two_years_apart():
+    """Distances of a Toeplitz covariance are counted in the step that the visits have."""
+    data = lmm.load_dataset("orthodont")
+    data["visit"] = pd.Categorical(data["age"])
+    result = lmm.fit("distance ~ age + toep(age | Subject)", data, runtime="numpy")
+    counted = lmm.fit("distance ~ age + toep(visit | Subject)", data, runtime="numpy")
+    assert result.converged and list(result.residual_params.index) == ["rho[1]", "rho[2]", "rho[3]"]
+    assert_close(result.llf, counted.llf, SAME)
+    assert_close(result.residual_cov().to_numpy(), counted.residual_cov().to_numpy(), SAME_ROOT)
+    # a visit that the fit has not seen, as another of the same subject tells of it
+    seen = data[data["age"] != 12]
+    apart = lmm.fit("distance ~ age + toep(age | Subject)", seen, runtime="numpy")
+    new = data[data["Subject"] == "M01"].query("age == 12")
+    expected = np.linalg.solve(
+        apart.residual_cov().to_numpy(),
+        seen.query("Subject == 'M01'")["distance"] - apart.predict(seen.query("Subject == 'M01'")),
+    )
+    rho = np.append(1.0, apart.residual_params)[[2, 1, 1]]
+    mean = apart.predict(new, conditional=False).iloc[0]
+    assert_close(
+        apart.predict(new, conditional=True).iloc[0], mean + apart.scale * rho @ expected, SAME_ROOT
+    )
+
+
+@pytest.mark.parametrize("name", ["ar1", "toep"])
+def test_categories_that_are_numbers_have_no_places_between(name):
+    """Their places are those of the categories: a number that is none has no place."""
+    data = lmm.load_dataset("orthodont")
+    data = data.assign(visit=pd.Categorical(data["age"]))
+    result = lmm.fit(f"distance ~ age + {name}(visit | Subject)", data, runtime="numpy")
+    new = data[data["Subject"] == "M01"].assign(visit=[8, 10, 12, 16])
+    with pytest.raises(DataError, match="nothing of the visit 16"):
+        result.predict(new, conditional=True)
+
+
 @pytest.mark.parametrize("name", ["us", "ar1", "toeph", "adh", "arma11"])
 def test_order_of_rows_and_direction_of_time(name):
     """Rows in any order; time reversed, where the covariance is the same read backwards."""

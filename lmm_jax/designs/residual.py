@@ -215,7 +215,9 @@ def residual_of_rows(
         assert places.visits is not None
         options["levels"] = tuple(spelled(places.visits))
     elif kind is Toeplitz:
-        options["levels"] = tuple(map(str, range(int(at.max(initial=0)) + 1)))
+        step = max(int(np.gcd.reduce(at[0].astype(np.int64))), 1)
+        at = at / step
+        options |= {"unit": step, "levels": tuple(map(str, range(int(at.max(initial=0)) + 1)))}
     if len(options.get("levels", ())) > _MOST_VISITS:
         raise DataError(
             f"{term.text} has {len(options['levels'])} visits, up to {_MOST_VISITS} are taken: "

@@ -160,9 +160,9 @@ def _new_places(
     labels = mat.labels(term.places[0], data, context=context)
     codes = find(residual.visits, labels, term.places[0])
     at = np.where(codes < 0, np.nan, residual.visit_places[codes])
-    if residual.visits.dtype.kind in "iuf" and _goes_on(term, correlation):
+    if _goes_on(residual):
         numbers = pd.to_numeric(labels, errors="coerce").to_numpy(dtype=float)
-        other = numbers - float(residual.visits.min())
+        other = (numbers - float(residual.visits.min())) / correlation.unit
         whole = other == np.round(other)
         at = np.where((codes < 0) & whole & _in_reach(correlation, other), other, at)
     if np.isnan(at).any():
@@ -170,9 +170,15 @@ def _new_places(
     return codes, at[None]
 
 
-def _goes_on(term: ResidualTerm, correlation: Correlation) -> bool:
+def _goes_on(residual: Residual) -> bool:
     """Whether visits are known by their numbers alone, so that others have a covariance too."""
-    return term.spread != "visits" and (not correlation.levels or isinstance(correlation, Toeplitz))
+    term, correlation, visits = residual.term, residual.structures[0].correlation, residual.visits
+    if term.spread == "visits" or (correlation.levels and not isinstance(correlation, Toeplitz)):
+        return False
+    if visits is None or visits.dtype.kind not in "iuf":
+        return False
+    numbers = visits.to_numpy(dtype=float)  # of categories the places count, not the numbers
+    return np.array_equal((numbers - numbers.min()) / correlation.unit, residual.visit_places)  # type: ignore[arg-type]
 
 
 def _in_reach(correlation: Correlation, place: np.ndarray) -> np.ndarray:
