@@ -1,5 +1,7 @@
 """The words of residual covariances: what is one, what it says, and what is refused."""
 
+from datetime import date, datetime
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -260,6 +262,58 @@ def test_covariances_asked_for():
     at = power.residual_cov(covariate=[20.0, 40.0]).to_numpy()
     ratio = 2.0 ** (2.0 * power.residual_params["power"])
     np.testing.assert_allclose(at, at[0, 0] * np.diag([1.0, ratio]), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("text", "one", "options"),
+    [
+        ("us(age | Subject)", [8.0, 10.0], {}),
+        ("us(age | Subject)", np.array(["8", "10"]), {}),
+        ("us(day | Subject)", [datetime(2026, 1, 8), date(2026, 1, 10)], {}),
+        ("us(day | Subject)", pd.to_datetime(["2026-01-08", "2026-01-10"]), {}),
+        ("ar1(age | Subject) * diag(age)", [8, 10], {"stratum": 14.0}),
+        ("us(age | boy / Subject)", [8, 10], {"arm": True}),
+        ("us(age | part / Subject)", [8, 10], {"arm": 1.0}),
+        ("diag(age)", [8.0, 10.0], {}),
+    ],
+)
+def test_labels_of_any_type(text, one, options):
+    """A visit, an arm or a stratum is found by its number, its text or its date."""
+    data = lmm.load_dataset("orthodont")
+    data = data.assign(
+        day=pd.to_datetime("2026-01-01") + pd.to_timedelta(data["age"] - 1, unit="D"),
+        boy=data["Sex"] == "Male", part=(data["Sex"] == "Male").astype(int),
+    )  # fmt: skip
+    res = lmm.fit(f"distance ~ age + {text}", data, runtime="numpy")
+    names = ["2026-01-08", "2026-01-10"] if "day" in text else ["8", "10"]
+    asked = {key: str(x).removesuffix(".0") for key, x in options.items()}
+    by_name = res.residual_cov(names, **asked)
+    pd.testing.assert_frame_equal(res.residual_cov(one, **options), by_name)
+    with pytest.raises(DataError, match=r"no (visit|stratum) '?9'?: there are"):
+        res.residual_cov(9, **options)
+
+
+def test_an_arm_without_a_name():
+    """The empty text is a label like others: its parameters are told apart."""
+    data = lmm.load_dataset("orthodont")
+    data["part"] = np.where(data["Sex"] == "Male", "", "f")
+    res = lmm.fit("distance ~ age * Sex + ar1(age | part / Subject)", data, runtime="numpy")
+    named = lmm.fit("distance ~ age * Sex + ar1(age | Sex / Subject)", data, runtime="numpy")
+    assert list(res.residual_params.index) == ["sd[]", "rho[]", "sd[f]", "rho[f]"]
+    by_name = named.residual_params[["sd[Male]", "rho[Male]", "sd[Female]", "rho[Female]"]]
+    np.testing.assert_allclose(res.residual_params, by_name, rtol=1e-6)
+    np.testing.assert_allclose(res.residual_cov(arm=""), named.residual_cov(arm="Male"), rtol=1e-6)
+    with pytest.raises(DataError, match="no arm 'm': there are"):
+        res.residual_cov(arm="m")
+
+
+def test_the_formula_of_a_result_has_its_residual_covariance():
+    one, two = (
+        lmm.fit("y ~ x", DATA, residual=f"{name}(visit | id)", runtime="numpy")
+        for name in ("cs", "us")
+    )
+    assert one.formula == "y ~ x + cs(visit | id)"
+    assert list(lmm.anova(one, two).index) == [one.formula, two.formula]
 
 
 def test_strata_of_two_factors():

@@ -492,7 +492,8 @@ class Antedependent(Correlation):
 class Toeplitz(Correlation):
     """One correlation a distance between visits, by their partial autocorrelations.
 
-    Distances are counted in the largest step of which all are multiples, the unit. Durbin and Levinson's recursion makes correlations of numbers in (-1, 1), any numbers.
+    Distances are counted in the largest step of which all are multiples, the unit. Durbin and
+    Levinson's recursion makes correlations of numbers in (-1, 1), any numbers.
     """
 
     __slots__ = ()

@@ -147,7 +147,7 @@ class ResidualStructure(Structure):
     k: int = 0
     correlation: Correlation
     spread: Spread
-    arm: str = ""  # the subjects that it belongs to, where there are several
+    arm: str | None = None  # the subjects that it belongs to; None: all
 
     @property
     def n_params(self) -> int:
@@ -346,9 +346,9 @@ def _combined(s: Any, slopes: Any) -> Any:
     return xp.sum(s.reshape(-1, *(1,) * (slopes.ndim - 1)) * slopes, axis=0)
 
 
-def _of_arm(name: str, arm: str) -> str:
+def _of_arm(name: str, arm: str | None) -> str:
     """``sd[visit]`` of an arm is ``sd[arm,visit]``; ``rho`` is ``rho[arm]``."""
-    if not arm:
+    if arm is None:
         return name
     kind, _, rest = name.partition("[")
     return f"{kind}[{arm},{rest}" if rest else f"{name}[{arm}]"

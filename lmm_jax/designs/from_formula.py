@@ -155,7 +155,8 @@ def _with_residual(parsed: fml.ParsedFormula, residual: Any) -> fml.ParsedFormul
         raise FormulaError(f"residual is a {type(residual).__name__}: pass 'ar1(visit | id)'")
     if parsed.residual is not None:
         raise FormulaError("residual= beside a residual covariance in the formula", parsed.text)
-    return replace(parsed, residual=fml.parse_residual(residual))
+    term = fml.parse_residual(residual)
+    return replace(parsed, residual=term, text=f"{parsed.text} + {term.text}")
 
 
 def _fixed_source(

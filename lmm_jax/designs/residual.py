@@ -235,7 +235,7 @@ def residual_of_rows(
         ResidualStructure(
             correlation=kind(width=_width(counts, arm, subject, a), **options),
             spread=Spread(kind=spread, levels=labels, anchored=a == 0),
-            arm="" if arms is None else spelled(arms)[a],
+            arm=None if arms is None else spelled(arms)[a],
         )
         for a in range(1 if arms is None else len(arms))
     )

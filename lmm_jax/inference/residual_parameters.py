@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,8 @@ from ..covariance.structures import Structure
 from ..covariance.theta import theta_size, theta_slices
 from ..designs.residual import ResidualLabel
 from ..errors import DataError
-from ..inputs.arguments import choice, items, numbers, shown
+from ..inputs.arguments import items, numbers, shown
+from ..inputs.matching import find, spelling
 from ..numerics.taylor import Taylor, exp, stack, variables
 from .estimates import Estimates
 
@@ -154,14 +156,13 @@ def covariance_frame(
 ) -> pd.DataFrame:
     """Covariance of residuals at some visits, times or coordinates; see ``LMMResults``."""
     structures = [s for s in label.structures if isinstance(s, ResidualStructure)]
-    arms = [s.arm for s in structures]
+    arms = [s.arm for s in structures if s.arm is not None]
     if arm is None and len(arms) > 1:
         raise DataError(f"the residual covariance differs between {', '.join(arms)}: pass arm=")
-    if arm is not None and not arms[0]:
+    if arm is not None and not arms:
         raise DataError(f"arm={shown(arm)}: {label.text} has no arms")
-    which = 0 if arm is None else arms.index(choice(str(arm), "arm", arms))
-    own = structures[which]
-    if isinstance(levels, str | int | float):  # one of them
+    own = structures[0 if arm is None else _place(arm, "arm", arms)]
+    if isinstance(levels, str | int | float | date | np.generic):  # one of them
         levels = [levels]
     if levels is None and covariate is not None and np.ndim(covariate) and not own.correlation.name:
         levels = covariate  # independent rows, named by it
@@ -206,11 +207,11 @@ def _spots(
         names = list(strata) if levels is None else _texts(levels)
         return np.zeros((1, len(names))), names
     if label.visits:
-        names = list(label.visits) if levels is None else _texts(levels)
-        unknown = [name for name in names if name not in label.visits]
-        if unknown:
-            raise DataError(f"no visit {unknown[0]!r}: there are {', '.join(label.visits)}")
-        codes = [label.visits.index(name) for name in names]
+        codes = list(range(len(label.visits)))
+        if levels is not None:
+            asked = items(levels, "levels", "names of levels are needed")
+            codes = [_place(level, "visit", label.visits) for level in asked]
+        names = [label.visits[c] for c in codes]
         spots = label.distances if not own.correlation.levels_are_codes else ()
         return np.array([[spots[c] if spots else c for c in codes]], dtype=float), names
     if levels is None:
@@ -228,7 +229,7 @@ def _spots(
 
 
 def _texts(levels: Any) -> list[str]:
-    return [str(level) for level in items(levels, "levels", "names of levels are needed")]
+    return [spelling(level) for level in items(levels, "levels", "names of levels are needed")]
 
 
 def _strata(
@@ -242,7 +243,13 @@ def _strata(
             raise DataError(
                 f"standard deviations differ between {', '.join(own.spread.levels)}: pass stratum="
             )
-        asked = [str(stratum)] * len(names)
-    return np.array(
-        [own.spread.levels.index(choice(a, "stratum", own.spread.levels)) for a in asked]
-    )
+        asked = [stratum] * len(names)
+    return np.array([_place(a, "stratum", own.spread.levels) for a in asked])
+
+
+def _place(label: Any, what: str, known: Sequence[str]) -> int:
+    """Place of a label among the known ones: 8, 8.0 and "8" are one, and so are dates."""
+    at = int(find(pd.Index(known), pd.Index([label], tupleize_cols=False), what)[0])
+    if at < 0:
+        raise DataError(f"no {what} {shown(label)}: there are {', '.join(known)}")
+    return at
