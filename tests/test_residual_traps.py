@@ -113,6 +113,41 @@ def test_a_fit_is_not_worse_than_a_simpler_one(seed):
     assert larger.llf > simple.llf - SAME
 
 
+UNTOLD = [
+    ("us(visit | arm / id)", "arm == 'A' or time < 3", "no rows of v4 where arm is B"),
+    ("ar1h(visit | arm / id)", "arm == 'A' or time > 0", "no rows of v1 where arm is B"),
+    ("ar1(visit | arm / id)", "arm == 'A' or time == id % 4", "has two rows where arm is B"),
+    ("sp_exp(time | arm / id)", "arm == 'A' or time == id % 4", "has two rows where arm is B"),
+    ("us(visit | id)", "time != 3 * (id % 3 > 0)", r"tell of corr\[v1,v4\] of us"),
+    ("adh(visit | id)", "(time < 2) == (id % 3 > 0)", r"tell of corr\[v2,v3\] of adh"),
+    ("toep(visit | id)", "time != 3 * (id % 3 > 0)", r"rho\[3\] of toep.*a categorical"),
+    ("us(visit | arm / id)", "arm == 'A' or time != 3 * (id % 3 > 0)", r"corr\[B,v1,v4\] of us"),
+]
+
+
+@pytest.mark.parametrize(("text", "rows", "message"), UNTOLD)
+def test_parameters_that_no_row_tells_of(text, rows, message):
+    """They would keep the values that the optimization begins with."""
+    data = panel()
+    few = data[data.eval(rows)]
+    with pytest.raises(DataError, match=message):
+        lmm.design(f"y ~ x + {text}", few)
+    Y = data["y"].where(data.eval(rows)).to_numpy()[:, None]
+    with pytest.warns(ConvergenceWarning, match="cannot be fitted"):
+        many = lmm.fit_many(f"~ x + {text}", data, Y)
+    assert np.isnan(many.llf).all()
+
+
+def test_weeks_of_a_trial_have_distances_that_no_pair_has():
+    data = panel(T=5)
+    data["week"] = np.array([0, 12, 24, 52, 104])[data["time"]]
+    # of 26 steps of four weeks the distances are 3, 6, 7, 10, 13, 20, 23 and 26
+    with pytest.raises(DataError, match=r"rho\[1\] and 17 other parameters of toep"):
+        lmm.design("y ~ x + toep(week | id)", data)
+    data["week"] = pd.Categorical(data["week"])
+    lmm.design("y ~ x + toep(week | id)", data)
+
+
 # ------------------------------------------------------------------------------ disorder
 
 

@@ -128,6 +128,17 @@ class Correlation:
         del other
         return c
 
+    def untold(self, together: np.ndarray) -> list[str]:
+        """Names of the parameters that no two rows of a subject depend on.
+
+        Parameters
+        ----------
+        together : ndarray of bool, shape (T, T)
+            Whether some subject has rows at both places; of one that has :attr:`levels`.
+        """
+        del together
+        return []
+
     def _bounded(self, rho: Any) -> Any:
         return namespace(rho).clip(rho, _LEAST, 1.0 - _NEAR_ONE)
 
@@ -324,6 +335,12 @@ class General(Correlation):
         C = self._bent(c)
         return {self._name(a, b): C[a][b] for a, b in zip(i.tolist(), j.tolist(), strict=True)}
 
+    def untold(self, together: np.ndarray) -> list[str]:
+        """See :meth:`Correlation.untold`."""
+        i, j = _below(len(self.levels))
+        apart = ~together[i, j]
+        return [self._name(a, b) for a, b in zip(i[apart].tolist(), j[apart].tolist(), strict=True)]
+
     def _name(self, a: int, b: int) -> str:
         return f"corr[{self.levels[b]},{self.levels[a]}]"
 
@@ -488,6 +505,15 @@ class Antedependent(Correlation):
         names = zip(self.levels, self.levels[1:], strict=False)
         return {f"corr[{a},{b}]": tanh(x) for (a, b), x in zip(names, c, strict=True)}
 
+    def untold(self, together: np.ndarray) -> list[str]:
+        """See :meth:`Correlation.untold`: a pair depends on all neighbours between its visits."""
+        names = zip(self.levels, self.levels[1:], strict=False)
+        return [
+            f"corr[{a},{b}]"
+            for k, (a, b) in enumerate(names)
+            if not together[: k + 1, k + 1 :].any()
+        ]
+
 
 class Toeplitz(Correlation):
     """One correlation a distance between visits, by their partial autocorrelations.
@@ -538,6 +564,11 @@ class Toeplitz(Correlation):
     def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
         """See :meth:`Correlation.natural`."""
         return {f"rho[{k + 1}]": rho for k, rho in enumerate(self._correlations(c))}
+
+    def untold(self, together: np.ndarray) -> list[str]:
+        """See :meth:`Correlation.untold`."""
+        lags = range(1, len(self.levels))
+        return [f"rho[{k}]" for k in lags if not np.diagonal(together, k).any()]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

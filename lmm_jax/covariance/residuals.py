@@ -330,6 +330,10 @@ class ResidualStructure(Structure):
         out |= self.correlation.natural_bent(c) if variances else self.correlation.natural(c)
         return {_of_arm(name, self.arm): x for name, x in out.items()}
 
+    def untold(self, together: np.ndarray) -> list[str]:
+        """See :meth:`Correlation.untold`."""
+        return [_of_arm(name, self.arm) for name in self.correlation.untold(together)]
+
     def of_other(self, phi: np.ndarray, other: ResidualStructure) -> np.ndarray:
         """Parameters that mean here what phi means to another of the kind; NaN if nothing does."""
         s, c = self._cut(phi)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from ..covariance.correlations import (
     Antedependent,
@@ -28,7 +29,7 @@ from ..covariance.structures import Structure
 from ..errors import DataError, OrderWarning, warn_user
 from ..formulas import matrices as mat
 from ..formulas.residual import ResidualTerm
-from ..inputs.matching import shown, spelled
+from ..inputs.matching import spelled
 from ..layouts.group_index import rank_within
 from ..layouts.residual.index import ResidualRows
 from ..reprs import brief
@@ -83,19 +84,10 @@ class Residual:
         Raises
         ------
         DataError
-            A visit, an arm or a stratum has none of the rows, and its parameters are unknown.
+            None of these rows tell of a parameter.
         """
         rows = self.rows.take(np.flatnonzero(keep))
-        seen = [(self.arms, rows.arm), (self.strata, rows.levels)]
-        if rows.structures[0].correlation.levels_are_codes:
-            seen.append((self.visits, rows.places[0].astype(np.int64)))
-        for labels, codes in seen:
-            if labels is None or codes is None:
-                continue
-            count = np.bincount(codes, minlength=len(labels))
-            if (count == 0).any():
-                gone = shown(labels[int(np.argmin(count))])
-                raise DataError(f"no row is left of {gone}, which {self.text} has parameters of")
+        _check_told(self.term, rows)
         used, subject = np.unique(rows.subject, return_inverse=True)
         return replace(
             self,
@@ -208,7 +200,6 @@ def residual_of_rows(
     labels = tuple(spelled(names)) if names is not None else ()
     if term.correlation:
         _check_repeats(term, subject, subjects, places)
-        _check_pairs(term, subject)
     at = places.codes[None].astype(float) if kind.levels_are_codes else places.at  # type: ignore[index]
     options: dict[str, Any] = {}
     if kind.levels_are_codes:
@@ -219,8 +210,9 @@ def residual_of_rows(
         at = at / step
         options |= {"unit": step, "levels": tuple(map(str, range(int(at.max(initial=0)) + 1)))}
     if len(options.get("levels", ())) > _MOST_VISITS:
+        what = "distances" if kind is Toeplitz else "visits"
         raise DataError(
-            f"{term.text} has {len(options['levels'])} visits, up to {_MOST_VISITS} are taken: "
+            f"{term.text} has {len(options['levels'])} {what}, up to {_MOST_VISITS} are taken: "
             "choose a covariance of fewer parameters, such as ar1, or `(1 + x | g)` where a "
             "random slope is meant"
         )
@@ -248,6 +240,7 @@ def residual_of_rows(
         levels=levels,
         covariate=x,
     )
+    _check_told(term, rows)
     return Residual(
         term=term,
         rows=rows,
@@ -402,15 +395,53 @@ def _check_repeats(
     )
 
 
-def _check_pairs(term: ResidualTerm, subject: np.ndarray) -> None:
-    """Some subject has two rows: otherwise there is no correlation."""
-    if np.bincount(subject).max(initial=0) > 1:
+def _check_told(term: ResidualTerm, rows: ResidualRows) -> None:
+    """Some rows tell of every parameter, arm by arm."""
+    for a, structure in enumerate(rows.structures):
+        mine = np.flatnonzero(rows.arm == a)
+        where = "" if structure.arm is None else f" where {':'.join(term.by)} is {structure.arm}"
+        if not mine.size:
+            raise DataError(f"there are no rows{where}: {term.text} has parameters of it")
+        if rows.levels is not None:
+            labels = structure.spread.levels
+            count = np.bincount(rows.levels[mine], minlength=len(labels))
+            if not count.all():
+                raise DataError(
+                    f"there are no rows of {labels[int(np.argmin(count))]}{where}: {term.text} has "
+                    "a standard deviation of it"
+                )
+        if term.correlation:
+            _check_pairs(term, structure, rows.subject[mine], rows.places[0, mine], where)
+
+
+def _check_pairs(
+    term: ResidualTerm,
+    structure: ResidualStructure,
+    subject: np.ndarray,
+    place: np.ndarray,
+    where: str,
+) -> None:
+    """Every correlation is that of two rows of some subject."""
+    if np.bincount(subject).max(initial=0) < 2:
+        raise DataError(
+            f"no `{':'.join(term.group)}` has two rows{where}: {term.text} has no correlation to "
+            "estimate. Name the column of the subjects behind the bar, or leave the correlation "
+            "out, as in `diag(…)`"
+        )
+    T = len(structure.correlation.levels)
+    if not T:
         return
-    group = ":".join(term.group)
-    raise DataError(
-        f"no `{group}` has two rows: {term.text} has no correlation to estimate. Name the column "
-        "of the subjects behind the bar, or leave the correlation out, as in `diag(…)`"
-    )
+    shape = int(subject.max()) + 1, T
+    seen = sparse.csr_matrix((np.ones(subject.size), (subject, place.astype(np.int64))), shape)
+    untold = structure.untold((seen.T @ seen).toarray() > 0)
+    if untold:
+        others = f" and {len(untold) - 1} other parameters" if len(untold) > 1 else ""
+        far = "make the visits a categorical, whose distances count visits, or "
+        raise DataError(
+            f"no two rows of a subject tell of {untold[0]}{others} of {term.text}: "
+            f"{far * (term.correlation == 'toep')}take a covariance of fewer parameters, such as "
+            "`ar1(…)` or `cs(…)`, or leave rare visits out"
+        )
 
 
 def _neighbours(at: np.ndarray, subject: np.ndarray) -> float:
