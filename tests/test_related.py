@@ -690,6 +690,10 @@ def test_unidentified_and_refused():
     with pytest.raises(lmm.DataError, match="'y0' has weights of its own"):
         lmm.fit_many("~ x + (1 | id)", records(A), np.ones((60, 1)), weights=np.ones((60, 1)),
                      relatedness={"id": A})  # fmt: skip
+    with pytest.raises(lmm.DataError, match="'y1' has missing or infinite values"):
+        Y = np.where(np.eye(60)[:, :2] == 1, [1.0, np.nan], 0.5)
+        lmm.fit_many("~ x + (1 | id)", records(A), Y, weights=np.ones((60, 2)),
+                     relatedness={"id": A})  # fmt: skip
     rows = records(A).assign(visit=lambda d: d.groupby("id").cumcount())
     for formula in ("y ~ x + (1 | id) + ar1(visit | id)", "y ~ x + ar1(visit | id)"):
         with pytest.raises(lmm.DataError, match=r"residual covariance|has none"):

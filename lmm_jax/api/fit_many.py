@@ -69,6 +69,7 @@ def fit_many(
     progress: bool = False,
     context: Mapping[str, Any] | None = None,
     relatedness: Mapping[str, Any] | None = None,
+    residual: str | None = None,
     responses_in: str = "columns",
 ) -> ManyResults:
     """Fit one linear mixed model to many responses, each with parameters of its own.
@@ -89,7 +90,7 @@ def fit_many(
         Columns of the data, or columns with a row for each row of the data
         (with a design: for each row that it uses). NaN is a missing value: the
         response is fitted to its other rows.
-    groups, re_formula, vc_formula, offset, subset, context, relatedness
+    groups, re_formula, vc_formula, offset, subset, context, relatedness, residual
         As in :func:`lmm_jax.fit`. Where levels are related, the rows are rotated once for all
         responses: of one random term with one coefficient, and of responses without gaps.
     weights : str, array of length n, or array of shape (n, R), optional
@@ -145,6 +146,7 @@ def fit_many(
     design, columns = read_model(
         formula, data, responses, groups=groups, re_formula=re_formula, vc_formula=vc_formula,
         weights=weights, offset=offset, subset=subset, context=context, relatedness=relatedness,
+        residual=residual,
     )  # fmt: skip
     require(design, "fit_many")
     if design.residual is None:
@@ -220,9 +222,12 @@ def _check_complete(whole: np.ndarray, columns: Responses) -> None:
     """Related levels are rotated once, for responses with all rows and the same weights."""
     if whole.all():
         return
-    what = "weights of its own" if columns.weights is not None else "missing or infinite values"
+    finite = columns.finite()
+    gaps = not finite.all()
+    name = columns.names[int(np.argmin(finite)) if gaps else 0]
+    what = "missing or infinite values" if gaps else "weights of its own"
     raise DataError(
-        f"response {columns.names[int(np.argmin(whole))]!r} has {what}: where levels are related, "
+        f"response {name!r} has {what}: where levels are related, "
         "all responses of a call need the same rows and weights. Fit it by lmm.fit, or those with "
         "the same rows together, with subset="
     )

@@ -40,8 +40,10 @@ class Responses:
 
     def complete(self) -> np.ndarray:
         """Whether a response has all its rows and shares its weights, (R,)."""
-        if self.weights is not None:
-            return np.zeros(self.count, bool)
+        return self.finite() & (self.weights is None)
+
+    def finite(self) -> np.ndarray:
+        """Whether a response has all its rows, (R,)."""
         out = np.empty(self.count, bool)
         for start in range(0, self.count, 4096):
             part = slice(start, start + 4096)
