@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import lmm_jax as lmm
+from lmm_jax.covariance.residuals import ResidualStructure
 from lmm_jax.errors import DataError, FormulaError
 from lmm_jax.formulas import parse
 from lmm_jax.formulas.residual import with_correlation
@@ -314,6 +315,35 @@ def test_the_formula_of_a_result_has_its_residual_covariance():
     )
     assert one.formula == "y ~ x + cs(visit | id)"
     assert list(lmm.anova(one, two).index) == [one.formula, two.formula]
+
+
+def test_a_column_called_row():
+    """The word counts the rows of a subject; a column of that name is not read, which is said."""
+    with pytest.warns(lmm.OrderWarning, match=r"`row` in ar1\(row \| id\) counts.*the column"):
+        named = lmm.fit("y ~ x + ar1(row | id)", DATA.assign(row=7), runtime="numpy")
+    assert named.llf == lmm.fit("y ~ x + ar1(row | id)", DATA, runtime="numpy").llf
+    lmm.design("y ~ row + ar1(visit | id)", DATA.assign(row=DATA["x"]))  # no warning
+
+
+def test_a_covariance_beside_the_formula_of_many_responses():
+    Y = DATA[["y"]].assign(z=DATA["y"] + 0.1 * DATA["x"] ** 2)
+    inside = lmm.fit_many("~ x + ar1(visit | id)", DATA, Y)
+    beside = lmm.fit_many("~ x", DATA, Y, residual="ar1(visit | id)")
+    np.testing.assert_array_equal(beside.llf, inside.llf)
+    assert beside.select(1).formula == "z ~ x + ar1(visit | id)"
+    with pytest.raises(DataError, match="a Design holds the model"):
+        lmm.fit_many(lmm.design("y ~ x + (1 | id)", DATA), Y, residual="ar1(visit | id)")
+
+
+@pytest.mark.parametrize("text", ["diag(sex)", "diag(sex) + (1 | id)"])
+def test_strata_are_linear_in_their_variances(text):
+    """No second derivatives of V: Kenward and Roger's two methods are one."""
+    data = DATA.assign(sex=np.array(["f", "m", "m"])[DATA["id"] % 3])
+    res = lmm.fit(f"y ~ x + arm + {text}", data, runtime="numpy")
+    structures = [s for s in res.design.layout.structures if isinstance(s, ResidualStructure)]
+    assert all(s.is_linear for s in structures)
+    both = [res.with_df(f"kenward-roger{name}") for name in ("", "-linear")]
+    np.testing.assert_allclose(both[0].bse_fe, both[1].bse_fe, rtol=1e-12)
 
 
 def test_strata_of_two_factors():

@@ -534,7 +534,7 @@ def test_what_is_linear_in_reported_parameters():
         text for text, structures in own.items()
         if all(s.is_linear for s in structures if isinstance(s, ResidualStructure))
     }  # fmt: skip
-    names = ("us", "symm", "cs", "toep")
+    names = ("us", "symm", "cs", "toep", "diag")
     assert linear == {t for t in MODELS if t.startswith(tuple(f"{n}(" for n in names))} - {
         "symm(visit | subject) * diag(sex)",
         "toep(visit | subject) * power(size)",

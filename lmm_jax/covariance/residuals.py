@@ -307,6 +307,8 @@ class ResidualStructure(Structure):
     @property
     def is_linear(self) -> bool:
         """Whether R is linear in variances and covariances that can be reported."""
+        if not self.correlation.name:
+            return self.spread.kind in ("one", "levels")
         own = self.correlation.name == "symm" and self.spread.levels == self.correlation.levels
         return self.correlation.linear and (own or self.spread.kind == "one")
 

@@ -294,7 +294,13 @@ def _places(
 ) -> _Places:
     if not term.correlation:
         return _Places(codes=None, visits=None, at=np.zeros((1, len(data))))
-    if term.places == ("row",):
+    if term.counts_rows:
+        if "row" in data.columns:
+            warn_user(
+                f"`row` in {term.text} counts the rows of a subject, and the column `row` is not "
+                "read: rename it where it holds the visits",
+                OrderWarning,
+            )
         rank = rank_within(subject, n_subjects)
         visits = pd.RangeIndex(int(rank.max(initial=0)) + 1)
         return _Places(codes=rank, visits=visits, at=rank[None].astype(float))

@@ -20,7 +20,7 @@ from .residual import Residual
 
 def spread_expressions(term: ResidualTerm) -> list[str]:
     """Expressions that the variance of a row is a function of."""
-    visits = [e for e in term.places if e != "row"] if term.spread == "visits" else []
+    visits = term.places if term.spread == "visits" and not term.counts_rows else ()
     return [*visits, *term.by, *term.covariate]
 
 
@@ -148,7 +148,7 @@ def _new_places(
     term, correlation = residual.term, residual.structures[0].correlation
     if not term.correlation:
         return None, np.zeros((1, len(data)))
-    if term.places == ("row",):
+    if term.counts_rows:
         raise DataError(
             f"new rows have no place among those of their subjects in {term.text}, which counts "
             "rows: name the visits by a column, or leave conditional= and intervals out"

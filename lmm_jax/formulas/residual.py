@@ -67,9 +67,14 @@ class ResidualTerm:
     text: str
 
     @property
+    def counts_rows(self) -> bool:
+        """Whether places are the order of the rows of a subject."""
+        return self.places == ("row",)
+
+    @property
     def expressions(self) -> list[str]:
         """All columns that it reads."""
-        named = [e for e in self.places if e != "row"]
+        named = () if self.counts_rows else self.places
         return [*named, *self.by, *self.group, *self.covariate]
 
 

@@ -186,15 +186,7 @@ def covariance_frame(
         slopes = own.spread.slopes(None, x, (r, 1))
     places = zip(label.structures, theta_slices(label.structures), strict=True)
     phi = next(at.theta_layout[place] for s, place in places if s is own)
-    if own.correlation.levels:  # visits, of which any may be asked for
-        T = len(own.correlation.levels)
-        every = np.arange(T, dtype=float)[None, :, None]
-        C = own.correlation.matrix(phi[own.spread.n_params :], every)[..., 0]
-        code = spots[0].astype(int)
-        sd = np.exp(np.einsum("k,ka->a", phi[: own.spread.n_params], slopes[..., 0]))
-        R = sd[:, None] * sd * C[code][:, code]
-    else:
-        R = own.matrix(phi, spots[..., None], slopes)[..., 0]
+    R = own.matrix(phi, spots[..., None], slopes)[..., 0]
     return pd.DataFrame(at.scale * R, index=list(names), columns=list(names))
 
 
