@@ -206,7 +206,7 @@ def residual_of_rows(
         assert places.visits is not None
         options["levels"] = tuple(spelled(places.visits))
     elif kind is Toeplitz:
-        step = max(int(np.gcd.reduce(at[0].astype(np.int64))), 1)
+        step = max(float(np.gcd.reduce(at[0].astype(np.int64))), 1.0)
         at = at / step
         options |= {"unit": step, "levels": tuple(map(str, range(int(at.max(initial=0)) + 1)))}
     if len(options.get("levels", ())) > _MOST_VISITS:
