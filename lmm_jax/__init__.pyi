@@ -1,7 +1,7 @@
 # The public names and where they live: for type checkers, and for __init__.py, which imports each
 # one when it is first asked for.
 
-from . import penalties
+from . import penalties, plots
 from .api.anova import anova, drop1, ranova
 from .api.bootstrap import bootstrap
 from .api.emmeans import emmeans, emtrends, joint_tests
@@ -123,6 +123,7 @@ __all__ = [
     "mmrm",
     "pack",
     "penalties",
+    "plots",
     "power",
     "profile",
     "profile_loglike",

@@ -26,7 +26,7 @@ WINGS = (
         "tables",
     ),
     *("covariance", "formulas", "layouts", "likelihood", "designs", "optimize"),
-    *("batches", "inference", "results", "api", "__init__", "__main__"),
+    *("batches", "inference", "plots", "results", "api", "__init__", "__main__"),
 )
 # What a wing may use of other packages.
 READERS = {
@@ -36,6 +36,7 @@ READERS = {
     "designs",
     "datasets",
     "inference",
+    "plots",
     "results",
     "api",
     "__main__",
@@ -46,7 +47,7 @@ PACKAGES = {
     "formulaic": {"formulas"},
     "jax": set(WINGS) - {"forks", "errors", "capabilities", "inputs", "formulas"},
     "optax": {"optimize"},
-    "matplotlib": set(),
+    "matplotlib": {"plots"},
 }
 
 MODULES = sorted(

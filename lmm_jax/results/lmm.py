@@ -55,6 +55,32 @@ class LMMResults(Saved, PredictedModel):
         fitted = None if isinstance(design, BatchDesign) else self.fittedvalues
         return keep(design, self._level_effects, self.random_effects_cov, fitted)
 
+    # ---- plots
+
+    def plot(self, *, ax: Any = None) -> Any:
+        """Four plots to check the model by: :func:`lmm_jax.plots.overview`.
+
+        Residuals against fitted values, normal quantiles of the residuals, scale-location, and
+        random effects. Other plots are functions of :mod:`lmm_jax.plots`.
+
+        Parameters
+        ----------
+        ax : sequence of four matplotlib Axes, optional
+            Where to draw; a new figure if not given.
+
+        Returns
+        -------
+        ndarray of Axes, shape (4,)
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib, ``pip install lmm-jax[plot]``.
+        """
+        from ..plots.page import overview  # matplotlib's names load when something is drawn
+
+        return overview(self, ax=ax)
+
     # ---- tables
 
     def tidy(

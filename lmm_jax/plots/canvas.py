@@ -1,0 +1,166 @@
+"""Axes to draw on, and the few colours, lines and marks that all plots share.
+
+Nothing here changes a setting of matplotlib: every artist is told how it looks. The colours differ
+in lightness as well as in hue, and series in their marks and dashes, so that a plot can be printed
+in grey.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+
+# Dark to light; #404040 is what is drawn once, #0b3c6f what is looked at first.
+INK, ACCENT, SECOND, SOFT, FAINT = "#404040", "#0b3c6f", "#c4622d", "#8fb3d1", "#d5dfe8"
+_COLOURS = ("#0b3c6f", "#c4622d", "#3f9c9c", "#d9a441", "#7a5195", "#8c8c8c")
+_DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
+_MARKS = ("o", "s", "^", "D", "v", "P", "X")
+# Points beyond which a vector file would be slow to open: they are drawn as an image.
+_MANY = 4000
+# Labels of an axis beyond which they would overlap.
+_MOST_LABELS = 60
+
+
+def pyplot() -> Any:
+    """The module pyplot of matplotlib.
+
+    Raises
+    ------
+    ImportError
+        Where matplotlib is not installed.
+    """
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError("plots need matplotlib: pip install lmm-jax[plot]") from error
+    return plt
+
+
+def axes(ax: Any, size: tuple[float, float] = (6.4, 4.4)) -> Any:
+    """The given Axes, or those of a new figure."""
+    if ax is None:
+        return pyplot().subplots(figsize=size, layout="constrained")[1]
+    if not hasattr(ax, "add_artist"):
+        raise DataError(f"ax is a {type(ax).__name__}: one Axes of matplotlib is needed")
+    return ax
+
+
+def panels(
+    ax: Any,
+    count: int,
+    *,
+    columns: int | None = None,
+    size: tuple[float, float] = (3.4, 3.0),
+    **shared: Any,
+) -> np.ndarray:
+    """Given Axes, or ``count`` of a new figure, ``columns`` in a row: an array of length count."""
+    if ax is not None:
+        given = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
+        if len(given) != count:
+            raise DataError(f"ax holds {len(given)} Axes: {count} are needed")
+        return np.array([axes(one) for one in given], dtype=object)
+    columns = min(count, columns or _columns(count))
+    rows = -(-count // columns)
+    figsize = (max(size[0] * columns, 4.0), max(size[1] * rows, 2.6))
+    _, grid = pyplot().subplots(
+        rows, columns, figsize=figsize, layout="constrained", squeeze=False, **shared
+    )
+    for spare in grid.ravel()[count:]:
+        spare.remove()
+    bottom = grid.ravel()[max(count - columns, 0) : count]
+    for one in bottom:  # where the last row is not full
+        one.xaxis.set_tick_params(labelbottom=True)
+    return np.asarray(grid.ravel()[:count])
+
+
+def starts_row(ax: Any) -> bool:
+    """Whether Axes stand at the left of a grid, or in none."""
+    grid = ax.get_subplotspec()
+    return grid is None or bool(grid.is_first_col())
+
+
+def one_or_all(drawn: np.ndarray) -> Any:
+    """The Axes themselves where there are only one."""
+    return drawn[0] if len(drawn) == 1 else drawn
+
+
+def _columns(count: int) -> int:
+    return {1: 1, 2: 2, 3: 3, 4: 2}.get(count, 3 if count <= 9 else 6)
+
+
+def series(number: int) -> dict[str, Any]:
+    """Colour, dashes and marker of one of several lines."""
+    return {
+        "color": _COLOURS[number % len(_COLOURS)],
+        "linestyle": _DASHES[number % len(_DASHES)],
+        "marker": _MARKS[number % len(_MARKS)],
+    }
+
+
+def points(ax: Any, x: np.ndarray, y: np.ndarray, **how: Any) -> Any:
+    """Open circles: many of them still show where they are dense."""
+    look = {"s": 20, "facecolors": "none", "edgecolors": ACCENT, "linewidths": 0.9, "alpha": 0.8}
+    if "color" in how:
+        look |= {"edgecolors": how.pop("color")}
+    return ax.scatter(x, y, **{**look, "rasterized": len(x) > _MANY, **how})
+
+
+def reference(
+    ax: Any, *, x: float | None = None, y: float | None = None, above: bool = False
+) -> Any:
+    """A thin line at a value, below what is drawn or above it."""
+    look = {"color": INK, "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 3 if above else 0.5}
+    return ax.axvline(x, **look) if y is None else ax.axhline(y, **look)
+
+
+def name_levels(ax: Any, labels: Sequence[str], what: str, *, axis: str = "y") -> None:
+    """Levels at 0, 1, ... of an axis; only their number where there are too many to be read."""
+    own = ax.yaxis if axis == "y" else ax.xaxis
+    if len(labels) > _MOST_LABELS:
+        own.set_ticks([])
+        what = f"{what} ({len(labels)} levels)"
+    else:
+        small = 10 if len(labels) <= 20 else 8 if len(labels) <= 35 else 6
+        own.set_ticks(range(len(labels)), list(labels))
+        own.set_tick_params(labelsize=small)
+    if axis == "x" and sum(map(len, labels)) > 60:
+        own.set_tick_params(rotation=90)
+    own.set_label_text(what)
+    (ax.set_ylim if axis == "y" else ax.set_xlim)(-0.7, len(labels) - 0.3)
+
+
+def height(count: int) -> float:
+    """Of a figure with a row for each of some levels, in inches."""
+    return float(np.clip(1.2 + 0.22 * count, 3.0, 9.0))
+
+
+def legend(ax: Any, title: str | None = None, *, beside: bool = False) -> None:
+    """A legend without a box, where there is room or beside the Axes."""
+    where = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if beside else {}
+    ax.legend(title=title, frameon=False, fontsize="small", title_fontsize="small", **where)
+
+
+def label_points(ax: Any, x: np.ndarray, y: np.ndarray, names: Sequence[str]) -> None:
+    """Names beside points, on the side that no other name has taken, to the right if it is free."""
+    to_axes = ax.transData + ax.transAxes.inverted()
+    width, height = ax.get_window_extent().size
+    taken: list[tuple[float, float, float]] = []  # centre and half width of names, in points
+    scale = 72.0 / ax.figure.dpi
+    for place, name in zip(np.column_stack([x, y]), names, strict=True):
+        at = to_axes.transform(place) * (width, height) * scale
+        half = 2.4 * len(name) + 2.0
+        sides = ((half + 4, 0.0), (-half - 4, 0.0), (0.0, 9.0), (0.0, -9.0))
+        free = [
+            (dx, dy)
+            for dx, dy in sides
+            if all(abs(at[0] + dx - u) > half + w or abs(at[1] + dy - v) > 9.0 for u, v, w in taken)
+        ]
+        dx, dy = (free or sides)[0]
+        taken.append((at[0] + dx, at[1] + dy, half))
+        ax.annotate(
+            name, place, (dx, dy), textcoords="offset points", ha="center", va="center", fontsize=8
+        )

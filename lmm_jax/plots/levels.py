@@ -1,0 +1,307 @@
+"""Plots of the levels of a factor: random effects, shrinkage, the fit of every level."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ..capabilities import require
+from ..errors import DataError
+from ..inputs.arguments import choice, flag, hinted, probability, whole_number
+from ..inputs.matching import spelling
+from . import canvas
+from .sources import covariate_of, expect, factor_of, fitted, levels_asked, rows_by_level
+
+# Panels of a page of fits unless levels are asked for.
+_MOST_PANELS = 36
+
+
+def effects_of(res: Any, term: str | None, coefficient: str | None, level: float) -> pd.DataFrame:
+    """Random effects of one factor with limits, long; levels in the order of the first column."""
+    factor = factor_of(res, term)
+    table = res.random_effects_frame(probability(level, "level"))
+    table = table[table["factor"] == factor]
+    names = list(dict.fromkeys(table["term"]))
+    first = names[0] if coefficient is None else choice(coefficient, "coefficient", names)
+    by = table[table["term"] == first]
+    order = np.argsort(by["estimate"].to_numpy(), kind="stable")
+    wanted = names if coefficient is None else [first]
+    return pd.concat(
+        [table[table["term"] == name].iloc[order] for name in wanted], ignore_index=True
+    )
+
+
+@hinted
+def caterpillar(
+    res: Any,
+    term: str | None = None,
+    *,
+    coefficient: str | None = None,
+    level: float = 0.95,
+    ax: Any = None,
+) -> Any:
+    """Random effects of every level, sorted, with intervals.
+
+    Points are the conditional means given y (BLUPs), bars the estimate and normal quantiles times
+    the conditional standard deviations of ``res.random_effects_cov``.
+
+    Parameters
+    ----------
+    res : LMMResults
+    term : str, optional
+        Grouping factor or component, as in ``res.random_effects``; the first if not given.
+    coefficient : str, optional
+        One coefficient; if not given every coefficient has a panel, all in the order of the first.
+    level : float
+        Coverage of the intervals.
+    ax : Axes or sequence of Axes, optional
+        One a coefficient.
+
+    Returns
+    -------
+    Axes or ndarray of Axes
+        The Axes if one coefficient is drawn, otherwise an array with one a coefficient.
+
+    Examples
+    --------
+    >>> import lmm_jax as lmm
+    >>> res = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff"))
+    >>> ax = lmm.plots.caterpillar(res)
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['F', 'D', 'A', 'B', 'C', 'E']
+    """
+    table = effects_of(fitted(res), term, coefficient, level)
+    names, factor = list(dict.fromkeys(table["term"])), str(table["factor"].iloc[0])
+    count = len(table) // len(names)
+    shape = (3.9 if len(names) > 1 else 5.4, canvas.height(count))
+    drawn = canvas.panels(ax, len(names), columns=len(names), size=shape)
+    for one, name in zip(drawn, names, strict=True):
+        own, y = table[table["term"] == name], np.arange(count)
+        canvas.reference(one, x=0.0)
+        one.hlines(y, own["conf_low"], own["conf_high"], color=canvas.SOFT, linewidth=1.8)
+        one.scatter(own["estimate"], y, s=18, color=canvas.ACCENT, zorder=3)
+        first = one is drawn[0]
+        labels = [spelling(x) for x in own["level"]]
+        canvas.name_levels(one, labels if first else [""] * count, factor if first else "")
+        one.set_xlabel(f"{name}, {100 * level:g}% interval" if first else name)
+    return canvas.one_or_all(drawn)
+
+
+class Shrinkage(NamedTuple):
+    """Coefficients of every level: of a regression of its own rows, and of the mixed model."""
+
+    factor: str
+    separate: pd.DataFrame  # (L, k)  NaN where the rows of a level do not determine them
+    mixed: pd.DataFrame  # (L, k)
+    fixed: pd.Series[float]  # (k,)
+
+
+def shrinkage_of(res: Any, term: str | None = None) -> Shrinkage:
+    """Separate least-squares fits of all levels beside the coefficients of the mixed model.
+
+    The columns are the random coefficients that are fixed effects as well; what the other fixed
+    effects and the offset give to the mean is taken off the response.
+    """
+    factor = factor_of(res, term)
+    mixed = res.coef().get(factor) if not _is_component(res, factor) else None
+    random = [] if mixed is None else list(res.random_effects[factor].columns)
+    names = [name for name in random if name in res.fe_params.index]
+    if mixed is None or not names:
+        raise DataError(f"{factor!r} has no random coefficient that is a fixed effect as well")
+    at = rows_by_level(res, factor)
+    X, design = res.model_matrix(), require(res, "resid").design
+    rest = [name for name in X.columns if name not in names]
+    y = design.endog - X[rest].to_numpy() @ res.fe_params[rest].to_numpy()
+    if design.offset is not None:
+        y = y - design.offset
+    w = np.ones(len(y)) if design.weights is None else np.sqrt(design.weights)
+    Z = X[names].to_numpy()
+    found = [_least_squares(Z[rows] * w[rows, None], y[rows] * w[rows]) for rows in at.rows]
+    separate = pd.DataFrame(np.array(found), index=mixed.index, columns=names)
+    return Shrinkage(factor, separate, mixed[names], res.fe_params[names])
+
+
+def _is_component(res: Any, factor: str) -> bool:
+    return all(label.is_component for label in res.term_labels if label.factor == factor)
+
+
+def _least_squares(Z: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Coefficients, NaN where they are not determined."""
+    beta, _, rank, _ = np.linalg.lstsq(Z, y, rcond=None)
+    return beta if rank == Z.shape[1] else np.full(Z.shape[1], np.nan)
+
+
+@hinted
+def shrinkage(
+    res: Any,
+    term: str | None = None,
+    *,
+    coefficients: tuple[str, str] | None = None,
+    label: bool = False,
+    ax: Any = None,
+) -> Any:
+    """From the separate least-squares fit of every level to the mixed model's: an arrow each.
+
+    Open circles are regressions of the rows of one level by themselves (nlme's ``lmList``), arrows
+    end at ``res.coef()``; the diamond is the population. With a random intercept alone, or one
+    coefficient, levels stand below each other.
+
+    Parameters
+    ----------
+    res : LMMResults
+    term : str, optional
+        Grouping factor, the first if not given.
+    coefficients : pair of str, optional
+        The two coefficients drawn, horizontally and vertically; the first two if not given.
+    label : bool
+        Write the level beside the end of each arrow.
+    ax : Axes, optional
+
+    Returns
+    -------
+    Axes
+
+    Examples
+    --------
+    >>> import lmm_jax as lmm
+    >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+    >>> ax = lmm.plots.shrinkage(res)
+    >>> ax.get_xlabel(), ax.get_ylabel()
+    ('Intercept', 'Days')
+    """
+    found, flagged = shrinkage_of(fitted(res), term), flag(label, "label")
+    names = list(found.mixed.columns)
+    if coefficients is not None:
+        names = [choice(name, "coefficients", names) for name in coefficients]
+    if len(names) < 2:
+        return _shrunk_means(found, names[0], ax)
+    x, y = names[:2]
+    ax = canvas.axes(ax, (6.0, 5.0))
+    start, end = found.separate[[x, y]].to_numpy(), found.mixed[[x, y]].to_numpy()
+    _arrows(ax, start, end)
+    canvas.points(ax, *start.T, label="separate fits")
+    ax.scatter(*end.T, s=16, color=canvas.ACCENT, zorder=3, label="mixed model")
+    centre = found.fixed[[x, y]].to_numpy()
+    ax.scatter(*centre, s=70, marker="D", color=canvas.SECOND, zorder=4, label="population")
+    if flagged:
+        for level, place in zip(found.mixed.index, end, strict=True):
+            ax.annotate(spelling(level), place, (4, 3), textcoords="offset points", fontsize=7)
+    ax.set(xlabel=x, ylabel=y, title=f"Shrinkage of {found.factor}")
+    canvas.legend(ax)
+    return ax
+
+
+def _shrunk_means(found: Shrinkage, name: str, ax: Any) -> Any:
+    """One coefficient: levels below each other, in the order of the separate fits."""
+    order = np.argsort(found.separate[name].to_numpy(), kind="stable")
+    start, end = found.separate[name].to_numpy()[order], found.mixed[name].to_numpy()[order]
+    y = np.arange(len(order))
+    ax = canvas.axes(ax, (5.4, canvas.height(len(order))))
+    canvas.reference(ax, x=float(found.fixed[name]))
+    _arrows(ax, np.column_stack([start, y]), np.column_stack([end, y]))
+    canvas.points(ax, start, y, label="separate fits")
+    ax.scatter(end, y, s=16, color=canvas.ACCENT, zorder=3, label="mixed model")
+    labels = [spelling(level) for level in found.mixed.index[order]]
+    canvas.name_levels(ax, labels, found.factor)
+    ax.set(xlabel=name, title=f"Shrinkage of {found.factor}")
+    canvas.legend(ax)
+    return ax
+
+
+def _arrows(ax: Any, start: np.ndarray, end: np.ndarray) -> None:
+    look = {"arrowstyle": "-|>", "color": canvas.SOFT, "shrinkA": 2, "shrinkB": 1, "lw": 1.1}
+    for a, b in zip(start, end, strict=True):
+        if np.isfinite(a).all():
+            ax.annotate("", xy=b, xytext=a, arrowprops=look, annotation_clip=False, zorder=1)
+
+
+class LevelFit(NamedTuple):
+    """Rows of one level in the order of x, and fitted values at its distinct places."""
+
+    name: str
+    x: np.ndarray  # (n_i,)
+    y: np.ndarray  # (n_i,)
+    places: np.ndarray  # (m_i,)
+    fitted: np.ndarray  # (m_i,)  with the random effects, means over rows of the same place
+    fixed: np.ndarray  # (m_i,)  without them
+
+
+def fits_of(res: Any, x: Any, factor: str | None, levels: Any) -> tuple[LevelFit, ...]:
+    """Data and lines of some levels."""
+    at, values = rows_by_level(res, factor), covariate_of(res, x).to_numpy()
+    y, mean, fixed = (res.augment().iloc[:, j].to_numpy() for j in (0, 1, 3))
+    names, rows, out = at.names, at.rows, []
+    for i in levels_asked(at, levels, _MOST_PANELS):
+        own = rows[i][np.argsort(values[rows[i]], kind="stable")]
+        places, which, counts = np.unique(values[own], return_inverse=True, return_counts=True)
+        lines = [np.bincount(which, v[own], len(places)) / counts for v in (mean, fixed)]
+        out.append(LevelFit(names[i], values[own], y[own], places, *lines))
+    return tuple(out)
+
+
+@hinted
+def fits(
+    res: Any,
+    x: Any = None,
+    *,
+    factor: str | None = None,
+    levels: Any = None,
+    columns: int | None = None,
+    ax: Any = None,
+) -> Any:
+    """Data and fitted lines of every level, a panel each (lattice's ``xyplot(y ~ x | g)``).
+
+    Circles are the rows of the level, the solid line its fitted values (with all random effects),
+    the dashed one the population's. Lines join the places of x that the level has.
+
+    Parameters
+    ----------
+    res : LMMResults
+    x : str, array or Series, optional
+        The variable on the horizontal axis, by its name in the fixed part of the formula or as
+        values; the first covariate if not given.
+    factor : str, optional
+        Grouping factor, the first if not given; without random effects the subjects.
+    levels : list, optional
+        Levels to draw; the first 36 if not given.
+    columns : int, optional
+        Panels in a row.
+    ax : sequence of Axes, optional
+        One a level.
+
+    Returns
+    -------
+    ndarray of Axes
+        One a level.
+
+    Examples
+    --------
+    >>> import lmm_jax as lmm
+    >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+    >>> drawn = lmm.plots.fits(res, "Days", levels=["308", "309"])
+    >>> [ax.get_title() for ax in drawn]
+    ['308', '309']
+    """
+    expect(res, "res", "LMMResults")
+    found = fits_of(res, x, factor, levels)
+    wide = None if columns is None else whole_number(columns, "columns", least=1)
+    drawn = canvas.panels(ax, len(found), columns=wide, size=(1.75, 1.75), sharex=True, sharey=True)
+    for one, level in zip(drawn, found, strict=True):
+        one.plot(level.places, level.fixed, color=canvas.INK, lw=1.0, ls=(0, (4, 2)))
+        one.plot(level.places, level.fitted, color=canvas.ACCENT, lw=1.6)
+        canvas.points(one, level.x, level.y, s=12, color=canvas.INK)
+        one.set_title(level.name, fontsize="small")
+    _label_page(drawn, str(covariate_of(res, x).name), res.endog_name, own=ax is None)
+    return drawn
+
+
+def _label_page(drawn: np.ndarray, x: str, y: str, *, own: bool) -> None:
+    """Labels of a new figure once; of given Axes, on each."""
+    if own:
+        drawn[0].figure.supxlabel(x, fontsize="medium")
+        drawn[0].figure.supylabel(y, fontsize="medium")
+    else:
+        for one in drawn:
+            one.set(xlabel=x, ylabel=y)

@@ -1,0 +1,203 @@
+"""Predicted curves with confidence and prediction bands, and partial residuals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ..capabilities import require
+from ..designs.variables import Variables, column_of
+from ..errors import DataError
+from ..inputs.arguments import choice, flag, hinted, mapping, probability, shown
+from . import canvas
+from .sources import fitted
+
+# Places of a curve.
+_PLACES = 101
+
+
+class Curves(NamedTuple):
+    """What :func:`predictions` draws."""
+
+    lines: pd.DataFrame  # x, by, fit, low, high (of the mean), new_low, new_high
+    residuals: pd.DataFrame  # x, by, y: a row of the fit each; empty if not wanted
+
+
+def curves_of(
+    res: Any, x: str, by: str | None, at: Mapping[str, Any] | None, level: float, residuals: bool
+) -> Curves:
+    """Predictions of the population along x, for some values of ``by``, all else held."""
+    known: Variables = require(res, "emmeans").basis.reference.variables
+    if x in known.factors:
+        raise DataError(f"x={x!r} is a factor: draw its means, plots.interaction(lmm.emmeans(..))")
+    choice(x, "x", list(known.covariates))
+    held = {} if at is None else dict(mapping(at, "at"))
+    lines = _values_of(known, by, held)
+    where = known.covariates[x]
+    low, high = (where.low, where.high) if x not in held else _ends(held.pop(x))
+    values = np.linspace(low, high, _PLACES)
+    own = None if by is None else lines
+    grid = pd.DataFrame(
+        {"x": np.tile(values, len(lines)), "by": np.repeat(np.array(lines, object), _PLACES)}
+    )
+    data, more = _rows(res, known, grid, x, by if own else None, held)
+    level = probability(level, "level")
+    mean = res.predict(data, interval="confidence", level=level, **more).to_numpy()
+    new = res.predict(data, interval="prediction", level=level, **more).to_numpy()
+    names = ["fit", "std_error", "low", "high"]
+    table = pd.concat([grid, pd.DataFrame(mean, columns=names)], axis=1).drop(columns="std_error")
+    table[["new_low", "new_high"]] = new[:, 2:]
+    return Curves(table, _partial(res, known, x, by, lines, held) if residuals else table.iloc[:0])
+
+
+def _values_of(known: Variables, by: str | None, held: dict[str, Any]) -> list[Any]:
+    """Values that get a curve: all levels of a factor, the quartiles of a covariate."""
+    if by is None:
+        return [None]
+    if by not in known:
+        names = ", ".join([*known.factors, *known.covariates])
+        raise DataError(f"by={shown(by)}: the variables are {names}")
+    if by in held:
+        found = held.pop(by)
+        return [found] if isinstance(found, str) or not np.iterable(found) else list(found)
+    if by in known.factors:
+        return list(known.factors[by])
+    c = known.covariates[by]
+    return list(c.few) if c.few is not None else [c.low, c.mean, c.high]
+
+
+def _ends(given: Any) -> tuple[float, float]:
+    values = np.asarray(given, float).ravel()
+    if values.size < 2 or not np.isfinite(values).all():
+        raise DataError(f"at: the two ends of x are needed, not {shown(given)}")
+    return float(values.min()), float(values.max())
+
+
+def _rows(
+    res: Any,
+    known: Variables,
+    grid: pd.DataFrame,
+    x: str,
+    by: str | None,
+    held: Mapping[str, Any],
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """New rows: covariates at their means and factors at their first level, unless held."""
+    columns: dict[str, Any] = {}
+    for name in (*known.factors, *known.covariates):
+        if name == x:
+            own = list(grid["x"])
+        elif name == by:
+            own = list(grid["by"])
+        else:
+            first = known.factors[name][0] if name in known.factors else known.covariates[name].mean
+            own = [held.get(name, first)] * len(grid)
+        columns[name] = column_of(name, own, known)
+    columns |= {k: [v] * len(grid) for k, v in held.items() if k not in columns}
+    data = pd.DataFrame(columns, index=range(len(grid)))
+    if not res.basis.source.offset_array:
+        return data, {}
+    return data, {"offset": np.full(len(grid), res.basis.reference.offset)}
+
+
+def _partial(
+    res: Any, known: Variables, x: str, by: str | None, lines: list[Any], held: Mapping[str, Any]
+) -> pd.DataFrame:
+    """The curve at the place of every row, plus the marginal residual of the row."""
+    rows = require(res, "resid").design.source.rows
+    own = pd.DataFrame({"x": rows[x].to_numpy(np.float64), "by": None})
+    if by is not None and by in known.factors:
+        own["by"] = rows[by].to_numpy()
+        kept = own["by"].isin(lines).to_numpy()
+    elif by is not None:
+        values = np.array(lines, float)
+        near = np.abs(rows[by].to_numpy(np.float64)[:, None] - values).argmin(axis=1)
+        own["by"] = values[near]
+        kept = np.ones(len(own), bool)
+    else:
+        kept = np.ones(len(own), bool)
+    own = own[kept].reset_index(drop=True)
+    data, more = _rows(res, known, own, x, by, held)
+    own["y"] = res.predict(data, **more).to_numpy() + res.resid("marginal").to_numpy()[kept]
+    return own
+
+
+@hinted
+def predictions(
+    res: Any,
+    x: str,
+    *,
+    by: str | None = None,
+    at: Mapping[str, Any] | None = None,
+    level: float = 0.95,
+    new: bool = True,
+    residuals: bool = True,
+    ax: Any = None,
+) -> Any:
+    """The population's mean along a covariate with its bands, and partial residuals.
+
+    The dark band is the confidence band of the mean, pointwise; between the thin lines lies a new
+    observation of a new group. Partial residuals are the curve at a row's x plus the row's
+    marginal residual ``y - X beta - offset``.
+
+    Parameters
+    ----------
+    res : LMMResults
+    x : str
+        A covariate of the fixed effects.
+    by : str, optional
+        A variable of whose values each has a curve: the levels of a factor; of a covariate its
+        least value, mean and greatest.
+    at : mapping, optional
+        Values at which other variables are held, in the place of the mean of a covariate and the
+        first level of a factor; the values of ``by``; the two ends of ``x``.
+    level : float
+        Coverage of both bands.
+    new : bool
+        Draw the limits of new observations.
+    residuals : bool
+        Draw partial residuals.
+    ax : Axes, optional
+
+    Returns
+    -------
+    Axes
+
+    Examples
+    --------
+    >>> import lmm_jax as lmm
+    >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+    >>> ax = lmm.plots.predictions(res, "Days")
+    >>> ax.get_ylabel()
+    'Reaction'
+    """
+    found = curves_of(fitted(res), x, by, at, level, flag(residuals, "residuals"))
+    draw_new = flag(new, "new")
+    ax = canvas.axes(ax)
+    groups = list(dict.fromkeys(found.lines["by"]))
+    for i, value in enumerate(groups):
+        look = canvas.series(i)
+        of = found.lines["by"].isna() if value is None else found.lines["by"] == value
+        line, colour = found.lines[of], look["color"]
+        if len(found.residuals):
+            own = found.residuals
+            rows = own if value is None else own[own["by"] == value]
+            mark = {"marker": look["marker"], "s": 14, "alpha": 0.55}
+            canvas.points(ax, *rows[["x", "y"]].to_numpy(float).T, color=colour, **mark)
+        ax.fill_between(line["x"], line["low"], line["high"], color=colour, alpha=0.22, linewidth=0)
+        if draw_new:
+            for end in ("new_low", "new_high"):
+                ax.plot(line["x"], line[end], color=colour, linewidth=0.8, linestyle=(0, (1, 1.5)))
+        label = (
+            None if value is None else f"{value:.4g}" if isinstance(value, float) else f"{value}"
+        )
+        ax.plot(
+            line["x"], line["fit"], color=colour, linestyle=look["linestyle"], linewidth=2,
+            label=label,
+        )  # fmt: skip
+    ax.set(xlabel=x, ylabel=res.endog_name)
+    if by is not None:
+        canvas.legend(ax, by)
+    return ax

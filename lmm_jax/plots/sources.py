@@ -1,0 +1,175 @@
+"""What plots read of a result: levels and variables of its rows, its own kind."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ..capabilities import require
+from ..designs.labels import factor_names
+from ..errors import DataError
+from ..inputs.arguments import choice, numbers, shown
+from ..inputs.matching import find, spelling
+
+# Kinds of residuals, and what an axis calls them.
+KINDS = {
+    "response": "Residuals",
+    "pearson": "Pearson residuals",
+    "standardized": "Standardized residuals",
+    "marginal": "Marginal residuals",
+    "whitened": "Whitened residuals",
+}
+# What the plots take, and where it comes from.
+_KINDS = {
+    "LMMResults": "a result of lmm.fit",
+    "MarginalMeans": "means of lmm.emmeans",
+    "ProfileResults": "a result of lmm.profile",
+    "BootstrapResults": "a result of lmm.bootstrap",
+    "BootstrapStatistics": "what boot.apply or boot.statistics gives",
+    "Influence": "a result of lmm.influence",
+    "ManyResults": "a result of lmm.fit_many",
+    "ManyTests": "what its t_test gives",
+}
+
+
+def is_a(value: Any, kind: str) -> bool:
+    """Whether a value is of a class of results, which stand above the plots and are not imported.
+
+    >>> is_a(3, "LMMResults")
+    False
+    """
+    return any(
+        base.__name__ == kind and base.__module__.split(".")[0] == "lmm_jax"
+        for base in type(value).__mro__
+    )
+
+
+def expect(value: Any, what: str, *kinds: str) -> Any:
+    """The value itself, if it is of one of some kinds of results."""
+    if not any(is_a(value, kind) for kind in kinds):
+        needed = ", or ".join(_KINDS[kind] for kind in kinds)
+        raise DataError(f"{what} is a {type(value).__name__}: {needed} is needed")
+    return value
+
+
+def fitted(res: Any) -> Any:
+    """A fit."""
+    return expect(res, "res", "LMMResults")
+
+
+class Residuals(NamedTuple):
+    """Residuals of one kind."""
+
+    label: str
+    values: np.ndarray  # (n,)
+
+
+def residuals_of(res: Any, kind: str | None, usual: str) -> Residuals:
+    """Residuals of a kind; if none is asked the usual one, whitened for a residual covariance."""
+    if kind is None:
+        kind = usual if fitted(res).residual is None else "whitened"
+    label = KINDS[choice(kind, "kind", list(KINDS))]
+    return Residuals(label, np.asarray(fitted(res).resid(kind), dtype=float))
+
+
+class LevelRows(NamedTuple):
+    """Level of every row of a fit."""
+
+    factor: str
+    codes: np.ndarray  # (n,)
+    levels: pd.Index[Any]
+
+    @property
+    def names(self) -> list[str]:
+        """Levels as they are printed."""
+        return [spelling(level) for level in self.levels]
+
+    @property
+    def rows(self) -> list[np.ndarray]:
+        """Rows of every level, in their order."""
+        order = np.argsort(self.codes, kind="stable")
+        ends = np.searchsorted(self.codes[order], np.arange(len(self.levels) + 1))
+        return [order[a:b] for a, b in pairwise(ends)]
+
+
+def factor_of(res: Any, factor: str | None) -> str:
+    """Name of a grouping factor or component of the random effects, the first if none is asked."""
+    names = list(dict.fromkeys(label.factor for label in res.term_labels))
+    if not names:
+        raise DataError("this fit has no random effects to be drawn")
+    return names[0] if factor is None else choice(factor, "term", names)
+
+
+def rows_by_level(res: Any, factor: str | None) -> LevelRows:
+    """Level of every row: of a factor of the random effects, or the subjects of the residuals."""
+    design = require(res, "resid").design
+    residual = design.residual
+    named = zip(factor_names(design.terms), design.terms, strict=True)
+    known = {name: term for name, term in named if not term.is_component}
+    if factor is None and not known:
+        if residual is None or residual.subjects is None:
+            raise DataError("this fit has no grouping factor: pass a plot that needs none")
+        codes = np.asarray(residual.rows.subject)
+        return LevelRows("subject", codes, residual.subjects)
+    name = next(iter(known)) if factor is None else choice(factor, "factor", list(known))
+    term = known[name]
+    return LevelRows(name, np.asarray(term.codes[:, 0]), term.levels)
+
+
+def variable_of(res: Any, x: Any, what: str = "x") -> pd.Series[Any]:
+    """A variable in the rows that were used: by its name in the formula, or as an array.
+
+    Parameters
+    ----------
+    res : LMMResults
+    x : str, array or Series
+        A series may have all rows of the data: its labels say which were used.
+    """
+    design = require(res, "resid").design
+    if isinstance(x, str):
+        rows = _own_variables(design)
+        if x not in rows:
+            known = ", ".join(map(str, rows.columns)) or "unknown, since there is no formula"
+            raise DataError(
+                f"{what}={shown(x)}: the variables of the fixed effects are {known}; pass the "
+                f"values, data[{x!r}]"
+            )
+        return pd.Series(rows[x].to_numpy(), index=design.index, name=x)
+    if isinstance(x, pd.Series) and x.index.is_unique and design.index.isin(x.index).all():
+        return x.loc[design.index]
+    values = np.asarray(x)
+    if values.shape != (design.nobs,):
+        raise DataError(f"{what} has the shape {values.shape}: {design.nobs} values are needed")
+    return pd.Series(values, index=design.index, name=getattr(x, "name", None) or what)
+
+
+def _own_variables(design: Any) -> pd.DataFrame:
+    """Variables of the fixed effects in the rows that were used; none without a formula."""
+    source = design.source
+    return pd.DataFrame() if source is None or source.rows is None else source.rows
+
+
+def covariate_of(res: Any, x: Any = None, what: str = "x") -> pd.Series[float]:
+    """A numeric variable in the rows that were used; the first of the formula if none is asked."""
+    if x is None:
+        numeric = _own_variables(require(res, "resid").design).select_dtypes("number").columns
+        if not len(numeric):
+            raise DataError(f"the fixed effects have no covariate: pass {what}, data['time']")
+        x = numeric[0]
+    found = variable_of(res, x, what)
+    return pd.Series(numbers(found, what), index=found.index, name=found.name)
+
+
+def levels_asked(at: LevelRows, levels: Any, most: int | None = None) -> list[int]:
+    """Numbers of the levels asked for, in their order; the first ``most`` that have rows if not."""
+    if levels is None:
+        return [int(i) for i in np.unique(at.codes)][:most]
+    wanted = [levels] if isinstance(levels, str) or not np.iterable(levels) else list(levels)
+    places = find(at.levels, pd.Series(wanted), at.factor)
+    if not wanted or (places < 0).any():
+        unknown = [level for level, place in zip(wanted, places, strict=True) if place < 0]
+        raise DataError(f"levels: {at.factor!r} has no level {shown(unknown)}")
+    return [int(i) for i in places]
