@@ -9,6 +9,8 @@ from scipy import optimize
 
 # Pull towards arrows of one length to both sides, where the pairs leave the choice.
 _SYMMETRY = 1e-3
+# Of a pair on the wrong side, against the least squares.
+_PRICE = 1e4
 # By how much of the difference arrows stay apart, or overlap, at least.
 _MARGIN = 0.02
 
@@ -67,7 +69,7 @@ def comparison_arrows(estimate: np.ndarray, critical: np.ndarray, differs: np.nd
     sign = np.where(differs, -1.0, 1.0)
     bound = sign * d * (1.0 + sign * _MARGIN)
     if np.any(sign * (A @ found) < bound - 1e-12):
-        found = _constrained(rows, sums, sign[:, None] * A, bound, found)
+        found = _on_their_sides(rows, sums, sign[:, None] * A, bound, found)
     total = A @ found
     used = np.zeros(2 * k, bool)
     used[low], used[k + high] = True, True
@@ -76,19 +78,21 @@ def comparison_arrows(estimate: np.ndarray, critical: np.ndarray, differs: np.nd
     return Arrows(left=found[k:], right=found[:k], wrong=wrong)
 
 
-def _constrained(
+def _on_their_sides(
     rows: np.ndarray, sums: np.ndarray, A: np.ndarray, bound: np.ndarray, start: np.ndarray
 ) -> np.ndarray:
-    """Least squares with ``A x >= bound`` and ``x >= 0``; the start where there is no such x."""
-    unit = float(np.abs(sums).max())  # of the lengths, so that tolerances have a meaning
-    H, g = rows.T @ rows, rows.T @ (sums / unit)
+    """Least squares with ``A x >= bound`` as far as that is possible, and ``x >= 0``."""
+    unit = float(np.abs(sums).max())  # of the lengths, so that the price has a meaning
+    b, ends = sums / unit, bound / unit
+
+    def price(x: np.ndarray) -> tuple[float, np.ndarray]:
+        rest, lack = rows @ x - b, np.maximum(ends - A @ x, 0.0)
+        slope = rows.T @ rest - _PRICE * A.T @ lack
+        return float(0.5 * rest @ rest + 0.5 * _PRICE * lack @ lack), slope
+
+    limits = [(0.0, None)] * len(start)
+    options = {"maxiter": 2000, "ftol": 1e-12, "gtol": 1e-8}
     done = optimize.minimize(
-        lambda x: 0.5 * x @ H @ x - g @ x,
-        start / unit,
-        jac=lambda x: H @ x - g,
-        bounds=[(0.0, None)] * len(start),
-        constraints=optimize.LinearConstraint(A, bound / unit, np.inf),
-        method="SLSQP",
-        options={"maxiter": 500, "ftol": 1e-10},
+        price, start / unit, jac=True, bounds=limits, method="L-BFGS-B", options=options
     )
-    return unit * np.maximum(done.x, 0.0) if done.success else start
+    return np.asarray(unit * done.x)

@@ -122,7 +122,7 @@ def name_levels(ax: Any, labels: Sequence[str], what: str, *, axis: str = "y") -
     own = ax.yaxis if axis == "y" else ax.xaxis
     if len(labels) > _MOST_LABELS:
         own.set_ticks([])
-        what = f"{what} ({len(labels)} levels)"
+        what = f"{what} ({len(labels)})" if what else ""
     else:
         small = 10 if len(labels) <= 20 else 8 if len(labels) <= 35 else 6
         own.set_ticks(range(len(labels)), list(labels))

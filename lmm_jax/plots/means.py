@@ -208,7 +208,7 @@ def comparisons(
         ax.axhline(y[rows[-1]] - 0.5, color=canvas.FAINT, linewidth=0.8)
     canvas.name_levels(ax, found.names[::-1], ", ".join(_labels(means)))
     level = found.table.attrs.get("level", means.level)
-    ax.set_xlabel(f"{_what(means)}, {100 * level:g}% intervals and comparison arrows")
+    ax.set_xlabel(f"{_what(means)}\n{100 * level:g}% intervals and comparison arrows")
     if found.wrong:
         ax.set_title(f"{found.wrong} pairs are not as their arrows say", fontsize="small")
     return ax
@@ -296,12 +296,12 @@ def pwpp(means: Any, *, adjust: str | None = None, alpha: float = 0.05, ax: Any 
         ax.vlines(x, *ends.T, color=colour, linewidth=1.6)
         ax.scatter(np.repeat(x, 2), ends.ravel(), s=22, color=colour, marker=mark, zorder=3)
     names = [
-        f"{name}\n{value:.4g}" for name, value in zip(found.names, found.estimate, strict=True)
+        f"{name}   {value:.4g}" for name, value in zip(found.names, found.estimate, strict=True)
     ]
     canvas.name_levels(ax, names, ", ".join(_labels(means)))
     ax.set_xticks(np.cbrt([0.0, *_P_MARKS]), ["0", *(f"{p:g}" for p in _P_MARKS)])
     ax.tick_params("x", labelsize="small")
-    ax.set_xlim(-0.03, 1.03)
+    ax.set_xlim(-0.03, 0.03 + np.nanmax(found.place, initial=1.0))
     how = means.pairs(adjust=adjust).adjust if adjust is None else adjust
     ax.set_xlabel("P value" + ("" if how == "none" else f", {how}"))
     return ax

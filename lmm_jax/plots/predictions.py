@@ -35,7 +35,7 @@ def curves_of(
         raise DataError(f"x={x!r} is a factor: draw its means, plots.interaction(lmm.emmeans(..))")
     choice(x, "x", list(known.covariates))
     held = {} if at is None else dict(mapping(at, "at"))
-    lines = _values_of(known, by, held)
+    lines = _values_of(known, require(res, "resid").design.source.rows, by, held)
     where = known.covariates[x]
     low, high = (where.low, where.high) if x not in held else _ends(held.pop(x))
     values = np.linspace(low, high, _PLACES)
@@ -53,7 +53,9 @@ def curves_of(
     return Curves(table, _partial(res, known, x, by, lines, held) if residuals else table.iloc[:0])
 
 
-def _values_of(known: Variables, by: str | None, held: dict[str, Any]) -> list[Any]:
+def _values_of(
+    known: Variables, rows: pd.DataFrame, by: str | None, held: dict[str, Any]
+) -> list[Any]:
     """Values that get a curve: all levels of a factor, the quartiles of a covariate."""
     if by is None:
         return [None]
@@ -65,8 +67,8 @@ def _values_of(known: Variables, by: str | None, held: dict[str, Any]) -> list[A
         return [found] if isinstance(found, str) or not np.iterable(found) else list(found)
     if by in known.factors:
         return list(known.factors[by])
-    c = known.covariates[by]
-    return list(c.few) if c.few is not None else [c.low, c.mean, c.high]
+    few = known.covariates[by].few
+    return list(few) if few is not None else np.quantile(rows[by], [0.25, 0.5, 0.75]).tolist()
 
 
 def _ends(given: Any) -> tuple[float, float]:
@@ -149,7 +151,7 @@ def predictions(
         A covariate of the fixed effects.
     by : str, optional
         A variable of whose values each has a curve: the levels of a factor; of a covariate its
-        least value, mean and greatest.
+        quartiles.
     at : mapping, optional
         Values at which other variables are held, in the place of the mean of a covariate and the
         first level of a factor; the values of ``by``; the two ends of ``x``.
