@@ -90,9 +90,12 @@ def _on_their_sides(
         slope = rows.T @ rest - _PRICE * A.T @ lack
         return float(0.5 * rest @ rest + 0.5 * _PRICE * lack @ lack), slope
 
-    limits = [(0.0, None)] * len(start)
-    options = {"maxiter": 2000, "ftol": 1e-12, "gtol": 1e-8}
     done = optimize.minimize(
-        price, start / unit, jac=True, bounds=limits, method="L-BFGS-B", options=options
+        price,
+        start / unit,
+        jac=True,
+        bounds=[(0.0, None)] * len(start),
+        method="L-BFGS-B",
+        options={"maxiter": 2000, "ftol": 1e-12, "gtol": 1e-8},
     )
     return np.asarray(unit * done.x)

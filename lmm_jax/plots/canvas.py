@@ -14,9 +14,9 @@ import numpy as np
 
 from ..errors import DataError
 
-# Dark to light; #404040 is what is drawn once, #0b3c6f what is looked at first.
+# Lines that are compared with, what is looked at first, what is put beside it, intervals, bands.
 INK, ACCENT, SECOND, SOFT, FAINT = "#404040", "#0b3c6f", "#c4622d", "#8fb3d1", "#d5dfe8"
-_COLOURS = ("#0b3c6f", "#c4622d", "#3f9c9c", "#d9a441", "#7a5195", "#8c8c8c")
+_COLOURS = ("#0b3c6f", "#b04a1a", "#4fa3a5", "#e0b04c", "#7a5195", "#8c8c8c")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 _MARKS = ("o", "s", "^", "D", "v", "P", "X")
 # Points beyond which a vector file would be slow to open: they are drawn as an image.
@@ -44,7 +44,7 @@ def axes(ax: Any, size: tuple[float, float] = (6.4, 4.4)) -> Any:
     """The given Axes, or those of a new figure."""
     if ax is None:
         return pyplot().subplots(figsize=size, layout="constrained")[1]
-    if not hasattr(ax, "add_artist"):
+    if not hasattr(ax, "get_xlim"):
         raise DataError(f"ax is a {type(ax).__name__}: one Axes of matplotlib is needed")
     return ax
 
@@ -128,7 +128,7 @@ def name_levels(ax: Any, labels: Sequence[str], what: str, *, axis: str = "y") -
         own.set_ticks(range(len(labels)), list(labels))
         own.set_tick_params(labelsize=small)
     if axis == "x" and sum(map(len, labels)) > 60:
-        own.set_tick_params(rotation=90)
+        own.set_tick_params(labelrotation=90)
     own.set_label_text(what)
     (ax.set_ylim if axis == "y" else ax.set_xlim)(-0.7, len(labels) - 0.3)
 

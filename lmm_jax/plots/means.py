@@ -17,7 +17,7 @@ from .sources import expect
 # P values that have a mark on the axis of pwpp.
 _P_MARKS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 # Distance below which two segments of pwpp would hide each other, on its axis from 0 to 1.
-_APART = 0.014
+_APART = 0.012
 
 
 def _means(means: Any) -> Any:
@@ -288,7 +288,7 @@ def pwpp(means: Any, *, adjust: str | None = None, alpha: float = 0.05, ax: Any 
     if not np.isfinite(found.p_value).any():
         raise DataError("there is no pair of means whose difference can be tested")
     k = len(found.names)
-    ax = canvas.axes(ax, (5.8, canvas.height(k + 4)))
+    ax = canvas.axes(ax, (5.8 if k < 7 else 8.0, canvas.height(k + 4)))
     canvas.reference(ax, x=np.cbrt(alpha))
     for below, colour, mark in ((True, canvas.ACCENT, "o"), (False, canvas.SOFT, "s")):
         own = (found.p_value < alpha) == below

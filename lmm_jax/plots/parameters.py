@@ -89,12 +89,11 @@ def profile(profile: Any, *, absolute: bool = False, levels: Any = _LEVELS, ax: 
         one.plot(x, size(zeta), color=canvas.ACCENT, linewidth=1.6)
         one.plot(curve.value, size(curve.zeta), "o", color=canvas.ACCENT, markersize=3)
         canvas.reference(one, y=0.0)
-        for ends in curve.limits.T:
-            at = size(np.interp(ends, x, zeta))
-            one.vlines(ends, 0.0, at, color=canvas.SECOND, linewidth=0.9)
+        ends = curve.limits.ravel()
+        at = size(np.interp(ends, x, zeta))
+        one.vlines(ends, 0.0, at, color=canvas.SECOND, linewidth=0.9)
         if flag(absolute, "absolute"):
-            for ends, q in zip(curve.limits, curve.quantiles, strict=True):
-                one.hlines(q, *ends, color=canvas.SECOND, linewidth=0.9)
+            one.hlines(curve.quantiles, *curve.limits.T, color=canvas.SECOND, linewidth=0.9)
         one.set_xlabel(curve.name)
         if ax is not None or canvas.starts_row(one):
             one.set_ylabel("|zeta|" if absolute else "zeta")
@@ -202,14 +201,26 @@ def variances_of(res: Any, scale: str, method: str, level: float) -> pd.DataFram
         group if pd.isna(name) else f"{name} | {group}"
         for group, name in zip(table["grp"], table["var1"], strict=True)
     ]
-    return pd.DataFrame(
-        {
-            "label": labels,
-            "estimate": table[column].to_numpy(),
-            "lower": own["lower"].to_numpy(),
-            "upper": own["upper"].to_numpy(),
-        }
-    )
+    limits = own[["lower", "upper"]].to_numpy()
+    out = pd.DataFrame({"label": labels, "estimate": table[column].to_numpy()})
+    out[["lower", "upper"]] = limits
+    several = _residual_deviations(res, level)
+    if several.empty:
+        return out
+    numbers = several.columns[1:]
+    several[numbers] = several[numbers] ** (1 if scale == "sdcor" else 2)
+    return pd.concat([out.iloc[:-1], several], ignore_index=True)
+
+
+def _residual_deviations(res: Any, level: float) -> pd.DataFrame:
+    """Standard deviations of the levels of a residual covariance, if there are several."""
+    table = res.residual_intervals(level) if res.residual is not None else pd.DataFrame()
+    names = [str(name) for name in table.index]
+    own = table[[name.startswith("sd[") for name in names]]
+    out = own.reindex(columns=["estimate", "lower", "upper"]).reset_index(drop=True)
+    labels = [f"{name[3:-1]} | Residual" for name in names if name.startswith("sd[")]
+    out.insert(0, "label", labels)
+    return out
 
 
 @hinted
@@ -229,7 +240,8 @@ def variance_components(
     scale : {"sdcor", "vcov"}
         Standard deviations or variances.
     method : {"wald", "profile"}
-        Of the intervals, as in ``res.conf_int``.
+        Of the intervals, as in ``res.conf_int``; the standard deviations of a residual covariance,
+        ``res.residual_intervals()``, have Wald's.
     level : float
         Coverage.
     ax : Axes, optional

@@ -53,12 +53,10 @@ def lowess(x: np.ndarray, y: np.ndarray, share: float = 2 / 3, robust: int = 2) 
     """
     good = np.isfinite(x) & np.isfinite(y)
     x, y = np.asarray(x, float)[good], np.asarray(y, float)[good]
-    places = np.unique(np.quantile(x, np.linspace(0, 1, _PLACES))) if x.size else x
+    places, which = np.unique(x, return_inverse=True)
     if places.size < 3:
-        means = [
-            float(np.mean(y[x == place])) if np.any(x == place) else np.nan for place in places
-        ]
-        return Curve(places, np.array(means))
+        return Curve(places, np.bincount(which, y) / np.bincount(which))
+    places = np.unique(np.quantile(x, np.linspace(0, 1, _PLACES)))
     near = max(2, int(np.ceil(share * x.size)))
     weights = np.ones(x.size)
     found = np.zeros(places.size)
