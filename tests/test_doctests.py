@@ -11,7 +11,9 @@ import lmm_jax
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(lmm_jax.__path__, "lmm_jax.")
-    if not module.name.endswith("__main__") and module.name not in BATCHES
+    if not module.name.endswith("__main__")
+    and not module.name.startswith("lmm_jax.plots")  # test_plots.py, with matplotlib
+    and module.name not in BATCHES
 )
 
 

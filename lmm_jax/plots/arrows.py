@@ -47,11 +47,10 @@ def comparison_arrows(estimate: np.ndarray, critical: np.ndarray, differs: np.nd
 
     Examples
     --------
-    >>> means = np.array([0.0, 1.0, 3.0])
-    >>> c = np.full(3, 2.0)
-    >>> arrows = comparison_arrows(means, c, np.array([False, True, False]))
-    >>> arrows.right.round(2).tolist(), arrows.left.round(2).tolist(), arrows.wrong
-    ([1.0, 1.02, 0.0], [0.0, 1.0, 1.02], 0)
+    >>> means, critical = np.array([0.0, 1.0, 3.5]), np.full(3, 2.0)
+    >>> arrows = comparison_arrows(means, critical, np.array([False, True, True]))
+    >>> arrows.right.round(4).tolist(), arrows.left.round(4).tolist(), arrows.wrong
+    ([1.0, 1.0, 0.0], [0.0, 1.0, 1.0], 0)
     """
     k = len(estimate)
     i, j = np.triu_indices(k, 1)

@@ -130,8 +130,8 @@ def normal_quantiles(values: np.ndarray, level: float = 0.95) -> Quantiles:
     Examples
     --------
     >>> q = normal_quantiles(special.ndtri((np.arange(100) + 0.5) / 100) * 2 + 1)
-    >>> print(f"{q.intercept:.2f} {q.slope:.2f}")
-    1.00 2.00
+    >>> print(f"{q.intercept:.1f} {q.slope:.1f}")
+    1.0 2.0
     """
     values = np.asarray(values, float)
     places = np.flatnonzero(np.isfinite(values))
