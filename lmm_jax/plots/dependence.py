@@ -121,7 +121,7 @@ def autocorrelation(
     ax.vlines(lag, 0.0, table["correlation"], color=canvas.ACCENT, linewidth=2.2)
     ax.scatter(lag, table["correlation"], s=24, color=canvas.ACCENT, zorder=3)
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set(xlabel="Lag", ylabel=f"Autocorrelation, {label.lower()}")
+    ax.set(xlabel="Lag", ylabel=f"Autocorrelation, {label}")
     return ax
 
 
@@ -218,5 +218,5 @@ def variogram(
     canvas.reference(ax, y=float(np.var(found.values)))
     ax.margins(y=0.1)
     ax.set_ylim(bottom=0.0)
-    ax.set(xlabel=f"Distance in {name}", ylabel=f"Semivariance, {found.label.lower()}")
+    ax.set(xlabel=f"Distance in {name}", ylabel=f"Semivariance, {found.label}")
     return ax

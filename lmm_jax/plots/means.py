@@ -303,5 +303,5 @@ def pwpp(means: Any, *, adjust: str | None = None, alpha: float = 0.05, ax: Any 
     ax.tick_params("x", labelsize="small")
     ax.set_xlim(-0.03, 0.03 + np.nanmax(found.place, initial=1.0))
     how = means.pairs(adjust=adjust).adjust if adjust is None else adjust
-    ax.set_xlabel("P value" + ("" if how == "none" else f", {how}"))
+    ax.set_xlabel("P value" + ("" if how == "none" else f" ({how})"))
     return ax

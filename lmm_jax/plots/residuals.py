@@ -42,11 +42,11 @@ def residuals_fitted(
     >>> lmm.plots.residuals_fitted(res).get_ylabel()
     'Pearson residuals'
     """
-    label, values = residuals_of(res, kind, "pearson")
+    found = residuals_of(res, kind, "pearson")
     ax = canvas.axes(ax)
-    _cloud(ax, res.fittedvalues.to_numpy(), values, smoother)
+    _cloud(ax, res.fittedvalues.to_numpy(), found.values, smoother)
     canvas.reference(ax, y=0.0)
-    ax.set(xlabel=f"Fitted {res.endog_name}", ylabel=label)
+    ax.set(xlabel=f"Fitted {res.endog_name}", ylabel=found.title)
     return ax
 
 
@@ -75,11 +75,11 @@ def scale_location(
     >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
     >>> ax = lmm.plots.scale_location(res)
     """
-    label, values = residuals_of(res, kind, "standardized")
+    found = residuals_of(res, kind, "standardized")
     ax = canvas.axes(ax)
-    _cloud(ax, res.fittedvalues.to_numpy(), np.sqrt(np.abs(values)), smoother)
+    _cloud(ax, res.fittedvalues.to_numpy(), np.sqrt(np.abs(found.values)), smoother)
     ax.set_ylim(bottom=0.0)
-    ax.set(xlabel=f"Fitted {res.endog_name}", ylabel=f"Root of |{label.lower()}|")
+    ax.set(xlabel=f"Fitted {res.endog_name}", ylabel=f"Root of |{found.label}|")
     return ax
 
 
@@ -114,9 +114,8 @@ def residuals_by_group(
     >>> res = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff"))
     >>> ax = lmm.plots.residuals_by_group(res)
     """
-    label, values = residuals_of(res, kind, "pearson")
-    at = rows_by_level(res, factor)
-    boxes = boxes_of(values, at)
+    found, at = residuals_of(res, kind, "pearson"), rows_by_level(fitted(res), factor)
+    boxes = boxes_of(found.values, at)
     ax = canvas.axes(ax, (5.8, canvas.height(len(boxes))))
     y = np.arange(len(boxes))
     canvas.reference(ax, x=0.0)
@@ -129,7 +128,7 @@ def residuals_by_group(
     beyond = [(x, i) for i, outside in enumerate(boxes["outside"]) for x in outside]
     canvas.points(ax, *np.array(beyond).reshape(-1, 2).T, s=14)
     canvas.name_levels(ax, list(boxes["level"]), at.factor)
-    ax.set_xlabel(label)
+    ax.set_xlabel(found.title)
     return ax
 
 
@@ -179,10 +178,10 @@ def qq_residuals(res: Any, *, kind: str | None = None, level: float = 0.95, ax: 
     >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
     >>> ax = lmm.plots.qq_residuals(res)
     """
-    label, values = residuals_of(res, kind, "standardized")
+    found = residuals_of(res, kind, "standardized")
     ax = canvas.axes(ax, (5.0, 4.6))
-    _quantile_plot(ax, values, level)
-    ax.set_ylabel(label)
+    _quantile_plot(ax, found.values, level)
+    ax.set_ylabel(found.title)
     return ax
 
 

@@ -16,11 +16,11 @@ from ..inputs.matching import find, spelling
 
 # Kinds of residuals, and what an axis calls them.
 KINDS = {
-    "response": "Residuals",
+    "response": "residuals",
     "pearson": "Pearson residuals",
-    "standardized": "Standardized residuals",
-    "marginal": "Marginal residuals",
-    "whitened": "Whitened residuals",
+    "standardized": "standardized residuals",
+    "marginal": "marginal residuals",
+    "whitened": "whitened residuals",
 }
 # What the plots take, and where it comes from.
 _KINDS = {
@@ -65,6 +65,11 @@ class Residuals(NamedTuple):
 
     label: str
     values: np.ndarray  # (n,)
+
+    @property
+    def title(self) -> str:
+        """The label with a capital."""
+        return self.label[0].upper() + self.label[1:]
 
 
 def residuals_of(res: Any, kind: str | None, usual: str) -> Residuals:
