@@ -354,6 +354,7 @@ def calls() -> dict[str, Call]:
         "BootstrapStatistics.tidy": Call(
             boot.statistics().tidy, dict(kind="normal", conf_level=0.9)
         ),
+        "LMMResults.plot": Call(r.plot, dict(ax=None)),
         "ManyResults.t_test": Call(many.t_test, dict(r_matrix="x = 0", moderate=False)),
         "ManyResults.wald_test": Call(many.wald_test, dict(r_matrix="x = 0", moderate=False)),
         "ManyResults.emmeans": Call(

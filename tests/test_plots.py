@@ -1,5 +1,6 @@
 """Plots: what the artists hold against numbers made from the result in another way."""
 
+import random
 import runpy
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import integrate, stats
+from test_garbage import GARBAGE
 
 import lmm_jax as lmm
 
@@ -212,6 +214,74 @@ def test_wrong_arguments(name):
     with pytest.raises(lmm.DataError, match=message):
         call()
     assert not plt.get_fignums()
+
+
+@cache
+def arguments():
+    """Calls with every argument, all of them right."""
+    s, means, rows = sleep(), lmm.emmeans(oats(), ["Nf", "Variety"]), lmm.influence(sleep())
+    term, level = {"term": "Subject", "coefficient": "Days"}, {"level": 0.9}
+    kind, smoother = {"kind": "pearson"}, {"smoother": True}
+    by = {"factor": "Subject", **kind}
+    volcano = {"many": many(), "term": "Machine[T.B]"}
+    return {
+        "autocorrelation": {"res": s, **by, "time": "Days", "lags": 3, **level},
+        "bootstrap": {"boot": boot(), "names": ["sigma"], "kind": "basic", **level},
+        "caterpillar": {"res": s, **term, **level},
+        "comparisons": {"means": means, "alpha": 0.1, "adjust": "none"},
+        "fits": {"res": s, "x": "Days", "factor": "Subject", "levels": ["308"], "columns": 1},
+        "influence": {"influence": rows, "kind": "hat_values", "label": 2},
+        "interaction": {"means": means, "x": "Nf", "type": "link", **level},
+        "overview": {"res": s},
+        "power": {"table": power_table(), "x": "size", "target": 0.8},
+        "predictions": {
+            "res": growth(), "x": "age", "by": "Sex", "at": {"age": [8, 10]}, "new": True,
+            "residuals": True, **level,
+        },
+        "profile": {"profile": profiled(), "absolute": True, "levels": [0.9]},
+        "pvalue_histogram": {**volcano, "bins": 5},
+        "pwpp": {"means": means, "adjust": "none", "alpha": 0.1},
+        "qq_random_effects": {"res": s, **term, **level},
+        "qq_residuals": {"res": s, **kind, **level},
+        "residuals_by_group": {"res": s, **by},
+        "residuals_fitted": {"res": s, **kind, **smoother},
+        "scale_location": {"res": s, **kind, **smoother},
+        "shrinkage": {"res": s, "term": "Subject", "coefficients": ("Days", "Intercept"),
+                      "label": True},
+        "variance_components": {"res": s, "scale": "vcov", "method": "wald", **level},
+        "variogram": {"res": s, "time": "Days", **by, **smoother},
+        "volcano": {**volcano, "fdr": 0.1, "label": 2},
+    }  # fmt: skip
+
+
+def garbage():
+    """Names of functions, arguments and values."""
+    for name, good in arguments().items():
+        for argument in (*good, "ax"):
+            for value in GARBAGE:
+                if (argument, value) not in {("lags", "2**31"), ("bins", "2**31")}:
+                    yield name, argument, value
+
+
+def refused(name, argument, value):
+    """What is wrong with the way a call ends; None if nothing is."""
+    given = {**arguments()[name], argument: GARBAGE[value]()}
+    try:
+        getattr(plots, name)(**given)
+    except (lmm.DataError, lmm.FormulaError) as error:
+        return None if str(error) else "no message"
+    except Exception as error:
+        return f"{name}({argument}={value}): {type(error).__name__}: {error}"
+    finally:
+        plt.close("all")
+    return None
+
+
+def test_garbage_is_refused_in_words():
+    everything = list(garbage())
+    assert {name for name, _, _ in everything} == set(plots.__all__)
+    chosen = random.Random(0).sample(everything, 120)
+    assert not [wrong for case in chosen if (wrong := refused(*case))]
 
 
 def test_without_matplotlib_the_message_names_the_extra():

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..capabilities import require
 from ..errors import DataError
-from ..inputs.arguments import choice, flag, hinted, probability, whole_number
+from ..inputs.arguments import choice, flag, hinted, items, probability, shown, whole_number
 from ..inputs.matching import spelling
 from . import canvas
 from .sources import covariate_of, expect, factor_of, fitted, levels_asked, rows_by_level
@@ -174,7 +174,10 @@ def shrinkage(
     found, flagged = shrinkage_of(fitted(res), term), flag(label, "label")
     names = list(found.mixed.columns)
     if coefficients is not None:
-        names = [choice(name, "coefficients", names) for name in coefficients]
+        pair = items(coefficients, "coefficients", "two names are needed")
+        if len(pair) != 2:
+            raise DataError(f"coefficients={shown(coefficients)}: two names are needed")
+        names = [choice(name, "coefficients", names) for name in pair]
     if len(names) < 2:
         return _shrunk_means(found, names[0], ax)
     x, y = names[:2]

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import interpolate, special
 
 from ..errors import DataError
-from ..inputs.arguments import choice, flag, hinted, items, probability
+from ..inputs.arguments import choice, flag, hinted, items, probability, shown
 from . import canvas
 from .smooth import density
 from .sources import expect, fitted, is_a
@@ -115,7 +115,10 @@ def draws_of(boot: Any, names: Any, kind: str, level: float) -> tuple[Draws, ...
     at = boot.statistics("sdcor") if is_a(boot, "BootstrapResults") else boot
     limits = at.conf_int(kind=kind, alpha=1 - probability(level, "level"))
     known = list(at.names)
-    chosen = known if names is None else [names] if isinstance(names, str) else list(names)
+    wanted = known if names is None else names
+    chosen = [wanted] if isinstance(wanted, str) else items(wanted, "names")
+    if not chosen:
+        raise DataError(f"names={shown(names)}: choose from {', '.join(known)}")
     out = []
     for name in chosen:
         j = known.index(choice(name, "names", known))

@@ -31,7 +31,7 @@ def curves_of(
 ) -> Curves:
     """Predictions of the population along x, for some values of ``by``, all else held."""
     known: Variables = require(res, "emmeans").basis.reference.variables
-    if x in known.factors:
+    if isinstance(x, str) and x in known.factors:
         raise DataError(f"x={x!r} is a factor: draw its means, plots.interaction(lmm.emmeans(..))")
     choice(x, "x", list(known.covariates))
     held = {} if at is None else dict(mapping(at, "at"))
@@ -59,7 +59,7 @@ def _values_of(
     """Values that get a curve: all levels of a factor, the quartiles of a covariate."""
     if by is None:
         return [None]
-    if by not in known:
+    if not isinstance(by, str) or by not in known:
         names = ", ".join([*known.factors, *known.covariates])
         raise DataError(f"by={shown(by)}: the variables are {names}")
     if by in held:

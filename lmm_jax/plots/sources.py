@@ -11,7 +11,7 @@ import pandas as pd
 from ..capabilities import require
 from ..designs.labels import factor_names
 from ..errors import DataError
-from ..inputs.arguments import choice, numbers, shown
+from ..inputs.arguments import choice, items, numbers, shown
 from ..inputs.matching import find, spelling
 
 # Kinds of residuals, and what an axis calls them.
@@ -145,7 +145,7 @@ def variable_of(res: Any, x: Any, what: str = "x") -> pd.Series[Any]:
         return pd.Series(rows[x].to_numpy(), index=design.index, name=x)
     if isinstance(x, pd.Series) and x.index.is_unique and design.index.isin(x.index).all():
         return x.loc[design.index]
-    values = np.asarray(x)
+    values = np.asarray(items(x, what, f"{design.nobs} values are needed"), dtype=object)
     if values.shape != (design.nobs,):
         raise DataError(f"{what} has the shape {values.shape}: {design.nobs} values are needed")
     return pd.Series(values, index=design.index, name=getattr(x, "name", None) or what)
