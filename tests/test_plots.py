@@ -1,5 +1,7 @@
 """Plots: what the artists hold against numbers made from the result in another way."""
 
+import pickle
+import pkgutil
 import random
 import runpy
 import subprocess
@@ -10,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from examples import check_module
 from scipy import integrate, stats
 from test_garbage import GARBAGE
 
@@ -454,6 +457,38 @@ def test_fits_of_levels():
         assert ax.get_title() == level
 
 
+def test_levels_of_components():
+    data = lmm.load_dataset("pastes")
+    res = lmm.fit("strength ~ 1", data, groups="batch", vc_formula={"c": "0 + C(cask)"})
+    panels = res.plot()
+    assert len(panels[3].get_yticklabels()) == 30
+    assert {t.get_text() for t in panels[3].get_yticklabels()} >= {"A:C(cask)[a]"}
+    ax = plots.residuals_by_group(res)
+    assert sorted(t.get_text() for t in ax.get_yticklabels()) == sorted(set(data["batch"]))
+
+
+def test_without_the_rows():
+    restored = pickle.loads(pickle.dumps(sleep()))
+    close(offsets(plots.caterpillar(restored)[0]), offsets(plots.caterpillar(sleep())[0]))
+    with pytest.raises(lmm.DataError, match="restored without its data"):
+        restored.plot()
+    with pytest.raises(lmm.DataError, match="restored without its data"):
+        plots.fits(restored)
+
+
+def test_designs_from_arrays():
+    data = lmm.load_dataset("sleepstudy")
+    X = np.column_stack([np.ones(180), data["Days"]])
+    arrays = lmm.design_from_arrays(data["Reaction"].to_numpy(), X, groups=data["Subject"])
+    res = lmm.fit(arrays)
+    assert len(res.plot()) == 4
+    with pytest.raises(lmm.DataError, match="no covariate: pass x"):
+        plots.fits(res)
+    assert len(plots.fits(res, data["Days"])) == 18
+    with pytest.raises(lmm.DataError, match="pass the values"):
+        plots.fits(res, "Days")
+
+
 def test_a_variable_by_its_values():
     from lmm_jax.plots.sources import variable_of
 
@@ -779,7 +814,12 @@ def test_power_curves():
     assert [t.get_text() for t in ticks] == ["large", "small", "middle"]
 
 
-# ------------------------------------------------------------ the page
+# ------------------------------------------------------------ docstrings, the page
+
+
+@pytest.mark.parametrize("name", sorted(m.name for m in pkgutil.iter_modules(plots.__path__)))
+def test_docstrings(name):
+    check_module(f"lmm_jax.plots.{name}")
 
 
 def test_the_code_of_the_page_runs_and_makes_its_pictures():

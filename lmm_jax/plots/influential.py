@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..inputs.arguments import choice, hinted, whole_number
-from ..inputs.matching import spelling
 from . import canvas
-from .sources import expect
+from .sources import expect, level_name
 
 _KINDS = {
     "cooks_distance": "Cook's distance",
@@ -56,7 +55,7 @@ def influence(
     ax.scatter(x, y, s=16, color=canvas.ACCENT, zorder=3, rasterized=len(y) > 4000)
     known = np.flatnonzero(np.isfinite(y))
     largest = known[np.argsort(-y[known], kind="stable")][: whole_number(label, "label")]
-    names = [spelling(unit) for unit in values.index]
+    names = [level_name(unit) for unit in values.index]
     canvas.name_levels(ax, names, str(values.index.name or found.by), axis="x")
     ax.margins(y=0.1)
     ax.set_ylim(bottom=0.0)

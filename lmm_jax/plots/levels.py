@@ -10,9 +10,16 @@ import pandas as pd
 from ..capabilities import require
 from ..errors import DataError
 from ..inputs.arguments import choice, flag, hinted, items, probability, shown, whole_number
-from ..inputs.matching import spelling
 from . import canvas
-from .sources import covariate_of, expect, factor_of, fitted, levels_asked, rows_by_level
+from .sources import (
+    covariate_of,
+    expect,
+    factor_of,
+    fitted,
+    level_name,
+    levels_asked,
+    rows_by_level,
+)
 
 # Panels of a page of fits unless levels are asked for.
 _MOST_PANELS = 36
@@ -83,7 +90,7 @@ def caterpillar(
         one.hlines(y, own["conf_low"], own["conf_high"], color=canvas.SOFT, linewidth=1.8)
         one.scatter(own["estimate"], y, s=18, color=canvas.ACCENT, zorder=3)
         first = one is drawn[0]
-        labels = [spelling(x) for x in own["level"]]
+        labels = [level_name(x) for x in own["level"]]
         canvas.name_levels(one, labels if first else [""] * count, factor if first else "")
         one.set_xlabel(f"{name}, {100 * level:g}% interval" if first else name)
     return canvas.one_or_all(drawn)
@@ -190,7 +197,7 @@ def shrinkage(
     ax.scatter(*centre, s=70, marker="D", color=canvas.SECOND, zorder=4, label="population")
     if flagged:
         for level, place in zip(found.mixed.index, end, strict=True):
-            ax.annotate(spelling(level), place, (4, 3), textcoords="offset points", fontsize=7)
+            ax.annotate(level_name(level), place, (4, 3), textcoords="offset points", fontsize=7)
     ax.set(xlabel=x, ylabel=y, title=f"Shrinkage of {found.factor}")
     canvas.legend(ax)
     return ax
@@ -206,7 +213,7 @@ def _shrunk_means(found: Shrinkage, name: str, ax: Any) -> Any:
     _arrows(ax, np.column_stack([start, y]), np.column_stack([end, y]))
     canvas.points(ax, start, y, label="separate fits")
     ax.scatter(end, y, s=16, color=canvas.ACCENT, zorder=3, label="mixed model")
-    labels = [spelling(level) for level in found.mixed.index[order]]
+    labels = [level_name(level) for level in found.mixed.index[order]]
     canvas.name_levels(ax, labels, found.factor)
     ax.set(xlabel=name, title=f"Shrinkage of {found.factor}")
     canvas.legend(ax)

@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 
 from ..inputs.arguments import flag, hinted, probability
-from ..inputs.matching import spelling
 from . import canvas
 from .levels import effects_of
 from .smooth import lowess, normal_quantiles
-from .sources import LevelRows, factor_of, fitted, residuals_of, rows_by_level
+from .sources import LevelRows, factor_of, fitted, level_name, residuals_of, rows_by_level
 
 
 @hinted
@@ -243,7 +242,8 @@ def _quantile_plot(
         ends = sorted_limits["conf_low"], sorted_limits["conf_high"]
         ax.vlines(q.theory, *ends, color=canvas.SOFT, linewidth=1.2)
         if len(limits) <= 12:
+            look = {"textcoords": "offset points", "fontsize": 8}
             for x, y, name in zip(q.theory, q.sample, sorted_limits["level"], strict=True):
-                ax.annotate(spelling(name), (x, y), (5, -3), textcoords="offset points", fontsize=8)
+                ax.annotate(level_name(name), (x, y), (5, -3), **look)
     canvas.points(ax, q.theory, q.sample)
     ax.set_xlabel("Normal quantiles")

@@ -80,6 +80,15 @@ def residuals_of(res: Any, kind: str | None, usual: str) -> Residuals:
     return Residuals(label, np.asarray(fitted(res).resid(kind), dtype=float))
 
 
+def level_name(level: Any) -> str:
+    """A level as it is printed; that of a component is a pair of group and column.
+
+    >>> level_name(("a", 2.0))
+    'a:2'
+    """
+    return ":".join(map(spelling, level)) if isinstance(level, tuple) else spelling(level)
+
+
 class LevelRows(NamedTuple):
     """Level of every row of a fit."""
 
@@ -90,7 +99,7 @@ class LevelRows(NamedTuple):
     @property
     def names(self) -> list[str]:
         """Levels as they are printed."""
-        return [spelling(level) for level in self.levels]
+        return [level_name(level) for level in self.levels]
 
     @property
     def rows(self) -> list[np.ndarray]:
@@ -115,13 +124,22 @@ def rows_by_level(res: Any, factor: str | None) -> LevelRows:
     named = zip(factor_names(design.terms), design.terms, strict=True)
     known = {name: term for name, term in named if not term.is_component}
     if factor is None and not known:
+        if design.terms:
+            return _component_groups(design.terms[0])
         if residual is None or residual.subjects is None:
-            raise DataError("this fit has no grouping factor: pass a plot that needs none")
+            raise DataError("this fit has no grouping factor whose levels could be compared")
         codes = np.asarray(residual.rows.subject)
         return LevelRows("subject", codes, residual.subjects)
     name = next(iter(known)) if factor is None else choice(factor, "factor", list(known))
     term = known[name]
     return LevelRows(name, np.asarray(term.codes[:, 0]), term.levels)
+
+
+def _component_groups(term: Any) -> LevelRows:
+    """The groups that the columns of a variance component lie in."""
+    of_level, groups = pd.factorize(term.levels.get_level_values(0))
+    name = term.source.group[0].strip("`") if term.source.group else "group"
+    return LevelRows(name, of_level[term.codes[:, 0]], pd.Index(groups))
 
 
 def variable_of(res: Any, x: Any, what: str = "x") -> pd.Series[Any]:
