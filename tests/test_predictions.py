@@ -430,3 +430,21 @@ def test_intervals_cover_new_observations():
             hits.setdefault(name, []).append(hit.mean())
     found = {name: float(np.mean(values)) for name, values in hits.items()}
     assert all(0.93 < share < 0.965 for share in found.values()), found
+
+
+def test_a_cell_without_rows_is_said():
+    """Its mean depends on the reference level; other rows can be predicted in silence."""
+    rng = np.random.default_rng(2)
+    data = pd.DataFrame({"g": np.repeat(np.arange(12), 6), "a": np.tile(list("xyz"), 24)})
+    data["b"] = np.repeat(np.tile(list("uv"), 12), 3)
+    data["y"] = rng.normal(size=72) + rng.normal(size=12)[data["g"]]
+    there = data[(data["a"] != "z") | (data["b"] != "v")]
+    with pytest.warns(lmm.RankWarning, match="rank deficient"):
+        fit = lmm.fit("y ~ a * b + (1 | g)", there)
+    gone = pd.DataFrame({"a": ["z", "x"], "b": ["v", "v"], "g": [0, 0]})
+    with pytest.warns(lmm.RankWarning, match="1 of the 2 rows have means that cannot be estimated"):
+        fit.predict(gone)
+    fit.predict(gone.iloc[1:])
+    restored = pickle.loads(pickle.dumps(fit))
+    with pytest.warns(lmm.RankWarning, match="1 of the 2 rows"):
+        restored.predict(gone)

@@ -19,7 +19,7 @@ from .multiplicity import (
 from .wald import correlation
 
 # What of a row over dropped columns is left by those that are kept, relative to the row.
-_ESTIMABLE = 1e-8
+ESTIMABLE = 1e-8
 # Standard deviations below this share of the largest are none.
 _NO_SPREAD = 1e-12
 # Rows whose part beside others is below this, relative to the largest, are combinations of them.
@@ -66,7 +66,7 @@ def linear_functions(
         Residual variance.
     """
     size = np.maximum(np.abs(L).max(axis=1, initial=0.0), 1.0)
-    known = np.abs(gap).max(axis=1, initial=0.0) <= _ESTIMABLE * size
+    known = np.abs(gap).max(axis=1, initial=0.0) <= ESTIMABLE * size
     rows = np.where(known[:, None], L, 0.0)
     cov_beta = scale * tests.cov_beta
     variance = np.maximum(np.sum((rows @ cov_beta) * rows, axis=1), 0.0)
@@ -179,10 +179,10 @@ def _family(
 def estimable_rows(L: np.ndarray, gap: np.ndarray) -> np.ndarray:
     """Basis of the combinations of rows that can be estimated, (q, r)."""
     size = max(float(np.abs(L).max(initial=0.0)), 1.0)
-    if np.abs(gap).max(initial=0.0) <= _ESTIMABLE * size:
+    if np.abs(gap).max(initial=0.0) <= ESTIMABLE * size:
         return np.eye(len(L))
     U, d, _ = np.linalg.svd(gap, full_matrices=False)
-    kept = U[:, d > _ESTIMABLE * size]
+    kept = U[:, d > ESTIMABLE * size]
     # by reflections, as in R: on the basis depend the degrees of freedom of joint tests
     return np.linalg.qr(kept, mode="complete")[0][:, kept.shape[1] :].T
 

@@ -13,10 +13,12 @@ from ..designs.checks import finite_vector
 from ..designs.design import Design
 from ..designs.residual_new import check_subjects, new_residual_rows, spread_expressions
 from ..designs.terms import RandomTerm, member_columns
-from ..errors import DataError, of_new_data
+from ..designs.variables import reference_of
+from ..errors import DataError, RankWarning, of_new_data, warn_user
 from ..formulas import matrices as mat
 from ..formulas.contexts import check_found
 from ..formulas.right_side import mentioned, variables, written
+from ..inference.linear_functions import ESTIMABLE
 from ..inference.random_effects import TermRows
 from ..inputs.arguments import choice
 from ..inputs.arrays import numbers, vector
@@ -116,7 +118,10 @@ def new_rows(
     data = data.loc[keep]
     offset = None if offset is None else offset[keep]
     groups = None if groups is None else pd.Series(groups[keep], index=data.index)
-    X = mat.replay(source.spec, data, context=source.context)[:, list(source.kept)]
+    whole_X = mat.replay(source.spec, data, context=source.context)
+    X = whole_X[:, list(source.kept)]
+    if part != "exog" and X.shape[1] < whole_X.shape[1]:
+        _warn_of_unestimable(design, whole_X)
     with of_new_data():
         given = 0.0 if part == "exog" else _new_offset(design, data, offset)
         terms = tuple(
@@ -134,6 +139,24 @@ def new_rows(
                 check_subjects(design.residual, residual, data, source.context)
     given_weights = 1.0 if weights is None else weights[keep]
     return Rows(index, keep, X, given, terms, given_weights, residual)
+
+
+def _warn_of_unestimable(design: Design | Kept, matrix: np.ndarray) -> None:
+    """Say that rows have means that the rows of the fit do not determine."""
+    reference = reference_of(design) if isinstance(design, Design) else design.reference
+    if reference is None or design.source is None:
+        return
+    kept = list(design.source.kept)
+    dropped = np.setdiff1d(np.arange(matrix.shape[1]), kept)
+    gap = matrix[:, dropped] - matrix[:, kept] @ reference.aliases
+    size = np.maximum(np.abs(matrix).max(axis=1, initial=0.0), 1.0)
+    count = int((np.abs(gap).max(axis=1, initial=0.0) > ESTIMABLE * size).sum())
+    if count:
+        warn_user(
+            f"{count} of the {len(matrix)} rows have means that cannot be estimated: columns of X "
+            "were dropped, and their predictions depend on which",
+            RankWarning,
+        )
 
 
 def _new_weights(weights: Any, data: pd.DataFrame) -> np.ndarray | None:
