@@ -195,7 +195,7 @@ class Design:
 
     @cached_property
     def related_roots(self) -> tuple[AnyMatrix | None, ...]:
-        """What draws of the levels of a term are made with: see :func:`.related.related_root`."""
+        """B with ``A = B B'`` of the levels that rows have, (m, r); None of a term without A."""
         return tuple(related_root(term) for term in self.terms)
 
     @cached_property
