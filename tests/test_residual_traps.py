@@ -434,3 +434,18 @@ def test_visits_far_apart(name):
     if name == "ar1":
         other = lmm.fit("y ~ factor(day) + car1(day | id)", data)
         assert abs(res.llf - other.llf) < 1e-9
+
+
+def test_one_unit_and_a_visit_that_is_none():
+    rng = np.random.default_rng(1)
+    data = pd.DataFrame({"x": rng.uniform(0, 9, 40), "y": rng.normal(size=40)})
+    fit = lmm.fit("y ~ 1 + sp_exp(x)", data)
+    with pytest.raises(DataError, match="pass by='row'"):
+        lmm.influence(fit)
+    data = pd.DataFrame({"id": np.repeat(np.arange(20), 4), "week": np.tile([1, 2, 3, 4], 20)})
+    data["y"] = rng.normal(size=80) + np.repeat(rng.normal(size=20), 4)
+    fit = lmm.fit("y ~ 1 + ar1(week | id)", data)
+    new = pd.DataFrame({"id": [0], "week": [5.5]})
+    with pytest.raises(DataError, match="car1 takes any times"):
+        fit.predict(new, conditional=True)
+    fit.predict(new.assign(week=6), conditional=True)

@@ -164,6 +164,12 @@ def _new_places(
         numbers = pd.to_numeric(labels, errors="coerce").to_numpy(dtype=float)
         other = (numbers - float(residual.visits.min())) / correlation.unit
         whole = other == np.round(other)
+        apart = (codes < 0) & ~whole & np.isfinite(other) & (correlation.unit == 1)
+        if apart.any():
+            raise DataError(
+                f"{term.text} is over visits at whole numbers, and "
+                f"{shown(labels.iloc[int(np.argmax(apart))])} is none: car1 takes any times"
+            )
         at = np.where((codes < 0) & whole & _in_reach(correlation, other), other, at)
     if np.isnan(at).any():
         _refuse(term, "visit", labels.iloc[int(np.argmax(np.isnan(at)))], residual.visits)

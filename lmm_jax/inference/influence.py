@@ -154,6 +154,10 @@ def influence(results: FitRecord, by: str = "group") -> Influence:
     design = require(results, "influence").design
     assert design is not None  # require has looked
     units = _units(design, _kind(design, by))
+    if len(units.labels) == 1:
+        raise DataError(
+            f"by={by!r}: all rows are one, without which nothing is left: pass by='row'"
+        )
     whole = standardized(design, results.estimates.theta_layout)
     return _frames(results, design, whole, by, units)
 
