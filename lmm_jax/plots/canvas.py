@@ -124,9 +124,9 @@ def name_levels(ax: Any, labels: Sequence[str], what: str, *, axis: str = "y") -
         own.set_ticks([])
         what = f"{what} ({len(labels)})" if what else ""
     else:
-        small = 10 if len(labels) <= 20 else 8 if len(labels) <= 35 else 6
         own.set_ticks(range(len(labels)), list(labels))
-        own.set_tick_params(labelsize=small)
+        room = ax.get_window_extent().height * 72 / ax.figure.dpi / max(len(labels), 1)
+        own.set_tick_params(labelsize=float(np.clip(0.8 * room, 4, 10)) if axis == "y" else 9)
     if axis == "x" and sum(map(len, labels)) > 60:
         own.set_tick_params(labelrotation=90)
     own.set_label_text(what)
