@@ -315,6 +315,8 @@ def _visits(term: ResidualTerm, labels: pd.Series[Any]) -> _Places:
     name = term.places[0]
     if pd.api.types.is_numeric_dtype(labels.dtype) and not pd.api.types.is_bool_dtype(labels.dtype):
         numbers = labels.to_numpy(dtype=float)
+        if np.isinf(numbers).any():
+            raise DataError(f"`{name}` in {term.text} is infinite in some rows: visits are finite")
         if not (numbers == np.round(numbers)).all():
             raise DataError(
                 f"`{name}` in {term.text} is no visit: it has fractions. Take `car1({name} | …)` "

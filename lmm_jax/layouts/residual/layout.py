@@ -20,14 +20,14 @@ from ...covariance.theta import factor_blocks, spread
 from ...numerics.linalg import exact, group_product, symmetrize, total_product
 from ...numerics.namespace import namespace
 from ...reprs import brief, public
-from ..contract import BlupTerms, Curvature, Layout, PsiMoments, Waist, WaistJet, less_fixed
+from ..contract import BlupTerms, Curvature, PsiMoments, Waist, WaistJet, less_fixed
 from ..group_algebra import (
-    by_term,
     halves_of,
     psi_curvatures,
     rotate_columns,
     weighted,
 )
+from .base import OfResiduals
 from .bucket import (
     ResidualBucket,
     covariance_at,
@@ -42,27 +42,18 @@ from .bucket import (
     same_subject,
     traces,
 )
-from .starts import Squares, candidates, residual_of
+from .starts import Squares, residual_of
 
 
 @public
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class ResidualLayout(Layout):
+class ResidualLayout(OfResiduals):
     """Sufficient statistics of a model with a residual covariance."""
 
     buckets: tuple[ResidualBucket, ...]
 
     __repr__ = brief
-
-    def _is_kind(self, kind: str) -> bool:
-        """See :meth:`Layout._is_kind`."""
-        return kind == "residual" or Layout._is_kind(self, kind)
-
-    @exact
-    def waist_at(self, theta: Array) -> Waist:
-        """See :meth:`Layout.waist_at`; differentiable in theta to any order."""
-        return self.waist_of(factor_blocks(theta, self.structures), theta)
 
     @exact
     def waist_of(self, factors: Sequence[Array], theta: Array) -> Waist:
@@ -87,7 +78,7 @@ class ResidualLayout(Layout):
             waist, lost, terms = integrate_out(at.V, bucket)
             logdet, gram = logdet + waist.logdet, gram + waist.gram
             dlogdet = dlogdet + traces(weighted(terms.P, bucket.copies), at.tangents)
-            dgram = dgram - quadratics(terms.u, self._of_groups(at.tangents, bucket))
+            dgram = dgram - quadratics(terms.u, at.tangents)
             rounding = rounding + lost
             kept.append((terms, at.tangents))
         return WaistJet(Waist(logdet, gram), dlogdet, dgram, rounding, tuple(kept))
@@ -111,11 +102,6 @@ class ResidualLayout(Layout):
         hessian = hessian + psi_curvatures(theta, psi, halves, self.structures)
         return Curvature(symmetrize(hessian), psi, halves)
 
-    @staticmethod
-    def _of_groups(D: Array, bucket: ResidualBucket) -> Array:
-        """Tangents of the patterns as those of the groups, where they differ."""
-        return D if D.ndim == 3 else of_groups(D, bucket)
-
     def _residual_bend(self, theta: Array, slope: Array, bucket: ResidualBucket) -> Array:
         """What the residual covariance's own second derivatives add, (m, m)."""
         xp = namespace(theta, slope)
@@ -127,17 +113,12 @@ class ResidualLayout(Layout):
         own = residual.bend_at(theta[at], bucket.places, bucket.slopes, slope)
         return xp.at(xp.zeros((theta.size, theta.size), theta.dtype))[at, at].set(own)
 
-    def _by_term(self, slopes: Sequence[Array]) -> tuple[Array, ...]:
-        widths = [bucket.widths for bucket in self.buckets]
-        return by_term(slopes, widths, self.sizes)
-
     @exact
     def average_information(self, theta: Array, v: Array, jet: WaistJet) -> Array:
         """See :meth:`Layout.average_information`."""
         xp = namespace(theta, v, self.S0)
         out = xp.zeros((theta.size, theta.size), theta.dtype)
         for bucket, (terms, D) in zip(self.buckets, jet.rest, strict=True):
-            D = self._of_groups(D, bucket)
             g = products(xp.einsum("acg,c->ag", terms.u, v)[:, None], D)[:, :, 0]  # (m, Q, G)
             g = xp.swapaxes(g, 0, 1)
             out = out + total_product(g, group_product(of_groups(terms.P, bucket), g))
@@ -163,7 +144,7 @@ class ResidualLayout(Layout):
             at = covariances(theta, self.structures, bucket)
             waist, _, terms = integrate_out(at.V, bucket)
             P, u = weighted(terms.P, bucket.copies), terms.u[:, :-1]
-            Du = products(u, self._of_groups(at.tangents, bucket))
+            Du = products(u, at.tangents)
             m, Q, p, G = Du.shape
             rows = Du.swapaxes(1, 2).reshape(m * p, Q * G)
             own = of_groups(terms.P, bucket)
@@ -201,7 +182,7 @@ class ResidualLayout(Layout):
         for bucket in self.buckets:
             at = covariances(theta, self.structures, bucket)
             terms = integrate_out(at.V, bucket)[2]
-            u, D = terms.u[:, :-1], self._of_groups(at.tangents, bucket)
+            u, D = terms.u[:, :-1], at.tangents
             P = P + quadratics(u, D)
             own = of_groups(terms.P, bucket)
             for row in root:  # one at a time: (Q, p, G) numbers each
@@ -262,28 +243,12 @@ class ResidualLayout(Layout):
             )
         return tuple(out)
 
-    @exact
-    def start_moments(self) -> Array:
-        """See :meth:`Layout.start_moments`."""
-        return self.start_candidates()[0]
-
-    def start_candidates(self) -> Array:
-        """Thetas to start from, (S, m): residuals that are more and less correlated."""
-        rows = [
+    def _squares(self) -> list[Squares]:
+        """See :meth:`OfResiduals._squares`."""
+        return [
             Squares(b.arm, b.slopes, of_patterns(b.c[:, -1] ** 2, b), b.present * b.copies[None])
             for b in self.buckets
         ]
-        return candidates(self.structures, rows)
-
-    def ranks(self) -> Array:
-        """See :meth:`Layout.ranks`: what the random effects can explain is not asked for."""
-        return namespace(self.S0).zeros((), self.S0.dtype)
-
-    def within_rss(self) -> Array:
-        """See :meth:`Layout.within_rss`: all of it, no residual is free of the others."""
-        xp = namespace(self.S0)
-        parts = [xp.sum(bucket.c[:, -1] ** 2) for bucket in self.buckets]
-        return xp.sum(xp.stack(parts))
 
     def size(self) -> int:
         """See :meth:`Layout.size`."""

@@ -18,15 +18,15 @@ from ...covariance.theta import factor_blocks, spread
 from ...numerics.linalg import exact, symmetrize
 from ...numerics.namespace import namespace
 from ...reprs import brief, public
-from ..contract import BlupTerms, Curvature, Layout, PsiMoments, Waist, WaistJet, less_fixed
+from ..contract import BlupTerms, Curvature, PsiMoments, Waist, WaistJet, less_fixed
 from ..group_algebra import (
-    by_term,
     double_traces,
     halves_of,
     lambda_of,
     psi_curvatures,
     rotate_columns,
 )
+from .base import OfResiduals
 from .chain_bucket import (
     ChainBucket,
     Whitened,
@@ -38,7 +38,7 @@ from .chain_bucket import (
     whitened_by,
 )
 from .chain_moments import bent_form, moments_of
-from .starts import Squares, candidates, residual_of
+from .starts import Squares, residual_of
 
 _Kept = tuple[Whitened, Array]  # of a bucket: itself, and dG
 
@@ -46,21 +46,12 @@ _Kept = tuple[Whitened, Array]  # of a bucket: itself, and dG
 @public
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class MarkovLayout(Layout):
+class MarkovLayout(OfResiduals):
     """Sufficient statistics of a model whose residuals are correlated along time."""
 
     buckets: tuple[ChainBucket, ...]
 
     __repr__ = brief
-
-    def _is_kind(self, kind: str) -> bool:
-        """See :meth:`Layout._is_kind`."""
-        return kind == "residual" or Layout._is_kind(self, kind)
-
-    @exact
-    def waist_at(self, theta: Array) -> Waist:
-        """See :meth:`Layout.waist_at`; differentiable in theta to any order."""
-        return self.waist_of(factor_blocks(theta, self.structures), theta)
 
     @exact
     def waist_of(self, factors: Sequence[Array], theta: Array) -> Waist:
@@ -188,28 +179,12 @@ class MarkovLayout(Layout):
             out.append(BlupTerms(b=Psi @ residual.T, cov=Psi[:, :, None] - known))
         return tuple(out)
 
-    @exact
-    def start_moments(self) -> Array:
-        """See :meth:`Layout.start_moments`."""
-        return self.start_candidates()[0]
-
-    def start_candidates(self) -> Array:
-        """Thetas to start from, (S, m): residuals that are more and less correlated."""
-        rows = [
+    def _squares(self) -> list[Squares]:
+        """See :meth:`OfResiduals._squares`."""
+        return [
             Squares(b.arm, b.slopes, (b.step[:, -1] + b.before[:, -1]) ** 2, b.counts)
             for b in self.buckets
         ]
-        return candidates(self.structures, rows)
-
-    def ranks(self) -> Array:
-        """See :meth:`Layout.ranks`: what the random effects can explain is not asked for."""
-        return namespace(self.S0).zeros((), self.S0.dtype)
-
-    def within_rss(self) -> Array:
-        """See :meth:`Layout.within_rss`: all of it, no residual is free of the others."""
-        xp = namespace(self.S0)
-        parts = [xp.sum((b.step[:, -1] + b.before[:, -1]) ** 2) for b in self.buckets]
-        return xp.sum(xp.stack(parts))
 
     def size(self) -> int:
         """See :meth:`Layout.size`."""
@@ -249,9 +224,6 @@ class MarkovLayout(Layout):
     def _tangents(self, theta: Array, bucket: ChainBucket) -> Array:
         """``dPsi / dtheta_k`` of a group, (m, q, q)."""
         return lambda_of(theta, self.structures, bucket.widths)[1]
-
-    def _by_term(self, slopes: Sequence[Array]) -> tuple[Array, ...]:
-        return by_term(slopes, [bucket.widths for bucket in self.buckets], self.sizes)
 
 
 def _quadratics(U: Array, D: Array) -> Array:

@@ -1,0 +1,58 @@
+"""What the layouts of a model with a residual covariance have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jax import Array
+
+from ...covariance.theta import factor_blocks
+from ...numerics.linalg import exact
+from ...numerics.namespace import namespace
+from ..contract import Layout, Waist
+from ..group_algebra import by_term
+from .starts import Squares, candidates
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class OfResiduals(Layout):
+    """Sufficient statistics of a model whose residuals have a covariance of their own."""
+
+    buckets: tuple[Any, ...]
+
+    def _is_kind(self, kind: str) -> bool:
+        """See :meth:`Layout._is_kind`."""
+        return kind == "residual" or Layout._is_kind(self, kind)
+
+    def _squares(self) -> list[Squares]:
+        """Squares of the OLS residuals, bucket by bucket."""
+        raise NotImplementedError
+
+    def _by_term(self, slopes: Sequence[Array]) -> tuple[Array, ...]:
+        """Sums of every bucket's (q, q) over the levels of each term."""
+        return by_term(slopes, [bucket.widths for bucket in self.buckets], self.sizes)
+
+    @exact
+    def waist_at(self, theta: Array) -> Waist:
+        """See :meth:`Layout.waist_at`; differentiable in theta to any order."""
+        return self.waist_of(factor_blocks(theta, self.structures), theta)
+
+    @exact
+    def start_moments(self) -> Array:
+        """See :meth:`Layout.start_moments`."""
+        return self.start_candidates()[0]
+
+    def start_candidates(self) -> Array:
+        """Thetas to start from, (S, m): residuals that are more and less correlated."""
+        return candidates(self.structures, self._squares())
+
+    def ranks(self) -> Array:
+        """See :meth:`Layout.ranks`: what the random effects can explain is not asked for."""
+        return namespace(self.S0).zeros((), self.S0.dtype)
+
+    def within_rss(self) -> Array:
+        """See :meth:`Layout.within_rss`: all of it, no residual is free of the others."""
+        xp = namespace(self.S0)
+        return xp.sum(xp.stack([xp.sum(part.squares) for part in self._squares()]))
