@@ -12,16 +12,13 @@ from dense_residual import DenseResidual
 from helpers import Array, Term, assert_close, dense_gls, differences, random_root
 
 import lmm_jax as lmm
-from lmm_jax.covariance.correlations import (
-    Antedependent,
+from lmm_jax.covariance.correlations import Antedependent, General, Independent, Symmetric
+from lmm_jax.covariance.distances import (
     Autoregressive,
     Continuous,
     Exponential,
     Gaussian,
-    General,
-    Independent,
     MovingAverage,
-    Symmetric,
     Toeplitz,
 )
 from lmm_jax.covariance.residuals import ResidualStructure, Spread

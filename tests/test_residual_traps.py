@@ -449,3 +449,13 @@ def test_one_unit_and_a_visit_that_is_none():
     with pytest.raises(DataError, match="car1 takes any times"):
         fit.predict(new, conditional=True)
     fit.predict(new.assign(week=6), conditional=True)
+
+
+@pytest.mark.parametrize("term", ["ar1(t | id)", "us(t | id)", "toep(t | id)"])
+def test_an_infinite_visit_is_refused(term):
+    rng = np.random.default_rng(1)
+    data = pd.DataFrame({"id": np.repeat(np.arange(20), 4), "t": np.tile([1.0, 2, 3, 4], 20)})
+    data["y"] = rng.normal(size=80)
+    data.loc[3, "t"] = np.inf
+    with pytest.raises(DataError, match="infinite in some rows"):
+        lmm.fit(f"y ~ 1 + {term}", data)

@@ -16,14 +16,8 @@ import numpy as np
 
 from ..numerics.linalg import exact
 from ..numerics.namespace import namespace
-from .correlations import (
-    Antedependent,
-    Autoregressive,
-    Correlation,
-    MovingAverage,
-    Symmetric,
-    Toeplitz,
-)
+from .correlations import Antedependent, Correlation, Symmetric
+from .distances import Autoregressive, MovingAverage, Toeplitz
 from .structures import (
     ZERO_PIVOT,
     CompoundSymmetry,

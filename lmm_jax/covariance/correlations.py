@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from ..numerics.namespace import namespace
-from ..numerics.taylor import Taylor, constant, exp, expit, powers, stack, tanh, variables
+from ..numerics.taylor import Taylor, constant, expit, stack, tanh, variables
 from .structures import lower_rows
 
 # Distance of a starting correlation from 1, and its least size.
@@ -143,22 +143,24 @@ class Correlation:
         return namespace(rho).clip(rho, _LEAST, 1.0 - _NEAR_ONE)
 
 
-def _arctanh(x: Any) -> Any:
+def arctanh(x: Any) -> Any:
+    """Inverse of tanh."""
     xp = namespace(x)
     return 0.5 * xp.log((1.0 + x) / (1.0 - x))
 
 
-def _distances(places: Any) -> Any:
-    """Euclidean, (r, r, g), of places (d, r, g)."""
-    xp = namespace(places)
-    gaps = places[:, :, None] - places[:, None]
-    return xp.abs(gaps[0]) if len(gaps) == 1 else xp.sqrt(xp.sum(gaps * gaps, axis=0))
-
-
-def _at_visits(places: Any) -> tuple[Any, Any]:
+def at_visits(places: Any) -> tuple[Any, Any]:
     """Indices of two visits, (r, 1, g) and (1, r, g), of every pair of rows."""
     visits = places[0].astype(np.int32)
     return visits[:, None], visits[None]
+
+
+def cell(x: Taylor) -> Taylor:
+    """A number as an array of one entry, (1, 1, 1)."""
+    m = x.first.shape[0]
+    return Taylor(
+        x.value.reshape(1, 1, 1), x.first.reshape(m, 1, 1, 1), x.second.reshape(m, m, 1, 1, 1)
+    )
 
 
 def _spread_over(rho: Taylor, shape: Any, like: Any) -> Taylor:
@@ -235,11 +237,11 @@ class General(Correlation):
 
     def matrix(self, c: Any, places: Any) -> Any:
         """See :meth:`Correlation.matrix`."""
-        return self._visits(c)[_at_visits(places)]
+        return self._visits(c)[at_visits(places)]
 
     def entries(self, c: Any, places: Any) -> Taylor:
         """See :meth:`Correlation.entries`."""
-        return stack([stack(row) for row in self._bent(variables(c))])[_at_visits(places)]
+        return stack([stack(row) for row in self._bent(variables(c))])[at_visits(places)]
 
     def _bent(self, c: list[Taylor]) -> list[list[Taylor]]:
         """Correlations of all visits with two derivatives, number by number."""
@@ -280,7 +282,7 @@ class General(Correlation):
 
     def tangents(self, c: Any, places: Any) -> Any:
         """See :meth:`Correlation.tangents`."""
-        return self._visit_tangents(c)[(slice(None), *_at_visits(places))]
+        return self._visit_tangents(c)[(slice(None), *at_visits(places))]
 
     def _slope_of_visits(self, places: Any, slope: Any) -> Any:
         """Sums of a slope, (r, r, g), over the rows of every two visits, (T, T)."""
@@ -368,7 +370,7 @@ class Symmetric(Correlation):
         return _spread_over(self._expanded(c), (r, r, g), c)
 
     def _expanded(self, c: Any) -> Taylor:
-        return _cell(self._rho(variables(c)[0]))
+        return cell(self._rho(variables(c)[0]))
 
     def start(self, rho: Any) -> Any:
         """See :meth:`Correlation.start`."""
@@ -386,91 +388,6 @@ class Symmetric(Correlation):
         share = (other._rho(variables(c)[0]).value - least) / (1.0 - least)
         with np.errstate(all="ignore"):
             return np.log(share) - np.log1p(-share) + np.zeros(1)
-
-
-def _cell(x: Taylor) -> Taylor:
-    """A number as an array of one entry, (1, 1, 1)."""
-    m = x.first.shape[0]
-    return Taylor(
-        x.value.reshape(1, 1, 1), x.first.reshape(m, 1, 1, 1), x.second.reshape(m, m, 1, 1, 1)
-    )
-
-
-class Autoregressive(Correlation):
-    """``rho^|i - j|`` over whole numbers i and j: a visit that is missing counts."""
-
-    __slots__ = ()
-    name = "ar1"
-
-    def entries(self, c: Any, places: Any) -> Taylor:
-        """See :meth:`Correlation.entries`."""
-        return powers(tanh(variables(c)[0]), _distances(places))
-
-    def is_markov(self, d: int) -> bool:
-        """See :meth:`Correlation.is_markov`."""
-        return d == 1
-
-    def fading(self, c: Any, gaps: Any) -> Fading:
-        """See :meth:`Correlation.fading`."""
-        xp, d = namespace(c, gaps), gaps
-        one, zero = xp.ones_like(d), xp.zeros_like(d)
-        # by t = exp(-2 |c|): |rho| = (1 - t) / (1 + t), and 1 - rho^2 keeps its digits
-        t = xp.exp(-2.0 * xp.abs(c[0]))
-        rho, slope = xp.tanh(c[0]), 4.0 * t / (1.0 + t) ** 2
-        tiny = float(np.finfo(d.dtype).eps)
-        log = d * (xp.log1p(-xp.minimum(t, 1.0 - tiny)) - xp.log1p(t))
-        a = rho**d
-        down, twice = rho ** (d - 1.0), rho ** xp.maximum(d - 2.0, zero)
-        return Fading(
-            value=a,
-            loss=xp.where(rho > 0, -xp.expm1(log), one - a),
-            left=-xp.expm1(2.0 * log),
-            first=(d * slope * down)[None],
-            second=(d * slope * ((d - 1.0) * slope * twice - 2.0 * a))[None, None],
-        )
-
-    def start(self, rho: Any) -> Any:
-        """See :meth:`Correlation.start`: of neighbours."""
-        return _arctanh(self._bounded(rho) ** (1.0 / self.gap))[None]
-
-    def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
-        """See :meth:`Correlation.natural`."""
-        return {"rho": tanh(c[0])}
-
-
-class MovingAverage(Correlation):
-    """ARMA(1, 1): ``rho_1`` at distance one, ``phi rho_(k - 1)`` beyond.
-
-    ``rho_1 = (1 + phi theta) (phi + theta) / (1 + theta^2 + 2 phi theta)``.
-    """
-
-    __slots__ = ()
-    name = "arma11"
-
-    @property
-    def n_params(self) -> int:
-        """See :attr:`Correlation.n_params`."""
-        return 2
-
-    def entries(self, c: Any, places: Any) -> Taylor:
-        """See :meth:`Correlation.entries`."""
-        xp = namespace(c, places)
-        phi, theta = (tanh(x) for x in variables(c))
-        product = phi * theta
-        first = (1.0 + product) * (phi + theta) / (1.0 + theta * theta + 2.0 * product)
-        d = _distances(places)
-        tail = _cell(first) * powers(phi, xp.maximum(d - 1.0, xp.zeros_like(d)))
-        apart = xp.where(d > 0, xp.ones_like(d), 0.0)
-        return tail * apart + (1.0 - apart)
-
-    def start(self, rho: Any) -> Any:
-        """See :meth:`Correlation.start`: of neighbours."""
-        xp, at = namespace(rho), _arctanh(self._bounded(rho) ** (1.0 / self.gap))
-        return xp.stack([at, xp.zeros_like(at)])
-
-    def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
-        """See :meth:`Correlation.natural`."""
-        return {"phi": tanh(c[0]), "theta": tanh(c[1])}
 
 
 class Antedependent(Correlation):
@@ -494,11 +411,11 @@ class Antedependent(Correlation):
         for i in range(T):
             for j in range(i + 1, T):
                 rows[i][j] = rows[j][i] = rows[i][j - 1] * near[j - 1]
-        return stack([stack(row) for row in rows])[_at_visits(places)]
+        return stack([stack(row) for row in rows])[at_visits(places)]
 
     def start(self, rho: Any) -> Any:
         """See :meth:`Correlation.start`."""
-        return namespace(rho).broadcast_to(_arctanh(self._bounded(rho)), (self.n_params,))
+        return namespace(rho).broadcast_to(arctanh(self._bounded(rho)), (self.n_params,))
 
     def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
         """See :meth:`Correlation.natural`."""
@@ -513,146 +430,3 @@ class Antedependent(Correlation):
             for k, (a, b) in enumerate(names)
             if not together[: k + 1, k + 1 :].any()
         ]
-
-
-class Toeplitz(Correlation):
-    """One correlation a distance between visits, by their partial autocorrelations.
-
-    Distances are counted in the largest step of which all are multiples, the unit. Durbin and
-    Levinson's recursion makes correlations of numbers in (-1, 1), any numbers.
-    """
-
-    __slots__ = ()
-    name = "toep"
-    linear = True
-
-    @property
-    def n_params(self) -> int:
-        """See :attr:`Correlation.n_params`."""
-        return len(self.levels) - 1
-
-    def _correlations(self, c: list[Taylor]) -> list[Taylor]:
-        """Correlations at distances 1, .., T - 1."""
-        rho: list[Taylor] = []
-        weights: list[Taylor] = []
-        for x in c:
-            partial = tanh(x)
-            if not rho:
-                rho, weights = [partial], [partial]
-                continue
-            mean, left = weights[0] * rho[-1], 1.0 - weights[0] * rho[0]
-            for w, back, ahead in zip(weights[1:], rho[-2::-1], rho[1:], strict=True):
-                mean, left = mean + w * back, left - w * ahead
-            rho.append(mean + partial * left)
-            pairs = zip(weights, weights[::-1], strict=True)
-            weights = [*(w - partial * v for w, v in pairs), partial]
-        return rho
-
-    def entries(self, c: Any, places: Any) -> Taylor:
-        """See :meth:`Correlation.entries`."""
-        xp = namespace(c)
-        one = constant(xp.ones((), c.dtype), c.shape[0])
-        i, j = _at_visits(places)
-        return stack([one, *self._correlations(variables(c))])[xp.abs(i - j)]
-
-    def start(self, rho: Any) -> Any:
-        """See :meth:`Correlation.start`: those of one correlation, ``rho / (1 + k rho)``."""
-        xp, rho = namespace(rho), self._bounded(rho)
-        steps = xp.arange(self.n_params).astype(rho.dtype)
-        return _arctanh(rho / (1.0 + steps * rho))
-
-    def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
-        """See :meth:`Correlation.natural`."""
-        return {f"rho[{k + 1}]": rho for k, rho in enumerate(self._correlations(c))}
-
-    def untold(self, together: np.ndarray) -> list[str]:
-        """See :meth:`Correlation.untold`."""
-        lags = range(1, len(self.levels))
-        return [f"rho[{k}]" for k in lags if not np.diagonal(together, k).any()]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Spatial(Correlation):
-    """``exp(-(d / range)^power)`` at distance d, less a nugget where it is asked for."""
-
-    nugget: bool = False
-
-    by_levels: ClassVar[bool] = False
-    power: ClassVar[int] = 1
-
-    def is_markov(self, d: int) -> bool:
-        """See :meth:`Correlation.is_markov`."""
-        return d == 1 and self.power == 1 and not self.nugget
-
-    def fading(self, c: Any, gaps: Any) -> Fading:
-        """See :meth:`Correlation.fading`."""
-        xp = namespace(c, gaps)
-        steps = gaps * xp.exp(-c[0])  # in units of the range
-        a = xp.exp(-steps)
-        return Fading(
-            value=a,
-            loss=-xp.expm1(-steps),
-            left=-xp.expm1(-2.0 * steps),
-            first=(steps * a)[None],
-            second=(steps * (steps - 1.0) * a)[None, None],
-        )
-
-    @property
-    def n_params(self) -> int:
-        """See :attr:`Correlation.n_params`."""
-        return 1 + self.nugget
-
-    def entries(self, c: Any, places: Any) -> Taylor:
-        """See :meth:`Correlation.entries`."""
-        xp, x = namespace(c, places), variables(c)
-        d = _distances(places)
-        # -(d / range)^power with range = exp(x): an exponential function of x itself
-        steep = exp(-float(self.power) * x[0])
-        reach = -(d if self.power == 1 else d * d)
-        out = exp(steep.through(reach * steep.value, reach, xp.zeros_like(d)))
-        if not self.nugget:
-            return out
-        own = xp.eye(d.shape[0], dtype=d.dtype)[:, :, None]
-        return out * own + (out * _cell(1.0 - expit(x[1]))) * (1.0 - own)
-
-    def start(self, rho: Any) -> Any:
-        """See :meth:`Correlation.start`."""
-        xp = namespace(rho)
-        at = -xp.log(-xp.log(self._bounded(rho))) / self.power
-        return xp.stack([at, xp.full_like(at, -1.5)]) if self.nugget else at[None]
-
-    def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
-        """See :meth:`Correlation.natural`."""
-        out = {"range": self.unit * exp(c[0])}
-        return {**out, "nugget": expit(c[1])} if self.nugget else out
-
-    def of_other(self, c: np.ndarray, other: Any) -> np.ndarray:
-        """See :meth:`Correlation.of_other`: ranges in another unit."""
-        return c + np.append(np.log(other.unit / self.unit), np.zeros(c.size - 1))
-
-
-class Exponential(Spatial):
-    """``exp(-d / range)``."""
-
-    __slots__ = ()
-    name = "sp_exp"
-
-
-class Gaussian(Spatial):
-    """``exp(-(d / range)^2)``."""
-
-    __slots__ = ()
-    name = "sp_gau"
-    power = 2
-
-
-class Continuous(Spatial):
-    """``phi^d`` at distance d in time, phi between 0 and 1."""
-
-    __slots__ = ()
-    name = "car1"
-
-    def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
-        """See :meth:`Correlation.natural`."""
-        out = {"phi": exp(-(1.0 / self.unit) * exp(-c[0]))}
-        return {**out, "nugget": expit(c[1])} if self.nugget else out

@@ -12,16 +12,18 @@ from scipy import sparse
 
 from ..covariance.correlations import (
     Antedependent,
-    Autoregressive,
-    Continuous,
     Correlation,
-    Exponential,
-    Gaussian,
     General,
     Independent,
+    Symmetric,
+)
+from ..covariance.distances import (
+    Autoregressive,
+    Continuous,
+    Exponential,
+    Gaussian,
     MovingAverage,
     Spatial,
-    Symmetric,
     Toeplitz,
 )
 from ..covariance.residuals import ResidualStructure, Spread

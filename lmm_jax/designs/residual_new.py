@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..covariance.correlations import Correlation, Toeplitz
+from ..covariance.correlations import Correlation
+from ..covariance.distances import Toeplitz
 from ..errors import DataError
 from ..formulas import matrices as mat
 from ..formulas.residual import ResidualTerm

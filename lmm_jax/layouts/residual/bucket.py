@@ -59,7 +59,6 @@ class Covariances(NamedTuple):
     """The covariances of a bucket and their derivatives in theta."""
 
     V: Array  # (r, r, G)
-    R: Array  # (r, r, g)
     tangents: Array  # (m, Q, Q) of diag(Psi, R), or (m, Q, Q, G); Q = q + r
 
 
@@ -89,7 +88,7 @@ def covariances(
     else:
         D = xp.broadcast_to(D[..., None], (*D.shape, dR.shape[-1]))
         D = xp.at(D)[at, q:, q:].add(dR)
-    return Covariances(marginal(Lambda @ Lambda.T, R, bucket), R, D)
+    return Covariances(marginal(Lambda @ Lambda.T, R, bucket), D)
 
 
 def same_subject(bucket: ResidualBucket) -> Array:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from jax import Array
 
-from ...covariance.correlations import Spatial
+from ...covariance.distances import Spatial
 from ...covariance.residuals import ResidualStructure
 from ...covariance.structures import Structure
 from ...covariance.theta import theta_slices

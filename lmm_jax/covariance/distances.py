@@ -1,0 +1,239 @@
+"""Correlations by the distance of two rows: of visits in whole numbers, times or coordinates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..numerics.namespace import namespace
+from ..numerics.taylor import Taylor, constant, exp, expit, powers, stack, tanh, variables
+from .correlations import Correlation, Fading, arctanh, at_visits, cell
+
+
+def _distances(places: Any) -> Any:
+    """Euclidean, (r, r, g), of places (d, r, g)."""
+    xp = namespace(places)
+    gaps = places[:, :, None] - places[:, None]
+    return xp.abs(gaps[0]) if len(gaps) == 1 else xp.sqrt(xp.sum(gaps * gaps, axis=0))
+
+
+class Autoregressive(Correlation):
+    """``rho^|i - j|`` over whole numbers i and j: a visit that is missing counts."""
+
+    __slots__ = ()
+    name = "ar1"
+
+    def entries(self, c: Any, places: Any) -> Taylor:
+        """See :meth:`Correlation.entries`."""
+        return powers(tanh(variables(c)[0]), _distances(places))
+
+    def is_markov(self, d: int) -> bool:
+        """See :meth:`Correlation.is_markov`."""
+        return d == 1
+
+    def fading(self, c: Any, gaps: Any) -> Fading:
+        """See :meth:`Correlation.fading`."""
+        xp, d = namespace(c, gaps), gaps
+        one, zero = xp.ones_like(d), xp.zeros_like(d)
+        # by t = exp(-2 |c|): |rho| = (1 - t) / (1 + t), and 1 - rho^2 keeps its digits
+        t = xp.exp(-2.0 * xp.abs(c[0]))
+        rho, slope = xp.tanh(c[0]), 4.0 * t / (1.0 + t) ** 2
+        tiny = float(np.finfo(d.dtype).eps)
+        log = d * (xp.log1p(-xp.minimum(t, 1.0 - tiny)) - xp.log1p(t))
+        a = rho**d
+        down, twice = rho ** (d - 1.0), rho ** xp.maximum(d - 2.0, zero)
+        return Fading(
+            value=a,
+            loss=xp.where(rho > 0, -xp.expm1(log), one - a),
+            left=-xp.expm1(2.0 * log),
+            first=(d * slope * down)[None],
+            second=(d * slope * ((d - 1.0) * slope * twice - 2.0 * a))[None, None],
+        )
+
+    def start(self, rho: Any) -> Any:
+        """See :meth:`Correlation.start`: of neighbours."""
+        return arctanh(self._bounded(rho) ** (1.0 / self.gap))[None]
+
+    def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
+        """See :meth:`Correlation.natural`."""
+        return {"rho": tanh(c[0])}
+
+
+class MovingAverage(Correlation):
+    """ARMA(1, 1): ``rho_1`` at distance one, ``phi rho_(k - 1)`` beyond.
+
+    ``rho_1 = (1 + phi theta) (phi + theta) / (1 + theta^2 + 2 phi theta)``.
+    """
+
+    __slots__ = ()
+    name = "arma11"
+
+    @property
+    def n_params(self) -> int:
+        """See :attr:`Correlation.n_params`."""
+        return 2
+
+    def entries(self, c: Any, places: Any) -> Taylor:
+        """See :meth:`Correlation.entries`."""
+        xp = namespace(c, places)
+        phi, theta = (tanh(x) for x in variables(c))
+        product = phi * theta
+        first = (1.0 + product) * (phi + theta) / (1.0 + theta * theta + 2.0 * product)
+        d = _distances(places)
+        tail = cell(first) * powers(phi, xp.maximum(d - 1.0, xp.zeros_like(d)))
+        apart = xp.where(d > 0, xp.ones_like(d), 0.0)
+        return tail * apart + (1.0 - apart)
+
+    def start(self, rho: Any) -> Any:
+        """See :meth:`Correlation.start`: of neighbours."""
+        xp, at = namespace(rho), arctanh(self._bounded(rho) ** (1.0 / self.gap))
+        return xp.stack([at, xp.zeros_like(at)])
+
+    def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
+        """See :meth:`Correlation.natural`."""
+        return {"phi": tanh(c[0]), "theta": tanh(c[1])}
+
+
+class Toeplitz(Correlation):
+    """One correlation a distance between visits, by their partial autocorrelations.
+
+    Distances are counted in the largest step of which all are multiples, the unit. Durbin and
+    Levinson's recursion makes correlations of numbers in (-1, 1), any numbers.
+    """
+
+    __slots__ = ()
+    name = "toep"
+    linear = True
+
+    @property
+    def n_params(self) -> int:
+        """See :attr:`Correlation.n_params`."""
+        return len(self.levels) - 1
+
+    def _correlations(self, c: list[Taylor]) -> list[Taylor]:
+        """Correlations at distances 1, .., T - 1."""
+        rho: list[Taylor] = []
+        weights: list[Taylor] = []
+        for x in c:
+            partial = tanh(x)
+            if not rho:
+                rho, weights = [partial], [partial]
+                continue
+            mean, left = weights[0] * rho[-1], 1.0 - weights[0] * rho[0]
+            for w, back, ahead in zip(weights[1:], rho[-2::-1], rho[1:], strict=True):
+                mean, left = mean + w * back, left - w * ahead
+            rho.append(mean + partial * left)
+            pairs = zip(weights, weights[::-1], strict=True)
+            weights = [*(w - partial * v for w, v in pairs), partial]
+        return rho
+
+    def entries(self, c: Any, places: Any) -> Taylor:
+        """See :meth:`Correlation.entries`."""
+        xp = namespace(c)
+        one = constant(xp.ones((), c.dtype), c.shape[0])
+        i, j = at_visits(places)
+        return stack([one, *self._correlations(variables(c))])[xp.abs(i - j)]
+
+    def start(self, rho: Any) -> Any:
+        """See :meth:`Correlation.start`: those of one correlation, ``rho / (1 + k rho)``."""
+        xp, rho = namespace(rho), self._bounded(rho)
+        steps = xp.arange(self.n_params).astype(rho.dtype)
+        return arctanh(rho / (1.0 + steps * rho))
+
+    def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
+        """See :meth:`Correlation.natural`."""
+        return {f"rho[{k + 1}]": rho for k, rho in enumerate(self._correlations(c))}
+
+    def untold(self, together: np.ndarray) -> list[str]:
+        """See :meth:`Correlation.untold`."""
+        lags = range(1, len(self.levels))
+        return [f"rho[{k}]" for k in lags if not np.diagonal(together, k).any()]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spatial(Correlation):
+    """``exp(-(d / range)^power)`` at distance d, less a nugget where it is asked for."""
+
+    nugget: bool = False
+
+    by_levels: ClassVar[bool] = False
+    power: ClassVar[int] = 1
+
+    def is_markov(self, d: int) -> bool:
+        """See :meth:`Correlation.is_markov`."""
+        return d == 1 and self.power == 1 and not self.nugget
+
+    def fading(self, c: Any, gaps: Any) -> Fading:
+        """See :meth:`Correlation.fading`."""
+        xp = namespace(c, gaps)
+        steps = gaps * xp.exp(-c[0])  # in units of the range
+        a = xp.exp(-steps)
+        return Fading(
+            value=a,
+            loss=-xp.expm1(-steps),
+            left=-xp.expm1(-2.0 * steps),
+            first=(steps * a)[None],
+            second=(steps * (steps - 1.0) * a)[None, None],
+        )
+
+    @property
+    def n_params(self) -> int:
+        """See :attr:`Correlation.n_params`."""
+        return 1 + self.nugget
+
+    def entries(self, c: Any, places: Any) -> Taylor:
+        """See :meth:`Correlation.entries`."""
+        xp, x = namespace(c, places), variables(c)
+        d = _distances(places)
+        # -(d / range)^power with range = exp(x): an exponential function of x itself
+        steep = exp(-float(self.power) * x[0])
+        reach = -(d if self.power == 1 else d * d)
+        out = exp(steep.through(reach * steep.value, reach, xp.zeros_like(d)))
+        if not self.nugget:
+            return out
+        own = xp.eye(d.shape[0], dtype=d.dtype)[:, :, None]
+        return out * own + (out * cell(1.0 - expit(x[1]))) * (1.0 - own)
+
+    def start(self, rho: Any) -> Any:
+        """See :meth:`Correlation.start`."""
+        xp = namespace(rho)
+        at = -xp.log(-xp.log(self._bounded(rho))) / self.power
+        return xp.stack([at, xp.full_like(at, -1.5)]) if self.nugget else at[None]
+
+    def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
+        """See :meth:`Correlation.natural`."""
+        out = {"range": self.unit * exp(c[0])}
+        return {**out, "nugget": expit(c[1])} if self.nugget else out
+
+    def of_other(self, c: np.ndarray, other: Any) -> np.ndarray:
+        """See :meth:`Correlation.of_other`: ranges in another unit."""
+        return c + np.append(np.log(other.unit / self.unit), np.zeros(c.size - 1))
+
+
+class Exponential(Spatial):
+    """``exp(-d / range)``."""
+
+    __slots__ = ()
+    name = "sp_exp"
+
+
+class Gaussian(Spatial):
+    """``exp(-(d / range)^2)``."""
+
+    __slots__ = ()
+    name = "sp_gau"
+    power = 2
+
+
+class Continuous(Spatial):
+    """``phi^d`` at distance d in time, phi between 0 and 1."""
+
+    __slots__ = ()
+    name = "car1"
+
+    def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
+        """See :meth:`Correlation.natural`."""
+        out = {"phi": exp(-(1.0 / self.unit) * exp(-c[0]))}
+        return {**out, "nugget": expit(c[1])} if self.nugget else out
