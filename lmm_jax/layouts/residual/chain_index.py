@@ -9,12 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from ...covariance.structures import OfTerms, Structure, term_sizes
+from ...covariance.structures import Structure, term_sizes
 from ...errors import DataError
 from ...numerics.shapes import round_up, round_up_rows
 from ...reprs import brief
 from ..group_index import LevelMap, rank_within
 from .index import (
+    OfBuckets,
     ResidualPlan,
     ResidualRows,
     arm_of_groups,
@@ -44,14 +45,10 @@ class ChainBucketIndex:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class ChainIndex(OfTerms):
+class ChainIndex(OfBuckets):
     """Index of a design whose residuals depend on the row before."""
 
     buckets: tuple[ChainBucketIndex, ...]
-    n_rows: int = field(metadata={"static": True})  # rounded up; at least one more than there are
-    streams: tuple[int, ...] = field(metadata={"static": True})  # term of each stream
-    structures: tuple[Structure, ...] = field(metadata={"static": True})  # terms, residuals last
-    n_components: int = field(metadata={"static": True})
 
     __repr__ = brief
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import numpy as np
@@ -78,16 +79,25 @@ class BucketIndex:
     __repr__ = brief
 
 
-@jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class ResidualIndex(OfTerms):
-    """Index of a design with a residual covariance."""
+class OfBuckets(OfTerms):
+    """Index of a design whose residuals have a covariance of their own."""
 
-    buckets: tuple[BucketIndex, ...]
+    buckets: tuple[Any, ...]
     n_rows: int = field(metadata={"static": True})  # rounded up; at least one more than there are
     streams: tuple[int, ...] = field(metadata={"static": True})  # term of each stream
     structures: tuple[Structure, ...] = field(metadata={"static": True})  # terms, residuals last
     n_components: int = field(metadata={"static": True})
+
+    __repr__ = brief
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ResidualIndex(OfBuckets):
+    """Index of a design with a residual covariance."""
+
+    buckets: tuple[BucketIndex, ...]
 
     __repr__ = brief
 
