@@ -3,8 +3,8 @@
     OPENBLAS_NUM_THREADS=1 python benchmarks/bootstrap.py [--peers .venv-peers/bin/python]
         [--replicates 1000 10000] [--runs 5]
 
-Prints a table and writes ``results/bootstrap.json``. Peers run fewer replicates where they are
-slow; their time is scaled to 1,000. Each result carries its answer: the standard deviation of
+Prints a table and writes ``docs/benchmarks/bootstrap.json``. Peers run fewer replicates where they
+are slow; their time is scaled to 1,000. Each result carries its answer: the standard deviation of
 the replicates of ``Days``, whose exact value is the standard error of the balanced design, and
 the number of replicates that failed. All cores may be used; fits and imports are not timed.
 """
@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from machine import machine
+from machine import RESULTS, machine
 
 HERE = Path(__file__).parent
 FORMULA = "Reaction ~ Days + (Days | Subject)"
@@ -175,7 +175,7 @@ def main() -> None:
             f"{label:40s} {row['seconds']:8.3f} s  per 1,000 {row['per_1000']:8.3f} s  first "
             f"{row.get('first', float('nan')):6.2f} s  sd {row['sd']:.4f}  failed {row['failed']}"
         )
-    out = HERE / "results" / "bootstrap.json"
+    out = RESULTS / "bootstrap.json"
     out.write_text(json.dumps({"machine": machine(), "results": found}, indent=1), encoding="utf-8")
 
 

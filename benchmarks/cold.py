@@ -6,7 +6,7 @@ Wall time of ``python -c "..."`` that fits sleepstudy and prints the summary: by
 is; and by compiled programs: without a cache, with an empty one, and with one that an earlier
 process has filled, by JAX's variables or by ``lmm.use_cache``. Then the programs compiled by
 fits of 20 data sets of different size and equal ``p`` and ``q`` in one process. Writes
-``results/cold.json`` and ``results/cold.md``.
+``docs/benchmarks/cold.json`` and ``docs/benchmarks/cold.md``.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from machine import machine, worker_environment
+from machine import RESULTS, machine, worker_environment
 
-HERE = Path(__file__).parent
 IMPORT = "import lmm_jax as lmm"
 AT_ONCE = (
     f"{IMPORT}; print(lmm.fit('Reaction ~ Days + (Days | Subject)', "
@@ -132,7 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--shapes", type=int, default=20, help="data sets in one process")
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "cold.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "cold.json")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:

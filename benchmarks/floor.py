@@ -1,10 +1,10 @@
 """How far a fit is from what the machine allows: bytes to read, arithmetic to do.
 
-    OPENBLAS_NUM_THREADS=1 python benchmarks/floor.py [--results results/run.json]
+    OPENBLAS_NUM_THREADS=1 python benchmarks/floor.py [--results docs/benchmarks/run.json]
         [--problems c d g]
 
 Measures the bandwidth and the rate of one core, and sets the times of this library in a
-stored run against them. Writes ``results/floor.json`` and ``results/floor.md``.
+stored run against them. Writes ``docs/benchmarks/floor.json`` and ``docs/benchmarks/floor.md``.
 
 The floor of a fit is the larger of two times. Reading: every byte of the input once, then at
 each evaluation the compressed groups, ``q (q + 1) / 2 + q (p + 1)`` numbers each. Arithmetic:
@@ -25,9 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from machine import machine, worker_environment
-
-HERE = Path(__file__).parent
+from machine import RESULTS, machine, worker_environment
 
 
 def fastest(call: Callable[[], Any], runs: int = 7) -> float:
@@ -107,7 +105,7 @@ def markdown(report: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", type=Path, default=HERE / "results" / "run.json")
+    parser.add_argument("--results", type=Path, default=RESULTS / "run.json")
     parser.add_argument("--problems", nargs="+", default=["c", "d", "g"])
     args = parser.parse_args()
     os.environ.update(worker_environment(1))  # before NumPy is imported

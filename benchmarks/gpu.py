@@ -6,7 +6,7 @@
 One process a device works the jobs off, with all cores. The first call of a job compiles its
 programs; ``warm`` is the median of the following ones. After a call of more than 20 s beside
 compilation no other is made: where there was no warm call, the ratio uses the first ones. The
-answers of both devices are compared. Writes ``results/gpu.json`` and ``results/gpu.md``; a run
+answers of both devices are compared. Writes ``docs/benchmarks/gpu.json`` and ``gpu.md``; a run
 replaces what it measures again. ``--scale`` makes the large jobs smaller, to see that everything
 works, and writes to a file of its own.
 """
@@ -26,9 +26,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from machine import cpu_model, machine
+from machine import RESULTS, cpu_model, machine
 
-HERE = Path(__file__).parent
 DEVICES = {"cuda": "GPU", "cpu": "CPU"}
 _LONG = 20.0  # seconds of a call that is the last one
 
@@ -320,7 +319,7 @@ def main() -> None:
     parser.add_argument("--devices", nargs="+", choices=DEVICES, default=list(DEVICES))
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "gpu.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "gpu.json")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:

@@ -4,7 +4,7 @@
 
 Compresses the rows, then fits the ready layout, with the usual limit on the steps and with
 none allowed: their difference over the number of iterations is the time of one. Writes
-``results/iterations.json``, ``.md`` and ``.svg``.
+``docs/benchmarks/iterations.json``, ``.md`` and ``.svg``.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from machine import machine, worker_environment
-
-HERE = Path(__file__).parent
+from machine import RESULTS, machine, worker_environment
 
 
 def median_time(call: Callable[[], Any], runs: int) -> float:
@@ -90,7 +88,7 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=1_000)
     parser.add_argument("--rows", type=int, nargs="+", default=[10, 100, 1_000], help="by group")
     parser.add_argument("--runs", type=int, default=15)
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "iterations.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "iterations.json")
     args = parser.parse_args()
     os.environ.update(worker_environment(1))  # before JAX is imported
     rows = [measure(args.groups, rows, args.runs) for rows in args.rows]

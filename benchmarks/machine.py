@@ -6,6 +6,8 @@ import os
 import platform
 from pathlib import Path
 
+RESULTS = Path(__file__).parents[1] / "docs" / "benchmarks"  # the numbers, and pages of them
+
 THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
     "OMP_NUM_THREADS",

@@ -6,7 +6,7 @@ Every system fits a trial in a process of its own: the imports, a first call, th
 call is the fit and its summary. nlme (``gls``) and glmmTMB are used through ``Rscript``
 if R has them; a call that takes longer than ``--limit`` is stopped. Stores seconds by the clock
 and of the processor (user and system): on a busy machine the latter are the ones to compare.
-Writes ``results/mmrm.json`` and ``results/mmrm.md``; a run replaces what it measures again.
+Writes ``docs/benchmarks/mmrm.json`` and ``mmrm.md``; a run replaces what it measures again.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from machine import machine, worker_environment
+from machine import RESULTS, machine, worker_environment
 from measure import Ended, Limits, run_worker
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "mmrm.json"
+STORED = RESULTS / "mmrm.json"
 # Patients seen at the ten visits of the trial of visual acuity that mmrm's vignette describes.
 SEEN = (983, 980, 960, 946, 925, 868, 816, 791, 719, 617)
 # Seconds by others on machines of their own: medians of ten fits, of one where it takes minutes.
@@ -288,7 +288,7 @@ def main() -> None:
     if asked.worker:
         work(*asked.worker, asked.runs)
         return
-    stored = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    stored = json.loads(STORED.read_text(encoding="utf-8")) if STORED.exists() else {}
     trials = stored.get("trials", {})
     for name in asked.problems:
         found, before = measured(name, asked), trials.get(name, {}).get("systems", {})
@@ -296,9 +296,9 @@ def main() -> None:
         trials[name] = {**found, "systems": {s: both[s] for s in SYSTEMS if s in both}}
     ordered = {name: trials[name] for name in TRIALS if name in trials}
     stored = {"machine": machine(), "trials": ordered}
-    RESULTS.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+    STORED.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
     text = report(stored)
-    RESULTS.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
+    STORED.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
     print(text)
 
 

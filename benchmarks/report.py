@@ -1,6 +1,6 @@
 """Tables and plots from a stored run.
 
-python benchmarks/report.py [results/run.json]
+python benchmarks/report.py [docs/benchmarks/run.json]
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from machine import RESULTS
 from systems import SYSTEMS, package
 
 EXCESS = 1e-3  # a criterion so much above the best of all systems is marked
@@ -141,7 +142,7 @@ def markdown(report: dict[str, Any]) -> str:
     """The whole report."""
     about = ", ".join(f"{key} {value}" for key, value in report["machine"].items())
     parts = [
-        "# Times",
+        "# Every problem on every system",
         f"Machine: {about}.",
         "Columns of `lmm_jax` are seconds, those of the others are ratios to it from the same "
         "interface (from a frame where it has no other). A criterion more than "
@@ -170,5 +171,5 @@ def write_report(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    default = Path(__file__).parent / "results" / "run.json"
+    default = RESULTS / "run.json"
     print(write_report(Path(sys.argv[1]) if len(sys.argv) > 1 else default))

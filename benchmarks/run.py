@@ -3,8 +3,8 @@
     python benchmarks/run.py [--problems a b ...] [--systems lmm_jax lme4 ...] [--runs 5]
         [--scale 1] [--peers PYTHON] [--limit 600] [--threads 1] [--skip SYSTEM:PROBLEM ...]
 
-Writes ``results/run.json`` after every worker (what is there of other problems and systems
-stays), then ``results/run.md`` and, with matplotlib, ``results/scaling.svg``.
+Writes ``docs/benchmarks/run.json`` after every worker (what is there of other problems and systems
+stays), then ``docs/benchmarks/run.md`` and, with matplotlib, ``docs/benchmarks/scaling.svg``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from machine import machine, memory_gb, worker_environment
+from machine import RESULTS, machine, memory_gb, worker_environment
 from measure import Limits, entry, run_worker
 from report import write_report
 from systems import cannot, choose, command, installed, package, without_reml
@@ -95,7 +95,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--memory", type=float, default=0.9 * memory_gb(), help="GB for a worker")
     parser.add_argument("--threads", type=int, default=1, help="threads of every library")
     parser.add_argument("--skip", nargs="+", default=[], metavar="SYSTEM:PROBLEM")
-    parser.add_argument("--output", type=Path, help="JSON; default results/run.json")
+    parser.add_argument("--output", type=Path, help="JSON; default docs/benchmarks/run.json")
     args = parser.parse_args()
     series = problem_names("SERIES")
     args.problems = [
@@ -103,7 +103,7 @@ def read_arguments() -> argparse.Namespace:
     ]
     if args.output is None:
         scaled = "" if args.scale == 1.0 else f"-scale{args.scale:g}"
-        args.output = HERE / "results" / f"run{scaled}.json"
+        args.output = RESULTS / f"run{scaled}.json"
     return args
 
 

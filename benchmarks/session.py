@@ -5,7 +5,7 @@
 Every system reads the same files, fits each model, makes its summary and its random effects,
 once, and goes on to the next. Times are of that, model by model; a run is a process. lme4 and
 lmerTest are used through ``Rscript``, statsmodels (14 of the models) by the Python of ``--peers``.
-Writes ``results/session.json`` and ``results/session.md``.
+Writes ``docs/benchmarks/session.json`` and ``docs/benchmarks/session.md``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from machine import machine, worker_environment
+from machine import RESULTS, machine, worker_environment
 
 HERE = Path(__file__).parent
 DATA = HERE.parent / "lmm_jax" / "data"
@@ -195,9 +195,9 @@ def main() -> None:
         "Fit, summary and random effects, one thread, in one fresh process; medians of "
         f"{asked.runs} processes.\n\n{table(times)}\n\n{json.dumps(where)}\n"
     )
-    (HERE / "results" / "session.md").write_text(text, encoding="utf-8")
+    (RESULTS / "session.md").write_text(text, encoding="utf-8")
     stored = json.dumps({"machine": where, "seconds": times}, indent=1)
-    (HERE / "results" / "session.json").write_text(stored + "\n", encoding="utf-8")
+    (RESULTS / "session.json").write_text(stored + "\n", encoding="utf-8")
     print(text)
 
 

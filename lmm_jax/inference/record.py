@@ -38,24 +38,24 @@ class FitRecord:
     """
 
     estimates: Estimates
-    design: Design | None  # None: restored without the rows
-    fixed_names: tuple[str, ...]
-    term_labels: tuple[TermLabel, ...]
-    endog_name: str
-    formula: str | None
-    nobs: int
-    reml: bool
-    df_method: str
-    converged: bool
-    message: str
-    n_iter: int
+    design: Design | None  # the model alone; None: restored without the rows
+    fixed_names: tuple[str, ...]  # names of the fixed effects, in the order of X
+    term_labels: tuple[TermLabel, ...]  # names of the random-effects terms
+    endog_name: str  # name of the response
+    formula: str | None  # as given; None: made from arrays
+    nobs: int  # rows used
+    reml: bool  # whether by the restricted likelihood
+    df_method: str  # degrees of freedom of the tests: "satterthwaite", "kenward-roger", ...
+    converged: bool  # whether the criterion is at a maximum, inside or on the boundary
+    message: str  # what the optimizer said
+    n_iter: int  # iterations of the optimizer
     runtime: str = "jax"  # of the fit: "numpy", or "jax" if anything was compiled for it
     free: np.ndarray | None = None  # which of params were free; None: all
     hist: pd.DataFrame | None = None  # iterations, with full_output=True
-    penalized: bool = False
+    penalized: bool = False  # whether fitted with fe_pen or cov_pen
     residual: ResidualLabel | None = None  # covariance of the residuals; None: one variance
     n_missing: int = 0  # rows left out for missing values
-    gaps: tuple[tuple[str, int], ...] = ()  # variables that had them, and how many
+    gaps: tuple[tuple[str, int], ...] = ()  # variables with missing values, and how many
     visits: VisitCounts | None = None  # of the subjects of a residual covariance
     df_methods: dict[str, DfMethod] = field(default_factory=dict)  # those that were asked for
     _subject: ClassVar[str] = "fit"
