@@ -38,7 +38,7 @@ def llms() -> str:
 def _line(page: str) -> str:
     text = (DOCS / page).read_text(encoding="utf-8")
     title = re.search(r"^# (.+)$", text, flags=re.MULTILINE)
-    first = re.search(r"^(?![#`>|!\s<-]).+(?:\n\S.*)*", text, flags=re.MULTILINE)
+    first = re.search(r"^(?!```|[#>|!\s<-]).+(?:\n\S.*)*", text, flags=re.MULTILINE)
     assert title and first, f"{page} needs a title and a sentence"
     sentence = re.split(r"(?<=[.?])\s", " ".join(first[0].split()), maxsplit=1)[0]
     plain = re.sub(r"\[([^]]+)\]\([^)]*\)", r"\1", sentence).rstrip(".;:")

@@ -22,7 +22,7 @@ def test_docstrings(name):
     check_module(name)
 
 
-PAGES = ("inference", "mmrm", "relatedness", "residual-structures", "tables")
+PAGES = ("index", "inference", "mmrm", "relatedness", "residual-structures", "tables", "trust")
 
 
 @pytest.mark.parametrize("name", ["README.md", *(f"docs/{page}.md" for page in PAGES)])
