@@ -15,7 +15,10 @@ PAGES = sorted(DOCS.rglob("*.md"))
 MORE = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 BUILD = runpy.run_path(str(DOCS / "build.py"))
 REFERENCE = "\n".join(p.read_text(encoding="utf-8") for p in (DOCS / "reference").glob("*.md"))
-DESCRIBED = re.findall(r"^#+ ::: lmm_jax\.([\w.]+)$", REFERENCE, flags=re.MULTILINE)
+DESCRIBED = [
+    name.replace("predictions.predictions", "predictions")  # a function with the name of its file
+    for name in re.findall(r"^#+ ::: lmm_jax\.([\w.]+)$", REFERENCE, flags=re.MULTILINE)
+]
 
 
 def prose(path: Path) -> str:
