@@ -7,11 +7,11 @@
 """
 
 import ast
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from . import forks as forks  # its hooks have to be there before anybody forks
+from .imports import load as _load
 
 __version__ = "0.1.0"
 
@@ -39,7 +39,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _HOMES[name]
-    found = import_module(module)
+    found = _load(module)
     value = globals()[name] = getattr(found, attribute) if attribute else found
     return value
 

@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "lmm_jax"
 WINGS = (
     *(
         "forks",
+        "imports",
         "reprs",
         "errors",
         "capabilities",
@@ -26,7 +27,7 @@ WINGS = (
         "tables",
     ),
     *("covariance", "formulas", "layouts", "likelihood", "designs", "optimize"),
-    *("batches", "inference", "plots", "results", "api", "__init__", "__main__"),
+    *("batches", "inference", "plots", "results", "api", "command", "__init__", "__main__"),
 )
 # What a wing may use of other packages.
 READERS = {
@@ -39,13 +40,13 @@ READERS = {
     "plots",
     "results",
     "api",
-    "__main__",
+    "command",
 }
 PACKAGES = {
     "pandas": READERS,
     "narwhals": {"inputs", "designs"},
     "formulaic": {"formulas"},
-    "jax": set(WINGS) - {"forks", "errors", "capabilities", "inputs", "formulas"},
+    "jax": set(WINGS) - {"forks", "imports", "errors", "capabilities", "inputs", "formulas"},
     "optax": {"optimize"},
     "matplotlib": {"plots"},
 }
@@ -151,6 +152,22 @@ classes = [getattr(lmm_jax, name) for name in lmm_jax.__all__]
 places = sorted({c.__module__ for c in classes if isinstance(c, type)})
 print(json.dumps([heavy, [k for k, v in names.items() if v.split(".")[-1] != k], places]))
 """) == [[], [], ["lmm_jax"]]
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_imports_leave_the_garbage_collector_as_it_was(collects):
+    assert run(f"""
+import gc, json
+(gc.enable if {collects} else gc.disable)()
+import lmm_jax
+class Watch:
+    def find_spec(self, name, *rest):
+        seen.append(gc.isenabled())
+seen = []
+__import__("sys").meta_path.insert(0, Watch())
+lmm_jax.fit
+print(json.dumps([any(seen), gc.isenabled()]))
+""") == [False, collects]
 
 
 def test_public_names_are_those_of_the_stub():
