@@ -67,7 +67,7 @@ _CACHE = "LMM_JAX_TEST_CACHE"  # directory of compiled programs; workers find it
 # installed (reading frames and formulas, compiling, printing), and one pass over the main jobs.
 _QUICK = {
     "test_dense_twin", "test_doctests", "test_formula", "test_layers", "test_main",
-    "test_processes", "test_programs", "test_summary",
+    "test_processes", "test_summary",
 }  # fmt: skip
 # Files whose slow tests are campaigns: whole grids of what other tests of the file prove on a few
 # cells. They compile for an hour and run where they are asked for.
@@ -89,9 +89,14 @@ def pytest_configure(config):
     config.own_cache = None
     if _CACHE not in os.environ:
         os.environ[_CACHE] = config.own_cache = tempfile.mkdtemp(prefix="lmm_jax_programs_")
-    jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    kept = {
+        "jax_compilation_cache_dir": os.environ[_CACHE],
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    for name, value in kept.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)  # for the processes that tests start
 
 
 def pytest_unconfigure(config):
