@@ -242,6 +242,15 @@ TABLE = {
             "the design from a formula",
         },
     ),
+    "to_marginaleffects": Capability(
+        "fit",
+        {
+            **_NO_ROWS,
+            "batches": _ROWS,
+            "arrays": "marginaleffects needs to know the variables behind the columns of X: make "
+            "the design from a formula",
+        },
+    ),
     "emmeans of many": Capability(
         "design",
         {"arrays": "marginal means need to know the variables behind the columns of X: make the "

@@ -27,7 +27,8 @@ WINGS = (
         "tables",
     ),
     *("covariance", "formulas", "layouts", "likelihood", "designs", "optimize"),
-    *("batches", "inference", "plots", "results", "api", "command", "__init__", "__main__"),
+    *("batches", "inference", "plots", "neighbours", "results", "api", "command"),
+    *("__init__", "__main__"),
 )
 # What a wing may use of other packages.
 READERS = {
@@ -38,6 +39,7 @@ READERS = {
     "datasets",
     "inference",
     "plots",
+    "neighbours",
     "results",
     "api",
     "command",
@@ -49,6 +51,8 @@ PACKAGES = {
     "jax": set(WINGS) - {"forks", "imports", "errors", "capabilities", "inputs", "formulas"},
     "optax": {"optimize"},
     "matplotlib": {"plots"},
+    "great_tables": {"tables"},
+    **{name: {"neighbours"} for name in ("marginaleffects", "polars", "arviz", "xarray")},
 }
 
 MODULES = sorted(

@@ -83,6 +83,11 @@ class FitRecord:
         return pd.Series(self.estimates.beta, index=_labels(self.fixed_names), name="estimate")
 
     @property
+    def endog_names(self) -> str:
+        """``endog_name``, by the name under which packages of tables ask for it."""
+        return self.endog_name
+
+    @property
     def theta(self) -> np.ndarray:
         """lme4's theta: column-major lower triangles of the relative covariance factors.
 

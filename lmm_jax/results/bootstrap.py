@@ -322,6 +322,29 @@ class BootstrapResults(Shown, Saved):
             ),
         )
 
+    def to_arviz(self, scales: Scales = "sdcor") -> Any:
+        """The replicates that converged as draws of ArviZ, with a name for every parameter.
+
+        Parameters
+        ----------
+        scales : {"sdcor", "vcov"}
+
+        Returns
+        -------
+        arviz.InferenceData, or xarray.DataTree since ArviZ 1.0
+            The group ``posterior``, where ArviZ's functions look, though these are draws of
+            estimates: ``fe_params`` by effect, ``sd_<group>`` and ``cor_<group>`` of every term
+            (``var_`` and ``cov_``), ``sigma``, and ``residual_params`` where there are such.
+
+        Raises
+        ------
+        ImportError
+            Without ArviZ, ``pip install lmm-jax[neighbours]``.
+        """
+        from ..neighbours.draws import draws_of  # loaded when it is asked for
+
+        return draws_of(self, self._check(scales))
+
     def _page(self) -> Summary:
         return self.summary()
 

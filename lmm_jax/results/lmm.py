@@ -139,6 +139,67 @@ class LMMResults(Saved, PredictedModel):
         response = unique([*own, design.endog_name])[-1]  # a response may be called `fitted`
         return pd.DataFrame({response: design.endog, **own}, index=design.index)
 
+    # ---- other packages
+
+    def to_marginaleffects(self, *, df: float = float("inf")) -> Any:
+        """The fixed effects as a model of marginaleffects: predictions, comparisons, slopes.
+
+        Parameters
+        ----------
+        df : float
+            Degrees of freedom of all of its t statistics and intervals, for which it has one
+            number; normal quantiles by default.
+
+        Returns
+        -------
+        A model of marginaleffects
+            Its rows are those of the fit, with the variables of the fixed effects. ``vcov=`` of
+            its functions takes the names of ``df_method`` and of :meth:`robust` as well, for
+            their covariances; by default it is that of the fit.
+
+        Raises
+        ------
+        ImportError
+            Without marginaleffects, ``pip install lmm-jax[neighbours]``.
+        DataError
+            A result without its data, a design without a formula, an offset that is an array.
+        """
+        from ..neighbours.marginal_effects import marginal_model  # loaded when it is asked for
+
+        return marginal_model(self, df)
+
+    def to_maketables(self) -> Any:
+        """The fit as a column of maketables' ``ETable``, with its groups and likelihood.
+
+        ``ETable`` takes the result itself too, and shows what it knows of results of statsmodels.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff"))
+        >>> res.to_maketables().__maketables_default_stat_keys__[:2]
+        ['N', 'Groups: Batch']
+        """
+        from ..neighbours.regression_tables import MakeTablesModel
+
+        return MakeTablesModel(self)
+
+    def to_summary_col(self) -> Any:
+        """The fit as a column of statsmodels' ``summary_col``, variances as standard deviations.
+
+        Whatever else is asked of it is asked of the fit, ``info_dict={"N": lambda x: x.nobs}``.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff"))
+        >>> res.to_summary_col().params.round(2).to_dict()
+        {'Intercept': 1527.5, 'sd(Intercept|Batch)': 42.0, 'sigma': 49.51}
+        """
+        from ..neighbours.regression_tables import SummaryColModel
+
+        return SummaryColModel(self)
+
     def without_data(self) -> LMMResults:
         """The parameters and their tests alone: the same result without a trace of its data.
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from .cells import Cells, Kind, cells
+from .great import great_page
 from .markup import html_page, latex_page
 from .text import terminal_width, text_of, wrapped
 
@@ -65,6 +66,16 @@ class Table(pd.DataFrame):
         if args or options:
             return super().to_latex(*args, **options)
         return self._page().as_latex()
+
+    def to_gt(self) -> Any:
+        """The table as a ``GT`` of great_tables: its title, columns and small print.
+
+        Raises
+        ------
+        ImportError
+            Without great_tables, ``pip install lmm-jax[neighbours]``.
+        """
+        return self._page().to_gt()[0]
 
 
 def table(
@@ -161,6 +172,16 @@ class Summary:
         """:meth:`as_latex`, under the name that tables and all other results have for it."""
         return self.as_latex()
 
+    def to_gt(self) -> tuple[Any, ...]:
+        """The tables as ``GT`` of great_tables, notes below the last.
+
+        Raises
+        ------
+        ImportError
+            Without great_tables, ``pip install lmm-jax[neighbours]``.
+        """
+        return great_page(self.title, [one._cells(None) for one in self.tables], self.notes)
+
     def __str__(self) -> str:
         return self.as_text()
 
@@ -202,3 +223,7 @@ class Shown:
     def to_latex(self) -> str:
         """What is shown, as LaTeX for the package booktabs."""
         return self._page().as_latex()
+
+    def to_gt(self) -> tuple[Any, ...]:
+        """The tables of what is shown, each a ``GT`` of great_tables (:meth:`Summary.to_gt`)."""
+        return self._page().to_gt()

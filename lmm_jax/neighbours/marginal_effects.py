@@ -1,0 +1,121 @@
+"""A fit as marginaleffects takes it: rows, coefficients, and X of new rows by the fit's formula."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..capabilities import require
+from ..errors import DataError
+from ..inference.robust import KINDS
+from ..inputs.names import unique
+from ..inputs.packages import needed
+
+
+def marginal_model(res: Any, df: float) -> Any:
+    """The fixed part of a fit as a model of marginaleffects.
+
+    Parameters
+    ----------
+    res : LMMResults
+    df : float
+        Degrees of freedom of all of its t statistics.
+    """
+    require(res, "to_marginaleffects")
+    if res.design.source.offset_array:
+        raise DataError(
+            "marginaleffects makes rows of its own, for which the array offset= has no values: "
+            "let the offset be a column, offset='name' or offset(name) in the formula"
+        )
+    with needed("marginaleffects", "to_marginaleffects()", "neighbours"):
+        import polars as pl
+        from marginaleffects.classes import ModelAbstract, ModelVault
+
+    rows, factors = res.basis.rows, factors_of(res)
+    response = unique([*rows.columns, res.endog_name])[-1]
+
+    class MixedModel(ModelAbstract):  # type: ignore[misc]
+        """``x' beta`` and the offset of rows that the formula of the fit reads."""
+
+        df_resid = float(df)
+
+        def find_predictors(self) -> list[str] | None:
+            """Variables of the fixed effects; None where there are none."""
+            return list(rows.columns) or None
+
+        def get_vcov(self, vcov: Any = True) -> np.ndarray | None:
+            """Of the fixed effects: the fit's own, or that of a method by its name."""
+            return None if vcov in (False, None) else covariance(res, vcov)
+
+        def get_exog(self, newdata: Any) -> np.ndarray:
+            """X with the offset in a column behind it."""
+            columns = {
+                name: newdata[name].to_list() if name in factors else newdata[name].to_numpy()
+                for name in rows.columns
+            }
+            return fixed_part(res, as_read(columns, factors, len(newdata)))
+
+        def get_predict(self, params: np.ndarray, newdata: np.ndarray) -> Any:
+            """Means of rows that :meth:`get_exog` gave."""
+            means = newdata[:, :-1] @ np.asarray(params) + newdata[:, -1]
+            number = np.arange(len(means), dtype=np.int32)
+            return pl.DataFrame({"rowid": number, "estimate": means})
+
+    columns = {name: _column(pl, rows[name], factors.get(name)) for name in rows.columns}
+    return MixedModel(
+        res,
+        ModelVault(
+            coef=res.fe_params.to_numpy(),
+            coefnames=np.array(res.fixed_names),
+            # as text it would be read by the rules of formulaic alone
+            formula=lambda newdata: (None, None),
+            modeldata=pl.DataFrame({response: res.design.endog, **columns}),
+            variable_names=[response, *rows.columns],
+            package="lmm_jax",
+        ),
+    )
+
+
+def factors_of(res: Any) -> dict[str, pd.Index[Any]]:
+    """Levels of the variables that have some; logicals are their own."""
+    known, rows = res.basis.reference.variables, res.basis.rows
+    return {n: levels for n, levels in known.factors.items() if rows[n].dtype.kind != "b"}
+
+
+def _column(pl: Any, values: pd.Series[Any], levels: pd.Index[Any] | None) -> Any:
+    """A variable of the rows of the fit as a column of polars: levels by their texts."""
+    if levels is None:
+        return pl.Series(values.to_numpy())
+    texts = pd.Series(values).map(str).tolist()
+    return pl.Series(texts, dtype=pl.Enum(list(map(str, levels))))
+
+
+def as_read(
+    columns: Mapping[str, Any], factors: Mapping[str, pd.Index[Any]], n_rows: int
+) -> pd.DataFrame:
+    """Columns of new rows with levels as the data of the fit had them."""
+    out = pd.DataFrame(index=range(n_rows))
+    for name, values in columns.items():
+        if name in factors:
+            known = dict(zip(map(str, factors[name]), factors[name], strict=True))
+            values = [known.get(value, value) for value in values]
+        out[name] = values
+    return out
+
+
+def fixed_part(res: Any, data: pd.DataFrame) -> np.ndarray:
+    """X and the offset of new rows, (n, p + 1)."""
+    X = res.model_matrix(data)
+    offset = res.predict(data) - X @ res.fe_params
+    return np.column_stack([X.to_numpy(), offset.to_numpy()])
+
+
+def covariance(res: Any, method: bool | str) -> np.ndarray:
+    """Covariance of the fixed effects, (p, p): that of a method by its name, or the fit's own."""
+    if isinstance(method, str):
+        res = res.robust(method) if method.upper() in KINDS else res.with_df(method)
+    p = len(res.fixed_names)
+    return res.cov_params().to_numpy()[:p, :p]

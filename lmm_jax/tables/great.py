@@ -1,0 +1,40 @@
+"""Tables of great_tables, of the same strings as text, HTML and LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from ..inputs.packages import needed
+from .cells import Cells
+
+
+def great_page(title: str, tables: Sequence[Cells], notes: Sequence[str]) -> tuple[Any, ...]:
+    """One table each, the title above the first and the small print below the last."""
+    last = len(tables) - 1
+    return tuple(
+        great_table(table, title if i == 0 else "", notes if i == last else ())
+        for i, table in enumerate(tables)
+    )
+
+
+def great_table(table: Cells, title: str, notes: Sequence[str]) -> Any:
+    """One table with its title, its caption and the small print as source notes."""
+    with needed("great_tables", "to_gt()", "neighbours"):
+        from great_tables import GT
+
+    ids = [f"c{j}" for j in range(len(table.header))]  # headings may be empty, or the same
+    out = GT(pd.DataFrame(table.rows, columns=ids, dtype=object), auto_align=False)
+    out = out.cols_label(dict(zip(ids, table.header, strict=True)))
+    sides = zip(ids, table.right, strict=True)
+    right = [name for name, is_right in sides if is_right]
+    out = out.cols_align("left", [name for name in ids if name not in right])
+    out = out.cols_align("right", right)
+    heading = [text for text in (title, table.caption) if text]
+    if heading:
+        out = out.tab_header(*heading)
+    for note in notes:
+        out = out.tab_source_note(note)
+    return out
