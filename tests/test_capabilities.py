@@ -22,6 +22,7 @@ from helpers import assert_close
 import lmm_jax as lmm
 import lmm_jax.layouts.crossed.layout as crossed
 from lmm_jax.capabilities import KINDS, TABLE
+from lmm_jax.neighbours.marginal_effects import covariance, fixed_part
 from lmm_jax.penalties import L2
 
 RTOL = 1e-9  # two routes through float64 to one number
@@ -434,6 +435,13 @@ def check_emmeans(m: Model, kind: str) -> None:
     assert list(lmm.joint_tests(r)["term"]) == ["x"]
 
 
+def check_to_marginaleffects(m: Model, kind: str) -> None:
+    """What it hands over, without the package: means of rows and their covariance."""
+    part = fixed_part(m.fit, m.fit.basis.rows)
+    assert_close(part[:, :-1] @ m.fit.fe_params + part[:, -1], m.fit.predict(), RTOL, 1)
+    assert_close(np.diagonal(covariance(m.fit, True)), m.fit.bse_fe**2, RTOL)
+
+
 def check_emmeans_of_many(m: Model, kind: str) -> None:
     """The first response is that of the design."""
     if kind in ("crossed", "structured", "batches", "large core"):
@@ -699,6 +707,7 @@ CHECKS = {
     "kenward-roger": check_kenward_roger,
     "between-within": check_between_within,
     "emmeans": check_emmeans,
+    "to_marginaleffects": check_to_marginaleffects,
     "emmeans of many": check_emmeans_of_many,
     "anova": check_anova,
     "comparisons of models": check_comparisons,
@@ -772,6 +781,7 @@ ASK = {
     "kenward-roger": lambda m: m.fit.with_df("kr").df,
     "between-within": lambda m: m.fit.with_df("between-within").df,
     "emmeans": lambda m: lmm.emmeans(m.fit, "1"),
+    "to_marginaleffects": lambda m: m.fit.to_marginaleffects(),
     "emmeans of many": lambda m: lmm.fit_many(
         m.design, m.design.endog[:, None], progress=False
     ).emmeans("1"),

@@ -35,6 +35,7 @@ def marginal_model(res: Any, df: float) -> Any:
         from marginaleffects.classes import ModelAbstract, ModelVault
 
     rows, factors = res.basis.rows, factors_of(res)
+    has_offset = bool(res.design.source.offsets)
     response = unique([*rows.columns, res.endog_name])[-1]
 
     class MixedModel(ModelAbstract):  # type: ignore[misc]
@@ -51,18 +52,25 @@ def marginal_model(res: Any, df: float) -> Any:
             return None if vcov in (False, None) else covariance(res, vcov)
 
         def get_exog(self, newdata: Any) -> np.ndarray:
-            """X with the offset in a column behind it."""
+            """X, with the offset in a column behind it where the model has one."""
             columns = {
                 name: newdata[name].to_list() if name in factors else newdata[name].to_numpy()
                 for name in rows.columns
             }
-            return fixed_part(res, as_read(columns, factors, len(newdata)))
+            part = fixed_part(res, as_read(columns, factors, len(newdata)))
+            return part if has_offset else part[:, :-1]
 
         def get_predict(self, params: np.ndarray, newdata: np.ndarray) -> Any:
             """Means of rows that :meth:`get_exog` gave."""
-            means = newdata[:, :-1] @ np.asarray(params) + newdata[:, -1]
+            p = len(params)
+            means = newdata[:, :p] @ np.asarray(params) + newdata[:, p:].sum(axis=1)
             number = np.arange(len(means), dtype=np.int32)
             return pl.DataFrame({"rowid": number, "estimate": means})
+
+        def get_autodiff_args(self) -> dict[str, Any] | str:
+            """Exact derivatives in place of difference quotients; it knows of no offset."""
+            linear = {"model_type": "linear", "family": None, "link": None}
+            return "an offset" if has_offset else linear
 
     columns = {name: _column(pl, rows[name], factors.get(name)) for name in rows.columns}
     return MixedModel(

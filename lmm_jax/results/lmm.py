@@ -155,7 +155,9 @@ class LMMResults(Saved, PredictedModel):
         A model of marginaleffects
             Its rows are those of the fit, with the variables of the fixed effects. ``vcov=`` of
             its functions takes the names of ``df_method`` and of :meth:`robust` as well, for
-            their covariances; by default it is that of the fit.
+            their covariances; by default it is that of the fit. Standard errors of slopes need
+            ``eps_vcov=1``: means are linear in the coefficients, and the package's own step of a
+            difference quotient leaves about three digits of them.
 
         Raises
         ------
