@@ -161,10 +161,10 @@ def test_hypotheses_are_t_tests(me):
     close(all_of_them["std_error"], sleep().bse_fe, TOL)
 
 
-@pytest.mark.parametrize("df", [np.inf, 17])
+@pytest.mark.parametrize("df", [None, 17])
 def test_one_number_of_degrees_of_freedom(me, df):
-    model = sleep().to_marginaleffects() if np.isinf(df) else sleep().to_marginaleffects(df=df)
-    found = me.hypotheses(model)
+    found = me.hypotheses(sleep().to_marginaleffects(df=df))
+    df = np.inf if df is None else df
     t = sleep().tvalues.to_numpy()
     close(found["p_value"], 2 * stats.t.sf(np.abs(t), df), TOL)
     half = stats.t.ppf(0.975, df) * sleep().bse_fe
@@ -202,10 +202,12 @@ def test_a_plot_is_made(me):
     assert type(me.plot_predictions(model, condition="Nf")).__name__ == "ggplot"
 
 
-def test_an_array_of_offsets_is_refused():
+def test_what_is_refused():
     res = lmm.fit("y ~ x + (1 | g)", data(), offset=data()["o"].to_numpy())
     with pytest.raises(lmm.DataError, match="let the offset be a column"):
         res.to_marginaleffects()
+    with pytest.raises(lmm.DataError, match="df=0: a finite number greater than 0"):
+        sleep().to_marginaleffects(df=0)
 
 
 # ------------------------------------------------------------ regression tables

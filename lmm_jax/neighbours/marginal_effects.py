@@ -11,18 +11,19 @@ import pandas as pd
 from ..capabilities import require
 from ..errors import DataError
 from ..inference.robust import KINDS
+from ..inputs.arguments import number
 from ..inputs.names import unique
 from ..inputs.packages import needed
 
 
-def marginal_model(res: Any, df: float) -> Any:
+def marginal_model(res: Any, df: float | None) -> Any:
     """The fixed part of a fit as a model of marginaleffects.
 
     Parameters
     ----------
     res : LMMResults
-    df : float
-        Degrees of freedom of all of its t statistics.
+    df : float, optional
+        Degrees of freedom of all of its t statistics; normal quantiles if not given.
     """
     require(res, "to_marginaleffects")
     if res.design.source.offset_array:
@@ -30,6 +31,7 @@ def marginal_model(res: Any, df: float) -> Any:
             "marginaleffects makes rows of its own, for which the array offset= has no values: "
             "let the offset be a column, offset='name' or offset(name) in the formula"
         )
+    quantiles = float("inf") if df is None else number(df, "df", above=0)
     with needed("marginaleffects", "to_marginaleffects()", "neighbours"):
         import polars as pl
         from marginaleffects.classes import ModelAbstract, ModelVault
@@ -41,7 +43,7 @@ def marginal_model(res: Any, df: float) -> Any:
     class MixedModel(ModelAbstract):  # type: ignore[misc]
         """``x' beta`` and the offset of rows that the formula of the fit reads."""
 
-        df_resid = float(df)
+        df_resid = quantiles
 
         def find_predictors(self) -> list[str] | None:
             """Variables of the fixed effects; None where there are none."""
@@ -64,8 +66,8 @@ def marginal_model(res: Any, df: float) -> Any:
             """Means of rows that :meth:`get_exog` gave."""
             p = len(params)
             means = newdata[:, :p] @ np.asarray(params) + newdata[:, p:].sum(axis=1)
-            number = np.arange(len(means), dtype=np.int32)
-            return pl.DataFrame({"rowid": number, "estimate": means})
+            rowid = np.arange(len(means), dtype=np.int32)
+            return pl.DataFrame({"rowid": rowid, "estimate": means})
 
         def get_autodiff_args(self) -> dict[str, Any] | str:
             """Exact derivatives in place of difference quotients; it knows of no offset."""

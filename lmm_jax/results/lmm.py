@@ -141,14 +141,14 @@ class LMMResults(Saved, PredictedModel):
 
     # ---- other packages
 
-    def to_marginaleffects(self, *, df: float = float("inf")) -> Any:
+    def to_marginaleffects(self, *, df: float | None = None) -> Any:
         """The fixed effects as a model of marginaleffects: predictions, comparisons, slopes.
 
         Parameters
         ----------
-        df : float
+        df : float, optional
             Degrees of freedom of all of its t statistics and intervals, for which it has one
-            number; normal quantiles by default.
+            number; normal quantiles if not given.
 
         Returns
         -------
@@ -164,7 +164,8 @@ class LMMResults(Saved, PredictedModel):
         ImportError
             Without marginaleffects, ``pip install lmm-jax[neighbours]``.
         DataError
-            A result without its data, a design without a formula, an offset that is an array.
+            A result without its data, a design without a formula, an offset that is an array;
+            degrees of freedom that are none.
         """
         from ..neighbours.marginal_effects import marginal_model  # loaded when it is asked for
 

@@ -28,10 +28,8 @@ def great_table(table: Cells, title: str, notes: Sequence[str]) -> Any:
     ids = [f"c{j}" for j in range(len(table.header))]  # headings may be empty, or the same
     out = GT(pd.DataFrame(table.rows, columns=ids, dtype=object), auto_align=False)
     out = out.cols_label(dict(zip(ids, table.header, strict=True)))
-    sides = zip(ids, table.right, strict=True)
-    right = [name for name, is_right in sides if is_right]
-    out = out.cols_align("left", [name for name in ids if name not in right])
-    out = out.cols_align("right", right)
+    for name, is_right in zip(ids, table.right, strict=True):
+        out = out.cols_align("right" if is_right else "left", name)
     heading = [text for text in (title, table.caption) if text]
     if heading:
         out = out.tab_header(*heading)
