@@ -141,7 +141,7 @@ def test_slopes_are_trends(me):
 def test_slopes_of_a_polynomial_are_its_derivative(me):
     at = [0.0, 2.5, 9.0]
     model = sleep("Reaction ~ poly(Days, 2) + (1 | Subject)").to_marginaleffects()
-    grid = me.datagrid(model, Days=at)
+    grid = datagrid(model, Days=at)
     found = me.slopes(model, variables="Days", newdata=grid, eps_vcov=STEP)
     raw = sleep("Reaction ~ Days + I(Days ** 2) + (1 | Subject)")
     test = raw.t_test([[0.0, 1.0, 2 * x] for x in at])
@@ -188,10 +188,34 @@ def test_rows_of_a_frame(me):
     found = me.avg_predictions(sleep().to_marginaleffects(), newdata=sleepstudy, by="Subject")
     expected = sleep().predict(sleepstudy).groupby(sleepstudy["Subject"], observed=True).mean()
     close(found["estimate"], expected, RTOL)
-    model = fitted("numbers as levels").to_marginaleffects()
-    grid = me.datagrid(model, dose=["0.5"], x=[0.0, 1.0], z=[0.0])
-    own = fitted("numbers as levels").predict({"dose": [0.5, 0.5], "x": [0.0, 1.0], "z": [0.0] * 2})
-    close(me.predictions(model, newdata=grid)["estimate"], own, RTOL)
+
+
+@pytest.mark.parametrize("unit", [1, 0.5])
+def test_numbers_that_are_levels_stay_what_they_are(me, unit):
+    """They are compared as levels, and are neither places in a list nor a covariate."""
+    frame = data().assign(visit=(np.arange(60) % 3 + 1) * unit)
+    res = lmm.fit("y ~ C(visit) * x + (1 | g)", frame)
+    model = res.to_marginaleffects()
+    part = frame[frame["visit"] < 3 * unit]  # two of the levels
+    close(me.predictions(model, newdata=part)["estimate"], res.predict(part), RTOL)
+    found = me.avg_comparisons(model, variables="visit")
+    mean = [0.0, 0.0, 0.0, 0.0, frame["x"].mean(), frame["x"].mean()]
+    names = list(res.fixed_names)
+    assert names[1:3] == [f"C(visit)[T.{unit * k}]" for k in (2, 3)] and len(names) == 6
+    L = np.zeros((2, 6))
+    L[0, [1, 4]], L[1, [2, 5]] = [1, mean[4]], [1, mean[5]]
+    test = res.t_test(L)
+    close(found["estimate"], test.effect, 1e-9)  # a mean of differences, a difference of means
+    close(found["std_error"], test.sd, TOL)
+    grid = datagrid(model, visit=[unit], x=[0.0])
+    close(me.predictions(model, newdata=grid)["estimate"], res.fe_params["Intercept"], RTOL)
+
+
+def datagrid(*args, **options):
+    """The function of marginaleffects; the package's attribute may be the module of that name."""
+    from marginaleffects.datagrid import datagrid
+
+    return datagrid(*args, **options)
 
 
 def test_a_plot_is_made(me):

@@ -36,7 +36,7 @@ def marginal_model(res: Any, df: float | None) -> Any:
         import polars as pl
         from marginaleffects.classes import ModelAbstract, ModelVault
 
-    rows, factors = res.basis.rows, factors_of(res)
+    rows, texts = res.basis.rows, texts_of(res)
     has_offset = bool(res.design.source.offsets)
     response = unique([*rows.columns, res.endog_name])[-1]
 
@@ -56,10 +56,10 @@ def marginal_model(res: Any, df: float | None) -> Any:
         def get_exog(self, newdata: Any) -> np.ndarray:
             """X, with the offset in a column behind it where the model has one."""
             columns = {
-                name: newdata[name].to_list() if name in factors else newdata[name].to_numpy()
+                name: newdata[name].to_list() if name in texts else newdata[name].to_numpy()
                 for name in rows.columns
             }
-            part = fixed_part(res, as_read(columns, factors, len(newdata)))
+            part = fixed_part(res, as_read(columns, texts, len(newdata)))
             return part if has_offset else part[:, :-1]
 
         def get_predict(self, params: np.ndarray, newdata: np.ndarray) -> Any:
@@ -74,8 +74,8 @@ def marginal_model(res: Any, df: float | None) -> Any:
             linear = {"model_type": "linear", "family": None, "link": None}
             return "an offset" if has_offset else linear
 
-    columns = {name: _column(pl, rows[name], factors.get(name)) for name in rows.columns}
-    return MixedModel(
+    columns = {name: _column(pl, rows[name], texts.get(name)) for name in rows.columns}
+    model = MixedModel(
         res,
         ModelVault(
             coef=res.fe_params.to_numpy(),
@@ -87,30 +87,41 @@ def marginal_model(res: Any, df: float | None) -> Any:
             package="lmm_jax",
         ),
     )
+    for name in factors_of(res):
+        if name not in texts and rows[name].dtype.kind != "b":
+            model.set_variable_type(name, "character")  # numbers that are levels
+    return model
 
 
-def factors_of(res: Any) -> dict[str, pd.Index[Any]]:
-    """Levels of the variables that have some; logicals are their own."""
-    known, rows = res.basis.reference.variables, res.basis.rows
-    return {n: levels for n, levels in known.factors.items() if rows[n].dtype.kind != "b"}
+def factors_of(res: Any) -> Mapping[str, pd.Index[Any]]:
+    """Levels of the variables that have some."""
+    return res.basis.reference.variables.factors
+
+
+def texts_of(res: Any) -> dict[str, pd.Index[Any]]:
+    """Levels that are no numbers: polars holds them by their texts.
+
+    A number that polars casts to a list of texts is taken for a place in it.
+    """
+    rows = res.basis.rows
+    return {n: levels for n, levels in factors_of(res).items() if rows[n].dtype.kind not in "biuf"}
 
 
 def _column(pl: Any, values: pd.Series[Any], levels: pd.Index[Any] | None) -> Any:
-    """A variable of the rows of the fit as a column of polars: levels by their texts."""
+    """A variable of the rows of the fit as a column of polars."""
     if levels is None:
         return pl.Series(values.to_numpy())
-    texts = pd.Series(values).map(str).tolist()
-    return pl.Series(texts, dtype=pl.Enum(list(map(str, levels))))
+    return pl.Series(values.map(str).tolist(), dtype=pl.Enum(list(map(str, levels))))
 
 
 def as_read(
-    columns: Mapping[str, Any], factors: Mapping[str, pd.Index[Any]], n_rows: int
+    columns: Mapping[str, Any], texts: Mapping[str, pd.Index[Any]], n_rows: int
 ) -> pd.DataFrame:
     """Columns of new rows with levels as the data of the fit had them."""
     out = pd.DataFrame(index=range(n_rows))
     for name, values in columns.items():
-        if name in factors:
-            known = dict(zip(map(str, factors[name]), factors[name], strict=True))
+        if name in texts:
+            known = dict(zip(map(str, texts[name]), texts[name], strict=True))
             values = [known.get(value, value) for value in values]
         out[name] = values
     return out
