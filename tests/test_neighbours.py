@@ -6,6 +6,7 @@ what is said without it needs none.
 
 import pickle
 import re
+import subprocess
 import sys
 import warnings
 from functools import cache
@@ -521,6 +522,17 @@ def test_columns_need_no_package(monkeypatch):
     assert len(sleep().to_summary_col().params) == len(sleep().tidy())
     assert sleep().to_maketables().__maketables_stat__("Groups: Subject") == 18
     assert sleep().to_maketables().__maketables_stat__("nothing") is None
+
+
+def test_none_is_imported_before_it_is_used():
+    program = f"""
+import sys, lmm_jax as lmm
+res = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff"))
+str(res), res.to_summary_col().params, res.to_maketables()
+print(sorted({{*{PACKAGES}, "polars", "xarray"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr
 
 
 def test_examples_of_the_page(me):
