@@ -90,6 +90,25 @@ def test_fits_agree(name, kind):
     agree(fit(name, kind, "numpy"), fit(name, kind, "jax"))
 
 
+HELD = {  # free entries of the covariances, and the values of the others
+    "a correlation of zero": ("slope", [[1, 0], [0, 1]], [[1.0, 0.0], [0.0, 0.1]]),
+    "a variance and a covariance": ("slope", [[0, 0], [0, 1]], [[0.5, 0.2], [0.2, 0.3]]),
+    "a variance of zero": ("slope", [[1, 0], [0, 0]], [[1.0, 0.0], [0.0, 0.0]]),
+    "everything": ("slope", [[0, 0], [0, 0]], [[0.5, 0.2], [0.2, 0.3]]),
+    "crossed": ("crossed", np.diag([1, 1, 0]), np.diag([1.0, 0.1, 0.4])),
+}
+
+
+@pytest.mark.parametrize("kind", HELD)
+def test_fits_with_something_held_agree(kind):
+    name, free, held = HELD[kind]
+    options = {
+        "free": lmm.Params(fe_params=np.ones(2), cov_re=np.array(free), vcomp=np.zeros(0)),
+        "start_params": lmm.Params(fe_params=np.zeros(2), cov_re=np.array(held), vcomp=np.zeros(0)),
+    }
+    agree(*(lmm.fit(MODELS[name], DATA, runtime=on, **options) for on in ("numpy", "jax")))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", reference.names(lambda case: case["n"] < 5000))
 def test_reference_cases_agree(name):
@@ -145,6 +164,9 @@ def test_nothing_is_compiled_for_a_small_fit(compiled):
             "y ~ x + z + (x | g)", DATA, start_params=np.array([1.0, 0.2, 0.5]), runtime="numpy"
         )
         assert_close(again.llf, res.llf, RTOL)
+        free = lmm.Params(fe_params=np.ones(3), cov_re=np.eye(2), vcomp=np.zeros(0))
+        apart = lmm.fit("y ~ x + z + (x || g)", DATA, runtime="numpy")
+        assert_close(lmm.fit("y ~ x + z + (x | g)", DATA, free=free).llf, apart.llf, RTOL)
     assert compiled() == []
 
 

@@ -141,8 +141,8 @@ def fit(
         NumPy where it is done, by estimate, before a compilation would be, and compiled
         programs where they exist already, for large data, and for a shape on which NumPy has
         spent as much time as compiling it takes. The numbers agree to rounding;
-        ``results.runtime`` is "jax" if anything was compiled for the fit. First-order methods,
-        and fits with something held or penalized, are JAX's in any case.
+        ``results.runtime`` is "jax" if anything was compiled for the fit. First-order methods
+        and penalized fits are JAX's in any case.
 
     Returns
     -------
@@ -230,7 +230,7 @@ def _problem(
         return None
     require(model, "fit with cov_re held or a penalty")
     return Problem(
-        layout=model.layout,
+        layout=model.compressed.merged,
         held=held_covariances(model, start),
         fe_pen=fixed_penalty(model, fe_pen),
         cov_pen=covariance_penalty(model, cov_pen),

@@ -26,7 +26,8 @@ from ..optimize.newton import CONVERGED, Solution
 from ..optimize.staged import descend
 from .options import start_points, start_theta
 
-_minimize_constrained = compiled(minimize_constrained, static="reml")
+_minimize_held = compiled(minimize_constrained, static="reml", host=3e-6)
+_minimize_penalized = compiled(minimize_constrained, static="reml")  # JAX differentiates penalties
 _lowest = compiled(lowest, static="reml")
 _find_starts = compiled(find_starts, static="reml", host=1e-6)
 
@@ -105,11 +106,16 @@ def _run(task: Task, name: str) -> Any:
     options = _options(task, task.maxiter)
     if task.problem is not None:
         starts = start_points(task.design, task.problem, task.start)
-        return _minimize_constrained(starts, task.problem, **options)
+        return _constrained(task.problem)(starts, task.problem, **options)
     if task.begun is not None:
         return task.begun
     start = None if task.start is None else start_theta(task.design, task.start)
     return descend(task.design.compressed.merged, start, **options)
+
+
+def _constrained(problem: Problem) -> Any:
+    """The program that minimizes a criterion with parameters held or penalized."""
+    return _minimize_penalized if problem.is_penalized else _minimize_held
 
 
 def _options(task: Task, maxiter: int) -> dict[str, Any]:
@@ -139,7 +145,7 @@ def _run_first_order(task: Task, method: str) -> Any:
     if problem is None:
         solution = descend(design.compressed.merged, x, **options)
     else:
-        solution = _minimize_constrained(x[None], problem, **options)
+        solution = _constrained(problem)(x[None], problem, **options)
     return solution._replace(n_iter=solution.n_iter + np.int32(n_iter))
 
 

@@ -21,13 +21,14 @@ from jax.scipy.linalg import block_diag
 
 from ..covariance.theta import factor_blocks, stack_theta
 from ..layouts.contract import Layout
-from ..likelihood.coordinates import inverse_whiteners, outer_beta, theta_of, whiten_factors
+from ..likelihood.coordinates import inverse_whiteners, outer_beta, theta_of
 from ..likelihood.criterion import Jet, residual_df
 from ..likelihood.profile import deviance_at, profile_jet, profile_waist
 from ..numerics.linalg import psd_cholesky
-from ..numerics.namespace import namespace, traced_once
+from ..numerics.namespace import JAX, namespace, traced_once
+from ..numerics.taylor import Taylor, constant, stack, variables
 from .history import Recorder
-from .newton import DECREMENT_TOL, certified, newton
+from .newton import CONVERGED, DECREMENT_TOL, certified, newton
 
 Mask = tuple[tuple[bool, ...], ...]
 
@@ -42,6 +43,11 @@ class Problem:
     fe_pen: Any  # pytree that can be called with beta, or None
     cov_pen: Any  # pytree that can be called with the relative cov_re, or None
     masks: tuple[Mask, ...] | None = field(metadata={"static": True})  # free entries, or all
+
+    @property
+    def is_penalized(self) -> bool:
+        """Whether something is added to the criterion that JAX has to differentiate."""
+        return self.fe_pen is not None or self.cov_pen is not None
 
 
 class PlainJet(NamedTuple):
@@ -86,39 +92,77 @@ def inner_factors(x: Array, problem: Problem) -> tuple[Array, ...]:
     layout = problem.layout
     if problem.masks is None:
         return factor_blocks(x, layout.structures)
-    blocks = []
-    start = 0
-    scales = column_scales(layout)
-    for mask, Psi, scale in zip(problem.masks, problem.held, scales, strict=True):
+    entries = [constant(value, 0) for value in x]
+    return tuple(block.value for block in _inner_blocks(entries, problem))
+
+
+def inner_theta(x: Array, problem: Problem) -> Taylor:
+    """Theta in the layout's coordinates, (m,), with derivatives in the free entries."""
+    if problem.masks is None:
+        return stack(variables(x))
+    d, blocks = x.size, _inner_blocks(variables(x), problem)
+    theta = stack_theta([block.value for block in blocks])
+    xp = namespace(theta)
+
+    def entries(parts: list[Array]) -> Array:
+        rows = [stack_theta([part[i] for part in parts]) for i in range(len(parts[0]))]
+        return xp.stack(rows)
+
+    if not d:
+        return Taylor(theta, xp.zeros((0, theta.size)), xp.zeros((0, 0, theta.size)))
+    first = entries([block.first for block in blocks])
+    pairs = entries([block.second.reshape(d * d, *block.value.shape) for block in blocks])
+    return Taylor(theta, first, pairs.reshape(d, d, -1))
+
+
+def _inner_blocks(entries: list[Taylor], problem: Problem) -> list[Taylor]:
+    """Factors of the terms whose free entries these are, in the layout's coordinates."""
+    layout, blocks, start = problem.layout, [], 0
+    scales, inverses = column_scales(layout), inverse_whiteners(layout)
+    assert problem.masks is not None
+    m = len(entries[0].first) if entries else 0
+    for mask, Psi, scale, inner in zip(problem.masks, problem.held, scales, inverses, strict=True):
         count = sum(sum(row[: i + 1]) for i, row in enumerate(mask))
-        block = _held_factor(x[start : start + count], mask, Psi / (scale[:, None] * scale[None]))
-        blocks.append(scale[:, None] * block)
+        unit = Psi / (scale[:, None] * scale[None])
+        L = _held_factor(entries[start : start + count], mask, unit, m)
+        by = inner * scale[None]
+        blocks.append(Taylor(by @ L.value, by[None] @ L.first, by[None, None] @ L.second))
         start += count
-    return whiten_factors(tuple(blocks), layout)
+    return blocks
 
 
-def _held_factor(x: Array, mask: Mask, Psi: Array) -> Array:
-    """Lower triangular factor with free entries from x and the others from Psi."""
-    k = len(mask)
-    zero = jnp.zeros((), x.dtype)
+def _held_factor(free: list[Taylor], mask: Mask, Psi: Array, m: int) -> Taylor:
+    """Lower triangular factor with some entries free and the others from Psi."""
+    xp, k = namespace(Psi), len(mask)
+    zero = constant(xp.zeros((), Psi.dtype), m)
     L = [[zero] * k for _ in range(k)]
-    at = 0
+    given = iter(free)
     for i in range(k):
         for j in range(i + 1):
             if mask[i][j]:
-                L[i][j] = x[at]
-                at += 1
+                L[i][j] = next(given)
                 continue
-            rest = Psi[i, j] - sum((L[i][m] * L[j][m] for m in range(j)), zero)
-            if i == j:
-                some = rest > 0  # below zero no covariance has these entries: NaN refuses it
-                root = jnp.sqrt(jnp.where(some, rest, 1.0))
-                L[i][j] = jnp.where(some, root, jnp.where(rest == 0, 0.0, jnp.nan))
-            else:
-                pivot = L[j][j]
-                some = pivot != 0
-                L[i][j] = jnp.where(some, rest / jnp.where(some, pivot, 1.0), 0.0)
-    return jnp.stack([jnp.stack(row) for row in L])
+            rest = Psi[i, j] - sum((L[i][n] * L[j][n] for n in range(j)), zero)
+            L[i][j] = _root(rest) if i == j else _quotient(rest, L[j][j])
+    return stack([stack(row) for row in L])
+
+
+def _root(rest: Taylor) -> Taylor:
+    """Square root; NaN below zero, where no covariance has the entries that are held."""
+    xp = namespace(rest.value)
+    some = rest.value > 0
+    root = xp.sqrt(xp.where(some, rest.value, 1.0))
+    value = xp.where(some, root, xp.where(rest.value == 0, 0.0, np.nan))
+    slope = xp.where(some, 0.5 / root, 0.0)
+    return rest.through(value, slope, xp.where(some, -0.25 / root**3, 0.0))
+
+
+def _quotient(rest: Taylor, pivot: Taylor) -> Taylor:
+    """Quotient; zero where the pivot is."""
+    xp = namespace(rest.value)
+    some = pivot.value != 0
+    inverse = xp.where(some, 1.0 / xp.where(some, pivot.value, 1.0), 0.0)
+    return rest * pivot.through(inverse, -(inverse**2), 2.0 * inverse**3)
 
 
 def free_entries(
@@ -160,7 +204,22 @@ def _relative_cov(factors: tuple[Array, ...], layout: Layout) -> Array:
 
 @partial(traced_once, static="reml")
 def evaluate(x: Array, problem: Problem, *, reml: bool) -> PlainJet:
-    """Value, gradient and Hessian of the objective by automatic differentiation."""
+    """Value, gradient and Hessian of the objective.
+
+    Without penalties by the closed forms of the criterion in theta and the chain rule, in NumPy
+    or JAX; a penalty is differentiated by JAX.
+    """
+    if problem.is_penalized:
+        return _differentiated(x, problem, reml=reml)
+    theta = inner_theta(x, problem)
+    jet = profile_jet(theta.value, problem.layout, reml=reml)
+    J = theta.first
+    hessian = J @ jet.hessian @ J.T + theta.second @ jet.gradient
+    return PlainJet(jet.value, J @ jet.gradient, hessian, jet.noise)
+
+
+def _differentiated(x: Array, problem: Problem, *, reml: bool) -> PlainJet:
+    """The same by automatic differentiation."""
     slopes = jax.value_and_grad(lambda x: objective(x, problem, reml=reml)[0])
 
     def along(direction: Array) -> tuple[Any, Any]:
@@ -175,8 +234,9 @@ def lowest(starts: Array, problem: Problem, *, reml: bool) -> Array:
     """The row of ``starts``, (K, d), with the lowest objective; the first one if none has any."""
     if len(starts) == 1 or starts.shape[1] == 0:
         return starts[0]
-    values = lax.map(lambda x: objective(x, problem, reml=reml)[0], starts)
-    return starts[jnp.argmin(jnp.where(jnp.isfinite(values), values, jnp.inf))]
+    xp, at = namespace(starts), lambda x: objective(x, problem, reml=reml)[0]
+    values = lax.map(at, starts) if xp is JAX else xp.vmap(at)(starts)
+    return starts[xp.argmax(xp.where(xp.isfinite(values), -values, -np.inf))]
 
 
 def minimize_constrained(
@@ -189,6 +249,7 @@ def minimize_constrained(
     watch: Recorder | None = None,
 ) -> ConstrainedSolution:
     """Newton on exact derivatives over what is free, from the lowest of some starts, (K, d)."""
+    xp = namespace(starts, problem.layout.S0)
     x = lowest(starts, problem, reml=reml)
     if x.size:
         jet = partial(evaluate, problem=problem, reml=reml)
@@ -196,8 +257,8 @@ def minimize_constrained(
         x, status, n_iter = found.theta, found.status, found.n_iter
         decrement, hessian = found.decrement, found.jet.hessian
     else:
-        status, n_iter = jnp.full((), 1, jnp.int32), jnp.zeros((), jnp.int32)
-        decrement, hessian = jnp.zeros(()), jnp.zeros((0, 0))
+        status, n_iter = xp.full((), CONVERGED, np.int32), xp.zeros((), np.int32)
+        decrement, hessian = xp.zeros(()), xp.zeros((0, 0))
     return _carry_back(x, hessian, status, n_iter, decrement, problem, reml=reml)
 
 
@@ -212,31 +273,27 @@ def _carry_back(
     reml: bool,
 ) -> ConstrainedSolution:
     """Estimates and their covariances at the optimum in x."""
+    xp = namespace(x, problem.layout.S0)
     layout, p = problem.layout, n_explicit(problem)
-
-    def theta_of(x: Array) -> Array:
-        return stack_theta(inner_factors(x[p:], problem))
-
-    theta = theta_of(x)
-    jet = profile_jet(theta, layout, reml=reml)
+    theta = inner_theta(x[p:], problem)
+    jet = profile_jet(theta.value, layout, reml=reml)
     status = certified(status, jet)
     inverse = 2.0 * _positive_inverse(hessian)
-    J = jax.jacfwd(theta_of)(x) if x.size else jnp.zeros((theta.size, 0), theta.dtype)
-    plain = objective(x, problem, reml=reml)[1] if x.size else jet.value
-    beta, cov_beta, rss = jet.profile.beta, jet.profile.cov_beta, jet.profile.rss
+    plain, at = jet.value, jet.profile
+    beta, cov_beta, rss = at.beta, at.cov_beta, at.rss
     if problem.fe_pen is not None:
-        factors = inner_factors(x[p:], problem)
-        at = layout.waist_of(factors, x[p:])
-        v = jnp.append(-x[:p], 1.0)
-        beta, rss = x[:p], v @ at.gram @ v
+        waist = layout.waist_of(inner_factors(x[p:], problem), x[p:])
+        v = xp.append(-x[:p], 1.0)
+        plain = deviance_at(waist, x[:p], layout, reml=reml)
+        beta, rss = x[:p], v @ waist.gram @ v
         cov_beta = inverse[:p, :p] * residual_df(layout, reml=reml) / rss
     return ConstrainedSolution(
-        theta=theta,
+        theta=theta.value,
         jet=jet,
         status=status,
         n_iter=n_iter,
         decrement=decrement,
-        cov_theta=J @ inverse @ J.T,
+        cov_theta=theta.first.T @ inverse[p:, p:] @ theta.first,
         beta=beta,
         cov_beta=cov_beta,
         rss=rss,
@@ -248,9 +305,10 @@ def _positive_inverse(H: Array) -> Array:
     """Inverse over the directions of positive curvature."""
     if H.shape[0] == 0:
         return H
-    e, V = jnp.linalg.eigh(0.5 * (H + H.T))
-    usable = e > 1e-10 * jnp.max(jnp.abs(e))
-    inverse = jnp.where(usable, 1.0 / jnp.where(usable, e, 1.0), 0.0)
+    xp = namespace(H)
+    e, V = xp.linalg.eigh(0.5 * (H + H.T))
+    usable = e > 1e-10 * xp.max(xp.abs(e))
+    inverse = xp.where(usable, 1.0 / xp.where(usable, e, 1.0), 0.0)
     return (V * inverse[None, :]) @ V.T
 
 
