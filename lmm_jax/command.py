@@ -1,4 +1,4 @@
-"""Fit a linear mixed model from the command line: ``lmm FORMULA FILE.csv``.
+"""Fit a linear mixed model from the command line: ``lmm FORMULA FILE``.
 
 ``python -m lmm_jax`` is the same. Whatever goes wrong ends in one line on the standard
 error and a status other than 0.
@@ -25,7 +25,7 @@ from .api.fit import fit
 from .datasets import load_dataset
 from .errors import ConvergenceWarning, DataError, FormulaError, RankWarning
 from .formulas.parse import parse
-from .inputs.files import read_table
+from .inputs.files import is_columnar, read_table
 
 _EXAMPLE = "Reaction ~ Days + (Days | Subject)"
 _REFUSED = 2
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for warning in caught:
             print(f"warning: {_one_line(warning.message)}", file=sys.stderr)
         _write(text)
-    except (DataError, FormulaError, NotImplementedError) as error:
+    except (DataError, FormulaError, ImportError, NotImplementedError) as error:
         return _refuse(parser, _one_line(error))
     except BrokenPipeError:
         _close_output()
@@ -126,11 +126,14 @@ def _parser() -> argparse.ArgumentParser:
     script = Path(sys.argv[0]).stem == "lmm"
     parser = _Parser(
         prog="lmm" if script else "python -m lmm_jax",
-        description="Fit a linear mixed model to the rows of a CSV file and print its summary. "
+        description="Fit a linear mixed model to the rows of a CSV or Parquet file and print its "
+        "summary. "
         f"Without arguments: the bundled sleepstudy data, {_EXAMPLE}.",
     )
     parser.add_argument("formula", nargs="?", help='lme4\'s syntax, such as "y ~ x + (1 + x | g)"')
-    parser.add_argument("file", nargs="?", help="CSV file with a header; - reads standard input")
+    parser.add_argument(
+        "file", nargs="?", help="CSV file with a header, or Parquet; - reads standard input"
+    )
     parser.add_argument("--ml", action="store_true", help="maximum likelihood instead of REML")
     parser.add_argument(
         "--groups", metavar="COLUMN", help="grouping factor of a formula without bars"
@@ -178,7 +181,10 @@ def _fit(args: argparse.Namespace) -> Any:
     )
 
 
-def _read(args: argparse.Namespace) -> pd.DataFrame:
+def _read(args: argparse.Namespace) -> pd.DataFrame | str:
+    """The rows, or the name of a file of which ``fit`` reads the columns in use."""
+    if is_columnar(args.file):
+        return str(args.file)
     return read_table(
         args.file,
         sep=_WORDS.get(args.sep, args.sep),

@@ -153,7 +153,7 @@ SHAPES: list[Row] = [
     ("exog of three dimensions", lambda: arrays(exog=X[None]), DataError, "exog has the shape"),
     ("short exog_re", lambda: arrays(exog_re=X[1:]), DataError, "exog_re has the shape"),
     *((f"data is {type(data).__name__}", lambda d=data: fit(data=d), DataError, f"data is a {type(data).__name__}: pass")
-      for data in (None, "file.csv", X, DATA["y"], DATA.to_dict("records"), DATA[["y", "x"]].to_records(), samples.to_polars(DATA).lazy())),
+      for data in (None, X, DATA["y"], DATA.to_dict("records"), DATA[["y", "x"]].to_records())),
 ]
 
 MODELS: list[Row] = [

@@ -46,7 +46,7 @@ READERS = {
 }
 PACKAGES = {
     "pandas": READERS,
-    "narwhals": {"inputs", "designs"},
+    "narwhals": {"inputs"},
     "formulaic": {"formulas"},
     "jax": set(WINGS) - {"forks", "imports", "errors", "capabilities", "inputs", "formulas"},
     "optax": {"optimize"},

@@ -84,7 +84,10 @@ def fit_many(
     formula : str or Design
         As in :func:`lmm_jax.fit`; the left side may be left out and is not looked
         at. Or a design, whose response is not looked at.
-    data : pandas.DataFrame, mapping of columns, or a frame that narwhals reads
+    data : data frame, mapping of columns, or path of a file
+        A frame of pandas, polars, pyarrow or another kind that narwhals reads, lazy frames and
+        relations of DuckDB included; or a Parquet, Feather or CSV file. Of all but pandas' no
+        more is read than the columns in use.
         With a design: the responses, in the place of ``responses``.
     responses : list of str, or array or DataFrame of shape (n, R)
         Columns of the data, or columns with a row for each row of the data

@@ -48,7 +48,10 @@ def fit_regularized(
     ----------
     formula : str or Design
         As in :func:`lmm_jax.fit`, which also explains the parameters not listed here.
-    data : pandas.DataFrame, mapping of columns, or a frame that narwhals reads
+    data : data frame, mapping of columns, or path of a file
+        A frame of pandas, polars, pyarrow or another kind that narwhals reads, lazy frames and
+        relations of DuckDB included; or a Parquet, Feather or CSV file. Of all but pandas' no
+        more is read than the columns in use.
     method : "l1" or callable
         A penalty, such as those of :mod:`lmm_jax.penalties`, goes to
         :func:`lmm_jax.fit` as its ``fe_pen``: fixed effects and covariance are

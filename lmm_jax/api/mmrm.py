@@ -41,7 +41,8 @@ def mmrm(
         With a residual covariance over visits, ``y ~ base + arm * visit + us(visit | id)``.
     residual : str, optional
         That covariance, where it is not in the formula.
-    data : pandas.DataFrame, mapping of columns, or a frame that narwhals reads
+    data : data frame, mapping of columns, or path of a file
+        As in :func:`lmm_jax.fit`.
     fallback : sequence of str
         Structures to try in turn, ``["toeph", "ar1h", "cs"]``, where the formula's own does not
         converge; none by default. Which one was fitted is said by a warning and stands in

@@ -1,4 +1,4 @@
-"""Data frames at the door: any frame to pandas, and the caller's functions."""
+"""Data at the door: any frame or file to pandas, and the caller's functions."""
 
 from __future__ import annotations
 
@@ -9,34 +9,29 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-import narwhals as nw
 import numpy as np
 import pandas as pd
 
 from ..errors import DataError
 from ..formulas.right_side import variables
-from ..inputs.arrays import first_index, series_values, vector
+from ..inputs.arrays import first_index, vector
+from ..inputs.files import is_path, read_file
+from ..inputs.frames import read_frame
 
 # What can be done with missing values.
 MISSING = ("drop", "raise", "none")
-# Types of pandas for columns of integers and booleans with gaps, by pyarrow's names.
-_NULLABLE = {
-    **{f"int{bits}": f"Int{bits}" for bits in (8, 16, 32, 64)},
-    **{f"uint{bits}": f"UInt{bits}" for bits in (8, 16, 32, 64)},
-    "bool": "boolean",
-}
 
 
 def as_pandas(data: Any, expressions: Sequence[str] | None, text: str = "") -> pd.DataFrame:
     """A pandas frame with the columns that the expressions read.
 
     pandas frames are taken as they are, a mapping column by column (scalars fill
-    their column; nothing but scalars is one row); of other eager frames only the
-    columns in use are read.
+    their column; nothing but scalars is one row); of other frames, lazy frames, relations
+    of a database and Parquet files only the columns in use are read.
 
     Parameters
     ----------
-    data : frame or mapping of columns
+    data : frame, mapping of columns, or path of a file
     expressions : sequence of str, or None
         What the model reads; None for all columns.
     text : str
@@ -45,22 +40,28 @@ def as_pandas(data: Any, expressions: Sequence[str] | None, text: str = "") -> p
     Raises
     ------
     DataError
-        No frame; columns of different lengths; a column in use that is no
-        column, or whose name another one has.
+        No frame; a file that is not there or cannot be read; columns of different lengths; a
+        column in use that is no column, or whose name another one has.
     """
     names = {name for e in expressions or () for name in variables(e)}
 
     def wanted(name: Any) -> bool:
         return expressions is None or name in names or (bool(text) and str(name) in text)
 
+    if is_path(data):
+        data = read_file(data, wanted)
     if isinstance(data, pd.DataFrame):
         frame = data
     elif isinstance(data, Mapping):
         frame = _mapping_frame(data, wanted)
-    elif type(data).__module__.split(".")[0] == "pyarrow" and hasattr(data, "num_rows"):
-        frame = _arrow_frame(data, wanted)
     else:
-        frame = _eager_frame(data, wanted)
+        found = read_frame(data, wanted)
+        if found is None:
+            raise DataError(
+                f"data is a {type(data).__name__}: pass a data frame, a mapping of columns, or "
+                "the path of a Parquet or CSV file"
+            )
+        frame = found
     if expressions is None and frame.columns.nlevels > 1:
         raise DataError("the columns have names of several levels: flatten them")
     _check_columns(frame, names)
@@ -110,36 +111,6 @@ def _listed(values: list[Any]) -> Any:
 
 def _is_scalar(value: Any) -> bool:
     return bool(pd.api.types.is_scalar(value)) or (isinstance(value, np.ndarray) and not value.ndim)
-
-
-def _arrow_frame(data: Any, wanted: Callable[[Any], bool]) -> pd.DataFrame:
-    """Columns of a pyarrow table or record batch; dictionaries keep their order of levels."""
-    columns: dict[str, Any] = {}
-    for at, name in enumerate(data.schema.names):
-        if not wanted(name):
-            continue
-        if name in columns:
-            raise DataError(f"the data has several columns named `{name}`: rename them")
-        column = data.column(at)
-        kind = str(column.type)
-        if column.null_count and kind in _NULLABLE:  # pandas would make them floats
-            columns[name] = pd.array(column.to_pylist(), dtype=_NULLABLE[kind])
-        else:
-            columns[name] = column.to_pandas().array
-    return pd.DataFrame(columns, index=pd.RangeIndex(data.num_rows))
-
-
-def _eager_frame(data: Any, wanted: Callable[[Any], bool]) -> pd.DataFrame:
-    """Columns of any frame that narwhals reads."""
-    try:
-        frame = nw.from_native(data, eager_only=True)
-    except TypeError as error:
-        raise DataError(
-            f"data is a {type(data).__name__}: pass a pandas or polars DataFrame or a mapping "
-            "of columns"
-        ) from error
-    columns = {name: series_values(frame[name]) for name in frame.columns if wanted(name)}
-    return pd.DataFrame(columns, index=pd.RangeIndex(len(frame)))
 
 
 def _check_columns(frame: pd.DataFrame, names: Iterable[str]) -> None:

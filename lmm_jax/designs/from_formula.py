@@ -56,7 +56,10 @@ def design(
     formula : str
         lme4's syntax, ``y ~ x + (1 + x | g)``, or a fixed-effects formula
         together with ``groups``.
-    data : pandas.DataFrame, mapping of columns, or a frame that narwhals reads
+    data : data frame, mapping of columns, or path of a file
+        A frame of pandas, polars, pyarrow or another kind that narwhals reads, lazy frames and
+        relations of DuckDB included; or a Parquet, Feather or CSV file. Of all but pandas' no
+        more is read than the columns in use.
     groups : str or array of length n, optional
         Grouping factor in statsmodels' spelling; not together with bars.
     re_formula : str, optional

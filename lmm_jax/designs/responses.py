@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import scipy.sparse
 
 from ..capabilities import require
 from ..errors import DataError, FormulaError
+from ..formulas.expressions import quoted
 from ..inputs.arrays import matrix, plain
 from .checks import confounded
 from .data_frames import as_pandas
@@ -94,7 +95,7 @@ def read_model(
         design = require(formula, "fit_many")
         rows, frame, index = None, None, design.index
     else:
-        design, rows, frame = _formula_design(formula, data, weights, options)
+        design, rows, frame = _formula_design(formula, data, responses, weights, options)
         index = frame.index
     names, values = _read_responses(responses, frame, index)
     table = None if own is None else _read_weights(own, names, values, index)
@@ -128,7 +129,7 @@ def _is_table(weights: Any) -> bool:
 
 
 def _formula_design(
-    formula: str, data: Any, weights: Any, options: dict[str, Any]
+    formula: str, data: Any, responses: Any, weights: Any, options: dict[str, Any]
 ) -> tuple[Design, np.ndarray | None, pd.DataFrame]:
     """The design of all rows on which everything but the responses is there."""
     if not isinstance(formula, str):
@@ -137,12 +138,33 @@ def _formula_design(
         raise FormulaError("write `~ terms`: one `~`, with or without a response", formula)
     if data is None:
         raise DataError("data is missing: pass the frame that the formula reads")
-    frame = as_pandas(data, None)
+    frame = _read_columns(formula, data, responses, weights, options)
     full = frame.assign(**{_ROW: np.arange(len(frame), dtype=np.float64)})
     right = formula.split("~")[1]
     design = design_of(f"{_ROW} ~{right}", full, weights=weights, **options)
     rows = design.endog.astype(np.int64)
     return design, None if rows.size == len(frame) else rows, frame
+
+
+def _read_columns(
+    formula: str, data: Any, responses: Any, weights: Any, options: dict[str, Any]
+) -> pd.DataFrame:
+    """The data; of what has to be read or computed first, columns that something mentions."""
+    if isinstance(data, pd.DataFrame | Mapping):
+        return as_pandas(data, None)
+    vc_formula = options.get("vc_formula")
+    given = [formula, weights, *options.values()]
+    given += vc_formula.values() if isinstance(vc_formula, Mapping) else []
+    text = " ".join(value for value in given if isinstance(value, str))
+    return as_pandas(data, [quoted(name) for name in _names_of(responses) or ()], text)
+
+
+def _names_of(responses: Any) -> list[str] | None:
+    """Columns of the data that the responses are; None where they are given as an array."""
+    if isinstance(responses, str):
+        return [responses]
+    listed = isinstance(responses, Sequence | pd.Index)
+    return list(responses) if listed and all(isinstance(v, str) for v in responses) else None
 
 
 def _read_responses(
@@ -151,11 +173,8 @@ def _read_responses(
     """Names and an array (n, R)."""
     if responses is None:
         raise DataError("responses is missing: pass names of columns, or an array (n, R)")
-    by_name = isinstance(responses, str) or (
-        isinstance(responses, Sequence | pd.Index) and all(isinstance(v, str) for v in responses)
-    )
-    if by_name:
-        wanted = [responses] if isinstance(responses, str) else list(responses)
+    wanted = _names_of(responses)
+    if wanted is not None:
         if frame is None:
             raise DataError("names of responses need a frame: with a Design pass an array (n, R)")
         unknown = [name for name in wanted if name not in frame.columns]

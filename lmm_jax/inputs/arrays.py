@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
-import narwhals as nw
 import numpy as np
 import pandas as pd
 import scipy.sparse
 
 from ..errors import DataError
+from .frames import read_frame
 
 # What pandas calls objects that are real numbers.
 _REAL = {"floating", "integer", "mixed-integer-float", "decimal", "boolean", "empty"}
@@ -77,7 +77,8 @@ def matrix(
         names = None if values.name is None else (str(values.name),)
         values = values.to_frame()
     elif not isinstance(values, pd.DataFrame):
-        values = _any_frame(values)
+        frame = read_frame(values, lambda name: True)
+        values = values if frame is None else frame
     if isinstance(values, pd.DataFrame):
         names = names or tuple(str(c) for c in values.columns)
         values = _frame_values(values, what)
@@ -145,22 +146,6 @@ def first_index(*given: Any) -> pd.Index[Any] | None:
     return next((v.index for v in given if isinstance(v, pd.Series | pd.DataFrame)), None)
 
 
-def series_values(series: nw.Series[Any]) -> Any:
-    """A column of any frame as an array for pandas; integers stay integers beside gaps."""
-    dtype, gaps = series.dtype, series.null_count()
-    if dtype.is_float() or (dtype.is_integer() and not gaps):
-        return series.to_numpy()
-    values = series.to_list()
-    if dtype.is_integer():
-        return pd.array(values, dtype="UInt64" if dtype == nw.UInt64 else "Int64")
-    if dtype == nw.Boolean and gaps:
-        return pd.array(values, dtype="boolean")
-    out = pd.Series(values)
-    if isinstance(dtype, nw.Enum):  # an order that its user has chosen
-        out = out.astype(pd.CategoricalDtype(list(dtype.categories)))
-    return out.array
-
-
 def _check_index(values: Any, what: str, index: pd.Index[Any] | None) -> None:
     if index is None or not isinstance(values, pd.Series | pd.DataFrame):
         return
@@ -185,14 +170,6 @@ def _unmasked(values: np.ma.MaskedArray[Any, Any]) -> Any:
     out = data.astype(np.float64 if kind in "iub" else data.dtype if kind in "fc" else object)
     out[gaps] = np.nan if kind in "iubfc" else None
     return out
-
-
-def _any_frame(values: Any) -> Any:
-    """A frame that narwhals reads as one of pandas; anything else as it is."""
-    frame = nw.from_native(values, eager_only=True, pass_through=True)
-    if not isinstance(frame, nw.DataFrame):
-        return values
-    return pd.DataFrame({name: series_values(frame[name]) for name in frame.columns})
 
 
 def _frame_values(frame: pd.DataFrame, what: str) -> np.ndarray:

@@ -86,8 +86,8 @@ class PredictedModel(ModelOfLevels):
 
         Parameters
         ----------
-        newdata : DataFrame or mapping, optional
-            New rows; the rows of the fit if not given.
+        newdata : data frame, mapping or path of a file, optional
+            New rows, of any kind that ``data`` may be; the rows of the fit if not given.
         conditional : bool
             Add the random effects of each row's levels (lme4's default), or
             leave them out (statsmodels'). With a residual covariance also what the residuals
@@ -216,8 +216,8 @@ class PredictedModel(ModelOfLevels):
 
         Parameters
         ----------
-        newdata : DataFrame or mapping, optional
-            New rows; the rows of the fit if not given.
+        newdata : data frame, mapping or path of a file, optional
+            New rows, of any kind that ``data`` may be; the rows of the fit if not given.
 
         Returns
         -------

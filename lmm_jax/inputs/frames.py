@@ -1,0 +1,118 @@
+"""Data frames of every kind: what is read of them, as columns for pandas.
+
+Nothing is imported for a kind of frame that nobody has passed: a frame is known by its type, and
+what narwhals reads is read by narwhals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import narwhals as nw
+import pandas as pd
+
+from ..errors import DataError
+
+# Types of pandas for columns of integers and booleans with gaps, by pyarrow's names.
+_NULLABLE = {
+    **{f"int{bits}": f"Int{bits}" for bits in (8, 16, 32, 64)},
+    **{f"uint{bits}": f"UInt{bits}" for bits in (8, 16, 32, 64)},
+    "bool": "boolean",
+}
+# How polars marks a dictionary whose order of levels nobody has declared.
+_UNORDERED = b"_PL_CATEGORICAL"
+
+
+def read_frame(data: Any, wanted: Callable[[Any], bool]) -> pd.DataFrame | None:
+    """A frame that is not one of pandas, as one: columns in use, rows numbered.
+
+    Of a lazy frame and of a relation of a database only these columns are computed; one of them,
+    the first, where none is in use, for the number of rows.
+
+    Parameters
+    ----------
+    data : frame
+        Of pyarrow, or of any kind that narwhals reads, or one of narwhals.
+    wanted : callable
+        Whether a column is in use, by its name.
+
+    Returns
+    -------
+    DataFrame, or None
+        None: this is no frame. A frame like pandas' (modin's, cuDF's) keeps its index.
+
+    Raises
+    ------
+    DataError
+        A lazy frame that cannot be computed; two columns in use of one name.
+    """
+    native = _collected(nw.to_native(data, pass_through=True), wanted)
+    if isinstance(native, pd.DataFrame):
+        return native
+    if package(native) == "pyarrow" and hasattr(native, "num_rows"):
+        return _arrow_columns(native, wanted)
+    frame = nw.from_native(native, eager_only=True, pass_through=True)
+    if not isinstance(frame, nw.DataFrame):
+        return None
+    used = [name for name in frame.columns if wanted(name)]
+    if frame.implementation.is_pandas_like() and used:
+        return frame.select(used).to_pandas()
+    columns = {name: _series_values(frame[name]) for name in used}
+    return pd.DataFrame(columns, index=pd.RangeIndex(len(frame)))
+
+
+def package(data: Any) -> str:
+    """The package that an object is from."""
+    return type(data).__module__.split(".")[0]
+
+
+def _collected(native: Any, wanted: Callable[[Any], bool]) -> Any:
+    """What a lazy frame computes of the columns in use; anything else as it is."""
+    frame = nw.from_native(native, pass_through=True)
+    if not isinstance(frame, nw.LazyFrame):
+        return native
+    try:
+        names = frame.collect_schema().names()
+        used = [name for name in names if wanted(name)] or names[:1]
+        return frame.select(used).collect().to_native()
+    except Exception as error:  # whatever the engine and its query raise
+        raise DataError(
+            f"the {type(native).__name__} of {package(native).strip('_')} cannot be computed: "
+            f"{str(error).strip() or type(error).__name__}"
+        ) from error
+
+
+def _arrow_columns(table: Any, wanted: Callable[[Any], bool]) -> pd.DataFrame:
+    """Columns of a pyarrow table or record batch; dictionaries keep their order of levels."""
+    columns: dict[str, Any] = {}
+    for at, name in enumerate(table.schema.names):
+        if not wanted(name):
+            continue
+        if name in columns:
+            raise DataError(f"the data has several columns named `{name}`: rename them")
+        column, marks = table.column(at), table.schema.field(at).metadata or {}
+        kind = str(column.type)
+        if column.null_count and kind in _NULLABLE:  # pandas would make them floats
+            columns[name] = pd.array(column.to_pylist(), dtype=_NULLABLE[kind])
+        elif any(mark.startswith(_UNORDERED) for mark in marks):
+            columns[name] = pd.Series(column.to_pylist(), dtype=object).array
+        else:
+            columns[name] = column.to_pandas().array
+    return pd.DataFrame(columns, index=pd.RangeIndex(table.num_rows))
+
+
+def _series_values(series: nw.Series[Any]) -> Any:
+    """A column of any frame as an array for pandas; integers stay integers beside gaps."""
+    dtype, gaps = series.dtype, series.null_count()
+    if dtype.is_float() or (dtype.is_integer() and not gaps):
+        return series.to_numpy()
+    values = series.to_list()
+    if dtype.is_integer():
+        return pd.array(values, dtype="UInt64" if dtype == nw.UInt64 else "Int64")
+    if dtype == nw.Boolean and gaps:
+        return pd.array(values, dtype="boolean")
+    out = pd.Series(values)
+    if isinstance(dtype, nw.Enum):  # an order that its user has chosen
+        out = out.astype(pd.CategoricalDtype(list(dtype.categories)))
+    return out.array
