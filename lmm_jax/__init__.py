@@ -32,10 +32,13 @@ def _homes() -> dict[str, tuple[str, str]]:
 
 
 _HOMES = _homes()
+_WITH_OTHERS = ("sklearn",)  # modules that need a package which may be absent
 __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
+    if name in _WITH_OTHERS:
+        return _load(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _HOMES[name]

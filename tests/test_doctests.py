@@ -15,18 +15,31 @@ MODULES = sorted(
     and not module.name.startswith("lmm_jax.plots")  # test_plots.py, with matplotlib
     and module.name not in BATCHES
 )
+# Packages that a module or a page needs beside those of the library.
+NEEDS = {
+    "lmm_jax.sklearn": ("sklearn",),
+    "docs/sklearn.md": ("sklearn",),
+    "docs/data.md": ("polars", "pyarrow", "duckdb"),
+}
 
 
 @pytest.mark.parametrize("name", ["lmm_jax", *MODULES])
 def test_docstrings(name):
+    for package in NEEDS.get(name, ()):
+        pytest.importorskip(package)
     check_module(name)
 
 
-PAGES = ("index", "inference", "mmrm", "relatedness", "residual-structures", "tables", "trust")
+PAGES = (
+    *("data", "index", "inference", "mmrm", "relatedness", "residual-structures", "sklearn"),
+    *("tables", "trust"),
+)
 
 
 @pytest.mark.parametrize("name", ["README.md", *(f"docs/{page}.md" for page in PAGES)])
 def test_examples_of_a_page(name):
+    for package in NEEDS.get(name, ()):
+        pytest.importorskip(package)
     check_page(name)
 
 

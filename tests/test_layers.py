@@ -27,7 +27,7 @@ WINGS = (
         "tables",
     ),
     *("covariance", "formulas", "layouts", "likelihood", "designs", "optimize"),
-    *("batches", "inference", "plots", "neighbours", "results", "api", "command"),
+    *("batches", "inference", "plots", "neighbours", "results", "api", "sklearn", "command"),
     *("__init__", "__main__"),
 )
 # What a wing may use of other packages.
@@ -43,6 +43,7 @@ READERS = {
     "results",
     "api",
     "command",
+    "sklearn",
 }
 PACKAGES = {
     "pandas": READERS,
@@ -53,6 +54,7 @@ PACKAGES = {
     "matplotlib": {"plots"},
     "great_tables": {"tables"},
     **{name: {"neighbours"} for name in ("marginaleffects", "polars", "arviz", "xarray")},
+    "sklearn": {"sklearn"},
 }
 
 MODULES = sorted(
