@@ -221,7 +221,7 @@ def as_json(results: Any) -> dict[str, Any]:
         ``formula, criterion, converged, singular, nobs, llf, aic, bic, sigma``, and lists of
         rows under ``fixed`` (``results.tidy()``) and ``varcorr``.
     """
-    tidy = results.tidy()
+    tidy = results.tidy(output="pandas")
     if "effect" in tidy:
         tidy = tidy[tidy["effect"] == "fixed"]
     head = {

@@ -269,6 +269,7 @@ def _label(run: Run, model: Design, *, reml: bool, df_method: str, runtime: str)
         nobs=model.nobs,
         n_missing=model.n_missing,
         gaps=model.gaps,
+        output=model.output,
         visits=visit_counts(model.residual),
         reml=reml,
         df_method=df_method,

@@ -166,6 +166,7 @@ def fit_many(
         term_labels=term_labels(design.terms),
         residual=residual_label(design.residual, design.structures),
         reml=options.reml,
+        output=design.output,
         source=_Refit(design, columns, options._asdict()),
         **found._asdict(),
     )

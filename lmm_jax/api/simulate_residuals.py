@@ -69,7 +69,9 @@ def simulate_residuals(
     n, rng = whole_number(n, "n", least=1), generator(seed)
     conditional = flag(conditional, "conditional")
     design = require(res, "simulate_residuals").design
-    fitted = res.fittedvalues if conditional else pd.Series(res.predict(), name="fitted")
+    fitted = (
+        res.fittedvalues if conditional else pd.Series(res.predict(output="pandas"), name="fitted")
+    )
     draws = draws_in_chunks(res, n, rng, conditional=conditional)
     found = scaled_quantiles(design.endog, fitted.to_numpy(), draws, rng)
     return SimulatedResiduals(
@@ -79,4 +81,5 @@ def simulate_residuals(
         fitted=fitted,
         spread=found.spread,
         spreads=read_only(found.spreads),
+        output=res.output,
     )

@@ -113,6 +113,7 @@ class Design:
     held: np.ndarray | None = None  # (p,)   values of fixed effects held fixed, NaN where free
     residual: Residual | None = None  # covariance of the residuals; None: independent, one variance
     gaps: tuple[tuple[str, int], ...] = ()  # variables with missing values, and how many
+    output: str = "pandas"  # kind of frame that tables come in: that of the data
     _subject: ClassVar[str] = "design"
 
     def _is_kind(self, kind: str) -> bool:
@@ -304,6 +305,7 @@ def assemble(
     source: FixedSource | None,
     residual: Residual | None = None,
     gaps: tuple[tuple[str, int], ...] = (),
+    output: str = "pandas",
 ) -> Design:
     """Check the parts against each other and drop dependent columns of X."""
     check_shapes(y, X, terms, weights)
@@ -339,6 +341,7 @@ def assemble(
         gaps=gaps,
         source=source,
         residual=residual,
+        output=output,
     )
 
 

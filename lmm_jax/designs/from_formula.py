@@ -15,6 +15,7 @@ from ..formulas import parse as fml
 from ..formulas.expressions import quoted
 from ..formulas.right_side import variables
 from ..inputs.arguments import choice, hinted, mapping, shown
+from ..inputs.frames import kind_of
 from ..layouts.group_index import function_of
 from .bars import bar_terms
 from .checks import finite_vector, optional_vector
@@ -147,6 +148,7 @@ def design(
         residual=None
         if parsed.residual is None
         else residual_of_rows(parsed.residual, frame, known),
+        output=kind_of(data),
     )
 
 

@@ -14,6 +14,7 @@ from ..capabilities import require
 from ..errors import DataError, FormulaError
 from ..formulas.expressions import quoted
 from ..inputs.arrays import matrix, plain
+from ..inputs.frames import kind_of
 from .checks import confounded
 from .data_frames import as_pandas
 from .design import Design, assemble
@@ -143,6 +144,7 @@ def _formula_design(
     right = formula.split("~")[1]
     design = design_of(f"{_ROW} ~{right}", full, weights=weights, **options)
     rows = design.endog.astype(np.int64)
+    design = replace(design, output=kind_of(data))
     return design, None if rows.size == len(frame) else rows, frame
 
 

@@ -23,6 +23,7 @@ from ..errors import DataError
 from ..inputs.arguments import choice, function, hinted, instance, probability
 from ..numerics.processes import float64
 from ..reprs import brief, public
+from ..tables.frames import as_frame
 from ..tables.page import Shown, Summary, table
 from .contrasts import ContrastResults, t_test
 from .multiplicity import ADJUSTMENTS
@@ -75,16 +76,26 @@ class DeltaResults(Shown):
     cov: np.ndarray  # (s, s)
     level: float
     df: float = float("inf")
+    output: str = "pandas"  # kind of frame that tables come in: that of the data
 
-    def to_frame(self) -> pd.DataFrame:
-        """One row a function: estimate, std_error, df, conf_low, conf_high."""
+    def to_frame(self, *, output: str | None = None) -> Any:
+        """One row a function: estimate, std_error, df, conf_low, conf_high.
+
+        Parameters
+        ----------
+        output : {"pandas", "polars", "pyarrow"}, optional
+            Kind of frame; that of the data if not given. Where a frame has no index, the names
+            are a column ``name``.
+        """
         columns = ("estimate", "std_error", "df", "conf_low", "conf_high")
         values = {column: np.atleast_1d(getattr(self, column)) for column in columns}
         values["df"] = np.full(len(self.names), self.df)
-        return pd.DataFrame(values, index=list(self.names))
+        made = pd.DataFrame(values, index=list(self.names))
+        return as_frame(made, output, self.output, labels="name")
 
     def _page(self) -> Summary:
-        shown = self.to_frame() if np.isfinite(self.df) else self.to_frame().drop(columns="df")
+        frame: pd.DataFrame = self.to_frame(output="pandas")
+        shown = frame if np.isfinite(self.df) else frame.drop(columns="df")
         note = f"Standard errors by the delta method; limits of level {self.level:g}"
         return Summary(
             title="Functions of the parameters", tables=(table(shown, ""),), notes=(note,)
@@ -163,6 +174,7 @@ def delta_method(
         conf_high=(values + half).reshape(shape),
         cov=cov,
         level=level,
+        output=fit.output,
     )
 
 

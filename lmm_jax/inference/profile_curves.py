@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from scipy import special
 from ..errors import DataError
 from ..inputs.arguments import hinted, probability
 from ..reprs import public
+from ..tables.frames import as_frame
 from ..tables.page import Shown, Summary, table
 from .profile_lines import Form
 
@@ -72,6 +74,7 @@ class ProfileResults(Shown):
     estimate: np.ndarray  # (K,)  where the criterion is lowest
     deviance: float  # there, -2 log-likelihood
     reml: bool
+    output: str = "pandas"  # kind of frame that tables come in: that of the data
 
     def conf_int(self, level: float = 0.95) -> pd.DataFrame:
         """Profile intervals, a row a parameter, with columns lower and upper.
@@ -90,8 +93,14 @@ class ProfileResults(Shown):
         index = [curve.name for curve in self.curves]
         return pd.DataFrame(limits, columns=["lower", "upper"], index=index)
 
-    def to_frame(self) -> pd.DataFrame:
-        """All points: parameter, value, zeta, deviance, and every parameter at the maximum."""
+    def to_frame(self, *, output: str | None = None) -> Any:
+        """All points: parameter, value, zeta, deviance, and every parameter at the maximum.
+
+        Parameters
+        ----------
+        output : {"pandas", "polars", "pyarrow"}, optional
+            Kind of frame; that of the data if not given.
+        """
         parts = []
         for curve in self.curves:
             own = {"value": curve.value, "zeta": curve.zeta, "deviance": curve.deviance}
@@ -99,7 +108,7 @@ class ProfileResults(Shown):
             frame = pd.concat([pd.DataFrame(own), rest], axis=1)
             frame.insert(0, "parameter", curve.name)
             parts.append(frame)
-        return pd.concat(parts, ignore_index=True)
+        return as_frame(pd.concat(parts, ignore_index=True), output, self.output)
 
     def _page(self) -> Summary:
         kind = "REML" if self.reml else "ML"

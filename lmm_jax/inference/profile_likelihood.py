@@ -230,7 +230,12 @@ def _curves(base: Base, job: _Job, progress: bool) -> ProfileResults:
     _warn(failed)
     names = tuple(parameter.name for parameter in job.parameters)
     return ProfileResults(
-        curves=tuple(curves), names=names, estimate=estimate, deviance=base.deviance, reml=job.reml
+        curves=tuple(curves),
+        names=names,
+        estimate=estimate,
+        deviance=base.deviance,
+        reml=job.reml,
+        output=job.fit.output,
     )
 
 

@@ -56,6 +56,7 @@ class FitRecord:
     residual: ResidualLabel | None = None  # covariance of the residuals; None: one variance
     n_missing: int = 0  # rows left out for missing values
     gaps: tuple[tuple[str, int], ...] = ()  # variables with missing values, and how many
+    output: str = "pandas"  # kind of frame that tables come in: that of the data
     visits: VisitCounts | None = None  # of the subjects of a residual covariance
     df_methods: dict[str, DfMethod] = field(default_factory=dict)  # those that were asked for
     _subject: ClassVar[str] = "fit"

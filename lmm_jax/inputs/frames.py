@@ -22,6 +22,8 @@ _NULLABLE = {
 }
 # How polars marks a dictionary whose order of levels nobody has declared.
 _UNORDERED = b"_PL_CATEGORICAL"
+# Kinds of frames that tables come in.
+OUTPUTS = ("pandas", "polars", "pyarrow")
 
 
 def read_frame(data: Any, wanted: Callable[[Any], bool]) -> pd.DataFrame | None:
@@ -65,6 +67,12 @@ def read_frame(data: Any, wanted: Callable[[Any], bool]) -> pd.DataFrame | None:
 def package(data: Any) -> str:
     """The package that an object is from."""
     return type(data).__module__.split(".")[0]
+
+
+def kind_of(data: Any) -> str:
+    """The kind of frame that tables about some data come in: theirs, or pandas'."""
+    kind = package(nw.to_native(data, pass_through=True))
+    return kind if kind in OUTPUTS else "pandas"
 
 
 def _collected(native: Any, wanted: Callable[[Any], bool]) -> Any:

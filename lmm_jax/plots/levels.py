@@ -28,7 +28,7 @@ _MOST_PANELS = 36
 def effects_of(res: Any, term: str | None, coefficient: str | None, level: float) -> pd.DataFrame:
     """Random effects of one factor with limits, long; levels in the order of the first column."""
     factor = factor_of(res, term)
-    table = res.random_effects_frame(probability(level, "level"))
+    table = res.random_effects_frame(probability(level, "level"), output="pandas")
     table = table[table["factor"] == factor]
     names = list(dict.fromkeys(table["term"]))
     first = names[0] if coefficient is None else choice(coefficient, "coefficient", names)
@@ -241,7 +241,7 @@ class LevelFit(NamedTuple):
 def fits_of(res: Any, x: Any, factor: str | None, levels: Any) -> tuple[LevelFit, ...]:
     """Data and lines of some levels."""
     at, values = rows_by_level(res, factor), covariate_of(res, x).to_numpy()
-    y, mean, fixed = (res.augment().iloc[:, j].to_numpy() for j in (0, 1, 3))
+    y, mean, fixed = (res.augment(output="pandas").iloc[:, j].to_numpy() for j in (0, 1, 3))
     names, rows, out = at.names, at.rows, []
     for i in levels_asked(at, levels, _MOST_PANELS):
         own = rows[i][np.argsort(values[rows[i]], kind="stable")]

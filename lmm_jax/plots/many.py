@@ -23,10 +23,10 @@ def tests_of(many: Any, term: str | None) -> pd.DataFrame:
         term = known[0]
     choice(term, "term", known)
     if is_a(many, "ManyTests"):
-        table = many.to_frame()
+        table = many.to_frame(output="pandas")
         return table[table["hypothesis"] == term].reset_index(drop=True)
     weights = np.eye(len(known))[[known.index(term)]]  # a name may hold what an equation reads
-    return many.t_test(weights).to_frame().assign(hypothesis=term)  # type: ignore[no-any-return]
+    return many.t_test(weights).to_frame(output="pandas").assign(hypothesis=term)  # type: ignore[no-any-return]
 
 
 @hinted

@@ -26,7 +26,7 @@ def _means(means: Any) -> Any:
 
 def _labels(means: Any) -> list[str]:
     """Columns of the table that are labels."""
-    columns = list(means.to_frame("none").columns)
+    columns = list(means.to_frame("none", output="pandas").columns)
     return [str(name) for name in columns[: columns.index("estimate")]]
 
 
@@ -61,7 +61,7 @@ def traces_of(means: Any, x: str | None, level: float | None, scale: str) -> Tra
     labels = _labels(means)
     x = labels[0] if x is None else choice(x, "x", labels)
     by = [name for name in labels if name != x]
-    table = means.to_frame(level=level, type=scale)
+    table = means.to_frame(level=level, type=scale, output="pandas")
     ticks = list(dict.fromkeys(table[x]))
     numeric = all(isinstance(v, int | float | np.number) and not isinstance(v, bool) for v in ticks)
     table["place"] = table[x].astype(float) if numeric else table[x].map(ticks.index)
@@ -142,7 +142,7 @@ def compared(means: Any, alpha: float, adjust: str | None) -> Compared:
     """All pairs of means in each family, and the arrows that show what they say."""
     alpha = probability(alpha, "alpha")
     table, families = means.confint(), means.labels.families(means.by)
-    found = means.pairs(adjust=adjust).to_frame(adjust, level=1 - alpha)
+    found = means.pairs(adjust=adjust).to_frame(adjust, level=1 - alpha, output="pandas")
     p = found["p_value"].to_numpy()
     half = 0.5 * (found["conf_high"] - found["conf_low"]).to_numpy()
     left, right, wrong, start, ends = np.zeros(len(table)), np.zeros(len(table)), 0, 0, []
@@ -226,8 +226,11 @@ class PairPlaces(NamedTuple):
 
 def pair_places(means: Any, adjust: str | None) -> PairPlaces:
     """The pairs of a table of means, by their p values."""
-    names = _row_names(means.to_frame("none"), _labels(means))
-    estimate, found = means.at.estimate, means.pairs(adjust=adjust).to_frame(adjust)
+    names = _row_names(means.to_frame("none", output="pandas"), _labels(means))
+    estimate, found = (
+        means.at.estimate,
+        means.pairs(adjust=adjust).to_frame(adjust, output="pandas"),
+    )
     order = np.argsort(estimate, kind="stable")
     rank = np.argsort(order, kind="stable")
     ends = []

@@ -37,7 +37,9 @@ def zeta_curves(profile: Any, levels: Any) -> tuple[ZetaCurve, ...]:
     limits = [profile.conf_int(level) for level in wanted]
     q = special.ndtri(0.5 + 0.5 * np.array(wanted))
     out = []
-    for n, (name, table) in enumerate(profile.to_frame().groupby("parameter", sort=False)):
+    for n, (name, table) in enumerate(
+        profile.to_frame(output="pandas").groupby("parameter", sort=False)
+    ):
         value, zeta = table["value"].to_numpy(), table["zeta"].to_numpy()
         steps = np.arange(len(value) - 1)[:, None] + np.linspace(0, 1, _BETWEEN, endpoint=False)
         fine = np.append(np.interp(steps.ravel(), np.arange(len(value)), value), value[-1])

@@ -16,6 +16,7 @@ from ..inputs.arguments import choice, function, hinted, numbers, probability
 from ..inputs.arguments import names as read_names
 from ..inputs.names import unique
 from ..reprs import brief, public
+from ..tables.frames import as_frame
 from ..tables.page import Shown, Summary, table
 from .saving import Saved
 
@@ -76,13 +77,14 @@ class BootstrapStatistics(Shown):
     names: tuple[str, ...]
     estimate: np.ndarray  # (s,)
     values: np.ndarray  # (R, s)  replicates that converged; NaN where a function has no value
+    output: str = "pandas"  # kind of frame that tables come in: that of the data
 
     __repr__ = brief
 
     def _page(self) -> Summary:
         title = f"Functions of the parameters, {len(self.values)} replicates"
         notes = ("95 % intervals: percentile",)
-        return Summary(title=title, tables=(table(self.tidy(), ""),), notes=notes)
+        return Summary(title=title, tables=(table(self.tidy(output="pandas"), ""),), notes=notes)
 
     def conf_int(self, *, kind: Kind = "percentile", alpha: float = 0.05) -> pd.DataFrame:
         """Intervals, a row a function, with columns lower and upper.
@@ -139,8 +141,21 @@ class BootstrapStatistics(Shown):
         finite = (column[np.isfinite(column)] for column in self.values.T)
         return np.array([fun(v) if v.size else np.nan for v in finite], dtype=float)
 
-    def tidy(self, *, kind: Kind = "percentile", conf_level: float = 0.95) -> pd.DataFrame:
+    def tidy(
+        self,
+        *,
+        kind: Kind = "percentile",
+        conf_level: float = 0.95,
+        output: str | None = None,
+    ) -> Any:
         """One row a function: estimate, bias, std_error, conf_low, conf_high.
+
+        Parameters
+        ----------
+        kind : {"percentile", "basic", "normal"}
+        conf_level : float
+        output : {"pandas", "polars", "pyarrow"}, optional
+            Kind of frame; that of the data if not given.
 
         Examples
         --------
@@ -153,7 +168,7 @@ class BootstrapStatistics(Shown):
         """
         conf_level = probability(conf_level, "conf_level")
         interval = self.conf_int(kind=kind, alpha=1 - conf_level)
-        return pd.DataFrame(
+        made = pd.DataFrame(
             {
                 "term": list(self.names),
                 "estimate": self.estimate,
@@ -163,6 +178,7 @@ class BootstrapStatistics(Shown):
                 "conf_high": interval["upper"].to_numpy(),
             }
         )
+        return as_frame(made, output, self.output)
 
 
 @public
@@ -185,6 +201,7 @@ class BootstrapResults(Shown, Saved):
     reml: bool
     seed: int
     residual_names: tuple[str, ...] = ()
+    output: str = "pandas"  # kind of frame that tables come in: that of the data
 
     @property
     def n_boot(self) -> int:
@@ -224,7 +241,9 @@ class BootstrapResults(Shown, Saved):
         """The parameters as statistics of the bootstrap."""
         values = parameter_columns(self.replicates, self._check(scales))[self.replicates.converged]
         estimate = parameter_columns(self.fit, scales)[0]
-        return BootstrapStatistics(names=self._names(scales), estimate=estimate, values=values)
+        return BootstrapStatistics(
+            names=self._names(scales), estimate=estimate, values=values, output=self.output
+        )
 
     def apply(
         self, fun: Callable[[Replicate], Any], names: Sequence[str] | None = None
@@ -255,7 +274,9 @@ class BootstrapResults(Shown, Saved):
         at = np.flatnonzero(self.replicates.converged)
         rows = [_evaluate(fun(self._view(self.replicates, int(i))))[0] for i in at]
         values = np.array(rows, dtype=float).reshape(at.size, estimate.size)
-        return BootstrapStatistics(names=names, estimate=estimate, values=values)
+        return BootstrapStatistics(
+            names=names, estimate=estimate, values=values, output=self.output
+        )
 
     def conf_int(
         self, *, kind: Kind = "percentile", alpha: float = 0.05, scales: Scales = "vcov"
@@ -281,8 +302,13 @@ class BootstrapResults(Shown, Saved):
         return self.statistics(scales).conf_int(kind=kind, alpha=alpha)
 
     def tidy(
-        self, *, kind: Kind = "percentile", conf_level: float = 0.95, scales: Scales = "sdcor"
-    ) -> pd.DataFrame:
+        self,
+        *,
+        kind: Kind = "percentile",
+        conf_level: float = 0.95,
+        scales: Scales = "sdcor",
+        output: str | None = None,
+    ) -> Any:
         """One row a parameter: effect, group, term, estimate, bias, std_error and the interval.
 
         Parameters
@@ -290,6 +316,8 @@ class BootstrapResults(Shown, Saved):
         kind : {"percentile", "basic", "normal"}
         conf_level : float
         scales : {"vcov", "sdcor"}
+        output : {"pandas", "polars", "pyarrow"}, optional
+            Kind of frame; that of the data if not given.
 
         Examples
         --------
@@ -299,19 +327,20 @@ class BootstrapResults(Shown, Saved):
         >>> boot.tidy()["term"].tolist()
         ['Intercept', 'sd(Intercept|Batch)', 'sigma']
         """
-        frame = self.statistics(scales).tidy(kind=kind, conf_level=conf_level)
+        made = self.statistics(scales).tidy(kind=kind, conf_level=conf_level, output="pandas")
+        frame: pd.DataFrame = made
         owners = [label.group for label in self.term_labels for _ in label.parameter_names()]
         p = len(self.fixed_names)
         frame.insert(0, "effect", ["fixed"] * p + ["ran_pars"] * (len(frame) - p))
         rest = len(frame) - p - len(owners)
         groups = pd.Series([None] * p + owners + ["Residual"] * rest, dtype=object)
         frame.insert(1, "group", groups)
-        return frame
+        return as_frame(frame, output, self.output)
 
     def summary(self, *, kind: Kind = "percentile", alpha: float = 0.05) -> Summary:
         """The table of :meth:`tidy` as it is printed, with what was counted."""
         alpha = probability(alpha, "alpha")
-        frame = self.tidy(kind=kind, conf_level=1 - alpha).drop(columns="effect")
+        frame = self.tidy(kind=kind, conf_level=1 - alpha, output="pandas").drop(columns="effect")
         criterion = "REML" if self.reml else "ML"
         return Summary(
             title=f"Parametric bootstrap, {self.n_boot} replicates fitted by {criterion}",

@@ -81,6 +81,7 @@ class DesignedModel(FittedModel):
             tests=self.tests,
             scale=self.scale,
             df_method=self.df_method,
+            output=self.output,
         )
 
     @cached_property

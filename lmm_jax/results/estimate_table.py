@@ -14,6 +14,7 @@ from ..inference.linear_functions import Comparison, LinearFunctions, compare
 from ..inference.multiplicity import ADJUSTMENTS
 from ..inference.transformations import Transformation
 from ..inputs.arguments import choice, hinted, number, numbers, probability
+from ..tables.frames import as_frame
 from ..tables.page import Shown, Summary
 from .marginal_labels import Labels
 from .marginal_table import shown_table
@@ -46,6 +47,7 @@ class EstimateTable(Shown):
     changed: str = ""  # the response, where it is an expression that nothing is known of
     ratios: bool = False  # differences of logarithms
     notes: tuple[str, ...] = ()
+    output: str = "pandas"  # kind of frame that tables come in: that of the data
 
     # ---- tables
 
@@ -56,7 +58,8 @@ class EstimateTable(Shown):
         level: float | None = None,
         type: str = "link",
         bias_sigma: float | None = None,
-    ) -> pd.DataFrame:
+        output: str | None = None,
+    ) -> Any:
         """A row an estimate: labels, estimate, std_error, df, limits, statistic, p_value.
 
         Parameters
@@ -74,10 +77,12 @@ class EstimateTable(Shown):
         bias_sigma : float, optional
             With "response": standard deviation of the response around its mean on the scale of
             the fit, for which means are corrected, ``h(x) + sigma^2 h''(x) / 2``.
+        output : {"pandas", "polars", "pyarrow"}, optional
+            Kind of frame; that of the data if not given.
 
         Returns
         -------
-        pandas.DataFrame
+        DataFrame
 
         Raises
         ------
@@ -105,7 +110,8 @@ class EstimateTable(Shown):
             columns |= self._on_response(found, bias_sigma)
         elif bias_sigma is not None:
             raise DataError("bias_sigma belongs to type='response'")
-        return self.labels.frame(columns, ratios=self.ratios and type == "response")
+        made = self.labels.frame(columns, ratios=self.ratios and type == "response")
+        return as_frame(made, output, self.output)
 
     def _on_response(self, found: Comparison, bias_sigma: float | None) -> dict[str, np.ndarray]:
         f = self.transformation
@@ -148,7 +154,8 @@ class EstimateTable(Shown):
         >>> lmm.emmeans(res, "Nf").confint()[["conf_low", "conf_high"]].round(1).iloc[0].tolist()
         [62.3, 96.5]
         """
-        return self.to_frame(adjust, level=level).drop(columns=["statistic", "p_value"])
+        frame: pd.DataFrame = self.to_frame(adjust, level=level, output="pandas")
+        return frame.drop(columns=["statistic", "p_value"])
 
     def test(
         self,

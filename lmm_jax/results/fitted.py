@@ -16,6 +16,7 @@ from ..inference.profile_likelihood import profile_limits
 from ..inference.record import FitRecord
 from ..inputs.arguments import choice, hinted
 from ..reprs import folded
+from ..tables.frames import as_frame
 from ..tables.page import Shown, Summary, table
 from . import tidy as tables
 from .resampling import resample
@@ -233,11 +234,16 @@ class FittedModel(Shown, FitRecord):
         """
         return tables.variance_table(self)
 
-    def glance(self) -> pd.DataFrame:
+    def glance(self, *, output: str | None = None) -> Any:
         """One row of fit statistics, with broom.mixed's columns; also R2 and the adjusted ICC.
 
         ``r2_marginal``, ``r2_conditional`` and ``icc`` as in :func:`lmm_jax.r2` and
         :func:`lmm_jax.icc`; NaN for a result without its data, or of rows in batches.
+
+        Parameters
+        ----------
+        output : {"pandas", "polars", "pyarrow"}, optional
+            Kind of frame; that of the data if not given.
 
         Examples
         --------
@@ -246,7 +252,7 @@ class FittedModel(Shown, FitRecord):
         >>> res.glance()[["nobs", "loglik", "df"]].round(2).iloc[0].to_dict()
         {'nobs': 180.0, 'loglik': -871.81, 'df': 6.0}
         """
-        return tables.glance(self)
+        return as_frame(tables.glance(self), output, self.output)
 
     def summary(
         self,

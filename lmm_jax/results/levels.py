@@ -13,6 +13,7 @@ import pandas as pd
 from ..inference.joint_effects import GroupEffects
 from ..inference.random_effects import group_effects, level_effects
 from ..inputs.arguments import hinted
+from ..tables.frames import as_frame
 from .coefficients import coefficient_frames, effects_table
 from .designed import DesignedModel
 from .effects import LevelCovariances, covariance_tables, effect_frames, joint_table
@@ -78,17 +79,19 @@ class ModelOfLevels(DesignedModel):
         """
         return joint_table(self._need("joint_effects_cov"), self._effects, self.scale, levels)
 
-    def random_effects_frame(self, conf_level: float = 0.95) -> pd.DataFrame:
+    def random_effects_frame(self, conf_level: float = 0.95, *, output: str | None = None) -> Any:
         """Random effects in one long table, lme4's ``as.data.frame(ranef(m))``.
 
         Parameters
         ----------
         conf_level : float
             Coverage of the limits, estimate and normal quantile times standard error.
+        output : {"pandas", "polars", "pyarrow"}, optional
+            Kind of frame; that of the data if not given.
 
         Returns
         -------
-        pandas.DataFrame
+        DataFrame
             A row an effect: factor, term, level, estimate, std_error (the conditional standard
             deviation of ``random_effects_cov``), conf_low, conf_high.
 
@@ -102,7 +105,8 @@ class ModelOfLevels(DesignedModel):
          Batch Intercept     B      0.39      19.59     -38.0      38.78
         """
         covariances = self.random_effects_cov
-        return effects_table(self.random_effects, covariances, conf_level)
+        made = effects_table(self.random_effects, covariances, conf_level)
+        return as_frame(made, output, self.output)
 
     def coef(self) -> dict[str, pd.DataFrame]:
         """Coefficients of every level, fixed effects plus random ones: lme4's ``coef``.

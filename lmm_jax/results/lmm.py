@@ -16,6 +16,7 @@ from ..inference.robust import robust_of
 from ..inputs.arguments import flag, hinted
 from ..inputs.names import unique
 from ..reprs import public
+from ..tables.frames import as_frame
 from . import tidy as tables
 from .coefficients import long_table
 from .kept import Kept, keep
@@ -90,7 +91,8 @@ class LMMResults(Saved, PredictedModel):
         conf_int: bool = True,
         conf_level: float = 0.95,
         df_method: str | None = None,
-    ) -> pd.DataFrame:
+        output: str | None = None,
+    ) -> Any:
         """One row a parameter or effect, with broom.mixed's columns.
 
         Parameters
@@ -106,6 +108,8 @@ class LMMResults(Saved, PredictedModel):
             Coverage of the intervals.
         df_method : str, optional
             As in :func:`lmm_jax.fit`; that of the fit if not given.
+        output : {"pandas", "polars", "pyarrow"}, optional
+            Kind of frame; that of the data if not given.
 
         Examples
         --------
@@ -118,14 +122,21 @@ class LMMResults(Saved, PredictedModel):
         1  ran_vals  Batch     A     -17.6
         """
         of_levels = {
-            "ran_vals": self.random_effects_frame,
+            "ran_vals": lambda level: self.random_effects_frame(level, output="pandas"),
             "ran_coefs": lambda _: long_table(self.coef()),
         }
         conf_int = flag(conf_int, "conf_int")
-        return tables.tidy(self.with_df(df_method), effects, conf_int, conf_level, of_levels)
+        made = tables.tidy(self.with_df(df_method), effects, conf_int, conf_level, of_levels)
+        return as_frame(made, output, self.output)
 
-    def augment(self) -> pd.DataFrame:
+    def augment(self, *, output: str | None = None) -> Any:
         """Response, fitted values, residuals and the fixed part of every row used.
+
+        Parameters
+        ----------
+        output : {"pandas", "polars", "pyarrow"}, optional
+            Kind of frame; that of the data if not given. Where a frame has no index, a column
+            ``row`` has the labels of the rows.
 
         Examples
         --------
@@ -135,9 +146,14 @@ class LMMResults(Saved, PredictedModel):
         ['Reaction', 'fitted', 'resid', 'fixed']
         """
         design = self._need("augment")
-        own = {"fitted": self.fittedvalues, "resid": self.resid, "fixed": self.predict()}
+        own = {
+            "fitted": self.fittedvalues,
+            "resid": self.resid,
+            "fixed": self.predict(output="pandas"),
+        }
         response = unique([*own, design.endog_name])[-1]  # a response may be called `fitted`
-        return pd.DataFrame({response: design.endog, **own}, index=design.index)
+        made = pd.DataFrame({response: design.endog, **own}, index=design.index)
+        return as_frame(made, output, self.output, labels="row")
 
     # ---- other packages
 

@@ -22,6 +22,7 @@ from ..inputs.arguments import flag, hinted, is_whole, probability, shown
 from ..numerics.parts import by_parts
 from ..reprs import public
 from ..tables.cells import Kind
+from ..tables.frames import as_frame
 from ..tables.page import Shown, Summary, first_rows
 from .lmm import LMMResults
 from .many_means import ManyMeans, means_of_many
@@ -107,6 +108,7 @@ class ManyResults(Shown, Saved):
     reml: bool
     source: Refits | None = None
     residual: ResidualLabel | None = None  # covariance of the residuals
+    output: str = "pandas"  # kind of frame that tables come in: that of the data
 
     def _state(self, *, keep_data: bool) -> dict[str, Any]:
         state = super()._state(keep_data=keep_data)
@@ -119,7 +121,7 @@ class ManyResults(Shown, Saved):
         kinds: dict[str, Kind] = {"response": "label", "term": "label", "statistic": "statistic"}
         kind, lost = "REML" if self.reml else "ML", len(self) - int(self.converged.sum())
         title = f"Linear mixed models of {len(self)} responses fitted by {kind}"
-        page = first_rows(self.tidy(), title, "tidy()", kinds)
+        page = first_rows(self.tidy(output="pandas"), title, "tidy()", kinds)
         rows = " to ".join(map(str, sorted({int(self.nobs.min()), int(self.nobs.max())})))
         counts = f"{int(self.singular.sum())} singular, {lost} not converged; {rows} rows used"
         return replace(page, notes=(counts, *page.notes))
@@ -178,17 +180,19 @@ class ManyResults(Shown, Saved):
         """Two-sided p values of the fixed effects, (R, p)."""
         return by_parts(partial(student_tail, two_sided=True), self.tvalues, self.df)
 
-    def tidy(self, *, conf_level: float = 0.95) -> pd.DataFrame:
+    def tidy(self, *, conf_level: float = 0.95, output: str | None = None) -> Any:
         """One row a response and fixed effect, with broom.mixed's columns.
 
         Parameters
         ----------
         conf_level : float
             Coverage of the intervals.
+        output : {"pandas", "polars", "pyarrow"}, optional
+            Kind of frame; that of the data if not given.
 
         Returns
         -------
-        pandas.DataFrame
+        DataFrame
             response, term, estimate, std_error, statistic, df, p_value,
             conf_low, conf_high, converged, singular.
 
@@ -205,7 +209,7 @@ class ManyResults(Shown, Saved):
         half = two_sided_quantile(conf_level, self.df) * self.bse_fe
         half = np.where(self.bse_fe == 0, 0.0, half)
         p = len(self.fixed_names)
-        return pd.DataFrame(
+        made = pd.DataFrame(
             {
                 "response": np.repeat(np.array(self.response_names, dtype=object), p),
                 "term": np.tile(np.array(self.fixed_names, dtype=object), len(self)),
@@ -220,6 +224,7 @@ class ManyResults(Shown, Saved):
                 "singular": np.repeat(self.singular, p),
             }
         )
+        return as_frame(made, output, self.output)
 
     # ---- tests
 

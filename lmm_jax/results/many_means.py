@@ -112,6 +112,7 @@ def means_of_many(many: Any, design: Any, specs: Any, **options: Any) -> Margina
         tests=Fixed(np.eye(p), float("inf"), False),
         scale=1.0,
         df_method="normal",
+        output=many.output,
     )
     found = marginal_means(fit, specs, **options)
     return found.contrasts if isinstance(found, MeansAndContrasts) else found

@@ -15,6 +15,7 @@ from ..inference.student_tails import f_tail, student_tail, two_sided_quantile
 from ..inputs.arguments import hinted, probability
 from ..reprs import public
 from ..tables.cells import Kind
+from ..tables.frames import as_frame
 from ..tables.page import Shown, Summary, first_rows
 
 
@@ -47,6 +48,7 @@ class ManyTests(Shown):
     df_num: np.ndarray
     df_denom: np.ndarray
     distribution: str
+    output: str = "pandas"  # kind of frame that tables come in: that of the data
 
     def __repr__(self) -> str:
         found = int((self.pvalue < 0.05).sum())
@@ -59,7 +61,7 @@ class ManyTests(Shown):
         kinds: dict[str, Kind] = {"response": "label", "hypothesis": "label"}
         found = int((self.pvalue < 0.05).sum())
         title = f"Tests in {len(self.response_names)} responses, {found} p values below 0.05"
-        return first_rows(self.to_frame(), title, "to_frame()", kinds)
+        return first_rows(self.to_frame(output="pandas"), title, "to_frame()", kinds)
 
     def fdr(self) -> pd.DataFrame:
         """P values of every hypothesis adjusted over the responses by Benjamini and Hochberg.
@@ -80,13 +82,15 @@ class ManyTests(Shown):
         adjusted = np.column_stack([false_discovery(p) for p in self.pvalue.T])
         return pd.DataFrame(adjusted, index=list(self.response_names), columns=list(self.names))
 
-    def to_frame(self, *, conf_level: float = 0.95) -> pd.DataFrame:
+    def to_frame(self, *, conf_level: float = 0.95, output: str | None = None) -> Any:
         """One row a response and hypothesis; ``q_value`` is adjusted over the responses.
 
         Parameters
         ----------
         conf_level : float
             Coverage of the intervals of t and z tests.
+        output : {"pandas", "polars", "pyarrow"}, optional
+            Kind of frame; that of the data if not given.
 
         Examples
         --------
@@ -119,7 +123,7 @@ class ManyTests(Shown):
             "p_value": self.pvalue.ravel(),
             "q_value": self.fdr().to_numpy().ravel(),
         }
-        return pd.DataFrame(columns)
+        return as_frame(pd.DataFrame(columns), output, self.output)
 
 
 def many_t_test(many: Any, hypothesis: Any, moderate: bool) -> ManyTests:
@@ -149,6 +153,7 @@ def contrast_tests(many: Any, at: Restriction, shift: np.ndarray, moderate: bool
         df_num=np.ones(statistic.shape, dtype=int),
         df_denom=df,
         distribution="norm" if np.isinf(many.df).any() else "t",
+        output=many.output,
     )
 
 
@@ -180,4 +185,5 @@ def many_wald_test(many: Any, hypothesis: Any, moderate: bool) -> ManyTests:
         df_num=q[:, None],
         df_denom=df[:, None],
         distribution="chi2" if normal else "F",
+        output=many.output,
     )

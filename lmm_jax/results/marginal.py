@@ -210,7 +210,7 @@ class MarginalMeans(EstimateTable):
         level, table = probability(alpha, "alpha"), self.confint()
         letters = np.empty(len(table), dtype=object)
         differences = self.pairs(adjust=adjust)
-        p = differences.to_frame()["p_value"].to_numpy()
+        p = differences.to_frame(output="pandas")["p_value"].to_numpy()
         start = 0
         for rows in self.labels.families(self.by):
             count = len(rows) * (len(rows) - 1) // 2

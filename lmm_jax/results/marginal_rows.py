@@ -38,6 +38,7 @@ class Basis:
     tests: DfMethod
     scale: float
     df_method: str
+    output: str = "pandas"  # kind of frame of the data
 
 
 class Asked(NamedTuple):
@@ -202,6 +203,7 @@ def _means(
         transformation=transformation,
         changed=fit.source.response if transformation is None and not slope and changed else "",
         notes=notes,
+        output=fit.output,
     )
 
 

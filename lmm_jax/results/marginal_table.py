@@ -13,7 +13,7 @@ from ..tables.page import Summary, table
 
 def shown_table(means: Any) -> Summary:
     """Estimates with limits, or contrasts with tests, and in small print how they were made."""
-    frame, is_contrast = means.to_frame(), means.kind == "contrast"
+    frame, is_contrast = means.to_frame(output="pandas"), means.kind == "contrast"
     labels = list(frame.columns[: len(means.labels.columns)])
     finite = bool(np.isfinite(frame["df"]).any())
     chosen = [*labels, "estimate", "std_error", *(["df"] if finite else [])]

@@ -15,6 +15,8 @@ from ..inference.prediction import BlupErrors
 from ..inference.random_effects import effect_slopes, random_part
 from ..inference.residuals import marginal_residuals
 from ..inputs.arguments import flag, hinted
+from ..inputs.frames import kind_of
+from ..tables.frames import as_column, as_frame
 from .intervals import prediction_table, read_request, row_means, row_noise_of
 from .levels import ModelOfLevels
 from .predict import Rows, expressions, new_rows, own_rows
@@ -75,7 +77,8 @@ class PredictedModel(ModelOfLevels):
         level: float = 0.95,
         df_method: str | None = None,
         weights: Any = None,
-    ) -> pd.Series[float] | pd.DataFrame:
+        output: str | None = None,
+    ) -> Any:
         """Predicted means, with standard errors and intervals if these are asked for.
 
             population     Var = x' Phi x
@@ -113,12 +116,15 @@ class PredictedModel(ModelOfLevels):
             As in :func:`lmm_jax.fit`; that of the fit if not given.
         weights : array, optional
             Prior weights of new observations; 1 if not given.
+        output : {"pandas", "polars", "pyarrow"}, optional
+            Kind of series or frame; that of ``newdata``, or of the data, if not given.
 
         Returns
         -------
-        pandas.Series or pandas.DataFrame
-            On the index of ``newdata``; NaN in rows with missing values. The frame has the columns
-            fit, std_error (of the mean, for either interval), lower and upper.
+        Series or DataFrame
+            On the index of ``newdata``, or in the order of its rows; NaN (null outside pandas) in
+            rows with missing values. The frame has the columns fit, std_error (of the mean, for
+            either interval), lower and upper.
 
         Raises
         ------
@@ -177,6 +183,7 @@ class PredictedModel(ModelOfLevels):
             se, interval, level, conditional, new_levels, weights, carries=carries
         )
         tested = self.with_df(df_method)
+        own = self.output if newdata is None else kind_of(newdata)
         if conditional and request is not None:
             self._need("conditional standard errors")
         elif conditional and carries and newdata is not None:
@@ -185,7 +192,7 @@ class PredictedModel(ModelOfLevels):
             if groups is not None or offset is not None or weights is not None:
                 raise DataError("groups=, offset= and weights= are of new rows: pass newdata")
             if conditional and request is None:
-                return self.fittedvalues
+                return as_column(self.fittedvalues, output, own)
             rows = own_rows(self._need("predict without newdata"))
         else:
             part = request.part if request else "levels" if conditional else "fixed"
@@ -198,10 +205,12 @@ class PredictedModel(ModelOfLevels):
         if request is None:
             known = row_noise_of(self, rows, conditional=conditional)
             means = row_means(self, rows, effects, new_levels, known, self._residuals)
-            return pd.Series(rows.column(means), index=rows.labels, name="predicted")
-        return prediction_table(
+            made = pd.Series(rows.column(means), index=rows.labels, name="predicted")
+            return as_column(made, output, own)
+        table = prediction_table(
             tested, rows, effects, lambda: self._blup_errors, self._residuals, request
         )
+        return as_frame(table, output, own)
 
     def _new_rows(
         self, newdata: Any, what: str, *, part: str, noise: bool = False, **options: Any

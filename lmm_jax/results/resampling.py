@@ -48,6 +48,7 @@ def resample(res: Any, n_boot: int, seed: int, *, progress: bool = False) -> Boo
         term_labels=res.term_labels,
         reml=res.reml,
         seed=seed,
+        output=res.output,
         residual_names=() if res.residual is None else residual_names(res.residual),
     )
 

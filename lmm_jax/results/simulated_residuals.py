@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pandas as pd
 from ..inference import scaled_residuals as numbers
 from ..inference.scaled_residuals import ResidualTest
 from ..reprs import public
+from ..tables.frames import as_frame
 from ..tables.page import Shown, Summary, table
 
 
@@ -43,6 +45,7 @@ class SimulatedResiduals(Shown):
     fitted: pd.Series[float]
     spread: float
     spreads: np.ndarray
+    output: str = "pandas"  # kind of frame that tables come in: that of the data
 
     @property
     def uniformity(self) -> ResidualTest:
@@ -65,8 +68,14 @@ class SimulatedResiduals(Shown):
         rows = {name: getattr(self, name) for name in ("uniformity", "dispersion", "outliers")}
         return pd.DataFrame(rows, index=list(ResidualTest._fields)).T
 
-    def to_frame(self) -> pd.DataFrame:
+    def to_frame(self, *, output: str | None = None) -> Any:
         """One row an observation: observed, fitted, scaled, outside.
+
+        Parameters
+        ----------
+        output : {"pandas", "polars", "pyarrow"}, optional
+            Kind of frame; that of the data if not given. Where a frame has no index, a column
+            ``row`` has the labels of the rows.
 
         Examples
         --------
@@ -76,7 +85,7 @@ class SimulatedResiduals(Shown):
         ['observed', 'fitted', 'scaled', 'outside']
         """
         columns = {k: getattr(self, k) for k in ("observed", "fitted", "scaled", "outside")}
-        return pd.DataFrame(columns)
+        return as_frame(pd.DataFrame(columns), output, self.output, labels="row")
 
     def _page(self) -> Summary:
         title = f"Scaled residuals of {len(self.scaled)} rows, {self.spreads.size} draws"

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from .cells import Cells, Kind, cells
+from .frames import as_frame
 from .great import great_page
 from .markup import html_page, latex_page
 from .text import terminal_width, text_of, wrapped
@@ -52,6 +53,25 @@ class Table(pd.DataFrame):
 
     def _repr_html_(self) -> str:  # type: ignore[override]
         return self._page().as_html()
+
+    def to_frame(self, output: str = "pandas") -> Any:
+        """The table as a plain frame of pandas, polars or pyarrow.
+
+        Parameters
+        ----------
+        output : {"pandas", "polars", "pyarrow"}
+            A frame without an index has the labels of the rows in a column ``term``, or in one
+            of the name that they have.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+        >>> res.anova().to_frame("polars").columns[:3]
+        ['term', 'sum_sq', 'mean_sq']
+        """
+        labels = None if isinstance(self.index, pd.RangeIndex) else "term"
+        return as_frame(pd.DataFrame(self), output, "pandas", labels)
 
     def to_latex(self, *args: Any, **options: Any) -> Any:
         r"""The table as LaTeX for booktabs; with arguments, what pandas makes of the frame.
