@@ -18,6 +18,8 @@ MODULES = sorted(
 # Packages that a module or a page needs beside those of the library.
 NEEDS = {
     "lmm_jax.sklearn": ("sklearn",),
+    "lmm_jax.tables.page": ("polars",),
+    "docs/tables.md": ("polars", "pyarrow"),
     "docs/sklearn.md": ("sklearn",),
     "docs/data.md": ("polars", "pyarrow", "duckdb"),
 }

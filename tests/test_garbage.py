@@ -247,7 +247,8 @@ def calls() -> dict[str, Call]:
             lmm.woodbury_solver, dict(s=1.0, A=np.ones((3, 2)), Q=cov, d=np.ones(1))
         ),
         "predict": Call(
-            r.predict, dict(newdata=new, conditional=True, new_levels="error", offset=None)
+            r.predict, dict(newdata=new, conditional=True, new_levels="error", offset=None,
+                 output=None)
         ),
         "predict, groups": Call(
             lmm.fit("y ~ x", DATA, groups=g).predict,
@@ -262,7 +263,11 @@ def calls() -> dict[str, Call]:
             r.predict, dict(newdata=None, conditional=True, se=True, interval="confidence")
         ),
         "model_matrix": Call(r.model_matrix, dict(newdata=new)),
-        "random_effects_frame": Call(r.random_effects_frame, dict(conf_level=0.9)),
+        "random_effects_frame": Call(
+            r.random_effects_frame, dict(conf_level=0.9, output="polars")
+        ),
+        "augment": Call(r.augment, dict(output="polars")),
+        "glance": Call(r.glance, dict(output="pandas")),
         "resid": Call(r.resid.__call__, dict(kind="pearson")),
         "simulate_residuals": Call(
             lmm.simulate_residuals, dict(res=r, n=10, seed=1, conditional=False)
@@ -291,7 +296,8 @@ def calls() -> dict[str, Call]:
         ),
         "joint_tests": Call(lmm.joint_tests, dict(res=r, by=None, at=None, df_method=None)),
         "MarginalMeans.to_frame": Call(
-            means.to_frame, dict(adjust="none", level=0.9, type="link", bias_sigma=None)
+            means.to_frame,
+            dict(adjust="none", level=0.9, type="link", bias_sigma=None, output=None),
         ),
         "MarginalMeans.confint": Call(means.confint, dict(level=0.9, adjust="sidak")),
         "MarginalMeans.test": Call(
@@ -322,7 +328,8 @@ def calls() -> dict[str, Call]:
         ),
         "f_test": Call(r.f_test, dict(r_matrix=np.eye(2))),
         "tidy": Call(
-            r.tidy, dict(effects="ran_vals", conf_int=True, conf_level=0.9, df_method="kr")
+            r.tidy,
+            dict(effects="ran_vals", conf_int=True, conf_level=0.9, df_method="kr", output=None),
         ),
         "summary": Call(
             r.summary, dict(yname="y", xname_fe=None, xname_re=None, title=None, alpha=0.05)
@@ -345,14 +352,14 @@ def calls() -> dict[str, Call]:
             boot.conf_int, dict(kind="basic", alpha=0.1, scales="vcov")
         ),
         "BootstrapResults.tidy": Call(
-            boot.tidy, dict(kind="basic", conf_level=0.9, scales="sdcor")
+            boot.tidy, dict(kind="basic", conf_level=0.9, scales="sdcor", output=None)
         ),
         "BootstrapResults.summary": Call(boot.summary, dict(kind="basic", alpha=0.1)),
         "BootstrapStatistics.conf_int": Call(
             boot.statistics().conf_int, dict(kind="normal", alpha=0.1)
         ),
         "BootstrapStatistics.tidy": Call(
-            boot.statistics().tidy, dict(kind="normal", conf_level=0.9)
+            boot.statistics().tidy, dict(kind="normal", conf_level=0.9, output=None)
         ),
         "LMMResults.plot": Call(r.plot, dict(ax=None)),
         "ManyResults.t_test": Call(many.t_test, dict(r_matrix="x = 0", moderate=False)),
@@ -362,9 +369,11 @@ def calls() -> dict[str, Call]:
             dict(specs="1", by=None, at={"x": [0.0]}, weights="equal", cov_reduce="mean",
                  level=0.9),
         ),
-        "ManyTests.to_frame": Call(many.t_test("x = 0").to_frame, dict(conf_level=0.9)),
+        "ManyTests.to_frame": Call(
+            many.t_test("x = 0").to_frame, dict(conf_level=0.9, output=None)
+        ),
         "ManyMeans.tests": Call(many.emmeans("1").tests, dict(moderate=False)),
-        "ManyResults.tidy": Call(many.tidy, dict(conf_level=0.9)),
+        "ManyResults.tidy": Call(many.tidy, dict(conf_level=0.9, output=None)),
         "ManyResults.fdr": Call(many.fdr, dict(term="x")),
         "ManyResults.number": Call(many.number, dict(response=1)),
         "ManyResults.select": Call(many.select, dict(response=1)),
