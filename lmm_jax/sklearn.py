@@ -16,6 +16,7 @@ from .api.fit import fit
 from .designs.from_arrays import design_from_arrays
 from .inputs.arguments import flag, is_whole, items, shown
 from .inputs.arrays import numbers, vector
+from .inputs.frames import read_frame
 from .inputs.matching import find
 from .inputs.names import unique
 
@@ -115,6 +116,7 @@ class MixedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         ValueError
             No groups, or data that cannot carry the model.
         """
+        X = _plain(X)
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
         if groups is None:
             raise ValueError(
@@ -158,7 +160,7 @@ class MixedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         ndarray, shape (n,)
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
+        X = validate_data(self, _plain(X), dtype=np.float64, reset=False)
         mean = X @ self.coef_ + self.intercept_
         if groups is None:
             return mean
@@ -186,6 +188,17 @@ class MixedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if hasattr(self, "feature_names_in_"):
             return [str(name) for name in self.feature_names_in_]
         return [f"x{j}" for j in range(self.n_features_in_)]
+
+
+def _plain(X: Any) -> Any:
+    """Frames of any kind as pandas', whose names every scikit-learn reads; anything else as it is.
+
+    Of polars, for one, only the newest does.
+    """
+    if isinstance(X, np.ndarray | pd.DataFrame):
+        return X
+    frame = read_frame(X, lambda name: True)
+    return X if frame is None else frame
 
 
 def _weights(given: Any, n: int) -> np.ndarray | None:

@@ -358,6 +358,21 @@ def test_a_column_that_is_not_there(kind):
         lmm.fit("y ~ nothing + (1 | g)", KINDS[kind]())
 
 
+def test_a_relation_without_pyarrow_says_what_to_install():
+    pytest.importorskip("duckdb")
+    program = """
+import sys
+sys.modules["pyarrow"] = None
+import duckdb, lmm_jax as lmm
+try:
+    lmm.fit("y ~ 1 + (1 | g)", duckdb.sql("select 1 as y, 2 as g"))
+except ImportError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "frames of duckdb need it, pip install pyarrow" in done.stdout, done.stderr
+
+
 def test_nothing_optional_is_imported_for_a_frame_of_pandas():
     program = """
 import sys

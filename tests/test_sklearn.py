@@ -116,6 +116,7 @@ def test_frames_of_every_kind_and_arrays():
     other = MixedRegressor(slopes=["x"]).fit(frame, pl.Series(Y.to_list()), groups=pl.Series(G))
     np.testing.assert_allclose(other.coef_, want.coef_)
     np.testing.assert_allclose(other.predict(frame, groups=pl.Series(G)), want.predict(X, G))
+    np.testing.assert_allclose(other.predict(frame.lazy(), groups=G), want.predict(X, G))
     bare = MixedRegressor(slopes=[0]).fit(X.to_numpy(), Y.to_numpy(), groups=G.to_numpy())
     np.testing.assert_allclose(bare.coef_, want.coef_)
     assert bare.random_effects_.columns.tolist() == ["Intercept", "x0"]

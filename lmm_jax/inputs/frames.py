@@ -48,6 +48,8 @@ def read_frame(data: Any, wanted: Callable[[Any], bool]) -> pd.DataFrame | None:
     ------
     DataError
         A lazy frame that cannot be computed; two columns in use of one name.
+    ImportError
+        A package that its columns come through, pyarrow for DuckDB, is not installed.
     """
     native = _collected(nw.to_native(data, pass_through=True), wanted)
     if isinstance(native, pd.DataFrame):
@@ -84,6 +86,11 @@ def _collected(native: Any, wanted: Callable[[Any], bool]) -> Any:
         names = frame.collect_schema().names()
         used = [name for name in names if wanted(name)] or names[:1]
         return frame.select(used).collect().to_native()
+    except ImportError as error:  # of a package that carries the columns over
+        raise ImportError(
+            f"{error}: frames of {package(native).strip('_')} need it, pip install "
+            f"{error.name or 'pyarrow'}"
+        ) from error
     except Exception as error:  # whatever the engine and its query raise
         raise DataError(
             f"the {type(native).__name__} of {package(native).strip('_')} cannot be computed: "
