@@ -162,6 +162,16 @@ def test_a_result_shows_itself_whatever_its_kind(fits):
         assert len({shown(res) for res in fits.values()}) == 1
 
 
+def test_neighbours_get_the_same_of_every_kind(fits):
+    from lmm_jax.neighbours.regression_tables import parameter_rows
+
+    want = parameter_rows(fits["pandas"])
+    for res in fits.values():
+        pd.testing.assert_frame_equal(parameter_rows(res), want, rtol=1e-6)  # fits of their own
+        model = res.to_maketables()
+        assert np.isfinite(model.__maketables_stat__("r2_marginal"))
+
+
 def test_a_pickle_remembers_the_kind(fits):
     again = pickle.loads(pickle.dumps(fits["polars"]))
     assert isinstance(again.tidy(), pl.DataFrame)

@@ -28,6 +28,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import DataError
+from .packages import needed
 
 # What files of other programs begin with; a mark of plain letters may be the name of a column,
 # and counts only where the file is not text.
@@ -144,10 +145,8 @@ def _exists(name: str) -> bool:
 
 def _columnar(name: str, end: str, wanted: Callable[[Any], bool]) -> Any:
     """Columns of a Parquet or Feather file, and the first one where none is in use."""
-    try:
+    with needed("pyarrow", name, "arrow"):
         from pyarrow import ArrowException, dataset
-    except ImportError as error:
-        raise ImportError(f"pyarrow reads {name}: pip install 'lmm-jax[arrow]'") from error
     try:
         found = dataset.dataset(name, format=_COLUMNAR[end], partitioning="hive")
         names = found.schema.names

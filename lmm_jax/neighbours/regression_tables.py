@@ -25,7 +25,8 @@ def parameter_rows(res: Any, level: float = 0.95) -> pd.DataFrame:
     """
     random = res.conf_int(scale="sdcor", parm="theta").index
     names = unique([*res.fixed_names, *random, *res.residual_params.index])
-    frame = res.tidy(("fixed", "ran_pars"), conf_level=level).set_axis(list(names))
+    frame = res.tidy(("fixed", "ran_pars"), conf_level=level, output="pandas")
+    frame = frame.set_axis(list(names))
     numbers = ["estimate", "std_error", "statistic", "p_value", "conf_low", "conf_high"]
     return pd.DataFrame(frame[numbers])
 
@@ -53,7 +54,7 @@ class MakeTablesModel:
         figures |= {"df_resid": res.df_resid, "deviance": -2 * res.llf, "se_type": res.df_method}
         figures |= {_of_levels(factor): int(n) for factor, n in res.n_groups.items()}
         if key in _LABELS:
-            return float(res.glance()[key].iloc[0])
+            return float(res.glance(output="pandas")[key].iloc[0])
         return figures.get(key)
 
     @property
