@@ -98,9 +98,9 @@ strata.round(2)
 
 # %% [markdown]
 # Variety is compared with the residual *of its stratum*: the mean square of varieties, 893, is not
-# much more than the 601 by which whole plots vary anyway (F = 1.49 on 2 and 10 degrees of freedom). Nitrogen
-# is compared with 177, the variation of subplots within a whole plot. Whoever divided everything
-# by one residual, as if 72 plots had been drawn by lot, would find
+# much more than the 601 by which whole plots vary anyway (F = 1.49 on 2 and 10 degrees of freedom).
+# Nitrogen is compared with 177, the variation of subplots within a whole plot. Whoever divided
+# everything by one residual, as if 72 plots had been drawn by lot, would find
 
 # %%
 pool = strata.loc[[("whole plot", "residual"), ("subplot", "residual")]]
