@@ -54,7 +54,8 @@ pd.crosstab(pattern["pattern"], pattern["ARMCD"], margins=True).sort_values("All
 # of mechanisms (Rubin 1976; Little & Rubin 2019):
 #
 # - missing *completely at random*: it has nothing to do with the outcome;
-# - missing *at random* (MAR): it depends on what was observed, such as earlier visits, arm, baseline;
+# - missing *at random* (MAR): it depends on what was observed, such as earlier visits, arm,
+#   baseline;
 # - missing *not at random*: it depends on the value that was not seen.
 #
 # A likelihood of the observed values is valid under the first two. The third cannot be excluded by
@@ -174,11 +175,11 @@ assert compared["AIC"].idxmin() in ("us", "csh", "toeph", "ar1h")
 compared.round(2)
 
 # %% [markdown]
-# The structures with one variance are out of the question: AIC is more than 120 higher, and the standard
-# error at the last visit, which varies most, is far too small. One correlation with four variances
-# (`csh`) is as good as the unstructured covariance, with half the parameters.
-# The estimate hardly depends on the structure, its standard error does. If one prefers not to rely
-# on any of them, empirical ("sandwich") standard errors are valid with a wrong covariance too:
+# The structures with one variance are out of the question: AIC is more than 120 higher, and the
+# standard error at the last visit, which varies most, is far too small. One correlation with four
+# variances (`csh`) is as good as the unstructured covariance, with half the parameters. The
+# estimate hardly depends on the structure, its standard error does. If one prefers not to rely on
+# any of them, empirical ("sandwich") standard errors are valid with a wrong covariance too:
 
 # %%
 empirical = fits["cs"].robust("CR2")
@@ -266,10 +267,11 @@ assert abs(tipping["estimate"][0] - table["estimate"].iloc[-1]) < table["std_err
 tipping.round(2)
 
 # %% [markdown]
-# With $\delta = 0$ the imputations repeat the MMRM, but for the simulation and the simpler analysis:
-# both assume MAR. The lower limit passes zero where treated patients who stayed away were worse than
-# their history says by about 2.4 points, more than half of the whole effect of the treatment.
-# Whether that can be is a question to clinicians; the analysis says how bad it would have to be.
+# With $\delta = 0$ the imputations repeat the MMRM, but for the simulation and the simpler
+# analysis: both assume MAR. The lower limit passes zero where treated patients who stayed away
+# were worse than their history says by about 2.4 points, more than half of the whole effect of the
+# treatment. Whether that can be is a question to clinicians; the analysis says how bad it would
+# have to be.
 #
 # ## For the paper
 #
