@@ -261,7 +261,8 @@ ax = lmm.plots.interaction(cells, x="load", type="response")
 
 # %%
 simple = lmm.emmeans(parsimonious, "type", by="load").pairs(reverse=True)
-simple.to_frame(type="response").drop(columns=["std_error", "statistic"]).round(3)
+ratios = simple.to_frame(type="response").drop(columns=["std_error", "statistic"])
+ratios.round({"estimate": 3, "df": 1, "conf_low": 3, "conf_high": 3, "p_value": 5})
 
 # %% [markdown]
 # Under low load object relatives take 3 % longer, which may be nothing; under high load 15 %. (The
@@ -301,7 +302,7 @@ power.round(3)
 # %%
 at = parsimonious.tidy(effects="fixed").set_index("term").loc["type:load"]
 step = steps["parsimonious"]
-percent = 100 * (simple.to_frame(type="response")["estimate"] - 1)
+percent = 100 * (ratios["estimate"] - 1)
 sentence = (
     "Log reading times were analysed by a linear mixed model with type, load (coded -0.5, 0.5) and "
     "their interaction as fixed effects. The maximal model was singular; by principal components "
@@ -322,8 +323,8 @@ print(fill(sentence, 90))
 #
 # 1. Draw the data again with other seeds. How often is the maximal model singular? How often does a
 #    test of type at 5 % reject in "intercepts only" when its true effect is zero?
-# 2. Fit `cs(0 + type_name | subject)`-like structures: give `type` as a factor and use
-#    `(0 + C(type) | subject)`. Which model of the covariance is the same, which is another?
+# 2. Fit `(0 + C(type) | subject)` in the place of `(type | subject)`: a variance for each type and
+#    their covariance. The likelihood is the same. Why, and how do the parameters correspond?
 # 3. Aggregate over items to means by subject and test by `(1 | subject)` (the F1 analysis), and
 #    over subjects (F2). Compare the p values with the mixed model's.
 # 4. Plan a study for an interaction of 0.05 with 80 % power. Are more subjects or more items the

@@ -3,6 +3,7 @@
 import runpy
 from pathlib import Path
 
+import jax
 import pytest
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -16,7 +17,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook(path):
     try:
-        runpy.run_path(str(path))
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes integer types
+            runpy.run_path(str(path))
     finally:
         plt.close("all")
 
