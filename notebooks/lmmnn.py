@@ -45,9 +45,11 @@ newcomers = group >= 1250  # customers that are never seen in training
 held_out = ~newcomers & (rng.random(n) < 0.25)
 train = ~newcomers & ~held_out
 per_customer = pd.Series(group[train]).value_counts()
-print(f"{train.sum()} orders of {len(per_customer)} customers to learn from, median {per_customer.median():.0f}"
-      f" and at most {per_customer.max()} each;\n{held_out.sum()} further orders of known customers, "
-      f"{newcomers.sum()} of new ones")  # fmt: skip
+print(
+    f"training: {train.sum()} orders of {len(per_customer)} customers, median "
+    f"{per_customer.median():.0f} and at most {per_customer.max()} each\n"
+    f"test: {held_out.sum()} further orders of known customers, {newcomers.sum()} of new ones"
+)
 
 # %% [markdown]
 # ## The model
