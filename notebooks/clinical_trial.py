@@ -270,7 +270,7 @@ tipping.round(2)
 # %% [markdown]
 # With $\delta = 0$ the imputations repeat the MMRM, but for the simulation and the simpler
 # analysis: both assume MAR. The lower limit passes zero where treated patients who stayed away
-# were worse than their history says by about 2.4 points, more than half of the whole effect of the
+# were worse than their history says by about 2.3 points, more than half of the whole effect of the
 # treatment. Whether that can be is a question to clinicians; the analysis says how bad it would
 # have to be.
 #

@@ -82,7 +82,7 @@ many = lmm.fit_many("~ group + state + (1 | donor)", samples, expression)
 assert many.converged.all()
 print(f"{many.fe_params.shape[0]} fits; donor variance estimated as zero in {many.singular.sum()}")
 rows = many.tidy()[["response", "term", "estimate", "std_error", "df", "p_value"]]
-rows.head(6).round({"estimate": 2, "std_error": 3, "df": 1, "p_value": 4})
+rows.head(6).round(3).assign(p_value=rows["p_value"].map("{:.2g}".format))
 
 # %% [markdown]
 # Degrees of freedom say what each effect was compared with: group between donors, with 18; state

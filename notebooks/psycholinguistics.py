@@ -284,7 +284,7 @@ def study(items):
 # in the order of the terms of the first study: 30 subjects, 16 items
 variances = lmm.Params.from_components(fe_params=effects, cov_re=np.diag([0.2**2, 0.1**2]))
 power = lmm.power(
-    study, variances, 100, scale=0.3**2, test="type:load", sizes=[16, 32],
+    study, variances, 60, scale=0.3**2, test="type:load", sizes=[16, 32],
     effects=[0.0, 0.04, 0.08, 0.12], seed=1,
 )  # fmt: skip
 ax = lmm.plots.power(power, x="effect")
@@ -295,7 +295,7 @@ power.round(3)
 # %% [markdown]
 # With 32 sentences the true interaction of 0.08 is found in about half of all studies, and with 16
 # in a quarter. Studies of low power that do find their effect overstate it on average: the 0.109
-# above is one of them. (100 draws a size know a power to within 0.1; take 1,000 in earnest.)
+# above is one of them. (60 draws know a power to within 0.13, the bands; take 1,000 in earnest.)
 #
 # ## The sentence for the paper
 
