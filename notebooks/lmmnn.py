@@ -227,7 +227,7 @@ for name, net, dashes in (("ignoring", ignoring, "--"), ("mixed model", mixed["n
     value = np.asarray(network(net, jnp.asarray(line)))
     ax.plot(line[:, 0], value - value.mean(), ls=dashes, lw=1.5, label=name)
 ax.set(xlabel="first column of x", ylabel="centred curve")
-_ = ax.legend()
+_ = ax.legend(loc="upper center")
 
 # %% [markdown]
 # ## Shrinkage

@@ -26,4 +26,4 @@ def test_notebook(path):
 def test_the_page_lists_every_notebook():
     page = (ROOT / "docs" / "notebooks.md").read_text(encoding="utf-8")
     assert NOTEBOOKS
-    assert [path.name for path in NOTEBOOKS if f"../notebooks/{path.name}" not in page] == []
+    assert [path.name for path in NOTEBOOKS if f"`{path.name}`" not in page] == []
