@@ -106,6 +106,47 @@ def test_the_level_where_variances_are_often_zero():
     assert 0.02 < table["power"][0] < 0.08
 
 
+def crossed(items, people=9, y=None):
+    g, i = np.divmod(np.arange(people * items), items)
+    x = (g + i) % 2 - 0.5
+    y = np.sin(np.arange(g.size)) if y is None else y
+    data = pd.DataFrame({"y": y, "x": x, "person": g, "item": i})
+    return lmm.design("y ~ x + (1 | person) + (1 | item)", data)
+
+
+def test_every_size_has_the_variances_of_its_own_terms():
+    # terms of most levels come first: items of the second size, people of the first
+    given = dict(scale=1.0, test="x", seed=3)
+    few, many = crossed(4), crossed(14)
+    assert [term.group for term in few.terms] == ["person", "item"]
+    assert [term.group for term in many.terms] == ["item", "person"]
+    beta = [0.0, 0.5]
+    people_first = lmm.Params.from_components(fe_params=beta, cov_re=np.diag([9.0, 0.25]))
+    items_first = lmm.Params.from_components(fe_params=beta, cov_re=np.diag([0.25, 9.0]))
+    both = lmm.power(crossed, people_first, 60, sizes=[4, 14], **given)
+    other_way = lmm.power(crossed, items_first, 60, sizes=[14, 4], **given)
+    alone = lmm.power([few], people_first, 60, **given)
+    assert both["power"][0] == alone["power"][0]
+    # the second design of a list, whose draws have a key of their own
+    second = lmm.power([many, many], items_first, 60, **given)
+    assert both["power"][1] == second["power"][1]
+    assert other_way["size"].tolist() == [14, 4]
+    assert other_way["power"][1] == lmm.power([few, few], people_first, 60, **given)["power"][1]
+
+
+def test_a_fit_serves_designs_with_its_terms_in_another_order():
+    few, many = crossed(4), crossed(14)
+    people_first = lmm.Params.from_components(fe_params=[0.0, 0.5], cov_re=np.diag([9.0, 0.25]))
+    drawn = lmm.simulate(people_first, few, scale=1.0, seed=1)[0].to_numpy()
+    fitted = lmm.fit(crossed(4, y=drawn))
+    own = np.diag(fitted.cov_re)
+    swapped = lmm.Params.from_components(fe_params=fitted.fe_params, cov_re=np.diag(own[::-1]))
+    given = dict(scale=fitted.scale, seed=2)
+    np.testing.assert_array_equal(
+        lmm.simulate(fitted, many, seed=2), lmm.simulate(swapped, many, **given)
+    )
+
+
 def test_a_grid_of_sizes():
     given = dict(scale=1.0, test="x", effects=[0.0, 2.0], seed=3)
     made = lmm.power(lambda n: between(groups=n), truth([0, 1], 1.0), 400, sizes=[6, 24], **given)

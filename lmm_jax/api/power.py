@@ -72,7 +72,8 @@ def power(
         Several designs give a grid of sizes, a callable makes one from each of ``sizes``.
     params : Params or LMMResults
         True parameters with variances in the units of the data, as :func:`lmm_jax.simulate`
-        takes them. A design with a residual covariance needs a fit.
+        takes them, with the terms in the order of the first design (those of most levels come
+        first); the others find theirs by name. A design with a residual covariance needs a fit.
     n_sim : int
         Simulated data sets a size.
     test : str or array
@@ -105,7 +106,7 @@ def power(
     Raises
     ------
     DataError
-        Designs and parameters that do not fit each other, or crossed factors.
+        Designs and parameters that do not fit each other, or crossed factors too large for batches.
 
     References
     ----------
@@ -132,7 +133,7 @@ def power(
     cases = _designs(design, sizes)
     with float64(), progress_bar(len(cases), "size", progress) as tick:
         for i, (size, one) in enumerate(cases):
-            case = _case(one, params, scale, test, effects)
+            case = _case(one, params, scale, test, effects, first=cases[0][1])
             key = jax.random.fold_in(jax.random.key(seed), i)
             p, failed = _pvalues(case, key, n_sim, df_method == "normal", reml)
             for effect, values in zip(case.effects, p, strict=True):
@@ -178,12 +179,14 @@ def _case(
     scale: float | None,
     test: Any,
     effects: Iterable[float] | None,
+    *,
+    first: Design,
 ) -> _Case:
     """Check the parts against each other and bring the truth to the layout's coordinates."""
     variance = residual_variance(params, scale)
     if variance <= 0:
         raise DataError(f"scale={variance!r}: a positive residual variance is needed")
-    at_data = term_covariances(params, design, "params")
+    at_data = term_covariances(params, design, "params", order=first)
     for S in at_data:
         check_covariance(S, "params")
     terms = np.asarray(theta_of([jnp.asarray(S / variance) for S in at_data], design.layout))

@@ -12,7 +12,7 @@ from ..capabilities import require
 from ..covariance.params import Params, check_covariance, check_shapes
 from ..covariance.residuals import ResidualStructure
 from ..designs.design import Design
-from ..designs.labels import term_labels
+from ..designs.labels import TermLabel, term_labels
 from ..designs.related import related_draws
 from ..designs.residual import residual_label
 from ..errors import DataError
@@ -44,8 +44,9 @@ def simulate(
     ----------
     model : LMMResults or Params
         A fit, or parameters with variances in the units of the data (those of
-        ``LMMResults.cov_re`` and ``vcomp``); they may be singular. A residual covariance
-        needs a fit.
+        ``LMMResults.cov_re`` and ``vcomp``); they may be singular. The terms of a fit are found
+        by name, those of Params stand in the order of the design. A residual covariance needs a
+        fit.
     design : Design or LMMResults, optional
         Where the rows come from; a fit's own design if not given.
     seed : int or numpy.random.Generator
@@ -243,15 +244,35 @@ def _factors(model: LMMResults | Params, design: Design) -> list[np.ndarray]:
     return [covariance_factor(S) for S in term_covariances(model, design, "model")]
 
 
-def term_covariances(model: LMMResults | Params, design: Design, what: str) -> list[np.ndarray]:
-    """Covariance of every term in data units, (k, k)."""
+def term_covariances(
+    model: LMMResults | Params, design: Design, what: str, order: Design | None = None
+) -> list[np.ndarray]:
+    """Covariance of every term of the design in data units, (k, k).
+
+    Which term comes first depends on the numbers of levels, so that the same formula has other
+    orders in other data: the terms of a fit are found by their names, and those of ``Params`` by
+    the names of the terms of ``order``, the design itself if not given.
+    """
+    wanted = _term_names(term_labels(design.terms))
     if isinstance(model, LMMResults):
-        fitted = [(label.group, label.names) for label in model.term_labels]
-        wanted = [(label.group, label.names) for label in term_labels(design.terms)]
-        if fitted != wanted:
-            raise DataError(f"the fit has the random effects {fitted}, the design {wanted}")
-        return list(model.estimates.covariances)
-    read = _read_truth(model, design, what)
+        names, found = _term_names(model.term_labels), list(model.estimates.covariances)
+        whose = "the fit"
+    else:
+        source = design if order is None else order
+        names, found = _term_names(term_labels(source.terms)), _blocks(model, source, what)
+        whose = "the first design"
+    if sorted(names) != sorted(wanted):
+        raise DataError(f"{whose} has the random effects {names}, the design {wanted}")
+    return [found[names.index(name)] for name in wanted]
+
+
+def _term_names(labels: Sequence[TermLabel]) -> list[tuple[str, tuple[str, ...]]]:
+    return [(label.group, tuple(label.names)) for label in labels]
+
+
+def _blocks(params: Params, design: Design, what: str) -> list[np.ndarray]:
+    """Diagonal blocks of ``cov_re``, then the components, in the order of the design."""
+    read = _read_truth(params, design, what)
     cov_re, vcomp = np.asarray(read.cov_re), np.asarray(read.vcomp)
     blocks, start = [], 0
     for size in design.sizes[: len(design.sizes) - design.n_components]:
