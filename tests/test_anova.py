@@ -445,6 +445,13 @@ def test_a_term_whose_columns_were_dropped_is_not_tested():
     assert_close(table["f"].iloc[0], alone["f"].iloc[0], 1e-6)
 
 
+def test_terms_of_a_double_bar_have_names_that_a_formula_reads():
+    barred = lmm.ranova(lmm.fit("Reaction ~ Days + (Days || Subject)", SLEEP))
+    written = lmm.fit("Reaction ~ Days + (1 | Subject) + (0 + Days | Subject)", SLEEP)
+    assert barred.index.tolist() == ["<none>", "(1 | Subject)", "(0 + Days | Subject)"]
+    pd.testing.assert_frame_equal(barred, lmm.ranova(written))
+
+
 def test_ranova_respects_marginality():
     data = reference.frame(reference.load("lmm_weights")).assign(c=lambda d: d["A"] == "a")
     table = lmm.ranova(lmm.fit("y ~ A + (x * B | g)", data))

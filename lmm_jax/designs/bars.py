@@ -90,14 +90,14 @@ def bar_terms(
         alone = bar.structure == "diag" and not bar.equal
         for columns in [slice(j, j + 1) for j in range(k)] if alone else [slice(0, k)]:
             names = tuple(matrix.names[columns])
-            label = f"{names[0] if alone else bar.lhs} | {bar.group_name}"
+            lhs = ("1" if names == ("Intercept",) else f"0 + {names[0]}") if alone else bar.lhs
             kind = "us" if alone else bar.structure
             if kind in _IN_ORDER:
                 inside = [name.rpartition("[")[2].rstrip("]") for name in names]
                 warn_of_order(f"the coefficients of {bar.text}", inside)
             terms.append(
                 RandomTerm(
-                    label=label,
+                    label=f"{lhs} | {bar.group_name}",
                     group=bar.group_name,
                     names=names,
                     levels=levels,
