@@ -1,6 +1,6 @@
-"""Run the code of docs/plots.md and save the picture that follows each block.
+"""Run the code of the pages that have pictures and save the picture that follows each block.
 
-python docs/plots/make.py [DIRECTORY]
+python docs/plots/make.py [PAGE ...]
 """
 
 import doctest
@@ -10,21 +10,33 @@ from pathlib import Path
 
 import matplotlib
 
-PAGE = Path(__file__).parents[1] / "plots.md"
+PICTURES = Path(__file__).parent
+DOCS = PICTURES.parent
 BLOCK = re.compile(
-    r"^```python\n(?P<code>.*?)^```$(?:\s*!\[[^\]]*\]\(plots/(?P<name>\w+)\.png\))?",
+    r"^```python\n(?P<code>.*?)^```$(?:\s*!\[[^\]]*\]\((?:\.\./)?plots/(?P<name>\w+)\.png\))?",
     flags=re.MULTILINE | re.DOTALL,
 )
+OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
-def run(directory=None):
+def links(page):
+    """The pictures of a page, by the names of their files."""
+    return re.findall(r"\((?:\.\./)?plots/(\w+)\.png\)", page.read_text(encoding="utf-8"))
+
+
+def illustrated():
+    """The pages that have pictures."""
+    return [page for page in sorted(DOCS.rglob("*.md")) if links(page)]
+
+
+def run(page, directory=None):
     """Run all blocks in one namespace; the number of pictures and of examples that failed."""
     import matplotlib.pyplot as plt
 
-    names, runner, pictures = {}, doctest.DocTestRunner(optionflags=doctest.ELLIPSIS), 0
-    for number, block in enumerate(BLOCK.finditer(PAGE.read_text(encoding="utf-8"))):
+    names, runner, pictures = {}, doctest.DocTestRunner(optionflags=OPTIONS), 0
+    for number, block in enumerate(BLOCK.finditer(page.read_text(encoding="utf-8"))):
         test = doctest.DocTestParser().get_doctest(
-            block["code"], names, f"{PAGE.name}, block {number}", str(PAGE), 0
+            block["code"], names, f"{page.name}, block {number}", str(page), 0
         )
         runner.run(test, clear_globs=False)
         names = test.globs
@@ -38,6 +50,8 @@ def run(directory=None):
 
 if __name__ == "__main__":
     matplotlib.use("Agg")
-    made, failed = run(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent)
-    print(f"{made} pictures")
-    sys.exit(failed > 0)
+    found = [run(page, PICTURES) for page in map(Path, sys.argv[1:])] or [
+        run(page, PICTURES) for page in illustrated()
+    ]
+    print(f"{sum(made for made, _ in found)} pictures")
+    sys.exit(any(failed for _, failed in found))
