@@ -30,7 +30,7 @@ def illustrated():
 
 
 def run(page, directory=None):
-    """Run all blocks in one namespace; the number of pictures and of examples that failed."""
+    """Run all blocks; the numbers of pictures and of examples that failed, and the namespace."""
     import matplotlib.pyplot as plt
 
     names, runner, pictures = {}, doctest.DocTestRunner(optionflags=OPTIONS), 0
@@ -45,7 +45,7 @@ def run(page, directory=None):
             if directory is not None:
                 plt.gcf().savefig(Path(directory) / f"{block['name']}.png", dpi=80)
         plt.close("all")
-    return pictures, runner.failures
+    return pictures, runner.failures, names
 
 
 if __name__ == "__main__":
@@ -53,5 +53,5 @@ if __name__ == "__main__":
     found = [run(page, PICTURES) for page in map(Path, sys.argv[1:])] or [
         run(page, PICTURES) for page in illustrated()
     ]
-    print(f"{sum(made for made, _ in found)} pictures")
-    sys.exit(any(failed for _, failed in found))
+    print(f"{sum(made for made, *_ in found)} pictures")
+    sys.exit(any(failed for _, failed, _ in found))
