@@ -9,17 +9,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import samples
+from helpers import assert_close
 from row_space import compress_rows
 from scipy import stats
 
 import lmm_jax as lmm
 from lmm_jax.batches.draw_recipe import recipe
 from lmm_jax.batches.replicate_minimize import fit_lanes
+from lmm_jax.batches.streams import Stream
 from lmm_jax.covariance.theta import factor_blocks
 from lmm_jax.inference.estimates import estimate, has_optimum, smallest_singular_value
 from lmm_jax.layouts.grouped import GroupedLayout
 from lmm_jax.layouts.moments import MomentLayout, merge_classes
 from lmm_jax.likelihood.profile import profile_jet
+from lmm_jax.numerics import tiers
 from lmm_jax.results.bootstrap import BootstrapStatistics, Replicate, Replicates, parameter_columns
 
 # A Kolmogorov-Smirnov test below this fails: seeds are fixed and there are about a hundred
@@ -231,6 +234,47 @@ def test_a_replicate_depends_on_the_seed_and_its_number_alone(monkeypatch):
 def statistics(R=999, seed=0):
     values = np.random.default_rng(seed).normal([1.0, -2.0], [1.0, 3.0], size=(R, 2))
     return BootstrapStatistics(names=("a", "b"), estimate=np.array([1.2, -1.5]), values=values)
+
+
+@pytest.mark.parametrize("name", ["sleepstudy", "few rows", "nested, weights, offset"])
+def test_runtimes_agree(name):
+    """One draw in any case, so that the optima are those of the same responses."""
+    with tiers.running_on("numpy"):
+        at_once = lmm.bootstrap(FITS[name](), 40, seed=3).replicates
+    with tiers.running_on("jax"):
+        compiled = lmm.bootstrap(FITS[name](), 40, seed=3).replicates
+    assert (at_once.converged == compiled.converged).all()
+    assert_close(at_once.deviance, compiled.deviance, DEVIANCE_TOL, 1.0)
+    assert_close(at_once.beta, compiled.beta, COVARIANCE_TOL, np.abs(compiled.beta).max())
+    for one, other in zip(at_once.covariances, compiled.covariances, strict=True):
+        assert_close(one, other, COVARIANCE_TOL, np.abs(other).max())
+
+
+def test_nothing_is_compiled_for_a_small_bootstrap(compiled):
+    jax.clear_caches()
+    fit = lmm.fit(SLEEP, lmm.load_dataset("sleepstudy"), runtime="numpy")
+    draws = lmm.bootstrap(fit, 200, seed=1)
+    assert draws.replicates.converged.all() and compiled() == []
+
+
+def test_streams():
+    """Variates of a replicate are its own, and those of two branches have nothing in common."""
+    df = np.array([3.0, 0.0, 0.7])
+    stream = Stream(5)
+    z, squares = stream.variates(np.arange(20_000), 3, df)
+    again, some = stream.variates(np.arange(4_321, 4_500), 3, df)
+    assert (again == z[4_321:4_500]).all() and (some == squares[4_321:4_500]).all()
+    assert (squares[:, 1] == 0).all()
+    for variates, cdf in [
+        *((column, stats.norm.cdf) for column in z.T),
+        (squares[:, 0], stats.chi2(3).cdf),
+        (squares[:, 2], stats.chi2(0.7).cdf),
+    ]:
+        assert stats.kstest(variates, cdf).pvalue > KS_LEVEL
+    others = [Stream(5, (0,)), Stream(5, (1,)), Stream(6)]
+    first = [z, *(other.variates(np.arange(20_000), 3, df)[0] for other in others)]
+    correlations = np.corrcoef(np.concatenate(first, axis=1).T) - np.eye(12)
+    assert np.abs(correlations).max() < 5 / np.sqrt(20_000)  # five standard errors
 
 
 def test_intervals():

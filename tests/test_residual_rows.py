@@ -26,6 +26,7 @@ import lmm_jax as lmm
 from lmm_jax.batches.draw import fit_replicates
 from lmm_jax.batches.draw_recipe import recipe
 from lmm_jax.batches.replicate_minimize import fit_each
+from lmm_jax.batches.streams import Stream
 from lmm_jax.layouts.response import Response
 
 RTOL = 1e-9  # two routes through float64 to one number
@@ -398,7 +399,7 @@ def test_replicates_do_not_depend_on_their_number():
     with jax.enable_x64(True):
         few, many = (
             fit_replicates(fit.design.layout, e.theta_layout, e.scale,
-                           key=jax.random.key(3), n=n, reml=False)[0]
+                           stream=Stream(3), n=n, reml=False)[0]
             for n in (4, 20)
         )  # fmt: skip
     assert_close(few.theta, many.theta[:4], TOL, 1)

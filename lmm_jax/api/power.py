@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import special
 
 from ..batches.draw import fit_replicates
+from ..batches.streams import Stream
 from ..capabilities import require
 from ..covariance.params import Params, check_covariance
 from ..designs.design import Design
@@ -134,8 +135,7 @@ def power(
     with float64(), progress_bar(len(cases), "size", progress) as tick:
         for i, (size, one) in enumerate(cases):
             case = _case(one, params, scale, test, effects, first=cases[0][1])
-            key = jax.random.fold_in(jax.random.key(seed), i)
-            p, failed = _pvalues(case, key, n_sim, df_method == "normal", reml)
+            p, failed = _pvalues(case, Stream(seed, (i,)), n_sim, df_method == "normal", reml)
             for effect, values in zip(case.effects, p, strict=True):
                 rows.append({"effect": effect, "size": size, "n_obs": one.nobs,
                              **rejection_rate(values, alpha), "n_failed": failed})  # fmt: skip
@@ -247,12 +247,12 @@ def _named(names: Sequence[str], which: np.ndarray) -> str:
 
 
 def _pvalues(
-    case: _Case, key: jax.Array, n_sim: int, normal: bool, reml: bool
+    case: _Case, stream: Stream, n_sim: int, normal: bool, reml: bool
 ) -> tuple[np.ndarray, int]:
     """P values of every effect in the fits that converged, (E, R), and how many did not."""
     layout = case.design.layout
     solution, base = fit_replicates(
-        layout, case.theta, case.scale, key=key, n=n_sim, reml=bool(reml)
+        layout, case.theta, case.scale, stream=stream, n=n_sim, reml=bool(reml)
     )
     good = np.asarray(solution.status) == CONVERGED
     kept = jax.tree.map(lambda leaf: leaf[good], solution)

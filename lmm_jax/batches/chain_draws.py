@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-from jax import Array
 from scipy.linalg import solve_banded
 
 from ..covariance.theta import factor_blocks, spread
 from ..layouts.residual.chain_bucket import ChainBucket, steps_of
 from ..layouts.residual.markov import MarkovLayout
 from ..layouts.response import Response
-from ..numerics.programs import compiled
+from .streams import Stream
 
 
 class ChainRoot(NamedTuple):
@@ -23,12 +20,6 @@ class ChainRoot(NamedTuple):
     band: np.ndarray  # (2, G l)  B, by its diagonals
     ZL: np.ndarray  # (G, q, l)  columns of Z Lambda
     present: np.ndarray  # (G, l)
-
-
-@partial(compiled, static="size")
-def _normals(key: Array, index: Array, *, size: int) -> Array:
-    """Variates of replicates, (R, size): each depends on the key and its own number."""
-    return jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), (size,), float))(index)
 
 
 def chain_roots(layout: MarkovLayout, theta: np.ndarray) -> list[ChainRoot]:
@@ -48,7 +39,7 @@ def _root(theta: Any, layout: MarkovLayout, bucket: ChainBucket) -> ChainRoot:
     return ChainRoot(band, Lambda.T @ Z, np.asarray(bucket.counts))
 
 
-def draw_chains(roots: list[ChainRoot], p: int, key: Array, index: np.ndarray) -> Response:
+def draw_chains(roots: list[ChainRoot], p: int, stream: Stream, index: np.ndarray) -> Response:
     """Responses in residual standard deviations and with beta = 0.
 
     Parameters
@@ -56,8 +47,7 @@ def draw_chains(roots: list[ChainRoot], p: int, key: Array, index: np.ndarray) -
     roots : list of ChainRoot
     p : int
         Fixed effects.
-    key : Array
-        A key of :mod:`jax.random`.
+    stream : Stream
     index : ndarray of int, shape (R,)
         Numbers of the replicates.
 
@@ -67,7 +57,7 @@ def draw_chains(roots: list[ChainRoot], p: int, key: Array, index: np.ndarray) -
         Arrays with a leading axis of R.
     """
     sizes = [root.present.size + root.ZL.shape[0] * root.ZL.shape[1] for root in roots]
-    z = np.asarray(_normals(key, index, size=sum(sizes)))
+    z, _ = stream.variates(index, sum(sizes), np.zeros(0))
     parts = np.split(z, np.cumsum(sizes)[:-1], axis=1)
     y: Any = tuple(_rows(root, own) for root, own in zip(roots, parts, strict=True))
     S0: Any = np.zeros((len(index), p + 1))

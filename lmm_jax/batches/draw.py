@@ -21,63 +21,61 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from ..layouts.contract import Layout
 from ..layouts.residual.layout import ResidualLayout
 from ..layouts.residual.markov import MarkovLayout
 from ..layouts.response import Response
-from ..numerics.linalg import group_product
-from ..numerics.programs import compiled
 from ..numerics.shapes import round_up
 from ..optimize.newton import Solution
 from .chain_draws import chain_roots, draw_chains
 from .draw_recipe import ClassMoments, Distribution, GroupNormals, Replicable, recipe
 from .replicate_minimize import fit_each, fit_lanes
+from .streams import Stream
 
 
-def draw(key: Array, source: Distribution) -> Response:
-    """One response, in residual standard deviations and with beta = 0.
+def draw(stream: Stream, index: np.ndarray, source: Distribution) -> Response:
+    """Responses in residual standard deviations and with beta = 0 (NumPy).
 
     Parameters
     ----------
-    key : Array
-        A key of :mod:`jax.random`; the same key gives the same response.
+    stream : Stream
+        Of the variates.
+    index : ndarray of int, shape (R,)
+        Numbers of the replicates, one after another.
     source : Distribution
 
     Returns
     -------
     Response
+        Arrays with a leading axis of R.
     """
-    normal, chi = jax.random.split(key)
-    dtype, K = source.rest.dtype, source.seen.size
+    K, R = source.seen.size, len(index)
     counts = [_normals(s) for s in source.buckets]
     extra = 0 if source.core is None else source.core[1].size
-    # one call for all variates of a kind: every call is compiled on its own
-    z = jax.random.normal(normal, (K + sum(counts) + extra,), dtype)
-    df = jnp.concatenate([source.df[None], *(s.df.ravel() for s in source.buckets)])
-    some = df > 0
-    squares = jnp.where(some, jax.random.chisquare(chi, jnp.where(some, df, 1.0), dtype=dtype), 0.0)
-    y, at, used = [], K, 1
+    df = np.concatenate([source.df[None], *(s.df.ravel() for s in source.buckets)])
+    z, squares = stream.variates(index, K + sum(counts) + extra, df)
+    y: list[Any] = []
+    at, used = K, 1
     for s, count in zip(source.buckets, counts, strict=True):
-        own = z[at : at + count]
+        own = z[:, at : at + count]
         if isinstance(s, GroupNormals):
             y.append(_draw_groups(own, s))
         else:
-            y.append(_draw_classes(own, squares[used : used + s.df.size], s))
+            y.append(_draw_classes(own, squares[:, used : used + s.df.size], s))
         at, used = at + count, used + s.df.size
-    e = source.seen * z[:K]
-    low, square = source.rest @ e, e @ e + squares[0]
+    e = source.seen * z[:, :K]
+    low, square = e @ source.rest.T, np.sum(e * e, axis=1) + squares[:, 0]
+    S0: Any = np.concatenate([low[:, extra:], square[:, None]], axis=1)
     if source.core is None:
-        return Response(y=tuple(y), S0=jnp.append(low, square))
+        return Response(y=tuple(y), S0=S0)
     Lambda, there = source.core
-    effects = there * (Lambda @ z[at:].reshape(there.shape))
-    core = (low[:extra].reshape(there.shape), effects)
-    return Response(y=tuple(y), S0=jnp.append(low[extra:], square), core=core)
+    effects: Any = there * (Lambda @ z[:, at:].reshape(R, *there.shape))
+    return Response(y=tuple(y), S0=S0, core=(low[:, :extra].reshape(R, *there.shape), effects))
 
 
 def _normals(source: GroupNormals | ClassMoments) -> int:
@@ -88,27 +86,26 @@ def _normals(source: GroupNormals | ClassMoments) -> int:
     return q * (source.seen.shape[0] + q) * groups
 
 
-def _draw_groups(z: Array, source: GroupNormals) -> Array:
-    """``c_y`` of every group, (q, G)."""
+def _draw_groups(z: np.ndarray, source: GroupNormals) -> np.ndarray:
+    """``c_y`` of every group, (R, q, G)."""
     q, _, groups = source.root.shape
-    return jnp.sum(source.root * z.reshape(q, 1, groups), axis=0)
+    return np.einsum("rag,Rrg->Rag", source.root, z.reshape(len(z), q, groups))
 
 
-def _draw_classes(z: Array, squares: Array, source: ClassMoments) -> Array:
-    """Products of c and c_y summed over every class, (q, p + 1, q, D)."""
+def _draw_classes(z: np.ndarray, squares: np.ndarray, source: ClassMoments) -> np.ndarray:
+    """Products of c and c_y summed over every class, (R, q, p + 1, q, D)."""
     q, _, D = source.root.shape
-    K, dtype = source.rows.shape[0], source.root.dtype
-    z = z.reshape(q, K + q, D)
-    along = source.seen[None] * z[:, :K]
+    K, R = source.rows.shape[0], len(z)
+    z = z.reshape(R, q, K + q, D)
+    along = source.seen[None] * z[:, :, :K]
     # Bartlett's triangle; with fewer groups than rows its last columns are zero
-    below = jnp.asarray(np.tril(np.ones((q, q)), -1), dtype)[:, :, None]
-    columns = (source.df > 0).astype(dtype)[None]
-    chi = jnp.sqrt(squares.reshape(1, q, D))
-    A = below * columns * z[:, K:] + jnp.eye(q, dtype=dtype)[:, :, None] * chi
-    y = group_product(source.root, jnp.concatenate([along, A], axis=1))  # (q, K + q, D)
-    square = jnp.sum(y[:, None] * y[None], axis=2)
-    cross = jnp.sum(source.rows[:, :, :, None] * jnp.swapaxes(y[:, :K], 0, 1)[:, None, None], 0)
-    return jnp.concatenate([cross, square[:, None]], axis=1)
+    below = np.tril(np.ones((q, q)), -1)[:, :, None]
+    chi = np.sqrt(squares.reshape(R, 1, q, D))
+    A = below * (source.df > 0)[None] * z[:, :, K:] + np.eye(q)[:, :, None] * chi
+    y = np.einsum("rad,Rrkd->Rakd", source.root, np.concatenate([along, A], axis=2))
+    square = np.einsum("Rakd,Rbkd->Rabd", y, y)
+    cross = np.einsum("krpd,Rakd->Rrpad", source.rows, y[:, :, :K])
+    return np.concatenate([cross, square[:, :, None]], axis=2)
 
 
 # ------------------------------------------------------------ draws and their fits
@@ -120,17 +117,13 @@ _BATCH_NUMBERS = 1 << 24
 # Batches that somebody watches.
 _TICKS = 16
 
-_draw_lanes = compiled(
-    lambda key, index, source: jax.vmap(lambda i: draw(jax.random.fold_in(key, i), source))(index)
-)
-
 
 def fit_replicates(
     layout: Replicable | MarkovLayout,
     theta: np.ndarray,
     scale: float,
     *,
-    key: Array,
+    stream: Stream,
     n: int,
     reml: bool,
     tick: Callable[[int], object] | None = None,
@@ -144,8 +137,8 @@ def fit_replicates(
         In the layout's coordinates.
     scale : float
         Residual variance.
-    key : Array
-        A key of :mod:`jax.random`; replicate i depends on the key and on i alone.
+    stream : Stream
+        Replicate i depends on the stream and on i alone.
     n : int
     reml : bool
     tick : callable, optional
@@ -159,9 +152,10 @@ def fit_replicates(
         In the coordinates of the draws: ``y_scale`` is the root of ``scale``, and fixed
         effects are measured from zero.
     """
-    base, parts = _replicate(layout, np.asarray(theta), scale, key=key, n=n, reml=reml, tick=tick)
+    at = np.asarray(theta)
+    base, parts = _replicate(layout, at, scale, stream=stream, n=n, reml=reml, tick=tick)
     solution = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:n], *parts)
-    zero = jnp.zeros_like(base.beta_origin)
+    zero: Any = np.zeros_like(base.beta_origin)
     return solution, replace(base, beta_origin=zero, beta_shift=zero)
 
 
@@ -170,7 +164,7 @@ def _replicate(
     theta: np.ndarray,
     scale: float,
     *,
-    key: Array,
+    stream: Stream,
     n: int,
     reml: bool,
     tick: Callable[[int], object] | None,
@@ -181,8 +175,8 @@ def _replicate(
         chains = jax.device_get(replace(layout, y_scale=np.sqrt(scale)))
         roots, width = chain_roots(chains, theta), batch_width(chains, watched)
         for first in range(0, n, width):
-            index = np.arange(first, min(first + width, n), dtype=np.uint32)
-            rows = draw_chains(roots, chains.beta_origin.size, key, index)
+            index = np.arange(first, min(first + width, n))
+            rows = draw_chains(roots, chains.beta_origin.size, stream, index)
             parts.append(fit_each(chains, rows, theta, reml=reml))
             if tick is not None:
                 tick(index.size)
@@ -190,15 +184,15 @@ def _replicate(
     base, source = recipe(layout, theta, scale)
     width = batch_width(base, watched)
     for first in range(0, n, width):
-        drawn = _draw_lanes(key, np.arange(first, first + width, dtype=np.uint32), source)
+        count = min(width, n - first)
         if isinstance(base, ResidualLayout):
-            count = min(width, n - first)
-            some = jax.tree.map(lambda a, count=count: a[:count], drawn)
-            parts.append(fit_each(base, some, theta, reml=reml))
+            drawn = draw(stream, np.arange(first, first + count), source)
+            parts.append(fit_each(base, drawn, theta, reml=reml))
         else:
+            drawn = draw(stream, np.arange(first, first + width), source)
             parts.append(fit_lanes(base, drawn, theta, reml=reml))
         if tick is not None:
-            tick(min(width, n - first))
+            tick(count)
     return base, parts
 
 

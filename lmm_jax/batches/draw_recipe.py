@@ -10,9 +10,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from ..covariance.structures import Structure
 from ..covariance.theta import group_factors
@@ -35,27 +33,29 @@ Replicable = GroupedLayout | CrossedLayout | ResidualLayout
 class GroupNormals(NamedTuple):
     """Groups one by one."""
 
-    root: Array  # (q, q, G)  c_y = root' z; rows in the place of q with a residual covariance
-    df: Array  # (0,)  no chi-square variates
+    root: np.ndarray  # (q, q, G)  c_y = root' z; rows in the place of q with a residual covariance
+    df: np.ndarray  # (0,)  no chi-square variates
 
 
 class ClassMoments(NamedTuple):
     """Classes of equal groups, of which sums of products are drawn."""
 
-    root: Array  # (q, q, D)  as above
-    rows: Array  # (K, q, p, D)  H with H'H = sum over the class of the products of c_X
-    seen: Array  # (K, D)  1 for the rows of H that are there
-    df: Array  # (q, D)  degrees of freedom of the diagonal of Bartlett's triangle
+    root: np.ndarray  # (q, q, D)  as above
+    rows: np.ndarray  # (K, q, p, D)  H with H'H = sum over the class of the products of c_X
+    seen: np.ndarray  # (K, D)  1 for the rows of H that are there
+    df: np.ndarray  # (q, D)  degrees of freedom of the diagonal of Bartlett's triangle
 
 
 class Distribution(NamedTuple):
     """A distribution of responses."""
 
     buckets: tuple[GroupNormals | ClassMoments, ...]
-    rest: Array  # (K, K)  F with F F' = R'R; K = p, or N B + p with a core
-    seen: Array  # (K,)    1 for the columns of F that are not zero
-    df: Array  # ()      dimensions that nothing reaches
-    core: tuple[Array, Array] | None  # its Lambda (N, N), and the levels that are there (N, B)
+    rest: np.ndarray  # (K, K)  F with F F' = R'R; K = p, or N B + p with a core
+    seen: np.ndarray  # (K,)    1 for the columns of F that are not zero
+    df: np.ndarray  # ()      dimensions that nothing reaches
+    core: (
+        tuple[np.ndarray, np.ndarray] | None
+    )  # its Lambda (N, N), and the levels that are there (N, B)
 
 
 class Recipe(NamedTuple):
@@ -93,7 +93,7 @@ def recipe(layout: Replicable, theta: np.ndarray, scale: float) -> Recipe:
     buckets, rank = [], 0
     for bucket in layout.buckets:
         root, reached = _root(bucket, theta, layout.structures)
-        buckets.append(_class_moments(bucket, root) if merged else GroupNormals(root, jnp.zeros(0)))
+        buckets.append(_class_moments(bucket, root) if merged else GroupNormals(root, np.zeros(0)))
         rank += reached
     gram = np.asarray(layout.S0)[:-1, :-1]
     dimensions = float(layout.n_obs) - rank
@@ -108,7 +108,7 @@ def _residual_recipe(layout: ResidualLayout, theta: np.ndarray) -> Recipe:
         V: Any = covariance_at(at, layout.structures, bucket)
         L = np.linalg.cholesky(np.moveaxis(V, -1, 0))
         root: Any = np.moveaxis(L, 0, -1).swapaxes(0, 1) * bucket.present
-        buckets.append(GroupNormals(jnp.asarray(root), jnp.zeros(0)))
+        buckets.append(GroupNormals(root, np.zeros(0)))
     gram = np.asarray(layout.S0)[:-1, :-1]
     return Recipe(layout, _distribution(buckets, gram, np.ones(len(gram)), 0.0, None))
 
@@ -118,7 +118,7 @@ def _crossed_recipe(layout: CrossedLayout, theta: np.ndarray) -> Recipe:
     kinds = pick(layout.structures, layout.eliminated)
     inner = theta[places(layout, layout.eliminated)]
     roots = [_root(bucket, inner, kinds) for bucket in layout.buckets]
-    buckets = [GroupNormals(root, jnp.zeros(0)) for root, _ in roots]
+    buckets = [GroupNormals(root, np.zeros(0)) for root, _ in roots]
     gram, lengths = _core_gram(layout), _core_lengths(layout)
     there = lengths > 0
     unit = np.ones(len(gram))
@@ -126,7 +126,7 @@ def _crossed_recipe(layout: CrossedLayout, theta: np.ndarray) -> Recipe:
     inner = theta[places(layout, layout.crossed)]
     outer = pick(layout.structures, layout.crossed)
     Lambda = group_factors(inner, outer, layout.core.widths)
-    core = jnp.asarray(Lambda), jnp.asarray(there.astype(float))
+    core = np.asarray(Lambda), np.asarray(there.astype(float))
     dimensions = float(layout.n_obs) - sum(reached for _, reached in roots)
     return Recipe(layout, _distribution(buckets, gram, unit, dimensions, core))
 
@@ -136,7 +136,7 @@ def _distribution(
     gram: np.ndarray,
     unit: np.ndarray,
     dimensions: float,
-    core: tuple[Array, Array] | None,
+    core: tuple[np.ndarray, np.ndarray] | None,
 ) -> Distribution:
     """With a root of the cross-products of what the groups leave.
 
@@ -147,9 +147,9 @@ def _distribution(
     seen = e > _RANK_TOL
     return Distribution(
         buckets=tuple(buckets),
-        rest=jnp.asarray(unit[:, None] * V * np.sqrt(np.where(seen, e, 0.0))),
-        seen=jnp.asarray(seen.astype(float)),
-        df=jnp.asarray(max(dimensions - int(seen.sum()), 0.0)),
+        rest=unit[:, None] * V * np.sqrt(np.where(seen, e, 0.0)),
+        seen=seen.astype(float),
+        df=np.asarray(max(dimensions - int(seen.sum()), 0.0)),
         core=core,
     )
 
@@ -180,7 +180,7 @@ def _core_gram(layout: CrossedLayout) -> np.ndarray:
 
 def _root(
     bucket: Bucket, theta: np.ndarray, structures: tuple[Structure, ...]
-) -> tuple[Array, int]:
+) -> tuple[np.ndarray, int]:
     """``R`` with ``R' R = T Psi T' + I`` on the rows that are there, zero elsewhere, (q, q, G).
 
     And how many rows of T are there: dimensions of the data.
@@ -190,10 +190,10 @@ def _root(
     M = np.eye(T.shape[1]) * present[:, None] + half @ np.swapaxes(half, 1, 2)
     e, V = np.linalg.eigh(M)
     root = np.sqrt(np.maximum(e, 0.0))[:, :, None] * np.swapaxes(V, 1, 2)
-    return jnp.asarray(np.moveaxis(root, 0, 2)), int(present.sum())
+    return np.moveaxis(root, 0, 2), int(present.sum())
 
 
-def _class_moments(bucket: Bucket, single: Array) -> ClassMoments:
+def _class_moments(bucket: Bucket, single: np.ndarray) -> ClassMoments:
     """Thin factors of the c_X of every class and what is left for the Wishart part."""
     q, C, _ = bucket.c.shape
     classes = equal_groups(bucket)
@@ -210,4 +210,4 @@ def _class_moments(bucket: Bucket, single: Array) -> ClassMoments:
         rows[: s.size, :, :, d] = (s[:, None] * H).reshape(s.size, q, p)
         seen[: s.size, d] = 1.0
         df[:, d] = np.maximum(members.size - s.size - np.arange(q), 0)
-    return ClassMoments(*(jnp.asarray(v) for v in (root, rows, seen, df)))
+    return ClassMoments(root, rows, seen, df)

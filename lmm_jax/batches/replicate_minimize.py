@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,10 @@ from ..layouts.residual.markov import MarkovLayout
 from ..layouts.residual.merged import merge_subjects
 from ..layouts.response import Response, attach
 from ..likelihood.profile import profile_jet
+from ..numerics.namespace import JAX, STACKED, namespace
 from ..numerics.programs import compiled
 from ..numerics.shapes import round_up
+from ..numerics.stacked import lanes_first, stacked
 from ..numerics.tiers import running_on
 from ..optimize.minimize import off_boundary
 from ..optimize.newton import DECREMENT_TOL, RUNNING, Solution, tick
@@ -35,6 +37,8 @@ from .driver import LaneProblem, minimize_all
 _PACKED = (512, 64)
 # Numbers in a batch up to which compiling well costs more than it saves.
 _QUICK = 1 << 17
+# Seconds that NumPy takes for each number of a batch, about.
+_SECONDS = 3e-6
 
 
 def fit_lanes(
@@ -75,12 +79,21 @@ def fit_lanes(
         usable=np.ones(R, bool),
         axis=0,
         structures=layout.structures,
-        shapes=_jet.eval_shape(inner, layout, reml=reml),
+        shapes=_shapes(inner, layout, responses, reml=reml),
         layout=layout,
         options={"reml": reml, "maxiter": maxiter, "tol": tol},
     )
     starts = np.broadcast_to(inner[:, None], (1, inner.size, R))
     return minimize_all(problem, starts, np.ones((1, R), bool), reopen=True)
+
+
+def _shapes(theta: np.ndarray, layout: Layout, responses: Response, *, reml: bool) -> Any:
+    """Of the criterion at one theta; NumPy knows as soon as it has computed it."""
+    if not layout.takes_many:
+        return _jet.eval_shape(theta, layout, reml=reml)
+    first, at = attach(layout, jax.tree.map(lambda rows: rows[0], responses)), cast(Array, theta)
+    with np.errstate(all="ignore"):
+        return jax.tree.map(np.asarray, profile_jet(at, first, reml=reml))
 
 
 def fit_each(
@@ -117,7 +130,8 @@ class _Replicates(LaneProblem):
     options: dict[str, Any]
 
     def advance(self, state: State, data: Response, least: int) -> State:
-        return _advance(state, data, least, layout=self.layout, **self.options)
+        advance = _advance_together if self.layout.takes_many else _advance_compiled
+        return advance(state, data, least, layout=self.layout, **self.options)
 
     def smaller(self, size: int) -> int:
         return next((s for s in _PACKED if 4 * s <= size), 0)
@@ -130,21 +144,35 @@ class _Replicates(LaneProblem):
 _jet = jax.jit(profile_jet, static_argnames="reml")  # traced once for all of its uses
 
 
-@partial(compiled, static="reml", small=_QUICK)
 def _advance(
     states: State, responses: Response, least: int, *, layout: Layout, reml: bool,
     maxiter: int, tol: float,
 ) -> State:  # fmt: skip
     """Tick until at most ``least`` lanes are running."""
 
-    def one(s: State, response: Response) -> State:
+    def one(s: State, response: Response, jet: Any) -> State:
         mine = attach(layout, response)
-        evaluate = lambda t: _jet(t, mine, reml=reml)  # noqa: E731
-        new = tick(s, evaluate, layout.structures, maxiter=maxiter, tol=tol)
+        evaluate = lambda t: jet(t, mine, reml=reml)  # noqa: E731
+        return tick(s, evaluate, layout.structures, maxiter=maxiter, tol=tol)
+
+    def traced(s: State, response: Response) -> State:
+        new = one(s, response, _jet)
         return jax.tree.map(lambda a, b: jnp.where(s.status == RUNNING, a, b), new, s)
 
-    return lax.while_loop(
-        lambda s: jnp.sum(s.status == RUNNING) > least,
-        lambda s: jax.vmap(one)(s, responses),
-        states,
-    )
+    xp = namespace(states.theta)
+    if xp is JAX:
+        return lax.while_loop(
+            lambda s: jnp.sum(s.status == RUNNING) > least,
+            lambda s: jax.vmap(traced)(s, responses),
+            states,
+        )
+    at, lanes = stacked(states), stacked(responses)
+    while (running := at.status == RUNNING).lanes.sum() > least:
+        at = STACKED.choose(running, one(at, lanes, profile_jet), at)
+    out: State = lanes_first(at, len(states.status))
+    return out
+
+
+_advance_together = partial(compiled, static="reml", small=_QUICK, host=_SECONDS)(_advance)
+# layouts that NumPy does not take side by side have programs
+_advance_compiled = partial(compiled, static="reml", small=_QUICK)(_advance)

@@ -103,11 +103,11 @@ def choice(value: Any, what: str, names: Collection[str]) -> str:
 
 
 def seed(value: Any) -> int:
-    """A seed of JAX's generators."""
+    """A seed of draws that are known by their number."""
     if isinstance(value, np.random.Generator):
         raise DataError(
-            "seed is a Generator: pass a whole number, such as int(rng.integers(2**31)); JAX draws "
-            "here, so that a replicate depends on the seed and on its number alone"
+            "seed is a Generator: pass a whole number, such as int(rng.integers(2**31)); a "
+            "replicate depends on the seed and on its number alone"
         )
     return whole_number(value, "seed")
 

@@ -15,15 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from ..covariance.theta import factor_blocks, spread
 from ..numerics.linalg import Elimination, eliminate, exact, group_product, symmetrize
+from ..numerics.namespace import namespace
 from ..numerics.shapes import round_up
 from ..reprs import brief
 from .buckets import Bucket
@@ -70,6 +70,8 @@ class MomentLayout(Layout):
     It serves the optimizer; random effects of single groups are not in it.
     """
 
+    takes_many: ClassVar[bool] = True
+
     buckets: tuple[MomentBucket, ...]
 
     __repr__ = brief
@@ -77,11 +79,12 @@ class MomentLayout(Layout):
     @exact
     def waist(self, blocks: Sequence[Array]) -> Waist:
         """See :meth:`Layout.waist`."""
-        logdet, gram = jnp.zeros((), self.S0.dtype), self.S0
+        xp = namespace(blocks, self.S0)
+        logdet, gram = xp.zeros((), self.S0.dtype), self.S0
         for bucket in self.buckets:
             M = marginal(spread(blocks, bucket.widths), bucket.T)
             logdet = logdet + integrate(M, M[:, :0], bucket.copies).logdet
-            gram = gram + jnp.einsum("rsd,rasbd->ab", inverse(M), bucket.B)
+            gram = gram + xp.einsum("rsd,rasbd->ab", inverse(M), bucket.B)
         return Waist(logdet=logdet, gram=gram)
 
     @exact
@@ -111,60 +114,64 @@ def moment_jet(theta: Array, layout: MomentLayout) -> WaistJet:
 
     d logdet = sum_d copies <P, dPsi>          d gram_ab = - sum_d <U[:, a, :, b], dPsi>
     """
-    C = layout.S0.shape[0]
-    logdet, gram = jnp.zeros((), theta.dtype), layout.S0
-    dlogdet, dgram = jnp.zeros_like(theta), jnp.zeros((theta.size, C, C), theta.dtype)
-    rounding, classes = jnp.zeros(C + 1, theta.dtype), []
+    xp, C = namespace(theta, layout.S0), layout.S0.shape[0]
+    logdet, gram = xp.zeros((), theta.dtype), layout.S0
+    dlogdet, dgram = xp.zeros_like(theta), xp.zeros((theta.size, C, C), theta.dtype)
+    rounding, classes = xp.zeros(C + 1, theta.dtype), []
     for bucket in layout.buckets:
         Lambda, D = lambda_of(theta, layout.structures, bucket.widths)
         part, lost, terms = _eliminate_classes(Lambda, bucket)
         rounding = rounding + lost
-        P = jnp.sum(weighted(terms.P, bucket.copies), axis=-1)
-        U = jnp.sum(terms.U, axis=-1)
+        P = xp.sum(weighted(terms.P, bucket.copies), axis=-1)
+        U = xp.sum(terms.U, axis=-1)
         logdet, gram = logdet + part.logdet, gram + part.gram
-        dlogdet = dlogdet + jnp.einsum("ab,kab->k", P, D)
-        dgram = dgram - jnp.sum(U[None] * D[:, :, None, :, None], axis=(1, 3))
+        dlogdet = dlogdet + xp.einsum("ab,kab->k", P, D)
+        dgram = dgram - xp.sum(U[None] * D[:, :, None, :, None], axis=(1, 3))
         classes.append(terms)
     return WaistJet(Waist(logdet, gram), dlogdet, dgram, rounding, tuple(classes))
 
 
 def _eliminate_classes(Lambda: Array, bucket: MomentBucket) -> tuple[Waist, Array, ClassTerms]:
     """Waist, its rounding as in :class:`WaistJet`, and the matrices of the classes."""
+    xp = namespace(Lambda, bucket.B)
     M = marginal(Lambda @ Lambda.T, bucket.T)
-    identity = jnp.broadcast_to(jnp.eye(M.shape[0], dtype=M.dtype)[:, :, None], M.shape)
+    identity = xp.broadcast_to(xp.eye(M.shape[0], dtype=M.dtype)[:, :, None], M.shape)
     at = eliminate(M, identity)
     N = group_product(at.X, at.X)
     V = group_product(N, bucket.T)  # M^-1 T
     # sums of products instead of einsum: under vmap XLA makes single loops of them
-    half = jnp.sum(V[:, :, None, None, None] * bucket.B[:, None], axis=0)
-    U = jnp.sum(V[None, None, :, :, None] * half[:, :, :, None], axis=2)
-    gram = jnp.sum(N[:, None, :, None] * bucket.B, axis=(0, 2, 4))
+    half = xp.sum(V[:, :, None, None, None] * bucket.B[:, None], axis=0)
+    U = xp.sum(V[None, None, :, :, None] * half[:, :, :, None], axis=2)
+    gram = xp.sum(N[:, None, :, None] * bucket.B, axis=(0, 2, 4))
     terms = ClassTerms(P=group_product(bucket.T, V), U=U)
     return Waist(logdet_of(at.U, bucket.copies), gram), _rounding(M, at, N, bucket), terms
 
 
 def _rounding(M: Array, at: Elimination, N: Array, bucket: MomentBucket) -> Array:
     """What the pivots of M lose, and what the terms of ``<N, B>`` cancel."""
-    loss = jnp.max(jnp.diagonal(M) / jnp.diagonal(at.U) ** 2, axis=-1)
-    squares = jnp.stack([bucket.B[:, a, :, a] for a in range(bucket.B.shape[1])])
-    terms = jnp.sum(jnp.abs(N)[None] * jnp.abs(squares), axis=(1, 2))
-    logs = M.shape[0] * jnp.sum(loss * bucket.copies)
-    return jnp.append(logs, 2.0 * jnp.sum(loss[None] * terms, axis=1))
+    xp = namespace(N, bucket.B)
+    loss = xp.max(xp.diagonal(M) / xp.diagonal(at.U) ** 2, axis=-1)
+    squares = xp.stack([bucket.B[:, a, :, a] for a in range(bucket.B.shape[1])])
+    terms = xp.sum(xp.abs(N)[None] * xp.abs(squares), axis=(1, 2))
+    logs = M.shape[0] * xp.sum(loss * bucket.copies)
+    return xp.append(logs, 2.0 * xp.sum(loss[None] * terms, axis=1))
 
 
 def _shares(terms: ClassTerms, W: Array) -> Array:
     """``sum_i u_i W u_i'`` of every class, (q, q, D)."""
-    return jnp.sum(terms.U * W[None, :, None, :, None], axis=(1, 3))
+    xp = namespace(terms.U, W)
+    return xp.sum(terms.U * W[None, :, None, :, None], axis=(1, 3))
 
 
 def moment_curvature(theta: Array, W: Array, jet: WaistJet, layout: MomentLayout) -> Curvature:
     """``sum_d <copies P - R, D_kl> + tr((2 R - copies P) D_k P D_l)`` with ``R`` the shares."""
-    hessian, slopes = jnp.zeros((theta.size, theta.size), theta.dtype), []
+    xp = namespace(theta, W)
+    hessian, slopes = xp.zeros((theta.size, theta.size), theta.dtype), []
     for bucket, terms in zip(layout.buckets, jet.rest, strict=True):
         _, D = lambda_of(theta, layout.structures, bucket.widths)
         R, P = _shares(terms, W), weighted(terms.P, bucket.copies)
         hessian = hessian + double_traces(2.0 * R - P, terms.P, D)
-        slopes.append(jnp.sum(P - R, axis=-1))
+        slopes.append(xp.sum(P - R, axis=-1))
     psi = by_term(slopes, [bucket.widths for bucket in layout.buckets], layout.sizes)
     halves = halves_of(psi, factor_blocks(theta, layout.structures))
     hessian = hessian + psi_curvatures(theta, psi, halves, layout.structures)
@@ -233,5 +240,5 @@ def _merge(bucket: Bucket, at: Classes) -> MomentBucket:
         members = at.members(d)
         out[:, :, d], copies[d] = T[:, :, members[0]], members.size
         B[..., d] = np.einsum("rag,sbg->rasb", c[:, :, members], c[:, :, members])
-    T_d, n_d, B_d = jnp.asarray(out), jnp.asarray(copies), jnp.asarray(B)
+    T_d, n_d, B_d = (cast(Array, of_class) for of_class in (out, copies, B))
     return MomentBucket(T=T_d, copies=n_d, B=B_d, widths=bucket.widths)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 from jax import Array
 
 from ..numerics.namespace import namespace
@@ -49,7 +48,7 @@ def attach(layout: Any, response: Response) -> Any:
     if response.core is None:
         return replace(layout, S0=S0, buckets=buckets)
     s, origin = response.core
-    core = replace(layout.core, s=layout.core.s.at[:, -1].set(s), origin=origin[:, None])
+    core = replace(layout.core, s=xp.at(layout.core.s)[:, -1].set(s), origin=origin[:, None])
     return replace(layout, S0=S0, buckets=buckets, core=core)
 
 
@@ -60,6 +59,7 @@ def _attach(bucket: _AnyBucket, y: Array) -> _AnyBucket:
         xp = namespace(bucket.c, y)
         return replace(bucket, c=xp.concatenate([bucket.c[:, :-1], y[:, None]], axis=1))
     # rows of B that belong to y are its columns, transposed
-    columns = jnp.moveaxis(y, 2, 0)  # (q of y, q, p + 1, D)
-    B = bucket.B.at[:, :, :, -1].set(y).at[:, -1].set(columns)
+    xp = namespace(bucket.B, y)
+    columns = xp.moveaxis(y, 2, 0)  # (q of y, q, p + 1, D)
+    B = xp.at(xp.at(bucket.B)[:, :, :, -1].set(y))[:, -1].set(columns)
     return replace(bucket, B=B)

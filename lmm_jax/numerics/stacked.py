@@ -14,6 +14,7 @@ from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import numpy as np
 
 
@@ -117,13 +118,21 @@ for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
     setattr(Stacked, f"__{_name}__", _operator(getattr(operator, f"__{_name}__"))[0])
 
 
+def stacked(tree: Any) -> Any:
+    """Arrays with a leading axis of R lanes, (R, ...), of any tree, as lanes."""
+    return jax.tree.map(lambda rows: Stacked(np.ascontiguousarray(np.moveaxis(rows, 0, -1))), tree)
+
+
+def lanes_first(tree: Any, R: int) -> Any:
+    """The same as arrays again; what lanes share is repeated."""
+    return _mapped(lambda leaf: np.moveaxis(_filled(leaf, R), -1, 0), tree)
+
+
 def side_by_side(fun: Callable[[Any], Any]) -> Callable[[np.ndarray], Any]:
     """The function of the rows of an array, (R, ...), in one call; R is first in what it gives."""
 
     def call(rows: np.ndarray) -> Any:
-        R = len(rows)
-        found = fun(Stacked(np.ascontiguousarray(np.moveaxis(rows, 0, -1))))
-        return _mapped(lambda leaf: np.moveaxis(_filled(leaf, R), -1, 0), found)
+        return lanes_first(fun(stacked(rows)), len(rows))
 
     return call
 
@@ -399,7 +408,7 @@ def stacked_namespace(plain: SimpleNamespace) -> SimpleNamespace:
         any=_reduction(np.logical_or, plain.any),
         concatenate=_concatenate,
         stack=_stack,
-        append=lambda a, b: own["concatenate"]([a, _flat(b)]),
+        append=lambda a, b: own["concatenate"]([_flat(a), _flat(b)]),
         at=lambda array: _At(array, plain.segment_sum),
         einsum=_einsum,
         diagonal=_diagonal,

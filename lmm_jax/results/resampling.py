@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ..batches.draw import fit_replicates
+from ..batches.streams import Stream
 from ..capabilities import require
 from ..designs.residual import ResidualLabel
 from ..inference.estimates import Estimates, estimate, has_optimum
@@ -31,7 +32,7 @@ def resample(res: Any, n_boot: int, seed: int, *, progress: bool = False) -> Boo
             layout,
             at.theta_layout,
             at.scale,
-            key=jax.random.key(seed),
+            stream=Stream(seed),
             n=n_boot,
             reml=res.reml,
             tick=tick if progress else None,
