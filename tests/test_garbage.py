@@ -327,6 +327,7 @@ def calls() -> dict[str, Call]:
             dict(res=r, hypothesis="x = 0", level=0.9, df_method=None, adjust="holm"),
         ),
         "f_test": Call(r.f_test, dict(r_matrix=np.eye(2))),
+        "to_marginaleffects": Call(r.to_marginaleffects, dict(df=10.0)),
         "tidy": Call(
             r.tidy,
             dict(effects="ran_vals", conf_int=True, conf_level=0.9, df_method="kr", output=None),

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from scipy import special
@@ -189,7 +188,8 @@ def _case(
     at_data = term_covariances(params, design, "params", order=first)
     for S in at_data:
         check_covariance(S, "params")
-    terms = np.asarray(theta_of([jnp.asarray(S / variance) for S in at_data], design.layout))
+    relative: list[Any] = [S / variance for S in at_data]
+    terms = np.asarray(theta_of(relative, design.compressed.layout))
     theta = np.concatenate([terms, *residual_truth(params, design)])
     beta = true_beta(params, design, "params")
     _check_held(beta, design)
@@ -250,7 +250,7 @@ def _pvalues(
     case: _Case, stream: Stream, n_sim: int, normal: bool, reml: bool
 ) -> tuple[np.ndarray, int]:
     """P values of every effect in the fits that converged, (E, R), and how many did not."""
-    layout = case.design.layout
+    layout = case.design.compressed.layout
     solution, base = fit_replicates(
         layout, case.theta, case.scale, stream=stream, n=n_sim, reml=bool(reml)
     )

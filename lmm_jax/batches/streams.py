@@ -58,4 +58,5 @@ class Stream:
             own.standard_normal(out=z[at])
             squares[at, :, some] = own.chisquare(df[some], (_BLOCK, int(some.sum()))).T
         rows = slice(int(index[0]) - first * _BLOCK, int(index[-1]) + 1 - first * _BLOCK)
-        return z.reshape(-1, count)[rows], squares.reshape(-1, df.size)[rows]
+        R = len(blocks) * _BLOCK
+        return z.reshape(R, count)[rows], squares.reshape(R, df.size)[rows]

@@ -26,7 +26,7 @@ def resample(res: Any, n_boot: int, seed: int, *, progress: bool = False) -> Boo
     n_boot, seed = whole_number(n_boot, "n_boot", least=2), read_seed(seed)
     design = require(res, "bootstrap").design
     with float64(), progress_bar(n_boot, "fit", progress) as tick:
-        layout = design.layout
+        layout = design.compressed.layout
         at = res.estimates
         solution, base = fit_replicates(
             layout,
