@@ -12,8 +12,7 @@ from typing import Any
 
 from . import forks as forks  # its hooks have to be there before anybody forks
 from .imports import load as _load
-
-__version__ = "0.1.0"
+from .version import __version__ as __version__
 
 
 def _homes() -> dict[str, tuple[str, str]]:

@@ -14,7 +14,6 @@ import sys
 import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,6 +25,7 @@ from .datasets import load_dataset
 from .errors import ConvergenceWarning, DataError, FormulaError, RankWarning
 from .formulas.parse import parse
 from .inputs.files import is_columnar, read_table
+from .version import __version__
 
 _EXAMPLE = "Reaction ~ Days + (Days | Subject)"
 _REFUSED = 2
@@ -150,15 +150,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--decimal", metavar="C", help="character in front of decimals")
     parser.add_argument("--encoding", metavar="NAME", help="of the file (default: UTF-8)")
     parser.add_argument("--json", action="store_true", help="print a JSON object")
-    parser.add_argument("--version", action="version", version=f"lmm_jax {_version()}")
+    parser.add_argument("--version", action="version", version=f"lmm_jax {__version__}")
     return parser
-
-
-def _version() -> str:
-    try:
-        return version("lmm-jax")
-    except PackageNotFoundError:  # run from its sources
-        return "(not installed)"
 
 
 def _report(args: argparse.Namespace) -> str:

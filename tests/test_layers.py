@@ -17,6 +17,7 @@ WINGS = (
     *(
         "forks",
         "imports",
+        "version",
         "reprs",
         "errors",
         "capabilities",

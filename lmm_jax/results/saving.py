@@ -18,12 +18,13 @@ from typing import Any, Self
 from ..errors import DataError
 from ..formulas.contexts import supplying
 from ..inputs.arguments import flag, hinted, mapping
+from ..version import __version__
 
 # The first line of a file, and the number of the format: raised when what is in it changes.
 _MAGIC = b"lmm_jax result\n"
 FORMAT = 1
 # A result is restored by these packages, whose own formats may change.
-_PACKAGES = ("lmm_jax", "numpy", "pandas", "formulaic")
+_PACKAGES = ("numpy", "pandas", "formulaic")
 
 
 @hinted
@@ -156,7 +157,7 @@ def check_format(given: Any, name: str, by: str = "") -> None:
     if given != FORMAT:
         raise DataError(
             f"{name} was written by another version of lmm_jax"
-            f"{f' ({by})' if by else ''}: it has the format {given}, and {version('lmm_jax')} "
+            f"{f' ({by})' if by else ''}: it has the format {given}, and {__version__} "
             f"reads the format {FORMAT}. Load it with that version, or fit the model again"
         )
 
@@ -177,7 +178,8 @@ def _header(content: bytes, name: str) -> tuple[dict[str, Any], bytes]:
 
 
 def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+    others = {name: version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), "lmm_jax": __version__, **others}
 
 
 def _path(path: Any) -> Path:
