@@ -4,6 +4,132 @@
 >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
 >>> print(f"{res.llf:.4f}")
 -871.8141
+
+``help(lmm.fit)`` describes one of the names below, ``help(lmm.LMMResults)`` lists what a fit has.
+
+Fitting a model
+    fit                  Fit a linear mixed model y = X beta + Z b + e.
+    mmrm                 Mixed model for repeated measures: fit with the defaults of trials.
+    design               Build the design of a model from a formula.
+    design_from_arrays   Build the design of a model with one grouping factor from arrays.
+    design_from_batches  Build the design of a model from a stream of frames, none of which is kept.
+    Design               A linear mixed model without its parameters: y = X beta + Z b + offset + e.
+    LayoutInfo           Which layout a model got, and why.
+    relationship         Additive relationships of the individuals of a pedigree, inbreeding
+                         included.
+    load_dataset         Load one of the classical data sets of mixed models.
+    load                 Read a result that was written by its method save.
+    use_cache            Keep compiled programs on disk, so that later processes need not compile
+                         them again.
+
+Results
+    LMMResults           A fitted linear mixed model.
+
+Tests, means and intervals
+    anova                Analysis of variance of one fit; likelihood ratio or F tests of several.
+    ranova               Likelihood ratio tests of the random-effects terms, each left out in turn.
+    drop1                Tests of the terms of the fixed effects that may be left out, one at a
+                         time.
+    emmeans              Estimated marginal means.
+    emtrends             Estimated marginal slopes of a covariate.
+    joint_tests          F tests of the main effects and interactions of all variables, on a
+                         reference grid.
+    MarginalMeans        Estimated marginal means, trends, or contrasts of them.
+    hypotheses           Linear functions of the parameters by t tests, any other function by the
+                         delta method.
+    delta_method         Estimate, standard error and interval of a function of the parameters.
+    DeltaResults         Functions of the parameters with their standard errors; arrays of the
+                         function's shape.
+    profile              Profile likelihood of the parameters of a fit.
+    ProfileResults       Profiles of the parameters of a fit, made by profile.
+
+Measures and diagnostics
+    r2                   Marginal and conditional R2 of Nakagawa & Schielzeth, and the part of every
+                         fixed term.
+    R2Results            Shares of the variance of y that a fit explains.
+    icc                  Intraclass correlations: the share of the variance that random effects
+                         account for.
+    ICCResults           Intraclass correlations.
+    variance_components  The variance of y by its sources: fixed effects, every random term,
+                         residual.
+    heritability         Heritability: the additive variance over the variance of the phenotype.
+    Heritability         Additive variance over phenotypic variance, with its interval.
+    vif                  Variance inflation of every term of the fixed effects.
+    caic                 The conditional AIC, for a model that is to predict within the groups of
+                         its data.
+    ConditionalAIC       The conditional AIC and what it is made of: caic = -2 llf + 2 (df + 1).
+    influence            Influence of every group or row, by derivatives at the fit (infinitesimal
+                         jackknife).
+    Influence            What each group or row contributes to the estimates.
+    Residuals            Raw residuals, a Series of pandas; called with a kind it gives the
+                         residuals of that kind.
+    simulate_residuals   Scaled quantile residuals: where each response lies among simulated ones.
+    SimulatedResiduals   Residuals of a fit on the scale of its own simulations, by
+                         simulate_residuals.
+
+Simulation, bootstrap and power
+    simulate             Draw responses from a linear mixed model.
+    bootstrap            Parametric bootstrap: draw from the fitted model, fit every draw again.
+    BootstrapResults     Replicates of a parametric bootstrap.
+    power                Power of a test of fixed effects: simulate, fit, test, count.
+
+Many responses
+    fit_many             Fit one linear mixed model to many responses, each with parameters of its
+                         own.
+    ManyResults          Linear mixed models of R responses with one design.
+    ManyTests            Hypotheses tested in every response.
+    ManyMeans            Marginal means, or contrasts of them, of every response.
+
+Penalized fits
+    fit_regularized      Fit with penalized fixed effects, the covariance held at its unpenalized
+                         estimate.
+    RegularizedResults   A linear mixed model with L1-penalized fixed effects.
+    RegularizedPath      Penalized fits along a sequence of penalties, in the order in which these
+                         were given.
+    penalties            Ready-made penalties: pure functions of the parameter, subtracted from the
+                         log-likelihood.
+
+Plots
+    plots                Plots of results: each takes a result first and ax=, and returns the Axes
+                         it has drawn on.
+
+Pure functions of arrays
+    compress             Compress the rows of a mixed model into its sufficient statistics.
+    row_index            Integer bookkeeping of random effects, for compress.
+    Params               Parameters of a linear mixed model, a pytree.
+    pack                 Flat vector: fixed effects, lower triangle of cov_re row by row,
+                         components.
+    unpack               Inverse of pack.
+    loglike              Log-likelihood at given covariance parameters, sigma^2 profiled out.
+    profile_loglike      Log-likelihood at lme4's theta, fixed effects and sigma profiled out.
+    score                Gradient of loglike, in the shape of params.
+    hessian              Second derivatives of loglike; a matrix if params is packed.
+    get_fe_params        Generalized least squares estimate of the fixed effects, (p,).
+    get_scale            Residual variance that maximizes the likelihood at given other parameters.
+    fit_params           Fit a compressed model, as a pure function for jit, vmap and grad.
+    FittedParams         Estimates as arrays, differentiable in the layout they come from.
+    woodbury_logdet      log|s I + A B A'| with B = blockdiag(Q, diag(d)).
+    woodbury_solver      Function that applies (s I + A B A')^-1 with B = blockdiag(Q, diag(d)).
+    shard                Place a layout on several devices, the groups divided among them.
+    GroupedLayout        Sufficient statistics of a mixed model with independent groups.
+    CrossedLayout        Sufficient statistics of a mixed model with crossed factors.
+    ResidualLayout       Sufficient statistics of a model with a residual covariance.
+    MarkovLayout         Sufficient statistics of a model whose residuals are correlated along time.
+
+Errors and warnings
+    FormulaError         A formula that cannot be read, or that asks for something the data does not
+                         have.
+    DataError            Data that a model cannot be fitted to or predicted for; the message names
+                         the column.
+    ForkError            A computation in a process that was forked from one in which JAX had
+                         computed.
+    ConvergenceWarning   The optimizer stopped at a point that does not pass the tests of a maximum.
+    IdentificationWarning As many random coefficients as rows: the variances rest on covariates and
+                         weights alone.
+    RankWarning          Columns of the design add nothing (constant, duplicated, collinear) and are
+                         dropped.
+    OrderWarning         Visits were read in a way that may not be meant: an order of text, numbers
+                         as visits.
 """
 
 import ast

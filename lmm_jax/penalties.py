@@ -17,6 +17,12 @@ from jax import Array
 
 from .reprs import brief
 
+__all__ = ["L2", "LogDet", "SmoothL1", "SmoothSCAD"]
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__all__", "__doc__"]
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

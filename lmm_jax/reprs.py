@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
@@ -19,6 +20,22 @@ def public(cls: _Class) -> _Class:
     """A class of the package's public names: pickles and messages name that place, not the file."""
     cls.__module__ = __name__.split(".")[0]
     return cls
+
+
+def inside(*names: str) -> Callable[[_Class], _Class]:
+    """A class whose objects do not offer these members: parts of records, of no use outside.
+
+    ``dir`` and completion leave them out; they are there all the same.
+    """
+
+    def offered(self: Any) -> list[str]:
+        return [name for name in object.__dir__(self) if name not in names]
+
+    def mark(cls: _Class) -> _Class:
+        cls.__dir__ = offered  # type: ignore[assignment]
+        return cls
+
+    return mark
 
 
 def brief(self: Any) -> str:

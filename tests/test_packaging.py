@@ -104,7 +104,7 @@ class Missing:
 
 sys.meta_path.insert(0, Missing())
 """
-USED = '''
+USED = """
 import tempfile
 
 import numpy as np
@@ -135,7 +135,7 @@ except ImportError as error:
 else:
     raise AssertionError("matplotlib was to be missing")
 assert not {name.partition(".")[0] for name in sys.modules} & set(OPTIONAL)
-'''
+"""
 
 
 def test_without_any_optional_package():

@@ -22,7 +22,7 @@ from ..layouts.group_index import GroupPlan
 from ..layouts.plan import LayoutInfo, plan_layout
 from ..numerics.blocks import AnyMatrix
 from ..numerics.processes import float64
-from ..reprs import brief, folded, public
+from ..reprs import brief, folded, inside, public
 from .checks import (
     check_identified,
     check_levels,
@@ -89,6 +89,23 @@ def read_expressions(
     return out
 
 
+@inside(
+    "compressed",
+    "compressed_by",
+    "expressions",
+    "free_exog",
+    "is_compressed",
+    "is_related",
+    "is_rotated",
+    "known_part",
+    "padded_rows",
+    "places",
+    "reach",
+    "related_roots",
+    "response_bound",
+    "response_size",
+    "source",
+)
 @public
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Design:

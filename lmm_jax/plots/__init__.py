@@ -44,3 +44,8 @@ __all__ = [
     "variogram",
     "volcano",
 ]
+
+
+def __dir__() -> list[str]:
+    """Plots alone: completion offers no file of the folder."""
+    return [*__all__, "__all__", "__doc__"]

@@ -15,7 +15,7 @@ from ..errors import DataError
 from ..inference.robust import robust_of
 from ..inputs.arguments import flag, hinted
 from ..inputs.names import unique
-from ..reprs import public
+from ..reprs import inside, public
 from ..tables.frames import as_frame
 from . import tidy as tables
 from .coefficients import long_table
@@ -29,6 +29,7 @@ __all__ = ["LMMResults", "TermLabel"]
 _SMALL = 1 << 20
 
 
+@inside("estimates", "kept", "residual", "df_methods")
 @public
 @hinted
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -40,6 +41,22 @@ class LMMResults(Saved, PredictedModel):
     A pickled result leaves the rows of the data out; it predicts new rows and keeps its
     random effects with their covariances, fitted values and tests. :meth:`save` can keep
     the rows as well.
+
+    Attributes and methods by subject; ``help(lmm.LMMResults.tidy)`` describes one.
+
+    - The fit: formula, endog_name, fixed_names, term_labels, nobs, n_missing, gaps, n_groups, reml,
+      df_method, converged, singular, message, n_iter, hist, runtime, free, penalized, design,
+      layout_info
+    - Estimates: params, fe_params, cov_re, cov_re_unscaled, vcomp, scale, sigma, theta, varcorr,
+      residual_params, residual_params_se, residual_cov, residual_corr, visits
+    - Fit statistics: llf, aic, aicc, bic, n_params, df_resid
+    - Standard errors and tests: bse, bse_fe, bse_re, cov_params, df, tvalues, pvalues, tests,
+      t_test, wald_test, f_test, wald_test_terms, anova, with_df, robust
+    - Intervals: conf_int, residual_intervals, profile_re
+    - Random effects: random_effects, random_effects_cov, random_effects_frame, joint_effects_cov,
+      coef
+    - Prediction and residuals: fittedvalues, resid, predict, model_matrix, basis
+    - Tables, plots and files: summary, tidy, glance, augment, to_latex, plot, save, without_data
     """
 
     def _state(self, *, keep_data: bool) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ..inference.residual_parameters import residual_names, residual_values
 from ..inference.student_tails import student_tail, two_sided_quantile
 from ..inputs.arguments import flag, hinted, is_whole, probability, shown
 from ..numerics.parts import by_parts
-from ..reprs import public
+from ..reprs import inside, public
 from ..tables.cells import Kind
 from ..tables.frames import as_frame
 from ..tables.page import Shown, Summary, first_rows
@@ -46,6 +46,7 @@ class Refits(Protocol):
         """The full result of one response."""
 
 
+@inside("source", "residual")
 @public
 @hinted
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -86,6 +87,18 @@ class ManyResults(Shown, Saved):
     converged, singular : ndarray of bool, shape (R,)
     n_iter : ndarray of int, shape (R,)
     reml : bool
+
+    Notes
+    -----
+    Members by subject:
+
+    - Responses: response_names, number, nobs, n_iter, converged, singular, reml
+    - Estimates: fixed_names, fe_params, term_labels, cov_re, vcomp, covariances, theta, scale,
+      residual_params, llf
+    - Tests: bse_fe, df, tvalues, pvalues, fdr, t_test, wald_test, emmeans, moderation
+    - What tests are made of: cov_beta, dcov_beta, joint_cov
+    - One response: select, random_effects
+    - Tables and files: tidy, to_latex, save
     """
 
     response_names: tuple[str, ...]

@@ -12,13 +12,14 @@ from ..designs.variables import reference_of
 from ..inference.df import Fixed
 from ..inference.hypotheses import Restriction
 from ..inputs.arguments import flag, hinted
-from ..reprs import public
+from ..reprs import inside, public
 from ..tables.page import Shown, Summary
 from .many_tests import ManyTests, contrast_tests
 from .marginal import MarginalMeans
 from .marginal_rows import Basis, MeansAndContrasts, marginal_means
 
 
+@inside("many", "means")
 @public
 @hinted
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -19,11 +19,23 @@ from ..inference.linear_functions import (
 from ..inference.multiplicity import ADJUSTMENTS
 from ..inputs.arguments import choice, flag, hinted, items, number, probability, shown
 from ..numerics.read_only import read_only
-from ..reprs import public
+from ..reprs import inside, public
 from .estimate_table import EstimateTable
 from .marginal_labels import Labels, combine, interaction
 
 
+@inside(
+    "at",
+    "labels",
+    "tests",
+    "beta",
+    "scale",
+    "means",
+    "pairwise",
+    "transformation",
+    "changed",
+    "ratios",
+)
 @public
 @hinted
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -32,6 +44,12 @@ class MarginalMeans(EstimateTable):
 
     Made by :func:`lmm_jax.emmeans` and :func:`lmm_jax.emtrends`. Every row is a linear function of
     the fixed effects; one that the data do not determine is NaN.
+
+    - Tables: to_frame, summary, confint, cld, to_latex
+    - Tests: test, joint_test, joint_tests
+    - Contrasts: contrast, pairs
+    - Another scale: regrid
+    - How they were made: kind, by, level, df_method, adjust, notes
     """
 
     # ---- contrasts
