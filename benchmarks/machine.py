@@ -64,3 +64,11 @@ def machine() -> dict[str, str | int | float]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
+
+
+def in_words(found: dict[str, str | int | float]) -> str:
+    """A sentence of what :func:`machine` has found."""
+    return (
+        f"Measured on {found['cpu']} with {found['cores']} cores and {found['memory_gb']:g} GB of "
+        f"memory, under {found['system']}, with Python {found['python']}."
+    )

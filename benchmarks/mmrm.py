@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from machine import RESULTS, machine, worker_environment
+from machine import RESULTS, in_words, machine, worker_environment
 from measure import Ended, Limits, run_worker
 
 HERE = Path(__file__).parent
@@ -255,6 +255,7 @@ def report(stored: dict[str, Any]) -> str:
         for system, s in found["systems"].items()
         if "version" in s
     }
+    others = (f"{system} ({version})" for system, version in versions.items())
     return "\n\n".join(
         [
             "# Mixed models for repeated measures",
@@ -270,7 +271,7 @@ def report(stored: dict[str, Any]) -> str:
             f"in {SOURCE}, on its authors' machine and for their data, not to be compared with "
             "the other columns.",
             *(table(name, found) for name, found in stored["trials"].items()),
-            f"Versions: {json.dumps(versions)}. {json.dumps(stored['machine'])}",
+            f"{in_words(stored['machine'])} The others were {', '.join(others)}.",
         ]
     )
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from machine import RESULTS
+from machine import RESULTS, in_words
 from systems import SYSTEMS, package
 
 EXCESS = 1e-3  # a criterion so much above the best of all systems is marked
@@ -140,10 +140,9 @@ def detail_table(problem: dict[str, Any]) -> str:
 
 def markdown(report: dict[str, Any]) -> str:
     """The whole report."""
-    about = ", ".join(f"{key} {value}" for key, value in report["machine"].items())
     parts = [
         "# Every problem on every system",
-        f"Machine: {about}.",
+        in_words(report["machine"]),
         "Columns of `lmm_jax` are seconds, those of the others are ratios to it from the same "
         "interface (from a frame where it has no other). A criterion more than "
         f"{EXCESS:g} above the best of all systems is marked.",

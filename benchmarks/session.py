@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from machine import RESULTS, machine, worker_environment
+from machine import RESULTS, in_words, machine, worker_environment
 
 HERE = Path(__file__).parent
 DATA = HERE.parent / "lmm_jax" / "data"
@@ -193,7 +193,7 @@ def main() -> None:
     text = (
         "# A session: 18 models, each fitted once\n\n"
         "Fit, summary and random effects, one thread, in one fresh process; medians of "
-        f"{asked.runs} processes.\n\n{table(times)}\n\n{json.dumps(where)}\n"
+        f"{asked.runs} processes.\n\n{table(times)}\n\n{in_words(where)}\n"
     )
     (RESULTS / "session.md").write_text(text, encoding="utf-8")
     stored = json.dumps({"machine": where, "seconds": times}, indent=1)

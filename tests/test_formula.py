@@ -571,9 +571,9 @@ def test_a_million_rows_are_fast():
     frame = pd.DataFrame(rng.normal(size=(1_000_000, 4)), columns=list("pqrs"))
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()  # whatever else the machine does
         matrix = matrices.build("p + q + r + s", frame, context=None)
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     assert matrix.values.shape == (1_000_000, 5)
     assert min(times) < SECONDS
 

@@ -1,5 +1,6 @@
 """How results are shown: HTML, text of any width and LaTeX hold the same table."""
 
+import os
 import pickle
 import re
 import shutil
@@ -42,6 +43,12 @@ def visits():
     return data, lmm.fit("distance ~ Sex * C(age) + us(age | Subject)", data)
 
 
+@cache
+def some_power():
+    fit = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff"))
+    return lmm.power(fit.design, fit, 50, test="Intercept", seed=1)
+
+
 def odd_names():
     """A fit whose names hold what HTML and LaTeX take for their own."""
     data = lmm.load_dataset("orthodont").rename(columns={"age": "a<b & c_1 %"})
@@ -69,6 +76,14 @@ SHOWN = {
     "heritability": lambda: lmm.heritability(oats(), additive="Block"),
     "profile": lambda: lmm.profile(sleep(), "theta"),
     "residuals": lambda: lmm.simulate_residuals(sleep(), 20, seed=1),
+    "F test": lambda: sleep().f_test("Days = 10, Intercept"),
+    "chi-square test": lambda: sleep().wald_test("Days", use_f=False),
+    "tests of terms": lambda: oats().wald_test_terms(),
+    "influence": lambda: lmm.influence(sleep()),
+    "random effects": lambda: sleep().random_effects["Subject"],
+    "effects in one table": lambda: sleep().random_effects_frame(),
+    "coefficients": lambda: sleep().coef()["Subject"],
+    "power": lambda: some_power(),
 }
 
 
@@ -296,11 +311,36 @@ def test_no_variance_of_the_first_visit_reads_like_one_of_all():
     assert "at |x| = 1" in str(power.summary()) and "at |x| = 1" in power.varcorr.notes[0]
 
 
-def test_a_joint_test_is_a_sentence():
-    shown = sleep().wald_test("Days = 0, Intercept = 0")
-    assert str(shown).startswith("F(2, 17) = ") and "\n" not in str(shown)
-    assert str(shown) in shown._repr_html_()
-    assert isinstance(shown.summary(), Summary)
+def test_a_joint_test_is_a_row_with_its_hypotheses():
+    test = sleep().wald_test("Days = 0, Intercept = 0")
+    page = test.summary(title="Both")
+    assert isinstance(page, Summary) and page.title == "Both"
+    [row] = page.tables
+    assert row.iloc[0].tolist() == [test.fvalue, 2, test.df_denom, test.pvalue]
+    assert page.notes == ("Tested: Days = 0, Intercept = 0",)
+    assert "chisq" in str(sleep().wald_test("Days", use_f=False))
+
+
+def test_tables_of_levels_and_of_power_are_frames():
+    effects = sleep().random_effects["Subject"]
+    assert effects.title == "Random effects of Subject" and type(effects + 1) is pd.DataFrame
+    np.testing.assert_array_equal(
+        sleep().coef()["Subject"]["Days"], effects["Days"] + sleep().fe_params["Days"]
+    )
+    power = some_power()
+    assert type(power[power["power"] > 0]) is pd.DataFrame
+    assert power.notes[0] == "50 simulated data sets a size, tests at the level 0.05, satterthwaite"
+
+
+def test_influence_shows_the_largest_first():
+    found = lmm.influence(sleep())
+    rows = [line.split()[0] for line in str(found).splitlines()[3:-3]]
+    assert rows == list(found.cooks_distance.sort_values(ascending=False).index)
+    of_rows = lmm.influence(sleep(), "row")
+    assert "Influence of 180 rows" in str(of_rows) and "The first 20 of 180 rows" in str(of_rows)
+    frame = of_rows.to_frame()
+    np.testing.assert_array_equal(frame["conditional_cooks"], of_rows.conditional_cooks)
+    np.testing.assert_array_equal(frame["Days"], of_rows.dfbetas["Days"])
 
 
 # ------------------------------------------------------------ long work
@@ -354,6 +394,15 @@ def many(**options):
 LONG = {
     "bootstrap": (lambda **o: lmm.bootstrap(dyestuff(), 100, seed=1, **o).replicates.beta, 100),
     "profile": (lambda **o: lmm.profile(dyestuff(), **o).to_frame().to_numpy()[:, 1:], 3),
+    "profile limits": (lambda **o: dyestuff().conf_int(method="profile", **o).to_numpy(), 3),
+    "bootstrap limits": (
+        lambda **o: dyestuff().conf_int(method="bootstrap", n_boot=100, seed=1, **o).to_numpy(),
+        100,
+    ),
+    "profile_re": (
+        lambda **o: dyestuff().profile_re("Intercept", "re", 2, 1000.0, 2, 1000.0, **o),
+        6,
+    ),
     "fit_many": (many, 40),
     "power": (
         lambda **o: lmm.power(
@@ -388,3 +437,31 @@ def test_bars_are_shown_when_asked_and_long_work_can_be_interrupted(name, bars):
 def test_bars_need_no_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     assert len(lmm.profile(dyestuff(), "sigma", progress=True).curves) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_signal_leaves_a_clean_state():
+    """Ctrl-C at any place of compiled work: no lock, no setting of JAX and no cache is left."""
+    program = """
+import os, signal, threading
+import jax, numpy as np
+import lmm_jax as lmm
+
+fit = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff"))
+before = lmm.bootstrap(fit, 64, seed=1).replicates.beta
+x64, stopped = jax.config.jax_enable_x64, 0
+for wait in (0.01, 0.3, 0.8):
+    timer = threading.Timer(wait, os.kill, (os.getpid(), signal.SIGINT))
+    try:
+        timer.start()
+        lmm.bootstrap(fit, 3_000_000, seed=1)
+    except KeyboardInterrupt:
+        stopped += 1
+    timer.cancel()
+assert stopped == 3, stopped
+assert jax.config.jax_enable_x64 == x64
+np.testing.assert_array_equal(lmm.bootstrap(fit, 64, seed=1).replicates.beta, before)
+assert lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff")).llf == fit.llf
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -37,6 +37,7 @@ from ..numerics.processes import float64
 from ..numerics.progress import progress_bar
 from ..optimize.newton import CONVERGED
 from ..results.lmm import LMMResults
+from ..tables.page import table
 from .options import DF_METHODS
 from .simulate import residual_truth, residual_variance, term_covariances, true_beta
 
@@ -139,7 +140,11 @@ def power(
                 rows.append({"effect": effect, "size": size, "n_obs": one.nobs,
                              **rejection_rate(values, alpha), "n_failed": failed})  # fmt: skip
             tick(1)
-    return pd.DataFrame(rows)
+    notes = (
+        f"{n_sim} simulated data sets a size, tests at the level {alpha:g}, {df_method}",
+        f"Limits of level {_CONFIDENCE:g}: of the share in that many data sets",
+    )
+    return table(pd.DataFrame(rows), "Power by simulation", notes)
 
 
 class _Case(NamedTuple):

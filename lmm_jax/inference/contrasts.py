@@ -92,8 +92,6 @@ class ContrastResults(Shown):
         alpha : float
             One less the coverage of the interval.
         """
-        import pandas as pd  # labels belong to what is shown; the arithmetic above needs none
-
         effect, sd = self._rows()
         names = list(self.c_names) if xname is None else read_names(xname, "xname", effect.size)
         interval = self.conf_int(alpha)
@@ -122,16 +120,9 @@ class ContrastResults(Shown):
             One less the coverage of the intervals.
         title : str, optional
         """
+        heading = None if title is None else instance(title, "title", str, "a string")
         if self.effect is None:
-            df = f"{self.df_num}" + (
-                f", {float(self.df_denom):.4g}" if self.distribution == "F" else ""
-            )
-            kind = "F" if self.distribution == "F" else "Chi-square"
-            found = f"{kind}({df}) = {float(self.statistic):.6g}, p = {float(self.pvalue):.4g}"
-            return Summary(title=found)
-        heading = (
-            "Test for Constraints" if title is None else instance(title, "title", str, "a string")
-        )
+            return self._joint(heading)
         frame = self.summary_frame(xname, alpha)
         normal = self.distribution == "norm"
         shown = table(
@@ -143,7 +134,26 @@ class ContrastResults(Shown):
         notes = [f"Limits of level {1 - alpha:g}"]
         if self.adjust != "none":
             notes.append(f"P values and limits adjusted by {self.adjust}")
-        return Summary(title=heading, tables=(shown,), notes=tuple(notes))
+        title = "Test for Constraints" if heading is None else heading
+        return Summary(title=title, tables=(shown,), notes=tuple(notes))
+
+    def _joint(self, heading: str | None) -> Summary:
+        """The one row of a joint test; its hypotheses below."""
+        f = self.distribution == "F"
+        df = (
+            {"df_num": [self.df_num], "df_denom": [float(self.df_denom)]}
+            if f
+            else {"df": [self.df_num]}
+        )
+        row = {"statistic": [float(self.statistic)], **df, "p_value": [float(self.pvalue)]}
+        shown = table(
+            pd.DataFrame(row),
+            "",
+            headings={"statistic": "F" if f else "chisq"},
+            kinds={"statistic": "statistic"},
+        )
+        title = f"{'F' if f else 'Chi-square'} test" if heading is None else heading
+        return Summary(title=title, tables=(shown,), notes=(f"Tested: {', '.join(self.c_names)}",))
 
     def _page(self) -> Summary:
         return self.summary()
@@ -211,6 +221,7 @@ def wald_test(
             pvalue=f_tail(chi2 / q, q, np.inf),
             df_num=q,
             df_denom=np.asarray(np.inf),
+            c_names=at.labels,
         )
     df, scale = float("nan"), 1.0
     if np.isfinite(chi2):
@@ -223,6 +234,7 @@ def wald_test(
         pvalue=f_tail(value, q, df),
         df_num=q,
         df_denom=np.asarray(df),
+        c_names=at.labels,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,10 +15,10 @@ from ..designs.design import Design
 from ..designs.labels import factor_names
 from ..errors import DataError
 from ..inputs.arguments import choice, hinted
-from ..inputs.matching import shown
 from ..inputs.names import unique
 from ..layouts.contract import Layout
 from ..reprs import public
+from ..tables.page import Shown, Summary, first_rows
 from .deletion import Loss, sets_of_rows, single_rows, weighted, whole_groups, without
 from .record import FitRecord
 from .residual_parameters import reported, residual_values
@@ -27,8 +27,8 @@ from .variance import covariance_jacobian
 
 
 @public
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Influence:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Influence(Shown):
     """What each group or row contributes to the estimates.
 
     Attributes
@@ -64,12 +64,29 @@ class Influence:
     conditional_cooks: pd.Series[float] | None
     derivatives: pd.DataFrame | None
 
-    def __repr__(self) -> str:
-        units, worst = len(self.params), self.cooks_distance.idxmax() if len(self.params) else None
-        return (
-            f"<Influence by {self.by}: {units} units, {self.params.shape[1]} parameters, largest "
-            f"Cook's distance {self.cooks_distance.max():.4g} ({shown(worst)})>"
-        )
+    def to_frame(self) -> pd.DataFrame:
+        """A row a unit: Cook's distances, hat value, then the dfbetas by the fixed effects.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+        >>> list(lmm.influence(res).to_frame().columns)
+        ['cooks_distance', 'hat_value', 'Intercept', 'Days']
+        """
+        measures = {"cooks_distance": self.cooks_distance, "hat_value": self.hat_values}
+        if self.conditional_cooks is not None:
+            measures["conditional_cooks"] = self.conditional_cooks
+        return pd.concat([pd.DataFrame(measures), self.dfbetas], axis=1)
+
+    def _page(self) -> Summary:
+        frame = self.to_frame()
+        worst_first = frame.sort_values("cooks_distance", ascending=False, kind="stable")
+        units = "rows" if self.by == "row" else f"levels of {self.by}"
+        title = f"Influence of {len(frame):,} {'groups' if self.by == 'group' else units}"
+        page = first_rows(worst_first, title, "to_frame()")
+        names = "Columns named like fixed effects: dfbetas, changes in standard errors"
+        return replace(page, notes=("Largest Cook's distance first", names, *page.notes))
 
     @property
     def cov_params(self) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,13 +12,14 @@ from ..capabilities import require
 from ..covariance.structures import Structure, lower_indices
 from ..covariance.theta import factor_blocks, theta_slices
 from ..errors import DataError
-from ..inputs.arguments import choice, is_whole, number, shown, whole_number
+from ..inputs.arguments import choice, flag, is_whole, number, shown, whole_number
 from ..layouts.contract import Layout
 from ..likelihood.criterion import Jet, residual_variance
 from ..likelihood.profile import profile_jet
 from ..numerics.namespace import namespace
 from ..numerics.processes import float64
 from ..numerics.programs import compiled
+from ..numerics.progress import progress_bar
 from ..optimize.constrained import PlainJet
 from ..optimize.newton import newton
 from .record import FitRecord
@@ -50,10 +51,11 @@ def profile_re(
     dist_low: float,
     num_high: int,
     dist_high: float,
+    progress: bool,
 ) -> np.ndarray:
     """Profile of one variance; see :meth:`lmm_jax.LMMResults.profile_re`."""
     require(results, "profile_re")
-    num_low = whole_number(num_low, "num_low")
+    num_low, progress = whole_number(num_low, "num_low"), flag(progress, "progress")
     num_high = whole_number(num_high, "num_high")
     dist_low = number(dist_low, "dist_low", least=0.0)
     dist_high = number(dist_high, "dist_high", least=0.0)
@@ -62,7 +64,10 @@ def profile_re(
     ratios = profile_grid(variance, scale, num_low, dist_low, num_high, dist_high)
     with float64():
         at = hold_variance(layout, results.estimates.theta_layout, t, j)
-        return profile_curve(at, ratios, n_low=num_low, reml=results.reml)
+        with progress_bar(
+            len(ratios) + 1, "point", progress
+        ) as tick:  # both directions begin there
+            return profile_curve(at, ratios, n_low=num_low, reml=results.reml, tick=tick)
 
 
 def _locate(results: FitRecord, re_ix: int | str, vtype: str) -> tuple[int, int]:
@@ -130,7 +135,14 @@ def hold_variance(layout: Layout, theta: np.ndarray, t: int, j: int) -> HeldVari
     return HeldVariance(rotated, new, at.start, unit)
 
 
-def profile_curve(at: HeldVariance, ratios: np.ndarray, *, n_low: int, reml: bool) -> np.ndarray:
+def profile_curve(
+    at: HeldVariance,
+    ratios: np.ndarray,
+    *,
+    n_low: int,
+    reml: bool,
+    tick: Callable[[int], object],
+) -> np.ndarray:
     """Variance and maximized log-likelihood at every ratio, (len(ratios), 2).
 
     The searches run outwards from the estimate, ``ratios[n_low]``, each from
@@ -144,6 +156,7 @@ def profile_curve(at: HeldVariance, ratios: np.ndarray, *, n_low: int, reml: boo
             with np.errstate(over="ignore"):  # of the units of y
                 scale = float(residual_variance(jet.profile.rss, at.layout, reml=reml))
             out[i] = ratios[i] * scale, -0.5 * float(jet.value)
+            tick(1)
     return out
 
 

@@ -100,11 +100,13 @@ def profile(
     return _from_best(job, lambda base: _curves(base, job, progress))
 
 
-def profile_limits(res: FitRecord, level: float, scale: str, parm: Any, reml: bool) -> Limits:
+def profile_limits(
+    res: FitRecord, level: float, scale: str, parm: Any, reml: bool, progress: bool
+) -> Limits:
     """Ends of profile intervals; see :meth:`lmm_jax.LMMResults.conf_int`."""
     job = _read(res, parm, scale, reml)
     q = float(special.ndtri(0.5 + 0.5 * level))
-    return _from_best(job, lambda base: _limits(base, job, q))
+    return _from_best(job, lambda base: _limits(base, job, q, progress))
 
 
 class _Job(NamedTuple):
@@ -158,18 +160,20 @@ def _from_best(job: _Job, work: Callable[[Base], R]) -> R:
     raise DataError("the likelihood of this model has no maximum that a profile could start from")
 
 
-def _limits(base: Base, job: _Job, q: float) -> Limits:
+def _limits(base: Base, job: _Job, q: float, progress: bool) -> Limits:
     names = tuple(job.parameters[n].name for n in job.places)
     out = np.empty((len(names), 2))
     known: dict[Any, np.ndarray] = {}
-    for row, n in enumerate(job.places):
-        parameter = job.parameters[n]
-        if parameter.kind == "beta" and parameter.i < 0:
-            out[row] = job.fit.estimates.beta[n]
-            continue
-        out[row] = _interval(parameter, base, q, known)
-        if not job.roots and parameter.kind in ("sd", "sigma"):
-            out[row] = out[row] ** 2
+    with progress_bar(len(names), "parameter", progress) as tick:
+        for row, n in enumerate(job.places):
+            parameter = job.parameters[n]
+            if parameter.kind == "beta" and parameter.i < 0:
+                out[row] = job.fit.estimates.beta[n]
+            else:
+                out[row] = _interval(parameter, base, q, known)
+            if not job.roots and parameter.kind in ("sd", "sigma"):
+                out[row] = out[row] ** 2
+            tick(1)
     _warn([name for name, row in zip(names, out, strict=True) if np.isnan(row).any()])
     return Limits(names, out[:, 0], out[:, 1])
 

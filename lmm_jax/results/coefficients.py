@@ -11,6 +11,7 @@ from scipy import special
 from ..designs.terms import RandomTerm
 from ..inputs.arguments import probability
 from ..inputs.names import Labelled
+from ..tables.page import table
 from .effects import LevelCovariances, terms_of_factors
 
 
@@ -29,7 +30,8 @@ def coefficient_frames(
     for factor in factors:
         frame = effects[factor]
         own = frame.reindex(columns=names, fill_value=0.0)
-        out[factor] = own + fixed.reindex(names, fill_value=0.0)
+        sums = own + fixed.reindex(names, fill_value=0.0)
+        out[factor] = table(sums, f"Coefficients of {factor}")
     return out
 
 
@@ -45,7 +47,8 @@ def effects_table(
     out["std_error"] = np.concatenate(errors)
     out["conf_low"] = out["estimate"] - quantile * out["std_error"]
     out["conf_high"] = out["estimate"] + quantile * out["std_error"]
-    return out
+    notes = (f"Limits of level {conf_level:g}, at known covariances",)
+    return table(out, "Random effects", notes, kinds={"level": "label"})
 
 
 def long_table(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -227,6 +227,8 @@ class DesignedModel(FittedModel):
         dist_low: float = 1.0,
         num_high: int = 5,
         dist_high: float = 1.0,
+        *,
+        progress: bool = False,
     ) -> np.ndarray:
         """Profile likelihood of one variance of a random coefficient or component.
 
@@ -240,6 +242,8 @@ class DesignedModel(FittedModel):
             Points below and above the estimate.
         dist_low, dist_high : float
             How far below and above it they reach, in units of the variance.
+        progress : bool
+            Show a progress bar over the points, if tqdm is installed.
 
         Returns
         -------
@@ -268,4 +272,5 @@ class DesignedModel(FittedModel):
         return profile.profile_re(
             self, self._need("profile_re").compressed.layout, re_ix, vtype,
             num_low=num_low, dist_low=dist_low, num_high=num_high, dist_high=dist_high,
+            progress=progress,
         )  # fmt: skip

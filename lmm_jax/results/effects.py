@@ -17,6 +17,7 @@ from ..errors import DataError
 from ..inference.joint_effects import EffectSets, GroupEffects, effects_of, set_covariances
 from ..inputs.names import Labelled, refuse, unique
 from ..numerics.read_only import read_only
+from ..tables.page import table
 
 # Numbers of joint covariances up to which a result without its data keeps them.
 _MOST_KEPT = 1 << 24
@@ -43,7 +44,8 @@ def effect_frames(
     for group, members in terms_of_factors(terms).items():
         values = np.concatenate([effects[t] for t in members], axis=1)
         columns = list(coefficient_names(terms, members))
-        out[group] = pd.DataFrame(values, index=terms[members[0]].levels, columns=columns)
+        frame = pd.DataFrame(values, index=terms[members[0]].levels, columns=columns)
+        out[group] = table(frame, f"Random effects of {group}")
     return out
 
 

@@ -14,7 +14,7 @@ from ..inference.contrasts import ContrastResults
 from ..inference.parameters import SCALES, chosen, parameters_of
 from ..inference.profile_likelihood import profile_limits
 from ..inference.record import FitRecord
-from ..inputs.arguments import choice, hinted
+from ..inputs.arguments import choice, flag, hinted
 from ..reprs import folded
 from ..tables.frames import as_frame
 from ..tables.page import Shown, Summary, table
@@ -44,6 +44,7 @@ class FittedModel(Shown, FitRecord):
         reml: bool = False,
         n_boot: int = 1000,
         seed: int | None = None,
+        progress: bool = False,
     ) -> pd.DataFrame:
         """Confidence intervals of the parameters, with columns lower and upper.
 
@@ -77,6 +78,9 @@ class FittedModel(Shown, FitRecord):
             Replicates of the bootstrap.
         seed : int, optional
             Of the bootstrap, which needs one.
+        progress : bool
+            Show a progress bar over the parameters of a profile or the replicates of a bootstrap,
+            if tqdm is installed.
 
         Raises
         ------
@@ -100,7 +104,7 @@ class FittedModel(Shown, FitRecord):
         >>> res.conf_int(method="profile", parm="theta").round(2).to_numpy().tolist()
         [[14.38, 37.72], [-0.48, 0.69], [3.8, 8.75], [22.9, 28.86]]
         """
-        level = intervals.read_level(alpha, level)
+        level, progress = intervals.read_level(alpha, level), flag(progress, "progress")
         choice(method, "method", METHODS)
         if method == "wald":
             fit = self.with_df(df_method)
@@ -111,13 +115,13 @@ class FittedModel(Shown, FitRecord):
             raise DataError(f"df_method belongs to method='wald', not to {method!r}: leave it out")
         scale = choice("sdcor" if scale is None else scale, "scale", SCALES)
         if method == "profile":
-            found = profile_limits(self, level, scale, parm, reml)
+            found = profile_limits(self, level, scale, parm, reml, progress)
             limits = {"lower": found.lower, "upper": found.upper}
             found_limits = pd.DataFrame(limits, index=list(found.names))
             return table(found_limits, f"Profile intervals of level {level:g}")
         if seed is None:
             raise DataError("method='bootstrap' draws: pass seed= (a whole number)")
-        limits_of = _bootstrapped(self, level, scale, parm, n_boot, seed)
+        limits_of = _bootstrapped(self, level, scale, parm, n_boot, seed, progress)
         return table(limits_of, f"Bootstrap intervals of level {level:g}, {n_boot} replicates")
 
     # ---- tests
@@ -207,7 +211,12 @@ class FittedModel(Shown, FitRecord):
         >>> import lmm_jax as lmm
         >>> res = lmm.fit("score ~ Machine + (1 | Worker)", lmm.load_dataset("machines"))
         >>> print(res.wald_test("Machine[T.B] = 0, Machine[T.C] = 0"))
-        F(2, 46) = 87.7982, p = 1.975e-16
+        F test
+        <BLANKLINE>
+               F  df_num  df_denom  p_value
+          87.798       2        46   <0.001
+        <BLANKLINE>
+        Tested: Machine[T.B] = 0, Machine[T.C] = 0
         """
         return contrasts.wald_test(self.with_df(df_method), r_matrix, use_f, test)
 
@@ -218,8 +227,9 @@ class FittedModel(Shown, FitRecord):
         --------
         >>> import lmm_jax as lmm
         >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
-        >>> print(res.f_test("Days = 5"))
-        F(1, 17) = 12.5096, p = 0.002533
+        >>> test = res.f_test("Days = 5")
+        >>> print(f"F = {test.fvalue:.4f}, p = {test.pvalue:.6f}")
+        F = 12.5096, p = 0.002533
         """
         return self.wald_test(r_matrix, use_f=True, df_method=df_method)
 
@@ -302,12 +312,12 @@ class FittedModel(Shown, FitRecord):
 
 
 def _bootstrapped(
-    fit: FitRecord, level: float, scale: str, parm: Any, n_boot: int, seed: int
+    fit: FitRecord, level: float, scale: str, parm: Any, n_boot: int, seed: int, progress: bool
 ) -> pd.DataFrame:
     """Percentile intervals of a bootstrap, in the rows of the other methods."""
     parameters = parameters_of(fit.fixed_names, fit.term_labels, scale)
     places = chosen(parameters, parm)
-    boot = resample(fit, n_boot, seed)
+    boot = resample(fit, n_boot, seed, progress=progress)
     limits = boot.conf_int(alpha=1.0 - level, scales="sdcor" if scale == "sdcor" else "vcov")
     limits.index = pd.Index([parameter.name for parameter in parameters])
     if scale == "vcov":

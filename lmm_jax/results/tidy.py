@@ -196,7 +196,7 @@ def term_tests(results: FitRecord, design: Design | Kept, skip_single: bool) -> 
         if not (skip_single and len(columns) == 1)
     }
     tests = [wald_test(results, np.eye(p)[columns], None) for columns in chosen.values()]
-    return pd.DataFrame(
+    frame = pd.DataFrame(
         {
             "statistic": [float(test.statistic) for test in tests],
             "df_num": [test.df_num for test in tests],
@@ -205,3 +205,6 @@ def term_tests(results: FitRecord, design: Design | Kept, skip_single: bool) -> 
         },
         index=list(chosen),
     )
+    notes = (f"Degrees of freedom: {results.df_method}",)
+    title = "Wald tests of the terms: all coefficients are zero"
+    return table(frame, title, notes, kinds={"statistic": "statistic"})
