@@ -86,8 +86,8 @@ def test_the_readme_of_a_package_index_has_no_dead_link():
 # Everything that somebody may have beside the dependencies, and that some function reads or uses.
 OPTIONAL = (
     "matplotlib", "polars", "pyarrow", "tqdm", "sklearn", "duckdb", "marginaleffects", "maketables",
-    "great_tables", "jinja2", "tabulate", "IPython", "ipywidgets", "statsmodels", "patsy", "dask",
-    "xarray", "modin", "plotly", "seaborn", "tables", "openpyxl", "numba", "yaml",
+    "great_tables", "arviz", "jinja2", "tabulate", "IPython", "ipywidgets", "statsmodels", "patsy",
+    "dask", "xarray", "modin", "plotly", "seaborn", "tables", "openpyxl", "numba", "yaml",
 )  # fmt: skip
 BLOCKED = """
 import sys, warnings
@@ -148,6 +148,8 @@ def test_without_any_optional_package():
 
 def test_optional_packages_of_the_project_are_blocked_there():
     extras = PROJECT["optional-dependencies"]
-    for name in ("plot", "arrow", "progress"):
+    imported = {"scikit-learn": "sklearn", "great-tables": "great_tables"}
+    for name in ("plot", "arrow", "duckdb", "progress", "sklearn", "neighbours"):
         for requirement in extras[name]:
-            assert re.match(r"[\w-]+", requirement)[0] in OPTIONAL
+            package = re.match(r"[\w-]+", requirement)[0]
+            assert imported.get(package, package) in (*OPTIONAL, "narwhals")  # a dependency too

@@ -18,6 +18,7 @@ from ..inputs.arguments import choice, hinted
 from ..inputs.names import unique
 from ..layouts.contract import Layout
 from ..reprs import public
+from ..tables.frames import as_frame
 from ..tables.page import Shown, Summary, first_rows
 from .deletion import Loss, sets_of_rows, single_rows, weighted, whole_groups, without
 from .record import FitRecord
@@ -54,6 +55,8 @@ class Influence(Shown):
     derivatives : DataFrame, shape (units, parameters), or None
         Derivatives of the parameters in the weights of the groups' likelihoods
         (``by="group"`` only: other units are not independent).
+    output : str
+        Kind of frame that :meth:`to_frame` gives: that of the data.
     """
 
     by: str
@@ -63,9 +66,15 @@ class Influence(Shown):
     hat_values: pd.Series[float]
     conditional_cooks: pd.Series[float] | None
     derivatives: pd.DataFrame | None
+    output: str = "pandas"
 
-    def to_frame(self) -> pd.DataFrame:
+    def to_frame(self, *, output: str | None = None) -> Any:
         """A row a unit: Cook's distances, hat value, then the dfbetas by the fixed effects.
+
+        Parameters
+        ----------
+        output : {"pandas", "polars", "pyarrow"}, optional
+            Kind of frame; that of the data if not given.
 
         Examples
         --------
@@ -77,10 +86,11 @@ class Influence(Shown):
         measures = {"cooks_distance": self.cooks_distance, "hat_value": self.hat_values}
         if self.conditional_cooks is not None:
             measures["conditional_cooks"] = self.conditional_cooks
-        return pd.concat([pd.DataFrame(measures), self.dfbetas], axis=1)
+        made = pd.concat([pd.DataFrame(measures), self.dfbetas], axis=1)
+        return as_frame(made, output, self.output, labels=self.by)
 
     def _page(self) -> Summary:
-        frame = self.to_frame()
+        frame: pd.DataFrame = self.to_frame(output="pandas")
         worst_first = frame.sort_values("cooks_distance", ascending=False, kind="stable")
         units = "rows" if self.by == "row" else f"levels of {self.by}"
         title = f"Influence of {len(frame):,} {'groups' if self.by == 'group' else units}"
@@ -336,6 +346,7 @@ def _frames(
         hat_values=series(np.bincount(units.code, fit.hat, len(units.labels)), "hat_values"),
         conditional_cooks=series(cooks, "conditional_cooks") if by_row else None,
         derivatives=None if derivatives is None else frame(derivatives, names),
+        output=results.output,
     )
 
 

@@ -44,9 +44,9 @@ class LMMResults(Saved, PredictedModel):
 
     Attributes and methods by subject; ``help(lmm.LMMResults.tidy)`` describes one.
 
-    - The fit: formula, endog_name, fixed_names, term_labels, nobs, n_missing, gaps, n_groups, reml,
-      df_method, converged, singular, message, n_iter, hist, runtime, free, penalized, design,
-      layout_info
+    - The fit: formula, endog_name, endog_names, fixed_names, term_labels, nobs, n_missing, gaps,
+      n_groups, reml, df_method, converged, singular, message, n_iter, hist, runtime, free,
+      penalized, design, layout_info, output
     - Estimates: params, fe_params, cov_re, cov_re_unscaled, vcomp, scale, sigma, theta, varcorr,
       residual_params, residual_params_se, residual_cov, residual_corr, visits
     - Fit statistics: llf, aic, aicc, bic, n_params, df_resid
@@ -56,7 +56,9 @@ class LMMResults(Saved, PredictedModel):
     - Random effects: random_effects, random_effects_cov, random_effects_frame, joint_effects_cov,
       coef
     - Prediction and residuals: fittedvalues, resid, predict, model_matrix, basis
-    - Tables, plots and files: summary, tidy, glance, augment, to_latex, plot, save, without_data
+    - Tables, plots and files: summary, tidy, glance, augment, to_latex, to_gt, plot, save,
+      without_data
+    - Other packages: to_marginaleffects, to_maketables, to_summary_col
     """
 
     def _state(self, *, keep_data: bool) -> dict[str, Any]:

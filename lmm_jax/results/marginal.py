@@ -45,11 +45,12 @@ class MarginalMeans(EstimateTable):
     Made by :func:`lmm_jax.emmeans` and :func:`lmm_jax.emtrends`. Every row is a linear function of
     the fixed effects; one that the data do not determine is NaN.
 
-    - Tables: to_frame, summary, confint, cld, to_latex
+    - Tables: to_frame, summary, confint, cld, to_latex, to_gt
     - Tests: test, joint_test, joint_tests
     - Contrasts: contrast, pairs
     - Another scale: regrid
-    - How they were made: kind, by, level, df_method, adjust, notes
+    - How they were made: kind, by, level, df_method, adjust, notes,
+      output
     """
 
     # ---- contrasts
