@@ -564,7 +564,7 @@ def test_held_effects_keep_their_value():
     data = samples.frame()
     held = lmm.fit("y ~ x + (1 | g)", data, free=free, start_params=start)
     same = lmm.fit("y ~ 1 + (1 | g)", data.assign(k=0.5 * data["x"]), offset="k")
-    a, b = (profile_limits(r, 0.95, "sdcor", None, False) for r in (held, same))
+    a, b = (profile_limits(r, 0.95, "sdcor", None, False, False) for r in (held, same))
     assert a.lower[1] == a.upper[1] == 0.5
     assert_close(np.delete(a.lower, 1), b.lower, SAME_TOL)
     assert_close(np.delete(a.upper, 1), b.upper, SAME_TOL)

@@ -15,6 +15,7 @@ from ..designs.design import Design
 from ..designs.labels import factor_names
 from ..errors import DataError
 from ..inputs.arguments import choice, hinted
+from ..inputs.matching import shown
 from ..inputs.names import unique
 from ..layouts.contract import Layout
 from ..reprs import public
@@ -67,6 +68,13 @@ class Influence(Shown):
     conditional_cooks: pd.Series[float] | None
     derivatives: pd.DataFrame | None
     output: str = "pandas"
+
+    def __repr__(self) -> str:
+        units, worst = len(self.params), self.cooks_distance.idxmax() if len(self.params) else None
+        return (
+            f"<Influence by {self.by}: {units} units, {self.params.shape[1]} parameters, largest "
+            f"Cook's distance {self.cooks_distance.max():.4g} ({shown(worst)})>"
+        )
 
     def to_frame(self, *, output: str | None = None) -> Any:
         """A row a unit: Cook's distances, hat value, then the dfbetas by the fixed effects.
