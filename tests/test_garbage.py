@@ -346,6 +346,7 @@ def calls() -> dict[str, Call]:
         "ContrastResults.conf_int": Call(test.conf_int, dict(alpha=0.05)),
         "ContrastResults.summary_frame": Call(test.summary_frame, dict(xname=None, alpha=0.05)),
         "ContrastResults.summary": Call(test.summary, dict(xname=None, alpha=0.05, title=None)),
+        "BootstrapResults.to_arviz": Call(boot.to_arviz, dict(scales="vcov")),
         "BootstrapResults.params": Call(boot.params, dict(scales="vcov")),
         "BootstrapResults.statistics": Call(boot.statistics, dict(scales="vcov")),
         "BootstrapResults.apply": Call(boot.apply, dict(fun=lambda at: at.scale, names=None)),
