@@ -3,6 +3,7 @@
 import warnings
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -176,7 +177,7 @@ def logdets(whole, code):
 
 def inner(theta, design):
     """Theta of the data in the layout's coordinates."""
-    layout = design.compressed.layout
+    layout = jax.tree.map(np.asarray, design.compressed.layout)  # in either runtime's arrays
     factors = factor_blocks(np.asarray(theta), layout.structures)
     return np.asarray(stack_theta(whiten_factors(factors, layout)))
 
