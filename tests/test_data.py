@@ -385,7 +385,7 @@ res.predict({"Batch": ["A"]}), res.tidy(), str(res)
 
 
 def test_the_command_line_reads_parquet(tmp_path, capsys):
-    from lmm_jax.command import main
+    from lmm_jax.api.command import main
 
     path = written(tmp_path, "data.parquet")
     assert main(["y ~ x + (1 | g)", str(path)]) == 0

@@ -22,7 +22,7 @@ import pandas as pd
 import pytest
 
 import lmm_jax as lmm
-from lmm_jax.command import main
+from lmm_jax.api.command import main
 from lmm_jax.inputs import files as tables
 
 # The same fit twice, once through a CSV file with 17 digits: rounding only.
@@ -440,7 +440,7 @@ def test_interrupted(capsys, csv, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lmm_jax.command.fit", interrupt)
+    monkeypatch.setattr("lmm_jax.api.command.fit", interrupt)
     assert main([SLEEP, csv]) == 130
     assert capsys.readouterr().err == ""
 
@@ -449,7 +449,7 @@ def test_a_table_too_large_for_the_memory(capsys, csv, monkeypatch):
     def exhaust(*args, **kwargs):
         raise MemoryError
 
-    monkeypatch.setattr("lmm_jax.command.fit", exhaust)
+    monkeypatch.setattr("lmm_jax.api.command.fit", exhaust)
     assert "memory" in refused(capsys, [SLEEP, csv])
 
 
@@ -473,9 +473,11 @@ def test_the_console_script_is_this_main(monkeypatch, capsys):
     project = Path(__file__).parents[1] / "pyproject.toml"
     scripts = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["scripts"]
     module, _, name = scripts["lmm"].partition(":")
+    script = getattr(importlib.import_module(module), name)
     monkeypatch.setattr(sys, "argv", ["/usr/bin/lmm", "y ~ x", "none.csv"])
-    assert getattr(importlib.import_module(module), name)() == 2
-    assert capsys.readouterr().err.startswith("lmm: error: ")
+    for arguments in [(), (["y ~ x", "none.csv"],)]:
+        assert script(*arguments) == main(*arguments) == 2
+        assert capsys.readouterr().err.startswith("lmm: error: ")
 
 
 @pytest.mark.filterwarnings("default")

@@ -20,12 +20,12 @@ from typing import Any, NoReturn
 import numpy as np
 import pandas as pd
 
-from .api.fit import fit
-from .datasets import load_dataset
-from .errors import ConvergenceWarning, DataError, FormulaError, RankWarning
-from .formulas.parse import parse
-from .inputs.files import is_columnar, read_table
-from .version import __version__
+from ..datasets import load_dataset
+from ..errors import ConvergenceWarning, DataError, FormulaError, RankWarning
+from ..formulas.parse import parse
+from ..inputs.files import is_columnar, read_table
+from ..version import __version__
+from .fit import fit
 
 _EXAMPLE = "Reaction ~ Days + (Days | Subject)"
 _REFUSED = 2
