@@ -23,7 +23,8 @@ from lmm_jax.layouts.grouped import GroupedLayout
 from lmm_jax.layouts.moments import MomentLayout, merge_classes
 from lmm_jax.likelihood.profile import profile_jet
 from lmm_jax.numerics import tiers
-from lmm_jax.results.bootstrap import BootstrapStatistics, Replicate, Replicates, parameter_columns
+from lmm_jax.results.bootstrap import Replicate, Replicates, parameter_columns
+from lmm_jax.results.bootstrap_statistics import BootstrapStatistics
 
 # A Kolmogorov-Smirnov test below this fails: seeds are fixed and there are about a hundred
 # tests, so a failure is one of the code.

@@ -9,6 +9,7 @@ MODULES = [
     "lmm_jax.layouts.sharding",
     "lmm_jax.optimize.implicit",
     "lmm_jax.results.bootstrap",
+    "lmm_jax.results.bootstrap_statistics",
 ]
 
 

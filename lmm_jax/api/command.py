@@ -23,7 +23,8 @@ import pandas as pd
 from ..datasets import load_dataset
 from ..errors import ConvergenceWarning, DataError, FormulaError, RankWarning
 from ..formulas.parse import parse
-from ..inputs.files import is_columnar, read_table
+from ..inputs.files import read_table
+from ..inputs.paths import is_columnar
 from ..version import __version__
 from .fit import fit
 

@@ -15,8 +15,8 @@ import pandas as pd
 from ..errors import DataError
 from ..formulas.right_side import variables
 from ..inputs.arrays import first_index, vector
-from ..inputs.files import is_path, read_file
 from ..inputs.frames import read_frame
+from ..inputs.paths import is_path, read_file
 
 # What can be done with missing values.
 MISSING = ("drop", "raise", "none")
