@@ -6,6 +6,8 @@ import gc
 from importlib import import_module
 from types import ModuleType
 
+_FEW = 1000  # objects that some versions of Python keep frozen themselves are fewer
+
 
 def load(name: str) -> ModuleType:
     """The module of this name, imported with the garbage collector at rest.
@@ -29,6 +31,6 @@ def _call_old() -> None:
     The first collection would otherwise look through what was imported: a tenth of a second in
     the middle of the first fit.
     """
-    if not gc.get_freeze_count():  # somebody's own frozen objects stay so
+    if gc.get_freeze_count() < _FEW:  # what somebody has frozen stays so
         gc.freeze()
         gc.unfreeze()
