@@ -108,7 +108,7 @@ def dense(fit: lmm.LMMResults, kind: str, clusters: Array) -> Dense:
         g[i] = rest[at].T @ A.T @ W[here] @ X[at] @ B
     parts = np.einsum("inp,n->ip", g, y)
     f = {"CR1": m / (m - 1), "CR1S": m / (m - 1) * (n - 1) / (n - p)}.get(kind, 1.0)
-    return Dense(f * parts.T @ parts, np.einsum("inp,nk,jkq->ipjq", g, V, g))
+    return Dense(f * parts.T @ parts, np.einsum("inp,nk,jkq->ipjq", g, V, g, optimize=True))
 
 
 def inverse_root(G: Array) -> Array:
