@@ -18,10 +18,12 @@ from .covariance.params import Params, pack, unpack
 from .datasets import load_dataset
 from .designs.design import Design
 from .designs.from_arrays import design_from_arrays
-from .designs.from_batches import design_from_batches
+from .designs.from_batches import design_from_batches, summarize
 from .designs.from_formula import design
 from .designs.from_labels import row_index
 from .designs.pedigree import relationship
+from .designs.row_sums import RowSums
+from .designs.schema import Schema, schema
 from .errors import (
     ConvergenceWarning,
     DataError,
@@ -93,6 +95,8 @@ __all__ = [
     "RegularizedResults",
     "ResidualLayout",
     "Residuals",
+    "RowSums",
+    "Schema",
     "SimulatedResiduals",
     "anova",
     "bootstrap",
@@ -131,10 +135,12 @@ __all__ = [
     "ranova",
     "relationship",
     "row_index",
+    "schema",
     "score",
     "shard",
     "simulate",
     "simulate_residuals",
+    "summarize",
     "unpack",
     "use_cache",
     "variance_components",

@@ -13,8 +13,10 @@ from ..covariance.params import Params
 from ..designs.checks import explained_exactly
 from ..designs.design import Design
 from ..designs.from_formula import design
+from ..designs.from_sums import design_of_sums
 from ..designs.labels import term_labels
 from ..designs.residual import residual_label, visit_counts
+from ..designs.row_sums import RowSums
 from ..errors import ConvergenceWarning, DataError, warn_user
 from ..inference.estimates import estimate, is_flat
 from ..inputs.arguments import choice, flag, hinted
@@ -43,7 +45,7 @@ _FAR_FROM_EXACT = 1e-9
 
 @hinted
 def fit(
-    formula: str | Design,
+    formula: str | Design | RowSums,
     data: Any = None,
     *,
     groups: Any = None,
@@ -72,9 +74,10 @@ def fit(
 
     Parameters
     ----------
-    formula : str or Design
+    formula : str, Design or RowSums
         lme4's syntax, ``y ~ x + (1 + x | g)``, a fixed-effects formula together
-        with ``groups``, or a design made by :func:`lmm_jax.design`.
+        with ``groups``; a design made by :func:`lmm_jax.design`; or the sums over all rows,
+        which :func:`lmm_jax.summarize` made of parts of them.
     data : data frame, mapping of columns, or path of a file
         A frame of pandas, polars, pyarrow or another kind that narwhals reads, lazy frames and
         relations of DuckDB included; or a Parquet, Feather or CSV file. Of all but pandas' no
@@ -205,7 +208,7 @@ def fit(
 
 
 def _model_of(
-    formula: str | Design,
+    formula: str | Design | RowSums,
     data: Any,
     *,
     missing: str,
@@ -213,6 +216,12 @@ def _model_of(
     **columns: Any,
 ) -> Design:
     """The design itself, or the one that a formula makes of the data."""
+    if isinstance(formula, RowSums):
+        if any(value is not None for value in (data, context, *columns.values())):
+            raise DataError(
+                "the sums hold the data and the model: pass no data arguments with them"
+            )
+        return design_of_sums(formula)
     if not isinstance(formula, Design):
         return design(formula, data, missing=missing, context=context, **columns)
     if any(value is not None for value in (data, *columns.values())):

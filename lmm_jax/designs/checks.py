@@ -69,7 +69,13 @@ def check_shapes(
     finite_vector(X, "the fixed-effects design")
     for term in terms:
         finite_vector(term.values, f"the random-effects design of {term.text}")
-    if weights is not None and (weights <= 0).any():
+    if weights is not None:
+        check_weights(weights)
+
+
+def check_weights(weights: np.ndarray) -> None:
+    """Every row has a positive weight."""
+    if (weights <= 0).any():
         row = int(np.flatnonzero(weights <= 0)[0])
         raise DataError(f"weights must be positive; row {row} has {weights[row]:g}: drop that row")
 

@@ -3,68 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import combinations
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import narwhals as nw
 import numpy as np
 import pandas as pd
 
-from ..errors import ConvergenceWarning, DataError, FormulaError, warn_user
-from ..formulas import parse as fml
-from ..inputs.arguments import choice, hinted, mapping, whole_number
-from ..layouts.group_index import GroupIndex
-from ..layouts.stream_pass import finish
-from ..numerics.processes import float64
-from .batch_reader import BatchReader, Columns
-from .checks import EXACT_TOL, check_identified, check_levels, check_rank, confounded
-from .compressed import Compressed, few_groups
-from .data_frames import MISSING, callables
-from .design import Design, FixedSource
-from .from_formula import outer_group
-from .stream import BatchSums, Factor
-from .terms import RandomTerm, most_levels_first
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class BatchDesign(Design):
-    """A design whose rows were compressed batch by batch and are gone."""
-
-    n_rows: int
-    response_norms: tuple[float, float]  # largest |y| or its size, norm of y around its mean
-    summed: Compressed
-
-    @property
-    def nobs(self) -> int:
-        """Number of rows used."""
-        return self.n_rows
-
-    @cached_property
-    def compressed(self) -> Compressed:
-        """See :meth:`Design.compressed`."""
-        return self.summed
-
-    @property
-    def is_compressed(self) -> bool:
-        """See :meth:`Design.is_compressed`."""
-        return True
-
-    def response_bound(self) -> float:
-        """See :meth:`Design.response_bound`."""
-        return max(self.response_norms[1], self.response_norms[0] * self.n_rows**0.5)
-
-    def response_size(self) -> tuple[float, float, float]:
-        """See :meth:`Design.response_size`."""
-        largest, norm = self.response_norms
-        return largest, norm / largest, float(self.n_rows)
-
-    @property
-    def has_rows(self) -> bool:
-        """See :meth:`Design.has_rows`."""
-        return False
+from ..errors import DataError, FormulaError
+from ..inputs.arguments import hinted, instance, whole_number
+from .batch_reader import BatchReader, complete
+from .data_frames import as_pandas
+from .design import Design
+from .from_sums import design_of_sums
+from .row_sums import RowSums, sums_of
+from .rows import complete_rows
+from .schema import Columns, Schema, read_columns, schema_of
+from .sum_arrays import total
 
 
 @hinted
@@ -137,38 +94,141 @@ def design_from_batches(
     >>> f"{lmm.fit(d).llf:.4f}"
     '-871.8141'
     """
-    if not isinstance(formula, str):
-        raise FormulaError(f"the formula is a {type(formula).__name__}: pass a string")
-    for name, given in {"weights": weights, "offset": offset}.items():
-        if given is not None and not isinstance(given, str):
-            raise DataError(f"{name} of batches is the name of a column, not an array")
-    missing = choice(missing, "missing", MISSING)
+    columns, known = read_columns(formula, weights, offset, missing, context)
+    _check_nesting(columns, formula)
     batch_size = whole_number(batch_size, "batch_size", least=1)
-    if context is not None:
-        mapping(context, "context")
-    parsed = fml.parse(formula)
-    _check_nesting(parsed)
-    columns = Columns.of(parsed, weights, offset)
-    known = callables(" ".join([formula, *columns.expressions])) if context is None else context
-    total = BatchSums(BatchReader(columns, known, missing))
-    with float64():
-        for frame in _frames(batches, columns.names, batch_size):
-            total.add(frame)
-        return _assemble(total, formula)
+    stream = _frames(batches, columns.names, batch_size)
+    return design_of_sums(sum_stream(stream, columns, known, missing, formula))
 
 
-def _check_nesting(parsed: fml.ParsedFormula) -> None:
+@hinted
+def summarize(
+    formula: str,
+    data: Any,
+    *,
+    schema: Schema | None = None,
+    weights: str | None = None,
+    offset: str | None = None,
+    missing: str = "drop",
+    context: Mapping[str, Any] | None = None,
+    batch_size: int = 1 << 18,
+) -> RowSums:
+    """Sum rows up to what the fit of a model needs of them.
+
+    Parameters
+    ----------
+    formula : str
+        lme4's syntax with bars; factors may be nested or crossed.
+    data : frame, iterable of frames, path or pattern of Parquet files, or an engine's frame
+        A frame in memory of any kind, a stream of such frames, which are read once, or rows that
+        an engine holds.
+    schema : Schema, optional
+        How rows are read, from :func:`schema`: sums add up if they have it in common. Not given:
+        that of the frame, or of the first batch.
+    weights, offset, missing, context
+        As in :func:`lmm_jax.schema`; a schema has them already.
+    batch_size : int
+        Rows of a batch of a file.
+
+    Returns
+    -------
+    RowSums
+        For :func:`lmm_jax.fit`, alone or added to others.
+
+    Raises
+    ------
+    DataError
+        A level that the schema has not; a transformation that has to see all rows.
+
+    Examples
+    --------
+    >>> import lmm_jax as lmm
+    >>> data = lmm.load_dataset("penicillin")
+    >>> formula = "diameter ~ 1 + (1 | plate) + (1 | sample)"
+    >>> schema = lmm.schema(formula, data[:20])
+    >>> parts = [lmm.summarize(formula, data[i : i + 50], schema=schema) for i in (0, 50, 100)]
+    >>> sum(parts)
+    <RowSums: diameter ~ 1 + (1 | plate) + (1 | sample); 144 rows, plate 24 levels, sample 6 levels>
+    >>> f"{lmm.fit(sum(parts)).llf:.4f}"
+    '-165.4303'
+    """
+    batch_size = whole_number(batch_size, "batch_size", least=1)
+    if schema is None:
+        columns, known = read_columns(formula, weights, offset, missing, context)
+        if is_frame(data):
+            frame = as_pandas(data, columns.expressions)
+            rows = complete_rows(frame, {}, columns.expressions, missing).data
+            schema = schema_of(rows, columns, known, missing, formula, {}, whole="keep")
+    else:
+        instance(schema, "schema", Schema, "what lmm.schema made")
+        _check_same(formula, schema, weights, offset, context)
+        columns, known = schema.columns, schema.context
+    if is_frame(data):
+        assert schema is not None
+        return sums_of(BatchReader(schema).read(data), schema)
+    stream = _frames(data, columns.names, batch_size)
+    return sum_stream(stream, columns, known, missing, formula, schema)
+
+
+def is_frame(data: Any) -> bool:
+    """Whether this is a frame in memory."""
+    if isinstance(data, Mapping | pd.DataFrame):
+        return True
+    found = nw.from_native(data, eager_only=True, pass_through=True)
+    return isinstance(found, nw.DataFrame) or (
+        type(data).__module__.split(".")[0] == "pyarrow" and hasattr(data, "num_rows")
+    )
+
+
+def _check_same(formula: str, schema: Schema, *given: Any) -> None:
+    """A schema has all that is read of a frame."""
+    if formula != schema.formula:
+        raise FormulaError(f"the schema is that of the formula {schema.formula!r}", formula)
+    if any(value is not None for value in given):
+        raise DataError("the schema has weights, offset and context: pass them to lmm.schema")
+
+
+def _check_nesting(columns: Columns, formula: str) -> None:
     """Factors form a chain by what is written: ``a``, ``a:b``, ``a:b:c``."""
-    if not parsed.bars:
-        raise FormulaError("batches need random effects in bars, (1 | g)", parsed.text)
-    for a, b in combinations({frozenset(bar.group) for bar in parsed.bars}, 2):
+    for a, b in combinations({frozenset(bar.group) for bar in columns.bars}, 2):
         if not (a < b or b < a):
             names = " and ".join(":".join(sorted(part)) for part in (a, b))
             raise FormulaError(
-                f"{names} are not written as nested, (1 | a/b): crossed factors need all rows "
-                "in memory",
-                parsed.text,
+                f"{names} are not written as nested, (1 | a/b): lmm.summarize adds the pairs of "
+                "crossed levels up, or the rows have to be in memory",
+                formula,
             )
+
+
+def sum_stream(
+    frames: Iterable[Any],
+    columns: Columns,
+    context: Mapping[str, Any],
+    missing: str,
+    formula: str,
+    schema: Schema | None = None,
+) -> RowSums:
+    """Sums over a stream of frames; without a schema the first complete rows make it."""
+    missed = []
+    reader = None if schema is None else BatchReader(schema)
+
+    def parts() -> Iterator[RowSums]:
+        nonlocal reader
+        for data in frames:
+            if reader is None:
+                frame = as_pandas(data, columns.expressions)
+                rows, n_missing, gaps = complete(frame, columns, missing)
+                if not len(rows):
+                    missed.append((n_missing, gaps))
+                    continue
+                made = schema_of(rows, columns, context, missing, formula, {}, whole="refuse")
+                reader = BatchReader(made)
+            yield sums_of(reader.read(data), reader.schema)
+
+    found = total(parts())
+    if found is None:
+        raise DataError("the batches have no complete row")
+    return found.with_missing(missed)
 
 
 def _frames(batches: Any, names: Sequence[str], batch_size: int) -> Iterator[Any]:
@@ -199,116 +259,3 @@ def _parquet(path: Path, names: Sequence[str], batch_size: int) -> Iterator[Any]
         there = set(file.schema_arrow.names)
         wanted = [name for name in names if name in there]
         yield from file.iter_batches(batch_size=batch_size, columns=wanted)
-
-
-def _assemble(total: BatchSums, formula: str) -> Design:
-    """Levels in order, terms, layout."""
-    if total.nobs == 0:
-        raise DataError("the batches have no complete row")
-    total.reader.check_categories()
-    kept = total.drop_dependent_columns()
-    check_rank(total.nobs, len(kept))
-    orders = _level_orders(total.factors)
-    terms, streams = _ordered_terms(total, orders)
-    check_levels(terms)
-    moments = lambda: total.moments(streams)  # noqa: E731
-    find = lambda: confounded(terms, total.nobs, moments)  # noqa: E731
-    check_identified(terms, total.nobs, len(kept), find)
-    group, n_groups = outer_group(terms)
-    shell = _shell(total, formula, terms, group, n_groups, kept)
-    index = shell.plan.index
-    if not isinstance(index, GroupIndex):
-        raise DataError(
-            "a group holds too many levels of the factors inside it for batches: use lmm.design"
-        )
-    by_term = [orders[term.source.group] for term in total.first_terms]
-    sums = total.arranged(streams, by_term, index)
-    layout, reach, precise = finish(sums, total.units, index)
-    spare = total.nobs - float(reach[0]) - len(kept) > 0
-    if total.unexplained() < EXACT_TOL or (spare and float(reach[1]) < EXACT_TOL):
-        raise DataError(
-            f"the model explains {total.reader.columns.response!r} to the rounding of sums over "
-            "batches: there is no residual variance, or the rows have to be in memory"
-        )
-    if not bool(precise):
-        warn_user(
-            "the model explains nearly all of y, or columns nearly agree: sums over batches lose "
-            "digits there. Centre the covariates, or fit the rows in memory",
-            ConvergenceWarning,
-        )
-    found = Compressed(layout=layout, reach=reach, few_groups=few_groups(shell.plan))
-    return replace(shell, summed=found)
-
-
-def _ordered_terms(
-    total: BatchSums, orders: Mapping[tuple[str, ...], np.ndarray]
-) -> tuple[list[RandomTerm], list[int]]:
-    """Terms of the whole data on one stand-in row per finest level, and their old numbers."""
-    finest = max(total.factors.values(), key=lambda f: (len(f.key), len(f.labels)))
-    places = {key: np.argsort(order) for key, order in orders.items()}
-    terms = []
-    for term in total.first_terms:
-        factor = total.factors[term.source.group]
-        codes = places[factor.key][finest.ancestors(factor)][orders[finest.key]]
-        terms.append(
-            replace(
-                term,
-                levels=factor.labels[orders[factor.key]],
-                codes=codes[:, None],
-                values=np.zeros((codes.size, 1, len(term.names))),
-            )
-        )
-    ordered = most_levels_first(terms)
-    return ordered, [terms.index(term) for term in ordered]
-
-
-def _level_orders(factors: Mapping[tuple[str, ...], Factor]) -> dict[tuple[str, ...], np.ndarray]:
-    """Sorted order of every factor's levels; nested ones follow their parents."""
-    out: dict[tuple[str, ...], np.ndarray] = {}
-    for factor in sorted(factors.values(), key=lambda f: len(f.key)):
-        by_label = factor.sorted()
-        if factor.parent is not None:
-            place = np.argsort(out[factor.parent.key])
-            by_label = by_label[np.argsort(place[factor.parents[by_label]], kind="stable")]
-        out[factor.key] = by_label
-    return out
-
-
-def _shell(
-    total: BatchSums,
-    formula: str,
-    terms: Sequence[RandomTerm],
-    group: np.ndarray,
-    n_groups: int,
-    kept: tuple[int, ...],
-) -> BatchDesign:
-    """The design but for its layout."""
-    columns, names = total.reader.columns, total.reader.names
-    source = FixedSource(
-        response=columns.response,
-        spec=total.reader.spec,
-        kept=kept,
-        offsets=columns.offsets,
-        offset_array=False,
-        context=total.reader.context,
-        formula=formula,
-    )
-    return BatchDesign(
-        endog=np.zeros(0),
-        exog=np.zeros((0, len(kept))),
-        exog_names=tuple(names[j] for j in kept),
-        endog_name=columns.response,
-        terms=tuple(terms),
-        group_codes=group,
-        n_groups=n_groups,
-        weights=None,
-        offset=None,
-        index=pd.RangeIndex(0),
-        dropped=tuple(name for j, name in enumerate(names) if j not in kept),
-        n_missing=total.reader.n_missing,
-        gaps=tuple(total.reader.gaps.items()),
-        source=source,
-        n_rows=total.nobs,
-        response_norms=total.response_norms(),
-        summed=None,  # type: ignore[arg-type]  # filled in by _assemble
-    )

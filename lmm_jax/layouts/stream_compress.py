@@ -17,7 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from ..covariance.structures import Structure
 from ..numerics.linalg import Elimination, eliminate, total_product
+from ..numerics.namespace import JAX, namespace
 from .buckets import Bucket, block_size
 from .common_scale import (
     common_whitener,
@@ -136,7 +138,7 @@ def _products(left: Array, right: Array) -> Array:
     return left[:, :, None] * right[:, None, :]
 
 
-def layout_from_sums(sums: Sums, units: Units, index: GroupIndex) -> tuple[GroupedLayout, Array]:
+def layout_from_sums(sums: Sums, units: Units, index: GroupIndex) -> tuple[GroupedLayout, Digits]:
     """The layout, and whether its digits are as good as those of residual rows.
 
     Parameters
@@ -150,21 +152,21 @@ def layout_from_sums(sums: Sums, units: Units, index: GroupIndex) -> tuple[Group
     Returns
     -------
     layout : GroupedLayout
-    precise : Array of bool, shape ()
+    digits : Digits
     """
+    xp = namespace(sums)
     p = sums.gram.shape[0] - 1
-    scale = _common_scale(sums.gram)
+    scale = common_scale(sums.gram)
     whiteners, z_pivot = _whiteners(sums, index)
     factors, explained = _factors(sums, scale.R, whiteners, index)
-    S0, full = _unreached(sums, scale.R, factors, explained)
+    S0, full = unreached(scale.R.T @ sums.gram @ scale.R - explained, factors, sums.n_obs)
     step = within_step(S0[:p, :p], S0[:p, p])
-    move = jnp.eye(p + 1).at[:p, p].set(-step)
-    S0 = move.T @ S0 @ move
+    S0 = measured_from(S0, step)
     buckets = tuple(
         Bucket(
             T=f.U,
-            c=f.X.at[:, p].add(-jnp.einsum("rpg,p->rg", f.X[:, :p], step)),
-            copies=jnp.ones(f.U.shape[2]),
+            c=xp.at(f.X)[:, p].add(-xp.einsum("rpg,p->rg", f.X[:, :p], step)),
+            copies=xp.ones(f.U.shape[2], S0.dtype),
             widths=w,
         )
         for f, w in zip(factors, index.widths, strict=True)
@@ -173,76 +175,116 @@ def layout_from_sums(sums: Sums, units: Units, index: GroupIndex) -> tuple[Group
         buckets=buckets,
         S0=S0,
         whiteners=whiteners,
-        **_fixed_maps(scale, step, units),
+        **fixed_maps(scale, step, units),
         n_obs=sums.n_obs,
         log_weights=sums.log_weights,
         structures=index.structures,
         n_components=index.n_components,
     )
-    precise = (scale.rest > _LEFT_OVER * sums.gram[p, p]) & (full | (S0[p, p] > _LEFT_OVER))
-    precise = precise & (scale.pivot > _PIVOT) & (z_pivot > _PIVOT)
-    return layout, precise
+    left = xp.minimum(scale.share, xp.where(full, 1.0, S0[p, p]))
+    return layout, Digits(left=left, pivot=xp.minimum(scale.pivot, z_pivot))
 
 
-class _Scale(NamedTuple):
+class Digits(NamedTuple):
+    """What decides how many digits differences of sums have lost."""
+
+    left: Array  # ()  share of the squares of y that X, and then the groups, leave
+    pivot: Array  # ()  smallest share of a column that those before it leave, of X and of a term
+
+    @property
+    def are_kept(self) -> bool:
+        """Whether the layout is as good as that of residual rows."""
+        return bool(self.left > _LEFT_OVER) and bool(self.pivot > _PIVOT)
+
+    @property
+    def lost(self) -> float:
+        """Decimal digits that were lost, about, of the sixteen of a float."""
+        share = max(min(float(self.left), float(self.pivot)), _NOTHING)
+        return float(-np.log10(min(share, 1.0)))
+
+
+def fixed_digits(gram: Any) -> Digits:
+    """What the fixed effects alone take, from ``[X y]' W [X y]``."""
+    scale = common_scale(gram)
+    return Digits(left=scale.share, pivot=scale.pivot)
+
+
+def measured_from(S0: Array, step: Array) -> Array:
+    """Cross-products of [X y] with y measured from ``X step``."""
+    xp, p = namespace(S0, step), step.size
+    move = xp.at(xp.eye(p + 1, dtype=S0.dtype))[:p, p].set(-step)
+    return move.T @ S0 @ move
+
+
+class Scale(NamedTuple):
     """Orthonormal columns of X, and y as its OLS residual of unit length."""
 
     R: Array  # (p + 1, p + 1)  what makes them of the columns of the sums
     orthogonal: Array  # (p, p)  the part of X
     origin: Array  # (p,)  OLS coefficients of y on the orthonormal columns
-    rest: Array  # ()  squares of y that X leaves
-    norm: Array  # ()  their root
+    share: Array  # ()  of the squares of y: what X leaves
+    norm: Array  # ()  root of the squares that X leaves
     pivot: Array  # ()  smallest share of a column of X that those before it leave
 
 
-def _common_scale(gram: Array) -> _Scale:
+def common_scale(gram: Array) -> Scale:
     """Columns on a common scale, from ``[X y]' W [X y]``."""
+    xp = namespace(gram)
     p = gram.shape[0] - 1
     orthogonal, pivot = orthonormal_map(gram[:p, :p])
     origin = orthogonal.T @ gram[:p, p]
     rest = gram[p, p] - origin @ origin
-    norm = jnp.sqrt(jnp.where(rest > 0, rest, 1.0))
-    R = jnp.block([[orthogonal, -(orthogonal @ origin)[:, None] / norm],
-                   [jnp.zeros((1, p)), jnp.ones((1, 1)) / norm]])  # fmt: skip
-    return _Scale(R, orthogonal, origin, rest, norm, pivot)
+    norm = xp.sqrt(xp.where(rest > 0, rest, 1.0))
+    share = rest / xp.where(gram[p, p] > 0, gram[p, p], 1.0)
+    last = xp.append(-(orthogonal @ origin), 1.0)[:, None] / norm
+    R = xp.concatenate([xp.concatenate([orthogonal, xp.zeros((1, p), gram.dtype)]), last], axis=1)
+    return Scale(R, orthogonal, origin, share, norm, pivot)
 
 
-def _unreached(
-    sums: Sums, R: Array, factors: Sequence[Elimination], explained: Array
-) -> tuple[Array, Array]:
+def unreached(S0: Array, factors: Sequence[Elimination], n_obs: Any) -> tuple[Array, Array]:
     """Cross-products that no group explains, and whether the groups reach every row."""
-    S0 = R.T @ sums.gram @ R - explained
-    nothing = jnp.diagonal(S0)[:-1] < _NOTHING  # a column that groups explain: exactly zero
-    reached = sum(jnp.sum((jnp.diagonal(f.U) > 0).astype(S0.dtype)) for f in factors)
-    full = reached >= sums.n_obs  # then nothing is left, to the last digit
-    keep = jnp.where(full, 0.0, jnp.append(jnp.where(nothing, 0.0, 1.0), 1.0))
+    xp = namespace(S0)
+    nothing = xp.diagonal(S0)[:-1] < _NOTHING  # a column that groups explain: exactly zero
+    reached = sum(xp.sum((xp.diagonal(f.U) > 0).astype(S0.dtype)) for f in factors)
+    full = reached >= n_obs  # then nothing is left, to the last digit
+    keep = xp.where(full, 0.0, xp.append(xp.where(nothing, 0.0, 1.0), 1.0))
     return S0 * keep[:, None] * keep[None, :], full
 
 
-def _fixed_maps(scale: _Scale, step: Array, units: Units) -> dict[str, Any]:
+def fixed_maps(scale: Scale, step: Array, units: Units) -> dict[str, Any]:
     """What of :class:`lmm_jax.layouts.contract.Maps` belongs to X and y."""
-    centring = jnp.eye(step.size) - units.constant[:, None] * units.x_shift[None, :]
+    xp = namespace(scale, step)
+    identity = xp.eye(step.size, dtype=step.dtype)
+    centring = identity - units.constant[:, None] * units.x_shift[None, :]
     beta_map = centring @ (scale.orthogonal / units.x_unit[:, None])
     y_scale = scale.norm * units.y_unit
     return {
         "beta_map": beta_map,
-        "log_det_map": log_det_of_map(scale.orthogonal, jnp.asarray(units.x_unit)),
+        "log_det_map": log_det_of_map(scale.orthogonal, xp.asarray(units.x_unit)),
         "beta_origin": (beta_map @ scale.origin) * units.y_unit + y_scale * (beta_map @ step),
-        "beta_shift": jnp.asarray(units.constant * units.y_shift),
+        "beta_shift": xp.asarray(units.constant * units.y_shift),
         "y_scale": y_scale,
     }
 
 
 def _whiteners(sums: Sums, index: GroupIndex) -> tuple[tuple[Array, ...], Array]:
     """Whitener of every term, and the smallest pivot of them."""
-    grams = [jnp.zeros((k, k)) for k in index.sizes]
+    grams: list[Any] = [0.0 for _ in index.sizes]
     for t, level in zip(index.streams, sums.levels, strict=True):
-        grams[t] = grams[t] + jnp.sum(level[:, :, : index.sizes[t]], axis=0)
-    made = [lower_whitener(gram / sums.n_obs) for gram in grams]
-    worst = jnp.min(jnp.stack([pivot for _, pivot in made]))
+        grams[t] = grams[t] + level[:, :, : index.sizes[t]].sum(axis=0)
+    return whiteners_of([gram / sums.n_obs for gram in grams], index.structures)
+
+
+def whiteners_of(
+    squares: Sequence[Array], structures: Sequence[Structure]
+) -> tuple[tuple[Array, ...], Array]:
+    """Whitener of every term from its cross-products per row, and the smallest pivot of them."""
+    xp = namespace(squares)
+    made = [lower_whitener(square) for square in squares]
+    worst = xp.min(xp.stack([pivot for _, pivot in made]))
     whiteners = tuple(
-        A if structure.unrestricted else common_whitener(gram / sums.n_obs)
-        for (A, _), gram, structure in zip(made, grams, index.structures, strict=True)
+        A if structure.unrestricted else common_whitener(square)
+        for (A, _), square, structure in zip(made, squares, structures, strict=True)
     )
     return whiteners, worst**2
 
@@ -257,7 +299,7 @@ def _factors(
     groups, tol = index.n_groups[0], rank_tol(R.dtype)
     aligned = not any(table.placements for table in (*index.levels, *index.pairs))
     size = block_size(groups)
-    if not aligned or size == groups:
+    if not aligned or size == groups or namespace(sums) is not JAX:
         grams, crosses = _group_arrays(sums, R, whiteners, index)
         factors = [eliminate(a, b, tol=tol) for a, b in zip(grams, crosses, strict=True)]
         total = [total_product(f.X, f.X) for f in factors]
@@ -286,20 +328,18 @@ def _group_arrays(
     sums: Sums, R: Array, whiteners: Sequence[Array], index: GroupIndex
 ) -> tuple[list[Array], list[Array]]:
     """``Z_i' Z_i`` and ``Z_i' [X_i y_i]`` of every group in the layout's bases."""
+    xp = namespace(sums)
     terms = index.streams
     ends = [
-        jnp.einsum("lab,ac->lcb", s, whiteners[t]) for s, t in zip(sums.levels, terms, strict=True)
+        xp.einsum("lab,ac->lcb", s, whiteners[t]) for s, t in zip(sums.levels, terms, strict=True)
     ]
-    crosses = [
-        jnp.einsum("lkc,cd->lkd", end[:, :, index.sizes[t] :], R)
-        for end, t in zip(ends, terms, strict=True)
-    ]
+    crosses = [end[:, :, index.sizes[t] :] @ R for end, t in zip(ends, terms, strict=True)]
     off = iter(sums.pairs)
     cells = []
     for a, b in stream_pairs(len(terms)):
         if a == b:
             own = ends[a][:, :, : index.sizes[terms[a]]]
         else:
-            own = jnp.einsum("lab,ac->lcb", next(off), whiteners[terms[a]])
-        cells.append(jnp.einsum("lab,bd->lad", own, whiteners[terms[b]]))
+            own = xp.einsum("lab,ac->lcb", next(off), whiteners[terms[a]])
+        cells.append(own @ whiteners[terms[b]])
     return place_cells(cells, index), place_levels(crosses, index)

@@ -24,6 +24,8 @@ _BATCH_ELSEWHERE = 1 << 20
 MANY_ROWS = 1 << 13
 # Rows that are looked at for shifts and scales.
 _SAMPLE = 4096
+# Seconds that NumPy takes for a number in the sums, about.
+_PER_NUMBER = 2e-7
 
 
 @partial(compiled, static="index_streams", donate="sums")
@@ -32,12 +34,12 @@ def _add_rows(sums: Sums, rows: Rows, units: Units, index_streams: tuple[int, ..
 
 
 def _finish(sums: Sums, units: Units, index: GroupIndex) -> Any:
-    """Layout, its ranks and residual sum of squares, and whether its digits are all there."""
-    layout, precise = layout_from_sums(sums, units, index)
-    return layout, (layout.ranks(), layout.within_rss()), precise
+    """Layout, its ranks and residual sum of squares, and what its digits hang on."""
+    layout, digits = layout_from_sums(sums, units, index)
+    return layout, (layout.ranks(), layout.within_rss()), digits
 
 
-finish = compiled(_finish)
+finish = compiled(_finish, host=_PER_NUMBER)
 
 
 @compiled
@@ -78,11 +80,11 @@ def sum_rows(
         pairs=tuple(table.cell[: y.size] for (a, b), table in pairs if a != b),
     )
     if y.size <= batch_rows():
-        layout, reach, precise = _sum_batch(_batch(rows, index.n_rows), units, index)
+        layout, reach, digits = _sum_batch(_batch(rows, index.n_rows), units, index)
     else:
         sums = add_batches(no_rows(index, X.shape[1]), rows, units, index.streams)
-        layout, reach, precise = finish(sums, units, index)
-    return (layout, reach) if bool(precise) else None
+        layout, reach, digits = finish(sums, units, index)
+    return (layout, reach) if digits.are_kept else None
 
 
 def add_batches(sums: Sums, rows: Rows, units: Units, streams: tuple[int, ...]) -> Sums:

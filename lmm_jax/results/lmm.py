@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..designs.from_batches import BatchDesign
+from ..designs.from_sums import BatchDesign
 from ..designs.labels import TermLabel
 from ..errors import DataError
 from ..inference.robust import robust_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from .links import Links, apply_at, pair_sums
 # size, relative to their diagonal, that differences of cross-products have from rounding.
 _FIT_COLUMNS = 2048
 _ROUNDING = 1e-12
+# Integers of the links.
+_PLACES = ("group", "row", "block", "left", "right")
 
 
 def link_rows(
@@ -46,34 +49,63 @@ def link_rows(
     buckets : sequence of Bucket
     index : CrossedIndex
     """
-    xp = namespace(inner, outer, y, group_rows, residual)
     squares = _core_products(outer, index)
-    S, links, raw = squares, [], []
+    entries = [_entry_products(inner, outer, b, bucket, index) for b, bucket in enumerate(buckets)]
+    links, S = link_groups(squares, entries, buckets, index)
+    s = core_rows(outer, residual, index)
+    core = Core(S=S, s=s, origin=s[:, :1] * 0.0, widths=index.core_widths)
+    y_rows = core_rows(outer, y[:, None], index)
+    return links, core, moments_of(squares, y_rows, links, entries, group_rows, buckets, index)
+
+
+def link_groups(
+    squares: Array, entries: Sequence[Array], buckets: Sequence[Bucket], index: CrossedIndex
+) -> tuple[tuple[Links, ...], Array]:
+    """Links of the groups of every bucket, and what the groups leave of the core's products.
+
+    Parameters
+    ----------
+    squares : Array, shape (N, N, B)
+        ``Z_2' Z_2``.
+    entries : sequence of Array, shape (q, E)
+        ``Z_1' Z_2`` at the entries of every bucket.
+    buckets : sequence of Bucket
+    index : CrossedIndex
+    """
+    xp = namespace(squares, entries)
+    S, links = squares, []
     shape = (squares.shape[0], index.n_blocks)
-    for b, bucket in enumerate(buckets):
-        x = _entry_products(inner, outer, b, bucket, index)
-        at = index.links[b]
-        link = Links(
-            d=x,
-            group=xp.asarray(at.group),
-            row=xp.asarray(at.row),
-            block=xp.asarray(at.block),
-            left=xp.asarray(at.left),
-            right=xp.asarray(at.right),
-        )
+    for b, (x, bucket) in enumerate(zip(entries, buckets, strict=True)):
+        link = _link(x, b, index)
         identity = xp.eye(bucket.T.shape[0], dtype=x.dtype)[:, :, None]
         Ti = back_substitute(bucket.T, xp.broadcast_to(identity, bucket.T.shape))
-        d = apply_at(xp.swapaxes(Ti, 0, 1), x, link)
-        S = S - pair_sums(d, d, link, shape)
-        links.append(Links(d=d, group=link.group, row=link.row, block=link.block,
-                           left=link.left, right=link.right))  # fmt: skip
-        raw.append(link)
-    s = core_rows(outer, residual, index)
-    core = Core(S=S, s=s, origin=xp.zeros_like(s[:, :1]), widths=index.core_widths)
-    moments = start_moments(
+        link = replace(link, d=apply_at(xp.swapaxes(Ti, 0, 1), x, link))
+        S = S - pair_sums(link.d, link.d, link, shape)
+        links.append(link)
+    return tuple(links), S
+
+
+def _link(d: Array, b: int, index: CrossedIndex) -> Links:
+    """Numbers at the entries of bucket b."""
+    xp, at = namespace(d), index.links[b]
+    places = {name: xp.asarray(getattr(at, name)) for name in _PLACES}
+    return Links(d=d, **places)
+
+
+def moments_of(
+    squares: Array,
+    y_rows: Array,
+    links: Sequence[Links],
+    entries: Sequence[Array],
+    group_rows: Sequence[Array],
+    buckets: Sequence[Bucket],
+    index: CrossedIndex,
+) -> StartMoments:
+    """:func:`start_moments` of a layout whose ``Z_1' Z_2`` are ``entries``."""
+    return start_moments(
         squares,
-        core_rows(outer, y[:, None], index),
-        raw,
+        y_rows,
+        [replace(link, d=x) for link, x in zip(links, entries, strict=True)],
         group_rows,
         buckets,
         sizes=index.sizes,
@@ -81,7 +113,6 @@ def link_rows(
         crossed=index.crossed,
         widths=index.core_widths,
     )
-    return tuple(links), core, moments
 
 
 def two_way_fit(core: Core, S0: Array) -> tuple[Array, Array]:
@@ -148,7 +179,8 @@ def _core_streams(outer: Sequence[Array], index: CrossedIndex) -> list[tuple[Arr
     return columns
 
 
-def _n_rows(index: CrossedIndex) -> int:
+def n_columns(index: CrossedIndex) -> int:
+    """Columns of a block of the core."""
     sizes = [index.sizes[t] for t in index.crossed]
     return sum(k * w for k, w in zip(sizes, index.core_widths, strict=True))
 
@@ -156,7 +188,7 @@ def _n_rows(index: CrossedIndex) -> int:
 def _core_products(outer: Sequence[Array], index: CrossedIndex) -> Array:
     """``Z_2' Z_2``, (N, N, B)."""
     xp = namespace(outer)
-    N, B = _n_rows(index), index.n_blocks
+    N, B = n_columns(index), index.n_blocks
     block = xp.asarray(index.block)
     total = xp.zeros(N * N * B, outer[0].dtype)
     columns = _core_streams(outer, index)
@@ -169,7 +201,7 @@ def _core_products(outer: Sequence[Array], index: CrossedIndex) -> Array:
 def core_rows(outer: Sequence[Array], rows: Array, index: CrossedIndex) -> Array:
     """``Z_2' rows``, (N, C, B)."""
     xp = namespace(outer, rows)
-    N, B = _n_rows(index), index.n_blocks
+    N, B = n_columns(index), index.n_blocks
     total = xp.zeros((N * B, rows.shape[1]), rows.dtype)
     for z, row in _core_streams(outer, index):
         cell = row * B + xp.asarray(index.block)

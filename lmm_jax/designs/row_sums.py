@@ -1,0 +1,160 @@
+"""What the fit needs of some rows, as an object with ``+``."""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from ..errors import DataError
+from ..layouts.stream_compress import fixed_digits
+from ..reprs import folded, public
+from .arrow_sums import from_arrow, to_arrow
+from .batch_reader import Batch
+from .schema import Schema
+from .sum_arrays import SumArrays, add_up, distinct_rows, independent
+
+
+@public
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class RowSums(SumArrays):
+    """What the fit needs of some rows, as sums: ``+`` gives those of all of them.
+
+    Made by :func:`summarize`. Two parts may have rows of the same groups. The object is a few
+    arrays of NumPy, of the size of the groups and, where there are several grouping factors, of
+    the combinations of their levels that rows have (*cells*).
+    """
+
+    def __repr__(self) -> str:
+        groups = [f"{':'.join(key)} {len(p):,} levels"
+                  for key, p in zip(self.schema.factors, self.products, strict=True)]  # fmt: skip
+        return folded(
+            f"<RowSums: {self.schema.formula}; {self.n_rows:,} rows, {', '.join(groups)}>"
+        )
+
+    def __add__(self, other: Any) -> RowSums:
+        if not isinstance(other, RowSums):
+            return NotImplemented
+        return add_up([self, other])
+
+    def __radd__(self, other: Any) -> RowSums:
+        if other == 0:  # where sum() begins
+            return self
+        return NotImplemented
+
+    @property
+    def lost_digits(self) -> float:
+        """Digits of sixteen that the sums have lost to differences, by the fixed effects alone.
+
+        Of y where X explains nearly all of it, and of X where its columns nearly agree. The fit
+        says what the groups take besides.
+        """
+        at = [*independent(self.gram[:-1, :-1]), len(self.gram) - 1]
+        return fixed_digits(self.gram[np.ix_(at, at)]).lost
+
+    def with_missing(self, missed: Iterable[tuple[int, dict[str, int]]]) -> RowSums:
+        """The sums with more rows that were left out."""
+        gaps, more = Counter(self.gaps), self.n_missing
+        for count, by_name in missed:
+            more += count
+            gaps.update(by_name)
+        return replace(self, n_missing=more, gaps=dict(gaps))
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the sums to a file, a pickle, that :meth:`load` reads."""
+        Path(path).write_bytes(pickle.dumps(self))
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Self:
+        """Read a file that :meth:`save` wrote; a pickle can run any code."""
+        try:
+            found = pickle.loads(Path(path).read_bytes())
+        except OSError:
+            raise
+        except Exception as error:  # whatever a damaged pickle raises
+            raise DataError(f"{path} holds no sums over rows: {error}") from error
+        if not isinstance(found, cls):
+            raise DataError(f"{path} holds a {type(found).__name__}, no sums over rows")
+        return found
+
+    def to_arrow(self) -> Any:
+        """The sums as a table of pyarrow, one row a group.
+
+        A row has the labels of its group, and one for each pair of factors besides; the row
+        without a label has the sums over all rows. Tables of several parts may be concatenated.
+        """
+        return to_arrow(self)
+
+    @classmethod
+    def from_arrow(cls, table: Any, schema: Schema) -> Self:
+        """Sums from one table of :meth:`to_arrow`, or from those of several parts, concatenated."""
+        return from_arrow(table, schema, cls)
+
+
+def sums_of(batch: Batch, schema: Schema) -> RowSums:
+    """Sums over the rows of a batch."""
+    units = schema.units
+    root = np.ones(len(batch.y)) if batch.weights is None else np.sqrt(batch.weights)
+    X = (batch.X - units.x_shift) / units.x_unit
+    y = (batch.y - units.y_shift) / units.y_unit
+    XY = np.asfortranarray(np.concatenate([X, y[:, None]], axis=1) * root[:, None])
+    sizes = [len(labels) for labels in batch.labels]
+    codes = np.stack(batch.codes, axis=1)
+    cells, number = distinct_rows(codes, sizes)
+    Z = [
+        np.asfortranarray(np.concatenate([batch.Z[t] for t in schema.members(key)], axis=1))
+        * root[:, None]
+        for key in schema.factors
+    ]
+    products = []
+    for key, z in zip(schema.factors, Z, strict=True):
+        at = [schema.groups.index(e) for e in key]
+        rows, level = distinct_rows(cells[:, at], [sizes[i] for i in at])
+        products.append(_level_products(level[number], len(rows), z, XY))
+    return RowSums(
+        schema=schema,
+        labels=batch.labels,
+        cells=cells,
+        links=_links(number, len(cells), Z),
+        products=tuple(products),
+        gram=XY.T @ XY,
+        n_rows=len(batch.y),
+        log_weights=0.0 if batch.weights is None else float(np.log(batch.weights).sum()),
+        n_missing=batch.n_missing,
+        gaps=batch.gaps,
+        seen=batch.seen,
+    )
+
+
+def _level_products(level: np.ndarray, count: int, z: np.ndarray, XY: np.ndarray) -> np.ndarray:
+    """``z' [z X y]`` of every level, (count, K, K + p + 1)."""
+    K = z.shape[1]
+    out = np.zeros((count, K, K + XY.shape[1]))
+    for a in range(K):
+        for b in range(a, K):
+            out[:, a, b] = out[:, b, a] = _summed(level, count, z[:, a] * z[:, b])
+        for j in range(XY.shape[1]):
+            out[:, a, K + j] = _summed(level, count, z[:, a] * XY[:, j])
+    return out
+
+
+def _links(cell: np.ndarray, count: int, Z: Sequence[np.ndarray]) -> np.ndarray:
+    """Products of the columns of different factors, in the order of :func:`link_blocks`."""
+    columns = [
+        _summed(cell, count, left[:, a] * right[:, b])
+        for i, left in enumerate(Z)
+        for right in Z[i + 1 :]
+        for a in range(left.shape[1])
+        for b in range(right.shape[1])
+    ]
+    return np.stack(columns, axis=1) if columns else np.zeros((count, 0))
+
+
+def _summed(place: np.ndarray, count: int, values: np.ndarray) -> np.ndarray:
+    return np.bincount(place, weights=values, minlength=count)

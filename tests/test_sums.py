@@ -1,0 +1,275 @@
+"""Sums over parts of the rows add up to the fit of all of them."""
+
+import pickle
+from functools import reduce
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+import lmm_jax as lmm
+
+RNG = np.random.default_rng(5)
+N = 400
+SCHOOL, ROOM, ITEM = RNG.integers(0, 14, N), RNG.integers(0, 3, N), RNG.integers(0, 9, N)
+DATA = pd.DataFrame(
+    {
+        "school": np.char.add("s", SCHOOL.astype(str)),
+        "room": ROOM,
+        "item": ITEM,
+        "day": RNG.integers(0, 5, N),
+        "x": RNG.normal(size=N) + 2.0,
+        "f": RNG.choice(["a", "b", "c"], N),
+        "w": RNG.uniform(0.5, 2.0, N),
+        "o": RNG.normal(size=N),
+    }
+)
+DATA["y"] = (
+    RNG.normal(size=14)[SCHOOL]
+    + RNG.normal(size=14)[SCHOOL] * 0.5 * DATA["x"]
+    + RNG.normal(size=(14, 3))[SCHOOL, ROOM]
+    + RNG.normal(size=9)[ITEM]
+    + RNG.normal(size=5)[DATA["day"]]
+    + RNG.normal(size=N)
+)
+
+MODELS = {
+    "intercept": ("y ~ x + f + (1 | school)", {}),
+    "slope": ("y ~ x * f + (x | school)", {}),
+    "uncorrelated": ("y ~ x + (x || school)", {}),
+    "nested": ("y ~ x + (1 | school/room)", {}),
+    "nested, with a slope": ("y ~ x + (x | school) + (1 | school:room)", {}),
+    "crossed": ("y ~ x + f + (1 | school) + (1 | item)", {}),
+    "crossed, with slopes": ("y ~ x + (x | school) + (x | item)", {}),
+    "three crossed": ("y ~ x + (1 | school) + (1 | item) + (1 | day)", {}),
+    "nested and crossed": ("y ~ x + (1 | school/room) + (1 | item)", {}),
+    "weights": ("y ~ x + (x | school)", {"weights": "w"}),
+    "weights, crossed": ("y ~ x + (1 | school) + (1 | item)", {"weights": "w"}),
+    "offset": ("y ~ x + offset(o) + (1 | school)", {"offset": "w"}),
+    "contrasts": ("y ~ C(f, contr.sum) * x + (1 | school)", {}),
+    "polynomial": ("y ~ poly(x, 3) + (1 | school)", {}),
+    "splines": ("y ~ bs(x, df=5) + (1 | school) + (1 | item)", {}),
+    "centred": ("y ~ scale(x) + (scale(x) | school)", {}),
+    "structure": ("y ~ x + cs(1 + x | school, hom=True)", {}),
+    "no fixed effects": ("y ~ 0 + (1 | school)", {}),
+}
+
+
+def parts_of(formula, data=DATA, seed=0, count=4, **options):
+    """Sums of random parts: groups are split between them, and one has no rows."""
+    schema = lmm.schema(formula, data, **options)
+    part = np.random.default_rng(seed).integers(0, count, len(data))
+    frames = [data[part == i] for i in range(count)] + [data[:0]]
+    return [lmm.summarize(formula, frame, schema=schema) for frame in frames]
+
+
+def assert_same(got, want):
+    assert got.llf == pytest.approx(want.llf, rel=1e-10)
+    assert list(got.params.index) == list(want.params.index)
+    # both stop at a decrement of 1e-9, which leaves the variances that far apart
+    np.testing.assert_allclose(got.params, want.params, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(got.bse_fe, want.bse_fe, rtol=1e-7)
+    assert (got.nobs, got.converged) == (want.nobs, True)
+    pd.testing.assert_series_equal(got.n_groups, want.n_groups)
+    for group, frame in want.random_effects.items():
+        ours = got.random_effects[group].loc[frame.index]
+        np.testing.assert_allclose(ours, frame, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize("name", MODELS)
+def test_fit_of_the_parts_is_that_of_the_rows(name, reml):
+    formula, options = MODELS[name]
+    want = lmm.fit(formula, DATA, reml=reml, **options)
+    assert_same(lmm.fit(sum(parts_of(formula, **options)), reml=reml), want)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_criterion_is_that_of_the_rows_anywhere(name):
+    formula, options = MODELS[name]
+    got = lmm.summarize(formula, DATA, **options)
+    made = [lmm.fit(got, maxiter=0).design, lmm.design(formula, DATA, **options)]
+    assert made[0].exog_names == made[1].exog_names
+    assert [t.label for t in made[0].terms] == [t.label for t in made[1].terms]
+    with jax.enable_x64(True):
+        starts = [np.concatenate([s.start(np.full(s.k, 0.7)) for s in d.structures]) for d in made]
+        values = [float(lmm.profile_loglike(t, d.layout))
+                  for t, d in zip(starts, made, strict=True)]  # fmt: skip
+    assert values[0] == pytest.approx(values[1], rel=1e-11)
+
+
+def arrays(sums):
+    return [sums.gram, sums.links, *sums.products]
+
+
+def assert_equal_sums(a, b):
+    """Equal up to the order of additions."""
+    assert (a.n_rows, a.n_missing, a.gaps) == (b.n_rows, b.n_missing, b.gaps)
+    assert [list(found) for found in a.labels] == [list(found) for found in b.labels]
+    np.testing.assert_array_equal(a.cells, b.cells)
+    for left, right in zip(arrays(a), arrays(b), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-12, atol=1e-12 * np.abs(a.gram).max())
+
+
+@pytest.mark.parametrize("name", ["slope", "nested", "three crossed", "nested and crossed"])
+def test_sums_are_associative_and_commutative(name):
+    formula, options = MODELS[name]
+    parts = parts_of(formula, **options)
+    whole = reduce(lambda a, b: a + b, parts)
+    assert_equal_sums(whole, lmm.summarize(formula, DATA, schema=parts[0].schema))
+    assert_equal_sums(whole, reduce(lambda a, b: b + a, reversed(parts)))
+    a, b, c, *_ = parts
+    assert_equal_sums((a + b) + c, a + (b + c))
+    for left, right in zip(arrays(a + b), arrays(b + a), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("name", ["slope", "nested and crossed"])
+def test_sums_travel(name, tmp_path):
+    formula, options = MODELS[name]
+    parts = parts_of(formula, **options)
+    whole = sum(parts)
+    sent = [pickle.loads(pickle.dumps(part)) for part in parts]
+    assert_equal_sums(sum(sent), whole)
+    whole.save(tmp_path / "all.sums")
+    assert_equal_sums(lmm.RowSums.load(tmp_path / "all.sums"), whole)
+    (tmp_path / "other").write_bytes(pickle.dumps({}))
+    with pytest.raises(lmm.DataError, match="no sums over rows"):
+        lmm.RowSums.load(tmp_path / "other")
+
+
+@pytest.mark.parametrize("name", ["slope", "nested and crossed", "three crossed"])
+def test_sums_as_tables_of_arrow(name):
+    pyarrow = pytest.importorskip("pyarrow")
+    formula, options = MODELS[name]
+    parts = parts_of(formula, **options)
+    schema, whole = parts[0].schema, sum(parts)
+    table = whole.to_arrow()
+    n_groups = sum(len(products) for products in whole.products)
+    cells = len(whole.cells) if whole.links.size else 0
+    assert table.num_rows == 1 + n_groups + cells
+    assert_equal_sums(lmm.RowSums.from_arrow(table, schema), whole)
+    joined = pyarrow.concat_tables([part.to_arrow() for part in parts[:4]])
+    assert_equal_sums(lmm.RowSums.from_arrow(joined, schema), whole)
+    with pytest.raises(lmm.DataError, match="another schema"):
+        lmm.RowSums.from_arrow(table, lmm.schema(formula, DATA[:100], **options))
+    with pytest.raises(lmm.DataError, match="what to_arrow gave"):
+        lmm.RowSums.from_arrow(pyarrow.table({"a": [1]}), schema)
+
+
+def test_a_schema_of_levels_needs_no_sample():
+    formula = "y ~ x * f + (x | school)"
+    schema = lmm.schema(formula, levels={"f": ["a", "b", "c"]})
+    parts = [lmm.summarize(formula, DATA[i::3], schema=schema) for i in range(3)]
+    assert_same(lmm.fit(sum(parts)), lmm.fit(formula, DATA))
+    with pytest.raises(lmm.DataError, match="looks at all rows"):
+        lmm.schema("y ~ poly(x, 2) + (1 | school)", levels={})
+
+
+def test_levels_that_are_fixed_keep_their_order_and_name_strangers():
+    formula = "y ~ x + f + (1 | school)"
+    order = [f"s{i}" for i in range(20)]
+    schema = lmm.schema(formula, DATA[:50], levels={"f": ["c", "a", "b"], "school": order})
+    parts = [lmm.summarize(formula, DATA[i::3], schema=schema) for i in range(3)]
+    got = lmm.fit(sum(parts))
+    assert list(got.random_effects["school"].index) == order[:14]
+    data = DATA.assign(f=pd.Categorical(DATA["f"], ["c", "a", "b"]))
+    assert_same(got, lmm.fit(formula, data))
+    for column, label in {"f": "z", "school": "t1"}.items():
+        stranger = DATA[:5].assign(**{column: label})
+        with pytest.raises(lmm.DataError, match=f"'{label}'"):
+            lmm.summarize(formula, stranger, schema=schema)
+
+
+def test_knots_come_from_the_sample():
+    formula = "y ~ bs(x, df=5) + (1 | school)"
+    few = DATA[(DATA["x"] > DATA["x"].quantile(0.05)) & (DATA["x"] < DATA["x"].quantile(0.95))]
+    schema = lmm.schema(formula, DATA[::3])
+    inside = few[few["x"].between(DATA["x"][::3].min(), DATA["x"][::3].max())]
+    parts = [lmm.summarize(formula, inside[i::2], schema=schema) for i in range(2)]
+    assert lmm.fit(sum(parts)).nobs == len(inside)
+    spread = np.random.default_rng(0).permutation(len(inside))
+    again = [lmm.summarize(formula, inside.iloc[spread[i::5]], schema=schema) for i in range(5)]
+    assert lmm.fit(sum(again)).llf == pytest.approx(lmm.fit(sum(parts)).llf, rel=1e-10)
+
+
+def test_missing_values_are_counted():
+    data = DATA.assign(x=DATA["x"].where(np.arange(N) % 7 > 0))
+    formula = "y ~ x + (1 | school)"
+    got = sum(parts_of(formula, data))
+    assert (got.n_rows, got.n_missing, got.gaps) == (N - 58, 58, {"x": 58})
+    assert_same(lmm.fit(got), lmm.fit(formula, data))
+
+
+def test_origins_keep_the_digits_of_large_means():
+    data = DATA.assign(y=DATA["y"] + 1e7, x=DATA["x"] + 1e5)
+    for formula in ("y ~ x + (1 | school)", "y ~ x + (1 | school) + (1 | item)"):
+        got = lmm.fit(sum(parts_of(formula, data)))
+        assert got.llf == pytest.approx(lmm.fit(formula, data).llf, rel=1e-10)
+
+
+def test_lost_digits_are_told():
+    data = DATA.assign(y=DATA["y"] + 1e5)
+    formula = "y ~ x + (1 | school)"
+    near = lmm.summarize(formula, data, schema=lmm.schema(formula, data[:50]))
+    far = lmm.summarize(formula, data, schema=lmm.schema(formula, levels={}))
+    assert near.lost_digits < 1.5
+    # the variance of y is about 10, its mean 1e5: nine digits of the squares
+    assert 8 < far.lost_digits < 10
+    with pytest.warns(lmm.ConvergenceWarning, match=r"about 9 of 16"):
+        lmm.fit(far)
+
+
+def test_large_effects_of_crossed_factors():
+    data = DATA.assign(y=DATA["y"] + 300.0 * RNG.normal(size=9)[ITEM])
+    formula = "y ~ x + (1 | school) + (1 | item)"
+    with pytest.warns(lmm.ConvergenceWarning, match="lose digits"):
+        got = lmm.fit(sum(parts_of(formula, data)))
+    assert got.llf == pytest.approx(lmm.fit(formula, data).llf, rel=1e-9)
+
+
+def test_what_needs_rows_is_refused():
+    res = lmm.fit(sum(parts_of("y ~ x + (1 | school) + (1 | item)")))
+    for call in (lambda: res.resid, lambda: res.fittedvalues, lambda: lmm.simulate(res, seed=0)):
+        with pytest.raises(lmm.DataError, match="came in batches"):
+            call()
+    want = lmm.fit("y ~ x + (1 | school) + (1 | item)", DATA)
+    np.testing.assert_allclose(
+        res.predict(DATA, conditional=True), want.predict(DATA, conditional=True), rtol=1e-6
+    )
+
+
+SCHEMA = lmm.schema("y ~ x + (1 | school)", DATA)
+ERRORS = [
+    ("other schemas", lambda: lmm.summarize(SCHEMA.formula, DATA)
+     + lmm.summarize("y ~ x + f + (1 | school)", DATA), lmm.DataError, "one schema"),
+    ("other formula", lambda: lmm.summarize("y ~ f + (1 | school)", DATA, schema=SCHEMA),
+     lmm.FormulaError, "the schema is that of"),
+    ("weights beside it", lambda: lmm.summarize(SCHEMA.formula, DATA, schema=SCHEMA, weights="w"),
+     lmm.DataError, "pass them to lmm.schema"),
+    ("data beside sums", lambda: lmm.fit(lmm.summarize(SCHEMA.formula, DATA), DATA),
+     lmm.DataError, "pass no data"),
+    ("no rows", lambda: lmm.fit(lmm.summarize(SCHEMA.formula, DATA[:0], schema=SCHEMA)),
+     lmm.DataError, "no complete row"),
+    ("no schema", lambda: lmm.summarize(SCHEMA.formula, DATA, schema=5), lmm.DataError, "schema"),
+    ("residual covariance", lambda: lmm.schema("y ~ x + (1 | school) + ar1(day | item)", DATA),
+     lmm.FormulaError, "rows in memory"),
+    ("unknown level column", lambda: lmm.schema("y ~ x + (1 | school)", DATA, levels={"q": [1]}),
+     lmm.DataError, "does not read"),
+    ("a sample that lacks a level", lambda: lmm.schema("y ~ f + (1 | school)", DATA,
+     levels={"f": ["a", "b"]}), lmm.DataError, "'c'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"), [e[1:] for e in ERRORS], ids=[e[0] for e in ERRORS]
+)
+def test_is_refused(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
+
+
+def test_adding_something_else_is_a_type_error():
+    with pytest.raises(TypeError):
+        lmm.summarize(SCHEMA.formula, DATA) + 1
