@@ -6,6 +6,7 @@ import pickle
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -100,18 +101,22 @@ class RowSums(SumArrays):
 def sums_of(batch: Batch, schema: Schema) -> RowSums:
     """Sums over the rows of a batch."""
     units = schema.units
-    root = np.ones(len(batch.y)) if batch.weights is None else np.sqrt(batch.weights)
-    X = (batch.X - units.x_shift) / units.x_unit
-    y = (batch.y - units.y_shift) / units.y_unit
-    XY = np.asfortranarray(np.concatenate([X, y[:, None]], axis=1) * root[:, None])
+    n, p = batch.X.shape
+    XY = np.empty((n, p + 1), order="F")  # columns are what follows reads
+    XY[:, :p] = batch.X
+    XY[:, p] = batch.y
+    XY -= np.append(units.x_shift, units.y_shift)
+    XY /= np.append(units.x_unit, units.y_unit)
+    Z = [
+        np.asfortranarray(np.concatenate([batch.Z[t] for t in schema.members(key)], axis=1))
+        for key in schema.factors
+    ]
+    if batch.weights is not None:
+        root = np.sqrt(batch.weights)[:, None]
+        XY, Z = XY * root, [z * root for z in Z]
     sizes = [len(labels) for labels in batch.labels]
     codes = np.stack(batch.codes, axis=1)
     cells, number = distinct_rows(codes, sizes)
-    Z = [
-        np.asfortranarray(np.concatenate([batch.Z[t] for t in schema.members(key)], axis=1))
-        * root[:, None]
-        for key in schema.factors
-    ]
     products = []
     for key, z in zip(schema.factors, Z, strict=True):
         at = [schema.groups.index(e) for e in key]
@@ -134,14 +139,33 @@ def sums_of(batch: Batch, schema: Schema) -> RowSums:
 
 def _level_products(level: np.ndarray, count: int, z: np.ndarray, XY: np.ndarray) -> np.ndarray:
     """``z' [z X y]`` of every level, (count, K, K + p + 1)."""
-    K = z.shape[1]
-    out = np.zeros((count, K, K + XY.shape[1]))
-    for a in range(K):
-        for b in range(a, K):
-            out[:, a, b] = out[:, b, a] = _summed(level, count, z[:, a] * z[:, b])
-        for j in range(XY.shape[1]):
-            out[:, a, K + j] = _summed(level, count, z[:, a] * XY[:, j])
+    K, columns = z.shape[1], [*z.T, *XY.T]
+    constant = [_constant(column) for column in columns]
+
+    @cache
+    def alone(j: int | None) -> np.ndarray:
+        return np.bincount(level, None if j is None else columns[j], minlength=count)
+
+    def product(i: int, j: int) -> np.ndarray:
+        a, b = constant[i], constant[j]
+        if a is not None:
+            return a * (alone(j) if b is None else b * alone(None))
+        return _summed(level, count, columns[i] * columns[j]) if b is None else b * alone(i)
+
+    out = np.empty((count, K, len(columns)))
+    for i in range(K):
+        for j in range(i, len(columns)):
+            out[:, i, j] = product(i, j)
+    for i in range(K):
+        out[:, i, :i] = out[:, :i, i]
     return out
+
+
+def _constant(column: np.ndarray) -> float | None:
+    """The number that a column is in all rows; None if they differ."""
+    if not column.size or column[0] != column[-1] or not (column == column[0]).all():
+        return None
+    return float(column[0])
 
 
 def _links(cell: np.ndarray, count: int, Z: Sequence[np.ndarray]) -> np.ndarray:

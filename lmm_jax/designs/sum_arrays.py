@@ -139,24 +139,30 @@ def add_up(parts: Sequence[Sums]) -> Sums:
         ]
         found, level = _placed(rows, [sizes[i] for i in at])
         products.append(_added([part.products[f] for part in parts], level, len(found)))
-    gaps: Counter[str] = Counter()
-    for part in parts:
-        gaps.update(part.gaps)
     return replace(
         first,
         labels=tuple(found.labels for found in joined),
         cells=cells,
         links=_added([part.links for part in parts], places, len(cells)),
         products=tuple(products),
-        gram=sum(part.gram for part in parts),  # type: ignore[arg-type]
-        n_rows=sum(part.n_rows for part in parts),
-        log_weights=sum(part.log_weights for part in parts),
-        n_missing=sum(part.n_missing for part in parts),
-        gaps=dict(gaps),
-        seen={
-            name: np.logical_or.reduce([part.seen[name] for part in parts]) for name in first.seen
-        },
+        **_common(parts),
     )
+
+
+def _common(parts: Sequence[SumArrays]) -> dict[str, Any]:
+    """What has no groups, added up."""
+    gaps: Counter[str] = Counter()
+    for part in parts:
+        gaps.update(part.gaps)
+    seen = {name: [part.seen[name] for part in parts] for name in parts[0].seen}
+    return {
+        "gram": np.sum([part.gram for part in parts], axis=0),
+        "n_rows": sum(part.n_rows for part in parts),
+        "log_weights": sum(part.log_weights for part in parts),
+        "n_missing": sum(part.n_missing for part in parts),
+        "gaps": dict(gaps),
+        "seen": {name: np.logical_or.reduce(found) for name, found in seen.items()},
+    }
 
 
 def _placed(
@@ -190,10 +196,10 @@ def union(indexes: Sequence[pd.Index[Any]], fixed: pd.Index[Any] | None, what: s
         used = np.unique(np.concatenate(found))
         return Union(fixed[used], [np.searchsorted(used, place) for place in found])
     if all(index.dtype == some[0].dtype and index.dtype.kind in "iu" for index in some):
-        values = np.unique(np.concatenate([index.to_numpy() for index in some]))
-        places = [np.searchsorted(values, index.to_numpy()) if len(index) else
-                  np.zeros(0, np.int64) for index in indexes]  # fmt: skip
-        return Union(pd.Index(values), places)
+        values = np.sort(np.concatenate([index.to_numpy() for index in some]), kind="stable")
+        values = values[np.append(True, values[1:] != values[:-1])] if values.size else values
+        found = [np.searchsorted(values, index.to_numpy()) for index in indexes]
+        return Union(pd.Index(values), found)
     labels = some[0]
     for index in some[1:]:
         new = index[find(labels, index, what) < 0]
@@ -210,14 +216,41 @@ def union(indexes: Sequence[pd.Index[Any]], fixed: pd.Index[Any] | None, what: s
 def total(parts: Iterable[Sums]) -> Sums | None:
     """Sums of a stream of parts, of which a few are held; None of no part.
 
-    Parts of similar size are added first, so that the largest is not copied for each small one.
+    A part whose groups are all known is added in place. Others wait until they are as many as
+    half of what there is, so that the sums are not copied for each small one.
     """
+    whole: Sums | None = None
     held: list[Sums] = []
     for part in parts:
+        more = None if whole is None else _added_in_place(whole, part)
+        if more is not None:
+            whole = more
+            continue
         held.append(part)
-        while len(held) > 1 and _size(held[-2]) <= 2 * _size(held[-1]):
-            held[-2:] = [add_up(held[-2:])]
-    return add_up(held) if held else None
+        if whole is None or 2 * sum(map(_size, held)) >= _size(whole):
+            whole, held = add_up([*([] if whole is None else [whole]), *held]), []
+    return add_up([whole, *held]) if whole is not None and held else whole
+
+
+def _added_in_place(whole: Sums, part: Sums) -> Sums | None:
+    """Sums that nobody else has and a part more, in their arrays; None if it has other groups."""
+    if len(part.labels) > 1 or whole.schema is not part.schema or not len(whole.labels[0]):
+        return None
+    places = _known_places(whole.labels[0], part.labels[0], whole.schema.groups[0])
+    if (places < 0).any():
+        return None
+    for products, more in zip(whole.products, part.products, strict=True):
+        products[places] += more
+    return replace(whole, **_common([whole, part]))
+
+
+def _known_places(known: pd.Index[Any], labels: pd.Index[Any], what: str) -> np.ndarray:
+    """Place of every label among labels in order, -1 where it is none of them."""
+    if known.dtype != labels.dtype or known.dtype.kind not in "iu":
+        return find(known, labels, what)
+    values, wanted = known.to_numpy(), labels.to_numpy()
+    places = np.searchsorted(values, wanted)
+    return np.where(values[np.minimum(places, len(values) - 1)] == wanted, places, -1)
 
 
 def _size(part: SumArrays) -> int:
