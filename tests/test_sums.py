@@ -273,3 +273,31 @@ def test_is_refused(call, error, words):
 def test_adding_something_else_is_a_type_error():
     with pytest.raises(TypeError):
         lmm.summarize(SCHEMA.formula, DATA) + 1
+
+
+def sources(folder):
+    """Rows outside of memory, by the package that holds them."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import dataset, parquet
+
+    for i in range(3):
+        parquet.write_table(pyarrow.Table.from_pandas(DATA[i::3]), folder / f"{i}.parquet")
+    pattern = str(folder / "*.parquet")
+    return {
+        "pattern": lambda: pattern,
+        "pyarrow": lambda: dataset.dataset(sorted(folder.glob("*.parquet"))),
+        "polars": lambda: pytest.importorskip("polars").scan_parquet(pattern),
+        "duckdb": lambda: pytest.importorskip("duckdb").sql(f"select * from '{pattern}'"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["pattern", "pyarrow", "polars", "duckdb"])
+def test_sources_that_hold_their_rows_elsewhere(kind, tmp_path):
+    formula = "y ~ x + f + (1 | school) + (1 | item)"
+    got = lmm.summarize(formula, sources(tmp_path)[kind](), batch_size=64)
+    assert_same(lmm.fit(got), lmm.fit(formula, DATA))
+
+
+def test_a_pattern_without_files_is_refused(tmp_path):
+    with pytest.raises(lmm.DataError, match="no file matches"):
+        lmm.summarize("y ~ x + (1 | school)", str(tmp_path / "*.parquet"))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from glob import glob
 from itertools import combinations
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import narwhals as nw
 import numpy as np
 import pandas as pd
 
 from ..errors import DataError, FormulaError
 from ..inputs.arguments import hinted, instance, whole_number
+from ..inputs.frames import in_memory, streamed
 from .batch_reader import BatchReader, complete
 from .data_frames import as_pandas
 from .design import Design
@@ -119,9 +120,10 @@ def summarize(
     ----------
     formula : str
         lme4's syntax with bars; factors may be nested or crossed.
-    data : frame, iterable of frames, path or pattern of Parquet files, or an engine's frame
-        A frame in memory of any kind, a stream of such frames, which are read once, or rows that
-        an engine holds.
+    data : frame, iterable of frames, path or pattern of Parquet files, or a source of rows
+        A frame in memory of any kind; a stream of such frames, which are read once; a Parquet
+        file, or several by a pattern, ``"rows/*.parquet"``; a dataset of pyarrow, a lazy frame of
+        polars or a relation of DuckDB, which are read batch by batch.
     schema : Schema, optional
         How rows are read, from :func:`schema`: sums add up if they have it in common. Not given:
         that of the frame, or of the first batch.
@@ -171,13 +173,8 @@ def summarize(
 
 
 def is_frame(data: Any) -> bool:
-    """Whether this is a frame in memory."""
-    if isinstance(data, Mapping | pd.DataFrame):
-        return True
-    found = nw.from_native(data, eager_only=True, pass_through=True)
-    return isinstance(found, nw.DataFrame) or (
-        type(data).__module__.split(".")[0] == "pyarrow" and hasattr(data, "num_rows")
-    )
+    """Whether the rows are in memory."""
+    return isinstance(data, Mapping | pd.DataFrame) or in_memory(data)
 
 
 def _check_same(formula: str, schema: Schema, *given: Any) -> None:
@@ -233,6 +230,12 @@ def sum_stream(
 
 def _frames(batches: Any, names: Sequence[str], batch_size: int) -> Iterator[Any]:
     """Frames of an iterable or of a Parquet file."""
+    if isinstance(batches, str) and "*" in batches:
+        batches = _dataset(batches)
+    elsewhere = streamed(batches, lambda name: name in names, batch_size)
+    if elsewhere is not None:
+        yield from elsewhere
+        return
     if isinstance(batches, str | PathLike):
         yield from _parquet(Path(batches), names, batch_size)
         return
@@ -244,6 +247,18 @@ def _frames(batches: Any, names: Sequence[str], batch_size: int) -> Iterator[Any
             "Parquet file (a frame in memory goes to lmm.design)"
         )
     yield from batches
+
+
+def _dataset(pattern: str) -> Any:
+    """The Parquet files that a pattern matches, as a dataset of pyarrow."""
+    paths = sorted(glob(pattern))
+    if not paths:
+        raise DataError(f"no file matches {pattern!r}")
+    try:
+        from pyarrow import dataset
+    except ImportError as error:
+        raise ImportError("Parquet files need pyarrow: pip install lmm-jax[arrow]") from error
+    return dataset.dataset(paths, format="parquet")
 
 
 def _parquet(path: Path, names: Sequence[str], batch_size: int) -> Iterator[Any]:

@@ -6,7 +6,7 @@ what narwhals reads is read by narwhals.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import narwhals as nw
@@ -64,6 +64,37 @@ def read_frame(data: Any, wanted: Callable[[Any], bool]) -> pd.DataFrame | None:
         return frame.select(used).to_pandas()
     columns = {name: _series_values(frame[name]) for name in used}
     return pd.DataFrame(columns, index=pd.RangeIndex(len(frame)))
+
+
+def in_memory(data: Any) -> bool:
+    """Whether this is a frame whose rows are in memory, of any kind but a mapping of columns."""
+    native = nw.to_native(data, pass_through=True)
+    if package(native) == "pyarrow" and hasattr(native, "num_rows"):
+        return True
+    return isinstance(nw.from_native(native, eager_only=True, pass_through=True), nw.DataFrame)
+
+
+def streamed(data: Any, wanted: Callable[[Any], bool], batch_size: int) -> Iterator[Any] | None:
+    """Frames of a source that holds its rows elsewhere, one after the other; None: this is none.
+
+    Datasets of pyarrow, lazy frames of polars and relations of DuckDB: only the columns in use are
+    computed, and no more than a few batches are held.
+    """
+    native = nw.to_native(data, pass_through=True)
+    kind = type(native).__name__
+    if package(native) == "pyarrow" and hasattr(native, "to_batches"):
+        used = [name for name in native.schema.names if wanted(name)]
+        return iter(native.to_batches(columns=used, batch_size=batch_size))
+    if package(native) == "polars" and kind == "LazyFrame":
+        used = [name for name in native.collect_schema().names() if wanted(name)]
+        return iter(native.select(used).collect_batches(chunk_size=batch_size))
+    if package(native).strip("_") == "duckdb" and kind == "DuckDBPyRelation":
+        quoted = ['"' + name.replace('"', '""') + '"' for name in native.columns if wanted(name)]
+        chosen = native.project(", ".join(quoted))
+        if hasattr(chosen, "to_arrow_reader"):
+            return iter(chosen.to_arrow_reader(batch_size))
+        return iter(chosen.fetch_record_batch(batch_size))  # before DuckDB 1.4
+    return None
 
 
 def package(data: Any) -> str:
