@@ -168,6 +168,16 @@ def calls() -> dict[str, Call]:
             dict(formula=FORMULA, batches=[DATA], weights=None, offset=None, missing="drop",
                  context=None, batch_size=100),
         ),
+        "schema": Call(
+            lmm.schema,
+            dict(formula=FORMULA, sample=DATA, levels=None, weights=None, offset=None,
+                 missing="drop", context=None),
+        ),
+        "summarize": Call(
+            lmm.summarize,
+            dict(formula=FORMULA, data=DATA, schema=None, weights=None, offset=None,
+                 missing="drop", context=None, batch_size=100),
+        ),
         "fit": Call(lmm.fit, {**rows, **fit_options}),
         "fit of a design": Call(
             lmm.fit,

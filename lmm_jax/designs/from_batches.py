@@ -270,6 +270,8 @@ def _parquet(path: Path, names: Sequence[str], batch_size: int) -> Iterator[Any]
         opened = parquet.ParquetFile(path)
     except ValueError as error:  # pyarrow's ArrowInvalid is one
         raise DataError(f"{path} is not a Parquet file: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     with opened as file:
         there = set(file.schema_arrow.names)
         wanted = [name for name in names if name in there]
