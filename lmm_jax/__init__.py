@@ -13,6 +13,11 @@ Fitting a model
     design               Build the design of a model from a formula.
     design_from_arrays   Build the design of a model with one grouping factor from arrays.
     design_from_batches  Build the design of a model from a stream of frames, none of which is kept.
+    schema               Fix how rows are read, so that the sums over parts of them add up.
+    Schema               How rows become the columns of a model: levels, contrasts, knots, origins
+                         and units.
+    summarize            Sum rows up to what the fit of a model needs of them.
+    RowSums              What the fit needs of some rows, as sums: + gives those of all of them.
     Design               A linear mixed model without its parameters: y = X beta + Z b + offset + e.
     LayoutInfo           Which layout a model got, and why.
     relationship         Additive relationships of the individuals of a pedigree, inbreeding

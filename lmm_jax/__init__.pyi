@@ -14,16 +14,18 @@ from .api.mmrm import mmrm
 from .api.power import power
 from .api.simulate import simulate
 from .api.simulate_residuals import simulate_residuals
+from .api.summarize import summarize
 from .covariance.params import Params, pack, unpack
 from .datasets import load_dataset
 from .designs.design import Design
 from .designs.from_arrays import design_from_arrays
-from .designs.from_batches import design_from_batches, summarize
+from .designs.from_batches import design_from_batches
 from .designs.from_formula import design
 from .designs.from_labels import row_index
+from .designs.make_schema import schema
 from .designs.pedigree import relationship
 from .designs.row_sums import RowSums
-from .designs.schema import Schema, schema
+from .designs.schema import Schema
 from .errors import (
     ConvergenceWarning,
     DataError,

@@ -27,8 +27,8 @@ WINGS = (
         "datasets",
         "tables",
     ),
-    *("covariance", "formulas", "layouts", "likelihood", "designs", "optimize"),
-    *("batches", "inference", "plots", "neighbours", "results", "api", "sklearn"),
+    *("covariance", "formulas", "layouts", "likelihood", "designs", "engines"),
+    *("optimize", "batches", "inference", "plots", "neighbours", "results", "api", "sklearn"),
     *("__init__", "__main__"),
 )
 # What a wing may use of other packages.
@@ -37,6 +37,7 @@ READERS = {
     "inputs",
     "formulas",
     "designs",
+    "engines",
     "datasets",
     "inference",
     "plots",
@@ -47,13 +48,14 @@ READERS = {
 }
 PACKAGES = {
     "pandas": READERS,
-    "narwhals": {"inputs"},
+    "narwhals": {"inputs", "engines"},
     "formulaic": {"formulas"},
     "jax": set(WINGS) - {"forks", "imports", "errors", "capabilities", "inputs", "formulas"},
     "optax": {"optimize"},
     "matplotlib": {"plots"},
     "great_tables": {"tables"},
     **{name: {"neighbours"} for name in ("marginaleffects", "polars", "arviz", "xarray")},
+    **{name: {"engines"} for name in ("dask", "duckdb", "pyspark")},
     "sklearn": {"sklearn"},
 }
 

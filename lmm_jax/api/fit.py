@@ -17,6 +17,7 @@ from ..designs.from_sums import design_of_sums
 from ..designs.labels import term_labels
 from ..designs.residual import residual_label, visit_counts
 from ..designs.row_sums import RowSums
+from ..engines.sources import summed_source
 from ..errors import ConvergenceWarning, DataError, warn_user
 from ..inference.estimates import estimate, is_flat
 from ..inputs.arguments import choice, flag, hinted
@@ -38,6 +39,7 @@ from .options import (
     read_params,
     read_start,
 )
+from .summarize import summarize
 
 # Share of a bound on the norm of y from which a residual cannot be rounding.
 _FAR_FROM_EXACT = 1e-9
@@ -223,10 +225,34 @@ def _model_of(
             )
         return design_of_sums(formula)
     if not isinstance(formula, Design):
+        if isinstance(formula, str) and summed_source(data) is not None:
+            return design_of_sums(_sums(formula, data, missing, context, **columns))
         return design(formula, data, missing=missing, context=context, **columns)
     if any(value is not None for value in (data, *columns.values())):
         raise DataError("a Design holds the data and the model: pass no data arguments with it")
     return formula
+
+
+def _sums(
+    formula: str,
+    data: Any,
+    missing: str,
+    context: Mapping[str, Any] | None,
+    *,
+    weights: Any,
+    offset: Any,
+    **of_rows: Any,
+) -> RowSums:
+    """Sums over rows that an engine holds."""
+    given = [name for name, value in of_rows.items() if value is not None]
+    if given:
+        raise DataError(
+            f"{', '.join(given)} beside a {type(data).__name__}, of which sums are taken where its "
+            "rows are: write the model with bars, select the rows first, or pass a frame in memory"
+        )
+    return summarize(
+        formula, data, weights=weights, offset=offset, missing=missing, context=context
+    )
 
 
 def _problem(

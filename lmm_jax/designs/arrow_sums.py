@@ -12,7 +12,7 @@ from ..errors import DataError
 from ..inputs.matching import spelled
 from .batch_reader import in_order
 from .schema import Schema
-from .sum_arrays import SumArrays, Sums, distinct_rows, total
+from .sum_arrays import SumArrays, Sums, distinct_rows, link_columns, total
 
 # Columns beside the labels: what a row is about, its numbers, and what is known of all rows.
 _ABOUT, _SUMS, _ROWS = "_about", "_sums", "_rows"
@@ -89,7 +89,7 @@ def _part(table: Any, about: np.ndarray, schema: Schema, kind: type[Sums]) -> Su
         for key, K in zip(schema.factors, schema.widths(), strict=True)
     ]
     widths = schema.widths()
-    m = sum(a * b for i, a in enumerate(widths) for b in widths[i + 1 :])
+    m = link_columns(widths)
     sizes = [len(found) for _, found in labels]
     if m:
         cells, links = codes[numbers.get(_LINKS, np.zeros(0, np.int64))], rows(_LINKS, m)

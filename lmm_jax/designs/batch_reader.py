@@ -46,14 +46,14 @@ class BatchReader:
         frame = as_pandas(data, columns.expressions)
         frame, n_missing, gaps = complete(frame, columns, schema.missing)
         if not len(frame):
-            return _no_batch(schema, n_missing, gaps)
+            return no_batch(schema, n_missing, gaps)
         y = response(columns, frame, schema.context)
         weights = None
         if columns.weights is not None:
             weights = mat.evaluate(columns.weights, frame, context=schema.context)
-        matrices = self._matrices(frame)
+        matrices = self.matrices(frame)
         self._check_row_wise(frame, matrices)
-        found = [self._labels(e, frame) for e in schema.groups]
+        found = [self.labels(e, frame) for e in schema.groups]
         Z = tuple(
             matrices[rhs].values[:, list(term.source.columns)]
             for rhs, term in zip(schema.sides, schema.terms, strict=True)
@@ -61,9 +61,12 @@ class BatchReader:
         X = matrices[columns.fixed].values
         _check(y, X, Z, weights, schema)
         codes, labels = zip(*found, strict=True)
-        return Batch(y, X, weights, Z, codes, labels, n_missing, gaps, _seen(frame, schema))
+        return Batch(
+            y, X, weights, Z, codes, labels, n_missing, gaps, seen_categories(frame, schema)
+        )
 
-    def _matrices(self, frame: pd.DataFrame) -> dict[str, mat.Matrix]:
+    def matrices(self, frame: pd.DataFrame) -> dict[str, mat.Matrix]:
+        """Columns of every right-hand side."""
         try:
             return replayed(self.schema.specs, frame, self.schema.context)
         except UnknownLabel as error:
@@ -73,7 +76,7 @@ class BatchReader:
                 "categories=[...]))"
             ) from error
 
-    def _labels(self, expression: str, frame: pd.DataFrame) -> tuple[np.ndarray, pd.Index[Any]]:
+    def labels(self, expression: str, frame: pd.DataFrame) -> tuple[np.ndarray, pd.Index[Any]]:
         """Codes and labels of a grouping expression, labels in order."""
         found = factor_codes(mat.labels(expression, frame, context=self.schema.context))
         return in_order(*found, self.schema.levels.get(expression), expression.strip("`"))
@@ -98,7 +101,7 @@ class BatchReader:
 
         whole = values(frame, matrices)
         self._company = check_row_wise(
-            lambda rows: values(rows, self._matrices(rows)), frame, whole, self._company
+            lambda rows: values(rows, self.matrices(rows)), frame, whole, self._company
         )
 
 
@@ -171,7 +174,8 @@ def _check(
         check_weights(weights)
 
 
-def _seen(frame: pd.DataFrame, schema: Schema) -> dict[str, np.ndarray]:
+def seen_categories(frame: pd.DataFrame, schema: Schema) -> dict[str, np.ndarray]:
+    """Of declared categories, those that rows have."""
     out = {}
     for name, categories in schema.declared.items():
         out[name] = np.zeros(len(categories), bool)
@@ -180,7 +184,8 @@ def _seen(frame: pd.DataFrame, schema: Schema) -> dict[str, np.ndarray]:
     return out
 
 
-def _no_batch(schema: Schema, n_missing: int, gaps: dict[str, int]) -> Batch:
+def no_batch(schema: Schema, n_missing: int, gaps: dict[str, int]) -> Batch:
+    """No rows, but for those that were left out."""
     nothing, none = np.zeros(0), np.zeros(0, np.int64)
     return Batch(
         y=nothing,

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from glob import glob
 from itertools import combinations
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..errors import DataError, FormulaError
-from ..inputs.arguments import hinted, instance, whole_number
-from ..inputs.frames import in_memory, streamed
+from ..inputs.arguments import hinted, whole_number
+from ..inputs.frames import streamed
+from ..inputs.packages import needed
 from .batch_reader import BatchReader, complete
 from .data_frames import as_pandas
 from .design import Design
 from .from_sums import design_of_sums
-from .row_sums import RowSums, sums_of
-from .rows import complete_rows
-from .schema import Columns, Schema, read_columns, schema_of
+from .make_schema import read_columns, schema_of
+from .row_sums import RowSums, no_sums, sums_of
+from .schema import Columns, Schema
 from .sum_arrays import total
 
 
@@ -98,91 +99,11 @@ def design_from_batches(
     columns, known = read_columns(formula, weights, offset, missing, context)
     _check_nesting(columns, formula)
     batch_size = whole_number(batch_size, "batch_size", least=1)
-    stream = _frames(batches, columns.names, batch_size)
-    return design_of_sums(sum_stream(stream, columns, known, missing, formula))
-
-
-@hinted
-def summarize(
-    formula: str,
-    data: Any,
-    *,
-    schema: Schema | None = None,
-    weights: str | None = None,
-    offset: str | None = None,
-    missing: str = "drop",
-    context: Mapping[str, Any] | None = None,
-    batch_size: int = 1 << 18,
-) -> RowSums:
-    """Sum rows up to what the fit of a model needs of them.
-
-    Parameters
-    ----------
-    formula : str
-        lme4's syntax with bars; factors may be nested or crossed.
-    data : frame, iterable of frames, path or pattern of Parquet files, or a source of rows
-        A frame in memory of any kind; a stream of such frames, which are read once; a Parquet
-        file, or several by a pattern, ``"rows/*.parquet"``; a dataset of pyarrow, a lazy frame of
-        polars or a relation of DuckDB, which are read batch by batch.
-    schema : Schema, optional
-        How rows are read, from :func:`schema`: sums add up if they have it in common. Not given:
-        that of the frame, or of the first batch.
-    weights, offset, missing, context
-        As in :func:`lmm_jax.schema`; a schema has them already.
-    batch_size : int
-        Rows of a batch of a file.
-
-    Returns
-    -------
-    RowSums
-        For :func:`lmm_jax.fit`, alone or added to others.
-
-    Raises
-    ------
-    DataError
-        A level that the schema has not; a transformation that has to see all rows.
-
-    Examples
-    --------
-    >>> import lmm_jax as lmm
-    >>> data = lmm.load_dataset("penicillin")
-    >>> formula = "diameter ~ 1 + (1 | plate) + (1 | sample)"
-    >>> schema = lmm.schema(formula, data[:20])
-    >>> parts = [lmm.summarize(formula, data[i : i + 50], schema=schema) for i in (0, 50, 100)]
-    >>> sum(parts)
-    <RowSums: diameter ~ 1 + (1 | plate) + (1 | sample); 144 rows, plate 24 levels, sample 6 levels>
-    >>> f"{lmm.fit(sum(parts)).llf:.4f}"
-    '-165.4303'
-    """
-    batch_size = whole_number(batch_size, "batch_size", least=1)
-    if schema is None:
-        columns, known = read_columns(formula, weights, offset, missing, context)
-        if is_frame(data):
-            frame = as_pandas(data, columns.expressions)
-            rows = complete_rows(frame, {}, columns.expressions, missing).data
-            schema = schema_of(rows, columns, known, missing, formula, {}, whole="keep")
-    else:
-        instance(schema, "schema", Schema, "what lmm.schema made")
-        _check_same(formula, schema, weights, offset, context)
-        columns, known = schema.columns, schema.context
-    if is_frame(data):
-        assert schema is not None
-        return sums_of(BatchReader(schema).read(data), schema)
-    stream = _frames(data, columns.names, batch_size)
-    return sum_stream(stream, columns, known, missing, formula, schema)
-
-
-def is_frame(data: Any) -> bool:
-    """Whether the rows are in memory."""
-    return isinstance(data, Mapping | pd.DataFrame) or in_memory(data)
-
-
-def _check_same(formula: str, schema: Schema, *given: Any) -> None:
-    """A schema has all that is read of a frame."""
-    if formula != schema.formula:
-        raise FormulaError(f"the schema is that of the formula {schema.formula!r}", formula)
-    if any(value is not None for value in given):
-        raise DataError("the schema has weights, offset and context: pass them to lmm.schema")
+    stream = frames_of(batches, columns.names, batch_size)
+    found = sum_stream(stream, columns, known, missing, formula)
+    if found is None:
+        raise DataError("the batches have no complete row")
+    return design_of_sums(found)
 
 
 def _check_nesting(columns: Columns, formula: str) -> None:
@@ -204,8 +125,11 @@ def sum_stream(
     missing: str,
     formula: str,
     schema: Schema | None = None,
-) -> RowSums:
-    """Sums over a stream of frames; without a schema the first complete rows make it."""
+) -> RowSums | None:
+    """Sums over a stream of frames; without a schema the first complete rows make it.
+
+    None: there is nothing to make it of.
+    """
     missed = []
     reader = None if schema is None else BatchReader(schema)
 
@@ -224,20 +148,17 @@ def sum_stream(
 
     found = total(parts())
     if found is None:
-        raise DataError("the batches have no complete row")
+        return None if schema is None else no_sums(schema, 0, {})
     return found.with_missing(missed)
 
 
-def _frames(batches: Any, names: Sequence[str], batch_size: int) -> Iterator[Any]:
-    """Frames of an iterable or of a Parquet file."""
-    if isinstance(batches, str) and "*" in batches:
-        batches = _dataset(batches)
+def frames_of(batches: Any, names: Sequence[str], batch_size: int) -> Iterator[Any]:
+    """Frames of an iterable, of Parquet files, or of a source that is read batch by batch."""
+    if isinstance(batches, str | PathLike):
+        batches = parquet_dataset(batches)
     elsewhere = streamed(batches, lambda name: name in names, batch_size)
     if elsewhere is not None:
         yield from elsewhere
-        return
-    if isinstance(batches, str | PathLike):
-        yield from _parquet(Path(batches), names, batch_size)
         return
     if isinstance(batches, pd.DataFrame | Mapping | np.ndarray) or not isinstance(
         batches, Iterable
@@ -249,30 +170,17 @@ def _frames(batches: Any, names: Sequence[str], batch_size: int) -> Iterator[Any
     yield from batches
 
 
-def _dataset(pattern: str) -> Any:
-    """The Parquet files that a pattern matches, as a dataset of pyarrow."""
-    paths = sorted(glob(pattern))
-    if not paths:
-        raise DataError(f"no file matches {pattern!r}")
+def parquet_dataset(path: str | PathLike[str]) -> Any:
+    """A Parquet file, or those that a pattern matches, as a dataset of pyarrow."""
+    name = os.path.expanduser(os.fsdecode(path))
+    with needed("pyarrow", name, "arrow"):
+        from pyarrow import ArrowException, dataset
+    found: Any = sorted(glob(name, recursive=True)) if "*" in name else name
+    if not found:
+        raise DataError(f"no file matches {name!r}")
     try:
-        from pyarrow import dataset
-    except ImportError as error:
-        raise ImportError("Parquet files need pyarrow: pip install lmm-jax[arrow]") from error
-    return dataset.dataset(paths, format="parquet")
-
-
-def _parquet(path: Path, names: Sequence[str], batch_size: int) -> Iterator[Any]:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise ImportError("Parquet files need pyarrow: pip install lmm-jax[arrow]") from error
-    try:
-        opened = parquet.ParquetFile(path)
-    except ValueError as error:  # pyarrow's ArrowInvalid is one
-        raise DataError(f"{path} is not a Parquet file: {error}") from error
+        return dataset.dataset(found, format="parquet", partitioning="hive")
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    with opened as file:
-        there = set(file.schema_arrow.names)
-        wanted = [name for name in names if name in there]
-        yield from file.iter_batches(batch_size=batch_size, columns=wanted)
+        raise DataError(f"{name} cannot be read: {error.strerror or error}") from error
+    except (ArrowException, ValueError) as error:
+        raise DataError(f"{name} is not a Parquet file: {error}") from error

@@ -17,7 +17,7 @@ from ..errors import DataError
 from ..layouts.stream_compress import fixed_digits
 from ..reprs import folded, public
 from .arrow_sums import from_arrow, to_arrow
-from .batch_reader import Batch
+from .batch_reader import Batch, no_batch
 from .schema import Schema
 from .sum_arrays import SumArrays, add_up, distinct_rows, independent
 
@@ -135,6 +135,11 @@ def sums_of(batch: Batch, schema: Schema) -> RowSums:
         gaps=batch.gaps,
         seen=batch.seen,
     )
+
+
+def no_sums(schema: Schema, n_missing: int, gaps: dict[str, int]) -> RowSums:
+    """Sums of no rows, but for those that were left out."""
+    return sums_of(no_batch(schema, n_missing, gaps), schema)
 
 
 def _level_products(level: np.ndarray, count: int, z: np.ndarray, XY: np.ndarray) -> np.ndarray:

@@ -82,6 +82,11 @@ def link_blocks(links: np.ndarray, widths: Sequence[int]) -> dict[tuple[int, int
     return out
 
 
+def link_columns(widths: Sequence[int]) -> int:
+    """Numbers of a cell in :func:`link_blocks`."""
+    return sum(a * b for i, a in enumerate(widths) for b in widths[i + 1 :])
+
+
 def distinct_rows(codes: np.ndarray, sizes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Different rows of codes in order, and the place of every row among them.
 

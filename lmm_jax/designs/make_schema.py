@@ -1,0 +1,261 @@
+"""Schemas made of a formula and a sample of the rows, or of the levels alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..errors import DataError, FormulaError
+from ..formulas import matrices as mat
+from ..formulas import parse as fml
+from ..formulas.right_side import variables
+from ..inputs.arguments import choice, hinted, mapping
+from ..inputs.matching import distinct, find, shown
+from ..layouts.stream_compress import Units
+from ..layouts.stream_pass import column_units
+from .bars import bar_terms
+from .data_frames import MISSING, as_pandas, callables
+from .rows import complete_rows
+from .schema import Columns, Schema, replayed, response
+from .terms import RandomTerm
+
+# A sample of fewer rows than this is repeated when levels and columns are found.
+_FEW = 4096
+
+
+@hinted
+def schema(
+    formula: str,
+    sample: Any = None,
+    *,
+    levels: Mapping[str, Any] | None = None,
+    weights: str | None = None,
+    offset: str | None = None,
+    missing: str = "drop",
+    context: Mapping[str, Any] | None = None,
+) -> Schema:
+    """Fix how rows are read, so that the sums over parts of them add up.
+
+    Parameters
+    ----------
+    formula : str
+        lme4's syntax with bars.
+    sample : frame, optional
+        Rows that show the levels of categorical predictors, the knots of splines, the scale of
+        polynomials and the origins of the columns, near which sums keep their digits.
+    levels : mapping of str to sequence, optional
+        Labels of a column, in their order. They take the place of a sample for categorical
+        predictors, the other columns then being numbers; and fix the levels of a grouping factor,
+        which may otherwise be any.
+    weights, offset : str, optional
+        Columns, as in :func:`lmm_jax.design`.
+    missing : {"drop", "raise", "none"}
+    context : mapping, optional
+        Functions and variables for the formula.
+
+    Returns
+    -------
+    Schema
+
+    Raises
+    ------
+    FormulaError
+        No bars, or a formula that cannot be read.
+    DataError
+        A transformation that remembers rows, such as ``poly``, without a sample.
+
+    Examples
+    --------
+    >>> import lmm_jax as lmm
+    >>> data = lmm.load_dataset("sleepstudy")
+    >>> schema = lmm.schema("Reaction ~ poly(Days, 2) + (Days | Subject)", data)
+    >>> parts = [lmm.summarize(schema.formula, d, schema=schema) for d in (data[:95], data[95:])]
+    >>> whole = lmm.fit(schema.formula, data)
+    >>> abs(lmm.fit(parts[0] + parts[1]).llf - whole.llf) < 1e-8
+    True
+    """
+    columns, known = read_columns(formula, weights, offset, missing, context)
+    fixed = _read_levels(levels, columns)
+    if sample is None:
+        frame = _stand_in(columns, fixed)
+        made = schema_of(frame, columns, known, missing, formula, fixed, whole="refuse")
+        return replace(made, units=_no_units(len(made.names)))
+    frame = as_pandas(sample, columns.expressions)
+    if not len(frame):
+        raise DataError("the sample has no rows")
+    frame = complete_rows(frame, {}, columns.expressions, missing).data
+    return schema_of(frame, columns, known, missing, formula, fixed, whole="keep")
+
+
+def read_columns(
+    formula: Any, weights: Any, offset: Any, missing: str, context: Any
+) -> tuple[Columns, Mapping[str, Any]]:
+    """What a formula reads, and the functions that it names."""
+    if not isinstance(formula, str):
+        raise FormulaError(f"the formula is a {type(formula).__name__}: pass a string")
+    for name, given in {"weights": weights, "offset": offset}.items():
+        if given is not None and not isinstance(given, str):
+            raise DataError(f"{name} of batches is the name of a column, not an array")
+    choice(missing, "missing", MISSING)
+    if context is not None:
+        mapping(context, "context")
+    parsed = fml.parse(formula)
+    if not parsed.bars:
+        raise FormulaError("sums need random effects in bars, (1 | g)", parsed.text)
+    if parsed.residual is not None:
+        raise FormulaError(
+            f"the residual covariance {parsed.residual.text} needs the rows in memory: sums over "
+            "rows know independent residuals only",
+            parsed.text,
+        )
+    columns = Columns.of(parsed, weights, offset)
+    known = callables(" ".join([formula, *columns.expressions])) if context is None else context
+    return columns, known
+
+
+def schema_of(
+    frame: pd.DataFrame,
+    columns: Columns,
+    context: Mapping[str, Any],
+    missing: str,
+    formula: str,
+    levels: Mapping[str, pd.Index[Any]],
+    *,
+    whole: str,
+) -> Schema:
+    """The schema that complete rows give.
+
+    Parameters
+    ----------
+    whole : {"keep", "refuse"}
+        What to do with a transformation that has to see all rows: keep what it makes of these.
+    """
+    frame = _with_levels(frame, columns, levels)
+    declared, full = _declared(frame, columns)
+    specs: dict[str, Any] = {}
+    for rhs in columns.sides:
+        spec = mat.build(rhs, _repeated(full), context=context).spec
+        held = [str(name) for name, state in spec.transform_state.items() if state]
+        if held and whole == "refuse":
+            raise DataError(
+                f"`{', '.join(held)}` looks at all rows and cannot be computed batch by batch: "
+                "make it a column first, or fix it by a sample, lmm.schema(formula, sample)"
+            )
+        specs[rhs] = mat.build(rhs, full, context=context).spec if held else spec
+    built = replayed(specs, frame, context)
+    terms = bar_terms(columns.bars, frame, context, built)
+    y = response(columns, frame, context)
+    X = built[columns.fixed].values
+    names = built[columns.fixed].names
+    own = {e: levels[n] for bar in columns.bars for e in bar.group if (n := e.strip("`")) in levels}
+    return Schema(
+        formula=formula,
+        columns=columns,
+        missing=missing,
+        context=context,
+        specs=specs,
+        terms=tuple(_without_rows(term) for term in terms),
+        sides=tuple(_sides(columns, terms)),
+        declared=declared,
+        levels=own,
+        units=column_units(y, X, names.index("Intercept") if "Intercept" in names else None),
+    )
+
+
+def _sides(columns: Columns, terms: Sequence[RandomTerm]) -> list[str]:
+    """Right-hand side of every term: a bar has one term, or one a column."""
+    left, out = list(terms), []
+    for bar in columns.bars:
+        source = left[0].source
+        count = len(source.spec.column_names) // len(source.columns)
+        out += [bar.lhs] * count
+        left = left[count:]
+    return out
+
+
+def _without_rows(term: RandomTerm) -> RandomTerm:
+    return replace(
+        term,
+        levels=term.levels[:0],
+        codes=np.zeros((0, 1), np.int64),
+        values=np.zeros((0, 1, len(term.names))),
+    )
+
+
+def _read_levels(levels: Any, columns: Columns) -> dict[str, pd.Index[Any]]:
+    """Labels by column, all different."""
+    if levels is None:
+        return {}
+    out = {}
+    for name, labels in mapping(levels, "levels").items():
+        if name not in columns.names:
+            raise DataError(f"levels names the column {shown(name)}, which the model does not read")
+        index = pd.Index(list(labels), tupleize_cols=False)
+        if not len(index) or not index.is_unique or index.isna().any():
+            raise DataError(f"the levels of `{name}` have to be given once each, none missing")
+        out[name] = index
+    return out
+
+
+def _with_levels(
+    frame: pd.DataFrame, columns: Columns, levels: Mapping[str, pd.Index[Any]]
+) -> pd.DataFrame:
+    """Predictors whose levels are fixed as categoricals."""
+    fixed = {}
+    for name in columns.factors & set(levels):
+        places = find(levels[name], frame[name], name)
+        if (places < 0).any():
+            label = frame[name].iloc[int(np.argmin(places))]
+            raise DataError(f"the sample has the level {shown(label)} of `{name}`, levels has not")
+        fixed[name] = pd.Categorical.from_codes(places, categories=levels[name])
+    return frame.assign(**fixed) if fixed else frame
+
+
+def _declared(
+    frame: pd.DataFrame, columns: Columns
+) -> tuple[dict[str, pd.Index[Any]], pd.DataFrame]:
+    """Categories of predictors, and the rows with stand-ins for those that none of them has."""
+    declared, absent = {}, {}
+    for name in frame.columns.intersection(list(columns.factors)):
+        if isinstance(frame[name].dtype, pd.CategoricalDtype):
+            declared[str(name)] = frame[name].cat.categories
+            used = distinct(frame[name], str(name))[1]
+            absent[str(name)] = declared[str(name)][~declared[str(name)].isin(used)]
+    count = max((len(levels) for levels in absent.values()), default=0)
+    if not count:
+        return declared, frame
+    more = frame.iloc[np.zeros(count, np.int64)].reset_index(drop=True)
+    for name, levels in absent.items():
+        column = more[name].copy()
+        column.iloc[: len(levels)] = levels
+        more[name] = column
+    return declared, pd.concat([frame, more], ignore_index=True)
+
+
+def _repeated(frame: pd.DataFrame) -> pd.DataFrame:
+    """Few rows several times: they may have a level each where the data have not."""
+    return frame if len(frame) >= _FEW else pd.concat([frame] * 4, ignore_index=True)
+
+
+def _stand_in(columns: Columns, levels: Mapping[str, pd.Index[Any]]) -> pd.DataFrame:
+    """Rows that show the levels and nothing else."""
+    n = max([4, *(len(labels) for labels in levels.values())])
+    numbers = np.linspace(1.0, 2.0, n)
+    groups = {name for bar in columns.bars for e in bar.group for name in variables(e)}
+    out: dict[str, Any] = {}
+    for name in columns.names:
+        if name in levels:
+            out[name] = levels[name][np.arange(n) % len(levels[name])]
+        else:
+            out[name] = np.arange(n) if name in groups - columns.factors else numbers
+    return pd.DataFrame(out)
+
+
+def _no_units(p: int) -> Units:
+    """Columns as they are."""
+    nothing = np.zeros(p)
+    return Units(nothing, np.ones(p), np.zeros(()), np.ones(()), nothing)

@@ -1,0 +1,1 @@
+"""Rows that other engines hold: their parts are summed up where they are, the sums come here."""

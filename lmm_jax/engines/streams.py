@@ -1,0 +1,131 @@
+"""Rows that are read batch by batch in this process: Parquet, pyarrow, polars, DuckDB."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from os import PathLike, fspath
+from typing import Any
+
+import narwhals as nw
+
+from ..designs.from_batches import frames_of, parquet_dataset, sum_stream
+from ..designs.row_sums import RowSums
+from ..designs.schema import Schema
+from .push_down import Database, pushed_down
+from .source import Source
+
+
+@dataclass(frozen=True)
+class Stream(Source):
+    """Anything that gives frames one after the other, as often as it is asked."""
+
+    data: Any
+    batch_size: int
+
+    def columns(self) -> Sequence[str]:
+        """See :class:`Source`."""
+        return list(nw.from_native(self.data).collect_schema().names())
+
+    def heads(self, names: Sequence[str]) -> Iterator[Any]:
+        """See :class:`Source`."""
+        return frames_of(self.data, names, self.batch_size)
+
+    def distinct(self, name: str) -> Any:
+        """See :class:`Source`."""
+        frame = nw.from_native(self.data).lazy().select(nw.col(name).unique())
+        return frame.collect().to_native()
+
+    def sums(self, schema: Schema) -> RowSums:
+        """See :class:`Source`."""
+        stream = frames_of(self.data, self.used(schema.columns), self.batch_size)
+        columns = schema.columns
+        found = sum_stream(stream, columns, schema.context, schema.missing, schema.formula, schema)
+        assert found is not None  # there is a schema
+        return found
+
+
+@dataclass(frozen=True)
+class Dataset(Stream):
+    """A dataset of pyarrow."""
+
+    def columns(self) -> Sequence[str]:
+        """See :class:`Source`."""
+        return list(self.data.schema.names)
+
+    def distinct(self, name: str) -> Any:
+        """See :class:`Source`."""
+        scanned = self.data.scanner(columns=[name], batch_size=self.batch_size).to_batches()
+        labels = {label for batch in scanned for label in batch.column(0).unique().to_pylist()}
+        return list(labels)
+
+
+@dataclass(frozen=True)
+class ParquetFiles(Stream):
+    """Parquet files by name or pattern; DuckDB adds them up where it is installed."""
+
+    @cached_property
+    def _dataset(self) -> Dataset:
+        return Dataset(parquet_dataset(self.data), self.batch_size)
+
+    def columns(self) -> Sequence[str]:
+        """See :class:`Source`."""
+        return self._dataset.columns()
+
+    def heads(self, names: Sequence[str]) -> Iterator[Any]:
+        """See :class:`Source`."""
+        return self._dataset.heads(names)
+
+    def distinct(self, name: str) -> Any:
+        """See :class:`Source`."""
+        return self._dataset.distinct(name)
+
+    def sums(self, schema: Schema) -> RowSums:
+        """See :class:`Source`."""
+        files = self._dataset.data.files
+        if find_spec("duckdb") is not None and all(map(os.path.isfile, files)):
+            import duckdb
+
+            with duckdb.connect() as connection:
+                found = pushed_down(schema, database(connection.read_parquet(files)))
+            if found is not None:
+                return found
+        return self._dataset.sums(schema)
+
+
+@dataclass(frozen=True)
+class Relation(Stream):
+    """A relation of DuckDB."""
+
+    def columns(self) -> Sequence[str]:
+        """See :class:`Source`."""
+        return list(self.data.columns)
+
+    def distinct(self, name: str) -> Any:
+        """See :class:`Source`."""
+        quoted = '"' + name.replace('"', '""') + '"'
+        return self.data.project(quoted).distinct().to_arrow_table()
+
+    def sums(self, schema: Schema) -> RowSums:
+        """See :class:`Source`."""
+        found = pushed_down(schema, database(self.data))
+        return super().sums(schema) if found is None else found
+
+
+def database(relation: Any) -> Database:
+    """DuckDB, to be asked about the rows of a relation."""
+    types = {n: str(t) for n, t in zip(relation.columns, relation.types, strict=True)}
+    return Database(
+        rows="lmm_rows",
+        quote='"',
+        types=types,
+        answer=lambda query: relation.query("lmm_rows", query).to_arrow_table(),
+    )
+
+
+def is_pattern(data: Any) -> bool:
+    """Whether this is the name of several files."""
+    return isinstance(data, str | PathLike) and "*" in str(fspath(data))
