@@ -73,7 +73,7 @@ _QUICK = {
 # cells. They compile for an hour and run where they are asked for.
 _CAMPAIGNS = {
     "test_anova", "test_bootstrap", "test_capabilities", "test_certificate", "test_garbage",
-    "test_programs", "test_runtimes", "test_site", "test_structures",
+    "test_engines", "test_programs", "test_runtimes", "test_site", "test_structures",
 }  # fmt: skip
 # Files that take longest begin: a long one at the end would leave the other workers idle.
 _LONGEST = (

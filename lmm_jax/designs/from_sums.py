@@ -84,18 +84,8 @@ class _Terms:
         self.terms = most_levels_first(found)
         self.order = [found.index(term) for term in self.terms]
         self.factors = [schema.factors.index(term.source.group) for term in self.terms]
-        self.places = [self._place(t) for t in self.order]
+        self.places = [schema.place(t)[1] for t in self.order]
         self.gram = sums.gram[np.ix_(self.columns, self.columns)]
-
-    def _place(self, t: int) -> slice:
-        """Coefficients of a term among those of its factor."""
-        schema = self.sums.schema
-        before = 0
-        for u in schema.members(schema.terms[t].source.group):
-            if u == t:
-                break
-            before += len(schema.terms[u].names)
-        return slice(before, before + len(schema.terms[t].names))
 
     def level(self, t: int) -> np.ndarray:
         """``z' W [z X y]`` of every level of a term, (L, k, k + p + 1)."""

@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..errors import DataError
-from ..layouts.stream_compress import fixed_digits
+from ..layouts.stream_compress import Digits, fixed_digits, whiteners_of
 from ..reprs import folded, public
 from .arrow_sums import from_arrow, to_arrow
 from .batch_reader import Batch, no_batch
@@ -51,13 +51,21 @@ class RowSums(SumArrays):
 
     @property
     def lost_digits(self) -> float:
-        """Digits of sixteen that the sums have lost to differences, by the fixed effects alone.
+        """Digits of sixteen that the sums have lost to differences, about.
 
-        Of y where X explains nearly all of it, and of X where its columns nearly agree. The fit
-        says what the groups take besides.
+        Of y where X explains nearly all of it, and of X and of a term where columns nearly agree,
+        as 1 and a covariate do whose mean is large. The fit says what the groups take besides.
         """
         at = [*independent(self.gram[:-1, :-1]), len(self.gram) - 1]
-        return fixed_digits(self.gram[np.ix_(at, at)]).lost
+        lost = fixed_digits(self.gram[np.ix_(at, at)]).lost
+        squares: list[Any] = [self._squares(t) for t in range(len(self.schema.terms))]
+        _, pivot = whiteners_of(squares, [term.structure for term in self.schema.terms])
+        return max(lost, Digits(left=pivot, pivot=pivot).lost)
+
+    def _squares(self, t: int) -> np.ndarray:
+        """Cross-products of the columns of a term, a row."""
+        factor, at = self.schema.place(t)
+        return self.products[factor][:, at, at].sum(axis=0) / max(self.n_rows, 1)
 
     def with_missing(self, missed: Iterable[tuple[int, dict[str, int]]]) -> RowSums:
         """The sums with more rows that were left out."""

@@ -127,6 +127,15 @@ class Schema:
         """Terms of a grouping factor."""
         return [t for t, term in enumerate(self.terms) if term.source.group == factor]
 
+    def place(self, t: int) -> tuple[int, slice]:
+        """Factor of a term, and its coefficients among those of the factor."""
+        factor, before = self.terms[t].source.group, 0
+        for u in self.members(factor):
+            if u == t:
+                break
+            before += len(self.terms[u].names)
+        return self.factors.index(factor), slice(before, before + len(self.terms[t].names))
+
     def widths(self) -> list[int]:
         """Coefficients of the terms of every grouping factor, together."""
         return [sum(len(self.terms[t].names) for t in self.members(key)) for key in self.factors]

@@ -12,7 +12,7 @@ from .dask_frames import DaskFrame
 from .ray_datasets import RayDataset
 from .source import BATCH, Source
 from .spark_frames import SparkFrame
-from .streams import Dataset, ParquetFiles, Relation, Stream, is_pattern
+from .streams import Dataset, LazyFrame, ParquetFiles, Relation, is_pattern
 
 
 def source_of(data: Any, batch_size: int) -> Source | None:
@@ -25,7 +25,7 @@ def source_of(data: Any, batch_size: int) -> Source | None:
     native = nw.to_native(data, pass_through=True)
     name, kind = package(native).strip("_"), type(native).__name__
     if name == "polars" and kind == "LazyFrame":
-        return Stream(native, batch_size)
+        return LazyFrame(native, batch_size)
     if name == "duckdb" and kind == "DuckDBPyRelation":
         return Relation(native, batch_size)
     return None

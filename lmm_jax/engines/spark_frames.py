@@ -38,9 +38,9 @@ class SparkFrame(Source):
     def sums(self, schema: Schema) -> RowSums:
         """See :class:`Source`."""
         found = pushed_down(schema, self._database())
-        return self._by_partition(schema) if found is None else found
+        return self.by_partition(schema) if found is None else found
 
-    def _by_partition(self, schema: Schema) -> RowSums:
+    def by_partition(self, schema: Schema) -> RowSums:
         """Sums of each partition, of which a few tasks add up a share each.
 
         A share is chosen by the number of the partition, which is the same when a task is

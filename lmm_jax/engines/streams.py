@@ -10,8 +10,6 @@ from importlib.util import find_spec
 from os import PathLike, fspath
 from typing import Any
 
-import narwhals as nw
-
 from ..designs.from_batches import frames_of, parquet_dataset, sum_stream
 from ..designs.row_sums import RowSums
 from ..designs.schema import Schema
@@ -26,18 +24,9 @@ class Stream(Source):
     data: Any
     batch_size: int
 
-    def columns(self) -> Sequence[str]:
-        """See :class:`Source`."""
-        return list(nw.from_native(self.data).collect_schema().names())
-
     def heads(self, names: Sequence[str]) -> Iterator[Any]:
         """See :class:`Source`."""
         return frames_of(self.data, names, self.batch_size)
-
-    def distinct(self, name: str) -> Any:
-        """See :class:`Source`."""
-        frame = nw.from_native(self.data).lazy().select(nw.col(name).unique())
-        return frame.collect().to_native()
 
     def sums(self, schema: Schema) -> RowSums:
         """See :class:`Source`."""
@@ -46,6 +35,19 @@ class Stream(Source):
         found = sum_stream(stream, columns, schema.context, schema.missing, schema.formula, schema)
         assert found is not None  # there is a schema
         return found
+
+
+@dataclass(frozen=True)
+class LazyFrame(Stream):
+    """A lazy frame of polars."""
+
+    def columns(self) -> Sequence[str]:
+        """See :class:`Source`."""
+        return list(self.data.collect_schema().names())
+
+    def distinct(self, name: str) -> Any:
+        """See :class:`Source`."""
+        return self.data.select(name).unique().collect()
 
 
 @dataclass(frozen=True)
