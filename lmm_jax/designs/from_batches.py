@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from glob import glob
-from itertools import combinations
 from os import PathLike
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ..errors import DataError, FormulaError
+from ..errors import DataError
 from ..inputs.arguments import hinted, whole_number
 from ..inputs.frames import streamed
 from ..inputs.packages import needed
@@ -40,13 +39,13 @@ def design_from_batches(
     """Build the design of a model from a stream of frames, none of which is kept.
 
     Memory holds one batch and the compressed model, whose size is that of the
-    groups. The fit is that of all rows together.
+    groups, and of the pairs of levels that meet where factors cross. The fit is
+    that of all rows together.
 
     Parameters
     ----------
     formula : str
-        lme4's syntax with bars. Several grouping factors must be written as
-        nested, ``(1 | a/b)``; crossed factors need the rows in memory.
+        lme4's syntax with bars; factors may be nested or crossed.
     batches : iterable of frames, or path of a Parquet file
         pandas frames, pyarrow record batches or tables, anything that narwhals
         reads. A file is read by pyarrow (``pip install lmm-jax[arrow]``), only
@@ -68,7 +67,7 @@ def design_from_batches(
     Raises
     ------
     FormulaError
-        Crossed factors, or no bars.
+        No bars.
     DataError
         A batch has a level that the first one lacks in a predictor that is no
         pandas categorical; a declared category that no row has; a transformation
@@ -97,25 +96,12 @@ def design_from_batches(
     '-871.8141'
     """
     columns, known = read_columns(formula, weights, offset, missing, context)
-    _check_nesting(columns, formula)
     batch_size = whole_number(batch_size, "batch_size", least=1)
     stream = frames_of(batches, columns.names, batch_size)
     found = sum_stream(stream, columns, known, missing, formula)
     if found is None:
         raise DataError("the batches have no complete row")
     return design_of_sums(found)
-
-
-def _check_nesting(columns: Columns, formula: str) -> None:
-    """Factors form a chain by what is written: ``a``, ``a:b``, ``a:b:c``."""
-    for a, b in combinations({frozenset(bar.group) for bar in columns.bars}, 2):
-        if not (a < b or b < a):
-            names = " and ".join(":".join(sorted(part)) for part in (a, b))
-            raise FormulaError(
-                f"{names} are not written as nested, (1 | a/b): lmm.summarize adds the pairs of "
-                "crossed levels up, or the rows have to be in memory",
-                formula,
-            )
 
 
 def sum_stream(
