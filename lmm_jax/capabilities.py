@@ -22,7 +22,7 @@ KINDS = {
     "large core": "crossed factors too large for batches of fits",
     "related": "related levels, fitted with relatedness=",
     "arrays": "made from arrays, without a formula",
-    "batches": "made from batches of rows that were not kept",
+    "batches": "made from sums over rows, which were not kept",
     "held effects": "fixed effects held fixed",
     "held covariances": "variances or covariances held fixed",
     "penalized": "fitted with fe_pen or cov_pen",

@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import lmm_jax
@@ -18,8 +19,13 @@ def check_module(name: str) -> None:
     assert result.failed == 0
 
 
-def check_page(name: str) -> None:
+def check_page(name: str, without: Collection[str] = ()) -> None:
+    """Run the code of a page but for that of some sections."""
     text = (ROOT / name).read_text(encoding="utf-8")
+    first, *sections = re.split(r"^## ", text, flags=re.MULTILINE)
+    kept = [section for section in sections if section.partition("\n")[0] not in without]
+    assert len(kept) + len(without) == len(sections)
+    text = "## ".join([first, *kept])
     bare = re.sub(r"^```.*$", "", text, flags=re.MULTILINE)  # a fence would be taken for output
     test = doctest.DocTestParser().get_doctest(bare, {}, name, name, 0)
     assert test.examples

@@ -5,6 +5,7 @@ A campaign: `pip install lmm-jax[engines]`, Java for Spark, LMM_JAX_CAMPAIGN=1.
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import lmm_jax as lmm
 # their own warnings are not ours to answer for
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 SLOPE, WHOLE = PLAIN["slope"][0], COMPUTED["computed"][0]
+FOLDERS = [str(Path(lmm.__file__).parents[1]), str(Path(__file__).parent)]  # for workers
 PARTS = [DATA[i * 75 : (i + 1) * 75] for i in range(8)]  # sorted by f: parts lack levels
 
 
@@ -85,13 +87,12 @@ def test_dask_sends_functions_of_a_script(cluster):
 def spark():
     sql = pytest.importorskip("pyspark.sql")
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
-    folders = os.pathsep.join([str(Path(lmm.__file__).parents[1]), str(Path(__file__).parent)])
     session = (
         sql.SparkSession.builder.master("local[2, 3]")  # two processes, three tries of a task
         .config("spark.ui.enabled", False)
         .config("spark.sql.shuffle.partitions", 4)
         .config("spark.sql.execution.arrow.pyspark.enabled", True)
-        .config("spark.executorEnv.PYTHONPATH", folders)
+        .config("spark.executorEnv.PYTHONPATH", os.pathsep.join(FOLDERS))
         .getOrCreate()
     )
     yield session
@@ -143,10 +144,10 @@ def test_spark_when_a_worker_dies(spark, tmp_path):
 @pytest.fixture(scope="module")
 def ray():
     ray = pytest.importorskip("ray")
-    folders = os.pathsep.join([str(Path(lmm.__file__).parents[1]), str(Path(__file__).parent)])
     ray.init(
         num_cpus=2, include_dashboard=False, log_to_driver=False,
-        object_store_memory=200_000_000, runtime_env={"env_vars": {"PYTHONPATH": folders}},
+        object_store_memory=200_000_000,
+        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(FOLDERS)}},
     )  # fmt: skip
     yield ray
     ray.shutdown()
@@ -193,3 +194,16 @@ def test_parts_of_all_engines_add_up(cluster, spark, ray):
     one = lmm.summarize(SLOPE, DATA, schema=schema)
     got = sum(lmm.summarize(SLOPE, frame, schema=schema) for frame in engines(cluster, spark, ray))
     assert_equal_sums(got, one + one + one)
+
+
+def test_the_page_on_scale(tmp_path):
+    """In a process of its own, as a reader has it."""
+    for package in ("dask", "pyspark", "ray", "duckdb"):
+        pytest.importorskip(package)
+    code = "from examples import check_page; check_page('docs/scale.md')"
+    found = {"PYTHONPATH": os.pathsep.join(FOLDERS), "PYSPARK_PYTHON": sys.executable}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True,
+        env=os.environ | found,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

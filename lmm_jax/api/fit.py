@@ -83,7 +83,9 @@ def fit(
     data : data frame, mapping of columns, or path of a file
         A frame of pandas, polars, pyarrow or another kind that narwhals reads, lazy frames and
         relations of DuckDB included; or a Parquet, Feather or CSV file. Of all but pandas' no
-        more is read than the columns in use.
+        more is read than the columns in use. Of Parquet files by a pattern, datasets of pyarrow,
+        frames of Dask and Spark and datasets of Ray sums are taken, as :func:`lmm_jax.summarize`
+        does: the result has no residuals.
     groups : str or array of length n, optional
         Grouping factor in statsmodels' spelling; not together with bars.
     re_formula : str, optional
