@@ -12,6 +12,7 @@ from .api.heritability import heritability
 from .api.measures import caic, icc, r2, variance_components, vif
 from .api.mmrm import mmrm
 from .api.power import power
+from .api.schema import schema
 from .api.simulate import simulate
 from .api.simulate_residuals import simulate_residuals
 from .api.summarize import summarize
@@ -22,7 +23,6 @@ from .designs.from_arrays import design_from_arrays
 from .designs.from_batches import design_from_batches
 from .designs.from_formula import design
 from .designs.from_labels import row_index
-from .designs.make_schema import schema
 from .designs.pedigree import relationship
 from .designs.row_sums import RowSums
 from .designs.schema import Schema

@@ -185,7 +185,7 @@ def engines(cluster, spark, ray):
 def test_a_level_outside_of_the_schema_is_named(cluster, spark, ray):
     schema = lmm.schema(SLOPE, DATA[DATA["f"] != "c"])
     for frame in engines(cluster, spark, ray):
-        with pytest.raises(Exception, match="'c'"):
+        with pytest.raises(lmm.DataError, match="'c'"):
             lmm.summarize(SLOPE, frame, schema=schema)
 
 

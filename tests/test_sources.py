@@ -218,3 +218,48 @@ def test_dates_are_labels(tmp_path):
     formula = "y ~ x + (1 | day)"
     got = lmm.fit(lmm.summarize(formula, tmp_path / "days.parquet"))
     assert_same(got, lmm.fit(formula, data))
+
+
+def test_levels_that_only_incomplete_rows_have(pattern, tmp_path):
+    data = DATA.assign(x=DATA["x"].where(DATA["f"] != "b"))
+    data.to_parquet(tmp_path / "rows.parquet")
+    formula = "y ~ x + f + (1 | school)"
+    got = lmm.fit(formula, str(tmp_path / "*.parquet"))
+    assert_same(got, lmm.fit(formula, data))
+
+
+def test_a_schema_of_a_source(pattern):
+    schema = lmm.schema(SLOPE, pattern)
+    assert schema.names == ("Intercept", "x", "f[T.b]", "f[T.c]")
+    part = lmm.summarize(SLOPE, DATA[:300], schema=schema)
+    got = part + lmm.summarize(SLOPE, DATA[300:], schema=schema)
+    assert_same(lmm.fit(got), lmm.fit(SLOPE, DATA))
+    turned = lmm.schema(SLOPE, pattern, levels={"f": ["c", "b", "a"]})
+    assert turned.names == ("Intercept", "x", "f[T.b]", "f[T.a]")
+
+
+def broken(folder):
+    DATA.to_parquet(folder / "a.parquet")
+    (folder / "b.parquet").write_text("no Parquet")
+    return str(folder / "*.parquet")
+
+
+UNREADABLE = {
+    "broken file": (broken, "b.parquet"),
+    "no files": (lambda folder: str(folder / "*.parquet"), "no file matches"),
+    "a query that fails": (
+        lambda _: relation().project("* replace (cast(f as integer) as f)"),
+        "DuckDBPyRelation cannot read",
+    ),
+    "a plan that fails": (
+        lambda _: pl.from_pandas(DATA).lazy().with_columns(pl.col("f").cast(int)),
+        "LazyFrame cannot read",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_cannot_be_read_is_refused_in_words(name, tmp_path):
+    make, words = UNREADABLE[name]
+    with pytest.raises(lmm.DataError, match=words):
+        lmm.summarize(SLOPE, make(tmp_path))

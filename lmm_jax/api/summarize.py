@@ -95,7 +95,9 @@ def summarize(
         if found is None:
             raise DataError("the batches have no complete row")
         return found
-    return source.sums(schema or source.fitting_schema(columns, known, missing, formula))
+    if schema is None:
+        return source.fitting_sums(columns, known, missing, formula)
+    return source.sums(schema)
 
 
 def _of_frame(

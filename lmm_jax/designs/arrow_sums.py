@@ -38,7 +38,8 @@ def to_arrow(sums: SumArrays) -> Any:
     about = [name for name, _, values in parts for _ in range(len(values))]
     columns[_ABOUT] = pa.array(about).dictionary_encode()
     columns[_SUMS] = pa.concat_arrays([_lists(values, pa) for *_, values in parts])
-    known = {"n_rows": sums.n_rows, "n_missing": sums.n_missing, "gaps": sums.gaps,
+    known = {"length": len(about), "n_rows": sums.n_rows, "n_missing": sums.n_missing,
+             "gaps": sums.gaps,
              "seen": {name: seen.tolist() for name, seen in sums.seen.items()},
              "schema": sums.schema.fingerprint}  # fmt: skip
     columns[_ROWS] = pa.array([json.dumps(known), *[None] * (len(about) - 1)], pa.string())
@@ -72,6 +73,11 @@ def _part(table: Any, about: np.ndarray, schema: Schema, kind: type[Sums]) -> Su
     known = json.loads(table[_ROWS][0].as_py())
     if known["schema"] != schema.fingerprint:
         raise DataError("the table was made with another schema")
+    if known["length"] != len(table):
+        raise DataError(
+            f"the table has {len(table)} rows of a part that had {known['length']}, or they are in "
+            "another order: pass all of them as to_arrow gave them"
+        )
     labels = [
         in_order(*_index(table[e]), schema.levels.get(e), e.strip("`")) for e in schema.groups
     ]

@@ -13,82 +13,17 @@ from ..errors import DataError, FormulaError
 from ..formulas import matrices as mat
 from ..formulas import parse as fml
 from ..formulas.right_side import variables
-from ..inputs.arguments import choice, hinted, mapping
+from ..inputs.arguments import choice, mapping
 from ..inputs.matching import distinct, find, shown
 from ..layouts.stream_compress import Units
 from ..layouts.stream_pass import column_units
 from .bars import bar_terms
-from .data_frames import MISSING, as_pandas, callables
-from .rows import complete_rows
+from .data_frames import MISSING, callables
 from .schema import Columns, Schema, replayed, response
 from .terms import RandomTerm
 
 # A sample of fewer rows than this is repeated when levels and columns are found.
 _FEW = 4096
-
-
-@hinted
-def schema(
-    formula: str,
-    sample: Any = None,
-    *,
-    levels: Mapping[str, Any] | None = None,
-    weights: str | None = None,
-    offset: str | None = None,
-    missing: str = "drop",
-    context: Mapping[str, Any] | None = None,
-) -> Schema:
-    """Fix how rows are read, so that the sums over parts of them add up.
-
-    Parameters
-    ----------
-    formula : str
-        lme4's syntax with bars.
-    sample : frame, optional
-        Rows that show the levels of categorical predictors, the knots of splines, the scale of
-        polynomials and the origins of the columns, near which sums keep their digits.
-    levels : mapping of str to sequence, optional
-        Labels of a column, in their order. They take the place of a sample for categorical
-        predictors, the other columns then being numbers; and fix the levels of a grouping factor,
-        which may otherwise be any.
-    weights, offset : str, optional
-        Columns, as in :func:`lmm_jax.design`.
-    missing : {"drop", "raise", "none"}
-    context : mapping, optional
-        Functions and variables for the formula.
-
-    Returns
-    -------
-    Schema
-
-    Raises
-    ------
-    FormulaError
-        No bars, or a formula that cannot be read.
-    DataError
-        A transformation that remembers rows, such as ``poly``, without a sample.
-
-    Examples
-    --------
-    >>> import lmm_jax as lmm
-    >>> data = lmm.load_dataset("sleepstudy")
-    >>> schema = lmm.schema("Reaction ~ poly(Days, 2) + (Days | Subject)", data)
-    >>> parts = [lmm.summarize(schema.formula, d, schema=schema) for d in (data[:95], data[95:])]
-    >>> whole = lmm.fit(schema.formula, data)
-    >>> abs(lmm.fit(parts[0] + parts[1]).llf - whole.llf) < 1e-8
-    True
-    """
-    columns, known = read_columns(formula, weights, offset, missing, context)
-    fixed = _read_levels(levels, columns)
-    if sample is None:
-        frame = _stand_in(columns, fixed)
-        made = schema_of(frame, columns, known, missing, formula, fixed, whole="refuse")
-        return replace(made, units=_no_units(len(made.names)))
-    frame = as_pandas(sample, columns.expressions)
-    if not len(frame):
-        raise DataError("the sample has no rows")
-    frame = complete_rows(frame, {}, columns.expressions, missing).data
-    return schema_of(frame, columns, known, missing, formula, fixed, whole="keep")
 
 
 def read_columns(
@@ -186,7 +121,7 @@ def _without_rows(term: RandomTerm) -> RandomTerm:
     )
 
 
-def _read_levels(levels: Any, columns: Columns) -> dict[str, pd.Index[Any]]:
+def read_levels(levels: Any, columns: Columns) -> dict[str, pd.Index[Any]]:
     """Labels by column, all different."""
     if levels is None:
         return {}
@@ -239,6 +174,19 @@ def _declared(
 def _repeated(frame: pd.DataFrame) -> pd.DataFrame:
     """Few rows several times: they may have a level each where the data have not."""
     return frame if len(frame) >= _FEW else pd.concat([frame] * 4, ignore_index=True)
+
+
+def schema_of_levels(
+    columns: Columns,
+    context: Mapping[str, Any],
+    missing: str,
+    formula: str,
+    levels: Mapping[str, pd.Index[Any]],
+) -> Schema:
+    """The schema without a sample: columns as they are, those without levels being numbers."""
+    frame = _stand_in(columns, levels)
+    made = schema_of(frame, columns, context, missing, formula, levels, whole="refuse")
+    return replace(made, units=_no_units(len(made.names)))
 
 
 def _stand_in(columns: Columns, levels: Mapping[str, pd.Index[Any]]) -> pd.DataFrame:

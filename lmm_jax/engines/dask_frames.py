@@ -9,7 +9,7 @@ from typing import Any
 from ..designs.row_sums import RowSums
 from ..designs.schema import Schema
 from ..designs.sum_arrays import total
-from .source import FAN_IN, Source, Work, owned
+from .source import FAN_IN, Source, Work, of_workers, owned
 
 
 @dataclass(frozen=True)
@@ -40,4 +40,5 @@ class DaskFrame(Source):
         parts = [work.sums([frame]) for frame in frames]
         while len(parts) > 1:
             parts = [delayed(total)(parts[i : i + FAN_IN]) for i in range(0, len(parts), FAN_IN)]
-        return owned(parts[0].compute() if parts else None, schema)
+        with of_workers():
+            return owned(parts[0].compute() if parts else None, schema)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..designs.row_sums import RowSums
 from ..designs.schema import Schema
-from .source import FAN_IN, HEAD, Source, Work, added_pickles, owned
+from .source import FAN_IN, HEAD, Source, Work, added_pickles, of_workers, owned
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class RayDataset(Source):
         rows = self.data.select_columns(self.used(schema.columns))
         parts = rows.map_batches(_summing(Work.of(schema)), batch_size=None, batch_format="pyarrow")
         shares = parts.map_batches(_add_share, batch_size=FAN_IN, batch_format="pyarrow")
-        return owned(added_pickles(row["sums"] for row in shares.iter_rows()), schema)
+        with of_workers():
+            return owned(added_pickles(row["sums"] for row in shares.iter_rows()), schema)
 
 
 def _summing(work: Work) -> Any:

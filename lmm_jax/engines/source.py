@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,13 +20,17 @@ from ..designs.make_schema import schema_of
 from ..designs.row_sums import RowSums, no_sums
 from ..designs.schema import Columns, Schema, factor_columns, factor_kind
 from ..designs.sum_arrays import total
-from ..errors import DataError, RankWarning
+from ..errors import DataError, FormulaError, RankWarning
 from ..inputs.frames import read_frame
 
 # Rows that are looked at for the types, origins and units of columns.
 HEAD = 4096
 # Rows of a frame that is summed up at once, and sums that are added in one task.
 BATCH, FAN_IN = 1 << 18, 8
+
+
+# An error of this package in a traceback, to the next line of the traceback.
+_OURS = re.compile(r"^\s*lmm_jax[\w.]*\.(?:Data|Formula)Error: (.+)$", re.MULTILINE)
 
 
 class Source(ABC):
@@ -52,17 +58,35 @@ class Source(ABC):
         return [name for name in schema_columns.names if name in there] or there[:1]
 
     def fitting_schema(
-        self, columns: Columns, context: Mapping[str, Any], missing: str, formula: str
+        self,
+        columns: Columns,
+        context: Mapping[str, Any],
+        missing: str,
+        formula: str,
+        levels: Mapping[str, pd.Index[Any]],
     ) -> Schema:
-        """A schema by the first rows, and by all labels of categorical predictors."""
+        """A schema by the first rows, and by all labels of predictors without levels."""
         rows = self._some_rows(columns, missing)
         with warnings.catch_warnings():  # levels are not complete yet
             warnings.simplefilter("ignore", RankWarning)
-            first = schema_of(rows, columns, context, missing, formula, {}, whole="refuse")
-        levels = {name: self._labels(name) for name in _open_categories(first)}
-        if not levels:
+            first = schema_of(rows, columns, context, missing, formula, levels, whole="refuse")
+        found = {name: self._labels(name) for name in _open_categories(first)}
+        if not found:
             return first
-        return schema_of(rows, columns, context, missing, formula, levels, whole="refuse")
+        return schema_of(
+            rows, columns, context, missing, formula, {**found, **levels}, whole="refuse"
+        )
+
+    def fitting_sums(
+        self, columns: Columns, context: Mapping[str, Any], missing: str, formula: str
+    ) -> RowSums:
+        """Sums by a schema that fits the rows: levels are those of complete rows."""
+        schema = self.fitting_schema(columns, context, missing, formula, {})
+        sums = self.sums(schema)
+        if sums.n_rows == 0 or all(seen.all() for seen in sums.seen.values()):
+            return sums
+        levels = {name: schema.declared[name][seen] for name, seen in sums.seen.items()}
+        return self.sums(self.fitting_schema(columns, context, missing, formula, levels))
 
     def _some_rows(self, columns: Columns, missing: str) -> pd.DataFrame:
         """Complete rows near the first ones."""
@@ -123,6 +147,48 @@ class Work:
     def packed(self, frames: Iterable[Any]) -> bytes:
         """A pickle of :meth:`sums`."""
         return pickle.dumps(self.sums(frames))
+
+
+@contextmanager
+def in_words(engine: str) -> Iterator[None]:
+    """Around what an engine is asked: its errors name it, ours come through whatever carried them.
+
+    Raises
+    ------
+    DataError
+    """
+    try:
+        yield
+    except (DataError, FormulaError, ImportError, MemoryError):
+        raise
+    except Exception as error:  # whatever an engine and its query raise
+        said = str(error).strip() or type(error).__name__
+        raise DataError(our_words(said) or f"{engine} cannot read the rows: {said}") from error
+
+
+@contextmanager
+def of_workers() -> Iterator[None]:
+    """Around work elsewhere: an error of ours is raised here, others are the engine's.
+
+    Raises
+    ------
+    DataError
+    """
+    try:
+        yield
+    except (DataError, FormulaError):
+        raise
+    except Exception as error:  # which carries the text of a traceback
+        found = our_words(str(error))
+        if found is None:
+            raise
+        raise DataError(found) from error
+
+
+def our_words(text: str) -> str | None:
+    """The message of an error of this package in the text of a traceback."""
+    found = _OURS.findall(text)
+    return found[-1].strip() if found else None
 
 
 def added_pickles(parts: Iterable[bytes]) -> RowSums | None:

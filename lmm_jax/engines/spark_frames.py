@@ -10,7 +10,7 @@ from typing import Any
 from ..designs.row_sums import RowSums
 from ..designs.schema import Schema
 from .push_down import Database, pushed_down
-from .source import BATCH, FAN_IN, HEAD, Source, Work, added_pickles, owned
+from .source import BATCH, FAN_IN, HEAD, Source, Work, added_pickles, of_workers, owned
 
 _PACKED = "part int, sums binary"
 
@@ -49,7 +49,8 @@ class SparkFrame(Source):
         rows = self._select(self.used(schema.columns))
         parts = rows.mapInArrow(_Summing(Work.of(schema)), _PACKED)
         shares = parts.repartition(FAN_IN, "part").mapInArrow(_add_share, _PACKED)
-        return owned(added_pickles(row["sums"] for row in shares.collect()), schema)
+        with of_workers():
+            return owned(added_pickles(row["sums"] for row in shares.collect()), schema)
 
     def _database(self) -> Database:
         return Database(

@@ -14,7 +14,7 @@ from ..designs.from_batches import frames_of, parquet_dataset, sum_stream
 from ..designs.row_sums import RowSums
 from ..designs.schema import Schema
 from .push_down import Database, pushed_down
-from .source import Source
+from .source import Source, in_words
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,15 @@ class Stream(Source):
 
     def heads(self, names: Sequence[str]) -> Iterator[Any]:
         """See :class:`Source`."""
-        return frames_of(self.data, names, self.batch_size)
+        return self._frames(names)
+
+    def _frames(self, names: Sequence[str]) -> Iterator[Any]:
+        with in_words(type(self.data).__name__):
+            yield from frames_of(self.data, names, self.batch_size)
 
     def sums(self, schema: Schema) -> RowSums:
         """See :class:`Source`."""
-        stream = frames_of(self.data, self.used(schema.columns), self.batch_size)
-        columns = schema.columns
+        stream, columns = self._frames(self.used(schema.columns)), schema.columns
         found = sum_stream(stream, columns, schema.context, schema.missing, schema.formula, schema)
         assert found is not None  # there is a schema
         return found
@@ -47,7 +50,8 @@ class LazyFrame(Stream):
 
     def distinct(self, name: str) -> Any:
         """See :class:`Source`."""
-        return self.data.select(name).unique().collect()
+        with in_words("LazyFrame"):
+            return self.data.select(name).unique().collect()
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,8 @@ class Dataset(Stream):
 
     def distinct(self, name: str) -> Any:
         """See :class:`Source`."""
-        scanned = self.data.scanner(columns=[name], batch_size=self.batch_size).to_batches()
-        labels = {label for batch in scanned for label in batch.column(0).unique().to_pylist()}
+        batches = self._frames([name])
+        labels = {label for batch in batches for label in batch.column(0).unique().to_pylist()}
         return list(labels)
 
 
@@ -109,7 +113,8 @@ class Relation(Stream):
     def distinct(self, name: str) -> Any:
         """See :class:`Source`."""
         quoted = '"' + name.replace('"', '""') + '"'
-        return self.data.project(quoted).distinct().to_arrow_table()
+        with in_words("DuckDB"):
+            return self.data.project(quoted).distinct().to_arrow_table()
 
     def sums(self, schema: Schema) -> RowSums:
         """See :class:`Source`."""
@@ -119,12 +124,17 @@ class Relation(Stream):
 
 def database(relation: Any) -> Database:
     """DuckDB, to be asked about the rows of a relation."""
+
+    def answer(query: str) -> Any:
+        with in_words("DuckDB"):
+            return relation.query("lmm_rows", query).to_arrow_table()
+
     types = {n: str(t) for n, t in zip(relation.columns, relation.types, strict=True)}
     return Database(
         rows="lmm_rows",
         quote='"',
         types=types,
-        answer=lambda query: relation.query("lmm_rows", query).to_arrow_table(),
+        answer=answer,
     )
 
 
