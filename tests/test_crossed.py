@@ -13,11 +13,12 @@ from helpers import Term, assert_close, dense_blups, dense_deviance, dense_jet
 import lmm_jax as lmm
 from lmm_jax.covariance.theta import factor_blocks, stack_theta
 from lmm_jax.inference.profile import hold_variance
-from lmm_jax.layouts.crossed import links
+from lmm_jax.layouts.crossed import core_index, links
 from lmm_jax.layouts.crossed.core import integrate_core, shrinkage
 from lmm_jax.layouts.crossed.layout import CrossedLayout
 from lmm_jax.layouts.grouped import GroupedLayout
 from lmm_jax.likelihood.profile import loglike_of_theta, profile_jet
+from lmm_jax.numerics.memory import memory_size
 from lmm_jax.numerics.tiers import running_on
 from lmm_jax.optimize.minimize import minimize
 from lmm_jax.optimize.newton import MAXITER
@@ -471,12 +472,26 @@ def test_what_cannot_be_fitted_is_refused(formula, message):
         lmm.fit(formula, ill_behaved())
 
 
-def test_a_core_too_large_for_memory_is_refused():
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [(40 * 2**30, r"need about 50 GiB, and there are 40 GiB"), (60 * 2**30, None), (None, None)],
+)
+def test_a_core_too_large_for_memory_is_refused(there, message, monkeypatch):
+    monkeypatch.setattr(core_index, "memory_size", lambda: there)
     rng = np.random.default_rng(0)
     s, d = rng.integers(0, 30_000, 200_000), rng.integers(0, 29_000, 200_000)
     data = pd.DataFrame({"y": rng.normal(size=200_000), "s": s, "d": d})
-    with pytest.raises(lmm.DataError, match=r"need about 50 GiB \(the limit is 20,000"):
-        lmm.design("y ~ 1 + (1 | s) + (1 | d)", data).layout  # noqa: B018
+    if message is None:
+        core_index.check_memory(29_000, 29_000, 1, "d")
+    else:
+        with pytest.raises(lmm.DataError, match=message):
+            lmm.design("y ~ 1 + (1 | s) + (1 | d)", data).layout  # noqa: B018
+    with pytest.raises(lmm.DataError, match=r"more than 2,147,483,647 places"):
+        core_index.check_memory(50_000, 50_000, 1, "d")
+
+
+def test_the_memory_of_a_machine_is_known():
+    assert 2**28 < memory_size() < 2**50
 
 
 def test_a_factor_without_variance():

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import jax
 import numpy as np
 from jax import Array
 
@@ -89,7 +90,7 @@ def _link(d: Array, b: int, index: CrossedIndex) -> Links:
     """Numbers at the entries of bucket b."""
     xp, at = namespace(d), index.links[b]
     places = {name: xp.asarray(getattr(at, name)) for name in _PLACES}
-    return Links(d=d, **places)
+    return Links(d=d, head=jax.tree.map(xp.asarray, at.head), **places)
 
 
 def moments_of(

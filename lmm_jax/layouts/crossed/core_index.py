@@ -15,14 +15,17 @@ import scipy.sparse
 import scipy.sparse.csgraph
 
 from ...errors import DataError
+from ...numerics.memory import memory_size
 from ...numerics.shapes import round_up
 from ...reprs import brief
 from ..group_index import GroupPlan, rank_within
+from .dense_entries import DenseEntries, dense_entries, head_levels
 from .links import CHUNK
 
-# Numbers in a dense matrix of the core: those of one block of so many columns. About eight such
-# matrices are held at the peak.
-MAX_CORE = 20_000
+# Dense matrices of the core that are held at the peak, about; bytes that any machine has; numbers
+# of one of them that integers of 32 bits can count.
+_ANY_MACHINE = 1 << 30
+_MOST_PLACES = 2**31 - 1
 _CORE_MATRICES = 8
 
 
@@ -36,6 +39,7 @@ class LinkIndex:
     block: np.ndarray  # (E,)
     left: np.ndarray  # (P,)
     right: np.ndarray  # (P,)
+    head: DenseEntries | None = None
 
     __repr__ = brief
 
@@ -119,7 +123,7 @@ def place_levels(
     group_block, level_block, n_blocks = _blocks(group, level, n_groups, width)
     row, widths = _core_rows(term, level_block, n_blocks, sizes)
     columns = sum(k * w for k, w in zip(sizes, widths, strict=True))
-    _check_memory(int(width.sum()), columns, n_blocks, name)
+    check_memory(int(width.sum()), columns, n_blocks, name)
     return CorePlaces(group_block, level_block, row, widths, columns, n_blocks)
 
 
@@ -151,16 +155,21 @@ def _find_cells(group: np.ndarray, levels: Sequence[np.ndarray], n_levels: int) 
     return GroupLevels(found // n_levels, found % n_levels, np.split(number, len(levels)))
 
 
-def _check_memory(size: int, columns: int, n_blocks: int, name: str) -> None:
-    """Refuse a dense core that no machine should be asked for."""
+def check_memory(size: int, columns: int, n_blocks: int, name: str) -> None:
+    """Refuse a dense core that there is no room for."""
     numbers = columns**2 * n_blocks
-    if numbers <= MAX_CORE**2:
+    need = _CORE_MATRICES * 8 * numbers
+    if need <= _ANY_MACHINE:
         return
-    gib = _CORE_MATRICES * 8 * numbers / 2**30
+    there = memory_size()
+    if numbers <= _MOST_PLACES and (there is None or need <= there):
+        return
+    found = "" if there is None else f", and there are {there / 2**30:,.0f} GiB"
+    most = f" (and more than {_MOST_PLACES:,} places)" if numbers > _MOST_PLACES else ""
     raise DataError(
         f"the crossed terms ({name}) have {size:,} coefficients together: the dense matrices that "
-        f"hold them would need about {gib:,.0f} GiB (the limit is {MAX_CORE:,} in one block). Use "
-        "a coarser factor, leave a term out, or fit a part of the rows"
+        f"hold them would need about {need / 2**30:,.0f} GiB{most}{found}. Use a coarser factor, "
+        "leave a term out, fit a part of the rows, or take a machine with more memory"
     )
 
 
@@ -223,15 +232,22 @@ def link_groups(inner: GroupPlan, core: CorePlan) -> tuple[tuple[LinkIndex, ...]
     links = []
     for b in range(len(inner.index.widths)):
         at = np.flatnonzero(bucket == b)
+        owner = inner.group_position[core.cells.group[at]]
+        heads = np.zeros(core.width.size, bool)
+        if core.n_blocks == 1:
+            heads = head_levels(owner, core.cells.level[at], core.width)
+        if heads.any():  # entries of the head behind the others of their group
+            order = np.lexsort((heads[core.cells.level[at]], owner))
+            at, owner = at[order], owner[order]
         level = core.cells.level[at]
         k = core.width[level]
         first[at] = np.cumsum(k) - k
         step = np.arange(int(k.sum())) - np.repeat(first[at], k)
-        group = np.repeat(inner.group_position[core.cells.group[at]], k)
+        group, in_head = np.repeat(owner, k), np.repeat(heads[level], k)
         row = np.repeat(core.row[level], k) + step
         block = np.repeat(core.level_block[level], k)
         size = round_up(group.size + 1)  # the last entry is empty: pairs past the end point there
-        left, right = entry_pairs(group, block * core.columns + row, size)
+        left, right = entry_pairs(group, block * core.columns + row, size, in_head)
         links.append(
             LinkIndex(
                 group=padded(group, size),
@@ -239,20 +255,25 @@ def link_groups(inner: GroupPlan, core: CorePlan) -> tuple[tuple[LinkIndex, ...]
                 block=padded(block, size),
                 left=left,
                 right=right,
+                head=dense_entries(group, row, in_head, size - 1),
             )
         )
     return tuple(links), first
 
 
-def entry_pairs(group: np.ndarray, place: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+def entry_pairs(
+    group: np.ndarray, place: np.ndarray, size: int, in_head: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of entries of one group, (P,) each, ordered by the place of the first in the core.
 
-    Entries are sorted by group and row: the partners of one are those from
-    itself to the end of its group.
+    Entries are sorted by group, those of the head last: the partners of one are those from
+    itself to the end of its group, and two of the head are no pair.
     """
     end = np.searchsorted(group, group, side="right")
     order = np.argsort(place, kind="stable")
     count = (end - np.arange(group.size))[order]
+    if in_head is not None:
+        count[in_head[order]] = 0
     total = int(count.sum())
     length = round_up(total) if total <= CHUNK else -(-total // CHUNK) * CHUNK
     start = np.cumsum(count) - count

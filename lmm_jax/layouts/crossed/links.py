@@ -8,6 +8,7 @@ needs is a sum over pairs of entries of one group,
 
 The pairs run along the rows of the core, so that a sum writes to one short
 stretch of memory after the other, in chunks that bound what is held at once.
+Where most groups touch a column, dense products take its pairs (:mod:`.dense_entries`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from jax import Array
 
 from ...numerics.namespace import namespace
 from ...reprs import brief
+from .dense_entries import DenseEntries, head_contraction, head_group_contractions, head_sums
 
 # Pairs that one step of a sum takes together.
 CHUNK = 1 << 20
@@ -31,7 +33,7 @@ class Links:
     """Entries of the groups of one bucket; those past the end are zero.
 
     ``left`` and ``right`` list every pair of entries of one group once, an entry
-    with itself included, with ``row[left] <= row[right]``.
+    with itself included; but not those that are both in the head, if there is one.
     """
 
     d: Array  # (q, E)
@@ -40,6 +42,7 @@ class Links:
     block: Array  # (E,)  int32: block of the core
     left: Array  # (P,)  int32: entry
     right: Array  # (P,)  int32: entry
+    head: DenseEntries | None = None
 
     __repr__ = brief
 
@@ -58,11 +61,14 @@ def apply_at(A: Array, x: Array, links: Links) -> Array:
 def _over_pairs(
     step: Callable[[Array, Array, Array], Array], init: Array, links: Links, size: int = 1
 ) -> Array:
-    """Fold ``step(sum, left, right)`` over chunks of the pairs, ``size`` numbers a pair."""
+    """Fold ``step(sum, left, right)`` over chunks of the pairs, ``size`` numbers a pair.
+
+    NumPy writes a new sum for every chunk: one takes as many pairs as there are sums, about.
+    """
     xp = namespace(init)
     pairs = links.left.shape[0]
     chunk = pairs
-    while chunk * size > CHUNK and chunk % 2 == 0:
+    while chunk * size > max(CHUNK, init.size // 4) and chunk % 2 == 0:
         chunk //= 2
     if chunk == pairs:
         return step(init, links.left, links.right)
@@ -97,7 +103,11 @@ def pair_sums(x: Array, y: Array, links: Links, shape: tuple[int, int]) -> Array
     upper = _over_pairs(step, xp.zeros(N * N * B, x.dtype), links, x.shape[0])
     upper = upper.reshape(N, N, B)
     diagonal = xp.eye(N, dtype=x.dtype)[:, :, None]
-    return upper + xp.swapaxes(upper, 0, 1) * (1.0 - diagonal)
+    total = upper + xp.swapaxes(upper, 0, 1) * (1.0 - diagonal)
+    if links.head is None:
+        return total
+    at = (links.head.row[:, None], links.head.row[None], 0)
+    return xp.at(total)[at].set(total[at] + head_sums(x, y, links.head))
 
 
 def pair_contraction(x: Array, H: Array, links: Links) -> Array:
@@ -113,6 +123,8 @@ def pair_contraction(x: Array, H: Array, links: Links) -> Array:
         return total + (x[:, left] * at[None]) @ x[:, right].T
 
     half = _over_pairs(step, xp.zeros((q, q), x.dtype), links, q)
+    if links.head is not None:
+        half = half + head_contraction(x, _of_head(H, links.head), links.head)
     return 0.5 * (half + half.T)
 
 
@@ -130,7 +142,15 @@ def group_contractions(x: Array, H: Array, links: Links, n_groups: int) -> Array
 
     flat = _over_pairs(step, xp.zeros((n_groups, q * q), x.dtype), links, q * q)
     half = flat.T.reshape(q, q, n_groups)
+    if links.head is not None:
+        own = _of_head(H, links.head)
+        half = half + head_group_contractions(x, own, links.head, n_groups)
     return 0.5 * (half + xp.swapaxes(half, 0, 1))
+
+
+def _of_head(H: Array, head: DenseEntries) -> Array:
+    """H at the columns of the head, (h, h); a core that has one is one block."""
+    return H[:, :, 0][head.row[:, None], head.row[None]]
 
 
 def _cells(H: Array, links: Links, left: Array, right: Array) -> Array:

@@ -1,0 +1,35 @@
+"""How much memory there is for dense matrices."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import jax
+
+# Where control groups, of containers and queues, say what a process may take: version 2, then 1.
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def memory_size() -> int | None:
+    """Bytes of the device that programs run on; None where nobody says.
+
+    Of an accelerator what JAX may take of it; of a CPU what the machine has, or less where the
+    process may not have all of that.
+    """
+    device = jax.local_devices()[0]
+    if device.platform != "cpu":
+        stats = device.memory_stats() or {}
+        return stats.get("bytes_limit")
+    found = [int(text) for text in map(_read, _LIMITS) if text.isdigit()]
+    with suppress(AttributeError, ValueError, OSError):  # not a POSIX system
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return min(found, default=None)
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,108 @@
+"""Pairs in products of dense matrices: the same fits as by lists of pairs."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import assert_close
+
+import lmm_jax as lmm
+from lmm_jax.layouts.crossed import dense_entries
+from lmm_jax.layouts.crossed.core_index import entry_pairs
+
+RTOL = 1e-9  # sums in another order, at optima of decrement 1e-9
+EXACT = 1e-11  # the same criterion from sums in another order
+MODELS = {
+    "intercepts": "y ~ x + (1 | user) + (1 | film)",
+    "slopes of users": "y ~ x + (x | user) + (1 | film)",
+    "slopes of films": "y ~ x + (1 | user) + (x | film)",
+    "nested users": "y ~ x + (1 | town/user) + (1 | film)",
+    "three factors": "y ~ x + (1 | user) + (1 | film) + (1 | year)",
+}
+
+
+def ratings():
+    """Few films that nearly everybody rates, and many that few do."""
+    rng = np.random.default_rng(4)
+    share = 1.0 / np.arange(1, 25)
+    film = rng.choice(24, 700, p=share / share.sum())
+    user = rng.integers(0, 40, 700)
+    return pd.DataFrame(
+        {
+            "user": user,
+            "town": user % 7,
+            "film": film,
+            "year": rng.integers(0, 5, 700),
+            "x": rng.normal(size=700),
+            "y": rng.normal(size=40)[user] + rng.normal(size=24)[film] + rng.normal(size=700),
+        }
+    )
+
+
+@pytest.fixture
+def dense(monkeypatch):
+    """Small problems take dense products, in chunks of a few groups."""
+    monkeypatch.setattr(dense_entries, "_FEW_PAIRS", 0)
+    monkeypatch.setattr(dense_entries, "_HELD", 100)
+    monkeypatch.setattr(dense_entries, "_PRODUCT", 5e-9)
+
+    def design(formula, data):
+        found = lmm.design(formula, data)
+        heads = [link.head for link in found.layout.links]
+        assert any(head is not None for head in heads)
+        return found
+
+    return design
+
+
+@pytest.mark.parametrize("runtime", ["numpy", "jax"])
+@pytest.mark.parametrize("name", MODELS)
+def test_fits_are_those_of_lists(name, runtime, dense, monkeypatch):
+    formula, data = MODELS[name], ratings()
+    got = lmm.fit(dense(formula, data), runtime=runtime)
+    monkeypatch.setattr(dense_entries, "_FEW_PAIRS", 1 << 22)
+    want = lmm.fit(formula, data, runtime="numpy")
+    assert all(link.head is None for link in want.design.layout.links)
+    assert_close(got.llf, want.llf, EXACT)
+    assert_close(np.asarray(got.fe_params), np.asarray(want.fe_params), RTOL)
+    assert_close(np.asarray(got.bse), np.asarray(want.bse), 1e-7)  # by second derivatives
+    assert_close(got.scale, want.scale, RTOL)
+    for factor, frame in want.random_effects.items():
+        ours = got.random_effects[factor].loc[frame.index]
+        assert_close(ours.to_numpy(), frame.to_numpy(), 1e-7, 1.0)  # effects of order one
+
+
+def test_every_pair_is_counted_once(dense):
+    """In the list or in the head, never in both."""
+    data = ratings()
+    for link in dense(MODELS["nested users"], data).layout.links:
+        group, row = np.asarray(link.group), np.asarray(link.row)
+        there = np.flatnonzero(np.abs(np.asarray(link.d)).sum(axis=0) > 0)
+        in_head = set(np.asarray(link.head.row).tolist())
+        both = {
+            (i, j)
+            for i in there
+            for j in there
+            if i <= j and group[i] == group[j] and {row[i], row[j]} <= in_head
+        }
+        listed = list(zip(np.asarray(link.left), np.asarray(link.right), strict=True))
+        listed = [tuple(sorted(pair)) for pair in listed if set(pair) <= set(there)]
+        assert len(listed) == len(set(listed))
+        assert not both & set(listed)
+        n = sum(i <= j and group[i] == group[j] for i in there for j in there)
+        assert len(both) + len(listed) == n
+
+
+def test_the_head_costs_least():
+    """Against all pairs by hand: nothing where nobody rates much, everything where all do."""
+    group, level = map(np.ravel, np.meshgrid(np.arange(3000), np.arange(300), indexing="ij"))
+    width = np.ones(300, int)
+    assert dense_entries.head_levels(group, level, width).all()
+    few = level % 60 == group % 60  # five films each: 45,000 pairs
+    assert not dense_entries.head_levels(group[few], level[few], width).any()
+
+
+def test_a_list_without_a_head_is_as_it_was():
+    group = np.array([0, 0, 0, 1])
+    left, right = entry_pairs(group, np.array([0, 1, 2, 0]), 16)
+    pairs = [(i, j) for i, j in zip(left, right, strict=True) if i < 15]
+    assert sorted(pairs) == [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2), (3, 3)]
