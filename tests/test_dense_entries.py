@@ -43,6 +43,7 @@ def dense(monkeypatch):
     """Small problems take dense products, in chunks of a few groups."""
     monkeypatch.setattr(dense_entries, "_FEW_PAIRS", 0)
     monkeypatch.setattr(dense_entries, "_HELD", 100)
+    monkeypatch.setattr(dense_entries, "_PAIR", 3e-8)
     monkeypatch.setattr(dense_entries, "_PRODUCT", 5e-9)
 
     def design(formula, data):
