@@ -122,6 +122,14 @@ def test_spark_by_group_by_and_by_partition(name, spark):
     assert_equal_sums(source.by_partition(schema), want)
 
 
+def test_spark_with_strange_names(spark):
+    names = {"x": 'x.1 {a} "b"', "school": "of a school"}
+    formula = 'y ~ `x.1 {a} "b"` + f + (1 | `of a school`)'
+    frame = DATA.rename(columns=names)
+    got = lmm.fit(formula, spark.createDataFrame(frame))
+    assert_same(got, lmm.fit(formula, frame))
+
+
 def test_spark_when_a_worker_dies(spark, tmp_path):
     folder = str(tmp_path)
 

@@ -193,6 +193,14 @@ def test_a_database_refuses_what_rows_are_refused_for(name):
 
 
 @needs_duckdb
+def test_lists_are_no_numbers():
+    lists = relation().project("* replace ([1, 2] as x)")
+    formula = "y ~ x + (1 | school)"
+    with pytest.raises(lmm.DataError, match="types ndarray"):
+        lmm.summarize(formula, lists, schema=lmm.schema(formula, DATA))
+
+
+@needs_duckdb
 def test_no_rows_are_sums_of_no_rows():
     schema = lmm.schema(SLOPE, DATA)
     nothing = lmm.summarize(SLOPE, relation().filter("x > 1000"), schema=schema)

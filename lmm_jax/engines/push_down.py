@@ -21,7 +21,8 @@ from .cell_table import CellTable, Monomial, Number, sums_of_cells
 # Aggregates of a query, and types of columns that are numbers.
 _MOST = 200
 _NUMBERS = re.compile(
-    r"u?(tiny|small|big|huge)?int(eger)?\b|float|double|real|decimal|u?int\d+|long|short|byte",
+    r"(u?(tiny|small|big|huge)?int(eger)?|u?int\d+|float|double|real|decimal|long|short|byte)"
+    r"(\([\d, ]+\))?",
     re.IGNORECASE,
 )
 _CATEGORY = re.compile(r"C\(")
@@ -31,7 +32,7 @@ class Database(NamedTuple):
     """An engine that answers SQL about some rows."""
 
     rows: str  # what stands for them after FROM
-    quote: str  # what names of columns stand between
+    quoted: Callable[[str], str]  # how the name of a column is written
     types: Mapping[str, str]  # of every column
     answer: Callable[[str], Any]  # gives a frame
 
@@ -96,7 +97,7 @@ def plan_of(schema: Schema, types: Mapping[str, str]) -> Plan | None:
     response = [columns.response.strip("`"), *(e.strip("`") for e in columns.offsets)]
     needed = [*found, *response, *([] if weights is None else [weights])]
     are_plain = plain <= types.keys() and keys.keys() <= types.keys()
-    if not are_plain or any(not _NUMBERS.match(types.get(name, "")) for name in needed):
+    if not are_plain or any(not _NUMBERS.fullmatch(types.get(name, "")) for name in needed):
         return None
     if keys.keys() & found.keys():
         return None
@@ -150,7 +151,7 @@ def term_monomial(spec: Any, term: Any, names: Sequence[str]) -> Monomial:
 
 def _query(plan: Plan, database: Database) -> str:
     """The query."""
-    quoted = lambda name: _quoted(name, database)  # noqa: E731
+    quoted = database.quoted
     inner = [f"{quoted(name)} AS k{i}" for i, name in enumerate(plan.keys)]
     inner += [f"{_measured(n, database)} AS v{i}" for i, n in enumerate(plan.numbers)]
     sums = ["count(*) AS n"]
@@ -176,7 +177,7 @@ def _query(plan: Plan, database: Database) -> str:
 
 def _measured(number: Number, database: Database) -> str:
     """A number from its origin in its unit, in SQL."""
-    columns = [f"CAST({_quoted(name, database)} AS DOUBLE)" for name in number.columns]
+    columns = [f"CAST({database.quoted(name)} AS DOUBLE)" for name in number.columns]
     return f"(({' - '.join(columns)}) - {_literal(number.origin)}) / {_literal(number.unit)}"
 
 
@@ -193,7 +194,7 @@ def _missing(plan: Plan, database: Database) -> dict[str, str]:
 
 
 def _is_missing(name: str, database: Database, *, number: bool) -> str:
-    quoted = _quoted(name, database)
+    quoted = database.quoted(name)
     nan = f" OR isnan(CAST({quoted} AS DOUBLE))" if number else ""
     return f"{quoted} IS NULL{nan}"
 
@@ -201,7 +202,7 @@ def _is_missing(name: str, database: Database, *, number: bool) -> str:
 def _gaps(plan: Plan, database: Database) -> dict[str, int]:
     """Missing values of every column."""
     when = {
-        name: _is_missing(name, database, number=bool(_NUMBERS.match(database.types[name])))
+        name: _is_missing(name, database, number=bool(_NUMBERS.fullmatch(database.types[name])))
         for name in plan.keys
     }
     when |= _missing(plan, database)
@@ -216,8 +217,3 @@ def _counts(database: Database, asked: Sequence[str]) -> list[int]:
     frame = read_frame(database.answer(f"SELECT {named} FROM {database.rows}"), lambda _: True)
     assert frame is not None
     return [int(frame[f"c{i}"].iloc[0]) for i in range(len(asked))]
-
-
-def _quoted(name: str, database: Database) -> str:
-    quote = database.quote
-    return f"{quote}{name.replace(quote, quote * 2)}{quote}"

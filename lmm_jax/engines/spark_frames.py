@@ -55,13 +55,18 @@ class SparkFrame(Source):
     def _database(self) -> Database:
         return Database(
             rows="{lmm_rows}",
-            quote="`",
+            # braces are what Spark fills in
+            quoted=lambda name: _quoted(name).replace("{", "{{").replace("}", "}}"),
             types=dict(self.data.dtypes),
             answer=lambda query: _fetched(self.data.sparkSession.sql(query, lmm_rows=self.data)),
         )
 
     def _select(self, names: Iterable[str]) -> Any:
-        return self.data.select(*["`" + name.replace("`", "``") + "`" for name in names])
+        return self.data.select(*map(_quoted, names))
+
+
+def _quoted(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
 
 
 @dataclass(frozen=True)

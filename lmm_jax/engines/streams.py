@@ -112,9 +112,8 @@ class Relation(Stream):
 
     def distinct(self, name: str) -> Any:
         """See :class:`Source`."""
-        quoted = '"' + name.replace('"', '""') + '"'
         with in_words("DuckDB"):
-            return self.data.project(quoted).distinct().to_arrow_table()
+            return self.data.project(_quoted(name)).distinct().to_arrow_table()
 
     def sums(self, schema: Schema) -> RowSums:
         """See :class:`Source`."""
@@ -130,12 +129,11 @@ def database(relation: Any) -> Database:
             return relation.query("lmm_rows", query).to_arrow_table()
 
     types = {n: str(t) for n, t in zip(relation.columns, relation.types, strict=True)}
-    return Database(
-        rows="lmm_rows",
-        quote='"',
-        types=types,
-        answer=answer,
-    )
+    return Database(rows="lmm_rows", quoted=_quoted, types=types, answer=answer)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def is_pattern(data: Any) -> bool:
