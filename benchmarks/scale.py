@@ -1,6 +1,7 @@
 """Many rows in Parquet files, summed up and fitted by every engine that is installed.
 
     python benchmarks/scale.py [--rows 10000000 100000000] [--groups 1000000] [--engines ...]
+        [--memory 64]
 
 Every call runs in a process of its own, with two threads for the library that reads. Peak memory
 is that of the process that asks; workers of Dask, Spark and Ray have theirs besides. Writes
@@ -16,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -88,26 +90,34 @@ def ray(folder: str) -> Iterator[Any]:
     ray.shutdown()
 
 
+@contextmanager
+def pandas(folder: str) -> Iterator[Any]:
+    import pandas
+
+    yield partial(pandas.read_parquet, folder)
+
+
 ENGINES: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "parquet": ("duckdb", "pattern of Parquet files, `GROUP BY` of DuckDB", parquet),
     "duckdb": ("duckdb", "relation of DuckDB, `GROUP BY`", duckdb),
-    "pyarrow": ("pyarrow", "dataset of pyarrow, in batches", pyarrow),
+    "pyarrow": ("pyarrow", "dataset of pyarrow, or a pattern without DuckDB, in batches", pyarrow),
     "polars": ("polars", "lazy frame of polars, in batches", polars),
     "dask": ("distributed", "Dask, two processes", dask),
     "spark": ("pyspark", "Spark, `local[2]`, `GROUP BY`", spark),
     "ray": ("ray", "Ray, two processors", ray),
+    "pandas": ("pandas", "pandas, all rows in memory", pandas),
 }
 
 
 def work(engine: str, folder: str) -> None:
-    """Sums and fit, reported in a line of JSON."""
+    """Sums, or rows in memory, and fit, reported in a line of JSON."""
     import lmm_jax as lmm
 
     with ENGINES[engine][2](folder) as data:
         start = time.perf_counter()
-        sums = lmm.summarize(FORMULA, data)
+        held = data() if callable(data) else lmm.summarize(FORMULA, data)
         middle = time.perf_counter()
-        result = lmm.fit(sums)
+        result = lmm.fit(held) if isinstance(held, lmm.RowSums) else lmm.fit(FORMULA, held)
         end = time.perf_counter()
     found = {"sums_s": middle - start, "fit_s": end - middle, "nobs": int(result.nobs),
              "criterion": -2 * result.llf, "converged": bool(result.converged)}  # fmt: skip
@@ -131,12 +141,13 @@ def write_rows(folder: Path, rows: int, groups: int) -> None:
         pq.write_table(pa.table({"y": y, "x": x, "g": g}), folder / f"{i:04d}.parquet")
 
 
-def measure(engine: str, folder: Path, limit: float) -> dict[str, Any]:
+def measure(engine: str, folder: Path, limits: Limits) -> dict[str, Any]:
     """What one engine takes."""
     call = [sys.executable, __file__, "--worker", engine, str(folder)]
-    ended = run_worker(call, worker_environment(2), Limits(seconds=limit, memory_gb=64))
+    ended = run_worker(call, worker_environment(2), limits)
     if ended.over_time or not ended.lines:
-        return {"failed": "> limit" if ended.over_time else ended.stderr.strip()[-300:]}
+        over = f"more than {limits.seconds:g} s"
+        return {"failed": over if ended.over_time else ended.stderr.strip()[-300:]}
     return {**ended.lines[-1], "peak_mb": ended.peak_mb}
 
 
@@ -144,12 +155,13 @@ def markdown(report: dict[str, Any]) -> str:
     lines = [
         "# Many rows",
         "",
-        in_words(report["machine"]),
-        "",
         f"`{FORMULA}`, rows in random order in Parquet files of {_FILE:,} rows. One call in a "
         "process of its own; memory is that of the process that asks, with interpreter and imports;"
-        " workers of Dask, Spark and Ray have theirs besides. [From a laptop to a cluster]"
-        "(../scale.md) says what each engine does.",
+        " workers of Dask, Spark and Ray have theirs besides. pandas reads the rows in the place of"
+        " sums, and fits them. [From a laptop to a cluster](../scale.md) says what each engine "
+        "does.",
+        "",
+        in_words(report["machine"]),
         "",
         "| rows | groups | engine | sums, s | fit, s | peak, MB |",
         "|" + "---|" * 6,
@@ -171,12 +183,14 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=1_000_000)
     parser.add_argument("--engines", nargs="+", choices=list(ENGINES), default=list(ENGINES))
     parser.add_argument("--limit", type=float, default=600.0, help="seconds of a call")
+    parser.add_argument("--memory", type=float, default=64.0, help="GB of a worker")
     parser.add_argument("--output", type=Path, default=RESULTS / "scale.json")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         work(*args.worker)
         return
+    limits = Limits(seconds=args.limit, memory_gb=args.memory)
     here = [engine for engine in args.engines if find_spec(ENGINES[engine][0])]
     kept = json.loads(args.output.read_text("utf-8"))["runs"] if args.output.exists() else []
     for rows in args.rows:
@@ -185,7 +199,7 @@ def main() -> None:
             for engine in here:
                 key = {"engine": engine, "rows": rows, "groups": args.groups}
                 kept = [run for run in kept if {k: run[k] for k in key} != key]
-                kept.append({**key, **measure(engine, Path(folder), args.limit)})
+                kept.append({**key, **measure(engine, Path(folder), limits)})
                 print(kept[-1], flush=True)
                 kept.sort(key=lambda run: (run["rows"], list(ENGINES).index(run["engine"])))
                 report = {"machine": machine(), "runs": kept}
