@@ -7,13 +7,17 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from engine_data import COMPUTED, DATA, MODELS, PLAIN
 from sum_checks import assert_equal_sums, assert_same
 
 import lmm_jax as lmm
+from lmm_jax.engines.push_down import pushed_down
+from lmm_jax.engines.spark_frames import SparkFrame
 
 # their own warnings are not ours to answer for
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
@@ -74,6 +78,40 @@ def test_dask_when_a_worker_is_killed(cluster, tmp_path):
     assert_equal_sums(got, lmm.summarize(SLOPE, DATA, schema=schema))
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_categories_of_dask(known, cluster):
+    """A partition has categories of its own where Dask does not know them."""
+    frame = dask_frame().assign(day=lambda rows: rows["school"] % 4)
+    frame = frame.astype(dict.fromkeys(["f", "day", "school"], "category"))
+    want = DATA.assign(day=(DATA["school"] % 4).astype("category"))
+    if known:
+        order = {"f": ["c", "a", "b"], "day": [3, 1, 0, 2], "school": range(25)}
+        frame = frame.assign(**{n: frame[n].cat.set_categories(order[n]) for n in order})
+        want = want.assign(**{n: pd.Categorical(want[n], order[n]) for n in order})
+    assert frame["f"].cat.known == known
+    formula = "y ~ x + f + day + (1 | school)"
+    assert_same(lmm.fit(formula, frame), lmm.fit(formula, want))
+
+
+def test_dask_when_a_worker_is_lost_with_the_sums_that_it_holds(cluster, tmp_path):
+    """These are made again on the other worker, from the same rows."""
+    import dask.dataframe as dd
+
+    ours = min(cluster.run(os.getpid).values())
+
+    def last_of_a_worker(i):
+        if i == 30 and once(tmp_path):
+            time.sleep(1)  # the others are done
+            os.kill(ours, signal.SIGKILL)
+        return DATA[i * 20 : (i + 1) * 20]
+
+    frame = dd.from_map(last_of_a_worker, range(31), meta=DATA[:0])
+    schema = lmm.schema(SLOPE, DATA)
+    got = lmm.summarize(SLOPE, frame, schema=schema)
+    assert ours not in cluster.run(os.getpid).values()
+    assert_equal_sums(got, lmm.summarize(SLOPE, DATA, schema=schema))
+
+
 def test_dask_sends_functions_of_a_script(cluster):
     double = lambda x: 2 * x  # noqa: E731
     formula = "y ~ double(x) + (1 | school)"
@@ -110,15 +148,20 @@ def test_spark(name, spark):
     assert_same(got, lmm.fit(formula, DATA, **options))
 
 
+@pytest.mark.parametrize("name", COMPUTED)
+def test_spark_is_not_asked_for_what_is_computed(name, spark):
+    formula, options = COMPUTED[name]
+    base = SparkFrame(spark_frame(spark))._database()
+    assert pushed_down(lmm.schema(formula, DATA, **options), base) is None
+
+
 @pytest.mark.parametrize("name", PLAIN)
 def test_spark_by_group_by_and_by_partition(name, spark):
-    from lmm_jax.engines.spark_frames import SparkFrame
-
     formula, options = PLAIN[name]
     schema = lmm.schema(formula, DATA, **options)
     source = SparkFrame(spark_frame(spark))
     want = lmm.summarize(formula, DATA, schema=schema)
-    assert_equal_sums(source.sums(schema), want)
+    assert_equal_sums(pushed_down(schema, source._database()), want)
     assert_equal_sums(source.by_partition(schema), want)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from ..designs.row_sums import RowSums
 from ..designs.schema import Schema
 from ..designs.sum_arrays import total
@@ -24,12 +26,14 @@ class DaskFrame(Source):
 
     def heads(self, names: Sequence[str]) -> Iterator[Any]:
         """See :class:`Source`."""
+        chosen = self.data[list(names)]
+        types = {n: pd.CategoricalDtype(self._labels(n)) for n in _unknown_categories(chosen)}
         for i in range(self.data.npartitions):
-            yield self.data[list(names)].get_partition(i).compute()
+            yield chosen.get_partition(i).compute().astype(types)
 
     def distinct(self, name: str) -> Any:
         """See :class:`Source`."""
-        return self.data[name].drop_duplicates().compute()
+        return _plain(self.data[name].drop_duplicates().compute())
 
     def sums(self, schema: Schema) -> RowSums:
         """See :class:`Source`."""
@@ -42,3 +46,16 @@ class DaskFrame(Source):
             parts = [delayed(total)(parts[i : i + FAN_IN]) for i in range(0, len(parts), FAN_IN)]
         with of_workers():
             return owned(parts[0].compute() if parts else None, schema)
+
+
+def _unknown_categories(frame: Any) -> list[str]:
+    """Columns of which every partition has categories of its own."""
+    categorical = [n for n, t in frame.dtypes.items() if isinstance(t, pd.CategoricalDtype)]
+    return [name for name in categorical if not frame[name].cat.known]
+
+
+def _plain(labels: Any) -> Any:
+    """Labels by themselves, without the order of categories."""
+    if isinstance(labels.dtype, pd.CategoricalDtype):
+        return labels.astype(labels.cat.categories.dtype)
+    return labels
