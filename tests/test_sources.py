@@ -271,3 +271,56 @@ def test_what_cannot_be_read_is_refused_in_words(name, tmp_path):
     make, words = UNREADABLE[name]
     with pytest.raises(lmm.DataError, match=words):
         lmm.summarize(SLOPE, make(tmp_path))
+
+
+# ------------------------------------------------------------ files whose types differ
+
+
+def files_of(folder, *frames):
+    for i, frame in enumerate(frames):
+        frame.to_parquet(folder / f"{i}.parquet", index=False)
+    return str(folder / "*.parquet")
+
+
+@pytest.mark.parametrize("floats_first", [False, True])
+@pytest.mark.parametrize("column", ["x", "school"])
+def test_integers_in_one_file_and_floats_in_another(column, floats_first, tmp_path):
+    """Nothing is rounded to the type of the first file; 3 and 3.0 are one group."""
+    data = DATA.dropna()
+    parts = [data[:200].round({"x": 0}).astype({"x": int}), data[200:].assign(
+        school=lambda d: d["school"] + np.where(np.arange(len(d)) % 2, 0.0, 0.5))]  # fmt: skip
+    if column == "x":
+        parts[1] = parts[1].assign(school=data[200:]["school"])
+    frames = parts[::-1] if floats_first else parts
+    got = lmm.fit("y ~ x + (1 | school)", files_of(tmp_path, *frames))
+    assert_same(got, lmm.fit("y ~ x + (1 | school)", pd.concat(frames, ignore_index=True)))
+
+
+def test_a_column_that_one_file_has_no_values_of(tmp_path):
+    parts = [DATA[:200].assign(f=None), DATA[200:]]
+    got = lmm.fit("y ~ x + f + (1 | school)", files_of(tmp_path, *parts))
+    assert_same(got, lmm.fit("y ~ x + f + (1 | school)", DATA[200:]))
+
+
+OTHERS = {
+    "text for integers": (
+        lambda d: d.assign(school="0" + d["school"].astype(str)),
+        "`school` holds",
+    ),
+    "integers for logicals": (lambda d: d.assign(b=np.arange(len(d)) % 3), "`b` holds int64 in"),
+    "no column": (lambda d: d.drop(columns="b"), "0.parquet has no column `b`|1.parquet has no"),
+}
+
+
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("name", OTHERS)
+def test_columns_of_another_kind_are_refused(name, last, tmp_path):
+    change, message = OTHERS[name]
+    data = DATA.assign(b=DATA["w"] > 1)
+    parts = [data[:300], change(data[300:])]
+    pattern = files_of(tmp_path, *(parts if last else parts[::-1]))
+    message = message if last else message.replace("int64", "bool")
+    with pytest.raises(lmm.DataError, match=message):
+        lmm.fit("y ~ b + (1 | school)", pattern)
+    if name != "text for integers":  # of columns in use alone
+        lmm.fit("y ~ x + (1 | school)", pattern)

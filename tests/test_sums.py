@@ -127,6 +127,8 @@ def test_sums_as_tables_of_arrow(name):
     assert_equal_sums(lmm.RowSums.from_arrow(table, schema), whole)
     joined = pyarrow.concat_tables([part.to_arrow() for part in parts[:4]])
     assert_equal_sums(lmm.RowSums.from_arrow(joined, schema), whole)
+    empty = lmm.summarize(formula, DATA[:0], schema=schema)
+    assert_equal_sums(lmm.RowSums.from_arrow(empty.to_arrow(), schema) + whole, whole)
     with pytest.raises(lmm.DataError, match="10 rows of a part that had"):
         lmm.RowSums.from_arrow(table.slice(0, 10), schema)
     with pytest.raises(lmm.DataError, match="another schema"):

@@ -28,7 +28,8 @@ def to_arrow(sums: SumArrays) -> Any:
     parts: list[_Rows] = [(_ALL, {}, np.append(sums.gram.ravel(), sums.log_weights)[None])]
     for key, level, products in zip(sums.schema.factors, sums.levels, sums.products, strict=True):
         codes = {e: level.codes[:, j] for j, e in enumerate(key)}
-        parts.append((":".join(key), codes, products.reshape(len(products), -1)))
+        numbers = int(np.prod(products.shape[1:]))  # an empty part has none to tell from
+        parts.append((":".join(key), codes, products.reshape(len(products), numbers)))
     if sums.links.shape[1]:
         parts.append((_LINKS, dict(zip(sums.schema.groups, sums.cells.T, strict=True)), sums.links))
     columns = {}
@@ -129,7 +130,7 @@ def _lists(values: np.ndarray, pa: Any) -> Any:
     """Rows of numbers as lists."""
     count, width = values.shape
     offsets = pa.array(np.arange(0, count * width + 1, max(width, 1), dtype=np.int32)[: count + 1])
-    return pa.ListArray.from_arrays(offsets, pa.array(values.ravel()))
+    return pa.ListArray.from_arrays(offsets, pa.array(values.ravel(), pa.float64()))
 
 
 def _labels(labels: pd.Index[Any], pa: Any) -> Any:

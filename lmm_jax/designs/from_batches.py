@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from glob import glob
 from os import PathLike
 from typing import Any
@@ -142,6 +143,7 @@ def frames_of(batches: Any, names: Sequence[str], batch_size: int) -> Iterator[A
     """Frames of an iterable, of Parquet files, or of a source that is read batch by batch."""
     if isinstance(batches, str | PathLike):
         batches = parquet_dataset(batches)
+        same_types(batches, names)
     elsewhere = streamed(batches, lambda name: name in names, batch_size)
     if elsewhere is not None:
         yield from elsewhere
@@ -157,7 +159,11 @@ def frames_of(batches: Any, names: Sequence[str], batch_size: int) -> Iterator[A
 
 
 def parquet_dataset(path: str | PathLike[str]) -> Any:
-    """A Parquet file, or those that a pattern matches, as a dataset of pyarrow."""
+    """A Parquet file, or those that a pattern matches, as a dataset of pyarrow.
+
+    A column that is of integers in one file and of floats in another is one of floats, whichever
+    file comes first.
+    """
     name = os.path.expanduser(os.fsdecode(path))
     with needed("pyarrow", name, "arrow"):
         from pyarrow import ArrowException, dataset
@@ -165,8 +171,63 @@ def parquet_dataset(path: str | PathLike[str]) -> Any:
     if not found:
         raise DataError(f"no file matches {name!r}")
     try:
-        return dataset.dataset(found, format="parquet", partitioning="hive")
+        rows = dataset.dataset(found, format="parquet", partitioning="hive")
+        joint = _joint_schema(rows)
+        return dataset.dataset(found, joint, format="parquet", partitioning="hive")
     except OSError as error:
         raise DataError(f"{name} cannot be read: {error.strerror or error}") from error
     except (ArrowException, ValueError) as error:
         raise DataError(f"{name} is not a Parquet file: {error}") from error
+
+
+def _joint_schema(rows: Any) -> Any:
+    """The schema of a dataset, with types that hold what every file has in a column."""
+    import pyarrow as pa
+
+    schema = rows.schema
+    for fragment in rows.get_fragments():
+        for field in fragment.physical_schema:
+            place = schema.get_field_index(field.name)
+            if place < 0:
+                schema = schema.append(field)
+            elif schema.field(place).type != field.type:
+                parts = [pa.schema([schema.field(place).remove_metadata()]),
+                         pa.schema([field.remove_metadata()])]  # fmt: skip
+                with suppress(pa.ArrowException):  # same_types says so, if the column is in use
+                    joint = pa.unify_schemas(parts, promote_options="permissive")
+                    schema = schema.set(place, joint.field(0))
+    return schema
+
+
+def same_types(rows: Any, names: Sequence[str]) -> bool:
+    """Whether all Parquet files have one type for each of some columns.
+
+    Raises
+    ------
+    DataError
+        A file has no such column, or its values are of another kind.
+    """
+    import pyarrow as pa
+
+    alike = True
+    first: dict[str, Any] = {}
+    in_files = {name for f in rows.get_fragments() for name in f.physical_schema.names}
+    for fragment in rows.get_fragments():
+        there = fragment.physical_schema
+        for name in in_files.intersection(names):
+            if name not in there.names:
+                raise DataError(f"{fragment.path} has no column `{name}`, which other files have")
+            found = there.field(name).type
+            before = first.setdefault(name, found)
+            if found == before:
+                continue
+            alike = False
+            parts = [pa.schema([pa.field(name, t)]) for t in (before, found)]
+            try:
+                pa.unify_schemas(parts, promote_options="permissive")
+            except pa.ArrowException as error:
+                raise DataError(
+                    f"`{name}` holds {found} in {fragment.path} and {before} in the first file: "
+                    "write the column with one type"
+                ) from error
+    return alike

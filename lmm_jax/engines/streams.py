@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from os import PathLike, fspath
 from typing import Any
 
-from ..designs.from_batches import frames_of, parquet_dataset, sum_stream
+from ..designs.from_batches import frames_of, parquet_dataset, same_types, sum_stream
 from ..designs.row_sums import RowSums
 from ..designs.schema import Schema
 from .push_down import Database, pushed_down
@@ -83,6 +83,7 @@ class ParquetFiles(Stream):
 
     def heads(self, names: Sequence[str]) -> Iterator[Any]:
         """See :class:`Source`."""
+        same_types(self._dataset.data, names)
         return self._dataset.heads(names)
 
     def distinct(self, name: str) -> Any:
@@ -92,7 +93,9 @@ class ParquetFiles(Stream):
     def sums(self, schema: Schema) -> RowSums:
         """See :class:`Source`."""
         files = self._dataset.data.files
-        if find_spec("duckdb") is not None and all(map(os.path.isfile, files)):
+        # DuckDB gives all rows the types of the first file
+        alike = same_types(self._dataset.data, self.used(schema.columns))
+        if alike and find_spec("duckdb") is not None and all(map(os.path.isfile, files)):
             import duckdb
 
             with duckdb.connect() as connection:
