@@ -240,6 +240,12 @@ ERRORS = [
      lmm.DataError, "pass no data"),
     ("no rows", lambda: lmm.fit(lmm.summarize(SCHEMA.formula, DATA[:0], schema=SCHEMA)),
      lmm.DataError, "no complete row"),
+    ("a formula beside sums", lambda: lmm.fit(SCHEMA.formula, lmm.summarize(SCHEMA.formula, DATA)),
+     lmm.DataError, "the sums know their model"),
+    ("a table without a schema", lambda: lmm.RowSums.from_arrow(None, None),
+     lmm.DataError, "what lmm.schema made"),
+    ("levels as a text", lambda: lmm.schema("y ~ f + (1 | school)", DATA, levels={"f": "abc"}),
+     lmm.DataError, "pass a list of labels"),
     ("no schema", lambda: lmm.summarize(SCHEMA.formula, DATA, schema=5), lmm.DataError, "schema"),
     ("residual covariance", lambda: lmm.schema("y ~ x + (1 | school) + ar1(day | item)", DATA),
      lmm.FormulaError, "rows in memory"),
@@ -256,6 +262,14 @@ ERRORS = [
 def test_is_refused(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def test_a_category_that_no_row_has_is_dropped_as_by_a_fit():
+    formula = "y ~ x + f + (1 | school)"
+    data = DATA.assign(f=pd.Categorical(DATA["f"], categories=["never", "c", "b", "a"]))
+    want = lmm.fit(formula, data)
+    assert list(want.fe_params.index) == ["Intercept", "x", "f[T.b]", "f[T.a]"]
+    assert_same(lmm.fit(lmm.summarize(formula, data)), want)
 
 
 def test_adding_something_else_is_a_type_error():

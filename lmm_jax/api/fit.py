@@ -226,6 +226,8 @@ def _model_of(
                 "the sums hold the data and the model: pass no data arguments with them"
             )
         return design_of_sums(formula)
+    if isinstance(data, RowSums):
+        raise DataError("the sums know their model: lmm.fit(sums), without a formula")
     if not isinstance(formula, Design):
         if isinstance(formula, str) and summed_source(data) is not None:
             return design_of_sums(_sums(formula, data, missing, context, **columns))

@@ -109,11 +109,17 @@ def _of_frame(
     formula: str,
 ) -> RowSums:
     """Sums over the rows of a frame in memory, which makes the schema where there is none."""
-    if schema is None:
-        frame = as_pandas(data, columns.expressions)
-        rows = complete_rows(frame, {}, columns.expressions, missing).data
-        schema = schema_of(rows, columns, context, missing, formula, {}, whole="keep")
-    return sums_of(BatchReader(schema).read(data), schema)
+    if schema is not None:
+        return sums_of(BatchReader(schema).read(data), schema)
+    frame = as_pandas(data, columns.expressions)
+    rows = complete_rows(frame, {}, columns.expressions, missing).data
+    levels: dict[str, Any] = {}
+    while True:
+        made = schema_of(rows, columns, context, missing, formula, levels, whole="keep")
+        found = sums_of(BatchReader(made).read(data), made)
+        levels = found.occurring()
+        if not levels:
+            return found
 
 
 def is_frame(data: Any) -> bool:

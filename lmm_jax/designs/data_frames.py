@@ -59,7 +59,7 @@ def as_pandas(data: Any, expressions: Sequence[str] | None, text: str = "") -> p
         if found is None:
             raise DataError(
                 f"data is a {type(data).__name__}: pass a data frame, a mapping of columns, or "
-                "the path of a Parquet or CSV file"
+                "the path of a Parquet or CSV file; frames in parts go to lmm.summarize"
             )
         frame = found
     if expressions is None and frame.columns.nlevels > 1:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from glob import glob
 from os import PathLike
 from typing import Any
 
@@ -15,7 +12,7 @@ import pandas as pd
 from ..errors import DataError
 from ..inputs.arguments import hinted, whole_number
 from ..inputs.frames import streamed
-from ..inputs.packages import needed
+from ..inputs.parquet import parquet_dataset, same_types
 from .batch_reader import BatchReader, complete
 from .data_frames import as_pandas
 from .design import Design
@@ -156,78 +153,3 @@ def frames_of(batches: Any, names: Sequence[str], batch_size: int) -> Iterator[A
             "Parquet file (a frame in memory goes to lmm.design)"
         )
     yield from batches
-
-
-def parquet_dataset(path: str | PathLike[str]) -> Any:
-    """A Parquet file, or those that a pattern matches, as a dataset of pyarrow.
-
-    A column that is of integers in one file and of floats in another is one of floats, whichever
-    file comes first.
-    """
-    name = os.path.expanduser(os.fsdecode(path))
-    with needed("pyarrow", name, "arrow"):
-        from pyarrow import ArrowException, dataset
-    found: Any = sorted(glob(name, recursive=True)) if "*" in name else name
-    if not found:
-        raise DataError(f"no file matches {name!r}")
-    try:
-        rows = dataset.dataset(found, format="parquet", partitioning="hive")
-        joint = _joint_schema(rows)
-        return dataset.dataset(found, joint, format="parquet", partitioning="hive")
-    except OSError as error:
-        raise DataError(f"{name} cannot be read: {error.strerror or error}") from error
-    except (ArrowException, ValueError) as error:
-        raise DataError(f"{name} is not a Parquet file: {error}") from error
-
-
-def _joint_schema(rows: Any) -> Any:
-    """The schema of a dataset, with types that hold what every file has in a column."""
-    import pyarrow as pa
-
-    schema = rows.schema
-    for fragment in rows.get_fragments():
-        for field in fragment.physical_schema:
-            place = schema.get_field_index(field.name)
-            if place < 0:
-                schema = schema.append(field)
-            elif schema.field(place).type != field.type:
-                parts = [pa.schema([schema.field(place).remove_metadata()]),
-                         pa.schema([field.remove_metadata()])]  # fmt: skip
-                with suppress(pa.ArrowException):  # same_types says so, if the column is in use
-                    joint = pa.unify_schemas(parts, promote_options="permissive")
-                    schema = schema.set(place, joint.field(0))
-    return schema
-
-
-def same_types(rows: Any, names: Sequence[str]) -> bool:
-    """Whether all Parquet files have one type for each of some columns.
-
-    Raises
-    ------
-    DataError
-        A file has no such column, or its values are of another kind.
-    """
-    import pyarrow as pa
-
-    alike = True
-    first: dict[str, Any] = {}
-    in_files = {name for f in rows.get_fragments() for name in f.physical_schema.names}
-    for fragment in rows.get_fragments():
-        there = fragment.physical_schema
-        for name in in_files.intersection(names):
-            if name not in there.names:
-                raise DataError(f"{fragment.path} has no column `{name}`, which other files have")
-            found = there.field(name).type
-            before = first.setdefault(name, found)
-            if found == before:
-                continue
-            alike = False
-            parts = [pa.schema([pa.field(name, t)]) for t in (before, found)]
-            try:
-                pa.unify_schemas(parts, promote_options="permissive")
-            except pa.ArrowException as error:
-                raise DataError(
-                    f"`{name}` holds {found} in {fragment.path} and {before} in the first file: "
-                    "write the column with one type"
-                ) from error
-    return alike

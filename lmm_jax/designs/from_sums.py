@@ -75,7 +75,6 @@ class _Terms:
         schema = sums.schema
         self.columns = [*kept, len(sums.gram) - 1]  # of [X y]
         labels = [sums.level_labels(f) for f in range(len(schema.factors))]
-        self.factor = {id(t): schema.factors.index(t.source.group) for t in schema.terms}
         found = [
             _of_cells(term, labels[f], sums.levels[f].of_cells)
             for term in schema.terms

@@ -129,6 +129,8 @@ def read_levels(levels: Any, columns: Columns) -> dict[str, pd.Index[Any]]:
     for name, labels in mapping(levels, "levels").items():
         if name not in columns.names:
             raise DataError(f"levels names the column {shown(name)}, which the model does not read")
+        if isinstance(labels, str | bytes):
+            raise DataError(f"the levels of `{name}` are a text: pass a list of labels")
         index = pd.Index(list(labels), tupleize_cols=False)
         if not len(index) or not index.is_unique or index.isna().any():
             raise DataError(f"the levels of `{name}` have to be given once each, none missing")

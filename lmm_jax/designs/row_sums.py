@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 
 from ..errors import DataError
+from ..inputs.arguments import instance
 from ..layouts.stream_compress import Digits, fixed_digits, whiteners_of
 from ..reprs import folded, public
 from .arrow_sums import from_arrow, to_arrow
@@ -67,6 +69,12 @@ class RowSums(SumArrays):
         factor, at = self.schema.place(t)
         return self.products[factor][:, at, at].sum(axis=0) / max(self.n_rows, 1)
 
+    def occurring(self) -> dict[str, pd.Index[Any]]:
+        """By predictor the categories that rows have; empty where they have all of them."""
+        if all(seen.all() for seen in self.seen.values()):
+            return {}
+        return {name: self.schema.declared[name][seen] for name, seen in self.seen.items()}
+
     def with_missing(self, missed: Iterable[tuple[int, dict[str, int]]]) -> RowSums:
         """The sums with more rows that were left out."""
         gaps, more = Counter(self.gaps), self.n_missing
@@ -103,6 +111,7 @@ class RowSums(SumArrays):
     @classmethod
     def from_arrow(cls, table: Any, schema: Schema) -> Self:
         """Sums from one table of :meth:`to_arrow`, or from those of several parts, concatenated."""
+        instance(schema, "schema", Schema, "what lmm.schema made")
         return from_arrow(table, schema, cls)
 
 

@@ -83,9 +83,9 @@ class Source(ABC):
         """Sums by a schema that fits the rows: levels are those of complete rows."""
         schema = self.fitting_schema(columns, context, missing, formula, {})
         sums = self.sums(schema)
-        if sums.n_rows == 0 or all(seen.all() for seen in sums.seen.values()):
+        levels = sums.occurring()
+        if sums.n_rows == 0 or not levels:
             return sums
-        levels = {name: schema.declared[name][seen] for name, seen in sums.seen.items()}
         return self.sums(self.fitting_schema(columns, context, missing, formula, levels))
 
     def _some_rows(self, columns: Columns, missing: str) -> pd.DataFrame:

@@ -8,11 +8,12 @@ from typing import Any
 import narwhals as nw
 
 from ..inputs.frames import package
+from ..inputs.parquet import is_pattern
 from .dask_frames import DaskFrame
 from .ray_datasets import RayDataset
 from .source import BATCH, Source
 from .spark_frames import SparkFrame
-from .streams import Dataset, LazyFrame, ParquetFiles, Relation, is_pattern
+from .streams import Dataset, LazyFrame, ParquetFiles, Relation
 
 
 def source_of(data: Any, batch_size: int) -> Source | None:

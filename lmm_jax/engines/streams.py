@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
-from os import PathLike, fspath
 from typing import Any
 
-from ..designs.from_batches import frames_of, parquet_dataset, same_types, sum_stream
+from ..designs.from_batches import frames_of, sum_stream
 from ..designs.row_sums import RowSums
 from ..designs.schema import Schema
+from ..inputs.parquet import parquet_dataset, same_types
 from .push_down import Database, pushed_down
 from .source import Source, in_words
 
@@ -137,8 +137,3 @@ def database(relation: Any) -> Database:
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def is_pattern(data: Any) -> bool:
-    """Whether this is the name of several files."""
-    return isinstance(data, str | PathLike) and "*" in str(fspath(data))
