@@ -20,6 +20,7 @@ KINDS = {
     "nested": "nested factors",
     "crossed": "crossed factors",
     "large core": "crossed factors too large for batches of fits",
+    "sparse": "crossed factors whose levels meet few others, kept sparse",
     "related": "related levels, fitted with relatedness=",
     "arrays": "made from arrays, without a formula",
     "batches": "made from sums over rows, which were not kept",
@@ -43,6 +44,10 @@ _NO_ROWS = {"without data": _DATA, "saved": _DATA}
 _CORE = (
     "{what} fits replicates in batches, for which the crossed factors of this model are too large: "
     "draw responses by lmm.simulate and fit each of them by lmm.fit"
+)
+_SPARSE = (
+    "{what} runs in a JAX program, and the levels of these crossed factors meet few others: their "
+    "matrices are kept sparse, which NumPy works off"
 )
 _STRUCTURE = (
     "{what} keeps no covariance structure, and a term of this model has one: write (… | g), "
@@ -104,7 +109,11 @@ TABLE = {
             "residual": "{what} works on the random effects alone, and this model has a residual "
             "covariance: leave out free.cov_re, fe_pen and cov_pen (fixed effects may be held, "
             "and lmm.fit_regularized penalizes them)",
+            "sparse": _SPARSE + ": leave covariances free (fixed effects may be held)",
         },
+    ),
+    "a fit by runtime='jax' or first-order methods": Capability(
+        "design", {"sparse": _SPARSE + ": leave runtime= and method= as they are"}
     ),
     "fit_many": Capability(
         "design",
@@ -289,7 +298,9 @@ TABLE = {
             "residual covariance: fit it on one device",
         },
     ),
-    "fit_params": Capability("layout", {"residual": _PARAMS, "structured": _STRUCTURE}),
+    "fit_params": Capability(
+        "layout", {"residual": _PARAMS, "structured": _STRUCTURE, "sparse": _SPARSE}
+    ),
     "functions of Params": Capability("layout", {"residual": _PARAMS}),
 }  # fmt: skip
 

@@ -42,6 +42,8 @@ _LARGE_CORE, _CROWDED, _MOST_PAIRS = 2000, 0.1, 3e8
 # Seconds that a column of a dense core and a pair of entries take in an evaluation, about: of the
 # cube of the former.
 _DENSE, _LISTED = 1e-10, 1.5e-8
+# Seconds, and seconds a column, after which no sparse order is looked for any longer.
+_SEARCH, _SEARCHED = 5.0, 3e-5
 _ANY_MEMORY = 1 << 33  # bytes, where nobody says
 
 
@@ -136,7 +138,7 @@ def plan_layout(
     residual : ResidualRows, optional
         Covariance of the residuals.
     traceable : bool
-        Leave out the layout that NumPy alone works off.
+        Leave out the layout that NumPy alone makes, of rows: it is asked for of traced rows or sums.
 
     Raises
     ------
@@ -249,15 +251,18 @@ def _sparse_plan(
     block = np.bincount(label[choice.n_groups :], weights=width, minlength=count)
     if pairs > _CROWDED * float(np.sum(block**2)):
         return None
+    dense = float(np.sum(block**3)) * _DENSE + pairs * _LISTED
+    fits = room_for(int(block.max()), max(1, round(columns / block.max())))
     there = memory_size() or _ANY_MEMORY
+    search = _SEARCH + _SEARCHED * float(np.dot(sizes, n_levels))
     plan = plan_sparse(
         codes, n_levels, structures, n_components,
-        most_pairs=_MOST_PAIRS, most_tail=int((there / (8 * CORE_MATRICES)) ** 0.5),
+        most_pairs=_MOST_PAIRS,
+        most_tail=int((there / (8 * CORE_MATRICES)) ** 0.5),
+        most_seconds=min(dense, search) if fits else search,
     )  # fmt: skip
     if plan is None:
         return None
-    dense = float(np.sum(block**3)) * _DENSE + pairs * _LISTED
-    fits = room_for(int(block.max()), max(1, round(columns / block.max())))
     return plan if not fits or plan.index.elimination.seconds < dense else None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from typing import Any
 
 import jax
 import numpy as np
@@ -69,8 +70,7 @@ def plan_sparse(
     structures: Sequence[Structure],
     n_components: int,
     *,
-    most_pairs: float,
-    most_tail: int,
+    **limits: Any,
 ) -> SparsePlan | None:
     """Build the index; None where eliminating the levels would fill the matrix up.
 
@@ -82,8 +82,8 @@ def plan_sparse(
     structures : sequence of Structure
     n_components : int
         How many of the last terms are variance components.
-    most_pairs, most_tail
-        See :func:`lmm_jax.numerics.elimination.eliminate_sparse`.
+    **limits
+        Of :func:`lmm_jax.numerics.elimination.eliminate_sparse`.
     """
     streams = tuple(t for t, c in enumerate(codes) for _ in range(c.shape[1]))
     levels = tuple(
@@ -92,8 +92,7 @@ def plan_sparse(
     meetings, cells, of_meetings = _meet(streams, levels, n_levels)
     elimination = eliminate_sparse(
         *scalar_pairs(meetings, n_levels, term_sizes(structures)),
-        most_pairs=most_pairs,
-        most_tail=most_tail,
+        **limits,
     )
     if elimination is None:
         return None
