@@ -18,6 +18,7 @@ import samples
 import scipy.linalg
 from dense_robust import dense, level_columns
 from helpers import assert_close
+from sparse_plan import make_sparse
 
 import lmm_jax as lmm
 import lmm_jax.layouts.crossed.layout as crossed
@@ -98,6 +99,7 @@ MAKE = {
     "nested": lambda: made("y ~ x + (1 | g / s)"),
     "crossed": lambda: made("y ~ x + (1 | g) + (1 | s)"),
     "large core": lambda: made("y ~ x + (1 | g) + (1 | s)"),
+    "sparse": lambda: made("y ~ x + (1 | g) + (1 | s)", DATA.copy()),
     "related": lambda: made(relatedness={"g": related()}),
     "arrays": arrays,
     "batches": batches,
@@ -238,7 +240,7 @@ def check_influence(m: Model, kind: str) -> None:
     """Against a fit without the last group."""
     last = DATA["g"].iloc[-1]
     keep = (m.data["g"] != last).to_numpy()
-    by_factor = kind in ("crossed", "large core", "related")
+    by_factor = kind in ("crossed", "large core", "sparse", "related")
     found = lmm.influence(m.fit, "g" if by_factor else "group")
     if kind == "arrays":
         rest = lmm.fit(lmm.design_from_arrays(DATA["y"][keep], X[keep], DATA["g"][keep]))
@@ -354,8 +356,8 @@ def check_profile(m: Model, kind: str) -> None:
         assert found.loc["x"].tolist() == [HELD, HELD]
         same = by_offset().fit.conf_int(method="profile", level=0.8)
         assert_close(found.drop(index="x"), same, TOL, 1)
-    elif kind in ("dropped", "batches", "ml", "large core"):
-        model = "y ~ x + (1 | g)" + (" + (1 | s)" if kind == "large core" else "")
+    elif kind in ("dropped", "batches", "ml", "large core", "sparse"):
+        model = "y ~ x + (1 | g)" + (" + (1 | s)" if kind in ("large core", "sparse") else "")
         same = made(model).fit.conf_int(method="profile", level=0.8)
         assert_close(found, same, TOL, 1)
     elif kind == "offset":
@@ -444,7 +446,7 @@ def check_to_marginaleffects(m: Model, kind: str) -> None:
 
 def check_emmeans_of_many(m: Model, kind: str) -> None:
     """The first response is that of the design."""
-    if kind in ("crossed", "structured", "batches", "large core"):
+    if kind in ("crossed", "structured", "batches", "large core", "sparse"):
         return  # fit_many refuses them
     many = lmm.fit_many(m.design, m.design.endog[:, None], progress=False)
     found = many.emmeans("1").tests()
@@ -482,7 +484,7 @@ def check_robust(m: Model, kind: str) -> None:
 def check_robust_with_cluster(m: Model, kind: str) -> None:
     """Of pairs of groups; the crossed factor has levels of its own in each."""
     pair = np.arange(len(DATA)) // 12
-    if kind in ("crossed", "large core"):
+    if kind in ("crossed", "large core", "sparse"):
         data = DATA.assign(s=DATA["s"] + pair.astype(str))
         m = made("y ~ x + (1 | g) + (1 | s)", data)
     compare_robust(m.fit, pair, pair)
@@ -543,7 +545,9 @@ def check_joint_effects_cov(m: Model, kind: str) -> None:
 
 
 def check_layout_info(m: Model, kind: str) -> None:
-    expected = {"crossed": "crossed", "large core": "crossed", "residual": "residual"}
+    expected = {"large core": "crossed"} | {
+        name: name for name in ("crossed", "residual", "sparse")
+    }
     assert m.fit.layout_info.kind == expected.get(kind, "grouped")
 
 
@@ -685,8 +689,14 @@ def check_shard(m: Model, kind: str) -> None:
         assert_close(got, lmm.profile_loglike(theta, m.design.layout), RTOL)
 
 
+def check_other_methods(m: Model, kind: str) -> None:
+    for options in ({"runtime": "jax"}, {"method": "lbfgs"}):
+        assert_close(lmm.fit(m.design, **options).llf, lmm.fit(m.design).llf, 1e-8)
+
+
 CHECKS = {
     "fit": check_fit,
+    "a fit by runtime='jax' or first-order methods": check_other_methods,
     "free": check_free,
     "start_params": check_start_params,
     "fit with cov_re held or a penalty": check_penalty,
@@ -746,6 +756,7 @@ def ask_correlated(m: Model) -> None:
 FIT_KINDS = ("held covariances", "penalized", "ml", "saved", "without data")
 # Functions that compile a program of their own for every kind: in full in the slow tests only.
 DEAR = (
+    "a fit by runtime='jax' or first-order methods",
     "free",
     "fit with cov_re held or a penalty",
     "fit_many",
@@ -758,6 +769,7 @@ DEAR = (
 QUICK = ("held effects", "offset")
 
 ASK = {
+    "a fit by runtime='jax' or first-order methods": lambda m: lmm.fit(m.design, runtime="jax"),
     "fit": lambda m: lmm.fit(m.design),
     "free": lambda m: lmm.fit(m.design, free=P(fe_params=[1, 0], cov_re=[[1]])),
     "start_params": lambda m: lmm.fit(m.design, start_params=P(fe_params=[0, 0], cov_re=np.eye(2))),
@@ -827,12 +839,15 @@ def cells() -> list[Any]:
 
 def refuses(what: str, kind: str) -> str | None:
     """The reason, where the table has one; a large core is one of crossed factors."""
-    refused = TABLE[what].refuses
-    return refused.get(kind) or (refused.get("crossed") if kind == "large core" else None)
+    kinds = {"large core": ("crossed", "large core"), "sparse": ("crossed", "large core", "sparse")}
+    mine = kinds.get(kind, (kind,))
+    return next((reason for name, reason in TABLE[what].refuses.items() if name in mine), None)
 
 
 @pytest.mark.parametrize(("what", "kind"), cells())
 def test_right_or_refused(what, kind, monkeypatch):
+    if kind == "sparse":
+        make_sparse(monkeypatch)
     m = model(kind)
     if kind == "large core":
         monkeypatch.setattr(crossed, "LARGE_CORE", 2)

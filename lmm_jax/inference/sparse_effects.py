@@ -1,4 +1,4 @@
-"""Conditional covariances of effects whose layout holds all of them in one sparse system (NumPy)."""
+"""Conditional covariances of effects that one sparse system holds together (NumPy)."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def plan_layout(
     residual : ResidualRows, optional
         Covariance of the residuals.
     traceable : bool
-        Leave out the layout that NumPy alone makes, of rows: it is asked for of traced rows or sums.
+        Leave out the layout that NumPy alone makes, of rows: they are traced, or summed up.
 
     Raises
     ------
