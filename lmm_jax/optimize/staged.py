@@ -7,7 +7,6 @@ Hessian is computed when the optimum is at hand, and decides whether it is one.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -84,7 +83,10 @@ def minimize_staged(
     Solution
         ``CONVERGED`` rests on exact derivatives, as in :func:`lmm_jax.optimize.newton.newton`.
     """
-    evaluate = partial(_jet, layout=layout, reml=reml)
+
+    def evaluate(theta: Array, exact: bool) -> Any:
+        return _jet(theta, layout=layout.known_at(theta), reml=reml, exact=exact)
+
     theta = _start(layout) if start is None else start
     exact = maxiter == 0  # whether the curvature at s is
     s = state_at(theta, evaluate(theta, exact=exact))
