@@ -221,9 +221,10 @@ def viewers(title: str, users: int, items: int, rows: int, scale: float) -> Prob
     users, items, rows = _count(users, scale), rank.size, _count(rows, scale, 500)
     activity = np.maximum(20.0, np.exp(rng.normal(np.log(73.0), 1.25, users)))
     drawn = np.ceil(activity * 1.3 * rows / activity.sum()).astype(int)
-    popularity = np.cumsum(np.exp(-0.1863 * rank**0.38))
+    popularity = np.exp(-0.1863 * rank**0.38)
     user = np.repeat(np.arange(users), drawn)
-    item = np.searchsorted(popularity, rng.uniform(0, popularity[-1], user.size))
+    item = np.repeat(np.arange(items), rng.multinomial(user.size, popularity / popularity.sum()))
+    rng.shuffle(item)
     user, item = np.divmod(np.unique(user * items + item), items)
     kept = rng.uniform(size=user.size) * user.size < rows
     user, item = user[kept], item[kept]

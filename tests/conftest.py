@@ -28,7 +28,7 @@ if _ON_CPU:  # a GPU's compiler needs its passes
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     jax.config.update("jax_disable_most_optimizations", True)
 # XLA's older code generator takes half the time; LLVM need not cut programs up for idle cores. A
-# GPU would time several ways of every matrix product.
+# GPU's compiler would try several kernels for every product.
 _PLAIN: dict[str, Any] = (
     {
         "xla_backend_optimization_level": 0,
@@ -36,7 +36,11 @@ _PLAIN: dict[str, Any] = (
         "xla_cpu_parallel_codegen_split_count": 1,
     }
     if _ON_CPU
-    else {"xla_gpu_autotune_level": 0}
+    else {
+        "xla_backend_optimization_level": 1,
+        "xla_gpu_autotune_level": 0,
+        "xla_gpu_enable_triton_gemm": False,
+    }
 )
 
 

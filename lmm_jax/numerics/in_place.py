@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jax import Array, lax
 
 from .namespace import JAX, NUMPY, namespace
 
+_T = TypeVar("_T")
 # Sums a value up to which one pass over a stretch of them costs less than to visit entries.
 _SPARSE = 4
 # Rows of a matrix that are mirrored at once.
@@ -35,13 +36,19 @@ def add_block(total: Array, part: Array, row: int, column: int) -> Array:
     a, b = part.shape
     xp = namespace(total, part)
     if xp is JAX:
-        there = total[row : row + a, column : column + b] + part
+        total, there = settled((total, total[row : row + a, column : column + b] + part))
         return lax.dynamic_update_slice(total, there, (row, column))
     if xp is not NUMPY:
         return xp.at(total)[row : row + a, column : column + b].add(part)
     sums: Any = total
     sums[row : row + a, column : column + b] += part
     return sums
+
+
+def settled(arrays: _T) -> _T:
+    """Arrays that are there before anything uses them: none is made twice, or copied to be kept."""
+    leaves = arrays if isinstance(arrays, tuple) else (arrays,)
+    return lax.optimization_barrier(arrays) if namespace(*leaves) is JAX else arrays
 
 
 def lapack_inverse(M: np.ndarray) -> tuple[np.ndarray, float]:

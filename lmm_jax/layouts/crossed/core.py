@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from ...numerics.in_place import settled
 from ...numerics.linalg import exact, spd_inverse, total_product
 from ...numerics.namespace import NUMPY, custom_jvp, namespace
 from ...reprs import brief
@@ -129,15 +130,15 @@ def solve_core(
     lower = [L.T for L in blocks]
     half = scale_columns(lower, widths, A)  # A Lambda
     K = scale_rows(lower, widths, half) + xp.eye(A.shape[0], dtype=A.dtype)[:, :, None]
-    diagonal = xp.diagonal(K).T
-    Ki, logdet = spd_inverse(K)
+    K, diagonal = settled((K, _diagonals(K)))
+    Ki, logdet = settled(spd_inverse(K))
     Ja = _remainder(A, Ki, origin, factors, widths)
     Hb = xp.at(shrunk(Ki, factors, widths, b))[:, -1:].add(-Ja)
     return CoreTerms(
         A=A if A.shape[0] <= _KEPT else None,
         Ki=Ki,
         halves=product_blocks(half, Ki, [L.shape[0] for L in blocks], widths),
-        loss=xp.sum(diagonal * xp.diagonal(Ki).T),
+        loss=xp.sum(diagonal * _diagonals(Ki)),
         Hb=Hb,
         u=b - multiply(A, Hb),
         logdet=logdet,
@@ -149,6 +150,13 @@ def shrunk(Ki: Array, factors: CoreFactors, widths: Sequence[int], x: Array) -> 
     """``H x`` for columns x (N, C, B)."""
     lower = [L.T for L in factors.blocks]
     return scale_rows(factors.blocks, widths, multiply(Ki, scale_rows(lower, widths, x)))
+
+
+def _diagonals(A: Array) -> Array:
+    """Of every block, (N, B); a slice where there is one, without a look at all entries."""
+    xp = namespace(A)
+    N, _, B = A.shape
+    return A.reshape(-1)[:: N + 1][:, None] if B == 1 else xp.diagonal(A).T
 
 
 def _remainder(A: Array, Ki: Array, a: Array, factors: CoreFactors, widths: Sequence[int]) -> Array:
@@ -224,7 +232,7 @@ def shrink(
     def of_regular(*R: Array) -> tuple[Any, ...]:
         identity = xp.eye(Ki.shape[0], dtype=Ki.dtype)[:, :, None]
         P = scale_rows(back, widths, scale_columns(back, widths, identity - Ki))
-        J = transposed(scale_rows(factors.blocks, widths, scale_columns(back, widths, Ki)))
+        J = scale_rows(back, widths, scale_columns(factors.blocks, widths, Ki))  # J'
         left = []
         for r in R:  # J' F = Lambda^-T (Ki Lambda' F Lambda) Lambda^-1
             half = scale_columns(back, widths, scale_rows(back, widths, r))
@@ -335,6 +343,17 @@ def _shrinkage_jvp(
     J = xp.eye(A.shape[0], dtype=A.dtype)[:, :, None] - multiply(H, A)
     dH = multiply(multiply(J, dPsi), transposed(J)) - multiply(multiply(H, dA), H)
     return H, dH
+
+
+def cross_trace(X: Array, Y: Array) -> Array:
+    """``tr(X Y)`` block by block, summed; strips of a large Y are transposed one by one."""
+    xp = namespace(X, Y)
+    N = X.shape[0]
+    step = N if N <= _KEPT else -(-N // 8)
+    parts = [
+        xp.sum(X[at : at + step] * transposed(Y[:, at : at + step])) for at in range(0, N, step)
+    ]
+    return sum(parts[1:], parts[0])
 
 
 def level_blocks(A: Array, sizes: Sequence[int], widths: Sequence[int]) -> tuple[Array, ...]:

@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 
 from ...covariance.theta import factor_blocks, gather, spread_basis, theta_slices
+from ...numerics.in_place import settled
 from ...numerics.linalg import group_product, symmetrize
 from ...numerics.namespace import namespace
 from ..contract import Curvature, PsiMoments, WaistJet
@@ -244,7 +245,7 @@ def _trace_products(
         total = xp.zeros_like(core.Ki)
         for leaf, links in zip(rest.leaves, layout.links, strict=True):
             De = xp.einsum("ab,be->ae", leaf.D[i], leaf.e)
-            total = sparse.add_pairs(total, leaf.e, De, links)
+            total = settled(sparse.add_pairs(total, leaf.e, De, links))
         return total
 
     at = dense.shrink(
@@ -262,7 +263,7 @@ def _trace_products(
             value.T
         )
     for i, k in enumerate(m1):
-        row = [xp.sum(at.R[i] * dense.transposed(other)) for other in at.R]
+        row = [dense.cross_trace(at.R[i], other) for other in at.R]
         out = xp.at(out)[k, m1].add(xp.stack(row))
         for t, block, D in zip(layout.crossed, at.left[i], rest.D, strict=True):
             value = xp.einsum("ab,kba->k", block, D)

@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 
 from ...covariance.theta import basis, factor_blocks, spread, theta_slices
+from ...numerics.in_place import settled
 from ...numerics.linalg import group_product, total_product
 from ...numerics.namespace import namespace
 from ...numerics.roots import eliminate_root, root_rounding
@@ -128,7 +129,7 @@ def waist_jet(theta: Array, layout: CrossedArrays) -> WaistJet[CrossedTerms]:
     for bucket, links in zip(layout.buckets, layout.links, strict=True):
         leaf = _eliminate_leaf(theta, spread(inner, bucket.widths), bucket, links, layout)
         logdet, gram = logdet + leaf.waist.logdet, gram + leaf.waist.gram
-        A = sparse.add_pairs(A, leaf.v, leaf.v, links)
+        A = settled(sparse.add_pairs(A, leaf.v, leaf.v, links))
         b, rounding = b + leaf.b, rounding + leaf.rounding
         alone.append(leaf)
     core = dense.solve_core(A, b, layout.core.origin, factors, layout.core.widths)
