@@ -242,7 +242,12 @@ def measured(device: str, names: list[str], runs: int, scale: float) -> Iterator
     names = [name for name in names if device in JOBS[name].devices]
     call = [sys.executable, str(Path(__file__).resolve()), "--worker", "--jobs", *names]
     call += ["--runs", str(runs), "--scale", str(scale)]
-    environment = {**os.environ, "JAX_PLATFORMS": device, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = {
+        "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.94",  # JAX takes three quarters unless it is told to
+        **os.environ,
+        "JAX_PLATFORMS": device,
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
     found: dict[str, Any] = {"date": str(datetime.date.today()), "jobs": {}}
     with subprocess.Popen(call, stdout=subprocess.PIPE, text=True, env=environment) as child:
         for line in child.stdout or ():

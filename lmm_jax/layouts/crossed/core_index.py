@@ -23,11 +23,13 @@ from ..group_index import GroupPlan, rank_within, stable_order
 from .dense_entries import DenseEntries, by_popularity, dense_entries, head_levels
 from .links import CHUNK
 
-# Dense matrices of the core that are held at the peak, about; bytes that any machine has; numbers
-# of one of them that integers of 32 bits can count.
+# Dense matrices of the core that are held at the peak, about, one parameter of the eliminated terms
+# given: programs of an accelerator update them in their place. Bytes that any machine has; numbers
+# of a matrix that integers of 32 bits can count.
 _ANY_MACHINE = 1 << 30
 _MOST_PLACES = 2**31 - 1
-_CORE_MATRICES = 8
+_CORE_MATRICES = {"cpu": 8}
+_CORE_MATRICES_ELSEWHERE = 5
 
 
 @jax.tree_util.register_dataclass
@@ -162,9 +164,9 @@ def _find_cells(group: np.ndarray, levels: Sequence[np.ndarray], n_levels: int) 
 def check_memory(size: int, columns: int, n_blocks: int, name: str) -> None:
     """Refuse a dense core that there is no room for."""
     numbers = columns**2 * n_blocks
-    need = _CORE_MATRICES * 8 * numbers
-    if need <= _ANY_MACHINE:
+    if _CORE_MATRICES["cpu"] * 8 * numbers <= _ANY_MACHINE:
         return
+    need = _CORE_MATRICES.get(jax.default_backend(), _CORE_MATRICES_ELSEWHERE) * 8 * numbers
     there = memory_size()
     if numbers <= _MOST_PLACES and (there is None or need <= there):
         return
