@@ -226,7 +226,8 @@ def work(names: list[str], runs: int, scale: float) -> None:
                 answer = call()
                 seconds = time.perf_counter() - start
                 compiling = sum(compilations.seconds[before:])
-                say(job=name, seconds=seconds, compile_s=compiling, **answer)
+                peak = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+                say(job=name, seconds=seconds, compile_s=compiling, peak_bytes=peak, **answer)
                 if seconds - compiling > _LONG:
                     break
         except Exception as error:  # the other jobs go on

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from .in_place import lapack_inverse
+from .in_place import lapack_inverse, settled
 from .namespace import JAX, NUMPY, namespace
 
 # Unrolled code compiles slowly and loops run slowly on large blocks: three regimes.
@@ -246,7 +246,7 @@ def _swept(M: Array) -> tuple[Array, Array]:
         A = lax.dynamic_update_slice(A, -inverse, (first, first))
         return A, logdet + 2.0 * jnp.sum(jnp.log(jnp.diagonal(L)))
 
-    A, logdet = _by_strips(pivot, (M, jnp.zeros((), M.dtype)), r, _SWEEP)
+    A, logdet = settled(_by_strips(pivot, (M, jnp.zeros((), M.dtype)), r, _SWEEP))
     return -A, logdet
 
 

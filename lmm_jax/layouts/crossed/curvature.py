@@ -242,7 +242,8 @@ def _trace_products(
         out = xp.at(out)[np.ix_(m1, m1)].add(own - cross - cross.T)
 
     def F(i: int) -> Array:
-        total = xp.zeros_like(core.Ki)
+        # behind A: a large core has no room for both
+        total, *_ = settled((xp.zeros_like(core.Ki), core.Ki, *core.halves))
         for leaf, links in zip(rest.leaves, layout.links, strict=True):
             De = xp.einsum("ab,be->ae", leaf.D[i], leaf.e)
             total = settled(sparse.add_pairs(total, leaf.e, De, links))
