@@ -42,9 +42,11 @@ def ratings():
 def dense(monkeypatch):
     """Small problems take dense products, in chunks of a few groups."""
     monkeypatch.setattr(dense_entries, "_FEW_PAIRS", 0)
-    monkeypatch.setattr(dense_entries, "_HELD", 100)
-    monkeypatch.setattr(dense_entries, "_PAIR", 3e-8)
-    monkeypatch.setattr(dense_entries, "_PRODUCT", 5e-9)
+    monkeypatch.setattr(dense_entries, "_HELD", {})
+    monkeypatch.setattr(dense_entries, "_HELD_ELSEWHERE", 100)
+    monkeypatch.setattr(dense_entries, "_COSTS", {})
+    monkeypatch.setattr(dense_entries, "_COSTS_ELSEWHERE", (3e-8, 5e-9))
+    monkeypatch.setattr(dense_entries, "_BLOCK_ROWS", 3)
 
     def design(formula, data):
         found = lmm.design(formula, data)
@@ -78,7 +80,7 @@ def test_every_pair_is_counted_once(dense):
     for link in dense(MODELS["nested users"], data).layout.links:
         group, row = np.asarray(link.group), np.asarray(link.row)
         there = np.flatnonzero(np.abs(np.asarray(link.d)).sum(axis=0) > 0)
-        in_head = set(np.asarray(link.head.row).tolist())
+        in_head = {first + i for first, count in link.head.runs for i in range(count)}
         both = {
             (i, j)
             for i in there
@@ -97,9 +99,10 @@ def test_the_head_costs_least():
     """Against all pairs by hand: nothing where nobody rates much, everything where all do."""
     group, level = map(np.ravel, np.meshgrid(np.arange(3000), np.arange(300), indexing="ij"))
     width = np.ones(300, int)
-    assert dense_entries.head_levels(group, level, width).all()
+    order = np.arange(300)
+    assert dense_entries.head_levels(group, level, width, order).all()
     few = level % 60 == group % 60  # five films each: 45,000 pairs
-    assert not dense_entries.head_levels(group[few], level[few], width).any()
+    assert not dense_entries.head_levels(group[few], level[few], width, order).any()
 
 
 def test_a_list_without_a_head_is_as_it_was():

@@ -199,6 +199,7 @@ def batch(function: Callable[[Any, bool], Any]) -> Callable[[Any], Any]:
     return jax.jit(jax.vmap(lambda at: jnp.stack([function(at, reml) for reml in BOTH])))
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("name", ["k=2, weights", "components"])
 def test_loglike_equals_dense(name):
     """In covariances; with the fixed effects profiled out or given."""
@@ -247,6 +248,7 @@ def test_sign_of_a_column_is_free():
 # ------------------------------------------------------------ derivatives
 
 
+@pytest.mark.device
 @pytest.mark.parametrize(("name", "reml"), [("k=2, weights", False), ("components", True)])
 def test_jet_equals_autodiff(name, reml):
     """Closed forms of ``profile_jet`` against jax.grad and jax.hessian through ``waist``."""
@@ -334,6 +336,7 @@ def test_derivatives_of_the_custom_rules(r, order):
 # ------------------------------------------------------------ under transformations
 
 
+@pytest.mark.device
 def test_jit_and_vmap_change_nothing():
     layout, points = layout_of("k=2"), jnp.asarray(thetas("k=2"))
     one_by_one = np.stack([loglike_at(t, layout) for t in points])
@@ -371,6 +374,7 @@ def test_new_values_are_not_traced_again():
     assert len(traces) == 1
 
 
+@pytest.mark.device
 def test_float32_in_float32_out():
     name = "components"
     layout = jax.tree.map(lambda a: a.astype(jnp.float32), layout_of(name))
@@ -389,6 +393,7 @@ def test_float32_in_float32_out():
 # ------------------------------------------------------------ compression
 
 
+@pytest.mark.device
 def test_ranks_of_groups_in_float32():
     # groups of one row, and pairs of rows with one x, cannot carry a slope
     rng = np.random.default_rng(0)
@@ -414,6 +419,7 @@ def pad_rows(values: Any, n: int) -> Array:
     return np.concatenate([values, np.zeros((n - len(values), *values.shape[1:]))])
 
 
+@pytest.mark.device
 def test_gradients_flow_to_the_rows():
     """jax.grad through ``compress`` against differences along random directions."""
     index, theta = case("k=2, weights").design.plan.index, jnp.asarray(thetas("k=2")[0])
@@ -471,6 +477,7 @@ def test_groups_of_zeros_are_neutral():
     assert_close(loglike_at(theta, padded), loglike_at(theta, layout), EXACT_RTOL)
 
 
+@pytest.mark.device
 def test_the_jet_of_a_float32_layout_is_float32():
     layout = jax.tree.map(lambda a: np.asarray(a, np.float32), layout_of("k=2"))
     run = jax.jit(lambda t, lay: profile_jet(t, lay, reml=True))
@@ -496,6 +503,7 @@ def blocks(r: int, groups: int, k: int, *, seed: int = 0, rank: int | None = Non
     return jnp.asarray(np.moveaxis(M, 0, -1)), jnp.asarray(np.moveaxis(columns, 0, -1))
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("r", [0, 1, 2, 3, 4, 13, 32, 33, 40])
 def test_eliminate_and_back_substitute_equal_numpy(r):
     M, B = blocks(r, 4, 2)

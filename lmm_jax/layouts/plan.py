@@ -18,8 +18,8 @@ from ..covariance.structures import Structure, term_sizes
 from ..numerics.memory import memory_size
 from ..reprs import public
 from .crossed.core_index import (
-    CORE_MATRICES,
     core_blocks,
+    core_matrices,
     find_cells,
     level_streams,
     room_for,
@@ -258,7 +258,7 @@ def _sparse_plan(
     plan = plan_sparse(
         codes, n_levels, structures, n_components,
         most_pairs=_MOST_PAIRS,
-        most_tail=int((there / (8 * CORE_MATRICES)) ** 0.5),
+        most_tail=int((there / (8 * core_matrices())) ** 0.5),
         most_seconds=min(dense, search) if fits else search,
     )  # fmt: skip
     if plan is None:
