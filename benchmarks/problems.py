@@ -211,6 +211,26 @@ def ratings(title: str, users: int, items: int, rows: int, scale: float) -> Prob
     )
 
 
+def movers(scale: float) -> Problem:
+    """Employees, three rows each, who change between employers near each other."""
+    rng = np.random.default_rng(0)
+    people, firms = _count(200_000, scale), _count(80_000, scale)
+    person = np.repeat(np.arange(people), 3)
+    place = person * (firms / people) + 3.0 * rng.normal(size=person.size)
+    firm = np.clip(np.round(place).astype(int), 0, firms - 1)
+    x = rng.normal(size=person.size)
+    effects = 0.8 * rng.normal(size=people)[person] + 0.5 * rng.normal(size=firms)[firm]
+    y = 1.0 + 0.5 * x + effects + rng.normal(size=x.size)
+    return Problem(
+        title="600,000 rows of 200,000 employees by 80,000 employers, who meet few others",
+        frame=pd.DataFrame({"y": y, "x": x, "person": person, "firm": firm}),
+        response="y",
+        fixed=("x",),
+        terms=(Term(("person",), ()), Term(("firm",), ())),
+        structure="crossed",
+    )
+
+
 def viewers(title: str, users: int, items: int, rows: int, scale: float) -> Problem:
     """About so many ratings, none of them twice, in the proportions of MovieLens 32M.
 
@@ -278,6 +298,7 @@ CROSSED: dict[str, Callable[[float], Problem]] = {
     "insteval": partial(insteval, department=True),
     "insteval2": partial(insteval, department=False),
     "movielens": partial(ratings, _MOVIES, 6_040, 3_706, 1_000_000),
+    "movers": movers,
     "wide": partial(ratings, _WIDE, 100_000, 2_000, 5_000_000),
     "movies-23k": partial(viewers, _MANY.format(23_350), 200_948, 23_350, 32_000_000),
     "movies-44k": partial(viewers, _MANY.format(43_884), 200_948, 43_884, 32_000_000),

@@ -91,7 +91,7 @@ class Shrinkage(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class SparseLayout(Layout):
-    """Sufficient statistics of a mixed model with crossed factors whose levels meet few others."""
+    """Sufficient statistics of crossed factors whose levels meet few others."""
 
     core: SparseCore
     moments: StartMoments
