@@ -132,6 +132,16 @@ def compiled(caplog):
         yield lambda: re.findall(r"Finished XLA compilation of (\S+) in", caplog.text)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def lanes_from_the_first_call():
+    """Batches side by side, few responses too, which are fitted one after another otherwise."""
+    from lmm_jax.api import fit_each
+    from lmm_jax.batches import replicate_minimize
+
+    for module in (fit_each, replicate_minimize):
+        module._ONE_BY_ONE.seconds = float("inf")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def fresh_programs():
     """Give up compiled programs where there are many: a process has room for so many mappings."""
