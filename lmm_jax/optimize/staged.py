@@ -92,7 +92,7 @@ def minimize_staged(
     def evaluate(theta: Array, exact: bool) -> Any:
         return _on_host(at(theta, exact))
 
-    theta = np.asarray(_start(layout) if start is None else start)
+    theta: Any = np.asarray(_start(layout) if start is None else start)
     always = _exact_costs_little(layout)
     exact = maxiter == 0 or always  # whether the curvature at s is
     first = at(theta, exact)

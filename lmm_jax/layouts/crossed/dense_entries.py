@@ -34,7 +34,7 @@ _FEW_PAIRS = 1 << 22
 _HELD = {"cpu": 1 << 23}
 _HELD_ELSEWHERE = 1 << 27
 _COSTS = {"cpu": (2.5e-8, 2.2e-11)}
-_COSTS_ELSEWHERE = (2e-9, 2e-14)
+_COSTS_ELSEWHERE = (5e-10, 2e-14)
 # Share of the memory that the list may take, and bytes of a pair in it.
 _LISTED, _BYTES = 1 / 16, 8
 # Blocks of rows that a product is made of, and rows that are worth one.
