@@ -46,7 +46,7 @@ _EXACT_COLUMNS = 4096
 _CLOSE = 1e-7
 
 _minimize = compiled(minimize, static="reml", host=1e-6)
-_jet = compiled(profile_jet, static=("reml", "exact"), host=1e-7)
+_jet = compiled(profile_jet, static=("reml", "exact"), host=6e-8)
 _start = compiled(lambda layout: layout.start_moments(), host=1e-8)
 
 
