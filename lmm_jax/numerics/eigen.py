@@ -102,7 +102,8 @@ def eigen_of_many(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if not 0 < m <= _JACOBI_LIMIT or count < _MANY:
         e, V = np.linalg.eigh(A)
         return e, V
-    found: Any = jacobi_eigen(np.ascontiguousarray(np.moveaxis(A.reshape(-1, m, m), 0, -1)))
+    last: Any = np.ascontiguousarray(np.moveaxis(A.reshape(-1, m, m), 0, -1))
+    found: Any = jacobi_eigen(last)
     return np.moveaxis(found[0], -1, 0).reshape(A.shape[:-1]), np.moveaxis(found[1], -1, 0).reshape(
         A.shape
     )

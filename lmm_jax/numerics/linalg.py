@@ -204,10 +204,9 @@ def spd_inverse(M: Array) -> tuple[Array, Array]:
         U, half = eliminate(M, xp.broadcast_to(identity[:, :, None], M.shape))
         return group_product(half, half), 2.0 * xp.sum(xp.log(xp.diagonal(U)))
     if xp is NUMPY:
-        found = [lapack_inverse(np.ascontiguousarray(M[:, :, g])) for g in range(M.shape[2])]
-        if len(found) == 1:
-            return found[0][0][:, :, None], found[0][1]
-        return np.stack([one for one, _ in found], axis=-1), sum(logdet for _, logdet in found)
+        each: Any = [lapack_inverse(np.array(M[:, :, g], order="C")) for g in range(M.shape[2])]
+        whole = each[0][0][:, :, None] if len(each) == 1 else xp.stack([A for A, _ in each], -1)
+        return whole, sum(logdet for _, logdet in each)
     if r > _SWEEP_ABOVE and M.shape[2] == 1:
         swept, logdet = _swept(M[:, :, 0])
         return swept[:, :, None], logdet
@@ -240,20 +239,20 @@ def _swept(M: Array) -> tuple[Array, Array]:
             own = lax.dynamic_slice(column, (at, 0), (rows, size))
             return lax.dynamic_update_slice(A, there - own @ row, (at, 0))
 
-        A = _by_strips(less, A, r, _SWEEP)
+        A = by_strips(less, A, r, _SWEEP)
         A = lax.dynamic_update_slice(A, row, (first, 0))
         A = lax.dynamic_update_slice(A, row.T, (0, first))
         A = lax.dynamic_update_slice(A, -inverse, (first, first))
         return A, logdet + 2.0 * jnp.sum(jnp.log(jnp.diagonal(L)))
 
-    A, logdet = settled(_by_strips(pivot, (M, jnp.zeros((), M.dtype)), r, _SWEEP))
+    A, logdet = settled(by_strips(pivot, (M, jnp.zeros((), M.dtype)), r, _SWEEP))
     return -A, logdet
 
 
-def _by_strips(step: Callable[[Any, Any, int], Any], state: Any, r: int, size: int) -> Any:
+def by_strips(step: Callable[[Any, Any, int], Any], state: Any, r: int, size: int) -> Any:
     """``step(state, first, rows)`` for strips of r rows, the last of them shorter."""
-    whole = r // size
-    state = lax.fori_loop(0, whole, lambda i, s: step(s, i * size, size), state)
+    xp, whole = namespace(state), r // size
+    state = xp.fori_loop(0, whole, lambda i, s: step(s, i * size, size), state)
     return step(state, whole * size, r - whole * size) if r % size else state
 
 

@@ -46,7 +46,7 @@ _EXACT_COLUMNS = 4096
 _CLOSE = 1e-7
 
 _minimize = compiled(minimize, static="reml", host=1e-6)
-_jet = compiled(profile_jet, static=("reml", "exact"), host=1e-7)
+_jet = compiled(profile_jet, static=("reml", "exact"), host=6e-8)
 _start = compiled(lambda layout: layout.start_moments(), host=1e-8)
 
 
@@ -92,7 +92,7 @@ def minimize_staged(
     def evaluate(theta: Array, exact: bool) -> Any:
         return _on_host(at(theta, exact))
 
-    theta = np.asarray(_start(layout) if start is None else start)
+    theta: Any = np.asarray(_start(layout) if start is None else start)
     always = _exact_costs_little(layout)
     exact = maxiter == 0 or always  # whether the curvature at s is
     first = at(theta, exact)

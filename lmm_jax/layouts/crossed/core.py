@@ -6,9 +6,8 @@ owns a run of ``k * width`` columns, level by level, the same in every block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -23,9 +22,9 @@ from ..contract import Waist
 from .core_factors import CoreFactors
 
 # Columns of a core up to which its products cost nothing; and up to which A is kept.
-_SMALL, _KEPT = 256, 2048
+SMALL, KEPT = 256, 2048
 # Pivots of Lambda above which dividing by them costs no digits that matter.
-_REGULAR = 1e-3
+REGULAR = 1e-3
 
 
 @jax.tree_util.register_dataclass
@@ -139,7 +138,7 @@ def solve_core(
     halves = product_blocks(half, Ki, [L.shape[0] for L in blocks], widths)
     loss = xp.sum(diagonal * _diagonals(Ki))
     found = solved(A, b, origin, factors, widths, Ki, logdet, halves, loss)
-    return found if A.shape[0] <= _KEPT else found._replace(A=None)
+    return found if A.shape[0] <= KEPT else found._replace(A=None)
 
 
 def solved(
@@ -155,7 +154,7 @@ def solved(
 ) -> CoreTerms:
     """:func:`solve_core` once K is inverted; A and Ki may be matrices or know how to multiply."""
     xp = namespace(b, origin)
-    Ja = _remainder(A, Ki, origin, factors, widths)
+    Ja = remainder(A, Ki, origin, factors, widths)
     Hb = xp.at(shrunk(Ki, factors, widths, b))[:, -1:].add(-Ja)
     return CoreTerms(
         A=A,
@@ -182,7 +181,7 @@ def _diagonals(A: Array) -> Array:
     return A.reshape(-1)[:: N + 1][:, None] if B == 1 else xp.diagonal(A).T
 
 
-def _remainder(A: Array, Ki: Array, a: Array, factors: CoreFactors, widths: Sequence[int]) -> Array:
+def remainder(A: Array, Ki: Array, a: Array, factors: CoreFactors, widths: Sequence[int]) -> Array:
     """``J a`` with J = I - H A; where Lambda is regular as ``Lambda Ki Lambda^-1 a``."""
     through = multiply(Ki, scale_rows(factors.divisors, widths, a))
     rest = scale_rows(factors.direct, widths, a)
@@ -208,90 +207,9 @@ def core_rounding(core: CoreTerms, b: Array, gram: Array) -> Array:
     return xp.append(core.loss, xp.diagonal(gram) + taken)
 
 
-class Shrunk(NamedTuple):
-    """What second derivatives need of products of N x N matrices."""
-
-    P: list[tuple[int, int, Array]]  # block_moments of A - A H A
-    blocks: tuple[Array, ...]  # (k, k) a term: level_blocks of it
-    R: tuple[Array, ...]  # (N, N, B)  Ki Lambda' F Lambda of every F: trace products of H F
-    left: tuple[tuple[Array, ...], ...]  # (k, k) a term, of every F: level_blocks of J' F J
-
-
-def shrink(
-    Ki: Array,
-    factors: CoreFactors,
-    widths: Sequence[int],
-    F: Sequence[Callable[[], Array]],
-    A: Callable[[], Array],
-    *,
-    regular: bool,
-) -> Shrunk:
-    """Moments of ``P = A - A H A`` and of ``J' F J``, J = I - H A, for symmetric matrices F.
-
-    Differences would cost digits where Lambda is large: ``J = Lambda Ki Lambda^-1``
-    wherever a term is regular, and ``P = A J``. In a large core of regular terms
-    ``P = Lambda^-T (I - Ki) Lambda^-1`` saves that product and others, and A is not needed.
-
-    Parameters
-    ----------
-    Ki, factors, widths
-        See :class:`CoreTerms`, :func:`solve_core`.
-    F : sequence of callable
-        Each makes an (N, N, B), which is given up when its products are made.
-    A : callable
-        Makes ``Z_2' V_1^-1 Z_2``.
-    regular : bool
-        Whether the terms are known to be regular; otherwise large cores hold both ways.
-    """
-    xp = namespace(Ki)
-    lower, sizes = [L.T for L in factors.blocks], [L.shape[0] for L in factors.blocks]
-    back = [Li.T for Li in factors.inverses]
-
-    def moments(P: Array) -> tuple[Any, ...]:
-        return tuple(part for _, _, part in block_moments(P, sizes, widths)), level_blocks(
-            P, sizes, widths
-        )
-
-    def of_regular(*R: Array) -> tuple[Any, ...]:
-        identity = xp.eye(Ki.shape[0], dtype=Ki.dtype)[:, :, None]
-        P = scale_rows(back, widths, scale_columns(back, widths, identity - Ki))
-        J = scale_rows(back, widths, scale_columns(factors.blocks, widths, Ki))  # J'
-        left = []
-        for r in R:  # J' F = Lambda^-T (Ki Lambda' F Lambda) Lambda^-1
-            half = scale_columns(back, widths, scale_rows(back, widths, r))
-            left.append(product_blocks(half, J, sizes, widths))
-        return (*moments(P), tuple(left))
-
-    def of_any() -> tuple[Any, ...]:
-        known = A()
-        identity = xp.eye(Ki.shape[0], dtype=Ki.dtype)[:, :, None]
-        J = _remainder(known, Ki, identity, factors, widths)
-        left = [transposed(multiply(f(), J)) for f in made]
-        blocks = tuple(product_blocks(x, transposed(J), sizes, widths) for x in left)
-        return (*moments(multiply(known, J)), blocks)
-
-    made = F if regular else [partial(_same, f()) for f in F]
-    R = tuple(
-        multiply(Ki, scale_rows(lower, widths, scale_columns(lower, widths, f()))) for f in made
-    )
-    if regular:
-        found = of_regular(*R)
-    elif Ki.shape[0] <= _SMALL:  # a second branch costs more to compile than it saves
-        found = of_any()
-    else:
-        found = xp.cond(factors.least > _REGULAR, lambda: of_regular(*R), of_any)
-    pairs = [(t, s) for t in range(len(sizes)) for s in range(t, len(sizes))]
-    P = [(t, s, part) for (t, s), part in zip(pairs, found[0], strict=True)]
-    return Shrunk(P, found[1], R, found[2])
-
-
-def _same(x: Array) -> Array:
-    return x
-
-
 def is_regular(factors: CoreFactors, columns: int) -> bool:
     """Whether factors that are known are regular, and the core is one for which that matters."""
-    return columns > _SMALL and bool(factors.least > _REGULAR)
+    return columns > SMALL and bool(factors.least > REGULAR)
 
 
 @custom_jvp
@@ -366,17 +284,6 @@ def _shrinkage_jvp(
     J = xp.eye(A.shape[0], dtype=A.dtype)[:, :, None] - multiply(H, A)
     dH = multiply(multiply(J, dPsi), transposed(J)) - multiply(multiply(H, dA), H)
     return H, dH
-
-
-def cross_trace(X: Array, Y: Array) -> Array:
-    """``tr(X Y)`` block by block, summed; strips of a large Y are transposed one by one."""
-    xp = namespace(X, Y)
-    N = X.shape[0]
-    step = N if N <= _KEPT else -(-N // 8)
-    parts = [
-        xp.sum(X[at : at + step] * transposed(Y[:, at : at + step])) for at in range(0, N, step)
-    ]
-    return sum(parts[1:], parts[0])
 
 
 def level_blocks(A: Array, sizes: Sequence[int], widths: Sequence[int]) -> tuple[Array, ...]:

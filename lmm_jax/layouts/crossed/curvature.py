@@ -24,6 +24,7 @@ from . import core as dense
 from . import links as sparse
 from .arrays import CrossedArrays
 from .jet import CrossedTerms, entry_products, pick, places, sizes_of, waist_jet
+from .traces import traces
 
 
 class EffectColumns(NamedTuple):
@@ -248,7 +249,7 @@ def _trace_products(
             total = settled(sparse.add_pairs(total, leaf.e, De, links))
         return total
 
-    at = dense.shrink(
+    at = traces(
         core.Ki,
         rest.factors,
         widths,
@@ -263,9 +264,8 @@ def _trace_products(
             value.T
         )
     for i, k in enumerate(m1):
-        row = [dense.cross_trace(at.R[i], other) for other in at.R]
-        out = xp.at(out)[k, m1].add(xp.stack(row))
-        for t, block, D in zip(layout.crossed, at.left[i], rest.D, strict=True):
+        out = xp.at(out)[k, m1].add(at.FF[i])
+        for t, block, D in zip(layout.crossed, at.JFJ[i], rest.D, strict=True):
             value = xp.einsum("ab,kba->k", block, D)
             to = places(layout, (t,))
             out = xp.at(xp.at(out)[k, to].set(value))[to, k].set(value)

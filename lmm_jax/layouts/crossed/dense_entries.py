@@ -29,12 +29,12 @@ from ..group_index import stable_order
 # Pairs up to which a list of them is as good.
 _FEW_PAIRS = 1 << 22
 # Numbers of a dense matrix that are held at once, seconds of a pair in a list and of a product in
-# half of a symmetric matrix product: on two cores of today (a compiled program takes half of that
-# for a pair), and on a GPU that multiplies float64 matrices at 50 TFLOP/s.
+# half of a symmetric matrix product: on two cores of today (a compiled program takes a third of
+# that for a pair), and on a GPU that multiplies float64 matrices at 50 TFLOP/s.
 _HELD = {"cpu": 1 << 23}
 _HELD_ELSEWHERE = 1 << 27
-_COSTS = {"cpu": (2.5e-8, 2.2e-11)}
-_COSTS_ELSEWHERE = (2e-9, 2e-14)
+_COSTS = {"cpu": (4e-8, 2.2e-11)}
+_COSTS_ELSEWHERE = (5e-10, 2e-14)
 # Share of the memory that the list may take, and bytes of a pair in it.
 _LISTED, _BYTES = 1 / 16, 8
 # Blocks of rows that a product is made of, and rows that are worth one.

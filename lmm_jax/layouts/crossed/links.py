@@ -99,7 +99,8 @@ def add_pairs(total: Array, x: Array, y: Array, links: Links) -> Array:
     """
     xp = namespace(total, x, y)
     N, _, B = total.shape
-    twice = links.head is not None and xp is not NUMPY  # a large core: no second matrix
+    head = links.head
+    twice = head is not None and xp is not NUMPY  # a large core: no second matrix
 
     def step(sums: Array, left: Array, right: Array) -> Array:
         row, column = links.row[left], links.row[right]
@@ -112,9 +113,9 @@ def add_pairs(total: Array, x: Array, y: Array, links: Links) -> Array:
         dots = xp.where(row == column, 0.0, dots)
         return accumulate(sums, _cells(column, row, left, links, N, B), dots)
 
-    if twice:
+    if head is not None and twice:
         flat = _over_pairs(step, total.reshape(-1), links, x.shape[0])
-        return add_head(flat.reshape(N, N), x, y, links.head)[:, :, None]
+        return add_head(flat.reshape(N, N), x, y, head)[:, :, None]
     upper = _over_pairs(step, xp.zeros(N * N * B, x.dtype), links, x.shape[0]).reshape(N, N, B)
     if xp is not NUMPY:
         diagonal = xp.eye(N, dtype=x.dtype)[:, :, None]
@@ -123,7 +124,7 @@ def add_pairs(total: Array, x: Array, y: Array, links: Links) -> Array:
     upper[on, on] *= 0.5
     out: Any = total + upper
     out += xp.swapaxes(upper, 0, 1)
-    return out if links.head is None else add_head(out[:, :, 0], x, y, links.head)[:, :, None]
+    return out if head is None else add_head(out[:, :, 0], x, y, head)[:, :, None]
 
 
 def pair_contraction(x: Array, H: Array, links: Links) -> Array:
@@ -150,6 +151,9 @@ def group_contractions(x: Array, H: Array, links: Links, n_groups: int) -> Array
 
     def step(total: Array, left: Array, right: Array) -> Array:
         at = _both_orders(flat, H, links, left, right)
+        if q == 1:
+            own = (x[0][left] * x[0][right] * at)[:, None]
+            return total + xp.segment_sum(own, links.group[left], n_groups)
         outer = (x[:, left] * at[None])[:, None] * x[:, right][None]  # (q, q, pairs)
         rows = outer.reshape(q * q, -1).T
         return total + xp.segment_sum(rows, links.group[left], n_groups)
@@ -186,7 +190,7 @@ def scaled_entries(
     """
     xp = namespace(x, factors)
     sizes = [F.shape[0] for F in factors]
-    out = None
+    out: Any = None
     for shift in range(1 - max(sizes), max(sizes)):
         rows = []
         for F, k, w in zip(factors, sizes, widths, strict=True):
