@@ -225,7 +225,6 @@ class Design:
             [term.label for term in self.terms],
             self.n_components,
             None if self.residual is None else self.residual.rows,
-            traceable=not self.has_rows,
         )
 
     @property

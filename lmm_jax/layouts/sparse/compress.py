@@ -35,12 +35,12 @@ def sparse_layout(
     places = Places(gram, index.elimination)
     b = rows_of_levels(streams, XY, index)
     moments = start_moments(gram, b[:, -1:])
-    origin, step = _effects(gram, places, index, b, XY.T @ XY)
+    origin, step = effects_of(gram, places, index, b, XY.T @ XY)
     XY[:, -1] -= XY[:, :-1] @ step + effects_of_rows(streams, origin, index)[:, 0]
     b = xp.concatenate([b[:, :-1], rows_of_levels(streams, XY[:, -1:], index)], axis=1)
     return SparseLayout(
         S0=XY.T @ XY,
-        core=SparseCore(A=gram, s=b, origin=origin, widths=index.widths),
+        core=SparseCore(S=gram, s=b, origin=origin, widths=index.widths),
         moments=moments,
         elimination=index.elimination,
         places=places,
@@ -50,7 +50,7 @@ def sparse_layout(
     )
 
 
-def _effects(
+def effects_of(
     gram: SparseGram, places: Places, index: SparseIndex, b: Any, S0: Any
 ) -> tuple[Any, Any]:
     """Effects of all levels and of X that the rows suggest: near the truth they keep y's digits.
