@@ -22,6 +22,9 @@ from ..layouts.residual.index import ResidualPlan
 from ..layouts.residual.layout import ResidualLayout
 from ..layouts.residual.markov import MarkovLayout
 from ..layouts.residual.merged import merge_subjects
+from ..layouts.sparse.compress import sparse_layout
+from ..layouts.sparse.index import SparsePlan
+from ..layouts.sparse.layout import SparseLayout
 from ..layouts.stream_pass import MANY_ROWS, pad, sum_rows
 from ..numerics.blocks import AnyMatrix
 from ..numerics.processes import float64
@@ -30,8 +33,8 @@ from ..numerics.shapes import round_up_few
 from ..numerics.tiers import Tier
 from ..reprs import brief
 
-AnyLayout = GroupedLayout | CrossedLayout | ResidualLayout | MarkovLayout
-AnyPlan = GroupPlan | CrossedPlan
+AnyLayout = GroupedLayout | CrossedLayout | SparseLayout | ResidualLayout | MarkovLayout
+AnyPlan = GroupPlan | CrossedPlan | SparsePlan
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,6 +107,10 @@ def compress_rows(
     plan: AnyPlan,
 ) -> Compressed:
     """One pass over the rows: by NumPy, in one program, or in batches where they are many."""
+    if isinstance(plan, SparsePlan):
+        sparse = sparse_layout(y, X, Z, weights, plan.index)
+        reach = sparse.ranks(), sparse.within_rss()
+        return Compressed(layout=sparse, reach=reach, few_groups=())
     made, key = None, (X.shape[1], plan.index.sizes)
     streamed = None
     if isinstance(plan, GroupPlan) and not isinstance(plan, ResidualPlan) and y.size > MANY_ROWS:

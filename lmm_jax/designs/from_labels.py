@@ -16,6 +16,7 @@ from ..inputs.arrays import plain
 from ..inputs.matching import distinct
 from ..layouts.crossed.index import CrossedIndex
 from ..layouts.group_index import GroupIndex, Table
+from ..layouts.sparse.index import SparsePlan
 from ..layouts.plan import plan_layout
 from .design import Design
 from .terms import connected_rows
@@ -67,6 +68,11 @@ def row_index(
                 "the layout of related levels is no function of an index of the rows: use "
                 "design.layout"
             )
+        if isinstance(groups.plan, SparsePlan):
+            raise DataError(
+                "the levels of these crossed factors meet few others: their matrices are kept "
+                "sparse, which no JAX program makes of rows: use lmm.fit, or row_index of the labels"
+            )
         return _trimmed(groups.plan.index, groups.nobs)
     factors = list(groups) if _is_sequence(groups) else [groups]
     if not factors:
@@ -83,7 +89,7 @@ def row_index(
     component, count = connected_rows(codes, n_levels)
     names = [f"term {t}" for t in range(len(codes))]
     plan, _ = plan_layout(
-        component, count, codes, n_levels, unstructured(sizes), names, n_components
+        component, count, codes, n_levels, unstructured(sizes), names, n_components, traceable=True
     )
     return _trimmed(plan.index, codes[0].shape[0])
 

@@ -15,18 +15,34 @@ from typing import NamedTuple
 import numpy as np
 
 from ..covariance.structures import Structure, term_sizes
+from ..numerics.memory import memory_size
 from ..reprs import public
-from .crossed.core_index import core_blocks, level_streams, take
+from .crossed.core_index import (
+    CORE_MATRICES,
+    core_blocks,
+    find_cells,
+    level_streams,
+    room_for,
+    take,
+)
 from .crossed.index import CrossedPlan, plan_crossed
 from .group_index import GroupPlan, level_parent, plan_groups
 from .residual.chain_index import plan_chains
 from .residual.choice import takes_chains
 from .residual.index import ResidualRows, plan_residual
+from .sparse.index import SparsePlan, plan_sparse
 
 # Columns of a group up to which its dense matrices are no matter, and how much cheaper the
 # elimination of sub-groups has to be beyond.
 _WIDE_GROUP = 32
 _WORTHWHILE = 8
+# Columns of a core from which a sparse one may be worth its order, pairs of entries among its
+# places where it fills up whatever the order, and pairs whose lists fit into memory.
+_LARGE_CORE, _CROWDED, _MOST_PAIRS = 2000, 0.1, 3e8
+# Seconds that a column of a dense core and a pair of entries take in an evaluation, about: of the
+# cube of the former.
+_DENSE, _LISTED = 1e-10, 1.5e-8
+_ANY_MEMORY = 1 << 33  # bytes, where nobody says
 
 
 @public
@@ -36,7 +52,7 @@ class LayoutInfo:
 
     Attributes
     ----------
-    kind : {"grouped", "crossed", "residual"}
+    kind : {"grouped", "crossed", "sparse", "residual"}
     eliminated : tuple of str
         Terms that are integrated out group by group.
     core : tuple of str
@@ -59,6 +75,11 @@ class LayoutInfo:
     reason: str
 
     def __str__(self) -> str:
+        if self.kind == "sparse":
+            return (
+                f"sparse: levels of {_listed(self.core)} together, {self.core_size} of them at the "
+                f"end in dense matrices\nbecause {self.reason}"
+            )
         if self.kind != "crossed":
             return f"{self.kind}: {self.n_groups} independent groups\nbecause {self.reason}"
         core = f"{self.core_size}"
@@ -92,7 +113,9 @@ def plan_layout(
     labels: Sequence[str],
     n_components: int = 0,
     residual: ResidualRows | None = None,
-) -> tuple[GroupPlan | CrossedPlan, LayoutInfo]:
+    *,
+    traceable: bool = False,
+) -> tuple[GroupPlan | CrossedPlan | SparsePlan, LayoutInfo]:
     """Choose the layout of a design and build its index.
 
     Parameters
@@ -112,6 +135,8 @@ def plan_layout(
         How many of the last terms are variance components.
     residual : ResidualRows, optional
         Covariance of the residuals.
+    traceable : bool
+        Leave out the layout that NumPy alone works off.
 
     Raises
     ------
@@ -134,6 +159,15 @@ def plan_layout(
         return plan, LayoutInfo(
             kind="grouped", eliminated=names, core=(), n_groups=n_groups,
             core_size=0, n_blocks=0, reason=reason,
+        )  # fmt: skip
+    sparse = None
+    if not traceable:
+        sparse = _sparse_plan(choice, codes, n_levels, structures, n_components)
+    if sparse is not None:
+        return sparse, LayoutInfo(
+            kind="sparse", eliminated=(), core=tuple(labels), n_groups=0, n_blocks=1,
+            core_size=sparse.index.elimination.n_tail,
+            reason="factors are crossed, and their levels meet few others",
         )  # fmt: skip
     core = tuple(label for t, label in enumerate(labels) if t not in choice.eliminated)
     crossed = plan_crossed(
@@ -190,6 +224,41 @@ def _choose(
     if dense < _WORTHWHILE * _elimination_cost(best, codes, n_levels, sizes, nested):
         return everything, "factors are nested"
     return best, "factors are nested, with many levels in a group"
+
+
+def _sparse_plan(
+    choice: _Choice,
+    codes: Sequence[np.ndarray],
+    n_levels: Sequence[int],
+    structures: Sequence[Structure],
+    n_components: int,
+) -> SparsePlan | None:
+    """A sparse layout where it is cheaper than the dense core that the choice leaves."""
+    sizes = term_sizes(structures)
+    outer = [t for t in range(len(codes)) if t not in choice.eliminated]
+    outer_codes, outer_levels, outer_sizes = take(outer, codes, n_levels, sizes)
+    columns = float(np.dot(outer_sizes, outer_levels))
+    if columns < _LARGE_CORE:
+        return None
+    streams, offsets = level_streams(outer_codes, outer_levels)
+    cells = find_cells(choice.group, streams, int(offsets[-1]))
+    width = np.repeat(outer_sizes, outer_levels)
+    met = np.bincount(cells.group, width[cells.level])
+    pairs = float(np.sum(met * (met + 1)) / 2)
+    count, label = core_blocks(cells.group, cells.level, choice.n_groups, int(offsets[-1]))
+    block = np.bincount(label[choice.n_groups :], weights=width, minlength=count)
+    if pairs > _CROWDED * float(np.sum(block**2)):
+        return None
+    there = memory_size() or _ANY_MEMORY
+    plan = plan_sparse(
+        codes, n_levels, structures, n_components,
+        most_pairs=_MOST_PAIRS, most_tail=int((there / (8 * CORE_MATRICES)) ** 0.5),
+    )  # fmt: skip
+    if plan is None:
+        return None
+    dense = float(np.sum(block**3)) * _DENSE + pairs * _LISTED
+    fits = room_for(int(block.max()), max(1, round(columns / block.max())))
+    return plan if not fits or plan.index.elimination.seconds < dense else None
 
 
 def _nested_terms(

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
+from math import inf
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -129,6 +130,8 @@ def _price(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
     """Seconds of a compilation, by the model among the arguments."""
     for arg in (*args, *kwargs.values()):
         at = arg[-1] if isinstance(arg, tuple) and arg else arg  # rows end with their index
+        if getattr(at, "on_host", False):
+            return inf
         structures = getattr(at, "structures", None)
         if structures is not None:
             m = sum(structure.n_params for structure in structures)

@@ -43,7 +43,7 @@ class CoreTerms(NamedTuple):
     """The core at one covariance, the eliminated terms integrated out."""
 
     A: Array  # (N, N, B)      Z_2' V_1^-1 Z_2
-    K: Array  # (N, B)         diagonal of I + Lambda' A Lambda
+    diagonals: tuple[Array, Array]  # (N, B)  of I + Lambda' A Lambda and of its inverse
     Ki: Array  # (N, N, B)      (I + Lambda' A Lambda)^-1
     H: Array  # (N, N, B)      Lambda Ki Lambda'
     Hb: Array  # (N, p + 1, B)  H b, the column of y less J a
@@ -53,7 +53,10 @@ class CoreTerms(NamedTuple):
 
 
 def multiply(A: Array, B: Array) -> Array:
-    """``A B`` block by block: (N, M, B), (M, C, B) -> (N, C, B)."""
+    """``A B`` block by block: (N, M, B), (M, C, B) -> (N, C, B); A may know how to multiply."""
+    times = getattr(A, "times", None)
+    if times is not None:
+        return times(B)
     xp = namespace(A, B)
     if A.shape[0] * A.shape[1] <= 256:
         return xp.sum(A[:, :, None] * B[None], axis=1)
@@ -130,11 +133,28 @@ def solve_core(
     K = K + xp.eye(K.shape[0], dtype=K.dtype)[:, :, None]
     Ki, logdet = spd_inverse(K)
     H = scale_columns(blocks, widths, scale_rows(blocks, widths, Ki))
+    diagonals = xp.diagonal(K).T, xp.diagonal(Ki).T
+    return solved(A, b, origin, factors, widths, diagonals, Ki, H, logdet)
+
+
+def solved(
+    A: Array,
+    b: Array,
+    origin: Array,
+    factors: CoreFactors,
+    widths: Sequence[int],
+    diagonals: tuple[Array, Array],
+    Ki: Array,
+    H: Array,
+    logdet: Array,
+) -> CoreTerms:
+    """:func:`solve_core` once K is inverted; A, Ki and H may be matrices or multiply alone."""
+    xp = namespace(b, origin)
     Ja = _remainder(A, Ki, H, origin, factors, widths)
     Hb = xp.at(multiply(H, b))[:, -1:].add(-Ja)
     return CoreTerms(
         A=A,
-        K=xp.diagonal(K).T,
+        diagonals=diagonals,
         Ki=Ki,
         H=H,
         Hb=Hb,
@@ -167,8 +187,8 @@ def core_rounding(core: CoreTerms, b: Array, gram: Array) -> Array:
 
     ``K_jj (K^-1)_jj`` bounds what a pivot has lost; b is a sum of terms of the size of gram.
     """
-    xp = namespace(core.A, b, gram)
-    loss = xp.sum(core.K * xp.diagonal(core.Ki).T)
+    xp = namespace(b, gram)
+    loss = xp.sum(core.diagonals[0] * core.diagonals[1])
     taken = xp.sum(xp.abs(b) * xp.abs(core.Hb), axis=(0, 2))
     return xp.append(loss, xp.diagonal(gram) + taken)
 

@@ -26,7 +26,7 @@ from .links import CHUNK
 # of one of them that integers of 32 bits can count.
 _ANY_MACHINE = 1 << 30
 _MOST_PLACES = 2**31 - 1
-_CORE_MATRICES = 8
+CORE_MATRICES = 8
 
 
 @jax.tree_util.register_dataclass
@@ -80,7 +80,7 @@ def plan_core(
     streams, offsets = level_streams(codes, n_levels)
     term = np.repeat(np.arange(len(codes)), np.diff(offsets))
     width = np.asarray(sizes)[term]
-    cells = _find_cells(group, streams, int(offsets[-1]))
+    cells = find_cells(group, streams, int(offsets[-1]))
     at = place_levels(cells.group, cells.level, term, n_groups, sizes, name=name)
     return CorePlan(offsets=offsets, streams=streams, cells=cells, width=width, **at._asdict())
 
@@ -144,7 +144,7 @@ def level_streams(
     ], offsets
 
 
-def _find_cells(group: np.ndarray, levels: Sequence[np.ndarray], n_levels: int) -> GroupLevels:
+def find_cells(group: np.ndarray, levels: Sequence[np.ndarray], n_levels: int) -> GroupLevels:
     key = np.concatenate([group * n_levels + level for level in levels])
     order = np.argsort(key, kind="stable")
     ranked = key[order]
@@ -157,13 +157,10 @@ def _find_cells(group: np.ndarray, levels: Sequence[np.ndarray], n_levels: int) 
 
 def check_memory(size: int, columns: int, n_blocks: int, name: str) -> None:
     """Refuse a dense core that there is no room for."""
+    if room_for(columns, n_blocks):
+        return
     numbers = columns**2 * n_blocks
-    need = _CORE_MATRICES * 8 * numbers
-    if need <= _ANY_MACHINE:
-        return
-    there = memory_size()
-    if numbers <= _MOST_PLACES and (there is None or need <= there):
-        return
+    need, there = CORE_MATRICES * 8 * numbers, memory_size()
     found = "" if there is None else f", and there are {there / 2**30:,.0f} GiB"
     most = f" (and more than {_MOST_PLACES:,} places)" if numbers > _MOST_PLACES else ""
     raise DataError(
@@ -171,6 +168,16 @@ def check_memory(size: int, columns: int, n_blocks: int, name: str) -> None:
         f"hold them would need about {need / 2**30:,.0f} GiB{most}{found}. Use a coarser factor, "
         "leave a term out, fit a part of the rows, or take a machine with more memory"
     )
+
+
+def room_for(columns: int, n_blocks: int) -> bool:
+    """Whether there is memory for a dense core of blocks of so many columns."""
+    numbers = columns**2 * n_blocks
+    need = CORE_MATRICES * 8 * numbers
+    if need <= _ANY_MACHINE:
+        return True
+    there = memory_size()
+    return numbers <= _MOST_PLACES and (there is None or need <= there)
 
 
 def core_blocks(

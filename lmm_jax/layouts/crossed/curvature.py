@@ -30,7 +30,7 @@ class EffectColumns(NamedTuple):
     core: Array  # (N, C, B)
 
 
-def _tangent_effects(rest: CrossedTerms, layout: CrossedArrays, v: Array) -> EffectColumns:
+def tangent_effects(rest: CrossedTerms, layout: CrossedArrays, v: Array) -> EffectColumns:
     """``D_k U v`` for every entry k of theta, with v (p + 1, C): m C columns, k slowest."""
     xp = namespace(layout.S0, v)
     first, C = places(layout, layout.eliminated), v.shape[1]
@@ -53,7 +53,7 @@ def _tangent_effects(rest: CrossedTerms, layout: CrossedArrays, v: Array) -> Eff
     return EffectColumns(tuple(groups), core.reshape(u.shape[0], m * C, -1))
 
 
-def _apply_P(x: EffectColumns, rest: CrossedTerms, layout: CrossedArrays) -> EffectColumns:
+def apply_P(x: EffectColumns, rest: CrossedTerms, layout: CrossedArrays) -> EffectColumns:
     """``Z' V^-1 Z x``.
 
     With ``h = e' x_1 + A x_2``: the core gets ``h - A H h``, a group
@@ -72,7 +72,7 @@ def _apply_P(x: EffectColumns, rest: CrossedTerms, layout: CrossedArrays) -> Eff
     return EffectColumns(tuple(groups), h - dense.multiply(core.A, Hh))
 
 
-def _products(left: EffectColumns, right: EffectColumns, C: int) -> Array:
+def cross_products(left: EffectColumns, right: EffectColumns, C: int) -> Array:
     """``left_kc' right_ld`` for the entries k and l, (m, m, C, C)."""
 
     def inner(a: Array, b: Array) -> Array:
@@ -83,7 +83,7 @@ def _products(left: EffectColumns, right: EffectColumns, C: int) -> Array:
     return full.reshape(-1, C, full.shape[1] // C, C).swapaxes(1, 2)
 
 
-def _inner_products(left: EffectColumns, right: EffectColumns, W: Array) -> Array:
+def inner_products(left: EffectColumns, right: EffectColumns, W: Array) -> Array:
     """``sum_cd W_cd left_kc' right_ld`` for the entries k and l of theta, (m, m)."""
     xp = namespace(W)
     C = W.shape[0]
@@ -107,9 +107,9 @@ def average_information(
     Gilmour, Thompson & Cullis (1995), doi:10.2307/2533274.
     """
     xp = namespace(theta, v, layout.S0)
-    g = _tangent_effects(jet.rest, layout, v[:, None])
+    g = tangent_effects(jet.rest, layout, v[:, None])
     one = xp.ones((1, 1), theta.dtype)
-    return symmetrize(_inner_products(g, _apply_P(g, jet.rest, layout), one))
+    return symmetrize(inner_products(g, apply_P(g, jet.rest, layout), one))
 
 
 def curvature(
@@ -123,8 +123,8 @@ def curvature(
     """
     xp = namespace(theta, W, layout.S0)
     rest = jet.rest
-    g = _tangent_effects(rest, layout, xp.eye(W.shape[0], dtype=W.dtype))
-    hessian = 2.0 * _inner_products(g, _apply_P(g, rest, layout), W)
+    g = tangent_effects(rest, layout, xp.eye(W.shape[0], dtype=W.dtype))
+    hessian = 2.0 * inner_products(g, apply_P(g, rest, layout), W)
     traces, blocks = _trace_products(theta, rest, layout)
     slopes = _with_core(blocks, W, rest, layout)
     halves = halves_of(slopes, factor_blocks(theta, layout.structures))
@@ -168,14 +168,14 @@ def psi_moments(theta: Array, layout: CrossedArrays) -> PsiMoments:
         traces = xp.at(traces)[places(layout, (t,))].add(xp.einsum("ab,kab->k", block, D))
     C = layout.S0.shape[0]
     columns = xp.eye(C, dtype=theta.dtype)[:, :-1]
-    g = _tangent_effects(rest, layout, columns)
+    g = tangent_effects(rest, layout, columns)
     own = EffectColumns(tuple(leaf.u[:, :-1] for leaf in rest.leaves), rest.core.u[:, :-1])
     return PsiMoments(
         gram=jet.waist.gram[:-1, :-1],
         traces=traces,
         products=symmetrize(products),
-        grams=_products(own, g, C - 1)[0],
-        seconds=_products(g, _apply_P(g, rest, layout), C - 1),
+        grams=cross_products(own, g, C - 1)[0],
+        seconds=cross_products(g, apply_P(g, rest, layout), C - 1),
     )
 
 

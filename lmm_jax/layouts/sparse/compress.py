@@ -1,0 +1,90 @@
+"""From rows to a sparse layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ...numerics.linalg import total_product
+from ...numerics.namespace import NUMPY as xp
+from ..common_scale import fixed_frame, read_weights, whitener
+from ..compress import maps_back, one_response, weighted_streams
+from ..crossed.arrays import StartMoments
+from ..crossed.compress import within_step
+from .gram import SparseGram, effects_of_rows, gram_of, rows_of_levels, squares_of
+from .index import SparseIndex
+from .layout import SparseCore, SparseLayout
+from .system import Places, System
+
+# Standard deviations of the effects that y is measured from, beside a residual of one. Larger
+# ones would take more of the rows' digits along, whatever the origin the model is the same.
+_WIDE = 1e4
+
+
+def sparse_layout(
+    y: Any, X: Any, Z: Sequence[Any], weights: Any | None, index: SparseIndex
+) -> SparseLayout:
+    """Sufficient statistics of rows; the arguments are those of :func:`lmm_jax.compress`."""
+    weights = np.ones(y.size) if weights is None else weights
+    rows = read_weights(weights)
+    frame = fixed_frame(X, y[:, None], rows)
+    XY = np.concatenate([frame.X, frame.Y], axis=1) * rows.root[:, None]
+    whiteners = tuple(whitener(z, weights, s) for z, s in zip(Z, index.structures, strict=True))
+    streams = weighted_streams(Z, whiteners, rows.root, index)
+    gram = gram_of(streams, index)
+    places = Places(gram, index.elimination)
+    b = rows_of_levels(streams, XY, index)
+    moments = start_moments(gram, b[:, -1:])
+    origin, step = _effects(gram, places, index, b, XY.T @ XY)
+    XY[:, -1] -= XY[:, :-1] @ step + effects_of_rows(streams, origin, index)[:, 0]
+    b = np.concatenate([b[:, :-1], rows_of_levels(streams, XY[:, -1:], index)], axis=1)
+    return SparseLayout(
+        S0=XY.T @ XY,
+        core=SparseCore(A=gram, s=b, origin=origin, widths=index.widths),
+        moments=moments,
+        elimination=index.elimination,
+        places=places,
+        **one_response(
+            maps_back(rows, frame, whiteners, step[:, None], index.structures, index.n_components)
+        ),
+    )
+
+
+def _effects(
+    gram: SparseGram, places: Places, index: SparseIndex, b: Any, S0: Any
+) -> tuple[Any, Any]:
+    """Effects of all levels and of X that the rows suggest: near the truth they keep y's digits.
+
+    Returns
+    -------
+    origin : ndarray, shape (N, 1, 1)
+    step : ndarray, shape (p,)
+    """
+    factors = [_WIDE * np.eye(k) for k in index.sizes]
+    system = System(gram, places, index.elimination, factors)
+    fit = _WIDE**2 * system.times(b)
+    left = S0 - total_product(b, fit)
+    step = within_step(left[:-1, :-1], left[:-1, -1])
+    effects = fit[:, -1:] - np.einsum("npb,p->nb", fit[:, :-1], step)[:, None]
+    if not (np.isfinite(effects).all() and np.isfinite(step).all()):
+        return np.zeros_like(effects), np.zeros_like(step)
+    return effects, step
+
+
+def start_moments(gram: SparseGram, y_rows: Any) -> StartMoments:
+    """Squares that the moment equations of the start values are made of; see `StartMoments`."""
+    widths, sizes = gram.widths, gram.sizes
+    parts, start = [], 0
+    for k, w in zip(sizes, widths, strict=True):
+        parts.append(y_rows[start : start + k * w, 0, 0].reshape(w, k))
+        start += k * w
+    norms = [xp.einsum("laa->la", block) for block in gram.own]
+    weight = [(1.0 + 0.25 * norm) ** -2 for norm in norms]
+    return StartMoments(
+        squares=np.concatenate([(w * y**2).sum(axis=0) for w, y in zip(weight, parts, strict=True)]),
+        noise=np.concatenate([(w * n).sum(axis=0) for w, n in zip(weight, norms, strict=True)]),
+        spread=squares_of(gram, weight),
+        norms=np.concatenate([n.sum(axis=0) for n in norms]),
+    )
