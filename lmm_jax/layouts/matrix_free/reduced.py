@@ -19,7 +19,7 @@ from jax import Array
 from ...numerics.linalg import eliminate, group_product
 from ...numerics.namespace import namespace
 from ...numerics.sparse_rows import multiply
-from .arrays import Link, MatrixFreeArrays
+from .arrays import Link, MatrixFreeArrays, apply_link, at_levels, swapped
 
 Parts = list[Array]
 
@@ -35,43 +35,10 @@ class Reduced(NamedTuple):
     logdet: Array  # ()  log|B| + log|D|
 
 
-def at_levels(B: Array, x: Array) -> Array:
-    """``B x`` level by level: (k, k', L), (k', L, C) -> (k, L, C)."""
-    xp = namespace(B, x)
-    if B.shape[:2] == (1, 1):
-        return B[0, 0][None, :, None] * x
-    return xp.stack([
-        sum((B[a, b][:, None] * x[b] for b in range(1, B.shape[1])), B[a, 0][:, None] * x[0])
-        for a in range(B.shape[0])
-    ])  # fmt: skip
-
-
 def by_factor(F: Array, x: Array) -> Array:
     """``F x`` with the same F, (k', k), at every level: (k, L, C) -> (k', L, C)."""
     xp = namespace(F, x)
     return F[0, 0] * x if F.shape == (1, 1) else xp.tensordot(F, x, 1)
-
-
-def swapped(B: Array) -> Array:
-    """``B'`` at every level."""
-    return namespace(B).swapaxes(B, 0, 1)
-
-
-def apply_link(link: Link, x: Array, back: bool) -> Array:
-    """``G_st x`` for x over the levels of t; over those of s and ``G_ts x`` if ``back``."""
-    xp = namespace(link.values, x)
-    if back:
-        values, at = swapped(link.values_back), link.back
-    else:
-        values, at = link.values, link.at
-    rows = [
-        sum(
-            (multiply(values[a, b], at, x[b]) for b in range(1, values.shape[1])),
-            multiply(values[a, 0], at, x[0]),
-        )
-        for a in range(values.shape[0])
-    ]
-    return xp.stack(rows) if len(rows) > 1 else rows[0][None]
 
 
 def split(u: Array, layout: MatrixFreeArrays) -> Parts:
@@ -92,10 +59,10 @@ def join(parts: Sequence[Array]) -> Array:
 
 def coupled(x: Parts, layout: MatrixFreeArrays) -> tuple[Array, Parts]:
     """``G x`` of columns over the rest: the rows of the eliminated term, and of the rest."""
-    e, rest = layout.eliminated, layout.rest
+    e, rest = layout.first, layout.rest
     w = [at_levels(layout.blocks[t], part) for t, part in zip(rest, x, strict=True)]
     up = None
-    for link in layout.links:
+    for link in layout.linked:
         s, t = link.pair
         if e in link.pair:
             own = rest.index(t if s == e else s)
@@ -111,9 +78,9 @@ def coupled(x: Parts, layout: MatrixFreeArrays) -> tuple[Array, Parts]:
 
 def lowered(z: Array, layout: MatrixFreeArrays) -> Parts:
     """``G z`` of columns over the eliminated term: the rows of the rest."""
-    e, rest = layout.eliminated, layout.rest
+    e, rest = layout.first, layout.rest
     out = [None] * len(rest)
-    for link in layout.links:
+    for link in layout.linked:
         s, t = link.pair
         if e in link.pair:
             i = rest.index(t if s == e else s)
@@ -127,8 +94,8 @@ def lowered(z: Array, layout: MatrixFreeArrays) -> Parts:
 
 def link_to(t: int, layout: MatrixFreeArrays) -> Link | None:
     """The link of a term with the eliminated one."""
-    wanted = {t, layout.eliminated}
-    return next((link for link in layout.links if set(link.pair) == wanted), None)
+    wanted = {t, layout.first}
+    return next((link for link in layout.linked if set(link.pair) == wanted), None)
 
 
 def squares_down(H: Array, t: int, layout: MatrixFreeArrays) -> Array:
@@ -158,7 +125,7 @@ def squares_up(W: Array, t: int, layout: MatrixFreeArrays) -> Array:
     W is symmetric.
     """
     xp, link = namespace(W), link_to(t, layout)
-    q, _, L = layout.blocks[layout.eliminated].shape
+    q, _, L = layout.blocks[layout.first].shape
     if link is None:
         return xp.zeros((q, q, L, W.shape[3]), W.dtype)
     first = link.pair[0] == t
@@ -179,9 +146,9 @@ def squares_up(W: Array, t: int, layout: MatrixFreeArrays) -> Array:
 def reduce(factors: Sequence[Array], layout: MatrixFreeArrays) -> Reduced:
     """Eliminate one term and take the blocks of what is left."""
     xp = namespace(factors, layout.S0)
-    e = layout.eliminated
+    e = layout.first
     inverse, logdet = _inverse(_inner(factors[e], layout.blocks[e]))
-    H = _between(factors[e], inverse, factors[e].T)
+    H = between(factors[e], inverse, factors[e].T)
     A, Li = [], []
     for t in layout.rest:
         own = layout.blocks[t] - squares_down(H, t, layout)
@@ -197,10 +164,10 @@ def reduce(factors: Sequence[Array], layout: MatrixFreeArrays) -> Reduced:
 def _inner(F: Array, G: Array) -> Array:
     """``I + F' G F`` at every level."""
     xp = namespace(F, G)
-    return xp.eye(F.shape[0], dtype=F.dtype)[:, :, None] + _between(F.T, G, F)
+    return xp.eye(F.shape[0], dtype=F.dtype)[:, :, None] + between(F.T, G, F)
 
 
-def _between(left: Array, B: Array, right: Array) -> Array:
+def between(left: Array, B: Array, right: Array) -> Array:
     """``left B right`` at every level with the same two matrices."""
     xp = namespace(left, B, right)
     if B.shape[:2] == (1, 1):
@@ -230,7 +197,7 @@ def apply(u: Array, at: Reduced, layout: MatrixFreeArrays) -> Array:
 
 def applied(u: Array, at: Reduced, layout: MatrixFreeArrays) -> Applied:
     """``(I + X) u`` with what derivatives need of it."""
-    e, rest = layout.eliminated, layout.rest
+    e, rest = layout.first, layout.rest
     a = [at_levels(swapped(Li), x) for Li, x in zip(at.Li, split(u, layout), strict=True)]
     v = [by_factor(at.factors[t], x) for t, x in zip(rest, a, strict=True)]
     up, w = coupled(v, layout)
@@ -242,13 +209,6 @@ def applied(u: Array, at: Reduced, layout: MatrixFreeArrays) -> Applied:
     ]
     top = -at_levels(at.inverse, by_factor(at.factors[e].T, up))
     return Applied(join(out), [top, *a], [up - at_levels(layout.blocks[e], z), *w])
-
-
-def theta_order(parts: Sequence[Array], layout: MatrixFreeArrays) -> tuple[Array, ...]:
-    """Values of the eliminated term, then of the rest, in the order of the terms."""
-    out: list[Array] = list(parts[1:])
-    out.insert(layout.eliminated, parts[0])
-    return tuple(out)
 
 
 def size_of_rest(layout: MatrixFreeArrays) -> int:

@@ -27,8 +27,8 @@ class Squares(NamedTuple):
 
 def products(layout: MatrixFreeArrays) -> int:
     """Products of entries in one evaluation: pairs of levels that an eliminated level joins."""
-    e = layout.eliminated
-    link = layout.links[0]
+    e = layout.first
+    link = layout.linked[0]
     starts = np.asarray((link.at if link.pair[0] == e else link.back).starts)
     return int(np.sum(np.diff(starts).astype(np.int64) ** 2))
 
@@ -44,8 +44,8 @@ def squares(at: Reduced, layout: MatrixFreeArrays) -> Squares:
     Y is linear in ``h = Lambda^2 / B``, so that complex values ``h + i dh`` give both by one
     sparse product.
     """
-    e, (t,) = layout.eliminated, layout.rest
-    link = layout.links[0]
+    e, (t,) = layout.first, layout.rest
+    link = layout.linked[0]
     own = link.pair[0] == t
     C = matrix(link.values[0, 0], link.at) if own else matrix(link.values_back[0, 0], link.back)
     Ct = matrix(link.values_back[0, 0], link.back) if own else matrix(link.values[0, 0], link.at)

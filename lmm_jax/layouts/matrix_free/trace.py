@@ -18,25 +18,23 @@ Kuendig & Sigrist (2025), arXiv:2505.09552.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jax import Array
 
 from ...numerics.krylov import Lanczos, lanczos, log_kernel
-from ...numerics.namespace import NUMPY, namespace
+from ...numerics.namespace import namespace
 from .arrays import MatrixFreeArrays
 from .reduced import (
     Applied,
     Reduced,
     apply,
     applied,
-    at_levels,
     size_of_rest,
     split,
     squares_up,
-    swapped,
-    theta_order,
 )
 from .squares import squares
 
@@ -46,6 +44,8 @@ _TOL = 1e-8
 _MOST_STEPS = 150
 # Parts of the derivative that are left out, relative to the largest.
 _NEGLIGIBLE = 1e-10
+# Columns that are worked off at a time: bounds the memory.
+BATCH = 16
 # Polynomials that take most from the variance where the eigenvalues of X lie in a half circle,
 # as those of a random crossing do: a = 1 + 2/3 s, b = -1/2 - 3/4 s with s the mean square.
 _LINEAR, _SQUARE = 2.0 / 3.0, -0.75
@@ -75,48 +75,98 @@ class _Polynomial(NamedTuple):
 def log_det(at: Reduced, layout: MatrixFreeArrays) -> LogDet:
     """Value and derivative at one covariance."""
     xp = namespace(layout.S0)
-    start, weights = _columns(layout)
-    n_known = layout.known.shape[1]
-    space = lanczos(lambda u: apply(u, at, layout), start, tol=_TOL, maxiter=_MOST_STEPS)
-    poly = _polynomial(at, space, weights, layout)
-    kernel = log_kernel(space.T, poly.linear, poly.square)
-    halves, twists = _contractions(space, kernel.weights, kernel.vectors, at, layout)
-    exact = _of_blocks(at, poly, layout)  # the column after those of the Krylov spaces
-    twists = [
-        xp.concatenate([twist * weights, one[..., None]], axis=3)
-        for twist, one in zip(twists, exact, strict=True)
-    ]
-    parts = [xp.concatenate([h * weights[:, None, None], xp.zeros((1, *h.shape[1:]))]) for h in halves]
-    parts = [x + y for x, y in zip(parts, _through_blocks(twists, at, layout), strict=True)]
-    last = _exact_halves(at, poly, layout)
-    known = [x[:n_known].sum(axis=0) + x[-1] + y for x, y in zip(parts, last, strict=True)]
-    R = max(layout.probes.shape[1], 1)
-    each = [R * x[n_known:-1] for x in parts]
-    sums = kernel.value * weights
+    start, weights, n_known = _columns(layout)
+    R = layout.probes.shape[1]
+    batches = [slice(i, i + BATCH) for i in range(0, weights.shape[0], BATCH)]
+    spaces = [_space(start[:, b], at, layout) for b in batches]
+    poly = _polynomial(at, _moments_of(spaces), weights, layout)
+    values, parts = [], []
+    for batch, space in zip(batches, spaces, strict=True):
+        kernel = log_kernel(space.T, poly.linear, poly.square)
+        values.append(kernel.value * weights[batch])
+        own = _contractions(space, kernel.weights, kernel.vectors, at, layout)
+        parts.append([x * weights[batch, None, None] for x in own])
+    sums, exact = xp.concatenate(values), _exact_halves(at, poly, layout)
+    each = [xp.concatenate(x) for x in zip(*parts, strict=True)]
     fixed = at.logdet + poly.trace + xp.sum(sums[:n_known])
+    known = [x[:n_known].sum(axis=0) + y for x, y in zip(each, exact, strict=True)]
+    each = [R * x[n_known:] for x in each]
+    order = [layout.first, *layout.rest]
     return LogDet(
         value=fixed + xp.sum(sums[n_known:]),
-        halves=theta_order([x + y.sum(axis=0) / R for x, y in zip(known, each, strict=True)], layout),
+        halves=_sorted([x + y.sum(axis=0) / R for x, y in zip(known, each, strict=True)], order),
         values=fixed + R * sums[n_known:],
-        each=theta_order([x + y for x, y in zip(known, each, strict=True)], layout),
-        residual=xp.max(space.residual),
+        each=_sorted([x + y for x, y in zip(known, each, strict=True)], order),
+        residual=xp.max(xp.stack([xp.max(space.residual) for space in spaces])),
     )
 
 
-def _columns(layout: MatrixFreeArrays) -> tuple[Array, Array]:
-    """Known columns and probes beside them, of unit length, and what each counts, (C,)."""
+def log_det_value(at: Reduced, layout: MatrixFreeArrays) -> Array:
+    """The value alone."""
     xp = namespace(layout.S0)
-    Q, z = layout.known, layout.probes.astype(layout.S0.dtype)
-    z = z - Q @ (Q.T @ z)
+    start, weights, _ = _columns(layout)
+    batches = [slice(i, i + BATCH) for i in range(0, weights.shape[0], BATCH)]
+    spaces = [_space(start[:, b], at, layout) for b in batches]
+    poly = _polynomial(at, _moments_of(spaces), weights, layout)
+    found = [log_kernel(space.T, poly.linear, poly.square).value for space in spaces]
+    return at.logdet + poly.trace + xp.sum(xp.concatenate(found) * weights)
+
+
+def _sorted(parts: Sequence[Array], order: Sequence[int]) -> tuple[Array, ...]:
+    """Values of the terms in their own order."""
+    return tuple(parts[order.index(t)] for t in range(len(order)))
+
+
+def _space(start: Array, at: Reduced, layout: MatrixFreeArrays) -> Lanczos:
+    return lanczos(lambda u: apply(u, at, layout), start, tol=_TOL, maxiter=_MOST_STEPS)
+
+
+def _moments_of(spaces: Sequence[Lanczos]) -> tuple[Array, Array]:
+    """``u' X u`` and ``u' X^2 u`` of every column u, (C,)."""
+    xp = namespace(spaces[0].T)
+    first, second = [], []
+    for space in spaces:
+        X = space.T - xp.eye(space.T.shape[1], dtype=space.T.dtype)
+        first.append(X[:, 0, 0])
+        second.append(xp.sum(X[:, 0] ** 2, axis=1))
+    return xp.concatenate(first), xp.concatenate(second)
+
+
+def known_columns(layout: MatrixFreeArrays) -> Array:
+    """Orthonormal columns whose share of a trace is not left to the probes, (N, d).
+
+    In ``S Lambda^-1 1``, with ones at all levels of a term, what the term's coefficients share
+    with the eliminated ones cancels: where Lambda is large that is all there is. In the
+    coordinates of X this column is near the roots of the blocks.
+    """
+    xp = namespace(layout.S0)
+    N, start, columns = layout.probes.shape[0], 0, []
+    for t in layout.rest:
+        root = xp.sqrt(xp.einsum("aal->al", layout.blocks[t]))
+        for own in root:
+            column = xp.pad(own, ((start, N - start - own.shape[0]),))
+            columns.append(column / xp.sqrt(xp.sum(own**2)))
+            start += own.shape[0]
+    return xp.stack(columns, axis=1)
+
+
+def probes_beside(Q: Array, layout: MatrixFreeArrays) -> tuple[Array, Array]:
+    """The probes, and what they have beside known columns, (N, R) each."""
+    z = layout.probes.astype(Q.dtype)
+    return z, z - Q @ (Q.T @ z)
+
+
+def _columns(layout: MatrixFreeArrays) -> tuple[Array, Array, int]:
+    """All columns, of unit length; what each counts; how many are known."""
+    Q = known_columns(layout)
+    xp, (_, z) = namespace(Q), probes_beside(Q, layout)
     size = xp.sum(z * z, axis=0)
-    there = size > 0
-    z = z / xp.sqrt(xp.where(there, size, 1.0))
-    weights = xp.concatenate([xp.ones(Q.shape[1], z.dtype), size / max(z.shape[1], 1)])
-    return xp.concatenate([Q, z], axis=1), weights
+    weights = xp.concatenate([xp.ones(Q.shape[1], z.dtype), size / z.shape[1]])
+    return xp.concatenate([Q, z / xp.sqrt(size)], axis=1), weights, Q.shape[1]
 
 
 def _polynomial(
-    at: Reduced, space: Lanczos, weights: Array, layout: MatrixFreeArrays
+    at: Reduced, moments: tuple[Array, Array], weights: Array, layout: MatrixFreeArrays
 ) -> _Polynomial:
     xp = namespace(layout.S0)
     one, N = xp.ones((), layout.S0.dtype), size_of_rest(layout)
@@ -127,9 +177,7 @@ def _polynomial(
     found = squares(at, layout)
     mean = found.total / N
     square = -0.5 + _SQUARE * mean
-    X = space.T - xp.eye(space.T.shape[1])
-    first = weights @ X[:, 0, 0]
-    second = weights @ xp.sum(X[:, 0] ** 2, axis=1)
+    first, second = (weights @ m for m in moments)
     slope = square + (_SQUARE * (found.total - second) - _LINEAR * first) / N
     return _Polynomial(
         1.0 + _LINEAR * mean, square, square * found.total, slope, found.rows, found.half
@@ -138,20 +186,12 @@ def _polynomial(
 
 def _contractions(
     space: Lanczos, weights: Array, vectors: Array, at: Reduced, layout: MatrixFreeArrays
-) -> tuple[list[Array], list[Array]]:
-    """``<R, dX>`` of every column's kernel R.
-
-    Returns
-    -------
-    halves : list of Array, shape (C, k, k)
-        By way of S at fixed L; of the eliminated term, then of the rest.
-    twists : list of Array, shape (k, k, L, C)
-        Derivative in the blocks D, by way of L.
-    """
+) -> list[Array]:
+    """Halves of ``<R, dX>`` of every column's kernel R, (C, k, k); the eliminated term first."""
     xp = namespace(layout.S0)
     size = xp.max(xp.abs(weights), axis=0)
     C, K = weights.shape
-    order = [layout.eliminated, *layout.rest]
+    order = [layout.first, *layout.rest]
     halves = [xp.zeros((C, layout.sizes[t], layout.sizes[t]), layout.S0.dtype) for t in order]
     twists = [xp.zeros((*layout.blocks[t].shape, C), layout.S0.dtype) for t in layout.rest]
 
@@ -170,7 +210,8 @@ def _contractions(
         return r + 1, halves, twists
 
     _, halves, twists = xp.while_loop(go_on, step, (xp.zeros((), np.int32), halves, twists))
-    return halves, twists
+    through = _through_blocks(twists, at, layout)
+    return [x + y for x, y in zip(halves, through, strict=True)]
 
 
 def _halves(found: Applied, weight: Array) -> list[Array]:
@@ -200,22 +241,13 @@ def _twists(
     return out
 
 
-def _of_blocks(at: Reduced, poly: _Polynomial, layout: MatrixFreeArrays) -> list[Array]:
-    """Derivative in the blocks D of what is exact, (k, k, L) a term of the rest."""
-    xp = namespace(layout.S0)
-    out = [xp.einsum("bal,bdl->adl", Li, Li) for Li in at.Li]
-    if layout.square:
-        out[0] = out[0] * (1.0 - 2.0 * poly.slope * poly.rows)
-    return out
-
-
 def _through_blocks(twists: list[Array], at: Reduced, layout: MatrixFreeArrays) -> list[Array]:
     """Halves of ``<W, dD>`` for symmetric W at the levels, (C, k, k); the eliminated term first.
 
     ``D = I + Lambda' A Lambda`` and ``dA = -sum_i G_ji J_i dPsi J_i' G_ij`` with
     ``J = I - H G``, ``J Lambda = Lambda B^-1``.
     """
-    xp, e = namespace(layout.S0), layout.eliminated
+    xp, e = namespace(layout.S0), layout.first
     inner, halves = None, []
     for t, A, W in zip(layout.rest, at.A, twists, strict=True):
         F = at.factors[t]
@@ -233,12 +265,12 @@ def _through_blocks(twists: list[Array], at: Reduced, layout: MatrixFreeArrays) 
 
 
 def _exact_halves(at: Reduced, poly: _Polynomial, layout: MatrixFreeArrays) -> list[Array]:
-    """Halves of ``log|B|``, and of the sum of squares at fixed D."""
-    xp, e = namespace(layout.S0), layout.eliminated
-    top = xp.einsum("abl,bd,del->ae", layout.blocks[e], at.factors[e], at.inverse)
-    out = [top, *(xp.zeros((k, k), top.dtype) for k in (layout.sizes[t] for t in layout.rest))]
+    """Halves of ``log|B| + log|D|`` and of the sum of squares, (k, k); the eliminated term first."""
+    xp, e = namespace(layout.S0), layout.first
+    W = [xp.einsum("bal,bdl->adl", Li, Li)[..., None] for Li in at.Li]  # D^-1
+    if layout.square:
+        W[0] = W[0] * (1.0 - 2.0 * poly.slope * poly.rows)[:, None]
+    parts = [x[0] for x in _through_blocks(W, at, layout)]
+    parts[0] = parts[0] + xp.einsum("abl,bd,del->ae", layout.blocks[e], at.factors[e], at.inverse)
     order = [e, *layout.rest]
-    return [x + 2.0 * poly.slope * poly.half[t] for x, t in zip(out, order, strict=True)]
-
-
-
+    return [x + 2.0 * poly.slope * poly.half[t] for x, t in zip(parts, order, strict=True)]

@@ -1,0 +1,141 @@
+"""From rows to a matrix-free layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from ...numerics.linalg import total_product
+from ...numerics.sparse_rows import Pattern
+from ..common_scale import fixed_frame, read_weights, whitener
+from ..compress import maps_back, one_response, weighted_streams
+from ..crossed.compress import within_step
+from ..sparse.compress import start_moments
+from ..sparse.gram import SparseGram, effects_of_rows, gram_of, rows_of_levels
+from ..sparse.index import SparseIndex
+from .arrays import FreeCore, Link, LinkedGram
+from .layout import MatrixFreeLayout
+from .squares import fits, products
+from .system import Shrinkage, system_at
+
+# Standard deviations of the effects that y is measured from, beside a residual of one, and the
+# residual of their solution: whatever the origin, the model is the same.
+_WIDE, _LOOSE = 100.0, 1e-6
+# Probes to begin with, at most, and the standard error of -2 log L that is aimed at.
+_FEW_PROBES, _MOST_PROBES, _AIM = 8, 64, 0.03
+_SEED = 20_240_917
+# Products of entries for which sums of squares are formed: seconds an evaluation.
+_MOST_PRODUCTS = 5e8
+
+
+def matrix_free_layout(
+    y: Any, X: Any, Z: Sequence[Any], weights: Any | None, index: SparseIndex, first: int
+) -> MatrixFreeLayout:
+    """Sufficient statistics of rows; the arguments are those of :func:`lmm_jax.compress`.
+
+    Parameters
+    ----------
+    y, X, Z, weights, index
+        As of :func:`..sparse.compress.sparse_layout`.
+    first : int
+        The term that is eliminated; its rows belong to one level each.
+    """
+    weights = np.ones(y.size) if weights is None else weights
+    rows = read_weights(weights)
+    frame = fixed_frame(X, y[:, None], rows)
+    XY = np.concatenate([frame.X, frame.Y], axis=1) * rows.root[:, None]
+    whiteners = tuple(whitener(z, weights, s) for z, s in zip(Z, index.structures, strict=True))
+    streams = weighted_streams(Z, whiteners, rows.root, index)
+    gram = gram_of(streams, index)
+    b = rows_of_levels(streams, XY, index)
+    moments = start_moments(gram, b[:, -1:])
+    maps = maps_back(
+        rows, frame, whiteners, np.zeros((X.shape[1], 1)), index.structures, index.n_components
+    )
+    layout = MatrixFreeLayout(
+        S0=XY.T @ XY,
+        core=FreeCore(A=linked(gram), s=b, origin=np.zeros_like(b[:, :1]), widths=index.widths),
+        moments=moments,
+        probes=_probes(index, first, _FEW_PROBES),
+        first=first,
+        square=False,
+        **one_response(maps),
+    )
+    del gram
+    layout = replace(layout, square=fits(layout) and products(layout) < _MOST_PRODUCTS)
+    origin, step = _effects(layout)
+    XY[:, -1] -= XY[:, :-1] @ step + effects_of_rows(streams, origin, index)[:, 0]
+    b = np.concatenate([b[:, :-1], rows_of_levels(streams, XY[:, -1:], index)], axis=1)
+    maps = maps_back(rows, frame, whiteners, step[:, None], index.structures, index.n_components)
+    core = replace(layout.core, s=b, origin=origin)
+    layout = replace(layout, S0=XY.T @ XY, core=core, **one_response(maps))
+    return _with_probes(layout, index)
+
+
+def linked(gram: SparseGram) -> LinkedGram:
+    """The same matrix for products of SciPy: rows of levels, both ways."""
+    blocks = tuple(np.ascontiguousarray(np.moveaxis(own, 0, -1)) for own in gram.own)
+    links = []
+    for values, m in zip(gram.across, gram.meetings, strict=True):
+        if not m.left.size:
+            continue
+        t, s = m.terms
+        shape = gram.widths[t], gram.widths[s]
+        starts = np.concatenate([[0], np.cumsum(np.bincount(m.left, minlength=shape[0]))])
+        number = np.arange(m.left.size, dtype=np.int32)
+        order = scipy.sparse.csr_array((number, m.right, starts), shape=shape).tocsc()
+        own = np.ascontiguousarray(np.moveaxis(values, 0, -1))
+        links.append(
+            Link(
+                values=own,
+                at=Pattern(columns=m.right, starts=starts.astype(np.int32), n_columns=shape[1]),
+                values_back=np.ascontiguousarray(own[:, :, order.data]),
+                back=Pattern(
+                    columns=order.indices.astype(np.int32),
+                    starts=order.indptr.astype(np.int32),
+                    n_columns=shape[0],
+                ),
+                pair=(t, s),
+            )
+        )
+    return LinkedGram(blocks=blocks, links=tuple(links))
+
+
+def _effects(layout: MatrixFreeLayout) -> tuple[np.ndarray, np.ndarray]:
+    """Effects of all levels, (N, 1, 1), and of X, (p,), that the rows suggest.
+
+    Near the truth they keep y's digits.
+    """
+    factors = [_WIDE * np.eye(k) for k in layout.sizes]
+    b = layout.core.s
+    fit = Shrinkage(system_at(factors, layout, _LOOSE)).times(b)
+    left = layout.S0 - total_product(b, fit)
+    step = within_step(left[:-1, :-1], left[:-1, -1])
+    effects = fit[:, -1:] - np.einsum("npb,p->nb", fit[:, :-1], step)[:, None]
+    if not (np.isfinite(effects).all() and np.isfinite(step).all()):
+        return np.zeros_like(effects), np.zeros_like(step)
+    return effects, step
+
+
+def _probes(index: SparseIndex, first: int, count: int) -> np.ndarray:
+    """Fixed signs, (N, R): the same for the same model, and more of them begin alike."""
+    N = sum(
+        k * w for t, (k, w) in enumerate(zip(index.sizes, index.widths, strict=True)) if t != first
+    )
+    rng = np.random.default_rng(_SEED)
+    columns = [rng.integers(0, 2, N, dtype=np.int8) for _ in range(count)]
+    return 2 * np.stack(columns, axis=1) - np.ones((), np.int8)
+
+
+def _with_probes(layout: MatrixFreeLayout, index: SparseIndex) -> MatrixFreeLayout:
+    """As many probes as the standard error needs, by what a few of them leave uncertain."""
+    theta = layout.start_moments()
+    found = float(layout.monte_carlo(theta).logdet) * _FEW_PROBES**0.5
+    wanted = int(np.clip(np.ceil((found / _AIM) ** 2), _FEW_PROBES, _MOST_PROBES))
+    if not np.isfinite(found) or wanted <= _FEW_PROBES:
+        return layout
+    return replace(layout, probes=_probes(index, layout.first, wanted))
