@@ -66,7 +66,6 @@ def matrix_free_layout(
         **one_response(maps),
     )
     del gram
-    layout = replace(layout, square=fits(layout) and products(layout) < _MOST_PRODUCTS)
     origin, step = _effects(layout)
     XY[:, -1] -= XY[:, :-1] @ step + effects_of_rows(streams, origin, index)[:, 0]
     b = np.concatenate([b[:, :-1], rows_of_levels(streams, XY[:, -1:], index)], axis=1)
@@ -132,10 +131,20 @@ def _probes(index: SparseIndex, first: int, count: int) -> np.ndarray:
 
 
 def _with_probes(layout: MatrixFreeLayout, index: SparseIndex) -> MatrixFreeLayout:
-    """As many probes as the standard error needs, by what a few of them leave uncertain."""
+    """As many probes as the standard error needs, by what a few of them leave uncertain.
+
+    Where these would be many and the sum of squares can be had, it takes most of them away.
+    """
     theta = layout.start_moments()
-    found = float(layout.monte_carlo(theta).logdet) * _FEW_PROBES**0.5
-    wanted = int(np.clip(np.ceil((found / _AIM) ** 2), _FEW_PROBES, _MOST_PROBES))
-    if not np.isfinite(found) or wanted <= _FEW_PROBES:
-        return layout
+    wanted = _wanted(layout, theta)
+    if wanted > 2 * _FEW_PROBES and fits(layout) and products(layout) < _MOST_PRODUCTS:
+        layout = replace(layout, square=True)
+        wanted = _wanted(layout, theta)
     return replace(layout, probes=_probes(index, layout.first, wanted))
+
+
+def _wanted(layout: MatrixFreeLayout, theta: np.ndarray) -> int:
+    found = float(layout.monte_carlo(theta).logdet) * _FEW_PROBES**0.5
+    if not np.isfinite(found):
+        return _FEW_PROBES
+    return int(np.clip(np.ceil((found / _AIM) ** 2), _FEW_PROBES, _MOST_PROBES))

@@ -41,8 +41,9 @@ from .reduced import by_factor
 from .system import Shrinkage, System, diagonal_of_inverse, system_at
 from .trace import LogDet, log_det, log_det_value
 
-# Step in theta, relative to 1 + |theta|, of the differences that second derivatives are.
-_STEP = 1e-4
+# Step in theta, relative to 1 + |theta|, of the differences that second derivatives are: standard
+# errors are right to about as much.
+_STEP = 1e-5
 # Singular values of a factor below which its blocks of P are those at this value.
 _LIFT = 1e-4
 
@@ -312,12 +313,9 @@ def free_curvature(
     rest, rows = jet.rest, []
     for k in range(theta.shape[0]):
         step = _STEP * (1.0 + xp.abs(theta[k]))
-        ends = []
-        for sign in (1.0, -1.0):
-            moved = xp.at(theta)[k].add(sign * step)
-            at = system_at(factor_blocks(moved, layout.structures), layout).at
-            ends.append(_dlogdet(log_det(at, layout), moved, layout))
-        rows.append((ends[0] - ends[1]) / (2.0 * step))
+        moved = xp.at(theta)[k].add(step)
+        at = system_at(factor_blocks(moved, layout.structures), layout).at
+        rows.append((_dlogdet(log_det(at, layout), moved, layout) - jet.dlogdet) / step)
     g = tangent_effects(rest, layout, xp.eye(W.shape[0], dtype=W.dtype))
     hessian = symmetrize(xp.stack(rows)) + 2.0 * inner_products(g, apply_P(g, rest, layout), W)
     minus = _slopes([xp.zeros_like(h) for h in rest.trace.halves], W, rest, layout)

@@ -5,10 +5,13 @@ Most of the variance of a trace that probes estimate is that of ``tr X^2 = |X|^2
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+import scipy.sparse
 
+from ...numerics.namespace import JAX, namespace
 from ...numerics.sparse_rows import matrix
 from .arrays import MatrixFreeArrays
 from .reduced import Reduced
@@ -39,6 +42,28 @@ def fits(layout: MatrixFreeArrays) -> bool:
 
 
 def squares(at: Reduced, layout: MatrixFreeArrays) -> Squares:
+    """Sums over the pairs of levels; SciPy works them off for JAX too."""
+    if namespace(layout.S0) is not JAX:
+        return _squares(at, layout)
+    dtype, (t,) = layout.S0.dtype, layout.rest
+    shapes = Squares((), (layout.core.widths[t],), ((1, 1), (1, 1)))
+    wanted = jax.tree.map(
+        lambda shape: jax.ShapeDtypeStruct(shape, dtype), shapes, is_leaf=_is_shape
+    )
+    found: Squares = jax.pure_callback(_on_host, wanted, at, layout, vmap_method="sequential")
+    return found
+
+
+def _is_shape(leaf: Any) -> bool:
+    return isinstance(leaf, tuple) and all(isinstance(n, int) for n in leaf)
+
+
+def _on_host(at: Reduced, layout: MatrixFreeArrays) -> Squares:
+    at, layout = jax.tree.map(np.asarray, (at, layout))
+    return jax.tree.map(lambda leaf: np.asarray(leaf, layout.S0.dtype), _squares(at, layout))
+
+
+def _squares(at: Reduced, layout: MatrixFreeArrays) -> Squares:
     """Sums of squares of ``Y = C h C'`` off the diagonal, and its derivative.
 
     Y is linear in ``h = Lambda^2 / B``, so that complex values ``h + i dh`` give both by one
@@ -79,12 +104,13 @@ def squares(at: Reduced, layout: MatrixFreeArrays) -> Squares:
     )
 
 
-def _row_sums(C: object, widths: np.ndarray) -> np.ndarray:
-    return _sums(widths[C.indices], C.indptr)  # type: ignore[attr-defined]
+def _row_sums(C: scipy.sparse.csr_array, widths: np.ndarray) -> np.ndarray:
+    return _sums(widths[C.indices], C.indptr)
 
 
 def _sums(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Sums of the entries of each row; empty rows give zero."""
-    total = np.concatenate([[0], np.cumsum(values)])
-    out: np.ndarray = total[starts[1:]] - total[starts[:-1]]
+    there = starts[1:] > starts[:-1]
+    out = np.zeros(there.size, values.dtype)
+    out[there] = np.add.reduceat(values, starts[:-1][there])
     return out

@@ -39,11 +39,11 @@ from .reduced import (
 from .squares import squares
 
 # Residual of the Krylov spaces: the derivative is known to about this, the value to its square.
-_TOL = 1e-8
+_TOL = 1e-6
 # Vectors that are kept for each probe at most.
 _MOST_STEPS = 150
 # Parts of the derivative that are left out, relative to the largest.
-_NEGLIGIBLE = 1e-10
+_NEGLIGIBLE = 1e-8
 # Columns that are worked off at a time: bounds the memory.
 BATCH = 16
 # Polynomials that take most from the variance where the eigenvalues of X lie in a half circle,
