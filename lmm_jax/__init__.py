@@ -118,6 +118,8 @@ Pure functions of arrays
     shard                Place a layout on several devices, the groups divided among them.
     GroupedLayout        Sufficient statistics of a mixed model with independent groups.
     CrossedLayout        Sufficient statistics of a mixed model with crossed factors.
+    MatrixFreeLayout     Sufficient statistics of a mixed model whose crossed factors are fitted
+                         approximately.
     ResidualLayout       Sufficient statistics of a model with a residual covariance.
     MarkovLayout         Sufficient statistics of a model whose residuals are correlated along time.
 

@@ -20,6 +20,7 @@ KINDS = {
     "nested": "nested factors",
     "crossed": "crossed factors",
     "large core": "crossed factors too large for batches of fits",
+    "approximate": "crossed factors fitted approximately",
     "related": "related levels, fitted with relatedness=",
     "arrays": "made from arrays, without a formula",
     "batches": "made from sums over rows, which were not kept",
@@ -43,6 +44,10 @@ _NO_ROWS = {"without data": _DATA, "saved": _DATA}
 _CORE = (
     "{what} fits replicates in batches, for which the crossed factors of this model are too large: "
     "draw responses by lmm.simulate and fit each of them by lmm.fit"
+)
+_APPROXIMATE = (
+    "{what} is not made for an approximate fit, whose log-likelihood is an estimate and whose random "
+    "effects have no joint covariance"
 )
 _STRUCTURE = (
     "{what} keeps no covariance structure, and a term of this model has one: write (… | g), "
@@ -91,6 +96,17 @@ _OF_MOMENTS = Capability("fit", {"without data": _DATA, "batches": _ROWS})
 
 TABLE = {
     "fit": Capability("design", {}),
+    "approximate=True": Capability(
+        "design",
+        {
+            "batches": "approximate=True needs the rows, and those of this design came in batches: "
+            "pass a frame in memory",
+            "related": "approximate=True is for crossed factors with independent levels, and those "
+            "of this model are related",
+            "residual": "approximate=True is for crossed random effects, and this model has a "
+            "residual covariance: its layout is exact",
+        },
+    ),
     "free": Capability(
         "design",
         {"batches": "the rows of this design came in batches and were not kept: fixed effects can "

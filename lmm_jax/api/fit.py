@@ -20,7 +20,9 @@ from ..designs.row_sums import RowSums
 from ..engines.sources import summed_source
 from ..errors import ConvergenceWarning, DataError, warn_user
 from ..inference.estimates import estimate, is_flat
+from ..inference.monte_carlo import approximation
 from ..inputs.arguments import choice, flag, hinted
+from ..layouts.matrix_free.layout import MatrixFreeLayout
 from ..numerics.processes import float64
 from ..numerics.tiers import RUNTIMES, running_on
 from ..optimize.constrained import Problem, free_flags
@@ -38,6 +40,7 @@ from .options import (
     read_options,
     read_params,
     read_start,
+    with_approximation,
 )
 from .summarize import summarize
 
@@ -71,6 +74,7 @@ def fit(
     relatedness: Mapping[str, Any] | None = None,
     runtime: str = "auto",
     residual: str | None = None,
+    approximate: bool | None = None,
 ) -> LMMResults:
     """Fit a linear mixed model ``y = X beta + Z b + e``.
 
@@ -153,6 +157,11 @@ def fit(
         spent as much time as compiling it takes. The numbers agree to rounding;
         ``results.runtime`` is "jax" if anything was compiled for the fit. First-order methods
         and penalized fits are JAX's in any case.
+    approximate : bool, optional
+        Whether crossed factors are fitted approximately: random effects by conjugate gradients,
+        the log-determinant by fixed probes. By default only where an exact fit would need more
+        memory than there is, or hours. The result says so: ``results.approximation`` has the Monte
+        Carlo standard errors of the log-likelihood and of theta.
 
     Returns
     -------
@@ -183,6 +192,7 @@ def fit(
         weights=weights, offset=offset, subset=subset, relatedness=relatedness,
         missing=missing, context=context, residual=residual,
     )  # fmt: skip
+    model = with_approximation(model, approximate)
     start = read_start(start_params, model)
     free = read_params(free, model, "free")
     with float64(), running_on(runtime) as log:
@@ -298,6 +308,8 @@ def _label(run: Run, model: Design, *, reml: bool, df_method: str, runtime: str)
     flat = is_flat(run.solution, structures, estimates.singular)
     if status == CONVERGED and flat:
         status = FLAT
+    layout = model.compressed.layout
+    free = isinstance(layout, MatrixFreeLayout)
     return LMMResults(
         estimates=estimates,
         fixed_names=model.exog_names,
@@ -318,6 +330,7 @@ def _label(run: Run, model: Design, *, reml: bool, df_method: str, runtime: str)
         runtime=runtime,
         design=model,
         hist=run.hist,
+        approximation=approximation(run.solution, layout) if free else None,
     )
 
 

@@ -131,6 +131,7 @@ class Design:
     residual: Residual | None = None  # covariance of the residuals; None: independent, one variance
     gaps: tuple[tuple[str, int], ...] = ()  # variables with missing values, and how many
     output: str = "pandas"  # kind of frame that tables come in: that of the data
+    approximate: bool | None = None  # crossed factors; None: where nothing else can be done
     _subject: ClassVar[str] = "design"
 
     def _is_kind(self, kind: str) -> bool:
@@ -227,6 +228,7 @@ class Design:
             [term.label for term in self.terms],
             self.n_components,
             None if self.residual is None else self.residual.rows,
+            approximate=self.approximate,
         )
 
     @property
@@ -378,7 +380,8 @@ _KINDS: dict[str, Callable[[Design], bool]] = {
     "components": lambda d: d.n_components > 0,
     "structured": lambda d: any(not s.unrestricted for s in d.structures),
     "nested": lambda d: len({t.group for t in d.terms}) > 1 and d.layout_info.kind == "grouped",
-    "crossed": lambda d: not d.is_rotated and d.layout_info.kind == "crossed",
+    "crossed": lambda d: not d.is_rotated and d.layout_info.kind in ("crossed", "sparse", "matrix-free"),
+    "approximate": lambda d: d.layout_info.kind == "matrix-free",
     "large core": lambda d: d.compressed.layout._is_kind("large core"),
     "related": lambda d: d.is_related,
     "residual": lambda d: d.residual is not None,

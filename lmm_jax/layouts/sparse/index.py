@@ -6,7 +6,7 @@ Built on the host with NumPy, once per design; no loop over levels or rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import jax
@@ -43,7 +43,7 @@ class SparseIndex(OfTerms):
     structures: tuple[Structure, ...] = field(metadata={"static": True})  # one a term
     widths: tuple[int, ...] = field(metadata={"static": True})  # levels of each term
     n_components: int = field(metadata={"static": True})
-    elimination: Elimination = field(metadata={"static": True})
+    elimination: Elimination | None = field(metadata={"static": True})  # None: not looked for
 
     __repr__ = brief
 
@@ -85,18 +85,29 @@ def plan_sparse(
     most_pairs, most_tail
         See :func:`lmm_jax.numerics.elimination.eliminate_sparse`.
     """
-    streams = tuple(t for t, c in enumerate(codes) for _ in range(c.shape[1]))
-    levels = tuple(
-        np.ascontiguousarray(c[:, s], np.int32) for c in codes for s in range(c.shape[1])
-    )
-    meetings, cells, of_meetings = _meet(streams, levels, n_levels)
+    index, maps = sparse_index(codes, n_levels, structures, n_components)
     elimination = eliminate_sparse(
-        *scalar_pairs(meetings, n_levels, term_sizes(structures)),
+        *scalar_pairs(index.meetings, n_levels, term_sizes(structures)),
         most_pairs=most_pairs,
         most_tail=most_tail,
     )
     if elimination is None:
         return None
+    return SparsePlan(index=replace(index, elimination=elimination), level_maps=maps)
+
+
+def sparse_index(
+    codes: Sequence[np.ndarray],
+    n_levels: Sequence[int],
+    structures: Sequence[Structure],
+    n_components: int,
+) -> tuple[SparseIndex, tuple[LevelMap, ...]]:
+    """The index without an order of elimination, and where the levels' effects stand."""
+    streams = tuple(t for t, c in enumerate(codes) for _ in range(c.shape[1]))
+    levels = tuple(
+        np.ascontiguousarray(c[:, s], np.int32) for c in codes for s in range(c.shape[1])
+    )
+    meetings, cells, of_meetings = _meet(streams, levels, n_levels)
     index = SparseIndex(
         levels=levels,
         meetings=meetings,
@@ -106,13 +117,13 @@ def plan_sparse(
         structures=tuple(structures),
         widths=tuple(n_levels),
         n_components=n_components,
-        elimination=elimination,
+        elimination=None,
     )
     maps = tuple(
         LevelMap(bucket=np.full(count, t), group=np.arange(count), slot=np.zeros(count, np.int64))
         for t, count in enumerate(n_levels)
     )
-    return SparsePlan(index=index, level_maps=maps)
+    return index, maps
 
 
 def _meet(

@@ -1,0 +1,58 @@
+"""What probes leave uncertain in a fit whose log-determinant they estimate."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..layouts.matrix_free.layout import MatrixFreeLayout
+from ..likelihood.criterion import Jet
+from ..numerics.processes import float64
+from ..numerics.read_only import read_only
+from ..optimize.newton import Solution
+from .estimates import outer_theta
+from .variance import inverse_curvature
+
+# Step in theta, relative to 1 + |theta|, of the derivative of the reported theta.
+_STEP = 1e-6
+
+
+class Approximation(NamedTuple):
+    """Monte Carlo standard errors of an approximate fit.
+
+    The error of the log-likelihood is that of the estimate of ``log|V|``; those of theta come
+    from how much the gradients of single probes differ, through the Hessian. Both are small
+    beside the standard errors of the estimates, which they are not part of.
+    """
+
+    llf_se: float  # of the log-likelihood
+    theta_se: np.ndarray  # (m,)  of theta
+    n_probes: int
+
+
+def approximation(
+    solution: Solution[Jet], layout: MatrixFreeLayout
+) -> Approximation:
+    """How far the probes may have led a fit astray, at its end."""
+    theta = np.asarray(solution.theta)
+    with float64():
+        at = layout.monte_carlo(theta)
+    inverse = 0.5 * inverse_curvature(np.asarray(solution.jet.hessian))
+    whiteners = [np.asarray(A) for A in layout.whiteners]
+
+    def reported(inner: np.ndarray) -> np.ndarray:
+        return np.concatenate(outer_theta(inner, whiteners, layout.structures), axis=-1)
+
+    step = _STEP * (1.0 + np.abs(theta))
+    moved = step[:, None] * np.eye(theta.size)
+    J = (reported(theta + moved) - reported(theta - moved)) / (2.0 * step[:, None])
+    cov = J.T @ inverse @ np.asarray(at.dlogdet) @ inverse @ J
+    return read_only(
+        Approximation(
+            llf_se=0.5 * float(at.logdet),
+            theta_se=np.sqrt(np.maximum(np.diagonal(cov), 0.0)),
+            n_probes=at.n_probes,
+        )
+    )
+
