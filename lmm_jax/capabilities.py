@@ -45,9 +45,14 @@ _CORE = (
     "{what} fits replicates in batches, for which the crossed factors of this model are too large: "
     "draw responses by lmm.simulate and fit each of them by lmm.fit"
 )
-_APPROXIMATE = (
-    "{what} is not made for an approximate fit, whose log-likelihood is an estimate and whose random "
-    "effects have no joint covariance"
+_JOINT = (
+    "{what} would need covariances between random effects of different levels, and an approximate fit "
+    "has those of each level alone (random_effects_cov): predictions without conditional standard "
+    "errors are exact"
+)
+_ESTIMATED = (
+    "{what}: the log-likelihood of crossed factors fitted approximately is an estimate that JAX cannot "
+    "differentiate: use lmm.fit, or lmm.profile_loglike for values"
 )
 _STRUCTURE = (
     "{what} keeps no covariance structure, and a term of this model has one: write (… | g), "
@@ -216,6 +221,8 @@ TABLE = {
             "held covariances": "Kenward and Roger's method needs a fit in which no variance was "
             "held fixed: choose df_method='satterthwaite' (fixed effects may be held)",
             "penalized": "Kenward and Roger's method is one of a fit without fe_pen and cov_pen",
+            "approximate": "Kenward and Roger's method needs products of covariances of all random "
+            "effects, which an approximate fit does not form: choose df_method='satterthwaite'",
         },
     ),
     "between-within": Capability(
@@ -283,13 +290,13 @@ TABLE = {
     ),
     "random_effects": _OF_LEVELS,
     "random_effects_cov": _OF_LEVELS,
-    "joint_effects_cov": Capability("fit", _NO_ROWS),
+    "joint_effects_cov": Capability("fit", {**_NO_ROWS, "approximate": _JOINT}),
     "layout_info": _OF_LEVELS,
     "coef": _OF_LEVELS,
     "predict": _OF_NEW_ROWS,
     "predict without newdata": _OF_ROWS,
     "conditional prediction beside correlated residuals": Capability("fit", _NO_ROWS),
-    "conditional standard errors": Capability("fit", _NO_ROWS),
+    "conditional standard errors": Capability("fit", {**_NO_ROWS, "approximate": _JOINT}),
     "model_matrix": _OF_NEW_ROWS,
     "model_matrix without newdata": _OF_ROWS,
     "fittedvalues": Capability("fit", {"without data": _DATA, "batches": _ROWS}),
@@ -305,8 +312,10 @@ TABLE = {
             "residual covariance: fit it on one device",
         },
     ),
-    "fit_params": Capability("layout", {"residual": _PARAMS, "structured": _STRUCTURE}),
-    "functions of Params": Capability("layout", {"residual": _PARAMS}),
+    "fit_params": Capability(
+        "layout", {"residual": _PARAMS, "structured": _STRUCTURE, "approximate": _ESTIMATED}
+    ),
+    "functions of Params": Capability("layout", {"residual": _PARAMS, "approximate": _ESTIMATED}),
 }  # fmt: skip
 
 _NEEDED = {
