@@ -20,6 +20,7 @@ KINDS = {
     "nested": "nested factors",
     "crossed": "crossed factors",
     "large core": "crossed factors too large for batches of fits",
+    "sparse": "crossed factors whose levels meet few others, kept sparse",
     "approximate": "crossed factors fitted approximately",
     "related": "related levels, fitted with relatedness=",
     "arrays": "made from arrays, without a formula",
@@ -53,6 +54,10 @@ _JOINT = (
 _ESTIMATED = (
     "{what}: the log-likelihood of crossed factors fitted approximately is an estimate that JAX cannot "
     "differentiate: use lmm.fit, or lmm.profile_loglike for values"
+)
+_SPARSE = (
+    "{what} runs in a JAX program, and the levels of these crossed factors meet few others: their "
+    "matrices are kept sparse, which NumPy works off"
 )
 _STRUCTURE = (
     "{what} keeps no covariance structure, and a term of this model has one: write (… | g), "
@@ -125,6 +130,17 @@ TABLE = {
             "residual": "{what} works on the random effects alone, and this model has a residual "
             "covariance: leave out free.cov_re, fe_pen and cov_pen (fixed effects may be held, "
             "and lmm.fit_regularized penalizes them)",
+            "sparse": _SPARSE + ": leave covariances free (fixed effects may be held)",
+            "approximate": "{what} is one of exact likelihoods, and these crossed factors are fitted "
+            "approximately: leave covariances free (fixed effects may be held)",
+        },
+    ),
+    "a fit by runtime='jax' or first-order methods": Capability(
+        "design",
+        {
+            "sparse": _SPARSE + ": leave runtime= and method= as they are",
+            "approximate": "an approximate fit is one of Newton steps, by NumPy on a CPU and by JAX "
+            "on an accelerator: leave runtime= and method= as they are",
         },
     ),
     "fit_many": Capability(
@@ -313,7 +329,13 @@ TABLE = {
         },
     ),
     "fit_params": Capability(
-        "layout", {"residual": _PARAMS, "structured": _STRUCTURE, "approximate": _ESTIMATED}
+        "layout",
+        {
+            "residual": _PARAMS,
+            "structured": _STRUCTURE,
+            "sparse": _SPARSE,
+            "approximate": _ESTIMATED,
+        },
     ),
     "functions of Params": Capability("layout", {"residual": _PARAMS, "approximate": _ESTIMATED}),
 }  # fmt: skip

@@ -193,6 +193,8 @@ def fit(
         missing=missing, context=context, residual=residual,
     )  # fmt: skip
     model = with_approximation(model, approximate)
+    if runtime == "jax" or methods[0] != "newton":
+        require(model, "a fit by runtime='jax' or first-order methods")
     start = read_start(start_params, model)
     free = read_params(free, model, "free")
     with float64(), running_on(runtime) as log:

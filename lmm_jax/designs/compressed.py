@@ -68,7 +68,9 @@ class Compressed:
 
     @cached_property
     def on_device(self) -> AnyLayout:
-        """The layout as arrays of JAX."""
+        """The layout as arrays of JAX, if it is not for NumPy alone."""
+        if self.layout.on_host:
+            return self.layout
         with float64():
             return jax.tree.map(jnp.asarray, self.layout)
 

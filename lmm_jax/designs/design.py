@@ -17,8 +17,6 @@ import pandas as pd
 from ..covariance.structures import Structure, term_sizes
 from ..formulas.contexts import pack, unpack
 from ..formulas.right_side import written
-from ..layouts.crossed.index import CrossedPlan
-from ..layouts.group_index import GroupPlan
 from ..layouts.plan import LayoutInfo, plan_layout
 from ..numerics.blocks import AnyMatrix
 from ..numerics.processes import float64
@@ -33,7 +31,7 @@ from .checks import (
     confounded,
     independent_columns,
 )
-from .compressed import AnyLayout, Compressed, compress_rows, few_groups, padded
+from .compressed import AnyLayout, AnyPlan, Compressed, compress_rows, few_groups, padded
 from .identification import row_moments
 from .related import RelatedCompression, RelatedPlan, compress_related, related_root
 from .related_identification import confounded_related
@@ -218,7 +216,7 @@ class Design:
         return tuple(related_root(term) for term in self.terms)
 
     @cached_property
-    def _planned(self) -> tuple[GroupPlan | CrossedPlan, LayoutInfo]:
+    def _planned(self) -> tuple[AnyPlan, LayoutInfo]:
         return plan_layout(
             self.group_codes,
             self.n_groups,
@@ -228,16 +226,17 @@ class Design:
             [term.label for term in self.terms],
             self.n_components,
             None if self.residual is None else self.residual.rows,
+            traceable=not self.has_rows,
             approximate=self.approximate,
         )
 
     @property
-    def plan(self) -> GroupPlan | CrossedPlan:
+    def plan(self) -> AnyPlan:
         """Integer bookkeeping of the layout."""
         return self._planned[0]
 
     @property
-    def places(self) -> GroupPlan | CrossedPlan | RelatedPlan:
+    def places(self) -> AnyPlan | RelatedPlan:
         """Where the random effects stand in the layout."""
         return self._related.plan if self.is_related else self.plan
 
@@ -373,6 +372,7 @@ def _confounded(
     return confounded(terms, len(X), lambda: row_moments(terms, X, weights))
 
 
+_CROSSED = ("crossed", "sparse", "matrix-free")  # kinds of layouts
 _KINDS: dict[str, Callable[[Design], bool]] = {
     "weighted": lambda d: d.weights is not None,
     "offset": lambda d: d.offset is not None,
@@ -380,7 +380,8 @@ _KINDS: dict[str, Callable[[Design], bool]] = {
     "components": lambda d: d.n_components > 0,
     "structured": lambda d: any(not s.unrestricted for s in d.structures),
     "nested": lambda d: len({t.group for t in d.terms}) > 1 and d.layout_info.kind == "grouped",
-    "crossed": lambda d: not d.is_rotated and d.layout_info.kind in ("crossed", "sparse", "matrix-free"),
+    "crossed": lambda d: not d.is_rotated and d.layout_info.kind in _CROSSED,
+    "sparse": lambda d: d.layout_info.kind == "sparse",
     "approximate": lambda d: d.layout_info.kind == "matrix-free",
     "large core": lambda d: d.compressed.layout._is_kind("large core"),
     "related": lambda d: d.is_related,

@@ -11,7 +11,9 @@ import scipy.sparse
 
 from ..designs.design import Design
 from ..layouts.crossed.layout import CrossedLayout
+from ..layouts.sparse.layout import Shrinkage
 from .related_effects import LatentCovariance, layout_covariance
+from .sparse_effects import SparseCovariance
 
 
 class GroupEffects(NamedTuple):
@@ -21,6 +23,7 @@ class GroupEffects(NamedTuple):
     covariances: list[np.ndarray]  # (q, q, G)  relative to sigma^2
     through: list[np.ndarray | None]  # (q, E)  see BlupTerms
     priors: list[np.ndarray]  # (k, k) a term: Psi in the coordinates of the data
+    joint: Shrinkage | None = None  # of all effects, where one system holds them
 
 
 class EffectSets(NamedTuple):
@@ -102,7 +105,10 @@ def set_covariances(
     return out
 
 
-def _meeting(effects: GroupEffects, design: Design) -> _Meeting | None:
+def _meeting(effects: GroupEffects, design: Design) -> _Meeting | SparseCovariance | None:
+    """How effects of different groups depend on each other; None where they do not."""
+    if effects.joint is not None:
+        return SparseCovariance(effects.joint)
     crossed = isinstance(design.compressed.layout, CrossedLayout)
     return _Meeting(effects, design) if crossed else None
 
@@ -115,7 +121,7 @@ def _related(effects: GroupEffects, design: Design) -> LatentCovariance:
 def _covariances(
     effects: GroupEffects,
     design: Design,
-    meeting: _Meeting | None,
+    meeting: _Meeting | SparseCovariance | None,
     t: np.ndarray,
     level: np.ndarray,
     j: np.ndarray,
@@ -148,7 +154,9 @@ def _cells(design: Design, term: np.ndarray, level: np.ndarray, coefficient: np.
     return out
 
 
-def _whitened(effects: GroupEffects, cells: Places, meeting: _Meeting | None) -> np.ndarray:
+def _whitened(
+    effects: GroupEffects, cells: Places, meeting: _Meeting | SparseCovariance | None
+) -> np.ndarray:
     """Covariances of sets of K effects in the layout's coordinates, (S, K, K)."""
     bucket, group, slot = cells
     together = ((bucket == bucket[:, :1]) & (group == group[:, :1])).all(axis=1)
@@ -303,8 +311,9 @@ def row_variances(
         a.append((z @ np.asarray(layout.whiteners[t])).reshape(n, -1))
     where = Places(*(np.concatenate(columns, axis=1) for columns in zip(*cells, strict=True)))
     weights = np.concatenate(a, axis=1)
-    if isinstance(layout, CrossedLayout):
-        total = _Meeting(effects, design).variances(where, weights)
-    else:
+    meeting = _meeting(effects, design)
+    if meeting is None:
         total = pair_variances(effects.covariances, where, weights)
+    else:
+        total = meeting.variances(where, weights)
     return np.asarray(np.maximum(total, 0.0))

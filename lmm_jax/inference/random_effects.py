@@ -68,6 +68,7 @@ def group_effects(estimates: Estimates, design: Design) -> GroupEffects:
         covariances=[np.asarray(part.cov) for part in parts],
         through=[None if part.through is None else np.asarray(part.through) for part in parts],
         priors=[F @ F.T for F in estimates.factors],
+        joint=design.compressed.layout.joint_covariance(estimates.theta_layout),
     )
 
 

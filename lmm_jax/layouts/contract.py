@@ -194,6 +194,10 @@ class Layout(Maps):
         """Conditional means and covariances of all random effects, given y."""
         raise NotImplementedError
 
+    def joint_covariance(self, theta: Array) -> Any | None:
+        """Conditional covariance of all effects, of a layout that holds all together; or None."""
+        return None
+
     def start_moments(self) -> Array:
         """Moment estimate of one relative standard deviation a coefficient, as theta."""
         raise NotImplementedError

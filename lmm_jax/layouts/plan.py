@@ -43,6 +43,8 @@ _LARGE_CORE, _CROWDED, _MOST_PAIRS = 2000, 0.1, 3e8
 # Seconds that a column of a dense core and a pair of entries take in an evaluation, about: of the
 # cube of the former.
 _DENSE, _LISTED = 1e-10, 1.5e-8
+# Seconds, and seconds a column, after which no sparse order is looked for any longer.
+_SEARCH, _SEARCHED = 5.0, 3e-5
 _ANY_MEMORY = 1 << 33  # bytes, where nobody says
 # Seconds of an evaluation from which an approximation is better than waiting.
 _LONG = 600.0
@@ -146,7 +148,7 @@ def plan_layout(
     residual : ResidualRows, optional
         Covariance of the residuals.
     traceable : bool
-        Leave out the layout that NumPy alone works off.
+        Leave out the layouts that NumPy makes of rows: it is asked for of traced rows or sums.
     approximate : bool, optional
         Whether crossed factors are fitted approximately; None: where nothing else can be done.
 
@@ -319,9 +321,12 @@ def _sparse_plan(
     if core.pairs > _CROWDED * float(np.sum(core.blocks**2)):
         return None
     there = memory_size() or _ANY_MEMORY
+    search = _SEARCH + _SEARCHED * float(np.dot(term_sizes(structures), n_levels))
     plan = plan_sparse(
         codes, n_levels, structures, n_components,
-        most_pairs=_MOST_PAIRS, most_tail=int((there / (8 * CORE_MATRICES)) ** 0.5),
+        most_pairs=_MOST_PAIRS,
+        most_tail=int((there / (8 * CORE_MATRICES)) ** 0.5),
+        most_seconds=min(core.seconds, search) if core.fits else search,
     )  # fmt: skip
     if plan is None:
         return None

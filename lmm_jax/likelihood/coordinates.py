@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ..capabilities import require
@@ -77,7 +78,13 @@ def check_theta(theta: Any, layout: Layout) -> Array:
             f"theta has the shape {array.shape}: ({m},) is needed, the lower triangles of terms "
             f"with {', '.join(map(str, layout.sizes))} coefficients{_structured(layout)}"
         )
-    return jnp.asarray(array)
+    return _given(array, layout)
+
+
+def _given(values: Any, layout: Layout) -> Any:
+    """Arrays as the layout takes them: of JAX, or of NumPy where that alone works it off."""
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+    return jax.tree.map(np.asarray if layout.on_host and not traced else jnp.asarray, values)
 
 
 def _structured(layout: Layout) -> str:
@@ -91,7 +98,7 @@ def check_params(params: Any, layout: Layout, *, with_fe: bool, what: str = "par
     instance(params, what, Params, "a Params")
     p = layout.beta_origin.size if with_fe else None
     read = check_shapes(params, correlated_sizes(layout), p, layout.n_components, what)
-    return jax.tree.map(jnp.asarray, read)
+    return _given(read, layout)
 
 
 def as_params(
@@ -102,7 +109,8 @@ def as_params(
         return check_params(params, layout, with_fe=with_fe)
     require(check_layout(layout), "functions of Params")
     k_fe = layout.beta_origin.size if with_fe else 0
-    return unpack(params, correlated_sizes(layout), k_fe, layout.n_components, sqrt=sqrt)
+    read = unpack(params, correlated_sizes(layout), k_fe, layout.n_components, sqrt=sqrt)
+    return _given(read, layout)
 
 
 def relative_blocks(params: Params, layout: Layout) -> tuple[Array, ...]:

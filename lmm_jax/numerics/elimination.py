@@ -22,6 +22,8 @@ from ..reprs import brief
 # Seconds of a pair of entries in an evaluation (factor and inverse), of a round whatever its size,
 # and of n^3 in a dense tail of n columns, about.
 _PAIR, _ROUND, _DENSE = 4e-8, 4e-4, 1e-10
+# Seconds of an entry of the matrix in a round of the search for an order.
+_SEARCH = 1e-7
 # How far above the least degree a column may be eliminated in the same round, or at the median.
 _MORE = 2
 
@@ -93,7 +95,13 @@ class Elimination:
 
 
 def eliminate_sparse(
-    row: np.ndarray, column: np.ndarray, n: int, *, most_pairs: float, most_tail: int
+    row: np.ndarray,
+    column: np.ndarray,
+    n: int,
+    *,
+    most_pairs: float,
+    most_tail: int,
+    most_seconds: float = np.inf,
 ) -> Elimination | None:
     """An order for a matrix with entries at these places; None where it fills up.
 
@@ -107,10 +115,12 @@ def eliminate_sparse(
         Products of entries beyond which it is not tried.
     most_tail : int
         Columns of the largest tail.
+    most_seconds : float
+        What the search for an order may take, about.
     """
     graph = _Graph(row, column, n)
     found = []
-    pairs = 0.0
+    pairs = spent = 0.0
     while graph.alive.size:
         chosen = graph.independent()
         cost = float(np.sum(graph.degree[chosen] * (graph.degree[chosen] + 1.0)) / 2)
@@ -119,7 +129,8 @@ def eliminate_sparse(
         if left <= most_tail and cost * _PAIR + _ROUND > saved:
             break
         pairs += cost
-        if pairs > most_pairs:
+        spent += (graph.source.size + 4.0 * cost) * _SEARCH
+        if pairs > most_pairs or spent > most_seconds:
             return None
         found.append(graph.eliminate(chosen))
     return _stored(found, graph.alive, n)

@@ -114,13 +114,13 @@ def _advance(
 ) -> tuple[State, bool]:
     """One step, or exact curvature where the optimum seems to be; and whether it is exact."""
     step = _propose(s, structures=structures, tol=tol)
+    if exact and _is_last(step, tol):
+        return _follow(s, step), True
     if bool(step.final):
         if exact:
             status = certified(CONVERGED, s.jet)
             return s._replace(status=status, decrement=step.decrement), True
         return s._replace(jet=evaluate(s.theta, exact=True)), True
-    if exact and _is_last(step, tol):
-        return _follow(s, step), True
     near = float(step.decrement) < _NEAR
     new = _judge(s, step, evaluate(step.trial, exact=near), maxiter)
     moved = bool((new.theta != s.theta).any())

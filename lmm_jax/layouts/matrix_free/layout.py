@@ -80,6 +80,11 @@ class MatrixFreeLayout(MatrixFreeArrays):
     __repr__ = brief
 
     @property
+    def on_host(self) -> bool:  # type: ignore[override]
+        """Whether NumPy alone works it off: its sparse products are faster on a CPU."""
+        return jax.default_backend() == "cpu"
+
+    @property
     def crossed(self) -> tuple[int, ...]:
         """All terms."""
         return tuple(range(len(self.blocks)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
+from typing import Any
 
 import jax
 import numpy as np
@@ -69,8 +70,7 @@ def plan_sparse(
     structures: Sequence[Structure],
     n_components: int,
     *,
-    most_pairs: float,
-    most_tail: int,
+    **limits: Any,
 ) -> SparsePlan | None:
     """Build the index; None where eliminating the levels would fill the matrix up.
 
@@ -82,14 +82,13 @@ def plan_sparse(
     structures : sequence of Structure
     n_components : int
         How many of the last terms are variance components.
-    most_pairs, most_tail
-        See :func:`lmm_jax.numerics.elimination.eliminate_sparse`.
+    **limits
+        Of :func:`lmm_jax.numerics.elimination.eliminate_sparse`.
     """
     index, maps = sparse_index(codes, n_levels, structures, n_components)
     elimination = eliminate_sparse(
         *scalar_pairs(index.meetings, n_levels, term_sizes(structures)),
-        most_pairs=most_pairs,
-        most_tail=most_tail,
+        **limits,
     )
     if elimination is None:
         return None

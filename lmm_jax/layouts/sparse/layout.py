@@ -39,9 +39,11 @@ from ..group_algebra import psi_curvatures, psi_tangents, quadratic_tangents
 from .gram import SparseGram, by_term
 from .system import Places, System, half_slopes
 
-# Singular values of a factor below which its blocks of P are those at this value: their error is
-# of its square.
-_LIFT = 1e-6
+# Numbers in the storage beyond which an evaluation takes milliseconds.
+_DEAR = 1 << 14
+# Singular values of a factor in the place of zeros, in units of a level's norm: blocks of P are
+# wrong by the square, and where they are differentiated by the fourth power, of two of them.
+_LIFT, _STEP = 1e-6, 3e-3
 
 
 @jax.tree_util.register_dataclass
@@ -67,7 +69,7 @@ class SparseTerms(NamedTuple):
     leaves: tuple[Any, ...] = ()  # nothing is eliminated before
 
 
-class _Shrinkage(NamedTuple):
+class Shrinkage(NamedTuple):
     """``H = Lambda M^-1 Lambda'``, to be multiplied with."""
 
     system: System
@@ -110,23 +112,27 @@ class SparseLayout(Layout):
 
     def _is_kind(self, kind: str) -> bool:
         """See :meth:`Layout._is_kind`."""
-        return kind in ("crossed", "large core") or Layout._is_kind(self, kind)
+        return kind in ("crossed", "large core", "sparse") or Layout._is_kind(self, kind)
 
-    def _system(self, factors: Sequence[Any]) -> System:
-        if namespace(self.S0, factors) is JAX:
-            raise DataError(
-                "the levels of these crossed factors meet few others: their matrices are kept "
-                "sparse and worked off by NumPy, not inside of a JAX program"
-            )
+    def system(self, factors: Sequence[Any]) -> System:
+        """``M = I + Lambda' Z'Z Lambda`` at some factors."""
         return System(self.core.A, self.places, self.elimination, factors)
 
     def waist(self, blocks: Sequence[Array]) -> Waist:
         """See :meth:`Layout.waist`; of values alone."""
+        _check_host(blocks, self)
         return self._waist([_root(Psi) for Psi in blocks])
 
     def waist_at(self, theta: Array) -> Waist:
         """See :meth:`Layout.waist_at`."""
+        _check_host(theta, self)
         return self._waist(factor_blocks(theta, self.structures))
+
+    def waists_at(self, thetas: Array) -> Waist:
+        """See :meth:`Layout.waists_at`: one after the other."""
+        _check_host(thetas, self)
+        found = [self.waist_at(theta) for theta in thetas]
+        return Waist(*(np.stack(parts) for parts in zip(*found, strict=True)))
 
     def _waist(self, blocks: Sequence[Any]) -> Waist:
         core = _solve(self, _factors_of(blocks), with_inverse=False)
@@ -134,6 +140,7 @@ class SparseLayout(Layout):
 
     def jet(self, theta: Array) -> WaistJet[SparseTerms]:
         """See :meth:`Layout.jet`."""
+        _check_host(theta, self)
         return sparse_jet(theta, self)
 
     def curvature(self, theta: Array, root: Array, jet: WaistJet[SparseTerms]) -> Curvature:
@@ -152,10 +159,12 @@ class SparseLayout(Layout):
 
     def psi_moments(self, theta: Array) -> PsiMoments:
         """See :meth:`Layout.psi_moments`."""
+        _check_host(theta, self)
         return sparse_moments(theta, self)
 
     def blups(self, theta: Array, beta: Array) -> tuple[BlupTerms, ...]:
         """See :meth:`Layout.blups`: one entry a term."""
+        _check_host((theta, beta), self)
         core = _solve(self, core_factors(theta, self.structures))
         means = np.einsum("ncb,c->nb", core.Hb, np.append(-beta, 1.0))[:, None] + self.core.origin
         sizes, system = self.core.A.sizes, core.Ki
@@ -169,6 +178,10 @@ class SparseLayout(Layout):
             cov = np.einsum("ab,lbc,dc->adl", L, Z, L, optimize=True)
             out.append(BlupTerms(b=b[:, :, 0].T, cov=cov))
         return tuple(out)
+
+    def joint_covariance(self, theta: Array) -> Shrinkage:
+        """See :meth:`Layout.joint_covariance`."""
+        return Shrinkage(self.system(factor_blocks(theta, self.structures)), self.core.widths)
 
     def start_moments(self) -> Array:
         """See :meth:`Layout.start_moments`."""
@@ -184,7 +197,7 @@ class SparseLayout(Layout):
 
     def is_dear(self) -> bool:
         """See :meth:`Layout.is_dear`."""
-        return True
+        return self.size() > _DEAR
 
     def measured_from(self, beta: Array) -> SparseLayout:
         """See :meth:`Layout.measured_from`."""
@@ -213,6 +226,14 @@ class SparseLayout(Layout):
         return replace(self, core=turned)
 
 
+def _check_host(arrays: Any, layout: SparseLayout) -> None:
+    if namespace(arrays, layout.S0) is JAX:
+        raise DataError(
+            "the levels of these crossed factors meet few others: their matrices are kept sparse "
+            "and worked off by NumPy, not inside of a JAX program: pass arrays of NumPy"
+        )
+
+
 def _root(Psi: Any) -> Any:
     """A factor of a covariance that may be singular."""
     e, V = np.linalg.eigh(Psi)
@@ -229,11 +250,11 @@ def _factors_of(blocks: Sequence[Any]) -> CoreFactors:
 def _solve(layout: SparseLayout, factors: CoreFactors, *, with_inverse: bool = True) -> Any:
     """See :func:`..crossed.core.solve_core`."""
     core = layout.core
-    system = layout._system(factors.blocks)
+    system = layout.system(factors.blocks)
     diagonals: Any = (None, None)
     if with_inverse:
         diagonals = tuple(d[:, None] for d in system.diagonals)
-    H: Any = _Shrinkage(system, core.widths)
+    H: Any = Shrinkage(system, core.widths)
     at: Any = core.A, core.s, core.origin, factors, core.widths, diagonals, system, H
     return dense.solved(*at, np.asarray(system.logdet))
 
@@ -248,12 +269,11 @@ def sparse_jet(theta: Array, layout: SparseLayout) -> WaistJet[SparseTerms]:
     D = tuple(psi_tangents(L, E) for L, E in zip(factors.blocks, tangents, strict=True))
     rest = SparseTerms(core, factors, halves, D)
     levels = dense.levels_of(core.u, layout.core.A.sizes, layout.core.widths)
-    dlogdet = [2.0 * np.einsum("ab,kab->k", h, E) for h, E in zip(halves, tangents, strict=True)]
     dgram = [-quadratic_tangents(u, d) for u, d in zip(levels, D, strict=True)]
     gram = layout.S0 - core.gram
     rounding = dense.core_rounding(core, layout.core.s, layout.S0)
     waist = Waist(core.logdet, gram)
-    return WaistJet(waist, np.concatenate(dlogdet), np.concatenate(dgram), rounding, rest)
+    return WaistJet(waist, 2.0 * _contracted(halves, tangents), np.concatenate(dgram), rounding, rest)
 
 
 def _slopes(
@@ -269,13 +289,19 @@ def _slopes(
 
 def _level_blocks(rest: SparseTerms, layout: SparseLayout) -> list[Any]:
     """``sum_i P_ii`` of every term, at factors without a singular value of zero."""
-    lifted, singular = [], False
-    for L in rest.factors.blocks:
-        U, s, V = np.linalg.svd(L)
-        singular |= bool((s < _LIFT).any())
-        lifted.append((U * np.maximum(s, _LIFT)) @ V)
-    halves = layout._system(lifted).halves() if singular else rest.halves
-    return [h @ np.linalg.inv(L) for h, L in zip(halves, lifted, strict=True)]
+    lifted = _lifted(rest.factors.blocks, _LIFT, layout)
+    halves = rest.halves if lifted is None else layout.system(lifted).halves()
+    factors = rest.factors.blocks if lifted is None else lifted
+    return [h @ np.linalg.inv(L) for h, L in zip(halves, factors, strict=True)]
+
+
+def _lifted(factors: Sequence[Any], least: float, layout: SparseLayout) -> list[Any] | None:
+    """Factors without singular values of zero; None where there are none."""
+    least = least / float(layout.core.A.diagonal().max()) ** 0.5
+    parts = [np.linalg.svd(L) for L in factors]
+    if all((s >= least).all() for _, s, _ in parts):
+        return None
+    return [(U * np.maximum(s, least)) @ V for U, s, V in parts]
 
 
 def _half_slopes(
@@ -297,12 +323,7 @@ def sparse_curvature(
     places = theta_slices(layout.structures)
     E = [s.tangents_at(theta[at]) for s, at in zip(layout.structures, places, strict=True)]
     moved = _half_slopes(rest.factors.blocks, E, layout)
-    logdet = np.array(
-        [
-            np.concatenate([2.0 * np.einsum("ab,kab->k", h, e) for h, e in zip(row, E, strict=True)])
-            for row in moved
-        ]
-    )
+    logdet = np.array([2.0 * _contracted(row, E) for row in moved])
     for structure, at, half in zip(layout.structures, places, rest.halves, strict=True):
         if not structure.linear:
             logdet[at, at] += structure.bend(theta[at], half)
@@ -318,39 +339,51 @@ def sparse_curvature(
 
 
 def sparse_moments(theta: Array, layout: SparseLayout) -> PsiMoments:
-    """What P and U make of the directions of Psi; a singular factor is lifted a little.
-
-    ``tr(P D_k P D_l)`` is what ``tr(P D_k)`` loses along ``Psi + D_l``.
-    """
+    """What P and U make of the directions of Psi."""
     places = theta_slices(layout.structures)
     D = [s.directions_at(theta[at]) for s, at in zip(layout.structures, places, strict=True)]
     rest: SparseTerms = sparse_jet(theta, layout).rest
-    lifted = []
-    for L in rest.factors.blocks:
-        U, s, V = np.linalg.svd(L)
-        lifted.append((U * np.maximum(s, 1e2 * _LIFT)) @ V)
-    inverses = [np.linalg.inv(L) for L in lifted]
-    halves = layout._system(lifted).halves()
-    E = [0.5 * d @ inverse.T for d, inverse in zip(D, inverses, strict=True)]  # D = E L' + L E'
-    moved = _half_slopes(lifted, E, layout)
-    P = [h @ inverse for h, inverse in zip(halves, inverses, strict=True)]
-    owner = [(t, j) for t, own in enumerate(E) for j in range(len(own))]
-    products_of = []
-    for (t, j), row in zip(owner, moved, strict=True):
-        change = [h @ inverse for h, inverse in zip(row, inverses, strict=True)]
-        change[t] = change[t] - halves[t] @ inverses[t] @ E[t][j] @ inverses[t]
-        lost = [-np.einsum("ab,kab->k", c, d) for c, d in zip(change, D, strict=True)]
-        products_of.append(np.concatenate(lost))
+    factors = rest.factors.blocks
+    near = _lifted(factors, _STEP, layout)
+    if near is None:
+        traces, table = _trace_products(factors, D, layout)
+    else:
+        far = _lifted(factors, 2.0 * _STEP, layout)
+        pairs = zip(_trace_products(near, D, layout), _trace_products(far, D, layout), strict=True)
+        traces, table = ((4.0 * a - b) / 3.0 for a, b in pairs)  # what is left of squares cancels
     rest = rest._replace(D=tuple(D))
     columns = np.eye(layout.S0.shape[0])[:, :-1]
     g = tangent_effects(rest, layout, columns)
     own = EffectColumns((), rest.core.u[:, :-1])
     C = layout.S0.shape[0] - 1
-    table = np.array(products_of)
     return PsiMoments(
         gram=(layout.S0 - rest.core.gram)[:-1, :-1],
-        traces=np.concatenate([np.einsum("ab,kab->k", p, d) for p, d in zip(P, D, strict=True)]),
+        traces=traces,
         products=0.5 * (table + table.T),
         grams=cross_products(own, g, C)[0],
         seconds=cross_products(g, apply_P(g, rest, layout), C),
     )
+
+
+def _trace_products(factors: Sequence[Any], D: Sequence[Any], layout: SparseLayout) -> Any:
+    """``tr(P D_k)``, (m,), and ``tr(P D_k P D_l)``, (m, m), at regular factors.
+
+    The latter is what ``tr(P D_k)`` loses along ``Psi + D_l``.
+    """
+    inverses = [np.linalg.inv(L) for L in factors]
+    halves = layout.system(factors).halves()
+    P = [h @ inverse for h, inverse in zip(halves, inverses, strict=True)]
+    E = [0.5 * d @ inverse.T for d, inverse in zip(D, inverses, strict=True)]  # D = E L' + L E'
+    owner = [(t, j) for t, own in enumerate(E) for j in range(len(own))]
+    table = []
+    for (t, j), row in zip(owner, _half_slopes(factors, E, layout), strict=True):
+        change = [h @ inverse for h, inverse in zip(row, inverses, strict=True)]
+        change[t] = change[t] - P[t] @ E[t][j] @ inverses[t]
+        table.append(-_contracted(change, D))
+    return _contracted(P, D), np.array(table)
+
+
+def _contracted(blocks: Sequence[Any], D: Sequence[Any]) -> Any:
+    """``<block, D_k>`` of every term, (m,)."""
+    parts = [np.einsum("ab,kab->k", A, d) for A, d in zip(blocks, D, strict=True)]
+    return np.concatenate(parts)
