@@ -55,9 +55,9 @@ def conjugate_gradients(apply: Operator, b: Array, *, tol: float, maxiter: int) 
         live = rho > least  # columns that have converged stay as they are
         bend = xp.sum(d * Ad, axis=0)
         alpha = xp.where(live, rho / xp.where(live, bend, 1.0), 0.0)
-        x, r = x + alpha * d, r - alpha * Ad
+        x, r = x + alpha[None] * d, r - alpha[None] * Ad
         new = xp.where(live, xp.sum(r * r, axis=0), rho)
-        d = r + xp.where(live, new / xp.where(live, rho, 1.0), 0.0) * d
+        d = r + xp.where(live, new / xp.where(live, rho, 1.0), 0.0)[None] * d
         return x, r, d, new, n + 1
 
     start = xp.zeros_like(b), b, b, size, xp.zeros((), np.int32)
@@ -119,7 +119,7 @@ def lanczos(apply: Operator, start: Array, *, tol: float, maxiter: int) -> Lancz
         # |r_j| / |r_0| = prod_i beta_i / d_i with the pivots d_i of T = L D L'
         pivot = a - xp.where(j > 0, last, 0.0) ** 2 / pivot
         residual = residual * b / pivot
-        following = xp.where(b > 0, w / xp.where(b > 0, b, 1.0), 0.0)
+        following = w * xp.where(b > 0, 1.0 / xp.where(b > 0, b, 1.0), 0.0)[None]
         V = xp.dynamic_update_slice_in_dim(V, following[None], j + 1, 0)
         alpha = xp.dynamic_update_slice_in_dim(alpha, a[None], j, 0)
         beta = xp.dynamic_update_slice_in_dim(beta, b[None], j, 0)
@@ -128,10 +128,9 @@ def lanczos(apply: Operator, start: Array, *, tol: float, maxiter: int) -> Lancz
     state = (xp.zeros((), np.int32), V, alpha, beta, one, one, one)
     j, V, alpha, beta, _, _, residual = xp.while_loop(go_on, step, state)
     K = int(j) if xp is NUMPY else K
-    T = xp.eye(K, dtype=start.dtype) * alpha[:K].T[:, None]
-    off = xp.eye(K, k=1, dtype=start.dtype) * xp.where(
-        (xp.arange(K) + 1 < j)[None], beta[:K].T, 0.0
-    )[:, :, None]
+    T = xp.eye(K, dtype=start.dtype)[None] * alpha[:K].T[:, None]
+    links = xp.where((xp.arange(1, K + 1, dtype=np.int32) < j)[None], beta[:K].T, 0.0)
+    off = xp.eye(K, k=1, dtype=start.dtype)[None] * links[:, :, None]
     return Lanczos(V[:K], T + off + xp.swapaxes(off, 1, 2), residual, j)
 
 

@@ -62,7 +62,7 @@ def multiply(values: Array, at: Pattern, x: Array) -> Array:
     rows = jax.numpy.repeat(jax.numpy.arange(count), widths, total_repeat_length=values.shape[0])
 
     def product(column: Array) -> Array:
-        entries = (values * column[at.columns].T).T
+        entries = values.reshape(-1, *(1,) * (column.ndim - 1)) * column[at.columns]
         return jax.ops.segment_sum(entries, rows, count, indices_are_sorted=True)
 
     if values.shape[0] * x.shape[1] <= _MOST_PRODUCTS:

@@ -60,7 +60,7 @@ def matrix_free_layout(
         S0=XY.T @ XY,
         core=FreeCore(A=linked(gram), s=b, origin=np.zeros_like(b[:, :1]), widths=index.widths),
         moments=moments,
-        probes=_probes(index, first, _FEW_PROBES),
+        probes=signs(_left(index, first), _FEW_PROBES),
         first=first,
         square=False,
         **one_response(maps),
@@ -72,7 +72,13 @@ def matrix_free_layout(
     maps = maps_back(rows, frame, whiteners, step[:, None], index.structures, index.n_components)
     core = replace(layout.core, s=b, origin=origin)
     layout = replace(layout, S0=XY.T @ XY, core=core, **one_response(maps))
-    return _with_probes(layout, index)
+    return _with_probes(layout)
+
+
+def _left(index: SparseIndex, first: int) -> int:
+    """Columns of all terms but the first."""
+    sizes = zip(index.sizes, index.widths, strict=True)
+    return sum(k * w for t, (k, w) in enumerate(sizes) if t != first)
 
 
 def linked(gram: SparseGram) -> LinkedGram:
@@ -120,17 +126,14 @@ def _effects(layout: MatrixFreeLayout) -> tuple[np.ndarray, np.ndarray]:
     return effects, step
 
 
-def _probes(index: SparseIndex, first: int, count: int) -> np.ndarray:
-    """Fixed signs, (N, R): the same for the same model, and more of them begin alike."""
-    N = sum(
-        k * w for t, (k, w) in enumerate(zip(index.sizes, index.widths, strict=True)) if t != first
-    )
-    rng = np.random.default_rng(_SEED)
+def signs(N: int, count: int, seed: int = _SEED) -> np.ndarray:
+    """Fair signs, (N, R) int8: the same for the same model, and more of them begin alike."""
+    rng = np.random.default_rng(seed)
     columns = [rng.integers(0, 2, N, dtype=np.int8) for _ in range(count)]
     return 2 * np.stack(columns, axis=1) - np.ones((), np.int8)
 
 
-def _with_probes(layout: MatrixFreeLayout, index: SparseIndex) -> MatrixFreeLayout:
+def _with_probes(layout: MatrixFreeLayout) -> MatrixFreeLayout:
     """As many probes as the standard error needs, by what a few of them leave uncertain.
 
     Where these would be many and the sum of squares can be had, it takes most of them away.
@@ -140,7 +143,7 @@ def _with_probes(layout: MatrixFreeLayout, index: SparseIndex) -> MatrixFreeLayo
     if wanted > 2 * _FEW_PROBES and fits(layout) and products(layout) < _MOST_PRODUCTS:
         layout = replace(layout, square=True)
         wanted = _wanted(layout, theta)
-    return replace(layout, probes=_probes(index, layout.first, wanted))
+    return replace(layout, probes=signs(layout.probes.shape[0], wanted))
 
 
 def _wanted(layout: MatrixFreeLayout, theta: np.ndarray) -> int:

@@ -209,7 +209,7 @@ class MatrixFreeLayout(MatrixFreeArrays):
             for h, E in zip(found.each, _tangents(theta, self), strict=True)
         ]
         slopes = xp.concatenate(each, axis=1)
-        apart = slopes - xp.mean(slopes, axis=0)
+        apart = slopes - xp.mean(slopes, axis=0)[None]
         spread = found.values - xp.mean(found.values)
         share = 1.0 / (R * (R - 1))
         return MonteCarlo(xp.sqrt(share * xp.sum(spread**2)), share * (apart.T @ apart), R)
@@ -219,7 +219,7 @@ def _root(Psi: Array) -> Array:
     """A factor of a covariance that may be singular."""
     xp = namespace(Psi)
     e, V = xp.linalg.eigh(Psi)
-    return V * xp.sqrt(xp.maximum(e, 0.0))
+    return V * xp.sqrt(xp.maximum(e, 0.0))[None]
 
 
 def _factors_of(blocks: Sequence[Array]) -> CoreFactors:
@@ -293,7 +293,7 @@ def _level_blocks(rest: FreeTerms, layout: MatrixFreeLayout) -> list[Array]:
     lifted, least = [], []
     for L in rest.factors.blocks:
         U, s, V = xp.linalg.svd(L)
-        lifted.append((U * xp.maximum(s, _LIFT)) @ V)
+        lifted.append((U * xp.maximum(s, _LIFT)[None]) @ V)
         least.append(xp.min(s))
     singular = xp.min(xp.stack(least)) < _LIFT
     halves = xp.cond(

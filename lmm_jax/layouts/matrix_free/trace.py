@@ -85,7 +85,7 @@ def log_det(at: Reduced, layout: MatrixFreeArrays) -> LogDet:
         kernel = log_kernel(space.T, poly.linear, poly.square)
         values.append(kernel.value * weights[batch])
         own = _contractions(space, kernel.weights, kernel.vectors, at, layout)
-        parts.append([x * weights[batch, None, None] for x in own])
+        parts.append([x * weights[batch][:, None, None] for x in own])
     sums, exact = xp.concatenate(values), _exact_halves(at, poly, layout)
     each = [xp.concatenate(x) for x in zip(*parts, strict=True)]
     fixed = at.logdet + poly.trace + xp.sum(sums[:n_known])
@@ -96,7 +96,7 @@ def log_det(at: Reduced, layout: MatrixFreeArrays) -> LogDet:
         value=fixed + xp.sum(sums[n_known:]),
         halves=_sorted([x + y.sum(axis=0) / R for x, y in zip(known, each, strict=True)], order),
         values=fixed + R * sums[n_known:],
-        each=_sorted([x + y for x, y in zip(known, each, strict=True)], order),
+        each=_sorted([x[None] + y for x, y in zip(known, each, strict=True)], order),
         residual=xp.max(xp.stack([xp.max(space.residual) for space in spaces])),
     )
 
@@ -126,7 +126,7 @@ def _moments_of(spaces: Sequence[Lanczos]) -> tuple[Array, Array]:
     xp = namespace(spaces[0].T)
     first, second = [], []
     for space in spaces:
-        X = space.T - xp.eye(space.T.shape[1], dtype=space.T.dtype)
+        X = space.T - xp.eye(space.T.shape[1], dtype=space.T.dtype)[None]
         first.append(X[:, 0, 0])
         second.append(xp.sum(X[:, 0] ** 2, axis=1))
     return xp.concatenate(first), xp.concatenate(second)
@@ -162,7 +162,7 @@ def _columns(layout: MatrixFreeArrays) -> tuple[Array, Array, int]:
     xp, (_, z) = namespace(Q), probes_beside(Q, layout)
     size = xp.sum(z * z, axis=0)
     weights = xp.concatenate([xp.ones(Q.shape[1], z.dtype), size / z.shape[1]])
-    return xp.concatenate([Q, z / xp.sqrt(size)], axis=1), weights, Q.shape[1]
+    return xp.concatenate([Q, z / xp.sqrt(size)[None]], axis=1), weights, Q.shape[1]
 
 
 def _polynomial(
@@ -232,12 +232,12 @@ def _twists(
     for x, y, Li in zip(split(u, layout), split(found.out, layout), at.Li, strict=True):
         k = x.shape[0]
         if k == 1:
-            out.append(-weight * (x * y * (Li[0] ** 2)[..., None])[None])
+            out.append(-weight[None, None, None] * (x[None] * y[None] * Li[..., None] ** 2))
             continue
         low = xp.asarray(np.tril(np.ones((k, k)), -1) + 0.5 * np.eye(k), u.dtype)
         outer = low[:, :, None, None] * x[:, None] * y[None]
         outer = outer + xp.swapaxes(outer, 0, 1)
-        out.append(-weight * xp.einsum("bal,bdlc,del->aelc", Li, outer, Li))
+        out.append(-weight[None, None, None] * xp.einsum("bal,bdlc,del->aelc", Li, outer, Li))
     return out
 
 
@@ -269,7 +269,7 @@ def _exact_halves(at: Reduced, poly: _Polynomial, layout: MatrixFreeArrays) -> l
     xp, e = namespace(layout.S0), layout.first
     W = [xp.einsum("bal,bdl->adl", Li, Li)[..., None] for Li in at.Li]  # D^-1
     if layout.square:
-        W[0] = W[0] * (1.0 - 2.0 * poly.slope * poly.rows)[:, None]
+        W[0] = W[0] * (1.0 - 2.0 * poly.slope * poly.rows)[None, None, :, None]
     parts = [x[0] for x in _through_blocks(W, at, layout)]
     parts[0] = parts[0] + xp.einsum("abl,bd,del->ae", layout.blocks[e], at.factors[e], at.inverse)
     order = [e, *layout.rest]

@@ -69,7 +69,6 @@ def plan_sparse(
     n_levels: Sequence[int],
     structures: Sequence[Structure],
     n_components: int,
-    *,
     **limits: Any,
 ) -> SparsePlan | None:
     """Build the index; None where eliminating the levels would fill the matrix up.
