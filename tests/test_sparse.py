@@ -246,7 +246,9 @@ STATISTICS = {
     "tests": lambda res: res.tidy()[["std_error", "df"]],
     "random effects": lambda res: res.random_effects["school"],
     "their covariances": lambda res: np.array(list(res.random_effects_cov["pupil"].values())),
-    "joint covariances": lambda res: res.joint_effects_cov({"pupil": [0, 99], "school": [0, 1, 30]}),
+    "joint covariances": lambda res: res.joint_effects_cov(
+        {"pupil": [0, 99], "school": [0, 1, 30]}
+    ),
     "conditional predictions": lambda res: res.predict(
         new_rows(), conditional=True, new_levels="population", se=True
     ),

@@ -83,7 +83,9 @@ def start_moments(gram: SparseGram, y_rows: Any) -> StartMoments:
     norms = [xp.einsum("laa->la", block) for block in gram.own]
     weight = [(1.0 + 0.25 * norm) ** -2 for norm in norms]
     return StartMoments(
-        squares=np.concatenate([(w * y**2).sum(axis=0) for w, y in zip(weight, parts, strict=True)]),
+        squares=np.concatenate(
+            [(w * y**2).sum(axis=0) for w, y in zip(weight, parts, strict=True)]
+        ),
         noise=np.concatenate([(w * n).sum(axis=0) for w, n in zip(weight, norms, strict=True)]),
         spread=squares_of(gram, weight),
         norms=np.concatenate([n.sum(axis=0) for n in norms]),

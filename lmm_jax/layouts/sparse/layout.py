@@ -273,7 +273,9 @@ def sparse_jet(theta: Array, layout: SparseLayout) -> WaistJet[SparseTerms]:
     gram = layout.S0 - core.gram
     rounding = dense.core_rounding(core, layout.core.s, layout.S0)
     waist = Waist(core.logdet, gram)
-    return WaistJet(waist, 2.0 * _contracted(halves, tangents), np.concatenate(dgram), rounding, rest)
+    return WaistJet(
+        waist, 2.0 * _contracted(halves, tangents), np.concatenate(dgram), rounding, rest
+    )
 
 
 def _slopes(
