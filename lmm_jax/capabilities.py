@@ -47,13 +47,13 @@ _CORE = (
     "draw responses by lmm.simulate and fit each of them by lmm.fit"
 )
 _JOINT = (
-    "{what} would need covariances between random effects of different levels, and an approximate fit "
-    "has those of each level alone (random_effects_cov): predictions without conditional standard "
-    "errors are exact"
+    "{what} would need covariances between random effects of different levels, and an approximate "
+    "fit has those of each level alone (random_effects_cov): predictions without conditional "
+    "standard errors are exact"
 )
 _ESTIMATED = (
-    "{what}: the log-likelihood of crossed factors fitted approximately is an estimate that JAX cannot "
-    "differentiate: use lmm.fit, or lmm.profile_loglike for values"
+    "{what}: the log-likelihood of crossed factors fitted approximately is an estimate that JAX "
+    "cannot differentiate: use lmm.fit, or lmm.profile_loglike for values"
 )
 _SPARSE = (
     "{what} runs in a JAX program, and the levels of these crossed factors meet few others: their "
@@ -131,16 +131,16 @@ TABLE = {
             "covariance: leave out free.cov_re, fe_pen and cov_pen (fixed effects may be held, "
             "and lmm.fit_regularized penalizes them)",
             "sparse": _SPARSE + ": leave covariances free (fixed effects may be held)",
-            "approximate": "{what} is one of exact likelihoods, and these crossed factors are fitted "
-            "approximately: leave covariances free (fixed effects may be held)",
+            "approximate": "{what} is one of exact likelihoods, and these crossed factors are "
+            "fitted approximately: leave covariances free (fixed effects may be held)",
         },
     ),
     "a fit by runtime='jax' or first-order methods": Capability(
         "design",
         {
             "sparse": _SPARSE + ": leave runtime= and method= as they are",
-            "approximate": "an approximate fit is one of Newton steps, by NumPy on a CPU and by JAX "
-            "on an accelerator: leave runtime= and method= as they are",
+            "approximate": "an approximate fit is one of Newton steps, by NumPy on a CPU and by "
+            "JAX on an accelerator: leave runtime= and method= as they are",
         },
     ),
     "fit_many": Capability(

@@ -1,4 +1,4 @@
-"""The matrix-free layout: its estimate against dense matrices, approximate fits against exact ones."""
+"""The matrix-free layout: its estimate against dense matrices, its fits against exact ones."""
 
 from dataclasses import replace
 from functools import cache, partial

@@ -22,7 +22,6 @@ from ..errors import ConvergenceWarning, DataError, warn_user
 from ..inference.estimates import estimate, is_flat
 from ..inference.monte_carlo import approximation
 from ..inputs.arguments import choice, flag, hinted
-from ..layouts.matrix_free.layout import MatrixFreeLayout
 from ..numerics.processes import float64
 from ..numerics.tiers import RUNTIMES, running_on
 from ..optimize.constrained import Problem, free_flags
@@ -310,8 +309,6 @@ def _label(run: Run, model: Design, *, reml: bool, df_method: str, runtime: str)
     flat = is_flat(run.solution, structures, estimates.singular)
     if status == CONVERGED and flat:
         status = FLAT
-    layout = model.compressed.layout
-    free = isinstance(layout, MatrixFreeLayout)
     return LMMResults(
         estimates=estimates,
         fixed_names=model.exog_names,
@@ -332,7 +329,7 @@ def _label(run: Run, model: Design, *, reml: bool, df_method: str, runtime: str)
         runtime=runtime,
         design=model,
         hist=run.hist,
-        approximation=approximation(run.solution, layout) if free else None,
+        approximation=approximation(run.solution, model.compressed.layout),
     )
 
 

@@ -16,15 +16,15 @@ from ..layouts.crossed.index import CrossedPlan
 from ..layouts.crossed.layout import CrossedLayout
 from ..layouts.group_index import GroupPlan
 from ..layouts.grouped import GroupedLayout
+from ..layouts.matrix_free.compress import matrix_free_layout
+from ..layouts.matrix_free.index import MatrixFreePlan
+from ..layouts.matrix_free.layout import MatrixFreeLayout
 from ..layouts.merged import merge, trim
 from ..layouts.residual.chain_merged import merge_links
 from ..layouts.residual.index import ResidualPlan
 from ..layouts.residual.layout import ResidualLayout
 from ..layouts.residual.markov import MarkovLayout
 from ..layouts.residual.merged import merge_subjects
-from ..layouts.matrix_free.compress import matrix_free_layout
-from ..layouts.matrix_free.index import MatrixFreePlan
-from ..layouts.matrix_free.layout import MatrixFreeLayout
 from ..layouts.sparse.compress import sparse_layout
 from ..layouts.sparse.index import SparsePlan
 from ..layouts.sparse.layout import SparseLayout

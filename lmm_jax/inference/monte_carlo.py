@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..layouts.contract import Layout
 from ..layouts.matrix_free.layout import MatrixFreeLayout
-from ..likelihood.criterion import Jet
 from ..numerics.processes import float64
 from ..numerics.read_only import read_only
+from ..optimize.constrained import ConstrainedSolution
 from ..optimize.newton import Solution
 from .estimates import outer_theta
 from .variance import inverse_curvature
@@ -32,9 +33,11 @@ class Approximation(NamedTuple):
 
 
 def approximation(
-    solution: Solution[Jet], layout: MatrixFreeLayout
-) -> Approximation:
-    """How far the probes may have led a fit astray, at its end."""
+    solution: Solution[Any] | ConstrainedSolution, layout: Layout
+) -> Approximation | None:
+    """How far the probes may have led a fit astray, at its end; None of an exact fit."""
+    if not isinstance(layout, MatrixFreeLayout) or isinstance(solution, ConstrainedSolution):
+        return None
     theta = np.asarray(solution.theta)
     with float64():
         at = layout.monte_carlo(theta)
@@ -55,4 +58,3 @@ def approximation(
             n_probes=at.n_probes,
         )
     )
-

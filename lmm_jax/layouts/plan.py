@@ -26,12 +26,12 @@ from .crossed.core_index import (
     take,
 )
 from .crossed.index import CrossedPlan, plan_crossed
-from .group_index import GroupPlan, level_parent, plan_groups
+from .group_index import GroupPlan, LevelMap, level_parent, plan_groups
+from .matrix_free.index import plan_matrix_free
 from .residual.chain_index import plan_chains
 from .residual.choice import takes_chains
 from .residual.index import ResidualRows, plan_residual
-from .matrix_free.index import plan_matrix_free
-from .sparse.index import SparsePlan, plan_sparse
+from .sparse.index import SparseIndex, SparsePlan, plan_sparse, sparse_index
 
 # Columns of a group up to which its dense matrices are no matter, and how much cheaper the
 # elimination of sub-groups has to be beyond.
@@ -176,9 +176,7 @@ def plan_layout(
         )  # fmt: skip
     found = None
     if not traceable:
-        found = _together(
-            choice, codes, n_levels, structures, labels, n_components, approximate
-        )
+        found = _together(choice, codes, n_levels, structures, labels, n_components, approximate)
     if found is not None:
         return found
     core = tuple(label for t, label in enumerate(labels) if t not in choice.eliminated)
@@ -284,18 +282,23 @@ def _together(
     columns = sum(sizes[t] * n_levels[t] for t in range(len(codes)) if t not in choice.eliminated)
     if columns < _LARGE_CORE and not approximate:
         return None
+    core = _core_of(choice, codes, n_levels, sizes)
+    crowded = core.pairs > _CROWDED * float(np.sum(core.blocks**2))
+    long = not core.fits or core.seconds > _LONG
+    if not approximate and crowded and (approximate is False or not long):
+        return None
+    index, maps = sparse_index(codes, n_levels, structures, n_components)
     if not approximate:
-        core = _core_of(choice, codes, n_levels, sizes)
-        sparse = _sparse_plan(core, codes, n_levels, structures, n_components)
+        sparse = None if crowded else _sparse_plan(core, index, maps)
         if sparse is not None:
             return sparse, LayoutInfo(
                 kind="sparse", eliminated=(), core=tuple(labels), n_groups=0, n_blocks=1,
                 core_size=sparse.index.elimination.n_tail,
                 reason="factors are crossed, and their levels meet few others",
             )  # fmt: skip
-        if approximate is False or (core.fits and core.seconds < _LONG):
+        if approximate is False or not long:
             return None
-    free = plan_matrix_free(codes, n_levels, structures, n_components)
+    free = plan_matrix_free(index, maps)
     if free is None:
         return None
     why = "this was asked for" if approximate else (
@@ -310,24 +313,17 @@ def _together(
     )  # fmt: skip
 
 
-def _sparse_plan(
-    core: _Core,
-    codes: Sequence[np.ndarray],
-    n_levels: Sequence[int],
-    structures: Sequence[Structure],
-    n_components: int,
-) -> SparsePlan | None:
+def _sparse_plan(core: _Core, index: SparseIndex, maps: tuple[LevelMap, ...]) -> SparsePlan | None:
     """A sparse layout where it is cheaper than the dense core."""
-    if core.pairs > _CROWDED * float(np.sum(core.blocks**2)):
-        return None
     there = memory_size() or _ANY_MEMORY
-    search = _SEARCH + _SEARCHED * float(np.dot(term_sizes(structures), n_levels))
+    search = _SEARCH + _SEARCHED * float(np.dot(index.sizes, index.widths))
     plan = plan_sparse(
-        codes, n_levels, structures, n_components,
+        index,
+        maps,
         most_pairs=_MOST_PAIRS,
         most_tail=int((there / (8 * CORE_MATRICES)) ** 0.5),
         most_seconds=min(core.seconds, search) if core.fits else search,
-    )  # fmt: skip
+    )
     if plan is None:
         return None
     return plan if not core.fits or plan.index.elimination.seconds < core.seconds else None

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-import numpy as np
 import scipy.sparse
 from jax import Array
 
@@ -34,7 +33,7 @@ class Pattern:
         return int(self.starts.shape[0]) - 1
 
 
-def matrix(values: np.ndarray, at: Pattern) -> scipy.sparse.csr_array:
+def matrix(values: Any, at: Pattern) -> scipy.sparse.csr_array:
     """The matrix of SciPy with these values, (nnz,); nothing is copied."""
     entries = values, at.columns, at.starts
     return scipy.sparse.csr_array(entries, shape=(at.n_rows, at.n_columns))

@@ -82,8 +82,8 @@ def warnings_of(results: FitRecord) -> tuple[str, ...]:
 def _approximate(at: Approximation) -> str:
     """How far an approximate fit may be from the exact one."""
     return (
-        f"Approximate fit: the log-determinant is an estimate from {at.n_probes} fixed probes. Monte "
-        f"Carlo standard error of theta: {at.theta_se.max():.2g} at most."
+        f"Approximate fit: the log-determinant is an estimate from {at.n_probes} fixed probes. "
+        f"Monte Carlo standard error of theta: {at.theta_se.max():.2g} at most."
     )
 
 

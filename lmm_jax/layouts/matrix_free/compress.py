@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse
 
 from ...numerics.linalg import total_product
+from ...numerics.namespace import NUMPY as xp
 from ...numerics.sparse_rows import Pattern
 from ..common_scale import fixed_frame, read_weights, whitener
 from ..compress import maps_back, one_response, weighted_streams
@@ -44,21 +45,21 @@ def matrix_free_layout(
     first : int
         The term that is eliminated; its rows belong to one level each.
     """
-    weights = np.ones(y.size) if weights is None else weights
+    weights = xp.ones(y.size) if weights is None else weights
     rows = read_weights(weights)
     frame = fixed_frame(X, y[:, None], rows)
-    XY = np.concatenate([frame.X, frame.Y], axis=1) * rows.root[:, None]
+    XY = xp.concatenate([frame.X, frame.Y], axis=1) * rows.root[:, None]
     whiteners = tuple(whitener(z, weights, s) for z, s in zip(Z, index.structures, strict=True))
     streams = weighted_streams(Z, whiteners, rows.root, index)
     gram = gram_of(streams, index)
     b = rows_of_levels(streams, XY, index)
     moments = start_moments(gram, b[:, -1:])
     maps = maps_back(
-        rows, frame, whiteners, np.zeros((X.shape[1], 1)), index.structures, index.n_components
+        rows, frame, whiteners, xp.zeros((X.shape[1], 1)), index.structures, index.n_components
     )
     layout = MatrixFreeLayout(
         S0=XY.T @ XY,
-        core=FreeCore(A=linked(gram), s=b, origin=np.zeros_like(b[:, :1]), widths=index.widths),
+        core=FreeCore(A=linked(gram), s=b, origin=xp.zeros_like(b[:, :1]), widths=index.widths),
         moments=moments,
         probes=signs(_left(index, first), _FEW_PROBES),
         first=first,
@@ -68,7 +69,7 @@ def matrix_free_layout(
     del gram
     origin, step = _effects(layout)
     XY[:, -1] -= XY[:, :-1] @ step + effects_of_rows(streams, origin, index)[:, 0]
-    b = np.concatenate([b[:, :-1], rows_of_levels(streams, XY[:, -1:], index)], axis=1)
+    b = xp.concatenate([b[:, :-1], rows_of_levels(streams, XY[:, -1:], index)], axis=1)
     maps = maps_back(rows, frame, whiteners, step[:, None], index.structures, index.n_components)
     core = replace(layout.core, s=b, origin=origin)
     layout = replace(layout, S0=XY.T @ XY, core=core, **one_response(maps))
@@ -83,22 +84,22 @@ def _left(index: SparseIndex, first: int) -> int:
 
 def linked(gram: SparseGram) -> LinkedGram:
     """The same matrix for products of SciPy: rows of levels, both ways."""
-    blocks = tuple(np.ascontiguousarray(np.moveaxis(own, 0, -1)) for own in gram.own)
+    blocks = tuple(xp.by_rows(xp.moveaxis(own, 0, -1)) for own in gram.own)
     links = []
     for values, m in zip(gram.across, gram.meetings, strict=True):
         if not m.left.size:
             continue
         t, s = m.terms
         shape = gram.widths[t], gram.widths[s]
-        starts = np.concatenate([[0], np.cumsum(np.bincount(m.left, minlength=shape[0]))])
+        starts = xp.concatenate([[0], np.cumsum(np.bincount(m.left, minlength=shape[0]))])
         number = np.arange(m.left.size, dtype=np.int32)
         order = scipy.sparse.csr_array((number, m.right, starts), shape=shape).tocsc()
-        own = np.ascontiguousarray(np.moveaxis(values, 0, -1))
+        own = xp.by_rows(xp.moveaxis(values, 0, -1))
         links.append(
             Link(
                 values=own,
                 at=Pattern(columns=m.right, starts=starts.astype(np.int32), n_columns=shape[1]),
-                values_back=np.ascontiguousarray(own[:, :, order.data]),
+                values_back=xp.by_rows(own[:, :, order.data]),
                 back=Pattern(
                     columns=order.indices.astype(np.int32),
                     starts=order.indptr.astype(np.int32),
@@ -110,27 +111,27 @@ def linked(gram: SparseGram) -> LinkedGram:
     return LinkedGram(blocks=blocks, links=tuple(links))
 
 
-def _effects(layout: MatrixFreeLayout) -> tuple[np.ndarray, np.ndarray]:
+def _effects(layout: MatrixFreeLayout) -> tuple[Any, Any]:
     """Effects of all levels, (N, 1, 1), and of X, (p,), that the rows suggest.
 
     Near the truth they keep y's digits.
     """
-    factors = [_WIDE * np.eye(k) for k in layout.sizes]
+    factors = [_WIDE * xp.eye(k) for k in layout.sizes]
     b = layout.core.s
     fit = Shrinkage(system_at(factors, layout, _LOOSE)).times(b)
     left = layout.S0 - total_product(b, fit)
     step = within_step(left[:-1, :-1], left[:-1, -1])
-    effects = fit[:, -1:] - np.einsum("npb,p->nb", fit[:, :-1], step)[:, None]
+    effects = fit[:, -1:] - xp.einsum("npb,p->nb", fit[:, :-1], step)[:, None]
     if not (np.isfinite(effects).all() and np.isfinite(step).all()):
-        return np.zeros_like(effects), np.zeros_like(step)
+        return xp.zeros_like(effects), xp.zeros_like(step)
     return effects, step
 
 
-def signs(N: int, count: int, seed: int = _SEED) -> np.ndarray:
+def signs(N: int, count: int, seed: int = _SEED) -> Any:
     """Fair signs, (N, R) int8: the same for the same model, and more of them begin alike."""
     rng = np.random.default_rng(seed)
     columns = [rng.integers(0, 2, N, dtype=np.int8) for _ in range(count)]
-    return 2 * np.stack(columns, axis=1) - np.ones((), np.int8)
+    return 2 * xp.stack(columns, axis=1) - xp.ones((), np.int8)
 
 
 def _with_probes(layout: MatrixFreeLayout) -> MatrixFreeLayout:
@@ -146,7 +147,7 @@ def _with_probes(layout: MatrixFreeLayout) -> MatrixFreeLayout:
     return replace(layout, probes=signs(layout.probes.shape[0], wanted))
 
 
-def _wanted(layout: MatrixFreeLayout, theta: np.ndarray) -> int:
+def _wanted(layout: MatrixFreeLayout, theta: Any) -> int:
     found = float(layout.monte_carlo(theta).logdet) * _FEW_PROBES**0.5
     if not np.isfinite(found):
         return _FEW_PROBES

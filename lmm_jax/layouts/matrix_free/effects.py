@@ -48,15 +48,11 @@ def level_covariances(system: System, layout: MatrixFreeArrays) -> list[Array]:
     return [out[t] for t in range(len(out))]
 
 
-def _shares(
-    x: Array, z: Array, at: Reduced, layout: MatrixFreeArrays
-) -> tuple[list[Array], Array]:
+def _shares(x: Array, z: Array, at: Reduced, layout: MatrixFreeArrays) -> tuple[list[Array], Array]:
     """Blocks of ``(G - I + X) x z'`` of the rest, and of ``K (G - I) x (K z)'``."""
     xp = namespace(x)
     mapped = apply(x, at, layout)
-    solved = conjugate_gradients(
-        lambda u: apply(u, at, layout), x, tol=_TOL, maxiter=MOST_STEPS
-    ).x
+    solved = conjugate_gradients(lambda u: apply(u, at, layout), x, tol=_TOL, maxiter=MOST_STEPS).x
     left, right = split(solved + mapped - 2.0 * x, layout), split(z, layout)
     rest = [xp.einsum("alc,blc->abl", a, b) for a, b in zip(left, right, strict=True)]
     top = xp.einsum("alc,blc->abl", _up(solved - x, at, layout), _up(z, at, layout))

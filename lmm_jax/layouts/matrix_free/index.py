@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ...covariance.structures import Structure, term_sizes
 from ...reprs import brief
-from ..sparse.index import SparsePlan, sparse_index
+from ..group_index import LevelMap
+from ..sparse.index import SparseIndex, SparsePlan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -21,30 +20,21 @@ class MatrixFreePlan(SparsePlan):
     __repr__ = brief
 
 
-def plan_matrix_free(
-    codes: Sequence[np.ndarray],
-    n_levels: Sequence[int],
-    structures: Sequence[Structure],
-    n_components: int,
-) -> MatrixFreePlan | None:
-    """Build the index; None where every term has rows of several levels.
+def plan_matrix_free(index: SparseIndex, maps: tuple[LevelMap, ...]) -> MatrixFreePlan | None:
+    """A plan of an index; None where every term has rows of several levels.
 
-    The arguments are those of :func:`..sparse.index.plan_sparse`.
+    The term with most columns is eliminated of those whose rows have one level each.
+
+    Parameters
+    ----------
+    index, maps
+        See :func:`..sparse.index.sparse_index`.
     """
-    first = first_term(codes, n_levels, structures)
-    if first is None:
-        return None
-    index, maps = sparse_index(codes, n_levels, structures, n_components)
-    return MatrixFreePlan(index=index, level_maps=maps, first=first)
-
-
-def first_term(
-    codes: Sequence[np.ndarray], n_levels: Sequence[int], structures: Sequence[Structure]
-) -> int | None:
-    """The term to eliminate: that with most columns whose rows have one level each."""
+    alone = [index.streams.count(t) == 1 for t in range(len(index.widths))]
     columns = [
-        k * n if code.shape[1] == 1 else -1
-        for code, n, k in zip(codes, n_levels, term_sizes(structures), strict=True)
+        k * n if one else -1 for k, n, one in zip(index.sizes, index.widths, alone, strict=True)
     ]
-    best = int(np.argmax(columns))
-    return best if columns[best] >= 0 else None
+    first = int(np.argmax(columns))
+    if columns[first] < 0:
+        return None
+    return MatrixFreePlan(index=index, level_maps=maps, first=first)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -35,9 +35,8 @@ from ..crossed.core_factors import CoreFactors, core_factors
 from ..crossed.curvature import apply_P, average_information, inner_products, tangent_effects
 from ..crossed.layout import moment_theta
 from ..group_algebra import psi_curvatures, psi_tangents, quadratic_tangents
-from .arrays import MatrixFreeArrays, at_levels, by_terms, swapped
+from .arrays import MatrixFreeArrays, by_terms
 from .effects import level_covariances
-from .reduced import by_factor
 from .system import Shrinkage, System, diagonal_of_inverse, system_at
 from .trace import LogDet, log_det, log_det_value
 
@@ -128,13 +127,17 @@ class MatrixFreeLayout(MatrixFreeArrays):
     @exact
     def average_information(self, theta: Array, v: Array, jet: WaistJet[FreeTerms]) -> Array:
         """See :meth:`Layout.average_information`."""
-        return average_information(theta, v, jet, self)
+        own: Any = self
+        terms: Any = jet
+        return average_information(theta, v, terms, own)
 
     @exact
     def psi_slopes(self, theta: Array, W: Array, jet: WaistJet[FreeTerms]) -> tuple[Array, ...]:
         """See :meth:`Layout.psi_slopes`; where a factor is singular its part of P is left out."""
         rest = jet.rest
-        P = [h @ inverse for h, inverse in zip(rest.trace.halves, rest.factors.inverses, strict=True)]
+        P = [
+            h @ inverse for h, inverse in zip(rest.trace.halves, rest.factors.inverses, strict=True)
+        ]
         return _slopes(P, W, rest, self)
 
     @exact
@@ -147,14 +150,13 @@ class MatrixFreeLayout(MatrixFreeArrays):
         mean = xp.einsum("ncb,c->nb", core.Hb, xp.append(-beta, 1.0))[:, None] + self.core.origin
         means = by_terms(mean, self.blocks)
         covs = level_covariances(system, self)
-        return tuple(
-            BlupTerms(b=b[:, :, 0], cov=cov) for b, cov in zip(means, covs, strict=True)
-        )
+        return tuple(BlupTerms(b=b[:, :, 0], cov=cov) for b, cov in zip(means, covs, strict=True))
 
     @exact
     def start_moments(self) -> Array:
         """See :meth:`Layout.start_moments`."""
-        return moment_theta(self)
+        own: Any = self
+        return moment_theta(own)
 
     def ranks(self) -> Array:
         """See :meth:`Layout.ranks`; all columns count as independent."""
@@ -182,7 +184,7 @@ class MatrixFreeLayout(MatrixFreeArrays):
         """See :meth:`Layout.rotate`."""
         core, A = self.core, self.core.A
         xp = namespace(self.S0)
-        factors = [np.eye(k) for k in self.sizes]
+        factors: Any = [np.eye(k) for k in self.sizes]
         factors[t] = Q.T
         turn = lambda V, s, u: xp.einsum("ab,bce,dc->ade", factors[s], V, factors[u])  # noqa: E731
         links = tuple(
@@ -199,7 +201,7 @@ class MatrixFreeLayout(MatrixFreeArrays):
         return replace(self, core=turned)
 
     @exact
-    def monte_carlo(self, theta: Array) -> MonteCarlo:
+    def monte_carlo(self, theta: Any) -> MonteCarlo:
         """What the probes leave uncertain at a theta."""
         xp = namespace(theta, self.S0)
         found = log_det(system_at(factor_blocks(theta, self.structures), self).at, self)
@@ -236,9 +238,10 @@ def _solved(system: System, factors: CoreFactors, logdet: Array) -> dense.CoreTe
     core = layout.core
     inverse = diagonal_of_inverse(system)[:, None]
     diagonals = (xp.ones_like(inverse), inverse)
-    H = Shrinkage(system)
-    operators: tuple = (core.A, core.s, core.origin, factors, core.widths, diagonals, system, H)
-    return dense.solved(*operators, logdet)
+    A: Any = core.A
+    Ki: Any = system
+    H: Any = Shrinkage(system)
+    return dense.solved(A, core.s, core.origin, factors, core.widths, diagonals, Ki, H, logdet)
 
 
 def _tangents(theta: Array, layout: MatrixFreeLayout) -> list[Array]:
@@ -282,7 +285,8 @@ def _slopes(
     xp = namespace(W)
     levels = dense.levels_of(rest.core.u, layout.sizes, layout.core.widths)
     return tuple(
-        symmetrize(p) - xp.einsum("adl,dbl->ab", xp.einsum("acl,cd->adl", u, W), xp.swapaxes(u, 0, 1))
+        symmetrize(p)
+        - xp.einsum("adl,dbl->ab", xp.einsum("acl,cd->adl", u, W), xp.swapaxes(u, 0, 1))
         for p, u in zip(P, levels, strict=True)
     )
 
@@ -301,9 +305,7 @@ def _level_blocks(rest: FreeTerms, layout: MatrixFreeLayout) -> list[Array]:
         lambda: log_det(system_at(lifted, layout).at, layout).halves,
         lambda: rest.trace.halves,
     )
-    return [
-        xp.linalg.solve(L.T, h.T).T for h, L in zip(halves, lifted, strict=True)
-    ]
+    return [xp.linalg.solve(L.T, h.T).T for h, L in zip(halves, lifted, strict=True)]
 
 
 def free_curvature(
@@ -319,10 +321,12 @@ def free_curvature(
     for k in range(theta.shape[0]):
         step = _STEP * (1.0 + xp.abs(theta[k]))
         moved = xp.at(theta)[k].add(step)
-        at = system_at(factor_blocks(moved, layout.structures), layout).at
-        rows.append((_dlogdet(log_det(at, layout), moved, layout) - jet.dlogdet) / step)
-    g = tangent_effects(rest, layout, xp.eye(W.shape[0], dtype=W.dtype))
-    hessian = symmetrize(xp.stack(rows)) + 2.0 * inner_products(g, apply_P(g, rest, layout), W)
+        found = log_det(system_at(factor_blocks(moved, layout.structures), layout).at, layout)
+        rows.append((_dlogdet(found, moved, layout) - jet.dlogdet) / step)
+    terms: Any = rest
+    own: Any = layout
+    g = tangent_effects(terms, own, xp.eye(W.shape[0], dtype=W.dtype))
+    hessian = symmetrize(xp.stack(rows)) + 2.0 * inner_products(g, apply_P(g, terms, own), W)
     minus = _slopes([xp.zeros_like(h) for h in rest.trace.halves], W, rest, layout)
     blocks = rest.factors.blocks
     halves = [R @ L for R, L in zip(minus, blocks, strict=True)]
@@ -330,5 +334,3 @@ def free_curvature(
     slopes = _slopes(_level_blocks(rest, layout), W, rest, layout)
     halves = [h + R for h, R in zip(rest.trace.halves, halves, strict=True)]
     return Curvature(symmetrize(hessian), slopes, tuple(halves))
-
-

@@ -30,7 +30,7 @@ class Reduced(NamedTuple):
     factors: tuple[Array, ...]  # (k, k) a term: Lambda
     inverse: Array  # (k, k, L)  B^-1
     H: Array  # (k, k, L)  Lambda B^-1 Lambda'
-    A: tuple[Array, ...]  # (k, k, L)  G less what the eliminated term takes, at the levels of the rest
+    A: tuple[Array, ...]  # (k, k, L)  G of the rest less what the eliminated term takes
     Li: tuple[Array, ...]  # (k, k, L)  L^-1 of the rest
     logdet: Array  # ()  log|B| + log|D|
 
@@ -79,7 +79,7 @@ def coupled(x: Parts, layout: MatrixFreeArrays) -> tuple[Array, Parts]:
 def lowered(z: Array, layout: MatrixFreeArrays) -> Parts:
     """``G z`` of columns over the eliminated term: the rows of the rest."""
     e, rest = layout.first, layout.rest
-    out = [None] * len(rest)
+    out: list[Array | None] = [None] * len(rest)
     for link in layout.linked:
         s, t = link.pair
         if e in link.pair:
@@ -120,9 +120,9 @@ def squares_down(H: Array, t: int, layout: MatrixFreeArrays) -> Array:
 
 
 def squares_up(W: Array, t: int, layout: MatrixFreeArrays) -> Array:
-    """``sum_j G_ij W_j G_ji`` at the eliminated levels i, its adjoint: (k, k, L, C) -> (k_e, k_e, L_e, C).
+    """``sum_j G_ij W_j G_ji`` at the eliminated levels i: (k, k, L, C) -> (k_e, k_e, L_e, C).
 
-    W is symmetric.
+    The adjoint of :func:`squares_down`, of symmetric W.
     """
     xp, link = namespace(W), link_to(t, layout)
     q, _, L = layout.blocks[layout.first].shape

@@ -5,6 +5,7 @@ Most of the variance of a trace that probes estimate is that of ``tr X^2 = |X|^2
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -23,9 +24,9 @@ _MOST_PRODUCTS = 1 << 25
 class Squares(NamedTuple):
     """Sums over the pairs of levels of the one term that is left, ``X = -Lambda^2 Y / (L L')``."""
 
-    total: np.ndarray  # ()    |X|^2
-    rows: np.ndarray  # (N,)   the same row by row
-    half: tuple[np.ndarray, ...]  # (1, 1) a term: derivative of |X|^2 / 2 in Lambda at fixed D, over 2
+    total: Any  # ()    |X|^2
+    rows: Any  # (N,)   the same row by row
+    half: tuple[Any, ...]  # (1, 1) a term: a quarter of the derivative of |X|^2 at fixed D
 
 
 def products(layout: MatrixFreeArrays) -> int:
@@ -46,10 +47,11 @@ def squares(at: Reduced, layout: MatrixFreeArrays) -> Squares:
     if namespace(layout.S0) is not JAX:
         return _squares(at, layout)
     dtype, (t,) = layout.S0.dtype, layout.rest
-    shapes = Squares((), (layout.core.widths[t],), ((1, 1), (1, 1)))
-    wanted = jax.tree.map(
+    shapes: Any = (), (layout.core.widths[t],), ((1, 1), (1, 1))
+    total, rows, half = jax.tree.map(
         lambda shape: jax.ShapeDtypeStruct(shape, dtype), shapes, is_leaf=_is_shape
     )
+    wanted = Squares(total, rows, half)
     found: Squares = jax.pure_callback(_on_host, wanted, at, layout, vmap_method="sequential")
     return found
 
@@ -82,7 +84,7 @@ def _squares(at: Reduced, layout: MatrixFreeArrays) -> Squares:
     work = np.concatenate([[0], np.cumsum(_row_sums(C, widths))])
     edges = np.searchsorted(work, np.arange(0, work[-1], _MOST_PRODUCTS))
     edges = np.unique(np.append(edges, C.shape[0]))
-    for first, last in zip(edges[:-1], edges[1:], strict=True):
+    for first, last in pairwise(edges):
         part = C[first:last].astype(complex)
         part.data *= h[part.indices]
         Y = part @ Ct

@@ -22,7 +22,7 @@ MOST_STEPS = 1000
 @jax.tree_util.register_pytree_node_class
 @dataclass(frozen=True, eq=False)
 class System:
-    """The system at one covariance; it multiplies by ``M^-1`` and by ``H = Lambda M^-1 Lambda'``."""
+    """The system at one covariance."""
 
     at: Reduced
     layout: MatrixFreeArrays
@@ -54,8 +54,7 @@ class System:
             lambda u: apply(u, at, layout), join(right), tol=self.tol, maxiter=MOST_STEPS
         )
         a = [
-            at_levels(swapped(Li), u)
-            for Li, u in zip(at.Li, split(solved.x, layout), strict=True)
+            at_levels(swapped(Li), u) for Li, u in zip(at.Li, split(solved.x, layout), strict=True)
         ]
         up, _ = coupled([by_factor(F[t], x) for t, x in zip(layout.rest, a, strict=True)], layout)
         out = dict(zip(layout.rest, a, strict=True))
@@ -88,9 +87,7 @@ class Shrinkage:
         return side_by_side([by_factor(L, part) for L, part in zip(F, solved, strict=True)])
 
 
-def system_at(
-    factors: Sequence[Array], layout: MatrixFreeArrays, tol: float = SOLVED
-) -> System:
+def system_at(factors: Sequence[Array], layout: MatrixFreeArrays, tol: float = SOLVED) -> System:
     """The system at relative factors of the terms."""
     return System(reduce(factors, layout), layout, tol)
 

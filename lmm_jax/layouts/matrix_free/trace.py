@@ -30,8 +30,8 @@ from .arrays import MatrixFreeArrays
 from .reduced import (
     Applied,
     Reduced,
-    apply,
     applied,
+    apply,
     size_of_rest,
     split,
     squares_up,
@@ -256,16 +256,14 @@ def _through_blocks(twists: list[Array], at: Reduced, layout: MatrixFreeArrays) 
         inner = up if inner is None else inner + up
     assert inner is not None
     q = inner.shape[0]
-    J = xp.eye(q, dtype=inner.dtype)[:, :, None] - xp.einsum(
-        "abl,bdl->adl", at.H, layout.blocks[e]
-    )
+    J = xp.eye(q, dtype=inner.dtype)[:, :, None] - xp.einsum("abl,bdl->adl", at.H, layout.blocks[e])
     right = xp.einsum("ab,bdl->adl", at.factors[e], at.inverse)
     top = -xp.einsum("bal,bdlc,del->cae", J, inner, right)
     return [top, *halves]
 
 
 def _exact_halves(at: Reduced, poly: _Polynomial, layout: MatrixFreeArrays) -> list[Array]:
-    """Halves of ``log|B| + log|D|`` and of the sum of squares, (k, k); the eliminated term first."""
+    """Halves of ``log|B| + log|D|`` and of the sum of squares; the eliminated term first."""
     xp, e = namespace(layout.S0), layout.first
     W = [xp.einsum("bal,bdl->adl", Li, Li)[..., None] for Li in at.Li]  # D^-1
     if layout.square:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ...covariance.structures import OfTerms, Structure, term_sizes
+from ...covariance.structures import OfTerms, Structure
 from ...numerics.elimination import Elimination, eliminate_sparse
 from ...reprs import brief
 from ..group_index import LevelMap
@@ -64,30 +64,18 @@ class SparsePlan:
     __repr__ = brief
 
 
-def plan_sparse(
-    codes: Sequence[np.ndarray],
-    n_levels: Sequence[int],
-    structures: Sequence[Structure],
-    n_components: int,
-    **limits: Any,
-) -> SparsePlan | None:
-    """Build the index; None where eliminating the levels would fill the matrix up.
+def plan_sparse(index: SparseIndex, maps: tuple[LevelMap, ...], **limits: Any) -> SparsePlan | None:
+    """An order of elimination for an index; None where it would fill the matrix up.
 
     Parameters
     ----------
-    codes : sequence of ndarray of int, shape (n, S)
-        Level of each row in each term, for every membership.
-    n_levels : sequence of int
-    structures : sequence of Structure
-    n_components : int
-        How many of the last terms are variance components.
+    index, maps
+        See :func:`sparse_index`.
     **limits
         Of :func:`lmm_jax.numerics.elimination.eliminate_sparse`.
     """
-    index, maps = sparse_index(codes, n_levels, structures, n_components)
     elimination = eliminate_sparse(
-        *scalar_pairs(index.meetings, n_levels, term_sizes(structures)),
-        **limits,
+        *scalar_pairs(index.meetings, index.widths, index.sizes), **limits
     )
     if elimination is None:
         return None
@@ -100,7 +88,17 @@ def sparse_index(
     structures: Sequence[Structure],
     n_components: int,
 ) -> tuple[SparseIndex, tuple[LevelMap, ...]]:
-    """The index without an order of elimination, and where the levels' effects stand."""
+    """The index without an order of elimination, and where the levels' effects stand.
+
+    Parameters
+    ----------
+    codes : sequence of ndarray of int, shape (n, S)
+        Level of each row in each term, for every membership.
+    n_levels : sequence of int
+    structures : sequence of Structure
+    n_components : int
+        How many of the last terms are variance components.
+    """
     streams = tuple(t for t, c in enumerate(codes) for _ in range(c.shape[1]))
     levels = tuple(
         np.ascontiguousarray(c[:, s], np.int32) for c in codes for s in range(c.shape[1])
