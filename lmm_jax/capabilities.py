@@ -46,11 +46,6 @@ _CORE = (
     "{what} fits replicates in batches, for which the crossed factors of this model are too large: "
     "draw responses by lmm.simulate and fit each of them by lmm.fit"
 )
-_JOINT = (
-    "{what} would need covariances between random effects of different levels, and an approximate "
-    "fit has those of each level alone (random_effects_cov): predictions without conditional "
-    "standard errors are exact"
-)
 _ESTIMATED = (
     "{what}: the log-likelihood of crossed factors fitted approximately is an estimate that JAX "
     "cannot differentiate: use lmm.fit, or lmm.profile_loglike for values"
@@ -306,13 +301,13 @@ TABLE = {
     ),
     "random_effects": _OF_LEVELS,
     "random_effects_cov": _OF_LEVELS,
-    "joint_effects_cov": Capability("fit", {**_NO_ROWS, "approximate": _JOINT}),
+    "joint_effects_cov": Capability("fit", _NO_ROWS),
     "layout_info": _OF_LEVELS,
     "coef": _OF_LEVELS,
     "predict": _OF_NEW_ROWS,
     "predict without newdata": _OF_ROWS,
     "conditional prediction beside correlated residuals": Capability("fit", _NO_ROWS),
-    "conditional standard errors": Capability("fit", {**_NO_ROWS, "approximate": _JOINT}),
+    "conditional standard errors": Capability("fit", _NO_ROWS),
     "model_matrix": _OF_NEW_ROWS,
     "model_matrix without newdata": _OF_ROWS,
     "fittedvalues": Capability("fit", {"without data": _DATA, "batches": _ROWS}),

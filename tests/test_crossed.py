@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from crossed_designs import DESIGNS, WEIGHTED, frame, islands
+from crossed_designs import DESIGNS, WEIGHTED, frame, intercept, islands
 from derivatives import check_derivatives
-from helpers import Term, assert_close, dense_blups, dense_deviance, dense_jet
+from helpers import assert_close, dense_blups, dense_deviance, dense_jet
 
 import lmm_jax as lmm
 from lmm_jax.covariance.theta import factor_blocks, stack_theta

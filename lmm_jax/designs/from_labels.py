@@ -16,8 +16,8 @@ from ..inputs.arrays import plain
 from ..inputs.matching import distinct
 from ..layouts.crossed.index import CrossedIndex
 from ..layouts.group_index import GroupIndex, Table
-from ..layouts.sparse.index import SparsePlan
 from ..layouts.plan import plan_layout
+from ..layouts.sparse.index import SparsePlan
 from .design import Design
 from .terms import connected_rows
 
@@ -68,12 +68,13 @@ def row_index(
                 "the layout of related levels is no function of an index of the rows: use "
                 "design.layout"
             )
-        if isinstance(groups.plan, SparsePlan):
+        planned = groups.plan
+        if isinstance(planned, SparsePlan):
             raise DataError(
                 "the levels of these crossed factors meet few others: their matrices are kept "
-                "sparse, which no JAX program makes of rows: use lmm.fit, or row_index of the labels"
+                "sparse, which no JAX program makes of rows: use lmm.fit, or row_index of labels"
             )
-        return _trimmed(groups.plan.index, groups.nobs)
+        return _trimmed(planned.index, groups.nobs)
     factors = list(groups) if _is_sequence(groups) else [groups]
     if not factors:
         raise DataError("groups is empty: pass the group labels of the rows")
@@ -91,6 +92,7 @@ def row_index(
     plan, _ = plan_layout(
         component, count, codes, n_levels, unstructured(sizes), names, n_components, traceable=True
     )
+    assert not isinstance(plan, SparsePlan)  # which no traceable plan is
     return _trimmed(plan.index, codes[0].shape[0])
 
 

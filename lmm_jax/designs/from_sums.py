@@ -14,6 +14,7 @@ from ..errors import ConvergenceWarning, DataError, RankWarning, warn_user
 from ..inputs.matching import shown
 from ..layouts.cells import CellSums, grouped_sums
 from ..layouts.crossed.from_cells import crossed_layout
+from ..layouts.crossed.index import CrossedIndex
 from ..layouts.group_index import GroupIndex, stream_pairs
 from ..layouts.stream_compress import Digits, Units
 from ..layouts.stream_pass import finish
@@ -237,6 +238,7 @@ def _compressed(shell: BatchDesign, made: _Terms, units: Units) -> tuple[Compres
     if isinstance(index, GroupIndex):
         layout, reach, digits = finish(grouped_sums(cells, index), units, index)
     else:
+        assert isinstance(index, CrossedIndex)  # what sums are laid out as
         layout, digits = crossed_layout(cells, units, index)
         reach = layout.ranks(), layout.within_rss()
     return Compressed(layout=layout, reach=reach, few_groups=few_groups(shell.plan)), digits

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -61,14 +61,15 @@ _means = compiled(_all_means, host=1e-7)
 def group_effects(estimates: Estimates, design: Design) -> GroupEffects:
     """Conditional means (BLUPs) and covariances given y at the estimates."""
     with float64():
-        theta, beta = estimates.theta_layout, estimates.beta_layout
+        theta: Any = estimates.theta_layout
+        beta = estimates.beta_layout
         parts = _blups(theta, beta, design.compressed.layout)
     return GroupEffects(
         means=[estimates.y_scale * np.asarray(part.b) for part in parts],
         covariances=[np.asarray(part.cov) for part in parts],
         through=[None if part.through is None else np.asarray(part.through) for part in parts],
         priors=[F @ F.T for F in estimates.factors],
-        joint=design.compressed.layout.joint_covariance(estimates.theta_layout),
+        joint=design.compressed.layout.joint_covariance(theta),
     )
 
 

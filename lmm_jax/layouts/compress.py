@@ -262,7 +262,7 @@ def _of_terms(streams: Sequence[Array], index: CrossedIndex, terms: Sequence[int
 
 
 def weighted_streams(
-    Z: Sequence[Array], whiteners: Sequence[Array], root: Array, index: GroupIndex | CrossedIndex
+    Z: Sequence[Array], whiteners: Sequence[Array], root: Array, index: Any
 ) -> list[Array]:
     """Whitened covariates of every stream, (n, k) each, multiplied by root weights."""
     streams = []

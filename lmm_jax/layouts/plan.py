@@ -148,7 +148,7 @@ def plan_layout(
     residual : ResidualRows, optional
         Covariance of the residuals.
     traceable : bool
-        Leave out the layouts that NumPy makes of rows: it is asked for of traced rows or sums.
+        Leave out the layouts that NumPy alone makes, of rows: they are traced, or summed up.
     approximate : bool, optional
         Whether crossed factors are fitted approximately; None: where nothing else can be done.
 
@@ -291,6 +291,7 @@ def _together(
     if not approximate:
         sparse = None if crowded else _sparse_plan(core, index, maps)
         if sparse is not None:
+            assert sparse.index.elimination is not None
             return sparse, LayoutInfo(
                 kind="sparse", eliminated=(), core=tuple(labels), n_groups=0, n_blocks=1,
                 core_size=sparse.index.elimination.n_tail,
@@ -326,6 +327,7 @@ def _sparse_plan(core: _Core, index: SparseIndex, maps: tuple[LevelMap, ...]) ->
     )
     if plan is None:
         return None
+    assert plan.index.elimination is not None
     return plan if not core.fits or plan.index.elimination.seconds < core.seconds else None
 
 

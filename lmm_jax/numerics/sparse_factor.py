@@ -11,7 +11,7 @@ by an imaginary step).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -26,7 +26,7 @@ class SparseFactor(NamedTuple):
 
     plan: Elimination
     d: np.ndarray  # (n - t,) pivots
-    l: np.ndarray  # (E,) entries of the unit lower triangular L
+    lower: np.ndarray  # (E,) entries of the unit lower triangular L
     tail: np.ndarray  # (t, t) inverse of what remains at the tail
     logdet: float
 
@@ -51,7 +51,7 @@ class SparseFactor(NamedTuple):
         starts = plan.starts[r.columns.start : r.columns.stop + 1] - r.entries.start
         rows = plan.rows[r.entries] - np.int32(r.columns.stop)
         shape = (n - r.columns.stop, r.columns.stop - r.columns.start)
-        return scipy.sparse.csc_array((self.l[r.entries], rows, starts), shape=shape)
+        return scipy.sparse.csc_array((self.lower[r.entries], rows, starts), shape=shape)
 
 
 def factor_sparse(values: np.ndarray, plan: Elimination) -> SparseFactor:
@@ -71,11 +71,11 @@ def factor_sparse(values: np.ndarray, plan: Elimination) -> SparseFactor:
 
 def inverse_entries(at: SparseFactor) -> np.ndarray:
     """``A^-1`` at the places of the storage."""
-    plan, m, E, t = at.plan, at.plan.n_pivots, at.plan.rows.size, at.plan.n_tail
-    z = np.empty(plan.size, at.l.dtype)
+    plan, m, E = at.plan, at.plan.n_pivots, at.plan.rows.size
+    z = np.empty(plan.size, at.lower.dtype)
     z[m + E :] = at.tail.ravel()
     for r in reversed(plan.rounds):
-        entry = at.l[r.entries]
+        entry = at.lower[r.entries]
         known = z[r.target][r.cell]  # A^-1 at the rows of both entries of a pair
         size = entry.size
         sums = _sums(r.left, known * entry[r.right], size)
@@ -93,7 +93,8 @@ def _dense_inverse(A: np.ndarray) -> tuple[np.ndarray, float]:
     """Inverse and log-determinant of the tail; the derivative of the inverse is ``-Z dA Z``."""
     if not A.size:
         return A, 0.0
-    inverse, logdet = spd_inverse(np.ascontiguousarray(A.real)[:, :, None])
+    real: Any = np.ascontiguousarray(A.real)[:, :, None]
+    inverse, logdet = spd_inverse(real)
     Z = np.asarray(inverse[:, :, 0])
     if np.iscomplexobj(A):
         return Z - 1j * (Z @ A.imag @ Z), float(logdet)

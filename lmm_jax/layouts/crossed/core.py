@@ -56,7 +56,8 @@ def multiply(A: Array, B: Array) -> Array:
     """``A B`` block by block: (N, M, B), (M, C, B) -> (N, C, B); A may know how to multiply."""
     times = getattr(A, "times", None)
     if times is not None:
-        return times(B)
+        product: Array = times(B)
+        return product
     xp = namespace(A, B)
     if A.shape[0] * A.shape[1] <= 256:
         return xp.sum(A[:, :, None] * B[None], axis=1)
@@ -138,15 +139,15 @@ def solve_core(
 
 
 def solved(
-    A: Array,
+    A: Any,
     b: Array,
     origin: Array,
     factors: CoreFactors,
     widths: Sequence[int],
-    diagonals: tuple[Array, Array],
-    Ki: Array,
-    H: Array,
-    logdet: Array,
+    diagonals: tuple[Any, Any],
+    Ki: Any,
+    H: Any,
+    logdet: Any,
 ) -> CoreTerms:
     """:func:`solve_core` once K is inverted; A, Ki and H may be matrices or multiply alone."""
     xp = namespace(b, origin)

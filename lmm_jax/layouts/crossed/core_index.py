@@ -145,6 +145,7 @@ def level_streams(
 
 
 def find_cells(group: np.ndarray, levels: Sequence[np.ndarray], n_levels: int) -> GroupLevels:
+    """Which groups meet which levels, from the rows' levels in every membership."""
     key = np.concatenate([group * n_levels + level for level in levels])
     order = np.argsort(key, kind="stable")
     ranked = key[order]

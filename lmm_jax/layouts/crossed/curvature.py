@@ -1,13 +1,14 @@
 """Second derivatives of the crossed layout; see :mod:`lmm_jax.layouts.crossed.layout`.
 
 Everything is made of ``P = Z' V^-1 Z`` and ``U = Z' V^-1 [X y]``: products of P with
-columns are cheap, traces of products of P need matrix products of the core's size.
+columns are cheap, traces of products of P need matrix products of the core's size. What the
+former give, :mod:`..sparse` takes too, whose matrices multiply and are not written out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax import Array
@@ -30,7 +31,7 @@ class EffectColumns(NamedTuple):
     core: Array  # (N, C, B)
 
 
-def tangent_effects(rest: CrossedTerms, layout: CrossedArrays, v: Array) -> EffectColumns:
+def tangent_effects(rest: Any, layout: Any, v: Array) -> EffectColumns:
     """``D_k U v`` for every entry k of theta, with v (p + 1, C): m C columns, k slowest."""
     xp = namespace(layout.S0, v)
     first, C = places(layout, layout.eliminated), v.shape[1]
@@ -53,7 +54,7 @@ def tangent_effects(rest: CrossedTerms, layout: CrossedArrays, v: Array) -> Effe
     return EffectColumns(tuple(groups), core.reshape(u.shape[0], m * C, -1))
 
 
-def apply_P(x: EffectColumns, rest: CrossedTerms, layout: CrossedArrays) -> EffectColumns:
+def apply_P(x: EffectColumns, rest: Any, layout: Any) -> EffectColumns:
     """``Z' V^-1 Z x``.
 
     With ``h = e' x_1 + A x_2``: the core gets ``h - A H h``, a group
@@ -97,9 +98,7 @@ def inner_products(left: EffectColumns, right: EffectColumns, W: Array) -> Array
     return sum(parts, inner(left.core, right.core))
 
 
-def average_information(
-    theta: Array, v: Array, jet: WaistJet[CrossedTerms], layout: CrossedArrays
-) -> Array:
+def average_information(theta: Array, v: Array, jet: WaistJet[Any], layout: Any) -> Array:
     """``(D_k U v)' P (D_l U v)``: a curvature that needs no traces, (m, m).
 
     References

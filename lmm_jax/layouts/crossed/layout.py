@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import numpy as np
@@ -161,7 +162,7 @@ def blups(theta: Array, beta: Array, layout: CrossedLayout) -> tuple[BlupTerms, 
 # ------------------------------------------------------------ start values, rotations
 
 
-def moment_theta(layout: CrossedLayout) -> Array:
+def moment_theta(layout: Any) -> Array:
     """Start values from expected squares, weighted as in :class:`StartMoments`.
 
     E (z_l' y)^2 = sigma^2 z_l' z_l + sum_b psi_b sum_m (z_l' z_m)^2

@@ -91,24 +91,25 @@ def linked(gram: SparseGram) -> LinkedGram:
             continue
         t, s = m.terms
         shape = gram.widths[t], gram.widths[s]
-        starts = xp.concatenate([[0], np.cumsum(np.bincount(m.left, minlength=shape[0]))])
+        starts = np.concatenate([[0], np.cumsum(np.bincount(m.left, minlength=shape[0]))])
         number = np.arange(m.left.size, dtype=np.int32)
-        order = scipy.sparse.csr_array((number, m.right, starts), shape=shape).tocsc()
+        back = scipy.sparse.csr_array((number, m.right, starts), shape=shape).tocsc()
         own = xp.by_rows(xp.moveaxis(values, 0, -1))
         links.append(
             Link(
                 values=own,
-                at=Pattern(columns=m.right, starts=starts.astype(np.int32), n_columns=shape[1]),
-                values_back=xp.by_rows(own[:, :, order.data]),
-                back=Pattern(
-                    columns=order.indices.astype(np.int32),
-                    starts=order.indptr.astype(np.int32),
-                    n_columns=shape[0],
-                ),
+                at=_pattern(m.right, starts, shape[1]),
+                values_back=xp.by_rows(own[:, :, back.data]),
+                back=_pattern(back.indices, back.indptr, shape[0]),
                 pair=(t, s),
             )
         )
     return LinkedGram(blocks=blocks, links=tuple(links))
+
+
+def _pattern(columns: Any, starts: Any, n_columns: int) -> Pattern:
+    narrow: Any = [np.asarray(part, np.int32) for part in (columns, starts)]
+    return Pattern(columns=narrow[0], starts=narrow[1], n_columns=n_columns)
 
 
 def _effects(layout: MatrixFreeLayout) -> tuple[Any, Any]:

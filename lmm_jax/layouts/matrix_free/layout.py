@@ -27,7 +27,7 @@ from jax import Array
 
 from ...covariance.theta import factor_blocks, theta_slices
 from ...numerics.linalg import exact, symmetrize
-from ...numerics.namespace import namespace
+from ...numerics.namespace import NUMPY, namespace
 from ...reprs import brief, public
 from ..contract import BlupTerms, Curvature, Waist, WaistJet, less_fixed
 from ..crossed import core as dense
@@ -109,6 +109,17 @@ class MatrixFreeLayout(MatrixFreeArrays):
         """See :meth:`Layout.waist_at`."""
         return self._waist(core_factors(theta, self.structures))
 
+    @exact
+    def waists_at(self, thetas: Array) -> Waist:
+        """See :meth:`Layout.waists_at`: one after the other."""
+        xp = namespace(thetas, self)
+        found: Waist = (xp.vmap(self.waist_at) if xp is NUMPY else self._mapped)(thetas)
+        return found
+
+    def _mapped(self, thetas: Array) -> Waist:
+        found: Waist = jax.lax.map(self.waist_at, thetas)
+        return found
+
     def _waist(self, factors: CoreFactors) -> Waist:
         system = system_at(factors.blocks, self)
         core = _solved(system, factors, log_det_value(system.at, self))
@@ -151,6 +162,11 @@ class MatrixFreeLayout(MatrixFreeArrays):
         means = by_terms(mean, self.blocks)
         covs = level_covariances(system, self)
         return tuple(BlupTerms(b=b[:, :, 0], cov=cov) for b, cov in zip(means, covs, strict=True))
+
+    @exact
+    def joint_covariance(self, theta: Array) -> Shrinkage:
+        """See :meth:`Layout.joint_covariance`."""
+        return Shrinkage(system_at(factor_blocks(theta, self.structures), self))
 
     @exact
     def start_moments(self) -> Array:

@@ -168,7 +168,7 @@ def _columns(layout: MatrixFreeArrays) -> tuple[Array, Array, int]:
 def _polynomial(
     at: Reduced, moments: tuple[Array, Array], weights: Array, layout: MatrixFreeArrays
 ) -> _Polynomial:
-    xp = namespace(layout.S0)
+    xp: Any = namespace(layout.S0)
     one, N = xp.ones((), layout.S0.dtype), size_of_rest(layout)
     if not layout.square:
         zero = 0.0 * one

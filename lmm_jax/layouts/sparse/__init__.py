@@ -1,1 +1,1 @@
-"""Layouts of crossed factors whose levels meet few others: all random effects in one sparse system."""
+"""Crossed factors whose levels meet few others: all random effects in one sparse system."""

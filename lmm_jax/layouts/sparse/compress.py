@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
+from ...numerics.elimination import Elimination
 from ...numerics.linalg import total_product
 from ...numerics.namespace import NUMPY as xp
 from ..common_scale import fixed_frame, read_weights, whitener
@@ -27,24 +26,26 @@ def sparse_layout(
     y: Any, X: Any, Z: Sequence[Any], weights: Any | None, index: SparseIndex
 ) -> SparseLayout:
     """Sufficient statistics of rows; the arguments are those of :func:`lmm_jax.compress`."""
-    weights = np.ones(y.size) if weights is None else weights
+    elimination = index.elimination
+    assert elimination is not None  # the plan has one
+    weights = xp.ones(y.size) if weights is None else weights
     rows = read_weights(weights)
     frame = fixed_frame(X, y[:, None], rows)
-    XY = np.concatenate([frame.X, frame.Y], axis=1) * rows.root[:, None]
+    XY = xp.concatenate([frame.X, frame.Y], axis=1) * rows.root[:, None]
     whiteners = tuple(whitener(z, weights, s) for z, s in zip(Z, index.structures, strict=True))
     streams = weighted_streams(Z, whiteners, rows.root, index)
     gram = gram_of(streams, index)
-    places = Places(gram, index.elimination)
+    places = Places(gram, elimination)
     b = rows_of_levels(streams, XY, index)
     moments = start_moments(gram, b[:, -1:])
-    origin, step = _effects(gram, places, index, b, XY.T @ XY)
+    origin, step = _effects(gram, places, elimination, b, XY.T @ XY)
     XY[:, -1] -= XY[:, :-1] @ step + effects_of_rows(streams, origin, index)[:, 0]
-    b = np.concatenate([b[:, :-1], rows_of_levels(streams, XY[:, -1:], index)], axis=1)
+    b = xp.concatenate([b[:, :-1], rows_of_levels(streams, XY[:, -1:], index)], axis=1)
     return SparseLayout(
         S0=XY.T @ XY,
         core=SparseCore(A=gram, s=b, origin=origin, widths=index.widths),
         moments=moments,
-        elimination=index.elimination,
+        elimination=elimination,
         places=places,
         **one_response(
             maps_back(rows, frame, whiteners, step[:, None], index.structures, index.n_components)
@@ -53,7 +54,7 @@ def sparse_layout(
 
 
 def _effects(
-    gram: SparseGram, places: Places, index: SparseIndex, b: Any, S0: Any
+    gram: SparseGram, places: Places, elimination: Elimination, b: Any, S0: Any
 ) -> tuple[Any, Any]:
     """Effects of all levels and of X that the rows suggest: near the truth they keep y's digits.
 
@@ -62,14 +63,14 @@ def _effects(
     origin : ndarray, shape (N, 1, 1)
     step : ndarray, shape (p,)
     """
-    factors = [_WIDE * np.eye(k) for k in index.sizes]
-    system = System(gram, places, index.elimination, factors)
+    factors = [_WIDE * xp.eye(k) for k in gram.sizes]
+    system = System(gram, places, elimination, factors)
     fit = _WIDE**2 * system.times(b)
     left = S0 - total_product(b, fit)
     step = within_step(left[:-1, :-1], left[:-1, -1])
-    effects = fit[:, -1:] - np.einsum("npb,p->nb", fit[:, :-1], step)[:, None]
-    if not (np.isfinite(effects).all() and np.isfinite(step).all()):
-        return np.zeros_like(effects), np.zeros_like(step)
+    effects = fit[:, -1:] - xp.einsum("npb,p->nb", fit[:, :-1], step)[:, None]
+    if not (xp.isfinite(effects).all() and xp.isfinite(step).all()):
+        return xp.zeros_like(effects), xp.zeros_like(step)
     return effects, step
 
 
@@ -83,10 +84,10 @@ def start_moments(gram: SparseGram, y_rows: Any) -> StartMoments:
     norms = [xp.einsum("laa->la", block) for block in gram.own]
     weight = [(1.0 + 0.25 * norm) ** -2 for norm in norms]
     return StartMoments(
-        squares=np.concatenate(
+        squares=xp.concatenate(
             [(w * y**2).sum(axis=0) for w, y in zip(weight, parts, strict=True)]
         ),
-        noise=np.concatenate([(w * n).sum(axis=0) for w, n in zip(weight, norms, strict=True)]),
+        noise=xp.concatenate([(w * n).sum(axis=0) for w, n in zip(weight, norms, strict=True)]),
         spread=squares_of(gram, weight),
-        norms=np.concatenate([n.sum(axis=0) for n in norms]),
+        norms=xp.concatenate([n.sum(axis=0) for n in norms]),
     )

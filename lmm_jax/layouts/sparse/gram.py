@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import numpy as np
@@ -61,7 +62,7 @@ def by_term(x: Array, sizes: Sequence[int], widths: Sequence[int]) -> list[Array
     return out
 
 
-def _added(blocks: Array, level: Array, count: int) -> Array:
+def _added(blocks: Array, level: Any, count: int) -> Array:
     """Sums of the blocks (P, k, C) of one level, (L, k, C)."""
     xp = namespace(blocks)
     flat = blocks.reshape(blocks.shape[0], -1)
@@ -98,7 +99,7 @@ def gram_of(streams: Sequence[Array], index: SparseIndex) -> SparseGram:
     )
 
 
-def _products(left: Array, right: Array, cell: Array, count: int) -> Array:
+def _products(left: Array, right: Array, cell: Any, count: int) -> Array:
     """Sums of ``left_i right_i'`` by cell, (count, k, k')."""
     xp = namespace(left, right)
     parts = [
@@ -111,7 +112,7 @@ def _products(left: Array, right: Array, cell: Array, count: int) -> Array:
 def rows_of_levels(streams: Sequence[Array], rows: Array, index: SparseIndex) -> Array:
     """``Z' rows``, (N, C, 1)."""
     xp = namespace(streams, rows)
-    out: list[Array | None] = [None] * len(index.widths)
+    parts: dict[int, Array] = {}
     for z, level, t in zip(streams, index.levels, index.streams, strict=True):
         part = xp.stack(
             [
@@ -120,21 +121,21 @@ def rows_of_levels(streams: Sequence[Array], rows: Array, index: SparseIndex) ->
             ],
             axis=1,
         )
-        before = out[t]
-        out[t] = part if before is None else before + part
+        parts[t] = parts[t] + part if t in parts else part
     C = rows.shape[1]
-    return xp.concatenate([part.reshape(-1, C) for part in out])[:, :, None]
+    out: Array = xp.concatenate([parts[t].reshape(-1, C) for t in sorted(parts)])[:, :, None]
+    return out
 
 
 def effects_of_rows(streams: Sequence[Array], effects: Array, index: SparseIndex) -> Array:
     """``Z a`` for effects (N, C, 1), (n, C)."""
     parts = by_term(effects, index.sizes, index.widths)
-    total = None
+    total: Any = 0.0
     for z, level, t in zip(streams, index.levels, index.streams, strict=True):
         for a in range(z.shape[1]):
-            part = z[:, a, None] * parts[t][level, a]
-            total = part if total is None else total + part
-    return total
+            total = total + z[:, a, None] * parts[t][level, a]
+    out: Array = total
+    return out
 
 
 def squares_of(gram: SparseGram, weight: Sequence[Array]) -> Array:

@@ -131,7 +131,8 @@ def _meet(
     """
     pairs = list(combinations(range(len(streams)), 2))
     terms = sorted({(streams[u], streams[v]) for u, v in pairs})
-    meetings, cells = [], {}
+    meetings: list[Meetings] = []
+    cells: dict[tuple[int, int], np.ndarray] = {}
     for t, s in terms:
         own = [(u, v) for u, v in pairs if (streams[u], streams[v]) == (t, s)]
         keys = []

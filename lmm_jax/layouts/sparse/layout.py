@@ -27,13 +27,20 @@ from ...covariance.theta import factor_blocks, theta_slices
 from ...errors import DataError
 from ...numerics.elimination import Elimination
 from ...numerics.namespace import JAX, namespace
+from ...numerics.namespace import NUMPY as xp
 from ...reprs import brief, public
 from ..contract import BlupTerms, Curvature, Layout, PsiMoments, Waist, WaistJet, less_fixed
 from ..crossed import core as dense
 from ..crossed.arrays import StartMoments
 from ..crossed.core_factors import CoreFactors, core_factors
-from ..crossed.curvature import EffectColumns, apply_P, average_information, tangent_effects
-from ..crossed.curvature import cross_products, inner_products
+from ..crossed.curvature import (
+    EffectColumns,
+    apply_P,
+    average_information,
+    cross_products,
+    inner_products,
+    tangent_effects,
+)
 from ..crossed.layout import moment_theta
 from ..group_algebra import psi_curvatures, psi_tangents, quadratic_tangents
 from .gram import SparseGram, by_term
@@ -132,7 +139,7 @@ class SparseLayout(Layout):
         """See :meth:`Layout.waists_at`: one after the other."""
         _check_host(thetas, self)
         found = [self.waist_at(theta) for theta in thetas]
-        return Waist(*(np.stack(parts) for parts in zip(*found, strict=True)))
+        return Waist(*(xp.stack(parts) for parts in zip(*found, strict=True)))
 
     def _waist(self, blocks: Sequence[Any]) -> Waist:
         core = _solve(self, _factors_of(blocks), with_inverse=False)
@@ -166,7 +173,7 @@ class SparseLayout(Layout):
         """See :meth:`Layout.blups`: one entry a term."""
         _check_host((theta, beta), self)
         core = _solve(self, core_factors(theta, self.structures))
-        means = np.einsum("ncb,c->nb", core.Hb, np.append(-beta, 1.0))[:, None] + self.core.origin
+        means = xp.einsum("ncb,c->nb", core.Hb, xp.append(-beta, 1.0))[:, None] + self.core.origin
         sizes, system = self.core.A.sizes, core.Ki
         out = []
         for L, Z, b in zip(
@@ -175,7 +182,7 @@ class SparseLayout(Layout):
             by_term(means, sizes, self.core.widths),
             strict=True,
         ):
-            cov = np.einsum("ab,lbc,dc->adl", L, Z, L, optimize=True)
+            cov = xp.einsum("ab,lbc,dc->adl", L, Z, L, optimize=True)
             out.append(BlupTerms(b=b[:, :, 0].T, cov=cov))
         return tuple(out)
 
@@ -189,7 +196,7 @@ class SparseLayout(Layout):
 
     def ranks(self) -> Array:
         """See :meth:`Layout.ranks`; all columns count as independent."""
-        return np.sum(self.core.A.diagonal() > 1e-9).astype(float)
+        return xp.sum(self.core.A.diagonal() > 1e-9).astype(float)
 
     def size(self) -> int:
         """See :meth:`Layout.size`."""
@@ -210,7 +217,7 @@ class SparseLayout(Layout):
     def rotate(self, t: int, Q: np.ndarray) -> SparseLayout:
         """See :meth:`Layout.rotate`."""
         core, A = self.core, self.core.A
-        factors = [np.eye(k) for k in A.sizes]
+        factors = [xp.eye(k) for k in A.sizes]
         factors[t] = Q.T
         own = [V if s != t else Q.T @ V @ Q for s, V in enumerate(A.own)]
         across = [
@@ -236,15 +243,15 @@ def _check_host(arrays: Any, layout: SparseLayout) -> None:
 
 def _root(Psi: Any) -> Any:
     """A factor of a covariance that may be singular."""
-    e, V = np.linalg.eigh(Psi)
-    return V * np.sqrt(np.maximum(e, 0.0))
+    e, V = xp.linalg.eigh(Psi)
+    return V * np.sqrt(xp.maximum(e, 0.0))
 
 
 def _factors_of(blocks: Sequence[Any]) -> CoreFactors:
     """Factors that nothing is divided by."""
-    zero = tuple(np.zeros_like(L) for L in blocks)
-    one = tuple(np.eye(len(L)) for L in blocks)
-    return CoreFactors(tuple(blocks), zero, zero, one, np.zeros(()))
+    zero = tuple(xp.zeros_like(L) for L in blocks)
+    one = tuple(xp.eye(len(L)) for L in blocks)
+    return CoreFactors(tuple(blocks), zero, zero, one, xp.zeros(()))
 
 
 def _solve(layout: SparseLayout, factors: CoreFactors, *, with_inverse: bool = True) -> Any:
@@ -255,8 +262,10 @@ def _solve(layout: SparseLayout, factors: CoreFactors, *, with_inverse: bool = T
     if with_inverse:
         diagonals = tuple(d[:, None] for d in system.diagonals)
     H: Any = Shrinkage(system, core.widths)
-    at: Any = core.A, core.s, core.origin, factors, core.widths, diagonals, system, H
-    return dense.solved(*at, np.asarray(system.logdet))
+    logdet = xp.asarray(system.logdet)
+    return dense.solved(
+        core.A, core.s, core.origin, factors, core.widths, diagonals, system, H, logdet
+    )
 
 
 def sparse_jet(theta: Array, layout: SparseLayout) -> WaistJet[SparseTerms]:
@@ -274,7 +283,7 @@ def sparse_jet(theta: Array, layout: SparseLayout) -> WaistJet[SparseTerms]:
     rounding = dense.core_rounding(core, layout.core.s, layout.S0)
     waist = Waist(core.logdet, gram)
     return WaistJet(
-        waist, 2.0 * _contracted(halves, tangents), np.concatenate(dgram), rounding, rest
+        waist, 2.0 * _contracted(halves, tangents), xp.concatenate(dgram), rounding, rest
     )
 
 
@@ -284,7 +293,7 @@ def _slopes(
     """Blocks of ``P - U W U'`` summed over the levels of each term, from those of P."""
     levels = dense.levels_of(rest.core.u, layout.core.A.sizes, layout.core.widths)
     return tuple(
-        0.5 * (p + p.T) - np.einsum("acg,cd,bdg->ab", u, W, u, optimize=True)
+        0.5 * (p + p.T) - xp.einsum("acg,cd,bdg->ab", u, W, u, optimize=True)
         for p, u in zip(P, levels, strict=True)
     )
 
@@ -300,10 +309,10 @@ def _level_blocks(rest: SparseTerms, layout: SparseLayout) -> list[Any]:
 def _lifted(factors: Sequence[Any], least: float, layout: SparseLayout) -> list[Any] | None:
     """Factors without singular values of zero; None where there are none."""
     least = least / float(layout.core.A.diagonal().max()) ** 0.5
-    parts = [np.linalg.svd(L) for L in factors]
+    parts = [xp.linalg.svd(L) for L in factors]
     if all((s >= least).all() for _, s, _ in parts):
         return None
-    return [(U * np.maximum(s, least)) @ V for U, s, V in parts]
+    return [(U * xp.maximum(s, least)) @ V for U, s, V in parts]
 
 
 def _half_slopes(
@@ -325,13 +334,13 @@ def sparse_curvature(
     places = theta_slices(layout.structures)
     E = [s.tangents_at(theta[at]) for s, at in zip(layout.structures, places, strict=True)]
     moved = _half_slopes(rest.factors.blocks, E, layout)
-    logdet = np.array([2.0 * _contracted(row, E) for row in moved])
+    logdet = xp.stack([2.0 * _contracted(row, E) for row in moved])
     for structure, at, half in zip(layout.structures, places, rest.halves, strict=True):
         if not structure.linear:
             logdet[at, at] += structure.bend(theta[at], half)
-    g = tangent_effects(rest, layout, np.eye(W.shape[0]))
+    g = tangent_effects(rest, layout, xp.eye(W.shape[0]))
     hessian = logdet + 2.0 * inner_products(g, apply_P(g, rest, layout), W)
-    minus = _slopes([np.zeros_like(h) for h in rest.halves], W, rest, layout)
+    minus = _slopes([xp.zeros_like(h) for h in rest.halves], W, rest, layout)
     blocks = rest.factors.blocks
     halves = [R @ L for R, L in zip(minus, blocks, strict=True)]
     hessian = hessian + psi_curvatures(theta, minus, halves, layout.structures)
@@ -346,15 +355,14 @@ def sparse_moments(theta: Array, layout: SparseLayout) -> PsiMoments:
     D = [s.directions_at(theta[at]) for s, at in zip(layout.structures, places, strict=True)]
     rest: SparseTerms = sparse_jet(theta, layout).rest
     factors = rest.factors.blocks
-    near = _lifted(factors, _STEP, layout)
-    if near is None:
+    near, far = (_lifted(factors, step, layout) for step in (_STEP, 2.0 * _STEP))
+    if near is None or far is None:
         traces, table = _trace_products(factors, D, layout)
     else:
-        far = _lifted(factors, 2.0 * _STEP, layout)
         pairs = zip(_trace_products(near, D, layout), _trace_products(far, D, layout), strict=True)
         traces, table = ((4.0 * a - b) / 3.0 for a, b in pairs)  # what is left of squares cancels
     rest = rest._replace(D=tuple(D))
-    columns = np.eye(layout.S0.shape[0])[:, :-1]
+    columns = xp.eye(layout.S0.shape[0])[:, :-1]
     g = tangent_effects(rest, layout, columns)
     own = EffectColumns((), rest.core.u[:, :-1])
     C = layout.S0.shape[0] - 1
@@ -382,10 +390,10 @@ def _trace_products(factors: Sequence[Any], D: Sequence[Any], layout: SparseLayo
         change = [h @ inverse for h, inverse in zip(row, inverses, strict=True)]
         change[t] = change[t] - P[t] @ E[t][j] @ inverses[t]
         table.append(-_contracted(change, D))
-    return _contracted(P, D), np.array(table)
+    return _contracted(P, D), xp.stack(table)
 
 
 def _contracted(blocks: Sequence[Any], D: Sequence[Any]) -> Any:
     """``<block, D_k>`` of every term, (m,)."""
-    parts = [np.einsum("ab,kab->k", A, d) for A, d in zip(blocks, D, strict=True)]
-    return np.concatenate(parts)
+    parts = [xp.einsum("ab,kab->k", A, d) for A, d in zip(blocks, D, strict=True)]
+    return xp.concatenate(parts)

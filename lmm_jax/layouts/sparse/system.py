@@ -1,4 +1,4 @@
-"""``I + Lambda' Z'Z Lambda`` of all random effects together: its factor and what follows from it."""
+"""``I + Lambda' Z'Z Lambda`` of all random effects together: its factor and what follows."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class System:
         gram: SparseGram,
         places: Places,
         elimination: Elimination,
-        factors: Sequence[np.ndarray],
+        factors: Sequence[Any],
     ) -> None:
         self.gram, self.places, self.factors = gram, places, factors
         values = np.zeros(elimination.size, np.result_type(*factors, float))
@@ -122,9 +122,9 @@ class System:
         return out
 
 
-def _moments(V: np.ndarray, Z: np.ndarray) -> np.ndarray:
+def _moments(V: Any, Z: np.ndarray) -> np.ndarray:
     """``sum_p V_p[a, b] Z_p[c, d]``."""
-    flat = V.reshape(len(V), -1).T @ Z.reshape(len(Z), -1)
+    flat: np.ndarray = V.reshape(len(V), -1).T @ Z.reshape(len(Z), -1)
     return flat.reshape(*V.shape[1:], *Z.shape[1:])
 
 
