@@ -97,8 +97,8 @@ def markdown(report: dict[str, Any]) -> str:
         "# Crossed factors, approximately",
         "",
         f"`{FORMULA}`, from a data frame to standard errors, each fit in a process of its own; "
-        "memory is that of the process, with the data, interpreter and imports. The ratio is that of "
-        "the variances of both factors to the residual's; *se* are Monte Carlo standard errors. "
+        "memory is that of the process, with the data, interpreter and imports. The ratio is that "
+        "of the variances of both factors to the residual's; *se* are Monte Carlo standard errors. "
         "[Crossed factors of any size](../scale.md#crossed-factors-of-any-size) says more.",
         "",
         in_words(report["machine"]),

@@ -35,6 +35,7 @@ _LONG = 20.0  # seconds of a call that is the last one
 class Job(NamedTuple):
     title: str
     prepare: Callable[[float], Callable[[], dict[str, Any]]]  # of a scale; what is timed
+    devices: tuple[str, ...] = tuple(DEVICES)
 
 
 # ------------------------------------------------------------ the jobs
@@ -171,6 +172,10 @@ JOBS: dict[str, Job] = {
         "`bootstrap`, 10,000 of Penicillin, crossed",
         lambda scale: replicates("penicillin", PENICILLIN, 10_000, scale),
     ),
+    "c": Job(
+        "fit of 1,000,000 rows in 100,000 groups with a slope, from a frame",
+        lambda scale: problem("c", "jax", scale),
+    ),
     "rows": Job("fit of 10,000,000 rows, 1,000,000 groups with a slope, from arrays", rows),
     "insteval": Job(
         "fit of InstEval, 2,972 students by 1,128 lecturers by department and service",
@@ -179,6 +184,14 @@ JOBS: dict[str, Job] = {
     "movielens": Job(
         "fit of 1,000,000 ratings, 6,040 by 3,706",
         lambda scale: problem("movielens", "jax", scale),
+    ),
+    "movies-23k": Job(
+        "fit of 32,000,000 ratings, 200,948 by 23,350",
+        lambda scale: problem("movies-23k", "jax", scale), ("cuda",),
+    ),
+    "movies-44k": Job(
+        "fit of 32,000,000 ratings, 200,948 by 43,884",
+        lambda scale: problem("movies-44k", "jax", scale), ("cuda",),
     ),
     "embedded": Job(
         "100 gradients through 1,000,000 rows in 100,000 groups (`jit`)", embedded
@@ -213,7 +226,8 @@ def work(names: list[str], runs: int, scale: float) -> None:
                 answer = call()
                 seconds = time.perf_counter() - start
                 compiling = sum(compilations.seconds[before:])
-                say(job=name, seconds=seconds, compile_s=compiling, **answer)
+                peak = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+                say(job=name, seconds=seconds, compile_s=compiling, peak_bytes=peak, **answer)
                 if seconds - compiling > _LONG:
                     break
         except Exception as error:  # the other jobs go on
@@ -226,9 +240,15 @@ def say(**report: Any) -> None:
 
 def measured(device: str, names: list[str], runs: int, scale: float) -> Iterator[dict[str, Any]]:
     """What a process on one device has found so far, after each of its lines."""
+    names = [name for name in names if device in JOBS[name].devices]
     call = [sys.executable, str(Path(__file__).resolve()), "--worker", "--jobs", *names]
     call += ["--runs", str(runs), "--scale", str(scale)]
-    environment = {**os.environ, "JAX_PLATFORMS": device, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = {
+        "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.94",  # JAX takes three quarters unless it is told to
+        **os.environ,
+        "JAX_PLATFORMS": device,
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
     found: dict[str, Any] = {"date": str(datetime.date.today()), "jobs": {}}
     with subprocess.Popen(call, stdout=subprocess.PIPE, text=True, env=environment) as child:
         for line in child.stdout or ():

@@ -211,6 +211,54 @@ def ratings(title: str, users: int, items: int, rows: int, scale: float) -> Prob
     )
 
 
+def movers(scale: float) -> Problem:
+    """Employees, three rows each, who change between employers near each other."""
+    rng = np.random.default_rng(0)
+    people, firms = _count(200_000, scale), _count(80_000, scale)
+    person = np.repeat(np.arange(people), 3)
+    place = person * (firms / people) + 3.0 * rng.normal(size=person.size)
+    firm = np.clip(np.round(place).astype(int), 0, firms - 1)
+    x = rng.normal(size=person.size)
+    effects = 0.8 * rng.normal(size=people)[person] + 0.5 * rng.normal(size=firms)[firm]
+    y = 1.0 + 0.5 * x + effects + rng.normal(size=x.size)
+    return Problem(
+        title="600,000 rows of 200,000 employees by 80,000 employers, who meet few others",
+        frame=pd.DataFrame({"y": y, "x": x, "person": person, "firm": firm}),
+        response="y",
+        fixed=("x",),
+        terms=(Term(("person",), ()), Term(("firm",), ())),
+        structure="crossed",
+    )
+
+
+def viewers(title: str, users: int, items: int, rows: int, scale: float) -> Problem:
+    """About so many ratings, none of them twice, in the proportions of MovieLens 32M.
+
+    A user rates 20 or more, 73 at the median, log-normally; of 84,000 items the first has 83,000
+    ratings, the thousandth 6,700, the 23,350th 20 and the 43,884th two.
+    """
+    rng, rank = np.random.default_rng(1), np.arange(1, _count(items, scale) + 1) / min(scale, 1.0)
+    users, items, rows = _count(users, scale), rank.size, _count(rows, scale, 500)
+    activity = np.maximum(20.0, np.exp(rng.normal(np.log(73.0), 1.25, users)))
+    drawn = np.ceil(activity * 1.3 * rows / activity.sum()).astype(int)
+    popularity = np.exp(-0.1863 * rank**0.38)
+    user = np.repeat(np.arange(users), drawn)
+    item = np.repeat(np.arange(items), rng.multinomial(user.size, popularity / popularity.sum()))
+    rng.shuffle(item)
+    user, item = np.divmod(np.unique(user * items + item), items)
+    kept = rng.uniform(size=user.size) * user.size < rows
+    user, item = user[kept], item[kept]
+    y = 3.5 + 0.45 * rng.normal(size=users)[user] + 0.6 * rng.normal(size=items)[item]
+    return Problem(
+        title=title,
+        frame=pd.DataFrame({"y": y + 0.95 * rng.normal(size=y.size), "user": user, "item": item}),
+        response="y",
+        fixed=(),
+        terms=(Term(("user",), ()), Term(("item",), ())),
+        structure="crossed",
+    )
+
+
 def _series() -> dict[str, Callable[[float], Problem]]:
     """Time against groups (10 rows each) and against rows (1,000 groups)."""
     found: dict[str, Callable[[float], Problem]] = {}
@@ -233,6 +281,8 @@ _SMALL = "1,000 groups of 20 rows, p = 5, intercept and slope"
 _MOVIES = "1,000,000 ratings of 3,706 items by 6,040 users"
 _WIDE = "5,000,000 ratings of 2,000 items by 100,000 users"
 
+_MANY = "32,000,000 ratings of {:,} items by 200,948 users"
+
 GROUPED: dict[str, Callable[[float], Problem]] = {
     "a": sleepstudy,
     "b": partial(_even, _SMALL, 1_000, 20, 5, True),
@@ -248,7 +298,10 @@ CROSSED: dict[str, Callable[[float], Problem]] = {
     "insteval": partial(insteval, department=True),
     "insteval2": partial(insteval, department=False),
     "movielens": partial(ratings, _MOVIES, 6_040, 3_706, 1_000_000),
+    "movers": movers,
     "wide": partial(ratings, _WIDE, 100_000, 2_000, 5_000_000),
+    "movies-23k": partial(viewers, _MANY.format(23_350), 200_948, 23_350, 32_000_000),
+    "movies-44k": partial(viewers, _MANY.format(43_884), 200_948, 43_884, 32_000_000),
 }
 SERIES = _series()
 PROBLEMS = {**GROUPED, **CROSSED, **SERIES}

@@ -118,6 +118,7 @@ Pure functions of arrays
     shard                Place a layout on several devices, the groups divided among them.
     GroupedLayout        Sufficient statistics of a mixed model with independent groups.
     CrossedLayout        Sufficient statistics of a mixed model with crossed factors.
+    SparseLayout         Sufficient statistics of crossed factors whose levels meet few others.
     MatrixFreeLayout     Sufficient statistics of a mixed model whose crossed factors are fitted
                          approximately.
     ResidualLayout       Sufficient statistics of a model with a residual covariance.

@@ -47,6 +47,7 @@ from .layouts.plan import LayoutInfo
 from .layouts.residual.layout import ResidualLayout
 from .layouts.residual.markov import MarkovLayout
 from .layouts.sharding import shard
+from .layouts.sparse.layout import SparseLayout
 from .likelihood.profile import get_fe_params, get_scale, hessian, loglike, profile_loglike, score
 from .likelihood.woodbury import woodbury_logdet, woodbury_solver
 from .numerics.programs import use_cache
@@ -102,6 +103,7 @@ __all__ = [
     "RowSums",
     "Schema",
     "SimulatedResiduals",
+    "SparseLayout",
     "anova",
     "bootstrap",
     "caic",

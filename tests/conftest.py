@@ -7,10 +7,12 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when numpy loads; two threads make LAPACK erratic
 os.environ["COLUMNS"] = "80"  # tables fold at the width of the terminal
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA 0.9 is loud about programs from a disk
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # workers share an accelerator
 
 import jax
 import pytest
@@ -19,16 +21,27 @@ from jax._src import compiler
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 # Nearly all of the time is compilation: programs that run once or twice need no optimization, here
-# and in the processes that tests start.
-# Settings of JAX only: a flag that a version of XLA does not know ends the process.
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-jax.config.update("jax_disable_most_optimizations", True)
-# XLA's older code generator takes half the time; LLVM need not cut programs up for idle cores.
-_PLAIN = {
-    "xla_backend_optimization_level": 0,
-    "xla_cpu_use_fusion_emitters": False,
-    "xla_cpu_parallel_codegen_split_count": 1,
-}
+# and in the processes that tests start. Options of programs, and a setting of JAX that stands for
+# such options: a flag that a version of XLA does not know ends the process.
+_ON_CPU = jax.default_backend() == "cpu"
+if _ON_CPU:  # a GPU's compiler needs its passes
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    jax.config.update("jax_disable_most_optimizations", True)
+# XLA's older code generator takes half the time; LLVM need not cut programs up for idle cores. A
+# GPU's compiler would try several kernels for every product.
+_PLAIN: dict[str, Any] = (
+    {
+        "xla_backend_optimization_level": 0,
+        "xla_cpu_use_fusion_emitters": False,
+        "xla_cpu_parallel_codegen_split_count": 1,
+    }
+    if _ON_CPU
+    else {
+        "xla_backend_optimization_level": 1,
+        "xla_gpu_autotune_level": 0,
+        "xla_gpu_enable_triton_gemm": False,
+    }
+)
 
 
 def _knows(name):
@@ -119,6 +132,16 @@ def compiled(caplog):
         yield lambda: re.findall(r"Finished XLA compilation of (\S+) in", caplog.text)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def lanes_from_the_first_call():
+    """Batches side by side, few responses too, which are fitted one after another otherwise."""
+    from lmm_jax.api import fit_each
+    from lmm_jax.batches import replicate_minimize
+
+    for module in (fit_each, replicate_minimize):
+        module._ONE_BY_ONE.seconds = float("inf")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def fresh_programs():
     """Give up compiled programs where there are many: a process has room for so many mappings."""
@@ -129,9 +152,18 @@ def fresh_programs():
 
 
 def pytest_ignore_collect(collection_path, config):
-    """The quick tier does not import the other files, a tenth of its time."""
-    others = collection_path.match("test_*.py") and collection_path.stem not in _QUICK
-    return True if others and config.option.markexpr == "quick" else None
+    """Tiers do not import the other files: a tenth of the quick one's time.
+
+    And a machine with an accelerator may lack what other files import.
+    """
+    if not collection_path.match("test_*.py"):
+        return None
+    tier, others = config.option.markexpr, False
+    if tier == "quick":
+        others = collection_path.stem not in _QUICK
+    elif tier == "device":
+        others = "mark.device" not in collection_path.read_text(encoding="utf-8")
+    return others or None
 
 
 @pytest.hookimpl(tryfirst=True)  # markers come before they are selected by

@@ -114,6 +114,7 @@ def test_the_distribution_is_that_of_the_bootstrap_with_rows_in_full(name):
     check_distribution(name, 1000 if name == "crossed" else 5000)
 
 
+@pytest.mark.device
 @pytest.mark.parametrize(
     ("name", "n"), [("sleepstudy", 100), ("a third singular", 40), ("crossed", 10)]
 )

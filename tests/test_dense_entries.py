@@ -1,13 +1,16 @@
 """Pairs in products of dense matrices: the same fits as by lists of pairs."""
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
 from helpers import assert_close
 
 import lmm_jax as lmm
-from lmm_jax.layouts.crossed import dense_entries
+from lmm_jax.layouts.crossed import core, dense_entries, traces
 from lmm_jax.layouts.crossed.core_index import entry_pairs
+from lmm_jax.likelihood.profile import profile_jet
+from lmm_jax.numerics import linalg
 
 RTOL = 1e-9  # sums in another order, at optima of decrement 1e-9
 EXACT = 1e-11  # the same criterion from sums in another order
@@ -42,9 +45,11 @@ def ratings():
 def dense(monkeypatch):
     """Small problems take dense products, in chunks of a few groups."""
     monkeypatch.setattr(dense_entries, "_FEW_PAIRS", 0)
-    monkeypatch.setattr(dense_entries, "_HELD", 100)
-    monkeypatch.setattr(dense_entries, "_PAIR", 3e-8)
-    monkeypatch.setattr(dense_entries, "_PRODUCT", 5e-9)
+    monkeypatch.setattr(dense_entries, "_HELD", {})
+    monkeypatch.setattr(dense_entries, "_HELD_ELSEWHERE", 100)
+    monkeypatch.setattr(dense_entries, "_COSTS", {})
+    monkeypatch.setattr(dense_entries, "_COSTS_ELSEWHERE", (3e-8, 5e-9))
+    monkeypatch.setattr(dense_entries, "_BLOCK_ROWS", 3)
 
     def design(formula, data):
         found = lmm.design(formula, data)
@@ -72,13 +77,42 @@ def test_fits_are_those_of_lists(name, runtime, dense, monkeypatch):
         assert_close(ours.to_numpy(), frame.to_numpy(), 1e-7, 1.0)  # effects of order one
 
 
+@pytest.mark.parametrize("runtime", ["numpy", "jax"])
+@pytest.mark.parametrize("name", ["intercepts", "three factors", "slopes of users"])
+def test_a_large_core_holds_few_matrices(name, runtime, x64, monkeypatch):
+    """In strips, inverted in its own place and without A, it has the same derivatives."""
+    layout = jax.tree.map(np.asarray, lmm.design(MODELS[name], ratings()).compressed.layout)
+    theta = np.linspace(0.4, 0.8, sum(s.n_params for s in layout.structures))
+    want = profile_jet(theta, layout, reml=True)
+    for module, names in {
+        traces: {"_STRIPS_ABOVE": 8, "_STRIP": 5},
+        linalg: {"_SWEEP_ABOVE": 8, "_SWEEP": 5, "_LOOP_LIMIT": 8},
+        core: {"SMALL": 8, "KEPT": 8},
+        dense_entries: {"_FEW_PAIRS": 0, "_COSTS": {"cpu": (3e-8, 5e-9)}, "_BLOCK_ROWS": 3},
+    }.items():
+        for constant, value in names.items():
+            monkeypatch.setattr(module, constant, value)
+    large = lmm.design(MODELS[name], ratings()).compressed.layout.known_at(theta)
+    assert large.regular and large.links[0].head is not None
+    if runtime == "jax":
+        run = jax.jit(lambda t, at: profile_jet(t, at, reml=True))
+        got = run(theta, jax.tree.map(jax.numpy.asarray, large))
+    else:
+        got = profile_jet(theta, jax.tree.map(np.asarray, large), reml=True)
+    scale = np.abs(want.hessian).max()
+    assert_close(got.value, want.value, EXACT)
+    assert_close(got.gradient, want.gradient, EXACT, scale)
+    assert_close(got.hessian, want.hessian, EXACT, scale)
+    assert_close(got.dbeta, want.dbeta, EXACT, 1.0)
+
+
 def test_every_pair_is_counted_once(dense):
     """In the list or in the head, never in both."""
     data = ratings()
     for link in dense(MODELS["nested users"], data).layout.links:
         group, row = np.asarray(link.group), np.asarray(link.row)
         there = np.flatnonzero(np.abs(np.asarray(link.d)).sum(axis=0) > 0)
-        in_head = set(np.asarray(link.head.row).tolist())
+        in_head = {first + i for first, count in link.head.runs for i in range(count)}
         both = {
             (i, j)
             for i in there
@@ -97,9 +131,10 @@ def test_the_head_costs_least():
     """Against all pairs by hand: nothing where nobody rates much, everything where all do."""
     group, level = map(np.ravel, np.meshgrid(np.arange(3000), np.arange(300), indexing="ij"))
     width = np.ones(300, int)
-    assert dense_entries.head_levels(group, level, width).all()
+    order = np.arange(300)
+    assert dense_entries.head_levels(group, level, width, order).all()
     few = level % 60 == group % 60  # five films each: 45,000 pairs
-    assert not dense_entries.head_levels(group[few], level[few], width).any()
+    assert not dense_entries.head_levels(group[few], level[few], width, order).any()
 
 
 def test_a_list_without_a_head_is_as_it_was():

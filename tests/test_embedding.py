@@ -114,6 +114,7 @@ def responses(rows):
     return namespace(y).stack([y, 3 * y - 1, y + X[:, 1] ** 2])
 
 
+@pytest.mark.device
 def test_the_value_is_that_of_dense_matrices(x64):
     y, X, Z, w = ROWS
     terms = [Term(Z[:, 0], DATA["g"].to_numpy())]
@@ -123,6 +124,7 @@ def test_the_value_is_that_of_dense_matrices(x64):
         assert_close(-2 * value(jnp.asarray(theta)), dense, RTOL)
 
 
+@pytest.mark.device
 def test_gradients_equal_central_differences(x64):
     """With respect to parameters and to every array of rows, along random directions."""
     args, step = (take(POINTS, 0), ROWS), 1e-5

@@ -48,6 +48,7 @@ MODELS = {
 }
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("name", MODELS)
 def test_estimates_are_those_of_fit(x64, name):
     formula, options = MODELS[name]
@@ -139,6 +140,7 @@ def test_derivatives_equal_differences_of_refits(x64):
         assert np.abs(dPsi).max() > 1e-3
 
 
+@pytest.mark.device
 def test_float32_and_scan():
     """Values and derivatives of all three optima: float32 in a scan, float64 in a batch."""
     rng = np.random.default_rng(9)

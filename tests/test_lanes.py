@@ -39,6 +39,7 @@ def numbers(jet) -> dict[str, np.ndarray]:
     return out | {"dlog_rss": jet.dlog_rss, "dbeta": jet.dbeta, "dcov": jet.dcov_beta}
 
 
+@pytest.mark.device
 @pytest.mark.parametrize(("name", "reml"), [("slope", False), *((name, True) for name in CASES)])
 def test_the_criterion_of_every_lane(name, reml):
     frame, formula, options = CASES[name]
@@ -82,6 +83,7 @@ def test_contract_is_einsum_lane_by_lane():
             assert_close(contract(spec, jnp.asarray(A), jnp.asarray(B)), expected, EXACT, scale=1.0)
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("m", [1, 2, 3, 6])
 def test_rotations_find_eigenvalues_and_vectors(m):
     rng = np.random.default_rng(m)

@@ -21,6 +21,7 @@ from lmm_jax.layouts.group_algebra import integrate, inverse
 from lmm_jax.layouts.group_index import plan_groups
 from lmm_jax.layouts.grouped import GroupedLayout, waist
 from lmm_jax.likelihood.profile import loglike_of_theta, profile_jet, profile_waist
+from lmm_jax.numerics import linalg
 from lmm_jax.numerics.linalg import _eliminate_loop, back_substitute, eliminate, psd_cholesky
 
 RTOL = 1e-10  # two float64 routes to one number
@@ -199,6 +200,7 @@ def batch(function: Callable[[Any, bool], Any]) -> Callable[[Any], Any]:
     return jax.jit(jax.vmap(lambda at: jnp.stack([function(at, reml) for reml in BOTH])))
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("name", ["k=2, weights", "components"])
 def test_loglike_equals_dense(name):
     """In covariances; with the fixed effects profiled out or given."""
@@ -247,6 +249,7 @@ def test_sign_of_a_column_is_free():
 # ------------------------------------------------------------ derivatives
 
 
+@pytest.mark.device
 @pytest.mark.parametrize(("name", "reml"), [("k=2, weights", False), ("components", True)])
 def test_jet_equals_autodiff(name, reml):
     """Closed forms of ``profile_jet`` against jax.grad and jax.hessian through ``waist``."""
@@ -334,6 +337,7 @@ def test_derivatives_of_the_custom_rules(r, order):
 # ------------------------------------------------------------ under transformations
 
 
+@pytest.mark.device
 def test_jit_and_vmap_change_nothing():
     layout, points = layout_of("k=2"), jnp.asarray(thetas("k=2"))
     one_by_one = np.stack([loglike_at(t, layout) for t in points])
@@ -371,6 +375,7 @@ def test_new_values_are_not_traced_again():
     assert len(traces) == 1
 
 
+@pytest.mark.device
 def test_float32_in_float32_out():
     name = "components"
     layout = jax.tree.map(lambda a: a.astype(jnp.float32), layout_of(name))
@@ -389,6 +394,7 @@ def test_float32_in_float32_out():
 # ------------------------------------------------------------ compression
 
 
+@pytest.mark.device
 def test_ranks_of_groups_in_float32():
     # groups of one row, and pairs of rows with one x, cannot carry a slope
     rng = np.random.default_rng(0)
@@ -414,6 +420,7 @@ def pad_rows(values: Any, n: int) -> Array:
     return np.concatenate([values, np.zeros((n - len(values), *values.shape[1:]))])
 
 
+@pytest.mark.device
 def test_gradients_flow_to_the_rows():
     """jax.grad through ``compress`` against differences along random directions."""
     index, theta = case("k=2, weights").design.plan.index, jnp.asarray(thetas("k=2")[0])
@@ -471,6 +478,7 @@ def test_groups_of_zeros_are_neutral():
     assert_close(loglike_at(theta, padded), loglike_at(theta, layout), EXACT_RTOL)
 
 
+@pytest.mark.device
 def test_the_jet_of_a_float32_layout_is_float32():
     layout = jax.tree.map(lambda a: np.asarray(a, np.float32), layout_of("k=2"))
     run = jax.jit(lambda t, lay: profile_jet(t, lay, reml=True))
@@ -496,6 +504,7 @@ def blocks(r: int, groups: int, k: int, *, seed: int = 0, rank: int | None = Non
     return jnp.asarray(np.moveaxis(M, 0, -1)), jnp.asarray(np.moveaxis(columns, 0, -1))
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("r", [0, 1, 2, 3, 4, 13, 32, 33, 40])
 def test_eliminate_and_back_substitute_equal_numpy(r):
     M, B = blocks(r, 4, 2)
@@ -585,3 +594,22 @@ def test_a_wide_elimination_is_the_one_of_small_blocks(r):
         A, inverted = Z[:, :, i], np.linalg.inv(Z[:, :, i].T @ Z[:, :, i] + np.eye(r))
         solved = inverted @ B[:, :, i]
         assert_close(slope[:, :, i], A @ (inverted - 2 * solved @ solved.T), 1e-9, 1)
+
+
+@pytest.mark.parametrize("sweep", [False, True])
+@pytest.mark.parametrize("r", [40, 100])
+def test_inverses_of_large_matrices(r, sweep, monkeypatch):
+    """By LAPACK, by halves, and in the matrix's own place with a shorter strip at the end."""
+    if sweep:
+        monkeypatch.setattr(linalg, "_SWEEP_ABOVE", 32)
+        monkeypatch.setattr(linalg, "_SWEEP", 24)
+    monkeypatch.setattr(linalg, "_HALVE_ABOVE", 24)
+    root = np.random.default_rng(r).normal(size=(r, r))
+    M = root @ root.T / r + np.eye(r)
+    on_device = jax.jit(lambda M: linalg.spd_inverse(M))
+    for found, logdet in (linalg.spd_inverse(M[:, :, None].copy()), on_device(M[:, :, None])):
+        assert_close(found[:, :, 0], np.linalg.inv(M), EXACT_RTOL, 1.0)
+        assert_close(logdet, np.linalg.slogdet(M)[1], EXACT_RTOL)
+    M[r // 2, r // 2] = -1.0  # a pivot in the middle
+    for found, logdet in (linalg.spd_inverse(M[:, :, None].copy()), on_device(M[:, :, None])):
+        assert np.isnan(logdet) and np.isnan(np.asarray(found)).any()

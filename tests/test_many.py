@@ -70,6 +70,7 @@ def assert_lane(many: lmm.ManyResults, i: int, one: lmm.LMMResults) -> None:
     assert_close(many.pvalues[i], one.pvalues, df_rtol, scale=1e-3)
 
 
+@pytest.mark.device
 @pytest.mark.parametrize(
     ("formula", "reml"), [(INTERCEPT, True), (INTERCEPT, False), (SLOPE, True), (NESTED, False)]
 )
@@ -93,6 +94,7 @@ def test_several_optima():
     assert_close(many.theta[0], one.theta, 1e-6, scale=1.0)
 
 
+@pytest.mark.device
 def test_missing_values_leave_the_other_rows():
     gaps = Y.copy()
     rng = np.random.default_rng(1)

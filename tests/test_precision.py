@@ -69,6 +69,7 @@ def test_criterion_and_what_jax_makes_of_it(layout):
     assert_exact(lambda t, at: at.blups(t, at.beta_origin), theta, layout)
 
 
+@pytest.mark.device
 def test_functions_of_parameters(layout):
     k = sum(layout.sizes)
     params = lmm.Params.from_components(
@@ -82,6 +83,7 @@ def test_functions_of_parameters(layout):
     )
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("formula", [FORMULAS["grouped"], FORMULAS["crossed"]])
 def test_from_rows(formula):
     """Compression and the fit, and the gradient of the optimum in the response."""

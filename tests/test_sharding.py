@@ -165,6 +165,7 @@ def mesh(name="groups", kind=jax.sharding.AxisType.Auto):
     return jax.make_mesh((1,), (name,), axis_types=(kind,))
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_the_dtype_stays(dtype):
     layout = jax.tree.map(

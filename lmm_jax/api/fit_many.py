@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,13 +17,12 @@ from ..batches.lane_criterion import Lanes
 from ..batches.lane_minimize import SMALLEST, join_lanes, minimize_lanes, pick_lanes
 from ..batches.related_lanes import Rotation, related_lanes, rotation_of
 from ..capabilities import require
-from ..covariance.theta import theta_size
 from ..designs.design import Design
 from ..designs.labels import term_labels
 from ..designs.residual import residual_label
-from ..designs.responses import Responses, levels_remain, one_response, read_model, turned
+from ..designs.responses import Responses, levels_remain, read_model, turned
 from ..errors import ConvergenceWarning, DataError, warn_user
-from ..inference.estimates import ManyEstimates, estimate_many, put_estimates, unknown_estimates
+from ..inference.estimates import ManyEstimates, estimate_many
 from ..inputs.arguments import choice, flag, hinted, whole_number
 from ..layouts.group_index import GroupIndex
 from ..layouts.grouped import GroupedLayout
@@ -35,9 +33,8 @@ from ..numerics.read_only import read_only
 from ..numerics.shapes import round_up
 from ..optimize.newton import DECREMENT_TOL, RUNNING, Solution
 from ..optimize.starts import SMALL_PROBLEM
-from ..results.lmm import LMMResults
 from ..results.many import ManyResults
-from .fit import fit
+from .fit_each import Refit, fit_each, fit_few
 from .options import Options, read_options
 
 # Lanes that go side by side at most: what one step of many touches should stay in the caches of
@@ -76,8 +73,8 @@ def fit_many(
 
     Every response gets the estimates that :func:`lmm_jax.fit` gives it, in a
     small part of the time: what the responses share is computed once, and
-    thousands of optimizations go side by side. Models with a residual covariance are
-    fitted one after another.
+    thousands of optimizations go side by side. A few, while that takes less time than to
+    compile a program for many, and models with a residual covariance are fitted one after another.
 
     Parameters
     ----------
@@ -152,10 +149,12 @@ def fit_many(
         residual=residual,
     )  # fmt: skip
     require(design, "fit_many")
-    if design.residual is None:
-        found = _fit_all(design, columns, chunk_size, progress, options)
-    else:
-        found = _fit_each(design, columns, progress, options)
+    few = None
+    if design.residual is not None:
+        few = fit_each(design, columns, progress, options)
+    elif chunk_size is None:
+        few = fit_few(design, columns, progress, options)
+    found = few or _fit_all(design, columns, chunk_size, progress, options)
     _warn(found)
     if options.df_method == "normal":
         found = found._replace(df=np.where(np.isnan(found.df), np.nan, np.inf))
@@ -167,21 +166,9 @@ def fit_many(
         residual=residual_label(design.residual, design.structures),
         reml=options.reml,
         output=design.output,
-        source=_Refit(design, columns, options._asdict()),
+        source=Refit(design, columns, options._asdict()),
         **found._asdict(),
     )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Refit:
-    """Fits one of the responses by itself."""
-
-    design: Design
-    columns: Responses
-    options: dict[str, Any]
-
-    def fit_one(self, number: int) -> LMMResults:
-        return fit(one_response(self.design, self.columns, number), **self.options)
 
 
 def _fit_all(
@@ -318,30 +305,6 @@ class _GroupedRows(_Rows):
         Y = np.where(W > 0, Y, 0.0)
         lanes = masked_lanes(np.where(np.isfinite(Y), Y, 0.0), W, self.on_device)
         return replace(lanes, usable=lanes.usable & enough)
-
-
-def _fit_each(
-    design: Design, columns: Responses, progress: bool, options: Options
-) -> ManyEstimates:
-    """The same by :func:`lmm_jax.fit` of one response after another."""
-    refit = _Refit(design, columns, {**options._asdict(), "df_method": "normal"})
-    p, m = len(design.exog_names), theta_size((*design.structures, *design.residual.structures))  # type: ignore[union-attr]
-    out = unknown_estimates(columns.count, p, m, design.sizes)
-    bar = progress_bar(columns.count, "fit", progress)
-    with bar as tick, warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # told once, for all
-        for i in range(columns.count):
-            try:
-                one = refit.fit_one(i)
-            except DataError:  # nothing to estimate from: NaN
-                one = None
-            if one is not None and one.fixed_names == design.exog_names:
-                put_estimates(
-                    out, i, one.estimates,
-                    nobs=one.nobs, converged=one.converged, n_iter=one.n_iter,
-                )  # fmt: skip
-            tick(1)
-    return out
 
 
 @dataclass(slots=True, eq=False)

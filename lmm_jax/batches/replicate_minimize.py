@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from time import perf_counter
 from typing import Any, cast
 
 import jax
@@ -26,7 +27,7 @@ from ..numerics.namespace import JAX, STACKED, namespace
 from ..numerics.programs import compiled
 from ..numerics.shapes import round_up
 from ..numerics.stacked import lanes_first, stacked
-from ..numerics.tiers import running_on
+from ..numerics.tiers import Tier, compiling, running_on
 from ..optimize.minimize import off_boundary
 from ..optimize.newton import DECREMENT_TOL, RUNNING, Solution, tick
 from ..optimize.point import State
@@ -39,6 +40,9 @@ _PACKED = (512, 64)
 _QUICK = 1 << 17
 # Seconds that NumPy takes for each number of a batch, about.
 _SECONDS = 3e-6
+# One lane after another in NumPy, where layouts cannot be taken side by side: seconds of a number
+# of a layout, and numbers that take as long as all that a fit does whatever its size.
+_ONE_BY_ONE, _A_FIT = Tier(2e-7), 40_000
 
 
 def fit_lanes(
@@ -73,6 +77,17 @@ def fit_lanes(
     """
     responses = jax.device_get(responses)  # rows are taken on the host: no program for each shape
     R = len(responses.S0)
+    if not layout.takes_many:
+        leaves, tree = jax.tree.flatten(layout)
+        key = tree, tuple(leaf.shape for leaf in leaves), reml
+        numbers, m = R * (_A_FIT + layout.size()), len(np.asarray(start))
+        if _ONE_BY_ONE.takes_numpy(key, numbers, compiling(m, crossed=True)):
+            begun = perf_counter()
+            at = np.asarray(start)
+            found = fit_each(layout, responses, at, reml=reml, maxiter=maxiter, tol=tol)
+            _ONE_BY_ONE.add(key, perf_counter() - begun)
+            return found
+        _ONE_BY_ONE.add_compiled(key)
     inner, _ = off_boundary(np.asarray(start), layout.structures)
     problem = _Replicates(
         data=responses,
@@ -97,7 +112,7 @@ def _shapes(theta: np.ndarray, layout: Layout, responses: Response, *, reml: boo
 
 
 def fit_each(
-    layout: ResidualLayout | MarkovLayout,
+    layout: Layout,
     responses: Response,
     start: np.ndarray,
     *,
@@ -105,9 +120,10 @@ def fit_each(
     maxiter: int = 200,
     tol: float = DECREMENT_TOL,
 ) -> Solution:
-    """The same one after another in NumPy, for a layout whose groups merge with their response.
+    """The same one after another in NumPy.
 
-    Subjects of one pattern are few rows then, which is more than lanes side by side would save.
+    For a few lanes of a layout that is compiled for many, and for one whose groups merge with
+    their response: subjects of one pattern are few rows then, more than lanes would save.
     """
     layout, responses = jax.device_get((layout, responses))
     inner, _ = off_boundary(np.asarray(start), layout.structures)
@@ -115,11 +131,17 @@ def fit_each(
     with running_on("numpy"):
         for i in range(len(responses.S0)):
             mine = attach(layout, jax.tree.map(lambda a, i=i: a[i], responses))
-            few = merge_links(mine) if isinstance(mine, MarkovLayout) else merge_subjects(mine)
-            at = descend(few, inner, reml=reml, maxiter=maxiter, tol=tol)
+            at = descend(_merged(mine), inner, reml=reml, maxiter=maxiter, tol=tol)
             found.append(jax.tree.map(np.asarray, at))
     out: Solution = jax.tree.map(lambda *leaves: np.stack(leaves), *found)
     return out
+
+
+def _merged(layout: Layout) -> Layout:
+    """A layout whose subjects merge where their rows agree."""
+    if isinstance(layout, MarkovLayout):
+        return merge_links(layout)
+    return merge_subjects(layout) if isinstance(layout, ResidualLayout) else layout
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

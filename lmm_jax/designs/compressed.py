@@ -95,12 +95,13 @@ class Compressed:
         return self.merged if isinstance(self.layout, ResidualLayout) else self.layout
 
 
-# Seconds that NumPy takes for a number in the rows, about.
-_PER_NUMBER = 2e-7
+# Seconds that NumPy takes for a number in the rows, about; and in the rows and the lists of a
+# crossed design.
+_PER_NUMBER, _PER_ENTRY = 2e-7, 5e-8
 _MANY = Tier(_PER_NUMBER)  # of rows that compiled programs take in batches, whatever their number
 
 
-@partial(compiled, host=_PER_NUMBER)
+@partial(compiled, host=_PER_ENTRY)
 def _compress(*args: Any) -> tuple[Any, tuple[Any, Any]]:
     layout = layout_of_rows(*args)
     return layout, (layout.ranks(), layout.within_rss())

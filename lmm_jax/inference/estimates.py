@@ -15,6 +15,7 @@ import numpy as np
 from ..covariance.structures import Structure
 from ..covariance.theta import factor_blocks, theta_slices
 from ..layouts.contract import Maps
+from ..numerics.eigen import eigen_of_many
 from ..numerics.read_only import read_only
 from ..optimize.constrained import ConstrainedSolution
 from ..optimize.newton import CONVERGED, Solution
@@ -206,7 +207,7 @@ def is_flat(
     looked = (lone | ~np.expand_dims(singular, -1)) & ~np.concatenate(idle, axis=-1)
     hessian = np.where(looked[..., :, None] & looked[..., None, :], hessian, np.eye(len(lone)))
     hessian = np.where(np.isfinite(hessian), hessian, 0.0)
-    return np.abs(np.linalg.eigvalsh(hessian)).min(axis=-1) < FLAT_CURVATURE
+    return np.abs(eigen_of_many(hessian)[0]).min(axis=-1) < FLAT_CURVATURE
 
 
 def residual_variance_error(at: Estimates) -> float:

@@ -19,6 +19,7 @@ import numpy as np
 
 from ..covariance.structures import Structure, lower_rows
 from ..covariance.theta import theta_size, theta_slices
+from ..numerics.eigen import eigen_of_many
 
 # Curvature below this, relative to the largest, carries no information (lmerTest's rule).
 FLAT_TOL = 1e-10
@@ -34,7 +35,7 @@ def inverse_curvature(hessian: np.ndarray) -> np.ndarray:
     """
     known = np.isfinite(hessian).all(axis=(-2, -1), keepdims=True)
     hessian = np.where(known, hessian, 0.0)
-    e, V = np.linalg.eigh(0.5 * (hessian + np.swapaxes(hessian, -1, -2)))
+    e, V = eigen_of_many(0.5 * (hessian + np.swapaxes(hessian, -1, -2)))
     largest = np.abs(e).max(axis=-1, keepdims=True, initial=0.0)
     usable = e > FLAT_TOL * np.maximum(largest, 1e-300)
     inverse = np.where(usable, 1.0 / np.where(usable, e, 1.0), 0.0)

@@ -13,12 +13,15 @@ from itertools import combinations_with_replacement
 
 import jax
 import numpy as np
+import scipy.sparse
 
 from ..covariance.structures import OfTerms, Structure, term_sizes
 from ..numerics.shapes import VERY_FEW, round_up, round_up_groups, round_up_rows
 from ..reprs import brief
 
 _MAX_BUCKETS = 4
+# Labels from which counting costs less than comparing.
+_MANY_LABELS = 1 << 15
 
 
 @jax.tree_util.register_dataclass
@@ -185,11 +188,20 @@ def level_parent(codes: np.ndarray, group: np.ndarray, n_levels: int) -> np.ndar
     return parent
 
 
+def stable_order(label: np.ndarray, n_labels: int) -> np.ndarray:
+    """Stable order of labels ``0 .. n_labels - 1``: counted where they are many, not compared."""
+    if label.size < _MANY_LABELS:
+        return np.argsort(label, kind="stable")
+    entries = np.arange(label.size, dtype=np.int32), label, np.arange(label.size + 1)
+    table = scipy.sparse.csr_array(entries, shape=(label.size, n_labels))
+    return np.asarray(table.tocsc().indices)
+
+
 def rank_within(label: np.ndarray, n_labels: int) -> np.ndarray:
     """0, 1, 2, ... within each label, in order of appearance."""
     if label.size == n_labels and bool((label == np.arange(n_labels)).all()):
         return np.zeros(n_labels, dtype=np.int64)
-    order = np.argsort(label, kind="stable")
+    order = stable_order(label, n_labels)
     starts = np.concatenate([[0], np.cumsum(np.bincount(label, minlength=n_labels))[:-1]])
     rank = np.empty(label.size, dtype=np.int64)
     rank[order] = np.arange(label.size) - starts[label[order]]

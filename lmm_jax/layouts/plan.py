@@ -18,8 +18,8 @@ from ..covariance.structures import Structure, term_sizes
 from ..numerics.memory import memory_size
 from ..reprs import public
 from .crossed.core_index import (
-    CORE_MATRICES,
     core_blocks,
+    core_matrices,
     find_cells,
     level_streams,
     room_for,
@@ -299,18 +299,24 @@ def _together(
             )  # fmt: skip
         if approximate is False or not long:
             return None
-    free = plan_matrix_free(index, maps)
-    if free is None:
-        return None
     why = "this was asked for" if approximate else (
         "a dense core would take more memory than there is" if not core.fits
         else f"an evaluation with a dense core would take about {core.seconds / 60:.0f} minutes"
     )  # fmt: skip
+    return _matrix_free(index, maps, labels, f"factors are crossed, and {why}")
+
+
+def _matrix_free(
+    index: SparseIndex, maps: tuple[LevelMap, ...], labels: Sequence[str], reason: str
+) -> tuple[SparsePlan, LayoutInfo] | None:
+    """The layout without matrices, where there is a term to eliminate."""
+    free = plan_matrix_free(index, maps)
+    if free is None:
+        return None
     rest = tuple(label for t, label in enumerate(labels) if t != free.first)
     return free, LayoutInfo(
         kind="matrix-free", eliminated=(labels[free.first],), core=rest,
-        n_groups=n_levels[free.first], core_size=0, n_blocks=0,
-        reason=f"factors are crossed, and {why}",
+        n_groups=index.widths[free.first], core_size=0, n_blocks=0, reason=reason,
     )  # fmt: skip
 
 
@@ -322,7 +328,7 @@ def _sparse_plan(core: _Core, index: SparseIndex, maps: tuple[LevelMap, ...]) ->
         index,
         maps,
         most_pairs=_MOST_PAIRS,
-        most_tail=int((there / (8 * CORE_MATRICES)) ** 0.5),
+        most_tail=int((there / (8 * core_matrices())) ** 0.5),
         most_seconds=min(core.seconds, search) if core.fits else search,
     )
     if plan is None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from .namespace import JAX, namespace
@@ -13,6 +15,8 @@ from .namespace import JAX, namespace
 # Rows up to which rotations are faster than LAPACK for many matrices, and the sweeps that bring
 # them down to rounding (convergence is quadratic).
 _JACOBI_LIMIT, _SWEEPS = 6, 7
+# Matrices of NumPy that are many.
+_MANY = 256
 # Rows of V' L that are rounding, relative to the largest.
 _ROUNDING = 1e-13
 
@@ -86,6 +90,23 @@ def _eigen_of_many(axis_size: int, in_batched: list[bool], A: Array) -> Any:
         return tuple(jnp.linalg.eigh(A)), (True, True)
     e, V = jacobi_eigen(jnp.moveaxis(A, 0, -1))
     return (jnp.moveaxis(e, -1, 0), jnp.moveaxis(V, -1, 0)), (True, True)
+
+
+def eigen_of_many(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same of symmetric matrices (..., m, m) of NumPy.
+
+    Calls of LAPACK wait for each other where many threads make them, and take longer than
+    rotations of small matrices.
+    """
+    m, count = A.shape[-1], math.prod(A.shape[:-2])
+    if not 0 < m <= _JACOBI_LIMIT or count < _MANY:
+        e, V = np.linalg.eigh(A)
+        return e, V
+    last: Any = np.ascontiguousarray(np.moveaxis(A.reshape(-1, m, m), 0, -1))
+    found: Any = jacobi_eigen(last)
+    return np.moveaxis(found[0], -1, 0).reshape(A.shape[:-1]), np.moveaxis(found[1], -1, 0).reshape(
+        A.shape
+    )
 
 
 def jacobi_eigen(A: Array) -> tuple[Array, Array]:

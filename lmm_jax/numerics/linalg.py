@@ -12,8 +12,11 @@ from functools import wraps
 from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
-from jax import Array
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
 
+from .in_place import lapack_inverse, settled
 from .namespace import JAX, NUMPY, namespace
 
 # Unrolled code compiles slowly and loops run slowly on large blocks: three regimes.
@@ -24,6 +27,8 @@ _LOOP_LIMIT = 32
 _FEW_PRODUCTS = 256
 # Rows of a wide matrix that are eliminated one by one before the others see them.
 _PANEL = 8
+# Matrices of more rows than this are inverted in their own place, so many rows at a time.
+_SWEEP_ABOVE, _SWEEP = 8192, 2048
 # Large triangular matrices are inverted by halves down to this size: products of matrices run
 # on all cores, a triangular solve with the identity wastes two thirds of its work.
 _HALVE_ABOVE = 480
@@ -198,9 +203,57 @@ def spd_inverse(M: Array) -> tuple[Array, Array]:
     if r <= _LOOP_LIMIT:
         U, half = eliminate(M, xp.broadcast_to(identity[:, :, None], M.shape))
         return group_product(half, half), 2.0 * xp.sum(xp.log(xp.diagonal(U)))
+    if xp is NUMPY:
+        each: Any = [lapack_inverse(np.array(M[:, :, g], order="C")) for g in range(M.shape[2])]
+        whole = each[0][0][:, :, None] if len(each) == 1 else xp.stack([A for A, _ in each], -1)
+        return whole, sum(logdet for _, logdet in each)
+    if r > _SWEEP_ABOVE and M.shape[2] == 1:
+        swept, logdet = _swept(M[:, :, 0])
+        return swept[:, :, None], logdet
     L = xp.linalg.cholesky(xp.moveaxis(M, -1, 0))
     logdet = 2.0 * xp.sum(xp.log(xp.diagonal(L, axis1=1, axis2=2)))
     return xp.moveaxis(_lower_gram(_lower_inverse(L)), 0, -1), logdet
+
+
+def _swept(M: Array) -> tuple[Array, Array]:
+    """Inverse of one large matrix, (r, r), and its log-determinant, in the matrix's own place.
+
+    Gauss and Jordan's elimination of blocks: with the pivot D = A_kk every other block A_ij
+    gives up ``A_ik D^-1 A_kj``, and at the end -A is the inverse. Pivots are those of the blocked
+    Cholesky factorization, so nothing is lost to it but what symmetry would save.
+    """
+    r = M.shape[0]
+
+    def pivot(state: tuple[Array, Array], first: Any, size: int) -> tuple[Array, Array]:
+        A, logdet = state
+        column = lax.dynamic_slice(A, (0, first), (r, size))
+        L = jnp.linalg.cholesky(lax.dynamic_slice(column, (first, 0), (size, size)))
+        half = lax.linalg.triangular_solve(
+            L, jnp.eye(size, dtype=A.dtype), left_side=True, lower=True
+        )
+        inverse = half.T @ half
+        row = inverse @ column.T
+
+        def less(A: Array, at: Any, rows: int) -> Array:
+            there = lax.dynamic_slice(A, (at, 0), (rows, r))
+            own = lax.dynamic_slice(column, (at, 0), (rows, size))
+            return lax.dynamic_update_slice(A, there - own @ row, (at, 0))
+
+        A = by_strips(less, A, r, _SWEEP)
+        A = lax.dynamic_update_slice(A, row, (first, 0))
+        A = lax.dynamic_update_slice(A, row.T, (0, first))
+        A = lax.dynamic_update_slice(A, -inverse, (first, first))
+        return A, logdet + 2.0 * jnp.sum(jnp.log(jnp.diagonal(L)))
+
+    A, logdet = settled(by_strips(pivot, (M, jnp.zeros((), M.dtype)), r, _SWEEP))
+    return -A, logdet
+
+
+def by_strips(step: Callable[[Any, Any, int], Any], state: Any, r: int, size: int) -> Any:
+    """``step(state, first, rows)`` for strips of r rows, the last of them shorter."""
+    xp, whole = namespace(state), r // size
+    state = xp.fori_loop(0, whole, lambda i, s: step(s, i * size, size), state)
+    return step(state, whole * size, r - whole * size) if r % size else state
 
 
 def _lower_inverse(L: Array) -> Array:

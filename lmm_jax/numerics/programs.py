@@ -36,12 +36,21 @@ _CACHE_SETTINGS = {  # programs of a fit compile in less time than JAX thinks wo
 _MAX_PROGRAMS = 24
 # Numbers in the arguments up to which compiling well costs more than it can ever save.
 _SMALL = 1 << 16
-# Ways to compile for the CPU, small arguments and large. XLA's newer code generator for fused
-# loops takes most of the time of compilation and makes these programs no faster.
+# Ways to compile, small arguments and large. XLA's newer code generator for fused loops takes most
+# of the time of compilation for the CPU and makes these programs no faster. For a GPU most of it
+# goes into passes of LLVM and into kernels that are tried for every product; left to themselves
+# products of float64 matrices become kernels of Triton, several times slower than the vendor's.
 _OLD_EMITTERS = {"xla_cpu_use_fusion_emitters": False}
+_OF_A_GPU = {
+    "xla_backend_optimization_level": 1,
+    "xla_gpu_autotune_level": 0,
+    "xla_gpu_enable_triton_gemm": False,
+}
 _OPTIONS: dict[tuple[str, bool], dict[str, Any]] = {
     ("cpu", True): {"xla_backend_optimization_level": 1, **_OLD_EMITTERS},
     ("cpu", False): _OLD_EMITTERS,
+    ("gpu", True): _OF_A_GPU,
+    ("gpu", False): _OF_A_GPU,
 }
 # Before this version XLA takes preferences of its compiler (prefer-no-gather) for features that
 # the machine lacks, and says so at every program that it loads.

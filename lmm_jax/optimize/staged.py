@@ -7,9 +7,9 @@ Hessian is computed when the optimum is at hand, and decides whether it is one.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 from jax import Array
 
@@ -38,15 +38,16 @@ from .point import State, Step
 
 # Decrement below which the next evaluation is likely to be the last, and so is exact.
 _NEAR = 1e-2
+# Columns of a core up to which exact second derivatives cost an accelerator less than the
+# compilation of a program without them.
+_EXACT_COLUMNS = 4096
 # Decrement from which one step on the exact Hessian ends so near that the criterion, squares of
 # the step apart, is what its derivatives say: the decrement there is about this squared.
 _CLOSE = 1e-7
 
 _minimize = compiled(minimize, static="reml", host=1e-6)
-_jet = compiled(profile_jet, static=("reml", "exact"), host=1e-7)
+_jet = compiled(profile_jet, static=("reml", "exact"), host=6e-8)
 _start = compiled(lambda layout: layout.start_moments(), host=1e-8)
-_propose = compiled(propose, static="structures", host=1e-8)
-_judge = compiled(judge, host=1e-8)
 
 
 def descend(layout: Layout, start: Array | None = None, **options: Any) -> Solution:
@@ -84,36 +85,58 @@ def minimize_staged(
     Solution
         ``CONVERGED`` rests on exact derivatives, as in :func:`lmm_jax.optimize.newton.newton`.
     """
-    evaluate = partial(_jet, layout=layout, reml=reml)
-    theta = _start(layout) if start is None else start
-    exact = maxiter == 0  # whether the curvature at s is
-    s = state_at(theta, evaluate(theta, exact=exact))
-    if exact and int(s.status) == RUNNING:
+
+    def at(theta: Array, exact: bool) -> Any:
+        return _jet(theta, layout=layout.known_at(theta), reml=reml, exact=exact)
+
+    def evaluate(theta: Array, exact: bool) -> Any:
+        return _on_host(at(theta, exact))
+
+    theta: Any = np.asarray(_start(layout) if start is None else start)
+    always = _exact_costs_little(layout)
+    exact = maxiter == 0 or always  # whether the curvature at s is
+    first = at(theta, exact)
+    s = state_at(theta, _on_host(first))
+    if maxiter == 0 and int(s.status) == RUNNING:
         s = s._replace(status=_code(MAXITER))
     seen = 0
-    with staying_on("numpy" if namespace(s.jet.value) is NUMPY else "jax"):
+    runtime = "numpy" if namespace(first.value) is NUMPY else "jax"
+    with staying_on(runtime), np.errstate(all="ignore"):
         while True:
             if watch is not None and int(s.tick) > seen:
                 seen = int(s.tick)
                 watch(s.tick, s.theta, s.jet.value, s.jet.gradient)
             if int(s.status) != RUNNING:
                 break
-            s, exact = _advance(s, exact, evaluate, layout.structures, maxiter, tol)
+            s, exact = _advance(s, exact, always, evaluate, layout.structures, maxiter, tol)
         if not exact and int(s.status) == MAXITER:
             s = s._replace(jet=evaluate(s.theta, exact=True))
     return finish(s)
 
 
+def _exact_costs_little(layout: Layout) -> bool:
+    """Whether every evaluation may have exact second derivatives: there is one program then."""
+    on_host = namespace(layout) is NUMPY or jax.default_backend() == "cpu"
+    shape = getattr(layout, "shape", None)
+    return not on_host and shape is not None and shape[0] <= _EXACT_COLUMNS
+
+
+def _on_host(jet: Any) -> Any:
+    """A few numbers: what the optimizer does with them is nothing for a device."""
+    return jax.tree.map(np.asarray, jet)
+
+
 def _advance(
     s: State,
     exact: bool,
+    always: bool,
     evaluate: Any,
     structures: tuple[Structure, ...],
     maxiter: int,
     tol: float,
 ) -> tuple[State, bool]:
     """One step, or exact curvature where the optimum seems to be; and whether it is exact."""
-    step = _propose(s, structures=structures, tol=tol)
+    step = propose(s, structures=structures, tol=tol)
     if exact and _is_last(step, tol):
         return _follow(s, step), True
     if bool(step.final):
@@ -121,8 +144,8 @@ def _advance(
             status = certified(CONVERGED, s.jet)
             return s._replace(status=status, decrement=step.decrement), True
         return s._replace(jet=evaluate(s.theta, exact=True)), True
-    near = float(step.decrement) < _NEAR
-    new = _judge(s, step, evaluate(step.trial, exact=near), maxiter)
+    near = always or float(step.decrement) < _NEAR
+    new = judge(s, step, evaluate(step.trial, exact=near), maxiter)
     moved = bool((new.theta != s.theta).any())
     exact = near if moved else exact
     if not exact and int(new.status) not in (RUNNING, NONFINITE, MAXITER):

@@ -42,6 +42,8 @@ class CrossedArrays(Layout):
     moments: StartMoments
     eliminated: tuple[int, ...] = field(metadata={"static": True})  # terms, in order
     crossed: tuple[int, ...] = field(metadata={"static": True})  # terms of the core, in order
+    # whether it is only asked at factors of the core that may be divided by
+    regular: bool = field(default=False, metadata={"static": True})
 
     @property
     def shape(self) -> tuple[int, int]:

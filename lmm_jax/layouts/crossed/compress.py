@@ -11,12 +11,12 @@ import numpy as np
 from jax import Array
 
 from ...numerics.linalg import back_substitute, eliminate, group_product, total_product
-from ...numerics.namespace import namespace
+from ...numerics.namespace import NUMPY, namespace
 from ..buckets import Bucket
 from .arrays import StartMoments
 from .core import Core
 from .index import CrossedIndex
-from .links import Links, apply_at, pair_sums
+from .links import Links, add_pairs, apply_at
 
 # Columns of a core whose fixed effects are worth a factorization, for the digits of y; and the
 # size, relative to their diagonal, that differences of cross-products have from rounding.
@@ -75,13 +75,12 @@ def link_groups(
     """
     xp = namespace(squares, entries)
     S, links = squares, []
-    shape = (squares.shape[0], index.n_blocks)
     for b, (x, bucket) in enumerate(zip(entries, buckets, strict=True)):
         link = _link(x, b, index)
         identity = xp.eye(bucket.T.shape[0], dtype=x.dtype)[:, :, None]
         Ti = back_substitute(bucket.T, xp.broadcast_to(identity, bucket.T.shape))
         link = replace(link, d=apply_at(xp.swapaxes(Ti, 0, 1), x, link))
-        S = S - pair_sums(link.d, link.d, link, shape)
+        S = add_pairs(S, -link.d, link.d, link)
         links.append(link)
     return tuple(links), S
 
@@ -268,7 +267,7 @@ def start_moments(
     xp = namespace(products, y_rows, group_rows)
     core = xp.asarray(_coefficients(crossed, widths, sizes, products.dtype))
     weight = _level_weights(xp.diagonal(products)).T  # (N, B)
-    spread = core.T @ xp.sum(weight[:, None] * products**2, axis=-1) @ core
+    spread = core.T @ _spread(weight, products, sizes, crossed, widths)
     noise = xp.sum(weight * xp.diagonal(products).T, axis=1) @ core
     norms = xp.sum(xp.diagonal(products), axis=0) @ core
     square = xp.sum(weight[:, None] * y_rows**2, axis=(1, 2)) @ core
@@ -286,6 +285,29 @@ def start_moments(
         weighted = (mixed * weight[link.row, link.block][None]) @ of_core
         spread = spread + (own.T @ weighted).T
     return StartMoments(squares=square, noise=noise, spread=spread, norms=norms)
+
+
+def _spread(
+    weight: Array,
+    products: Array,
+    sizes: Sequence[int],
+    crossed: Sequence[int],
+    widths: Sequence[int],
+) -> Array:
+    """``w_l sum_m (z_l' z_m)^2`` of every row l of the core, by the coefficients of m, (N, K)."""
+    xp = namespace(weight, products)
+    N = products.shape[0]
+    columns = [xp.zeros(N, products.dtype)] * sum(sizes)
+    start, ends = 0, np.cumsum(sizes)
+    for t, w in zip(crossed, widths, strict=True):
+        for a in range(sizes[t]):
+            part = products[:, start + a : start + sizes[t] * w : sizes[t]]
+            squares = (  # no second matrix: a fused sum, or one without products
+                xp.einsum("nmb,nmb->nb", part, part) if xp is NUMPY else xp.sum(part * part, axis=1)
+            )
+            columns[int(ends[t]) - sizes[t] + a] = xp.sum(weight * squares, axis=1)
+        start += sizes[t] * w
+    return xp.stack(columns, axis=1)
 
 
 def _level_weights(norms: Array) -> Array:

@@ -14,16 +14,17 @@ import jax
 import numpy as np
 from jax import Array
 
+from ...numerics.in_place import settled
 from ...numerics.linalg import exact, spd_inverse, total_product
-from ...numerics.namespace import custom_jvp, namespace
+from ...numerics.namespace import NUMPY, custom_jvp, namespace
 from ...reprs import brief
 from ..contract import Waist
 from .core_factors import CoreFactors
 
-# Columns of a core up to which its products cost nothing.
-_SMALL = 256
+# Columns of a core up to which its products cost nothing; and up to which A is kept.
+SMALL, KEPT = 256, 2048
 # Pivots of Lambda above which dividing by them costs no digits that matter.
-_REGULAR = 1e-3
+REGULAR = 1e-3
 
 
 @jax.tree_util.register_dataclass
@@ -42,10 +43,10 @@ class Core:
 class CoreTerms(NamedTuple):
     """The core at one covariance, the eliminated terms integrated out."""
 
-    A: Array  # (N, N, B)      Z_2' V_1^-1 Z_2
-    diagonals: tuple[Array, Array]  # (N, B)  of I + Lambda' A Lambda and of its inverse
-    Ki: Array  # (N, N, B)      (I + Lambda' A Lambda)^-1
-    H: Array  # (N, N, B)      Lambda Ki Lambda'
+    A: Array | None  # (N, N, B)  Z_2' V_1^-1 Z_2, of a large core not kept
+    Ki: Array  # (N, N, B)      (I + Lambda' A Lambda)^-1; H is Lambda Ki Lambda'
+    halves: tuple[Array, ...]  # (k, k) a term: sum of the levels' blocks of A Lambda Ki
+    loss: Array  # ()             sum of K_jj Ki_jj, what the pivots of K have lost
     Hb: Array  # (N, p + 1, B)  H b, the column of y less J a
     u: Array  # (N, p + 1, B)  Z_2' V^-1 [X y]
     logdet: Array  # ()
@@ -130,12 +131,14 @@ def solve_core(
     xp = namespace(A, b, origin)
     blocks = factors.blocks
     lower = [L.T for L in blocks]
-    K = scale_columns(lower, widths, scale_rows(lower, widths, A))
-    K = K + xp.eye(K.shape[0], dtype=K.dtype)[:, :, None]
-    Ki, logdet = spd_inverse(K)
-    H = scale_columns(blocks, widths, scale_rows(blocks, widths, Ki))
-    diagonals = xp.diagonal(K).T, xp.diagonal(Ki).T
-    return solved(A, b, origin, factors, widths, diagonals, Ki, H, logdet)
+    half = scale_columns(lower, widths, A)  # A Lambda
+    K = scale_rows(lower, widths, half) + xp.eye(A.shape[0], dtype=A.dtype)[:, :, None]
+    K, diagonal = settled((K, _diagonals(K)))
+    Ki, logdet = settled(spd_inverse(K))
+    halves = product_blocks(half, Ki, [L.shape[0] for L in blocks], widths)
+    loss = xp.sum(diagonal * _diagonals(Ki))
+    found = solved(A, b, origin, factors, widths, Ki, logdet, halves, loss)
+    return found if A.shape[0] <= KEPT else found._replace(A=None)
 
 
 def solved(
@@ -144,20 +147,20 @@ def solved(
     origin: Array,
     factors: CoreFactors,
     widths: Sequence[int],
-    diagonals: tuple[Any, Any],
     Ki: Any,
-    H: Any,
-    logdet: Any,
+    logdet: Array,
+    halves: tuple[Array, ...],
+    loss: Array,
 ) -> CoreTerms:
-    """:func:`solve_core` once K is inverted; A, Ki and H may be matrices or multiply alone."""
+    """:func:`solve_core` once K is inverted; A and Ki may be matrices or know how to multiply."""
     xp = namespace(b, origin)
-    Ja = _remainder(A, Ki, H, origin, factors, widths)
-    Hb = xp.at(multiply(H, b))[:, -1:].add(-Ja)
+    Ja = remainder(A, Ki, origin, factors, widths)
+    Hb = xp.at(shrunk(Ki, factors, widths, b))[:, -1:].add(-Ja)
     return CoreTerms(
         A=A,
-        diagonals=diagonals,
         Ki=Ki,
-        H=H,
+        halves=halves,
+        loss=loss,
         Hb=Hb,
         u=b - multiply(A, Hb),
         logdet=logdet,
@@ -165,13 +168,24 @@ def solved(
     )
 
 
-def _remainder(
-    A: Array, Ki: Array, H: Array, a: Array, factors: CoreFactors, widths: Sequence[int]
-) -> Array:
+def shrunk(Ki: Array, factors: CoreFactors, widths: Sequence[int], x: Array) -> Array:
+    """``H x`` for columns x (N, C, B)."""
+    lower = [L.T for L in factors.blocks]
+    return scale_rows(factors.blocks, widths, multiply(Ki, scale_rows(lower, widths, x)))
+
+
+def _diagonals(A: Array) -> Array:
+    """Of every block, (N, B); a slice where there is one, without a look at all entries."""
+    xp = namespace(A)
+    N, _, B = A.shape
+    return A.reshape(-1)[:: N + 1][:, None] if B == 1 else xp.diagonal(A).T
+
+
+def remainder(A: Array, Ki: Array, a: Array, factors: CoreFactors, widths: Sequence[int]) -> Array:
     """``J a`` with J = I - H A; where Lambda is regular as ``Lambda Ki Lambda^-1 a``."""
     through = multiply(Ki, scale_rows(factors.divisors, widths, a))
     rest = scale_rows(factors.direct, widths, a)
-    direct = rest - multiply(H, multiply(A, rest))
+    direct = rest - shrunk(Ki, factors, widths, multiply(A, rest))
     return scale_rows(factors.blocks, widths, through) + direct
 
 
@@ -189,51 +203,13 @@ def core_rounding(core: CoreTerms, b: Array, gram: Array) -> Array:
     ``K_jj (K^-1)_jj`` bounds what a pivot has lost; b is a sum of terms of the size of gram.
     """
     xp = namespace(b, gram)
-    loss = xp.sum(core.diagonals[0] * core.diagonals[1])
     taken = xp.sum(xp.abs(b) * xp.abs(core.Hb), axis=(0, 2))
-    return xp.append(loss, xp.diagonal(gram) + taken)
+    return xp.append(core.loss, xp.diagonal(gram) + taken)
 
 
-class Shrunk(NamedTuple):
-    """Products of N x N matrices that second derivatives need."""
-
-    P: Array  # (N, N, B)  A - A H A
-    J: Array  # (N, N, B)  I - H A
-    R: tuple[Array, ...]  # (N, N, B)  Ki Lambda' F Lambda of every F: trace products of H F
-    left: tuple[Array, ...]  # (N, N, B)  J' F
-
-
-def shrink(
-    core: CoreTerms, factors: CoreFactors, widths: Sequence[int], F: Sequence[Array]
-) -> Shrunk:
-    """``P = A - A H A``, ``J = I - H A``, and ``J' F`` for symmetric matrices F.
-
-    Differences would cost digits where Lambda is large: ``J = Lambda Ki Lambda^-1``
-    wherever a term is regular, and ``P = A J``. In a large core of regular terms
-    ``P = Lambda^-T (I - Ki) Lambda^-1`` saves that product and others.
-    """
-    xp = namespace(core.A, F)
-    lower = [L.T for L in factors.blocks]
-    A, Ki = core.A, core.Ki
-    identity = xp.eye(A.shape[0], dtype=A.dtype)[:, :, None]
-    half = [multiply(Ki, scale_rows(lower, widths, f)) for f in F]  # Ki Lambda' F
-    R = tuple(scale_columns(lower, widths, h) for h in half)
-    back = [Li.T for Li in factors.inverses]
-
-    def regular() -> tuple[Array, Array, tuple[Array, ...]]:
-        P = scale_rows(back, widths, scale_columns(back, widths, identity - Ki))
-        J = scale_rows(factors.blocks, widths, scale_columns(back, widths, Ki))
-        return P, J, tuple(scale_rows(back, widths, h) for h in half)
-
-    def any_factor() -> tuple[Array, Array, tuple[Array, ...]]:
-        J = _remainder(A, Ki, core.H, identity, factors, widths)
-        return multiply(A, J), J, tuple(transposed(multiply(f, J)) for f in F)
-
-    if A.shape[0] <= _SMALL:  # a second branch costs more to compile than it saves
-        P, J, left = any_factor()
-    else:
-        P, J, left = xp.cond(factors.least > _REGULAR, regular, any_factor)
-    return Shrunk(P, J, R, left)
+def is_regular(factors: CoreFactors, columns: int) -> bool:
+    """Whether factors that are known are regular, and the core is one for which that matters."""
+    return columns > SMALL and bool(factors.least > REGULAR)
 
 
 @custom_jvp
@@ -354,6 +330,9 @@ def block_moments(
         for s in range(t, len(sizes)):
             j, v = sizes[s], widths[s]
             part = P[ends[t] - k * w : ends[t], ends[s] - j * v : ends[s]]
+            if k * j == 1 and xp is not NUMPY:  # a fused sum: P need not be there
+                out.append((t, s, xp.sum(part * part).reshape(1, 1, 1, 1)))
+                continue
             flat = xp.moveaxis(part.reshape(w, k, v, j, -1), (1, 3), (0, 1)).reshape(k * j, -1)
             out.append((t, s, (flat @ flat.T).reshape(k, j, k, j)))
     return out

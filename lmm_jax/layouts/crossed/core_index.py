@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -18,15 +19,17 @@ from ...errors import DataError
 from ...numerics.memory import memory_size
 from ...numerics.shapes import round_up
 from ...reprs import brief
-from ..group_index import GroupPlan, rank_within
-from .dense_entries import DenseEntries, dense_entries, head_levels
+from ..group_index import GroupPlan, rank_within, stable_order
+from .dense_entries import DenseEntries, by_popularity, dense_entries, head_levels
 from .links import CHUNK
 
-# Dense matrices of the core that are held at the peak, about; bytes that any machine has; numbers
-# of one of them that integers of 32 bits can count.
+# Dense matrices of the core that are held at the peak, about, one parameter of the eliminated terms
+# given: programs of an accelerator update them in their place. Bytes that any machine has; numbers
+# of a matrix that integers of 32 bits can count.
 _ANY_MACHINE = 1 << 30
 _MOST_PLACES = 2**31 - 1
-CORE_MATRICES = 8
+_CORE_MATRICES = {"cpu": 8}
+_CORE_MATRICES_ELSEWHERE = 5
 
 
 @jax.tree_util.register_dataclass
@@ -61,6 +64,7 @@ class CorePlan(NamedTuple):
     group_block: np.ndarray  # (n_groups,)  block of the core
     level_block: np.ndarray  # (L,)
     row: np.ndarray  # (L,)  first row of a level within its block
+    order: np.ndarray  # (L,)  levels by popularity: those of a term have their rows in this order
     width: np.ndarray  # (L,)  columns of a level
     widths: tuple[int, ...]  # levels of each term in a block
     columns: int  # of a block
@@ -91,6 +95,7 @@ class CorePlaces(NamedTuple):
     group_block: np.ndarray
     level_block: np.ndarray
     row: np.ndarray
+    order: np.ndarray
     widths: tuple[int, ...]
     columns: int
     n_blocks: int
@@ -121,10 +126,11 @@ def place_levels(
     """
     width = np.asarray(sizes)[term]
     group_block, level_block, n_blocks = _blocks(group, level, n_groups, width)
-    row, widths = _core_rows(term, level_block, n_blocks, sizes)
+    order = by_popularity(level, width.size)
+    row, widths = _core_rows(term, level_block, n_blocks, sizes, order)
     columns = sum(k * w for k, w in zip(sizes, widths, strict=True))
     check_memory(int(width.sum()), columns, n_blocks, name)
-    return CorePlaces(group_block, level_block, row, widths, columns, n_blocks)
+    return CorePlaces(group_block, level_block, row, order, widths, columns, n_blocks)
 
 
 def take(which: Sequence[int], *lists: Sequence[Any]) -> list[Any]:
@@ -146,14 +152,14 @@ def level_streams(
 
 def find_cells(group: np.ndarray, levels: Sequence[np.ndarray], n_levels: int) -> GroupLevels:
     """Which groups meet which levels, from the rows' levels in every membership."""
-    key = np.concatenate([group * n_levels + level for level in levels])
-    order = np.argsort(key, kind="stable")
-    ranked = key[order]
-    first = np.append(True, ranked[1:] != ranked[:-1])
-    number = np.empty(key.size, dtype=np.int64)
-    number[order] = np.cumsum(first) - 1
-    found = ranked[first]
-    return GroupLevels(found // n_levels, found % n_levels, np.split(number, len(levels)))
+    groups, level = np.tile(group, len(levels)), np.concatenate(levels)
+    order = stable_order(level, n_levels)
+    order = order[stable_order(groups[order], int(group.max(initial=-1)) + 1)]
+    groups, level = groups[order], level[order]
+    first = np.append(True, (groups[1:] != groups[:-1]) | (level[1:] != level[:-1]))
+    number = np.empty(order.size, dtype=np.int32)
+    number[order] = np.cumsum(first, dtype=np.int32) - 1
+    return GroupLevels(groups[first], level[first], np.split(number, len(levels)))
 
 
 def check_memory(size: int, columns: int, n_blocks: int, name: str) -> None:
@@ -161,7 +167,7 @@ def check_memory(size: int, columns: int, n_blocks: int, name: str) -> None:
     if room_for(columns, n_blocks):
         return
     numbers = columns**2 * n_blocks
-    need, there = CORE_MATRICES * 8 * numbers, memory_size()
+    need, there = core_matrices() * 8 * numbers, memory_size()
     found = "" if there is None else f", and there are {there / 2**30:,.0f} GiB"
     most = f" (and more than {_MOST_PLACES:,} places)" if numbers > _MOST_PLACES else ""
     raise DataError(
@@ -171,14 +177,18 @@ def check_memory(size: int, columns: int, n_blocks: int, name: str) -> None:
     )
 
 
+def core_matrices() -> int:
+    """Matrices of the core's size that are held at once, about, on the device of programs."""
+    return _CORE_MATRICES.get(jax.default_backend(), _CORE_MATRICES_ELSEWHERE)
+
+
 def room_for(columns: int, n_blocks: int) -> bool:
     """Whether there is memory for a dense core of blocks of so many columns."""
     numbers = columns**2 * n_blocks
-    need = CORE_MATRICES * 8 * numbers
-    if need <= _ANY_MACHINE:
+    if _CORE_MATRICES["cpu"] * 8 * numbers <= _ANY_MACHINE:
         return True
     there = memory_size()
-    return numbers <= _MOST_PLACES and (there is None or need <= there)
+    return numbers <= _MOST_PLACES and (there is None or core_matrices() * 8 * numbers <= there)
 
 
 def core_blocks(
@@ -212,14 +222,17 @@ def _blocks(
 
 
 def _core_rows(
-    term: np.ndarray, block: np.ndarray, n_blocks: int, sizes: Sequence[int]
+    term: np.ndarray, block: np.ndarray, n_blocks: int, sizes: Sequence[int], order: np.ndarray
 ) -> tuple[np.ndarray, tuple[int, ...]]:
-    """First row of every level within its block, and the levels of each term in a block."""
+    """First row of every level within its block, and the levels of each term in a block.
+
+    Levels of a term stand in the given order.
+    """
     row = np.empty(term.size, dtype=np.int64)
     widths = []
     start = 0
     for t, k in enumerate(sizes):
-        at = term == t
+        at = order[term[order] == t]
         rank = rank_within(block[at], n_blocks)
         row[at] = start + k * rank
         widths.append(_core_width(int(rank.max()) + 1))
@@ -236,17 +249,18 @@ def _core_width(n: int) -> int:
 def link_groups(inner: GroupPlan, core: CorePlan) -> tuple[tuple[LinkIndex, ...], np.ndarray]:
     """Entries and pairs of every bucket, and the first entry of every cell in its bucket."""
     bucket = inner.group_bucket[core.cells.group]
-    first = np.zeros(core.cells.group.size, dtype=np.int64)
+    first = np.zeros(core.cells.group.size, dtype=np.int32)
     links = []
     for b in range(len(inner.index.widths)):
         at = np.flatnonzero(bucket == b)
         owner = inner.group_position[core.cells.group[at]]
         heads = np.zeros(core.width.size, bool)
         if core.n_blocks == 1:
-            heads = head_levels(owner, core.cells.level[at], core.width)
-        if heads.any():  # entries of the head behind the others of their group
-            order = np.lexsort((heads[core.cells.level[at]], owner))
-            at, owner = at[order], owner[order]
+            heads = head_levels(owner, core.cells.level[at], core.width, core.order)
+        count = int(owner.max(initial=-1)) + 1
+        # by group, and entries of the head behind the others of their group
+        order = stable_order(2 * owner + heads[core.cells.level[at]], 2 * count)
+        at, owner = at[order], owner[order]
         level = core.cells.level[at]
         k = core.width[level]
         first[at] = np.cumsum(k) - k
@@ -263,10 +277,20 @@ def link_groups(inner: GroupPlan, core: CorePlan) -> tuple[tuple[LinkIndex, ...]
                 block=padded(block, size),
                 left=left,
                 right=right,
-                head=dense_entries(group, row, in_head, size - 1),
+                head=dense_entries(group, row, in_head, size - 1, _runs(heads, core)),
             )
         )
     return tuple(links), first
+
+
+def _runs(heads: np.ndarray, core: CorePlan) -> list[tuple[int, int]]:
+    """First row and number of rows of every term with levels in the head."""
+    out = []
+    for start, stop in pairwise(core.offsets):
+        own = np.flatnonzero(heads[start:stop]) + start
+        if own.size:
+            out.append((int(core.row[own].min()), int(core.width[own].sum())))
+    return out
 
 
 def entry_pairs(
@@ -277,8 +301,8 @@ def entry_pairs(
     Entries are sorted by group, those of the head last: the partners of one are those from
     itself to the end of its group, and two of the head are no pair.
     """
-    end = np.searchsorted(group, group, side="right")
-    order = np.argsort(place, kind="stable")
+    end = np.cumsum(np.bincount(group))[group]
+    order = stable_order(place, int(place.max(initial=-1)) + 1)
     count = (end - np.arange(group.size))[order]
     if in_head is not None:
         count[in_head[order]] = 0

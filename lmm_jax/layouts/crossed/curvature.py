@@ -8,12 +8,14 @@ former give, :mod:`..sparse` takes too, whose matrices multiply and are not writ
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from jax import Array
 
 from ...covariance.theta import factor_blocks, gather, spread_basis, theta_slices
+from ...numerics.in_place import settled
 from ...numerics.linalg import group_product, symmetrize
 from ...numerics.namespace import namespace
 from ..contract import Curvature, PsiMoments, WaistJet
@@ -22,6 +24,7 @@ from . import core as dense
 from . import links as sparse
 from .arrays import CrossedArrays
 from .jet import CrossedTerms, entry_products, pick, places, sizes_of, waist_jet
+from .traces import traces
 
 
 class EffectColumns(NamedTuple):
@@ -60,17 +63,37 @@ def apply_P(x: EffectColumns, rest: Any, layout: Any) -> EffectColumns:
     With ``h = e' x_1 + A x_2``: the core gets ``h - A H h``, a group
     ``P_i x_i + e_i (x_2 - H h)``.
     """
-    core = rest.core
-    h = dense.multiply(core.A, x.core)
+    widths = layout.core.widths
+    h = _apply_A(x.core, rest, layout)
     for leaf, links, part in zip(rest.leaves, layout.links, x.groups, strict=True):
         h = h + sparse.to_core(entry_products(leaf.e, part, links), links, layout.shape)
-    Hh = dense.multiply(core.H, h)
+    Hh = dense.shrunk(rest.core.Ki, rest.factors, widths, h)
     groups = []
     for leaf, links, part in zip(rest.leaves, layout.links, x.groups, strict=True):
         back = sparse.from_core(x.core - Hh, links)
         own = group_product(leaf.P, part)
         groups.append(own + sparse.to_groups(leaf.e, back, links, part.shape[2]))
-    return EffectColumns(tuple(groups), h - dense.multiply(core.A, Hh))
+    return EffectColumns(tuple(groups), h - _apply_A(Hh, rest, layout))
+
+
+def _apply_A(x: Array, rest: Any, layout: Any) -> Array:
+    """``A x``; of a large core, which does not keep A, from the groups."""
+    if rest.core.A is not None:
+        return dense.multiply(rest.core.A, x)
+    out = dense.multiply(layout.core.S, x)
+    for leaf, links in zip(rest.leaves, layout.links, strict=True):
+        met = sparse.to_groups(leaf.v, sparse.from_core(x, links), links, leaf.P.shape[2])
+        out = out + sparse.to_core(entry_products(leaf.v, met, links), links, layout.shape)
+    return out
+
+
+def _matrix_A(rest: CrossedTerms, layout: CrossedArrays) -> Array:
+    """A itself, where it is needed after all."""
+    A = layout.core.S if rest.core.A is None else rest.core.A
+    if rest.core.A is None:
+        for leaf, links in zip(rest.leaves, layout.links, strict=True):
+            A = sparse.add_pairs(A, leaf.v, leaf.v, links)
+    return A
 
 
 def cross_products(left: EffectColumns, right: EffectColumns, C: int) -> Array:
@@ -139,7 +162,7 @@ def psi_slopes(W: Array, jet: WaistJet[CrossedTerms], layout: CrossedArrays) -> 
     """
     rest = jet.rest
     blocks = []
-    for half, inverse in zip(rest.halves, rest.factors.inverses, strict=True):
+    for half, inverse in zip(rest.core.halves, rest.factors.inverses, strict=True):
         blocks.append(symmetrize(half @ inverse))
     return _with_core(blocks, W, rest, layout)
 
@@ -207,31 +230,43 @@ def _trace_products(
     in the place of one P_i, plus ``H F_k H F_l``.
     """
     xp = namespace(theta, layout.S0)
-    core, widths, sizes = rest.core, layout.core.widths, sizes_of(layout, layout.crossed)
+    core, widths = rest.core, layout.core.widths
     out = xp.zeros((theta.size, theta.size), theta.dtype)
     m1 = places(layout, layout.eliminated)
-    F = [xp.zeros_like(core.A) for _ in m1]
     for leaf, links in zip(rest.leaves, layout.links, strict=True):
-        X = sparse.group_contractions(leaf.e, core.H, links, leaf.P.shape[2])
+        X = leaf.X
+        if X is None:
+            X = sparse.group_contractions(leaf.z, core.Ki, links, leaf.P.shape[2])
         own = double_traces(leaf.P, leaf.P, leaf.D)
         cross = double_traces(leaf.P, X, leaf.D)
         out = xp.at(out)[np.ix_(m1, m1)].add(own - cross - cross.T)
-        for i in range(len(m1)):
+
+    def F(i: int) -> Array:
+        # behind A: a large core has no room for both
+        total, *_ = settled((xp.zeros_like(core.Ki), core.Ki, *core.halves))
+        for leaf, links in zip(rest.leaves, layout.links, strict=True):
             De = xp.einsum("ab,be->ae", leaf.D[i], leaf.e)
-            F[i] = F[i] + sparse.pair_sums(leaf.e, De, links, layout.shape)
-    P, J, R, left = dense.shrink(core, rest.factors, widths, F)
-    for t, s, moments in dense.block_moments(P, sizes, widths):
+            total = settled(sparse.add_pairs(total, leaf.e, De, links))
+        return total
+
+    at = traces(
+        core.Ki,
+        rest.factors,
+        widths,
+        [partial(F, i) for i in range(len(m1))],
+        partial(_matrix_A, rest, layout),
+        regular=layout.regular,
+    )
+    for t, s, moments in at.P:
         value = xp.einsum("kab,lcd,acbd->kl", rest.D[t], rest.D[s], moments)
         rows, columns = (places(layout, (layout.crossed[i],)) for i in (t, s))
         out = xp.at(xp.at(out)[np.ix_(rows, columns)].set(value))[np.ix_(columns, rows)].set(
             value.T
         )
     for i, k in enumerate(m1):
-        row = [xp.sum(R[i] * dense.transposed(other)) for other in R]
-        out = xp.at(out)[k, m1].add(xp.stack(row))
-        diagonal = dense.product_blocks(left[i], dense.transposed(J), sizes, widths)
-        for t, block, D in zip(layout.crossed, diagonal, rest.D, strict=True):
+        out = xp.at(out)[k, m1].add(at.FF[i])
+        for t, block, D in zip(layout.crossed, at.JFJ[i], rest.D, strict=True):
             value = xp.einsum("ab,kba->k", block, D)
-            at = places(layout, (t,))
-            out = xp.at(xp.at(out)[k, at].set(value))[at, k].set(value)
-    return out, dense.level_blocks(P, sizes, widths)
+            to = places(layout, (t,))
+            out = xp.at(xp.at(out)[k, to].set(value))[to, k].set(value)
+    return out, at.blocks

@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 
 from ...covariance.theta import basis, factor_blocks, spread, theta_slices
+from ...numerics.in_place import settled
 from ...numerics.linalg import group_product, total_product
 from ...numerics.namespace import namespace
 from ...numerics.roots import eliminate_root, root_rounding
@@ -58,7 +59,7 @@ def waist(blocks: Sequence[Array], layout: CrossedArrays) -> Waist:
         part = integrate(M, bucket.c, bucket.copies)
         N = inverse(M)
         Nd = sparse.apply_at(N, links.d, links)
-        A = A + sparse.pair_sums(links.d, Nd, links, layout.shape)
+        A = sparse.add_pairs(A, links.d, Nd, links)
         b = b + sparse.to_core(entry_products(Nd, bucket.c, links), links, layout.shape)
         logdet, gram = logdet + part.logdet, gram + part.gram
     Psi = spread(pick(blocks, layout.crossed), layout.core.widths)
@@ -77,7 +78,10 @@ class LeafTerms(NamedTuple):
     """Eliminated groups of one bucket, behind the core."""
 
     P: Array  # (q, q, G)      T' M^-1 T, this group alone
-    e: Array  # (q, E)         T' M^-1 d at the entries
+    v: Array  # (q, E)         L^-1 d at the entries, M = L L'
+    e: Array  # (q, E)         T' M^-1 d
+    z: Array  # (q, E)         e Lambda: e H e' = z Ki z'
+    X: Array | None  # (q, q, G)  e H e', where it costs no more than its sum over the groups
     u: Array  # (q, p + 1, G)  Z_1' V^-1 [X y]
     D: Array  # (m_1, q, q)    dPsi / dtheta_k
 
@@ -89,7 +93,6 @@ class CrossedTerms(NamedTuple):
     core: CoreTerms
     factors: CoreFactors  # Lambda of the core's terms
     slopes: tuple[Array, ...]  # (q, q) a bucket: sum of the groups' blocks of P
-    halves: tuple[Array, ...]  # (k, k) a term of the core: sum of the levels' blocks of P Lambda
     D: tuple[Array, ...]  # (m_t, k, k)  dPsi / dtheta_k of the core's terms
 
 
@@ -97,12 +100,12 @@ class _Leaf(NamedTuple):
     """Groups of one bucket integrated out, the core not yet."""
 
     P: Array  # (q, q, G)      T' M^-1 T
+    v: Array  # (q, E)         L^-1 d at the entries
     e: Array  # (q, E)         T' M^-1 d at the entries
     u: Array  # (q, p + 1, G)  T' M^-1 c
     D: Array  # (m_1, q, q)    dPsi / dtheta_k
     waist: Waist  # its part of both
     rounding: Array  # (p + 2,)  see :class:`WaistJet`
-    A: Array  # (N, N, B)      what it adds to Z_2' V_1^-1 Z_2
     b: Array  # (N, p + 1, B)  what it adds to Z_2' V_1^-1 [X y]
 
 
@@ -126,27 +129,30 @@ def waist_jet(theta: Array, layout: CrossedArrays) -> WaistJet[CrossedTerms]:
     for bucket, links in zip(layout.buckets, layout.links, strict=True):
         leaf = _eliminate_leaf(theta, spread(inner, bucket.widths), bucket, links, layout)
         logdet, gram = logdet + leaf.waist.logdet, gram + leaf.waist.gram
-        A, b, rounding = A + leaf.A, b + leaf.b, rounding + leaf.rounding
+        A = settled(sparse.add_pairs(A, leaf.v, leaf.v, links))
+        b, rounding = b + leaf.b, rounding + leaf.rounding
         alone.append(leaf)
     core = dense.solve_core(A, b, layout.core.origin, factors, layout.core.widths)
     rounding = rounding + dense.core_rounding(core, b, gram)
     logdet, gram = logdet + core.logdet, gram - core.gram
     leaves = tuple(
-        _behind_core(leaf, core, links) for leaf, links in zip(alone, layout.links, strict=True)
+        _behind_core(leaf, core, factors, links, layout)
+        for leaf, links in zip(alone, layout.links, strict=True)
     )
     tangents = tuple(
         psi_tangents(L, structure.tangents_at(theta[places(layout, (t,))]))
         for t, L, structure in zip(layout.crossed, factors.blocks, outer, strict=True)
     )
     slopes = tuple(
-        xp.sum(leaf.P, axis=-1) - sparse.pair_contraction(leaf.e, core.H, links)
+        xp.sum(leaf.P, -1)
+        - (
+            sparse.pair_contraction(leaf.z, core.Ki, links)
+            if leaf.X is None
+            else xp.sum(leaf.X, -1)
+        )
         for leaf, links in zip(leaves, layout.links, strict=True)
     )
-    lower = [L.T for L in factors.blocks]
-    half = dense.scale_columns(lower, layout.core.widths, core.A)  # A Lambda
-    q_core = sizes_of(layout, layout.crossed)
-    halves = dense.product_blocks(half, core.Ki, q_core, layout.core.widths)
-    rest = CrossedTerms(leaves, core, factors, slopes, halves, tangents)
+    rest = CrossedTerms(leaves, core, factors, slopes, tangents)
     dlogdet, dgram = _first_derivatives(theta, rest, layout)
     return WaistJet(Waist(logdet, gram), dlogdet, dgram, rounding, rest)
 
@@ -170,20 +176,26 @@ def _eliminate_leaf(
     )
     return _Leaf(
         P=group_product(K, K),
+        v=v,
         e=sparse.apply_at(xp.swapaxes(K, 0, 1), v, links),
         u=group_product(K, w),
         D=psi_tangents(Lambda, basis(own_theta, inner, bucket.widths)),
         waist=Waist(logdet=logdet_of(at.U, bucket.copies), gram=total_product(w, w)),
         rounding=root_rounding(own, bucket.c, bucket.copies),
-        A=sparse.pair_sums(v, v, links, layout.shape),
         b=sparse.to_core(entry_products(v, w, links), links, layout.shape),
     )
 
 
-def _behind_core(leaf: _Leaf, core: CoreTerms, links: Links) -> LeafTerms:
+def _behind_core(
+    leaf: _Leaf, core: CoreTerms, factors: CoreFactors, links: Links, layout: CrossedArrays
+) -> LeafTerms:
     """A bucket with U of the whole model."""
     shift = sparse.to_groups(leaf.e, sparse.from_core(core.Hb, links), links, leaf.P.shape[2])
-    return LeafTerms(P=leaf.P, e=leaf.e, u=leaf.u - shift, D=leaf.D)
+    z = sparse.scaled_entries(leaf.e, factors.blocks, layout.core.widths, links)
+    X = None
+    if links.head is not None:
+        X = sparse.group_contractions(z, core.Ki, links, leaf.P.shape[2])
+    return LeafTerms(P=leaf.P, v=leaf.v, e=leaf.e, z=z, X=X, u=leaf.u - shift, D=leaf.D)
 
 
 def _first_derivatives(
@@ -198,7 +210,7 @@ def _first_derivatives(
         dlogdet = xp.at(dlogdet)[at].add(xp.einsum("ab,kab->k", slope, leaf.D))
         dgram = xp.at(dgram)[at].add(-quadratic_tangents(leaf.u, leaf.D))
     levels = dense.levels_of(rest.core.u, sizes, layout.core.widths)
-    for t, G, u, D in zip(layout.crossed, rest.halves, levels, rest.D, strict=True):
+    for t, G, u, D in zip(layout.crossed, rest.core.halves, levels, rest.D, strict=True):
         at = places(layout, (t,))
         E = layout.structures[t].tangents_at(theta[at])
         dlogdet = xp.at(dlogdet)[at].add(2.0 * xp.einsum("ab,kab->k", G, E))

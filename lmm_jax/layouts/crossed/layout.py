@@ -33,8 +33,9 @@ from ..group_algebra import group_cov
 from . import core as dense
 from . import links as sparse
 from .arrays import CrossedArrays
+from .core_factors import core_factors
 from .curvature import average_information, curvature, psi_moments, psi_slopes
-from .jet import CrossedTerms, pick, sizes_of, waist, waist_jet
+from .jet import CrossedTerms, pick, places, sizes_of, waist, waist_jet
 
 # Numbers in the core and pairs of entries beyond which an evaluation takes milliseconds.
 _DEAR = 1 << 17
@@ -118,6 +119,12 @@ class CrossedLayout(CrossedArrays):
         """See :meth:`Layout.is_dear`."""
         return self.size() > _DEAR
 
+    def known_at(self, theta: Array) -> CrossedLayout:
+        """See :meth:`Layout.known_at`: a large core of regular terms takes less memory."""
+        outer = pick(self.structures, self.crossed)
+        factors = core_factors(np.asarray(theta)[places(self, self.crossed)], outer)
+        return replace(self, regular=dense.is_regular(factors, self.shape[0]))
+
     def measured_from(self, beta: Array) -> CrossedLayout:
         """See :meth:`Layout.measured_from`."""
         return replace(
@@ -150,13 +157,17 @@ def blups(theta: Array, beta: Array, layout: CrossedLayout) -> tuple[BlupTerms, 
     for bucket, links, leaf in zip(layout.buckets, layout.links, rest.leaves, strict=True):
         Lambda = spread(inner, bucket.widths)
         Psi = Lambda @ Lambda.T
-        X = sparse.group_contractions(leaf.e, rest.core.H, links, leaf.P.shape[2])
+        X = leaf.X
+        if X is None:
+            X = sparse.group_contractions(leaf.z, rest.core.Ki, links, leaf.P.shape[2])
         mean = xp.einsum("ab,bg->ag", Psi, xp.einsum("acg,c->ag", leaf.u, v))
         through = xp.einsum("ab,bcg,cd->adg", Psi, X, Psi)
         cov = group_cov(Lambda, bucket.T) + through
         out.append(BlupTerms(b=mean, cov=cov, through=xp.einsum("ab,be->ae", Psi, leaf.e)))
     mean = xp.einsum("ncb,c->nb", rest.core.Hb, v) + layout.core.origin[:, 0]
-    return (*out, BlupTerms(b=mean, cov=rest.core.H))
+    blocks, widths = rest.factors.blocks, layout.core.widths
+    H = dense.scale_columns(blocks, widths, dense.scale_rows(blocks, widths, rest.core.Ki))
+    return (*out, BlupTerms(b=mean, cov=H))
 
 
 # ------------------------------------------------------------ start values, rotations

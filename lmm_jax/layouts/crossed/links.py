@@ -13,18 +13,21 @@ Where most groups touch a column, dense products take its pairs (:mod:`.dense_en
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
+import numpy as np
 from jax import Array
 
-from ...numerics.namespace import namespace
+from ...numerics.in_place import accumulate
+from ...numerics.namespace import NUMPY, namespace
 from ...reprs import brief
-from .dense_entries import DenseEntries, head_contraction, head_group_contractions, head_sums
+from .dense_entries import DenseEntries, add_head, head_contractions
 
-# Pairs that one step of a sum takes together.
-CHUNK = 1 << 20
+# Pairs that one step of a sum takes together, of a program and of NumPy.
+CHUNK, _HOST_CHUNK = 1 << 20, 1 << 17
 
 
 @jax.tree_util.register_dataclass
@@ -61,14 +64,16 @@ def apply_at(A: Array, x: Array, links: Links) -> Array:
 def _over_pairs(
     step: Callable[[Array, Array, Array], Array], init: Array, links: Links, size: int = 1
 ) -> Array:
-    """Fold ``step(sum, left, right)`` over chunks of the pairs, ``size`` numbers a pair.
-
-    NumPy writes a new sum for every chunk: one takes as many pairs as there are sums, about.
-    """
+    """Fold ``step(sum, left, right)`` over chunks of the pairs, ``size`` numbers a pair."""
     xp = namespace(init)
     pairs = links.left.shape[0]
+    if xp is NUMPY:  # numbers of a chunk stay in the cache
+        chunk = max(1, _HOST_CHUNK // size)
+        for start in range(0, pairs, chunk):
+            init = step(init, links.left[start : start + chunk], links.right[start : start + chunk])
+        return init
     chunk = pairs
-    while chunk * size > max(CHUNK, init.size // 4) and chunk % 2 == 0:
+    while chunk * size > CHUNK and chunk % 2 == 0:
         chunk //= 2
     if chunk == pairs:
         return step(init, links.left, links.right)
@@ -81,50 +86,60 @@ def _over_pairs(
     return xp.fori_loop(0, pairs // chunk, body, init)
 
 
-def pair_sums(x: Array, y: Array, links: Links, shape: tuple[int, int]) -> Array:
-    """``sum_i x_i' y_i`` over the core, (N, N, B), for x and y with a symmetric result.
+def add_pairs(total: Array, x: Array, y: Array, links: Links) -> Array:
+    """``total + sum_i x_i' y_i`` over the core, for x and y with a symmetric result.
 
     Parameters
     ----------
+    total : Array, shape (N, N, B)
+        Symmetric.
     x, y : Array, shape (q, E)
         ``x_e' y_f = x_f' y_e`` within a group.
     links : Links
-    shape : tuple of int
-        N and B.
     """
-    xp = namespace(x, y)
-    N, B = shape
+    xp = namespace(total, x, y)
+    N, _, B = total.shape
+    head = links.head
+    twice = head is not None and xp is not NUMPY  # a large core: no second matrix
 
-    def step(total: Array, left: Array, right: Array) -> Array:
-        cell = (links.row[left] * N + links.row[right]) * B + links.block[left]
-        dots = xp.sum(x[:, left] * y[:, right], axis=0)
-        return xp.at(total)[cell].add(dots, mode="promise_in_bounds")
+    def step(sums: Array, left: Array, right: Array) -> Array:
+        row, column = links.row[left], links.row[right]
+        dots = x[0][left] * y[0][right]
+        for a in range(1, x.shape[0]):
+            dots = dots + x[a][left] * y[a][right]
+        sums = accumulate(sums, _cells(row, column, left, links, N, B), dots)
+        if not twice:
+            return sums
+        dots = xp.where(row == column, 0.0, dots)
+        return accumulate(sums, _cells(column, row, left, links, N, B), dots)
 
-    upper = _over_pairs(step, xp.zeros(N * N * B, x.dtype), links, x.shape[0])
-    upper = upper.reshape(N, N, B)
-    diagonal = xp.eye(N, dtype=x.dtype)[:, :, None]
-    total = upper + xp.swapaxes(upper, 0, 1) * (1.0 - diagonal)
-    if links.head is None:
-        return total
-    at = (links.head.row[:, None], links.head.row[None], 0)
-    return xp.at(total)[at].set(total[at] + head_sums(x, y, links.head))
+    if head is not None and twice:
+        flat = _over_pairs(step, total.reshape(-1), links, x.shape[0])
+        return add_head(flat.reshape(N, N), x, y, head)[:, :, None]
+    upper = _over_pairs(step, xp.zeros(N * N * B, x.dtype), links, x.shape[0]).reshape(N, N, B)
+    if xp is not NUMPY:
+        diagonal = xp.eye(N, dtype=x.dtype)[:, :, None]
+        return total + (upper + xp.swapaxes(upper, 0, 1) * (1.0 - diagonal))
+    on = np.arange(N)
+    upper[on, on] *= 0.5
+    out: Any = total + upper
+    out += xp.swapaxes(upper, 0, 1)
+    return out if head is None else add_head(out[:, :, 0], x, y, head)[:, :, None]
 
 
 def pair_contraction(x: Array, H: Array, links: Links) -> Array:
-    """``sum_i x_i H_i x_i'`` with H at the entries of each group, (q, q)."""
+    """``sum_i x_i H_i x_i'`` with H at the entries of each group, (q, q); all pairs are listed."""
     xp = namespace(x, H)
     q = x.shape[0]
-    weighted = _double_off_diagonal(H)
+    flat = H.reshape(-1)
 
     def step(total: Array, left: Array, right: Array) -> Array:
-        at = weighted[_cells(H, links, left, right)]
+        at = _both_orders(flat, H, links, left, right)
         if q == 1:
             return total + xp.sum(x[0][left] * x[0][right] * at)
         return total + (x[:, left] * at[None]) @ x[:, right].T
 
     half = _over_pairs(step, xp.zeros((q, q), x.dtype), links, q)
-    if links.head is not None:
-        half = half + head_contraction(x, _of_head(H, links.head), links.head)
     return 0.5 * (half + half.T)
 
 
@@ -132,36 +147,64 @@ def group_contractions(x: Array, H: Array, links: Links, n_groups: int) -> Array
     """``x_i H_i x_i'`` of every group, (q, q, G)."""
     xp = namespace(x, H)
     q = x.shape[0]
-    weighted = _double_off_diagonal(H)
+    flat = H.reshape(-1)
 
     def step(total: Array, left: Array, right: Array) -> Array:
-        at = weighted[_cells(H, links, left, right)]
+        at = _both_orders(flat, H, links, left, right)
+        if q == 1:
+            own = (x[0][left] * x[0][right] * at)[:, None]
+            return total + xp.segment_sum(own, links.group[left], n_groups)
         outer = (x[:, left] * at[None])[:, None] * x[:, right][None]  # (q, q, pairs)
         rows = outer.reshape(q * q, -1).T
         return total + xp.segment_sum(rows, links.group[left], n_groups)
 
-    flat = _over_pairs(step, xp.zeros((n_groups, q * q), x.dtype), links, q * q)
-    half = flat.T.reshape(q, q, n_groups)
+    found = _over_pairs(step, xp.zeros((n_groups, q * q), x.dtype), links, q * q)
+    half = found.T.reshape(q, q, n_groups)
     if links.head is not None:
-        own = _of_head(H, links.head)
-        half = half + head_group_contractions(x, own, links.head, n_groups)
+        half = half + head_contractions(x, H[:, :, 0], links.head, n_groups)
     return 0.5 * (half + xp.swapaxes(half, 0, 1))
 
 
-def _of_head(H: Array, head: DenseEntries) -> Array:
-    """H at the columns of the head, (h, h); a core that has one is one block."""
-    return H[:, :, 0][head.row[:, None], head.row[None]]
+def _cells(row: Array, column: Array, left: Array, links: Links, N: int, B: int) -> Array:
+    """Places of pairs in a flat (N, N, B)."""
+    cell = row * N + column
+    return cell if B == 1 else cell * B + links.block[left]
 
 
-def _cells(H: Array, links: Links, left: Array, right: Array) -> Array:
+def _both_orders(flat: Array, H: Array, links: Links, left: Array, right: Array) -> Array:
+    """H at pairs of entries, those of different rows counted for both of their orders."""
+    xp = namespace(flat)
     N, _, B = H.shape
-    return (links.row[left] * N + links.row[right]) * B + links.block[left]
+    row, column = links.row[left], links.row[right]
+    at = flat[_cells(row, column, left, links, N, B)]
+    return xp.where(row == column, at, 2.0 * at)
 
 
-def _double_off_diagonal(H: Array) -> Array:
-    """H flat, every pair of different entries counted for both of its orders."""
-    xp = namespace(H)
-    return (H * (2.0 - xp.eye(H.shape[0], dtype=H.dtype)[:, :, None])).reshape(-1)
+def scaled_entries(
+    x: Array, factors: Sequence[Array], widths: Sequence[int], links: Links
+) -> Array:
+    """``x Lambda`` with the factors of the core's terms, (q, E).
+
+    Entries of one level of a group stand side by side, so that those that Lambda mixes
+    are neighbours.
+    """
+    xp = namespace(x, factors)
+    sizes = [F.shape[0] for F in factors]
+    out: Any = None
+    for shift in range(1 - max(sizes), max(sizes)):
+        rows = []
+        for F, k, w in zip(factors, sizes, widths, strict=True):
+            ahead = range(k)
+            own = [F[b + shift, b] if b + shift in ahead else xp.zeros((), x.dtype) for b in ahead]
+            rows.append(xp.broadcast_to(xp.stack(own), (w, k)).reshape(-1))
+        neighbours, beyond = x, xp.zeros((x.shape[0], abs(shift)), x.dtype)
+        if shift > 0:
+            neighbours = xp.concatenate([x[:, shift:], beyond], axis=1)
+        elif shift < 0:
+            neighbours = xp.concatenate([beyond, x[:, :shift]], axis=1)
+        part = neighbours * xp.concatenate(rows)[links.row][None]
+        out = part if out is None else out + part
+    return out
 
 
 def to_core(values: Array, links: Links, shape: tuple[int, int]) -> Array:

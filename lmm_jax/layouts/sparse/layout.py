@@ -71,7 +71,6 @@ class SparseTerms(NamedTuple):
 
     core: Any  # dense.CoreTerms with operators
     factors: CoreFactors
-    halves: tuple[Any, ...]  # (k, k) a term: sum of the levels' blocks of P Lambda
     D: tuple[Any, ...]  # (m_t, k, k)  dPsi / dtheta_k
     leaves: tuple[Any, ...] = ()  # nothing is eliminated before
 
@@ -80,20 +79,19 @@ class Shrinkage(NamedTuple):
     """``H = Lambda M^-1 Lambda'``, to be multiplied with."""
 
     system: System
+    factors: CoreFactors
     widths: tuple[int, ...]
 
     def times(self, x: Any) -> Any:
         """``H x``, (N, C, 1)."""
-        L, widths = self.system.factors, self.widths
-        lower = [block.T for block in L]
-        return dense.scale_rows(L, widths, self.system.times(dense.scale_rows(lower, widths, x)))
+        return dense.shrunk(self.system, self.factors, self.widths, x)  # type: ignore[arg-type]
 
 
 @public
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class SparseLayout(Layout):
-    """Sufficient statistics of a mixed model with crossed factors whose levels meet few others."""
+    """Sufficient statistics of crossed factors whose levels meet few others."""
 
     core: SparseCore
     moments: StartMoments
@@ -161,7 +159,9 @@ class SparseLayout(Layout):
     def psi_slopes(self, theta: Array, W: Array, jet: WaistJet[SparseTerms]) -> tuple[Array, ...]:
         """See :meth:`Layout.psi_slopes`; where a factor is singular its part of P is left out."""
         rest = jet.rest
-        P = [h @ inverse for h, inverse in zip(rest.halves, rest.factors.inverses, strict=True)]
+        P = [
+            h @ inverse for h, inverse in zip(rest.core.halves, rest.factors.inverses, strict=True)
+        ]
         return _slopes(P, W, rest, self)
 
     def psi_moments(self, theta: Array) -> PsiMoments:
@@ -188,7 +188,8 @@ class SparseLayout(Layout):
 
     def joint_covariance(self, theta: Array) -> Shrinkage:
         """See :meth:`Layout.joint_covariance`."""
-        return Shrinkage(self.system(factor_blocks(theta, self.structures)), self.core.widths)
+        factors = core_factors(theta, self.structures)
+        return Shrinkage(self.system(factors.blocks), factors, self.core.widths)
 
     def start_moments(self) -> Array:
         """See :meth:`Layout.start_moments`."""
@@ -258,13 +259,14 @@ def _solve(layout: SparseLayout, factors: CoreFactors, *, with_inverse: bool = T
     """See :func:`..crossed.core.solve_core`."""
     core = layout.core
     system = layout.system(factors.blocks)
-    diagonals: Any = (None, None)
+    halves: tuple[Any, ...] = ()
+    loss = xp.zeros(())
     if with_inverse:
-        diagonals = tuple(d[:, None] for d in system.diagonals)
-    H: Any = Shrinkage(system, core.widths)
+        M, inverse = system.diagonals
+        halves, loss = tuple(system.halves()), M @ inverse
     logdet = xp.asarray(system.logdet)
     return dense.solved(
-        core.A, core.s, core.origin, factors, core.widths, diagonals, system, H, logdet
+        core.A, core.s, core.origin, factors, core.widths, system, logdet, halves, loss
     )
 
 
@@ -272,18 +274,17 @@ def sparse_jet(theta: Array, layout: SparseLayout) -> WaistJet[SparseTerms]:
     """Waist and first derivatives in theta."""
     factors = core_factors(theta, layout.structures)
     core = _solve(layout, factors)
-    halves = tuple(core.Ki.halves())
     places = theta_slices(layout.structures)
     tangents = [s.tangents_at(theta[at]) for s, at in zip(layout.structures, places, strict=True)]
     D = tuple(psi_tangents(L, E) for L, E in zip(factors.blocks, tangents, strict=True))
-    rest = SparseTerms(core, factors, halves, D)
+    rest = SparseTerms(core, factors, D)
     levels = dense.levels_of(core.u, layout.core.A.sizes, layout.core.widths)
     dgram = [-quadratic_tangents(u, d) for u, d in zip(levels, D, strict=True)]
     gram = layout.S0 - core.gram
     rounding = dense.core_rounding(core, layout.core.s, layout.S0)
     waist = Waist(core.logdet, gram)
     return WaistJet(
-        waist, 2.0 * _contracted(halves, tangents), xp.concatenate(dgram), rounding, rest
+        waist, 2.0 * _contracted(core.halves, tangents), xp.concatenate(dgram), rounding, rest
     )
 
 
@@ -301,7 +302,7 @@ def _slopes(
 def _level_blocks(rest: SparseTerms, layout: SparseLayout) -> list[Any]:
     """``sum_i P_ii`` of every term, at factors without a singular value of zero."""
     lifted = _lifted(rest.factors.blocks, _LIFT, layout)
-    halves = rest.halves if lifted is None else layout.system(lifted).halves()
+    halves = rest.core.halves if lifted is None else layout.system(lifted).halves()
     factors = rest.factors.blocks if lifted is None else lifted
     return [h @ np.linalg.inv(L) for h, L in zip(halves, factors, strict=True)]
 
@@ -335,17 +336,17 @@ def sparse_curvature(
     E = [s.tangents_at(theta[at]) for s, at in zip(layout.structures, places, strict=True)]
     moved = _half_slopes(rest.factors.blocks, E, layout)
     logdet = xp.stack([2.0 * _contracted(row, E) for row in moved])
-    for structure, at, half in zip(layout.structures, places, rest.halves, strict=True):
+    for structure, at, half in zip(layout.structures, places, rest.core.halves, strict=True):
         if not structure.linear:
             logdet[at, at] += structure.bend(theta[at], half)
     g = tangent_effects(rest, layout, xp.eye(W.shape[0]))
     hessian = logdet + 2.0 * inner_products(g, apply_P(g, rest, layout), W)
-    minus = _slopes([xp.zeros_like(h) for h in rest.halves], W, rest, layout)
+    minus = _slopes([xp.zeros_like(h) for h in rest.core.halves], W, rest, layout)
     blocks = rest.factors.blocks
     halves = [R @ L for R, L in zip(minus, blocks, strict=True)]
     hessian = hessian + psi_curvatures(theta, minus, halves, layout.structures)
     slopes = _slopes(_level_blocks(rest, layout), W, rest, layout)
-    halves = [h + R for h, R in zip(rest.halves, halves, strict=True)]
+    halves = [h + R for h, R in zip(rest.core.halves, halves, strict=True)]
     return Curvature(0.5 * (hessian + hessian.T), slopes, tuple(halves))
 
 

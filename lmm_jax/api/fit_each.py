@@ -1,0 +1,93 @@
+"""Responses of ``fit_many`` one after another, where lanes side by side would not pay."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from ..covariance.theta import theta_size
+from ..designs.design import Design
+from ..designs.responses import Responses, one_response
+from ..errors import ConvergenceWarning, DataError
+from ..inference.estimates import ManyEstimates, put_estimates, unknown_estimates
+from ..numerics.progress import progress_bar
+from ..numerics.tiers import Tier, compiling, running_on
+from ..results.lmm import LMMResults
+from .fit import fit
+from .options import Options
+
+# Seconds that a fit takes for a number of X, and numbers that take as long as all that it does
+# whatever their number.
+_ONE_BY_ONE, _A_FIT = Tier(2e-7), 40_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Refit:
+    """Fits one of the responses by itself."""
+
+    design: Design
+    columns: Responses
+    options: dict[str, Any]
+
+    def fit_one(self, number: int) -> LMMResults:
+        """The fit of a response by its number."""
+        return fit(one_response(self.design, self.columns, number), **self.options)
+
+
+def fit_few(
+    design: Design, columns: Responses, progress: bool, options: Options
+) -> ManyEstimates | None:
+    """One after another where that takes less time than a compilation; None elsewhere."""
+    if design.is_related:
+        return None
+    p, m = design.exog.shape[1], theta_size(design.structures)
+    index = design.plan.index
+    key = p, index.structures, getattr(index, "widths", None), getattr(index, "n_groups", None)
+    numbers = columns.count * (_A_FIT + design.exog.size)
+    if not _ONE_BY_ONE.takes_numpy(key, numbers, 2.0 * compiling(m)):  # of lanes, and their tests
+        _ONE_BY_ONE.add_compiled(key)
+        return None
+    start = perf_counter()
+    with running_on("numpy"):
+        found = fit_each(design, columns, progress, options)
+    _ONE_BY_ONE.add(key, perf_counter() - start)
+    return found
+
+
+def fit_each(design: Design, columns: Responses, progress: bool, options: Options) -> ManyEstimates:
+    """The same by :func:`lmm_jax.fit` of one response after another."""
+    refit = Refit(design, columns, {**options._asdict(), "df_method": "normal"})
+    own = () if design.residual is None else design.residual.structures
+    p, m = len(design.exog_names), theta_size((*design.structures, *own))
+    out = unknown_estimates(columns.count, p, m, design.sizes)
+    bar = progress_bar(columns.count, "fit", progress)
+    with bar as tick, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # told once, for all
+        for i in range(columns.count):
+            try:
+                one = refit.fit_one(i)
+            except DataError:  # nothing to estimate from: NaN
+                one = None
+            if one is not None and one.fixed_names == design.exog_names:
+                put_estimates(
+                    out, i, one.estimates,
+                    nobs=one.nobs, converged=one.converged, n_iter=one.n_iter,
+                )  # fmt: skip
+            else:
+                out.nobs[i] = _rows_left(design, columns, i)
+            tick(1)
+    return out
+
+
+def _rows_left(design: Design, columns: Responses, i: int) -> int:
+    """Rows of a response that are there and weigh something."""
+    which = np.array([i])
+    weights = columns.take_weights(which, 1)
+    if weights is None and design.weights is not None:
+        weights = design.weights[:, None]
+    there = ~np.isnan(columns.take(which, 1))
+    return int((there if weights is None else there & (weights > 0)).sum())
