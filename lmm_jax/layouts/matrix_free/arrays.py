@@ -80,7 +80,7 @@ class MatrixFreeArrays(Layout):
     moments: StartMoments
     probes: Array  # (N, R) int8  signs, fair and independent
     first: int = field(metadata={"static": True})  # the term that is eliminated
-    square: bool = field(metadata={"static": True})  # whether |X|^2 is computed
+    square: bool = field(metadata={"static": True})  # whether |X|^2 is computed, by NumPy
 
     @property
     def blocks(self) -> tuple[Array, ...]:

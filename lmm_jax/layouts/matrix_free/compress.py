@@ -142,7 +142,8 @@ def _with_probes(layout: MatrixFreeLayout) -> MatrixFreeLayout:
     """
     theta = layout.start_moments()
     wanted = _wanted(layout, theta)
-    if wanted > 2 * _FEW_PROBES and fits(layout) and products(layout) < _MOST_PRODUCTS:
+    can = layout.on_host and fits(layout) and products(layout) < _MOST_PRODUCTS
+    if can and wanted > 2 * _FEW_PROBES:
         layout = replace(layout, square=True)
         wanted = _wanted(layout, theta)
     return replace(layout, probes=signs(layout.probes.shape[0], wanted))

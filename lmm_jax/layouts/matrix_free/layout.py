@@ -37,7 +37,7 @@ from ..crossed.layout import moment_theta
 from ..group_algebra import psi_curvatures, psi_tangents, quadratic_tangents
 from .arrays import MatrixFreeArrays, by_terms
 from .effects import level_covariances
-from .system import Shrinkage, System, diagonal_of_inverse, system_at
+from .system import Shrinkage, System, system_at, trace_of_inverse
 from .trace import LogDet, log_det, log_det_value
 
 # Step in theta, relative to 1 + |theta|, of the differences that second derivatives are: standard
@@ -138,9 +138,7 @@ class MatrixFreeLayout(MatrixFreeArrays):
     @exact
     def average_information(self, theta: Array, v: Array, jet: WaistJet[FreeTerms]) -> Array:
         """See :meth:`Layout.average_information`."""
-        own: Any = self
-        terms: Any = jet
-        return average_information(theta, v, terms, own)
+        return average_information(theta, v, jet, self)
 
     @exact
     def psi_slopes(self, theta: Array, W: Array, jet: WaistJet[FreeTerms]) -> tuple[Array, ...]:
@@ -171,8 +169,7 @@ class MatrixFreeLayout(MatrixFreeArrays):
     @exact
     def start_moments(self) -> Array:
         """See :meth:`Layout.start_moments`."""
-        own: Any = self
-        return moment_theta(own)
+        return moment_theta(self)
 
     def ranks(self) -> Array:
         """See :meth:`Layout.ranks`; all columns count as independent."""
@@ -248,16 +245,13 @@ def _factors_of(blocks: Sequence[Array]) -> CoreFactors:
     return CoreFactors(tuple(blocks), zero, zero, one, xp.zeros((), blocks[0].dtype))
 
 
-def _solved(system: System, factors: CoreFactors, logdet: Array) -> dense.CoreTerms:
+def _solved(
+    system: System, factors: CoreFactors, logdet: Array, halves: tuple[Array, ...] = ()
+) -> dense.CoreTerms:
     """See :func:`..crossed.core.solve_core`."""
-    xp, layout = namespace(system.layout.S0), system.layout
-    core = layout.core
-    inverse = diagonal_of_inverse(system)[:, None]
-    diagonals = (xp.ones_like(inverse), inverse)
-    A: Any = core.A
-    Ki: Any = system
-    H: Any = Shrinkage(system)
-    return dense.solved(A, core.s, core.origin, factors, core.widths, diagonals, Ki, H, logdet)
+    core = system.layout.core
+    ends = core.A, core.s, core.origin, factors, core.widths
+    return dense.solved(*ends, system, logdet, halves, trace_of_inverse(system))
 
 
 def _tangents(theta: Array, layout: MatrixFreeLayout) -> list[Array]:
@@ -281,7 +275,7 @@ def free_jet(theta: Array, layout: MatrixFreeLayout) -> WaistJet[FreeTerms]:
     factors = core_factors(theta, layout.structures)
     system = system_at(factors.blocks, layout)
     trace = log_det(system.at, layout)
-    core = _solved(system, factors, trace.value)
+    core = _solved(system, factors, trace.value, trace.halves)
     D = tuple(
         psi_tangents(L, E) for L, E in zip(factors.blocks, _tangents(theta, layout), strict=True)
     )
@@ -339,10 +333,8 @@ def free_curvature(
         moved = xp.at(theta)[k].add(step)
         found = log_det(system_at(factor_blocks(moved, layout.structures), layout).at, layout)
         rows.append((_dlogdet(found, moved, layout) - jet.dlogdet) / step)
-    terms: Any = rest
-    own: Any = layout
-    g = tangent_effects(terms, own, xp.eye(W.shape[0], dtype=W.dtype))
-    hessian = symmetrize(xp.stack(rows)) + 2.0 * inner_products(g, apply_P(g, terms, own), W)
+    g = tangent_effects(rest, layout, xp.eye(W.shape[0], dtype=W.dtype))
+    hessian = symmetrize(xp.stack(rows)) + 2.0 * inner_products(g, apply_P(g, rest, layout), W)
     minus = _slopes([xp.zeros_like(h) for h in rest.trace.halves], W, rest, layout)
     blocks = rest.factors.blocks
     halves = [R @ L for R, L in zip(minus, blocks, strict=True)]

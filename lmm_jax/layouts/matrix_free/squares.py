@@ -8,11 +8,9 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import scipy.sparse
 
-from ...numerics.namespace import JAX, namespace
 from ...numerics.sparse_rows import matrix
 from .arrays import MatrixFreeArrays
 from .reduced import Reduced
@@ -43,30 +41,7 @@ def fits(layout: MatrixFreeArrays) -> bool:
 
 
 def squares(at: Reduced, layout: MatrixFreeArrays) -> Squares:
-    """Sums over the pairs of levels; SciPy works them off for JAX too."""
-    if namespace(layout.S0) is not JAX:
-        return _squares(at, layout)
-    dtype, (t,) = layout.S0.dtype, layout.rest
-    shapes: Any = (), (layout.core.widths[t],), ((1, 1), (1, 1))
-    total, rows, half = jax.tree.map(
-        lambda shape: jax.ShapeDtypeStruct(shape, dtype), shapes, is_leaf=_is_shape
-    )
-    wanted = Squares(total, rows, half)
-    found: Squares = jax.pure_callback(_on_host, wanted, at, layout, vmap_method="sequential")
-    return found
-
-
-def _is_shape(leaf: Any) -> bool:
-    return isinstance(leaf, tuple) and all(isinstance(n, int) for n in leaf)
-
-
-def _on_host(at: Reduced, layout: MatrixFreeArrays) -> Squares:
-    at, layout = jax.tree.map(np.asarray, (at, layout))
-    return jax.tree.map(lambda leaf: np.asarray(leaf, layout.S0.dtype), _squares(at, layout))
-
-
-def _squares(at: Reduced, layout: MatrixFreeArrays) -> Squares:
-    """Sums of squares of ``Y = C h C'`` off the diagonal, and its derivative.
+    """Sums of squares of ``Y = C h C'`` off the diagonal, and its derivative, by NumPy alone.
 
     Y is linear in ``h = Lambda^2 / B``, so that complex values ``h + i dh`` give both by one
     sparse product.

@@ -92,11 +92,8 @@ def system_at(factors: Sequence[Array], layout: MatrixFreeArrays, tol: float = S
     return System(reduce(factors, layout), layout, tol)
 
 
-def diagonal_of_inverse(system: System) -> Array:
-    """Diagonal of ``M^-1`` but for what X gives to it, (N,): a scale of rounding."""
+def trace_of_inverse(system: System) -> Array:
+    """Trace of ``M^-1`` but for what X gives to it: a scale of rounding."""
     xp = namespace(system.layout.S0)
-    at, layout = system.at, system.layout
-    own = [xp.einsum("bal,bal->al", Li, Li)[..., None] for Li in at.Li]
-    out = dict(zip(layout.rest, own, strict=True))
-    out[layout.first] = xp.einsum("aal->al", at.inverse)[..., None]
-    return side_by_side([out[t] for t in range(len(out))])[:, 0, 0]
+    parts = [xp.sum(Li**2) for Li in system.at.Li]
+    return xp.sum(xp.stack(parts)) + xp.sum(xp.einsum("aal->al", system.at.inverse))
