@@ -119,6 +119,8 @@ Pure functions of arrays
     GroupedLayout        Sufficient statistics of a mixed model with independent groups.
     CrossedLayout        Sufficient statistics of a mixed model with crossed factors.
     SparseLayout         Sufficient statistics of crossed factors whose levels meet few others.
+    MatrixFreeLayout     Sufficient statistics of a mixed model whose crossed factors are fitted
+                         approximately.
     ResidualLayout       Sufficient statistics of a model with a residual covariance.
     MarkovLayout         Sufficient statistics of a model whose residuals are correlated along time.
 

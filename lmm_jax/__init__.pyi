@@ -42,6 +42,7 @@ from .inference.profile_likelihood import profile
 from .layouts.compress import compress
 from .layouts.crossed.layout import CrossedLayout
 from .layouts.grouped import GroupedLayout
+from .layouts.matrix_free.layout import MatrixFreeLayout
 from .layouts.plan import LayoutInfo
 from .layouts.residual.layout import ResidualLayout
 from .layouts.residual.markov import MarkovLayout
@@ -89,6 +90,7 @@ __all__ = [
     "ManyTests",
     "MarginalMeans",
     "MarkovLayout",
+    "MatrixFreeLayout",
     "OrderWarning",
     "Params",
     "ProfileResults",

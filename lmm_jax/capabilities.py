@@ -21,6 +21,7 @@ KINDS = {
     "crossed": "crossed factors",
     "large core": "crossed factors too large for batches of fits",
     "sparse": "crossed factors whose levels meet few others, kept sparse",
+    "approximate": "crossed factors fitted approximately",
     "related": "related levels, fitted with relatedness=",
     "arrays": "made from arrays, without a formula",
     "batches": "made from sums over rows, which were not kept",
@@ -44,6 +45,10 @@ _NO_ROWS = {"without data": _DATA, "saved": _DATA}
 _CORE = (
     "{what} fits replicates in batches, for which the crossed factors of this model are too large: "
     "draw responses by lmm.simulate and fit each of them by lmm.fit"
+)
+_ESTIMATED = (
+    "{what}: the log-likelihood of crossed factors fitted approximately is an estimate that JAX "
+    "cannot differentiate: use lmm.fit, or lmm.profile_loglike for values"
 )
 _SPARSE = (
     "{what} runs in a JAX program, and the levels of these crossed factors meet few others: their "
@@ -96,6 +101,17 @@ _OF_MOMENTS = Capability("fit", {"without data": _DATA, "batches": _ROWS})
 
 TABLE = {
     "fit": Capability("design", {}),
+    "approximate=True": Capability(
+        "design",
+        {
+            "batches": "approximate=True needs the rows, and those of this design came in batches: "
+            "pass a frame in memory",
+            "related": "approximate=True is for crossed factors with independent levels, and those "
+            "of this model are related",
+            "residual": "approximate=True is for crossed random effects, and this model has a "
+            "residual covariance: its layout is exact",
+        },
+    ),
     "free": Capability(
         "design",
         {"batches": "the rows of this design came in batches and were not kept: fixed effects can "
@@ -110,10 +126,17 @@ TABLE = {
             "covariance: leave out free.cov_re, fe_pen and cov_pen (fixed effects may be held, "
             "and lmm.fit_regularized penalizes them)",
             "sparse": _SPARSE + ": leave covariances free (fixed effects may be held)",
+            "approximate": "{what} is one of exact likelihoods, and these crossed factors are "
+            "fitted approximately: leave covariances free (fixed effects may be held)",
         },
     ),
     "a fit by runtime='jax' or first-order methods": Capability(
-        "design", {"sparse": _SPARSE + ": leave runtime= and method= as they are"}
+        "design",
+        {
+            "sparse": _SPARSE + ": leave runtime= and method= as they are",
+            "approximate": "an approximate fit is one of Newton steps, by NumPy on a CPU and by "
+            "JAX on an accelerator: leave runtime= and method= as they are",
+        },
     ),
     "fit_many": Capability(
         "design",
@@ -209,6 +232,8 @@ TABLE = {
             "held covariances": "Kenward and Roger's method needs a fit in which no variance was "
             "held fixed: choose df_method='satterthwaite' (fixed effects may be held)",
             "penalized": "Kenward and Roger's method is one of a fit without fe_pen and cov_pen",
+            "approximate": "Kenward and Roger's method needs products of covariances of all random "
+            "effects, which an approximate fit does not form: choose df_method='satterthwaite'",
         },
     ),
     "between-within": Capability(
@@ -299,9 +324,15 @@ TABLE = {
         },
     ),
     "fit_params": Capability(
-        "layout", {"residual": _PARAMS, "structured": _STRUCTURE, "sparse": _SPARSE}
+        "layout",
+        {
+            "residual": _PARAMS,
+            "structured": _STRUCTURE,
+            "sparse": _SPARSE,
+            "approximate": _ESTIMATED,
+        },
     ),
-    "functions of Params": Capability("layout", {"residual": _PARAMS}),
+    "functions of Params": Capability("layout", {"residual": _PARAMS, "approximate": _ESTIMATED}),
 }  # fmt: skip
 
 _NEEDED = {

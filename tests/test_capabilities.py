@@ -60,6 +60,11 @@ def dropped() -> Model:
         return made("y ~ x + I(2 * x) + (1 | g)")
 
 
+def approximate() -> Model:
+    fit = lmm.fit("y ~ x + (1 | g) + (1 | s)", DATA, approximate=True)
+    return Model(fit, fit.design, DATA)
+
+
 def arrays() -> Model:
     design = lmm.design_from_arrays(DATA["y"], X, DATA["g"])
     return Model(lmm.fit(design), design, DATA)
@@ -100,6 +105,7 @@ MAKE = {
     "crossed": lambda: made("y ~ x + (1 | g) + (1 | s)"),
     "large core": lambda: made("y ~ x + (1 | g) + (1 | s)"),
     "sparse": lambda: made("y ~ x + (1 | g) + (1 | s)", DATA.copy()),
+    "approximate": approximate,
     "related": lambda: made(relatedness={"g": related()}),
     "arrays": arrays,
     "batches": batches,
@@ -240,7 +246,7 @@ def check_influence(m: Model, kind: str) -> None:
     """Against a fit without the last group."""
     last = DATA["g"].iloc[-1]
     keep = (m.data["g"] != last).to_numpy()
-    by_factor = kind in ("crossed", "large core", "sparse", "related")
+    by_factor = kind in (*CROSSED, "related")
     found = lmm.influence(m.fit, "g" if by_factor else "group")
     if kind == "arrays":
         rest = lmm.fit(lmm.design_from_arrays(DATA["y"][keep], X[keep], DATA["g"][keep]))
@@ -360,6 +366,9 @@ def check_profile(m: Model, kind: str) -> None:
         model = "y ~ x + (1 | g)" + (" + (1 | s)" if kind in ("large core", "sparse") else "")
         same = made(model).fit.conf_int(method="profile", level=0.8)
         assert_close(found, same, TOL, 1)
+    elif kind == "approximate":  # the likelihood of which is known to 1e-3
+        same = made("y ~ x + (1 | g) + (1 | s)").fit.conf_int(method="profile", level=0.8)
+        assert_close(found, same, 1e-3, 1)
     elif kind == "offset":
         moved = made("y ~ x + (1 | g)", DATA.assign(y=DATA["y"] - DATA["o"]))
         assert_close(found, moved.fit.conf_int(method="profile", level=0.8), TOL, 1)
@@ -446,7 +455,7 @@ def check_to_marginaleffects(m: Model, kind: str) -> None:
 
 def check_emmeans_of_many(m: Model, kind: str) -> None:
     """The first response is that of the design."""
-    if kind in ("crossed", "structured", "batches", "large core", "sparse"):
+    if kind in (*CROSSED, "structured", "batches"):
         return  # fit_many refuses them
     many = lmm.fit_many(m.design, m.design.endog[:, None], progress=False)
     found = many.emmeans("1").tests()
@@ -484,7 +493,7 @@ def check_robust(m: Model, kind: str) -> None:
 def check_robust_with_cluster(m: Model, kind: str) -> None:
     """Of pairs of groups; the crossed factor has levels of its own in each."""
     pair = np.arange(len(DATA)) // 12
-    if kind in ("crossed", "large core", "sparse"):
+    if kind in CROSSED:
         data = DATA.assign(s=DATA["s"] + pair.astype(str))
         m = made("y ~ x + (1 | g) + (1 | s)", data)
     compare_robust(m.fit, pair, pair)
@@ -545,9 +554,11 @@ def check_joint_effects_cov(m: Model, kind: str) -> None:
 
 
 def check_layout_info(m: Model, kind: str) -> None:
-    expected = {"large core": "crossed"} | {
-        name: name for name in ("crossed", "residual", "sparse")
-    }
+    expected = (
+        {"large core": "crossed"}
+        | {name: name for name in ("crossed", "residual", "sparse")}
+        | {"approximate": "matrix-free"}
+    )
     assert m.fit.layout_info.kind == expected.get(kind, "grouped")
 
 
@@ -694,8 +705,17 @@ def check_other_methods(m: Model, kind: str) -> None:
         assert_close(lmm.fit(m.design, **options).llf, lmm.fit(m.design).llf, 1e-8)
 
 
+def check_approximate(m: Model, kind: str) -> None:
+    """Crossed factors alone are fitted so; 60 rows leave their probes far apart."""
+    got, exact = lmm.fit(m.design, approximate=True), lmm.fit(m.design, approximate=False)
+    error = 0.0 if got.approximation is None else got.approximation.llf_se
+    assert (got.approximation is not None) == (kind in CROSSED)
+    assert abs(got.llf - exact.llf) <= 4 * error + 1e-9 * abs(exact.llf)
+
+
 CHECKS = {
     "fit": check_fit,
+    "approximate=True": check_approximate,
     "a fit by runtime='jax' or first-order methods": check_other_methods,
     "free": check_free,
     "start_params": check_start_params,
@@ -753,6 +773,7 @@ def ask_correlated(m: Model) -> None:
 
 
 # Kinds of fits; no design is of them.
+CROSSED = ("crossed", "large core", "sparse", "approximate")
 FIT_KINDS = ("held covariances", "penalized", "ml", "saved", "without data")
 # Functions that compile a program of their own for every kind: in full in the slow tests only.
 DEAR = (
@@ -769,6 +790,7 @@ DEAR = (
 QUICK = ("held effects", "offset")
 
 ASK = {
+    "approximate=True": lambda m: lmm.fit(m.design, approximate=True),
     "a fit by runtime='jax' or first-order methods": lambda m: lmm.fit(m.design, runtime="jax"),
     "fit": lambda m: lmm.fit(m.design),
     "free": lambda m: lmm.fit(m.design, free=P(fe_params=[1, 0], cov_re=[[1]])),
@@ -839,8 +861,9 @@ def cells() -> list[Any]:
 
 def refuses(what: str, kind: str) -> str | None:
     """The reason, where the table has one; a large core is one of crossed factors."""
-    kinds = {"large core": ("crossed", "large core"), "sparse": ("crossed", "large core", "sparse")}
-    mine = kinds.get(kind, (kind,))
+    mine = (kind,)
+    if kind in CROSSED:
+        mine = ("crossed", *("large core",) * (kind != "crossed"), kind)
     return next((reason for name, reason in TABLE[what].refuses.items() if name in mine), None)
 
 

@@ -404,7 +404,7 @@ def test_a_core_too_large_for_memory_is_refused(there, message, monkeypatch):
         core_index.check_memory(29_000, 29_000, 1, "d")
     else:
         with pytest.raises(lmm.DataError, match=message):
-            lmm.design("y ~ 1 + (1 | s) + (1 | d)", data).layout  # noqa: B018
+            lmm.fit("y ~ 1 + (1 | s) + (1 | d)", data, approximate=False)
     with pytest.raises(lmm.DataError, match=r"more than 2,147,483,647 places"):
         core_index.check_memory(50_000, 50_000, 1, "d")
 

@@ -20,6 +20,7 @@ from ..designs.row_sums import RowSums
 from ..engines.sources import summed_source
 from ..errors import ConvergenceWarning, DataError, warn_user
 from ..inference.estimates import estimate, is_flat
+from ..inference.monte_carlo import approximation
 from ..inputs.arguments import choice, flag, hinted
 from ..numerics.processes import float64
 from ..numerics.tiers import RUNTIMES, running_on
@@ -38,6 +39,7 @@ from .options import (
     read_options,
     read_params,
     read_start,
+    with_approximation,
 )
 from .summarize import summarize
 
@@ -71,6 +73,7 @@ def fit(
     relatedness: Mapping[str, Any] | None = None,
     runtime: str = "auto",
     residual: str | None = None,
+    approximate: bool | None = None,
 ) -> LMMResults:
     """Fit a linear mixed model ``y = X beta + Z b + e``.
 
@@ -153,6 +156,11 @@ def fit(
         spent as much time as compiling it takes. The numbers agree to rounding;
         ``results.runtime`` is "jax" if anything was compiled for the fit. First-order methods
         and penalized fits are JAX's in any case.
+    approximate : bool, optional
+        Whether crossed factors are fitted approximately: random effects by conjugate gradients,
+        the log-determinant by fixed probes. By default only where an exact fit would need more
+        memory than there is, or hours. The result says so: ``results.approximation`` has the Monte
+        Carlo standard errors of the log-likelihood and of theta.
 
     Returns
     -------
@@ -183,6 +191,7 @@ def fit(
         weights=weights, offset=offset, subset=subset, relatedness=relatedness,
         missing=missing, context=context, residual=residual,
     )  # fmt: skip
+    model = with_approximation(model, approximate)
     if runtime == "jax" or methods[0] != "newton":
         require(model, "a fit by runtime='jax' or first-order methods")
     start = read_start(start_params, model)
@@ -320,6 +329,7 @@ def _label(run: Run, model: Design, *, reml: bool, df_method: str, runtime: str)
         runtime=runtime,
         design=model,
         hist=run.hist,
+        approximation=approximation(run.solution, model.compressed.layout),
     )
 
 

@@ -117,6 +117,17 @@ def hold_fixed_effects(design: Design, free: Params | None, start: Params | None
     return replace(design, held=np.where(free.fe_params != 0, before, values))
 
 
+def with_approximation(design: Design, approximate: Any) -> Design:
+    """The design with what the user says of approximate fits; nothing said, as it is."""
+    if approximate is None:
+        return design
+    if flag(approximate, "approximate"):
+        require(design, "approximate=True")
+    if design.approximate == approximate:
+        return design
+    return replace(design, approximate=approximate)
+
+
 def covariance_masks(design: Design, free: Params | None) -> tuple[Mask, ...] | None:
     """Free entries of the covariance of every term; None if all are free."""
     if free is None:

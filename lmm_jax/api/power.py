@@ -32,6 +32,7 @@ from ..inputs.arguments import (
     whole_number,
 )
 from ..inputs.arguments import seed as read_seed
+from ..layouts.matrix_free.layout import MatrixFreeLayout
 from ..layouts.sparse.layout import SparseLayout
 from ..likelihood.coordinates import theta_of
 from ..numerics.processes import float64
@@ -257,7 +258,7 @@ def _pvalues(
 ) -> tuple[np.ndarray, int]:
     """P values of every effect in the fits that converged, (E, R), and how many did not."""
     layout = case.design.compressed.layout
-    assert not isinstance(layout, SparseLayout)  # a large core, which is refused
+    assert not isinstance(layout, SparseLayout | MatrixFreeLayout)  # a large core, which is refused
     solution, base = fit_replicates(
         layout, case.theta, case.scale, stream=stream, n=n_sim, reml=bool(reml)
     )

@@ -16,6 +16,9 @@ from ..layouts.crossed.index import CrossedPlan
 from ..layouts.crossed.layout import CrossedLayout
 from ..layouts.group_index import GroupPlan
 from ..layouts.grouped import GroupedLayout
+from ..layouts.matrix_free.compress import matrix_free_layout
+from ..layouts.matrix_free.index import MatrixFreePlan
+from ..layouts.matrix_free.layout import MatrixFreeLayout
 from ..layouts.merged import merge, trim
 from ..layouts.residual.chain_merged import merge_links
 from ..layouts.residual.index import ResidualPlan
@@ -33,7 +36,9 @@ from ..numerics.shapes import round_up_few
 from ..numerics.tiers import Tier
 from ..reprs import brief
 
-AnyLayout = GroupedLayout | CrossedLayout | SparseLayout | ResidualLayout | MarkovLayout
+AnyLayout = (
+    GroupedLayout | CrossedLayout | SparseLayout | MatrixFreeLayout | ResidualLayout | MarkovLayout
+)
 AnyPlan = GroupPlan | CrossedPlan | SparsePlan
 
 
@@ -111,9 +116,9 @@ def compress_rows(
 ) -> Compressed:
     """One pass over the rows: by NumPy, in one program, or in batches where they are many."""
     if isinstance(plan, SparsePlan):
-        sparse = sparse_layout(y, X, Z, weights, plan.index)
-        reach = sparse.ranks(), sparse.within_rss()
-        return Compressed(layout=sparse, reach=reach, few_groups=())
+        layout = layout_together(y, X, Z, weights, plan)
+        reach = layout.ranks(), layout.within_rss()
+        return Compressed(layout=layout, reach=reach, few_groups=())
     made, key = None, (X.shape[1], plan.index.sizes)
     streamed = None
     if isinstance(plan, GroupPlan) and not isinstance(plan, ResidualPlan) and y.size > MANY_ROWS:
@@ -128,6 +133,19 @@ def compress_rows(
         if streamed is not None:
             _MANY.add(key, perf_counter() - start)
     return Compressed(layout=made[0], reach=made[1], few_groups=few_groups(plan))
+
+
+def layout_together(
+    y: np.ndarray,
+    X: np.ndarray,
+    Z: tuple[np.ndarray, ...],
+    weights: np.ndarray | None,
+    plan: SparsePlan,
+) -> SparseLayout | MatrixFreeLayout:
+    """The layout of rows that holds all effects together."""
+    if isinstance(plan, MatrixFreePlan):
+        return matrix_free_layout(y, X, Z, weights, plan.index, plan.first)
+    return sparse_layout(y, X, Z, weights, plan.index)
 
 
 def padded(

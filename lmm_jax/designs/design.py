@@ -129,6 +129,7 @@ class Design:
     residual: Residual | None = None  # covariance of the residuals; None: independent, one variance
     gaps: tuple[tuple[str, int], ...] = ()  # variables with missing values, and how many
     output: str = "pandas"  # kind of frame that tables come in: that of the data
+    approximate: bool | None = None  # crossed factors; None: where nothing else can be done
     _subject: ClassVar[str] = "design"
 
     def _is_kind(self, kind: str) -> bool:
@@ -225,6 +226,7 @@ class Design:
             [term.label for term in self.terms],
             self.n_components,
             None if self.residual is None else self.residual.rows,
+            approximate=self.approximate if self.has_rows else False,  # sums have no rows to visit
         )
 
     @property
@@ -369,6 +371,7 @@ def _confounded(
     return confounded(terms, len(X), lambda: row_moments(terms, X, weights))
 
 
+_CROSSED = ("crossed", "sparse", "matrix-free")  # kinds of layouts
 _KINDS: dict[str, Callable[[Design], bool]] = {
     "weighted": lambda d: d.weights is not None,
     "offset": lambda d: d.offset is not None,
@@ -376,8 +379,9 @@ _KINDS: dict[str, Callable[[Design], bool]] = {
     "components": lambda d: d.n_components > 0,
     "structured": lambda d: any(not s.unrestricted for s in d.structures),
     "nested": lambda d: len({t.group for t in d.terms}) > 1 and d.layout_info.kind == "grouped",
-    "crossed": lambda d: not d.is_rotated and d.layout_info.kind in ("crossed", "sparse"),
+    "crossed": lambda d: not d.is_rotated and d.layout_info.kind in _CROSSED,
     "sparse": lambda d: d.layout_info.kind == "sparse",
+    "approximate": lambda d: d.layout_info.kind == "matrix-free",
     "large core": lambda d: d.compressed.layout._is_kind("large core"),
     "related": lambda d: d.is_related,
     "residual": lambda d: d.residual is not None,

@@ -91,7 +91,7 @@ def estimate(
     scale = _number(np.asarray(at.rss) * np.square(y_scale) / nu)
     whiteners = [np.asarray(A) for A in maps.whiteners]
     inner = factor_blocks(theta, maps.structures)
-    outer = _outer_theta(theta, whiteners, maps.structures)
+    outer = outer_theta(theta, whiteners, maps.structures)
     factors = tuple(s.factor(t) for s, t in zip(maps.structures, outer, strict=True) if s.k)
     beta_map, shift = np.asarray(maps.beta_map), np.asarray(maps.beta_shift)
     low = np.asarray(maps.beta_origin) + np.expand_dims(y_scale, -1) * _product(beta_map, beta)
@@ -132,7 +132,7 @@ def _optimum(solution: Solution | ConstrainedSolution) -> _Optimum:
     return _Optimum(at.beta, at.cov_beta, at.rss, solution.jet.value, cov_theta)
 
 
-def _outer_theta(
+def outer_theta(
     theta: np.ndarray, whiteners: Sequence[np.ndarray], structures: Sequence[Structure]
 ) -> list[np.ndarray]:
     """Reported theta of every term in the coordinates of the data, (..., m_t) each."""

@@ -11,9 +11,10 @@ import scipy.sparse
 
 from ..designs.design import Design
 from ..layouts.crossed.layout import CrossedLayout
+from ..layouts.matrix_free.system import Shrinkage as FreeShrinkage
 from ..layouts.sparse.layout import Shrinkage
 from .related_effects import LatentCovariance, layout_covariance
-from .sparse_effects import SparseCovariance
+from .sparse_effects import SolvedCovariance, SparseCovariance
 
 
 class GroupEffects(NamedTuple):
@@ -23,7 +24,7 @@ class GroupEffects(NamedTuple):
     covariances: list[np.ndarray]  # (q, q, G)  relative to sigma^2
     through: list[np.ndarray | None]  # (q, E)  see BlupTerms
     priors: list[np.ndarray]  # (k, k) a term: Psi in the coordinates of the data
-    joint: Shrinkage | None = None  # of all effects, where one system holds them
+    joint: Shrinkage | FreeShrinkage | None = None  # of all effects, where one system holds them
 
 
 class EffectSets(NamedTuple):
@@ -105,8 +106,11 @@ def set_covariances(
     return out
 
 
-def _meeting(effects: GroupEffects, design: Design) -> _Meeting | SparseCovariance | None:
+def _meeting(effects: GroupEffects, design: Design) -> _Meeting | SolvedCovariance | None:
     """How effects of different groups depend on each other; None where they do not."""
+    if isinstance(effects.joint, FreeShrinkage):
+        layout = effects.joint.system.layout
+        return SolvedCovariance(effects.joint, layout.core.widths, layout.sizes)
     if effects.joint is not None:
         return SparseCovariance(effects.joint)
     crossed = isinstance(design.compressed.layout, CrossedLayout)
@@ -121,7 +125,7 @@ def _related(effects: GroupEffects, design: Design) -> LatentCovariance:
 def _covariances(
     effects: GroupEffects,
     design: Design,
-    meeting: _Meeting | SparseCovariance | None,
+    meeting: _Meeting | SolvedCovariance | None,
     t: np.ndarray,
     level: np.ndarray,
     j: np.ndarray,
@@ -155,7 +159,7 @@ def _cells(design: Design, term: np.ndarray, level: np.ndarray, coefficient: np.
 
 
 def _whitened(
-    effects: GroupEffects, cells: Places, meeting: _Meeting | SparseCovariance | None
+    effects: GroupEffects, cells: Places, meeting: _Meeting | SolvedCovariance | None
 ) -> np.ndarray:
     """Covariances of sets of K effects in the layout's coordinates, (S, K, K)."""
     bucket, group, slot = cells

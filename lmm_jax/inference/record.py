@@ -18,6 +18,7 @@ from ..inputs.names import unique
 from ..numerics.read_only import read_only
 from .df import DfMethod, bound, read_df_method
 from .estimates import Estimates
+from .monte_carlo import Approximation
 from .residual_parameters import covariance_frame, intervals, reported
 from .robust import RobustWith, robust_of
 from .student_tails import student_tail
@@ -58,6 +59,7 @@ class FitRecord:
     gaps: tuple[tuple[str, int], ...] = ()  # variables with missing values, and how many
     output: str = "pandas"  # kind of frame that tables come in: that of the data
     visits: VisitCounts | None = None  # of the subjects of a residual covariance
+    approximation: Approximation | None = None  # Monte Carlo standard errors; None: an exact fit
     df_methods: dict[str, DfMethod] = field(default_factory=dict)  # those that were asked for
     _subject: ClassVar[str] = "fit"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,28 +23,21 @@ class Cells(NamedTuple):
     coefficient: np.ndarray
 
 
-class SparseCovariance:
-    """``H``: entries where levels meet are at hand, others take a solve.
+class SolvedCovariance:
+    """``H``, whose columns are solved for.
 
     Parameters
     ----------
     H : Shrinkage
         Conditional covariance of all effects, in units of sigma^2.
+    widths, sizes : sequence of int
+        Levels and coefficients of every term.
     """
 
-    def __init__(self, H: Shrinkage) -> None:
+    def __init__(self, H: Any, widths: Sequence[int], sizes: Sequence[int]) -> None:
         self.H = H
-        gram = H.system.gram
-        self.first = first_columns(gram.widths, gram.sizes)
-        self.sizes, self.widths = np.array(gram.sizes), gram.widths
-        blocks, L = H.system.inverse, H.system.factors
-        self.own = [A @ Z @ A.T for A, Z in zip(L, blocks.own, strict=True)]
-        self.across = {}
-        for Z, m in zip(blocks.across, gram.meetings, strict=True):
-            t, s = m.terms
-            key = m.left.astype(np.int64) * gram.widths[s] + m.right
-            order = np.argsort(key)
-            self.across[t, s] = key[order], order, L[t] @ Z @ L[s].T
+        self.first = first_columns(widths, sizes)
+        self.sizes, self.widths = np.array(sizes), widths
 
     def covariance(self, cells: Any) -> np.ndarray:
         """Covariance of K effects, (K, K)."""
@@ -86,6 +80,32 @@ class SparseCovariance:
     def _columns(self, cells: Cells) -> np.ndarray:
         first, size = self.first[cells.term], self.sizes[cells.term]
         return np.asarray(first + cells.level * size + cells.coefficient)
+
+    def _entries(self, left: Cells, right: Cells) -> tuple[np.ndarray, np.ndarray]:
+        """Entries of H, and whether they are at hand, (n,) each."""
+        del right
+        return np.zeros(left.term.size), np.zeros(left.term.size, bool)
+
+
+class SparseCovariance(SolvedCovariance):
+    """``H`` of a sparse layout: entries where levels meet are at hand, others take a solve.
+
+    Parameters
+    ----------
+    H : Shrinkage
+    """
+
+    def __init__(self, H: Shrinkage) -> None:
+        gram = H.system.gram
+        super().__init__(H, gram.widths, gram.sizes)
+        blocks, L = H.system.inverse, H.system.factors
+        self.own = [A @ Z @ A.T for A, Z in zip(L, blocks.own, strict=True)]
+        self.across = {}
+        for Z, m in zip(blocks.across, gram.meetings, strict=True):
+            t, s = m.terms
+            key = m.left.astype(np.int64) * gram.widths[s] + m.right
+            order = np.argsort(key)
+            self.across[t, s] = key[order], order, L[t] @ Z @ L[s].T
 
     def _entries(self, left: Cells, right: Cells) -> tuple[np.ndarray, np.ndarray]:
         """Entries of H, and whether they are at hand, (n,) each."""

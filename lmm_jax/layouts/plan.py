@@ -26,11 +26,12 @@ from .crossed.core_index import (
     take,
 )
 from .crossed.index import CrossedPlan, plan_crossed
-from .group_index import GroupPlan, level_parent, plan_groups
+from .group_index import GroupPlan, LevelMap, level_parent, plan_groups
+from .matrix_free.index import plan_matrix_free
 from .residual.chain_index import plan_chains
 from .residual.choice import takes_chains
 from .residual.index import ResidualRows, plan_residual
-from .sparse.index import SparsePlan, plan_sparse
+from .sparse.index import SparseIndex, SparsePlan, plan_sparse, sparse_index
 
 # Columns of a group up to which its dense matrices are no matter, and how much cheaper the
 # elimination of sub-groups has to be beyond.
@@ -45,6 +46,8 @@ _DENSE, _LISTED = 1e-10, 1.5e-8
 # Seconds, and seconds a column, after which no sparse order is looked for any longer.
 _SEARCH, _SEARCHED = 5.0, 3e-5
 _ANY_MEMORY = 1 << 33  # bytes, where nobody says
+# Seconds of an evaluation from which an approximation is better than waiting.
+_LONG = 600.0
 
 
 @public
@@ -54,7 +57,7 @@ class LayoutInfo:
 
     Attributes
     ----------
-    kind : {"grouped", "crossed", "sparse", "residual"}
+    kind : {"grouped", "crossed", "sparse", "matrix-free", "residual"}
     eliminated : tuple of str
         Terms that are integrated out group by group.
     core : tuple of str
@@ -81,6 +84,12 @@ class LayoutInfo:
             return (
                 f"sparse: levels of {_listed(self.core)} together, {self.core_size} of them at the "
                 f"end in dense matrices\nbecause {self.reason}"
+            )
+        if self.kind == "matrix-free":
+            return (
+                f"matrix-free, approximate: {self.n_groups} levels eliminated "
+                f"({_listed(self.eliminated)}), those of {_listed(self.core)} solved for by "
+                f"conjugate gradients\nbecause {self.reason}"
             )
         if self.kind != "crossed":
             return f"{self.kind}: {self.n_groups} independent groups\nbecause {self.reason}"
@@ -117,6 +126,7 @@ def plan_layout(
     residual: ResidualRows | None = None,
     *,
     traceable: bool = False,
+    approximate: bool | None = None,
 ) -> tuple[GroupPlan | CrossedPlan | SparsePlan, LayoutInfo]:
     """Choose the layout of a design and build its index.
 
@@ -138,7 +148,9 @@ def plan_layout(
     residual : ResidualRows, optional
         Covariance of the residuals.
     traceable : bool
-        Leave out the layout that NumPy alone makes, of rows: they are traced, or summed up.
+        Leave out the layouts that NumPy alone makes, of rows: they are traced, or summed up.
+    approximate : bool, optional
+        Whether crossed factors are fitted approximately; None: where nothing else can be done.
 
     Raises
     ------
@@ -162,15 +174,11 @@ def plan_layout(
             kind="grouped", eliminated=names, core=(), n_groups=n_groups,
             core_size=0, n_blocks=0, reason=reason,
         )  # fmt: skip
-    sparse = None
+    found = None
     if not traceable:
-        sparse = _sparse_plan(choice, codes, n_levels, structures, n_components)
-    if sparse is not None:
-        return sparse, LayoutInfo(
-            kind="sparse", eliminated=(), core=tuple(labels), n_groups=0, n_blocks=1,
-            core_size=sparse.index.elimination.n_tail,
-            reason="factors are crossed, and their levels meet few others",
-        )  # fmt: skip
+        found = _together(choice, codes, n_levels, structures, labels, n_components, approximate)
+    if found is not None:
+        return found
     core = tuple(label for t, label in enumerate(labels) if t not in choice.eliminated)
     crossed = plan_crossed(
         choice.group,
@@ -228,42 +236,105 @@ def _choose(
     return best, "factors are nested, with many levels in a group"
 
 
-def _sparse_plan(
+class _Core(NamedTuple):
+    """The dense core that a choice leaves."""
+
+    blocks: np.ndarray  # columns of each independent block
+    pairs: float  # pairs of columns that one eliminated group brings together
+
+    @property
+    def seconds(self) -> float:
+        """Of one evaluation, about."""
+        return float(np.sum(self.blocks**3)) * _DENSE + self.pairs * _LISTED
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is memory for it."""
+        widest = self.blocks.max()
+        return room_for(int(widest), max(1, round(self.blocks.sum() / widest)))
+
+
+def _core_of(
+    choice: _Choice, codes: Sequence[np.ndarray], n_levels: Sequence[int], sizes: Sequence[int]
+) -> _Core:
+    outer = [t for t in range(len(codes)) if t not in choice.eliminated]
+    outer_codes, outer_levels, outer_sizes = take(outer, codes, n_levels, sizes)
+    streams, offsets = level_streams(outer_codes, outer_levels)
+    cells = find_cells(choice.group, streams, int(offsets[-1]))
+    width = np.repeat(outer_sizes, outer_levels).astype(float)
+    met = np.bincount(cells.group, width[cells.level])
+    count, label = core_blocks(cells.group, cells.level, choice.n_groups, int(offsets[-1]))
+    blocks = np.bincount(label[choice.n_groups :], weights=width, minlength=count)
+    return _Core(blocks=blocks, pairs=float(np.sum(met * (met + 1)) / 2))
+
+
+def _together(
     choice: _Choice,
     codes: Sequence[np.ndarray],
     n_levels: Sequence[int],
     structures: Sequence[Structure],
+    labels: Sequence[str],
     n_components: int,
-) -> SparsePlan | None:
-    """A sparse layout where it is cheaper than the dense core that the choice leaves."""
+    approximate: bool | None,
+) -> tuple[SparsePlan, LayoutInfo] | None:
+    """A layout that holds all effects together, where it is better than a dense core."""
     sizes = term_sizes(structures)
-    outer = [t for t in range(len(codes)) if t not in choice.eliminated]
-    outer_codes, outer_levels, outer_sizes = take(outer, codes, n_levels, sizes)
-    columns = float(np.dot(outer_sizes, outer_levels))
-    if columns < _LARGE_CORE:
+    columns = sum(sizes[t] * n_levels[t] for t in range(len(codes)) if t not in choice.eliminated)
+    if columns < _LARGE_CORE and not approximate:
         return None
-    streams, offsets = level_streams(outer_codes, outer_levels)
-    cells = find_cells(choice.group, streams, int(offsets[-1]))
-    width = np.repeat(outer_sizes, outer_levels)
-    met = np.bincount(cells.group, width[cells.level])
-    pairs = float(np.sum(met * (met + 1)) / 2)
-    count, label = core_blocks(cells.group, cells.level, choice.n_groups, int(offsets[-1]))
-    block = np.bincount(label[choice.n_groups :], weights=width, minlength=count)
-    if pairs > _CROWDED * float(np.sum(block**2)):
+    core = _core_of(choice, codes, n_levels, sizes)
+    crowded = core.pairs > _CROWDED * float(np.sum(core.blocks**2))
+    long = not core.fits or core.seconds > _LONG
+    if not approximate and crowded and (approximate is False or not long):
         return None
-    dense = float(np.sum(block**3)) * _DENSE + pairs * _LISTED
-    fits = room_for(int(block.max()), max(1, round(columns / block.max())))
+    index, maps = sparse_index(codes, n_levels, structures, n_components)
+    if not approximate:
+        sparse = None if crowded else _sparse_plan(core, index, maps)
+        if sparse is not None:
+            assert sparse.index.elimination is not None
+            return sparse, LayoutInfo(
+                kind="sparse", eliminated=(), core=tuple(labels), n_groups=0, n_blocks=1,
+                core_size=sparse.index.elimination.n_tail,
+                reason="factors are crossed, and their levels meet few others",
+            )  # fmt: skip
+        if approximate is False or not long:
+            return None
+    why = "this was asked for" if approximate else (
+        "a dense core would take more memory than there is" if not core.fits
+        else f"an evaluation with a dense core would take about {core.seconds / 60:.0f} minutes"
+    )  # fmt: skip
+    return _matrix_free(index, maps, labels, f"factors are crossed, and {why}")
+
+
+def _matrix_free(
+    index: SparseIndex, maps: tuple[LevelMap, ...], labels: Sequence[str], reason: str
+) -> tuple[SparsePlan, LayoutInfo] | None:
+    """The layout without matrices, where there is a term to eliminate."""
+    free = plan_matrix_free(index, maps)
+    if free is None:
+        return None
+    rest = tuple(label for t, label in enumerate(labels) if t != free.first)
+    return free, LayoutInfo(
+        kind="matrix-free", eliminated=(labels[free.first],), core=rest,
+        n_groups=index.widths[free.first], core_size=0, n_blocks=0, reason=reason,
+    )  # fmt: skip
+
+
+def _sparse_plan(core: _Core, index: SparseIndex, maps: tuple[LevelMap, ...]) -> SparsePlan | None:
+    """A sparse layout where it is cheaper than the dense core."""
     there = memory_size() or _ANY_MEMORY
-    search = _SEARCH + _SEARCHED * float(np.dot(sizes, n_levels))
+    search = _SEARCH + _SEARCHED * float(np.dot(index.sizes, index.widths))
     plan = plan_sparse(
-        codes, n_levels, structures, n_components,
+        index,
+        maps,
         most_pairs=_MOST_PAIRS,
         most_tail=int((there / (8 * core_matrices())) ** 0.5),
-        most_seconds=min(dense, search) if fits else search,
-    )  # fmt: skip
+        most_seconds=min(core.seconds, search) if core.fits else search,
+    )
     if plan is None:
         return None
-    return plan if not fits or plan.index.elimination.seconds < dense else None
+    assert plan.index.elimination is not None
+    return plan if not core.fits or plan.index.elimination.seconds < core.seconds else None
 
 
 def _nested_terms(

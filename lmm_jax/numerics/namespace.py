@@ -307,7 +307,17 @@ _SHARED = (
     *("broadcast_to", "clip", "concatenate", "diag", "diagonal", "einsum", "exp", "exp2", "expm1"),
     *("eye", "floor", "full", "full_like", "isfinite", "log", "log1p", "log2", "max", "maximum"),
     *("mean", "min", "minimum", "moveaxis", "ones", "ones_like", "pad", "repeat", "sqrt"),
-    *("stack", "sum", "swapaxes", "tanh", "tensordot", "where", "zeros", "zeros_like"),
+    *(
+        "stack",
+        "sum",
+        "swapaxes",
+        "take_along_axis",
+        "tanh",
+        "tensordot",
+        "where",
+        "zeros",
+        "zeros_like",
+    ),
 )
 _LINALG = ["cholesky", "eigh", "norm", "slogdet", "solve", "svd"]
 

@@ -11,6 +11,7 @@ import pandas as pd
 from ..covariance.residuals import ResidualStructure
 from ..inference.estimates import residual_variance_error
 from ..inference.intervals import wald_intervals
+from ..inference.monte_carlo import Approximation
 from ..inference.record import FitRecord
 from ..inference.robust import robust_of
 from ..inputs.arguments import instance, probability
@@ -66,6 +67,8 @@ def warnings_of(results: FitRecord) -> tuple[str, ...]:
             f"Standard errors of the fixed effects: {tests.kind}, {tests.n_clusters} clusters "
             f"({tests.cluster})."
         )
+    if results.approximation is not None:
+        notes.append(_approximate(results.approximation))
     if not results.converged:
         notes.append(f"Not converged: {results.message}.")
     if results.singular:
@@ -74,6 +77,14 @@ def warnings_of(results: FitRecord) -> tuple[str, ...]:
             "random-effects structure is richer than these data support."
         )
     return tuple(notes)
+
+
+def _approximate(at: Approximation) -> str:
+    """How far an approximate fit may be from the exact one."""
+    return (
+        f"Approximate fit: the log-determinant is an estimate from {at.n_probes} fixed probes. "
+        f"Monte Carlo standard error of theta: {at.theta_se.max():.2g} at most."
+    )
 
 
 def _names(given: Sequence[str] | None, default: list[str], what: str) -> list[str]:
@@ -108,9 +119,17 @@ def _facts_of(results: FitRecord, yname: str | None) -> Iterator[tuple[str, str]
         yield "Groups", ", ".join(groups)
     if results.visits is not None:
         yield "Subjects", _seen(results.visits)
-    yield "REML log-likelihood" if results.reml else "Log-likelihood", f"{results.llf:.4f}"
+    yield "REML log-likelihood" if results.reml else "Log-likelihood", _loglike(results)
     yield "AIC, BIC", f"{results.aic:.3f}, {results.bic:.3f}"
     yield "Converged", "yes" if results.converged else "no"
+
+
+def _loglike(results: FitRecord) -> str:
+    """The log-likelihood, with what is uncertain about it where it is an estimate."""
+    at = results.approximation
+    if at is None:
+        return f"{results.llf:.4f}"
+    return f"{results.llf:.4f} (approximate, Monte Carlo standard error {at.llf_se:.2g})"
 
 
 def left_out(results: FitRecord) -> str:

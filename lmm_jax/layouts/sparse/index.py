@@ -6,14 +6,14 @@ Built on the host with NumPy, once per design; no loop over levels or rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
 import jax
 import numpy as np
 
-from ...covariance.structures import OfTerms, Structure, term_sizes
+from ...covariance.structures import OfTerms, Structure
 from ...numerics.elimination import Elimination, eliminate_sparse
 from ...reprs import brief
 from ..group_index import LevelMap
@@ -44,7 +44,7 @@ class SparseIndex(OfTerms):
     structures: tuple[Structure, ...] = field(metadata={"static": True})  # one a term
     widths: tuple[int, ...] = field(metadata={"static": True})  # levels of each term
     n_components: int = field(metadata={"static": True})
-    elimination: Elimination = field(metadata={"static": True})
+    elimination: Elimination | None = field(metadata={"static": True})  # None: not looked for
 
     __repr__ = brief
 
@@ -64,14 +64,31 @@ class SparsePlan:
     __repr__ = brief
 
 
-def plan_sparse(
+def plan_sparse(index: SparseIndex, maps: tuple[LevelMap, ...], **limits: Any) -> SparsePlan | None:
+    """An order of elimination for an index; None where it would fill the matrix up.
+
+    Parameters
+    ----------
+    index, maps
+        See :func:`sparse_index`.
+    **limits
+        Of :func:`lmm_jax.numerics.elimination.eliminate_sparse`.
+    """
+    elimination = eliminate_sparse(
+        *scalar_pairs(index.meetings, index.widths, index.sizes), **limits
+    )
+    if elimination is None:
+        return None
+    return SparsePlan(index=replace(index, elimination=elimination), level_maps=maps)
+
+
+def sparse_index(
     codes: Sequence[np.ndarray],
     n_levels: Sequence[int],
     structures: Sequence[Structure],
     n_components: int,
-    **limits: Any,
-) -> SparsePlan | None:
-    """Build the index; None where eliminating the levels would fill the matrix up.
+) -> tuple[SparseIndex, tuple[LevelMap, ...]]:
+    """The index without an order of elimination, and where the levels' effects stand.
 
     Parameters
     ----------
@@ -81,20 +98,12 @@ def plan_sparse(
     structures : sequence of Structure
     n_components : int
         How many of the last terms are variance components.
-    **limits
-        Of :func:`lmm_jax.numerics.elimination.eliminate_sparse`.
     """
     streams = tuple(t for t, c in enumerate(codes) for _ in range(c.shape[1]))
     levels = tuple(
         np.ascontiguousarray(c[:, s], np.int32) for c in codes for s in range(c.shape[1])
     )
     meetings, cells, of_meetings = _meet(streams, levels, n_levels)
-    elimination = eliminate_sparse(
-        *scalar_pairs(meetings, n_levels, term_sizes(structures)),
-        **limits,
-    )
-    if elimination is None:
-        return None
     index = SparseIndex(
         levels=levels,
         meetings=meetings,
@@ -104,13 +113,13 @@ def plan_sparse(
         structures=tuple(structures),
         widths=tuple(n_levels),
         n_components=n_components,
-        elimination=elimination,
+        elimination=None,
     )
     maps = tuple(
         LevelMap(bucket=np.full(count, t), group=np.arange(count), slot=np.zeros(count, np.int64))
         for t, count in enumerate(n_levels)
     )
-    return SparsePlan(index=index, level_maps=maps)
+    return index, maps
 
 
 def _meet(

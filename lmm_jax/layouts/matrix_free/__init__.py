@@ -1,0 +1,1 @@
+"""Crossed factors without a core: solves by conjugate gradients, traces by fixed probes."""
