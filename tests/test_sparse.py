@@ -281,12 +281,20 @@ def test_what_runs_in_jax_is_refused_in_words(sparse):
         lmm.row_index(lmm.design(FORMULA, ratings()))
 
 
-def test_sums_of_rows_have_a_core(sparse):
-    """What is summed up keeps the layout that sums can make."""
-    part = lmm.summarize(FORMULA, ratings(), schema=lmm.schema(FORMULA, ratings()))
-    res = lmm.fit(part)
-    assert res.layout_info.kind == "crossed"
-    assert_close(res.llf, both()[0].llf, 1e-10)
+@pytest.mark.parametrize(
+    "formula", [FORMULA, "y ~ 1 + (1 | pupil) + (1 | school) + (0 + x | school)"]
+)
+def test_sums_of_rows(formula, sparse):
+    """Sums of parts in which pupils are split are the rows."""
+    data = ratings()
+    schema = lmm.schema(formula, data)
+    parts = [lmm.summarize(formula, data[i::3], schema=schema) for i in range(3)]
+    res, whole = lmm.fit(sum(parts)), lmm.fit(formula, data)
+    assert res.layout_info.kind == "sparse"
+    assert_close(res.llf, whole.llf, 1e-10)
+    assert_close(res.theta, whole.theta, 1e-7, 1)
+    assert_close(res.fe_params, whole.fe_params, 1e-9, 1)
+    assert_close(res.random_effects["school"], whole.random_effects["school"], 1e-7, 1)
 
 
 def test_large_weak_crossings_are_sparse_by_themselves():

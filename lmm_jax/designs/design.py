@@ -226,8 +226,7 @@ class Design:
             [term.label for term in self.terms],
             self.n_components,
             None if self.residual is None else self.residual.rows,
-            traceable=not self.has_rows,
-            approximate=self.approximate,
+            approximate=self.approximate if self.has_rows else False,
         )
 
     @property

@@ -16,6 +16,7 @@ from ..layouts.cells import CellSums, grouped_sums
 from ..layouts.crossed.from_cells import crossed_layout
 from ..layouts.crossed.index import CrossedIndex
 from ..layouts.group_index import GroupIndex, stream_pairs
+from ..layouts.sparse.from_cells import sparse_layout_of_cells
 from ..layouts.stream_compress import Digits, Units
 from ..layouts.stream_pass import finish
 from ..numerics.namespace import NUMPY as xp
@@ -235,11 +236,14 @@ def _compressed(shell: BatchDesign, made: _Terms, units: Units) -> tuple[Compres
         x_unit=np.asarray(units.x_unit)[few],
         constant=np.asarray(units.constant)[few],
     )
+    layout: Any
     if isinstance(index, GroupIndex):
         layout, reach, digits = finish(grouped_sums(cells, index), units, index)
     else:
-        assert isinstance(index, CrossedIndex)  # what sums are laid out as
-        layout, digits = crossed_layout(cells, units, index)
+        if isinstance(index, CrossedIndex):
+            layout, digits = crossed_layout(cells, units, index)
+        else:
+            layout, digits = sparse_layout_of_cells(cells, units, index)
         reach = layout.ranks(), layout.within_rss()
     return Compressed(layout=layout, reach=reach, few_groups=few_groups(shell.plan)), digits
 

@@ -80,7 +80,7 @@ def crossed_layout(
     S0, full = unreached(left, factors, cells.n_obs)
     core = Core(S=S, s=s, origin=xp.zeros_like(s[:, :1]), widths=index.core_widths)
     origin, step = two_way_fit(core, S0)
-    S0, core = _from_effects(S0, core, origin, step)
+    S0, core = from_effects(S0, core, origin, step)
     layout = CrossedLayout(
         buckets=tuple(
             _less_effects(bucket, link, origin, step)
@@ -162,7 +162,7 @@ def _less_groups(rows: Array, links: Sequence[Links], factors: Sequence[Eliminat
     return out
 
 
-def _from_effects(S0: Array, core: Core, origin: Array, step: Array) -> tuple[Array, Core]:
+def from_effects(S0: Array, core: Any, origin: Array, step: Array) -> tuple[Array, Any]:
     """What no group explains, with y measured from ``X step`` and effects of the core's levels."""
     p = step.size
     left: Any = np.array(measured_from(S0, step))

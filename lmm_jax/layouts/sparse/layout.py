@@ -58,7 +58,7 @@ _LIFT, _STEP = 1e-6, 3e-3
 class SparseCore:
     """Cross-products of all random effects, as :class:`..crossed.core.Core` of some of them."""
 
-    A: SparseGram  # Z' Z
+    S: SparseGram  # Z' Z
     s: Array  # (N, p + 1, 1)  Z' [X y]
     origin: Array  # (N, 1, 1)  effects a that y is measured from: y less Z a stands in the layout
     widths: tuple[int, ...] = field(metadata={"static": True})  # levels of each term
@@ -121,7 +121,7 @@ class SparseLayout(Layout):
 
     def system(self, factors: Sequence[Any]) -> System:
         """``M = I + Lambda' Z'Z Lambda`` at some factors."""
-        return System(self.core.A, self.places, self.elimination, factors)
+        return System(self.core.S, self.places, self.elimination, factors)
 
     def waist(self, blocks: Sequence[Array]) -> Waist:
         """See :meth:`Layout.waist`; of values alone."""
@@ -174,7 +174,7 @@ class SparseLayout(Layout):
         _check_host((theta, beta), self)
         core = _solve(self, core_factors(theta, self.structures))
         means = xp.einsum("ncb,c->nb", core.Hb, xp.append(-beta, 1.0))[:, None] + self.core.origin
-        sizes, system = self.core.A.sizes, core.Ki
+        sizes, system = self.core.S.sizes, core.Ki
         out = []
         for L, Z, b in zip(
             system.factors,
@@ -197,7 +197,7 @@ class SparseLayout(Layout):
 
     def ranks(self) -> Array:
         """See :meth:`Layout.ranks`; all columns count as independent."""
-        return xp.sum(self.core.A.diagonal() > 1e-9).astype(float)
+        return xp.sum(self.core.S.diagonal() > 1e-9).astype(float)
 
     def size(self) -> int:
         """See :meth:`Layout.size`."""
@@ -217,7 +217,7 @@ class SparseLayout(Layout):
 
     def rotate(self, t: int, Q: np.ndarray) -> SparseLayout:
         """See :meth:`Layout.rotate`."""
-        core, A = self.core, self.core.A
+        core, A = self.core, self.core.S
         factors = [xp.eye(k) for k in A.sizes]
         factors[t] = Q.T
         own = [V if s != t else Q.T @ V @ Q for s, V in enumerate(A.own)]
@@ -227,7 +227,7 @@ class SparseLayout(Layout):
         ]
         turned = replace(
             core,
-            A=replace(A, own=tuple(own), across=tuple(across)),
+            S=replace(A, own=tuple(own), across=tuple(across)),
             s=dense.scale_rows(factors, core.widths, core.s),
             origin=dense.scale_rows(factors, core.widths, core.origin),
         )
@@ -266,7 +266,7 @@ def _solve(layout: SparseLayout, factors: CoreFactors, *, with_inverse: bool = T
         halves, loss = tuple(system.halves()), M @ inverse
     logdet = xp.asarray(system.logdet)
     return dense.solved(
-        core.A, core.s, core.origin, factors, core.widths, system, logdet, halves, loss
+        core.S, core.s, core.origin, factors, core.widths, system, logdet, halves, loss
     )
 
 
@@ -278,7 +278,7 @@ def sparse_jet(theta: Array, layout: SparseLayout) -> WaistJet[SparseTerms]:
     tangents = [s.tangents_at(theta[at]) for s, at in zip(layout.structures, places, strict=True)]
     D = tuple(psi_tangents(L, E) for L, E in zip(factors.blocks, tangents, strict=True))
     rest = SparseTerms(core, factors, D)
-    levels = dense.levels_of(core.u, layout.core.A.sizes, layout.core.widths)
+    levels = dense.levels_of(core.u, layout.core.S.sizes, layout.core.widths)
     dgram = [-quadratic_tangents(u, d) for u, d in zip(levels, D, strict=True)]
     gram = layout.S0 - core.gram
     rounding = dense.core_rounding(core, layout.core.s, layout.S0)
@@ -292,7 +292,7 @@ def _slopes(
     P: Sequence[Any], W: Array, rest: SparseTerms, layout: SparseLayout
 ) -> tuple[Array, ...]:
     """Blocks of ``P - U W U'`` summed over the levels of each term, from those of P."""
-    levels = dense.levels_of(rest.core.u, layout.core.A.sizes, layout.core.widths)
+    levels = dense.levels_of(rest.core.u, layout.core.S.sizes, layout.core.widths)
     return tuple(
         0.5 * (p + p.T) - xp.einsum("acg,cd,bdg->ab", u, W, u, optimize=True)
         for p, u in zip(P, levels, strict=True)
@@ -309,7 +309,7 @@ def _level_blocks(rest: SparseTerms, layout: SparseLayout) -> list[Any]:
 
 def _lifted(factors: Sequence[Any], least: float, layout: SparseLayout) -> list[Any] | None:
     """Factors without singular values of zero; None where there are none."""
-    least = least / float(layout.core.A.diagonal().max()) ** 0.5
+    least = least / float(layout.core.S.diagonal().max()) ** 0.5
     parts = [xp.linalg.svd(L) for L in factors]
     if all((s >= least).all() for _, s, _ in parts):
         return None
@@ -320,7 +320,7 @@ def _half_slopes(
     factors: Sequence[Any], directions: Sequence[Any], layout: SparseLayout
 ) -> list[list[Any]]:
     """Derivatives of the halves along all directions of the factors, (m_t, k, k) a term."""
-    at = layout.core.A, layout.places, layout.elimination, factors
+    at = layout.core.S, layout.places, layout.elimination, factors
     return [half_slopes(*at, t, E) for t, own in enumerate(directions) for E in own]
 
 
