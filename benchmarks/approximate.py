@@ -1,6 +1,6 @@
 """Crossed factors fitted approximately, beside exact fits where these can be had.
 
-    python benchmarks/approximate.py [--cases small ratings large huge] [--memory 16]
+    python benchmarks/approximate.py [--cases small ratings large movies huge] [--memory 16]
 
 Every fit runs in a process of its own, with two threads. Writes
 ``docs/benchmarks/approximate.json`` and ``approximate.md``; a run replaces what it measures again.
@@ -38,6 +38,7 @@ CASES = {
     "large": Case(1_000_000, (100_000, 10_000), (0.0, 0.0), (0.1, 1.0, 10.0, 100.0), False),
     "few a level": Case(1_000_000, (200_000, 100_000), (0.0, 0.0), (0.1, 1.0, 10.0), False),
     "unlike": Case(1_000_000, (200_000, 100_000), (0.5, 1.0), (0.1, 1.0, 10.0), False),
+    "movies": Case(32_000_000, (200_948, 84_432), (0.7, 1.0), (0.3,), False),
     "huge": Case(10_000_000, (1_000_000, 100_000), (0.0, 0.0), (1.0,), False),
 }
 

@@ -226,7 +226,7 @@ class Design:
             [term.label for term in self.terms],
             self.n_components,
             None if self.residual is None else self.residual.rows,
-            approximate=self.approximate if self.has_rows else False,  # sums have no rows to visit
+            approximate=self.approximate if self.has_rows else False,
         )
 
     @property

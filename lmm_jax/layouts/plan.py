@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from ..covariance.structures import Structure, term_sizes
@@ -46,7 +47,8 @@ _DENSE, _LISTED = 1e-10, 1.5e-8
 # Seconds, and seconds a column, after which no sparse order is looked for any longer.
 _SEARCH, _SEARCHED = 5.0, 3e-5
 _ANY_MEMORY = 1 << 33  # bytes, where nobody says
-# Seconds of an evaluation from which an approximation is better than waiting.
+# Seconds of an evaluation on a CPU from which an approximation is better than waiting; what fits
+# an accelerator it works off in seconds.
 _LONG = 600.0
 
 
@@ -284,17 +286,16 @@ def _together(
         return None
     core = _core_of(choice, codes, n_levels, sizes)
     crowded = core.pairs > _CROWDED * float(np.sum(core.blocks**2))
-    long = not core.fits or core.seconds > _LONG
+    long = not core.fits or (jax.default_backend() == "cpu" and core.seconds > _LONG)
     if not approximate and crowded and (approximate is False or not long):
         return None
     index, maps = sparse_index(codes, n_levels, structures, n_components)
     if not approximate:
         sparse = None if crowded else _sparse_plan(core, index, maps)
         if sparse is not None:
-            assert sparse.index.elimination is not None
             return sparse, LayoutInfo(
                 kind="sparse", eliminated=(), core=tuple(labels), n_groups=0, n_blocks=1,
-                core_size=sparse.index.elimination.n_tail,
+                core_size=sparse.index.order.n_tail,
                 reason="factors are crossed, and their levels meet few others",
             )  # fmt: skip
         if approximate is False or not long:
@@ -333,8 +334,7 @@ def _sparse_plan(core: _Core, index: SparseIndex, maps: tuple[LevelMap, ...]) ->
     )
     if plan is None:
         return None
-    assert plan.index.elimination is not None
-    return plan if not core.fits or plan.index.elimination.seconds < core.seconds else None
+    return plan if not core.fits or plan.index.order.seconds < core.seconds else None
 
 
 def _nested_terms(

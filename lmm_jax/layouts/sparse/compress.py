@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ...numerics.elimination import Elimination
 from ...numerics.linalg import total_product
 from ...numerics.namespace import NUMPY as xp
 from ..common_scale import fixed_frame, read_weights, whitener
@@ -26,8 +25,6 @@ def sparse_layout(
     y: Any, X: Any, Z: Sequence[Any], weights: Any | None, index: SparseIndex
 ) -> SparseLayout:
     """Sufficient statistics of rows; the arguments are those of :func:`lmm_jax.compress`."""
-    elimination = index.elimination
-    assert elimination is not None  # the plan has one
     weights = xp.ones(y.size) if weights is None else weights
     rows = read_weights(weights)
     frame = fixed_frame(X, y[:, None], rows)
@@ -35,17 +32,17 @@ def sparse_layout(
     whiteners = tuple(whitener(z, weights, s) for z, s in zip(Z, index.structures, strict=True))
     streams = weighted_streams(Z, whiteners, rows.root, index)
     gram = gram_of(streams, index)
-    places = Places(gram, elimination)
+    places = Places(gram, index.order)
     b = rows_of_levels(streams, XY, index)
     moments = start_moments(gram, b[:, -1:])
-    origin, step = effects_of(gram, places, elimination, b, XY.T @ XY)
+    origin, step = effects_of(gram, places, index, b, XY.T @ XY)
     XY[:, -1] -= XY[:, :-1] @ step + effects_of_rows(streams, origin, index)[:, 0]
     b = xp.concatenate([b[:, :-1], rows_of_levels(streams, XY[:, -1:], index)], axis=1)
     return SparseLayout(
         S0=XY.T @ XY,
         core=SparseCore(S=gram, s=b, origin=origin, widths=index.widths),
         moments=moments,
-        elimination=elimination,
+        elimination=index.order,
         places=places,
         **one_response(
             maps_back(rows, frame, whiteners, step[:, None], index.structures, index.n_components)
@@ -54,7 +51,7 @@ def sparse_layout(
 
 
 def effects_of(
-    gram: SparseGram, places: Places, elimination: Elimination, b: Any, S0: Any
+    gram: SparseGram, places: Places, index: SparseIndex, b: Any, S0: Any
 ) -> tuple[Any, Any]:
     """Effects of all levels and of X that the rows suggest: near the truth they keep y's digits.
 
@@ -63,8 +60,8 @@ def effects_of(
     origin : ndarray, shape (N, 1, 1)
     step : ndarray, shape (p,)
     """
-    factors = [_WIDE * xp.eye(k) for k in gram.sizes]
-    system = System(gram, places, elimination, factors)
+    factors = [_WIDE * xp.eye(k) for k in index.sizes]
+    system = System(gram, places, index.order, factors)
     fit = _WIDE**2 * system.times(b)
     left = S0 - total_product(b, fit)
     step = within_step(left[:-1, :-1], left[:-1, -1])

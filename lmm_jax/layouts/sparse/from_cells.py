@@ -33,9 +33,7 @@ def sparse_layout_of_cells(
     squares = [cells.pair(t, t).sum(axis=0) / cells.n_obs for t in range(len(cells.levels))]
     whiteners, z_pivot = whiteners_of(squares, index.structures)
     gram = _gram(cells, whiteners, index)
-    elimination = index.elimination
-    assert elimination is not None  # of an index for this layout
-    places = Places(gram, elimination)
+    places = Places(gram, index.order)
     crosses = [
         _added(A.T @ level[:, :, k:] @ scale.R, index.levels[t], index.widths[t])
         for t, (A, level, k) in enumerate(zip(whiteners, cells.levels, cells.sizes, strict=True))
@@ -43,14 +41,14 @@ def sparse_layout_of_cells(
     s = xp.concatenate([part.reshape(-1, part.shape[2]) for part in crosses])[:, :, None]
     S0, full = unreached(scale.R.T @ cells.gram @ scale.R, [], cells.n_obs)
     moments = start_moments(gram, s[:, -1:])
-    origin, step = effects_of(gram, places, elimination, s, S0)
+    origin, step = effects_of(gram, places, index, s, S0)
     core = SparseCore(S=gram, s=s, origin=xp.zeros_like(origin), widths=index.widths)
     S0, core = from_effects(S0, core, origin, step)
     layout = SparseLayout(
         S0=S0,
         core=core,
         moments=moments,
-        elimination=elimination,
+        elimination=index.order,
         places=places,
         whiteners=whiteners,
         **fixed_maps(scale, step, units),

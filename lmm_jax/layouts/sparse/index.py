@@ -49,6 +49,12 @@ class SparseIndex(OfTerms):
     __repr__ = brief
 
     @property
+    def order(self) -> Elimination:
+        """The order of elimination, of a plan that has looked for one."""
+        assert self.elimination is not None
+        return self.elimination
+
+    @property
     def n_rows(self) -> int:
         """Number of rows."""
         return self.levels[0].shape[0]
