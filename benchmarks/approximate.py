@@ -102,7 +102,7 @@ def markdown(report: dict[str, Any]) -> str:
         "of the variances of both factors to the residual's; *se* are Monte Carlo standard errors. "
         "[Crossed factors of any size](../scale.md#crossed-factors-of-any-size) says more.",
         "",
-        in_words(report["machine"]),
+        in_words(report["machine"]) + report.get("note", ""),
         "",
         "| rows | levels | ratio | probes | time, s | peak, MB | se of -2 log L | exact: time, s | "
         "-2 log L apart | theta apart, in se |",
@@ -136,6 +136,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--limit", type=float, default=1200.0, help="seconds of a fit")
     parser.add_argument("--memory", type=float, default=16.0, help="GB of a worker")
+    parser.add_argument("--note", default="", help="what else the machine was doing")
     parser.add_argument("--output", type=Path, default=RESULTS / "approximate.json")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -151,7 +152,7 @@ def main() -> None:
             kept.append(measure(name, ratio, limits))
             print(kept[-1], flush=True)
             kept.sort(key=lambda run: (list(CASES).index(run["case"]), run["ratio"]))
-            report = {"machine": machine(), "runs": kept}
+            report = {"machine": machine(), "note": args.note, "runs": kept}
             args.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
             args.output.with_suffix(".md").write_text(markdown(report), encoding="utf-8")
 
