@@ -118,6 +118,8 @@ class SparseCovariance(SolvedCovariance):
         for (t, s), (keys, order, block) in self.across.items():
             for a, b in ((left, right), (right, left)):
                 at = np.flatnonzero((a.term == t) & (b.term == s) & ~known)
+                if not keys.size:
+                    continue
                 key = a.level[at].astype(np.int64) * self.widths[s] + b.level[at]
                 place = np.minimum(np.searchsorted(keys, key), keys.size - 1)
                 met = keys[place] == key

@@ -152,10 +152,13 @@ def solved(
     halves: tuple[Array, ...],
     loss: Array,
 ) -> CoreTerms:
-    """:func:`solve_core` once K is inverted; A and Ki may be matrices or know how to multiply."""
+    """:func:`solve_core` once K is inverted; A and Ki may be matrices or know how to multiply.
+
+    The last columns of [X y] are measured from effects, as many as ``origin`` has.
+    """
     xp = namespace(b, origin)
     Ja = remainder(A, Ki, origin, factors, widths)
-    Hb = xp.at(shrunk(Ki, factors, widths, b))[:, -1:].add(-Ja)
+    Hb = xp.at(shrunk(Ki, factors, widths, b))[:, -origin.shape[1] :].add(-Ja)
     return CoreTerms(
         A=A,
         Ki=Ki,
@@ -190,11 +193,11 @@ def remainder(A: Array, Ki: Array, a: Array, factors: CoreFactors, widths: Seque
 
 
 def _core_gram(A: Array, b: Array, Hb: Array, Ja: Array, origin: Array) -> Array:
-    """``b' H b`` less what y gains from its origin: ``b' J a`` twice and ``a' A J a``."""
-    xp = namespace(A, b, Hb, Ja, origin)
+    """``b' H b`` less what the last columns gain from their origin: ``b' J a``, ``a' A J a``."""
+    xp, c = namespace(b, Hb, Ja, origin), origin.shape[1]
     gram = total_product(b, Hb)
-    gram = xp.at(gram)[-1].add(-total_product(Ja, b)[0])
-    return xp.at(gram)[-1, -1].add(-total_product(origin, multiply(A, Ja))[0, 0])
+    gram = xp.at(gram)[-c:].add(-total_product(Ja, b))
+    return xp.at(gram)[-c:, -c:].add(-total_product(origin, multiply(A, Ja)))
 
 
 def core_rounding(core: CoreTerms, b: Array, gram: Array) -> Array:

@@ -35,9 +35,18 @@ def sparse_layout(
     places = Places(gram, index.order)
     b = rows_of_levels(streams, XY, index)
     moments = start_moments(gram, b[:, -1:])
-    origin, step = effects_of(gram, places, index, b, XY.T @ XY)
-    XY[:, -1] -= XY[:, :-1] @ step + effects_of_rows(streams, origin, index)[:, 0]
-    b = xp.concatenate([b[:, :-1], rows_of_levels(streams, XY[:, -1:], index)], axis=1)
+    fit, step = effects_of(gram, places, index, b, XY.T @ XY)
+    origin = fit
+    for _ in range(2):  # the second round takes what the ridge of the first has left
+        for column in range(XY.shape[1]):  # one after another: rows are many
+            XY[:, column] -= effects_of_rows(streams, fit[:, column : column + 1], index)[:, 0]
+        b = rows_of_levels(streams, XY, index)
+        if fit is origin:
+            fit = effects_of(gram, places, index, b, XY.T @ XY)[0]
+            origin = origin + fit
+    XY[:, -1] -= XY[:, :-1] @ step
+    b[:, -1] -= xp.einsum("npb,p->nb", b[:, :-1], step)
+    origin[:, -1] -= xp.einsum("npb,p->nb", origin[:, :-1], step)
     return SparseLayout(
         S0=XY.T @ XY,
         core=SparseCore(S=gram, s=b, origin=origin, widths=index.widths),
@@ -53,11 +62,13 @@ def sparse_layout(
 def effects_of(
     gram: SparseGram, places: Places, index: SparseIndex, b: Any, S0: Any
 ) -> tuple[Any, Any]:
-    """Effects of all levels and of X that the rows suggest: near the truth they keep y's digits.
+    """Effects of all levels that explain [X y], and of X what y has besides.
+
+    Near the truth they keep the digits of y, and those of columns of X that effects explain.
 
     Returns
     -------
-    origin : ndarray, shape (N, 1, 1)
+    fit : ndarray, shape (N, p + 1, 1)
     step : ndarray, shape (p,)
     """
     factors = [_WIDE * xp.eye(k) for k in index.sizes]
@@ -65,10 +76,9 @@ def effects_of(
     fit = _WIDE**2 * system.times(b)
     left = S0 - total_product(b, fit)
     step = within_step(left[:-1, :-1], left[:-1, -1])
-    effects = fit[:, -1:] - xp.einsum("npb,p->nb", fit[:, :-1], step)[:, None]
-    if not (xp.isfinite(effects).all() and xp.isfinite(step).all()):
-        return xp.zeros_like(effects), xp.zeros_like(step)
-    return effects, step
+    if not (xp.isfinite(fit).all() and xp.isfinite(step).all()):
+        return xp.zeros_like(fit), xp.zeros_like(step)
+    return fit, step
 
 
 def start_moments(gram: SparseGram, y_rows: Any) -> StartMoments:

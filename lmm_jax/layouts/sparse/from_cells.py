@@ -41,7 +41,8 @@ def sparse_layout_of_cells(
     s = xp.concatenate([part.reshape(-1, part.shape[2]) for part in crosses])[:, :, None]
     S0, full = unreached(scale.R.T @ cells.gram @ scale.R, [], cells.n_obs)
     moments = start_moments(gram, s[:, -1:])
-    origin, step = effects_of(gram, places, index, s, S0)
+    fit, step = effects_of(gram, places, index, s, S0)
+    origin = fit[:, -1:] - xp.einsum("npb,p->nb", fit[:, :-1], step)[:, None]
     core = SparseCore(S=gram, s=s, origin=xp.zeros_like(origin), widths=index.widths)
     S0, core = from_effects(S0, core, origin, step)
     layout = SparseLayout(

@@ -60,7 +60,9 @@ class SparseCore:
 
     S: SparseGram  # Z' Z
     s: Array  # (N, p + 1, 1)  Z' [X y]
-    origin: Array  # (N, 1, 1)  effects a that y is measured from: y less Z a stands in the layout
+    # (N, c, 1)  effects a that the last columns of [X y] are measured from: what they leave of
+    # them stands in the layout. X too: columns that the effects explain lose no digits
+    origin: Array
     widths: tuple[int, ...] = field(metadata={"static": True})  # levels of each term
 
     __repr__ = brief
@@ -173,7 +175,9 @@ class SparseLayout(Layout):
         """See :meth:`Layout.blups`: one entry a term."""
         _check_host((theta, beta), self)
         core = _solve(self, core_factors(theta, self.structures))
-        means = xp.einsum("ncb,c->nb", core.Hb, xp.append(-beta, 1.0))[:, None] + self.core.origin
+        v, origin = xp.append(-beta, 1.0), self.core.origin
+        means = xp.einsum("ncb,c->nb", core.Hb, v)
+        means = (means + xp.einsum("ncb,c->nb", origin, v[-origin.shape[1] :]))[:, None]
         sizes, system = self.core.S.sizes, core.Ki
         out = []
         for L, Z, b in zip(
@@ -209,10 +213,13 @@ class SparseLayout(Layout):
 
     def measured_from(self, beta: Array) -> SparseLayout:
         """See :meth:`Layout.measured_from`."""
+        origin = self.core.origin
+        if origin.shape[1] > 1:
+            origin = less_fixed(origin, beta, 1)
         return replace(
             self,
             S0=less_fixed(less_fixed(self.S0, beta, 0), beta, 1),
-            core=replace(self.core, s=less_fixed(self.core.s, beta, 1)),
+            core=replace(self.core, s=less_fixed(self.core.s, beta, 1), origin=origin),
         )
 
     def rotate(self, t: int, Q: np.ndarray) -> SparseLayout:
@@ -238,7 +245,8 @@ def _check_host(arrays: Any, layout: SparseLayout) -> None:
     if namespace(arrays, layout.S0) is JAX:
         raise DataError(
             "the levels of these crossed factors meet few others: their matrices are kept sparse "
-            "and worked off by NumPy, not inside of a JAX program: pass arrays of NumPy"
+            "and worked off by NumPy, not inside of a JAX program: its values and the fit are had, "
+            "of arrays of NumPy, its derivatives by JAX are not"
         )
 
 
