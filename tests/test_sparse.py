@@ -281,6 +281,29 @@ def test_what_runs_in_jax_is_refused_in_words(sparse):
         lmm.row_index(lmm.design(FORMULA, ratings()))
 
 
+@pytest.mark.parametrize("ratio", [1e2, 1e3, 1e4])
+def test_large_variances_keep_the_digits(ratio, monkeypatch, request):
+    """The intercept, which the effects explain, too: REML and its standard error."""
+    rng = np.random.default_rng(0)
+    data = ratings().assign(y=0.0)
+    effects = rng.normal(size=100)[data["pupil"]] + 0.1 * rng.normal(size=60)[data["school"]]
+    data["y"] = 2 + ratio * effects + rng.normal(size=len(data))
+    formula = "y ~ x + (1 | pupil) + (1 | school)"
+    crossed = lmm.fit(formula, data)
+    request.getfixturevalue("sparse")
+    res = lmm.fit(formula, data)
+    assert res.layout_info.kind == "sparse" and res.converged
+    # criterion and curvature of 1e8 and less in units of the residual keep eight digits
+    assert_close(res.llf, crossed.llf, 1e-9)
+    assert_close(res.bse_fe, crossed.bse_fe, 1e-5)
+
+
+def test_data_that_are_explained_exactly(sparse):
+    data = ratings().assign(y=lambda d: 1.0 * d["pupil"] + 0.5 * d["school"])
+    with pytest.raises(lmm.DataError, match="exactly"):
+        lmm.fit("y ~ 1 + (1 | pupil) + (1 | school)", data)
+
+
 @pytest.mark.parametrize(
     "formula", [FORMULA, "y ~ 1 + (1 | pupil) + (1 | school) + (0 + x | school)"]
 )

@@ -35,15 +35,12 @@ def sparse_layout(
     places = Places(gram, index.order)
     b = rows_of_levels(streams, XY, index)
     moments = start_moments(gram, b[:, -1:])
-    fit, step = effects_of(gram, places, index, b, XY.T @ XY)
-    origin = fit
+    wide, origin = wide_system(gram, places, index), xp.zeros_like(b)
     for _ in range(2):  # the second round takes what the ridge of the first has left
+        fit, step = effects_of(wide, b, XY.T @ XY)
         for column in range(XY.shape[1]):  # one after another: rows are many
             XY[:, column] -= effects_of_rows(streams, fit[:, column : column + 1], index)[:, 0]
-        b = rows_of_levels(streams, XY, index)
-        if fit is origin:
-            fit = effects_of(gram, places, index, b, XY.T @ XY)[0]
-            origin = origin + fit
+        b, origin = rows_of_levels(streams, XY, index), origin + fit
     XY[:, -1] -= XY[:, :-1] @ step
     b[:, -1] -= xp.einsum("npb,p->nb", b[:, :-1], step)
     origin[:, -1] -= xp.einsum("npb,p->nb", origin[:, :-1], step)
@@ -59,9 +56,12 @@ def sparse_layout(
     )
 
 
-def effects_of(
-    gram: SparseGram, places: Places, index: SparseIndex, b: Any, S0: Any
-) -> tuple[Any, Any]:
+def wide_system(gram: SparseGram, places: Places, index: SparseIndex) -> System:
+    """All effects with a variance that holds none of them back."""
+    return System(gram, places, index.order, [_WIDE * xp.eye(k) for k in gram.sizes])
+
+
+def effects_of(wide: System, b: Any, S0: Any) -> tuple[Any, Any]:
     """Effects of all levels that explain [X y], and of X what y has besides.
 
     Near the truth they keep the digits of y, and those of columns of X that effects explain.
@@ -71,9 +71,7 @@ def effects_of(
     fit : ndarray, shape (N, p + 1, 1)
     step : ndarray, shape (p,)
     """
-    factors = [_WIDE * xp.eye(k) for k in index.sizes]
-    system = System(gram, places, index.order, factors)
-    fit = _WIDE**2 * system.times(b)
+    fit = _WIDE**2 * wide.times(b)
     left = S0 - total_product(b, fit)
     step = within_step(left[:-1, :-1], left[:-1, -1])
     if not (xp.isfinite(fit).all() and xp.isfinite(step).all()):

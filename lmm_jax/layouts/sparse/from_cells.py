@@ -9,7 +9,7 @@ from ..cells import CellSums
 from ..crossed.from_cells import from_effects
 from ..group_index import stream_pairs
 from ..stream_compress import Digits, Units, common_scale, fixed_maps, unreached, whiteners_of
-from .compress import effects_of, start_moments
+from .compress import effects_of, start_moments, wide_system
 from .gram import SparseGram
 from .index import SparseIndex
 from .layout import SparseCore, SparseLayout
@@ -41,7 +41,7 @@ def sparse_layout_of_cells(
     s = xp.concatenate([part.reshape(-1, part.shape[2]) for part in crosses])[:, :, None]
     S0, full = unreached(scale.R.T @ cells.gram @ scale.R, [], cells.n_obs)
     moments = start_moments(gram, s[:, -1:])
-    fit, step = effects_of(gram, places, index, s, S0)
+    fit, step = effects_of(wide_system(gram, places, index), s, S0)
     origin = fit[:, -1:] - xp.einsum("npb,p->nb", fit[:, :-1], step)[:, None]
     core = SparseCore(S=gram, s=s, origin=xp.zeros_like(origin), widths=index.widths)
     S0, core = from_effects(S0, core, origin, step)
