@@ -53,6 +53,15 @@ def test_few_responses(options, one_by_one):
         assert_close(got, want, 1e-4 if name == "df" else TOL, 1)
 
 
+@pytest.mark.filterwarnings("ignore::lmm_jax.ConvergenceWarning")
+def test_nothing_to_fit(one_by_one):
+    """A constant, a covariate, zeros: NaN, and no other warning."""
+    n = len(DATA)
+    few = lmm.fit_many(FORMULA, DATA, np.column_stack([np.ones(n), DATA["x"], np.zeros(n)]))
+    assert len(one_by_one) == 1 and not few.converged.any()
+    assert np.isnan(few.llf).all() and (few.nobs == n).all()
+
+
 def test_many_responses_are_lanes(one_by_one):
     """A thousand fits take longer than a compilation."""
     lmm.fit_many(FORMULA, DATA, np.repeat(DATA[["y"]].to_numpy(), 1000, axis=1))

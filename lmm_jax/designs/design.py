@@ -171,7 +171,7 @@ class Design:
         """Largest ``|y|``, norm of y around its mean in units of it, and the sum of the weights."""
         y = self.endog if self.offset is None else self.endog - self.offset
         largest = max(float(y.max()), -float(y.min()))
-        centred = y / largest  # squares stay in the range of floats
+        centred = y / (largest or 1.0)  # squares stay in the range of floats
         centred -= np.average(centred, weights=self.weights)
         if self.weights is None:
             return largest, float(np.sqrt(centred @ centred)), float(y.size)
