@@ -103,10 +103,9 @@ def eigen_of_many(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         e, V = np.linalg.eigh(A)
         return e, V
     last: Any = np.ascontiguousarray(np.moveaxis(A.reshape(-1, m, m), 0, -1))
-    found: Any = jacobi_eigen(last)
-    return np.moveaxis(found[0], -1, 0).reshape(A.shape[:-1]), np.moveaxis(found[1], -1, 0).reshape(
-        A.shape
-    )
+    with np.errstate(over="ignore"):  # of an entry that is next to nothing: no rotation
+        e, V = (np.moveaxis(np.asarray(part), -1, 0) for part in jacobi_eigen(last))
+    return e.reshape(A.shape[:-1]), V.reshape(A.shape)
 
 
 def jacobi_eigen(A: Array) -> tuple[Array, Array]:
