@@ -12,7 +12,7 @@ import scipy.sparse
 from ..designs.design import Design
 from ..layouts.crossed.layout import CrossedLayout
 from ..layouts.matrix_free.system import Shrinkage as FreeShrinkage
-from ..layouts.sparse.layout import Shrinkage
+from ..layouts.sparse.derivatives import Shrinkage
 from .related_effects import LatentCovariance, layout_covariance
 from .sparse_effects import SolvedCovariance, SparseCovariance
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse
 
+from ..layouts.sparse.derivatives import Shrinkage
 from ..layouts.sparse.index import first_columns
-from ..layouts.sparse.layout import Shrinkage
 
 # Columns that are solved for at once.
 _COLUMNS = 64

@@ -25,16 +25,16 @@ import jax
 import numpy as np
 from jax import Array
 
-from ...covariance.theta import factor_blocks, theta_slices
+from ...covariance.theta import factor_blocks
 from ...numerics.linalg import exact, symmetrize
 from ...numerics.namespace import NUMPY, namespace
 from ...reprs import brief, public
 from ..contract import BlupTerms, Curvature, Waist, WaistJet, less_fixed
 from ..crossed import core as dense
 from ..crossed.core_factors import CoreFactors, core_factors
-from ..crossed.curvature import apply_P, average_information, inner_products, tangent_effects
+from ..crossed.curvature import average_information
 from ..crossed.layout import moment_theta
-from ..group_algebra import psi_curvatures, psi_tangents, quadratic_tangents
+from ..together import contracted, curvature_of, jet_of, less_gram, root, tangents, undivided
 from .arrays import MatrixFreeArrays, by_terms
 from .effects import level_covariances
 from .system import Shrinkage, System, system_at, trace_of_inverse
@@ -96,13 +96,13 @@ class MatrixFreeLayout(MatrixFreeArrays):
     @exact
     def waist(self, blocks: Sequence[Array]) -> Waist:
         """See :meth:`Layout.waist`; of values alone."""
-        return self._waist(_factors_of([_root(Psi) for Psi in blocks]))
+        return self._waist(undivided([root(Psi) for Psi in blocks]))
 
     @exact
     def waist_of(self, factors: Sequence[Array], theta: Array) -> Waist:
         """See :meth:`Layout.waist_of`; of values alone."""
         del theta
-        return self._waist(_factors_of(factors))
+        return self._waist(undivided(factors))
 
     @exact
     def waist_at(self, theta: Array) -> Waist:
@@ -147,7 +147,7 @@ class MatrixFreeLayout(MatrixFreeArrays):
         P = [
             h @ inverse for h, inverse in zip(rest.trace.halves, rest.factors.inverses, strict=True)
         ]
-        return _slopes(P, W, rest, self)
+        return less_gram(P, W, rest, self)
 
     @exact
     def blups(self, theta: Array, beta: Array) -> tuple[BlupTerms, ...]:
@@ -221,28 +221,13 @@ class MatrixFreeLayout(MatrixFreeArrays):
         R = found.values.shape[0]
         each = [
             2.0 * xp.einsum("rab,kab->rk", h, E)
-            for h, E in zip(found.each, _tangents(theta, self), strict=True)
+            for h, E in zip(found.each, tangents(theta, self.structures), strict=True)
         ]
         slopes = xp.concatenate(each, axis=1)
         apart = slopes - xp.mean(slopes, axis=0)[None]
         spread = found.values - xp.mean(found.values)
         share = 1.0 / (R * (R - 1))
         return MonteCarlo(xp.sqrt(share * xp.sum(spread**2)), share * (apart.T @ apart), R)
-
-
-def _root(Psi: Array) -> Array:
-    """A factor of a covariance that may be singular."""
-    xp = namespace(Psi)
-    e, V = xp.linalg.eigh(Psi)
-    return V * xp.sqrt(xp.maximum(e, 0.0))[None]
-
-
-def _factors_of(blocks: Sequence[Array]) -> CoreFactors:
-    """Factors that nothing is divided by."""
-    xp = namespace(blocks)
-    zero = tuple(xp.zeros_like(L) for L in blocks)
-    one = tuple(xp.eye(L.shape[0], dtype=L.dtype) for L in blocks)
-    return CoreFactors(tuple(blocks), zero, zero, one, xp.zeros((), blocks[0].dtype))
 
 
 def _solved(
@@ -254,51 +239,13 @@ def _solved(
     return dense.solved(*ends, system, logdet, halves, trace_of_inverse(system))
 
 
-def _tangents(theta: Array, layout: MatrixFreeLayout) -> list[Array]:
-    """``dLambda / dtheta_k`` of every term, (m_t, k, k)."""
-    places = theta_slices(layout.structures)
-    return [s.tangents_at(theta[at]) for s, at in zip(layout.structures, places, strict=True)]
-
-
-def _dlogdet(trace: LogDet, theta: Array, layout: MatrixFreeLayout) -> Array:
-    """Derivative of the estimate of logdet, (m,)."""
-    xp = namespace(theta)
-    return xp.concatenate([
-        2.0 * xp.einsum("ab,kab->k", h, E)
-        for h, E in zip(trace.halves, _tangents(theta, layout), strict=True)
-    ])  # fmt: skip
-
-
 def free_jet(theta: Array, layout: MatrixFreeLayout) -> WaistJet[FreeTerms]:
     """Waist and first derivatives in theta."""
-    xp = namespace(theta, layout.S0)
     factors = core_factors(theta, layout.structures)
     system = system_at(factors.blocks, layout)
     trace = log_det(system.at, layout)
     core = _solved(system, factors, trace.value, trace.halves)
-    D = tuple(
-        psi_tangents(L, E) for L, E in zip(factors.blocks, _tangents(theta, layout), strict=True)
-    )
-    levels = dense.levels_of(core.u, layout.sizes, layout.core.widths)
-    dgram = xp.concatenate([-quadratic_tangents(u, d) for u, d in zip(levels, D, strict=True)])
-    gram = layout.S0 - core.gram
-    rounding = dense.core_rounding(core, layout.core.s, layout.S0)
-    rest = FreeTerms(core, factors, trace, D)
-    waist = Waist(trace.value, gram)
-    return WaistJet(waist, _dlogdet(trace, theta, layout), dgram, rounding, rest)
-
-
-def _slopes(
-    P: Sequence[Array], W: Array, rest: FreeTerms, layout: MatrixFreeLayout
-) -> tuple[Array, ...]:
-    """Blocks of ``P - U W U'`` summed over the levels of each term, from those of P."""
-    xp = namespace(W)
-    levels = dense.levels_of(rest.core.u, layout.sizes, layout.core.widths)
-    return tuple(
-        symmetrize(p)
-        - xp.einsum("adl,dbl->ab", xp.einsum("acl,cd->adl", u, W), xp.swapaxes(u, 0, 1))
-        for p, u in zip(P, levels, strict=True)
-    )
+    return jet_of(theta, core, factors, layout, lambda D: FreeTerms(core, factors, trace, D))
 
 
 def _level_blocks(rest: FreeTerms, layout: MatrixFreeLayout) -> list[Array]:
@@ -332,13 +279,7 @@ def free_curvature(
         step = _STEP * (1.0 + xp.abs(theta[k]))
         moved = xp.at(theta)[k].add(step)
         found = log_det(system_at(factor_blocks(moved, layout.structures), layout).at, layout)
-        rows.append((_dlogdet(found, moved, layout) - jet.dlogdet) / step)
-    g = tangent_effects(rest, layout, xp.eye(W.shape[0], dtype=W.dtype))
-    hessian = symmetrize(xp.stack(rows)) + 2.0 * inner_products(g, apply_P(g, rest, layout), W)
-    minus = _slopes([xp.zeros_like(h) for h in rest.trace.halves], W, rest, layout)
-    blocks = rest.factors.blocks
-    halves = [R @ L for R, L in zip(minus, blocks, strict=True)]
-    hessian = hessian + psi_curvatures(theta, minus, halves, layout.structures)
-    slopes = _slopes(_level_blocks(rest, layout), W, rest, layout)
-    halves = [h + R for h, R in zip(rest.trace.halves, halves, strict=True)]
-    return Curvature(symmetrize(hessian), slopes, tuple(halves))
+        slope = 2.0 * contracted(found.halves, tangents(moved, layout.structures))
+        rows.append((slope - jet.dlogdet) / step)
+    logdet, P = symmetrize(xp.stack(rows)), _level_blocks(rest, layout)
+    return curvature_of(theta, W, logdet, P, rest, layout)

@@ -11,9 +11,10 @@ from ..common_scale import fixed_frame, read_weights, whitener
 from ..compress import maps_back, one_response, weighted_streams
 from ..crossed.arrays import StartMoments
 from ..crossed.compress import within_step
+from .arrays import SparseCore
 from .gram import SparseGram, effects_of_rows, gram_of, rows_of_levels, squares_of
 from .index import SparseIndex
-from .layout import SparseCore, SparseLayout
+from .layout import SparseLayout
 from .system import Places, System
 
 # Standard deviations of the effects that y is measured from, beside a residual of one. Larger

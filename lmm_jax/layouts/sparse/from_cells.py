@@ -9,10 +9,11 @@ from ..cells import CellSums
 from ..crossed.from_cells import from_effects
 from ..group_index import stream_pairs
 from ..stream_compress import Digits, Units, common_scale, fixed_maps, unreached, whiteners_of
+from .arrays import SparseCore
 from .compress import effects_of, start_moments, wide_system
 from .gram import SparseGram
 from .index import SparseIndex
-from .layout import SparseCore, SparseLayout
+from .layout import SparseLayout
 from .system import Places
 
 
