@@ -2,7 +2,9 @@
 
 import numpy as np
 import pandas as pd
-from helpers import Term
+from helpers import Term, dense_jet
+
+from lmm_jax.covariance.theta import factor_blocks
 
 
 def frame(seed=0, n=150, students=14, items=7):
@@ -89,3 +91,20 @@ DESIGNS = {
     ),
 }
 WEIGHTED = {"slopes", "three", "weighted"}
+
+
+def jet_of_dense_terms(name, theta, layout, data, terms):
+    """Of the REML criterion of a design at a theta of its layout, by n x n matrices."""
+    w = data["w"].to_numpy() if name in WEIGHTED else np.ones(len(data))
+    same = [term.groups[:, None] == term.groups for term in terms]
+
+    def covariance(at):
+        V = np.diag(1 / w)
+        blocks = factor_blocks(at, layout.structures)
+        for term, A, L, mask in zip(terms, layout.whiteners, blocks, same, strict=True):
+            half = term.Z @ np.asarray(A) @ L
+            V = V + half @ half.T * mask
+        return V
+
+    X = np.column_stack([np.ones(len(data)), data["x"]])
+    return dense_jet(covariance, theta, X, data["y"].to_numpy(), reml=True)

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from crossed_designs import DESIGNS, WEIGHTED, frame, intercept, islands
+from crossed_designs import DESIGNS, WEIGHTED, frame, intercept, islands, jet_of_dense_terms
 from derivatives import check_derivatives
-from helpers import assert_close, dense_blups, dense_deviance, dense_jet
+from helpers import assert_close, dense_blups, dense_deviance
 
 import lmm_jax as lmm
 from lmm_jax.covariance.theta import factor_blocks, stack_theta
@@ -91,20 +91,7 @@ def test_criterion_against_dense_matrices(name, x64):
 def jet_of_dense_matrices(name, theta):
     """Of the REML criterion at a theta of the layout."""
     design, data, terms = model(name)
-    w = data["w"].to_numpy() if name in WEIGHTED else np.ones(len(data))
-    layout = design.compressed.layout
-    same = [term.groups[:, None] == term.groups for term in terms]
-
-    def covariance(at):
-        V = np.diag(1 / w)
-        blocks = factor_blocks(at, layout.structures)
-        for term, A, L, mask in zip(terms, layout.whiteners, blocks, same, strict=True):
-            half = term.Z @ np.asarray(A) @ L
-            V = V + half @ half.T * mask
-        return V
-
-    X = np.column_stack([np.ones(len(data)), data["x"]])
-    return dense_jet(covariance, theta, X, data["y"].to_numpy(), reml=True)
+    return jet_of_dense_terms(name, theta, design.compressed.layout, data, terms)
 
 
 @pytest.mark.parametrize("name", HARD)

@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import reference
-from crossed_designs import DESIGNS, WEIGHTED
-from helpers import assert_close, dense_deviance, dense_jet
+from crossed_designs import DESIGNS, WEIGHTED, jet_of_dense_terms
+from helpers import assert_close, dense_deviance
 from sparse_plan import make_sparse
 
 import lmm_jax as lmm
-from lmm_jax.covariance.theta import factor_blocks
 from lmm_jax.layouts.sparse.layout import SparseLayout
 from lmm_jax.likelihood.profile import loglike_of_theta, profile_jet
 from lmm_jax.numerics.elimination import eliminate_sparse
@@ -134,22 +133,10 @@ def test_jet_and_average_information_against_dense_matrices(name, sparse):
     """Closed forms of value, gradient and Hessian at interior and singular theta."""
     design, data, terms = model(name)
     layout = design.compressed.layout
-    w = data["w"].to_numpy() if name in WEIGHTED else np.ones(len(data))
-    same = [term.groups[:, None] == term.groups for term in terms]
-
-    def covariance(at):
-        V = np.diag(1 / w)
-        blocks = factor_blocks(at, layout.structures)
-        for term, A, L, mask in zip(terms, layout.whiteners, blocks, same, strict=True):
-            half = term.Z @ np.asarray(A) @ L
-            V = V + half @ half.T * mask
-        return V
-
-    X = np.column_stack([np.ones(len(data)), data["x"]])
     for theta in thetas(design.sizes):
         at = profile_jet(theta, layout, reml=True)
         with jax.enable_x64(True):
-            want = dense_jet(covariance, theta, X, data["y"].to_numpy(), reml=True)
+            want = jet_of_dense_terms(name, theta, layout, data, terms)
         scale = np.abs(want.hessian).max()
         assert_close(at.value, want.value, CRITERION_RTOL)
         assert_close(at.gradient, want.gradient, DERIVATIVE_RTOL, scale)

@@ -116,7 +116,12 @@ def compress_rows(
 ) -> Compressed:
     """One pass over the rows: by NumPy, in one program, or in batches where they are many."""
     if isinstance(plan, SparsePlan):
-        layout = layout_together(y, X, Z, weights, plan)
+        rows = y, X, Z, weights
+        layout = (
+            matrix_free_layout(*rows, plan.index, plan.first)
+            if isinstance(plan, MatrixFreePlan)
+            else sparse_layout(*rows, plan.index)
+        )
         reach = layout.ranks(), layout.within_rss()
         return Compressed(layout=layout, reach=reach, few_groups=())
     made, key = None, (X.shape[1], plan.index.sizes)
@@ -133,19 +138,6 @@ def compress_rows(
         if streamed is not None:
             _MANY.add(key, perf_counter() - start)
     return Compressed(layout=made[0], reach=made[1], few_groups=few_groups(plan))
-
-
-def layout_together(
-    y: np.ndarray,
-    X: np.ndarray,
-    Z: tuple[np.ndarray, ...],
-    weights: np.ndarray | None,
-    plan: SparsePlan,
-) -> SparseLayout | MatrixFreeLayout:
-    """The layout of rows that holds all effects together."""
-    if isinstance(plan, MatrixFreePlan):
-        return matrix_free_layout(y, X, Z, weights, plan.index, plan.first)
-    return sparse_layout(y, X, Z, weights, plan.index)
 
 
 def padded(

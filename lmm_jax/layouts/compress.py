@@ -137,6 +137,30 @@ class Columns(NamedTuple):
         )
 
 
+class WhitenedRows(NamedTuple):
+    """Rows on a common scale, times root weights."""
+
+    rows: RowWeights
+    frame: Frame
+    XY: Array  # (n, p + R)  orthonormal X, OLS residuals Y
+    whiteners: tuple[Array, ...]
+    streams: list[Array]  # (n, k) a stream: whitened covariates
+
+
+def whitened_rows(
+    Y: Array, X: Array, Z: Sequence[Array], weights: Array, index: Any
+) -> WhitenedRows:
+    """Rows on a common scale; the arguments are those of :func:`compress_columns`."""
+    xp = namespace(Y, X, Z, weights)
+    rows = read_weights(weights)
+    frame = fixed_frame(X, Y, rows)
+    XY = xp.by_rows(xp.concatenate([frame.X, frame.Y], axis=1) * rows.root[:, None])
+    whiteners = tuple(whitener(z, weights, s) for z, s in zip(Z, index.structures, strict=True))
+    return WhitenedRows(
+        rows, frame, XY, whiteners, weighted_streams(Z, whiteners, rows.root, index)
+    )
+
+
 def maps_back(
     rows: RowWeights,
     frame: Frame,
@@ -185,11 +209,7 @@ def compress_columns(
         As in :func:`compress`.
     """
     xp = namespace(Y, X, Z, weights)
-    rows = read_weights(weights)
-    frame = fixed_frame(X, Y, rows)
-    XY = xp.by_rows(xp.concatenate([frame.X, frame.Y], axis=1) * rows.root[:, None])
-    whiteners = tuple(whitener(z, weights, s) for z, s in zip(Z, index.structures, strict=True))
-    streams = weighted_streams(Z, whiteners, rows.root, index)
+    rows, frame, XY, whiteners, streams = whitened_rows(Y, X, Z, weights, index)
     inner = streams
     if isinstance(index, CrossedIndex):
         inner = _of_terms(streams, index, index.eliminated)

@@ -16,17 +16,14 @@ from jax import Array
 from ...numerics.linalg import Elimination, eliminate, total_product
 from ...numerics.namespace import NUMPY as xp
 from ..buckets import Bucket
-from ..cells import CellSums, add_cells
+from ..cells import CellSums, add_cells, whitened_cells
 from ..group_index import stream_pairs
 from ..group_sums import place_cells, place_levels, rank_tol
 from ..stream_compress import (
     Digits,
     Units,
-    common_scale,
-    fixed_maps,
     measured_from,
     unreached,
-    whiteners_of,
 )
 from .compress import link_groups, moments_of, n_columns, two_way_fit
 from .core import Core, multiply
@@ -50,18 +47,12 @@ def crossed_layout(
         What the sums were made with.
     index : CrossedIndex
     """
-    scale = common_scale(cells.gram)
-    squares = [cells.pair(t, t).sum(axis=0) / cells.n_obs for t in range(len(cells.levels))]
-    whiteners, z_pivot = whiteners_of(squares, index.structures)
+    at = whitened_cells(cells, index.structures)
 
     def pair(a: int, b: int) -> Array:
-        return xp.asarray(whiteners[a].T @ cells.pair(a, b) @ whiteners[b])
+        return xp.asarray(at.pair(a, b))
 
-    crosses = [
-        A.T @ level[:, :, k:] @ scale.R
-        for A, level, k in zip(whiteners, cells.levels, cells.sizes, strict=True)
-    ]
-    grams, rows = _group_arrays(pair, crosses, index)
+    grams, rows = _group_arrays(pair, at.crosses, index)
     tol = rank_tol(np.float64)
     factors = [eliminate(a, b, tol=tol) for a, b in zip(grams, rows, strict=True)]
     buckets = [
@@ -71,12 +62,12 @@ def crossed_layout(
     core_squares = _core_products(pair, index)
     entries = [_entry_products(pair, b, bucket, index) for b, bucket in enumerate(buckets)]
     links, S = link_groups(core_squares, entries, buckets, index)
-    y_rows = _core_rows(crosses, index)
+    y_rows = _core_rows(at.crosses, index)
     s = _less_groups(y_rows, links, factors)
     moments = moments_of(
         core_squares, y_rows[:, -1:], links, entries, [r[:, -1:] for r in rows], buckets, index
     )
-    left = scale.R.T @ cells.gram @ scale.R - sum(total_product(f.X, f.X) for f in factors)
+    left = at.gram() - sum(total_product(f.X, f.X) for f in factors)
     S0, full = unreached(left, factors, cells.n_obs)
     core = Core(S=S, s=s, origin=xp.zeros_like(s[:, :1]), widths=index.core_widths)
     origin, step = two_way_fit(core, S0)
@@ -92,16 +83,9 @@ def crossed_layout(
         moments=moments,
         eliminated=index.eliminated,
         crossed=index.crossed,
-        whiteners=whiteners,
-        **fixed_maps(scale, step, units),
-        n_obs=cells.n_obs,
-        log_weights=cells.log_weights,
-        structures=index.structures,
-        n_components=index.n_components,
+        **at.maps(step, units, index),
     )
-    full = full | (layout.ranks() >= cells.n_obs)
-    share = xp.minimum(scale.share, xp.where(full, 1.0, S0[-1, -1]))
-    return layout, Digits(left=share, pivot=xp.minimum(scale.pivot, z_pivot))
+    return layout, at.digits(layout, full)
 
 
 def _group_arrays(

@@ -12,8 +12,7 @@ import scipy.sparse
 from ...numerics.linalg import total_product
 from ...numerics.namespace import NUMPY as xp
 from ...numerics.sparse_rows import Pattern
-from ..common_scale import fixed_frame, read_weights, whitener
-from ..compress import maps_back, one_response, weighted_streams
+from ..compress import maps_back, one_response, whitened_rows
 from ..crossed.compress import within_step
 from ..sparse.compress import start_moments
 from ..sparse.gram import SparseGram, effects_of_rows, gram_of, rows_of_levels
@@ -46,11 +45,7 @@ def matrix_free_layout(
         The term that is eliminated; its rows belong to one level each.
     """
     weights = xp.ones(y.size) if weights is None else weights
-    rows = read_weights(weights)
-    frame = fixed_frame(X, y[:, None], rows)
-    XY = xp.concatenate([frame.X, frame.Y], axis=1) * rows.root[:, None]
-    whiteners = tuple(whitener(z, weights, s) for z, s in zip(Z, index.structures, strict=True))
-    streams = weighted_streams(Z, whiteners, rows.root, index)
+    rows, frame, XY, whiteners, streams = whitened_rows(y[:, None], X, Z, weights, index)
     gram = gram_of(streams, index)
     b = rows_of_levels(streams, XY, index)
     moments = start_moments(gram, b[:, -1:])

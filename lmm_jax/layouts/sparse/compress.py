@@ -7,8 +7,7 @@ from typing import Any
 
 from ...numerics.linalg import total_product
 from ...numerics.namespace import NUMPY as xp
-from ..common_scale import fixed_frame, read_weights, whitener
-from ..compress import maps_back, one_response, weighted_streams
+from ..compress import maps_back, one_response, whitened_rows
 from ..crossed.arrays import StartMoments
 from ..crossed.compress import within_step
 from .arrays import SparseCore
@@ -27,11 +26,7 @@ def sparse_layout(
 ) -> SparseLayout:
     """Sufficient statistics of rows; the arguments are those of :func:`lmm_jax.compress`."""
     weights = xp.ones(y.size) if weights is None else weights
-    rows = read_weights(weights)
-    frame = fixed_frame(X, y[:, None], rows)
-    XY = xp.concatenate([frame.X, frame.Y], axis=1) * rows.root[:, None]
-    whiteners = tuple(whitener(z, weights, s) for z, s in zip(Z, index.structures, strict=True))
-    streams = weighted_streams(Z, whiteners, rows.root, index)
+    rows, frame, XY, whiteners, streams = whitened_rows(y[:, None], X, Z, weights, index)
     gram = gram_of(streams, index)
     places = Places(gram, index.order)
     b = rows_of_levels(streams, XY, index)
