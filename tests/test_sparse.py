@@ -285,6 +285,15 @@ def test_large_variances_keep_the_digits(ratio, monkeypatch, request):
     assert_close(res.bse_fe, crossed.bse_fe, 1e-5)
 
 
+def test_a_factor_in_the_model_twice_is_not_identified():
+    """By the layout of large data, whose steps are few: the criterion is flat in a direction."""
+    rng = np.random.default_rng(0)
+    data = chain(rng, 4000, 3000)
+    with pytest.warns(lmm.ConvergenceWarning, match="flat in a direction"):
+        res = lmm.fit("y ~ 1 + (1 | worker) + (1 | firm) + (1 | firm)", data)
+    assert res.layout_info.kind == "sparse" and not res.converged
+
+
 def test_data_that_are_explained_exactly(sparse):
     data = ratings().assign(y=lambda d: 1.0 * d["pupil"] + 0.5 * d["school"])
     with pytest.raises(lmm.DataError, match="exactly"):
@@ -307,13 +316,18 @@ def test_sums_of_rows(formula, sparse):
     assert_close(res.random_effects["school"], whole.random_effects["school"], 1e-7, 1)
 
 
+def chain(rng, workers, firms):
+    """Workers, three rows each, at firms near each other."""
+    worker = np.repeat(np.arange(workers), 3)
+    place = np.round(worker * firms / workers + 3 * rng.normal(size=worker.size))
+    firm = np.clip(place, 0, firms - 1).astype(int)
+    y = rng.normal(size=workers)[worker] + 0.5 * rng.normal(size=firms)[firm]
+    return pd.DataFrame({"y": y + rng.normal(size=y.size), "worker": worker, "firm": firm})
+
+
 def test_large_weak_crossings_are_sparse_by_themselves():
     """8,000 by 3,000 levels: a dense core would take a minute."""
-    rng = np.random.default_rng(0)
-    worker = np.repeat(np.arange(8000), 3)
-    firm = np.clip(np.round(worker * 3000 / 8000 + 3 * rng.normal(size=worker.size)), 0, 2999)
-    y = rng.normal(size=8000)[worker] + 0.5 * rng.normal(size=3000)[firm.astype(int)]
-    data = pd.DataFrame({"y": y + rng.normal(size=y.size), "worker": worker, "firm": firm})
+    data = chain(np.random.default_rng(0), 8000, 3000)
     res = lmm.fit("y ~ 1 + (1 | worker) + (1 | firm)", data)
     assert res.layout_info.kind == "sparse" and res.converged
     truth = np.array([1.0, 0.25])

@@ -138,7 +138,10 @@ def _advance(
     """One step, or exact curvature where the optimum seems to be; and whether it is exact."""
     step = propose(s, structures=structures, tol=tol)
     if exact and _is_last(step, tol):
-        return _follow(s, step), True
+        if _is_bent(s, step):
+            return _follow(s, step), True
+        if bool(step.final):
+            return _arrived(s, step, evaluate(step.trial, exact=True)), True
     if bool(step.final):
         if exact:
             status = certified(CONVERGED, s.jet)
@@ -161,6 +164,16 @@ def _is_last(step: Step, tol: float) -> bool:
     return plain and not bool(step.lifting) and decrement < min(_CLOSE, tol**0.5)
 
 
+def _is_bent(s: State, step: Step) -> bool:
+    """Whether the curvature in every direction is more than what is left of the gradient makes.
+
+    Along a curve on which the criterion does not change the Hessian sees that gradient alone.
+    """
+    size = 1.0 + np.abs(s.theta)
+    e = np.abs(np.linalg.eigvalsh(s.jet.hessian * size[:, None] * size))
+    return bool(e.min() > (float(step.decrement) * e.max()) ** 0.5)
+
+
 def _follow(s: State, step: Step) -> State:
     """The end of the last step without an evaluation: the profile continued to first order."""
     xp, move = namespace(s.theta), step.trial - s.theta
@@ -171,7 +184,11 @@ def _follow(s: State, step: Step) -> State:
         rss=at.rss * xp.exp(move @ s.jet.dlog_rss),
         cov_beta=at.cov_beta + xp.tensordot(move, s.jet.dcov_beta, 1),
     )
-    jet = s.jet._replace(value=profile.deviance, profile=profile)
+    return _arrived(s, step, s.jet._replace(value=profile.deviance, profile=profile))
+
+
+def _arrived(s: State, step: Step, jet: Any) -> State:
+    """The end of the last step, with the criterion there."""
     return s._replace(
         theta=step.trial,
         jet=jet,
