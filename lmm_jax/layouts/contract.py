@@ -232,7 +232,7 @@ class Layout(Maps):
         return None
 
     def unpadded(self) -> Layout:
-        """The layout for NumPy, which has no programs that several sizes could share."""
+        """The layout for many evaluations in NumPy, which has no programs that sizes could share."""
         return self
 
     def measured_from(self, beta: Array) -> Layout:

@@ -89,16 +89,20 @@ def compiled(
     tier = None if host is None else Tier(host)
     names = (static,) if isinstance(static, str) else static
 
+    def book(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], Any, int, Any]:
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        key = tuple(kwargs.get(name) for name in names), tree, tuple(map(_kind, leaves))
+        return leaves, tree, sum(getattr(leaf, "size", 1) for leaf in leaves), key
+
+    def takes_numpy(*args: Any, **kwargs: Any) -> bool:
+        _, _, numbers, key = book(args, kwargs)
+        return tier is not None and tier.takes_numpy(key, numbers, _price(args, kwargs))
+
     @wraps(fun)
     def call(*args: Any, **kwargs: Any) -> Any:
-        leaves, tree = jax.tree.flatten((args, kwargs))
-        numbers = sum(getattr(leaf, "size", 1) for leaf in leaves)
-        key = None
-        if tier is not None:
-            fixed = tuple(kwargs.get(name) for name in names)
-            key = fixed, tree, tuple(map(_kind, leaves))
-            if tier.takes_numpy(key, numbers, _price(args, kwargs)):
-                return _at_once(fun, tree, leaves, tier, key)
+        leaves, tree, numbers, key = book(args, kwargs)
+        if tier is not None and tier.takes_numpy(key, numbers, _price(args, kwargs)):
+            return _at_once(fun, tree, leaves, tier, key)
         note("jax")
         check_process()
         quick = numbers <= small
@@ -132,6 +136,7 @@ def compiled(
         )
 
     call.programs = programs  # type: ignore[attr-defined]
+    call.takes_numpy = takes_numpy  # type: ignore[attr-defined]
     return call
 
 

@@ -86,22 +86,20 @@ def minimize_staged(
         ``CONVERGED`` rests on exact derivatives, as in :func:`lmm_jax.optimize.newton.newton`.
     """
 
-    def at(theta: Array, exact: bool) -> Any:
-        return _jet(theta, layout=layout.known_at(theta), reml=reml, exact=exact)
-
     def evaluate(theta: Array, exact: bool) -> Any:
-        return _on_host(at(theta, exact))
+        return _on_host(_jet(theta, layout=layout.known_at(theta), reml=reml, exact=exact))
 
     theta: Any = np.asarray(_start(layout) if start is None else start)
     always = _exact_costs_little(layout)
     exact = maxiter == 0 or always  # whether the curvature at s is
-    first = at(theta, exact)
-    s = state_at(theta, _on_host(first))
-    if maxiter == 0 and int(s.status) == RUNNING:
-        s = s._replace(status=_code(MAXITER))
+    on_host = _jet.takes_numpy(theta, layout=layout.known_at(theta), reml=reml, exact=exact)
+    if on_host:
+        layout = layout.unpadded()
     seen = 0
-    runtime = "numpy" if namespace(first.value) is NUMPY else "jax"
-    with staying_on(runtime), np.errstate(all="ignore"):
+    with staying_on("numpy" if on_host else "jax"), np.errstate(all="ignore"):
+        s = state_at(theta, evaluate(theta, exact))
+        if maxiter == 0 and int(s.status) == RUNNING:
+            s = s._replace(status=_code(MAXITER))
         while True:
             if watch is not None and int(s.tick) > seen:
                 seen = int(s.tick)

@@ -80,7 +80,8 @@ def link_groups(
         identity = xp.eye(bucket.T.shape[0], dtype=x.dtype)[:, :, None]
         Ti = back_substitute(bucket.T, xp.broadcast_to(identity, bucket.T.shape))
         link = replace(link, d=apply_at(xp.swapaxes(Ti, 0, 1), x, link))
-        S = add_pairs(S, -link.d, link.d, link)
+        less = xp.broadcast_to(-identity, bucket.T.shape)
+        S = add_pairs(S, less, link)
         links.append(link)
     return tuple(links), S
 

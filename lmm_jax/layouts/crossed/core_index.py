@@ -22,6 +22,7 @@ from ...reprs import brief
 from ..group_index import GroupPlan, rank_within, stable_order
 from .dense_entries import DenseEntries, by_popularity, dense_entries, head_levels
 from .links import CHUNK
+from .pair_sums import MOST
 
 # Dense matrices of the core that are held at the peak, about, one parameter of the eliminated terms
 # given: programs of an accelerator update them in their place. Bytes that any machine has; numbers
@@ -258,7 +259,9 @@ def link_groups(inner: GroupPlan, core: CorePlan) -> tuple[tuple[LinkIndex, ...]
         if core.n_blocks == 1:
             heads = head_levels(owner, core.cells.level[at], core.width, core.order)
         count = int(owner.max(initial=-1)) + 1
-        # by group, and entries of the head behind the others of their group
+        # by group, entries of the head behind the others of their group, and by row
+        by_row = np.argsort(core.row[core.cells.level[at]], kind="stable")
+        at, owner = at[by_row], owner[by_row]
         order = stable_order(2 * owner + heads[core.cells.level[at]], 2 * count)
         at, owner = at[order], owner[order]
         level = core.cells.level[at]
@@ -296,26 +299,33 @@ def _runs(heads: np.ndarray, core: CorePlan) -> list[tuple[int, int]]:
 def entry_pairs(
     group: np.ndarray, place: np.ndarray, size: int, in_head: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of entries of one group, (P,) each, ordered by the place of the first in the core.
+    """Pairs of entries of one group, (P,) each, by their places in the core, the first's first.
 
-    Entries are sorted by group, those of the head last: the partners of one are those from
-    itself to the end of its group, and two of the head are no pair.
+    Entries are sorted by group, those of the head last, and by place: the partners of one are
+    those from the start of its group to itself, and two of the head are no pair.
     """
-    end = np.cumsum(np.bincount(group))[group]
-    order = stable_order(place, int(place.max(initial=-1)) + 1)
-    count = (end - np.arange(group.size))[order]
-    if in_head is not None:
-        count[in_head[order]] = 0
+    counts = np.bincount(group)
+    start = (np.cumsum(counts) - counts)[group]
+    stop = np.arange(1, group.size + 1)
+    if in_head is not None and in_head.any():
+        tails = np.bincount(group[~in_head], minlength=counts.size)
+        stop = np.minimum(stop, start + tails[group])
+    places = int(place.max(initial=-1)) + 1
+    order = stable_order(place, places)
+    start, count = start[order], (stop - start)[order]
     total = int(count.sum())
     length = round_up(total) if total <= CHUNK else -(-total // CHUNK) * CHUNK
-    start = np.cumsum(count) - count
+    ends = np.cumsum(count)
     # pairs are many and their arithmetic is exact modulo 2^32: integers of half the size, in place
     count, order = np.append(count, length - total), np.append(order, size - 1).astype(np.int32)
-    left = np.repeat(order, count)
-    right = np.arange(length, dtype=np.uint32).view(np.int32)
-    right -= np.repeat(np.append(start, 0).astype(np.int32) - order, count)
-    right[total:] = size - 1
-    return left, right
+    second = np.repeat(order, count)
+    first = np.arange(length, dtype=np.uint32).view(np.int32)
+    first -= np.repeat(np.append(ends - count[:-1] - start, 0).astype(np.int32), count)
+    first[total:] = size - 1
+    if total <= MOST:
+        by_first = stable_order(place.astype(np.int32)[first[:total]], places)
+        first[:total], second[:total] = first[by_first], second[by_first]
+    return first, second
 
 
 def padded(values: np.ndarray, rows: int) -> np.ndarray:

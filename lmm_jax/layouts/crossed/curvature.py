@@ -92,7 +92,7 @@ def _matrix_A(rest: CrossedTerms, layout: CrossedArrays) -> Array:
     A = layout.core.S if rest.core.A is None else rest.core.A
     if rest.core.A is None:
         for leaf, links in zip(rest.leaves, layout.links, strict=True):
-            A = sparse.add_pairs(A, leaf.v, leaf.v, links)
+            A = sparse.add_pairs(A, leaf.N, links)
     return A
 
 
@@ -245,8 +245,8 @@ def _trace_products(
         # behind A: a large core has no room for both
         total, *_ = settled((xp.zeros_like(core.Ki), core.Ki, *core.halves))
         for leaf, links in zip(rest.leaves, layout.links, strict=True):
-            De = xp.einsum("ab,be->ae", leaf.D[i], leaf.e)
-            total = settled(sparse.add_pairs(total, leaf.e, De, links))
+            D = xp.einsum("acg,ab,bdg->cdg", leaf.E, leaf.D[i], leaf.E)
+            total = settled(sparse.add_pairs(total, D, links))
         return total
 
     at = traces(

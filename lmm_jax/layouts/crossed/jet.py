@@ -59,7 +59,7 @@ def waist(blocks: Sequence[Array], layout: CrossedArrays) -> Waist:
         part = integrate(M, bucket.c, bucket.copies)
         N = inverse(M)
         Nd = sparse.apply_at(N, links.d, links)
-        A = sparse.add_pairs(A, links.d, Nd, links)
+        A = sparse.add_pairs(A, N, links)
         b = b + sparse.to_core(entry_products(Nd, bucket.c, links), links, layout.shape)
         logdet, gram = logdet + part.logdet, gram + part.gram
     Psi = spread(pick(blocks, layout.crossed), layout.core.widths)
@@ -78,9 +78,11 @@ class LeafTerms(NamedTuple):
     """Eliminated groups of one bucket, behind the core."""
 
     P: Array  # (q, q, G)      T' M^-1 T, this group alone
-    v: Array  # (q, E)         L^-1 d at the entries, M = L L'
-    e: Array  # (q, E)         T' M^-1 d
-    z: Array  # (q, E)         e Lambda: e H e' = z Ki z'
+    N: Array  # (q, q, G)      M^-1 = (L L')^-1
+    E: Array  # (q, q, G)      T' M^-1
+    v: Array  # (q, E)         L^-1 d at the entries
+    e: Array  # (q, E)         E d
+    z: Array | None  # (q, E)  e Lambda: e H e' = z Ki z'; where X is not there
     X: Array | None  # (q, q, G)  e H e', where it costs no more than its sum over the groups
     u: Array  # (q, p + 1, G)  Z_1' V^-1 [X y]
     D: Array  # (m_1, q, q)    dPsi / dtheta_k
@@ -100,8 +102,10 @@ class _Leaf(NamedTuple):
     """Groups of one bucket integrated out, the core not yet."""
 
     P: Array  # (q, q, G)      T' M^-1 T
+    N: Array  # (q, q, G)      M^-1
+    E: Array  # (q, q, G)      T' M^-1
     v: Array  # (q, E)         L^-1 d at the entries
-    e: Array  # (q, E)         T' M^-1 d at the entries
+    e: Array  # (q, E)         E d at the entries
     u: Array  # (q, p + 1, G)  T' M^-1 c
     D: Array  # (m_1, q, q)    dPsi / dtheta_k
     waist: Waist  # its part of both
@@ -129,7 +133,7 @@ def waist_jet(theta: Array, layout: CrossedArrays) -> WaistJet[CrossedTerms]:
     for bucket, links in zip(layout.buckets, layout.links, strict=True):
         leaf = _eliminate_leaf(theta, spread(inner, bucket.widths), bucket, links, layout)
         logdet, gram = logdet + leaf.waist.logdet, gram + leaf.waist.gram
-        A = settled(sparse.add_pairs(A, leaf.v, leaf.v, links))
+        A = settled(sparse.add_pairs(A, leaf.N, links))
         b, rounding = b + leaf.b, rounding + leaf.rounding
         alone.append(leaf)
     core = dense.solve_core(A, b, layout.core.origin, factors, layout.core.widths)
@@ -176,6 +180,8 @@ def _eliminate_leaf(
     )
     return _Leaf(
         P=group_product(K, K),
+        N=group_product(Li, Li),
+        E=group_product(K, Li),
         v=v,
         e=sparse.apply_at(xp.swapaxes(K, 0, 1), v, links),
         u=group_product(K, w),
@@ -191,11 +197,20 @@ def _behind_core(
 ) -> LeafTerms:
     """A bucket with U of the whole model."""
     shift = sparse.to_groups(leaf.e, sparse.from_core(core.Hb, links), links, leaf.P.shape[2])
-    z = sparse.scaled_entries(leaf.e, factors.blocks, layout.core.widths, links)
-    X = None
-    if links.head is not None:
-        X = sparse.group_contractions(z, core.Ki, links, leaf.P.shape[2])
-    return LeafTerms(P=leaf.P, v=leaf.v, e=leaf.e, z=z, X=X, u=leaf.u - shift, D=leaf.D)
+    xp, G, widths = namespace(leaf.e), leaf.P.shape[2], layout.core.widths
+    z, X = None, None
+    if links.sums is not None:
+        H = dense.scale_columns(factors.blocks, widths, core.Ki)
+        H = dense.scale_rows(factors.blocks, widths, H)
+        dHd = sparse.contractions_of_d(H, links, G)
+        X = xp.einsum("acg,cdg,bdg->abg", leaf.E, dHd, leaf.E)
+    else:
+        z = sparse.scaled_entries(leaf.e, factors.blocks, widths, links)
+        if links.head is not None:
+            X = sparse.group_contractions(z, core.Ki, links, G)
+    return LeafTerms(
+        P=leaf.P, N=leaf.N, E=leaf.E, v=leaf.v, e=leaf.e, z=z, X=X, u=leaf.u - shift, D=leaf.D
+    )
 
 
 def _first_derivatives(

@@ -125,6 +125,11 @@ class CrossedLayout(CrossedArrays):
         factors = core_factors(np.asarray(theta)[places(self, self.crossed)], outer)
         return replace(self, regular=dense.is_regular(factors, self.shape[0]))
 
+    def unpadded(self) -> CrossedLayout:
+        """See :meth:`Layout.unpadded`: with the products of all pairs."""
+        links = tuple(sparse.with_sums(link, self.shape) for link in self.links)
+        return replace(self, links=links)
+
     def measured_from(self, beta: Array) -> CrossedLayout:
         """See :meth:`Layout.measured_from`."""
         return replace(

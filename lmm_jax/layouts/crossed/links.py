@@ -8,13 +8,14 @@ needs is a sum over pairs of entries of one group,
 
 The pairs run along the rows of the core, so that a sum writes to one short
 stretch of memory after the other, in chunks that bound what is held at once.
-Where most groups touch a column, dense products take its pairs (:mod:`.dense_entries`).
+Where most groups touch a column, dense products take its pairs (:mod:`.dense_entries`). In NumPy
+a fit multiplies its listed pairs once (:mod:`.pair_sums`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -24,7 +25,9 @@ from jax import Array
 from ...numerics.in_place import accumulate
 from ...numerics.namespace import NUMPY, namespace
 from ...reprs import brief
+from . import pair_sums
 from .dense_entries import DenseEntries, add_head, head_contractions
+from .pair_sums import PairSums
 
 # Pairs that one step of a sum takes together, of a program and of NumPy.
 CHUNK, _HOST_CHUNK = 1 << 20, 1 << 17
@@ -46,6 +49,7 @@ class Links:
     left: Array  # (P,)  int32: entry
     right: Array  # (P,)  int32: entry
     head: DenseEntries | None = None
+    sums: PairSums | None = None  # of the listed pairs, for NumPy while it fits
 
     __repr__ = brief
 
@@ -86,20 +90,30 @@ def _over_pairs(
     return xp.fori_loop(0, pairs // chunk, body, init)
 
 
-def add_pairs(total: Array, x: Array, y: Array, links: Links) -> Array:
-    """``total + sum_i x_i' y_i`` over the core, for x and y with a symmetric result.
+def with_sums(links: Links, shape: tuple[int, int]) -> Links:
+    """Links of a core (N, B) for many sums in NumPy."""
+    at, pairs = (links.group, links.row, links.block), (links.left, links.right)
+    d, *at = map(np.asarray, (links.d, *at))
+    return replace(links, sums=pair_sums.pair_sums(d, *at, tuple(map(np.asarray, pairs)), shape))
+
+
+def add_pairs(total: Array, W: Array, links: Links) -> Array:
+    """``total + sum_i d_i' W_i d_i`` over the core.
 
     Parameters
     ----------
     total : Array, shape (N, N, B)
         Symmetric.
-    x, y : Array, shape (q, E)
-        ``x_e' y_f = x_f' y_e`` within a group.
+    W : Array, shape (q, q, G)
+        Symmetric, one a group.
     links : Links
     """
-    xp = namespace(total, x, y)
+    xp = namespace(total, W)
     N, _, B = total.shape
-    head = links.head
+    head, x, y = links.head, links.d, apply_at(W, links.d, links)
+    if links.sums is not None:
+        own: Any = pair_sums.add(np.array(total), W, links.sums)
+        return own if head is None else add_head(own[:, :, 0], x, y, head)[:, :, None]
     twice = head is not None and xp is not NUMPY  # a large core: no second matrix
 
     def step(sums: Array, left: Array, right: Array) -> Array:
@@ -163,6 +177,16 @@ def group_contractions(x: Array, H: Array, links: Links, n_groups: int) -> Array
     if links.head is not None:
         half = half + head_contractions(x, H[:, :, 0], links.head, n_groups)
     return 0.5 * (half + xp.swapaxes(half, 0, 1))
+
+
+def contractions_of_d(H: Array, links: Links, n_groups: int) -> Array:
+    """:func:`group_contractions` of the entries themselves, by the sums that NumPy has."""
+    xp, d = namespace(H), links.d
+    found: Any = pair_sums.contractions(H, links.sums, d.shape[0], n_groups)
+    if links.head is None:
+        return found
+    half = head_contractions(d, H[:, :, 0], links.head, n_groups)
+    return found + 0.5 * (half + xp.swapaxes(half, 0, 1))
 
 
 def _cells(row: Array, column: Array, left: Array, links: Links, N: int, B: int) -> Array:

@@ -1,0 +1,120 @@
+"""Sums over the pairs of entries as products of one sparse matrix, for NumPy.
+
+Pairs of entries that fall on one place of the core are added up,
+
+    A_cd  =  sum_i d_ic' W_i d_id  =  sum_i <W_i, d_ic d_id'>        X_i  =  sum_cd d_ic H_cd d_id'
+
+so that with the products ``d_ic d_id'`` in the rows of the places (c, d) and the columns of the
+groups i the one sum is the matrix times W, the other its transpose times H. The products do not
+depend on theta: a fit makes them once, and an evaluation reads every one of them once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+import scipy.sparse
+
+from ...reprs import brief
+
+# Pairs up to which a list of them is as good, and numbers that the products may be.
+_FEW, MOST = 1 << 12, 1 << 26
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class PairSums:
+    """Products of the pairs that :class:`lmm_jax.layouts.crossed.links.Links` lists.
+
+    ``flat`` are the places (c, d) in an array (N, N, B), ``mirror`` those of (d, c) where it is
+    another.
+    """
+
+    products: np.ndarray  # (q (q + 1) / 2, P)  d_a d_b' of each pair, b >= a
+    group: np.ndarray  # (P,)  int32
+    starts: np.ndarray  # (C + 1,)  first pair of each place
+    flat: np.ndarray  # (C,)
+    off: np.ndarray  # (C,)  bool: whether c is not d
+    mirror: np.ndarray  # (C',)
+    n_groups: int = field(metadata={"static": True})
+
+    __repr__ = brief
+
+    def matrix(self, k: int) -> Any:
+        """Row k of ``products`` at places and groups, (C, G)."""
+        entries = self.products[k], self.group, self.starts
+        return scipy.sparse.csr_array(entries, shape=(self.flat.size, self.n_groups))
+
+
+def pair_sums(
+    d: np.ndarray,
+    group: np.ndarray,
+    row: np.ndarray,
+    block: np.ndarray,
+    pairs: tuple[np.ndarray, np.ndarray],
+    shape: tuple[int, int],
+) -> PairSums | None:
+    """Products of all pairs; None where these are few, or more than there is room for.
+
+    Parameters
+    ----------
+    d : ndarray, shape (q, E)
+    group, row, block : ndarray of int, shape (E,)
+    pairs : two of ndarray of int, shape (P,)
+        Entries, those of one place side by side. Past the end they are the last, which is empty.
+    shape : (int, int)
+        N columns and B blocks of the core.
+    """
+    q, (N, B) = d.shape[0], shape
+    if not _FEW < pairs[0].size * q * (q + 1) // 2 <= MOST:
+        return None
+    last = d.shape[1] - 1
+    there = slice(None) if pairs[0][-1] != last else np.flatnonzero(pairs[0] != last)
+    left, right = (entry[there] for entry in pairs)
+    place = (row * B + block).astype(np.int32)
+    c, e = place[left], place[right]
+    first = np.flatnonzero(np.append(True, (c[1:] != c[:-1]) | (e[1:] != e[:-1])))
+    x, y = d[:, left], d[:, right]
+    products = [
+        x[a] * y[b] + (x[b] * y[a] if a < b else 0.0) for a in range(q) for b in range(a, q)
+    ]
+    c, e = c[first].astype(np.int64), e[first].astype(np.int64)
+    off = c != e
+    return PairSums(
+        products=np.array(products),
+        group=group[left].astype(np.int32),
+        starts=np.append(first, left.size).astype(np.int32),
+        flat=c // B * (N * B) + e,
+        off=off,
+        mirror=(e // B * (N * B) + c)[off],
+        n_groups=1 + int(group.max(initial=-1)),
+    )
+
+
+def add(total: np.ndarray, W: Any, at: PairSums) -> np.ndarray:
+    """``total + sum_i d_i' W_i d_i`` for symmetric W, (q, q, G); (N, N, B) is changed itself."""
+    sums, k = np.zeros(at.flat.size), 0
+    for a in range(W.shape[0]):
+        for b in range(a, W.shape[0]):
+            sums += at.matrix(k) @ W[a, b, : at.n_groups]
+            k += 1
+    cells = total.reshape(-1)
+    cells[at.flat] += sums
+    cells[at.mirror] += sums[at.off]
+    return total
+
+
+def contractions(H: Any, at: PairSums, q: int, n_groups: int) -> np.ndarray:
+    """``d_i H d_i'`` of every group for a symmetric H, (N, N, B) -> (q, q, G)."""
+    once = H.reshape(-1)[at.flat]
+    twice = np.where(at.off, 2.0 * once, once)
+    out, k = np.zeros((q, q, n_groups)), 0
+    for a in range(q):
+        for b in range(a, q):
+            sums = at.matrix(k).T @ twice
+            out[a, b, : at.n_groups] = out[b, a, : at.n_groups] = sums if a == b else 0.5 * sums
+            k += 1
+    return out
