@@ -4,10 +4,11 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+from crossed_designs import islands
 from helpers import assert_close
 
 import lmm_jax as lmm
-from lmm_jax.layouts.crossed import core, dense_entries, traces
+from lmm_jax.layouts.crossed import core, dense_entries, links, pair_sums, traces
 from lmm_jax.layouts.crossed.core_index import entry_pairs
 from lmm_jax.likelihood.profile import profile_jet
 from lmm_jax.numerics import linalg
@@ -104,6 +105,45 @@ def test_a_large_core_holds_few_matrices(name, runtime, x64, monkeypatch):
     assert_close(got.gradient, want.gradient, EXACT, scale)
     assert_close(got.hessian, want.hessian, EXACT, scale)
     assert_close(got.dbeta, want.dbeta, EXACT, 1.0)
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["list", "products"])
+@pytest.mark.parametrize("name", [*MODELS, "islands"])
+@pytest.mark.parametrize("head", [False, True])
+def test_sums_over_pairs_are_those_of_dense_matrices(name, head, listed, request, monkeypatch):
+    """Group by group written out, in every block: ``sum_i d_i' W_i d_i``, ``d_i H d_i'``."""
+    monkeypatch.setattr(pair_sums, "_FEW", 1 << 30 if listed else 0)
+    if name == "islands":
+        design = lmm.design("y ~ x + (1 | s) + (1 | d)", islands())
+    else:
+        make = request.getfixturevalue("dense") if head else lmm.design
+        design = make(MODELS[name], ratings())
+    layout = jax.tree.map(np.asarray, design.compressed.layout).unpadded()
+    N, B = layout.shape
+    rng = np.random.default_rng(1)
+    H = rng.normal(size=(N, N, B))
+    H, start = H + H.swapaxes(0, 1), np.zeros((N, N, B))
+    for link, bucket in zip(layout.links, layout.buckets, strict=True):
+        pairs = np.count_nonzero(link.left != link.d.shape[1] - 1)
+        assert (link.sums is None) == (listed or pairs == 0)
+        q, _, G = bucket.T.shape
+        d = np.zeros((q, G, N, B))
+        np.add.at(d, (slice(None), link.group, link.row, link.block), link.d)
+        W = rng.normal(size=(q, q, G))
+        W = W + W.swapaxes(0, 1)
+        want = np.einsum("agnc,abg,bgmc->nmc", d, W, d)
+        got = links.add_pairs(start, W, link)
+        assert_close(got, want, EXACT, np.abs(want).max())
+        assert (start == 0).all() and (got == got.swapaxes(0, 1)).all()
+        want = np.einsum("agnc,nmc,bgmc->abg", d, H, d)
+        got = links.group_contractions(link.d, H, link, G)
+        assert_close(got, want, EXACT, np.abs(want).max())
+        if link.sums is not None:
+            got = links.contractions_of_d(H, link, G)
+            assert_close(got, want, EXACT, np.abs(want).max())
+        if link.head is None:
+            got = links.pair_contraction(link.d, H, link)
+            assert_close(got, want.sum(axis=2), EXACT, np.abs(want).max())
 
 
 def test_every_pair_is_counted_once(dense):

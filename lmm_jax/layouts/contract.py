@@ -222,9 +222,12 @@ class Layout(Maps):
         """Whether second derivatives cost much more than the criterion itself."""
         return False
 
-    def known_at(self, theta: Array) -> Layout:
-        """The layout for programs that are made for thetas like one that is known, or itself."""
-        del theta
+    def known_at(self, theta: Array, *, rough: bool = False) -> Layout:
+        """The layout for programs that are made for thetas like one that is known, or itself.
+
+        Where ``rough``, six digits of the criterion will do.
+        """
+        del theta, rough
         return self
 
     def thinned(self) -> Layout | None:

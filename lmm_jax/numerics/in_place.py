@@ -53,12 +53,16 @@ def settled(arrays: _T) -> _T:
 
 def lapack_inverse(M: np.ndarray) -> tuple[np.ndarray, float]:
     """Inverse of a positive definite matrix in its own place, and its log-determinant; or NaN."""
-    from scipy.linalg.lapack import dpotrf, dpotri  # small models need none of it
+    from scipy.linalg import lapack  # small models need none of it
 
+    single = M.dtype == np.float32
+    factor, invert = (
+        (lapack.spotrf, lapack.spotri) if single else (lapack.dpotrf, lapack.dpotri)
+    )
     A = M.T  # by columns, as LAPACK has it; symmetric
-    L, info = dpotrf(A, lower=1, clean=0, overwrite_a=1)
-    logdet = 2.0 * float(np.sum(np.log(np.diagonal(L)))) if info == 0 else np.nan
-    inverse, info = dpotri(L, lower=1, overwrite_c=1) if info == 0 else (L, info)
+    L, info = factor(A, lower=1, clean=0, overwrite_a=1)
+    logdet = 2.0 * float(np.sum(np.log(np.diagonal(L), dtype=float))) if info == 0 else np.nan
+    inverse, info = invert(L, lower=1, overwrite_c=1) if info == 0 else (L, info)
     if info:
         inverse[:] = np.nan
     out = inverse.T  # its upper triangle

@@ -29,6 +29,8 @@ _FEW_PRODUCTS = 256
 _PANEL = 8
 # Matrices of more rows than this are inverted in their own place, so many rows at a time.
 _SWEEP_ABOVE, _SWEEP = 8192, 2048
+# How far the trace of the product of a matrix and its rough inverse may be from its order.
+_ROUGHLY = 1e-4
 # Large triangular matrices are inverted by halves down to this size: products of matrices run
 # on all cores, a triangular solve with the identity wastes two thirds of its work.
 _HALVE_ABOVE = 480
@@ -213,6 +215,27 @@ def spd_inverse(M: Array) -> tuple[Array, Array]:
     L = xp.linalg.cholesky(xp.moveaxis(M, -1, 0))
     logdet = 2.0 * xp.sum(xp.log(xp.diagonal(L, axis1=1, axis2=2)))
     return xp.moveaxis(_lower_gram(_lower_inverse(L)), 0, -1), logdet
+
+
+def rough_inverse(M: Array) -> tuple[Array, Array]:
+    """:func:`spd_inverse` by single precision in half the time where six digits are left, in NumPy.
+
+    The log-determinant is corrected by ``tr(M X) - r`` of the inverse X that is found, which says
+    as well whether X will do.
+    """
+    if namespace(M) is not NUMPY or M.shape[0] <= _LOOP_LIMIT:
+        return spd_inverse(M)
+    inverses: Any = np.empty(M.shape)
+    total = 0.0
+    for g in range(M.shape[2]):
+        with np.errstate(over="ignore"):
+            X, logdet = lapack_inverse(M[:, :, g].astype(np.float32))
+        inverses[:, :, g] = X
+        more = float(np.vdot(M[:, :, g], inverses[:, :, g])) - len(X)
+        if not abs(more) < _ROUGHLY:
+            return spd_inverse(M)
+        total += logdet + more
+    return inverses, cast(Array, total)
 
 
 def _swept(M: Array) -> tuple[Array, Array]:

@@ -87,7 +87,8 @@ def minimize_staged(
     """
 
     def evaluate(theta: Array, exact: bool) -> Any:
-        return _on_host(_jet(theta, layout=layout.known_at(theta), reml=reml, exact=exact))
+        at = layout.known_at(theta, rough=not exact)
+        return _on_host(_jet(theta, layout=at, reml=reml, exact=exact))
 
     theta: Any = np.asarray(_start(layout) if start is None else start)
     always = _exact_costs_little(layout)
@@ -146,7 +147,11 @@ def _advance(
             return s._replace(status=status, decrement=step.decrement), True
         return s._replace(jet=evaluate(s.theta, exact=True)), True
     near = always or float(step.decrement) < _NEAR
-    new = judge(s, step, evaluate(step.trial, exact=near), maxiter)
+    reached = evaluate(step.trial, exact=near)
+    if near and not exact and not bool(step.lifting):
+        # a short step, and what it is compared with may have lost digits
+        s = s._replace(jet=s.jet._replace(value=s.jet.value + _NEAR))
+    new = judge(s, step, reached, maxiter)
     moved = bool((new.theta != s.theta).any())
     exact = near if moved else exact
     if not exact and int(new.status) not in (RUNNING, NONFINITE, MAXITER):

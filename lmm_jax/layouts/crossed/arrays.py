@@ -44,6 +44,8 @@ class CrossedArrays(Layout):
     crossed: tuple[int, ...] = field(metadata={"static": True})  # terms of the core, in order
     # whether it is only asked at factors of the core that may be divided by
     regular: bool = field(default=False, metadata={"static": True})
+    # whether six digits of the criterion will do
+    rough: bool = field(default=False, metadata={"static": True})
 
     @property
     def shape(self) -> tuple[int, int]:

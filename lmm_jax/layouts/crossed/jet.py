@@ -11,7 +11,7 @@ from jax import Array
 from ...covariance.theta import basis, factor_blocks, spread, theta_slices
 from ...numerics.in_place import settled
 from ...numerics.linalg import group_product, total_product
-from ...numerics.namespace import namespace
+from ...numerics.namespace import NUMPY, namespace
 from ...numerics.roots import eliminate_root, root_rounding
 from ..buckets import Bucket
 from ..contract import Waist, WaistJet
@@ -136,7 +136,8 @@ def waist_jet(theta: Array, layout: CrossedArrays) -> WaistJet[CrossedTerms]:
         A = settled(sparse.add_pairs(A, leaf.N, links))
         b, rounding = b + leaf.b, rounding + leaf.rounding
         alone.append(leaf)
-    core = dense.solve_core(A, b, layout.core.origin, factors, layout.core.widths)
+    widths = layout.core.widths
+    core = dense.solve_core(A, b, layout.core.origin, factors, widths, rough=layout.rough)
     rounding = rounding + dense.core_rounding(core, b, gram)
     logdet, gram = logdet + core.logdet, gram - core.gram
     leaves = tuple(
@@ -199,7 +200,7 @@ def _behind_core(
     shift = sparse.to_groups(leaf.e, sparse.from_core(core.Hb, links), links, leaf.P.shape[2])
     xp, G, widths = namespace(leaf.e), leaf.P.shape[2], layout.core.widths
     z, X = None, None
-    if links.sums is not None:
+    if links.sums is not None and xp is NUMPY:
         H = dense.scale_columns(factors.blocks, widths, core.Ki)
         H = dense.scale_rows(factors.blocks, widths, H)
         dHd = sparse.contractions_of_d(H, links, G)

@@ -119,11 +119,11 @@ class CrossedLayout(CrossedArrays):
         """See :meth:`Layout.is_dear`."""
         return self.size() > _DEAR
 
-    def known_at(self, theta: Array) -> CrossedLayout:
+    def known_at(self, theta: Array, *, rough: bool = False) -> CrossedLayout:
         """See :meth:`Layout.known_at`: a large core of regular terms takes less memory."""
         outer = pick(self.structures, self.crossed)
         factors = core_factors(np.asarray(theta)[places(self, self.crossed)], outer)
-        return replace(self, regular=dense.is_regular(factors, self.shape[0]))
+        return replace(self, regular=dense.is_regular(factors, self.shape[0]), rough=rough)
 
     def unpadded(self) -> CrossedLayout:
         """See :meth:`Layout.unpadded`: with the products of all pairs."""

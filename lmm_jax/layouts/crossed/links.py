@@ -111,7 +111,7 @@ def add_pairs(total: Array, W: Array, links: Links) -> Array:
     xp = namespace(total, W)
     N, _, B = total.shape
     head, x, y = links.head, links.d, apply_at(W, links.d, links)
-    if links.sums is not None:
+    if links.sums is not None and xp is NUMPY:  # lanes side by side have lists
         own: Any = pair_sums.add(np.array(total), W, links.sums)
         return own if head is None else add_head(own[:, :, 0], x, y, head)[:, :, None]
     twice = head is not None and xp is not NUMPY  # a large core: no second matrix

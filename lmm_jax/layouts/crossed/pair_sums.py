@@ -69,11 +69,10 @@ def pair_sums(
         N columns and B blocks of the core.
     """
     q, (N, B) = d.shape[0], shape
-    if not _FEW < pairs[0].size * q * (q + 1) // 2 <= MOST:
+    count = int(np.searchsorted(pairs[0] == d.shape[1] - 1, True))  # the rest is padding
+    if not _FEW < count * q * (q + 1) // 2 <= MOST:
         return None
-    last = d.shape[1] - 1
-    there = slice(None) if pairs[0][-1] != last else np.flatnonzero(pairs[0] != last)
-    left, right = (entry[there] for entry in pairs)
+    left, right = (entry[:count] for entry in pairs)
     place = (row * B + block).astype(np.int32)
     c, e = place[left], place[right]
     first = np.flatnonzero(np.append(True, (c[1:] != c[:-1]) | (e[1:] != e[:-1])))
