@@ -145,8 +145,21 @@ def solve_core(
     Ki, logdet = settled(rough_inverse(K) if rough else spd_inverse(K))
     halves = product_blocks(half, Ki, [L.shape[0] for L in blocks], widths)
     loss = xp.sum(diagonal * _diagonals(Ki))
-    found = solved(A, b, origin, factors, widths, Ki, logdet, halves, loss)
+    by = _Refined(K, Ki) if rough else Ki
+    found = solved(A, b, origin, factors, widths, by, logdet, halves, loss)._replace(Ki=Ki)
     return found if A.shape[0] <= KEPT else found._replace(A=None)
+
+
+class _Refined(NamedTuple):
+    """A rough inverse X of K that multiplies as if it had twice as many digits."""
+
+    K: Array  # (N, N, B)
+    X: Array  # (N, N, B)
+
+    def times(self, B: Array) -> Array:
+        """``K^-1 B`` by one step of refinement, (N, C, B)."""
+        found = multiply(self.X, B)
+        return found + multiply(self.X, B - multiply(self.K, found))
 
 
 def solved(
