@@ -146,6 +146,34 @@ def test_sums_over_pairs_are_those_of_dense_matrices(name, head, listed, request
             assert_close(got, want.sum(axis=2), EXACT, np.abs(want).max())
 
 
+@pytest.mark.parametrize("condition", [1e2, 1e12])
+def test_a_rough_inverse_says_whether_it_will_do(condition):
+    """Six digits where single precision has them, what double precision has otherwise."""
+    Q = np.linalg.qr(np.random.default_rng(2).normal(size=(120, 120)))[0]
+    e = np.geomspace(1.0, condition, 120)
+    M = (Q * e) @ Q.T
+    X, logdet = linalg.rough_inverse(0.5 * (M + M.T)[:, :, None])
+    assert_close(X[:, :, 0], (Q / e) @ Q.T, 1e-5, 1.0)  # 1e12 leaves four digits of sixteen
+    assert_close(logdet, np.log(e).sum(), 1e-7)
+    assert (X.astype(np.float32) == X).all() == (condition < 1e6)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_rough_criterion_has_its_digits(name, monkeypatch):
+    """Six of the derivatives, more of the value: columns are refined, the determinant is not."""
+    monkeypatch.setattr(linalg, "_LOOP_LIMIT", 8)
+    layout = jax.tree.map(np.asarray, lmm.design(MODELS[name], ratings()).compressed.layout)
+    theta = np.linspace(0.4, 0.8, sum(s.n_params for s in layout.structures))
+    rough = layout.known_at(theta, rough=True)
+    assert rough.rough and not layout.known_at(theta).rough
+    want = profile_jet(theta, layout, reml=True, exact=False)
+    got = profile_jet(theta, rough, reml=True, exact=False)
+    assert got.value != want.value
+    assert_close(got.value, want.value, 1e-8)
+    assert_close(got.gradient, want.gradient, 1e-5, np.abs(want.gradient).max())
+    assert_close(got.hessian, want.hessian, 1e-5, np.abs(want.hessian).max())
+
+
 def test_every_pair_is_counted_once(dense):
     """In the list or in the head, never in both."""
     data = ratings()

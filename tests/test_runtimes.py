@@ -252,6 +252,9 @@ def test_a_program_goes_up_a_tier():
     run(x)  # there is a program for this shape now
     assert calls == [NUMPY, JAX]
     assert run(np.arange(5.0)) == 10.0 and calls[-1] is NUMPY
+    assert run.takes_numpy(np.arange(6.0)) and len(calls) == 3
+    run.spend(2.0 * tiers.compiling(), np.arange(6.0))  # on arguments made of these
+    assert not run.takes_numpy(np.arange(6.0)) and run.takes_numpy(np.arange(7.0))
 
 
 def test_static_arguments_are_part_of_a_shape():

@@ -235,7 +235,7 @@ class Layout(Maps):
         return None
 
     def unpadded(self) -> Layout:
-        """The layout for many evaluations in NumPy, which has no programs that sizes could share."""
+        """The layout for many evaluations in NumPy, whose programs need not share sizes."""
         return self
 
     def measured_from(self, beta: Array) -> Layout:

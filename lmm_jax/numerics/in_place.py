@@ -56,9 +56,7 @@ def lapack_inverse(M: np.ndarray) -> tuple[np.ndarray, float]:
     from scipy.linalg import lapack  # small models need none of it
 
     single = M.dtype == np.float32
-    factor, invert = (
-        (lapack.spotrf, lapack.spotri) if single else (lapack.dpotrf, lapack.dpotri)
-    )
+    factor, invert = (lapack.spotrf, lapack.spotri) if single else (lapack.dpotrf, lapack.dpotri)
     A = M.T  # by columns, as LAPACK has it; symmetric
     L, info = factor(A, lower=1, clean=0, overwrite_a=1)
     logdet = 2.0 * float(np.sum(np.log(np.diagonal(L), dtype=float))) if info == 0 else np.nan

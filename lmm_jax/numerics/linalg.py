@@ -220,21 +220,21 @@ def spd_inverse(M: Array) -> tuple[Array, Array]:
 def rough_inverse(M: Array) -> tuple[Array, Array]:
     """:func:`spd_inverse` by single precision in half the time where six digits are left, in NumPy.
 
-    The log-determinant is corrected by ``tr(M X) - r`` of the inverse X that is found, which says
-    as well whether X will do.
+    Whether the inverse X that is found will do, ``tr(M X) - r`` says.
     """
     if namespace(M) is not NUMPY or M.shape[0] <= _LOOP_LIMIT:
         return spd_inverse(M)
+    matrices: Any = M
     inverses: Any = np.empty(M.shape)
     total = 0.0
     for g in range(M.shape[2]):
         with np.errstate(over="ignore"):
-            X, logdet = lapack_inverse(M[:, :, g].astype(np.float32))
+            X, logdet = lapack_inverse(matrices[:, :, g].astype(np.float32))
         inverses[:, :, g] = X
-        more = float(np.vdot(M[:, :, g], inverses[:, :, g])) - len(X)
-        if not abs(more) < _ROUGHLY:
+        lost = float(np.vdot(matrices[:, :, g], inverses[:, :, g])) - len(X)
+        if not abs(lost) < _ROUGHLY:
             return spd_inverse(M)
-        total += logdet + more
+        total += logdet
     return inverses, cast(Array, total)
 
 

@@ -17,7 +17,7 @@ from functools import wraps
 from math import inf
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol, cast
 
 import jax
 import numpy as np
@@ -61,6 +61,21 @@ _LEVELS = {"DEBUG": 0, "INFO": 0, "WARN": 1, "WARNING": 1, "ERROR": 2, "FATAL": 
 _REFUSAL = "No such compile option"
 
 
+class Program(Protocol):
+    """A function that is compiled, or worked off by NumPy."""
+
+    programs: dict[bool, Any]  # of JAX, compiled quickly and well
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The function's value."""
+
+    def takes_numpy(self, *args: Any, **kwargs: Any) -> bool:
+        """Whether a call would go to NumPy."""
+
+    def spend(self, seconds: float, *args: Any, **kwargs: Any) -> None:
+        """Count seconds in NumPy for a call whose arguments were prepared for it."""
+
+
 def compiled(
     fun: Callable[..., Any],
     *,
@@ -68,7 +83,7 @@ def compiled(
     donate: str | tuple[str, ...] = (),
     small: int = _SMALL,
     host: float | None = None,
-) -> Callable[..., Any]:
+) -> Program:
     """``jax.jit`` that compiles small programs quickly and forgets all when there are too many.
 
     Parameters
@@ -97,6 +112,10 @@ def compiled(
     def takes_numpy(*args: Any, **kwargs: Any) -> bool:
         _, _, numbers, key = book(args, kwargs)
         return tier is not None and tier.takes_numpy(key, numbers, _price(args, kwargs))
+
+    def spend(seconds: float, *args: Any, **kwargs: Any) -> None:
+        if tier is not None:
+            tier.add(book(args, kwargs)[-1], seconds)
 
     @wraps(fun)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -135,9 +154,9 @@ def compiled(
             compiler_options=_OPTIONS.get((jax.default_backend(), quick)),
         )
 
-    call.programs = programs  # type: ignore[attr-defined]
-    call.takes_numpy = takes_numpy  # type: ignore[attr-defined]
-    return call
+    out: Any = call
+    out.programs, out.takes_numpy, out.spend = programs, takes_numpy, spend
+    return cast(Program, out)
 
 
 def _price(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:

@@ -7,6 +7,7 @@ Hessian is computed when the optimum is at hand, and decides whether it is one.
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import Any
 
 import jax
@@ -93,10 +94,11 @@ def minimize_staged(
     theta: Any = np.asarray(_start(layout) if start is None else start)
     always = _exact_costs_little(layout)
     exact = maxiter == 0 or always  # whether the curvature at s is
-    on_host = _jet.takes_numpy(theta, layout=layout.known_at(theta), reml=reml, exact=exact)
+    call = {"layout": layout.known_at(theta), "reml": reml, "exact": exact}
+    on_host = _jet.takes_numpy(theta, **call)
     if on_host:
         layout = layout.unpadded()
-    seen = 0
+    seen, began = 0, perf_counter()
     with staying_on("numpy" if on_host else "jax"), np.errstate(all="ignore"):
         s = state_at(theta, evaluate(theta, exact))
         if maxiter == 0 and int(s.status) == RUNNING:
@@ -110,6 +112,8 @@ def minimize_staged(
             s, exact = _advance(s, exact, always, evaluate, layout.structures, maxiter, tol)
         if not exact and int(s.status) == MAXITER:
             s = s._replace(jet=evaluate(s.theta, exact=True))
+    if on_host and jax.default_backend() != "cpu":  # no program for a CPU is faster
+        _jet.spend(perf_counter() - began, theta, **call)
     return finish(s)
 
 

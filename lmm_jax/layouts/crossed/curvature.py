@@ -23,7 +23,7 @@ from ..group_algebra import double_traces, halves_of, psi_curvatures
 from . import core as dense
 from . import links as sparse
 from .arrays import CrossedArrays
-from .jet import CrossedTerms, entry_products, pick, places, sizes_of, waist_jet
+from .jet import CrossedTerms, entry_products, pick, places, sizes_of, through_core, waist_jet
 from .traces import traces
 
 
@@ -234,9 +234,7 @@ def _trace_products(
     out = xp.zeros((theta.size, theta.size), theta.dtype)
     m1 = places(layout, layout.eliminated)
     for leaf, links in zip(rest.leaves, layout.links, strict=True):
-        X = leaf.X
-        if X is None:
-            X = sparse.group_contractions(leaf.z, core.Ki, links, leaf.P.shape[2])
+        X = through_core(leaf, core, links)
         own = double_traces(leaf.P, leaf.P, leaf.D)
         cross = double_traces(leaf.P, X, leaf.D)
         out = xp.at(out)[np.ix_(m1, m1)].add(own - cross - cross.T)

@@ -149,12 +149,7 @@ def waist_jet(theta: Array, layout: CrossedArrays) -> WaistJet[CrossedTerms]:
         for t, L, structure in zip(layout.crossed, factors.blocks, outer, strict=True)
     )
     slopes = tuple(
-        xp.sum(leaf.P, -1)
-        - (
-            sparse.pair_contraction(leaf.z, core.Ki, links)
-            if leaf.X is None
-            else xp.sum(leaf.X, -1)
-        )
+        xp.sum(leaf.P, -1) - _summed_core(leaf, core, links)
         for leaf, links in zip(leaves, layout.links, strict=True)
     )
     rest = CrossedTerms(leaves, core, factors, slopes, tangents)
@@ -212,6 +207,21 @@ def _behind_core(
     return LeafTerms(
         P=leaf.P, N=leaf.N, E=leaf.E, v=leaf.v, e=leaf.e, z=z, X=X, u=leaf.u - shift, D=leaf.D
     )
+
+
+def through_core(leaf: LeafTerms, core: CoreTerms, links: Links) -> Array:
+    """``X = e H e'`` of every group, (q, q, G)."""
+    if leaf.X is not None:
+        return leaf.X
+    assert leaf.z is not None
+    return sparse.group_contractions(leaf.z, core.Ki, links, leaf.P.shape[2])
+
+
+def _summed_core(leaf: LeafTerms, core: CoreTerms, links: Links) -> Array:
+    """X summed over the groups, (q, q)."""
+    if leaf.z is not None and leaf.X is None:
+        return sparse.pair_contraction(leaf.z, core.Ki, links)
+    return namespace(leaf.P).sum(through_core(leaf, core, links), -1)
 
 
 def _first_derivatives(

@@ -35,7 +35,7 @@ from . import links as sparse
 from .arrays import CrossedArrays
 from .core_factors import core_factors
 from .curvature import average_information, curvature, psi_moments, psi_slopes
-from .jet import CrossedTerms, pick, places, sizes_of, waist, waist_jet
+from .jet import CrossedTerms, pick, places, sizes_of, through_core, waist, waist_jet
 
 # Numbers in the core and pairs of entries beyond which an evaluation takes milliseconds.
 _DEAR = 1 << 17
@@ -162,9 +162,7 @@ def blups(theta: Array, beta: Array, layout: CrossedLayout) -> tuple[BlupTerms, 
     for bucket, links, leaf in zip(layout.buckets, layout.links, rest.leaves, strict=True):
         Lambda = spread(inner, bucket.widths)
         Psi = Lambda @ Lambda.T
-        X = leaf.X
-        if X is None:
-            X = sparse.group_contractions(leaf.z, rest.core.Ki, links, leaf.P.shape[2])
+        X = through_core(leaf, rest.core, links)
         mean = xp.einsum("ab,bg->ag", Psi, xp.einsum("acg,c->ag", leaf.u, v))
         through = xp.einsum("ab,bcg,cd->adg", Psi, X, Psi)
         cov = group_cov(Lambda, bucket.T) + through

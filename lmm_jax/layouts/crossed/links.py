@@ -92,9 +92,11 @@ def _over_pairs(
 
 def with_sums(links: Links, shape: tuple[int, int]) -> Links:
     """Links of a core (N, B) for many sums in NumPy."""
-    at, pairs = (links.group, links.row, links.block), (links.left, links.right)
-    d, *at = map(np.asarray, (links.d, *at))
-    return replace(links, sums=pair_sums.pair_sums(d, *at, tuple(map(np.asarray, pairs)), shape))
+    d, group, row, block, left, right = (
+        np.asarray(x)
+        for x in (links.d, links.group, links.row, links.block, links.left, links.right)
+    )
+    return replace(links, sums=pair_sums.pair_sums(d, group, row, block, (left, right), shape))
 
 
 def add_pairs(total: Array, W: Array, links: Links) -> Array:
@@ -182,6 +184,7 @@ def group_contractions(x: Array, H: Array, links: Links, n_groups: int) -> Array
 def contractions_of_d(H: Array, links: Links, n_groups: int) -> Array:
     """:func:`group_contractions` of the entries themselves, by the sums that NumPy has."""
     xp, d = namespace(H), links.d
+    assert links.sums is not None
     found: Any = pair_sums.contractions(H, links.sums, d.shape[0], n_groups)
     if links.head is None:
         return found

@@ -22,6 +22,7 @@ from ...reprs import brief
 
 # Pairs up to which a list of them is as good, and numbers that the products may be.
 _FEW, MOST = 1 << 12, 1 << 26
+_CHUNK = 1 << 17
 
 
 @jax.tree_util.register_dataclass
@@ -72,20 +73,28 @@ def pair_sums(
     count = int(np.searchsorted(pairs[0] == d.shape[1] - 1, True))  # the rest is padding
     if not _FEW < count * q * (q + 1) // 2 <= MOST:
         return None
-    left, right = (entry[:count] for entry in pairs)
     place = (row * B + block).astype(np.int32)
-    c, e = place[left], place[right]
-    first = np.flatnonzero(np.append(True, (c[1:] != c[:-1]) | (e[1:] != e[:-1])))
-    x, y = d[:, left], d[:, right]
-    products = [
-        x[a] * y[b] + (x[b] * y[a] if a < b else 0.0) for a in range(q) for b in range(a, q)
-    ]
-    c, e = c[first].astype(np.int64), e[first].astype(np.int64)
+    products = np.empty((q * (q + 1) // 2, count))
+    groups = np.empty(count, np.int32)
+    starts: list[np.ndarray] = []
+    before = -1, -1
+    for at in range(0, count, _CHUNK):  # what a chunk needs stays in the cache
+        left, right = (entry[at : min(at + _CHUNK, count)] for entry in pairs)
+        c, e = place[left], place[right]
+        new = np.append((c[0], e[0]) != before, (c[1:] != c[:-1]) | (e[1:] != e[:-1]))
+        before = c[-1], e[-1]
+        starts.append(at + np.flatnonzero(new))
+        groups[at : at + left.size] = group[left]
+        x, y = d[:, left], d[:, right]
+        for k, (a, b) in enumerate(_halves(q)):
+            products[k, at : at + left.size] = x[a] * y[b] + (x[b] * y[a] if a < b else 0.0)
+    first = np.concatenate(starts)
+    c, e = (place[entry[first]].astype(np.int64) for entry in pairs)
     off = c != e
     return PairSums(
-        products=np.array(products),
-        group=group[left].astype(np.int32),
-        starts=np.append(first, left.size).astype(np.int32),
+        products=products,
+        group=groups,
+        starts=np.append(first, count).astype(np.int32),
         flat=c // B * (N * B) + e,
         off=off,
         mirror=(e // B * (N * B) + c)[off],
@@ -93,13 +102,16 @@ def pair_sums(
     )
 
 
+def _halves(q: int) -> list[tuple[int, int]]:
+    """Entries of a symmetric matrix that are not below its diagonal, in order."""
+    return [(a, b) for a in range(q) for b in range(a, q)]
+
+
 def add(total: np.ndarray, W: Any, at: PairSums) -> np.ndarray:
     """``total + sum_i d_i' W_i d_i`` for symmetric W, (q, q, G); (N, N, B) is changed itself."""
-    sums, k = np.zeros(at.flat.size), 0
-    for a in range(W.shape[0]):
-        for b in range(a, W.shape[0]):
-            sums += at.matrix(k) @ W[a, b, : at.n_groups]
-            k += 1
+    sums = np.zeros(at.flat.size)
+    for k, (a, b) in enumerate(_halves(W.shape[0])):
+        sums += at.matrix(k) @ W[a, b, : at.n_groups]
     cells = total.reshape(-1)
     cells[at.flat] += sums
     cells[at.mirror] += sums[at.off]
@@ -110,10 +122,8 @@ def contractions(H: Any, at: PairSums, q: int, n_groups: int) -> np.ndarray:
     """``d_i H d_i'`` of every group for a symmetric H, (N, N, B) -> (q, q, G)."""
     once = H.reshape(-1)[at.flat]
     twice = np.where(at.off, 2.0 * once, once)
-    out, k = np.zeros((q, q, n_groups)), 0
-    for a in range(q):
-        for b in range(a, q):
-            sums = at.matrix(k).T @ twice
-            out[a, b, : at.n_groups] = out[b, a, : at.n_groups] = sums if a == b else 0.5 * sums
-            k += 1
+    out = np.zeros((q, q, n_groups))
+    for k, (a, b) in enumerate(_halves(q)):
+        sums = at.matrix(k).T @ twice
+        out[a, b, : at.n_groups] = out[b, a, : at.n_groups] = sums if a == b else 0.5 * sums
     return out
