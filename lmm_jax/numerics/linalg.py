@@ -327,6 +327,12 @@ def back_substitute(U: Array, B: Array) -> Array:
     r = U.shape[0]
     if r == 0:
         return B
+    if r > _LOOP_LIMIT:  # with a row of the identity in the place of one whose pivot is zero
+        usable = (xp.diagonal(U).T != 0)[:, None]
+        whole = xp.where(usable, U, xp.eye(r, dtype=U.dtype)[:, :, None])
+        left, right = (xp.moveaxis(a, -1, 0) for a in (whole, xp.where(usable, B, 0.0)))
+        X = xp.triangular_solve(left, right, left_side=True, lower=False)
+        return xp.moveaxis(X, 0, -1)
 
     def step(i: Array | int, x: Array) -> Array:
         j = r - 1 - i
