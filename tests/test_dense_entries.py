@@ -8,7 +8,7 @@ from crossed_designs import islands
 from helpers import assert_close
 
 import lmm_jax as lmm
-from lmm_jax.layouts.crossed import core, dense_entries, links, pair_sums, traces
+from lmm_jax.layouts.crossed import core, core_index, dense_entries, links, pair_sums, traces
 from lmm_jax.layouts.crossed.core_index import entry_pairs
 from lmm_jax.likelihood.profile import profile_jet
 from lmm_jax.numerics import linalg
@@ -118,7 +118,7 @@ def test_sums_over_pairs_are_those_of_dense_matrices(name, head, listed, request
     else:
         make = request.getfixturevalue("dense") if head else lmm.design
         design = make(MODELS[name], ratings())
-    layout = jax.tree.map(np.asarray, design.compressed.layout).unpadded()
+    layout = jax.tree.map(np.asarray, design.compressed.layout).for_numpy()
     N, B = layout.shape
     rng = np.random.default_rng(1)
     H = rng.normal(size=(N, N, B))
@@ -152,10 +152,77 @@ def test_a_rough_inverse_says_whether_it_will_do(condition):
     Q = np.linalg.qr(np.random.default_rng(2).normal(size=(120, 120)))[0]
     e = np.geomspace(1.0, condition, 120)
     M = (Q * e) @ Q.T
-    X, logdet = linalg.rough_inverse(0.5 * (M + M.T)[:, :, None])
+    X, logdet, single = linalg.rough_inverse(0.5 * (M + M.T)[:, :, None])
     assert_close(X[:, :, 0], (Q / e) @ Q.T, 1e-5, 1.0)  # 1e12 leaves four digits of sixteen
     assert_close(logdet, np.log(e).sum(), 1e-7)
-    assert (X.astype(np.float32) == X).all() == (condition < 1e6)
+    assert single == (condition < 1e6) == bool((X.astype(np.float32) == X).all())
+
+
+def test_a_rough_inverse_falls_back_as_a_whole():
+    """Beyond the range of single precision, indefinite, or one block of several ill-conditioned."""
+    rng = np.random.default_rng(3)
+    B = rng.normal(size=(60, 60, 2))
+    M = np.einsum("rag,rbg->abg", B, B) + np.eye(60)[:, :, None]
+    assert linalg.rough_inverse(M).single
+    assert not linalg.rough_inverse(1e39 * M).single
+    bad = M.copy()
+    bad[:, :, 1] = 1.0 + 1e-9 * np.eye(60)
+    for case in (bad, M - 500.0 * np.eye(60)[:, :, None]):
+        X, logdet, single = linalg.rough_inverse(case)
+        want, known = linalg.spd_inverse(case)
+        assert not single
+        np.testing.assert_array_equal(X, want)
+        np.testing.assert_array_equal(logdet, known)
+
+
+@pytest.mark.parametrize("name", [*MODELS, "islands", "many islands"])
+def test_prepared_sums_change_no_derivative(name, monkeypatch):
+    """Criterion, gradient and exact Hessian; blocks of the core from one to many."""
+    monkeypatch.setattr(pair_sums, "_FEW", 0)
+    formula, data = MODELS.get(name, "y ~ x + (1 | s) + (1 | d)"), ratings()
+    if name == "islands":
+        data = islands()
+    if name == "many islands":  # 30 blocks of 8 columns
+        rng = np.random.default_rng(5)
+        island, s, d = (
+            np.repeat(np.arange(30), 60),
+            rng.integers(0, 20, 1800),
+            rng.integers(8, size=1800),
+        )
+        data = pd.DataFrame({"s": 20 * island + s, "d": 8 * island + d, "x": rng.normal(size=1800)})
+        data["y"] = (
+            rng.normal(size=600)[data.s] + rng.normal(size=240)[data.d] + rng.normal(size=1800)
+        )
+    layout = jax.tree.map(np.asarray, lmm.design(formula, data).compressed.layout)
+    theta = np.linspace(0.4, 0.8, sum(s.n_params for s in layout.structures))
+    ready = layout.for_numpy()
+    assert all(link.sums is not None for link in ready.links)
+    want, got = (profile_jet(theta, at, reml=True) for at in (layout, ready))
+    assert_close(got.value, want.value, EXACT)
+    assert_close(got.gradient, want.gradient, EXACT, np.abs(want.gradient).max())
+    assert_close(got.hessian, want.hessian, EXACT, np.abs(want.hessian).max())
+    assert all(link.sums is None for link in ready.rotate(0, np.eye(layout.sizes[0])).links) or (
+        0 not in layout.crossed  # turned entries need other products
+    )
+
+
+def test_sums_have_a_budget(monkeypatch):
+    monkeypatch.setattr(pair_sums, "_FEW", 0)
+    layout = jax.tree.map(np.asarray, lmm.design(MODELS["intercepts"], ratings()).compressed.layout)
+    size = pair_sums.size_of(layout.for_numpy().links[0].sums)
+    monkeypatch.setattr(pair_sums, "memory_size", lambda: 16 * size // 2)
+    assert layout.for_numpy().links[0].sums is None
+    monkeypatch.setattr(pair_sums, "memory_size", lambda: None)
+    assert layout.for_numpy().links[0].sums is not None
+
+
+@pytest.mark.parametrize("most", [0, 1 << 26])
+def test_pairs_run_along_the_core(most, monkeypatch):
+    monkeypatch.setattr(core_index, "SORTED", most)
+    for link in lmm.design(MODELS["nested users"], ratings()).layout.links:
+        left = np.asarray(link.left)
+        there = left != link.d.shape[1] - 1
+        assert (np.diff(np.asarray(link.row)[left[there]]) >= 0).all()
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -23,6 +23,7 @@ from lmm_jax.layouts.grouped import GroupedLayout, waist
 from lmm_jax.likelihood.profile import loglike_of_theta, profile_jet, profile_waist
 from lmm_jax.numerics import linalg
 from lmm_jax.numerics.linalg import _eliminate_loop, back_substitute, eliminate, psd_cholesky
+from lmm_jax.numerics.namespace import namespace
 
 RTOL = 1e-10  # two float64 routes to one number
 CLOSED_RTOL = 1e-9  # closed-form against automatic second derivatives: more sums, same digits
@@ -540,6 +541,43 @@ def test_what_is_not_positive_definite_gives_nan():
     for r in (2, 5, 33):
         M = jnp.eye(r)[:, :, None]
         assert np.isnan(jax.jit(eliminate)(-M, M).U).any()
+
+
+@pytest.mark.parametrize("runtime", ["numpy", "jax"])
+@pytest.mark.parametrize("r", [3, 12, 33, 49, 70])
+def test_zero_pivots_leave_the_others_solved(r, runtime, x64):
+    """What ``U x = B`` is without the rows and columns of zero pivots."""
+    rng = np.random.default_rng(r)
+    U = np.triu(rng.normal(size=(r, r)) / r) + np.diag(rng.uniform(1.0, 2.0, r))
+    kept = np.ones(r, bool)
+    kept[[1, r - 1]] = False
+    U[~kept] = 0.0
+    B = rng.normal(size=(r, 2, 3))
+    want = np.zeros_like(B)
+    for g in range(3):
+        want[kept, :, g] = np.linalg.solve(U[np.ix_(kept, kept)], B[kept, :, g])
+    matrices = np.repeat(U[:, :, None], 3, axis=2)
+    if runtime == "numpy":
+        got = back_substitute(matrices, B)
+    else:
+        got = jax.jit(back_substitute)(matrices, B)
+    assert_close(got, want, 1e-13, 1.0)
+
+
+@pytest.mark.parametrize("r", [5, 49, 90])
+def test_triangular_systems_in_numpy(r):
+    """From below and above, of matrices in any order of memory; no number for a zero pivot."""
+    xp, rng = namespace(np.zeros(1)), np.random.default_rng(r)
+    A = rng.normal(size=(2, r, r)) / r + 2.0 * np.eye(r)
+    B = rng.normal(size=(r, 3, 2)).transpose(2, 0, 1)
+    for matrix in (A, A[:, ::-1, ::-1], A.swapaxes(1, 2)):
+        for lower, part in ((True, np.tril(matrix)), (False, np.triu(matrix))):
+            got = xp.triangular_solve(matrix, B, left_side=True, lower=lower)
+            assert_close(got, np.linalg.solve(part, B), 1e-13, 1.0)
+    A[0, 2, 2] = 0.0
+    with np.errstate(all="ignore"):
+        got = xp.triangular_solve(A, B, left_side=True, lower=True)
+    assert not np.isfinite(got[0, 2:]).all() and np.isfinite(got[1]).all()
 
 
 # ------------------------------------------------------------ wide groups

@@ -47,7 +47,7 @@ def layout_of(name):
     data = samples.frame(3, groups=24)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        return lmm.fit(MODELS[name], data, runtime="numpy").design.compressed.layout.unpadded()
+        return lmm.fit(MODELS[name], data, runtime="numpy").design.compressed.layout.for_numpy()
 
 
 def thetas_of(layout):

@@ -244,7 +244,7 @@ def _triangular_solve(
             L[..., ::-1, ::-1], B[..., ::-1, :], left_side=left_side, lower=True
         )
         return flipped[..., ::-1, :]
-    if L.shape[-1] > _WIDE and L.ndim == B.ndim:
+    if L.shape[-1] > _WIDE and L.shape[:-2] == B.shape[:-2]:
         flat = B.reshape(-1, *B.shape[-2:])
         each = [_solve_wide(*one) for one in zip(L.reshape(-1, *L.shape[-2:]), flat, strict=True)]
         return np.reshape(each, B.shape)

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
 from math import inf
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import jax
 import numpy as np
@@ -61,10 +61,19 @@ _LEVELS = {"DEBUG": 0, "INFO": 0, "WARN": 1, "WARNING": 1, "ERROR": 2, "FATAL": 
 _REFUSAL = "No such compile option"
 
 
+class _Call(NamedTuple):
+    """The arguments of a call, and what a program is known by."""
+
+    leaves: list[Any]
+    tree: Any
+    numbers: int
+    key: Hashable
+
+
 class Program(Protocol):
     """A function that is compiled, or worked off by NumPy."""
 
-    programs: dict[bool, Any]  # of JAX, compiled quickly and well
+    programs: Mapping[bool, Any]  # of JAX, compiled quickly and well
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The function's value."""
@@ -104,22 +113,24 @@ def compiled(
     tier = None if host is None else Tier(host)
     names = (static,) if isinstance(static, str) else static
 
-    def book(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], Any, int, Any]:
+    def asked(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call:
         leaves, tree = jax.tree.flatten((args, kwargs))
         key = tuple(kwargs.get(name) for name in names), tree, tuple(map(_kind, leaves))
-        return leaves, tree, sum(getattr(leaf, "size", 1) for leaf in leaves), key
+        return _Call(leaves, tree, sum(getattr(leaf, "size", 1) for leaf in leaves), key)
 
     def takes_numpy(*args: Any, **kwargs: Any) -> bool:
-        _, _, numbers, key = book(args, kwargs)
-        return tier is not None and tier.takes_numpy(key, numbers, _price(args, kwargs))
+        if tier is None:
+            return False
+        at = asked(args, kwargs)
+        return tier.takes_numpy(at.key, at.numbers, _price(args, kwargs))
 
     def spend(seconds: float, *args: Any, **kwargs: Any) -> None:
         if tier is not None:
-            tier.add(book(args, kwargs)[-1], seconds)
+            tier.add(asked(args, kwargs).key, seconds)
 
     @wraps(fun)
     def call(*args: Any, **kwargs: Any) -> Any:
-        leaves, tree, numbers, key = book(args, kwargs)
+        leaves, tree, numbers, key = asked(args, kwargs)
         if tier is not None and tier.takes_numpy(key, numbers, _price(args, kwargs)):
             return _at_once(fun, tree, leaves, tier, key)
         note("jax")
@@ -163,7 +174,7 @@ def _price(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
     """Seconds of a compilation, by the model among the arguments."""
     for arg in (*args, *kwargs.values()):
         at = arg[-1] if isinstance(arg, tuple) and arg else arg  # rows end with their index
-        if getattr(at, "on_host", False):
+        if getattr(at, "on_host", False) or not getattr(at, "may_gain", True):
             return inf
         structures = getattr(at, "structures", None)
         if structures is not None:

@@ -299,8 +299,11 @@ def certified(status: Any, jet: Point) -> Array:
     return xp.where(ended & lost, NOISY, status).astype(np.int32)
 
 
-def judge(s: State[P], step: Step, jet: P, maxiter: int) -> State[P]:
-    """Accept or shrink, and say whether that was the last step."""
+def judge(s: State[P], step: Step, jet: P, maxiter: int, slack: float = 0.0) -> State[P]:
+    """Accept or shrink, and say whether that was the last step.
+
+    ``slack`` is what the criterion at the state may be too low by.
+    """
     xp = namespace(s.theta)
     noise = rounding(jet)
     gain = s.jet.value - jet.value
@@ -310,7 +313,7 @@ def judge(s: State[P], step: Step, jet: P, maxiter: int) -> State[P]:
     # rounding is a bound: near a singular V a loss far below it is a loss
     equal = gain > -xp.minimum(noise, xp.maximum(PROMISE, _rounding_of_all(jet)))
     good = finite & xp.where(
-        step.lifting, gain > noise, (gain > _TAKEN * step.predicted) | (small & equal)
+        step.lifting, gain > noise, (gain + slack > _TAKEN * step.predicted) | (small & equal)
     )
     good = good | (first & finite)
     ratio = gain / xp.maximum(step.predicted, noise)

@@ -17,9 +17,10 @@ from jax import Array
 from ..covariance.structures import Structure
 from ..layouts.contract import Layout
 from ..likelihood.profile import profile_jet
+from ..numerics.linalg import LOST_ROUGHLY
 from ..numerics.namespace import NUMPY, namespace
 from ..numerics.programs import compiled
-from ..numerics.tiers import staying_on
+from ..numerics.tiers import note, staying_on
 from .history import Recorder
 from .minimize import minimize
 from .newton import (
@@ -86,20 +87,25 @@ def minimize_staged(
     Solution
         ``CONVERGED`` rests on exact derivatives, as in :func:`lmm_jax.optimize.newton.newton`.
     """
-
-    def evaluate(theta: Array, exact: bool) -> Any:
-        at = layout.known_at(theta, rough=not exact)
-        return _on_host(_jet(theta, layout=at, reml=reml, exact=exact))
-
     theta: Any = np.asarray(_start(layout) if start is None else start)
     always = _exact_costs_little(layout)
     exact = maxiter == 0 or always  # whether the curvature at s is
+    slack = 0.0  # what criteria that are not exact may have lost
     call = {"layout": layout.known_at(theta), "reml": reml, "exact": exact}
-    on_host = _jet.takes_numpy(theta, **call)
-    if on_host:
-        layout = layout.unpadded()
+    by_numpy = _jet.takes_numpy(theta, **call)
+    if by_numpy:
+        layout = jax.tree.map(np.asarray, layout).for_numpy()
+        roughly = getattr(layout.known_at(theta, rough=True), "rough", False)
+        slack = LOST_ROUGHLY if roughly else 0.0
+
+    def evaluate(theta: Array, exact: bool) -> Any:
+        if not by_numpy:
+            at = layout.known_at(theta)
+            return jax.tree.map(np.asarray, _jet(theta, layout=at, reml=reml, exact=exact))
+        return profile_jet(theta, layout.known_at(theta, rough=not exact), reml=reml, exact=exact)
+
     seen, began = 0, perf_counter()
-    with staying_on("numpy" if on_host else "jax"), np.errstate(all="ignore"):
+    with staying_on("numpy" if by_numpy else "jax"), np.errstate(all="ignore"):
         s = state_at(theta, evaluate(theta, exact))
         if maxiter == 0 and int(s.status) == RUNNING:
             s = s._replace(status=_code(MAXITER))
@@ -109,10 +115,11 @@ def minimize_staged(
                 watch(s.tick, s.theta, s.jet.value, s.jet.gradient)
             if int(s.status) != RUNNING:
                 break
-            s, exact = _advance(s, exact, always, evaluate, layout.structures, maxiter, tol)
+            s, exact = _advance(s, exact, always, evaluate, slack, layout.structures, maxiter, tol)
         if not exact and int(s.status) == MAXITER:
             s = s._replace(jet=evaluate(s.theta, exact=True))
-    if on_host and jax.default_backend() != "cpu":  # no program for a CPU is faster
+    if by_numpy:
+        note("numpy")
         _jet.spend(perf_counter() - began, theta, **call)
     return finish(s)
 
@@ -124,16 +131,12 @@ def _exact_costs_little(layout: Layout) -> bool:
     return not on_host and shape is not None and shape[0] <= _EXACT_COLUMNS
 
 
-def _on_host(jet: Any) -> Any:
-    """A few numbers: what the optimizer does with them is nothing for a device."""
-    return jax.tree.map(np.asarray, jet)
-
-
 def _advance(
     s: State,
     exact: bool,
     always: bool,
     evaluate: Any,
+    slack: float,
     structures: tuple[Structure, ...],
     maxiter: int,
     tol: float,
@@ -151,11 +154,8 @@ def _advance(
             return s._replace(status=status, decrement=step.decrement), True
         return s._replace(jet=evaluate(s.theta, exact=True)), True
     near = always or float(step.decrement) < _NEAR
-    reached = evaluate(step.trial, exact=near)
-    if near and not exact and not bool(step.lifting):
-        # a short step, and what it is compared with may have lost digits
-        s = s._replace(jet=s.jet._replace(value=s.jet.value + _NEAR))
-    new = judge(s, step, reached, maxiter)
+    known = exact or bool(step.lifting)
+    new = judge(s, step, evaluate(step.trial, exact=near), maxiter, 0.0 if known else slack)
     moved = bool((new.theta != s.theta).any())
     exact = near if moved else exact
     if not exact and int(new.status) not in (RUNNING, NONFINITE, MAXITER):

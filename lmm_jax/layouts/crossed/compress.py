@@ -81,7 +81,7 @@ def link_groups(
         Ti = back_substitute(bucket.T, xp.broadcast_to(identity, bucket.T.shape))
         link = replace(link, d=apply_at(xp.swapaxes(Ti, 0, 1), x, link))
         less = xp.broadcast_to(-identity, bucket.T.shape)
-        S = add_pairs(S, less, link)
+        S = add_pairs(S, less, link, (-link.d, link.d))
         links.append(link)
     return tuple(links), S
 

@@ -129,7 +129,7 @@ def solve_core(
         Relative factor of every term; may be singular.
     widths : sequence of int
     rough : bool
-        Six digits will do.
+        Six digits will do, in NumPy.
 
     Notes
     -----
@@ -142,10 +142,14 @@ def solve_core(
     half = scale_columns(lower, widths, A)  # A Lambda
     K = scale_rows(lower, widths, half) + xp.eye(A.shape[0], dtype=A.dtype)[:, :, None]
     K, diagonal = settled((K, _diagonals(K)))
-    Ki, logdet = settled(rough_inverse(K) if rough else spd_inverse(K))
+    single = False
+    if rough:
+        Ki, logdet, single = rough_inverse(K)
+    else:
+        Ki, logdet = settled(spd_inverse(K))
     halves = product_blocks(half, Ki, [L.shape[0] for L in blocks], widths)
     loss = xp.sum(diagonal * _diagonals(Ki))
-    by = _Refined(K, Ki) if rough else Ki
+    by = _Refined(K, Ki) if single else Ki
     found = solved(A, b, origin, factors, widths, by, logdet, halves, loss)._replace(Ki=Ki)
     return found if A.shape[0] <= KEPT else found._replace(A=None)
 
@@ -196,6 +200,11 @@ def shrunk(Ki: Array, factors: CoreFactors, widths: Sequence[int], x: Array) -> 
     """``H x`` for columns x (N, C, B)."""
     lower = [L.T for L in factors.blocks]
     return scale_rows(factors.blocks, widths, multiply(Ki, scale_rows(lower, widths, x)))
+
+
+def covariance(Ki: Array, factors: CoreFactors, widths: Sequence[int]) -> Array:
+    """``H = Lambda Ki Lambda'``, (N, N, B)."""
+    return scale_columns(factors.blocks, widths, scale_rows(factors.blocks, widths, Ki))
 
 
 def _diagonals(A: Array) -> Array:

@@ -22,7 +22,7 @@ from ...reprs import brief
 from ..group_index import GroupPlan, rank_within, stable_order
 from .dense_entries import DenseEntries, by_popularity, dense_entries, head_levels
 from .links import CHUNK
-from .pair_sums import MOST
+from .pair_sums import SORTED
 
 # Dense matrices of the core that are held at the peak, about, one parameter of the eliminated terms
 # given: programs of an accelerator update them in their place. Bytes that any machine has; numbers
@@ -299,7 +299,9 @@ def _runs(heads: np.ndarray, core: CorePlan) -> list[tuple[int, int]]:
 def entry_pairs(
     group: np.ndarray, place: np.ndarray, size: int, in_head: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of entries of one group, (P,) each, by their places in the core, the first's first.
+    """Pairs of entries of one group, (P,) each, by the places in the core of their first entries.
+
+    Up to ``SORTED`` pairs those of one place of the core stand side by side.
 
     Entries are sorted by group, those of the head last, and by place: the partners of one are
     those from the start of its group to itself, and two of the head are no pair.
@@ -322,9 +324,10 @@ def entry_pairs(
     first = np.arange(length, dtype=np.uint32).view(np.int32)
     first -= np.repeat(np.append(ends - count[:-1] - start, 0).astype(np.int32), count)
     first[total:] = size - 1
-    if total <= MOST:
-        by_first = stable_order(place.astype(np.int32)[first[:total]], places)
-        first[:total], second[:total] = first[by_first], second[by_first]
+    if total > SORTED:  # in order of the second, whose place is as good
+        return second, first
+    by_first = stable_order(place.astype(np.int32)[first[:total]], places)
+    first[:total], second[:total] = first[by_first], second[by_first]
     return first, second
 
 

@@ -23,7 +23,16 @@ from ..group_algebra import double_traces, halves_of, psi_curvatures
 from . import core as dense
 from . import links as sparse
 from .arrays import CrossedArrays
-from .jet import CrossedTerms, entry_products, pick, places, sizes_of, through_core, waist_jet
+from .jet import (
+    CrossedTerms,
+    entry_products,
+    pick,
+    places,
+    sandwiched,
+    sizes_of,
+    through_core,
+    waist_jet,
+)
 from .traces import traces
 
 
@@ -92,7 +101,7 @@ def _matrix_A(rest: CrossedTerms, layout: CrossedArrays) -> Array:
     A = layout.core.S if rest.core.A is None else rest.core.A
     if rest.core.A is None:
         for leaf, links in zip(rest.leaves, layout.links, strict=True):
-            A = sparse.add_pairs(A, leaf.N, links)
+            A = sparse.add_pairs(A, leaf.N, links, (leaf.v, leaf.v))
     return A
 
 
@@ -241,10 +250,11 @@ def _trace_products(
 
     def F(i: int) -> Array:
         # behind A: a large core has no room for both
-        total, *_ = settled((xp.zeros_like(core.Ki), core.Ki, *core.halves))
+        total, *_ = settled((xp.zeros(core.Ki.shape, theta.dtype), core.Ki, *core.halves))
         for leaf, links in zip(rest.leaves, layout.links, strict=True):
-            D = xp.einsum("acg,ab,bdg->cdg", leaf.E, leaf.D[i], leaf.E)
-            total = settled(sparse.add_pairs(total, D, links))
+            De = xp.einsum("ab,be->ae", leaf.D[i], leaf.e)
+            W = sandwiched(leaf.E, leaf.D[i])
+            total = settled(sparse.add_pairs(total, W, links, (leaf.e, De)))
         return total
 
     at = traces(

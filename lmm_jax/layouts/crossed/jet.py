@@ -59,7 +59,7 @@ def waist(blocks: Sequence[Array], layout: CrossedArrays) -> Waist:
         part = integrate(M, bucket.c, bucket.copies)
         N = inverse(M)
         Nd = sparse.apply_at(N, links.d, links)
-        A = sparse.add_pairs(A, N, links)
+        A = sparse.add_pairs(A, N, links, (links.d, Nd))
         b = b + sparse.to_core(entry_products(Nd, bucket.c, links), links, layout.shape)
         logdet, gram = logdet + part.logdet, gram + part.gram
     Psi = spread(pick(blocks, layout.crossed), layout.core.widths)
@@ -75,17 +75,17 @@ def entry_products(x: Array, c: Array, links: Links) -> Array:
 
 
 class LeafTerms(NamedTuple):
-    """Eliminated groups of one bucket, behind the core."""
+    """Eliminated groups of one bucket; z and X are made behind the core."""
 
     P: Array  # (q, q, G)      T' M^-1 T, this group alone
     N: Array  # (q, q, G)      M^-1 = (L L')^-1
     E: Array  # (q, q, G)      T' M^-1
     v: Array  # (q, E)         L^-1 d at the entries
     e: Array  # (q, E)         E d
-    z: Array | None  # (q, E)  e Lambda: e H e' = z Ki z'; where X is not there
-    X: Array | None  # (q, q, G)  e H e', where it costs no more than its sum over the groups
-    u: Array  # (q, p + 1, G)  Z_1' V^-1 [X y]
+    u: Array  # (q, p + 1, G)  T' M^-1 c; behind the core Z_1' V^-1 [X y]
     D: Array  # (m_1, q, q)    dPsi / dtheta_k
+    z: Array | None = None  # (q, E)     e Lambda: e H e' = z Ki z'; where X is not there
+    X: Array | None = None  # (q, q, G)  e H e', where it costs no more than its sum over groups
 
 
 class CrossedTerms(NamedTuple):
@@ -101,13 +101,7 @@ class CrossedTerms(NamedTuple):
 class _Leaf(NamedTuple):
     """Groups of one bucket integrated out, the core not yet."""
 
-    P: Array  # (q, q, G)      T' M^-1 T
-    N: Array  # (q, q, G)      M^-1
-    E: Array  # (q, q, G)      T' M^-1
-    v: Array  # (q, E)         L^-1 d at the entries
-    e: Array  # (q, E)         E d at the entries
-    u: Array  # (q, p + 1, G)  T' M^-1 c
-    D: Array  # (m_1, q, q)    dPsi / dtheta_k
+    terms: LeafTerms
     waist: Waist  # its part of both
     rounding: Array  # (p + 2,)  see :class:`WaistJet`
     b: Array  # (N, p + 1, B)  what it adds to Z_2' V_1^-1 [X y]
@@ -133,15 +127,19 @@ def waist_jet(theta: Array, layout: CrossedArrays) -> WaistJet[CrossedTerms]:
     for bucket, links in zip(layout.buckets, layout.links, strict=True):
         leaf = _eliminate_leaf(theta, spread(inner, bucket.widths), bucket, links, layout)
         logdet, gram = logdet + leaf.waist.logdet, gram + leaf.waist.gram
-        A = settled(sparse.add_pairs(A, leaf.N, links))
+        v = leaf.terms.v
+        A = settled(sparse.add_pairs(A, leaf.terms.N, links, (v, v)))
         b, rounding = b + leaf.b, rounding + leaf.rounding
         alone.append(leaf)
     widths = layout.core.widths
     core = dense.solve_core(A, b, layout.core.origin, factors, widths, rough=layout.rough)
     rounding = rounding + dense.core_rounding(core, b, gram)
     logdet, gram = logdet + core.logdet, gram - core.gram
+    H = None
+    if xp is NUMPY and any(links.sums is not None for links in layout.links):
+        H = dense.covariance(core.Ki, factors, widths)
     leaves = tuple(
-        _behind_core(leaf, core, factors, links, layout)
+        _behind_core(leaf.terms, core, factors, H, links, layout)
         for leaf, links in zip(alone, layout.links, strict=True)
     )
     tangents = tuple(
@@ -175,13 +173,15 @@ def _eliminate_leaf(
         pick(layout.structures, layout.eliminated),
     )
     return _Leaf(
-        P=group_product(K, K),
-        N=group_product(Li, Li),
-        E=group_product(K, Li),
-        v=v,
-        e=sparse.apply_at(xp.swapaxes(K, 0, 1), v, links),
-        u=group_product(K, w),
-        D=psi_tangents(Lambda, basis(own_theta, inner, bucket.widths)),
+        terms=LeafTerms(
+            P=group_product(K, K),
+            N=group_product(Li, Li),
+            E=group_product(K, Li),
+            v=v,
+            e=sparse.apply_at(xp.swapaxes(K, 0, 1), v, links),
+            u=group_product(K, w),
+            D=psi_tangents(Lambda, basis(own_theta, inner, bucket.widths)),
+        ),
         waist=Waist(logdet=logdet_of(at.U, bucket.copies), gram=total_product(w, w)),
         rounding=root_rounding(own, bucket.c, bucket.copies),
         b=sparse.to_core(entry_products(v, w, links), links, layout.shape),
@@ -189,24 +189,31 @@ def _eliminate_leaf(
 
 
 def _behind_core(
-    leaf: _Leaf, core: CoreTerms, factors: CoreFactors, links: Links, layout: CrossedArrays
+    leaf: LeafTerms,
+    core: CoreTerms,
+    factors: CoreFactors,
+    H: Array | None,
+    links: Links,
+    layout: CrossedArrays,
 ) -> LeafTerms:
-    """A bucket with U of the whole model."""
-    shift = sparse.to_groups(leaf.e, sparse.from_core(core.Hb, links), links, leaf.P.shape[2])
-    xp, G, widths = namespace(leaf.e), leaf.P.shape[2], layout.core.widths
-    z, X = None, None
-    if links.sums is not None and xp is NUMPY:
-        H = dense.scale_columns(factors.blocks, widths, core.Ki)
-        H = dense.scale_rows(factors.blocks, widths, H)
-        dHd = sparse.contractions_of_d(H, links, G)
-        X = xp.einsum("acg,cdg,bdg->abg", leaf.E, dHd, leaf.E)
-    else:
-        z = sparse.scaled_entries(leaf.e, factors.blocks, widths, links)
-        if links.head is not None:
-            X = sparse.group_contractions(z, core.Ki, links, G)
-    return LeafTerms(
-        P=leaf.P, N=leaf.N, E=leaf.E, v=leaf.v, e=leaf.e, z=z, X=X, u=leaf.u - shift, D=leaf.D
-    )
+    """A bucket with U of the whole model; H is there where sums over pairs take it."""
+    G = leaf.P.shape[2]
+    shift = sparse.to_groups(leaf.e, sparse.from_core(core.Hb, links), links, G)
+    leaf = leaf._replace(u=leaf.u - shift)
+    if H is not None and links.sums is not None:
+        across = namespace(leaf.E).swapaxes(leaf.E, 0, 1)
+        return leaf._replace(X=sandwiched(across, sparse.contractions_of_d(H, links, G)))
+    z = sparse.scaled_entries(leaf.e, factors.blocks, layout.core.widths, links)
+    if links.head is None:
+        return leaf._replace(z=z)
+    return leaf._replace(X=sparse.group_contractions(z, core.Ki, links, G))
+
+
+def sandwiched(E: Array, D: Array) -> Array:
+    """``E_i' D_i E_i`` for symmetric D, one a group, or one of all, (q, q, G)."""
+    xp = namespace(E, D)
+    one = D.ndim == 2
+    return group_product(E, xp.einsum("ab,bcg->acg", D, E) if one else group_product(D, E))
 
 
 def through_core(leaf: LeafTerms, core: CoreTerms, links: Links) -> Array:
@@ -219,9 +226,10 @@ def through_core(leaf: LeafTerms, core: CoreTerms, links: Links) -> Array:
 
 def _summed_core(leaf: LeafTerms, core: CoreTerms, links: Links) -> Array:
     """X summed over the groups, (q, q)."""
-    if leaf.z is not None and leaf.X is None:
-        return sparse.pair_contraction(leaf.z, core.Ki, links)
-    return namespace(leaf.P).sum(through_core(leaf, core, links), -1)
+    if leaf.X is not None:
+        return namespace(leaf.X).sum(leaf.X, -1)
+    assert leaf.z is not None
+    return sparse.pair_contraction(leaf.z, core.Ki, links)
 
 
 def _first_derivatives(

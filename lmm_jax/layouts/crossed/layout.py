@@ -36,6 +36,7 @@ from .arrays import CrossedArrays
 from .core_factors import core_factors
 from .curvature import average_information, curvature, psi_moments, psi_slopes
 from .jet import CrossedTerms, pick, places, sizes_of, through_core, waist, waist_jet
+from .pair_sums import room_for_sums, size_of
 
 # Numbers in the core and pairs of entries beyond which an evaluation takes milliseconds.
 _DEAR = 1 << 17
@@ -125,10 +126,21 @@ class CrossedLayout(CrossedArrays):
         factors = core_factors(np.asarray(theta)[places(self, self.crossed)], outer)
         return replace(self, regular=dense.is_regular(factors, self.shape[0]), rough=rough)
 
-    def unpadded(self) -> CrossedLayout:
-        """See :meth:`Layout.unpadded`: with the products of all pairs."""
-        links = tuple(sparse.with_sums(link, self.shape) for link in self.links)
-        return replace(self, links=links)
+    @property
+    def may_gain(self) -> bool:
+        """See :attr:`Layout.may_gain`: no large one on a CPU with room for its sums over pairs."""
+        if not self.is_dear() or jax.default_backend() != "cpu":
+            return True
+        q, pairs = max(self.sizes), sum(link.left.size for link in self.links)
+        return pairs * (8 * q * (q + 1) // 2 + 25) > room_for_sums()
+
+    def for_numpy(self) -> CrossedLayout:
+        """See :meth:`Layout.for_numpy`: with the products of all pairs."""
+        links, room = [], room_for_sums()
+        for link in self.links:
+            links.append(sparse.with_sums(link, self.shape, room))
+            room -= size_of(links[-1].sums)
+        return replace(self, links=tuple(links))
 
     def measured_from(self, beta: Array) -> CrossedLayout:
         """See :meth:`Layout.measured_from`."""
@@ -168,8 +180,7 @@ def blups(theta: Array, beta: Array, layout: CrossedLayout) -> tuple[BlupTerms, 
         cov = group_cov(Lambda, bucket.T) + through
         out.append(BlupTerms(b=mean, cov=cov, through=xp.einsum("ab,be->ae", Psi, leaf.e)))
     mean = xp.einsum("ncb,c->nb", rest.core.Hb, v) + layout.core.origin[:, 0]
-    blocks, widths = rest.factors.blocks, layout.core.widths
-    H = dense.scale_columns(blocks, widths, dense.scale_rows(blocks, widths, rest.core.Ki))
+    H = dense.covariance(rest.core.Ki, rest.factors, layout.core.widths)
     return (*out, BlupTerms(b=mean, cov=H))
 
 
@@ -223,5 +234,5 @@ def rotate_term(layout: CrossedLayout, t: int, Q: np.ndarray) -> CrossedLayout:
         level = (row >= start) & (row < stop) & ((row - start) % k == 0) & (last == row + k - 1)
         columns = np.flatnonzero(level)[:, None] + np.arange(k)
         d[:, columns] = np.einsum("qek,kj->qej", d[:, columns], Q)
-        links.append(replace(link, d=xp.asarray(d)))
+        links.append(replace(link, d=xp.asarray(d), sums=None))
     return replace(layout, links=tuple(links), core=replace(layout.core, S=S, s=s, origin=origin))

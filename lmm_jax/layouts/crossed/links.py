@@ -27,10 +27,10 @@ from ...numerics.namespace import NUMPY, namespace
 from ...reprs import brief
 from . import pair_sums
 from .dense_entries import DenseEntries, add_head, head_contractions
-from .pair_sums import PairSums
+from .pair_sums import HOST_CHUNK, PairSums
 
-# Pairs that one step of a sum takes together, of a program and of NumPy.
-CHUNK, _HOST_CHUNK = 1 << 20, 1 << 17
+# Pairs that one step of a sum takes together in a program.
+CHUNK = 1 << 20
 
 
 @jax.tree_util.register_dataclass
@@ -72,7 +72,7 @@ def _over_pairs(
     xp = namespace(init)
     pairs = links.left.shape[0]
     if xp is NUMPY:  # numbers of a chunk stay in the cache
-        chunk = max(1, _HOST_CHUNK // size)
+        chunk = max(1, HOST_CHUNK // size)
         for start in range(0, pairs, chunk):
             init = step(init, links.left[start : start + chunk], links.right[start : start + chunk])
         return init
@@ -90,16 +90,19 @@ def _over_pairs(
     return xp.fori_loop(0, pairs // chunk, body, init)
 
 
-def with_sums(links: Links, shape: tuple[int, int]) -> Links:
-    """Links of a core (N, B) for many sums in NumPy."""
+def with_sums(links: Links, shape: tuple[int, int], room: float) -> Links:
+    """Links of a core (N, B) for many sums in NumPy, if those take no more than ``room`` bytes."""
     d, group, row, block, left, right = (
         np.asarray(x)
         for x in (links.d, links.group, links.row, links.block, links.left, links.right)
     )
-    return replace(links, sums=pair_sums.pair_sums(d, group, row, block, (left, right), shape))
+    sums = pair_sums.pair_sums(d, group, row, block, (left, right), shape, room)
+    return replace(links, sums=sums)
 
 
-def add_pairs(total: Array, W: Array, links: Links) -> Array:
+def add_pairs(
+    total: Array, W: Array, links: Links, factors: tuple[Array, Array] | None = None
+) -> Array:
     """``total + sum_i d_i' W_i d_i`` over the core.
 
     Parameters
@@ -109,13 +112,20 @@ def add_pairs(total: Array, W: Array, links: Links) -> Array:
     W : Array, shape (q, q, G)
         Symmetric, one a group.
     links : Links
+    factors : two of Array, shape (q, E), optional
+        x and y with ``x_e' y_f = d_e' W d_f`` within a group, where they are there already.
     """
     xp = namespace(total, W)
     N, _, B = total.shape
-    head, x, y = links.head, links.d, apply_at(W, links.d, links)
-    if links.sums is not None and xp is NUMPY:  # lanes side by side have lists
-        own: Any = pair_sums.add(np.array(total), W, links.sums)
-        return own if head is None else add_head(own[:, :, 0], x, y, head)[:, :, None]
+    head, sums = links.head, links.sums if xp is NUMPY else None  # stacked lanes have lists
+    own: Any = total
+    if sums is not None:
+        own = pair_sums.add(np.array(total, order="C"), W, sums)
+    if sums is not None and head is None:
+        return own
+    x, y = (links.d, apply_at(W, links.d, links)) if factors is None else factors
+    if sums is not None and head is not None:
+        return add_head(own[:, :, 0], x, y, head)[:, :, None]
     twice = head is not None and xp is not NUMPY  # a large core: no second matrix
 
     def step(sums: Array, left: Array, right: Array) -> Array:
@@ -175,21 +185,21 @@ def group_contractions(x: Array, H: Array, links: Links, n_groups: int) -> Array
         return total + xp.segment_sum(rows, links.group[left], n_groups)
 
     found = _over_pairs(step, xp.zeros((n_groups, q * q), x.dtype), links, q * q)
-    half = found.T.reshape(q, q, n_groups)
-    if links.head is not None:
-        half = half + head_contractions(x, H[:, :, 0], links.head, n_groups)
-    return 0.5 * (half + xp.swapaxes(half, 0, 1))
+    return _with_head(found.T.reshape(q, q, n_groups), x, H, links)
 
 
 def contractions_of_d(H: Array, links: Links, n_groups: int) -> Array:
     """:func:`group_contractions` of the entries themselves, by the sums that NumPy has."""
-    xp, d = namespace(H), links.d
     assert links.sums is not None
-    found: Any = pair_sums.contractions(H, links.sums, d.shape[0], n_groups)
-    if links.head is None:
-        return found
-    half = head_contractions(d, H[:, :, 0], links.head, n_groups)
-    return found + 0.5 * (half + xp.swapaxes(half, 0, 1))
+    found: Any = pair_sums.contractions(H, links.sums, links.d.shape[0], n_groups)
+    return _with_head(found, links.d, H, links)
+
+
+def _with_head(half: Array, x: Array, H: Array, links: Links) -> Array:
+    """Half of ``result + result'``, (q, q, G), the part of the head included."""
+    if links.head is not None:
+        half = half + head_contractions(x, H[:, :, 0], links.head, half.shape[2])
+    return 0.5 * (half + namespace(half).swapaxes(half, 0, 1))
 
 
 def _cells(row: Array, column: Array, left: Array, links: Links, N: int, B: int) -> Array:

@@ -18,11 +18,17 @@ import jax
 import numpy as np
 import scipy.sparse
 
+from ...numerics.memory import memory_size
 from ...reprs import brief
 
-# Pairs up to which a list of them is as good, and numbers that the products may be.
-_FEW, MOST = 1 << 12, 1 << 26
-_CHUNK = 1 << 17
+# Pairs up to which a list of them is as good, and that are worth sorting.
+_FEW, SORTED = 1 << 12, 1 << 26
+# Share of the memory that the sums may take, and what they may where nobody knows how much it is.
+_SHARE, _ROOM = 1 / 16, 1 << 30
+# Bytes of a place: both of its numbers, its first pair, whether there are two.
+_PLACE = 8 + 8 + 4 + 1
+# Pairs that are taken together: their numbers stay in the cache.
+HOST_CHUNK = 1 << 17
 
 
 @jax.tree_util.register_dataclass
@@ -34,7 +40,7 @@ class PairSums:
     another.
     """
 
-    products: np.ndarray  # (q (q + 1) / 2, P)  d_a d_b' of each pair, b >= a
+    products: np.ndarray  # (q (q + 1) / 2, P)  x_a y_b of a pair (x, y), with x_b y_a
     group: np.ndarray  # (P,)  int32
     starts: np.ndarray  # (C + 1,)  first pair of each place
     flat: np.ndarray  # (C,)
@@ -50,6 +56,17 @@ class PairSums:
         return scipy.sparse.csr_array(entries, shape=(self.flat.size, self.n_groups))
 
 
+def room_for_sums() -> float:
+    """Bytes that the sums of a layout may take."""
+    there = memory_size()
+    return _ROOM if there is None else _SHARE * there
+
+
+def size_of(sums: PairSums | None) -> int:
+    """Bytes of the products and places."""
+    return 0 if sums is None else sum(a.nbytes for a in jax.tree.leaves(sums))
+
+
 def pair_sums(
     d: np.ndarray,
     group: np.ndarray,
@@ -57,6 +74,7 @@ def pair_sums(
     block: np.ndarray,
     pairs: tuple[np.ndarray, np.ndarray],
     shape: tuple[int, int],
+    room: float,
 ) -> PairSums | None:
     """Products of all pairs; None where these are few, or more than there is room for.
 
@@ -68,25 +86,30 @@ def pair_sums(
         Entries, those of one place side by side. Past the end they are the last, which is empty.
     shape : (int, int)
         N columns and B blocks of the core.
+    room : float
+        Bytes.
     """
     q, (N, B) = d.shape[0], shape
     count = int(np.searchsorted(pairs[0] == d.shape[1] - 1, True))  # the rest is padding
-    if not _FEW < count * q * (q + 1) // 2 <= MOST:
+    rows, columns = np.triu_indices(q)
+    if not count * rows.size > _FEW or not count <= SORTED:
+        return None
+    if count * (8 * rows.size + 4) + _PLACE * min(count, N * N * B / 2) > room:
         return None
     place = (row * B + block).astype(np.int32)
-    products = np.empty((q * (q + 1) // 2, count))
+    products = np.empty((rows.size, count))
     groups = np.empty(count, np.int32)
     starts: list[np.ndarray] = []
     before = -1, -1
-    for at in range(0, count, _CHUNK):  # what a chunk needs stays in the cache
-        left, right = (entry[at : min(at + _CHUNK, count)] for entry in pairs)
+    for at in range(0, count, HOST_CHUNK):  # what a chunk needs stays in the cache
+        left, right = (entry[at : min(at + HOST_CHUNK, count)] for entry in pairs)
         c, e = place[left], place[right]
         new = np.append((c[0], e[0]) != before, (c[1:] != c[:-1]) | (e[1:] != e[:-1]))
         before = c[-1], e[-1]
         starts.append(at + np.flatnonzero(new))
         groups[at : at + left.size] = group[left]
         x, y = d[:, left], d[:, right]
-        for k, (a, b) in enumerate(_halves(q)):
+        for k, (a, b) in enumerate(zip(rows, columns, strict=True)):
             products[k, at : at + left.size] = x[a] * y[b] + (x[b] * y[a] if a < b else 0.0)
     first = np.concatenate(starts)
     c, e = (place[entry[first]].astype(np.int64) for entry in pairs)
@@ -102,17 +125,13 @@ def pair_sums(
     )
 
 
-def _halves(q: int) -> list[tuple[int, int]]:
-    """Entries of a symmetric matrix that are not below its diagonal, in order."""
-    return [(a, b) for a in range(q) for b in range(a, q)]
-
-
 def add(total: np.ndarray, W: Any, at: PairSums) -> np.ndarray:
     """``total + sum_i d_i' W_i d_i`` for symmetric W, (q, q, G); (N, N, B) is changed itself."""
     sums = np.zeros(at.flat.size)
-    for k, (a, b) in enumerate(_halves(W.shape[0])):
+    for k, (a, b) in enumerate(zip(*np.triu_indices(W.shape[0]), strict=True)):
         sums += at.matrix(k) @ W[a, b, : at.n_groups]
-    cells = total.reshape(-1)
+    cells = total.view()
+    cells.shape = (-1,)  # never a copy
     cells[at.flat] += sums
     cells[at.mirror] += sums[at.off]
     return total
@@ -123,7 +142,7 @@ def contractions(H: Any, at: PairSums, q: int, n_groups: int) -> np.ndarray:
     once = H.reshape(-1)[at.flat]
     twice = np.where(at.off, 2.0 * once, once)
     out = np.zeros((q, q, n_groups))
-    for k, (a, b) in enumerate(_halves(q)):
+    for k, (a, b) in enumerate(zip(*np.triu_indices(q), strict=True)):
         sums = at.matrix(k).T @ twice
         out[a, b, : at.n_groups] = out[b, a, : at.n_groups] = sums if a == b else 0.5 * sums
     return out
