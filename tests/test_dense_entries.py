@@ -9,6 +9,7 @@ from helpers import assert_close
 
 import lmm_jax as lmm
 from lmm_jax.layouts.crossed import core, core_index, dense_entries, links, pair_sums, traces
+from lmm_jax.layouts.crossed import layout as layout_module
 from lmm_jax.layouts.crossed.core_index import entry_pairs
 from lmm_jax.likelihood.profile import profile_jet
 from lmm_jax.numerics import linalg
@@ -204,6 +205,33 @@ def test_prepared_sums_change_no_derivative(name, monkeypatch):
     assert all(link.sums is None for link in ready.rotate(0, np.eye(layout.sizes[0])).links) or (
         0 not in layout.crossed  # turned entries need other products
     )
+
+
+@pytest.mark.parametrize("error", [0.0, 0.03, 0.5])
+@pytest.mark.parametrize("name", ["intercepts", "slopes of users", "three factors"])
+def test_rough_steps_that_fail_are_given_up(name, error, monkeypatch):
+    """Inverses that are worse than they say cost steps, not the optimum."""
+    monkeypatch.setattr(layout_module, "_DEAR", 0)
+    want = lmm.fit(MODELS[name], ratings(), runtime="numpy")
+    asked = []
+
+    def wrong(M):
+        asked.append(M.shape)
+        found = linalg.spd_inverse(M)
+        noise = np.random.default_rng(len(asked)).normal(size=M.shape)
+        return linalg.RoughInverse(found[0] * (1.0 + error * noise), found[1] + error, True)
+
+    monkeypatch.setattr(core, "rough_inverse", wrong)
+    got = lmm.fit(MODELS[name], ratings(), runtime="numpy")
+    assert asked and got.converged
+    assert_close(got.llf, want.llf, EXACT)
+    assert_close(got.bse, want.bse, 1e-4)  # optima of decrement 1e-9: 3e-5 standard errors apart
+
+
+def test_large_effects_need_all_digits():
+    layout = lmm.design(MODELS["intercepts"], ratings()).compressed.layout
+    assert layout.known_at(np.array([1e4, 20.0]), rough=True).rough  # users are eliminated
+    assert not layout.known_at(np.array([1.0, 40.0]), rough=True).rough
 
 
 def test_sums_have_a_budget(monkeypatch):

@@ -574,6 +574,7 @@ def test_triangular_systems_in_numpy(r):
         for lower, part in ((True, np.tril(matrix)), (False, np.triu(matrix))):
             got = xp.triangular_solve(matrix, B, left_side=True, lower=lower)
             assert_close(got, np.linalg.solve(part, B), 1e-13, 1.0)
+            assert xp.triangular_solve(matrix, B[:, :, :0], lower=lower).shape == (2, r, 0)
     A[0, 2, 2] = 0.0
     with np.errstate(all="ignore"):
         got = xp.triangular_solve(A, B, left_side=True, lower=True)

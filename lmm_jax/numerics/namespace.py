@@ -245,9 +245,10 @@ def _triangular_solve(
         )
         return flipped[..., ::-1, :]
     if L.shape[-1] > _WIDE and L.shape[:-2] == B.shape[:-2]:
-        flat = B.reshape(-1, *B.shape[-2:])
-        each = [_solve_wide(*one) for one in zip(L.reshape(-1, *L.shape[-2:]), flat, strict=True)]
-        return np.reshape(each, B.shape)
+        out = np.empty(B.shape, B.dtype)
+        for at in np.ndindex(B.shape[:-2]):
+            out[at] = _solve_wide(L[at], B[at])
+        return out
     X = np.empty(np.broadcast_shapes(L.shape[:-2], B.shape[:-2]) + B.shape[-2:], B.dtype)
     for j in range(L.shape[-1]):
         rest = B[..., j, :] - (L[..., j, None, :j] @ X[..., :j, :])[..., 0, :]

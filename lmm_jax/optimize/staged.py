@@ -43,6 +43,8 @@ _NEAR = 1e-2
 # Columns of a core up to which exact second derivatives cost an accelerator less than the
 # compilation of a program without them.
 _EXACT_COLUMNS = 4096
+# Steps that may be rough: a fit with ordinary variances takes two or three.
+_ROUGH_STEPS = 5
 # Decrement from which one step on the exact Hessian ends so near that the criterion, squares of
 # the step apart, is what its derivatives say: the decrement there is about this squared.
 _CLOSE = 1e-7
@@ -90,19 +92,18 @@ def minimize_staged(
     theta: Any = np.asarray(_start(layout) if start is None else start)
     always = _exact_costs_little(layout)
     exact = maxiter == 0 or always  # whether the curvature at s is
-    slack = 0.0  # what criteria that are not exact may have lost
     call = {"layout": layout.known_at(theta), "reml": reml, "exact": exact}
     by_numpy = _jet.takes_numpy(theta, **call)
     if by_numpy:
         layout = jax.tree.map(np.asarray, layout).for_numpy()
-        roughly = getattr(layout.known_at(theta, rough=True), "rough", False)
-        slack = LOST_ROUGHLY if roughly else 0.0
+    rough = by_numpy  # while steps succeed
 
     def evaluate(theta: Array, exact: bool) -> Any:
         if not by_numpy:
             at = layout.known_at(theta)
             return jax.tree.map(np.asarray, _jet(theta, layout=at, reml=reml, exact=exact))
-        return profile_jet(theta, layout.known_at(theta, rough=not exact), reml=reml, exact=exact)
+        at = layout.known_at(theta, rough=rough and not exact)
+        return profile_jet(theta, at, reml=reml, exact=exact)
 
     seen, began = 0, perf_counter()
     with staying_on("numpy" if by_numpy else "jax"), np.errstate(all="ignore"):
@@ -115,7 +116,13 @@ def minimize_staged(
                 watch(s.tick, s.theta, s.jet.value, s.jet.gradient)
             if int(s.status) != RUNNING:
                 break
+            slack = LOST_ROUGHLY if rough else 0.0
+            old, theta = exact, s.theta
             s, exact = _advance(s, exact, always, evaluate, slack, layout.structures, maxiter, tol)
+            if rough and (int(s.tick) > _ROUGH_STEPS or not (old or (s.theta != theta).any())):
+                rough = False
+                if not exact and int(s.status) == RUNNING:
+                    s = s._replace(jet=evaluate(s.theta, exact=False))
         if not exact and int(s.status) == MAXITER:
             s = s._replace(jet=evaluate(s.theta, exact=True))
     if by_numpy:

@@ -38,6 +38,8 @@ from .curvature import average_information, curvature, psi_moments, psi_slopes
 from .jet import CrossedTerms, pick, places, sizes_of, through_core, waist, waist_jet
 from .pair_sums import room_for_sums, size_of
 
+# Relative standard deviations of the core's effects beyond which derivatives need all digits.
+_MODERATE = 30.0
 # Numbers in the core and pairs of entries beyond which an evaluation takes milliseconds.
 _DEAR = 1 << 17
 # Columns of a core whose cross-products are worth a spectral decomposition, which batches need.
@@ -124,6 +126,7 @@ class CrossedLayout(CrossedArrays):
         """See :meth:`Layout.known_at`: a large core of regular terms takes less memory."""
         outer = pick(self.structures, self.crossed)
         factors = core_factors(np.asarray(theta)[places(self, self.crossed)], outer)
+        rough = rough and max(float(np.max(np.abs(L))) for L in factors.blocks) <= _MODERATE
         return replace(self, regular=dense.is_regular(factors, self.shape[0]), rough=rough)
 
     @property
