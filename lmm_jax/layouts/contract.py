@@ -114,6 +114,7 @@ class Layout(Maps):
     S0: Array  # (p + 1, p + 1)  cross-products of [X y] that no random effect reaches
     takes_many: ClassVar[bool] = False  # whether NumPy may ask for jets at many thetas in one call
     on_host: ClassVar[bool] = False  # whether NumPy alone works it off
+    rough: ClassVar[bool] = False  # whether it is asked for six digits only
     _subject: ClassVar[str] = "layout"
     _array: ClassVar[str] = "S0"
 

@@ -96,7 +96,7 @@ def minimize_staged(
     by_numpy = _jet.takes_numpy(theta, **call)
     if by_numpy:
         layout = jax.tree.map(np.asarray, layout).for_numpy()
-    rough = by_numpy  # while steps succeed
+    rough = by_numpy and layout.known_at(theta, rough=True).rough  # while steps succeed
 
     def evaluate(theta: Array, exact: bool) -> Any:
         if not by_numpy:

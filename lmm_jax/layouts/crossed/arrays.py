@@ -45,7 +45,7 @@ class CrossedArrays(Layout):
     # whether it is only asked at factors of the core that may be divided by
     regular: bool = field(default=False, metadata={"static": True})
     # whether six digits of the criterion will do
-    rough: bool = field(default=False, metadata={"static": True})
+    rough: bool = field(default=False, metadata={"static": True})  # type: ignore[misc]
 
     @property
     def shape(self) -> tuple[int, int]:
