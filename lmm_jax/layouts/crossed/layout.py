@@ -36,7 +36,7 @@ from .arrays import CrossedArrays
 from .core_factors import core_factors
 from .curvature import average_information, curvature, psi_moments, psi_slopes
 from .jet import CrossedTerms, pick, places, sizes_of, through_core, waist, waist_jet
-from .pair_sums import room_for_sums, size_of
+from .pair_sums import expected_size, room_for_sums, size_of
 
 # Relative standard deviations of the core's effects beyond which derivatives need all digits.
 _MODERATE = 30.0
@@ -134,8 +134,8 @@ class CrossedLayout(CrossedArrays):
         """See :attr:`Layout.may_gain`: no large one on a CPU with room for its sums over pairs."""
         if not self.is_dear() or jax.default_backend() != "cpu":
             return True
-        q, pairs = max(self.sizes), sum(link.left.size for link in self.links)
-        return pairs * (8 * q * (q + 1) // 2 + 25) > room_for_sums()
+        sizes = [expected_size(k.left.size, k.d.shape[0], self.shape) for k in self.links]
+        return sum(sizes) > room_for_sums()
 
     def for_numpy(self) -> CrossedLayout:
         """See :meth:`Layout.for_numpy`: with the products of all pairs."""

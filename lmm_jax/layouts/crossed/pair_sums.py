@@ -62,6 +62,12 @@ def room_for_sums() -> float:
     return _ROOM if there is None else _SHARE * there
 
 
+def expected_size(pairs: int, q: int, shape: tuple[int, int]) -> float:
+    """Bytes of the sums of so many pairs of entries with q numbers, about."""
+    N, B = shape
+    return pairs * (8 * (q * (q + 1) // 2) + 4) + _PLACE * min(pairs, N * N * B / 2)
+
+
 def size_of(sums: PairSums | None) -> int:
     """Bytes of the products and places."""
     return 0 if sums is None else sum(a.nbytes for a in jax.tree.leaves(sums))
@@ -94,7 +100,7 @@ def pair_sums(
     rows, columns = np.triu_indices(q)
     if not count * rows.size > _FEW or not count <= SORTED:
         return None
-    if count * (8 * rows.size + 4) + _PLACE * min(count, N * N * B / 2) > room:
+    if expected_size(count, q, shape) > room:
         return None
     place = (row * B + block).astype(np.int32)
     products = np.empty((rows.size, count))
