@@ -12,7 +12,7 @@ from lmm_jax.layouts.crossed import core, core_index, dense_entries, links, pair
 from lmm_jax.layouts.crossed import layout as layout_module
 from lmm_jax.layouts.crossed.core_index import entry_pairs
 from lmm_jax.likelihood.profile import profile_jet
-from lmm_jax.numerics import linalg
+from lmm_jax.numerics import inverses, linalg
 
 RTOL = 1e-9  # sums in another order, at optima of decrement 1e-9
 EXACT = 1e-11  # the same criterion from sums in another order
@@ -88,7 +88,8 @@ def test_a_large_core_holds_few_matrices(name, runtime, x64, monkeypatch):
     want = profile_jet(theta, layout, reml=True)
     for module, names in {
         traces: {"_STRIPS_ABOVE": 8, "_STRIP": 5},
-        linalg: {"_SWEEP_ABOVE": 8, "_SWEEP": 5, "_LOOP_LIMIT": 8},
+        inverses: {"_SWEEP_ABOVE": 8, "_SWEEP": 5, "LOOP_LIMIT": 8},
+        linalg: {"LOOP_LIMIT": 8},
         core: {"SMALL": 8, "KEPT": 8},
         dense_entries: {"_FEW_PAIRS": 0, "_COSTS": {"cpu": (3e-8, 5e-9)}, "_BLOCK_ROWS": 3},
     }.items():
@@ -153,7 +154,7 @@ def test_a_rough_inverse_says_whether_it_will_do(condition):
     Q = np.linalg.qr(np.random.default_rng(2).normal(size=(120, 120)))[0]
     e = np.geomspace(1.0, condition, 120)
     M = (Q * e) @ Q.T
-    X, logdet, single = linalg.rough_inverse(0.5 * (M + M.T)[:, :, None])
+    X, logdet, single = inverses.rough_inverse(0.5 * (M + M.T)[:, :, None])
     assert_close(X[:, :, 0], (Q / e) @ Q.T, 1e-5, 1.0)  # 1e12 leaves four digits of sixteen
     assert_close(logdet, np.log(e).sum(), 1e-7)
     assert single == (condition < 1e6) == bool((X.astype(np.float32) == X).all())
@@ -164,13 +165,13 @@ def test_a_rough_inverse_falls_back_as_a_whole():
     rng = np.random.default_rng(3)
     B = rng.normal(size=(60, 60, 2))
     M = np.einsum("rag,rbg->abg", B, B) + np.eye(60)[:, :, None]
-    assert linalg.rough_inverse(M).single
-    assert not linalg.rough_inverse(1e39 * M).single
+    assert inverses.rough_inverse(M).single
+    assert not inverses.rough_inverse(1e39 * M).single
     bad = M.copy()
     bad[:, :, 1] = 1.0 + 1e-9 * np.eye(60)
     for case in (bad, M - 500.0 * np.eye(60)[:, :, None]):
-        X, logdet, single = linalg.rough_inverse(case)
-        want, known = linalg.spd_inverse(case)
+        X, logdet, single = inverses.rough_inverse(case)
+        want, known = inverses.spd_inverse(case)
         assert not single
         np.testing.assert_array_equal(X, want)
         np.testing.assert_array_equal(logdet, known)
@@ -217,9 +218,9 @@ def test_rough_steps_that_fail_are_given_up(name, error, monkeypatch):
 
     def wrong(M):
         asked.append(M.shape)
-        found = linalg.spd_inverse(M)
+        found = inverses.spd_inverse(M)
         noise = np.random.default_rng(len(asked)).normal(size=M.shape)
-        return linalg.RoughInverse(found[0] * (1.0 + error * noise), found[1] + error, True)
+        return inverses.RoughInverse(found[0] * (1.0 + error * noise), found[1] + error, True)
 
     monkeypatch.setattr(core, "rough_inverse", wrong)
     got = lmm.fit(MODELS[name], ratings(), runtime="numpy")
@@ -256,7 +257,7 @@ def test_pairs_run_along_the_core(most, monkeypatch):
 @pytest.mark.parametrize("name", MODELS)
 def test_a_rough_criterion_has_its_digits(name, monkeypatch):
     """Six of the derivatives, more of the value: columns are refined, the determinant is not."""
-    monkeypatch.setattr(linalg, "_LOOP_LIMIT", 8)
+    monkeypatch.setattr(inverses, "LOOP_LIMIT", 8)
     layout = jax.tree.map(np.asarray, lmm.design(MODELS[name], ratings()).compressed.layout)
     theta = np.linspace(0.4, 0.8, sum(s.n_params for s in layout.structures))
     rough = layout.known_at(theta, rough=True)

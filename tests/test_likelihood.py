@@ -21,7 +21,7 @@ from lmm_jax.layouts.group_algebra import integrate, inverse
 from lmm_jax.layouts.group_index import plan_groups
 from lmm_jax.layouts.grouped import GroupedLayout, waist
 from lmm_jax.likelihood.profile import loglike_of_theta, profile_jet, profile_waist
-from lmm_jax.numerics import linalg
+from lmm_jax.numerics import inverses
 from lmm_jax.numerics.linalg import _eliminate_loop, back_substitute, eliminate, psd_cholesky
 from lmm_jax.numerics.namespace import namespace
 
@@ -640,15 +640,15 @@ def test_a_wide_elimination_is_the_one_of_small_blocks(r):
 def test_inverses_of_large_matrices(r, sweep, monkeypatch):
     """By LAPACK, by halves, and in the matrix's own place with a shorter strip at the end."""
     if sweep:
-        monkeypatch.setattr(linalg, "_SWEEP_ABOVE", 32)
-        monkeypatch.setattr(linalg, "_SWEEP", 24)
-    monkeypatch.setattr(linalg, "_HALVE_ABOVE", 24)
+        monkeypatch.setattr(inverses, "_SWEEP_ABOVE", 32)
+        monkeypatch.setattr(inverses, "_SWEEP", 24)
+    monkeypatch.setattr(inverses, "_HALVE_ABOVE", 24)
     root = np.random.default_rng(r).normal(size=(r, r))
     M = root @ root.T / r + np.eye(r)
-    on_device = jax.jit(lambda M: linalg.spd_inverse(M))
-    for found, logdet in (linalg.spd_inverse(M[:, :, None].copy()), on_device(M[:, :, None])):
+    on_device = jax.jit(lambda M: inverses.spd_inverse(M))
+    for found, logdet in (inverses.spd_inverse(M[:, :, None].copy()), on_device(M[:, :, None])):
         assert_close(found[:, :, 0], np.linalg.inv(M), EXACT_RTOL, 1.0)
         assert_close(logdet, np.linalg.slogdet(M)[1], EXACT_RTOL)
     M[r // 2, r // 2] = -1.0  # a pivot in the middle
-    for found, logdet in (linalg.spd_inverse(M[:, :, None].copy()), on_device(M[:, :, None])):
+    for found, logdet in (inverses.spd_inverse(M[:, :, None].copy()), on_device(M[:, :, None])):
         assert np.isnan(logdet) and np.isnan(np.asarray(found)).any()

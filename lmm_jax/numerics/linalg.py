@@ -12,28 +12,18 @@ from functools import wraps
 from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jax import Array, lax
+from jax import Array
 
-from .in_place import lapack_inverse, settled
 from .namespace import JAX, NUMPY, namespace
 
 # Unrolled code compiles slowly and loops run slowly on large blocks: three regimes.
 UNROLL_LIMIT = 3
-_LOOP_LIMIT = 32
+LOOP_LIMIT = 32
 # Products of entries of a group from which NumPy, which keeps all of them before it adds them up,
 # is faster with one BLAS call a group.
 _FEW_PRODUCTS = 256
 # Rows of a wide matrix that are eliminated one by one before the others see them.
 _PANEL = 8
-# Matrices of more rows than this are inverted in their own place, so many rows at a time.
-_SWEEP_ABOVE, _SWEEP = 8192, 2048
-# What a log-determinant may lose to single precision.
-LOST_ROUGHLY = 1e-3
-# Large triangular matrices are inverted by halves down to this size: products of matrices run
-# on all cores, a triangular solve with the identity wastes two thirds of its work.
-_HALVE_ABOVE = 480
 
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -91,7 +81,7 @@ def eliminate(
         return Elimination(M, B)
     if r <= unroll:
         return _eliminate_unrolled(M, B, tol)
-    if r <= _LOOP_LIMIT:
+    if r <= LOOP_LIMIT:
         return _eliminate_loop(M, B, tol)
     if tol is None:
         return _eliminate_lapack(M, B)
@@ -187,141 +177,6 @@ def _eliminate_blocks(M: Array, B: Array, tol: float) -> Elimination:
     return Elimination(rows[:, :r], rows[:, r + padding :])
 
 
-def spd_inverse(M: Array) -> tuple[Array, Array]:
-    """Inverse of every group's positive definite matrix, and the sum of their log-determinants.
-
-    Parameters
-    ----------
-    M : Array, shape (r, r, G)
-
-    Returns
-    -------
-    inverse : Array, shape (r, r, G)
-    logdet : Array, shape ()
-    """
-    xp = namespace(M)
-    r = M.shape[0]
-    identity = xp.eye(r, dtype=M.dtype)
-    if r <= _LOOP_LIMIT:
-        U, half = eliminate(M, xp.broadcast_to(identity[:, :, None], M.shape))
-        return group_product(half, half), 2.0 * xp.sum(xp.log(xp.diagonal(U)))
-    if xp is NUMPY:
-        each: Any = [lapack_inverse(np.array(M[:, :, g], order="C")) for g in range(M.shape[2])]
-        whole = each[0][0][:, :, None] if len(each) == 1 else xp.stack([A for A, _ in each], -1)
-        return whole, sum(logdet for _, logdet in each)
-    if r > _SWEEP_ABOVE and M.shape[2] == 1:
-        swept, logdet = _swept(M[:, :, 0])
-        return swept[:, :, None], logdet
-    L = xp.linalg.cholesky(xp.moveaxis(M, -1, 0))
-    logdet = 2.0 * xp.sum(xp.log(xp.diagonal(L, axis1=1, axis2=2)))
-    return xp.moveaxis(_lower_gram(_lower_inverse(L)), 0, -1), logdet
-
-
-class RoughInverse(NamedTuple):
-    """What :func:`rough_inverse` finds."""
-
-    inverse: Array  # (r, r, G)
-    logdet: Array  # ()
-    single: bool  # whether single precision did
-
-
-def rough_inverse(M: Array) -> RoughInverse:
-    """:func:`spd_inverse` by single precision in half the time where six digits are left, in NumPy.
-
-    What the diagonals of ``M X`` of the inverse X that is found are off one by, added up, bounds
-    what the log-determinant has lost, about; where it is more than ``LOST_ROUGHLY`` double
-    precision has the word.
-    """
-    if namespace(M) is not NUMPY or M.shape[0] <= _LOOP_LIMIT:
-        return RoughInverse(*spd_inverse(M), False)
-    matrices: Any = M
-    inverses: Any = np.empty(M.shape)
-    total, lost = 0.0, 0.0
-    for g in range(M.shape[2]):
-        with np.errstate(over="ignore"):
-            X, logdet = lapack_inverse(matrices[:, :, g].astype(np.float32, order="C"))
-        inverses[:, :, g] = X
-        diagonal = np.einsum("ij,ij->i", matrices[:, :, g], inverses[:, :, g])
-        lost += float(np.sum(np.abs(diagonal - 1.0)))
-        if not lost < LOST_ROUGHLY:
-            return RoughInverse(*spd_inverse(M), False)
-        total += logdet
-    return RoughInverse(inverses, cast(Array, total), True)
-
-
-def _swept(M: Array) -> tuple[Array, Array]:
-    """Inverse of one large matrix, (r, r), and its log-determinant, in the matrix's own place.
-
-    Gauss and Jordan's elimination of blocks: with the pivot D = A_kk every other block A_ij
-    gives up ``A_ik D^-1 A_kj``, and at the end -A is the inverse. Pivots are those of the blocked
-    Cholesky factorization, so nothing is lost to it but what symmetry would save.
-    """
-    r = M.shape[0]
-
-    def pivot(state: tuple[Array, Array], first: Any, size: int) -> tuple[Array, Array]:
-        A, logdet = state
-        column = lax.dynamic_slice(A, (0, first), (r, size))
-        L = jnp.linalg.cholesky(lax.dynamic_slice(column, (first, 0), (size, size)))
-        half = lax.linalg.triangular_solve(
-            L, jnp.eye(size, dtype=A.dtype), left_side=True, lower=True
-        )
-        inverse = half.T @ half
-        row = inverse @ column.T
-
-        def less(A: Array, at: Any, rows: int) -> Array:
-            there = lax.dynamic_slice(A, (at, 0), (rows, r))
-            own = lax.dynamic_slice(column, (at, 0), (rows, size))
-            return lax.dynamic_update_slice(A, there - own @ row, (at, 0))
-
-        A = by_strips(less, A, r, _SWEEP)
-        A = lax.dynamic_update_slice(A, row, (first, 0))
-        A = lax.dynamic_update_slice(A, row.T, (0, first))
-        A = lax.dynamic_update_slice(A, -inverse, (first, first))
-        return A, logdet + 2.0 * jnp.sum(jnp.log(jnp.diagonal(L)))
-
-    A, logdet = settled(by_strips(pivot, (M, jnp.zeros((), M.dtype)), r, _SWEEP))
-    return -A, logdet
-
-
-def by_strips(step: Callable[[Any, Any, int], Any], state: Any, r: int, size: int) -> Any:
-    """``step(state, first, rows)`` for strips of r rows, the last of them shorter."""
-    xp, whole = namespace(state), r // size
-    state = xp.fori_loop(0, whole, lambda i, s: step(s, i * size, size), state)
-    return step(state, whole * size, r - whole * size) if r % size else state
-
-
-def _lower_inverse(L: Array) -> Array:
-    """Inverse of lower triangular matrices (..., r, r), by halves: a third of a full solve."""
-    xp = namespace(L)
-    r = L.shape[-1]
-    if r <= _HALVE_ABOVE:
-        identity = xp.broadcast_to(xp.eye(r, dtype=L.dtype), L.shape)
-        return xp.triangular_solve(L, identity, left_side=True, lower=True)
-    h = r // 2
-    top, low = _lower_inverse(L[..., :h, :h]), _lower_inverse(L[..., h:, h:])
-    corner = -low @ (L[..., h:, :h] @ top)
-    return _blocks(top, xp.zeros_like(xp.swapaxes(corner, -1, -2)), corner, low)
-
-
-def _lower_gram(X: Array) -> Array:
-    """``X' X`` of lower triangular matrices (..., r, r), by halves."""
-    xp = namespace(X)
-    r = X.shape[-1]
-    if r <= _HALVE_ABOVE:
-        return xp.swapaxes(X, -1, -2) @ X
-    h = r // 2
-    corner = X[..., h:, :h]
-    across = xp.swapaxes(X[..., h:, h:], -1, -2) @ corner
-    top = _lower_gram(X[..., :h, :h]) + xp.swapaxes(corner, -1, -2) @ corner
-    return _blocks(top, xp.swapaxes(across, -1, -2), across, _lower_gram(X[..., h:, h:]))
-
-
-def _blocks(a: Array, b: Array, c: Array, d: Array) -> Array:
-    xp = namespace(a, b, c, d)
-    upper = xp.concatenate([a, b], axis=-1)
-    return xp.concatenate([upper, xp.concatenate([c, d], axis=-1)], axis=-2)
-
-
 def back_substitute(U: Array, B: Array) -> Array:
     """Solve ``U x = B`` for upper triangular ``U``; a zero pivot gives a zero row of ``x``.
 
@@ -338,7 +193,7 @@ def back_substitute(U: Array, B: Array) -> Array:
     r = U.shape[0]
     if r == 0:
         return B
-    if r > _LOOP_LIMIT:  # with a row of the identity in the place of one whose pivot is zero
+    if r > LOOP_LIMIT:  # with a row of the identity in the place of one whose pivot is zero
         usable = (xp.diagonal(U).T != 0)[:, None]
         whole = xp.where(usable, U, xp.eye(r, dtype=U.dtype)[:, :, None])
         left, right = (xp.moveaxis(a, -1, 0) for a in (whole, xp.where(usable, B, 0.0)))
@@ -365,7 +220,7 @@ def back_substitute(U: Array, B: Array) -> Array:
 def group_product(A: Array, B: Array) -> Array:
     """``A_i' B_i`` for every group: ``(r, a, G), (r, b, G) -> (a, b, G)``."""
     xp, pairs = namespace(A, B), A.shape[0] * A.shape[1]
-    if pairs <= 4 * _LOOP_LIMIT and (xp is not NUMPY or pairs * B.shape[1] <= _FEW_PRODUCTS):
+    if pairs <= 4 * LOOP_LIMIT and (xp is not NUMPY or pairs * B.shape[1] <= _FEW_PRODUCTS):
         return xp.sum(A[:, :, None] * B[:, None], axis=0)
     each = xp.moveaxis(A, -1, 0).swapaxes(1, 2) @ xp.moveaxis(B, -1, 0)
     return xp.moveaxis(each, 0, -1)

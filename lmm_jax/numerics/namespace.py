@@ -21,13 +21,12 @@ import scipy.sparse
 from jax import lax
 
 from .stacked import Stacked, side_by_side, stacked_namespace
+from .triangular import triangular_solve
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _R = TypeVar("_R")
 # Numbers from which a sparse product beats one pass of bincount a column: 20 us against 4 each.
 _MANY_SUMS = 1 << 12
-# Rows of a triangular matrix beyond which BLAS solves with it alone.
-_WIDE = 48
 # Kinds of arrays, places in _SPACES.
 _PLAIN, _STACKED, _TRACED = range(3)
 
@@ -234,37 +233,6 @@ def _cholesky(A: np.ndarray) -> np.ndarray:
         return np.stack([_cholesky(one) for one in A])
 
 
-def _triangular_solve(
-    L: np.ndarray, B: np.ndarray, *, left_side: bool = True, lower: bool = False
-) -> np.ndarray:
-    """Solve with triangular matrices, (..., r, r): row by row, small ones side by side."""
-    assert left_side
-    if not lower:
-        flipped = _triangular_solve(
-            L[..., ::-1, ::-1], B[..., ::-1, :], left_side=left_side, lower=True
-        )
-        return flipped[..., ::-1, :]
-    if L.shape[-1] > _WIDE and L.shape[:-2] == B.shape[:-2]:
-        out = np.empty(B.shape, B.dtype)
-        for at in np.ndindex(B.shape[:-2]):
-            out[at] = _solve_wide(L[at], B[at])
-        return out
-    X = np.empty(np.broadcast_shapes(L.shape[:-2], B.shape[:-2]) + B.shape[-2:], B.dtype)
-    for j in range(L.shape[-1]):
-        rest = B[..., j, :] - (L[..., j, None, :j] @ X[..., :j, :])[..., 0, :]
-        X[..., j, :] = rest / L[..., j, j, None]
-    return X
-
-
-def _solve_wide(L: np.ndarray, B: np.ndarray) -> np.ndarray:
-    """Solve with one lower triangular matrix by BLAS; a zero pivot gives no number."""
-    from scipy.linalg import get_blas_funcs  # small models need none of it
-
-    trsm = get_blas_funcs("trsm", (L, B))
-    out: np.ndarray = trsm(1.0, L.T, B, lower=0, trans_a=1)  # L by columns
-    return out
-
-
 def _slice(array: np.ndarray, start: int, size: int, axis: int = 0) -> np.ndarray:
     at = [slice(None)] * array.ndim
     at[axis] = slice(int(start), int(start) + size)
@@ -376,8 +344,8 @@ NUMPY = SimpleNamespace(
         side_by_side=side_by_side,
         segment_sum=_segment_sum,
         segment_products=_segment_products,
-        solve_triangular=_triangular_solve,
-        triangular_solve=_triangular_solve,
+        solve_triangular=triangular_solve,
+        triangular_solve=triangular_solve,
         dynamic_slice_in_dim=_slice,
         dynamic_update_slice_in_dim=_put_slice,
         dynamic_index_in_dim=_index,

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import update_wrapper, wraps
 from math import inf
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any
 
 import jax
 import numpy as np
@@ -61,30 +61,6 @@ _LEVELS = {"DEBUG": 0, "INFO": 0, "WARN": 1, "WARNING": 1, "ERROR": 2, "FATAL": 
 _REFUSAL = "No such compile option"
 
 
-class _Call(NamedTuple):
-    """The arguments of a call, and what a program is known by."""
-
-    leaves: list[Any]
-    tree: Any
-    numbers: int
-    key: Hashable
-
-
-class Program(Protocol):
-    """A function that is compiled, or worked off by NumPy."""
-
-    programs: Mapping[bool, Any]  # of JAX, compiled quickly and well
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The function's value."""
-
-    def takes_numpy(self, *args: Any, **kwargs: Any) -> bool:
-        """Whether a call would go to NumPy."""
-
-    def spend(self, seconds: float, *args: Any, **kwargs: Any) -> None:
-        """Count seconds in NumPy for a call whose arguments were prepared for it."""
-
-
 def compiled(
     fun: Callable[..., Any],
     *,
@@ -109,36 +85,38 @@ def compiled(
         so many seconds for each number in the arguments. Where that is less than a compilation
         nothing is compiled.
     """
-    programs: dict[bool, Any] = {}
-    tier = None if host is None else Tier(host)
-    names = (static,) if isinstance(static, str) else static
+    return Program(fun, static, donate, small, host)
 
-    def asked(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call:
+
+class Program:
+    """A function that JAX compiles or NumPy works off; made by :func:`compiled`."""
+
+    def __init__(
+        self,
+        fun: Callable[..., Any],
+        static: str | tuple[str, ...],
+        donate: str | tuple[str, ...],
+        small: int,
+        host: float | None,
+    ) -> None:
+        update_wrapper(self, fun)
+        self.fun, self.static, self.donate, self.small = fun, static, donate, small
+        self.tier = None if host is None else Tier(host)
+        self.programs: dict[bool, Any] = {}  # of JAX, compiled quickly and well
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The function's value."""
         leaves, tree = jax.tree.flatten((args, kwargs))
-        key = tuple(kwargs.get(name) for name in names), tree, tuple(map(_kind, leaves))
-        return _Call(leaves, tree, sum(getattr(leaf, "size", 1) for leaf in leaves), key)
-
-    def takes_numpy(*args: Any, **kwargs: Any) -> bool:
-        if tier is None:
-            return False
-        at = asked(args, kwargs)
-        return tier.takes_numpy(at.key, at.numbers, _price(args, kwargs))
-
-    def spend(seconds: float, *args: Any, **kwargs: Any) -> None:
-        if tier is not None:
-            tier.add(asked(args, kwargs).key, seconds)
-
-    @wraps(fun)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        leaves, tree, numbers, key = asked(args, kwargs)
+        numbers, tier = _numbers(leaves), self.tier
+        key = None if tier is None else self._key(leaves, tree, kwargs)
         if tier is not None and tier.takes_numpy(key, numbers, _price(args, kwargs)):
-            return _at_once(fun, tree, leaves, tier, key)
+            return _at_once(self.fun, tree, leaves, tier, key)
         note("jax")
         check_process()
-        quick = numbers <= small
-        if quick not in programs:
-            programs[quick] = make(quick)
-        program = programs[quick]
+        quick = numbers <= self.small
+        if quick not in self.programs:
+            self.programs[quick] = self._make(quick)
+        program = self.programs[quick]
         if program._cache_size() >= _MAX_PROGRAMS:  # JAX has no public count of programs
             program.clear_cache()
             if tier is not None:
@@ -154,20 +132,38 @@ def compiled(
         # another XLA, for the whole process: it compiles as it likes. JAX does not tell which
         # options there are
         _OPTIONS.clear()
-        programs.clear()
-        return call(*args, **kwargs)
+        self.programs.clear()
+        return self(*args, **kwargs)
 
-    def make(quick: bool) -> Any:
+    def takes_numpy(self, *args: Any, **kwargs: Any) -> bool:
+        """Whether a call would go to NumPy."""
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        if self.tier is None:
+            return False
+        key = self._key(leaves, tree, kwargs)
+        return self.tier.takes_numpy(key, _numbers(leaves), _price(args, kwargs))
+
+    def spend(self, seconds: float, *args: Any, **kwargs: Any) -> None:
+        """Count seconds in NumPy for a call whose arguments were prepared for it."""
+        if self.tier is not None:
+            self.tier.add(self._key(*jax.tree.flatten((args, kwargs)), kwargs), seconds)
+
+    def _key(self, leaves: list[Any], tree: Any, kwargs: dict[str, Any]) -> Hashable:
+        """What a compiled program is known by."""
+        names = (self.static,) if isinstance(self.static, str) else self.static
+        return tuple(kwargs.get(name) for name in names), tree, tuple(map(_kind, leaves))
+
+    def _make(self, quick: bool) -> Any:
         return jax.jit(
-            fun,
-            static_argnames=static,
-            donate_argnames=donate,
+            self.fun,
+            static_argnames=self.static,
+            donate_argnames=self.donate,
             compiler_options=_OPTIONS.get((jax.default_backend(), quick)),
         )
 
-    out: Any = call
-    out.programs, out.takes_numpy, out.spend = programs, takes_numpy, spend
-    return cast(Program, out)
+
+def _numbers(leaves: list[Any]) -> int:
+    return sum(getattr(leaf, "size", 1) for leaf in leaves)
 
 
 def _price(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:

@@ -18,7 +18,7 @@ import scipy.linalg
 import scipy.sparse
 
 from .elimination import Elimination, Round
-from .linalg import spd_inverse
+from .inverses import spd_inverse
 
 
 class SparseFactor(NamedTuple):

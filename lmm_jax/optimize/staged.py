@@ -7,6 +7,9 @@ Hessian is computed when the optimum is at hand, and decides whether it is one.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -17,7 +20,7 @@ from jax import Array
 from ..covariance.structures import Structure
 from ..layouts.contract import Layout
 from ..likelihood.profile import profile_jet
-from ..numerics.linalg import LOST_ROUGHLY
+from ..numerics.inverses import LOST_ROUGHLY
 from ..numerics.namespace import NUMPY, namespace
 from ..numerics.programs import compiled
 from ..numerics.tiers import note, staying_on
@@ -92,21 +95,8 @@ def minimize_staged(
     theta: Any = np.asarray(_start(layout) if start is None else start)
     always = _exact_costs_little(layout)
     exact = maxiter == 0 or always  # whether the curvature at s is
-    call = {"layout": layout.known_at(theta), "reml": reml, "exact": exact}
-    by_numpy = _jet.takes_numpy(theta, **call)
-    if by_numpy:
-        layout = jax.tree.map(np.asarray, layout).for_numpy()
-    rough = by_numpy and layout.known_at(theta, rough=True).rough  # while steps succeed
-
-    def evaluate(theta: Array, exact: bool) -> Any:
-        if not by_numpy:
-            at = layout.known_at(theta)
-            return jax.tree.map(np.asarray, _jet(theta, layout=at, reml=reml, exact=exact))
-        at = layout.known_at(theta, rough=rough and not exact)
-        return profile_jet(theta, at, reml=reml, exact=exact)
-
-    seen, began = 0, perf_counter()
-    with staying_on("numpy" if by_numpy else "jax"), np.errstate(all="ignore"):
+    evaluate, seen = _Criterion(layout, theta, reml=reml, exact=exact), 0
+    with evaluate.running():
         s = state_at(theta, evaluate(theta, exact))
         if maxiter == 0 and int(s.status) == RUNNING:
             s = s._replace(status=_code(MAXITER))
@@ -116,19 +106,48 @@ def minimize_staged(
                 watch(s.tick, s.theta, s.jet.value, s.jet.gradient)
             if int(s.status) != RUNNING:
                 break
-            slack = LOST_ROUGHLY if rough else 0.0
             old, theta = exact, s.theta
-            s, exact = _advance(s, exact, always, evaluate, slack, layout.structures, maxiter, tol)
-            if rough and (int(s.tick) > _ROUGH_STEPS or not (old or (s.theta != theta).any())):
-                rough = False
+            s, exact = _advance(s, exact, always, evaluate, layout.structures, maxiter, tol)
+            failed = not old and not (s.theta != theta).any()
+            if evaluate.rough and (failed or int(s.tick) > _ROUGH_STEPS):
+                evaluate.rough = False
                 if not exact and int(s.status) == RUNNING:
                     s = s._replace(jet=evaluate(s.theta, exact=False))
         if not exact and int(s.status) == MAXITER:
             s = s._replace(jet=evaluate(s.theta, exact=True))
-    if by_numpy:
-        note("numpy")
-        _jet.spend(perf_counter() - began, theta, **call)
     return finish(s)
+
+
+class _Criterion:
+    """The criterion of a large layout at one theta after the other, in one runtime."""
+
+    def __init__(self, layout: Layout, theta: Any, *, reml: bool, exact: bool) -> None:
+        self._first = partial(
+            _jet.spend, theta=theta, layout=layout.known_at(theta), reml=reml, exact=exact
+        )
+        self._by_numpy = _jet.takes_numpy(**self._first.keywords)
+        self._layout, self._reml = layout, reml
+        if self._by_numpy:
+            self._layout = jax.tree.map(np.asarray, layout).for_numpy()
+        # whether six digits will do where it is not exact: while steps succeed
+        self.rough = self._by_numpy and self._layout.known_at(theta, rough=True).rough
+
+    def __call__(self, theta: Any, exact: bool) -> Any:
+        """The jet; a few numbers, and what the optimizer does with them is nothing for a device."""
+        at = self._layout.known_at(theta, rough=self.rough and not exact)
+        evaluate = profile_jet if self._by_numpy else _jet
+        found = evaluate(theta=theta, layout=at, reml=self._reml, exact=exact)
+        return jax.tree.map(np.asarray, found)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Context of its evaluations, whose time counts for the choice of a runtime."""
+        began = perf_counter()
+        with staying_on("numpy" if self._by_numpy else "jax"), np.errstate(all="ignore"):
+            yield
+        if self._by_numpy:
+            note("numpy")
+            self._first(perf_counter() - began)
 
 
 def _exact_costs_little(layout: Layout) -> bool:
@@ -142,8 +161,7 @@ def _advance(
     s: State,
     exact: bool,
     always: bool,
-    evaluate: Any,
-    slack: float,
+    evaluate: _Criterion,
     structures: tuple[Structure, ...],
     maxiter: int,
     tol: float,
@@ -161,8 +179,8 @@ def _advance(
             return s._replace(status=status, decrement=step.decrement), True
         return s._replace(jet=evaluate(s.theta, exact=True)), True
     near = always or float(step.decrement) < _NEAR
-    known = exact or bool(step.lifting)
-    new = judge(s, step, evaluate(step.trial, exact=near), maxiter, 0.0 if known else slack)
+    slack = LOST_ROUGHLY if evaluate.rough and not exact and not bool(step.lifting) else 0.0
+    new = judge(s, step, evaluate(step.trial, exact=near), maxiter, slack)
     moved = bool((new.theta != s.theta).any())
     exact = near if moved else exact
     if not exact and int(new.status) not in (RUNNING, NONFINITE, MAXITER):

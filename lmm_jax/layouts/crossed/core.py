@@ -15,7 +15,8 @@ import numpy as np
 from jax import Array
 
 from ...numerics.in_place import settled
-from ...numerics.linalg import exact, rough_inverse, spd_inverse, total_product
+from ...numerics.inverses import rough_inverse, spd_inverse
+from ...numerics.linalg import exact, total_product
 from ...numerics.namespace import NUMPY, custom_jvp, namespace
 from ...reprs import brief
 from ..contract import Waist

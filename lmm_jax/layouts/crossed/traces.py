@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from jax import Array
 
-from ...numerics.linalg import by_strips
+from ...numerics.inverses import by_strips
 from ...numerics.namespace import namespace
 from .core import (
     KEPT,
