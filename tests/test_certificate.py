@@ -212,3 +212,20 @@ def test_many_responses_end_where_single_fits_do():
         one = fit_quietly(hard_models.design_of(model._replace(y=y)), reml=model.reml)
         both = one.converged and many.converged[i]
         assert not both or many.llf[i] == pytest.approx(one.llf, abs=PROMISE)
+
+
+@pytest.mark.parametrize("start", [[1.0, 1e300], [1e-300, 1e308], [0.0, 1e200]])
+@pytest.mark.parametrize(
+    ("name", "formula"),
+    [
+        ("penicillin", "diameter ~ 1 + (1 | plate) + (1 | sample)"),
+        ("pastes", "strength ~ 1 + (1 | batch/cask)"),
+    ],
+)
+def test_a_start_beyond_all_numbers_is_said_to_fail(name, formula, start):
+    """And nothing else is said: no overflow of NumPy's."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.warns(lmm.ConvergenceWarning):
+            res = lmm.fit(formula, lmm.load_dataset(name), start_params=start)
+    assert not res.converged

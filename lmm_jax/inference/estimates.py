@@ -65,7 +65,7 @@ class _Optimum(NamedTuple):
     cov_theta: np.ndarray
 
 
-@np.errstate(over="ignore", invalid="ignore")  # variances may leave the range of floats
+@np.errstate(over="ignore", invalid="ignore")  # entries that are not finite count as zero
 def estimate(
     solution: Solution | ConstrainedSolution,
     maps: Maps,
@@ -185,6 +185,7 @@ def _with_held(estimates: Estimates, held: np.ndarray) -> Estimates:
     )
 
 
+@np.errstate(over="ignore", invalid="ignore")  # entries that are not finite count as zero
 def is_flat(
     solution: Solution | ConstrainedSolution, structures: Sequence[Structure], singular: Any
 ) -> Any:

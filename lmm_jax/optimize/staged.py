@@ -121,6 +121,7 @@ def minimize_staged(
 class _Criterion:
     """The criterion of a large layout at one theta after the other, in one runtime."""
 
+    @np.errstate(all="ignore")
     def __init__(self, layout: Layout, theta: Any, *, reml: bool, exact: bool) -> None:
         self._first = partial(
             _jet.spend, theta=theta, layout=layout.known_at(theta), reml=reml, exact=exact
