@@ -73,7 +73,7 @@ gc.collect()
 gc.freeze()
 gc.set_threshold(20_000, 20, 20)
 
-_MANY_MAPPINGS = 20_000  # of the 65,530 that Linux allows; a file of tests adds up to 6,000
+_MANY_MAPPINGS = 40_000  # of the 65,530 that Linux allows; a file of tests adds up to 6,000
 
 _CACHE = "LMM_JAX_TEST_CACHE"  # directory of compiled programs; workers find it here
 # Files whose tests make the quick tier: what differs between versions of Python and of what is

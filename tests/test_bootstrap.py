@@ -407,6 +407,7 @@ def held_covariance():
     [
         (FITS["sleepstudy"], {"n_boot": 1}, "n_boot=1"),
         (FITS["sleepstudy"], {"n_boot": 10.0}, "whole number"),
+        (FITS["sleepstudy"], {"n_boot": 10**12}, "1,000,000,000,000 replicates .* GB"),
         (FITS["sleepstudy"], {"seed": -1}, "seed=-1"),
         (lambda: FITS["sleepstudy"]().without_data(), {}, "without its data"),
         (lambda: FITS["sleepstudy"]().design, {}, "result of lmm.fit"),

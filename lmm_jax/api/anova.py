@@ -31,6 +31,7 @@ from ..inputs.arguments import choice, flag, generator, hinted, instance, whole_
 from ..inputs.arguments import seed as read_seed
 from ..inputs.names import unique
 from ..likelihood.profile import profile_loglike
+from ..numerics.memory import check_room
 from ..numerics.processes import float64
 from ..results.anova import hypothesis_table
 from ..results.lmm import LMMResults
@@ -248,6 +249,7 @@ def _grown(small: LMMResults, large: LMMResults) -> tuple[int, list[int]] | None
 
 def _bootstrap(small: LMMResults, large: LMMResults, n: int, seed: int) -> float:
     """Share of draws from the smaller model whose likelihood ratio is as large."""
+    check_room(n, 1, "draws")
     chunks = draws_in_chunks(small, n, generator(seed))
     gaps = [_many_llf(large, some) - _many_llf(small, some) for some in chunks]
     ratios = 2.0 * np.concatenate(gaps)

@@ -41,7 +41,7 @@ def bootstrap(
     Raises
     ------
     DataError
-        A fit that cannot be drawn from, with what to do instead.
+        A fit that cannot be drawn from, with what to do instead; more replicates than memory holds.
 
     References
     ----------

@@ -30,6 +30,7 @@ from ..layouts.contract import Layout
 from ..layouts.residual.layout import ResidualLayout
 from ..layouts.residual.markov import MarkovLayout
 from ..layouts.response import Response
+from ..numerics.memory import check_room
 from ..numerics.shapes import round_up
 from ..optimize.newton import Solution
 from .chain_draws import chain_roots, draw_chains
@@ -144,6 +145,11 @@ def fit_replicates(
     tick : callable, optional
         Is told how many more are finished, batch by batch; batches are then smaller.
 
+    Raises
+    ------
+    DataError
+        More replicates than memory has room for.
+
     Returns
     -------
     solution : Solution
@@ -153,6 +159,8 @@ def fit_replicates(
         effects are measured from zero.
     """
     at = np.asarray(theta)
+    m, p = at.size, layout.beta_origin.size
+    check_room(n, (1 + m) * (1 + m + p + p * p), "replicates")  # what a Jet holds, about
     base, parts = _replicate(layout, at, scale, stream=stream, n=n, reml=reml, tick=tick)
     solution = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:n], *parts)
     zero: Any = np.zeros_like(base.beta_origin)

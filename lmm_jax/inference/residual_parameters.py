@@ -161,7 +161,7 @@ def covariance_frame(
         raise DataError(f"the residual covariance differs between {', '.join(arms)}: pass arm=")
     if arm is not None and not arms:
         raise DataError(f"arm={shown(arm)}: {label.text} has no arms")
-    own = structures[0 if arm is None else _place(arm, "arm", arms)]
+    own = structures[0 if arm is None else int(_places([arm], "arm", arms)[0])]
     if isinstance(levels, str | int | float | date | np.generic):  # one of them
         levels = [levels]
     if levels is None and covariate is not None and np.ndim(covariate) and not own.correlation.name:
@@ -202,7 +202,7 @@ def _spots(
         codes = list(range(len(label.visits)))
         if levels is not None:
             asked = items(levels, "levels", "names of levels are needed")
-            codes = [_place(level, "visit", label.visits) for level in asked]
+            codes = _places(asked, "visit", label.visits).tolist()
         names = [label.visits[c] for c in codes]
         spots = label.distances if not own.correlation.levels_are_codes else ()
         return np.array([[spots[c] if spots else c for c in codes]], dtype=float), names
@@ -236,12 +236,13 @@ def _strata(
                 f"standard deviations differ between {', '.join(own.spread.levels)}: pass stratum="
             )
         asked = [stratum] * len(names)
-    return np.array([_place(a, "stratum", own.spread.levels) for a in asked])
+    return _places(asked, "stratum", own.spread.levels)
 
 
-def _place(label: Any, what: str, known: Sequence[str]) -> int:
-    """Place of a label among the known ones: 8, 8.0 and "8" are one, and so are dates."""
-    at = int(find(pd.Index(known), pd.Index([label], tupleize_cols=False), what)[0])
-    if at < 0:
-        raise DataError(f"no {what} {shown(label)}: there are {', '.join(known)}")
+def _places(labels: Sequence[Any], what: str, known: Sequence[str]) -> np.ndarray:
+    """Places of labels among the known ones: 8, 8.0 and "8" are one, and so are dates."""
+    at = find(pd.Index(known), pd.Index(labels, dtype=object, tupleize_cols=False), what)
+    if (at < 0).any():
+        missing = labels[int(np.argmax(at < 0))]
+        raise DataError(f"no {what} {shown(missing)}: there are {', '.join(known)}")
     return at

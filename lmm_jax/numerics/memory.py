@@ -8,6 +8,8 @@ from pathlib import Path
 
 import jax
 
+from ..errors import DataError
+
 # Where control groups, of containers and queues, say what a process may take: version 2, then 1.
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -26,6 +28,17 @@ def memory_size() -> int | None:
     with suppress(AttributeError, ValueError, OSError):  # not a POSIX system
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     return min(found, default=None)
+
+
+def check_room(count: int, numbers: int, what: str) -> None:
+    """Raise if so many things of so many numbers each cannot be held, before they are computed."""
+    needed, there = 8 * count * numbers, memory_size()
+    if there is not None and needed > there:
+        each = f"{numbers} number{'s' * (numbers > 1)}"
+        raise DataError(
+            f"{count:,} {what} of {each} would take {needed / 2**30:,.0f} GB of memory, and there "
+            f"are {there / 2**30:,.0f} GB: ask for fewer"
+        )
 
 
 def _read(path: str) -> str:

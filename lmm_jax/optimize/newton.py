@@ -47,8 +47,9 @@ _ROUNDING = 32.0
 # Below this a step is 1e-11 standard errors long: it would be one of rounding.
 _SETTLED = 1e-22
 # Share of the tolerance below which one step more, which squares the length of a step, ends where
-# every runtime sees the optimum to eleven digits.
-_POLISHED = 1e-3
+# every runtime sees the optimum to eleven digits; and share of the decrement before above which
+# steps are not squared: they lead along a criterion that has no optimum, only a limit.
+_POLISHED, _SLOW = 1e-3, 1e-2
 # Eigenvalues of the Hessian and of d criterion / d Psi below minus this, relative to the
 # largest, count as negative. A slope that small could gain no more than about its square.
 _CURVATURE_TOL = 1e-7
@@ -238,8 +239,9 @@ def propose(s: State[P], structures: tuple[Structure, ...], tol: float) -> Step:
     lifted, gain = xp.cond(resting, lambda: _lift(s, structures), stay)
     lifting = resting & (gain > rounding(s.jet))
     p = at.units * p
-    near = (decrement < _POLISHED * tol) | (predicted < rounding(s.jet))
-    final = known & flat & ~saddle & ~lifting & near
+    told = predicted > rounding(s.jet)
+    rough = (decrement > _POLISHED * tol) & (decrement < _SLOW * s.decrement) & told
+    final = known & flat & ~saddle & ~lifting & ~rough
     settled = final & (decrement < xp.minimum(_SETTLED, tol))
     moved = xp.where(lifting, lifted, move(s.theta, p, at, structures))
     return Step(
