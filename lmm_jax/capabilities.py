@@ -97,7 +97,6 @@ _OF_NEW_ROWS = Capability(
         "arrays": "the design was made from arrays: {what} needs one made from a formula",
     },
 )
-_OF_MOMENTS = Capability("fit", {"without data": _DATA, "batches": _ROWS})
 
 TABLE = {
     "fit": Capability("design", {}),
@@ -180,10 +179,10 @@ TABLE = {
             ),
         },
     ),
-    "r2": _OF_MOMENTS,
-    "icc": _OF_MOMENTS,
-    "variance_components": _OF_MOMENTS,
-    "heritability": _OF_MOMENTS,
+    "r2": _OF_LEVELS,
+    "icc": _OF_LEVELS,
+    "variance_components": _OF_LEVELS,
+    "heritability": _OF_LEVELS,
     "vif": Capability(
         "fit",
         {
@@ -271,7 +270,9 @@ TABLE = {
         "fit",
         {
             "without data": _DATA,
-            "batches": _ROWS,
+            "batches": "sums over rows do not tell which values the variables have, over which "
+            "marginal means are averaged: res.predict(grid, se=True) gives means and intervals on "
+            "rows of your choice, and res.t_test differences",
             "arrays": "marginal means need to know the variables behind the columns of X: make "
             "the design from a formula",
         },
@@ -294,7 +295,6 @@ TABLE = {
         "fit",
         {
             **_NO_ROWS,
-            "batches": _ROWS,
             "held effects": "an analysis of variance divides what all terms explain, and this fit "
             "holds some of their effects fixed: let the held part be an offset",
         },

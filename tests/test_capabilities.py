@@ -274,7 +274,8 @@ def row_weights(m: Model) -> np.ndarray:
 
 def variance_parts(m: Model) -> np.ndarray:
     """Variances of X beta, of every random term and of the residual, row by row."""
-    design = made().design if m.fit.design is None else m.design
+    gone = m.fit.design is None or not m.design.has_rows
+    design = made().design if gone else m.design
     values = [np.var(design.exog @ m.fit.estimates.beta, ddof=1)]
     for term, S in zip(design.terms, m.fit.estimates.covariances, strict=True):
         Z = level_columns(term)

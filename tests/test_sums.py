@@ -217,6 +217,47 @@ def test_large_effects_of_crossed_factors():
     assert got.llf == pytest.approx(lmm.fit(formula, data).llf, rel=1e-9)
 
 
+WITH_MOMENTS = [n for n in MODELS if not n.startswith("weights") and n != "no fixed effects"]
+
+
+@pytest.mark.parametrize("name", WITH_MOMENTS)
+def test_tests_of_terms_and_shares_of_variance_are_those_of_the_rows(name):
+    formula, options = MODELS[name]
+    got, want = lmm.fit(sum(parts_of(formula, **options))), lmm.fit(formula, DATA, **options)
+    for kind in (1, 2, 3):
+        np.testing.assert_allclose(got.anova(kind), want.anova(kind), rtol=1e-6)
+    np.testing.assert_allclose(lmm.r2(got).table, lmm.r2(want).table, rtol=1e-6)
+    np.testing.assert_allclose(lmm.icc(got).adjusted, lmm.icc(want).adjusted, rtol=1e-6)
+
+
+def test_type_three_with_factors_that_interact():
+    """Rows that are invented show what the columns of all levels are made of."""
+    formula = "y ~ C(f, contr.sum) * C(day) * np.log(w) + x + (1 | school)"
+    got, want = lmm.fit(sum(parts_of(formula))), lmm.fit(formula, DATA)
+    assert len(want.anova(3)) == 8
+    np.testing.assert_allclose(got.anova(3), want.anova(3), rtol=1e-6)
+    knots = lmm.fit(sum(parts_of("y ~ bs(x, df=4) * f + (1 | school)")))
+    with pytest.raises(lmm.DataError, match="take type=2"):  # no x is known to lie between them
+        knots.anova(3)
+
+
+@pytest.mark.parametrize(
+    ("formula", "options"), [MODELS["weights"], ("y ~ 0 + f + (1 | school)", {})]
+)
+def test_sums_that_do_not_tell_moments_of_rows(formula, options):
+    res = lmm.fit(sum(parts_of(formula, **options)))
+    for call in (res.anova, lambda: lmm.r2(res), lambda: lmm.icc(res)):
+        with pytest.raises(lmm.DataError, match="weighted, or X has no constant"):
+            call()
+    assert (
+        np.isfinite(res.glance()["aic"]).all()
+        and np.isfinite(res.wald_test_terms()["statistic"]).all()
+    )
+    assert np.isfinite(lmm.vif(res)["vif"]).all()
+    with pytest.raises(lmm.DataError, match="came in batches"):
+        lmm.drop1(res, "chisq")
+
+
 def test_what_needs_rows_is_refused():
     res = lmm.fit(sum(parts_of("y ~ x + (1 | school) + (1 | item)")))
     for call in (lambda: res.resid, lambda: res.fittedvalues, lambda: lmm.simulate(res, seed=0)):

@@ -407,7 +407,7 @@ def drop1(res: LMMResults, test: str = "F", *, df_method: str | None = None) -> 
         fit_of = res.with_df(df_method)
         rows_of = {name: np.eye(p)[at.columns[name]] for name in may_go}
         return hypothesis_table(fit_of, rows_of, f"Terms left out in turn, {fit_of.df_method}")
-    full = _by_ml(res)
+    full = _by_ml(require(res, "comparisons of models"))
     rows = [{"npar": 0, "aic": full.aic, "chisq": np.nan, "p_value": np.nan}]
     for name in may_go:
         rest = [j for j in range(p) if j not in at.columns[name]]

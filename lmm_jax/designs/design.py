@@ -31,6 +31,7 @@ from .checks import (
     confounded,
     independent_columns,
 )
+from .column_moments import ColumnMoments, of_rows
 from .compressed import AnyLayout, AnyPlan, Compressed, compress_rows, few_groups, padded
 from .identification import row_moments
 from .related import RelatedCompression, RelatedPlan, compress_related, related_root
@@ -88,6 +89,7 @@ def read_expressions(
 
 
 @inside(
+    "column_moments",
     "compressed",
     "compressed_by",
     "expressions",
@@ -177,6 +179,10 @@ class Design:
             return largest, float(np.sqrt(centred @ centred)), float(y.size)
         total = centred @ (self.weights * centred)
         return largest, float(np.sqrt(total)), float(self.weights.sum())
+
+    def column_moments(self) -> ColumnMoments | None:
+        """Moments of the columns of X and of every term; None where sums do not tell them."""
+        return of_rows(self.exog, self.terms)
 
     @property
     def structures(self) -> tuple[Structure, ...]:

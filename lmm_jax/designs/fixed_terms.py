@@ -7,10 +7,21 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
+from ..errors import DataError
 from ..formulas import matrices as mat
+from ..formulas.right_side import variables, written
 from ..inputs.names import unique
 from .design import Design, FixedSource
+from .schema import factor_columns
+
+# Rows for a column of X on which two matrices are compared, and what they may differ by.
+_ROWS, _SAME = 20, 1e-8
+_NOT_INVENTED = (
+    "an analysis of variance of type III needs the rows here, and these are gone: take type=2, or "
+    "res.wald_test_terms() of a fit with sum contrasts, C(f, contr.sum)"
+)
 
 
 class Term(NamedTuple):
@@ -79,14 +90,16 @@ def term_names(spec: Any) -> tuple[str, ...]:
     return unique("Intercept" if str(term) == "1" else str(term) for term in spec.term_slices)
 
 
-def full_matrix(design: Design, at: FixedTerms) -> FullMatrix:
-    """A column for every level of every factor, whatever the contrasts of X."""
+def full_matrix(design: Design, at: FixedTerms, X: np.ndarray) -> FullMatrix:
+    """A column for every level of every factor, whatever the contrasts of X.
+
+    Its rows are those of X, the matrix of the design or a root of its cross-products.
+    """
     if design.source is None:
         places = {name: slice(c[0], c[0] + 1) for name, c in at.columns.items()}
         return FullMatrix(design.exog, places, np.zeros(design.exog.shape[1], dtype=int))
     source = design.source
-    assert source.rows is not None  # the caller has looked
-    matrix = mat.build_full(source.spec, source.rows, context=source.context)
+    matrix, values = _of_invented_rows(source, X) if source.rows is None else _of_rows(source)
     slices = dict(zip(term_names(matrix.spec), matrix.spec.term_slices.values(), strict=True))
     first = [
         f"{expr}[{state['categories'][0]}]"
@@ -95,4 +108,40 @@ def full_matrix(design: Design, at: FixedTerms) -> FullMatrix:
     ]
     names = [f":{name}:" for name in matrix.spec.column_names]  # a level may hold a colon itself
     n_first = np.array([sum(f":{part}:" in name for part in first) for name in names], dtype=int)
-    return FullMatrix(values=matrix.values, places=slices, n_first=n_first)
+    return FullMatrix(values=values, places=slices, n_first=n_first)
+
+
+def _of_rows(source: FixedSource) -> tuple[mat.Matrix, np.ndarray]:
+    matrix = mat.build_full(source.spec, source.rows, context=source.context)  # type: ignore[arg-type]
+    return matrix, matrix.values
+
+
+def _of_invented_rows(source: FixedSource, X: np.ndarray) -> tuple[mat.Matrix, np.ndarray]:
+    """The columns as combinations of those of X, found on rows with all levels of the factors."""
+    rows = _invented_rows(source)
+    try:
+        matrix = mat.build_full(source.spec, rows, context=source.context)
+        kept = mat.replay(source.spec, rows, context=source.context)[:, list(source.kept)]
+    except Exception as error:  # whatever a function says to values that it was not made for
+        raise DataError(_NOT_INVENTED) from error
+    combined, _, rank, _ = np.linalg.lstsq(kept, matrix.values, rcond=None)
+    most = np.abs(matrix.values).max(initial=0.0)
+    off = np.abs(kept @ combined - matrix.values).max(initial=0.0)
+    if rank < kept.shape[1] or off > _SAME * most:
+        raise DataError(_NOT_INVENTED)
+    return matrix, X @ combined
+
+
+def _invented_rows(source: FixedSource) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    n = _ROWS * max(len(source.spec.column_names), 1)
+    data: dict[str, Any] = {}
+    for factor in dict.fromkeys(f for term in source.spec.formula for f in term.factors):
+        kind, state = source.spec.encoder_state.get(factor.expr, (None, {}))
+        names = factor_columns(factor)
+        if kind is not None and kind.value == "categorical" and len(names) == 1:
+            data[names[0]] = rng.permutation(np.resize(np.asarray(state["categories"]), n))
+    for name in variables(written(source.spec.formula)):
+        if name not in data and name not in source.context:
+            data[name] = rng.uniform(1.0, 2.0, n)
+    return pd.DataFrame(data)

@@ -22,6 +22,7 @@ from ..layouts.stream_pass import finish
 from ..numerics.namespace import NUMPY as xp
 from ..numerics.processes import float64
 from .checks import EXACT_TOL, check_identified, check_levels, check_rank, confounded
+from .column_moments import ColumnMoments, of_sums
 from .compressed import Compressed, few_groups
 from .design import Design, FixedSource
 from .from_formula import outer_group
@@ -38,6 +39,7 @@ class BatchDesign(Design):
     n_rows: int
     response_norms: tuple[float, float]  # largest |y| or its size, norm of y around its mean
     summed: Compressed
+    moments: ColumnMoments | None = None  # None: weighted, or without a constant column
 
     @property
     def nobs(self) -> int:
@@ -63,6 +65,10 @@ class BatchDesign(Design):
         largest, norm = self.response_norms
         return largest, norm / largest, float(self.n_rows)
 
+    def column_moments(self) -> ColumnMoments | None:
+        """See :meth:`Design.column_moments`."""
+        return self.moments
+
     @property
     def has_rows(self) -> bool:
         """See :meth:`Design.has_rows`."""
@@ -87,6 +93,15 @@ class _Terms:
         self.factors = [schema.factors.index(term.source.group) for term in self.terms]
         self.places = [schema.place(t)[1] for t in self.order]
         self.gram = sums.gram[np.ix_(self.columns, self.columns)]
+
+    def units(self) -> Units:
+        """Units of the columns of X that are kept."""
+        few, units = np.array(self.columns[:-1], dtype=int), self.sums.schema.units
+        return units._replace(
+            x_shift=np.asarray(units.x_shift)[few],
+            x_unit=np.asarray(units.x_unit)[few],
+            constant=np.asarray(units.constant)[few],
+        )
 
     def level(self, t: int) -> np.ndarray:
         """``z' W [z X y]`` of every level of a term, (L, k, k + p + 1)."""
@@ -210,7 +225,7 @@ def _assemble(sums: RowSums) -> Design:
     find = lambda: confounded(made.terms, sums.n_rows, made.moments)  # noqa: E731
     check_identified(made.terms, sums.n_rows, len(kept), find)
     shell = _shell(sums, made.terms, kept)
-    found, digits = _compressed(shell, made, sums.schema.units)
+    found, digits = _compressed(shell, made)
     spare = sums.n_rows - float(found.reach[0]) - len(kept) > 0
     if _unexplained(sums.gram) < EXACT_TOL or (spare and float(found.reach[1]) < EXACT_TOL):
         raise DataError(
@@ -224,18 +239,13 @@ def _assemble(sums: RowSums) -> Design:
             "near the data (lmm.schema with a sample), or fit the rows in memory",
             ConvergenceWarning,
         )
-    return replace(shell, summed=found)
+    return replace(shell, summed=found, moments=_moments(sums, made))
 
 
-def _compressed(shell: BatchDesign, made: _Terms, units: Units) -> tuple[Compressed, Digits]:
+def _compressed(shell: BatchDesign, made: _Terms) -> tuple[Compressed, Digits]:
     """The layout."""
     index, cells = shell.plan.index, made.at_cells()
-    few = np.array(made.columns[:-1], dtype=int)
-    units = units._replace(
-        x_shift=np.asarray(units.x_shift)[few],
-        x_unit=np.asarray(units.x_unit)[few],
-        constant=np.asarray(units.constant)[few],
-    )
+    units = made.units()
     layout: Any
     if isinstance(index, GroupIndex):
         layout, reach, digits = finish(grouped_sums(cells, index), units, index)
@@ -246,6 +256,15 @@ def _compressed(shell: BatchDesign, made: _Terms, units: Units) -> tuple[Compres
             layout, digits = sparse_layout_of_cells(cells, units, index)
         reach = layout.ranks(), layout.within_rss()
     return Compressed(layout=layout, reach=reach, few_groups=few_groups(shell.plan)), digits
+
+
+def _moments(sums: RowSums, made: _Terms) -> ColumnMoments | None:
+    """Moments of the columns; weighted sums have others."""
+    if sums.schema.columns.weights is not None or not made.gram[:-1].size:
+        return None
+    squares = [made.level(t)[:, :, : len(term.names)] for t, term in enumerate(made.terms)]
+    means = [each.sum(axis=0) / sums.n_rows for each in squares]
+    return of_sums(made.gram[:-1, :-1], made.units(), sums.n_rows, means)
 
 
 def _unexplained(gram: np.ndarray) -> float:

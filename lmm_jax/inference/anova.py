@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..designs.column_moments import known
 from ..designs.design import Design
 from ..designs.fixed_terms import FullMatrix, Term, fixed_terms, full_matrix
 
@@ -28,13 +29,15 @@ def hypotheses(design: Design, kind: int) -> dict[str, np.ndarray]:
         Of a formula, or of arrays: there every column is a term.
     kind : {1, 2, 3}
     """
-    at = fixed_terms(design)
+    at, X = fixed_terms(design), design.exog
+    if not design.has_rows:
+        X = known(design.column_moments(), "anova").exog_root
     if kind == 1 or len(at.terms) == 1:
-        found = sequential(design.exog, at.columns)
+        found = sequential(X, at.columns)
         return {name: found[name] for name in at.terms}
     if kind == 2:
-        return partial(design.exog, at.columns, at.terms)
-    return marginal(design.exog, full_matrix(design, at), at.terms, at.columns)
+        return partial(X, at.columns, at.terms)
+    return marginal(X, full_matrix(design, at, X), at.terms, at.columns)
 
 
 def sequential(X: np.ndarray, columns: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:

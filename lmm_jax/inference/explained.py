@@ -17,7 +17,6 @@ import numpy as np
 from scipy import special
 
 from ..designs.design import Design
-from ..designs.terms import RandomTerm
 from .delta import joint_relative_covariance
 from .record import FitRecord
 from .residual_rows import residual_thetas, row_slopes
@@ -61,20 +60,10 @@ class Estimate(NamedTuple):
     conf_high: float
 
 
-def moments_of(design: Design) -> Moments:
+def moments_of(design: Design) -> Moments | None:
     """Moments of the rows of a design, not weighted: a share is one of the variance of y."""
-    X, n = design.exog, design.nobs
-    centred = np.where(np.ptp(X, axis=0) == 0, 0.0, X - X.mean(axis=0))
-    root = np.linalg.qr(centred, mode="r") / np.sqrt(max(n - 1, 1))
-    return Moments(root, tuple(_mean_square(term) for term in design.terms), _spreads(design))
-
-
-def _mean_square(term: RandomTerm) -> np.ndarray:
-    """Mean of ``z z'`` over the rows, times the diagonal entry of A where levels are related."""
-    right = term.values
-    if term.relationship is not None:
-        right = right * term.relationship.diagonal[term.codes][:, :, None]
-    return np.einsum("nsa,nsb->ab", term.values, right) / len(right)
+    at = design.column_moments()
+    return at and Moments(at.centred_root, at.mean_squares, _spreads(design))
 
 
 def _spreads(design: Design) -> tuple[Spreads, ...]:

@@ -90,7 +90,7 @@ class DesignedModel(FittedModel):
         if self.kept is not None:
             return self.kept.moments
         design = self.design
-        return None if design is None or not design.has_rows else moments_of(design)
+        return None if design is None else moments_of(design)
 
     # ---- tests
 

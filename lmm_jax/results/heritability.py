@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..capabilities import require
+from ..designs.column_moments import known
 from ..errors import DataError
 from ..inference.explained import Moments, parts_of, share
 from ..inputs.arguments import items
@@ -107,8 +108,7 @@ def _factors(given: Any, names: Sequence[str], what: str) -> list[str]:
 
 def _base_moments(fit: DesignedModel, related: Sequence[str]) -> Moments:
     """Moments with related levels as in the base population: one on the diagonal of A."""
-    moments = fit._moments
-    assert moments is not None  # require has looked
+    moments = known(fit._moments, "heritability")
     products = list(moments.products)
     for t, label in enumerate(fit.term_labels):
         if label.factor not in related:

@@ -32,7 +32,7 @@ class Kept:
     fitted: pd.Series[float] | None  # None: the rows came in batches and are gone
     layout_info: LayoutInfo
     reference: Reference | None = None  # for marginal means
-    moments: Moments | None = None  # of the rows; None: they came in batches
+    moments: Moments | None = None  # of the rows; None: sums did not tell them
     residual: Residual | None = None  # without rows
 
     __repr__ = brief
@@ -71,7 +71,7 @@ def keep(
         fitted=fitted,
         layout_info=design.layout_info,
         reference=reference_of(design),
-        moments=moments_of(design) if design.has_rows else None,
+        moments=moments_of(design),
         residual=None if design.residual is None else design.residual.without_rows(),
     )
 

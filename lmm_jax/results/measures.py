@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..capabilities import require
+from ..designs.column_moments import known
 from ..errors import DataError
 from ..inference.collinearity import inflation
 from ..inference.explained import (
@@ -113,9 +114,7 @@ class ConditionalAIC(Shown):
 
 
 def _moments(fit: DesignedModel, what: str) -> Moments:
-    found = require(fit, what)._moments
-    assert isinstance(found, Moments)  # require has looked
-    return found
+    return known(require(fit, what)._moments, what)
 
 
 def _table(rows: Mapping[str, Estimate], name: str | None = None) -> pd.DataFrame:
