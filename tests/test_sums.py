@@ -236,6 +236,7 @@ def test_type_three_with_factors_that_interact():
     got, want = lmm.fit(sum(parts_of(formula))), lmm.fit(formula, DATA)
     assert len(want.anova(3)) == 8
     np.testing.assert_allclose(got.anova(3), want.anova(3), rtol=1e-6)
+    assert lmm.fit(sum(parts_of("y ~ 1 + (1 | school)"))).anova(3).empty
     knots = lmm.fit(sum(parts_of("y ~ bs(x, df=4) * f + (1 | school)")))
     with pytest.raises(lmm.DataError, match="take type=2"):  # no x is known to lie between them
         knots.anova(3)

@@ -144,4 +144,4 @@ def _invented_rows(source: FixedSource) -> pd.DataFrame:
     for name in variables(written(source.spec.formula)):
         if name not in data and name not in source.context:
             data[name] = rng.uniform(1.0, 2.0, n)
-    return pd.DataFrame(data)
+    return pd.DataFrame(data, index=range(n))
