@@ -225,9 +225,9 @@ def test_tests_of_terms_and_shares_of_variance_are_those_of_the_rows(name):
     formula, options = MODELS[name]
     got, want = lmm.fit(sum(parts_of(formula, **options))), lmm.fit(formula, DATA, **options)
     for kind in (1, 2, 3):
-        np.testing.assert_allclose(got.anova(kind), want.anova(kind), rtol=1e-6)
-    np.testing.assert_allclose(lmm.r2(got).table, lmm.r2(want).table, rtol=1e-6)
-    np.testing.assert_allclose(lmm.icc(got).adjusted, lmm.icc(want).adjusted, rtol=1e-6)
+        np.testing.assert_allclose(got.anova(kind), want.anova(kind), rtol=1e-8)
+    np.testing.assert_allclose(lmm.r2(got).table, lmm.r2(want).table, rtol=1e-8)
+    np.testing.assert_allclose(lmm.icc(got).adjusted, lmm.icc(want).adjusted, rtol=1e-8)
 
 
 def test_type_three_with_factors_that_interact():
@@ -235,7 +235,7 @@ def test_type_three_with_factors_that_interact():
     formula = "y ~ C(f, contr.sum) * C(day) * np.log(w) + x + (1 | school)"
     got, want = lmm.fit(sum(parts_of(formula))), lmm.fit(formula, DATA)
     assert len(want.anova(3)) == 8
-    np.testing.assert_allclose(got.anova(3), want.anova(3), rtol=1e-6)
+    np.testing.assert_allclose(got.anova(3), want.anova(3), rtol=1e-8)
     assert lmm.fit(sum(parts_of("y ~ 1 + (1 | school)"))).anova(3).empty
     knots = lmm.fit(sum(parts_of("y ~ bs(x, df=4) * f + (1 | school)")))
     with pytest.raises(lmm.DataError, match="take type=2"):  # no x is known to lie between them
