@@ -20,9 +20,9 @@ _CONSTANT = 1e-12
 class ColumnMoments(NamedTuple):
     """Moments of the columns of X and of every term, the rows taken as they are."""
 
-    exog_root: np.ndarray  # (r, p)  R'R = X'X
     centred_root: np.ndarray  # (r, p)  R'R is the covariance of the columns of X
     mean_squares: tuple[np.ndarray, ...]  # (k, k) a term: mean of z z'
+    exog_root: np.ndarray | None = None  # (r, p)  R'R = X'X; None where X itself is there
 
 
 def known(moments: M | None, what: str) -> M:
@@ -46,8 +46,7 @@ def of_rows(X: np.ndarray, terms: Sequence[RandomTerm]) -> ColumnMoments:
     n = len(X)
     centred = np.where(np.ptp(X, axis=0) == 0, 0.0, X - X.mean(axis=0))
     root = np.linalg.qr(centred, mode="r") / np.sqrt(max(n - 1, 1))
-    whole: np.ndarray = np.linalg.qr(X, mode="r")  # type: ignore[assignment]
-    return ColumnMoments(whole, root, tuple(map(_mean_square, terms)))
+    return ColumnMoments(root, tuple(map(_mean_square, terms)))
 
 
 def _mean_square(term: RandomTerm) -> np.ndarray:
@@ -86,7 +85,7 @@ def of_sums(
     size = np.linalg.norm(R, axis=0)
     centred[:, np.linalg.norm(centred, axis=0) < _CONSTANT * size] = 0.0
     return ColumnMoments(
-        R * unit + np.outer(v, shift),
         centred * unit / np.sqrt(max(n - 1, 1)),
         tuple(mean_squares),
+        R * unit + np.outer(v, shift),
     )

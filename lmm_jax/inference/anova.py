@@ -31,7 +31,9 @@ def hypotheses(design: Design, kind: int) -> dict[str, np.ndarray]:
     """
     at, X = fixed_terms(design), design.exog
     if not design.has_rows:
-        X = known(design.column_moments(), "anova").exog_root
+        root = known(design.column_moments(), "anova").exog_root
+        assert root is not None  # of sums
+        X = root
     if kind == 1 or len(at.terms) == 1:
         found = sequential(X, at.columns)
         return {name: found[name] for name in at.terms}
