@@ -79,7 +79,7 @@ def of_sums(
     constant, shift = np.asarray(units.constant), np.asarray(units.x_shift)
     if not constant.any():
         return None
-    R, unit = np.linalg.cholesky(gram).T, np.asarray(units.x_unit)
+    R, unit = _root(gram), np.asarray(units.x_unit)
     v = R @ (unit * constant) / (1.0 - shift @ constant)
     centred = R - np.outer(v, v @ R / n)
     size = np.linalg.norm(R, axis=0)
@@ -89,3 +89,11 @@ def of_sums(
         tuple(mean_squares),
         R * unit + np.outer(v, shift),
     )
+
+
+def _root(gram: np.ndarray) -> np.ndarray:
+    """R with ``R'R`` the matrix, which may have lost the digits that a Cholesky factor needs."""
+    size = np.sqrt(np.diagonal(gram))
+    e, V = np.linalg.eigh(gram / size[:, None] / size)
+    root: np.ndarray = np.sqrt(np.maximum(e, 0.0))[:, None] * V.T * size
+    return root
