@@ -382,7 +382,8 @@ def drop1(res: LMMResults, test: str = "F", *, df_method: str | None = None) -> 
     Raises
     ------
     DataError
-        A result without its data; fixed effects held fixed; an unknown test or method.
+        A result without its data; fixed effects held fixed; for ``"chisq"`` covariances held
+        fixed, penalties and sums over rows too; an unknown test or method.
 
     Examples
     --------

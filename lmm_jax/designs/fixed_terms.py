@@ -99,7 +99,11 @@ def full_matrix(design: Design, at: FixedTerms, X: np.ndarray) -> FullMatrix:
         places = {name: slice(c[0], c[0] + 1) for name, c in at.columns.items()}
         return FullMatrix(design.exog, places, np.zeros(design.exog.shape[1], dtype=int))
     source = design.source
-    matrix, values = _of_invented_rows(source, X) if source.rows is None else _of_rows(source)
+    if source.rows is None:
+        matrix, values = _of_invented_rows(source, X)
+    else:
+        matrix = mat.build_full(source.spec, source.rows, context=source.context)
+        values = matrix.values
     slices = dict(zip(term_names(matrix.spec), matrix.spec.term_slices.values(), strict=True))
     first = [
         f"{expr}[{state['categories'][0]}]"
@@ -109,11 +113,6 @@ def full_matrix(design: Design, at: FixedTerms, X: np.ndarray) -> FullMatrix:
     names = [f":{name}:" for name in matrix.spec.column_names]  # a level may hold a colon itself
     n_first = np.array([sum(f":{part}:" in name for part in first) for name in names], dtype=int)
     return FullMatrix(values=values, places=slices, n_first=n_first)
-
-
-def _of_rows(source: FixedSource) -> tuple[mat.Matrix, np.ndarray]:
-    matrix = mat.build_full(source.spec, source.rows, context=source.context)  # type: ignore[arg-type]
-    return matrix, matrix.values
 
 
 def _of_invented_rows(source: FixedSource, X: np.ndarray) -> tuple[mat.Matrix, np.ndarray]:
@@ -141,6 +140,8 @@ def _invented_rows(source: FixedSource) -> pd.DataFrame:
         names = factor_columns(factor)
         if kind is not None and kind.value == "categorical" and len(names) == 1:
             data[names[0]] = rng.permutation(np.resize(np.asarray(state["categories"]), n))
+        elif factor.eval_method.value == "lookup":  # whatever the caller calls by this name
+            data[names[0]] = rng.uniform(1.0, 2.0, n)
     for name in variables(written(source.spec.formula)):
         if name not in data and name not in source.context:
             data[name] = rng.uniform(1.0, 2.0, n)

@@ -262,9 +262,8 @@ def _moments(sums: RowSums, made: _Terms) -> ColumnMoments | None:
     """Moments of the columns; weighted sums have others."""
     if sums.schema.columns.weights is not None or not made.gram[:-1].size:
         return None
-    squares = [made.level(t)[:, :, : len(term.names)] for t, term in enumerate(made.terms)]
-    means = [each.sum(axis=0) / sums.n_rows for each in squares]
-    return of_sums(made.gram[:-1, :-1], made.units(), sums.n_rows, means)
+    squares = [sums.mean_squares(t) for t in made.order]
+    return of_sums(made.gram[:-1, :-1], made.units(), sums.n_rows, squares)
 
 
 def _unexplained(gram: np.ndarray) -> float:

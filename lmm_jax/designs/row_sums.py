@@ -60,12 +60,12 @@ class RowSums(SumArrays):
         """
         at = [*independent(self.gram[:-1, :-1]), len(self.gram) - 1]
         lost = fixed_digits(self.gram[np.ix_(at, at)]).lost
-        squares: list[Any] = [self._squares(t) for t in range(len(self.schema.terms))]
+        squares: list[Any] = [self.mean_squares(t) for t in range(len(self.schema.terms))]
         _, pivot = whiteners_of(squares, [term.structure for term in self.schema.terms])
         return max(lost, Digits(left=pivot, pivot=pivot).lost)
 
-    def _squares(self, t: int) -> np.ndarray:
-        """Cross-products of the columns of a term, a row."""
+    def mean_squares(self, t: int) -> np.ndarray:
+        """Cross-products of the columns of a term of the schema, a row, (k, k)."""
         factor, at = self.schema.place(t)
         return self.products[factor][:, at, at].sum(axis=0) / max(self.n_rows, 1)
 
