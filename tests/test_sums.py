@@ -230,6 +230,12 @@ def test_tests_of_terms_and_shares_of_variance_are_those_of_the_rows(name):
     np.testing.assert_allclose(lmm.icc(got).adjusted, lmm.icc(want).adjusted, rtol=1e-8)
 
 
+def test_type_three_beside_names_of_the_caller():
+    formula, names = "y ~ f * x + (1 | school)", {"x": 3.0, "f": "nonsense"}
+    got = lmm.fit(lmm.summarize(formula, DATA, context=names))
+    np.testing.assert_allclose(got.anova(3), lmm.fit(formula, DATA).anova(3), rtol=1e-8)
+
+
 def test_type_three_with_factors_that_interact():
     """Rows that are invented show what the columns of all levels are made of."""
     formula = "y ~ C(f, contr.sum) * C(day) * np.log(w) + x + (1 | school)"
