@@ -262,7 +262,7 @@ class _RelatedRows(_Rows):
         return float(2 * n + self.rotation.n_rows * (p + 3))
 
     def lanes(self, chunk: _Chunk, Y: np.ndarray, columns: Responses) -> Any:
-        return jax.device_put(related_lanes(self.known_subtracted(Y), self.rotation))
+        return related_lanes(self.known_subtracted(Y), self.rotation)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -274,13 +274,13 @@ class _GroupedRows(_Rows):
 
     @classmethod
     def of(cls, design: Design) -> _GroupedRows:
-        layout, index = design.layout, design.plan.index
+        layout, index = design.compressed.layout, design.plan.index
         assert isinstance(layout, GroupedLayout) and isinstance(index, GroupIndex)
         weights = np.ones(design.nobs) if design.weights is None else design.weights
         Z = tuple(term.values for term in design.terms)
         shared = share(design.free_exog(), Z, weights, index, layout)
         grid = design.compressed.merged.size() <= SMALL_PROBLEM
-        return cls(design=design, grid=grid, shared=shared, on_device=jax.device_put(shared))
+        return cls(design=design, grid=grid, shared=shared, on_device=shared)
 
     def numbers(self, masked: bool) -> float:
         shared = self.shared

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -17,9 +16,10 @@ from ..layouts.equal_groups import Classes
 from ..layouts.group_algebra import groups_there, reached
 from ..layouts.group_index import GroupIndex, Table
 from ..layouts.grouped import GroupedLayout
+from ..numerics.namespace import namespace
 from ..numerics.programs import compiled
 from .lane_compress import compress_many, lane_classes, merge_lanes
-from .lane_criterion import LaneBucket, Lanes
+from .lane_criterion import NUMPY_SECONDS, LaneBucket, Lanes
 
 
 class Shared(NamedTuple):
@@ -66,12 +66,13 @@ def _last_group(T: np.ndarray) -> int:
 
 def _shared_lanes(Y: Array, shared: Shared) -> Lanes:
     """Lanes of complete responses, (n, R)."""
+    xp = namespace(Y, shared.X)
     at = compress_many(Y, shared.X, shared.Z, shared.weights, shared.rows)
     buckets = []
     groups = zip(at.T, at.X, at.y, shared.classes, shared.rows.widths, strict=True)
     for T, X, y, classes, widths in groups:
         if classes is None:
-            copies = jnp.ones(T.shape[2], T.dtype)
+            copies = xp.ones(T.shape[2], T.dtype)
             X, y = X[:, :, :, None], y[:, :, None]
         else:
             T, X, y, copies = merge_lanes(T, X, y, classes)
@@ -83,7 +84,7 @@ def _shared_lanes(Y: Array, shared: Shared) -> Lanes:
         S_xx=at.S_xx[..., None],
         S_xy=at.S_xy,
         S_yy=at.S_yy,
-        usable=jnp.ones(Y.shape[1], bool),
+        usable=xp.ones(Y.shape[1], bool),
         **maps_of(at.maps),
     )
     return replace(lanes, usable=varies(Y, shared.weights[:, None], lanes))
@@ -91,12 +92,15 @@ def _shared_lanes(Y: Array, shared: Shared) -> Lanes:
 
 def _masked_lanes(Y: Array, W: Array, shared: Shared) -> Lanes:
     """Lanes of responses (n, R) with weights of their own, zero where a row is missing."""
+    xp = namespace(Y, W)
 
-    def one(y: Array, w: Array) -> tuple[Any, Array]:
-        layout = layout_of_rows(y, jnp.asarray(shared.X), shared.Z, w, shared.rows)
-        return layout, _independent(jnp.asarray(shared.X), w)
+    def one(response: tuple[Array, Array]) -> tuple[Any, Array]:
+        y, w = response
+        layout = layout_of_rows(y, xp.asarray(shared.X), shared.Z, w, shared.rows)
+        return layout, _independent(xp.asarray(shared.X), w)
 
-    at, independent = jax.vmap(one, (1, 1), -1)(Y, W)
+    found = xp.vmap(one)((Y.T, W.T))
+    at, independent = jax.tree.map(lambda a: xp.moveaxis(a, 0, -1), found)
     p = at.S0.shape[0] - 1
     buckets = tuple(
         LaneBucket(
@@ -115,33 +119,34 @@ def _masked_lanes(Y: Array, W: Array, shared: Shared) -> Lanes:
     return replace(lanes, usable=independent & varies(Y, W, lanes))
 
 
-shared_lanes = compiled(_shared_lanes)
-masked_lanes = compiled(_masked_lanes)
+shared_lanes = compiled(_shared_lanes, host=NUMPY_SECONDS)
+masked_lanes = compiled(_masked_lanes, host=NUMPY_SECONDS)
 
 
 def _independent(X: Array, w: Array) -> Array:
     """Whether the rows that are there leave the columns of X independent."""
+    xp = namespace(X, w)
     if X.shape[1] == 0:
-        return jnp.ones((), bool)
+        return xp.ones((), bool)
     gram = X.T @ (X * (w > 0).astype(X.dtype)[:, None])
-    scale = jax.lax.rsqrt(jnp.diagonal(gram))
-    L = jnp.linalg.cholesky(gram * scale[:, None] * scale[None])
-    return jnp.min(jnp.where(jnp.isfinite(L), jnp.diagonal(L), 0.0)) > DEPENDENT_TOL
+    scale = xp.rsqrt(xp.diagonal(gram))
+    L = xp.linalg.cholesky(gram * scale[:, None] * scale[None])
+    return xp.min(xp.where(xp.isfinite(L), xp.diagonal(L), 0.0)) > DEPENDENT_TOL
 
 
 def varies(Y: Array, W: Array, lanes: Lanes) -> Array:
     """What fit checks of one response: it is not constant, nor explained exactly; (R,)."""
-    there = W > 0
-    high = jnp.max(jnp.where(there, Y, -jnp.inf), axis=0)
-    low = jnp.min(jnp.where(there, Y, jnp.inf), axis=0)
-    largest = jnp.maximum(jnp.abs(high), jnp.abs(low))
-    unit = Y * jnp.where(there, 1.0 / jnp.where(largest > 0, largest, 1.0)[None], 0.0)
-    total = jnp.sum(W, axis=0)
-    centred = unit - (jnp.sum(unit * W, axis=0) / total)[None]
-    spread = jnp.sqrt(jnp.sum(W * centred * centred, axis=0))
+    xp, there = namespace(Y, W, lanes), W > 0
+    high = xp.max(xp.where(there, Y, -np.inf), axis=0)
+    low = xp.min(xp.where(there, Y, np.inf), axis=0)
+    largest = xp.maximum(xp.abs(high), xp.abs(low))
+    unit = Y * xp.where(there, 1.0 / xp.where(largest > 0, largest, 1.0)[None], 0.0)
+    total = xp.sum(W, axis=0)
+    centred = unit - (xp.sum(unit * W, axis=0) / total)[None]
+    spread = xp.sqrt(xp.sum(W * centred * centred, axis=0))
     floor = explained_exactly(largest, spread, total)
     ranks = sum(reached(b.T, b.copies) for b in lanes.buckets)
-    within = lanes.y_scale * jnp.sqrt(lanes.S_yy)
+    within = lanes.y_scale * xp.sqrt(lanes.S_yy)
     spare = lanes.n_obs - ranks - lanes.S_xx.shape[0]
     exact = (lanes.y_scale <= floor) | ((spare > 0) & (within <= floor))
     return (high > low) & ~exact & (lanes.n_obs > lanes.S_xx.shape[0])

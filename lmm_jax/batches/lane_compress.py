@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -21,6 +20,7 @@ from ..layouts.contract import Maps
 from ..layouts.equal_groups import Classes, find_classes
 from ..layouts.group_index import GroupIndex
 from ..numerics.linalg import eliminate
+from ..numerics.namespace import namespace
 
 # As in merged.py: pivots of B below this, relative to their diagonal, are rounding.
 _RANK_TOL = 1e-15
@@ -55,6 +55,7 @@ def compress_many(
     ManyColumns
         Lane by lane what ``compress`` makes of the column.
     """
+    xp = namespace(Y, X, weights)
     at = compress_columns(Y, X, Z, weights, index)
     p = X.shape[1]
     left, right = at.residual[:, :p], at.residual[:, p:]
@@ -63,10 +64,10 @@ def compress_many(
     return ManyColumns(
         T=tuple(at.T),
         X=tuple(c[:, :p] for c in at.c),
-        y=tuple(jnp.swapaxes(c[:, p:], 1, 2) for c in at.c),
+        y=tuple(xp.swapaxes(c[:, p:], 1, 2) for c in at.c),
         S_xx=left.T @ left,
         S_xy=left.T @ right,
-        S_yy=jnp.sum(right * right, axis=0),
+        S_yy=xp.sum(right * right, axis=0),
         maps=Maps(
             **{name: of[..., None] if name in shared else of for name, of in maps.items()}
             | {"whiteners": tuple(A[..., None] for A in at.whiteners)}
@@ -98,30 +99,30 @@ def merge_lanes(T: Array, X: Array, y: Array, classes: Classes) -> Merged:
         As in :class:`ManyColumns`, of one bucket.
     classes : Classes
     """
-    label, first = classes.label, classes.first
+    xp, label, first = namespace(T, X, y), classes.label, classes.first
     q, p, groups = X.shape
     D, R = first.size, y.shape[-1]
-    member = (jnp.asarray(label)[None] == jnp.arange(D, dtype=label.dtype)[:, None]).astype(X.dtype)
+    member = (xp.asarray(label)[None] == xp.arange(D, dtype=label.dtype)[:, None]).astype(X.dtype)
     x = X.reshape(q * p, groups)
     mine = member[:, None] * x[None]  # (D, q p, G)
-    B = jnp.einsum("dag,bg->abd", mine, x)
-    identity = jnp.broadcast_to(jnp.eye(q * p, dtype=X.dtype)[:, :, None], B.shape)
+    B = xp.einsum("dag,bg->abd", mine, x)
+    identity = xp.broadcast_to(xp.eye(q * p, dtype=X.dtype)[:, :, None], B.shape)
     U, Li = eliminate(B, identity, tol=_RANK_TOL)  # shared by all lanes
-    cross = (mine.reshape(-1, groups) @ jnp.swapaxes(y, 0, 1).reshape(groups, -1)).reshape(
+    cross = (mine.reshape(-1, groups) @ xp.swapaxes(y, 0, 1).reshape(groups, -1)).reshape(
         D, q * p, q, R
     )
-    upper = jnp.einsum("abd,dbqz->daqz", Li, cross)
-    square = jnp.einsum("dg,abgz->abdz", member, y[:, None] * y[None])
-    rest = square - jnp.einsum("daqz,dasz->qsdz", upper, upper)
-    empty = jnp.zeros((q, 0, D * R), X.dtype)
+    upper = xp.einsum("abd,dbqz->daqz", Li, cross)
+    square = xp.einsum("dg,abgz->abdz", member, y[:, None] * y[None])
+    rest = square - xp.einsum("daqz,dasz->qsdz", upper, upper)
+    empty = xp.zeros((q, 0, D * R), X.dtype)
     own = eliminate(rest.reshape(q, q, D * R), empty, tol=_RANK_TOL).U.reshape(q, q, D, R)
-    parts = [jnp.transpose(upper, (2, 0, 1, 3)), jnp.transpose(own, (1, 2, 0, 3))]
-    new_y = jnp.concatenate(parts, axis=2)
-    new_X = jnp.moveaxis(U, 2, 0).reshape(D, q * p, q, p).transpose(2, 3, 0, 1)
-    new_X = jnp.pad(new_X, ((0, 0), (0, 0), (0, 0), (0, q)))
+    parts = [upper.transpose(2, 0, 1, 3), own.transpose(1, 2, 0, 3)]
+    new_y = xp.concatenate(parts, axis=2)
+    new_X = xp.moveaxis(U, 2, 0).reshape(D, q * p, q, p).transpose(2, 3, 0, 1)
+    new_X = xp.pad(new_X, ((0, 0), (0, 0), (0, 0), (0, q)))
     return Merged(
         T=T[:, :, first],
         X=new_X,
         y=new_y,
-        copies=jnp.asarray(classes.counts, X.dtype),
+        copies=xp.asarray(classes.counts, X.dtype),
     )

@@ -18,7 +18,9 @@ from jax import Array, lax
 from ..covariance.theta import theta_size
 from ..layouts.group_algebra import reached
 from ..likelihood.criterion import Jet
+from ..numerics.namespace import NUMPY, STACKED, namespace
 from ..numerics.programs import compiled
+from ..numerics.stacked import as_lanes, lanes_last
 from ..optimize.minimize import FEW_GROUPS, is_extreme
 from ..optimize.newton import RUNNING, Solution, judge, propose
 from ..optimize.point import State
@@ -32,7 +34,7 @@ from ..optimize.starts import (
     with_submodels,
 )
 from .driver import LaneProblem, minimize_all
-from .lane_criterion import Lanes, deviance, lane_jet, lane_layout
+from .lane_criterion import NUMPY_SECONDS, Lanes, deviance, lane_jet, of_each_lane
 
 # A batch goes on with an eighth of its lanes once the others are done; smaller ones are finished.
 _SHRINK, SMALLEST = 8, 32
@@ -115,7 +117,7 @@ class _Responses(LaneProblem):
         return starts[..., place], wanted[:, place]
 
 
-_jet = compiled(lane_jet, static="reml")
+_jet = compiled(lane_jet, static="reml", host=NUMPY_SECONDS)
 
 
 def _for_steps(jet: Jet) -> Jet:
@@ -141,52 +143,52 @@ def _shapes(lanes: Lanes) -> Jet:
 
 def _find_starts(lanes: Lanes, *, reml: bool, grid: bool) -> tuple[Array, Array]:
     """Candidates (K, m, R), best first, and which of them deserve a run, (K, R)."""
-    R = lanes.S_yy.shape[0]
+    xp, R = namespace(lanes), lanes.S_yy.shape[0]
     if not grid:
-        moments = jax.vmap(lambda i: lane_layout(lanes, i).start_moments(), out_axes=-1)
-        return moments(jnp.arange(R))[None], jnp.ones((1, R), bool)
+        moments = of_each_lane(lambda layout: layout.start_moments(), lanes)
+        return moments[None], xp.ones((1, R), bool)
     points, near = start_grid(lanes.structures)
-    starts, wanted = _lowest(jnp.asarray(points, lanes.S_yy.dtype)[:, :, None], near, lanes, reml)
+    starts, wanted = _lowest(xp.asarray(points, lanes.S_yy.dtype)[:, :, None], near, lanes, reml)
     # a lane without a finite value gets one run, which says so
-    return starts, wanted.at[0].set(True)
+    return starts, xp.at(wanted)[0].set(True)
 
 
 def _lowest(thetas: Array, near: np.ndarray, lanes: Lanes, reml: bool) -> tuple[Array, Array]:
     """The lowest local minima among candidates (N, m, R or 1) of every lane."""
-    R = lanes.S_yy.shape[0]
-    values = lax.map(lambda theta: deviance(theta, lanes, reml=reml), thetas)
-    values = jnp.where(jnp.isfinite(values), values, jnp.inf)
-    ranked = jnp.where(local_minima(values, jnp.asarray(near)), values, jnp.inf)
-    thetas = jnp.broadcast_to(thetas, (*thetas.shape[:2], R))
+    xp, R = namespace(thetas, lanes), lanes.S_yy.shape[0]
+    values = xp.map(lambda theta: deviance(theta, lanes, reml=reml), thetas)
+    values = xp.where(xp.isfinite(values), values, np.inf)
+    ranked = xp.where(local_minima(values, xp.asarray(near)), values, np.inf)
+    thetas = xp.broadcast_to(thetas, (*thetas.shape[:2], R))
     starts, wanted = [], []
     for _ in range(min(MAX_RUNS, len(near))):
-        at = jnp.argmin(ranked, axis=0)
-        taken = jnp.arange(len(near))[:, None] == at[None]
-        starts.append(jnp.take_along_axis(thetas, at[None, None], axis=0)[0])
-        wanted.append(jnp.isfinite(jnp.min(ranked, axis=0)))
-        ranked = jnp.where(taken, jnp.inf, ranked)
-    return jnp.stack(starts), jnp.stack(wanted)
+        at = xp.argmin(ranked, axis=0)
+        taken = xp.arange(len(near))[:, None] == at[None]
+        starts.append(xp.take_along_axis(thetas, at[None, None], axis=0)[0])
+        wanted.append(xp.isfinite(xp.min(ranked, axis=0)))
+        ranked = xp.where(taken, np.inf, ranked)
+    return xp.stack(starts), xp.stack(wanted)
 
 
 def _find_singular(theta: Array, lanes: Lanes, *, reml: bool, few: bool) -> tuple[Array, Array]:
     """Starts from singular covariances and submodels, (K, m, R), and which deserve a run."""
-    grid = singular_grid(lanes.structures)
+    xp, grid = namespace(theta, lanes), singular_grid(lanes.structures)
     assert grid is not None  # the caller has looked
-    points = jnp.asarray(grid.thetas, theta.dtype)
-    of_lane = lambda best, i: with_submodels(points, best, lane_layout(lanes, i))  # noqa: E731
-    thetas = jax.vmap(of_lane, (-1, 0), -1)(theta, jnp.arange(theta.shape[1]))
+    points = xp.asarray(grid.thetas, theta.dtype)
+    of_lane = lambda layout, best: with_submodels(points, best, layout)  # noqa: E731
+    thetas = of_each_lane(of_lane, lanes, theta)
     starts, wanted = _lowest(thetas, grid.neighbours, lanes, reml)
     extreme = is_extreme(theta)
     hidden = extreme | (few & (widest(lanes.structures) > 2))
     for far, ask in zip(far_starts(lanes.structures), (hidden, extreme), strict=True):
-        more = jnp.asarray(far, theta.dtype)[:, :, None]
-        starts = jnp.concatenate([starts, jnp.broadcast_to(more, (*far.shape, theta.shape[1]))])
-        wanted = jnp.concatenate([wanted, jnp.broadcast_to(ask, (len(far), theta.shape[1]))])
+        more = xp.asarray(far, theta.dtype)[:, :, None]
+        starts = xp.concatenate([starts, xp.broadcast_to(more, (*far.shape, theta.shape[1]))])
+        wanted = xp.concatenate([wanted, xp.broadcast_to(ask, (len(far), theta.shape[1]))])
     return starts, wanted
 
 
-_starts = compiled(_find_starts, static=("reml", "grid"))
-_singular = compiled(_find_singular, static=("reml", "few"))
+_starts = compiled(_find_starts, static=("reml", "grid"), host=NUMPY_SECONDS)
+_singular = compiled(_find_singular, static=("reml", "few"), host=NUMPY_SECONDS)
 
 
 def _few_groups(lanes: Lanes) -> bool:
@@ -200,6 +202,8 @@ def _few_groups(lanes: Lanes) -> bool:
 
 def _advance(s: State, lanes: Lanes, few: Any, *, reml: bool, maxiter: Any, tol: Any) -> State:
     """Ticks until no more than ``few`` lanes are running."""
+    if namespace(s.theta, lanes) is NUMPY:
+        return _advance_on_host(s, lanes, few, reml=reml, maxiter=maxiter, tol=tol)
     ahead = jax.vmap(lambda s, tol: propose(s, lanes.structures, tol), (-1, None), -1)
     verdict = jax.vmap(judge, (-1, -1, -1, None), -1)
 
@@ -216,7 +220,20 @@ def _advance(s: State, lanes: Lanes, few: Any, *, reml: bool, maxiter: Any, tol:
     return lax.while_loop(lambda s: jnp.sum(s.status == RUNNING) > few, tick, s)
 
 
-_run = compiled(_advance, static="reml")
+def _advance_on_host(
+    s: State, lanes: Lanes, few: int, *, reml: bool, maxiter: int, tol: float
+) -> State:
+    """The same in NumPy, all lanes side by side."""
+    at, R = as_lanes(s), lanes.S_yy.shape[0]
+    while (running := at.status == RUNNING).lanes.sum() > few:
+        step = propose(at, lanes.structures, tol)
+        jet = _for_steps(lane_jet(step.trial.lanes, lanes, reml=reml))
+        at = STACKED.choose(running, judge(at, step, as_lanes(jet), maxiter), at)
+    out: State = lanes_last(at, R)
+    return out
+
+
+_run = compiled(_advance, static="reml", host=NUMPY_SECONDS)
 
 
 # ------------------------------------------------------------ some of the lanes
@@ -227,7 +244,7 @@ def _take(tree: Any, index: Array, R: int) -> Any:
     return jax.tree.map(lambda a: a if a.shape[-1:] != (R,) else a[..., index], tree)
 
 
-_select = compiled(_take, static="R")
+_select = compiled(_take, static="R", host=NUMPY_SECONDS)
 
 
 def pick_lanes(lanes: Lanes, index: np.ndarray) -> Lanes:

@@ -15,7 +15,7 @@ from ..layouts.rotation import Spectrum, ids_of, rotate, spectrum_of
 from ..numerics.programs import compiled
 from ..reprs import brief
 from .lane_arrays import varies
-from .lane_criterion import LaneBucket, Lanes
+from .lane_criterion import NUMPY_SECONDS, LaneBucket, Lanes
 
 # Maps that do not depend on the response.
 _SHARED = ("beta_map", "log_det_map", "n_obs", "log_weights")
@@ -78,4 +78,4 @@ def related_lanes(Y: np.ndarray, rotation: Rotation) -> Lanes:
     return replace(lanes, usable=_varies(Y, rotation.weights[:, None], lanes))
 
 
-_varies = compiled(varies)
+_varies = compiled(varies, host=NUMPY_SECONDS)

@@ -33,13 +33,12 @@ AnyArray = TypeVar("AnyArray", Array, np.ndarray)
 
 def rows_there(T: AnyArray) -> AnyArray:
     """Which rows of every group's T are there, and not zero throughout; (q, ...) of bool."""
-    return (T != 0).any(axis=1)
+    return namespace(T).any(T != 0, axis=1)
 
 
 def groups_there(T: AnyArray) -> AnyArray:
     """Which groups are no padding, (...) of bool."""
-    there: Any = rows_there(T)
-    return there.any(axis=0)
+    return namespace(T).any(rows_there(T), axis=0)
 
 
 def reached(T: AnyArray, copies: AnyArray) -> AnyArray:
@@ -55,7 +54,8 @@ def reached(T: AnyArray, copies: AnyArray) -> AnyArray:
     -------
     Array, shape (...)
     """
-    return (rows_there(T).astype(copies.dtype) * copies[None]).sum(axis=(0, 1))
+    xp = namespace(T, copies)
+    return xp.sum(rows_there(T).astype(copies.dtype) * copies[None], axis=(0, 1))
 
 
 def lambda_of(

@@ -162,7 +162,7 @@ def _cond(which: Any, first: Callable[..., Any], second: Callable[..., Any], *ar
 
 def _vmap(fun: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def call(rows: Any) -> Any:
-        found = [fun(row) for row in rows]
+        found = [fun(row) for row in (zip(*rows, strict=True) if type(rows) is tuple else rows)]
         return jax.tree.map(lambda *leaves: np.stack(leaves), *found)
 
     return call
@@ -294,7 +294,7 @@ def _pad(array: np.ndarray, widths: Sequence[tuple[int, int]]) -> np.ndarray:
 
 # What numerical code uses of both libraries as it is.
 _SHARED = (
-    *("abs", "add", "all", "any", "append", "arange", "argmax", "argsort", "asarray"),
+    *("abs", "add", "all", "any", "append", "arange", "argmax", "argmin", "argsort", "asarray"),
     *("broadcast_to", "clip", "concatenate", "diag", "diagonal", "einsum", "exp", "exp2", "expm1"),
     *("eye", "floor", "full", "full_like", "isfinite", "log", "log1p", "log2", "max", "maximum"),
     *("mean", "min", "minimum", "moveaxis", "ones", "ones_like", "pad", "repeat", "sqrt"),
@@ -341,6 +341,7 @@ NUMPY = SimpleNamespace(
         while_loop=_while_loop,
         cond=_cond,
         vmap=_vmap,
+        map=lambda fun, rows: _vmap(fun)(rows),
         side_by_side=side_by_side,
         segment_sum=_segment_sum,
         segment_products=_segment_products,
@@ -376,6 +377,7 @@ JAX = SimpleNamespace(
         while_loop=lax.while_loop,
         cond=lax.cond,
         vmap=jax.vmap,
+        map=lax.map,
         side_by_side=jax.vmap,
         segment_sum=jax.ops.segment_sum,
         segment_products=_traced_products,

@@ -118,6 +118,16 @@ for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
     setattr(Stacked, f"__{_name}__", _operator(getattr(operator, f"__{_name}__"))[0])
 
 
+def as_lanes(tree: Any) -> Any:
+    """Arrays with a last axis of R lanes, of any tree."""
+    return jax.tree.map(Stacked, tree)
+
+
+def lanes_last(tree: Any, R: int) -> Any:
+    """The same as arrays again; what lanes share is repeated."""
+    return _mapped(lambda leaf: _filled(leaf, R), tree)
+
+
 def stacked(tree: Any) -> Any:
     """Arrays with a leading axis of R lanes, (R, ...), of any tree, as lanes."""
     return jax.tree.map(lambda rows: Stacked(np.ascontiguousarray(np.moveaxis(rows, 0, -1))), tree)
@@ -425,7 +435,8 @@ def stacked_namespace(plain: SimpleNamespace) -> SimpleNamespace:
         while_loop=_while_loop,
     )
     elementwise = (
-        *("abs", "add", "exp", "isfinite", "log", "maximum", "minimum", "rsqrt", "sqrt", "tanh"),
+        *("abs", "add", "clip", "exp", "isfinite", "log", "maximum", "minimum"),
+        *("rsqrt", "sqrt", "tanh"),
     )
     own |= {name: _elementwise(getattr(plain, name)) for name in (*elementwise, "where")}
     like = ("full_like", "ones_like", "segment_sum", "zeros_like")
