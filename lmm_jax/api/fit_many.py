@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,38 +11,26 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..batches.lane_arrays import Shared, masked_lanes, share, shared_lanes
+from ..batches.chunks import read_ahead, split_chunks
 from ..batches.lane_criterion import Lanes
 from ..batches.lane_minimize import SMALLEST, join_lanes, minimize_lanes, pick_lanes
-from ..batches.related_lanes import Rotation, related_lanes, rotation_of
+from ..batches.lane_rows import GroupedRows, LaneRows, RelatedRows
 from ..capabilities import require
 from ..designs.design import Design
 from ..designs.labels import term_labels
 from ..designs.residual import residual_label
-from ..designs.responses import Responses, levels_remain, read_model, turned
+from ..designs.responses import Responses, read_model, turned
 from ..errors import ConvergenceWarning, DataError, warn_user
 from ..inference.estimates import ManyEstimates, estimate_many
 from ..inputs.arguments import choice, flag, hinted, whole_number
-from ..layouts.group_index import GroupIndex
-from ..layouts.grouped import GroupedLayout
 from ..numerics.parts import PART
 from ..numerics.processes import float64
 from ..numerics.progress import progress_bar
 from ..numerics.read_only import read_only
-from ..numerics.shapes import round_up
 from ..optimize.newton import DECREMENT_TOL, RUNNING, Solution
-from ..optimize.starts import SMALL_PROBLEM
 from ..results.many import ManyResults
 from .fit_each import Refit, fit_each, fit_few
 from .options import Options, read_options
-
-# Lanes that go side by side at most: what one step of many touches should stay in the caches of
-# a processor; an accelerator wants more. Responses with gaps keep arrays of their own.
-_MAX_LANES = {"cpu": 4096}
-_MAX_LANES_ELSEWHERE = 1 << 17
-_LEAST_LANES = 64
-# Part of the free memory that a chunk may take, and arrays of its size that live at once.
-_MEMORY_SHARE, _COPIES = 0.25, 16
 
 
 @hinted
@@ -184,12 +171,14 @@ def _fit_all(
         _check_complete(whole, columns)
     bar = progress_bar(columns.count, "fit", progress)
     with float64(), bar as tick, _workers() as pool:
-        rows: _Rows = _RelatedRows.of(design) if design.is_related else _GroupedRows.of(design)
+        rows: LaneRows = RelatedRows.of(design) if design.is_related else GroupedRows.of(design)
         how = dict(grid=rows.grid, reml=options.reml, maxiter=options.maxiter, tol=options.gtol)
         run = _Run(how, design.held, pool)
         for masked in (False, True):
-            chunks = _chunks(np.flatnonzero(whole != masked), rows, chunk_size, masked)
-            for i, (chunk, Y) in enumerate(_read_ahead(chunks, columns, pool)):
+            chunks = split_chunks(
+                np.flatnonzero(whole != masked), rows.numbers(masked), chunk_size, masked
+            )
+            for i, (chunk, Y) in enumerate(read_ahead(chunks, columns, pool)):
                 lanes = rows.lanes(chunk, Y, columns)
                 defer = len(chunks) > 1 and chunk.size >= 8 * SMALLEST
                 run.minimize(lanes, chunk.which, defer=defer)
@@ -222,89 +211,6 @@ def _check_complete(whole: np.ndarray, columns: Responses) -> None:
         "all responses of a call need the same rows and weights. Fit it by lmm.fit, or those with "
         "the same rows together, with subset="
     )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Rows:
-    """Rows that responses share, and the way to their lanes."""
-
-    design: Design
-    grid: bool  # start from a grid, or from moment estimates
-
-    def numbers(self, masked: bool) -> float:
-        """Numbers that a lane keeps busy."""
-        raise NotImplementedError
-
-    def lanes(self, chunk: _Chunk, Y: np.ndarray, columns: Responses) -> Any:
-        """Lanes of the responses of a chunk."""
-        raise NotImplementedError
-
-    def known_subtracted(self, Y: np.ndarray) -> np.ndarray:
-        """Y without the offset and the held fixed effects."""
-        known = self.design.known_part()
-        return Y if known is None else Y - known[:, None]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _RelatedRows(_Rows):
-    """Of one related term, rotated."""
-
-    rotation: Rotation
-
-    @classmethod
-    def of(cls, design: Design) -> _RelatedRows:
-        rotation = rotation_of(design)
-        grid = rotation.n_rows * (rotation.X.shape[1] + 2) <= SMALL_PROBLEM
-        return cls(design=design, grid=grid, rotation=rotation)
-
-    def numbers(self, masked: bool) -> float:
-        n, p = self.rotation.X.shape
-        return float(2 * n + self.rotation.n_rows * (p + 3))
-
-    def lanes(self, chunk: _Chunk, Y: np.ndarray, columns: Responses) -> Any:
-        return related_lanes(self.known_subtracted(Y), self.rotation)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _GroupedRows(_Rows):
-    """Of independent groups."""
-
-    shared: Shared
-    on_device: Any
-
-    @classmethod
-    def of(cls, design: Design) -> _GroupedRows:
-        layout, index = design.compressed.layout, design.plan.index
-        assert isinstance(layout, GroupedLayout) and isinstance(index, GroupIndex)
-        weights = np.ones(design.nobs) if design.weights is None else design.weights
-        Z = tuple(term.values for term in design.terms)
-        shared = share(design.free_exog(), Z, weights, index, layout)
-        grid = design.compressed.merged.size() <= SMALL_PROBLEM
-        return cls(design=design, grid=grid, shared=shared, on_device=shared)
-
-    def numbers(self, masked: bool) -> float:
-        shared = self.shared
-        n, p = shared.X.shape
-        widths = [sum(k * w for k, w in zip(shared.rows.sizes, ws, strict=True))
-                  for ws in shared.rows.widths]  # fmt: skip
-        out = n * (p + 2 if masked else 2)
-        for q, groups, classes in zip(widths, shared.rows.n_groups, shared.classes, strict=True):
-            merged = classes is not None and not masked
-            entries = q * (p + 1) * len(classes.first) if merged and classes else groups
-            out += entries * q * (q + p + 1) + groups * q
-        return float(out)
-
-    def lanes(self, chunk: _Chunk, Y: np.ndarray, columns: Responses) -> Any:
-        Y = self.known_subtracted(Y)
-        if not chunk.masked:
-            return shared_lanes(Y, self.on_device)
-        W = columns.take_weights(chunk.which, chunk.size)
-        W = np.broadcast_to(self.shared.weights[:, None], Y.shape) if W is None else W
-        W = np.where(np.isnan(Y), 0.0, W)
-        enough = levels_remain(self.design, W) & ~np.isinf(Y).any(axis=0)
-        Y = np.where(W > 0, Y, 0.0)
-        lanes = masked_lanes(np.where(np.isfinite(Y), Y, 0.0), W, self.on_device)
-        return replace(lanes, usable=lanes.usable & enough)
 
 
 @dataclass(slots=True, eq=False)
@@ -371,64 +277,6 @@ class _Run:
                     joined,
                 )
                 self.minimize(lanes, part, defer=False)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Chunk:
-    """Responses that are fitted side by side, in a batch that may be larger."""
-
-    which: np.ndarray
-    size: int
-    masked: bool
-
-
-def _chunks(which: np.ndarray, rows: _Rows, chunk_size: int | None, masked: bool) -> list[_Chunk]:
-    """Chunks of one size, so that one program serves them all."""
-    if not which.size:
-        return []
-    largest = _chunk_lanes(rows, chunk_size, masked)
-    count = -(-which.size // -(-which.size // largest))
-    least = min(_LEAST_LANES, largest)
-    size = max(2, count if chunk_size is not None else round_up(count, least))
-    return [
-        _Chunk(which[start : start + count], size, masked) for start in range(0, which.size, count)
-    ]
-
-
-def _chunk_lanes(rows: _Rows, chunk_size: int | None, masked: bool) -> int:
-    """Lanes of a chunk: as asked for, or a power of two that fits the memory."""
-    if chunk_size is not None:
-        return int(chunk_size)
-    limit = _MEMORY_SHARE * _free_memory() / (8 * _COPIES * rows.numbers(masked))
-    most = _MAX_LANES.get(jax.default_backend(), _MAX_LANES_ELSEWHERE)
-    most = most // 8 if masked else most
-    return 1 << int(np.log2(max(2, min(most, limit))))
-
-
-def _free_memory() -> float:
-    """Bytes that are free where the lanes live."""
-    stats = jax.local_devices()[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        return float(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
-    try:
-        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (ValueError, OSError, AttributeError):  # not Linux
-        return 2e9
-
-
-def _read_ahead(
-    chunks: list[_Chunk], columns: Responses, pool: ThreadPoolExecutor
-) -> Iterator[tuple[_Chunk, np.ndarray]]:
-    """Chunks and their responses, which are copied while the chunk before them is fitted."""
-
-    def take(at: slice) -> list[Future[np.ndarray]]:
-        return [pool.submit(columns.take, chunk.which, chunk.size) for chunk in chunks[at]]
-
-    coming = take(slice(1))
-    for i, chunk in enumerate(chunks):
-        Y = coming.pop().result()
-        coming = take(slice(i + 1, i + 2))
-        yield chunk, Y
 
 
 def _warn(found: ManyEstimates) -> None:
