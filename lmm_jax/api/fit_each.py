@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -15,14 +14,9 @@ from ..designs.responses import Responses, one_response
 from ..errors import ConvergenceWarning, DataError
 from ..inference.estimates import ManyEstimates, put_estimates, unknown_estimates
 from ..numerics.progress import progress_bar
-from ..numerics.tiers import Tier, compiling, running_on
 from ..results.lmm import LMMResults
 from .fit import fit
 from .options import Options
-
-# Seconds that a fit takes for a number of X, and numbers that take as long as all that it does
-# whatever their number.
-_ONE_BY_ONE, _A_FIT = Tier(2e-7), 40_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,26 +30,6 @@ class Refit:
     def fit_one(self, number: int) -> LMMResults:
         """The fit of a response by its number."""
         return fit(one_response(self.design, self.columns, number), **self.options)
-
-
-def fit_few(
-    design: Design, columns: Responses, progress: bool, options: Options
-) -> ManyEstimates | None:
-    """One after another where that takes less time than a compilation; None elsewhere."""
-    if design.is_related:
-        return None
-    p, m = design.exog.shape[1], theta_size(design.structures)
-    index = design.plan.index
-    key = p, index.structures, getattr(index, "widths", None), getattr(index, "n_groups", None)
-    numbers = columns.count * (_A_FIT + design.exog.size)
-    if not _ONE_BY_ONE.takes_numpy(key, numbers, 2.0 * compiling(m)):  # of lanes, and their tests
-        _ONE_BY_ONE.add_compiled(key)
-        return None
-    start = perf_counter()
-    with running_on("numpy"):
-        found = fit_each(design, columns, progress, options)
-    _ONE_BY_ONE.add(key, perf_counter() - start)
-    return found
 
 
 def fit_each(design: Design, columns: Responses, progress: bool, options: Options) -> ManyEstimates:

@@ -6,16 +6,18 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from time import perf_counter
 from typing import Any
 
 import jax
 import numpy as np
 
-from ..batches.chunks import read_ahead, split_chunks
-from ..batches.lane_criterion import Lanes
+from ..batches.chunks import Chunk, read_ahead, split_chunks
+from ..batches.lane_criterion import NUMPY_SECONDS, Lanes
 from ..batches.lane_minimize import SMALLEST, join_lanes, minimize_lanes, pick_lanes
-from ..batches.lane_rows import GroupedRows, LaneRows, RelatedRows
+from ..batches.lane_rows import LaneRows
 from ..capabilities import require
+from ..covariance.theta import theta_size
 from ..designs.design import Design
 from ..designs.labels import term_labels
 from ..designs.residual import residual_label
@@ -27,10 +29,14 @@ from ..numerics.parts import PART
 from ..numerics.processes import float64
 from ..numerics.progress import progress_bar
 from ..numerics.read_only import read_only
+from ..numerics.tiers import RUNTIMES, Tier, compiling, running_on, staying_on
 from ..optimize.newton import DECREMENT_TOL, RUNNING, Solution
 from ..results.many import ManyResults
-from .fit_each import Refit, fit_each, fit_few
+from .fit_each import Refit, fit_each
 from .options import Options, read_options
+
+# Where lanes run, and how many compilations of a small program those of the lanes take.
+_LANES, _PROGRAMS = Tier(NUMPY_SECONDS), 2.0
 
 
 @hinted
@@ -55,13 +61,14 @@ def fit_many(
     relatedness: Mapping[str, Any] | None = None,
     residual: str | None = None,
     responses_in: str = "columns",
+    runtime: str = "auto",
 ) -> ManyResults:
     """Fit one linear mixed model to many responses, each with parameters of its own.
 
     Every response gets the estimates that :func:`lmm_jax.fit` gives it, in a
     small part of the time: what the responses share is computed once, and
-    thousands of optimizations go side by side. A few, while that takes less time than to
-    compile a program for many, and models with a residual covariance are fitted one after another.
+    thousands of optimizations go side by side. Models with a residual covariance are fitted one
+    after another.
 
     Parameters
     ----------
@@ -96,6 +103,10 @@ def fit_many(
     responses_in : {"columns", "rows"}
         "rows": the responses are an array or frame of shape (R, n), a row a response, as
         tables of genes by samples are.
+    runtime : {"auto", "numpy", "jax"}
+        Where the lanes run. "auto": in NumPy while that takes less time than to compile programs
+        for them, compiled where there are programs, and once NumPy has spent on a model what
+        compiling it costs. The two agree to eleven digits.
 
     Returns
     -------
@@ -126,6 +137,7 @@ def fit_many(
     """
     options = read_options(reml, maxiter, gtol, df_method, batches=True)
     progress = flag(progress, "progress")
+    runtime = choice(runtime, "runtime", RUNTIMES)
     if chunk_size is not None:
         chunk_size = whole_number(chunk_size, "chunk_size", least=1)
     if choice(responses_in, "responses_in", ("columns", "rows")) == "rows":
@@ -136,12 +148,11 @@ def fit_many(
         residual=residual,
     )  # fmt: skip
     require(design, "fit_many")
-    few = None
-    if design.residual is not None:
-        few = fit_each(design, columns, progress, options)
-    elif chunk_size is None:
-        few = fit_few(design, columns, progress, options)
-    found = few or _fit_all(design, columns, chunk_size, progress, options)
+    with running_on(runtime):
+        if design.residual is not None:
+            found = fit_each(design, columns, progress, options)
+        else:
+            found = _fit_all(design, columns, chunk_size, progress, options)
     _warn(found)
     if options.df_method == "normal":
         found = found._replace(df=np.where(np.isnan(found.df), np.nan, np.inf))
@@ -171,20 +182,43 @@ def _fit_all(
         _check_complete(whole, columns)
     bar = progress_bar(columns.count, "fit", progress)
     with float64(), bar as tick, _workers() as pool:
-        rows: LaneRows = RelatedRows.of(design) if design.is_related else GroupedRows.of(design)
+        rows = LaneRows.of(design)
         how = dict(grid=rows.grid, reml=options.reml, maxiter=options.maxiter, tol=options.gtol)
         run = _Run(how, design.held, pool)
-        for masked in (False, True):
-            chunks = split_chunks(
-                np.flatnonzero(whole != masked), rows.numbers(masked), chunk_size, masked
-            )
-            for i, (chunk, Y) in enumerate(read_ahead(chunks, columns, pool)):
-                lanes = rows.lanes(chunk, Y, columns)
-                defer = len(chunks) > 1 and chunk.size >= 8 * SMALLEST
-                run.minimize(lanes, chunk.which, defer=defer)
-                run.finish(lanes, everything=i + 1 == len(chunks))
-                tick(chunk.which.size)
+        parts = [
+            split_chunks(np.flatnonzero(which), rows.numbers(masked), chunk_size, masked)
+            for masked, which in ((False, whole), (True, ~whole))
+        ]
+        with _one_runtime(rows, parts, options.reml) as compiled:
+            rows = rows.placed() if compiled else rows
+            for chunks in parts:
+                for i, (chunk, Y) in enumerate(read_ahead(chunks, columns, pool)):
+                    lanes = rows.lanes(chunk, Y, columns)
+                    lanes = jax.device_put(lanes) if compiled else lanes
+                    defer = compiled and len(chunks) > 1 and chunk.size >= 8 * SMALLEST
+                    run.minimize(lanes, chunk.which, defer=defer)
+                    run.finish(lanes, everything=i + 1 == len(chunks))
+                    tick(chunk.which.size)
         return run.joined()
+
+
+@contextmanager
+def _one_runtime(rows: LaneRows, parts: list[list[Chunk]], reml: bool) -> Iterator[bool]:
+    """Context that stays on NumPy where all chunks take less time than to compile for them.
+
+    Its value is whether it is compiled programs that run.
+    """
+    key = rows.key(), reml, tuple(chunks[0].size for chunks in parts if chunks)
+    counts = (sum(chunk.which.size for chunk in chunks) for chunks in parts)
+    price = _PROGRAMS * compiling(theta_size(rows.design.structures))
+    on_numpy = _LANES.takes_numpy(key, rows.work(*counts), price)
+    begun = perf_counter()
+    with staying_on("numpy" if on_numpy else "jax"):
+        yield not on_numpy
+    if on_numpy:
+        _LANES.add(key, perf_counter() - begun)
+    else:
+        _LANES.add_compiled(key)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ from ..numerics.stacked import as_lanes, lanes_last
 # See lmm_jax.layouts.grouped.
 _EXACT_WIDTH = 3
 # Seconds that NumPy takes for each number of the lanes, about.
-NUMPY_SECONDS = 1e-7
+NUMPY_SECONDS = 4e-8
 # Rows up to which a factorization is written out: batches are large and worth the compilation.
 _UNROLL = 8
 
@@ -113,8 +113,9 @@ def _lane_product(names: list[str], out: str, A: Array, B: Array) -> Array:
         left, right, A, B = right, left, B, A
     summed = [c for c in left if c in right]
     kept = [c for c in left + right if c not in summed]
-    product = np.tensordot(A, B, ([*map(left.index, summed)], [*map(right.index, summed)]))
-    return product.transpose([kept.index(c) for c in out + "Z"])
+    product: Any = np.tensordot(A, B, ([*map(left.index, summed)], [*map(right.index, summed)]))
+    found: Array = product.transpose([kept.index(c) for c in out + "Z"])
+    return found
 
 
 @cache
@@ -322,12 +323,12 @@ def _double_traces(A: Array, P: Array, D: Array) -> Array:
 def _half_traces(A: tuple[Array, Array, Array], P: tuple[Array, Array, Array], E: Array) -> Array:
     """See :func:`lmm_jax.layouts.contract.half_traces`; (m, m, R)."""
     pairs = ((A[1], P[1], "kcb", "lad"), (A[0], P[2], "kbc", "lad"), (A[2], P[0], "kcb", "lda"))
-    total = 0.0
+    total: Any = 0.0
     for often, (X, Y, first, second) in zip((2.0, 1.0, 1.0), pairs, strict=True):
         moments = contract("abg,cdg->abcd", X, Y)
         half = contract(f"abcd,{first}->kad", moments, E)
         total = total + often * contract(f"kad,{second}->kl", half, E)
-    return total
+    return cast(Array, total)
 
 
 def _psi_curvatures(slopes: list[Array], structures: tuple[Structure, ...]) -> Array:

@@ -36,8 +36,9 @@ from ..optimize.starts import (
 from .driver import LaneProblem, minimize_all
 from .lane_criterion import NUMPY_SECONDS, Lanes, deviance, lane_jet, of_each_lane
 
-# A batch goes on with an eighth of its lanes once the others are done; smaller ones are finished.
-_SHRINK, SMALLEST = 8, 32
+# A batch goes on with an eighth of its lanes once the others are done, in NumPy, where every size
+# is as good as another, with half of them; smaller ones are finished.
+_SHRINK, _SHRINK_ON_HOST, SMALLEST = 8, 2, 32
 
 
 def minimize_lanes(
@@ -99,7 +100,8 @@ class _Responses(LaneProblem):
         return jet._replace(gradient=none, hessian=none, psi_gradients=none, psi_halves=none)
 
     def smaller(self, size: int) -> int:
-        return size // _SHRINK if size >= _SHRINK * SMALLEST else 0
+        shrink = _SHRINK_ON_HOST if namespace(self.data) is NUMPY else _SHRINK
+        return size // shrink if size >= shrink * SMALLEST else 0
 
     def more_starts(
         self, theta: np.ndarray, which: np.ndarray
@@ -227,7 +229,8 @@ def _advance_on_host(
     at, R = as_lanes(s), lanes.S_yy.shape[0]
     while (running := at.status == RUNNING).lanes.sum() > few:
         step = propose(at, lanes.structures, tol)
-        jet = _for_steps(lane_jet(step.trial.lanes, lanes, reml=reml))
+        theta: Any = step.trial
+        jet = _for_steps(lane_jet(theta.lanes, lanes, reml=reml))
         at = STACKED.choose(running, judge(at, step, as_lanes(jet), maxiter), at)
     out: State = lanes_last(at, R)
     return out

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 import numpy as np
 
 from ..designs.design import Design
 from ..designs.responses import Responses, levels_remain
 from ..layouts.group_index import GroupIndex
 from ..layouts.grouped import GroupedLayout
-from ..optimize.starts import SMALL_PROBLEM
+from ..optimize.starts import SMALL_PROBLEM, start_grid
 from .chunks import Chunk
 from .lane_arrays import Shared, masked_lanes, share, shared_lanes
 from .related_lanes import Rotation, related_lanes, rotation_of
+
+# Numbers that take NumPy as long as it takes to make the arrays of a response with its own rows,
+# and points of a grid of one axis, which are not counted.
+_OWN, _AXIS = 20_000, 9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -24,6 +30,19 @@ class LaneRows:
     design: Design
     grid: bool  # start from a grid, or from moment estimates
 
+    @classmethod
+    def of(cls, design: Design) -> LaneRows:
+        """The rows of a design, on the host."""
+        return RelatedRows.of(design) if design.is_related else GroupedRows.of(design)
+
+    def placed(self) -> LaneRows:
+        """The same with what responses share on the device."""
+        return self
+
+    def key(self) -> Hashable:
+        """What compiled programs depend on, beside the number of lanes."""
+        raise NotImplementedError
+
     def numbers(self, masked: bool) -> float:
         """Numbers that a lane keeps busy."""
         raise NotImplementedError
@@ -31,6 +50,12 @@ class LaneRows:
     def lanes(self, chunk: Chunk, Y: np.ndarray, columns: Responses) -> Any:
         """Lanes of the responses of a chunk."""
         raise NotImplementedError
+
+    def work(self, whole: int, masked: int) -> int:
+        """Numbers that so many responses take NumPy as long as, start values included."""
+        numbers = whole * self.numbers(False) + masked * self.numbers(True)
+        points = len(start_grid(self.design.structures).thetas) / _AXIS if self.grid else 1.0
+        return int(points * numbers) + masked * _OWN
 
     def known_subtracted(self, Y: np.ndarray) -> np.ndarray:
         """Y without the offset and the held fixed effects."""
@@ -46,15 +71,22 @@ class RelatedRows(LaneRows):
 
     @classmethod
     def of(cls, design: Design) -> RelatedRows:
+        """See :meth:`LaneRows.of`: of a design with one related term."""
         rotation = rotation_of(design)
         grid = rotation.n_rows * (rotation.X.shape[1] + 2) <= SMALL_PROBLEM
         return cls(design=design, grid=grid, rotation=rotation)
 
+    def key(self) -> Hashable:
+        """See :meth:`LaneRows.key`."""
+        return self.rotation.X.shape, self.rotation.n_rows, self.design.structures
+
     def numbers(self, masked: bool) -> float:
+        """See :meth:`LaneRows.numbers`."""
         n, p = self.rotation.X.shape
         return float(2 * n + self.rotation.n_rows * (p + 3))
 
     def lanes(self, chunk: Chunk, Y: np.ndarray, columns: Responses) -> Any:
+        """See :meth:`LaneRows.lanes`."""
         return related_lanes(self.known_subtracted(Y), self.rotation)
 
 
@@ -67,6 +99,7 @@ class GroupedRows(LaneRows):
 
     @classmethod
     def of(cls, design: Design) -> GroupedRows:
+        """See :meth:`LaneRows.of`: of a design of independent groups."""
         layout, index = design.compressed.layout, design.plan.index
         assert isinstance(layout, GroupedLayout) and isinstance(index, GroupIndex)
         weights = np.ones(design.nobs) if design.weights is None else design.weights
@@ -75,7 +108,17 @@ class GroupedRows(LaneRows):
         grid = design.compressed.merged.size() <= SMALL_PROBLEM
         return cls(design=design, grid=grid, shared=shared, on_device=shared)
 
+    def placed(self) -> GroupedRows:
+        """See :meth:`LaneRows.placed`."""
+        return replace(self, on_device=jax.device_put(self.shared))
+
+    def key(self) -> Hashable:
+        """See :meth:`LaneRows.key`."""
+        leaves, tree = jax.tree.flatten(self.shared)
+        return tree, tuple(leaf.shape for leaf in leaves)
+
     def numbers(self, masked: bool) -> float:
+        """See :meth:`LaneRows.numbers`."""
         shared = self.shared
         n, p = shared.X.shape
         widths = [sum(k * w for k, w in zip(shared.rows.sizes, ws, strict=True))
@@ -88,6 +131,7 @@ class GroupedRows(LaneRows):
         return float(out)
 
     def lanes(self, chunk: Chunk, Y: np.ndarray, columns: Responses) -> Any:
+        """See :meth:`LaneRows.lanes`."""
         Y = self.known_subtracted(Y)
         if not chunk.masked:
             return shared_lanes(Y, self.on_device)
