@@ -134,12 +134,10 @@ def compiled(caplog):
 
 @pytest.fixture(scope="session", autouse=True)
 def lanes_from_the_first_call():
-    """Batches side by side, few responses too, which are fitted one after another otherwise."""
-    from lmm_jax.api import fit_each
+    """Replicates side by side, few too, which are fitted one after another otherwise."""
     from lmm_jax.batches import replicate_minimize
 
-    for module in (fit_each, replicate_minimize):
-        module._ONE_BY_ONE.seconds = float("inf")
+    replicate_minimize._ONE_BY_ONE.seconds = float("inf")
 
 
 @pytest.fixture(scope="module", autouse=True)

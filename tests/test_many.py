@@ -12,6 +12,7 @@ from helpers import assert_close
 
 import lmm_jax as lmm
 from lmm_jax.api import fit_many as api
+from lmm_jax.batches import lane_rows
 from lmm_jax.covariance.structures import unstructured
 from lmm_jax.inference.estimates import is_flat
 from lmm_jax.numerics import parts as rows_in_parts
@@ -70,38 +71,44 @@ def assert_lane(many: lmm.ManyResults, i: int, one: lmm.LMMResults) -> None:
     assert_close(many.pvalues[i], one.pvalues, df_rtol, scale=1e-3)
 
 
+@pytest.fixture(params=["numpy", "jax"])
+def runtime(request):
+    """Where lanes run."""
+    return request.param
+
+
 @pytest.mark.device
 @pytest.mark.parametrize(
     ("formula", "reml"), [(INTERCEPT, True), (INTERCEPT, False), (SLOPE, True), (NESTED, False)]
 )
-def test_every_lane_is_a_single_fit(formula, reml):
-    many = lmm.fit_many(formula, FRAME, Y, reml=reml)
+def test_every_lane_is_a_single_fit(formula, reml, runtime):
+    many = lmm.fit_many(formula, FRAME, Y, reml=reml, runtime=runtime)
     assert many.singular.any() and not many.singular.all()
     for i in range(Y.shape[1]):
         assert_lane(many, i, single(formula, Y[:, i], reml=reml))
 
 
-def test_several_optima():
+def test_several_optima(runtime):
     """Data of tests/test_optima.py among easy ones: every lane takes the best of its starts."""
     from test_optima import DATA
 
     data = pd.read_csv(DATA / "case1338.csv")
     noise = np.random.default_rng(0).normal(size=(len(data), 3))
     Y = np.column_stack([data["y"], noise])
-    many = lmm.fit_many("~ z + (z | g)", data, Y)
+    many = lmm.fit_many("~ z + (z | g)", data, Y, runtime=runtime)
     one = lmm.fit("y ~ z + (z | g)", data)
     assert_close(many.llf[0], one.llf, LANE_RTOL)
     assert_close(many.theta[0], one.theta, 1e-6, scale=1.0)
 
 
 @pytest.mark.device
-def test_missing_values_leave_the_other_rows():
+def test_missing_values_leave_the_other_rows(runtime):
     gaps = Y.copy()
     rng = np.random.default_rng(1)
     for i in range(1, 6):
         gaps[rng.choice(N, 3 * i, replace=False), i] = np.nan
     gaps[FRAME["g"] == "g3", 2] = np.nan  # a whole group
-    many = lmm.fit_many(SLOPE, FRAME, gaps)
+    many = lmm.fit_many(SLOPE, FRAME, gaps, runtime=runtime)
     for i in range(Y.shape[1]):
         one = single(SLOPE, gaps[:, i])
         assert_lane(many, i, one)
@@ -121,12 +128,12 @@ def test_missing_covariates_and_offsets():
         assert_close(many.select(i).llf, one.llf, EXACT)
 
 
-def test_weights_of_rows_and_of_observations():
-    shared = lmm.fit_many(INTERCEPT, FRAME, Y[:, :3], weights="w")
+def test_weights_of_rows_and_of_observations(runtime):
+    shared = lmm.fit_many(INTERCEPT, FRAME, Y[:, :3], weights="w", runtime=runtime)
     W = np.random.default_rng(2).uniform(0.2, 3.0, (N, 3))
     gaps = Y[:, :3].copy()
     gaps[:4, 1] = np.nan
-    own = lmm.fit_many(INTERCEPT, FRAME, gaps, weights=W)
+    own = lmm.fit_many(INTERCEPT, FRAME, gaps, weights=W, runtime=runtime)
     for i in range(3):
         assert_lane(shared, i, single(INTERCEPT, Y[:, i], weights="w"))
         assert_lane(own, i, single(INTERCEPT, gaps[:, i], weights=W[:, i]))
@@ -183,12 +190,12 @@ def test_slow_lanes_are_finished_together(monkeypatch):
     from lmm_jax.batches import lane_minimize as batch
 
     wide = np.concatenate([responses(seed) for seed in range(16)], axis=1)
-    whole = lmm.fit_many(INTERCEPT, FRAME, wide, chunk_size=64)
+    whole = lmm.fit_many(INTERCEPT, FRAME, wide, chunk_size=64, runtime="jax")
     monkeypatch.setattr(batch, "SMALLEST", 1)  # 64 lanes, then 8, of which one may be put off
     monkeypatch.setattr(many, "SMALLEST", 1)
     put_off, join = [], many.join_lanes
     monkeypatch.setattr(many, "join_lanes", lambda *parts: put_off.append(1) or join(*parts))
-    parts = lmm.fit_many(INTERCEPT, FRAME, wide, chunk_size=64)
+    parts = lmm.fit_many(INTERCEPT, FRAME, wide, chunk_size=64, runtime="jax")
     assert put_off
     assert_close(parts.llf, whole.llf, EXACT)
     assert parts.converged.all()
@@ -196,10 +203,8 @@ def test_slow_lanes_are_finished_together(monkeypatch):
 
 def test_moment_starts(monkeypatch):
     """Large data start from moments: the same optima where there is one only."""
-    from lmm_jax.api import fit_many as many
-
     grid = lmm.fit_many(INTERCEPT, FRAME, Y)
-    monkeypatch.setattr(many, "SMALL_PROBLEM", 0)
+    monkeypatch.setattr(lane_rows, "SMALL_PROBLEM", 0)
     moments = lmm.fit_many(INTERCEPT, FRAME, Y)
     assert_close(moments.llf, grid.llf, EXACT)
     assert (moments.n_iter != grid.n_iter).any()

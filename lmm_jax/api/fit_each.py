@@ -1,4 +1,4 @@
-"""Responses of ``fit_many`` one after another, where lanes side by side would not pay."""
+"""Responses of ``fit_many`` one after another: of models that have no lanes, and the chosen one."""
 
 from __future__ import annotations
 
@@ -32,9 +32,12 @@ class Refit:
         return fit(one_response(self.design, self.columns, number), **self.options)
 
 
-def fit_each(design: Design, columns: Responses, progress: bool, options: Options) -> ManyEstimates:
-    """The same by :func:`lmm_jax.fit` of one response after another."""
-    refit = Refit(design, columns, {**options._asdict(), "df_method": "normal"})
+def fit_each(
+    design: Design, columns: Responses, progress: bool, options: Options, runtime: str
+) -> ManyEstimates:
+    """Estimates by :func:`lmm_jax.fit` of one response after another."""
+    how = {**options._asdict(), "df_method": "normal", "runtime": runtime}
+    refit = Refit(design, columns, how)
     own = () if design.residual is None else design.residual.structures
     p, m = len(design.exog_names), theta_size((*design.structures, *own))
     out = unknown_estimates(columns.count, p, m, design.sizes)

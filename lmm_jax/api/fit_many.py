@@ -148,10 +148,10 @@ def fit_many(
         residual=residual,
     )  # fmt: skip
     require(design, "fit_many")
-    with running_on(runtime):
-        if design.residual is not None:
-            found = fit_each(design, columns, progress, options)
-        else:
+    if design.residual is not None:
+        found = fit_each(design, columns, progress, options, runtime)
+    else:
+        with running_on(runtime):
             found = _fit_all(design, columns, chunk_size, progress, options)
     _warn(found)
     if options.df_method == "normal":

@@ -20,6 +20,10 @@ from ..optimize.newton import CONVERGED, NONFINITE, RUNNING, Solution, unknown_s
 from ..optimize.point import State
 
 
+# Runs that go side by side even where there are fewer lanes.
+_AT_ONCE = 256
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LaneProblem:
     """R lanes; how they are evaluated, and the sizes that their batches have."""
@@ -30,6 +34,7 @@ class LaneProblem:
     structures: tuple[Structure, ...]  # one a term
     shapes: Any  # of the criterion at one theta
     few: bool = False  # so few groups that every optimum is in doubt
+    any_size: bool = False  # batches of any size may run: all starts of a lane go side by side
 
     def advance(self, state: State, data: Any, least: int) -> State:
         """Tick until at most ``least`` lanes are running."""
@@ -50,6 +55,8 @@ class LaneProblem:
 
     def holding(self, count: int, size: int) -> int:
         """Size of a batch for some lanes out of a batch of ``size``."""
+        if self.any_size:
+            return count
         while count <= self.smaller(size):
             size = self.smaller(size)
         return size
@@ -101,35 +108,59 @@ def minimize_all(
     Solution
         NumPy arrays, with lanes where the states of the problem have them.
     """
-    best = _descend(problem, starts[0], np.arange(problem.usable.size), defer)
-    for theta, go in zip(starts[1:], wanted[1:], strict=True):
-        best = _challenge(problem, best, theta, go, defer)
+    everywhere = np.arange(problem.usable.size)
+    best = _descend(problem, starts[0], everywhere, defer)
+    best = _challenge_all(problem, best, starts[1:], wanted[1:], everywhere, defer)
     theta = np.moveaxis(np.asarray(best.theta), problem.axis, -1)
     if reopen:
         theta = np.where(best.status == CONVERGED, theta, 0.0)
     opened, cornered = off_boundary(theta, problem.structures)
-    best = _challenge(problem, best, opened, cornered, defer)
+    best = _challenge(problem, best, opened[:, cornered], np.flatnonzero(cornered), defer)
     theta = np.moveaxis(np.asarray(best.theta), problem.axis, -1)
     doubt = problem.few | off_boundary(theta, problem.structures)[1] | is_extreme(theta)
     which = np.flatnonzero(doubt & problem.usable & (best.status != RUNNING))
     more = problem.more_starts(theta, which) if which.size else None
-    for column, go in zip(*more, strict=True) if more is not None else ():
-        where = np.zeros((len(theta), problem.usable.size))
-        where[:, which] = column
-        lanes = np.zeros(problem.usable.size, bool)
-        lanes[which] = go
-        best = _challenge(problem, best, where, lanes, defer)
+    if more is not None:
+        best = _challenge_all(problem, best, *more, which, defer)
+    return best
+
+
+def _challenge_all(
+    problem: LaneProblem,
+    best: Solution,
+    starts: np.ndarray,
+    wanted: np.ndarray,
+    which: np.ndarray,
+    defer: bool,
+) -> Solution:
+    """More runs for some lanes, from starts (K, m, n): one after another, or all at once."""
+    if not problem.any_size:
+        for theta, go in zip(starts, wanted, strict=True):
+            best = _challenge(problem, best, theta[:, go], which[go], defer)
+        return best
+    run, at = np.nonzero(wanted & problem.usable[which])
+    size = max(problem.usable.size, _AT_ONCE)
+    for first in range(0, run.size, size):
+        part = slice(first, first + size)
+        found = _descend(problem, starts[run[part], :, at[part]].T, which[at[part]], defer)
+        for k in np.unique(run[part]):
+            mine = run[part] == k
+            best = _settle(problem, best, take(found, mine, problem.axis), which[at[part][mine]])
     return best
 
 
 def _challenge(
-    problem: LaneProblem, best: Solution, theta: np.ndarray, go: np.ndarray, defer: bool
+    problem: LaneProblem, best: Solution, theta: np.ndarray, which: np.ndarray, defer: bool
 ) -> Solution:
-    """One more run for some lanes; those that are put off, before or now, stay so."""
-    which = np.flatnonzero(go & problem.usable)
+    """One more run for some lanes, from their columns of theta."""
+    theta, which = theta[:, problem.usable[which]], which[problem.usable[which]]
     if not which.size:
         return best
-    found = _descend(problem, theta, which, defer)
+    return _settle(problem, best, _descend(problem, theta, which, defer), which)
+
+
+def _settle(problem: LaneProblem, best: Solution, found: Solution, which: np.ndarray) -> Solution:
+    """The better solution of some lanes; those that are put off, before or now, stay so."""
     now = take(best, which, problem.axis)
     waits = (now.status == RUNNING) | (found.status == RUNNING)
     with np.errstate(invalid="ignore"):  # values of lanes without a fit
@@ -141,17 +172,19 @@ def _challenge(
 
 
 def _descend(problem: LaneProblem, theta: np.ndarray, which: np.ndarray, defer: bool) -> Solution:
-    """One run for some lanes, from their columns of theta, (m, R)."""
+    """One run for some lanes, each from its column of theta, (m, n)."""
     total, axis = problem.usable.size, problem.axis
     size = problem.holding(which.size, total)
-    if size == total:
-        data, lanes, own = problem.data, np.arange(total), which
+    if size == total and np.unique(which).size == which.size:
+        data, own = problem.data, which
+        begin = np.zeros((len(theta), total))
+        begin[:, which] = theta
     else:
-        lanes, own = _padded(which, size), np.arange(which.size)
-        data = problem.pick(problem.data, lanes, total)
+        lanes, own = _padded(np.arange(which.size), size), np.arange(which.size)
+        data, begin = problem.pick(problem.data, which[lanes], total), theta[:, lanes]
     runs = np.zeros(size, bool)
     runs[own] = problem.usable[which]
-    state = unknown_state(theta[:, lanes], problem.shapes, axis)
+    state = unknown_state(begin, problem.shapes, axis)
     state = state._replace(status=_status(runs))
     place, done = np.arange(size), None  # where the lanes of the batch were in the first one
     while True:

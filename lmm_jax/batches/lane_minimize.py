@@ -74,6 +74,7 @@ def minimize_lanes(
         maxiter=maxiter,
         tol=tol,
         grid=grid and singular_grid(lanes.structures) is not None,
+        any_size=namespace(lanes) is NUMPY,
     )
     starts, wanted = jax.device_get(_starts(lanes, reml=reml, grid=grid))
     best = minimize_all(problem, starts, wanted, defer=defer)
@@ -100,7 +101,7 @@ class _Responses(LaneProblem):
         return jet._replace(gradient=none, hessian=none, psi_gradients=none, psi_halves=none)
 
     def smaller(self, size: int) -> int:
-        shrink = _SHRINK_ON_HOST if namespace(self.data) is NUMPY else _SHRINK
+        shrink = _SHRINK_ON_HOST if self.any_size else _SHRINK
         return size // shrink if size >= shrink * SMALLEST else 0
 
     def more_starts(
