@@ -137,16 +137,7 @@ TABLE = {
             "JAX on an accelerator: leave runtime= and method= as they are",
         },
     ),
-    "fit_many": Capability(
-        "design",
-        {
-            "batches": _ROWS,
-            "structured": _STRUCTURE,
-            "crossed": "fit_many needs independent groups, or one related term with one "
-            "coefficient, and these random effects are crossed: fit the responses one by one with "
-            "lmm.fit",
-        },
-    ),
+    "fit_many": Capability("design", {"batches": _ROWS}),
     "fit_regularized": Capability(
         "design",
         {"held effects": "fit_regularized penalizes all fixed effects, and this design holds some "

@@ -456,7 +456,7 @@ def check_to_marginaleffects(m: Model, kind: str) -> None:
 
 def check_emmeans_of_many(m: Model, kind: str) -> None:
     """The first response is that of the design."""
-    if kind in (*CROSSED, "structured", "batches"):
+    if kind == "batches":
         return  # fit_many refuses them
     many = lmm.fit_many(m.design, m.design.endog[:, None], progress=False)
     found = many.emmeans("1").tests()
@@ -781,12 +781,10 @@ DEAR = (
     "a fit by runtime='jax' or first-order methods",
     "free",
     "fit with cov_re held or a penalty",
-    "fit_many",
     "bootstrap",
     "power",
     "profile_re",
     "fit_params",
-    "emmeans of many",
 )
 QUICK = ("held effects", "offset")
 

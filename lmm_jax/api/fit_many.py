@@ -67,8 +67,8 @@ def fit_many(
 
     Every response gets the estimates that :func:`lmm_jax.fit` gives it, in a
     small part of the time: what the responses share is computed once, and
-    thousands of optimizations go side by side. Models with a residual covariance are fitted one
-    after another.
+    thousands of optimizations go side by side. Models with crossed random effects, a residual
+    covariance or a covariance structure are fitted one response after another, in NumPy.
 
     Parameters
     ----------
@@ -85,8 +85,8 @@ def fit_many(
         (with a design: for each row that it uses). NaN is a missing value: the
         response is fitted to its other rows.
     groups, re_formula, vc_formula, offset, subset, context, relatedness, residual
-        As in :func:`lmm_jax.fit`. Where levels are related, the rows are rotated once for all
-        responses: of one random term with one coefficient, and of responses without gaps.
+        As in :func:`lmm_jax.fit`. Where levels are related, by one random term with one
+        coefficient, the rows are rotated once for all responses, which must have no gaps.
     weights : str, array of length n, or array of shape (n, R), optional
         Prior weights: of the rows, or of every observation of every response.
     reml : bool
@@ -115,7 +115,7 @@ def fit_many(
     Raises
     ------
     FormulaError, DataError
-        Before any computation, with what to change; for crossed random effects.
+        Before any computation, with what to change.
 
     Warns
     -----
@@ -148,11 +148,11 @@ def fit_many(
         residual=residual,
     )  # fmt: skip
     require(design, "fit_many")
-    if design.residual is not None:
-        found = fit_each(design, columns, progress, options, runtime)
-    else:
+    if _has_lanes(design):
         with running_on(runtime):
             found = _fit_all(design, columns, chunk_size, progress, options)
+    else:
+        found = fit_each(design, columns, progress, options, runtime)
     _warn(found)
     if options.df_method == "normal":
         found = found._replace(df=np.where(np.isnan(found.df), np.nan, np.inf))
@@ -167,6 +167,12 @@ def fit_many(
         source=Refit(design, columns, options._asdict()),
         **found._asdict(),
     )
+
+
+def _has_lanes(design: Design) -> bool:
+    """Whether responses go side by side."""
+    kinds = ("crossed", "residual", "structured")
+    return not any(design._is_kind(kind) for kind in kinds)
 
 
 def _fit_all(
