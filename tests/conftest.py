@@ -132,14 +132,6 @@ def compiled(caplog):
         yield lambda: re.findall(r"Finished XLA compilation of (\S+) in", caplog.text)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def lanes_from_the_first_call():
-    """Replicates side by side, few too, which are fitted one after another otherwise."""
-    from lmm_jax.batches import replicate_minimize
-
-    replicate_minimize._ONE_BY_ONE.seconds = float("inf")
-
-
 @pytest.fixture(scope="module", autouse=True)
 def fresh_programs():
     """Give up compiled programs where there are many: a process has room for so many mappings."""

@@ -238,7 +238,7 @@ def statistics(R=999, seed=0):
     return BootstrapStatistics(names=("a", "b"), estimate=np.array([1.2, -1.5]), values=values)
 
 
-@pytest.mark.parametrize("name", ["sleepstudy", "few rows", "nested, weights, offset"])
+@pytest.mark.parametrize("name", ["sleepstudy", "few rows", "nested, weights, offset", "crossed"])
 def test_runtimes_agree(name):
     """One draw in any case, so that the optima are those of the same responses."""
     with tiers.running_on("numpy"):

@@ -120,7 +120,7 @@ def test_sums_over_pairs_are_those_of_dense_matrices(name, head, listed, request
     else:
         make = request.getfixturevalue("dense") if head else lmm.design
         design = make(MODELS[name], ratings())
-    layout = jax.tree.map(np.asarray, design.compressed.layout).for_numpy()
+    layout = jax.tree.map(np.asarray, design.compressed.layout).with_sums()
     N, B = layout.shape
     rng = np.random.default_rng(1)
     H = rng.normal(size=(N, N, B))
@@ -197,7 +197,7 @@ def test_prepared_sums_change_no_derivative(name, monkeypatch):
         )
     layout = jax.tree.map(np.asarray, lmm.design(formula, data).compressed.layout)
     theta = np.linspace(0.4, 0.8, sum(s.n_params for s in layout.structures))
-    ready = layout.for_numpy()
+    ready = layout.with_sums()
     assert all(link.sums is not None for link in ready.links)
     want, got = (profile_jet(theta, at, reml=True) for at in (layout, ready))
     assert_close(got.value, want.value, EXACT)
@@ -238,11 +238,11 @@ def test_large_effects_need_all_digits():
 def test_sums_have_a_budget(monkeypatch):
     monkeypatch.setattr(pair_sums, "_FEW", 0)
     layout = jax.tree.map(np.asarray, lmm.design(MODELS["intercepts"], ratings()).compressed.layout)
-    size = pair_sums.size_of(layout.for_numpy().links[0].sums)
+    size = pair_sums.size_of(layout.with_sums().links[0].sums)
     monkeypatch.setattr(pair_sums, "memory_size", lambda: 16 * size // 2)
-    assert layout.for_numpy().links[0].sums is None
+    assert layout.with_sums().links[0].sums is None
     monkeypatch.setattr(pair_sums, "memory_size", lambda: None)
-    assert layout.for_numpy().links[0].sums is not None
+    assert layout.with_sums().links[0].sums is not None
 
 
 @pytest.mark.parametrize("most", [0, 1 << 26])

@@ -1,4 +1,4 @@
-"""Where the lanes of fit_many run: NumPy and compiled programs agree, and which of them is taken."""
+"""Where the lanes of fit_many run: NumPy and programs agree, and which of them is taken."""
 
 import numpy as np
 import pandas as pd

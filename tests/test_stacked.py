@@ -3,6 +3,7 @@
 import operator
 import warnings
 from functools import cache
+from unittest.mock import patch
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ import samples
 from helpers import assert_close
 
 import lmm_jax as lmm
+from lmm_jax.layouts.crossed import pair_sums
 from lmm_jax.likelihood.profile import profile_jet
 from lmm_jax.numerics.namespace import JAX, NUMPY, STACKED, namespace
 from lmm_jax.numerics.stacked import Stacked, side_by_side
@@ -39,22 +41,35 @@ MODELS = {
     "structure": "y ~ x + cs(1 + x + z | g, hom=True)",
     "nested": "y ~ x + (x | g) + (1 | g:s)",
     "no fixed effects": "y ~ 0 + (1 | g)",
+    "crossed intercepts": "y ~ x + (1 | g) + (1 | h)",
+    "crossed slopes": "y ~ x + (x | g) + (x | h)",
+    "crossed and nested": "y ~ x + (x | g) + (1 | g:s) + (x + z | f)",
+    "crossed structure": "y ~ x + (1 | g) + cs(1 + x + z | f, hom=True)",
 }
+# crossed layouts whose pairs are summed as products of matrices, however few they are
+SUMMED = ("crossed slopes", "crossed and nested")
 
 
 @cache
 def layout_of(name):
     data = samples.frame(3, groups=24)
-    with warnings.catch_warnings():
+    data["h"] = np.random.default_rng(1).permutation(np.arange(len(data)) % 40)  # a core of 40
+    few = 0 if name in SUMMED else pair_sums._FEW
+    with warnings.catch_warnings(), patch.object(pair_sums, "_FEW", few):
         warnings.simplefilter("ignore", UserWarning)
-        return lmm.fit(MODELS[name], data, runtime="numpy").design.compressed.layout.for_numpy()
+        layout = lmm.fit(MODELS[name], data, runtime="numpy").design.compressed.layout
+        layout = layout.without_padding().with_sums()
+    links = getattr(layout, "links", ())
+    assert name not in SUMMED or all(link.sums is not None for link in links)
+    return layout
 
 
 def thetas_of(layout):
     m = sum(s.n_params for s in layout.structures)
     thetas = np.random.default_rng(m).normal(size=(LANES, m))
     thetas[1] = 0.0
-    thetas[2] *= 30.0
+    # traces of crossed factors are differences, which cost the digits of the square of theta
+    thetas[2] *= 3.0 if hasattr(layout, "links") else 30.0
     thetas[3, -1] = 0.0
     return thetas
 

@@ -6,13 +6,12 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from time import perf_counter
 from typing import Any
 
 import jax
 import numpy as np
 
-from ..batches.chunks import Chunk, read_ahead, split_chunks
+from ..batches.chunks import read_ahead, split_chunks
 from ..batches.lane_criterion import NUMPY_SECONDS, Lanes
 from ..batches.lane_minimize import SMALLEST, join_lanes, minimize_lanes, pick_lanes
 from ..batches.lane_rows import LaneRows
@@ -29,7 +28,7 @@ from ..numerics.parts import PART
 from ..numerics.processes import float64
 from ..numerics.progress import progress_bar
 from ..numerics.read_only import read_only
-from ..numerics.tiers import RUNTIMES, Tier, compiling, running_on, staying_on
+from ..numerics.tiers import RUNTIMES, Tier, compiling, running_on
 from ..optimize.newton import DECREMENT_TOL, RUNNING, Solution
 from ..results.many import ManyResults
 from .fit_each import Refit, fit_each
@@ -195,7 +194,10 @@ def _fit_all(
             split_chunks(np.flatnonzero(which), rows.numbers(masked), chunk_size, masked)
             for masked, which in ((False, whole), (True, ~whole))
         ]
-        with _one_runtime(rows, parts, options.reml) as compiled:
+        key = rows.key(), options.reml, tuple(chunks[0].size for chunks in parts if chunks)
+        work = rows.work(*(sum(chunk.which.size for chunk in chunks) for chunks in parts))
+        price = _PROGRAMS * compiling(theta_size(design.structures))
+        with _LANES.one_runtime(key, work, price) as compiled:
             rows = rows.placed() if compiled else rows
             for chunks in parts:
                 for i, (chunk, Y) in enumerate(read_ahead(chunks, columns, pool)):
@@ -206,25 +208,6 @@ def _fit_all(
                     run.finish(lanes, everything=i + 1 == len(chunks))
                     tick(chunk.which.size)
         return run.joined()
-
-
-@contextmanager
-def _one_runtime(rows: LaneRows, parts: list[list[Chunk]], reml: bool) -> Iterator[bool]:
-    """Context that stays on NumPy where all chunks take less time than to compile for them.
-
-    Its value is whether it is compiled programs that run.
-    """
-    key = rows.key(), reml, tuple(chunks[0].size for chunks in parts if chunks)
-    counts = (sum(chunk.which.size for chunk in chunks) for chunks in parts)
-    price = _PROGRAMS * compiling(theta_size(rows.design.structures))
-    on_numpy = _LANES.takes_numpy(key, rows.work(*counts), price)
-    begun = perf_counter()
-    with staying_on("numpy" if on_numpy else "jax"):
-        yield not on_numpy
-    if on_numpy:
-        _LANES.add(key, perf_counter() - begun)
-    else:
-        _LANES.add_compiled(key)
 
 
 @contextmanager

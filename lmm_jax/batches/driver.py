@@ -19,7 +19,6 @@ from ..optimize.minimize import is_extreme, off_boundary, second_is_better
 from ..optimize.newton import CONVERGED, NONFINITE, RUNNING, Solution, unknown_state
 from ..optimize.point import State
 
-
 # Runs that go side by side even where there are fewer lanes.
 _AT_ONCE = 256
 

@@ -7,8 +7,6 @@ replicated. All lanes start from one point and are few numbers each, which stay 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from time import perf_counter
 from typing import Any, cast
 
 import jax
@@ -34,15 +32,13 @@ from ..optimize.point import State
 from ..optimize.staged import descend
 from .driver import LaneProblem, minimize_all
 
-# Sizes to which the lanes that go on are packed: few, since each is a program of its own.
+# Sizes to which the lanes that go on are packed: few, since each is a program of its own; NumPy,
+# to which any size is as good, halves them down to the last.
 _PACKED = (512, 64)
 # Numbers in a batch up to which compiling well costs more than it saves.
 _QUICK = 1 << 17
-# Seconds that NumPy takes for each number of a batch, about.
-_SECONDS = 3e-6
-# One lane after another in NumPy, where layouts cannot be taken side by side: seconds of a number
-# of a layout, and numbers that take as long as all that a fit does whatever its size.
-_ONE_BY_ONE, _A_FIT = Tier(2e-7), 40_000
+# Seconds that NumPy takes for each number of a layout and each lane, about.
+_TIER = Tier(1.5e-6)
 
 
 def fit_lanes(
@@ -76,36 +72,27 @@ def fit_lanes(
         NumPy arrays with a leading axis of R.
     """
     responses = jax.device_get(responses)  # rows are taken on the host: no program for each shape
-    R = len(responses.S0)
-    if not layout.takes_many:
-        leaves, tree = jax.tree.flatten(layout)
-        key = tree, tuple(leaf.shape for leaf in leaves), reml
-        numbers, m = R * (_A_FIT + layout.size()), len(np.asarray(start))
-        if _ONE_BY_ONE.takes_numpy(key, numbers, compiling(m, crossed=True)):
-            begun = perf_counter()
-            at = np.asarray(start)
-            found = fit_each(layout, responses, at, reml=reml, maxiter=maxiter, tol=tol)
-            _ONE_BY_ONE.add(key, perf_counter() - begun)
-            return found
-        _ONE_BY_ONE.add_compiled(key)
+    R, (leaves, tree) = len(responses.S0), jax.tree.flatten(layout)
+    key = tree, tuple(leaf.shape for leaf in leaves), R, reml
+    m, crossed = len(np.asarray(start)), layout._is_kind("crossed")
     inner, _ = off_boundary(np.asarray(start), layout.structures)
-    problem = _Replicates(
-        data=responses,
-        usable=np.ones(R, bool),
-        axis=0,
-        structures=layout.structures,
-        shapes=_shapes(inner, layout, responses, reml=reml),
-        layout=layout,
-        options={"reml": reml, "maxiter": maxiter, "tol": tol},
-    )
-    starts = np.broadcast_to(inner[:, None], (1, inner.size, R))
-    return minimize_all(problem, starts, np.ones((1, R), bool), reopen=True)
+    with _TIER.one_runtime(key, R * layout.size(), compiling(m, crossed=crossed)) as compiled:
+        problem = _Replicates(
+            data=responses,
+            usable=np.ones(R, bool),
+            axis=0,
+            structures=layout.structures,
+            shapes=_shapes(inner, layout, responses, reml=reml),
+            any_size=not compiled,
+            layout=layout if compiled else layout.with_sums(),
+            options={"reml": reml, "maxiter": maxiter, "tol": tol},
+        )
+        starts = np.broadcast_to(inner[:, None], (1, inner.size, R))
+        return minimize_all(problem, starts, np.ones((1, R), bool), reopen=True)
 
 
 def _shapes(theta: np.ndarray, layout: Layout, responses: Response, *, reml: bool) -> Any:
     """Of the criterion at one theta; NumPy knows as soon as it has computed it."""
-    if not layout.takes_many:
-        return _jet.eval_shape(theta, layout, reml=reml)
     first, at = attach(layout, jax.tree.map(lambda rows: rows[0], responses)), cast(Array, theta)
     with np.errstate(all="ignore"):
         return jax.tree.map(np.asarray, profile_jet(at, first, reml=reml))
@@ -120,10 +107,9 @@ def fit_each(
     maxiter: int = 200,
     tol: float = DECREMENT_TOL,
 ) -> Solution:
-    """The same one after another in NumPy.
+    """The same one after another in NumPy, for layouts whose groups merge with their response.
 
-    For a few lanes of a layout that is compiled for many, and for one whose groups merge with
-    their response: subjects of one pattern are few rows then, more than lanes would save.
+    Subjects of one pattern are few rows then, which saves more than lanes side by side would.
     """
     layout, responses = jax.device_get((layout, responses))
     inner, _ = off_boundary(np.asarray(start), layout.structures)
@@ -152,14 +138,16 @@ class _Replicates(LaneProblem):
     options: dict[str, Any]
 
     def advance(self, state: State, data: Response, least: int) -> State:
-        advance = _advance_together if self.layout.takes_many else _advance_compiled
-        return advance(state, data, least, layout=self.layout, **self.options)
+        return _run(state, data, least, layout=self.layout, **self.options)
 
     def smaller(self, size: int) -> int:
+        if self.any_size:
+            return size // 2 if size >= _PACKED[-1] else 0
         return next((s for s in _PACKED if 4 * s <= size), 0)
 
     def holding(self, count: int, size: int) -> int:
-        del size  # few batches have others
+        if self.any_size:
+            return count
         return next((s for s in reversed(_PACKED) if s >= count), round_up(count))
 
 
@@ -195,6 +183,4 @@ def _advance(
     return out
 
 
-_advance_together = partial(compiled, static="reml", small=_QUICK, host=_SECONDS)(_advance)
-# layouts that NumPy does not take side by side have programs
-_advance_compiled = partial(compiled, static="reml", small=_QUICK)(_advance)
+_run = compiled(_advance, static="reml", small=_QUICK, host=_TIER.seconds)

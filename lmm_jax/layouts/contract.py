@@ -240,8 +240,12 @@ class Layout(Maps):
         """Whether a program may evaluate it faster than NumPy does."""
         return True
 
-    def for_numpy(self) -> Layout:
-        """The layout as many evaluations in NumPy like it: no padding, sums prepared."""
+    def without_padding(self) -> Layout:
+        """The layout without groups that are not there, in NumPy."""
+        return self
+
+    def with_sums(self) -> Layout:
+        """The layout with sums that its evaluations in NumPy have in common."""
         return self
 
     def measured_from(self, beta: Array) -> Layout:

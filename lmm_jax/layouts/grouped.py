@@ -145,8 +145,8 @@ class GroupedLayout(Layout):
         )
         return replace(self, buckets=buckets, S0=self.S0 / s, n_obs=self.n_obs / s)
 
-    def for_numpy(self) -> GroupedLayout:
-        """See :meth:`Layout.for_numpy`."""
+    def without_padding(self) -> GroupedLayout:
+        """See :meth:`Layout.without_padding`."""
         return replace(self, buckets=tuple(map(without_padding, self.buckets)))
 
     def measured_from(self, beta: Array) -> GroupedLayout:

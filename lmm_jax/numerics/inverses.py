@@ -14,7 +14,7 @@ from jax import Array, lax
 
 from .in_place import lapack_inverse, settled
 from .linalg import LOOP_LIMIT, eliminate, group_product
-from .namespace import NUMPY, namespace
+from .namespace import JAX, NUMPY, namespace
 
 # Matrices of more rows than this are inverted in their own place, so many rows at a time.
 _SWEEP_ABOVE, _SWEEP = 8192, 2048
@@ -43,16 +43,29 @@ def spd_inverse(M: Array) -> tuple[Array, Array]:
     if r <= LOOP_LIMIT:
         U, half = eliminate(M, xp.broadcast_to(identity[:, :, None], M.shape))
         return group_product(half, half), 2.0 * xp.sum(xp.log(xp.diagonal(U)))
-    if xp is NUMPY:
-        each: Any = [lapack_inverse(np.array(M[:, :, g], order="C")) for g in range(M.shape[2])]
-        whole = each[0][0][:, :, None] if len(each) == 1 else xp.stack([A for A, _ in each], -1)
-        return whole, sum(logdet for _, logdet in each)
+    if xp is not JAX:
+        found: tuple[Array, Array] = xp.with_lanes(_inverses, M)
+        return found
     if r > _SWEEP_ABOVE and M.shape[2] == 1:
         swept, logdet = _swept(M[:, :, 0])
         return swept[:, :, None], logdet
     L = xp.linalg.cholesky(xp.moveaxis(M, -1, 0))
     logdet = 2.0 * xp.sum(xp.log(xp.diagonal(L, axis1=1, axis2=2)))
     return xp.moveaxis(_lower_gram(_lower_inverse(L)), 0, -1), logdet
+
+
+def _inverses(M: np.ndarray) -> tuple[np.ndarray, Any]:
+    """:func:`spd_inverse` by LAPACK, (r, r, G); lanes may be last."""
+    r, count = len(M), M.size // len(M) ** 2
+    if count == 1:
+        inverse, logdet = lapack_inverse(np.array(M.reshape(r, r), order="C"))
+        return inverse.reshape(M.shape), np.full(M.shape[3:], logdet)
+    matrices = np.array(np.moveaxis(M.reshape(r, r, count), -1, 0), order="C")
+    logdets = np.empty(count)
+    for i, A in enumerate(matrices):
+        matrices[i], logdets[i] = lapack_inverse(A)
+    inverses = np.ascontiguousarray(np.moveaxis(matrices, 0, -1))
+    return inverses.reshape(M.shape), np.add.reduce(logdets.reshape(M.shape[2:]), axis=0)
 
 
 class RoughInverse(NamedTuple):

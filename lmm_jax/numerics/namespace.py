@@ -343,6 +343,7 @@ NUMPY = SimpleNamespace(
         vmap=_vmap,
         map=lambda fun, rows: _vmap(fun)(rows),
         side_by_side=side_by_side,
+        with_lanes=lambda fun, *arrays: fun(*arrays),
         segment_sum=_segment_sum,
         segment_products=_segment_products,
         solve_triangular=triangular_solve,

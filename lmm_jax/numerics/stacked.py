@@ -73,8 +73,9 @@ class Stacked:
         """In another type."""
         return Stacked(self.lanes.astype(dtype))
 
-    def reshape(self, *shape: int) -> Stacked:
-        """In another shape."""
+    def reshape(self, *shape: Any) -> Stacked:
+        """In another shape, numbers or a tuple of them."""
+        shape = shape[0] if len(shape) == 1 and type(shape[0]) is tuple else shape
         return Stacked(self.lanes.reshape(*shape, self.lanes.shape[-1]))
 
     def swapaxes(self, a: int, b: int) -> Stacked:
@@ -331,6 +332,18 @@ def _padding(plain: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def _with_lanes(fun: Callable[..., Any], *arrays: Any) -> Any:
+    """A function of arrays that may have lanes last, of lanes and of what they share."""
+    R = _count(arrays)
+    return _mapped(Stacked, fun(*(_filled(array, R) for array in arrays)))
+
+
+def _repeat(array: Any, count: int, axis: int = 0) -> Any:
+    if type(array) is not Stacked:
+        return np.repeat(array, count, axis=axis)
+    return Stacked(np.repeat(array.lanes, count, axis=_axis(axis)))
+
+
 def _argmax(array: Any) -> Any:
     if type(array) is not Stacked:
         return np.argmax(array)
@@ -426,6 +439,8 @@ def stacked_namespace(plain: SimpleNamespace) -> SimpleNamespace:
         swapaxes=lambda array, a, b: array.swapaxes(a, b),
         pad=_padding(plain.pad),
         argmax=_argmax,
+        repeat=_repeat,
+        with_lanes=_with_lanes,
         broadcast_to=_broadcast_to,
         block_diag=partial(_block_diag, plain.block_diag),
         solve_triangular=_of_matrices(plain.solve_triangular),

@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 RUNTIMES = ("auto", "numpy", "jax")
@@ -95,6 +96,21 @@ class Tier:
         if key in self.compiled or self.spent.get(key, 0.0) > price:
             return False
         return numbers * self.seconds < price
+
+    @contextmanager
+    def one_runtime(self, key: Hashable, numbers: int, price: float) -> Iterator[bool]:
+        """Context whose programs all stay where a computation of this shape is for.
+
+        Its value is whether they are compiled; the arguments are those of :meth:`takes_numpy`.
+        """
+        on_numpy = self.takes_numpy(key, numbers, price)
+        begun = perf_counter()
+        with staying_on("numpy" if on_numpy else "jax"):
+            yield not on_numpy
+        if on_numpy:
+            self.add(key, perf_counter() - begun)
+        else:
+            self.add_compiled(key)
 
     def add_compiled(self, key: Hashable) -> None:
         """Remember that there is a program for this shape."""

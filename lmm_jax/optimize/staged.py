@@ -129,7 +129,7 @@ class _Criterion:
         self._by_numpy = _jet.takes_numpy(**self._first.keywords)
         self._layout, self._reml = layout, reml
         if self._by_numpy:
-            self._layout = jax.tree.map(np.asarray, layout).for_numpy()
+            self._layout = jax.tree.map(np.asarray, layout).with_sums()
         # whether six digits will do where it is not exact: while steps succeed
         self.rough = self._by_numpy and self._layout.known_at(theta, rough=True).rough
 

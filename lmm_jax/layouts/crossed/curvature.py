@@ -45,7 +45,7 @@ class EffectColumns(NamedTuple):
 
 def tangent_effects(rest: Any, layout: Any, v: Array) -> EffectColumns:
     """``D_k U v`` for every entry k of theta, with v (p + 1, C): m C columns, k slowest."""
-    xp = namespace(layout.S0, v)
+    xp = namespace(rest.core.u, v)
     first, C = places(layout, layout.eliminated), v.shape[1]
     m = first.size + sum(D.shape[0] for D in rest.D)
     groups = []
@@ -118,7 +118,7 @@ def cross_products(left: EffectColumns, right: EffectColumns, C: int) -> Array:
 
 def inner_products(left: EffectColumns, right: EffectColumns, W: Array) -> Array:
     """``sum_cd W_cd left_kc' right_ld`` for the entries k and l of theta, (m, m)."""
-    xp = namespace(W)
+    xp = namespace(left.core, W)
     C = W.shape[0]
 
     def inner(a: Array, b: Array) -> Array:

@@ -11,7 +11,7 @@ from jax import Array
 from ...covariance.theta import basis, factor_blocks, spread, theta_slices
 from ...numerics.in_place import settled
 from ...numerics.linalg import group_product, total_product
-from ...numerics.namespace import NUMPY, namespace
+from ...numerics.namespace import JAX, namespace
 from ...numerics.roots import eliminate_root, root_rounding
 from ..buckets import Bucket
 from ..contract import Waist, WaistJet
@@ -136,7 +136,7 @@ def waist_jet(theta: Array, layout: CrossedArrays) -> WaistJet[CrossedTerms]:
     rounding = rounding + dense.core_rounding(core, b, gram)
     logdet, gram = logdet + core.logdet, gram - core.gram
     H = None
-    if xp is NUMPY and any(links.sums is not None for links in layout.links):
+    if xp is not JAX and any(links.sums is not None for links in layout.links):
         H = dense.covariance(core.Ki, factors, widths)
     leaves = tuple(
         _behind_core(leaf.terms, core, factors, H, links, layout)

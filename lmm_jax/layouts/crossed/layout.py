@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -51,6 +51,8 @@ LARGE_CORE = 1024
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class CrossedLayout(CrossedArrays):
     """Sufficient statistics of a mixed model with crossed factors."""
+
+    takes_many: ClassVar[bool] = True
 
     __repr__ = brief
 
@@ -137,8 +139,8 @@ class CrossedLayout(CrossedArrays):
         sizes = [expected_size(k.left.size, k.d.shape[0], self.shape) for k in self.links]
         return sum(sizes) > room_for_sums()
 
-    def for_numpy(self) -> CrossedLayout:
-        """See :meth:`Layout.for_numpy`: with the products of all pairs."""
+    def with_sums(self) -> CrossedLayout:
+        """See :meth:`Layout.with_sums`: the products of all pairs."""
         links, room = [], room_for_sums()
         for link in self.links:
             links.append(sparse.with_sums(link, self.shape, room))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ import numpy as np
 from jax import Array
 
 from ...numerics.in_place import accumulate
-from ...numerics.namespace import NUMPY, namespace
+from ...numerics.namespace import JAX, NUMPY, namespace
 from ...reprs import brief
 from . import pair_sums
 from .dense_entries import DenseEntries, add_head, head_contractions
@@ -117,10 +118,10 @@ def add_pairs(
     """
     xp = namespace(total, W)
     N, _, B = total.shape
-    head, sums = links.head, links.sums if xp is NUMPY else None  # stacked lanes have lists
+    head, sums = links.head, None if xp is JAX else links.sums
     own: Any = total
     if sums is not None:
-        own = pair_sums.add(np.array(total, order="C"), W, sums)
+        own = xp.with_lanes(partial(pair_sums.added, at=sums), total, W)
     if sums is not None and head is None:
         return own
     x, y = (links.d, apply_at(W, links.d, links)) if factors is None else factors
@@ -191,7 +192,9 @@ def group_contractions(x: Array, H: Array, links: Links, n_groups: int) -> Array
 def contractions_of_d(H: Array, links: Links, n_groups: int) -> Array:
     """:func:`group_contractions` of the entries themselves, by the sums that NumPy has."""
     assert links.sums is not None
-    found: Any = pair_sums.contractions(H, links.sums, links.d.shape[0], n_groups)
+    q, sums = links.d.shape[0], links.sums
+    contract = partial(pair_sums.contractions, at=sums, q=q, n_groups=n_groups)
+    found: Any = namespace(H).with_lanes(contract, H)
     return _with_head(found, links.d, H, links)
 
 

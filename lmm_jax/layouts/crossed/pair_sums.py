@@ -131,23 +131,25 @@ def pair_sums(
     )
 
 
-def add(total: np.ndarray, W: Any, at: PairSums) -> np.ndarray:
-    """``total + sum_i d_i' W_i d_i`` for symmetric W, (q, q, G); (N, N, B) is changed itself."""
-    sums = np.zeros(at.flat.size)
+def added(total: np.ndarray, W: Any, at: PairSums) -> np.ndarray:
+    """``total + sum_i d_i' W_i d_i``, (N, N, B), for symmetric W, (q, q, G); lanes may be last."""
+    total, lanes = np.array(total, order="C"), total.shape[3:]
+    sums = np.zeros((at.flat.size, *lanes))
     for k, (a, b) in enumerate(zip(*np.triu_indices(W.shape[0]), strict=True)):
         sums += at.matrix(k) @ W[a, b, : at.n_groups]
     cells = total.view()
-    cells.shape = (-1,)  # never a copy
+    cells.shape = (-1, *lanes)  # never a copy
     cells[at.flat] += sums
     cells[at.mirror] += sums[at.off]
     return total
 
 
 def contractions(H: Any, at: PairSums, q: int, n_groups: int) -> np.ndarray:
-    """``d_i H d_i'`` of every group for a symmetric H, (N, N, B) -> (q, q, G)."""
-    once = H.reshape(-1)[at.flat]
-    twice = np.where(at.off, 2.0 * once, once)
-    out = np.zeros((q, q, n_groups))
+    """``d_i H d_i'`` of every group, (q, q, G), for a symmetric H, (N, N, B); lanes may be last."""
+    lanes = H.shape[3:]
+    twice = H.reshape(-1, *lanes)[at.flat]
+    twice[at.off] *= 2.0
+    out = np.zeros((q, q, n_groups, *lanes))
     for k, (a, b) in enumerate(zip(*np.triu_indices(q), strict=True)):
         sums = at.matrix(k).T @ twice
         out[a, b, : at.n_groups] = out[b, a, : at.n_groups] = sums if a == b else 0.5 * sums
