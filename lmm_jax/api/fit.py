@@ -154,8 +154,8 @@ def fit(
         NumPy where it is done, by estimate, before a compilation would be, and compiled
         programs where they exist already, for large data, and for a shape on which NumPy has
         spent as much time as compiling it takes. The numbers agree to rounding;
-        ``results.runtime`` is "jax" if anything was compiled for the fit. First-order methods
-        and penalized fits are JAX's in any case.
+        ``results.runtime`` is "jax" if anything was compiled for the fit. Penalized fits are
+        JAX's in any case.
     approximate : bool, optional
         Whether crossed factors are fitted approximately: random effects by conjugate gradients,
         the log-determinant by fixed probes. By default only where an exact fit would need more

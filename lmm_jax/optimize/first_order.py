@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ..numerics.programs import compiled
-from .constrained import Problem, objective
+from ..numerics.namespace import NUMPY, namespace
+from ..numerics.programs import Program, compiled
+from ..numerics.tiers import staying_on
+from .constrained import Problem, evaluate, objective
 from .history import Recorder
 
 
@@ -29,7 +31,7 @@ def first_order(
     Parameters
     ----------
     method : {"lbfgs", "bfgs"}
-        optax's L-BFGS or SciPy's BFGS.
+        SciPy's BFGS, or L-BFGS: SciPy's where NumPy has the criterion, optax's in a program.
     x : Array, shape (m,)
         Start.
     problem : Problem
@@ -45,8 +47,11 @@ def first_order(
     n_iter : int
     """
     options: dict[str, Any] = dict(reml=reml, maxiter=maxiter, gtol=gtol, watch=watch)
-    if method == "bfgs":
-        return _bfgs(x, problem, **options)
+    program = _penalized if problem.is_penalized else _plain
+    on_host = program.takes_numpy(x, problem, reml=reml)
+    if method == "bfgs" or on_host:
+        with staying_on("numpy" if on_host else "jax"):
+            return _by_scipy(_OF_SCIPY[method], program, x, problem, **options)
     import optax  # noqa: F401  # while nothing is traced: it makes arrays as it loads
 
     with jax.numpy_dtype_promotion("standard"):  # optax mixes integer types under x64
@@ -55,20 +60,38 @@ def first_order(
 
 
 def _value_and_grad(x: Array, problem: Problem, *, reml: bool) -> tuple[Array, Array]:
+    if namespace(x, problem.layout) is NUMPY:
+        jet = evaluate(x, problem, reml=reml)
+        return jet.value, jet.gradient
     return jax.value_and_grad(lambda x: objective(x, problem, reml=reml)[0])(x)
 
 
-_compiled_value_and_grad = compiled(_value_and_grad, static="reml")
+_plain = compiled(_value_and_grad, static="reml", host=1e-6)
+_penalized = compiled(_value_and_grad, static="reml")  # JAX differentiates penalties
+
+# Names of the methods in SciPy, and what turns off their other rules for when to stop.
+_OF_SCIPY: dict[str, tuple[str, dict[str, float]]] = {
+    "bfgs": ("BFGS", {}),
+    "lbfgs": ("L-BFGS-B", {"ftol": 0.0}),
+}
 
 
-def _bfgs(
-    x: Array, problem: Problem, *, reml: bool, maxiter: int, gtol: float, watch: Recorder | None
+def _by_scipy(
+    method: tuple[str, dict[str, float]],
+    program: Program,
+    x: Array,
+    problem: Problem,
+    *,
+    reml: bool,
+    maxiter: int,
+    gtol: float,
+    watch: Recorder | None,
 ) -> tuple[Array, int]:
-    """SciPy's BFGS, which runs on the host."""
-    import scipy.optimize  # late, as optax below: Newton's users need not wait for them
+    """SciPy's minimizers, which run on the host."""
+    import scipy.optimize  # late, as optax: Newton's users need not wait for them
 
     def value_and_grad(x: Any) -> tuple[float, np.ndarray]:
-        value, gradient = _compiled_value_and_grad(x, problem, reml=reml)
+        value, gradient = program(x, problem, reml=reml)
         return float(value), np.asarray(gradient)
 
     steps = 0
@@ -77,18 +100,18 @@ def _bfgs(
         nonlocal steps
         steps += 1
         if watch is not None:
-            watch(steps, x, *_compiled_value_and_grad(x, problem, reml=reml))
+            watch(steps, x, *program(x, problem, reml=reml))
 
     note(x)
     found = scipy.optimize.minimize(  # type: ignore[call-overload]
         value_and_grad,
         np.asarray(x),
         jac=True,
-        method="BFGS",
+        method=method[0],
         callback=note,
-        options={"maxiter": maxiter, "gtol": gtol},
+        options={"maxiter": maxiter, "gtol": gtol, **method[1]},
     )
-    return jnp.asarray(found.x), steps - 1
+    return namespace(x).asarray(found.x), steps - 1
 
 
 def _minimize_lbfgs(

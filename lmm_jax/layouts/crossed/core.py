@@ -137,8 +137,8 @@ def solve_core(
     ``H (b + A a) = H b - J a + a`` with ``J = I - H A``: everything but the
     random effects themselves depends on ``H b - J a`` alone.
     """
-    xp = namespace(A, b, origin)
     blocks = factors.blocks
+    xp = namespace(A, b, blocks)
     lower = [L.T for L in blocks]
     half = scale_columns(lower, widths, A)  # A Lambda
     K = scale_rows(lower, widths, half) + xp.eye(A.shape[0], dtype=A.dtype)[:, :, None]
@@ -182,7 +182,7 @@ def solved(
 
     The last columns of [X y] are measured from effects, as many as ``origin`` has.
     """
-    xp = namespace(b, origin)
+    xp = namespace(b, halves)
     Ja = remainder(A, Ki, origin, factors, widths)
     Hb = xp.at(shrunk(Ki, factors, widths, b))[:, -origin.shape[1] :].add(-Ja)
     return CoreTerms(
@@ -236,7 +236,7 @@ def core_rounding(core: CoreTerms, b: Array, gram: Array) -> Array:
 
     ``K_jj (K^-1)_jj`` bounds what a pivot has lost; b is a sum of terms of the size of gram.
     """
-    xp = namespace(b, gram)
+    xp = namespace(b, gram, core.Hb)
     taken = xp.sum(xp.abs(b) * xp.abs(core.Hb), axis=(0, 2))
     return xp.append(core.loss, xp.diagonal(gram) + taken)
 
