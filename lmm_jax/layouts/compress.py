@@ -262,7 +262,7 @@ def _measure_from_effects(
     index: CrossedIndex,
 ) -> tuple[_Rows, Array]:
     """Measure y from fixed effects of the core's levels; and the step taken in beta."""
-    xp = namespace(inner, outer)
+    xp = namespace(rows.residual, inner, outer)
     residual, core = rows.residual, rows.core
     origin, step = two_way_fit(core, residual.T @ residual)
     buckets, coefficients = [], []

@@ -238,28 +238,31 @@ def _stack(arrays: Sequence[Any], axis: int = 0) -> Any:
 class _At:
     """``a.at[index].set(b)`` and ``.add(b)``, of an array or lanes that get lanes."""
 
-    __slots__ = ("array", "index", "segment_sum")
+    __slots__ = ("array", "index", "plain")
 
-    def __init__(self, array: Any, segment_sum: Callable[..., Any], index: Any = None) -> None:
-        self.array, self.segment_sum, self.index = array, segment_sum, index
+    def __init__(self, array: Any, plain: SimpleNamespace, index: Any = None) -> None:
+        self.array, self.plain, self.index = array, plain, index
 
     def __getitem__(self, index: Any) -> _At:
-        return _At(self.array, self.segment_sum, index)
+        return _At(self.array, self.plain, index)
 
-    def _copy(self, values: Any) -> np.ndarray:
-        return np.array(_filled(self.array, _count((self.array, values))))
-
-    def set(self, values: Any) -> Stacked:
-        out = self._copy(values)
+    def set(self, values: Any) -> Any:
+        R = _count((self.array, values))
+        if not R:
+            return self.plain.at(self.array)[self.index].set(values)
+        out = np.array(_filled(self.array, R))
         out[_before_lanes(self.index)] = _beside(values)
         return Stacked(out)
 
-    def add(self, values: Any, mode: str | None = None) -> Stacked:
+    def add(self, values: Any, mode: str | None = None) -> Any:
         del mode  # all entries are there
-        out = self._copy(values)
+        R = _count((self.array, values))
+        if not R:
+            return self.plain.at(self.array)[self.index].add(values)
+        out = np.array(_filled(self.array, R))
         if type(self.index) is np.ndarray and out.ndim == 2:  # an entry may come more than once
-            rows = _filled(values, out.shape[-1])
-            return Stacked(out + self.segment_sum(rows, self.index, len(out)))
+            rows = _filled(values, R)
+            return Stacked(out + self.plain.segment_sum(rows, self.index, len(out)))
         np.add.at(out, _before_lanes(self.index), _beside(values))
         return Stacked(out)
 
@@ -413,6 +416,22 @@ def _like(fun: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def _segment_products(plain: SimpleNamespace, left: Any, right: Any, at: Any, count: int) -> Any:
+    if type(left) is not Stacked:
+        if type(right) is not Stacked:
+            return plain.segment_products(left, right, at, count)
+        n, b, R = right.lanes.shape
+        found = plain.segment_products(left, right.lanes.reshape(n, b * R), at, count)
+        return Stacked(found.reshape(count, left.shape[1], b, R))
+    products = left[:, :, None] * right[:, None]
+    return Stacked(plain.segment_sum(products.lanes, at, count))
+
+
+def _unlaned(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """An order of memory, which lanes have of their own."""
+    return lambda array: array if type(array) is Stacked else fun(array)
+
+
 def stacked_namespace(plain: SimpleNamespace) -> SimpleNamespace:
     """The functions of a namespace of NumPy for arrays of which some are :class:`Stacked`."""
     own: dict[str, Any] = dict(
@@ -432,7 +451,7 @@ def stacked_namespace(plain: SimpleNamespace) -> SimpleNamespace:
         concatenate=_concatenate,
         stack=_stack,
         append=lambda a, b: own["concatenate"]([_flat(a), _flat(b)]),
-        at=lambda array: _At(array, plain.segment_sum),
+        at=lambda array: _At(array, plain),
         einsum=_einsum,
         diagonal=_diagonal,
         moveaxis=_moveaxis,
@@ -443,6 +462,8 @@ def stacked_namespace(plain: SimpleNamespace) -> SimpleNamespace:
         with_lanes=_with_lanes,
         broadcast_to=_broadcast_to,
         block_diag=partial(_block_diag, plain.block_diag),
+        segment_products=partial(_segment_products, plain),
+        row_products=lambda rows, matrices: _einsum("nk,nkc->nc", rows, matrices),
         solve_triangular=_of_matrices(plain.solve_triangular),
         triangular_solve=_of_matrices(plain.triangular_solve),
         cond=_cond,
@@ -450,12 +471,14 @@ def stacked_namespace(plain: SimpleNamespace) -> SimpleNamespace:
         while_loop=_while_loop,
     )
     elementwise = (
-        *("abs", "add", "clip", "exp", "isfinite", "log", "maximum", "minimum"),
-        *("rsqrt", "sqrt", "tanh"),
+        *("abs", "add", "clip", "exp", "exp2", "floor", "isfinite", "log", "log2"),
+        *("maximum", "minimum", "rsqrt", "sqrt", "tanh"),
     )
     own |= {name: _elementwise(getattr(plain, name)) for name in (*elementwise, "where")}
     like = ("full_like", "ones_like", "segment_sum", "zeros_like")
     own |= {name: _like(getattr(plain, name)) for name in like}
+    unlaned = ("by_columns", "by_rows")
+    own |= {name: _unlaned(getattr(plain, name)) for name in unlaned}
     same = ("arange", "asarray", "eye", "fori_loop", "full", "ones", "stop_gradient", "zeros")
     own |= {name: getattr(plain, name) for name in same}
     return SimpleNamespace(**own)
