@@ -16,10 +16,14 @@ from ..layouts.equal_groups import Classes
 from ..layouts.group_algebra import groups_there, reached
 from ..layouts.group_index import GroupIndex, Table
 from ..layouts.grouped import GroupedLayout
-from ..numerics.namespace import namespace
+from ..numerics.namespace import NUMPY, namespace
 from ..numerics.programs import compiled
+from ..numerics.stacked import as_lanes, lanes_last
 from .lane_compress import compress_many, lane_classes, merge_lanes
 from .lane_criterion import NUMPY_SECONDS, LaneBucket, Lanes
+
+# Numbers of rows with weights of their own that NumPy takes together: they stay in the cache.
+_TOGETHER = 1 << 18
 
 
 class Shared(NamedTuple):
@@ -92,15 +96,19 @@ def _shared_lanes(Y: Array, shared: Shared) -> Lanes:
 
 def _masked_lanes(Y: Array, W: Array, shared: Shared) -> Lanes:
     """Lanes of responses (n, R) with weights of their own, zero where a row is missing."""
-    xp = namespace(Y, W)
+    X: Any = shared.X
 
-    def one(response: tuple[Array, Array]) -> tuple[Any, Array]:
-        y, w = response
-        layout = layout_of_rows(y, xp.asarray(shared.X), shared.Z, w, shared.rows)
-        return layout, _independent(xp.asarray(shared.X), w)
+    def one(y: Array, w: Array) -> tuple[Any, Array]:
+        return layout_of_rows(y, X, shared.Z, w, shared.rows), _independent(X, w)
 
-    found = xp.vmap(one)((Y.T, W.T))
-    at, independent = jax.tree.map(lambda a: xp.moveaxis(a, 0, -1), found)
+    if namespace(Y, W) is NUMPY:
+        step, parts = max(1, _TOGETHER // (X.size + 2 * len(X))), []
+        for start in range(0, Y.shape[1], step):
+            part = Y[:, start : start + step], W[:, start : start + step]
+            parts.append(lanes_last(one(*as_lanes(part)), part[0].shape[1]))
+        at, independent = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=-1), *parts)
+    else:
+        at, independent = jax.vmap(one, (1, 1), -1)(Y, W)
     p = at.S0.shape[0] - 1
     buckets = tuple(
         LaneBucket(

@@ -20,7 +20,7 @@ from .related_lanes import Rotation, related_lanes, rotation_of
 
 # Numbers that take NumPy as long as it takes to make the arrays of a response with its own rows,
 # and points of a grid of one axis, which are not counted.
-_OWN, _AXIS = 20_000, 9
+_OWN, _AXIS = 4_000, 9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -132,9 +132,9 @@ def _centring(X: Array, Y: Array, rows: RowWeights) -> tuple[Array, Array]:
     low = xp.min(xp.where(present, X, np.inf), axis=0)
     high = xp.max(xp.where(present, X, -np.inf), axis=0)
     constant = (low == high) & (low != 0)
-    pick = xp.argmax(constant)
-    unit = xp.where(xp.any(constant), xp.at(xp.zeros(p, X.dtype))[pick].set(1.0), none)
-    value = xp.where(xp.any(constant), low[pick], 1.0)
+    first = constant & (xp.arange(p) == xp.argmax(constant))
+    unit = xp.where(first, 1.0, none)
+    value = xp.where(xp.any(constant), xp.sum(xp.where(first, low, 0.0)), 1.0)
     means = xp.sum(xp.where(present, X, 0.0), axis=0) / rows.n_obs
     means = xp.where(constant, 0.0, means)
     y_means = xp.sum(xp.where(present, Y, 0.0), axis=0) / rows.n_obs

@@ -149,11 +149,11 @@ def side_by_side(fun: Callable[[Any], Any]) -> Callable[[np.ndarray], Any]:
 
 
 def _mapped(fun: Callable[[Any], Any], tree: Any) -> Any:
-    """The function of every array of nested tuples."""
+    """The function of every array of a tree; nested tuples, most often, take no time."""
     if isinstance(tree, tuple):
         parts = [_mapped(fun, part) for part in tree]
         return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
-    return fun(tree)
+    return fun(tree) if type(tree) in (Stacked, np.ndarray) else jax.tree.map(fun, tree)
 
 
 def _filled(array: Any, R: int) -> np.ndarray:
@@ -246,25 +246,25 @@ class _At:
     def __getitem__(self, index: Any) -> _At:
         return _At(self.array, self.plain, index)
 
-    def set(self, values: Any) -> Any:
-        R = _count((self.array, values))
+    def _plain(self, R: int) -> Any:
+        """The same of the array that all lanes make up, of R lanes; of none as it is."""
         if not R:
-            return self.plain.at(self.array)[self.index].set(values)
-        out = np.array(_filled(self.array, R))
-        out[_before_lanes(self.index)] = _beside(values)
-        return Stacked(out)
+            return self.plain.at(self.array)[self.index]
+        return self.plain.at(_filled(self.array, R))[_before_lanes(self.index)]
+
+    def set(self, values: Any, mode: str | None = None) -> Any:
+        R = _count((self.array, values))
+        found = self._plain(R).set(_beside(values) if R else values, mode=mode)
+        return Stacked(found) if R else found
 
     def add(self, values: Any, mode: str | None = None) -> Any:
-        del mode  # all entries are there
         R = _count((self.array, values))
-        if not R:
-            return self.plain.at(self.array)[self.index].add(values)
-        out = np.array(_filled(self.array, R))
-        if type(self.index) is np.ndarray and out.ndim == 2:  # an entry may come more than once
-            rows = _filled(values, R)
-            return Stacked(out + self.plain.segment_sum(rows, self.index, len(out)))
-        np.add.at(out, _before_lanes(self.index), _beside(values))
-        return Stacked(out)
+        if R and type(self.index) is np.ndarray and self.array.ndim == 1 and mode != "drop":
+            rows = _filled(values, R)  # an entry may come more than once
+            sums = self.plain.segment_sum(rows, self.index, len(self.array))
+            return Stacked(_filled(self.array, R) + sums)
+        found = self._plain(R).add(_beside(values) if R else values, mode=mode)
+        return Stacked(found) if R else found
 
 
 @cache
