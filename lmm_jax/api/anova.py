@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -261,9 +260,6 @@ def _bootstrap(small: LMMResults, large: LMMResults, n: int, seed: int) -> float
 def _many_llf(res: LMMResults, responses: np.ndarray) -> np.ndarray:
     """Log-likelihood of the fit to every column of responses."""
     design: Any = res.design
-    if any(map(design._is_kind, ("crossed", "structured", "residual"))):
-        fits = [fit(replace(design, endog=y), reml=res.reml) for y in responses.T]
-        return np.array([one.llf for one in fits])
     return np.asarray(fit_many(design, responses, reml=res.reml, progress=False).llf)
 
 

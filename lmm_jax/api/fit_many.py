@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..batches.chunks import read_ahead, split_chunks
+from ..batches.chunks import program_size, read_ahead, split_chunks
 from ..batches.lane_criterion import NUMPY_SECONDS, Lanes
 from ..batches.lane_minimize import SMALLEST, join_lanes, minimize_lanes, pick_lanes
 from ..batches.lane_rows import LaneRows
@@ -67,7 +67,7 @@ def fit_many(
     Every response gets the estimates that :func:`lmm_jax.fit` gives it, in a
     small part of the time: what the responses share is computed once, and
     thousands of optimizations go side by side. Models with crossed random effects, a residual
-    covariance or a covariance structure are fitted one response after another, in NumPy.
+    covariance or a covariance structure are fitted one response after another.
 
     Parameters
     ----------
@@ -96,7 +96,8 @@ def fit_many(
         Degrees of freedom of the tests of fixed effects; "normal" gives z tests.
     chunk_size : int, optional
         Responses that are fitted side by side; by default as many as fit a
-        quarter of the free memory, 4,096 at most on a CPU. Results do not depend on it.
+        quarter of the free memory, 4,096 at most on a CPU. Results do not depend on it, nor do
+        responses that are fitted one after another.
     progress : bool
         Show a progress bar, if tqdm is installed.
     responses_in : {"columns", "rows"}
@@ -151,6 +152,8 @@ def fit_many(
         with running_on(runtime):
             found = _fit_all(design, columns, chunk_size, progress, options)
     else:
+        if runtime == "jax":
+            require(design, "a fit by runtime='jax' or first-order methods")
         found = fit_each(design, columns, progress, options, runtime)
     _warn(found)
     if options.df_method == "normal":
@@ -163,7 +166,7 @@ def fit_many(
         residual=residual_label(design.residual, design.structures),
         reml=options.reml,
         output=design.output,
-        source=Refit(design, columns, options._asdict()),
+        source=Refit(design, columns, {**options._asdict(), "runtime": runtime}),
         **found._asdict(),
     )
 
@@ -190,16 +193,16 @@ def _fit_all(
         rows = LaneRows.of(design)
         how = dict(grid=rows.grid, reml=options.reml, maxiter=options.maxiter, tol=options.gtol)
         run = _Run(how, design.held, pool)
-        parts = [
-            split_chunks(np.flatnonzero(which), rows.numbers(masked), chunk_size, masked)
-            for masked, which in ((False, whole), (True, ~whole))
-        ]
-        key = rows.key(), options.reml, tuple(chunks[0].size for chunks in parts if chunks)
-        work = rows.work(*(sum(chunk.which.size for chunk in chunks) for chunks in parts))
+        counts = int(whole.sum()), int((~whole).sum())
+        sizes = tuple(map(program_size, counts, (False, True)))
+        key, work = (rows.key(), options.reml, chunk_size, sizes), rows.work(*counts)
         price = _PROGRAMS * compiling(theta_size(design.structures))
         with _LANES.one_runtime(key, work, price) as compiled:
             rows = rows.placed() if compiled else rows
-            for chunks in parts:
+            for masked in (False, True):
+                which, numbers = np.flatnonzero(whole != masked), rows.numbers(masked)
+                how_large: dict[str, Any] = dict(masked=masked, on_host=not compiled)
+                chunks = split_chunks(which, numbers, chunk_size, **how_large)
                 for i, (chunk, Y) in enumerate(read_ahead(chunks, columns, pool)):
                     lanes = rows.lanes(chunk, Y, columns)
                     lanes = jax.device_put(lanes) if compiled else lanes

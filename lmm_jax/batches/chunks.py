@@ -17,7 +17,7 @@ from ..numerics.shapes import round_up
 # a processor; an accelerator wants more. Responses with gaps keep arrays of their own.
 _MAX_LANES = {"cpu": 4096}
 _MAX_LANES_ELSEWHERE = 1 << 17
-_LEAST_LANES = 64
+_LEAST_LANES, _MASKED = 64, 8
 # Part of the free memory that a chunk may take, and arrays of its size that live at once.
 _MEMORY_SHARE, _COPIES = 0.25, 16
 
@@ -31,10 +31,16 @@ class Chunk:
     masked: bool
 
 
+def program_size(count: int, masked: bool) -> int:
+    """Lanes of the batches that so many responses make on a CPU; more on an accelerator."""
+    most = _MAX_LANES["cpu"] // (_MASKED if masked else 1)
+    return min(round_up(count, _LEAST_LANES), most) if count else 0
+
+
 def split_chunks(
-    which: np.ndarray, numbers: float, chunk_size: int | None, masked: bool
+    which: np.ndarray, numbers: float, chunk_size: int | None, *, masked: bool, on_host: bool
 ) -> list[Chunk]:
-    """Chunks of one size, so that one program serves them all.
+    """Chunks of one size, so that one program serves them all; in NumPy no larger than need be.
 
     Parameters
     ----------
@@ -46,31 +52,31 @@ def split_chunks(
         As the caller asks for it.
     masked : bool
         Lanes have arrays of their own.
+    on_host : bool
+        NumPy works them off.
     """
     if not which.size:
         return []
-    largest = _chunk_lanes(numbers, chunk_size, masked)
+    largest = chunk_size or _chunk_lanes(numbers, masked, on_host)
     count = -(-which.size // -(-which.size // largest))
     least = min(_LEAST_LANES, largest)
-    size = max(2, count if chunk_size is not None else round_up(count, least))
+    size = max(2, round_up(count, least) if chunk_size is None and not on_host else count)
     return [
         Chunk(which[start : start + count], size, masked) for start in range(0, which.size, count)
     ]
 
 
-def _chunk_lanes(numbers: float, chunk_size: int | None, masked: bool) -> int:
-    """Lanes of a chunk: as asked for, or a power of two that fits the memory."""
-    if chunk_size is not None:
-        return int(chunk_size)
-    limit = _MEMORY_SHARE * _free_memory() / (8 * _COPIES * numbers)
-    most = _MAX_LANES.get(jax.default_backend(), _MAX_LANES_ELSEWHERE)
-    most = most // 8 if masked else most
+def _chunk_lanes(numbers: float, masked: bool, on_host: bool) -> int:
+    """Lanes of a chunk: a power of two that fits the memory."""
+    limit = _MEMORY_SHARE * _free_memory(on_host) / (8 * _COPIES * numbers)
+    backend = "cpu" if on_host else jax.default_backend()
+    most = _MAX_LANES.get(backend, _MAX_LANES_ELSEWHERE) // (_MASKED if masked else 1)
     return 1 << int(np.log2(max(2, min(most, limit))))
 
 
-def _free_memory() -> float:
+def _free_memory(on_host: bool) -> float:
     """Bytes that are free where the lanes live."""
-    stats = jax.local_devices()[0].memory_stats()
+    stats = None if on_host else jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return float(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
     try:

@@ -35,7 +35,7 @@ from ..numerics.shapes import round_up
 from ..optimize.newton import Solution
 from .chain_draws import chain_roots, draw_chains
 from .draw_recipe import ClassMoments, Distribution, GroupNormals, Replicable, recipe
-from .replicate_minimize import fit_each, fit_lanes
+from .replicate_minimize import fit_each, fit_lanes, one_runtime
 from .streams import Stream
 
 
@@ -191,16 +191,17 @@ def _replicate(
         return chains, parts
     base, source = recipe(layout, theta, scale)
     width = batch_width(base, watched)
-    for first in range(0, n, width):
-        count = min(width, n - first)
-        if isinstance(base, ResidualLayout):
-            drawn = draw(stream, np.arange(first, first + count), source)
-            parts.append(fit_each(base, drawn, theta, reml=reml))
-        else:
-            drawn = draw(stream, np.arange(first, first + width), source)
-            parts.append(fit_lanes(base, drawn, theta, reml=reml))
-        if tick is not None:
-            tick(count)
+    with one_runtime(base, n, reml=reml):
+        for first in range(0, n, width):
+            count = min(width, n - first)
+            if isinstance(base, ResidualLayout):
+                drawn = draw(stream, np.arange(first, first + count), source)
+                parts.append(fit_each(base, drawn, theta, reml=reml))
+            else:
+                drawn = draw(stream, np.arange(first, first + width), source)
+                parts.append(fit_lanes(base, drawn, theta, reml=reml))
+            if tick is not None:
+                tick(count)
     return base, parts
 
 

@@ -1,9 +1,9 @@
 """Many minimizations side by side, one lane each: what the host does.
 
-All lanes of a batch tick in one program (:mod:`lmm_jax.optimize.newton`). When only a few still
-run they are packed into a smaller batch and go on, so that a lane that has finished costs
-nothing more. Starts, challenges and the choice among optima are those of a single fit
-(:mod:`lmm_jax.optimize.minimize`), lane by lane.
+All lanes of a batch tick together (:mod:`lmm_jax.optimize.newton`), in a program or in NumPy.
+When only a few still run they are packed into a smaller batch and go on, so that a lane that
+has finished costs nothing more. Starts, challenges and the choice among optima are those of a
+single fit (:mod:`lmm_jax.optimize.minimize`), lane by lane.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from ..optimize.minimize import is_extreme, off_boundary, second_is_better
 from ..optimize.newton import CONVERGED, NONFINITE, RUNNING, Solution, unknown_state
 from ..optimize.point import State
 
-# Runs that go side by side even where there are fewer lanes.
-_AT_ONCE = 256
+# Runs that go side by side even where there are fewer lanes, and lanes that are not divided,
+# where batches of any size may run.
+_AT_ONCE, _LEAST = 256, 32
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,16 +50,26 @@ class LaneProblem:
         return jet
 
     def smaller(self, size: int) -> int:
-        """Lanes of the next smaller batch; 0: there is none."""
+        """Lanes of the next smaller batch that programs have; 0: there is none."""
         raise NotImplementedError
 
-    def holding(self, count: int, size: int) -> int:
-        """Size of a batch for some lanes out of a batch of ``size``."""
+    def next_size(self, size: int) -> int:
+        """Lanes that a batch goes on with; 0: it is finished."""
         if self.any_size:
-            return count
+            return size // 2 if size >= 2 * _LEAST else 0
+        return self.smaller(size)
+
+    def holding(self, count: int, size: int) -> int:
+        """Size of a batch of programs for some lanes out of a batch of ``size``."""
         while count <= self.smaller(size):
             size = self.smaller(size)
         return size
+
+    def size_for(self, count: int, size: int) -> int:
+        """Size of a batch for some lanes out of a batch of ``size``."""
+        if self.any_size:
+            return max(count, 2)  # arrays of a single lane look like those that lanes share
+        return self.holding(count, size)
 
     def more_starts(
         self, theta: np.ndarray, which: np.ndarray
@@ -173,7 +184,7 @@ def _settle(problem: LaneProblem, best: Solution, found: Solution, which: np.nda
 def _descend(problem: LaneProblem, theta: np.ndarray, which: np.ndarray, defer: bool) -> Solution:
     """One run for some lanes, each from its column of theta, (m, n)."""
     total, axis = problem.usable.size, problem.axis
-    size = problem.holding(which.size, total)
+    size = problem.size_for(which.size, total)
     if size == total and np.unique(which).size == which.size:
         data, own = problem.data, which
         begin = np.zeros((len(theta), total))
@@ -187,7 +198,7 @@ def _descend(problem: LaneProblem, theta: np.ndarray, which: np.ndarray, defer: 
     state = state._replace(status=_status(runs))
     place, done = np.arange(size), None  # where the lanes of the batch were in the first one
     while True:
-        few, last = problem.smaller(size), defer and size < total
+        few, last = problem.next_size(size), defer and size < total
         state = problem.advance(state, data, few)
         ends = _ends(state, problem)
         first = slice(place.size)  # copies of a lane fill the rest
@@ -196,7 +207,7 @@ def _descend(problem: LaneProblem, theta: np.ndarray, which: np.ndarray, defer: 
         if last or not going.size:
             return take(done, own, axis)
         place, before = place[going], size
-        size = few if defer else problem.holding(going.size, few)
+        size = few if defer else problem.size_for(going.size, few)
         data, state = problem.pick((data, state), _padded(going, size), before)
         state = state._replace(status=_status(np.arange(size) < going.size))
 

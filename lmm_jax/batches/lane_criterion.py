@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, ClassVar, NamedTuple, cast
 
 import jax
@@ -38,7 +37,7 @@ from ..likelihood.criterion import (
 from ..numerics.linalg import eliminate
 from ..numerics.namespace import NUMPY, namespace
 from ..numerics.roots import eliminate_root
-from ..numerics.stacked import as_lanes, lanes_last
+from ..numerics.stacked import as_lanes, lane_spec, lanes_last
 
 # See lmm_jax.layouts.grouped.
 _EXACT_WIDTH = 3
@@ -91,7 +90,7 @@ def contract(spec: str, *operands: Array) -> Array:
         if summed and not shared:  # one matrix for all lanes: a product of matrices
             return _lane_product(names, out, *operands)
     if xp is NUMPY:
-        return np.einsum(_lane_spec(spec), *operands)
+        return np.einsum(lane_spec(spec, (True,) * len(operands)), *operands)
     order = summed + out
     total = None
     for name, A in zip(names, operands, strict=True):
@@ -116,12 +115,6 @@ def _lane_product(names: list[str], out: str, A: Array, B: Array) -> Array:
     product: Any = np.tensordot(A, B, ([*map(left.index, summed)], [*map(right.index, summed)]))
     found: Array = product.transpose([kept.index(c) for c in out + "Z"])
     return found
-
-
-@cache
-def _lane_spec(spec: str) -> str:
-    """An Einstein sum with the axis of lanes, Z."""
-    return spec.replace(",", "Z,").replace("->", "Z->") + "Z"
 
 
 class _Groups(NamedTuple):

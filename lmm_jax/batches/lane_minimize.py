@@ -2,7 +2,7 @@
 
 Lanes are last in every array and the criterion is written out for them, elementwise: for
 thousands of small models that is three to ten times as fast on a CPU as layouts under
-``vmap``. They stay on the device.
+``vmap``. Compiled programs keep them on the device.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from ..optimize.starts import (
 from .driver import LaneProblem, minimize_all
 from .lane_criterion import NUMPY_SECONDS, Lanes, deviance, lane_jet, of_each_lane
 
-# A batch goes on with an eighth of its lanes once the others are done, in NumPy, where every size
-# is as good as another, with half of them; smaller ones are finished.
-_SHRINK, _SHRINK_ON_HOST, SMALLEST = 8, 2, 32
+# A batch of programs goes on with an eighth of its lanes once the others are done; smaller ones
+# are finished.
+_SHRINK, SMALLEST = 8, 32
 
 
 def minimize_lanes(
@@ -83,7 +83,7 @@ def minimize_lanes(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Responses(LaneProblem):
-    """Lanes that stay on the device."""
+    """Lanes of responses; compiled programs keep them on the device."""
 
     reml: bool
     maxiter: int
@@ -101,8 +101,7 @@ class _Responses(LaneProblem):
         return jet._replace(gradient=none, hessian=none, psi_gradients=none, psi_halves=none)
 
     def smaller(self, size: int) -> int:
-        shrink = _SHRINK_ON_HOST if self.any_size else _SHRINK
-        return size // shrink if size >= shrink * SMALLEST else 0
+        return size // _SHRINK if size >= _SHRINK * SMALLEST else 0
 
     def more_starts(
         self, theta: np.ndarray, which: np.ndarray
@@ -110,7 +109,7 @@ class _Responses(LaneProblem):
         if not self.grid:
             return None
         lanes, R = self.data, self.usable.size
-        size = self.holding(which.size, R)
+        size = self.size_for(which.size, R)
         fill = np.append(which, np.repeat(which[-1:], size - which.size))
         some = lanes if size == R else _select(lanes, fill, R=R)
         at = np.arange(R) if size == R else fill

@@ -36,7 +36,7 @@ class LaneRows:
         return RelatedRows.of(design) if design.is_related else GroupedRows.of(design)
 
     def placed(self) -> LaneRows:
-        """The same with what responses share on the device."""
+        """The same with what responses share, if they share arrays, on the device."""
         return self
 
     def key(self) -> Hashable:
@@ -95,7 +95,7 @@ class GroupedRows(LaneRows):
     """Of independent groups."""
 
     shared: Shared
-    on_device: Any
+    arrays: Shared  # the same, on the device where programs take them
 
     @classmethod
     def of(cls, design: Design) -> GroupedRows:
@@ -106,11 +106,11 @@ class GroupedRows(LaneRows):
         Z = tuple(term.values for term in design.terms)
         shared = share(design.free_exog(), Z, weights, index, layout)
         grid = design.compressed.merged.size() <= SMALL_PROBLEM
-        return cls(design=design, grid=grid, shared=shared, on_device=shared)
+        return cls(design=design, grid=grid, shared=shared, arrays=shared)
 
     def placed(self) -> GroupedRows:
         """See :meth:`LaneRows.placed`."""
-        return replace(self, on_device=jax.device_put(self.shared))
+        return replace(self, arrays=jax.device_put(self.shared))
 
     def key(self) -> Hashable:
         """See :meth:`LaneRows.key`."""
@@ -134,11 +134,11 @@ class GroupedRows(LaneRows):
         """See :meth:`LaneRows.lanes`."""
         Y = self.known_subtracted(Y)
         if not chunk.masked:
-            return shared_lanes(Y, self.on_device)
+            return shared_lanes(Y, self.arrays)
         W = columns.take_weights(chunk.which, chunk.size)
         W = np.broadcast_to(self.shared.weights[:, None], Y.shape) if W is None else W
         W = np.where(np.isnan(Y), 0.0, W)
         enough = levels_remain(self.design, W) & ~np.isinf(Y).any(axis=0)
         Y = np.where(W > 0, Y, 0.0)
-        lanes = masked_lanes(np.where(np.isfinite(Y), Y, 0.0), W, self.on_device)
+        lanes = masked_lanes(np.where(np.isfinite(Y), Y, 0.0), W, self.arrays)
         return replace(lanes, usable=lanes.usable & enough)

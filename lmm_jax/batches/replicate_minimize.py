@@ -1,11 +1,13 @@
 """Minimization for drawn responses: layouts of any kind with a response in each lane.
 
-The layouts' own criterion runs under ``vmap``, so that whatever can be fitted can be
-replicated. All lanes start from one point and are few numbers each, which stay on the host.
+The layouts' own criterion runs under ``vmap`` in programs and on ``Stacked`` arrays in NumPy, so
+that whatever can be fitted can be replicated. All lanes start from one point and are few numbers
+each, which stay on the host.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from ..covariance.theta import theta_size
 from ..layouts.contract import Layout
 from ..layouts.residual.chain_merged import merge_links
 from ..layouts.residual.layout import ResidualLayout
@@ -32,8 +35,7 @@ from ..optimize.point import State
 from ..optimize.staged import descend
 from .driver import LaneProblem, minimize_all
 
-# Sizes to which the lanes that go on are packed: few, since each is a program of its own; NumPy,
-# to which any size is as good, halves them down to the last.
+# Sizes to which the lanes that go on are packed: few, since each is a program of its own.
 _PACKED = (512, 64)
 # Numbers in a batch up to which compiling well costs more than it saves.
 _QUICK = 1 << 17
@@ -72,11 +74,9 @@ def fit_lanes(
         NumPy arrays with a leading axis of R.
     """
     responses = jax.device_get(responses)  # rows are taken on the host: no program for each shape
-    R, (leaves, tree) = len(responses.S0), jax.tree.flatten(layout)
-    key = tree, tuple(leaf.shape for leaf in leaves), R, reml
-    m, crossed = len(np.asarray(start)), layout._is_kind("crossed")
+    R = len(responses.S0)
     inner, _ = off_boundary(np.asarray(start), layout.structures)
-    with _TIER.one_runtime(key, R * layout.size(), compiling(m, crossed=crossed)) as compiled:
+    with one_runtime(layout, R, reml=reml) as compiled:
         problem = _Replicates(
             data=responses,
             usable=np.ones(R, bool),
@@ -91,8 +91,19 @@ def fit_lanes(
         return minimize_all(problem, starts, np.ones((1, R), bool), reopen=True)
 
 
+def one_runtime(layout: Layout, n: int, *, reml: bool) -> AbstractContextManager[bool]:
+    """Context in which n lanes of a layout stay in NumPy or with compiled programs.
+
+    Its value is whether they are compiled.
+    """
+    leaves, tree = jax.tree.flatten(layout)
+    key = tree, tuple(leaf.shape for leaf in leaves), round_up(n), reml
+    m, crossed = theta_size(layout.structures), layout._is_kind("crossed")
+    return _TIER.one_runtime(key, n * layout.size(), compiling(m, crossed=crossed))
+
+
 def _shapes(theta: np.ndarray, layout: Layout, responses: Response, *, reml: bool) -> Any:
-    """Of the criterion at one theta; NumPy knows as soon as it has computed it."""
+    """Of the criterion at one theta, by its value there in NumPy."""
     first, at = attach(layout, jax.tree.map(lambda rows: rows[0], responses)), cast(Array, theta)
     with np.errstate(all="ignore"):
         return jax.tree.map(np.asarray, profile_jet(at, first, reml=reml))
@@ -141,13 +152,10 @@ class _Replicates(LaneProblem):
         return _run(state, data, least, layout=self.layout, **self.options)
 
     def smaller(self, size: int) -> int:
-        if self.any_size:
-            return size // 2 if size >= _PACKED[-1] else 0
         return next((s for s in _PACKED if 4 * s <= size), 0)
 
     def holding(self, count: int, size: int) -> int:
-        if self.any_size:
-            return count
+        del size  # few batches have others
         return next((s for s in reversed(_PACKED) if s >= count), round_up(count))
 
 

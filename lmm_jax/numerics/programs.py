@@ -148,6 +148,11 @@ class Program:
         if self.tier is not None:
             self.tier.add(self._key(*jax.tree.flatten((args, kwargs)), kwargs), seconds)
 
+    def add_compiled(self, *args: Any, **kwargs: Any) -> None:
+        """Remember that another program, which does more, has been compiled for these arguments."""
+        if self.tier is not None:
+            self.tier.add_compiled(self._key(*jax.tree.flatten((args, kwargs)), kwargs))
+
     def _key(self, leaves: list[Any], tree: Any, kwargs: dict[str, Any]) -> Hashable:
         """What a compiled program is known by."""
         names = (self.static,) if isinstance(self.static, str) else self.static

@@ -268,7 +268,7 @@ class _At:
 
 
 @cache
-def _lane_spec(spec: str, stacked: tuple[bool, ...]) -> str:
+def lane_spec(spec: str, stacked: tuple[bool, ...]) -> str:
     """An Einstein sum with the axis of lanes, Z, wherever there are lanes."""
     inputs, out = spec.split("->")
     names = [n + "Z" if many else n for n, many in zip(inputs.split(","), stacked, strict=True)]
@@ -280,7 +280,7 @@ def _einsum(spec: str, *operands: Any) -> Any:
     if not any(stacked):
         return np.einsum(spec, *operands)
     arrays = [o.lanes if many else o for o, many in zip(operands, stacked, strict=True)]
-    return Stacked(np.einsum(_lane_spec(spec, stacked), *arrays))
+    return Stacked(np.einsum(lane_spec(spec, stacked), *arrays))
 
 
 def _matmul(A: Any, B: Any) -> Stacked:

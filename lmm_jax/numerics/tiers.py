@@ -103,13 +103,15 @@ class Tier:
 
         Its value is whether they are compiled; the arguments are those of :meth:`takes_numpy`.
         """
-        on_numpy = self.takes_numpy(key, numbers, price)
+        on_numpy, free = self.takes_numpy(key, numbers, price), _asked.get()[0] == "auto"
         begun = perf_counter()
-        with staying_on("numpy" if on_numpy else "jax"):
-            yield not on_numpy
-        if on_numpy:
-            self.add(key, perf_counter() - begun)
-        else:
+        try:
+            with staying_on("numpy" if on_numpy else "jax"):
+                yield not on_numpy
+        finally:  # what is interrupted has taken its time, too
+            if on_numpy and free:  # of a context within another, that one counts
+                self.add(key, perf_counter() - begun)
+        if not on_numpy:
             self.add_compiled(key)
 
     def add_compiled(self, key: Hashable) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jax.scipy.linalg import block_diag
 
 from ..covariance.theta import factor_blocks, stack_theta
@@ -25,7 +25,7 @@ from ..likelihood.coordinates import inverse_whiteners, outer_beta, theta_of
 from ..likelihood.criterion import Jet, residual_df
 from ..likelihood.profile import deviance_at, profile_jet, profile_waist
 from ..numerics.linalg import psd_cholesky
-from ..numerics.namespace import JAX, namespace, traced_once
+from ..numerics.namespace import namespace, traced_once
 from ..numerics.taylor import Taylor, constant, stack, variables
 from .history import Recorder
 from .newton import CONVERGED, DECREMENT_TOL, certified, newton
@@ -234,8 +234,8 @@ def lowest(starts: Array, problem: Problem, *, reml: bool) -> Array:
     """The row of ``starts``, (K, d), with the lowest objective; the first one if none has any."""
     if len(starts) == 1 or starts.shape[1] == 0:
         return starts[0]
-    xp, at = namespace(starts), lambda x: objective(x, problem, reml=reml)[0]
-    values = lax.map(at, starts) if xp is JAX else xp.vmap(at)(starts)
+    xp = namespace(starts)
+    values = xp.map(lambda x: objective(x, problem, reml=reml)[0], starts)
     return starts[xp.argmax(xp.where(xp.isfinite(values), -values, -np.inf))]
 
 

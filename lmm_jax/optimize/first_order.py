@@ -55,8 +55,9 @@ def first_order(
     import optax  # noqa: F401  # while nothing is traced: it makes arrays as it loads
 
     with jax.numpy_dtype_promotion("standard"):  # optax mixes integer types under x64
-        x, n_iter = _lbfgs(x, problem, **options)
-    return x, int(n_iter)
+        found, n_iter = _lbfgs(x, problem, **options)
+    program.add_compiled(x, problem, reml=reml)
+    return found, int(n_iter)
 
 
 def _value_and_grad(x: Array, problem: Problem, *, reml: bool) -> tuple[Array, Array]:
@@ -103,6 +104,8 @@ def _by_scipy(
             watch(steps, x, *program(x, problem, reml=reml))
 
     note(x)
+    if not maxiter:  # L-BFGS-B looks at the limit after a step
+        return x, 0
     found = scipy.optimize.minimize(  # type: ignore[call-overload]
         value_and_grad,
         np.asarray(x),
