@@ -148,7 +148,7 @@ def test_weights_in_columns_follow_the_names_of_the_responses():
     assert_close(got.llf[1], want.llf[0], LANE_RTOL)
 
 
-def test_bad_lanes_stay_alone():
+def test_bad_lanes_stay_alone(runtime):
     bad = Y.copy()
     bad[:, 1] = np.nan  # nothing
     bad[:, 2] = 3.0  # constant
@@ -157,7 +157,7 @@ def test_bad_lanes_stay_alone():
     bad[:, 5] = 2.0 * FRAME["x"] + 1.0  # explained exactly
     bad[FRAME["g"] != "g1", 6] = np.nan  # one group
     with pytest.warns(lmm.ConvergenceWarning, match="6 of 8 responses.*6 of them") as caught:
-        many = lmm.fit_many(INTERCEPT, FRAME, bad)
+        many = lmm.fit_many(INTERCEPT, FRAME, bad, runtime=runtime)
     assert len(caught) == 1
     assert list(many.converged) == [True, *[False] * 6, True]
     for name in ("fe_params", "bse_fe", "tvalues", "df", "pvalues", "cov_re", "scale", "llf"):
@@ -168,12 +168,13 @@ def test_bad_lanes_stay_alone():
     assert np.isnan(many.fdr("x").iloc[1:7]).all()
 
 
-def test_chunks_do_not_matter(monkeypatch):
+def test_chunks_do_not_matter(monkeypatch, runtime):
     gaps = np.column_stack([Y, Y + 1.0, Y + 2.0])
     gaps[3, 17:] = np.nan
-    whole = lmm.fit_many(INTERCEPT, FRAME, gaps)
+    whole = lmm.fit_many(INTERCEPT, FRAME, gaps, runtime=runtime)
     monkeypatch.setattr(api, "PART", 2)  # estimates are made in parts, on threads
-    parts = lmm.fit_many(INTERCEPT, FRAME, gaps, chunk_size=9)  # two chunks, and less than one
+    # two chunks, and less than one
+    parts = lmm.fit_many(INTERCEPT, FRAME, gaps, chunk_size=9, runtime=runtime)
     assert_close(parts.llf, whole.llf, EXACT)
     for name in ("fe_params", "bse_fe", "scale", "converged", "nobs"):
         assert_close(getattr(parts, name), getattr(whole, name), 1e-9)
@@ -201,11 +202,11 @@ def test_slow_lanes_are_finished_together(monkeypatch):
     assert parts.converged.all()
 
 
-def test_moment_starts(monkeypatch):
+def test_moment_starts(monkeypatch, runtime):
     """Large data start from moments: the same optima where there is one only."""
-    grid = lmm.fit_many(INTERCEPT, FRAME, Y)
+    grid = lmm.fit_many(INTERCEPT, FRAME, Y, runtime=runtime)
     monkeypatch.setattr(lane_rows, "SMALL_PROBLEM", 0)
-    moments = lmm.fit_many(INTERCEPT, FRAME, Y)
+    moments = lmm.fit_many(INTERCEPT, FRAME, Y, runtime=runtime)
     assert_close(moments.llf, grid.llf, EXACT)
     assert (moments.n_iter != grid.n_iter).any()
 
@@ -260,6 +261,29 @@ def test_models_without_lanes_are_fitted_one_after_another(formula):
         assert_close(many.df[i], one.df, LANE_RTOL)
         assert_close(many.theta[i], one.theta, LANE_RTOL, scale=1.0)
         assert many.nobs[i] == one.nobs
+
+
+@pytest.mark.filterwarnings("ignore::lmm_jax.ConvergenceWarning")  # and no other
+@pytest.mark.parametrize("formula", ["~ x + (1 | g) + (1 | s)", "~ x + cs(1 + x | g, hom=True)"])
+def test_nothing_to_fit_without_lanes(formula):
+    """A constant, a covariate, nothing, an infinite value: NaN, each by itself."""
+    bad = np.column_stack([np.ones(N), FRAME["x"], np.full(N, np.nan), Y[:, 0], Y[:, 0]])
+    bad[3, 3] = np.inf
+    many = lmm.fit_many(formula, FRAME, bad)
+    assert many.converged.tolist() == [False] * 4 + [True]
+    assert np.isnan(many.llf[:4]).all() and many.nobs.tolist() == [N, N, 0, N, N]
+    for i, why in ((2, "'y2' is missing in every row"), (3, "'y3' has infinite values")):
+        with pytest.raises(lmm.DataError, match=why):
+            many.select(i)
+
+
+def test_a_model_without_lanes_has_a_runtime(monkeypatch):
+    """What cannot be compiled says so, in the place of NaN for every response."""
+    from sparse_plan import make_sparse
+
+    make_sparse(monkeypatch)
+    with pytest.raises(lmm.DataError, match="leave runtime= and method= as they are"):
+        lmm.fit_many("~ x + (1 | g) + (1 | s)", FRAME, Y[:, :2], runtime="jax")
 
 
 def test_components():

@@ -100,6 +100,24 @@ def test_what_takes_longer_than_a_compilation_is_compiled(tier):
     assert not tier.spent
 
 
+def test_gaps_are_another_program(tier):
+    Y = responses(UNEVEN)
+    gaps = Y.copy()
+    gaps[0] = np.nan
+    for some in (Y, gaps, np.column_stack([Y, gaps])):
+        lmm.fit_many("~ x + (1 | g)", UNEVEN, some)
+    assert len(tier.spent) == 3
+
+
+def test_what_is_interrupted_has_taken_its_time(tier):
+    with pytest.raises(KeyboardInterrupt), tier.one_runtime("shape", 1, 1.0):
+        raise KeyboardInterrupt
+    assert "shape" in tier.spent
+    with pytest.raises(KeyboardInterrupt), tier.one_runtime("shape", 1, 0.0):
+        raise KeyboardInterrupt
+    assert not tier.compiled
+
+
 def test_time_adds_up(tier):
     """What has been spent on a model counts: the next call compiles."""
     for _ in range(2):
@@ -112,7 +130,11 @@ def test_time_adds_up(tier):
 
 
 def test_a_runtime_may_be_asked_for(tier, compiled):
+    tier.seconds = 1.0  # far too long
+    lmm.fit_many("~ x + (1 | g)", UNEVEN, responses(UNEVEN), runtime="numpy")
+    assert not compiled() and not tier.compiled
+    tier.seconds = 0.0
     lmm.fit_many("~ x + (1 | g)", UNEVEN, responses(UNEVEN), runtime="jax")
-    assert compiled() or tier.compiled
+    assert tier.compiled
     with pytest.raises(lmm.DataError, match="runtime='gpu'"):
         lmm.fit_many("~ x + (1 | g)", UNEVEN, responses(UNEVEN), runtime="gpu")

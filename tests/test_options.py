@@ -146,6 +146,14 @@ def test_methods_share_an_optimum(method, reml, runtime):
     assert_same_optimum(found, plain(reml))
 
 
+@pytest.mark.parametrize("runtime", ["numpy", "jax"])
+@pytest.mark.parametrize("method", ["newton", "lbfgs", "bfgs"])
+def test_no_step_gives_the_model_at_its_start(method, runtime):
+    found = fit(method=method, runtime=runtime, maxiter=0, start_params=[0.5, 0.1, 0.4])
+    assert found.n_iter == 0
+    assert_close(found.cov_re / found.scale, [[0.5, 0.1], [0.1, 0.4]], RTOL)
+
+
 def test_too_few_steps_are_reported():
     with pytest.warns(lmm.ConvergenceWarning, match=r"iteration limit.*\(x \| g\)"):
         result = fit(maxiter=1, start_params=[50.0, 0.0, 50.0])

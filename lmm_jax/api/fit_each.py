@@ -11,7 +11,7 @@ import numpy as np
 from ..covariance.theta import theta_size
 from ..designs.design import Design
 from ..designs.responses import Responses, one_response
-from ..errors import ConvergenceWarning, DataError
+from ..errors import ConvergenceWarning, DataError, RankWarning
 from ..inference.estimates import ManyEstimates, put_estimates, unknown_estimates
 from ..numerics.progress import progress_bar
 from ..results.lmm import LMMResults
@@ -43,7 +43,8 @@ def fit_each(
     out = unknown_estimates(columns.count, p, m, design.sizes)
     bar = progress_bar(columns.count, "fit", progress)
     with bar as tick, warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # told once, for all
+        for told in (ConvergenceWarning, RankWarning):  # once, for all; of rows that are left
+            warnings.simplefilter("ignore", told)
         for i in range(columns.count):
             try:
                 one = refit.fit_one(i)

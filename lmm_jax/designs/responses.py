@@ -269,6 +269,10 @@ def one_response(design: Design, columns: Responses, number: int) -> Design:
     own = columns.take_weights(which, 1)
     weights = design.weights if own is None else own[:, 0]
     name, keep = columns.names[number], ~np.isnan(y)
+    if not keep.any():
+        raise DataError(f"response {name!r} is missing in every row")
+    if np.isinf(y).any():
+        raise DataError(f"response {name!r} has infinite values: make them NaN, or leave it out")
     source = design.source
     if source is not None:
         formula = source.formula.replace(_ROW, name, 1)
