@@ -39,6 +39,9 @@ from .lane_criterion import NUMPY_SECONDS, Lanes, deviance, lane_jet, of_each_la
 # A batch of programs goes on with an eighth of its lanes once the others are done; smaller ones
 # are finished.
 _SHRINK, SMALLEST = 8, 32
+# Lanes from which a call of NumPy takes one candidate of a grid, and fewer so many more; and
+# numbers that copies of lanes may be.
+_CANDIDATES, _NUMBERS = 2048, 1 << 22
 
 
 def minimize_lanes(
@@ -158,7 +161,7 @@ def _find_starts(lanes: Lanes, *, reml: bool, grid: bool) -> tuple[Array, Array]
 def _lowest(thetas: Array, near: np.ndarray, lanes: Lanes, reml: bool) -> tuple[Array, Array]:
     """The lowest local minima among candidates (N, m, R or 1) of every lane."""
     xp, R = namespace(thetas, lanes), lanes.S_yy.shape[0]
-    values = xp.map(lambda theta: deviance(theta, lanes, reml=reml), thetas)
+    values = _deviances(thetas, lanes, reml)
     values = xp.where(xp.isfinite(values), values, np.inf)
     ranked = xp.where(local_minima(values, xp.asarray(near)), values, np.inf)
     thetas = xp.broadcast_to(thetas, (*thetas.shape[:2], R))
@@ -170,6 +173,25 @@ def _lowest(thetas: Array, near: np.ndarray, lanes: Lanes, reml: bool) -> tuple[
         wanted.append(xp.isfinite(xp.min(ranked, axis=0)))
         ranked = xp.where(taken, np.inf, ranked)
     return xp.stack(starts), xp.stack(wanted)
+
+
+def _deviances(thetas: Array, lanes: Lanes, reml: bool) -> Array:
+    """-2 log-likelihoods of candidates (N, m, R or 1) in every lane, (N, R)."""
+    xp, R = namespace(thetas, lanes), lanes.S_yy.shape[0]
+    own = sum(a.size for a in jax.tree.leaves(lanes) if a.shape[-1:] == (R,)) // R
+    together = min(_CANDIDATES, _NUMBERS // own) // R
+    if xp is not NUMPY or together < 2:
+        values: Array = xp.map(lambda theta: deviance(theta, lanes, reml=reml), thetas)
+        return values
+    found = []
+    for start in range(0, len(thetas), together):  # few lanes: a call takes several candidates
+        part = thetas[start : start + together]
+        part = xp.broadcast_to(part, (*part.shape[:2], R))
+        copies: Any = np.arange(len(part) * R) % R
+        some = _take(lanes, copies, R)
+        theta = xp.swapaxes(part, 0, 1).reshape(part.shape[1], -1)
+        found.append(deviance(theta, some, reml=reml).reshape(-1, R))
+    return xp.concatenate(found)
 
 
 def _find_singular(theta: Array, lanes: Lanes, *, reml: bool, few: bool) -> tuple[Array, Array]:
