@@ -154,6 +154,13 @@ def test_no_step_gives_the_model_at_its_start(method, runtime):
     assert_close(found.cov_re / found.scale, [[0.5, 0.1], [0.1, 0.4]], RTOL)
 
 
+@pytest.mark.parametrize("method", ["lbfgs", "bfgs"])
+@pytest.mark.parametrize("start", [[0.0, 0.0, 0.0], [1e8, 0.0, 1e8]])
+def test_awkward_starts_of_first_order_methods(method, start):
+    """A stationary point that is no minimum, and one far away: Newton's steps go on from there."""
+    assert_same_optimum(fit(method=method, start_params=start), plain(True))
+
+
 def test_too_few_steps_are_reported():
     with pytest.warns(lmm.ConvergenceWarning, match=r"iteration limit.*\(x \| g\)"):
         result = fit(maxiter=1, start_params=[50.0, 0.0, 50.0])

@@ -33,8 +33,6 @@ _find_starts = compiled(find_starts, static="reml", host=1e-6)
 
 # Rows up to which a fit is one program.
 _FEW_ROWS = 4096
-# Newton steps that finish what a first-order method has begun.
-_POLISH = 8
 
 
 class Task(NamedTuple):
@@ -123,7 +121,7 @@ def _options(task: Task, maxiter: int) -> dict[str, Any]:
 
 
 def _run_first_order(task: Task, method: str) -> Any:
-    """A first-order method, then a few Newton steps that also check the optimum."""
+    """A first-order method, then Newton steps, a few mostly, that also check the optimum."""
     design, problem = task.design, task.problem
     if problem is not None:
         start = _lowest(start_points(design, problem, task.start), problem, reml=task.reml)
@@ -141,7 +139,7 @@ def _run_first_order(task: Task, method: str) -> Any:
         gtol=max(task.gtol, 1e-6) ** 0.5,  # of a gradient, where task.gtol is of a decrement
         watch=task.watch,
     )
-    options = _options(task, min(_POLISH, task.maxiter))
+    options = _options(task, task.maxiter)
     if problem is None:
         solution = descend(design.compressed.merged, x, **options)
     else:
