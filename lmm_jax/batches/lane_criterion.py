@@ -37,7 +37,8 @@ from ..likelihood.criterion import (
 from ..numerics.linalg import eliminate
 from ..numerics.namespace import NUMPY, namespace
 from ..numerics.roots import eliminate_root
-from ..numerics.stacked import as_lanes, lane_spec, lanes_last
+from ..numerics.stacked import as_lanes, lanes_last
+from ..numerics.stacked_functions import lane_spec
 
 # See lmm_jax.layouts.grouped.
 _EXACT_WIDTH = 3

@@ -20,7 +20,8 @@ import numpy as np
 import scipy.sparse
 from jax import lax
 
-from .stacked import Stacked, side_by_side, stacked_namespace
+from .stacked import Stacked, side_by_side
+from .stacked_functions import stacked_namespace
 from .triangular import triangular_solve
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -162,7 +163,7 @@ def _cond(which: Any, first: Callable[..., Any], second: Callable[..., Any], *ar
 
 def _vmap(fun: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def call(rows: Any) -> Any:
-        found = [fun(row) for row in (zip(*rows, strict=True) if type(rows) is tuple else rows)]
+        found = [fun(row) for row in rows]
         return jax.tree.map(lambda *leaves: np.stack(leaves), *found)
 
     return call
@@ -297,18 +298,8 @@ _SHARED = (
     *("abs", "add", "all", "any", "append", "arange", "argmax", "argmin", "argsort", "asarray"),
     *("broadcast_to", "clip", "concatenate", "diag", "diagonal", "einsum", "exp", "exp2", "expm1"),
     *("eye", "floor", "full", "full_like", "isfinite", "log", "log1p", "log2", "max", "maximum"),
-    *("mean", "min", "minimum", "moveaxis", "ones", "ones_like", "pad", "repeat", "sqrt"),
-    *(
-        "stack",
-        "sum",
-        "swapaxes",
-        "take_along_axis",
-        "tanh",
-        "tensordot",
-        "where",
-        "zeros",
-        "zeros_like",
-    ),
+    *("mean", "min", "minimum", "moveaxis", "ones", "ones_like", "pad", "repeat", "sqrt", "stack"),
+    *("sum", "swapaxes", "take_along_axis", "tanh", "tensordot", "where", "zeros", "zeros_like"),
 )
 _LINALG = ["cholesky", "eigh", "norm", "slogdet", "solve", "svd"]
 
