@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ class Problem(LaneProblem):
         return size // 4 if size > 4 else 0
 
 
-def problem(axis, seen, *, lost=(), usable=None):
+def problem(axis, seen, *, lost=(), usable=None, any_size=False):
     order = np.random.default_rng(0).permutation(R)
     return Problem(
         data=Data(order + 1, order.astype(float), order + 0.5),
@@ -61,6 +62,7 @@ def problem(axis, seen, *, lost=(), usable=None):
         shapes=Value(np.zeros(()), np.zeros(())),
         seen=seen,
         lost=list(lost),
+        any_size=any_size,
     )
 
 
@@ -146,3 +148,20 @@ def test_the_rules_for_lanes_are_those_for_one():
                 x, y = (c._replace(theta=jnp.zeros(1)) for c in (a, b))
                 chosen = better(x._replace(theta=x.theta), y._replace(theta=y.theta + 1.0))
                 assert bool(second_is_better(a, b)) == bool(chosen.theta[0] == 1.0)
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+def test_all_starts_side_by_side_are_the_same_runs(axis):
+    """More runs than lanes, in two parts, and lanes that occur more than once in each."""
+    rng, usable = np.random.default_rng(1), np.arange(R) != 10
+    starts = np.stack([interior(0.5), *(interior(first) for first in rng.uniform(0, 2, 6))])
+    wanted = rng.random((7, R)) < 0.9
+    best = []
+    for any_size in (False, True):
+        seen = []
+        task = problem(axis, seen, usable=usable, any_size=any_size)
+        best.append(minimize_all(task, starts, wanted))
+    assert (wanted[1:] & usable).sum() > 256 >= max(seen) > R
+    assert len(seen) > 2 and min(seen) >= 2
+    for one, other in zip(*map(jax.tree.leaves, best), strict=True):
+        np.testing.assert_array_equal(one, other)
