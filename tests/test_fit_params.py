@@ -9,6 +9,7 @@ from helpers import assert_close
 from jax import lax
 
 import lmm_jax as lmm
+from lmm_jax.numerics.tiers import running_on
 
 RTOL = 1e-9  # two runs to an optimum of decrement 1e-9, which the last step squares
 # central differences of refits: step^2 of the third derivative, and the optimum's rounding
@@ -71,6 +72,18 @@ def test_start_and_its_limit(x64):
     assert_close(numbers(near), numbers_of(lmm.fit(design)), RTOL, 1e-2)
     assert not bool(held.converged)
     assert_close(held.params.cov_re, start.cov_re, RTOL)
+
+
+@pytest.mark.parametrize("runtime", ["numpy", "jax"])
+def test_data_are_read_at_once_within_a_program(x64, runtime):
+    """A design that a program of the caller's is the first to use holds numbers, no tracers."""
+    design = lmm.design("y ~ x + (1 | g)", DATA)
+    with running_on(runtime):
+        out = jax.jit(lambda: lmm.fit_params(design.layout))()
+        llf = jax.jit(lambda: lmm.fit(design).llf)()
+    jax.tree.map(np.asarray, design.layout)  # refused for tracers
+    assert_close(numbers(out), numbers_of(lmm.fit(design)), RTOL, 1e-2)
+    assert_close(llf, out.llf, RTOL)
 
 
 # ------------------------------------------------------------ derivatives

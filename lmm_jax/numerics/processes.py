@@ -6,12 +6,17 @@ so that a computation in the copy waits for ever; here it is refused instead.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import jax
+from jax.extend.core import take_current_trace
 
 from ..errors import ForkError
 from ..forks import lost_threads
+
+with take_current_trace() as _TOP:  # what is there where nothing is being traced
+    pass
 
 
 def check_process() -> None:
@@ -29,8 +34,12 @@ def check_process() -> None:
         )
 
 
-def float64(wanted: bool = True) -> AbstractContextManager[None]:
-    """Context in which JAX computes in 64 bits, whatever the caller's setting.
+@contextmanager
+def float64(wanted: bool = True) -> Iterator[None]:
+    """Context in which JAX computes in 64 bits and at once, whatever surrounds it.
+
+    That is the caller's setting of bits, and a function of the caller's that is being traced:
+    what depends on none of its arguments is computed here, not made a part of its program.
 
     Parameters
     ----------
@@ -46,5 +55,12 @@ def float64(wanted: bool = True) -> AbstractContextManager[None]:
     float64
     """
     check_process()
-    scope: AbstractContextManager[None] = jax.enable_x64(wanted)
-    return scope
+    with jax.enable_x64(wanted), _at_once():
+        yield
+
+
+def _at_once() -> AbstractContextManager[None]:
+    """Context in which known values are computed; it makes programs anew, so only if need be."""
+    with take_current_trace() as trace:
+        traced = trace is not _TOP
+    return jax.ensure_compile_time_eval() if traced else nullcontext()
