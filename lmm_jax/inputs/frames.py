@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import narwhals as nw
+import numpy as np
 import pandas as pd
 
 from ..errors import DataError
@@ -51,6 +52,8 @@ def read_frame(data: Any, wanted: Callable[[Any], bool]) -> pd.DataFrame | None:
     ImportError
         A package that its columns come through, pyarrow for DuckDB, is not installed.
     """
+    if isinstance(data, np.ndarray):  # a third of what is read from arrays is to find that out
+        return None
     native = _collected(nw.to_native(data, pass_through=True), wanted)
     if isinstance(native, pd.DataFrame):
         return native

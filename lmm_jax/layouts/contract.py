@@ -8,7 +8,7 @@ relative covariance Psi it answers with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple
 
@@ -248,9 +248,19 @@ class Layout(Maps):
         """The layout with sums that its evaluations in NumPy have in common."""
         return self
 
-    def measured_from(self, beta: Array) -> Layout:
-        """The layout with ``y - X beta`` in the place of y, all else alike."""
+    def over_columns(self, change: Callable[[Array, int], Array]) -> Self:
+        """The layout with all that is made of [X y] changed along the axis of its columns.
+
+        Parameters
+        ----------
+        change : callable
+            Of an array and the axis; linear in the columns.
+        """
         raise NotImplementedError
+
+    def measured_from(self, beta: Array) -> Self:
+        """The layout with ``y - X beta`` in the place of y, all else alike."""
+        return self.over_columns(lambda A, axis: less_fixed(A, beta, axis))
 
     def rotate(self, t: int, Q: np.ndarray) -> Layout:
         """The same model with the columns of term t multiplied by an orthogonal Q (on the host)."""

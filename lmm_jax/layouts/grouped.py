@@ -41,7 +41,7 @@ from .buckets import (
     total,
     without_padding,
 )
-from .contract import BlupTerms, Curvature, Layout, PsiMoments, Waist, WaistJet, less_fixed
+from .contract import BlupTerms, Curvature, Layout, PsiMoments, Waist, WaistJet
 from .group_algebra import (
     by_term,
     double_traces,
@@ -149,12 +149,12 @@ class GroupedLayout(Layout):
         """See :meth:`Layout.without_padding`."""
         return replace(self, buckets=tuple(map(without_padding, self.buckets)))
 
-    def measured_from(self, beta: Array) -> GroupedLayout:
-        """See :meth:`Layout.measured_from`."""
+    def over_columns(self, change: Callable[[Array, int], Array]) -> GroupedLayout:
+        """See :meth:`Layout.over_columns`."""
         return replace(
             self,
-            S0=less_fixed(less_fixed(self.S0, beta, 0), beta, 1),
-            buckets=tuple(replace(b, c=less_fixed(b.c, beta, 1)) for b in self.buckets),
+            S0=change(change(self.S0, 0), 1),
+            buckets=tuple(replace(b, c=change(b.c, 1)) for b in self.buckets),
         )
 
     def rotate(self, t: int, Q: np.ndarray) -> GroupedLayout:

@@ -67,7 +67,7 @@ def compiled(
     static: str | tuple[str, ...] = (),
     donate: str | tuple[str, ...] = (),
     small: int = _SMALL,
-    host: float | None = None,
+    host: float | Callable[[Any], float] | None = None,
 ) -> Program:
     """``jax.jit`` that compiles small programs quickly and forgets all when there are too many.
 
@@ -80,10 +80,10 @@ def compiled(
         Arguments whose memory the result may take.
     small : int
         Numbers in the arguments up to which the program is compiled quickly.
-    host : float, optional
+    host : float or callable, optional
         The function serves NumPy as well (:mod:`lmm_jax.numerics.namespace`), which takes about
-        so many seconds for each number in the arguments. Where that is less than a compilation
-        nothing is compiled.
+        so many seconds for each number in the arguments; or a function of the first of them
+        that tells. Where that is less than a compilation nothing is compiled.
     """
     return Program(fun, static, donate, small, host)
 
@@ -97,11 +97,12 @@ class Program:
         static: str | tuple[str, ...],
         donate: str | tuple[str, ...],
         small: int,
-        host: float | None,
+        host: float | Callable[[Any], float] | None,
     ) -> None:
         update_wrapper(self, fun)
         self.fun, self.static, self.donate, self.small = fun, static, donate, small
-        self.tier = None if host is None else Tier(host)
+        self.tier = None if host is None else Tier(1.0 if callable(host) else host)
+        self.weight = host if callable(host) else lambda _: 1.0
         self.programs: dict[bool, Any] = {}  # of JAX, compiled quickly and well
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -109,7 +110,7 @@ class Program:
         leaves, tree = jax.tree.flatten((args, kwargs))
         numbers, tier = _numbers(leaves), self.tier
         key = None if tier is None else self._key(leaves, tree, kwargs)
-        if tier is not None and tier.takes_numpy(key, numbers, _price(args, kwargs)):
+        if tier is not None and self._takes_numpy(tier, key, numbers, args, kwargs):
             return _at_once(self.fun, tree, leaves, tier, key)
         note("jax")
         check_process()
@@ -137,11 +138,23 @@ class Program:
 
     def takes_numpy(self, *args: Any, **kwargs: Any) -> bool:
         """Whether a call would go to NumPy."""
-        leaves, tree = jax.tree.flatten((args, kwargs))
         if self.tier is None:
             return False
+        leaves, tree = jax.tree.flatten((args, kwargs))
         key = self._key(leaves, tree, kwargs)
-        return self.tier.takes_numpy(key, _numbers(leaves), _price(args, kwargs))
+        return self._takes_numpy(self.tier, key, _numbers(leaves), args, kwargs)
+
+    def _takes_numpy(
+        self, tier: Tier, key: Hashable, numbers: int, args: Any, kwargs: dict[str, Any]
+    ) -> bool:
+        work = numbers * self.weight(args[0]) if args else numbers
+        return tier.takes_numpy(key, work, _price(args, kwargs))
+
+    def at_once(self, *args: Any, counted: Any, **kwargs: Any) -> Any:
+        """The function's value by NumPy, whose time counts for another first argument."""
+        assert self.tier is not None
+        key = self._key(*jax.tree.flatten(((counted, *args[1:]), kwargs)), kwargs)
+        return _at_once(self.fun, *reversed(jax.tree.flatten((args, kwargs))), self.tier, key)
 
     def spend(self, seconds: float, *args: Any, **kwargs: Any) -> None:
         """Count seconds in NumPy for a call whose arguments were prepared for it."""

@@ -7,6 +7,8 @@ _FEW_GROUPS, _NARROW_GROUP = 256, 4
 _FEW_ROWS = 4096
 # The smallest data sets, which are many, have a size of their own.
 VERY_FEW, _VERY_FEW_ROWS = 64, 512
+# Columns of X: few enough to be cheap, and apart enough that one covariate more mostly has room.
+_COLUMNS = (2, 4, 6, 8, 12, 16)
 
 
 def round_up(n: int, least: int = 16) -> int:
@@ -28,6 +30,11 @@ def round_up_groups(n: int, columns: int, rows: int) -> int:
 def round_up_few(n: int) -> int:
     """The same for groups that are evaluated many times over."""
     return VERY_FEW if n <= VERY_FEW else round_up(n, least=_FEW_GROUPS)
+
+
+def round_up_columns(p: int) -> int:
+    """The same for columns of X."""
+    return next(size for size in _COLUMNS if size >= p) if p <= _COLUMNS[-1] else round_up(p)
 
 
 def round_up_rows(n: int, groups: int = _FEW_GROUPS) -> int:

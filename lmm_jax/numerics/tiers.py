@@ -77,7 +77,7 @@ class Tier:
     compiled: set[Hashable] = field(default_factory=set)
     spent: dict[Hashable, float] = field(default_factory=dict)  # seconds in NumPy
 
-    def takes_numpy(self, key: Hashable, numbers: int, price: float | None = None) -> bool:
+    def takes_numpy(self, key: Hashable, numbers: float, price: float | None = None) -> bool:
         """Whether a call of this shape is for NumPy.
 
         Parameters

@@ -18,7 +18,9 @@ import numpy as np
 from jax import Array
 
 from ..covariance.structures import Structure
+from ..covariance.theta import theta_size
 from ..layouts.contract import Layout
+from ..layouts.grouped import GroupedLayout
 from ..likelihood.profile import profile_jet
 from ..numerics.inverses import LOST_ROUGHLY
 from ..numerics.namespace import NUMPY, namespace
@@ -40,6 +42,7 @@ from .newton import (
     state_at,
 )
 from .point import State, Step
+from .shared_columns import narrowed, outline, widened
 
 # Decrement below which the next evaluation is likely to be the last, and so is exact.
 _NEAR = 1e-2
@@ -52,15 +55,29 @@ _ROUGH_STEPS = 5
 # the step apart, is what its derivatives say: the decrement there is about this squared.
 _CLOSE = 1e-7
 
-_minimize = compiled(minimize, static="reml", host=1e-6)
+
+
+def _per_number(layout: Layout) -> float:
+    """Seconds that NumPy takes for a minimization, about, for each number in the layout."""
+    m = theta_size(layout.structures)
+    return 1.2e-8 * m**2 if isinstance(layout, GroupedLayout) else 1e-6
+
+
+_minimize = compiled(minimize, static="reml", host=_per_number)
 _jet = compiled(profile_jet, static=("reml", "exact"), host=6e-8)
 _start = compiled(lambda layout: layout.start_moments(), host=1e-8)
 
 
 def descend(layout: Layout, start: Array | None = None, **options: Any) -> Solution:
     """Optimum of a layout by the driver that suits it; see :func:`minimize`."""
-    minimizer = minimize_staged if layout.is_dear() else _minimize
-    return minimizer(layout, start, **options)
+    if layout.is_dear():
+        return minimize_staged(layout, start, **options)
+    like = outline(layout, reml=options["reml"])
+    if _minimize.takes_numpy(like, start, **options):
+        found: Solution = _minimize.at_once(layout, start, counted=like, **options)
+        return found
+    wide = widened(layout, reml=options["reml"])
+    return narrowed(_minimize(wide, start, **options), layout.beta_origin.shape[0])
 
 
 def minimize_staged(
@@ -115,7 +132,7 @@ def minimize_staged(
                     s = s._replace(jet=evaluate(s.theta, exact=False))
         if not exact and int(s.status) == MAXITER:
             s = s._replace(jet=evaluate(s.theta, exact=True))
-    return finish(s)
+    return narrowed(finish(s), layout.beta_origin.shape[0])
 
 
 class _Criterion:
@@ -123,13 +140,15 @@ class _Criterion:
 
     @np.errstate(all="ignore")
     def __init__(self, layout: Layout, theta: Any, *, reml: bool, exact: bool) -> None:
-        self._first = partial(
-            _jet.spend, theta=theta, layout=layout.known_at(theta), reml=reml, exact=exact
-        )
+        like = outline(layout.known_at(theta), reml=reml)
+        self._first = partial(_jet.spend, theta=theta, layout=like, reml=reml, exact=exact)
         self._by_numpy = _jet.takes_numpy(**self._first.keywords)
-        self._layout, self._reml = layout, reml
+        self._layout: Layout
+        self._reml = reml
         if self._by_numpy:
             self._layout = jax.tree.map(np.asarray, layout).with_sums()
+        else:
+            self._layout = widened(layout, reml=reml)
         # whether six digits will do where it is not exact: while steps succeed
         self.rough = self._by_numpy and self._layout.known_at(theta, rough=True).rough
 

@@ -15,7 +15,7 @@ that large random effects take no digits. Nothing here fails at a singular covar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -28,7 +28,7 @@ from ...numerics.linalg import exact
 from ...numerics.namespace import JAX, namespace
 from ...reprs import brief, public
 from ..buckets import bucket_ranks, rotate_bucket
-from ..contract import BlupTerms, Curvature, PsiMoments, Waist, WaistJet, less_fixed
+from ..contract import BlupTerms, Curvature, PsiMoments, Waist, WaistJet
 from ..group_algebra import group_cov
 from . import core as dense
 from . import links as sparse
@@ -147,13 +147,13 @@ class CrossedLayout(CrossedArrays):
             room -= size_of(links[-1].sums)
         return replace(self, links=tuple(links))
 
-    def measured_from(self, beta: Array) -> CrossedLayout:
-        """See :meth:`Layout.measured_from`."""
+    def over_columns(self, change: Callable[[Array, int], Array]) -> CrossedLayout:
+        """See :meth:`Layout.over_columns`."""
         return replace(
             self,
-            S0=less_fixed(less_fixed(self.S0, beta, 0), beta, 1),
-            buckets=tuple(replace(b, c=less_fixed(b.c, beta, 1)) for b in self.buckets),
-            core=replace(self.core, s=less_fixed(self.core.s, beta, 1)),
+            S0=change(change(self.S0, 0), 1),
+            buckets=tuple(replace(b, c=change(b.c, 1)) for b in self.buckets),
+            core=replace(self.core, s=change(self.core.s, 1)),
         )
 
     def rotate(self, t: int, Q: np.ndarray) -> CrossedLayout:

@@ -17,7 +17,7 @@ arXiv:2411.04729.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -29,7 +29,7 @@ from ...covariance.theta import factor_blocks
 from ...numerics.linalg import exact, symmetrize
 from ...numerics.namespace import NUMPY, namespace
 from ...reprs import brief, public
-from ..contract import BlupTerms, Curvature, Waist, WaistJet, less_fixed
+from ..contract import BlupTerms, Curvature, Waist, WaistJet
 from ..crossed import core as dense
 from ..crossed.core_factors import CoreFactors, core_factors
 from ..crossed.curvature import average_information
@@ -185,12 +185,12 @@ class MatrixFreeLayout(MatrixFreeArrays):
         """See :meth:`Layout.is_dear`."""
         return True
 
-    def measured_from(self, beta: Array) -> MatrixFreeLayout:
-        """See :meth:`Layout.measured_from`."""
+    def over_columns(self, change: Callable[[Array, int], Array]) -> MatrixFreeLayout:
+        """See :meth:`Layout.over_columns`."""
         return replace(
             self,
-            S0=less_fixed(less_fixed(self.S0, beta, 0), beta, 1),
-            core=replace(self.core, s=less_fixed(self.core.s, beta, 1)),
+            S0=change(change(self.S0, 0), 1),
+            core=replace(self.core, s=change(self.core.s, 1)),
         )
 
     def rotate(self, t: int, Q: np.ndarray) -> MatrixFreeLayout:

@@ -9,7 +9,7 @@ seen at the same visits are one evaluation however many they are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import jax
@@ -20,7 +20,7 @@ from ...covariance.theta import factor_blocks, spread
 from ...numerics.linalg import exact, group_product, symmetrize, total_product
 from ...numerics.namespace import namespace
 from ...reprs import brief, public
-from ..contract import BlupTerms, Curvature, PsiMoments, Waist, WaistJet, less_fixed
+from ..contract import BlupTerms, Curvature, PsiMoments, Waist, WaistJet
 from ..group_algebra import (
     halves_of,
     psi_curvatures,
@@ -254,12 +254,12 @@ class ResidualLayout(OfResiduals):
         """See :meth:`Layout.size`."""
         return sum(b.c.size + b.Z.size + b.c.shape[0] * b.present.size for b in self.buckets)
 
-    def measured_from(self, beta: Array) -> ResidualLayout:
-        """See :meth:`Layout.measured_from`."""
+    def over_columns(self, change: Callable[[Array, int], Array]) -> ResidualLayout:
+        """See :meth:`Layout.over_columns`."""
         return replace(
             self,
-            S0=less_fixed(less_fixed(self.S0, beta, 0), beta, 1),
-            buckets=tuple(replace(b, c=less_fixed(b.c, beta, 1)) for b in self.buckets),
+            S0=change(change(self.S0, 0), 1),
+            buckets=tuple(replace(b, c=change(b.c, 1)) for b in self.buckets),
         )
 
     def rotate(self, t: int, Q: np.ndarray) -> ResidualLayout:

@@ -7,7 +7,7 @@ the rows of a group.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import jax
@@ -18,7 +18,7 @@ from ...covariance.theta import factor_blocks, spread
 from ...numerics.linalg import exact, symmetrize
 from ...numerics.namespace import namespace
 from ...reprs import brief, public
-from ..contract import BlupTerms, Curvature, PsiMoments, Waist, WaistJet, less_fixed
+from ..contract import BlupTerms, Curvature, PsiMoments, Waist, WaistJet
 from ..group_algebra import (
     double_traces,
     halves_of,
@@ -190,20 +190,19 @@ class MarkovLayout(OfResiduals):
         """See :meth:`Layout.size`."""
         return sum(2 * bucket.step.size for bucket in self.buckets)
 
-    def measured_from(self, beta: Array) -> MarkovLayout:
-        """See :meth:`Layout.measured_from`."""
-        xp = namespace(self.S0, beta)
+    def over_columns(self, change: Callable[[Array, int], Array]) -> MarkovLayout:
+        """See :meth:`Layout.over_columns`."""
 
-        def less(A: Array, q: int) -> Array:
-            return xp.concatenate([A[:, :q], less_fixed(A[:, q:], beta, 1)], axis=1)
+        def changed(A: Array, q: int) -> Array:
+            own = change(A[:, q:], 1)
+            return namespace(A, own).concatenate([A[:, :q], own], axis=1)
 
         buckets = []
         for bucket in self.buckets:
             q = self._columns(bucket)
-            step, before = less(bucket.step, q), less(bucket.before, q)
+            step, before = changed(bucket.step, q), changed(bucket.before, q)
             buckets.append(replace(bucket, step=step, before=before))
-        S0 = less_fixed(less_fixed(self.S0, beta, 0), beta, 1)
-        return replace(self, S0=S0, buckets=tuple(buckets))
+        return replace(self, S0=change(change(self.S0, 0), 1), buckets=tuple(buckets))
 
     def rotate(self, t: int, Q: np.ndarray) -> MarkovLayout:
         """See :meth:`Layout.rotate`."""

@@ -15,7 +15,7 @@ NumPy alone: the layout is for the host.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,7 +28,7 @@ from ...errors import DataError
 from ...numerics.namespace import JAX, namespace
 from ...numerics.namespace import NUMPY as xp
 from ...reprs import brief, public
-from ..contract import BlupTerms, Curvature, PsiMoments, Waist, WaistJet, less_fixed
+from ..contract import BlupTerms, Curvature, PsiMoments, Waist, WaistJet
 from ..crossed import core as dense
 from ..crossed.core_factors import core_factors
 from ..crossed.curvature import average_information
@@ -147,15 +147,15 @@ class SparseLayout(SparseArrays):
         """See :meth:`Layout.is_dear`."""
         return self.size() > _DEAR
 
-    def measured_from(self, beta: Array) -> SparseLayout:
-        """See :meth:`Layout.measured_from`."""
+    def over_columns(self, change: Callable[[Array, int], Array]) -> SparseLayout:
+        """See :meth:`Layout.over_columns`."""
         origin = self.core.origin
         if origin.shape[1] > 1:
-            origin = less_fixed(origin, beta, 1)
+            origin = change(origin, 1)
         return replace(
             self,
-            S0=less_fixed(less_fixed(self.S0, beta, 0), beta, 1),
-            core=replace(self.core, s=less_fixed(self.core.s, beta, 1), origin=origin),
+            S0=change(change(self.S0, 0), 1),
+            core=replace(self.core, s=change(self.core.s, 1), origin=origin),
         )
 
     def rotate(self, t: int, Q: np.ndarray) -> SparseLayout:
