@@ -7,7 +7,8 @@ thousands of small models that is three to ten times as fast on a CPU as layouts
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -24,6 +25,7 @@ from ..numerics.stacked import as_lanes, lanes_last
 from ..optimize.minimize import FEW_GROUPS, is_extreme
 from ..optimize.newton import RUNNING, Solution, judge, propose
 from ..optimize.point import State
+from ..optimize.shared_columns import lacking, narrowed, with_wide_maps
 from ..optimize.starts import (
     MAX_RUNS,
     far_starts,
@@ -66,6 +68,9 @@ def minimize_lanes(
     Solution
         NumPy arrays with lanes last; ``jet`` is a :class:`lmm_jax.likelihood.criterion.Jet`.
     """
+    in_program, p = namespace(lanes) is not NUMPY, lanes.S_xx.shape[0]
+    if in_program:
+        lanes = _widened(lanes, reml=reml)
     problem = _Responses(
         data=lanes,
         usable=np.asarray(lanes.usable),
@@ -77,11 +82,35 @@ def minimize_lanes(
         maxiter=maxiter,
         tol=tol,
         grid=grid and singular_grid(lanes.structures) is not None,
-        any_size=namespace(lanes) is NUMPY,
+        any_size=not in_program,
     )
     starts, wanted = jax.device_get(_starts(lanes, reml=reml, grid=grid))
     best = minimize_all(problem, starts, wanted, defer=defer)
-    return best._replace(jet=jax.device_get(_jet(best.theta, lanes, reml=reml)))
+    best = best._replace(jet=jax.device_get(_jet(best.theta, lanes, reml=reml)))
+    return narrowed(best, p) if in_program else best
+
+
+@partial(compiled, static="reml")
+def _widened(lanes: Lanes, *, reml: bool) -> Lanes:
+    """See :func:`lmm_jax.optimize.shared_columns.widened`."""
+    xp, p = namespace(lanes), lanes.S_xx.shape[0]
+    more = lacking(p)
+    new, one = np.arange(p, p + more), xp.ones((), lanes.S_yy.dtype)
+    buckets = []
+    for bucket in lanes.buckets:
+        q, E = bucket.y.shape[0], bucket.y.shape[2]
+        rows = (0, q * more if E > 1 else 0)  # merged groups have q for each column of [X y]
+        X = xp.pad(bucket.X, ((0, 0), (0, more), (0, 0), rows, (0, 0)))
+        y = xp.pad(bucket.y, ((0, 0), (0, 0), rows, (0, 0)))
+        buckets.append(replace(bucket, X=X, y=y))
+    S_xx = xp.pad(lanes.S_xx, ((0, more), (0, more), (0, 0)))
+    wide = replace(
+        lanes,
+        buckets=tuple(buckets),
+        S_xx=xp.at(S_xx)[new, new].set(one),
+        S_xy=xp.pad(lanes.S_xy, ((0, more), (0, 0))),
+    )
+    return with_wide_maps(wide, more, reml=reml)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -32,6 +32,7 @@ from ..numerics.tiers import Tier, compiling, running_on
 from ..optimize.minimize import off_boundary
 from ..optimize.newton import DECREMENT_TOL, RUNNING, Solution, tick
 from ..optimize.point import State
+from ..optimize.shared_columns import narrowed, outline, widened, widened_response
 from ..optimize.staged import descend
 from .driver import LaneProblem, minimize_all
 
@@ -74,21 +75,24 @@ def fit_lanes(
         NumPy arrays with a leading axis of R.
     """
     responses = jax.device_get(responses)  # rows are taken on the host: no program for each shape
-    R = len(responses.S0)
+    R, p = len(responses.S0), layout.beta_origin.shape[0]
     inner, _ = off_boundary(np.asarray(start), layout.structures)
     with one_runtime(layout, R, reml=reml) as compiled:
+        wide = widened(layout, reml=reml) if compiled else layout.with_sums()
+        responses = widened_response(responses, layout) if compiled else responses
         problem = _Replicates(
             data=responses,
             usable=np.ones(R, bool),
             axis=0,
             structures=layout.structures,
-            shapes=_shapes(inner, layout, responses, reml=reml),
+            shapes=_shapes(inner, wide, responses, reml=reml),
             any_size=not compiled,
-            layout=layout if compiled else layout.with_sums(),
+            layout=wide,
             options={"reml": reml, "maxiter": maxiter, "tol": tol},
         )
         starts = np.broadcast_to(inner[:, None], (1, inner.size, R))
-        return minimize_all(problem, starts, np.ones((1, R), bool), reopen=True)
+        found = minimize_all(problem, starts, np.ones((1, R), bool), reopen=True)
+        return narrowed(found, p, lanes_first=True) if compiled else found
 
 
 def one_runtime(layout: Layout, n: int, *, reml: bool) -> AbstractContextManager[bool]:
@@ -96,7 +100,7 @@ def one_runtime(layout: Layout, n: int, *, reml: bool) -> AbstractContextManager
 
     Its value is whether they are compiled.
     """
-    leaves, tree = jax.tree.flatten(layout)
+    leaves, tree = jax.tree.flatten(outline(layout, reml=reml))
     key = tree, tuple(leaf.shape for leaf in leaves), round_up(n), reml
     m, crossed = theta_size(layout.structures), layout._is_kind("crossed")
     return _TIER.one_runtime(key, n * layout.size(), compiling(m, crossed=crossed))

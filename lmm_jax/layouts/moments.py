@@ -13,7 +13,7 @@ fits take 1.1 (sleepstudy) to 1.4 times as long (5 sizes of groups; q = 3): B su
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, NamedTuple, cast
 
@@ -96,6 +96,11 @@ class MomentLayout(Layout):
     def curvature(self, theta: Array, root: Array, jet: WaistJet) -> Curvature:
         """See :meth:`Layout.curvature`."""
         return moment_curvature(theta, root @ root.T, jet, self)
+
+    def over_columns(self, change: Callable[[Array, int], Array]) -> MomentLayout:
+        """See :meth:`Layout.over_columns`."""
+        buckets = tuple(replace(b, B=change(change(b.B, 1), 3)) for b in self.buckets)
+        return replace(self, S0=change(change(self.S0, 0), 1), buckets=buckets)
 
     def size(self) -> int:
         """See :meth:`Layout.size`."""

@@ -154,7 +154,8 @@ class Program:
         """The function's value by NumPy, whose time counts for another first argument."""
         assert self.tier is not None
         key = self._key(*jax.tree.flatten(((counted, *args[1:]), kwargs)), kwargs)
-        return _at_once(self.fun, *reversed(jax.tree.flatten((args, kwargs))), self.tier, key)
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        return _at_once(self.fun, tree, leaves, self.tier, key)
 
     def spend(self, seconds: float, *args: Any, **kwargs: Any) -> None:
         """Count seconds in NumPy for a call whose arguments were prepared for it."""

@@ -56,7 +56,6 @@ _ROUGH_STEPS = 5
 _CLOSE = 1e-7
 
 
-
 def _per_number(layout: Layout) -> float:
     """Seconds that NumPy takes for a minimization, about, for each number in the layout."""
     m = theta_size(layout.structures)

@@ -1,0 +1,101 @@
+"""Columns of X that are not there: models of other numbers of fixed effects share a program.
+
+A layout gets columns e of rows of their own, one each, that no random effect reaches and
+whose response is zero: ``gram`` gets ones on its diagonal, everything else zeros. Their fixed
+effects are 0, no determinant changes, and REML's ``n - p`` stays as it is if n counts these
+rows. Nothing of the fit depends on them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar, cast
+
+import numpy as np
+from jax import Array
+
+from ..layouts.contract import Layout, Maps
+from ..layouts.moments import MomentLayout
+from ..layouts.response import Response
+from ..numerics.namespace import namespace
+from ..numerics.shapes import round_up_columns
+from .newton import Solution
+
+M = TypeVar("M", bound=Maps)
+
+
+def widened(layout: Layout, *, reml: bool) -> Layout:
+    """The layout with as many columns of X as programs have."""
+    p = layout.beta_origin.shape[0]
+    more = lacking(p)
+    if not more:
+        return layout
+    wide = layout.over_columns(lambda A, axis: _inserted(A, axis, more))
+    xp, new = namespace(layout.S0), np.arange(p, p + more)
+    S0 = xp.at(wide.S0)[new, new].set(xp.ones((), layout.S0.dtype))
+    return with_wide_maps(replace(wide, S0=S0), more, reml=reml)
+
+
+def widened_response(response: Response, layout: Layout) -> Response:
+    """Responses, with a leading axis of lanes, for the layout that :func:`widened` makes."""
+    more = lacking(layout.beta_origin.shape[0])
+    y = response.y
+    if isinstance(layout, MomentLayout):
+        y = tuple(_inserted(part, 2, more) for part in y)
+    return response._replace(y=y, S0=_inserted(response.S0, 1, more))
+
+
+def lacking(p: int) -> int:
+    """Columns that are added to p of them."""
+    return round_up_columns(p) - p
+
+
+def _inserted(A: Array, axis: int, more: int) -> Array:
+    """Columns of zeros before that of y."""
+    xp, before = namespace(A), (slice(None),) * axis
+    none = xp.zeros((*A.shape[:axis], more, *A.shape[axis + 1 :]), A.dtype)
+    return xp.concatenate([A[*before, :-1], none, A[*before, -1:]], axis=axis)
+
+
+def outline(layout: Layout, *, reml: bool) -> Layout:
+    """What has the shapes of :func:`widened` and no memory of its own."""
+    more = lacking(layout.beta_origin.shape[0])
+
+    def change(A: Array, axis: int) -> Array:
+        shape = (*A.shape[:axis], A.shape[axis] + more, *A.shape[axis + 1 :])
+        return cast(Array, np.broadcast_to(np.zeros((), A.dtype), shape))
+
+    return with_wide_maps(layout.over_columns(change), more, reml=reml) if more else layout
+
+
+def with_wide_maps(maps: M, more: int, *, reml: bool) -> M:
+    """Maps, of one layout or of lanes, with fixed effects that stay what they are."""
+    xp, p = namespace(maps.n_obs), maps.beta_origin.shape[0]
+
+    def pad(A: Array, axes: int) -> Array:
+        widths = tuple((0, more) if i < axes else (0, 0) for i in range(A.ndim))
+        padded: Array = xp.pad(A, widths)
+        return padded
+
+    new, one = np.arange(p, p + more), xp.ones((), maps.n_obs.dtype)
+    return replace(
+        maps,
+        n_obs=maps.n_obs + xp.asarray(more * reml, maps.n_obs.dtype),
+        beta_map=xp.at(pad(maps.beta_map, 2))[new, new].set(one),
+        beta_origin=pad(maps.beta_origin, 1),
+        beta_shift=pad(maps.beta_shift, 1),
+    )
+
+
+def narrowed(found: Solution, p: int, *, lanes_first: bool = False) -> Solution:
+    """The solution of what was widened with the fixed effects that are there.
+
+    Lanes, if there are any, are last in every array or first.
+    """
+    jet, at, lane = found.jet, found.jet.profile, (slice(None),) * lanes_first
+    own = (*lane, slice(p))
+    both, each = (*own, slice(p)), slice(None)
+    profile = at._replace(beta=at.beta[own], cov_beta=at.cov_beta[both])
+    dbeta = jet.dbeta[*lane, each, :p]
+    dcov_beta = jet.dcov_beta[*lane, each, :p, :p]
+    return found._replace(jet=jet._replace(profile=profile, dbeta=dbeta, dcov_beta=dcov_beta))
