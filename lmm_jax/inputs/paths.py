@@ -13,6 +13,7 @@ import pandas as pd
 from ..errors import DataError
 from .files import read_table
 from .packages import needed
+from .parquet import is_pattern, parquet_dataset
 
 # How files are read, by the ends of their names; those of CSV may be packed.
 _COLUMNAR = {
@@ -36,7 +37,7 @@ def read_file(path: str | os.PathLike[str], wanted: Callable[[Any], bool]) -> An
     Parameters
     ----------
     path : str or path
-        ``.parquet``, ``.pq`` (also a folder of such files), ``.feather``, ``.arrow``; ``.csv`` or
+        ``.parquet``, ``.pq`` (also a folder of such files, or a pattern), ``.feather``, ``.arrow``; ``.csv`` or
         ``.tsv``, which may be packed (``.csv.gz``) or an address.
     wanted : callable
         Whether a column is in use, by its name: of Parquet and Feather no others are read.
@@ -60,6 +61,8 @@ def read_file(path: str | os.PathLike[str], wanted: Callable[[Any], bool]) -> An
             f"path that ends in {', '.join([*_COLUMNAR, *_SEPARATED])}"
         )
     local = "://" not in name
+    if is_pattern(name):
+        return _of_pattern(name, end, wanted)
     if (local or end in _COLUMNAR) and not _exists(name):
         raise DataError(f"there is no file {name!r}{'' if local else ': copy it here first'}")
     try:
@@ -95,11 +98,21 @@ def _columnar(name: str, end: str, wanted: Callable[[Any], bool]) -> Any:
         from pyarrow import ArrowException, dataset
     try:
         found = dataset.dataset(name, format=_COLUMNAR[end], partitioning="hive")
-        names = found.schema.names
-        used = [column for column in names if wanted(column)] or names[:1]
-        return found.to_table(columns=used)
+        return _in_use(found, wanted)
     except ArrowException as error:
         raise DataError(f"{name} cannot be read: {error}") from error
+
+
+def _of_pattern(name: str, end: str, wanted: Callable[[Any], bool]) -> Any:
+    """Columns of all Parquet files that a pattern matches."""
+    if _COLUMNAR.get(end) != "parquet":
+        raise DataError(f"{name!r} matches files of the kind {end}: patterns are of Parquet files")
+    return _in_use(parquet_dataset(name), wanted)
+
+
+def _in_use(found: Any, wanted: Callable[[Any], bool]) -> Any:
+    names = found.schema.names
+    return found.to_table(columns=[name for name in names if wanted(name)] or names[:1])
 
 
 def _separated(name: str, end: str) -> pd.DataFrame:
