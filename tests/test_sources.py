@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from engine_data import COMPUTED, DATA, MODELS, PLAIN
+from helpers import assert_close
 from sum_checks import assert_equal_sums, assert_same
 
 import lmm_jax as lmm

@@ -37,8 +37,8 @@ def read_file(path: str | os.PathLike[str], wanted: Callable[[Any], bool]) -> An
     Parameters
     ----------
     path : str or path
-        ``.parquet``, ``.pq`` (also a folder of such files, or a pattern), ``.feather``, ``.arrow``; ``.csv`` or
-        ``.tsv``, which may be packed (``.csv.gz``) or an address.
+        ``.parquet``, ``.pq`` (also a folder of such files, or a pattern), ``.feather``,
+        ``.arrow``; ``.csv`` or ``.tsv``, which may be packed (``.csv.gz``) or an address.
     wanted : callable
         Whether a column is in use, by its name: of Parquet and Feather no others are read.
 
