@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar, cast
 
+import jax
 import numpy as np
 from jax import Array
 
@@ -30,6 +31,8 @@ def widened(layout: Layout, *, reml: bool) -> Layout:
     more = lacking(p)
     if not more:
         return layout
+    if jax.default_backend() == "cpu":  # arrays are shared with NumPy, whose calls cost a tenth
+        layout = jax.tree.map(np.asarray, layout)
     wide = layout.over_columns(lambda A, axis: _inserted(A, axis, more))
     xp, new = namespace(layout.S0), np.arange(p, p + more)
     S0 = xp.at(wide.S0)[new, new].set(xp.ones((), layout.S0.dtype))
@@ -60,12 +63,18 @@ def _inserted(A: Array, axis: int, more: int) -> Array:
 def outline(layout: Layout, *, reml: bool) -> Layout:
     """What has the shapes of :func:`widened` and no memory of its own."""
     more = lacking(layout.beta_origin.shape[0])
+    if not more:
+        return layout
 
     def change(A: Array, axis: int) -> Array:
-        shape = (*A.shape[:axis], A.shape[axis] + more, *A.shape[axis + 1 :])
-        return cast(Array, np.broadcast_to(np.zeros((), A.dtype), shape))
+        return _hollow(A, (*A.shape[:axis], A.shape[axis] + more, *A.shape[axis + 1 :]))
 
-    return with_wide_maps(layout.over_columns(change), more, reml=reml) if more else layout
+    layout = jax.tree.map(lambda A: _hollow(A, A.shape), layout)
+    return with_wide_maps(layout.over_columns(change), more, reml=reml)
+
+
+def _hollow(A: Array, shape: tuple[int, ...]) -> Array:
+    return cast(Array, np.broadcast_to(np.zeros((), A.dtype), shape))
 
 
 def with_wide_maps(maps: M, more: int, *, reml: bool) -> M:
@@ -90,8 +99,9 @@ def with_wide_maps(maps: M, more: int, *, reml: bool) -> M:
 def narrowed(found: Solution, p: int, *, lanes_first: bool = False) -> Solution:
     """The solution of what was widened with the fixed effects that are there.
 
-    Lanes, if there are any, are last in every array or first.
+    Lanes, if there are any, are last in every array or first. Arrays of NumPy, on the host.
     """
+    found = jax.device_get(found)
     jet, at, lane = found.jet, found.jet.profile, (slice(None),) * lanes_first
     own = (*lane, slice(p))
     both, each = (*own, slice(p)), slice(None)
