@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ import numpy as np
 
 from ..batches.chunks import program_size, read_ahead, split_chunks
 from ..batches.lane_criterion import NUMPY_SECONDS, Lanes
-from ..batches.lane_minimize import SMALLEST, join_lanes, minimize_lanes, pick_lanes
+from ..batches.lane_minimize import SMALLEST, join_lanes, pick_lanes
 from ..batches.lane_rows import LaneRows
 from ..capabilities import require
 from ..covariance.theta import theta_size
@@ -24,6 +25,7 @@ from ..designs.responses import Responses, read_model, turned
 from ..errors import ConvergenceWarning, DataError, warn_user
 from ..inference.estimates import ManyEstimates, estimate_many
 from ..inputs.arguments import choice, flag, hinted, whole_number
+from ..layouts.crossed.layout import CrossedLayout
 from ..numerics.parts import PART
 from ..numerics.processes import float64
 from ..numerics.progress import progress_bar
@@ -148,7 +150,7 @@ def fit_many(
         residual=residual,
     )  # fmt: skip
     require(design, "fit_many")
-    if _has_lanes(design):
+    if _has_lanes(design, runtime):
         with running_on(runtime):
             found = _fit_all(design, columns, chunk_size, progress, options)
     else:
@@ -171,10 +173,14 @@ def fit_many(
     )
 
 
-def _has_lanes(design: Design) -> bool:
-    """Whether responses go side by side."""
-    kinds = ("crossed", "residual", "structured")
-    return not any(design._is_kind(kind) for kind in kinds)
+def _has_lanes(design: Design, runtime: str) -> bool:
+    """Whether responses go side by side; crossed factors do in NumPy, while they are small."""
+    if any(design._is_kind(kind) for kind in ("residual", "structured")):
+        return False
+    if not design._is_kind("crossed"):
+        return True
+    plain = not design.is_related and runtime != "jax"
+    return plain and isinstance(at := design.compressed.layout, CrossedLayout) and not at.is_dear()
 
 
 def _fit_all(
@@ -192,11 +198,11 @@ def _fit_all(
     with float64(), bar as tick, _workers() as pool:
         rows = LaneRows.of(design)
         how = dict(grid=rows.grid, reml=options.reml, maxiter=options.maxiter, tol=options.gtol)
-        run = _Run(how, design.held, pool)
+        run = _Run(rows, how, design.held, pool)
         counts = int(whole.sum()), int((~whole).sum())
         sizes = tuple(map(program_size, counts, (False, True)))
         key, work = (rows.key(), options.reml, chunk_size, sizes), rows.work(*counts)
-        price = _PROGRAMS * compiling(theta_size(design.structures))
+        price = inf if rows.on_host else _PROGRAMS * compiling(theta_size(design.structures))
         with _LANES.one_runtime(key, work, price) as compiled:
             rows = rows.placed() if compiled else rows
             for masked in (False, True):
@@ -243,6 +249,7 @@ def _check_complete(whole: np.ndarray, columns: Responses) -> None:
 class _Run:
     """Estimates so far, and the lanes that were put off until they fill a batch; it grows."""
 
+    rows: LaneRows
     options: dict[str, Any]
     held: np.ndarray | None
     pool: ThreadPoolExecutor  # the host's part of the work, while the device goes on
@@ -252,12 +259,12 @@ class _Run:
 
     def minimize(self, lanes: Any, which: np.ndarray, *, defer: bool) -> None:
         """Fit a batch; its last few lanes may be put off."""
-        best = minimize_lanes(lanes, defer=defer, **self.options)
+        best = self.rows.minimize(lanes, defer=defer, **self.options)
         slow = np.flatnonzero(best.status[: which.size] == RUNNING)
         if slow.size:
             self.waiting.append((pick_lanes(lanes, slow), which[slow]))
         done = np.flatnonzero(best.status[: which.size] != RUNNING)
-        small = jax.device_get(replace(lanes, buckets=()))
+        small = self.rows.maps(lanes)
         for start in range(0, done.size, PART):
             at = done[start : start + PART]
             self.parts.append(self.pool.submit(self._estimates, best, small, at))
@@ -284,9 +291,11 @@ class _Run:
 
     def finish(self, like: Any, *, everything: bool) -> None:
         """Fit the lanes that were put off, if they fill a batch or nothing comes after them."""
-        batch = max(like.S_yy.shape[0] // 8, 1)
         count = sum(which.size for _, which in self.waiting)
-        if not count or not (everything or count >= batch):
+        if not count:
+            return
+        batch = max(like.S_yy.shape[0] // 8, 1)
+        if not (everything or count >= batch):
             return
         which = np.concatenate([which for _, which in self.waiting])
         size = -(-count // batch) * batch

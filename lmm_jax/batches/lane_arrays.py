@@ -11,7 +11,7 @@ from jax import Array
 
 from ..designs.checks import DEPENDENT_TOL, explained_exactly
 from ..layouts.compress import layout_of_rows
-from ..layouts.contract import maps_of
+from ..layouts.contract import Maps, maps_of
 from ..layouts.equal_groups import Classes
 from ..layouts.group_algebra import groups_there, reached
 from ..layouts.group_index import GroupIndex, Table
@@ -99,16 +99,16 @@ def _masked_lanes(Y: Array, W: Array, shared: Shared) -> Lanes:
     X: Any = shared.X
 
     def one(y: Array, w: Array) -> tuple[Any, Array]:
-        return layout_of_rows(y, X, shared.Z, w, shared.rows), _independent(X, w)
+        return layout_of_rows(y, X, shared.Z, w, shared.rows), independent(X, w)
 
     if namespace(Y, W) is NUMPY:
         step, parts = max(1, _TOGETHER // (X.size + 2 * len(X))), []
         for start in range(0, Y.shape[1], step):
             part = Y[:, start : start + step], W[:, start : start + step]
             parts.append(lanes_last(one(*as_lanes(part)), part[0].shape[1]))
-        at, independent = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=-1), *parts)
+        at, alone = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=-1), *parts)
     else:
-        at, independent = jax.vmap(one, (1, 1), -1)(Y, W)
+        at, alone = jax.vmap(one, (1, 1), -1)(Y, W)
     p = at.S0.shape[0] - 1
     buckets = tuple(
         LaneBucket(
@@ -121,17 +121,17 @@ def _masked_lanes(Y: Array, W: Array, shared: Shared) -> Lanes:
         S_xx=at.S0[:p, :p],
         S_xy=at.S0[:p, p],
         S_yy=at.S0[p, p],
-        usable=independent,
+        usable=alone,
         **maps_of(at),
     )
-    return replace(lanes, usable=independent & varies(Y, W, lanes))
+    return replace(lanes, usable=alone & varies(Y, W, lanes))
 
 
 shared_lanes = compiled(_shared_lanes, host=NUMPY_SECONDS)
 masked_lanes = compiled(_masked_lanes, host=NUMPY_SECONDS)
 
 
-def _independent(X: Array, w: Array) -> Array:
+def independent(X: Array, w: Array) -> Array:
     """Whether the rows that are there leave the columns of X independent."""
     xp = namespace(X, w)
     if X.shape[1] == 0:
@@ -144,7 +144,26 @@ def _independent(X: Array, w: Array) -> Array:
 
 def varies(Y: Array, W: Array, lanes: Lanes) -> Array:
     """What fit checks of one response: it is not constant, nor explained exactly; (R,)."""
-    xp, there = namespace(Y, W, lanes), W > 0
+    ranks = sum(reached(b.T, b.copies) for b in lanes.buckets)
+    return is_varied(Y, W, lanes, lanes.S_yy, ranks, lanes.S_xx.shape[0])
+
+
+def is_varied(Y: Array, W: Array, maps: Maps, rss: Array, ranks: Any, p: int) -> Array:
+    """See :func:`varies`.
+
+    Parameters
+    ----------
+    Y, W : Array, shape (n, R)
+        Responses and their weights.
+    maps : Maps
+        Lanes last.
+    rss : Array, shape (R,)
+        What neither X nor random effects explain.
+    ranks : Array, shape (R,)
+        Dimensions that the random effects reach.
+    p : int
+    """
+    xp, there = namespace(Y, W, rss), W > 0
     high = xp.max(xp.where(there, Y, -np.inf), axis=0)
     low = xp.min(xp.where(there, Y, np.inf), axis=0)
     largest = xp.maximum(xp.abs(high), xp.abs(low))
@@ -153,8 +172,6 @@ def varies(Y: Array, W: Array, lanes: Lanes) -> Array:
     centred = unit - (xp.sum(unit * W, axis=0) / total)[None]
     spread = xp.sqrt(xp.sum(W * centred * centred, axis=0))
     floor = explained_exactly(largest, spread, total)
-    ranks = sum(reached(b.T, b.copies) for b in lanes.buckets)
-    within = lanes.y_scale * xp.sqrt(lanes.S_yy)
-    spare = lanes.n_obs - ranks - lanes.S_xx.shape[0]
-    exact = (lanes.y_scale <= floor) | ((spare > 0) & (within <= floor))
-    return (high > low) & ~exact & (lanes.n_obs > lanes.S_xx.shape[0])
+    within = maps.y_scale * xp.sqrt(rss)
+    exact = (maps.y_scale <= floor) | ((maps.n_obs - ranks - p > 0) & (within <= floor))
+    return (high > low) & ~exact & (maps.n_obs > p)

@@ -22,21 +22,14 @@ from ..likelihood.criterion import Jet
 from ..numerics.namespace import NUMPY, STACKED, namespace
 from ..numerics.programs import compiled
 from ..numerics.stacked import as_lanes, lanes_last
-from ..optimize.minimize import FEW_GROUPS, is_extreme
+from ..optimize.minimize import FEW_GROUPS
 from ..optimize.newton import RUNNING, Solution, judge, propose
 from ..optimize.point import State
 from ..optimize.shared_columns import lacking, narrowed, with_wide_maps
-from ..optimize.starts import (
-    MAX_RUNS,
-    far_starts,
-    local_minima,
-    singular_grid,
-    start_grid,
-    widest,
-    with_submodels,
-)
+from ..optimize.starts import singular_grid, start_grid, with_submodels
 from .driver import LaneProblem, minimize_all
 from .lane_criterion import NUMPY_SECONDS, Lanes, deviance, lane_jet, of_each_lane
+from .lane_starts import lowest, with_far
 
 # A batch of programs goes on with an eighth of its lanes once the others are done; smaller ones
 # are finished.
@@ -189,19 +182,7 @@ def _find_starts(lanes: Lanes, *, reml: bool, grid: bool) -> tuple[Array, Array]
 
 def _lowest(thetas: Array, near: np.ndarray, lanes: Lanes, reml: bool) -> tuple[Array, Array]:
     """The lowest local minima among candidates (N, m, R or 1) of every lane."""
-    xp, R = namespace(thetas, lanes), lanes.S_yy.shape[0]
-    values = _deviances(thetas, lanes, reml)
-    values = xp.where(xp.isfinite(values), values, np.inf)
-    ranked = xp.where(local_minima(values, xp.asarray(near)), values, np.inf)
-    thetas = xp.broadcast_to(thetas, (*thetas.shape[:2], R))
-    starts, wanted = [], []
-    for _ in range(min(MAX_RUNS, len(near))):
-        at = xp.argmin(ranked, axis=0)
-        taken = xp.arange(len(near))[:, None] == at[None]
-        starts.append(xp.take_along_axis(thetas, at[None, None], axis=0)[0])
-        wanted.append(xp.isfinite(xp.min(ranked, axis=0)))
-        ranked = xp.where(taken, np.inf, ranked)
-    return xp.stack(starts), xp.stack(wanted)
+    return lowest(_deviances(thetas, lanes, reml), thetas, near)
 
 
 def _deviances(thetas: Array, lanes: Lanes, reml: bool) -> Array:
@@ -231,13 +212,7 @@ def _find_singular(theta: Array, lanes: Lanes, *, reml: bool, few: bool) -> tupl
     of_lane = lambda layout, best: with_submodels(points, best, layout)  # noqa: E731
     thetas = of_each_lane(of_lane, lanes, theta)
     starts, wanted = _lowest(thetas, grid.neighbours, lanes, reml)
-    extreme = is_extreme(theta)
-    hidden = extreme | (few & (widest(lanes.structures) > 2))
-    for far, ask in zip(far_starts(lanes.structures), (hidden, extreme), strict=True):
-        more = xp.asarray(far, theta.dtype)[:, :, None]
-        starts = xp.concatenate([starts, xp.broadcast_to(more, (*far.shape, theta.shape[1]))])
-        wanted = xp.concatenate([wanted, xp.broadcast_to(ask, (len(far), theta.shape[1]))])
-    return starts, wanted
+    return with_far(starts, wanted, theta, lanes.structures, few=few)
 
 
 _starts = compiled(_find_starts, static=("reml", "grid"), host=NUMPY_SECONDS)

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
 from ..designs.design import Design
 from ..designs.responses import Responses, levels_remain
+from ..layouts.compress import layout_of_rows
 from ..layouts.group_index import GroupIndex
 from ..layouts.grouped import GroupedLayout
+from ..layouts.stream_pass import pad
+from ..numerics.stacked import Stacked, filled
+from ..optimize.newton import Solution
 from ..optimize.starts import SMALL_PROBLEM, start_grid
 from .chunks import Chunk
-from .lane_arrays import Shared, masked_lanes, share, shared_lanes
+from .lane_arrays import Shared, independent, is_varied, masked_lanes, share, shared_lanes
+from .lane_minimize import minimize_lanes
+from .layout_lanes import LayoutLanes, minimize_layouts
 from .related_lanes import Rotation, related_lanes, rotation_of
 
 # Numbers that take NumPy as long as it takes to make the arrays of a response with its own rows,
@@ -30,10 +36,22 @@ class LaneRows:
     design: Design
     grid: bool  # start from a grid, or from moment estimates
 
+    on_host: ClassVar[bool] = False  # whether NumPy alone works their lanes off
+
     @classmethod
     def of(cls, design: Design) -> LaneRows:
         """The rows of a design, on the host."""
-        return RelatedRows.of(design) if design.is_related else GroupedRows.of(design)
+        if design.is_related:
+            return RelatedRows.of(design)
+        return LayoutRows.of(design) if design._is_kind("crossed") else GroupedRows.of(design)
+
+    def minimize(self, lanes: Any, *, defer: bool, **options: Any) -> Solution:
+        """See :func:`lmm_jax.batches.lane_minimize.minimize_lanes`."""
+        return minimize_lanes(lanes, defer=defer, **options)
+
+    def maps(self, lanes: Any) -> Any:
+        """From the coordinates of lanes to those of the data; NumPy, lanes last."""
+        return jax.device_get(replace(lanes, buckets=()))
 
     def placed(self) -> LaneRows:
         """The same with what responses share, if they share arrays, on the device."""
@@ -61,6 +79,18 @@ class LaneRows:
         """Y without the offset and the held fixed effects."""
         known = self.design.known_part()
         return Y if known is None else Y - known[:, None]
+
+    def with_gaps(
+        self, chunk: Chunk, Y: np.ndarray, columns: Responses
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Y with zeros where rows are missing, weights (n, R) likewise, and the lanes with rows."""
+        own, W = self.design.weights, columns.take_weights(chunk.which, chunk.size)
+        if W is None:
+            W = np.broadcast_to(1.0 if own is None else own[:, None], Y.shape)
+        W = np.where(np.isnan(Y), 0.0, W)
+        enough = levels_remain(self.design, W) & ~np.isinf(Y).any(axis=0)
+        Y = np.where(W > 0, Y, 0.0)
+        return np.where(np.isfinite(Y), Y, 0.0), W, enough
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -135,10 +165,54 @@ class GroupedRows(LaneRows):
         Y = self.known_subtracted(Y)
         if not chunk.masked:
             return shared_lanes(Y, self.arrays)
-        W = columns.take_weights(chunk.which, chunk.size)
-        W = np.broadcast_to(self.shared.weights[:, None], Y.shape) if W is None else W
-        W = np.where(np.isnan(Y), 0.0, W)
-        enough = levels_remain(self.design, W) & ~np.isinf(Y).any(axis=0)
-        Y = np.where(W > 0, Y, 0.0)
-        lanes = masked_lanes(np.where(np.isfinite(Y), Y, 0.0), W, self.arrays)
+        Y, W, enough = self.with_gaps(chunk, Y, columns)
+        lanes = masked_lanes(Y, W, self.arrays)
         return replace(lanes, usable=lanes.usable & enough)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class LayoutRows(LaneRows):
+    """Of crossed factors, by the layout's own criterion."""
+
+    rows: tuple[Any, ...]  # arguments of compress, with rows that weigh nothing after the others
+    on_host: ClassVar[bool] = True
+
+    @classmethod
+    def of(cls, design: Design) -> LayoutRows:
+        """See :meth:`LaneRows.of`."""
+        grid = design.compressed.layout.size() <= SMALL_PROBLEM
+        return cls(design=design, grid=grid, rows=design.padded_rows())
+
+    def minimize(self, lanes: LayoutLanes, *, defer: bool, **options: Any) -> Solution:
+        """See :meth:`LaneRows.minimize`."""
+        del defer  # batches of any size
+        return minimize_layouts(lanes, **options)
+
+    def maps(self, lanes: LayoutLanes) -> Any:
+        """See :meth:`LaneRows.maps`."""
+        return lanes.maps()
+
+    def key(self) -> Hashable:
+        """See :meth:`LaneRows.key`."""
+        return self.design.compressed.layout.size(), self.design.structures
+
+    def numbers(self, masked: bool) -> float:
+        """See :meth:`LaneRows.numbers`."""
+        layout: Any = self.design.compressed.layout
+        (n, p), own = self.rows[1].shape, sum(link.d.size for link in layout.links)
+        return float(layout.size() + 4 * layout.core.S.size + 4 * own + n * (p + 2 if masked else 2))
+
+    def lanes(self, chunk: Chunk, Y: np.ndarray, columns: Responses) -> LayoutLanes:
+        """See :meth:`LaneRows.lanes`."""
+        y, X, Z, weights, index = self.rows
+        Y, n = self.known_subtracted(Y), y.size
+        W, enough = weights[: len(Y), None], np.ones(chunk.size, bool)
+        if chunk.masked:
+            Y, W, enough = self.with_gaps(chunk, Y, columns)
+            weights = Stacked(pad(W, n))
+            enough = enough & independent(X, weights).lanes
+        layout: Any = layout_of_rows(Stacked(pad(Y, n)), X, Z, weights, index)
+        maps, R = LayoutLanes(layout=layout, usable=enough).maps(), chunk.size
+        rss, ranks = filled(layout.within_rss(), R), filled(layout.ranks(), R)
+        varied = is_varied(Y, W, maps, rss, ranks, X.shape[1])
+        return LayoutLanes(layout=layout, usable=enough & varied)

@@ -24,7 +24,7 @@ import numpy as np
 from jax import Array
 
 from ...numerics.in_place import accumulate
-from ...numerics.namespace import JAX, NUMPY, namespace
+from ...numerics.namespace import JAX, NUMPY, STACKED, namespace
 from ...reprs import brief
 from . import pair_sums
 from .dense_entries import DenseEntries, add_head, head_contractions
@@ -92,7 +92,12 @@ def _over_pairs(
 
 
 def with_sums(links: Links, shape: tuple[int, int], room: float) -> Links:
-    """Links of a core (N, B) for many sums in NumPy, if those take no more than ``room`` bytes."""
+    """Links of a core (N, B) for many sums in NumPy, if those take no more than ``room`` bytes.
+
+    Lanes with entries of their own have none.
+    """
+    if namespace(links.d) is STACKED:
+        return links
     d, group, row, block, left, right = (
         np.asarray(x)
         for x in (links.d, links.group, links.row, links.block, links.left, links.right)

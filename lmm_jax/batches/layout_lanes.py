@@ -1,0 +1,170 @@
+"""Responses of ``fit_many`` as one layout of arrays side by side: crossed factors, in NumPy.
+
+What depends on the response is :class:`lmm_jax.numerics.stacked.Stacked`, what all share is not;
+the criterion is the layout's own. Where rows are missing everything depends on the response.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..layouts.contract import Layout, Maps, maps_of
+from ..likelihood.criterion import empty_jet
+from ..likelihood.profile import profile_jet, profile_waist
+from ..numerics.namespace import NUMPY, STACKED
+from ..numerics.stacked import Stacked, as_lanes, filled, lanes_last
+from ..optimize.minimize import has_few_groups
+from ..optimize.newton import RUNNING, Solution, tick
+from ..optimize.point import State
+from ..optimize.starts import singular_grid, start_grid, with_submodels
+from .driver import LaneProblem, minimize_all, take
+from .lane_starts import lowest, with_far
+
+# Lanes that candidates of a grid make up where there are fewer: a call costs as much as a thousand
+# numbers.
+_TOGETHER = 256
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LayoutLanes:
+    """R responses."""
+
+    layout: Any  # of arrays of which some are Stacked
+    usable: np.ndarray  # (R,)  bool: whether there is a model to be fitted
+
+    def maps(self) -> LaneMaps:
+        """From the layout's coordinates to those of the data, lanes last in every array."""
+        maps = maps_of(self.layout)
+        static = {name: maps.pop(name) for name in ("structures", "n_components")}
+        return LaneMaps(usable=self.usable, **jax.tree.map(_with_axis, maps), **static)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class LaneMaps(Maps):
+    """The maps of R responses, R or 1 lanes last, and which of them are models."""
+
+    usable: np.ndarray
+
+
+def _with_axis(array: Any) -> Any:
+    return array.lanes if type(array) is Stacked else np.asarray(array)[..., None]
+
+
+def minimize_layouts(
+    lanes: LayoutLanes, *, reml: bool, maxiter: int, tol: float, grid: bool
+) -> Solution:
+    """Best optimum of every lane, as :func:`lmm_jax.optimize.minimize.minimize` finds it for one.
+
+    Parameters
+    ----------
+    lanes : LayoutLanes
+    reml, maxiter, tol
+        As in :func:`lmm_jax.optimize.minimize.minimize`.
+    grid : bool
+        Start from the local minima of a grid, or from moment estimates.
+
+    Returns
+    -------
+    Solution
+        NumPy arrays with lanes last.
+    """
+    layout, R = lanes.layout.with_sums(), lanes.usable.size
+    structures, p = layout.structures, layout.beta_origin.shape[0]
+    shapes = empty_jet(NUMPY, _size(layout), p, layout.sizes, layout.S0.dtype)
+    few = has_few_groups(layout)
+    problem = _Layouts(
+        data=layout,
+        usable=lanes.usable,
+        axis=-1,
+        structures=structures,
+        shapes=shapes,
+        few=bool(np.all(few.lanes if type(few) is Stacked else few)),
+        any_size=True,
+        options={"reml": reml, "maxiter": maxiter, "tol": tol},
+        grid=grid and singular_grid(structures) is not None,
+    )
+    with np.errstate(all="ignore"):
+        if grid:
+            points, near = start_grid(structures)
+            values = _deviances(points, layout, R, reml=reml)
+            starts, wanted = lowest(values, points[:, :, None], near)
+            wanted[0] = True  # a lane without a finite value gets one run, which says so
+        else:
+            moments = filled(layout.start_moments(), R)
+            starts, wanted = moments[None], np.ones((1, R), bool)
+        return minimize_all(problem, starts, wanted)
+
+
+def _size(layout: Layout) -> int:
+    return sum(s.n_params for s in layout.structures)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Layouts(LaneProblem):
+    """Lanes of a layout, on the host."""
+
+    options: dict[str, Any]
+    grid: bool  # whether optima in doubt are challenged from a grid of singular covariances
+
+    def advance(self, state: State, data: Any, least: int) -> State:
+        at, R = as_lanes(state), state.status.size
+        evaluate = partial(profile_jet, layout=data, reml=self.options["reml"])
+        how = {name: self.options[name] for name in ("maxiter", "tol")}
+        while (running := at.status == RUNNING).lanes.sum() > least:
+            new = tick(at, evaluate, self.structures, **how)
+            at = STACKED.choose(running, new, at)
+        out: State = lanes_last(at, R)
+        return out
+
+    def pick(self, tree: Any, lanes: np.ndarray, total: int) -> Any:
+        del total
+        if type(tree) is tuple:
+            data, state = tree
+            return some_lanes(data, lanes), take(state, lanes, self.axis)
+        return some_lanes(tree, lanes)
+
+    def smaller(self, size: int) -> int:
+        return 0
+
+    def more_starts(
+        self, theta: np.ndarray, which: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        grid = singular_grid(self.structures) if self.grid else None
+        if grid is None:
+            return None
+        best, layout, n = theta[:, which], some_lanes(self.data, which), which.size
+        thetas = filled(with_submodels(grid.thetas, Stacked(best), layout), n)
+        values = _deviances(thetas, layout, n, reml=self.options["reml"])
+        starts, wanted = lowest(values, thetas, grid.neighbours)
+        starts, wanted = with_far(starts, wanted, best, self.structures, few=self.few)  # type: ignore[assignment, arg-type]
+        return np.asarray(starts), np.asarray(wanted)
+
+
+def some_lanes(tree: Any, lanes: np.ndarray) -> Any:
+    """Some of the lanes of a tree; what they share stays as it is."""
+    return jax.tree.map(
+        lambda leaf: Stacked(leaf.lanes[..., lanes]) if type(leaf) is Stacked else leaf, tree
+    )
+
+
+def _deviances(thetas: np.ndarray, layout: Any, R: int, *, reml: bool) -> np.ndarray:
+    """-2 log-likelihoods of candidates (N, m) or (N, m, R) in every lane, (N, R)."""
+    together = max(1, _TOGETHER // R)
+    found = []
+    for start in range(0, len(thetas), together):
+        part: Any = thetas[start : start + together]
+        if len(part) > 1:
+            part = np.broadcast_to(part[..., None] if part.ndim == 2 else part, (*part.shape[:2], R))
+            theta: Any = Stacked(np.swapaxes(part, 0, 1).reshape(part.shape[1], -1))
+            at = some_lanes(layout, np.arange(len(part) * R) % R)
+        else:
+            theta, at = part[0] if part.ndim == 2 else Stacked(part[0]), layout
+        value = profile_waist(at.waist_at(theta), at, reml=reml).deviance
+        found.append(filled(value, len(part) * R).reshape(len(part), R))
+    return np.concatenate(found)
