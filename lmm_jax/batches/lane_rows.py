@@ -210,7 +210,7 @@ class LayoutRows(LaneRows):
         if chunk.masked:
             Y, W, enough = self.with_gaps(chunk, Y, columns)
             weights = Stacked(pad(W, n))
-            enough = enough & independent(X, weights).lanes
+            enough = enough & filled(independent(X, weights), chunk.size)
         layout: Any = layout_of_rows(Stacked(pad(Y, n)), X, Z, weights, index)
         maps, R = LayoutLanes(layout=layout, usable=enough).maps(), chunk.size
         rss, ranks = filled(layout.within_rss(), R), filled(layout.ranks(), R)

@@ -78,8 +78,11 @@ def minimize_layouts(
     structures, p = layout.structures, layout.beta_origin.shape[0]
     shapes = empty_jet(NUMPY, _size(layout), p, layout.sizes, layout.S0.dtype)
     few = has_few_groups(layout)
+    with np.errstate(all="ignore"):
+        starts, wanted = _find_starts(layout, R, reml=reml, grid=grid)
+        beta = _beta_at(starts[0], layout, R, reml=reml)
     problem = _Layouts(
-        data=layout,
+        data=layout.measured_from(beta),
         usable=lanes.usable,
         axis=-1,
         structures=structures,
@@ -90,15 +93,32 @@ def minimize_layouts(
         grid=grid and singular_grid(structures) is not None,
     )
     with np.errstate(all="ignore"):
-        if grid:
-            points, near = start_grid(structures)
-            values = _deviances(points, layout, R, reml=reml)
-            starts, wanted = lowest(values, points[:, :, None], near)
-            wanted[0] = True  # a lane without a finite value gets one run, which says so
-        else:
-            moments = filled(layout.start_moments(), R)
-            starts, wanted = moments[None], np.ones((1, R), bool)
-        return minimize_all(problem, starts, wanted)
+        found = minimize_all(problem, starts, wanted)
+    at = found.jet.profile
+    return found._replace(
+        jet=found.jet._replace(profile=at._replace(beta=at.beta + filled(beta, R)))
+    )
+
+
+def _find_starts(
+    layout: Any, R: int, *, reml: bool, grid: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Candidates (K, m, R), best first, and which of them deserve a run, (K, R)."""
+    if not grid:
+        return filled(layout.start_moments(), R)[None], np.ones((1, R), bool)
+    points, near = start_grid(layout.structures)
+    values = _deviances(points, layout, R, reml=reml)
+    found: Any = lowest(values, points[:, :, None], near)  # type: ignore[arg-type]
+    starts, wanted = found
+    wanted[0] = True  # a lane without a finite value gets one run, which says so
+    return starts, wanted
+
+
+def _beta_at(theta: np.ndarray, layout: Any, R: int, *, reml: bool) -> Any:
+    """Fixed effects from which y is measured, so that they take no digits, (p,)."""
+    at = layout.waist_at(Stacked(theta))
+    beta = filled(profile_waist(at, layout, reml=reml).beta, R)
+    return Stacked(np.where(np.isfinite(beta).all(axis=0), beta, 0.0))
 
 
 def _size(layout: Layout) -> int:

@@ -199,12 +199,14 @@ def _matmul(A: Any, B: Any) -> Stacked:
     if A.ndim == 1 or B.ndim == 1:  # elementwise: no small products lane by lane
         product = beside(A[:, None] if B.ndim > 1 else A) * beside(B)
         return Stacked(np.add.reduce(product, axis=-2 if A.ndim > 1 else 0))
-    found = _matrices_first(A) @ _matrices_first(B)
+    axes = max(A.ndim, B.ndim)
+    found = _matrices_first(A, axes) @ _matrices_first(B, axes)
     return Stacked(found.transpose(*range(1, found.ndim), 0))
 
 
-def _matrices_first(A: Any) -> Any:
-    """Matrices with the axis of lanes before their own, where there is one."""
+def _matrices_first(A: Any, axes: int) -> Any:
+    """Matrices with the axis of lanes, where there is one, before as many others."""
     if type(A) is not Stacked:
         return A
-    return A.lanes.transpose(A.ndim, *range(A.ndim))
+    first = A.lanes.transpose(A.ndim, *range(A.ndim))
+    return first.reshape(len(first), *(1,) * (axes - A.ndim), *A.shape)

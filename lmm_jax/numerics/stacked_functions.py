@@ -117,6 +117,12 @@ def _diagonal(A: Any, axis1: int = 0, axis2: int = 1) -> Any:
     return Stacked(found.swapaxes(-1, -2))
 
 
+def _diag(d: Any) -> Any:
+    if type(d) is not Stacked:
+        return np.diag(d)
+    return Stacked(d.lanes[:, None] * np.eye(len(d))[..., None])
+
+
 def _moveaxis(array: Any, source: Any, target: Any) -> Any:
     if type(array) is not Stacked:
         return np.moveaxis(array, source, target)
@@ -254,6 +260,7 @@ def stacked_namespace(plain: SimpleNamespace) -> SimpleNamespace:
         append=lambda a, b: own["concatenate"]([_flat(a), _flat(b)]),
         at=lambda array: _At(array, plain),
         einsum=_einsum,
+        diag=_diag,
         diagonal=_diagonal,
         moveaxis=_moveaxis,
         swapaxes=lambda array, a, b: array.swapaxes(a, b),
