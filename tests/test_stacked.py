@@ -152,6 +152,8 @@ CALLS = {
     "matrices": (lambda xp, a, b: a @ b, (3, 2), (2, 4)),
     "matrix, vector": (lambda xp, a, b: a @ b, (4, 3, 2), (2,)),
     "vector, matrix": (lambda xp, a, b: a @ b, (3,), (3, 2)),
+    "matrices of more axes": (lambda xp, a, b: a @ b, (4, 3, 2), (2, 5)),
+    "shared ones of more axes": (lambda xp, a, b: np.ones((4, 3, 2)) @ a + b, (2, 5), (4, 3, 5)),
     "vectors": (lambda xp, a, b: a @ b, (3,), (3,)),
     "one matrix": (lambda xp, a, b: a @ np.ones((2, 3)) + b, (4, 2), (4, 3)),
     "one matrix, left": (lambda xp, a, b: np.ones((3, 4)) @ a + b, (4, 2), (3, 2)),
@@ -193,6 +195,10 @@ CALLS = {
     "blocks": (lambda xp, a, b: xp.block_diag(a, b), (3, 2), (1, 2)),
     "norm": (lambda xp, a, b: xp.linalg.norm(a) + b, (3,), ()),
     "solve": (lambda xp, a, b: xp.linalg.solve(a, b), (3, 3), (3, 2)),
+    "solve for a vector": (lambda xp, a, b: xp.linalg.solve(a, b), (3, 3), (3,)),
+    "solve for a shared one": (lambda xp, a, b: xp.linalg.solve(a, np.ones(3)) + b, (3, 3), (3,)),
+    "diag": (lambda xp, a, b: xp.diag(a) @ b, (3,), (3, 2)),
+    "mean": (lambda xp, a, b: xp.mean(a) + b, (3, 2), (3,)),
     "cond": (lambda xp, a, b: xp.cond(a > 0, lambda: b, lambda: 2.0 * b), (), (3,)),
 }
 

@@ -68,8 +68,8 @@ def fit_many(
 
     Every response gets the estimates that :func:`lmm_jax.fit` gives it, in a
     small part of the time: what the responses share is computed once, and
-    thousands of optimizations go side by side. Models with crossed random effects, a residual
-    covariance or a covariance structure are fitted one response after another.
+    thousands of optimizations go side by side. Models with a residual covariance or a covariance
+    structure, and large crossed factors, are fitted one response after another.
 
     Parameters
     ----------
@@ -179,8 +179,10 @@ def _has_lanes(design: Design, runtime: str) -> bool:
         return False
     if not design._is_kind("crossed"):
         return True
-    plain = not design.is_related and runtime != "jax"
-    return plain and isinstance(at := design.compressed.layout, CrossedLayout) and not at.is_dear()
+    if design.is_related or runtime == "jax":
+        return False
+    layout = design.compressed.layout
+    return isinstance(layout, CrossedLayout) and not layout.is_dear()
 
 
 def _fit_all(

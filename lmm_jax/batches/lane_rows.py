@@ -200,19 +200,25 @@ class LayoutRows(LaneRows):
         """See :meth:`LaneRows.numbers`."""
         layout: Any = self.design.compressed.layout
         (n, p), own = self.rows[1].shape, sum(link.d.size for link in layout.links)
-        return float(layout.size() + 4 * layout.core.S.size + 4 * own + n * (p + 2 if masked else 2))
+        return float(
+            layout.size() + 4 * layout.core.S.size + 4 * own + n * (p + 2 if masked else 2)
+        )
 
+    @np.errstate(all="ignore")  # of responses without a model
     def lanes(self, chunk: Chunk, Y: np.ndarray, columns: Responses) -> LayoutLanes:
         """See :meth:`LaneRows.lanes`."""
+        weights: Any
         y, X, Z, weights, index = self.rows
-        Y, n = self.known_subtracted(Y), y.size
-        W, enough = weights[: len(Y), None], np.ones(chunk.size, bool)
+        y_lanes: Any = self.known_subtracted(Y)
+        R, W, enough = chunk.size, weights[: len(Y), None], np.ones(chunk.size, bool)
         if chunk.masked:
-            Y, W, enough = self.with_gaps(chunk, Y, columns)
-            weights = Stacked(pad(W, n))
-            enough = enough & filled(independent(X, weights), chunk.size)
-        layout: Any = layout_of_rows(Stacked(pad(Y, n)), X, Z, weights, index)
-        maps, R = LayoutLanes(layout=layout, usable=enough).maps(), chunk.size
-        rss, ranks = filled(layout.within_rss(), R), filled(layout.ranks(), R)
-        varied = is_varied(Y, W, maps, rss, ranks, X.shape[1])
+            y_lanes, W, enough = self.with_gaps(chunk, y_lanes, columns)
+            weights = Stacked(pad(W, y.size))
+            enough = enough & filled(independent(X, weights), R)
+        rows: Any = Stacked(pad(y_lanes, y.size))
+        layout: Any = layout_of_rows(rows, X, Z, weights, index)
+        maps = LayoutLanes(layout=layout, usable=enough).maps()
+        rss: Any = filled(layout.within_rss(), R)
+        ranks = filled(layout.ranks(), R)
+        varied = is_varied(y_lanes, W, maps, rss, ranks, X.shape[1])
         return LayoutLanes(layout=layout, usable=enough & varied)

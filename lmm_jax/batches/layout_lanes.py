@@ -100,15 +100,13 @@ def minimize_layouts(
     )
 
 
-def _find_starts(
-    layout: Any, R: int, *, reml: bool, grid: bool
-) -> tuple[np.ndarray, np.ndarray]:
+def _find_starts(layout: Any, R: int, *, reml: bool, grid: bool) -> tuple[np.ndarray, np.ndarray]:
     """Candidates (K, m, R), best first, and which of them deserve a run, (K, R)."""
     if not grid:
         return filled(layout.start_moments(), R)[None], np.ones((1, R), bool)
+    points: Any
     points, near = start_grid(layout.structures)
-    values = _deviances(points, layout, R, reml=reml)
-    found: Any = lowest(values, points[:, :, None], near)  # type: ignore[arg-type]
+    found: Any = lowest(_deviances(points, layout, R, reml=reml), points[:, :, None], near)
     starts, wanted = found
     wanted[0] = True  # a lane without a finite value gets one run, which says so
     return starts, wanted
@@ -158,11 +156,13 @@ class _Layouts(LaneProblem):
         grid = singular_grid(self.structures) if self.grid else None
         if grid is None:
             return None
-        best, layout, n = theta[:, which], some_lanes(self.data, which), which.size
-        thetas = filled(with_submodels(grid.thetas, Stacked(best), layout), n)
-        values = _deviances(thetas, layout, n, reml=self.options["reml"])
+        layout = some_lanes(self.data, which)
+        points: Any = grid.thetas
+        best: Any = Stacked(theta[:, which])
+        thetas: Any = filled(with_submodels(points, best, layout), which.size)
+        values = _deviances(thetas, layout, which.size, reml=self.options["reml"])
         starts, wanted = lowest(values, thetas, grid.neighbours)
-        starts, wanted = with_far(starts, wanted, best, self.structures, few=self.few)  # type: ignore[assignment, arg-type]
+        starts, wanted = with_far(starts, wanted, best.lanes, self.structures, few=self.few)
         return np.asarray(starts), np.asarray(wanted)
 
 
@@ -173,14 +173,16 @@ def some_lanes(tree: Any, lanes: np.ndarray) -> Any:
     )
 
 
-def _deviances(thetas: np.ndarray, layout: Any, R: int, *, reml: bool) -> np.ndarray:
+def _deviances(thetas: np.ndarray, layout: Any, R: int, *, reml: bool) -> Any:
     """-2 log-likelihoods of candidates (N, m) or (N, m, R) in every lane, (N, R)."""
     together = max(1, _TOGETHER // R)
     found = []
     for start in range(0, len(thetas), together):
         part: Any = thetas[start : start + together]
         if len(part) > 1:
-            part = np.broadcast_to(part[..., None] if part.ndim == 2 else part, (*part.shape[:2], R))
+            part = np.broadcast_to(
+                part[..., None] if part.ndim == 2 else part, (*part.shape[:2], R)
+            )
             theta: Any = Stacked(np.swapaxes(part, 0, 1).reshape(part.shape[1], -1))
             at = some_lanes(layout, np.arange(len(part) * R) % R)
         else:

@@ -117,6 +117,12 @@ def _diagonal(A: Any, axis1: int = 0, axis2: int = 1) -> Any:
     return Stacked(found.swapaxes(-1, -2))
 
 
+def _mean(array: Any) -> Any:
+    if type(array) is not Stacked:
+        return np.mean(array)
+    return Stacked(array.lanes.reshape(-1, array.lanes.shape[-1]).mean(axis=0))
+
+
 def _diag(d: Any) -> Any:
     if type(d) is not Stacked:
         return np.diag(d)
@@ -238,7 +244,13 @@ def _unlaned(fun: Callable[..., Any]) -> Callable[..., Any]:
 def _linear_algebra(plain: SimpleNamespace) -> SimpleNamespace:
     names = ("cholesky", "eigh", "slogdet", "solve", "svd")
     own: dict[str, Any] = {name: _of_matrices(getattr(plain.linalg, name)) for name in names}
-    return SimpleNamespace(norm=_norm, **own)
+    solve = own.pop("solve")
+
+    def solve_all(A: Any, b: Any) -> Any:
+        """NumPy takes a stack of vectors for a matrix."""
+        return solve(A, b) if b.ndim > 1 else solve(A, b[:, None])[:, 0]
+
+    return SimpleNamespace(norm=_norm, solve=solve_all, **own)
 
 
 def _norm(x: Any) -> Any:
@@ -260,6 +272,7 @@ def stacked_namespace(plain: SimpleNamespace) -> SimpleNamespace:
         append=lambda a, b: own["concatenate"]([_flat(a), _flat(b)]),
         at=lambda array: _At(array, plain),
         einsum=_einsum,
+        mean=_mean,
         diag=_diag,
         diagonal=_diagonal,
         moveaxis=_moveaxis,
