@@ -23,6 +23,7 @@ FRAME = pd.DataFrame({"subject": np.arange(N) % 16, "item": np.arange(N) // 16})
     x=_RNG.normal(size=N), w=_RNG.uniform(0.5, 2.0, N), o=_RNG.normal(size=N)
 )
 FRAME["half"] = 2 * FRAME["subject"] + (FRAME["item"] > 4)
+FRAME["school"] = FRAME["subject"] // 4
 FRAME["list"] = (FRAME["subject"] + FRAME["item"]) % 7
 
 
@@ -67,6 +68,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "independent": ("~ x + (x || subject) + (1 | item)", {"reml": False}),
     "three factors": ("~ x + (1 | subject) + (1 | item) + (1 | list)", {}),
     "nested as well": ("~ x + (1 | subject / half) + (1 | item)", {}),
+    "wide groups": ("~ x + (1 | school) + (1 | subject) + (1 | item)", {}),
+    "four slopes": ("~ x + (x + w + o || subject) + (1 | item)", {}),
     "structure": ("~ x + cs(1 + x | subject) + (1 | item)", {}),
     "no fixed effects": ("~ 0 + (1 | subject) + (1 | item)", {}),
 }

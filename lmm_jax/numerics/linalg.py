@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, TypeVar, cast
 import jax
 from jax import Array
 
-from .namespace import JAX, NUMPY, namespace
+from .namespace import JAX, NUMPY, STACKED, namespace
+from .stacked import Stacked, filled
 
 # Unrolled code compiles slowly and loops run slowly on large blocks: three regimes.
 UNROLL_LIMIT = 3
@@ -81,11 +82,28 @@ def eliminate(
         return Elimination(M, B)
     if r <= unroll:
         return _eliminate_unrolled(M, B, tol)
+    if namespace(M, B) is STACKED:
+        return _eliminate_lanes(M, B, tol)
     if r <= LOOP_LIMIT:
         return _eliminate_loop(M, B, tol)
     if tol is None:
         return _eliminate_lapack(M, B)
     return _eliminate_blocks(M, B, tol)
+
+
+def _eliminate_lanes(M: Any, B: Any, tol: float | None) -> Elimination:
+    """Lanes of one matrix are columns beside it, lanes of their own are groups."""
+    r, k, groups = B.shape
+    R = (B if type(B) is Stacked else M).lanes.shape[-1]
+    if type(M) is not Stacked:
+        columns = B.lanes.transpose(0, 1, 3, 2).reshape(r, k * R, groups)
+        found: Any = eliminate(M, columns, tol=tol, unroll=0)
+        own = found.X.reshape(r, k, R, groups).transpose(0, 1, 3, 2)
+        return found._replace(X=Stacked(own))
+    many: Any = [filled(A, R).reshape(*A.shape[:2], groups * R) for A in (M, B)]
+    found = eliminate(*many, tol=tol, unroll=0)
+    lanes: Any = [Stacked(A.reshape(*A.shape[:2], groups, R)) for A in found]
+    return Elimination(*lanes)
 
 
 def _pivot_scale(pivot: Array, diagonal: Array, tol: float | None) -> Array:
