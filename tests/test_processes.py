@@ -266,3 +266,23 @@ def test_threads_give_what_a_serial_run_gives():
         at_once = list(pool.map(everything, given))
     for one, model in zip(at_once, given, strict=True):
         np.testing.assert_allclose(one, everything(model), rtol=SAME, atol=SAME)
+
+
+IMPORTED_WITHIN = """
+import jax
+
+@jax.jit
+def first(x):
+    from lmm_jax.numerics import processes
+    return x
+
+first(1.0)
+from lmm_jax.numerics import processes
+print(processes._current_trace() is processes._TOP)
+"""
+
+
+def test_an_import_within_a_program_is_no_matter(tmp_path):
+    script = tmp_path / "within.py"
+    script.write_text(IMPORTED_WITHIN)
+    assert run(script).strip() == "True"

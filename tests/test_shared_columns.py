@@ -62,7 +62,7 @@ def test_nothing_depends_on_them(name, reml):
         assert_close(a, b, RTOL, scale=max(np.abs(b).max(initial=0.0), 1e-3))
 
 
-@pytest.mark.parametrize("name", ["slope", "crossed", "markov", "classes"])
+@pytest.mark.parametrize("name", FORMULAS)
 def test_an_outline_has_the_shapes_and_no_memory(name):
     layout = layout_of(name)
     leaves, tree = jax.tree.flatten(widened(layout, reml=True))
@@ -71,6 +71,11 @@ def test_an_outline_has_the_shapes_and_no_memory(name):
     assert [(a.shape, a.dtype) for a in shown] == [(a.shape, a.dtype) for a in leaves]
     largest = max(shown, key=np.size)
     assert largest.base is not None and not any(largest.strides)
+
+
+def test_sizes():
+    sizes = {1: 2, 2: 2, 3: 4, 5: 6, 7: 8, 9: 12, 13: 16, 16: 16, 17: 17, 33: 33, 200: 200}
+    assert {p: round_up_columns(p) for p in sizes} == sizes
 
 
 def test_as_many_columns_as_a_program_has_stay_alone():
@@ -129,13 +134,14 @@ def test_one_covariate_more_compiles_no_steps_of_lanes(compiled):
     assert len(made[0]) == 3 and not made[1]
 
 
-@pytest.mark.parametrize("design", ["balanced", "uneven"])
+@pytest.mark.parametrize("design", ["balanced", "uneven", "crossed"])
 def test_replicates_share_their_steps(design, compiled):
-    frame, made = LARGE[:240].assign(g=np.arange(240) % 24), []
+    frame, made = LARGE[:240].assign(g=np.arange(240) % 24, h=np.arange(240) // 24), []
+    terms_of = "(1 | g) + (1 | h)" if design == "crossed" else "(1 | g)"
     if design == "uneven":
         frame = frame[10:]
     for terms in MODELS:
-        res = lmm.fit(f"y ~ {terms} + (1 | g)", frame)
+        res = lmm.fit(f"y ~ {terms} + {terms_of}", frame)
 
         def drawn(runtime, res=res):
             with running_on(runtime):

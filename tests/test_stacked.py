@@ -198,6 +198,8 @@ CALLS = {
     "solve for a vector": (lambda xp, a, b: xp.linalg.solve(a, b), (3, 3), (3,)),
     "solve for a shared one": (lambda xp, a, b: xp.linalg.solve(a, np.ones(3)) + b, (3, 3), (3,)),
     "diag": (lambda xp, a, b: xp.diag(a) @ b, (3,), (3, 2)),
+    "diag, infinite": (lambda xp, a, b: xp.diag(xp.where(a > 0, np.inf, a)) + b, (3,), (3, 3)),
+    "mean along": (lambda xp, a, b: xp.mean(a, axis=-1) + b, (3, 2), (3,)),
     "mean": (lambda xp, a, b: xp.mean(a) + b, (3, 2), (3,)),
     "cond": (lambda xp, a, b: xp.cond(a > 0, lambda: b, lambda: 2.0 * b), (), (3,)),
 }

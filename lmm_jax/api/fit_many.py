@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from math import inf
 from typing import Any
 
 import jax
@@ -25,7 +24,6 @@ from ..designs.responses import Responses, read_model, turned
 from ..errors import ConvergenceWarning, DataError, warn_user
 from ..inference.estimates import ManyEstimates, estimate_many
 from ..inputs.arguments import choice, flag, hinted, whole_number
-from ..layouts.crossed.layout import CrossedLayout
 from ..numerics.parts import PART
 from ..numerics.processes import float64
 from ..numerics.progress import progress_bar
@@ -108,7 +106,8 @@ def fit_many(
     runtime : {"auto", "numpy", "jax"}
         Where the lanes run. "auto": in NumPy while that takes less time than to compile programs
         for them, compiled where there are programs, and once NumPy has spent on a model what
-        compiling it costs. The two agree to eleven digits.
+        compiling it costs. The two agree to eleven digits. Crossed factors have lanes in NumPy
+        alone: "jax" fits their responses one after another.
 
     Returns
     -------
@@ -150,7 +149,7 @@ def fit_many(
         residual=residual,
     )  # fmt: skip
     require(design, "fit_many")
-    if _has_lanes(design, runtime):
+    if _has_lanes(design, columns, runtime):
         with running_on(runtime):
             found = _fit_all(design, columns, chunk_size, progress, options)
     else:
@@ -173,7 +172,7 @@ def fit_many(
     )
 
 
-def _has_lanes(design: Design, runtime: str) -> bool:
+def _has_lanes(design: Design, columns: Responses, runtime: str) -> bool:
     """Whether responses go side by side; crossed factors do in NumPy, while they are small."""
     if any(design._is_kind(kind) for kind in ("residual", "structured")):
         return False
@@ -181,8 +180,8 @@ def _has_lanes(design: Design, runtime: str) -> bool:
         return True
     if design.is_related or runtime == "jax":
         return False
-    layout = design.compressed.layout
-    return isinstance(layout, CrossedLayout) and not layout.is_dear()
+    own_rows = not columns.complete().all()
+    return design.compressed.layout.gains_by_lanes(own_rows=own_rows)
 
 
 def _fit_all(
@@ -203,9 +202,7 @@ def _fit_all(
         run = _Run(rows, how, design.held, pool)
         counts = int(whole.sum()), int((~whole).sum())
         sizes = tuple(map(program_size, counts, (False, True)))
-        key, work = (rows.key(), options.reml, chunk_size, sizes), rows.work(*counts)
-        price = inf if rows.on_host else _PROGRAMS * compiling(theta_size(design.structures))
-        with _LANES.one_runtime(key, work, price) as compiled:
+        with _one_runtime(rows, counts, (options.reml, chunk_size, sizes)) as compiled:
             rows = rows.placed() if compiled else rows
             for masked in (False, True):
                 which, numbers = np.flatnonzero(whole != masked), rows.numbers(masked)
@@ -219,6 +216,16 @@ def _fit_all(
                     run.finish(lanes, everything=i + 1 == len(chunks))
                     tick(chunk.which.size)
         return run.joined()
+
+
+def _one_runtime(
+    rows: LaneRows, counts: tuple[int, int], shapes: Hashable
+) -> AbstractContextManager[bool]:
+    """Context in which lanes stay where they are for; its value is whether they are compiled."""
+    if rows.on_host:
+        return nullcontext(False)
+    price = _PROGRAMS * compiling(theta_size(rows.design.structures))
+    return _LANES.one_runtime((rows.key(), shapes), rows.work(*counts), price)
 
 
 @contextmanager
@@ -293,11 +300,9 @@ class _Run:
 
     def finish(self, like: Any, *, everything: bool) -> None:
         """Fit the lanes that were put off, if they fill a batch or nothing comes after them."""
+        batch = max(like.usable.shape[0] // 8, 1)
         count = sum(which.size for _, which in self.waiting)
-        if not count:
-            return
-        batch = max(like.S_yy.shape[0] // 8, 1)
-        if not (everything or count >= batch):
+        if not count or not (everything or count >= batch):
             return
         which = np.concatenate([which for _, which in self.waiting])
         size = -(-count // batch) * batch

@@ -33,7 +33,7 @@ class LaneProblem:
     axis: int  # of the lanes in a state: 0 or -1
     structures: tuple[Structure, ...]  # one a term
     shapes: Any  # of the criterion at one theta
-    few: bool = False  # so few groups that every optimum is in doubt
+    few: np.ndarray | bool = False  # (R,)  so few groups that every optimum is in doubt
     any_size: bool = False  # batches of any size may run: all starts of a lane go side by side
 
     def advance(self, state: State, data: Any, least: int) -> State:

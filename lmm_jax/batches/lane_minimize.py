@@ -138,7 +138,8 @@ class _Responses(LaneProblem):
         fill = np.append(which, np.repeat(which[-1:], size - which.size))
         some = lanes if size == R else _select(lanes, fill, R=R)
         at = np.arange(R) if size == R else fill
-        found = _singular(theta[:, at], some, reml=self.reml, few=self.few)
+        few: Any = self.few
+        found = _singular(theta[:, at], some, few[at], reml=self.reml)
         starts, wanted = jax.device_get(found)
         place = which if size == R else slice(which.size)
         return starts[..., place], wanted[:, place]
@@ -204,7 +205,7 @@ def _deviances(thetas: Array, lanes: Lanes, reml: bool) -> Array:
     return xp.concatenate(found)
 
 
-def _find_singular(theta: Array, lanes: Lanes, *, reml: bool, few: bool) -> tuple[Array, Array]:
+def _find_singular(theta: Array, lanes: Lanes, few: Array, *, reml: bool) -> tuple[Array, Array]:
     """Starts from singular covariances and submodels, (K, m, R), and which deserve a run."""
     xp, grid = namespace(theta, lanes), singular_grid(lanes.structures)
     assert grid is not None  # the caller has looked
@@ -212,17 +213,17 @@ def _find_singular(theta: Array, lanes: Lanes, *, reml: bool, few: bool) -> tupl
     of_lane = lambda layout, best: with_submodels(points, best, layout)  # noqa: E731
     thetas = of_each_lane(of_lane, lanes, theta)
     starts, wanted = _lowest(thetas, grid.neighbours, lanes, reml)
-    return with_far(starts, wanted, theta, lanes.structures, few=few)
+    return with_far(starts, wanted, theta, lanes.structures, few)
 
 
 _starts = compiled(_find_starts, static=("reml", "grid"), host=NUMPY_SECONDS)
-_singular = compiled(_find_singular, static=("reml", "few"), host=NUMPY_SECONDS)
+_singular = compiled(_find_singular, static="reml", host=NUMPY_SECONDS)
 
 
-def _few_groups(lanes: Lanes) -> bool:
-    """See :func:`lmm_jax.optimize.minimize.has_few_groups`; lanes with all rows decide."""
-    ranks = sum(reached(np.asarray(b.T), np.asarray(b.copies)).max() for b in lanes.buckets)
-    return bool(ranks < FEW_GROUPS * sum(lanes.sizes))
+def _few_groups(lanes: Lanes) -> np.ndarray:
+    """See :func:`lmm_jax.optimize.minimize.has_few_groups`, (R,)."""
+    ranks: Any = sum(reached(np.asarray(b.T), np.asarray(b.copies)) for b in lanes.buckets)
+    return np.broadcast_to(ranks < FEW_GROUPS * sum(lanes.sizes), lanes.S_yy.shape)
 
 
 # ------------------------------------------------------------ runs

@@ -192,17 +192,12 @@ class LayoutRows(LaneRows):
         """See :meth:`LaneRows.maps`."""
         return lanes.maps()
 
-    def key(self) -> Hashable:
-        """See :meth:`LaneRows.key`."""
-        return self.design.compressed.layout.size(), self.design.structures
-
     def numbers(self, masked: bool) -> float:
-        """See :meth:`LaneRows.numbers`."""
+        """See :meth:`LaneRows.numbers`: four arrays like the core's and the entries' at a theta."""
         layout: Any = self.design.compressed.layout
-        (n, p), own = self.rows[1].shape, sum(link.d.size for link in layout.links)
-        return float(
-            layout.size() + 4 * layout.core.S.size + 4 * own + n * (p + 2 if masked else 2)
-        )
+        (n, p), entries = self.rows[1].shape, sum(link.d.size for link in layout.links)
+        own = layout.size() + n * p if masked else sum(b.c.size for b in layout.buckets)
+        return float(own + 4 * (layout.core.S.size + entries) + 2 * n)
 
     @np.errstate(all="ignore")  # of responses without a model
     def lanes(self, chunk: Chunk, Y: np.ndarray, columns: Responses) -> LayoutLanes:

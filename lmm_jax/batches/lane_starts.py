@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jax import Array
 
@@ -42,7 +44,7 @@ def lowest(values: Array, thetas: Array, near: np.ndarray) -> tuple[Array, Array
 
 
 def with_far(
-    starts: Array, wanted: Array, theta: Array, structures: tuple[Structure, ...], *, few: bool
+    starts: Array, wanted: Array, theta: Array, structures: tuple[Structure, ...], few: Any
 ) -> tuple[Array, Array]:
     """More starts, as :func:`lmm_jax.optimize.starts.with_far_starts` has them.
 
@@ -53,7 +55,7 @@ def with_far(
     theta : Array, shape (m, R)
         The best ones so far.
     structures : tuple of Structure
-    few : bool
+    few : Array of bool, shape (R,)
         So few groups that every optimum is in doubt.
     """
     xp = namespace(starts, theta)

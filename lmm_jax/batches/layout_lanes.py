@@ -13,7 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..layouts.contract import Layout, Maps, maps_of
+from ..covariance.theta import theta_size
+from ..layouts.contract import Maps, maps_of
 from ..likelihood.criterion import empty_jet
 from ..likelihood.profile import profile_jet, profile_waist
 from ..numerics.namespace import NUMPY, STACKED
@@ -76,8 +77,7 @@ def minimize_layouts(
     """
     layout, R = lanes.layout.with_sums(), lanes.usable.size
     structures, p = layout.structures, layout.beta_origin.shape[0]
-    shapes = empty_jet(NUMPY, _size(layout), p, layout.sizes, layout.S0.dtype)
-    few = has_few_groups(layout)
+    shapes = empty_jet(NUMPY, theta_size(structures), p, layout.sizes, layout.S0.dtype)
     with np.errstate(all="ignore"):
         starts, wanted = _find_starts(layout, R, reml=reml, grid=grid)
         beta = _beta_at(starts[0], layout, R, reml=reml)
@@ -87,7 +87,7 @@ def minimize_layouts(
         axis=-1,
         structures=structures,
         shapes=shapes,
-        few=bool(np.all(few.lanes if type(few) is Stacked else few)),
+        few=filled(has_few_groups(layout), R),
         any_size=True,
         options={"reml": reml, "maxiter": maxiter, "tol": tol},
         grid=grid and singular_grid(structures) is not None,
@@ -117,10 +117,6 @@ def _beta_at(theta: np.ndarray, layout: Any, R: int, *, reml: bool) -> Any:
     at = layout.waist_at(Stacked(theta))
     beta = filled(profile_waist(at, layout, reml=reml).beta, R)
     return Stacked(np.where(np.isfinite(beta).all(axis=0), beta, 0.0))
-
-
-def _size(layout: Layout) -> int:
-    return sum(s.n_params for s in layout.structures)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -162,7 +158,8 @@ class _Layouts(LaneProblem):
         thetas: Any = filled(with_submodels(points, best, layout), which.size)
         values = _deviances(thetas, layout, which.size, reml=self.options["reml"])
         starts, wanted = lowest(values, thetas, grid.neighbours)
-        starts, wanted = with_far(starts, wanted, best.lanes, self.structures, few=self.few)
+        few: Any = self.few
+        starts, wanted = with_far(starts, wanted, best.lanes, self.structures, few[which])
         return np.asarray(starts), np.asarray(wanted)
 
 

@@ -78,8 +78,11 @@ def fit_lanes(
     R, p = len(responses.S0), layout.beta_origin.shape[0]
     inner, _ = off_boundary(np.asarray(start), layout.structures)
     with one_runtime(layout, R, reml=reml) as compiled:
-        wide = widened(layout, reml=reml) if compiled else layout.with_sums()
-        responses = widened_response(responses, layout) if compiled else responses
+        if compiled:
+            wide = jax.device_put(widened(layout, reml=reml))
+            responses = widened_response(responses, layout)
+        else:
+            wide = layout.with_sums()
         problem = _Replicates(
             data=responses,
             usable=np.ones(R, bool),

@@ -7,7 +7,9 @@ so that a computation in the copy waits for ever; here it is refused instead.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import jax
 from jax.extend.core import take_current_trace
@@ -15,8 +17,14 @@ from jax.extend.core import take_current_trace
 from ..errors import ForkError
 from ..forks import lost_threads
 
-with take_current_trace() as _TOP:  # what is there where nothing is being traced
-    pass
+
+def _current_trace() -> Any:
+    with take_current_trace() as trace:
+        return trace
+
+
+with ThreadPoolExecutor(1) as _thread:  # this module may be imported while something is traced
+    _TOP = _thread.submit(_current_trace).result()  # what is there where nothing is
 
 
 def check_process() -> None:
@@ -61,6 +69,5 @@ def float64(wanted: bool = True) -> Iterator[None]:
 
 def _at_once() -> AbstractContextManager[None]:
     """Context in which known values are computed; it makes programs anew, so only if need be."""
-    with take_current_trace() as trace:
-        traced = trace is not _TOP
+    traced = _current_trace() is not _TOP
     return jax.ensure_compile_time_eval() if traced else nullcontext()

@@ -102,7 +102,7 @@ class Program:
         update_wrapper(self, fun)
         self.fun, self.static, self.donate, self.small = fun, static, donate, small
         self.tier = None if host is None else Tier(1.0 if callable(host) else host)
-        self.weight = host if callable(host) else lambda _: 1.0
+        self.weight = host if callable(host) else None  # seconds a number, by the arguments
         self.programs: dict[bool, Any] = {}  # of JAX, compiled quickly and well
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -147,7 +147,11 @@ class Program:
     def _takes_numpy(
         self, tier: Tier, key: Hashable, numbers: int, args: Any, kwargs: dict[str, Any]
     ) -> bool:
-        work = numbers * self.weight(args[0]) if args else numbers
+        if self.weight is None:
+            work: float = numbers
+        else:
+            assert args, "what NumPy takes depends on the first argument: pass it by position"
+            work = numbers * self.weight(args[0])
         return tier.takes_numpy(key, work, _price(args, kwargs))
 
     def at_once(self, *args: Any, counted: Any, **kwargs: Any) -> Any:

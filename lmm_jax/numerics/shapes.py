@@ -33,8 +33,8 @@ def round_up_few(n: int) -> int:
 
 
 def round_up_columns(p: int) -> int:
-    """The same for columns of X."""
-    return next(size for size in _COLUMNS if size >= p) if p <= _COLUMNS[-1] else round_up(p)
+    """The same for columns of X; many cost more than programs of their own."""
+    return next((size for size in _COLUMNS if size >= p), p)
 
 
 def round_up_rows(n: int, groups: int = _FEW_GROUPS) -> int:

@@ -32,6 +32,13 @@ def _reduction(ufunc: np.ufunc, plain: Callable[..., Any]) -> Callable[..., Any]
     return call
 
 
+def _mean(array: Any, axis: Any = None) -> Any:
+    if type(array) is not Stacked:
+        return np.mean(array, axis=axis)
+    axis = tuple(range(array.ndim)) if axis is None else lane_axis(axis)
+    return Stacked(array.lanes.mean(axis=axis))
+
+
 def _concatenate(arrays: Sequence[Any], axis: int = 0) -> Any:
     R = count_lanes(arrays)
     if not R:
@@ -117,16 +124,13 @@ def _diagonal(A: Any, axis1: int = 0, axis2: int = 1) -> Any:
     return Stacked(found.swapaxes(-1, -2))
 
 
-def _mean(array: Any) -> Any:
-    if type(array) is not Stacked:
-        return np.mean(array)
-    return Stacked(array.lanes.reshape(-1, array.lanes.shape[-1]).mean(axis=0))
-
-
 def _diag(d: Any) -> Any:
     if type(d) is not Stacked:
         return np.diag(d)
-    return Stacked(d.lanes[:, None] * np.eye(len(d))[..., None])
+    (n, R), at = d.lanes.shape, np.arange(len(d))
+    out = np.zeros((n, n, R), d.dtype)
+    out[at, at] = d.lanes
+    return Stacked(out)
 
 
 def _moveaxis(array: Any, source: Any, target: Any) -> Any:

@@ -3,7 +3,8 @@
 A layout gets columns e of rows of their own, one each, that no random effect reaches and
 whose response is zero: ``gram`` gets ones on its diagonal, everything else zeros. Their fixed
 effects are 0, no determinant changes, and REML's ``n - p`` stays as it is if n counts these
-rows. Nothing of the fit depends on them.
+rows. Nothing of the criterion depends on them; moment estimates, from which a large fit starts,
+have a few degrees of freedom less by ML.
 """
 
 from __future__ import annotations

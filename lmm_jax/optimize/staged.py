@@ -147,7 +147,7 @@ class _Criterion:
         if self._by_numpy:
             self._layout = jax.tree.map(np.asarray, layout).with_sums()
         else:
-            self._layout = widened(layout, reml=reml)
+            self._layout = jax.device_put(widened(layout, reml=reml))  # once for all evaluations
         # whether six digits will do where it is not exact: while steps succeed
         self.rough = self._by_numpy and self._layout.known_at(theta, rough=True).rough
 
