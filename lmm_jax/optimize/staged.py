@@ -1,4 +1,4 @@
-"""Minimization where one evaluation is dear: steps driven from the host.
+"""Which driver minimizes a layout, and the one where an evaluation is dear: steps from the host.
 
 The same Newton machine as :mod:`lmm_jax.optimize.newton`. Far from the optimum it works
 with the average information, which costs little beyond the gradient; the exact
