@@ -15,6 +15,7 @@ from ..layouts.contract import Layout
 from ..likelihood.criterion import empty_jet
 from ..likelihood.profile import profile_jet
 from ..numerics.namespace import NUMPY, namespace, traced_once
+from .followers import without_followers
 from .history import Recorder
 from .newton import CONVERGED, DECREMENT_TOL, NOISY, NONFINITE, PIVOT_TOL, Solution, newton
 from .starts import (
@@ -54,7 +55,8 @@ def minimize(
     (six at most); a large one starts from moment estimates, a very large one from the
     optimum that a sample of its groups has. An optimum on the boundary is
     challenged by one more run from the interior, and one in doubt by singular covariances
-    and submodels (:func:`in_doubt`).
+    and submodels (:func:`in_doubt`). Of runs side by side in NumPy one that goes where another
+    has ended goes no farther (:mod:`.followers`).
 
     Parameters
     ----------
@@ -106,7 +108,7 @@ class _Search:
 
 
 @traced_once  # inner programs are traced once for all of their uses
-def _descend(theta: Array, beta: Array, search: _Search) -> Solution:
+def _descend(theta: Array, beta: Array, search: _Search, after: Any = None) -> Solution:
     """A run with y measured from fixed effects beta, so that they take no digits."""
     near = search.layout.measured_from(beta) if search.centred else search.layout
     found = _newton_on(
@@ -116,6 +118,7 @@ def _descend(theta: Array, beta: Array, search: _Search) -> Solution:
         maxiter=search.maxiter,
         tol=search.tol,
         watch=search.watch,
+        after=after,
     )
     at = found.jet.profile
     return found._replace(jet=found.jet._replace(profile=at._replace(beta=at.beta + beta)))
@@ -157,8 +160,9 @@ def _run_all(starts: Starts, best: Solution, search: _Search) -> Solution:
 
 def _run_side_by_side(starts: Starts, best: Solution, search: _Search) -> Solution:
     """The best of a solution and what is found from some starts, all of them at once."""
-    xp = namespace(search.layout)
-    descend = xp.side_by_side(lambda theta: _descend(theta, starts.beta, search))
+    xp, structures = namespace(search.layout), search.layout.structures
+    after = lambda s: without_followers(s, structures)  # noqa: E731
+    descend = xp.side_by_side(lambda theta: _descend(theta, starts.beta, search, after))
     found = descend(starts.thetas[starts.wanted])
     for i in range(len(found.theta)):
         best = better(best, jax.tree.map(lambda leaf: leaf[i], found))  # noqa: B023
@@ -284,9 +288,11 @@ def _newton_on(
     maxiter: int,
     tol: float,
     watch: Recorder | None = None,
+    after: Any = None,
 ) -> Solution:
     evaluate = lambda t: _jet(t, layout, reml=reml)  # noqa: E731
-    return newton(theta, evaluate, layout.structures, maxiter=maxiter, tol=tol, watch=watch)
+    how: dict[str, Any] = {"maxiter": maxiter, "tol": tol, "watch": watch, "after": after}
+    return newton(theta, evaluate, layout.structures, **how)
 
 
 def find_starts(layout: Layout, *, reml: bool, maxiter: int) -> tuple[Array, Array]:

@@ -9,6 +9,7 @@ only constraint.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Generic, NamedTuple
 
 import jax
@@ -95,6 +96,7 @@ def newton(
     maxiter: int,
     tol: float = DECREMENT_TOL,
     watch: Recorder | None = None,
+    after: Callable[[State[P]], State[P]] | None = None,
 ) -> Solution[P]:
     """Minimize a criterion from one start.
 
@@ -112,6 +114,8 @@ def newton(
         Newton decrement, in deviance units, below which a point is stationary.
     watch : Recorder, optional
         Notes the start and every step, accepted or not.
+    after : callable, optional
+        What becomes of a state after its step.
 
     Returns
     -------
@@ -127,7 +131,7 @@ def newton(
         s = tick(s, evaluate, structures, maxiter=maxiter, tol=tol)
         if watch is not None:
             watch(s.tick, s.theta, s.jet.value, s.jet.gradient)
-        return s
+        return s if after is None else after(s)
 
     if xp is JAX:
         s = first_state(theta, evaluate)
