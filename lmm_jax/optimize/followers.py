@@ -53,7 +53,8 @@ def without_followers(s: State[Any], structures: tuple[Structure, ...]) -> State
         return s
     status = status.copy()
     status[running[follows]] = STALLED
-    return s._replace(status=Stacked(status))
+    lanes: Any = Stacked(status)
+    return s._replace(status=lanes)
 
 
 def _count(s: State[Any]) -> int:
