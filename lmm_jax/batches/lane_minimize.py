@@ -12,24 +12,24 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
 from ..covariance.theta import theta_size
 from ..layouts.group_algebra import reached
 from ..likelihood.criterion import Jet
-from ..numerics.namespace import NUMPY, STACKED, namespace
+from ..numerics.namespace import NUMPY, namespace
 from ..numerics.programs import compiled
-from ..numerics.stacked import as_lanes, lanes_last
+from ..numerics.stacked import as_lanes
 from ..optimize.minimize import FEW_GROUPS
-from ..optimize.newton import RUNNING, Solution, judge, propose
+from ..optimize.newton import Solution, judge, propose
 from ..optimize.point import State
 from ..optimize.shared_columns import lacking, narrowed, with_wide_maps
 from ..optimize.starts import singular_grid, start_grid, with_submodels
 from .driver import LaneProblem, minimize_all
 from .lane_criterion import NUMPY_SECONDS, Lanes, deviance, lane_jet, of_each_lane
-from .lane_starts import lowest, with_far
+from .lane_starts import lowest, of_candidates, with_far
+from .ticks import tick_lanes
 
 # A batch of programs goes on with an eighth of its lanes once the others are done; smaller ones
 # are finished.
@@ -189,20 +189,17 @@ def _lowest(thetas: Array, near: np.ndarray, lanes: Lanes, reml: bool) -> tuple[
 def _deviances(thetas: Array, lanes: Lanes, reml: bool) -> Array:
     """-2 log-likelihoods of candidates (N, m, R or 1) in every lane, (N, R)."""
     xp, R = namespace(thetas, lanes), lanes.S_yy.shape[0]
-    own = sum(a.size for a in jax.tree.leaves(lanes) if a.shape[-1:] == (R,)) // R
-    together = min(_CANDIDATES, _NUMBERS // own) // R
-    if xp is not NUMPY or together < 2:
+    if xp is not NUMPY:
         values: Array = xp.map(lambda theta: deviance(theta, lanes, reml=reml), thetas)
         return values
-    found = []
-    for start in range(0, len(thetas), together):  # few lanes: a call takes several candidates
-        part = thetas[start : start + together]
-        part = xp.broadcast_to(part, (*part.shape[:2], R))
-        copies: Any = np.arange(len(part) * R) % R
-        some = _take(lanes, copies, R)
-        theta = xp.swapaxes(part, 0, 1).reshape(part.shape[1], -1)
-        found.append(deviance(theta, some, reml=reml).reshape(-1, R))
-    return xp.concatenate(found)
+
+    def at(theta: Any, copies: Any) -> Any:
+        some = lanes if copies is None else _take(lanes, copies, R)
+        return deviance(theta, some, reml=reml)
+
+    own = sum(a.size for a in jax.tree.leaves(lanes) if a.shape[-1:] == (R,)) // R
+    found: Array = of_candidates(at, thetas, R, min(_CANDIDATES, _NUMBERS // own) // R)
+    return found
 
 
 def _find_singular(theta: Array, lanes: Lanes, few: Array, *, reml: bool) -> tuple[Array, Array]:
@@ -231,36 +228,25 @@ def _few_groups(lanes: Lanes) -> np.ndarray:
 
 def _advance(s: State, lanes: Lanes, few: Any, *, reml: bool, maxiter: Any, tol: Any) -> State:
     """Ticks until no more than ``few`` lanes are running."""
+    structures = lanes.structures
     if namespace(s.theta, lanes) is NUMPY:
-        return _advance_on_host(s, lanes, few, reml=reml, maxiter=maxiter, tol=tol)
-    ahead = jax.vmap(lambda s, tol: propose(s, lanes.structures, tol), (-1, None), -1)
-    verdict = jax.vmap(judge, (-1, -1, -1, None), -1)
 
-    def tick(s: State) -> State:
-        step = ahead(s, tol)
-        new = verdict(s, step, _for_steps(lane_jet(step.trial, lanes, reml=reml)), maxiter)
-        going = s.status == RUNNING
+        def tick(at: Any) -> State:
+            step: Any = propose(at, structures, tol)
+            jet = _for_steps(lane_jet(step.trial.lanes, lanes, reml=reml))
+            return judge(at, step, as_lanes(jet), maxiter)
 
-        def pick(a: Array, b: Array) -> Array:
-            return jnp.where(going.reshape((1,) * (a.ndim - 1) + (-1,)), a, b)
+    else:
+        ahead = jax.vmap(lambda s, tol: propose(s, structures, tol), (-1, None), -1)
+        verdict = jax.vmap(judge, (-1, -1, -1, None), -1)
 
-        return jax.tree.map(pick, new, s)
+        def tick(at: Any) -> State:
+            step = ahead(at, tol)
+            jet = _for_steps(lane_jet(step.trial, lanes, reml=reml))
+            out: State = verdict(at, step, jet, maxiter)
+            return out
 
-    return lax.while_loop(lambda s: jnp.sum(s.status == RUNNING) > few, tick, s)
-
-
-def _advance_on_host(
-    s: State, lanes: Lanes, few: int, *, reml: bool, maxiter: int, tol: float
-) -> State:
-    """The same in NumPy, all lanes side by side."""
-    at, R = as_lanes(s), lanes.S_yy.shape[0]
-    while (running := at.status == RUNNING).lanes.sum() > few:
-        step = propose(at, lanes.structures, tol)
-        theta: Any = step.trial
-        jet = _for_steps(lane_jet(theta.lanes, lanes, reml=reml))
-        at = STACKED.choose(running, judge(at, step, as_lanes(jet), maxiter), at)
-    out: State = lanes_last(at, R)
-    return out
+    return tick_lanes(s, tick, few, axis=-1)
 
 
 _run = compiled(_advance, static="reml", host=NUMPY_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,38 @@ from ..covariance.structures import Structure
 from ..numerics.namespace import namespace
 from ..optimize.minimize import is_extreme
 from ..optimize.starts import MAX_RUNS, far_starts, local_minima, widest
+
+
+def of_candidates(
+    values: Callable[[Any, np.ndarray | None], np.ndarray], thetas: Any, R: int, together: int
+) -> Any:
+    """A criterion of candidates in every lane, in NumPy, several of them in one call.
+
+    Parameters
+    ----------
+    values : callable
+        The criterion at thetas (m, n) in lanes (n,), which may come more than once; at one
+        theta (m, R or 1) of all lanes, as they are, if they are None.
+    thetas : ndarray, shape (N, m, R) or (N, m, 1)
+    R : int
+        Lanes.
+    together : int
+        Candidates in one call; fewer than two: one after the other.
+
+    Returns
+    -------
+    ndarray, shape (N, R)
+    """
+    if together < 2:
+        return np.stack([values(theta, None) for theta in thetas])
+    found = []
+    for start in range(0, len(thetas), together):
+        part = thetas[start : start + together]
+        part = np.broadcast_to(part, (*part.shape[:2], R))
+        copies = np.arange(len(part) * R) % R
+        flat = np.swapaxes(part, 0, 1).reshape(part.shape[1], -1)
+        found.append(values(flat, copies).reshape(-1, R))
+    return np.concatenate(found)
 
 
 def lowest(values: Array, thetas: Array, near: np.ndarray) -> tuple[Array, Array]:

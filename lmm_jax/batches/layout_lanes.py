@@ -17,14 +17,15 @@ from ..covariance.theta import theta_size
 from ..layouts.contract import Maps, maps_of
 from ..likelihood.criterion import empty_jet
 from ..likelihood.profile import profile_jet, profile_waist
-from ..numerics.namespace import NUMPY, STACKED
-from ..numerics.stacked import Stacked, as_lanes, filled, lanes_last
+from ..numerics.namespace import NUMPY
+from ..numerics.stacked import Stacked, filled
 from ..optimize.minimize import has_few_groups
-from ..optimize.newton import RUNNING, Solution, tick
+from ..optimize.newton import Solution, tick
 from ..optimize.point import State
 from ..optimize.starts import singular_grid, start_grid, with_submodels
 from .driver import LaneProblem, minimize_all, take
-from .lane_starts import lowest, with_far
+from .lane_starts import lowest, of_candidates, with_far
+from .ticks import tick_lanes
 
 # Lanes that candidates of a grid make up where there are fewer: a call costs as much as a thousand
 # numbers.
@@ -106,7 +107,8 @@ def _find_starts(layout: Any, R: int, *, reml: bool, grid: bool) -> tuple[np.nda
         return filled(layout.start_moments(), R)[None], np.ones((1, R), bool)
     points: Any
     points, near = start_grid(layout.structures)
-    found: Any = lowest(_deviances(points, layout, R, reml=reml), points[:, :, None], near)
+    points = points[:, :, None]
+    found: Any = lowest(_deviances(points, layout, R, reml=reml), points, near)
     starts, wanted = found
     wanted[0] = True  # a lane without a finite value gets one run, which says so
     return starts, wanted
@@ -127,14 +129,10 @@ class _Layouts(LaneProblem):
     grid: bool  # whether optima in doubt are challenged from a grid of singular covariances
 
     def advance(self, state: State, data: Any, least: int) -> State:
-        at, R = as_lanes(state), state.status.size
         evaluate = partial(profile_jet, layout=data, reml=self.options["reml"])
         how = {name: self.options[name] for name in ("maxiter", "tol")}
-        while (running := at.status == RUNNING).lanes.sum() > least:
-            new = tick(at, evaluate, self.structures, **how)
-            at = STACKED.choose(running, new, at)
-        out: State = lanes_last(at, R)
-        return out
+        ticked = lambda at: tick(at, evaluate, self.structures, **how)  # noqa: E731
+        return tick_lanes(state, ticked, least, axis=self.axis)
 
     def pick(self, tree: Any, lanes: np.ndarray, total: int) -> Any:
         del total
@@ -171,19 +169,12 @@ def some_lanes(tree: Any, lanes: np.ndarray) -> Any:
 
 
 def _deviances(thetas: np.ndarray, layout: Any, R: int, *, reml: bool) -> Any:
-    """-2 log-likelihoods of candidates (N, m) or (N, m, R) in every lane, (N, R)."""
-    together = max(1, _TOGETHER // R)
-    found = []
-    for start in range(0, len(thetas), together):
-        part: Any = thetas[start : start + together]
-        if len(part) > 1:
-            part = np.broadcast_to(
-                part[..., None] if part.ndim == 2 else part, (*part.shape[:2], R)
-            )
-            theta: Any = Stacked(np.swapaxes(part, 0, 1).reshape(part.shape[1], -1))
-            at = some_lanes(layout, np.arange(len(part) * R) % R)
-        else:
-            theta, at = part[0] if part.ndim == 2 else Stacked(part[0]), layout
-        value = profile_waist(at.waist_at(theta), at, reml=reml).deviance
-        found.append(filled(value, len(part) * R).reshape(len(part), R))
-    return np.concatenate(found)
+    """-2 log-likelihoods of candidates (N, m, R) or (N, m, 1) in every lane, (N, R)."""
+
+    def of(theta: Any, copies: np.ndarray | None) -> np.ndarray:
+        some = layout if copies is None else some_lanes(layout, copies)
+        at = theta[:, 0] if theta.shape[1] == 1 else Stacked(theta)
+        value = profile_waist(some.waist_at(at), some, reml=reml).deviance
+        return filled(value, R if copies is None else copies.size)
+
+    return of_candidates(of, thetas, R, _TOGETHER // R)

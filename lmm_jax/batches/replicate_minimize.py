@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
 from ..covariance.theta import theta_size
 from ..layouts.contract import Layout
@@ -24,17 +24,18 @@ from ..layouts.residual.markov import MarkovLayout
 from ..layouts.residual.merged import merge_subjects
 from ..layouts.response import Response, attach
 from ..likelihood.profile import profile_jet
-from ..numerics.namespace import JAX, STACKED, namespace
+from ..numerics.namespace import JAX, namespace
 from ..numerics.programs import compiled
 from ..numerics.shapes import round_up
-from ..numerics.stacked import lanes_first, stacked
+from ..numerics.stacked import stacked
 from ..numerics.tiers import Tier, compiling, running_on
 from ..optimize.minimize import off_boundary
-from ..optimize.newton import DECREMENT_TOL, RUNNING, Solution, tick
+from ..optimize.newton import DECREMENT_TOL, Solution, tick
 from ..optimize.point import State
 from ..optimize.shared_columns import narrowed, outline, widened, widened_response
 from ..optimize.staged import descend
 from .driver import LaneProblem, minimize_all
+from .ticks import tick_lanes
 
 # Sizes to which the lanes that go on are packed: few, since each is a program of its own.
 _PACKED = (512, 64)
@@ -180,22 +181,11 @@ def _advance(
         evaluate = lambda t: jet(t, mine, reml=reml)  # noqa: E731
         return tick(s, evaluate, layout.structures, maxiter=maxiter, tol=tol)
 
-    def traced(s: State, response: Response) -> State:
-        new = one(s, response, _jet)
-        return jax.tree.map(lambda a, b: jnp.where(s.status == RUNNING, a, b), new, s)
-
-    xp = namespace(states.theta)
-    if xp is JAX:
-        return lax.while_loop(
-            lambda s: jnp.sum(s.status == RUNNING) > least,
-            lambda s: jax.vmap(traced)(s, responses),
-            states,
-        )
-    at, lanes = stacked(states), stacked(responses)
-    while (running := at.status == RUNNING).lanes.sum() > least:
-        at = STACKED.choose(running, one(at, lanes, profile_jet), at)
-    out: State = lanes_first(at, len(states.status))
-    return out
+    if namespace(states.theta) is JAX:
+        ticked = lambda s: jax.vmap(partial(one, jet=_jet))(s, responses)  # noqa: E731
+    else:
+        ticked = partial(one, response=stacked(responses), jet=profile_jet)
+    return tick_lanes(states, ticked, least, axis=0)
 
 
 _run = compiled(_advance, static="reml", small=_QUICK, host=_TIER.seconds)
