@@ -278,7 +278,7 @@ def first(x):
 
 first(1.0)
 from lmm_jax.numerics import processes
-print(type(processes._at_once()).__name__)
+print(type(processes._eagerly()).__name__)
 """
 
 

@@ -26,6 +26,7 @@ from ..covariance.theta import (
     group_factors,
     spread,
     spread_basis,
+    theta_size,
     theta_slices,
 )
 from ..numerics.linalg import eliminate, exact, group_product, symmetrize, total_product
@@ -148,6 +149,10 @@ class GroupedLayout(Layout):
     def without_padding(self) -> GroupedLayout:
         """See :meth:`Layout.without_padding`."""
         return replace(self, buckets=tuple(map(without_padding, self.buckets)))
+
+    def host_seconds(self) -> float:
+        """See :meth:`Layout.host_seconds`; measured at 1,000 to 400,000 groups."""
+        return 1.2e-8 * theta_size(self.structures) ** 2
 
     def over_columns(self, change: Callable[[Array, int], Array]) -> GroupedLayout:
         """See :meth:`Layout.over_columns`."""

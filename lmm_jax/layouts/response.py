@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -50,6 +51,15 @@ def attach(layout: Any, response: Response) -> Any:
     s, origin = response.core
     core = replace(layout.core, s=xp.at(layout.core.s)[:, -1].set(s), origin=origin[:, None])
     return replace(layout, S0=S0, buckets=buckets, core=core)
+
+
+def response_over_columns(
+    response: Response, layout: Any, change: Callable[[Array, int], Array]
+) -> Response:
+    """Responses with a leading axis of lanes for ``layout.over_columns(change)``."""
+    parts = zip(layout.buckets, response.y, strict=True)
+    y = tuple(change(y, 2) if isinstance(b, MomentBucket) else y for b, y in parts)
+    return response._replace(y=y, S0=change(response.S0, 1))
 
 
 def _attach(bucket: _AnyBucket, y: Array) -> _AnyBucket:

@@ -56,11 +56,11 @@ def float64(wanted: bool = True) -> Iterator[None]:
     float64
     """
     check_process()
-    with jax.enable_x64(wanted), _at_once():
+    with jax.enable_x64(wanted), _eagerly():
         yield
 
 
-def _at_once() -> AbstractContextManager[None]:
+def _eagerly() -> AbstractContextManager[None]:
     """Context in which known values are computed; it makes programs anew, so only if need be."""
     traced = get_opaque_trace_state() != _UNTRACED
     return jax.ensure_compile_time_eval() if traced else nullcontext()

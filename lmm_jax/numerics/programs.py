@@ -111,7 +111,7 @@ class Program:
         numbers, tier = _numbers(leaves), self.tier
         key = None if tier is None else self._key(leaves, tree, kwargs)
         if tier is not None and self._takes_numpy(tier, key, numbers, args, kwargs):
-            return _at_once(self.fun, tree, leaves, tier, key)
+            return _in_numpy(self.fun, tree, leaves, tier, key)
         note("jax")
         check_process()
         quick = numbers <= self.small
@@ -159,7 +159,7 @@ class Program:
         assert self.tier is not None
         key = self._key(*jax.tree.flatten(((counted, *args[1:]), kwargs)), kwargs)
         leaves, tree = jax.tree.flatten((args, kwargs))
-        return _at_once(self.fun, tree, leaves, self.tier, key)
+        return _in_numpy(self.fun, tree, leaves, self.tier, key)
 
     def spend(self, seconds: float, *args: Any, **kwargs: Any) -> None:
         """Count seconds in NumPy for a call whose arguments were prepared for it."""
@@ -207,7 +207,7 @@ def _kind(leaf: Any) -> Any:
     return (leaf.shape, leaf.dtype) if hasattr(leaf, "shape") else type(leaf)
 
 
-def _at_once(fun: Callable[..., Any], tree: Any, leaves: list[Any], tier: Tier, key: Any) -> Any:
+def _in_numpy(fun: Callable[..., Any], tree: Any, leaves: list[Any], tier: Tier, key: Any) -> Any:
     """The function's value by NumPy, and the time of that for the books."""
     on_host = (np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf for leaf in leaves)
     args, kwargs = tree.unflatten(on_host)

@@ -17,8 +17,7 @@ import numpy as np
 from jax import Array
 
 from ..layouts.contract import Layout, Maps
-from ..layouts.moments import MomentLayout
-from ..layouts.response import Response
+from ..layouts.response import Response, response_over_columns
 from ..numerics.namespace import namespace
 from ..numerics.shapes import round_up_columns
 from .newton import Solution
@@ -43,10 +42,7 @@ def widened(layout: Layout, *, reml: bool) -> Layout:
 def widened_response(response: Response, layout: Layout) -> Response:
     """Responses, with a leading axis of lanes, for the layout that :func:`widened` makes."""
     more = lacking(layout.beta_origin.shape[0])
-    y = response.y
-    if isinstance(layout, MomentLayout):
-        y = tuple(_inserted(part, 2, more) for part in y)
-    return response._replace(y=y, S0=_inserted(response.S0, 1, more))
+    return response_over_columns(response, layout, lambda A, axis: _inserted(A, axis, more))
 
 
 def lacking(p: int) -> int:

@@ -18,9 +18,7 @@ import numpy as np
 from jax import Array
 
 from ..covariance.structures import Structure
-from ..covariance.theta import theta_size
 from ..layouts.contract import Layout
-from ..layouts.grouped import GroupedLayout
 from ..likelihood.profile import profile_jet
 from ..numerics.inverses import LOST_ROUGHLY
 from ..numerics.namespace import NUMPY, namespace
@@ -56,13 +54,7 @@ _ROUGH_STEPS = 5
 _CLOSE = 1e-7
 
 
-def _per_number(layout: Layout) -> float:
-    """Seconds that NumPy takes for a minimization, about, for each number in the layout."""
-    m = theta_size(layout.structures)
-    return 1.2e-8 * m**2 if isinstance(layout, GroupedLayout) else 1e-6
-
-
-_minimize = compiled(minimize, static="reml", host=_per_number)
+_minimize = compiled(minimize, static="reml", host=lambda layout: layout.host_seconds())
 _jet = compiled(profile_jet, static=("reml", "exact"), host=6e-8)
 _start = compiled(lambda layout: layout.start_moments(), host=1e-8)
 
