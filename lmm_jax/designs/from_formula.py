@@ -22,7 +22,7 @@ from .checks import finite_vector, optional_vector
 from .data_frames import MISSING, as_pandas, callables
 from .design import Design, FixedSource, assemble
 from .relatedness import related_terms
-from .residual import residual_of_rows
+from .residual_columns import residual_of_rows
 from .rows import complete_rows, row_arrays, select_rows
 from .terms import (
     RandomTerm,

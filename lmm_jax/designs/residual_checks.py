@@ -1,0 +1,60 @@
+"""Whether the rows tell of every parameter of a residual covariance."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+
+from ..covariance.residuals import ResidualStructure
+from ..errors import DataError
+from ..formulas.residual import ResidualTerm
+from ..layouts.residual.index import ResidualRows
+
+
+def check_told(term: ResidualTerm, rows: ResidualRows) -> None:
+    """Some rows tell of every parameter, arm by arm."""
+    for a, structure in enumerate(rows.structures):
+        mine = np.flatnonzero(rows.arm == a)
+        where = "" if structure.arm is None else f" where {':'.join(term.by)} is {structure.arm}"
+        if not mine.size:
+            raise DataError(f"there are no rows{where}: {term.text} has parameters of it")
+        if rows.levels is not None:
+            labels = structure.spread.levels
+            count = np.bincount(rows.levels[mine], minlength=len(labels))
+            if not count.all():
+                raise DataError(
+                    f"there are no rows of {labels[int(np.argmin(count))]}{where}: {term.text} has "
+                    "a standard deviation of it"
+                )
+        if term.correlation:
+            _check_pairs(term, structure, rows.subject[mine], rows.places[0, mine], where)
+
+
+def _check_pairs(
+    term: ResidualTerm,
+    structure: ResidualStructure,
+    subject: np.ndarray,
+    place: np.ndarray,
+    where: str,
+) -> None:
+    """Every correlation is that of two rows of some subject."""
+    if np.bincount(subject).max(initial=0) < 2:
+        raise DataError(
+            f"no `{':'.join(term.group)}` has two rows{where}: {term.text} has no correlation to "
+            "estimate. Name the column of the subjects behind the bar, or leave the correlation "
+            "out, as in `diag(…)`"
+        )
+    T = len(structure.correlation.levels)
+    if not T:
+        return
+    shape = int(subject.max()) + 1, T
+    seen = sparse.csr_matrix((np.ones(subject.size), (subject, place.astype(np.int64))), shape)
+    untold = structure.untold((seen.T @ seen).toarray() > 0)
+    if untold:
+        others = f" and {len(untold) - 1} other parameters" if len(untold) > 1 else ""
+        far = "make the visits a categorical, whose distances count visits, or "
+        raise DataError(
+            f"no two rows of a subject tell of {untold[0]}{others} of {term.text}: "
+            f"{far * (term.correlation == 'toep')}take a covariance of fewer parameters, such as "
+            "`ar1(…)` or `cs(…)`, or leave rare visits out"
+        )
