@@ -229,7 +229,7 @@ def _few_groups(lanes: Lanes) -> np.ndarray:
 def _advance(s: State, lanes: Lanes, few: Any, *, reml: bool, maxiter: Any, tol: Any) -> State:
     """Ticks until no more than ``few`` lanes are running."""
     structures = lanes.structures
-    if namespace(s.theta, lanes) is NUMPY:
+    if namespace(s.theta) is NUMPY:
 
         def tick(at: Any) -> State:
             step: Any = propose(at, structures, tol)

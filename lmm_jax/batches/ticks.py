@@ -28,6 +28,11 @@ def tick_lanes(states: State, tick: Callable[[State], State], least: Any, *, axi
     least : int
     axis : {0, -1}
         Of the lanes in the states.
+
+    Returns
+    -------
+    State
+        Arrays as those of ``states``.
     """
     if namespace(states.theta) is JAX:
         go_on = lambda s: jnp.sum(s.status == RUNNING) > least  # noqa: E731

@@ -74,7 +74,7 @@ def compress(
     rows = jax.tree.map(jnp.asarray, _read_rows(y, X, Z, weights, index))
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(rows))
     y, X, Z, weights = rows
-    return (layout_of_rows if traced else _compiled)(y, X, Z, weights, index)
+    return (layout_of_rows if traced else _program_of_rows)(y, X, Z, weights, index)
 
 
 @exact
@@ -223,7 +223,7 @@ def compress_columns(
 
 
 # Outside of a program of the caller's: one, in the place of one for each of 200 operations.
-_compiled = compiled(layout_of_rows)
+_program_of_rows = compiled(layout_of_rows)
 
 
 def _read_rows(

@@ -1,4 +1,4 @@
-"""Runs from several starts side by side: one that goes where another has ended is at its end."""
+"""Runs from several starts side by side: one that goes where another has ended is done."""
 
 from __future__ import annotations
 
@@ -6,63 +6,83 @@ from typing import Any
 
 import numpy as np
 
-from ..covariance.structures import Structure
+from ..covariance.structures import Structure, lower_indices
 from ..covariance.theta import theta_slices
 from ..numerics.stacked import Stacked, filled
-from .newton import CONVERGED, RUNNING, STALLED
+from .newton import CONVERGED, FOLLOWED, RUNNING
 from .point import State
 
-# Squared distance to an optimum, in units of the deviance, from which a run may be known to go
-# there; and the share of it that Newton's step may miss, by its own model at the optimum.
-_AROUND, _MISSED = 0.5, 0.1
+# d' H* d of an optimum, twice the square of a distance in standard errors, within which a run may
+# follow; the share of it that its own step may miss by; and that by which its value may differ.
+_AROUND, _MISSED, _HIGHER = 0.5, 0.1, 0.5
+# Differences of the criterion that tell nothing.
+_UNTOLD = 1e-6
 
 
 def without_followers(s: State[Any], structures: tuple[Structure, ...]) -> State[Any]:
     """The state of runs that are lanes of one criterion, fewer of them running.
 
-    With theta* the lowest optimum that a run has reached, H* the Hessian there and
-    ``d = theta* - theta``, a run at theta with the gradient g and the Hessian H follows if
+    With theta* the lowest optimum that one of these runs has reached, H* the Hessian there,
+    ``d = theta* - theta``, ``D = d' H* d``, and p the Newton step of a run at theta, it follows if
 
-        d' H* d < 0.5        r' H*^-1 r < 0.1 d' H* d        r = g + H d
+        D < 0.5        (p - d)' H* (p - d) < 0.1 D        |f - f* - D / 2| < 0.5 D / 2
 
-    which says that theta* is near and that its own step leads there, r being what its model takes
-    the gradient at theta* for; and if its value is no lower. It ends ``STALLED``, and is never
-    chosen, since the optimum is at least as good.
+    and its own Hessian is positive definite: its step leads to theta*, from a place where the
+    criterion is what it is around theta*. It ends ``FOLLOWED`` and is never chosen, since theta*
+    is at least as good.
+
+    Parameters
+    ----------
+    s : State
+        Of which theta at least is :class:`lmm_jax.numerics.stacked.Stacked`.
+    structures : tuple of Structure
+
+    Returns
+    -------
+    State
     """
-    status = filled(s.status, _count(s))
-    running, values = np.flatnonzero(status == RUNNING), filled(s.jet.value, status.size)
+    theta: Any = s.theta
+    R = theta.lanes.shape[-1]
+    status, values = filled(s.status, R), filled(s.jet.value, R)
+    running = np.flatnonzero(status == RUNNING)
     ended = np.where(status == CONVERGED, values, np.inf)
     best = int(np.argmin(ended))
     if not running.size or np.isinf(ended[best]):
         return s
-    theta, H = filled(s.theta, status.size), filled(s.jet.hessian, status.size)
-    alike = _same_signs(theta, structures)
-    flip = np.where(alike * theta < 0, -1.0, 1.0)
-    at_best = flip[:, None, best] * flip[None, :, best] * H[..., best]
+    signs = _signs(theta.lanes, structures)
+    alike = signs * theta.lanes
+    hessians = signs[:, None] * signs[None] * filled(s.jet.hessian, R)
     try:
-        root = np.linalg.cholesky(at_best)
+        root = np.linalg.cholesky(hessians[..., best])
     except np.linalg.LinAlgError:
         return s  # flat: no distance tells anything
-    d, own = alike[:, best, None] - alike[:, running], flip[:, running]
-    g = filled(s.jet.gradient, status.size)[:, running]
-    r = own * (g + np.einsum("ijr,jr->ir", H[..., running], own * d))
-    near = np.sum((root.T @ d) ** 2, axis=0)
-    missed = np.sum(np.linalg.solve(root, r) ** 2, axis=0)
-    follows = (near < _AROUND) & (missed < _MISSED * near) & (values[running] >= values[best])
-    if not follows.any():
+    d = alike[:, best, None] - alike[:, running]
+    D = np.sum((root.T @ d) ** 2, axis=0)
+    gap = values[running] - values[best]
+    near = (D < _AROUND) & (gap >= 0) & (np.abs(gap - D / 2) < _HIGHER * D / 2 + _UNTOLD)
+    e, V = np.linalg.eigh(np.moveaxis(hessians[..., running[near]], -1, 0))
+    up = e[:, 0] > 0
+    running, d, D, e, V = running[near][up], d[:, near][:, up], D[near][up], e[up], V[up]
+    if not running.size:
         return s
+    g = (signs * filled(s.jet.gradient, R))[:, running]
+    p = -np.einsum("rij,rj->ir", V, np.einsum("rij,ir->rj", V, g) / e)
+    follows = running[np.sum((root.T @ (p - d)) ** 2, axis=0) < _MISSED * D]
     status = status.copy()
-    status[running[follows]] = STALLED
+    status[follows] = FOLLOWED
     lanes: Any = Stacked(status)
     return s._replace(status=lanes)
 
 
-def _count(s: State[Any]) -> int:
-    theta: Any = s.theta
-    return int(theta.lanes.shape[-1])
+def _signs(theta: np.ndarray, structures: tuple[Structure, ...]) -> np.ndarray:
+    """Signs of entries, (m, R), with which columns of Lambda have pivots that are not negative.
 
-
-def _same_signs(theta: np.ndarray, structures: tuple[Structure, ...]) -> np.ndarray:
-    """Theta (m, R) with the signs that a report has, so that equal covariances are equal."""
-    parts = zip(structures, theta_slices(structures), strict=True)
-    return np.concatenate([s.canonical(theta[at].T).T for s, at in parts])
+    The criterion is even in every column: thetas that differ in their signs are one.
+    """
+    signs = np.ones_like(theta)
+    for structure, at in zip(structures, theta_slices(structures), strict=True):
+        if structure.unrestricted:
+            columns = lower_indices(structure.k)[1]
+            pivots = theta[at][structure.pivots]
+            signs[at] = np.where(pivots < 0, -1.0, 1.0)[columns]
+    return signs

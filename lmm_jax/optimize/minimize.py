@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -18,6 +19,7 @@ from ..numerics.namespace import NUMPY, namespace, traced_once
 from .followers import without_followers
 from .history import Recorder
 from .newton import CONVERGED, DECREMENT_TOL, NOISY, NONFINITE, PIVOT_TOL, Solution, newton
+from .point import State
 from .starts import (
     BATCHES,
     SMALL_PROBLEM,
@@ -31,6 +33,7 @@ from .starts import (
     with_submodels,
 )
 
+After = Callable[[State[Any]], State[Any]] | None  # see newton
 # Difference of two optima, in units of the deviance, that is none where digits are lost.
 _TIE = 1e-2
 # Groups below which an optimum may well not be the only one, and relative standard deviations.
@@ -55,8 +58,8 @@ def minimize(
     (six at most); a large one starts from moment estimates, a very large one from the
     optimum that a sample of its groups has. An optimum on the boundary is
     challenged by one more run from the interior, and one in doubt by singular covariances
-    and submodels (:func:`in_doubt`). Of runs side by side in NumPy one that goes where another
-    has ended goes no farther (:mod:`.followers`).
+    and submodels (:func:`in_doubt`). Of runs side by side in NumPy one that goes to the best
+    optimum so far goes no farther (:mod:`.followers`).
 
     Parameters
     ----------
@@ -108,7 +111,7 @@ class _Search:
 
 
 @traced_once  # inner programs are traced once for all of their uses
-def _descend(theta: Array, beta: Array, search: _Search, after: Any = None) -> Solution:
+def _descend(theta: Array, beta: Array, search: _Search, after: After = None) -> Solution:
     """A run with y measured from fixed effects beta, so that they take no digits."""
     near = search.layout.measured_from(beta) if search.centred else search.layout
     found = _newton_on(
@@ -288,11 +291,17 @@ def _newton_on(
     maxiter: int,
     tol: float,
     watch: Recorder | None = None,
-    after: Any = None,
+    after: After = None,
 ) -> Solution:
-    evaluate = lambda t: _jet(t, layout, reml=reml)  # noqa: E731
-    how: dict[str, Any] = {"maxiter": maxiter, "tol": tol, "watch": watch, "after": after}
-    return newton(theta, evaluate, layout.structures, **how)
+    return newton(
+        theta,
+        lambda t: _jet(t, layout, reml=reml),
+        layout.structures,
+        maxiter=maxiter,
+        tol=tol,
+        watch=watch,
+        after=after,
+    )
 
 
 def find_starts(layout: Layout, *, reml: bool, maxiter: int) -> tuple[Array, Array]:

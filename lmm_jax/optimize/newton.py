@@ -25,7 +25,7 @@ from .factor_steps import coordinates, move
 from .history import Recorder
 from .point import Evaluate, P, Point, State, Step
 
-RUNNING, CONVERGED, MAXITER, NONFINITE, STALLED, FLAT, NOISY = range(7)
+RUNNING, CONVERGED, MAXITER, NONFINITE, STALLED, FLAT, NOISY, FOLLOWED = range(8)
 MESSAGES = {
     RUNNING: "the optimizer is still running",
     CONVERGED: "converged: tiny Newton decrement and positive curvature",
@@ -37,6 +37,7 @@ MESSAGES = {
     NOISY: "rounding of the criterion is larger than a millionth here: some random effects are so "
     "much larger than the residual, or so nearly dependent, or the correlation of some residuals "
     "is so near to one, that no optimum can be certified",
+    FOLLOWED: "the optimum that this run was going to had been reached by another",
 }
 
 # Decrements are in units of the deviance and so do not depend on the units of the data.
@@ -115,7 +116,7 @@ def newton(
     watch : Recorder, optional
         Notes the start and every step, accepted or not.
     after : callable, optional
-        What becomes of a state after its step.
+        What becomes of the state, all runs side by side, after a step of those that run.
 
     Returns
     -------
@@ -128,10 +129,11 @@ def newton(
     xp = namespace(theta)
 
     def step(s: State[P]) -> State[P]:
-        s = tick(s, evaluate, structures, maxiter=maxiter, tol=tol)
+        new = tick(s, evaluate, structures, maxiter=maxiter, tol=tol)
+        s = new if after is None else after(xp.choose(s.status == RUNNING, new, s))
         if watch is not None:
             watch(s.tick, s.theta, s.jet.value, s.jet.gradient)
-        return s if after is None else after(s)
+        return s
 
     if xp is JAX:
         s = first_state(theta, evaluate)
