@@ -67,6 +67,7 @@ ELSEWHERE = {
     "bent down": {"hessian": lambda h: -h},
     "from a hilltop": {"gradient": lambda g: -g, "hessian": lambda h: -h},
     "a valley beside": {"gradient": lambda g: g + 3.0},
+    "no curvature known": {"hessian": lambda h: h * np.nan},
     "lower": {"value": lambda f: f - 1e-3},
     "much higher": {"value": lambda f: f + 1e-1},
 }

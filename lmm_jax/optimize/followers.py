@@ -60,6 +60,7 @@ def without_followers(s: State[Any], structures: tuple[Structure, ...]) -> State
     D = np.sum((root.T @ d) ** 2, axis=0)
     gap = values[running] - values[best]
     near = (D < _AROUND) & (gap >= 0) & (np.abs(gap - D / 2) < _HIGHER * D / 2 + _UNTOLD)
+    near &= np.isfinite(hessians[..., running]).all(axis=(0, 1))
     e, V = np.linalg.eigh(np.moveaxis(hessians[..., running[near]], -1, 0))
     up = e[:, 0] > 0
     running, d, D, e, V = running[near][up], d[:, near][:, up], D[near][up], e[up], V[up]
