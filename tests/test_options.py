@@ -216,7 +216,7 @@ def test_history(method, runtime):
     """The fit that is recorded is the fit: the same optimum.
 
     To the last digit, but for NumPy, which runs starts side by side unless it records them: its
-    sums have another order then.
+    sums have another order then, and runs that need no end have none.
     """
     fit = partial(lmm.fit, design(), method=method, runtime=runtime)  # digits are compared
     result = fit(full_output=True)
@@ -224,7 +224,10 @@ def test_history(method, runtime):
     assert len(ends) >= (1 if method == "newton" else 2)  # first-order methods are polished
     assert result.hist["gradient_norm"].iloc[-1] < 1e-2
     alone = fit()
-    assert alone.n_iter == result.n_iter
+    if method == "newton":  # side by side a run ends where another has found its optimum
+        assert alone.n_iter < result.n_iter
+    else:
+        assert alone.n_iter == result.n_iter
     assert_close(alone.params, result.params, 1e-13 if method == "newton" else 0)
     layout = jax.tree.map(np.asarray, result.design.compressed.layout)
     for row in result.hist.iloc[[0, -1]].itertuples():  # every row is what it says
