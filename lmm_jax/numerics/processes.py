@@ -9,15 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import jax
-from jax.core import get_opaque_trace_state
+from jax.extend.core import take_current_trace
 
 from ..errors import ForkError
 from ..forks import lost_threads
 
+
+def _current_trace() -> Any:
+    with take_current_trace() as trace:
+        return trace
+
+
 with ThreadPoolExecutor(1) as _thread:  # this module may be imported while something is traced
-    _UNTRACED = _thread.submit(get_opaque_trace_state).result()
+    _UNTRACED = _thread.submit(_current_trace).result()
 
 
 def check_process() -> None:
@@ -62,5 +69,5 @@ def float64(wanted: bool = True) -> Iterator[None]:
 
 def _eagerly() -> AbstractContextManager[None]:
     """Context in which known values are computed; it makes programs anew, so only if need be."""
-    traced = get_opaque_trace_state() != _UNTRACED
+    traced = _current_trace() is not _UNTRACED
     return jax.ensure_compile_time_eval() if traced else nullcontext()
