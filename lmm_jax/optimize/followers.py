@@ -50,29 +50,42 @@ def without_followers(s: State[Any], structures: tuple[Structure, ...]) -> State
     if not running.size or np.isinf(ended[best]):
         return s
     signs = _signs(theta.lanes, structures)
-    alike = signs * theta.lanes
     hessians = signs[:, None] * signs[None] * filled(s.jet.hessian, R)
-    try:
-        root = np.linalg.cholesky(hessians[..., best])
-    except np.linalg.LinAlgError:
-        return s  # flat: no distance tells anything
-    d = alike[:, best, None] - alike[:, running]
-    D = np.sum((root.T @ d) ** 2, axis=0)
-    gap = values[running] - values[best]
-    near = (D < _AROUND) & (gap >= 0) & (np.abs(gap - D / 2) < _HIGHER * D / 2 + _UNTOLD)
-    near &= np.isfinite(hessians[..., running]).all(axis=(0, 1))
-    e, V = np.linalg.eigh(np.moveaxis(hessians[..., running[near]], -1, 0))
-    up = e[:, 0] > 0
-    running, d, D, e, V = running[near][up], d[:, near][:, up], D[near][up], e[up], V[up]
-    if not running.size:
+    gradients = signs * filled(s.jet.gradient, R)
+    follows = running[_lead_to(best, running, signs * theta.lanes, values, gradients, hessians)]
+    if not follows.size:
         return s
-    g = (signs * filled(s.jet.gradient, R))[:, running]
-    p = -np.einsum("rij,rj->ir", V, np.einsum("rij,ir->rj", V, g) / e)
-    follows = running[np.sum((root.T @ (p - d)) ** 2, axis=0) < _MISSED * D]
     status = status.copy()
     status[follows] = FOLLOWED
     lanes: Any = Stacked(status)
     return s._replace(status=lanes)
+
+
+def _lead_to(
+    best: int,
+    runs: np.ndarray,
+    thetas: np.ndarray,
+    values: np.ndarray,
+    gradients: np.ndarray,
+    hessians: np.ndarray,
+) -> np.ndarray:
+    """Which of some runs, (n,), lead to where run ``best`` is; arrays have all R runs last."""
+    found = np.zeros(runs.size, bool)
+    try:
+        root = np.linalg.cholesky(hessians[..., best])
+    except np.linalg.LinAlgError:
+        return found  # flat: no distance tells anything
+    d = thetas[:, best, None] - thetas[:, runs]
+    D = np.sum((root.T @ d) ** 2, axis=0)
+    gap = values[runs] - values[best]
+    near = (D < _AROUND) & (gap >= 0) & (np.abs(gap - D / 2) < _HIGHER * D / 2 + _UNTOLD)
+    near &= np.isfinite(hessians[..., runs]).all(axis=(0, 1))
+    e, V = np.linalg.eigh(np.moveaxis(hessians[..., runs[near]], -1, 0))
+    up = e[:, 0] > 0
+    at, e, V = np.flatnonzero(near)[up], e[up], V[up]
+    p = -np.einsum("rij,rj->ir", V, np.einsum("rij,ir->rj", V, gradients[:, runs[at]]) / e)
+    found[at] = np.sum((root.T @ (p - d[:, at])) ** 2, axis=0) < _MISSED * D[at]
+    return found
 
 
 def _signs(theta: np.ndarray, structures: tuple[Structure, ...]) -> np.ndarray:

@@ -34,6 +34,7 @@ from .starts import (
 )
 
 After = Callable[[State[Any]], State[Any]] | None  # see newton
+
 # Difference of two optima, in units of the deviance, that is none where digits are lost.
 _TIE = 1e-2
 # Groups below which an optimum may well not be the only one, and relative standard deviations.
