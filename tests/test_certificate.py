@@ -16,7 +16,7 @@ import lmm_jax as lmm
 from lmm_jax.covariance.structures import unstructured
 from lmm_jax.numerics.roots import eliminate_root
 from lmm_jax.optimize.newton import CONVERGED, MAXITER, NOISY, newton
-from lmm_jax.optimize.starts import local_minima, singular_grid, start_grid
+from lmm_jax.optimize.starts import local_minima, second_grid, start_grid
 
 # Deviance by which a converged fit may miss what a search over hundreds of starts finds.
 PROMISE = 1e-6
@@ -167,7 +167,7 @@ def test_when_a_run_has_converged(slope, noise, tol, status):
 @pytest.mark.parametrize("sizes", [(2,), (3,), (4,), (2, 1), (1, 2), (2, 2), (3, 1)])
 def test_singular_starts(sizes):
     terms = unstructured(sizes)
-    grid = singular_grid(terms)
+    grid = second_grid(terms)
     assert len(grid.thetas) == 4 * len(start_grid(terms).thetas)
     assert grid.neighbours.max() < len(grid.thetas)
     for theta in grid.thetas:
@@ -179,9 +179,20 @@ def test_singular_starts(sizes):
 
 
 def test_starts_of_terms_of_one_coefficient_have_no_directions():
-    assert singular_grid(unstructured((1,))) is None
-    assert singular_grid(unstructured((1, 1))) is None
-    assert singular_grid(unstructured((5,))) is None
+    assert second_grid(unstructured((1,))) is None
+    assert second_grid(unstructured((1, 1))) is None
+
+
+@pytest.mark.parametrize("sizes", [(5,), (3, 2), (1, 1, 1, 1, 1), (4, 4)])
+def test_too_many_coefficients_for_a_grid_have_starts_far_from_others(sizes):
+    terms = unstructured(sizes)
+    first, then = start_grid(terms), second_grid(terms)
+    assert len(then.thetas) == 4 * len(first.thetas)
+    values = np.random.default_rng(0).normal(size=len(then.thetas))
+    found = np.flatnonzero(local_minima(values, then.neighbours))
+    assert 0 < len(found) < len(first.thetas)  # all of them, whatever the criterion; no copies
+    assert len(np.unique(then.thetas[found], axis=0)) == len(found)
+    assert np.all(then.thetas[found].max(axis=1) > 100 * first.thetas[0].max())
 
 
 def test_local_minima_of_a_grid(x64):

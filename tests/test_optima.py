@@ -1,7 +1,7 @@
 """Data with several optima: the fit ends at one as good as a search over many starts has found.
 
 The data are simulated (heavy tails, calendar years, few groups). Each row holds a theta that
-L-BFGS runs from many random starts found; the fit's log-likelihood is not below the criterion at
+runs from many random starts found, of L-BFGS, of Newton's method for five sizes and more; the fit's log-likelihood is not below the criterion at
 that theta, which is evaluated here.
 """
 
@@ -25,6 +25,27 @@ CASES = [
     ("y ~ z + (z | g)", 1189, True, [4.663, -4.787, 0.106]),
     ("y ~ z + (z | g)", 1338, True, [1.0736, 0.3422, 0.0]),
     ("y ~ 0 + x1 * x2 + (x1 | g)", 36, True, [525.98516743, -16.41161048, 0.0]),
+    # too many coefficients for a grid of start values
+    ("y ~ a + (1 + a + b + c + d + e || g)", "_apart6", False, [0, 0, 0, 1.1577, 0.672, 0]),
+    (
+        "y ~ 1 + (1 + a + b + c + d | g)",
+        "_full5",
+        False,
+        [35.0965, 22.1058, -26.3077, -18.3577, -10.5972, 13.985, -1.5109, -0.2058]
+        + [0.1289, 0.2136, -6.2594, 0.1881, 0, 0, 0],
+    ),
+    (
+        "y ~ a + b + (a + b | g) + (1 + c || h)",
+        "_two3",
+        False,
+        [78.9593, 69.4845, 70.5273, 11.8459, 7.7349, 0, 0, 0],
+    ),
+    (
+        "y ~ a + (1 + a + b | g) + (1 | h) + (1 | k)",
+        "_crossed5",
+        True,
+        [1.3245, -2.4301, 1.763, 0.1804, 0.7701, 0, 1.1082, 1.2112],
+    ),
 ]
 
 
@@ -37,7 +58,7 @@ def test_the_best_known_optimum(formula, case, reml, theta):
     assert result.converged
     with jax.enable_x64(True):
         layout = lmm.design(formula, data).layout
-        known = float(jax.jit(lambda t: lmm.profile_loglike(t, layout, reml=reml))(np.array(theta)))
+        known = float(jax.jit(lambda t: lmm.profile_loglike(t, layout, reml=reml))(np.array(theta, float)))
     assert result.llf > known - SLACK
     assert result.llf < known + 0.1  # the same optimum, and not a better one that nobody knew
 

@@ -25,7 +25,7 @@ from ..optimize.minimize import FEW_GROUPS
 from ..optimize.newton import Solution, judge, propose
 from ..optimize.point import State
 from ..optimize.shared_columns import lacking, narrowed, with_wide_maps
-from ..optimize.starts import singular_grid, start_grid, with_submodels
+from ..optimize.starts import second_grid, start_grid, with_submodels
 from .driver import LaneProblem, minimize_all
 from .lane_criterion import NUMPY_SECONDS, Lanes, deviance, lane_jet, of_each_lane
 from .lane_starts import lowest, of_candidates, with_far
@@ -74,7 +74,7 @@ def minimize_lanes(
         reml=reml,
         maxiter=maxiter,
         tol=tol,
-        grid=grid and singular_grid(lanes.structures) is not None,
+        grid=grid and second_grid(lanes.structures) is not None,
         any_size=not in_program,
     )
     starts, wanted = jax.device_get(_starts(lanes, reml=reml, grid=grid))
@@ -204,7 +204,7 @@ def _deviances(thetas: Array, lanes: Lanes, reml: bool) -> Array:
 
 def _find_singular(theta: Array, lanes: Lanes, few: Array, *, reml: bool) -> tuple[Array, Array]:
     """Starts from singular covariances and submodels, (K, m, R), and which deserve a run."""
-    xp, grid = namespace(theta, lanes), singular_grid(lanes.structures)
+    xp, grid = namespace(theta, lanes), second_grid(lanes.structures)
     assert grid is not None  # the caller has looked
     points = xp.asarray(grid.thetas, theta.dtype)
     of_lane = lambda layout, best: with_submodels(points, best, layout)  # noqa: E731

@@ -22,7 +22,7 @@ from ..numerics.stacked import Stacked, filled
 from ..optimize.minimize import has_few_groups
 from ..optimize.newton import Solution, tick
 from ..optimize.point import State
-from ..optimize.starts import singular_grid, start_grid, with_submodels
+from ..optimize.starts import second_grid, start_grid, with_submodels
 from .driver import LaneProblem, minimize_all, take
 from .lane_starts import lowest, of_candidates, with_far
 from .ticks import tick_lanes
@@ -91,7 +91,7 @@ def minimize_layouts(
         few=filled(has_few_groups(layout), R),
         any_size=True,
         options={"reml": reml, "maxiter": maxiter, "tol": tol},
-        grid=grid and singular_grid(structures) is not None,
+        grid=grid and second_grid(structures) is not None,
     )
     with np.errstate(all="ignore"):
         found = minimize_all(problem, starts, wanted)
@@ -147,7 +147,7 @@ class _Layouts(LaneProblem):
     def more_starts(
         self, theta: np.ndarray, which: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray] | None:
-        grid = singular_grid(self.structures) if self.grid else None
+        grid = second_grid(self.structures) if self.grid else None
         if grid is None:
             return None
         layout = some_lanes(self.data, which)

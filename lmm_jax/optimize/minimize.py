@@ -25,7 +25,7 @@ from .starts import (
     SMALL_PROBLEM,
     Starts,
     look,
-    singular_grid,
+    second_grid,
     start_grid,
     start_values,
     widest,
@@ -142,8 +142,8 @@ def _nothing_found(search: _Search) -> Solution:
 
 
 def _run_all(starts: Starts, best: Solution, search: _Search) -> Solution:
-    """The best of a solution and what is found from some starts, and challenged from inside."""
-    xp = namespace(search.layout)
+    """The best of a solution and what is found from some starts; if new, challenged from inside."""
+    xp, before = namespace(search.layout), best
     n = starts.wanted.size
 
     def run(i: Any, best: Solution) -> Solution:
@@ -153,7 +153,9 @@ def _run_all(starts: Starts, best: Solution, search: _Search) -> Solution:
         lost = (best.status == NOISY) & search.centred
         inner = xp.where(lost, best.theta, inner)
         theta = xp.where(i < n, starts.thetas[xp.minimum(i, n - 1)], inner)
-        go = xp.where(i < n, starts.wanted[xp.minimum(i, n - 1)], cornered | lost)
+        new = xp.any(best.theta != before.theta) | (before.status == NONFINITE)
+        again = (cornered | lost) & new
+        go = xp.where(i < n, starts.wanted[xp.minimum(i, n - 1)], again)
         beta = xp.where(i < n, starts.beta, best.jet.profile.beta)
         return xp.cond(go, lambda b: better(b, _descend(theta, beta, search)), lambda b: b, best)
 
@@ -243,7 +245,7 @@ def _grids(layout: Layout, start: Array | None) -> _Grids:
     xp = namespace(layout.S0)
     if start is not None:
         return _Grids(start[None, None], xp.full((1, 1, 1), -1))
-    first, then = start_grid(layout.structures), singular_grid(layout.structures)
+    first, then = start_grid(layout.structures), second_grid(layout.structures)
     both = [first] if then is None else [first, then]
     rows = max(len(g.thetas) for g in both)
     width = max(g.neighbours.shape[1] for g in both)

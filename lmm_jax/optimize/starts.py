@@ -35,6 +35,9 @@ _ALONE = np.geomspace(0.01, 1e7, 13)
 _FAR, _FAR_LARGE, _FAR_SINGULAR, _FARTHEST = 5, 10, 48, 1e6
 # Directions that count as neighbours of one.
 _NEAREST = 4
+# Sizes of every other coefficient, and of those between them, of starts far from others where a
+# grid has no axis for each: from above a fit finds optima that it does not find from below.
+_FAR_APART = ((125.0, 125.0), (125.0, 5.0))
 
 
 class Candidates(NamedTuple):
@@ -125,12 +128,14 @@ def with_far_starts(
 def far_starts(structures: tuple[Structure, ...]) -> tuple[np.ndarray, np.ndarray]:
     """A few points of the grid of uncorrelated coefficients, and others at random, (K, m) each.
 
-    Those at random are close to rank one, of any direction and size; of a term with a
-    structure any pivot may be small.
+    None of the grid where there are too many coefficients for one: :func:`second_grid` has some
+    far from each other. Those at random are close to rank one, of any direction and size; of a
+    term with a structure any pivot may be small.
     """
     points = start_grid(structures).thetas
     count = _FAR_LARGE if widest(structures) > 2 else _FAR
-    chosen = points[np.linspace(0, len(points) - 1, count + 2).astype(int)[1:-1]]
+    places = np.linspace(0, len(points) - 1, count + 2).astype(int)[1:-1]
+    chosen = points[places if _has_grid(structures) else []]
     rng = np.random.default_rng(0)
     singular = np.zeros((_FAR_SINGULAR, points.shape[1]))
     for structure, at in zip(structures, theta_slices(structures), strict=True):
@@ -167,19 +172,28 @@ def local_minima(values: Array, neighbours: Array) -> Array:
 @cache
 def start_grid(structures: tuple[Structure, ...]) -> Candidates:
     """Every combination of pivots: of uncorrelated coefficients their standard deviations."""
-    counts = [s.n_sizes for s in structures]
-    axes = sum(counts)
-    count = _AXES.get(axes, 0)
-    scales = np.geomspace(_LEAST, _LARGEST, count or 9)
-    if count:
+    axes = sum(s.n_sizes for s in structures)
+    count = _AXES.get(axes, 9)
+    scales = np.geomspace(_LEAST, _LARGEST, count)
+    if _has_grid(structures):
         points = np.array(list(product(scales, repeat=axes)))
         near = _grid_neighbours((count,) * axes)
     else:  # too many coefficients for a grid: all scales together
         points = np.repeat(scales[:, None], axes, axis=1)
-        near = _grid_neighbours((len(scales),))
-    own = np.split(points, np.cumsum(counts)[:-1], axis=1)
-    thetas = [s.of_sizes(sizes) for s, sizes in zip(structures, own, strict=True)]
-    return Candidates(np.concatenate(thetas, axis=1), near)
+        near = _grid_neighbours((count,))
+    return Candidates(_uncorrelated(structures, points), near)
+
+
+def _has_grid(structures: tuple[Structure, ...]) -> bool:
+    """Whether the coefficients are so few that each has an axis of a grid."""
+    return sum(s.n_sizes for s in structures) in _AXES
+
+
+def _uncorrelated(structures: tuple[Structure, ...], sizes: np.ndarray) -> np.ndarray:
+    """Thetas of uncorrelated coefficients of all terms, (N, sum of sizes) to (N, m)."""
+    own = np.split(sizes, np.cumsum([s.n_sizes for s in structures])[:-1], axis=1)
+    thetas = [s.of_sizes(part) for s, part in zip(structures, own, strict=True)]
+    return np.concatenate(thetas, axis=1)
 
 
 def widest(structures: tuple[Structure, ...]) -> int:
@@ -188,16 +202,34 @@ def widest(structures: tuple[Structure, ...]) -> int:
 
 
 @cache
-def singular_grid(structures: tuple[Structure, ...]) -> Candidates | None:
+def second_grid(structures: tuple[Structure, ...]) -> Candidates | None:
+    """What an optimum in doubt is challenged from, beside the points of :func:`start_grid`.
+
+    Four times as many points: singular covariances of the terms of several coefficients, or,
+    where there are too many coefficients for a grid, some points far from each other. The last
+    ones may be copies beside themselves, from which no run starts. None where a grid has shown
+    all that there is.
+    """
+    if not _has_grid(structures):
+        return _far_apart(structures)
+    return _singular_grid(structures) if widest(structures) > 1 else None
+
+
+def _far_apart(structures: tuple[Structure, ...]) -> Candidates:
+    """Uncorrelated coefficients of :data:`_FAR_APART`, none beside another."""
+    N, axes = BATCHES * len(start_grid(structures).thetas), sum(s.n_sizes for s in structures)
+    sizes = np.array([np.resize(pair, axes) for pair in _FAR_APART])
+    near = np.where(np.arange(N) < len(sizes), -1, np.arange(N))[:, None]
+    sizes = np.vstack([sizes, sizes[-1:].repeat(N - len(sizes), axis=0)])
+    return Candidates(_uncorrelated(structures, sizes), near)
+
+
+def _singular_grid(structures: tuple[Structure, ...]) -> Candidates:
     """Covariances ``s^2 v v'`` of the terms of several coefficients, over sizes and directions.
 
-    Four times as many points as the grid of uncorrelated coefficients has: the last ones are for
-    :func:`with_submodels`, and before them may be copies beside themselves, from which no run
-    starts. None where there is no such term or no such grid.
+    The last points are for :func:`with_submodels`; before them may be copies.
     """
     total = sum(s.n_sizes for s in structures)
-    if total not in _AXES or widest(structures) == 1:
-        return None
     alone = sum(s.k for s in structures if s.rotates) * len(_ALONE)
     N = BATCHES * len(start_grid(structures).thetas) - alone
     axes, shapes = [], []  # thetas of one term each, and their neighbours
@@ -229,7 +261,7 @@ def singular_grid(structures: tuple[Structure, ...]) -> Candidates | None:
 
 
 def with_submodels(thetas: Array, best: Array, layout: Layout) -> Array:
-    """The last of the candidates: one coefficient of the data varies alone.
+    """The last of the candidates of a grid: one coefficient of the data varies alone.
 
     Terms beside it are as in the best point so far. In the layout's coordinates the
     covariance of a single coefficient of a term is singular, along a column of the inverse
@@ -238,10 +270,12 @@ def with_submodels(thetas: Array, best: Array, layout: Layout) -> Array:
     Parameters
     ----------
     thetas : Array, shape (N, m)
-        Of :func:`singular_grid`.
+        Of :func:`second_grid`.
     best : Array, shape (m,)
     layout : Layout
     """
+    if not _has_grid(layout.structures):
+        return thetas
     xp = namespace(thetas, best, layout.S0)
     parts = []
     for structure, at, Ai in zip(
