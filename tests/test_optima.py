@@ -1,8 +1,8 @@
 """Data with several optima: the fit ends at one as good as a search over many starts has found.
 
 The data are simulated (heavy tails, calendar years, few groups). Each row holds a theta that
-runs from many random starts found, of L-BFGS, of Newton's method for five sizes and more; the fit's log-likelihood is not below the criterion at
-that theta, which is evaluated here.
+runs from many random starts found, of L-BFGS, of Newton's method for five sizes and more; the
+fit's log-likelihood is not below the criterion at that theta, which is evaluated here.
 """
 
 from pathlib import Path
@@ -31,8 +31,10 @@ CASES = [
         "y ~ 1 + (1 + a + b + c + d | g)",
         "_full5",
         False,
-        [35.0965, 22.1058, -26.3077, -18.3577, -10.5972, 13.985, -1.5109, -0.2058]
-        + [0.1289, 0.2136, -6.2594, 0.1881, 0, 0, 0],
+        [
+            *(35.0965, 22.1058, -26.3077, -18.3577, -10.5972, 13.985, -1.5109, -0.2058),
+            *(0.1289, 0.2136, -6.2594, 0.1881, 0, 0, 0),
+        ],
     ),
     (
         "y ~ a + b + (a + b | g) + (1 + c || h)",
@@ -58,7 +60,9 @@ def test_the_best_known_optimum(formula, case, reml, theta):
     assert result.converged
     with jax.enable_x64(True):
         layout = lmm.design(formula, data).layout
-        known = float(jax.jit(lambda t: lmm.profile_loglike(t, layout, reml=reml))(np.array(theta, float)))
+        known = float(
+            jax.jit(lambda t: lmm.profile_loglike(t, layout, reml=reml))(np.array(theta, float))
+        )
     assert result.llf > known - SLACK
     assert result.llf < known + 0.1  # the same optimum, and not a better one that nobody knew
 
