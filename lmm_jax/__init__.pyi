@@ -2,8 +2,9 @@
 # one when it is first asked for.
 
 from . import penalties, plots
-from .api.anova import anova, drop1, ranova
+from .api.anova import anova
 from .api.bootstrap import bootstrap
+from .api.drop1 import drop1
 from .api.emmeans import emmeans, emtrends, joint_tests
 from .api.fit import fit
 from .api.fit_many import fit_many
@@ -12,6 +13,7 @@ from .api.heritability import heritability
 from .api.measures import caic, icc, r2, variance_components, vif
 from .api.mmrm import mmrm
 from .api.power import power
+from .api.ranova import ranova
 from .api.schema import schema
 from .api.simulate import simulate
 from .api.simulate_residuals import simulate_residuals

@@ -1,37 +1,28 @@
-"""``anova``, ``ranova``, ``drop1``: which terms a model needs."""
+"""``anova``: tables of tests, and models compared with each other."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-import jax
 import numpy as np
 import pandas as pd
 
 from ..capabilities import require
-from ..designs.design import Design
-from ..designs.fixed_terms import fixed_terms
 from ..designs.nesting import (
     Difference,
-    coefficients_of,
     difference,
-    only,
     restriction,
     why_incomparable,
-    with_columns,
-    with_terms,
 )
 from ..errors import DataError
 from ..inference.boundary import boundary_p_value, chi2_tail
 from ..inference.null_information import boundary_p_value_of
-from ..inputs.arguments import choice, flag, generator, hinted, instance, whole_number
+from ..inputs.arguments import flag, generator, hinted, instance, whole_number
 from ..inputs.arguments import seed as read_seed
 from ..inputs.names import unique
-from ..likelihood.profile import profile_loglike
 from ..numerics.memory import check_room
-from ..numerics.processes import float64
 from ..results.anova import hypothesis_table
 from ..results.lmm import LMMResults
 from ..tables.page import table
@@ -138,7 +129,7 @@ def anova(
             raise DataError("refit, bootstrap and seed belong to likelihood ratios: drop df_method")
         return _restrictions_table(fits, steps, df_method)
     if refit:
-        fits = [_by_ml(one) for one in fits]
+        fits = [by_ml(one) for one in fits]
     elif any(one.reml for one in fits) and any(step.fixed for step in steps):
         raise DataError(
             "restricted likelihoods of models with other fixed effects cannot be compared: leave "
@@ -178,7 +169,8 @@ def _name(res: LMMResults) -> str:
     return res.formula or f"{res.endog_name} (from arrays)"
 
 
-def _by_ml(res: LMMResults) -> LMMResults:
+def by_ml(res: LMMResults) -> LMMResults:
+    """The same model fitted by ML."""
     return fit(res.design, reml=False) if res.reml else res  # type: ignore[arg-type]
 
 
@@ -261,155 +253,3 @@ def _many_llf(res: LMMResults, responses: np.ndarray) -> np.ndarray:
     """Log-likelihood of the fit to every column of responses."""
     design: Any = res.design
     return np.asarray(fit_many(design, responses, reml=res.reml, progress=False).llf)
-
-
-@hinted
-def ranova(res: LMMResults) -> pd.DataFrame:
-    """Likelihood ratio tests of the random-effects terms, each left out in turn.
-
-    Of a term ``(x + z | g)`` every covariate is left out in turn, and its intercept stays; a term
-    ``(1 | g)`` or ``(0 + x | g)`` is left out as a whole. The criterion is that of the fit.
-
-    Parameters
-    ----------
-    res : LMMResults
-
-    Returns
-    -------
-    pandas.DataFrame
-        Rows ``<none>`` and the terms: npar, llf, aic, chisq, df, p_value (of the chi-square
-        distribution, as lmerTest prints it) and ``p_boundary`` (see :func:`anova`).
-
-    Raises
-    ------
-    DataError
-        A result without its data, or with held or penalized parameters.
-
-    References
-    ----------
-    Kuznetsova, Brockhoff & Christensen (2017), doi:10.18637/jss.v082.i13.
-
-    Examples
-    --------
-    >>> import lmm_jax as lmm
-    >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
-    >>> print(lmm.ranova(res)[["npar", "llf", "chisq", "df"]].round(2))
-                             npar     llf  chisq  df
-    term
-    <none>                      6 -871.81    NaN   0
-    Days in (Days | Subject)    4 -893.23  42.84   2
-    """
-    instance(res, "res", LMMResults, "a result of lmm.fit")
-    design: Design = require(res, "comparisons of models").design
-    rows, index = [_random_row(res.n_params, res.llf)], ["<none>"]
-    for label, t, rest in _random_drops(design):
-        small, llf, n_params = _fit_without(res, design, t, rest)
-        row = _random_row(n_params, llf)
-        row["chisq"], row["df"] = 2.0 * (res.llf - llf), res.n_params - n_params
-        row["p_value"] = chi2_tail(row["chisq"], int(row["df"]))
-        row["p_boundary"] = boundary_p_value_of(res, small, row["chisq"], t, rest)
-        rows.append(row)
-        index.append(label)
-    made = pd.DataFrame(rows, index=pd.Index(unique(index), name="term"))
-    return table(made, f"Random effects left out in turn, {'REML' if res.reml else 'ML'}")
-
-
-def _random_row(n_params: int, llf: float) -> dict[str, float]:
-    return {"npar": n_params, "llf": llf, "aic": 2.0 * (n_params - llf), "chisq": np.nan,
-            "df": 0, "p_value": np.nan, "p_boundary": np.nan}  # fmt: skip
-
-
-def _random_drops(design: Design) -> Iterator[tuple[str, int, list[int]]]:
-    """What may go: a label, the number of the term, and its coefficients that are left."""
-    for t, term in enumerate(design.terms):
-        parts = coefficients_of(term)
-        parts.pop("Intercept", None)
-        made_of = {name: set(name.split(":")) for name in parts}
-        if (sum(map(len, parts.values())) == len(term.names) and len(parts) == 1) or not parts:
-            label = "(1 | " + term.group + ")" if term.names == ("Intercept",) else term.text
-            yield label, t, []
-            continue
-        for name, places in parts.items():
-            if any(made_of[name] < other for other in made_of.values()):
-                continue  # as long as its interaction is there
-            rest = [j for j in range(len(term.names)) if j not in places]
-            yield f"{name} in {term.text}", t, rest
-
-
-def _fit_without(
-    res: LMMResults, design: Design, t: int, rest: list[int]
-) -> tuple[LMMResults | None, float, int]:
-    """A fit in which a term has some of its coefficients, its log-likelihood and parameters.
-
-    Without any random effects there is no fit, only the likelihood of the larger one at zero.
-    """
-    own = [only(design.terms[t], rest)] if rest else []
-    terms = [*design.terms[:t], *own, *design.terms[t + 1 :]]
-    if terms or design.residual is not None:
-        small = fit(with_terms(design, terms), reml=res.reml)
-        return small, small.llf, small.n_params
-    layout = jax.tree.map(np.asarray, design.compressed.layout)
-    with float64():
-        zero: Any = np.zeros(res.theta.size)
-        llf = profile_loglike(zero, layout, reml=res.reml)
-    return None, float(llf), res.n_params - res.theta.size
-
-
-@hinted
-def drop1(res: LMMResults, test: str = "F", *, df_method: str | None = None) -> pd.DataFrame:
-    """Tests of the terms of the fixed effects that may be left out, one at a time.
-
-    A term that is part of an interaction stays as long as that is there.
-
-    Parameters
-    ----------
-    res : LMMResults
-    test : {"F", "chisq"}
-        F tests of the fit as it is, or likelihood ratio tests of fits by ML.
-    df_method : str, optional
-        Of the F tests: as in :func:`lmm_jax.fit`; that of the fit if not given.
-
-    Returns
-    -------
-    pandas.DataFrame
-        F: the columns of :meth:`LMMResults.anova`. Chi-square: rows ``<none>`` and the terms,
-        npar (parameters that go), aic, chisq, p_value.
-
-    Raises
-    ------
-    DataError
-        A result without its data; fixed effects held fixed; for ``"chisq"`` covariances held
-        fixed, penalties and sums over rows too; an unknown test or method.
-
-    Examples
-    --------
-    >>> import lmm_jax as lmm
-    >>> res = lmm.fit("yld ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
-    >>> print(lmm.drop1(res, "chisq").round(3))
-                npar      aic  chisq  p_value
-    term
-    <none>         0  625.906    NaN      NaN
-    Variety:Nf     6  616.043  2.137    0.907
-    """
-    instance(res, "res", LMMResults, "a result of lmm.fit")
-    design: Design = require(res, "anova").design
-    at = fixed_terms(design)
-    may_go = [
-        name
-        for name, term in at.terms.items()
-        if at.columns[name] and not any(term.is_marginal_to(o) for o in at.terms.values())
-    ]
-    p = design.exog.shape[1]
-    if choice(test, "test", ("F", "chisq")) == "F":
-        fit_of = res.with_df(df_method)
-        rows_of = {name: np.eye(p)[at.columns[name]] for name in may_go}
-        return hypothesis_table(fit_of, rows_of, f"Terms left out in turn, {fit_of.df_method}")
-    full = _by_ml(require(res, "comparisons of models"))
-    rows = [{"npar": 0, "aic": full.aic, "chisq": np.nan, "p_value": np.nan}]
-    for name in may_go:
-        rest = [j for j in range(p) if j not in at.columns[name]]
-        small = fit(with_columns(full.design, rest), reml=False)  # type: ignore[arg-type]
-        chisq, df = 2.0 * (full.llf - small.llf), p - len(rest)
-        rows.append({"npar": df, "aic": small.aic, "chisq": chisq, "p_value": chi2_tail(chisq, df)})
-    made = pd.DataFrame(rows, index=pd.Index(["<none>", *may_go], name="term"))
-    return table(made, "Terms left out in turn, likelihood ratios by ML")

@@ -1,0 +1,78 @@
+"""``drop1``: which terms of the fixed effects a model needs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from ..capabilities import require
+from ..designs.design import Design
+from ..designs.fixed_terms import fixed_terms
+from ..designs.nesting import with_columns
+from ..inference.boundary import chi2_tail
+from ..inputs.arguments import choice, hinted, instance
+from ..results.anova import hypothesis_table
+from ..results.lmm import LMMResults
+from ..tables.page import table
+from .anova import by_ml
+from .fit import fit
+
+
+@hinted
+def drop1(res: LMMResults, test: str = "F", *, df_method: str | None = None) -> pd.DataFrame:
+    """Tests of the terms of the fixed effects that may be left out, one at a time.
+
+    A term that is part of an interaction stays as long as that is there.
+
+    Parameters
+    ----------
+    res : LMMResults
+    test : {"F", "chisq"}
+        F tests of the fit as it is, or likelihood ratio tests of fits by ML.
+    df_method : str, optional
+        Of the F tests: as in :func:`lmm_jax.fit`; that of the fit if not given.
+
+    Returns
+    -------
+    pandas.DataFrame
+        F: the columns of :meth:`LMMResults.anova`. Chi-square: rows ``<none>`` and the terms,
+        npar (parameters that go), aic, chisq, p_value.
+
+    Raises
+    ------
+    DataError
+        A result without its data; fixed effects held fixed; for ``"chisq"`` covariances held
+        fixed, penalties and sums over rows too; an unknown test or method.
+
+    Examples
+    --------
+    >>> import lmm_jax as lmm
+    >>> res = lmm.fit("yld ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
+    >>> print(lmm.drop1(res, "chisq").round(3))
+                npar      aic  chisq  p_value
+    term
+    <none>         0  625.906    NaN      NaN
+    Variety:Nf     6  616.043  2.137    0.907
+    """
+    instance(res, "res", LMMResults, "a result of lmm.fit")
+    design: Design = require(res, "anova").design
+    at = fixed_terms(design)
+    may_go = [
+        name
+        for name, term in at.terms.items()
+        if at.columns[name] and not any(term.is_marginal_to(o) for o in at.terms.values())
+    ]
+    p = design.exog.shape[1]
+    if choice(test, "test", ("F", "chisq")) == "F":
+        fit_of = res.with_df(df_method)
+        rows_of = {name: np.eye(p)[at.columns[name]] for name in may_go}
+        return hypothesis_table(fit_of, rows_of, f"Terms left out in turn, {fit_of.df_method}")
+    full = by_ml(require(res, "comparisons of models"))
+    rows = [{"npar": 0, "aic": full.aic, "chisq": np.nan, "p_value": np.nan}]
+    for name in may_go:
+        rest = [j for j in range(p) if j not in at.columns[name]]
+        small = fit(with_columns(full.design, rest), reml=False)  # type: ignore[arg-type]
+        chisq, df = 2.0 * (full.llf - small.llf), p - len(rest)
+        rows.append({"npar": df, "aic": small.aic, "chisq": chisq, "p_value": chi2_tail(chisq, df)})
+    made = pd.DataFrame(rows, index=pd.Index(["<none>", *may_go], name="term"))
+    return table(made, "Terms left out in turn, likelihood ratios by ML")
