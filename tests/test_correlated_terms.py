@@ -291,6 +291,63 @@ def test_no_variance_is_a_boundary():
     assert_close(result.llf, lmm.fit("y ~ x + (1 | h)", data).llf, 1e-2)
 
 
+def bounded(seed, loadings=None):
+    """Three coefficients a group: all from one deviate by loadings, or independent ones."""
+    rng = np.random.default_rng(seed)
+    n, G = int(rng.integers(80, 160)), int(rng.integers(7, 20))
+    data = pd.DataFrame({"x": rng.normal(size=n), "g": rng.integers(0, G, n)})
+    data["f"] = rng.choice(list("pqr"), size=n)
+    b = rng.normal(size=(G, 3)) if loadings is None else rng.normal(size=(G, 1)) * loadings
+    data["y"] = rng.normal(size=n) + b[data["g"], data["f"].map({"p": 0, "q": 1, "r": 2})]
+    return data
+
+
+@pytest.mark.parametrize("seed", [0, 2, 3, 4])  # draws whose estimate is one
+def test_a_correlation_of_one_is_a_boundary(seed):
+    """There the model has one coefficient a group, of a covariate with the standard deviations."""
+    data = bounded(seed, [1.5, 0.7, 0.4])
+    result = lmm.fit("y ~ x + cs(0 + f | g)", data)
+    assert result.converged
+    assert result.singular
+    sd = np.sqrt(np.diagonal(result.cov_re))
+    assert_close(result.cov_re, np.outer(sd, sd), 1e-6)
+    data["z"] = sd[data["f"].map({"p": 0, "q": 1, "r": 2})]
+    assert_close(result.llf, lmm.fit("y ~ x + (0 + z | g)", data).llf, 1e-8)
+
+
+# what each is a special case of
+NESTED = [
+    ("cs(0 + f | g, hom=True)", "cs(0 + f | g)"),
+    ("ar1(0 + f | g)", "ar1(0 + f | g, hom=False)"),
+    ("ar1(0 + f | g, hom=False)", "toep(0 + f | g)"),
+    ("cs(0 + f | g)", "toep(0 + f | g)"),
+    ("toep(0 + f | g)", "(0 + f | g)"),
+    ("diag(0 + f | g)", "cs(0 + f | g)"),
+]
+
+
+@pytest.mark.parametrize("loadings", [None, [1.0, 1.0, 1.0], [0.0, 1.0, 1.0]], ids=str)
+def test_no_fit_is_worse_than_a_special_case_of_it(loadings):
+    for seed in range(10, 16):
+        data = bounded(seed, loadings)
+        terms = {term for pair in NESTED for term in pair}
+        fits = {t: lmm.fit(f"y ~ x + {t}", data, runtime="numpy") for t in sorted(terms)}
+        for small, large in NESTED:
+            assert fits[large].converged, (seed, large)
+            assert fits[large].llf > fits[small].llf - 1e-6, (seed, small, large)
+
+
+def test_where_a_criterion_rises_towards_a_bound_it_is_flat_and_no_optimum(x64):
+    structure = named("ar1", 3, True)
+    theta = np.array([1.0, 12.0])
+    falls, rises = (
+        structure.idle(theta, np.array([0.0, -1e-9])),
+        structure.idle(theta, np.array([0.0, 1e-9])),
+    )
+    assert falls.tolist() == [False, True]
+    assert rises.tolist() == [False, False]
+
+
 # ------------------------------------------------------------ what the rest makes of them
 
 

@@ -347,6 +347,15 @@ def arrow(data):
     return pyarrow.Table.from_pandas(data)
 
 
+def test_a_name_twice_in_a_table_of_pyarrow():
+    table = arrow(DATA)
+    table = table.append_column("x", table["x"])
+    with pytest.raises(DataError, match="several columns named `x`"):
+        lmm.fit("y ~ x + (1 | g)", table)
+    unused = lmm.fit("y ~ 1 + (1 | g)", table)
+    np.testing.assert_allclose(unused.llf, lmm.fit("y ~ 1 + (1 | g)", DATA).llf, rtol=1e-12)
+
+
 CONTAINERS = {
     "polars": samples.to_polars,
     "pyarrow": arrow,

@@ -27,6 +27,9 @@ from .structures import (
     positive,
 )
 
+# Change of Psi, in units of the residual variance, by a relative change of theta, that is none.
+_AT_BOUND = 1e-6
+
 
 @dataclass(frozen=True, slots=True)
 class Correlated(Structure):
@@ -86,9 +89,9 @@ class Correlated(Structure):
         """See :attr:`Structure.n_sizes`."""
         return self.n_spread
 
-    def of_sizes(self, sizes: np.ndarray) -> np.ndarray:
+    def of_sizes(self, sizes: np.ndarray, rho: float = 0.0) -> np.ndarray:
         """See :meth:`Structure.of_sizes`."""
-        start = self.correlation.start(np.zeros(()))
+        start = self.correlation.start(np.asarray(rho))
         spread = sizes if self.equal else np.log(sizes)
         return np.concatenate([spread, np.broadcast_to(start, (len(sizes), start.size))], axis=1)
 
@@ -97,11 +100,21 @@ class Correlated(Structure):
         xp = namespace(theta)
         return xp.abs(xp.diagonal(self.factor(theta)))
 
-    def idle(self, theta: np.ndarray) -> np.ndarray:
-        """See :meth:`Structure.idle`."""
-        out = np.zeros(theta.shape, bool)
+    def idle(self, theta: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+        """See :meth:`Structure.idle`: correlations of one, variances of zero beside others."""
+        L = self.factor(theta)
+        half = self.tangents_at(theta) @ np.swapaxes(L, -1, -2)[..., None, :, :]
+        change = np.abs(half + np.swapaxes(half, -1, -2)).max(axis=(-2, -1))
+        outwards = np.sign(theta)  # correlations reach their bounds where |theta| is large
+        if not self.equal:
+            outwards[..., : self.k] = -1.0  # and variances zero where their logarithm is low
+        still = change * (1.0 + np.abs(theta)) < _AT_BOUND
+        bound = still & (outwards * gradient < 0)
+        # behind an autocorrelation of one the partial ones make no difference, wherever they are
+        out: np.ndarray = still & bound.any(axis=-1, keepdims=True)
         if self.equal:
-            out[..., 1:] = np.abs(theta[..., :1]) < ZERO_PIVOT
+            out[..., 0] = False  # a pivot
+            out[..., 1:] |= np.abs(theta[..., :1]) < ZERO_PIVOT
         return out
 
     def _deviations(self, theta: Any) -> Any:

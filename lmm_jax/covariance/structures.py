@@ -105,8 +105,12 @@ class Structure:
         """Standard deviations that can be chosen apart, with no correlation."""
         return int(self.pivots.size)
 
-    def of_sizes(self, sizes: np.ndarray) -> np.ndarray:
-        """Theta of uncorrelated coefficients of these sizes, (N, n_sizes) to (N, m)."""
+    def of_sizes(self, sizes: np.ndarray, rho: float = 0.0) -> np.ndarray:
+        """Theta of coefficients of these sizes, (N, n_sizes) to (N, m), mostly uncorrelated.
+
+        Where a structure has parameters of correlations alone, these are near rho.
+        """
+        del rho
         out = np.zeros((len(sizes), self.n_params))
         out[:, self.pivots] = sizes
         return out
@@ -115,8 +119,13 @@ class Structure:
         """Sizes of Lambda's pivots, of which none is zero where Lambda is regular."""
         return namespace(theta).abs(theta[self.pivots])
 
-    def idle(self, theta: np.ndarray) -> np.ndarray:
-        """Which entries of theta make no difference to a covariance of zero, (..., m)."""
+    def idle(self, theta: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+        """Which entries of theta make no difference to Psi, (..., m).
+
+        Those of a covariance of zero, and those so far out that Psi has reached its bound, where
+        the criterion, by its gradient, falls towards that: there is no optimum farther in.
+        """
+        del gradient
         return np.zeros(theta.shape, bool)
 
     @property

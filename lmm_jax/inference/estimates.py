@@ -194,16 +194,18 @@ def is_flat(
     Curvature per relative change of theta, so that large variance ratios, where
     the criterion bends slowly in theta itself, do not count as flat. Of a singular
     solution only the terms without rotations are looked at: these leave the factor
-    of any other free where a pivot is zero.
+    of any other free where a pivot is zero. At a bound of a structure (a correlation of one) the
+    criterion is flat because theta is so far out, not because the data say nothing.
     """
     if isinstance(solution, ConstrainedSolution):
         return False
-    theta = np.asarray(solution.theta)
+    theta, gradient = np.asarray(solution.theta), np.asarray(solution.jet.gradient)
     size = 1.0 + np.abs(theta)
     hessian = np.asarray(solution.jet.hessian) * size[..., :, None] * size[..., None, :]
     lone = np.repeat([not s.rotates for s in structures], [s.n_params for s in structures])
     idle = [
-        s.idle(theta[..., at]) for s, at in zip(structures, theta_slices(structures), strict=True)
+        s.idle(theta[..., at], gradient[..., at])
+        for s, at in zip(structures, theta_slices(structures), strict=True)
     ]
     looked = (lone | ~np.expand_dims(singular, -1)) & ~np.concatenate(idle, axis=-1)
     hessian = np.where(looked[..., :, None] & looked[..., None, :], hessian, np.eye(len(lone)))

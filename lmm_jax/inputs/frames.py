@@ -54,10 +54,12 @@ def read_frame(data: Any, wanted: Callable[[Any], bool]) -> pd.DataFrame | None:
     """
     if isinstance(data, np.ndarray):  # a third of what is read from arrays is to find that out
         return None
-    native = _collected(nw.to_native(data, pass_through=True), wanted)
+    native = nw.to_native(data, pass_through=True)
+    if not _is_arrow(native):  # which may have several columns of one name; narwhals raises
+        native = _collected(native, wanted)
     if isinstance(native, pd.DataFrame):
         return native
-    if package(native) == "pyarrow" and hasattr(native, "num_rows"):
+    if _is_arrow(native):
         return _arrow_columns(native, wanted)
     frame = nw.from_native(native, eager_only=True, pass_through=True)
     if not isinstance(frame, nw.DataFrame):
@@ -72,7 +74,7 @@ def read_frame(data: Any, wanted: Callable[[Any], bool]) -> pd.DataFrame | None:
 def in_memory(data: Any) -> bool:
     """Whether this is a frame whose rows are in memory, of any kind but a mapping of columns."""
     native = nw.to_native(data, pass_through=True)
-    if package(native) == "pyarrow" and hasattr(native, "num_rows"):
+    if _is_arrow(native):
         return True
     return isinstance(nw.from_native(native, eager_only=True, pass_through=True), nw.DataFrame)
 
@@ -98,6 +100,11 @@ def streamed(data: Any, wanted: Callable[[Any], bool], batch_size: int) -> Itera
             return iter(chosen.to_arrow_reader(batch_size))
         return iter(chosen.fetch_record_batch(batch_size))  # before DuckDB 1.4
     return None
+
+
+def _is_arrow(native: Any) -> bool:
+    """Whether this is a table or a record batch of pyarrow."""
+    return package(native) == "pyarrow" and hasattr(native, "num_rows")
 
 
 def package(data: Any) -> str:

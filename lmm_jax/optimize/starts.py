@@ -38,6 +38,8 @@ _NEAREST = 4
 # Sizes of every other coefficient, and of those between them, of starts far from others where a
 # grid has no axis for each: from above a fit finds optima that it does not find from below.
 _FAR_APART = ((125.0, 125.0), (125.0, 5.0))
+# Correlations to look at of structures that have parameters for them.
+_CORRELATIONS = (0.9, 0.5, -0.4, -0.8)
 
 
 class Candidates(NamedTuple):
@@ -172,6 +174,11 @@ def local_minima(values: Array, neighbours: Array) -> Array:
 @cache
 def start_grid(structures: tuple[Structure, ...]) -> Candidates:
     """Every combination of pivots: of uncorrelated coefficients their standard deviations."""
+    return _grid_of(structures, 0.0)
+
+
+def _grid_of(structures: tuple[Structure, ...], rho: float) -> Candidates:
+    """The same, with correlations near rho where a structure has parameters for them."""
     axes = sum(s.n_sizes for s in structures)
     count = _AXES.get(axes, 9)
     scales = np.geomspace(_LEAST, _LARGEST, count)
@@ -181,7 +188,7 @@ def start_grid(structures: tuple[Structure, ...]) -> Candidates:
     else:  # too many coefficients for a grid: all scales together
         points = np.repeat(scales[:, None], axes, axis=1)
         near = _grid_neighbours((count,))
-    return Candidates(_uncorrelated(structures, points), near)
+    return Candidates(_of_sizes(structures, points, rho), near)
 
 
 def _has_grid(structures: tuple[Structure, ...]) -> bool:
@@ -189,10 +196,10 @@ def _has_grid(structures: tuple[Structure, ...]) -> bool:
     return sum(s.n_sizes for s in structures) in _AXES
 
 
-def _uncorrelated(structures: tuple[Structure, ...], sizes: np.ndarray) -> np.ndarray:
-    """Thetas of uncorrelated coefficients of all terms, (N, sum of sizes) to (N, m)."""
+def _of_sizes(structures: tuple[Structure, ...], sizes: np.ndarray, rho: float = 0.0) -> np.ndarray:
+    """See :meth:`Structure.of_sizes`: thetas of all terms, (N, sum of sizes) to (N, m)."""
     own = np.split(sizes, np.cumsum([s.n_sizes for s in structures])[:-1], axis=1)
-    thetas = [s.of_sizes(part) for s, part in zip(structures, own, strict=True)]
+    thetas = [s.of_sizes(part, rho) for s, part in zip(structures, own, strict=True)]
     return np.concatenate(thetas, axis=1)
 
 
@@ -205,14 +212,21 @@ def widest(structures: tuple[Structure, ...]) -> int:
 def second_grid(structures: tuple[Structure, ...]) -> Candidates | None:
     """What an optimum in doubt is challenged from, beside the points of :func:`start_grid`.
 
-    Four times as many points: singular covariances of the terms of several coefficients, or,
-    where there are too many coefficients for a grid, some points far from each other. The last
-    ones may be copies beside themselves, from which no run starts. None where a grid has shown
-    all that there is.
+    Four times as many points: singular covariances of the terms of several coefficients; the
+    same sizes with correlations; or, where there are too many coefficients for a grid, some
+    points far from each other. The last ones may be copies beside themselves, from which no run
+    starts. None where a grid has shown all that there is.
     """
     if not _has_grid(structures):
         return _far_apart(structures)
-    return _singular_grid(structures) if widest(structures) > 1 else None
+    if widest(structures) > 1:
+        return _singular_grid(structures)
+    if all(s.n_params == s.n_sizes for s in structures):
+        return None
+    parts = [_grid_of(structures, rho) for rho in _CORRELATIONS]
+    near = [np.where(g.neighbours < 0, -1, g.neighbours + i * len(g.thetas))
+            for i, g in enumerate(parts)]  # fmt: skip
+    return Candidates(np.vstack([g.thetas for g in parts]), np.vstack(near))
 
 
 def _far_apart(structures: tuple[Structure, ...]) -> Candidates:
@@ -221,7 +235,7 @@ def _far_apart(structures: tuple[Structure, ...]) -> Candidates:
     sizes = np.array([np.resize(pair, axes) for pair in _FAR_APART])
     near = np.where(np.arange(N) < len(sizes), -1, np.arange(N))[:, None]
     sizes = np.vstack([sizes, sizes[-1:].repeat(N - len(sizes), axis=0)])
-    return Candidates(_uncorrelated(structures, sizes), near)
+    return Candidates(_of_sizes(structures, sizes), near)
 
 
 def _singular_grid(structures: tuple[Structure, ...]) -> Candidates:
@@ -289,6 +303,8 @@ def with_submodels(thetas: Array, best: Array, layout: Layout) -> Array:
         term = xp.pad(lines.reshape(-1, k), ((0, 0), (0, at.stop - at.start - k)))
         one = xp.broadcast_to(best[None], (len(term), best.size))
         parts.append(xp.at(one)[:, at].set(term))
+    if not parts:
+        return thetas
     last = xp.concatenate(parts)
     return xp.at(thetas)[-len(last) :].set(last)
 
