@@ -495,3 +495,18 @@ def test_a_structure_is_no_general_case():
 def test_options_of_comparisons_are_refused_for_one_fit(option):
     with pytest.raises(DataError, match="comparisons of several fits"):
         lmm.anova(lmm.fit(SLOPES, SLEEP), **option)
+
+
+def test_a_term_that_is_alone_has_the_degrees_of_freedom_of_its_sequential_test():
+    """lmerTest 3.1: ``drop1`` and ``anova`` of unbalanced plots; the rows of L decide."""
+    data = lmm.load_dataset("oats").iloc[[0, 3, *range(7, 60)]]
+    result = lmm.fit("yld ~ Nf + (1 | Block)", data)
+    for table in (lmm.drop1(result), result.anova()):
+        assert_close(table.loc["Nf", "df_denom"], 46.8348690328, 1e-6)
+        assert_close(table.loc["Nf", "f"], 21.27002991, 1e-6)
+
+
+def test_likelihood_ratios_of_terms_have_no_method_of_degrees_of_freedom():
+    with pytest.raises(lmm.DataError, match="df_method belongs to F tests"):
+        lmm.drop1(lmm.fit("yld ~ Nf + (1 | Block)", lmm.load_dataset("oats")), "chisq",
+                  df_method="satterthwaite")  # fmt: skip

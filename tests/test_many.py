@@ -393,9 +393,10 @@ def test_bad_questions():
 )
 def test_which_optima_are_flat(curvature, singular, flat):
     """A term of two coefficients and one of one; the Hessian is its eigenvalues."""
-    jet = SimpleNamespace(hessian=np.diag(curvature))
+    jet = SimpleNamespace(hessian=np.diag(curvature), gradient=np.zeros(4))
     one = SimpleNamespace(theta=np.zeros(4), jet=jet)
     assert is_flat(one, unstructured((2, 1)), singular) == flat
     hessian = np.stack([np.eye(4), jet.hessian])
-    two = SimpleNamespace(theta=np.zeros((2, 4)), jet=SimpleNamespace(hessian=hessian))
+    jets = SimpleNamespace(hessian=hessian, gradient=np.zeros((2, 4)))
+    two = SimpleNamespace(theta=np.zeros((2, 4)), jet=jets)
     assert is_flat(two, unstructured((2, 1)), np.array([False, singular])).tolist() == [False, flat]

@@ -9,6 +9,8 @@ from ..capabilities import require
 from ..designs.design import Design
 from ..designs.fixed_terms import fixed_terms
 from ..designs.nesting import with_columns
+from ..errors import DataError
+from ..inference.anova import hypotheses
 from ..inference.boundary import chi2_tail
 from ..inputs.arguments import choice, hinted, instance
 from ..results.anova import hypothesis_table
@@ -30,7 +32,7 @@ def drop1(res: LMMResults, test: str = "F", *, df_method: str | None = None) -> 
     test : {"F", "chisq"}
         F tests of the fit as it is, or likelihood ratio tests of fits by ML.
     df_method : str, optional
-        Of the F tests: as in :func:`lmm_jax.fit`; that of the fit if not given.
+        Of the F tests alone: as in :func:`lmm_jax.fit`; that of the fit if not given.
 
     Returns
     -------
@@ -42,7 +44,8 @@ def drop1(res: LMMResults, test: str = "F", *, df_method: str | None = None) -> 
     ------
     DataError
         A result without its data; fixed effects held fixed; for ``"chisq"`` covariances held
-        fixed, penalties and sums over rows too; an unknown test or method.
+        fixed, penalties and sums over rows too; an unknown test or method; ``df_method`` with
+        ``"chisq"``.
 
     Examples
     --------
@@ -65,8 +68,12 @@ def drop1(res: LMMResults, test: str = "F", *, df_method: str | None = None) -> 
     p = design.exog.shape[1]
     if choice(test, "test", ("F", "chisq")) == "F":
         fit_of = res.with_df(df_method)
-        rows_of = {name: np.eye(p)[at.columns[name]] for name in may_go}
+        # degrees of freedom depend on the rows: of a lone term those of type I, as in lmerTest
+        own = hypotheses(design, 1) if len(at.terms) == 1 else {}
+        rows_of = {name: own.get(name, np.eye(p)[at.columns[name]]) for name in may_go}
         return hypothesis_table(fit_of, rows_of, f"Terms left out in turn, {fit_of.df_method}")
+    if df_method is not None:
+        raise DataError("df_method belongs to F tests: drop it, or test='chisq'")
     full = by_ml(require(res, "comparisons of models"))
     rows = [{"npar": 0, "aic": full.aic, "chisq": np.nan, "p_value": np.nan}]
     for name in may_go:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Any, cast
 
 import jax
@@ -107,7 +108,11 @@ def one_runtime(layout: Layout, n: int, *, reml: bool) -> AbstractContextManager
     leaves, tree = jax.tree.flatten(outline(layout, reml=reml))
     key = tree, tuple(leaf.shape for leaf in leaves), round_up(n), reml
     m, crossed = theta_size(layout.structures), layout._is_kind("crossed")
-    return _TIER.one_runtime(key, n * layout.size(), compiling(m, crossed=crossed))
+    # there programs of crossed factors take from half of NumPy's time, after half a minute of
+    # compilation, to seven times as much
+    gains = not crossed or jax.default_backend() != "cpu"
+    price = compiling(m, crossed=crossed) if gains else inf
+    return _TIER.one_runtime(key, n * layout.size(), price)
 
 
 def _shapes(theta: np.ndarray, layout: Layout, responses: Response, *, reml: bool) -> Any:

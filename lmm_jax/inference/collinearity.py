@@ -52,7 +52,7 @@ def _logdet(R: np.ndarray) -> float:
     return float(np.linalg.slogdet(R)[1]) if R.size else 0.0
 
 
-@np.errstate(divide="ignore", invalid="ignore")
+@np.errstate(divide="ignore", invalid="ignore", over="ignore")
 def _limits(vif: np.ndarray, n: int, p: int, level: float) -> tuple[np.ndarray, np.ndarray]:
     """Limits of vif; NaN at one, where the logit has no value, and without residual rows."""
     r2 = 1.0 - 1.0 / vif
