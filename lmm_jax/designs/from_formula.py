@@ -175,6 +175,7 @@ def _fixed_source(
     by_name = isinstance(offset, str)
     offsets = (*parsed.offsets, *([quoted(offset)] if by_name else []))
     used = dict.fromkeys(name for text in (parsed.fixed, *offsets) for name in variables(text))
+    places = [frame.columns.get_loc(name) for name in used if name in frame.columns]
     return FixedSource(
         response=parsed.response,
         spec=spec,
@@ -183,7 +184,7 @@ def _fixed_source(
         offset_array=offset is not None and not by_name,
         context=context,
         formula=parsed.text,
-        rows=frame[[name for name in used if name in frame.columns]],
+        rows=frame.take(places, axis=1),  # a list of names takes pandas five times as long
     )
 
 

@@ -60,6 +60,12 @@ def wald_intervals(fit: FitRecord, level: float, scale: str | None, parm: Any) -
     return pd.DataFrame(limits, columns=["lower", "upper"], index=index)
 
 
+def fixed_limits(fit: FitRecord, level: float) -> np.ndarray:
+    """Limits of the fixed effects alone, (p, 2)."""
+    half = np.where(fit._bse_fe == 0, 0.0, two_sided_quantile(level, fit._df) * fit._bse_fe)
+    return fit.estimates.beta[:, None] + half[:, None] * np.array([-1.0, 1.0])
+
+
 def _scale(scale: str | None) -> str:
     return "vcov" if scale is None else choice(scale, "scale", SCALES)
 
@@ -70,14 +76,12 @@ def _limits(
     """Lower and upper limits, (K, 2)."""
     e, p = fit.estimates, len(fit.fixed_names)
     estimate = parameter_values(parameters, e.beta, e.covariances, fit.sigma, roots=roots)
-    errors = relative_errors(fit, roots=roots)[: len(parameters) - p]
-    quantile = np.full(len(parameters), special.ndtri(0.5 + 0.5 * level))
-    quantile[:p] = two_sided_quantile(level, fit._df)
-    half = np.concatenate([fit.bse_fe.to_numpy(), errors])
-    half = np.where(half == 0, 0.0, quantile * half)  # what is held fixed is known
+    half = relative_errors(fit, roots=roots)[: len(parameters) - p]
+    half = special.ndtri(0.5 + 0.5 * level) * half  # zero of what is held fixed: it is known
     out = np.empty((len(parameters), 2))
-    for n, at in enumerate(parameters):
-        ends = half[n] * np.array([-1.0, 1.0])
+    out[:p] = fixed_limits(fit, level)
+    for n, at in enumerate(parameters[p:], start=p):
+        ends = half[n - p] * np.array([-1.0, 1.0])
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             if at.kind in ("sd", "sigma"):
                 out[n] = estimate[n] * np.exp(ends)

@@ -240,7 +240,8 @@ class FitRecord:
     @property
     def n_groups(self) -> pd.Series[int]:
         """Levels of every grouping factor."""
-        return pd.Series({label.factor: label.n_levels for label in self.term_labels})
+        levels = {label.factor: label.n_levels for label in self.term_labels}
+        return pd.Series(list(levels.values()), index=_labels(tuple(levels)))
 
     # ---- fit statistics
 
@@ -316,8 +317,11 @@ class FitRecord:
     @property
     def bse_fe(self) -> pd.Series[float]:
         """Standard errors of the fixed effects; Kenward-Roger's are adjusted."""
-        variance = self.scale * np.diagonal(self.tests.cov_beta)
-        return pd.Series(np.sqrt(variance), index=_labels(self.fixed_names))
+        return pd.Series(self._bse_fe, index=_labels(self.fixed_names))
+
+    @property
+    def _bse_fe(self) -> np.ndarray:
+        return np.sqrt(self.scale * np.diagonal(self.tests.cov_beta))
 
     @property
     def bse_re(self) -> pd.Series[float]:
@@ -364,14 +368,18 @@ class FitRecord:
     @property
     def tvalues(self) -> pd.Series[float]:
         """Estimates of the fixed effects over their standard errors."""
-        errors = self.bse_fe.to_numpy()
+        return pd.Series(self._statistics, index=_labels(self.fixed_names))
+
+    @property
+    def _statistics(self) -> np.ndarray:
+        errors = self._bse_fe
         known = np.where(errors != 0, errors, np.nan)  # what is held fixed has no statistic
-        return pd.Series(self.estimates.beta / known, index=_labels(self.fixed_names))
+        return self.estimates.beta / known
 
     @property
     def pvalues(self) -> pd.Series[float]:
         """Two-sided p values of the fixed effects."""
-        values = student_tail(self.tvalues.to_numpy(), self._df, two_sided=True)
+        values = student_tail(self._statistics, self._df, two_sided=True)
         return pd.Series(values, index=_labels(self.fixed_names))
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..covariance.residuals import ResidualStructure
 from ..inference.estimates import residual_variance_error
-from ..inference.intervals import wald_intervals
+from ..inference.intervals import fixed_limits
 from ..inference.monte_carlo import Approximation
 from ..inference.record import FitRecord
 from ..inference.robust import robust_of
@@ -196,9 +196,9 @@ def residual_reference(results: FitRecord) -> str | None:
 
 def _residual(results: FitRecord) -> list[Table]:
     """Parameters of the residual covariance, where there is one."""
-    values, errors = results.residual_params, results.residual_params_se
-    if not len(values):
+    if results.residual is None:
         return []
+    values, errors = results.residual_params, results.residual_params_se
     frame = pd.DataFrame({"estimate": values, "std_error": errors})
     return [table(frame, f"Residual covariance {results.residual}", headings=_HEADINGS)]
 
@@ -216,15 +216,12 @@ def _variance_errors(results: FitRecord) -> list[float]:
 
 
 def _fixed(results: FitRecord, names: Sequence[str], alpha: float) -> Table:
-    limits = wald_intervals(results, 1 - alpha, None, None).to_numpy()[: len(names)]
     columns = {
-        "estimate": results.fe_params.to_numpy(),
-        "std_error": results.bse_fe.to_numpy(),
-        "df": results.df.to_numpy(),
-        "statistic": results.tvalues.to_numpy(),
-        "p_value": results.pvalues.to_numpy(),
-        "conf_low": limits[:, 0],
-        "conf_high": limits[:, 1],
+        "estimate": results.fe_params,
+        "std_error": results.bse_fe,
+        "df": results.df,
+        "statistic": results.tvalues,
+        "p_value": results.pvalues,
     }
     letter = "t" if results.tests.uses_t else "z"
     headings = _HEADINGS | {
@@ -233,8 +230,9 @@ def _fixed(results: FitRecord, names: Sequence[str], alpha: float) -> Table:
         "conf_low": f"{100 * alpha / 2:g}%",
         "conf_high": f"{100 * (1 - alpha / 2):g}%",
     }
-    frame = pd.DataFrame(columns, index=list(names))
     if letter == "z":
-        frame = frame.drop(columns="df")
+        del columns["df"]
+    values = np.column_stack([*columns.values(), fixed_limits(results, 1 - alpha)])
+    frame = pd.DataFrame(values, index=list(names), columns=[*columns, "conf_low", "conf_high"])
     kinds: dict[str, Kind] = {"statistic": "statistic"}
     return table(frame, "Fixed effects", headings=headings, kinds=kinds)

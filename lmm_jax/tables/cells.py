@@ -69,9 +69,9 @@ def cells(
     ]
     n_index = len(columns)
     names = [""] * n_index + list(map(str, part.columns))
-    for j, name in enumerate(names[n_index:]):
-        values = part.iloc[:, j]
-        columns.append((headings.get(name, name), kinds.get(name, _kind(name, values)), values))
+    for name, (_, values) in zip(names[n_index:], part.items(), strict=True):
+        kind = kinds.get(name, _kind(name, values))
+        columns.append((headings.get(name, name), kind, values.tolist()))
     kinds_found = [kind for _, kind, _ in columns]
     labels = next((j for j, kind in enumerate(kinds_found) if kind != "label"), len(columns))
     strings = [_strings(values, kind) for _, kind, values in columns]
