@@ -22,6 +22,7 @@ from .structures import (
     ZERO_PIVOT,
     CompoundSymmetry,
     Identity,
+    Pattern,
     Structure,
     Unstructured,
     positive,
@@ -55,6 +56,11 @@ class Correlated(Structure):
         """See :meth:`Structure.spelled`."""
         usual = self.equal == _NAMED[self.correlation.name][1]
         return f"{self.correlation.name}({inside}{'' if usual else f', hom={self.equal}'})"
+
+    @property
+    def pattern(self) -> Pattern:
+        """See :attr:`Structure.pattern`."""
+        return self.correlation.name, self.equal
 
     def of_size(self, k: int) -> Structure:
         """See :meth:`Structure.of_size`."""

@@ -15,10 +15,28 @@ import numpy as np
 
 from ..numerics.namespace import namespace
 from ..numerics.taylor import Taylor, constant, expit, stack, tanh, variables
-from .structures import lower_rows
+from .structures import Pattern, lower_rows
 
 # Distance of a starting correlation from 1, and its least size.
 _NEAR_ONE, _LEAST = 0.05, 0.02
+# Correlations by the ones that have them as a special case in their interior.
+WITHIN = {
+    "cs": ("toep", "symm"),
+    "ar1": ("arma11", "ad", "toep", "symm"),
+    "arma11": ("toep", "symm"),
+    "ad": ("symm",),
+    "toep": ("symm",),
+}
+
+
+def covers(large: Pattern, small: Pattern) -> bool:
+    """Whether a pattern has another as a special case.
+
+    Independence lies within the range of all correlations that coefficients may have.
+    """
+    (name, equal), (own, own_equal) = large, small
+    known = own in ("", name) or name in WITHIN.get(own, ())
+    return known and (own_equal or not equal)
 
 
 class Fading(NamedTuple):

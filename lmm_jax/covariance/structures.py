@@ -26,6 +26,10 @@ from ..numerics.read_only import read_only
 ZERO_PIVOT = 1e-5
 
 
+# Name of the correlations of a covariance, "" for none, and whether there is one variance.
+Pattern = tuple[str, bool]
+
+
 @dataclass(frozen=True, slots=True)
 class Structure:
     """Relative covariance of the ``k`` coefficients that a level of a term has.
@@ -43,6 +47,11 @@ class Structure:
     def spelled(self, inside: str) -> str:
         """The term as a formula has it, of ``x | g``."""
         return f"({inside})"
+
+    @property
+    def pattern(self) -> Pattern | None:
+        """What its covariance looks like; None where it may be any."""
+        return None
 
     def of_size(self, k: int) -> Structure:
         """The same of k coefficients."""
@@ -248,6 +257,11 @@ class CompoundSymmetry(Structure):
         """See :meth:`Structure.spelled`."""
         return f"cs({inside}, hom=True)"
 
+    @property
+    def pattern(self) -> Pattern:
+        """See :attr:`Structure.pattern`."""
+        return "cs", True
+
     def of_size(self, k: int) -> Structure:
         """See :meth:`Structure.of_size`."""
         return CompoundSymmetry(k) if k > 1 else Unstructured(k)
@@ -298,6 +312,11 @@ class Identity(Structure):
     def spelled(self, inside: str) -> str:
         """See :meth:`Structure.spelled`."""
         return f"diag({inside}, hom=True)"
+
+    @property
+    def pattern(self) -> Pattern:
+        """See :attr:`Structure.pattern`."""
+        return "", True
 
     def of_size(self, k: int) -> Structure:
         """See :meth:`Structure.of_size`."""

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from ..layouts.group_index import function_of
 from .design import Design, assemble
 from .fixed_terms import term_names
 from .from_formula import outer_group
 from .residual_nesting import is_special_case
+from .term_nesting import added, spans
 from .terms import RandomTerm
-
-# A column that others leave so much of, relative to its norm, is none of their combinations.
-_SAME_SPACE = 1e-7
 
 
 class Difference(NamedTuple):
     """What a larger model has beyond a smaller one."""
 
     fixed: bool  # other fixed effects
-    random: tuple[tuple[int, int], ...]  # a term: new coefficients, those of it that both have
+    random: tuple[tuple[int, int], ...]  # as `added` says
 
 
 def why_incomparable(small: Design, large: Design) -> str | None:
@@ -50,31 +47,11 @@ def _same(a: np.ndarray | None, b: np.ndarray | None, default: float) -> bool:
 
 def difference(small: Design, large: Design) -> Difference | None:
     """What the larger model adds; None if the smaller one is no special case of it."""
-    if not _spans(large.exog, small.exog) or not is_special_case(small.residual, large.residual):
+    if not spans(large.exog, small.exog) or not is_special_case(small.residual, large.residual):
         return None
     fixed = small.exog.shape[1] < large.exog.shape[1]
-    covered = [0] * len(large.terms)
-    for term in small.terms:
-        owner = next((t for t, o in enumerate(large.terms) if _is_part(term, o)), None)
-        if owner is None:
-            return None
-        covered[owner] += len(term.names)
-    new = [
-        (len(term.names) - before, before)
-        for term, before in zip(large.terms, covered, strict=True)
-        if before < len(term.names)
-    ]
-    return Difference(fixed, tuple(new))
-
-
-def _spans(columns: np.ndarray, others: np.ndarray) -> bool:
-    """Whether all other columns are combinations of the columns."""
-    if others.shape[1] == 0:
-        return True
-    Q = np.linalg.qr(columns)[0]
-    rest = others - Q @ (Q.T @ others)
-    size = np.linalg.norm(others, axis=0)
-    return bool((np.linalg.norm(rest, axis=0) <= _SAME_SPACE * size).all())
+    new = added(small.terms, large.terms)
+    return None if new is None else Difference(fixed, tuple(new))
 
 
 def restriction(small: Design, large: Design) -> np.ndarray:
@@ -89,40 +66,6 @@ def restriction(small: Design, large: Design) -> np.ndarray:
     inner = Q.T @ (small.exog / np.linalg.norm(small.exog, axis=0))
     N = np.linalg.qr(inner, mode="complete")[0][:, inner.shape[1] :]
     return np.linalg.qr((N.T @ S * size).T)[0].T
-
-
-def _is_part(term: RandomTerm, other: RandomTerm) -> bool:
-    """Whether a term has the levels of another, and coefficients that are among its."""
-    if term.is_component or other.is_component:
-        same = term.codes.shape == other.codes.shape and term.n_levels == other.n_levels
-        return same and bool(np.array_equal(term.values, other.values)) and _one_to_one(term, other)
-    if len(term.names) > len(other.names) or not _one_to_one(term, other):
-        return False
-    if not _equally_related(term, other):
-        return False
-    if not other.structure.unrestricted:  # only the same term is a part of it
-        same = term.structure == other.structure and term.names == other.names
-        return same and bool(np.array_equal(term.values, other.values))
-    return _spans(other.values[:, 0], term.values[:, 0])
-
-
-def _equally_related(a: RandomTerm, b: RandomTerm) -> bool:
-    """Whether the levels of two terms have one relationship, or none."""
-    if a.relationship is None or b.relationship is None:
-        return a.relationship is b.relationship
-    left: Any = a.relationship.matrix
-    right: Any = b.relationship.matrix
-    if left is right:
-        return True
-    gap = abs(left - right).max() if left.shape == right.shape else 1.0
-    return bool(gap == 0 and a.relationship.ids.equals(b.relationship.ids))
-
-
-def _one_to_one(a: RandomTerm, b: RandomTerm) -> bool:
-    """Whether two terms group the rows alike."""
-    if a.n_levels != b.n_levels:
-        return False
-    return function_of(a.codes[:, 0], b.codes[:, 0], a.n_levels) is not None
 
 
 def with_terms(design: Design, terms: Sequence[RandomTerm]) -> Design:

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..covariance.correlations import WITHIN
 from ..layouts.group_index import divide_alike, function_of
 from .residual import Residual
 
-# Correlations by the ones that have them as a special case in their interior.
-_WITHIN = {
-    "cs": ("toep", "symm"),
-    "ar1": ("arma11", "ad", "toep", "symm"),
-    "arma11": ("toep", "symm"),
-    "ad": ("symm",),
-    "toep": ("symm",),
-}
 # Independence is at the end of their ranges.
 _SPATIAL = ("car1", "sp_exp", "sp_gau")
 
@@ -37,7 +30,7 @@ def _correlation_within(small: Residual, large: Residual) -> bool:
     own, other = small.term.correlation, large.term.correlation
     if not own:
         return other not in _SPATIAL
-    if own != other and other not in _WITHIN.get(own, ()):
+    if own != other and other not in WITHIN.get(own, ()):
         return False
     if small.term.nugget and not large.term.nugget:
         return False
