@@ -108,9 +108,7 @@ class Correlated(Structure):
 
     def idle(self, theta: np.ndarray, gradient: np.ndarray) -> np.ndarray:
         """See :meth:`Structure.idle`: correlations of one, variances of zero beside others."""
-        L = self.factor(theta)
-        half = self.tangents_at(theta) @ np.swapaxes(L, -1, -2)[..., None, :, :]
-        change = np.abs(half + np.swapaxes(half, -1, -2)).max(axis=(-2, -1))
+        change = np.abs(self.psi_tangents(theta)).max(axis=(-2, -1))
         outwards = np.sign(theta)  # correlations reach their bounds where |theta| is large
         if not self.equal:
             outwards[..., : self.k] = -1.0  # and variances zero where their logarithm is low

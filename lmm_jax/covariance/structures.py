@@ -92,9 +92,9 @@ class Structure:
         return namespace(theta).asarray(self.directions, theta.dtype)
 
     def psi_tangents(self, theta: Any) -> Any:
-        """``dPsi / dtheta_j = E_j Lambda' + Lambda E_j'``, (m, k, k), at a theta, (m,)."""
-        half = self.tangents_at(theta) @ self.factor(theta).T
-        return half + half.swapaxes(1, 2)
+        """``dPsi / dtheta_j = E_j Lambda' + Lambda E_j'``, (..., m, k, k), at theta, (..., m)."""
+        half = self.tangents_at(theta) @ self.factor(theta).swapaxes(-1, -2)[..., None, :, :]
+        return half + half.swapaxes(-1, -2)
 
     @property
     def span(self) -> np.ndarray:

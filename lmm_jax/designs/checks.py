@@ -26,6 +26,8 @@ _SAFE_PIVOT = 1e-8
 _SAMPLE, _SURE_PIVOT = 1 << 13, 1e-4
 # Sums of squares that have lost nothing to the limits of floats.
 _SQUARES = 1e-200, 1e200
+# Covariates beyond this leave no room for variances of their coefficients.
+_SMALLEST, _LARGEST = 1e-120, 1e120
 
 
 def finite_vector(values: Any, what: str) -> np.ndarray:
@@ -64,13 +66,29 @@ def optional_vector(values: Any, what: str) -> np.ndarray | None:
 def check_shapes(
     y: np.ndarray, X: np.ndarray, terms: Sequence[RandomTerm], weights: np.ndarray | None
 ) -> None:
-    """Finite numbers, positive weights."""
+    """Finite numbers, positive weights, covariates in units that floats have room for."""
     finite_vector(y, "the response")
     finite_vector(X, "the fixed-effects design")
     for term in terms:
-        finite_vector(term.values, f"the random-effects design of {term.text}")
+        values = finite_vector(term.values, f"the random-effects design of {term.text}")
+        check_units(values.reshape(-1, len(term.names)), term.names)
     if weights is not None:
         check_weights(weights)
+
+
+def check_units(columns: np.ndarray, names: Sequence[str]) -> None:
+    """No column is so small or large that squares of coefficients leave the range of floats."""
+    ends = columns.max(initial=0.0), -columns.min(initial=0.0)
+    if max(ends) <= _LARGEST and (np.abs(columns[:_SAMPLE]).max(axis=0) >= _SMALLEST).all():
+        return  # without a look at every column of many rows
+    largest = np.maximum(columns.max(axis=0, initial=0.0), -columns.min(axis=0, initial=0.0))
+    bad = (largest > 0) & ((largest < _SMALLEST) | (largest > _LARGEST))
+    if bad.any():
+        j = int(np.argmax(bad))
+        raise DataError(
+            f"`{names[j]}` reaches {largest[j]:.2g}: floats have no room for the variances of its "
+            "coefficients. Give it in another unit"
+        )
 
 
 def check_weights(weights: np.ndarray) -> None:
@@ -197,6 +215,7 @@ def independent_columns(X: np.ndarray, names: Sequence[str]) -> tuple[int, ...]:
     """
     if not X.shape[1] or _full_rank(X):
         return tuple(range(X.shape[1]))
+    check_units(X, names)
     largest = np.abs(X).max(axis=0, initial=0.0)
     X = X / np.where(largest > 0, largest, 1.0)  # squares stay in the range of floats
     kept = list(range(X.shape[1]))

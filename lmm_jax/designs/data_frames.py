@@ -62,8 +62,11 @@ def as_pandas(data: Any, expressions: Sequence[str] | None, text: str = "") -> p
                 "the path of a Parquet or CSV file; frames in parts go to lmm.summarize"
             )
         frame = found
-    if expressions is None and frame.columns.nlevels > 1:
-        raise DataError("the columns have names of several levels: flatten them")
+    if frame.columns.nlevels > 1:
+        raise DataError(
+            "the columns have names of several levels: flatten them, "
+            "data.columns = data.columns.map('_'.join)"
+        )
     _check_columns(frame, names)
     return frame
 

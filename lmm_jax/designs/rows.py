@@ -48,6 +48,8 @@ def select_rows(
     if subset is None:
         return data, dict(arrays)
     mask = _query(data, subset) if isinstance(subset, str) else _mask(data, subset)
+    if len(data) and not mask.any():
+        raise DataError(f"subset leaves none of the {len(data)} rows")
     return data.loc[mask], {name: v if v is None else v[mask] for name, v in arrays.items()}
 
 
