@@ -175,7 +175,8 @@ def _fixed_source(
     by_name = isinstance(offset, str)
     offsets = (*parsed.offsets, *([quoted(offset)] if by_name else []))
     used = dict.fromkeys(name for text in (parsed.fixed, *offsets) for name in variables(text))
-    places = [frame.columns.get_loc(name) for name in used if name in frame.columns]
+    columns = list(frame.columns)
+    places = [columns.index(name) for name in used if name in columns]
     return FixedSource(
         response=parsed.response,
         spec=spec,
