@@ -14,7 +14,7 @@ from helpers import assert_close
 import lmm_jax as lmm
 from lmm_jax.layouts.crossed import dense_entries
 from lmm_jax.layouts.stream_pass import MANY_ROWS
-from lmm_jax.numerics import tiers
+from lmm_jax.numerics import programs, tiers
 
 pytestmark = pytest.mark.device
 
@@ -163,3 +163,45 @@ def test_gradients_through_the_rows():
     r = y[:n] - Xn @ np.linalg.solve(Xn.T @ VX, VX.T @ y[:n])
     Vr = np.linalg.solve(V, r)
     assert_close(slope[:n], -Vr * n / (r @ Vr), RTOL, np.abs(Vr).max())
+
+
+# ------------------------------------------------------------ without one
+
+
+WORK = {
+    **{name: lambda name=name: fit(name, "numpy") for name in MODELS},
+    "first order": lambda: lmm.fit("y ~ x + (x | g)", DATA, method="lbfgs"),
+    "responses": lambda: responses("~ x + (x | g)"),
+    "replicates": lambda: lmm.bootstrap(fit("groups", "numpy"), 20, seed=1, progress=False),
+    "crossed replicates": lambda: lmm.bootstrap(fit("crossed", "numpy"), 5, seed=1, progress=False),
+    "profile": lambda: lmm.profile(fit("nested", "numpy"), "beta"),
+}
+
+
+def responses(formula: str) -> lmm.ManyResults:
+    Y = DATA[["y"]].to_numpy() + np.random.default_rng(1).normal(size=(len(DATA), 30))
+    return lmm.fit_many(formula, DATA, Y, runtime="numpy", progress=False)
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_what_numpy_does_is_a_program_that_a_gpu_knows(name, monkeypatch):
+    """Programs are lowered for CUDA, which needs no GPU; NumPy gives their values."""
+    lowered = []
+
+    def seen(method):
+        def call(self, *args, **kwargs):
+            name = self.fun.__name__
+            if lowered.count(name) < 2:  # it is called again and again
+                jitted = jax.jit(self.fun, static_argnames=self.static)
+                program = jitted.trace(*args, **kwargs).lower(lowering_platforms=("cuda",))
+                assert "lapack" not in program.as_text()  # the libraries of a host
+                lowered.append(name)
+            return method(self, *args, **kwargs)
+
+        return call
+
+    for name_of in ("__call__", "takes_numpy"):
+        monkeypatch.setattr(programs.Program, name_of, seen(getattr(programs.Program, name_of)))
+    fit.cache_clear()
+    WORK[name]()
+    assert lowered
