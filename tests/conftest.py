@@ -68,10 +68,10 @@ def _compile_plainly():
 _compile_plainly()
 
 # Tracing makes millions of objects that live as long as their program: looking through them again
-# and again takes a tenth of the time.
+# and again takes a tenth of the time. Each file's are looked through once, at its end.
 gc.collect()
 gc.freeze()
-gc.set_threshold(20_000, 20, 20)
+gc.disable()
 
 _MANY_MAPPINGS = 40_000  # of the 65,530 that Linux allows; a file of tests adds up to 6,000
 
@@ -139,6 +139,9 @@ def fresh_programs():
     maps = Path("/proc/self/maps")
     if not maps.exists() or maps.read_bytes().count(b"\n") > _MANY_MAPPINGS:
         jax.clear_caches()
+        gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_ignore_collect(collection_path, config):
