@@ -19,10 +19,7 @@ from jax import Array
 
 from ..covariance.theta import theta_size
 from ..layouts.contract import Layout
-from ..layouts.residual.chain_merged import merge_links
-from ..layouts.residual.layout import ResidualLayout
-from ..layouts.residual.markov import MarkovLayout
-from ..layouts.residual.merged import merge_subjects
+from ..layouts.residual.alike import merge_alike
 from ..layouts.response import Response, attach
 from ..likelihood.profile import profile_jet
 from ..numerics.namespace import JAX, namespace
@@ -141,17 +138,10 @@ def fit_each(
     with running_on("numpy"):
         for i in range(len(responses.S0)):
             mine = attach(layout, jax.tree.map(lambda a, i=i: a[i], responses))
-            at = descend(_merged(mine), inner, reml=reml, maxiter=maxiter, tol=tol)
+            at = descend(merge_alike(mine), inner, reml=reml, maxiter=maxiter, tol=tol)
             found.append(jax.tree.map(np.asarray, at))
     out: Solution = jax.tree.map(lambda *leaves: np.stack(leaves), *found)
     return out
-
-
-def _merged(layout: Layout) -> Layout:
-    """A layout whose subjects merge where their rows agree."""
-    if isinstance(layout, MarkovLayout):
-        return merge_links(layout)
-    return merge_subjects(layout) if isinstance(layout, ResidualLayout) else layout
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

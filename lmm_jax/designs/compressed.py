@@ -20,11 +20,10 @@ from ..layouts.matrix_free.compress import matrix_free_layout
 from ..layouts.matrix_free.index import MatrixFreePlan
 from ..layouts.matrix_free.layout import MatrixFreeLayout
 from ..layouts.merged import merge, trim
-from ..layouts.residual.chain_merged import merge_links
+from ..layouts.residual.alike import merge_alike
 from ..layouts.residual.index import ResidualPlan
 from ..layouts.residual.layout import ResidualLayout
 from ..layouts.residual.markov import MarkovLayout
-from ..layouts.residual.merged import merge_subjects
 from ..layouts.sparse.compress import sparse_layout
 from ..layouts.sparse.index import SparsePlan
 from ..layouts.sparse.layout import SparseLayout
@@ -78,12 +77,8 @@ class Compressed:
     def merged(self) -> AnyLayout:
         """The layout for optimization: groups of equal factors merged where that is worth it."""
         layout, few = self.layout, self.few_groups
-        if isinstance(layout, ResidualLayout):
-            return merge_subjects(jax.tree.map(np.asarray, layout))
-        if isinstance(layout, MarkovLayout):
-            return merge_links(jax.tree.map(np.asarray, layout))
         if not isinstance(layout, GroupedLayout):
-            return layout
+            return merge_alike(layout)
         merged = merge(layout)
         if merged is not layout or few == tuple(b.copies.size for b in layout.buckets):
             return merged

@@ -1,0 +1,28 @@
+"""Rows of a residual covariance that are alike, merged, whatever kind of layout holds them."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from ..contract import Layout
+from .chain_merged import merge_links
+from .layout import ResidualLayout
+from .markov import MarkovLayout
+from .merged import merge_subjects
+
+
+L = TypeVar("L", bound=Layout)
+
+
+def merge_alike(layout: L) -> L:
+    """A layout of NumPy with subjects or links merged; without a residual covariance itself."""
+    found: Any = layout
+    if isinstance(layout, MarkovLayout):
+        found = merge_links(jax.tree.map(np.asarray, layout))
+    elif isinstance(layout, ResidualLayout):
+        found = merge_subjects(jax.tree.map(np.asarray, layout))
+    merged: L = found
+    return merged
