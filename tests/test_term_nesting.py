@@ -92,3 +92,88 @@ def test_coefficients_one_by_one():
     assert table["p_boundary"].notna().iloc[1]
     with pytest.raises(DataError, match="no special case"):  # x and w alike are no one of them
         lmm.anova(lmm.fit("y ~ (0 + I(x + w) | g)", data), large, refit=False)
+
+
+ROWS = 240
+CODES = {name: np.random.default_rng(5).permutation(np.arange(ROWS) % 8) for name in "ab"}
+OTHER = np.random.default_rng(6).permutation(np.arange(ROWS) % 8)
+RESPONSE = np.random.default_rng(7).normal(size=8)[CODES["a"]] + np.random.default_rng(8).normal(
+    size=ROWS
+)
+
+
+def with_components(**columns):
+    design = lmm.design_from_arrays(
+        RESPONSE, np.ones((ROWS, 1)), np.zeros(ROWS, int), exog_vc=columns
+    )
+    return lmm.fit(design)
+
+
+def test_components_of_several_memberships_are_the_same_only_with_all_of_them():
+    one = np.eye(8)
+    both = np.hstack([one[CODES["a"]], one[CODES["b"]]])
+    mixed = np.hstack([one[CODES["a"]], one[OTHER]])
+    small = with_components(m=both)
+    assert lmm.anova(small, with_components(m=both, h=one[OTHER]))["chisq"].iloc[1] > -1e-6
+    with pytest.raises(DataError, match="no special case"):
+        lmm.anova(small, with_components(m=mixed, h=one[OTHER]))
+
+
+def test_a_component_is_no_special_case_of_related_levels():
+    kinship = pd.DataFrame(0.9 * np.eye(8) + 0.1)
+    data = pd.DataFrame({"y": RESPONSE, "a": CODES["a"], "h": OTHER, "one": 1})
+    small = lmm.fit("y ~ 1", data, groups="one", vc_formula={"a": "0 + C(a)"})
+    large = lmm.fit("y ~ 1 + (1 | a) + (1 | h)", data, relatedness={"a": kinship})
+    with pytest.raises(DataError, match="no special case"):
+        lmm.anova(small, large)
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "ends"),
+    [
+        ("(1 | Subject)", "diag(0 + Sex | Subject)", 0),  # every subject has one sex
+        ("(0 + age | Subject)", "diag(0 + age:Sex | Subject)", 0),
+        ("(1 | Subject)", "(1 | Subject) + diag(0 + Half | Subject)", 2),
+        ("(1 | Subject) + (1 | Subject:Half)", "(1 | Subject) + diag(0 + Half | Subject)", 0),
+        ("(1 | Subject:Half)", "(1 | Subject) + diag(0 + Half | Subject)", 1),
+        ("(1 | Subject)", "(1 | Subject) + diag(0 + Half | Subject, hom=True)", 1),
+        ("diag(0 + Half | Subject, hom=True)", "(1 | Subject) + (1 | Subject:Half)", 1),
+    ],
+)
+def test_lone_coefficients(small, large, ends):
+    from lmm_jax.designs.term_nesting import added
+
+    data = lmm.load_dataset("orthodont")
+    data = data.assign(Age=data["age"].astype(str), Half=np.where(data["age"] > 11, "old", "new"))
+    one, two = (
+        lmm.fit(f"distance ~ age * Sex + {term}", data, reml=False) for term in (small, large)
+    )
+    assert two.llf > one.llf - 1e-6
+    found = added(one.design.terms, two.design.terms)
+    assert found is not None and sum(count for count, _ in found) == ends
+
+
+def test_the_order_of_terms_does_not_matter():
+    """Factors of as many levels change places where a larger one comes to them."""
+    rng = np.random.default_rng(0)
+    a, b, c = np.repeat(np.arange(12), 12), np.tile(np.arange(12), 12), np.arange(144) % 36
+    data = pd.DataFrame({"a": a, "b": b, "c": c, "x": rng.normal(size=144)})
+    data["z"] = rng.normal(size=144)
+    data["y"] = rng.normal(size=12)[a] * (1 + data["x"]) + rng.normal(size=36)[c]
+    data["y"] += rng.normal(size=12)[b] + rng.normal(size=144)
+    small = lmm.fit("y ~ x + z + (x | a) + (1 | b)", data)
+    found = [
+        lmm.anova(small, lmm.fit(f"y ~ x + z + {terms}", data))["p_boundary"].iloc[1]
+        for terms in ("(x | a) + (1 | b) + (z | c)", "(z | c) + (x | a) + (1 | b)")
+    ]
+    assert 0 < found[0] < 1
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
+
+
+def test_a_fit_below_its_special_case_is_said():
+    """Of a larger model that was stopped before its optimum."""
+    data = lmm.load_dataset("sleepstudy")
+    small = lmm.fit("Reaction ~ Days + (1 | Subject)", data)
+    large = lmm.fit("Reaction ~ Days + (Days | Subject)", data, maxiter=0, start_params=np.zeros(3))
+    with pytest.warns(lmm.ConvergenceWarning, match="fits worse than its special case"):
+        lmm.anova(small, large, refit=False)

@@ -16,7 +16,7 @@ from ..designs.nesting import (
     restriction,
     why_incomparable,
 )
-from ..errors import DataError
+from ..errors import ConvergenceWarning, DataError, warn_user
 from ..inference.boundary import boundary_p_value, chi2_tail
 from ..inference.null_information import boundary_p_value_of
 from ..inputs.arguments import flag, generator, hinted, instance, whole_number
@@ -29,6 +29,9 @@ from ..tables.page import table
 from .fit import fit
 from .fit_many import fit_many
 from .simulate import draws_in_chunks
+
+# A likelihood ratio that no rounding explains.
+_LESS = -1e-4
 
 
 @hinted
@@ -214,6 +217,12 @@ def _likelihood_table(fits: Sequence[LMMResults], steps: Sequence[Difference]) -
 
 def _ratio(small: LMMResults, large: LMMResults, step: Difference) -> dict[str, float]:
     chisq, df = 2.0 * (large.llf - small.llf), large.n_params - small.n_params
+    if chisq < _LESS:
+        warn_user(
+            f"{_name(large)} fits worse than its special case {_name(small)}, by {-chisq:.2g} in "
+            "the deviance: one of its optima that is not the highest was found",
+            ConvergenceWarning,
+        )
     out: dict[str, float] = {"chisq": chisq, "df": df, "p_value": chi2_tail(chisq, df)}
     if step.random:
         out["p_boundary"] = float("nan")

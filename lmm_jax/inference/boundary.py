@@ -7,6 +7,8 @@ from scipy import special
 
 # Directions over which the share of a cone is averaged; the radius is integrated exactly.
 _DIRECTIONS = 1024
+# A difference of two deviances that is none: what optimizers leave.
+_NOTHING = 1e-7
 # Steps of the projection on a cone of covariances, accelerated: to about 1e-5 of its length.
 _STEPS = 100
 
@@ -49,7 +51,7 @@ def boundary_p_value(statistic: float, df: int) -> float:
 def chi2_tail(statistic: float, df: int) -> float:
     """Upper tail; with no degrees of freedom all of the mass is at zero."""
     if df == 0:
-        return float(statistic <= 0)
+        return float(statistic <= _NOTHING)
     return float(special.chdtrc(df, np.maximum(statistic, 0.0)))
 
 

@@ -84,12 +84,15 @@ def boundary_p_value_of(
         return float("nan")
     null = [np.zeros((s.k, s.k)) for s in design.structures]
     if small is not None:
-        covariances = iter(small.estimates.covariances)
-        for i, S in enumerate(null):
-            if i != t:
-                S[:] = next(covariances) / small.scale
-            elif rest:
-                S[np.ix_(rest, rest)] = next(covariances) / small.scale
+        pairs = zip(small.term_labels, small.estimates.covariances, strict=True)
+        found = {(at.factor, at.names): S / small.scale for at, S in pairs}
+        for i, (label, S) in enumerate(zip(large.term_labels, null, strict=True)):
+            places = list(range(len(S))) if i != t else list(rest)
+            known = found.get((label.factor, tuple(label.names[j] for j in places)))
+            if known is not None:
+                S[np.ix_(places, places)] = known
+            elif places:
+                return float("nan")  # called otherwise there
     new = [j for j in range(k) if j not in rest]
     information = information_beside(design, null, t, new, reml=large.reml)
     return float("nan") if information is None else cone_p_value(chisq, information, len(new))

@@ -13,7 +13,6 @@ from .layout import ResidualLayout
 from .markov import MarkovLayout
 from .merged import merge_subjects
 
-
 L = TypeVar("L", bound=Layout)
 
 
