@@ -14,7 +14,8 @@ from ...covariance.theta import theta_slices
 from ...numerics.namespace import namespace
 
 # Correlations, and relative standard deviations of the random effects beside them, to start from.
-_STARTS = ((0.1, 1.0), (0.5, 0.3), (0.9, 0.1))
+# From above a fit finds optima that it does not find from below.
+_STARTS = ((0.1, 1.0), (0.5, 0.3), (0.9, 0.1), (0.1, 10.0))
 # Without random effects; over coordinates a long range may be singular to rounding.
 _ALONE, _ALONE_IN_SPACE = ((0.5, 0.0),), ((0.5, 0.0), (0.1, 0.0))
 # Squares of OLS residuals, of which all add to one, below which fixed effects explain the rows.
