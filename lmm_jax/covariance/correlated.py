@@ -16,7 +16,7 @@ import numpy as np
 
 from ..numerics.linalg import exact
 from ..numerics.namespace import namespace
-from .correlations import Antedependent, Correlation, Symmetric
+from .correlations import AT_BOUND, Antedependent, Correlation, Symmetric
 from .distances import Autoregressive, MovingAverage, Toeplitz
 from .structures import (
     ZERO_PIVOT,
@@ -27,9 +27,6 @@ from .structures import (
     Unstructured,
     positive,
 )
-
-# Change of Psi, in units of the residual variance, by a relative change of theta, that is none.
-_AT_BOUND = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +109,7 @@ class Correlated(Structure):
         outwards = np.sign(theta)  # correlations reach their bounds where |theta| is large
         if not self.equal:
             outwards[..., : self.k] = -1.0  # and variances zero where their logarithm is low
-        still = change * (1.0 + np.abs(theta)) < _AT_BOUND
+        still = change * (1.0 + np.abs(theta)) < AT_BOUND
         bound = still & (outwards * gradient < 0)
         # behind an autocorrelation of one the partial ones make no difference, wherever they are
         out: np.ndarray = still & bound.any(axis=-1, keepdims=True)

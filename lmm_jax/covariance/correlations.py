@@ -19,6 +19,9 @@ from .structures import Pattern, lower_rows
 
 # Distance of a starting correlation from 1, and its least size.
 _NEAR_ONE, _LEAST = 0.05, 0.02
+# Change of a covariance, in units of the residual variance, by a relative change of theta, that
+# is none.
+AT_BOUND = 1e-6
 # Correlations by the ones that have them as a special case in their interior.
 WITHIN = {
     "cs": ("toep", "symm"),
@@ -80,6 +83,11 @@ class Correlation:
         """Parameters."""
         return 1
 
+    @property
+    def lowest(self) -> float:
+        """Least value of a reported correlation; the largest is one."""
+        return -1.0
+
     def entries(self, c: Any, places: Any) -> Taylor:
         """The matrix with two derivatives.
 
@@ -128,6 +136,14 @@ class Correlation:
             Distances in time, positive.
         """
         raise NotImplementedError
+
+    def idle(self, c: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+        """Which parameters make no difference, (..., m), of a matrix that is regular there.
+
+        As :meth:`Structure.idle` has it.
+        """
+        del gradient
+        return np.zeros(c.shape, bool)
 
     def start(self, rho: Any) -> Any:
         """Parameters, (m,), of correlations near rho at distance one."""
@@ -378,8 +394,13 @@ class Symmetric(Correlation):
     name = "cs"
     linear = True
 
+    @property
+    def lowest(self) -> float:
+        """See :attr:`Correlation.lowest`: that of equal correlations of all rows."""
+        return -1.0 / max(self.width - 1, 1)
+
     def _rho(self, c: Taylor) -> Taylor:
-        least = -1.0 / max(self.width - 1, 1)
+        least = self.lowest
         return least + (1.0 - least) * expit(c)
 
     def entries(self, c: Any, places: Any) -> Taylor:
@@ -392,7 +413,7 @@ class Symmetric(Correlation):
 
     def start(self, rho: Any) -> Any:
         """See :meth:`Correlation.start`."""
-        xp, least = namespace(rho), -1.0 / max(self.width - 1, 1)
+        xp, least = namespace(rho), self.lowest
         share = (self._bounded(rho) - least) / (1.0 - least)
         return xp.log(share / (1.0 - share))[None]
 
@@ -402,7 +423,7 @@ class Symmetric(Correlation):
 
     def of_other(self, c: np.ndarray, other: Any) -> np.ndarray:
         """See :meth:`Correlation.of_other`: the same rho, whose least value is another."""
-        least = -1.0 / max(self.width - 1, 1)
+        least = self.lowest
         share = (other._rho(variables(c)[0]).value - least) / (1.0 - least)
         with np.errstate(all="ignore"):
             return np.log(share) - np.log1p(-share) + np.zeros(1)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..numerics.namespace import namespace
 from ..numerics.taylor import Taylor, constant, exp, expit, powers, stack, tanh, variables
-from .correlations import Correlation, Fading, arctanh, at_visits, cell
+from .correlations import AT_BOUND, Correlation, Fading, arctanh, at_visits, cell
 
 
 def _distances(places: Any) -> Any:
@@ -202,6 +202,20 @@ class Spatial(Correlation):
         at = -xp.log(-xp.log(self._bounded(rho))) / self.power
         return xp.stack([at, xp.full_like(at, -1.5)]) if self.nugget else at[None]
 
+    def idle(self, c: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+        """See :meth:`Correlation.idle`: no nugget, a range without two rows in it."""
+        size = 1.0 + np.abs(c)
+        steps = np.exp(-self.power * c[..., 0])  # at the distance of neighbours
+        apart = steps * np.exp(-steps) * size[..., 0] < AT_BOUND
+        short = (c[..., 0] < 0) & apart & (gradient[..., 0] >= 0)
+        if not self.nugget:
+            return np.asarray(short[..., None])
+        share = 1.0 / (1.0 + np.exp(-c[..., 1]))
+        none = (share * size[..., 1] < AT_BOUND) & (gradient[..., 1] > 0)
+        whole = ((1.0 - share) * size[..., 1] < AT_BOUND) & (gradient[..., 1] < 0)
+        alone = short | whole  # no correlation is left
+        return np.stack([alone, alone | none], axis=-1)
+
     def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
         """See :meth:`Correlation.natural`."""
         out = {"range": self.unit * exp(c[0])}
@@ -232,6 +246,11 @@ class Continuous(Spatial):
 
     __slots__ = ()
     name = "car1"
+
+    @property
+    def lowest(self) -> float:
+        """See :attr:`Correlation.lowest`."""
+        return 0.0
 
     def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
         """See :meth:`Correlation.natural`."""

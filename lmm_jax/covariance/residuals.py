@@ -186,6 +186,13 @@ class ResidualStructure(Structure):
         """See :meth:`Structure.canonical`."""
         return theta
 
+    def idle(self, theta: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+        """See :meth:`Structure.idle`: parameters of the correlation."""
+        m = self.spread.n_params
+        spread = np.zeros((*theta.shape[:-1], m), bool)
+        own = self.correlation.idle(theta[..., m:], gradient[..., m:])
+        return np.concatenate([spread, own], axis=-1)
+
     def mapped(self, theta: np.ndarray, A: np.ndarray) -> np.ndarray:
         """See :meth:`Structure.mapped`."""
         del A

@@ -139,7 +139,8 @@ class FitRecord:
         -------
         DataFrame
             Columns estimate, std_error, lower, upper. Limits are taken on the log scale (standard
-            deviations, ranges), that of atanh (correlations) or of the logit (nugget).
+            deviations, ranges) or of the logit of where a correlation or nugget stands in its
+            range, Fisher's z from -1 to 1. NaN of what is at the end of its range.
 
         Examples
         --------
@@ -152,7 +153,8 @@ class FitRecord:
         """
         level = probability(level, "level")
         values, errors = self.residual_params, self.residual_params_se
-        limits = intervals(list(values.index), values.to_numpy(), errors.to_numpy(), level)
+        structures = () if self.residual is None else self.residual.structures
+        limits = intervals(values, errors, level, structures)
         columns = {"estimate": values, "std_error": errors}
         return pd.DataFrame({**columns, "lower": limits[:, 0], "upper": limits[:, 1]})
 

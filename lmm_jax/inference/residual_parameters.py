@@ -17,7 +17,7 @@ from ..designs.residual import ResidualLabel
 from ..errors import DataError
 from ..inputs.arguments import items, numbers, shown
 from ..inputs.matching import find, spelling
-from ..numerics.taylor import Taylor, exp, stack, variables
+from ..numerics.taylor import Taylor, constant, exp, stack, variables
 from .estimates import Estimates
 
 # The standard deviation that is sigma itself.
@@ -72,7 +72,19 @@ def reported(at: Estimates, structures: Sequence[Structure]) -> tuple[Natural, n
     cov = at.joint_cov[np.ix_(found.at, found.at)]
     with np.errstate(invalid="ignore"):
         errors = np.sqrt(np.sum(J @ cov * J, axis=1))
+    still = _idle(at.theta_layout, structures)[found.at[:-1]]
+    errors[(J[:, :-1][:, still] != 0).any(axis=1)] = np.nan  # at the end of their range
     return Natural(tuple(found.names[i] for i in kept), found.at, values), errors
+
+
+def _idle(theta: np.ndarray, structures: Sequence[Structure]) -> np.ndarray:
+    """Entries of theta at which a covariance is as at the end of its range, (m,)."""
+    places, one = theta_slices(structures), np.ones(theta.size)
+    own = [
+        s.idle(theta[at], one[at]) | s.idle(theta[at], -one[at])
+        for s, at in zip(structures, places, strict=True)
+    ]
+    return np.concatenate(own)
 
 
 def residual_values(thetas: np.ndarray, scale: np.ndarray, label: ResidualLabel) -> np.ndarray:
@@ -114,32 +126,46 @@ def natural_bend(at: Estimates, structures: Sequence[Structure]) -> np.ndarray:
 
 
 # Scales on which the estimates are nearly normal, by the beginning of a name.
-_LOG, _ATANH, _LOGIT = ("sd", "range"), ("corr", "rho", "phi", "theta"), ("nugget",)
+_LOG, _CORRELATIONS, _SHARES = ("sd", "range"), ("corr", "rho", "phi", "theta"), ("nugget",)
 
 
 def intervals(
-    names: Sequence[str], values: np.ndarray, errors: np.ndarray, level: float
+    values: pd.Series[float],
+    errors: pd.Series[float],
+    level: float,
+    structures: Sequence[Structure],
 ) -> np.ndarray:
-    """Limits, (n, 2): on the log scale, that of atanh or of the logit, so that none is outside.
+    """Limits, (n, 2): on the log scale or that of a logit, so that none is outside.
+
+    Of a correlation between a and 1 that is the logit of ``(r - a) / (1 - a)``: Fisher's z where
+    a is -1.
 
     Parameters
     ----------
-    names : sequence of str
-        As :func:`natural_parameters` gives them.
-    values, errors : ndarray, shape (n,)
+    values, errors : Series
+        By names as :func:`natural_parameters` gives them.
     level : float
+    structures : sequence of Structure
+        Of the layout.
     """
+    lowest = {
+        name: s.correlation.lowest
+        for s in structures
+        if isinstance(s, ResidualStructure)
+        for name in s.natural(variables(np.zeros(s.n_params)), constant(np.ones(()), s.n_params))
+    }
     z = special.ndtri(0.5 + 0.5 * level) * np.array([-1.0, 1.0])
-    out = np.empty((len(names), 2))
+    out = np.empty((len(values), 2))
     with np.errstate(all="ignore"):
-        for i, (name, x, se) in enumerate(zip(names, values, errors, strict=True)):
+        for i, (name, x, se) in enumerate(zip(values.index, values, errors, strict=True)):
             kind = name.partition("[")[0]
             if kind in _LOG:
                 out[i] = x * np.exp(z * se / x)
-            elif kind in _ATANH:
-                out[i] = np.tanh(np.arctanh(x) + z * se / ((1.0 - x) * (1.0 + x)))
-            elif kind in _LOGIT:
-                out[i] = special.expit(special.logit(x) + z * se / (x * (1.0 - x)))
+            elif kind in (*_CORRELATIONS, *_SHARES):
+                a = lowest[name] if kind in _CORRELATIONS else 0.0
+                share = (x - a) / (1.0 - a)
+                half = z * se / ((x - a) * (1.0 - share))
+                out[i] = a + (1.0 - a) * special.expit(special.logit(share) + half)
             else:
                 out[i] = x + z * se
     return out
