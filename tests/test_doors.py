@@ -428,8 +428,8 @@ SUBSETS_REFUSED = [
     ("no condition", DATA, "x + 1", "is no condition"),
     ("a constant", DATA, "1 > 0", "is no condition"),
     ("no expression", DATA, "x >", "cannot be evaluated"),
-    ("no row", DATA, np.zeros(N, bool), "no rows"),
-    ("no label", DATA, [], "no rows"),
+    ("no row", DATA, np.zeros(N, bool), "none of the 60 rows"),
+    ("no label", DATA, [], "none of the 60 rows"),
 ]
 # fmt: on
 

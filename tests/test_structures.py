@@ -419,10 +419,12 @@ def test_two_coefficients_of_equal_variance_turned(x64):
     assert_close(one.cov_re, [[(a + b) / 2, (b - a) / 2], [(b - a) / 2, (a + b) / 2]], 1e-6)
 
 
-def test_one_coefficient_has_its_variance_alone():
-    data = rows(31)
-    assert lmm.design("y ~ x + cs(1 | g, hom=True)", data).structures == (Unstructured(1),)
-    assert lmm.fit("y ~ x + cs(1 | g, hom=True)", data).llf == lmm.fit("y ~ x + (1 | g)", data).llf
+@pytest.mark.parametrize("name", ["cs", "ar1", "toep"])
+def test_one_coefficient_is_correlated_with_no_other(name):
+    """nlme's ``corAR1(form = ~ 1 | g)`` is no ``ar1(1 | g)``, which would be a random intercept."""
+    with pytest.raises(lmm.DataError, match=rf"write \(1 \| g\) .* or {name}\(visit \| g\)"):
+        lmm.design(f"y ~ x + {name}(1 | g)", rows(31))
+    assert lmm.design("y ~ x + us(1 | g)", rows(31)).structures == (Unstructured(1),)
 
 
 def test_us_and_diag_are_other_spellings():

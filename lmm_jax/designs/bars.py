@@ -87,6 +87,13 @@ def bar_terms(
         if not matrix.names:
             raise DataError(f"{bar.text} has no columns: write (1 | g) for an intercept")
         k = len(matrix.names)
+        if k == 1 and bar.structure not in ("us", "diag"):
+            raise DataError(
+                f"{bar.text} has one coefficient, which is correlated with no other: write "
+                f"({bar.lhs} | {bar.group_name}) for its variance, or "
+                f"{bar.structure}(visit | {bar.group_name}) for residuals, with `row` for their "
+                "order in place of a visit or time"
+            )
         alone = bar.structure == "diag" and not bar.equal
         for columns in [slice(j, j + 1) for j in range(k)] if alone else [slice(0, k)]:
             names = tuple(matrix.names[columns])
