@@ -169,6 +169,9 @@ MODELS: list[Row] = [
     ("missing label in arrays", lambda: arrays(groups=np.where(FIRST, None, DATA["g"])), DataError, "'groups'"),
     ("constant y", lambda: fit(data=having(y=3.3)), DataError, "'y' is constant"),
     ("y is the offset", lambda: fit(offset="y"), DataError, "constant"),
+    ("variances beyond floats", lambda: fit(data=having(y=1e156 * DATA["y"])), DataError, "leave the range of floats"),
+    ("variances of no size", lambda: fit(data=having(y=1e-170 * DATA["y"])), DataError, "leave the range of floats"),
+    ("x of no size in sums", lambda: fit(lmm.summarize(FORMULA, having(x=1e-290 * DATA["x"])), None), DataError, "`x` reaches"),
     ("x of no size", lambda: fit(data=having(x=1e-290 * DATA["x"])), DataError, "`x` reaches .*another unit"),
     ("x beyond floats", lambda: fit(data=having(x=1e160 * DATA["x"])), DataError, "`x` reaches .*another unit"),
     ("z of no size", lambda: fit("y ~ x + (0 + z | g)", having(z=1e-160 * DATA["z"])), DataError, "`z` reaches .*another unit"),
@@ -382,7 +385,7 @@ ODD_RIGHT = [
     ("y of objects", lambda: fit(data=having(y=DATA["y"].astype(object))), lambda: fit()),
     ("y named by a word of Python", lambda: fit("lambda ~ x + (1 | g)", named(y="lambda")), lambda: fit("y ~ x + (1 | g)", DATA)),
     ("pd.NA among objects", lambda: fit(data=having(x=DATA["x"].astype(object).where(HOLE, pd.NA))), lambda: fit(data=DROPPED)),
-    ("large y", lambda: fit(data=having(y=DATA["y"] * 2.0**600)).fe_params / 2.0**600, lambda: fitted().fe_params),
+    ("large y", lambda: fit(data=having(y=DATA["y"] * 2.0**490)).fe_params / 2.0**490, lambda: fitted().fe_params),
     ("large x", lambda: fit(data=having(x=DATA["x"] * 2.0**390)).fe_params * [1, 2.0**390], lambda: fitted().fe_params),
     ("rank counted after dropping", lambda: fit("y ~ x + I(2 * x) + I(3 * x) + (1 | g)", DATA[4:8]), lambda: fit(data=DATA[4:8])),
 ]

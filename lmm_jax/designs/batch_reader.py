@@ -11,7 +11,7 @@ import pandas as pd
 from ..errors import DataError, UnknownLabel
 from ..formulas import matrices as mat
 from ..inputs.matching import distinct, find, shown
-from .checks import check_weights, finite_vector
+from .checks import check_units, check_weights, finite_vector
 from .data_frames import as_pandas
 from .row_wise import Company, check_row_wise
 from .rows import complete_rows
@@ -165,11 +165,12 @@ def _check(
     weights: np.ndarray | None,
     schema: Schema,
 ) -> None:
-    """Finite numbers, positive weights."""
+    """What :func:`lmm_jax.designs.checks.check_shapes` checks, of a batch."""
     finite_vector(y, "the response")
-    finite_vector(X, "the fixed-effects design")
+    check_units(finite_vector(X, "the fixed-effects design"), schema.names)
     for values, term in zip(Z, schema.terms, strict=True):
-        finite_vector(values, f"the random-effects design of {term.text}")
+        found = finite_vector(values, f"the random-effects design of {term.text}")
+        check_units(found.reshape(-1, len(term.names)), term.names)
     if weights is not None:
         check_weights(weights)
 
