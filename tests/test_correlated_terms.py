@@ -405,3 +405,19 @@ def test_second_derivatives_of_the_term_are_asked_for():
 def test_refused(term, message):
     with pytest.raises(lmm.FormulaError, match=message):
         lmm.design(f"y ~ x + {term}", rows())
+
+
+def test_enough_groups_do_not_rule_out_a_second_optimum():
+    """Twenty groups, where a fit of partial correlations ended below its special cases."""
+    rng = np.random.default_rng(31)
+    g, f = np.repeat(np.arange(20), 12), np.tile(np.repeat(np.arange(4), 3), 20)
+    data = pd.DataFrame({"g": g, "f": f.astype(str), "x": rng.normal(size=240)})
+    rng.normal(size=240)
+    y = rng.normal(size=20)[g] * rng.choice([0.2, 1])
+    y += 0.4 * rng.normal(size=(20, 4))[g, f] * rng.choice([0.2, 1])
+    y += 0.4 * data["x"] * rng.normal(size=20)[g] * rng.choice([0.2, 1]) + rng.normal(size=240)
+    names = ("diag(0 + f | g)", "ar1(0 + f | g, hom=False)", "ad(0 + f | g, hom=True)")
+    large = lmm.fit("y ~ f + ad(0 + f | g)", data.assign(y=y), reml=False, runtime="numpy").llf
+    for name in names:
+        small = lmm.fit(f"y ~ f + {name}", data.assign(y=y), reml=False, runtime="numpy").llf
+        assert large > small - 1e-6, name
