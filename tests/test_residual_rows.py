@@ -796,3 +796,25 @@ def test_a_subject_that_was_not_seen_is_refused():
         fit.predict(new, conditional=True)
     known = fit.predict(new, conditional=True, new_levels="population")
     assert_close(known, fit.predict(new), 1e-12)
+
+
+ENDS = {
+    "no correlation": ("(1 | Subject)", "(1 | Subject) + sp_exp(age | Subject)", 1),
+    "no correlation in time": ("(1 | Subject)", "(1 | Subject) + car1(age | Subject)", 1),
+    "no nugget": ("sp_exp(age | Subject)", "sp_exp(age | Subject, nugget=True)", 1),
+    "neither": ("(1 | Subject)", "(1 | Subject) + sp_exp(age | Subject, nugget=True)", 2),
+}
+
+
+@pytest.mark.parametrize(("small", "large", "ends"), ENDS.values(), ids=ENDS)
+def test_ends_of_ranges_of_residuals(small, large, ends):
+    one, two = (lmm.fit(f"distance ~ age * Sex + {text}", DATA) for text in (small, large))
+    row = lmm.anova(one, two, refit=False).iloc[1]
+    chisq = 2 * (two.llf - one.llf)
+    assert row["df"] == ends and row["chisq"] > -1e-6
+    assert_close(row["p_value"], stats.chi2.sf(chisq, ends), 1e-6)
+    if ends == 1:
+        mixture = 0.5 * (chisq <= 1e-7) + 0.5 * stats.chi2.sf(chisq, 1)
+        assert_close(row["p_boundary"], mixture, 1e-6)
+    else:
+        assert np.isnan(row["p_boundary"])

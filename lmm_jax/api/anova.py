@@ -74,7 +74,8 @@ def anova(
     -------
     pandas.DataFrame
         Of one fit the table of :meth:`LMMResults.anova`. Of several a row a fit: npar, aic,
-        bic, llf, deviance, chisq, df, p_value. Where random effects differ ``p_boundary`` is
+        bic, llf, deviance, chisq, df, p_value. Where variances of random effects, or a nugget or
+        range of residuals, are at the end of their range in the smaller model ``p_boundary`` is
         that of :func:`lmm_jax.inference.boundary.boundary_p_value`; ``p_value`` is that of the
         chi-square distribution, as lme4 prints it, which is too large then. With ``df_method``:
         npar, df_num, df_denom, f, p_value (or chisq, df, p_value for "normal").
@@ -212,7 +213,7 @@ def _likelihood_table(fits: Sequence[LMMResults], steps: Sequence[Difference]) -
             row |= _ratio(fits[i - 1], one, steps[i - 1])
         rows.append(row)
     out = pd.DataFrame(rows, index=pd.Index(unique(_name(one) for one in fits), name="model"))
-    return out if any(step.random for step in steps) else out.drop(columns="p_boundary")
+    return out if any(step.ends for step in steps) else out.drop(columns="p_boundary")
 
 
 def _ratio(small: LMMResults, large: LMMResults, step: Difference) -> dict[str, float]:
@@ -224,12 +225,12 @@ def _ratio(small: LMMResults, large: LMMResults, step: Difference) -> dict[str, 
             ConvergenceWarning,
         )
     out: dict[str, float] = {"chisq": chisq, "df": df, "p_value": chi2_tail(chisq, df)}
-    if step.random:
+    if step.ends:
         out["p_boundary"] = float("nan")
         grown = _grown(small, large)
-        if sum(count for count, _ in step.random) == 1:
+        if step.ends == 1:
             out["p_boundary"] = boundary_p_value(chisq, df)
-        elif grown is not None and not step.fixed:
+        elif grown is not None and not step.fixed and not step.residual:
             out["p_boundary"] = boundary_p_value_of(large, small, chisq, *grown)
     return out
 

@@ -11,7 +11,7 @@ import numpy as np
 from .design import Design, assemble
 from .fixed_terms import term_names
 from .from_formula import outer_group
-from .residual_nesting import is_special_case
+from .residual_nesting import residual_ends
 from .term_nesting import added, spans
 from .terms import RandomTerm
 
@@ -21,6 +21,12 @@ class Difference(NamedTuple):
 
     fixed: bool  # other fixed effects
     random: tuple[tuple[int, int], ...]  # as `added` says
+    residual: int = 0  # as `residual_ends` says
+
+    @property
+    def ends(self) -> int:
+        """Parameters that are at the end of their range in the smaller model."""
+        return self.residual + sum(count for count, _ in self.random)
 
 
 def why_incomparable(small: Design, large: Design) -> str | None:
@@ -47,11 +53,12 @@ def _same(a: np.ndarray | None, b: np.ndarray | None, default: float) -> bool:
 
 def difference(small: Design, large: Design) -> Difference | None:
     """What the larger model adds; None if the smaller one is no special case of it."""
-    if not spans(large.exog, small.exog) or not is_special_case(small.residual, large.residual):
+    ends = residual_ends(small.residual, large.residual)
+    if ends is None or not spans(large.exog, small.exog):
         return None
     fixed = small.exog.shape[1] < large.exog.shape[1]
     new = added(small.terms, large.terms)
-    return None if new is None else Difference(fixed, tuple(new))
+    return None if new is None else Difference(fixed, tuple(new), ends)
 
 
 def restriction(small: Design, large: Design) -> np.ndarray:

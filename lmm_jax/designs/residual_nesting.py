@@ -12,13 +12,26 @@ from .residual import Residual
 _SPATIAL = ("car1", "sp_exp", "sp_gau")
 
 
-def is_special_case(small: Residual | None, large: Residual | None) -> bool:
-    """Whether a residual covariance is what another is at some of its parameters.
+def residual_ends(small: Residual | None, large: Residual | None) -> int | None:
+    """Parameters of a residual covariance at the end of their range where it is another one.
 
-    None stands for independent residuals of one variance.
+    None where it is never; no covariance stands for independent residuals of one variance. What
+    is untold in the smaller one, such as the nugget of no correlation, counts as well.
     """
-    if small is None or large is None:
-        return small is None and (large is None or large.term.correlation not in _SPATIAL)
+    if large is None or not _is_special_case(small, large):
+        return 0 if small is None and large is None else None
+    own = "" if small is None else small.term.correlation
+    if own:
+        return int(large.term.nugget and not small.term.nugget)  # type: ignore[union-attr]
+    if large.term.correlation == "arma11":
+        return 2  # any phi = -theta
+    return 1 + large.term.nugget if large.term.correlation in _SPATIAL else 0
+
+
+def _is_special_case(small: Residual | None, large: Residual) -> bool:
+    """Whether a residual covariance is what another is at some of its parameters."""
+    if small is None:
+        return True
     return (
         (small.arms is None or divide_alike(small.rows.arm, large.rows.arm))
         and _correlation_within(small, large)
@@ -29,7 +42,7 @@ def is_special_case(small: Residual | None, large: Residual | None) -> bool:
 def _correlation_within(small: Residual, large: Residual) -> bool:
     own, other = small.term.correlation, large.term.correlation
     if not own:
-        return other not in _SPATIAL
+        return True
     if own != other and other not in WITHIN.get(own, ()):
         return False
     if small.term.nugget and not large.term.nugget:
