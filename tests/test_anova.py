@@ -510,3 +510,18 @@ def test_likelihood_ratios_of_terms_have_no_method_of_degrees_of_freedom():
     with pytest.raises(lmm.DataError, match="df_method belongs to F tests"):
         lmm.drop1(lmm.fit("yld ~ Nf + (1 | Block)", lmm.load_dataset("oats")), "chisq",
                   df_method="satterthwaite")  # fmt: skip
+
+
+def test_criteria_of_models_that_are_no_special_cases():
+    fits = [lmm.fit(f"Reaction ~ Days + {term}", SLEEP) for term in ("(1 | Subject)", "diag(Days)")]
+    table = lmm.anova(*fits, refit=False, test=False)
+    assert table.columns.tolist() == ["npar", "aic", "bic", "llf", "deviance"]
+    ordered = sorted(fits, key=lambda one: one.n_params)
+    assert table["aic"].tolist() == [one.aic for one in ordered]
+    assert table["bic"].tolist() == [one.bic for one in ordered]
+    by_ml = lmm.anova(*fits, test=False)["llf"].tolist()
+    assert by_ml == [lmm.fit(one.design, reml=False).llf for one in ordered]
+    with pytest.raises(DataError, match="fitted to 176 and 180 rows"):
+        lmm.anova(lmm.fit(INTERCEPTS, SLEEP, subset=np.arange(180) > 3), fits[0], test=False)
+    with pytest.raises(DataError, match="belong to tests"):
+        lmm.anova(*fits, test=False, bootstrap=10)

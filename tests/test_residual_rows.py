@@ -818,3 +818,11 @@ def test_ends_of_ranges_of_residuals(small, large, ends):
         assert_close(row["p_boundary"], mixture, 1e-6)
     else:
         assert np.isnan(row["p_boundary"])
+
+
+def test_no_random_effects_make_an_empty_table():
+    table = lmm.fit("distance ~ age + ar1(visit | Subject)", DATA).random_effects_frame()
+    assert len(table) == 0
+    assert table.columns.tolist() == [
+        *("factor", "term", "level", "estimate", "std_error", "conf_low", "conf_high")
+    ]

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..capabilities import require
+from ..designs.design import Design
 from ..designs.nesting import (
     Difference,
     difference,
@@ -44,6 +45,7 @@ def anova(
     refit: bool = True,
     bootstrap: int | None = None,
     seed: int | None = None,
+    test: bool = True,
 ) -> pd.DataFrame:
     """Analysis of variance of one fit; likelihood ratio or F tests of several.
 
@@ -69,6 +71,9 @@ def anova(
         It is exact for variances too, whose ratios have no chi-square distribution.
     seed : int, optional
         Of the bootstrap.
+    test : bool
+        Of several: ``test=False`` gives their log-likelihoods and information criteria alone,
+        whether or not one is a special case of another, as nlme's.
 
     Returns
     -------
@@ -116,6 +121,8 @@ def anova(
     if not others:
         if bootstrap is not None or seed is not None or not refit:
             raise DataError("refit, bootstrap and seed belong to comparisons of several fits")
+        if not flag(test, "test"):
+            raise DataError("test belongs to comparisons of several fits")
         return res.anova(type, df_method=df_method, marginal=marginal)
     for name, given in {"type": type != 3, "marginal": marginal != "lmertest"}.items():
         if given:
@@ -127,6 +134,10 @@ def anova(
     refit = flag(refit, "refit")
     n = None if bootstrap is None else whole_number(bootstrap, "bootstrap", least=1)
     fits.sort(key=lambda one: one.n_params)
+    if not flag(test, "test"):
+        if n is not None or seed is not None or df_method is not None:
+            raise DataError("test=False: bootstrap, seed and df_method belong to tests")
+        return _untested(fits, refit=refit)
     steps = [_step(small, large) for small, large in pairwise(fits)]
     if df_method is not None:
         if not refit or n is not None or seed is not None:
@@ -150,19 +161,34 @@ def anova(
     return table(found_table, "Likelihood ratio tests")
 
 
-def _step(small: LMMResults, large: LMMResults) -> Difference:
-    """What the larger model adds to the smaller one."""
+def _untested(fits: list[LMMResults], *, refit: bool) -> pd.DataFrame:
+    """A row a fit, of the same rows."""
+    for small, large in pairwise(fits):
+        _designs(small, large)
+    if refit:
+        fits = [by_ml(one) for one in fits]
+    names = ["npar", "aic", "bic", "llf", "deviance"]
+    return table(_criteria(fits)[names], "Information criteria")
+
+
+def _designs(small: LMMResults, large: LMMResults) -> tuple[Design, Design]:
+    """Designs of two fits whose likelihoods can be compared."""
     a, b = small.design, large.design
     assert a is not None and b is not None  # require has looked
-    names = f"{_name(small)} and {_name(large)} cannot be compared"
     reason = why_incomparable(a, b)
     if reason is not None:
-        raise DataError(f"{names}: {reason}")
-    found = difference(a, b)
+        raise DataError(f"{_name(small)} and {_name(large)} cannot be compared: {reason}")
+    return a, b
+
+
+def _step(small: LMMResults, large: LMMResults) -> Difference:
+    """What the larger model adds to the smaller one."""
+    found = difference(*_designs(small, large))
+    names = f"{_name(small)} and {_name(large)} cannot be compared"
     if found is None:
         raise DataError(
             f"{names}: the one with fewer parameters is no special case of the other, so their "
-            "likelihood ratio has no known distribution; compare aic or bic"
+            "likelihood ratio has no known distribution; test=False gives aic and bic"
         )
     if small.n_params == large.n_params:
         raise DataError(f"{names}: they have the same number of parameters")
@@ -204,16 +230,22 @@ def _restrictions_table(
 
 def _likelihood_table(fits: Sequence[LMMResults], steps: Sequence[Difference]) -> pd.DataFrame:
     """A row a fit, compared with the one before."""
-    rows = []
-    for i, one in enumerate(fits):
-        row = {"npar": one.n_params, "aic": one.aic, "bic": one.bic, "llf": one.llf,
-               "deviance": -2.0 * one.llf, "chisq": np.nan, "df": 0,
-               "p_value": np.nan, "p_boundary": np.nan}  # fmt: skip
-        if i:
-            row |= _ratio(fits[i - 1], one, steps[i - 1])
-        rows.append(row)
-    out = pd.DataFrame(rows, index=pd.Index(unique(_name(one) for one in fits), name="model"))
+    out = _criteria(fits)
+    ratios: list[dict[str, float]] = [{"df": 0}]
+    ratios += [_ratio(*pair, step) for pair, step in zip(pairwise(fits), steps, strict=True)]
+    for name in ("chisq", "df", "p_value", "p_boundary"):
+        out[name] = [row.get(name, np.nan) for row in ratios]
     return out if any(step.ends for step in steps) else out.drop(columns="p_boundary")
+
+
+def _criteria(fits: Sequence[LMMResults]) -> pd.DataFrame:
+    """Log-likelihoods and information criteria, a row a fit."""
+    rows = [
+        {"npar": one.n_params, "aic": one.aic, "bic": one.bic, "llf": one.llf,
+         "deviance": -2.0 * one.llf}
+        for one in fits
+    ]  # fmt: skip
+    return pd.DataFrame(rows, index=pd.Index(unique(_name(one) for one in fits), name="model"))
 
 
 def _ratio(small: LMMResults, large: LMMResults, step: Difference) -> dict[str, float]:

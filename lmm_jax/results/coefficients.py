@@ -44,7 +44,7 @@ def effects_table(
     quantile = special.ndtri(0.5 + 0.5 * probability(conf_level, "conf_level"))
     out = long_table(effects)
     errors = [covariances[factor].std_errors.to_numpy().ravel("F") for factor in effects]
-    out["std_error"] = np.concatenate(errors)
+    out["std_error"] = np.concatenate([np.zeros(0), *errors])
     out["conf_low"] = out["estimate"] - quantile * out["std_error"]
     out["conf_high"] = out["estimate"] + quantile * out["std_error"]
     notes = (f"Limits of level {conf_level:g}, at known covariances",)

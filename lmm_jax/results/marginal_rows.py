@@ -72,7 +72,9 @@ def marginal_means(
     slope = None
     if var is not None:
         if not isinstance(var, str) or var not in known.covariates:
-            raise DataError(f"var={shown(var)}: the covariates are {', '.join(known.covariates)}")
+            there = ", ".join(known.covariates)
+            what = f"the covariates are {there}" if there else "the model has no covariate"
+            raise DataError(f"var={shown(var)}: {what}")
         covariate = known.covariates[var]
         slope = var, _STEP * (covariate.high - covariate.low)
     grid = _grid(known, _values(fit, known, at, cov_reduce), asked)
