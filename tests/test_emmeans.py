@@ -482,7 +482,7 @@ REFUSED = [
     (lambda r: lmm.emmeans(r, "Nf", weights=[1.0, 2.0]), "3 numbers are averaged over"),
     (lambda r: lmm.emmeans(r, []), "name a variable"),
     (lambda r: lmm.emmeans(r, "Nf", cov_reduce="median"), "choose from mean, range"),
-    (lambda r: lmm.emtrends(r, "Nf", "Variety"), "the covariates are"),
+    (lambda r: lmm.emtrends(r, "Nf", "Variety"), "the model has no covariate"),
     (lambda r: lmm.emmeans(r, "Nf").contrast("pairs"), "did you mean 'pairwise'"),
     (lambda r: lmm.emmeans(r, "Nf").contrast({"a": [1, -1]}), "4 finite numbers"),
     (lambda r: lmm.emmeans(r, "Nf").contrast("eff", by="Block"), "there are the columns"),
