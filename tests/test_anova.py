@@ -525,3 +525,12 @@ def test_criteria_of_models_that_are_no_special_cases():
         lmm.anova(lmm.fit(INTERCEPTS, SLEEP, subset=np.arange(180) > 3), fits[0], test=False)
     with pytest.raises(DataError, match="belong to tests"):
         lmm.anova(*fits, test=False, bootstrap=10)
+
+
+def test_criteria_of_other_likelihoods_are_refused():
+    by_reml = lmm.fit(SLOPES, SLEEP)
+    with pytest.raises(DataError, match="other fixed effects"):
+        without = lmm.fit("Reaction ~ (Days | Subject)", SLEEP)
+        lmm.anova(by_reml, without, refit=False, test=False)
+    with pytest.raises(DataError, match="another by ML"):
+        lmm.anova(by_reml, lmm.fit(INTERCEPTS, SLEEP, reml=False), refit=False, test=False)

@@ -537,3 +537,16 @@ def test_the_interval_of_phi_stays_above_zero():
     ends = special.expit(logit + special.ndtri([0.025, 0.975]) * found["std_error"] / half)
     assert 0 < ends[0] < found["estimate"]
     assert_close([found["lower"], found["upper"]], ends, 1e-10)
+
+
+def test_a_range_that_few_close_rows_tell_has_an_error():
+    """Pairs a tenth of a range apart among rows that are many ranges apart."""
+    rng = np.random.default_rng(0)
+    g = np.repeat(np.arange(60), 4)
+    t = np.tile([0.0, 0.01, 5.0, 10.0], 60)
+    t = np.where((g >= 36) & (t == 0.01), 2.5, t)
+    near = np.exp(-np.abs(t[:, None] - t[None]) / 0.05) * (g[:, None] == g[None])
+    y = np.linalg.cholesky(near) @ rng.normal(size=240)
+    found = lmm.fit("y ~ 1 + sp_exp(t | g)", pd.DataFrame({"g": g, "t": t, "y": y}))
+    row = found.residual_intervals().loc["range"]
+    assert 0 < row["lower"] < row["estimate"] < row["upper"] < 1

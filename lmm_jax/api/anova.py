@@ -17,6 +17,7 @@ from ..designs.nesting import (
     restriction,
     why_incomparable,
 )
+from ..designs.term_nesting import spans
 from ..errors import ConvergenceWarning, DataError, warn_user
 from ..inference.boundary import boundary_p_value, chi2_tail
 from ..inference.null_information import boundary_p_value_of
@@ -33,6 +34,10 @@ from .simulate import draws_in_chunks
 
 # A likelihood ratio that no rounding explains.
 _LESS = -1e-4
+_RESTRICTED = (
+    "restricted likelihoods of models with other fixed effects cannot be compared: leave "
+    "refit=True, which fits them by ML"
+)
 
 
 @hinted
@@ -146,12 +151,8 @@ def anova(
     if refit:
         fits = [by_ml(one) for one in fits]
     elif any(one.reml for one in fits) and any(step.fixed for step in steps):
-        raise DataError(
-            "restricted likelihoods of models with other fixed effects cannot be compared: leave "
-            "refit=True, which fits them by ML"
-        )
-    if len({one.reml for one in fits}) > 1:
-        raise DataError("one model was fitted by REML and another by ML: leave refit=True")
+        raise DataError(_RESTRICTED)
+    _same_criterion(fits)
     found_table = _likelihood_table(fits, steps)
     if n is not None:
         pairs = pairwise(fits)
@@ -163,12 +164,21 @@ def anova(
 
 def _untested(fits: list[LMMResults], *, refit: bool) -> pd.DataFrame:
     """A row a fit, of the same rows."""
-    for small, large in pairwise(fits):
-        _designs(small, large)
+    pairs = [_designs(small, large) for small, large in pairwise(fits)]
     if refit:
         fits = [by_ml(one) for one in fits]
+    elif any(one.reml for one in fits) and not all(
+        spans(a.exog, b.exog) and spans(b.exog, a.exog) for a, b in pairs
+    ):
+        raise DataError(_RESTRICTED)
+    _same_criterion(fits)
     names = ["npar", "aic", "bic", "llf", "deviance"]
     return table(_criteria(fits)[names], "Information criteria")
+
+
+def _same_criterion(fits: Sequence[LMMResults]) -> None:
+    if len({one.reml for one in fits}) > 1:
+        raise DataError("one model was fitted by REML and another by ML: leave refit=True")
 
 
 def _designs(small: LMMResults, large: LMMResults) -> tuple[Design, Design]:

@@ -65,7 +65,8 @@ class Correlation:
     width : int
         Rows of the largest subject.
     gap : float
-        Typical distance of neighbours, in whole numbers, where distances are in no unit.
+        Typical distance of neighbours, in whole numbers, where distances are in no unit; where
+        they are in one, the shortest distance.
     """
 
     levels: tuple[str, ...] = ()

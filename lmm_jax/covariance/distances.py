@@ -205,7 +205,7 @@ class Spatial(Correlation):
     def idle(self, c: np.ndarray, gradient: np.ndarray) -> np.ndarray:
         """See :meth:`Correlation.idle`: no nugget, a range without two rows in it."""
         size = 1.0 + np.abs(c)
-        steps = np.exp(-self.power * c[..., 0])  # at the distance of neighbours
+        steps = (self.gap * np.exp(-c[..., 0])) ** self.power  # at the shortest distance
         apart = steps * np.exp(-steps) * size[..., 0] < AT_BOUND
         short = (c[..., 0] < 0) & apart & (gradient[..., 0] >= 0)
         if not self.nugget:

@@ -101,11 +101,11 @@ def residual_of_rows(
             "random slope is meant"
         )
     if issubclass(kind, Spatial):
-        unit = _neighbours(at, subject)
-        options |= {"unit": unit, "nugget": term.nugget}
+        unit, least = _neighbours(at, subject)
+        options |= {"unit": unit, "nugget": term.nugget, "gap": least / unit}
         at = at / unit
     elif kind in (Autoregressive, MovingAverage):
-        options["gap"] = max(_neighbours(at, subject), 1.0)
+        options["gap"] = max(_neighbours(at, subject)[0], 1.0)
     counts = np.bincount(subject, minlength=n_subjects)
     structures = tuple(
         ResidualStructure(
@@ -287,8 +287,11 @@ def _check_repeats(
     )
 
 
-def _neighbours(at: np.ndarray, subject: np.ndarray) -> float:
-    """A power of two near the median distance of a row from the next one of its subject."""
+def _neighbours(at: np.ndarray, subject: np.ndarray) -> tuple[float, float]:
+    """Powers of two near the median distance of a row from the next one of its subject.
+
+    And one that no distance is below, of subjects and rows that are looked at.
+    """
     order = np.argsort(subject, kind="stable")
     edges = np.flatnonzero(np.diff(subject[order])) + 1
     found = np.zeros(0)
@@ -298,4 +301,7 @@ def _neighbours(at: np.ndarray, subject: np.ndarray) -> float:
         apart = np.sqrt(np.sum(gaps**2, axis=0))
         nearest = np.where(apart > 0, apart, np.inf).min(axis=0, initial=np.inf)
         found = np.append(found, nearest[np.isfinite(nearest)])
-    return float(2.0 ** np.round(np.log2(np.median(found)))) if found.size else 1.0
+    if not found.size:
+        return 1.0, 1.0
+    typical, least = np.log2([np.median(found), found.min()])
+    return float(2.0 ** np.round(typical)), float(2.0 ** np.floor(least))

@@ -209,7 +209,8 @@ def _said(term: RandomTerm, block: _Block) -> Pattern | int | None:
         return None
     if _proportional(term.values[:, 0, 0], other.values[:, 0].sum(axis=1)):
         # of a level that meets one coefficient only covariances are not to be seen
-        return _APART if _one_a_level(other) else _ONES
+        alone = other.relationship is None and _one_a_level(other)
+        return _APART if alone else _ONES
     return _place(term, other)
 
 
