@@ -8,6 +8,7 @@ import pytest
 
 import lmm_jax as lmm
 from lmm_jax import DataError
+from lmm_jax.designs.term_nesting import added
 
 # A term of g, and its special cases among the others: those whose covariance it reaches.
 TERMS = {
@@ -141,8 +142,6 @@ def test_a_component_is_no_special_case_of_related_levels():
     ],
 )
 def test_lone_coefficients(small, large, ends):
-    from lmm_jax.designs.term_nesting import added
-
     data = lmm.load_dataset("orthodont")
     data = data.assign(Age=data["age"].astype(str), Half=np.where(data["age"] > 11, "old", "new"))
     one, two = (

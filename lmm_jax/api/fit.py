@@ -338,11 +338,11 @@ def _label(run: Run, model: Design, *, reml: bool, df_method: str, runtime: str)
 
 def _check_range(at: Estimates, model: Design) -> None:
     """Refuse units in which variances leave the range of floats."""
+    if not np.isfinite(at.deviance):
+        return  # there is no fit
     with np.errstate(over="ignore"):
         variances = np.append(at.scale * np.diagonal(at.cov_beta), at.scale)
     known = variances[variances != 0] if model.held is not None else variances
-    if not np.isfinite(at.deviance):
-        return  # there is no fit
     if not np.isfinite(known).all() or (known < _LEAST_VARIANCE).any():
         raise DataError(
             f"variances of {model.endog_name!r} or of its fixed effects leave the range of floats: "

@@ -64,6 +64,19 @@ def warn_of_order(what: str, labels: Sequence[str]) -> None:
         )
 
 
+def _check_count(bar: fml.Bar, k: int) -> None:
+    """A term has coefficients, and several of them where they are correlated."""
+    if k == 0:
+        raise DataError(f"{bar.text} has no columns: write (1 | g) for an intercept")
+    if k == 1 and bar.structure not in ("us", "diag"):
+        raise DataError(
+            f"{bar.text} has one coefficient, which is correlated with no other: write "
+            f"({bar.lhs} | {bar.group_name}) for its variance, or "
+            f"{bar.structure}(visit | {bar.group_name}) for residuals, with `row` for their "
+            "order in place of a visit or time"
+        )
+
+
 def bar_terms(
     bars: Sequence[fml.Bar],
     data: pd.DataFrame,
@@ -84,16 +97,8 @@ def bar_terms(
             factors[bar.group] = group_factor(bar.group, data, context)
         codes, levels = factors[bar.group]
         matrix = built[bar.lhs] if bar.lhs in built else mat.build(bar.lhs, data, context=context)
-        if not matrix.names:
-            raise DataError(f"{bar.text} has no columns: write (1 | g) for an intercept")
         k = len(matrix.names)
-        if k == 1 and bar.structure not in ("us", "diag"):
-            raise DataError(
-                f"{bar.text} has one coefficient, which is correlated with no other: write "
-                f"({bar.lhs} | {bar.group_name}) for its variance, or "
-                f"{bar.structure}(visit | {bar.group_name}) for residuals, with `row` for their "
-                "order in place of a visit or time"
-            )
+        _check_count(bar, k)
         alone = bar.structure == "diag" and not bar.equal
         for columns in [slice(j, j + 1) for j in range(k)] if alone else [slice(0, k)]:
             names = tuple(matrix.names[columns])
