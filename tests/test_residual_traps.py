@@ -480,8 +480,8 @@ def test_the_highest_of_several_optima():
     result = lmm.fit(formula, RATS)
     assert abs(result.llf - -563.884139) < 1e-5
     assert abs(result.residual_params["range"] - 17.15) < 0.005
-    without = RATS[RATS["Rat"] != "3"]  # the best of three start values of nlme is -534.6669
-    assert lmm.fit(formula.replace("exp", "gau"), without).llf > -534.6669
+    without = RATS[RATS["Rat"] != "3"]  # the best that nlme found from three start values
+    assert lmm.fit(formula.replace("exp", "gau"), without).llf > -533.2499771 - 1e-5
 
 
 def noise(seed, rho):
