@@ -45,6 +45,17 @@ def add_block(total: Array, part: Array, row: int, column: int) -> Array:
     return sums
 
 
+def plus_identity(M: Array) -> Array:
+    """``M + I`` of every block, (N, N, ...): a matrix with ones added on its diagonal."""
+    xp = namespace(M)
+    if xp is not NUMPY:
+        return M + xp.eye(M.shape[0], dtype=M.dtype).reshape(M.shape[:2] + (1,) * (M.ndim - 2))
+    own: Any = M
+    at = np.arange(len(own))
+    own[at, at] += 1.0
+    return own
+
+
 def settled(arrays: _T) -> _T:
     """Arrays that are there before anything uses them: none is made twice, or copied to be kept."""
     leaves = arrays if isinstance(arrays, tuple) else (arrays,)

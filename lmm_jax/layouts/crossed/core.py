@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from ...numerics.in_place import settled
+from ...numerics.in_place import plus_identity, settled
 from ...numerics.inverses import rough_inverse, spd_inverse
 from ...numerics.linalg import exact, total_product
 from ...numerics.namespace import NUMPY, custom_jvp, namespace
@@ -141,7 +141,7 @@ def solve_core(
     xp = namespace(A, b, blocks)
     lower = [L.T for L in blocks]
     half = scale_columns(lower, widths, A)  # A Lambda
-    K = scale_rows(lower, widths, half) + xp.eye(A.shape[0], dtype=A.dtype)[:, :, None]
+    K = plus_identity(scale_rows(lower, widths, half))
     K, diagonal = settled((K, _diagonals(K)))
     single = False
     if rough:
