@@ -299,6 +299,7 @@ DEPENDENT = [
     ("a sum of others", "y ~ x + I(2 * x - 1) + (1 | g)", DATA, "dropped I"),
     ("two of them", "y ~ x + k + m + (1 | g)", having(k=1e6, m=DATA["x"] / 1e6), "dropped k, m"),
     ("a factor of one level", "y ~ x + k + (1 | g)", having(k="a"), "`k` has one level only"),
+    ("rounding", "y ~ x + k + (1 | g)", having(k=1e7 * (1 + 1e-15 * DATA["x"])), "dropped k"),
 ]
 # fmt: on
 

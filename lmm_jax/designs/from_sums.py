@@ -28,7 +28,7 @@ from .design import Design, FixedSource
 from .from_formula import outer_group
 from .identification import LevelProducts, Moments, summed_moments
 from .row_sums import RowSums
-from .sum_arrays import distinct_rows, independent, link_blocks
+from .sum_arrays import distinct_rows, link_blocks
 from .terms import RandomTerm, independent_groups, most_levels_first
 
 
@@ -215,10 +215,14 @@ def _check_categories(sums: RowSums) -> None:
 def _assemble(sums: RowSums) -> Design:
     """Terms, checks, layout."""
     names = sums.schema.names
-    kept = tuple(independent(sums.gram[:-1, :-1]))
+    kept = tuple(sums.independent_columns())
     if len(kept) < len(names):
         gone = ", ".join(name for j, name in enumerate(names) if j not in kept)
-        warn_user(f"the fixed-effects design is rank deficient: dropped {gone}", RankWarning)
+        warn_user(
+            f"the fixed-effects design is rank deficient: dropped {gone} (sums keep half of the "
+            "digits, and rows in memory tell apart columns that agree to more than five)",
+            RankWarning,
+        )
     check_rank(sums.n_rows, len(kept))
     made = _Terms(sums, kept)
     check_levels(made.terms)

@@ -20,6 +20,7 @@ from ..layouts.stream_compress import Digits, fixed_digits, whiteners_of
 from ..reprs import folded, public
 from .arrow_sums import from_arrow, to_arrow
 from .batch_reader import Batch, no_batch
+from .checks import CONSTANT_TOL
 from .schema import Schema
 from .sum_arrays import SumArrays, add_up, distinct_rows, independent
 
@@ -58,11 +59,26 @@ class RowSums(SumArrays):
         Of y where X explains nearly all of it, and of X and of a term where columns nearly agree,
         as 1 and a covariate do whose mean is large. The fit says what the groups take besides.
         """
-        at = [*independent(self.gram[:-1, :-1]), len(self.gram) - 1]
+        at = [*self.independent_columns(), len(self.gram) - 1]
         lost = fixed_digits(self.gram[np.ix_(at, at)]).lost
         squares: list[Any] = [self.mean_squares(t) for t in range(len(self.schema.terms))]
         _, pivot = whiteners_of(squares, [term.structure for term in self.schema.terms])
         return max(lost, Digits(left=pivot, pivot=pivot).lost)
+
+    def independent_columns(self) -> list[int]:
+        """Columns of X that do not depend on columns before them, as far as sums tell.
+
+        One that is constant up to rounding does; those that agree to some five digits do too.
+        """
+        gram, units = self.gram[:-1, :-1].copy(), self.schema.units
+        with np.errstate(all="ignore"):
+            total = units.constant @ gram
+            weight = total @ units.constant
+            spread = np.diagonal(gram) / weight - np.square(total / weight)
+            least = CONSTANT_TOL * np.abs(np.asarray(units.x_shift) / units.x_unit)
+            rounding = spread < np.square(least)
+        gram[rounding] = gram[:, rounding] = 0.0
+        return independent(gram)
 
     def mean_squares(self, t: int) -> np.ndarray:
         """Cross-products of the columns of a term of the schema, a row, (k, k)."""
