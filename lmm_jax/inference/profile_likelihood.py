@@ -21,11 +21,13 @@ from ..numerics.progress import progress_bar
 from .parameters import SCALES, Parameter, chosen, parameter_values, parameters_of
 from .profile_curves import BETWEEN, LEVELS, ProfileCurve, ProfileResults
 from .profile_lines import Base, Line, base_at, covariances_at, line_of
-from .profile_search import Found, LowerOptimum, at_optimum, crossing, end_of
+from .profile_search import Found, LowerOptimum, at_optimum, crossing, end_of, is_challenged
 from .record import FitRecord
 
 # Times that a profile begins again from a better optimum.
 _RESTARTS = 3
+# Roots of the points of a curve.
+_ROOTS = np.sort(np.concatenate([special.ndtri(0.5 + 0.5 * LEVELS), BETWEEN]))
 
 R = TypeVar("R")
 
@@ -245,29 +247,49 @@ def _curves(base: Base, job: _Job, progress: bool) -> ProfileResults:
 
 def _followed(line: Line, base: Base) -> tuple[list[Found], tuple[bool | None, bool | None]]:
     """Points by increasing parameter, zeta signed; whether it ends below and above, None: lost."""
-    roots = np.sort(np.concatenate([special.ndtri(0.5 + 0.5 * LEVELS), BETWEEN]))
-    start, sides = at_optimum(line), []
-    ends: list[bool | None] = []
+    start = at_optimum(line)
     cap = _cap(line.parameter, base)
-    for side in (-1, 1):
-        at, own, turn = start, [], side * line.form.orientation
-        end: bool | None = False
-        for q in [*roots[roots < cap], *([cap] if cap < roots[-1] else [])]:
-            found = crossing(line, at, base.deviance, float(q), turn)
-            if found is None:
-                end = None
-                break
-            at, end = found, found.ends
-            own += [found._replace(zeta=side * found.zeta)] if found.psi != start.psi else []
-            if end:
-                break
-        if end is False and cap < roots[-1]:  # from there on a standard deviation is zero
-            last = line.low if turn < 0 else line.high
-            own.append(at._replace(psi=last, zeta=side * cap, slope=0.0))
-            end = True
-        sides.append(own)
-        ends.append(end)
-    return [*reversed(sides[0]), start, *sides[1]], (ends[0], ends[1])
+    (lower, ends_below), (upper, ends_above) = (
+        _side(line, base, start, cap, side) for side in (-1, 1)
+    )
+    return [*reversed(lower), start, *upper], (ends_below, ends_above)
+
+
+def _side(
+    line: Line, base: Base, start: Found, cap: float, side: int
+) -> tuple[list[Found], bool | None]:
+    """Points from the optimum outwards, and whether the parameter ends; None where it is lost.
+
+    A lower minimum that takes over on the way is still the lower one further out, so that a look
+    at the last point stands for all; where the parameter ends minima meet, and it does not.
+    """
+    points, end = _walked(line, base, start, cap, side, challenge=False)
+    inside = [point for point in points if not point.ends]
+    seen = inside if end or cap < _ROOTS[-1] else inside[-1:]
+    if any(is_challenged(line, point) for point in seen):
+        points, end = _walked(line, base, start, cap, side, challenge=True)
+    if end is False and cap < _ROOTS[-1]:  # from there on a standard deviation is zero
+        last = line.low if side * line.form.orientation < 0 else line.high
+        points.append((points or [start])[-1]._replace(psi=last, zeta=cap, slope=0.0))
+        end = True
+    return [point._replace(zeta=side * point.zeta) for point in points], end
+
+
+def _walked(
+    line: Line, base: Base, start: Found, cap: float, side: int, *, challenge: bool
+) -> tuple[list[Found], bool | None]:
+    """:func:`_side` as far as the search goes, zeta not signed."""
+    at, points = start, []
+    for q in [*_ROOTS[_ROOTS < cap], *([cap] if cap < _ROOTS[-1] else [])]:
+        turn = side * line.form.orientation
+        found = crossing(line, at, base.deviance, float(q), turn, challenge=challenge)
+        if found is None:
+            return points, None
+        at = found
+        points += [found] if found.psi != start.psi else []
+        if found.ends:
+            return points, True
+    return points, False
 
 
 def _cap(parameter: Parameter, base: Base) -> float:
