@@ -280,7 +280,7 @@ def _walked(
 ) -> tuple[list[Found], bool | None]:
     """:func:`_side` as far as the search goes, zeta not signed."""
     at, points = start, []
-    for q in [*_ROOTS[_ROOTS < cap], *([cap] if cap < _ROOTS[-1] else [])]:
+    for q in [*_ROOTS[cap > _ROOTS], *([cap] if cap < _ROOTS[-1] else [])]:
         turn = side * line.form.orientation
         found = crossing(line, at, base.deviance, float(q), turn, challenge=challenge)
         if found is None:
