@@ -587,6 +587,20 @@ NESTED = {
     "distances in visits": ("toep(age | Subject)", "us(visit | Subject)", 6),
     "strata in strata": ("diag(Sex)", "diag(Sex:age)", 6),
     "strata in arms": ("diag(Sex)", "us(visit | Sex / Subject)", 18),
+    "an intercept in us": ("(1 | Subject)", "us(visit | Subject)", 8),
+    "an intercept in csh": ("(1 | Subject)", "csh(visit | Subject)", 3),
+    "an intercept in arms": ("(1 | Subject)", "cs(visit | Sex / Subject)", 2),
+    "a slope in us": ("(age | Subject)", "us(visit | Subject)", 6),
+    "an intercept and ar1 in toep": (
+        "(1 | Subject) + ar1(visit | Subject)",
+        "toep(visit | Subject)",
+        1,
+    ),
+    "an intercept and ar1h in us": (
+        "(1 | Subject) + ar1h(visit | Subject)",
+        "us(visit | Subject)",
+        4,
+    ),
 }
 
 
@@ -600,10 +614,37 @@ def test_likelihood_ratios_of_residual_covariances(small, large, df):
     assert_close(table["p_value"].iloc[1], stats.chi2.sf(chisq, df), 1e-8)
 
 
+def test_a_likelihood_ratio_of_random_effects_and_a_residual_covariance():
+    """``nlme::anova.lme`` of lme and gls by ML."""
+    data = lmm.load_dataset("orthodont")
+    formula = "distance ~ age * Sex + "
+    two = lmm.fit(formula + "us(age | Subject)", data, reml=False)
+    for term, chisq in {"(1 | Subject)": 9.1620099051, "(age | Subject)": 8.32890268535}.items():
+        table = lmm.anova(lmm.fit(formula + term, data, reml=False), two)
+        assert_close(table["chisq"].iloc[1], chisq, 1e-7)
+
+
 def test_covariances_that_are_not_nested_are_not_compared_by_a_ratio():
     other = lmm.fit("distance ~ age * Sex + cs(visit | Subject)", DATA)
     with pytest.raises(lmm.DataError, match="no special case of the other"):
         lmm.anova(fitted("times"), other)
+
+
+@pytest.mark.parametrize(
+    ("small", "large"),
+    [
+        ("(1 | Subject)", "ad(visit | Subject)"),
+        ("(age | Subject)", "symm(visit | Subject)"),  # one variance of all visits
+        ("(x | Subject)", "us(visit | Subject)"),
+        ("(1 | Sex:age)", "us(visit | Subject)"),
+        ("(1 | Subject) + diag(Sex)", "toep(visit | Sex / Subject)"),
+    ],
+)
+def test_random_effects_that_residuals_have_no_room_for(small, large):
+    data = DATA.assign(x=np.random.default_rng(0).normal(size=len(DATA)))
+    one, two = (lmm.fit(f"distance ~ Sex + {text}", data) for text in (small, large))
+    with pytest.raises(lmm.DataError, match="no special case of the other"):
+        lmm.anova(one, two, refit=False)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 from .design import Design, assemble
 from .fixed_terms import term_names
 from .from_formula import outer_group
-from .residual_nesting import residual_ends
+from .residual_nesting import beside, residual_ends
 from .term_nesting import added, spans
 from .terms import RandomTerm
 
@@ -58,6 +58,9 @@ def difference(small: Design, large: Design) -> Difference | None:
         return None
     fixed = small.exog.shape[1] < large.exog.shape[1]
     new = added(small.terms, large.terms)
+    if new is None:
+        rest = beside(small.terms, small.residual, large.residual)
+        new = added(rest, large.terms)
     return None if new is None else Difference(fixed, tuple(new), ends)
 
 

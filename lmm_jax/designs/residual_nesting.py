@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..covariance.correlations import WITHIN
 from ..layouts.group_index import divide_alike, function_of
 from .residual import Residual
+from .terms import RandomTerm
 
 # Independence is at the end of their ranges.
 _SPATIAL = ("car1", "sp_exp", "sp_gau")
+# Correlations that stay what they are where all of them move towards one together.
+_WITH_INTERCEPT = ("cs", "toep", "symm")
 
 
 def residual_ends(small: Residual | None, large: Residual | None) -> int | None:
@@ -26,6 +31,37 @@ def residual_ends(small: Residual | None, large: Residual | None) -> int | None:
     if large.term.correlation == "arma11":
         return 2  # any phi = -theta
     return 1 + large.term.nugget if large.term.correlation in _SPATIAL else 0
+
+
+def beside(
+    terms: Sequence[RandomTerm], small: Residual | None, large: Residual | None
+) -> list[RandomTerm]:
+    """Random effects of a smaller model that the residuals of a larger one have no room for.
+
+    Covariances of the rows of a subject that any random effects of subjects lead to are special
+    cases of one without restrictions, if their covariates depend on the visit alone; a random
+    intercept adds one number to all covariances.
+    """
+    if large is None or large.term.nugget:
+        return list(terms)
+    return [term for term in terms if not _has_room(large, term, small)]
+
+
+def _has_room(large: Residual, term: RandomTerm, small: Residual | None) -> bool:
+    """Whether residuals may be what they are with a random effect of subjects beside them."""
+    one_a_row = term.codes.shape[1] == 1
+    if not one_a_row or term.relationship is not None or not large.term.correlation:
+        return False
+    if not divide_alike(term.codes[:, 0], large.rows.subject):
+        return False
+    values = term.values[:, 0]
+    if large.term.correlation == "symm" and large.term.spread == "visits":
+        visit = large.rows.places[0].astype(np.int64)
+        rows = np.unique(values, axis=0, return_inverse=True)[1].reshape(-1)
+        return function_of(visit, rows, int(visit.max()) + 1) is not None
+    alike = small is None or small.term.spread == "one" and not small.term.nugget
+    constant = values.shape[1] == 1 and not np.ptp(values[:, 0])
+    return alike and constant and large.term.correlation in _WITH_INTERCEPT
 
 
 def _is_special_case(small: Residual | None, large: Residual) -> bool:
