@@ -59,7 +59,7 @@ def _has_room(large: Residual, term: RandomTerm, small: Residual | None) -> bool
         visit = large.rows.places[0].astype(np.int64)
         rows = np.unique(values, axis=0, return_inverse=True)[1].reshape(-1)
         return function_of(visit, rows, int(visit.max()) + 1) is not None
-    alike = small is None or small.term.spread == "one" and not small.term.nugget
+    alike = small is None or (small.term.spread == "one" and not small.term.nugget)
     constant = values.shape[1] == 1 and not np.ptp(values[:, 0])
     return alike and constant and large.term.correlation in _WITH_INTERCEPT
 
