@@ -168,6 +168,17 @@ def test_bad_lanes_stay_alone(runtime):
     assert np.isnan(many.fdr("x").iloc[1:7]).all()
 
 
+def test_units_whose_variances_no_float_holds(runtime):
+    """lmm.fit refuses them; side by side they are NaN, and the others what they are."""
+    units = np.array([1, 1e200, 2.0**400, 1e-200, 1e300])
+    with pytest.warns(lmm.ConvergenceWarning, match="3 of them because they cannot be fitted"):
+        many = lmm.fit_many(INTERCEPT, FRAME, Y[:, :1] * units, runtime=runtime)
+    assert many.converged.tolist() == [True, False, True, False, False]
+    assert_close(many.bse_fe[2] / units[2], many.bse_fe[0], LANE_RTOL)
+    for values in (many.bse_fe, many.fe_params, many.scale):
+        assert np.isnan(values[~many.converged]).all()
+
+
 def test_chunks_do_not_matter(monkeypatch, runtime):
     gaps = np.column_stack([Y, Y + 1.0, Y + 2.0])
     gaps[3, 17:] = np.nan

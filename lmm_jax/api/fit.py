@@ -19,7 +19,7 @@ from ..designs.residual import residual_label, visit_counts
 from ..designs.row_sums import RowSums
 from ..engines.sources import summed_source
 from ..errors import ConvergenceWarning, DataError, warn_user
-from ..inference.estimates import Estimates, estimate, is_flat
+from ..inference.estimates import Estimates, estimate, is_flat, is_in_range
 from ..inference.monte_carlo import approximation
 from ..inputs.arguments import choice, flag, hinted
 from ..numerics.processes import float64
@@ -45,8 +45,6 @@ from .summarize import summarize
 
 # Share of a bound on the norm of y from which a residual cannot be rounding.
 _FAR_FROM_EXACT = 1e-9
-# Variances below it have lost digits.
-_LEAST_VARIANCE = 1e-305
 
 
 @hinted
@@ -340,10 +338,7 @@ def _check_range(at: Estimates, model: Design) -> None:
     """Refuse units in which variances leave the range of floats."""
     if not np.isfinite(at.deviance):
         return  # there is no fit
-    with np.errstate(over="ignore"):
-        variances = np.append(at.scale * np.diagonal(at.cov_beta), at.scale)
-    known = variances[variances != 0] if model.held is not None else variances
-    if not np.isfinite(known).all() or (known < _LEAST_VARIANCE).any():
+    if not is_in_range(at, model.held):
         raise DataError(
             f"variances of {model.endog_name!r} or of its fixed effects leave the range of floats: "
             "give the response, its covariates or the weights in other units"

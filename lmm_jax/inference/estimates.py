@@ -27,6 +27,8 @@ from .variance import covariance_jacobian, inverse_curvature, joint_covariance
 SINGULAR_TOL = 1e-4
 # Deviance per squared relative change of theta below which the data say nothing.
 FLAT_CURVATURE = 1e-6
+# Variances below it have lost digits.
+_LEAST_VARIANCE = 1e-305
 
 
 class Estimates(NamedTuple):
@@ -271,6 +273,15 @@ class ManyEstimates(NamedTuple):
     n_iter: np.ndarray  # (R,)
 
 
+@np.errstate(all="ignore")
+def is_in_range(at: Estimates, held: np.ndarray | None) -> Any:
+    """Whether floats hold the variances of residuals and of fixed effects, a lane or one fit."""
+    scale = np.asarray(at.scale)[..., None]
+    variances = np.concatenate([scale * np.diagonal(at.cov_beta, 0, -2, -1), scale], axis=-1)
+    known = np.isfinite(variances) & (variances >= _LEAST_VARIANCE)
+    return np.all(known if held is None else known | (variances == 0), axis=-1)
+
+
 @np.errstate(all="ignore")  # lanes without a fit are NaN all the way
 def estimate_many(
     best: Solution, lanes: Any, *, reml: bool, held: np.ndarray | None = None
@@ -288,7 +299,7 @@ def estimate_many(
     """
     best, lanes = jax.tree.map(lambda leaf: np.moveaxis(leaf, -1, 0), (best, lanes))
     at = estimate(best, lanes, reml=reml, held=held)
-    void = ~lanes.usable | ~np.isfinite(at.deviance)
+    void = ~lanes.usable | ~np.isfinite(at.deviance) | ~is_in_range(at, held)
     variance = np.diagonal(at.cov_beta, axis1=-2, axis2=-1)
     rows = dict(
         fe_params=at.beta,
