@@ -427,6 +427,20 @@ def test_slopes_without_main_effects(coding):
     assert_close(table["f"].iloc[2], by_slopes(crossed, apart).statistic, 1e-6)
 
 
+def test_type_1_of_nlme():
+    """``nlme::anova.lme`` and lme4's anova without lmerTest, of an unbalanced split plot."""
+    oats = lmm.load_dataset("oats").drop(index=[0, 4, 16, 29, 30, 43])
+    result = lmm.fit("yld ~ Variety * Nf + (1 | Block/Variety)", oats)
+    assert_close(result.llf, -238.947396876, 1e-10)
+    table = result.anova(1, marginal="nlme")
+    # lme4's optimum is 4e-10 of the log-likelihood below: the root of it, in its directions
+    assert_close(table["f"], [0.994299099079, 32.713524933478, 0.434851635773], 3e-6)
+    assert_close(table["f"].iloc[-1], result.anova(3)["f"].iloc[-1], 1e-9)
+    assert table["df_num"].tolist() == [2, 3, 6]
+    with pytest.raises(DataError, match="rule of type I: pass type=1"):
+        result.anova(marginal="nlme")
+
+
 def test_no_p_value_is_zero_that_a_float_can_hold():
     data = SLEEP.assign(Reaction=1e2 * SLEEP["Days"] + SLEEP["Reaction"])
     result = lmm.fit(INTERCEPTS, data)

@@ -190,12 +190,13 @@ def _units(full: np.ndarray, places: Mapping[str, slice], terms: Mapping[str, Te
 
 
 def conjugate(
-    cov: np.ndarray, columns: Mapping[str, Sequence[int]], terms: Mapping[str, Term]
+    cov: np.ndarray, columns: Mapping[str, Sequence[int]], terms: Mapping[str, Term], kind: int
 ) -> dict[str, np.ndarray]:
-    """Type II of car: in the metric of the covariance, and with covariates marginal too.
+    """Type II of car and type I of nlme: in the metric of the covariance.
 
     The hypothesis of a term are the combinations of its coefficients and of those of the terms
-    it is marginal to that are uncorrelated with the latter.
+    *above* it that are uncorrelated with the latter. Above are those that it is marginal to,
+    covariates too, for car; for nlme, and lme4 itself, all that come later.
 
     Parameters
     ----------
@@ -203,15 +204,20 @@ def conjugate(
         Covariance of the fixed effects.
     columns, terms
         As in :func:`partial`.
+    kind : {1, 2}
 
     References
     ----------
-    Fox & Weisberg (2019), An R Companion to Applied Regression, section 5.3.4.
+    Fox & Weisberg (2019), An R Companion to Applied Regression, section 5.3.4; Pinheiro & Bates
+    (2000), doi:10.1007/b98882, section 2.4.2.
     """
-    p, out = len(cov), {}
-    for name, term in terms.items():
+    p, out, order = len(cov), {}, list(terms)
+    for place, (name, term) in enumerate(terms.items()):
         own = list(columns[name])
-        above = [j for t in terms if term.is_marginal_to(terms[t]) for j in columns.get(t, ())]
+        over = [t for t in order if term.is_marginal_to(terms[t])]
+        if kind == 1:
+            over = order[place + 1 :]
+        above = [j for t in over for j in columns.get(t, ())]
         L = np.zeros((len(own), p))
         L[np.arange(len(own)), own] = 1.0
         if above:

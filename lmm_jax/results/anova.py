@@ -16,7 +16,7 @@ from ..tables.page import table
 from .summary import warnings_of
 
 
-def term_table(results: FitRecord, kind: int, *, car: bool = False) -> pd.DataFrame:
+def term_table(results: FitRecord, kind: int, *, whose: str = "lmertest") -> pd.DataFrame:
     """Tests of all terms by the fit's method of degrees of freedom.
 
     Parameters
@@ -24,15 +24,15 @@ def term_table(results: FitRecord, kind: int, *, car: bool = False) -> pd.DataFr
     results : FitRecord
     kind : {1, 2, 3}
         Type of the hypotheses.
-    car : bool
-        Those of car for type II.
+    whose : {"lmertest", "car", "nlme"}
+        Rules of car for type II, of nlme for type I.
     """
     design = require(results, "anova").design
-    if car:
-        at = fixed_terms(design)
-        rows = conjugate(results.tests.cov_beta, at.columns, at.terms)
-    else:
+    if whose == "lmertest":
         rows = hypotheses(design, kind)
+    else:
+        at = fixed_terms(design)
+        rows = conjugate(results.tests.cov_beta, at.columns, at.terms, kind)
     title = f"Analysis of variance, type {'I' * kind}, {results.df_method}"
     return hypothesis_table(results, rows, title)
 

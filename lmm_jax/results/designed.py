@@ -24,6 +24,9 @@ from .fitted import FittedModel
 from .kept import Kept
 from .marginal_rows import Basis
 
+# Rules of other packages than lmerTest, and the type of an analysis of variance that they are of.
+_RULES = {"car": 2, "nlme": 1}
+
 
 @hinted
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -175,10 +178,11 @@ class DesignedModel(FittedModel):
         df_method : str, optional
             As in :func:`lmm_jax.fit`; that of the fit if not given. ``"normal"`` gives
             chi-square tests.
-        marginal : {"lmertest", "car"}
-            Type II only: whether a factor is marginal to its interaction with a covariate. For
-            lmerTest (and SAS) it is not, and is tested where the covariate is zero; for car
-            it is.
+        marginal : {"lmertest", "car", "nlme"}
+            Whose rule. Type II: whether a factor is marginal to its interaction with a covariate.
+            For lmerTest (and SAS) it is not, and is tested where the covariate is zero; for car
+            it is. Type I: what a term explains beside those before it is measured in X by
+            lmerTest (and SAS), in ``V^-1/2 X`` by nlme, and by lme4 where lmerTest is not loaded.
 
         Returns
         -------
@@ -214,10 +218,13 @@ class DesignedModel(FittedModel):
         Variety:Nf       6      45.0   0.30
         """
         kind = whole_number(type, "type", least=1, most=3)
-        car = choice(marginal, "marginal", ("lmertest", "car")) == "car"
-        if car and kind != 2:
-            raise DataError("marginal='car' is a rule of type II: pass type=2 with it")
-        return term_table(self.with_df(df_method), kind, car=car)
+        whose = choice(marginal, "marginal", ("lmertest", *_RULES))
+        if kind != _RULES.get(whose, kind):
+            need = _RULES[whose]
+            raise DataError(
+                f"marginal={whose!r} is a rule of type {'I' * need}: pass type={need} with it"
+            )
+        return term_table(self.with_df(df_method), kind, whose=whose)
 
     def profile_re(
         self,
