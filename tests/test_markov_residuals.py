@@ -13,9 +13,10 @@ from helpers import Array, Term, assert_close, dense_gls, differences, random_ro
 import lmm_jax as lmm
 from lmm_jax.batches.chain_draws import _rows, chain_roots
 from lmm_jax.batches.replicate_minimize import fit_each
-from lmm_jax.covariance.correlations import General, Independent, Symmetric
+from lmm_jax.covariance.correlations import Independent
 from lmm_jax.covariance.distances import Autoregressive, Continuous, Exponential, Gaussian
 from lmm_jax.covariance.theta import factor_blocks
+from lmm_jax.covariance.visits import General, Symmetric
 from lmm_jax.inference.residual_parameters import natural_parameters
 from lmm_jax.layouts import plan
 from lmm_jax.layouts.response import Response

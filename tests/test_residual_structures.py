@@ -12,7 +12,7 @@ from dense_residual import DenseResidual
 from helpers import Array, Term, assert_close, dense_gls, differences, random_root
 
 import lmm_jax as lmm
-from lmm_jax.covariance.correlations import Antedependent, General, Independent, Symmetric
+from lmm_jax.covariance.correlations import Independent
 from lmm_jax.covariance.distances import (
     Autoregressive,
     Continuous,
@@ -23,6 +23,7 @@ from lmm_jax.covariance.distances import (
 )
 from lmm_jax.covariance.residuals import ResidualStructure, Spread
 from lmm_jax.covariance.theta import factor_blocks, theta_slices
+from lmm_jax.covariance.visits import Antedependent, General, Symmetric
 from lmm_jax.inference.residual_parameters import natural_parameters
 from lmm_jax.likelihood.profile import profile_jet, profile_waist
 from lmm_jax.numerics.taylor import variables

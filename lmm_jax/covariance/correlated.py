@@ -16,7 +16,7 @@ import numpy as np
 
 from ..numerics.linalg import exact
 from ..numerics.namespace import namespace
-from .correlations import AT_BOUND, Antedependent, Correlation, Symmetric
+from .correlations import AT_BOUND, Correlation
 from .distances import Autoregressive, MovingAverage, Toeplitz
 from .structures import (
     ZERO_PIVOT,
@@ -27,6 +27,7 @@ from .structures import (
     Unstructured,
     positive,
 )
+from .visits import Antedependent, Symmetric
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..covariance.correlations import (
-    Antedependent,
-    Correlation,
-    General,
-    Independent,
-    Symmetric,
-)
+from ..covariance.correlations import Correlation, Independent
 from ..covariance.distances import (
     Autoregressive,
     Continuous,
@@ -26,6 +20,7 @@ from ..covariance.distances import (
     Toeplitz,
 )
 from ..covariance.residuals import ResidualStructure, Spread
+from ..covariance.visits import Antedependent, General, Symmetric
 from ..errors import DataError, OrderWarning, warn_user
 from ..formulas import matrices as mat
 from ..formulas.residual import ResidualTerm

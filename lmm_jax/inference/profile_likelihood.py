@@ -279,7 +279,8 @@ def _walked(
     line: Line, base: Base, start: Found, cap: float, side: int, *, challenge: bool
 ) -> tuple[list[Found], bool | None]:
     """:func:`_side` as far as the search goes, zeta not signed."""
-    at, points = start, []
+    points: list[Found] = []
+    at = start
     for q in [*_ROOTS[cap > _ROOTS], *([cap] if cap < _ROOTS[-1] else [])]:
         turn = side * line.form.orientation
         found = crossing(line, at, base.deviance, float(q), turn, challenge=challenge)
