@@ -45,12 +45,27 @@ def gaussian(at: Values, d: Array) -> Array:
     return np.exp(-((d / at["range"]) ** 2))
 
 
+def rational(at: Values, d: Array) -> Array:
+    return 1 / (1 + (d / at["range"]) ** 2)
+
+
+def spherical(at: Values, d: Array) -> Array:
+    t = d / at["range"]
+    return np.where(t < 1, 1 - 1.5 * t + 0.5 * t**3, 0.0)
+
+
 def continuous(at: Values, d: Array) -> Array:
     return at["phi"] ** d
 
 
 OF_VISITS = {"ar1": ar1, "cs": cs, "arma11": arma11, "toep": toep}
-OF_DISTANCE = {"sp_exp": exponential, "sp_gau": gaussian, "car1": continuous}
+OF_DISTANCE = {
+    "sp_exp": exponential,
+    "sp_gau": gaussian,
+    "sp_rat": rational,
+    "sp_sph": spherical,
+    "car1": continuous,
+}
 
 
 def of_levels(name: str, at: Values, levels: Sequence[str]) -> Array:

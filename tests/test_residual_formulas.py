@@ -108,7 +108,10 @@ REFUSED = [
     ("us(visit | arm / site / id)", "one `/` at most"),
     ("us(visit | site + id)", "the levels of one factor, or of several joined by colons"),
     ("us(visit | site * id)", "the levels of one factor, or of several joined by colons"),
-    ("ar1(visit | id, nugget=True)", "`nugget=True` belongs to car1, sp_exp, sp_gau"),
+    (
+        "ar1(visit | id, nugget=True)",
+        "`nugget=True` belongs to car1, sp_exp, sp_gau, sp_rat, sp_sph",
+    ),
     ("sp_exp(time | id, nugget=0.5)", "`nugget=True` belongs to"),
     ("ar1h(1 + visit | id)", r"no `ar1h\(… \| g\)`.*of residuals write the visits alone"),
     ("csh(0 + visit | id)", r"no `csh\(… \| g\)`.*of residuals write the visits alone"),

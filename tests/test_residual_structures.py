@@ -19,6 +19,9 @@ from lmm_jax.covariance.distances import (
     Exponential,
     Gaussian,
     MovingAverage,
+    Rational,
+    Spatial,
+    Spherical,
     Toeplitz,
 )
 from lmm_jax.covariance.residuals import ResidualStructure, Spread
@@ -56,6 +59,10 @@ CORRELATIONS = {
     "exponential with nugget": (Exponential(nugget=True), POINTS),
     "gaussian": (Gaussian(), GAPS / 3.5),
     "gaussian with nugget": (Gaussian(unit=0.5, nugget=True), POINTS),
+    "rational": (Rational(unit=2.0), POINTS),
+    "rational with nugget": (Rational(nugget=True), GAPS / 2.5),
+    "spherical": (Spherical(unit=0.5), POINTS / 1.5),
+    "spherical with nugget": (Spherical(nugget=True), GAPS / 2.5),
 }
 
 
@@ -173,6 +180,7 @@ STRUCTURES = {
     "ar1 * expo, another arm": (Autoregressive(), Spread(kind="expo", anchored=False)),
     "symm * expo": (General(levels=LEVELS), Spread(kind="expo")),
     "sp_gau * power": (Gaussian(nugget=True), Spread(kind="power")),
+    "sp_rat * expo": (Rational(), Spread(kind="expo")),
     "diag": (Independent(), Spread(kind="levels", levels=LEVELS)),
 }  # fmt: skip
 
@@ -184,7 +192,7 @@ def structure_at(name):
     phi = np.random.default_rng(7).normal(size=structure.n_params)
     codes = np.broadcast_to(np.arange(4)[:, None], (4, 3))
     slopes = spread.slopes(codes, X_OF_ROWS, (4, 3))
-    places = POINTS if isinstance(correlation, Gaussian) else np.broadcast_to(VISITS, (1, 4, 3))
+    places = POINTS if isinstance(correlation, Spatial) else np.broadcast_to(VISITS, (1, 4, 3))
     return structure, phi, places, slopes
 
 
@@ -320,6 +328,14 @@ MODELS = {
         dense_of(TRIAL, "sp_gau", places=PLANE, nugget=True, subject=pd.factorize(TRIAL.site)[0]),
         [],
     ),
+    "sp_rat(lat + lon | site)": (
+        dense_of(TRIAL, "sp_rat", places=PLANE, subject=pd.factorize(TRIAL.site)[0]), []
+    ),
+    "sp_sph(lat + lon | site, nugget=True)": (
+        dense_of(TRIAL, "sp_sph", places=PLANE, nugget=True, subject=pd.factorize(TRIAL.site)[0]),
+        [],
+    ),
+    "sp_sph(time | subject)": (dense_of(TRIAL, "sp_sph", places=TIME), []),
     "car1(time | subject, nugget=True)": (
         dense_of(TRIAL, "car1", places=TIME, nugget=True), []
     ),

@@ -484,6 +484,47 @@ def test_the_highest_of_several_optima():
     assert lmm.fit(formula.replace("exp", "gau"), without).llf > -533.2499771 - 1e-5
 
 
+@pytest.mark.parametrize(
+    ("term", "llf", "reported"),
+    [
+        ("sp_rat(Time | Rat)", -566.87471975, {"range": 1.47940815}),
+        ("sp_sph(Time | Rat)", -567.616677937, {"range": 4.26835}),
+        ("sp_rat(Time | Rat, nugget=True)", -564.50689447, {"range": 5.990175, "nugget": 0.268218}),
+    ],
+)
+def test_rational_and_spherical_correlations_beside_random_effects(term, llf, reported):
+    """``nlme::lme`` with ``corRatio`` and ``corSpher(form = ~Time)``, by REML."""
+    result = lmm.fit(f"weight ~ Time * Diet + (Time | Rat) + {term}", RATS)
+    assert result.converged and abs(result.llf - llf) < 1e-7
+    for name, value in reported.items():
+        assert abs(result.residual_params[name] / value - 1) < 5e-6  # the digits that are given
+
+
+@pytest.mark.parametrize(
+    ("term", "llf", "reported"),
+    [
+        ("sp_rat", -532.638888179, {"range": 13.46133, "nugget": 0.19358033}),
+        ("sp_sph", -533.931542692, {"range": 27.45747, "nugget": 0.2093143}),
+    ],
+)
+def test_a_field_of_wheat(term, llf, reported):
+    """``nlme::gls`` of 224 plots, Pinheiro & Bates (2000), section 5.4.2, by REML."""
+    plots = pd.read_csv(Path(__file__).parent / "data" / "wheat2.csv")
+    formula = f"yield_ ~ variety + {term}(latitude + longitude, nugget=True)"
+    result = lmm.fit(formula, plots.rename(columns={"yield": "yield_"}))
+    assert result.converged and abs(result.llf - llf) < 1e-7
+    for name, value in reported.items():
+        assert abs(result.residual_params[name] / value - 1) < 2e-6
+
+
+def test_a_rugged_criterion():
+    """Without a nugget the spherical one has many optima here: nlme ends in one of -553.4562."""
+    plots = pd.read_csv(Path(__file__).parent / "data" / "wheat2.csv")
+    model = "yield_ ~ variety + sp_sph(latitude + longitude)"
+    result = lmm.fit(model, plots.rename(columns={"yield": "yield_"}))
+    assert result.converged and result.llf > -553.456220282
+
+
 def noise(seed, rho):
     """Rows of 20 subjects at 6 times, whose residuals have an autocorrelation."""
     rng = np.random.default_rng(seed)

@@ -174,6 +174,11 @@ class Correlation:
         del together
         return []
 
+    @property
+    def rugged(self) -> bool:
+        """Whether the criterion may have an optimum at any distance that rows have."""
+        return False
+
     def _bounded(self, rho: Any) -> Any:
         return namespace(rho).clip(rho, _LEAST, 1.0 - _NEAR_ONE)
 

@@ -154,29 +154,21 @@ class Toeplitz(Correlation):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spatial(Correlation):
-    """``exp(-(d / range)^power)`` at distance d, less a nugget where it is asked for."""
+    """A function of distances in units of a range, less a nugget where it is asked for."""
 
     nugget: bool = False
 
     by_levels: ClassVar[bool] = False
-    power: ClassVar[int] = 1
 
-    def is_markov(self, d: int) -> bool:
-        """See :meth:`Correlation.is_markov`."""
-        return d == 1 and self.power == 1 and not self.nugget
+    @staticmethod
+    def falls(t: Any) -> tuple[Any, Any, Any]:
+        """The correlation f at t ranges, ``t f'`` and ``t^2 f''``: derivatives in log t."""
+        raise NotImplementedError
 
-    def fading(self, c: Any, gaps: Any) -> Fading:
-        """See :meth:`Correlation.fading`."""
-        xp = namespace(c, gaps)
-        steps = gaps * xp.exp(-c[0])  # in units of the range
-        a = xp.exp(-steps)
-        return Fading(
-            value=a,
-            loss=-xp.expm1(-steps),
-            left=-xp.expm1(-2.0 * steps),
-            first=(steps * a)[None],
-            second=(steps * (steps - 1.0) * a)[None, None],
-        )
+    @staticmethod
+    def reach(rho: Any) -> Any:
+        """The t at which the correlation is rho."""
+        raise NotImplementedError
 
     @property
     def n_params(self) -> int:
@@ -187,10 +179,8 @@ class Spatial(Correlation):
         """See :meth:`Correlation.entries`."""
         xp, x = namespace(c, places), variables(c)
         d = _distances(places)
-        # -(d / range)^power with range = exp(x): an exponential function of x itself
-        steep = exp(-float(self.power) * x[0])
-        reach = -(d if self.power == 1 else d * d)
-        out = exp(steep.through(reach * steep.value, reach, xp.zeros_like(d)))
+        value, slope, bend = self.falls(d * xp.exp(-c[0]))  # the range is exp(x)
+        out = x[0].through(value, -slope, slope + bend)
         if not self.nugget:
             return out
         own = xp.eye(d.shape[0], dtype=d.dtype)[:, :, None]
@@ -199,15 +189,14 @@ class Spatial(Correlation):
     def start(self, rho: Any) -> Any:
         """See :meth:`Correlation.start`."""
         xp = namespace(rho)
-        at = -xp.log(-xp.log(self._bounded(rho))) / self.power
+        at = -xp.log(self.reach(self._bounded(rho)))
         return xp.stack([at, xp.full_like(at, -1.5)]) if self.nugget else at[None]
 
     def idle(self, c: np.ndarray, gradient: np.ndarray) -> np.ndarray:
         """See :meth:`Correlation.idle`: no nugget, a range without two rows in it."""
         size = 1.0 + np.abs(c)
-        steps = (self.gap * np.exp(-c[..., 0])) ** self.power  # at the shortest distance
-        apart = steps * np.exp(-steps) * size[..., 0] < AT_BOUND
-        short = (c[..., 0] < 0) & apart & (gradient[..., 0] >= 0)
+        slope = self.falls(self.gap * np.exp(-c[..., 0]))[1]  # at the shortest distance
+        short = (c[..., 0] < 0) & (-slope * size[..., 0] < AT_BOUND) & (gradient[..., 0] >= 0)
         if not self.nugget:
             return np.asarray(short[..., None])
         share = 1.0 / (1.0 + np.exp(-c[..., 1]))
@@ -232,16 +221,36 @@ class Exponential(Spatial):
     __slots__ = ()
     name = "sp_exp"
 
+    @staticmethod
+    def falls(t: Any) -> tuple[Any, Any, Any]:
+        """See :meth:`Spatial.falls`."""
+        f = namespace(t).exp(-t)
+        return f, -t * f, t * t * f
 
-class Gaussian(Spatial):
-    """``exp(-(d / range)^2)``."""
+    @staticmethod
+    def reach(rho: Any) -> Any:
+        """See :meth:`Spatial.reach`."""
+        return -namespace(rho).log(rho)
 
-    __slots__ = ()
-    name = "sp_gau"
-    power = 2
+    def is_markov(self, d: int) -> bool:
+        """See :meth:`Correlation.is_markov`."""
+        return d == 1 and not self.nugget
+
+    def fading(self, c: Any, gaps: Any) -> Fading:
+        """See :meth:`Correlation.fading`."""
+        xp = namespace(c, gaps)
+        steps = gaps * xp.exp(-c[0])  # in units of the range
+        a = xp.exp(-steps)
+        return Fading(
+            value=a,
+            loss=-xp.expm1(-steps),
+            left=-xp.expm1(-2.0 * steps),
+            first=(steps * a)[None],
+            second=(steps * (steps - 1.0) * a)[None, None],
+        )
 
 
-class Continuous(Spatial):
+class Continuous(Exponential):
     """``phi^d`` at distance d in time, phi between 0 and 1."""
 
     __slots__ = ()
@@ -256,3 +265,69 @@ class Continuous(Spatial):
         """See :meth:`Correlation.natural`."""
         out = {"phi": exp(-(1.0 / self.unit) * exp(-c[0]))}
         return {**out, "nugget": expit(c[1])} if self.nugget else out
+
+
+class Gaussian(Spatial):
+    """``exp(-(d / range)^2)``."""
+
+    __slots__ = ()
+    name = "sp_gau"
+
+    @staticmethod
+    def falls(t: Any) -> tuple[Any, Any, Any]:
+        """See :meth:`Spatial.falls`."""
+        s = t * t
+        f = namespace(t).exp(-s)
+        return f, -2.0 * s * f, s * (4.0 * s - 2.0) * f
+
+    @staticmethod
+    def reach(rho: Any) -> Any:
+        """See :meth:`Spatial.reach`."""
+        xp = namespace(rho)
+        return xp.sqrt(-xp.log(rho))
+
+
+class Rational(Spatial):
+    """``1 / (1 + (d / range)^2)``."""
+
+    __slots__ = ()
+    name = "sp_rat"
+
+    @staticmethod
+    def falls(t: Any) -> tuple[Any, Any, Any]:
+        """See :meth:`Spatial.falls`."""
+        s = t * t
+        f = 1.0 / (1.0 + s)
+        return f, -2.0 * s * f * f, s * (6.0 * s - 2.0) * f * f * f
+
+    @staticmethod
+    def reach(rho: Any) -> Any:
+        """See :meth:`Spatial.reach`."""
+        return namespace(rho).sqrt((1.0 - rho) / rho)
+
+
+class Spherical(Spatial):
+    """``1 - 3/2 d / range + 1/2 (d / range)^3`` up to the range, and nothing beyond."""
+
+    __slots__ = ()
+    name = "sp_sph"
+
+    @property
+    def rugged(self) -> bool:
+        """See :attr:`Correlation.rugged`: its slope at zero jumps from row to row."""
+        return not self.nugget
+
+    @staticmethod
+    def falls(t: Any) -> tuple[Any, Any, Any]:
+        """See :meth:`Spatial.falls`: the second derivative jumps where d is the range."""
+        xp = namespace(t)
+        t = xp.minimum(t, 1.0)
+        cube = t * t * t
+        bend = xp.where(t < 1.0, 3.0 * cube, xp.zeros_like(t))
+        return 1.0 - 1.5 * t + 0.5 * cube, 1.5 * (cube - t), bend
+
+    @staticmethod
+    def reach(rho: Any) -> Any:
+        """See :meth:`Spatial.reach`: with ``t = 2 sin(a)`` the function is ``1 - sin(3 a)``."""
+        xp = namespace(rho)
+        return 2.0 * xp.sin(xp.arcsin(1.0 - rho) / 3.0)

@@ -16,7 +16,9 @@ from ..covariance.distances import (
     Exponential,
     Gaussian,
     MovingAverage,
+    Rational,
     Spatial,
+    Spherical,
     Toeplitz,
 )
 from ..covariance.residuals import ResidualStructure, Spread
@@ -42,7 +44,7 @@ _CORRELATIONS: dict[str, type[Correlation]] = {
         kind.name: kind
         for kind in (
             General, Symmetric, Autoregressive, MovingAverage, Antedependent, Toeplitz,
-            Continuous, Exponential, Gaussian,
+            Continuous, Exponential, Gaussian, Rational, Spherical,
         )
     },
 }  # fmt: skip

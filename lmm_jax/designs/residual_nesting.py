@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..covariance.correlations import WITHIN
+from ..formulas.residual import SPATIAL
 from ..layouts.group_index import divide_alike, function_of
 from .residual import Residual
 from .terms import RandomTerm
 
-# Independence is at the end of their ranges.
-_SPATIAL = ("car1", "sp_exp", "sp_gau")
 # Correlations that stay what they are where all of them move towards one together.
 _WITH_INTERCEPT = ("cs", "toep", "symm")
 
@@ -30,7 +29,8 @@ def residual_ends(small: Residual | None, large: Residual | None) -> int | None:
         return int(large.term.nugget and not small.term.nugget)  # type: ignore[union-attr]
     if large.term.correlation == "arma11":
         return 2  # any phi = -theta
-    return 1 + large.term.nugget if large.term.correlation in _SPATIAL else 0
+    # of spatial ones independence is at the end of their ranges
+    return 1 + large.term.nugget if large.term.correlation in SPATIAL else 0
 
 
 def beside(

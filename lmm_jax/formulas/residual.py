@@ -24,7 +24,7 @@ OF_VISITS = {
     "adh": ("ad", True),
     "arma11": ("arma11", False),
 }
-SPATIAL = ("car1", "sp_exp", "sp_gau")
+SPATIAL = ("car1", "sp_exp", "sp_gau", "sp_rat", "sp_sph")
 SPREADS = ("diag", "power", "expo")
 _NAMES = "|".join((*OF_VISITS, *SPATIAL, *SPREADS))
 _CALL = re.compile(rf"({_NAMES})\(")

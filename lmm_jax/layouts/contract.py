@@ -207,6 +207,10 @@ class Layout(Maps):
         """Thetas to start from, (S, m), where a grid of standard deviations is none; or None."""
         return None
 
+    def start_chain(self) -> Array | None:
+        """Thetas in a row, (S, m), from whose local minima to start as well; or None."""
+        return None
+
     def ranks(self) -> Array:
         """How many dimensions of the rows the random effects reach, ()."""
         raise NotImplementedError

@@ -295,11 +295,13 @@ def _pad(array: np.ndarray, widths: Sequence[tuple[int, int]]) -> np.ndarray:
 
 # What numerical code uses of both libraries as it is.
 _SHARED = (
-    *("abs", "add", "all", "any", "append", "arange", "argmax", "argmin", "argsort", "asarray"),
+    *("abs", "add", "all", "any", "append", "arange", "arcsin", "argmax", "argmin", "argsort"),
+    "asarray",
     *("broadcast_to", "clip", "concatenate", "diag", "diagonal", "einsum", "exp", "exp2", "expm1"),
     *("eye", "floor", "full", "full_like", "isfinite", "log", "log1p", "log2", "max", "maximum"),
-    *("mean", "min", "minimum", "moveaxis", "ones", "ones_like", "pad", "repeat", "sqrt", "stack"),
-    *("sum", "swapaxes", "take_along_axis", "tanh", "tensordot", "where", "zeros", "zeros_like"),
+    *("mean", "min", "minimum", "moveaxis", "ones", "ones_like", "pad", "repeat", "sin", "sqrt"),
+    *("stack", "sum", "swapaxes", "take_along_axis", "tanh", "tensordot", "where", "zeros"),
+    "zeros_like",
 )
 _LINALG = ["cholesky", "eigh", "norm", "slogdet", "solve", "svd"]
 

@@ -7,6 +7,8 @@ _FEW_GROUPS, _NARROW_GROUP = 256, 4
 _FEW_ROWS = 4096
 # The smallest data sets, which are many, have a size of their own.
 VERY_FEW, _VERY_FEW_ROWS = 64, 512
+# Rows of one group that cost as much as a dozen small ones.
+_TALL = 256
 # Columns of X: few enough to be cheap, and apart enough that one covariate more mostly has room.
 _COLUMNS = (2, 4, 6, 8, 12, 16)
 
@@ -25,6 +27,11 @@ def round_up_groups(n: int, columns: int, rows: int) -> int:
     if columns > _NARROW_GROUP:
         return round_up(n)
     return round_up(n, least=VERY_FEW if rows <= _VERY_FEW_ROWS else _FEW_GROUPS)
+
+
+def round_up_tall(n: int, rows: int) -> int:
+    """The same for groups whose matrices have so many rows: tall ones cost more than a program."""
+    return round_up(n, least=max(1, min(16, _TALL // max(rows, 1))))
 
 
 def round_up_few(n: int) -> int:

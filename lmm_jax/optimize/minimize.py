@@ -24,6 +24,7 @@ from .starts import (
     BATCHES,
     SMALL_PROBLEM,
     Starts,
+    beside,
     look,
     second_grid,
     start_grid,
@@ -312,7 +313,11 @@ def _newton_on(
 def find_starts(layout: Layout, *, reml: bool, maxiter: int) -> tuple[Array, Array]:
     """Start values, best first, and which of them deserve a run; see :func:`minimize`."""
     xp = namespace(layout.S0)
-    candidates = layout.start_candidates()
+    candidates, chain = layout.start_candidates(), layout.start_chain()
+    if candidates is not None and chain is not None:
+        found = look(chain, xp.asarray(beside(len(chain))), layout, reml=reml)
+        wanted = xp.concatenate([xp.ones(len(candidates), bool), found.wanted])
+        return xp.concatenate([candidates, found.thetas]), wanted
     if candidates is not None:
         return candidates, xp.ones(len(candidates), bool)
     few = layout.thinned()

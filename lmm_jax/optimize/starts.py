@@ -155,6 +155,12 @@ def far_starts(structures: tuple[Structure, ...]) -> tuple[np.ndarray, np.ndarra
     return chosen, singular
 
 
+def beside(n: int) -> np.ndarray:
+    """Neighbours of points in a row, (n, 2); see :class:`Candidates`."""
+    own = np.arange(n)
+    return np.column_stack([own - 1, np.append(own[1:], -1)])
+
+
 def local_minima(values: Array, neighbours: Array) -> Array:
     """Points that no neighbour undercuts; of equal ones the last.
 

@@ -13,7 +13,7 @@ from ...numerics.linalg import exact
 from ...numerics.namespace import namespace
 from ..contract import Layout, Waist
 from ..group_algebra import by_term
-from .starts import Squares, candidates
+from .starts import Squares, along_ranges, candidates
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -39,6 +39,11 @@ class OfResiduals(Layout):
         """See :meth:`Layout.waist_at`; differentiable in theta to any order."""
         return self.waist_of(factor_blocks(theta, self.structures), theta)
 
+    def waists_at(self, thetas: Array) -> Waist:
+        """See :meth:`Layout.waists_at`: one after the other, each costs a look at all rows."""
+        waists: Waist = namespace(thetas, self.S0).vmap(self.waist_at)(thetas)
+        return waists
+
     @exact
     def start_moments(self) -> Array:
         """See :meth:`Layout.start_moments`."""
@@ -47,6 +52,10 @@ class OfResiduals(Layout):
     def start_candidates(self) -> Array:
         """Thetas to start from, (S, m): residuals that are more and less correlated."""
         return candidates(self.structures, self._squares())
+
+    def start_chain(self) -> Array | None:
+        """See :meth:`Layout.start_chain`: ranges, where many may be optima."""
+        return along_ranges(self.structures, self.start_candidates())
 
     def ranks(self) -> Array:
         """See :meth:`Layout.ranks`: what the random effects can explain is not asked for."""

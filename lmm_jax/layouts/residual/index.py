@@ -12,7 +12,7 @@ import numpy as np
 from ...covariance.residuals import ResidualStructure
 from ...covariance.structures import OfTerms, Structure, term_sizes
 from ...errors import DataError
-from ...numerics.shapes import round_up, round_up_rows
+from ...numerics.shapes import round_up_rows, round_up_tall
 from ...reprs import brief
 from ..group_index import GroupPlan, LevelMap, divide_alike, level_parent, rank_within
 
@@ -175,7 +175,7 @@ def plan_residual(
     for b in range(n_buckets):
         mine = np.flatnonzero(bucket[group] == b)
         height = slots if shared else max(int(counts[bucket == b].max(initial=0)), 1)
-        G = round_up(int((bucket == b).sum()))
+        G = round_up_tall(int((bucket == b).sum()), height)
         at = row[mine], position[group[mine]]
         source = np.full((height, G), n, np.int32)
         source[at] = mine

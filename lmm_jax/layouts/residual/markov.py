@@ -65,11 +65,6 @@ class MarkovLayout(OfResiduals):
         return Waist(logdet=logdet, gram=gram)
 
     @exact
-    def waists_at(self, thetas: Array) -> Waist:
-        """See :meth:`Layout.waists_at`: one after the other, each is a pass over all rows."""
-        waists: Waist = namespace(thetas, self.S0).vmap(self.waist_at)(thetas)
-        return waists
-
     @exact
     def jet(self, theta: Array) -> WaistJet[tuple[_Kept, ...]]:
         """See :meth:`Layout.jet`."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.linalg import qr
 
-from ...numerics.shapes import round_up
+from ...numerics.shapes import round_up, round_up_tall
 from .bucket import ResidualBucket
 from .layout import ResidualLayout
 
@@ -63,7 +63,7 @@ def _merged(bucket: ResidualBucket) -> ResidualBucket:
     rows = np.moveaxis(np.asarray(bucket.c)[..., real], -1, 0).reshape(len(real), r * C)
     parts = [_factor(rows[found.owner == d]) for d in range(found.first.size)]
     sizes = [len(part) for part in parts]
-    G, D = round_up(sum(sizes)), round_up(found.first.size)
+    G, D = round_up(sum(sizes)), round_up_tall(found.first.size, r)
     c = np.zeros((G, r * C))
     c[: sum(sizes)] = np.concatenate(parts)
     owner = np.zeros(G, np.int32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 from jax import Array
 
 from ...covariance.distances import Spatial
@@ -18,6 +19,8 @@ from ...numerics.namespace import namespace
 _STARTS = ((0.1, 1.0), (0.5, 0.3), (0.9, 0.1), (0.1, 10.0))
 # Without random effects; over coordinates a long range may be singular to rounding.
 _ALONE, _ALONE_IN_SPACE = ((0.5, 0.0),), ((0.5, 0.0), (0.1, 0.0))
+# Log ranges, in units of the distance of neighbours, to look at where many may be optima.
+_LOG_RANGES = np.linspace(0.2, 4.2, 12)
 # Squares of OLS residuals, of which all add to one, below which fixed effects explain the rows.
 _EXPLAINED = 1e-20
 
@@ -60,6 +63,18 @@ def candidates(structures: tuple[Structure, ...], rows: Sequence[Squares]) -> Ar
             parts.append(residual.begin(xp.asarray(rho, like.dtype), s))
         starts.append(xp.concatenate(parts))
     return xp.stack(starts)
+
+
+def along_ranges(structures: tuple[Structure, ...], starts: Array) -> Array | None:
+    """The first and the last start with many ranges, where the criterion is rugged along them."""
+    arms = sum(isinstance(structure, ResidualStructure) for structure in structures)
+    found = [residual_of(structures, arm) for arm in range(arms)]
+    if not any(residual.correlation.rugged for residual, _ in found):
+        return None
+    xp = namespace(starts)
+    places = np.array([at.start + residual.spread.n_params for residual, at in found])
+    chosen = (starts[0], starts[-1])
+    return xp.stack([xp.at(one)[places].set(float(x)) for one in chosen for x in _LOG_RANGES])
 
 
 def _log_deviations(structures: tuple[Structure, ...], rows: Sequence[Squares], arm: int) -> Array:
