@@ -84,6 +84,8 @@ def read_params(given: Any, design: Design, what: str) -> Params | None:
 
 def read_start(given: Any, design: Design) -> Params | None:
     """Start values, whose covariances are covariances."""
+    if given is not None:
+        require(design, "start_params")
     params = read_params(given, design, "start_params")
     if params is not None:
         check_covariance(np.asarray(params.cov_re), "start_params.cov_re")
@@ -199,7 +201,6 @@ def _as_pytree(penalty: Any, what: str, shape: tuple[int, ...]) -> Any:
 
 def start_theta(design: Design, start: Params) -> Array:
     """Start values in the layout's theta."""
-    require(design, "start_params")
     layout = design.compressed.layout
     with np.errstate(all="ignore"):  # of a covariance of zero
         theta = theta_of(covariance_blocks(start, layout), layout)
