@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from ..designs.checks import DEPENDENT_TOL, explained_exactly
+from ..designs.checks import CONSTANT_TOL, DEPENDENT_TOL, explained_exactly
 from ..layouts.compress import layout_of_rows
 from ..layouts.contract import Maps, maps_of
 from ..layouts.equal_groups import Classes
@@ -132,11 +132,21 @@ masked_lanes = compiled(_masked_lanes, host=NUMPY_SECONDS)
 
 
 def independent(X: Array, w: Array) -> Array:
-    """Whether the rows that are there leave the columns of X independent."""
+    """Whether the rows that are there leave the columns of X independent.
+
+    Columns behind a constant one count from their means, as where all rows are there.
+    """
     xp = namespace(X, w)
     if X.shape[1] == 0:
         return xp.ones((), bool)
-    gram = X.T @ (X * (w > 0).astype(X.dtype)[:, None])
+    there = (w > 0).astype(X.dtype)[:, None]
+    constant = xp.all((X == X[:1]) | (there == 0), axis=0) & (X[0] != 0)
+    behind = xp.any(constant) & (xp.arange(X.shape[1]) > xp.argmax(constant))
+    mean = xp.sum(X * there, axis=0) / xp.maximum(xp.sum(there), 1.0)
+    centred = X - xp.where(behind, mean, 0.0)[None]
+    rounding = CONSTANT_TOL * xp.max(xp.abs(X), axis=0)[None]
+    X = xp.where(xp.abs(centred) > rounding, centred, 0.0)
+    gram = X.T @ (X * there)
     scale = xp.rsqrt(xp.diagonal(gram))
     L = xp.linalg.cholesky(gram * scale[:, None] * scale[None])
     return xp.min(xp.where(xp.isfinite(L), xp.diagonal(L), 0.0)) > DEPENDENT_TOL
