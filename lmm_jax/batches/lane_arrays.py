@@ -140,7 +140,7 @@ def independent(X: Array, w: Array) -> Array:
     if X.shape[1] == 0:
         return xp.ones((), bool)
     there = (w > 0).astype(X.dtype)[:, None]
-    constant = xp.all((X == X[:1]) | (there == 0), axis=0) & (X[0] != 0)
+    constant = xp.all((X[:1] == X) | (there == 0), axis=0) & (X[0] != 0)
     behind = xp.any(constant) & (xp.arange(X.shape[1]) > xp.argmax(constant))
     mean = xp.sum(X * there, axis=0) / xp.maximum(xp.sum(there), 1.0)
     centred = X - xp.where(behind, mean, 0.0)[None]
