@@ -90,7 +90,8 @@ class DenseResidual:
     ``correlation`` is "", "symm", "ad" or a name of the two tables above; ``places`` are visit
     numbers or coordinates, (d, n), and ``visits`` the labels that "symm" and "ad" number.
     ``spread`` is "one", "levels" (with labels of the rows in ``by``), "power" or "expo" (with
-    numbers in ``by``); ``arm`` are labels of the rows where every arm has parameters of its own.
+    numbers in ``by``), ``of`` and ``x`` a power or exponential beside it; ``arm`` are labels of
+    the rows where every arm has parameters of its own.
     """
 
     correlation: str
@@ -100,6 +101,8 @@ class DenseResidual:
     nugget: bool = False
     spread: str = "one"
     by: NDArray[np.str_] | Array | None = None
+    of: str = ""
+    x: Array | None = None
     arm: NDArray[np.str_] | None = None
 
     def matrix(self, at: Values) -> Array:
@@ -115,6 +118,9 @@ class DenseResidual:
         return out
 
     def _deviations(self, at: Values) -> Array:
+        if self.of:
+            x = np.log(np.abs(self.x)) if self.of == "power" else self.x
+            return replace(self, of="")._deviations(at) * np.exp(at[self.of] * x)
         if self.spread == "levels":
             return np.array([at[f"sd[{level}]"] for level in self.by])
         if self.spread == "power":

@@ -45,6 +45,9 @@ READ = {
     "ar1(visit | id) * diag(sex)": ("ar1", "visit", "", "id", False, "diag sex"),
     "power(x) * ar1(visit | id)": ("ar1", "visit", "", "id", False, "power x"),
     "car1(time | id, nugget=True) * expo(x)": ("car1", "time", "", "id", True, "expo x"),
+    "diag(sex) * power(x)": ("", "", "", "", False, "diag sex power x"),
+    "expo(x) * ar1(visit | id) * diag(sex)": ("ar1", "visit", "", "id", False, "diag sex expo x"),
+    "ar1h(visit | id) * power(x)": ("ar1", "visit", "", "id", False, "visits power x"),
 }
 
 
@@ -53,7 +56,9 @@ def test_a_residual_covariance(text):
     parsed = parse.parse(f"y ~ x + {text} + z")
     found = parsed.residual
     assert not parsed.bars and found.text == text
-    spread = f"{found.spread} {':'.join(found.covariate)}".strip()
+    levels = " ".join((found.spread, *found.strata))
+    of = f"{found.of} {found.covariate}".strip()
+    spread = of if of and levels == "one" else f"{levels} {of}".strip()
     joined = [" ".join(names) for names in (found.places, found.by, found.group)]
     assert (found.correlation, *joined, found.nugget, spread) == READ[text]
     assert parse.parse_residual(text) == found
@@ -86,10 +91,9 @@ def test_both_in_one_formula():
 
 REFUSED = [
     ("us(visit | id) * diag(sex)", "has a variance for every visit already"),
-    ("ar1h(visit | id) * power(x)", "has a variance for every visit already"),
+    ("ar1(visit | id) * power(x) * expo(x)", "are two of a kind"),
+    ("diag(sex) * diag(site)", "are two of a kind"),
     ("ar1(visit | id) * cs(visit | id)", "are two of a kind"),
-    ("diag(sex) * power(x)", "are two of a kind"),
-    ("ar1(visit | id) * diag(sex) * expo(x)", "are two of a kind"),
     ("ar1(visit | id) * x", "the product of one correlation and one variance"),
     ("x * ar1(visit | id)", "the product of one correlation and one variance"),
     ("ar1(visit | id) * (1 | g)", "the product of one correlation and one variance"),

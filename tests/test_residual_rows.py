@@ -587,6 +587,12 @@ NESTED = {
     "distances in visits": ("toep(age | Subject)", "us(visit | Subject)", 6),
     "strata in strata": ("diag(Sex)", "diag(Sex:age)", 6),
     "strata in arms": ("diag(Sex)", "us(visit | Sex / Subject)", 18),
+    "strata in a product": (
+        "(1 | Subject) + diag(Sex)",
+        "(1 | Subject) + diag(Sex) * power(age)",
+        1,
+    ),
+    "a power in a product": ("power(age)", "ar1(visit | Subject) * diag(Sex) * power(age)", 2),
     "an intercept in us": ("(1 | Subject)", "us(visit | Subject)", 8),
     "an intercept in csh": ("(1 | Subject)", "csh(visit | Subject)", 3),
     "an intercept in arms": ("(1 | Subject)", "cs(visit | Sex / Subject)", 2),
@@ -622,6 +628,45 @@ def test_a_likelihood_ratio_of_random_effects_and_a_residual_covariance():
     for term, chisq in {"(1 | Subject)": 9.1620099051, "(age | Subject)": 8.32890268535}.items():
         table = lmm.anova(lmm.fit(formula + term, data, reml=False), two)
         assert_close(table["chisq"].iloc[1], chisq, 1e-7)
+
+
+@pytest.mark.parametrize(
+    ("residual", "reml", "llf", "expected"),
+    [
+        ("(1 | Subject) + diag(Sex) * power(age)", True, -206.972747143,
+         {"sd[Male]": 6.241436, "sd[Female]": 6.241436 * 0.4630982, "power": -0.559947}),
+        ("(1 | Subject) + expo(age) * diag(Sex)", False, -204.078861796,
+         {"sd[Male]": 2.852124, "sd[Female]": 2.852124 * 0.4617953, "expo": -0.0507672}),
+        ("ar1(row | Subject) * diag(Sex) * power(age)", True, -216.472721134,
+         {"sd[Male]": 3.633326, "sd[Female]": 3.633326 * 0.5657320, "power": -0.0693475,
+          "rho": 0.7477299}),
+    ],
+)  # fmt: skip
+def test_a_standard_deviation_of_a_level_times_one_of_a_covariate(residual, reml, llf, expected):
+    """nlme's ``varComb(varIdent(form = ~ 1 | Sex), varPower(form = ~ age))``, and ``varExp``."""
+    data = lmm.load_dataset("orthodont")
+    result = lmm.fit(f"distance ~ age * Sex + {residual}", data, reml=reml)
+    assert result.converged and abs(result.llf - llf) < 2e-9
+    # the criterion is flat: nlme stops up to 1e-9 of it below, which is 1e-4 of the power
+    assert_close(result.residual_params, np.array(list(expected.values())), 1e-4)
+    assert list(result.residual_params.index) == list(expected)
+
+
+def test_the_variance_of_a_stratum_at_a_covariate():
+    data = lmm.load_dataset("orthodont")
+    result = lmm.fit("distance ~ age * Sex + (1 | Subject) + diag(Sex) * power(age)", data)
+    sd, power = result.residual_params["sd[Female]"], result.residual_params["power"]
+    found = result.residual_cov(stratum="Female", covariate=10)
+    assert_close(found.to_numpy(), [[(sd * 10**power) ** 2]], RTOL)
+    assert list(found.index) == ["Female"]
+    with pytest.raises(lmm.DataError, match="pass covariate="):
+        result.residual_cov(stratum="Female")
+
+
+@pytest.mark.parametrize("residual", ["us(age | Subject) * power(age)", "diag(age) * expo(age)"])
+def test_a_covariate_that_its_levels_know_is_refused(residual):
+    with pytest.raises(lmm.DataError, match="`age` is the same in all rows within every level"):
+        lmm.fit(f"distance ~ Sex + {residual}", DATA)
 
 
 def test_covariances_that_are_not_nested_are_not_compared_by_a_ratio():

@@ -168,20 +168,24 @@ def test_a_correlation_under_jax(name, x64):
 
 X_OF_ROWS = np.random.default_rng(5).uniform(0.5, 2.0, size=(4, 3))
 STRUCTURES = {
-    "us": (General(levels=LEVELS), Spread(kind="levels", levels=LEVELS)),
+    "us": (General(levels=LEVELS), Spread(levels=LEVELS)),
     "us, another arm": (
-        General(levels=LEVELS), Spread(kind="levels", levels=LEVELS, anchored=False)
+        General(levels=LEVELS), Spread(levels=LEVELS, anchored=False)
     ),
-    "csh": (Symmetric(width=4), Spread(kind="levels", levels=LEVELS)),
+    "csh": (Symmetric(width=4), Spread(levels=LEVELS)),
     "ar1, another arm": (Autoregressive(), Spread(anchored=False)),
-    "toeph": (Toeplitz(levels=LEVELS), Spread(kind="levels", levels=LEVELS)),
-    "adh": (Antedependent(levels=LEVELS), Spread(kind="levels", levels=LEVELS)),
-    "arma11 * power": (MovingAverage(), Spread(kind="power")),
-    "ar1 * expo, another arm": (Autoregressive(), Spread(kind="expo", anchored=False)),
-    "symm * expo": (General(levels=LEVELS), Spread(kind="expo")),
-    "sp_gau * power": (Gaussian(nugget=True), Spread(kind="power")),
-    "sp_rat * expo": (Rational(), Spread(kind="expo")),
-    "diag": (Independent(), Spread(kind="levels", levels=LEVELS)),
+    "toeph": (Toeplitz(levels=LEVELS), Spread(levels=LEVELS)),
+    "adh": (Antedependent(levels=LEVELS), Spread(levels=LEVELS)),
+    "arma11 * power": (MovingAverage(), Spread(of="power")),
+    "ar1 * expo, another arm": (Autoregressive(), Spread(of="expo", anchored=False)),
+    "symm * expo": (General(levels=LEVELS), Spread(of="expo")),
+    "sp_gau * power": (Gaussian(nugget=True), Spread(of="power")),
+    "sp_rat * expo": (Rational(), Spread(of="expo")),
+    "diag": (Independent(), Spread(levels=LEVELS)),
+    "diag * power": (Independent(), Spread(levels=LEVELS, of="power")),
+    "ar1 * diag * expo, another arm": (
+        Autoregressive(), Spread(levels=LEVELS, of="expo", anchored=False)
+    ),
 }  # fmt: skip
 
 
@@ -350,6 +354,15 @@ MODELS = {
     ),
     "toep(visit | subject) * power(size)": (
         dense_of(TRIAL, "toep", spread="power", by=column("size")), []
+    ),
+    "diag(stratum) * power(size)": (
+        dense_of(TRIAL, spread="levels", by=column("stratum"), of="power", x=column("size")), []
+    ),
+    "ar1(visit | subject) * diag(sex) * expo(x)": (
+        dense_of(TRIAL, "ar1", spread="levels", by=column("sex"), of="expo", x=column("x")), []
+    ),
+    "us(visit | subject) * power(size)": (
+        dense_of(TRIAL, "symm", **BY_VISIT, of="power", x=column("size")), []
     ),
     "us(visit | arm / subject)": (dense_of(TRIAL, "symm", arm=column("arm"), **BY_VISIT), []),
     "ar1(visit | arm / subject)": (dense_of(TRIAL, "ar1", arm=column("arm")), []),
@@ -552,6 +565,8 @@ def test_what_is_linear_in_reported_parameters():
     assert linear == {t for t in MODELS if t.startswith(tuple(f"{n}(" for n in names))} - {
         "symm(visit | subject) * diag(sex)",
         "toep(visit | subject) * power(size)",
+        "diag(stratum) * power(size)",
+        "us(visit | subject) * power(size)",
     }
 
 

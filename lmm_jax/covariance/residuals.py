@@ -31,55 +31,53 @@ class Spread:
 
     Attributes
     ----------
-    kind : {"one", "levels", "power", "expo"}
-        One for all rows, one a level, ``|x|^delta``, or ``exp(delta x)``.
     levels : tuple of str
-        Visits or strata, the reference first.
+        Visits or strata with a standard deviation each, the reference first; or none.
+    of : {"", "power", "expo"}
+        What they are multiplied by: nothing, ``|x|^delta``, or ``exp(delta x)``.
     anchored : bool
         Whether the standard deviation of the reference is sigma; of several residual
         covariances (one an arm) only that of the first is.
     """
 
-    kind: str = "one"
     levels: tuple[str, ...] = ()
+    of: str = ""
     anchored: bool = True
 
     @property
     def n_params(self) -> int:
         """Parameters: the rows of A."""
-        own = {"one": 0, "levels": len(self.levels) - 1}.get(self.kind, 1)
-        return own + (not self.anchored)
+        return self.n_levels + bool(self.of)
+
+    @property
+    def n_levels(self) -> int:
+        """Parameters of levels, and of a residual covariance as a whole."""
+        return max(len(self.levels), 1) - self.anchored
 
     @property
     def names(self) -> tuple[str, ...]:
         """What the standard deviations are called that are reported."""
-        if self.kind == "levels":
-            return tuple(f"sd[{level}]" for level in self.levels)
-        return ("sd",)
+        return tuple(f"sd[{level}]" for level in self.levels) or ("sd",)
 
     def slopes(self, codes: np.ndarray | None, x: np.ndarray | None, shape: Any) -> np.ndarray:
         """A, (m, *shape), from codes of levels or a covariate of that shape."""
-        rows = []
-        if not self.anchored and self.kind != "levels":
-            rows.append(np.ones(shape))
-        if self.kind == "levels":
+        rows: list[Any] = []
+        if self.levels:
             assert codes is not None
             rows += [codes == level for level in range(self.anchored, len(self.levels))]
-        elif self.kind != "one":
+        elif not self.anchored:
+            rows.append(np.ones(shape))
+        if self.of:
             assert x is not None
-            rows.append(np.log(np.abs(x)) if self.kind == "power" else x)
+            rows.append(np.log(np.abs(x)) if self.of == "power" else x)
         return np.array(rows, dtype=float).reshape(len(rows), *shape)
 
     def deviations(self, phi: Sequence[Taylor], sigma: Taylor) -> dict[str, Taylor]:
         """Standard deviations by name, and the exponent of a covariate."""
-        own = list(phi)
-        out: dict[str, Taylor] = {}
-        if self.kind == "levels":
-            first = [sigma] if self.anchored else []
-            out = dict(zip(self.names, [*first, *(sigma * exp(x) for x in own)], strict=True))
-            return out
-        out["sd"] = sigma if self.anchored else sigma * exp(own.pop(0))
-        return {**out, self.kind: own[0]} if own else out
+        n = self.n_levels
+        sizes = [sigma] * self.anchored + [sigma * exp(x) for x in phi[:n]]
+        out = dict(zip(self.names, sizes, strict=True))
+        return {**out, self.of: phi[n]} if self.of else out
 
 
 class Step(NamedTuple):
@@ -314,10 +312,10 @@ class ResidualStructure(Structure):
     @property
     def is_linear(self) -> bool:
         """Whether R is linear in variances and covariances that can be reported."""
-        if not self.correlation.name:
-            return self.spread.kind in ("one", "levels")
+        if self.spread.of or not self.correlation.name:
+            return not self.spread.of
         own = self.correlation.name == "symm" and self.spread.levels == self.correlation.levels
-        return self.correlation.linear and (own or self.spread.kind == "one")
+        return self.correlation.linear and (own or not self.spread.levels)
 
     def natural(
         self, phi: Sequence[Taylor], sigma: Taylor, *, variances: bool = False

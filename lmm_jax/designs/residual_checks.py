@@ -26,8 +26,25 @@ def check_told(term: ResidualTerm, rows: ResidualRows) -> None:
                     f"there are no rows of {labels[int(np.argmin(count))]}{where}: {term.text} has "
                     "a standard deviation of it"
                 )
+        if term.of and rows.covariate is not None:
+            _check_covariate(term, rows, mine, where)
         if term.correlation:
             _check_pairs(term, structure, rows.subject[mine], rows.places[0, mine], where)
+
+
+def _check_covariate(term: ResidualTerm, rows: ResidualRows, mine: np.ndarray, where: str) -> None:
+    """The covariate of standard deviations varies beside their levels."""
+    x = rows.covariate[mine]  # type: ignore[index]
+    x = np.abs(x) if term.of == "power" else x
+    levels = np.zeros(mine.size, np.int64) if rows.levels is None else rows.levels[mine]
+    order = np.lexsort((x, levels))
+    x, levels = x[order], levels[order]
+    if not ((x[1:] != x[:-1]) & (levels[1:] == levels[:-1])).any():
+        among = "" if rows.levels is None else " within every level of the standard deviations"
+        raise DataError(
+            f"`{term.covariate}` is the same in all rows{among}{where}: {term.text} has a "
+            f"parameter of it that nothing tells. Leave {term.of}() out"
+        )
 
 
 def _check_pairs(

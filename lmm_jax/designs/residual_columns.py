@@ -76,8 +76,7 @@ def residual_of_rows(
     places = _places(term, subject, n_subjects, data, context)
     kind = _CORRELATIONS[term.correlation]
     levels, strata, x = _spread_of(term, places, data, context)
-    spread = {"visits": "levels", "diag": "levels"}.get(term.spread, term.spread)
-    names = strata if strata is not None else places.visits if spread == "levels" else None
+    names = strata if strata is not None else places.visits if term.spread == "visits" else None
     labels = tuple(spelled(names)) if names is not None else ()
     if term.correlation:
         _check_repeats(term, subject, subjects, places)
@@ -107,7 +106,7 @@ def residual_of_rows(
     structures = tuple(
         ResidualStructure(
             correlation=kind(width=_width(counts, arm, subject, a), **options),
-            spread=Spread(kind=spread, levels=labels, anchored=a == 0),
+            spread=Spread(levels=labels, of=term.of, anchored=a == 0),
             arm=None if arms is None else spelled(arms)[a],
         )
         for a in range(1 if arms is None else len(arms))
@@ -226,11 +225,11 @@ def _spread_of(
     term: ResidualTerm, places: _Places, data: pd.DataFrame, context: Mapping[str, Any]
 ) -> tuple[np.ndarray | None, pd.Index[Any] | None, np.ndarray | None]:
     """Level of the standard deviation of every row, labels of strata, and a covariate."""
-    if term.spread == "visits":
-        return places.codes, None, None
-    name = ":".join(term.covariate)
+    codes = places.codes if term.spread == "visits" else None
+    x = _covariate(term, data, context) if term.of else None
     if term.spread == "diag":
-        codes, strata = group_factor(term.covariate, data, context)
+        name = ":".join(term.strata)
+        codes, strata = group_factor(term.strata, data, context)
         if len(strata) == len(data):
             raise DataError(
                 f"`{name}` has a level for every row: {term.text} would have as many "
@@ -241,16 +240,20 @@ def _spread_of(
                 f"`{name}` has one level, {spelled(strata)[0]}: {term.text} would have "
                 "one variance, which every model has"
             )
-        return codes, strata, None
-    if term.spread == "one":
-        return None, None, None
+        return codes, strata, x
+    return codes, None, x
+
+
+def _covariate(term: ResidualTerm, data: pd.DataFrame, context: Mapping[str, Any]) -> np.ndarray:
+    """The numbers that standard deviations are a function of."""
+    name = term.covariate
     x = mat.evaluate(name, data, context=context)
-    if term.spread == "power" and (x == 0).any():
+    if term.of == "power" and (x == 0).any():
         raise DataError(
             f"`{name}` is zero in some rows, where power({name}) has no "
             f"variance: take `expo({name})`, or another unit of it"
         )
-    return None, None, x
+    return x
 
 
 def _check_repeats(

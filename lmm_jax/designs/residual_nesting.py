@@ -58,8 +58,9 @@ def _has_room(large: Residual, term: RandomTerm, small: Residual | None) -> bool
     if large.term.correlation == "symm" and large.term.spread == "visits":
         visit = large.rows.places[0].astype(np.int64)
         rows = np.unique(values, axis=0, return_inverse=True)[1].reshape(-1)
-        return function_of(visit, rows, int(visit.max()) + 1) is not None
-    alike = small is None or (small.term.spread == "one" and not small.term.nugget)
+        of_visit = function_of(visit, rows, int(visit.max()) + 1) is not None
+        return of_visit and (small is None or not small.term.of)
+    alike = small is None or not (small.term.spread != "one" or small.term.of or small.term.nugget)
     constant = values.shape[1] == 1 and not np.ptp(values[:, 0])
     return alike and constant and large.term.correlation in _WITH_INTERCEPT
 
@@ -102,10 +103,11 @@ def _places_within(small: Residual, large: Residual) -> bool:
 
 def _spread_within(small: Residual, large: Residual) -> bool:
     one, two = small.rows, large.rows
-    if small.term.spread == "one":
-        return True
+    if small.term.of:
+        same = small.term.of == large.term.of
+        if not same or not np.array_equal(one.covariate, two.covariate):  # type: ignore[arg-type]
+            return False
     if one.levels is not None:  # every arm has a standard deviation, at least
         own = two.arm if two.levels is None else two.arm * (two.levels.max() + 1) + two.levels
         return function_of(own, one.levels, int(own.max()) + 1) is not None
-    same = small.term.spread == large.term.spread and two.covariate is not None
-    return same and bool(np.array_equal(one.covariate, two.covariate))  # type: ignore[arg-type]
+    return True

@@ -22,7 +22,7 @@ from .residual import Residual
 def spread_expressions(term: ResidualTerm) -> list[str]:
     """Expressions that the variance of a row is a function of."""
     visits = term.places if term.spread == "visits" and not term.counts_rows else ()
-    return [*visits, *term.by, *term.covariate]
+    return [*visits, *term.by, *term.spread_expressions]
 
 
 def new_residual_rows(
@@ -59,12 +59,12 @@ def new_residual_rows(
         codes, at = _new_places(residual, data, context)
     levels, x = codes if term.spread == "visits" else None, None
     if residual.strata is not None:
-        levels = _known(residual.strata, term.covariate, term, "stratum", data, context)
-    elif term.covariate:
-        x = mat.evaluate(term.covariate[0], data, context=context)
-        if term.spread == "power" and (x == 0).any():
+        levels = _known(residual.strata, term.strata, term, "stratum", data, context)
+    if term.of:
+        x = mat.evaluate(term.covariate, data, context=context)
+        if term.of == "power" and (x == 0).any():
             raise DataError(
-                f"`{term.covariate[0]}` is zero in some of the new rows, where {term.text} has no "
+                f"`{term.covariate}` is zero in some of the new rows, where {term.text} has no "
                 "variance"
             )
     subject = np.full(len(data), -1, np.int64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import FormulaError
 from .expressions import check_source, to_python
@@ -48,11 +48,14 @@ class ResidualTerm:
     group : tuple of str
         Factor of the subjects; empty where all rows are one.
     nugget : bool
-    spread : {"one", "visits", "diag", "power", "expo"}
-        What standard deviations depend on.
-    covariate : tuple of str
-        Expressions inside `power()`, `expo()`, or `diag()`, which may have several joined by
-        colons.
+    spread : {"one", "visits", "diag"}
+        Levels that have standard deviations of their own.
+    strata : tuple of str
+        Expressions inside `diag()`, which may have several joined by colons.
+    of : {"", "power", "expo"}
+        Function of a covariate that standard deviations are multiplied by.
+    covariate : str
+        The expression inside `power()` or `expo()`.
     text : str
         As written.
     """
@@ -63,7 +66,9 @@ class ResidualTerm:
     group: tuple[str, ...] = ()
     nugget: bool = False
     spread: str = "one"
-    covariate: tuple[str, ...] = ()
+    strata: tuple[str, ...] = ()
+    of: str = ""
+    covariate: str = ""
     text: str
 
     @property
@@ -75,7 +80,12 @@ class ResidualTerm:
     def expressions(self) -> list[str]:
         """All columns that it reads."""
         named = () if self.counts_rows else self.places
-        return [*named, *self.by, *self.group, *self.covariate]
+        return [*named, *self.by, *self.group, *self.spread_expressions]
+
+    @property
+    def spread_expressions(self) -> list[str]:
+        """Columns that it reads for standard deviations other than those of visits."""
+        return [*self.strata, *([self.covariate] if self.of else [])]
 
 
 def is_residual(text: str) -> bool:
@@ -106,12 +116,12 @@ def _cut(inside: str) -> tuple[str, str, str]:
 
 
 def read_residual(term: Sequence[Item], text: str) -> ResidualTerm:
-    """The residual covariance of a term of the formula, a product of one or two calls.
+    """The residual covariance of a term of the formula, a product of up to three calls.
 
     Raises
     ------
     FormulaError
-        It cannot be read, or asks for two correlations or two variances.
+        It cannot be read, or asks for two correlations or two variances of a kind.
     """
     found: dict[str, ResidualTerm] = {}
     for _, items in split(term, "*", text):
@@ -123,38 +133,30 @@ def read_residual(term: Sequence[Item], text: str) -> ResidualTerm:
                 items[0].start,
             )
         one = _read(items[0], text)
-        kind = "a correlation" if one.correlation else "a variance"
+        kind = "correlation" if one.correlation else "covariate" if one.of else "diag"
         if kind in found:
             raise FormulaError(
                 f"`{found[kind].text}` and `{one.text}` are two of a kind: a product has one "
-                "correlation and one variance, `ar1(visit | id) * diag(sex)`",
+                "correlation, one `diag()`, and one `power()` or `expo()`, as in "
+                "`ar1(visit | id) * diag(sex)`",
                 text,
                 items[0].start,
             )
         found[kind] = one
-    first, second = found.get("a correlation"), found.get("a variance")
-    whole = text[term[0].start : term[-1].stop]
-    if first is None or second is None:
-        only = first or second
-        assert only is not None
-        return only
-    if first.spread != "one":
-        raise FormulaError(
-            f"`{first.text}` has a variance for every visit already: take its homogeneous form, "
-            f"or leave out `{second.text}`",
-            text,
-            term[0].start,
-        )
-    return ResidualTerm(
-        correlation=first.correlation,
-        places=first.places,
-        by=first.by,
-        group=first.group,
-        nugget=first.nugget,
-        spread=second.spread,
-        covariate=second.covariate,
-        text=whole,
-    )
+    whole = found.get("correlation", next(iter(found.values())))
+    levels, of = found.get("diag"), found.get("covariate")
+    if levels is not None:
+        if whole.spread == "visits":
+            raise FormulaError(
+                f"`{whole.text}` has a variance for every visit already: take its homogeneous "
+                f"form, or leave out `{levels.text}`",
+                text,
+                term[0].start,
+            )
+        whole = replace(whole, spread="diag", strata=levels.strata)
+    if of is not None:
+        whole = replace(whole, of=of.of, covariate=of.covariate)
+    return replace(whole, text=text[term[0].start : term[-1].stop])
 
 
 def with_correlation(term: ResidualTerm, name: str) -> str:
@@ -185,10 +187,12 @@ def _read(item: Item, text: str) -> ResidualTerm:
     assert match is not None
     name, inside = match[1], item.text[match.end() : -1]
     if name in SPREADS:
-        several = split(lex(inside), ":", inside) if name == "diag" and inside.strip() else []
+        if name != "diag":
+            return ResidualTerm(of=name, covariate=_code(inside, item, text), text=item.text)
+        several = split(lex(inside), ":", inside) if inside.strip() else []
         parts = [inside[p[0].start : p[-1].stop] for _, p in several] or [inside]
-        covariate = tuple(_code(part, item, text) for part in parts)
-        return ResidualTerm(spread=name, covariate=covariate, text=item.text)
+        strata = tuple(_code(part, item, text) for part in parts)
+        return ResidualTerm(spread="diag", strata=strata, text=item.text)
     nugget = _NUGGET.search(inside)
     if nugget is not None:
         inside = inside[: nugget.start()]

@@ -77,7 +77,9 @@ def _check_nested(levels: list[tuple[int, np.ndarray]]) -> None:
 def _is_unstructured(design: Design) -> bool:
     """Whether residuals have any covariance, a variance for every visit."""
     term = None if design.residual is None else design.residual.term
-    return term is not None and term.correlation == "symm" and term.spread == "visits"
+    return (
+        term is not None and term.correlation == "symm" and term.spread == "visits" and not term.of
+    )
 
 
 def _is_constant(X: np.ndarray, codes: np.ndarray, count: int) -> np.ndarray:

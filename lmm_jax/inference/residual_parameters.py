@@ -190,30 +190,33 @@ def covariance_frame(
     own = structures[0 if arm is None else int(_places([arm], "arm", arms)[0])]
     if isinstance(levels, str | int | float | date | np.generic):  # one of them
         levels = [levels]
-    if levels is None and covariate is not None and np.ndim(covariate) and not own.correlation.name:
-        levels = covariate  # independent rows, named by it
+    independent = not (own.correlation.name or own.spread.levels)
+    if levels is None and covariate is not None and np.ndim(covariate) and independent:
+        levels = covariate  # rows named by it
+    if levels is None and stratum is not None and not own.correlation.name:
+        levels = [stratum]
     spots, names = _spots(own, label, levels)
     r = spots.shape[1]
-    if own.spread.kind == "levels":
-        codes = _strata(own, label, names, stratum)
-        slopes = own.spread.slopes(codes[:, None], None, (r, 1))
-    else:
-        x = None
-        if own.spread.kind != "one":
-            if covariate is None:
-                raise DataError(
-                    f"standard deviations are {own.spread.kind}() of a covariate: "
-                    "pass covariate=, one number or one a level"
-                )
-            x = numbers(covariate, "covariate")
-            if x.size not in (1, r):
-                raise DataError(f"covariate has {x.size} numbers for {r} levels")
-            x = np.broadcast_to(x.ravel(), (r,))[:, None]
-        slopes = own.spread.slopes(None, x, (r, 1))
+    codes = _strata(own, label, names, stratum)[:, None] if own.spread.levels else None
+    x = _covariate(own, covariate, r)[:, None] if own.spread.of else None
+    slopes = own.spread.slopes(codes, x, (r, 1))
     places = zip(label.structures, theta_slices(label.structures), strict=True)
     phi = next(at.theta_layout[place] for s, place in places if s is own)
     R = own.matrix(phi, spots[..., None], slopes)[..., 0]
     return pd.DataFrame(at.scale * R, index=list(names), columns=list(names))
+
+
+def _covariate(own: ResidualStructure, covariate: Any, r: int) -> np.ndarray:
+    """The covariate of the standard deviations at every place, (r,)."""
+    if covariate is None:
+        raise DataError(
+            f"standard deviations are {own.spread.of}() of a covariate: "
+            "pass covariate=, one number or one a level"
+        )
+    x = numbers(covariate, "covariate")
+    if x.size not in (1, r):
+        raise DataError(f"covariate has {x.size} numbers for {r} levels")
+    return np.broadcast_to(x.ravel(), (r,))
 
 
 def _spots(

@@ -190,7 +190,7 @@ def residual_reference(results: FitRecord) -> str | None:
         return ""
     if any(name.startswith("sd") for name in results.residual_params.index):
         return None
-    kinds = [s.spread.kind for s in results.residual.structures if isinstance(s, ResidualStructure)]
+    kinds = [s.spread.of for s in results.residual.structures if isinstance(s, ResidualStructure)]
     return next((_REFERENCE[kind] for kind in kinds if kind in _REFERENCE), "")
 
 

@@ -86,15 +86,13 @@ def _log_deviations(structures: tuple[Structure, ...], rows: Sequence[Squares], 
     xp = namespace(rows[0].squares)
     zero = xp.zeros((), dtype)
     spread = residual_of(structures, arm)[0].spread
-    indicators = 0 if spread.kind not in ("one", "levels") else spread.n_params
-    indicators = indicators or int(not spread.anchored)
-    of_base, of_rows = (zero, zero), [(zero, zero)] * indicators
+    of_base, of_rows = (zero, zero), [(zero, zero)] * spread.n_levels
     for part in rows:
         if part.arm == 0:
             rest = xp.ones_like(part.slopes[0] if len(part.slopes) else part.rows)
             first = residual_of(structures, 0)[0].spread
-            if first.kind == "levels":
-                rest = rest - xp.sum(part.slopes, axis=0)
+            if first.levels:
+                rest = rest - xp.sum(part.slopes[: first.n_levels], axis=0)
             of_base = _added(of_base, rest, part)
         if part.arm == arm:
             of_rows = [
@@ -102,7 +100,7 @@ def _log_deviations(structures: tuple[Structure, ...], rows: Sequence[Squares], 
             ]
     base = _log_variance(*of_base, zero)
     found = [0.5 * (_log_variance(*sums, base) - base) for sums in of_rows]
-    found += [zero] * (spread.n_params - indicators)
+    found += [zero] * (spread.n_params - spread.n_levels)
     return xp.stack(found) if found else xp.zeros(0, dtype)
 
 
