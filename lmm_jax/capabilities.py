@@ -47,8 +47,8 @@ _CORE = (
     "draw responses by lmm.simulate and fit each of them by lmm.fit"
 )
 _ESTIMATED = (
-    "{what}: the log-likelihood of crossed factors fitted approximately is an estimate that JAX "
-    "cannot differentiate: use lmm.fit, or lmm.profile_loglike for values"
+    "{what} runs in JAX, and the log-likelihood of crossed factors fitted approximately is an "
+    "estimate that JAX cannot differentiate: use lmm.fit, or lmm.profile_loglike for values"
 )
 _SPARSE = (
     "{what} runs in a JAX program, and the levels of these crossed factors meet few others: their "
@@ -59,7 +59,7 @@ _STRUCTURE = (
     "without a structure, or (… || g)"
 )
 _PARAMS = (
-    "no {what} for a model with a residual covariance, which Params do not hold: "
+    "{what} takes no model with a residual covariance, which Params do not hold: "
     "lmm.profile_loglike takes its theta, and lmm.fit gives its residual_params"
 )
 _STEP = "{what} is that of a fit with nothing held or penalized: {why}"

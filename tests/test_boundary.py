@@ -315,3 +315,11 @@ def test_variances_in_params_are_those_of_the_data():
     low, high = np.log(result.conf_int().iloc[3])
     assert (low + high) / 2 == pytest.approx(np.log(variance), rel=1e-12)
     assert (high - low) / 2 == pytest.approx(1.959964 * result.bse.iloc[3] / variance, rel=1e-6)
+
+
+def test_what_has_no_standard_error_has_no_covariance():
+    result = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff2"))
+    assert result.singular
+    matrix = result.cov_params()
+    np.testing.assert_array_equal(np.sqrt(np.diag(matrix)), result.bse)
+    assert np.isnan(matrix.iloc[1]).all() and np.isnan(matrix.iloc[:, 1]).all()

@@ -95,3 +95,21 @@ def test_a_small_pivot_above_a_large_entry(seed, k):
     # a Newton decrement of 1e-9 leaves 3e-5 standard errors
     other = np.asarray(fits[1].cov_re)[::-1, ::-1]
     np.testing.assert_allclose(fits[0].cov_re, other, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.filterwarnings("ignore::lmm_jax.IdentificationWarning")  # as many as rows: meant
+@pytest.mark.parametrize(("groups", "rows", "columns"), [(110, 5, 8), (620, 2, 8), (408, 3, 3)])
+def test_coefficients_that_fill_their_groups(groups, rows, columns):
+    """No row tells of the residual alone: the fit ends no lower than where the data are from."""
+    rng = np.random.RandomState(1)
+    g, n = np.repeat(np.arange(groups), rows), groups * rows
+    X, Z = rng.normal(size=(n, columns)), rng.normal(size=(n, rows - 1))
+    Z = np.column_stack([np.ones(n), Z])
+    y = X.sum(axis=1) + (Z * 2 * rng.normal(size=(groups, rows))[g]).sum(axis=1)
+    y += rng.normal(size=n)
+    design = lmm.design_from_arrays(y, np.column_stack([np.ones(n), X]), g, exog_re=Z)
+    result = lmm.fit(design, reml=False)
+    assert result.converged
+    truth = lmm.Params.from_components(np.zeros(0), 4.0 * np.eye(rows))
+    with jax.enable_x64(True):
+        assert result.llf > float(lmm.loglike(truth, design.layout, reml=False))

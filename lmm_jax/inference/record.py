@@ -348,13 +348,18 @@ class FitRecord:
         return pd.concat([self.bse_fe, self.bse_re])
 
     def cov_params(self) -> pd.DataFrame:
-        """Covariance of ``params``; fixed effects and variances are uncorrelated in it."""
+        """Covariance of ``params``; fixed effects and variances are uncorrelated in it.
+
+        NaN in the rows and columns of what has no standard error (:attr:`bse_re`).
+        """
         names = _labels(self._parameter_names)
         unit, relative = relative_covariance(self.estimates, self.tests.cov_beta)
         with np.errstate(over="ignore"):  # covariances of variances may leave the range of floats
             out = (relative * unit * unit[:, None])[:-1, :-1]
         p = len(self.fixed_names)
         out[:p, :p] = self.scale * self.tests.cov_beta
+        unknown = p + np.flatnonzero(np.isnan(self.bse_re.to_numpy()))
+        out[unknown] = out[:, unknown] = np.nan
         return pd.DataFrame(out, index=names, columns=names)
 
     @property

@@ -99,7 +99,8 @@ def choice(value: Any, what: str, names: Collection[str]) -> str:
         return value
     close = get_close_matches(value.lower(), names, n=1) if isinstance(value, str) else []
     hint = f" (did you mean {close[0]!r}?)" if close else ""
-    raise DataError(f"{what}={shown(value)}: choose from {', '.join(names)}{hint}")
+    some = f"choose from {', '.join(names)}{hint}" if names else "there is none to choose from"
+    raise DataError(f"{what}={shown(value)}: {some}")
 
 
 def seed(value: Any) -> int:
@@ -214,6 +215,9 @@ _ELSEWHERE: dict[str, tuple[str, ...]] = {
 }
 # What there is no argument for, and what to do.
 _ADVICE = {
+    "cov_type": "robust covariances are those of a result, res.robust(...)",
+    "r_matrix": "the covariance of R beta is R @ res.cov_params() @ R.T",
+    "scalar": "the test is a record of numbers",
     "cov_struct": "residuals are independent here, up to weights; uncorrelated random effects are "
     "written (x || g)",
     "correlation": "residuals are independent here, up to weights",
@@ -262,11 +266,13 @@ def _unknown(function: str, options: Mapping[str, Any], taken: tuple[str, ...]) 
     """What to say of the first keyword that a function does not take."""
     name = next(option for option in options if option not in taken)
     right = [other for other in _ELSEWHERE.get(name.lower(), ()) if other in taken]
-    right = right[:1] or get_close_matches(name.lower(), taken, n=1)
+    if name not in _ADVICE:
+        right = right[:1] or get_close_matches(name.lower(), taken, n=1)
     if right:
         hint = f"did you mean {right[0]!r}?"
     elif name in _ADVICE:
         hint = _ADVICE[name]
     else:
-        hint = "there are " + ", ".join(t for t in taken if t != "self")
+        known = ", ".join(t for t in taken if t != "self")
+        hint = f"there are {known}" if known else "it takes none"
     return f"{function}() got an unexpected keyword argument {name!r}: {hint}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn, TypeVar
+
+import pandas as pd
 
 from ..errors import UnknownLabel
 from .matching import shown
@@ -37,6 +39,12 @@ class Labelled(dict[str, V]):
     """A dictionary that says which keys it has where it is asked for another."""
 
     def __missing__(self, key: Any) -> NoReturn:
+        for name, value in self.items():
+            index = getattr(value, "index", None)
+            if isinstance(index, pd.Index) and isinstance(key, Hashable) and key in index:
+                raise UnknownLabel(
+                    f"{shown(key)} is a level of {name!r}: it is in [{name!r}].loc[{key!r}]"
+                )
         refuse(key, list(self), "the result")
 
 

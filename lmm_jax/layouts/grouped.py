@@ -63,6 +63,8 @@ from .start_moments import column_moments, moment_theta
 _EXACT_WIDTH = 3
 # Groups of a sample that gives start values, and the largest share that is left out.
 _SAMPLE, _SHARE = 1 << 10, 24
+# Share of the rows that no coefficient reaches from which their variance is one to start from.
+_TOLD = 0.02
 
 
 @public
@@ -123,7 +125,12 @@ class GroupedLayout(Layout):
         """See :meth:`Layout.start_moments`."""
         xp = namespace(self.S0)
         p, buckets = self.beta_origin.size, self.buckets
-        sigma2 = self.S0[p, p] / xp.maximum(self.n_obs - self.ranks() - p, 1.0)
+        free = self.n_obs - self.ranks() - p
+        total = self.S0[p, p] + sum(xp.sum(b.c[:, p] ** 2) for b in buckets)
+        # where coefficients fill the groups, no row tells of the residual: half of the variance
+        told = free > _TOLD * self.n_obs
+        within = self.S0[p, p] / xp.maximum(free, 1.0)
+        sigma2 = xp.where(told, within, 0.5 * total / xp.maximum(self.n_obs, 1.0))
         moments = [column_moments(b.T, b.c[:, p], b.copies) for b in buckets]
         return moment_theta(moments, [b.widths for b in buckets], sigma2, self.structures)
 
