@@ -113,3 +113,18 @@ def test_coefficients_that_fill_their_groups(groups, rows, columns):
     truth = lmm.Params.from_components(np.zeros(0), 4.0 * np.eye(rows))
     with jax.enable_x64(True):
         assert result.llf > float(lmm.loglike(truth, design.layout, reml=False))
+
+
+@pytest.mark.filterwarnings("ignore::lmm_jax.IdentificationWarning")
+def test_a_residual_that_vanishes_is_said():
+    """Two rows and two coefficients a group: the likelihood has no maximum inside."""
+    rng = np.random.RandomState(4)
+    g = np.repeat(np.arange(60), 2)
+    X, z = rng.normal(size=(120, 8)), rng.normal(size=120)
+    Z = np.column_stack([np.ones(120), z])
+    y = X.sum(axis=1) + (Z * 2 * rng.normal(size=(60, 2))[g]).sum(axis=1) + rng.normal(size=120)
+    names = [f"x{i}" for i in range(8)]
+    data = pd.DataFrame(X, columns=names).assign(z=z, g=g, y=y)
+    with pytest.warns(lmm.ConvergenceWarning, match="rises until no residual variance is left"):
+        result = lmm.fit(f"y ~ {' + '.join(names)} + (z || g)", data, reml=False)
+    assert not result.converged and result.scale < 1e-8

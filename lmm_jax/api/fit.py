@@ -43,6 +43,12 @@ from .options import (
 )
 from .summarize import summarize
 
+# Relative standard deviation of random effects beside which the residual has gone to zero.
+_NO_RESIDUAL = 1e6
+_VANISHES = (
+    "the likelihood rises until no residual variance is left beside the random effects, which "
+    "have as many coefficients as the rows can tell"
+)
 # Share of a bound on the norm of y from which a residual cannot be rounding.
 _FAR_FROM_EXACT = 1e-9
 
@@ -325,13 +331,19 @@ def _label(run: Run, model: Design, *, reml: bool, df_method: str, runtime: str)
         reml=reml,
         df_method=df_method,
         converged=status == CONVERGED,
-        message=MESSAGES[status],
+        message=_message(status, estimates),
         n_iter=int(run.solution.n_iter),
         runtime=runtime,
         design=model,
         hist=run.hist,
         approximation=approximation(run.solution, model.compressed.layout),
     )
+
+
+def _message(status: int, at: Estimates) -> str:
+    """What to say of a status; whose criterion is flat because no residual is left."""
+    far = np.abs(at.theta_layout).max(initial=0.0) > _NO_RESIDUAL
+    return _VANISHES if status == FLAT and far else MESSAGES[status]
 
 
 def _check_range(at: Estimates, model: Design) -> None:
