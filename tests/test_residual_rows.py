@@ -630,6 +630,16 @@ def test_a_likelihood_ratio_of_random_effects_and_a_residual_covariance():
         assert_close(table["chisq"].iloc[1], chisq, 1e-7)
 
 
+def test_weights_scale_residuals_and_no_random_effects():
+    data = DATA.assign(w=np.random.default_rng(1).uniform(0.5, 2.0, len(DATA)))
+    one, two = (
+        lmm.fit(f"distance ~ Sex + {text}", data, weights="w")
+        for text in ("(1 | Subject)", "us(visit | Subject)")
+    )
+    with pytest.raises(lmm.DataError, match="no special case of the other"):
+        lmm.anova(one, two, refit=False)
+
+
 @pytest.mark.parametrize(
     ("residual", "reml", "llf", "expected"),
     [
@@ -771,7 +781,7 @@ def test_the_criterion_at_any_theta():
         for call in (lmm.loglike, lmm.score, lmm.hessian):
             with pytest.raises(lmm.DataError, match="which Params do not hold"):
                 call(params, fit.design.layout)
-        with pytest.raises(lmm.DataError, match="no fit_params for a model"):
+        with pytest.raises(lmm.DataError, match="fit_params takes no model with a residual"):
             lmm.fit_params(fit.design.layout)
         slope = jax.grad(lambda theta: lmm.profile_loglike(theta, fit.design.layout))(at)
     assert (np.abs(slope) < 1e-3).all()
