@@ -59,7 +59,7 @@ def difference(small: Design, large: Design) -> Difference | None:
     fixed = small.exog.shape[1] < large.exog.shape[1]
     new = added(small.terms, large.terms)
     if new is None:
-        rest = small.terms
+        rest = list(small.terms)
         if _same(small.weights, None, 1.0):  # which scale residuals, and no random effects
             rest = beside(small.terms, small.residual, large.residual)
         new = added(rest, large.terms)
