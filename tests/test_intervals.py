@@ -568,3 +568,16 @@ def test_held_effects_keep_their_value():
     assert a.lower[1] == a.upper[1] == 0.5
     assert_close(np.delete(a.lower, 1), b.lower, SAME_TOL)
     assert_close(np.delete(a.upper, 1), b.upper, SAME_TOL)
+
+
+def test_a_curve_and_its_limits_are_one_where_another_valley_is_near():
+    """Three groups of three rows: the limit of x, by a fit with x held there."""
+    rng = np.random.default_rng(11)
+    G, T = int(rng.integers(3, 7)), int(rng.integers(3, 6))
+    data = pd.DataFrame({"g": np.repeat(np.arange(G), T), "x": rng.normal(size=G * T)})
+    b = rng.normal(size=(G, 2)) @ np.array([[1, 0.9], [0, 0.3]]) * rng.choice([0.3, 1, 2])
+    data["y"] = data["x"] * b[data["g"], 1] + b[data["g"], 0] + rng.normal(size=G * T)
+    result = lmm.fit("y ~ x + (x | g)", data, reml=False)
+    low = lmm.profile(result).conf_int(0.95).loc["x", "lower"]
+    held = lmm.fit("z ~ 1 + (x | g)", data.assign(z=data["y"] - low * data["x"]), reml=False)
+    assert abs(2 * (result.llf - held.llf) - 3.841459) < 1e-5

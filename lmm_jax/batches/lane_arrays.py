@@ -139,14 +139,18 @@ def independent(X: Array, w: Array) -> Array:
     xp = namespace(X, w)
     if X.shape[1] == 0:
         return xp.ones((), bool)
-    there = (w > 0).astype(X.dtype)[:, None]
-    constant = xp.all((X[:1] == X) | (there == 0), axis=0) & (X[0] != 0)
+    there = w[:, None] > 0
+    X = xp.where(there, X, 0.0)
+    high = xp.max(xp.where(there, X, -np.inf), axis=0)
+    low = xp.min(xp.where(there, X, np.inf), axis=0)
+    constant = (high == low) & (high != 0)
     behind = xp.any(constant) & (xp.arange(X.shape[1]) > xp.argmax(constant))
-    mean = xp.sum(X * there, axis=0) / xp.maximum(xp.sum(there), 1.0)
-    centred = X - xp.where(behind, mean, 0.0)[None]
-    rounding = CONSTANT_TOL * xp.max(xp.abs(X), axis=0)[None]
-    X = xp.where(xp.abs(centred) > rounding, centred, 0.0)
-    gram = X.T @ (X * there)
+    count = xp.sum((w > 0).astype(X.dtype))
+    mean = xp.sum(X, axis=0) / xp.maximum(count, 1.0)
+    X = xp.where(there, X - xp.where(behind, mean, 0.0)[None], 0.0)
+    size = xp.maximum(xp.abs(high), xp.abs(low))
+    X = xp.where((xp.max(xp.abs(X), axis=0) > CONSTANT_TOL * size)[None], X, 0.0)
+    gram = X.T @ X
     scale = xp.rsqrt(xp.diagonal(gram))
     L = xp.linalg.cholesky(gram * scale[:, None] * scale[None])
     return xp.min(xp.where(xp.isfinite(L), xp.diagonal(L), 0.0)) > DEPENDENT_TOL

@@ -11,6 +11,9 @@ from ..numerics.namespace import namespace
 from ..numerics.taylor import Taylor, constant, exp, expit, powers, stack, tanh, variables
 from .correlations import AT_BOUND, Correlation, Fading, arctanh, at_visits, cell
 
+# Ranges from which nothing changes: squares stay in the range of floats.
+_FAR = 1e30
+
 
 def _distances(places: Any) -> Any:
     """Euclidean, (r, r, g), of places (d, r, g)."""
@@ -276,8 +279,9 @@ class Gaussian(Spatial):
     @staticmethod
     def falls(t: Any) -> tuple[Any, Any, Any]:
         """See :meth:`Spatial.falls`."""
-        s = t * t
-        f = namespace(t).exp(-s)
+        xp = namespace(t)
+        s = xp.minimum(t, _FAR) ** 2
+        f = xp.exp(-s)
         return f, -2.0 * s * f, s * (4.0 * s - 2.0) * f
 
     @staticmethod
@@ -296,7 +300,7 @@ class Rational(Spatial):
     @staticmethod
     def falls(t: Any) -> tuple[Any, Any, Any]:
         """See :meth:`Spatial.falls`."""
-        s = t * t
+        s = namespace(t).minimum(t, _FAR) ** 2
         f = 1.0 / (1.0 + s)
         return f, -2.0 * s * f * f, s * (6.0 * s - 2.0) * f * f * f
 

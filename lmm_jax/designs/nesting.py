@@ -11,7 +11,7 @@ import numpy as np
 from .design import Design, assemble
 from .fixed_terms import term_names
 from .from_formula import outer_group
-from .residual_nesting import beside, residual_ends
+from .residual_nesting import residual_ends, without_room
 from .term_nesting import added, spans
 from .terms import RandomTerm
 
@@ -61,7 +61,7 @@ def difference(small: Design, large: Design) -> Difference | None:
     if new is None:
         rest = list(small.terms)
         if _same(small.weights, None, 1.0):  # which scale residuals, and no random effects
-            rest = beside(small.terms, small.residual, large.residual)
+            rest = without_room(small.terms, small.residual, large.residual)
         new = added(rest, large.terms)
     return None if new is None else Difference(fixed, tuple(new), ends)
 

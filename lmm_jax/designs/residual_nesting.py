@@ -1,4 +1,4 @@
-"""Which residual covariances are special cases of others."""
+"""Which residual covariances, and random effects of subjects, are special cases of others."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def residual_ends(small: Residual | None, large: Residual | None) -> int | None:
     return 1 + large.term.nugget if large.term.correlation in SPATIAL else 0
 
 
-def beside(
+def without_room(
     terms: Sequence[RandomTerm], small: Residual | None, large: Residual | None
 ) -> list[RandomTerm]:
     """Random effects of a smaller model that the residuals of a larger one have no room for.

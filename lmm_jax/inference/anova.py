@@ -214,9 +214,8 @@ def conjugate(
     p, out, order = len(cov), {}, list(terms)
     for place, (name, term) in enumerate(terms.items()):
         own = list(columns[name])
-        over = [t for t in order if term.is_marginal_to(terms[t])]
-        if kind == 1:
-            over = order[place + 1 :]
+        later = order[place + 1 :]
+        over = later if kind == 1 else [t for t in order if term.is_marginal_to(terms[t])]
         above = [j for t in over for j in columns.get(t, ())]
         L = np.zeros((len(own), p))
         L[np.arange(len(own)), own] = 1.0

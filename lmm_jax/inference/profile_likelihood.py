@@ -21,7 +21,7 @@ from ..numerics.progress import progress_bar
 from .parameters import SCALES, Parameter, chosen, parameter_values, parameters_of
 from .profile_curves import BETWEEN, LEVELS, ProfileCurve, ProfileResults
 from .profile_lines import Base, Line, base_at, covariances_at, line_of
-from .profile_search import Found, LowerOptimum, at_optimum, crossing, end_of, is_challenged
+from .profile_search import Found, LowerOptimum, at_optimum, crossing, end_of
 from .record import FitRecord
 
 # Times that a profile begins again from a better optimum.
@@ -258,16 +258,8 @@ def _followed(line: Line, base: Base) -> tuple[list[Found], tuple[bool | None, b
 def _side(
     line: Line, base: Base, start: Found, cap: float, side: int
 ) -> tuple[list[Found], bool | None]:
-    """Points from the optimum outwards, and whether the parameter ends; None where it is lost.
-
-    A lower minimum that takes over on the way is still the lower one further out, so that a look
-    at the last point stands for all; where the parameter ends minima meet, and it does not.
-    """
-    points, end = _walked(line, base, start, cap, side, challenge=False)
-    inside = [point for point in points if not point.ends]
-    seen = inside if end or cap < _ROOTS[-1] else inside[-1:]
-    if any(is_challenged(line, point) for point in seen):
-        points, end = _walked(line, base, start, cap, side, challenge=True)
+    """Points from the optimum outwards, and whether the parameter ends; None where it is lost."""
+    points, end = _walked(line, base, start, cap, side)
     if end is False and cap < _ROOTS[-1]:  # from there on a standard deviation is zero
         last = line.low if side * line.form.orientation < 0 else line.high
         points.append((points or [start])[-1]._replace(psi=last, zeta=cap, slope=0.0))
@@ -276,14 +268,14 @@ def _side(
 
 
 def _walked(
-    line: Line, base: Base, start: Found, cap: float, side: int, *, challenge: bool
+    line: Line, base: Base, start: Found, cap: float, side: int
 ) -> tuple[list[Found], bool | None]:
     """:func:`_side` as far as the search goes, zeta not signed."""
     points: list[Found] = []
     at = start
     for q in [*_ROOTS[cap > _ROOTS], *([cap] if cap < _ROOTS[-1] else [])]:
         turn = side * line.form.orientation
-        found = crossing(line, at, base.deviance, float(q), turn, challenge=challenge)
+        found = crossing(line, at, base.deviance, float(q), turn)
         if found is None:
             return points, None
         at = found

@@ -74,9 +74,7 @@ class _Model(NamedTuple):
     is_minimum: bool  # in x
 
 
-def crossing(
-    line: Line, start: Found, best: float, q: float, side: int, *, challenge: bool = True
-) -> Found | None:
+def crossing(line: Line, start: Found, best: float, q: float, side: int) -> Found | None:
     """The point on one side of the optimum at which zeta is q, or where the parameter ends.
 
     Parameters
@@ -90,9 +88,6 @@ def crossing(
         Quantile.
     side : {-1, 1}
         Direction of the line's coordinate.
-    challenge : bool
-        Look for a lower minimum over the other parameters there; :func:`is_challenged` does so
-        later.
 
     Returns
     -------
@@ -109,7 +104,7 @@ def crossing(
         return None  # the residual variance vanishes beside the random effects: no digits are left
     guess = _guess(line, start, q, side)
     found = _venzon_moolgavkar(line, _moved(start, line.held, guess), best, q, side)
-    if found is not None and not (challenge and is_challenged(line, found)):
+    if found is not None and not _is_challenged(line, found, best):
         return found
     return _bracketed(line, start, guess, best, q, side)
 
@@ -222,13 +217,10 @@ def _venzon_moolgavkar(line: Line, z: np.ndarray, best: float, q: float, side: i
     return None
 
 
-def is_challenged(line: Line, found: Found) -> bool:
-    """Whether another minimum over the other parameters is lower."""
-    others = _others(line, found.jet.z)
-    if not others:
-        return False
-    own = _rest(line, found.jet.z).value
-    return any(_rest(line, z).value < own - _LOWER for z in others)
+def _is_challenged(line: Line, found: Found, best: float) -> bool:
+    """Whether another minimum over x is lower than the one there."""
+    own = best + found.zeta**2
+    return any(_rest(line, z).value < own - _LOWER for z in _others(line, found.jet.z))
 
 
 def end_of(line: Line, start: Found, best: float, side: int) -> Found:

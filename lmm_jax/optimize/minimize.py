@@ -24,7 +24,7 @@ from .starts import (
     BATCHES,
     SMALL_PROBLEM,
     Starts,
-    beside,
+    in_rows,
     look,
     second_grid,
     start_grid,
@@ -313,9 +313,12 @@ def _newton_on(
 def find_starts(layout: Layout, *, reml: bool, maxiter: int) -> tuple[Array, Array]:
     """Start values, best first, and which of them deserve a run; see :func:`minimize`."""
     xp = namespace(layout.S0)
-    candidates, chain = layout.start_candidates(), layout.start_chain()
-    if candidates is not None and chain is not None:
-        found = look(chain, xp.asarray(beside(len(chain))), layout, reml=reml)
+    candidates = layout.start_candidates()
+    chains = None if candidates is None else layout.start_chains(candidates)
+    if candidates is not None and chains is not None:
+        rows, n, m = chains.shape
+        neighbours = xp.asarray(in_rows(rows, n))
+        found = look(chains.reshape(-1, m), neighbours, layout, reml=reml)
         wanted = xp.concatenate([xp.ones(len(candidates), bool), found.wanted])
         return xp.concatenate([candidates, found.thetas]), wanted
     if candidates is not None:

@@ -155,10 +155,12 @@ def far_starts(structures: tuple[Structure, ...]) -> tuple[np.ndarray, np.ndarra
     return chosen, singular
 
 
-def beside(n: int) -> np.ndarray:
-    """Neighbours of points in a row, (n, 2); see :class:`Candidates`."""
-    own = np.arange(n)
-    return np.column_stack([own - 1, np.append(own[1:], -1)])
+def in_rows(rows: int, n: int) -> np.ndarray:
+    """Neighbours of the points of some rows of n, (rows n, 2); see :class:`Candidates`."""
+    own = np.arange(rows * n).reshape(rows, n)
+    before = np.pad(own[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
+    after = np.pad(own[:, 1:], ((0, 0), (0, 1)), constant_values=-1)
+    return np.column_stack([before.ravel(), after.ravel()])
 
 
 def local_minima(values: Array, neighbours: Array) -> Array:

@@ -53,9 +53,9 @@ class OfResiduals(Layout):
         """Thetas to start from, (S, m): residuals that are more and less correlated."""
         return candidates(self.structures, self._squares())
 
-    def start_chain(self) -> Array | None:
-        """See :meth:`Layout.start_chain`: ranges, where many may be optima."""
-        return along_ranges(self.structures, self.start_candidates())
+    def start_chains(self, candidates: Array) -> Array | None:
+        """See :meth:`Layout.start_chains`: ranges, where many may be optima."""
+        return along_ranges(self.structures, candidates)
 
     def ranks(self) -> Array:
         """See :meth:`Layout.ranks`: what the random effects can explain is not asked for."""

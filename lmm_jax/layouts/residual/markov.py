@@ -65,7 +65,6 @@ class MarkovLayout(OfResiduals):
         return Waist(logdet=logdet, gram=gram)
 
     @exact
-    @exact
     def jet(self, theta: Array) -> WaistJet[tuple[_Kept, ...]]:
         """See :meth:`Layout.jet`."""
         xp, C = namespace(theta, self.S0), self.S0.shape[0]

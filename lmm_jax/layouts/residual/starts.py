@@ -66,15 +66,20 @@ def candidates(structures: tuple[Structure, ...], rows: Sequence[Squares]) -> Ar
 
 
 def along_ranges(structures: tuple[Structure, ...], starts: Array) -> Array | None:
-    """The first and the last start with many ranges, where the criterion is rugged along them."""
+    """The first and the last start with many ranges, where the criterion is rugged; (C, S, m).
+
+    Without random effects, in which they differ, only the first.
+    """
     arms = sum(isinstance(structure, ResidualStructure) for structure in structures)
     found = [residual_of(structures, arm) for arm in range(arms)]
     if not any(residual.correlation.rugged for residual, _ in found):
         return None
     xp = namespace(starts)
     places = np.array([at.start + residual.spread.n_params for residual, at in found])
-    chosen = (starts[0], starts[-1])
-    return xp.stack([xp.at(one)[places].set(float(x)) for one in chosen for x in _LOG_RANGES])
+    chosen = [starts[0]] if len(found) == len(structures) else [starts[0], starts[-1]]
+    return xp.stack(
+        [xp.stack([xp.at(one)[places].set(float(x)) for x in _LOG_RANGES]) for one in chosen]
+    )
 
 
 def _log_deviations(structures: tuple[Structure, ...], rows: Sequence[Squares], arm: int) -> Array:
