@@ -452,7 +452,7 @@ def test_no_p_value_is_zero_that_a_float_can_hold():
 
 def test_a_term_whose_columns_were_dropped_is_not_tested():
     data = reference.frame(reference.load("lmm_weights"))
-    result = lmm.fit("y ~ A * x + (1 | g)", data.assign(x=3.0))
+    result = lmm.fit("y ~ A * x + (1 | g)", data.assign(x=data["x"] + 1e8))
     table, alone = result.anova(), lmm.fit("y ~ A + (1 | g)", data).anova()
     assert table["df_num"].tolist() == [2, 0, 0]
     assert np.isnan(table["f"]).tolist() == [False, True, True]

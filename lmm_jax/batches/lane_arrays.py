@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from ..designs.checks import CONSTANT_TOL, DEPENDENT_TOL, explained_exactly
+from ..designs.checks import DEPENDENT_TOL, explained_exactly
 from ..layouts.compress import layout_of_rows
 from ..layouts.contract import Maps, maps_of
 from ..layouts.equal_groups import Classes
@@ -132,25 +132,11 @@ masked_lanes = compiled(_masked_lanes, host=NUMPY_SECONDS)
 
 
 def independent(X: Array, w: Array) -> Array:
-    """Whether the rows that are there leave the columns of X independent.
-
-    Columns behind a constant one count from their means, as where all rows are there.
-    """
+    """Whether the rows that are there leave the columns of X independent."""
     xp = namespace(X, w)
     if X.shape[1] == 0:
         return xp.ones((), bool)
-    there = w[:, None] > 0
-    X = xp.where(there, X, 0.0)
-    high = xp.max(xp.where(there, X, -np.inf), axis=0)
-    low = xp.min(xp.where(there, X, np.inf), axis=0)
-    constant = (high == low) & (high != 0)
-    behind = xp.any(constant) & (xp.arange(X.shape[1]) > xp.argmax(constant))
-    count = xp.sum((w > 0).astype(X.dtype))
-    mean = xp.sum(X, axis=0) / xp.maximum(count, 1.0)
-    X = xp.where(there, X - xp.where(behind, mean, 0.0)[None], 0.0)
-    size = xp.maximum(xp.abs(high), xp.abs(low))
-    X = xp.where((xp.max(xp.abs(X), axis=0) > CONSTANT_TOL * size)[None], X, 0.0)
-    gram = X.T @ X
+    gram = X.T @ (X * (w > 0).astype(X.dtype)[:, None])
     scale = xp.rsqrt(xp.diagonal(gram))
     L = xp.linalg.cholesky(gram * scale[:, None] * scale[None])
     return xp.min(xp.where(xp.isfinite(L), xp.diagonal(L), 0.0)) > DEPENDENT_TOL

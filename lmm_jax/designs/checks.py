@@ -10,7 +10,6 @@ import numpy as np
 
 from ..errors import DataError, IdentificationWarning, RankWarning, warn_user
 from ..inputs.arrays import numbers, plain
-from ..layouts.stream_pass import constant_column
 from ..numerics.namespace import namespace
 from .identification import MOST_DERIVATIVES, Moments, confounded_terms
 from .residual import Residual
@@ -18,8 +17,8 @@ from .terms import RandomTerm
 
 # R's tolerance for a column that depends on the ones before it.
 DEPENDENT_TOL = 1e-7
-# A column that varies by less than this share of its size is constant up to rounding.
-CONSTANT_TOL = 1e-12
+# Share of a column that others leave from which it depends on them nearly, not up to rounding.
+_NEARLY = 1e-12
 # Relative size below which what is left of y is the rounding of rows; of sums over rows it is
 # that share of the squares of y.
 EXACT_TOL = 1e-12
@@ -214,15 +213,14 @@ def check_response(y: np.ndarray, name: str) -> None:
 def independent_columns(X: np.ndarray, names: Sequence[str]) -> tuple[int, ...]:
     """Columns of X that do not depend on columns before them; warns of the others.
 
-    As in R, the first of a set of dependent columns stays. Beside a constant column a covariate
-    counts as what it differs from its mean, which is what a fit uses of it: R would drop dates
-    in seconds, whose spread is small against their distance from the origin.
+    As in R, the first of a set of dependent columns stays, and a covariate goes whose spread is
+    1e-7 of its size: means and tests of others would lose their digits beside it.
     """
     if not X.shape[1] or _full_rank(X):
         return tuple(range(X.shape[1]))
     check_units(X, names)
     largest = np.abs(X).max(axis=0, initial=0.0)
-    X = _centred(X / np.where(largest > 0, largest, 1.0))  # squares stay in the range of floats
+    X = X / np.where(largest > 0, largest, 1.0)  # squares stay in the range of floats
     kept = list(range(X.shape[1]))
     dropped: list[int] = []
     left = 0.0
@@ -237,24 +235,12 @@ def independent_columns(X: np.ndarray, names: Sequence[str]) -> tuple[int, ...]:
     if dropped:
         which = ", ".join(names[j] for j in sorted(dropped))
         nearly = ""
-        if left > CONSTANT_TOL:
+        if left > _NEARLY:
             nearly = " (nearly: covariates measured from values near their means may tell them)"
         warn_user(
             f"the fixed-effects design is rank deficient: dropped {which}{nearly}", RankWarning
         )
     return tuple(kept)
-
-
-def _centred(X: np.ndarray) -> np.ndarray:
-    """X with the mean taken from columns behind a constant one; X has largest entries of one."""
-    constant = constant_column(X)
-    if constant is None:
-        return X
-    X = X.copy()
-    behind = X[:, constant + 1 :]
-    behind -= behind.mean(axis=0)
-    behind[:, np.abs(behind).max(axis=0, initial=0.0) < CONSTANT_TOL] = 0.0
-    return X
 
 
 def _full_rank(X: np.ndarray) -> bool:

@@ -20,7 +20,7 @@ from ..layouts.stream_compress import Digits, fixed_digits, whiteners_of
 from ..reprs import folded, public
 from .arrow_sums import from_arrow, to_arrow
 from .batch_reader import Batch, no_batch
-from .checks import CONSTANT_TOL
+from .checks import DEPENDENT_TOL
 from .schema import Schema
 from .sum_arrays import SumArrays, add_up, distinct_rows, independent
 
@@ -68,14 +68,15 @@ class RowSums(SumArrays):
     def independent_columns(self) -> list[int]:
         """Columns of X that do not depend on columns before them, as far as sums tell.
 
-        One that is constant up to rounding does; those that agree to some five digits do too.
+        One whose spread is 1e-7 of its size does, as by rows; so do those that agree to some
+        five digits.
         """
         gram, units = self.gram[:-1, :-1].copy(), self.schema.units
         with np.errstate(all="ignore"):
             total = units.constant @ gram
             weight = total @ units.constant
             spread = np.diagonal(gram) / weight - np.square(total / weight)
-            least = CONSTANT_TOL * np.abs(np.asarray(units.x_shift) / units.x_unit)
+            least = DEPENDENT_TOL * np.abs(np.asarray(units.x_shift) / units.x_unit)
             rounding = spread < np.square(least)
         gram[rounding] = gram[:, rounding] = 0.0
         return independent(gram)
