@@ -581,3 +581,18 @@ def test_a_curve_and_its_limits_are_one_where_another_valley_is_near():
     low = lmm.profile(result).conf_int(0.95).loc["x", "lower"]
     held = lmm.fit("z ~ 1 + (x | g)", data.assign(z=data["y"] - low * data["x"]), reml=False)
     assert abs(2 * (result.llf - held.llf) - 3.841459) < 1e-5
+
+
+@pytest.mark.parametrize("seed", [5, 7])
+def test_a_curve_of_a_correlation_does_not_go_through_zero_to_its_mirror(seed):
+    """A negative standard deviation would be the other sign of the correlation."""
+    rng = np.random.default_rng(seed)
+    g, x = np.repeat(np.arange(5), 4), np.tile(np.arange(4), 5)
+    y = rng.normal(size=5)[g] * 1.5 + 0.3 * x + rng.normal(size=5)[g] * 0.4 * x
+    data = pd.DataFrame({"g": g, "x": x, "y": y + rng.normal(size=20)})
+    result = lmm.fit("y ~ x + (x | g)", data)
+    curve, limits = lmm.profile(result).conf_int(0.95), result.conf_int(method="profile")
+    name = "cor(Intercept,x|g)"
+    assert_close(curve.loc[name], limits.loc[name], 1e-5, 1)
+    low, high = limits.loc[name]
+    assert high - low < 1.2  # not all of them

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..optimize.constrained import PlainJet
 from ..optimize.newton import newton
-from .profile_lines import Line, LineJet, pivots_of, theta_at
+from .profile_lines import Line, LineJet, covariances_at, pivots_of, theta_at
 
 # Steps of Venzon and Moolgavkar's iteration; four are needed.
 _STEPS = 12
@@ -220,7 +220,7 @@ def _venzon_moolgavkar(line: Line, z: np.ndarray, best: float, q: float, side: i
 def _is_challenged(line: Line, found: Found, best: float) -> bool:
     """Whether another minimum over x is lower than the one there."""
     own = best + found.zeta**2
-    return any(_rest(line, z).value < own - _LOWER for z in _others(line, found.jet.z))
+    return any(_height(line, _rest(line, z)) < own - _LOWER for z in _others(line, found.jet.z))
 
 
 def end_of(line: Line, start: Found, best: float, side: int) -> Found:
@@ -271,14 +271,27 @@ def _rest(line: Line, z: np.ndarray) -> LineJet:
     return line.jet(put(np.asarray(found.theta)))
 
 
+def _height(line: Line, jet: LineJet) -> float:
+    """The criterion; infinite where x has gone through zero to the mirror of another correlation.
+
+    A negative standard deviation turns the sign of the correlation that is held.
+    """
+    if line.parameter.kind == "cor":
+        S = covariances_at(line, jet.y)[line.parameter.term]
+        if S[line.parameter.i, line.parameter.j] * np.cos(jet.z[line.held]) < 0.0:
+            return np.inf
+    return jet.value if np.isfinite(jet.value) else np.inf
+
+
 def _lowest_rest(line: Line, starts: list[np.ndarray], best: float) -> Found:
     """The lowest of the minima from some starts, and from where others may be."""
     ends = [_rest(line, z) for z in starts]
     ends += [_rest(line, z) for z in _others(line, ends[0].z)]
-    jet = min(ends, key=lambda end: end.value if np.isfinite(end.value) else np.inf)
-    if jet.value < best - _ANOTHER - jet.noise:
+    jet = min(ends, key=lambda end: _height(line, end))
+    height = _height(line, jet)
+    if height < best - _ANOTHER - jet.noise:
         raise LowerOptimum(theta_at(line, jet.y))
-    zeta = float(np.sqrt(max(jet.value - best, 0.0)))
+    zeta = float(np.sqrt(max(height - best, 0.0)))
     return Found(float(jet.z[line.held]), zeta, float(jet.gradient[line.held]), jet)
 
 
