@@ -593,6 +593,8 @@ NESTED = {
         1,
     ),
     "a power in a product": ("power(age)", "ar1(visit | Subject) * diag(Sex) * power(age)", 2),
+    "times in visits": ("sp_exp(age | Subject)", "us(visit | Subject)", 8),
+    "a nugget in visits": ("car1(age | Subject, nugget=True)", "symm(visit | Subject)", 4),
     "an intercept in us": ("(1 | Subject)", "us(visit | Subject)", 8),
     "an intercept in csh": ("(1 | Subject)", "csh(visit | Subject)", 3),
     "an intercept in arms": ("(1 | Subject)", "cs(visit | Sex / Subject)", 2),
@@ -671,6 +673,8 @@ def test_the_variance_of_a_stratum_at_a_covariate():
     assert list(found.index) == ["Female"]
     with pytest.raises(lmm.DataError, match="pass covariate="):
         result.residual_cov(stratum="Female")
+    with pytest.raises(lmm.DataError, match="no variance there"):
+        result.residual_cov(stratum="Female", covariate=0)
 
 
 @pytest.mark.parametrize("residual", ["us(age | Subject) * power(age)", "diag(age) * expo(age)"])

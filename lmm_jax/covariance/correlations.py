@@ -29,6 +29,7 @@ WITHIN = {
     "arma11": ("toep", "symm"),
     "ad": ("symm",),
     "toep": ("symm",),
+    **dict.fromkeys(("car1", "sp_exp", "sp_gau", "sp_rat", "sp_sph"), ("symm",)),
 }
 
 

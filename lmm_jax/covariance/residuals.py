@@ -51,7 +51,7 @@ class Spread:
 
     @property
     def n_levels(self) -> int:
-        """Parameters of levels, and of a residual covariance as a whole."""
+        """Parameters of levels, or the one of all rows where sigma belongs to others."""
         return max(len(self.levels), 1) - self.anchored
 
     @property

@@ -82,7 +82,7 @@ def _correlation_within(small: Residual, large: Residual) -> bool:
         return True
     if own != other and other not in WITHIN.get(own, ()):
         return False
-    if small.term.nugget and not large.term.nugget:
+    if small.term.nugget and not large.term.nugget and other != "symm":
         return False
     return divide_alike(small.rows.subject, large.rows.subject) and _places_within(small, large)
 
@@ -94,7 +94,10 @@ def _places_within(small: Residual, large: Residual) -> bool:
     one, two = (r.rows.places * r.structures[0].correlation.unit for r in (small, large))
     if large.term.correlation not in ("symm", "ad"):  # distances
         return one.shape == two.shape and not np.ptp(one - two, axis=1).any()
-    visit, place = two[0].astype(np.int64), np.unique(one[0], return_inverse=True)[1].reshape(-1)
+    visit, place = (
+        two[0].astype(np.int64),
+        np.unique(one, axis=1, return_inverse=True)[1].reshape(-1),
+    )
     place_of = function_of(visit, place, int(visit.max()) + 1)
     if place_of is None:
         return False

@@ -216,6 +216,8 @@ def _covariate(own: ResidualStructure, covariate: Any, r: int) -> np.ndarray:
     x = numbers(covariate, "covariate")
     if x.size not in (1, r):
         raise DataError(f"covariate has {x.size} numbers for {r} levels")
+    if own.spread.of == "power" and (x == 0).any():
+        raise DataError("covariate=0: power() has no variance there")
     return np.broadcast_to(x.ravel(), (r,))
 
 
