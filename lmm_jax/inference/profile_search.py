@@ -274,9 +274,9 @@ def _rest(line: Line, z: np.ndarray) -> LineJet:
 def _height(line: Line, jet: LineJet) -> float:
     """The criterion; infinite where x has gone through zero to the mirror of another correlation.
 
-    A negative standard deviation turns the sign of the correlation that is held.
+    A negative standard deviation turns the sign of the correlation whose angle is held.
     """
-    if line.parameter.kind == "cor":
+    if line.form.kind == "cos":
         S = covariances_at(line, jet.y)[line.parameter.term]
         if S[line.parameter.i, line.parameter.j] * np.cos(jet.z[line.held]) < 0.0:
             return np.inf
