@@ -536,6 +536,19 @@ def noise(seed, rho):
     return pd.DataFrame({"g": g, "t": t, "y": y})
 
 
+def test_an_optimum_without_a_nugget_is_not_missed_with_one():
+    """There is one at no nugget, and a lower likelihood at a nugget of 0.02 and a longer range."""
+    rng = np.random.default_rng(99)
+    id = np.repeat(np.arange(8), 7)
+    t = rng.uniform(0, 5, id.size)
+    C = np.exp(-np.abs(t[:, None] - t)) * (id[:, None] == id)
+    y = np.linalg.cholesky(C + 1e-8 * np.eye(id.size)) @ rng.normal(size=id.size)
+    data = pd.DataFrame({"y": y, "t": t, "id": id})
+    without = lmm.fit("y ~ t + sp_gau(t | id)", data)
+    with_one = lmm.fit("y ~ t + sp_gau(t | id, nugget=True)", data)
+    assert with_one.converged and with_one.llf > without.llf - 1e-6
+
+
 def test_a_nugget_of_zero_is_a_result():
     data = noise(2, 0.6)
     with_one = lmm.fit("y ~ t + sp_exp(t | g, nugget=True)", data)

@@ -21,6 +21,8 @@ _STARTS = ((0.1, 1.0), (0.5, 0.3), (0.9, 0.1), (0.1, 10.0))
 _ALONE, _ALONE_IN_SPACE = ((0.5, 0.0),), ((0.5, 0.0), (0.1, 0.0))
 # Log ranges, in units of the distance of neighbours, to look at where many may be optima.
 _LOG_RANGES = np.linspace(0.2, 4.2, 12)
+# Logit of a nugget that is hardly there.
+_HARDLY = -9.0
 # Squares of OLS residuals, of which all add to one, below which fixed effects explain the rows.
 _EXPLAINED = 1e-20
 
@@ -62,7 +64,16 @@ def candidates(structures: tuple[Structure, ...], rows: Sequence[Squares]) -> Ar
             residual, _ = residual_of(structures, arm)
             parts.append(residual.begin(xp.asarray(rho, like.dtype), s))
         starts.append(xp.concatenate(parts))
+    places = _nuggets(structures, len(spreads))
+    if places:  # where nearly none is left is often an optimum of its own
+        starts += [xp.at(one)[np.array(places)].set(_HARDLY) for one in starts[: len(starts) // 2]]
     return xp.stack(starts)
+
+
+def _nuggets(structures: tuple[Structure, ...], arms: int) -> list[int]:
+    """Places in theta of the logits of nuggets."""
+    found = [residual_of(structures, arm) for arm in range(arms)]
+    return [at.stop - 1 for residual, at in found if getattr(residual.correlation, "nugget", False)]
 
 
 def along_ranges(structures: tuple[Structure, ...], starts: Array) -> Array | None:
