@@ -229,3 +229,67 @@ def test_gradient_of_the_maximum_is_that_of_the_likelihood(x64):
     held = jax.jit(jax.grad(lambda y: lmm.loglike(at, lmm.compress(y, X, (Z,), w, INDEX))))
     want = held(response("interior"))
     assert_close(best, want, 1e-7, np.abs(want).max())  # the optimum's gradient is not quite zero
+
+
+# ------------------------------------------------------------ data that nobody has checked
+
+Y = DATA["y"].to_numpy()
+VOID = slice(3, 9)  # rows that are spoilt
+
+
+def estimates(y, weights, index=INDEX, X=ROWS[0]):
+    one = jnp.ones_like(y)[:, None, None]
+    Z = (jnp.asarray(ROWS[1], y.dtype) if index.sizes == (2,) else one,)
+    return lmm.fit_params(lmm.compress(y, jnp.asarray(X, y.dtype), Z, weights, index))
+
+
+fitted = jax.jit(estimates)
+SPOILT = {
+    "a value": lambda y, w: (y.at[3].set(np.nan), w),
+    "an infinite value": lambda y, w: (y.at[3].set(np.inf), w),
+    "a negative weight": lambda y, w: (y, w.at[3].set(-1.0)),
+    "a weight": lambda y, w: (y, w.at[3].set(np.nan)),
+    "no row": lambda y, w: (y, 0.0 * w),
+    "a constant": lambda y, w: (0.0 * y + 2.0, w),
+}
+
+
+@pytest.mark.parametrize("what", SPOILT)
+def test_what_has_no_likelihood_has_no_estimates(x64, what):
+    out = fitted(*SPOILT[what](jnp.asarray(Y), jnp.asarray(ROWS[2])))
+    assert not out.converged and np.isnan(numbers(out)).all()
+
+
+def test_rows_of_weight_zero_may_hold_anything(x64):
+    there = np.ones(len(DATA), bool)
+    there[VOID] = False
+    weights = jnp.where(there, jnp.asarray(ROWS[2]), 0.0)
+    y, X = jnp.asarray(Y).at[VOID].set(np.nan), jnp.asarray(ROWS[0]).at[VOID, 1].set(np.inf)
+    value = jax.jit(jax.value_and_grad(lambda *a: estimates(*a[:2], X=a[2]).llf, (0, 1, 2)))
+    llf, slopes = value(y, weights, X)
+    alone = lmm.fit("y ~ x + (x | g)", DATA[there], weights="w")
+    assert_close(llf, alone.llf, RTOL)
+    for slope in slopes:
+        assert np.isfinite(slope).all() and not slope[VOID].any()
+
+
+def test_parameters_that_the_rows_do_not_tell_have_not_converged(x64):
+    """``lmm.fit`` refuses these; what is returned of theta is anything."""
+    n = len(DATA)
+    y, one = jnp.asarray(Y), jnp.ones(n)
+    assert fitted(y, one, lmm.row_index(DATA["g"])).converged
+    for labels in (np.zeros(n), np.arange(n)):
+        assert not fitted(y, one, lmm.row_index(labels)).converged
+    assert not fitted(jnp.asarray(ROWS[0]) @ jnp.array([1.0, 2.0]), one).converged
+
+
+@pytest.mark.parametrize("formula", ["y ~ x + (x | g)", "y ~ x + (1 | g) + (1 | f)"])
+def test_a_layout_of_a_design_goes_into_a_program_of_32_bits(formula):
+    """JAX warns of every operation that mixes the two, and warnings are errors here."""
+    res = lmm.fit(formula, DATA)
+    layout = res.design.layout
+    out = run(layout)
+    assert out.llf.dtype == jnp.float32
+    assert_close(out.llf, res.llf, FLOAT32_RTOL)
+    for value in (lmm.profile_loglike(res.theta, layout), jax.jit(lmm.loglike)(out.params, layout)):
+        assert_close(value, res.llf, FLOAT32_RTOL)

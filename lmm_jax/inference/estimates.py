@@ -18,15 +18,13 @@ from ..layouts.contract import Maps
 from ..numerics.eigen import eigen_of_many
 from ..numerics.read_only import read_only
 from ..optimize.constrained import ConstrainedSolution
-from ..optimize.newton import CONVERGED, Solution
+from ..optimize.newton import CONVERGED, FLAT_CURVATURE, Solution
 from ..reprs import brief
 from .satterthwaite import satterthwaite_df
 from .variance import covariance_jacobian, inverse_curvature, joint_covariance
 
 # Whitened pivots below this make a fit singular, as in lme4.
 SINGULAR_TOL = 1e-4
-# Deviance per squared relative change of theta below which the data say nothing.
-FLAT_CURVATURE = 1e-6
 # Variances below it have lost digits.
 _LEAST_VARIANCE = 1e-305
 

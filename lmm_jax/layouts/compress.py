@@ -56,7 +56,7 @@ def compress(
         Random-effects covariates of each term, for each of its S memberships.
     weights : Array, shape (n,)
         Prior weights (residual variance ``sigma^2 / w``). A row of weight zero
-        counts as absent.
+        counts as absent, whatever stands in it; a negative weight makes everything NaN.
     index : GroupIndex or CrossedIndex
         Integer bookkeeping; rows past the data point anywhere and weigh nothing.
 
@@ -74,7 +74,20 @@ def compress(
     rows = jax.tree.map(jnp.asarray, _read_rows(y, X, Z, weights, index))
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(rows))
     y, X, Z, weights = rows
-    return (layout_of_rows if traced else _program_of_rows)(y, X, Z, weights, index)
+    return (_layout_of_given if traced else _program_of_rows)(y, X, Z, weights, index)
+
+
+@exact
+def _layout_of_given(
+    y: Array, X: Array, Z: Sequence[Array], weights: Array, index: GroupIndex | CrossedIndex
+) -> GroupedLayout | CrossedLayout:
+    """:func:`layout_of_rows` of rows that nobody has looked at."""
+    absent = weights == 0
+    y = jnp.where(absent, 0.0, y)
+    X = jnp.where(absent[:, None], 0.0, X)
+    Z = tuple(jnp.where(absent[:, None, None], 0.0, z) for z in Z)
+    weights = jnp.where(weights < 0, jnp.nan, weights)
+    return layout_of_rows(y, X, Z, weights, index)
 
 
 @exact
@@ -223,7 +236,7 @@ def compress_columns(
 
 
 # Outside of a program of the caller's: one, in the place of one for each of 200 operations.
-_program_of_rows = compiled(layout_of_rows)
+_program_of_rows = compiled(_layout_of_given)
 
 
 def _read_rows(

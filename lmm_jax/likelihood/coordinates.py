@@ -17,7 +17,7 @@ from ..errors import DataError
 from ..inputs.arguments import instance
 from ..layouts.contract import Layout
 from ..numerics.linalg import psd_cholesky
-from ..numerics.namespace import namespace
+from ..numerics.namespace import JAX, namespace
 
 
 def whiten_factors(blocks: tuple[Array, ...], layout: Layout) -> tuple[Array, ...]:
@@ -62,15 +62,21 @@ def correlated_sizes(layout: Layout) -> tuple[int, ...]:
 
 
 def check_layout(layout: Layout) -> Layout:
-    """A layout: what designs are compressed to."""
+    """A layout: what designs are compressed to.
+
+    Where JAX computes in 32 bits one of 64, as designs give it out, is brought down to that.
+    """
     where = "pass design.layout; " if hasattr(layout, "layout") else ""
     needed = f"{where}a layout (design.layout, or made by lmm.compress)"
-    return instance(layout, "layout", Layout, needed)
+    instance(layout, "layout", Layout, needed)
+    widest = jax.dtypes.canonicalize_dtype(np.float64)
+    if namespace(layout) is not JAX or layout.S0.dtype != np.float64 or widest == np.float64:
+        return layout
+    return jax.tree.map(lambda a: a.astype(widest) if a.dtype == np.float64 else a, layout)
 
 
 def check_theta(theta: Any, layout: Layout) -> Array:
     """Theta as an array of the length that the layout's terms need."""
-    check_layout(layout)
     array = real_array(theta, "theta")
     m = theta_size(layout.structures)
     if array.shape != (m,):
@@ -94,7 +100,7 @@ def _structured(layout: Layout) -> str:
 
 def check_params(params: Any, layout: Layout, *, with_fe: bool, what: str = "params") -> Params:
     """Parameters of the shapes that the layout needs; without ``with_fe`` beta may be any."""
-    require(check_layout(layout), "functions of Params")
+    require(layout, "functions of Params")
     instance(params, what, Params, "a Params")
     p = layout.beta_origin.size if with_fe else None
     read = check_shapes(params, correlated_sizes(layout), p, layout.n_components, what)
@@ -107,7 +113,7 @@ def as_params(
     """Read a packed vector; a ``Params`` goes through."""
     if isinstance(params, Params):
         return check_params(params, layout, with_fe=with_fe)
-    require(check_layout(layout), "functions of Params")
+    require(layout, "functions of Params")
     k_fe = layout.beta_origin.size if with_fe else 0
     read = unpack(params, correlated_sizes(layout), k_fe, layout.n_components, sqrt=sqrt)
     return _given(read, layout)

@@ -130,6 +130,7 @@ def profile_loglike(theta: Array, layout: Layout, *, reml: bool = True) -> Array
     1784.642296
     """
     check_process()
+    layout = check_layout(layout)
     theta, reml = check_theta(theta, layout), flag(reml, "reml")
     return loglike_of_theta(theta, layout, reml=reml)
 
@@ -184,6 +185,7 @@ def loglike(
     -159.8271
     """
     check_process()
+    layout = check_layout(layout)
     reml, profile_fe = flag(reml, "reml"), flag(profile_fe, "profile_fe")
     params = as_params(params, layout, with_fe=not profile_fe, sqrt=sqrt)
     return _loglike_of_params(params, layout, reml=reml, profile_fe=profile_fe)
@@ -221,8 +223,8 @@ def get_fe_params(cov_re: Array, vcomp: Array, layout: Layout) -> Array:
     layout : Layout
     """
     check_process()
-    origin = check_layout(layout).beta_origin
-    params = Params(fe_params=origin, cov_re=cov_re, vcomp=vcomp)
+    layout = check_layout(layout)
+    params = Params(fe_params=layout.beta_origin, cov_re=cov_re, vcomp=vcomp)
     return _fe_params(check_params(params, layout, with_fe=True), layout)
 
 
@@ -253,7 +255,7 @@ def get_scale(
         ``nu = n - p`` or ``nu = n``.
     """
     check_process()
-    reml = flag(reml, "reml")
+    layout, reml = check_layout(layout), flag(reml, "reml")
     params = Params(fe_params=fe_params, cov_re=cov_re, vcomp=vcomp)
     return _scale(check_params(params, layout, with_fe=True), layout, reml=reml)
 

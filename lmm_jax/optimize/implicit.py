@@ -17,12 +17,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from ..capabilities import require
 from ..covariance.params import Params
-from ..covariance.structures import ZERO_PIVOT
+from ..covariance.structures import ZERO_PIVOT, Structure
 from ..covariance.theta import factor_blocks, stack_theta
+from ..designs.checks import EXACT_TOL
 from ..inputs.arguments import flag, hinted, iterations, number
 from ..layouts.contract import Layout
 from ..likelihood.coordinates import (
@@ -38,8 +40,8 @@ from ..likelihood.profile import profile_waist
 from ..numerics.linalg import exact, psd_cholesky, symmetrize
 from ..numerics.processes import check_process
 from ..reprs import brief, public
-from .minimize import minimize
-from .newton import CONVERGED, DECREMENT_TOL
+from .minimize import minimize, off_boundary
+from .newton import CONVERGED, DECREMENT_TOL, FLAT_CURVATURE, Solution
 
 # Eigenvalues of the Hessian at unit diagonal below this many roots of eps: no information.
 _FLAT = 1e-2
@@ -98,7 +100,10 @@ def fit_params(
     as zero has derivative zero. They mean nothing where ``converged`` is false,
     and do not exist where an optimum is just about to leave the boundary.
 
-    No warning is given; look at ``converged``. Where the fit runs on the host
+    No warning is given; look at ``converged``, which is false as well where the rows
+    do not tell the parameters (one group, one row a group) or leave no residual.
+    Estimates are NaN where there is no likelihood: of X that is not of full rank, a
+    constant y, values that are not finite, a negative weight. Where the fit runs on the host
     anyway, :func:`lmm_jax.fit` gives the same numbers and everything else.
 
     References
@@ -121,7 +126,11 @@ def fit_params(
     theta = None if start is None else lax.stop_gradient(_start_theta(start, layout))
     blocks, converged = _optimum(layout, theta, reml, maxiter, tol)
     at = profile_waist(layout.waist(blocks), layout, reml=reml)
-    user = [A @ Psi @ A.T for A, Psi in zip(layout.whiteners, blocks, strict=True)]
+    exists = jnp.isfinite(at.deviance)
+    user = [
+        jnp.where(exists, A @ Psi @ A.T, jnp.nan)
+        for A, Psi in zip(layout.whiteners, blocks, strict=True)
+    ]
     n_correlated = len(correlated_sizes(layout))
     none = jnp.zeros((0, 0), layout.S0.dtype)
     params = Params(
@@ -133,8 +142,18 @@ def fit_params(
         params=params,
         scale=residual_variance(at.rss, layout, reml=reml),
         llf=-0.5 * at.deviance,
-        converged=converged > 0,
+        converged=(converged > 0) & _has_residual(layout),
     )
+
+
+def _has_residual(layout: Layout) -> Array:
+    """Whether y is more than X explains, as far as floats can tell."""
+    eps = 4.0 * jnp.finfo(layout.S0.dtype).eps
+    explained = [
+        jnp.linalg.norm(jnp.linalg.solve(layout.beta_map, part))
+        for part in (layout.beta_origin, layout.beta_shift)
+    ]
+    return layout.y_scale > jnp.maximum(max(EXACT_TOL, eps) * explained[0], eps * explained[1])
 
 
 def _start_theta(start: Params, layout: Layout) -> Array:
@@ -151,7 +170,26 @@ def _optimum(
     """Psi of every term at the optimum, and 1.0 if that has converged."""
     solution = minimize(layout, theta, reml=reml, maxiter=maxiter, tol=tol)
     blocks = tuple(_clean(L @ L.T) for L in factor_blocks(solution.theta, layout.structures))
-    return blocks, (solution.status == CONVERGED).astype(layout.S0.dtype)
+    found = (solution.status == CONVERGED) & _is_bent(solution, layout.structures)
+    return blocks, found.astype(layout.S0.dtype)
+
+
+def _is_bent(solution: Solution, structures: tuple[Structure, ...]) -> Array:
+    """Whether the criterion changes along every direction of theta.
+
+    Curvature per relative change of theta. At a singular covariance of several coefficients,
+    where a zero pivot leaves directions free, that of the other terms alone.
+    """
+    theta = solution.theta
+    size = 1.0 + jnp.abs(theta)
+    singular = off_boundary(theta, structures)[1]
+    rotates = np.repeat([s.rotates for s in structures], [s.n_params for s in structures])
+    looked = ~(singular & rotates)
+    hessian = solution.jet.hessian * size[:, None] * size[None]
+    hessian = jnp.where(
+        looked[:, None] & looked[None], hessian, jnp.eye(theta.size, dtype=theta.dtype)
+    )
+    return jnp.min(jnp.abs(jnp.linalg.eigvalsh(hessian))) > FLAT_CURVATURE
 
 
 def _clean(Psi: Array) -> Array:
