@@ -50,6 +50,7 @@ from .layouts.residual.layout import ResidualLayout
 from .layouts.residual.markov import MarkovLayout
 from .layouts.sharding import shard
 from .layouts.sparse.layout import SparseLayout
+from .likelihood.effects import get_random_effects
 from .likelihood.profile import get_fe_params, get_scale, hessian, loglike, profile_loglike, score
 from .likelihood.woodbury import woodbury_logdet, woodbury_solver
 from .numerics.programs import use_cache
@@ -122,6 +123,7 @@ __all__ = [
     "fit_params",
     "fit_regularized",
     "get_fe_params",
+    "get_random_effects",
     "get_scale",
     "heritability",
     "hessian",

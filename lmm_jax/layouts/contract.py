@@ -195,6 +195,23 @@ class Layout(Maps):
         """Conditional means and covariances of all random effects, given y."""
         raise NotImplementedError
 
+    def conditional_means(self, blocks: Sequence[Array], v: Array) -> tuple[Array, ...]:
+        """Conditional means of all random effects at relative covariances of the whitened terms.
+
+        Parameters
+        ----------
+        blocks : sequence of Array, shape (k, k)
+            As in :meth:`waist`.
+        v : Array, shape (p + 1,)
+            ``(-beta, 1)``.
+
+        Returns
+        -------
+        tuple of Array, shape (q, G)
+            As :class:`BlupTerms` has them; differentiable to any order.
+        """
+        raise NotImplementedError
+
     def joint_covariance(self, theta: Array) -> Any | None:
         """Conditional covariance of all effects, of a layout that holds all together; or None."""
         return None

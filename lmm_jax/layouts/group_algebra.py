@@ -159,6 +159,13 @@ def _inverse_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, 
     return N, -group_product(N, group_product(xp.swapaxes(dM, 0, 1), N))
 
 
+def group_means(Psi: Array, T: Array, r: Array) -> Array:
+    """``Psi T_i' M_i^-1 r_i`` of every group, (q, G): its effects given the residuals r."""
+    xp = namespace(Psi, T, r)
+    w = xp.einsum("abg,bg->ag", inverse(marginal(Psi, T)), r)
+    return xp.einsum("ab,cbg,cg->ag", Psi, T, w)
+
+
 def logdet_of(U: Array, copies: Array) -> Array:
     """Sum of the log-determinants of ``U'U`` over the groups that the entries stand for."""
     xp = namespace(U, copies)

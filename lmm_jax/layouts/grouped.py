@@ -47,6 +47,7 @@ from .group_algebra import (
     by_term,
     double_traces,
     group_cov,
+    group_means,
     half_tangents,
     half_traces,
     integrate,
@@ -119,6 +120,15 @@ class GroupedLayout(Layout):
     def blups(self, theta: Array, beta: Array) -> tuple[BlupTerms, ...]:
         """See :meth:`Layout.blups`: one entry a bucket."""
         return tuple(blups(theta, beta, bucket, self.structures) for bucket in self.buckets)
+
+    @exact
+    def conditional_means(self, blocks: Sequence[Array], v: Array) -> tuple[Array, ...]:
+        """See :meth:`Layout.conditional_means`."""
+        xp = namespace(blocks, v, self.S0)
+        return tuple(
+            group_means(spread(blocks, b.widths), b.T, xp.einsum("acg,c->ag", b.c, v))
+            for b in self.buckets
+        )
 
     @exact
     def start_moments(self) -> Array:

@@ -257,11 +257,11 @@ def integrate_core(A: Array, b: Array, Psi: Array, origin: Array) -> Waist:
     xp = namespace(A, b, Psi, origin)
     identity = xp.eye(A.shape[0], dtype=A.dtype)[:, :, None]
     logdet = xp.linalg.slogdet(xp.moveaxis(identity + multiply(A, Psi), -1, 0))[1]
-    Hb, Ja = _shrunk(A, b, Psi, origin)
+    Hb, Ja = shrunk_from(A, b, Psi, origin)
     return Waist(xp.sum(logdet), _core_gram(A, b, Hb, Ja, origin))
 
 
-def _shrunk(A: Array, b: Array, Psi: Array, origin: Array) -> tuple[Array, Array]:
+def shrunk_from(A: Array, b: Array, Psi: Array, origin: Array) -> tuple[Array, Array]:
     """``H b`` less ``J a`` in the column of y, and ``J a``, by one solve."""
     xp = namespace(A, b, Psi, origin)
     identity = xp.eye(A.shape[0], dtype=A.dtype)[:, :, None]

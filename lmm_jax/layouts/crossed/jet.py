@@ -16,6 +16,7 @@ from ...numerics.roots import eliminate_root, root_rounding
 from ..buckets import Bucket
 from ..contract import Waist, WaistJet
 from ..group_algebra import (
+    group_means,
     integrate,
     inverse,
     logdet_of,
@@ -48,8 +49,17 @@ def places(layout: CrossedArrays, terms: Sequence[int]) -> np.ndarray:
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
 
-def waist(blocks: Sequence[Array], layout: CrossedArrays) -> Waist:
-    """``logdet`` and ``gram`` at relative covariances of the whitened terms."""
+class Eliminated(NamedTuple):
+    """What the groups leave of the core, and their part of the waist."""
+
+    A: Array  # (N, N, B)
+    b: Array  # (N, p + 1, B)
+    logdet: Array  # ()
+    gram: Array  # (p + 1, p + 1)
+
+
+def eliminated(blocks: Sequence[Array], layout: CrossedArrays) -> Eliminated:
+    """The groups integrated out at relative covariances of the whitened terms."""
     xp = namespace(blocks, layout.S0)
     logdet, gram = xp.zeros((), layout.S0.dtype), layout.S0
     A, b = layout.core.S, layout.core.s
@@ -62,10 +72,42 @@ def waist(blocks: Sequence[Array], layout: CrossedArrays) -> Waist:
         A = sparse.add_pairs(A, N, links, (links.d, Nd))
         b = b + sparse.to_core(entry_products(Nd, bucket.c, links), links, layout.shape)
         logdet, gram = logdet + part.logdet, gram + part.gram
+    return Eliminated(A, b, logdet, gram)
+
+
+def core_psi(blocks: Sequence[Array], layout: CrossedArrays) -> Array:
+    """Psi of all effects of the core, (N, N, B)."""
     Psi = spread(pick(blocks, layout.crossed), layout.core.widths)
-    Psi = xp.broadcast_to(Psi[:, :, None], A.shape)
-    extra = dense.integrate_core(A, b, Psi, layout.core.origin)
-    return Waist(logdet=logdet + extra.logdet, gram=gram - extra.gram)
+    return namespace(blocks, layout.S0).broadcast_to(Psi[:, :, None], layout.core.S.shape)
+
+
+def waist(blocks: Sequence[Array], layout: CrossedArrays) -> Waist:
+    """``logdet`` and ``gram`` at relative covariances of the whitened terms."""
+    at = eliminated(blocks, layout)
+    extra = dense.integrate_core(at.A, at.b, core_psi(blocks, layout), layout.core.origin)
+    return Waist(logdet=at.logdet + extra.logdet, gram=at.gram - extra.gram)
+
+
+def conditional_means(
+    blocks: Sequence[Array], v: Array, layout: CrossedArrays
+) -> tuple[Array, ...]:
+    """Effects of every bucket's groups, then of the core, given y; (q, G) each.
+
+    With ``b_2 = origin + x`` those of a group are ``Psi T' M^-1 (c v - d' x)``: y is measured
+    from the origin there.
+    """
+    xp = namespace(blocks, v, layout.S0)
+    at = eliminated(blocks, layout)
+    right = xp.einsum("ncb,c->nb", at.b, v)[:, None]
+    x, _ = dense.shrunk_from(at.A, right, core_psi(blocks, layout), layout.core.origin)
+    out = []
+    for bucket, links in zip(layout.buckets, layout.links, strict=True):
+        moved = sparse.to_groups(links.d, sparse.from_core(x, links), links, bucket.T.shape[2])
+        rest = xp.einsum("acg,c->ag", bucket.c, v) - moved[:, 0]
+        out.append(
+            group_means(spread(pick(blocks, layout.eliminated), bucket.widths), bucket.T, rest)
+        )
+    return (*out, (layout.core.origin + x)[:, 0])
 
 
 def entry_products(x: Array, c: Array, links: Links) -> Array:

@@ -35,7 +35,16 @@ from . import links as sparse
 from .arrays import CrossedArrays
 from .core_factors import core_factors
 from .curvature import average_information, curvature, psi_moments, psi_slopes
-from .jet import CrossedTerms, pick, places, sizes_of, through_core, waist, waist_jet
+from .jet import (
+    CrossedTerms,
+    conditional_means,
+    pick,
+    places,
+    sizes_of,
+    through_core,
+    waist,
+    waist_jet,
+)
 from .pair_sums import expected_size, room_for_sums, size_of
 
 # Relative standard deviations of the core's effects beyond which derivatives need all digits.
@@ -106,6 +115,11 @@ class CrossedLayout(CrossedArrays):
     def blups(self, theta: Array, beta: Array) -> tuple[BlupTerms, ...]:
         """See :meth:`Layout.blups`: one entry a bucket, the core last."""
         return blups(theta, beta, self)
+
+    @exact
+    def conditional_means(self, blocks: Sequence[Array], v: Array) -> tuple[Array, ...]:
+        """See :meth:`Layout.conditional_means`: the core last."""
+        return conditional_means(blocks, v, self)
 
     @exact
     def start_moments(self) -> Array:
