@@ -111,6 +111,7 @@ Pure functions of arrays
     hessian              Second derivatives of loglike; a matrix if params is packed.
     get_fe_params        Generalized least squares estimate of the fixed effects, (p,).
     get_scale            Residual variance that maximizes the likelihood at given other parameters.
+    get_random_effects   Conditional means (BLUPs) of the random effects that every row belongs to.
     fit_params           Fit a compressed model, as a pure function for jit, vmap and grad.
     FittedParams         Estimates as arrays, differentiable in the layout they come from.
     woodbury_logdet      log|s I + A B A'| with B = blockdiag(Q, diag(d)).

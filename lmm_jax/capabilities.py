@@ -318,6 +318,14 @@ TABLE = {
         "layout",
         {
             "residual": _PARAMS,
+            "sparse": _SPARSE,
+            "approximate": _ESTIMATED,
+        },
+    ),
+    "fit_params with start=": Capability(
+        "layout",
+        {
+            "residual": _PARAMS,
             "structured": _STRUCTURE,
             "sparse": _SPARSE,
             "approximate": _ESTIMATED,

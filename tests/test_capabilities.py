@@ -690,6 +690,15 @@ def check_fit_params(m: Model, kind: str) -> None:
     assert_close(out.llf, lmm.fit(m.design).llf, 1e-8)
 
 
+def check_start_of_fit_params(m: Model, kind: str) -> None:
+    sizes = [len(term.names) for term in m.design.terms if not term.is_component]
+    with jax.enable_x64(True):
+        start = P(cov_re=2.0 * np.eye(sum(sizes)), vcomp=np.full(m.design.n_components, 0.5))
+        out = jax.jit(lmm.fit_params)(m.design.layout, start)
+    assert bool(out.converged)
+    assert_close(out.llf, lmm.fit(m.design).llf, 1e-8)
+
+
 def check_shard(m: Model, kind: str) -> None:
     mesh = jax.make_mesh((1,), ("groups",), axis_types=(jax.sharding.AxisType.Auto,))
     with jax.enable_x64(True):
@@ -761,6 +770,7 @@ CHECKS = {
     "simulate_residuals": check_simulate_residuals,
     "augment": check_augment,
     "fit_params": check_fit_params,
+    "fit_params with start=": check_start_of_fit_params,
     "functions of Params": check_functions_of_params,
     "shard": check_shard,
 }
@@ -785,6 +795,7 @@ DEAR = (
     "power",
     "profile_re",
     "fit_params",
+    "fit_params with start=",
 )
 QUICK = ("held effects", "offset")
 
@@ -839,6 +850,9 @@ ASK = {
     "simulate_residuals": lambda m: lmm.simulate_residuals(m.fit, seed=1),
     "augment": lambda m: m.fit.augment(),
     "fit_params": lambda m: lmm.fit_params(m.design.layout),
+    "fit_params with start=": lambda m: lmm.fit_params(
+        m.design.layout, P(cov_re=np.eye(2), vcomp=[])
+    ),
     "functions of Params": lambda m: lmm.loglike(P(cov_re=[[1.0]]), m.design.layout),
     "shard": lambda m: lmm.shard(
         m.design.layout,

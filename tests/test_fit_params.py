@@ -9,6 +9,7 @@ from helpers import assert_close
 from jax import lax
 
 import lmm_jax as lmm
+from lmm_jax.errors import DataError
 from lmm_jax.numerics.tiers import running_on
 
 RTOL = 1e-9  # two runs to an optimum of decrement 1e-9, which the last step squares
@@ -293,3 +294,41 @@ def test_a_layout_of_a_design_goes_into_a_program_of_32_bits(formula):
     assert_close(out.llf, res.llf, FLOAT32_RTOL)
     for value in (lmm.profile_loglike(res.theta, layout), jax.jit(lmm.loglike)(out.params, layout)):
         assert_close(value, res.llf, FLOAT32_RTOL)
+
+
+# ------------------------------------------------------------ covariance structures
+
+MACHINES = lmm.load_dataset("machines")
+
+
+@pytest.mark.parametrize("term", ["cs", "ar1", "toep", "diag", "cs hom", "ar1 hom"])
+def test_derivatives_of_terms_with_a_structure(x64, term):
+    """Along random directions of y, against differences of refits; estimates are those of fit."""
+    name, _, equal = term.partition(" ")
+    res = lmm.fit(f"score ~ Machine + {name}(0 + Machine | Worker, hom={bool(equal)})", MACHINES)
+    design = res.design
+    Z, X = tuple(jnp.asarray(t.values) for t in design.terms), jnp.asarray(design.exog)
+    index, y = lmm.row_index(design), jnp.asarray(design.endog)
+
+    @jax.jit
+    def run_rows(y):
+        out = lmm.fit_params(lmm.compress(y, X, Z, jnp.ones_like(y), index))
+        return numbers(out), out.converged
+
+    found, converged = run_rows(y)
+    assert converged
+    assert_close(found, numbers_of(res), RTOL, 1e-2)
+    move = jnp.asarray(np.random.default_rng(0).normal(size=y.size))
+    slope = jax.jvp(lambda y: run_rows(y)[0], (y,), (move,))[1]
+    step = 0.3 * STEP * float(y.std())
+    difference = np.asarray(run_rows(y + step * move)[0] - run_rows(y - step * move)[0]) / (
+        2 * step
+    )
+    assert_close(slope, difference, DIFF_RTOL, np.abs(difference).max())
+
+
+def test_a_start_knows_no_structure(x64):
+    layout = lmm.design("y ~ x + cs(1 + x | g, hom=True)", DATA).layout
+    start = lmm.Params(fe_params=[], cov_re=np.eye(2), vcomp=[])
+    with pytest.raises(DataError, match="keeps no covariance structure"):
+        lmm.fit_params(layout, start)

@@ -235,6 +235,13 @@ def calls() -> dict[str, Call]:
             lmm.get_scale,
             dict(fe_params=np.ones(2), cov_re=cov, vcomp=none, layout=layout, reml=True),
         ),
+        "get_random_effects": Call(
+            lmm.get_random_effects,
+            dict(
+                params=P(fe_params=np.ones(2), cov_re=cov, vcomp=none), layout=layout,
+                index=lmm.row_index(g), profile_fe=True, sqrt=False,
+            ),
+        ),
         "fit_params": Call(
             lmm.fit_params, dict(layout=layout, start=None, reml=True, maxiter=50, tol=1e-9)
         ),

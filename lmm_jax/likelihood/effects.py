@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
@@ -132,7 +133,7 @@ def of_rows(means: tuple[Array, ...], index: Index) -> list[Array]:
         if t in index.eliminated:
             out.append(_of_table(means[:-1], next(inner), k))
         else:
-            at = jnp.asarray(next(rows))[:, None] + jnp.arange(k)[None]
+            at = _of_level(next(rows), k)
             out.append(means[-1][at, jnp.asarray(index.block)[:, None]])
     return out
 
@@ -143,7 +144,12 @@ def _of_table(means: tuple[Array, ...], table: Table, k: int) -> Array:
         return means[0][table.row : table.row + k].T[table.cell]
     cells = jnp.zeros((table.n_cells, k), means[0].dtype)
     for b, place in zip(means, table.placements, strict=True):
-        at = jnp.asarray(place.row)[:, None] + jnp.arange(k)[None]
+        at = _of_level(place.row, k)
         there = jnp.asarray(place.group)[:, None]  # past the end: no group
         cells = cells.at[place.source].add(b.at[at, there].get(mode="fill", fill_value=0.0))
     return cells[table.cell]
+
+
+def _of_level(first: Any, k: int) -> Array:
+    """Places of the k coefficients of levels, (L, k), from those of the first ones."""
+    return jnp.asarray(first)[:, None] + jnp.arange(k, dtype=first.dtype)[None]

@@ -7,7 +7,8 @@ largest eigenvalue first, and L lower triangular,
     dx = - f_xx^-1 f_xD dD          dPsi = V (dL L' + L dL') V'
 
 Zero eigenvalues come last, so their columns of L are zero at a singular optimum. f is even in
-such a column, hence ``f_xD`` is zero there: the rank stays, while the range may turn.
+such a column, hence ``f_xD`` is zero there: the rank stays, while the range may turn. Of a term
+with a structure x is its stretch of theta.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from jax import Array, lax
 from ..capabilities import require
 from ..covariance.params import Params
 from ..covariance.structures import ZERO_PIVOT, Structure
-from ..covariance.theta import factor_blocks, stack_theta
+from ..covariance.theta import factor_blocks, stack_theta, theta_slices
 from ..designs.checks import EXACT_TOL
 from ..inputs.arguments import flag, hinted, iterations, number
 from ..layouts.contract import Layout
@@ -120,11 +121,12 @@ def fit_params(
     1527.5 2451.25 True
     """
     check_process()
-    layout = jax.tree.map(jnp.asarray, require(check_layout(layout), "fit_params"))
+    asked = "fit_params" if start is None else "fit_params with start="
+    layout = jax.tree.map(jnp.asarray, require(check_layout(layout), asked))
     reml, maxiter = flag(reml, "reml"), iterations(maxiter)
     tol = number(tol, "tol", least=0.0)
     theta = None if start is None else lax.stop_gradient(_start_theta(start, layout))
-    blocks, converged = _optimum(layout, theta, reml, maxiter, tol)
+    blocks, _, converged = _optimum(layout, theta, reml, maxiter, tol)
     at = profile_waist(layout.waist(blocks), layout, reml=reml)
     exists = jnp.isfinite(at.deviance)
     user = [
@@ -166,12 +168,12 @@ def _start_theta(start: Params, layout: Layout) -> Array:
 @exact
 def _optimum(
     layout: Layout, theta: Array | None, reml: bool, maxiter: int, tol: float
-) -> tuple[tuple[Array, ...], Array]:
-    """Psi of every term at the optimum, and 1.0 if that has converged."""
+) -> tuple[tuple[Array, ...], Array, Array]:
+    """Psi of every term at the optimum, theta there, and 1.0 if that has converged."""
     solution = minimize(layout, theta, reml=reml, maxiter=maxiter, tol=tol)
     blocks = tuple(_clean(L @ L.T) for L in factor_blocks(solution.theta, layout.structures))
     found = (solution.status == CONVERGED) & _is_bent(solution, layout.structures)
-    return blocks, found.astype(layout.S0.dtype)
+    return blocks, solution.theta, found.astype(layout.S0.dtype)
 
 
 def _is_bent(solution: Solution, structures: tuple[Structure, ...]) -> Array:
@@ -206,14 +208,23 @@ def _clean(Psi: Array) -> Array:
 def _optimum_jvp(
     reml: bool, maxiter: int, tol: float, primals: Any, tangents: Any
 ) -> tuple[Any, Any]:
-    (layout, theta), (dlayout, _) = primals, tangents
-    blocks, converged = _optimum(layout, theta, reml, maxiter, tol)
+    (layout, start), (dlayout, _) = primals, tangents
+    blocks, theta, converged = _optimum(layout, start, reml, maxiter, tol)
+    places = theta_slices(layout.structures)
     frames = tuple(_principal_axes(Psi) for Psi in blocks)
-    x = stack_theta([psd_cholesky(V.T @ Psi @ V) for V, Psi in zip(frames, blocks, strict=True)])
+    x = jnp.concatenate([
+        stack_theta([psd_cholesky(V.T @ Psi @ V)]) if s.unrestricted else theta[at]
+        for s, at, V, Psi in zip(layout.structures, places, frames, blocks, strict=True)
+    ])  # fmt: skip
 
     def covariances(x: Array) -> tuple[Array, ...]:
-        factors = factor_blocks(x, layout.structures)
-        return tuple(V @ L @ L.T @ V.T for V, L in zip(frames, factors, strict=True))
+        factors = [
+            V @ L if s.unrestricted else L
+            for s, V, L in zip(
+                layout.structures, frames, factor_blocks(x, layout.structures), strict=True
+            )
+        ]
+        return tuple(L @ L.T for L in factors)
 
     def slope(x: Array, layout: Layout) -> Array:
         def criterion(x: Array) -> Array:
@@ -224,7 +235,8 @@ def _optimum_jvp(
     bend = jax.jacfwd(slope)(x, layout)
     _, moved = jax.jvp(lambda at: slope(x, at), (layout,), (dlayout,))
     _, dblocks = jax.jvp(covariances, (x,), (-_solve_curved(bend, moved),))
-    return (blocks, converged), (dblocks, jnp.zeros_like(converged))
+    still = jnp.zeros_like(theta), jnp.zeros_like(converged)  # theta is not what is wanted
+    return (blocks, theta, converged), (dblocks, *still)
 
 
 def _principal_axes(Psi: Array) -> Array:
