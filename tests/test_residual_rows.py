@@ -23,7 +23,7 @@ from reference import INFERENCE
 from scipy import stats
 
 import lmm_jax as lmm
-from lmm_jax.batches.draw import fit_replicates
+from lmm_jax.batches.draw import draw, fit_replicates
 from lmm_jax.batches.draw_recipe import recipe
 from lmm_jax.batches.replicate_minimize import fit_each
 from lmm_jax.batches.streams import Stream
@@ -374,6 +374,24 @@ def test_a_replicate_is_fitted_as_a_response(name):
     shift = (fit.nobs - len(fit.fe_params)) * np.log(scale)
     assert_close(found.theta[0], theta, 1e-5, 1)
     assert_close(found.jet.value[0] + shift, fit.estimates.deviance, RTOL)
+
+
+@pytest.mark.parametrize("name", ["us", "us, weights", "arms", "strata", "sites", "intercept"])
+def test_replicates_side_by_side_are_those_one_by_one(name):
+    """Whether subjects merge for all of them, their rows X and y apart, or stay as they are."""
+    fit = fitted(name)
+    theta = fit.estimates.theta_layout
+    with jax.enable_x64(True):
+        base, source = recipe(fit.design.layout, theta, fit.scale)
+        drawn = draw(Stream(3), np.arange(6), source)
+        each = fit_each(base, drawn, theta, reml=fit.reml)
+        lanes, _ = fit_replicates(
+            fit.design.layout, theta, fit.scale, stream=Stream(3), n=6, reml=fit.reml
+        )
+    assert (lanes.status == each.status).all()
+    assert_close(lanes.jet.value, each.jet.value, RTOL)
+    assert_close(lanes.theta, each.theta, 1e-6, 1)
+    assert_close(lanes.jet.profile.beta, each.jet.profile.beta, TOL, 1)
 
 
 def test_replicates_have_the_spread_of_the_estimates():

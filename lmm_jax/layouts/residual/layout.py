@@ -90,7 +90,7 @@ class ResidualLayout(OfResiduals):
         hessian, slopes = xp.zeros((theta.size, theta.size), theta.dtype), []
         for bucket, (terms, D) in zip(self.buckets, jet.rest, strict=True):
             q = bucket.Z.shape[1]
-            columns = xp.tensordot(root, terms.u, ((0,), (1,)))  # (d, Q, G)
+            columns = xp.einsum("cd,qcg->dqg", root, terms.u)
             shares = of_patterns(group_product(columns, columns), bucket)
             P = weighted(terms.P, bucket.copies)
             hessian = hessian + pair_traces(2.0 * shares - P, terms.P, D)
