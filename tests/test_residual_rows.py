@@ -23,6 +23,7 @@ from reference import INFERENCE
 from scipy import stats
 
 import lmm_jax as lmm
+import lmm_jax.api.fit_each as fit_each_of_many
 from lmm_jax.batches.draw import draw, fit_replicates
 from lmm_jax.batches.draw_recipe import recipe
 from lmm_jax.batches.replicate_minimize import fit_each
@@ -433,6 +434,30 @@ def test_power_is_that_of_simulated_fits():
     error = np.sqrt(rate * (1 - rate) * (1 / 300 + 1 / 100))
     assert abs(table["power"].iloc[0] - rate) < 4 * error
     assert table["n_failed"].iloc[0] == 0
+
+
+@pytest.mark.parametrize("name", ["us, weights", "arms", "strata", "power"])
+def test_many_complete_responses_are_fitted_side_by_side(name, monkeypatch):
+    """To the optima of single fits, whether subjects merge or not; one has no likelihood."""
+    fit, rng = fitted(name), np.random.default_rng(6)
+    y = DATA["distance"].to_numpy()
+    Y = y[:, None] + rng.normal(size=(len(y), 5)) * [0, 1, 1, 2, 0]
+    Y[:, 4] = 7.0
+    designs = [replace(fit.design, endog=column) for column in Y[:, :4].T]
+    alone = [lmm.fit(design, reml=fit.reml) for design in designs]
+    single = []
+    monkeypatch.setattr(
+        fit_each_of_many, "fit", lambda *a, **k: single.append(a) or lmm.fit(*a, **k)
+    )
+    with pytest.warns(lmm.ConvergenceWarning, match="1 of 5 responses"):
+        many = lmm.fit_many(fit.design, Y, reml=fit.reml, progress=False)
+    assert len(single) <= 1  # the constant one
+    assert many.converged.tolist() == [True] * 4 + [False]
+    for i, one in enumerate(alone):
+        assert_close(many.llf[i], one.llf, RTOL)
+        assert_close(many.fe_params[i], one.fe_params, TOL, 1)
+        assert_close(many.bse_fe[i], one.bse_fe, TOL)
+        assert_close(many.residual_params.iloc[i], one.residual_params, TOL, 1)
 
 
 def test_many_responses_are_fitted_one_by_one():

@@ -26,10 +26,11 @@ from ..numerics.processes import float64
 from ..numerics.tiers import RUNTIMES, running_on
 from ..optimize.constrained import Problem, free_flags
 from ..optimize.history import Recorder
-from ..optimize.newton import CONVERGED, DECREMENT_TOL, FLAT, MESSAGES
+from ..optimize.newton import CONVERGED, DECREMENT_TOL, FLAT, MESSAGES, Solution
 from ..results.lmm import LMMResults
 from .methods import Run, Task, begin, run_methods
 from .options import (
+    Options,
     covariance_masks,
     covariance_penalty,
     fixed_penalty,
@@ -222,6 +223,23 @@ def fit(
         result = replace(result, free=flags)
     if fe_pen is not None or cov_pen is not None:
         result = replace(result, penalized=True)
+    return _looked_at(model, result, run, options)
+
+
+def fit_begun(model: Design, begun: Solution, options: Options) -> LMMResults:
+    """The fit of a design whose optimum is known."""
+    task = Task(
+        design=model, problem=None, start=None, reml=options.reml, maxiter=options.maxiter,
+        gtol=options.gtol, watch=None, begun=begun,
+    )  # fmt: skip
+    with float64(), running_on("auto") as log:
+        _check_residual(model)
+        run = run_methods(task, ("newton",))
+    result = _label(run, model, reml=options.reml, df_method=options.df_method, runtime=log.runtime)
+    return _looked_at(model, result, run, options)
+
+
+def _looked_at(model: Design, result: LMMResults, run: Run, options: Options) -> LMMResults:
     result.tests  # noqa: B018  refuses a method that this fit has not
     if not result.converged and options.maxiter > 0:
         _warn(model, run, result.message)

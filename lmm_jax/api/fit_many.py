@@ -66,8 +66,9 @@ def fit_many(
 
     Every response gets the estimates that :func:`lmm_jax.fit` gives it, in a
     small part of the time: what the responses share is computed once, and
-    thousands of optimizations go side by side. Models with a residual covariance or a covariance
-    structure, and large crossed factors, are fitted one response after another.
+    thousands of optimizations go side by side. Models with a covariance structure of a term,
+    large crossed factors, and, with a residual covariance, responses that have missing values
+    or weights of their own are fitted one response after another.
 
     Parameters
     ----------
@@ -106,8 +107,8 @@ def fit_many(
     runtime : {"auto", "numpy", "jax"}
         Where the lanes run. "auto": in NumPy while that takes less time than to compile programs
         for them, compiled where there are programs, and once NumPy has spent on a model what
-        compiling it costs. The two agree to eleven digits. Crossed factors have lanes in NumPy
-        alone: "jax" fits their responses one after another.
+        compiling it costs. The two agree to eleven digits. Crossed factors and residual
+        covariances have lanes in NumPy alone: "jax" fits their responses one after another.
 
     Returns
     -------

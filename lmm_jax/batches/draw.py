@@ -29,15 +29,15 @@ import numpy as np
 from ..layouts.contract import Layout
 from ..layouts.residual.layout import ResidualLayout
 from ..layouts.residual.markov import MarkovLayout
-from ..layouts.residual.merged import MergedDesign, merge_design
+from ..layouts.residual.merged import merge_design
 from ..layouts.response import Response
 from ..numerics.memory import check_room
 from ..numerics.shapes import round_up
-from ..numerics.tiers import running_on
 from ..optimize.newton import Solution
 from .chain_draws import chain_roots, draw_chains
 from .draw_recipe import ClassMoments, Distribution, GroupNormals, Replicable, recipe
 from .replicate_minimize import fit_each, fit_lanes, one_runtime
+from .residual_lanes import fit_subjects
 from .streams import Stream
 
 
@@ -117,8 +117,6 @@ def _draw_classes(z: np.ndarray, squares: np.ndarray, source: ClassMoments) -> n
 # Lanes of one batch, and numbers that a batch may hold at a time.
 _MAX_LANES = 1 << 14
 _BATCH_NUMBERS = 1 << 24
-# Numbers of a layout with residual covariances from which lanes gain nothing.
-_MUCH = 1 << 15
 # Batches that somebody watches.
 _TICKS = 16
 
@@ -201,26 +199,13 @@ def _replicate(
             count = min(width, n - first)
             if isinstance(base, ResidualLayout):
                 drawn = draw(stream, np.arange(first, first + count), source)
-                parts.append(_of_subjects(base, merged, drawn, theta, reml=reml))
+                parts.append(fit_subjects(base, merged, drawn, theta, reml=reml))
             else:
                 drawn = draw(stream, np.arange(first, first + width), source)
                 parts.append(fit_lanes(base, drawn, theta, reml=reml))
             if tick is not None:
                 tick(count)
     return base, parts
-
-
-def _of_subjects(
-    layout: ResidualLayout, merged: MergedDesign | None, drawn: Response, theta: np.ndarray, *,
-    reml: bool,
-) -> Solution:  # fmt: skip
-    """Fits of draws with a residual covariance: side by side where that is not too much."""
-    if merged is not None:
-        layout, drawn = merged.layout, merged.responses(drawn)
-    elif layout.size() > _MUCH:
-        return fit_each(layout, drawn, theta, reml=reml)
-    with running_on("numpy"):
-        return fit_lanes(layout, drawn, theta, reml=reml)
 
 
 def batch_width(layout: Layout, n: int) -> int:

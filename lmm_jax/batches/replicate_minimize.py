@@ -52,7 +52,7 @@ def fit_lanes(
     maxiter: int = 200,
     tol: float = DECREMENT_TOL,
 ) -> Solution:
-    """Optimum for every response, all from one start.
+    """Optimum for every response.
 
     Parameters
     ----------
@@ -60,8 +60,9 @@ def fit_lanes(
         The design; its own response is not looked at.
     responses : Response
         Arrays with a leading axis of R lanes.
-    start : Array, shape (m,)
-        In the layout's coordinates; reopened where it is near the boundary.
+    start : Array, shape (m,) or (K, m, R)
+        In the layout's coordinates: one for all, reopened where it is near the boundary; or
+        K of each response.
     reml : bool
     maxiter : int
         Limit on the steps of one run.
@@ -75,7 +76,10 @@ def fit_lanes(
     """
     responses = jax.device_get(responses)  # rows are taken on the host: no program for each shape
     R, p = len(responses.S0), layout.beta_origin.shape[0]
-    inner, _ = off_boundary(np.asarray(start), layout.structures)
+    starts = np.asarray(start)
+    if starts.ndim == 1:
+        inner, _ = off_boundary(starts, layout.structures)
+        starts = np.broadcast_to(inner[:, None], (1, inner.size, R))
     with one_runtime(layout, R, reml=reml) as compiled:
         if compiled:
             wide = jax.device_put(widened(layout, reml=reml))
@@ -87,13 +91,12 @@ def fit_lanes(
             usable=np.ones(R, bool),
             axis=0,
             structures=layout.structures,
-            shapes=_shapes(inner, wide, responses, reml=reml),
+            shapes=_shapes(starts[0, :, 0], wide, responses, reml=reml),
             any_size=not compiled,
             layout=wide,
             options={"reml": reml, "maxiter": maxiter, "tol": tol},
         )
-        starts = np.broadcast_to(inner[:, None], (1, inner.size, R))
-        found = minimize_all(problem, starts, np.ones((1, R), bool), reopen=True)
+        found = minimize_all(problem, starts, np.ones((len(starts), R), bool), reopen=True)
         return narrowed(found, p, lanes_first=True) if compiled else found
 
 
