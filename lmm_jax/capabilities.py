@@ -331,6 +331,15 @@ TABLE = {
             "approximate": _ESTIMATED,
         },
     ),
+    "get_random_effects": Capability(
+        "layout",
+        {
+            "residual": "{what} takes no model with a residual covariance: res.random_effects "
+            "has the conditional means of a fit",
+            "sparse": _SPARSE,
+            "approximate": _ESTIMATED,
+        },
+    ),
     "functions of Params": Capability("layout", {"residual": _PARAMS, "approximate": _ESTIMATED}),
 }  # fmt: skip
 

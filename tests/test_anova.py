@@ -1,6 +1,7 @@
 """Analysis of variance: types I to III, likelihood ratio tests, terms left out in turn."""
 
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -113,6 +114,29 @@ def test_type_3_does_not_depend_on_the_coding(name):
         table = result.anova().to_numpy()
         expected = table if expected is None else expected
         assert_close(table, expected, 1e-6)
+
+
+def test_types_by_their_roman_numbers():
+    result = lmm.fit("yld ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
+    for number, roman in enumerate(("I", "II", "III"), 1):
+        pd.testing.assert_frame_equal(result.anova(roman), result.anova(number))
+    with pytest.raises(lmm.DataError, match="type"):
+        result.anova("IV")
+
+
+def test_no_p_value_where_a_covariance_is_not_identified():
+    """Lots nest in sources, so that nothing tells the covariance between these."""
+    rng = np.random.default_rng(1)
+    lot, wafer = np.repeat(np.arange(8), 9), np.repeat(np.arange(24), 3)
+    data = pd.DataFrame({"lot": lot, "wafer": wafer, "source": np.where(lot < 4, "one", "two")})
+    data["y"] = 2 * rng.normal(size=8)[lot] + rng.normal(size=24)[wafer] + rng.normal(size=72)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", lmm.ConvergenceWarning)
+        result = lmm.fit("y ~ source + (0 + source | lot) + (1 | wafer)", data)
+        table = lmm.ranova(result)
+    assert not result.converged
+    row = table.loc["(0 + source | lot)"]
+    assert row["chisq"] > 10 and row["df"] == 3 and np.isnan(row["p_boundary"])
 
 
 def test_levels_in_another_order_and_other_units_change_nothing():

@@ -690,6 +690,21 @@ def check_fit_params(m: Model, kind: str) -> None:
     assert_close(out.llf, lmm.fit(m.design).llf, 1e-8)
 
 
+def check_get_random_effects(m: Model, kind: str) -> None:
+    if m.design.is_related or kind == "batches":
+        return  # no index of rows, or no rows
+    with jax.enable_x64(True):
+        params = P(cov_re=m.fit.cov_re_unscaled, vcomp=np.asarray(m.fit.vcomp) / m.fit.scale)
+        index = lmm.row_index(m.design)
+        found = lmm.get_random_effects(params, m.design.layout, index)
+    rows = [
+        np.sum(t.values * np.asarray(b), axis=(1, 2))
+        for t, b in zip(m.design.terms, found, strict=True)
+    ]
+    expected = m.fit.predict(conditional=True) - m.fit.predict(conditional=False)
+    assert_close(sum(rows), expected, 1e-8, 1)
+
+
 def check_start_of_fit_params(m: Model, kind: str) -> None:
     sizes = [len(term.names) for term in m.design.terms if not term.is_component]
     with jax.enable_x64(True):
@@ -771,6 +786,7 @@ CHECKS = {
     "augment": check_augment,
     "fit_params": check_fit_params,
     "fit_params with start=": check_start_of_fit_params,
+    "get_random_effects": check_get_random_effects,
     "functions of Params": check_functions_of_params,
     "shard": check_shard,
 }
@@ -850,6 +866,9 @@ ASK = {
     "simulate_residuals": lambda m: lmm.simulate_residuals(m.fit, seed=1),
     "augment": lambda m: m.fit.augment(),
     "fit_params": lambda m: lmm.fit_params(m.design.layout),
+    "get_random_effects": lambda m: lmm.get_random_effects(
+        P(cov_re=np.eye(2), vcomp=[]), m.design.layout, lmm.row_index(DATA["g"])
+    ),
     "fit_params with start=": lambda m: lmm.fit_params(
         m.design.layout, P(cov_re=np.eye(2), vcomp=[])
     ),

@@ -332,3 +332,75 @@ def test_a_start_knows_no_structure(x64):
     start = lmm.Params(fe_params=[], cov_re=np.eye(2), vcomp=[])
     with pytest.raises(DataError, match="keeps no covariance structure"):
         lmm.fit_params(layout, start)
+
+
+# ------------------------------------------------------------ what converged means
+
+
+def test_dependent_columns_have_no_estimates(x64):
+    """Whatever the rounding of their cross-products is; in the rows that weigh something."""
+    weights = jnp.asarray(ROWS[2])
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        X = rng.normal(size=(len(Y), 3)) if seed else np.column_stack([*ROWS[0].T, ROWS[0][:, 1]])
+        X = np.column_stack([X, X @ rng.integers(-3, 4, size=3)])
+        out = fitted(jnp.asarray(Y), weights, INDEX, X)
+        assert not out.converged and np.isnan(numbers(out)).all()
+    X = np.column_stack([ROWS[0], np.arange(len(Y)) == 4])
+    absent = weights.at[4].set(0.0)
+    assert fitted(jnp.asarray(Y), weights, INDEX, X).converged
+    assert not fitted(jnp.asarray(Y), absent, INDEX, X).converged
+
+
+@pytest.mark.parametrize("weight", [-1.0, np.nan])
+def test_a_weight_that_is_none_without_fixed_effects(x64, weight):
+    weights = jnp.asarray(ROWS[2]).at[3].set(weight)
+    out = fitted(jnp.asarray(Y), weights, INDEX, np.zeros((len(Y), 0)))
+    assert not out.converged and np.isnan(numbers(out)).all()
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_rows_that_tell_no_variance_in_either_precision(bits):
+    rng = np.random.default_rng(0)
+    n, g = len(Y), np.arange(len(Y)) // 6
+    with jax.enable_x64(bits == 64):
+        one = jnp.ones(n)
+        told, alone, each = (lmm.row_index(labels) for labels in (g, 0 * g, np.arange(n)))
+        ml = jax.jit(lambda y: lmm.fit_params(
+            lmm.compress(y, jnp.ones((n, 1)), (jnp.ones((n, 1, 1)),), one, alone), reml=False
+        ))  # fmt: skip
+        for _ in range(10):
+            y = jnp.asarray(rng.normal(size=10)[g] + rng.normal(size=n), one.dtype)
+            assert fitted(y, one, told).converged
+            assert not fitted(y, one, alone).converged and not fitted(y, one, each).converged
+            assert not ml(y).converged  # the likelihood bends all the same
+
+
+@pytest.mark.parametrize("term", ["ar1(0 + f | g)", "toep(0 + f | g, hom=True)", "cs(0 + f | g)"])
+def test_structures_at_a_bound_have_converged_where_fit_has(x64, term):
+    """Of noise: variances of zero, correlations of one."""
+    for seed in range(3):
+        y = np.random.default_rng(seed).normal(size=135)
+        data = {"y": y, "g": np.repeat(np.arange(15), 9), "f": list("aaabbbccc") * 15}
+        res = lmm.fit(f"y ~ 1 + {term}", data)
+        out = run(res.design.layout)
+        assert out.converged == res.converged
+        assert_close(out.llf, res.llf, RTOL)
+
+
+def test_a_variance_of_zero_excuses_no_other_term(x64):
+    """Two terms of the same columns, beside a third: their covariances add up to one."""
+    rng = np.random.default_rng(1)
+    n, g, s = 120, np.arange(120) // 10, np.arange(120) // 5
+    index = lmm.row_index([g, g, s], [2, 2, 1])
+    x = jnp.asarray(np.column_stack([np.ones(n), rng.normal(size=n)]))
+    Z = (x[:, None], x[:, None], jnp.ones((n, 1, 1)))
+    layout = lambda y: lmm.compress(y, x, Z, jnp.ones(n), index)  # noqa: E731
+    both = jax.jit(lambda y: lmm.fit_params(layout(y)))
+    zeros = 0
+    for _ in range(6):
+        own = np.asarray(x) * rng.normal(size=(12, 2))[g]
+        out = both(jnp.asarray(own.sum(axis=1) + rng.normal(size=n)))
+        assert not out.converged
+        zeros += bool(out.params.cov_re[-1, -1] == 0)
+    assert zeros > 0

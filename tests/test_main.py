@@ -24,6 +24,7 @@ import pytest
 import lmm_jax as lmm
 from lmm_jax.api.command import main
 from lmm_jax.inputs import files as tables
+from lmm_jax.inputs.paths import read_file
 
 # The same fit twice, once through a CSV file with 17 digits: rounding only.
 SAME = 1e-9
@@ -103,6 +104,21 @@ def test_a_dash_reads_standard_input(capsys, csv, frame, monkeypatch):
         monkeypatch.setattr(sys, "stdin", io.StringIO(source.read()))
     out = run_json(capsys, SLEEP, "-")
     assert out["llf"] == pytest.approx(lmm.fit(SLEEP, frame).llf, rel=SAME)
+
+
+def test_words_for_nothing_are_labels_among_labels(tmp_path):
+    """As in R; among numbers they are missing."""
+    path = tmp_path / "cuts.csv"
+    rows = [f"{y},{date},{x}" for y, date, x in zip(
+        [1.0, 2.5, 2.0, 3.5, 1.5, 2.2, 3.1, 2.8, 1.9, 3.3, 2.1, 2.9],
+        ["None", "S1", "N/A", "", "NA", "S1"] * 2, ["0.5", "None", "1", "2", "N/A", "3"] * 2,
+        strict=True,
+    )]  # fmt: skip
+    path.write_text("\n".join(["y,date,x", *rows]), encoding="utf-8")
+    read = read_file(str(path), lambda name: True)
+    assert read["date"].isna().tolist() == [False, False, False, True, True, False] * 2
+    assert read["date"].dropna().unique().tolist() == ["None", "S1", "N/A"]
+    assert read["x"].dtype == float and read["x"].isna().tolist() == [False, True, False] * 4
 
 
 def test_no_number_that_json_does_not_have(capsys, tmp_path):

@@ -197,6 +197,12 @@ def test_an_index_of_other_rows_is_refused(x64):
     for other in (lmm.row_index(DATA["g"]), lmm.row_index([DATA["g"], DATA["f"]]), DATA["g"]):
         with pytest.raises(DataError, match="index"):
             lmm.get_random_effects(params, design.layout, other)
+    crossed = lmm.design("y ~ x + (1 | g) + (1 | f)", DATA)
+    other = lmm.row_index([DATA["g"], np.arange(len(DATA)) % 9])
+    with pytest.raises(DataError, match="other rows"):
+        lmm.get_random_effects(params_of(crossed), crossed.layout, other)
     series = lmm.design("y ~ x + ar1(o | g)", DATA.assign(o=np.arange(len(DATA)) % 6))
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="takes no model with a residual covariance"):
         lmm.get_random_effects(params, series.layout, lmm.row_index(design))
+    with pytest.raises(DataError, match="no function of an index"):
+        lmm.row_index(series)

@@ -395,6 +395,14 @@ def test_replicates_side_by_side_are_those_one_by_one(name):
     assert_close(lanes.jet.profile.beta, each.jet.profile.beta, TOL, 1)
 
 
+def test_replicates_without_fixed_effects():
+    result = lmm.fit(
+        "distance ~ 0 + us(visit | Subject)", DATA.assign(distance=DATA["distance"] - 24)
+    )
+    boot = lmm.bootstrap(result, 20, seed=1, progress=False)
+    assert boot.n_failed == 0 and boot.params().shape == (20, 1 + 10)
+
+
 def test_replicates_have_the_spread_of_the_estimates():
     fit = fitted("us")
     boot = lmm.bootstrap(fit, 200, seed=2)

@@ -51,6 +51,9 @@ def read_options(
 def method_names(method: Any) -> tuple[str, ...]:
     """Names of the optimizers to try in turn."""
     if isinstance(method, str):
+        if method.upper() in ("ML", "REML"):
+            likelihood = f"reml={method.upper() == 'REML'}"
+            raise DataError(f"method={method!r}: method is the optimizer, pass {likelihood}")
         return (choice(method, "method", METHODS),)
     if not isinstance(method, list | tuple):
         raise DataError(f"method={shown(method)}: choose from {', '.join(METHODS)}, or a list")

@@ -104,20 +104,22 @@ class Correlated(Structure):
         xp = namespace(theta)
         return xp.abs(xp.diagonal(self.factor(theta)))
 
-    def idle(self, theta: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+    def idle(self, theta: Any, gradient: Any) -> Any:
         """See :meth:`Structure.idle`: correlations of one, variances of zero beside others."""
-        change = np.abs(self.psi_tangents(theta)).max(axis=(-2, -1))
-        outwards = np.sign(theta)  # correlations reach their bounds where |theta| is large
-        if not self.equal:
-            outwards[..., : self.k] = -1.0  # and variances zero where their logarithm is low
-        still = change * (1.0 + np.abs(theta)) < AT_BOUND
+        xp, own = namespace(theta, gradient), self.n_spread
+        change = xp.max(xp.abs(self.psi_tangents(theta)), axis=(-2, -1))
+        still = change * (1.0 + xp.abs(theta)) < AT_BOUND
+        # correlations reach their bounds where |theta| is large, variances beside others are zero
+        # where their logarithm is low
+        log_sd = np.arange(theta.shape[-1]) < (0 if self.equal else own)
+        outwards = xp.where((theta < 0) | log_sd, -1.0, 1.0)
         bound = still & (outwards * gradient < 0)
         # behind an autocorrelation of one the partial ones make no difference, wherever they are
-        out: np.ndarray = still & bound.any(axis=-1, keepdims=True)
-        if self.equal:
-            out[..., 0] = False  # a pivot
-            out[..., 1:] |= np.abs(theta[..., :1]) < ZERO_PIVOT
-        return out
+        idle = still & xp.any(bound, axis=-1)[..., None]
+        if not self.equal:
+            return idle
+        nothing = xp.abs(theta[..., :1]) < ZERO_PIVOT
+        return xp.concatenate([xp.zeros_like(nothing), idle[..., 1:] | nothing], axis=-1)
 
     def _deviations(self, theta: Any) -> Any:
         xp = namespace(theta)

@@ -128,14 +128,14 @@ class Structure:
         """Sizes of Lambda's pivots, of which none is zero where Lambda is regular."""
         return namespace(theta).abs(theta[self.pivots])
 
-    def idle(self, theta: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+    def idle(self, theta: Any, gradient: Any) -> Any:
         """Which entries of theta make no difference to Psi, (..., m).
 
         Those of a covariance of zero, and those so far out that Psi has reached its bound, where
         the criterion, by its gradient, falls towards that: there is no optimum farther in.
         """
         del gradient
-        return np.zeros(theta.shape, bool)
+        return namespace(theta).zeros(theta.shape, bool)
 
     @property
     def rotates(self) -> bool:

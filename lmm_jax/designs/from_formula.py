@@ -209,7 +209,8 @@ def _check_spelling(
         )
     if not parsed.bars and groups is None and parsed.residual is None:
         raise FormulaError(
-            "the formula has no random effects: add a term such as (1 | g), or pass groups=",
+            "the formula has no random effects: add a term such as (1 | g), or a covariance of the "
+            "residuals such as ar1(visit | id), or pass groups=",
             parsed.text,
         )
 

@@ -68,6 +68,11 @@ def row_index(
                 "the layout of related levels is no function of an index of the rows: use "
                 "design.layout"
             )
+        if groups.residual is not None:
+            raise DataError(
+                "the layout of a residual covariance is no function of an index of the rows: use "
+                "design.layout"
+            )
         planned = groups.plan
         if isinstance(planned, SparsePlan):
             raise DataError(

@@ -7,6 +7,8 @@ from scipy import special
 
 # Directions over which the share of a cone is averaged; the radius is integrated exactly.
 _DIRECTIONS = 1024
+# Eigenvalues of an information below this share of the largest tell nothing.
+_UNKNOWN = 1e-12
 # A difference of two deviances that is none: what optimizers leave.
 _NOTHING = 1e-7
 # Steps of the projection on a cone of covariances, accelerated: to about 1e-5 of its length.
@@ -73,12 +75,20 @@ def cone_p_value(statistic: float, information: np.ndarray, q: int) -> float:
     q : int
         Rows of D.
 
+    Returns
+    -------
+    float
+        NaN where the information is singular: some of the parameters are not identified.
+
     References
     ----------
     Self & Liang (1987), doi:10.1080/01621459.1987.10478472; Shapiro (1988),
     doi:10.2307/1403361.
     """
     d, s = len(information), q * (q + 1) // 2
+    eigenvalues = np.linalg.eigvalsh(information)
+    if not eigenvalues[0] > _UNKNOWN * eigenvalues[-1]:
+        return float("nan")
     rng = np.random.default_rng(0)
     g = rng.normal(size=(_DIRECTIONS, d))
     g = np.vstack([g, -g])

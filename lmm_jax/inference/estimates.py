@@ -18,7 +18,8 @@ from ..layouts.contract import Maps
 from ..numerics.eigen import eigen_of_many
 from ..numerics.read_only import read_only
 from ..optimize.constrained import ConstrainedSolution
-from ..optimize.newton import CONVERGED, FLAT_CURVATURE, Solution
+from ..optimize.flatness import FLAT_CURVATURE, looked_at, relative_curvature
+from ..optimize.newton import CONVERGED, Solution
 from ..reprs import brief
 from .satterthwaite import satterthwaite_df
 from .variance import covariance_jacobian, inverse_curvature, joint_covariance
@@ -191,24 +192,13 @@ def is_flat(
 ) -> Any:
     """Whether some direction of theta leaves the criterion unchanged to second order.
 
-    Curvature per relative change of theta, so that large variance ratios, where
-    the criterion bends slowly in theta itself, do not count as flat. Of a singular
-    solution only the terms without rotations are looked at: these leave the factor
-    of any other free where a pivot is zero. At a bound of a structure (a correlation of one) the
-    criterion is flat because theta is so far out, not because the data say nothing.
+    Of a singular solution only the terms without rotations are looked at.
     """
     if isinstance(solution, ConstrainedSolution):
         return False
     theta, gradient = np.asarray(solution.theta), np.asarray(solution.jet.gradient)
-    size = 1.0 + np.abs(theta)
-    hessian = np.asarray(solution.jet.hessian) * size[..., :, None] * size[..., None, :]
-    lone = np.repeat([not s.rotates for s in structures], [s.n_params for s in structures])
-    idle = [
-        s.idle(theta[..., at], gradient[..., at])
-        for s, at in zip(structures, theta_slices(structures), strict=True)
-    ]
-    looked = (lone | ~np.expand_dims(singular, -1)) & ~np.concatenate(idle, axis=-1)
-    hessian = np.where(looked[..., :, None] & looked[..., None, :], hessian, np.eye(len(lone)))
+    looked = looked_at(theta, gradient, structures, [np.asarray(singular)] * len(structures))
+    hessian = relative_curvature(theta, np.asarray(solution.jet.hessian), looked)
     hessian = np.where(np.isfinite(hessian), hessian, 0.0)
     return np.abs(eigen_of_many(hessian)[0]).min(axis=-1) < FLAT_CURVATURE
 

@@ -218,9 +218,10 @@ _ADVICE = {
     "cov_type": "robust covariances are those of a result, res.robust(...)",
     "r_matrix": "the covariance of R beta is R @ res.cov_params() @ R.T",
     "scalar": "the test is a record of numbers",
-    "cov_struct": "residuals are independent here, up to weights; uncorrelated random effects are "
-    "written (x || g)",
-    "correlation": "residuals are independent here, up to weights",
+    "cov_struct": "covariances of residuals stand in the formula, ar1(visit | id), or come by "
+    "residual=; uncorrelated random effects are written (x || g)",
+    "correlation": "covariances of residuals stand in the formula, ar1(visit | id), or come by "
+    "residual=",
     "family": "the response is Gaussian here",
     "link": "the response is Gaussian here",
     "random": "random effects stand in the formula, (1 | g), or come by groups= and re_formula=",

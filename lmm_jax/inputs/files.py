@@ -63,6 +63,8 @@ _SEPARATORS = {
     " ": ("blanks", "space"),
 }
 _DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+\s*")
+# Missing among labels.
+_MISSING = ["", "NA", "NaN", "nan", "<NA>"]
 _SAMPLE = 1000  # values of a column of text that are looked at
 
 
@@ -277,15 +279,23 @@ def _header(content: bytes, sep: str, encoding: str, name: str) -> list[str]:
 
 
 def _parsed(content: bytes, sep: str, decimal: str, encoding: str) -> pd.DataFrame:
-    return pd.read_csv(
-        io.BytesIO(content),
-        sep=sep,
-        decimal=decimal,
-        encoding=encoding,
-        skipinitialspace=sep == " ",
-        index_col=False,
-        low_memory=False,  # one type for a whole column
+    """The table; "None" and "N/A" are labels among labels, as in R, and missing among numbers."""
+    how: dict[str, Any] = dict(
+        sep=sep, decimal=decimal, encoding=encoding, skipinitialspace=sep == " ", index_col=False
     )
+    frame = pd.read_csv(io.BytesIO(content), low_memory=False, **how)  # one type a column
+    gaps = [i for i, dtype in enumerate(frame.dtypes) if _is_text(dtype)]
+    gaps = [i for i in gaps if frame.iloc[:, i].isna().any()]
+    if gaps:
+        how |= dict(usecols=gaps, dtype=str, keep_default_na=False, na_values=_MISSING)
+        labels = pd.read_csv(io.BytesIO(content), **how)
+        for place, i in enumerate(gaps):
+            frame[frame.columns[i]] = labels.iloc[:, place].astype(frame.dtypes.iloc[i])
+    return frame
+
+
+def _is_text(dtype: Any) -> bool:
+    return bool(dtype.kind == "O" or isinstance(dtype, pd.StringDtype))
 
 
 def _check_rows(frame: pd.DataFrame, content: bytes, sep: str, encoding: str, name: str) -> None:
@@ -303,7 +313,7 @@ def _check_rows(frame: pd.DataFrame, content: bytes, sep: str, encoding: str, na
 def _check_decimals(frame: pd.DataFrame, name: str) -> None:
     """Refuse numbers with a decimal comma, which would make a factor of a covariate."""
     for column, dtype in enumerate(frame.dtypes):
-        if dtype.kind != "O" and not isinstance(dtype, pd.StringDtype):
+        if not _is_text(dtype):
             continue
         values = frame.iloc[:, column].dropna().astype(str).head(_SAMPLE)
         if len(values) and values.map(_DECIMAL_COMMA.fullmatch).notna().all():

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from ..covariance.params import real_array
 from ..covariance.structures import Structure
@@ -25,7 +25,15 @@ from ..numerics.namespace import namespace
 from ..numerics.processes import check_process
 from ..numerics.programs import compiled
 from .buckets import Bucket
-from .common_scale import Frame, RowWeights, fixed_frame, read_weights, whitener
+from .common_scale import (
+    Frame,
+    RowWeights,
+    fixed_frame,
+    orthonormal_map,
+    powers_of_two,
+    read_weights,
+    whitener,
+)
 from .crossed.compress import core_rows, fit_rows, link_rows, two_way_fit, within_step
 from .crossed.core import Core
 from .crossed.index import CrossedIndex
@@ -37,6 +45,9 @@ from .grouped import GroupedLayout
 from .residual.chain_index import ChainIndex
 from .residual.compress import markov_layout, residual_layout
 from .residual.index import ResidualIndex
+
+# Pivots of cross-products at unit diagonal, in units of eps for every column, that are rounding.
+_DEPENDENT = 8.0
 
 
 @hinted
@@ -56,7 +67,8 @@ def compress(
         Random-effects covariates of each term, for each of its S memberships.
     weights : Array, shape (n,)
         Prior weights (residual variance ``sigma^2 / w``). A row of weight zero
-        counts as absent, whatever stands in it; a negative weight makes everything NaN.
+        counts as absent, whatever stands in it; a negative weight makes everything NaN, as
+        columns of X that are dependent in the other rows do.
     index : GroupIndex or CrossedIndex
         Integer bookkeeping; rows past the data point anywhere and weigh nothing.
 
@@ -74,20 +86,33 @@ def compress(
     rows = jax.tree.map(jnp.asarray, _read_rows(y, X, Z, weights, index))
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(rows))
     y, X, Z, weights = rows
-    return (_layout_of_given if traced else _program_of_rows)(y, X, Z, weights, index)
+    return (_layout_of_unchecked if traced else _program_of_rows)(y, X, Z, weights, index)
 
 
 @exact
-def _layout_of_given(
+def _layout_of_unchecked(
     y: Array, X: Array, Z: Sequence[Array], weights: Array, index: GroupIndex | CrossedIndex
 ) -> GroupedLayout | CrossedLayout:
-    """:func:`layout_of_rows` of rows that nobody has looked at."""
+    """:func:`layout_of_rows` of rows that nobody has looked at.
+
+    Nothing is left of rows of weight zero; y is NaN, and with it all that follows, where a
+    weight is none or X is not of full rank.
+    """
     absent = weights == 0
-    y = jnp.where(absent, 0.0, y)
     X = jnp.where(absent[:, None], 0.0, X)
     Z = tuple(jnp.where(absent[:, None, None], 0.0, z) for z in Z)
-    weights = jnp.where(weights < 0, jnp.nan, weights)
+    void = ~(weights >= 0) | ~_has_full_rank(X, weights)
+    y = jnp.where(absent, 0.0, jnp.where(void, jnp.nan, y))
     return layout_of_rows(y, X, Z, weights, index)
+
+
+def _has_full_rank(X: Array, weights: Array) -> Array:
+    """Whether the columns of X are independent, as far as their cross-products tell."""
+    X, weights = lax.stop_gradient((X, weights))
+    units = powers_of_two(X)
+    X = X / units[None]
+    _, pivot = orthonormal_map(X.T @ (X * jnp.where(weights > 0, weights, 0.0)[:, None]))
+    return pivot > X.shape[1] * _DEPENDENT * jnp.finfo(X.dtype).eps
 
 
 @exact
@@ -236,7 +261,7 @@ def compress_columns(
 
 
 # Outside of a program of the caller's: one, in the place of one for each of 200 operations.
-_program_of_rows = compiled(_layout_of_given)
+_program_of_rows = compiled(_layout_of_unchecked)
 
 
 def _read_rows(

@@ -69,10 +69,15 @@ def check_layout(layout: Layout) -> Layout:
     where = "pass design.layout; " if hasattr(layout, "layout") else ""
     needed = f"{where}a layout (design.layout, or made by lmm.compress)"
     instance(layout, "layout", Layout, needed)
-    widest = jax.dtypes.canonicalize_dtype(np.float64)
-    if namespace(layout) is not JAX or layout.S0.dtype != np.float64 or widest == np.float64:
-        return layout
-    return jax.tree.map(lambda a: a.astype(widest) if a.dtype == np.float64 else a, layout)
+    return layout if namespace(layout) is not JAX else jax.tree.map(as_wide_as_jax, layout)
+
+
+def as_wide_as_jax(array: Any) -> Any:
+    """An array of JAX with 64 bits as one of 32 where JAX computes in these."""
+    if isinstance(array, jax.Array) and array.dtype == np.float64:
+        widest = jax.dtypes.canonicalize_dtype(np.float64)
+        return array if widest == np.float64 else array.astype(widest)
+    return array
 
 
 def check_theta(theta: Any, layout: Layout) -> Array:
@@ -89,6 +94,7 @@ def check_theta(theta: Any, layout: Layout) -> Array:
 
 def _given(values: Any, layout: Layout) -> Any:
     """Arrays as the layout takes them: of JAX, or of NumPy where that alone works it off."""
+    values = jax.tree.map(as_wide_as_jax, values)
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
     return jax.tree.map(np.asarray if layout.on_host and not traced else jnp.asarray, values)
 

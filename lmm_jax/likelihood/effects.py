@@ -8,10 +8,10 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
+from ..capabilities import require
 from ..covariance.params import Params
 from ..errors import DataError
 from ..inputs.arguments import flag, hinted, instance
-from ..layouts.contract import Layout
 from ..layouts.crossed.index import CrossedIndex
 from ..layouts.crossed.layout import CrossedLayout
 from ..layouts.group_index import GroupIndex, Table
@@ -63,7 +63,8 @@ def get_random_effects(
     Raises
     ------
     DataError
-        A layout without an index of rows, or an index of other rows.
+        A model with a residual covariance, or an index of other groups than the layout's. That
+        the rows are others which the groups share alike cannot be seen.
 
     References
     ----------
@@ -83,24 +84,37 @@ def get_random_effects(
     [-17.6   0.4  28.6 -23.1  56.7 -45. ]
     """
     check_process()
-    known = _of_index(check_layout(layout), index)
+    known = _of_index(require(check_layout(layout), "get_random_effects"), index)
     profile_fe = flag(profile_fe, "profile_fe")
     params = as_params(params, known, with_fe=not profile_fe, sqrt=sqrt)
     return _random_effects(params, known, index, profile_fe=profile_fe)
 
 
-def _of_index(layout: Layout, index: Index) -> GroupedLayout | CrossedLayout:
-    """The layout, if the index is that of its rows."""
+def _of_index(layout: Any, index: Index) -> GroupedLayout | CrossedLayout:
+    """The layout, if the index is one of its shapes."""
     needed = "the index (lmm.row_index) of the rows that the layout is made of"
     instance(index, "index", (GroupIndex, CrossedIndex), needed)
+    if _shapes_of_index(index) != _shapes_of_layout(layout):
+        raise DataError(f"index is that of other rows than the layout's: pass {needed}")
+    known: GroupedLayout | CrossedLayout = layout
+    return known
+
+
+def _shapes_of_index(index: Index) -> tuple[Any, ...]:
     groups = index.groups if isinstance(index, CrossedIndex) else index
-    if isinstance(layout, CrossedLayout if groups is not index else GroupedLayout):
-        assert isinstance(layout, GroupedLayout | CrossedLayout)
-        shapes = tuple((bucket.widths, bucket.T.shape[2]) for bucket in layout.buckets)
-        same = shapes == tuple(zip(groups.widths, groups.n_groups, strict=True))
-        if same and index.structures == layout.structures:
-            return layout
-    raise DataError(f"index is that of other rows than the layout's: pass {needed}")
+    buckets = tuple(zip(groups.widths, groups.n_groups, strict=True))
+    if not isinstance(index, CrossedIndex):
+        return index.structures, buckets
+    core = index.eliminated, index.crossed, index.core_widths, index.n_blocks
+    return index.structures, buckets, *core
+
+
+def _shapes_of_layout(layout: Any) -> tuple[Any, ...]:
+    buckets = tuple((bucket.widths, bucket.T.shape[2]) for bucket in layout.buckets)
+    if not isinstance(layout, CrossedLayout):
+        return layout.structures, buckets
+    core = layout.eliminated, layout.crossed, layout.core.widths, layout.core.S.shape[2]
+    return layout.structures, buckets, *core
 
 
 @partial(traced_once, static="profile_fe")

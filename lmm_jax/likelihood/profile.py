@@ -21,6 +21,7 @@ from ..numerics.namespace import namespace, traced_once
 from ..numerics.processes import check_process
 from .coordinates import (
     as_params,
+    as_wide_as_jax,
     check_layout,
     check_params,
     check_theta,
@@ -320,5 +321,5 @@ def _flags(**options: bool) -> dict[str, bool]:
 def _differentiable(params: Params | Array) -> Params | Array:
     """Arrays of floats in the place of lists and whole numbers."""
     if isinstance(params, Params):
-        return jax.tree.map(lambda leaf: jnp.asarray(real_array(leaf, "params")), params)
-    return jnp.asarray(real_array(params, "params"))
+        return jax.tree.map(_differentiable, params)
+    return jnp.asarray(as_wide_as_jax(real_array(params, "params")))

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
 from ..capabilities import require
@@ -39,10 +38,12 @@ from ..likelihood.coordinates import (
 from ..likelihood.criterion import residual_variance
 from ..likelihood.profile import profile_waist
 from ..numerics.linalg import exact, psd_cholesky, symmetrize
+from ..numerics.namespace import traced_once
 from ..numerics.processes import check_process
 from ..reprs import brief, public
+from .flatness import FLAT_CURVATURE, looked_at, relative_curvature
 from .minimize import minimize, off_boundary
-from .newton import CONVERGED, DECREMENT_TOL, FLAT_CURVATURE, Solution
+from .newton import CONVERGED, DECREMENT_TOL, Solution, rounding
 
 # Eigenvalues of the Hessian at unit diagonal below this many roots of eps: no information.
 _FLAT = 1e-2
@@ -126,6 +127,14 @@ def fit_params(
     reml, maxiter = flag(reml, "reml"), iterations(maxiter)
     tol = number(tol, "tol", least=0.0)
     theta = None if start is None else lax.stop_gradient(_start_theta(start, layout))
+    return _fitted(layout, theta, reml=reml, maxiter=maxiter, tol=tol)
+
+
+@partial(traced_once, static=("reml", "maxiter", "tol"))
+@exact
+def _fitted(
+    layout: Layout, theta: Array | None, *, reml: bool, maxiter: int, tol: float
+) -> FittedParams:
     blocks, _, converged = _optimum(layout, theta, reml, maxiter, tol)
     at = profile_waist(layout.waist(blocks), layout, reml=reml)
     exists = jnp.isfinite(at.deviance)
@@ -144,8 +153,27 @@ def fit_params(
         params=params,
         scale=residual_variance(at.rss, layout, reml=reml),
         llf=-0.5 * at.deviance,
-        converged=(converged > 0) & _has_residual(layout),
+        converged=(converged > 0) & _has_residual(layout) & _has_levels(layout),
     )
+
+
+def _has_levels(layout: Layout) -> Array:
+    """Whether every term has two levels."""
+    counts: list[Any] = [0] * len(layout.sizes)
+    own: Any = layout
+    core = own.core if layout._is_kind("crossed") else None
+    terms = range(len(counts)) if core is None else own.eliminated
+    for bucket in own.buckets:
+        start, there = 0, jnp.any(bucket.T != 0, axis=0)  # (q, G)
+        for t, width in zip(terms, bucket.widths, strict=True):
+            k = layout.sizes[t]
+            levels = there[start : start + k * width].reshape(width, k, -1)
+            counts[t] = counts[t] + jnp.sum(jnp.any(levels, axis=1))
+            start += k * width
+    if core is not None:
+        for t, width in zip(own.crossed, core.widths, strict=True):
+            counts[t] = width * core.S.shape[2]
+    return jnp.all(jnp.asarray(counts) > 1)
 
 
 def _has_residual(layout: Layout) -> Array:
@@ -177,21 +205,13 @@ def _optimum(
 
 
 def _is_bent(solution: Solution, structures: tuple[Structure, ...]) -> Array:
-    """Whether the criterion changes along every direction of theta.
-
-    Curvature per relative change of theta. At a singular covariance of several coefficients,
-    where a zero pivot leaves directions free, that of the other terms alone.
-    """
-    theta = solution.theta
-    size = 1.0 + jnp.abs(theta)
-    singular = off_boundary(theta, structures)[1]
-    rotates = np.repeat([s.rotates for s in structures], [s.n_params for s in structures])
-    looked = ~(singular & rotates)
-    hessian = solution.jet.hessian * size[:, None] * size[None]
-    hessian = jnp.where(
-        looked[:, None] & looked[None], hessian, jnp.eye(theta.size, dtype=theta.dtype)
-    )
-    return jnp.min(jnp.abs(jnp.linalg.eigvalsh(hessian))) > FLAT_CURVATURE
+    """Whether the criterion changes along every direction of theta that makes a difference."""
+    theta, jet = solution.theta, solution.jet
+    places = theta_slices(structures)
+    singular = [off_boundary(theta[at], (s,))[1] for s, at in zip(structures, places, strict=True)]
+    looked = looked_at(theta, jet.gradient, structures, singular)
+    least = jnp.min(jnp.abs(jnp.linalg.eigvalsh(relative_curvature(theta, jet.hessian, looked))))
+    return least > jnp.maximum(FLAT_CURVATURE, rounding(jet))
 
 
 def _clean(Psi: Array) -> Array:

@@ -44,8 +44,6 @@ MESSAGES = {
 DECREMENT_TOL = 1e-9
 # Rounding of the criterion, in units of the deviance, above which nothing is certified.
 PROMISE = 1e-6
-# Deviance per squared relative change of theta below which the data say nothing.
-FLAT_CURVATURE = 1e-6
 # What every evaluation rounds, in units of eps times the value.
 _ROUNDING = 32.0
 # Below this a step is 1e-11 standard errors long: it would be one of rounding.

@@ -166,13 +166,13 @@ class DesignedModel(FittedModel):
         return tables.term_tests(self.with_df(df_method), design, skip_single)
 
     def anova(
-        self, type: int = 3, *, df_method: str | None = None, marginal: str = "lmertest"
+        self, type: int | str = 3, *, df_method: str | None = None, marginal: str = "lmertest"
     ) -> pd.DataFrame:
         """Analysis of variance: F tests of the terms of the fixed effects.
 
         Parameters
         ----------
-        type : {3, 2, 1}
+        type : {3, 2, 1, "III", "II", "I"}
             III: every term averaged over the factors that interact with it, whatever contrasts
             the fit has; II: beside all terms that do not contain it; I: beside those before it.
         df_method : str, optional
@@ -217,7 +217,8 @@ class DesignedModel(FittedModel):
         Nf               3      45.0  37.69
         Variety:Nf       6      45.0   0.30
         """
-        kind = whole_number(type, "type", least=1, most=3)
+        roman = {"I": 1, "II": 2, "III": 3}.get(type, type) if isinstance(type, str) else type
+        kind = whole_number(roman, "type", least=1, most=3)
         whose = choice(marginal, "marginal", ("lmertest", *_RULES))
         if kind != _RULES.get(whose, kind):
             need = _RULES[whose]

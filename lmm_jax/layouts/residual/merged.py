@@ -134,7 +134,7 @@ def _merged_design(bucket: ResidualBucket) -> tuple[ResidualBucket, list[_Shared
     shared, parts = [], []
     for d in range(found.first.size):
         members = found.owner == d
-        A = X[members].reshape(-1, r * (C - 1))
+        A = X[members].reshape(int(members.sum()), r * (C - 1))
         Q = _basis(A)
         if Q.shape[1] + r > _WORTHWHILE * len(A):
             shared.append(_Shared(real[members], None))
@@ -142,7 +142,7 @@ def _merged_design(bucket: ResidualBucket) -> tuple[ResidualBucket, list[_Shared
             shared.append(_Shared(real[members], Q))
             A = np.concatenate([Q.T @ A, np.zeros((r, A.shape[1]))])
         part = np.zeros((len(A), r, C))
-        part[..., :-1] = A.reshape(-1, r, C - 1)
+        part[..., :-1] = A.reshape(len(A), r, C - 1)
         parts.append(part.reshape(len(A), r * C))
     return _of_rows(bucket, real, found, parts), shared
 
@@ -150,9 +150,11 @@ def _merged_design(bucket: ResidualBucket) -> tuple[ResidualBucket, list[_Shared
 def _basis(A: np.ndarray) -> np.ndarray:
     """Orthonormal columns that span those of A, to rounding."""
     used = A[:, A.any(axis=0)]
+    if not used.shape[1]:
+        return used
     Q, R, _ = qr(used / np.abs(used).max(axis=0, initial=1e-300), mode="economic", pivoting=True)
     pivots = np.abs(np.diagonal(R))
-    return np.asarray(Q[:, : int((pivots > _FIT_TOL * pivots[0]).sum()) if pivots.size else 0])
+    return np.asarray(Q[:, : int((pivots > _FIT_TOL * pivots[0]).sum())])
 
 
 def _of_pattern(y: np.ndarray, shared: _Shared) -> np.ndarray:
