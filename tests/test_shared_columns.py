@@ -95,6 +95,12 @@ LARGE = rows()
 MODELS = ("x + z", "x + z + v")  # three and four fixed effects
 
 
+@pytest.fixture(autouse=True)
+def room_for_programs():
+    """JAX keeps so many programs and forgets the oldest: those of other tests are given up."""
+    jax.clear_caches()
+
+
 def programs_of(model, compiled):
     """What a model compiles, and what it gives, beside NumPy's numbers."""
     before = len(compiled())
