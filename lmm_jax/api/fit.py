@@ -24,7 +24,7 @@ from ..inference.monte_carlo import approximation
 from ..inputs.arguments import choice, flag, hinted
 from ..numerics.processes import float64
 from ..numerics.tiers import RUNTIMES, running_on
-from ..optimize.constrained import Problem, free_flags
+from ..optimize.constrained import free_flags
 from ..optimize.history import Recorder
 from ..optimize.newton import CONVERGED, DECREMENT_TOL, FLAT, MESSAGES, Solution
 from ..results.lmm import LMMResults
@@ -32,13 +32,11 @@ from .methods import Run, Task, begin, run_methods
 from .options import (
     Options,
     covariance_masks,
-    covariance_penalty,
-    fixed_penalty,
-    held_covariances,
     hold_fixed_effects,
     method_names,
     read_options,
     read_params,
+    read_problem,
     read_start,
     with_approximation,
 )
@@ -207,7 +205,7 @@ def fit(
         model = hold_fixed_effects(model, free, start)
         task = Task(
             design=model,
-            problem=_problem(model, free, start, fe_pen, cov_pen),
+            problem=read_problem(model, free, start, fe_pen, cov_pen),
             start=start,
             reml=options.reml,
             maxiter=options.maxiter,
@@ -226,13 +224,13 @@ def fit(
     return _looked_at(model, result, run, options)
 
 
-def fit_begun(model: Design, begun: Solution, options: Options) -> LMMResults:
+def fit_begun(model: Design, begun: Solution, options: Options, runtime: str) -> LMMResults:
     """The fit of a design whose optimum is known."""
     task = Task(
         design=model, problem=None, start=None, reml=options.reml, maxiter=options.maxiter,
         gtol=options.gtol, watch=None, begun=begun,
     )  # fmt: skip
-    with float64(), running_on("auto") as log:
+    with float64(), running_on(runtime) as log:
         _check_residual(model)
         run = run_methods(task, ("newton",))
     result = _label(run, model, reml=options.reml, df_method=options.df_method, runtime=log.runtime)
@@ -291,27 +289,6 @@ def _sums(
         )
     return summarize(
         formula, data, weights=weights, offset=offset, missing=missing, context=context
-    )
-
-
-def _problem(
-    model: Design,
-    free: Params | None,
-    start: Params | None,
-    fe_pen: Callable[[Any], Any] | None,
-    cov_pen: Callable[[Any], Any] | None,
-) -> Problem | None:
-    """The criterion with what is held and penalized; None for the plain one."""
-    masks = covariance_masks(model, free)
-    if masks is None and fe_pen is None and cov_pen is None:
-        return None
-    require(model, "fit with cov_re held or a penalty")
-    return Problem(
-        layout=model.compressed.merged,
-        held=held_covariances(model, start),
-        fe_pen=fixed_penalty(model, fe_pen),
-        cov_pen=covariance_penalty(model, cov_pen),
-        masks=masks,
     )
 
 

@@ -78,7 +78,7 @@ def _fits(refit: Refit, options: Options, runtime: str) -> Iterator[LMMResults |
         begun = {} if runtime == "jax" else _begun(refit, numbers, options)
         for i in numbers:
             try:
-                yield fit_begun(*begun[i], options) if i in begun else refit.fit_one(i)
+                yield fit_begun(*begun[i], options, runtime) if i in begun else refit.fit_one(i)
             except DataError:
                 yield None
 

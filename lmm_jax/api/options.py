@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -248,3 +249,24 @@ def _start_beta(design: Design, problem: Problem, start: Params | None, layout: 
         return np.zeros(layout.beta_origin.size)
     beta: Any = np.asarray(start.fe_params)
     return inner_beta(beta if design.held is None else beta[np.isnan(design.held)], layout)
+
+
+def read_problem(
+    model: Design,
+    free: Params | None,
+    start: Params | None,
+    fe_pen: Callable[[Any], Any] | None,
+    cov_pen: Callable[[Any], Any] | None,
+) -> Problem | None:
+    """The criterion with what is held and penalized; None for the plain one."""
+    masks = covariance_masks(model, free)
+    if masks is None and fe_pen is None and cov_pen is None:
+        return None
+    require(model, "fit with cov_re held or a penalty")
+    return Problem(
+        layout=model.compressed.merged,
+        held=held_covariances(model, start),
+        fe_pen=fixed_penalty(model, fe_pen),
+        cov_pen=covariance_penalty(model, cov_pen),
+        masks=masks,
+    )

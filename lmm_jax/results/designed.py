@@ -217,8 +217,9 @@ class DesignedModel(FittedModel):
         Nf               3      45.0  37.69
         Variety:Nf       6      45.0   0.30
         """
-        roman = {"I": 1, "II": 2, "III": 3}.get(type, type) if isinstance(type, str) else type
-        kind = whole_number(roman, "type", least=1, most=3)
+        if isinstance(type, str):
+            type = {"I": 1, "II": 2, "III": 3}.get(type.upper(), type)
+        kind = whole_number(type, "type", least=1, most=3)
         whose = choice(marginal, "marginal", ("lmertest", *_RULES))
         if kind != _RULES.get(whose, kind):
             need = _RULES[whose]
