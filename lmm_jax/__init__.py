@@ -100,7 +100,7 @@ Plots
 
 Pure functions of arrays
     compress             Compress the rows of a mixed model into its sufficient statistics.
-    row_index            Integer bookkeeping of random effects, for compress.
+    row_index            Bookkeeping of the rows, for compress.
     Params               Parameters of a linear mixed model, a pytree.
     pack                 Flat vector: fixed effects, lower triangle of cov_re row by row,
                          components.

@@ -317,7 +317,6 @@ TABLE = {
     "fit_params": Capability(
         "layout",
         {
-            "residual": _PARAMS,
             "sparse": _SPARSE,
             "approximate": _ESTIMATED,
         },

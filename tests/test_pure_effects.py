@@ -204,5 +204,3 @@ def test_an_index_of_other_rows_is_refused(x64):
     series = lmm.design("y ~ x + ar1(o | g)", DATA.assign(o=np.arange(len(DATA)) % 6))
     with pytest.raises(DataError, match="takes no model with a residual covariance"):
         lmm.get_random_effects(params, series.layout, lmm.row_index(design))
-    with pytest.raises(DataError, match="no function of an index"):
-        lmm.row_index(series)

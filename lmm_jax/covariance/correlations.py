@@ -139,13 +139,13 @@ class Correlation:
         """
         raise NotImplementedError
 
-    def idle(self, c: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+    def idle(self, c: Any, gradient: Any) -> Any:
         """Which parameters make no difference, (..., m), of a matrix that is regular there.
 
         As :meth:`Structure.idle` has it.
         """
         del gradient
-        return np.zeros(c.shape, bool)
+        return namespace(c).zeros(c.shape, bool)
 
     def start(self, rho: Any) -> Any:
         """Parameters, (m,), of correlations near rho at distance one."""

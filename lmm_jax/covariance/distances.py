@@ -195,18 +195,19 @@ class Spatial(Correlation):
         at = -xp.log(self.reach(self._bounded(rho)))
         return xp.stack([at, xp.full_like(at, -1.5)]) if self.nugget else at[None]
 
-    def idle(self, c: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+    def idle(self, c: Any, gradient: Any) -> Any:
         """See :meth:`Correlation.idle`: no nugget, a range without two rows in it."""
-        size = 1.0 + np.abs(c)
-        slope = self.falls(self.gap * np.exp(-c[..., 0]))[1]  # at the shortest distance
+        xp = namespace(c, gradient)
+        size = 1.0 + xp.abs(c)
+        slope = self.falls(self.gap * xp.exp(-c[..., 0]))[1]  # at the shortest distance
         short = (c[..., 0] < 0) & (-slope * size[..., 0] < AT_BOUND) & (gradient[..., 0] >= 0)
         if not self.nugget:
-            return np.asarray(short[..., None])
-        share = 1.0 / (1.0 + np.exp(-c[..., 1]))
+            return short[..., None]
+        share = 1.0 / (1.0 + xp.exp(-c[..., 1]))
         none = (share * size[..., 1] < AT_BOUND) & (gradient[..., 1] > 0)
         whole = ((1.0 - share) * size[..., 1] < AT_BOUND) & (gradient[..., 1] < 0)
         alone = short | whole  # no correlation is left
-        return np.stack([alone, alone | none], axis=-1)
+        return xp.stack([alone, alone | none], axis=-1)
 
     def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
         """See :meth:`Correlation.natural`."""

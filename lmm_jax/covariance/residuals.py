@@ -184,12 +184,12 @@ class ResidualStructure(Structure):
         """See :meth:`Structure.canonical`."""
         return theta
 
-    def idle(self, theta: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+    def idle(self, theta: Any, gradient: Any) -> Any:
         """See :meth:`Structure.idle`: parameters of the correlation."""
-        m = self.spread.n_params
-        spread = np.zeros((*theta.shape[:-1], m), bool)
+        xp, m = namespace(theta, gradient), self.spread.n_params
+        spread = xp.zeros((*theta.shape[:-1], m), bool)
         own = self.correlation.idle(theta[..., m:], gradient[..., m:])
-        return np.concatenate([spread, own], axis=-1)
+        return xp.concatenate([spread, own], axis=-1)
 
     def mapped(self, theta: np.ndarray, A: np.ndarray) -> np.ndarray:
         """See :meth:`Structure.mapped`."""
@@ -355,6 +355,34 @@ def _combined(s: Any, slopes: Any) -> Any:
     """``sum_k s_k slopes_k``, of the shape of one of them."""
     xp = namespace(s, slopes)
     return xp.sum(s.reshape(-1, *(1,) * (slopes.ndim - 1)) * slopes, axis=0)
+
+
+# The standard deviation that is sigma itself.
+SIGMA = "sd"
+
+
+def natural_values(
+    x: Sequence[Taylor], structures: Sequence[Structure], *, variances: bool = False
+) -> dict[str, Taylor]:
+    """What is reported of all residual covariances, by name.
+
+    Parameters
+    ----------
+    x : sequence of Taylor
+        Their stretches of theta, then ``log sigma^2``.
+    structures : sequence of Structure
+        Of a layout; those of the terms are passed over.
+    variances : bool
+        See :meth:`ResidualStructure.natural`.
+    """
+    found: dict[str, Taylor] = {}
+    sigma, first = exp(0.5 * x[-1]), 0
+    for structure in structures:
+        if isinstance(structure, ResidualStructure):
+            own = x[first : first + structure.n_params]
+            found |= structure.natural(own, sigma, variances=variances)
+            first += structure.n_params
+    return found
 
 
 def _of_arm(name: str, arm: str | None) -> str:

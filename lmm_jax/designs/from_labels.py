@@ -14,26 +14,26 @@ from ..errors import DataError
 from ..inputs.arguments import hinted, is_whole, shown, whole_number
 from ..inputs.arrays import plain
 from ..inputs.matching import distinct
+from ..layouts.compress import RowIndex
 from ..layouts.crossed.index import CrossedIndex
 from ..layouts.group_index import GroupIndex, Table
 from ..layouts.plan import plan_layout
+from ..layouts.residual.index import OfBuckets
 from ..layouts.sparse.index import SparsePlan
 from .design import Design
 from .terms import connected_rows
 
 
 @hinted
-def row_index(
-    groups: Any, sizes: int | Sequence[int] = 1, *, n_components: int = 0
-) -> GroupIndex | CrossedIndex:
-    """Integer bookkeeping of random effects, for :func:`lmm_jax.compress`.
+def row_index(groups: Any, sizes: int | Sequence[int] = 1, *, n_components: int = 0) -> RowIndex:
+    """Bookkeeping of the rows, for :func:`lmm_jax.compress`.
 
     Parameters
     ----------
     groups : array of shape (n,), sequence of such arrays, or Design
         Labels of the rows' groups, one array a term; an array of shape (n, S)
         for a term of which every row belongs to S levels. A design gives the
-        index of its own rows and terms.
+        index of its own rows, terms and residual covariance.
     sizes : int or sequence of int
         Coefficients per level of each term; the covariates themselves are
         arguments of ``compress``. Not together with a design.
@@ -42,8 +42,8 @@ def row_index(
 
     Returns
     -------
-    GroupIndex or CrossedIndex
-        A pytree of NumPy integers for exactly n rows: close over it, or pass it
+    GroupIndex, CrossedIndex, ResidualIndex or ChainIndex
+        A pytree of NumPy arrays for exactly n rows: close over it, or pass it
         to a compiled function. Two data sets share a compiled program where
         their indices have the same shapes.
 
@@ -66,11 +66,6 @@ def row_index(
         if groups.is_related:
             raise DataError(
                 "the layout of related levels is no function of an index of the rows: use "
-                "design.layout"
-            )
-        if groups.residual is not None:
-            raise DataError(
-                "the layout of a residual covariance is no function of an index of the rows: use "
                 "design.layout"
             )
         planned = groups.plan
@@ -135,8 +130,10 @@ def _sizes(sizes: int | Sequence[int], n_terms: int) -> tuple[int, ...]:
     return tuple(int(k) for k in given)
 
 
-def _trimmed(index: GroupIndex | CrossedIndex, n: int) -> GroupIndex | CrossedIndex:
+def _trimmed(index: RowIndex, n: int) -> RowIndex:
     """The index without the rows that round its length up."""
+    if isinstance(index, OfBuckets):
+        return replace(index, n_rows=n + 1)  # compress adds the one that weighs nothing
     if isinstance(index, CrossedIndex):
         rows = {
             name: jax.tree.map(lambda a: a[:n], getattr(index, name))

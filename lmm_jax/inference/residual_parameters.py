@@ -10,18 +10,15 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from ..covariance.residuals import ResidualStructure
+from ..covariance.residuals import SIGMA, ResidualStructure, natural_values
 from ..covariance.structures import Structure
 from ..covariance.theta import theta_size, theta_slices
 from ..designs.residual import ResidualLabel
 from ..errors import DataError
 from ..inputs.arguments import items, numbers, shown
 from ..inputs.matching import find, spelling
-from ..numerics.taylor import Taylor, constant, exp, stack, variables
+from ..numerics.taylor import Taylor, constant, stack, variables
 from .estimates import Estimates
-
-# The standard deviation that is sigma itself.
-_SIGMA = "sd"
 
 
 class Natural(NamedTuple):
@@ -47,26 +44,16 @@ def natural_parameters(
     variances : bool
         Variances in the place of standard deviations.
     """
-    own = [
-        (structure, at)
-        for structure, at in zip(structures, theta_slices(structures), strict=True)
-        if isinstance(structure, ResidualStructure)
-    ]
-    first = own[0][1].start
+    first = theta_size([s for s in structures if not isinstance(s, ResidualStructure)])
     x = variables(np.append(theta[first:], np.log(scale)))
-    sigma = exp(0.5 * x[-1])
-    found: dict[str, Taylor] = {}
-    for structure, at in own:
-        found |= structure.natural(
-            x[at.start - first : at.stop - first], sigma, variances=variances
-        )
+    found = natural_values(x, structures, variances=variances)
     return Natural(tuple(found), np.arange(first, theta.size + 1), stack(list(found.values())))
 
 
 def reported(at: Estimates, structures: Sequence[Structure]) -> tuple[Natural, np.ndarray]:
     """The parameters that are no other's, and their standard errors by the delta method, (n,)."""
     found = natural_parameters(at.theta_layout, at.scale, structures)
-    kept = [i for i, name in enumerate(found.names) if name != _SIGMA]
+    kept = [i for i, name in enumerate(found.names) if name != SIGMA]
     values = found.values[np.array(kept, dtype=int)]
     J = np.swapaxes(values.first, 0, 1)
     cov = at.joint_cov[np.ix_(found.at, found.at)]
@@ -100,7 +87,7 @@ def residual_values(thetas: np.ndarray, scale: np.ndarray, label: ResidualLabel)
     out = np.full((len(thetas), len(residual_names(label))), np.nan)
     for i in np.flatnonzero(scale > 0):
         found = natural_parameters(thetas[i], scale[i], label.structures)
-        out[i] = np.asarray(found.values.value)[[name != _SIGMA for name in found.names]]
+        out[i] = np.asarray(found.values.value)[[name != SIGMA for name in found.names]]
     return out
 
 
@@ -108,7 +95,7 @@ def residual_names(label: ResidualLabel) -> tuple[str, ...]:
     """Names of the parameters that are reported."""
     zero = np.zeros(theta_size(label.structures))
     found = natural_parameters(zero, 1.0, label.structures)
-    return tuple(name for name in found.names if name != _SIGMA)
+    return tuple(name for name in found.names if name != SIGMA)
 
 
 def natural_bend(at: Estimates, structures: Sequence[Structure]) -> np.ndarray:

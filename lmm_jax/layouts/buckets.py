@@ -14,7 +14,7 @@ from jax import Array
 
 from ..numerics.namespace import NUMPY, namespace
 from ..reprs import brief
-from .group_algebra import groups_there, reached, rotate_columns
+from .group_algebra import groups_there, level_counts, reached, rotate_columns
 
 # Groups whose matrices stay in the cache of a core together, and from how many it matters. Other
 # devices have no such cache and start every step anew: their blocks bound the memory.
@@ -90,6 +90,12 @@ def bucket_ranks(buckets: Sequence[Bucket]) -> Array:
     """Rows of T that are there, in all groups, ()."""
     xp = namespace(buckets[0].copies)
     return xp.sum(xp.stack([reached(b.T, b.copies) for b in buckets]))
+
+
+def bucket_levels(buckets: Sequence[Bucket], sizes: Sequence[int]) -> Array:
+    """How many levels of every term have rows, in all groups, (t,)."""
+    there = [namespace(b.T).any(b.T != 0, axis=0) for b in buckets]
+    return level_counts(there, [b.widths for b in buckets], sizes)
 
 
 def without_padding(bucket: Bucket) -> Bucket:

@@ -42,10 +42,13 @@ from .crossed.links import Links, from_core, to_groups
 from .group_index import GroupIndex
 from .group_sums import cross_arrays, explain, group_fit
 from .grouped import GroupedLayout
-from .residual.chain_index import ChainIndex
+from .residual.chain_index import ChainIndex, present_first
 from .residual.compress import markov_layout, residual_layout
-from .residual.index import ResidualIndex
+from .residual.index import OfBuckets, ResidualIndex
+from .residual.layout import ResidualLayout
+from .residual.markov import MarkovLayout
 
+RowIndex = GroupIndex | CrossedIndex | ResidualIndex | ChainIndex
 # Pivots of cross-products at unit diagonal, in units of eps for every column, that are rounding.
 _DEPENDENT = 8.0
 
@@ -53,8 +56,8 @@ _DEPENDENT = 8.0
 @hinted
 @exact
 def compress(
-    y: Array, X: Array, Z: Sequence[Array], weights: Array, index: GroupIndex | CrossedIndex
-) -> GroupedLayout | CrossedLayout:
+    y: Array, X: Array, Z: Sequence[Array], weights: Array, index: RowIndex
+) -> GroupedLayout | CrossedLayout | ResidualLayout | MarkovLayout:
     """Compress the rows of a mixed model into its sufficient statistics.
 
     Parameters
@@ -69,12 +72,14 @@ def compress(
         Prior weights (residual variance ``sigma^2 / w``). A row of weight zero
         counts as absent, whatever stands in it; a negative weight makes everything NaN, as
         columns of X that are dependent in the other rows do.
-    index : GroupIndex or CrossedIndex
-        Integer bookkeeping; rows past the data point anywhere and weigh nothing.
+    index : GroupIndex, CrossedIndex, ResidualIndex or ChainIndex
+        Bookkeeping of the rows (:func:`lmm_jax.row_index`); rows past the data point
+        anywhere and weigh nothing. That of a design with a residual covariance knows
+        its subjects, visits and coordinates.
 
     Returns
     -------
-    GroupedLayout or CrossedLayout
+    GroupedLayout, CrossedLayout, ResidualLayout or MarkovLayout
 
     Notes
     -----
@@ -91,8 +96,8 @@ def compress(
 
 @exact
 def _layout_of_unchecked(
-    y: Array, X: Array, Z: Sequence[Array], weights: Array, index: GroupIndex | CrossedIndex
-) -> GroupedLayout | CrossedLayout:
+    y: Array, X: Array, Z: Sequence[Array], weights: Array, index: RowIndex
+) -> GroupedLayout | CrossedLayout | ResidualLayout | MarkovLayout:
     """:func:`layout_of_rows` of rows that nobody has looked at.
 
     Nothing is left of rows of weight zero; y is NaN, and with it all that follows, where a
@@ -103,7 +108,16 @@ def _layout_of_unchecked(
     Z = tuple(jnp.where(absent[:, None, None], 0.0, z) for z in Z)
     void = ~(weights >= 0) | ~_has_full_rank(X, weights)
     y = jnp.where(absent, 0.0, jnp.where(void, jnp.nan, y))
+    if isinstance(index, OfBuckets):  # places without a row point to one that weighs nothing
+        y, X, Z, weights = jax.tree.map(lambda rows: _grown(rows, index.n_rows), (y, X, Z, weights))
+    if isinstance(index, ChainIndex):
+        index = present_first(index, weights > 0)
     return layout_of_rows(y, X, Z, weights, index)
+
+
+def _grown(rows: Array, n: int) -> Array:
+    """Rows of zeros after the others, (n, ...)."""
+    return jnp.pad(rows, ((0, n - len(rows)), *((0, 0) for _ in rows.shape[1:])))
 
 
 def _has_full_rank(X: Array, weights: Array) -> Array:
@@ -117,8 +131,8 @@ def _has_full_rank(X: Array, weights: Array) -> Array:
 
 @exact
 def layout_of_rows(
-    y: Array, X: Array, Z: Sequence[Array], weights: Array, index: GroupIndex | CrossedIndex
-) -> GroupedLayout | CrossedLayout:
+    y: Array, X: Array, Z: Sequence[Array], weights: Array, index: RowIndex
+) -> GroupedLayout | CrossedLayout | ResidualLayout | MarkovLayout:
     """:func:`compress` of arrays that fit each other, in NumPy or JAX."""
     xp = namespace(y, X, Z, weights)
     if isinstance(index, ResidualIndex):
@@ -269,18 +283,21 @@ def _read_rows(
 ) -> tuple[Array, Array, tuple[Array, ...], Array]:
     """The rows as arrays of floats whose shapes fit each other and the index."""
     needed = "an index of the rows (lmm.row_index)"
-    instance(index, "index", (GroupIndex, CrossedIndex), needed)
+    instance(index, "index", (GroupIndex, CrossedIndex, OfBuckets), needed)
     y, X, weights = (real_array(v, n) for v, n in ((y, "y"), (X, "X"), (weights, "weights")))
     blocks = [real_array(z, f"Z[{t}]") for t, z in enumerate(items(Z, "Z"))]
     sizes = tuple(z.shape[-1] if z.ndim == 3 else -1 for z in blocks)
     n = y.shape[0] if y.ndim == 1 else -1
+    needed_sizes = tuple(k for k in index.sizes if k)  # residual covariances have none
     lengths = {len(v) if v.ndim else -1 for v in (X, weights, *blocks)}
-    if X.ndim != 2 or weights.ndim != 1 or sizes != index.sizes or lengths != {n}:
+    if X.ndim != 2 or weights.ndim != 1 or sizes != needed_sizes or lengths != {n}:
         got = ", ".join(str(tuple(v.shape)) for v in (y, X, *blocks, weights))
         raise DataError(
             f"y, X, Z and weights have the shapes {got}: (n,), (n, p), (n, S, k) for terms of "
-            f"{index.sizes} coefficients, and (n,) are needed"
+            f"{needed_sizes} coefficients, and (n,) are needed"
         )
+    if isinstance(index, OfBuckets) and n + 1 != index.n_rows:
+        raise DataError(f"{n} rows are given, and the index is one of {index.n_rows - 1}")
     return y, X, tuple(blocks), weights
 
 

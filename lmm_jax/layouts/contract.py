@@ -236,6 +236,10 @@ class Layout(Maps):
         """How many dimensions of the rows the random effects reach, ()."""
         raise NotImplementedError
 
+    def level_counts(self) -> Array:
+        """How many levels of every term have rows that weigh something, (t,)."""
+        raise NotImplementedError
+
     def within_rss(self) -> Array:
         """Sum of squares of y that neither X nor any random effect can explain, ()."""
         return self.S0[-1, -1]

@@ -74,6 +74,31 @@ def by_term(
     return tuple(sum(blocks[1:], blocks[0]) for blocks in zip(*parts, strict=True))
 
 
+def level_counts(
+    there: Sequence[Array], widths: Sequence[tuple[int, ...]], sizes: Sequence[int]
+) -> Array:
+    """How many levels of every term have a column that is there, (t,).
+
+    Parameters
+    ----------
+    there : sequence of Array of bool, shape (q, G)
+        One a bucket: columns of the random effects of every group.
+    widths : sequence of tuple of int
+        Levels of each term in a group of the bucket.
+    sizes : sequence of int
+    """
+    xp = namespace(there)
+    counts = []
+    for columns, own in zip(there, widths, strict=True):
+        ends = np.cumsum([k * w for k, w in zip(sizes, own, strict=True)])
+        parts = [
+            columns[end - k * w : end].reshape(w, k, columns.shape[1])
+            for end, k, w in zip(ends.tolist(), sizes, own, strict=True)
+        ]
+        counts.append(xp.stack([xp.sum(xp.any(part, axis=1)) for part in parts]))
+    return sum(counts[1:], counts[0])
+
+
 def group_cov(Lambda: Array, T: Array) -> Array:
     """``Lambda (I + Lambda' T'T Lambda)^-1 Lambda'`` of every group, (q, q, G)."""
     xp = namespace(Lambda, T)

@@ -35,6 +35,7 @@ from ..reprs import brief, public
 from .buckets import (
     MANY,
     Bucket,
+    bucket_levels,
     bucket_ranks,
     host_blocks,
     over_blocks,
@@ -147,6 +148,10 @@ class GroupedLayout(Layout):
     def ranks(self) -> Array:
         """See :meth:`Layout.ranks`."""
         return bucket_ranks(self.buckets)
+
+    def level_counts(self) -> Array:
+        """See :meth:`Layout.level_counts`."""
+        return bucket_levels(self.buckets, self.sizes)
 
     def size(self) -> int:
         """See :meth:`Layout.size`."""

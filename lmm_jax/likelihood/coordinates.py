@@ -86,8 +86,7 @@ def check_theta(theta: Any, layout: Layout) -> Array:
     m = theta_size(layout.structures)
     if array.shape != (m,):
         raise DataError(
-            f"theta has the shape {array.shape}: ({m},) is needed, the lower triangles of terms "
-            f"with {', '.join(map(str, layout.sizes))} coefficients{_structured(layout)}"
+            f"theta has the shape {array.shape}: ({m},) is needed, {_parts_of_theta(layout)}"
         )
     return _given(array, layout)
 
@@ -99,9 +98,18 @@ def _given(values: Any, layout: Layout) -> Any:
     return jax.tree.map(np.asarray if layout.on_host and not traced else jnp.asarray, values)
 
 
-def _structured(layout: Layout) -> str:
-    own = [s for s in layout.structures if not s.unrestricted and s.k]
-    return "".join(f", of {s.spelled('x | g')} its {s.n_params} parameters" for s in own[:1])
+def _parts_of_theta(layout: Layout) -> str:
+    """What theta is made of, in words."""
+    terms, parts = [s for s in layout.structures if s.k], []
+    if terms:
+        sizes = ", ".join(str(s.k) for s in terms)
+        own = [s for s in terms if not s.unrestricted][:1]
+        its = "".join(f", of {s.spelled('x | g')} its {s.n_params} parameters" for s in own)
+        parts.append(f"the lower triangles of terms with {sizes} coefficients{its}")
+    if len(terms) < len(layout.structures):
+        n = theta_size([s for s in layout.structures if not s.k])
+        parts.append(f"{n} parameters of the residual covariance")
+    return ", then ".join(parts)
 
 
 def check_params(params: Any, layout: Layout, *, with_fe: bool, what: str = "params") -> Params:

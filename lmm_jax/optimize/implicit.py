@@ -8,7 +8,7 @@ largest eigenvalue first, and L lower triangular,
 
 Zero eigenvalues come last, so their columns of L are zero at a singular optimum. f is even in
 such a column, hence ``f_xD`` is zero there: the rank stays, while the range may turn. Of a term
-with a structure x is its stretch of theta.
+with a structure, and of a residual covariance, x is its stretch of theta.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from ..capabilities import require
 from ..covariance.params import Params
+from ..covariance.residuals import SIGMA, natural_values
 from ..covariance.structures import ZERO_PIVOT, Structure
-from ..covariance.theta import factor_blocks, stack_theta, theta_slices
+from ..covariance.theta import factor_blocks, stack_theta, theta_size, theta_slices
 from ..designs.checks import EXACT_TOL
 from ..inputs.arguments import flag, hinted, iterations, number
 from ..layouts.contract import Layout
@@ -40,6 +42,7 @@ from ..likelihood.profile import profile_waist
 from ..numerics.linalg import exact, psd_cholesky, symmetrize
 from ..numerics.namespace import traced_once
 from ..numerics.processes import check_process
+from ..numerics.taylor import variables
 from ..reprs import brief, public
 from .flatness import FLAT_CURVATURE, looked_at, relative_curvature
 from .minimize import minimize, off_boundary
@@ -57,6 +60,7 @@ class FittedParams(NamedTuple):
     scale: Array  # ()  residual variance
     llf: Array  # ()  log-likelihood (restricted, if asked for)
     converged: Array  # ()  bool
+    residual: dict[str, Array]  # () each: what res.residual_params has, of a residual covariance
 
     def __repr__(self) -> str:
         return brief(self)
@@ -92,7 +96,9 @@ def fit_params(
     -------
     FittedParams
         ``params`` as :func:`lmm_jax.loglike` takes them; ``params.rescaled(scale)``
-        holds covariances in the units of the data. In the dtype of the layout.
+        holds covariances in the units of the data. ``residual`` has what
+        ``res.residual_params`` has, by name: standard deviations, correlations and ranges
+        of a residual covariance; it is empty without one. In the dtype of the layout.
 
     Notes
     -----
@@ -135,14 +141,16 @@ def fit_params(
 def _fitted(
     layout: Layout, theta: Array | None, *, reml: bool, maxiter: int, tol: float
 ) -> FittedParams:
-    blocks, _, converged = _optimum(layout, theta, reml, maxiter, tol)
-    at = profile_waist(layout.waist(blocks), layout, reml=reml)
+    factors, theta, converged = _optimum(layout, theta, reml, maxiter, tol)
+    at = profile_waist(layout.waist_of(factors, theta), layout, reml=reml)
     exists = jnp.isfinite(at.deviance)
     user = [
-        jnp.where(exists, A @ Psi @ A.T, jnp.nan)
-        for A, Psi in zip(layout.whiteners, blocks, strict=True)
+        jnp.where(exists, A @ _square(L) @ A.T, jnp.nan)
+        for A, L, s in zip(layout.whiteners, factors, layout.structures, strict=True)
+        if s.k
     ]
     n_correlated = len(correlated_sizes(layout))
+    scale = residual_variance(at.rss, layout, reml=reml)
     none = jnp.zeros((0, 0), layout.S0.dtype)
     params = Params(
         fe_params=outer_beta(at.beta, layout),
@@ -151,29 +159,36 @@ def _fitted(
     )
     return FittedParams(
         params=params,
-        scale=residual_variance(at.rss, layout, reml=reml),
+        scale=scale,
         llf=-0.5 * at.deviance,
         converged=(converged > 0) & _has_residual(layout) & _has_levels(layout),
+        residual=_residual_params(theta, jnp.where(exists, scale, jnp.nan), layout.structures),
     )
+
+
+def _square(L: Array) -> Array:
+    return L @ L.T
+
+
+def _residual_params(
+    theta: Array, scale: Array, structures: tuple[Structure, ...]
+) -> dict[str, Array]:
+    """Standard deviations, correlations and ranges of the residuals; none without a covariance."""
+    terms = theta_size([s for s in structures if s.k])
+    if terms == theta.size and all(s.k for s in structures):
+        return {}
+    x = variables(jnp.append(theta[terms:], jnp.log(scale)))
+    found = natural_values(x, structures)
+    exists = jnp.isfinite(scale)
+    return {
+        name: jnp.where(exists, of.value, jnp.nan) for name, of in found.items() if name != SIGMA
+    }
 
 
 def _has_levels(layout: Layout) -> Array:
     """Whether every term has two levels."""
-    counts: list[Any] = [0] * len(layout.sizes)
-    own: Any = layout
-    core = own.core if layout._is_kind("crossed") else None
-    terms = range(len(counts)) if core is None else own.eliminated
-    for bucket in own.buckets:
-        start, there = 0, jnp.any(bucket.T != 0, axis=0)  # (q, G)
-        for t, width in zip(terms, bucket.widths, strict=True):
-            k = layout.sizes[t]
-            levels = there[start : start + k * width].reshape(width, k, -1)
-            counts[t] = counts[t] + jnp.sum(jnp.any(levels, axis=1))
-            start += k * width
-    if core is not None:
-        for t, width in zip(own.crossed, core.widths, strict=True):
-            counts[t] = width * core.S.shape[2]
-    return jnp.all(jnp.asarray(counts) > 1)
+    terms = np.array([k > 0 for k in layout.sizes], bool)
+    return jnp.all(layout.level_counts()[terms] > 1)
 
 
 def _has_residual(layout: Layout) -> Array:
@@ -197,11 +212,18 @@ def _start_theta(start: Params, layout: Layout) -> Array:
 def _optimum(
     layout: Layout, theta: Array | None, reml: bool, maxiter: int, tol: float
 ) -> tuple[tuple[Array, ...], Array, Array]:
-    """Psi of every term at the optimum, theta there, and 1.0 if that has converged."""
+    """Factors of every term's Psi at the optimum, theta there, and 1.0 if that has converged.
+
+    Of theta only the stretches of residual covariances have derivatives.
+    """
     solution = minimize(layout, theta, reml=reml, maxiter=maxiter, tol=tol)
-    blocks = tuple(_clean(L @ L.T) for L in factor_blocks(solution.theta, layout.structures))
+    blocks = factor_blocks(solution.theta, layout.structures)
+    factors = tuple(
+        psd_cholesky(_clean(_square(L))) if s.unrestricted else L
+        for s, L in zip(layout.structures, blocks, strict=True)
+    )
     found = (solution.status == CONVERGED) & _is_bent(solution, layout.structures)
-    return blocks, solution.theta, found.astype(layout.S0.dtype)
+    return factors, solution.theta, found.astype(layout.S0.dtype)
 
 
 def _is_bent(solution: Solution, structures: tuple[Structure, ...]) -> Array:
@@ -229,34 +251,34 @@ def _optimum_jvp(
     reml: bool, maxiter: int, tol: float, primals: Any, tangents: Any
 ) -> tuple[Any, Any]:
     (layout, start), (dlayout, _) = primals, tangents
-    blocks, theta, converged = _optimum(layout, start, reml, maxiter, tol)
-    places = theta_slices(layout.structures)
-    frames = tuple(_principal_axes(Psi) for Psi in blocks)
+    factors, theta, converged = _optimum(layout, start, reml, maxiter, tol)
+    structures, places = layout.structures, theta_slices(layout.structures)
+    frames = tuple(
+        _principal_axes(_square(L)) if s.unrestricted else None
+        for s, L in zip(structures, factors, strict=True)
+    )
     x = jnp.concatenate([
-        stack_theta([psd_cholesky(V.T @ Psi @ V)]) if s.unrestricted else theta[at]
-        for s, at, V, Psi in zip(layout.structures, places, frames, blocks, strict=True)
+        theta[at] if V is None else stack_theta([psd_cholesky(V.T @ _square(L) @ V)])
+        for at, V, L in zip(places, frames, factors, strict=True)
     ])  # fmt: skip
 
-    def covariances(x: Array) -> tuple[Array, ...]:
-        factors = [
-            V @ L if s.unrestricted else L
-            for s, V, L in zip(
-                layout.structures, frames, factor_blocks(x, layout.structures), strict=True
-            )
-        ]
-        return tuple(L @ L.T for L in factors)
+    def turned(x: Array) -> tuple[Array, ...]:
+        blocks = factor_blocks(x, structures)
+        return tuple(L if V is None else V @ L for V, L in zip(frames, blocks, strict=True))
 
     def slope(x: Array, layout: Layout) -> Array:
         def criterion(x: Array) -> Array:
-            return profile_waist(layout.waist(covariances(x)), layout, reml=reml).deviance
+            return profile_waist(layout.waist_of(turned(x), x), layout, reml=reml).deviance
 
         return jax.grad(criterion)(x)
 
     bend = jax.jacfwd(slope)(x, layout)
     _, moved = jax.jvp(lambda at: slope(x, at), (layout,), (dlayout,))
-    _, dblocks = jax.jvp(covariances, (x,), (-_solve_curved(bend, moved),))
-    still = jnp.zeros_like(theta), jnp.zeros_like(converged)  # theta is not what is wanted
-    return (blocks, theta, converged), (dblocks, *still)
+    dx = -_solve_curved(bend, moved)
+    out, dfactors = jax.jvp(turned, (x,), (dx,))
+    own = np.concatenate([np.full(s.n_params, not s.k) for s in structures])
+    dtheta = jnp.where(own, dx, 0.0)  # a term's coordinates are others than x
+    return (out, theta, converged), (dfactors, dtheta, jnp.zeros_like(converged))
 
 
 def _principal_axes(Psi: Array) -> Array:

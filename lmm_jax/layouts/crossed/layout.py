@@ -27,7 +27,7 @@ from ...covariance.theta import factor_blocks, spread
 from ...numerics.linalg import exact
 from ...numerics.namespace import JAX, namespace
 from ...reprs import brief, public
-from ..buckets import bucket_ranks, rotate_bucket
+from ..buckets import bucket_levels, bucket_ranks, rotate_bucket
 from ..contract import BlupTerms, Curvature, PsiMoments, Waist, WaistJet
 from ..group_algebra import group_cov
 from . import core as dense
@@ -131,6 +131,16 @@ class CrossedLayout(CrossedArrays):
         xp = namespace(self.S0)
         columns = xp.sum((xp.diagonal(self.core.S) > 1e-9).astype(self.S0.dtype))
         return bucket_ranks(self.buckets) + columns if self.buckets else columns
+
+    def level_counts(self) -> Array:
+        """See :meth:`Layout.level_counts`; all levels of the core count."""
+        xp, order = namespace(self.S0), np.argsort((*self.eliminated, *self.crossed))
+        n = self.core.S.shape[2]
+        counts = [xp.asarray(np.array([width * n for width in self.core.widths]))]
+        if self.buckets:
+            sizes = [self.sizes[t] for t in self.eliminated]
+            counts.insert(0, bucket_levels(self.buckets, sizes))
+        return xp.concatenate(counts)[order]
 
     def size(self) -> int:
         """See :meth:`Layout.size`."""

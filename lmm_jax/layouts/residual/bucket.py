@@ -119,9 +119,13 @@ def covariance_of(
     structures: tuple[Structure, ...],
     bucket: ResidualBucket,
 ) -> Array:
-    """The same with factors of the terms apart from theta, where the residuals have theirs."""
+    """The same with factors of the terms apart from theta, where the residuals have theirs.
+
+    No function of the places of the rows.
+    """
     residual, at = residual_of(structures, bucket.arm)
-    R = residual.matrix(theta[at], bucket.places, bucket.slopes)
+    places = namespace(theta, bucket.places).stop_gradient(bucket.places)
+    R = residual.matrix(theta[at], places, bucket.slopes)
     if bucket.subjects is not None:
         R = R * same_subject(bucket)
     Lambda = spread(factors, bucket.widths)

@@ -86,9 +86,10 @@ def with_response(at: ChainBucket, y: Array) -> ChainBucket:
 
 
 def steps_of(theta: Array, structures: tuple[Structure, ...], at: ChainBucket) -> Step:
-    """From the row before to every row, (g, l)."""
+    """From the row before to every row, (g, l); no function of the times."""
     residual, own = residual_of(structures, at.arm)
-    return residual.steps(theta[own], at.gaps, at.follows, at.slopes, at.slopes_before)
+    gaps = namespace(theta, at.gaps).stop_gradient(at.gaps)
+    return residual.steps(theta[own], gaps, at.follows, at.slopes, at.slopes_before)
 
 
 def whitened(theta: Array, structures: tuple[Structure, ...], at: ChainBucket) -> Whitened:

@@ -23,6 +23,7 @@ from ...reprs import brief, public
 from ..contract import BlupTerms, Curvature, PsiMoments, Waist, WaistJet
 from ..group_algebra import (
     halves_of,
+    level_counts,
     psi_curvatures,
     rotate_columns,
     weighted,
@@ -242,6 +243,12 @@ class ResidualLayout(OfResiduals):
                 )
             )
         return tuple(out)
+
+    def level_counts(self) -> Array:
+        """See :meth:`Layout.level_counts`."""
+        xp = namespace(self.S0)
+        there = [xp.any(bucket.Z != 0, axis=0) for bucket in self.buckets]
+        return level_counts(there, [bucket.widths for bucket in self.buckets], self.sizes)
 
     def _squares(self) -> list[Squares]:
         """See :meth:`OfResiduals._squares`."""

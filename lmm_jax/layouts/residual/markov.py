@@ -23,6 +23,7 @@ from ..group_algebra import (
     double_traces,
     halves_of,
     lambda_of,
+    level_counts,
     psi_curvatures,
     rotate_columns,
 )
@@ -172,6 +173,15 @@ class MarkovLayout(OfResiduals):
             known = xp.einsum("ab,gbc,cd->adg", Psi, of.S[:, :q, :q], Psi)
             out.append(BlupTerms(b=Psi @ residual.T, cov=Psi[:, :, None] - known))
         return tuple(out)
+
+    def level_counts(self) -> Array:
+        """See :meth:`Layout.level_counts`."""
+        xp, there = namespace(self.S0), []
+        for bucket in self.buckets:
+            q = self._columns(bucket)
+            moved = (bucket.step[:, :q] != 0) | (bucket.before[:, :q] != 0)
+            there.append(xp.any(moved, axis=2).T)
+        return level_counts(there, [bucket.widths for bucket in self.buckets], self.sizes)
 
     def _squares(self) -> list[Squares]:
         """See :meth:`OfResiduals._squares`."""
