@@ -237,10 +237,10 @@ def test_tests_and_tables_take_the_robust_covariance():
 
 def test_the_method_stays_with_the_result():
     result = model("coarser").robust("CR2", BLOCK)
-    back = result.with_df("satterthwaite")
-    assert_close(back.bse_fe, model("coarser").bse_fe, ROUNDING)
-    again = pickle.loads(pickle.dumps(result))
-    for other in (again, result.without_data(), back.with_df("CR2"), again.with_df("CR2")):
+    z, again = result.with_df("normal"), pickle.loads(pickle.dumps(result))
+    kept = (again, result.without_data(), z.with_df("CR2"), again.with_df("CR2"))
+    own = (result.with_df("satterthwaite"), z.with_df("satterthwaite"))
+    for other in (*kept, *own):
         assert_close(other.df, result.df, 0)
         assert other.wald_test(JOINT).pvalue == result.wald_test(JOINT).pvalue
     assert_close(result.tidy(df_method="normal")["std_error"][:3], result.bse_fe, ROUNDING)
@@ -263,7 +263,18 @@ def test_a_result_without_data_is_small_or_refused(monkeypatch):
     monkeypatch.setattr("lmm_jax.results.lmm._SMALL", 2 * 5 * 3 * 3 - 1)
     with pytest.raises(lmm.DataError, match=r"keep 90 numbers, .* each of 5 clusters"):
         result.without_data()
-    assert result.with_df("satterthwaite").without_data().df_method == "satterthwaite"
+
+
+def test_no_method_loses_the_robust_covariance_in_silence():
+    """As asked for by whoever knows clubSandwich, whose test is called "Satterthwaite"."""
+    plain, result = model("coarser"), model("coarser").robust("CR2", BLOCK)
+    assert not np.allclose(plain.bse_fe, result.bse_fe)
+    for method in ("satterthwaite", "normal", "residual"):
+        errors = result.tidy("fixed", df_method=method)["std_error"]
+        assert_close(errors, result.bse_fe, ROUNDING)
+    for method in ("kr", "kenward-roger-linear"):
+        with pytest.raises(lmm.DataError, match="is one of the model's covariance"):
+            result.anova(df_method=method)
 
 
 def test_what_no_cluster_leaves_open_has_no_test():

@@ -12,6 +12,11 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from ..errors import DataError
 
 _NUMBERS = {"integer", "floating", "mixed-integer-float", "decimal"}
+# Objects that are dates or spans of time, by what pandas makes columns of them.
+_TIMES = {
+    **dict.fromkeys(("date", "datetime", "datetime64"), pd.to_datetime),
+    **dict.fromkeys(("timedelta", "timedelta64"), pd.to_timedelta),
+}
 _COMPARISONS = {
     "Eq": operator.eq, "NotEq": operator.ne, "Lt": operator.lt,
     "LtE": operator.le, "Gt": operator.gt, "GtE": operator.ge,
@@ -36,6 +41,8 @@ def plain(values: pd.Series[Any], name: str) -> pd.Series[Any]:
         return values
     if isinstance(dtype, pd.ArrowDtype) and not is_numeric_dtype(dtype):
         return _of_objects(values.astype(object), name)
+    if isinstance(dtype, pd.SparseDtype):
+        return plain(values.sparse.to_dense(), name)
     if is_bool_dtype(dtype):
         return values.astype(object if values.isna().any() else bool)
     if is_numeric_dtype(dtype):
@@ -57,6 +64,9 @@ def _of_objects(values: pd.Series[Any], name: str) -> pd.Series[Any]:
         return pd.Series(out, index=values.index)
     if kind == "boolean" and not values.isna().any():
         return values.astype(bool)
+    if kind in _TIMES:
+        times: pd.Series[Any] = _TIMES[kind](values)
+        return times
     if kind.startswith("mixed"):
         kinds = list(dict.fromkeys(type(v).__name__ for v in values.dropna()))
         raise DataError(

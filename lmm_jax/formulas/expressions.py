@@ -7,6 +7,7 @@ import keyword
 import re
 from functools import lru_cache
 from typing import NamedTuple
+from unicodedata import normalize
 
 from ..errors import FormulaError
 from .grammar import check_remainders, check_syntax
@@ -38,6 +39,10 @@ _CODE = re.compile(
     re.VERBOSE,
 )
 _QUOTED = re.compile(r"""(?P<string>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|`(?P<name>[^`]*)`""")
+# The same, and words that are no functions, arguments or members.
+_NAMED = re.compile(
+    _QUOTED.pattern + r"|(?P<word>(?<![\w.])[^\W\d]\w*+(?!\s*\()(?!\s*=(?!=)))"
+)
 _HIDDEN_TEXT = re.compile(r"'__text_(\d+)__'")
 _HIDDEN = re.compile(r"__quoted_(\d+)__")
 
@@ -86,20 +91,24 @@ def _is_operand(word: str, before: str, after: str) -> bool:
 def hide(code: str, *, texts: bool = False) -> tuple[str, tuple[str, ...]]:
     """Code in which identifiers stand for what is between backticks, and what they stand for.
 
-    ``texts`` hides what is between quotes as well: formulaic looks for brackets there.
+    Names that Python would write in other characters (NFKC) are hidden as well. ``texts`` hides
+    what is between quotes: formulaic looks for brackets there.
     """
     names: list[str] = []
 
     def replace(match: re.Match[str]) -> str:
-        if match["name"] is None and not texts:
-            return match.group()
-        kind, name = ("text", match.group()) if match["name"] is None else ("quoted", match["name"])
+        text, word, name = match.group(), match["word"], match["name"]
+        if word is not None and normalize("NFKC", word) == word:
+            return text
+        if match["string"] is not None and not texts:
+            return text
+        kind, name = ("text", text) if match["string"] is not None else ("quoted", word or name)
         if name not in names:
             names.append(name)
         hidden = f"__{kind}_{names.index(name)}__"
         return hidden if kind == "quoted" else f"'{hidden}'"
 
-    return _QUOTED.sub(replace, code), tuple(names)
+    return _NAMED.sub(replace, code), tuple(names)
 
 
 def show(code: str, names: tuple[str, ...]) -> str:

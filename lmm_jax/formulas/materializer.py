@@ -92,7 +92,12 @@ class _Materializer(PandasMaterializer):  # type: ignore[misc]
                 f"`{factor.expr}` holds {now}, {was} in the data of the fit: convert the column"
             )
         if not categorical and getattr(dtype, "kind", "f") not in "fiub":
-            raise DataError(f"`{factor.expr}` has the type {dtype}: numbers or labels are needed")
+            instead = _of_times(dtype, factor.expr)
+            raise DataError(
+                f"`{factor.expr}` has the type {dtype}: numbers or labels are needed{instead}"
+            )
+        if dtype == object and pd.api.types.infer_dtype(factor.values) == "time":
+            raise DataError(f"`{factor.expr}` holds times of day: numbers or labels are needed")
         if categorical:
             factor = _known_levels(_used_levels(factor), spec)
             if factor.expr not in spec.encoder_state and spec.output != "sparse":
@@ -118,6 +123,13 @@ class _Materializer(PandasMaterializer):  # type: ignore[misc]
             )
         found: dict[str, Any] = super()._get_columns_for_term(factors, spec, scale)
         return found
+
+
+def _of_times(dtype: Any, name: str) -> str:
+    """What to write for dates and spans of time."""
+    numbers = {"m": f"I({name}.dt.days)", "M": f"I(({name} - {name}.min()).dt.days)"}
+    found = numbers.get(getattr(dtype, "kind", "")) if name.isidentifier() else None
+    return "" if found is None else f", `{found}` or `C({name})`"
 
 
 def _gib(columns: int = 1, rows: int = _MOST_BYTES // 8) -> float:

@@ -23,6 +23,17 @@ def _nested_in(nested: OrderedSet[Term], outer: OrderedSet[Term]) -> OrderedSet[
     return OrderedSet(term * common for term in nested)
 
 
+def _power(terms: OrderedSet[Term], exponent: OrderedSet[Term]) -> OrderedSet[Term]:
+    """`(x + f)^2`: the terms crossed with themselves, until no crossing adds a term."""
+    found = terms
+    for _ in range(int(next(iter(exponent)).factors[0].expr) - 1):
+        crossed = OrderedSet(left * right for left in found for right in terms)
+        if list(crossed) == list(found):
+            break
+        found = crossed
+    return found
+
+
 class _Operators(DefaultOperatorResolver):  # type: ignore[misc]
     """Formulaic's operators with R's `%in%`."""
 
@@ -30,7 +41,11 @@ class _Operators(DefaultOperatorResolver):  # type: ignore[misc]
     def operators(self) -> list[Operator]:
         """All operators; `%in%` binds more tightly than `*`, as in R."""
         nested = Operator("in", arity=2, precedence=250, associativity="left", to_terms=_nested_in)
-        return [nested if o.symbol == "in" else o for o in super().operators]
+        own = {"in": nested} | {
+            sign: Operator(sign, arity=2, precedence=500, associativity="right", to_terms=_power)
+            for sign in ("**", "^")
+        }
+        return [own.get(o.symbol, o) for o in super().operators]
 
 
 _PARSER = DefaultFormulaParser(operator_resolver=_Operators())
@@ -46,19 +61,30 @@ def as_formula(rhs: str) -> SimpleFormula:
         raise syntax_error(error, rhs, names) from error
     if not isinstance(formula, SimpleFormula):
         raise FormulaError("expected a right-hand side: no `~`, no `|`", rhs, None)
-    terms = [Term([_shown(f, names) for f in term.factors]) for term in formula]
+    codes = {"1"}  # the intercept, and what is computed: formulaic knows factors by their text
+    for factor in [f for term in formula for f in term.factors]:
+        if factor.eval_method is not Factor.EvalMethod.LOOKUP:
+            codes.add(show(factor.expr, names))
+    terms = [Term([_shown(f, names, codes) for f in term.factors]) for term in formula]
     for factor in [f for term in terms for f in term.factors]:
         if factor.eval_method is Factor.EvalMethod.PYTHON:
             names_in(factor.expr)
     return SimpleFormula(terms)
 
 
-def _shown(factor: Factor, names: tuple[str, ...]) -> Factor:
-    """A factor with the names that stood between backticks."""
-    expr = show(factor.expr, names)
-    if factor.eval_method is Factor.EvalMethod.LOOKUP:
-        expr = expr.strip("`")
-    return Factor(expr, eval_method=factor.eval_method, kind=factor.kind)
+def _shown(factor: Factor, names: tuple[str, ...], codes: set[str]) -> Factor:
+    """A factor with the names that stood between backticks.
+
+    A column that is called like one of the codes keeps them: it is an expression then.
+    """
+    expr, method = show(factor.expr, names), factor.eval_method
+    if method is Factor.EvalMethod.LOOKUP:
+        bare = expr.strip("`")
+        if bare in codes:
+            method = Factor.EvalMethod.PYTHON
+        else:
+            expr = bare
+    return Factor(expr, eval_method=method, kind=factor.kind)
 
 
 def written(formula: SimpleFormula) -> str:

@@ -295,19 +295,27 @@ class FitRecord:
     def with_df(self, df_method: str | None) -> Self:
         """The fit with another method of degrees of freedom; None leaves it as it is.
 
-        Of a fit with a robust covariance its name, ``"CR2"``, is one of the methods, and
-        "normal", "residual" and "between-within" (SAS's with ``empirical``) keep that covariance;
-        the other methods are those of the model.
+        A robust covariance stays: its own degrees of freedom, ``"CR2"`` or "satterthwaite",
+        "normal", "residual" and "between-within" (SAS's with ``empirical``). Kenward and Roger's
+        method is one of the model's covariance and refused; that of the model is in the fit
+        that :meth:`robust` was called on.
         """
         if df_method is None:
             return self
         known = isinstance(df_method, str) and df_method in self.df_methods
         name = df_method if known else read_df_method(df_method)
         methods, robust = self.df_methods, robust_of(self.tests)
-        if robust is not None and name in ("normal", "residual", "between-within"):
+        if robust is not None and name == "satterthwaite":
+            name, methods = robust.kind, {**methods, robust.kind: robust}
+        elif robust is not None and name in ("normal", "residual", "between-within"):
             own = RobustWith(robust, bound(self, name))
             name = f"{robust.kind}, {name}"
             methods = {**methods, name: own}
+        elif robust is not None and name.startswith("kenward-roger"):
+            raise DataError(
+                f"Kenward and Roger's method is one of the model's covariance, and this result has "
+                f"a robust one, {robust.kind}: take the fit that robust() was called on"
+            )
         if name == self.df_method:
             return self
         return replace(self, df_method=name, df_methods=methods)

@@ -57,14 +57,27 @@ _KNOWN = {
     ),
 }
 # y + 1, y - 0.5, 1 + y
-_SHIFTED = re.compile(r"`?[^\W\d][\w. ]*?`?(?:\s*([+-])\s*([\d.eE]+))?")
-_SHIFTED_LEFT = re.compile(r"([\d.eE]+)\s*\+\s*`?[^\W\d][\w. ]*`?")
+_SHIFTED = re.compile(r"[^\W\d][\w. ]*?(?:\s*([+-])\s*([\d.eE]+))?")
+_SHIFTED_LEFT = re.compile(r"([\d.eE]+)\s*\+\s*[^\W\d][\w. ]*")
+_QUOTED = re.compile(r"`[^`]*`")  # a name of any characters
+_NAME = re.compile(r"[^\W\d][\w.]*")
 _CALL = re.compile(r"(?:np\.|numpy\.)?(log|log2|log10|log1p|sqrt)\((.*)\)")
 
 
 def known_transformation(name: str, shift: float) -> Transformation:
     """The transformation of that name, of a response and a constant."""
     return replace(_KNOWN[name], shift=shift)
+
+
+def is_name(response: str) -> bool:
+    """Whether a response is a column as it is.
+
+    Examples
+    --------
+    >>> is_name("`RT (ms)`"), is_name("RT.ms"), is_name("y + 1")
+    (True, True, False)
+    """
+    return _NAME.fullmatch(_QUOTED.sub("y", response.strip())) is not None
 
 
 def transformation_of(response: str) -> Transformation | None:
@@ -75,8 +88,10 @@ def transformation_of(response: str) -> Transformation | None:
     >>> found = transformation_of("np.log(y + 1)")
     >>> found.name, found.shift, transformation_of("log(y) - log(x)")
     ('log', 1.0, None)
+    >>> transformation_of("sqrt(`RT (ms)`)").name
+    'sqrt'
     """
-    found = _CALL.fullmatch(response.strip())
+    found = _CALL.fullmatch(_QUOTED.sub("y", response.strip()))
     if found is None:
         return None
     depth = 0

@@ -259,6 +259,6 @@ class LMMResults(Saved, PredictedModel):
             raise DataError(
                 f"tests by {robust.kind} keep {robust.size:,} numbers, two matrices of the fixed "
                 f"effects for each of {robust.n_clusters:,} clusters: take without_data() of "
-                "res.with_df('satterthwaite'), or keep the result as it is"
+                "the fit that robust() was called on, or keep the result as it is"
             )
         return replace(self, design=None, kept=None, df_methods={self.df_method: self.tests})

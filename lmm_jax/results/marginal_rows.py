@@ -15,7 +15,7 @@ from ..formulas import matrices as mat
 from ..inference.df import DfMethod
 from ..inference.grid import Grid, average, grid_values, make_grid
 from ..inference.linear_functions import linear_functions
-from ..inference.transformations import transformation_of
+from ..inference.transformations import is_name, transformation_of
 from ..inputs.arguments import choice, items, mapping, numbers, probability, shown
 from .marginal import MarginalMeans
 from .marginal_labels import Labels
@@ -187,7 +187,7 @@ def _means(
         if not isinstance(weights, str) or weights != "equal":
             notes += (f"Weights: {weights if isinstance(weights, str) else 'given'}",)
     transformation = None if slope else transformation_of(fit.source.response)
-    changed = not fit.source.response.strip("`").replace(" ", "_").isidentifier()
+    changed = not is_name(fit.source.response)
     return MarginalMeans(
         at=at,
         labels=Labels(

@@ -1,4 +1,4 @@
-"""Tables as HTML for notebooks and as LaTeX for papers, which needs booktabs alone."""
+"""Tables as HTML for notebooks, as LaTeX for papers, which needs booktabs alone, and Markdown."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ _LATEX = {
     ">": r"\textgreater{}",
 }
 _MINUS = re.compile(r"(?<![\w.])-(?=[\d.])")
+_MARKDOWN = re.compile(r"[\\`*_|<>\[\]$~]")
 # Characters of a line that a page has room for in small print, and of a cell that is a paragraph.
 _PAGE = 80
 _PARAGRAPH = 56
@@ -143,3 +144,27 @@ def latex_cell(text: str) -> str:
 def escape_latex(text: str) -> str:
     """Text with LaTeX's special characters as themselves."""
     return "".join(_LATEX.get(c, c) for c in text)
+
+
+# ------------------------------------------------------------ Markdown
+
+
+def markdown_page(title: str, tables: Sequence[Cells], notes: Sequence[str]) -> str:
+    """All tables in GitHub's Markdown, which Quarto and pandoc read as well."""
+    head = [f"**{escape_markdown(title)}**"] if title else []
+    small = [escape_markdown(note) for note in notes]
+    return "\n\n".join([*head, *map(_markdown_table, tables), *small]) + "\n"
+
+
+def _markdown_table(table: Cells) -> str:
+    caption = [f"*{escape_markdown(table.caption)}*", ""] if table.caption else []
+    rule = ["---:" if is_right else ":---" for is_right in table.right]
+    lines = [table.header, *table.rows]
+    body = [[escape_markdown(cell.strip()) for cell in line] for line in lines]
+    rows = [f"| {' | '.join(line)} |" for line in (body[0], rule, *body[1:])]
+    return "\n".join([*caption, *rows])
+
+
+def escape_markdown(text: str) -> str:
+    """Text with Markdown's special characters as themselves."""
+    return _MARKDOWN.sub(r"\\\g<0>", text)

@@ -11,17 +11,17 @@ import pandas as pd
 from .cells import Cells, Kind, cells
 from .frames import as_frame
 from .great import great_page
-from .markup import html_page, latex_page
+from .markup import html_page, latex_page, markdown_page
 from .text import terminal_width, text_of, wrapped
 
-# Rows of a table that are shown; LaTeX and the frame have all of them.
+# Rows of a table that are shown; LaTeX, Markdown and the frame have all of them.
 _MOST_ROWS = 60
 # Rows that stand for a table of many responses.
 _FIRST_ROWS = 20
 
 
 class Table(pd.DataFrame):
-    """A data frame that shows itself whole: text of any width, HTML, LaTeX.
+    """A data frame that shows itself whole: text of any width, HTML, LaTeX, Markdown.
 
     It is a frame in every other way: columns, ``loc`` and arithmetic give plain frames and series.
     """
@@ -87,6 +87,34 @@ class Table(pd.DataFrame):
             return super().to_latex(*args, **options)
         return self._page().as_latex()
 
+    def to_markdown(self, *args: Any, **options: Any) -> Any:
+        """The table in GitHub's Markdown; with arguments, what pandas makes of the frame.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+        >>> print(res.anova().to_markdown().splitlines()[4])
+        | Days | 30030.9 | 30030.9 | 1 | 17.00 | 45.853 | \\<0.001 |
+        """
+        if args or options:
+            return super().to_markdown(*args, **options)
+        return self._page().to_markdown()
+
+    def to_html(self, *args: Any, **options: Any) -> Any:
+        """The table as notebooks show it; with arguments, what pandas makes of the frame.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+        >>> res.anova().to_html().count("<table")
+        1
+        """
+        if args or options:
+            return super().to_html(*args, **options)
+        return self._page().to_html()
+
     def to_gt(self) -> Any:
         """The table as a ``GT`` of great_tables: its title, columns and small print.
 
@@ -142,6 +170,16 @@ class Summary:
     title: str
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()
+    most: int = _MOST_ROWS  # rows of a table on a screen
+    whole: str = ""  # where all rows are, of tables that are longer
+
+    def _on_screen(self) -> tuple[list[Cells], tuple[str, ...]]:
+        """Tables no longer than a screen, and notes that say so."""
+        tables, notes = [one._cells(self.most) for one in self.tables], self.notes
+        for one, shown in zip(self.tables, tables, strict=True):
+            if shown.more and self.whole:
+                notes += (f"The first {self.most} of {len(one):,} rows: {self.whole} has all",)
+        return tables, notes
 
     def as_text(self, width: int | None = None) -> str:
         """Plain text.
@@ -159,10 +197,10 @@ class Summary:
         True
         """
         room = terminal_width() if width is None else width
-        tables = [text_of(one._cells(_MOST_ROWS), room) for one in self.tables]
-        small_print = ["\n".join(wrapped(note, room) for note in self.notes)] if self.notes else []
+        tables, notes = self._on_screen()
+        small_print = ["\n".join(wrapped(note, room) for note in notes)] if notes else []
         title = [wrapped(self.title, room)] if self.title else []
-        return "\n\n".join([*title, *tables, *small_print])
+        return "\n\n".join([*title, *(text_of(one, room) for one in tables), *small_print])
 
     def as_html(self) -> str:
         """HTML tables.
@@ -174,7 +212,7 @@ class Summary:
         >>> res.summary().as_html().count("<table") >= 2
         True
         """
-        return html_page(self.title, [one._cells(_MOST_ROWS) for one in self.tables], self.notes)
+        return html_page(self.title, *self._on_screen())
 
     def as_latex(self) -> str:
         """LaTeX tables in one float; the document needs the package booktabs.
@@ -191,6 +229,22 @@ class Summary:
     def to_latex(self) -> str:
         """:meth:`as_latex`, under the name that tables and all other results have for it."""
         return self.as_latex()
+
+    def to_html(self) -> str:
+        """:meth:`as_html`, under the name that tables and all other results have for it."""
+        return self.as_html()
+
+    def to_markdown(self) -> str:
+        """Tables in GitHub's Markdown, which Quarto and pandoc read as well.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+        >>> print(res.summary().to_markdown().splitlines()[0])
+        **Linear mixed model fitted by REML**
+        """
+        return markdown_page(self.title, [one._cells(None) for one in self.tables], self.notes)
 
     def to_gt(self) -> tuple[Any, ...]:
         """The tables as ``GT`` of great_tables, notes below the last.
@@ -215,11 +269,10 @@ class Summary:
 def first_rows(
     frame: pd.DataFrame, title: str, whole: str, kinds: Mapping[str, Kind] | None = None
 ) -> Summary:
-    """A page with the beginning of a long table; ``whole`` says where all of it is."""
-    more = len(frame) > _FIRST_ROWS
-    notes = (f"The first {_FIRST_ROWS} of {len(frame):,} rows: {whole} has all",) * more
-    shown = table(frame.head(_FIRST_ROWS), "", kinds=kinds)
-    return Summary(title=title, tables=(shown,), notes=notes)
+    """A page that shows the beginning of a long table; ``whole`` says where all of it is."""
+    return Summary(
+        title=title, tables=(table(frame, "", kinds=kinds),), most=_FIRST_ROWS, whole=whole
+    )
 
 
 class Shown:
@@ -243,6 +296,14 @@ class Shown:
     def to_latex(self) -> str:
         """What is shown, as LaTeX for the package booktabs."""
         return self._page().as_latex()
+
+    def to_html(self) -> str:
+        """What notebooks show, as HTML for pages of your own."""
+        return self._page().as_html()
+
+    def to_markdown(self) -> str:
+        """What is shown, in GitHub's Markdown, which Quarto and pandoc read as well."""
+        return self._page().to_markdown()
 
     def to_gt(self) -> tuple[Any, ...]:
         """The tables of what is shown, each a ``GT`` of great_tables (:meth:`Summary.to_gt`)."""
