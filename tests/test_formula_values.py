@@ -186,9 +186,20 @@ def test_predictions_read_objects_as_numbers():
 
 WORDS = np.array([f"w{i}" for i in range(N)])
 OBJECTS = [
-    ("x", {"x": DATA.x.astype(str)}, "`x` has 120 levels in 120 rows, and all are text that looks"),
+    (
+        "x",
+        {"x": DATA.x.astype(str)},
+        "`x` has 120 levels in 120 rows, and most are text that looks",
+    ),
     ("x", {"x": DATA.x.round(2).astype(str)}, r"pd.to_numeric"),
     ("(x | g)", {"x": DATA.x.astype(str)}, "`x` has 120 levels"),
+    ("x", {"x": DATA.x.map("{:.1f}".format).str.replace(".", ",")}, r"decimal=','"),
+    (
+        "x",
+        {"x": DATA.x.map("{:.1f}".format)},
+        "looks like numbers: join levels; as numbers, pd.to_num",
+    ),
+    ("x", {"x": [f"{v:.2f}" if v > -1 else "n.d." for v in DATA.x]}, "most are text that looks"),
     ("x", {"x": WORDS}, "`x` has 120 levels in 120 rows, a fixed effect for every row"),
     ("C(x)", {}, r"`C\(x\)` has 120 levels in 120 rows"),
     ("k", {"k": [1, "2"] * 60}, "`k` holds values of the types int, str"),

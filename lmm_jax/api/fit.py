@@ -107,9 +107,10 @@ def fit(
         Known part of the mean.
     reml : bool
         Restricted maximum likelihood or maximum likelihood.
-    start_params : Params or array, optional
+    start_params : Params, array or result, optional
         Start values, covariances relative to the residual variance; packed with
-        or without the fixed effects. Without them the data suggest several starts.
+        or without the fixed effects; or the fit that has them. Without them the data
+        suggest several starts.
     free : Params, optional
         Ones and zeros: a zero holds its parameter at the start value (fixed
         effects at 0, ``cov_re`` at the identity and components at 1 if

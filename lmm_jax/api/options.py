@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 from jax import Array
 
 from ..capabilities import require
@@ -16,6 +17,7 @@ from ..covariance.params import Params, check_covariance, check_shapes, cov_indi
 from ..designs.design import Design
 from ..errors import DataError
 from ..inference.df import read_df_method
+from ..inference.record import FitRecord
 from ..inputs.arguments import choice, flag, function, iterations, number, numbers, shown
 from ..layouts.contract import Layout
 from ..likelihood.coordinates import covariance_blocks, inner_beta, theta_of
@@ -75,6 +77,8 @@ def read_params(given: Any, design: Design, what: str) -> Params | None:
     sizes, p = correlated_sizes(design), design.exog.shape[1]
     if isinstance(given, Params):
         params = given
+    elif isinstance(given, FitRecord):
+        params = _params_of(given)
     else:
         params = _unpacked(given, sizes, p, design.n_components, what)
     n_fixed = p if np.size(params.fe_params) else 0
@@ -97,8 +101,23 @@ def read_start(given: Any, design: Design) -> Params | None:
     return params
 
 
+def _params_of(fit: FitRecord) -> Params:
+    """Estimates of a fit, covariances relative to its residual variance."""
+    return Params(
+        fe_params=fit.fe_params.to_numpy(),
+        cov_re=fit.cov_re_unscaled.to_numpy(),
+        vcomp=fit.vcomp.to_numpy() / fit.scale,
+    )
+
+
 def _unpacked(given: Any, sizes: tuple[int, ...], p: int, n_components: int, what: str) -> Params:
     """``Params`` from a packed vector, with or without the fixed effects."""
+    labels = given.index.map(str) if isinstance(given, pd.Series) else ()
+    if any(label.startswith(("var(", "cov(")) for label in labels):
+        raise DataError(
+            f"{what} has the labels of res.params, whose variances are those of the data, and "
+            f"those of a start are relative to the residual variance: pass the fit, {what}=res"
+        )
     vector = numbers(given, what)
     short = cov_indices(sizes)[0].size + n_components
     if vector.shape not in ((short,), (p + short,)):

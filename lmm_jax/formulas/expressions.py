@@ -40,9 +40,7 @@ _CODE = re.compile(
 )
 _QUOTED = re.compile(r"""(?P<string>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|`(?P<name>[^`]*)`""")
 # The same, and words that are no functions, arguments or members.
-_NAMED = re.compile(
-    _QUOTED.pattern + r"|(?P<word>(?<![\w.])[^\W\d]\w*+(?!\s*\()(?!\s*=(?!=)))"
-)
+_NAMED = re.compile(_QUOTED.pattern + r"|(?P<word>(?<![\w.])[^\W\d]\w*+(?!\s*\()(?!\s*=(?!=)))")
 _HIDDEN_TEXT = re.compile(r"'__text_(\d+)__'")
 _HIDDEN = re.compile(r"__quoted_(\d+)__")
 
@@ -211,3 +209,9 @@ def names_in(code: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def quoted(name: str) -> str:
     """The name of a column as an expression."""
     return name if name.isidentifier() and not keyword.iskeyword(name) else f"`{name}`"
+
+
+def is_factor(code: str) -> bool:
+    """Whether an expression is a call of `factor`, which Python calls C."""
+    call = read(code).tree.body
+    return isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "C"

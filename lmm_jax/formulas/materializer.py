@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,10 @@ from .evaluation import Scope, evaluate, shaped
 
 # A dense matrix of fixed effects must not be larger.
 _MOST_BYTES = 2 * 2**30
+# Text of a number, with a decimal point or comma; the share of a factor's levels that makes it
+# numbers, and levels with decimals that are too many for doses.
+_NUMBER = re.compile(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*")
+_MOST_NUMBERS, _MANY_DECIMALS = 0.8, 12
 
 
 class _Columns(dict[str, Any]):
@@ -96,12 +101,12 @@ class _Materializer(PandasMaterializer):  # type: ignore[misc]
             raise DataError(
                 f"`{factor.expr}` has the type {dtype}: numbers or labels are needed{instead}"
             )
-        if dtype == object and pd.api.types.infer_dtype(factor.values) == "time":
+        if getattr(dtype, "kind", "") == "O" and pd.api.types.infer_dtype(factor.values) == "time":
             raise DataError(f"`{factor.expr}` holds times of day: numbers or labels are needed")
         if categorical:
             factor = _known_levels(_used_levels(factor), spec)
             if factor.expr not in spec.encoder_state and spec.output != "sparse":
-                _check_size(factor, self.nrows)
+                _check_size(factor, self.nrows, isinstance(dtype, pd.CategoricalDtype))
         _check_levels(factor, spec)  # before: formulaic codes an unseen level as the reference
         columns: dict[str, Any] = super()._encode_evaled_factor(
             factor, spec, drop_rows, reduced_rank
@@ -137,20 +142,25 @@ def _gib(columns: int = 1, rows: int = _MOST_BYTES // 8) -> float:
     return columns * rows * 8 / 2**30
 
 
-def _check_size(factor: Any, rows: int) -> None:
+def _check_size(factor: Any, rows: int, category: bool) -> None:
     """Raise for a factor of too many levels before anything is allocated for them."""
     values = factor.values.__wrapped__
     levels = values.cat.categories if isinstance(values, pd.Series) else pd.Index([])
     need = f"`{factor.expr}` has {len(levels):,} levels in {rows:,} rows"
-    numbers = 2 * len(levels) > rows and len(levels) > 2 and _are_numbers(levels)
-    hint = "; as numbers, pd.to_numeric(…), it is one column" if numbers else ""
+    asked = category or factor.expr.startswith("C(")
+    numbers, comma = _are_numbers(levels, many=2 * len(levels) > rows, measured=not asked)
+    how = "pd.read_csv(…, decimal=',')" if comma else "pd.to_numeric(…)"
+    hint = f"; as numbers, {how}, it is one column" if numbers else ""
     if _gib(len(levels), rows) > _gib():
         raise DataError(
             f"{need}: their fixed effects need a matrix of {_gib(len(levels), rows):,.0f} GiB (the "
             f"limit is {_gib():.0f} GiB). Make it a random effect, (1 | g), or join levels{hint}"
         )
     if numbers:
-        raise DataError(f"{need}, and all are text that looks like numbers: join levels{hint}")
+        labels = "; as a factor, C(x)" if not asked and 2 * len(levels) <= rows else ""
+        raise DataError(
+            f"{need}, and most are text that looks like numbers: join levels{hint}{labels}"
+        )
     if len(levels) >= rows > 2:
         raise DataError(
             f"{need}, a fixed effect for every row: make it a random effect, (1 | g), or join "
@@ -158,13 +168,24 @@ def _check_size(factor: Any, rows: int) -> None:
         )
 
 
-def _are_numbers(levels: pd.Index[Any]) -> bool:
-    """Whether all labels are text that is the text of a number."""
-    if levels.dtype != object and not isinstance(levels.dtype, pd.StringDtype):
-        return False
-    if not all(isinstance(level, str) for level in levels):
-        return False
-    return bool(pd.to_numeric(pd.Series(levels.astype(str)), errors="coerce").notna().all())
+def _are_numbers(levels: pd.Index[Any], *, many: bool, measured: bool) -> tuple[bool, bool]:
+    """Whether labels are numbers that became text, and whether these have decimal commas.
+
+    Parameters
+    ----------
+    levels : Index
+    many : bool
+        Whether they are more than half of the rows.
+    measured : bool
+        Whether more than a dozen of them are numbers with decimals.
+    """
+    if len(levels) <= 2 or not all(isinstance(level, str) for level in levels):
+        return False, False
+    found = [level for level in levels if _NUMBER.fullmatch(level)]
+    decimal = [level for level in found if "." in level or "," in level]
+    comma = any("," in level for level in decimal)
+    most = len(found) >= _MOST_NUMBERS * len(levels)
+    return most and (many or (measured and len(decimal) > _MANY_DECIMALS)), comma
 
 
 def _used_levels(factor: Any) -> Any:

@@ -21,6 +21,7 @@ from ..inputs.names import unique
 from .columns import plain, real
 from .evaluation import Scope, resolve, shaped
 from .evaluation import evaluate as evaluate_code
+from .expressions import is_factor
 from .materializer import materialize, quietly
 from .right_side import as_formula, written
 
@@ -192,9 +193,14 @@ def evaluate(
     DataError
         If the result is not one column of finite numbers.
     """
+    name = f"`{expr.strip('`')}`"
+    if is_factor(expr):
+        raise DataError(f"{name} is a factor: numbers are needed, as_numeric of it for example")
     raw = real(plain(_column(expr, data, {} if context is None else context, exact=False), expr))
     if raw.dtype != np.float64:
-        raise DataError(f"`{expr}` has the type {raw.dtype}: numbers are needed")
+        comma = raw.astype(str).str.fullmatch(r"\s*-?\d+,\d+\s*").any()
+        how = " (decimal commas: pd.read_csv(…, decimal=','))" if comma else ""
+        raise DataError(f"{name} has the type {raw.dtype}: numbers are needed{how}")
     values = np.ascontiguousarray(raw.to_numpy())
     _check_finite(expr, np.isfinite(values))
     return values

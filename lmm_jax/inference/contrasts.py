@@ -170,9 +170,11 @@ def t_test(
 ) -> ContrastResults:
     """Test each row on its own; p values and intervals may be adjusted for the number of rows."""
     use_t = None if use_t is None else flag(use_t, "use_t")
-    at, on_fixed = _read(results, hypothesis, use_t)
+    at, _ = _read(results, hypothesis, use_t)
+    p = len(results.fixed_names)
+    on_fixed = ~at.R[:, p:].any(axis=1)  # variances have normal theory only
     if use_t is None:
-        use_t = results.tests.uses_t and on_fixed
+        use_t = results.tests.uses_t and bool(on_fixed.any())
     effect = at.R @ results.params.to_numpy()
     rows, relative, unit = _relative_rows(results, at.R)
     variance = np.sum((rows @ relative) * rows, axis=1)
@@ -181,7 +183,7 @@ def t_test(
         statistic = (effect - at.q) / np.where(sd > 0, sd, np.nan)  # what is held has no test
     df = np.full(len(at.R), np.inf)
     if use_t:
-        df = _with_t(results).tests.of_contrasts(at.R[:, : len(results.fixed_names)])
+        df[on_fixed] = _with_t(results).tests.of_contrasts(at.R[on_fixed, :p])
     family = Family(contrasts=len(at.R))
     if adjust == "scheffe" or needs_correlation(adjust, len(at.R)):
         family = family._replace(correlation=correlation(rows @ relative @ rows.T))

@@ -88,14 +88,14 @@ class Table(pd.DataFrame):
         return self._page().as_latex()
 
     def to_markdown(self, *args: Any, **options: Any) -> Any:
-        """The table in GitHub's Markdown; with arguments, what pandas makes of the frame.
+        r"""The table in GitHub's Markdown; with arguments, what pandas makes of the frame.
 
         Examples
         --------
         >>> import lmm_jax as lmm
         >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
         >>> print(res.anova().to_markdown().splitlines()[4])
-        | Days | 30030.9 | 30030.9 | 1 | 17.00 | 45.853 | \\<0.001 |
+        | Days | 30030.9 | 30030.9 | 1 | 17.00 | 45.853 | \<0.001 |
         """
         if args or options:
             return super().to_markdown(*args, **options)
