@@ -103,11 +103,12 @@ def read_start(given: Any, design: Design) -> Params | None:
 
 def _params_of(fit: FitRecord) -> Params:
     """Estimates of a fit, covariances relative to its residual variance."""
-    return Params(
-        fe_params=fit.fe_params.to_numpy(),
-        cov_re=fit.cov_re_unscaled.to_numpy(),
-        vcomp=fit.vcomp.to_numpy() / fit.scale,
-    )
+    leaves: dict[str, Any] = {
+        "fe_params": fit.fe_params.to_numpy(),
+        "cov_re": fit.cov_re_unscaled.to_numpy(),
+        "vcomp": fit.vcomp.to_numpy() / fit.scale,
+    }
+    return Params(**leaves)
 
 
 def _unpacked(given: Any, sizes: tuple[int, ...], p: int, n_components: int, what: str) -> Params:

@@ -13,7 +13,7 @@ from ..errors import DataError
 
 _NUMBERS = {"integer", "floating", "mixed-integer-float", "decimal"}
 # Objects that are dates or spans of time, by what pandas makes columns of them.
-_TIMES = {
+_TIMES: dict[str, Any] = {
     **dict.fromkeys(("date", "datetime", "datetime64"), pd.to_datetime),
     **dict.fromkeys(("timedelta", "timedelta64"), pd.to_timedelta),
 }
@@ -42,7 +42,7 @@ def plain(values: pd.Series[Any], name: str) -> pd.Series[Any]:
     if isinstance(dtype, pd.ArrowDtype) and not is_numeric_dtype(dtype):
         return _of_objects(values.astype(object), name)
     if isinstance(dtype, pd.SparseDtype):
-        return plain(values.sparse.to_dense(), name)
+        return plain(pd.Series(np.asarray(values), index=values.index), name)
     if is_bool_dtype(dtype):
         return values.astype(object if values.isna().any() else bool)
     if is_numeric_dtype(dtype):

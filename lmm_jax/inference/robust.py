@@ -167,6 +167,15 @@ def robust_of(tests: Any) -> Robust | None:
     return tests if isinstance(tests, Robust) else None
 
 
+def robust_note(tests: Any) -> tuple[str, ...]:
+    """What small print says of a robust covariance; nothing of the model's."""
+    found = robust_of(tests)
+    if found is None:
+        return ()
+    clusters = f"{found.n_clusters} clusters ({found.cluster})"
+    return (f"Standard errors of the fixed effects: {found.kind}, {clusters}.",)
+
+
 def hotelling_df(C: np.ndarray, T: np.ndarray, F: np.ndarray) -> float:
     """Degrees of freedom eta of the Wishart matrix that a robust covariance resembles.
 

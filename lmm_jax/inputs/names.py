@@ -26,6 +26,12 @@ def suggestion(name: Any, known: Iterable[Any]) -> str:
     return f"; did you mean {' or '.join(shown(k) for k in same)}?" if same else ""
 
 
+def unquoted(name: Any) -> Any:
+    """A name as it is called that may stand between backticks, as in formulas."""
+    quoted = isinstance(name, str) and len(name) > 2 and name[0] == name[-1] == "`"
+    return name[1:-1] if quoted and "`" not in name[1:-1] else name
+
+
 def refuse(name: Any, known: Sequence[Any], what: str) -> NoReturn:
     """Raise for a label that is not among those known."""
     some = ", ".join(shown(k) for k in known[:_LISTED])

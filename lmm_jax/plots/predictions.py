@@ -12,6 +12,7 @@ from ..capabilities import require
 from ..designs.variables import Variables, column_of
 from ..errors import DataError
 from ..inputs.arguments import choice, flag, hinted, mapping, probability, shown
+from ..inputs.names import unquoted
 from . import canvas
 from .sources import fitted
 
@@ -31,10 +32,11 @@ def curves_of(
 ) -> Curves:
     """Predictions of the population along x, for some values of ``by``, all else held."""
     known: Variables = require(res, "emmeans").basis.reference.variables
+    x, by = unquoted(x), unquoted(by)
     if isinstance(x, str) and x in known.factors:
         raise DataError(f"x={x!r} is a factor: draw its means, plots.interaction(lmm.emmeans(..))")
     choice(x, "x", list(known.covariates))
-    held = {} if at is None else dict(mapping(at, "at"))
+    held = {} if at is None else {unquoted(k): v for k, v in mapping(at, "at").items()}
     lines = _values_of(known, require(res, "resid").design.source.rows, by, held)
     where = known.covariates[x]
     low, high = (where.low, where.high) if x not in held else _ends(held.pop(x))

@@ -13,7 +13,7 @@ from ..inference.df import DfMethod
 from ..inference.linear_functions import Comparison, LinearFunctions, compare
 from ..inference.multiplicity import ADJUSTMENTS
 from ..inference.transformations import Transformation
-from ..inputs.arguments import choice, hinted, number, numbers, probability
+from ..inputs.arguments import choice, flag, hinted, number, numbers, probability
 from ..tables.frames import as_frame
 from ..tables.page import Shown, Summary
 from .marginal_labels import Labels
@@ -228,9 +228,42 @@ class EstimateTable(Shown):
 
     # ---- printing
 
-    def summary(self) -> Summary:
-        """Printed table with notes: text, HTML and LaTeX."""
-        return shown_table(self)
+    def summary(
+        self,
+        infer: bool | None = None,
+        *,
+        type: str = "link",
+        adjust: str | None = None,
+        level: float | None = None,
+    ) -> Summary:
+        """Printed table with notes: text, HTML, LaTeX and Markdown.
+
+        Parameters
+        ----------
+        infer : bool, optional
+            Both limits and tests, or neither; by default means have limits and contrasts tests.
+        type, adjust, level
+            As in :meth:`to_frame`.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("yld ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
+        >>> print(lmm.emmeans(res, "Variety").pairs().summary(infer=True).as_text(100))
+        Contrasts
+        <BLANKLINE>
+         contrast                  estimate  std_error  df  conf_low  conf_high       t  p_value
+         Golden Rain - Marvellous   -5.2917     7.0789  10  -24.6970    14.1137  -0.748    0.742
+         Golden Rain - Victory       6.8750     7.0789  10  -12.5304    26.2804   0.971    0.610
+         Marvellous - Victory       12.1667     7.0789  10   -7.2387    31.5720   1.719    0.246
+        <BLANKLINE>
+        Averaged over the levels of Nf
+        Averaged over the interaction Variety:Nf: the means may mislead
+        Degrees of freedom: satterthwaite
+        P values and limits of level 0.95 adjusted by tukey within each family
+        """
+        infer = None if infer is None else flag(infer, "infer")
+        return shown_table(self, infer, type=type, adjust=adjust, level=level)
 
     def _page(self) -> Summary:
         return self.summary()

@@ -56,8 +56,8 @@ class LMMResults(Saved, PredictedModel):
     - Random effects: random_effects, random_effects_cov, random_effects_frame, joint_effects_cov,
       coef
     - Prediction and residuals: fittedvalues, resid, predict, model_matrix, basis
-    - Tables, plots and files: summary, tidy, glance, augment, to_latex, to_gt, plot, save,
-      without_data
+    - Tables, plots and files: summary, tidy, glance, augment, to_latex, to_html, to_markdown,
+      to_gt, plot, save, without_data
     - Other packages: to_marginaleffects, to_maketables, to_summary_col
     """
 

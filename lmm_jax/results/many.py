@@ -98,7 +98,7 @@ class ManyResults(Shown, Saved):
     - Tests: bse_fe, df, tvalues, pvalues, fdr, t_test, wald_test, emmeans, moderation
     - What tests are made of: cov_beta, dcov_beta, joint_cov
     - One response: select, random_effects
-    - Tables and files: tidy, output, to_latex, to_gt, save
+    - Tables and files: tidy, output, to_latex, to_html, to_markdown, to_gt, save
     """
 
     response_names: tuple[str, ...]

@@ -18,6 +18,7 @@ from ..inference.linear_functions import (
 )
 from ..inference.multiplicity import ADJUSTMENTS
 from ..inputs.arguments import choice, flag, hinted, items, number, probability, shown
+from ..inputs.names import unquoted
 from ..numerics.read_only import read_only
 from ..reprs import inside, public
 from .estimate_table import EstimateTable
@@ -45,7 +46,7 @@ class MarginalMeans(EstimateTable):
     Made by :func:`lmm_jax.emmeans` and :func:`lmm_jax.emtrends`. Every row is a linear function of
     the fixed effects; one that the data do not determine is NaN.
 
-    - Tables: to_frame, summary, confint, cld, to_latex, to_gt
+    - Tables: to_frame, summary, confint, cld, to_latex, to_html, to_markdown, to_gt
     - Tests: test, joint_test, joint_tests
     - Contrasts: contrast, pairs
     - Another scale: regrid
@@ -125,6 +126,7 @@ class MarginalMeans(EstimateTable):
 
     def _columns(self, given: Any) -> tuple[str, ...]:
         names = [] if given is None else [given] if isinstance(given, str) else items(given, "by")
+        names = [unquoted(name) for name in names]
         for name in names:
             if not isinstance(name, str) or name not in self.labels.columns:
                 raise DataError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,14 +10,17 @@ import numpy as np
 import pandas as pd
 
 from ..designs.design import FixedSource
+from ..designs.schema import factor_columns
 from ..designs.variables import Reference, Variables, column_of
 from ..errors import DataError
 from ..formulas import matrices as mat
+from ..formulas.expressions import masked
 from ..inference.df import DfMethod
 from ..inference.grid import Grid, average, grid_values, make_grid
 from ..inference.linear_functions import linear_functions
 from ..inference.transformations import is_name, transformation_of
 from ..inputs.arguments import choice, items, mapping, numbers, probability, shown
+from ..inputs.names import unquoted
 from .marginal import MarginalMeans
 from .marginal_labels import Labels
 
@@ -71,6 +75,7 @@ def marginal_means(
     asked, known = read_specs(specs, by), fit.reference.variables
     slope = None
     if var is not None:
+        var = unquoted(var)
         if not isinstance(var, str) or var not in known.covariates:
             there = ", ".join(known.covariates)
             what = f"the covariates are {there}" if there else "the model has no covariate"
@@ -108,17 +113,17 @@ def _names(given: Any, what: str) -> tuple[str, ...]:
     found = [given] if isinstance(given, str) else items(given, what)
     if not all(isinstance(name, str) for name in found):
         raise DataError(f"{what}={shown(given)}: names of variables are needed")
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(map(unquoted, found)))
 
 
 def read_specs(specs: Any, by: Any) -> Asked:
     """A name, a list of them, or a formula."""
     groups = _names(by, "by")
-    if isinstance(specs, str) and ("~" in specs or "|" in specs):
-        left, _, right = specs.rpartition("~")
-        inner, _, outer = right.partition("|")
-        method = left.strip() or None
-        return Asked(_split(inner), (*_split(outer), *groups), method)
+    if isinstance(specs, str) and re.search(r"[~|]", plain := masked(specs)):
+        tilde = plain.rfind("~") + 1
+        bar = plain.find("|", tilde) % (len(specs) + 1)  # the end where there is none
+        method = specs[:tilde].rstrip("~ ").strip() or None
+        return Asked(_split(specs[tilde:bar]), (*_split(specs[bar + 1 :]), *groups), method)
     found = _names(specs, "specs")
     if not found:
         raise DataError(f"specs={shown(specs)}: name a variable, or '1' for the overall mean")
@@ -126,13 +131,14 @@ def read_specs(specs: Any, by: Any) -> Asked:
 
 
 def _split(text: str) -> tuple[str, ...]:
-    parts = text.replace("*", " ").replace("+", " ").replace(":", " ").split()
-    return tuple(dict.fromkeys(part.strip("`") for part in parts if part != "1"))
+    parts = re.findall(r"`[^`]*`|[^\s*+:]+", text)
+    return tuple(dict.fromkeys(unquoted(part) for part in parts if part != "1"))
 
 
 def _values(fit: Basis, known: Variables, at: Any, cov_reduce: Any) -> dict[str, list[Any]]:
     given = {}
-    for name, wanted in ({} if at is None else mapping(at, "at")).items():
+    for key, wanted in ({} if at is None else mapping(at, "at")).items():
+        name = unquoted(key)
         if name not in known:
             raise DataError(f"at has {shown(name)}: the variables are {_listed(known)}")
         one = isinstance(wanted, str) or not np.iterable(wanted)
@@ -186,6 +192,9 @@ def _means(
         notes = (f"Averaged over the levels of {', '.join(over)}",)
         if not isinstance(weights, str) or weights != "equal":
             notes += (f"Weights: {weights if isinstance(weights, str) else 'given'}",)
+        mixed = _interacting(fit.source, set(labels), set(over))
+        if mixed:
+            notes += (f"Averaged over the interaction {mixed}: the means may mislead",)
     transformation = None if slope else transformation_of(fit.source.response)
     changed = not is_name(fit.source.response)
     return MarginalMeans(
@@ -207,6 +216,15 @@ def _means(
         notes=notes,
         output=fit.output,
     )
+
+
+def _interacting(source: FixedSource, shown: set[str], over: set[str]) -> str:
+    """The first term of the model that has a variable which is shown, and one averaged over."""
+    for term in source.spec.formula if source.spec is not None else ():
+        used = {name for factor in term.factors for name in factor_columns(factor)}
+        if used & shown and used & over:
+            return str(term)
+    return ""
 
 
 def _rows(

@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from ..inference.robust import robust_note
 from ..tables.cells import Kind
 from ..tables.page import Summary, table
 
 
-def shown_table(means: Any) -> Summary:
-    """Estimates with limits, or contrasts with tests, and in small print how they were made."""
-    frame, is_contrast = means.to_frame(output="pandas"), means.kind == "contrast"
+def shown_table(means: Any, infer: bool | None, **how: Any) -> Summary:
+    """Estimates with limits, contrasts with tests, or both, and below how they were made."""
+    frame, is_contrast = means.to_frame(output="pandas", **how), means.kind == "contrast"
+    limits, tests = (not is_contrast, is_contrast) if infer is None else (infer, infer)
     labels = list(frame.columns[: len(means.labels.columns)])
     finite = bool(np.isfinite(frame["df"]).any())
     chosen = [*labels, "estimate", "std_error", *(["df"] if finite else [])]
-    chosen += ["statistic", "p_value"] if is_contrast else ["conf_low", "conf_high"]
+    chosen += ["conf_low", "conf_high"] * limits + ["statistic", "p_value"] * tests
     headings = dict(zip(labels, means.labels.columns, strict=True))
     headings |= {"statistic": "t" if finite else "z"}
     headings |= {} if is_contrast else {"estimate": means.kind}
@@ -27,8 +28,13 @@ def shown_table(means: Any) -> Summary:
     if unknown.any():
         shown = shown.assign(estimate=frame["estimate"].astype(object).where(~unknown, "nonEst"))
         kinds["estimate"] = "number"
+    if is_contrast and means.ratios and how["type"] == "response":
+        headings["estimate"] = "ratio"
     made = table(shown, "", headings=headings, kinds=kinds)
-    return Summary(title=_title(means), tables=(made,), notes=_notes(means, frame, is_contrast))
+    notes = _notes(means, limits=limits, tests=tests, **how)
+    if unknown.any():
+        notes += ("nonEst: the data do not determine this combination",)
+    return Summary(title=_title(means), tables=(made,), notes=notes)
 
 
 def _title(means: Any) -> str:
@@ -37,18 +43,22 @@ def _title(means: Any) -> str:
     return "Marginal means" if means.kind == "emmean" else f"Marginal trends: {means.kind}"
 
 
-def _notes(means: Any, frame: pd.DataFrame, contrast: bool) -> tuple[str, ...]:
-    notes = list(means.notes)
-    notes.append(f"Degrees of freedom: {means.df_method}")
-    found = means._compared(None, None)
-    how = sorted(set(found.adjust) - {"none"})
-    what = "P values" if contrast else f"Limits of level {means.level:g}"
-    if how:
-        notes.append(f"{what} adjusted by {', '.join(how)} within each family")
-    elif not contrast:
-        notes.append(what)
-    if frame["estimate"].isna().any():
-        notes.append("nonEst: the data do not determine this combination")
-    if means.transformation is not None:
-        notes.append(f"On the scale of {means.transformation.name}: type='response' carries back")
+def _notes(
+    means: Any, *, limits: bool, tests: bool, type: str, adjust: str | None, level: float | None
+) -> tuple[str, ...]:
+    notes = [*means.notes, f"Degrees of freedom: {means.df_method}", *robust_note(means.tests)]
+    how = sorted(set(means._compared(adjust, level).adjust) - {"none"})
+    of_level = f"limits of level {means.level if level is None else level:g}"
+    what = " and ".join(["P values"] * tests + [of_level] * limits)
+    if how and what:
+        adjusted = f"{what} adjusted by {', '.join(how)} within each family"
+        notes.append(adjusted[0].upper() + adjusted[1:])
+    elif limits:
+        notes.append(of_level[0].upper() + of_level[1:])
+    f = means.transformation
+    if f is not None and type == "link":
+        notes.append(f"Estimates are on the scale of {f.name}")
+    elif f is not None:
+        notes.append(f"Carried back from the scale of {f.name}, that of the tests" if tests else
+                     f"Carried back from the scale of {f.name}")  # fmt: skip
     return tuple(notes)

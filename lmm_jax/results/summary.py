@@ -13,7 +13,7 @@ from ..inference.estimates import residual_variance_error
 from ..inference.intervals import fixed_limits
 from ..inference.monte_carlo import Approximation
 from ..inference.record import FitRecord
-from ..inference.robust import robust_of
+from ..inference.robust import robust_note
 from ..inputs.arguments import instance, probability
 from ..inputs.arguments import names as read_names
 from ..tables.cells import Kind
@@ -61,12 +61,7 @@ def method_name(reml: bool) -> str:
 
 def warnings_of(results: FitRecord) -> tuple[str, ...]:
     """What to know of whatever is said of a fit: robust errors, convergence, a singular fit."""
-    notes, tests = [], robust_of(results.tests)
-    if tests is not None:
-        notes.append(
-            f"Standard errors of the fixed effects: {tests.kind}, {tests.n_clusters} clusters "
-            f"({tests.cluster})."
-        )
+    notes = [*robust_note(results.tests)]
     if results.approximation is not None:
         notes.append(_approximate(results.approximation))
     if not results.converged:

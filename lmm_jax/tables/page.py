@@ -95,7 +95,7 @@ class Table(pd.DataFrame):
         >>> import lmm_jax as lmm
         >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
         >>> print(res.anova().to_markdown().splitlines()[4])
-        | Days | 30030.9 | 30030.9 | 1 | 17.00 | 45.853 | \<0.001 |
+        | Days | 30031.0148 | 30031.0148 | 1 | 17 | 45.8530 | \<0.001 |
         """
         if args or options:
             return super().to_markdown(*args, **options)
