@@ -19,7 +19,7 @@ from ..designs.nesting import (
 )
 from ..designs.term_nesting import spans
 from ..errors import ConvergenceWarning, DataError, warn_user
-from ..inference.boundary import boundary_p_value, chi2_tail
+from ..inference.boundary import boundary_p_value, chi2_tail, likelihood_ratio
 from ..inference.null_information import boundary_p_value_of
 from ..inputs.arguments import flag, generator, hinted, instance, whole_number
 from ..inputs.arguments import seed as read_seed
@@ -259,7 +259,7 @@ def _criteria(fits: Sequence[LMMResults]) -> pd.DataFrame:
 
 
 def _ratio(small: LMMResults, large: LMMResults, step: Difference) -> dict[str, float]:
-    chisq, df = 2.0 * (large.llf - small.llf), large.n_params - small.n_params
+    chisq, df = likelihood_ratio(large.llf, small.llf), large.n_params - small.n_params
     if chisq < _LESS:
         warn_user(
             f"{_name(large)} fits worse than its special case {_name(small)}, by {-chisq:.2g} in "

@@ -11,7 +11,7 @@ from ..designs.fixed_terms import fixed_terms
 from ..designs.nesting import with_columns
 from ..errors import DataError
 from ..inference.anova import hypotheses
-from ..inference.boundary import chi2_tail
+from ..inference.boundary import chi2_tail, likelihood_ratio
 from ..inputs.arguments import choice, hinted, instance
 from ..results.anova import hypothesis_table
 from ..results.lmm import LMMResults
@@ -79,7 +79,7 @@ def drop1(res: LMMResults, test: str = "F", *, df_method: str | None = None) -> 
     for name in may_go:
         rest = [j for j in range(p) if j not in at.columns[name]]
         small = fit(with_columns(full.design, rest), reml=False)  # type: ignore[arg-type]
-        chisq, df = 2.0 * (full.llf - small.llf), p - len(rest)
+        chisq, df = likelihood_ratio(full.llf, small.llf), p - len(rest)
         rows.append({"npar": df, "aic": small.aic, "chisq": chisq, "p_value": chi2_tail(chisq, df)})
     made = pd.DataFrame(rows, index=pd.Index(["<none>", *may_go], name="term"))
     return table(made, "Terms left out in turn, likelihood ratios by ML")

@@ -12,7 +12,7 @@ import pandas as pd
 from ..capabilities import require
 from ..designs.design import Design
 from ..designs.nesting import coefficients_of, only, with_terms
-from ..inference.boundary import chi2_tail
+from ..inference.boundary import chi2_tail, likelihood_ratio
 from ..inference.null_information import boundary_p_value_of
 from ..inputs.arguments import hinted, instance
 from ..inputs.names import unique
@@ -65,7 +65,7 @@ def ranova(res: LMMResults) -> pd.DataFrame:
     for label, t, rest in _random_drops(design):
         small, llf, n_params = _fit_without(res, design, t, rest)
         row = _random_row(n_params, llf)
-        row["chisq"], row["df"] = 2.0 * (res.llf - llf), res.n_params - n_params
+        row["chisq"], row["df"] = likelihood_ratio(res.llf, llf), res.n_params - n_params
         row["p_value"] = chi2_tail(row["chisq"], int(row["df"]))
         row["p_boundary"] = boundary_p_value_of(res, small, row["chisq"], t, rest)
         rows.append(row)

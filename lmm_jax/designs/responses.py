@@ -275,8 +275,8 @@ def one_response(design: Design, columns: Responses, number: int) -> Design:
         raise DataError(f"response {name!r} has infinite values: make them NaN, or leave it out")
     source = design.source
     if source is not None:
-        formula = source.formula.replace(_ROW, name, 1)
-        source = replace(source, response=name, formula=formula)
+        formula = source.formula.replace(_ROW, quoted(name), 1)
+        source = replace(source, response=quoted(name), formula=formula)
     if keep.all():
         plain = replace(design, endog=y, endog_name=name, weights=weights, source=source)
         return plain

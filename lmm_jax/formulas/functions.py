@@ -16,7 +16,7 @@ from formulaic.utils.stateful_transforms import stateful_transform
 from ..errors import DataError
 from .columns import beside
 from .grammar import words
-from .splines import centred, natural_splines
+from .splines import centred, natural_splines, polynomials
 
 
 @stateful_transform  # type: ignore[untyped-decorator]
@@ -251,6 +251,7 @@ LIBRARY: dict[str, Any] = {
     "cut": _cut,
     "dummy": _dummy,
     "ns": natural_splines,
+    "poly": polynomials,
     **{name: centred(TRANSFORMS[name]) for name in ("cr", "cs", "cc")},
 }
 

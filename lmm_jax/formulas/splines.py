@@ -1,4 +1,4 @@
-"""Natural cubic splines as R's `ns`, and formulaic's regression splines beside an intercept."""
+"""Natural cubic splines as R's `ns`, `poly`, and formulaic's regression splines."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from formulaic.materializers.types import FactorValues
+from formulaic.transforms import TRANSFORMS
 from formulaic.utils.stateful_transforms import stateful_transform
 
 from ..errors import DataError
@@ -82,6 +83,18 @@ def _extended(splines: list[Any], x: np.ndarray, low: float, high: float) -> np.
         slopes = [b.derivative(1)(at) for b in splines]
         columns = [c + s * beyond for c, s in zip(columns, slopes, strict=True)]
     return np.stack(columns, axis=-1)
+
+
+@stateful_transform  # type: ignore[untyped-decorator]
+def polynomials(
+    x: Any, degree: float = 1, raw: bool = False, _state: dict[str, Any] | None = None
+) -> Any:
+    """R's `poly`: orthogonal polynomials, or powers, numbered from 1 either way."""
+    if degree != int(degree) or degree < 1:
+        raise DataError(f"poly(…, {degree:g}): the degree is a whole number from 1 on")
+    found = TRANSFORMS["poly"](x, int(degree), raw=raw, _state=_state)
+    names = tuple(str(k) for k in range(1, int(degree) + 1))
+    return FactorValues(np.asarray(found), column_names=names)
 
 
 def centred(transform: Callable[..., Any]) -> Callable[..., Any]:

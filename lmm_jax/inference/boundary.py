@@ -11,8 +11,16 @@ _DIRECTIONS = 1024
 _UNKNOWN = 1e-12
 # A difference of two deviances that is none: what optimizers leave.
 _NOTHING = 1e-7
+# The same of two log-likelihoods, relative to their size: a few roundings of sums over the rows.
+_ROUNDING = 1e-12
 # Steps of the projection on a cone of covariances, accelerated: to about 1e-5 of its length.
 _STEPS = 100
+
+
+def likelihood_ratio(large: float, small: float) -> float:
+    """``2 (l_1 - l_0)`` of two log-likelihoods; 0 where that is their rounding."""
+    chisq = 2.0 * (large - small)
+    return 0.0 if abs(chisq) <= _ROUNDING * (1.0 + abs(large)) else chisq
 
 
 def boundary_p_value(statistic: float, df: int) -> float:
