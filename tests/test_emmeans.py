@@ -606,3 +606,61 @@ def test_means_of_a_transformed_response_are_pickled():
     means = lmm.emmeans(lmm.fit("log(y + 2) ~ A + x + (1 | g)", logs()), "A")
     again = pickle.loads(pickle.dumps(means))
     assert again.to_frame(type="response").equals(means.to_frame(type="response"))
+
+
+def quoted():
+    """A log response and a factor whose names need backticks."""
+    data = oats_data().rename(columns={"yld": "Yield (q)", "Nf": "N rate"})
+    return data, lmm.fit("log(`Yield (q)`) ~ Variety * `N rate` + (1 | Block)", data)
+
+
+def oats_data():
+    return lmm.load_dataset("oats")
+
+
+def test_names_between_backticks():
+    data, res = quoted()
+    plain = lmm.fit("log(yld) ~ Variety * Nf + (1 | Block)", oats_data())
+    pairs = [
+        ("~ Variety | `N rate`", "~ Variety | Nf"),
+        ("`N rate`", "Nf"),
+        ("pairwise ~ `N rate`:Variety", "pairwise ~ Nf:Variety"),
+    ]
+    for ours, theirs in pairs:
+        got, want = (lmm.emmeans(m, s) for m, s in ((res, ours), (plain, theirs)))
+        got, want = (g if isinstance(g, tuple) else (g,) for g in (got, want))
+        for a, b in zip(got, want, strict=True):
+            assert_close(a.to_frame()["estimate"], b.to_frame()["estimate"], 1e-12)
+    by = lmm.joint_tests(res, by="`N rate`")
+    assert by.columns[1] == "N rate" and len(by) == 4
+    at = lmm.emmeans(res, "Variety", at={"`N rate`": ["n00"]})
+    assert len(at) == 3
+    back = lmm.emmeans(res, "N rate").to_frame(type="response")["estimate"]
+    assert_close(back, np.exp(lmm.emmeans(plain, "Nf").to_frame()["estimate"]), 1e-12)
+    as_it_is = lmm.fit("`Yield (q)` ~ Variety + (1 | Block)", data)
+    means = lmm.emmeans(as_it_is, "Variety")
+    assert means.to_frame(type="response").equals(means.to_frame())
+
+
+def test_a_table_with_limits_and_tests():
+    pairs = lmm.emmeans(quoted()[1], "Variety").pairs()
+    page = pairs.summary(infer=True, type="response")
+    (shown,), frame = page.tables, pairs.to_frame(type="response")
+    for name in ("estimate", "conf_low", "conf_high", "statistic", "p_value"):
+        np.testing.assert_array_equal(shown[name], frame[name])
+    assert "ratio" in str(page) and "Carried back from the scale of log" in str(page)
+    assert "P values and limits of level 0.95 adjusted by tukey" in str(page)
+    narrow = pairs.summary(infer=True, level=0.8, adjust="none")
+    assert "Limits of level 0.8" in str(narrow)
+    assert list(pairs.summary(infer=False).tables[0])[-1] == "df"
+
+
+def test_what_is_averaged_is_told():
+    res = oats()
+    note = "Averaged over the interaction Variety:Nf: the means may mislead"
+    assert note in lmm.emmeans(res, "Nf").summary().notes
+    assert note not in lmm.emmeans(res, ["Nf", "Variety"]).summary().notes
+    alone = lmm.fit("yld ~ Variety + Nf + (1 | Block)", oats_data())
+    assert note not in lmm.emmeans(alone, "Nf").summary().notes
+    robust = lmm.emmeans(alone.robust("CR2"), "Nf").summary().notes
+    assert "Standard errors of the fixed effects: CR2, 6 clusters (Block)." in robust

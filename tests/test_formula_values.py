@@ -211,6 +211,56 @@ OBJECTS = [
 ]
 
 
+TIMES = {
+    "dates": lambda day: day.dt.date,
+    "objects": lambda day: day.astype(object),
+    "arrow": lambda day: day.astype("timestamp[us][pyarrow]"),
+    "arrow dates": lambda day: day.astype("date32[day][pyarrow]"),
+    "spans": lambda day: day - day.min(),
+    "objects of spans": lambda day: (day - day.min()).astype(object),
+    "arrow spans": lambda day: (day - day.min()).astype("duration[us][pyarrow]"),
+    "times of day": lambda day: day.dt.time,
+}
+
+
+@pytest.mark.parametrize("kind", TIMES)
+def test_dates_and_times_are_refused_whatever_holds_them(kind):
+    data = DATA.assign(day=TIMES[kind](DATA.day))
+    with pytest.raises(DataError, match="numbers or labels are needed"):
+        columns("day", data)
+    if "day" not in kind:
+        same("I((day - day.min()).dt.days)", "I((day - day.min()).dt.days)", data)
+
+
+def test_sparse_columns_are_what_they_hold():
+    data = DATA.assign(k=pd.arrays.SparseArray(DATA.k.to_numpy()))
+    same("k + I(k^2) + k:f", "k + I(k^2) + k:f", data)
+
+
+def test_decimals_that_are_meant_as_labels():
+    text = DATA.assign(z=DATA.z.map("{:.1f}".format))
+    with pytest.raises(DataError, match=r"one column; as a factor, C\(x\)"):
+        columns("z", text)
+    same("C(z)", "C(z)", text, text.astype({"z": "category"}))
+    few = DATA.assign(k=(DATA.k / 2).astype(str))
+    assert columns("k", few).names[1:] == ("k[T.1.0]", "k[T.1.5]", "k[T.2.0]")
+
+
+RESPONSES = [
+    ("factor(on)", r"`C\(on\)` is a factor"),
+    ("C(k)", "is a factor"),
+    ("f", "`f` has the type"),
+    ("`my x`", r"`my x` has the type .* \(decimal commas"),
+]
+
+
+@pytest.mark.parametrize(("response", "message"), RESPONSES)
+def test_responses_that_are_no_numbers(response, message):
+    data = DATA.assign(**{"my x": DATA.x.map("{:.1f}".format).str.replace(".", ",")})
+    with pytest.raises(DataError, match=message):
+        lmm.design(f"{response} ~ z + (1 | g)", data)
+
+
 @pytest.mark.parametrize(("term", "changed", "message"), OBJECTS)
 def test_hopeless_columns_are_named(term, changed, message):
     with pytest.raises(DataError, match=message):
@@ -292,6 +342,57 @@ def test_names_between_backticks(name):
     np.testing.assert_array_equal(quoted.terms[0].values, plain.terms[0].values)
     assert quoted.exog_names[1] == name
     assert quoted.terms[0].group == f"{name} g"
+
+
+# A column that is called like something else in the formula, and the same formula without it.
+ALIKE = [
+    ("`1`", "x", "1"),
+    ("Q('1')", "x", "1"),
+    ("`1` * f", "x * f", "1"),
+    ("`1`:f", "x:f", "1"),
+    ("log(z) + `log(z)`", "log(z) + x", "log(z)"),
+    ("z + log(z) + `log(z)`:z", "z + log(z) + x:z", "log(z)"),
+    ("I(z**2) + `I(z ** 2)`", "I(z**2) + x", "I(z ** 2)"),
+]
+
+
+@pytest.mark.parametrize(("rhs", "plain", "name"), ALIKE)
+def test_a_column_called_like_an_expression_is_a_term_of_its_own(rhs, plain, name):
+    data = DATA.rename(columns={"x": name})
+    same(rhs, plain, data)
+    quoted = lmm.design(f"y ~ z + ({rhs} | g)", data).terms[0]
+    np.testing.assert_array_equal(
+        quoted.values, lmm.design(f"y ~ z + ({plain} | g)", DATA).terms[0].values
+    )
+
+
+@pytest.mark.parametrize(
+    "rhs", ["µ", "I(µ * 2)", "log(µ) + µ", "exp(µ):f", "ifelse(µ > 2, µ, 0)", "offset(µ) + f"]
+)
+def test_names_are_the_characters_of_the_data(rhs):
+    """The micro sign is another letter than mu, which Python makes of it."""
+    data = DATA.assign(**{"\u00b5": DATA.z, "\u03bc": DATA.x})
+    got = lmm.design(f"y ~ {rhs} + (1 | g)", data)
+    want = lmm.design(f"y ~ {rhs.replace('µ', 'z')} + (1 | g)", DATA)
+    np.testing.assert_array_equal(got.exog, want.exog)
+    alone = lmm.design(f"y ~ {rhs} + (1 | g)", data.drop(columns="\u03bc"))
+    np.testing.assert_array_equal(alone.exog, want.exog)
+    assert (got.offset is None) == (want.offset is None)
+
+
+def test_a_power_of_terms_ends_where_nothing_is_added():
+    same("(x + z + f)^99", "(x + z + f)^3")
+    same("(x + z)**2", "x + z + x:z")
+
+
+def test_powers_and_orthogonal_polynomials_are_numbered_alike():
+    assert columns("poly(z, 2, raw=TRUE)").names[1:] == (
+        "poly(z, 2, raw=True)[1]", "poly(z, 2, raw=True)[2]",
+    )  # fmt: skip
+    same("poly(z, 2, raw=TRUE)", "z + I(z^2)")
+    assert columns("poly(z, 2)").names[1:] == ("poly(z, 2)[1]", "poly(z, 2)[2]")
+    with pytest.raises(DataError, match="from 1 on"):
+        columns("poly(z, 0)")
 
 
 TEXTS = ["(", ")a]", "it's", "a`b", "[x", "{", "50%", "a|b", "~", 'say "x"', "a + b", "#", "a:b"]

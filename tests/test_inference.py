@@ -672,3 +672,13 @@ def test_a_correlation_of_one_has_no_standard_error(seed):
         table = lmm.fit("y ~ x + (x | g)", data, runtime=runtime).tidy()
         row = table[table["term"].str.startswith("cor__")].iloc[0]
         assert abs(abs(row["estimate"]) - 1) < 1e-12 and np.isnan(row["std_error"])
+
+
+def test_a_row_on_a_variance_leaves_the_others_their_degrees_of_freedom():
+    res = lmm.fit("Reaction ~ Days + (1 | Subject)", lmm.load_dataset("sleepstudy"))
+    alone, together = res.t_test(np.eye(2)), res.t_test(np.eye(3))
+    np.testing.assert_array_equal(together.df_denom, [*alone.df_denom, np.inf])
+    assert_close(together.pvalue[:2], alone.pvalue, 1e-12)  # sums of rows of another length
+    assert_close(together.conf_int()[:2], alone.conf_int(), 1e-12)
+    last = res.t_test(np.eye(3)[2:])
+    assert last.distribution == "norm" and last.pvalue == together.pvalue[2:]

@@ -759,3 +759,11 @@ BAD_ROWS = [
 def test_bad_rows(options, message):
     with pytest.raises(lmm.DataError, match=message):
         lmm.fit(FORMULA, DATA, **options)
+
+
+def test_a_fit_is_a_start_and_its_params_are_none():
+    """Variances of the data would be read as relative to the residual variance."""
+    res = plain()
+    assert_close(fit(start_params=res, maxiter=0).llf, res.llf, 1e-10)
+    with pytest.raises(lmm.DataError, match="pass the fit, start_params=res"):
+        fit(start_params=res.params)

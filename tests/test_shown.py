@@ -338,9 +338,24 @@ def test_influence_shows_the_largest_first():
     assert rows == list(found.cooks_distance.sort_values(ascending=False).index)
     of_rows = lmm.influence(sleep(), "row")
     assert "Influence of 180 rows" in str(of_rows) and "The first 20 of 180 rows" in str(of_rows)
+    whole = (of_rows.to_latex().count(r" \\" + "\n"), of_rows.to_markdown().count("\n| "))
+    assert whole == (181 * of_rows.to_latex().count("toprule"), 181 + 1)
     frame = of_rows.to_frame()
     np.testing.assert_array_equal(frame["conditional_cooks"], of_rows.conditional_cooks)
     np.testing.assert_array_equal(frame["Days"], of_rows.dfbetas["Days"])
+
+
+def test_markdown_has_the_strings_of_the_page():
+    page = sleep().summary()
+    lines = page.to_markdown().splitlines()
+    assert lines[0] == f"**{page.title}**" and "*Fixed effects*" in lines
+    table = lines[lines.index("*Fixed effects*") + 2 :]
+    assert table[1].startswith("| :--- | ---: |")
+    cells = [cell.strip() for cell in table[3].strip("|").split(" | ")]
+    row = next(line for line in str(page).splitlines() if line.startswith(" Days "))
+    assert [cell.replace("\\", "") for cell in cells] == row.split()
+    assert r"(Days \| Subject)" in page.to_markdown()
+    assert sleep().to_markdown() == page.to_markdown() and sleep().to_html() == page.as_html()
 
 
 # ------------------------------------------------------------ long work
