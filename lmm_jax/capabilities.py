@@ -44,7 +44,7 @@ _DATA = (
 _NO_ROWS = {"without data": _DATA, "saved": _DATA}
 _CORE = (
     "{what} fits replicates in batches, for which the crossed factors of this model are too large: "
-    "draw responses by lmm.simulate and fit each of them by lmm.fit"
+    "lmm.fit_many(res.design, responses=lmm.simulate(res, n=..., seed=...)) fits drawn responses"
 )
 _ESTIMATED = (
     "{what} runs in JAX, and the log-likelihood of crossed factors fitted approximately is an "

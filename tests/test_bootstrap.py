@@ -425,6 +425,17 @@ def test_refuses_a_penalty():
         lmm.bootstrap(penalized, 10, seed=1)
 
 
+def test_large_crossed_models_are_fitted_one_after_another(monkeypatch):
+    """Maximal models of subjects and items, whose lanes would fill the memory: the same draws."""
+    res = FITS["crossed"]()
+    together = lmm.bootstrap(res, 6, seed=3).replicates
+    monkeypatch.setattr(sys.modules["lmm_jax.layouts.crossed.layout"], "_DEAR", 0)
+    alone = lmm.bootstrap(res, 6, seed=3).replicates
+    assert alone.converged.all()
+    for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True):
+        assert_close(a, b, 1e-7, scale=1.0)  # two ways to an optimum, which each squares once
+
+
 def test_refuses_large_crossed_factors(monkeypatch):
     monkeypatch.setattr(sys.modules["lmm_jax.layouts.crossed.layout"], "LARGE_CORE", 3)
     with pytest.raises(lmm.DataError, match=r"lmm\.simulate"):

@@ -27,6 +27,7 @@ import jax
 import numpy as np
 
 from ..layouts.contract import Layout
+from ..layouts.crossed.layout import CrossedLayout
 from ..layouts.residual.layout import ResidualLayout
 from ..layouts.residual.markov import MarkovLayout
 from ..layouts.residual.merged import merge_design
@@ -194,12 +195,16 @@ def _replicate(
     base, source = recipe(layout, theta, scale)
     width = batch_width(base, watched)
     merged = merge_design(jax.device_get(base)) if isinstance(base, ResidualLayout) else None
+    alone = isinstance(base, CrossedLayout) and base.is_dear()  # many lanes of it fill the memory
     with one_runtime(base, n, reml=reml):
         for first in range(0, n, width):
             count = min(width, n - first)
             if isinstance(base, ResidualLayout):
                 drawn = draw(stream, np.arange(first, first + count), source)
                 parts.append(fit_subjects(base, merged, drawn, theta, reml=reml))
+            elif alone:
+                drawn = draw(stream, np.arange(first, first + count), source)
+                parts.append(fit_each(base, drawn, theta, reml=reml))
             else:
                 drawn = draw(stream, np.arange(first, first + width), source)
                 parts.append(fit_lanes(base, drawn, theta, reml=reml))

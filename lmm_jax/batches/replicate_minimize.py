@@ -131,9 +131,10 @@ def fit_each(
     maxiter: int = 200,
     tol: float = DECREMENT_TOL,
 ) -> Solution:
-    """The same one after another in NumPy, for layouts whose groups merge with their response.
+    """The same one after another in NumPy.
 
-    Subjects of one pattern are few rows then, which saves more than lanes side by side would.
+    For layouts whose groups merge with their response (subjects of one pattern are few rows then,
+    which saves more than lanes side by side would), and for those that are large by themselves.
     """
     layout, responses = jax.device_get((layout, responses))
     inner, _ = off_boundary(np.asarray(start), layout.structures)

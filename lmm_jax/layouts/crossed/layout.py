@@ -54,8 +54,9 @@ _DEAR = 1 << 17
 # Products of pairs of entries, and numbers in the core, up to which many responses gain side by
 # side: 100 subjects by 50 items, 0.02 s in the place of 0.06, and 40 by 30 where rows differ.
 _FEW_SHARED, _FEW_OWN = 1 << 18, 1 << 15
-# Columns of a core whose cross-products are worth a spectral decomposition, which batches need.
-LARGE_CORE = 1024
+# Columns of a core whose cross-products are worth a spectral decomposition, which draws need: half
+# a minute of it.
+LARGE_CORE = 4096
 
 
 @public
@@ -71,7 +72,7 @@ class CrossedLayout(CrossedArrays):
     def _is_kind(self, kind: str) -> bool:
         """See :meth:`Layout._is_kind`."""
         if kind == "large core":
-            return self.is_dear() or int(np.prod(self.shape)) > LARGE_CORE
+            return int(np.prod(self.shape)) > LARGE_CORE
         return kind == "crossed" or CrossedArrays._is_kind(self, kind)
 
     @exact
