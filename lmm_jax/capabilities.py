@@ -359,7 +359,8 @@ def require(subject: Any, what: str) -> Any:
     """
     takes, refuses = TABLE[what]
     if getattr(subject, "_subject", None) != takes:
-        raise DataError(f"{what} needs {_NEEDED[takes]}, not a {type(subject).__name__}")
+        own = f": it has {what}(...) of its own" if hasattr(type(subject), what) else ""
+        raise DataError(f"{what} needs {_NEEDED[takes]}, not a {type(subject).__name__}{own}")
     for kind, reason in refuses.items():
         if subject._is_kind(kind):
             raise DataError(reason.format(what=what))

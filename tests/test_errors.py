@@ -432,3 +432,18 @@ def test_a_failed_prediction_should_leave_the_model_alone():
     with pytest.raises(DataError):
         result.predict({"x": ["a", "b"]})
     assert_close(result.predict(DATA[:4]), fitted().predict(DATA[:4]), RTOL, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("fixef", "here it is res.fe_params"),
+        ("remove_data", r"res.without_data\(\)"),
+        ("emmeans", r"here it is lmm.emmeans\(res"),
+        ("nonsense", "no attribute 'nonsense'$"),
+    ],
+)
+def test_names_of_other_packages_lead_to_ours(name, message):
+    res = lmm.fit("Reaction ~ Days + (1 | Subject)", lmm.load_dataset("sleepstudy"))
+    with pytest.raises(AttributeError, match=message):
+        getattr(res, name)

@@ -208,6 +208,8 @@ OBJECTS = [
     ("k", {"k": [True, "no"] * 60}, "`k` holds values of the types bool, str"),
     ("k", {"k": [(1, 2), (3, 4)] * 60}, "`k` holds values of the types tuple"),
     ("as.numeric(f)", {}, "as_numeric"),
+    ("log(f)", {}, r"`log\(f\)` computes with what is text"),
+    ("np.log('x')", {}, "computes with what is text"),
 ]
 
 
@@ -342,6 +344,19 @@ def test_names_between_backticks(name):
     np.testing.assert_array_equal(quoted.terms[0].values, plain.terms[0].values)
     assert quoted.exog_names[1] == name
     assert quoted.terms[0].group == f"{name} g"
+
+
+NO_NAMES = [
+    ("pd.cut(x, 3)", {}, "modules are no part of formulas"),
+    ("Q(x)", {}, "its argument is text"),
+    ("`é`", {"e\u0301": DATA.x}, "written in other characters"),
+]
+
+
+@pytest.mark.parametrize(("term", "added", "message"), NO_NAMES)
+def test_names_that_nobody_has_get_advice(term, added, message):
+    with pytest.raises(FormulaError, match=message):
+        lmm.design(f"y ~ {term} + (1 | g)", DATA.assign(**added))
 
 
 # A column that is called like something else in the formula, and the same formula without it.

@@ -838,3 +838,13 @@ def test_every_function_is_on_the_page():
     missing = [n for n in plots.__all__ if f"lmm.plots.{n}(" not in text and n != "overview"]
     assert not missing
     assert "res.plot()" in text
+
+
+def test_a_curve_that_the_data_do_not_determine_is_left_out():
+    """A level of one row has no slope of its own."""
+    data = lmm.load_dataset("sleepstudy").assign(f=np.tile(list("ab"), 90))
+    data.loc[5, "f"] = "c"
+    with pytest.warns(lmm.RankWarning):
+        res = lmm.fit("Reaction ~ f * Days + (1 | Subject)", data)
+    ax = lmm.plots.predictions(res, "Days", by="f")
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]

@@ -188,5 +188,6 @@ def joint_tests(
 
 
 def _basis(res: Any, df_method: str | None) -> Basis:
-    instance(res, "res", LMMResults, "a result of lmm.fit")
+    own = " (many responses have many.emmeans(...))" if hasattr(res, "emmeans") else ""
+    instance(res, "res", LMMResults, f"a result of lmm.fit{own}")
     return require(res, "emmeans").with_df(df_method).basis  # type: ignore[no-any-return]

@@ -7,7 +7,9 @@ import builtins
 import difflib
 import re
 from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
@@ -131,6 +133,13 @@ def _unknown(what: str, name: str, known: Sequence[str], text: str) -> FormulaEr
     near = difflib.get_close_matches(name.lower(), list(folded), 3)
     place = "the data has no" if what == "column" else "there is no"
     hint = f"; did you mean {', '.join(f'`{folded[k]}`' for k in near)}?" if near else ""
+    if what == "column" and name in ("pd", "pandas", "scipy", "math"):
+        hint = ": modules are no part of formulas, which have `cut`, `factor` and numpy's functions"
+    elif what == "column" and normalize("NFC", name) in map(partial(normalize, "NFC"), known):
+        hint = (
+            ": it has one that looks alike and is written in other characters (accents apart from "
+            "their letters): data.columns = data.columns.str.normalize('NFC')"
+        )
     if what == "column" and name in known:
         hint = ": the data has that name as a number, columns are named by strings"
     if what == "function":

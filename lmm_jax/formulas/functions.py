@@ -257,6 +257,7 @@ LIBRARY: dict[str, Any] = {
 
 # What R or another package calls something, and what to write here.
 INSTEAD = {
+    "Q": "its argument is text, `Q('a b')`, or write the name between backticks",
     "rcs": "natural splines are `ns(x, df)`",
     "s": "splines are `ns(x, df)`, `bs(x, df)` or `cr(x, df)`",
     "te": "splines are `ns(x, df)`, `bs(x, df)` or `cr(x, df)`",

@@ -250,6 +250,10 @@ def quietly(run: Callable[[], Any]) -> Any:
         cause = error.__cause__
         if isinstance(cause, DataError | FormulaError):
             raise cause from None
+        if isinstance(cause, TypeError) and "ufunc" in str(cause):
+            where = re.search(r"factor `(.*)`", str(error))
+            name = f"`{where[1]}`" if where is not None else "a term"
+            raise DataError(f"{name} computes with what is text: numbers are needed") from error
         raise DataError(str(error)) from error
 
 

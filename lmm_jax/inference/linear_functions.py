@@ -65,8 +65,7 @@ def linear_functions(
     scale : float
         Residual variance.
     """
-    size = np.maximum(np.abs(L).max(axis=1, initial=0.0), 1.0)
-    known = np.abs(gap).max(axis=1, initial=0.0) <= ESTIMABLE * size
+    known = is_estimable(L, gap)
     rows = np.where(known[:, None], L, 0.0)
     cov_beta = scale * tests.cov_beta
     variance = np.maximum(np.sum((rows @ cov_beta) * rows, axis=1), 0.0)
@@ -174,6 +173,13 @@ def _family(
         R = np.linalg.qr(at.L[rows], mode="r")
         rank = int(np.linalg.matrix_rank(R, tol=1e-8 * max(np.abs(R).max(initial=0.0), 1e-300)))
     return Family(contrasts=len(rows), means=means, rank=rank, pairwise=pairwise)
+
+
+def is_estimable(L: np.ndarray, gap: np.ndarray) -> np.ndarray:
+    """Which rows the data determine, (r,) of bool."""
+    size = np.maximum(np.abs(L).max(axis=1, initial=0.0), 1.0)
+    known: np.ndarray = np.abs(gap).max(axis=1, initial=0.0) <= ESTIMABLE * size
+    return known
 
 
 def estimable_rows(L: np.ndarray, gap: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import pandas as pd
 
 from ..capabilities import require
 from ..designs.variables import Variables, column_of
-from ..errors import DataError
+from ..errors import DataError, RankWarning
 from ..inputs.arguments import choice, flag, hinted, mapping, probability, shown
 from ..inputs.names import unquoted
 from . import canvas
@@ -47,8 +48,12 @@ def curves_of(
     )
     data, more = _rows(res, known, grid, x, by if own else None, held)
     level = probability(level, "level")
-    mean = res.predict(data, interval="confidence", level=level, **more).to_numpy()
-    new = res.predict(data, interval="prediction", level=level, **more).to_numpy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RankWarning)  # such rows are left out
+        mean = res.predict(data, interval="confidence", level=level, **more).to_numpy()
+        new = res.predict(data, interval="prediction", level=level, **more).to_numpy()
+    there = res.basis.estimable(data)[:, None]
+    mean, new = np.where(there, mean, np.nan), np.where(there, new, np.nan)
     names = ["fit", "std_error", "low", "high"]
     table = pd.concat([grid, pd.DataFrame(mean, columns=names)], axis=1).drop(columns="std_error")
     table[["new_low", "new_high"]] = new[:, 2:]
@@ -185,6 +190,8 @@ def predictions(
         look = canvas.series(i)
         of = found.lines["by"].isna() if value is None else found.lines["by"] == value
         line, colour = found.lines[of], look["color"]
+        if line["fit"].isna().all():
+            continue  # the data do not determine it
         if len(found.residuals):
             own = found.residuals
             rows = own if value is None else own[own["by"] == value]

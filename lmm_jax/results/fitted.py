@@ -22,6 +22,12 @@ from . import tidy as tables
 from .resampling import resample
 from .summary import summarize, warnings_of
 
+# Of intervals beside those of a residual covariance.
+_OF_RESIDUALS = (
+    "sigma is the standard deviation of the reference of the residual covariance; "
+    "residual_intervals() has its other parameters"
+)
+
 METHODS = ("wald", "profile", "bootstrap")
 
 
@@ -110,6 +116,8 @@ class FittedModel(Shown, FitRecord):
             fit = self.with_df(df_method)
             limits_of = intervals.wald_intervals(fit, level, scale, parm)
             notes = (f"Degrees of freedom: {fit.df_method}", *warnings_of(fit))
+            if self.residual is not None:
+                notes += ("residual_intervals() has the parameters of the residual covariance",)
             return table(limits_of, f"Wald intervals of level {level:g}", notes)
         if df_method is not None:
             raise DataError(f"df_method belongs to method='wald', not to {method!r}: leave it out")
@@ -118,7 +126,8 @@ class FittedModel(Shown, FitRecord):
             found = profile_limits(self, level, scale, parm, reml, progress)
             limits = {"lower": found.lower, "upper": found.upper}
             found_limits = pd.DataFrame(limits, index=list(found.names))
-            return table(found_limits, f"Profile intervals of level {level:g}")
+            notes = () if self.residual is None else (_OF_RESIDUALS,)
+            return table(found_limits, f"Profile intervals of level {level:g}", notes)
         if seed is None:
             raise DataError("method='bootstrap' draws: pass seed= (a whole number)")
         limits_of = _bootstrapped(self, level, scale, parm, n_boot, seed, progress)

@@ -29,6 +29,19 @@ __all__ = ["LMMResults", "TermLabel"]
 _SMALL = 1 << 20
 
 
+# What R and statsmodels call something of a fit, and what it is here.
+_ELSEWHERE = {
+    "fixef": "fe_params", "ranef": "random_effects", "vcov": "cov_params()", "VarCorr": "varcorr",
+    "confint": "conf_int()", "logLik": "llf", "AIC": "aic", "BIC": "bic", "fitted": "fittedvalues",
+    "residuals": "resid()", "df_residual": "df_resid", "model": "design", "k_fe": "len(fe_params)",
+    "remove_data": "without_data()", "params_object": "fe_params, cov_re_unscaled and vcomp",
+    "emmeans": "lmm.emmeans(res, ...)", "ranova": "lmm.ranova(res)", "drop1": "lmm.drop1(res)",
+    "bootstrap": "lmm.bootstrap(res, ...)", "simulate": "lmm.simulate(res, ...)",
+    "profile": "lmm.profile(res)", "influence": "lmm.influence(res)", "r2": "lmm.r2(res)",
+    "icc": "lmm.icc(res)", "refit": "lmm.fit(res.formula, data)", "update": "lmm.fit(...)",
+}  # fmt: skip
+
+
 @inside("estimates", "kept", "residual", "df_methods")
 @public
 @hinted
@@ -237,6 +250,11 @@ class LMMResults(Saved, PredictedModel):
         from ..neighbours.regression_tables import SummaryColModel
 
         return SummaryColModel(self)
+
+    def __getattr__(self, name: str) -> Any:
+        own = _ELSEWHERE.get(name)
+        what = "" if own is None else f": here it is {'' if '(res' in own else 'res.'}{own}"
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{what}")
 
     def without_data(self) -> LMMResults:
         """The parameters and their tests alone: the same result without a trace of its data.

@@ -17,7 +17,7 @@ from ..formulas import matrices as mat
 from ..formulas.expressions import masked
 from ..inference.df import DfMethod
 from ..inference.grid import Grid, average, grid_values, make_grid
-from ..inference.linear_functions import linear_functions
+from ..inference.linear_functions import is_estimable, linear_functions
 from ..inference.transformations import is_name, transformation_of
 from ..inputs.arguments import choice, items, mapping, numbers, probability, shown
 from ..inputs.names import unquoted
@@ -43,6 +43,11 @@ class Basis:
     scale: float
     df_method: str
     output: str = "pandas"  # kind of frame of the data
+
+    def estimable(self, frame: pd.DataFrame) -> np.ndarray:
+        """Which rows of a frame have a mean that the data determine, (r,) of bool."""
+        matrix = mat.replay(self.source.spec, frame, context=self.source.context)
+        return is_estimable(*_parted(matrix, self))
 
 
 class Asked(NamedTuple):
@@ -235,11 +240,15 @@ def _rows(
     if slope is not None:
         ahead, further = _replayed(fit, known, grid, slope)
         matrix, offset = (ahead - matrix) / slope[1], (further - offset) / slope[1]
-    source = fit.source
-    kept = list(source.kept)
+    return *_parted(matrix, fit), offset
+
+
+def _parted(matrix: np.ndarray, fit: Basis) -> tuple[np.ndarray, np.ndarray]:
+    """The columns that were kept, and what the others miss of estimable functions."""
+    kept = list(fit.source.kept)
     dropped = [j for j in range(matrix.shape[1]) if j not in set(kept)]
     L = matrix[:, kept]
-    return L, matrix[:, dropped] - L @ fit.reference.aliases, offset
+    return L, matrix[:, dropped] - L @ fit.reference.aliases
 
 
 def _replayed(

@@ -56,7 +56,9 @@ class R2Results(Shown):
     def _page(self) -> Summary:
         tables = [table(self.table, "Model")]
         tables += [table(self.per_term, "Semi-partial, by term")] if len(self.per_term) else []
-        notes = (f"Limits of level {self.level:g}",)
+        notes: tuple[str, ...] = (f"Limits of level {self.level:g}",)
+        if len(self.per_term):
+            notes += ("Semi-partial R2 depend on the contrasts where terms interact",)
         return Summary(title="R2: explained variance", tables=tuple(tables), notes=notes)
 
 
