@@ -572,3 +572,18 @@ def test_criteria_of_other_likelihoods_are_refused():
         lmm.anova(by_reml, without, refit=False, test=False)
     with pytest.raises(DataError, match="another by ML"):
         lmm.anova(by_reml, lmm.fit(INTERCEPTS, SLEEP, reml=False), refit=False, test=False)
+
+
+def test_models_by_names_of_the_caller():
+    data = lmm.load_dataset("sleepstudy")
+    large = lmm.fit("Reaction ~ Days + (Days | Subject)", data)
+    small = lmm.fit("Reaction ~ Days + (1 | Subject)", data)
+    found = lmm.anova(large, small, names=["slopes", "intercepts"])
+    assert list(found.index) == ["intercepts", "slopes"]
+    assert found.notes[0] == "intercepts: Reaction ~ Days + (1 | Subject)"
+    plain = lmm.anova(small, large)
+    np.testing.assert_array_equal(found.to_numpy(), plain.to_numpy())
+    with pytest.raises(lmm.DataError, match="names"):
+        lmm.anova(large, small, names=["one"])
+    with pytest.raises(lmm.DataError, match="names belong to comparisons"):
+        lmm.anova(large, names=["one"])

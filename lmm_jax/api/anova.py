@@ -22,12 +22,13 @@ from ..errors import ConvergenceWarning, DataError, warn_user
 from ..inference.boundary import boundary_p_value, chi2_tail, likelihood_ratio
 from ..inference.null_information import boundary_p_value_of
 from ..inputs.arguments import flag, generator, hinted, instance, whole_number
+from ..inputs.arguments import names as read_names
 from ..inputs.arguments import seed as read_seed
 from ..inputs.names import unique
 from ..numerics.memory import check_room
 from ..results.anova import hypothesis_table
 from ..results.lmm import LMMResults
-from ..tables.page import table
+from ..tables.page import Table, table
 from .fit import fit
 from .fit_many import fit_many
 from .simulate import draws_in_chunks
@@ -50,6 +51,7 @@ def anova(
     refit: bool = True,
     bootstrap: int | None = None,
     seed: int | None = None,
+    names: Sequence[str] | None = None,
     test: bool = True,
 ) -> pd.DataFrame:
     """Analysis of variance of one fit; likelihood ratio or F tests of several.
@@ -76,6 +78,9 @@ def anova(
         It is exact for variances too, whose ratios have no chi-square distribution.
     seed : int, optional
         Of the bootstrap.
+    names : sequence of str, optional
+        Of several: what they are called, in the order in which they are given, in place of their
+        formulas, which stand below the table then.
     test : bool
         Of several: ``test=False`` gives their log-likelihoods and information criteria alone,
         whether or not one is a special case of another, as nlme's.
@@ -126,6 +131,8 @@ def anova(
     if not others:
         if bootstrap is not None or seed is not None or not refit:
             raise DataError("refit, bootstrap and seed belong to comparisons of several fits")
+        if names is not None:
+            raise DataError("names belong to comparisons of several fits")
         if not flag(test, "test"):
             raise DataError("test belongs to comparisons of several fits")
         return res.anova(type, df_method=df_method, marginal=marginal)
@@ -136,9 +143,25 @@ def anova(
     for i, one in enumerate(fits):
         instance(one, f"the model {i + 1}", LMMResults, "a result of lmm.fit")
         require(one, "comparisons of models")
+    order = sorted(range(len(fits)), key=lambda i: fits[i].n_params)
+    called = None if names is None else read_names(names, "names", len(fits))
+    found = _compared([fits[i] for i in order], df_method, refit, bootstrap, seed, test)
+    return found if called is None else _called(found, [called[i] for i in order])
+
+
+def _called(found: Table, names: Sequence[str]) -> Table:
+    """A comparison whose models have names of the caller's, and their formulas below."""
+    legend = [f"{name}: {formula}" for name, formula in zip(names, found.index, strict=True)]
+    own = found.set_axis(pd.Index(names, name="model"))
+    return table(own, found.title, [*legend, *found.notes])
+
+
+def _compared(
+    fits: list[LMMResults], df_method: str | None, refit: Any, bootstrap: Any, seed: Any, test: Any
+) -> Table:
+    """A row a fit, the one with fewest parameters first."""
     refit = flag(refit, "refit")
     n = None if bootstrap is None else whole_number(bootstrap, "bootstrap", least=1)
-    fits.sort(key=lambda one: one.n_params)
     if not flag(test, "test"):
         if n is not None or seed is not None or df_method is not None:
             raise DataError("test=False: bootstrap, seed and df_method belong to tests")
@@ -162,7 +185,7 @@ def anova(
     return table(found_table, "Likelihood ratio tests")
 
 
-def _untested(fits: list[LMMResults], *, refit: bool) -> pd.DataFrame:
+def _untested(fits: list[LMMResults], *, refit: bool) -> Table:
     """A row a fit, of the same rows."""
     pairs = [_designs(small, large) for small, large in pairwise(fits)]
     if refit:
@@ -216,7 +239,7 @@ def by_ml(res: LMMResults) -> LMMResults:
 
 def _restrictions_table(
     fits: Sequence[LMMResults], steps: Sequence[Difference], df_method: str
-) -> pd.DataFrame:
+) -> Table:
     """A row a fit, with the F test of what the one before leaves out of it."""
     labels = unique(_name(one) for one in fits)
     rows = []
