@@ -848,3 +848,16 @@ def test_a_curve_that_the_data_do_not_determine_is_left_out():
         res = lmm.fit("Reaction ~ f * Days + (1 | Subject)", data)
     ax = lmm.plots.predictions(res, "Days", by="f")
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+
+
+def test_labels_with_dollars_are_no_mathematics():
+    data = lmm.load_dataset("sleepstudy")
+    data["income"] = np.where(np.arange(180) % 2, "$0-$25", "$25-$50")
+    res = lmm.fit("Reaction ~ income * Days + (1 | Subject)", data)
+    axes = [
+        lmm.plots.predictions(res, "Days", by="income"),
+        lmm.plots.interaction(lmm.emmeans(res, "income")),
+    ]
+    for ax in axes:
+        shown = [text for text in ax.findobj(matplotlib.text.Text) if "$" in text.get_text()]
+        assert shown and not any(text.get_parse_math() for text in shown)

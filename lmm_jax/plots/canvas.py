@@ -7,13 +7,15 @@ in grey.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..errors import DataError
 
+F = TypeVar("F", bound=Callable[..., Any])
 # Lines that are compared with, what is looked at first, what is put beside it, intervals, bands.
 INK, ACCENT, SECOND, SOFT, FAINT = "#404040", "#0b3c6f", "#c4622d", "#8fb3d1", "#d5dfe8"
 _COLOURS = ("#0b3c6f", "#b04a1a", "#4fa3a5", "#e0b04c", "#7a5195", "#8c8c8c")
@@ -47,6 +49,22 @@ def axes(ax: Any, size: tuple[float, float] = (6.4, 4.4)) -> Any:
     if not hasattr(ax, "get_xlim"):
         raise DataError(f"ax is a {type(ax).__name__}: one Axes of matplotlib is needed")
     return ax
+
+
+def literal(plot: F) -> F:
+    """A plot whose texts are the labels of the data as they are: no ``$`` begins mathematics."""
+
+    @wraps(plot)
+    def call(*args: Any, **options: Any) -> Any:
+        drawn = plot(*args, **options)
+        from matplotlib.text import Text  # what draws has imported it, or said that it cannot
+
+        for ax in np.ravel(drawn):
+            for text in ax.findobj(Text):
+                text.set_parse_math(False)
+        return drawn
+
+    return call  # type: ignore[return-value]
 
 
 def panels(

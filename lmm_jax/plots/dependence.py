@@ -62,6 +62,7 @@ def autocorrelations(
 
 
 @hinted
+@canvas.literal
 def autocorrelation(
     res: Any,
     *,
@@ -159,6 +160,7 @@ def semivariances(values: np.ndarray, codes: np.ndarray, when: np.ndarray) -> pd
 
 
 @hinted
+@canvas.literal
 def variogram(
     res: Any,
     time: Any = None,

@@ -18,6 +18,7 @@ _KINDS = {
 
 
 @hinted
+@canvas.literal
 def influence(
     influence: Any, *, kind: str = "cooks_distance", label: int = 5, ax: Any = None
 ) -> Any:

@@ -41,6 +41,7 @@ def effects_of(res: Any, term: str | None, coefficient: str | None, level: float
 
 
 @hinted
+@canvas.literal
 def caterpillar(
     res: Any,
     term: str | None = None,
@@ -141,6 +142,7 @@ def _least_squares(Z: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 @hinted
+@canvas.literal
 def shrinkage(
     res: Any,
     term: str | None = None,
@@ -252,6 +254,7 @@ def fits_of(res: Any, x: Any, factor: str | None, levels: Any) -> tuple[LevelFit
 
 
 @hinted
+@canvas.literal
 def fits(
     res: Any,
     x: Any = None,

@@ -30,6 +30,7 @@ def tests_of(many: Any, term: str | None) -> pd.DataFrame:
 
 
 @hinted
+@canvas.literal
 def volcano(
     many: Any, term: str | None = None, *, fdr: float = 0.05, label: int = 5, ax: Any = None
 ) -> Any:
@@ -85,6 +86,7 @@ def volcano(
 
 
 @hinted
+@canvas.literal
 def pvalue_histogram(many: Any, term: str | None = None, *, bins: int = 20, ax: Any = None) -> Any:
     """Histogram of the p values of many responses; the line is where none has an effect.
 

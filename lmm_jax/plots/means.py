@@ -75,6 +75,7 @@ def traces_of(means: Any, x: str | None, level: float | None, scale: str) -> Tra
 
 
 @hinted
+@canvas.literal
 def interaction(
     means: Any,
     x: str | None = None,
@@ -160,6 +161,7 @@ def compared(means: Any, alpha: float, adjust: str | None) -> Compared:
 
 
 @hinted
+@canvas.literal
 def comparisons(
     means: Any, *, alpha: float = 0.05, adjust: str | None = None, ax: Any = None
 ) -> Any:
@@ -261,6 +263,7 @@ def _apart(place: np.ndarray, ends: np.ndarray) -> np.ndarray:
 
 
 @hinted
+@canvas.literal
 def pwpp(means: Any, *, adjust: str | None = None, alpha: float = 0.05, ax: Any = None) -> Any:
     """P values of all pairs of means: a segment joins two means at the p value of their difference.
 

@@ -16,6 +16,7 @@ _FEW_LEVELS = 30
 
 
 @hinted
+@canvas.literal
 def overview(res: Any, *, ax: Any = None) -> Any:
     """Four plots to check a model: ``res.plot()``.
 

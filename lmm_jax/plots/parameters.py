@@ -50,6 +50,7 @@ def zeta_curves(profile: Any, levels: Any) -> tuple[ZetaCurve, ...]:
 
 
 @hinted
+@canvas.literal
 def profile(profile: Any, *, absolute: bool = False, levels: Any = _LEVELS, ax: Any = None) -> Any:
     """Zeta, the signed root of the rise of the deviance, along every profiled parameter.
 
@@ -137,6 +138,7 @@ def _range(name: str) -> tuple[float, float]:
 
 
 @hinted
+@canvas.literal
 def bootstrap(
     boot: Any,
     names: Any = None,
@@ -229,6 +231,7 @@ def _residual_deviations(res: Any, level: float) -> pd.DataFrame:
 
 
 @hinted
+@canvas.literal
 def variance_components(
     res: Any,
     *,

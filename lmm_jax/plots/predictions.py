@@ -134,6 +134,7 @@ def _partial(
 
 
 @hinted
+@canvas.literal
 def predictions(
     res: Any,
     x: str,
@@ -208,7 +209,7 @@ def predictions(
             line["x"], line["fit"], color=colour, linestyle=look["linestyle"], linewidth=2,
             label=label,
         )  # fmt: skip
-    ax.set(xlabel=x, ylabel=res.endog_name)
+    ax.set(xlabel=x, ylabel=unquoted(res.endog_name))
     if by is not None:
         canvas.legend(ax, by)
     return ax

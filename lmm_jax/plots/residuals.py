@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..inputs.arguments import flag, hinted, probability
+from ..inputs.names import unquoted
 from . import canvas
 from .levels import effects_of
 from .smooth import lowess, normal_quantiles
@@ -15,6 +16,7 @@ from .sources import LevelRows, factor_of, fitted, level_name, residuals_of, row
 
 
 @hinted
+@canvas.literal
 def residuals_fitted(
     res: Any, *, kind: str | None = None, smoother: bool = True, ax: Any = None
 ) -> Any:
@@ -45,11 +47,12 @@ def residuals_fitted(
     ax = canvas.axes(ax)
     _cloud(ax, res.fittedvalues.to_numpy(), found.values, smoother)
     canvas.reference(ax, y=0.0)
-    ax.set(xlabel=f"Fitted {res.endog_name}", ylabel=found.title)
+    ax.set(xlabel=f"Fitted {unquoted(res.endog_name)}", ylabel=found.title)
     return ax
 
 
 @hinted
+@canvas.literal
 def scale_location(
     res: Any, *, kind: str | None = None, smoother: bool = True, ax: Any = None
 ) -> Any:
@@ -78,7 +81,7 @@ def scale_location(
     ax = canvas.axes(ax)
     _cloud(ax, res.fittedvalues.to_numpy(), np.sqrt(np.abs(found.values)), smoother)
     ax.set_ylim(bottom=0.0)
-    ax.set(xlabel=f"Fitted {res.endog_name}", ylabel=f"Root of |{found.label}|")
+    ax.set(xlabel=f"Fitted {unquoted(res.endog_name)}", ylabel=f"Root of |{found.label}|")
     return ax
 
 
@@ -89,6 +92,7 @@ def _cloud(ax: Any, x: np.ndarray, y: np.ndarray, smoother: bool) -> None:
 
 
 @hinted
+@canvas.literal
 def residuals_by_group(
     res: Any, factor: str | None = None, *, kind: str | None = None, ax: Any = None
 ) -> Any:
@@ -152,6 +156,7 @@ def boxes_of(values: np.ndarray, at: LevelRows) -> pd.DataFrame:
 
 
 @hinted
+@canvas.literal
 def qq_residuals(res: Any, *, kind: str | None = None, level: float = 0.95, ax: Any = None) -> Any:
     """Normal quantile plot of the residuals.
 
@@ -185,6 +190,7 @@ def qq_residuals(res: Any, *, kind: str | None = None, level: float = 0.95, ax: 
 
 
 @hinted
+@canvas.literal
 def qq_random_effects(
     res: Any,
     term: str | None = None,
