@@ -664,3 +664,15 @@ def test_what_is_averaged_is_told():
     assert note not in lmm.emmeans(alone, "Nf").summary().notes
     robust = lmm.emmeans(alone.robust("CR2"), "Nf").summary().notes
     assert "Standard errors of the fixed effects: CR2, 6 clusters (Block)." in robust
+
+
+@pytest.mark.parametrize("name", ["50% dose", "it's", ".", " ", "log(x)", "1"])
+def test_columns_of_any_name_are_averaged_and_kept(name, tmp_path):
+    data = oats_data().assign(x=np.arange(72) % 7)
+    plain = lmm.fit("yld ~ Nf + x + (1 | Block)", data)
+    res = lmm.fit(f"yld ~ Nf + `{name}` + (1 | Block)", data.rename(columns={"x": name}))
+    means = lmm.emmeans(plain, "Nf").to_frame()["estimate"]
+    assert_close(lmm.emmeans(res, "Nf").to_frame()["estimate"], means, 1e-12)
+    res.save(tmp_path / "fit.lmm")
+    again = lmm.emmeans(lmm.load(tmp_path / "fit.lmm"), "Nf").to_frame()["estimate"]
+    assert_close(again, means, 1e-12)

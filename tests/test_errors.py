@@ -447,3 +447,16 @@ def test_names_of_other_packages_lead_to_ours(name, message):
     res = lmm.fit("Reaction ~ Days + (1 | Subject)", lmm.load_dataset("sleepstudy"))
     with pytest.raises(AttributeError, match=message):
         getattr(res, name)
+
+
+def test_an_error_of_a_property_is_its_own():
+    res = lmm.fit("Reaction ~ Days + (1 | Subject)", lmm.load_dataset("sleepstudy"))
+
+    class Broken(type(res)):
+        @property
+        def aic(self):
+            raise AttributeError("inside")
+
+    broken = object.__new__(Broken)
+    with pytest.raises(AttributeError, match="inside"):
+        _ = broken.aic

@@ -395,6 +395,15 @@ def test_names_are_the_characters_of_the_data(rhs):
     assert (got.offset is None) == (want.offset is None)
 
 
+@pytest.mark.parametrize("key", ["\u00b5k", "\u03bck"])
+def test_names_of_the_context_are_found_as_python_writes_them(key):
+    """Python keeps a variable with a micro sign under the Greek letter."""
+    value = columns("I(x * \u00b5k)", DATA, {key: 3.0}).values
+    np.testing.assert_array_equal(value, columns("I(x * 3.0)").values)
+    called = columns("\u00b5k(z)", DATA, {key: np.sin}).values
+    np.testing.assert_array_equal(called, columns("np.sin(z)").values)
+
+
 def test_a_power_of_terms_ends_where_nothing_is_added():
     same("(x + z + f)^99", "(x + z + f)^3")
     same("(x + z)**2", "x + z + x:z")

@@ -15,6 +15,7 @@ from ..formulas import matrices as mat
 from ..formulas.right_side import variables
 from ..reprs import brief
 from .design import Design, FixedSource
+from .schema import factor_columns
 
 # A covariate of so few values keeps them all in a reference grid (emmeans' rule).
 _KEPT = 2
@@ -116,8 +117,9 @@ def variables_of(source: FixedSource, rows: pd.DataFrame) -> Variables:
 
 
 def _names(source: FixedSource) -> set[str]:
-    texts = [f.expr for term in source.spec.formula for f in term.factors]
-    return {name for text in [*texts, *source.offsets] for name in (text, *variables(text))}
+    factors = [factor for term in source.spec.formula for factor in term.factors]
+    names = {name for factor in factors for name in factor_columns(factor)}
+    return names | {name for text in source.offsets for name in variables(text)}
 
 
 def _covariate(values: np.ndarray) -> tuple[Covariate, np.ndarray | None]:

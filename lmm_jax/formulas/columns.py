@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -65,8 +66,9 @@ def _of_objects(values: pd.Series[Any], name: str) -> pd.Series[Any]:
     if kind == "boolean" and not values.isna().any():
         return values.astype(bool)
     if kind in _TIMES:
-        times: pd.Series[Any] = _TIMES[kind](values)
-        return times
+        with suppress(ValueError, TypeError, OverflowError):  # several time zones, the year 1
+            times: pd.Series[Any] = _TIMES[kind](values)
+            return times
     if kind.startswith("mixed"):
         kinds = list(dict.fromkeys(type(v).__name__ for v in values.dropna()))
         raise DataError(

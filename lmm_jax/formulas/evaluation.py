@@ -44,20 +44,30 @@ class Scope(NamedTuple):
 
     def value(self, name: str) -> Any:
         """A value by its name."""
-        for layer in (self.columns, self.context, CONSTANTS):
-            if name in layer:
-                return layer[name]
+        own = spelled(name, self.context)
+        for layer, key in ((self.columns, name), (self.context, own), (CONSTANTS, name)):
+            if key in layer:
+                return layer[key]
         return self.function(name)
 
     def function(self, name: str) -> Any:
         """A function by its name."""
-        return self.context[name] if name in self.context else LIBRARY[name]
+        own = spelled(name, self.context)
+        return self.context[own] if own in self.context else LIBRARY[name]
 
     def at(self, node: ast.expr) -> Any:
         """The object that a function's name or a dotted name of the caller's means."""
         if isinstance(node, ast.Attribute):
             return getattr(self.at(node.value), node.attr)
         return self.function(node.id) if isinstance(node, ast.Name) else None
+
+
+def spelled(name: str, context: Mapping[str, Any]) -> str:
+    """The key of a context that a name means: Python writes names in characters of its own."""
+    if name in context or name.isascii():
+        return name
+    wanted = normalize("NFKC", name)
+    return next((key for key in context if normalize("NFKC", key) == wanted), name)
 
 
 def resolve(
@@ -72,10 +82,11 @@ def resolve(
     functions = list(dict.fromkeys(f for e in found if e is not None for f in e.functions))
     for name in values:
         constant = name in CONSTANTS and (name, False) not in codes
-        if name not in data.columns and name not in context and not constant:
+        found_elsewhere = spelled(name, context) in context or constant
+        if name not in data.columns and not found_elsewhere:
             raise _unknown("column", name, [str(column) for column in data.columns], text)
     for name in functions:
-        if name not in context and name not in LIBRARY:
+        if spelled(name, context) not in context and name not in LIBRARY:
             raise _unknown("function", name, sorted(LIBRARY.keys() - NAMESPACES), text)
     columns = [name for name in values if name in data.columns]
     for name in columns:

@@ -149,7 +149,7 @@ def _check_size(factor: Any, rows: int, category: bool) -> None:
     need = f"`{factor.expr}` has {len(levels):,} levels in {rows:,} rows"
     asked = category or factor.expr.startswith("C(")
     numbers, comma = _are_numbers(levels, many=2 * len(levels) > rows, measured=not asked)
-    how = "pd.read_csv(…, decimal=',')" if comma else "pd.to_numeric(…)"
+    how = "pd.read_csv(…, decimal=',') or thousands=','" if comma else "pd.to_numeric(…)"
     hint = f"; as numbers, {how}, it is one column" if numbers else ""
     if _gib(len(levels), rows) > _gib():
         raise DataError(
@@ -238,6 +238,13 @@ def _listed(levels: pd.Index[Any]) -> str:
     return ", ".join(map(shown, levels[:8])) + (", ..." if len(levels) > 8 else "")
 
 
+def _is_of_text(error: Any) -> bool:
+    """Whether NumPy or pandas say that they cannot compute with text."""
+    text = str(error)
+    told = "ufunc" in text or "string" in text or "'str'" in text
+    return isinstance(error, TypeError) and told
+
+
 def quietly(run: Callable[[], Any]) -> Any:
     """Call into formulaic: numeric warnings off (results are checked), failures as `DataError`."""
     failures = (ArithmeticError, AttributeError, LookupError, NameError, TypeError, ValueError)
@@ -250,7 +257,7 @@ def quietly(run: Callable[[], Any]) -> Any:
         cause = error.__cause__
         if isinstance(cause, DataError | FormulaError):
             raise cause from None
-        if isinstance(cause, TypeError) and "ufunc" in str(cause):
+        if any(_is_of_text(one) for one in (cause, error)):
             where = re.search(r"factor `(.*)`", str(error))
             name = f"`{where[1]}`" if where is not None else "a term"
             raise DataError(f"{name} computes with what is text: numbers are needed") from error

@@ -252,6 +252,8 @@ class LMMResults(Saved, PredictedModel):
         return SummaryColModel(self)
 
     def __getattr__(self, name: str) -> Any:
+        if hasattr(type(self), name):  # a property whose own error this would hide
+            return object.__getattribute__(self, name)
         own = _ELSEWHERE.get(name)
         what = "" if own is None else f": here it is {'' if '(res' in own else 'res.'}{own}"
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{what}")

@@ -30,6 +30,8 @@ def shown_table(means: Any, infer: bool | None, **how: Any) -> Summary:
         kinds["estimate"] = "number"
     if is_contrast and means.ratios and how["type"] == "response":
         headings["estimate"] = "ratio"
+    elif not is_contrast and means.transformation is not None and how["type"] == "response":
+        headings["estimate"] = "response"
     made = table(shown, "", headings=headings, kinds=kinds)
     notes = _notes(means, limits=limits, tests=tests, **how)
     if unknown.any():
