@@ -13,6 +13,7 @@ from helpers import Term, assert_close, dense_deviance
 from scipy.optimize import minimize, minimize_scalar
 
 import lmm_jax as lmm
+from lmm_jax.inference.boundary import cone_p_value
 
 EXACT = 1e-10  # against a closed form (ordinary least squares)
 MAXIMUM_RTOL = 1e-9  # of the log-likelihood, against another optimizer's maximum
@@ -323,3 +324,15 @@ def test_what_has_no_standard_error_has_no_covariance():
     matrix = result.cov_params()
     np.testing.assert_array_equal(np.sqrt(np.diag(matrix)), result.bse)
     assert np.isnan(matrix.iloc[1]).all() and np.isnan(matrix.iloc[:, 1]).all()
+
+
+@pytest.mark.parametrize("unit", [0.1, 100.0, 1e4, 1e-4])
+def test_p_values_do_not_depend_on_the_units_of_covariates(unit):
+    rng = np.random.default_rng(4)
+    A = rng.normal(size=(40, 9))
+    information = A.T @ A  # three free covariances, then the lower triangle of a 3 x 3
+    c = np.array([1.0, unit, unit**2])
+    rows, columns = np.tril_indices(3)
+    change = np.append(c, c[rows] * c[columns])
+    plain = cone_p_value(3.0, information, 3)
+    assert cone_p_value(3.0, information * np.outer(change, change), 3) == pytest.approx(plain)

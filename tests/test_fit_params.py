@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 import samples
 from helpers import assert_close
@@ -404,3 +405,16 @@ def test_a_variance_of_zero_excuses_no_other_term(x64):
         assert not out.converged
         zeros += bool(out.params.cov_re[-1, -1] == 0)
     assert zeros > 0
+
+
+def test_calendar_years_have_full_rank_in_single_precision():
+    rng = np.random.default_rng(0)
+    g, one = rng.integers(0, 40, 400), np.ones(400)
+    year = 2010 + np.round(2 * rng.normal(size=400))
+    X = np.column_stack([one, year, rng.normal(size=400)])
+    y = 0.1 * (X[:, 1] - 2010) + rng.normal(size=40)[g] + rng.normal(size=400)
+    rows = [np.asarray(a, np.float32) for a in (y, X, one[:, None, None], one)]
+    layout = lmm.compress(rows[0], rows[1], (rows[2],), rows[3], lmm.row_index(g))
+    found = run(layout)
+    frame = pd.DataFrame({"y": y, "a": year, "b": X[:, 2], "g": g})
+    assert_close(found.llf, lmm.fit("y ~ a + b + (1 | g)", frame).llf, FLOAT32_RTOL)

@@ -43,13 +43,14 @@ def fit_subjects(
 def fit_alike(
     layouts: Sequence[ResidualLayout], *, reml: bool, maxiter: int, tol: float
 ) -> Solution | None:
-    """Optima of layouts (NumPy) that differ in their response, each from its own starts.
+    """Optima, in NumPy, of layouts that differ in their response, each from its own starts.
 
     Returns
     -------
     Solution or None
         A leading axis of lanes; None where lanes gain nothing, or there is more to look at.
     """
+    layouts = jax.device_get(list(layouts))  # a program may have made them
     base = layouts[0]
     candidates = [one.start_candidates() for one in layouts]
     if base.start_chains(candidates[0]) is not None or not _alike(layouts):

@@ -94,6 +94,7 @@ def cone_p_value(statistic: float, information: np.ndarray, q: int) -> float:
     doi:10.2307/1403361.
     """
     d, s = len(information), q * (q + 1) // 2
+    information = _in_units(information, q)
     eigenvalues = np.linalg.eigvalsh(information)
     if not eigenvalues[0] > _UNKNOWN * eigenvalues[-1]:
         return float("nan")
@@ -111,6 +112,21 @@ def cone_p_value(statistic: float, information: np.ndarray, q: int) -> float:
     with np.errstate(divide="ignore"):
         tails = special.chdtrc(d, np.maximum(statistic, 0.0) / share)
     return float(np.where(share > 0, tails, float(statistic <= 0)).mean())
+
+
+def _in_units(information: np.ndarray, q: int) -> np.ndarray:
+    """The information in units of the coefficients in which its diagonal is about one.
+
+    Those of D change by ``D_ij / (u_i u_j)``, which maps the cone to itself.
+    """
+    d, s = len(information), q * (q + 1) // 2
+    rows, columns = np.tril_indices(q)
+    size = np.diagonal(information)
+    size = np.where(size > 0, size, 1.0)
+    root = size[d - s :][rows == columns] ** 0.25
+    unit = np.append(np.sqrt(size[: d - s]), root[rows] * root[columns])
+    scaled: np.ndarray = information / np.outer(unit, unit)
+    return scaled
 
 
 def _distance(z: np.ndarray, metric: np.ndarray, q: int) -> np.ndarray:

@@ -285,7 +285,7 @@ def _parsed(content: bytes, sep: str, decimal: str, encoding: str) -> pd.DataFra
     )
     frame = pd.read_csv(io.BytesIO(content), low_memory=False, **how)  # one type a column
     gaps = [i for i, dtype in enumerate(frame.dtypes) if _is_text(dtype)]
-    gaps = [i for i in gaps if frame.iloc[:, i].isna().any()]
+    gaps = [i for i in gaps if frame.iloc[:, i].isna().any() and not _is_logical(frame.iloc[:, i])]
     if gaps:
         how |= dict(usecols=gaps, dtype=str, keep_default_na=False, na_values=_MISSING)
         labels = pd.read_csv(io.BytesIO(content), **how)
@@ -296,6 +296,11 @@ def _parsed(content: bytes, sep: str, decimal: str, encoding: str) -> pd.DataFra
 
 def _is_text(dtype: Any) -> bool:
     return bool(dtype.kind == "O" or isinstance(dtype, pd.StringDtype))
+
+
+def _is_logical(column: pd.Series[Any]) -> bool:
+    """Whether a column with gaps holds true and false."""
+    return pd.api.types.infer_dtype(column, skipna=True) == "boolean"
 
 
 def _check_rows(frame: pd.DataFrame, content: bytes, sep: str, encoding: str, name: str) -> None:

@@ -64,7 +64,7 @@ def fixed_frame(X: Array, Y: Array, rows: RowWeights) -> Frame:
     columns = xp.stop_gradient((X * mask, Y * mask))
     units, unit = powers_of_two(columns[0]), powers_of_two(columns[1])
     X, Y = X / units[None], Y / unit[None]
-    centring, shift = _centring(X, Y, rows)
+    centring, shift = centring_of(X, Y, rows)
     Y = (Y - X @ shift) * mask
     X = (centring.T @ X.T).T * mask
     if X.shape[1] == 0:
@@ -117,7 +117,7 @@ def powers_of_two(columns: Any) -> Any:
     return xp.exp2(xp.floor(xp.log2(xp.where(largest > 0, largest, 1.0))))
 
 
-def _centring(X: Array, Y: Array, rows: RowWeights) -> tuple[Array, Array]:
+def centring_of(X: Array, Y: Array, rows: RowWeights) -> tuple[Array, Array]:
     """Map that centres the columns of X by a constant column, and the same shift of Y, (p, R).
 
     Subtracting a mean is exact in floating point where a projection is not:

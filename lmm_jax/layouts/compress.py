@@ -28,6 +28,7 @@ from .buckets import Bucket
 from .common_scale import (
     Frame,
     RowWeights,
+    centring_of,
     fixed_frame,
     orthonormal_map,
     powers_of_two,
@@ -123,8 +124,10 @@ def _grown(rows: Array, n: int) -> Array:
 def _has_full_rank(X: Array, weights: Array) -> Array:
     """Whether the columns of X are independent, as far as their cross-products tell."""
     X, weights = lax.stop_gradient((X, weights))
-    units = powers_of_two(X)
-    X = X / units[None]
+    X = X / powers_of_two(X)[None]
+    centring, _ = centring_of(X, X[:, :0], read_weights(weights))
+    X = (centring.T @ X.T).T * (weights > 0).astype(X.dtype)[:, None]  # years beside a constant
+    X = X / powers_of_two(X)[None]
     _, pivot = orthonormal_map(X.T @ (X * jnp.where(weights > 0, weights, 0.0)[:, None]))
     return pivot > X.shape[1] * _DEPENDENT * jnp.finfo(X.dtype).eps
 
