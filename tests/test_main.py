@@ -554,3 +554,10 @@ def test_nobody_reads_what_is_printed(csv, reader, status, lines):
     os.close(out)
     assert done.returncode == status, done.stderr
     assert done.stderr.count("\n") == lines
+
+
+def test_logical_columns_of_files_stay_logical_where_some_are_missing(tmp_path):
+    path = tmp_path / "flag.csv"
+    lines = [f"{i % 7},{i // 4},{['True', 'False', ''][i % 3]}" for i in range(24)]
+    path.write_text("\n".join(["y,g,flag", *lines]))
+    assert lmm.fit("y ~ 1 + (1 | g)", path, subset="flag == True").nobs == 8

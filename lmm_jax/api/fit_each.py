@@ -20,6 +20,7 @@ from ..inference.estimates import ManyEstimates, put_estimates, unknown_estimate
 from ..layouts.residual.layout import ResidualLayout
 from ..numerics.processes import float64
 from ..numerics.progress import progress_bar
+from ..numerics.tiers import running_on
 from ..optimize.newton import CONVERGED, Solution
 from ..results.lmm import LMMResults
 from .fit import fit, fit_begun
@@ -75,7 +76,8 @@ def _fits(refit: Refit, options: Options, runtime: str) -> Iterator[LMMResults |
     count = refit.columns.count
     for first in range(0, count, _AT_ONCE):
         numbers = range(first, min(first + _AT_ONCE, count))
-        begun = {} if runtime == "jax" else _begun(refit, numbers, options)
+        with float64(), running_on(runtime):
+            begun = {} if runtime == "jax" else _begun(refit, numbers, options)
         for i in numbers:
             try:
                 yield fit_begun(*begun[i], options, runtime) if i in begun else refit.fit_one(i)

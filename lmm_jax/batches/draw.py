@@ -199,15 +199,13 @@ def _replicate(
     with one_runtime(base, n, reml=reml):
         for first in range(0, n, width):
             count = min(width, n - first)
+            lanes = count if alone or isinstance(base, ResidualLayout) else width
+            drawn = draw(stream, np.arange(first, first + lanes), source)
             if isinstance(base, ResidualLayout):
-                drawn = draw(stream, np.arange(first, first + count), source)
                 parts.append(fit_subjects(base, merged, drawn, theta, reml=reml))
-            elif alone:
-                drawn = draw(stream, np.arange(first, first + count), source)
-                parts.append(fit_each(base, drawn, theta, reml=reml))
             else:
-                drawn = draw(stream, np.arange(first, first + width), source)
-                parts.append(fit_lanes(base, drawn, theta, reml=reml))
+                fit = fit_each if alone else fit_lanes
+                parts.append(fit(base, drawn, theta, reml=reml))
             if tick is not None:
                 tick(count)
     return base, parts

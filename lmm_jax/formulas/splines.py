@@ -90,8 +90,9 @@ def polynomials(
     x: Any, degree: float = 1, raw: bool = False, _state: dict[str, Any] | None = None
 ) -> Any:
     """R's `poly`: orthogonal polynomials, or powers, numbered from 1 either way."""
-    if degree != int(degree) or degree < 1:
-        raise DataError(f"poly(…, {degree:g}): the degree is a whole number from 1 on")
+    whole = isinstance(degree, int | float) and not isinstance(degree, bool)
+    if not whole or not degree >= 1 or degree % 1:
+        raise DataError(f"poly(…, {degree!r}): the degree is a whole number from 1 on")
     found = TRANSFORMS["poly"](x, int(degree), raw=raw, _state=_state)
     names = tuple(str(k) for k in range(1, int(degree) + 1))
     return FactorValues(np.asarray(found), column_names=names)

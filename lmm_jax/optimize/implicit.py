@@ -174,9 +174,9 @@ def _residual_params(
     theta: Array, scale: Array, structures: tuple[Structure, ...]
 ) -> dict[str, Array]:
     """Standard deviations, correlations and ranges of the residuals; none without a covariance."""
-    terms = theta_size([s for s in structures if s.k])
-    if terms == theta.size and all(s.k for s in structures):
+    if all(s.k for s in structures):
         return {}
+    terms = theta_size([s for s in structures if s.k])
     x = variables(jnp.append(theta[terms:], jnp.log(scale)))
     found = natural_values(x, structures)
     exists = jnp.isfinite(scale)

@@ -126,7 +126,7 @@ def read_specs(specs: Any, by: Any) -> Asked:
     groups = _names(by, "by")
     if isinstance(specs, str) and re.search(r"[~|]", plain := masked(specs)):
         tilde = plain.rfind("~") + 1
-        bar = plain.find("|", tilde) % (len(specs) + 1)  # the end where there is none
+        bar = plain.find("|", tilde) if "|" in plain[tilde:] else len(specs)
         method = specs[:tilde].rstrip("~ ").strip() or None
         return Asked(_split(specs[tilde:bar]), (*_split(specs[bar + 1 :]), *groups), method)
     found = _names(specs, "specs")
