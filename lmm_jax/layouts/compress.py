@@ -43,8 +43,8 @@ from .crossed.links import Links, from_core, to_groups
 from .group_index import GroupIndex
 from .group_sums import cross_arrays, explain, group_fit
 from .grouped import GroupedLayout
-from .residual.chain_index import ChainIndex, present_first
-from .residual.compress import markov_layout, residual_layout
+from .residual.chain_index import ChainIndex
+from .residual.compress import markov_layout, present_first, residual_layout
 from .residual.index import OfBuckets, ResidualIndex
 from .residual.layout import ResidualLayout
 from .residual.markov import MarkovLayout

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from ...covariance.structures import Structure, term_sizes
 from ...errors import DataError
@@ -187,40 +185,3 @@ def _check_size(
             f"covariance too many for memory ({q * places * 8 / 2**30:.1f} GiB, several times "
             "over): leave out a factor that connects them"
         )
-
-
-def present_first(index: ChainIndex, present: Array) -> ChainIndex:
-    """The index with the places of rows that weigh nothing after the others, in JAX.
-
-    Parameters
-    ----------
-    index : ChainIndex
-    present : Array of bool, shape (n_rows,)
-        Which rows weigh something: only when a program runs it is known which.
-    """
-    return replace(index, buckets=tuple(_present_first(at, present) for at in index.buckets))
-
-
-def _present_first(at: ChainBucketIndex, present: Array) -> ChainBucketIndex:
-    there = present[at.rows]
-    order = jnp.argsort(~there, axis=1, stable=True)
-
-    def moved(values: Any) -> Array:
-        return jnp.take_along_axis(jnp.asarray(values), order, axis=1)
-
-    follows, gaps = jnp.asarray(at.follows), jnp.asarray(at.gaps)
-    series = moved(jnp.cumsum(1.0 - follows, axis=1))  # one a subject
-    time = moved(jnp.cumsum(gaps, axis=1))
-    same = (series[:, 1:] == series[:, :-1]) & moved(there)[:, 1:]
-    # neighbours keep their gap to the last digit
-    near = order[:, 1:] == order[:, :-1] + 1
-    apart = jnp.where(near, moved(gaps)[:, 1:], time[:, 1:] - time[:, :-1])
-    first = ((0, 0), (1, 0))
-    places: dict[str, Any] = {
-        "rows": moved(at.rows),
-        "columns": tuple(moved(column) for column in at.columns),
-        "follows": jnp.pad(same.astype(gaps.dtype), first),
-        "gaps": jnp.pad(jnp.where(same, apart, 1.0), first, constant_values=1.0),
-        "slopes": jnp.take_along_axis(jnp.asarray(at.slopes), order[None], axis=2),
-    }
-    return replace(at, **places)
