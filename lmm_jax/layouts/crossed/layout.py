@@ -54,8 +54,8 @@ _DEAR = 1 << 17
 # Products of pairs of entries, and numbers in the core, up to which many responses gain side by
 # side: 100 subjects by 50 items, 0.02 s in the place of 0.06, and 40 by 30 where rows differ.
 _FEW_SHARED, _FEW_OWN = 1 << 18, 1 << 15
-# Columns of a core whose cross-products are worth a spectral decomposition, which draws need: twelve
-# seconds on one core.
+# Columns of a core whose cross-products are worth a spectral decomposition, which draws need:
+# twelve seconds on one core.
 LARGE_CORE = 4096
 
 
