@@ -79,7 +79,7 @@ def test_lanes_are_single_fits(case, gaps, compiled, monkeypatch):
     Y = responses(3)
     if gaps:
         Y[::19, 0], Y[40:47, 1] = np.nan, np.nan
-    monkeypatch.setattr(api, "fit_each", None)  # nothing goes one after another
+    monkeypatch.setattr(api, "fit_one_by_one", None)  # nothing goes one after another
     many = lmm.fit_many(formula, FRAME, Y, **options)
     assert not compiled()
     for i, y in enumerate(Y.T):

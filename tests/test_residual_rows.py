@@ -23,7 +23,7 @@ from reference import INFERENCE
 from scipy import stats
 
 import lmm_jax as lmm
-import lmm_jax.api.fit_each as fit_each_of_many
+import lmm_jax.api.one_by_one as one_by_one
 from lmm_jax.batches.draw import draw, fit_replicates
 from lmm_jax.batches.draw_recipe import recipe
 from lmm_jax.batches.replicate_minimize import fit_each
@@ -453,10 +453,14 @@ def test_many_complete_responses_are_fitted_side_by_side(name, monkeypatch):
     Y[:, 4] = 7.0
     designs = [replace(fit.design, endog=column) for column in Y[:, :4].T]
     alone = [lmm.fit(design, reml=fit.reml) for design in designs]
-    single = []
-    monkeypatch.setattr(
-        fit_each_of_many, "fit", lambda *a, **k: single.append(a) or lmm.fit(*a, **k)
-    )
+    single, finish = [], one_by_one.fit_begun
+
+    def fit_begun(model, begun, *options):
+        if begun is None:
+            single.append(model)
+        return finish(model, begun, *options)
+
+    monkeypatch.setattr(one_by_one, "fit_begun", fit_begun)
     with pytest.warns(lmm.ConvergenceWarning, match="1 of 5 responses"):
         many = lmm.fit_many(fit.design, Y, reml=fit.reml, progress=False)
     assert len(single) <= 1  # the constant one

@@ -213,10 +213,8 @@ def fit(
             gtol=options.gtol,
             watch=Recorder() if full_output else None,
         )
-        task = begin(task, methods)
-        _check_residual(model)
-        run = run_methods(task, methods)
-    result = _label(run, model, reml=options.reml, df_method=options.df_method, runtime=log.runtime)
+        run = _run(task, methods)
+    result = _label(run, model, options, log.runtime)
     flags = _free_parameters(model, free)
     if not flags.all():
         result = replace(result, free=flags)
@@ -225,17 +223,21 @@ def fit(
     return _looked_at(model, result, run, options)
 
 
-def fit_begun(model: Design, begun: Solution, options: Options, runtime: str) -> LMMResults:
-    """The fit of a design whose optimum is known."""
-    task = Task(
-        design=model, problem=None, start=None, reml=options.reml, maxiter=options.maxiter,
-        gtol=options.gtol, watch=None, begun=begun,
-    )  # fmt: skip
+def fit_begun(model: Design, begun: Solution | None, options: Options, runtime: str) -> LMMResults:
+    """The fit of a design, of which the optimum may be known."""
     with float64(), running_on(runtime) as log:
-        _check_residual(model)
-        run = run_methods(task, ("newton",))
-    result = _label(run, model, reml=options.reml, df_method=options.df_method, runtime=log.runtime)
+        task = Task(
+            design=model, reml=options.reml, maxiter=options.maxiter, gtol=options.gtol, begun=begun
+        )
+        run = _run(task, ("newton",))
+    result = _label(run, model, options, log.runtime)
     return _looked_at(model, result, run, options)
+
+
+def _run(task: Task, methods: tuple[str, ...]) -> Run:
+    task = begin(task, methods)
+    _check_residual(task.design)
+    return run_methods(task, methods)
 
 
 def _looked_at(model: Design, result: LMMResults, run: Run, options: Options) -> LMMResults:
@@ -303,10 +305,10 @@ def _free_parameters(model: Design, free: Params | None) -> np.ndarray:
     return np.concatenate([fixed, covariances])
 
 
-def _label(run: Run, model: Design, *, reml: bool, df_method: str, runtime: str) -> LMMResults:
+def _label(run: Run, model: Design, options: Options, runtime: str) -> LMMResults:
     """Carry the answer back to the data's units, and name its parts."""
     status = int(run.solution.status)
-    estimates = estimate(run.solution, model.compressed.layout, reml=reml, held=model.held)
+    estimates = estimate(run.solution, model.compressed.layout, reml=options.reml, held=model.held)
     _check_range(estimates, model)
     structures = model.compressed.layout.structures
     flat = is_flat(run.solution, structures, estimates.singular)
@@ -324,8 +326,8 @@ def _label(run: Run, model: Design, *, reml: bool, df_method: str, runtime: str)
         gaps=model.gaps,
         output=model.output,
         visits=visit_counts(model.residual),
-        reml=reml,
-        df_method=df_method,
+        reml=options.reml,
+        df_method=options.df_method,
         converged=status == CONVERGED,
         message=_message(status, estimates),
         n_iter=int(run.solution.n_iter),

@@ -31,7 +31,7 @@ from ..numerics.read_only import read_only
 from ..numerics.tiers import RUNTIMES, Tier, compiling, running_on
 from ..optimize.newton import DECREMENT_TOL, RUNNING, Solution
 from ..results.many import ManyResults
-from .fit_each import Refit, fit_each
+from .one_by_one import Refit, fit_one_by_one
 from .options import Options, read_options
 
 # Where lanes run, and how many compilations of a small program those of the lanes take.
@@ -156,7 +156,7 @@ def fit_many(
     else:
         if runtime == "jax":
             require(design, "a fit by runtime='jax' or first-order methods")
-        found = fit_each(design, columns, progress, options, runtime)
+        found = fit_one_by_one(design, columns, progress, options, runtime)
     _warn(found)
     if options.df_method == "normal":
         found = found._replace(df=np.where(np.isnan(found.df), np.nan, np.inf))

@@ -39,12 +39,12 @@ class Task(NamedTuple):
     """One fit as the user has asked for it."""
 
     design: Design
-    problem: Problem | None  # None: nothing is held or penalized
-    start: Params | None
     reml: bool
     maxiter: int
     gtol: float
-    watch: Recorder | None  # notes the steps
+    problem: Problem | None = None  # None: nothing is held or penalized
+    start: Params | None = None
+    watch: Recorder | None = None  # notes the steps
     begun: Solution | None = None  # the plain fit, where it came with the compression
 
 
@@ -63,7 +63,13 @@ def begin(task: Task, methods: tuple[str, ...]) -> Task:
     """
     design = task.design
     plain = methods[0] == "newton" and task.problem is None and task.start is None
-    if not plain or design.is_compressed or design.is_related or design.nobs > _FEW_ROWS:
+    if (
+        task.begun is not None
+        or not plain
+        or design.is_compressed
+        or design.is_related
+        or design.nobs > _FEW_ROWS
+    ):
         return task
     index = design.plan.index
     if not isinstance(index, GroupIndex) or index.size(design.exog.shape[1]) >= WORTH_MERGING:

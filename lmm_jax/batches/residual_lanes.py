@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeGuard
 
 import jax
 import numpy as np
 
+from ..designs.design import Design
+from ..designs.responses import Responses, one_response
+from ..errors import DataError
 from ..layouts.residual.layout import ResidualLayout
 from ..layouts.residual.merged import MergedDesign, merge_design
 from ..layouts.response import Response
 from ..likelihood.criterion import residual_df
+from ..numerics.processes import float64
 from ..numerics.tiers import running_on
-from ..optimize.newton import Solution
+from ..optimize.newton import CONVERGED, Solution
 from .replicate_minimize import fit_each, fit_lanes
 
 # Numbers of a layout from which lanes gain nothing.
 _MUCH = 1 << 15
+# Responses whose optima are looked for together, and numbers that their layouts hold.
+_AT_ONCE = 256
+_HELD = 1 << 23
 
 
 def fit_subjects(
@@ -40,21 +47,63 @@ def fit_subjects(
         return fit_lanes(layout, responses, start, reml=reml)
 
 
-def fit_alike(
-    layouts: Sequence[ResidualLayout], *, reml: bool, maxiter: int, tol: float
-) -> Solution | None:
-    """Optima, in NumPy, of layouts that differ in their response, each from its own starts.
+def begin_responses(
+    design: Design, columns: Responses, *, reml: bool, maxiter: int, tol: float, runtime: str
+) -> Iterator[tuple[Design | None, Solution | None]]:
+    """Designs of responses one after another, with their optima where lanes have found them.
 
-    Returns
-    -------
-    Solution or None
-        A leading axis of lanes; None where lanes gain nothing, or there is more to look at.
+    A design is None where a response leaves nothing to estimate from. Optima of complete
+    responses with a residual covariance are looked for side by side in NumPy; what is not found
+    is None.
     """
-    layouts = jax.device_get(list(layouts))  # a program may have made them
+    together = design.residual is not None and design.held is None and runtime != "jax"
+    waiting: list[Design | None] = []
+    size = 0
+    for i in range(columns.count):
+        waiting.append(_model(design, columns, i))
+        if together and _shares_rows(waiting[-1], design):
+            with float64(), running_on(runtime):
+                layout = waiting[-1].compressed.layout
+            together = isinstance(layout, ResidualLayout)
+            size += layout.size()
+        if together and size < _HELD and len(waiting) < _AT_ONCE and i + 1 < columns.count:
+            continue
+        found: dict[int, Solution] = {}
+        if together:
+            with float64():
+                together, found = _fit_alike(waiting, design, reml=reml, maxiter=maxiter, tol=tol)
+        yield from ((model, found.get(k)) for k, model in enumerate(waiting))
+        waiting, size = [], 0
+
+
+def _model(design: Design, columns: Responses, i: int) -> Design | None:
+    try:
+        return one_response(design, columns, i)
+    except DataError:
+        return None
+
+
+def _shares_rows(model: Design | None, design: Design) -> TypeGuard[Design]:
+    """Whether a response has all rows and no weights of its own."""
+    return model is not None and model.exog is design.exog and model.weights is design.weights
+
+
+def _fit_alike(
+    models: Sequence[Design | None], design: Design, *, reml: bool, maxiter: int, tol: float
+) -> tuple[bool, dict[int, Solution]]:
+    """Whether designs gain by lanes, and optima of some by their place, in NumPy.
+
+    Each has its own starts. They differ in their response alone.
+    """
+    shared = [(k, one) for k, one in enumerate(models) if _shares_rows(one, design)]
+    if len(shared) < 2:
+        return True, {}
+    # a program may have made them
+    layouts = jax.device_get([one.compressed.layout for _, one in shared])
     base = layouts[0]
     candidates = [one.start_candidates() for one in layouts]
     if base.start_chains(candidates[0]) is not None or not _alike(layouts):
-        return None
+        return False, {}
     responses: Response = jax.tree.map(
         lambda *leaves: np.stack(leaves),
         *(
@@ -66,11 +115,14 @@ def fit_alike(
     if merged is not None:
         base, responses = merged.layout, merged.responses(responses)
     elif base.size() > _MUCH:
-        return None
+        return False, {}
     starts = np.stack(candidates, axis=-1)
     with running_on("numpy"):
         found = fit_lanes(base, responses, starts, reml=reml, maxiter=maxiter, tol=tol)
-    return _in_own_units(found, layouts, reml=reml)
+    found = _in_own_units(found, layouts, reml=reml)
+    each = (jax.tree.map(lambda leaf, i=i: leaf[i], found) for i in range(len(shared)))
+    pairs = zip(shared, each, strict=True)
+    return True, {k: at for (k, _), at in pairs if int(at.status) == CONVERGED}
 
 
 def _in_own_units(found: Solution, layouts: Sequence[ResidualLayout], *, reml: bool) -> Solution:
