@@ -60,6 +60,7 @@ class Found(NamedTuple):
     slope: float  # d D / d psi
     jet: LineJet
     ends: bool = False  # the parameter ends here: the level lies beyond
+    followed: bool = False  # from the point before, where nothing lower was seen
 
 
 class _Model(NamedTuple):
@@ -74,7 +75,9 @@ class _Model(NamedTuple):
     is_minimum: bool  # in x
 
 
-def crossing(line: Line, start: Found, best: float, q: float, side: int) -> Found | None:
+def crossing(
+    line: Line, start: Found, best: float, q: float, side: int, *, sure: bool = True
+) -> Found | None:
     """The point on one side of the optimum at which zeta is q, or where the parameter ends.
 
     Parameters
@@ -88,6 +91,8 @@ def crossing(line: Line, start: Found, best: float, q: float, side: int) -> Foun
         Quantile.
     side : {-1, 1}
         Direction of the line's coordinate.
+    sure : bool
+        Whether other minima are looked for where a model of few groups may have them.
 
     Returns
     -------
@@ -104,8 +109,8 @@ def crossing(line: Line, start: Found, best: float, q: float, side: int) -> Foun
         return None  # the residual variance vanishes beside the random effects: no digits are left
     guess = _guess(line, start, q, side)
     found = _venzon_moolgavkar(line, _moved(start, line.held, guess), best, q, side)
-    if found is not None and not _is_challenged(line, found, best):
-        return found
+    if found is not None and not _is_challenged(line, found, best, sure=sure):
+        return found._replace(followed=True)
     return _bracketed(line, start, guess, best, q, side)
 
 
@@ -217,10 +222,11 @@ def _venzon_moolgavkar(line: Line, z: np.ndarray, best: float, q: float, side: i
     return None
 
 
-def _is_challenged(line: Line, found: Found, best: float) -> bool:
+def _is_challenged(line: Line, found: Found, best: float, *, sure: bool) -> bool:
     """Whether another minimum over x is lower than the one there."""
     own = best + found.zeta**2
-    return any(_height(line, _rest(line, z)) < own - _LOWER for z in _others(line, found.jet.z))
+    others = _others(line, found.jet.z, few=line.doubtful and sure)
+    return any(_height(line, _rest(line, z)) < own - _LOWER for z in others)
 
 
 def end_of(line: Line, start: Found, best: float, side: int) -> Found:
@@ -233,17 +239,17 @@ def end_of(line: Line, start: Found, best: float, side: int) -> Found:
 # ------------------------------------------------------------ x minimized at every psi
 
 
-def _others(line: Line, z: np.ndarray) -> list[np.ndarray]:
+def _others(line: Line, z: np.ndarray, *, few: bool) -> list[np.ndarray]:
     """Where else a minimum over x may be.
 
     The criterion is even in a column of Lambda: its gradient vanishes at zero whatever lies
-    around, so that small pivots are opened. With few groups a second minimum is not rare: all
-    pivots are opened and all are closed, nearly.
+    around, so that small pivots are opened. With few groups a second minimum is not rare: where
+    ``few``, all pivots are opened and all are closed, nearly.
     """
     pivots = pivots_of(line)
     small = [n for n in pivots if abs(z[n]) < _SMALL_PIVOT]
     out = []
-    for places, value in [(small, _OPEN_PIVOT)] + [(pivots, v) for v in _FEW if line.doubtful]:
+    for places, value in [(small, _OPEN_PIVOT)] + [(pivots, v) for v in _FEW if few]:
         if places:
             out.append(z.copy())
             out[-1][places] = value
@@ -286,7 +292,7 @@ def _height(line: Line, jet: LineJet) -> float:
 def _lowest_rest(line: Line, starts: list[np.ndarray], best: float) -> Found:
     """The lowest of the minima from some starts, and from where others may be."""
     ends = [_rest(line, z) for z in starts]
-    ends += [_rest(line, z) for z in _others(line, ends[0].z)]
+    ends += [_rest(line, z) for z in _others(line, ends[0].z, few=line.doubtful)]
     jet = min(ends, key=lambda end: _height(line, end))
     height = _height(line, jet)
     if height < best - _ANOTHER - jet.noise:
