@@ -263,7 +263,9 @@ def _side(
 ) -> tuple[list[Found], bool | None]:
     """Points from the optimum outwards, and whether the parameter ends; None where it is lost."""
     walked = _walked(line, base, start, cap, side, sure=False)
-    points, end = walked or _walked(line, base, start, cap, side, sure=True)
+    walked = walked or _walked(line, base, start, cap, side, sure=True)
+    assert walked is not None  # who has looked everywhere has found what there is
+    points, end = walked
     if end is False and cap < _ROOTS[-1]:  # from there on a standard deviation is zero
         last = line.low if side * line.form.orientation < 0 else line.high
         points.append((points or [start])[-1]._replace(psi=last, zeta=cap, slope=0.0))

@@ -1,178 +1,70 @@
 """Markov layout: residuals that depend on earlier ones of their subject by the last one alone.
 
 ``R^-1`` is tridiagonal then, and an evaluation is one pass over the rows
-(:mod:`lmm_jax.layouts.residual.chain_bucket`) where :class:`ResidualLayout` takes the cube of
-the rows of a group.
+(:mod:`lmm_jax.layouts.residual.chain_bucket`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import numpy as np
 from jax import Array
 
-from ...covariance.theta import factor_blocks, spread
-from ...numerics.linalg import exact, symmetrize
 from ...numerics.namespace import namespace
 from ...reprs import brief, public
-from ..contract import BlupTerms, Curvature, PsiMoments, Waist, WaistJet
-from ..group_algebra import (
-    double_traces,
-    halves_of,
-    lambda_of,
-    level_counts,
-    psi_curvatures,
-    rotate_columns,
-)
-from .base import OfResiduals
+from ..group_algebra import level_counts, rotate_columns
 from .chain_bucket import (
     ChainBucket,
-    Whitened,
+    ChainRows,
     bend,
-    projected,
     slopes_of_gram,
-    slopes_of_logdet,
+    slopes_of_log,
     whitened,
-    whitened_by,
 )
-from .chain_moments import bent_form, moments_of
+from .chain_moments import bent_rows, pair_products, rows_alone
+from .integrated import WhitenedRows
 from .starts import Squares, residual_of
-
-_Kept = tuple[Whitened, Array]  # of a bucket: itself, and dG
+from .whitened_layout import OfWhitenedRows
 
 
 @public
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class MarkovLayout(OfResiduals):
+class MarkovLayout(OfWhitenedRows):
     """Sufficient statistics of a model whose residuals are correlated along time."""
 
     buckets: tuple[ChainBucket, ...]
 
     __repr__ = brief
 
-    @exact
-    def waist_of(self, factors: Sequence[Array], theta: Array) -> Waist:
-        """See :meth:`Layout.waist_of`."""
-        xp = namespace(factors, theta, self.S0)
-        logdet, gram = xp.zeros((), self.S0.dtype), self.S0
-        for bucket in self.buckets:
-            of = whitened_by(factors, theta, self.structures, bucket)
-            q = self._columns(bucket)
-            logdet, gram = logdet + of.logdet, gram + xp.sum(of.S[:, q:, q:], axis=0)
-        return Waist(logdet=logdet, gram=gram)
+    def _whitened(self, theta: Array, bucket: ChainBucket) -> WhitenedRows:
+        return whitened(theta, self.structures, bucket, self._columns(bucket))
 
-    @exact
-    def jet(self, theta: Array) -> WaistJet[tuple[_Kept, ...]]:
-        """See :meth:`Layout.jet`."""
-        xp, C = namespace(theta, self.S0), self.S0.shape[0]
-        logdet, gram = xp.zeros((), theta.dtype), self.S0
-        dlogdet, dgram = xp.zeros_like(theta), xp.zeros((theta.size, C, C), theta.dtype)
-        rounding, kept = xp.zeros(C + 1, theta.dtype), []
-        for bucket in self.buckets:
-            of, q = whitened(theta, self.structures, bucket), self._columns(bucket)
-            at = residual_of(self.structures, bucket.arm)[1]
-            dG = slopes_of_gram(bucket, of)
-            logdet, gram = logdet + of.logdet, gram + xp.sum(of.S[:, q:, q:], axis=0)
-            own = xp.sum(projected(dG, of.H)[..., q:, q:], axis=1)
-            dlogdet = xp.at(dlogdet)[at].add(slopes_of_logdet(dG, bucket, of))
-            dgram = xp.at(dgram)[at].add(own)
-            rounding = rounding + of.rounding
-            kept.append((of, dG))
-            if q:
-                D, P = self._tangents(theta, bucket), xp.sum(of.S[:, :q, :q], axis=0)
-                dlogdet = dlogdet + xp.einsum("ab,kab->k", P, D)
-                dgram = dgram - _quadratics(of.S[:, :q, q:], D)
-        return WaistJet(Waist(logdet, gram), dlogdet, dgram, rounding, tuple(kept))
+    def _slopes_of_gram(self, theta: Array, bucket: ChainBucket, own: ChainRows) -> Array:
+        return slopes_of_gram(bucket, own)
 
-    @exact
-    def curvature(self, theta: Array, root: Array, jet: WaistJet) -> Curvature:
-        """See :meth:`Layout.curvature`."""
-        xp = namespace(theta, root, self.S0)
-        hessian, slopes = xp.zeros((theta.size, theta.size), theta.dtype), []
-        for bucket, (of, dG) in zip(self.buckets, jet.rest, strict=True):
-            at, q = residual_of(self.structures, bucket.arm)[1], self._columns(bucket)
-            rooted = _rooted(of, root)
-            Q = rooted @ xp.swapaxes(rooted, 1, 2)
-            Q = xp.at(Q)[:, :q, :q].add(xp.swapaxes(of.Y, 1, 2) @ of.Y)
-            hessian = xp.at(hessian)[at, at].add(bend(Q, bucket, of))
-            P, u = of.S[:, :q, :q], of.S[:, :q, q:] @ root
-            share = u @ xp.swapaxes(u, 1, 2)
-            slopes.append(xp.sum(P - share, axis=0))
-            if not q:
-                continue
-            across = _flat(of.Y[None] @ (dG[..., :q, :] @ rooted[None]))
-            inside = _flat(of.Y[None] @ dG[..., :q, :q] @ xp.swapaxes(of.Y, 1, 2)[None])
-            own = 2.0 * across @ across.T + inside @ inside.T
-            hessian = xp.at(hessian)[at, at].add(-own)
-            D = self._tangents(theta, bucket)
-            slope, last = xp.moveaxis(2.0 * share - P, 0, -1), xp.moveaxis(P, 0, -1)
-            hessian = hessian + double_traces(slope, last, D)
-            # what both kinds of parameters do together
-            dS = projected(dG, of.H)[..., :q, :]
-            du = (dS[..., q:] @ root) @ xp.swapaxes(u, 1, 2)[None]
-            moved = xp.sum(dS[..., :q] - du - xp.swapaxes(du, -1, -2), axis=1)
-            mixed = xp.einsum("lab,kab->lk", moved, D)
-            hessian = xp.at(hessian)[at].add(mixed)
-            hessian = xp.at(hessian)[:, at].add(mixed.T)
-        psi = self._by_term(slopes)
-        halves = halves_of(psi, factor_blocks(theta, self.structures))
-        hessian = hessian + psi_curvatures(theta, psi, halves, self.structures)
-        return Curvature(symmetrize(hessian), psi, halves)
+    def _slopes_of_log(self, theta: Array, bucket: ChainBucket, own: ChainRows) -> Array:
+        return slopes_of_log(bucket, own)
 
-    @exact
-    def psi_slopes(self, theta: Array, W: Array, jet: WaistJet) -> tuple[Array, ...]:
-        """See :meth:`Layout.psi_slopes`."""
-        xp, slopes = namespace(theta, W), []
-        for bucket, (of, _) in zip(self.buckets, jet.rest, strict=True):
-            q = self._columns(bucket)
-            U = of.S[:, :q, q:]
-            slopes.append(xp.sum(of.S[:, :q, :q] - U @ W @ xp.swapaxes(U, 1, 2), axis=0))
-        return self._by_term(slopes)
+    def _bend(self, theta: Array, Q: Array, bucket: ChainBucket, own: ChainRows) -> Array:
+        return bend(Q, bucket, own)
 
-    def psi_moments(self, theta: Array) -> PsiMoments:
-        """See :meth:`Layout.psi_moments`: along the derivatives of V in theta (NumPy).
+    def _pair_products(self, theta: Array, bucket: ChainBucket, own: ChainRows) -> Any:
+        return pair_products(bucket, own)
 
-        Of a layout whose links are the rows themselves.
-        """
-        parts = [
-            moments_of(theta, self.structures, bucket, self._tangents(theta, bucket))
-            for bucket in self.buckets
-        ]
-        out: PsiMoments = jax.tree.map(lambda *each: sum(each[1:], each[0]), *parts)
-        return out._replace(gram=self.S0[:-1, :-1] + out.gram)
+    def _row_traces(self, theta: Array, bucket: ChainBucket, own: ChainRows) -> Any:
+        residual, at = residual_of(self.structures, bucket.arm)
+        return rows_alone(theta[at][: residual.spread.n_params], bucket, own)
 
-    def weighted_moments(self, theta: Array, W: Array) -> tuple[Array, Array]:
-        """``P_k = X' V^-1 V_k V^-1 X``, (m, p, p), and ``sum_kl W_kl Q_kl``, (p, p).
+    def _bent_rows(self, theta: Array, bucket: ChainBucket, own: ChainRows, W: Any, z: Any) -> Any:
+        return bent_rows(bucket, own, W, z)
 
-        See :meth:`ResidualLayout.weighted_moments`.
-        """
-        at = self.psi_moments(theta)
-        return at.grams, namespace(W).einsum("kl,klcd->cd", W, at.seconds)
-
-    def bend_form(self, theta: Array, W: Array, z: Array) -> Array:
-        """With second derivatives of V, (p, p); see :meth:`ResidualLayout.bend_form`."""
-        p = self.beta_origin.size
-        out = namespace(theta, W).zeros((p, p), theta.dtype)
-        for bucket in self.buckets:
-            out = out + bent_form(theta, self.structures, bucket, W, z)
-        return out
-
-    @exact
-    def blups(self, theta: Array, beta: Array) -> tuple[BlupTerms, ...]:
-        """See :meth:`Layout.blups`: one entry a bucket."""
-        xp, out = namespace(theta, beta, self.S0), []
-        for bucket in self.buckets:
-            of, q = whitened(theta, self.structures, bucket), self._columns(bucket)
-            Lambda = spread(factor_blocks(theta, self.structures), bucket.widths)
-            Psi = Lambda @ Lambda.T
-            residual = of.S[:, :q, q:] @ xp.append(-beta, 1.0)  # (G, q)
-            known = xp.einsum("ab,gbc,cd->adg", Psi, of.S[:, :q, :q], Psi)
-            out.append(BlupTerms(b=Psi @ residual.T, cov=Psi[:, :, None] - known))
-        return tuple(out)
+    def _columns(self, bucket: ChainBucket) -> int:
+        return bucket.step.shape[1] - self.S0.shape[0]
 
     def level_counts(self) -> Array:
         """See :meth:`Layout.level_counts`."""
@@ -219,32 +111,3 @@ class MarkovLayout(OfResiduals):
             for b in self.buckets
         )
         return replace(self, buckets=buckets)
-
-    def _columns(self, bucket: ChainBucket) -> int:
-        """Random effects of a group of the bucket."""
-        return bucket.step.shape[1] - self.S0.shape[0]
-
-    def _tangents(self, theta: Array, bucket: ChainBucket) -> Array:
-        """``dPsi / dtheta_k`` of a group, (m, q, q)."""
-        return lambda_of(theta, self.structures, bucket.widths)[1]
-
-
-def _quadratics(U: Array, D: Array) -> Array:
-    """``sum_i U_i' D_k U_i``, (m, C, C), of (G, q, C)."""
-    xp, (G, q, C) = namespace(U, D), U.shape
-    m = D.shape[0]
-    rows = xp.moveaxis(U, 1, 0).reshape(q, G * C)
-    DU = (D.reshape(m * q, q) @ rows).reshape(m, q * G, C)
-    return xp.einsum("kad,ac->kcd", DU, rows.reshape(q * G, C))
-
-
-def _rooted(of: Whitened, root: Array) -> Array:
-    """``J_C root``, (G, w, d): J of the columns of [X y]."""
-    xp, q = namespace(of.H, root), of.H.shape[1]
-    fixed = xp.broadcast_to(root[None], (len(of.H), *root.shape))
-    return xp.concatenate([-(of.H[:, :, q:] @ root), fixed], axis=1)
-
-
-def _flat(A: Array) -> Array:
-    """One row a parameter."""
-    return A.reshape(A.shape[0], int(np.prod(A.shape[1:])))
