@@ -124,6 +124,7 @@ Pure functions of arrays
                          approximately.
     ResidualLayout       Sufficient statistics of a model with a residual covariance.
     MarkovLayout         Sufficient statistics of a model whose residuals are correlated along time.
+    SubjectLayout        Sufficient statistics of a model whose subjects share random effects.
 
 Errors and warnings
     FormulaError         A formula that cannot be read, or that asks for something the data does not

@@ -48,6 +48,7 @@ from .layouts.matrix_free.layout import MatrixFreeLayout
 from .layouts.plan import LayoutInfo
 from .layouts.residual.layout import ResidualLayout
 from .layouts.residual.markov import MarkovLayout
+from .layouts.residual.subjects import SubjectLayout
 from .layouts.sharding import shard
 from .layouts.sparse.layout import SparseLayout
 from .likelihood.effects import get_random_effects
@@ -107,6 +108,7 @@ __all__ = [
     "Schema",
     "SimulatedResiduals",
     "SparseLayout",
+    "SubjectLayout",
     "anova",
     "bootstrap",
     "caic",

@@ -24,6 +24,7 @@ rng = np.random.default_rng(3)
 DATA = samples.frame().assign(visit=np.arange(60) % 6)
 DATA["time"] = DATA["visit"] + rng.uniform(-0.3, 0.3, 60)
 DATA["visit"] = DATA["visit"].map(lambda k: f"v{k}")
+DATA["site"] = np.repeat(["p", "q"], 30)
 DATA["arm"] = np.where(np.arange(60) < 30, "a", "b")
 KEPT = ~DATA.index.isin([3, 14, 15])  # subjects who were not seen at every visit
 DATA = DATA[KEPT].reset_index(drop=True)
@@ -36,6 +37,7 @@ MODELS = {
     "an arm each": "y ~ x + ar1(visit | arm / g)",
     "symmetric": "y ~ x + (0 + x | g) + cs(visit | g)",
     "in space": "y ~ x + sp_gau(time | g)",
+    "subjects of centres": "y ~ x + (1 | site) + cs(visit | g)",
 }
 
 
@@ -76,7 +78,7 @@ def test_rows_make_the_layout_of_their_design(x64, name):
     assert_close(value(theta, (y, X, Z, w), index), expected, RTOL)
 
 
-@pytest.mark.parametrize("name", ["beside an intercept", "symmetric"])
+@pytest.mark.parametrize("name", ["beside an intercept", "symmetric", "subjects of centres"])
 def test_gradients_equal_differences(x64, name):
     """With respect to theta, y, X, Z and weights, rows of weight zero among the others."""
     design, index, rows = made(name)

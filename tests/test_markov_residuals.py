@@ -11,8 +11,8 @@ from dense_residual import DenseResidual
 from helpers import Array, Term, assert_close, dense_gls, differences, random_root
 
 import lmm_jax as lmm
-from lmm_jax.batches.chain_draws import _rows, chain_roots
 from lmm_jax.batches.replicate_minimize import fit_each
+from lmm_jax.batches.row_draws import _rows, row_roots
 from lmm_jax.covariance.correlations import Independent
 from lmm_jax.covariance.distances import Autoregressive, Continuous, Exponential, Gaussian
 from lmm_jax.covariance.theta import factor_blocks
@@ -386,7 +386,7 @@ def test_drawn_rows_have_the_covariance_of_the_model(text):
     layout = layout_of(design_of(text, True))
     theta = theta_near(layout, 2)
     got = np.zeros(0)
-    for root in chain_roots(layout, theta):
+    for root in row_roots(layout, theta):
         size = root.present.size + root.ZL.shape[0] * root.ZL.shape[1]
         made = _rows(root, np.eye(size)).reshape(size, -1)[:, root.present.ravel() > 0]
         got = np.append(got, np.linalg.eigvalsh(made.T @ made))
@@ -543,8 +543,8 @@ def test_who_gets_chains():
 
 
 def test_too_many_rows_of_random_effects(monkeypatch):
-    from lmm_jax.layouts.residual import chain_index
+    from lmm_jax.layouts.residual import index
 
-    monkeypatch.setattr(chain_index, "_MOST_NUMBERS", 100)
+    monkeypatch.setattr(index, "_MOST_NUMBERS", 100)
     with pytest.raises(lmm.DataError, match="rows are connected by 1 random effects"):
         _ = lmm.design("y ~ x + car1(time | subject) + (1 | subject)", PANEL).compressed

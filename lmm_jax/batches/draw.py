@@ -29,16 +29,16 @@ import numpy as np
 from ..layouts.contract import Layout
 from ..layouts.crossed.layout import CrossedLayout
 from ..layouts.residual.layout import ResidualLayout
-from ..layouts.residual.markov import MarkovLayout
 from ..layouts.residual.merged import merge_design
+from ..layouts.residual.whitened_layout import OfWhitenedRows
 from ..layouts.response import Response
 from ..numerics.memory import check_room
 from ..numerics.shapes import round_up
 from ..optimize.newton import Solution
-from .chain_draws import chain_roots, draw_chains
 from .draw_recipe import ClassMoments, Distribution, GroupNormals, Replicable, recipe
 from .replicate_minimize import fit_each, fit_lanes, one_runtime
 from .residual_lanes import fit_subjects
+from .row_draws import draw_rows, row_roots
 from .streams import Stream
 
 
@@ -123,7 +123,7 @@ _TICKS = 16
 
 
 def fit_replicates(
-    layout: Replicable | MarkovLayout,
+    layout: Replicable | OfWhitenedRows,
     theta: np.ndarray,
     scale: float,
     *,
@@ -136,7 +136,7 @@ def fit_replicates(
 
     Parameters
     ----------
-    layout : GroupedLayout, CrossedLayout, ResidualLayout or MarkovLayout
+    layout : GroupedLayout, CrossedLayout, ResidualLayout, MarkovLayout or SubjectLayout
     theta : ndarray, shape (m,)
         In the layout's coordinates.
     scale : float
@@ -171,7 +171,7 @@ def fit_replicates(
 
 
 def _replicate(
-    layout: Replicable | MarkovLayout,
+    layout: Replicable | OfWhitenedRows,
     theta: np.ndarray,
     scale: float,
     *,
@@ -182,16 +182,16 @@ def _replicate(
 ) -> tuple[Layout, list[Solution]]:
     """The layout in units of the draws, and the fits of all batches."""
     parts, watched = [], n if tick is None else -(-n // _TICKS)
-    if isinstance(layout, MarkovLayout):
-        chains = jax.device_get(replace(layout, y_scale=np.sqrt(scale)))
-        roots, width = chain_roots(chains, theta), batch_width(chains, watched)
+    if isinstance(layout, OfWhitenedRows):
+        own: Any = jax.device_get(replace(layout, y_scale=np.sqrt(scale)))
+        roots, width = row_roots(own, theta), batch_width(own, watched)
         for first in range(0, n, width):
             index = np.arange(first, min(first + width, n))
-            rows = draw_chains(roots, chains.beta_origin.size, stream, index)
-            parts.append(fit_each(chains, rows, theta, reml=reml))
+            rows = draw_rows(roots, own.beta_origin.size, stream, index)
+            parts.append(fit_each(own, rows, theta, reml=reml))
             if tick is not None:
                 tick(index.size)
-        return chains, parts
+        return own, parts
     base, source = recipe(layout, theta, scale)
     width = batch_width(base, watched)
     merged = merge_design(jax.device_get(base)) if isinstance(base, ResidualLayout) else None

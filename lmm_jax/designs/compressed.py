@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..layouts.compress import layout_of_rows
+from ..layouts.compress import RowLayout, layout_of_rows
 from ..layouts.crossed.index import CrossedPlan
-from ..layouts.crossed.layout import CrossedLayout
 from ..layouts.group_index import GroupPlan
 from ..layouts.grouped import GroupedLayout
 from ..layouts.matrix_free.compress import matrix_free_layout
@@ -23,7 +22,6 @@ from ..layouts.merged import merge, trim
 from ..layouts.residual.alike import merge_alike
 from ..layouts.residual.index import ResidualPlan
 from ..layouts.residual.layout import ResidualLayout
-from ..layouts.residual.markov import MarkovLayout
 from ..layouts.sparse.compress import sparse_layout
 from ..layouts.sparse.index import SparsePlan
 from ..layouts.sparse.layout import SparseLayout
@@ -35,9 +33,7 @@ from ..numerics.shapes import round_up_few
 from ..numerics.tiers import Tier
 from ..reprs import brief
 
-AnyLayout = (
-    GroupedLayout | CrossedLayout | SparseLayout | MatrixFreeLayout | ResidualLayout | MarkovLayout
-)
+AnyLayout = RowLayout | SparseLayout | MatrixFreeLayout
 AnyPlan = GroupPlan | CrossedPlan | SparsePlan
 
 

@@ -42,7 +42,7 @@ def row_index(groups: Any, sizes: int | Sequence[int] = 1, *, n_components: int 
 
     Returns
     -------
-    GroupIndex, CrossedIndex, ResidualIndex or ChainIndex
+    GroupIndex, CrossedIndex, ResidualIndex, ChainIndex or SubjectIndex
         A pytree of NumPy arrays for exactly n rows: close over it, or pass it
         to a compiled function. Two data sets share a compiled program where
         their indices have the same shapes.

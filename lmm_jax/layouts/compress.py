@@ -44,21 +44,22 @@ from .group_index import GroupIndex
 from .group_sums import cross_arrays, explain, group_fit
 from .grouped import GroupedLayout
 from .residual.chain_index import ChainIndex
-from .residual.compress import markov_layout, present_first, residual_layout
+from .residual.compress import markov_layout, present_first, residual_layout, subject_layout
 from .residual.index import OfBuckets, ResidualIndex
 from .residual.layout import ResidualLayout
 from .residual.markov import MarkovLayout
+from .residual.subject_index import SubjectIndex
+from .residual.subjects import SubjectLayout
 
-RowIndex = GroupIndex | CrossedIndex | ResidualIndex | ChainIndex
+RowIndex = GroupIndex | CrossedIndex | ResidualIndex | ChainIndex | SubjectIndex
+RowLayout = GroupedLayout | CrossedLayout | ResidualLayout | MarkovLayout | SubjectLayout
 # Pivots of cross-products at unit diagonal, in units of eps for every column, that are rounding.
 _DEPENDENT = 8.0
 
 
 @hinted
 @exact
-def compress(
-    y: Array, X: Array, Z: Sequence[Array], weights: Array, index: RowIndex
-) -> GroupedLayout | CrossedLayout | ResidualLayout | MarkovLayout:
+def compress(y: Array, X: Array, Z: Sequence[Array], weights: Array, index: RowIndex) -> RowLayout:
     """Compress the rows of a mixed model into its sufficient statistics.
 
     Parameters
@@ -73,14 +74,14 @@ def compress(
         Prior weights (residual variance ``sigma^2 / w``). A row of weight zero
         counts as absent, whatever stands in it; a negative weight makes everything NaN, as
         columns of X that are dependent in the other rows do.
-    index : GroupIndex, CrossedIndex, ResidualIndex or ChainIndex
+    index : GroupIndex, CrossedIndex, ResidualIndex, ChainIndex or SubjectIndex
         Bookkeeping of the rows (:func:`lmm_jax.row_index`); rows past the data point
         anywhere and weigh nothing. That of a design with a residual covariance knows
         its subjects, visits and coordinates.
 
     Returns
     -------
-    GroupedLayout, CrossedLayout, ResidualLayout or MarkovLayout
+    GroupedLayout, CrossedLayout, ResidualLayout, MarkovLayout or SubjectLayout
 
     Notes
     -----
@@ -98,7 +99,7 @@ def compress(
 @exact
 def _layout_of_unchecked(
     y: Array, X: Array, Z: Sequence[Array], weights: Array, index: RowIndex
-) -> GroupedLayout | CrossedLayout | ResidualLayout | MarkovLayout:
+) -> RowLayout:
     """:func:`layout_of_rows` of rows that nobody has looked at.
 
     Nothing is left of rows of weight zero; y is NaN, and with it all that follows, where a
@@ -135,13 +136,15 @@ def _has_full_rank(X: Array, weights: Array) -> Array:
 @exact
 def layout_of_rows(
     y: Array, X: Array, Z: Sequence[Array], weights: Array, index: RowIndex
-) -> GroupedLayout | CrossedLayout | ResidualLayout | MarkovLayout:
+) -> RowLayout:
     """:func:`compress` of arrays that fit each other, in NumPy or JAX."""
     xp = namespace(y, X, Z, weights)
     if isinstance(index, ResidualIndex):
         return residual_layout(y, X, Z, weights, index)
     if isinstance(index, ChainIndex):
         return markov_layout(y, X, Z, weights, index)
+    if isinstance(index, SubjectIndex):
+        return subject_layout(y, X, Z, weights, index)
     at = compress_columns(y[:, None], X, Z, weights, index)
     buckets = tuple(
         Bucket(T=T, c=c, copies=xp.ones(T.shape[2], T.dtype), widths=w)

@@ -30,8 +30,9 @@ from .crossed.index import CrossedPlan, plan_crossed
 from .group_index import GroupPlan, LevelMap, level_parent, plan_groups
 from .matrix_free.index import plan_matrix_free
 from .residual.chain_index import plan_chains
-from .residual.choice import takes_chains
+from .residual.choice import takes_chains, takes_subjects
 from .residual.index import ResidualRows, plan_residual
+from .residual.subject_index import plan_subjects
 from .sparse.index import SparseIndex, SparsePlan, plan_sparse, sparse_index
 
 # Columns of a group up to which its dense matrices are no matter, and how much cheaper the
@@ -160,13 +161,15 @@ def plan_layout(
         The dense core would not fit into memory.
     """
     if residual is not None:
-        chains = takes_chains(group, n_groups, residual, random_effects=bool(codes))
-        plan_rows = plan_chains if chains else plan_residual
-        own = plan_rows(group, n_groups, codes, n_levels, structures, residual, n_components)
-        reason = "residuals have a covariance of their own"
-        return own, LayoutInfo(
+        given = group, n_groups, codes, n_levels, structures, residual, n_components
+        plan_rows, how = plan_residual, ""
+        if takes_chains(group, n_groups, residual, random_effects=bool(codes)):
+            plan_rows, how = plan_chains, ", row after row"
+        elif takes_subjects(group, n_groups, codes, term_sizes(structures), residual):
+            plan_rows, how = plan_subjects, ", subject after subject"
+        return plan_rows(*given), LayoutInfo(
             kind="residual", eliminated=tuple(labels), core=(), n_groups=n_groups,
-            core_size=0, n_blocks=0, reason=f"{reason}, row after row" if chains else reason,
+            core_size=0, n_blocks=0, reason=f"residuals have a covariance of their own{how}",
         )  # fmt: skip
     choice, reason = _choose(group, n_groups, codes, n_levels, term_sizes(structures))
     if len(choice.eliminated) == len(codes):

@@ -13,8 +13,9 @@ from .buckets import Bucket
 from .moments import MomentBucket
 from .residual.bucket import ResidualBucket
 from .residual.chain_bucket import ChainBucket, with_response
+from .residual.subject_bucket import SubjectBucket
 
-_AnyBucket = Bucket | MomentBucket | ResidualBucket | ChainBucket
+_AnyBucket = Bucket | MomentBucket | ResidualBucket | ChainBucket | SubjectBucket
 
 
 class Response(NamedTuple):
@@ -32,7 +33,8 @@ def attach(layout: Any, response: Response) -> Any:
 
     Parameters
     ----------
-    layout : GroupedLayout, MomentLayout, CrossedLayout, ResidualLayout or MarkovLayout
+    layout : Layout
+        With groups, a core, or a residual covariance.
     response : Response
         In the coordinates of the layout.
 

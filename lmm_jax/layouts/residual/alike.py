@@ -11,7 +11,8 @@ from ..contract import Layout
 from .chain_merged import merge_links
 from .layout import ResidualLayout
 from .markov import MarkovLayout
-from .merged import merge_subjects
+from .merged import merge_subjects, share_patterns
+from .subjects import SubjectLayout
 
 L = TypeVar("L", bound=Layout)
 
@@ -23,5 +24,7 @@ def merge_alike(layout: L) -> L:
         found = merge_links(jax.tree.map(np.asarray, layout))
     elif isinstance(layout, ResidualLayout):
         found = merge_subjects(jax.tree.map(np.asarray, layout))
+    elif isinstance(layout, SubjectLayout):
+        found = share_patterns(jax.tree.map(np.asarray, layout))
     merged: L = found
     return merged

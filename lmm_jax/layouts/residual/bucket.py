@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 from jax import Array
@@ -53,6 +53,18 @@ class ResidualBucket:
         xp, r = namespace(self.c), self.c.shape[0]
         rows = xp.eye(r, dtype=self.c.dtype)[:, :, None] * self.present[:, None]
         return xp.concatenate([self.Z, rows], axis=1)
+
+
+class OfPatterns(Protocol):
+    """A bucket whose groups, or subjects, have the covariance of their pattern."""
+
+    @property
+    def owner(self) -> Array | None:
+        """Pattern of every one; None: each has its own."""
+
+    @property
+    def copies(self) -> Array:
+        """How many have a pattern."""
 
 
 class Covariances(NamedTuple):
@@ -156,12 +168,12 @@ def _squares(w: Array) -> Array:
     return rows @ rows.T
 
 
-def of_groups(A: Array, bucket: ResidualBucket) -> Array:
+def of_groups(A: Array, bucket: OfPatterns) -> Array:
     """What every group has of its pattern, (..., D) to (..., G)."""
     return A if bucket.owner is None else A[..., bucket.owner]
 
 
-def of_patterns(A: Array, bucket: ResidualBucket) -> Array:
+def of_patterns(A: Array, bucket: OfPatterns) -> Array:
     """Sums over the groups of every pattern, (..., G) to (..., D)."""
     if bucket.owner is None:
         return A

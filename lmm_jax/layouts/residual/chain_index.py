@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 import numpy as np
 
-from ...covariance.structures import Structure, term_sizes
-from ...errors import DataError
+from ...covariance.structures import Structure
 from ...numerics.shapes import round_up, round_up_rows
 from ...reprs import brief
 from ..group_index import LevelMap, rank_within
@@ -20,11 +18,11 @@ from .index import (
     ResidualRows,
     arm_of_groups,
     buckets_of_groups,
+    check_size,
+    columns_of,
+    placed,
     places_of_levels,
 )
-
-# Numbers of rows and random-effects columns that fit into memory (4 GB, twice over).
-_MOST_NUMBERS = 1 << 29
 
 
 @jax.tree_util.register_dataclass
@@ -114,7 +112,7 @@ def plan_chains(
     for b in range(n_buckets):
         length = round_up(int(counts[bucket == b].max(initial=1)), least=4)
         G = round_up(int((bucket == b).sum()), least=1)
-        _check_size(widths[b], structures, G * length, int(counts.max(initial=0)))
+        check_size(widths[b], structures, G * length, int(counts.max(initial=0)))
         mine = np.flatnonzero(bucket[group[order]] == b)
         source = np.full((G, length), n, np.int32)
         at = position[group[order[mine]]], place[mine]
@@ -146,42 +144,20 @@ def _bucket(
     widths: tuple[int, ...],
 ) -> ChainBucketIndex:
     shape, arm = source.shape, int(rows.arm[mine[0]])
-
-    def placed(values: np.ndarray, fill: Any = 0.0) -> np.ndarray:
-        out = np.full(shape, fill, values.dtype)
-        out[at] = values[mine]
-        return out
-
-    columns = tuple(
-        placed(maps[t].slot[column]).astype(np.int32)
-        for t, code in enumerate(codes)
-        for column in code.T
-    )
-    subject, time = placed(rows.subject, -1), placed(rows.places[0])
+    subject = placed(rows.subject, shape, at, mine, -1)
+    time = placed(rows.places[0], shape, at, mine)
     follows = np.zeros(shape)
     follows[:, 1:] = (subject[:, 1:] == subject[:, :-1]) & (subject[:, 1:] >= 0)
     gaps = np.ones(shape)
     gaps[:, 1:] = np.where(follows[:, 1:], time[:, 1:] - time[:, :-1], 1.0)
-    levels = None if rows.levels is None else placed(rows.levels)
-    x = None if rows.covariate is None else placed(rows.covariate, 1.0)
+    levels = None if rows.levels is None else placed(rows.levels, shape, at, mine)
+    x = None if rows.covariate is None else placed(rows.covariate, shape, at, mine, 1.0)
     return ChainBucketIndex(
         rows=source,
-        columns=columns,
+        columns=columns_of(codes, maps, shape, at, mine),
         follows=follows,
         gaps=gaps,
         slopes=rows.structures[arm].spread.slopes(levels, x, shape),
         widths=widths,
         arm=arm,
     )
-
-
-def _check_size(
-    widths: Sequence[int], structures: Sequence[Structure], places: int, largest: int
-) -> None:
-    q = sum(k * w for k, w in zip(term_sizes(structures), widths, strict=True))
-    if q * places > _MOST_NUMBERS:
-        raise DataError(
-            f"up to {largest} rows are connected by {q} random effects, beside a residual "
-            f"covariance too many for memory ({q * places * 8 / 2**30:.1f} GiB, several times "
-            "over): leave out a factor that connects them"
-        )

@@ -18,9 +18,12 @@ from ..common_scale import fixed_frame, read_weights, whitener
 from .bucket import ResidualBucket
 from .chain_bucket import ChainBucket, one_later
 from .chain_index import ChainBucketIndex, ChainIndex
-from .index import BucketIndex, ResidualIndex
+from .index import BucketIndex, OfBuckets, ResidualIndex
 from .layout import ResidualLayout
 from .markov import MarkovLayout
+from .subject_bucket import SubjectBucket
+from .subject_index import SubjectBucketIndex, SubjectIndex
+from .subjects import SubjectLayout
 
 
 class _Rows(NamedTuple):
@@ -37,7 +40,7 @@ def _rows(
     X: Array,
     Z: Sequence[Array],
     weights: Array,
-    index: ResidualIndex | ChainIndex,
+    index: OfBuckets,
 ) -> _Rows:
     xp = namespace(y, X, Z, weights)
     rows = read_weights(weights)
@@ -72,9 +75,7 @@ def residual_layout(
     """The layout of rows that weigh nothing where they are padding; see :func:`compress`."""
     rows = _rows(y, X, Z, weights, index)
     return ResidualLayout(
-        buckets=tuple(
-            _bucket(rows.XY, rows.streams, rows.present, at, index) for at in index.buckets
-        ),
+        buckets=tuple(_bucket(rows, at, index) for at in index.buckets),
         **rows.maps,
     )
 
@@ -86,6 +87,32 @@ def markov_layout(
     rows = _rows(y, X, Z, weights, index)
     return MarkovLayout(
         buckets=tuple(_chain_bucket(rows, at, index) for at in index.buckets), **rows.maps
+    )
+
+
+def subject_layout(
+    y: Array, X: Array, Z: Sequence[Array], weights: Array, index: SubjectIndex
+) -> SubjectLayout:
+    """The same of subjects who share random effects."""
+    rows = _rows(y, X, Z, weights, index)
+    return SubjectLayout(
+        buckets=tuple(_subject_bucket(rows, at, index) for at in index.buckets), **rows.maps
+    )
+
+
+def _subject_bucket(rows: _Rows, at: SubjectBucketIndex, index: SubjectIndex) -> SubjectBucket:
+    xp, here = namespace(rows.XY), _places(rows, at, index)
+    c = xp.concatenate([here.Z, here.XY], axis=2)
+    return SubjectBucket(
+        c=xp.moveaxis(c, 2, 1),
+        owner=None,
+        present=here.present,
+        copies=xp.ones(c.shape[1], c.dtype),
+        places=xp.asarray(at.places, c.dtype),
+        slopes=xp.asarray(at.slopes, c.dtype),
+        widths=at.widths,
+        arm=at.arm,
+        n_groups=at.n_groups,
     )
 
 
@@ -118,31 +145,44 @@ def _chain_bucket(rows: _Rows, at: ChainBucketIndex, index: ChainIndex) -> Chain
     )
 
 
-def _bucket(
-    XY: Array, streams: Sequence[Array], present: Array, at: BucketIndex, index: ResidualIndex
-) -> ResidualBucket:
-    xp = namespace(XY)
-    q = sum(k * w for k, w in zip(index.sizes, at.widths, strict=True))
-    places = xp.asarray(at.rows)
-    there = present[places]
-    Z = xp.zeros((*places.shape, q), XY.dtype)
-    columns = xp.asarray(np.arange(q, dtype=np.int32)[None, None])
-    for stream, first in zip(streams, at.columns, strict=True):
-        for j in range(stream.shape[1]):
-            level = columns == (xp.asarray(first) + j)[:, :, None]
-            Z = Z + xp.where(level, (stream[:, j][places] * there)[:, :, None], 0.0)
+def _bucket(rows: _Rows, at: BucketIndex, index: ResidualIndex) -> ResidualBucket:
+    xp, here = namespace(rows.XY), _places(rows, at, index)
     return ResidualBucket(
-        Z=xp.moveaxis(Z, 2, 1),
-        c=xp.moveaxis(XY[places] * there[:, :, None], 2, 1),
+        Z=xp.moveaxis(here.Z, 2, 1),
+        c=xp.moveaxis(here.XY, 2, 1),
         owner=None,
-        present=there,
-        copies=xp.ones(places.shape[1], XY.dtype),
+        present=here.present,
+        copies=xp.ones(here.Z.shape[1], here.Z.dtype),
         subjects=None if at.subjects is None else xp.asarray(at.subjects),
-        places=xp.asarray(at.places, XY.dtype),
-        slopes=xp.asarray(at.slopes, XY.dtype),
+        places=xp.asarray(at.places, here.Z.dtype),
+        slopes=xp.asarray(at.slopes, here.Z.dtype),
         widths=at.widths,
         arm=at.arm,
     )
+
+
+class _Places(NamedTuple):
+    """Rows at the places of a bucket, zeros where there is none."""
+
+    Z: Array  # (r, G, q)
+    XY: Array  # (r, G, p + 1)
+    present: Array  # (r, G)
+
+
+def _places(
+    rows: _Rows, at: BucketIndex | SubjectBucketIndex, index: ResidualIndex | SubjectIndex
+) -> _Places:
+    xp, XY = namespace(rows.XY), rows.XY
+    q = sum(k * w for k, w in zip(index.sizes, at.widths, strict=True))
+    places = xp.asarray(at.rows)
+    there = rows.present[places]
+    Z = xp.zeros((*places.shape, q), XY.dtype)
+    columns = xp.asarray(np.arange(q, dtype=np.int32)[None, None])
+    for stream, first in zip(rows.streams, at.columns, strict=True):
+        for j in range(stream.shape[1]):
+            level = columns == (xp.asarray(first) + j)[:, :, None]
+            Z = Z + xp.where(level, (stream[:, j][places] * there)[:, :, None], 0.0)
+    return _Places(Z, XY[places] * there[:, :, None], there)
 
 
 def present_first(index: ChainIndex, present: Array) -> ChainIndex:

@@ -18,6 +18,8 @@ from ..group_index import GroupPlan, LevelMap, divide_alike, level_parent, rank_
 
 # Rows of a group beyond which its dense matrices are too much.
 _MOST_ROWS = 4000
+# Numbers of rows and random-effects columns that fit into memory (4 GB, twice over).
+_MOST_NUMBERS = 1 << 29
 # Slots that visits may have for every row of the largest subject, and slots that are few.
 _SPARSE, _FEW_SLOTS = 2, 8
 _MAX_BUCKETS = 4
@@ -152,14 +154,8 @@ def plan_residual(
     check_dense(int(counts.max(initial=0)))
     alone = n_groups == rows.n_subjects and bool((counts > 0).all())
     alone = alone and divide_alike(group, rows.subject)
-    slots = int(rows.places.max(initial=0)) + 1
-    correlation = rows.structures[0].correlation
-    by_visit = rows.levels is None or bool(np.array_equal(rows.levels, rows.places[0]))
-    by_visit = by_visit and rows.covariate is None and correlation.by_levels
-    dense = slots <= max(_SPARSE * int(counts.max(initial=1)), _FEW_SLOTS)
-    shared = bool(correlation.levels) or (by_visit and dense and slots > 1)
-    shared = shared and alone and by_visit
-    if shared:
+    slots = slots_of(rows, int(counts.max(initial=1))) if alone else None
+    if slots is not None:
         row = rows.places[0].astype(np.int64)
         bucket = arm.copy()
     else:
@@ -174,17 +170,23 @@ def plan_residual(
     made = []
     for b in range(n_buckets):
         mine = np.flatnonzero(bucket[group] == b)
-        height = slots if shared else max(int(counts[bucket == b].max(initial=0)), 1)
+        height = slots or max(int(counts[bucket == b].max(initial=0)), 1)
         G = round_up_tall(int((bucket == b).sum()), height)
         at = row[mine], position[group[mine]]
         source = np.full((height, G), n, np.int32)
         source[at] = mine
         made.append(
-            _bucket(
-                source, at, mine, codes, maps, rows,
-                (*widths[b], *(0 for _ in rows.structures)), shared=shared, alone=alone,
+            BucketIndex(
+                rows=source,
+                columns=columns_of(codes, maps, source.shape, at, mine),
+                subjects=None
+                if alone
+                else placed(rows.subject.astype(np.int32), source.shape, at, mine),
+                widths=(*widths[b], *(0 for _ in rows.structures)),
+                arm=int(rows.arm[mine[0]]),
+                **rows_placed(rows, source.shape, at, mine, by_visit=slots is not None),
             )
-        )  # fmt: skip
+        )
     index = ResidualIndex(
         buckets=tuple(made),
         n_rows=round_up_rows(n + 1, n_groups),
@@ -200,50 +202,61 @@ def plan_residual(
     )
 
 
-def _bucket(
-    source: np.ndarray,
-    at: tuple[np.ndarray, np.ndarray],
-    mine: np.ndarray,
+def slots_of(rows: ResidualRows, largest: int) -> int | None:
+    """How many visits there are, where the places of all subjects are visits; otherwise None.
+
+    Parameters
+    ----------
+    rows : ResidualRows
+    largest : int
+        Rows of the largest subject.
+    """
+    slots = int(rows.places.max(initial=0)) + 1
+    correlation = rows.structures[0].correlation
+    by_visit = rows.levels is None or bool(np.array_equal(rows.levels, rows.places[0]))
+    by_visit = by_visit and rows.covariate is None and correlation.by_levels
+    dense = slots <= max(_SPARSE * largest, _FEW_SLOTS)
+    shared = bool(correlation.levels) or (by_visit and dense and slots > 1)
+    return slots if shared and by_visit else None
+
+
+def placed(
+    values: np.ndarray, shape: tuple[int, int], at: Any, mine: np.ndarray, fill: float = 0.0
+) -> np.ndarray:
+    """Values of some rows, (..., n), at their places, (..., *shape)."""
+    out = np.full((*values.shape[:-1], *shape), fill, values.dtype)
+    out[..., *at] = values[..., mine]
+    return out
+
+
+def columns_of(
     codes: Sequence[np.ndarray],
     maps: Sequence[LevelMap],
-    rows: ResidualRows,
-    widths: tuple[int, ...],
-    *,
-    shared: bool,
-    alone: bool,
-) -> BucketIndex:
-    shape = source.shape
-    arm = int(rows.arm[mine[0]])
-    spread = rows.structures[arm].spread
-
-    def placed(values: np.ndarray, fill: float = 0.0) -> np.ndarray:
-        out = np.full((*values.shape[:-1], *shape), fill, values.dtype)
-        out[..., *at] = values[..., mine]
-        return out
-
-    columns = tuple(
-        placed(maps[t].slot[column]).astype(np.int32)
+    shape: tuple[int, int],
+    at: Any,
+    mine: np.ndarray,
+) -> tuple[np.ndarray, ...]:
+    """First column of the level of every row, a stream each."""
+    return tuple(
+        placed(maps[t].slot[column], shape, at, mine).astype(np.int32)
         for t, code in enumerate(codes)
         for column in code.T
     )
-    if shared:
+
+
+def rows_placed(
+    rows: ResidualRows, shape: tuple[int, int], at: Any, mine: np.ndarray, *, by_visit: bool
+) -> dict[str, np.ndarray]:
+    """``places`` and ``slopes`` of a bucket."""
+    spread = rows.structures[int(rows.arm[mine[0]])].spread
+    if by_visit:
         visits = np.arange(shape[0])[:, None]
-        places = visits[None].astype(float)
         slopes = spread.slopes(visits, None, visits.shape)
-    else:
-        places = placed(rows.places)
-        levels = None if rows.levels is None else placed(rows.levels)
-        x = None if rows.covariate is None else placed(rows.covariate, 1.0)
-        slopes = spread.slopes(levels, x, shape)
-    return BucketIndex(
-        rows=source,
-        columns=columns,
-        subjects=None if alone else placed(rows.subject.astype(np.int32)),
-        places=places,
-        slopes=slopes,
-        widths=widths,
-        arm=arm,
-    )
+        return {"places": visits[None].astype(float), "slopes": slopes}
+    levels = None if rows.levels is None else placed(rows.levels, shape, at, mine)
+    x = None if rows.covariate is None else placed(rows.covariate, shape, at, mine, 1.0)
+    places = placed(rows.places, shape, at, mine)
+    return {"places": places, "slopes": spread.slopes(levels, x, shape)}
 
 
 def arm_of_groups(arm: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:
@@ -271,6 +284,19 @@ def check_dense(rows: int) -> None:
         raise DataError(
             f"{rows} rows share random effects or a subject: their covariance would be dense "
             f"({need:.1f} GiB, several times over); up to {_MOST_ROWS} rows a group are taken"
+        )
+
+
+def check_size(
+    widths: Sequence[int], structures: Sequence[Structure], places: int, largest: int
+) -> None:
+    """The random effects beside every row of a bucket fit into memory."""
+    q = sum(k * w for k, w in zip(term_sizes(structures), widths, strict=True))
+    if q * places > _MOST_NUMBERS:
+        raise DataError(
+            f"up to {largest} rows are connected by {q} random effects, beside a residual "
+            f"covariance too many for memory ({q * places * 8 / 2**30:.1f} GiB, several times "
+            "over): leave out a factor that connects them"
         )
 
 

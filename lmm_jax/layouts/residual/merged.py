@@ -22,6 +22,8 @@ from ...numerics.shapes import round_up, round_up_tall
 from ..response import Response
 from .bucket import ResidualBucket
 from .layout import ResidualLayout
+from .subject_bucket import SubjectBucket
+from .subjects import SubjectLayout
 
 # Patterns for every group from which it is no use to look for more.
 _WORTHWHILE = 0.5
@@ -54,6 +56,32 @@ def merge_subjects(layout: ResidualLayout) -> ResidualLayout:
     if all(new is old for new, old in zip(buckets, layout.buckets, strict=True)):
         return layout
     return replace(layout, buckets=buckets)
+
+
+def share_patterns(layout: SubjectLayout) -> SubjectLayout:
+    """The layout with one covariance for all subjects who were seen at the same visits.
+
+    Parameters
+    ----------
+    layout : SubjectLayout
+        Arrays of NumPy.
+    """
+    return replace(layout, buckets=tuple(_by_pattern(bucket) for bucket in layout.buckets))
+
+
+def _by_pattern(bucket: SubjectBucket) -> SubjectBucket:
+    one = bucket.places.shape[-1] == 1 and bucket.slopes.shape[-1] in (0, 1)
+    if not one or bucket.owner is not None:
+        return bucket
+    present, owner = np.unique(np.asarray(bucket.present), axis=1, return_inverse=True)
+    if present.shape[1] > _WORTHWHILE * owner.size:
+        return bucket
+    arrays: dict[str, Any] = dict(
+        owner=owner.ravel().astype(np.int32),
+        present=present,
+        copies=np.bincount(owner.ravel()).astype(float),
+    )
+    return replace(bucket, **arrays)
 
 
 def _merged(bucket: ResidualBucket) -> ResidualBucket:
