@@ -280,7 +280,8 @@ def dense(monkeypatch):
     """Every residual covariance by dense matrices of the groups."""
 
     def use():
-        monkeypatch.setattr(plan, "takes_chains", lambda *args, **options: False)
+        for other in ("takes_chains", "takes_subjects"):
+            monkeypatch.setattr(plan, other, lambda *args, **options: False)
 
     return use
 
