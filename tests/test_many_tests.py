@@ -10,7 +10,12 @@ from helpers import assert_close
 from scipy import special
 
 import lmm_jax as lmm
-from lmm_jax.inference.moderation import moderate, trigamma_inverse
+from lmm_jax.inference.moderation import (
+    Moderation,
+    moderate,
+    moderated_estimates,
+    trigamma_inverse,
+)
 
 RTOL = 1e-6  # two optimizations of one criterion
 DF_RTOL = 1e-4
@@ -161,15 +166,50 @@ def test_inverse_of_trigamma(x):
     assert_close(special.polygamma(1, trigamma_inverse(x)), x, 1e-10)
 
 
-def test_moderated_tests_use_the_moderated_variance():
-    fits = many()
-    plain, found = fits.t_test("x = 0"), fits.t_test("x = 0", moderate=True)
-    ratio = np.sqrt(fits.scale / fits.moderation.variance)[:, None]
-    assert_close(found.statistic, plain.statistic * ratio, 1e-10)
-    assert_close(found.df_denom, plain.df_denom + fits.moderation.df_prior, 1e-10)
-    joint, one = fits.wald_test("x = 0", moderate=True), found
+@pytest.fixture(scope="module")
+def balanced():
+    """Groups of five rows; x within groups, and a treatment of whole groups."""
+    rng = np.random.default_rng(12)
+    frame = pd.DataFrame({"g": np.repeat(np.arange(8), 5), "x": np.tile(np.arange(5.0), 8)})
+    frame["treated"] = frame["g"] % 2
+    sd = np.sqrt(6.0 / rng.chisquare(6.0, 200))
+    Y = 2.0 * rng.normal(size=(8, 200))[frame["g"]] + rng.normal(size=(40, 200))
+    fits = lmm.fit_many("~ treated + x + (1 | g)", frame, Y * sd, progress=False)
+    assert not fits.singular.any()
+    return fits
+
+
+def test_moderation_is_of_what_a_contrast_shares_of_the_residual_variance(balanced):
+    """Within groups limma's t; between balanced groups, whose means tell their variance, none."""
+    found, plain = (balanced.t_test("treated, x", moderate=m) for m in (True, False))
+    d = 8 * 4 - 1  # of the rows within groups, less x
+    assert_close(
+        balanced.moderation.variance, moderate(balanced.scale, np.full(200, d)).variance, 1e-6
+    )
+    prior = balanced.moderation.df_prior
+    ratio = np.sqrt(balanced.scale / balanced.moderation.variance)
+    assert_close(found.statistic[:, 1], plain.statistic[:, 1] * ratio, 1e-6)
+    assert_close(found.df_denom[:, 1], np.full(200, d + prior), 1e-6)
+    # variance components at a Newton decrement of 1e-9: 1e-5 of their standard errors
+    assert_close(found.statistic[:, 0], plain.statistic[:, 0], 1e-4)
+    assert_close(found.df_denom[:, 0], np.full(200, 6.0), 1e-4)
+
+
+def test_one_moderated_contrast_is_a_moderated_joint_test(balanced):
+    joint, one = (test("x = 0", moderate=True) for test in (balanced.wald_test, balanced.t_test))
     assert_close(joint.statistic, one.statistic**2, 1e-8)
     assert_close(joint.pvalue, one.pvalue, 1e-6)
+    apart = balanced.t_test("treated, x", moderate=True)
+    both = balanced.wald_test("treated, x", moderate=True)
+    assert_close(2 * both.statistic[:, 0], np.sum(apart.statistic**2, axis=1), 1e-6)  # orthogonal
+
+
+def test_a_prior_of_one_variance_takes_its_uncertainty_away(balanced):
+    """Nothing is left of the variance of log sigma^2."""
+    whole = Moderation(np.full(200, 1.5), np.inf, 1.5)
+    assert_close(
+        moderated_estimates(balanced, whole).joint_cov[:, -1], np.zeros((200, 2)), 1e-12, 1
+    )
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import numpy as np
 
 from .estimates import Estimates, ManyEstimates
 from .hypotheses import Restriction
+from .moderation import ModeratedEstimates
 from .satterthwaite import satterthwaite_df
 from .student_tails import f_tail, student_tail
 from .wald import RANK_TOL, f_denominator, f_denominators, joint_test
@@ -29,13 +30,13 @@ class LaneJoint(NamedTuple):
     df_denom: np.ndarray  # (R,)
 
 
-def lane_contrasts(L: np.ndarray, at: ManyEstimates) -> LaneTests:
+def lane_contrasts(L: np.ndarray, at: ManyEstimates | ModeratedEstimates) -> LaneTests:
     """Contrasts ``L beta`` with their standard errors and Satterthwaite's degrees of freedom.
 
     Parameters
     ----------
     L : ndarray, shape (r, p)
-    at : ManyEstimates
+    at : ManyEstimates or ModeratedEstimates
     """
     with np.errstate(invalid="ignore"):
         variance = np.sum((L @ at.cov_beta) * L, axis=-1)
@@ -43,7 +44,7 @@ def lane_contrasts(L: np.ndarray, at: ManyEstimates) -> LaneTests:
         return LaneTests(at.fe_params @ L.T, np.sqrt(at.scale[:, None] * variance), df)
 
 
-def lane_joint(L: np.ndarray, q: np.ndarray, at: ManyEstimates) -> LaneJoint:
+def lane_joint(L: np.ndarray, q: np.ndarray, at: ManyEstimates | ModeratedEstimates) -> LaneJoint:
     """Wald statistics of ``L beta = q`` and lmerTest's denominators, all fits at once.
 
     Dependent rows count once, fit by fit; a fit without estimates is NaN.
@@ -52,7 +53,7 @@ def lane_joint(L: np.ndarray, q: np.ndarray, at: ManyEstimates) -> LaneJoint:
     ----------
     L : ndarray, shape (r, p)
     q : ndarray, shape (r,)
-    at : ManyEstimates
+    at : ManyEstimates or ModeratedEstimates
     """
     void = ~np.isfinite(at.scale)
     cov = np.where(void[:, None, None], np.eye(L.shape[1]), at.cov_beta)

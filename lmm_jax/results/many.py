@@ -14,7 +14,7 @@ from ..designs.labels import TermLabel
 from ..designs.residual import ResidualLabel
 from ..errors import DataError
 from ..formulas.equations import parameter_number
-from ..inference.moderation import Moderation, moderate
+from ..inference.moderation import Moderation, moderate, residual_df
 from ..inference.multiplicity import false_discovery
 from ..inference.residual_parameters import residual_names, residual_values
 from ..inference.student_tails import student_tail, two_sided_quantile
@@ -250,7 +250,10 @@ class ManyResults(Shown, Saved):
             As in :meth:`LMMResults.t_test`.
         moderate : bool
             Draw the residual variances towards their common distribution (limma's empirical
-            Bayes, Smyth 2004, doi:10.2202/1544-6115.1027), which adds degrees of freedom.
+            Bayes, Smyth 2004, doi:10.2202/1544-6115.1027), which adds degrees of freedom. Of the
+            variance of a contrast the share of the residual variance is moderated: all of it
+            where groups are compared with themselves, none where balanced groups are compared
+            with each other. Responses that did not converge do not make the prior.
 
         Returns
         -------
@@ -349,7 +352,7 @@ class ManyResults(Shown, Saved):
     @cached_property
     def moderation(self) -> Moderation:
         """Residual variances moderated over the responses, and their prior."""
-        return moderate(self.scale, (self.nobs - len(self.fixed_names)).astype(float))
+        return moderate(self.scale, np.where(self.converged, residual_df(self.joint_cov), np.nan))
 
     def fdr(self, term: str) -> pd.Series[float]:
         """P values of one fixed effect over all responses, adjusted by Benjamini and Hochberg.

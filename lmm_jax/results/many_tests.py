@@ -10,6 +10,7 @@ import pandas as pd
 
 from ..inference.hypotheses import Restriction, read_restriction
 from ..inference.lane_tests import LaneJoint, LaneTests, lane_contrasts, lane_joint
+from ..inference.moderation import moderated_estimates
 from ..inference.multiplicity import false_discovery
 from ..inference.student_tails import f_tail, student_tail, two_sided_quantile
 from ..inputs.arguments import hinted, probability
@@ -134,13 +135,10 @@ def many_t_test(many: Any, hypothesis: Any, moderate: bool) -> ManyTests:
 
 def contrast_tests(many: Any, at: Restriction, shift: np.ndarray, moderate: bool) -> ManyTests:
     """Tests of ``R beta + shift = q`` row by row."""
-    found: LaneTests = lane_contrasts(at.R, many)
-    se, df = found.std_error, found.df
+    found: LaneTests = lane_contrasts(at.R, _tested(many, moderate))
+    se, df = found.std_error, _at_most(found.df, many) if moderate else found.df
     if np.isinf(many.df).any():
         df = np.where(np.isnan(df), np.nan, np.inf)
-    if moderate:
-        ratio = many.moderation.variance / many.scale
-        se, df = se * np.sqrt(ratio)[:, None], _with_prior(df, many)
     with np.errstate(invalid="ignore", divide="ignore"):
         statistic = (found.estimate + shift - at.q) / np.where(se > 0, se, np.nan)
     return ManyTests(
@@ -157,20 +155,25 @@ def contrast_tests(many: Any, at: Restriction, shift: np.ndarray, moderate: bool
     )
 
 
-def _with_prior(df: np.ndarray, many: Any) -> np.ndarray:
-    """Degrees of freedom with those of the prior: no more than all responses have together."""
+def _tested(many: Any, moderate: bool) -> Any:
+    """What is tested: the fits, or the fits with moderated residual variances."""
+    return moderated_estimates(many, many.moderation) if moderate else many
+
+
+def _at_most(df: np.ndarray, many: Any) -> np.ndarray:
+    """Degrees of freedom, no more than all responses have together."""
     own = np.where(many.converged, many.nobs - len(many.fixed_names), 0)
-    return np.asarray(np.minimum(df + many.moderation.df_prior, float(own.sum())))
+    return np.asarray(np.minimum(df, float(own.sum())))
 
 
 def many_wald_test(many: Any, hypothesis: Any, moderate: bool) -> ManyTests:
     """Test all rows together."""
     at = read_restriction(hypothesis, many.fixed_names)
-    found: LaneJoint = lane_joint(at.R, at.q, many)
+    found: LaneJoint = lane_joint(at.R, at.q, _tested(many, moderate))
     chi2, q, df = found.chi2, found.df_num, found.df_denom
     normal = bool(np.isinf(many.df).any())
     if moderate:
-        chi2, df = chi2 * many.scale / many.moderation.variance, _with_prior(df, many)
+        df = _at_most(df, many)
     if normal:
         df = np.where(np.isnan(df), np.nan, np.inf)
     with np.errstate(invalid="ignore", divide="ignore"):
