@@ -411,3 +411,44 @@ def test_which_optima_are_flat(curvature, singular, flat):
     jets = SimpleNamespace(hessian=hessian, gradient=np.zeros((2, 4)))
     two = SimpleNamespace(theta=np.zeros((2, 4)), jet=jets)
     assert is_flat(two, unstructured((2, 1)), np.array([False, singular])).tolist() == [False, flat]
+
+
+def test_weights_in_rows_and_by_name():
+    """A square table too, which no shape tells from its transpose."""
+    rng = np.random.default_rng(9)
+    frame = pd.DataFrame({"g": np.repeat(np.arange(4), 3), "x": rng.normal(size=12)})
+    names = [f"r{i}" for i in range(12)]
+    Y, W = (
+        pd.DataFrame(a, columns=names)
+        for a in (rng.normal(size=(12, 12)), rng.uniform(0.5, 2, (12, 12)))
+    )
+    model = "~ x + (1 | g)"
+    expected = lmm.fit_many(model, frame, Y, weights=W, progress=False)
+    turned = lmm.fit_many(model, frame, Y.T, weights=W.T, responses_in="rows", progress=False)
+    arrays = lmm.fit_many(
+        model, frame, Y.T.to_numpy(), weights=W.T.to_numpy(), responses_in="rows", progress=False
+    )
+    reordered = lmm.fit_many(model, frame, Y, weights=W[names[::-1]], progress=False)
+    for found in (turned, arrays, reordered):
+        assert_close(found.llf, expected.llf, 1e-12)
+    with pytest.raises(lmm.DataError, match="a column 'other', which is no response"):
+        lmm.fit_many(model, frame, Y, weights=W.rename(columns={"r3": "other"}), progress=False)
+    with pytest.raises(lmm.DataError, match="make it the index"):
+        lmm.fit_many(model, frame, Y.T.reset_index(names="gene"), responses_in="rows")
+
+
+def test_results_keep_what_was_fitted():
+    """Also where the caller's arrays change afterwards."""
+    rng = np.random.default_rng(9)
+    frame = pd.DataFrame({"g": np.repeat(np.arange(6), 4), "x": rng.normal(size=24)})
+    Y, W = rng.normal(size=(24, 3)), rng.uniform(0.5, 2, (24, 3))
+    many = lmm.fit_many("~ x + (1 | g)", frame, Y, weights=W, progress=False)
+    Y[:], W[:] = Y[::-1] * 3, 1.0
+    assert_close(many.select(1).llf, many.llf[1], 1e-9)
+
+
+def test_an_error_shows_the_formula_that_was_given():
+    frame = pd.DataFrame({"g": [1, 1, 2, 2], "x": [1.0, 2.0, 3.0, 5.0]})
+    with pytest.raises(lmm.FormulaError, match="no random effects") as found:
+        lmm.fit_many("~ x", frame, np.ones((4, 1)))
+    assert found.value.formula == "~ x"

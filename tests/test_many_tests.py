@@ -230,3 +230,9 @@ def test_units_of_the_columns_do_not_matter_to_a_joint_test():
         assert found.df_num[i, 0] == one.df_num == 2
         assert_close(found.statistic[i, 0], one.statistic, RTOL)
         assert_close(found.df_denom[i, 0], one.df_denom, DF_RTOL)
+
+
+def test_tests_say_whose_fit_has_not_converged():
+    with pytest.warns(lmm.ConvergenceWarning):
+        fits = lmm.fit_many("~ A * x + (x | g)", data(), responses(3), maxiter=0, progress=False)
+    assert not fits.t_test("x = 0").to_frame()["converged"].any()

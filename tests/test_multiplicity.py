@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import assert_close
 from scipy import special
+from scipy.integrate import trapezoid
 
 from lmm_jax.errors import DataError
 from lmm_jax.inference.multiplicity import (
@@ -17,7 +19,12 @@ from lmm_jax.inference.multiplicity import (
 )
 from lmm_jax.inference.multivariate_t import joint_estimate, joint_tail
 from lmm_jax.inference.normal_tails import product_loadings, product_tail, range_tail
-from lmm_jax.inference.student_tails import over_scale, student_quantile, student_tail
+from lmm_jax.inference.student_tails import (
+    log_student_tail,
+    over_scale,
+    student_quantile,
+    student_tail,
+)
 
 FAMILIES = json.loads((Path(__file__).parent / "data" / "multiplicity.json").read_text())[
     "families"
@@ -400,3 +407,17 @@ def test_effective(how, family, side, is_done):
 def test_refusals(how, family, side, message):
     with pytest.raises(DataError, match=message):
         adjusted_p_values(T, DF, how, family=family, side=side)
+
+
+@pytest.mark.parametrize(
+    ("t", "df"), [(3.0, 8.0), (1e5, 90.0), (60.0, 900.0), (1e8, 53.5), (30.0, 1e5)]
+)
+def test_log_tails_of_large_statistics(t, df):
+    """By the integral of the density over log t, in units of its integrand at t."""
+    step = 1e-4 / max(1.0, np.sqrt(df))
+    s = np.arange(0.0, 60.0 / min(df, 1 + t * t), step)
+    log = 0.5 * (df + 1) * (np.log1p(t * t / df) - np.log1p(t * t * np.exp(2 * s) / df)) + s
+    area = trapezoid(np.exp(log), dx=step) * t
+    norm = special.gammaln(0.5 * df + 0.5) - special.gammaln(0.5 * df) - 0.5 * np.log(df * np.pi)
+    expected = np.log(2 * area) + norm - 0.5 * (df + 1) * np.log1p(t * t / df)
+    assert_close(log_student_tail(np.array([t]), np.array([df])), [expected], 1e-7)

@@ -20,7 +20,7 @@ from ..covariance.theta import theta_size
 from ..designs.design import Design
 from ..designs.labels import term_labels
 from ..designs.residual import residual_label
-from ..designs.responses import Responses, read_model, turned
+from ..designs.responses import Responses, read_model, turned, turned_weights
 from ..errors import ConvergenceWarning, DataError, warn_user
 from ..inference.estimates import ManyEstimates, estimate_many
 from ..inputs.arguments import choice, flag, hinted, whole_number
@@ -35,7 +35,7 @@ from .one_by_one import Refit, fit_one_by_one
 from .options import Options, read_options
 
 # Where lanes run, and how many compilations of a small program those of the lanes take.
-_LANES, _PROGRAMS = Tier(NUMPY_SECONDS), 2.0
+_LANES, _PROGRAMS = Tier(NUMPY_SECONDS), 3.0
 
 
 @hinted
@@ -88,7 +88,8 @@ def fit_many(
         As in :func:`lmm_jax.fit`. Where levels are related, by one random term with one
         coefficient, the rows are rotated once for all responses, which must have no gaps.
     weights : str, array of length n, or array of shape (n, R), optional
-        Prior weights: of the rows, or of every observation of every response.
+        Prior weights: of the rows, or of every observation of every response. Columns of a frame
+        belong to the responses of their names, or to all in their order where no name is one.
     reml : bool
         Restricted maximum likelihood or maximum likelihood.
     maxiter, gtol
@@ -102,8 +103,8 @@ def fit_many(
     progress : bool
         Show a progress bar, if tqdm is installed.
     responses_in : {"columns", "rows"}
-        "rows": the responses are an array or frame of shape (R, n), a row a response, as
-        tables of genes by samples are.
+        "rows": the responses, and weights of every observation, are arrays or frames of shape
+        (R, n), a row a response, as tables of genes by samples are.
     runtime : {"auto", "numpy", "jax"}
         Where the lanes run. "auto": in NumPy while that takes less time than to compile programs
         for them, compiled where there are programs, and once NumPy has spent on a model what
@@ -144,6 +145,7 @@ def fit_many(
         chunk_size = whole_number(chunk_size, "chunk_size", least=1)
     if choice(responses_in, "responses_in", ("columns", "rows")) == "rows":
         data, responses = turned(formula, data, responses)
+        weights = turned_weights(weights)
     design, columns = read_model(
         formula, data, responses, groups=groups, re_formula=re_formula, vc_formula=vc_formula,
         weights=weights, offset=offset, subset=subset, context=context, relatedness=relatedness,

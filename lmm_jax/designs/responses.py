@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import scipy.sparse
+from pandas.api.types import is_numeric_dtype
 
 from ..capabilities import require
 from ..errors import DataError, FormulaError
@@ -108,18 +109,31 @@ def read_model(
 def turned(formula: Any, data: Any, responses: Any) -> tuple[Any, Any]:
     """Data and responses where these stand in rows: the same with responses in columns."""
     alone = isinstance(formula, Design) and responses is None
-    given = data if alone else responses
-    if isinstance(given, pd.DataFrame):
-        table: Any = given.T
-    else:
-        table = plain(given, "responses")
-        if table.ndim != 2:
-            raise DataError(
-                f"responses has the shape {table.shape}: with responses_in='rows' an array or a "
-                "frame of shape (R, n) is needed"
-            )
-        table = table.T
+    table = _turned(data if alone else responses, "responses")
     return (table, None) if alone else (data, table)
+
+
+def turned_weights(weights: Any) -> Any:
+    """Weights of every observation likewise; those of the rows as they are."""
+    return _turned(weights, "weights") if _is_table(weights) else weights
+
+
+def _turned(given: Any, what: str) -> Any:
+    if isinstance(given, pd.DataFrame):
+        texts = [str(name) for name in given.columns if not is_numeric_dtype(given[name])]
+        if texts:
+            raise DataError(
+                f"{what} in rows: the column {texts[0]!r} holds no numbers; make it the index, "
+                f"which names the responses: {what}.set_index({texts[0]!r})"
+            )
+        return given.T
+    table = plain(given, what)
+    if table.ndim != 2:
+        raise DataError(
+            f"{what} has the shape {table.shape}: with responses_in='rows' an array or a "
+            "frame of shape (R, n) is needed"
+        )
+    return table.T
 
 
 def _is_table(weights: Any) -> bool:
@@ -142,10 +156,22 @@ def _formula_design(
     frame = _read_columns(formula, data, responses, weights, options)
     full = frame.assign(**{_ROW: np.arange(len(frame), dtype=np.float64)})
     right = formula.split("~")[1]
-    design = design_of(f"{_ROW} ~{right}", full, weights=weights, **options)
+    try:
+        design = design_of(f"{_ROW} ~{right}", full, weights=weights, **options)
+    except FormulaError as error:
+        raise _without_row(error) from None
     rows = design.endog.astype(np.int64)
     design = replace(design, output=kind_of(data))
     return design, None if rows.size == len(frame) else rows, frame
+
+
+def _without_row(error: FormulaError) -> FormulaError:
+    """The error with the formula as it was given."""
+    left = f"{_ROW} "
+    if error.formula is None or not error.formula.startswith(left):
+        return error
+    place = None if error.position is None else max(error.position - len(left), 0)
+    return FormulaError(error.message, error.formula[len(left) :], place)
 
 
 def _read_columns(
@@ -184,6 +210,7 @@ def _read_responses(
             raise DataError(f"responses names columns that are not there: {', '.join(unknown)}")
         responses = frame[wanted]
     values, names = matrix(responses, "responses", index=index, keep_floats=True)
+    values = _own(values, responses)
     if values.shape[0] != len(index):
         raise DataError(
             f"responses have the shape {values.shape} for {len(index)} rows: one column a response "
@@ -209,9 +236,23 @@ def _read_weights(
             f"weights have the shape {out.shape} and the responses {values.shape}: "
             "pass one weight an observation, or one a row"
         )
-    if columns is not None and columns != names and set(columns) == set(names):
-        out = out[:, [columns.index(name) for name in names]]
-    return out
+    if columns is None or columns == names:
+        return _own(out, weights)
+    unknown = sorted(set(columns) - set(names))
+    if not unknown:
+        return out[:, [columns.index(name) for name in names]]
+    if len(unknown) < len(set(columns)):
+        raise DataError(
+            f"weights has a column {unknown[0]!r}, which is no response, beside columns that are: "
+            "name its columns as the responses, or pass an array in their order"
+        )
+    return _own(out, weights)
+
+
+def _own(values: np.ndarray, given: Any) -> np.ndarray:
+    """Values that stay what they are when a caller's array changes; files stay where they are."""
+    shared = values is given or not values.flags.owndata
+    return values.copy() if shared and not isinstance(values, np.memmap) else values
 
 
 def _check_weights(weights: np.ndarray, values: np.ndarray, rows: np.ndarray | None) -> None:

@@ -103,6 +103,33 @@ def student_tail(t: float | np.ndarray, df: float | np.ndarray, *, two_sided: bo
     return np.where(np.isnan(df), np.nan, 2.0 * p if two_sided else p)
 
 
+def log_student_tail(t: np.ndarray, df: np.ndarray) -> np.ndarray:
+    """Logarithm of P(|T| > |t|), also where that is below the smallest double.
+
+    There ``P = I_x(df / 2, 1 / 2)``, ``x = df / (df + t^2)``, and
+    ``I_x(a, b) = x^a (1 - x)^b F(a + b, 1; a + 1; x) / (a B(a, b))``.
+
+    Parameters
+    ----------
+    t, df : ndarray
+        Of one shape; normal at infinite df.
+
+    Examples
+    --------
+    >>> t, df = np.array([3.0, 1e5, 50.0]), np.array([8.0, 90.0, np.inf])
+    >>> [round(float(x), 3) for x in log_student_tail(t, df)]
+    [-4.07, -829.391, -1254.138]
+    """
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        plain = np.log(student_tail(t, df, two_sided=True))
+        normal = np.log(2.0) + special.log_ndtr(-np.abs(t))
+        a, x = 0.5 * df, df / (df + t * t)
+        far = a * np.log(x) + 0.5 * np.log1p(-x) - np.log(a) - special.betaln(a, 0.5)
+        far = far + np.log(special.hyp2f1(a + 0.5, 1.0, a + 1.0, x))
+    far = np.where(df > INFINITE_DF, normal, far)
+    return np.where(np.isneginf(plain), far, plain)
+
+
 def student_quantile(p: float | np.ndarray, df: float | np.ndarray) -> np.ndarray:
     """The t that a t statistic exceeds with probability p; normal at infinite df.
 

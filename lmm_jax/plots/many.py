@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError
+from ..inference.student_tails import log_student_tail
 from ..inputs.arguments import choice, hinted, probability, whole_number
 from . import canvas
 from .sources import expect, is_a
@@ -27,6 +28,12 @@ def tests_of(many: Any, term: str | None) -> pd.DataFrame:
         return table[table["hypothesis"] == term].reset_index(drop=True)
     weights = np.eye(len(known))[[known.index(term)]]  # a name may hold what an equation reads
     return many.t_test(weights).to_frame(output="pandas").assign(hypothesis=term)  # type: ignore[no-any-return]
+
+
+def _heights(table: pd.DataFrame) -> np.ndarray:
+    """``-log10 p`` of t and z tests, also of p below the smallest double."""
+    t, df = (table[name].to_numpy(dtype=float) for name in ("statistic", "df"))
+    return np.asarray(-log_student_tail(t, df) / np.log(10.0))
 
 
 @hinted
@@ -66,8 +73,7 @@ def volcano(
     if "estimate" not in table:
         raise DataError("an F test has no estimate: a volcano plot is one of t tests")
     p = table["p_value"].to_numpy()
-    least = float(np.min(p[p > 0], initial=1.0))
-    height = -np.log10(np.maximum(p, least))
+    height = _heights(table)
     found = table["q_value"].to_numpy() < fdr
     ax = canvas.axes(ax)
     x = table["estimate"].to_numpy()
@@ -75,13 +81,14 @@ def volcano(
     ax.scatter(x[found], height[found], s=18, color=canvas.ACCENT, rasterized=found.sum() > 4000)
     canvas.reference(ax, x=0.0)
     if found.any():
-        canvas.reference(ax, y=float(-np.log10(p[found].max())))
+        canvas.reference(ax, y=float(height[found].min()))
     best = np.flatnonzero(found)
-    best = best[np.argsort(p[best], kind="stable")][: whole_number(label, "label")]
+    best = best[np.argsort(-height[best], kind="stable")][: whole_number(label, "label")]
     ax.margins(x=0.1)
     canvas.label_points(ax, x[best], height[best], [str(name) for name in table["response"][best]])
     ax.set(xlabel=str(table["hypothesis"].iloc[0]), ylabel="-log10 p")
-    ax.set_title(f"{int(found.sum())} of {len(table)} at FDR {fdr:g}", fontsize="medium")
+    tested = int(np.isfinite(p).sum())
+    ax.set_title(f"{int(found.sum())} of {tested} at FDR {fdr:g}", fontsize="medium")
     return ax
 
 

@@ -69,6 +69,9 @@ class ManyMeans(Shown):
     def tests(self, *, moderate: bool = False) -> ManyTests:
         """Estimates and tests of every row in every response; a row that is not determined is NaN.
 
+        P values are of single rows, not adjusted for their number, as ``fdr`` adjusts each row
+        over the responses; :meth:`MarginalMeans.pairs` of one response are adjusted by Tukey.
+
         Parameters
         ----------
         moderate : bool

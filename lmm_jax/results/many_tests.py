@@ -38,6 +38,8 @@ class ManyTests(Shown):
     df_denom : ndarray, shape (R, r)
         Infinite for z and chi-square.
     distribution : {"t", "norm", "F", "chi2"}
+    converged : ndarray of bool, shape (R,)
+        Whether the fit of the response has converged.
     """
 
     response_names: tuple[str, ...]
@@ -49,6 +51,7 @@ class ManyTests(Shown):
     df_num: np.ndarray
     df_denom: np.ndarray
     distribution: str
+    converged: np.ndarray
     output: str = "pandas"  # kind of frame that tables come in: that of the data
 
     def __repr__(self) -> str:
@@ -123,6 +126,7 @@ class ManyTests(Shown):
             "df": self.df_denom.ravel(),
             "p_value": self.pvalue.ravel(),
             "q_value": self.fdr().to_numpy().ravel(),
+            "converged": np.repeat(self.converged, r),
         }
         return as_frame(pd.DataFrame(columns), output, self.output)
 
@@ -151,6 +155,7 @@ def contrast_tests(many: Any, at: Restriction, shift: np.ndarray, moderate: bool
         df_num=np.ones(statistic.shape, dtype=int),
         df_denom=df,
         distribution="norm" if np.isinf(many.df).any() else "t",
+        converged=many.converged,
         output=many.output,
     )
 
@@ -188,5 +193,6 @@ def many_wald_test(many: Any, hypothesis: Any, moderate: bool) -> ManyTests:
         df_num=q[:, None],
         df_denom=df[:, None],
         distribution="chi2" if normal else "F",
+        converged=many.converged,
         output=many.output,
     )
