@@ -22,9 +22,10 @@ from ..errors import ConvergenceWarning, DataError, warn_user
 from ..inference.estimates import Estimates, estimate, is_flat, is_in_range
 from ..inference.monte_carlo import approximation
 from ..inputs.arguments import choice, flag, hinted
+from ..layouts.contract import Layout
 from ..numerics.processes import float64
 from ..numerics.tiers import RUNTIMES, running_on
-from ..optimize.constrained import free_flags
+from ..optimize.constrained import ConstrainedSolution, free_flags
 from ..optimize.history import Recorder
 from ..optimize.newton import CONVERGED, DECREMENT_TOL, FLAT, MESSAGES, Solution
 from ..results.lmm import LMMResults
@@ -310,8 +311,8 @@ def _label(run: Run, model: Design, options: Options, runtime: str) -> LMMResult
     status = int(run.solution.status)
     estimates = estimate(run.solution, model.compressed.layout, reml=options.reml, held=model.held)
     _check_range(estimates, model)
-    structures = model.compressed.layout.structures
-    flat = is_flat(run.solution, structures, estimates.singular)
+    layout = model.compressed.layout
+    flat = is_flat(_as_sought(run.solution, layout), layout.structures, estimates.singular)
     if status == CONVERGED and flat:
         status = FLAT
     return LMMResults(
@@ -336,6 +337,16 @@ def _label(run: Run, model: Design, options: Options, runtime: str) -> LMMResult
         hist=run.hist,
         approximation=approximation(run.solution, model.compressed.layout),
     )
+
+
+def _as_sought(solution: Any, layout: Layout) -> Any:
+    """A solution in the coordinates in which the optimum was sought."""
+    moved = layout.recentred()
+    if moved is None or isinstance(solution, ConstrainedSolution):
+        return solution
+    jet = solution.jet
+    theta, gradient, hessian = moved[1].pulled(solution.theta, jet.gradient, jet.hessian)
+    return solution._replace(theta=theta, jet=jet._replace(gradient=gradient, hessian=hessian))
 
 
 def _message(status: int, at: Estimates) -> str:

@@ -232,6 +232,13 @@ class Layout(Maps):
         del candidates
         return None
 
+    def recentred(self) -> tuple[Layout, Any] | None:
+        """The layout in coordinates that suit an optimizer, and the ways there; or None.
+
+        The second has functions of theta, ``inward`` and ``outward``.
+        """
+        return None
+
     def ranks(self) -> Array:
         """How many dimensions of the rows the random effects reach, ()."""
         raise NotImplementedError

@@ -18,6 +18,7 @@ import numpy as np
 from jax import Array
 
 from ..covariance.structures import Structure
+from ..errors import DataError
 from ..layouts.contract import Layout
 from ..likelihood.profile import profile_jet
 from ..numerics.inverses import LOST_ROUGHLY
@@ -61,6 +62,26 @@ _start = compiled(lambda layout: layout.start_moments(), host=1e-8)
 
 def descend(layout: Layout, start: Array | None = None, **options: Any) -> Solution:
     """Optimum of a layout by the driver that suits it; see :func:`minimize`."""
+    moved = layout.recentred()
+    if moved is None:
+        return _descend(layout, start, **options)
+    near, coordinates = moved
+    start = None if start is None else coordinates.inward(np.asarray(start))
+    found = _descend(near, start, **options)
+    theta: Any = coordinates.outward(np.asarray(found.theta))
+    host = jax.tree.map(np.asarray, layout)
+    with np.errstate(all="ignore"):
+        jet = profile_jet(theta, host, reml=options["reml"])
+    if np.isfinite(found.jet.value) and not np.isfinite(jet.value):
+        raise DataError(
+            "sigma, the standard deviation of residuals where the covariate of power() is 1 or "
+            "that of expo() is 0, leaves the range of floats: divide the covariate of power() by "
+            "its mean, or subtract it from that of expo(), power(x / 1000), expo(x - 1000)"
+        )
+    return found._replace(theta=theta, jet=jax.tree.map(np.asarray, jet))
+
+
+def _descend(layout: Layout, start: Array | None, **options: Any) -> Solution:
     if layout.is_dear():
         return minimize_staged(layout, start, **options)
     like = outline(layout, reml=options["reml"])

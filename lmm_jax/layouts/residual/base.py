@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 from jax import Array
 
 from ...covariance.theta import factor_blocks
@@ -13,6 +14,7 @@ from ...numerics.linalg import exact
 from ...numerics.namespace import namespace
 from ..contract import Layout, Waist
 from ..group_algebra import by_term
+from .recentred import Covariates, covariates_of, recentred
 from .starts import Squares, along_ranges, candidates
 
 
@@ -56,6 +58,15 @@ class OfResiduals(Layout):
     def start_chains(self, candidates: Array) -> Array | None:
         """See :meth:`Layout.start_chains`: ranges, where many may be optima."""
         return along_ranges(self.structures, candidates)
+
+    def recentred(self) -> tuple[Layout, Covariates] | None:
+        """See :meth:`Layout.recentred`: covariates of standard deviations from their means."""
+        host: Any = jax.device_get(self)
+        found = covariates_of(self.structures, host._squares())
+        if found is None:
+            return None
+        buckets = tuple(recentred(bucket, found) for bucket in self.buckets)
+        return replace(self, buckets=buckets), found
 
     def ranks(self) -> Array:
         """See :meth:`Layout.ranks`: what the random effects can explain is not asked for."""

@@ -1,0 +1,120 @@
+"""Standard deviations that follow a covariate, measured at its mean while an optimum is sought.
+
+With ``s = level + delta a`` sigma is the standard deviation where ``a = 0``: at a size of one, in
+the year zero. Far from the rows it is all but determined by delta, and so are the variances of
+random effects relative to it: Newton's method would follow a bent ridge. With
+``a' = (a - c) / u`` of mean 0 and variance 1 and ``t = delta' c / u``,
+
+    R' = exp(-2 t) R        Lambda = exp(t) Lambda'        delta = delta' / u
+
+and levels of arms that sigma is not of are ``level + t_1 - t``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jax import Array
+
+from ...covariance.residuals import ResidualStructure
+from ...covariance.structures import Structure
+from ...covariance.theta import theta_slices
+from ...numerics.namespace import namespace
+from .starts import Squares
+
+# Of differences of a smooth map: 1e-10 of its slopes.
+_STEP = 1e-6
+
+
+@dataclass(frozen=True)
+class Covariates:
+    """Mean and standard deviation of what the standard deviations of every arm follow."""
+
+    structures: tuple[Structure, ...]
+    centres: tuple[tuple[float, float], ...]  # an arm; (0, 1) where there is none
+
+    def inward(self, theta: np.ndarray) -> np.ndarray:
+        """Theta where sigma is that at the mean."""
+        return self._moved(theta, back=False)
+
+    def outward(self, theta: np.ndarray) -> np.ndarray:
+        """The way back."""
+        return self._moved(theta, back=True)
+
+    def pulled(
+        self, theta: np.ndarray, gradient: np.ndarray, hessian: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A point near an optimum and the derivatives there, where sigma is that at the mean."""
+        at = self.inward(theta)
+        steps = _STEP * (1.0 + np.abs(at))
+        J = np.column_stack([
+            (self.outward(at + move) - self.outward(at - move)) / (2.0 * step)
+            for move, step in zip(np.diag(steps), steps, strict=True)
+        ])  # fmt: skip
+        return at, gradient @ J, J.T @ hessian @ J
+
+    def _moved(self, theta: np.ndarray, *, back: bool) -> np.ndarray:
+        out = np.array(theta, dtype=np.float64)
+        places = list(zip(self.structures, theta_slices(self.structures), strict=True))
+        arms = [(s, at) for s, at in places if isinstance(s, ResidualStructure)]
+        shifts = []
+        for (s, at), (c, u) in zip(arms, self.centres, strict=True):
+            last = at.start + s.spread.n_params - 1
+            t = 0.0
+            if s.spread.of:
+                t = out[last] * (c / u if back else c)
+                out[last] = out[last] / u if back else out[last] * u
+            shifts.append(t)
+        sign = 1.0 if back else -1.0
+        for (s, at), t in zip(arms[1:], shifts[1:], strict=True):
+            out[at.start : at.start + s.spread.n_levels] += sign * (shifts[0] - t)
+        for term, at in places:
+            if not isinstance(term, ResidualStructure):
+                out[at] = term.mapped(out[at], np.exp(sign * shifts[0]) * np.eye(term.k))
+        return out
+
+
+def covariates_of(structures: tuple[Structure, ...], rows: list[Squares]) -> Covariates | None:
+    """Of the covariates of a layout; None if it has none.
+
+    Parameters
+    ----------
+    structures : tuple of Structure
+    rows : list of Squares
+        :meth:`OfResiduals._squares`.
+    """
+    arms = [s for s in structures if isinstance(s, ResidualStructure)]
+    if not any(s.spread.of for s in arms):
+        return None
+    centres = []
+    for arm, s in enumerate(arms):
+        if not s.spread.of:
+            centres.append((0.0, 1.0))
+            continue
+        own = [np.broadcast_arrays(b.slopes[-1], b.rows) for b in rows if b.arm == arm]
+        a, n = (np.concatenate([part[i].ravel() for part in own]) for i in (0, 1))
+        c = float(np.sum(a * n) / np.sum(n))
+        u = float(np.sqrt(np.sum(n * (a - c) ** 2) / np.sum(n)))
+        centres.append((c, u if u > 0 else 1.0))
+    return Covariates(structures, tuple(centres))
+
+
+def recentred(bucket: Any, found: Covariates) -> Any:
+    """A bucket of any residual layout with the covariate measured from its mean."""
+    c, u = found.centres[bucket.arm]
+    if (c, u) == (0.0, 1.0):
+        return bucket
+
+    there = (bucket.counts if hasattr(bucket, "slopes_before") else bucket.present) > 0
+    if there.shape != bucket.slopes.shape[1:]:  # links that all groups share
+        there = namespace(there).any(there, axis=0)[None]
+
+    def moved(slopes: Array) -> Array:
+        xp = namespace(slopes)
+        own = xp.where(there, (slopes[-1] - c) / u, 0.0)
+        return xp.at(slopes)[-1].set(own)
+
+    names = [name for name in ("slopes", "slopes_before") if hasattr(bucket, name)]
+    return replace(bucket, **{name: moved(getattr(bucket, name)) for name in names})
