@@ -4,6 +4,7 @@ import warnings
 from functools import cache
 from pathlib import Path
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ from scipy import special
 
 import lmm_jax as lmm
 from lmm_jax.errors import ConvergenceWarning, DataError, OrderWarning
+from lmm_jax.likelihood.profile import profile_jet
 
 SAME = 1e-9  # one optimum in two spellings, each to a decrement of 1e-9 in the deviance
 SAME_ROOT = 1e-6  # parameters there: the root of it, and less by the last Newton step
@@ -500,28 +502,34 @@ def test_rational_and_spherical_correlations_beside_random_effects(term, llf, re
         assert abs(result.residual_params[name] / value - 1) < 5e-6  # the digits that are given
 
 
-@pytest.mark.parametrize(
-    ("term", "llf", "reported"),
-    [
-        ("sp_rat", -532.638888179, {"range": 13.46133, "nugget": 0.19358033}),
-        ("sp_sph", -533.931542692, {"range": 27.45747, "nugget": 0.2093143}),
-    ],
-)
-def test_a_field_of_wheat(term, llf, reported):
-    """``nlme::gls`` of 224 plots, Pinheiro & Bates (2000), section 5.4.2, by REML."""
-    plots = pd.read_csv(Path(__file__).parent / "data" / "wheat2.csv")
-    formula = f"yield_ ~ variety + {term}(latitude + longitude, nugget=True)"
-    result = lmm.fit(formula, plots.rename(columns={"yield": "yield_"}))
-    assert result.converged and abs(result.llf - llf) < 1e-7
-    for name, value in reported.items():
+def plots():
+    """A field of wheat in 224 plots, of Pinheiro & Bates (2000), section 5.4.2."""
+    found = pd.read_csv(Path(__file__).parent / "data" / "wheat2.csv")
+    return found.rename(columns={"yield": "yield_"})
+
+
+def test_a_field_of_wheat():
+    """``nlme::gls`` with corRatio and a nugget, by REML."""
+    result = lmm.fit("yield_ ~ variety + sp_rat(latitude + longitude, nugget=True)", plots())
+    assert result.converged and abs(result.llf - -532.638888179) < 1e-7
+    for name, value in {"range": 13.46133, "nugget": 0.19358033}.items():
         assert abs(result.residual_params[name] / value - 1) < 2e-6
+
+
+def test_a_field_of_wheat_has_several_optima():
+    """``nlme::gls`` with corSpher and a nugget ends in one of them, by REML; another is higher."""
+    model = lmm.design("yield_ ~ variety + sp_sph(latitude + longitude, nugget=True)", plots())
+    share, unit = 0.2093143, model.residual.structures[0].correlation.unit
+    theta = np.array([np.log(27.45747 / unit), np.log(share / (1 - share))])
+    layout = jax.device_get(model.compressed.layout)
+    assert abs(profile_jet(theta, layout, reml=True).value / -2 - -533.931542692) < 1e-7
+    result = lmm.fit(model)
+    assert result.converged and result.llf > -533.931542692 + 0.18
 
 
 def test_a_rugged_criterion():
     """Without a nugget the spherical one has many optima here: nlme ends in one of -553.4562."""
-    plots = pd.read_csv(Path(__file__).parent / "data" / "wheat2.csv")
-    model = "yield_ ~ variety + sp_sph(latitude + longitude)"
-    result = lmm.fit(model, plots.rename(columns={"yield": "yield_"}))
+    result = lmm.fit("yield_ ~ variety + sp_sph(latitude + longitude)", plots())
     assert result.converged and result.llf > -553.456220282
 
 
@@ -604,3 +612,133 @@ def test_a_range_that_few_close_rows_tell_has_an_error():
     found = lmm.fit("y ~ 1 + sp_exp(t | g)", pd.DataFrame({"g": g, "t": t, "y": y}))
     row = found.residual_intervals().loc["range"]
     assert 0 < row["lower"] < row["estimate"] < row["upper"] < 1
+
+
+# ------------------------------------------------------- ends of ranges where R is regular
+
+
+def subjects(kind, seed):
+    """80 subjects at four visits."""
+    rng = np.random.default_rng(seed)
+    u = rng.normal(size=(80, 6))
+    e = {
+        "intercept": u[:, :1] + 0.3 * u[:, 2:],
+        "white": u[:, 2:],
+        "unit root": u[:, 2:] + u[:, 1:-1],
+        "difference": u[:, 2:] - u[:, 1:-1],
+    }[kind]
+    x = rng.normal(size=320)
+    frame = pd.DataFrame(
+        {"id": np.repeat(np.arange(80), 4), "t": np.tile(np.arange(4), 80), "x": x}
+    )
+    return frame.assign(y=x + e.ravel(), far=1.3 * frame["t"])
+
+
+ENDS = [
+    ("sp_exp(t | id, nugget=True)", "intercept", "(1 | id)"),
+    ("sp_gau(t | id, nugget=True)", "intercept", "(1 | id)"),
+    ("car1(far | id, nugget=True)", "intercept", "(1 | id)"),
+    ("sp_sph(t | id)", "white", ""),
+    ("sp_sph(far | id)", "difference", ""),
+]
+
+
+@pytest.mark.parametrize(("term", "kind", "limit"), ENDS)
+def test_a_range_at_its_end_is_an_optimum(term, kind, limit):
+    """Longer than all distances beside a nugget, R is that of a random intercept; shorter, none."""
+    ended = 0
+    for seed in range(8):
+        data = subjects(kind, seed)
+        result = lmm.fit(f"y ~ x + {term}", data)
+        assert result.converged, seed
+        if limit:
+            other = lmm.fit(f"y ~ x + {limit}", data).llf
+        else:
+            X = np.column_stack([np.ones(320), data["x"]])
+            other = dense_gls(X, data["y"].to_numpy(), np.eye(320), reml=True).criterion / -2
+        assert result.llf > other - 1e-6
+        ended += result.llf < other + 1e-6
+    assert ended >= 2
+
+
+def test_moving_averages_end_at_one():
+    """R is regular there; the parameter has no standard error."""
+    ended = 0
+    for seed in range(12):
+        result = lmm.fit("y ~ x + arma11(t | id)", subjects("unit root", seed))
+        if abs(result.residual_params["theta"]) > 0.999:
+            ended += 1
+            assert result.converged
+            assert np.isnan(result.residual_params_se["theta"])
+            assert np.isfinite(result.residual_params_se["phi"])
+    assert ended >= 3
+
+
+@pytest.mark.parametrize("term", ["ar1", "car1", "sp_exp", "sp_sph", "sp_gau"])
+@pytest.mark.parametrize(("size", "seed"), [(30.0, 3), (40.0, 5), (300.0, 1)])
+def test_random_effects_that_are_nearly_all(term, size, seed):
+    """A correlation of one would stand for them, far below the model without a correlation."""
+    rng = np.random.default_rng(seed)
+    g, x = np.repeat(np.arange(20), 6), np.tile(np.arange(6), 20)
+    b, slope = rng.normal(0, size, 20), rng.normal(0, 0.1 * size, 20)
+    data = pd.DataFrame({"g": g, "x": x, "y": 2 * x + b[g] + slope[g] * x + rng.normal(size=120)})
+    without = lmm.fit("y ~ x + (x | g)", data)
+    assert lmm.fit(f"y ~ x + (x | g) + {term}(x | g)", data).llf > without.llf - 1e-6
+
+
+# ------------------------------------------------------- covariates far from their reference
+
+
+def heteroscedastic():
+    rng = np.random.default_rng(4)
+    g = np.repeat(np.arange(24), 8)
+    data = pd.DataFrame({"g": g, "x": rng.uniform(1, 5, 192), "v": np.tile(np.arange(8), 24)})
+    data["half"], data["arm"] = g // 12, np.where(g % 2, "p", "q")
+    data["y"] = data["x"] + rng.normal(size=24)[g] + np.exp(0.3 * data["x"]) * rng.normal(size=192)
+    data["coarse"] = np.round(data["x"])
+    return data
+
+
+COVARIATES = [
+    "power({})", "ar1(v | g) * expo({}) + (1 | g)", "cs(v | g) * power({}) + (1 | half)",
+    "cs(v | arm / g) * expo({})", "ar1(v | arm / g) * power({}) + (1 | g)", "expo({}) + (x | g)",
+    "ar1(v | g) * diag(arm) * power({})", "expo({}) + cs(1 + x | g)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("column", ["x", "coarse"])
+@pytest.mark.parametrize("text", COVARIATES)
+def test_coordinates_of_the_search_are_of_the_same_model(text, column):
+    model = lmm.design(f"y ~ x + {text.format(column)}", heteroscedastic())
+    rng = np.random.default_rng(2)
+    for layout in (model.compressed.layout, model.compressed.merged):
+        layout = jax.device_get(layout)
+        near, coordinates = layout.recentred()
+        theta = layout.start_moments() + 0.1 * rng.normal(size=layout.start_moments().size)
+        inner = coordinates.inward(theta)
+        assert_close(coordinates.outward(inner), theta, 1e-12, 1)
+        expected = profile_jet(theta, layout, reml=True)
+        assert_close(profile_jet(inner, near, reml=True).value, expected.value, 1e-12)
+        slopes = expected.gradient @ coordinates.slopes(inner)
+        found = profile_jet(inner, near, reml=True).gradient
+        assert_close(found, slopes, 1e-8, np.abs(slopes).max())
+
+
+def test_the_origin_of_a_covariate_is_no_matter():
+    """Years, hours: expo(x + c) is expo(x) with another sigma, power(c x) is power(x)."""
+    data = heteroscedastic()
+    data = data.assign(shifted=data["x"] + 200, scaled=1e4 * data["x"])
+    for term, moved in (("expo(x)", "expo(shifted)"), ("power(x)", "power(scaled)")):
+        for rest in ("", " + (1 | g)", " + (x | g)"):
+            one, other = (lmm.fit(f"y ~ x + {t}{rest}", data) for t in (term, moved))
+            assert other.converged and other.n_iter <= one.n_iter + 2
+            assert_close(other.llf, one.llf, 1e-9)
+            assert_close(other.residual_params, one.residual_params, 1e-5)
+            assert_close(other.bse_fe, one.bse_fe, 1e-6)
+            assert_close(other.df, one.df, 1e-4)
+
+
+def test_a_reference_beyond_floats_is_refused():
+    data = heteroscedastic()
+    with pytest.raises(DataError, match="divide the covariate of power"):
+        lmm.fit("y ~ x + power(far)", data.assign(far=data["x"] + 5e3))

@@ -19,13 +19,12 @@ from ..designs.residual import residual_label, visit_counts
 from ..designs.row_sums import RowSums
 from ..engines.sources import summed_source
 from ..errors import ConvergenceWarning, DataError, warn_user
-from ..inference.estimates import Estimates, estimate, is_flat, is_in_range
+from ..inference.estimates import Estimates, as_sought, estimate, is_flat, is_in_range
 from ..inference.monte_carlo import approximation
 from ..inputs.arguments import choice, flag, hinted
-from ..layouts.contract import Layout
 from ..numerics.processes import float64
 from ..numerics.tiers import RUNTIMES, running_on
-from ..optimize.constrained import ConstrainedSolution, free_flags
+from ..optimize.constrained import free_flags
 from ..optimize.history import Recorder
 from ..optimize.newton import CONVERGED, DECREMENT_TOL, FLAT, MESSAGES, Solution
 from ..results.lmm import LMMResults
@@ -309,10 +308,13 @@ def _free_parameters(model: Design, free: Params | None) -> np.ndarray:
 def _label(run: Run, model: Design, options: Options, runtime: str) -> LMMResults:
     """Carry the answer back to the data's units, and name its parts."""
     status = int(run.solution.status)
-    estimates = estimate(run.solution, model.compressed.layout, reml=options.reml, held=model.held)
-    _check_range(estimates, model)
     layout = model.compressed.layout
-    flat = is_flat(_as_sought(run.solution, layout), layout.structures, estimates.singular)
+    moved = layout.recentred()
+    how: Any = dict(reml=options.reml, held=model.held, coordinates=moved and moved[1])
+    estimates = estimate(run.solution, layout, **how)
+    _check_range(estimates, model)
+    sought = as_sought(run.solution, moved and moved[1])
+    flat = is_flat(sought, layout.structures, estimates.singular)
     if status == CONVERGED and flat:
         status = FLAT
     return LMMResults(
@@ -337,16 +339,6 @@ def _label(run: Run, model: Design, options: Options, runtime: str) -> LMMResult
         hist=run.hist,
         approximation=approximation(run.solution, model.compressed.layout),
     )
-
-
-def _as_sought(solution: Any, layout: Layout) -> Any:
-    """A solution in the coordinates in which the optimum was sought."""
-    moved = layout.recentred()
-    if moved is None or isinstance(solution, ConstrainedSolution):
-        return solution
-    jet = solution.jet
-    theta, gradient, hessian = moved[1].pulled(solution.theta, jet.gradient, jet.hessian)
-    return solution._replace(theta=theta, jet=jet._replace(gradient=gradient, hessian=hessian))
 
 
 def _message(status: int, at: Estimates) -> str:

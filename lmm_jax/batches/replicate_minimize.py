@@ -47,6 +47,7 @@ def fit_lanes(
     layout: Layout,
     responses: Response,
     start: Array | np.ndarray,
+    wanted: np.ndarray | None = None,
     *,
     reml: bool,
     maxiter: int = 200,
@@ -63,6 +64,8 @@ def fit_lanes(
     start : Array, shape (m,) or (K, m, R)
         In the layout's coordinates: one for all, reopened where it is near the boundary; or
         K of each response.
+    wanted : ndarray of bool, shape (K, R), optional
+        Which of these deserve a run; by default all.
     reml : bool
     maxiter : int
         Limit on the steps of one run.
@@ -80,6 +83,7 @@ def fit_lanes(
     if starts.ndim == 1:
         inner, _ = off_boundary(starts, layout.structures)
         starts = np.broadcast_to(inner[:, None], (1, inner.size, R))
+    wanted = np.ones((len(starts), R), bool) if wanted is None else wanted
     with one_runtime(layout, R, reml=reml) as compiled:
         if compiled:
             wide = jax.device_put(widened(layout, reml=reml))
@@ -96,7 +100,7 @@ def fit_lanes(
             layout=wide,
             options={"reml": reml, "maxiter": maxiter, "tol": tol},
         )
-        found = minimize_all(problem, starts, np.ones((len(starts), R), bool), reopen=True)
+        found = minimize_all(problem, starts, wanted, reopen=True)
         return narrowed(found, p, lanes_first=True) if compiled else found
 
 

@@ -17,6 +17,7 @@ from ..layouts.response import Response
 from ..likelihood.criterion import residual_df
 from ..numerics.processes import float64
 from ..numerics.tiers import running_on
+from ..optimize.minimize import find_starts
 from ..optimize.newton import CONVERGED, Solution
 from .replicate_minimize import fit_each, fit_lanes
 
@@ -101,8 +102,7 @@ def _fit_alike(
     # a program may have made them
     layouts = jax.device_get([one.compressed.layout for _, one in shared])
     base = layouts[0]
-    candidates = [one.start_candidates() for one in layouts]
-    if base.start_chains(candidates[0]) is not None or not _alike(layouts):
+    if not _alike(layouts):
         return False, {}
     responses: Response = jax.tree.map(
         lambda *leaves: np.stack(leaves),
@@ -116,12 +116,13 @@ def _fit_alike(
         base, responses = merged.layout, merged.responses(responses)
     elif base.size() > _MUCH:
         return False, {}
-    starts = np.stack(candidates, axis=-1)
     with running_on("numpy"):
-        found = fit_lanes(base, responses, starts, reml=reml, maxiter=maxiter, tol=tol)
+        each = [find_starts(one, reml=reml, maxiter=maxiter) for one in layouts]
+        starts, wanted = (np.stack(parts, axis=-1) for parts in zip(*each, strict=True))
+        found = fit_lanes(base, responses, starts, wanted, reml=reml, maxiter=maxiter, tol=tol)
     found = _in_own_units(found, layouts, reml=reml)
-    each = (jax.tree.map(lambda leaf, i=i: leaf[i], found) for i in range(len(shared)))
-    pairs = zip(shared, each, strict=True)
+    lanes = (jax.tree.map(lambda leaf, i=i: leaf[i], found) for i in range(len(shared)))
+    pairs = zip(shared, lanes, strict=True)
     return True, {k: at for (k, _), at in pairs if int(at.status) == CONVERGED}
 
 

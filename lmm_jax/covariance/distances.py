@@ -94,6 +94,19 @@ class MovingAverage(Correlation):
         xp, at = namespace(rho), arctanh(self._bounded(rho) ** (1.0 / self.gap))
         return xp.stack([at, xp.zeros_like(at)])
 
+    def idle(self, c: Any, gradient: Any) -> Any:
+        """See :meth:`Correlation.idle`: theta of one, where the matrix is regular.
+
+        ``d rho_1 / d theta = (1 - phi^2) (1 - theta^2) / (1 + theta^2 + 2 phi theta)^2``.
+        """
+        xp = namespace(c, gradient)
+        phi, theta = xp.tanh(c[..., 0]), xp.tanh(c[..., 1])
+        left = 1.0 - theta * theta
+        slope = (1.0 - phi * phi) * left * left / (1.0 + theta * theta + 2.0 * phi * theta) ** 2
+        still = slope * (1.0 + xp.abs(c[..., 1])) < AT_BOUND
+        bound = still & (theta * gradient[..., 1] <= AT_BOUND)
+        return xp.stack([xp.zeros_like(bound), bound], axis=-1)
+
     def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
         """See :meth:`Correlation.natural`."""
         return {"phi": tanh(c[0]), "theta": tanh(c[1])}
@@ -196,18 +209,25 @@ class Spatial(Correlation):
         return xp.stack([at, xp.full_like(at, -1.5)]) if self.nugget else at[None]
 
     def idle(self, c: Any, gradient: Any) -> Any:
-        """See :meth:`Correlation.idle`: no nugget, a range without two rows in it."""
+        """See :meth:`Correlation.idle`: no nugget, a range without two rows or longer than all.
+
+        Rows that a nugget tells apart have a regular covariance at an infinite range.
+        """
         xp = namespace(c, gradient)
         size = 1.0 + xp.abs(c)
-        slope = self.falls(self.gap * xp.exp(-c[..., 0]))[1]  # at the shortest distance
-        short = (c[..., 0] < 0) & (-slope * size[..., 0] < AT_BOUND) & (gradient[..., 0] >= 0)
+        near = self.falls(self.gap * xp.exp(-c[..., 0]))  # at the shortest distance
+        still = (-near[1] * size[..., 0] < AT_BOUND) & (gradient[..., 0] >= -AT_BOUND)
+        short = still & (near[0] < 0.5)
         if not self.nugget:
             return short[..., None]
         share = 1.0 / (1.0 + xp.exp(-c[..., 1]))
         none = (share * size[..., 1] < AT_BOUND) & (gradient[..., 1] > 0)
         whole = ((1.0 - share) * size[..., 1] < AT_BOUND) & (gradient[..., 1] < 0)
         alone = short | whole  # no correlation is left
-        return xp.stack([alone, alone | none], axis=-1)
+        far = self.falls(self.width * xp.exp(-c[..., 0]))  # about the longest distance
+        long = (-far[1] * (1.0 - share) * size[..., 0] < AT_BOUND) & (gradient[..., 0] <= AT_BOUND)
+        long = long & (far[0] > 0.5) & ~none
+        return xp.stack([alone | long, alone | none], axis=-1)
 
     def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
         """See :meth:`Correlation.natural`."""
@@ -320,7 +340,7 @@ class Spherical(Spatial):
     @property
     def rugged(self) -> bool:
         """See :attr:`Correlation.rugged`: its slope at zero jumps from row to row."""
-        return not self.nugget
+        return True
 
     @staticmethod
     def falls(t: Any) -> tuple[Any, Any, Any]:

@@ -98,7 +98,10 @@ def residual_of_rows(
         )
     if issubclass(kind, Spatial):
         unit, least = _neighbours(at, subject)
-        options |= {"unit": unit, "nugget": term.nugget, "gap": least / unit}
+        # what ends at the range has to know the distance; of others a size will do, and programs
+        # are for many data sets
+        gap = least if kind is Spherical else 2.0 ** np.floor(np.log2(least))
+        options |= {"unit": unit, "nugget": term.nugget, "gap": float(gap) / unit}
         at = at / unit
     elif kind in (Autoregressive, MovingAverage):
         options["gap"] = max(_neighbours(at, subject)[0], 1.0)
@@ -288,9 +291,9 @@ def _check_repeats(
 
 
 def _neighbours(at: np.ndarray, subject: np.ndarray) -> tuple[float, float]:
-    """Powers of two near the median distance of a row from the next one of its subject.
+    """Distances of a row from the next one of its subject: a power of two near the median.
 
-    And one that no distance is below, of subjects and rows that are looked at.
+    And the shortest, of subjects and rows that are looked at.
     """
     order = np.argsort(subject, kind="stable")
     edges = np.flatnonzero(np.diff(subject[order])) + 1
@@ -303,5 +306,4 @@ def _neighbours(at: np.ndarray, subject: np.ndarray) -> tuple[float, float]:
         found = np.append(found, nearest[np.isfinite(nearest)])
     if not found.size:
         return 1.0, 1.0
-    typical, least = np.log2([np.median(found), found.min()])
-    return float(2.0 ** np.round(typical)), float(2.0 ** np.floor(least))
+    return float(2.0 ** np.round(np.log2(np.median(found)))), float(found.min())

@@ -64,6 +64,7 @@ class _Optimum(NamedTuple):
     rss: Any
     deviance: Any
     cov_theta: np.ndarray
+    sought: np.ndarray  # theta where it was sought
 
 
 @np.errstate(over="ignore", invalid="ignore")  # entries that are not finite count as zero
@@ -73,6 +74,7 @@ def estimate(
     *,
     reml: bool,
     held: np.ndarray | None = None,
+    coordinates: Any = None,
 ) -> Estimates:
     """Carry a solution back to the coordinates and units of the data.
 
@@ -85,13 +87,16 @@ def estimate(
     reml : bool
     held : ndarray, shape (p,), optional
         Values of the fixed effects that are not in the layout, NaN elsewhere.
+    coordinates : optional
+        Those in which the optimum was sought (:meth:`Layout.recentred`), of one fit: of the
+        curvature there more digits are left.
     """
-    at = _optimum(solution)
+    at = _optimum(solution, coordinates)
     theta, beta = np.asarray(solution.theta), np.asarray(at.beta)
     y_scale, nu = _number(maps.y_scale), _number(maps.n_obs) - (beta.shape[-1] if reml else 0)
     scale = _number(np.asarray(at.rss) * np.square(y_scale) / nu)
     whiteners = [np.asarray(A) for A in maps.whiteners]
-    inner = factor_blocks(theta, maps.structures)
+    inner = factor_blocks(at.sought, maps.structures)
     outer = outer_theta(theta, whiteners, maps.structures)
     factors = tuple(s.factor(t) for s, t in zip(maps.structures, outer, strict=True) if s.k)
     beta_map, shift = np.asarray(maps.beta_map), np.asarray(maps.beta_shift)
@@ -124,13 +129,28 @@ def estimate(
     return read_only(out if held is None else _with_held(out, held))
 
 
-def _optimum(solution: Solution | ConstrainedSolution) -> _Optimum:
+def _optimum(solution: Solution | ConstrainedSolution, coordinates: Any) -> _Optimum:
+    theta = np.asarray(solution.theta)
     if isinstance(solution, ConstrainedSolution):
         s = solution
-        return _Optimum(s.beta, s.cov_beta, s.rss, s.deviance, np.asarray(s.cov_theta))
+        return _Optimum(s.beta, s.cov_beta, s.rss, s.deviance, np.asarray(s.cov_theta), theta)
     at = solution.jet.profile
-    cov_theta = inverse_curvature(np.asarray(solution.jet.hessian))
-    return _Optimum(at.beta, at.cov_beta, at.rss, solution.jet.value, cov_theta)
+    there = as_sought(solution, coordinates)
+    cov_theta = inverse_curvature(np.asarray(there.jet.hessian))
+    if coordinates is not None:
+        J = coordinates.slopes(there.theta)
+        cov_theta = J @ cov_theta @ J.T
+    return _Optimum(at.beta, at.cov_beta, at.rss, solution.jet.value, cov_theta, there.theta)
+
+
+def as_sought(solution: Any, coordinates: Any) -> Any:
+    """A solution in the coordinates in which it was sought; gradients are small."""
+    if coordinates is None or isinstance(solution, ConstrainedSolution):
+        return solution._replace(theta=np.asarray(solution.theta))
+    theta, jet = coordinates.inward(np.asarray(solution.theta)), solution.jet
+    J = coordinates.slopes(theta)
+    jet = jet._replace(gradient=jet.gradient @ J, hessian=J.T @ jet.hessian @ J)
+    return solution._replace(theta=theta, jet=jet)
 
 
 def outer_theta(

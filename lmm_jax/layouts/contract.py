@@ -224,8 +224,8 @@ class Layout(Maps):
         """Thetas to start from, (S, m), where a grid of standard deviations is none; or None."""
         return None
 
-    def start_chains(self, candidates: Array) -> Array | None:
-        """Rows of thetas, (C, S, m), from whose local minima to start as well; or None.
+    def start_chains(self, candidates: Array) -> tuple[Array, ...] | None:
+        """Rows of thetas, (S, m) each, from whose local minima to start as well; or None.
 
         ``candidates`` are those of :meth:`start_candidates`.
         """

@@ -316,9 +316,8 @@ def find_starts(layout: Layout, *, reml: bool, maxiter: int) -> tuple[Array, Arr
     candidates = layout.start_candidates()
     chains = None if candidates is None else layout.start_chains(candidates)
     if candidates is not None and chains is not None:
-        rows, n, m = chains.shape
-        neighbours = xp.asarray(in_rows(rows, n))
-        found = look(chains.reshape(-1, m), neighbours, layout, reml=reml)
+        neighbours = xp.asarray(in_rows([len(row) for row in chains]))
+        found = look(xp.concatenate(chains), neighbours, layout, reml=reml)
         wanted = xp.concatenate([xp.ones(len(candidates), bool), found.wanted])
         return xp.concatenate([candidates, found.thetas]), wanted
     if candidates is not None:

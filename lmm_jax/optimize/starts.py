@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from itertools import product
 from typing import NamedTuple
@@ -155,12 +156,13 @@ def far_starts(structures: tuple[Structure, ...]) -> tuple[np.ndarray, np.ndarra
     return chosen, singular
 
 
-def in_rows(rows: int, n: int) -> np.ndarray:
-    """Neighbours of the points of some rows of n, (rows n, 2); see :class:`Candidates`."""
-    own = np.arange(rows * n).reshape(rows, n)
-    before = np.pad(own[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
-    after = np.pad(own[:, 1:], ((0, 0), (0, 1)), constant_values=-1)
-    return np.column_stack([before.ravel(), after.ravel()])
+def in_rows(lengths: Sequence[int]) -> np.ndarray:
+    """Neighbours of the points of some rows, one after another, (N, 2); see :class:`Candidates`."""
+    n = sum(lengths)
+    ends = np.cumsum(lengths)
+    before, after = np.arange(n) - 1, np.arange(n) + 1
+    before[ends - np.asarray(lengths)], after[ends - 1] = -1, -1
+    return np.column_stack([before, after])
 
 
 def local_minima(values: Array, neighbours: Array) -> Array:

@@ -15,7 +15,7 @@ from ...numerics.namespace import namespace
 from ..contract import Layout, Waist
 from ..group_algebra import by_term
 from .recentred import Covariates, covariates_of, recentred
-from .starts import Squares, along_ranges, candidates
+from .starts import Squares, candidates, rows_of_starts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -55,9 +55,9 @@ class OfResiduals(Layout):
         """Thetas to start from, (S, m): residuals that are more and less correlated."""
         return candidates(self.structures, self._squares())
 
-    def start_chains(self, candidates: Array) -> Array | None:
-        """See :meth:`Layout.start_chains`: ranges, where many may be optima."""
-        return along_ranges(self.structures, candidates)
+    def start_chains(self, candidates: Array) -> tuple[Array, ...] | None:
+        """See :meth:`Layout.start_chains`: large random effects, and ranges."""
+        return rows_of_starts(self.structures, candidates)
 
     def recentred(self) -> tuple[Layout, Covariates] | None:
         """See :meth:`Layout.recentred`: covariates of standard deviations from their means."""

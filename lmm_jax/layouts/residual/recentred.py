@@ -43,17 +43,14 @@ class Covariates:
         """The way back."""
         return self._moved(theta, back=True)
 
-    def pulled(
-        self, theta: np.ndarray, gradient: np.ndarray, hessian: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A point near an optimum and the derivatives there, where sigma is that at the mean."""
-        at = self.inward(theta)
-        steps = _STEP * (1.0 + np.abs(at))
-        J = np.column_stack([
-            (self.outward(at + move) - self.outward(at - move)) / (2.0 * step)
+    def slopes(self, inner: np.ndarray) -> np.ndarray:
+        """Derivative of :meth:`outward`, (m, m)."""
+        steps = _STEP * (1.0 + np.abs(inner))
+        columns = [
+            (self.outward(inner + move) - self.outward(inner - move)) / (2.0 * step)
             for move, step in zip(np.diag(steps), steps, strict=True)
-        ])  # fmt: skip
-        return at, gradient @ J, J.T @ hessian @ J
+        ]
+        return np.column_stack(columns) if columns else np.zeros((0, 0))
 
     def _moved(self, theta: np.ndarray, *, back: bool) -> np.ndarray:
         out = np.array(theta, dtype=np.float64)
@@ -107,9 +104,7 @@ def recentred(bucket: Any, found: Covariates) -> Any:
     if (c, u) == (0.0, 1.0):
         return bucket
 
-    there = (bucket.counts if hasattr(bucket, "slopes_before") else bucket.present) > 0
-    if there.shape != bucket.slopes.shape[1:]:  # links that all groups share
-        there = namespace(there).any(there, axis=0)[None]
+    there = _there(bucket)
 
     def moved(slopes: Array) -> Array:
         xp = namespace(slopes)
@@ -118,3 +113,11 @@ def recentred(bucket: Any, found: Covariates) -> Any:
 
     names = [name for name in ("slopes", "slopes_before") if hasattr(bucket, name)]
     return replace(bucket, **{name: moved(getattr(bucket, name)) for name in names})
+
+
+def _there(bucket: Any) -> Any:
+    """Where slopes are those of rows, and not of padding."""
+    if not hasattr(bucket, "slopes_before"):
+        return bucket.present > 0
+    # links that are merged are as many as there are columns, whatever they count
+    return bucket.counts > 0 if bucket.in_order else True

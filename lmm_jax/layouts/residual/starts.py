@@ -15,12 +15,15 @@ from ...covariance.theta import theta_slices
 from ...numerics.namespace import namespace
 
 # Correlations, and relative standard deviations of the random effects beside them, to start from.
-# From above a fit finds optima that it does not find from below.
-_STARTS = ((0.1, 1.0), (0.5, 0.3), (0.9, 0.1), (0.1, 10.0))
+_STARTS = ((0.1, 1.0), (0.5, 0.3), (0.9, 0.1))
+# Standard deviations to look at beside the first correlation: from above a fit finds optima that
+# it does not find from below, and random effects that are nearly all of the variance, which a
+# correlation of one would have to stand for.
+_LARGE = np.geomspace(10.0, 1e6, 11)
 # Without random effects; over coordinates a long range may be singular to rounding.
 _ALONE, _ALONE_IN_SPACE = ((0.5, 0.0),), ((0.5, 0.0), (0.1, 0.0))
 # Log ranges, in units of the distance of neighbours, to look at where many may be optima.
-_LOG_RANGES = np.linspace(0.2, 4.2, 12)
+_LOG_RANGES = np.linspace(0.2, 4.2, 25)
 # Logit of a nugget that is hardly there.
 _HARDLY = -9.0
 # Squares of OLS residuals, of which all add to one, below which fixed effects explain the rows.
@@ -66,7 +69,7 @@ def candidates(structures: tuple[Structure, ...], rows: Sequence[Squares]) -> Ar
         starts.append(xp.concatenate(parts))
     places = _nuggets(structures, len(spreads))
     if places:  # where nearly none is left is often an optimum of its own
-        starts += [xp.at(one)[np.array(places)].set(_HARDLY) for one in starts[: len(starts) // 2]]
+        starts += [xp.at(one)[np.array(places)].set(_HARDLY) for one in starts[:2]]
     return xp.stack(starts)
 
 
@@ -76,21 +79,32 @@ def _nuggets(structures: tuple[Structure, ...], arms: int) -> list[int]:
     return [at.stop - 1 for residual, at in found if getattr(residual.correlation, "nugget", False)]
 
 
-def along_ranges(structures: tuple[Structure, ...], starts: Array) -> Array | None:
-    """The first and the last start with many ranges, where the criterion is rugged; (C, S, m).
+def rows_of_starts(structures: tuple[Structure, ...], starts: Array) -> tuple[Array, ...] | None:
+    """Rows of thetas of whose criterion the local minima are starts as well, (S, m) each; or None.
 
-    Without random effects, in which they differ, only the first.
+    Large random effects, of all terms alike; and, where the criterion is rugged, many ranges.
     """
+    xp, found = namespace(starts), []
     arms = sum(isinstance(structure, ResidualStructure) for structure in structures)
-    found = [residual_of(structures, arm) for arm in range(arms)]
-    if not any(residual.correlation.rugged for residual, _ in found):
-        return None
-    xp = namespace(starts)
-    places = np.array([at.start + residual.spread.n_params for residual, at in found])
-    chosen = [starts[0]] if len(found) == len(structures) else [starts[0], starts[-1]]
-    return xp.stack(
-        [xp.stack([xp.at(one)[places].set(float(x)) for x in _LOG_RANGES]) for one in chosen]
-    )
+    residuals = [residual_of(structures, arm) for arm in range(arms)]
+    alone = arms == len(structures)
+    if not alone:
+        found.append(xp.stack([_with_sizes(structures, starts[0], sd) for sd in _LARGE.tolist()]))
+    if any(residual.correlation.rugged for residual, _ in residuals):
+        places = np.array([at.start + residual.spread.n_params for residual, at in residuals])
+        chosen = [starts[0]] if alone else [starts[0], *found[0][:5:2]]
+        ranges = [[xp.at(one)[places].set(float(x)) for x in _LOG_RANGES] for one in chosen]
+        found += [xp.stack(row) for row in ranges]
+    return tuple(found) or None
+
+
+def _with_sizes(structures: tuple[Structure, ...], theta: Array, sd: float) -> Array:
+    """Theta with independent random effects of one relative standard deviation."""
+    xp = namespace(theta)
+    for structure, at in zip(structures, theta_slices(structures), strict=True):
+        if not isinstance(structure, ResidualStructure):
+            theta = xp.at(theta)[at].set(structure.start(xp.full(structure.k, sd, theta.dtype)))
+    return theta
 
 
 def _log_deviations(structures: tuple[Structure, ...], rows: Sequence[Squares], arm: int) -> Array:
