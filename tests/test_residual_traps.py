@@ -742,3 +742,19 @@ def test_a_reference_beyond_floats_is_refused():
     data = heteroscedastic()
     with pytest.raises(DataError, match="divide the covariate of power"):
         lmm.fit("y ~ x + power(far)", data.assign(far=data["x"] + 5e3))
+
+
+@pytest.mark.parametrize("structure", ["ar1", "ar1h", "toep", "arma11"])
+def test_numbers_as_a_factor_are_steps(structure):
+    """Weeks 0, 3, 6, 12 count by their order where they are levels, by themselves where not."""
+    data = subjects("intercept", 3)
+    data["week"] = data["t"].map({0: 0, 1: 3, 2: 6, 3: 12})
+    steps = lmm.fit(f"y ~ x + {structure}(t | id)", data)
+    for written in ("factor(week)", "C(week)", "as.factor(week)"):
+        found = lmm.fit(f"y ~ x + {structure}({written} | id)", data)
+        assert_close(found.llf, steps.llf, 1e-12)
+        rows = data.iloc[:3].assign(week=[6, 3, 12], t=[2, 1, 3])
+        assert_close(
+            found.predict(rows, conditional=True), steps.predict(rows, conditional=True), 1e-9, 1
+        )
+    assert abs(lmm.fit(f"y ~ x + {structure}(week | id)", data).llf - steps.llf) > 1e-3

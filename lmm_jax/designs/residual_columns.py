@@ -196,6 +196,8 @@ def _places(
 def _visits(term: ResidualTerm, labels: pd.Series[Any]) -> _Places:
     """Visits in their order: of whole numbers, of categories, or of text as it is sorted."""
     name = term.places[0]
+    if term.steps and not isinstance(labels.dtype, pd.CategoricalDtype):
+        labels = labels.astype(pd.CategoricalDtype(sorted(labels.dropna().unique())))
     if pd.api.types.is_numeric_dtype(labels.dtype) and not pd.api.types.is_bool_dtype(labels.dtype):
         numbers = labels.to_numpy(dtype=float)
         if np.isinf(numbers).any():

@@ -12,6 +12,7 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from ..formulas import matrices as mat
+from ..formulas.functions import days_of
 from ..formulas.right_side import variables
 from ..reprs import brief
 from .design import Design, FixedSource
@@ -23,12 +24,13 @@ _KEPT = 2
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Covariate:
-    """A numeric variable in the rows that were used."""
+    """A numeric variable in the rows that were used; of dates and spans the days (R's numbers)."""
 
     mean: float
     low: float
     high: float
     few: tuple[float, ...] | None  # all of its values, where they are few
+    dtype: Any = None  # of dates and spans
 
     __repr__ = brief
 
@@ -102,8 +104,10 @@ def variables_of(source: FixedSource, rows: pd.DataFrame) -> Variables:
     for name in used:
         column = rows[name]
         numeric = is_numeric_dtype(column.dtype) and not is_bool_dtype(column.dtype)
-        if numeric and name not in declared:
-            covariates[name], own = _covariate(column.to_numpy(np.float64))
+        if name not in declared and (numeric or column.dtype.kind in "mM"):
+            days = None if numeric else column.dtype
+            values = column.to_numpy(np.float64) if numeric else days_of(column)
+            covariates[name], own = _covariate(values, days)
         else:
             own, factors[name] = _levels(column)
         if own is not None:
@@ -122,7 +126,7 @@ def _names(source: FixedSource) -> set[str]:
     return names | {name for text in source.offsets for name in variables(text)}
 
 
-def _covariate(values: np.ndarray) -> tuple[Covariate, np.ndarray | None]:
+def _covariate(values: np.ndarray, dtype: Any) -> tuple[Covariate, np.ndarray | None]:
     few, codes = np.unique(values, return_inverse=True)
     known = len(few) <= _KEPT
     made = Covariate(
@@ -130,6 +134,7 @@ def _covariate(values: np.ndarray) -> tuple[Covariate, np.ndarray | None]:
         low=float(values.min()),
         high=float(values.max()),
         few=tuple(few.tolist()) if known else None,
+        dtype=dtype,
     )
     return made, codes if known else None
 
@@ -146,7 +151,14 @@ def _levels(column: pd.Series[Any]) -> tuple[np.ndarray, pd.Index[Any]]:
 def column_of(name: str, values: list[Any], known: Variables) -> Any:
     """Values of a variable as a column that the formula reads as it read that of the fit."""
     if name in known.covariates:
-        return np.asarray(values, dtype=np.float64)
+        found, dtype = np.asarray(values, dtype=np.float64), known.covariates[name].dtype
+        if dtype is None:
+            return found
+        spans = pd.Series(pd.to_timedelta(found, unit="D"))
+        if dtype.kind == "m":
+            return spans.astype(dtype)
+        times = (pd.Timestamp(0, tz="UTC") + spans).dt.tz_convert(getattr(dtype, "tz", None))
+        return times.astype(dtype)
     levels = known.factors[name]
     return pd.Series(pd.Categorical(values, categories=levels)).astype(
         pd.CategoricalDtype(levels) if levels.dtype == object else "category"

@@ -19,11 +19,19 @@ from .grammar import words
 from .splines import centred, natural_splines, polynomials
 
 
+def days_of(x: Any) -> np.ndarray:
+    """Days of spans, and of dates since 1970, as R has them."""
+    if x.dtype.kind == "M":
+        x = pd.to_datetime(x, utc=True) - pd.Timestamp(0, tz="UTC")
+    return np.asarray(x / pd.Timedelta(days=1), dtype=np.float64)
+
+
 @stateful_transform  # type: ignore[untyped-decorator]
 def _as_numeric(x: Any, _state: dict[str, Any] | None = None) -> Any:
-    """R's as.numeric: the codes 1, 2, ... of a categorical, otherwise the number itself."""
-    if getattr(getattr(x, "dtype", None), "kind", "") in "mM":
-        raise DataError("as.numeric() of a date has no unit: write I((day - day.min()).dt.days)")
+    """R's as.numeric: codes 1, 2, ... of a categorical, days of dates (since 1970) and spans."""
+    kind = getattr(getattr(x, "dtype", None), "kind", "")
+    if kind in ("m", "M"):
+        return days_of(x)
     if not isinstance(getattr(x, "dtype", None), pd.CategoricalDtype):
         return pd.to_numeric(x).astype("float64")
     state = {} if _state is None else _state

@@ -132,9 +132,9 @@ class _Materializer(PandasMaterializer):  # type: ignore[misc]
 
 def _of_times(dtype: Any, name: str) -> str:
     """What to write for dates and spans of time."""
-    numbers = {"m": f"I({name}.dt.days)", "M": f"I(({name} - {name}.min()).dt.days)"}
-    found = numbers.get(getattr(dtype, "kind", "")) if name.isidentifier() else None
-    return "" if found is None else f", `{found}` or `C({name})`"
+    if getattr(dtype, "kind", "") not in ("m", "M") or not name.isidentifier():
+        return ""
+    return f", `as.numeric({name})`, in days, or `C({name})`"
 
 
 def _gib(columns: int = 1, rows: int = _MOST_BYTES // 8) -> float:

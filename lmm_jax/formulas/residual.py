@@ -29,7 +29,10 @@ SPREADS = ("diag", "power", "expo")
 _NAMES = "|".join((*OF_VISITS, *SPATIAL, *SPREADS))
 _CALL = re.compile(rf"({_NAMES})\(")
 # What may name the visits: a column, or a column as a factor. More is a term of random effects.
-_VISIT = re.compile(r"\s*(?:`[^`]*`|[^\W\d]\w*|(?:factor|C)\(\s*(?:`[^`]*`|[^\W\d]\w*)\s*\))\s*")
+_VISIT = re.compile(
+    r"\s*(?:`[^`]*`|[^\W\d]\w*|(?:(?:as\.)?factor|C)\(\s*(?:`[^`]*`|[^\W\d]\w*)\s*\))\s*"
+)
+_FACTOR = re.compile(r"^C\(\s*(`[^`]*`|\w+)\s*\)$")
 _NUGGET = re.compile(r",\s*nugget\s*=\s*([^,]*?)\s*$")
 
 
@@ -56,6 +59,8 @@ class ResidualTerm:
         Function of a covariate that standard deviations are multiplied by.
     covariate : str
         The expression inside `power()` or `expo()`.
+    steps : bool
+        Whether visits are the levels of a factor: numbers as well count by their order.
     text : str
         As written.
     """
@@ -69,6 +74,7 @@ class ResidualTerm:
     strata: tuple[str, ...] = ()
     of: str = ""
     covariate: str = ""
+    steps: bool = False
     text: str
 
     @property
@@ -199,6 +205,7 @@ def _read(item: Item, text: str) -> ResidualTerm:
         if name not in SPATIAL or nugget[1] not in ("True", "False", "TRUE", "FALSE"):
             raise FormulaError(f"`nugget=True` belongs to {', '.join(SPATIAL)}", text, item.start)
     left, bar, right = _cut(inside)
+    steps = False
     if bar == "||":
         raise FormulaError(f"write one bar, `{name}(… | id)`", text, item.start)
     if bar and not right.strip():
@@ -212,6 +219,7 @@ def _read(item: Item, text: str) -> ResidualTerm:
     else:
         places = (_code(left, item, text),)
         correlation, own = OF_VISITS[name]
+        steps = _FACTOR.match(to_python(left.strip())) is not None
     return ResidualTerm(
         correlation=correlation,
         places=places,
@@ -219,6 +227,7 @@ def _read(item: Item, text: str) -> ResidualTerm:
         group=group,
         nugget=nugget is not None and nugget[1].lower() == "true",
         spread="visits" if own else "one",
+        steps=steps,
         text=item.text,
     )
 
@@ -255,4 +264,4 @@ def _code(part: str, item: Item, text: str) -> str:
         raise FormulaError(f"nothing stands in `{item.text}`", text, item.start)
     code = to_python(part.strip())
     check_source(code)
-    return re.sub(r"^C\(\s*(`[^`]*`|\w+)\s*\)$", r"\1", code)
+    return _FACTOR.sub(r"\1", code)

@@ -11,10 +11,11 @@ import pandas as pd
 
 from ..designs.design import FixedSource
 from ..designs.schema import factor_columns
-from ..designs.variables import Reference, Variables, column_of
+from ..designs.variables import Covariate, Reference, Variables, column_of
 from ..errors import DataError
 from ..formulas import matrices as mat
 from ..formulas.expressions import masked
+from ..formulas.functions import days_of
 from ..inference.df import DfMethod
 from ..inference.grid import Grid, average, grid_values, make_grid
 from ..inference.linear_functions import is_estimable, linear_functions
@@ -148,12 +149,24 @@ def _values(fit: Basis, known: Variables, at: Any, cov_reduce: Any) -> dict[str,
             raise DataError(f"at has {shown(name)}: the variables are {_listed(known)}")
         one = isinstance(wanted, str) or not np.iterable(wanted)
         found = [wanted] if one else list(wanted)
-        given[name] = found if name in known.factors else list(numbers(found, f"at[{name!r}]"))
+        if name not in known.factors:
+            found = list(numbers(_in_days(found, known.covariates[name]), f"at[{name!r}]"))
+        given[name] = found
         if not found:
             raise DataError(f"at has no values for {shown(name)}")
     if not callable(cov_reduce):
         choice(cov_reduce, "cov_reduce", ("mean", "range"))
     return grid_values(known, given, cov_reduce, fit.rows)
+
+
+def _in_days(values: list[Any], known: Covariate) -> Any:
+    """Values of a covariate as numbers, where they are dates."""
+    if known.dtype is None or all(isinstance(value, int | float) for value in values):
+        return values
+    try:
+        return days_of(pd.Series(values).astype(known.dtype))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"at has {shown(values[0])}, which is no date: {error}") from error
 
 
 def _listed(known: Variables) -> str:
