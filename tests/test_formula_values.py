@@ -649,11 +649,7 @@ ADVICE = [
     ("y ~ x + cs(1 + x || g)", r"write one bar, `cs\(… \| g\)`", "y ~ x + cs(1 + x | g)"),
     ("y ~ x * cs(1 + x | g)", "can only be added", "y ~ x + cs(1 + x | g)"),
     ("y ~ stats::poly(x, 2) + (1 | g)", "without its package", "y ~ poly(x, 2) + (1 | g)"),
-    (
-        "y ~ as.numeric(day) + (1 | g)",
-        r"I\(\(day - day.min\(\)\).dt.days\)",
-        "y ~ I((day - day.min()).dt.days) + (1 | g)",
-    ),
+    ("y ~ day + (1 | g)", r"`as.numeric\(day\)`, in days", "y ~ as.numeric(day) + (1 | g)"),
     (
         "y ~ relevel(f, 'no') + (1 | g)",
         "'no' is none of the levels 'p', 'q', 'r'",
@@ -1042,3 +1038,54 @@ def test_what_to_write_instead(formula, message):
     data = DATA.assign(y=1.0, g=DATA["k"])
     with pytest.raises((DataError, FormulaError), match=message):
         lmm.design(formula, data)
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["x - x.mean()", "x - np.mean(x)", "(x - x.min()) / x.max()", "x / x.std()",
+     "x - np.quantile(x, 0.3)", "z - z.median()", "(day - day.min()).dt.days"],
+)  # fmt: skip
+def test_numbers_of_a_column_are_those_of_the_first_data(code):
+    """One row of new data gets the value that it had among all."""
+    data = DATA.assign(y=np.random.default_rng(3).normal(size=len(DATA)))
+    res = lmm.fit(f"y ~ I({code}) + (1 | g)", data)
+    for row in (0, 3, len(data) - 1):
+        alone = res.predict(data.iloc[[row]], conditional=False)
+        np.testing.assert_allclose(
+            alone, res.predict(data, conditional=False).iloc[[row]], rtol=1e-12
+        )
+
+
+def test_dates_are_days_as_in_r():
+    """as.numeric(as.Date("2020-01-02")) is 18263; spans are days."""
+    data = pd.DataFrame(
+        {"day": pd.to_datetime(["2020-01-02 00:00", "1970-01-01 00:00", "1969-12-31 12:00"])}
+    )
+    data["span"] = data["day"] - pd.Timestamp("1970-01-01")
+    for zone in (None, "UTC"):
+        frame = data.assign(day=data["day"].dt.tz_localize(zone) if zone else data["day"])
+        for name in ("day", "span"):
+            found = matrices.evaluate(f"as.numeric({name})", frame)
+            np.testing.assert_allclose(found, [18263.0, 0.0, -0.5], rtol=0, atol=TIGHT)
+
+
+def test_a_date_is_a_covariate_of_marginal_means():
+    rng = np.random.default_rng(7)
+    data = pd.DataFrame({"g": np.repeat(np.arange(10), 6), "f": np.tile(["p", "q"], 30)})
+    data["days"] = rng.integers(18000, 18400, 60)
+    data["date"] = pd.to_datetime(data["days"], unit="D")
+    data["y"] = rng.normal(size=60) + 0.01 * data["days"] + rng.normal(size=10)[data["g"]]
+    dates, days = (lmm.fit(f"y ~ {x} * f + (1 | g)", data) for x in ("as.numeric(date)", "days"))
+    for at in ({}, {"days": 18100}):
+        own = {"date": "2019-07-23"} if at else {}
+        found, expected = (
+            lmm.emmeans(r, "f", at=a).to_frame() for r, a in ((dates, own), (days, at))
+        )
+        np.testing.assert_allclose(found["estimate"], expected["estimate"], rtol=1e-8)
+        np.testing.assert_allclose(found["std_error"], expected["std_error"], rtol=1e-8)
+    found, expected = lmm.emtrends(dates, "f", "date"), lmm.emtrends(days, "f", "days")
+    np.testing.assert_allclose(
+        found.to_frame()["estimate"], expected.to_frame()["estimate"], rtol=1e-6
+    )
+    with pytest.raises(DataError, match="no date"):
+        lmm.emmeans(dates, "f", at={"date": "soon"})

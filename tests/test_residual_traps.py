@@ -747,7 +747,7 @@ def test_a_reference_beyond_floats_is_refused():
 @pytest.mark.parametrize("structure", ["ar1", "ar1h", "toep", "arma11"])
 def test_numbers_as_a_factor_are_steps(structure):
     """Weeks 0, 3, 6, 12 count by their order where they are levels, by themselves where not."""
-    data = subjects("intercept", 3)
+    data = subjects("unit root", 3)
     data["week"] = data["t"].map({0: 0, 1: 3, 2: 6, 3: 12})
     steps = lmm.fit(f"y ~ x + {structure}(t | id)", data)
     for written in ("factor(week)", "C(week)", "as.factor(week)"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import MutableMapping
 from contextlib import suppress
 from typing import Any
 
@@ -212,3 +213,10 @@ def beside(values: Any, *columns: Any) -> pd.Series[Any]:
     """Values in a series on the index of the first column that has one: pandas aligns by it."""
     index = next((c.index for c in columns if isinstance(c, pd.Series)), None)
     return pd.Series(values, index=index)
+
+
+def kept(value: Any, state: MutableMapping[str, Any]) -> Any:
+    """One number of a column, which new data take over from the first data; others as they are."""
+    if np.ndim(value) != 0:
+        return value
+    return state.setdefault("value", value)

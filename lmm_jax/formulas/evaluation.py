@@ -32,6 +32,7 @@ _TOOLS: dict[str, Callable[..., Any]] = {
     "__in__": col.is_in,
     "__compare__": col.compare,
     "__category__": col.category,
+    "__kept__": col.kept,
 }
 
 

@@ -59,6 +59,17 @@ METHODS = frozenset(
     """
     )
 )
+# Methods, and functions of NumPy, that make one number of a column.
+REDUCTIONS = frozenset(
+    words(
+        """
+    all any count kurt kurtosis max mean median min mode nunique prod ptp quantile sem size skew
+    std sum var
+    average nanmax nanmean nanmedian nanmin nanpercentile nanprod nanquantile nanstd nansum nanvar
+    percentile
+    """
+    )
+)
 # They see a column from which the rows with missing values are gone.
 MISSING = frozenset(words("isna isnull notna notnull fillna ffill bfill interpolate dropna"))
 # Methods of arrays that take the array to write into by its place: arguments before it.

@@ -10,7 +10,7 @@ from types import CodeType
 from ..errors import FormulaError
 from .expressions import NAMESPACES, Expression, read, show
 from .functions import LABELLED
-from .grammar import ARITHMETIC, root
+from .grammar import ARITHMETIC, REDUCTIONS, root
 
 # Methods for which a column stays what it is.
 _AS_IS = {"astype", "isin", "map", "replace", "dt", "str", "cat", "eq", "ne"}
@@ -111,7 +111,15 @@ class _Rewriter(ast.NodeTransformer):
                 "_context": ast.Name("__context__", ast.Load()),
             }
             node.keywords += [ast.keyword(key, value) for key, value in extra.items()]
+        elif self._is_summary(node.func):
+            return _call("__kept__", node, _call("__state__", ast.Constant(written)))
         return node
+
+    def _is_summary(self, function: ast.expr) -> bool:
+        """Whether one number comes of a column, `x.mean()` or `np.mean(x)`, as of `mean(x)`."""
+        start = root(function)
+        own = isinstance(start, ast.Name) and start.id in self.own
+        return isinstance(function, ast.Attribute) and function.attr in REDUCTIONS and not own
 
     def _use_codes(self, node: ast.Call) -> None:
         """R's as.numeric(factor(k)) gives the codes of a factor that is made here."""
