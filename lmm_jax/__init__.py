@@ -171,11 +171,27 @@ _WITH_OTHERS = ("sklearn",)  # modules that need a package which may be absent
 __all__ = sorted(_HOMES)
 
 
+# What other packages call something.
+_ELSEWHERE = {
+    **dict.fromkeys(("lmer", "lme", "mixedlm", "MixedLM", "Lmer"), "lmm.fit(formula, data)"),
+    "gls": "lmm.fit with a residual covariance in the formula, ar1(visit | id)",
+    "ranef": "res.random_effects",
+    "fixef": "res.fe_params",
+    "VarCorr": "res.tidy('ran_pars')",
+    "confint": "res.conf_int()",
+    "intervals": "res.conf_int()",
+    "contrast": "lmm.emmeans(res, 'f').contrast(...)",
+    "glmer": "not there: responses are continuous",
+    "read_csv": "the path itself, lmm.fit(formula, 'data.csv')",
+}
+
+
 def __getattr__(name: str) -> Any:
     if name in _WITH_OTHERS:
         return _load(f"{__name__}.{name}")
     if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        here = f": here it is {_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{here}")
     module, attribute = _HOMES[name]
     found = _load(module)
     value = globals()[name] = getattr(found, attribute) if attribute else found

@@ -460,3 +460,9 @@ def test_an_error_of_a_property_is_its_own():
     broken = object.__new__(Broken)
     with pytest.raises(AttributeError, match="inside"):
         _ = broken.aic
+
+
+@pytest.mark.parametrize(("name", "here"), [("lmer", "lmm.fit"), ("ranef", "res.random_effects")])
+def test_names_of_other_packages_are_translated(name, here):
+    with pytest.raises(AttributeError, match=here):
+        getattr(lmm, name)

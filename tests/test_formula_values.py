@@ -1065,7 +1065,7 @@ def test_dates_are_days_as_in_r():
     for zone in (None, "UTC"):
         frame = data.assign(day=data["day"].dt.tz_localize(zone) if zone else data["day"])
         for name in ("day", "span"):
-            found = matrices.evaluate(f"as.numeric({name})", frame)
+            found = matrices.evaluate(f"as_numeric({name})", frame)
             np.testing.assert_allclose(found, [18263.0, 0.0, -0.5], rtol=0, atol=TIGHT)
 
 
@@ -1089,3 +1089,18 @@ def test_a_date_is_a_covariate_of_marginal_means():
     )
     with pytest.raises(DataError, match="no date"):
         lmm.emmeans(dates, "f", at={"date": "soon"})
+
+
+@pytest.mark.parametrize(
+    ("term", "said"),
+    [
+        ("ns()", r"missing a required argument: 'x'; it is `ns\(x, df, knots"),
+        ("poly(x, 2, True, 5)", r"too many positional arguments; it is `poly\(x, degree, raw\)`"),
+        ("ns(x, dff=3)", "unexpected keyword argument 'dff'"),
+        ("log2()", "a column is needed"),
+        ("relevel(f)", "missing a required argument: 'ref'"),
+    ],
+)
+def test_arguments_of_functions_are_checked_before_they_are_called(term, said):
+    with pytest.raises(FormulaError, match=said):
+        lmm.fit(f"y ~ {term} + (1 | g)", DATA.assign(y=DATA["z"]))

@@ -103,7 +103,7 @@ REFUSED = [
     ("(ar1(visit | id))", "a residual covariance stands alone"),
     ("ar1(visit | id) + diag(sex)", "one residual covariance"),
     ("ar1(visit | id) + us(visit | id)", "one residual covariance"),
-    ("x - ar1(visit | id)", "one residual covariance, which is added"),
+    ("x - ar1(visit | id)", "a residual covariance is added"),
     ("ar1(visit || id)", r"write one bar, `ar1\(… \| id\)`"),
     ("ar1(visit | )", "no subjects after the bar"),
     ("sp_exp( | id)", "nothing stands in"),
@@ -361,3 +361,47 @@ def test_strata_of_two_factors():
     assert one.llf == pytest.approx(two.llf, abs=1e-9)
     assert len(one.residual_params) == 4
     one.predict(data.iloc[:3], interval="prediction")
+
+
+@pytest.mark.parametrize(
+    ("formula", "options", "message"),
+    [
+        ("y ~ x + corAR1(form = ~ 1 | g)", {}, r"write `ar1\(visit \| id\)`"),
+        ("y ~ x + corCompSymm(t | g)", {}, r"write `cs\(visit \| id\)`"),
+        ("y ~ x + (1 | g) + varIdent(f)", {}, r"write `diag\(f\)`"),
+        (
+            "y ~ x + (1 | g)",
+            {"residual": "corSpher(form = ~ x + t | g)"},
+            r"`sp_sph\(x \+ y \| id\)`",
+        ),
+        ("y ~ x + (1 | g)", {"weights": "varPower(form = ~ x)"}, r"in the formula, `power\(x\)`"),
+        ("y ~ x + AR1(t | g)", {}, r"write `ar1\(visit \| id\)`"),
+        ("y ~ x + ar1(t)", {}, r"names no subjects: write `ar1\(t \| id\)`"),
+        ("y ~ x + ar2(t | g)", {}, r"`ar2\(… \| …\)` is no covariance: of residuals there are us"),
+        ("y ~ x + power(x | f)", {}, r"takes a column alone"),
+        ("y ~ x + ar1(t | g) + diag(f)", {}, r"multiplied: `ar1\(t \| g\) \* diag\(f\)`"),
+        ("y ~ x + diag(f) + power(x)", {}, r"multiplied: `diag\(f\) \* power\(x\)`"),
+        ("y ~ x + power(x, 0.5)", {}, "takes one column"),
+        ("y ~ x + diag(f * h)", {}, r"`diag\(a:b\)`"),
+    ],
+)
+def test_what_other_packages_write_is_named(formula, options, message):
+    rng = np.random.default_rng(1)
+    data = pd.DataFrame({"g": np.repeat(np.arange(6), 4), "t": np.tile(np.arange(4), 6)})
+    data["x"], data["y"] = rng.uniform(1, 2, 24), rng.normal(size=24)
+    data["f"], data["h"] = np.where(data["t"] > 1, "p", "q"), np.where(data["g"] > 2, "p", "q")
+    with pytest.raises(lmm.FormulaError, match=message):
+        lmm.fit(formula, data, **options)
+
+
+def test_functions_of_other_packages_names_are_the_callers():
+    def lin(x):
+        return 2 * x
+
+    rng = np.random.default_rng(1)
+    data = pd.DataFrame(
+        {"g": np.repeat(np.arange(6), 4), "x": rng.normal(size=24), "y": rng.normal(size=24)}
+    )
+    found = lmm.fit("y ~ lin(x) + (1 | g)", data)
+    assert found.fixed_names == ("Intercept", "lin(x)")
+    assert lmm.fit("y ~ x + power(x * x + 1)", data).converged

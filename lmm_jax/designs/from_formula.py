@@ -13,7 +13,9 @@ from ..errors import FormulaError
 from ..formulas import matrices as mat
 from ..formulas import parse as fml
 from ..formulas.expressions import quoted
+from ..formulas.residual import incomplete
 from ..formulas.right_side import variables
+from ..formulas.tokens import lex
 from ..inputs.arguments import choice, hinted, mapping, shown
 from ..inputs.frames import kind_of
 from ..layouts.group_index import function_of
@@ -208,6 +210,10 @@ def _check_spelling(
             parsed.text,
         )
     if not parsed.bars and groups is None and parsed.residual is None:
+        for item in lex(parsed.text):
+            why = incomplete(item.text) if item.kind == "python" else None
+            if why is not None:
+                raise FormulaError(why, parsed.text, item.start)
         raise FormulaError(
             "the formula has no random effects: add a term such as (1 | g), or a covariance of the "
             "residuals such as ar1(visit | id), or pass groups=",

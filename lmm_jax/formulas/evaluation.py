@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import builtins
 import difflib
+import inspect
 import re
 from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 from unicodedata import normalize
 
@@ -16,9 +17,10 @@ import pandas as pd
 
 from ..errors import DataError, FormulaError
 from . import columns as col
-from .expressions import NAMESPACES, Expression, read
+from .expressions import NAMESPACES, Expression, read, show
 from .functions import CONSTANTS, INSTEAD, LIBRARY
 from .grammar import check_methods, missing_values, root
+from .residual import written_here
 from .rewriting import compiled
 
 _TOOLS: dict[str, Callable[..., Any]] = {
@@ -98,7 +100,45 @@ def resolve(
     for expression in found:
         if expression is not None:
             _check_attributes(expression, columns, context, text)
+            for call in expression.calls:
+                _check_arguments(call, expression, context, text)
     return {name: data[name] for name in columns}
+
+
+def _check_arguments(
+    call: ast.Call, expression: Expression, context: Mapping[str, Any], text: str
+) -> None:
+    """Raise for arguments that a function of the library's does not take."""
+    name = call.func.id if isinstance(call.func, ast.Name) else ""
+    if name not in LIBRARY or spelled(name, context) in context:
+        return
+    taken = _parameters(name)
+    if taken is None:
+        return
+    first = next(iter(taken.parameters.values()), None)
+    try:
+        taken.bind(*call.args, **{str(given.arg): given.value for given in call.keywords})
+        if not call.args and first is not None and first.kind is first.VAR_POSITIONAL:
+            raise TypeError("a column is needed")
+    except TypeError as error:
+        written = show(ast.unparse(call), expression.quoted)
+        stars: dict[Any, str] = {
+            inspect.Parameter.VAR_POSITIONAL: "*",
+            inspect.Parameter.VAR_KEYWORD: "**",
+        }
+        known = ", ".join(stars.get(p.kind, "") + p.name for p in taken.parameters.values())
+        raise FormulaError(f"`{written}`: {error}; it is `{name}({known})`", text, None) from None
+
+
+@cache
+def _parameters(name: str) -> inspect.Signature | None:
+    """What a function of the library's takes from a formula; None where nobody says."""
+    try:
+        found = inspect.signature(LIBRARY[name])
+    except (TypeError, ValueError):
+        return None
+    own = [p for p in found.parameters.values() if not p.name.startswith("_")]
+    return found.replace(parameters=own)
 
 
 def _check_attributes(
@@ -147,6 +187,8 @@ def _unknown(what: str, name: str, known: Sequence[str], text: str) -> FormulaEr
     hint = f"; did you mean {', '.join(f'`{folded[k]}`' for k in near)}?" if near else ""
     if what == "column" and name in ("pd", "pandas", "scipy", "math"):
         hint = ": modules are no part of formulas, which have `cut`, `factor` and numpy's functions"
+    elif what == "column" and written_here(name) is not None:
+        hint = f": variances of residuals stand in the formula, `{written_here(name)}`"
     elif what == "column" and normalize("NFC", name) in map(partial(normalize, "NFC"), known):
         hint = (
             ": it has one that looks alike and is written in other characters (accents apart from "

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from ..errors import FormulaError
 from .expressions import check_source, to_python
-from .residual import ResidualTerm, is_residual, read_residual
+from .residual import ResidualTerm, is_residual, read_residual, written_here
 from .right_side import as_formula
 from .tokens import Item, depths, is_wrapped, lex, render, right_side, split
 
@@ -144,6 +144,7 @@ def parse_residual(text: str) -> ResidualTerm:
     """
     items = _marked(lex(text))
     if not any(item.kind == "residual" for item in items):
+        _refuse_other_names(items, text)
         raise FormulaError("no residual covariance: write `ar1(visit | id)`, `diag(site)`", text, 0)
     return read_residual(items, text)
 
@@ -200,8 +201,18 @@ def parse_rhs(formula: str) -> str:
     return rhs
 
 
+def _refuse_other_names(items: Sequence[Item], text: str) -> None:
+    """Raise for residual covariances by the names of other packages."""
+    for item in items:
+        here = written_here(item.text) if item.kind == "python" else None
+        if here is not None:
+            name = item.text.split("(")[0]
+            raise FormulaError(f"`{name}` is another package's: write `{here}`", text, item.start)
+
+
 def _collect(items: Sequence[Item], text: str, parts: _Parts) -> None:
     """Sort the terms of a sum into the parts of the formula."""
+    _refuse_other_names(items, text)
     for sign, term in split(items, "+-", text):
         bars = [pair for pair in depths(term) if pair[0].text in ("|", "||")]
         if bars and bars[0][1] == 0:
@@ -209,8 +220,14 @@ def _collect(items: Sequence[Item], text: str, parts: _Parts) -> None:
                 "a random-effects term needs parentheses: write `(… | g)`", text, bars[0][0].start
             )
         if any(item.kind == "residual" for item in term):
-            if sign == "-" or parts.residual is not None:
-                message = "a formula has one residual covariance, which is added"
+            if sign == "-":
+                raise FormulaError("a residual covariance is added", text, term[0].start)
+            if parts.residual is not None:
+                own = text[term[0].start : term[-1].stop]
+                message = (
+                    "a formula has one residual covariance; a correlation and variances are "
+                    f"multiplied: `{parts.residual.text} * {own}`"
+                )
                 raise FormulaError(message, text, term[0].start)
             parts.residual = read_residual(term, text)
             continue

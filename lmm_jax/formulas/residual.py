@@ -28,6 +28,20 @@ SPATIAL = ("car1", "sp_exp", "sp_gau", "sp_rat", "sp_sph")
 SPREADS = ("diag", "power", "expo")
 _NAMES = "|".join((*OF_VISITS, *SPATIAL, *SPREADS))
 _CALL = re.compile(rf"({_NAMES})\(")
+# What nlme, SAS and others call residual covariances, and what is written here.
+ELSEWHERE = {
+    "corAR1": "ar1(visit | id)", "AR1": "ar1(visit | id)", "AR": "ar1(visit | id)",
+    "corARMA": "arma11(visit | id)", "arma": "arma11(visit | id)", "ARMA": "arma11(visit | id)",
+    "corCAR1": "car1(time | id)", "corCompSymm": "cs(visit | id)", "CS": "cs(visit | id)",
+    "corSymm": "symm(visit | id)", "UN": "us(visit | id)", "corExp": "sp_exp(x + y | id)",
+    "corGaus": "sp_gau(x + y | id)", "corRatio": "sp_rat(x + y | id)",
+    "corSpher": "sp_sph(x + y | id)", "corLin": "sp_sph(x + y | id)",
+    "sp_lin": "sp_sph(x + y | id)", "lin": "sp_sph(x + y | id)",
+    "varIdent": "diag(f)", "varPower": "power(x)", "varExp": "expo(x)", "sp_pow": "car1(time | id)",
+    "varComb": "diag(f) * power(x)", "varFixed": "weights= of lmm.fit, 1 / variance",
+    "varConstPower": "power(x)", "varConstProp": "power(x)",
+}  # fmt: skip
+_THEIRS = re.compile(rf"\s*({'|'.join(ELSEWHERE)})\(")
 # What may name the visits: a column, or a column as a factor. More is a term of random effects.
 _VISIT = re.compile(
     r"\s*(?:`[^`]*`|[^\W\d]\w*|(?:(?:as\.)?factor|C)\(\s*(?:`[^`]*`|[^\W\d]\w*)\s*\))\s*"
@@ -92,6 +106,42 @@ class ResidualTerm:
     def spread_expressions(self) -> list[str]:
         """Columns that it reads for standard deviations other than those of visits."""
         return [*self.strata, *([self.covariate] if self.of else [])]
+
+
+def written_here(text: str) -> str | None:
+    """What a residual covariance of another package is here; None if the call is none.
+
+    Examples
+    --------
+    >>> written_here("corAR1(form = ~ 1 | id)")
+    'ar1(visit | id)'
+    """
+    match = _THEIRS.match(text)
+    if match is None or not (match[1][:3] in ("cor", "var") or "|" in text):
+        return None  # a function of the caller's may have a short name
+    return ELSEWHERE[match[1]]
+
+
+def incomplete(text: str) -> str | None:
+    """What is wrong with a call that has the name of a correlation and no bar, or an unknown one.
+
+    Examples
+    --------
+    >>> incomplete("ar1(age)")
+    '`ar1(age)` names no subjects: write `ar1(age | id)`'
+    """
+    match = re.match(r"\s*(\w+)\((.*)\)\s*$", text, re.DOTALL)
+    if match is None:
+        return None
+    name, inside = match[1], match[2].strip()
+    if name in OF_VISITS and not _cut(inside)[1]:
+        return f"`{text.strip()}` names no subjects: write `{name}({inside} | id)`"
+    if name in SPREADS and _cut(inside)[1]:
+        return f"`{name}()` takes a column alone, `{name}(x)`: it is one for all subjects"
+    if _cut(inside)[1] and name not in (*OF_VISITS, *SPATIAL, *SPREADS):
+        known = ", ".join((*OF_VISITS, *SPATIAL))
+        return f"`{name}(… | …)` is no covariance: of residuals there are {known}"
+    return None
 
 
 def is_residual(text: str) -> bool:
@@ -193,6 +243,15 @@ def _read(item: Item, text: str) -> ResidualTerm:
     assert match is not None
     name, inside = match[1], item.text[match.end() : -1]
     if name in SPREADS:
+        apart = {i.text for i, depth in depths(lex(inside or "1")) if depth == 0}
+        if name == "diag" and "*" in apart:
+            what = "several factors are joined by colons, `diag(a:b)`"
+            raise FormulaError(what, text, item.start)
+        if "," in apart:
+            what = (
+                f"`{name}()` takes one column: of a factor beside a covariate `diag(f) * power(x)`"
+            )
+            raise FormulaError(what, text, item.start)
         if name != "diag":
             return ResidualTerm(of=name, covariate=_code(inside, item, text), text=item.text)
         several = split(lex(inside), ":", inside) if inside.strip() else []

@@ -16,7 +16,7 @@ from ..errors import DataError
 from ..inputs.arguments import hinted, probability
 from ..inputs.names import unique
 from ..numerics.read_only import read_only
-from .df import DfMethod, bound, read_df_method
+from .df import METHODS, DfMethod, bound, read_df_method
 from .estimates import Estimates
 from .monte_carlo import Approximation
 from .residual_parameters import covariance_frame, intervals, reported
@@ -307,15 +307,15 @@ class FitRecord:
         methods, robust = self.df_methods, robust_of(self.tests)
         if robust is not None and name == "satterthwaite":
             name, methods = robust.kind, {**methods, robust.kind: robust}
-        elif robust is not None and name in ("normal", "residual", "between-within"):
-            own = RobustWith(robust, bound(self, name))
-            name = f"{robust.kind}, {name}"
-            methods = {**methods, name: own}
         elif robust is not None and name.startswith("kenward-roger"):
             raise DataError(
                 f"Kenward and Roger's method is one of the model's covariance, and this result has "
                 f"a robust one, {robust.kind}: take the fit that robust() was called on"
             )
+        elif robust is not None and name in METHODS:
+            own = RobustWith(robust, bound(self, name))
+            name = f"{robust.kind}, {name}"
+            methods = {**methods, name: own}
         if name == self.df_method:
             return self
         return replace(self, df_method=name, df_methods=methods)
