@@ -1,16 +1,21 @@
 """The words of residual covariances: what is one, what it says, and what is refused."""
 
 from datetime import date, datetime
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import lmm_jax as lmm
+from lmm_jax.covariance.correlations import WITHIN
 from lmm_jax.covariance.residuals import ResidualStructure
+from lmm_jax.designs.residual_columns import _CORRELATIONS
 from lmm_jax.errors import DataError, FormulaError
 from lmm_jax.formulas import parse
-from lmm_jax.formulas.residual import with_correlation
+from lmm_jax.formulas.residual import OF_VISITS, SPATIAL, with_correlation
+
+DOCS = Path(__file__).parent.parent / "docs"
 
 # a term: correlation, places, arms, subjects, nugget, what standard deviations depend on
 READ = {
@@ -405,3 +410,11 @@ def test_functions_of_other_packages_names_are_the_callers():
     found = lmm.fit("y ~ lin(x) + (1 | g)", data)
     assert found.fixed_names == ("Intercept", "lin(x)")
     assert lmm.fit("y ~ x + power(x * x + 1)", data).converged
+
+
+def test_every_correlation_is_where_it_has_to_be():
+    """Its special cases, and the pages; us has all others."""
+    names = set(_CORRELATIONS) - {""}  # independence
+    assert names - {"symm"} == set(WITHIN)
+    page = (DOCS / "residual-structures.md").read_text()
+    assert all(f"{name}(" in page for name in (*OF_VISITS, *SPATIAL))

@@ -77,6 +77,7 @@ class Correlation:
 
     name: ClassVar[str] = ""
     by_levels: ClassVar[bool] = True  # places are levels of a factor, or distances count
+    takes_gap: ClassVar[bool] = False  # starts from the typical distance of neighbours
     levels_are_codes: ClassVar[bool] = False  # places are codes of `levels`, not distances
     linear: ClassVar[bool] = False  # in reported parameters, times the variance
 

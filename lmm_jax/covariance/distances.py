@@ -27,6 +27,7 @@ class Autoregressive(Correlation):
 
     __slots__ = ()
     name = "ar1"
+    takes_gap = True
 
     def entries(self, c: Any, places: Any) -> Taylor:
         """See :meth:`Correlation.entries`."""
@@ -72,6 +73,7 @@ class MovingAverage(Correlation):
 
     __slots__ = ()
     name = "arma11"
+    takes_gap = True
 
     @property
     def n_params(self) -> int:

@@ -16,7 +16,7 @@ from ..inputs.matching import distinct, spelled
 from .terms import RandomTerm, TermSource, factor_codes
 
 # Structures of a term in which the order of the coefficients counts.
-_IN_ORDER = ("ar1", "toep", "ad", "arma11")
+_ORDERED = ("ar1", "toep", "ad", "arma11")
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ _-."
 
 
@@ -104,7 +104,7 @@ def bar_terms(
             names = tuple(matrix.names[columns])
             lhs = ("1" if names == ("Intercept",) else f"0 + {names[0]}") if alone else bar.lhs
             kind = "us" if alone else bar.structure
-            if kind in _IN_ORDER:
+            if kind in _ORDERED:
                 inside = [name.rpartition("[")[2].rstrip("]") for name in names]
                 warn_of_order(f"the coefficients of {bar.text}", inside)
             terms.append(

@@ -103,7 +103,7 @@ def residual_of_rows(
         gap = least if kind is Spherical else 2.0 ** np.floor(np.log2(least))
         options |= {"unit": unit, "nugget": term.nugget, "gap": float(gap) / unit}
         at = at / unit
-    elif kind in (Autoregressive, MovingAverage):
+    elif kind.takes_gap:
         options["gap"] = max(_neighbours(at, subject)[0], 1.0)
     counts = np.bincount(subject, minlength=n_subjects)
     structures = tuple(

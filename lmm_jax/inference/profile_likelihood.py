@@ -1,6 +1,6 @@
 """Profile likelihood of every parameter: intervals, and the curves for plots.
 
-``profile_re`` (:mod:`lmm_jax.inference.profile`) is statsmodels' curve of one variance; this
+``profile_re`` (:mod:`lmm_jax.inference.profile_ratio`) is statsmodels' curve of one variance; this
 is lme4's: standard deviations, correlations, sigma and fixed effects, each held while all
 others are maximized again.
 """

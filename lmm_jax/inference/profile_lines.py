@@ -230,7 +230,7 @@ def _unrestricted(at: Line, y_scale: float) -> Line:
 
 
 def _symmetric(at: Line, y_scale: float) -> Line:
-    """The same of a term ``cs(1 + x | g)``, whose whitener is a number."""
+    """The same of a term ``cs(1 + x | g, hom=True)``, whose whitener is a number."""
     t, tau = at.parameter.term, at.z.size - 1
     first, k = theta_slices(at.layout.structures)[t].start, at.layout.sizes[t]
     y = at.z.copy()

@@ -94,7 +94,9 @@ class FitRecord:
     def theta(self) -> np.ndarray:
         """lme4's theta: column-major lower triangles of the relative covariance factors.
 
-        Of a term ``cs(1 + x | g)`` the roots of the two eigenvalues of its relative covariance.
+        Of a term with a structure its own parameters: of ``cs(1 + x | g, hom=True)`` the roots of
+        the two eigenvalues of its relative covariance, otherwise log standard deviations and
+        transformed correlations; those of a residual covariance come last.
         """
         return read_only(self.estimates.theta.view())
 

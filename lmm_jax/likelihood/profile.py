@@ -106,7 +106,7 @@ def profile_loglike(theta: Array, layout: Layout, *, reml: bool = True) -> Array
     theta : Array, shape (m,)
         Column-major lower triangles of the relative covariance factors
         ``Lambda`` of all terms (``cov = sigma^2 Lambda Lambda'``), terms in the
-        order of the design; of a term ``cs(1 + x | g)`` the roots of the two
+        order of the design; of a term ``cs(1 + x | g, hom=True)`` the roots of the two
         eigenvalues of ``Lambda Lambda'``. Signs are free; zeros are allowed.
     layout : Layout
     reml : bool

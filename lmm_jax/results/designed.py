@@ -13,7 +13,7 @@ from ..capabilities import require
 from ..designs.design import Design
 from ..designs.variables import reference_of
 from ..errors import DataError
-from ..inference import profile
+from ..inference import profile_ratio
 from ..inference.explained import Moments, moments_of
 from ..inference.robust import robust_tests
 from ..inputs.arguments import choice, flag, hinted, whole_number
@@ -278,7 +278,7 @@ class DesignedModel(FittedModel):
         >>> bool(curve[2, 1] == curve[:, 1].max())
         True
         """
-        return profile.profile_re(
+        return profile_ratio.profile_re(
             self, self._need("profile_re").compressed.layout, re_ix, vtype,
             num_low=num_low, dist_low=dist_low, num_high=num_high, dist_high=dist_high,
             progress=progress,

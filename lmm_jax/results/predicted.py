@@ -109,7 +109,8 @@ class PredictedModel(ModelOfLevels):
         interval : {"confidence", "prediction"}, optional
             Of the mean, or of a new observation: the variance grows by ``scale / weights`` (by
             that of its visit or stratum, given the subject's other visits if ``conditional``), and
-            for population predictions by ``z' Sigma z`` of all terms, as of groups not seen.
+            for population predictions by ``z' Sigma z`` of all terms, as of groups not seen
+            (of related levels, one that is not inbred).
         level : float
             Coverage of the interval.
         df_method : str, optional
