@@ -1104,3 +1104,12 @@ def test_a_date_is_a_covariate_of_marginal_means():
 def test_arguments_of_functions_are_checked_before_they_are_called(term, said):
     with pytest.raises(FormulaError, match=said):
         lmm.fit(f"y ~ {term} + (1 | g)", DATA.assign(y=DATA["z"]))
+
+
+def test_labels_beside_the_levels_of_a_factor_are_named():
+    data = DATA.assign(y=np.random.default_rng(3).normal(size=len(DATA)))
+    with pytest.raises(DataError, match="has the level 'r', which is none of levels="):
+        lmm.fit("y ~ factor(f, levels=c('q', 'p')) + (1 | g)", data)
+    assert lmm.fit(
+        "y ~ factor(f, levels=c('q', 'p')) + (1 | g)", data, subset=data["f"] != "r"
+    ).converged

@@ -13,7 +13,7 @@ import pandas as pd
 from formulaic.transforms import TRANSFORMS
 from formulaic.utils.stateful_transforms import stateful_transform
 
-from ..errors import DataError
+from ..errors import DataError, UnknownLabel
 from .columns import beside
 from .grammar import words
 from .splines import centred, natural_splines, polynomials
@@ -154,6 +154,14 @@ def _factor(x: Any, contrasts: Any = None, *, levels: Any = None, **options: Any
         raise DataError("levels have a name: `factor(f, levels=c('b', 'a'))`")
     if isinstance(contrasts, type | types.FunctionType):  # Treatment for Treatment()
         contrasts = contrasts()
+    if isinstance(levels, list | tuple):
+        found = pd.unique(pd.Series(getattr(x, "__wrapped__", x)).dropna())
+        other = [label for label in found.tolist() if label not in levels]
+        if other:
+            raise UnknownLabel(
+                f"a factor has the level {other[0]!r}, which is none of levels={list(levels)}: leave "
+                "its rows out, subset=, or add it"
+            )
     return TRANSFORMS["C"](x, contrasts, levels=levels, **options)
 
 
