@@ -159,8 +159,8 @@ def _factor(x: Any, contrasts: Any = None, *, levels: Any = None, **options: Any
         other = [label for label in found.tolist() if label not in levels]
         if other:
             raise UnknownLabel(
-                f"a factor has the level {other[0]!r}, which is none of levels={list(levels)}: leave "
-                "its rows out, subset=, or add it"
+                f"a factor has the level {other[0]!r}, which is none of levels={list(levels)}: "
+                "leave its rows out, subset=, or add it"
             )
     return TRANSFORMS["C"](x, contrasts, levels=levels, **options)
 
