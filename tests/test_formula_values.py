@@ -1069,6 +1069,19 @@ def test_dates_are_days_as_in_r():
             np.testing.assert_allclose(found, [18263.0, 0.0, -0.5], rtol=0, atol=TIGHT)
 
 
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_slopes_over_dates_do_not_depend_on_their_unit(unit):
+    rng = np.random.default_rng(7)
+    data = pd.DataFrame({"g": np.repeat(np.arange(10), 6), "hours": rng.uniform(0, 6, 60)})
+    data["time"] = (
+        pd.Timestamp("2024-05-01") + pd.to_timedelta(data["hours"], unit="h")
+    ).dt.as_unit(unit)
+    data["y"] = rng.normal(size=60) + data["hours"] + rng.normal(size=10)[data["g"]]
+    res = lmm.fit("y ~ as.numeric(time) + (1 | g)", data)
+    slope = lmm.emtrends(res, "1", "time").to_frame()["estimate"].iloc[0]
+    np.testing.assert_allclose(slope, res.fe_params.iloc[1], rtol=1e-6)
+
+
 def test_a_date_is_a_covariate_of_marginal_means():
     rng = np.random.default_rng(7)
     data = pd.DataFrame({"g": np.repeat(np.arange(10), 6), "f": np.tile(["p", "q"], 30)})
@@ -1076,8 +1089,12 @@ def test_a_date_is_a_covariate_of_marginal_means():
     data["date"] = pd.to_datetime(data["days"], unit="D")
     data["y"] = rng.normal(size=60) + 0.01 * data["days"] + rng.normal(size=10)[data["g"]]
     dates, days = (lmm.fit(f"y ~ {x} * f + (1 | g)", data) for x in ("as.numeric(date)", "days"))
-    for at in ({}, {"days": 18100}):
-        own = {"date": "2019-07-23"} if at else {}
+    for at, own in (
+        ({}, {}),
+        ({"days": 18100}, {"date": "2019-07-23"}),
+        ({"days": 18100}, {"date": 18100}),
+        ({"days": 18100}, {"date": np.array([18100])}),
+    ):
         found, expected = (
             lmm.emmeans(r, "f", at=a).to_frame() for r, a in ((dates, own), (days, at))
         )

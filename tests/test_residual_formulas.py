@@ -409,6 +409,11 @@ def test_functions_of_other_packages_names_are_the_callers():
     )
     found = lmm.fit("y ~ lin(x) + (1 | g)", data)
     assert found.fixed_names == ("Intercept", "lin(x)")
+    varExp = np.exp  # noqa: F841  found where the call stands
+    assert lmm.fit("y ~ varExp(x) + (1 | g)", data).converged
+    context = {"varExp": np.exp, "corExp": np.exp}
+    found = lmm.fit("y ~ varExp(x) + corExp(x) : x + (1 | g)", data, context=context)
+    assert found.fixed_names == ("Intercept", "varExp(x)", "corExp(x):x")
     assert lmm.fit("y ~ x + power(x * x + 1)", data).converged
 
 

@@ -738,6 +738,31 @@ def test_the_origin_of_a_covariate_is_no_matter():
             assert_close(other.df, one.df, 1e-4)
 
 
+def test_profiles_know_the_coordinates_of_the_search():
+    """Limits of everything but sigma stay; sigma is that where the covariate is zero."""
+    data = heteroscedastic()
+    one, other = (
+        lmm.fit(f"y ~ x + expo({x}) + (1 | g)", data.assign(far=data["x"] + 60), reml=False)
+        for x in ("x", "far")
+    )
+    near, far = (r.conf_int(method="profile") for r in (one, other))
+    assert_close(far.drop("sigma"), near.drop("sigma"), 1e-6)
+    wald = np.sqrt(other.residual_params_se["expo"] ** 2) * 60  # most of the error of log sigma
+    half = 0.5 * np.log(far.loc["sigma", "upper"] / far.loc["sigma", "lower"])
+    assert 0.8 < half / (1.96 * wald) < 1.25
+    curve = lmm.profile(other, "theta").conf_int(0.95)
+    assert_close(np.log(curve.loc["sigma"]), np.log(far.loc["sigma"]), 1e-3)  # a spline of it
+
+
+def test_levels_of_text_keep_their_warning():
+    """`factor()` of text takes its levels as they are sorted, and says so."""
+    data = subjects("white", 1)
+    data["week"] = data["t"].map({0: "w1", 1: "w2", 2: "w10", 3: "w20"})
+    for written in ("week", "factor(week)"):
+        with pytest.warns(OrderWarning, match="w10"):
+            lmm.fit(f"y ~ x + ar1({written} | id)", data)
+
+
 def test_a_reference_beyond_floats_is_refused():
     data = heteroscedastic()
     with pytest.raises(DataError, match="divide the covariate of power"):

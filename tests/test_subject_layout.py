@@ -300,7 +300,44 @@ def test_more_rows_than_a_dense_matrix_takes():
     assert 0 <= fit.llf - plain.llf < 6  # one parameter more, which is zero
 
 
-def test_random_effects_beside_more_rows_than_memory_holds(monkeypatch):
-    monkeypatch.setattr(index, "_MOST_NUMBERS", 100)
-    with pytest.raises(lmm.DataError, match="rows are connected by 1 random effects"):
-        _ = lmm.design("y ~ x + cs(visit | subject) + (1 | site)", TRIAL).compressed
+def test_what_memory_does_not_hold_is_refused(monkeypatch):
+    model = "y ~ x + cs(visit | subject) + (1 | site)"
+    monkeypatch.setattr(index, "_MOST_NUMBERS", 200)
+    with pytest.raises(lmm.DataError, match="subjects of up to 5 rows share random effects"):
+        _ = lmm.design(model, TRIAL).compressed
+    monkeypatch.setattr(index, "_MOST_NUMBERS", 900)  # 160 places, five rows a subject
+    with pytest.raises(lmm.DataError, match="rows are connected by 6 random effects"):
+        _ = lmm.design(f"{model} + (1 | rater)", TRIAL).compressed
+
+
+def lengths(short, long):
+    """Subjects of five centres, most of them short and one of them long."""
+    rng = np.random.default_rng(3)
+    sizes = np.full(60, short)
+    sizes[7] = long
+    subject = np.repeat(np.arange(60), sizes)
+    data = pd.DataFrame({"id": subject, "t": np.concatenate([np.arange(n) for n in sizes])})
+    data["site"], data["x"] = subject % 5, rng.normal(size=subject.size)
+    data["y"] = data["x"] + rng.normal(size=5)[subject % 5] + rng.normal(size=subject.size)
+    return data.assign(t=data["t"] + rng.uniform(0, 0.5, len(data)))
+
+
+def test_a_long_subject_does_not_stretch_the_others():
+    """Its group has places of its length; where dense matrices are smaller, these are taken."""
+    some = lmm.design("y ~ x + sp_gau(t | id, nugget=True) + (1 | site)", lengths(6, 9))
+    assert isinstance(some.compressed.layout, lmm.SubjectLayout)
+    one = lmm.design("y ~ x + sp_gau(t | id, nugget=True) + (1 | site)", lengths(6, 400))
+    assert isinstance(one.compressed.layout, lmm.ResidualLayout)
+    apart = lengths(6, 400)
+    apart["site"] = np.where(apart["id"] == 7, 9, apart["site"])  # alone in its centre
+    layout = lmm.design("y ~ x + sp_gau(t | id, nugget=True) + (1 | site)", apart).compressed.layout
+    assert isinstance(layout, lmm.SubjectLayout)
+    assert sorted(bucket.c.shape[0] for bucket in layout.buckets) == [6, 400]
+
+
+def test_crossed_random_effects_of_every_subject_beyond_dense_matrices():
+    """4,800 rows of one group with more columns than rows of a subject."""
+    data = centres(40, 30)
+    fit = lmm.fit("y ~ x + cs(t | id) + (1 | site) + (x | rater)", data, runtime="numpy")
+    assert isinstance(fit.design.compressed.layout, lmm.SubjectLayout)
+    assert fit.converged

@@ -196,9 +196,8 @@ def _places(
 def _visits(term: ResidualTerm, labels: pd.Series[Any]) -> _Places:
     """Visits in their order: of whole numbers, of categories, or of text as it is sorted."""
     name = term.places[0]
-    if term.steps and not isinstance(labels.dtype, pd.CategoricalDtype):
-        labels = labels.astype(pd.CategoricalDtype(sorted(labels.dropna().unique())))
-    if pd.api.types.is_numeric_dtype(labels.dtype) and not pd.api.types.is_bool_dtype(labels.dtype):
+    numeric = pd.api.types.is_numeric_dtype(labels.dtype)
+    if numeric and not pd.api.types.is_bool_dtype(labels.dtype) and not term.steps:
         numbers = labels.to_numpy(dtype=float)
         if np.isinf(numbers).any():
             raise DataError(f"`{name}` in {term.text} is infinite in some rows: visits are finite")
@@ -221,7 +220,7 @@ def _visits(term: ResidualTerm, labels: pd.Series[Any]) -> _Places:
     if isinstance(labels.dtype, pd.CategoricalDtype):
         at = labels.cat.codes.to_numpy().astype(np.int64)
         at = at - at.min(initial=0)
-    else:
+    elif not numeric:
         warn_of_order(f"the visits of {term.text}", list(spelled(visits)))
     return _Places(codes=codes, visits=visits, at=at[None].astype(float))
 

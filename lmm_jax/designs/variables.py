@@ -154,11 +154,10 @@ def column_of(name: str, values: list[Any], known: Variables) -> Any:
         found, dtype = np.asarray(values, dtype=np.float64), known.covariates[name].dtype
         if dtype is None:
             return found
-        spans = pd.Series(pd.to_timedelta(found, unit="D"))
+        spans = pd.Series(pd.to_timedelta(found * 86400e9, unit="ns"))  # whatever the unit was
         if dtype.kind == "m":
-            return spans.astype(dtype)
-        times = (pd.Timestamp(0, tz="UTC") + spans).dt.tz_convert(getattr(dtype, "tz", None))
-        return times.astype(dtype)
+            return spans
+        return (pd.Timestamp(0, tz="UTC") + spans).dt.tz_convert(getattr(dtype, "tz", None))
     levels = known.factors[name]
     return pd.Series(pd.Categorical(values, categories=levels)).astype(
         pd.CategoricalDtype(levels) if levels.dtype == object else "category"

@@ -144,7 +144,8 @@ def parse_residual(text: str) -> ResidualTerm:
     """
     items = _marked(lex(text))
     if not any(item.kind == "residual" for item in items):
-        _refuse_other_names(items, text)
+        for _, error in other_names(text):
+            raise error
         raise FormulaError("no residual covariance: write `ar1(visit | id)`, `diag(site)`", text, 0)
     return read_residual(items, text)
 
@@ -201,18 +202,20 @@ def parse_rhs(formula: str) -> str:
     return rhs
 
 
-def _refuse_other_names(items: Sequence[Item], text: str) -> None:
-    """Raise for residual covariances by the names of other packages."""
-    for item in items:
+def other_names(text: str) -> list[tuple[str, FormulaError]]:
+    """Calls of residual covariances by names of other packages, each with what to say of it."""
+    found = []
+    for item in lex(text):
         here = written_here(item.text) if item.kind == "python" else None
         if here is not None:
             name = item.text.split("(")[0]
-            raise FormulaError(f"`{name}` is another package's: write `{here}`", text, item.start)
+            message = f"`{name}` is another package's: write `{here}`"
+            found.append((name, FormulaError(message, text, item.start)))
+    return found
 
 
 def _collect(items: Sequence[Item], text: str, parts: _Parts) -> None:
     """Sort the terms of a sum into the parts of the formula."""
-    _refuse_other_names(items, text)
     for sign, term in split(items, "+-", text):
         bars = [pair for pair in depths(term) if pair[0].text in ("|", "||")]
         if bars and bars[0][1] == 0:

@@ -38,7 +38,7 @@ ELSEWHERE = {
     "corSpher": "sp_sph(x + y | id)", "corLin": "sp_sph(x + y | id)",
     "sp_lin": "sp_sph(x + y | id)", "lin": "sp_sph(x + y | id)",
     "varIdent": "diag(f)", "varPower": "power(x)", "varExp": "expo(x)", "sp_pow": "car1(time | id)",
-    "varComb": "diag(f) * power(x)", "varFixed": "weights= of lmm.fit, 1 / variance",
+    "varComb": "diag(f) * power(x)", "varFixed": "lmm.fit(…, weights=)",
     "varConstPower": "power(x)", "varConstProp": "power(x)",
 }  # fmt: skip
 _THEIRS = re.compile(rf"\s*({'|'.join(ELSEWHERE)})\(")
@@ -134,7 +134,7 @@ def incomplete(text: str) -> str | None:
     if match is None:
         return None
     name, inside = match[1], match[2].strip()
-    if name in OF_VISITS and not _cut(inside)[1]:
+    if name in OF_VISITS and inside and not _cut(inside)[1]:
         return f"`{text.strip()}` names no subjects: write `{name}({inside} | id)`"
     if name in SPREADS and _cut(inside)[1]:
         return f"`{name}()` takes a column alone, `{name}(x)`: it is one for all subjects"

@@ -58,6 +58,30 @@ class Chart:
 
 
 @dataclass(frozen=True)
+class Reference(Chart):
+    """``log sigma^2`` where a covariate of standard deviations is at its reference.
+
+    ``tau = z + 2 c delta``, of which tau is that at the mean of the covariate, c away.
+    """
+
+    delta: int  # place of the covariate's parameter
+    c: float
+
+    def at(self, z: np.ndarray) -> Mapped:
+        """See :meth:`Chart.at`."""
+        y, J = z.copy(), np.eye(z.size)
+        y[self.tau] += 2.0 * self.c * z[self.delta]
+        J[self.tau, self.delta] = 2.0 * self.c
+        return Mapped(y, J, ())
+
+    def inverse(self, y: np.ndarray) -> np.ndarray:
+        """See :meth:`Chart.inverse`."""
+        z = y.copy()
+        z[self.tau] -= 2.0 * self.c * y[self.delta]
+        return z
+
+
+@dataclass(frozen=True)
 class Size(Chart):
     """``L_11 = z exp(-tau / 2)``: a standard deviation, up to its unit."""
 

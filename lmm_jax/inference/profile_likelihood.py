@@ -16,6 +16,7 @@ from scipy import special
 from ..capabilities import require
 from ..errors import ConvergenceWarning, DataError, warn_user
 from ..inputs.arguments import choice, flag, hinted
+from ..layouts.contract import Layout
 from ..numerics.processes import float64
 from ..numerics.progress import progress_bar
 from .parameters import SCALES, Parameter, chosen, parameter_values, parameters_of
@@ -152,12 +153,17 @@ def _among_free(parameters: tuple[Parameter, ...], held: np.ndarray | None) -> A
 
 def _from_best(job: _Job, work: Callable[[Base], R]) -> R:
     """Do the work from the optimum, again from a better one where it meets one."""
-    layout = job.fit.design.compressed.layout  # type: ignore[union-attr]
+    layout: Layout = job.fit.design.compressed.layout  # type: ignore[union-attr]
     theta = np.asarray(job.fit.estimates.theta_layout)
+    moved, reference = layout.recentred(), None
+    if moved is not None:  # far from their reference the profile would be a bent ridge
+        layout, coordinates = moved
+        theta, reference = coordinates.inward(theta), coordinates.reference
     refit = job.fit.reml != job.reml or not job.fit.converged
     with float64(), np.errstate(over="ignore"):
         for _ in range(_RESTARTS):
             base = base_at(layout, theta, reml=job.reml, refit=refit)
+            base = base._replace(reference=reference)
             try:
                 return work(base)
             except LowerOptimum as lower:
@@ -340,7 +346,7 @@ def _values(job: _Job, base: Base, line: Line, at: Found) -> np.ndarray:
     beta = job.fit.estimates.beta.copy()
     places = [n for n, p in enumerate(job.parameters) if p.kind == "beta" and p.i >= 0]
     beta[places] = np.asarray(layout.beta_shift) + inner
-    sigma = float(layout.y_scale) * float(np.exp(0.5 * y[line.chart.tau]))
+    sigma = base.sigma(y)
     named = [p._replace(i=n) if p.kind == "beta" else p for n, p in enumerate(job.parameters)]
     return parameter_values(named, beta, covariances_at(line, y), sigma, roots=job.roots)
 

@@ -20,7 +20,7 @@ from ..numerics.programs import compiled
 from ..optimize.minimize import has_few_groups, in_doubt, minimize, off_boundary
 from ..optimize.newton import newton
 from ..optimize.starts import SMALL_PROBLEM
-from .charts import Angle, Chart, Difference, Polar, Product, Size, pulled_back
+from .charts import Angle, Chart, Difference, Polar, Product, Reference, Size, pulled_back
 from .parameters import Parameter
 
 # Limit on the steps of one search for the optimum.
@@ -39,6 +39,15 @@ class Base(NamedTuple):
     deviance: float
     reml: bool
     doubtful: bool  # groups so few that the criterion may well have several minima
+    reference: tuple[int, float] | None = None  # see Covariates.reference
+
+    def sigma(self, y: np.ndarray) -> float:
+        """Standard deviation of the residuals, of the data, at a point (theta, tau, ..)."""
+        tau = y[self.y.size - 1]
+        if self.reference is not None:
+            place, c = self.reference
+            tau = tau - 2.0 * c * y[place]
+        return float(self.layout.y_scale) * float(np.exp(0.5 * tau))
 
 
 class LineJet(NamedTuple):
@@ -176,6 +185,9 @@ def line_of(parameter: Parameter, base: Base) -> Line:
     )
     y_scale = float(base.layout.y_scale)
     if parameter.kind == "sigma":
+        if base.reference is not None:
+            chart: Chart = Reference(m, m, *base.reference)
+            at = replace(at, chart=chart, z=chart.inverse(base.y))
         return replace(at, form=Form("exp", y_scale))
     if parameter.kind == "beta":
         row = np.asarray(base.layout.beta_map)[parameter.i]

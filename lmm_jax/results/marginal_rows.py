@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -161,7 +162,7 @@ def _values(fit: Basis, known: Variables, at: Any, cov_reduce: Any) -> dict[str,
 
 def _in_days(values: list[Any], known: Covariate) -> Any:
     """Values of a covariate as numbers, where they are dates."""
-    if known.dtype is None or all(isinstance(value, int | float) for value in values):
+    if known.dtype is None or all(isinstance(value, Real) for value in values):
         return values
     try:
         return days_of(pd.Series(values).astype(known.dtype))

@@ -11,10 +11,10 @@ from jax import Array
 
 from ...covariance.theta import factor_blocks
 from ...numerics.linalg import exact
-from ...numerics.namespace import namespace
+from ...numerics.namespace import JAX, namespace
 from ..contract import Layout, Waist
 from ..group_algebra import by_term
-from .recentred import Covariates, covariates_of, recentred
+from .recentred import Covariates, covariates_of, has_covariates, recentred
 from .starts import Squares, candidates, rows_of_starts
 
 
@@ -43,7 +43,10 @@ class OfResiduals(Layout):
 
     def waists_at(self, thetas: Array) -> Waist:
         """See :meth:`Layout.waists_at`: one after the other, each costs a look at all rows."""
-        waists: Waist = namespace(thetas, self.S0).vmap(self.waist_at)(thetas)
+        xp = namespace(thetas, self.S0)
+        if xp is JAX:
+            return jax.lax.map(self.waist_at, thetas)  # side by side they would hold all rows
+        waists: Waist = xp.vmap(self.waist_at)(thetas)
         return waists
 
     @exact
@@ -61,10 +64,10 @@ class OfResiduals(Layout):
 
     def recentred(self) -> tuple[Layout, Covariates] | None:
         """See :meth:`Layout.recentred`: covariates of standard deviations from their means."""
+        if not has_covariates(self.structures):
+            return None
         host: Any = jax.device_get(self)
         found = covariates_of(self.structures, host._squares())
-        if found is None:
-            return None
         buckets = tuple(recentred(bucket, found) for bucket in self.buckets)
         return replace(self, buckets=buckets), found
 

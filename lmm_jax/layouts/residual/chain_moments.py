@@ -1,6 +1,6 @@
 """What Kenward and Roger's method needs of rows that depend on the row before (NumPy).
 
-With ``g_k = B^-T Omega_k A``, a recursion backwards in time, ``T_kl = g_k' g_l``; see
+With ``g_k = (B^-T Omega_k A)'``, a recursion backwards in time, ``T_kl = g_k g_l'``; see
 :mod:`lmm_jax.layouts.residual.integrated_moments`.
 """
 
@@ -29,7 +29,11 @@ def bent_rows(at: ChainBucket, own: ChainRows, W: Any, z: Any) -> np.ndarray:
     """
     step: Any = own.step
     lam, mu = step.dlog_h, step.h[None] * step.db
-    T = np.einsum("kl,klgab->gab", W, pair_products(at, own))
+    g = halves(at, own)
+    T = sum(
+        half @ np.swapaxes(other, 1, 2)
+        for half, other in zip(np.tensordot(W, g, 1), g, strict=True)
+    )
     Wl = np.tensordot(W, lam, 1)
     ee = 2.0 * np.sum(lam * Wl, axis=0) + step.log_h_along(W)
     fe = 4.0 * np.sum(mu * Wl, axis=0) + step.h * step.b_along(W)
@@ -56,13 +60,12 @@ def rows_alone(s: Any, at: ChainBucket, own: ChainRows) -> Any:
     return 4.0 * (lam * counts.reshape(1, -1)) @ lam.T + 2.0 * mu @ mu.T
 
 
-def pair_products(at: ChainBucket, own: ChainRows) -> Any:
-    """``T_kl = A' Omega_k R Omega_l A`` of every group, (m, m, G, w, w)."""
+def halves(at: ChainBucket, own: ChainRows) -> Any:
+    """Of ``A' Omega_k R Omega_l A = g_k g_l'``, g of every group, (m, G, w, l)."""
     assert at.in_order  # the caller has taken the layout before links were merged
     step, E, F = own.step, np.asarray(own.E), np.asarray(at.before)
     lam, mu = step.dlog_h[:, :, None], (step.h[None] * step.db)[:, :, None]
-    g = 2.0 * lam * E[None] - mu * F[None] - _backwards(mu * E[None], step)
-    return g[:, None] @ np.swapaxes(g, -1, -2)[None]
+    return 2.0 * lam * E[None] - mu * F[None] - _backwards(mu * E[None], step)
 
 
 def _backwards(rows: np.ndarray, step: Step) -> np.ndarray:

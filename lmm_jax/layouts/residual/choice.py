@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..group_index import divide_alike
-from .index import ResidualRows
+from .index import MOST_ROWS, ResidualRows, heights_of_groups
 
 # Rows of the largest group up to which dense matrices are taken beside random effects: subjects
 # with visits and covariates in common share them, where chains are worked off one by one. With
@@ -50,8 +50,8 @@ def takes_subjects(
 ) -> bool:
     """Whether the rows are whitened subject by subject, not by dense matrices of the groups.
 
-    For a row the first costs the rows of its subject and the columns of its group, the second
-    the rows of its group.
+    For a row the first costs the rows of the largest subject and the columns of its group, the
+    second the rows of its group, of which dense matrices take up to ``MOST_ROWS``.
 
     Parameters
     ----------
@@ -66,12 +66,17 @@ def takes_subjects(
     """
     members = np.bincount(group, minlength=n_groups)
     largest = int(members.max(initial=0))
-    if largest <= _SHORT or divide_alike(group, np.unique(rows.subject, return_inverse=True)[1]):
+    subject = np.unique(rows.subject, return_inverse=True)[1]
+    if largest <= _SHORT or divide_alike(group, subject):
         return False
-    columns = np.zeros(n_groups)
+    if largest > MOST_ROWS:
+        return True
+    columns = np.full(n_groups, float(_FIXED))
     for code, k in zip(codes, sizes, strict=True):
         for level in code.T:
-            pairs = np.unique(np.stack([group, level]), axis=1)[0]
-            columns += k * np.bincount(pairs, minlength=n_groups)
-    height = int(np.bincount(rows.subject).max(initial=0))
-    return bool(height + columns.max(initial=0) + _FIXED < largest)
+            pairs = np.unique(group.astype(np.int64) * (int(level.max(initial=0)) + 1) + level)
+            own = pairs // (int(level.max(initial=0)) + 1)
+            columns += k * np.bincount(own, minlength=n_groups)
+    height, subjects = heights_of_groups(group, n_groups, subject)
+    places = subjects * height  # those of the rows of a group, short subjects among long ones
+    return bool(np.sum(places * (height + columns)) < np.sum(members.astype(float) ** 2))

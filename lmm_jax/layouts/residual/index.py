@@ -17,7 +17,7 @@ from ...reprs import brief
 from ..group_index import GroupPlan, LevelMap, divide_alike, level_parent, rank_within
 
 # Rows of a group beyond which its dense matrices are too much.
-_MOST_ROWS = 4000
+MOST_ROWS = 4000
 # Numbers of rows and random-effects columns that fit into memory (4 GB, twice over).
 _MOST_NUMBERS = 1 << 29
 # Slots that visits may have for every row of the largest subject, and slots that are few.
@@ -277,20 +277,41 @@ def arm_of_groups(arm: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarr
     return out
 
 
-def check_dense(rows: int) -> None:
-    """The rows of a group are few enough for dense matrices."""
-    if rows > _MOST_ROWS:
+def check_dense(rows: int, what: str = "share random effects or a subject") -> None:
+    """The rows of a group, or of a subject, are few enough for dense matrices."""
+    if rows > MOST_ROWS:
         need = rows**2 * 8 / 2**30
         raise DataError(
-            f"{rows} rows share random effects or a subject: their covariance would be dense "
-            f"({need:.1f} GiB, several times over); up to {_MOST_ROWS} rows a group are taken"
+            f"{rows} rows {what}: their covariance would be dense "
+            f"({need:.1f} GiB, several times over); up to {MOST_ROWS} rows are taken"
         )
 
 
+def heights_of_groups(
+    group: np.ndarray, n_groups: int, subject: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the largest subject of every group, and how many subjects it has, (n_groups,)."""
+    own = np.zeros(int(subject.max(initial=-1)) + 1, np.int64)
+    own[subject] = group
+    height = np.zeros(n_groups, np.int64)
+    np.maximum.at(height, own, np.bincount(subject))
+    return height, np.bincount(own, minlength=n_groups)
+
+
 def check_size(
-    widths: Sequence[int], structures: Sequence[Structure], places: int, largest: int
+    widths: Sequence[int],
+    structures: Sequence[Structure],
+    places: int,
+    largest: int,
+    height: int = 0,
 ) -> None:
-    """The random effects beside every row of a bucket fit into memory."""
+    """What stands beside every row of a bucket fits into memory: random effects, its subject."""
+    if height * places > _MOST_NUMBERS:
+        raise DataError(
+            f"subjects of up to {height} rows share random effects with others: their covariances "
+            f"are too many for memory ({height * places * 8 / 2**30:.1f} GiB, several times over): "
+            "leave out the random effects that they share"
+        )
     q = sum(k * w for k, w in zip(term_sizes(structures), widths, strict=True))
     if q * places > _MOST_NUMBERS:
         raise DataError(
@@ -300,13 +321,15 @@ def check_size(
         )
 
 
-def buckets_of_groups(arm: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Bucket of every group: of one arm, and of one octave of size."""
-    octave = np.ceil(np.log2(np.maximum(counts, 1))).astype(np.int64)
-    if counts.size and counts.max() <= 2 * counts.min():
-        octave[:] = 0
-    octave = np.maximum(octave, octave.max(initial=0) - (_MAX_BUCKETS - 1))
-    key = arm * (int(octave.max(initial=0)) + 1) + octave
+def buckets_of_groups(arm: np.ndarray, *counts: np.ndarray) -> np.ndarray:
+    """Bucket of every group: of one arm, and of one octave of every size that is given."""
+    key = arm
+    for count in counts:
+        octave = np.ceil(np.log2(np.maximum(count, 1))).astype(np.int64)
+        if count.size and count.max() <= 2 * count.min():
+            octave[:] = 0
+        octave = np.maximum(octave, octave.max(initial=0) - (_MAX_BUCKETS - 1))
+        key = key * (int(octave.max(initial=0)) + 1) + octave
     return np.unique(key, return_inverse=True)[1].astype(np.int64)
 
 

@@ -23,7 +23,7 @@ class RowMoments(NamedTuple):
     """Of the rows of a bucket, along the arm's own parameters."""
 
     dG: Any  # (m, G, w, w)
-    T: Any  # (m, m, G, w, w)
+    g: Any  # (m, G, w, l)  halves, T_kl = g_k g_l'
     slopes_of_log: Any  # (m,)  of log|R|
     traces: Any  # (m, m)  tr(R^-1 R_k R^-1 R_l)
 
@@ -43,7 +43,7 @@ def moments_of(of: Integrated, rows: RowMoments, D: Any, own: slice) -> PsiMomen
     at: Any = of
     q, m = at.Y.shape[1], len(D)
     X = slice(q, -1)
-    dG, T = rows.dG, rows.T
+    dG, T = rows.dG, rows.g[:, None] @ np.swapaxes(rows.g, -1, -2)[None]
     W = np.swapaxes(at.Y, 1, 2) @ at.Y
     dS = projected(dG, at.H)
     P, U = at.S[:, :q, :q], at.S[:, :q, X]
@@ -76,6 +76,39 @@ def moments_of(of: Integrated, rows: RowMoments, D: Any, own: slice) -> PsiMomen
     )
     gram = np.sum(at.S[:, X, X], axis=0)
     return PsiMoments(gram, traces, products, grams, seconds)
+
+
+def weighted_of(
+    of: Integrated, rows: RowMoments, D: Any, own: slice, W: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """A bucket's share of :meth:`ResidualLayout.weighted_moments`: ``P_k`` and ``sum W_kl Q_kl``.
+
+    With rows r of a root of W, ``D_r = sum_k r_k D_k`` and likewise dG and g, the sum is
+
+        (D_r U)' P (D_r U) - dS_r' D_r U - (D_r U)' dS_r + J' (g_r g_r' - dG_r W dG_r) J
+
+    one matrix a group at a time. Arguments as in :func:`moments_of`; W is (m, m), positive
+    semidefinite.
+    """
+    at: Any = of
+    q = at.Y.shape[1]
+    X = slice(q, -1)
+    H, P, U = at.H, at.S[:, :q, :q], at.S[:, :q, X]
+    inner = np.swapaxes(at.Y, 1, 2) @ at.Y
+    dS = projected(rows.dG, H)
+    Ut = np.swapaxes(U, 1, 2)
+    grams = np.stack([np.sum(Ut @ (Dk @ U), axis=0) for Dk in D]) if len(D) else np.zeros((0, 0, 0))
+    grams[own] -= np.sum(dS[..., X, X], axis=1)
+    e, vectors = np.linalg.eigh(W)
+    total: Any = np.zeros((U.shape[2], U.shape[2]))
+    for root in (vectors * np.sqrt(np.maximum(e, 0.0))).T:
+        DU = np.tensordot(root, D, 1) @ U
+        dG, g, dSr = (np.tensordot(root[own], each, 1) for each in (rows.dG, rows.g, dS))
+        middle = g @ np.swapaxes(g, 1, 2) - dG[..., :q] @ inner @ dG[..., :q, :]
+        across = np.swapaxes(dSr[:, :q, X], 1, 2) @ DU
+        each = np.swapaxes(DU, 1, 2) @ P @ DU - across - np.swapaxes(across, 1, 2)
+        total = total + np.sum(each + projected(middle, H)[:, X, X], axis=0)
+    return grams, total
 
 
 def form_of(of: Integrated, inner: Any) -> np.ndarray:

@@ -25,7 +25,7 @@ from .chain_bucket import (
     slopes_of_log,
     whitened,
 )
-from .chain_moments import bent_rows, pair_products, rows_alone
+from .chain_moments import bent_rows, halves, rows_alone
 from .integrated import WhitenedRows
 from .starts import Squares, residual_of
 from .whitened_layout import OfWhitenedRows
@@ -53,8 +53,8 @@ class MarkovLayout(OfWhitenedRows):
     def _bend(self, theta: Array, Q: Array, bucket: ChainBucket, own: ChainRows) -> Array:
         return bend(Q, bucket, own)
 
-    def _pair_products(self, theta: Array, bucket: ChainBucket, own: ChainRows) -> Any:
-        return pair_products(bucket, own)
+    def _halves(self, theta: Array, bucket: ChainBucket, own: ChainRows) -> Any:
+        return halves(bucket, own)
 
     def _row_traces(self, theta: Array, bucket: ChainBucket, own: ChainRows) -> Any:
         residual, at = residual_of(self.structures, bucket.arm)

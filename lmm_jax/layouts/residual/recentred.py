@@ -35,6 +35,18 @@ class Covariates:
     structures: tuple[Structure, ...]
     centres: tuple[tuple[float, float], ...]  # an arm; (0, 1) where there is none
 
+    @property
+    def reference(self) -> tuple[int, float] | None:
+        """Place of delta' in theta, and c / u, of the arm that sigma is of; None: has no covariate.
+
+        ``log sigma^2`` at the reference is that at the mean less ``2 delta' c / u``.
+        """
+        for s, at in zip(self.structures, theta_slices(self.structures), strict=True):
+            if isinstance(s, ResidualStructure):
+                c, u = self.centres[0]
+                return (at.start + s.spread.n_params - 1, c / u) if s.spread.of else None
+        return None
+
     def inward(self, theta: np.ndarray) -> np.ndarray:
         """Theta where sigma is that at the mean."""
         return self._moved(theta, back=False)
@@ -73,8 +85,13 @@ class Covariates:
         return out
 
 
-def covariates_of(structures: tuple[Structure, ...], rows: list[Squares]) -> Covariates | None:
-    """Of the covariates of a layout; None if it has none.
+def has_covariates(structures: tuple[Structure, ...]) -> bool:
+    """Whether standard deviations follow a covariate."""
+    return any(isinstance(s, ResidualStructure) and bool(s.spread.of) for s in structures)
+
+
+def covariates_of(structures: tuple[Structure, ...], rows: list[Squares]) -> Covariates:
+    """Of the covariates of a layout that has some.
 
     Parameters
     ----------
@@ -83,8 +100,6 @@ def covariates_of(structures: tuple[Structure, ...], rows: list[Squares]) -> Cov
         :meth:`OfResiduals._squares`.
     """
     arms = [s for s in structures if isinstance(s, ResidualStructure)]
-    if not any(s.spread.of for s in arms):
-        return None
     centres = []
     for arm, s in enumerate(arms):
         if not s.spread.of:

@@ -173,14 +173,13 @@ def row_traces(D: Array, at: SubjectBucket, own: SubjectRows) -> Array:
     return pair_traces(weighted(own.inverse, at.copies), own.inverse, D)
 
 
-def pair_products(D: Array, at: SubjectBucket, own: SubjectRows) -> Array:
-    """``A' R^-1 R_k R^-1 R_l R^-1 A`` of every group, (m, m, G, w, w)."""
+def halves(D: Array, at: SubjectBucket, own: SubjectRows) -> Array:
+    """Of ``A' R^-1 R_k R^-1 R_l R^-1 A = g_k g_l'``, g of every group, (m, G, w, M d)."""
     xp = namespace(own.F)
-    halves = [in_groups(_times(own.root, _times(A, own.F, at), at), at) for A in _each(D)]
-    if not halves:
-        return xp.zeros((0, 0, at.n_groups, *own.F.shape[1:2] * 2), own.F.dtype)
-    g = xp.stack(halves)
-    return g[:, None] @ xp.swapaxes(g, -1, -2)[None]
+    found = [in_groups(_times(own.root, _times(A, own.F, at), at), at) for A in _each(D)]
+    d, w, N = own.F.shape
+    shape = (0, at.n_groups, w, N * d // at.n_groups)
+    return xp.stack(found) if found else xp.zeros(shape, own.F.dtype)
 
 
 def bent_rows(

@@ -21,6 +21,7 @@ from .index import (
     check_dense,
     check_size,
     columns_of,
+    heights_of_groups,
     places_of_levels,
     rows_placed,
     slots_of,
@@ -101,25 +102,25 @@ def plan_subjects(
     own = np.zeros(used.size, np.int64)  # group of every subject
     own[subject] = group
     height = np.bincount(subject)
-    check_dense(int(height.max(initial=0)))
-    subjects = np.bincount(own, minlength=n_groups)
-    bucket = buckets_of_groups(arm, subjects)
+    check_dense(int(height.max(initial=0)), "are of one subject")
+    slots = slots_of(rows, int(height.max(initial=1)))
+    tall, subjects = heights_of_groups(group, n_groups, subject)
+    bucket = buckets_of_groups(arm, subjects, *([] if slots else [tall]))
     n_buckets = int(bucket.max(initial=0)) + 1
     position = rank_within(bucket, n_buckets)
     maps, widths = places_of_levels(
         group, n_groups, codes, n_levels, structures, bucket, position, n_buckets
     )
-    slots = slots_of(rows, int(height.max(initial=1)))
     row = rank_within(subject, used.size) if slots is None else rows.places[0].astype(np.int64)
     number = rank_within(own, n_groups)  # of a subject within its group
     n = group.size
     made = []
     for b in range(n_buckets):
         mine = np.flatnonzero(bucket[group] == b)
-        d = slots or int(height[bucket[own] == b].max(initial=1))
+        d = slots or int(tall[bucket == b].max(initial=1))
         G = round_up(int((bucket == b).sum()), least=1)
         M = round_up(int(subjects[bucket == b].max(initial=1)), least=1)
-        check_size(widths[b], structures, G * M * d, int(np.bincount(group).max(initial=0)))
+        check_size(widths[b], structures, G * M * d, int(np.bincount(group).max(initial=0)), d)
         at = row[mine], position[group[mine]] * M + number[subject[mine]]
         source = np.full((d, G * M), n, np.int32)
         source[at] = mine

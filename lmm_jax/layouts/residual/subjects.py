@@ -26,8 +26,8 @@ from .subject_bucket import (
     SubjectRows,
     bend,
     bent_rows,
+    halves,
     in_groups,
-    pair_products,
     row_traces,
     slopes_of_gram,
     slopes_of_log,
@@ -59,8 +59,8 @@ class SubjectLayout(OfWhitenedRows):
     def _bend(self, theta: Array, Q: Array, bucket: SubjectBucket, own: SubjectRows) -> Array:
         return bend(theta, Q, self.structures, bucket, own)
 
-    def _pair_products(self, theta: Array, bucket: SubjectBucket, own: SubjectRows) -> Any:
-        return pair_products(tangents_of(theta, self.structures, bucket), bucket, own)
+    def _halves(self, theta: Array, bucket: SubjectBucket, own: SubjectRows) -> Any:
+        return halves(tangents_of(theta, self.structures, bucket), bucket, own)
 
     def _row_traces(self, theta: Array, bucket: SubjectBucket, own: SubjectRows) -> Any:
         return row_traces(tangents_of(theta, self.structures, bucket), bucket, own)

@@ -6,7 +6,7 @@ An evaluation looks at every row once and at the random effects of a group, wher
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from ..contract import BlupTerms, Curvature, PsiMoments, Waist, WaistJet
 from ..group_algebra import double_traces, halves_of, lambda_of, psi_curvatures
 from .base import OfResiduals
 from .integrated import Integrated, WhitenedRows, integrate, projected
-from .integrated_moments import RowMoments, form_of, moments_of
+from .integrated_moments import RowMoments, form_of, moments_of, weighted_of
 from .starts import residual_of
 
 _Kept = tuple[Integrated, Array]  # of a bucket: itself, and dG
@@ -48,8 +48,8 @@ class OfWhitenedRows(OfResiduals):
         """``sum <Q_i, d2 G_i> + d2 log|R_i|`` in the arm's own parameters; Q is (G, w, w)."""
         raise NotImplementedError
 
-    def _pair_products(self, theta: Array, bucket: Any, own: Any) -> Any:
-        """``A' R^-1 R_k R^-1 R_l R^-1 A`` of every group, (m, m, G, w, w), in NumPy."""
+    def _halves(self, theta: Array, bucket: Any, own: Any) -> Any:
+        """Of ``A' R^-1 R_k R^-1 R_l R^-1 A = g_k g_l'``, g of every group, (m, G, w, l)."""
         raise NotImplementedError
 
     def _row_traces(self, theta: Array, bucket: Any, own: Any) -> Any:
@@ -159,26 +159,36 @@ class OfWhitenedRows(OfResiduals):
 
         Of a layout whose rows are not merged.
         """
-        parts = []
+        parts = [
+            moments_of(of, rows, self._tangents(theta, bucket), at)
+            for bucket, of, rows, at in self._row_moments(theta)
+        ]
+        out: PsiMoments = jax.tree.map(lambda *each: sum(each[1:], each[0]), *parts)
+        return out._replace(gram=self.S0[:-1, :-1] + out.gram)
+
+    def _row_moments(self, theta: Array) -> Iterator[tuple[Any, Integrated, RowMoments, slice]]:
+        """Every bucket, at theta, with what its rows say, and where in theta its own stand."""
         for bucket in self.buckets:
-            of, at = self._at(theta, bucket), residual_of(self.structures, bucket.arm)[1]
+            of = self._at(theta, bucket)
             rows = RowMoments(
                 dG=self._slopes_of_gram(theta, bucket, of.own),
-                T=self._pair_products(theta, bucket, of.own),
+                g=self._halves(theta, bucket, of.own),
                 slopes_of_log=self._slopes_of_log(theta, bucket, of.own),
                 traces=self._row_traces(theta, bucket, of.own),
             )
-            parts.append(moments_of(of, rows, self._tangents(theta, bucket), at))
-        out: PsiMoments = jax.tree.map(lambda *each: sum(each[1:], each[0]), *parts)
-        return out._replace(gram=self.S0[:-1, :-1] + out.gram)
+            yield bucket, of, rows, residual_of(self.structures, bucket.arm)[1]
 
     def weighted_moments(self, theta: Array, W: Array) -> tuple[Array, Array]:
         """``P_k = X' V^-1 V_k V^-1 X``, (m, p, p), and ``sum_kl W_kl Q_kl``, (p, p).
 
         See :meth:`ResidualLayout.weighted_moments`.
         """
-        at = self.psi_moments(theta)
-        return at.grams, namespace(W).einsum("kl,klcd->cd", W, at.seconds)
+        parts = [
+            weighted_of(of, rows, self._tangents(theta, bucket), at, W)
+            for bucket, of, rows, at in self._row_moments(theta)
+        ]
+        grams, totals = zip(*parts, strict=True)
+        return sum(grams[1:], grams[0]), sum(totals[1:], totals[0])  # type: ignore[return-value]
 
     def bend_form(self, theta: Array, W: Array, z: Array) -> Array:
         """With second derivatives of V, (p, p); see :meth:`ResidualLayout.bend_form`."""
