@@ -268,7 +268,9 @@ def _side(
     line: Line, base: Base, start: Found, cap: float, side: int
 ) -> tuple[list[Found], bool | None]:
     """Points from the optimum outwards, and whether the parameter ends; None where it is lost."""
-    walked = _walked(line, base, start, cap, side, sure=False)
+    walked = None
+    if line.doubtful:
+        walked = _walked(line, base, start, cap, side, sure=False)
     walked = walked or _walked(line, base, start, cap, side, sure=True)
     assert walked is not None  # who has looked everywhere has found what there is
     points, end = walked
