@@ -309,11 +309,12 @@ def _label(run: Run, model: Design, options: Options, runtime: str) -> LMMResult
     """Carry the answer back to the data's units, and name its parts."""
     status = int(run.solution.status)
     layout = model.compressed.layout
-    moved = layout.recentred()
-    how: Any = dict(reml=options.reml, held=model.held, coordinates=moved and moved[1])
-    estimates = estimate(run.solution, layout, **how)
+    _, coordinates = layout.recentred() or (layout, None)
+    estimates = estimate(
+        run.solution, layout, reml=options.reml, held=model.held, coordinates=coordinates
+    )
     _check_range(estimates, model)
-    sought = as_sought(run.solution, moved and moved[1])
+    sought = as_sought(run.solution, coordinates)
     flat = is_flat(sought, layout.structures, estimates.singular)
     if status == CONVERGED and flat:
         status = FLAT

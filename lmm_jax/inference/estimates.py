@@ -14,7 +14,7 @@ import numpy as np
 
 from ..covariance.structures import Structure
 from ..covariance.theta import factor_blocks, theta_slices
-from ..layouts.contract import Maps
+from ..layouts.contract import Coordinates, Maps
 from ..numerics.eigen import eigen_of_many
 from ..numerics.read_only import read_only
 from ..optimize.constrained import ConstrainedSolution
@@ -74,7 +74,7 @@ def estimate(
     *,
     reml: bool,
     held: np.ndarray | None = None,
-    coordinates: Any = None,
+    coordinates: Coordinates | None = None,
 ) -> Estimates:
     """Carry a solution back to the coordinates and units of the data.
 
@@ -87,7 +87,7 @@ def estimate(
     reml : bool
     held : ndarray, shape (p,), optional
         Values of the fixed effects that are not in the layout, NaN elsewhere.
-    coordinates : optional
+    coordinates : Coordinates, optional
         Those in which the optimum was sought (:meth:`Layout.recentred`), of one fit: of the
         curvature there more digits are left.
     """
@@ -129,7 +129,7 @@ def estimate(
     return read_only(out if held is None else _with_held(out, held))
 
 
-def _optimum(solution: Solution | ConstrainedSolution, coordinates: Any) -> _Optimum:
+def _optimum(solution: Solution | ConstrainedSolution, coordinates: Coordinates | None) -> _Optimum:
     theta = np.asarray(solution.theta)
     if isinstance(solution, ConstrainedSolution):
         s = solution
@@ -143,7 +143,7 @@ def _optimum(solution: Solution | ConstrainedSolution, coordinates: Any) -> _Opt
     return _Optimum(at.beta, at.cov_beta, at.rss, solution.jet.value, cov_theta, there.theta)
 
 
-def as_sought(solution: Any, coordinates: Any) -> Any:
+def as_sought(solution: Any, coordinates: Coordinates | None) -> Any:
     """A solution in the coordinates in which it was sought; gradients are small."""
     if coordinates is None or isinstance(solution, ConstrainedSolution):
         return solution._replace(theta=np.asarray(solution.theta))

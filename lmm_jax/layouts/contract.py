@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, Self
 
 import jax
 import jax.numpy as jnp
@@ -105,6 +105,23 @@ class Maps(OfTerms):
 def maps_of(at: Maps) -> dict[str, Any]:
     """The maps of a layout by their names, to make another of."""
     return {f.name: getattr(at, f.name) for f in fields(Maps)}
+
+
+class Coordinates(Protocol):
+    """Other coordinates of theta (NumPy); see :meth:`Layout.recentred`."""
+
+    @property
+    def reference(self) -> tuple[int, float] | None:
+        """Place in theta of a parameter, and c: log sigma^2 is less by ``2 c theta`` outside."""
+
+    def inward(self, theta: np.ndarray) -> np.ndarray:
+        """Theta in these coordinates, (m,)."""
+
+    def outward(self, theta: np.ndarray) -> np.ndarray:
+        """The way back, (m,)."""
+
+    def slopes(self, inner: np.ndarray) -> np.ndarray:
+        """Derivative of :meth:`outward`, (m, m)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -232,11 +249,8 @@ class Layout(Maps):
         del candidates
         return None
 
-    def recentred(self) -> tuple[Layout, Any] | None:
-        """The layout in coordinates that suit an optimizer, and the ways there; or None.
-
-        The second has functions of theta, ``inward`` and ``outward``.
-        """
+    def recentred(self) -> tuple[Layout, Coordinates] | None:
+        """The layout in coordinates that suit an optimizer, and the ways there; or None."""
         return None
 
     def ranks(self) -> Array:

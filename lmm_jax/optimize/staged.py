@@ -66,8 +66,8 @@ def descend(layout: Layout, start: Array | None = None, **options: Any) -> Solut
     if moved is None:
         return _descend(layout, start, **options)
     near, coordinates = moved
-    start = None if start is None else coordinates.inward(np.asarray(start))
-    found = _descend(near, start, **options)
+    inner: Any = None if start is None else coordinates.inward(np.asarray(start))
+    found = _descend(near, inner, **options)
     theta: Any = coordinates.outward(np.asarray(found.theta))
     host = jax.tree.map(np.asarray, layout)
     with np.errstate(all="ignore"):

@@ -14,7 +14,7 @@ from ...numerics.linalg import exact
 from ...numerics.namespace import JAX, namespace
 from ..contract import Layout, Waist
 from ..group_algebra import by_term
-from .recentred import Covariates, covariates_of, has_covariates, recentred
+from .recentred import Covariates, covariates_of, from_mean, has_covariates
 from .starts import Squares, candidates, rows_of_starts
 
 
@@ -68,7 +68,7 @@ class OfResiduals(Layout):
             return None
         host: Any = jax.device_get(self)
         found = covariates_of(self.structures, host._squares())
-        buckets = tuple(recentred(bucket, found) for bucket in self.buckets)
+        buckets = tuple(from_mean(bucket, found) for bucket in self.buckets)
         return replace(self, buckets=buckets), found
 
     def ranks(self) -> Array:

@@ -113,7 +113,7 @@ def covariates_of(structures: tuple[Structure, ...], rows: list[Squares]) -> Cov
     return Covariates(structures, tuple(centres))
 
 
-def recentred(bucket: Any, found: Covariates) -> Any:
+def from_mean(bucket: Any, found: Covariates) -> Any:
     """A bucket of any residual layout with the covariate measured from its mean."""
     c, u = found.centres[bucket.arm]
     if (c, u) == (0.0, 1.0):
