@@ -236,3 +236,14 @@ def test_tests_say_whose_fit_has_not_converged():
     with pytest.warns(lmm.ConvergenceWarning):
         fits = lmm.fit_many("~ A * x + (x | g)", data(), responses(3), maxiter=0, progress=False)
     assert not fits.t_test("x = 0").to_frame()["converged"].any()
+
+
+def test_no_moderation_beside_several_residual_variances():
+    """Which of them scale is would decide it."""
+    frame = data().assign(v=np.tile(list("pqr"), 30), h=np.arange(90) // 3)
+    for term in ("us(v | h)", "diag(A)", "power(w)"):
+        fits = lmm.fit_many(f"~ x + {term}", frame, responses(3), progress=False)
+        with pytest.raises(lmm.DataError, match="residuals have several variances"):
+            fits.t_test("x = 0", moderate=True)
+    fits = lmm.fit_many("~ x + cs(v | h)", frame, responses(3), progress=False)
+    assert np.isfinite(fits.t_test("x = 0", moderate=True).pvalue).all()

@@ -737,7 +737,7 @@ def test_coordinates_of_the_search_are_of_the_same_model(text, column):
 def test_the_origin_of_a_covariate_is_no_matter():
     """Years, hours: expo(x + c) is expo(x) with another sigma, power(c x) is power(x)."""
     data = heteroscedastic()
-    data = data.assign(shifted=data["x"] + 200, scaled=1e4 * data["x"])
+    data = data.assign(shifted=data["x"] + 650, scaled=1e4 * data["x"])
     for term, moved in (("expo(x)", "expo(shifted)"), ("power(x)", "power(scaled)")):
         for rest in ("", " + (1 | g)", " + (x | g)"):
             one, other = (lmm.fit(f"y ~ x + {t}{rest}", data) for t in (term, moved))
@@ -746,6 +746,15 @@ def test_the_origin_of_a_covariate_is_no_matter():
             assert_close(other.residual_params, one.residual_params, 1e-5)
             assert_close(other.bse_fe, one.bse_fe, 1e-6)
             assert_close(other.df, one.df, 1e-4)
+            assert other.singular == one.singular
+            assert_close(other.residual_params_se.iloc[-1], one.residual_params_se.iloc[-1], 1e-5)
+            if rest:
+                assert_close(other.cov_re, one.cov_re, 1e-5, np.asarray(one.cov_re).max())
+                assert_close(other.bse_re, one.bse_re, 1e-4)
+            for name in ("kenward-roger", "kenward-roger-linear"):
+                left, right = other.with_df(name), one.with_df(name)
+                assert_close(left.bse_fe, right.bse_fe, 1e-5)
+                assert_close(left.df, right.df, 1e-4)
 
 
 def test_profiles_know_the_coordinates_of_the_search():
@@ -777,6 +786,8 @@ def test_a_reference_beyond_floats_is_refused():
     data = heteroscedastic()
     with pytest.raises(DataError, match="divide the covariate of power"):
         lmm.fit("y ~ x + power(far)", data.assign(far=data["x"] + 5e3))
+    with pytest.raises(DataError, match="subtract it from that of expo"):
+        lmm.fit("y ~ x + expo(far) + (1 | g)", data.assign(far=data["x"] + 900))
 
 
 @pytest.mark.parametrize("structure", ["ar1", "ar1h", "toep", "arma11"])

@@ -19,7 +19,7 @@ from ..designs.residual import residual_label, visit_counts
 from ..designs.row_sums import RowSums
 from ..engines.sources import summed_source
 from ..errors import ConvergenceWarning, DataError, warn_user
-from ..inference.estimates import Estimates, as_sought, estimate, is_flat, is_in_range
+from ..inference.estimates import Estimates, estimate, is_flat, is_in_range, sought_at
 from ..inference.monte_carlo import approximation
 from ..inputs.arguments import choice, flag, hinted
 from ..numerics.processes import float64
@@ -309,13 +309,10 @@ def _label(run: Run, model: Design, options: Options, runtime: str) -> LMMResult
     """Carry the answer back to the data's units, and name its parts."""
     status = int(run.solution.status)
     layout = model.compressed.layout
-    _, coordinates = layout.recentred() or (layout, None)
-    estimates = estimate(
-        run.solution, layout, reml=options.reml, held=model.held, coordinates=coordinates
-    )
+    sought = sought_at(run.solution, layout, reml=options.reml)
+    estimates = estimate(run.solution, layout, reml=options.reml, held=model.held, sought=sought)
     _check_range(estimates, model)
-    sought = as_sought(run.solution, coordinates)
-    flat = is_flat(sought, layout.structures, estimates.singular)
+    flat = is_flat(sought or run.solution, layout.structures, estimates.singular)
     if status == CONVERGED and flat:
         status = FLAT
     return LMMResults(

@@ -63,8 +63,8 @@ METHODS = frozenset(
 REDUCTIONS = frozenset(
     words(
         """
-    all any count kurt kurtosis max mean median min mode nunique prod ptp quantile sem size skew
-    std sum var
+    all any count kurt kurtosis max mean median min nunique prod ptp quantile sem size skew std
+    sum var
     average nanmax nanmean nanmedian nanmin nanpercentile nanprod nanquantile nanstd nansum nanvar
     percentile
     """

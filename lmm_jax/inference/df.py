@@ -222,7 +222,8 @@ def _observed(e: Estimates, theta: np.ndarray, layout: Any, *, bent: bool) -> Ke
     WQ = WQ + W[0, 0] * gram + across + across.T
     linear = all(s.is_linear for s in layout.structures if isinstance(s, ResidualStructure))
     if bent and not linear:
-        z = natural_bend(e, layout.structures)
+        moved = layout.recentred()
+        z = natural_bend(e, layout.structures, None if moved is None else moved[1].means)
         WQ = WQ - 0.25 * layout.bend_form(theta, np.asarray(e.joint_cov), z)
     return adjusted(gram, np.concatenate([gram[None], P]), WQ, W, layout.beta_map)
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from ..covariance.structures import Structure
 from ..covariance.theta import factor_blocks, theta_slices
-from ..layouts.contract import Coordinates, Maps
+from ..layouts.contract import Coordinates, Layout, Maps
+from ..likelihood.profile import profile_jet
 from ..numerics.eigen import eigen_of_many
 from ..numerics.read_only import read_only
 from ..optimize.constrained import ConstrainedSolution
@@ -64,7 +65,6 @@ class _Optimum(NamedTuple):
     rss: Any
     deviance: Any
     cov_theta: np.ndarray
-    sought: np.ndarray  # theta where it was sought
 
 
 @np.errstate(over="ignore", invalid="ignore")  # entries that are not finite count as zero
@@ -74,7 +74,7 @@ def estimate(
     *,
     reml: bool,
     held: np.ndarray | None = None,
-    coordinates: Coordinates | None = None,
+    sought: Sought | None = None,
 ) -> Estimates:
     """Carry a solution back to the coordinates and units of the data.
 
@@ -87,21 +87,25 @@ def estimate(
     reml : bool
     held : ndarray, shape (p,), optional
         Values of the fixed effects that are not in the layout, NaN elsewhere.
-    coordinates : Coordinates, optional
-        Those in which the optimum was sought (:meth:`Layout.recentred`), of one fit: of the
-        curvature there more digits are left.
+    sought : Sought, optional
+        One solution where it was sought (:meth:`Layout.recentred`): of the curvature, and of
+        what is zero, more digits are left there.
     """
-    at = _optimum(solution, coordinates)
+    at = _optimum(solution)
     theta, beta = np.asarray(solution.theta), np.asarray(at.beta)
     y_scale, nu = _number(maps.y_scale), _number(maps.n_obs) - (beta.shape[-1] if reml else 0)
     scale = _number(np.asarray(at.rss) * np.square(y_scale) / nu)
     whiteners = [np.asarray(A) for A in maps.whiteners]
-    inner = factor_blocks(at.sought, maps.structures)
-    outer = outer_theta(theta, whiteners, maps.structures)
+    inner = factor_blocks(theta if sought is None else sought.theta, maps.structures)
+    outer = outer_theta(theta, whiteners, maps.structures, sought)
     factors = tuple(s.factor(t) for s, t in zip(maps.structures, outer, strict=True) if s.k)
     beta_map, shift = np.asarray(maps.beta_map), np.asarray(maps.beta_shift)
     low = np.asarray(maps.beta_origin) + np.expand_dims(y_scale, -1) * _product(beta_map, beta)
-    joint = joint_covariance(at.cov_theta, np.asarray(solution.jet.dlog_rss), nu)
+    joint = (
+        joint_covariance(at.cov_theta, np.asarray(solution.jet.dlog_rss), nu)
+        if sought is None
+        else sought.joint_covariance(nu)
+    )
     unit, J = _scaled(covariance_jacobian(theta, whiteners, maps.structures, scale))
     out = Estimates(
         theta=np.concatenate(outer, axis=-1),
@@ -129,38 +133,63 @@ def estimate(
     return read_only(out if held is None else _with_held(out, held))
 
 
-def _optimum(solution: Solution | ConstrainedSolution, coordinates: Coordinates | None) -> _Optimum:
-    theta = np.asarray(solution.theta)
+class Sought(NamedTuple):
+    """A solution in the coordinates in which it was sought."""
+
+    coordinates: Coordinates
+    theta: np.ndarray
+    jet: Any
+
+    def joint_covariance(self, nu: float) -> np.ndarray:
+        """Asymptotic covariance of ``(theta, log sigma^2)`` outside."""
+        own = inverse_curvature(np.asarray(self.jet.hessian))
+        inner = joint_covariance(own, np.asarray(self.jet.dlog_rss), nu)
+        m = self.theta.size
+        J = np.eye(m + 1)
+        J[:m, :m] = self.coordinates.slopes(self.theta)
+        J[m, :m] = self.coordinates.slope_of_log_scale
+        return np.asarray(J @ inner @ J.T)
+
+    def canonical(self, structures: Sequence[Structure]) -> np.ndarray:
+        """Theta outside, zeros where it is zero here."""
+        places = zip(structures, theta_slices(structures), strict=True)
+        parts = [s.canonical(self.theta[at]) for s, at in places]
+        return self.coordinates.outward(np.concatenate(parts))
+
+
+def sought_at(solution: Any, layout: Layout, *, reml: bool) -> Sought | None:
+    """A solution of one fit where it was sought, or None where that is where it is."""
+    moved = layout.recentred()
+    if moved is None or isinstance(solution, ConstrainedSolution):
+        return None
+    near, coordinates = moved
+    theta = coordinates.inward(np.asarray(solution.theta))
+    with np.errstate(all="ignore"):
+        at: Any = theta
+        jet = profile_jet(at, near, reml=reml)
+    return Sought(coordinates, theta, jax.tree.map(np.asarray, jet))
+
+
+def _optimum(solution: Solution | ConstrainedSolution) -> _Optimum:
     if isinstance(solution, ConstrainedSolution):
         s = solution
-        return _Optimum(s.beta, s.cov_beta, s.rss, s.deviance, np.asarray(s.cov_theta), theta)
+        return _Optimum(s.beta, s.cov_beta, s.rss, s.deviance, np.asarray(s.cov_theta))
     at = solution.jet.profile
-    there = as_sought(solution, coordinates)
-    cov_theta = inverse_curvature(np.asarray(there.jet.hessian))
-    if coordinates is not None:
-        J = coordinates.slopes(there.theta)
-        cov_theta = J @ cov_theta @ J.T
-    return _Optimum(at.beta, at.cov_beta, at.rss, solution.jet.value, cov_theta, there.theta)
-
-
-def as_sought(solution: Any, coordinates: Coordinates | None) -> Any:
-    """A solution in the coordinates in which it was sought; gradients are small."""
-    if coordinates is None or isinstance(solution, ConstrainedSolution):
-        return solution._replace(theta=np.asarray(solution.theta))
-    theta, jet = coordinates.inward(np.asarray(solution.theta)), solution.jet
-    J = coordinates.slopes(theta)
-    jet = jet._replace(gradient=jet.gradient @ J, hessian=J.T @ jet.hessian @ J)
-    return solution._replace(theta=theta, jet=jet)
+    cov_theta = inverse_curvature(np.asarray(solution.jet.hessian))
+    return _Optimum(at.beta, at.cov_beta, at.rss, solution.jet.value, cov_theta)
 
 
 def outer_theta(
-    theta: np.ndarray, whiteners: Sequence[np.ndarray], structures: Sequence[Structure]
+    theta: np.ndarray,
+    whiteners: Sequence[np.ndarray],
+    structures: Sequence[Structure],
+    sought: Sought | None = None,
 ) -> list[np.ndarray]:
     """Reported theta of every term in the coordinates of the data, (..., m_t) each."""
-    places = theta_slices(structures)
+    known = None if sought is None else sought.canonical(structures)
     return [
-        s.mapped(s.canonical(theta[..., at]), A)
-        for s, at, A in zip(structures, places, whiteners, strict=True)
+        s.mapped(s.canonical(theta[..., at]) if known is None else known[at], A)
+        for s, at, A in zip(structures, theta_slices(structures), whiteners, strict=True)
     ]
 
 
@@ -208,7 +237,9 @@ def _with_held(estimates: Estimates, held: np.ndarray) -> Estimates:
 
 @np.errstate(over="ignore", invalid="ignore")  # entries that are not finite count as zero
 def is_flat(
-    solution: Solution | ConstrainedSolution, structures: Sequence[Structure], singular: Any
+    solution: Solution | ConstrainedSolution | Sought,
+    structures: Sequence[Structure],
+    singular: Any,
 ) -> Any:
     """Whether some direction of theta leaves the criterion unchanged to second order.
 

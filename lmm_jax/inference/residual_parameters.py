@@ -98,17 +98,45 @@ def residual_names(label: ResidualLabel) -> tuple[str, ...]:
     return tuple(name for name in found.names if name != SIGMA)
 
 
-def natural_bend(at: Estimates, structures: Sequence[Structure]) -> np.ndarray:
+def natural_bend(
+    at: Estimates, structures: Sequence[Structure], means: Sequence[float] | None = None
+) -> np.ndarray:
     """``z_k = sum_a (J^-1)_ka sum_ij A_ij d2 psi_a``, (m + 1,); zero for random effects.
 
     What second derivatives in theta owe to its being no natural parameter: psi are variances,
     correlations and ranges, J their derivative and A the covariance of (theta, log sigma^2).
+    Variances that follow a covariate are those at its mean, ``means`` of every arm: where it is
+    zero, in other units somewhere else, is nothing that tests should depend on.
     """
-    found = natural_parameters(at.theta_layout, at.scale, structures, variances=True)
+    first = theta_size([s for s in structures if not isinstance(s, ResidualStructure)])
+    x = list(variables(np.append(at.theta_layout[first:], np.log(at.scale))))
+    if means is not None:
+        x = _at_means(x, structures, means)
+    values = natural_values(x, structures, variances=True)
+    places = np.arange(first, at.theta_layout.size + 1)
+    found = Natural(tuple(values), places, stack(list(values.values())))
     cov = at.joint_cov[np.ix_(found.at, found.at)]
     second = np.einsum("kl,kla->a", cov, found.values.second)
     out = np.zeros(len(at.joint_cov))
     out[found.at] = np.linalg.solve(np.swapaxes(found.values.first, 0, 1), second)
+    return out
+
+
+def _at_means(
+    x: list[Taylor], structures: Sequence[Structure], means: Sequence[float]
+) -> list[Taylor]:
+    """Parameters of residuals and log sigma^2 where covariates are at their means."""
+    own = [s for s in structures if isinstance(s, ResidualStructure)]
+    starts = np.cumsum([0, *(s.n_params for s in own)])
+    shifts = [
+        x[start + s.spread.n_params - 1] * mean if s.spread.of else x[-1] * 0.0
+        for s, start, mean in zip(own, starts, means, strict=False)
+    ]
+    out = list(x)
+    for s, start, shift in zip(own[1:], starts[1:], shifts[1:], strict=False):
+        for place in range(start, start + s.spread.n_levels):
+            out[place] = x[place] + shift - shifts[0]
+    out[-1] = x[-1] + shifts[0] * 2.0
     return out
 
 

@@ -123,6 +123,14 @@ class Coordinates(Protocol):
     def slopes(self, inner: np.ndarray) -> np.ndarray:
         """Derivative of :meth:`outward`, (m, m)."""
 
+    @property
+    def means(self) -> tuple[float, ...]:
+        """Where sigma is meant in these coordinates: the covariate's mean, of every arm."""
+
+    @property
+    def slope_of_log_scale(self) -> np.ndarray:
+        """Derivative of log sigma^2 outside in theta of these coordinates, (m,)."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Layout(Maps):

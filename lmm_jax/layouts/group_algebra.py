@@ -244,6 +244,18 @@ def halves_of(slopes: Sequence[Array], blocks: Sequence[Array]) -> tuple[Array, 
     return tuple(G @ L for G, L in zip(slopes, blocks, strict=True))
 
 
+def root_rows(W: Array) -> Array:
+    """Rows r with ``W = sum r r'`` of a positive semidefinite W, (m, m).
+
+    At unit diagonal, so that parameters in very different units keep their digits.
+    """
+    xp = namespace(W)
+    size = xp.sqrt(xp.maximum(xp.diagonal(W), 0.0))
+    unit = xp.where(size > 0, size, 1.0)
+    e, vectors = xp.linalg.eigh(W / unit[:, None] / unit[None])
+    return (vectors * xp.sqrt(xp.maximum(e, 0.0))[None]).T * unit[None]
+
+
 def double_traces(A: Array, P: Array, D: Array) -> Array:
     """``sum_i tr(A_i D_k P_i D_l)`` for every k and l, (m, m)."""
     xp = namespace(A, P, D)

@@ -55,6 +55,10 @@ _ROUGH_STEPS = 5
 _CLOSE = 1e-7
 
 
+# Logarithm of sigma where it is reported over that where it was sought, up to which squares of
+# squares of both stay in the range of floats.
+_FARTHEST = 200.0
+
 _minimize = compiled(minimize, static="reml", host=lambda layout: layout.host_seconds())
 _jet = compiled(profile_jet, static=("reml", "exact"), host=6e-8)
 _start = compiled(lambda layout: layout.start_moments(), host=1e-8)
@@ -72,7 +76,9 @@ def descend(layout: Layout, start: Array | None = None, **options: Any) -> Solut
     host = jax.tree.map(np.asarray, layout)
     with np.errstate(all="ignore"):
         jet = profile_jet(theta, host, reml=options["reml"])
-    if np.isfinite(found.jet.value) and not np.isfinite(jet.value):
+    place, c = coordinates.reference or (0, 0.0)
+    far = abs(c * found.theta[place]) > _FARTHEST if c else False
+    if np.isfinite(found.jet.value) and (far or not np.isfinite(jet.value)):
         raise DataError(
             "sigma, the standard deviation of residuals where the covariate of power() is 1 or "
             "that of expo() is 0, leaves the range of floats: divide the covariate of power() by "

@@ -351,7 +351,20 @@ class ManyResults(Shown, Saved):
 
     @cached_property
     def moderation(self) -> Moderation:
-        """Residual variances moderated over the responses, and their prior."""
+        """Residual variances moderated over the responses, and their prior.
+
+        Raises
+        ------
+        DataError
+            Residuals of several variances, of which ``scale`` is one.
+        """
+        residual = None if self.source is None else self.source.design.residual
+        if residual is not None and any(s.spread.n_params for s in residual.structures):
+            raise DataError(
+                f"moderate=True: beside {residual.term.text} residuals have several variances, and "
+                "which of them scale is depends on the order of levels: there is no one variance "
+                "to draw towards the others"
+            )
         return moderate(self.scale, np.where(self.converged, residual_df(self.joint_cov), np.nan))
 
     def fdr(self, term: str) -> pd.Series[float]:

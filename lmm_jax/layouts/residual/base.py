@@ -68,8 +68,8 @@ class OfResiduals(Layout):
             return None
         host: Any = jax.device_get(self)
         found = covariates_of(self.structures, host._squares())
-        buckets = tuple(from_mean(bucket, found) for bucket in self.buckets)
-        return replace(self, buckets=buckets), found
+        buckets = tuple(from_mean(bucket, found) for bucket in host.buckets)
+        return replace(host, buckets=buckets), found
 
     def ranks(self) -> Array:
         """See :meth:`Layout.ranks`: what the random effects can explain is not asked for."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..contract import PsiMoments
-from ..group_algebra import double_traces
+from ..group_algebra import double_traces, root_rows
 from .integrated import Integrated, projected
 
 
@@ -99,9 +99,8 @@ def weighted_of(
     Ut = np.swapaxes(U, 1, 2)
     grams = np.stack([np.sum(Ut @ (Dk @ U), axis=0) for Dk in D]) if len(D) else np.zeros((0, 0, 0))
     grams[own] -= np.sum(dS[..., X, X], axis=1)
-    e, vectors = np.linalg.eigh(W)
     total: Any = np.zeros((U.shape[2], U.shape[2]))
-    for root in (vectors * np.sqrt(np.maximum(e, 0.0))).T:
+    for root in root_rows(W):
         DU = np.tensordot(root, D, 1) @ U
         dG, g, dSr = (np.tensordot(root[own], each, 1) for each in (rows.dG, rows.g, dS))
         middle = g @ np.swapaxes(g, 1, 2) - dG[..., :q] @ inner @ dG[..., :q, :]

@@ -25,6 +25,7 @@ from ..group_algebra import (
     halves_of,
     level_counts,
     psi_curvatures,
+    root_rows,
     rotate_columns,
     weighted,
 )
@@ -177,8 +178,7 @@ class ResidualLayout(OfResiduals):
         """
         xp = namespace(theta, W, self.S0)
         p, m = self.beta_origin.size, theta.size
-        e, vectors = xp.linalg.eigh(W)
-        root = (vectors * xp.sqrt(xp.maximum(e, 0.0))).T
+        root = root_rows(W)
         P, total = xp.zeros((m, p, p), theta.dtype), xp.zeros((p, p), theta.dtype)
         for bucket in self.buckets:
             at = covariances(theta, self.structures, bucket)

@@ -24,8 +24,8 @@ from ...covariance.theta import theta_slices
 from ...numerics.namespace import namespace
 from .starts import Squares
 
-# Of differences of a smooth map: 1e-10 of its slopes.
-_STEP = 1e-6
+# Of a step along the imaginary axis, which leaves derivatives all their digits.
+_STEP = 1e-30
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,11 @@ class Covariates:
                 return (at.start + s.spread.n_params - 1, c / u) if s.spread.of else None
         return None
 
+    @property
+    def means(self) -> tuple[float, ...]:
+        """Mean of the covariate of every arm; 0 where there is none."""
+        return tuple(c for c, _ in self.centres)
+
     def inward(self, theta: np.ndarray) -> np.ndarray:
         """Theta where sigma is that at the mean."""
         return self._moved(theta, back=False)
@@ -57,15 +62,22 @@ class Covariates:
 
     def slopes(self, inner: np.ndarray) -> np.ndarray:
         """Derivative of :meth:`outward`, (m, m)."""
-        steps = _STEP * (1.0 + np.abs(inner))
-        columns = [
-            (self.outward(inner + move) - self.outward(inner - move)) / (2.0 * step)
-            for move, step in zip(np.diag(steps), steps, strict=True)
+        along = [
+            self.outward(inner + 1j * move).imag / _STEP for move in _STEP * np.eye(len(inner))
         ]
-        return np.column_stack(columns) if columns else np.zeros((0, 0))
+        return np.column_stack(along) if along else np.zeros((0, 0))
+
+    @property
+    def slope_of_log_scale(self) -> np.ndarray:
+        """Derivative of log sigma^2 at the reference in theta of these coordinates, (m,)."""
+        out = np.zeros(theta_slices(self.structures)[-1].stop)
+        if self.reference is not None:
+            place, c = self.reference
+            out[place] = -2.0 * c
+        return out
 
     def _moved(self, theta: np.ndarray, *, back: bool) -> np.ndarray:
-        out = np.array(theta, dtype=np.float64)
+        out = np.array(theta, dtype=np.result_type(theta, np.float64))
         places = list(zip(self.structures, theta_slices(self.structures), strict=True))
         arms = [(s, at) for s, at in places if isinstance(s, ResidualStructure)]
         shifts = []
@@ -81,7 +93,8 @@ class Covariates:
             out[at.start : at.start + s.spread.n_levels] += sign * (shifts[0] - t)
         for term, at in places:
             if not isinstance(term, ResidualStructure):
-                out[at] = term.mapped(out[at], np.exp(sign * shifts[0]) * np.eye(term.k))
+                with np.errstate(over="ignore", invalid="ignore"):
+                    out[at] = term.mapped(out[at], np.exp(sign * shifts[0]) * np.eye(term.k))
         return out
 
 
