@@ -1127,6 +1127,8 @@ def test_labels_beside_the_levels_of_a_factor_are_named():
     data = DATA.assign(y=np.random.default_rng(3).normal(size=len(DATA)))
     with pytest.raises(DataError, match="has the level 'r', which is none of levels="):
         lmm.fit("y ~ factor(f, levels=c('q', 'p')) + (1 | g)", data)
+    with pytest.raises(DataError, match="levels=3: list them"):
+        lmm.fit("y ~ factor(f, levels=3) + (1 | g)", data)
     assert lmm.fit(
         "y ~ factor(f, levels=c('q', 'p')) + (1 | g)", data, subset=data["f"] != "r"
     ).converged

@@ -24,6 +24,10 @@ EXACT = 1e-12  # a few roundings of float64
 DENSE_RTOL = 1e-11  # a dense V of 130 rows
 LAYOUT_RTOL = 1e-11  # two layouts at one optimum
 OPTIMUM_RTOL = 1e-7  # two optima, each to a Newton decrement of 1e-9 and better
+# `differences` of dense criteria: rounding over the step; of sums in another order under JAX
+DIFF_RTOL, JAX_RTOL = 1e-8, 1e-10
+# Functions of the curvature at two optima: variances and degrees of freedom, and BLUPs
+CURVED_RTOL, EFFECTS_TOL = 1e-5, 1e-6
 
 
 def trial():
@@ -144,9 +148,9 @@ def test_derivatives_of_the_criterion(text):
 
     jet = profile_jet(theta, layout, reml=reml)
     scale = np.abs(jet.gradient).max()
-    assert_close(jet.gradient, differences(criterion, theta), 1e-8, scale)
+    assert_close(jet.gradient, differences(criterion, theta), DIFF_RTOL, scale)
     hessian = differences(lambda at: profile_jet(at, layout, reml=reml).gradient, theta)
-    assert_close(jet.hessian, hessian, 1e-8, np.abs(hessian).max())
+    assert_close(jet.hessian, hessian, DIFF_RTOL, np.abs(hessian).max())
 
 
 @pytest.mark.device
@@ -160,10 +164,10 @@ def test_criterion_and_derivatives_under_jax(x64):
         assert_close(found.value, expected.value, 10 * EXACT)
         for name in ("gradient", "hessian"):
             value = getattr(expected, name)
-            assert_close(getattr(found, name), value, 1e-10, np.abs(value).max())
+            assert_close(getattr(found, name), value, JAX_RTOL, np.abs(value).max())
         slopes = jax.jit(jax.grad(lambda at: device.waist_at(at).logdet))(jnp.asarray(theta))  # noqa: B023
         jet = layout.jet(theta)
-        assert_close(slopes, jet.dlogdet, 1e-10, np.abs(jet.dlogdet).max())
+        assert_close(slopes, jet.dlogdet, JAX_RTOL, np.abs(jet.dlogdet).max())
 
 
 # ------------------------------------------------------------------------------ two layouts
@@ -195,7 +199,7 @@ def test_moments_are_those_of_the_dense_layout(text, dense):
         found = layout.psi_moments(theta)
         for name, value in expected._asdict().items():
             assert_close(getattr(found, name), value, DENSE_RTOL, np.abs(value).max())
-        assert_close(layout.bend_form(theta, W, z), bend, 1e-10, np.abs(bend).max())
+        assert_close(layout.bend_form(theta, W, z), bend, JAX_RTOL, np.abs(bend).max())
         assert_close(layout.start_candidates(), other.start_candidates(), EXACT, 1)
         assert layout.level_counts().tolist() == other.level_counts().tolist()
         moved, at = (own.measured_from(beta).jet(theta).waist.gram for own in (layout, other))
@@ -217,15 +221,15 @@ def test_a_fit_does_not_show_its_layout(text, dense):
     assert_close(found.fe_params, expected.fe_params, OPTIMUM_RTOL, expected.bse_fe)
     assert_close(found.bse_fe, expected.bse_fe, OPTIMUM_RTOL)
     errors = expected.residual_params_se
-    assert_close(found.residual_params, expected.residual_params, 1e-6, errors.fillna(1))
+    assert_close(found.residual_params, expected.residual_params, EFFECTS_TOL, errors.fillna(1))
     for name in ("satterthwaite", "kenward-roger", "kenward-roger-expected"):
         left, right = found.with_df(name), expected.with_df(name)
-        assert_close(left.df, right.df, 1e-5)
+        assert_close(left.df, right.df, CURVED_RTOL)
         assert_close(left.bse_fe, right.bse_fe, OPTIMUM_RTOL)
-    assert_close(found.predict(TRIAL), expected.predict(TRIAL), 1e-6, 1)
+    assert_close(found.predict(TRIAL), expected.predict(TRIAL), EFFECTS_TOL, 1)
     left, right = found.random_effects, expected.random_effects
     for group in right:
-        assert_close(left[group], right[group], 1e-5, 1)
+        assert_close(left[group], right[group], CURVED_RTOL, 1)
 
 
 @pytest.mark.parametrize("text", MODELS)

@@ -19,8 +19,9 @@ from ..designs.residual import residual_label, visit_counts
 from ..designs.row_sums import RowSums
 from ..engines.sources import summed_source
 from ..errors import ConvergenceWarning, DataError, warn_user
-from ..inference.estimates import Estimates, estimate, is_flat, is_in_range, sought_at
+from ..inference.estimates import Estimates, estimate, is_flat, is_in_range
 from ..inference.monte_carlo import approximation
+from ..inference.sought import sought_at
 from ..inputs.arguments import choice, flag, hinted
 from ..numerics.processes import float64
 from ..numerics.tiers import RUNTIMES, running_on

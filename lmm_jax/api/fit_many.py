@@ -34,7 +34,8 @@ from ..results.many import ManyResults
 from .one_by_one import Refit, fit_one_by_one
 from .options import Options, read_options
 
-# Where lanes run, and how many compilations of a small program those of the lanes take.
+# Where lanes run, and how many compilations of a small program those of the lanes take: 4.9 s of
+# one parameter, 5.6 of two and 11 of three, where a small one takes 2.1, 2.7 and 3.3.
 _LANES, _PROGRAMS = Tier(NUMPY_SECONDS), 3.0
 
 

@@ -154,7 +154,9 @@ def _factor(x: Any, contrasts: Any = None, *, levels: Any = None, **options: Any
         raise DataError("levels have a name: `factor(f, levels=c('b', 'a'))`")
     if isinstance(contrasts, type | types.FunctionType):  # Treatment for Treatment()
         contrasts = contrasts()
-    if isinstance(levels, list | tuple):
+    if levels is not None:
+        if not isinstance(levels, list | tuple):
+            raise DataError(f"levels={levels!r}: list them, `factor(f, levels=c('b', 'a'))`")
         found = pd.unique(pd.Series(getattr(x, "__wrapped__", x)).dropna())
         other = [label for label in found.tolist() if label not in levels]
         if other:

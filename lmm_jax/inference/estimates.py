@@ -14,8 +14,7 @@ import numpy as np
 
 from ..covariance.structures import Structure
 from ..covariance.theta import factor_blocks, theta_slices
-from ..layouts.contract import Coordinates, Layout, Maps
-from ..likelihood.profile import profile_jet
+from ..layouts.contract import Maps
 from ..numerics.eigen import eigen_of_many
 from ..numerics.read_only import read_only
 from ..optimize.constrained import ConstrainedSolution
@@ -23,6 +22,7 @@ from ..optimize.flatness import FLAT_CURVATURE, looked_at, relative_curvature
 from ..optimize.newton import CONVERGED, Solution
 from ..reprs import brief
 from .satterthwaite import satterthwaite_df
+from .sought import Sought
 from .variance import covariance_jacobian, inverse_curvature, joint_covariance
 
 # Whitened pivots below this make a fit singular, as in lme4.
@@ -131,43 +131,6 @@ def estimate(
         y_scale=y_scale,
     )
     return read_only(out if held is None else _with_held(out, held))
-
-
-class Sought(NamedTuple):
-    """A solution in the coordinates in which it was sought."""
-
-    coordinates: Coordinates
-    theta: np.ndarray
-    jet: Any
-
-    def joint_covariance(self, nu: float) -> np.ndarray:
-        """Asymptotic covariance of ``(theta, log sigma^2)`` outside."""
-        own = inverse_curvature(np.asarray(self.jet.hessian))
-        inner = joint_covariance(own, np.asarray(self.jet.dlog_rss), nu)
-        m = self.theta.size
-        J = np.eye(m + 1)
-        J[:m, :m] = self.coordinates.slopes(self.theta)
-        J[m, :m] = self.coordinates.slope_of_log_scale
-        return np.asarray(J @ inner @ J.T)
-
-    def canonical(self, structures: Sequence[Structure]) -> np.ndarray:
-        """Theta outside, zeros where it is zero here."""
-        places = zip(structures, theta_slices(structures), strict=True)
-        parts = [s.canonical(self.theta[at]) for s, at in places]
-        return self.coordinates.outward(np.concatenate(parts))
-
-
-def sought_at(solution: Any, layout: Layout, *, reml: bool) -> Sought | None:
-    """A solution of one fit where it was sought, or None where that is where it is."""
-    moved = layout.recentred()
-    if moved is None or isinstance(solution, ConstrainedSolution):
-        return None
-    near, coordinates = moved
-    theta = coordinates.inward(np.asarray(solution.theta))
-    with np.errstate(all="ignore"):
-        at: Any = theta
-        jet = profile_jet(at, near, reml=reml)
-    return Sought(coordinates, theta, jax.tree.map(np.asarray, jet))
 
 
 def _optimum(solution: Solution | ConstrainedSolution) -> _Optimum:

@@ -20,8 +20,10 @@ from .index import (
     buckets_of_groups,
     check_size,
     columns_of,
+    of_buckets,
     placed,
     places_of_levels,
+    rows_placed,
 )
 
 
@@ -57,11 +59,7 @@ class ChainIndex(OfBuckets):
 
     def size(self, p: int) -> int:
         """Numbers in a layout of p fixed effects."""
-        widths = [
-            sum(k * w for k, w in zip(self.sizes, bucket.widths, strict=True))
-            for bucket in self.buckets
-        ]
-        pairs = zip(self.buckets, widths, strict=True)
+        pairs = zip(self.buckets, self.n_columns, strict=True)
         return sum(2 * bucket.rows.size * (q + p + 1) for bucket, q in pairs)
 
 
@@ -120,11 +118,7 @@ def plan_chains(
         own = (*widths[b], *(0 for _ in rows.structures))
         made.append(_bucket(source, at, order[mine], codes, maps, rows, own))
     index = ChainIndex(
-        buckets=tuple(made),
-        n_rows=round_up_rows(n + 1),
-        streams=tuple(t for t, c in enumerate(codes) for _ in range(c.shape[1])),
-        structures=(*structures, *rows.structures),
-        n_components=n_components,
+        **of_buckets(made, round_up_rows(n + 1), codes, structures, rows, n_components)
     )
     return ChainPlan(
         index=index,  # type: ignore[arg-type]
@@ -150,14 +144,12 @@ def _bucket(
     follows[:, 1:] = (subject[:, 1:] == subject[:, :-1]) & (subject[:, 1:] >= 0)
     gaps = np.ones(shape)
     gaps[:, 1:] = np.where(follows[:, 1:], time[:, 1:] - time[:, :-1], 1.0)
-    levels = None if rows.levels is None else placed(rows.levels, shape, at, mine)
-    x = None if rows.covariate is None else placed(rows.covariate, shape, at, mine, 1.0)
     return ChainBucketIndex(
         rows=source,
         columns=columns_of(codes, maps, shape, at, mine),
         follows=follows,
         gaps=gaps,
-        slopes=rows.structures[arm].spread.slopes(levels, x, shape),
+        slopes=rows_placed(rows, shape, at, mine, by_visit=False)["slopes"],
         widths=widths,
         arm=arm,
     )

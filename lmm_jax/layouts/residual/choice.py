@@ -74,9 +74,9 @@ def takes_subjects(
     columns = np.full(n_groups, float(_FIXED))
     for code, k in zip(codes, sizes, strict=True):
         for level in code.T:
-            pairs = np.unique(group.astype(np.int64) * (int(level.max(initial=0)) + 1) + level)
-            own = pairs // (int(level.max(initial=0)) + 1)
-            columns += k * np.bincount(own, minlength=n_groups)
+            count = int(level.max(initial=0)) + 1
+            pairs = np.unique(group.astype(np.int64) * count + level)
+            columns += k * np.bincount(pairs // count, minlength=n_groups)
     height, subjects = heights_of_groups(group, n_groups, subject)
     places = subjects * height  # those of the rows of a group, short subjects among long ones
     return bool(np.sum(places * (height + columns)) < np.sum(members.astype(float) ** 2))

@@ -93,6 +93,14 @@ class OfBuckets(OfTerms):
 
     __repr__ = brief
 
+    @property
+    def n_columns(self) -> tuple[int, ...]:
+        """Random effects of a group of every bucket."""
+        return tuple(
+            sum(k * w for k, w in zip(self.sizes, bucket.widths, strict=True))
+            for bucket in self.buckets
+        )
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -188,17 +196,31 @@ def plan_residual(
             )
         )
     index = ResidualIndex(
-        buckets=tuple(made),
-        n_rows=round_up_rows(n + 1, n_groups),
-        streams=tuple(t for t, c in enumerate(codes) for _ in range(c.shape[1])),
-        structures=(*structures, *rows.structures),
-        n_components=n_components,
+        **of_buckets(made, round_up_rows(n + 1, n_groups), codes, structures, rows, n_components)
     )
     return ResidualPlan(
         index=index,  # type: ignore[arg-type]
         level_maps=maps,
         group_bucket=bucket,
         group_position=position,
+    )
+
+
+def of_buckets(
+    made: Sequence[Any],
+    n_rows: int,
+    codes: Sequence[np.ndarray],
+    structures: Sequence[Structure],
+    rows: ResidualRows,
+    n_components: int,
+) -> dict[str, Any]:
+    """Fields of an index of these buckets."""
+    return dict(
+        buckets=tuple(made),
+        n_rows=n_rows,
+        streams=tuple(t for t, c in enumerate(codes) for _ in range(c.shape[1])),
+        structures=(*structures, *rows.structures),
+        n_components=n_components,
     )
 
 

@@ -22,6 +22,7 @@ from .index import (
     check_size,
     columns_of,
     heights_of_groups,
+    of_buckets,
     places_of_levels,
     rows_placed,
     slots_of,
@@ -60,11 +61,7 @@ class SubjectIndex(OfBuckets):
 
     def size(self, p: int) -> int:
         """Numbers in a layout of p fixed effects."""
-        widths = [
-            sum(k * w for k, w in zip(self.sizes, bucket.widths, strict=True))
-            for bucket in self.buckets
-        ]
-        pairs = zip(self.buckets, widths, strict=True)
+        pairs = zip(self.buckets, self.n_columns, strict=True)
         return sum(bucket.rows.size * (2 * (q + p + 1) + len(bucket.rows)) for bucket, q in pairs)
 
 
@@ -135,11 +132,7 @@ def plan_subjects(
             )
         )
     index = SubjectIndex(
-        buckets=tuple(made),
-        n_rows=round_up_rows(n + 1, n_groups),
-        streams=tuple(t for t, c in enumerate(codes) for _ in range(c.shape[1])),
-        structures=(*structures, *rows.structures),
-        n_components=n_components,
+        **of_buckets(made, round_up_rows(n + 1, n_groups), codes, structures, rows, n_components)
     )
     return SubjectPlan(
         index=index,  # type: ignore[arg-type]
