@@ -105,11 +105,28 @@ def test_residuals(name):
     assert_close(fit.resid("pearson"), e / np.sqrt(np.diagonal(at.R)), RTOL, 1)
     spread = np.sqrt(np.diagonal(at.R @ at.P @ at.R))
     assert_close(fit.resid("standardized"), e / spread, 1e-8, 1)
-    groups, white = fit.design.group_codes, np.empty(fit.nobs)
-    for group in np.unique(groups):
-        own = groups == group
-        white[own] = np.linalg.solve(np.linalg.cholesky(at.V[np.ix_(own, own)]), at.e[own])
-    assert_close(fit.resid("whitened"), white, RTOL, 1)
+    assert fit.design.residual is not None
+    for kind, groups, V, values in (
+        ("whitened", fit.design.group_codes, at.V, at.e),
+        ("normalized", fit.design.residual.rows.subject, at.R, e),
+    ):
+        white = np.empty(fit.nobs)
+        for group in np.unique(groups):
+            own = groups == group
+            white[own] = np.linalg.solve(np.linalg.cholesky(V[np.ix_(own, own)]), values[own])
+        assert_close(fit.resid(kind), white, RTOL, 1)
+
+
+def test_normalized_residuals_of_nlme():
+    """nlme 3.1-162: lme with random = ~1 | Subject, corAR1 and varIdent; type = "normalized"."""
+    teeth = lmm.load_dataset("orthodont").assign(visit=lambda d: (d["age"] - 6) / 2)
+    order = [f"M{i:02d}" for i in range(1, 17)] + [f"F{i:02d}" for i in range(1, 12)]
+    teeth = teeth.set_index("Subject").loc[order].reset_index()
+    fit = lmm.fit("distance ~ age + (1 | Subject) + ar1(visit | Subject) * diag(Sex)", teeth)
+    first = [0.326446625536, -0.863642416773, 0.919951333280, 1.120569003134, -0.212175299627]
+    last = [-0.126055261069, -0.832594374400, 1.637301221239, -0.133977275668]
+    # digits that nlme's optimum has
+    assert_close(fit.resid("normalized").iloc[[*range(5), *range(-4, 0)]], first + last, 2e-6, 1)
 
 
 @pytest.mark.parametrize("kind", ["CR0", "CR1", "CR2", "CR3"])

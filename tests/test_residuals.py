@@ -88,6 +88,7 @@ def test_kinds_by_their_definitions(name):
     left = res.scale / w * np.diagonal(P)  # 1 - h
     want = res.resid("pearson") / (res.sigma * np.sqrt(left))
     assert_close(res.resid("standardized"), want, DENSE_RTOL, 1)
+    assert_close(res.resid("normalized"), res.resid("pearson") / res.sigma, ROUNDING, 1)
     for kind in KINDS:
         found = res.resid(kind)
         assert type(found) is pd.Series and found.index.equals(design.index)

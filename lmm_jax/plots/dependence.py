@@ -86,8 +86,9 @@ def autocorrelation(
     time : str, array or Series, optional
         By what the rows of a group are ordered; by default they are in order. A lag is a number of
         rows, not a difference of times.
-    kind : {"pearson", "response", "standardized", "marginal", "whitened"}, optional
-        The first if not given; "whitened" for a fit with a residual covariance.
+    kind : str, optional
+        As in ``res.resid(kind)``: "pearson" if not given, "whitened" for a fit with a residual
+        covariance.
     lags : int, optional
         The largest; by default at most 10 log10(n), as in R.
     level : float
@@ -182,8 +183,9 @@ def variogram(
         The first covariate of the formula if not given.
     factor : str, optional
         Grouping factor, the first if not given; without random effects the subjects.
-    kind : {"pearson", "response", "standardized", "marginal", "whitened"}, optional
-        The first if not given; "whitened" for a fit with a residual covariance.
+    kind : str, optional
+        As in ``res.resid(kind)``: "pearson" if not given, "whitened" for a fit with a residual
+        covariance.
     smoother : bool
         Draw a local regression (lowess), from four distances on.
     ax : Axes, optional

@@ -25,7 +25,7 @@ def residuals_fitted(
     Parameters
     ----------
     res : LMMResults
-    kind : {"pearson", "response", "standardized", "marginal", "whitened"}, optional
+    kind : str, optional
         As in ``res.resid(kind)``, Pearson's if not given; "whitened" for a fit with a residual
         covariance. The fitted values have the random effects.
     smoother : bool
@@ -61,8 +61,9 @@ def scale_location(
     Parameters
     ----------
     res : LMMResults
-    kind : {"standardized", "pearson", "response", "marginal", "whitened"}, optional
-        The first if not given; "whitened" for a fit with a residual covariance.
+    kind : str, optional
+        As in ``res.resid(kind)``: "standardized" if not given, "whitened" for a fit with a residual
+        covariance.
     smoother : bool
         Draw a robust local regression (lowess), level if the variance does not change.
     ax : Axes, optional
@@ -103,8 +104,9 @@ def residuals_by_group(
     res : LMMResults
     factor : str, optional
         Grouping factor, the first if not given; without random effects the subjects.
-    kind : {"pearson", "response", "standardized", "marginal", "whitened"}, optional
-        The first if not given; "whitened" for a fit with a residual covariance.
+    kind : str, optional
+        As in ``res.resid(kind)``: "pearson" if not given, "whitened" for a fit with a residual
+        covariance.
     ax : Axes, optional
 
     Returns
@@ -166,8 +168,9 @@ def qq_residuals(res: Any, *, kind: str | None = None, level: float = 0.95, ax: 
     Parameters
     ----------
     res : LMMResults
-    kind : {"standardized", "pearson", "response", "marginal", "whitened"}, optional
-        The first if not given; "whitened" for a fit with a residual covariance.
+    kind : str, optional
+        As in ``res.resid(kind)``: "standardized" if not given, "whitened" for a fit with a residual
+        covariance.
     level : float
         Coverage of the band.
     ax : Axes, optional

@@ -19,6 +19,7 @@ KINDS = {
     "response": "residuals",
     "pearson": "Pearson residuals",
     "standardized": "standardized residuals",
+    "normalized": "normalized residuals",
     "marginal": "marginal residuals",
     "whitened": "whitened residuals",
 }

@@ -14,7 +14,7 @@ from ..inference.estimates import Estimates
 from ..inference.prediction import BlupErrors, known_covariance, leverages
 from ..inference.residual_rows import row_noise
 from ..inference.residuals import marginal_residuals, pearson, standardized
-from ..inference.whitening import whitened
+from ..inference.whitening import normalized, whitened
 from ..inputs.arguments import choice
 from ..reprs import public
 from .predict import own_rows
@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # a class of pandas takes no parameters when it runs
 else:
     _Floats = pd.Series
 
-KINDS = ("response", "pearson", "standardized", "marginal", "whitened")
+KINDS = ("response", "pearson", "standardized", "normalized", "marginal", "whitened")
 
 
 @public
@@ -34,6 +34,7 @@ class Residuals(_Floats):
         response       e = y - X beta - Z b - offset, the values of the series itself
         pearson        sqrt(w) e                               lme4's type "pearson"
         standardized   sqrt(w) e / (sigma sqrt(1 - h))         h: leverages of the fitted values
+        normalized     sqrt(w) e / sigma                       nlme's type "normalized"
         marginal       r = y - X beta - offset
         whitened       L^-1 r,  L L' = Cov(y)                  independent, of variance one
 
@@ -41,6 +42,7 @@ class Residuals(_Floats):
 
         pearson        e / (sigma sqrt(R_ii))                  of nlme, mmrm and SAS: no units
         standardized   e / (sigma sqrt((R P R)_ii))            SAS's studentized, if without b
+        normalized     K^-1 e,  K K' = sigma^2 R               rows of a subject in their order
         whitened       rows in their order, L lower triangular, within each independent group
 
     What pandas computes from it (slices, sums) is a plain Series; copies can be called too. A
@@ -78,7 +80,7 @@ class Residuals(_Floats):
 
         Parameters
         ----------
-        kind : {"response", "pearson", "standardized", "marginal", "whitened"}
+        kind : {"response", "pearson", "standardized", "normalized", "marginal", "whitened"}
 
         Returns
         -------
@@ -88,7 +90,7 @@ class Residuals(_Floats):
         Raises
         ------
         DataError
-            Whitened residuals of very many rows that depend on each other; a copy without a fit.
+            Whitened or normalized residuals of very many rows that depend on each other; a copy without a fit.
         """
         if isinstance(kind, pd.DataFrame | pd.Series):  # frame.assign(r=res.resid) calls it so
             return pd.Series(self)
@@ -111,6 +113,8 @@ def residual_series(
             return marginal
         if kind == "whitened":
             return whitened(design, estimates, marginal)
+        if kind == "normalized":
+            return normalized(design, estimates, marginal - zb)
         noise, sigma = row_noise(design, estimates), float(np.sqrt(estimates.scale))
         scaled = pearson(marginal - zb, noise)
         if kind == "pearson":
