@@ -42,7 +42,9 @@ def whitened(design: Design, estimates: Estimates, marginal: np.ndarray) -> np.n
         return Z @ Z.transpose(0, 2, 1) + noise_blocks(design, estimates, rows)
 
     blocks = Clusters(design.group_codes, design.n_groups, "groups")
-    return _solved(estimates, marginal, blocks, covariance, "whitened", "shared effects or subjects")
+    return _solved(
+        estimates, marginal, blocks, covariance, "whitened", "shared effects or subjects"
+    )
 
 
 def normalized(design: Design, estimates: Estimates, raw: np.ndarray) -> np.ndarray:

@@ -90,7 +90,8 @@ class Residuals(_Floats):
         Raises
         ------
         DataError
-            Whitened or normalized residuals of very many rows that depend on each other; a copy without a fit.
+            Whitened or normalized residuals of very many rows that depend on each other; a copy
+            without a fit.
         """
         if isinstance(kind, pd.DataFrame | pd.Series):  # frame.assign(r=res.resid) calls it so
             return pd.Series(self)
