@@ -17,6 +17,7 @@ KINDS = {
     "components": "variance components",
     "structured": "a covariance structure of a term, ar1(0 + f | g)",
     "residual": "a residual covariance, us(visit | id)",
+    "means": "variances that follow the fitted values, power(fitted(.))",
     "nested": "nested factors",
     "crossed": "crossed factors",
     "large core": "crossed factors too large for batches of fits",
@@ -61,6 +62,10 @@ _STRUCTURE = (
 _PARAMS = (
     "{what} takes no model with a residual covariance, which Params do not hold: "
     "lmm.profile_loglike takes its theta, and lmm.fit gives its residual_params"
+)
+_MEANS = (
+    "the residual variances of this model follow its fitted values, which would be others in every "
+    "fit that {what} makes: fit them one after another by lmm.fit"
 )
 _STEP = "{what} is that of a fit with nothing held or penalized: {why}"
 
@@ -137,11 +142,12 @@ TABLE = {
             "JAX on an accelerator: leave runtime= and method= as they are",
         },
     ),
-    "fit_many": Capability("design", {"batches": _ROWS}),
+    "fit_many": Capability("design", {"batches": _ROWS, "means": _MEANS}),
     "fit_regularized": Capability(
         "design",
         {"held effects": "fit_regularized penalizes all fixed effects, and this design holds some "
-         "of them fixed: let the held part be an offset of the design"},
+         "of them fixed: let the held part be an offset of the design",
+         "means": _MEANS},
     ),
     "bootstrap": Capability(
         "fit",
@@ -152,9 +158,12 @@ TABLE = {
             "bootstrap does not know; fit without fe_pen and cov_pen",
             "held covariances": "the fit holds covariances fixed, which bootstrap cannot do: leave "
             "cov_re and vcomp free (fixed effects may be held)",
+            "means": _MEANS,
         },
     ),
-    "power": Capability("design", {"structured": _STRUCTURE, "large core": _CORE}),
+    "power": Capability(
+        "design", {"structured": _STRUCTURE, "large core": _CORE, "means": _MEANS}
+    ),
     "simulate": Capability("design", {"batches": _ROWS}),
     "influence": Capability(
         "fit",
@@ -200,6 +209,7 @@ TABLE = {
             "fixed: leave cov_re and vcomp free (fixed effects may be held)",
             "penalized": "a profile is that of the likelihood alone: fit without fe_pen and "
             "cov_pen",
+            "means": _MEANS,
         },
     ),
     "profile_re": Capability(
@@ -211,6 +221,7 @@ TABLE = {
             "would let the others go (fixed effects may be held)",
             "penalized": "profile_re needs a fit without fe_pen and cov_pen: its curve is that of "
             "the likelihood alone",
+            "means": _MEANS,
         },
     ),
     "kenward-roger": Capability(

@@ -86,6 +86,11 @@ def held_effects() -> Model:
     return with_options(free=free, start_params=P(fe_params=[0, HELD], cov_re=[[1.0]]))
 
 
+def means() -> Model:
+    fit = lmm.fit("y ~ x + (1 | g) + expo(fitted(.))", DATA)
+    return Model(fit, fit.design, DATA)
+
+
 def related() -> pd.DataFrame:
     """Pairs of groups that are sibs, each with a sib that has no rows."""
     ids = [f"g{i}" for i in range(10)] + [f"new{i}" for i in range(5)]
@@ -101,6 +106,7 @@ MAKE = {
     "components": lambda: made("y ~ x", groups="g", re_formula="1", vc_formula={"s": "0 + C(s)"}),
     "structured": lambda: made("y ~ x + cs(1 + x | g, hom=True)"),
     "residual": lambda: made("y ~ x + (1 | g) + diag(h)", DATA.assign(h=DATA.index % 2)),
+    "means": means,
     "nested": lambda: made("y ~ x + (1 | g / s)"),
     "crossed": lambda: made("y ~ x + (1 | g) + (1 | s)"),
     "large core": lambda: made("y ~ x + (1 | g) + (1 | s)"),
@@ -150,7 +156,8 @@ def check_free(m: Model, kind: str) -> None:
     start = P(fe_params=lmm.fit(m.design).fe_params, cov_re=cov, vcomp=vcomp)
     held = lmm.fit(m.design, free=free, start_params=start, reml=False)
     plain = lmm.fit(m.design, reml=False)
-    assert held.fe_params.iloc[-1] == start.fe_params[-1] and held.llf <= plain.llf + 1e-8
+    assert held.fe_params.iloc[-1] == start.fe_params[-1]
+    assert held.llf <= plain.llf + 1e-8 or kind == "means"  # fits of two sets of variances
     assert plain.llf - held.llf < 0.2  # REML's estimate is close to that of ML
     assert held.n_params == 1 + 1 + m.fit.theta.size
 
@@ -265,6 +272,8 @@ def check_influence(m: Model, kind: str) -> None:
 
 def row_weights(m: Model) -> np.ndarray:
     """Over sigma^2 they are what the residuals of the rows have for their variance."""
+    if m.fit._is_kind("means"):
+        return np.exp(-2 * m.fit.residual_params["expo"] * m.fit.fittedvalues.to_numpy())
     sd = m.fit.residual_params.to_numpy()
     if sd.size:
         return (m.fit.sigma / sd[DATA.index % 2]) ** 2
@@ -280,8 +289,10 @@ def variance_parts(m: Model) -> np.ndarray:
     for term, S in zip(design.terms, m.fit.estimates.covariances, strict=True):
         Z = level_columns(term)
         values.append(np.einsum("nla,ab,nlb->n", Z, S, Z).mean())
-    sd = m.fit.residual_params.to_numpy()  # of two strata that have equally many rows
-    return np.array([*values, np.mean(sd**2) if sd.size else m.fit.scale])
+    several = m.fit.residual_params.size > 0
+    return np.array(
+        [*values, m.fit.scale * np.mean(1 / row_weights(m)) if several else m.fit.scale]
+    )
 
 
 def check_r2(m: Model, kind: str) -> None:
@@ -392,6 +403,12 @@ def held_at(m: Model, value: float) -> lmm.LMMResults:
 
 def check_kenward_roger(m: Model, kind: str) -> None:
     """The formulas in dense matrices, with the entries of every covariance for parameters."""
+    if kind == "means":  # the variances are those of a covariate
+        column = lmm.fit("y ~ x + (1 | g) + expo(mu)", DATA.assign(mu=m.fit.fittedvalues))
+        mine, other = (one.with_df("kr").tidy("fixed") for one in (m.fit, column))
+        assert_close(mine.drop(columns=["effect", "term"]), other.drop(columns=["effect", "term"]),
+                     TOL, 1)  # fmt: skip
+        return
     design = made().design if kind == "batches" else m.design
     X, estimates = design.free_exog(), m.fit.estimates
     noise = np.diag(1.0 / row_weights(m))
@@ -456,7 +473,7 @@ def check_to_marginaleffects(m: Model, kind: str) -> None:
 
 def check_emmeans_of_many(m: Model, kind: str) -> None:
     """The first response is that of the design."""
-    if kind == "batches":
+    if kind in ("batches", "means"):
         return  # fit_many refuses them
     many = lmm.fit_many(m.design, m.design.endog[:, None], progress=False)
     found = many.emmeans("1").tests()
@@ -558,7 +575,7 @@ def check_layout_info(m: Model, kind: str) -> None:
     expected = (
         {"large core": "crossed"}
         | {name: name for name in ("crossed", "residual", "sparse")}
-        | {"approximate": "matrix-free"}
+        | {"approximate": "matrix-free", "means": "residual"}
     )
     assert m.fit.layout_info.kind == expected.get(kind, "grouped")
 
@@ -631,7 +648,7 @@ def check_model_matrix_without_newdata(m: Model, kind: str) -> None:
 def check_resid(m: Model, kind: str) -> None:
     """Raw ones; whitened ones have sigma^2 for their mean square, at the fixed effects' optimum."""
     check_fittedvalues(m, kind)
-    w, unit = row_weights(m), m.fit.sigma if kind == "residual" else 1.0
+    w, unit = row_weights(m), m.fit.sigma if kind in ("residual", "means") else 1.0
     assert_close(m.fit.resid("pearson"), np.sqrt(w) * m.fit.resid / unit, RTOL, 1)
     assert_close(m.fit.resid("marginal"), m.design.endog - m.fit.predict(), RTOL, 1)
     if kind != "penalized":
@@ -896,6 +913,8 @@ def refuses(what: str, kind: str) -> str | None:
     mine = (kind,)
     if kind in CROSSED:
         mine = ("crossed", *("large core",) * (kind != "crossed"), kind)
+    if kind == "means":
+        mine = ("residual", kind)
     return next((reason for name, reason in TABLE[what].refuses.items() if name in mine), None)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from ..optimize.constrained import free_flags
 from ..optimize.history import Recorder
 from ..optimize.newton import CONVERGED, DECREMENT_TOL, FLAT, MESSAGES, Solution
 from ..results.lmm import LMMResults
+from .following import settle
 from .methods import Run, Task, begin, run_methods
 from .options import (
     Options,
@@ -198,6 +200,28 @@ def fit(
         weights=weights, offset=offset, subset=subset, relatedness=relatedness,
         missing=missing, context=context, residual=residual,
     )  # fmt: skip
+    fitted = partial(
+        _fitted, approximate=approximate, start_params=start_params, free=free, fe_pen=fe_pen,
+        cov_pen=cov_pen, methods=methods, full_output=full_output, runtime=runtime, options=options,
+    )  # fmt: skip
+    return settle(model, fitted) if model._is_kind("means") else fitted(model)
+
+
+def _fitted(
+    model: Design,
+    theta: np.ndarray | None = None,
+    *,
+    approximate: bool | None,
+    start_params: Any,
+    free: Params | None,
+    fe_pen: Callable[[Any], Any] | None,
+    cov_pen: Callable[[Any], Any] | None,
+    methods: tuple[str, ...],
+    full_output: bool,
+    runtime: str,
+    options: Options,
+) -> LMMResults:
+    """The fit of a design with the arguments of :func:`fit`; theta is where it may begin."""
     model = with_approximation(model, approximate)
     if runtime == "jax" or methods[0] != "newton":
         require(model, "a fit by runtime='jax' or first-order methods")
@@ -213,6 +237,7 @@ def fit(
             maxiter=options.maxiter,
             gtol=options.gtol,
             watch=Recorder() if full_output else None,
+            theta=theta,
         )
         run = _run(task, methods)
     result = _label(run, model, options, log.runtime)

@@ -45,6 +45,7 @@ class Task(NamedTuple):
     problem: Problem | None = None  # None: nothing is held or penalized
     start: Params | None = None
     watch: Recorder | None = None  # notes the steps
+    theta: np.ndarray | None = None  # where a plain fit begins, in the layout's coordinates
     begun: Solution | None = None  # the plain fit, where it came with the compression
 
 
@@ -62,7 +63,8 @@ def begin(task: Task, methods: tuple[str, ...]) -> Task:
     The design keeps its layout, the task the solution; other tasks are left as they are.
     """
     design = task.design
-    plain = methods[0] == "newton" and task.problem is None and task.start is None
+    start = task.start if task.theta is None else task.theta
+    plain = methods[0] == "newton" and task.problem is None and start is None
     if (
         task.begun is not None
         or not plain
@@ -113,7 +115,9 @@ def _run(task: Task, name: str) -> Any:
         return _constrained(task.problem)(starts, task.problem, **options)
     if task.begun is not None:
         return task.begun
-    start = None if task.start is None else start_theta(task.design, task.start)
+    start: Any = task.theta
+    if task.start is not None:
+        start = start_theta(task.design, task.start)
     return descend(task.design.compressed.merged, start, **options)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..covariance.structures import Structure, term_sizes
+from ..errors import DataError
 from ..formulas.contexts import pack, unpack
 from ..formulas.right_side import written
 from ..layouts.plan import LayoutInfo, plan_layout
@@ -223,6 +224,11 @@ class Design:
 
     @cached_property
     def _planned(self) -> tuple[AnyPlan, LayoutInfo]:
+        if self.residual is not None and not self.residual.is_settled:
+            raise DataError(
+                f"the variances of {self.residual.text} follow the fitted values, and there are "
+                "none before a fit: take lmm.fit(design), and res.design of what it gives"
+            )
         return plan_layout(
             self.group_codes,
             self.n_groups,
@@ -394,4 +400,5 @@ _KINDS: dict[str, Callable[[Design], bool]] = {
     "arrays": lambda d: d.source is None,
     "batches": lambda d: not d.has_rows,
     "held effects": lambda d: d.held is not None,
+    "means": lambda d: d.residual is not None and d.residual.term.follows_means,
 }

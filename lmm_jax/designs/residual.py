@@ -10,7 +10,8 @@ import pandas as pd
 
 from ..covariance.residuals import ResidualStructure
 from ..covariance.structures import Structure
-from ..formulas.residual import ResidualTerm
+from ..errors import DataError
+from ..formulas.residual import MEANS, ResidualTerm
 from ..inputs.matching import spelled
 from ..layouts.residual.index import ResidualRows
 from ..reprs import brief
@@ -61,6 +62,40 @@ class Residual:
             subjects=None if self.subjects is None else self.subjects[used],
         )
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether all that variances are a function of is known; not fitted values before a fit."""
+        return not self.term.follows_means or self.rows.covariate is not None
+
+    def at_means(self, means: np.ndarray) -> Residual:
+        """The same with variances that follow these means of the rows, (n,).
+
+        Raises
+        ------
+        DataError
+            Means that are all alike, or one of zero where the variance is a power of it.
+        """
+        rows = replace(self.rows, covariate=means)
+        if self.term.of == "power" and (means == 0).any():
+            raise DataError(
+                f"{self.text}: a fitted value is zero, where there would be no variance: take "
+                f"expo({MEANS})"
+            )
+        check_told(self.term, rows)
+        return replace(self, rows=rows)
+
+    def without_covariate(self) -> Residual | None:
+        """The same without what variances follow; None where nothing is left."""
+        term = replace(self.term, of="", covariate="")
+        if not term.correlation and term.spread == "one":
+            return None
+        structures = tuple(
+            replace(s, spread=replace(s.spread, of="")) for s in self.rows.structures
+        )
+        return replace(
+            self, term=term, rows=replace(self.rows, structures=structures, covariate=None)
+        )
+
     def without_rows(self) -> Residual:
         """The same with its labels alone."""
         return replace(self, rows=self.rows.take(np.zeros(0, np.int64)), subjects=None)
@@ -76,7 +111,13 @@ class ResidualLabel:
     distances: tuple[float, ...]  # of every visit, where distances are taken of numbers
     strata: tuple[str, ...]
     n_coordinates: int = 1  # of a place
+    follows_means: bool = False  # variances are a function of the fitted values
     correlates: bool  # rows of a subject, or has variances alone
+
+    @property
+    def n_params(self) -> int:
+        """Parameters of theta that are those of residuals."""
+        return sum(s.n_params for s in self.structures if isinstance(s, ResidualStructure))
 
     def __str__(self) -> str:
         return self.text
@@ -132,4 +173,5 @@ def residual_label(
         strata=named[1],
         correlates=bool(residual.term.correlation),
         n_coordinates=len(residual.rows.places),
+        follows_means=residual.term.follows_means,
     )

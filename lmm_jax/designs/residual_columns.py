@@ -230,7 +230,7 @@ def _spread_of(
 ) -> tuple[np.ndarray | None, pd.Index[Any] | None, np.ndarray | None]:
     """Level of the standard deviation of every row, labels of strata, and a covariate."""
     codes = places.codes if term.spread == "visits" else None
-    x = _covariate(term, data, context) if term.of else None
+    x = _covariate(term, data, context) if term.of and not term.follows_means else None
     if term.spread == "diag":
         name = ":".join(term.strata)
         codes, strata = group_factor(term.strata, data, context)

@@ -44,6 +44,7 @@ def new_residual_rows(
     -------
     ResidualRows
         Subjects have the numbers that they have in the fit, -1 where it has not seen them.
+        Without the covariate where it is the means of the rows.
 
     Raises
     ------
@@ -60,7 +61,7 @@ def new_residual_rows(
     levels, x = codes if term.spread == "visits" else None, None
     if residual.strata is not None:
         levels = _known(residual.strata, term.strata, term, "stratum", data, context)
-    if term.of:
+    if term.of and not term.follows_means:
         x = mat.evaluate(term.covariate, data, context=context)
         if term.of == "power" and (x == 0).any():
             raise DataError(

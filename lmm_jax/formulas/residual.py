@@ -47,6 +47,9 @@ _VISIT = re.compile(
     r"\s*(?:`[^`]*`|[^\W\d]\w*|(?:(?:as\.)?factor|C)\(\s*(?:`[^`]*`|[^\W\d]\w*)\s*\))\s*"
 )
 _FACTOR = re.compile(r"^C\(\s*(`[^`]*`|\w+)\s*\)$")
+# In power() and expo(): the means of the rows, as in nlme's varPower().
+MEANS = "fitted(.)"
+_MEANS = re.compile(r"\s*fitted\(\s*\.?\s*\)\s*")
 _NUGGET = re.compile(r",\s*nugget\s*=\s*([^,]*?)\s*$")
 
 
@@ -72,7 +75,7 @@ class ResidualTerm:
     of : {"", "power", "expo"}
         Function of a covariate that standard deviations are multiplied by.
     covariate : str
-        The expression inside `power()` or `expo()`.
+        The expression inside `power()` or `expo()`; ``MEANS`` for the fitted values.
     steps : bool
         Whether visits are the levels of a factor: numbers as well count by their order.
     text : str
@@ -97,6 +100,11 @@ class ResidualTerm:
         return self.places == ("row",)
 
     @property
+    def follows_means(self) -> bool:
+        """Whether standard deviations are a function of the fitted values."""
+        return self.covariate == MEANS
+
+    @property
     def expressions(self) -> list[str]:
         """All columns that it reads."""
         named = () if self.counts_rows else self.places
@@ -105,7 +113,8 @@ class ResidualTerm:
     @property
     def spread_expressions(self) -> list[str]:
         """Columns that it reads for standard deviations other than those of visits."""
-        return [*self.strata, *([self.covariate] if self.of else [])]
+        reads_covariate = self.of and not self.follows_means
+        return [*self.strata, *([self.covariate] if reads_covariate else [])]
 
 
 def written_here(text: str) -> str | None:
@@ -115,11 +124,15 @@ def written_here(text: str) -> str | None:
     --------
     >>> written_here("corAR1(form = ~ 1 | id)")
     'ar1(visit | id)'
+    >>> written_here("varPower()")
+    'power(fitted(.))'
     """
     match = _THEIRS.match(text)
     if match is None or not (match[1][:3] in ("cor", "var") or "|" in text):
         return None  # a function of the caller's may have a short name
-    return ELSEWHERE[match[1]]
+    instead = ELSEWHERE[match[1]]
+    of_means = "~" not in text or "fitted" in text  # nlme's default
+    return instead.replace("(x)", f"({MEANS})") if of_means else instead
 
 
 def incomplete(text: str) -> str | None:
@@ -252,6 +265,8 @@ def _read(item: Item, text: str) -> ResidualTerm:
                 f"`{name}()` takes one column: of a factor beside a covariate `diag(f) * power(x)`"
             )
             raise FormulaError(what, text, item.start)
+        if name != "diag" and _MEANS.fullmatch(inside):
+            return ResidualTerm(of=name, covariate=MEANS, text=item.text)
         if name != "diag":
             return ResidualTerm(of=name, covariate=_code(inside, item, text), text=item.text)
         several = split(lex(inside), ":", inside) if inside.strip() else []

@@ -257,8 +257,10 @@ class FitRecord:
     @property
     def n_params(self) -> int:
         """Free parameters: fixed effects, theta and the residual variance."""
-        count = self.estimates.beta.size + self.estimates.theta.size
-        return 1 + (count if self.free is None else int(self.free.sum()))
+        if self.free is None:
+            return 1 + self.estimates.beta.size + self.estimates.theta.size
+        of_residuals = 0 if self.residual is None else self.residual.n_params
+        return 1 + int(self.free.sum()) + of_residuals  # these are never held
 
     @property
     def df_resid(self) -> int:

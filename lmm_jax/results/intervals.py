@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,9 +77,13 @@ def read_request(
     return Request(interval or "confidence", level, conditional, new_levels)
 
 
-def row_noise_of(fit: FitRecord, rows: Rows, *, conditional: bool) -> Noise:
+def row_noise_of(
+    fit: FitRecord, rows: Rows, effects: Sequence[np.ndarray] | None, *, conditional: bool
+) -> Noise:
     """What is known of the residuals of the rows, as far as these have been read for it."""
     new, design = rows.residual, fit.design
+    if new is not None and fit.residual is not None and fit.residual.follows_means:
+        new = replace(new, covariate=_fixed_and_random(fit, rows, effects))
     if rows.own and design is not None:
         return Noise(row_noise(design, fit.estimates), None)
     if new is None or fit.residual is None:
@@ -102,11 +107,9 @@ def row_means(
 
     ``resid`` gives the residuals e of the fit, (rows of the fit,).
     """
-    mean = rows.X @ fit.estimates.beta + rows.offset
+    mean = _fixed_and_random(fit, rows, effects)
     if effects is None:
         return mean
-    if rows.terms:
-        mean = mean + random_part(rows.terms, effects, len(mean))
     if noise.through is not None:
         mean = mean + noise.through @ resid()
     if new_levels == "nan":
@@ -114,6 +117,16 @@ def row_means(
         unseen += [] if noise.unseen is None else [noise.unseen]
         mean = np.where(np.any(unseen, axis=0), np.nan, mean) if unseen else mean
     return mean
+
+
+def _fixed_and_random(
+    fit: FitRecord, rows: Rows, effects: Sequence[np.ndarray] | None
+) -> np.ndarray:
+    """``X beta + offset``, and ``Z b`` where there are effects, of the complete rows, (n,)."""
+    mean = rows.X @ fit.estimates.beta + rows.offset
+    if effects is None or not rows.terms:
+        return mean
+    return mean + random_part(rows.terms, effects, len(mean))
 
 
 def prediction_table(
@@ -125,7 +138,7 @@ def prediction_table(
     request: Request,
 ) -> pd.DataFrame:
     """Predictions with standard errors and limits, a row each."""
-    noise = row_noise_of(fit, rows, conditional=request.conditional)
+    noise = row_noise_of(fit, rows, effects, conditional=request.conditional)
     means = row_means(fit, rows, effects, request.new_levels, noise, resid)
     variance = _variance(fit, rows, errors, request, noise)
     total = variance

@@ -204,7 +204,7 @@ class PredictedModel(ModelOfLevels):
             )  # fmt: skip
         effects = self._level_effects if conditional else None
         if request is None:
-            known = row_noise_of(self, rows, conditional=conditional)
+            known = row_noise_of(self, rows, effects, conditional=conditional)
             means = row_means(self, rows, effects, new_levels, known, self._residuals)
             made = pd.Series(rows.column(means), index=rows.labels, name="predicted")
             return as_column(made, output, own)

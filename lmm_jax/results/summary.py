@@ -26,6 +26,7 @@ _HEADINGS = {
 }
 # Where the variance of a residual covariance stands that depends on a covariate.
 _REFERENCE = {"power": "at |x| = 1", "expo": "at x = 0"}
+_REFERENCE_OF_MEANS = {"power": "at |fitted| = 1", "expo": "at fitted = 0"}
 
 
 def summarize(
@@ -186,7 +187,8 @@ def residual_reference(results: FitRecord) -> str | None:
     if any(name.startswith("sd") for name in results.residual_params.index):
         return None
     kinds = [s.spread.of for s in results.residual.structures if isinstance(s, ResidualStructure)]
-    return next((_REFERENCE[kind] for kind in kinds if kind in _REFERENCE), "")
+    where = _REFERENCE_OF_MEANS if results.residual.follows_means else _REFERENCE
+    return next((where[kind] for kind in kinds if kind in where), "")
 
 
 def _residual(results: FitRecord) -> list[Table]:

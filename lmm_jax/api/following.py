@@ -1,0 +1,84 @@
+"""Fits whose residual variance follows the fitted values, ``power(fitted(.))``.
+
+Given the fitted values mu, conditional on the random effects, the variances are those of a
+covariate and the model is fitted by (restricted) maximum likelihood; its fitted values are the
+next mu, until they stay. What is reported is the fit with these variances, as in nlme: no
+maximum of a likelihood in which mu moves along.
+
+References
+----------
+Pinheiro & Bates (2000), Mixed-Effects Models in S and S-PLUS, section 5.2.2;
+Davidian & Giltinan (1995), Nonlinear Models for Repeated Measurement Data, section 2.3.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from ..designs.design import Design
+from ..designs.residual import Residual
+from ..errors import ConvergenceWarning, DataError, warn_user
+from ..results.lmm import LMMResults
+
+Fitted = Callable[[Design, np.ndarray | None], LMMResults]
+
+# Change of a fitted value, in standard deviations of the response, that is none; and how often
+# they may change: a change is mostly a hundredth of the one before, a third of it at worst seen.
+_STILL, _MOST_FITS = 1e-9, 100
+
+
+def settle(model: Design, fitted: Callable[[Design, np.ndarray | None], LMMResults]) -> LMMResults:
+    """Fit a design until its fitted values are those that its variances follow.
+
+    Parameters
+    ----------
+    model : Design
+        Of the kind "means".
+    fitted : callable
+        The fit of a design whose variances are known functions, and the theta at which it may
+        begin.
+    """
+    unit, residual = float(np.std(model.endog)), model.residual
+    assert residual is not None  # of that kind
+    theta = None  # that of a fit without these variances is another
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        means = _first_means(model, residual, fitted)
+        for _ in range(_MOST_FITS):
+            found = fitted(replace(model, residual=residual.at_means(means)), theta)
+            theta, before = found.estimates.theta_layout, means
+            means = found.fittedvalues.to_numpy()
+            change = np.abs(means - before).max() / unit
+            if not change > _STILL:
+                break
+    if not np.isfinite(found.llf):
+        raise DataError(
+            f"{residual.text}: the fitted values come so near to zero that the variances leave "
+            "the range of floats"
+        )
+    if change > _STILL:
+        message = (
+            f"fitted values and the variances of {residual.text} that follow them do not settle: "
+            f"they still change by {change:.1g} standard deviations of the response"
+        )
+        found = replace(found, converged=False, message=message)
+    if not found.converged:
+        warn_user(found.message, ConvergenceWarning)
+    return found
+
+
+def _first_means(model: Design, residual: Residual, fitted: Fitted) -> np.ndarray:
+    """Those of a fit before, or of one without these variances, (n,)."""
+    if residual.is_settled and residual.rows.covariate is not None:
+        return residual.rows.covariate
+    plain = residual.without_covariate()
+    if plain is None and not model.terms:  # least squares
+        root = np.ones(model.nobs) if model.weights is None else np.sqrt(model.weights)
+        offset = np.zeros(model.nobs) if model.offset is None else model.offset
+        beta = np.linalg.lstsq(root[:, None] * model.exog, root * (model.endog - offset))[0]
+        return np.asarray(model.exog @ beta + offset)
+    return fitted(replace(model, residual=plain), None).fittedvalues.to_numpy()
