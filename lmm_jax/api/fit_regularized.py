@@ -134,6 +134,7 @@ def fit_regularized(
     if isinstance(formula, Design):
         require(formula, "fit_regularized")
     unpenalized = fit(formula, data, **model)
+    require(unpenalized.design, "fit_regularized")
     rows = _penalty_rows(alpha, unpenalized.fixed_names)
     with running_on(runtime):
         path = _solve_rows(unpenalized, rows, ceps=ceps, ptol=ptol, maxit=maxit)

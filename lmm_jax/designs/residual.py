@@ -67,6 +67,19 @@ class Residual:
         """Whether all that variances are a function of is known; not fitted values before a fit."""
         return not self.term.follows_means or self.rows.covariate is not None
 
+    def check_settled(self) -> None:
+        """Refuse what fitted values are needed for.
+
+        Raises
+        ------
+        DataError
+        """
+        if not self.is_settled:
+            raise DataError(
+                f"the variances of {self.text} follow the fitted values, and there are none before "
+                "a fit: take lmm.fit(design), and res.design of what it gives"
+            )
+
     def at_means(self, means: np.ndarray) -> Residual:
         """The same with variances that follow these means of the rows, (n,).
 
