@@ -131,7 +131,16 @@ def test_before_a_fit_there_is_no_layout():
     design = lmm.design(f"{GROWTH} + power(fitted(.))", RATS)
     with pytest.raises(lmm.DataError, match=r"take lmm.fit\(design\), and res.design"):
         design.layout  # noqa: B018
+    with pytest.raises(lmm.DataError, match="there are none before a fit"):
+        lmm.simulate(fitted(), design, seed=1)
     assert fitted().design.layout is not None
+    assert len(lmm.simulate(fitted(), fitted().design, seed=1)) == 176
+    with pytest.raises(lmm.FormulaError, match="the fitted values stand alone"):
+        lmm.design(f"{GROWTH} + power(abs(fitted(.)))", RATS)
+    with pytest.raises(lmm.DataError, match="of the fitted value: pass covariate="):
+        fitted().residual_cov()
+    with pytest.raises(lmm.DataError, match="would be others in every fit"):
+        lmm.fit_regularized(f"{GROWTH} + power(fitted(.))", RATS, alpha=1.0)
 
 
 def test_means_that_do_not_settle(monkeypatch):

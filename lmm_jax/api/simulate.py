@@ -83,6 +83,8 @@ def simulate(
     instance(model, "model", (LMMResults, Params), "a result of lmm.fit or a Params")
     target = _design_of(model, design)
     require(target, "simulate")
+    if target.residual is not None:
+        target.residual.check_settled()
     if conditional:
         if not isinstance(model, LMMResults) or target is not model.design:
             raise DataError("conditional=True needs a fit and its own rows: BLUPs belong to data")

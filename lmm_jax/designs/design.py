@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from ..covariance.structures import Structure, term_sizes
-from ..errors import DataError
 from ..formulas.contexts import pack, unpack
 from ..formulas.right_side import written
 from ..layouts.plan import LayoutInfo, plan_layout
@@ -224,11 +223,8 @@ class Design:
 
     @cached_property
     def _planned(self) -> tuple[AnyPlan, LayoutInfo]:
-        if self.residual is not None and not self.residual.is_settled:
-            raise DataError(
-                f"the variances of {self.residual.text} follow the fitted values, and there are "
-                "none before a fit: take lmm.fit(design), and res.design of what it gives"
-            )
+        if self.residual is not None:
+            self.residual.check_settled()
         return plan_layout(
             self.group_codes,
             self.n_groups,

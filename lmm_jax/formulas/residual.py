@@ -267,6 +267,9 @@ def _read(item: Item, text: str) -> ResidualTerm:
             raise FormulaError(what, text, item.start)
         if name != "diag" and _MEANS.fullmatch(inside):
             return ResidualTerm(of=name, covariate=MEANS, text=item.text)
+        if name != "diag" and re.search(r"\bfitted\(\s*\.", inside):
+            what = f"the fitted values stand alone, `{name}({MEANS})`"
+            raise FormulaError(what, text, item.start)
         if name != "diag":
             return ResidualTerm(of=name, covariate=_code(inside, item, text), text=item.text)
         several = split(lex(inside), ":", inside) if inside.strip() else []

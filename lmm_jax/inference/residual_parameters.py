@@ -213,7 +213,8 @@ def covariance_frame(
     spots, names = _spots(own, label, levels)
     r = spots.shape[1]
     codes = _strata(own, label, names, stratum)[:, None] if own.spread.levels else None
-    x = _covariate(own, covariate, r)[:, None] if own.spread.of else None
+    of = "the fitted value" if label.follows_means else "a covariate"
+    x = _covariate(own, covariate, r, of)[:, None] if own.spread.of else None
     slopes = own.spread.slopes(codes, x, (r, 1))
     places = zip(label.structures, theta_slices(label.structures), strict=True)
     phi = next(at.theta_layout[place] for s, place in places if s is own)
@@ -221,11 +222,11 @@ def covariance_frame(
     return pd.DataFrame(at.scale * R, index=list(names), columns=list(names))
 
 
-def _covariate(own: ResidualStructure, covariate: Any, r: int) -> np.ndarray:
+def _covariate(own: ResidualStructure, covariate: Any, r: int, of: str) -> np.ndarray:
     """The covariate of the standard deviations at every place, (r,)."""
     if covariate is None:
         raise DataError(
-            f"standard deviations are {own.spread.of}() of a covariate: "
+            f"standard deviations are {own.spread.of}() of {of}: "
             "pass covariate=, one number or one a level"
         )
     x = numbers(covariate, "covariate")
