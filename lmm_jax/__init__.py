@@ -35,6 +35,8 @@ Tests, means and intervals
     ranova               Likelihood ratio tests of the random-effects terms, each left out in turn.
     drop1                Tests of the terms of the fixed effects that may be left out, one at a
                          time.
+    step                 Backward elimination of random, then of fixed effects, as lmerTest's step.
+    StepResults          Terms left out one after another, and the fit without them.
     emmeans              Estimated marginal means.
     emtrends             Estimated marginal slopes of a covariate.
     joint_tests          F tests of the main effects and interactions of all variables, on a

@@ -17,6 +17,7 @@ from .api.ranova import ranova
 from .api.schema import schema
 from .api.simulate import simulate
 from .api.simulate_residuals import simulate_residuals
+from .api.step import step
 from .api.summarize import summarize
 from .covariance.params import Params, pack, unpack
 from .datasets import load_dataset
@@ -57,6 +58,7 @@ from .likelihood.woodbury import woodbury_logdet, woodbury_solver
 from .numerics.programs import use_cache
 from .optimize.implicit import FittedParams, fit_params
 from .results.bootstrap import BootstrapResults
+from .results.elimination import StepResults
 from .results.heritability import Heritability
 from .results.lmm import LMMResults
 from .results.many import ManyResults
@@ -108,6 +110,7 @@ __all__ = [
     "Schema",
     "SimulatedResiduals",
     "SparseLayout",
+    "StepResults",
     "SubjectLayout",
     "anova",
     "bootstrap",
@@ -152,6 +155,7 @@ __all__ = [
     "shard",
     "simulate",
     "simulate_residuals",
+    "step",
     "summarize",
     "unpack",
     "use_cache",

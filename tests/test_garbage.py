@@ -329,6 +329,13 @@ def calls() -> dict[str, Call]:
         "MarginalMeans.cld": Call(means.cld, dict(alpha=0.1, adjust="none")),
         "MarginalMeans.regrid": Call(logs.regrid, dict(bias_sigma=0.1)),
         "drop1": Call(lmm.drop1, dict(res=r, test="F", df_method=None)),
+        "step": Call(
+            lmm.step,
+            dict(
+                res=r, alpha_random=0.1, alpha_fixed=0.05, reduce_random=True, reduce_fixed=True,
+                keep=["x"], df_method=None,
+            ),
+        ),
         "robust": Call(r.robust, dict(kind="CR2", cluster=g)),
         "robust wald_test": Call(r.robust().wald_test, dict(r_matrix=np.eye(2), test="HTZ")),
         "conf_int, named": Call(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,6 +12,7 @@ import pandas as pd
 from ..capabilities import require
 from ..designs.design import Design
 from ..designs.nesting import coefficients_of, only, with_terms
+from ..designs.terms import RandomTerm
 from ..inference.boundary import chi2_tail, likelihood_ratio
 from ..inference.null_information import boundary_p_value_of
 from ..inputs.arguments import hinted, instance
@@ -60,21 +61,45 @@ def ranova(res: LMMResults) -> pd.DataFrame:
     Days in (Days | Subject)    4 -893.23  42.84   2
     """
     instance(res, "res", LMMResults, "a result of lmm.fit")
-    design: Design = require(res, "comparisons of models").design
-    rows, index = [_random_row(res.n_params, res.llf)], ["<none>"]
+    require(res, "comparisons of models")
+    rows, index = [random_row(res.n_params, res.llf)], ["<none>"]
+    for drop in random_drops(res):
+        rows.append(drop.row)
+        index.append(drop.label)
+    made = pd.DataFrame(rows, index=pd.Index(unique(index), name="term"))
+    return table(made, f"Random effects left out in turn, {criterion_name(res)}")
+
+
+class Drop(NamedTuple):
+    """A part of the random effects, left out."""
+
+    label: str
+    terms: list[RandomTerm]  # that stay
+    row: dict[str, float]  # of the table
+
+
+def random_drops(res: LMMResults) -> Iterator[Drop]:
+    """All parts of the random effects of a fit that may go, each left out in turn."""
+    design = res.design
+    assert design is not None  # the caller has looked
     for label, t, rest in _random_drops(design):
-        small, llf, n_params = _fit_without(res, design, t, rest)
-        row = _random_row(n_params, llf)
+        own = [only(design.terms[t], rest)] if rest else []
+        terms = [*design.terms[:t], *own, *design.terms[t + 1 :]]
+        small, llf, n_params = _fit_with(res, design, terms)
+        row = random_row(n_params, llf)
         row["chisq"], row["df"] = likelihood_ratio(res.llf, llf), res.n_params - n_params
         row["p_value"] = chi2_tail(row["chisq"], int(row["df"]))
         row["p_boundary"] = boundary_p_value_of(res, small, row["chisq"], t, rest)
-        rows.append(row)
-        index.append(label)
-    made = pd.DataFrame(rows, index=pd.Index(unique(index), name="term"))
-    return table(made, f"Random effects left out in turn, {'REML' if res.reml else 'ML'}")
+        yield Drop(label, terms, row)
 
 
-def _random_row(n_params: int, llf: float) -> dict[str, float]:
+def criterion_name(res: LMMResults) -> str:
+    """REML or ML."""
+    return "REML" if res.reml else "ML"
+
+
+def random_row(n_params: int, llf: float) -> dict[str, float]:
+    """A row of the table for a fit."""
     return {"npar": n_params, "llf": llf, "aic": 2.0 * (n_params - llf), "chisq": np.nan,
             "df": 0, "p_value": np.nan, "p_boundary": np.nan}  # fmt: skip
 
@@ -96,15 +121,13 @@ def _random_drops(design: Design) -> Iterator[tuple[str, int, list[int]]]:
             yield f"{name} in {term.text}", t, rest
 
 
-def _fit_without(
-    res: LMMResults, design: Design, t: int, rest: list[int]
+def _fit_with(
+    res: LMMResults, design: Design, terms: list[RandomTerm]
 ) -> tuple[LMMResults | None, float, int]:
-    """A fit in which a term has some of its coefficients, its log-likelihood and parameters.
+    """A fit with some of the random effects, its log-likelihood and parameters.
 
     Without any random effects there is no fit, only the likelihood of the larger one at zero.
     """
-    own = [only(design.terms[t], rest)] if rest else []
-    terms = [*design.terms[:t], *own, *design.terms[t + 1 :]]
     if terms or design.residual is not None:
         small = fit(with_terms(design, terms), reml=res.reml)
         return small, small.llf, small.n_params

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .design import Design, assemble
-from .fixed_terms import term_names
+from ..formulas.right_side import part_of, right_side_of
+from .design import Design, FixedSource, assemble
+from .fixed_terms import fixed_terms, term_names
 from .from_formula import outer_group
 from .residual_nesting import residual_ends, without_room
 from .term_nesting import added, spans
@@ -116,6 +117,45 @@ def with_columns(design: Design, columns: Sequence[int]) -> Design:
     )
 
 
+def with_fixed_terms(design: Design, names: Sequence[str]) -> Design:
+    """The design with its intercept and some of the terms of its fixed effects.
+
+    Its columns are those that it has: a term goes after what it is part of.
+    """
+    columns = fixed_terms(design).columns
+    gone = [j for name, own in columns.items() if name not in (*names, "Intercept") for j in own]
+    rest = [j for j in range(design.exog.shape[1]) if j not in gone]
+    made, source = with_columns(design, rest), design.source
+    if source is None:
+        return made
+    left = [name in (*names, "Intercept") for name in term_names(source.spec)]
+    slices = [s for s, stays in zip(source.spec.term_slices.values(), left, strict=True) if stays]
+    held = [column for at in slices for column in range(at.start, at.stop)]
+    spec = part_of(source.spec, left)
+    kept = tuple(held.index(source.kept[j]) for j in rest)
+    return replace(made, source=replace(source, spec=spec, kept=kept))
+
+
+def with_formula(design: Design, source: FixedSource | None) -> Design:
+    """The design with the formula that it has after some of its terms are gone.
+
+    Parameters
+    ----------
+    design : Design
+    source : FixedSource
+        That of its fixed effects.
+    """
+    if source is None:
+        return design
+    parts = [right_side_of(source.spec)]
+    if all(term.source.group for term in design.terms):
+        parts += [term.text for term in design.terms]
+    parts += [] if design.residual is None else [design.residual.text]
+    parts += [f"offset({offset})" for offset in source.offsets]
+    text = f"{source.response} ~ {' + '.join(parts)}"
+    return replace(design, source=replace(source, formula=text))
+
+
 def coefficients_of(term: RandomTerm) -> dict[str, list[int]]:
     """Coefficients of every term on the left of the bar; each its own without a formula."""
     spec = term.source.spec
@@ -132,8 +172,18 @@ def coefficients_of(term: RandomTerm) -> dict[str, list[int]]:
 
 def only(term: RandomTerm, places: Sequence[int]) -> RandomTerm:
     """A term with some of its coefficients, in its own structure."""
+    label, source = term.label, term.source
+    if source.spec is not None and not term.is_component:
+        found = coefficients_of(term)
+        left = [name for name, at in found.items() if set(at) <= set(places)]
+        every = term_names(source.spec)
+        lhs = right_side_of(part_of(source.spec, [name in left for name in every]))
+        label = f"{lhs} | {term.group}"
+        source = replace(source, columns=tuple(source.columns[i] for i in places))
     return replace(
         term,
+        label=label,
+        source=source,
         names=tuple(term.names[i] for i in places),
         values=np.ascontiguousarray(term.values[:, :, list(places)]),
         structure=term.structure.of_size(len(places)),

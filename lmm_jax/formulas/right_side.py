@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterable
 from functools import lru_cache, reduce
 
-from formulaic import Formula, SimpleFormula
+from formulaic import Formula, ModelSpec, SimpleFormula
 from formulaic.errors import FormulaicError
 from formulaic.parser import DefaultFormulaParser
 from formulaic.parser.parser import DefaultOperatorResolver
@@ -97,6 +97,20 @@ def written(formula: SimpleFormula) -> str:
         for term in formula
     ]
     return " + ".join(terms) or "0"
+
+
+def part_of(spec: ModelSpec, stays: Iterable[bool]) -> ModelSpec:
+    """A spec with some of its terms, whose columns are those that it has."""
+    terms = [term for term, here in zip(spec.term_slices, stays, strict=True) if here]
+    return spec.subset(SimpleFormula(terms))
+
+
+def right_side_of(spec: ModelSpec) -> str:
+    """The right-hand side of a spec as one writes it: an intercept is understood."""
+    terms = written(spec.formula)
+    if terms in ("0", "1"):
+        return terms
+    return terms.removeprefix("1 + ") if terms.startswith("1 + ") else f"0 + {terms}"
 
 
 @lru_cache(maxsize=1024)
