@@ -136,8 +136,8 @@ Errors and warnings
     ForkError            A computation in a process that was forked from one in which JAX had
                          computed.
     ConvergenceWarning   The optimizer stopped at a point that does not pass the tests of a maximum.
-    IdentificationWarning As many random coefficients as rows: the variances rest on covariates and
-                         weights alone.
+    IdentificationWarning Variances that rows hardly tell: as many random coefficients as rows,
+                         terms that overlap.
     RankWarning          Columns of the design add nothing (constant, duplicated, collinear) and are
                          dropped.
     OrderWarning         Visits were read in a way that may not be meant: an order of text, numbers

@@ -109,4 +109,4 @@ class OrderWarning(UserWarning):
 
 @public
 class IdentificationWarning(UserWarning):
-    """As many random coefficients as rows: the variances rest on covariates and weights alone."""
+    """Variances that rows hardly tell: as many random coefficients as rows, terms that overlap."""

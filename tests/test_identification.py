@@ -1,5 +1,7 @@
 """Models are refused where the residual cannot be told from the random effects, and only there."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -195,7 +197,8 @@ IDENTIFIED = [
     ("a slope a row", "y ~ x + (0 + z | row)", None, [("row", "z")], True),
     ("rows of unequal weights", "y ~ x + (0 + z | row)", "w", [("row", "z")], True),
     ("a slope too many", "y ~ x + (z + x | h)", None, [("h", "i", "z", "x")], True),
-    ("a term twice", "y ~ x + (1 | h) + (1 | h)", None, [("h", "i"), ("h", "i")], False),
+    ("a term twice", "y ~ x + (1 | h) + (1 | h)", None, [("h", "i"), ("h", "i")],
+     "overlap"),
     ("two crossed factors", "y ~ x + (1 | pair) + (1 | next)", None, [("next", "i"), ("pair", "i")],
      False),
 ]  # fmt: skip
@@ -207,7 +210,8 @@ IDENTIFIED = [
 def test_an_identified_model_is_fitted(formula, weights, terms, warns):
     """The criterion is that of dense matrices; lme4's rule is a warning."""
     if warns:
-        with pytest.warns(lmm.IdentificationWarning, match="lme4 would refuse"):
+        said = "lme4 would refuse" if warns is True else warns
+        with pytest.warns(lmm.IdentificationWarning, match=said):
             design = lmm.design(formula, DATA, weights=weights)
     else:
         design = lmm.design(formula, DATA, weights=weights)
@@ -317,6 +321,7 @@ def test_fit_many_leaves_a_response_only_where_its_rows_cannot_tell():
     assert_close(found.llf[1], alone.llf, 1e-8)
 
 
+@pytest.mark.filterwarnings("ignore:.* overlap:lmm_jax.IdentificationWarning")
 def test_the_question_is_asked_only_where_counting_does_not_answer(monkeypatch):
     def never(*_):
         raise AssertionError("the moments were computed")
@@ -325,3 +330,64 @@ def test_the_question_is_asked_only_where_counting_does_not_answer(monkeypatch):
     lmm.design("y ~ x + (z | h)", DATA)
     with pytest.raises(AssertionError, match="moments"):
         lmm.design("y ~ x + (1 | h) + (z | h)", DATA)
+
+
+# ------------------------------------------------------------ terms that overlap
+
+
+def _vectors(terms, n):
+    """Derivatives of the covariance of the rows in those of every term, (d, n n), and whose."""
+    found, owner = [], []
+    for t, term in enumerate(terms):
+        Z = np.zeros((n, term.n_levels, len(term.names)))
+        Z[np.arange(n), term.codes[:, 0]] = term.values[:, 0]
+        for D in term.structure.span:
+            found.append(np.einsum("nla,ab,mlb->nm", Z, D, Z).ravel())
+            owner.append(t)
+    return np.array(found), np.array(owner)
+
+
+TEETH = lmm.load_dataset("orthodont").assign(
+    z=lambda d: 1e3 * d["age"], s=lambda d: np.where(d["Sex"] == "Male", 1.0, -1.0)
+)
+MACHINES = lmm.load_dataset("machines")
+
+
+@pytest.mark.parametrize(
+    ("formula", "data"),
+    [
+        ("distance ~ age + (1 | Subject) + (1 | Subject)", TEETH),
+        ("distance ~ age + (1 | Subject) + (age | Subject)", TEETH),
+        ("distance ~ age + (age | Subject) + (0 + z | Subject)", TEETH),
+        ("distance ~ age + (age || Subject)", TEETH),
+        ("distance ~ age + (1 | Subject) + (0 + age | Subject) + (0 + I(age^2) | Subject)", TEETH),
+        ("distance ~ age + (1 | Subject) + (0 + s | Subject)", TEETH),
+        ("score ~ Machine + (1 | Worker) + cs(0 + Machine | Worker, hom=True)", MACHINES),
+        ("score ~ Machine + (1 | Worker) + diag(0 + Machine | Worker, hom=True)", MACHINES),
+        ("score ~ Machine + (1 | Worker) + (0 + Machine || Worker)", MACHINES),
+        ("score ~ Machine + (1 | Worker) + (0 + Machine | Worker)", MACHINES),
+        ("score ~ Machine + (1 | Worker) + ar1(0 + Machine | Worker)", MACHINES),
+    ],
+)
+def test_terms_that_overlap_are_named(formula, data):
+    """Where the derivatives of V, made as matrices of all rows, depend on each other."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        design = lmm.design(formula, data)
+    told = [str(w.message) for w in told if w.category is lmm.IdentificationWarning]
+    V, _ = _vectors(design.terms, len(data))
+    V = V / np.linalg.norm(V, axis=1, keepdims=True)
+    dependent = np.linalg.matrix_rank(V, 1e-7) < len(V)
+    assert len(told) == dependent
+    if dependent:
+        assert "overlap: the rows tell the sum of their covariances alone" in told[0]
+        assert all(term.text in told[0] for term in design.terms)
+
+
+def test_a_factor_that_is_fixed_and_random_is_named():
+    for formula in ("distance ~ factor(Subject) + (1 | Subject)", "distance ~ Sex + (1 | Sex)"):
+        with pytest.warns(lmm.IdentificationWarning, match="fixed effects have a column for every"):
+            lmm.design(formula, TEETH)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lmm.design("distance ~ age + factor(Subject) + (age | Subject)", TEETH)

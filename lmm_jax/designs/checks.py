@@ -11,10 +11,18 @@ import numpy as np
 from ..errors import DataError, IdentificationWarning, RankWarning, warn_user
 from ..inputs.arrays import numbers, plain
 from ..numerics.namespace import namespace
-from .identification import MOST_DERIVATIVES, Moments, confounded_terms
+from .identification import (
+    MOST_DERIVATIVES,
+    Moments,
+    confounded_terms,
+    is_within,
+    overlapping_terms,
+)
 from .residual import Residual
 from .terms import RandomTerm
 
+# Cross-products of the levels of a factor up to which its terms are compared (80 MB).
+_MANY_PRODUCTS = 10_000_000
 # R's tolerance for a column that depends on the ones before it.
 DEPENDENT_TOL = 1e-7
 # Share of a column that others leave from which it depends on them nearly, not up to rounding.
@@ -126,6 +134,32 @@ def check_levels(terms: Sequence[RandomTerm]) -> None:
             raise DataError(
                 f"the grouping factor {term.group!r} has one level only: its variance cannot be "
                 "estimated. Drop the random effect or choose another factor"
+            )
+
+
+def check_overlap(terms: Sequence[RandomTerm], X: np.ndarray) -> None:
+    """Warn of terms that overlap: `(1 | g) + (x | g)`, and `factor(g) + (1 | g)` with X."""
+    for term in terms:
+        if term.n_seen * len(term.names) <= X.shape[1] and is_within(term, X):
+            warn_user(
+                f"the fixed effects have a column for every coefficient of {term.text}: nothing is "
+                f"left that would tell its variances. Let {term.group!r} be fixed or random",
+                IdentificationWarning,
+            )
+    by_factor: dict[str, list[RandomTerm]] = {}
+    for term in terms:
+        if not term.is_component and term.relationship is None:
+            by_factor.setdefault(term.group, []).append(term)
+    for own in by_factor.values():
+        K = sum(len(term.names) for term in own)
+        few = K * K <= MOST_DERIVATIVES and own[0].n_levels * K * K <= _MANY_PRODUCTS
+        found = [own[t] for t in overlapping_terms(own)] if len(own) > 1 and few else []
+        if len(found) > 1:
+            warn_user(
+                f"{' and '.join(term.text for term in found)} overlap: the rows tell the sum of "
+                "their covariances alone, and how it is divided is arbitrary. Leave one of them "
+                "out, or the columns that it shares, as in `(1 | g) + (0 + x | g)`",
+                IdentificationWarning,
             )
 
 

@@ -24,6 +24,7 @@ from ..reprs import brief, folded, inside, public
 from .checks import (
     check_identified,
     check_levels,
+    check_overlap,
     check_rank,
     check_related,
     check_response,
@@ -345,6 +346,7 @@ def assemble(
     X = X if len(kept) == X.shape[1] else np.ascontiguousarray(X[:, list(kept)])
     check_rank(y.size, X.shape[1])
     check_levels(terms)
+    check_overlap(terms, X)
     if residual is None:
         check_identified(terms, y.size, X.shape[1], lambda: _confounded(terms, X, weights))
     check_response(y if offset is None else y - offset, endog_name)

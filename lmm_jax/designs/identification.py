@@ -95,6 +95,58 @@ def _orthonormal_columns(
     return Z, values.T @ given
 
 
+def is_within(term: RandomTerm, X: np.ndarray) -> bool:
+    """Whether the columns of X span those of a term."""
+    Z = term.columns().toarray()
+    Z = Z[:, (Z != 0).any(axis=0)]
+    Q = orthonormal(X)
+    left = Z - Q @ (Q.T @ Z)
+    return bool(np.linalg.norm(left) <= _NO_COLUMN * np.linalg.norm(Z))
+
+
+def overlapping_terms(terms: Sequence[RandomTerm]) -> list[int]:
+    """Terms of one factor whose covariances cannot be told from each other; none if all can.
+
+    Rows of different levels share nothing, so that the inner product of ``Z_t (I (x) D) Z_t'`` and
+    ``Z_u (I (x) E) Z_u'`` is ``sum_g tr(D C_g E C_g')`` with ``C_g = Z_tg' Z_ug`` of every level.
+
+    Parameters
+    ----------
+    terms : sequence of RandomTerm
+        With the same levels; a row belongs to one.
+    """
+    codes, n_levels = terms[0].codes[:, 0], terms[0].n_levels
+    values = np.concatenate([term.values[:, 0] for term in terms], axis=1)
+    size = np.sqrt((values * values).sum(axis=0))
+    values = values / np.where(size > 0, size, 1.0)
+    K = values.shape[1]
+    C = np.empty((n_levels, K, K))
+    for i, j in combinations_with_replacement(range(K), 2):
+        C[:, i, j] = np.bincount(codes, values[:, i] * values[:, j], n_levels)
+        C[:, j, i] = C[:, i, j]
+    directions, owner = [], []
+    place = 0
+    for t, term in enumerate(terms):
+        k = len(term.names)
+        for D in term.structure.span:
+            whole = np.zeros((K, K))
+            own = size[place : place + k]
+            whole[place : place + k, place : place + k] = own[:, None] * D * own
+            directions.append(whole)
+            owner.append(t)
+        place += k
+    E = np.stack(directions)
+    squares = (C.reshape(n_levels, -1).T @ C.reshape(n_levels, -1)).reshape(K, K, K, K)
+    gram = np.einsum("mij,jkil,nkl->mn", E, squares, E, optimize=True)
+    scale = np.sqrt(np.diagonal(gram))
+    gram = gram / np.where(scale > 0, scale, 1.0) / np.where(scale > 0, scale, 1.0)[:, None]
+    least, vectors = np.linalg.eigh(gram)
+    if least[0] > _DEPENDENT:
+        return []
+    share = np.abs(vectors[:, 0])
+    return sorted({owner[i] for i in np.flatnonzero(share > 1e-3 * share.max())})
+
+
 def _span(structure: Structure, C: np.ndarray) -> np.ndarray | None:
     """Matrices that the covariance of a term is made of, (d, k k); None where it may be any.
 

@@ -51,7 +51,10 @@ def curves_of(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RankWarning)  # such rows are left out
         mean = res.predict(data, interval="confidence", level=level, **more).to_numpy()
-        new = res.predict(data, interval="prediction", level=level, **more).to_numpy()
+        try:
+            new = res.predict(data, interval="prediction", level=level, **more).to_numpy()
+        except DataError:  # variances of columns that have no part in the mean
+            new = np.full_like(mean, np.nan)
     there = res.basis.estimable(data)[:, None]
     mean, new = np.where(there, mean, np.nan), np.where(there, new, np.nan)
     names = ["fit", "std_error", "low", "high"]
@@ -166,7 +169,8 @@ def predictions(
     level : float
         Coverage of both bands.
     new : bool
-        Draw the limits of new observations.
+        Draw the limits of new observations. Where their variance is a function of a column that
+        has no part in the mean, ``power(w)``, its value has to be in ``at``; else there are none.
     residuals : bool
         Draw partial residuals.
     ax : Axes, optional

@@ -328,6 +328,7 @@ def _bootstrapped(
     places = chosen(parameters, parm)
     boot = resample(fit, n_boot, seed, progress=progress)
     limits = boot.conf_int(alpha=1.0 - level, scales="sdcor" if scale == "sdcor" else "vcov")
+    limits = limits.iloc[: len(parameters)]  # those of a residual covariance come last
     limits.index = pd.Index([parameter.name for parameter in parameters])
     if scale == "vcov":
         limits.iloc[-1] = limits.iloc[-1] ** 2  # a replicate has sigma, whatever the scale
