@@ -18,7 +18,7 @@ from lmm_jax.inference.multiplicity import (
     effective,
 )
 from lmm_jax.inference.multivariate_t import joint_estimate, joint_tail
-from lmm_jax.inference.normal_tails import product_loadings, product_tail, range_tail
+from lmm_jax.inference.normal_tails import product_loadings, product_tail, range_tail, tabulated
 from lmm_jax.inference.student_tails import (
     log_student_tail,
     over_scale,
@@ -135,6 +135,33 @@ def test_two_means_are_one_t_test():
             single = float(student_tail(t, df, two_sided=True))
             found = over_scale(range_tail(2), t, df)
             np.testing.assert_allclose(found, single, rtol=QUADRATURE, atol=1e-300)
+
+
+@pytest.mark.parametrize("k", [2, 3, 10, 60, 180])
+def test_a_table_of_a_tail_is_the_tail(k):
+    rng = np.random.default_rng(k)
+    x = np.r_[0.0, 1e-9, rng.uniform(0, 6, 500), rng.uniform(6, 37, 500), 39.5]
+    for means, smooth in ((k, True), (k + 0.5, False)):
+        exact = range_tail(means)(x)
+        found = tabulated(range_tail(means), smooth=smooth)(x)
+        # exp of some hundreds: their rounding
+        np.testing.assert_allclose(found, np.minimum(exact, 1.0), rtol=1e-11, atol=1e-300)
+
+
+@pytest.mark.parametrize("how", ["tukey", "dunnettx"])
+def test_many_statistics_are_as_each_alone(how):
+    rng = np.random.default_rng(5)
+    family = Family(contrasts=1225, means=50, pairwise=True)
+    t, df = rng.uniform(0, 9, 40), np.r_[rng.uniform(0.7, 9, 20), rng.uniform(20, 4000, 19), np.inf]
+    together = adjusted_p_values(t, df, how, family=family)
+    limits = critical_values(df, how, 0.95, family)
+    for i in range(40):
+        own = t[[i]], df[[i]]
+        alone = adjusted_p_values(*own, how, family=family)[0]
+        np.testing.assert_allclose(together[i], alone, rtol=1e-11)
+        np.testing.assert_allclose(
+            limits[i], critical_values(own[1], how, 0.95, family), rtol=1e-11
+        )
 
 
 def test_far_tail_tends_to_bonferroni():

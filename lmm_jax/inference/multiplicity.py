@@ -14,9 +14,12 @@ from scipy import special
 
 from ..errors import DataError
 from ..inputs.arguments import choice, probability
-from .multivariate_t import StudentTail, joint_tail
-from .normal_tails import range_tail
-from .student_tails import INFINITE_DF, f_tail, over_scale, student_quantile, student_tail
+from .multivariate_t import joint_tail
+from .normal_tails import Tail, range_tail, tabulated
+from .student_tails import INFINITE_DF, f_tail, over_scales, student_quantile, student_tail
+
+# Of statistics and their degrees of freedom, (m,).
+StudentTails = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 ADJUSTMENTS = (
     *("none", "tukey", "sidak", "bonferroni", "holm", "hochberg", "fdr", "scheffe"),
@@ -33,6 +36,11 @@ _TWO_SIDED = ("tukey", "scheffe", "dunnettx")
 _RANK_TOL = 1e-8
 # sinh of more leaves the range of floats: critical values at few hundredths of a df.
 _LARGEST = 709.0
+# Statistics up to which each asks for the tail itself: a table costs as much as some twenty.
+_FEW = 20
+# Of regula falsi: the logarithm of p, and the bracket, that are no distance; steps, of which it
+# needs a dozen.
+_NO_GAP, _MOST_STEPS = 1e-13, 100
 
 
 class Family(NamedTuple):
@@ -263,12 +271,11 @@ def _p_values(t: np.ndarray, df: np.ndarray, how: str, family: Family, side: int
             square = t * t
         rank = _rank(family)
         return f_tail(square / rank, rank, df)
-    tail = _single_step(how, family, side)
     size = np.abs(t) if side == 0 else t
     pairs = np.column_stack([size, df])
     lone, place = np.unique(pairs, axis=0, return_inverse=True)
-    found = np.array([tail(*pair) for pair in lone])
-    return np.minimum(found[place.ravel()], 1.0)
+    tail = _single_step(how, family, side, many=len(lone) > _FEW)
+    return np.minimum(tail(*lone.T)[place.ravel()], 1.0)
 
 
 def _sidak(p: np.ndarray, m: int) -> np.ndarray:
@@ -306,21 +313,30 @@ def _correlation(family: Family, how: str) -> np.ndarray:
     return R
 
 
-def _single_step(how: str, family: Family, side: int) -> StudentTail:
-    """Tail of the largest statistic as a function of t and df."""
+def _single_step(how: str, family: Family, side: int, *, many: bool) -> StudentTails:
+    """Tail of the largest statistic as a function of arrays of t and df.
+
+    Of many of them the tail of the numerators is read off a table.
+    """
     m = family.contrasts
     if how in _JOINT:
-        return joint_tail(_correlation(family, how), two_sided=side == 0)
+        joint = joint_tail(_correlation(family, how), two_sided=side == 0)
+        return lambda t, df: np.array([joint(*pair) for pair in zip(t, df, strict=True)])
     if how == "tukey":
         if family.means < 2:
             raise DataError(f"adjust='tukey': the number of means is needed, got {family.means}")
-        spread = range_tail(family.means)
-        return lambda t, df: over_scale(spread, t, df)
-    ranges, weight = range_tail((1.0 + np.sqrt(1.0 + 8.0 * m)) / 2.0), (m - 1.0) / m
+        spread: Tail = range_tail(family.means)
+        if many:
+            spread = tabulated(spread)
+        return lambda t, df: over_scales(spread, t, df)
+    ranges: Tail = range_tail((1.0 + np.sqrt(1.0 + 8.0 * m)) / 2.0)
+    weight = (m - 1.0) / m
+    if many:
+        ranges = tabulated(ranges, smooth=False)
 
-    def dunnettx(t: float, df: float) -> float:
+    def dunnettx(t: np.ndarray, df: np.ndarray) -> np.ndarray:
         alone = _sidak(student_tail(t, df, two_sided=True), m)
-        return weight * over_scale(ranges, t, df) + (1.0 - weight) * float(alone)
+        return weight * over_scales(ranges, t, df) + (1.0 - weight) * alone
 
     return dunnettx
 
@@ -343,18 +359,52 @@ def _quantiles(df: np.ndarray, how: str, alpha: float, family: Family, side: int
     pairs = family.means * (family.means - 1) / 2.0 if how == "tukey" else m
     low = student_quantile(alpha / tails, df)
     high = student_quantile(alpha / pairs / tails, df)
-    tail = _single_step(how, family, side)
-    return np.array([_root(tail, *row, alpha) for row in zip(df, low, high, strict=True)])
+    tail = _single_step(how, family, side, many=df.size > 1)
+    if df.size <= _FEW or how in _JOINT:
+        return np.array([_root(tail, *row, alpha) for row in zip(df, low, high, strict=True)])
+    return _between(tail, df, low, high, alpha)
 
 
-def _root(
-    tail: Callable[[float, float], float], df: float, low: float, high: float, alpha: float
-) -> float:
+def _between(
+    tail: StudentTails, df: np.ndarray, low: np.ndarray, high: np.ndarray, alpha: float
+) -> np.ndarray:
+    """:func:`_root` of many degrees of freedom, all at once by regula falsi.
+
+    log p is nearly linear in ``asinh t``; the Illinois rule halves the end that stays.
+    """
+    ends = np.minimum(np.arcsinh([low, high]), _LARGEST)
+    goal = np.log(alpha)
+
+    def gap(v: np.ndarray, of: np.ndarray) -> np.ndarray:
+        return np.log(np.maximum(tail(np.sinh(v), df[of]), np.finfo(float).tiny)) - goal
+
+    every = np.arange(df.size)
+    (a, b), (fa, fb) = ends, (gap(end, every) for end in ends)
+    a, b = np.where(fb >= 0, b, a), np.where(fa <= 0, a, b)  # a bound is the root, up to rounding
+    left = np.flatnonzero((fa > 0) & (fb < 0))
+    root, side = np.where(fb >= 0, b, a), np.zeros(df.size)
+    for _ in range(_MOST_STEPS):
+        if not left.size:
+            break
+        middle = b[left] - fb[left] * (b[left] - a[left]) / (fb[left] - fa[left])
+        f = gap(middle, left)
+        above = f > 0  # the root is beyond
+        fb[left] = np.where(above & (side[left] > 0), fb[left] / 2, fb[left])
+        fa[left] = np.where(~above & (side[left] < 0), fa[left] / 2, fa[left])
+        a[left], fa[left] = np.where(above, middle, a[left]), np.where(above, f, fa[left])
+        b[left], fb[left] = np.where(above, b[left], middle), np.where(above, fb[left], f)
+        side[left], root[left] = np.where(above, 1.0, -1.0), middle
+        left = left[(np.abs(f) > _NO_GAP) & (b[left] - a[left] > _NO_GAP)]
+    return np.sinh(root)
+
+
+def _root(tail: StudentTails, df: float, low: float, high: float, alpha: float) -> float:
     """Where a tail between one statistic's and Bonferroni's bound is alpha."""
     from scipy.optimize import brentq
 
     def gap(v: float) -> float:  # log p is nearly linear in log t
-        return float(np.log(max(tail(float(np.sinh(v)), df), np.finfo(float).tiny) / alpha))
+        (p,) = tail(np.sinh([v]), np.array([df]))
+        return float(np.log(max(p, np.finfo(float).tiny) / alpha))
 
     start, end = np.minimum(np.arcsinh([low, high]), _LARGEST).tolist()
     if gap(start) <= 0.0:

@@ -21,6 +21,9 @@ _STEP = 0.7
 # Spread of a product correlation's own parts below which the quadrature would need thousands of
 # nodes; the general integration does not mind.
 _NARROW = 0.02
+# Polynomials of this degree stand for log H on stretches of this width, out to where a tail leaves
+# the range of floats.
+_DEGREE, _WIDTH, _STRETCHES = 22, 0.25, 156
 # Correlations of product form come from standard errors with rounding of this order.
 _PRODUCT_TOL = 1e-8
 
@@ -66,6 +69,47 @@ def range_tail(means: float) -> Tail:
         return means * step * np.sum(_density(z) * below ** (means - 1) * lost, axis=-1)
 
     return tail
+
+
+def tabulated(tail: Tail, *, smooth: bool = True) -> Tail:
+    """A tail of x >= 0 that costs a few products at every x, to 1e-11 relative.
+
+    Polynomials stand for its logarithm, one a stretch of x. ``smooth`` says whether it has all
+    derivatives at zero; that of the range of k means has ``x^(k - 1)`` there.
+
+    Examples
+    --------
+    >>> H, x = range_tail(20), np.array([0.1, 2.0, 30.0])
+    >>> bool(np.allclose(tabulated(H)(x), H(x), rtol=1e-12, atol=0))
+    True
+    """
+    n = _DEGREE + 1
+    angle = (np.arange(n) + 0.5) * np.pi / n
+    stretches = np.arange(_STRETCHES)
+    x = _WIDTH * (stretches + 0.5 * (np.cos(angle)[:, None] + 1.0))
+    with np.errstate(divide="ignore"):
+        values = np.log(tail(x))
+    last = int(np.argmin(np.isfinite(values).all(axis=0))) or _STRETCHES
+    basis = np.cos(np.arange(n)[:, None] * angle) * (2.0 / n)
+    basis[0] *= 0.5
+    coefficients = basis @ values[:, :last]  # of Chebyshev's polynomials, a column a stretch
+    start, end = _WIDTH * (not smooth), _WIDTH * last
+
+    def table(x: np.ndarray) -> np.ndarray:
+        x = np.asarray(x)
+        inside = np.clip(x / _WIDTH, 0.0, last - 0.5)
+        place = inside.astype(np.int64)
+        at = 2.0 * (inside - place) - 1.0
+        after, before = np.zeros_like(at), np.zeros_like(at)  # Clenshaw's recurrence
+        for own in coefficients[:0:-1]:
+            after, before = own[place] + 2.0 * at * after - before, after
+        out = np.minimum(np.exp(coefficients[0][place] + at * after - before), 1.0)
+        beyond = (x < start) | (x > end)
+        if beyond.any():
+            out[beyond] = tail(x[beyond])
+        return out
+
+    return table
 
 
 def product_tail(loadings: np.ndarray, *, two_sided: bool) -> Tail:

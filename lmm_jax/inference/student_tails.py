@@ -25,6 +25,8 @@ _FEWEST = 1e-4
 _EDGE = 40.0
 # Below it the numerators' tail is that at 0.
 _NOUGHT = 1e-18
+# Statistics whose nodes are worked off together.
+_TOGETHER = 512
 # log of a p that is below the smallest double.
 _UNDERFLOW = 800.0
 
@@ -58,6 +60,21 @@ def over_scale(tail: Tail, t: float, df: float) -> float:
     """
     x, weight = scale_nodes(t, df)
     return float(weight @ tail(x))
+
+
+def over_scales(tail: Tail, t: np.ndarray, df: np.ndarray) -> np.ndarray:
+    """:func:`over_scale` of many statistics, of which the tail is asked in few calls, (m,)."""
+    out = np.empty(t.size)
+    for start in range(0, t.size, _TOGETHER):
+        some = slice(start, start + _TOGETHER)
+        nodes = [
+            scale_nodes(*pair) for pair in zip(t[some].tolist(), df[some].tolist(), strict=True)
+        ]
+        ends = np.cumsum([x.size for x, _ in nodes])
+        weight = np.concatenate([w for _, w in nodes])
+        values = weight * tail(np.concatenate([x for x, _ in nodes]))
+        out[some] = np.add.reduceat(values, ends - [x.size for x, _ in nodes])
+    return out
 
 
 def scale_nodes(t: float, df: float) -> tuple[np.ndarray, np.ndarray]:
