@@ -181,6 +181,11 @@ class Correlation:
         """Whether the criterion may have an optimum at any distance that rows have."""
         return False
 
+    @property
+    def rows_to_look_at(self) -> tuple[np.ndarray, ...]:
+        """Rows of parameters, (S, m), of whose criterion the local minima are starts as well."""
+        return ()
+
     def _bounded(self, rho: Any) -> Any:
         return namespace(rho).clip(rho, _LEAST, 1.0 - _NEAR_ONE)
 

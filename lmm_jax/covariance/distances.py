@@ -15,6 +15,14 @@ from .correlations import AT_BOUND, Correlation, Fading, arctanh, at_visits, cel
 _FAR = 1e30
 
 
+# Log ranges to look at, in units of the distance of neighbours: many where the slope of the
+# criterion jumps.
+_FEW_RANGES, _MANY_RANGES = np.linspace(-0.5, 5.0, 8), np.linspace(0.2, 4.2, 25)
+# Logits of a nugget: a share of 0.2; of a half to nearly all of the variance, beside which a long
+# range stands for what all rows of a subject have in common.
+_SOME, _LARGE = -1.5, (0.0, 1.5, 3.5)
+
+
 def _distances(places: Any) -> Any:
     """Euclidean, (r, r, g), of places (d, r, g)."""
     xp = namespace(places)
@@ -108,6 +116,13 @@ class MovingAverage(Correlation):
         still = slope * (1.0 + xp.abs(c[..., 1])) < AT_BOUND
         bound = still & (theta * gradient[..., 1] <= AT_BOUND)
         return xp.stack([xp.zeros_like(bound), bound], axis=-1)
+
+    @property
+    def rows_to_look_at(self) -> tuple[np.ndarray, ...]:
+        """See :attr:`Correlation.rows_to_look_at`: theta on both sides, beside a high phi."""
+        return tuple(
+            np.column_stack([np.full(9, phi), np.linspace(-2.0, 2.0, 9)]) for phi in (1.0, 2.2)
+        )
 
     def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
         """See :meth:`Correlation.natural`."""
@@ -208,7 +223,16 @@ class Spatial(Correlation):
         """See :meth:`Correlation.start`."""
         xp = namespace(rho)
         at = -xp.log(self.reach(self._bounded(rho)))
-        return xp.stack([at, xp.full_like(at, -1.5)]) if self.nugget else at[None]
+        return xp.stack([at, xp.full_like(at, _SOME)]) if self.nugget else at[None]
+
+    @property
+    def rows_to_look_at(self) -> tuple[np.ndarray, ...]:
+        """See :attr:`Correlation.rows_to_look_at`: ranges, from short ones to beyond all rows."""
+        ranges = _FEW_RANGES if not self.rugged else _MANY_RANGES
+        if not self.nugget:
+            return (ranges[:, None],) if self.rugged else ()
+        nuggets = (_SOME, *_LARGE) if self.rugged else _LARGE
+        return tuple(np.column_stack([ranges, np.full(ranges.size, x)]) for x in nuggets)
 
     def idle(self, c: Any, gradient: Any) -> Any:
         """See :meth:`Correlation.idle`: no nugget, a range without two rows or longer than all.

@@ -64,7 +64,7 @@ def whole_groups(part: Alike) -> Loss:
 def single_rows(part: Alike) -> Iterator[Loss]:
     """Rows as units."""
     G, n, P = part.B.shape
-    c = 1.0 - part.leverage
+    c = part.own_precision
     step = max(1, _CHUNK // max(1, G * part.dlogdet.shape[1] * P * P))
     for start in range(0, n, step):
         at = slice(start, start + step)

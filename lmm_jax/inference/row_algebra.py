@@ -75,10 +75,14 @@ class Alike(NamedTuple):
         return -np.swapaxes(ZB, -1, -2) @ self.D @ ZB
 
     @property
-    def leverage(self) -> np.ndarray:
-        """``1 - (V^-1)_jj`` of every row, (G, n)."""
+    def own_precision(self) -> np.ndarray:
+        """``(V^-1)_jj`` of every row, (G, n)."""
         if self.dense is not None:
-            return 1.0 - np.diagonal(self.dense.precision, axis1=1, axis2=2)
+            return np.diagonal(self.dense.precision, axis1=1, axis2=2)
+        return 1.0 - self._shared()
+
+    def _shared(self) -> np.ndarray:
+        """``1 - (V^-1)_jj`` where residuals are independent, (G, n)."""
         return np.einsum("gqn,gqn->gn", self.S, self.S)
 
     def precision_of(self, g: int, at: np.ndarray) -> np.ndarray:
@@ -96,7 +100,7 @@ class Alike(NamedTuple):
         """Diagonal of ``I - R P`` and ``R P y`` in standard coordinates, (G, n)."""
         B, r = self.B[..., :-1], self.B[..., -1]
         if self.dense is None:
-            return self.leverage + np.sum(B**2, axis=-1), r
+            return self._shared() + np.sum(B**2, axis=-1), r
         R = self.dense.R
         P = self.dense.precision - B @ np.swapaxes(B, 1, 2)
         return 1.0 - np.sum(R * P, axis=-1), (R @ r[..., None])[..., 0]

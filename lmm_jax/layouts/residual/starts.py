@@ -22,8 +22,6 @@ _STARTS = ((0.1, 1.0), (0.5, 0.3), (0.9, 0.1))
 _LARGE = np.geomspace(10.0, 1e6, 11)
 # Without random effects; over coordinates a long range may be singular to rounding.
 _ALONE, _ALONE_IN_SPACE = ((0.5, 0.0),), ((0.5, 0.0), (0.1, 0.0))
-# Log ranges, in units of the distance of neighbours, to look at where many may be optima.
-_LOG_RANGES = np.linspace(0.2, 4.2, 25)
 # Logit of a nugget that is hardly there.
 _HARDLY = -9.0
 # Squares of OLS residuals, of which all add to one, below which fixed effects explain the rows.
@@ -82,7 +80,8 @@ def _nuggets(structures: tuple[Structure, ...], arms: int) -> list[int]:
 def rows_of_starts(structures: tuple[Structure, ...], starts: Array) -> tuple[Array, ...] | None:
     """Rows of thetas of whose criterion the local minima are starts as well, (S, m) each; or None.
 
-    Large random effects, of all terms alike; and, where the criterion is rugged, many ranges.
+    Large random effects, of all terms alike; and what a correlation has several optima in, beside
+    some of these where it is rugged.
     """
     xp, found = namespace(starts), []
     arms = sum(isinstance(structure, ResidualStructure) for structure in structures)
@@ -90,11 +89,19 @@ def rows_of_starts(structures: tuple[Structure, ...], starts: Array) -> tuple[Ar
     alone = arms == len(structures)
     if not alone:
         found.append(xp.stack([_with_sizes(structures, starts[0], sd) for sd in _LARGE.tolist()]))
-    if any(residual.correlation.rugged for residual, _ in residuals):
-        places = np.array([at.start + residual.spread.n_params for residual, at in residuals])
-        chosen = [starts[0]] if alone else [starts[0], *found[0][:5:2]]
-        ranges = [[xp.at(one)[places].set(float(x)) for x in _LOG_RANGES] for one in chosen]
-        found += [xp.stack(row) for row in ranges]
+    rugged = any(residual.correlation.rugged for residual, _ in residuals)
+    chosen = [starts[0], *found[0][:5:2]] if rugged and not alone else [starts[0]]
+    looked = [residual.correlation.rows_to_look_at for residual, _ in residuals]
+    for rows in zip(*looked, strict=True):  # of every arm, which are of one kind
+        places = np.concatenate(
+            [
+                np.arange(at.stop - row.shape[1], at.stop)
+                for row, (_, at) in zip(rows, residuals, strict=True)
+            ]
+        )
+        values = xp.asarray(np.concatenate(rows, axis=1), starts.dtype)
+        for one in chosen:
+            found.append(xp.stack([xp.at(one)[places].set(row) for row in values]))
     return tuple(found) or None
 
 
