@@ -804,3 +804,114 @@ def test_numbers_as_a_factor_are_steps(structure):
             found.predict(rows, conditional=True), steps.predict(rows, conditional=True), 1e-9, 1
         )
     assert abs(lmm.fit(f"y ~ x + {structure}(week | id)", data).llf - steps.llf) > 1e-3
+
+
+# ------------------------------------------------------------ units and references
+
+
+def _with_power(unit=1.0, shift=0.0):
+    rng = np.random.default_rng(0)
+    g, x = np.repeat(np.arange(20), 8), rng.uniform(1, 5, 160)
+    z = rng.normal(size=160)
+    y = 1 + 0.5 * z + rng.normal(size=20)[g] + x**1.5 * rng.normal(size=160) * 0.5
+    return pd.DataFrame({"y": y, "z": z, "g": g, "x": x * unit + shift})
+
+
+@pytest.mark.parametrize(
+    ("spread", "data"),
+    [("power(x)", _with_power(1e-4)), ("power(x)", _with_power(1e6)),
+     ("expo(x)", _with_power(1.0, 100.0))],
+)  # fmt: skip
+def test_bootstrap_and_influence_know_no_unit_of_a_covariate(spread, data):
+    """Where sigma is the standard deviation at a size of one, or in the year zero."""
+    formula = f"y ~ z + {spread} + (1 | g)"
+    far, near = lmm.fit(formula, data), lmm.fit(formula, _with_power())
+    assert_close(far.llf, near.llf, 1e-8)
+    names = [name for name in near.params.index if name != "scale"]
+    boots = [lmm.bootstrap(res, 30, seed=1) for res in (far, near)]
+    assert boots[0].n_failed == boots[1].n_failed == 0
+    a, b = (boot.params()[names] for boot in boots)
+    assert_close(a, b, 1e-4, 1)  # single runs, each to its own optimum
+    assert_close(boots[0].params().iloc[:, -1], boots[1].params().iloc[:, -1], 1e-4)  # exponents
+    a, b = (lmm.influence(res, by="row").cooks_distance for res in (far, near))
+    assert_close(a, b, 1e-5)
+    found = [
+        lmm.power(res.design, res, 30, test="z", seed=2)["power"].iloc[0] for res in (far, near)
+    ]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("levels", [["a", "b"], ["b", "a"]])
+def test_random_effects_are_nothing_beside_typical_residuals_alone(levels):
+    """Whatever stratum or visit sigma is of: one of them has a residual of 40,000."""
+    rng = np.random.default_rng(0)
+    g, f = np.repeat(np.arange(60), 20), np.where(np.arange(1200) % 4 == 0, "b", "a")
+    b, e = rng.normal(size=60), rng.normal(size=1200)
+    y = 0.3 * b[g] + np.where(f == "a", e, 4e4 * e)
+    data = pd.DataFrame({"y": y, "g": g, "f": pd.Categorical(f, categories=levels)})
+    res = lmm.fit("y ~ f + (1 | g) + diag(f)", data, reml=False)
+    assert res.converged and not res.singular
+    sd = data["f"].map(res.residual_params.rename(lambda name: name[3:-1])).to_numpy(float)
+    V = float(res.cov_re.iloc[0, 0]) * (g[:, None] == g) + np.diag(sd**2)
+    L = np.linalg.cholesky(V)
+    e = np.linalg.solve(L, y - res.predict().to_numpy())
+    dense = -0.5 * (1200 * np.log(2 * np.pi) + 2 * np.log(np.diagonal(L)).sum() + e @ e)
+    assert_close(res.llf, dense, 1e-9)  # of what is reported
+
+
+# ------------------------------------------------------------ several optima
+
+
+_FALLS = {
+    "sp_exp": lambda t: np.exp(-t),
+    "sp_gau": lambda t: np.exp(-t * t),
+    "sp_rat": lambda t: 1 / (1 + t * t),
+    "sp_sph": lambda t: np.where(t < 1, 1 - 1.5 * t + 0.5 * t**3, 0.0),
+}
+
+
+@pytest.mark.parametrize("seed", [17, 64, 101, 217])
+@pytest.mark.parametrize("kind", _FALLS)
+def test_no_nugget_is_better_than_the_one_that_is_found(kind, seed):
+    """A random intercept and noise: a long range beside a large nugget, far from a start."""
+    rng = np.random.default_rng(seed)
+    n, k = int(rng.choice([10, 20, 40])), int(rng.integers(4, 7))
+    s = np.tile(np.arange(1.0, k + 1), n) + np.round(rng.uniform(-0.3, 0.3, n * k), 2)
+    g, x = np.repeat(np.arange(n), k), rng.normal(size=n * k)
+    y = 0.5 * x + rng.normal(size=n)[g] * rng.uniform(0.2, 1) + rng.normal(size=n * k)
+    data = pd.DataFrame({"id": g, "s": s, "x": x, "y": y})
+    res = lmm.fit(f"y ~ x + {kind}(s | id, nugget=True)", data)
+    X, D = np.column_stack([np.ones(n * k), x]), np.abs(s[:, None] - s)
+    same, best = g[:, None] == g, -np.inf
+    for scale in np.geomspace(0.15, 300, 14):
+        C = np.where(same, _FALLS[kind](D / scale), 0.0)
+        for nugget in (0.001, 0.1, 0.35, 0.6, 0.8, 0.97):
+            V = (1 - nugget) * C
+            np.fill_diagonal(V, 1.0)
+            L = np.linalg.cholesky(V)
+            Xs, ys = np.linalg.solve(L, X), np.linalg.solve(L, y)
+            Q, R = np.linalg.qr(Xs)
+            rss, nu = ys @ ys - np.sum((Q.T @ ys) ** 2), n * k - 2
+            logs = 2 * np.log(np.diagonal(L)).sum() + 2 * np.log(np.abs(np.diagonal(R))).sum()
+            best = max(best, -0.5 * (nu * (np.log(2 * np.pi * rss / nu) + 1) + logs))
+    assert res.llf > best - 1e-6
+    assert res.llf > lmm.fit("y ~ x + (1 | id)", data).llf - 1e-6  # an infinite range
+
+
+def test_a_moving_average_is_looked_for_on_both_sides():
+    """Compound symmetry is a moving average with phi to 1 and theta to -1."""
+    better = 0
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        g, t = np.repeat(np.arange(15), 5), np.tile(np.arange(5), 15)
+        data = pd.DataFrame(
+            {"id": g, "t": t, "y": 0.6 * rng.normal(size=15)[g] + rng.normal(size=75)}
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", lmm.ConvergenceWarning)  # a limit, that cs reaches
+            whole = lmm.fit("y ~ t + arma11(t | id)", data).llf
+        cs = lmm.fit("y ~ t + cs(t | id)", data)
+        if cs.residual_params["rho"] >= 0:
+            assert whole > cs.llf - 1e-5
+            better += 1
+    assert better > 4

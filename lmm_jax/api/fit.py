@@ -336,7 +336,10 @@ def _label(run: Run, model: Design, options: Options, runtime: str) -> LMMResult
     status = int(run.solution.status)
     layout = model.compressed.layout
     sought = sought_at(run.solution, layout, reml=options.reml)
-    estimates = estimate(run.solution, layout, reml=options.reml, held=model.held, sought=sought)
+    unit = layout.log_unit(np.asarray(run.solution.theta))
+    estimates = estimate(
+        run.solution, layout, reml=options.reml, held=model.held, sought=sought, log_unit=unit
+    )
     _check_range(estimates, model)
     flat = is_flat(sought or run.solution, layout.structures, estimates.singular)
     if status == CONVERGED and flat:

@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import pandas as pd
 from scipy import special
 
-from ..batches.draw import fit_replicates
 from ..batches.streams import Stream
 from ..capabilities import require
 from ..covariance.params import Params, check_covariance
 from ..designs.design import Design
 from ..errors import DataError
 from ..inference.df import read_df_method
-from ..inference.estimates import estimate
 from ..inference.hypotheses import Restriction, read_restriction
 from ..inference.lane_tests import lane_pvalues
+from ..inference.replicates import replicate_estimates
 from ..inputs.arguments import (
     choice,
     flag,
@@ -259,17 +257,16 @@ def _pvalues(
     """P values of every effect in the fits that converged, (E, R), and how many did not."""
     layout = case.design.compressed.layout
     assert not isinstance(layout, SparseLayout | MatrixFreeLayout)  # a large core, which is refused
-    solution, base = fit_replicates(
+    solution, found = replicate_estimates(
         layout, case.theta, case.scale, stream=stream, n=n_sim, reml=bool(reml)
     )
     good = np.asarray(solution.status) == CONVERGED
-    kept = jax.tree.map(lambda leaf: leaf[good], solution)
     held = case.design.held
     restriction = case.restriction
     if held is not None:  # the fits have the free fixed effects only
         restriction = restriction._replace(R=restriction.R[:, np.isnan(held)])
-    at = estimate(kept, base, reml=reml)
-    values = lane_pvalues(restriction, case.gaps, at, normal=normal)
+    with np.errstate(all="ignore"):  # of fits that have failed, which are left out
+        values = lane_pvalues(restriction, case.gaps, found, normal=normal)[:, good]
     return values, int(np.sum(~good))
 
 

@@ -75,6 +75,7 @@ def estimate(
     reml: bool,
     held: np.ndarray | None = None,
     sought: Sought | None = None,
+    log_unit: Any = 0.0,
 ) -> Estimates:
     """Carry a solution back to the coordinates and units of the data.
 
@@ -88,16 +89,19 @@ def estimate(
     held : ndarray, shape (p,), optional
         Values of the fixed effects that are not in the layout, NaN elsewhere.
     sought : Sought, optional
-        One solution where it was sought (:meth:`Layout.recentred`): of the curvature, and of
-        what is zero, more digits are left there.
+        One solution where it was sought (:meth:`Layout.recentred`): of the curvature more digits
+        are left there.
+    log_unit : float or ndarray
+        :meth:`Layout.log_unit` of the solution, to which random effects are small or not.
     """
     at = _optimum(solution)
     theta, beta = np.asarray(solution.theta), np.asarray(at.beta)
     y_scale, nu = _number(maps.y_scale), _number(maps.n_obs) - (beta.shape[-1] if reml else 0)
     scale = _number(np.asarray(at.rss) * np.square(y_scale) / nu)
     whiteners = [np.asarray(A) for A in maps.whiteners]
-    inner = factor_blocks(theta if sought is None else sought.theta, maps.structures)
-    outer = outer_theta(theta, whiteners, maps.structures, sought)
+    outer = outer_theta(theta, whiteners, maps.structures, log_unit)
+    inner = factor_blocks(np.concatenate(_in_unit(theta, maps.structures, log_unit), axis=-1),
+                          maps.structures)  # fmt: skip
     factors = tuple(s.factor(t) for s, t in zip(maps.structures, outer, strict=True) if s.k)
     beta_map, shift = np.asarray(maps.beta_map), np.asarray(maps.beta_shift)
     low = np.asarray(maps.beta_origin) + np.expand_dims(y_scale, -1) * _product(beta_map, beta)
@@ -146,13 +150,24 @@ def outer_theta(
     theta: np.ndarray,
     whiteners: Sequence[np.ndarray],
     structures: Sequence[Structure],
-    sought: Sought | None = None,
+    log_unit: Any = 0.0,
 ) -> list[np.ndarray]:
     """Reported theta of every term in the coordinates of the data, (..., m_t) each."""
-    known = None if sought is None else sought.canonical(structures)
+    unit = np.exp(log_unit)[..., None, None]
     return [
-        s.mapped(s.canonical(theta[..., at]) if known is None else known[at], A)
-        for s, at, A in zip(structures, theta_slices(structures), whiteners, strict=True)
+        s.mapped(s.canonical(own), A * unit if s.k else A)
+        for s, own, A in zip(
+            structures, _in_unit(theta, structures, log_unit), whiteners, strict=True
+        )
+    ]
+
+
+def _in_unit(theta: np.ndarray, structures: Sequence[Structure], log_unit: Any) -> list[np.ndarray]:
+    """Theta of every term relative to a typical residual, (..., m_t) each."""
+    unit = np.exp(-np.asarray(log_unit, dtype=float))[..., None, None]
+    return [
+        s.mapped(theta[..., at], unit * np.eye(s.k)) if s.k else theta[..., at]
+        for s, at in zip(structures, theta_slices(structures), strict=True)
     ]
 
 

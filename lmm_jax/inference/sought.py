@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from ..covariance.structures import Structure
-from ..covariance.theta import theta_slices
 from ..layouts.contract import Coordinates, Layout
 from ..likelihood.profile import profile_jet
 from ..optimize.constrained import ConstrainedSolution
@@ -32,12 +29,6 @@ class Sought(NamedTuple):
         J[:m, :m] = self.coordinates.slopes(self.theta)
         J[m, :m] = self.coordinates.slope_of_log_scale
         return np.asarray(J @ inner @ J.T)
-
-    def canonical(self, structures: Sequence[Structure]) -> np.ndarray:
-        """Theta outside, zeros where it is zero here."""
-        places = zip(structures, theta_slices(structures), strict=True)
-        parts = [s.canonical(self.theta[at]) for s, at in places]
-        return self.coordinates.outward(np.concatenate(parts))
 
 
 def sought_at(solution: Any, layout: Layout, *, reml: bool) -> Sought | None:

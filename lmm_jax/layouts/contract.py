@@ -261,6 +261,13 @@ class Layout(Maps):
         """The layout in coordinates that suit an optimizer, and the ways there; or None."""
         return None
 
+    def log_unit(self, theta: np.ndarray) -> Any:
+        """Log of a typical residual standard deviation over sigma, theta (..., m) to (...).
+
+        Random effects that are nothing beside it are zero.
+        """
+        return np.zeros(theta.shape[:-1])
+
     def ranks(self) -> Array:
         """How many dimensions of the rows the random effects reach, ()."""
         raise NotImplementedError

@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..batches.draw import fit_replicates
 from ..batches.streams import Stream
 from ..capabilities import require
 from ..designs.residual import ResidualLabel
-from ..inference.estimates import Estimates, estimate, has_optimum
+from ..inference.estimates import Estimates, has_optimum
+from ..inference.replicates import replicate_estimates
 from ..inference.residual_parameters import residual_names, residual_values
 from ..inputs.arguments import seed as read_seed
 from ..inputs.arguments import whole_number
@@ -28,7 +28,7 @@ def resample(res: Any, n_boot: int, seed: int, *, progress: bool = False) -> Boo
     with float64(), progress_bar(n_boot, "fit", progress) as tick:
         layout = design.compressed.layout
         at = res.estimates
-        solution, base = fit_replicates(
+        solution, found = replicate_estimates(
             layout,
             at.theta_layout,
             at.scale,
@@ -37,8 +37,7 @@ def resample(res: Any, n_boot: int, seed: int, *, progress: bool = False) -> Boo
             reml=res.reml,
             tick=tick if progress else None,
         )
-        found = estimate(solution, base, reml=res.reml)
-        converged = has_optimum(solution, base.structures, found.singular)
+        converged = has_optimum(solution, layout.structures, found.singular)
     beta = np.broadcast_to(at.beta, (n_boot, at.beta.size)).copy()
     beta[:, slice(None) if design.held is None else np.isnan(design.held)] += found.beta
     fit = jax.tree.map(lambda leaf: np.asarray(leaf)[None], at)

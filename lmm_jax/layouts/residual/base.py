@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import numpy as np
 from jax import Array
 
 from ...covariance.theta import factor_blocks
@@ -15,7 +16,7 @@ from ...numerics.namespace import JAX, namespace
 from ..contract import Layout, Waist
 from ..group_algebra import by_term
 from .recentred import Covariates, covariates_of, from_mean, has_covariates
-from .starts import Squares, candidates, rows_of_starts
+from .starts import Squares, candidates, residual_of, rows_of_starts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -70,6 +71,21 @@ class OfResiduals(Layout):
         found = covariates_of(self.structures, host._squares())
         buckets = tuple(from_mean(bucket, found) for bucket in host.buckets)
         return replace(host, buckets=buckets), found
+
+    def log_unit(self, theta: np.ndarray) -> Any:
+        """See :meth:`Layout.log_unit`: ``mean(exp(-2 s))^(-1/2)``, by what rows tell of a mean."""
+        theta = np.asarray(theta)
+        total, count = np.zeros(theta.shape[:-1]), 0.0
+        for part in jax.device_get(self)._squares():
+            residual, at = residual_of(self.structures, part.arm)
+            phi = theta[..., at][..., : residual.spread.n_params]
+            rows = np.broadcast_to(part.rows, part.squares.shape)
+            slopes = np.broadcast_to(part.slopes, (len(part.slopes), *rows.shape))
+            there = rows > 0
+            with np.errstate(over="ignore"):  # a variance that has gone to zero
+                total = total + np.exp(-2.0 * phi @ slopes[:, there]) @ rows[there]
+            count += float(rows.sum())
+        return -0.5 * np.log(total / count)
 
     def ranks(self) -> Array:
         """See :meth:`Layout.ranks`: what the random effects can explain is not asked for."""
