@@ -587,3 +587,51 @@ def test_models_by_names_of_the_caller():
         lmm.anova(large, small, names=["one"])
     with pytest.raises(lmm.DataError, match="names belong to comparisons"):
         lmm.anova(large, names=["one"])
+
+
+# ------------------------------------------------------------ rank-deficient designs
+
+
+def crossover():
+    """Four treatments in four periods: the carry-over of the first period is that of none."""
+    rng = np.random.default_rng(4)
+    square = np.array(["ABDC", "BCAD", "CDBA", "DACB"])
+    rows = [
+        {"id": f"s{s}", "period": f"p{k + 1}", "trt": order[k], "carry": order[k - 1] if k else "0"}
+        for s, order in enumerate(square.repeat(4))
+        for k in range(4)
+    ]
+    data = pd.DataFrame(rows)
+    effect = data["trt"].map({"A": 0.0, "B": 0.6, "C": 0.2, "D": -0.4})
+    subject = rng.normal(size=16).repeat(4)
+    return data.assign(y=effect + subject + rng.normal(size=64), half=np.arange(64) % 2)
+
+
+@pytest.mark.filterwarnings("ignore::lmm_jax.RankWarning")
+@pytest.mark.parametrize("terms", ["period + trt + carry", "carry + trt + period"])
+def test_terms_left_out_where_columns_depend_on_each_other(terms):
+    """Models without a term: a column that depended on it is estimable there."""
+    data = crossover()
+    res = lmm.fit(f"y ~ {terms} + (1 | id)", data)
+    assert len(res.design.dropped) == 1
+    found, by_f = lmm.drop1(res, "chisq"), lmm.drop1(res, df_method="kr")
+    for name in ("period", "trt", "carry"):
+        rest = " + ".join(term for term in terms.split(" + ") if term != name)
+        small = lmm.fit(f"y ~ {rest} + (1 | id)", data)
+        table = lmm.anova(small, res).iloc[1]
+        row = found.loc[name]
+        assert row["npar"] == table["df"] == {"period": 2, "trt": 3, "carry": 3}[name]
+        assert_close(row["chisq"], table["chisq"], 1e-7)
+        assert_close(row["p_value"], table["p_value"], 1e-6)
+        exact = lmm.anova(small, res, df_method="kr").iloc[1]
+        assert_close(by_f.loc[name, ["df_num", "df_denom", "f"]].astype(float),
+                     exact[["df_num", "df_denom", "f"]].astype(float), 1e-6)  # fmt: skip
+    left = lmm.step(res, reduce_random=False, alpha_fixed=1e-9).fit
+    assert left.formula == "y ~ 1 + (1 | id)"
+
+
+@pytest.mark.filterwarnings("ignore::lmm_jax.RankWarning")
+def test_a_term_that_another_stands_for_has_nothing_to_test():
+    res = lmm.fit("y ~ half + I(2 * half) + trt + (1 | id)", crossover())
+    for table in (lmm.drop1(res), lmm.drop1(res, "chisq")):
+        assert np.isnan(table.loc["half", "p_value"]) and table.loc["trt", "p_value"] < 1

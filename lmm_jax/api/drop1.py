@@ -8,7 +8,7 @@ import pandas as pd
 from ..capabilities import require
 from ..designs.design import Design
 from ..designs.fixed_terms import fixed_terms
-from ..designs.nesting import with_columns
+from ..designs.nesting import restriction, with_fixed_terms
 from ..errors import DataError
 from ..inference.anova import hypotheses
 from ..inference.boundary import chi2_tail, likelihood_ratio
@@ -71,15 +71,22 @@ def drop1(res: LMMResults, test: str = "F", *, df_method: str | None = None) -> 
         # degrees of freedom depend on the rows: of a lone term those of type I, as in lmerTest
         own = hypotheses(design, 1) if len(at.terms) == 1 else {}
         rows_of = {name: own.get(name, np.eye(p)[at.columns[name]]) for name in may_go}
+        if design.dropped:  # without a term others may have a column that depended on its own
+            rows_of = {name: restriction(_without(design, name), design) for name in may_go}
         return hypothesis_table(fit_of, rows_of, f"Terms left out in turn, {fit_of.df_method}")
     if df_method is not None:
         raise DataError("df_method belongs to F tests: drop it, or test='chisq'")
     full = by_ml(require(res, "comparisons of models"))
     rows = [{"npar": 0, "aic": full.aic, "chisq": np.nan, "p_value": np.nan}]
     for name in may_go:
-        rest = [j for j in range(p) if j not in at.columns[name]]
-        small = fit(with_columns(full.design, rest), reml=False)  # type: ignore[arg-type]
-        chisq, df = likelihood_ratio(full.llf, small.llf), p - len(rest)
-        rows.append({"npar": df, "aic": small.aic, "chisq": chisq, "p_value": chi2_tail(chisq, df)})
+        small = fit(_without(design, name), reml=False)
+        chisq, df = likelihood_ratio(full.llf, small.llf), full.n_params - small.n_params
+        p_value = chi2_tail(chisq, df) if df else np.nan  # other terms stand for it
+        rows.append({"npar": df, "aic": small.aic, "chisq": chisq, "p_value": p_value})
     made = pd.DataFrame(rows, index=pd.Index(["<none>", *may_go], name="term"))
     return table(made, "Terms left out in turn, likelihood ratios by ML")
+
+
+def _without(design: Design, name: str) -> Design:
+    """The design without a term of its fixed effects."""
+    return with_fixed_terms(design, [term for term in fixed_terms(design).terms if term != name])

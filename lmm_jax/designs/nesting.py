@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
+from ..errors import RankWarning
+from ..formulas import matrices as mat
 from ..formulas.right_side import part_of, right_side_of
+from .checks import independent_columns
 from .design import Design, FixedSource, assemble
 from .fixed_terms import fixed_terms, term_names
 from .from_formula import outer_group
@@ -120,19 +124,31 @@ def with_columns(design: Design, columns: Sequence[int]) -> Design:
 def with_fixed_terms(design: Design, names: Sequence[str]) -> Design:
     """The design with its intercept and some of the terms of its fixed effects.
 
-    Its columns are those that it has: a term goes after what it is part of.
+    Its columns are those that these terms have in it (a term goes after what it is part of), and
+    those that were left out as they depend on columns that go.
     """
-    columns = fixed_terms(design).columns
+    columns, source = fixed_terms(design).columns, design.source
     gone = [j for name, own in columns.items() if name not in (*names, "Intercept") for j in own]
     rest = [j for j in range(design.exog.shape[1]) if j not in gone]
-    made, source = with_columns(design, rest), design.source
     if source is None:
-        return made
+        return with_columns(design, rest)
     left = [name in (*names, "Intercept") for name in term_names(source.spec)]
     slices = [s for s, stays in zip(source.spec.term_slices.values(), left, strict=True) if stays]
     held = [column for at in slices for column in range(at.start, at.stop)]
     spec = part_of(source.spec, left)
-    kept = tuple(held.index(source.kept[j]) for j in rest)
+    if design.dropped and source.rows is not None:
+        matrix = mat.replay(spec, source.rows, context=source.context)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RankWarning)  # the design has told
+            kept = independent_columns(matrix, spec.column_names)
+        made = replace(
+            design,
+            exog=np.ascontiguousarray(matrix[:, list(kept)]),
+            exog_names=tuple(spec.column_names[j] for j in kept),
+        )
+    else:
+        kept = tuple(held.index(source.kept[j]) for j in rest)
+        made = with_columns(design, rest)
     return replace(made, source=replace(source, spec=spec, kept=kept))
 
 
