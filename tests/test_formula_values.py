@@ -1,6 +1,7 @@
 """Values in formulas: doubles before arithmetic, R's functions, and what is no part of formulas."""
 
 import contextlib
+import pickle
 import warnings
 from decimal import Decimal
 
@@ -1043,7 +1044,11 @@ def test_what_to_write_instead(formula, message):
 @pytest.mark.parametrize(
     "code",
     ["x - x.mean()", "x - np.mean(x)", "(x - x.min()) / x.max()", "x / x.std()",
-     "x - np.quantile(x, 0.3)", "z - z.median()", "(day - day.min()).dt.days"],
+     "x - np.quantile(x, 0.3)", "z - z.median()", "(day - day.min()).dt.days",
+     "np.digitize(x, np.quantile(x, [0.25, 0.5, 0.75]))", "x * x.cov(z)", "x * x.corr(z)",
+     "np.interp(x, np.percentile(x, [0, 50, 100]), [0, 1, 5])", "x - x.mode()[0]",
+     "x - x.unique()[0]", "x - x.values.mean()", "x / x.to_numpy().std()",
+     "x - x.quantile([0.2, 0.4]).sum()"],
 )  # fmt: skip
 def test_numbers_of_a_column_are_those_of_the_first_data(code):
     """One row of new data gets the value that it had among all."""
@@ -1054,6 +1059,29 @@ def test_numbers_of_a_column_are_those_of_the_first_data(code):
         np.testing.assert_allclose(
             alone, res.predict(data, conditional=False).iloc[[row]], rtol=1e-12
         )
+
+
+@pytest.mark.parametrize(
+    "term",
+    ["offset(x - mean(x))", "offset(scale(z))", "power(w / mean(w))", "expo(scale(x))",
+     "car1(x - min(x) | g)"],
+)  # fmt: skip
+def test_offsets_and_residual_covariances_remember_the_first_data(term):
+    rng = np.random.default_rng(3)
+    data = DATA.assign(y=rng.normal(size=len(DATA)), w=rng.uniform(1, 2, len(DATA)))
+    data["x"] += 1e-3 * np.arange(len(data))
+    res = lmm.fit(f"y ~ z + (1 | g) + {term}", data)
+    for again in (res, pickle.loads(pickle.dumps(res))):
+        whole = again.predict(data, interval="prediction")
+        for row in (0, 3, len(data) - 1):
+            alone = again.predict(data.iloc[[row]], interval="prediction")
+            np.testing.assert_allclose(alone, whole.iloc[[row]], rtol=1e-10)
+    if term.startswith("offset"):
+        means = lmm.emmeans(res, "1", at={"z": 0.5} | ({"x": 0.5} if "x" in term else {}))
+        own = {"offset(x - mean(x))": 0.5 - data["x"].mean(),
+               "offset(scale(z))": (0.5 - data["z"].mean()) / data["z"].std()}[term]  # fmt: skip
+        expected = own + res.fe_params @ [1.0, 0.5]
+        np.testing.assert_allclose(means.at.estimate, [expected], rtol=1e-10)
 
 
 def test_dates_are_days_as_in_r():

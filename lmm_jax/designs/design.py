@@ -6,8 +6,9 @@ Made from a formula (:mod:`lmm_jax.designs.from_formula`) or from arrays
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..covariance.structures import Structure, term_sizes
+from ..formulas import matrices as mat
 from ..formulas.contexts import pack, unpack
 from ..formulas.right_side import written
 from ..layouts.plan import LayoutInfo, plan_layout
@@ -56,8 +58,14 @@ class FixedSource:
     formula: str
     lost: tuple[str, ...] = ()  # names of the context that a pickle could not keep
     rows: pd.DataFrame | None = None  # variables of X in the rows used; None: not kept
+    offset_state: Mapping[str, Any] = field(default_factory=dict)  # remembered of the first data
 
     __repr__ = brief
+
+    def offset_parts(self, data: pd.DataFrame) -> list[np.ndarray]:
+        """The offsets of the formula for rows of a frame, (n,) each."""
+        known = copy.deepcopy(dict(self.offset_state))
+        return [mat.evaluate(e, data, context=self.context, state=known) for e in self.offsets]
 
     def __reduce__(self) -> tuple[Any, tuple[dict[str, Any]]]:
         values = {f.name: getattr(self, f.name) for f in fields(self)}

@@ -136,6 +136,7 @@ def design(
         labels = groups if isinstance(groups, str) else arrays["groups"]
         found, group, n_groups = _group_terms(frame, labels, re_formula, vc_formula, known)
         terms = related_terms(found, relatedness)
+    offset_state: dict[str, Any] = {}
     return assemble(
         y=y,
         X=matrix.values,
@@ -145,11 +146,11 @@ def design(
         group=group,
         n_groups=n_groups,
         weights=_vector(weights, arrays["weights"], frame, known, "weights"),
-        offset=_total_offset(parsed.offsets, offset, arrays["offset"], frame, known),
+        offset=_total_offset(parsed.offsets, offset, arrays["offset"], frame, known, offset_state),
         index=frame.index,
         n_missing=int((~keep).sum()),
         gaps=gaps,
-        source=_fixed_source(parsed, matrix.spec, offset, known, frame),
+        source=_fixed_source(parsed, matrix.spec, offset, known, frame, offset_state),
         residual=None
         if parsed.residual is None
         else residual_of_rows(parsed.residual, frame, known),
@@ -175,6 +176,7 @@ def _fixed_source(
     offset: Any,
     context: Mapping[str, Any],
     frame: pd.DataFrame,
+    offset_state: Mapping[str, Any],
 ) -> FixedSource:
     """What prediction and marginal means need to make the fixed part for other rows."""
     by_name = isinstance(offset, str)
@@ -190,6 +192,7 @@ def _fixed_source(
         offset_array=offset is not None and not by_name,
         context=context,
         formula=parsed.text,
+        offset_state=offset_state,
         rows=frame.take(places, axis=1),  # a list of names takes pandas five times as long
     )
 
@@ -304,8 +307,9 @@ def _total_offset(
     array: Any,
     frame: pd.DataFrame,
     context: Mapping[str, Any],
+    state: dict[str, Any],
 ) -> np.ndarray | None:
-    parts = [mat.evaluate(e, frame, context=context) for e in expressions]
+    parts = [mat.evaluate(e, frame, context=context, state=state) for e in expressions]
     extra = _vector(given, array, frame, context, "offset")
     parts += [] if extra is None else [extra]
     return np.sum(parts, axis=0) if parts else None

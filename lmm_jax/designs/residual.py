@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ class Residual:
     arms: pd.Index[Any] | None
     strata: pd.Index[Any] | None  # levels of diag()
     visit_places: np.ndarray | None  # (V,)  where distances put the visits
+    state: Mapping[str, Any]  # what expressions remember of the first data
 
     __repr__ = brief
 

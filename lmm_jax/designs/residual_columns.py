@@ -69,13 +69,13 @@ def residual_of_rows(
     DataError
         A visit that stands twice in a subject, numbers that are no visits, a zero in ``power``.
     """
-    n = len(data)
+    n, state = len(data), {}  # type: tuple[int, dict[str, Any]]
     arm, arms = _factor(term.by, data, context)
     subject, subjects = _subjects(term, arm, data, context)
     n_subjects = int(subject.max(initial=-1)) + 1
-    places = _places(term, subject, n_subjects, data, context)
+    places = _places(term, subject, n_subjects, data, context, state)
     kind = _CORRELATIONS[term.correlation]
-    levels, strata, x = _spread_of(term, places, data, context)
+    levels, strata, x = _spread_of(term, places, data, context, state)
     names = strata if strata is not None else places.visits if term.spread == "visits" else None
     labels = tuple(spelled(names)) if names is not None else ()
     if term.correlation:
@@ -132,6 +132,7 @@ def residual_of_rows(
         arms=arms,
         strata=strata,
         visit_places=_visit_places(places.codes, at),
+        state=state,
     )
 
 
@@ -174,6 +175,7 @@ def _places(
     n_subjects: int,
     data: pd.DataFrame,
     context: Mapping[str, Any],
+    state: dict[str, Any],
 ) -> _Places:
     if not term.correlation:
         return _Places(codes=None, visits=None, at=np.zeros((1, len(data))))
@@ -188,7 +190,7 @@ def _places(
         visits = pd.RangeIndex(int(rank.max(initial=0)) + 1)
         return _Places(codes=rank, visits=visits, at=rank[None].astype(float))
     if issubclass(_CORRELATIONS[term.correlation], Spatial):
-        coordinates = [mat.evaluate(e, data, context=context) for e in term.places]
+        coordinates = [mat.evaluate(e, data, context=context, state=state) for e in term.places]
         return _Places(codes=None, visits=None, at=np.stack(coordinates))
     return _visits(term, mat.labels(term.places[0], data, context=context))
 
@@ -226,11 +228,16 @@ def _visits(term: ResidualTerm, labels: pd.Series[Any]) -> _Places:
 
 
 def _spread_of(
-    term: ResidualTerm, places: _Places, data: pd.DataFrame, context: Mapping[str, Any]
+    term: ResidualTerm,
+    places: _Places,
+    data: pd.DataFrame,
+    context: Mapping[str, Any],
+    state: dict[str, Any],
 ) -> tuple[np.ndarray | None, pd.Index[Any] | None, np.ndarray | None]:
     """Level of the standard deviation of every row, labels of strata, and a covariate."""
     codes = places.codes if term.spread == "visits" else None
-    x = _covariate(term, data, context) if term.of and not term.follows_means else None
+    reads = term.of and not term.follows_means
+    x = _covariate(term, data, context, state) if reads else None
     if term.spread == "diag":
         name = ":".join(term.strata)
         codes, strata = group_factor(term.strata, data, context)
@@ -248,10 +255,12 @@ def _spread_of(
     return codes, None, x
 
 
-def _covariate(term: ResidualTerm, data: pd.DataFrame, context: Mapping[str, Any]) -> np.ndarray:
+def _covariate(
+    term: ResidualTerm, data: pd.DataFrame, context: Mapping[str, Any], state: dict[str, Any]
+) -> np.ndarray:
     """The numbers that standard deviations are a function of."""
     name = term.covariate
-    x = mat.evaluate(name, data, context=context)
+    x = mat.evaluate(name, data, context=context, state=state)
     if term.of == "power" and (x == 0).any():
         raise DataError(
             f"`{name}` is zero in some rows, where power({name}) has no "

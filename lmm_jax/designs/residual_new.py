@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,7 +63,7 @@ def new_residual_rows(
     if residual.strata is not None:
         levels = _known(residual.strata, term.strata, term, "stratum", data, context)
     if term.of and not term.follows_means:
-        x = mat.evaluate(term.covariate, data, context=context)
+        x = mat.evaluate(term.covariate, data, context=context, state=_remembered(residual))
         if term.of == "power" and (x == 0).any():
             raise DataError(
                 f"`{term.covariate}` is zero in some of the new rows, where {term.text} has no "
@@ -80,6 +81,11 @@ def new_residual_rows(
         levels=levels,
         covariate=x,
     )
+
+
+def _remembered(residual: Residual) -> dict[str, Any]:
+    """What expressions remember of the rows of the fit; a copy, which evaluation may write to."""
+    return copy.deepcopy(dict(residual.state))
 
 
 def check_subjects(
@@ -156,7 +162,8 @@ def _new_places(
             "rows: name the visits by a column, or leave conditional= and intervals out"
         )
     if residual.visits is None:
-        coordinates = [mat.evaluate(e, data, context=context) for e in term.places]
+        state = _remembered(residual)
+        coordinates = [mat.evaluate(e, data, context=context, state=state) for e in term.places]
         return None, np.stack(coordinates) / correlation.unit
     assert residual.visit_places is not None  # visits have places
     labels = mat.labels(term.places[0], data, context=context)

@@ -84,7 +84,7 @@ def reference_of(design: Design) -> Reference | None:
         aliases = np.linalg.lstsq(design.exog, full[:, dropped], rcond=None)[0]
     offset = 0.0
     if source.offset_array and design.offset is not None:
-        own = [mat.evaluate(e, source.rows, context=source.context) for e in source.offsets]
+        own = source.offset_parts(source.rows)
         offset = float((design.offset - np.sum(own, axis=0)).mean())
     return Reference(variables_of(source, source.rows), aliases, offset)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
 
@@ -215,8 +215,14 @@ def beside(values: Any, *columns: Any) -> pd.Series[Any]:
     return pd.Series(values, index=index)
 
 
-def kept(value: Any, state: MutableMapping[str, Any]) -> Any:
-    """One number of a column, which new data take over from the first data; others as they are."""
-    if np.ndim(value) != 0:
-        return value
-    return state.setdefault("value", value)
+def kept(find: Callable[[], Any], state: MutableMapping[str, Any], several: bool = False) -> Any:
+    """A number of a column, which new data take over from the first data; others as they are.
+
+    ``several`` says that what is no number are a few of them, not one a row.
+    """
+    if "value" in state:
+        return state["value"]
+    value = find()
+    if np.ndim(value) == 0 or several:
+        state["value"] = value
+    return value

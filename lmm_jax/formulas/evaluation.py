@@ -38,6 +38,13 @@ _TOOLS: dict[str, Callable[..., Any]] = {
 }
 
 
+def _of_numpy(name: str, *args: Any, **options: Any) -> Any:
+    """What methods of NumPy's arrays import when they first run: the builtins of expressions."""
+    if name.partition(".")[0] != "numpy":
+        raise ImportError(name)
+    return __import__(name, *args, **options)
+
+
 class Scope(NamedTuple):
     """What the names of a formula mean: columns first, then the caller's, then the library's."""
 
@@ -249,7 +256,8 @@ def evaluate(
         "__metadata__": {"intercept": scope.intercept},
         "__context__": scope.columns,
     }
-    return eval(program, {**tools, "__builtins__": {}, **_TOOLS})  # names are checked
+    tools["__builtins__"] = {"__import__": _of_numpy}
+    return eval(program, {**tools, **_TOOLS})  # names are checked
 
 
 def _meant(name: str, expression: Expression, scope: Scope) -> Any:

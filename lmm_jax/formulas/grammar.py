@@ -63,12 +63,16 @@ METHODS = frozenset(
 REDUCTIONS = frozenset(
     words(
         """
-    all any count kurt kurtosis max mean median min nunique prod ptp quantile sem size skew std
-    sum var
+    all any corr count cov kurt kurtosis max mean median min nunique prod ptp quantile sem size skew
+    std sum var
     average nanmax nanmean nanmedian nanmin nanpercentile nanprod nanquantile nanstd nansum nanvar
     percentile
     """
     )
+)
+# Those that make a few numbers of a column.
+SUMMARIES = frozenset(
+    words("mode nanpercentile nanquantile percentile quantile unique value_counts")
 )
 # They see a column from which the rows with missing values are gone.
 MISSING = frozenset(words("isna isnull notna notnull fillna ffill bfill interpolate dropna"))

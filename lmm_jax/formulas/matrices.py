@@ -176,11 +176,16 @@ def replay(spec: ModelSpec, data: pd.DataFrame, *, context: Mapping[str, Any] | 
 
 
 def evaluate(
-    expr: str, data: pd.DataFrame, *, context: Mapping[str, Any] | None = None
+    expr: str,
+    data: pd.DataFrame,
+    *,
+    context: Mapping[str, Any] | None = None,
+    state: dict[str, Any] | None = None,
 ) -> np.ndarray:
     """One numeric column, such as a response `log(y)` or an offset; booleans become 0 and 1.
 
-    Nothing is remembered for new data: `scale(x)` here is scaled by the data at hand.
+    ``state`` is what was remembered of the first data, and keeps what is computed of these where
+    it has nothing; without it `scale(x)` is scaled by the data at hand.
 
     Returns
     -------
@@ -196,7 +201,9 @@ def evaluate(
     name = f"`{expr.strip('`')}`"
     if is_factor(expr):
         raise DataError(f"{name} is a factor: numbers are needed, as_numeric of it for example")
-    raw = real(plain(_column(expr, data, {} if context is None else context, exact=False), expr))
+    known = {} if state is None else state
+    column = _column(expr, data, {} if context is None else context, exact=False, state=known)
+    raw = real(plain(column, expr))
     if raw.dtype != np.float64:
         comma = raw.astype(str).str.fullmatch(r"\s*-?\d+,\d+\s*").any()
         how = " (decimal commas: pd.read_csv(…, decimal=','))" if comma else ""
@@ -222,7 +229,8 @@ def labels(
     FormulaError, DataError
         As `evaluate`, whatever the type.
     """
-    return _column(expr, data, {} if context is None else context, exact=True, state=state)
+    known = copy.deepcopy(dict(state or {}))
+    return _column(expr, data, {} if context is None else context, exact=True, state=known)
 
 
 def _column(
@@ -231,15 +239,14 @@ def _column(
     context: Mapping[str, Any],
     *,
     exact: bool,
-    state: Mapping[str, Any] | None = None,
+    state: dict[str, Any],
 ) -> pd.Series[Any]:
     """One column; `exact` if its values are labels."""
     columns = resolve([(expr, True)], data, context, expr)
     if (name := expr.strip().strip("`")) in columns:
         return columns[name]  # a plain column, whatever its name
     scope = Scope({name: plain(column, name) for name, column in columns.items()}, context)
-    known = copy.deepcopy(dict(state or {}))
-    raw = quietly(lambda: evaluate_code(expr, scope, state=known, exact=exact))
+    raw = quietly(lambda: evaluate_code(expr, scope, state=state, exact=exact))
     raw = shaped(raw, expr, data.index)
     inner = getattr(raw, "__wrapped__", raw)
     values: Any = inner.array if isinstance(inner, pd.Series) else np.asarray(inner)

@@ -10,7 +10,7 @@ from types import CodeType
 from ..errors import FormulaError
 from .expressions import NAMESPACES, Expression, read, show
 from .functions import LABELLED
-from .grammar import ARITHMETIC, REDUCTIONS, root
+from .grammar import ARITHMETIC, REDUCTIONS, SUMMARIES, root
 
 # Methods for which a column stays what it is.
 _AS_IS = {"astype", "isin", "map", "replace", "dt", "str", "cat", "eq", "ne"}
@@ -91,6 +91,7 @@ class _Rewriter(ast.NodeTransformer):
         if name in ("as_numeric", "as_integer") and name not in self.own:
             self._use_codes(node)
         labels = name in LABELLED and name not in self.own
+        several = ast.Constant(_is_several(node.func))
         outer, simple = self.real, all(isinstance(a, ast.Name) for a in node.args[:1])
         if labels and name in ("C", "hashed"):
             self.real = "__exact__"
@@ -112,14 +113,19 @@ class _Rewriter(ast.NodeTransformer):
             }
             node.keywords += [ast.keyword(key, value) for key, value in extra.items()]
         elif self._is_summary(node.func):
-            return _call("__kept__", node, _call("__state__", ast.Constant(written)))
+            nothing = ast.arguments(
+                posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[]
+            )
+            later = ast.Lambda(nothing, node)  # of few rows it may have no value
+            return _call("__kept__", later, _call("__state__", ast.Constant(written)), several)
         return node
 
     def _is_summary(self, function: ast.expr) -> bool:
         """Whether one number comes of a column, `x.mean()` or `np.mean(x)`, as of `mean(x)`."""
         start = root(function)
         own = isinstance(start, ast.Name) and start.id in self.own
-        return isinstance(function, ast.Attribute) and function.attr in REDUCTIONS and not own
+        known = REDUCTIONS | SUMMARIES
+        return isinstance(function, ast.Attribute) and function.attr in known and not own
 
     def _use_codes(self, node: ast.Call) -> None:
         """R's as.numeric(factor(k)) gives the codes of a factor that is made here."""
@@ -143,3 +149,9 @@ class _Rewriter(ast.NodeTransformer):
 
     def _is_as_is(self, function: ast.expr) -> bool:
         return isinstance(function, ast.Attribute) and function.attr in {*_AS_IS, "groupby"}
+
+
+def _is_several(function: ast.expr) -> bool:
+    """Whether a few numbers come of a column; of one that a call has made maybe one a row."""
+    plain = isinstance(function, ast.Attribute) and not isinstance(function.value, ast.Call)
+    return plain and function.attr in SUMMARIES  # type: ignore[attr-defined]

@@ -282,5 +282,5 @@ def _replayed(
             f"numbers: {_MOST:,} are the most; choose fewer values by at="
         )
     matrix = mat.replay(source.spec, frame, context=source.context)
-    parts = [mat.evaluate(e, frame, context=source.context) for e in source.offsets]
+    parts = source.offset_parts(frame)
     return matrix, fit.reference.offset + np.sum(parts, axis=0) + np.zeros(len(frame))

@@ -209,7 +209,7 @@ def _complete(data: pd.DataFrame, expressions: Sequence[str], *arrays: Any) -> n
 def _new_offset(design: Design | Kept, data: pd.DataFrame, offset: Any) -> np.ndarray:
     source = design.source
     assert source is not None  # checked by the caller
-    parts = [mat.evaluate(e, data, context=source.context) for e in source.offsets]
+    parts = source.offset_parts(data)
     if offset is not None:
         parts.append(finite_vector(offset, "offset"))
     elif source.offset_array:
