@@ -915,3 +915,17 @@ def test_a_moving_average_is_looked_for_on_both_sides():
             assert whole > cs.llf - 1e-5
             better += 1
     assert better > 4
+
+
+@pytest.mark.parametrize("effects", ["", "(1 | g) + "])
+def test_a_stratum_that_is_explained_exactly_has_no_maximum(effects):
+    rng = np.random.default_rng(4)
+    g, z, f = np.repeat(np.arange(15), 4), rng.normal(size=60), rng.choice(list("ab"), 60)
+    y = np.where(f == "a", 2 * z, rng.normal(size=60) + rng.normal(size=15)[g])
+    data = pd.DataFrame({"y": y, "z": z, "g": g, "f": f})
+    with pytest.warns(lmm.ConvergenceWarning, match="no residual variance is left in a, where"):
+        res = lmm.fit(f"y ~ z + {effects}diag(f)", data)
+    assert not res.converged
+    small = 1e-9 * rng.normal(size=60)  # a variance, if a small one
+    res = lmm.fit(f"y ~ z + {effects}diag(f)", data.assign(y=np.where(f == "a", y + small, y)))
+    assert res.converged and 3e-10 < res.residual_params["sd[a]"] < 3e-9

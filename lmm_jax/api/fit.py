@@ -22,6 +22,7 @@ from ..engines.sources import summed_source
 from ..errors import ConvergenceWarning, DataError, warn_user
 from ..inference.estimates import Estimates, estimate, is_flat, is_in_range
 from ..inference.monte_carlo import approximation
+from ..inference.residual_parameters import reported
 from ..inference.sought import sought_at
 from ..inputs.arguments import choice, flag, hinted
 from ..numerics.processes import float64
@@ -51,6 +52,12 @@ _VANISHES = (
     "the likelihood rises until no residual variance is left beside the random effects, which "
     "have as many coefficients as the rows can tell"
 )
+_VANISHES_IN = (
+    "the likelihood rises until no residual variance is left in {}, where the fixed and random "
+    "effects explain every row"
+)
+# Residual standard deviation, as a share of the largest |y|, that is the rounding of y.
+_ROUNDING = 64 * np.finfo(float).eps
 # Share of a bound on the norm of y from which a residual cannot be rounding.
 _FAR_FROM_EXACT = 1e-9
 
@@ -344,6 +351,10 @@ def _label(run: Run, model: Design, options: Options, runtime: str) -> LMMResult
     flat = is_flat(sought or run.solution, layout.structures, estimates.singular)
     if status == CONVERGED and flat:
         status = FLAT
+    message = _message(status, estimates)
+    gone = _without_variance(estimates, model)
+    if status == CONVERGED and gone:
+        status, message = FLAT, _VANISHES_IN.format(", ".join(gone))
     return LMMResults(
         estimates=estimates,
         fixed_names=model.exog_names,
@@ -359,13 +370,24 @@ def _label(run: Run, model: Design, options: Options, runtime: str) -> LMMResult
         reml=options.reml,
         df_method=options.df_method,
         converged=status == CONVERGED,
-        message=_message(status, estimates),
+        message=message,
         n_iter=int(run.solution.n_iter),
         runtime=runtime,
         design=model,
         hist=run.hist,
         approximation=approximation(run.solution, model.compressed.layout),
     )
+
+
+def _without_variance(at: Estimates, model: Design) -> list[str]:
+    """Levels of the residual covariance in which nothing of the variance is left."""
+    if model.residual is None:
+        return []
+    natural, _ = reported(at, (*model.structures, *model.residual.structures))
+    values = np.asarray(natural.values.value)
+    sizes = {n: v for n, v in zip(natural.names, values, strict=True) if n.startswith("sd[")}
+    nothing = _ROUNDING * np.abs(model.endog).max()
+    return [name[3:-1] for name, size in sizes.items() if size < nothing]
 
 
 def _message(status: int, at: Estimates) -> str:

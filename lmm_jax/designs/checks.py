@@ -142,8 +142,8 @@ def check_overlap(terms: Sequence[RandomTerm], X: np.ndarray) -> None:
     for term in terms:
         if term.n_seen * len(term.names) <= X.shape[1] and is_within(term, X):
             warn_user(
-                f"the fixed effects have a column for every coefficient of {term.text}, so that its "
-                f"variances are not identified: let {term.group!r} be fixed or random",
+                f"the fixed effects have a column for every coefficient of {term.text}: its "
+                f"variances are not identified. Let {term.group!r} be fixed or random",
                 IdentificationWarning,
             )
     by_factor: dict[str, list[RandomTerm]] = {}
