@@ -466,3 +466,54 @@ def test_an_error_of_a_property_is_its_own():
 def test_names_of_other_packages_are_translated(name, here):
     with pytest.raises(AttributeError, match=here):
         getattr(lmm, name)
+
+
+def _sleep():
+    return lmm.load_dataset("sleepstudy")
+
+
+def _slope():
+    return lmm.fit("Reaction ~ Days + (1 | Subject)", _sleep())
+
+
+def _dependent():
+    with pytest.warns(RankWarning):
+        return lmm.fit("Reaction ~ Days + I(2 * Days) + (1 | Subject)", _sleep())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: _slope().with_df("satt"), "did you mean 'satterthwaite'"),
+        (lambda: _slope().with_df("Wald"), "did you mean 'normal'"),
+        (lambda: _slope().resid("Pearson"), "did you mean 'pearson'"),
+        (lambda: lmm.emmeans(_slope(), "1").summary(adjust="BH"), "did you mean 'fdr'"),
+        (lambda: lmm.hypotheses(_slope(), "Days = 0", adjust="LSD"), "did you mean 'none'"),
+        (lambda: lmm.anova([_slope(), _slope()]), r"lmm.anova\(a, b\)"),
+        (lambda: _dependent().t_test("I(2 * Days) = 0"), "was left out, since it depends"),
+        (
+            lambda: lmm.design("Reaction ~ Days + (1 | Subject) + varConstPower()", _sleep()),
+            "not here: `power",
+        ),
+        (
+            lambda: lmm.fit_many(
+                "~ Days + (1 | Subject)", _sleep(), responses_in="rows",
+                responses=pd.DataFrame(np.ones((2, 180)), columns=[f"s{i}" for i in range(180)]),
+            ),
+            "the columns of responses are not the index of the data",
+        ),
+    ],
+)  # fmt: skip
+def test_what_others_say_is_understood(call, message):
+    with pytest.raises((DataError, FormulaError), match=message):
+        call()
+
+
+def test_members_and_arguments_of_others():
+    for name, here in {"update": "lmm.fit", "step": "lmm.step", "getME": "res.theta"}.items():
+        with pytest.raises(AttributeError, match=f"here it is {here}"):
+            getattr(_slope(), name)
+    with pytest.raises(TypeError, match="there are none of sampling"):
+        lmm.fit("Reaction ~ Days + (1 | Subject)", _sleep(), sampling_weights="w")
+    assert _slope().anova("3").equals(_slope().anova(3))
+    assert "I(2 * Days): linearly dependent columns" in str(_dependent().summary())

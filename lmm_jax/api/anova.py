@@ -127,6 +127,8 @@ def anova(
     ----------
     Halekoh & Højsgaard (2014), doi:10.18637/jss.v059.i09.
     """
+    if isinstance(res, list | tuple):
+        raise DataError("res is a list: fits are compared one beside the other, lmm.anova(a, b)")
     instance(res, "res", LMMResults, "a result of lmm.fit")
     if not others:
         if bootstrap is not None or seed is not None or not refit:

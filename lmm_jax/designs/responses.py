@@ -110,6 +110,12 @@ def turned(formula: Any, data: Any, responses: Any) -> tuple[Any, Any]:
     """Data and responses where these stand in rows: the same with responses in columns."""
     alone = isinstance(formula, Design) and responses is None
     table = _turned(data if alone else responses, "responses")
+    frames = isinstance(table, pd.DataFrame) and isinstance(data, pd.DataFrame)
+    if frames and len(table) == len(data) and not table.index.equals(data.index):
+        raise DataError(
+            "the columns of responses are not the index of the data: make the column that names "
+            "the samples the index, data.set_index(...), or pass responses.to_numpy()"
+        )
     return (table, None) if alone else (data, table)
 
 

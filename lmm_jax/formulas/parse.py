@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from ..errors import FormulaError
 from .expressions import check_source, to_python
-from .residual import ResidualTerm, is_residual, read_residual, written_here
+from .residual import NOT_HERE, ResidualTerm, is_residual, read_residual, written_here
 from .right_side import as_formula
 from .tokens import Item, depths, is_wrapped, lex, render, right_side, split
 
@@ -210,6 +210,8 @@ def other_names(text: str) -> list[tuple[str, FormulaError]]:
         if here is not None:
             name = item.text.split("(")[0]
             message = f"`{name}` is another package's: write `{here}`"
+            if name in NOT_HERE:
+                message = f"`{name}` is another package's, and not here: `{here}` is the nearest"
             found.append((name, FormulaError(message, text, item.start)))
     return found
 

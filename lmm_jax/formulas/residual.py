@@ -39,9 +39,10 @@ ELSEWHERE = {
     "sp_lin": "sp_sph(x + y | id)", "lin": "sp_sph(x + y | id)",
     "varIdent": "diag(f)", "varPower": "power(x)", "varExp": "expo(x)", "sp_pow": "car1(time | id)",
     "varComb": "diag(f) * power(x)", "varFixed": "lmm.fit(…, weights=)",
-    "varConstPower": "power(x)", "varConstProp": "power(x)",
 }  # fmt: skip
-_THEIRS = re.compile(rf"\s*({'|'.join(ELSEWHERE)})\(")
+# Those that are not there, and what is nearest.
+NOT_HERE = {"varConstPower": "power(x)", "varConstProp": "power(x)"}
+_THEIRS = re.compile(rf"\s*({'|'.join((*NOT_HERE, *ELSEWHERE))})\(")
 # What may name the visits: a column, or a column as a factor. More is a term of random effects.
 _VISIT = re.compile(
     r"\s*(?:`[^`]*`|[^\W\d]\w*|(?:(?:as\.)?factor|C)\(\s*(?:`[^`]*`|[^\W\d]\w*)\s*\))\s*"
@@ -130,7 +131,7 @@ def written_here(text: str) -> str | None:
     match = _THEIRS.match(text)
     if match is None or not (match[1][:3] in ("cor", "var") or "|" in text):
         return None  # a function of the caller's may have a short name
-    instead = ELSEWHERE[match[1]]
+    instead = {**NOT_HERE, **ELSEWHERE}[match[1]]
     of_means = "~" not in text or "fitted" in text  # nlme's default
     return instead.replace("(x)", f"({MEANS})") if of_means else instead
 

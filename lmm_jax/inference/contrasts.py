@@ -272,7 +272,17 @@ def _check_clusters(results: FitRecord, at: Restriction, V: np.ndarray) -> None:
 def _read(results: FitRecord, hypothesis: Any, use_t: bool | None) -> tuple[Restriction, bool]:
     """The restriction, and whether it concerns fixed effects only."""
     p = len(results.fixed_names)
-    at = read_restriction(hypothesis, results.fixed_names, tuple(results.params.index[p:]))
+    try:
+        at = read_restriction(hypothesis, results.fixed_names, tuple(results.params.index[p:]))
+    except DataError as error:
+        dropped = () if results.design is None else results.design.dropped
+        gone = [name for name in dropped if isinstance(hypothesis, str) and name in hypothesis]
+        if not gone:
+            raise
+        raise DataError(
+            f"{gone[0]!r} was left out, since it depends linearly on other columns: it has no "
+            "coefficient to test"
+        ) from error
     on_fixed = not at.R[:, p:].any()
     if use_t and not on_fixed:
         raise DataError(

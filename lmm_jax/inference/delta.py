@@ -26,7 +26,7 @@ from ..reprs import brief, public
 from ..tables.frames import as_frame
 from ..tables.page import Shown, Summary, table
 from .contrasts import ContrastResults, t_test
-from .multiplicity import ADJUSTMENTS
+from .multiplicity import ADJUSTMENTS, ELSEWHERE
 from .record import FitRecord, relative_covariance
 from .variance import touches_zero
 
@@ -221,7 +221,7 @@ def hypotheses(
     fit = instance(res, "res", FitRecord, "a result of lmm.fit")
     if callable(hypothesis):
         return delta_method(fit, hypothesis, level, df_method=df_method)
-    how = choice(adjust, "adjust", ADJUSTMENTS)
+    how = choice(adjust, "adjust", ADJUSTMENTS, elsewhere=ELSEWHERE)
     return t_test(fit.with_df(df_method), hypothesis, None, how)
 
 

@@ -252,6 +252,14 @@ METHODS: dict[str, Callable[[Tested], DfMethod]] = {
 _ALIASES = {"kr": "kenward-roger", "z": "normal"}
 
 
+# What others call some of the methods.
+_ELSEWHERE = {
+    "wald": "normal", "asymptotic": "normal", "inf": "normal", "bw": "between-within",
+    "betwithin": "between-within", "res": "residual", "sat": "satterthwaite",
+    "lme4": "normal", "containment": "between-within",
+}  # fmt: skip
+
+
 def read_df_method(value: Any) -> str:
     """The name of a method; ``"kr"`` and ``"z"`` are short for two of them."""
     if isinstance(value, str):
@@ -261,7 +269,7 @@ def read_df_method(value: Any) -> str:
                 f"df_method={value!r} is a robust covariance, which a fit is given: "
                 f"res.robust({value!r}), with the clusters if they are not those of the model"
             )
-    return choice(value, "df_method", METHODS)
+    return choice(value, "df_method", METHODS, elsewhere=_ELSEWHERE)
 
 
 def bound(fit: Tested, name: str) -> DfMethod:

@@ -25,6 +25,12 @@ ADJUSTMENTS = (
     *("none", "tukey", "sidak", "bonferroni", "holm", "hochberg", "fdr", "scheffe"),
     *("dunnett", "dunnettx", "mvt"),
 )
+# What others call some of them.
+ELSEWHERE = {
+    "bh": "fdr", "benjamini-hochberg": "fdr", "fdr_bh": "fdr", "by": "fdr", "lsd": "none",
+    "hsd": "tukey", "tukeyhsd": "tukey", "bonf": "bonferroni", "hommel": "hochberg",
+    "single-step": "mvt", "simes": "hochberg",
+}  # fmt: skip
 # Adjustments that look at the correlation of the statistics, and the most contrasts of one.
 _JOINT = ("dunnett", "mvt")
 _MOST = 4096
@@ -84,7 +90,7 @@ def effective(how: str, family: Family, side: int = 0) -> str:
     >>> effective("tukey", Family(contrasts=3))
     'sidak'
     """
-    how = choice(how, "adjust", ADJUSTMENTS)
+    how = choice(how, "adjust", ADJUSTMENTS, elsewhere=ELSEWHERE)
     if side not in (-1, 0, 1):
         raise DataError(f"side={side!r}: choose from -1 (left), 0 (two sided), 1 (right)")
     if how in _TWO_SIDED and side != 0:

@@ -93,14 +93,32 @@ def probability(value: Any, what: str) -> float:
     raise DataError(f"{what}={shown(value)}: a number between 0 and 1 is needed")
 
 
-def choice(value: Any, what: str, names: Collection[str]) -> str:
-    """One of a few names."""
+def choice(
+    value: Any, what: str, names: Collection[str], *, elsewhere: Mapping[str, str] | None = None
+) -> str:
+    """One of a few names.
+
+    ``elsewhere`` has what other packages call some of them, in small letters.
+    """
     if isinstance(value, str) and value in names:
         return value
-    close = get_close_matches(value.lower(), names, n=1) if isinstance(value, str) else []
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    close = _meant(value, names, elsewhere or {}) if isinstance(value, str) else None
+    hint = f" (did you mean {close!r}?)" if close else ""
     some = f"choose from {', '.join(names)}{hint}" if names else "there is none to choose from"
     raise DataError(f"{what}={shown(value)}: {some}")
+
+
+def _meant(value: str, names: Collection[str], elsewhere: Mapping[str, str]) -> str | None:
+    """The name that another one may stand for: its own abroad, its beginning, one like it."""
+    small = value.strip().lower()
+    if small in elsewhere:
+        return elsewhere[small]
+    begun = [name for name in names if len(small) > 1 and name.lower().startswith(small)]
+    if len(begun) == 1:
+        return begun[0]
+    by_case = {name.lower(): name for name in names}
+    close = get_close_matches(small, by_case, n=1)
+    return by_case[close[0]] if close else None
 
 
 def seed(value: Any) -> int:
@@ -215,6 +233,9 @@ _ELSEWHERE: dict[str, tuple[str, ...]] = {
 }
 # What there is no argument for, and what to do.
 _ADVICE = {
+    "sampling_weights": "weights= are those of precision, Var = scale / w; there are none of "
+    "sampling",
+    "pweights": "weights= are those of precision, Var = scale / w; there are none of sampling",
     "cov_type": "robust covariances are those of a result, res.robust(...)",
     "r_matrix": "the covariance of R beta is R @ res.cov_params() @ R.T",
     "scalar": "the test is a record of numbers",

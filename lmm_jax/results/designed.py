@@ -218,7 +218,8 @@ class DesignedModel(FittedModel):
         Variety:Nf       6      45.0   0.30
         """
         if isinstance(type, str):
-            type = {"I": 1, "II": 2, "III": 3}.get(type.upper(), type)
+            named = {"I": 1, "II": 2, "III": 3, "1": 1, "2": 2, "3": 3}
+            type = named.get(type.upper(), type)
         kind = whole_number(type, "type", least=1, most=3)
         whose = choice(marginal, "marginal", ("lmertest", *_RULES))
         if kind != _RULES.get(whose, kind):

@@ -11,7 +11,7 @@ import pandas as pd
 from ..errors import DataError
 from ..inference.df import DfMethod
 from ..inference.linear_functions import Comparison, LinearFunctions, compare
-from ..inference.multiplicity import ADJUSTMENTS
+from ..inference.multiplicity import ADJUSTMENTS, ELSEWHERE
 from ..inference.transformations import Transformation
 from ..inputs.arguments import choice, flag, hinted, number, numbers, probability
 from ..tables.frames import as_frame
@@ -219,7 +219,9 @@ class EstimateTable(Shown):
         return np.broadcast_to(values, len(self)).astype(np.float64)
 
     def _compared(self, adjust: str | None, level: float | None, **test: Any) -> Comparison:
-        how = self.adjust if adjust is None else choice(adjust, "adjust", ADJUSTMENTS)
+        how = self.adjust
+        if adjust is not None:
+            how = choice(adjust, "adjust", ADJUSTMENTS, elsewhere=ELSEWHERE)
         chosen = self.level if level is None else probability(level, "level")
         return compare(
             self.at, self.labels.families(self.by), how, chosen,

@@ -39,6 +39,7 @@ _ELSEWHERE = {
     "bootstrap": "lmm.bootstrap(res, ...)", "simulate": "lmm.simulate(res, ...)",
     "profile": "lmm.profile(res)", "influence": "lmm.influence(res)", "r2": "lmm.r2(res)",
     "icc": "lmm.icc(res)", "refit": "lmm.fit(res.formula, data)", "update": "lmm.fit(...)",
+    "step": "lmm.step(res)", "intervals": "conf_int()", "getME": "theta, design, model_matrix()",
 }  # fmt: skip
 
 
@@ -255,7 +256,9 @@ class LMMResults(Saved, PredictedModel):
         if hasattr(type(self), name):  # a property whose own error this would hide
             return object.__getattribute__(self, name)
         own = _ELSEWHERE.get(name)
-        what = "" if own is None else f": here it is {'' if '(res' in own else 'res.'}{own}"
+        what = ""
+        if own is not None:
+            what = f": here it is {own if own.startswith('lmm.') else f'res.{own}'}"
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{what}")
 
     def without_data(self) -> LMMResults:

@@ -16,7 +16,7 @@ from ..inference.joint import joint_test_of, tests_of_factors
 from ..inference.linear_functions import (
     linear_functions,
 )
-from ..inference.multiplicity import ADJUSTMENTS
+from ..inference.multiplicity import ADJUSTMENTS, ELSEWHERE
 from ..inputs.arguments import choice, flag, hinted, items, number, probability, shown
 from ..inputs.names import unquoted
 from ..numerics.read_only import read_only
@@ -102,7 +102,7 @@ class MarginalMeans(EstimateTable):
         """
         groups = self.by if isinstance(by, str) and by == "same" else self._columns(by)
         if adjust is not None:
-            choice(adjust, "adjust", ADJUSTMENTS)
+            choice(adjust, "adjust", ADJUSTMENTS, elsewhere=ELSEWHERE)
         if interaction is not None:
             made = interaction_of(self, groups, interaction)
         else:
