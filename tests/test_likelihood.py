@@ -33,7 +33,11 @@ EXACT_RTOL = 1e-13  # the same sums in another order
 
 loglike_at = jax.jit(lmm.profile_loglike)  # shared: a shape compiles once
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = [
+    pytest.mark.usefixtures("x64"),
+    # of a constant that is fixed and random, which is meant
+    pytest.mark.filterwarnings("ignore:the fixed effects have:lmm_jax.IdentificationWarning"),
+]
 
 
 class Case(NamedTuple):

@@ -85,21 +85,26 @@ def test_a_correlation_is_one_at_any_parameters(name):
 def test_derivatives_of_a_correlation(name):
     correlation, places = CORRELATIONS[name]
     c = drawn(correlation)
-    tangents = correlation.tangents(c, places)
+    value, tangents = correlation.with_tangents(c, places)
+    assert_close(value, correlation.matrix(c, places), EXACT, 1)
     if not c.size:
         assert tangents.shape[0] == 0
         return
     assert_close(tangents, differences(lambda x: correlation.matrix(x, places), c),
                  DIFFERENCE_RTOL, 1)  # fmt: skip
-    second = differences(lambda x: correlation.tangents(x, places), c)
+    second = differences(lambda x: correlation.with_tangents(x, places)[1], c)
     slope = np.random.default_rng(1).normal(size=(4, 4, places.shape[-1]))
     slope = slope + np.swapaxes(slope, 0, 1)
     bend = np.einsum("klabg,abg->kl", np.broadcast_to(second, (*second.shape[:4], slope.shape[-1])),
                      slope)  # fmt: skip
-    assert_close(correlation.bend(c, places, slope), bend, DIFFERENCE_RTOL, 10)
+    again, first, found = correlation.with_bend(c, places, slope)
+    assert_close(again, value, EXACT, 1)
+    assert_close(first, tangents, EXACT, 1)
+    assert_close(found, bend, DIFFERENCE_RTOL, 10)
     if places.shape[-1] == 1:  # places that all groups share: their slopes are added
         many = np.concatenate([slope, 2.0 * slope], axis=-1)
-        assert_close(correlation.bend(c, places, many), 3.0 * bend, DIFFERENCE_RTOL, 10)
+        found = correlation.with_bend(c, places, many)[2]
+        assert_close(found, 3.0 * bend, DIFFERENCE_RTOL, 10)
     full = correlation.entries(c, places)
     assert_close(full.value, correlation.matrix(c, places), EXACT, 1)
     assert_close(full.first, tangents, EXACT, 1)
@@ -151,15 +156,10 @@ def test_a_correlation_under_jax(name, x64):
 
     @jax.jit
     def all_of(c, places, slope):
-        C, tangents = correlation.matrix(c, places), correlation.tangents(c, places)
-        return C, tangents, correlation.bend(c, places, slope)
+        return correlation.matrix(c, places), *correlation.with_bend(c, places, slope)
 
     found = all_of(*map(jnp.asarray, (c, places, slope)))
-    expected = (
-        correlation.matrix(c, places),
-        correlation.tangents(c, places),
-        correlation.bend(c, places, slope),
-    )
+    expected = correlation.matrix(c, places), *correlation.with_bend(c, places, slope)
     for left, right in zip(found, expected, strict=True):
         assert_close(left, right, 10 * EXACT, 1)
 

@@ -110,16 +110,17 @@ class Correlation:
         """The correlations, (r, r, g)."""
         return self.entries(c, places).value
 
-    def tangents(self, c: Any, places: Any) -> Any:
-        """Their derivatives, (m, r, r, g)."""
-        return self.entries(c, places).first
+    def with_tangents(self, c: Any, places: Any) -> tuple[Any, Any]:
+        """The correlations, (r, r, g), and their derivatives, (m, r, r, g)."""
+        at = self.entries(c, places)
+        return at.value, at.first
 
-    def bend(self, c: Any, places: Any, slope: Any) -> Any:
-        """``sum_ab slope_ab d2 C_ab``, (m, m); the slope is symmetric, (r, r, g)."""
-        xp, second = namespace(c, slope), self.entries(c, places).second
-        if second.shape[-1] == 1 and slope.shape[-1] > 1:
+    def with_bend(self, c: Any, places: Any, slope: Any) -> tuple[Any, Any, Any]:
+        """The same, and ``sum_ab slope_ab d2 C_ab``, (m, m); the slope is symmetric, (r, r, g)."""
+        xp, at = namespace(c, slope), self.entries(c, places)
+        if at.second.shape[-1] == 1 and slope.shape[-1] > 1:
             slope = xp.sum(slope, axis=-1)[:, :, None]
-        return xp.einsum("klabg,abg->kl", second, slope)
+        return at.value, at.first, xp.einsum("klabg,abg->kl", at.second, slope)
 
     def is_markov(self, d: int) -> bool:
         """Whether, at places in d dimensions, a residual depends on earlier ones by the last one.

@@ -23,6 +23,12 @@ _FEW_RANGES, _MANY_RANGES = np.linspace(-0.5, 5.0, 8), np.linspace(0.2, 4.2, 25)
 _SOME, _LARGE = -1.5, (0.0, 1.5, 3.5)
 
 
+def _share(c: Any) -> Any:
+    """The nugget, of whose logit is the second parameter."""
+    xp = namespace(c)
+    return 1.0 / (1.0 + xp.exp(-c[1]))
+
+
 def _distances(places: Any) -> Any:
     """Euclidean, (r, r, g), of places (d, r, g)."""
     xp = namespace(places)
@@ -210,14 +216,36 @@ class Spatial(Correlation):
 
     def entries(self, c: Any, places: Any) -> Taylor:
         """See :meth:`Correlation.entries`."""
-        xp, x = namespace(c, places), variables(c)
+        xp = namespace(c, places)
         d = _distances(places)
-        value, slope, bend = self.falls(d * xp.exp(-c[0]))  # the range is exp(x)
-        out = x[0].through(value, -slope, slope + bend)
+        f, slope, bend = self.falls(d * xp.exp(-c[0]))  # the range is exp(c_0)
+        first, second = -slope, slope + bend
         if not self.nugget:
-            return out
+            return Taylor(f, first[None], second[None, None])
+        q, own = _share(c), xp.eye(d.shape[0], dtype=d.dtype)[:, :, None]
+        value, first, second = ((1.0 - own) * x for x in (f, first, second))
+        r = q * (1.0 - q)  # dq / dc_1
+        across = -r * first
+        return Taylor(
+            own + (1.0 - q) * value,
+            xp.stack([(1.0 - q) * first, -r * value]),
+            xp.stack(
+                [
+                    xp.stack([(1.0 - q) * second, across]),
+                    xp.stack([across, (2.0 * q - 1.0) * r * value]),
+                ]
+            ),
+        )
+
+    def matrix(self, c: Any, places: Any) -> Any:
+        """See :meth:`Correlation.matrix`."""
+        xp = namespace(c, places)
+        d = _distances(places)
+        f = self.falls(d * xp.exp(-c[0]))[0]
+        if not self.nugget:
+            return f
         own = xp.eye(d.shape[0], dtype=d.dtype)[:, :, None]
-        return out * own + (out * cell(1.0 - expit(x[1]))) * (1.0 - own)
+        return own + (1.0 - _share(c)) * (1.0 - own) * f
 
     def start(self, rho: Any) -> Any:
         """See :meth:`Correlation.start`."""

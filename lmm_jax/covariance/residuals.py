@@ -229,10 +229,10 @@ class ResidualStructure(Structure):
         xp = namespace(phi, places)
         s, c = self._cut(phi)
         size = self._sizes(s, slopes)
-        C = self.correlation.matrix(c, places)
+        C, tangents = self.correlation.with_tangents(c, places)
         R = size * C
         of_spread = (slopes[:, :, None] + slopes[:, None]) * R[None]
-        of_correlation = size[None] * self.correlation.tangents(c, places)
+        of_correlation = size[None] * tangents
         g = R.shape[-1]
         parts = [xp.broadcast_to(D, (*D.shape[:3], g)) for D in (of_spread, of_correlation)]
         return R, xp.concatenate(parts)
@@ -242,8 +242,8 @@ class ResidualStructure(Structure):
         xp = namespace(phi, slope)
         s, c = self._cut(phi)
         weighted = slope * self._sizes(s, slopes)
-        tangents = self.correlation.tangents(c, places)
-        K = weighted * self.correlation.matrix(c, places)
+        C, tangents, cc = self.correlation.with_bend(c, places, weighted)
+        K = weighted * C
         ss = 2.0 * (
             xp.einsum("kag,lag->kl", slopes, slopes * xp.sum(K, axis=1)[None])
             + xp.einsum("kag,lag->kl", slopes, xp.einsum("abg,lbg->lag", K, slopes))
@@ -251,7 +251,6 @@ class ResidualStructure(Structure):
         sc = 2.0 * xp.einsum(
             "kag,lag->kl", *_wide(slopes, xp.sum(weighted[None] * tangents, axis=2))
         )
-        cc = self.correlation.bend(c, places, weighted)
         return xp.concatenate(
             [xp.concatenate([ss, sc], axis=1), xp.concatenate([sc.T, cc], axis=1)]
         )

@@ -92,9 +92,10 @@ class General(Correlation):
         out = half + xp.swapaxes(half, 1, 2)
         return out * (1.0 - xp.eye(T, dtype=c.dtype))[None]
 
-    def tangents(self, c: Any, places: Any) -> Any:
-        """See :meth:`Correlation.tangents`."""
-        return self._visit_tangents(c)[(slice(None), *at_visits(places))]
+    def with_tangents(self, c: Any, places: Any) -> tuple[Any, Any]:
+        """See :meth:`Correlation.with_tangents`."""
+        at = at_visits(places)
+        return self._visits(c)[at], self._visit_tangents(c)[(slice(None), *at)]
 
     def _slope_of_visits(self, places: Any, slope: Any) -> Any:
         """Sums of a slope, (r, r, g), over the rows of every two visits, (T, T)."""
@@ -105,8 +106,11 @@ class General(Correlation):
             return at[..., 0] @ xp.sum(slope, axis=-1) @ at[..., 0].T
         return xp.einsum("tag,aug->tu", at, xp.einsum("abg,ubg->aug", slope, at))
 
-    def bend(self, c: Any, places: Any, slope: Any) -> Any:
-        """See :meth:`Correlation.bend`."""
+    def with_bend(self, c: Any, places: Any, slope: Any) -> tuple[Any, Any, Any]:
+        """See :meth:`Correlation.with_bend`."""
+        return (*self.with_tangents(c, places), self._bend(c, places, slope))
+
+    def _bend(self, c: Any, places: Any, slope: Any) -> Any:
         xp, T = namespace(c), len(self.levels)
         i, j = _below(T)
         H = self._slope_of_visits(places, slope) * (1.0 - xp.eye(T, dtype=c.dtype))

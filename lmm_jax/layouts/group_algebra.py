@@ -27,6 +27,9 @@ from ..numerics.linalg import eliminate, exact, group_product, total_product
 from ..numerics.namespace import custom_jvp, namespace
 from .contract import Waist
 
+# Rows of a matrix from which products of matrices are faster than einsum.
+_LARGE = 32
+
 # Of NumPy on the host, of JAX in a program.
 AnyArray = TypeVar("AnyArray", Array, np.ndarray)
 
@@ -266,6 +269,10 @@ def double_traces(A: Array, P: Array, D: Array) -> Array:
         rows = D.reshape(-1, q * q)
         inner = xp.moveaxis(moments, (1, 2), (0, 1)).reshape(q * q, q * q)  # (bc, ad)
         return (rows @ inner) @ xp.swapaxes(D, 1, 2).reshape(-1, q * q).T
+    if q >= _LARGE:  # products of matrices rather than long vectors of their entries
+        AD, PD = (xp.moveaxis(X, -1, 0)[None] @ D[:, None] for X in (A, P))
+        m = D.shape[0]
+        return AD.reshape(m, -1) @ xp.swapaxes(PD, -1, -2).reshape(m, -1).T
     AD = xp.einsum("abg,kbc->kacg", A, D)
     PD = xp.einsum("abg,kbc->kacg", P, D)
     return xp.einsum("kacg,lcag->kl", AD, PD)

@@ -184,6 +184,11 @@ def covariate_of(res: Any, x: Any = None, what: str = "x") -> pd.Series[float]:
             raise DataError(f"the fixed effects have no covariate: pass {what}, data['time']")
         x = numeric[0]
     found = variable_of(res, x, what)
+    if not pd.api.types.is_numeric_dtype(found.dtype) and isinstance(x, str):
+        raise DataError(
+            f"{what}={shown(x)} is a factor, and numbers are needed: pass its places in time, or "
+            "draw means, plots.interaction(lmm.emmeans(...))"
+        )
     return pd.Series(numbers(found, what), index=found.index, name=found.name)
 
 

@@ -66,6 +66,12 @@ class MeansAndContrasts(NamedTuple):
     emmeans: MarginalMeans
     contrasts: MarginalMeans
 
+    def __repr__(self) -> str:
+        return f"{self.emmeans}\n\n{self.contrasts}"
+
+    def _repr_html_(self) -> str:
+        return f"{self.emmeans.to_html()}{self.contrasts.to_html()}"
+
 
 def marginal_means(
     fit: Basis,
