@@ -1062,6 +1062,18 @@ def test_numbers_of_a_column_are_those_of_the_first_data(code):
 
 
 @pytest.mark.parametrize(
+    "code", ["np.quantile([x, z], 0.3, axis=0)", "x.rolling(2, min_periods=1).quantile(0.5)"]
+)
+def test_numbers_of_every_row_are_those_of_new_data(code):
+    data = DATA.assign(y=np.random.default_rng(3).normal(size=len(DATA)))
+    res = lmm.fit(f"y ~ I({code}) + (1 | g)", data)
+    other = data.assign(x=data["x"] + 1.0, z=data["z"] + 1.0)
+    np.testing.assert_allclose(
+        res.predict(other) - res.predict(data), res.fe_params.iloc[1], rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize(
     "term",
     ["offset(x - mean(x))", "offset(scale(z))", "power(w / mean(w))", "expo(scale(x))",
      "car1(x - min(x) | g)"],

@@ -861,3 +861,14 @@ def test_labels_with_dollars_are_no_mathematics():
     for ax in axes:
         shown = [text for text in ax.findobj(matplotlib.text.Text) if "$" in text.get_text()]
         assert shown and not any(text.get_parse_math() for text in shown)
+
+
+def test_limits_of_new_observations_need_the_columns_of_their_variance():
+    data = lmm.load_dataset("orthodont").assign(w=lambda d: d["age"] / 10)
+    res = lmm.fit("distance ~ age + (1 | Subject) + power(w)", data)
+    without, with_w = (
+        lmm.plots.predictions(res, "age", residuals=False, at=at) for at in (None, {"w": 1.0})
+    )
+    solid = [line for line in without.get_lines() if np.isfinite(line.get_ydata()).any()]
+    assert len(solid) == 1 and len(with_w.get_lines()) == 3
+    assert all(np.isfinite(line.get_ydata()).all() for line in with_w.get_lines())

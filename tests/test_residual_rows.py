@@ -998,3 +998,14 @@ def test_no_random_effects_make_an_empty_table():
     assert table.columns.tolist() == [
         *("factor", "term", "level", "estimate", "std_error", "conf_low", "conf_high")
     ]
+
+
+def test_bootstrap_intervals_stand_in_the_rows_of_the_others():
+    fit = lmm.fit("distance ~ age + (1 | Subject) + diag(Sex)", lmm.load_dataset("orthodont"))
+    boot = lmm.bootstrap(fit, 30, seed=1)
+    for scale in ("vcov", "sdcor"):
+        found = fit.conf_int(method="bootstrap", n_boot=30, seed=1, scale=scale)
+        assert found.index.equals(fit.conf_int(scale=scale).index)
+        own = boot.conf_int(scales=scale).iloc[: len(found)].to_numpy().copy()
+        own[-1] = own[-1] ** (2 if scale == "vcov" else 1)  # of sigma, or of the variance
+        assert_close(found, own, 1e-12)

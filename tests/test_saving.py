@@ -308,7 +308,7 @@ BAD_FILES = {
     ),
     "text": (lambda p: p.write_text("x,y\n1,2\n"), "no result that was saved by lmm_jax$"),
     "a pickle": (lambda p: p.write_bytes(pickle.dumps([1])), "which pickle.load reads"),
-    "a later format": (lambda p: header_with(p, format=2, lmm_jax="9"), r"\(9\).* the format 2"),
+    "a later format": (lambda p: header_with(p, format=9, lmm_jax="9"), r"\(9\).* the format 9"),
     "no format": (lambda p: header_with(p, format=None), "another version of lmm_jax"),
     "a header that is no mapping": (
         lambda p: p.write_bytes(b"lmm_jax result\n[1]\n"), "cut off or damaged",

@@ -71,7 +71,8 @@ def drop1(res: LMMResults, test: str = "F", *, df_method: str | None = None) -> 
         # degrees of freedom depend on the rows: of a lone term those of type I, as in lmerTest
         own = hypotheses(design, 1) if len(at.terms) == 1 else {}
         rows_of = {name: own.get(name, np.eye(p)[at.columns[name]]) for name in may_go}
-        if design.dropped:  # without a term others may have a column that depended on its own
+        has_rows = design.source is not None and design.source.rows is not None
+        if design.dropped and has_rows:  # without a term, what depended on it is there
             rows_of = {name: restriction(_without(design, name), design) for name in may_go}
         return hypothesis_table(fit_of, rows_of, f"Terms left out in turn, {fit_of.df_method}")
     if df_method is not None:

@@ -31,7 +31,7 @@ Fitted = Callable[[Design, np.ndarray | None], LMMResults]
 _STILL, _MOST_FITS = 1e-9, 100
 
 
-def settle(model: Design, fitted: Callable[[Design, np.ndarray | None], LMMResults]) -> LMMResults:
+def settle(model: Design, fitted: Fitted) -> LMMResults:
     """Fit a design until its fitted values are those that its variances follow.
 
     Parameters

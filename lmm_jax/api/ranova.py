@@ -20,6 +20,7 @@ from ..inputs.names import unique
 from ..likelihood.profile import profile_loglike
 from ..numerics.processes import float64
 from ..results.lmm import LMMResults
+from ..results.summary import method_name
 from ..tables.page import table
 from .fit import fit
 
@@ -67,7 +68,7 @@ def ranova(res: LMMResults) -> pd.DataFrame:
         rows.append(drop.row)
         index.append(drop.label)
     made = pd.DataFrame(rows, index=pd.Index(unique(index), name="term"))
-    return table(made, f"Random effects left out in turn, {criterion_name(res)}")
+    return table(made, f"Random effects left out in turn, {method_name(res.reml)}")
 
 
 class Drop(NamedTuple):
@@ -91,11 +92,6 @@ def random_drops(res: LMMResults) -> Iterator[Drop]:
         row["p_value"] = chi2_tail(row["chisq"], int(row["df"]))
         row["p_boundary"] = boundary_p_value_of(res, small, row["chisq"], t, rest)
         yield Drop(label, terms, row)
-
-
-def criterion_name(res: LMMResults) -> str:
-    """REML or ML."""
-    return "REML" if res.reml else "ML"
 
 
 def random_row(n_params: int, llf: float) -> dict[str, float]:

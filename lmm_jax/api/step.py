@@ -16,14 +16,17 @@ from ..designs.design import Design
 from ..designs.fixed_terms import fixed_terms
 from ..designs.nesting import with_fixed_terms, with_formula, with_terms
 from ..designs.terms import RandomTerm
+from ..errors import DataError
+from ..inference.robust import KINDS as ROBUST
 from ..inputs.arguments import choice, flag, hinted, instance, items, probability
 from ..inputs.names import unique
 from ..results.elimination import StepResults
 from ..results.lmm import LMMResults
+from ..results.summary import method_name
 from ..tables.page import table
 from .drop1 import drop1
 from .fit import fit
-from .ranova import Drop, criterion_name, random_drops, random_row
+from .ranova import Drop, random_drops, random_row
 
 
 @hinted
@@ -88,6 +91,11 @@ def step(
     """
     instance(res, "res", LMMResults, "a result of lmm.fit")
     require(res, "comparisons of models")
+    if res.df_method in ROBUST:
+        raise DataError(
+            f"step tests by the covariance of the model, and this result has that of "
+            f"{res.df_method}: pass the fit, or res.with_df('satterthwaite')"
+        )
     design: Design = require(res, "anova").design
     alpha_random = probability(alpha_random, "alpha_random")
     alpha_fixed = probability(alpha_fixed, "alpha_fixed")
@@ -118,7 +126,7 @@ def _less_random(res: LMMResults, alpha: float) -> tuple[LMMResults, pd.DataFram
     rows += [{"eliminated": 0, **drop.row} for drop in drops]
     labels = unique(["<none>", *(drop.label for drop in (*gone, *drops))])
     made = pd.DataFrame(rows, index=pd.Index(labels, name="term"))
-    return res, table(made, f"Random effects, {criterion_name(res)}")
+    return res, table(made, f"Random effects, {method_name(res.reml)}")
 
 
 def _less_fixed(res: LMMResults, alpha: float, stays: set[str]) -> tuple[LMMResults, pd.DataFrame]:

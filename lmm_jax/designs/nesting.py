@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import RankWarning
+from ..errors import IdentificationWarning, RankWarning
 from ..formulas import matrices as mat
 from ..formulas.right_side import part_of, right_side_of
 from .checks import independent_columns
@@ -90,23 +90,25 @@ def with_terms(design: Design, terms: Sequence[RandomTerm]) -> Design:
     group, n_groups = design.group_codes, design.n_groups
     if not any(term.is_component for term in terms):
         group, n_groups = outer_group(terms)
-    made = assemble(
-        y=design.endog,
-        X=design.exog,
-        names=design.exog_names,
-        endog_name=design.endog_name,
-        terms=terms,
-        group=group,
-        n_groups=n_groups,
-        weights=design.weights,
-        offset=design.offset,
-        index=design.index,
-        n_missing=design.n_missing,
-        gaps=design.gaps,
-        source=None,
-        residual=design.residual,
-    )
-    return replace(made, held=design.held)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", IdentificationWarning)  # the design has told
+        made = assemble(
+            y=design.endog,
+            X=design.exog,
+            names=design.exog_names,
+            endog_name=design.endog_name,
+            terms=terms,
+            group=group,
+            n_groups=n_groups,
+            weights=design.weights,
+            offset=design.offset,
+            index=design.index,
+            n_missing=design.n_missing,
+            gaps=design.gaps,
+            source=None,
+            residual=design.residual,
+        )
+    return replace(made, held=design.held, dropped=design.dropped)
 
 
 def with_columns(design: Design, columns: Sequence[int]) -> Design:
@@ -127,8 +129,8 @@ def with_fixed_terms(design: Design, names: Sequence[str]) -> Design:
     Its columns are those that these terms have in it (a term goes after what it is part of), and
     those that were left out as they depend on columns that go.
     """
-    columns, source = fixed_terms(design).columns, design.source
-    gone = [j for name, own in columns.items() if name not in (*names, "Intercept") for j in own]
+    found, source = fixed_terms(design), design.source  # an intercept is no term
+    gone = [j for name in found.terms if name not in names for j in found.columns[name]]
     rest = [j for j in range(design.exog.shape[1]) if j not in gone]
     if source is None:
         return with_columns(design, rest)
@@ -149,7 +151,8 @@ def with_fixed_terms(design: Design, names: Sequence[str]) -> Design:
     else:
         kept = tuple(held.index(source.kept[j]) for j in rest)
         made = with_columns(design, rest)
-    return replace(made, source=replace(source, spec=spec, kept=kept))
+    dropped = tuple(name for j, name in enumerate(spec.column_names) if j not in kept)
+    return replace(made, dropped=dropped, source=replace(source, spec=spec, kept=kept))
 
 
 def with_formula(design: Design, source: FixedSource | None) -> Design:
@@ -165,11 +168,17 @@ def with_formula(design: Design, source: FixedSource | None) -> Design:
         return design
     parts = [right_side_of(source.spec)]
     if all(term.source.group for term in design.terms):
-        parts += [term.text for term in design.terms]
+        parts += [_written(term) for term in design.terms]
     parts += [] if design.residual is None else [design.residual.text]
     parts += [f"offset({offset})" for offset in source.offsets]
     text = f"{source.response} ~ {' + '.join(parts)}"
     return replace(design, source=replace(source, formula=text))
+
+
+def _written(term: RandomTerm) -> str:
+    """A term as a formula reads it, with backticks where names of factors need them."""
+    lhs = term.label.removesuffix(f" | {term.group}")
+    return term.structure.spelled(f"{lhs} | {':'.join(term.source.group)}")
 
 
 def coefficients_of(term: RandomTerm) -> dict[str, list[int]]:

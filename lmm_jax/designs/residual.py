@@ -126,8 +126,8 @@ class ResidualLabel:
     distances: tuple[float, ...]  # of every visit, where distances are taken of numbers
     strata: tuple[str, ...]
     n_coordinates: int = 1  # of a place
-    follows_means: bool = False  # variances are a function of the fitted values
     correlates: bool  # rows of a subject, or has variances alone
+    follows_means: bool = False  # variances are a function of the fitted values
 
     @property
     def n_params(self) -> int:

@@ -69,7 +69,8 @@ def residual_of_rows(
     DataError
         A visit that stands twice in a subject, numbers that are no visits, a zero in ``power``.
     """
-    n, state = len(data), {}  # type: tuple[int, dict[str, Any]]
+    n = len(data)
+    state: dict[str, Any] = {}
     arm, arms = _factor(term.by, data, context)
     subject, subjects = _subjects(term, arm, data, context)
     n_subjects = int(subject.max(initial=-1)) + 1

@@ -91,7 +91,7 @@ class _Rewriter(ast.NodeTransformer):
         if name in ("as_numeric", "as_integer") and name not in self.own:
             self._use_codes(node)
         labels = name in LABELLED and name not in self.own
-        several = ast.Constant(_is_several(node.func))
+        several = ast.Constant(_is_several(node))
         outer, simple = self.real, all(isinstance(a, ast.Name) for a in node.args[:1])
         if labels and name in ("C", "hashed"):
             self.real = "__exact__"
@@ -151,7 +151,11 @@ class _Rewriter(ast.NodeTransformer):
         return isinstance(function, ast.Attribute) and function.attr in {*_AS_IS, "groupby"}
 
 
-def _is_several(function: ast.expr) -> bool:
-    """Whether a few numbers come of a column; of one that a call has made maybe one a row."""
-    plain = isinstance(function, ast.Attribute) and not isinstance(function.value, ast.Call)
-    return plain and function.attr in SUMMARIES  # type: ignore[attr-defined]
+def _is_several(call: ast.Call) -> bool:
+    """Whether a few numbers come of a column: not of columns side by side, nor of its windows."""
+    if not isinstance(call.func, ast.Attribute) or call.func.attr not in SUMMARIES:
+        return False
+    own = isinstance(root(call.func), ast.Name) and root(call.func).id == "np"  # type: ignore[attr-defined]
+    along = len(call.args) > 1 + own or any(given.arg == "axis" for given in call.keywords)
+    inner = {node.attr for node in ast.walk(call.func.value) if isinstance(node, ast.Attribute)}
+    return not along and not inner & {"rolling", "expanding", "ewm", "groupby"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -276,7 +277,8 @@ def _read(results: FitRecord, hypothesis: Any, use_t: bool | None) -> tuple[Rest
         at = read_restriction(hypothesis, results.fixed_names, tuple(results.params.index[p:]))
     except DataError as error:
         dropped = () if results.design is None else results.design.dropped
-        gone = [name for name in dropped if isinstance(hypothesis, str) and name in hypothesis]
+        text = hypothesis if isinstance(hypothesis, str) else ""
+        gone = [n for n in dropped if re.search(rf"(?<![\w.]){re.escape(n)}(?![\w.])", text)]
         if not gone:
             raise
         raise DataError(

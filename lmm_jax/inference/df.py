@@ -256,7 +256,6 @@ _ALIASES = {"kr": "kenward-roger", "z": "normal"}
 _ELSEWHERE = {
     "wald": "normal", "asymptotic": "normal", "inf": "normal", "bw": "between-within",
     "betwithin": "between-within", "res": "residual", "sat": "satterthwaite",
-    "lme4": "normal", "containment": "between-within",
 }  # fmt: skip
 
 

@@ -27,9 +27,8 @@ ADJUSTMENTS = (
 )
 # What others call some of them.
 ELSEWHERE = {
-    "bh": "fdr", "benjamini-hochberg": "fdr", "fdr_bh": "fdr", "by": "fdr", "lsd": "none",
-    "hsd": "tukey", "tukeyhsd": "tukey", "bonf": "bonferroni", "hommel": "hochberg",
-    "single-step": "mvt", "simes": "hochberg",
+    "bh": "fdr", "benjamini-hochberg": "fdr", "fdr_bh": "fdr", "lsd": "none",
+    "hsd": "tukey", "tukeyhsd": "tukey", "bonf": "bonferroni", "single-step": "mvt",
 }  # fmt: skip
 # Adjustments that look at the correlation of the statistics, and the most contrasts of one.
 _JOINT = ("dunnett", "mvt")

@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 
 from ..capabilities import require
+from ..designs.residual_new import spread_expressions
 from ..designs.variables import Variables, column_of
 from ..errors import DataError, RankWarning
+from ..formulas.right_side import variables
 from ..inputs.arguments import choice, flag, hinted, mapping, probability, shown
 from ..inputs.names import unquoted
 from . import canvas
@@ -51,16 +53,24 @@ def curves_of(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RankWarning)  # such rows are left out
         mean = res.predict(data, interval="confidence", level=level, **more).to_numpy()
-        try:
+        new = np.full_like(mean, np.nan)
+        if not _reads_more(res, data):
             new = res.predict(data, interval="prediction", level=level, **more).to_numpy()
-        except DataError:  # variances of columns that have no part in the mean
-            new = np.full_like(mean, np.nan)
     there = res.basis.estimable(data)[:, None]
     mean, new = np.where(there, mean, np.nan), np.where(there, new, np.nan)
     names = ["fit", "std_error", "low", "high"]
     table = pd.concat([grid, pd.DataFrame(mean, columns=names)], axis=1).drop(columns="std_error")
     table[["new_low", "new_high"]] = new[:, 2:]
     return Curves(table, _partial(res, known, x, by, lines, held) if residuals else table.iloc[:0])
+
+
+def _reads_more(res: Any, data: pd.DataFrame) -> bool:
+    """Whether the variance of a new observation is a function of columns that are not there."""
+    residual = require(res, "resid").design.residual
+    if residual is None:
+        return False
+    read = {name for text in spread_expressions(residual.term) for name in variables(text)}
+    return not read <= set(data.columns)
 
 
 def _values_of(

@@ -10,6 +10,7 @@ from ..reprs import public
 from ..tables.cells import Kind
 from ..tables.page import Shown, Summary, table
 from .lmm import LMMResults
+from .summary import method_name
 
 
 @public
@@ -43,7 +44,7 @@ class StepResults(Shown):
         kinds: dict[str, Kind] = {"eliminated": "count"}
         notes = () if self.formula is None else (f"Model: {self.formula}",)
         tables = (
-            table(self.random, f"Random effects, {'REML' if self.fit.reml else 'ML'}", kinds=kinds),
+            table(self.random, f"Random effects, {method_name(self.fit.reml)}", kinds=kinds),
             table(self.fixed, f"Fixed effects, {self.fit.df_method}", kinds=kinds),
         )
         return Summary(title="Backward elimination", tables=tables, notes=notes)

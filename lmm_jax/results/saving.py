@@ -22,7 +22,7 @@ from ..version import __version__
 
 # The first line of a file, and the number of the format: raised when what is in it changes.
 _MAGIC = b"lmm_jax result\n"
-FORMAT = 1
+FORMAT = 2
 # A result is restored by these packages, whose own formats may change.
 _PACKAGES = ("numpy", "pandas", "formulaic")
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array
+from scipy.special import logsumexp
 
 from ...covariance.theta import factor_blocks
 from ...numerics.linalg import exact
@@ -75,17 +76,17 @@ class OfResiduals(Layout):
     def log_unit(self, theta: np.ndarray) -> Any:
         """See :meth:`Layout.log_unit`: ``mean(exp(-2 s))^(-1/2)``, by what rows tell of a mean."""
         theta = np.asarray(theta)
-        total, count = np.zeros(theta.shape[:-1]), 0.0
+        total, count = np.full(theta.shape[:-1], -np.inf), 0.0
         for part in jax.device_get(self)._squares():
             residual, at = residual_of(self.structures, part.arm)
             phi = theta[..., at][..., : residual.spread.n_params]
             rows = np.broadcast_to(part.rows, part.squares.shape)
             slopes = np.broadcast_to(part.slopes, (len(part.slopes), *rows.shape))
             there = rows > 0
-            with np.errstate(over="ignore"):  # a variance that has gone to zero
-                total = total + np.exp(-2.0 * phi @ slopes[:, there]) @ rows[there]
+            own = logsumexp(-2.0 * phi @ slopes[:, there], b=rows[there], axis=-1)
+            total = np.logaddexp(total, own)
             count += float(rows.sum())
-        return -0.5 * np.log(total / count)
+        return -0.5 * (total - np.log(count))
 
     def ranks(self) -> Array:
         """See :meth:`Layout.ranks`: what the random effects can explain is not asked for."""
