@@ -285,6 +285,7 @@ def test_large_variances_keep_the_digits(ratio, monkeypatch, request):
     assert_close(res.bse_fe, crossed.bse_fe, 1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.* overlap:lmm_jax.IdentificationWarning")
 def test_a_factor_in_the_model_twice_is_not_identified():
     """By the layout of large data, whose steps are few: the criterion is flat in a direction."""
     rng = np.random.default_rng(0)
