@@ -137,7 +137,8 @@ def overlapping_terms(terms: Sequence[RandomTerm]) -> list[int]:
         place += k
     E = np.stack(directions)
     squares = (C.reshape(n_levels, -1).T @ C.reshape(n_levels, -1)).reshape(K, K, K, K)
-    gram = np.einsum("mij,jkil,nkl->mn", E, squares, E, optimize=True)
+    half = np.tensordot(E, squares, axes=((1, 2), (2, 0)))  # (m, k, l)
+    gram = half.reshape(len(E), -1) @ E.reshape(len(E), -1).T
     scale = np.sqrt(np.diagonal(gram))
     gram = gram / np.where(scale > 0, scale, 1.0) / np.where(scale > 0, scale, 1.0)[:, None]
     least, vectors = np.linalg.eigh(gram)
