@@ -175,3 +175,38 @@ def test_residual_parameters_are_counted_where_fixed_effects_are_held(term):
     )
     assert plain.n_params == 5 and held.n_params == 4
     assert_close(held.aic, 8 - 2 * held.llf, 1e-12)
+
+
+def test_means_that_go_to_and_fro_are_taken_by_half():
+    """Few groups and a steep power: what follows the fit of a mean lies beyond the fixed point."""
+    rng = np.random.default_rng(11)
+    steps = []
+    for _ in range(6):
+        g, x = np.repeat(np.arange(6), 8), rng.uniform(0, 1, 48)
+        mean = 2 + 4 * x + rng.normal(size=6)[g]
+        data = pd.DataFrame({"g": g, "x": x, "y": mean + 0.02 * mean**3 * rng.normal(size=48)})
+        res = lmm.fit("y ~ x + (1 | g) + power(fitted(.))", data)
+        again = lmm.fit("y ~ x + (1 | g) + power(mu)", data.assign(mu=res.fittedvalues))
+        steps.append(np.abs(again.fittedvalues - res.fittedvalues).max())
+        assert res.converged
+    assert max(steps) < 1e-6
+
+
+def test_nested_models_have_means_of_their_own():
+    small, large = (
+        lmm.fit(f"weight ~ {fixed} + (Time | Rat) + power(fitted(.))", RATS, reml=False)
+        for fixed in ("Time", "Time * Diet")
+    )
+    table = lmm.anova(small, large)
+    assert_close(table["chisq"].iloc[1], 2 * (large.llf - small.llf), 1e-7)
+    assert table["df"].iloc[1] == 4
+
+
+def test_means_far_from_zero():
+    data = TEETH.assign(y=TEETH["distance"] + 1000)
+    far = lmm.fit("y ~ age + (1 | Subject) + expo(fitted(.))", data)
+    near = lmm.fit("distance ~ age + (1 | Subject) + expo(fitted(.))", TEETH)
+    assert_close(far.llf, near.llf, 1e-8)
+    assert_close(far.residual_params, near.residual_params, 1e-4)
+    with pytest.raises(lmm.DataError, match="of the response less a constant"):
+        lmm.fit("y ~ age + (1 | Subject) + power(fitted(.))", data.assign(y=data["y"] + 1e5))

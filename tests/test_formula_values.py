@@ -1076,7 +1076,8 @@ def test_numbers_of_every_row_are_those_of_new_data(code):
 @pytest.mark.parametrize(
     "term",
     ["offset(x - mean(x))", "offset(scale(z))", "power(w / mean(w))", "expo(scale(x))",
-     "car1(x - min(x) | g)"],
+     "car1(x - min(x) | g)", "diag(x > x.mean())", "diag(cut(w, 2))",
+     "diag(C(np.digitize(w, np.quantile(w, [0.5]))))", "(1 | cut(w, 3))"],
 )  # fmt: skip
 def test_offsets_and_residual_covariances_remember_the_first_data(term):
     rng = np.random.default_rng(3)

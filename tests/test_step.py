@@ -213,6 +213,21 @@ def test_a_design_from_arrays_keeps_its_constant():
     assert_close(found.fit.llf, other.fit.llf, 1e-10)
 
 
+@pytest.mark.parametrize(
+    ("formula", "data", "options"),
+    [
+        ("score ~ Machine", "machines",
+         {"groups": "Worker", "re_formula": "1", "vc_formula": {"m": "0 + C(Machine)"}}),
+        ("score ~ Machine + (0 + Machine || Worker)", "machines", {}),
+    ],
+)  # fmt: skip
+def test_models_that_no_formula_says(formula, data, options):
+    res = lmm.fit(formula, DATA[data], **options)
+    found = lmm.step(res)
+    assert found.formula is None and "Model:" not in str(found)
+    assert found.fit.llf <= res.llf + 1e-9
+
+
 def test_page_and_errors():
     res = lmm.fit("Reaction ~ Days + I(Days^2) + (Days | Subject)", DATA["sleep"])
     found = lmm.step(res)

@@ -22,6 +22,7 @@ import numpy as np
 from ..designs.design import Design
 from ..designs.residual import Residual
 from ..errors import ConvergenceWarning, DataError, warn_user
+from ..formulas.residual import MEANS
 from ..results.lmm import LMMResults
 
 Fitted = Callable[[Design, np.ndarray | None], LMMResults]
@@ -29,6 +30,8 @@ Fitted = Callable[[Design, np.ndarray | None], LMMResults]
 # Change of a fitted value, in standard deviations of the response, that is none; and how often
 # they may change: a change is mostly a hundredth of the one before, a third of it at worst seen.
 _STILL, _MOST_FITS = 1e-9, 100
+# A change that is more than this share of the one before is taken by half from then on.
+_SLOW, _LEAST_SHARE = 0.8, 0.1
 
 
 def settle(model: Design, fitted: Fitted) -> LMMResults:
@@ -47,14 +50,16 @@ def settle(model: Design, fitted: Fitted) -> LMMResults:
     theta = None  # that of a fit without these variances is another
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        means = _first_means(model, residual, fitted)
+        means, last, share = _first_means(model, residual, fitted), np.inf, 1.0
         for _ in range(_MOST_FITS):
-            found = fitted(replace(model, residual=residual.at_means(means)), theta)
-            theta, before = found.estimates.theta_layout, means
-            means = found.fittedvalues.to_numpy()
-            change = np.abs(means - before).max() / unit
+            found = _fitted_at(means, model, residual, fitted, theta)
+            theta, after = found.estimates.theta_layout, found.fittedvalues.to_numpy()
+            change = np.abs(after - means).max() / unit
             if not change > _STILL:
                 break
+            if change > _SLOW * last:  # they go to and fro
+                share = max(0.5 * share, _LEAST_SHARE)
+            means, last = means + share * (after - means), change
     if not np.isfinite(found.llf):
         raise DataError(
             f"{residual.text}: the fitted values come so near to zero that the variances leave "
@@ -69,6 +74,23 @@ def settle(model: Design, fitted: Fitted) -> LMMResults:
     if not found.converged:
         warn_user(found.message, ConvergenceWarning)
     return found
+
+
+def _fitted_at(
+    means: np.ndarray, model: Design, residual: Residual, fitted: Fitted, theta: np.ndarray | None
+) -> LMMResults:
+    """The fit whose variances follow these means, (n,)."""
+    design = replace(model, residual=residual.at_means(means))
+    try:
+        return fitted(design, theta)
+    except DataError as error:
+        if "range of floats" not in str(error):
+            raise
+        raise DataError(
+            f"{residual.text}: the fitted values vary so little beside their size that sigma, the "
+            f"standard deviation where they are one (zero for expo), leaves the range of floats: "
+            f"take expo({MEANS}) of the response less a constant, which changes sigma alone"
+        ) from error
 
 
 def _first_means(model: Design, residual: Residual, fitted: Fitted) -> np.ndarray:

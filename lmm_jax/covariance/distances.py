@@ -126,9 +126,7 @@ class MovingAverage(Correlation):
     @property
     def rows_to_look_at(self) -> tuple[np.ndarray, ...]:
         """See :attr:`Correlation.rows_to_look_at`: theta on both sides, beside a high phi."""
-        return tuple(
-            np.column_stack([np.full(9, phi), np.linspace(-2.0, 2.0, 9)]) for phi in (1.0, 2.2)
-        )
+        return (np.column_stack([np.full(7, 1.6), np.linspace(-2.1, 2.1, 7)]),)
 
     def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
         """See :meth:`Correlation.natural`."""

@@ -21,12 +21,19 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ _-."
 
 
 def group_factor(
-    expressions: Sequence[str], data: pd.DataFrame, context: Mapping[str, Any]
+    expressions: Sequence[str],
+    data: pd.DataFrame,
+    context: Mapping[str, Any],
+    state: dict[str, Any] | None = None,
 ) -> tuple[np.ndarray, pd.Index[Any]]:
-    """Codes and labels of ``a`` or of the interaction ``a:b`` (labels joined by a colon)."""
-    codes, labels = factor_codes(mat.labels(expressions[0], data, context=context))
-    for expression in expressions[1:]:
-        right, right_labels = factor_codes(mat.labels(expression, data, context=context))
+    """Codes and labels of ``a`` or of the interaction ``a:b`` (labels joined by a colon).
+
+    ``state`` keeps what expressions remember of the data, as in :func:`mat.evaluate`.
+    """
+    parts = [mat.labels(e, data, context=context, state=state) for e in expressions]
+    codes, labels = factor_codes(parts[0])
+    for part in parts[1:]:
+        right, right_labels = factor_codes(part)
         pair, codes = np.unique(codes * len(right_labels) + right, return_inverse=True)
         left, below = spelled(labels), spelled(right_labels)
         labels = left[pair // len(below)] + ":" + below[pair % len(below)]
@@ -34,10 +41,13 @@ def group_factor(
 
 
 def group_labels(
-    expressions: Sequence[str], data: pd.DataFrame, context: Mapping[str, Any]
+    expressions: Sequence[str],
+    data: pd.DataFrame,
+    context: Mapping[str, Any],
+    state: dict[str, Any] | None = None,
 ) -> pd.Series[Any]:
     """Label of every row under ``a`` or ``a:b``, spelled as :func:`group_factor` does."""
-    parts = [mat.labels(e, data, context=context) for e in expressions]
+    parts = [mat.labels(e, data, context=context, state=state) for e in expressions]
     if len(parts) == 1:
         return parts[0]
     joined = []
@@ -91,10 +101,12 @@ def bar_terms(
     left, for the indicator columns of a factor as well.
     """
     factors: dict[tuple[str, ...], tuple[np.ndarray, pd.Index[Any]]] = {}
+    states: dict[tuple[str, ...], dict[str, Any]] = {}
     terms: list[RandomTerm] = []
     for bar in bars:
         if bar.group not in factors:
-            factors[bar.group] = group_factor(bar.group, data, context)
+            states[bar.group] = {}
+            factors[bar.group] = group_factor(bar.group, data, context, states[bar.group])
         codes, levels = factors[bar.group]
         matrix = built[bar.lhs] if bar.lhs in built else mat.build(bar.lhs, data, context=context)
         k = len(matrix.names)
@@ -117,7 +129,10 @@ def bar_terms(
                     values=np.ascontiguousarray(matrix.values[:, None, columns]),
                     is_component=False,
                     source=TermSource(
-                        spec=matrix.spec, columns=tuple(range(k)[columns]), group=bar.group
+                        spec=matrix.spec,
+                        columns=tuple(range(k)[columns]),
+                        group=bar.group,
+                        state=states[bar.group],
                     ),
                     structure=named(kind, len(names), bar.equal),
                 )

@@ -28,6 +28,8 @@ from .terms import RandomTerm
 _APART = 1e-8
 # Derivatives of unit length whose Gram matrix has a smaller eigenvalue are dependent.
 _DEPENDENT = 1e-11
+# The same of terms of one factor, in orthonormal columns: years and their squares are apart.
+_OVERLAPPING = 1e-14
 # Columns of Z of unit length with a smaller singular value are dependent.
 _NO_COLUMN = 1e-9
 # The same where only sums of squares are known.
@@ -116,9 +118,16 @@ def overlapping_terms(terms: Sequence[RandomTerm]) -> list[int]:
         With the same levels; a row belongs to one.
     """
     codes, n_levels = terms[0].codes[:, 0], terms[0].n_levels
-    values = np.concatenate([term.values[:, 0] for term in terms], axis=1)
-    size = np.sqrt((values * values).sum(axis=0))
-    values = values / np.where(size > 0, size, 1.0)
+    parts, sizes = [], []
+    for term in terms:
+        own = term.values[:, 0]
+        size = np.sqrt((own * own).sum(axis=0))
+        size = np.where(size > 0, size, 1.0)
+        if term.structure.unrestricted and own.shape[1] > 1:  # any basis has the same covariances
+            own, size = np.linalg.qr(own / size)[0], np.ones(own.shape[1])
+        parts.append(own / size)
+        sizes.append(size)
+    values, size = np.concatenate(parts, axis=1), np.concatenate(sizes)
     K = values.shape[1]
     C = np.empty((n_levels, K, K))
     for i, j in combinations_with_replacement(range(K), 2):
@@ -142,7 +151,7 @@ def overlapping_terms(terms: Sequence[RandomTerm]) -> list[int]:
     scale = np.sqrt(np.diagonal(gram))
     gram = gram / np.where(scale > 0, scale, 1.0) / np.where(scale > 0, scale, 1.0)[:, None]
     least, vectors = np.linalg.eigh(gram)
-    if least[0] > _DEPENDENT:
+    if least[0] > _OVERLAPPING:
         return []
     share = np.abs(vectors[:, 0])
     return sorted({owner[i] for i in np.flatnonzero(share > 1e-3 * share.max())})

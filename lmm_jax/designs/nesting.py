@@ -167,12 +167,26 @@ def with_formula(design: Design, source: FixedSource | None) -> Design:
     if source is None:
         return design
     parts = [right_side_of(source.spec)]
-    if all(term.source.group for term in design.terms):
+    if all(map(_has_text, design.terms)):
         parts += [_written(term) for term in design.terms]
     parts += [] if design.residual is None else [design.residual.text]
     parts += [f"offset({offset})" for offset in source.offsets]
     text = f"{source.response} ~ {' + '.join(parts)}"
     return replace(design, source=replace(source, formula=text))
+
+
+def can_be_read(design: Design) -> bool:
+    """Whether the formula of :func:`with_formula` is that of the whole model."""
+    return design.source is not None and all(map(_has_text, design.terms))
+
+
+def _has_text(term: RandomTerm) -> bool:
+    """Whether a formula has the term: no component, nor one column of a factor after `||`."""
+    if term.is_component or not term.source.group or term.source.spec is None:
+        return False
+    own = set(term.source.columns)
+    whole = [set(range(s.start, s.stop)) for s in term.source.spec.term_slices.values()]
+    return all(columns <= own or not columns & own for columns in whole)
 
 
 def _written(term: RandomTerm) -> str:

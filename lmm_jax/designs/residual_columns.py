@@ -71,8 +71,8 @@ def residual_of_rows(
     """
     n = len(data)
     state: dict[str, Any] = {}
-    arm, arms = _factor(term.by, data, context)
-    subject, subjects = _subjects(term, arm, data, context)
+    arm, arms = _factor(term.by, data, context, state)
+    subject, subjects = _subjects(term, arm, data, context, state)
     n_subjects = int(subject.max(initial=-1)) + 1
     places = _places(term, subject, n_subjects, data, context, state)
     kind = _CORRELATIONS[term.correlation]
@@ -151,19 +151,26 @@ def _width(counts: np.ndarray, arm: np.ndarray, subject: np.ndarray, a: int) -> 
 
 
 def _factor(
-    expressions: tuple[str, ...], data: pd.DataFrame, context: Mapping[str, Any]
+    expressions: tuple[str, ...],
+    data: pd.DataFrame,
+    context: Mapping[str, Any],
+    state: dict[str, Any],
 ) -> tuple[np.ndarray, pd.Index[Any] | None]:
     if not expressions:
         return np.zeros(len(data), np.int64), None
-    return group_factor(expressions, data, context)
+    return group_factor(expressions, data, context, state)
 
 
 def _subjects(
-    term: ResidualTerm, arm: np.ndarray, data: pd.DataFrame, context: Mapping[str, Any]
+    term: ResidualTerm,
+    arm: np.ndarray,
+    data: pd.DataFrame,
+    context: Mapping[str, Any],
+    state: dict[str, Any],
 ) -> tuple[np.ndarray, pd.Index[Any] | None]:
     if not term.correlation:
         return np.arange(len(data)), None
-    code, labels = _factor(term.group, data, context)
+    code, labels = _factor(term.group, data, context, state)
     if labels is None or not term.by:
         return code, labels
     pair, code = np.unique(arm * len(labels) + code, return_inverse=True)
@@ -193,7 +200,7 @@ def _places(
     if issubclass(_CORRELATIONS[term.correlation], Spatial):
         coordinates = [mat.evaluate(e, data, context=context, state=state) for e in term.places]
         return _Places(codes=None, visits=None, at=np.stack(coordinates))
-    return _visits(term, mat.labels(term.places[0], data, context=context))
+    return _visits(term, mat.labels(term.places[0], data, context=context, state=state))
 
 
 def _visits(term: ResidualTerm, labels: pd.Series[Any]) -> _Places:
@@ -241,7 +248,7 @@ def _spread_of(
     x = _covariate(term, data, context, state) if reads else None
     if term.spread == "diag":
         name = ":".join(term.strata)
-        codes, strata = group_factor(term.strata, data, context)
+        codes, strata = group_factor(term.strata, data, context, state)
         if len(strata) == len(data):
             raise DataError(
                 f"`{name}` has a level for every row: {term.text} would have as many "

@@ -107,8 +107,10 @@ def _places_within(small: Residual, large: Residual) -> bool:
 def _spread_within(small: Residual, large: Residual) -> bool:
     one, two = small.rows, large.rows
     if small.term.of:
-        same = small.term.of == large.term.of
-        if not same or not np.array_equal(one.covariate, two.covariate):  # type: ignore[arg-type]
+        if small.term.of != large.term.of:
+            return False
+        both = small.term.follows_means and large.term.follows_means  # each its own means
+        if not both and not np.array_equal(one.covariate, two.covariate):  # type: ignore[arg-type]
             return False
     if one.levels is not None:  # every arm has a standard deviation, at least
         own = two.arm if two.levels is None else two.arm * (two.levels.max() + 1) + two.levels

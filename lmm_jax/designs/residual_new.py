@@ -55,13 +55,13 @@ def new_residual_rows(
     term, rows = residual.term, residual.rows
     arm = np.zeros(len(data), np.int64)
     if residual.arms is not None:
-        arm = _known(residual.arms, term.by, term, "arm", data, context)
+        arm = _known(residual, residual.arms, term.by, "arm", data, context)
     codes, at = None, np.zeros((len(rows.places), len(data)))
     if whole or term.spread == "visits":
         codes, at = _new_places(residual, data, context)
     levels, x = codes if term.spread == "visits" else None, None
     if residual.strata is not None:
-        levels = _known(residual.strata, term.strata, term, "stratum", data, context)
+        levels = _known(residual, residual.strata, term.strata, "stratum", data, context)
     if term.of and not term.follows_means:
         x = mat.evaluate(term.covariate, data, context=context, state=_remembered(residual))
         if term.of == "power" and (x == 0).any():
@@ -99,7 +99,7 @@ def check_subjects(
     """
     if residual.subjects is None or (new.subject >= 0).all():
         return
-    labels = group_labels(residual.term.group, data, context)
+    labels = group_labels(residual.term.group, data, context, _remembered(residual))
     label = labels.iloc[int(np.argmin(new.subject))]
     raise DataError(
         f"{residual.text}: the fit has not seen the subject {shown(label)}, pass "
@@ -108,18 +108,18 @@ def check_subjects(
 
 
 def _known(
+    residual: Residual,
     known: pd.Index[Any],
     expressions: tuple[str, ...],
-    term: ResidualTerm,
     what: str,
     data: pd.DataFrame,
     context: Mapping[str, Any],
 ) -> np.ndarray:
     """Numbers of labels all of which the fit has seen."""
-    labels = group_labels(expressions, data, context)
+    labels = group_labels(expressions, data, context, _remembered(residual))
     codes = find(known, labels, ":".join(expressions))
     if (codes < 0).any():
-        _refuse(term, what, labels.iloc[int(np.argmin(codes))], known)
+        _refuse(residual.term, what, labels.iloc[int(np.argmin(codes))], known)
     return codes
 
 
@@ -142,7 +142,8 @@ def _new_subjects(
     if residual.subjects is None:
         return np.zeros(len(data), np.int64)
     labels = residual.subjects.unique()
-    code = find(labels, group_labels(term.group, data, context), ":".join(term.group))
+    own = group_labels(term.group, data, context, _remembered(residual))
+    code = find(labels, own, ":".join(term.group))
     arm_of = np.zeros(rows.n_subjects, np.int64)
     arm_of[rows.subject] = rows.arm
     keys = pd.Index(arm_of * len(labels) + labels.get_indexer(residual.subjects))
@@ -166,7 +167,7 @@ def _new_places(
         coordinates = [mat.evaluate(e, data, context=context, state=state) for e in term.places]
         return None, np.stack(coordinates) / correlation.unit
     assert residual.visit_places is not None  # visits have places
-    labels = mat.labels(term.places[0], data, context=context)
+    labels = mat.labels(term.places[0], data, context=context, state=_remembered(residual))
     codes = find(residual.visits, labels, term.places[0])
     at = np.where(codes < 0, np.nan, residual.visit_places[codes])
     if _goes_on(residual):

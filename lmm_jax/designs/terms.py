@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -26,6 +26,7 @@ class TermSource:
     spec: Any  # formulaic.ModelSpec of the columns; None: not from a formula
     columns: tuple[int, ...]  # columns of the spec that belong to the term
     group: tuple[str, ...]  # grouping expressions; empty: labels were given as an array
+    state: Mapping[str, Any] = field(default_factory=dict)  # what these remember of the first data
 
     __repr__ = brief
 

@@ -218,18 +218,18 @@ def labels(
     data: pd.DataFrame,
     *,
     context: Mapping[str, Any] | None = None,
-    state: Mapping[str, Any] | None = None,
+    state: dict[str, Any] | None = None,
 ) -> pd.Series[Any]:
     """One column of any type, such as a grouping factor, as the expression gives it.
 
-    ``state`` is what a spec remembers of the first data, ``spec.transform_state``.
+    ``state`` is what was remembered of the first data, as in :func:`evaluate`.
 
     Raises
     ------
     FormulaError, DataError
         As `evaluate`, whatever the type.
     """
-    known = copy.deepcopy(dict(state or {}))
+    known = {} if state is None else state
     return _column(expr, data, {} if context is None else context, exact=True, state=known)
 
 

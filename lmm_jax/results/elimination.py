@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ..designs.nesting import can_be_read
 from ..reprs import public
 from ..tables.cells import Kind
 from ..tables.page import Shown, Summary, table
@@ -37,7 +38,14 @@ class StepResults(Shown):
 
     @property
     def formula(self) -> str | None:
-        """Formula of the model that is left; None of a model without one."""
+        """Formula of the model that is left; None where no formula says all of it.
+
+        Of variance components, and of a single column of a factor that `||` has left.
+        """
+        design = self.fit.design
+        held = self.fit._is_kind("held covariances")  # least squares: terms that are no more
+        if design is None or not (held or can_be_read(design)):
+            return None
         return self.fit.formula
 
     def _page(self) -> Summary:

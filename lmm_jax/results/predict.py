@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -222,7 +223,8 @@ def _new_term(
 ) -> TermRows:
     """Levels and covariates of one term for new rows; anything unseen has the level -1."""
     if term.source.group:
-        labels = group_labels(term.source.group, data, context)
+        remembered = copy.deepcopy(dict(term.source.state))
+        labels = group_labels(term.source.group, data, context, remembered)
     elif groups is not None:
         labels = groups
     else:
@@ -272,7 +274,8 @@ def _known_categories(spec: Any, data: pd.DataFrame, context: Any) -> np.ndarray
         if categories is not None:
             state = spec.transform_state
             plain = expr in data
-            values = data[expr] if plain else mat.labels(expr, data, context=context, state=state)
+            own = copy.deepcopy(dict(state))
+            values = data[expr] if plain else mat.labels(expr, data, context=context, state=own)
             known &= find(pd.Index(list(categories)), values, expr) >= 0
     return known
 
