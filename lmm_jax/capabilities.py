@@ -118,8 +118,13 @@ TABLE = {
     ),
     "free": Capability(
         "design",
-        {"batches": "the rows of this design came in batches and were not kept: fixed effects can "
-         "only be held fixed where the rows are in memory (covariances can be held)"},
+        {
+            "structured": "{what}= holds effects at the values of start_params=, which keep no "
+            "covariance structure, and a term of this model has one: let the held part be an "
+            "offset",
+            "batches": "the rows of this design came in batches and were not kept: fixed effects "
+            "can only be held fixed where the rows are in memory (covariances can be held)",
+        },
     ),
     "start_params": Capability("design", {"structured": _STRUCTURE}),
     "fit with cov_re held or a penalty": Capability(

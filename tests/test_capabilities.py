@@ -836,7 +836,9 @@ ASK = {
     "approximate=True": lambda m: lmm.fit(m.design, approximate=True),
     "a fit by runtime='jax' or first-order methods": lambda m: lmm.fit(m.design, runtime="jax"),
     "fit": lambda m: lmm.fit(m.design),
-    "free": lambda m: lmm.fit(m.design, free=P(fe_params=[1, 0], cov_re=[[1]])),
+    "free": lambda m: lmm.fit(
+        m.design, free=P(fe_params=[1, 0], cov_re=np.eye(sum(m.design.sizes)))
+    ),
     "start_params": lambda m: lmm.fit(m.design, start_params=P(fe_params=[0, 0], cov_re=np.eye(2))),
     "fit with cov_re held or a penalty": lambda m: lmm.fit(
         m.design, cov_pen=lambda S: 0.0 * jnp.sum(S)

@@ -38,8 +38,8 @@ from .options import (
     covariance_masks,
     hold_fixed_effects,
     method_names,
+    read_free,
     read_options,
-    read_params,
     read_problem,
     read_start,
     with_approximation,
@@ -232,8 +232,8 @@ def _fitted(
     model = with_approximation(model, approximate)
     if runtime == "jax" or methods[0] != "newton":
         require(model, "a fit by runtime='jax' or first-order methods")
+    free = read_free(free, model)
     start = read_start(start_params, model)
-    free = read_params(free, model, "free")
     with float64(), running_on(runtime) as log:
         model = hold_fixed_effects(model, free, start)
         task = Task(

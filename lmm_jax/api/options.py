@@ -129,14 +129,25 @@ def _unpacked(given: Any, sizes: tuple[int, ...], p: int, n_components: int, wha
     return unpack_array(vector, sizes, vector.size - short)
 
 
+def read_free(given: Any, design: Design) -> Params | None:
+    """Which parameters are free, of a design that can hold the others."""
+    free = read_params(given, design, "free")
+    if free is not None and _holds_effects(free):
+        require(design, "free")
+    return free
+
+
+def _holds_effects(free: Params) -> bool:
+    return free.fe_params.size > 0 and not bool((free.fe_params != 0).all())
+
+
 def hold_fixed_effects(design: Design, free: Params | None, start: Params | None) -> Design:
     """The design with the fixed effects that ``free`` marks held at their start values.
 
     What the design holds already stays held.
     """
-    if free is None or free.fe_params.size == 0 or (free.fe_params != 0).all():
+    if free is None or not _holds_effects(free):
         return design
-    require(design, "free")
     p = design.exog.shape[1]
     values = np.zeros(p) if start is None or start.fe_params.size == 0 else start.fe_params
     before = np.full(p, np.nan) if design.held is None else design.held
