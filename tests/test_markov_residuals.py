@@ -14,7 +14,8 @@ import lmm_jax as lmm
 from lmm_jax.batches.replicate_minimize import fit_each
 from lmm_jax.batches.row_draws import _rows, row_roots
 from lmm_jax.covariance.correlations import Independent
-from lmm_jax.covariance.distances import Autoregressive, Continuous, Exponential, Gaussian
+from lmm_jax.covariance.distances import Autoregressive
+from lmm_jax.covariance.spatial import Continuous, Exponential, Gaussian
 from lmm_jax.covariance.theta import factor_blocks
 from lmm_jax.covariance.visits import General, Symmetric
 from lmm_jax.inference.residual_parameters import natural_parameters

@@ -13,18 +13,16 @@ from helpers import Array, Term, assert_close, dense_gls, differences, random_ro
 
 import lmm_jax as lmm
 from lmm_jax.covariance.correlations import Independent
-from lmm_jax.covariance.distances import (
-    Autoregressive,
+from lmm_jax.covariance.distances import Autoregressive, MovingAverage, Toeplitz
+from lmm_jax.covariance.residuals import ResidualStructure, Spread
+from lmm_jax.covariance.spatial import (
     Continuous,
     Exponential,
     Gaussian,
-    MovingAverage,
     Rational,
     Spatial,
     Spherical,
-    Toeplitz,
 )
-from lmm_jax.covariance.residuals import ResidualStructure, Spread
 from lmm_jax.covariance.theta import factor_blocks, theta_slices
 from lmm_jax.covariance.visits import Antedependent, General, Symmetric
 from lmm_jax.inference.residual_parameters import natural_parameters

@@ -15,23 +15,18 @@ from ..designs.checks import explained_exactly
 from ..designs.design import Design
 from ..designs.from_formula import design
 from ..designs.from_sums import design_of_sums
-from ..designs.labels import term_labels
-from ..designs.residual import residual_label, visit_counts
 from ..designs.row_sums import RowSums
 from ..engines.sources import summed_source
 from ..errors import ConvergenceWarning, DataError, warn_user
-from ..inference.estimates import Estimates, estimate, is_flat, is_in_range
-from ..inference.monte_carlo import approximation
-from ..inference.residual_parameters import reported
-from ..inference.sought import sought_at
 from ..inputs.arguments import choice, flag, hinted
 from ..numerics.processes import float64
 from ..numerics.tiers import RUNTIMES, running_on
 from ..optimize.constrained import free_flags
 from ..optimize.history import Recorder
-from ..optimize.newton import CONVERGED, DECREMENT_TOL, FLAT, MESSAGES, Solution
+from ..optimize.newton import DECREMENT_TOL, Solution
 from ..results.lmm import LMMResults
 from .following import settle
+from .label import label
 from .methods import Run, Task, begin, run_methods
 from .options import (
     Options,
@@ -46,18 +41,6 @@ from .options import (
 )
 from .summarize import summarize
 
-# Relative standard deviation of random effects beside which the residual has gone to zero.
-_NO_RESIDUAL = 1e6
-_VANISHES = (
-    "the likelihood rises until no residual variance is left beside the random effects, which "
-    "have as many coefficients as the rows can tell"
-)
-_VANISHES_IN = (
-    "the likelihood rises until no residual variance is left in {}, where the fixed and random "
-    "effects explain every row"
-)
-# Residual standard deviation, as a share of the largest |y|, that is the rounding of y.
-_ROUNDING = 64 * np.finfo(float).eps
 # Share of a bound on the norm of y from which a residual cannot be rounding.
 _FAR_FROM_EXACT = 1e-9
 
@@ -247,7 +230,7 @@ def _fitted(
             theta=theta,
         )
         run = _run(task, methods)
-    result = _label(run, model, options, log.runtime)
+    result = label(run, model, options, log.runtime)
     flags = _free_parameters(model, free)
     if not flags.all():
         result = replace(result, free=flags)
@@ -263,7 +246,7 @@ def fit_begun(model: Design, begun: Solution | None, options: Options, runtime: 
             design=model, reml=options.reml, maxiter=options.maxiter, gtol=options.gtol, begun=begun
         )
         run = _run(task, ("newton",))
-    result = _label(run, model, options, log.runtime)
+    result = label(run, model, options, log.runtime)
     return _looked_at(model, result, run, options)
 
 
@@ -336,75 +319,6 @@ def _free_parameters(model: Design, free: Params | None) -> np.ndarray:
     n_cov = sum(k * (k + 1) // 2 for k in model.sizes)
     covariances = np.ones(n_cov, dtype=bool) if masks is None else free_flags(masks)
     return np.concatenate([fixed, covariances])
-
-
-def _label(run: Run, model: Design, options: Options, runtime: str) -> LMMResults:
-    """Carry the answer back to the data's units, and name its parts."""
-    status = int(run.solution.status)
-    layout = model.compressed.layout
-    sought = sought_at(run.solution, layout, reml=options.reml)
-    unit = layout.log_unit(np.asarray(run.solution.theta))
-    estimates = estimate(
-        run.solution, layout, reml=options.reml, held=model.held, sought=sought, log_unit=unit
-    )
-    _check_range(estimates, model)
-    flat = is_flat(sought or run.solution, layout.structures, estimates.singular)
-    if status == CONVERGED and flat:
-        status = FLAT
-    message = _message(status, estimates)
-    gone = _without_variance(estimates, model)
-    if status == CONVERGED and gone:
-        status, message = FLAT, _VANISHES_IN.format(", ".join(gone))
-    return LMMResults(
-        estimates=estimates,
-        fixed_names=model.exog_names,
-        term_labels=term_labels(model.terms),
-        residual=residual_label(model.residual, model.structures),
-        endog_name=model.endog_name,
-        formula=None if model.source is None else model.source.formula,
-        nobs=model.nobs,
-        n_missing=model.n_missing,
-        gaps=model.gaps,
-        output=model.output,
-        visits=visit_counts(model.residual),
-        reml=options.reml,
-        df_method=options.df_method,
-        converged=status == CONVERGED,
-        message=message,
-        n_iter=int(run.solution.n_iter),
-        runtime=runtime,
-        design=model,
-        hist=run.hist,
-        approximation=approximation(run.solution, model.compressed.layout),
-    )
-
-
-def _without_variance(at: Estimates, model: Design) -> list[str]:
-    """Levels of the residual covariance in which nothing of the variance is left."""
-    if model.residual is None:
-        return []
-    natural, _ = reported(at, (*model.structures, *model.residual.structures))
-    values = np.asarray(natural.values.value)
-    sizes = {n: v for n, v in zip(natural.names, values, strict=True) if n.startswith("sd[")}
-    nothing = _ROUNDING * np.abs(model.endog).max()
-    return [name[3:-1] for name, size in sizes.items() if size < nothing]
-
-
-def _message(status: int, at: Estimates) -> str:
-    """What to say of a status; whose criterion is flat because no residual is left."""
-    far = np.abs(at.theta_layout).max(initial=0.0) > _NO_RESIDUAL
-    return _VANISHES if status == FLAT and far else MESSAGES[status]
-
-
-def _check_range(at: Estimates, model: Design) -> None:
-    """Refuse units in which variances leave the range of floats."""
-    if not np.isfinite(at.deviance):
-        return  # there is no fit
-    if not is_in_range(at, model.held):
-        raise DataError(
-            f"variances of {model.endog_name!r} or of its fixed effects leave the range of floats: "
-            "give the response, its covariates or the weights in other units"
-        )
 
 
 def _check_residual(model: Design) -> None:

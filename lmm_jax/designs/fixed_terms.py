@@ -13,7 +13,8 @@ from ..errors import DataError
 from ..formulas import matrices as mat
 from ..formulas.right_side import variables, written
 from ..inputs.names import unique
-from .design import Design, FixedSource
+from .design import Design
+from .fixed_source import FixedSource
 from .schema import factor_columns
 
 # Rows for a column of X on which two matrices are compared, and what they may differ by.

@@ -22,7 +22,8 @@ from ..layouts.group_index import function_of
 from .bars import bar_terms
 from .checks import finite_vector, optional_vector
 from .data_frames import MISSING, as_pandas, callables
-from .design import Design, FixedSource, assemble
+from .design import Design, assemble
+from .fixed_source import FixedSource
 from .relatedness import related_terms
 from .residual_columns import residual_of_rows
 from .rows import complete_rows, row_arrays, select_rows

@@ -24,7 +24,8 @@ from ..numerics.processes import float64
 from .checks import EXACT_TOL, check_identified, check_levels, check_rank, confounded
 from .column_moments import ColumnMoments, of_sums
 from .compressed import Compressed, few_groups
-from .design import Design, FixedSource
+from .design import Design
+from .fixed_source import FixedSource
 from .from_formula import outer_group
 from .identification import LevelProducts, Moments, summed_moments
 from .row_sums import RowSums

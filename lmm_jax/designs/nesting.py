@@ -13,7 +13,8 @@ from ..errors import IdentificationWarning, RankWarning
 from ..formulas import matrices as mat
 from ..formulas.right_side import part_of, right_side_of
 from .checks import independent_columns
-from .design import Design, FixedSource, assemble
+from .design import Design, assemble
+from .fixed_source import FixedSource
 from .fixed_terms import fixed_terms, term_names
 from .from_formula import outer_group
 from .residual_nesting import residual_ends, without_room

@@ -10,18 +10,9 @@ import numpy as np
 import pandas as pd
 
 from ..covariance.correlations import Correlation, Independent
-from ..covariance.distances import (
-    Autoregressive,
-    Continuous,
-    Exponential,
-    Gaussian,
-    MovingAverage,
-    Rational,
-    Spatial,
-    Spherical,
-    Toeplitz,
-)
+from ..covariance.distances import Autoregressive, MovingAverage, Toeplitz
 from ..covariance.residuals import ResidualStructure, Spread
+from ..covariance.spatial import Continuous, Exponential, Gaussian, Rational, Spatial, Spherical
 from ..covariance.visits import Antedependent, General, Symmetric
 from ..errors import DataError, OrderWarning, warn_user
 from ..formulas import matrices as mat

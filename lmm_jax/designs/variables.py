@@ -15,7 +15,8 @@ from ..formulas import matrices as mat
 from ..formulas.functions import days_of
 from ..formulas.right_side import variables
 from ..reprs import brief
-from .design import Design, FixedSource
+from .design import Design
+from .fixed_source import FixedSource
 from .schema import factor_columns
 
 # A covariate of so few values keeps them all in a reference grid (emmeans' rule).

@@ -6,7 +6,6 @@ The names and rules are those of the R package emmeans (``tukey``, ``sidak``, ``
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -17,9 +16,7 @@ from ..inputs.arguments import choice, probability
 from .multivariate_t import joint_tail
 from .normal_tails import Tail, range_tail, tabulated
 from .student_tails import INFINITE_DF, f_tail, over_scales, student_quantile, student_tail
-
-# Of statistics and their degrees of freedom, (m,).
-StudentTails = Callable[[np.ndarray, np.ndarray], np.ndarray]
+from .tail_roots import StudentTails, root, roots
 
 ADJUSTMENTS = (
     *("none", "tukey", "sidak", "bonferroni", "holm", "hochberg", "fdr", "scheffe"),
@@ -39,13 +36,8 @@ _STEPWISE = ("holm", "hochberg", "fdr")
 _TWO_SIDED = ("tukey", "scheffe", "dunnettx")
 # Eigenvalues of a correlation below it do not count for its rank.
 _RANK_TOL = 1e-8
-# sinh of more leaves the range of floats: critical values at few hundredths of a df.
-_LARGEST = 709.0
 # Statistics up to which each asks for the tail itself: a table costs as much as some twenty.
 _FEW = 20
-# Of regula falsi: the logarithm of p, and the bracket, that are no distance; steps, of which it
-# needs a dozen.
-_NO_GAP, _MOST_STEPS = 1e-13, 100
 
 
 class Family(NamedTuple):
@@ -366,54 +358,5 @@ def _quantiles(df: np.ndarray, how: str, alpha: float, family: Family, side: int
     high = student_quantile(alpha / pairs / tails, df)
     tail = _single_step(how, family, side, many=df.size > 1)
     if df.size <= _FEW or how in _JOINT:
-        return np.array([_root(tail, *row, alpha) for row in zip(df, low, high, strict=True)])
-    return _between(tail, df, low, high, alpha)
-
-
-def _between(
-    tail: StudentTails, df: np.ndarray, low: np.ndarray, high: np.ndarray, alpha: float
-) -> np.ndarray:
-    """:func:`_root` of many degrees of freedom, all at once by regula falsi.
-
-    log p is nearly linear in ``asinh t``; the Illinois rule halves the end that stays.
-    """
-    ends = np.minimum(np.arcsinh([low, high]), _LARGEST)
-    goal = np.log(alpha)
-
-    def gap(v: np.ndarray, of: np.ndarray) -> np.ndarray:
-        return np.log(np.maximum(tail(np.sinh(v), df[of]), np.finfo(float).tiny)) - goal
-
-    every = np.arange(df.size)
-    (a, b), (fa, fb) = ends, (gap(end, every) for end in ends)
-    a, b = np.where(fb >= 0, b, a), np.where(fa <= 0, a, b)  # a bound is the root, up to rounding
-    left = np.flatnonzero((fa > 0) & (fb < 0))
-    root, side = np.where(fb >= 0, b, a), np.zeros(df.size)
-    for _ in range(_MOST_STEPS):
-        if not left.size:
-            break
-        middle = b[left] - fb[left] * (b[left] - a[left]) / (fb[left] - fa[left])
-        f = gap(middle, left)
-        above = f > 0  # the root is beyond
-        fb[left] = np.where(above & (side[left] > 0), fb[left] / 2, fb[left])
-        fa[left] = np.where(~above & (side[left] < 0), fa[left] / 2, fa[left])
-        a[left], fa[left] = np.where(above, middle, a[left]), np.where(above, f, fa[left])
-        b[left], fb[left] = np.where(above, b[left], middle), np.where(above, fb[left], f)
-        side[left], root[left] = np.where(above, 1.0, -1.0), middle
-        left = left[(np.abs(f) > _NO_GAP) & (b[left] - a[left] > _NO_GAP)]
-    return np.sinh(root)
-
-
-def _root(tail: StudentTails, df: float, low: float, high: float, alpha: float) -> float:
-    """Where a tail between one statistic's and Bonferroni's bound is alpha."""
-    from scipy.optimize import brentq
-
-    def gap(v: float) -> float:  # log p is nearly linear in log t
-        (p,) = tail(np.sinh([v]), np.array([df]))
-        return float(np.log(max(p, np.finfo(float).tiny) / alpha))
-
-    start, end = np.minimum(np.arcsinh([low, high]), _LARGEST).tolist()
-    if gap(start) <= 0.0:
-        return low
-    if gap(end) >= 0.0:
-        return high
-    return float(np.sinh(brentq(gap, start, end, xtol=1e-13)))
+        return np.array([root(tail, *row, alpha) for row in zip(df, low, high, strict=True)])
+    return roots(tail, df, low, high, alpha)

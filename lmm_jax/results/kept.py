@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..designs.design import Design, FixedSource, read_expressions
+from ..designs.design import Design
+from ..designs.fixed_source import FixedSource, read_expressions
 from ..designs.residual import Residual
 from ..designs.terms import RandomTerm
 from ..designs.variables import Reference, reference_of

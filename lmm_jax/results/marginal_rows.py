@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..designs.design import FixedSource
+from ..designs.fixed_source import FixedSource
 from ..designs.schema import factor_columns
 from ..designs.variables import Covariate, Reference, Variables, column_of
 from ..errors import DataError

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from jax import Array
 
-from ...covariance.distances import Spatial
 from ...covariance.residuals import ResidualStructure
+from ...covariance.spatial import Spatial
 from ...covariance.structures import Structure
 from ...covariance.theta import theta_slices
 from ...numerics.namespace import namespace

@@ -1,0 +1,107 @@
+"""From an optimum to a result: back to the units of the data, with names and a verdict."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..covariance.residuals import ResidualStructure
+from ..covariance.theta import theta_slices
+from ..designs.design import Design
+from ..designs.labels import term_labels
+from ..designs.residual import residual_label, visit_counts
+from ..errors import DataError
+from ..inference.estimates import Estimates, estimate, is_flat, is_in_range
+from ..inference.monte_carlo import approximation
+from ..inference.sought import sought_at
+from ..optimize.newton import CONVERGED, FLAT, MESSAGES
+from ..results.lmm import LMMResults
+from .methods import Run
+from .options import Options
+
+# Relative standard deviation of random effects beside which the residual has gone to zero.
+_NO_RESIDUAL = 1e6
+_VANISHES = (
+    "the likelihood rises until no residual variance is left beside the random effects, which "
+    "have as many coefficients as the rows can tell"
+)
+_VANISHES_IN = (
+    "the likelihood rises until no residual variance is left in {}, where the fixed and random "
+    "effects explain every row"
+)
+# Residual standard deviation, as a share of the largest |y|, that is the rounding of y.
+_ROUNDING = 64 * np.finfo(float).eps
+
+
+def label(run: Run, model: Design, options: Options, runtime: str) -> LMMResults:
+    """Carry the answer back to the data's units, and name its parts."""
+    status = int(run.solution.status)
+    layout = model.compressed.layout
+    sought = sought_at(run.solution, layout, reml=options.reml)
+    unit = layout.log_unit(np.asarray(run.solution.theta))
+    estimates = estimate(
+        run.solution, layout, reml=options.reml, held=model.held, sought=sought, log_unit=unit
+    )
+    _check_range(estimates, model)
+    flat = is_flat(sought or run.solution, layout.structures, estimates.singular)
+    if status == CONVERGED and flat:
+        status = FLAT
+    message = _message(status, estimates)
+    gone = _without_variance(estimates, model)
+    if status == CONVERGED and gone:
+        status, message = FLAT, _VANISHES_IN.format(", ".join(gone))
+    return LMMResults(
+        estimates=estimates,
+        fixed_names=model.exog_names,
+        term_labels=term_labels(model.terms),
+        residual=residual_label(model.residual, model.structures),
+        endog_name=model.endog_name,
+        formula=None if model.source is None else model.source.formula,
+        nobs=model.nobs,
+        n_missing=model.n_missing,
+        gaps=model.gaps,
+        output=model.output,
+        visits=visit_counts(model.residual),
+        reml=options.reml,
+        df_method=options.df_method,
+        converged=status == CONVERGED,
+        message=message,
+        n_iter=int(run.solution.n_iter),
+        runtime=runtime,
+        design=model,
+        hist=run.hist,
+        approximation=approximation(run.solution, model.compressed.layout),
+    )
+
+
+def _without_variance(at: Estimates, model: Design) -> list[str]:
+    """Levels of the residual covariance in which nothing of the variance is left."""
+    if model.residual is None:
+        return []
+    structures = (*model.structures, *model.residual.structures)
+    nothing, found = _ROUNDING * np.abs(model.endog).max(), []
+    for structure, place in zip(structures, theta_slices(structures), strict=True):
+        if isinstance(structure, ResidualStructure):
+            spread, phi = structure.spread, at.theta_layout[place]
+            sizes = np.sqrt(at.scale) * np.exp(phi[: spread.n_levels])
+            levels = spread.levels[spread.anchored :]
+            found += [n for n, size in zip(levels, sizes, strict=False) if size < nothing]
+            if spread.anchored and spread.levels and np.sqrt(at.scale) < nothing:
+                found.insert(0, spread.levels[0])
+    return found
+
+
+def _message(status: int, at: Estimates) -> str:
+    """What to say of a status; whose criterion is flat because no residual is left."""
+    far = np.abs(at.theta_layout).max(initial=0.0) > _NO_RESIDUAL
+    return _VANISHES if status == FLAT and far else MESSAGES[status]
+
+
+def _check_range(at: Estimates, model: Design) -> None:
+    """Refuse units in which variances leave the range of floats."""
+    if not np.isfinite(at.deviance):
+        return  # there is no fit
+    if not is_in_range(at, model.held):
+        raise DataError(
+            f"variances of {model.endog_name!r} or of its fixed effects leave the range of floats: "
+            "give the response, its covariates or the weights in other units"
+        )

@@ -1,0 +1,69 @@
+"""How the response, the fixed effects and the offset of a design come out of a data frame."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..formulas import matrices as mat
+from ..formulas.contexts import pack, unpack
+from ..formulas.right_side import written
+from ..reprs import brief
+from .terms import RandomTerm
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class FixedSource:
+    """How y, X and the offset come out of a data frame."""
+
+    response: str
+    spec: Any  # formulaic.ModelSpec of X
+    kept: tuple[int, ...]  # columns of the spec that are in X
+    offsets: tuple[str, ...]
+    offset_array: bool  # an array was given: new rows need one too
+    context: Mapping[str, Any]
+    formula: str
+    lost: tuple[str, ...] = ()  # names of the context that a pickle could not keep
+    rows: pd.DataFrame | None = None  # variables of X in the rows used; None: not kept
+    offset_state: Mapping[str, Any] = field(default_factory=dict)  # remembered of the first data
+
+    __repr__ = brief
+
+    def offset_parts(self, data: pd.DataFrame) -> list[np.ndarray]:
+        """The offsets of the formula for rows of a frame, (n,) each."""
+        known = copy.deepcopy(dict(self.offset_state))
+        return [mat.evaluate(e, data, context=self.context, state=known) for e in self.offsets]
+
+    def __reduce__(self) -> tuple[Any, tuple[dict[str, Any]]]:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return _restored_source, ({**values, "context": pack(self.context, self.lost)},)
+
+    def __copy__(self) -> FixedSource:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FixedSource:
+        return self  # nothing in it changes, and functions have no copies
+
+
+def _restored_source(values: dict[str, Any]) -> FixedSource:
+    context, lost = unpack(values["context"])
+    return FixedSource(**{**values, "context": context, "lost": lost})
+
+
+def read_expressions(
+    source: FixedSource | None, terms: Sequence[RandomTerm], *, conditional: bool
+) -> list[str]:
+    """Expressions that prediction evaluates, with the random part or without."""
+    if source is None:
+        return []
+    fixed = written(source.spec.formula)
+    out = [fixed] if fixed else []  # a model may have no fixed effects
+    out += source.offsets
+    for term in terms if conditional else ():
+        out += [*term.source.group, written(term.source.spec.formula)]
+    return out
