@@ -8,7 +8,15 @@ from crossed_designs import islands
 from helpers import assert_close
 
 import lmm_jax as lmm
-from lmm_jax.layouts.crossed import core, core_index, dense_entries, links, pair_sums, traces
+from lmm_jax.layouts.crossed import (
+    core,
+    core_index,
+    dense_entries,
+    dense_sums,
+    links,
+    pair_sums,
+    traces,
+)
 from lmm_jax.layouts.crossed import layout as layout_module
 from lmm_jax.layouts.crossed.core_index import entry_pairs
 from lmm_jax.likelihood.profile import profile_jet
@@ -109,25 +117,36 @@ def test_a_large_core_holds_few_matrices(name, runtime, x64, monkeypatch):
     assert_close(got.dbeta, want.dbeta, EXACT, 1.0)
 
 
-@pytest.mark.parametrize("listed", [True, False], ids=["list", "products"])
+KINDS = {"list": None, "products": pair_sums.PairSums, "matrices": dense_sums.DenseSums}
+
+
+def summed_by(kind, monkeypatch):
+    """Sums over pairs of this kind wherever they can be."""
+    monkeypatch.setattr(pair_sums, "_FEW", 1 << 30 if kind == "list" else 0)
+    monkeypatch.setattr(links, "pays", lambda *at: kind == "matrices" and at[-1][1] == 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", [*MODELS, "islands"])
 @pytest.mark.parametrize("head", [False, True])
-def test_sums_over_pairs_are_those_of_dense_matrices(name, head, listed, request, monkeypatch):
+def test_sums_over_pairs_are_those_of_dense_matrices(name, head, kind, request, monkeypatch):
     """Group by group written out, in every block: ``sum_i d_i' W_i d_i``, ``d_i H d_i'``."""
-    monkeypatch.setattr(pair_sums, "_FEW", 1 << 30 if listed else 0)
+    summed_by(kind, monkeypatch)
+    monkeypatch.setattr(links, "_MANY", 0 if kind == "products" else 1 << 30)
     if name == "islands":
         design = lmm.design("y ~ x + (1 | s) + (1 | d)", islands())
     else:
         make = request.getfixturevalue("dense") if head else lmm.design
         design = make(MODELS[name], ratings())
-    layout = jax.tree.map(np.asarray, design.compressed.layout).with_sums()
+    layout = jax.tree.map(np.asarray, design.compressed.layout).without_padding().with_sums()
     N, B = layout.shape
     rng = np.random.default_rng(1)
     H = rng.normal(size=(N, N, B))
     H, start = H + H.swapaxes(0, 1), np.zeros((N, N, B))
+    A = rng.normal(size=(N, 3, B))
     for link, bucket in zip(layout.links, layout.buckets, strict=True):
-        pairs = np.count_nonzero(link.left != link.d.shape[1] - 1)
-        assert (link.sums is None) == (listed or pairs == 0)
+        if kind != "matrices" or (B == 1 and link.head is None):
+            assert isinstance(link.sums, KINDS[kind] or type(None)) or link.left.size == 0
         q, _, G = bucket.T.shape
         d = np.zeros((q, G, N, B))
         np.add.at(d, (slice(None), link.group, link.row, link.block), link.d)
@@ -146,6 +165,59 @@ def test_sums_over_pairs_are_those_of_dense_matrices(name, head, listed, request
         if link.head is None:
             got = links.pair_contraction(link.d, H, link)
             assert_close(got, want.sum(axis=2), EXACT, np.abs(want).max())
+        c = rng.normal(size=(q, 3, G))
+        want = np.einsum("agnb,acg->ncb", d, c)
+        got = links.onto_core(link.d, c, link, layout.shape)
+        assert_close(got, want, EXACT, np.abs(want).max())
+        want = np.einsum("agnb,ncb->acg", d, A)
+        assert_close(links.onto_groups(link.d, A, link, G), want, EXACT, np.abs(want).max())
+
+
+@pytest.mark.parametrize("many", [0, 1 << 30])
+def test_matrices_are_taken_where_groups_meet_most_levels(many, monkeypatch):
+    """Subjects who see all items; the products of their entries as matrices or one by one."""
+    monkeypatch.setattr(links, "_MANY", many)
+    layout = jax.tree.map(np.asarray, experiment().compressed.layout)
+    theta = np.linspace(0.4, 0.8, 6)
+    want = profile_jet(theta, layout, reml=True)
+    ready = layout.without_padding().with_sums()
+    assert isinstance(ready.links[0].sums, dense_sums.DenseSums)
+    assert ready.buckets[0].T.shape[2] == 20 < layout.buckets[0].T.shape[2]
+    assert ready.with_sums() is not None and ready.rotate(1, np.eye(2)).links[0].sums is None
+    got = profile_jet(theta, ready, reml=True)
+    for name in ("value", "gradient", "hessian", "dbeta"):
+        a, b = getattr(got, name), getattr(want, name)
+        assert_close(a, b, EXACT, np.abs(b).max())
+
+
+@pytest.mark.parametrize("runtime", ["numpy", "jax"])
+@pytest.mark.parametrize("pivot", [1e-7, 1e-12, 1e-17])
+def test_correlations_of_nearly_one_in_the_core_cost_no_digits(pivot, runtime, x64):
+    """The criterion and its gradient go on to those at a pivot of zero as their derivatives say."""
+    layout = experiment().compressed.layout
+    convert = jax.numpy.asarray if runtime == "jax" else np.asarray
+    layout = jax.tree.map(convert, layout)
+
+    def at(size):
+        theta = np.array([size, -0.1, 0.4, size, -0.3, 0.5])  # below the pivots numbers are not
+        return profile_jet(convert(theta), layout, reml=True)
+
+    got, want = at(pivot), at(0.0)
+    step = pivot * np.array([1, 0, 0, 1, 0, 0])
+    assert_close(got.value, float(want.value) + float(want.gradient @ step), EXACT)
+    gradient = want.gradient + want.hessian @ step
+    assert_close(got.gradient, gradient, EXACT, np.abs(want.gradient).max())
+
+
+def experiment():
+    """20 subjects who see 12 items twice, most of the time."""
+    rng = np.random.default_rng(6)
+    subject, item = np.repeat(np.arange(20), 24), np.tile(np.arange(12), 40)
+    x = np.tile(np.repeat([-0.5, 0.5], 12), 20)
+    y = rng.normal(size=20)[subject] + rng.normal(size=12)[item] * (1 + x) + rng.normal(size=480)
+    data = pd.DataFrame({"subject": subject, "item": item, "x": x, "y": y})
+    rows = data[rng.random(480) < 0.9]
+    return lmm.design("y ~ x + (x | subject) + (x | item)", rows)
 
 
 @pytest.mark.parametrize("condition", [1e2, 1e12])
@@ -177,10 +249,11 @@ def test_a_rough_inverse_falls_back_as_a_whole():
         np.testing.assert_array_equal(logdet, known)
 
 
+@pytest.mark.parametrize("kind", ["products", "matrices"])
 @pytest.mark.parametrize("name", [*MODELS, "islands", "many islands"])
-def test_prepared_sums_change_no_derivative(name, monkeypatch):
+def test_prepared_sums_change_no_derivative(name, kind, monkeypatch):
     """Criterion, gradient and exact Hessian; blocks of the core from one to many."""
-    monkeypatch.setattr(pair_sums, "_FEW", 0)
+    summed_by(kind, monkeypatch)
     formula, data = MODELS.get(name, "y ~ x + (1 | s) + (1 | d)"), ratings()
     if name == "islands":
         data = islands()
@@ -236,9 +309,9 @@ def test_large_effects_need_all_digits():
 
 
 def test_sums_have_a_budget(monkeypatch):
-    monkeypatch.setattr(pair_sums, "_FEW", 0)
+    summed_by("products", monkeypatch)
     layout = jax.tree.map(np.asarray, lmm.design(MODELS["intercepts"], ratings()).compressed.layout)
-    size = pair_sums.size_of(layout.with_sums().links[0].sums)
+    size = layout.with_sums().links[0].sums.nbytes
     monkeypatch.setattr(pair_sums, "memory_size", lambda: 16 * size // 2)
     assert layout.with_sums().links[0].sums is None
     monkeypatch.setattr(pair_sums, "memory_size", lambda: None)

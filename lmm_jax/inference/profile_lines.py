@@ -140,7 +140,7 @@ def base_at(layout: Layout, theta: Any, *, reml: bool, refit: bool) -> Base:
     beta = np.asarray(profile.beta)
     profile = _profiled(theta, near, reml=reml).profile
     tau = np.log(float(profile.rss) / float(residual_df(layout, reml=reml)))
-    near = near.measured_from(profile.beta)
+    near = near.measured_from(profile.beta).without_padding().with_sums()
     few = layout.size() <= SMALL_PROBLEM and bool(has_few_groups(layout))
     beta = beta + np.asarray(profile.beta)
     return Base(near, beta, np.append(theta, tau), float(profile.deviance), reml, few)
@@ -224,7 +224,7 @@ def _unrestricted(at: Line, y_scale: float) -> Line:
         factor = Q.T @ factor_blocks(y[:tau], at.layout.structures)[term]
         L = np.linalg.qr(factor.T)[1].T  # lower triangular, the same covariance
         y[places] = (L * np.where(np.diagonal(L) < 0, -1.0, 1.0))[lower_indices(k)]
-        at = replace(at, layout=at.layout.rotate(term, Q), turned=(term, Q))
+        at = replace(at, layout=at.layout.rotate(term, Q).with_sums(), turned=(term, Q))
     else:
         y[places] = np.abs(y[places])
     u, first = R[0, 0], places.start

@@ -98,9 +98,9 @@ def bucket_levels(buckets: Sequence[Bucket], sizes: Sequence[int]) -> Array:
     return level_counts(there, [b.widths for b in buckets], sizes)
 
 
-def without_padding(bucket: Bucket) -> Bucket:
-    """The groups up to the last one that is there, on the host; there is at least one."""
-    last = int(np.max(np.flatnonzero(groups_there(bucket.T)), initial=0)) + 1
+def without_padding(bucket: Bucket, least: int = 1) -> Bucket:
+    """The groups up to the last one that is there, on the host; ``least`` of them at least."""
+    last = max(int(np.max(np.flatnonzero(groups_there(bucket.T)), initial=0)) + 1, least)
     at = (..., slice(last))
     return replace(bucket, T=bucket.T[at], c=bucket.c[at], copies=bucket.copies[at])
 

@@ -39,7 +39,7 @@ from .crossed.compress import core_rows, fit_rows, link_rows, two_way_fit, withi
 from .crossed.core import Core
 from .crossed.index import CrossedIndex
 from .crossed.layout import CrossedLayout
-from .crossed.links import Links, from_core, to_groups
+from .crossed.links import Links, onto_groups
 from .group_index import GroupIndex
 from .group_sums import cross_arrays, explain, group_fit
 from .grouped import GroupedLayout
@@ -328,7 +328,7 @@ def _measure_from_effects(
     origin, step = two_way_fit(core, residual.T @ residual)
     buckets, coefficients = [], []
     for bucket, link in zip(rows.buckets, links, strict=True):
-        moved = to_groups(link.d, from_core(origin, link), link, bucket.T.shape[2])
+        moved = onto_groups(link.d, origin, link, bucket.T.shape[2])
         y = bucket.c[:, -1] - xp.einsum("rpg,p->rg", bucket.c[:, :-1], step) - moved[:, 0]
         buckets.append(replace(bucket, c=xp.at(bucket.c)[:, -1].set(y)))
         coefficients.append(back_substitute(bucket.T, moved))

@@ -199,7 +199,7 @@ def _links(d: np.ndarray, block: np.ndarray, core: CoreColumns) -> Links:
     values[0, : groups.size] = d[groups, columns]
     arrays: dict[str, Any] = {
         "d": values,
-        "group": padded(groups, size),
+        "group": padded(groups, size, last=int(groups[-1])),
         "row": padded(row, size),
         "block": padded(own, size),
         "left": left,

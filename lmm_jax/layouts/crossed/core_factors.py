@@ -11,9 +11,9 @@ from ...covariance.structures import Structure
 from ...covariance.theta import theta_slices
 from ...numerics.namespace import namespace
 
-# Pivots of a symmetric Lambda, the smallest over the largest, above which dividing by them costs
-# no digits that matter.
-_EVEN = 1e-4
+# What dividing by Lambda and multiplying by it again may make of rounding (Skeel's condition
+# number).
+_ROUNDING = 1e4
 
 
 class CoreFactors(NamedTuple):
@@ -29,17 +29,21 @@ class CoreFactors(NamedTuple):
 def core_factors(theta: Array, structures: Sequence[Structure]) -> CoreFactors:
     """Factors of the core's terms from their own part of theta.
 
-    A triangular factor keeps coefficients of unlike variance apart; a symmetric one mixes
-    them, and rounding of the large ones is divided by the smallest pivot.
+    Coefficients of unlike variance are kept apart as long as the factor does not mix them: a
+    diagonal one can be divided by, whatever its pivots; one with a correlation of nearly one, or
+    with a small pivot above other numbers, cannot.
+
+    References
+    ----------
+    Skeel (1979), doi:10.1145/322139.322140.
     """
     xp = namespace(theta)
     blocks, inverses, divisors, direct, pivots = [], [], [], [], []
     for structure, at in zip(structures, theta_slices(structures), strict=True):
         inverse, divides = structure.inverse(theta[at])
-        size = structure.pivot_sizes(theta[at])
-        if not structure.unrestricted:
-            divides = divides & (xp.min(size) > _EVEN * xp.max(size))
-        blocks.append(structure.factor(theta[at]))
+        factor, size = structure.factor(theta[at]), structure.pivot_sizes(theta[at])
+        divides = divides & (xp.max(xp.abs(factor) @ xp.abs(inverse)) < _ROUNDING)
+        blocks.append(factor)
         inverses.append(inverse)
         divisors.append(xp.where(divides, inverse, 0.0))
         direct.append(xp.where(divides, 0.0, xp.eye(structure.k, dtype=theta.dtype)))

@@ -275,7 +275,7 @@ def link_groups(inner: GroupPlan, core: CorePlan) -> tuple[tuple[LinkIndex, ...]
         left, right = entry_pairs(group, block * core.columns + row, size, in_head)
         links.append(
             LinkIndex(
-                group=padded(group, size),
+                group=padded(group, size, last=count - 1),
                 row=padded(row, size),
                 block=padded(block, size),
                 left=left,
@@ -331,8 +331,8 @@ def entry_pairs(
     return first, second
 
 
-def padded(values: np.ndarray, rows: int) -> np.ndarray:
-    """Integers for the device, zeros past their end."""
-    out = np.zeros(rows, dtype=np.int32)
+def padded(values: np.ndarray, rows: int, last: int = 0) -> np.ndarray:
+    """Integers for the device, ``last`` past their end."""
+    out = np.full(rows, max(last, 0), dtype=np.int32)
     out[: values.size] = values
     return out

@@ -25,7 +25,6 @@ from . import links as sparse
 from .arrays import CrossedArrays
 from .jet import (
     CrossedTerms,
-    entry_products,
     pick,
     places,
     sandwiched,
@@ -75,13 +74,12 @@ def apply_P(x: EffectColumns, rest: Any, layout: Any) -> EffectColumns:
     widths = layout.core.widths
     h = _apply_A(x.core, rest, layout)
     for leaf, links, part in zip(rest.leaves, layout.links, x.groups, strict=True):
-        h = h + sparse.to_core(entry_products(leaf.e, part, links), links, layout.shape)
+        h = h + sparse.onto_core(leaf.e, part, links, layout.shape)
     Hh = dense.shrunk(rest.core.Ki, rest.factors, widths, h)
     groups = []
     for leaf, links, part in zip(rest.leaves, layout.links, x.groups, strict=True):
-        back = sparse.from_core(x.core - Hh, links)
         own = group_product(leaf.P, part)
-        groups.append(own + sparse.to_groups(leaf.e, back, links, part.shape[2]))
+        groups.append(own + sparse.onto_groups(leaf.e, x.core - Hh, links, part.shape[2]))
     return EffectColumns(tuple(groups), h - _apply_A(Hh, rest, layout))
 
 
@@ -91,8 +89,8 @@ def _apply_A(x: Array, rest: Any, layout: Any) -> Array:
         return dense.multiply(rest.core.A, x)
     out = dense.multiply(layout.core.S, x)
     for leaf, links in zip(rest.leaves, layout.links, strict=True):
-        met = sparse.to_groups(leaf.v, sparse.from_core(x, links), links, leaf.P.shape[2])
-        out = out + sparse.to_core(entry_products(leaf.v, met, links), links, layout.shape)
+        met = sparse.onto_groups(leaf.v, x, links, leaf.P.shape[2])
+        out = out + sparse.onto_core(leaf.v, met, links, layout.shape)
     return out
 
 

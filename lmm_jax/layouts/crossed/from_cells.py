@@ -29,7 +29,7 @@ from .compress import link_groups, moments_of, n_columns, two_way_fit
 from .core import Core, multiply
 from .index import CrossedIndex
 from .layout import CrossedLayout
-from .links import Links, from_core, to_groups
+from .links import Links, onto_groups
 
 Pair = Callable[[int, int], Array]
 
@@ -162,7 +162,7 @@ def from_effects(S0: Array, core: Any, origin: Array, step: Array) -> tuple[Arra
 
 def _less_effects(bucket: Bucket, link: Links, origin: Array, step: Array) -> Bucket:
     """A bucket with y measured from there."""
-    moved = to_groups(link.d, from_core(origin, link), link, bucket.T.shape[2])
+    moved = onto_groups(link.d, origin, link, bucket.T.shape[2])
     c: Any = np.array(bucket.c)
     c[:, -1] -= xp.einsum("rpg,p->rg", c[:, :-1], step) + moved[:, 0]
     return replace(bucket, c=c)

@@ -70,7 +70,7 @@ def eliminated(blocks: Sequence[Array], layout: CrossedArrays) -> Eliminated:
         N = inverse(M)
         Nd = sparse.apply_at(N, links.d, links)
         A = sparse.add_pairs(A, N, links, (links.d, Nd))
-        b = b + sparse.to_core(entry_products(Nd, bucket.c, links), links, layout.shape)
+        b = b + sparse.onto_core(Nd, bucket.c, links, layout.shape)
         logdet, gram = logdet + part.logdet, gram + part.gram
     return Eliminated(A, b, logdet, gram)
 
@@ -102,18 +102,12 @@ def conditional_means(
     x, _ = dense.shrunk_from(at.A, right, core_psi(blocks, layout), layout.core.origin)
     out = []
     for bucket, links in zip(layout.buckets, layout.links, strict=True):
-        moved = sparse.to_groups(links.d, sparse.from_core(x, links), links, bucket.T.shape[2])
+        moved = sparse.onto_groups(links.d, x, links, bucket.T.shape[2])
         rest = xp.einsum("acg,c->ag", bucket.c, v) - moved[:, 0]
         out.append(
             group_means(spread(pick(blocks, layout.eliminated), bucket.widths), bucket.T, rest)
         )
     return (*out, (layout.core.origin + x)[:, 0])
-
-
-def entry_products(x: Array, c: Array, links: Links) -> Array:
-    """``x_e' c_i`` with the rows of each entry's group: (q, E), (q, C, G) -> (C, E)."""
-    xp = namespace(x, c)
-    return xp.sum(x[:, None] * sparse.at_entries(c, links), axis=0)
 
 
 class LeafTerms(NamedTuple):
@@ -226,7 +220,7 @@ def _eliminate_leaf(
         ),
         waist=Waist(logdet=logdet_of(at.U, bucket.copies), gram=total_product(w, w)),
         rounding=root_rounding(own, bucket.c, bucket.copies),
-        b=sparse.to_core(entry_products(v, w, links), links, layout.shape),
+        b=sparse.onto_core(v, w, links, layout.shape),
     )
 
 
@@ -240,7 +234,7 @@ def _behind_core(
 ) -> LeafTerms:
     """A bucket with U of the whole model; H is there where sums over pairs take it."""
     G = leaf.P.shape[2]
-    shift = sparse.to_groups(leaf.e, sparse.from_core(core.Hb, links), links, G)
+    shift = sparse.onto_groups(leaf.e, core.Hb, links, G)
     leaf = leaf._replace(u=leaf.u - shift)
     if H is not None and links.sums is not None:
         across = namespace(leaf.E).swapaxes(leaf.E, 0, 1)

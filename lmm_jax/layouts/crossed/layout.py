@@ -27,7 +27,7 @@ from ...covariance.theta import factor_blocks, spread
 from ...numerics.linalg import exact
 from ...numerics.namespace import JAX, namespace
 from ...reprs import brief, public
-from ..buckets import bucket_levels, bucket_ranks, rotate_bucket
+from ..buckets import bucket_levels, bucket_ranks, rotate_bucket, without_padding
 from ..contract import BlupTerms, Curvature, PsiMoments, Waist, WaistJet
 from ..group_algebra import group_cov
 from . import core as dense
@@ -45,7 +45,7 @@ from .jet import (
     waist,
     waist_jet,
 )
-from .pair_sums import expected_size, room_for_sums, size_of
+from .pair_sums import expected_size, room_for_sums
 
 # Relative standard deviations of the core's effects beyond which derivatives need all digits.
 _MODERATE = 30.0
@@ -172,12 +172,19 @@ class CrossedLayout(CrossedArrays):
         sizes = [expected_size(k.left.size, k.d.shape[0], self.shape) for k in self.links]
         return sum(sizes) > room_for_sums()
 
+    def without_padding(self) -> CrossedLayout:
+        """See :meth:`Layout.without_padding`; levels of the core that are not there stay."""
+        links = tuple(map(sparse.without_padding, self.links))
+        most = [1 + int(np.max(k.group, initial=0)) for k in links]
+        buckets = map(without_padding, self.buckets, most)
+        return replace(self, links=links, buckets=tuple(buckets))
+
     def with_sums(self) -> CrossedLayout:
         """See :meth:`Layout.with_sums`: the products of all pairs."""
         links, room = [], room_for_sums()
         for link in self.links:
             links.append(sparse.with_sums(link, self.shape, room))
-            room -= size_of(links[-1].sums)
+            room -= 0 if links[-1].sums is None else links[-1].sums.nbytes
         return replace(self, links=tuple(links))
 
     def over_columns(self, change: Callable[[Array, int], Array]) -> CrossedLayout:

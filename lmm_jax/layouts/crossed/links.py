@@ -21,17 +21,20 @@ from typing import Any
 
 import jax
 import numpy as np
+import scipy.sparse
 from jax import Array
 
 from ...numerics.in_place import accumulate
 from ...numerics.namespace import JAX, NUMPY, STACKED, namespace
 from ...reprs import brief
-from . import pair_sums
 from .dense_entries import DenseEntries, add_head, head_contractions
-from .pair_sums import HOST_CHUNK, PairSums
+from .dense_sums import DenseSums, pays
+from .pair_sums import HOST_CHUNK, PairSums, pair_sums
 
 # Pairs that one step of a sum takes together in a program.
 CHUNK = 1 << 20
+# Products of numbers from which a sparse matrix is worth its making in NumPy.
+_MANY = 1 << 13
 
 
 @jax.tree_util.register_dataclass
@@ -50,7 +53,7 @@ class Links:
     left: Array  # (P,)  int32: entry
     right: Array  # (P,)  int32: entry
     head: DenseEntries | None = None
-    sums: PairSums | None = None  # of the listed pairs, for NumPy while it fits
+    sums: PairSums | DenseSums | None = None  # of the listed pairs, for NumPy while it fits
 
     __repr__ = brief
 
@@ -91,19 +94,42 @@ def _over_pairs(
     return xp.fori_loop(0, pairs // chunk, body, init)
 
 
+def without_padding(links: Links) -> Links:
+    """The pairs that are there and their entries, an empty one behind them, on the host."""
+    count = _n_pairs(links)
+    left, right = np.asarray(links.left)[:count], np.asarray(links.right)[:count]
+    n = int(left.max(initial=-1)) + 2  # every entry is paired with itself
+    if links.head is not None:  # whose entries are not, and which refers to the last one
+        n = links.d.shape[1]
+    of_entries = ("d", "group", "row", "block")
+    at = {name: np.asarray(getattr(links, name))[..., :n] for name in of_entries}
+    return replace(links, left=left, right=right, **at)
+
+
+def _n_pairs(links: Links) -> int:
+    """Pairs that are there: those past the end are the last entry's, which is empty."""
+    last = links.d.shape[1] - 1
+    return int(np.searchsorted(np.asarray(links.left) == last, True))
+
+
 def with_sums(links: Links, shape: tuple[int, int], room: float) -> Links:
     """Links of a core (N, B) for many sums in NumPy, if those take no more than ``room`` bytes.
 
     Lanes with entries of their own have none.
     """
-    if namespace(links.d) is STACKED:
+    if links.sums is not None or namespace(links.d) is STACKED:
         return links
     d, group, row, block, left, right = (
         np.asarray(x)
         for x in (links.d, links.group, links.row, links.block, links.left, links.right)
     )
-    sums = pair_sums.pair_sums(d, group, row, block, (left, right), shape, room)
-    return replace(links, sums=sums)
+    count = _n_pairs(links)
+    q, n_groups = d.shape[0], 1 + int(group.max(initial=-1))
+    if links.head is None and pays(count, q, n_groups, shape):
+        entries = entry_matrix(d, links, n_groups, shape).toarray()
+        return replace(links, sums=DenseSums(d=entries.reshape(q, n_groups, -1)))
+    pairs = left[:count], right[:count]
+    return replace(links, sums=pair_sums(d, group, row, block, pairs, shape, room))
 
 
 def add_pairs(
@@ -126,7 +152,7 @@ def add_pairs(
     head, sums = links.head, None if xp is JAX else links.sums
     own: Any = total
     if sums is not None:
-        own = xp.with_lanes(partial(pair_sums.added, at=sums), total, W)
+        own = xp.with_lanes(sums.added, total, W)
     if sums is not None and head is None:
         return own
     x, y = (links.d, apply_at(W, links.d, links)) if factors is None else factors
@@ -198,7 +224,7 @@ def contractions_of_d(H: Array, links: Links, n_groups: int) -> Array:
     """:func:`group_contractions` of the entries themselves, by the sums that NumPy has."""
     assert links.sums is not None
     q, sums = links.d.shape[0], links.sums
-    contract = partial(pair_sums.contractions, at=sums, q=q, n_groups=n_groups)
+    contract = partial(sums.contractions, q=q, n_groups=n_groups)
     found: Any = namespace(H).with_lanes(contract, H)
     return _with_head(found, links.d, H, links)
 
@@ -252,27 +278,36 @@ def scaled_entries(
     return out
 
 
-def to_core(values: Array, links: Links, shape: tuple[int, int]) -> Array:
-    """Add the values of the entries up at their rows of the core: (C, E) -> (N, C, B)."""
-    xp = namespace(values)
-    N, B = shape
-    flat = links.row * B + links.block
-    sums = xp.segment_sum(values.T, flat, N * B)
+def onto_core(x: Array, c: Array, links: Links, shape: tuple[int, int]) -> Array:
+    """``sum_i x_i' c_i`` at the rows of the core: (q, E), (q, C, G) -> (N, C, B)."""
+    xp, (N, B) = namespace(x, c), shape
+    if xp is NUMPY and x.size * c.shape[1] > _MANY:
+        columns = np.swapaxes(c, 1, 2).reshape(-1, c.shape[1])
+        sums = entry_matrix(x, links, c.shape[2], shape).T @ columns
+    else:
+        values = xp.sum(x[:, None] * at_entries(c, links), axis=0)
+        sums = xp.segment_sum(values.T, links.row * B + links.block, N * B)
     return xp.swapaxes(sums.reshape(N, B, -1), 1, 2)
 
 
-def from_core(A: Array, links: Links) -> Array:
-    """Rows of the core at the entries: (N, C, B) -> (C, E)."""
-    xp = namespace(A)
-    N, C, B = A.shape
+def onto_groups(x: Array, A: Array, links: Links, n_groups: int) -> Array:
+    """``x_i A`` of every group: (q, E), (N, C, B) -> (q, C, G)."""
+    xp, q, (N, C, B) = namespace(x, A), x.shape[0], A.shape
     rows = xp.swapaxes(A, 1, 2).reshape(N * B, C)
-    return rows[links.row * B + links.block].T
-
-
-def to_groups(x: Array, values: Array, links: Links, n_groups: int) -> Array:
-    """``sum_e x_e values_e'`` over the entries of each group: (q, E), (C, E) -> (q, C, G)."""
-    xp = namespace(x, values)
-    q, C = x.shape[0], values.shape[0]
+    if xp is NUMPY and x.size * C > _MANY:
+        found = entry_matrix(x, links, n_groups, (N, B)) @ rows
+        return np.swapaxes(found.reshape(q, n_groups, C), 1, 2)
+    values = rows[links.row * B + links.block].T
     products = (x[:, None] * values[None]).reshape(q * C, -1).T
-    sums = xp.segment_sum(products, links.group, n_groups)
-    return sums.T.reshape(q, C, n_groups)
+    return xp.segment_sum(products, links.group, n_groups).T.reshape(q, C, n_groups)
+
+
+def entry_matrix(x: np.ndarray, links: Links, n_groups: int, shape: tuple[int, int]) -> Any:
+    """Numbers at the entries (q, E) as a matrix (q G, N B): sparse, unless its sums are dense."""
+    q, (N, B) = x.shape[0], shape
+    place, E = links.row * B + links.block, links.row.size
+    first = np.searchsorted(links.group, np.arange(n_groups))  # empty entries are the last
+    starts = np.append((first + E * np.arange(q)[:, None]).reshape(-1), q * E)
+    entries = x.reshape(-1), np.tile(place, q), starts
+    found = scipy.sparse.csr_array(entries, shape=(q * n_groups, N * B))
+    return found.toarray() if isinstance(links.sums, DenseSums) else found

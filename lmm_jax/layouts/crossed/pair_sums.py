@@ -50,10 +50,38 @@ class PairSums:
 
     __repr__ = brief
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are held."""
+        return sum(a.nbytes for a in jax.tree.leaves(self))
+
     def matrix(self, k: int) -> Any:
         """Row k of ``products`` at places and groups, (C, G)."""
         entries = self.products[k], self.group, self.starts
         return scipy.sparse.csr_array(entries, shape=(self.flat.size, self.n_groups))
+
+    def added(self, total: np.ndarray, W: Any) -> np.ndarray:
+        """``total + sum_i d_i' W_i d_i``, (N, N, B), for symmetric W; lanes may be last."""
+        total, lanes = np.array(total, order="C"), total.shape[3:]
+        sums = np.zeros((self.flat.size, *lanes))
+        for k, (a, b) in enumerate(zip(*np.triu_indices(W.shape[0]), strict=True)):
+            sums += self.matrix(k) @ W[a, b, : self.n_groups]
+        cells = total.view()
+        cells.shape = (-1, *lanes)  # never a copy
+        cells[self.flat] += sums
+        cells[self.mirror] += sums[self.off]
+        return total
+
+    def contractions(self, H: Any, q: int, n_groups: int) -> np.ndarray:
+        """``d_i H d_i'`` of every group, (q, q, G), for a symmetric H; lanes may be last."""
+        lanes = H.shape[3:]
+        twice = H.reshape(-1, *lanes)[self.flat]
+        twice[self.off] *= 2.0
+        out = np.zeros((q, q, n_groups, *lanes))
+        for k, (a, b) in enumerate(zip(*np.triu_indices(q), strict=True)):
+            sums = self.matrix(k).T @ twice
+            out[a, b, : self.n_groups] = out[b, a, : self.n_groups] = sums if a == b else 0.5 * sums
+        return out
 
 
 def room_for_sums() -> float:
@@ -66,11 +94,6 @@ def expected_size(pairs: int, q: int, shape: tuple[int, int]) -> float:
     """Bytes of the sums of so many pairs of entries with q numbers, about."""
     N, B = shape
     return pairs * (8 * (q * (q + 1) // 2) + 4) + _PLACE * min(pairs, N * N * B / 2)
-
-
-def size_of(sums: PairSums | None) -> int:
-    """Bytes of the products and places."""
-    return 0 if sums is None else sum(a.nbytes for a in jax.tree.leaves(sums))
 
 
 def pair_sums(
@@ -89,14 +112,13 @@ def pair_sums(
     d : ndarray, shape (q, E)
     group, row, block : ndarray of int, shape (E,)
     pairs : two of ndarray of int, shape (P,)
-        Entries, those of one place side by side. Past the end they are the last, which is empty.
+        Entries, those of one place side by side.
     shape : (int, int)
         N columns and B blocks of the core.
     room : float
         Bytes.
     """
-    q, (N, B) = d.shape[0], shape
-    count = int(np.searchsorted(pairs[0] == d.shape[1] - 1, True))  # the rest is padding
+    q, (N, B), count = d.shape[0], shape, pairs[0].size
     rows, columns = np.triu_indices(q)
     if not count * rows.size > _FEW or not count <= SORTED:
         return None
@@ -108,7 +130,7 @@ def pair_sums(
     starts: list[np.ndarray] = []
     before = -1, -1
     for at in range(0, count, HOST_CHUNK):  # what a chunk needs stays in the cache
-        left, right = (entry[at : min(at + HOST_CHUNK, count)] for entry in pairs)
+        left, right = (entry[at : at + HOST_CHUNK] for entry in pairs)
         c, e = place[left], place[right]
         new = np.append((c[0], e[0]) != before, (c[1:] != c[:-1]) | (e[1:] != e[:-1]))
         before = c[-1], e[-1]
@@ -129,28 +151,3 @@ def pair_sums(
         mirror=(e // B * (N * B) + c)[off],
         n_groups=1 + int(group.max(initial=-1)),
     )
-
-
-def added(total: np.ndarray, W: Any, at: PairSums) -> np.ndarray:
-    """``total + sum_i d_i' W_i d_i``, (N, N, B), for symmetric W, (q, q, G); lanes may be last."""
-    total, lanes = np.array(total, order="C"), total.shape[3:]
-    sums = np.zeros((at.flat.size, *lanes))
-    for k, (a, b) in enumerate(zip(*np.triu_indices(W.shape[0]), strict=True)):
-        sums += at.matrix(k) @ W[a, b, : at.n_groups]
-    cells = total.view()
-    cells.shape = (-1, *lanes)  # never a copy
-    cells[at.flat] += sums
-    cells[at.mirror] += sums[at.off]
-    return total
-
-
-def contractions(H: Any, at: PairSums, q: int, n_groups: int) -> np.ndarray:
-    """``d_i H d_i'`` of every group, (q, q, G), for a symmetric H, (N, N, B); lanes may be last."""
-    lanes = H.shape[3:]
-    twice = H.reshape(-1, *lanes)[at.flat]
-    twice[at.off] *= 2.0
-    out = np.zeros((q, q, n_groups, *lanes))
-    for k, (a, b) in enumerate(zip(*np.triu_indices(q), strict=True)):
-        sums = at.matrix(k).T @ twice
-        out[a, b, : at.n_groups] = out[b, a, : at.n_groups] = sums if a == b else 0.5 * sums
-    return out
