@@ -78,7 +78,7 @@ def minimize(
     """
     xp = namespace(layout.S0)
     centred = layout.size() <= SMALL_PROBLEM  # many groups leave no such distance to go
-    if xp is NUMPY and centred:
+    if xp is NUMPY:
         layout = layout.without_padding().with_sums()
     search = _Search(
         layout=layout, maxiter=maxiter, tol=tol, watch=watch, reml=reml, centred=centred
