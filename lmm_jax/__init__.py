@@ -29,6 +29,8 @@ Fitting a model
 
 Results
     LMMResults           A fitted linear mixed model.
+    regression_table     Several fits side by side: fixed effects, standard deviations and
+                         correlations, figures.
 
 Tests, means and intervals
     anova                Analysis of variance of one fit; likelihood ratio or F tests of several.

@@ -14,6 +14,7 @@ from .api.measures import caic, icc, r2, variance_components, vif
 from .api.mmrm import mmrm
 from .api.power import power
 from .api.ranova import ranova
+from .api.regression_table import regression_table
 from .api.schema import schema
 from .api.simulate import simulate
 from .api.simulate_residuals import simulate_residuals
@@ -148,6 +149,7 @@ __all__ = [
     "profile_loglike",
     "r2",
     "ranova",
+    "regression_table",
     "relationship",
     "row_index",
     "schema",

@@ -247,9 +247,125 @@ def test_tables_of_a_summary_are_frames():
     assert str(again) == str(fixed) and isinstance(again, Table)
 
 
-def test_arguments_of_to_latex_are_pandas(monkeypatch):
+def test_arguments_that_only_pandas_has_go_there(monkeypatch):
+    frame = sleep().varcorr
     monkeypatch.setattr(pd.DataFrame, "to_latex", lambda self, **options: options)  # needs Jinja2
-    assert sleep().varcorr.to_latex(index=False) == {"index": False}
+    asked = {"index": False, "caption": "A"}
+    assert frame.to_latex(**asked) == asked | {"escape": True}
+    assert isinstance(frame.to_latex(caption="A", label="t"), str)
+
+    def absent(self, **options):
+        raise ImportError("Import tabulate failed")
+
+    monkeypatch.setattr(pd.DataFrame, "to_markdown", absent)
+    with pytest.raises(
+        ImportError, match=r"with floatfmt pandas writes the table.* tabulate.*digits"
+    ):
+        frame.to_markdown(floatfmt=".2f", digits=1)
+
+
+# ------------------------------------------------------------ for papers
+
+
+EXPORTS = ("to_latex", "to_markdown", "to_html")
+
+
+@pytest.mark.parametrize("how", EXPORTS)
+@pytest.mark.parametrize("name", SHOWN)
+def test_every_export_takes_a_caption_digits_and_notes(name, how):
+    shown = SHOWN[name]()
+    text = getattr(shown, how)(caption="An own caption", digits=1, notes="My note.")
+    assert text.count("An own caption") == 1 and text.count("My note.") == 1
+    title = shown._page().title
+    assert not title or title not in text
+    small = [re.escape(note[:20]) for note in shown._page().notes]
+    assert not any(re.search(note, text) for note in small)
+    assert "My note" not in getattr(shown, how)(notes=False)
+
+
+def test_digits_are_those_of_estimates_and_statistics():
+    found = sleep().summary().to_markdown(digits=2)
+    line = next(line for line in found.splitlines() if line.startswith("| Days | 1"))
+    assert line == r"| Days | 10.47 | 1.55 | 17 | 6.77 | \<0.001 | 7.21 | 13.73 |"
+    whole = next(line for line in sleep().anova().to_markdown(digits=0).splitlines()[::-1] if line)
+    assert whole == r"| Days | 30031 | 30031 | 1 | 17 | 46 | \<0.001 |"
+
+
+def test_columns_are_chosen_by_name_or_heading():
+    table = sleep().anova()
+    text = table.to_markdown(columns=["P", "f"])
+    assert text.splitlines()[2] == "| Term | P | F |"
+    page = sleep().summary()
+    only = page.to_latex(columns=["estimate"])  # of the fixed effects alone
+    assert only.count("begin{tabular}") == 1 and "Fixed effects" in only
+    both = page.to_markdown(columns=["Std. error"])
+    assert both.count("Std. error") == 2 and "| Group | Term | Std. error |" in both
+    with pytest.raises(lmm.DataError, match="columns: there is no 'se'; there are sum_sq, mean_sq"):
+        table.to_html(columns=["se"])
+
+
+@cache
+def two_factors():
+    return lmm.fit("yld ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
+
+
+def test_names_are_replaced_in_headings_terms_and_interactions():
+    words = {"Nf": "Nitrogen", "Variety": "Cultivar", "estimate": "b", "P": "p"}
+    fixed = two_factors().summary().tables[-1]
+    text = fixed.to_markdown(rename=words)
+    assert "Cultivar\\[T.Victory\\]:Nitrogen\\[T.n20\\]" in text and "| b |" in text
+    assert "Variety" not in text and "Variety" in fixed.to_markdown()
+    anova = two_factors().anova().to_markdown(rename=words)
+    assert "| Cultivar:Nitrogen |" in anova and anova.splitlines()[2].endswith("| F | p |")
+    means = lmm.emmeans(oats(), "Nf").to_markdown(rename=words)
+    assert means.splitlines()[2].startswith("| Nitrogen | b |")
+
+
+def test_headings_that_are_names_of_the_data_stay():
+    """A covariate called like a column of ours."""
+    data = lmm.load_dataset("sleepstudy").rename(columns={"Days": "size", "Subject": "level"})
+    res = lmm.fit("Reaction ~ size + (size | level)", data)
+    for frame in (res.random_effects["level"], res.coef()["level"]):
+        assert "size |" in frame.to_markdown() and "Size" not in frame.to_markdown()
+    means = lmm.emmeans(lmm.fit("Reaction ~ C(size) + (1 | level)", data), "size")
+    assert means.to_markdown().splitlines()[2].startswith("| size | Mean |")
+    assert "| size |" in lmm.influence(res).to_markdown()
+
+
+def test_methods_are_spelled_as_papers_do():
+    text = oats().anova(df_method="kenward-roger").to_latex()
+    assert r"\caption{Analysis of variance, type III, Kenward-Roger}" in text
+    pairs = lmm.emmeans(oats(), "Nf").pairs()
+    assert "adjusted by Tukey" in pairs.to_html() and "adjusted by tukey" in str(pairs)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"digits": -1}, "digits=-1"),
+        ({"digits": 1.5}, "digits=1.5"),
+        ({"caption": 3}, "caption is a int"),
+        ({"rename": "a"}, "rename='a'"),
+        ({"notes": 3}, "notes=3"),
+        ({"columns": "nothing"}, "columns"),
+    ],
+)
+def test_options_that_are_none_are_refused(options, message):
+    for shown in (sleep().anova(), lmm.emmeans(oats(), "Nf"), sleep().summary()):
+        with pytest.raises(lmm.DataError, match=re.escape(message)):
+            shown.to_markdown(**options)
+    with pytest.raises(TypeError, match=r"'capton'.*did you mean 'caption'"):
+        sleep().summary().to_markdown(capton="A")
+
+
+def test_labels_and_widths_of_latex():
+    text = sleep().summary().to_latex(label="tab:a_b", width=200)
+    assert text.splitlines()[2:4] == [
+        r"\caption{Linear mixed model fitted by REML}",
+        r"\label{tab:a_b}",
+    ]
+    narrow = sleep().summary().to_latex(width=40)
+    assert narrow.count("begin{tabular}") > text.count("begin{tabular}") == 3
 
 
 def test_small_print():
@@ -355,7 +471,7 @@ def test_markdown_has_the_strings_of_the_page():
     row = next(line for line in str(page).splitlines() if line.startswith(" Days "))
     assert [cell.replace("\\", "") for cell in cells] == row.split()
     assert r"(Days \| Subject)" in page.to_markdown()
-    assert sleep().to_markdown() == page.to_markdown() and sleep().to_html() == page.as_html()
+    assert sleep().to_markdown() == page.to_markdown() and sleep().to_html() == page.to_html()
 
 
 # ------------------------------------------------------------ long work

@@ -102,7 +102,8 @@ class Influence(Shown):
         worst_first = frame.sort_values("cooks_distance", ascending=False, kind="stable")
         units = "rows" if self.by == "row" else f"levels of {self.by}"
         title = f"Influence of {len(frame):,} {'groups' if self.by == 'group' else units}"
-        page = first_rows(worst_first, title, "to_frame()")
+        own = {name: name for name in map(str, self.dfbetas.columns)}
+        page = first_rows(worst_first, title, "to_frame()", headings=own)
         names = "Columns named like fixed effects: dfbetas, changes in standard errors"
         return replace(page, notes=("Largest Cook's distance first", names, *page.notes))
 

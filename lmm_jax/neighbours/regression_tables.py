@@ -10,25 +10,11 @@ import numpy as np
 import pandas as pd
 
 from ..inputs.arguments import hinted
-from ..inputs.names import unique
+from ..results.parameter_rows import parameter_rows
 
 _FIGURES = {"std_error": "se", "statistic": "t", "p_value": "p"}
 # Statistics of a fit: those that maketables has a name for, then others with theirs.
 _LABELS = {"r2_marginal": "R² (marginal)", "r2_conditional": "R² (conditional)"}
-
-
-def parameter_rows(res: Any, level: float = 0.95) -> pd.DataFrame:
-    """A row a parameter: fixed effects, standard deviations and correlations, residual ones.
-
-    Columns estimate, std_error, statistic, p_value, conf_low, conf_high; NaN where a parameter
-    has no test.
-    """
-    random = res.conf_int(scale="sdcor", parm="theta").index
-    names = unique([*res.fixed_names, *random, *res.residual_params.index])
-    frame = res.tidy(("fixed", "ran_pars"), conf_level=level, output="pandas")
-    frame = frame.set_axis(list(names))
-    numbers = ["estimate", "std_error", "statistic", "p_value", "conf_low", "conf_high"]
-    return pd.DataFrame(frame[numbers])
 
 
 @hinted

@@ -29,9 +29,9 @@ def coefficient_frames(
     out = Labelled[pd.DataFrame]()
     for factor in factors:
         frame = effects[factor]
-        own = frame.reindex(columns=names, fill_value=0.0)
-        sums = own + fixed.reindex(names, fill_value=0.0)
-        out[factor] = table(sums, f"Coefficients of {factor}")
+        sums = frame.reindex(columns=names, fill_value=0.0) + fixed.reindex(names, fill_value=0.0)
+        own = {name: name for name in map(str, sums)}
+        out[factor] = table(sums, f"Coefficients of {factor}", headings=own)
     return out
 
 

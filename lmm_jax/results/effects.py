@@ -45,7 +45,8 @@ def effect_frames(
         values = np.concatenate([effects[t] for t in members], axis=1)
         columns = list(coefficient_names(terms, members))
         frame = pd.DataFrame(values, index=terms[members[0]].levels, columns=columns)
-        out[group] = table(frame, f"Random effects of {group}")
+        own = {name: name for name in columns}
+        out[group] = table(frame, f"Random effects of {group}", headings=own)
     return out
 
 

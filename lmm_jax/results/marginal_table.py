@@ -20,6 +20,7 @@ def shown_table(means: Any, infer: bool | None, **how: Any) -> Summary:
     chosen = [*labels, "estimate", "std_error", *(["df"] if finite else [])]
     chosen += ["conf_low", "conf_high"] * limits + ["statistic", "p_value"] * tests
     headings = dict(zip(labels, means.labels.columns, strict=True))
+    headings.pop("contrast", None)  # a word of ours
     headings |= {"statistic": "t" if finite else "z"}
     headings |= {} if is_contrast else {"estimate": means.kind}
     kinds: dict[str, Kind] = {**dict.fromkeys(labels, "label"), "statistic": "statistic"}  # type: ignore[dict-item]

@@ -34,6 +34,7 @@ class Cells(NamedTuple):
     labels: int  # leading columns that say what a row is
     glued: tuple[bool, ...]  # a column: never parted from the one before
     more: int = 0  # rows that were left out
+    names: tuple[str, ...] = ()  # a column: its name in the frame
 
     @property
     def has_header(self) -> bool:
@@ -47,6 +48,7 @@ def cells(
     headings: Mapping[str, str],
     kinds: Mapping[str, Kind],
     most: int | None,
+    digits: int | None = None,
 ) -> Cells:
     """Strings of a frame: its index, where that says something, then its columns.
 
@@ -60,12 +62,15 @@ def cells(
         Of columns; by default what the name or the values of a column say.
     most : int, optional
         Rows beyond which the rest is left out.
+    digits : int, optional
+        Decimals of numbers, statistics and correlations; by default what their size asks for.
     """
     more = 0 if most is None or len(frame) <= most else len(frame) - most
     part = frame.iloc[: len(frame) - more] if more else frame
     columns: list[tuple[str, Kind, Iterable[Any]]] = [
-        (str(level.name if level.name is not None else ""), "label", level)
+        (headings.get(name, name), "label", level)
         for level in _levels(part.index)
+        for name in [str(level.name if level.name is not None else "")]
     ]
     n_index = len(columns)
     names = [""] * n_index + list(map(str, part.columns))
@@ -74,7 +79,7 @@ def cells(
         columns.append((headings.get(name, name), kind, values.tolist()))
     kinds_found = [kind for _, kind, _ in columns]
     labels = next((j for j, kind in enumerate(kinds_found) if kind != "label"), len(columns))
-    strings = [_strings(values, kind) for _, kind, values in columns]
+    strings = [_strings(values, kind, digits) for _, kind, values in columns]
     return Cells(
         caption=caption,
         header=tuple(heading for heading, _, _ in columns),
@@ -83,6 +88,7 @@ def cells(
         glued=tuple(name in _UPPER for name in names),
         labels=max(labels, n_index, int(kinds_found[:1] == ["text"])),
         more=more,
+        names=tuple(names),
     )
 
 
@@ -101,10 +107,10 @@ def _kind(name: str, values: pd.Series[Any]) -> Kind:
     return "number" if values.dtype.kind == "f" else "text"
 
 
-def _strings(values: Iterable[Any], kind: Kind) -> list[str]:
+def _strings(values: Iterable[Any], kind: Kind, digits: int | None) -> list[str]:
     """One string a value; nothing where there is none."""
     whole = kind == "df" and all(_is_whole(v) for v in values)
-    return [_string(v, kind, whole) for v in values]
+    return [_string(v, kind, whole, digits) for v in values]
 
 
 def _is_whole(value: Any) -> bool:
@@ -113,7 +119,7 @@ def _is_whole(value: Any) -> bool:
     return bool(pd.isna(value) or np.isinf(value) or abs(value - round(value)) < _ROUNDING)
 
 
-def _string(value: Any, kind: Kind, whole: bool) -> str:
+def _string(value: Any, kind: Kind, whole: bool, digits: int | None) -> str:
     if isinstance(value, str):
         return value
     if value is None or (np.ndim(value) == 0 and pd.isna(value)):
@@ -130,4 +136,6 @@ def _string(value: Any, kind: Kind, whole: bool) -> str:
         return f"{value:.0f}"
     if kind == "df":
         return f"{value:.2f}"
+    if digits is not None:
+        return f"{value:.{digits}f}"
     return number(float(value)) if kind == "number" else f"{value:.3f}"

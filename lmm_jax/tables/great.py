@@ -7,17 +7,19 @@ from typing import Any
 
 import pandas as pd
 
+from ..inputs.names import unique
 from ..inputs.packages import needed
 from .cells import Cells
 
 
-def great_page(title: str, tables: Sequence[Cells], notes: Sequence[str]) -> tuple[Any, ...]:
-    """One table each, the title above the first and the small print below the last."""
+def great_page(title: str, tables: Sequence[Cells], notes: Sequence[str]) -> Any:
+    """One table, or a tuple: the title above the first and the small print below the last."""
     last = len(tables) - 1
-    return tuple(
+    made = [
         great_table(table, title if i == 0 else "", notes if i == last else ())
         for i, table in enumerate(tables)
-    )
+    ]
+    return made[0] if last == 0 else tuple(made)
 
 
 def great_table(table: Cells, title: str, notes: Sequence[str]) -> Any:
@@ -25,7 +27,7 @@ def great_table(table: Cells, title: str, notes: Sequence[str]) -> Any:
     with needed("great_tables", "to_gt()", "neighbours"):
         from great_tables import GT
 
-    ids = [f"c{j}" for j in range(len(table.header))]  # headings may be empty, or the same
+    ids = _ids(table.names)
     out = GT(pd.DataFrame(table.rows, columns=ids, dtype=object), auto_align=False)
     out = out.cols_label(dict(zip(ids, table.header, strict=True)))
     for name, is_right in zip(ids, table.right, strict=True):
@@ -36,3 +38,8 @@ def great_table(table: Cells, title: str, notes: Sequence[str]) -> Any:
     for note in notes:
         out = out.tab_source_note(note)
     return out
+
+
+def _ids(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of the columns by which great_tables is told more; those of labels may be empty."""
+    return unique([name or f"label{j}" for j, name in enumerate(names)])

@@ -35,7 +35,7 @@ _LATEX = {
 _MINUS = re.compile(r"(?<![\w.])-(?=[\d.])")
 _MARKDOWN = re.compile(r"[\\`*_|<>\[\]$~]")
 # Characters of a line that a page has room for in small print, and of a cell that is a paragraph.
-_PAGE = 80
+PAGE = 80
 _PARAGRAPH = 56
 
 
@@ -64,7 +64,7 @@ def _html_table(table: Cells) -> str:
     rows = []
     for row in table.rows:
         cells = [
-            f'<th scope="row">{html.escape(cell)}</th>'
+            f'<th scope="row">{_indented(cell, "&emsp;")}{html.escape(cell.strip())}</th>'
             if j < table.labels
             else _html_cell("td", cell, table.right[j])
             for j, cell in enumerate(row)
@@ -84,11 +84,14 @@ def _html_cell(tag: str, text: str, right: bool, attributes: str = "") -> str:
 # ------------------------------------------------------------ LaTeX
 
 
-def latex_page(title: str, tables: Sequence[Cells], notes: Sequence[str]) -> str:
+def latex_page(
+    title: str, tables: Sequence[Cells], notes: Sequence[str], label: str | None, room: int
+) -> str:
     """One float with all tables, small print below; for the package booktabs."""
     caption = [rf"\caption{{{escape_latex(title)}}}"] if title else []
+    caption += [rf"\label{{{label}}}"] if label else []
     head = [r"\begin{table}[htbp]", r"\centering\small\setlength{\tabcolsep}{4pt}", *caption]
-    body = ("\n\n" + r"\bigskip" + "\n").join(map(_latex_table, tables))
+    body = ("\n\n" + r"\bigskip" + "\n").join(_latex_table(table, room) for table in tables)
     small = []
     if notes:
         lines = (r"\par" + "\n").join(map(escape_latex, notes))
@@ -99,26 +102,24 @@ def latex_page(title: str, tables: Sequence[Cells], notes: Sequence[str]) -> str
     return "\n".join([*head, *([body] if tables else []), *small, r"\end{table}"])
 
 
-def _latex_table(table: Cells) -> str:
+def _latex_table(table: Cells, room: int) -> str:
     """A tabular, or several below each other where a page is too narrow for one."""
     lines = [table.header, *table.rows]
     widths = [max(len(line[j]) for line in lines) for j in range(len(table.header))]
     widths = [min(w, _PARAGRAPH) for w in widths]
-    blocks = folded_columns(widths, table.glued, table.labels, _PAGE)
-    parts = [_tabular(table, block, i == 0) for i, block in enumerate(blocks)]
-    return ("\n\n" + r"\smallskip" + "\n").join(parts)
+    blocks = folded_columns(widths, table.glued, table.labels, room)
+    parts = [_tabular(table, block) for block in blocks]
+    caption = [rf"\textit{{{escape_latex(table.caption)}}}\par\smallskip"] * bool(table.caption)
+    return "\n".join([*caption, ("\n\n" + r"\smallskip" + "\n").join(parts)])
 
 
-def _tabular(table: Cells, block: Sequence[int], first: bool) -> str:
+def _tabular(table: Cells, block: Sequence[int]) -> str:
     long = [any(len(row[j]) > _PARAGRAPH for row in table.rows) for j in block]
     align = "".join(
         r"p{0.6\linewidth}" if is_long and not table.right[j] else "r" if table.right[j] else "l"
         for j, is_long in zip(block, long, strict=True)
     )
     out = [rf"\begin{{tabular}}{{@{{}}{align}@{{}}}}"]
-    if table.caption and first:
-        span = rf"\multicolumn{{{len(block)}}}{{@{{}}l@{{}}}}"
-        out.append(rf"{span}{{\textit{{{escape_latex(table.caption)}}}}} \\")
     out.append(r"\toprule")
     if table.has_header:
         header = [escape_latex(table.header[j]) for j in block]
@@ -133,7 +134,12 @@ def _latex_row(cells: Sequence[str]) -> str:
     guard = (
         "{}" if first.startswith(("[", "*")) else ""
     )  # the row above ends with \\, which takes it
-    return guard + " & ".join(cell.strip() for cell in cells) + r" \\"
+    return guard + " & ".join(_indented(c, r"\quad ") + c.strip() for c in cells) + r" \\"
+
+
+def _indented(cell: str, blank: str) -> str:
+    """What stands before the words of a cell that begins with blanks."""
+    return blank if cell.startswith(" ") else ""
 
 
 def latex_cell(text: str) -> str:
@@ -160,7 +166,10 @@ def _markdown_table(table: Cells) -> str:
     caption = [f"*{escape_markdown(table.caption)}*", ""] if table.caption else []
     rule = ["---:" if is_right else ":---" for is_right in table.right]
     lines = [table.header, *table.rows]
-    body = [[escape_markdown(cell.strip()) for cell in line] for line in lines]
+    body = [
+        [_indented(cell, "&emsp;") + escape_markdown(cell.strip()) for cell in line]
+        for line in lines
+    ]
     rows = [f"| {' | '.join(line)} |" for line in (body[0], rule, *body[1:])]
     return "\n".join([*caption, *rows])
 

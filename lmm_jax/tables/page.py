@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import pandas as pd
 
+from ..inputs.arguments import hinted, instance, whole_number
 from .cells import Cells, Kind, cells
 from .frames import as_frame
 from .great import great_page
-from .markup import html_page, latex_page, markdown_page
+from .markup import PAGE, html_page, latex_page, markdown_page
+from .paper import LatexOptions, Paper, PaperOptions, in_words, read_paper
 from .text import terminal_width, text_of, wrapped
 
 # Rows of a table that are shown; LaTeX, Markdown and the frame have all of them.
@@ -36,9 +39,15 @@ class Table(pd.DataFrame):
     def _constructor(self) -> Callable[..., pd.DataFrame]:
         return pd.DataFrame
 
-    def _cells(self, most: int | None) -> Cells:
+    def _cells(self, most: int | None, paper: Paper | None = None) -> Cells:
         """The strings of the table."""
-        return cells(pd.DataFrame(self), self.title, self.headings, self.kinds, most)
+        frame, headings = pd.DataFrame(self), self.headings
+        if paper is None:
+            return cells(frame, self.title, headings, self.kinds, most)
+        frame = paper.columns_of(frame, headings, self.kinds)
+        names = map(str, [*frame.columns, *({"term"} & set(frame.index.names))])
+        words = {name: paper.heading(name, headings) for name in names}
+        return paper.renamed(cells(frame, self.title, words, self.kinds, most, paper.digits))
 
     def _page(self) -> Summary:
         """The table by itself."""
@@ -74,21 +83,27 @@ class Table(pd.DataFrame):
         return as_frame(pd.DataFrame(self), output, "pandas", labels)
 
     def to_latex(self, *args: Any, **options: Any) -> Any:
-        r"""The table as LaTeX for booktabs; with arguments, what pandas makes of the frame.
+        r"""The table as LaTeX for booktabs, with the options of :meth:`Summary.to_latex`.
+
+        With an argument that only pandas has, ``float_format=`` for example, what pandas makes
+        of the frame.
 
         Examples
         --------
         >>> import lmm_jax as lmm
         >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
-        >>> print(res.anova().to_latex().splitlines()[3])
+        >>> print(res.anova().to_latex(label="tab:days", digits=1).splitlines()[4])
         \begin{tabular}{@{}lrrrrrr@{}}
         """
-        if args or options:
-            return super().to_latex(*args, **options)
-        return self._page().as_latex()
+        if args or not options.keys() <= LatexOptions.__annotations__.keys():
+            with _of_pandas("Jinja2", LatexOptions, options):
+                return super().to_latex(*args, **{"escape": True} | options)
+        return self._page().to_latex(**options)
 
     def to_markdown(self, *args: Any, **options: Any) -> Any:
-        r"""The table in GitHub's Markdown; with arguments, what pandas makes of the frame.
+        r"""The table in GitHub's Markdown, with the options of :meth:`Summary.to_markdown`.
+
+        With an argument that only pandas has, what pandas makes of the frame.
 
         Examples
         --------
@@ -97,33 +112,49 @@ class Table(pd.DataFrame):
         >>> print(res.anova().to_markdown().splitlines()[4])
         | Days | 30031.0148 | 30031.0148 | 1 | 17 | 45.8530 | \<0.001 |
         """
-        if args or options:
-            return super().to_markdown(*args, **options)
-        return self._page().to_markdown()
+        if args or not options.keys() <= PaperOptions.__annotations__.keys():
+            with _of_pandas("tabulate", PaperOptions, options):
+                return super().to_markdown(*args, **options)
+        return self._page().to_markdown(**options)
 
     def to_html(self, *args: Any, **options: Any) -> Any:
-        """The table as notebooks show it; with arguments, what pandas makes of the frame.
+        """The table as HTML, with the options of :meth:`Summary.to_html`.
+
+        With an argument that only pandas has, what pandas makes of the frame.
 
         Examples
         --------
         >>> import lmm_jax as lmm
         >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
-        >>> res.anova().to_html().count("<table")
-        1
+        >>> res.anova().to_html(columns=["f", "p_value"]).count("<th")
+        5
         """
-        if args or options:
+        if args or not options.keys() <= PaperOptions.__annotations__.keys():
             return super().to_html(*args, **options)
-        return self._page().to_html()
+        return self._page().to_html(**options)
 
-    def to_gt(self) -> Any:
-        """The table as a ``GT`` of great_tables: its title, columns and small print.
+    def to_gt(self, **options: Unpack[PaperOptions]) -> Any:
+        """The table as a ``GT`` of great_tables, with the options of :meth:`Summary.to_gt`.
 
         Raises
         ------
         ImportError
             Without great_tables, ``pip install lmm-jax[neighbours]``.
         """
-        return self._page().to_gt()[0]
+        return self._page().to_gt(**options)
+
+
+@contextmanager
+def _of_pandas(package: str, own: type, options: Mapping[str, Any]) -> Iterator[None]:
+    """Context of an export by pandas, whose own packages may not be there."""
+    try:
+        yield
+    except ImportError as error:
+        others = ", ".join(name for name in options if name not in own.__annotations__)
+        raise ImportError(
+            f"with {others or 'positional arguments'} pandas writes the table, which needs "
+            f"{package}; the table's own options, {', '.join(own.__annotations__)}, need nothing"
+        ) from error
 
 
 def table(
@@ -144,7 +175,8 @@ def table(
     notes : sequence of str
         Small print.
     headings : mapping of str to str, optional
-        What stands above a column where that is not its name.
+        What stands above a column where that is not its name; its name, where that is the
+        user's and no export has another word for it.
     kinds : mapping of str to Kind, optional
         What columns hold where their names and values do not say it.
     """
@@ -154,6 +186,7 @@ def table(
     return out
 
 
+@hinted
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Summary:
     """Tables of a result; ``str()`` gives text for the terminal, notebooks show HTML.
@@ -175,11 +208,16 @@ class Summary:
 
     def _on_screen(self) -> tuple[list[Cells], tuple[str, ...]]:
         """Tables no longer than a screen, and notes that say so."""
-        tables, notes = [one._cells(self.most) for one in self.tables], self.notes
-        for one, shown in zip(self.tables, tables, strict=True):
-            if shown.more and self.whole:
-                notes += (f"The first {self.most} of {len(one):,} rows: {self.whole} has all",)
-        return tables, notes
+        shown = [one._cells(self.most) for one in self.tables]
+        return shown, self.notes + self._beginnings(self.tables, shown)
+
+    def _beginnings(self, tables: Sequence[Table], shown: Sequence[Cells]) -> tuple[str, ...]:
+        """Notes that say of what tables only the beginning is shown."""
+        return tuple(
+            f"The first {self.most} of {len(one):,} rows: {self.whole} has all"
+            for one, part in zip(tables, shown, strict=True)
+            if part.more and self.whole
+        )
 
     def as_text(self, width: int | None = None) -> str:
         """Plain text.
@@ -214,47 +252,166 @@ class Summary:
         """
         return html_page(self.title, *self._on_screen())
 
-    def as_latex(self) -> str:
-        """LaTeX tables in one float; the document needs the package booktabs.
+    def as_latex(self, **options: Unpack[LatexOptions]) -> str:
+        """:meth:`to_latex`, under statsmodels' name."""
+        return self.to_latex(**options)
+
+    def to_latex(
+        self,
+        *,
+        caption: str | None = None,
+        label: str | None = None,
+        digits: int | None = None,
+        columns: Sequence[str] | None = None,
+        rename: Mapping[str, str] | None = None,
+        notes: bool | str | Sequence[str] = True,
+        width: int = PAGE,
+    ) -> str:
+        r"""LaTeX tables in one float; the document needs the package booktabs.
+
+        Parameters
+        ----------
+        caption, digits, columns, rename, notes
+            See :meth:`to_markdown`.
+        label : str, optional
+            What ``\ref`` finds the float by.
+        width : int
+            Characters that a line of the page has room for; wider tables are folded.
+
+        Returns
+        -------
+        str
 
         Examples
         --------
         >>> import lmm_jax as lmm
         >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
-        >>> res.summary().as_latex().count("begin{tabular}") >= 2
+        >>> text = res.summary().to_latex(caption="Sleep", label="tab:sleep", digits=2)
+        >>> text.splitlines()[2:4]
+        ['\\caption{Sleep}', '\\label{tab:sleep}']
+        """
+        options = {"caption": caption, "digits": digits, "columns": columns, "rename": rename}
+        if label is not None:
+            instance(label, "label", str, "a string")
+        width = whole_number(width, "width", least=1)
+        return latex_page(*self._paper(None, notes=notes, **options), label, width)
+
+    def to_html(
+        self,
+        *,
+        caption: str | None = None,
+        digits: int | None = None,
+        columns: Sequence[str] | None = None,
+        rename: Mapping[str, str] | None = None,
+        notes: bool | str | Sequence[str] = True,
+    ) -> str:
+        """HTML tables for pages of your own; of long ones the beginning, as in notebooks.
+
+        Parameters
+        ----------
+        caption, digits, columns, rename, notes
+            See :meth:`to_markdown`.
+
+        Returns
+        -------
+        str
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+        >>> "Days without sleep" in res.summary().to_html(rename={"Days": "Days without sleep"})
         True
         """
-        return latex_page(self.title, [one._cells(None) for one in self.tables], self.notes)
+        options = {"caption": caption, "digits": digits, "columns": columns, "rename": rename}
+        return html_page(*self._paper(self.most, notes=notes, **options))
 
-    def to_latex(self) -> str:
-        """:meth:`as_latex`, under the name that tables and all other results have for it."""
-        return self.as_latex()
+    def to_markdown(
+        self,
+        *,
+        caption: str | None = None,
+        digits: int | None = None,
+        columns: Sequence[str] | None = None,
+        rename: Mapping[str, str] | None = None,
+        notes: bool | str | Sequence[str] = True,
+    ) -> str:
+        r"""Tables in GitHub's Markdown, which Quarto and pandoc read as well.
 
-    def to_html(self) -> str:
-        """:meth:`as_html`, under the name that tables and all other results have for it."""
-        return self.as_html()
+        Parameters
+        ----------
+        caption : str, optional
+            What stands above, in the place of the title; "" for nothing.
+        digits : int, optional
+            Decimals of estimates and statistics. P values have three, degrees of freedom two.
+        columns : sequence of str, optional
+            The columns to show, in this order, by the names that they have in the frames or what
+            stands above them. Labels of rows stay; a table without any of these columns is left
+            out.
+        rename : mapping of str to str, optional
+            Other words for headings, terms and levels, also within an interaction ``a:b``.
+        notes : bool, str or sequence of str
+            Whether the small print stands below, or what does.
 
-    def to_markdown(self) -> str:
-        """Tables in GitHub's Markdown, which Quarto and pandoc read as well.
+        Returns
+        -------
+        str
+
+        Raises
+        ------
+        DataError
+            A column that there is not.
 
         Examples
         --------
         >>> import lmm_jax as lmm
         >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
-        >>> print(res.summary().to_markdown().splitlines()[0])
-        **Linear mixed model fitted by REML**
+        >>> chosen = ["estimate", "conf_low", "conf_high", "p_value"]
+        >>> print(res.summary().to_markdown(caption="", columns=chosen, digits=1, notes=False))
+        *Fixed effects*
+        <BLANKLINE>
+        |  | Estimate | 2.5% | 97.5% | P\>\|t\| |
+        | :--- | ---: | ---: | ---: | ---: |
+        | Intercept | 251.4 | 237.0 | 265.8 | \<0.001 |
+        | Days | 10.5 | 7.2 | 13.7 | \<0.001 |
+        <BLANKLINE>
         """
-        return markdown_page(self.title, [one._cells(None) for one in self.tables], self.notes)
+        options = {"caption": caption, "digits": digits, "columns": columns, "rename": rename}
+        return markdown_page(*self._paper(None, notes=notes, **options))
 
-    def to_gt(self) -> tuple[Any, ...]:
-        """The tables as ``GT`` of great_tables, notes below the last.
+    def to_gt(
+        self,
+        *,
+        caption: str | None = None,
+        digits: int | None = None,
+        columns: Sequence[str] | None = None,
+        rename: Mapping[str, str] | None = None,
+        notes: bool | str | Sequence[str] = True,
+    ) -> Any:
+        """The table as a ``GT`` of great_tables; of several tables a tuple.
+
+        Its columns have the names that they have in the frames.
+
+        Parameters
+        ----------
+        caption, digits, columns, rename, notes
+            See :meth:`to_markdown`.
 
         Raises
         ------
         ImportError
             Without great_tables, ``pip install lmm-jax[neighbours]``.
         """
-        return great_page(self.title, [one._cells(None) for one in self.tables], self.notes)
+        options = {"caption": caption, "digits": digits, "columns": columns, "rename": rename}
+        return great_page(*self._paper(None, notes=notes, **options))
+
+    def _paper(self, most: int | None, **options: Any) -> tuple[str, list[Cells], tuple[str, ...]]:
+        """Title, tables and small print as an export asks for them."""
+        paper = read_paper(self.tables, **options)
+        tables = [one for one in self.tables if paper.has(one, one.headings)]
+        shown, notes = [one._cells(most, paper) for one in tables], self.notes
+        notes += self._beginnings(tables, shown)
+        title = in_words(self.title) if paper.caption is None else paper.caption
+        return title, shown, tuple(map(in_words, notes)) if paper.notes is None else paper.notes
 
     def __str__(self) -> str:
         return self.as_text()
@@ -267,12 +424,15 @@ class Summary:
 
 
 def first_rows(
-    frame: pd.DataFrame, title: str, whole: str, kinds: Mapping[str, Kind] | None = None
+    frame: pd.DataFrame,
+    title: str,
+    whole: str,
+    kinds: Mapping[str, Kind] | None = None,
+    headings: Mapping[str, str] | None = None,
 ) -> Summary:
     """A page that shows the beginning of a long table; ``whole`` says where all of it is."""
-    return Summary(
-        title=title, tables=(table(frame, "", kinds=kinds),), most=_FIRST_ROWS, whole=whole
-    )
+    made = table(frame, "", kinds=kinds, headings=headings)
+    return Summary(title=title, tables=(made,), most=_FIRST_ROWS, whole=whole)
 
 
 class Shown:
@@ -293,18 +453,18 @@ class Shown:
     def _repr_html_(self) -> str:
         return self._page().as_html()
 
-    def to_latex(self) -> str:
-        """What is shown, as LaTeX for the package booktabs."""
-        return self._page().as_latex()
+    def to_latex(self, **options: Unpack[LatexOptions]) -> str:
+        """What is shown, as LaTeX for the package booktabs, with :meth:`Summary.to_latex`."""
+        return self._page().to_latex(**options)
 
-    def to_html(self) -> str:
-        """What notebooks show, as HTML for pages of your own."""
-        return self._page().as_html()
+    def to_html(self, **options: Unpack[PaperOptions]) -> str:
+        """What is shown, as HTML for pages of your own, with :meth:`Summary.to_html`."""
+        return self._page().to_html(**options)
 
-    def to_markdown(self) -> str:
-        """What is shown, in GitHub's Markdown, which Quarto and pandoc read as well."""
-        return self._page().to_markdown()
+    def to_markdown(self, **options: Unpack[PaperOptions]) -> str:
+        """What is shown, in GitHub's Markdown, with :meth:`Summary.to_markdown`."""
+        return self._page().to_markdown(**options)
 
-    def to_gt(self) -> tuple[Any, ...]:
-        """The tables of what is shown, each a ``GT`` of great_tables (:meth:`Summary.to_gt`)."""
-        return self._page().to_gt()
+    def to_gt(self, **options: Unpack[PaperOptions]) -> Any:
+        """What is shown as a ``GT`` of great_tables, or a tuple, with :meth:`Summary.to_gt`."""
+        return self._page().to_gt(**options)

@@ -97,13 +97,18 @@ def _over_pairs(
 def without_padding(links: Links) -> Links:
     """The pairs that are there and their entries, an empty one behind them, on the host."""
     count = _n_pairs(links)
-    left, right = np.asarray(links.left)[:count], np.asarray(links.right)[:count]
-    n = int(left.max(initial=-1)) + 2  # every entry is paired with itself
+    n = int(np.max(links.left[:count], initial=-1)) + 2  # every entry is paired with itself
     if links.head is not None:  # whose entries are not, and which refers to the last one
         n = links.d.shape[1]
-    of_entries = ("d", "group", "row", "block")
-    at = {name: np.asarray(getattr(links, name))[..., :n] for name in of_entries}
-    return replace(links, left=left, right=right, **at)
+    return replace(
+        links,
+        d=links.d[:, :n],
+        group=links.group[:n],
+        row=links.row[:n],
+        block=links.block[:n],
+        left=links.left[:count],
+        right=links.right[:count],
+    )
 
 
 def _n_pairs(links: Links) -> int:
@@ -302,7 +307,7 @@ def onto_groups(x: Array, A: Array, links: Links, n_groups: int) -> Array:
     return xp.segment_sum(products, links.group, n_groups).T.reshape(q, C, n_groups)
 
 
-def entry_matrix(x: np.ndarray, links: Links, n_groups: int, shape: tuple[int, int]) -> Any:
+def entry_matrix(x: Any, links: Links, n_groups: int, shape: tuple[int, int]) -> Any:
     """Numbers at the entries (q, E) as a matrix (q G, N B): sparse, unless its sums are dense."""
     q, (N, B) = x.shape[0], shape
     place, E = links.row * B + links.block, links.row.size

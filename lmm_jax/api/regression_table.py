@@ -1,0 +1,115 @@
+"""``regression_table``: several fits side by side, as papers have them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..errors import DataError
+from ..inputs.arguments import choice, flag, hinted, instance, items, probability, whole_number
+from ..inputs.arguments import names as read_names
+from ..inputs.names import unique
+from ..results.lmm import LMMResults
+from ..results.regression_table import BASIC, SHOWN, STATISTICS, side_by_side
+from ..tables.page import Table
+
+
+@hinted
+def regression_table(
+    *fits: LMMResults,
+    names: Sequence[str] | None = None,
+    show: str = "std_error",
+    level: float = 0.95,
+    stars: bool = False,
+    digits: int = 3,
+    statistics: Sequence[str] = BASIC,
+) -> Table:
+    """Several fits side by side: fixed effects, standard deviations and correlations, figures.
+
+    Parameters
+    ----------
+    *fits : LMMResults
+        One column each, in this order.
+    names : sequence of str, optional
+        What stands above the columns; by default (1), (2) and so on.
+    show : {"std_error", "conf_int", "statistic", "p_value", "none"}
+        What stands behind an estimate. Standard deviations and correlations have no statistics
+        and p values; their limits are Wald's.
+    level : float
+        Coverage of the limits.
+    stars : bool
+        One, two or three stars for p values of fixed effects below 0.05, 0.01 and 0.001.
+    digits : int
+        Decimals.
+    statistics : sequence of str
+        Rows of the last block: "nobs", "n_groups", "r2_marginal", "r2_conditional", "icc",
+        "loglik", "aic", "bic", "sigma", "df" (the number of parameters).
+
+    Returns
+    -------
+    DataFrame
+        Of strings, which shows itself as text and HTML; ``to_latex``, ``to_markdown``, ``to_html``
+        and ``to_gt`` take ``caption``, ``rename`` and ``notes`` (:meth:`Summary.to_markdown`).
+        The numbers are those of :meth:`LMMResults.tidy`. A parameter that a fit has not is left
+        empty.
+
+    Raises
+    ------
+    DataError
+        What is no fit, or an unknown figure.
+
+    Notes
+    -----
+    P values and limits have the degrees of freedom of each fit (its ``df_method``), standard
+    errors are robust where the fit is (:meth:`LMMResults.robust`); the small print says so. Fits
+    by REML whose fixed effects differ cannot be compared by likelihoods and criteria.
+
+    Examples
+    --------
+    >>> import lmm_jax as lmm
+    >>> data = lmm.load_dataset("sleepstudy")
+    >>> one = lmm.fit("Reaction ~ Days + (1 | Subject)", data)
+    >>> two = lmm.fit("Reaction ~ Days + (Days | Subject)", data)
+    >>> print(lmm.regression_table(one, two, names=["Intercepts", "Slopes"], stars=True))
+    Linear mixed models of Reaction
+    <BLANKLINE>
+                                            Intercepts              Slopes
+     Fixed effects
+       Intercept                    251.405*** (9.747)  251.405*** (6.825)
+       Days                          10.467*** (0.804)   10.467*** (1.546)
+     Random effects
+       sd(Intercept|Subject)            37.124 (6.812)      24.740 (5.836)
+       cor(Intercept,Days|Subject)                           0.066 (0.325)
+       sd(Days|Subject)                                      5.922 (1.248)
+       sigma                            30.991 (1.727)      25.592 (1.508)
+     Fit
+       Observations                                180                 180
+       Groups: Subject                              18                  18
+       R2 (marginal)                             0.280               0.279
+       R2 (conditional)                          0.704               0.799
+       Log-likelihood                         -893.233            -871.814
+       AIC                                    1794.465            1755.628
+       BIC                                    1807.237            1774.786
+    <BLANKLINE>
+    Fitted by REML
+    Standard errors in parentheses
+    * p < 0.05, ** p < 0.01, *** p < 0.001
+    Degrees of freedom: satterthwaite
+    """
+    for i, one in enumerate(fits):
+        if isinstance(one, list | tuple | dict):
+            raise DataError("fits stand one beside the other: lmm.regression_table(a, b)")
+        instance(one, f"the model {i + 1}", LMMResults, "a result of lmm.fit")
+    if not fits:
+        raise DataError("there is no fit: lmm.regression_table(a, b)")
+    called = [f"({i + 1})" for i in range(len(fits))]
+    if names is not None:
+        called = read_names(names, "names", len(fits))
+    figures = [choice(key, "statistics", STATISTICS) for key in items(statistics, "statistics")]
+    return side_by_side(
+        dict(zip(unique(called), fits, strict=True)),
+        show=choice(show, "show", SHOWN),
+        level=probability(level, "level"),
+        stars=flag(stars, "stars"),
+        digits=whole_number(digits, "digits", most=15),
+        statistics=figures,
+    )

@@ -1,0 +1,146 @@
+"""Several fits side by side: a block for fixed effects, one for random ones, one for the fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..reprs import p_value
+from ..tables.page import Table, table
+from .lmm import LMMResults
+from .parameter_rows import parameter_rows
+from .summary import method_name, warnings_of
+
+# What may stand in parentheses, and what the small print says of it.
+SHOWN = {
+    "std_error": "Standard errors in parentheses",
+    "conf_int": "Limits of level {level:g} in brackets",
+    "statistic": "Statistics in parentheses",
+    "p_value": "P values in parentheses",
+    "none": "",
+}
+_STARS = (0.001, 0.01, 0.05)
+# Figures of a fit: what a row is called, and how its number is written.
+STATISTICS: dict[str, tuple[str, str]] = {
+    "nobs": ("Observations", "d"),
+    "n_groups": ("", "d"),
+    "r2_marginal": ("R2 (marginal)", ".3f"),
+    "r2_conditional": ("R2 (conditional)", ".3f"),
+    "icc": ("ICC", ".3f"),
+    "loglik": ("Log-likelihood", ".3f"),
+    "aic": ("AIC", ".3f"),
+    "bic": ("BIC", ".3f"),
+    "sigma": ("Sigma", ""),
+    "df": ("Parameters", "d"),
+}
+# What the rows are about, in their order.
+_BLOCKS = ("Fixed effects", "Random effects", "Fit")
+BASIC = ("nobs", "n_groups", "r2_marginal", "r2_conditional", "loglik", "aic", "bic")
+
+
+def side_by_side(
+    fits: Mapping[str, LMMResults],
+    *,
+    show: str,
+    level: float,
+    stars: bool,
+    digits: int,
+    statistics: Sequence[str],
+) -> Table:
+    """The table of :func:`lmm_jax.regression_table`, its arguments read."""
+    columns = {}
+    for name, res in fits.items():
+        rows, fixed = parameter_rows(res, level), len(res.fixed_names)
+        texts = [_cell(row, show, stars, digits) for row in rows.itertuples()]
+        cells = list(zip(map(str, rows.index), texts, strict=True))
+        parts = cells[:fixed], cells[fixed:], _figures(res, statistics, digits).items()
+        columns[name] = dict(zip(_BLOCKS, map(dict, parts), strict=True))
+    out: list[tuple[str, ...]] = []
+    for block in _BLOCKS:
+        own = [column[block] for column in columns.values()]
+        found = _merged(list(map(list, own)))
+        out += [(block, *[""] * len(own))] * bool(found)
+        out += [("  " + row, *(texts.get(row, "") for texts in own)) for row in found]
+    frame = pd.DataFrame(out, columns=["term", *fits], dtype=object)
+    kinds: Any = {"term": "label", **dict.fromkeys(fits, "number")}
+    headings = {"term": "", **{name: name for name in fits}}
+    notes = _notes(fits, show, level, stars)
+    return table(frame, _title(fits), notes, headings=headings, kinds=kinds)
+
+
+def _merged(lists: Sequence[Sequence[str]]) -> list[str]:
+    """All names, each behind the one that it follows in the first list that has it."""
+    out: list[str] = []
+    for names in lists:
+        at = 0
+        for name in names:
+            if name in out:
+                at = out.index(name) + 1
+            else:
+                out.insert(at, name)
+                at += 1
+    return out
+
+
+def _cell(row: Any, show: str, stars: bool, digits: int) -> str:
+    """An estimate with its stars and what stands in parentheses."""
+
+    def written(value: float) -> str:
+        return f"{value:.{digits}f}"
+
+    text = written(row.estimate)
+    if stars and np.isfinite(row.p_value):
+        text += "*" * sum(row.p_value < limit for limit in _STARS)
+    if show == "conf_int" and np.isfinite([row.conf_low, row.conf_high]).all():
+        return f"{text} [{written(row.conf_low)}, {written(row.conf_high)}]"
+    if show in ("std_error", "statistic", "p_value") and np.isfinite(getattr(row, show)):
+        value = getattr(row, show)
+        shown = p_value(value) if show == "p_value" else written(value)
+        return f"{text} ({shown})"
+    return text
+
+
+def _figures(res: LMMResults, statistics: Sequence[str], digits: int) -> dict[str, str]:
+    """Figures of the fit by the names of their rows."""
+    at = res.glance(output="pandas").iloc[0]
+    out: dict[str, str] = {}
+    for key in statistics:
+        label, form = STATISTICS[key]
+        if key == "n_groups":
+            out |= {f"Groups: {factor}": str(n) for factor, n in res.n_groups.items()}
+        elif np.isfinite(float(at[key])):
+            value = int(at[key]) if form == "d" else float(at[key])
+            out[label] = f"{value:{form or f'.{digits}f'}}"
+    return out
+
+
+def _title(fits: Mapping[str, LMMResults]) -> str:
+    responses = list(dict.fromkeys(str(res.endog_name) for res in fits.values()))
+    return f"Linear mixed models of {', '.join(responses)}"
+
+
+def _notes(fits: Mapping[str, LMMResults], show: str, level: float, stars: bool) -> list[str]:
+    """The small print: what stands in the cells, and what to know of every fit."""
+    criteria = {name: method_name(res.reml) for name, res in fits.items()}
+    notes = [_of_each("Fitted by", criteria)]
+    if SHOWN[show]:
+        notes.append(SHOWN[show].format(level=level))
+    if stars:
+        notes.append("* p < 0.05, ** p < 0.01, *** p < 0.001")
+    if stars or show in ("p_value", "conf_int"):
+        notes.append(_of_each("Degrees of freedom:", {n: r.df_method for n, r in fits.items()}))
+    by_fit: dict[str, list[str]] = {}
+    for name, res in fits.items():
+        for note in warnings_of(res):
+            by_fit.setdefault(note, []).append(name)
+    return notes + [f"{', '.join(names)}: {note}" for note, names in by_fit.items()]
+
+
+def _of_each(what: str, values: Mapping[str, str]) -> str:
+    """One value where all are alike, otherwise that of each."""
+    if len(set(values.values())) == 1:
+        return f"{what} {next(iter(values.values()))}"
+    return f"{what} " + ", ".join(f"{name} {value}" for name, value in values.items())

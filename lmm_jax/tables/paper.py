@@ -1,0 +1,167 @@
+"""What a paper asks of a table: words for headings, digits, a choice of columns, other names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypedDict
+
+from ..errors import DataError
+from ..inputs.arguments import flag, instance, items, mapping, whole_number
+from .cells import Cells
+
+# What stands above columns that a screen shows by their names.
+_WORDS = {
+    **{"aic": "AIC", "bic": "BIC", "caic": "cAIC", "chisq": "Chisq", "cooks_distance": "Cook's D"},
+    **{"conf_high": "Upper", "conf_low": "Lower", "converged": "Converged", "contrast": "Contrast"},
+    **{"correction": "Correction", "df": "df", "df_denom": "Den. df", "df_num": "Num. df"},
+    **{"df_residual": "Residual df", "effect": "Effect", "emmean": "Mean", "estimate": "Estimate"},
+    **{"f": "F", "factor": "Factor", "group": "Group", "grp": "Group", "hat_value": "Hat value"},
+    **{"icc": "ICC", "level": "Level", "llf": "Log-likelihood", "loglik": "Log-likelihood"},
+    **{"lower": "Lower", "mc_error": "MC error", "mean_sq": "Mean Sq", "n_failed": "Failed"},
+    **{"n_obs": "Observations", "nobs": "Observations", "npar": "Parameters", "null": "Null"},
+    **{"p_boundary": "P (boundary)", "p_value": "P", "power": "Power", "q_value": "Q"},
+    **{"r2_conditional": "R2 (conditional)", "r2_marginal": "R2 (marginal)", "ratio": "Ratio"},
+    **{"reml_crit": "REML criterion", "response": "Response", "scaled": "Scaled"},
+    **{"sdcor": "Std. dev. or corr.", "se_factor": "SE factor", "share": "Share"},
+    **{"sigma": "Sigma", "singular": "Singular", "size": "Size", "statistic": "Statistic"},
+    **{"std_dev": "Std. dev.", "std_error": "Std. error", "sum_sq": "Sum Sq", "term": "Term"},
+    **{"tolerance": "Tolerance", "tolerance_high": "Upper", "tolerance_low": "Lower"},
+    **{"trace": "Trace", "upper": "Upper", "value": "Value", "var1": "Term", "var2": "With"},
+    **{"variance": "Variance", "vcov": "Variance or cov.", "vif": "VIF"},
+}
+_MOST_DIGITS = 15
+# Methods, which screens show as the arguments that ask for them.
+_METHODS = {
+    **{"satterthwaite": "Satterthwaite", "kenward-roger": "Kenward-Roger", "tukey": "Tukey"},
+    **{"sidak": "Sidak", "bonferroni": "Bonferroni", "holm": "Holm", "hochberg": "Hochberg"},
+    **{"scheffe": "Scheffe", "dunnett": "Dunnett", "dunnettx": "Dunnett (approximate)"},
+    **{"mvt": "the multivariate t distribution", "fdr": "Benjamini-Hochberg"},
+}
+_METHOD = re.compile(rf"\b({'|'.join(_METHODS)})\b")
+_BETWEEN_NAMES = re.compile(r"(\s*[:,|()\[\]]\s*)")
+
+
+class PaperOptions(TypedDict, total=False):
+    """Options of exports; see :meth:`lmm_jax.tables.page.Summary.to_markdown`."""
+
+    caption: str | None
+    digits: int | None
+    columns: Sequence[str] | None
+    rename: Mapping[str, str] | None
+    notes: bool | str | Sequence[str]
+
+
+class LatexOptions(PaperOptions, total=False):
+    """Options of LaTeX; see :meth:`lmm_jax.tables.page.Summary.to_latex`."""
+
+    label: str | None
+    width: int
+
+
+class Paper(NamedTuple):
+    """How tables are to stand in a paper."""
+
+    caption: str | None = None  # None: the title that they have
+    digits: int | None = None  # decimals of estimates and statistics; None: as on a screen
+    columns: tuple[str, ...] | None = None
+    rename: Mapping[str, str] = {}
+    notes: tuple[str, ...] | None = None  # None: those that they have
+
+    def heading(self, name: str, given: Mapping[str, str]) -> str:
+        """What stands above a column."""
+        called = _called(name, given)
+        return next((self.rename[key] for key in called if key in self.rename), called[-1])
+
+    def columns_of(self, frame: Any, given: Mapping[str, str], kinds: Mapping[str, str]) -> Any:
+        """The frame with the columns that are asked for, those that label its rows first."""
+        if self.columns is None:
+            return frame
+        names = list(map(str, frame.columns))
+        labels = [name for name in names if kinds.get(name) == "label"]
+        asked = [n for key in self.columns for n in names if key in _called(n, given)]
+        return frame[[*labels, *dict.fromkeys(n for n in asked if n not in labels)]]
+
+    def has(self, frame: Any, given: Mapping[str, str]) -> bool:
+        """Whether a table has one of the columns that are asked for."""
+        asked = self.columns
+        return asked is None or any(k in _called(str(n), given) for n in frame for k in asked)
+
+    def renamed(self, shown: Cells) -> Cells:
+        """The table with other names in the cells that stand left."""
+        if not self.rename:
+            return shown
+        rows = [
+            tuple(
+                cell if is_right else self._name(cell)
+                for cell, is_right in zip(row, shown.right, strict=True)
+            )
+            for row in shown.rows
+        ]
+        return shown._replace(rows=tuple(rows))
+
+    def _name(self, cell: str) -> str:
+        """A cell, or the names in one such as ``a[T.b]:x`` and ``sd(x|g)``, by another name."""
+        name = cell.strip()
+        if name in self.rename:
+            return cell.replace(name, self.rename[name])
+        parts = _BETWEEN_NAMES.split(name)
+        return cell.replace(name, "".join(self.rename.get(part, part) for part in parts))
+
+
+def in_words(text: str) -> str:
+    """Small print or a title with methods as papers spell them."""
+    return _METHOD.sub(lambda found: _METHODS[found[0]], text)
+
+
+def _called(name: str, given: Mapping[str, str]) -> tuple[str, ...]:
+    """What a column may be asked for by: its name, and what stands above it."""
+    own = given.get(name)
+    if own == name:  # a name of the user's
+        return (name,)
+    shown = name if own is None else own
+    return name, shown, _WORDS.get(shown, shown)
+
+
+def read_paper(
+    tables: Sequence[Any],
+    *,
+    caption: str | None,
+    digits: int | None,
+    columns: Sequence[str] | None,
+    rename: Mapping[str, str] | None,
+    notes: bool | str | Sequence[str],
+) -> Paper:
+    """The options of an export, checked against the tables that it is of.
+
+    Raises
+    ------
+    DataError
+        A column that no table has, or an option of a wrong kind.
+    """
+    if caption is not None:
+        instance(caption, "caption", str, "a string")
+    if digits is not None:
+        digits = whole_number(digits, "digits", most=_MOST_DIGITS)
+    asked = None if columns is None else tuple(map(str, items(columns, "columns")))
+    found = Paper(caption, digits, asked, _names(rename), _notes(notes))
+    called = [_called(str(n), one.headings) for one in tables for n in one]
+    for key in asked or ():
+        if not any(key in names for names in called):
+            known = ", ".join(dict.fromkeys(names[0] for names in called))
+            raise DataError(f"columns: there is no {key!r}; there are {known}")
+    return found
+
+
+def _names(rename: Mapping[str, str] | None) -> Mapping[str, str]:
+    if rename is None:
+        return {}
+    return {str(key): str(value) for key, value in mapping(rename, "rename").items()}
+
+
+def _notes(notes: Any) -> tuple[str, ...] | None:
+    if isinstance(notes, str):
+        return (notes,)
+    if isinstance(notes, list | tuple):
+        return tuple(instance(note, "notes", str, "a string") for note in notes)
+    return None if flag(notes, "notes") else ()

@@ -1,0 +1,119 @@
+"""Fits side by side: the numbers of each, where they belong."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import lmm_jax as lmm
+
+DATA = lmm.load_dataset("sleepstudy")
+
+
+@pytest.fixture(scope="module")
+def fits():
+    formulas = [
+        "Days + (1 | Subject)",
+        "Days + (Days | Subject)",
+        "Days + I(Days**2) + (1 | Subject)",
+    ]
+    return [lmm.fit(f"Reaction ~ {formula}", DATA) for formula in formulas]
+
+
+def column(table, name):
+    return dict(zip(table["term"].str.strip(), table[name], strict=True))
+
+
+@pytest.mark.parametrize("show", ["std_error", "conf_int", "statistic", "p_value", "none"])
+def test_cells_are_the_numbers_of_tidy(fits, show):
+    table = lmm.regression_table(*fits, show=show, digits=5)
+    for i, res in enumerate(fits):
+        cells, rows = column(table, f"({i + 1})"), res.tidy("fixed")
+        for row in rows.itertuples():
+            beside = {
+                "std_error": f" ({row.std_error:.5f})",
+                "conf_int": f" [{row.conf_low:.5f}, {row.conf_high:.5f}]",
+                "statistic": f" ({row.statistic:.5f})",
+                "p_value": f" ({row.p_value:.3f})" if row.p_value >= 0.001 else " (<0.001)",
+                "none": "",
+            }[show]
+            assert cells[row.term] == f"{row.estimate:.5f}{beside}"
+        assert cells["sigma"].startswith(f"{res.sigma:.5f}")
+        assert cells["sd(Intercept|Subject)"].startswith(f"{np.sqrt(res.cov_re.iloc[0, 0]):.5f}")
+        assert cells["Observations"] == "180" and cells["Groups: Subject"] == "18"
+        assert cells["Log-likelihood"] == f"{res.llf:.3f}" and cells["AIC"] == f"{res.aic:.3f}"
+
+
+def test_rows_stand_in_the_order_of_the_models(fits):
+    rows = [row.strip() for row in lmm.regression_table(*fits)["term"]]
+    assert rows[:9] == [
+        "Fixed effects", "Intercept", "Days", "I(Days ** 2)",
+        "Random effects", "sd(Intercept|Subject)", "cor(Intercept,Days|Subject)",
+        "sd(Days|Subject)", "sigma",
+    ]  # fmt: skip
+    table = lmm.regression_table(*fits)
+    assert (
+        column(table, "(1)")["I(Days ** 2)"] == "" and column(table, "(3)")["sd(Days|Subject)"] == ""
+    )
+
+
+def test_stars_are_those_of_the_p_values(fits):
+    data = DATA.assign(x=np.random.default_rng(0).normal(size=180))
+    res = lmm.fit("Reaction ~ Days + x + (1 | Subject)", data)
+    cells = column(lmm.regression_table(res, stars=True, show="none"), "(1)")
+    for name, p in res.pvalues.items():
+        assert cells[name].count("*") == (p < 0.05) + (p < 0.01) + (p < 0.001)
+    assert "*" not in cells["sigma"]
+
+
+def test_small_print_says_what_differs(fits):
+    ml = lmm.fit("Reaction ~ Days + (1 | Subject)", DATA, reml=False)
+    robust = fits[1].robust("CR2")
+    table = lmm.regression_table(ml, robust, names=["A", "B"], show="p_value", stars=True)
+    assert table.notes[0] == "Fitted by A ML, B REML"
+    assert "Degrees of freedom: A satterthwaite, B CR2" in table.notes
+    assert any(
+        note.startswith("B: Standard errors of the fixed effects: CR2") for note in table.notes
+    )
+    assert table.title == "Linear mixed models of Reaction"
+    assert lmm.regression_table(fits[0], fits[1]).notes[0] == "Fitted by REML"
+
+
+def test_residual_parameters_stand_once():
+    data = DATA[DATA["Days"] < 3].assign(day=lambda d: d["Days"].astype(int))
+    res = lmm.fit("Reaction ~ Days + us(day | Subject)", data)
+    cells = column(lmm.regression_table(res, digits=4), "(1)")
+    assert "sigma" not in cells
+    assert cells["sd[0]"].startswith(f"{res.residual_params['sd[0]']:.4f}")
+    series = lmm.fit("Reaction ~ Days + ar1(day | Subject)", data)
+    cells = column(lmm.regression_table(series, digits=4), "(1)")
+    assert cells["sigma"].startswith(f"{series.sigma:.4f}") and "rho" in cells
+
+
+def test_exports(fits):
+    table = lmm.regression_table(*fits[:2], names=["One", "Two"], show="conf_int")
+    words = {"Days": "Day", "Subject": "Person"}
+    markdown = table.to_markdown(rename=words, caption="Sleep", notes=False)
+    assert "| &emsp;sd(Day\\|Person) |  | 5.922" in markdown and "&emsp;Groups: Person" in markdown
+    latex = table.to_latex(label="tab:sleep", width=120)
+    assert r"\quad sd(Days\textbar{}Subject) &  & 5.922" in latex
+    assert latex.count("begin{tabular}") == 1
+    assert '<th scope="row">&emsp;Days</th>' in table.to_html()
+    assert isinstance(table, pd.DataFrame)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((), {}, "there is no fit"),
+        (([1, 2],), {}, "one beside the other"),
+        ((3,), {}, "the model 1"),
+        (None, {"names": ["a"]}, "names has 1 names, 2 are needed"),
+        (None, {"show": "se"}, "show='se'"),
+        (None, {"statistics": ["r3"]}, "statistics='r3'"),
+        (None, {"digits": -1}, "digits=-1"),
+        (None, {"level": 2}, "level=2"),
+    ],
+)
+def test_what_is_no_table_is_refused(fits, arguments, options, message):
+    with pytest.raises(lmm.DataError, match=message):
+        lmm.regression_table(*(fits[:2] if arguments is None else arguments), **options)
