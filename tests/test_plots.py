@@ -457,6 +457,52 @@ def test_fits_of_levels():
         assert ax.get_title() == level
 
 
+def pupils():
+    rng = np.random.default_rng(3)
+    data = pd.DataFrame({"school": np.repeat(np.arange(5), 20), "ses": rng.normal(size=100)})
+    data["sex"], data["age"] = rng.choice(["boy", "girl"], 100), rng.normal(size=100)
+    data["y"] = data["ses"] + 2 * (data["sex"] == "girl") + rng.normal(size=5)[data["school"]]
+    return data.assign(y=data["y"] + rng.normal(size=100))
+
+
+def test_fits_have_a_line_for_every_level_of_factors_within():
+    data = pupils()
+    res = lmm.fit("y ~ ses + sex + (ses | school)", data)
+    (ax,) = plots.fits(res, "ses", levels=[2])
+    drawn = [one.get_xydata() for one in ax.lines if len(one.get_xdata())]
+    assert len(drawn) == 4  # of the population and of the school, boys and girls
+    for i, sex in enumerate(("boy", "girl")):
+        own = data[(data["school"] == 2) & (data["sex"] == sex)].sort_values("ses")
+        close(drawn[2 * i], np.c_[own["ses"], res.predict(own)])
+        close(drawn[2 * i + 1], np.c_[own["ses"], res.predict(own, conditional=True)])
+        slopes = np.diff(drawn[2 * i + 1][:, 1]) / np.diff(drawn[2 * i + 1][:, 0])
+        assert np.ptp(slopes) < 1e-6  # straight
+    (legend,) = ax.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["boy", "girl"]
+    moving = lmm.fit("y ~ ses + age + (1 | school)", data)  # no function of ses: no line
+    (ax,) = plots.fits(moving, "ses", levels=[2])
+    assert not ax.lines and len(ax.collections) == 2
+
+
+def test_contrasts_stand_beside_zero():
+    pairs = lmm.emmeans(oats(), "Nf").pairs()
+    ax = plots.comparisons(pairs)
+    table = pairs.to_frame()
+    found = np.vstack([offsets(ax, i) for i in range(2)])
+    close(np.sort(found[:, 0]), np.sort(table["estimate"]))
+    ends = np.vstack([s for one in ax.collections for s in getattr(one, "get_segments", list)()])
+    close(np.sort(ends[:, 0]), np.sort(table[["conf_low", "conf_high"]].to_numpy().ravel()))
+    assert not ax.texts and ax.lines[0].get_xdata()[0] == 0
+    assert ax.get_xlabel() == "Difference, 95% intervals, adjusted (tukey)"
+
+
+def test_letters_stand_above_the_means():
+    means = lmm.emmeans(oats(), "Nf")
+    ax = plots.interaction(means, letters=True)
+    assert [text.get_text() for text in ax.texts] == means.cld()["group"].tolist()
+    assert [text.xy[1] for text in ax.texts] == means.to_frame()["conf_high"].tolist()
+
+
 def test_levels_of_components():
     data = lmm.load_dataset("pastes")
     res = lmm.fit("strength ~ 1", data, groups="batch", vc_formula={"c": "0 + C(cask)"})

@@ -52,7 +52,8 @@ def test_rows_stand_in_the_order_of_the_models(fits):
     ]  # fmt: skip
     table = lmm.regression_table(*fits)
     assert (
-        column(table, "(1)")["I(Days ** 2)"] == "" and column(table, "(3)")["sd(Days|Subject)"] == ""
+        column(table, "(1)")["I(Days ** 2)"] == ""
+        and column(table, "(3)")["sd(Days|Subject)"] == ""
     )
 
 

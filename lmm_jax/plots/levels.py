@@ -10,6 +10,8 @@ import pandas as pd
 from ..capabilities import require
 from ..errors import DataError
 from ..inputs.arguments import choice, flag, hinted, items, probability, shown, whole_number
+from ..inputs.matching import spelling
+from ..inputs.names import unquoted
 from . import canvas
 from .sources import (
     covariate_of,
@@ -18,6 +20,7 @@ from .sources import (
     fitted,
     level_name,
     levels_asked,
+    other_variables,
     rows_by_level,
 )
 
@@ -229,28 +232,70 @@ def _arrows(ax: Any, start: np.ndarray, end: np.ndarray) -> None:
             ax.annotate("", xy=b, xytext=a, arrowprops=look, annotation_clip=False, zorder=1)
 
 
+class FittedLine(NamedTuple):
+    """Fitted values of rows that the other factors have in common, over x."""
+
+    cell: int  # of the other factors
+    places: np.ndarray  # (m,)  distinct ones
+    fitted: np.ndarray  # (m,)  with the random effects, means over rows of the same place
+    fixed: np.ndarray  # (m,)  without them
+    is_line: bool  # whether they are a function of x
+
+
 class LevelFit(NamedTuple):
-    """Rows of one level in the order of x, and fitted values at its distinct places."""
+    """Rows of one level in the order of x, and its fitted values."""
 
     name: str
     x: np.ndarray  # (n_i,)
     y: np.ndarray  # (n_i,)
-    places: np.ndarray  # (m_i,)
-    fitted: np.ndarray  # (m_i,)  with the random effects, means over rows of the same place
-    fixed: np.ndarray  # (m_i,)  without them
+    cell: np.ndarray  # (n_i,)
+    lines: tuple[FittedLine, ...]
 
 
-def fits_of(res: Any, x: Any, factor: str | None, levels: Any) -> tuple[LevelFit, ...]:
-    """Data and lines of some levels."""
-    at, values = rows_by_level(res, factor), covariate_of(res, x).to_numpy()
+class Fits(NamedTuple):
+    """What :func:`fits` draws; cells are combinations of the factors that vary within a level."""
+
+    levels: tuple[LevelFit, ...]
+    cells: tuple[str, ...]
+    by: str  # the factors
+
+
+def fits_of(res: Any, x: Any, factor: str | None, levels: Any) -> Fits:
+    """Data and lines of some levels: a line for each combination of factors within a level."""
+    at, places = rows_by_level(res, factor), covariate_of(res, x)
+    values = places.to_numpy()
     y, mean, fixed = (res.augment(output="pandas").iloc[:, j].to_numpy() for j in (0, 1, 3))
     names, rows, out = at.names, at.rows, []
+    others = other_variables(res, str(places.name))
+    cell, cells, by = _cells_within(others, at.codes)
+    moving = others.select_dtypes("number")
     for i in levels_asked(at, levels, _MOST_PANELS):
         own = rows[i][np.argsort(values[rows[i]], kind="stable")]
-        places, which, counts = np.unique(values[own], return_inverse=True, return_counts=True)
-        lines = [np.bincount(which, v[own], len(places)) / counts for v in (mean, fixed)]
-        out.append(LevelFit(names[i], values[own], y[own], places, *lines))
-    return tuple(out)
+        lines = []
+        for c in np.unique(cell[own]):
+            these = own[cell[own] == c]
+            at_x, which, counts = np.unique(values[these], return_inverse=True, return_counts=True)
+            own_mean, own_fixed = (
+                np.bincount(which, v[these], len(at_x)) / counts for v in (mean, fixed)
+            )
+            still = bool((moving.iloc[these].nunique() <= 1).all())
+            lines.append(FittedLine(int(c), at_x, own_mean, own_fixed, still))
+        out.append(LevelFit(names[i], values[own], y[own], cell[own], tuple(lines)))
+    return Fits(tuple(out), cells, by)
+
+
+def _cells_within(
+    others: pd.DataFrame, level: np.ndarray
+) -> tuple[np.ndarray, tuple[str, ...], str]:
+    """Cell of every row among the factors that vary within a level, their names and what of."""
+    factors = others.select_dtypes(exclude="number")
+    varying = [str(n) for n in factors if factors[n].groupby(level).nunique().max() > 1]
+    if not varying:
+        return np.zeros(len(others), int), ("",), ""
+    found = factors[varying].apply(lambda column: column.map(spelling)).agg(", ".join, axis=1)
+    order = factors[varying].drop_duplicates().sort_values(varying).index
+    cells = list(dict.fromkeys(found.loc[order]))
+    return found.map(cells.index).to_numpy(), tuple(cells), ", ".join(varying)
 
 
 @hinted
@@ -267,7 +312,9 @@ def fits(
     """Data and fitted lines of every level, a panel each (lattice's ``xyplot(y ~ x | g)``).
 
     Circles are the rows of the level, the solid line its fitted values (with all random effects),
-    the dashed one the population's. Lines join the places of x that the level has.
+    the dashed one the population's. Lines join the places of x that the level has. Where other
+    factors vary within a level there is a line for each of their combinations; where another
+    covariate does, fitted values are no function of x and stand as dots.
 
     Parameters
     ----------
@@ -300,14 +347,40 @@ def fits(
     expect(res, "res", "LMMResults")
     found = fits_of(res, x, factor, levels)
     wide = None if columns is None else whole_number(columns, "columns", least=1)
-    drawn = canvas.panels(ax, len(found), columns=wide, size=(1.75, 1.75), sharex=True, sharey=True)
-    for one, level in zip(drawn, found, strict=True):
-        one.plot(level.places, level.fixed, color=canvas.INK, lw=1.0, ls=(0, (4, 2)))
-        one.plot(level.places, level.fitted, color=canvas.ACCENT, lw=1.6)
-        canvas.points(one, level.x, level.y, s=12, color=canvas.INK)
+    panels = len(found.levels)
+    drawn = canvas.panels(ax, panels, columns=wide, size=(1.75, 1.75), sharex=True, sharey=True)
+    alone = len(found.cells) == 1
+    for one, level in zip(drawn, found.levels, strict=True):
+        for line in level.lines:
+            colour = canvas.series(line.cell)["color"]
+            dashed = canvas.INK if alone else colour
+            rows = level.cell == line.cell
+            if line.is_line:
+                one.plot(line.places, line.fixed, color=dashed, lw=1.0, ls=(0, (4, 2)))
+                one.plot(line.places, line.fitted, color=colour, lw=1.6)
+            else:
+                one.scatter(line.places, line.fitted, s=7, color=colour, zorder=3)
+            canvas.points(one, level.x[rows], level.y[rows], s=12, color=dashed)
         one.set_title(level.name, fontsize="small")
-    _label_page(drawn, str(covariate_of(res, x).name), res.endog_name, own=ax is None)
+    if not alone:
+        _name_cells(drawn, found, own=ax is None)
+    names = str(covariate_of(res, x).name), unquoted(res.endog_name)
+    _label_page(drawn, *names, own=ax is None)
     return drawn
+
+
+def _name_cells(drawn: np.ndarray, found: Fits, *, own: bool) -> None:
+    """The colours of the lines: beside a new figure, in the first of given Axes."""
+    handles = [
+        drawn[0].plot([], [], color=canvas.series(i)["color"], lw=1.6, label=name)[0]
+        for i, name in enumerate(found.cells)
+    ]
+    where = {"loc": "outside right upper"} if own else {}
+    holder = drawn[0].figure if own else drawn[0]
+    holder.legend(
+        handles=handles, title=found.by, frameon=False, fontsize="small",
+        title_fontsize="small", **where,
+    )  # fmt: skip
 
 
 def _label_page(drawn: np.ndarray, x: str, y: str, *, own: bool) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError
-from ..inputs.arguments import choice, hinted, probability
+from ..inputs.arguments import choice, flag, hinted, probability
 from ..inputs.matching import spelling
 from . import canvas
 from .arrows import Arrows, comparison_arrows
@@ -82,6 +82,7 @@ def interaction(
     *,
     level: float | None = None,
     type: str = "link",
+    letters: bool = False,
     ax: Any = None,
 ) -> Any:
     """Marginal means over one factor, a line for every combination of the others (``emmip``).
@@ -96,6 +97,9 @@ def interaction(
         Coverage of the limits, that of the means if not given.
     type : {"link", "response"}
         As in ``means.to_frame``.
+    letters : bool
+        Write the letters of ``means.cld()`` above the limits: two means of one family that share
+        one do not differ at the level 0.05.
     ax : Axes, optional
 
     Returns
@@ -111,6 +115,7 @@ def interaction(
     ['Golden Rain', 'Marvellous', 'Victory']
     """
     found, own = traces_of(_means(means), x, level, type), ax is None
+    written = means.cld()["group"].to_numpy() if flag(letters, "letters") else None
     ax = canvas.axes(ax)
     reach = np.ptp([p for line in found.lines.values() for p in line["place"]]) or 1.0
     for i, (name, line) in enumerate(found.lines.items()):
@@ -119,6 +124,13 @@ def interaction(
         ax.plot(line["place"] + shift, line["estimate"], label=name, **look, linewidth=1.5, ms=5)
         ends = line["conf_low"], line["conf_high"]
         ax.vlines(line["place"] + shift, *ends, color=look["color"], linewidth=1.2)
+        if written is not None:
+            for row, at in line.iterrows():
+                ax.annotate(
+                    written[row], (at["place"] + shift, at["conf_high"]), (0, 3),
+                    textcoords="offset points", ha="center", fontsize="small",
+                    color=look["color"],
+                )  # fmt: skip
     if not found.numeric:
         ax.set_xticks(range(len(found.ticks)), [spelling(tick) for tick in found.ticks])
     ax.set(xlabel=found.x, ylabel=_what(means))
@@ -165,10 +177,12 @@ def compared(means: Any, alpha: float, adjust: str | None) -> Compared:
 def comparisons(
     means: Any, *, alpha: float = 0.05, adjust: str | None = None, ax: Any = None
 ) -> Any:
-    """Marginal means with their intervals and comparison arrows.
+    """Marginal means with their intervals and comparison arrows, or contrasts with intervals.
 
     Two means of one family differ at the level alpha where their arrows do not overlap. Bars are
-    confidence intervals of the means, which say nothing of differences.
+    confidence intervals of the means, which say nothing of differences. Contrasts
+    (``means.pairs()``) have no arrows; those whose interval does not reach the line at zero are
+    dark.
 
     Parameters
     ----------
@@ -192,7 +206,9 @@ def comparisons(
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['n60', 'n40', 'n20', 'n00']
     """
-    found = compared(_means(means), alpha, adjust)
+    if _means(means).kind == "contrast":
+        return _differences(means, alpha, adjust, ax)
+    found = compared(means, alpha, adjust)
     k = len(found.names)
     ax = canvas.axes(ax, (5.8, canvas.height(k + 4)))
     y = np.arange(k)[::-1]  # the first row on top
@@ -213,6 +229,26 @@ def comparisons(
     ax.set_xlabel(f"{_what(means)}\n{100 * level:g}% intervals and comparison arrows")
     if found.wrong:
         ax.set_title(f"{found.wrong} pairs are not as their arrows say", fontsize="small")
+    return ax
+
+
+def _differences(contrasts: Any, alpha: float, adjust: str | None, ax: Any) -> Any:
+    """Contrasts below each other, with adjusted intervals and zero."""
+    level = 1.0 - probability(alpha, "alpha")
+    table = contrasts.to_frame(adjust, level=level, output="pandas")
+    names, labels = _row_names(table, _labels(contrasts)), _labels(contrasts)
+    ax = canvas.axes(ax, (5.8, canvas.height(len(names) + 4)))
+    y = np.arange(len(names))[::-1]
+    apart = ((table["conf_low"] > 0) | (table["conf_high"] < 0)).to_numpy()
+    canvas.reference(ax, x=0.0)
+    for which, colour in ((apart, canvas.ACCENT), (~apart, canvas.SOFT)):
+        rows = table[which]
+        ax.hlines(y[which], rows["conf_low"], rows["conf_high"], color=colour, linewidth=1.8)
+        ax.scatter(rows["estimate"], y[which], s=28, color=colour, zorder=3)
+    canvas.name_levels(ax, names[::-1], ", ".join(labels))
+    how = sorted(set(contrasts._compared(adjust, level).adjust) - {"none"})
+    adjusted = f", adjusted ({', '.join(how)})" if how else ""
+    ax.set_xlabel(f"Difference, {100 * level:g}% intervals{adjusted}")
     return ax
 
 

@@ -176,6 +176,17 @@ def _own_variables(design: Any) -> pd.DataFrame:
     return pd.DataFrame() if source is None or source.rows is None else source.rows
 
 
+def other_variables(res: Any, x: str) -> pd.DataFrame:
+    """The variables of the fixed effects beside one, in the rows that were used."""
+    design = require(res, "resid").design
+    rows = _own_variables(design).drop(columns=x, errors="ignore")
+    return (
+        rows.set_axis(range(design.nobs))
+        if len(rows.columns)
+        else pd.DataFrame(index=range(design.nobs))
+    )
+
+
 def covariate_of(res: Any, x: Any = None, what: str = "x") -> pd.Series[float]:
     """A numeric variable in the rows that were used; the first of the formula if none is asked."""
     if x is None:
