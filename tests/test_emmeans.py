@@ -676,3 +676,24 @@ def test_columns_of_any_name_are_averaged_and_kept(name, tmp_path):
     res.save(tmp_path / "fit.lmm")
     again = lmm.emmeans(lmm.load(tmp_path / "fit.lmm"), "Nf").to_frame()["estimate"]
     assert_close(again, means, 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "note"),
+    [
+        ({}, None),
+        ({"side": "<"}, "Alternative: less"),
+        ({"delta": 3}, "Alternative: equivalence, margin 3"),
+        ({"delta": 3, "side": "noninferiority"}, "Alternative: non-inferiority, margin 3"),
+    ],
+)
+def test_tests_and_letters_show_how_they_were_made(options, note):
+    means = lmm.emmeans(
+        lmm.fit("yld ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats")), "Nf"
+    )
+    tests = means.test(100.0, **options)
+    assert tests.notes[0] == note or (note is None and not tests.notes[0].startswith("Alternative"))
+    assert tests.title == "Tests of marginal means" and "| Nf | Mean |" in tests.to_markdown()
+    letters = means.cld(0.01, adjust="holm")
+    assert letters.notes[0].endswith("at the level 0.01, adjusted by holm within each family")
+    assert letters.to_latex(columns=["estimate", "group"], digits=1).count(" & ") == 10

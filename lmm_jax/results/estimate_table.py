@@ -15,14 +15,20 @@ from ..inference.multiplicity import ADJUSTMENTS, ELSEWHERE
 from ..inference.transformations import Transformation
 from ..inputs.arguments import choice, flag, hinted, number, numbers, probability
 from ..tables.frames import as_frame
-from ..tables.page import Shown, Summary
+from ..tables.page import Shown, Summary, Table
 from .marginal_labels import Labels
-from .marginal_table import shown_table
+from .marginal_table import labelled_table, shown_table, table_notes, title_of
 
 # Alternatives; the signs and the words are emmeans'.
 SIDES = {
     **{"two-sided": 0, "less": -1, "greater": 1, "<": -1, ">": 1, "left": -1, "right": 1},
     **{"equivalence": 0, "nonsuperiority": -1, "noninferiority": 1},
+}
+
+# What they are called, with a margin and without.
+_ALTERNATIVES = {
+    **{(False, -1): "less", (False, 0): "two-sided", (False, 1): "greater"},
+    **{(True, -1): "non-superiority", (True, 0): "equivalence", (True, 1): "non-inferiority"},
 }
 
 
@@ -164,7 +170,7 @@ class EstimateTable(Shown):
         side: str = "two-sided",
         delta: float = 0.0,
         adjust: str | None = None,
-    ) -> pd.DataFrame:
+    ) -> Table:
         """Tests against a value; of equivalence or non-inferiority with a margin.
 
         Parameters
@@ -209,7 +215,14 @@ class EstimateTable(Shown):
             "statistic": found.statistic,
             "p_value": found.p_value,
         }
-        return self.labels.frame(columns)
+        meant = _ALTERNATIVES[bool(delta), SIDES[side]]
+        what = f"Alternative: {meant}" + f", margin {delta:g}" * bool(delta)
+        how = sorted(set(found.adjust) - {"none"})
+        adjusted = f"P values adjusted by {', '.join(how)} within each family"
+        notes = [*[what] * (meant != "two-sided"), *[adjusted] * bool(how)]
+        title = f"Tests of {title_of(self).lower()}"
+        frame = self.labels.frame(columns)
+        return labelled_table(self, frame, title, [*notes, *table_notes(self)])
 
     def _values(self, null: Any) -> np.ndarray:
         """A tested value for every row."""

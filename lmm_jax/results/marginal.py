@@ -21,8 +21,10 @@ from ..inputs.arguments import choice, flag, hinted, items, number, probability,
 from ..inputs.names import unquoted
 from ..numerics.read_only import read_only
 from ..reprs import inside, public
+from ..tables.page import Table
 from .estimate_table import EstimateTable
 from .marginal_labels import Labels, combine, interaction
+from .marginal_table import labelled_table, table_notes, title_of
 
 
 @inside(
@@ -208,8 +210,10 @@ class MarginalMeans(EstimateTable):
         table = pd.DataFrame(rows, columns=["df_num", "df_denom", "f", "p_value"])
         return pd.concat([self.labels.groups(self.by), table], axis=1)
 
-    def cld(self, alpha: float = 0.05, *, adjust: str | None = None) -> pd.DataFrame:
+    def cld(self, alpha: float = 0.05, *, adjust: str | None = None) -> Table:
         """The rows with letters: two that share one do not differ at the level alpha.
+
+        A data frame with the exports of all tables (``to_latex(caption=..)``).
 
         Parameters
         ----------
@@ -238,7 +242,13 @@ class MarginalMeans(EstimateTable):
             own = p[start : start + count]
             start += count
             letters[rows] = cld_letters(self.at.estimate[rows], own > level)
-        return table.assign(group=letters)
+        how = sorted(set(differences._compared(None, None).adjust) - {"none"})
+        adjusted = f", adjusted by {', '.join(how)} within each family" if how else ""
+        notes = (
+            f"Two of one family that share a letter do not differ at the level {level:g}{adjusted}",
+            *table_notes(self, limits=True),
+        )
+        return labelled_table(self, table.assign(group=letters), title_of(self), notes)
 
     # ---- transformed responses
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..inference.robust import robust_note
-from ..tables.cells import Kind
-from ..tables.page import Summary, table
+from ..tables.page import Summary, Table, table
 
 
 def shown_table(means: Any, infer: bool | None, **how: Any) -> Summary:
@@ -19,28 +19,46 @@ def shown_table(means: Any, infer: bool | None, **how: Any) -> Summary:
     finite = bool(np.isfinite(frame["df"]).any())
     chosen = [*labels, "estimate", "std_error", *(["df"] if finite else [])]
     chosen += ["conf_low", "conf_high"] * limits + ["statistic", "p_value"] * tests
-    headings = dict(zip(labels, means.labels.columns, strict=True))
-    headings.pop("contrast", None)  # a word of ours
-    headings |= {"statistic": "t" if finite else "z"}
-    headings |= {} if is_contrast else {"estimate": means.kind}
-    kinds: dict[str, Kind] = {**dict.fromkeys(labels, "label"), "statistic": "statistic"}  # type: ignore[dict-item]
+    look = _look(means, labels, frame["df"])
     unknown = frame["estimate"].isna()
     shown = frame[chosen]
     if unknown.any():
         shown = shown.assign(estimate=frame["estimate"].astype(object).where(~unknown, "nonEst"))
-        kinds["estimate"] = "number"
+        look["kinds"]["estimate"] = "number"
     if is_contrast and means.ratios and how["type"] == "response":
-        headings["estimate"] = "ratio"
+        look["headings"]["estimate"] = "ratio"
     elif not is_contrast and means.transformation is not None and how["type"] == "response":
-        headings["estimate"] = "response"
-    made = table(shown, "", headings=headings, kinds=kinds)
+        look["headings"]["estimate"] = "response"
+    made = table(shown, "", **look)
     notes = _notes(means, limits=limits, tests=tests, **how)
     if unknown.any():
         notes += ("nonEst: the data do not determine this combination",)
-    return Summary(title=_title(means), tables=(made,), notes=notes)
+    return Summary(title=title_of(means), tables=(made,), notes=notes)
 
 
-def _title(means: Any) -> str:
+def labelled_table(means: Any, frame: Any, title: str, notes: Sequence[str]) -> Table:
+    """A frame that begins with the labels of means as a table that shows itself."""
+    labels = list(frame.columns[: len(means.labels.columns)])
+    return table(frame, title, notes, **_look(means, labels, frame["df"]))
+
+
+def _look(means: Any, labels: Sequence[str], df: Any) -> dict[str, Any]:
+    """Headings and kinds of the columns of such a table."""
+    headings = dict(zip(labels, means.labels.columns, strict=True))
+    headings.pop("contrast", None)  # a word of ours
+    headings |= {"statistic": "t" if np.isfinite(df).any() else "z"}
+    headings |= {} if means.kind == "contrast" else {"estimate": means.kind}
+    kinds = {**dict.fromkeys(labels, "label"), "statistic": "statistic"}
+    return {"headings": headings, "kinds": kinds}
+
+
+def table_notes(means: Any, *, limits: bool = False) -> tuple[str, ...]:
+    """The small print of means as they are, adjustments of tests left out."""
+    return _notes(means, limits=limits, tests=False, type="link", adjust=None, level=None)
+
+
+def title_of(means: Any) -> str:
+    """What a table of means is called."""
     if means.kind == "contrast":
         return "Contrasts"
     return "Marginal means" if means.kind == "emmean" else f"Marginal trends: {means.kind}"
