@@ -697,3 +697,23 @@ def test_tests_and_letters_show_how_they_were_made(options, note):
     letters = means.cld(0.01, adjust="holm")
     assert letters.notes[0].endswith("at the level 0.01, adjusted by holm within each family")
     assert letters.to_latex(columns=["estimate", "group"], digits=1).count(" & ") == 10
+
+
+def test_small_print_says_where_covariates_are_held():
+    data = lmm.load_dataset("orthodont").assign(w=lambda d: np.arange(len(d)) / 10.0)
+    res = lmm.fit("distance ~ age * Sex + w + (1 | Subject)", data)
+    assert "Covariates held at age = 11, w = 5.35" in lmm.emmeans(res, "Sex").notes
+    assert "Covariates held at age = 9, w = 5.35" in lmm.emmeans(res, "Sex", at={"age": 9}).notes
+    of_age = lmm.emmeans(res, "Sex | age", at={"age": [8, 14]}).notes
+    assert "Covariates held at w = 5.35" in of_age
+    assert "Covariates held at w = 5.35" in lmm.emtrends(res, "Sex", "age").notes
+    assert not lmm.emmeans(lmm.fit("distance ~ Sex + (1 | Subject)", data), "Sex").notes
+
+
+def test_what_is_not_transformed_says_so():
+    data = lmm.load_dataset("orthodont").assign(logged=lambda d: np.log(d["distance"]))
+    note = "The response is not transformed in the formula: nothing to carry back"
+    means = lmm.emmeans(lmm.fit("logged ~ Sex + (1 | Subject)", data), "Sex")
+    assert note in means.summary(type="response").notes and note not in means.summary().notes
+    means = lmm.emmeans(lmm.fit("log(distance) ~ Sex + (1 | Subject)", data), "Sex")
+    assert note not in means.summary(type="response").notes

@@ -220,6 +220,7 @@ def _means(
         mixed = _interacting(fit.source, set(labels), set(over))
         if mixed:
             notes += (f"Averaged over the interaction {mixed}: the means may mislead",)
+    notes += _held(grid, labels, known, slope)
     transformation = None if slope else transformation_of(fit.source.response)
     changed = not is_name(fit.source.response)
     return MarginalMeans(
@@ -241,6 +242,16 @@ def _means(
         notes=notes,
         output=fit.output,
     )
+
+
+def _held(
+    grid: Grid, labels: Any, known: Variables, slope: tuple[str, float] | None
+) -> tuple[str, ...]:
+    """Where covariates are that the means are not of: at one value."""
+    moved = set(labels) | ({slope[0]} if slope else set())
+    held = {n: v[0] for n, v in grid.values.items() if n in known.covariates and n not in moved}
+    at = [f"{n} = {float(v):.4g}" for n, v in held.items() if len(grid.values[n]) == 1]
+    return (f"Covariates held at {', '.join(at)}",) if at else ()
 
 
 def _interacting(source: FixedSource, shown: set[str], over: set[str]) -> str:

@@ -77,6 +77,8 @@ def _notes(
     elif limits:
         notes.append(of_level[0].upper() + of_level[1:])
     f = means.transformation
+    if f is None and type == "response" and means.kind != "contrast" and not means.changed:
+        notes.append("The response is not transformed in the formula: nothing to carry back")
     if f is not None and type == "link":
         notes.append(f"Estimates are on the scale of {f.name}")
     elif f is not None:
