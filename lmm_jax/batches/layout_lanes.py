@@ -76,7 +76,7 @@ def minimize_layouts(
     Solution
         NumPy arrays with lanes last.
     """
-    layout, R = lanes.layout.with_sums(), lanes.usable.size
+    layout, R = lanes.layout.without_padding().with_sums(), lanes.usable.size
     structures, p = layout.structures, layout.beta_origin.shape[0]
     shapes = empty_jet(NUMPY, theta_size(structures), p, layout.sizes, layout.S0.dtype)
     with np.errstate(all="ignore"):

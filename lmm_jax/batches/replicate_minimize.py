@@ -20,7 +20,7 @@ from jax import Array
 from ..covariance.theta import theta_size
 from ..layouts.contract import Layout
 from ..layouts.residual.alike import merge_alike
-from ..layouts.response import Response, attach
+from ..layouts.response import Response, attach, first_groups
 from ..likelihood.profile import profile_jet
 from ..numerics.namespace import JAX, namespace
 from ..numerics.programs import compiled
@@ -89,7 +89,8 @@ def fit_lanes(
             wide = jax.device_put(widened(layout, reml=reml))
             responses = widened_response(responses, layout)
         else:
-            wide = layout.with_sums()
+            wide = layout.without_padding().with_sums()
+            responses = first_groups(responses, wide)
         problem = _Replicates(
             data=responses,
             usable=np.ones(R, bool),

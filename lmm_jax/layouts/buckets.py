@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array
 
 from ..numerics.namespace import NUMPY, namespace
+from ..numerics.stacked import Stacked
 from ..reprs import brief
 from .group_algebra import groups_there, level_counts, reached, rotate_columns
 
@@ -99,9 +100,11 @@ def bucket_levels(buckets: Sequence[Bucket], sizes: Sequence[int]) -> Array:
 
 
 def without_padding(bucket: Bucket, least: int = 1) -> Bucket:
-    """The groups up to the last one that is there, on the host; ``least`` of them at least."""
-    last = max(int(np.max(np.flatnonzero(groups_there(bucket.T)), initial=0)) + 1, least)
-    at = (..., slice(last))
+    """The groups up to the last one that is there, on the host, and ``least`` at least."""
+    there: Any = groups_there(bucket.T)
+    in_lanes = np.asarray(there.lanes if type(there) is Stacked else there[:, None])
+    last = int(np.max(np.flatnonzero(in_lanes.any(axis=1)), initial=0)) + 1
+    at = (..., slice(max(last, least)))
     return replace(bucket, T=bucket.T[at], c=bucket.c[at], copies=bucket.copies[at])
 
 

@@ -55,6 +55,13 @@ def attach(layout: Any, response: Response) -> Any:
     return replace(layout, S0=S0, buckets=buckets, core=core)
 
 
+def first_groups(responses: Response, layout: Any) -> Response:
+    """Responses with a leading axis of lanes for a layout that has fewer groups: the first."""
+    parts = zip(layout.buckets, responses.y, strict=True)
+    y = tuple(y[..., : b.T.shape[2]] if isinstance(b, Bucket) else y for b, y in parts)
+    return responses._replace(y=y)
+
+
 def response_over_columns(
     response: Response, layout: Any, change: Callable[[Array, int], Array]
 ) -> Response:

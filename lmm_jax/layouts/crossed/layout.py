@@ -175,8 +175,8 @@ class CrossedLayout(CrossedArrays):
     def without_padding(self) -> CrossedLayout:
         """See :meth:`Layout.without_padding`; levels of the core that are not there stay."""
         links = tuple(map(sparse.without_padding, self.links))
-        most = [1 + int(np.max(k.group, initial=0)) for k in links]
-        buckets = map(without_padding, self.buckets, most)
+        linked = [1 + int(np.max(k.group, initial=0)) for k in links]
+        buckets = map(without_padding, self.buckets, linked)
         return replace(self, links=links, buckets=tuple(buckets))
 
     def with_sums(self) -> CrossedLayout:
