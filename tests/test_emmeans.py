@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import reference
 from helpers import assert_close
+from scipy import stats
 
 import lmm_jax as lmm
 from lmm_jax.designs.variables import Variables
@@ -717,3 +718,36 @@ def test_what_is_not_transformed_says_so():
     assert note in means.summary(type="response").notes and note not in means.summary().notes
     means = lmm.emmeans(lmm.fit("log(distance) ~ Sex + (1 | Subject)", data), "Sex")
     assert note not in means.summary(type="response").notes
+
+
+# the example of emmeans' help page of eff_size, Oats without the interaction: its printed output
+OATS_SIGMA = 22.06183
+OATS_SIZES = {
+    5: ([-0.240, 0.312, 0.551], [0.330, 0.336, 0.365]),
+    51: ([-0.240, 0.312, 0.551], [0.322, 0.322, 0.325]),
+}
+
+
+@pytest.mark.parametrize("edf", OATS_SIZES)
+def test_effect_sizes_of_emmeans(edf):
+    res = lmm.fit("yld ~ Variety + Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
+    means = lmm.emmeans(res, "Variety")
+    found = means.eff_size(OATS_SIGMA, edf)
+    for name, want in zip(("estimate", "std_error"), OATS_SIZES[edf], strict=True):
+        np.testing.assert_allclose(found[name], want, atol=5e-4)  # three decimals
+    half = stats.t.ppf(0.975, found["df"]) * found["std_error"]
+    np.testing.assert_allclose(found["conf_high"] - found["estimate"], half, rtol=1e-12)
+    np.testing.assert_array_equal(found["df"], means.pairs().to_frame()["df"])
+    of_contrasts = means.contrast("trt.vs.ctrl").eff_size(OATS_SIGMA, edf)
+    np.testing.assert_allclose(-of_contrasts["estimate"], found["estimate"][:2])
+
+
+def test_effect_sizes_with_a_known_sigma_are_contrasts_in_its_units():
+    res = lmm.fit("yld ~ Variety + Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
+    pairs = lmm.emmeans(res, "Nf").pairs(adjust="none")
+    found, frame = pairs.eff_size(10.0, np.inf), pairs.to_frame()
+    for name in ("estimate", "std_error", "conf_low", "conf_high"):
+        np.testing.assert_allclose(found[name], frame[name] / 10.0, rtol=1e-12)
+    for bad in ({"sigma": 0, "edf": 5}, {"sigma": 1, "edf": -1}, {"sigma": "a", "edf": 5}):
+        with pytest.raises(lmm.DataError, match=r"sigma=|edf="):
+            pairs.eff_size(**bad)

@@ -17,6 +17,7 @@ from ..inference.linear_functions import (
     linear_functions,
 )
 from ..inference.multiplicity import ADJUSTMENTS, ELSEWHERE
+from ..inference.student_tails import two_sided_quantile
 from ..inputs.arguments import choice, flag, hinted, items, number, probability, shown
 from ..inputs.names import unquoted
 from ..numerics.read_only import read_only
@@ -48,7 +49,7 @@ class MarginalMeans(EstimateTable):
     Made by :func:`lmm_jax.emmeans` and :func:`lmm_jax.emtrends`. Every row is a linear function of
     the fixed effects; one that the data do not determine is NaN.
 
-    - Tables: to_frame, summary, confint, cld, to_latex, to_html, to_markdown, to_gt
+    - Tables: to_frame, summary, confint, cld, eff_size, to_latex, to_html, to_markdown, to_gt
     - Tests: test, joint_test, joint_tests
     - Contrasts: contrast, pairs
     - Another scale: regrid
@@ -249,6 +250,61 @@ class MarginalMeans(EstimateTable):
             *table_notes(self, limits=True),
         )
         return labelled_table(self, table.assign(group=letters), title_of(self), notes)
+
+    def eff_size(self, sigma: float, edf: float) -> Table:
+        """Cohen's d: differences over a standard deviation of the population, with limits.
+
+            d = c / sigma        Var(d) = Var(c) / sigma^2 + d^2 / (2 edf)
+
+        Parameters
+        ----------
+        sigma : float
+            Standard deviation of the population, in units of the response (of the scale of the
+            fit, where that is transformed). For observations of new groups the square root of the
+            sum of the variances, ``np.sqrt(frame["variance"].sum())`` with the random and the
+            residual rows of :func:`lmm_jax.variance_components`.
+        edf : float
+            Degrees of freedom of sigma: its relative standard error is ``1 / sqrt(2 edf)``. Groups
+            less one where most of the variance is between groups, rows where it is within; numpy's
+            inf for a sigma that is known.
+
+        Returns
+        -------
+        DataFrame
+            Labels, estimate, std_error, df, conf_low, conf_high: of all pairs of means, or of the
+            contrasts themselves. Limits are those of t with the degrees of freedom of each
+            contrast, not adjusted.
+
+        Raises
+        ------
+        DataError
+            A sigma or degrees of freedom that are not positive.
+
+        Notes
+        -----
+        Estimates and standard errors are those of emmeans' ``eff_size``, whose degrees of freedom
+        are the fewest of the means.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> res = lmm.fit("yld ~ Variety + Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
+        >>> sizes = lmm.emmeans(res, "Variety").eff_size(sigma=22.06183, edf=5)
+        >>> sizes[["estimate", "std_error"]].round(3).to_numpy().tolist()
+        [[-0.24, 0.33], [0.312, 0.336], [0.551, 0.365]]
+        """
+        of = self if self.kind == "contrast" else self.pairs()
+        least = np.nextafter(0.0, 1.0)
+        scale = number(sigma, "sigma", least=least)
+        edf = np.inf if edf == np.inf else number(edf, "edf", least=least)
+        d = of.at.estimate / scale
+        error = np.sqrt((of.at.std_error / scale) ** 2 + d * d / (2.0 * edf))
+        half = two_sided_quantile(of.level, of.at.df) * error
+        columns = {"estimate": d, "std_error": error, "df": of.at.df}
+        frame = of.labels.frame(columns | {"conf_low": d - half, "conf_high": d + half})
+        what = f"Differences over sigma = {scale:.4g}, which has {edf:g} degrees of freedom"
+        notes = [what, *table_notes(of), f"Limits of level {of.level:g}, not adjusted"]
+        return labelled_table(of, frame, "Effect sizes", notes)
 
     # ---- transformed responses
 
