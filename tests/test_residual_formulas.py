@@ -44,6 +44,8 @@ READ = {
     "sp_exp(lat + lon | id, nugget=True)": ("sp_exp", "lat lon", "", "id", True, "one"),
     "sp_gau(time | id, nugget = TRUE)": ("sp_gau", "time", "", "id", True, "one"),
     "sp_gau(time | id, nugget=False)": ("sp_gau", "time", "", "id", False, "one"),
+    "sp_exp(lat + lon | 1)": ("sp_exp", "lat lon", "", "", False, "one"),
+    "ar1(visit | 1)": ("ar1", "visit", "", "", False, "one"),
     "diag(sex)": ("", "", "", "", False, "diag sex"),
     "power(x)": ("", "", "", "", False, "power x"),
     "expo(x^2)": ("", "", "", "", False, "expo x**2"),
@@ -423,3 +425,18 @@ def test_every_correlation_is_where_it_has_to_be():
     assert names - {"symm"} == set(WITHIN)
     page = (DOCS / "residual-structures.md").read_text()
     assert all(f"{name}(" in page for name in (*OF_VISITS, *SPATIAL))
+
+
+@pytest.mark.parametrize(
+    "term", ["ar1(t | {})", "car1(t | {})", "ar1(row | {})", "sp_exp(u + v | {})"]
+)
+def test_one_subject_needs_no_column(term):
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame(rng.uniform(size=(40, 3)), columns=["x", "u", "v"]).assign(
+        t=range(40), all="a"
+    )
+    data["y"] = data["x"] + np.convolve(rng.normal(size=43), [1.0, 0.8, 0.6, 0.4], "valid")
+    got, want = (lmm.fit("y ~ x + " + term.format(by), data) for by in ("1", "all"))
+    assert got.llf == pytest.approx(want.llf, abs=1e-9)
+    np.testing.assert_allclose(got.df, want.df, rtol=1e-6)  # by derivatives at two optima
+    assert got.predict(data.head(3)).tolist() == pytest.approx(want.predict(data.head(3)).tolist())

@@ -288,7 +288,8 @@ def _read(item: Item, text: str) -> ResidualTerm:
         raise FormulaError(f"write one bar, `{name}(… | id)`", text, item.start)
     if bar and not right.strip():
         raise FormulaError(f"no subjects after the bar: write `{name}(… | id)`", text, item.start)
-    by, group = _subjects(right, item, text) if bar else ((), ())
+    one = right.strip() in ("", "1")  # nlme's way to say that all rows are one subject
+    by, group = ((), ()) if one else _subjects(right, item, text)
     if not left.strip():
         raise FormulaError(f"nothing stands in `{item.text}` before the bar", text, item.start)
     if name in SPATIAL:
