@@ -163,7 +163,7 @@ def test_a_result_shows_itself_whatever_its_kind(fits):
 
 
 def test_neighbours_get_the_same_of_every_kind(fits):
-    from lmm_jax.results.parameter_rows import parameter_rows
+    from lmm_jax.inference.parameter_rows import parameter_rows
 
     want = parameter_rows(fits["pandas"])
     for res in fits.values():

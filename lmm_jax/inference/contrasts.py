@@ -13,7 +13,8 @@ import pandas as pd
 from ..errors import DataError
 from ..inputs.arguments import choice, flag, hinted, instance, probability, shown
 from ..inputs.arguments import names as read_names
-from ..tables.page import Shown, Summary, table
+from ..tables.page import Summary, table
+from ..tables.shown import Shown
 from .hypotheses import Restriction, read_restriction
 from .multiplicity import Family, adjusted_p_values, critical_values, needs_correlation
 from .record import FitRecord, relative_covariance

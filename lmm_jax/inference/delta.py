@@ -24,7 +24,8 @@ from ..inputs.arguments import choice, function, hinted, instance, probability
 from ..numerics.processes import float64
 from ..reprs import brief, public
 from ..tables.frames import as_frame
-from ..tables.page import Shown, Summary, table
+from ..tables.page import Summary, table
+from ..tables.shown import Shown
 from .contrasts import ContrastResults, t_test
 from .multiplicity import ADJUSTMENTS, ELSEWHERE
 from .record import FitRecord, relative_covariance

@@ -20,7 +20,8 @@ from ..inputs.names import unique
 from ..layouts.contract import Layout
 from ..reprs import public
 from ..tables.frames import as_frame
-from ..tables.page import Shown, Summary, first_rows
+from ..tables.page import Summary
+from ..tables.shown import Shown, first_rows
 from .deletion import Loss, sets_of_rows, single_rows, weighted, whole_groups, without
 from .record import FitRecord
 from .residual_parameters import reported, residual_values

@@ -13,7 +13,8 @@ from ..errors import DataError
 from ..inputs.arguments import hinted, probability
 from ..reprs import public
 from ..tables.frames import as_frame
-from ..tables.page import Shown, Summary, table
+from ..tables.page import Summary, table
+from ..tables.shown import Shown
 from .profile_lines import Form
 
 # Two-sided levels that are points of a curve, and what else is.

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..inference.parameter_rows import parameter_rows
 from ..inputs.arguments import hinted
-from ..results.parameter_rows import parameter_rows
 
 _FIGURES = {"std_error": "se", "statistic": "t", "p_value": "p"}
 # Statistics of a fit: those that maketables has a name for, then others with theirs.

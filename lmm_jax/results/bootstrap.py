@@ -16,7 +16,8 @@ from ..inputs.arguments import names as read_names
 from ..inputs.names import unique
 from ..reprs import brief, public
 from ..tables.frames import as_frame
-from ..tables.page import Shown, Summary, table
+from ..tables.page import Summary, table
+from ..tables.shown import Shown
 from .bootstrap_statistics import BootstrapStatistics, Kind
 from .saving import Saved
 

@@ -13,7 +13,8 @@ from scipy import special
 from ..inputs.arguments import choice, hinted, probability
 from ..reprs import brief
 from ..tables.frames import as_frame
-from ..tables.page import Shown, Summary, table
+from ..tables.page import Summary, table
+from ..tables.shown import Shown
 
 Kind = Literal["percentile", "basic", "normal"]
 KINDS = ("percentile", "basic", "normal")

@@ -9,7 +9,8 @@ import pandas as pd
 from ..designs.nesting import can_be_read
 from ..reprs import public
 from ..tables.cells import Kind
-from ..tables.page import Shown, Summary, table
+from ..tables.page import Summary, table
+from ..tables.shown import Shown
 from .lmm import LMMResults
 from .summary import method_name
 

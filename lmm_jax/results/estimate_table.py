@@ -15,7 +15,8 @@ from ..inference.multiplicity import ADJUSTMENTS, ELSEWHERE
 from ..inference.transformations import Transformation
 from ..inputs.arguments import choice, flag, hinted, number, numbers, probability
 from ..tables.frames import as_frame
-from ..tables.page import Shown, Summary, Table
+from ..tables.page import Summary, Table
+from ..tables.shown import Shown
 from .marginal_labels import Labels
 from .marginal_table import labelled_table, shown_table, table_notes, title_of
 

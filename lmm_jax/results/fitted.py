@@ -17,7 +17,8 @@ from ..inference.record import FitRecord
 from ..inputs.arguments import choice, flag, hinted
 from ..reprs import folded
 from ..tables.frames import as_frame
-from ..tables.page import Shown, Summary, table
+from ..tables.page import Summary, table
+from ..tables.shown import Shown
 from . import tidy as tables
 from .resampling import resample
 from .summary import summarize, warnings_of

@@ -16,7 +16,8 @@ from ..inference.explained import Moments, parts_of, share
 from ..inputs.arguments import items
 from ..inputs.names import refuse
 from ..reprs import public
-from ..tables.page import Shown, Summary, table
+from ..tables.page import Summary, table
+from ..tables.shown import Shown
 from .designed import DesignedModel
 
 

@@ -23,7 +23,8 @@ from ..numerics.parts import by_parts
 from ..reprs import inside, public
 from ..tables.cells import Kind
 from ..tables.frames import as_frame
-from ..tables.page import Shown, Summary, first_rows
+from ..tables.page import Summary
+from ..tables.shown import Shown, first_rows
 from .lmm import LMMResults
 from .many_means import ManyMeans, means_of_many
 from .many_tests import ManyTests, many_t_test, many_wald_test

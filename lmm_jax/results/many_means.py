@@ -13,7 +13,8 @@ from ..inference.df import Fixed
 from ..inference.hypotheses import Restriction
 from ..inputs.arguments import flag, hinted
 from ..reprs import inside, public
-from ..tables.page import Shown, Summary
+from ..tables.page import Summary
+from ..tables.shown import Shown
 from .many_tests import ManyTests, contrast_tests
 from .marginal import MarginalMeans
 from .marginal_rows import Basis, MeansAndContrasts, marginal_means

@@ -17,7 +17,8 @@ from ..inputs.arguments import hinted, probability
 from ..reprs import public
 from ..tables.cells import Kind
 from ..tables.frames import as_frame
-from ..tables.page import Shown, Summary, first_rows
+from ..tables.page import Summary
+from ..tables.shown import Shown, first_rows
 
 
 @public

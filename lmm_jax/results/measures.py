@@ -24,7 +24,8 @@ from ..inference.explained import (
 from ..inference.information import conditional_information
 from ..reprs import brief, public
 from ..tables.cells import Kind
-from ..tables.page import Shown, Summary, table
+from ..tables.page import Summary, table
+from ..tables.shown import Shown
 from .designed import DesignedModel
 from .summary import method_name, warnings_of
 from .tidy import term_columns

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..inference.parameter_rows import parameter_rows
 from ..reprs import p_value
 from ..tables.page import Table, table
 from .lmm import LMMResults
-from .parameter_rows import parameter_rows
 from .summary import method_name, warnings_of
 
 # What may stand in parentheses, and what the small print says of it.

@@ -12,7 +12,8 @@ from ..inference import scaled_residuals as numbers
 from ..inference.scaled_residuals import ResidualTest
 from ..reprs import public
 from ..tables.frames import as_frame
-from ..tables.page import Shown, Summary, table
+from ..tables.page import Summary, table
+from ..tables.shown import Shown
 
 
 @public

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..covariance.residuals import ResidualStructure
 from ..inference.estimates import residual_variance_error
 from ..inference.intervals import fixed_limits
 from ..inference.monte_carlo import Approximation
 from ..inference.record import FitRecord
+from ..inference.residual_reference import residual_reference
 from ..inference.robust import robust_note
 from ..inputs.arguments import instance, probability
 from ..inputs.arguments import names as read_names
@@ -24,9 +24,6 @@ _HEADINGS = {
     **{"group": "Group", "term": "Term", "variance": "Variance", "std_dev": "Std. dev."},
     **{"estimate": "Estimate", "std_error": "Std. error"},
 }
-# Where the variance of a residual covariance stands that depends on a covariate.
-_REFERENCE = {"power": "at |x| = 1", "expo": "at x = 0"}
-_REFERENCE_OF_MEANS = {"power": "at |fitted| = 1", "expo": "at fitted = 0"}
 
 
 def summarize(
@@ -176,21 +173,6 @@ def _random(results: FitRecord, names: Sequence[str]) -> list[Table]:
     caption = "Random effects" if results.term_labels else "Residual"
     frame = pd.DataFrame(rows, columns=columns)
     return [table(frame, caption, headings=headings, kinds=kinds)]
-
-
-def residual_reference(results: FitRecord) -> str | None:
-    """Where the residual variance is ``scale``: "" everywhere, None at the first level only.
-
-    The table of a residual covariance with several standard deviations has that of its first
-    level among them: a row "Residual" beside it would read like a variance of all rows.
-    """
-    if results.residual is None:
-        return ""
-    if any(name.startswith("sd") for name in results.residual_params.index):
-        return None
-    kinds = [s.spread.of for s in results.residual.structures if isinstance(s, ResidualStructure)]
-    where = _REFERENCE_OF_MEANS if results.residual.follows_means else _REFERENCE
-    return next((where[kind] for kind in kinds if kind in where), "")
 
 
 def _residual(results: FitRecord) -> list[Table]:

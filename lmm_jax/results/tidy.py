@@ -17,13 +17,14 @@ from ..inference.estimates import residual_variance_error
 from ..inference.explained import named_shares, part_values
 from ..inference.intervals import wald_intervals
 from ..inference.record import FitRecord
+from ..inference.residual_reference import residual_reference
 from ..inference.variance import sdcor_jacobian
 from ..inference.wald import correlation
 from ..inputs.arguments import choice, items, probability
 from ..tables.cells import Kind
 from ..tables.page import table
 from .kept import Kept
-from .summary import method_name, residual_reference, warnings_of
+from .summary import method_name, warnings_of
 
 
 def variance_table(results: FitRecord) -> pd.DataFrame:

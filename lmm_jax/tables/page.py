@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Unpack
 
@@ -14,13 +13,11 @@ from .cells import Cells, Kind, cells
 from .frames import as_frame
 from .great import great_page
 from .markup import PAGE, html_page, latex_page, markdown_page
-from .paper import LatexOptions, Paper, PaperOptions, in_words, read_paper
+from .paper import LatexOptions, Paper, PaperOptions, in_words, of_pandas, read_paper
 from .text import terminal_width, text_of, wrapped
 
 # Rows of a table that are shown; LaTeX, Markdown and the frame have all of them.
 _MOST_ROWS = 60
-# Rows that stand for a table of many responses.
-_FIRST_ROWS = 20
 
 
 class Table(pd.DataFrame):
@@ -96,7 +93,7 @@ class Table(pd.DataFrame):
         \begin{tabular}{@{}lrrrrrr@{}}
         """
         if args or not options.keys() <= LatexOptions.__annotations__.keys():
-            with _of_pandas("Jinja2", LatexOptions, options):
+            with of_pandas("Jinja2", LatexOptions, options):
                 return super().to_latex(*args, **{"escape": True} | options)
         return self._page().to_latex(**options)
 
@@ -113,7 +110,7 @@ class Table(pd.DataFrame):
         | Days | 30031.0148 | 30031.0148 | 1 | 17 | 45.8530 | \<0.001 |
         """
         if args or not options.keys() <= PaperOptions.__annotations__.keys():
-            with _of_pandas("tabulate", PaperOptions, options):
+            with of_pandas("tabulate", PaperOptions, options):
                 return super().to_markdown(*args, **options)
         return self._page().to_markdown(**options)
 
@@ -142,19 +139,6 @@ class Table(pd.DataFrame):
             Without great_tables, ``pip install lmm-jax[neighbours]``.
         """
         return self._page().to_gt(**options)
-
-
-@contextmanager
-def _of_pandas(package: str, own: type, options: Mapping[str, Any]) -> Iterator[None]:
-    """Context of an export by pandas, whose own packages may not be there."""
-    try:
-        yield
-    except ImportError as error:
-        others = ", ".join(name for name in options if name not in own.__annotations__)
-        raise ImportError(
-            f"with {others or 'positional arguments'} pandas writes the table, which needs "
-            f"{package}; the table's own options, {', '.join(own.__annotations__)}, need nothing"
-        ) from error
 
 
 def table(
@@ -278,10 +262,6 @@ class Summary:
         width : int
             Characters that a line of the page has room for; wider tables are folded.
 
-        Returns
-        -------
-        str
-
         Examples
         --------
         >>> import lmm_jax as lmm
@@ -311,10 +291,6 @@ class Summary:
         ----------
         caption, digits, columns, rename, notes
             See :meth:`to_markdown`.
-
-        Returns
-        -------
-        str
 
         Examples
         --------
@@ -421,50 +397,3 @@ class Summary:
 
     def _repr_html_(self) -> str:
         return self.as_html()
-
-
-def first_rows(
-    frame: pd.DataFrame,
-    title: str,
-    whole: str,
-    kinds: Mapping[str, Kind] | None = None,
-    headings: Mapping[str, str] | None = None,
-) -> Summary:
-    """A page that shows the beginning of a long table; ``whole`` says where all of it is."""
-    made = table(frame, "", kinds=kinds, headings=headings)
-    return Summary(title=title, tables=(made,), most=_FIRST_ROWS, whole=whole)
-
-
-class Shown:
-    """A result that shows itself by the page that ``_page`` makes."""
-
-    __slots__ = ()
-
-    def _page(self) -> Summary:
-        """Title, tables and notes."""
-        raise NotImplementedError
-
-    def __str__(self) -> str:
-        return self._page().as_text()
-
-    def __repr__(self) -> str:
-        return self._page().as_text()
-
-    def _repr_html_(self) -> str:
-        return self._page().as_html()
-
-    def to_latex(self, **options: Unpack[LatexOptions]) -> str:
-        """What is shown, as LaTeX for the package booktabs, with :meth:`Summary.to_latex`."""
-        return self._page().to_latex(**options)
-
-    def to_html(self, **options: Unpack[PaperOptions]) -> str:
-        """What is shown, as HTML for pages of your own, with :meth:`Summary.to_html`."""
-        return self._page().to_html(**options)
-
-    def to_markdown(self, **options: Unpack[PaperOptions]) -> str:
-        """What is shown, in GitHub's Markdown, with :meth:`Summary.to_markdown`."""
-        return self._page().to_markdown(**options)
-
-    def to_gt(self, **options: Unpack[PaperOptions]) -> Any:
-        """What is shown as a ``GT`` of great_tables, or a tuple, with :meth:`Summary.to_gt`."""
-        return self._page().to_gt(**options)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypedDict
 
 from ..errors import DataError
@@ -107,6 +108,19 @@ class Paper(NamedTuple):
             return cell.replace(name, self.rename[name])
         parts = _BETWEEN_NAMES.split(name)
         return cell.replace(name, "".join(self.rename.get(part, part) for part in parts))
+
+
+@contextmanager
+def of_pandas(package: str, own: type, options: Mapping[str, Any]) -> Iterator[None]:
+    """Context of an export by pandas, whose own packages may not be there."""
+    try:
+        yield
+    except ImportError as error:
+        others = ", ".join(name for name in options if name not in own.__annotations__)
+        raise ImportError(
+            f"with {others or 'positional arguments'} pandas writes the table, which needs "
+            f"{package}; the table's own options, {', '.join(own.__annotations__)}, need nothing"
+        ) from error
 
 
 def in_words(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from ..inputs.names import unique
-from .summary import residual_reference
+from .residual_reference import residual_reference
 
 _NUMBERS = ["estimate", "std_error", "statistic", "p_value", "conf_low", "conf_high"]
 
