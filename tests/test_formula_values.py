@@ -841,7 +841,7 @@ I(x.to_csv('P'))                  | `.to_csv` is no method
 I(x.values.tofile('P'))           | `.tofile` is no method
 I(x.to_numpy().dump('P'))         | `.dump` is no method
 I(x.index.to_frame().to_csv('P')) | `.to_csv` is no method
-Q('x').to_csv('P')                | cannot be read
+Q('x').to_csv('P')                | cannot be read|is no method
 I(Q('x').to_csv('P'))             | `.to_csv` is no method
 I(x.apply('to_csv'))              | `.apply` is no method
 I(x.agg('to_csv'))                | `.agg` is no method
@@ -1173,3 +1173,53 @@ def test_labels_beside_the_levels_of_a_factor_are_named():
     assert lmm.fit(
         "y ~ factor(f, levels=c('q', 'p')) + (1 | g)", data, subset=data["f"] != "r"
     ).converged
+
+
+REMEMBERED = [
+    "I(dose.cat.codes) + (1 | g)",
+    "I(dose > 'low') + (1 | g)",
+    "as.numeric(dose) + (1 | g)",
+    "x + offset(dose.cat.codes) + (1 | g)",
+    "x + (I(dose.cat.codes) | g)",
+    "x + (1 | g) + (1 | I(dose >= 'mid'))",
+    "x + (1 | I(dose.cat.codes)) + (1 | g)",
+    "I(dose.astype(str) == 'mid') + (1 | g)",
+    "I(x - x[0]) + (1 | g)",
+    "I(x - x.to_numpy()[3]) + (1 | g)",
+    "x.clip(-1, 1).pow(2) + (1 | g)",
+    "(x - x.mean()).round(1) + (1 | g)",
+    "x + (1 | text.str.upper().str.strip()) + (1 | g)",
+]
+
+
+@pytest.mark.parametrize("terms", REMEMBERED)
+def test_new_rows_are_read_with_the_categories_of_the_first(terms):
+    """Fewer categories, others before them, text in their place, a single row on another index."""
+    rng = np.random.default_rng(7)
+    data = pd.DataFrame(
+        {"x": rng.normal(size=90), "g": np.arange(90) % 9, "y": rng.normal(size=90)}
+    )
+    dose = np.tile(["low", "mid", "high"], 30)
+    data["dose"] = pd.Categorical(dose, ["low", "mid", "high"], ordered=True)
+    data["text"] = rng.choice(["a", " B", "b "], 90)
+    data["y"] += 2.0 * data["dose"].cat.codes + data["g"] / 3.0
+    res = lmm.fit(f"y ~ {terms}", data)
+    part = data[dose != "low"].iloc[5:25]
+    fewer = part["dose"].cat.remove_unused_categories()
+    turned = pd.Categorical(part["dose"].astype(str), ["high", "mid", "low"])
+    for new in (fewer, turned, part["dose"].astype(str), part["dose"].astype(str).astype(object)):
+        found = res.predict(part.assign(dose=new), conditional=True)
+        np.testing.assert_allclose(found, res.fittedvalues[part.index], rtol=1e-9)
+    one = res.predict(data.iloc[[4]].reset_index(drop=True), conditional=True)
+    np.testing.assert_allclose(one, res.fittedvalues.iloc[[4]], rtol=1e-9)
+
+
+def test_codes_of_a_new_category_are_refused():
+    data = DATA.assign(f=pd.Categorical(np.where(np.arange(len(DATA)) % 2, "a", "b")))
+    res = lmm.fit("y ~ I(f.cat.codes) + (1 | g)", data)
+    with pytest.raises(lmm.DataError, match=r"`f` has 'c', which is no category.*'a', 'b'"):
+        res.predict(data.head(2).assign(f=["a", "c"]))
+    with pytest.raises(
+        lmm.FormulaError, match=r"no column `f.cat.codes`: write `I\(f.cat.codes\)`"
+    ):
+        lmm.fit("y ~ f.cat.codes + (1 | g)", data)

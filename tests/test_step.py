@@ -1,6 +1,9 @@
 """Backward elimination, against lmerTest's step and the fits that are left."""
 
+import pickle
+
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import assert_close
 
@@ -242,3 +245,33 @@ def test_page_and_errors():
         lmm.step(res.robust("CR2"))
     with pytest.raises(lmm.DataError, match="restored without its data"):
         lmm.step(res.without_data())
+
+
+def test_what_is_eliminated_to_the_last_keeps_its_numbers():
+    res = lmm.fit(
+        "score ~ Machine + (1 | Worker) + (1 | Worker:Machine)", lmm.load_dataset("machines")
+    )
+    found = lmm.step(res, alpha_fixed=1e-9)
+    assert all(dtype.kind in "if" for dtype in found.fixed.dtypes)
+    again = pickle.loads(pickle.dumps(found))
+    assert again.formula == found.formula == "score ~ 1 + (1 | Worker:Machine) + (1 | Worker)"
+    assert str(again) == str(found)
+
+
+def test_terms_without_a_column_are_listed():
+    """As drop1 of lme4 lists them: with no parameter, before what they contain."""
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame({"x": rng.normal(size=60), "g": np.arange(60) % 8, "h": list("AB") * 30})
+    data["a"] = data["h"] + pd.Series(list("1122") * 15)
+    data["y"], data["twice"] = data["x"] + rng.normal(size=60), 2 * data["x"]
+    with pytest.warns(lmm.RankWarning):
+        nested = lmm.fit("y ~ h * a + (1 | g)", data)
+    with pytest.warns(lmm.RankWarning):
+        both = lmm.fit("y ~ x + twice + (1 | g)", data)
+    for test in ("F", "chisq"):
+        assert lmm.drop1(nested, test).iloc[-1].name == "h:a"
+        found = lmm.drop1(both, test)["df_num" if test == "F" else "npar"]
+        assert found[["x", "twice"]].tolist() == [0, 0]
+    again = pickle.loads(pickle.dumps(both))
+    assert "twice: linearly dependent columns" in str(again)
+    assert str(again) == str(both)

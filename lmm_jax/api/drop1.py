@@ -63,7 +63,7 @@ def drop1(res: LMMResults, test: str = "F", *, df_method: str | None = None) -> 
     may_go = [
         name
         for name, term in at.terms.items()
-        if at.columns[name] and not any(term.is_marginal_to(o) for o in at.terms.values())
+        if not any(term.is_marginal_to(o) for o in at.terms.values())
     ]
     p = design.exog.shape[1]
     if choice(test, "test", ("F", "chisq")) == "F":

@@ -14,7 +14,7 @@ from ..covariance.params import Params
 from ..covariance.structures import Unstructured
 from ..designs.design import Design
 from ..designs.fixed_terms import fixed_terms
-from ..designs.nesting import with_fixed_terms, with_formula, with_terms
+from ..designs.nesting import can_be_read, with_fixed_terms, with_formula, with_terms
 from ..designs.terms import RandomTerm
 from ..errors import DataError
 from ..inference.robust import KINDS as ROBUST
@@ -107,7 +107,13 @@ def step(
         stays = set(names)
     res, random = _less_random(res.with_df(df_method), alpha_random)
     res, fixed = _less_fixed(res, alpha_fixed, stays)
-    return StepResults(random=random, fixed=fixed, fit=res)
+    return StepResults(random=random, fixed=fixed, fit=res, formula=_formula_of(res))
+
+
+def _formula_of(res: LMMResults) -> str | None:
+    """Formula of the model that is left; None where no formula says all of it."""
+    held = res._is_kind("held covariances")  # least squares: terms that are no more
+    return res.formula if held or can_be_read(require(res, "anova").design) else None
 
 
 def _less_random(res: LMMResults, alpha: float) -> tuple[LMMResults, pd.DataFrame]:
@@ -141,7 +147,7 @@ def _less_fixed(res: LMMResults, alpha: float, stays: set[str]) -> tuple[LMMResu
         gone.append(tests.loc[[name]])
         res = _with_fixed(res, [term for term in _terms_of(res) if term != name])
     order = [*range(1, len(gone) + 1), *[0] * len(tests)]
-    made = pd.concat([*gone, tests])
+    made = pd.concat([part for part in (*gone, tests) if len(part)] or [tests])
     made.insert(0, "eliminated", order)
     return res, table(made, f"Fixed effects, {res.df_method}")
 

@@ -215,6 +215,30 @@ def beside(values: Any, *columns: Any) -> pd.Series[Any]:
     return pd.Series(values, index=index)
 
 
+def as_before(
+    values: pd.Series[Any], state: MutableMapping[str, Any], *, strict: bool
+) -> pd.Series[Any]:
+    """A column with the categories that it had in the first data, which codes and order are of.
+
+    ``strict`` says that what is no such category is an error; otherwise it comes behind them.
+    """
+    categorical = isinstance(values.dtype, pd.CategoricalDtype)
+    if "levels" not in state:
+        if categorical:
+            state["levels"] = list(values.cat.categories)
+            state["ordered"] = bool(values.cat.ordered)
+        return values
+    known = pd.Index(state["levels"])
+    new = [level for level in pd.unique(values.dropna()) if level not in known]
+    if new and strict:
+        raise DataError(
+            f"`{values.name}` has {new[0]!r}, which is no category of the data that was fitted: "
+            f"there are {', '.join(map(repr, state['levels'][:8]))}"
+        )
+    found = pd.Categorical(values, [*state["levels"], *new], ordered=state["ordered"])
+    return pd.Series(found, index=values.index, name=values.name)
+
+
 def kept(find: Callable[[], Any], state: MutableMapping[str, Any], several: bool = False) -> Any:
     """A number of a column, which new data take over from the first data; others as they are.
 

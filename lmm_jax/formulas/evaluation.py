@@ -192,7 +192,9 @@ def _unknown(what: str, name: str, known: Sequence[str], text: str) -> FormulaEr
     near = difflib.get_close_matches(name.lower(), list(folded), 3)
     place = "the data has no" if what == "column" else "there is no"
     hint = f"; did you mean {', '.join(f'`{folded[k]}`' for k in near)}?" if near else ""
-    if what == "column" and name in ("pd", "pandas", "scipy", "math"):
+    if what == "column" and re.search(r"\w\.(dt|str|cat)\.\w", name):
+        hint = f": write `I({name})` for what is read from a column"
+    elif what == "column" and name in ("pd", "pandas", "scipy", "math"):
         hint = ": modules are no part of formulas, which have `cut`, `factor` and numpy's functions"
     elif what == "column" and written_here(name) is not None:
         hint = f": variances of residuals stand in the formula, `{written_here(name)}`"
@@ -246,10 +248,16 @@ def evaluate(
     )
     program, names = compiled(code, own, stateful, exact)
     tools = {name: _meant(name, expression, scope) for name in names}
+    columns = {name: scope.columns.get(expression.column(name)) for name in names}
+    columns = {name: column for name, column in columns.items() if column is not None}
     if expression.calls:
-        columns = {name: scope.columns.get(expression.column(name)) for name in names}
-        tools |= {name: col.guarded(c) for name, c in columns.items() if c is not None}
+        tools |= {name: col.guarded(column) for name, column in columns.items()}
     state = {} if state is None else state
+    if expression.reads_categories is not None:
+        strict = expression.reads_categories
+        for name, column in columns.items():
+            before = state.setdefault(f"categories of {expression.column(name)}", {})
+            tools[name] = col.as_before(column, before, strict=strict)
     tools |= {
         "__state__": lambda call: state.setdefault(call, {}),
         "__spec__": spec,

@@ -32,10 +32,12 @@ def _as_numeric(x: Any, _state: dict[str, Any] | None = None) -> Any:
     kind = getattr(getattr(x, "dtype", None), "kind", "")
     if kind in ("m", "M"):
         return days_of(x)
-    if not isinstance(getattr(x, "dtype", None), pd.CategoricalDtype):
-        return pd.to_numeric(x).astype("float64")
     state = {} if _state is None else _state
-    levels = state.setdefault("levels", list(x.cat.categories))  # new data: the first data's codes
+    if "levels" not in state and not isinstance(getattr(x, "dtype", None), pd.CategoricalDtype):
+        return pd.to_numeric(x).astype("float64")
+    if "levels" not in state:
+        state["levels"] = list(x.cat.categories)
+    levels = state["levels"]  # new data, whatever they are: the first data's codes
     codes = np.asarray(pd.Categorical(x, categories=levels).codes)
     return np.where(codes < 0, np.nan, codes + 1.0)
 

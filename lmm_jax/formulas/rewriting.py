@@ -78,6 +78,12 @@ class _Rewriter(ast.NodeTransformer):
         sign = ast.Constant(type(node.ops[0]).__name__)
         return _call("__compare__", sign, node.left, node.comparators[0])
 
+    def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
+        """One number of a column, `x[0]`, is that of the first data."""
+        written = show(ast.unparse(node), self.expression.quoted)
+        self.generic_visit(node)
+        return self._kept(node, written, several=False)
+
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
         start = root(node)
         self.generic_visit(node)
@@ -91,7 +97,7 @@ class _Rewriter(ast.NodeTransformer):
         if name in ("as_numeric", "as_integer") and name not in self.own:
             self._use_codes(node)
         labels = name in LABELLED and name not in self.own
-        several = ast.Constant(_is_several(node))
+        several = _is_several(node)
         outer, simple = self.real, all(isinstance(a, ast.Name) for a in node.args[:1])
         if labels and name in ("C", "hashed"):
             self.real = "__exact__"
@@ -113,12 +119,15 @@ class _Rewriter(ast.NodeTransformer):
             }
             node.keywords += [ast.keyword(key, value) for key, value in extra.items()]
         elif self._is_summary(node.func):
-            nothing = ast.arguments(
-                posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[]
-            )
-            later = ast.Lambda(nothing, node)  # of few rows it may have no value
-            return _call("__kept__", later, _call("__state__", ast.Constant(written)), several)
+            return self._kept(node, written, several=several)
         return node
+
+    def _kept(self, node: ast.expr, written: str, *, several: bool) -> ast.expr:
+        """A value that new data take over from the first data, found where it is not there."""
+        nothing = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
+        later = ast.Lambda(nothing, node)  # of few rows it may have no value
+        state = _call("__state__", ast.Constant(written))
+        return _call("__kept__", later, state, ast.Constant(several))
 
     def _is_summary(self, function: ast.expr) -> bool:
         """Whether one number comes of a column, `x.mean()` or `np.mean(x)`, as of `mean(x)`."""

@@ -90,7 +90,24 @@ def lex(text: str) -> list[Item]:
     for item in items:
         if item.text == ".":
             raise FormulaError("`.` is not supported: name the columns", text, item.start)
-    return items
+    return _with_methods(items, text)
+
+
+def _with_methods(items: Sequence[Item], text: str) -> list[Item]:
+    """Items in which `x.clip(0, 1).pow(2)` is one column, `I(x.clip(0, 1).pow(2))`."""
+    out: list[Item] = []
+    for item in items:
+        follows = bool(out) and item.start == out[-1].stop and out[-1].text.endswith((")", "]"))
+        if not (follows and item.text.startswith(".")):
+            out.append(item)
+            continue
+        first = len(out) - 1
+        if out[first].kind == "context":
+            level = [depth for _, depth in depths(out)]
+            first = max(i for i in range(first) if out[i].text == "(" and level[i] == level[-1])
+        start = out[first].start
+        out[first:] = [Item(f"I({text[start : item.stop]})", "python", start, item.stop)]
+    return out
 
 
 def right_side(items: Sequence[Item], text: str) -> list[Item]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ..designs.nesting import can_be_read
 from ..reprs import public
 from ..tables.cells import Kind
 from ..tables.page import Summary, table
@@ -31,23 +30,15 @@ class StepResults(Shown):
         are part of an interaction that stays were not tested and are not there.
     fit : LMMResults
         The model that is left.
+    formula : str or None
+        Its formula; None where no formula says all of it: of variance components, and of a single
+        column of a factor that `||` has left.
     """
 
     random: pd.DataFrame
     fixed: pd.DataFrame
     fit: LMMResults
-
-    @property
-    def formula(self) -> str | None:
-        """Formula of the model that is left; None where no formula says all of it.
-
-        Of variance components, and of a single column of a factor that `||` has left.
-        """
-        design = self.fit.design
-        held = self.fit._is_kind("held covariances")  # least squares: terms that are no more
-        if design is None or not (held or can_be_read(design)):
-            return None
-        return self.fit.formula
+    formula: str | None
 
     def _page(self) -> Summary:
         kinds: dict[str, Kind] = {"eliminated": "count"}

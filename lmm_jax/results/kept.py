@@ -35,6 +35,7 @@ class Kept:
     reference: Reference | None = None  # for marginal means
     moments: Moments | None = None  # of the rows; None: sums did not tell them
     residual: Residual | None = None  # without rows
+    dropped: tuple[str, ...] = ()  # columns that depend on others; none in files before it was there
 
     __repr__ = brief
 
@@ -74,6 +75,7 @@ def keep(
         reference=reference_of(design),
         moments=moments_of(design),
         residual=None if design.residual is None else design.residual.without_rows(),
+        dropped=tuple(design.dropped),
     )
 
 

@@ -104,8 +104,9 @@ def _facts_of(results: FitRecord, yname: str | None) -> Iterator[tuple[str, str]
     yield "Observations", str(results.nobs)
     if results.n_missing:
         yield "Left out", left_out(results)
-    if results.design is not None and results.design.dropped:
-        yield "Dropped", f"{', '.join(results.design.dropped)}: linearly dependent columns"
+    known: Any = results.design or getattr(results, "kept", None)
+    if known is not None and known.dropped:
+        yield "Dropped", f"{', '.join(known.dropped)}: linearly dependent columns"
     related = {label.factor for label in results.term_labels if label.related}
     groups = [
         f"{name} {n}" + " related" * (name in related) for name, n in results.n_groups.items()
