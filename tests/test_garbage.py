@@ -301,6 +301,19 @@ def calls() -> dict[str, Call]:
         "anova": Call(lmm.anova, dict(res=r, type=3, df_method=None, marginal="lmertest")),
         "anova of one": Call(r.anova, dict(type=2, df_method="kr", marginal="car")),
         "ranova": Call(lmm.ranova, dict(res=r)),
+        **{
+            how: Call(
+                getattr(r, how),
+                dict(caption="a", digits=2, columns=["estimate"], rename={"x": "b"}, notes=False)
+                | (dict(label="t", width=60) if how == "to_latex" else {}),
+            )
+            for how in ("to_latex", "to_markdown", "to_html", "to_gt")
+        },
+        "regression_table": Call(
+            lmm.regression_table,
+            dict(res=r, names=["a"], show="conf_int", level=0.9, stars=True, digits=2,
+                 statistics=["aic"]),
+        ),
         "emmeans": Call(
             lmm.emmeans,
             dict(res=r, specs="x", by=None, at={"x": [0.0]}, weights="equal", cov_reduce="mean",

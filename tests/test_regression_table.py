@@ -105,9 +105,8 @@ def test_exports(fits):
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        ((), {}, "there is no fit"),
-        (([1, 2],), {}, "one beside the other"),
-        ((3,), {}, "the model 1"),
+        (([1, 2],), {}, "res is a list: fits stand one beside the other"),
+        ((3,), {}, "res is a int"),
         (None, {"names": ["a"]}, "names has 1 names, 2 are needed"),
         (None, {"show": "se"}, "show='se'"),
         (None, {"statistics": ["r3"]}, "statistics='r3'"),

@@ -15,7 +15,8 @@ from ..tables.page import Table
 
 @hinted
 def regression_table(
-    *fits: LMMResults,
+    res: LMMResults,
+    *others: LMMResults,
     names: Sequence[str] | None = None,
     show: str = "std_error",
     level: float = 0.95,
@@ -27,7 +28,8 @@ def regression_table(
 
     Parameters
     ----------
-    *fits : LMMResults
+    res : LMMResults
+    *others : LMMResults
         One column each, in this order.
     names : sequence of str, optional
         What stands above the columns; by default (1), (2) and so on.
@@ -95,12 +97,14 @@ def regression_table(
     * p < 0.05, ** p < 0.01, *** p < 0.001
     Degrees of freedom: satterthwaite
     """
+    if isinstance(res, list | tuple | dict):
+        raise DataError(
+            f"res is a {type(res).__name__}: fits stand one beside the other, "
+            "lmm.regression_table(a, b)"
+        )
+    fits = [res, *others]
     for i, one in enumerate(fits):
-        if isinstance(one, list | tuple | dict):
-            raise DataError("fits stand one beside the other: lmm.regression_table(a, b)")
-        instance(one, f"the model {i + 1}", LMMResults, "a result of lmm.fit")
-    if not fits:
-        raise DataError("there is no fit: lmm.regression_table(a, b)")
+        instance(one, "res" if i == 0 else f"the model {i + 1}", LMMResults, "a result of lmm.fit")
     called = [f"({i + 1})" for i in range(len(fits))]
     if names is not None:
         called = read_names(names, "names", len(fits))

@@ -189,16 +189,20 @@ def start_grid(structures: tuple[Structure, ...]) -> Candidates:
 
 def _grid_of(structures: tuple[Structure, ...], rho: float) -> Candidates:
     """The same, with correlations near rho where a structure has parameters for them."""
-    axes = sum(s.n_sizes for s in structures)
-    count = _AXES.get(axes, 9)
+    sizes = [s.n_sizes for s in structures]
+    together = [1] * sum(sizes)
+    if not _has_grid(structures):  # too many coefficients: those of a term, or all, have one axis
+        together = sizes if _is_bent(structures) else [sum(sizes)]
+    count = _AXES.get(len(together), 9)
     scales = np.geomspace(_LEAST, _LARGEST, count)
-    if _has_grid(structures):
-        points = np.array(list(product(scales, repeat=axes)))
-        near = _grid_neighbours((count,) * axes)
-    else:  # too many coefficients for a grid: all scales together
-        points = np.repeat(scales[:, None], axes, axis=1)
-        near = _grid_neighbours((count,))
-    return Candidates(_of_sizes(structures, points, rho), near)
+    points = np.array(list(product(scales, repeat=len(together))))
+    near = _grid_neighbours((count,) * len(together))
+    return Candidates(_of_sizes(structures, np.repeat(points, together, axis=1), rho), near)
+
+
+def _is_bent(structures: tuple[Structure, ...]) -> bool:
+    """Whether correlations are parameters of their own, of terms so few that each has an axis."""
+    return len(structures) in _AXES and any(not s.linear for s in structures)
 
 
 def _has_grid(structures: tuple[Structure, ...]) -> bool:
@@ -227,9 +231,10 @@ def second_grid(structures: tuple[Structure, ...]) -> Candidates | None:
     points far from each other. The last ones may be copies beside themselves, from which no run
     starts. None where a grid has shown all that there is.
     """
-    if not _has_grid(structures):
+    bent = _is_bent(structures)
+    if not _has_grid(structures) and not bent:
         return _far_apart(structures)
-    if widest(structures) > 1:
+    if widest(structures) > 1 and not (bent and not _has_grid(structures)):
         return _singular_grid(structures)
     if all(s.n_params == s.n_sizes for s in structures):
         return None

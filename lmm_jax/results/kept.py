@@ -35,7 +35,9 @@ class Kept:
     reference: Reference | None = None  # for marginal means
     moments: Moments | None = None  # of the rows; None: sums did not tell them
     residual: Residual | None = None  # without rows
-    dropped: tuple[str, ...] = ()  # columns that depend on others; none in files before it was there
+    dropped: tuple[
+        str, ...
+    ] = ()  # columns that depend on others; none in files before it was there
 
     __repr__ = brief
 
