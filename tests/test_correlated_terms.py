@@ -421,3 +421,22 @@ def test_enough_groups_do_not_rule_out_a_second_optimum():
     for name in names:
         small = lmm.fit(f"y ~ f + {name}", data.assign(y=y), reml=False, runtime="numpy").llf
         assert large > small - 1e-6, name
+
+
+@pytest.mark.parametrize(
+    ("whole", "part"),
+    [
+        ("(1 | replicate) + ad(0 + ft | replicate)", "ad(0 + ft | replicate)"),
+        ("(1 | replicate) + cs(0 + ft | replicate)", "cs(0 + ft | replicate)"),
+        (
+            "(1 | replicate) + ar1(0 + ft | replicate, hom=False)",
+            "ar1(0 + ft | replicate, hom=False)",
+        ),
+    ],
+)
+def test_correlations_are_sought_beside_other_terms(whole, part):
+    """Six standard deviations and a correlation have no grid each: a model is above its part."""
+    cake = lmm.load_dataset("cake")
+    cake["ft"] = cake["temp"].astype(str).astype("category")
+    llf = [lmm.fit(f"angle ~ recipe + {terms}", cake).llf for terms in (whole, part)]
+    assert llf[0] > llf[1] - 1e-6

@@ -183,7 +183,8 @@ def test_matrices_are_taken_where_groups_meet_most_levels(many, monkeypatch):
     ready = layout.without_padding().with_sums()
     assert isinstance(ready.links[0].sums, dense_sums.DenseSums)
     assert ready.buckets[0].T.shape[2] == 20 < layout.buckets[0].T.shape[2]
-    assert ready.with_sums() is not None and ready.rotate(1, np.eye(2)).links[0].sums is None
+    assert ready.with_sums().links[0].sums is ready.links[0].sums
+    assert ready.rotate(1, np.eye(2)).links[0].sums is None
     got = profile_jet(theta, ready, reml=True)
     for name in ("value", "gradient", "hessian", "dbeta"):
         a, b = getattr(got, name), getattr(want, name)
@@ -192,7 +193,7 @@ def test_matrices_are_taken_where_groups_meet_most_levels(many, monkeypatch):
 
 @pytest.mark.parametrize("runtime", ["numpy", "jax"])
 @pytest.mark.parametrize("pivot", [1e-7, 1e-12, 1e-17])
-def test_correlations_of_nearly_one_in_the_core_cost_no_digits(pivot, runtime, x64):
+def test_small_pivots_above_larger_numbers_cost_the_core_no_digits(pivot, runtime, x64):
     """The criterion and its gradient go on to those at a pivot of zero as their derivatives say."""
     layout = experiment().compressed.layout
     convert = jax.numpy.asarray if runtime == "jax" else np.asarray

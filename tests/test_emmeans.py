@@ -125,7 +125,7 @@ def test_joint_tests_of_emmeans(name):
                 result, by=entry.get("by"), at=entry.get("at"), df_method=METHODS[method]
             )
             assert list(ours["term"]) == theirs["model term"]
-            # emmeans makes (confounded) of rows that hold effects which it has tested already
+            # emmeans makes (confounded) of F ratios rounded to three decimals
             proper = ours["term"] != "(confounded)"
             np.testing.assert_array_equal(ours["df_num"], theirs["df1"])
             assert_close(ours["f"][proper], np.array(theirs["F.ratio"])[proper], 1e-7)
@@ -751,3 +751,33 @@ def test_effect_sizes_with_a_known_sigma_are_contrasts_in_its_units():
     for bad in ({"sigma": 0, "edf": 5}, {"sigma": 1, "edf": -1}, {"sigma": "a", "edf": 5}):
         with pytest.raises(lmm.DataError, match=r"sigma=|edf="):
             pairs.eff_size(**bad)
+
+
+def cells_that_are_empty():
+    """Two factors with two empty cells, and subjects; the figures below are of these rows."""
+    levels = [(a, b) for a in ("hi", "lo", "mid") for b in "pqrs"]
+    kept = [cell for cell in levels if cell not in (("hi", "q"), ("mid", "s"))]
+    rows = np.arange(90)
+    data = pd.DataFrame([kept[i] for i in rows * 7 % 10], columns=["A", "B"])
+    data["g"], data["x"] = rows % 9, np.sin(rows)
+    effect = data["A"].map({"hi": 1.0, "lo": 0.0, "mid": 0.4}) + (data["B"] == "p") * (
+        data["A"] == "lo"
+    )
+    return data.assign(y=effect + np.cos(5 * (rows % 9)) + np.sin(3 * rows**2) + 0.5 * data["x"])
+
+
+@pytest.mark.parametrize("df_method", ["satterthwaite", "kr"])
+def test_what_empty_cells_confound_does_not_depend_on_contrasts(df_method):
+    """The sums of squares of all rows add up to those of all contrasts of the cells."""
+    found = []
+    for terms in ("A * B", "C(A, Treatment('mid')) * B", "C(A, contr.sum) * C(B, contr.helmert)"):
+        with pytest.warns(lmm.RankWarning):
+            res = lmm.fit(f"y ~ {terms} + x + (1 | g)", cells_that_are_empty())
+        found.append(lmm.joint_tests(res, df_method=df_method).set_index("term"))
+    for other in found[1:]:
+        for column in ("df_num", "f"):
+            np.testing.assert_allclose(other[column], found[0][column], rtol=1e-6)
+    assert found[0].loc["(confounded)", "df_num"] == 4
+    # emmeans 1.8.4, which makes it of F ratios that it has rounded to three decimals
+    np.testing.assert_allclose(found[0].loc["(confounded)", "f"], 3.708, atol=2e-3)
+    np.testing.assert_allclose(found[0].loc["A:B", "f"], 6.787, atol=5e-4)

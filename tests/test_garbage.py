@@ -339,6 +339,7 @@ def calls() -> dict[str, Call]:
         "MarginalMeans.pairs": Call(means.pairs, dict(by=None, adjust="tukey", reverse=False)),
         "MarginalMeans.joint_tests": Call(means.joint_tests, dict(by=None)),
         "MarginalMeans.joint_test": Call(means.joint_test, dict(null=0.0)),
+        "MarginalMeans.eff_size": Call(means.eff_size, dict(sigma=2.0, edf=5.0)),
         "MarginalMeans.cld": Call(means.cld, dict(alpha=0.1, adjust="none")),
         "MarginalMeans.regrid": Call(logs.regrid, dict(bias_sigma=0.1)),
         "drop1": Call(lmm.drop1, dict(res=r, test="F", df_method=None)),

@@ -81,7 +81,8 @@ def drop1(res: LMMResults, test: str = "F", *, df_method: str | None = None) -> 
     rows = [{"npar": 0, "aic": full.aic, "chisq": np.nan, "p_value": np.nan}]
     for name in may_go:
         small = fit(_without(design, name), reml=False)
-        chisq, df = likelihood_ratio(full.llf, small.llf), full.n_params - small.n_params
+        chisq = likelihood_ratio(full.llf, small.llf, nested=True)
+        df = full.n_params - small.n_params
         p_value = chi2_tail(chisq, df) if df else np.nan  # other terms stand for it
         rows.append({"npar": df, "aic": small.aic, "chisq": chisq, "p_value": p_value})
     made = pd.DataFrame(rows, index=pd.Index(["<none>", *may_go], name="term"))

@@ -180,7 +180,7 @@ def _has_lanes(design: Design, columns: Responses, runtime: str) -> bool:
     """Whether responses go side by side; crossed factors do in NumPy, while they are small."""
     if any(design._is_kind(kind) for kind in ("residual", "structured")):
         return False
-    if not design._is_kind("crossed"):
+    if not design._is_kind("core"):
         return True
     if design.is_related or runtime == "jax":
         return False

@@ -88,7 +88,10 @@ def random_drops(res: LMMResults) -> Iterator[Drop]:
         terms = [*design.terms[:t], *own, *design.terms[t + 1 :]]
         small, llf, n_params = _fit_with(res, design, terms)
         row = random_row(n_params, llf)
-        row["chisq"], row["df"] = likelihood_ratio(res.llf, llf), res.n_params - n_params
+        row["chisq"], row["df"] = (
+            likelihood_ratio(res.llf, llf, nested=True),
+            res.n_params - n_params,
+        )
         row["p_value"] = chi2_tail(row["chisq"], int(row["df"]))
         row["p_boundary"] = boundary_p_value_of(res, small, row["chisq"], t, rest)
         yield Drop(label, terms, row)

@@ -110,7 +110,7 @@ def regression_table(
         called = read_names(names, "names", len(fits))
     figures = [choice(key, "statistics", STATISTICS) for key in items(statistics, "statistics")]
     return side_by_side(
-        dict(zip(unique(called), fits, strict=True)),
+        dict(zip(unique(["term", *called])[1:], fits, strict=True)),
         show=choice(show, "show", SHOWN),
         level=probability(level, "level"),
         stars=flag(stars, "stars"),

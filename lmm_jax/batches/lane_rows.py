@@ -43,7 +43,7 @@ class LaneRows:
         """The rows of a design, on the host."""
         if design.is_related:
             return RelatedRows.of(design)
-        return LayoutRows.of(design) if design._is_kind("crossed") else GroupedRows.of(design)
+        return LayoutRows.of(design) if design._is_kind("core") else GroupedRows.of(design)
 
     def minimize(self, lanes: Any, *, defer: bool, **options: Any) -> Solution:
         """See :func:`lmm_jax.batches.lane_minimize.minimize_lanes`."""

@@ -334,6 +334,16 @@ def _confounded(
     return confounded(terms, len(X), lambda: row_moments(terms, X, weights))
 
 
+def _has_core(design: Design) -> bool:
+    """Whether some factors stand in a core, be they crossed or nested with many levels a group."""
+    return not design.is_rotated and design.layout_info.kind in _CROSSED
+
+
+def _has_outer_factor(design: Design) -> bool:
+    """Whether the levels of one factor are the independent groups."""
+    return any(t.n_levels == design.n_groups for t in design.terms if not t.is_component)
+
+
 _CROSSED = ("crossed", "sparse", "matrix-free")  # kinds of layouts
 _KINDS: dict[str, Callable[[Design], bool]] = {
     "weighted": lambda d: d.weights is not None,
@@ -342,7 +352,8 @@ _KINDS: dict[str, Callable[[Design], bool]] = {
     "components": lambda d: d.n_components > 0,
     "structured": lambda d: any(not s.unrestricted for s in d.structures),
     "nested": lambda d: len({t.group for t in d.terms}) > 1 and d.layout_info.kind == "grouped",
-    "crossed": lambda d: not d.is_rotated and d.layout_info.kind in _CROSSED,
+    "crossed": lambda d: _has_core(d) and not _has_outer_factor(d),
+    "core": lambda d: _has_core(d),
     "sparse": lambda d: d.layout_info.kind == "sparse",
     "approximate": lambda d: d.layout_info.kind == "matrix-free",
     "large core": lambda d: d.compressed.layout._is_kind("large core"),

@@ -248,8 +248,8 @@ def evaluate(
     )
     program, names = compiled(code, own, stateful, exact)
     tools = {name: _meant(name, expression, scope) for name in names}
-    columns = {name: scope.columns.get(expression.column(name)) for name in names}
-    columns = {name: column for name, column in columns.items() if column is not None}
+    keys = {name: expression.column(name) for name in names}
+    columns = {name: scope.columns[key] for name, key in keys.items() if key in scope.columns}
     if expression.calls:
         tools |= {name: col.guarded(column) for name, column in columns.items()}
     state = {} if state is None else state

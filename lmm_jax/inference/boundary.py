@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import special
 
+from ..errors import ConvergenceWarning, warn_user
+
 # Directions over which the share of a cone is averaged; the radius is integrated exactly.
 _DIRECTIONS = 1024
 # Eigenvalues of an information below this share of the largest tell nothing.
@@ -15,11 +17,23 @@ _NOTHING = 1e-7
 _ROUNDING = 1e-12
 # Steps of the projection on a cone of covariances, accelerated: to about 1e-5 of its length.
 _STEPS = 100
+# By how much twice the log-likelihood of a submodel is higher where the larger one is not optimal.
+_LOWER = 1e-3
 
 
-def likelihood_ratio(large: float, small: float) -> float:
-    """``2 (l_1 - l_0)`` of two log-likelihoods; 0 where that is their rounding."""
+def likelihood_ratio(large: float, small: float, *, nested: bool = False) -> float:
+    """``2 (l_1 - l_0)`` of two log-likelihoods; 0 where that is their rounding.
+
+    Of a model that is ``nested`` in the other one it is not negative where both are at their
+    optimum: otherwise a warning says so.
+    """
     chisq = 2.0 * (large - small)
+    if nested and chisq < -_LOWER:
+        warn_user(
+            f"the model without a term has a higher log-likelihood, by {-chisq / 2:.3g}, than the "
+            "one with it: that one stopped at a local optimum, and its tests mean nothing",
+            ConvergenceWarning,
+        )
     return 0.0 if abs(chisq) <= _ROUNDING * (1.0 + abs(large)) else chisq
 
 

@@ -20,7 +20,7 @@ from ..inputs.names import unique
 from ..layouts.contract import Layout
 from ..reprs import public
 from ..tables.frames import as_frame
-from ..tables.page import Summary
+from ..tables.page import Summary, of_users
 from ..tables.shown import Shown, first_rows
 from .deletion import Loss, sets_of_rows, single_rows, weighted, whole_groups, without
 from .record import FitRecord
@@ -103,8 +103,7 @@ class Influence(Shown):
         worst_first = frame.sort_values("cooks_distance", ascending=False, kind="stable")
         units = "rows" if self.by == "row" else f"levels of {self.by}"
         title = f"Influence of {len(frame):,} {'groups' if self.by == 'group' else units}"
-        own = {name: name for name in map(str, self.dfbetas.columns)}
-        page = first_rows(worst_first, title, "to_frame()", headings=own)
+        page = first_rows(worst_first, title, "to_frame()", **of_users(self.dfbetas))
         names = "Columns named like fixed effects: dfbetas, changes in standard errors"
         return replace(page, notes=("Largest Cook's distance first", names, *page.notes))
 

@@ -122,10 +122,23 @@ def _terms(
                 out.append((":".join(chosen), joint_f(L, L @ beta, tests, scale)))
     total = _estimable(_differences(len(rows)), at, rows)
     tested = independent_rows(np.vstack(spaces)) if spaces else total[:0]
-    left = independent_rows(total - (total @ tested.T) @ tested)
+    left = independent_rows(_uncorrelated(total, tested, tests))
     if len(left):
         out.append(("(confounded)", joint_f(left, left @ beta, tests, scale)))
     return out
+
+
+def _uncorrelated(total: np.ndarray, tested: np.ndarray, tests: DfMethod) -> np.ndarray:
+    """What is left of rows L beta when those tested are taken off, whatever the coding.
+
+    Their estimates are uncorrelated, so that sums of squares, ``df_num f``, add up.
+    """
+    if not len(tested):
+        return total
+    cov = tested @ tests.cov_beta @ tested.T
+    if not np.linalg.eigvalsh(cov)[0] > _SINGULAR * np.trace(cov):
+        return np.asarray(total - (total @ tested.T) @ tested)
+    return np.asarray(total - np.linalg.solve(cov, tested @ tests.cov_beta @ total.T).T @ tested)
 
 
 def _differences(k: int) -> np.ndarray:

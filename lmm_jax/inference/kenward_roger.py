@@ -189,9 +189,10 @@ def f_correction(at: KenwardRoger, L: np.ndarray) -> tuple[float, float]:
     V2 = 1.0 - (q + 2 - g) / below * B
     top = 0.0 if abs(top) < _ZERO else top
     mean = 1.0 - A2 / q
-    share = 1.0 if abs(mean) < _ZERO and abs(V1) < _ZERO else mean / V1
-    rho = share**2 * top / V2 / q
-    df = 4.0 + (q + 2.0) / (q * rho - 1.0)
+    with np.errstate(divide="ignore", invalid="ignore"):  # V2 = 0: rho is infinite, df is four
+        share = 1.0 if abs(mean) < _ZERO and abs(V1) < _ZERO else mean / V1
+        rho = share**2 * top / V2 / q
+        df = 4.0 + (q + 2.0) / (q * rho - 1.0)
     scale = 1.0 if abs(df - 2.0) < _NEAR_TWO else df * mean / (df - 2.0)
     return float(df), float(scale)
 

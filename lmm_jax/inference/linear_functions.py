@@ -145,9 +145,9 @@ def compare(
     for rows in families:
         family = _family(at, rows, means, pairwise, adjust)
         known = rows[~np.isnan(statistic[rows])]
-        done.append(effective(adjust, family, side))
+        done.append(effective(adjust, family, tail))
         if len(known):
-            how = done[-1] if delta == 0 or side != 0 else effective(adjust, family, -1)
+            how = done[-1]
             if needs_correlation(how, len(known)):  # it knows only what can be estimated
                 R = correlation(at.covariance(known))
                 family = family._replace(correlation=R, contrasts=len(known))

@@ -140,10 +140,18 @@ def base_at(layout: Layout, theta: Any, *, reml: bool, refit: bool) -> Base:
     beta = np.asarray(profile.beta)
     profile = _profiled(theta, near, reml=reml).profile
     tau = np.log(float(profile.rss) / float(residual_df(layout, reml=reml)))
-    near = near.measured_from(profile.beta).without_padding().with_sums()
+    near = _prepared(near.measured_from(profile.beta))
     few = layout.size() <= SMALL_PROBLEM and bool(has_few_groups(layout))
     beta = beta + np.asarray(profile.beta)
     return Base(near, beta, np.append(theta, tau), float(profile.deviance), reml, few)
+
+
+def _prepared(layout: Layout) -> Layout:
+    """The layout without padding and with its sums, where evaluations stay in NumPy."""
+    crossed = layout._is_kind("crossed") and jax.default_backend() == "cpu"
+    if crossed or layout.size() <= SMALL_PROBLEM:
+        return layout.without_padding().with_sums()
+    return layout  # programs take padded shapes
 
 
 def _optimum(layout: Layout, theta: Any, *, reml: bool) -> Any:
@@ -224,7 +232,7 @@ def _unrestricted(at: Line, y_scale: float) -> Line:
         factor = Q.T @ factor_blocks(y[:tau], at.layout.structures)[term]
         L = np.linalg.qr(factor.T)[1].T  # lower triangular, the same covariance
         y[places] = (L * np.where(np.diagonal(L) < 0, -1.0, 1.0))[lower_indices(k)]
-        at = replace(at, layout=at.layout.rotate(term, Q).with_sums(), turned=(term, Q))
+        at = replace(at, layout=_prepared(at.layout.rotate(term, Q)), turned=(term, Q))
     else:
         y[places] = np.abs(y[places])
     u, first = R[0, 0], places.start

@@ -335,7 +335,8 @@ class FitRecord:
 
     @property
     def _bse_fe(self) -> np.ndarray:
-        return np.sqrt(self.scale * np.diagonal(self.tests.cov_beta))
+        with np.errstate(invalid="ignore"):  # of what is not identified there may be none
+            return np.sqrt(self.scale * np.diagonal(self.tests.cov_beta))
 
     @property
     def bse_re(self) -> pd.Series[float]:
@@ -439,7 +440,8 @@ def relative_covariance(
     relative : ndarray, shape (K + 1, K + 1)
     """
     e, p = estimates, estimates.beta.size
-    sd = np.sqrt(np.diagonal(cov_beta))
+    with np.errstate(invalid="ignore"):
+        sd = np.sqrt(np.diagonal(cov_beta))
     unit = np.concatenate([np.sqrt(e.scale) * sd, e.variance_unit])
     sd = np.where(sd > 0, sd, 1.0)
     relative = np.zeros((unit.size, unit.size))

@@ -60,7 +60,8 @@ def literal(plot: F) -> F:
         from matplotlib.text import Text  # what draws has imported it, or said that it cannot
 
         for ax in np.ravel(drawn):
-            for text in ax.findobj(Text):
+            legends = ax.figure.legends if hasattr(ax.figure, "legends") else []
+            for text in [t for part in (ax, *legends) for t in part.findobj(Text)]:
                 text.set_parse_math(False)
         return drawn
 

@@ -20,12 +20,15 @@ from .sources import (
     fitted,
     level_name,
     levels_asked,
+    other_effects,
     other_variables,
     rows_by_level,
 )
 
 # Panels of a page of fits unless levels are asked for.
 _MOST_PANELS = 36
+# Combinations of factors within a level that have a line each.
+_MOST_CELLS = 10
 
 
 def effects_of(res: Any, term: str | None, coefficient: str | None, level: float) -> pd.DataFrame:
@@ -266,9 +269,13 @@ def fits_of(res: Any, x: Any, factor: str | None, levels: Any) -> Fits:
     values = places.to_numpy()
     y, mean, fixed = (res.augment(output="pandas").iloc[:, j].to_numpy() for j in (0, 1, 3))
     names, rows, out = at.names, at.rows, []
-    others = other_variables(res, str(places.name))
-    cell, cells, by = _cells_within(others, at.codes)
-    moving = others.select_dtypes("number")
+    factors, covariates = other_variables(res, str(places.name))
+    cell, cells, by = _cells_within(factors, at.codes)
+    effects = other_effects(res, at.factor, str(places.name))
+    moving = np.column_stack([covariates.to_numpy(float), effects])
+    several = len(cells) > _MOST_CELLS
+    if several:
+        cell, cells, by = np.zeros(len(y), int), ("",), ""
     for i in levels_asked(at, levels, _MOST_PANELS):
         own = rows[i][np.argsort(values[rows[i]], kind="stable")]
         lines = []
@@ -278,20 +285,19 @@ def fits_of(res: Any, x: Any, factor: str | None, levels: Any) -> Fits:
             own_mean, own_fixed = (
                 np.bincount(which, v[these], len(at_x)) / counts for v in (mean, fixed)
             )
-            still = bool((moving.iloc[these].nunique() <= 1).all())
+            still = not several and not np.ptp(moving[these], axis=0).any() and len(at_x) > 1
             lines.append(FittedLine(int(c), at_x, own_mean, own_fixed, still))
         out.append(LevelFit(names[i], values[own], y[own], cell[own], tuple(lines)))
     return Fits(tuple(out), cells, by)
 
 
 def _cells_within(
-    others: pd.DataFrame, level: np.ndarray
+    factors: pd.DataFrame, level: np.ndarray
 ) -> tuple[np.ndarray, tuple[str, ...], str]:
     """Cell of every row among the factors that vary within a level, their names and what of."""
-    factors = others.select_dtypes(exclude="number")
     varying = [str(n) for n in factors if factors[n].groupby(level).nunique().max() > 1]
     if not varying:
-        return np.zeros(len(others), int), ("",), ""
+        return np.zeros(len(factors), int), ("",), ""
     found = factors[varying].apply(lambda column: column.map(spelling)).agg(", ".join, axis=1)
     order = factors[varying].drop_duplicates().sort_values(varying).index
     cells = list(dict.fromkeys(found.loc[order]))
@@ -313,8 +319,8 @@ def fits(
 
     Circles are the rows of the level, the solid line its fitted values (with all random effects),
     the dashed one the population's. Lines join the places of x that the level has. Where other
-    factors vary within a level there is a line for each of their combinations; where another
-    covariate does, fitted values are no function of x and stand as dots.
+    factors vary within a level there is a line for each of their combinations, ten at most; where
+    another covariate or random effect does, fitted values are no function of x and stand as dots.
 
     Parameters
     ----------

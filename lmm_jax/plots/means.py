@@ -115,6 +115,8 @@ def interaction(
     ['Golden Rain', 'Marvellous', 'Victory']
     """
     found, own = traces_of(_means(means), x, level, type), ax is None
+    if flag(letters, "letters") and means.kind == "contrast":
+        raise DataError("letters compare means: pass those, not their contrasts")
     written = means.cld()["group"].to_numpy() if flag(letters, "letters") else None
     ax = canvas.axes(ax)
     reach = np.ptp([p for line in found.lines.values() for p in line["place"]]) or 1.0

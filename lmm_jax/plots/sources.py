@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -127,8 +128,10 @@ def rows_by_level(res: Any, factor: str | None) -> LevelRows:
     if factor is None and not known:
         if design.terms:
             return _component_groups(design.terms[0])
-        if residual is None or residual.subjects is None:
+        if residual is None:
             raise DataError("this fit has no grouping factor whose levels could be compared")
+        if residual.subjects is None:  # all rows are one
+            return LevelRows("subject", np.zeros(design.nobs, int), pd.Index(["all rows"]))
         codes = np.asarray(residual.rows.subject)
         return LevelRows("subject", codes, residual.subjects)
     name = next(iter(known)) if factor is None else choice(factor, "factor", list(known))
@@ -176,15 +179,29 @@ def _own_variables(design: Any) -> pd.DataFrame:
     return pd.DataFrame() if source is None or source.rows is None else source.rows
 
 
-def other_variables(res: Any, x: str) -> pd.DataFrame:
-    """The variables of the fixed effects beside one, in the rows that were used."""
+def other_variables(res: Any, x: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Factors and covariates of the fixed effects beside one, in the rows that were used."""
     design = require(res, "resid").design
     rows = _own_variables(design).drop(columns=x, errors="ignore")
-    return (
-        rows.set_axis(range(design.nobs))
-        if len(rows.columns)
-        else pd.DataFrame(index=range(design.nobs))
+    reference = res.basis.reference if len(rows.columns) else None
+    known = () if reference is None else tuple(reference.variables.factors)
+    rows = (
+        rows.set_axis(range(design.nobs)) if len(rows) else pd.DataFrame(index=range(design.nobs))
     )
+    factors = [n for n in rows if n in known or not pd.api.types.is_numeric_dtype(rows[n])]
+    return rows[factors], rows.drop(columns=factors)
+
+
+def other_effects(res: Any, factor: str, x: str) -> np.ndarray:
+    """Levels and covariates of the random effects beside a factor and x, (n, columns)."""
+    design = require(res, "resid").design
+    own = re.compile(rf"(?<!\w){re.escape(x)}(?!\w)")
+    columns: list[np.ndarray] = []
+    for name, term in zip(factor_names(design.terms), design.terms, strict=True):
+        if name != factor:
+            columns.append(np.asarray(term.codes[:, 0], float))
+        columns += [term.values[:, 0, j] for j, n in enumerate(term.names) if not own.search(n)]
+    return np.column_stack(columns) if columns else np.zeros((design.nobs, 0))
 
 
 def covariate_of(res: Any, x: Any = None, what: str = "x") -> pd.Series[float]:

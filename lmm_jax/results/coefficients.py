@@ -11,7 +11,7 @@ from scipy import special
 from ..designs.terms import RandomTerm
 from ..inputs.arguments import probability
 from ..inputs.names import Labelled
-from ..tables.page import table
+from ..tables.page import of_users, table
 from .effects import LevelCovariances, terms_of_factors
 
 
@@ -30,8 +30,7 @@ def coefficient_frames(
     for factor in factors:
         frame = effects[factor]
         sums = frame.reindex(columns=names, fill_value=0.0) + fixed.reindex(names, fill_value=0.0)
-        own = {name: name for name in map(str, sums)}
-        out[factor] = table(sums, f"Coefficients of {factor}", headings=own)
+        out[factor] = table(sums, f"Coefficients of {factor}", **of_users(sums))
     return out
 
 

@@ -17,7 +17,7 @@ from ..errors import DataError
 from ..inference.joint_effects import EffectSets, GroupEffects, effects_of, set_covariances
 from ..inputs.names import Labelled, refuse, unique
 from ..numerics.read_only import read_only
-from ..tables.page import table
+from ..tables.page import of_users, table
 
 # Numbers of joint covariances up to which a result without its data keeps them.
 _MOST_KEPT = 1 << 24
@@ -45,8 +45,7 @@ def effect_frames(
         values = np.concatenate([effects[t] for t in members], axis=1)
         columns = list(coefficient_names(terms, members))
         frame = pd.DataFrame(values, index=terms[members[0]].levels, columns=columns)
-        own = {name: name for name in columns}
-        out[group] = table(frame, f"Random effects of {group}", headings=own)
+        out[group] = table(frame, f"Random effects of {group}", **of_users(columns))
     return out
 
 

@@ -221,7 +221,8 @@ class EstimateTable(Shown):
         how = sorted(set(found.adjust) - {"none"})
         adjusted = f"P values adjusted by {', '.join(how)} within each family"
         notes = [*[what] * (meant != "two-sided"), *[adjusted] * bool(how)]
-        title = f"Tests of {title_of(self).lower()}"
+        of = title_of(self)
+        title = f"Tests of {of[0].lower()}{of[1:]}"
         frame = self.labels.frame(columns)
         return labelled_table(self, frame, title, [*notes, *table_notes(self)])
 

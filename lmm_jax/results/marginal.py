@@ -249,7 +249,10 @@ class MarginalMeans(EstimateTable):
             f"Two of one family that share a letter do not differ at the level {level:g}{adjusted}",
             *table_notes(self, limits=True),
         )
-        return labelled_table(self, table.assign(group=letters), title_of(self), notes)
+        shown = table.columns[len(self.labels.columns) :]
+        columns = {name: table[name].to_numpy() for name in shown}
+        frame = self.labels.frame(columns | {"group": letters})
+        return labelled_table(self, frame, title_of(self), notes)
 
     def eff_size(self, sigma: float, edf: float) -> Table:
         """Cohen's d: differences over a standard deviation of the population, with limits.

@@ -10,6 +10,7 @@ import pandas as pd
 
 from ..inference.parameter_rows import parameter_rows
 from ..reprs import p_value
+from ..tables.cells import decimals
 from ..tables.page import Table, table
 from .lmm import LMMResults
 from .summary import method_name, warnings_of
@@ -89,7 +90,7 @@ def _cell(row: Any, show: str, stars: bool, digits: int) -> str:
     """An estimate with its stars and what stands in parentheses."""
 
     def written(value: float) -> str:
-        return f"{value:.{digits}f}"
+        return decimals(value, digits)
 
     text = written(row.estimate)
     if stars and np.isfinite(row.p_value):

@@ -15,6 +15,8 @@ Kind = Literal["label", "text", "number", "statistic", "p value", "df", "correla
 _LEFT = ("label", "text")
 # Limits that stand beside the one before.
 _UPPER = ("conf_high", "upper", "tolerance_high")
+# Numbers from which, and below which, decimals say nothing of an estimate.
+_MOST_BEFORE, _NOTHING = 1e15, 1e-6
 # Degrees of freedom this near to a whole number are one.
 _ROUNDING = 1e-4
 # Kinds of columns that are known by their name, whatever table they stand in.
@@ -113,6 +115,16 @@ def _strings(values: Iterable[Any], kind: Kind, digits: int | None) -> list[str]
     return [_string(v, kind, whole, digits) for v in values]
 
 
+def decimals(value: float, digits: int) -> str:
+    """A number with so many decimals; in another way where these would show nothing of it."""
+    text = f"{value:.{digits}f}"
+    if not np.isfinite(value) or value == 0.0:
+        return text
+    if abs(value) >= _MOST_BEFORE or (float(text) == 0.0 and abs(value) < _NOTHING):
+        return f"{value:.{max(digits, 1)}e}"
+    return text.removeprefix("-") if float(text) == 0.0 else text
+
+
 def _is_whole(value: Any) -> bool:
     if isinstance(value, str):
         return False
@@ -137,5 +149,5 @@ def _string(value: Any, kind: Kind, whole: bool, digits: int | None) -> str:
     if kind == "df":
         return f"{value:.2f}"
     if digits is not None:
-        return f"{value:.{digits}f}"
+        return decimals(float(value), digits)
     return number(float(value)) if kind == "number" else f"{value:.3f}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Unpack
 
@@ -42,8 +42,9 @@ class Table(pd.DataFrame):
         if paper is None:
             return cells(frame, self.title, headings, self.kinds, most)
         frame = paper.columns_of(frame, headings, self.kinds)
-        names = map(str, [*frame.columns, *({"term"} & set(frame.index.names))])
-        words = {name: paper.heading(name, headings) for name in names}
+        levels = [str(name) for name in frame.index.names if name is not None]
+        headings = {name: name for name in levels if name != "term"} | dict(headings)
+        words = {n: paper.heading(n, headings) for n in [*map(str, frame.columns), *levels]}
         return paper.renamed(cells(frame, self.title, words, self.kinds, most, paper.digits))
 
     def _page(self) -> Summary:
@@ -168,6 +169,12 @@ def table(
     out.title, out.notes = title, tuple(notes)
     out.headings, out.kinds = dict(headings or {}), dict(kinds or {})
     return out
+
+
+def of_users(names: Iterable[Any]) -> dict[str, Any]:
+    """Headings and kinds of columns of numbers that have names of the user's."""
+    own = list(map(str, names))
+    return {"headings": dict(zip(own, own, strict=True)), "kinds": dict.fromkeys(own, "number")}
 
 
 @hinted

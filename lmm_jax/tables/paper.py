@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import Any, NamedTuple, TypedDict
 
 from ..errors import DataError
@@ -40,6 +41,11 @@ _METHODS = {
     **{"mvt": "the multivariate t distribution", "fdr": "Benjamini-Hochberg"},
 }
 _METHOD = re.compile(rf"\b({'|'.join(_METHODS)})\b")
+# Where they stand: not everywhere, a factor may have the name of one.
+_MADE = re.compile(
+    r"adjusted by .* within each family|^Degrees of freedom: .*|, (?:satterthwaite|kenward-roger)$"
+)
+_COLON = re.compile(r"(\s*:\s*)")
 _BETWEEN_NAMES = re.compile(r"(\s*[:,|()\[\]]\s*)")
 
 
@@ -89,14 +95,11 @@ class Paper(NamedTuple):
         return asked is None or any(k in _called(str(n), given) for n in frame for k in asked)
 
     def renamed(self, shown: Cells) -> Cells:
-        """The table with other names in the cells that stand left."""
+        """The table with other names in the cells that say what a row is."""
         if not self.rename:
             return shown
         rows = [
-            tuple(
-                cell if is_right else self._name(cell)
-                for cell, is_right in zip(row, shown.right, strict=True)
-            )
+            tuple(self._name(cell) if j < shown.labels else cell for j, cell in enumerate(row))
             for row in shown.rows
         ]
         return shown._replace(rows=tuple(rows))
@@ -106,26 +109,44 @@ class Paper(NamedTuple):
         name = cell.strip()
         if name in self.rename:
             return cell.replace(name, self.rename[name])
-        parts = _BETWEEN_NAMES.split(name)
-        return cell.replace(name, "".join(self.rename.get(part, part) for part in parts))
+        factors = [self._parts(factor) for factor in _COLON.split(name)]
+        return cell.replace(name, "".join(factors))
+
+    def _parts(self, factor: str) -> str:
+        """One factor of an interaction, or the names in it."""
+        if factor in self.rename:
+            return self.rename[factor]
+        return "".join(self.rename.get(part, part) for part in _BETWEEN_NAMES.split(factor))
 
 
 @contextmanager
 def of_pandas(package: str, own: type, options: Mapping[str, Any]) -> Iterator[None]:
     """Context of an export by pandas, whose own packages may not be there."""
+    mine = own.__annotations__
+    typo = next((n for n in options if n not in mine and get_close_matches(n, mine, 1)), None)
     try:
         yield
+    except TypeError as error:
+        hint = "" if typo is None else f": did you mean {get_close_matches(typo, mine, 1)[0]!r}?"
+        raise TypeError(f"{error}{hint}") from None
     except ImportError as error:
-        others = ", ".join(name for name in options if name not in own.__annotations__)
+        if typo is not None:
+            near = get_close_matches(typo, mine, 1)[0]
+            raise TypeError(f"there is no option {typo!r}: did you mean {near!r}?") from None
+        others = ", ".join(name for name in options if name not in mine)
         raise ImportError(
             f"with {others or 'positional arguments'} pandas writes the table, which needs "
-            f"{package}; the table's own options, {', '.join(own.__annotations__)}, need nothing"
+            f"{package}; the table's own options, {', '.join(mine)}, need nothing"
         ) from error
 
 
 def in_words(text: str) -> str:
     """Small print or a title with methods as papers spell them."""
-    return _METHOD.sub(lambda found: _METHODS[found[0]], text)
+
+    def spelled(made: re.Match[str]) -> str:
+        return _METHOD.sub(lambda found: _METHODS[found[0]], made[0])
+
+    return _MADE.sub(spelled, text)
 
 
 def _called(name: str, given: Mapping[str, str]) -> tuple[str, ...]:

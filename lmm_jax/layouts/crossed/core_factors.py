@@ -30,8 +30,8 @@ def core_factors(theta: Array, structures: Sequence[Structure]) -> CoreFactors:
     """Factors of the core's terms from their own part of theta.
 
     Coefficients of unlike variance are kept apart as long as the factor does not mix them: a
-    diagonal one can be divided by, whatever its pivots; one with a correlation of nearly one, or
-    with a small pivot above other numbers, cannot.
+    diagonal one can be divided by, whatever its pivots; one with a small pivot above larger numbers
+    of its column, and a symmetric one of unlike pivots, cannot.
 
     References
     ----------
