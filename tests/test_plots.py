@@ -484,6 +484,31 @@ def test_fits_have_a_line_for_every_level_of_factors_within():
     assert not ax.lines and len(ax.collections) == 2
 
 
+def test_a_single_series_is_one_subject():
+    data = pd.DataFrame(
+        {"t": np.arange(60), "y": np.cumsum(np.random.default_rng(1).normal(size=60))}
+    )
+    res = lmm.fit("y ~ t + ar1(t | 1)", data)
+    assert len(np.ravel(res.plot())) == 4
+    plots.autocorrelation(res)
+    (ax,) = plots.fits(res, "t")
+    assert ax.get_title() == "all rows"
+
+
+def test_what_is_no_function_of_x_stands_as_dots():
+    data = pupils()
+    data["item"] = np.arange(100) % 7
+    for terms in ("(1 | school) + (1 | item)", "(age | school)"):
+        res = lmm.fit(f"y ~ ses + {terms}", data)
+        (ax,) = plots.fits(res, "ses", factor="school", levels=[2])
+        assert not ax.lines and len(ax.collections) == 2
+    dollars = data.assign(sex=data["sex"].map({"boy": "$5 & \\frac$", "girl": "$10_{ x"}))
+    (ax,) = plots.fits(lmm.fit("y ~ ses + sex + (1 | school)", dollars), "ses", levels=[2])
+    ax.figure.canvas.draw()  # no mathematics
+    (legend,) = ax.figure.legends
+    assert legend.get_texts()[0].get_text() == "$10_{ x"
+
+
 def test_contrasts_stand_beside_zero():
     pairs = lmm.emmeans(oats(), "Nf").pairs()
     ax = plots.comparisons(pairs)

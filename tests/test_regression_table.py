@@ -117,3 +117,31 @@ def test_exports(fits):
 def test_what_is_no_table_is_refused(fits, arguments, options, message):
     with pytest.raises(lmm.DataError, match=message):
         lmm.regression_table(*(fits[:2] if arguments is None else arguments), **options)
+
+
+def test_residual_covariances_and_their_subjects_are_named():
+    data = DATA.assign(day=lambda d: d["Days"].astype(int))
+    fits = [lmm.fit(f"Reaction ~ Days + {kind}(day | Subject)", data) for kind in ("ar1", "cs")]
+    table = lmm.regression_table(*fits)
+    for i, kind in enumerate(("ar1", "cs")):
+        cells = column(table, f"({i + 1})")
+        assert cells["Residuals"] == f"{kind}(day | Subject)" and cells["Groups: Subject"] == "18"
+
+
+def test_models_may_have_any_name(fits):
+    table = lmm.regression_table(*fits[:2], names=["term", "term"])
+    assert list(table.columns) == ["term", "term.1", "term.2"]
+    assert table.to_markdown().splitlines()[2] == "|  | term.1 | term.2 |"
+    assert table.to_frame("polars").columns[0] == "term"
+    with pytest.raises(lmm.DataError, match="digits: the cells are text"):
+        table.to_markdown(digits=1)
+
+
+def test_numbers_that_decimals_would_hide_are_written_in_another_way():
+    small = lmm.fit("y ~ Days + (1 | Subject)", DATA.assign(y=DATA["Reaction"] * 1e-12))
+    cells = column(lmm.regression_table(small, show="none"), "(1)")
+    assert float(cells["Days"]) == pytest.approx(small.fe_params["Days"], rel=1e-3)
+    large = lmm.fit("y ~ Days + (1 | Subject)", DATA.assign(y=DATA["Reaction"] * 1e14))
+    cells = column(lmm.regression_table(large, show="none", digits=2), "(1)")
+    assert float(cells["Days"]) == pytest.approx(large.fe_params["Days"], rel=1e-2)
+    assert "e+" in cells["Days"]

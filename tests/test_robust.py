@@ -351,3 +351,16 @@ def test_joint_tests_beyond_the_clusters_have_no_answer():
     table = lmm.joint_tests(oats.robust("CR2")).set_index("term")
     assert np.isnan(table.loc["Variety:Nf", ["f", "p_value"]].astype(float)).all()
     assert table.loc["Variety", "f"] > 0
+
+
+def test_nested_factors_have_independent_groups_whatever_the_layout():
+    """A hundred pupils in each of six schools stand beside a core, and are nested all the same."""
+    rng = np.random.default_rng(2)
+    data = pd.DataFrame({"school": np.repeat(np.arange(6), 400), "pupil": np.arange(2400) // 4})
+    data["x"] = rng.normal(size=2400)
+    data["y"] = rng.normal(size=6)[data["school"]] + rng.normal(size=600)[data["pupil"]]
+    data["y"] += data["x"] * rng.normal(size=6)[data["school"]] + rng.normal(size=2400)
+    res = lmm.fit("y ~ x + (x | school/pupil)", data)
+    assert res.layout_info.kind == "crossed"
+    np.testing.assert_array_equal(res.robust("CR2").bse_fe, res.robust("CR2", "school").bse_fe)
+    assert len(lmm.influence(res).cooks_distance) == 6

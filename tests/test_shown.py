@@ -332,7 +332,34 @@ def test_headings_that_are_names_of_the_data_stay():
     assert "| size |" in lmm.influence(res).to_markdown()
 
 
+def test_coefficients_called_like_p_values_are_numbers():
+    data = lmm.load_dataset("sleepstudy").rename(columns={"Days": "p_value"})
+    res = lmm.fit("Reaction ~ p_value + (p_value | Subject)", data)
+    assert "<0.001" not in str(res.random_effects["Subject"]) + str(res.coef()["Subject"])
+    assert "<0.001" not in str(lmm.influence(res))
+
+
+def test_letters_leave_a_factor_called_group_alone():
+    data = lmm.load_dataset("oats").rename(columns={"Nf": "group"})
+    means = lmm.emmeans(lmm.fit("yld ~ group + (1 | Block/Variety)", data), "group")
+    found = means.cld()
+    assert found.iloc[:, 0].tolist() == ["n00", "n20", "n40", "n60"]
+    assert found["group"].tolist() == ["a", "b", "c", "c"]
+    assert means.test().title == "Tests of marginal means"
+
+
+def test_levels_are_renamed_within_interactions():
+    words = {"Variety[T.Marvellous]": "Marvellous", "Nf": "N", "T.n20": "20"}
+    text = two_factors().summary().tables[-1].to_markdown(rename=words)
+    assert r"Marvellous:N\[20\]" in text and r"| Variety\[T.Victory\]:N\[20\]" in text
+    whole = two_factors().summary().to_markdown(rename={"Nf": "N"})
+    assert "yld ~ Variety \\* Nf" in whole.replace("\\~", "~")  # a formula stays what it is
+
+
 def test_methods_are_spelled_as_papers_do():
+    data = lmm.load_dataset("oats").rename(columns={"Variety": "holm", "Nf": "fdr"})
+    means = lmm.emmeans(lmm.fit("yld ~ holm + fdr + (1 | Block)", data), "holm")
+    assert "Averaged over the levels of fdr" in means.to_markdown()
     text = oats().anova(df_method="kenward-roger").to_latex()
     assert r"\caption{Analysis of variance, type III, Kenward-Roger}" in text
     pairs = lmm.emmeans(oats(), "Nf").pairs()
@@ -354,8 +381,9 @@ def test_options_that_are_none_are_refused(options, message):
     for shown in (sleep().anova(), lmm.emmeans(oats(), "Nf"), sleep().summary()):
         with pytest.raises(lmm.DataError, match=re.escape(message)):
             shown.to_markdown(**options)
-    with pytest.raises(TypeError, match=r"'capton'.*did you mean 'caption'"):
-        sleep().summary().to_markdown(capton="A")
+    for shown in (sleep().summary(), sleep().varcorr):
+        with pytest.raises(TypeError, match=r"'capton'.*did you mean 'caption'"):
+            shown.to_markdown(capton="A")
 
 
 def test_labels_and_widths_of_latex():

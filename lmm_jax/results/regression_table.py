@@ -108,10 +108,14 @@ def _figures(res: LMMResults, statistics: Sequence[str], digits: int) -> dict[st
     """Figures of the fit by the names of their rows."""
     at = res.glance(output="pandas").iloc[0]
     out: dict[str, str] = {}
+    if res.residual is not None:
+        out["Residuals"] = str(res.residual)
     for key in statistics:
         label, form = STATISTICS[key]
         if key == "n_groups":
             out |= {f"Groups: {factor}": str(n) for factor, n in res.n_groups.items()}
+            if res.visits is not None:
+                out.setdefault(f"Groups: {res.visits.subject}", str(res.visits.n_subjects))
         elif np.isfinite(float(at[key])):
             value = int(at[key]) if form == "d" else float(at[key])
             out[label] = f"{value:{form or f'.{digits}f'}}"

@@ -178,6 +178,8 @@ def read_paper(
         instance(caption, "caption", str, "a string")
     if digits is not None:
         digits = whole_number(digits, "digits", most=_MOST_DIGITS)
+        if tables and not any(_numeric(one) for one in tables):
+            raise DataError("digits: the cells are text; ask for digits where the table is made")
     asked = None if columns is None else tuple(map(str, items(columns, "columns")))
     found = Paper(caption, digits, asked, _names(rename), _notes(notes))
     called = [_called(str(n), one.headings) for one in tables for n in one]
@@ -186,6 +188,12 @@ def read_paper(
             known = ", ".join(dict.fromkeys(names[0] for names in called))
             raise DataError(f"columns: there is no {key!r}; there are {known}")
     return found
+
+
+def _numeric(one: Any) -> list[Any]:
+    """Types of the columns of a table that hold numbers, of objects as well."""
+    frame = one.infer_objects()
+    return [dtype for dtype in frame.dtypes if getattr(dtype, "kind", "") in "iuf"]
 
 
 def _names(rename: Mapping[str, str] | None) -> Mapping[str, str]:
