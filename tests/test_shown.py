@@ -628,3 +628,20 @@ assert lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff")).llf == f
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_exports_take_names_of_any_kind():
+    """Breaks of lines, citations, superscripts and entities of Markdown; captions of LaTeX."""
+    frame = pd.DataFrame({"x": [1.0, 2.0, 3.0]}, index=["a\nb", "@foo ^s^", "a&lt;b"])
+    shown = table(frame, "A caption\n\nof two lines")
+    markdown = shown.to_markdown()
+    assert r"| a b | 1.0000 |" in markdown and r"\@foo \^s\^" in markdown and r"a\&lt;b" in markdown
+    assert r"\caption{A caption  of two lines}" in shown.to_latex()
+    for label in ("a}b", "a\nb", "", "%"):
+        with pytest.raises(lmm.DataError, match="label="):
+            shown.to_latex(label=label)
+    assert r"\label{tab:a_b-1}" in shown.to_latex(label="tab:a_b-1")
+    with pytest.raises(lmm.DataError, match="columns has no names"):
+        shown.to_html(columns=[])
+    with pytest.raises(lmm.DataError, match="sigma=-1: a positive number"):
+        lmm.emmeans(oats(), "Nf").eff_size(-1, 10)

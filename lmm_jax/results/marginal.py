@@ -297,15 +297,18 @@ class MarginalMeans(EstimateTable):
         [[-0.24, 0.33], [0.312, 0.336], [0.551, 0.365]]
         """
         of = self if self.kind == "contrast" else self.pairs()
-        least = np.nextafter(0.0, 1.0)
-        scale = number(sigma, "sigma", least=least)
-        edf = np.inf if edf == np.inf else number(edf, "edf", least=least)
+        scale = number(sigma, "sigma")
+        edf = np.inf if edf == np.inf else number(edf, "edf")
+        for what, value in {"sigma": scale, "edf": edf}.items():
+            if not value > 0:
+                raise DataError(f"{what}={value:g}: a positive number is needed")
         d = of.at.estimate / scale
         error = np.sqrt((of.at.std_error / scale) ** 2 + d * d / (2.0 * edf))
         half = two_sided_quantile(of.level, of.at.df) * error
         columns = {"estimate": d, "std_error": error, "df": of.at.df}
         frame = of.labels.frame(columns | {"conf_low": d - half, "conf_high": d + half})
-        what = f"Differences over sigma = {scale:.4g}, which has {edf:g} degrees of freedom"
+        known = "is known" if edf == np.inf else f"has {edf:g} degrees of freedom"
+        what = f"Differences over sigma = {scale:.4g}, which {known}"
         notes = [what, *table_notes(of), f"Limits of level {of.level:g}, not adjusted"]
         return labelled_table(of, frame, "Effect sizes", notes)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..inference.parameter_rows import parameter_rows
+from ..inputs.names import unquoted
 from ..reprs import p_value
 from ..tables.cells import decimals
 from ..tables.page import Table, table
@@ -123,7 +124,7 @@ def _figures(res: LMMResults, statistics: Sequence[str], digits: int) -> dict[st
 
 
 def _title(fits: Mapping[str, LMMResults]) -> str:
-    responses = list(dict.fromkeys(str(res.endog_name) for res in fits.values()))
+    responses = list(dict.fromkeys(unquoted(res.endog_name) for res in fits.values()))
     return f"Linear mixed models of {', '.join(responses)}"
 
 

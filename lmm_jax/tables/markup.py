@@ -33,7 +33,7 @@ _LATEX = {
     ">": r"\textgreater{}",
 }
 _MINUS = re.compile(r"(?<![\w.])-(?=[\d.])")
-_MARKDOWN = re.compile(r"[\\`*_|<>\[\]$~]")
+_MARKDOWN = re.compile(r"[\\`*_|<>\[\]$~&^@]")
 # Characters of a line that a page has room for in small print, and of a cell that is a paragraph.
 PAGE = 80
 _PARAGRAPH = 56
@@ -88,7 +88,7 @@ def latex_page(
     title: str, tables: Sequence[Cells], notes: Sequence[str], label: str | None, room: int
 ) -> str:
     """One float with all tables, small print below; for the package booktabs."""
-    caption = [rf"\caption{{{escape_latex(title)}}}"] if title else []
+    caption = [rf"\caption{{{escape_latex(_in_one_line(title))}}}"] if title else []
     caption += [rf"\label{{{label}}}"] if label else []
     head = [r"\begin{table}[htbp]", r"\centering\small\setlength{\tabcolsep}{4pt}", *caption]
     body = ("\n\n" + r"\bigskip" + "\n").join(_latex_table(table, room) for table in tables)
@@ -174,6 +174,11 @@ def _markdown_table(table: Cells) -> str:
     return "\n".join([*caption, *rows])
 
 
+def _in_one_line(text: str) -> str:
+    """Text without breaks of lines, which end a row and a caption."""
+    return " ".join(text.splitlines()) if "\n" in text or "\r" in text else text
+
+
 def escape_markdown(text: str) -> str:
     """Text with Markdown's special characters as themselves."""
-    return _MARKDOWN.sub(r"\\\g<0>", text)
+    return _MARKDOWN.sub(r"\\\g<0>", _in_one_line(text))

@@ -8,12 +8,13 @@ from typing import Any, ClassVar, Unpack
 
 import pandas as pd
 
+from ..errors import DataError
 from ..inputs.arguments import hinted, instance, whole_number
 from .cells import Cells, Kind, cells
 from .frames import as_frame
 from .great import great_page
 from .markup import PAGE, html_page, latex_page, markdown_page
-from .paper import LatexOptions, Paper, PaperOptions, in_words, of_pandas, read_paper
+from .paper import LABEL, LatexOptions, Paper, PaperOptions, in_words, of_pandas, read_paper
 from .text import terminal_width, text_of, wrapped
 
 # Rows of a table that are shown; LaTeX, Markdown and the frame have all of them.
@@ -278,8 +279,8 @@ class Summary:
         ['\\caption{Sleep}', '\\label{tab:sleep}']
         """
         options = {"caption": caption, "digits": digits, "columns": columns, "rename": rename}
-        if label is not None:
-            instance(label, "label", str, "a string")
+        if label is not None and not LABEL.fullmatch(instance(label, "label", str, "a string")):
+            raise DataError(f"label={label!r}: letters, digits and -_:. make a label of LaTeX")
         width = whole_number(width, "width", least=1)
         return latex_page(*self._paper(None, notes=notes, **options), label, width)
 

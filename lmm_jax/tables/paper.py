@@ -14,6 +14,8 @@ from .cells import Cells
 
 # What stands above columns that a screen shows by their names.
 _WORDS = {
+    **{"bias": "Bias", "deviance": "Deviance", "eliminated": "Eliminated", "model": "Model"},
+    **{"intercept": "Intercept"},
     **{"aic": "AIC", "bic": "BIC", "caic": "cAIC", "chisq": "Chisq", "cooks_distance": "Cook's D"},
     **{"conf_high": "Upper", "conf_low": "Lower", "converged": "Converged", "contrast": "Contrast"},
     **{"correction": "Correction", "df": "df", "df_denom": "Den. df", "df_num": "Num. df"},
@@ -33,6 +35,7 @@ _WORDS = {
     **{"variance": "Variance", "vcov": "Variance or cov.", "vif": "VIF"},
 }
 _MOST_DIGITS = 15
+LABEL = re.compile(r"[\w:.+/ -]+")  # what may stand in \\label
 # Methods, which screens show as the arguments that ask for them.
 _METHODS = {
     **{"satterthwaite": "Satterthwaite", "kenward-roger": "Kenward-Roger", "tukey": "Tukey"},
@@ -181,6 +184,8 @@ def read_paper(
         if tables and not any(_numeric(one) for one in tables):
             raise DataError("digits: the cells are text; ask for digits where the table is made")
     asked = None if columns is None else tuple(map(str, items(columns, "columns")))
+    if asked == ():
+        raise DataError("columns has no names: name some, or leave it out")
     found = Paper(caption, digits, asked, _names(rename), _notes(notes))
     called = [_called(str(n), one.headings) for one in tables for n in one]
     for key in asked or ():
