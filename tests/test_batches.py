@@ -234,7 +234,12 @@ def test_ids_beyond_int64_are_told_apart():
 @pytest.mark.parametrize("first", [["b"], ["a", "b"], ["c"]])
 @pytest.mark.parametrize(
     "formula",
-    ["y ~ x * f + (1 | school)", "y ~ f + (0 + f | school)", "y ~ C(f, contr.sum) + (1 | school)"],
+    [
+        "y ~ x * f + (1 | school)",
+        "y ~ f + (0 + f | school)",
+        "y ~ C(f, contr.sum) + (1 | school)",
+        "y ~ I(f.cat.codes) + (1 | school)",
+    ],
 )
 def test_declared_categories_may_come_late(formula, first):
     early = DATA["f"].isin(first)

@@ -12,6 +12,7 @@ import pandas as pd
 from ..errors import DataError, FormulaError
 from ..formulas import matrices as mat
 from ..formulas import parse as fml
+from ..formulas.evaluation import CATEGORIES
 from ..formulas.right_side import variables
 from ..inputs.arguments import choice, mapping
 from ..inputs.matching import distinct, find, shown
@@ -75,9 +76,10 @@ def schema_of(
     for rhs in columns.sides:
         spec = mat.build(rhs, _repeated(full), context=context).spec
         held = [str(name) for name, state in spec.transform_state.items() if state]
-        if held and whole == "refuse":
+        computed = [name for name in held if not name.startswith(CATEGORIES)]  # those are declared
+        if computed and whole == "refuse":
             raise DataError(
-                f"`{', '.join(held)}` looks at all rows and cannot be computed batch by batch: "
+                f"`{', '.join(computed)}` looks at all rows and cannot be computed batch by batch: "
                 "make it a column first, or fix it by a sample, lmm.schema(formula, sample)"
             )
         specs[rhs] = mat.build(rhs, full, context=context).spec if held else spec

@@ -215,27 +215,21 @@ def beside(values: Any, *columns: Any) -> pd.Series[Any]:
     return pd.Series(values, index=index)
 
 
-def as_before(
-    values: pd.Series[Any], state: MutableMapping[str, Any], *, strict: bool
-) -> pd.Series[Any]:
-    """A column with the categories that it had in the first data, which codes and order are of.
-
-    ``strict`` says that what is no such category is an error; otherwise it comes behind them.
-    """
-    categorical = isinstance(values.dtype, pd.CategoricalDtype)
+def as_before(values: pd.Series[Any], state: MutableMapping[str, Any]) -> pd.Series[Any]:
+    """A column with the categories that it had in the first data, which codes and order are of."""
     if "levels" not in state:
-        if categorical:
+        if isinstance(values.dtype, pd.CategoricalDtype):
             state["levels"] = list(values.cat.categories)
             state["ordered"] = bool(values.cat.ordered)
         return values
     known = pd.Index(state["levels"])
-    new = [level for level in pd.unique(values.dropna()) if level not in known]
-    if new and strict:
+    new = next((level for level in pd.unique(values.dropna()) if level not in known), None)
+    if new is not None:
         raise DataError(
-            f"`{values.name}` has {new[0]!r}, which is no category of the data that was fitted: "
+            f"`{values.name}` has {new!r}, which is no category of the data that was fitted: "
             f"there are {', '.join(map(repr, state['levels'][:8]))}"
         )
-    found = pd.Categorical(values, [*state["levels"], *new], ordered=state["ordered"])
+    found = pd.Categorical(values, state["levels"], ordered=state["ordered"])
     return pd.Series(found, index=values.index, name=values.name)
 
 

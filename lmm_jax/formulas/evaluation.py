@@ -23,6 +23,9 @@ from .grammar import check_methods, missing_values, root
 from .residual import written_here
 from .rewriting import compiled
 
+# How what is remembered of the categories of a column is called.
+CATEGORIES = "categories of "
+
 _TOOLS: dict[str, Callable[..., Any]] = {
     "__number__": col.number,
     "__real__": col.real,
@@ -253,11 +256,10 @@ def evaluate(
     if expression.calls:
         tools |= {name: col.guarded(column) for name, column in columns.items()}
     state = {} if state is None else state
-    if expression.reads_categories is not None:
-        strict = expression.reads_categories
+    if expression.reads_categories:
         for name, column in columns.items():
-            before = state.setdefault(f"categories of {expression.column(name)}", {})
-            tools[name] = col.as_before(column, before, strict=strict)
+            before = state.setdefault(CATEGORIES + keys[name], {})
+            tools[name] = col.as_before(column, before)
     tools |= {
         "__state__": lambda call: state.setdefault(call, {}),
         "__spec__": spec,

@@ -143,13 +143,13 @@ class Expression(NamedTuple):
     has_attributes: bool
 
     @property
-    def reads_categories(self) -> bool | None:
-        """Whether codes or the order of categories may be read; None: neither, nor methods."""
+    def reads_categories(self) -> bool:
+        """Whether codes or the order of categories may be read."""
         nodes = list(ast.walk(self.tree))
         order = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
         ordered = any(isinstance(n, ast.Compare) and isinstance(n.ops[0], order) for n in nodes)
         coded = any(isinstance(n, ast.Attribute) and n.attr == "cat" for n in nodes)
-        return True if ordered or coded else False if self.has_attributes else None
+        return ordered or coded
 
     def column(self, name: str) -> str:
         """The column that a name of the tree means."""
