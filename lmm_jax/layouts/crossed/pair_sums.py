@@ -66,8 +66,7 @@ class PairSums:
         sums = np.zeros((self.flat.size, *lanes))
         for k, (a, b) in enumerate(zip(*np.triu_indices(W.shape[0]), strict=True)):
             sums += self.matrix(k) @ W[a, b, : self.n_groups]
-        cells = total.view()
-        cells.shape = (-1, *lanes)  # never a copy
+        cells = total.reshape(-1, *lanes)  # a view: the copy above is in C's order
         cells[self.flat] += sums
         cells[self.mirror] += sums[self.off]
         return total
