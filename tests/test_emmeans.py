@@ -776,6 +776,7 @@ def test_what_empty_cells_confound_does_not_depend_on_contrasts(df_method):
         found.append(lmm.joint_tests(res, df_method=df_method).set_index("term"))
     for other in found[1:]:
         for column in ("df_num", "f"):
+            # optima of one model, found apart: of a Newton decrement of 1e-9
             np.testing.assert_allclose(other[column], found[0][column], rtol=1e-6)
     assert found[0].loc["(confounded)", "df_num"] == 4
     # emmeans 1.8.4, which makes it of F ratios that it has rounded to three decimals

@@ -373,6 +373,7 @@ def test_methods_are_spelled_as_papers_do():
         ({"digits": 1.5}, "digits=1.5"),
         ({"caption": 3}, "caption is a int"),
         ({"rename": "a"}, "rename='a'"),
+        ({"rename": {"a": None}}, "rename['a'] is a NoneType: a string is needed"),
         ({"notes": 3}, "notes=3"),
         ({"columns": "nothing"}, "columns"),
     ],

@@ -192,7 +192,7 @@ def _grid_of(structures: tuple[Structure, ...], rho: float) -> Candidates:
     sizes = [s.n_sizes for s in structures]
     together = [1] * sum(sizes)
     if not _has_grid(structures):  # too many coefficients: those of a term, or all, have one axis
-        together = sizes if _is_bent(structures) else [sum(sizes)]
+        together = sizes if _has_correlations(structures) else [sum(sizes)]
     count = _AXES.get(len(together), 9)
     scales = np.geomspace(_LEAST, _LARGEST, count)
     points = np.array(list(product(scales, repeat=len(together))))
@@ -200,7 +200,7 @@ def _grid_of(structures: tuple[Structure, ...], rho: float) -> Candidates:
     return Candidates(_of_sizes(structures, np.repeat(points, together, axis=1), rho), near)
 
 
-def _is_bent(structures: tuple[Structure, ...]) -> bool:
+def _has_correlations(structures: tuple[Structure, ...]) -> bool:
     """Whether correlations are parameters of their own, of terms so few that each has an axis."""
     return len(structures) in _AXES and any(not s.linear for s in structures)
 
@@ -227,14 +227,14 @@ def second_grid(structures: tuple[Structure, ...]) -> Candidates | None:
     """What an optimum in doubt is challenged from, beside the points of :func:`start_grid`.
 
     Four times as many points: singular covariances of the terms of several coefficients; the
-    same sizes with correlations; or, where there are too many coefficients for a grid, some
-    points far from each other. The last ones may be copies beside themselves, from which no run
-    starts. None where a grid has shown all that there is.
+    same sizes with correlations, where these are parameters of their own; or, where there are too
+    many coefficients for a grid, some points far from each other. The last ones may be copies
+    beside themselves, from which no run starts. None where a grid has shown all that there is.
     """
-    bent = _is_bent(structures)
-    if not _has_grid(structures) and not bent:
+    axes = _has_grid(structures)
+    if not axes and not _has_correlations(structures):
         return _far_apart(structures)
-    if widest(structures) > 1 and not (bent and not _has_grid(structures)):
+    if axes and widest(structures) > 1:
         return _singular_grid(structures)
     if all(s.n_params == s.n_sizes for s in structures):
         return None

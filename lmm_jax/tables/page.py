@@ -293,12 +293,9 @@ class Summary:
         rename: Mapping[str, str] | None = None,
         notes: bool | str | Sequence[str] = True,
     ) -> str:
-        """HTML tables for pages of your own; of long ones the beginning, as in notebooks.
+        """HTML tables for pages of your own, with the arguments of :meth:`to_markdown`.
 
-        Parameters
-        ----------
-        caption, digits, columns, rename, notes
-            See :meth:`to_markdown`.
+        Of long ones it is the beginning, as in notebooks.
 
         Examples
         --------
@@ -371,14 +368,9 @@ class Summary:
         rename: Mapping[str, str] | None = None,
         notes: bool | str | Sequence[str] = True,
     ) -> Any:
-        """The table as a ``GT`` of great_tables; of several tables a tuple.
+        """The table as a ``GT`` of great_tables, with the arguments of :meth:`to_markdown`.
 
-        Its columns have the names that they have in the frames.
-
-        Parameters
-        ----------
-        caption, digits, columns, rename, notes
-            See :meth:`to_markdown`.
+        Of several tables it is a tuple. Columns have the names that they have in the frames.
 
         Raises
         ------

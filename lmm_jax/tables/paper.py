@@ -126,20 +126,21 @@ class Paper(NamedTuple):
 def of_pandas(package: str, own: type, options: Mapping[str, Any]) -> Iterator[None]:
     """Context of an export by pandas, whose own packages may not be there."""
     mine = own.__annotations__
-    typo = next((n for n in options if n not in mine and get_close_matches(n, mine, 1)), None)
+    others = [name for name in options if name not in mine]
+    near = [(name, *found) for name in others if (found := get_close_matches(name, mine, 1))]
     try:
         yield
     except TypeError as error:
-        hint = "" if typo is None else f": did you mean {get_close_matches(typo, mine, 1)[0]!r}?"
+        hint = f": did you mean {near[0][1]!r}?" if near else ""
         raise TypeError(f"{error}{hint}") from None
     except ImportError as error:
-        if typo is not None:
-            near = get_close_matches(typo, mine, 1)[0]
-            raise TypeError(f"there is no option {typo!r}: did you mean {near!r}?") from None
-        others = ", ".join(name for name in options if name not in mine)
+        if near:
+            typo, right = near[0]
+            raise TypeError(f"there is no option {typo!r}: did you mean {right!r}?") from None
+        asked = ", ".join(others) or "positional arguments"
         raise ImportError(
-            f"with {others or 'positional arguments'} pandas writes the table, which needs "
-            f"{package}; the table's own options, {', '.join(mine)}, need nothing"
+            f"with {asked} pandas writes the table, which needs {package}; the "
+            f"table's own options, {', '.join(mine)}, need nothing"
         ) from error
 
 
@@ -204,7 +205,8 @@ def _numeric(one: Any) -> list[Any]:
 def _names(rename: Mapping[str, str] | None) -> Mapping[str, str]:
     if rename is None:
         return {}
-    return {str(key): str(value) for key, value in mapping(rename, "rename").items()}
+    found = mapping(rename, "rename").items()
+    return {str(key): instance(value, f"rename[{key!r}]", str, "a string") for key, value in found}
 
 
 def _notes(notes: Any) -> tuple[str, ...] | None:

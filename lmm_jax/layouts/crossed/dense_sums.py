@@ -5,7 +5,7 @@ a group, written out as a matrix ``d_i`` with a column for every row of the core
 
     sum_i d_i' W_i d_i         d_i H d_i'
 
-are products of dense matrices then, and need no list of pairs: 30 to 100 times as fast.
+are products of dense matrices then, and need no list of pairs.
 """
 
 from __future__ import annotations
