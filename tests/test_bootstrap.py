@@ -14,6 +14,7 @@ from row_space import compress_rows
 from scipy import stats
 
 import lmm_jax as lmm
+from lmm_jax.batches.draw import draw
 from lmm_jax.batches.draw_recipe import recipe
 from lmm_jax.batches.replicate_minimize import fit_lanes
 from lmm_jax.batches.streams import Stream
@@ -208,6 +209,43 @@ def test_sources_have_the_moments_of_the_model(x64, name):
 
 
 # ---- seeds, batches
+
+
+def jittered(tree, size, seed):
+    """The same numbers with other last digits."""
+    rng = np.random.default_rng(seed)
+
+    def move(leaf):
+        leaf = np.asarray(leaf)
+        if leaf.dtype != float:
+            return leaf
+        return leaf * (1.0 + size * rng.uniform(-1, 1, leaf.shape))
+
+    return jax.tree.map(move, tree)
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "strength ~ 1 + (1 | batch / cask)",
+        "diameter ~ 1 + (1 | plate) + (1 | sample)",
+        "score ~ Machine + (0 + Machine | Worker)",
+        "yld ~ nitro + Variety + (1 | Block / Variety)",
+        "distance ~ age * Sex + (age | Subject)",
+    ],
+)
+def test_a_replicate_does_not_hang_on_last_digits(formula):
+    """Eigenvectors of repeated eigenvalues do: another machine would draw other responses."""
+    names = {"strength": "pastes", "diameter": "penicillin", "score": "machines", "yld": "oats"}
+    data = lmm.load_dataset(names.get(formula.split()[0], "orthodont"))
+    res = lmm.fit(formula, data)
+    layout, theta = jax.device_get(res.design.layout), res.estimates.theta_layout
+    drawn = []
+    for size in (0.0, 1e-13):
+        source = recipe(jittered(layout, size, seed=1), theta, res.scale).source
+        drawn.append(draw(Stream(3), np.arange(20), source))
+    for one, other in zip(*map(jax.tree.leaves, drawn), strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-8, atol=1e-8 * np.abs(one).max())
 
 
 def test_without_fixed_effects():

@@ -58,7 +58,7 @@ def draw(stream: Stream, index: np.ndarray, source: Distribution) -> Response:
     Response
         Arrays with a leading axis of R.
     """
-    K, R = source.seen.size, len(index)
+    K, R = len(source.rest), len(index)
     counts = [_normals(s) for s in source.buckets]
     extra = 0 if source.core is None else source.core[1].size
     df = np.concatenate([source.df[None], *(s.df.ravel() for s in source.buckets)])
@@ -72,7 +72,7 @@ def draw(stream: Stream, index: np.ndarray, source: Distribution) -> Response:
         else:
             y.append(_draw_classes(own, squares[:, used : used + s.df.size], s))
         at, used = at + count, used + s.df.size
-    e = source.seen * z[:, :K]
+    e = z[:, :K] if source.seen is None else z[:, :K] @ source.seen
     low, square = e @ source.rest.T, np.sum(e * e, axis=1) + squares[:, 0]
     S0: Any = np.concatenate([low[:, extra:], square[:, None]], axis=1)
     if source.core is None:

@@ -51,7 +51,7 @@ class Distribution(NamedTuple):
 
     buckets: tuple[GroupNormals | ClassMoments, ...]
     rest: np.ndarray  # (K, K)  F with F F' = R'R; K = p, or N B + p with a core
-    seen: np.ndarray  # (K,)    1 for the columns of F that are not zero
+    seen: np.ndarray | None  # (K, K)  projection on the rows of F; None if F is regular
     df: np.ndarray  # ()      dimensions that nothing reaches
     core: (
         tuple[np.ndarray, np.ndarray] | None
@@ -138,7 +138,7 @@ def _distribution(
     dimensions: float,
     core: tuple[np.ndarray, np.ndarray] | None,
 ) -> Distribution:
-    """With a root of the cross-products of what the groups leave.
+    """With the symmetric root of the cross-products of what the groups leave.
 
     ``unit`` holds the lengths of the columns before the groups took their part, and
     ``dimensions`` how many of the data's no group reaches.
@@ -147,11 +147,16 @@ def _distribution(
     seen = e > _RANK_TOL
     return Distribution(
         buckets=tuple(buckets),
-        rest=unit[:, None] * V * np.sqrt(np.where(seen, e, 0.0)),
-        seen=seen.astype(float),
+        rest=unit[:, None] * _symmetric(np.sqrt(np.where(seen, e, 0.0)), V),
+        seen=None if seen.all() else _symmetric(seen.astype(float), V),
         df=np.asarray(max(dimensions - int(seen.sum()), 0.0)),
         core=core,
     )
+
+
+def _symmetric(e: np.ndarray, V: np.ndarray) -> np.ndarray:
+    """``V diag(e) V'``: unlike eigenvectors of repeated eigenvalues a continuous function."""
+    return (V * e) @ V.T
 
 
 def _core_lengths(layout: CrossedLayout) -> np.ndarray:
@@ -187,10 +192,19 @@ def _root(
     """
     T, present = np.moveaxis(np.asarray(bucket.T), 2, 0), rows_there(np.asarray(bucket.T)).T
     half = T @ group_factors(theta, structures, bucket.widths)
-    M = np.eye(T.shape[1]) * present[:, None] + half @ np.swapaxes(half, 1, 2)
-    e, V = np.linalg.eigh(M)
-    root = np.sqrt(np.maximum(e, 0.0))[:, :, None] * np.swapaxes(V, 1, 2)
+    # triangular, with a positive diagonal: the same to last digits wherever it is computed
+    rows = np.concatenate(
+        [np.swapaxes(half, 1, 2), np.broadcast_to(np.eye(T.shape[1]), T.shape)], 1
+    )
+    R = np.linalg.qr(rows, mode="r")
+    root = np.copysign(1.0, np.diagonal(R, axis1=1, axis2=2))[:, :, None] * R * present[:, None]
     return np.moveaxis(root, 0, 2), int(present.sum())
+
+
+def _root_of(rows: np.ndarray) -> np.ndarray:
+    """The symmetric root of the cross-products of rows, at least as many as columns."""
+    _, s, Vt = np.linalg.svd(rows, full_matrices=False)
+    return _symmetric(s, Vt.T)
 
 
 def _class_moments(bucket: Bucket, single: np.ndarray) -> ClassMoments:
@@ -206,8 +220,8 @@ def _class_moments(bucket: Bucket, single: np.ndarray) -> ClassMoments:
         root[:, :, d] = np.asarray(single)[:, :, members[0]]
         c_X = np.asarray(bucket.c)[:, :-1, members].reshape(q * p, members.size).T
         # directions without length do no harm: the c_y along them are normal all the same
-        _, s, H = np.linalg.svd(c_X, full_matrices=False)
-        rows[: s.size, :, :, d] = (s[:, None] * H).reshape(s.size, q, p)
-        seen[: s.size, d] = 1.0
-        df[:, d] = np.maximum(members.size - s.size - np.arange(q), 0)
+        H = c_X if len(c_X) <= q * p else _root_of(c_X)
+        rows[: len(H), :, :, d] = H.reshape(len(H), q, p)
+        seen[: len(H), d] = 1.0
+        df[:, d] = np.maximum(members.size - len(H) - np.arange(q), 0)
     return ClassMoments(root, rows, seen, df)
