@@ -79,6 +79,17 @@ def test_small_print_says_what_differs(fits):
     assert lmm.regression_table(fits[0], fits[1]).notes[0] == "Fitted by REML"
 
 
+def test_small_print_says_where_criteria_do_not_compare(fits):
+    def warned(*fits, **options):
+        return any("do not compare" in n for n in lmm.regression_table(*fits, **options).notes)
+
+    ml = lmm.fit("Reaction ~ Days + (1 | Subject)", DATA, reml=False)
+    other = lmm.fit("Days ~ Reaction + (1 | Subject)", DATA)
+    assert warned(fits[0], fits[2]) and warned(fits[0], ml)
+    assert not warned(fits[0], fits[1]) and not warned(ml, ml) and not warned(fits[0], other)
+    assert not warned(fits[0], fits[2], statistics=["nobs", "sigma"])
+
+
 def test_residual_parameters_stand_once():
     data = DATA[DATA["Days"] < 3].assign(day=lambda d: d["Days"].astype(int))
     res = lmm.fit("Reaction ~ Days + us(day | Subject)", data)

@@ -40,6 +40,12 @@ STATISTICS: dict[str, tuple[str, str]] = {
 }
 # What the rows are about, in their order.
 _BLOCKS = ("Fixed effects", "Random effects", "Fit")
+# Figures that two fits by REML share a scale of only where they have the same fixed effects.
+_CRITERIA = {"loglik", "aic", "bic"}
+_NOT_COMPARABLE = (
+    "Log-likelihood, AIC and BIC of REML fits with other fixed effects do not compare: "
+    "fit with reml=False"
+)
 BASIC = ("nobs", "n_groups", "r2_marginal", "r2_conditional", "loglik", "aic", "bic")
 
 
@@ -70,6 +76,8 @@ def side_by_side(
     kinds: Any = {"term": "label", **dict.fromkeys(fits, "number")}
     headings = {"term": "", **{name: name for name in fits}}
     notes = _notes(fits, show, level, stars)
+    if _criteria_differ(fits) and not _CRITERIA.isdisjoint(statistics):
+        notes.append(_NOT_COMPARABLE)
     return table(frame, _title(fits), notes, headings=headings, kinds=kinds)
 
 
@@ -143,6 +151,14 @@ def _notes(fits: Mapping[str, LMMResults], show: str, level: float, stars: bool)
         for note in warnings_of(res):
             by_fit.setdefault(note, []).append(name)
     return notes + [f"{', '.join(names)}: {note}" for note, names in by_fit.items()]
+
+
+def _criteria_differ(fits: Mapping[str, LMMResults]) -> bool:
+    """Whether fits of one response maximize likelihoods of other data."""
+    responses = {res.endog_name for res in fits.values()}
+    by_reml = [res for res in fits.values() if res.reml]
+    fixed = {frozenset(map(str, res.fixed_names)) for res in by_reml}
+    return len(responses) == 1 and (len(fixed) > 1 or 0 < len(by_reml) < len(fits))
 
 
 def _of_each(what: str, values: Mapping[str, str]) -> str:

@@ -30,7 +30,7 @@ _WORDS = {
     **{"sdcor": "Std. dev. or corr.", "se_factor": "SE factor", "share": "Share"},
     **{"sigma": "Sigma", "singular": "Singular", "size": "Size", "statistic": "Statistic"},
     **{"std_dev": "Std. dev.", "std_error": "Std. error", "sum_sq": "Sum Sq", "term": "Term"},
-    **{"tolerance": "Tolerance", "tolerance_high": "Upper", "tolerance_low": "Lower"},
+    **{"tolerance": "Tolerance", "tolerance_high": "Upper tol.", "tolerance_low": "Lower tol."},
     **{"trace": "Trace", "upper": "Upper", "value": "Value", "var1": "Term", "var2": "With"},
     **{"variance": "Variance", "vcov": "Variance or cov.", "vif": "VIF"},
 }
