@@ -17,7 +17,8 @@ import numpy as np
 from jax import Array
 
 import lmm_jax as lmm
-from lmm_jax.covariance.structures import Unstructured, lower_indices
+from lmm_jax.covariance.structures import Unstructured
+from lmm_jax.covariance.triangles import lower_indices
 from lmm_jax.likelihood.profile import profile_jet, profile_waist
 from lmm_jax.optimize.newton import newton
 

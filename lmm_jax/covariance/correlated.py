@@ -18,15 +18,8 @@ from ..numerics.linalg import exact
 from ..numerics.namespace import namespace
 from .correlations import AT_BOUND, Correlation
 from .distances import Autoregressive, MovingAverage, Toeplitz
-from .structures import (
-    ZERO_PIVOT,
-    CompoundSymmetry,
-    Identity,
-    Pattern,
-    Structure,
-    Unstructured,
-    positive,
-)
+from .structures import CompoundSymmetry, Identity, Pattern, Structure, Unstructured, positive
+from .triangles import ZERO_PIVOT
 from .visits import Antedependent, Symmetric
 
 

@@ -12,19 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
 from jax import Array
 
 from ..numerics.namespace import namespace
-from ..numerics.read_only import read_only
-
-# Whitened pivots below this are zero for all purposes (they move the deviance by less than
-# its square).
-ZERO_PIVOT = 1e-5
-
+from .triangles import (
+    ZERO_PIVOT,
+    canonical_factor,
+    diagonal_places,
+    lower_indices,
+    lower_units,
+)
 
 # Name of the correlations of a covariance, "" for none, and whether there is one variance.
 Pattern = tuple[str, bool]
@@ -188,18 +188,18 @@ class Unstructured(Structure):
     @property
     def tangents(self) -> np.ndarray:
         """See :attr:`Structure.tangents`."""
-        return _units(self.k)
+        return lower_units(self.k)
 
     @property
     def directions(self) -> np.ndarray:
         """See :attr:`Structure.directions`: the entries of Psi."""
-        E = _units(self.k)
+        E = lower_units(self.k)
         return np.maximum(E, np.swapaxes(E, 1, 2))
 
     @property
     def pivots(self) -> np.ndarray:
         """See :attr:`Structure.pivots`: the diagonal of Lambda."""
-        return _diagonal_places(self.k)
+        return diagonal_places(self.k)
 
     def factor(self, theta: Any) -> Any:
         """See :meth:`Structure.factor`."""
@@ -389,59 +389,3 @@ def unstructured(sizes: Sequence[int]) -> tuple[Structure, ...]:
 def term_sizes(structures: Sequence[Structure]) -> tuple[int, ...]:
     """Coefficients per level of each term."""
     return tuple(structure.k for structure in structures)
-
-
-def canonical_factor(L: np.ndarray) -> np.ndarray:
-    """The factor with exact zeros where a pivot is negligible, same covariance, (..., k, k).
-
-    A triangular factor of a singular covariance is not unique: the Cholesky
-    factor of the covariance, with a zero column for a zero pivot, is taken.
-    """
-    negligible = (np.abs(np.diagonal(L, axis1=-2, axis2=-1)) < ZERO_PIVOT).any(axis=-1)
-    if not negligible.any():
-        return L
-    rows = L[negligible]
-    found = np.zeros_like(rows)
-    for j in range(L.shape[-1]):  # by rows of L: squares would cost large variances their digits
-        norm = np.linalg.norm(rows[:, j], axis=-1)
-        usable = norm > ZERO_PIVOT
-        unit = rows[:, j] * np.where(usable, 1.0 / np.where(usable, norm, 1.0), 0.0)[:, None]
-        found[:, j:, j] = np.sum(rows[:, j:] * unit[:, None], axis=-1)
-        rows[:, j:] -= found[:, j:, j, None] * unit[:, None]
-    out = L.copy()
-    out[negligible] = found
-    return out
-
-
-@cache  # a small fit takes less time than to make these a dozen times
-def lower_indices(k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column of every entry of a lower triangle, column by column."""
-    columns, rows = np.triu_indices(k)
-    return _frozen(rows), _frozen(columns)
-
-
-@cache
-def lower_rows(k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same row by row."""
-    rows, columns = np.tril_indices(k)
-    return _frozen(rows), _frozen(columns)
-
-
-@cache
-def _diagonal_places(k: int) -> np.ndarray:
-    """Places of the diagonal in a lower triangle, column by column."""
-    return _frozen(np.flatnonzero(np.equal(*lower_indices(k))))
-
-
-@cache
-def _units(k: int) -> np.ndarray:
-    """One at each entry of a lower triangle, column by column, (m, k, k)."""
-    rows, columns = lower_indices(k)
-    out = np.zeros((rows.size, k, k))
-    out[np.arange(rows.size), rows, columns] = 1.0
-    return read_only(out)
-
-
-def _frozen(index: np.ndarray) -> np.ndarray:
-    """Of a type that does not depend on JAX's mode; everybody gets the same arrays."""
-    return read_only(index.astype(np.int32))

@@ -16,7 +16,8 @@ import numpy as np
 from jax import Array
 
 from ..numerics.namespace import namespace
-from .structures import Structure, lower_indices
+from .structures import Structure
+from .triangles import lower_indices
 
 
 def theta_size(structures: Sequence[Structure]) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 from ..numerics.namespace import namespace
 from ..numerics.taylor import Taylor, constant, expit, stack, tanh, variables
 from .correlations import Correlation, arctanh, at_visits, cell
-from .structures import lower_rows
+from .triangles import lower_rows
 
 
 def _spread_over(rho: Taylor, shape: Any, like: Any) -> Taylor:

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..covariance.structures import lower_indices
 from ..covariance.theta import theta_slices
+from ..covariance.triangles import lower_indices
 from ..designs.design import Design
 from ..numerics.processes import float64
 from .boundary import boundary_p_value, cone_p_value

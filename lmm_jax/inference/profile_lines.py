@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ..covariance.structures import CompoundSymmetry, lower_indices
+from ..covariance.structures import CompoundSymmetry
 from ..covariance.theta import factor_blocks, theta_slices
+from ..covariance.triangles import lower_indices
 from ..errors import DataError
 from ..layouts.contract import Layout
 from ..likelihood.criterion import residual_df

@@ -9,8 +9,9 @@ import numpy as np
 from jax import Array
 
 from ..capabilities import require
-from ..covariance.structures import Structure, lower_indices
+from ..covariance.structures import Structure
 from ..covariance.theta import factor_blocks, theta_slices
+from ..covariance.triangles import lower_indices
 from ..errors import DataError
 from ..inputs.arguments import choice, flag, is_whole, number, shown, whole_number
 from ..layouts.contract import Layout

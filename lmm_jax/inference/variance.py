@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ..covariance.structures import Structure, lower_rows
+from ..covariance.structures import Structure
 from ..covariance.theta import theta_size, theta_slices
+from ..covariance.triangles import lower_rows
 from ..numerics.eigen import eigen_of_many
 
 # Curvature below this, relative to the largest, carries no information (lmerTest's rule).

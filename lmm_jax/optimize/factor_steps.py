@@ -28,8 +28,9 @@ from typing import NamedTuple
 import numpy as np
 from jax import Array
 
-from ..covariance.structures import Structure, lower_indices
+from ..covariance.structures import Structure
 from ..covariance.theta import stack_theta, theta_slices
+from ..covariance.triangles import lower_indices
 from ..numerics.eigen import singular
 from ..numerics.linalg import lower_factor
 from ..numerics.namespace import namespace

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ..covariance.structures import Structure, lower_indices
+from ..covariance.structures import Structure
 from ..covariance.theta import theta_slices
+from ..covariance.triangles import lower_indices
 from ..numerics.stacked import Stacked, filled
 from .newton import CONVERGED, FOLLOWED, RUNNING
 from .point import State

@@ -24,8 +24,9 @@ from jax import Array, lax
 from ..capabilities import require
 from ..covariance.params import Params
 from ..covariance.residuals import SIGMA, natural_values
-from ..covariance.structures import ZERO_PIVOT, Structure
+from ..covariance.structures import Structure
 from ..covariance.theta import factor_blocks, stack_theta, theta_size, theta_slices
+from ..covariance.triangles import ZERO_PIVOT
 from ..designs.checks import EXACT_TOL
 from ..inputs.arguments import flag, hinted, iterations, number
 from ..layouts.contract import Layout

@@ -11,8 +11,9 @@ import jax
 import numpy as np
 from jax import Array
 
-from ..covariance.structures import Structure, lower_indices
+from ..covariance.structures import Structure
 from ..covariance.theta import theta_slices
+from ..covariance.triangles import lower_indices
 from ..layouts.contract import Layout
 from ..likelihood.coordinates import inverse_whiteners
 from ..likelihood.profile import profile_waist
