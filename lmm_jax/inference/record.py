@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
-from typing import Any, ClassVar, Self
+from functools import cached_property
+from typing import ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -13,26 +13,21 @@ from ..designs.design import Design
 from ..designs.labels import TermLabel, parameter_names
 from ..designs.residual import ResidualLabel, VisitCounts
 from ..errors import DataError
-from ..inputs.arguments import hinted, probability
+from ..inputs.arguments import hinted
 from ..inputs.names import unique
 from ..numerics.read_only import read_only
 from .df import METHODS, DfMethod, bound, read_df_method
 from .estimates import Estimates
 from .monte_carlo import Approximation
-from .residual_parameters import covariance_frame, intervals, reported
+from .residual_figures import ResidualFigures, labels_of
 from .robust import RobustWith, robust_of
 from .student_tails import student_tail
 from .variance import touches_zero
 
 
-@lru_cache(maxsize=256)  # pandas takes longer to make an index of strings than a fit's arithmetic
-def _labels(names: tuple[str, ...]) -> pd.Index[Any]:
-    return pd.Index(list(names))
-
-
 @hinted
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class FitRecord:
+class FitRecord(ResidualFigures):
     """Estimates of a linear mixed model with their uncertainty, labelled.
 
     Variances are variances of the data, never divided by ``scale``.
@@ -83,7 +78,7 @@ class FitRecord:
     @property
     def fe_params(self) -> pd.Series[float]:
         """Fixed effects."""
-        return pd.Series(self.estimates.beta, index=_labels(self.fixed_names), name="estimate")
+        return pd.Series(self.estimates.beta, index=labels_of(self.fixed_names), name="estimate")
 
     @property
     def endog_names(self) -> str:
@@ -116,107 +111,6 @@ class FitRecord:
         return self.estimates.singular
 
     @property
-    def residual_params(self) -> pd.Series[float]:
-        """Parameters of the residual covariance: standard deviations, correlations, ranges.
-
-        ``sd[level]``, ``rho``, ``corr[a,b]``, ``range``, ``power``, ...; empty where residuals
-        are independent with one variance. ``sigma`` is the standard deviation of the first level
-        (at ``|x| = 1`` of ``power(x)``, at ``x = 0`` of ``expo(x)``).
-        """
-        return self._residual_series(errors=False)
-
-    @property
-    def residual_params_se(self) -> pd.Series[float]:
-        """Standard errors of ``residual_params``, by the delta method."""
-        return self._residual_series(errors=True)
-
-    def residual_intervals(self, level: float = 0.95) -> pd.DataFrame:
-        """Wald intervals of ``residual_params``.
-
-        Parameters
-        ----------
-        level : float
-
-        Returns
-        -------
-        DataFrame
-            Columns estimate, std_error, lower, upper. Limits are taken on the log scale (standard
-            deviations, ranges) or of the logit of where a correlation or nugget stands in its
-            range, Fisher's z from -1 to 1. NaN of what is at the end of its range.
-
-        Examples
-        --------
-        >>> import lmm_jax as lmm
-        >>> data = lmm.load_dataset("orthodont")
-        >>> res = lmm.fit("distance ~ age + ar1(row | Subject)", data)
-        >>> res.residual_intervals().round(3)
-             estimate  std_error  lower  upper
-        rho     0.698      0.067  0.542  0.808
-        """
-        level = probability(level, "level")
-        values, errors = self.residual_params, self.residual_params_se
-        structures = () if self.residual is None else self.residual.structures
-        limits = intervals(values, errors, level, structures)
-        columns = {"estimate": values, "std_error": errors}
-        return pd.DataFrame({**columns, "lower": limits[:, 0], "upper": limits[:, 1]})
-
-    def residual_cov(
-        self,
-        levels: Any = None,
-        *,
-        arm: str | None = None,
-        stratum: Any = None,
-        covariate: Any = None,
-    ) -> pd.DataFrame:
-        """Covariance of the residuals of a subject at some visits, times or coordinates.
-
-        Parameters
-        ----------
-        levels : sequence, optional
-            Visits; all of them if not given. Times, or one row of coordinates a place, where the
-            structure has no visits.
-        arm : str, optional
-            Where arms have covariances of their own.
-        stratum, covariate : optional
-            Level of ``diag()``, or the covariate of ``power()`` and ``expo()``, where the
-            structure has one beside its visits.
-
-        Returns
-        -------
-        DataFrame
-            In the squared unit of the response, for rows of weight one.
-
-        Raises
-        ------
-        DataError
-            The residuals are independent with one variance, or something is missing above.
-        """
-        if self.residual is None:
-            raise DataError("the residuals are independent with one variance, `scale`")
-        return covariance_frame(
-            self.estimates, self.residual, levels, arm=arm, stratum=stratum, covariate=covariate
-        )
-
-    def residual_corr(self, levels: Any = None, **options: Any) -> pd.DataFrame:
-        """Correlations of the residuals of a subject: SAS's ``rcorr``.
-
-        Parameters
-        ----------
-        levels, **options
-            As in :meth:`residual_cov`.
-        """
-        R = self.residual_cov(levels, **options)
-        sd = np.sqrt(np.diagonal(R))
-        return R.div(sd, axis=0).div(sd, axis=1)
-
-    def _residual_series(self, *, errors: bool) -> pd.Series[float]:
-        if self.residual is None:
-            return pd.Series(dtype=np.float64)
-        found, sd = reported(self.estimates, self.residual.structures)
-        values = sd if errors else np.asarray(found.values.value)
-        return pd.Series(values, index=_labels(found.names))
-
-    @property
     def cov_re(self) -> pd.DataFrame:
         """Covariance of the correlated terms, block diagonal over terms."""
         return _covariance_frame(self)
@@ -238,14 +132,14 @@ class FitRecord:
         """Fixed effects, then covariances of every term (lower triangle row by row)."""
         values = [S[np.tril_indices(len(S))] for S in self.estimates.covariances]
         return pd.Series(
-            np.concatenate([self.estimates.beta, *values]), index=_labels(self._parameter_names)
+            np.concatenate([self.estimates.beta, *values]), index=labels_of(self._parameter_names)
         )
 
     @property
     def n_groups(self) -> pd.Series[int]:
         """Levels of every grouping factor."""
         levels = {label.factor: label.n_levels for label in self.term_labels}
-        return pd.Series(list(levels.values()), index=_labels(tuple(levels)))
+        return pd.Series(list(levels.values()), index=labels_of(tuple(levels)))
 
     # ---- fit statistics
 
@@ -331,7 +225,7 @@ class FitRecord:
     @property
     def bse_fe(self) -> pd.Series[float]:
         """Standard errors of the fixed effects; Kenward-Roger's are adjusted."""
-        return pd.Series(self._bse_fe, index=_labels(self.fixed_names))
+        return pd.Series(self._bse_fe, index=labels_of(self.fixed_names))
 
     @property
     def _bse_fe(self) -> np.ndarray:
@@ -353,7 +247,7 @@ class FitRecord:
         values = np.where(at_zero, np.nan, sd)
         if self.free is not None:
             values = np.where(self.free[e.beta.size :], values, 0.0)
-        return pd.Series(values, index=_labels(self._parameter_names[len(self.fixed_names) :]))
+        return pd.Series(values, index=labels_of(self._parameter_names[len(self.fixed_names) :]))
 
     @property
     def bse(self) -> pd.Series[float]:
@@ -365,7 +259,7 @@ class FitRecord:
 
         NaN in the rows and columns of what has no standard error (:attr:`bse_re`).
         """
-        names = _labels(self._parameter_names)
+        names = labels_of(self._parameter_names)
         unit, relative = relative_covariance(self.estimates, self.tests.cov_beta)
         with np.errstate(over="ignore"):  # covariances of variances may leave the range of floats
             out = (relative * unit * unit[:, None])[:-1, :-1]
@@ -378,7 +272,7 @@ class FitRecord:
     @property
     def df(self) -> pd.Series[float]:
         """Degrees of freedom of the t statistics; infinite for ``df_method="normal"``."""
-        return pd.Series(self._df, index=_labels(self.fixed_names))
+        return pd.Series(self._df, index=labels_of(self.fixed_names))
 
     @cached_property
     def _df(self) -> np.ndarray:
@@ -388,7 +282,7 @@ class FitRecord:
     @property
     def tvalues(self) -> pd.Series[float]:
         """Estimates of the fixed effects over their standard errors."""
-        return pd.Series(self._statistics, index=_labels(self.fixed_names))
+        return pd.Series(self._statistics, index=labels_of(self.fixed_names))
 
     @property
     def _statistics(self) -> np.ndarray:
@@ -400,7 +294,7 @@ class FitRecord:
     def pvalues(self) -> pd.Series[float]:
         """Two-sided p values of the fixed effects."""
         values = student_tail(self._statistics, self._df, two_sided=True)
-        return pd.Series(values, index=_labels(self.fixed_names))
+        return pd.Series(values, index=labels_of(self.fixed_names))
 
 
 def _covariance_frame(results: FitRecord) -> pd.DataFrame:

@@ -3,55 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ..designs.design import Design
 from ..designs.labels import TermLabel
 from ..designs.residual import ResidualLabel
 from ..errors import DataError
-from ..formulas.equations import parameter_number
-from ..inference.moderation import Moderation, moderate, residual_df
-from ..inference.multiplicity import false_discovery
 from ..inference.residual_parameters import residual_names, residual_values
-from ..inference.student_tails import student_tail, two_sided_quantile
-from ..inputs.arguments import flag, hinted, is_whole, probability, shown
-from ..numerics.parts import by_parts
+from ..inference.student_tails import two_sided_quantile
+from ..inputs.arguments import hinted, is_whole, probability, shown
 from ..reprs import inside, public
 from ..tables.cells import Kind
 from ..tables.frames import as_frame
 from ..tables.page import Summary
 from ..tables.shown import Shown, first_rows
 from .lmm import LMMResults
-from .many_means import ManyMeans, means_of_many
-from .many_tests import ManyTests, many_t_test, many_wald_test
+from .many_tested import ManyTested
+from .refits import NO_DATA, Refits
 from .saving import Saved
-
-_NO_DATA = (
-    "these results were restored without their data: fit again, or save them with keep_data=True"
-)
-
-
-class Refits(Protocol):
-    """Whoever can fit one of the responses by itself."""
-
-    @property
-    def design(self) -> Design:
-        """The design that all responses share."""
-        ...
-
-    def fit_one(self, number: int) -> LMMResults:
-        """The full result of one response."""
 
 
 @inside("source", "residual")
 @public
 @hinted
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class ManyResults(Shown, Saved):
+class ManyResults(ManyTested, Shown, Saved):
     """Linear mixed models of R responses with one design.
 
     A row of every array is a response; a response without a fit has NaN and
@@ -183,17 +161,6 @@ class ManyResults(Shown, Saved):
         names = residual_names(self.residual)
         return pd.DataFrame(values, index=list(self.response_names), columns=list(names))
 
-    @cached_property
-    def tvalues(self) -> np.ndarray:
-        """Fixed effects over their standard errors, (R, p)."""
-        with np.errstate(all="ignore"):  # what is held fixed has no statistic
-            return self.fe_params / np.where(self.bse_fe == 0, np.nan, self.bse_fe)
-
-    @cached_property
-    def pvalues(self) -> np.ndarray:
-        """Two-sided p values of the fixed effects, (R, p)."""
-        return by_parts(partial(student_tail, two_sided=True), self.tvalues, self.df)
-
     def tidy(self, *, conf_level: float = 0.95, output: str | None = None) -> Any:
         """One row a response and fixed effect, with broom.mixed's columns.
 
@@ -240,166 +207,6 @@ class ManyResults(Shown, Saved):
         )
         return as_frame(made, output, self.output)
 
-    # ---- tests
-
-    def t_test(self, r_matrix: Any, *, moderate: bool = False) -> ManyTests:
-        """Test linear hypotheses of the fixed effects one by one, in every response.
-
-        Parameters
-        ----------
-        r_matrix : array of shape (r, p), tuple or str
-            As in :meth:`LMMResults.t_test`.
-        moderate : bool
-            Draw the residual variances towards their common distribution (limma's empirical
-            Bayes, Smyth 2004, doi:10.2202/1544-6115.1027), which adds degrees of freedom. Of the
-            variance of a contrast the share of the residual variance is moderated: all of it
-            where groups are compared with themselves, none where balanced groups are compared
-            with each other. Responses that did not converge do not make the prior.
-
-        Returns
-        -------
-        ManyTests
-
-        Examples
-        --------
-        >>> import numpy as np, lmm_jax as lmm
-        >>> data = lmm.load_dataset("machines")
-        >>> Y = data["score"].to_numpy()[:, None] + np.random.default_rng(1).normal(size=(54, 4))
-        >>> many = lmm.fit_many("~ Machine + (1 | Worker)", data, Y, progress=False)
-        >>> found = many.t_test("Machine[T.B] = Machine[T.C]")
-        >>> one = many.select(2).t_test("Machine[T.B] = Machine[T.C]")
-        >>> bool(abs(found.statistic[2, 0] - one.statistic[0]) < 1e-6)
-        True
-        """
-        return many_t_test(self, r_matrix, flag(moderate, "moderate"))
-
-    def wald_test(self, r_matrix: Any, *, moderate: bool = False) -> ManyTests:
-        """Test linear hypotheses together, in every response: F, or chi-square for "normal".
-
-        Parameters
-        ----------
-        r_matrix, moderate
-            As in :meth:`t_test`.
-
-        Returns
-        -------
-        ManyTests
-            With one column.
-
-        Examples
-        --------
-        >>> import numpy as np, lmm_jax as lmm
-        >>> data = lmm.load_dataset("machines")
-        >>> Y = data["score"].to_numpy()[:, None] + np.random.default_rng(1).normal(size=(54, 4))
-        >>> many = lmm.fit_many("~ Machine + (1 | Worker)", data, Y, progress=False)
-        >>> many.wald_test("Machine[T.B] = 0, Machine[T.C] = 0").df_num.ravel().tolist()
-        [2, 2, 2, 2]
-        """
-        return many_wald_test(self, r_matrix, flag(moderate, "moderate"))
-
-    def emmeans(
-        self,
-        specs: Any,
-        *,
-        by: Any = None,
-        at: Any = None,
-        weights: Any = "equal",
-        cov_reduce: Any = "mean",
-        level: float = 0.95,
-    ) -> ManyMeans:
-        """Marginal means of every response: :func:`lmm_jax.emmeans` for all of them.
-
-        Parameters
-        ----------
-        specs, by, at, weights, cov_reduce, level
-            As in :func:`lmm_jax.emmeans`.
-
-        Returns
-        -------
-        ManyMeans
-            Whose ``contrast``, ``pairs`` and ``tests`` serve all responses at once.
-
-        Raises
-        ------
-        DataError
-            A result without its data, or of a design made from arrays; as :func:`lmm_jax.emmeans`.
-
-        Notes
-        -----
-        All responses have one reference grid: means of covariates and weights of levels are those
-        of all rows of the design, also where a response has missing values, so that estimates of
-        different responses stand for the same point. ``lmm.emmeans(many.select(i), ...)`` takes
-        the rows of that response; with ``at=`` and equal weights the two agree.
-
-        Examples
-        --------
-        >>> import numpy as np, lmm_jax as lmm
-        >>> data = lmm.load_dataset("machines")
-        >>> Y = data["score"].to_numpy()[:, None] + np.random.default_rng(1).normal(size=(54, 4))
-        >>> many = lmm.fit_many("~ Machine + (1 | Worker)", data, Y, progress=False)
-        >>> many.emmeans("Machine").pairs().tests().names
-        ('A - B', 'A - C', 'B - C')
-        """
-        if self.source is None:
-            raise DataError(_NO_DATA)
-        return ManyMeans(
-            means=means_of_many(
-                self, self.source.design, specs,
-                by=by, at=at, weights=weights, cov_reduce=cov_reduce, level=level,
-            ),
-            many=self,
-        )  # fmt: skip
-
-    @cached_property
-    def moderation(self) -> Moderation:
-        """Residual variances moderated over the responses, and their prior.
-
-        Raises
-        ------
-        DataError
-            Residuals of several variances, of which ``scale`` is one.
-        """
-        residual = None if self.source is None else self.source.design.residual
-        if residual is not None and any(s.spread.n_params for s in residual.structures):
-            raise DataError(
-                f"moderate=True: beside {residual.term.text} residuals have several variances, and "
-                "which of them scale is depends on the order of levels: there is no one variance "
-                "to draw towards the others"
-            )
-        return moderate(self.scale, np.where(self.converged, residual_df(self.joint_cov), np.nan))
-
-    def fdr(self, term: str) -> pd.Series[float]:
-        """P values of one fixed effect over all responses, adjusted by Benjamini and Hochberg.
-
-        With the m p values sorted, ``q_(i) = min over j >= i of p_(j) m / j``.
-        Responses without a p value are not counted among the m and stay NaN.
-
-        Parameters
-        ----------
-        term : str
-            Name of the fixed effect.
-
-        Returns
-        -------
-        pandas.Series
-            On the names of the responses.
-
-        References
-        ----------
-        Benjamini & Hochberg (1995), doi:10.1111/j.2517-6161.1995.tb02031.x.
-
-        Examples
-        --------
-        >>> import numpy as np, lmm_jax as lmm
-        >>> data = lmm.load_dataset("machines")
-        >>> Y = data["score"].to_numpy()[:, None] + np.random.default_rng(1).normal(size=(54, 4))
-        >>> many = lmm.fit_many("~ Machine + (1 | Worker)", data, Y, progress=False)
-        >>> bool((many.fdr("Machine[T.B]") < 0.05).all())
-        True
-        """
-        p = self.pvalues[:, parameter_number(term, self.fixed_names, "fixed effect")]
-        return pd.Series(false_discovery(p), index=list(self.response_names), name=term)
-
     def number(self, response: int | str) -> int:
         """Row of a response given by its number or its name.
 
@@ -445,7 +252,7 @@ class ManyResults(Shown, Saved):
         True
         """
         if self.source is None:
-            raise DataError(_NO_DATA)
+            raise DataError(NO_DATA)
         return self.source.fit_one(self.number(response))
 
     def random_effects(self, response: int | str) -> dict[str, pd.DataFrame]:
