@@ -601,6 +601,88 @@ def test_nested_factors_are_averaged_over_the_cells_that_there_are(fixed):
     assert len(lmm.emmeans(result, "pairwise ~ b | f").contrasts) == 1 + 3
 
 
+# emmeans 1.8.4 of lmer(distance ~ Sex * half + Sex:Subject + (1 | age), Orthodont), a: age < 10,
+# Kenward-Roger: 16 boys and 11 girls, nested in Sex. Weights: means of the halves, then of all.
+NESTED_MEANS = {
+    "equal": (22.02840909, 24.40151515, 23.21496212, 1.4639281417, 2.005068883),
+    "flat": (22.02840909, 24.40151515, 23.21496212, 1.4639281417, 2.005068883),
+    "proportional": (22.18518519, 24.63580247, 24.02314815, 1.4630020328, 2.0),
+    "outer": (22.18518519, 24.63580247, 24.02314815, 1.4630020328, 2.0),
+    "cells": (22.18518519, 24.63580247, 24.02314815, 1.4630020328, 2.0),
+}
+# term, df_num, df_denom, F and its p value
+NESTED_TESTS = [
+    ("Sex", 1, 77.00, 42.314, 7.082793903e-09),
+    ("half", 1, 2.01, 1.971, 2.952012341e-01),
+    ("Sex:half", 1, 77.00, 1.662, 2.011492542e-01),
+    ("Sex:Subject", 25, 77.00, 7.335, 5.870573210e-12),
+]
+
+
+@pytest.fixture(scope="module")
+def nested_children():
+    data = lmm.load_dataset("orthodont")
+    data["half"] = np.where(data["age"] < 10, "a", "b")
+    with pytest.warns(lmm.RankWarning):
+        return lmm.fit("distance ~ Sex * half + Sex:Subject + (1 | age)", data)
+
+
+@pytest.mark.parametrize("weights", NESTED_MEANS)
+def test_nested_factors_are_averaged_first(nested_children, weights):
+    halves = lmm.emmeans(nested_children, "half", weights=weights, df_method="kr").to_frame()
+    whole = lmm.emmeans(nested_children, "1", weights=weights, df_method="kr").to_frame()
+    found = [*halves["estimate"], *whole["estimate"], halves["std_error"][0], halves["df"][0]]
+    np.testing.assert_allclose(found, NESTED_MEANS[weights], rtol=2e-9)
+
+
+def test_joint_tests_of_nested_factors_stand_within_what_they_are_nested_in(nested_children):
+    found = lmm.joint_tests(nested_children, df_method="kr")
+    assert found["term"].tolist() == [row[0] for row in NESTED_TESTS]
+    for column, digits in (("df_num", 0), ("df_denom", 2), ("f", 3)):
+        R = [row[1 + ["df_num", "df_denom", "f"].index(column)] for row in NESTED_TESTS]
+        np.testing.assert_allclose(found[column], R, atol=0.51 * 10.0**-digits)
+    # R's optimizer ends at a relative gradient of 1e-6 or so
+    np.testing.assert_allclose(found["p_value"], [row[-1] for row in NESTED_TESTS], rtol=1e-7)
+    means = lmm.emmeans(nested_children, ["Sex", "half", "Subject"], df_method="kr")
+    again = means.joint_tests().sort_values("term")
+    assert_close(again["f"], found.sort_values("term")["f"], 1e-9)
+    of_halves = lmm.joint_tests(nested_children, by="half", df_method="kr")
+    np.testing.assert_allclose(of_halves["f"], [9.067, 60.750, 7.335, 7.335], atol=5.1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:the fixed-effects design is rank deficient")
+def test_joint_tests_of_factors_nested_twice():
+    """Balanced: F of an analysis of variance, whose sums of squares are those of means."""
+    rng = np.random.default_rng(3)
+    cells = pd.DataFrame({"a": list("ppppqqqq"), "b": list("uuvvwwzz"), "c": list("cdefghij")})
+    data = cells.merge(pd.DataFrame({"g": range(6)}), how="cross")
+    data["y"] = rng.normal(size=48) + rng.normal(size=6)[data["g"]] + np.repeat(np.arange(8) % 3, 6)
+    res = lmm.fit("y ~ a / b / c + (1 | g)", data)
+    found = lmm.joint_tests(res).set_index("term")["f"]
+    y = {k: data.groupby(list("abc")[:k])["y"].transform("mean") for k in (1, 2, 3)}
+    total, rest = data["y"].mean(), data["y"] - data.groupby("g")["y"].transform("mean")
+    error = np.sum((rest - y[3] + total) ** 2) / (47 - 7 - 5)
+    squares = [(y[1] - total), (y[2] - y[1]), (y[3] - y[2])]
+    F = [np.sum(d**2) / q / error for d, q in zip(squares, (1, 2, 4), strict=True)]
+    assert list(found.index) == ["a", "a:b", "a:b:c"]
+    np.testing.assert_allclose(found, F, rtol=1e-8)
+
+
+@pytest.mark.parametrize("shift", [0.0, 30.0, 100.0, 1e3, 1e5])
+def test_nothing_is_confounded_far_from_zero(shift):
+    rng = np.random.default_rng(7)
+    data = pd.DataFrame({"f": rng.choice(list("abc"), 60), "g": np.repeat(np.arange(10), 6)})
+    data["x"] = rng.normal(size=60) + shift
+    data["y"] = rng.normal(size=60) + rng.normal(size=10)[data["g"]]
+    res = lmm.fit("y ~ f * x + (1 | g)", data)
+    near = lmm.fit("y ~ f * x + (1 | g)", data.assign(x=data["x"] - shift))
+    for method in ("satterthwaite", "kr"):
+        found, same = (lmm.joint_tests(r, df_method=method) for r in (res, near))
+        assert found["term"].tolist() == ["f", "x", "f:x"]
+        # columns that far from zero are equal in five digits: their squares lose ten of sixteen
+        np.testing.assert_allclose(found["f"], same["f"], rtol=1e-5)
+
+
 def test_means_of_a_transformed_response_are_pickled():
     import pickle
 

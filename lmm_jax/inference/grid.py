@@ -13,6 +13,7 @@ from ..designs.variables import Variables
 from ..errors import DataError
 from ..inputs.arguments import shown
 from ..inputs.matching import find
+from .nested_factors import Parents, nesting, shares
 
 # Rows of a reference grid beyond which it is refused.
 _MOST = 100_000
@@ -27,6 +28,7 @@ class Grid(NamedTuple):
     places: np.ndarray  # (N, V)  which of its values each row has
     counts: np.ndarray  # (N,)  rows of the data in the cell of factors
     there: np.ndarray  # (N,) of bool: False for levels of a nested factor outside of their own
+    parents: Parents  # the factors that every factor is nested in
 
 
 class Average(NamedTuple):
@@ -128,33 +130,25 @@ def make_grid(values: Mapping[str, list[Any]], order: Sequence[str], known: Vari
     places = np.array([row[::-1] for row in product(*[range(s) for s in sizes[::-1]])], dtype=int)
     places = places.reshape(total, len(names))
     ordered = {name: values[name] for name in names}
-    counts, there = _cell_counts(ordered, places, known), _nested_there(ordered, places, known)
-    return Grid(ordered, places, counts, there)
+    parents = nesting(pd.DataFrame(known.cells[:, : len(known.factors)], columns=[*known.factors]))
+    there = _nested_there(ordered, places, known, parents)
+    return Grid(ordered, places, _cell_counts(ordered, places, known), there, parents)
 
 
 def _nested_there(
-    values: Mapping[str, list[Any]], places: np.ndarray, known: Variables
+    values: Mapping[str, list[Any]], places: np.ndarray, known: Variables, parents: Parents
 ) -> np.ndarray:
-    """Which rows of a grid have the levels of nested factors inside the level they belong to.
-
-    A factor is nested in another if each of its levels occurs with one level of that only.
-    """
+    """Which rows of a grid have the levels of nested factors inside the level they belong to."""
     names, out = list(values), np.ones(len(places), dtype=bool)
-    factors = [name for name in known.factors if name in values]
-    for inner in factors:
-        for outer in factors:
-            i, o = known.counted.index(inner), known.counted.index(outer)
-            cells = np.unique(known.cells[:, [i, o]], axis=0)
-            finer = len(known.factors[inner]) > len(known.factors[outer]) > 1
-            if not finer or len(cells) > len(known.factors[inner]):
-                continue
-            parent = np.zeros(len(known.factors[inner]), dtype=int)
-            parent[cells[:, 0]] = cells[:, 1]
-            own, other = (
-                _codes(name, values[name], known)[places[:, names.index(name)]]
-                for name in (inner, outer)
-            )
-            out &= parent[own] == other
+    for inner, outer in ((i, o) for i in parents for o in parents[i] if {i, o} <= values.keys()):
+        cells = known.cells[:, [known.counted.index(inner), known.counted.index(outer)]]
+        parent = np.zeros(len(known.factors[inner]), dtype=int)
+        parent[cells[:, 0]] = cells[:, 1]
+        own, other = (
+            _codes(name, values[name], known)[places[:, names.index(name)]]
+            for name in (inner, outer)
+        )
+        out &= parent[own] == other
     return out
 
 
@@ -194,7 +188,8 @@ def average(grid: Grid, keep: Sequence[str], how: Weights) -> Average:
     keep : sequence of str
         Variables that stay, the first fastest; they come first in the grid.
     how : {"equal", "proportional", "outer", "cells", "flat"} or ndarray
-        Weights of the combinations that are averaged: equal; by their rows in the data; by the
+        Weights of the combinations that are averaged: equal, nested factors first within the
+        levels of what they are nested in; by their rows in the data; by the
         product of each variable's rows; by the rows of the cell; equal for cells with rows;
         or a weight each.
     """
@@ -209,6 +204,8 @@ def average(grid: Grid, keep: Sequence[str], how: Weights) -> Average:
     exists = np.zeros((r, c), dtype=bool)
     exists[row, column] = grid.there
     weights = _cell_weights(how, table, grid, outer) * exists
+    if isinstance(how, str) and how in ("equal", "flat"):
+        weights[row, column] *= _nested_shares(grid, [names[v] for v in outer])
     total = weights.sum(axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         weights = weights / total
@@ -217,6 +214,14 @@ def average(grid: Grid, keep: Sequence[str], how: Weights) -> Average:
     first = np.unique(row, return_index=True)[1][kept]
     labels = {names[v]: [grid.values[names[v]][p] for p in grid.places[first, v]] for v in inner}
     return Average(labels, table.sum(axis=1)[kept], owner, weights[row, column])
+
+
+def _nested_shares(grid: Grid, averaged: Sequence[str]) -> np.ndarray:
+    """See :func:`.nested_factors.shares`, (N,); zero where there is no cell."""
+    out, there = np.zeros(len(grid.places)), grid.there
+    cells = pd.DataFrame(grid.places[there], columns=list(grid.values))
+    out[there] = shares(cells, grid.parents, [name for name in averaged if name in grid.parents])
+    return out
 
 
 def _numbered(places: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
@@ -240,12 +245,20 @@ def _cell_weights(how: Weights, table: np.ndarray, grid: Grid, outer: Sequence[i
         return (table > 0).astype(float)
     shares = table.sum(axis=0)
     if how == "outer":
-        names = list(grid.values)
-        sizes = [len(grid.values[names[v]]) for v in outer]
-        block = shares.reshape(sizes[::-1])
-        for axis in range(block.ndim):
-            others = tuple(a for a in range(block.ndim) if a != axis)
-            share = block.sum(axis=others, keepdims=True)
-            shares = share if axis == 0 else shares * share
-        shares = np.broadcast_to(shares, block.shape).reshape(-1)
+        names = [list(grid.values)[v] for v in outer]
+        shares = _product_of_shares(shares, [len(grid.values[n]) for n in names], names, grid)
     return np.broadcast_to(shares, (r, c)).astype(float)
+
+
+def _product_of_shares(
+    counts: np.ndarray, sizes: Sequence[int], names: Sequence[str], grid: Grid
+) -> np.ndarray:
+    """Product of the shares of every variable's values, of nested ones within what they are in."""
+    block, out = counts.reshape(sizes[::-1]), np.ones(sizes[::-1])
+    for axis, name in enumerate(reversed(names)):
+        beside = {name, *grid.parents.get(name, ())}
+        others = tuple(a for a, other in enumerate(reversed(names)) if other not in beside)
+        share = block.sum(axis=others, keepdims=True)
+        whole = share.sum(axis=axis, keepdims=True)
+        out = out * np.divide(share, whole, out=np.zeros(share.shape), where=whole > 0)
+    return out.reshape(-1)

@@ -13,6 +13,7 @@ from ..inputs.names import unique
 from .contrast_families import contrasts_of
 from .df import DfMethod
 from .linear_functions import LinearFunctions, estimable_rows, independent_rows
+from .nested_factors import Parents, nesting, numbered, shares
 from .student_tails import f_tail
 from .wald import correlation
 
@@ -110,35 +111,42 @@ def _terms(
     scale: float,
     beta: np.ndarray,
 ) -> list[tuple[str, list[float]]]:
-    levels = {name: list(pd.unique(table[name])) for name in table.columns}
-    active = [name for name in levels if len(levels[name]) > 1]
+    active = [name for name in table.columns if table[name].nunique() > 1]
+    parents = nesting(table[active])
     out, spaces = [], []
     for order in range(1, len(active) + 1):
         for chosen in combinations(active, order):
-            C = _products(table, levels, chosen)
+            within = [name for name in chosen if any(name in parents[other] for other in chosen)]
+            if any(not parents[name] <= set(chosen) for name in chosen):
+                continue  # `B` alone, of A / B: it is part of A:B
+            C = _products(table[active], chosen, within, parents)
             L = _estimable(C, at, rows)
             if len(L):
                 spaces.append(L)
                 out.append((":".join(chosen), joint_f(L, L @ beta, tests, scale)))
     total = _estimable(_differences(len(rows)), at, rows)
     tested = independent_rows(np.vstack(spaces)) if spaces else total[:0]
-    left = independent_rows(_uncorrelated(total, tested, tests))
+    left = _uncorrelated(total, tested, tests)
     if len(left):
         out.append(("(confounded)", joint_f(left, left @ beta, tests, scale)))
     return out
 
 
 def _uncorrelated(total: np.ndarray, tested: np.ndarray, tests: DfMethod) -> np.ndarray:
-    """What is left of rows L beta when those tested are taken off, whatever the coding.
+    """What is left of orthonormal rows when those tested are taken off, whatever the coding.
 
-    Their estimates are uncorrelated, so that sums of squares, ``df_num f``, add up.
+    Their estimates are uncorrelated, so that sums of squares, ``df_num f``, add up. How many are
+    left is a question of geometry alone: a covariance may have lost the digits that tell.
     """
-    if not len(tested):
-        return total
+    left = independent_rows(total - (total @ tested.T) @ tested)
     cov = tested @ tests.cov_beta @ tested.T
+    if not len(left) or not len(tested):
+        return left
     if not np.linalg.eigvalsh(cov)[0] > _SINGULAR * np.trace(cov):
-        return np.asarray(total - (total @ tested.T) @ tested)
-    return np.asarray(total - np.linalg.solve(cov, tested @ tests.cov_beta @ total.T).T @ tested)
+        return left
+    return independent_rows(
+        left - np.linalg.solve(cov, tested @ tests.cov_beta @ left.T).T @ tested
+    )
 
 
 def _differences(k: int) -> np.ndarray:
@@ -146,13 +154,31 @@ def _differences(k: int) -> np.ndarray:
 
 
 def _products(
-    table: pd.DataFrame, levels: dict[str, list[object]], chosen: Sequence[str]
+    table: pd.DataFrame, chosen: Sequence[str], within: Sequence[str], parents: Parents
 ) -> np.ndarray:
-    """Products of consecutive differences of some factors, means over the others, (c, r)."""
-    out = np.ones((1, len(table)))
-    for name, own in levels.items():
-        place = np.array([own.index(value) for value in table[name]])
-        one = _differences(len(own)) if name in chosen else np.full((1, len(own)), 1.0 / len(own))
+    """Products of consecutive differences of some factors, means over the others, (c, r).
+
+    In every combination of levels of those of them ``within`` which others are nested.
+    """
+    inner = [name for name in chosen if name not in within]
+    weights = shares(table, parents, [name for name in table.columns if name not in chosen])
+    where, parts = numbered(table, within), []
+    for group in range(where.max() + 1):
+        rows = np.flatnonzero(where == group)
+        C = _crossed(table.iloc[rows], inner, weights[rows])
+        out = np.zeros((len(C), len(table)))
+        out[:, rows] = C
+        parts.append(out)
+    return np.concatenate(parts)
+
+
+def _crossed(table: pd.DataFrame, chosen: Sequence[str], weights: np.ndarray) -> np.ndarray:
+    """The same of factors that are crossed with each other."""
+    cell = numbered(table, chosen)
+    out = (weights / np.bincount(cell, weights)[cell])[None]  # a mean over what else varies
+    for name in chosen:
+        place = numbered(table, [name])
+        one = _differences(place.max() + 1)
         out = (one[:, place][:, None] * out[None]).reshape(-1, len(table))  # the first one fastest
     return out
 

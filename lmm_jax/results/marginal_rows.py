@@ -115,8 +115,6 @@ def grid_of_means(fit: Basis, by: Any, at: Any) -> MarginalMeans:
     groups = _names(by, "by")
     asked = Asked(tuple(name for name in values if name not in groups), groups, None)
     grid = _grid(known, values, asked)
-    # joint tests are those of all cells: nesting shows as rows that cannot be estimated
-    grid = grid._replace(there=np.ones_like(grid.there))
     return _means(fit, grid, asked, "equal", 0.95, None)
 
 

@@ -1,0 +1,49 @@
+"""Factors whose levels belong to one level of another: which they are, and means over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+Parents = Mapping[str, frozenset[str]]
+
+
+def nesting(cells: pd.DataFrame) -> Parents:
+    """The factors that every factor is nested in: each of its levels stands beside one of theirs.
+
+    Parameters
+    ----------
+    cells : DataFrame
+        Combinations of levels that there are, a factor a column.
+    """
+    levels = {name: cells[name].nunique() for name in cells.columns}
+
+    def has(outer: str, inner: str) -> bool:
+        finer = levels[inner] > levels[outer] > 1
+        return finer and len(cells[[inner, outer]].drop_duplicates()) == levels[inner]
+
+    return {inner: frozenset(o for o in levels if has(o, inner)) for inner in levels}
+
+
+def numbered(cells: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
+    """Number of every row's combination of levels, in the order in which they come, (N,)."""
+    if not names:
+        return np.zeros(len(cells), dtype=int)
+    found = cells.groupby(list(names), sort=False, observed=True, dropna=False).ngroup()
+    return found.to_numpy()
+
+
+def shares(cells: pd.DataFrame, parents: Parents, averaged: Sequence[str]) -> np.ndarray:
+    """Relative weights of cells in a mean over some factors, (N,): nested ones go first.
+
+    A level of A / B counts as much as another one of A, however many levels of B it has.
+    """
+    out = np.ones(len(cells))
+    for name in averaged:
+        if parents[name]:
+            place = numbered(cells, sorted(parents[name]))
+            pairs = cells[[name]].assign(place=place).drop_duplicates()
+            out /= np.bincount(pairs["place"])[place]
+    return out
