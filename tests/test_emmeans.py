@@ -601,6 +601,42 @@ def test_nested_factors_are_averaged_over_the_cells_that_there_are(fixed):
     assert len(lmm.emmeans(result, "pairwise ~ b | f").contrasts) == 1 + 3
 
 
+# emmeans 1.8.4 of lmer(yield ~ factor(nitro) + (1 | Block), Oats), Kenward-Roger
+AGAINST_SEVERAL = {
+    (0, 1): [("0.4 - avg(0,0.2)", 25.1, 4.61, 5.437), ("0.6 - avg(0,0.2)", 34.2, 4.61, 7.424)],
+    (0, 1, 2): [("0.6 - avg(0,0.2,0.4)", 25.9, 4.35, 5.952)],
+}
+
+
+@pytest.mark.parametrize("ref", AGAINST_SEVERAL)
+def test_contrasts_with_the_mean_of_several_levels(ref):
+    data = lmm.load_dataset("oats").assign(n=lambda d: d["Nf"].str[1:].astype(int) / 100)
+    means = lmm.emmeans(lmm.fit("yld ~ C(n) + (1 | Block)", data), "n", df_method="kr")
+    found = means.contrast("trt.vs.ctrl", ref=list(ref)).to_frame()
+    rows = AGAINST_SEVERAL[ref]
+    assert found["contrast"].tolist() == [row[0] for row in rows]
+    for i, (column, tol) in enumerate(
+        (("estimate", 0.051), ("std_error", 5e-3), ("statistic", 5e-4))
+    ):
+        np.testing.assert_allclose(found[column], [row[i + 1] for row in rows], atol=1.02 * tol)
+    by_label = means.contrast("trt.vs.ctrl", ref=[0.2 * i for i in ref]).to_frame()
+    assert by_label["contrast"].tolist() == found["contrast"].tolist()
+
+
+def test_a_reference_is_a_level_where_there_is_one():
+    data = lmm.load_dataset("oats").assign(n=lambda d: d["Nf"].cat.codes.astype(int) + 1)
+    means = lmm.emmeans(lmm.fit("yld ~ C(n) + (1 | Block)", data), "n")
+
+    def first(ref):
+        return means.contrast("trt.vs.ctrl", ref=ref).to_frame()["contrast"][0]
+
+    assert first(1) == first("1") == first(0) == "2 - 1"
+    assert first(2) == "1 - 2" and first(-1) == "1 - 4"
+    for wrong in (7, 1.5, [], [1, 1], "n9", [1, "n9"]):
+        with pytest.raises(lmm.DataError, match="ref="):
+            first(wrong)
+
+
 # emmeans 1.8.4 of lmer(distance ~ Sex * half + Sex:Subject + (1 | age), Orthodont), a: age < 10,
 # Kenward-Roger: 16 boys and 11 girls, nested in Sex. Weights: means of the halves, then of all.
 NESTED_MEANS = {

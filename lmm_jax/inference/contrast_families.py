@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from math import gcd, lcm
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,9 +52,14 @@ def _revpairwise(levels: Sequence[str]) -> Contrasts:
     return Contrasts(*_differences(levels, pairs), "tukey", True)
 
 
-def _treatments(levels: Sequence[str], ref: int) -> Contrasts:
-    pairs = [(i, ref) for i in range(len(levels)) if i != ref]
-    return Contrasts(*_differences(levels, pairs), "dunnettx")
+def _treatments(levels: Sequence[str], *ref: int) -> Contrasts:
+    """Every other level less the mean of the references."""
+    k, share = len(levels), {j: -1.0 / len(ref) for j in ref}
+    others = [i for i in range(k) if i not in ref]
+    rows = [_row(k, {i: 1.0, **share}) for i in others]
+    beside = levels[ref[0]] if len(ref) == 1 else f"avg({','.join(levels[j] for j in ref)})"
+    labels = tuple(f"{levels[i]} - {beside}" for i in others)
+    return Contrasts(np.array(rows).reshape(len(rows), k), labels, "dunnettx")
 
 
 def _consecutive(levels: Sequence[str]) -> Contrasts:
@@ -129,20 +135,31 @@ FAMILIES: dict[str, Callable[[Sequence[str]], Contrasts]] = {
 }
 
 
+def _references(ref: Any, levels: Sequence[str]) -> list[int]:
+    """Numbers of the levels that are given by their labels or their numbers, one or several."""
+    several = not isinstance(ref, str) and np.iterable(ref)
+    found = [_reference(one, levels) for one in (ref if several else [ref])]
+    if not found or len(set(found)) < len(found):
+        raise DataError(f"ref={shown(ref)}: one level, or several that differ, are needed")
+    return found
+
+
 def _reference(ref: Any, levels: Sequence[str]) -> int:
-    """Number of the level that is given by its number or its label."""
+    k, plain = len(levels), [x[1:-1] if x[:1] + x[-1:] == "()" else x for x in levels]
+    name = ref if isinstance(ref, str) else f"{ref:g}" if isinstance(ref, Real) else str(ref)
+    if name in plain:
+        return plain.index(name)
     if isinstance(ref, str):
-        plain = [level[1:-1] if level[:1] + level[-1:] == "()" else level for level in levels]
-        if ref not in plain:
-            raise DataError(f"ref={ref!r}: there are the levels {', '.join(plain[:12])}")
-        return plain.index(ref)
-    k = len(levels)
+        raise DataError(f"ref={ref!r}: there are the levels {', '.join(plain[:12])}")
     if not is_whole(ref) or not -k <= ref < k:
-        raise DataError(f"ref={shown(ref)}: there are the levels 0 to {k - 1}")
+        raise DataError(
+            f"ref={shown(ref)}: there are the levels {', '.join(plain[:12])}, numbered from 0 "
+            f"to {k - 1}"
+        )
     return int(ref) % k
 
 
-def contrasts_of(method: Any, levels: Sequence[str], ref: int | str | None = None) -> Contrasts:
+def contrasts_of(method: Any, levels: Sequence[str], ref: Any = None) -> Contrasts:
     """Contrasts of a family, or the caller's own.
 
     Parameters
@@ -151,8 +168,9 @@ def contrasts_of(method: Any, levels: Sequence[str], ref: int | str | None = Non
         A name of ``FAMILIES``; ``{label: weights}``; or a matrix with a row a contrast.
     levels : sequence of str, length k
         Labels of the means.
-    ref : int or str, optional
-        Reference of "trt.vs.ctrl": its number from 0, from the end where negative, or its label.
+    ref : int, str or list, optional
+        Reference of "trt.vs.ctrl": its label, or its number from 0, from the end where negative;
+        several: their mean.
 
     Raises
     ------
@@ -172,7 +190,7 @@ def contrasts_of(method: Any, levels: Sequence[str], ref: int | str | None = Non
             return FAMILIES[name](levels)
         if name != "trt.vs.ctrl":
             raise DataError(f"ref={ref} is for trt.vs.ctrl: {name} has no reference")
-        return _treatments(levels, _reference(ref, levels))
+        return _treatments(levels, *_references(ref, levels))
     if isinstance(method, Mapping):
         labels, rows = [str(name) for name in method], list(method.values())
     else:

@@ -65,7 +65,7 @@ class MarginalMeans(EstimateTable):
         *,
         by: Any = "same",
         interaction: Any = None,
-        ref: int | str | None = None,
+        ref: Any = None,
         adjust: str | None = None,
     ) -> MarginalMeans:
         """Contrasts of the rows, in each group of ``by`` by themselves.
@@ -81,8 +81,9 @@ class MarginalMeans(EstimateTable):
         interaction : str or list, optional
             In the place of ``method``: products of contrasts, one method for all factors or one
             for each.
-        ref : int or str, optional
-            Reference of "trt.vs.ctrl": its number from 0 (-1 is the last), or its label.
+        ref : int, str or list, optional
+            Reference of "trt.vs.ctrl": its label, or where no level is called so its number from
+            0 (-1 is the last); of several the mean.
         adjust : str, optional
             Adjustment of the new object; by default emmeans' of the family.
 
