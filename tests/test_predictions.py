@@ -448,3 +448,63 @@ def test_a_cell_without_rows_is_said():
     restored = pickle.loads(pickle.dumps(fit))
     with pytest.warns(lmm.RankWarning, match="1 of the 2 rows"):
         restored.predict(gone)
+
+
+# ---- random effects of some of the factors
+
+
+@pytest.fixture(scope="module")
+def casks():
+    return lmm.fit("strength ~ 1 + (1 | batch / cask)", lmm.load_dataset("pastes"))
+
+
+def test_effects_of_one_factor_alone(casks):
+    found = casks.predict({"batch": ["A"]}, conditional="batch")  # needs no column of casks
+    assert found[0] == pytest.approx(60.85398, abs=5e-6)  # lme4 1.1-31, re.form = ~ (1 | batch)
+    own = casks.predict(conditional=["batch"])
+    batch = lmm.load_dataset("pastes")["batch"]
+    effects = casks.random_effects["batch"]["Intercept"]
+    expected = casks.fe_params["Intercept"] + batch.map(effects).astype(float)
+    np.testing.assert_allclose(own, expected, rtol=1e-12)
+    both = casks.predict(conditional=["cask:batch", "batch"])
+    np.testing.assert_allclose(both, casks.predict(conditional=True), rtol=1e-14)
+    assert casks.predict(conditional="batch:cask").equals(casks.predict(conditional="cask:batch"))
+    pd.testing.assert_series_equal(casks.predict(conditional=[]), casks.predict())
+
+
+def test_errors_of_one_factor_are_those_of_the_mixed_model_equations(casks):
+    """Henderson's C; an observation adds the variance of the effects that are left out."""
+    data = lmm.load_dataset("pastes")
+    X = np.ones((60, 1))
+    Z = [
+        pd.get_dummies(data["batch"]),
+        pd.get_dummies(data["batch"].astype(str) + data["cask"].astype(str)),
+    ]
+    Z = [z.to_numpy(float) for z in Z]
+    variances = casks.varcorr.set_index("grp")["vcov"]
+    cask, whole = variances["cask:batch"], np.concatenate([X, *Z], axis=1)
+    prior = np.concatenate([[0.0], np.full(10, 1 / variances["batch"]), np.full(30, 1 / cask)])
+    C = np.linalg.inv(whole.T @ whole / casks.scale + np.diag(prior))
+    row = np.concatenate([[1.0], np.eye(10)[0], np.zeros(30)])
+    table = casks.predict({"batch": ["A"]}, conditional="batch", se=True)
+    assert table["std_error"][0] == pytest.approx(np.sqrt(row @ C @ row), rel=1e-7)
+    more = casks.predict({"batch": ["A"]}, conditional="batch", interval="prediction")
+    assert more["std_error"][0] == pytest.approx(table["std_error"][0], rel=1e-12)
+    widths = [(t["upper"] - t["lower"])[0] for t in (table, more)]
+    total = row @ C @ row + cask + casks.scale
+    assert (widths[1] / widths[0]) ** 2 == pytest.approx(total / (row @ C @ row), rel=1e-7)
+    own = casks.predict(conditional="batch", interval="prediction")
+    np.testing.assert_allclose((own["upper"] - own["lower"])[0], widths[1], rtol=1e-9)
+
+
+@pytest.mark.parametrize("wrong", ["x", ["batch", "x"], [3], 1, None, {}, "bat"])
+def test_effects_of_no_factor(casks, wrong):
+    with pytest.raises(lmm.DataError, match="conditional="):
+        casks.predict(conditional=wrong)
+
+
+def test_correlated_residuals_stand_beside_all_effects():
+    data = lmm.load_dataset("orthodont")
+    res = lmm.fit("distance ~ age + (1 | Subject) + ar1(age | Subject)", data)
+    with pytest.raises(lmm.DataError, match="conditional=True"):
+        res.predict(data, conditional="Subject")

@@ -44,13 +44,6 @@ class Request(NamedTuple):
     conditional: bool
     new_levels: str
 
-    @property
-    def part(self) -> str:
-        """What :func:`lmm_jax.results.predict.new_rows` has to read of the rows."""
-        if self.conditional:
-            return "levels"
-        return "covariates" if self.interval == "prediction" else "fixed"
-
 
 def read_request(
     se: Any,
@@ -144,8 +137,8 @@ def prediction_table(
     total = variance
     if request.interval == "prediction":
         total = variance + fit.scale * noise.own
-        if not request.conditional and rows.terms:
-            total = total + level_variance(rows.terms, fit.estimates.covariances, unseen=False)
+        if rows.outside:
+            total = total + level_variance(rows.outside, fit.estimates.covariances, unseen=False)
     half = half_width(total, _df(fit, rows, request), request.level)
     gone = np.isnan(means)
     columns = {

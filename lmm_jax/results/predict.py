@@ -11,7 +11,9 @@ import pandas as pd
 
 from ..designs.bars import group_labels
 from ..designs.checks import finite_vector
+from ..designs.data_frames import as_pandas
 from ..designs.design import Design
+from ..designs.labels import TermLabel
 from ..designs.residual_new import check_subjects, new_residual_rows, spread_expressions
 from ..designs.terms import RandomTerm, member_columns
 from ..designs.variables import reference_of
@@ -21,9 +23,10 @@ from ..formulas.contexts import check_found
 from ..formulas.right_side import mentioned, variables, written
 from ..inference.linear_functions import ESTIMABLE
 from ..inference.random_effects import TermRows
-from ..inputs.arguments import choice
+from ..inputs.arguments import choice, items
 from ..inputs.arrays import numbers, vector
 from ..inputs.matching import find, shown
+from ..inputs.names import unquoted
 from ..layouts.residual.index import ResidualRows
 from .kept import Kept
 
@@ -35,10 +38,11 @@ class Rows(NamedTuple):
     complete: np.ndarray  # (N,)   rows in which nothing is missing
     X: np.ndarray  # (n, p)
     offset: np.ndarray | float  # (n,)
-    terms: tuple[TermRows, ...]  # empty: no random part was asked for
+    terms: tuple[TermRows, ...]  # of all terms; zero where one is no part of the mean
     weights: np.ndarray | float  # (n,)  prior weights
     residual: ResidualRows | None = None  # of new rows, where their residuals have a part
     own: bool = False  # the rows of the fit
+    outside: tuple[TermRows, ...] = ()  # of terms that are no part of the mean, as far as read
 
     def column(self, values: np.ndarray) -> np.ndarray:
         """Values of the complete rows among all of them, (N,); NaN elsewhere."""
@@ -47,42 +51,90 @@ class Rows(NamedTuple):
         return out
 
 
-def own_rows(design: Design) -> Rows:
-    """The rows of the fit."""
+Chosen = tuple[bool, ...]  # of every term: whether its random effects are part of the mean
+
+
+def chosen_terms(conditional: Any, labels: Sequence[TermLabel]) -> Chosen:
+    """Terms whose random effects are wanted: all, none, or those of some grouping factors."""
+    if isinstance(conditional, bool | np.bool_):
+        return (bool(conditional),) * len(labels)
+    names, needed = [label.factor for label in labels], "True, False or names of grouping factors"
+    wanted = (
+        [conditional] if isinstance(conditional, str) else items(conditional, "conditional", needed)
+    )
+    for name in wanted:
+        if not isinstance(name, str) or not any(_same(name, own) for own in names):
+            there = ", ".join(map(repr, dict.fromkeys(names))) or "there are none"
+            raise DataError(f"conditional={shown(conditional)}: {needed} ({there})")
+    return tuple(any(_same(name, own) for name in wanted) for own in names)
+
+
+def _same(name: str, factor: str) -> bool:
+    """Whether a name is that of a factor: `a:b` is `b:a`."""
+    return unquoted(name) == factor or sorted(name.split(":")) == sorted(factor.split(":"))
+
+
+def own_rows(design: Design, chosen: Chosen | None = None) -> Rows:
+    """The rows of the fit; all terms are part of the mean if none are chosen."""
+    terms = [TermRows(term.codes, term.values) for term in design.terms]
+    inside = (True,) * len(terms) if chosen is None else chosen
     return Rows(
         labels=design.index,
         complete=np.ones(design.nobs, dtype=bool),
         X=design.exog,
         offset=0.0 if design.offset is None else design.offset,
-        terms=tuple(TermRows(term.codes, term.values) for term in design.terms),
+        terms=_where(inside, terms),
         weights=1.0 if design.weights is None else design.weights,
         own=True,
+        outside=_where([not take for take in inside], terms),
     )
 
 
-def expressions(design: Design | Kept, part: str, *, noise: bool = False) -> list[str]:
-    """Expressions that a part of the rows is made of, with the variance of their residuals."""
+def _where(taken: Sequence[bool], terms: Sequence[TermRows]) -> tuple[TermRows, ...]:
+    """Rows of some terms, with nothing in the place of the others."""
+    pairs = zip(terms, taken, strict=True)
+    return tuple(t if take else TermRows(*map(np.zeros_like, t)) for t, take in pairs)
+
+
+def expressions(
+    design: Design | Kept, chosen: Chosen, *, conditional: bool = False, noise: bool = False
+) -> list[str]:
+    """Expressions that rows are made of; see :func:`new_rows`."""
     assert design.source is not None  # require has looked
-    more = []
+    out = [written(design.source.spec.formula), *design.source.offsets]
+    for term, take in zip(design.terms, chosen, strict=True):
+        out += term.source.group if take else ()
+        out += [written(term.source.spec.formula)] if take or noise else []
     if design.residual is not None:
-        term = design.residual.term
-        if part == "levels" and term.correlation:
-            more = term.expressions
+        own = design.residual.term
+        if conditional and own.correlation:
+            out += own.expressions
         elif noise:
-            more = spread_expressions(term)
-    if part in ("fixed", "levels"):
-        return [*design.expressions(part == "levels"), *more]
-    specs = [term.source.spec for term in design.terms if part == "covariates"]
-    texts = [written(spec.formula) for spec in (design.source.spec, *specs)]
-    offsets = design.source.offsets if part == "covariates" else ()
-    return [*(text for text in texts if text), *offsets, *more]
+            out += spread_expressions(own)
+    return [text for text in out if text]  # a model may have no fixed effects
+
+
+def new_columns(design: Design | Kept, newdata: Any) -> Rows:
+    """X of new rows and nothing else of them."""
+    source = design.source
+    assert source is not None  # require has looked
+    used = [text] if (text := written(source.spec.formula)) else []
+    data = as_pandas(newdata, used)
+    if source.lost:
+        check_found(source.lost, mentioned(used), data.columns)
+    keep, X = _complete(data, used), np.zeros((0, len(source.kept)))
+    if keep.any():
+        whole = mat.replay(source.spec, data.loc[keep], context=source.context)
+        X = whole[:, list(source.kept)]
+    return Rows(data.index, keep, X, 0.0, (), 1.0)
 
 
 def new_rows(
     design: Design | Kept,
     data: pd.DataFrame,
+    chosen: Chosen,
     *,
-    part: str = "fixed",
+    conditional: bool = False,
     noise: bool = False,
     groups: Any = None,
     offset: Any = None,
@@ -96,11 +148,13 @@ def new_rows(
     design : Design or Kept
     data : DataFrame
         Columns of :func:`expressions`.
-    part : {"exog", "fixed", "covariates", "levels"}
-        What of a row is read: X alone, the offset too, the covariates of the random effects
-        without their levels too, or these with their levels.
+    chosen : tuple of bool
+        Terms that are part of the mean, whose levels are read.
+    conditional : bool
+        Read where subjects stand whose residuals are correlated.
     noise : bool
-        Read what the variance of a residual is a function of.
+        Read what the variance of an observation is a function of: the covariates of the other
+        terms, and those of the residual variance.
     groups, offset, weights : array, shape (N,), optional
     new_levels : {"error", "population", "nan"}
     """
@@ -109,11 +163,11 @@ def new_rows(
     choice(new_levels, "new_levels", ("error", "population", "nan"))
     groups, offset = _new_arrays(design, data, groups, offset)
     weights = _new_weights(weights, data)
-    used = expressions(design, part, noise=noise)
+    used = expressions(design, chosen, conditional=conditional, noise=noise)
     if source.lost:
         check_found(source.lost, mentioned(used), data.columns)
     index = data.index
-    keep = _complete(data, used, offset, weights, groups if part == "levels" else None)
+    keep = _complete(data, used, offset, weights, groups if any(chosen) else None)
     if not keep.any():
         return Rows(index, keep, np.zeros((0, len(source.kept))), 0.0, (), 1.0)
     data = data.loc[keep]
@@ -121,25 +175,26 @@ def new_rows(
     groups = None if groups is None else pd.Series(groups[keep], index=data.index)
     whole_X = mat.replay(source.spec, data, context=source.context)
     X = whole_X[:, list(source.kept)]
-    if part != "exog" and X.shape[1] < whole_X.shape[1]:
+    if X.shape[1] < whole_X.shape[1]:
         _warn_of_unestimable(design, whole_X)
     with of_new_data():
-        given = 0.0 if part == "exog" else _new_offset(design, data, offset)
-        terms = tuple(
+        given = _new_offset(design, data, offset)
+        terms = [
             _new_term(term, data, groups, new_levels, source.context)
-            if part == "levels"
-            else _new_covariates(term, data, source.context)
-            for term in (design.terms if part in ("covariates", "levels") else ())
-        )
+            if take
+            else _new_covariates(term, data, source.context, read=noise)
+            for term, take in zip(design.terms, chosen, strict=True)
+        ]
         residual = None
         if design.residual is not None:
-            whole = part == "levels" and bool(design.residual.term.correlation)
+            whole = conditional and bool(design.residual.term.correlation)
             if whole or noise:
                 residual = new_residual_rows(design.residual, data, source.context, whole=whole)
             if whole and residual is not None and new_levels == "error":
                 check_subjects(design.residual, residual, data, source.context)
     given_weights = 1.0 if weights is None else weights[keep]
-    return Rows(index, keep, X, given, terms, given_weights, residual)
+    inside, outside = _where(chosen, terms), _where([not take for take in chosen], terms)
+    return Rows(index, keep, X, given, inside, given_weights, residual, outside=outside)
 
 
 def _warn_of_unestimable(design: Design | Kept, matrix: np.ndarray) -> None:
@@ -243,8 +298,10 @@ def _new_term(
     return found if known.all() else _spread(found, known)
 
 
-def _new_covariates(term: RandomTerm, data: pd.DataFrame, context: Any) -> TermRows:
-    """Covariates of one term for rows of no known level."""
+def _new_covariates(term: RandomTerm, data: pd.DataFrame, context: Any, *, read: bool) -> TermRows:
+    """Covariates of one term for rows of no known level; zeros if they are not to be read."""
+    if not read:
+        return TermRows(np.zeros((len(data), 1), int), np.zeros((len(data), 1, len(term.names))))
     values = _replayed(term, data, context)
     if term.is_component and isinstance(term.levels, pd.MultiIndex):
         values = member_columns(values)[1][:, :, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,12 +15,20 @@ from ..errors import DataError
 from ..inference.prediction import BlupErrors
 from ..inference.random_effects import effect_slopes, random_part
 from ..inference.residuals import marginal_residuals
-from ..inputs.arguments import flag, hinted
+from ..inputs.arguments import hinted, shown
 from ..inputs.frames import kind_of
 from ..tables.frames import as_column, as_frame
 from .intervals import prediction_table, read_request, row_means, row_noise_of
 from .levels import ModelOfLevels
-from .predict import Rows, expressions, new_rows, own_rows
+from .predict import (
+    Chosen,
+    Rows,
+    chosen_terms,
+    expressions,
+    new_columns,
+    new_rows,
+    own_rows,
+)
 from .residuals import Residuals, residual_series
 
 
@@ -68,7 +77,7 @@ class PredictedModel(ModelOfLevels):
         self,
         newdata: Any = None,
         *,
-        conditional: bool = False,
+        conditional: bool | str | Sequence[str] = False,
         groups: Any = None,
         offset: Any = None,
         new_levels: str = "error",
@@ -91,9 +100,10 @@ class PredictedModel(ModelOfLevels):
         ----------
         newdata : data frame, mapping or path of a file, optional
             New rows, of any kind that ``data`` may be; the rows of the fit if not given.
-        conditional : bool
-            Add the random effects of each row's levels (lme4's default), or
-            leave them out (statsmodels'). With a residual covariance also what the residuals
+        conditional : bool, str or list of str
+            Add the random effects of each row's levels (lme4's default), leave them out
+            (statsmodels'), or add those of some grouping factors and components (lme4's
+            ``re.form``, nlme's ``level``). With a residual covariance also what the residuals
             of a subject's other visits say of a visit at which it was not seen.
         groups : array, optional
             Group of each new row, where the model was fitted to an array of groups;
@@ -109,7 +119,7 @@ class PredictedModel(ModelOfLevels):
         interval : {"confidence", "prediction"}, optional
             Of the mean, or of a new observation: the variance grows by ``scale / weights`` (by
             that of its visit or stratum, given the subject's other visits if ``conditional``), and
-            for population predictions by ``z' Sigma z`` of all terms, as of groups not seen
+            by ``z' Sigma z`` of all terms whose effects are not added, as of groups not seen
             (of related levels, one that is not inbred).
         level : float
             Coverage of the interval.
@@ -178,33 +188,37 @@ class PredictedModel(ModelOfLevels):
         0  253.7       12.3  229.5  277.8
         1  345.6       62.0  223.3  467.9
         """
-        conditional = flag(conditional, "conditional")
-        carries = self.residual is not None and self.residual.correlates
-        request = read_request(
-            se, interval, level, conditional, new_levels, weights, carries=carries
-        )
+        chosen = chosen_terms(conditional, self.term_labels)
+        some, carries = any(chosen), self.residual is not None and self.residual.correlates
+        if carries and isinstance(conditional, bool | np.bool_):
+            some = bool(conditional)  # residuals alone may be what is known of a subject
+        elif carries:
+            raise DataError(
+                f"conditional={shown(conditional)}: residuals that are correlated are known beside "
+                "all random effects only, conditional=True"
+            )
+        request = read_request(se, interval, level, some, new_levels, weights, carries=carries)
         tested = self.with_df(df_method)
         own = self.output if newdata is None else kind_of(newdata)
-        if conditional and request is not None:
+        if some and request is not None:
             self._need("conditional standard errors")
-        elif conditional and carries and newdata is not None:
+        elif some and carries and newdata is not None:
             self._need("conditional prediction beside correlated residuals")
         if newdata is None:
             if groups is not None or offset is not None or weights is not None:
                 raise DataError("groups=, offset= and weights= are of new rows: pass newdata")
-            if conditional and request is None:
+            if some and all(chosen) and request is None:
                 return as_column(self.fittedvalues, output, own)
-            rows = own_rows(self._need("predict without newdata"))
+            rows = own_rows(self._need("predict without newdata"), chosen)
         else:
-            part = request.part if request else "levels" if conditional else "fixed"
-            noise = request is not None and request.interval == "prediction"
             rows = self._new_rows(
-                newdata, "predict", part=part, noise=noise, groups=groups, offset=offset,
-                weights=weights, new_levels=new_levels,
+                newdata, chosen, conditional=some,
+                noise=request is not None and request.interval == "prediction",
+                groups=groups, offset=offset, weights=weights, new_levels=new_levels,
             )  # fmt: skip
-        effects = self._level_effects if conditional else None
+        effects = self._level_effects if some else None
         if request is None:
-            known = row_noise_of(self, rows, effects, conditional=conditional)
+            known = row_noise_of(self, rows, effects, conditional=some)
             means = row_means(self, rows, effects, new_levels, known, self._residuals)
             made = pd.Series(rows.column(means), index=rows.labels, name="predicted")
             return as_column(made, output, own)
@@ -214,12 +228,19 @@ class PredictedModel(ModelOfLevels):
         return as_frame(table, output, own)
 
     def _new_rows(
-        self, newdata: Any, what: str, *, part: str, noise: bool = False, **options: Any
+        self, newdata: Any, chosen: Chosen, *, conditional: bool, noise: bool, **options: Any
     ) -> Rows:
-        """Rows of new data, as far as the member ``what`` reads them."""
-        design = self._known(what)
-        frame = as_pandas(newdata, expressions(design, part, noise=noise))
-        return new_rows(design, frame, part=part, noise=noise, **options)
+        """Rows of new data, with the levels of the terms that are chosen."""
+        design = self._known("predict")
+        used = expressions(design, chosen, conditional=conditional, noise=noise)
+        return new_rows(
+            design,
+            as_pandas(newdata, used),
+            chosen,
+            conditional=conditional,
+            noise=noise,
+            **options,
+        )
 
     def model_matrix(self, newdata: Any = None) -> pd.DataFrame:
         """Columns of the fixed effects: X of the rows of the fit, or of new ones.
@@ -253,7 +274,7 @@ class PredictedModel(ModelOfLevels):
         if newdata is None:
             rows = own_rows(self._need("model_matrix without newdata"))
         else:
-            rows = self._new_rows(newdata, "model_matrix", part="exog")
+            rows = new_columns(self._known("model_matrix"), newdata)
         values = np.full((len(rows.labels), len(self.fixed_names)), np.nan)
         values[rows.complete] = rows.X
         return pd.DataFrame(values, index=rows.labels, columns=list(self.fixed_names))
