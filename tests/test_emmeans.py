@@ -704,6 +704,23 @@ def test_joint_tests_of_factors_nested_twice():
     np.testing.assert_allclose(found, F, rtol=1e-8)
 
 
+def test_joint_tests_of_many_covariates_are_those_of_the_table_of_variance():
+    """Nothing joins them: a grid of all of them together would have 2^30 rows."""
+    rng = np.random.default_rng(2)
+    data = pd.DataFrame({f"c{i}": rng.normal(size=300) + i for i in range(30)})
+    data["f"], data["g"] = rng.choice(list("abc"), 300), rng.choice(30, 300)
+    data["y"] = rng.normal(size=300) + rng.normal(size=30)[data["g"]]
+    covariates = " + ".join(f"c{i}" for i in range(30))
+    res = lmm.fit(f"y ~ {covariates} + f * c0 + c1:c2 + (1 | g)", data)
+    found, table = lmm.joint_tests(res).set_index("term"), res.anova("III")
+    alone = [f"c{i}" for i in range(3, 30)]
+    assert set(found.index) == {"c0", "c1", "c2", *alone, "f", "c0:f", "c1:c2"}
+    same = [*alone, "c0:f", "c1:c2"]
+    np.testing.assert_allclose(
+        found.loc[same, "f"], table.loc[[*alone, "f:c0", "c1:c2"], "f"], rtol=1e-8
+    )
+
+
 @pytest.mark.parametrize("shift", [0.0, 30.0, 100.0, 1e3, 1e5])
 def test_nothing_is_confounded_far_from_zero(shift):
     rng = np.random.default_rng(7)

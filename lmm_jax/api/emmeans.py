@@ -11,7 +11,7 @@ from ..capabilities import require
 from ..errors import DataError
 from ..inputs.arguments import hinted, instance
 from ..results.lmm import LMMResults
-from ..results.marginal_rows import Basis, grid_of_means, marginal_means
+from ..results.marginal_rows import Basis, joint_tests_of, marginal_means
 from ..tables.page import table
 
 
@@ -183,8 +183,7 @@ def joint_tests(
     [['Variety', 1.485], ['Nf', 37.686], ['Variety:Nf', 0.303]]
     """
     basis = _basis(res, df_method)
-    found = grid_of_means(basis, by, at).joint_tests()
-    return table(found, f"Joint tests, {basis.df_method}")
+    return table(joint_tests_of(basis, by, at), f"Joint tests, {basis.df_method}")
 
 
 def _basis(res: Any, df_method: str | None) -> Basis:

@@ -130,9 +130,15 @@ def make_grid(values: Mapping[str, list[Any]], order: Sequence[str], known: Vari
     places = np.array([row[::-1] for row in product(*[range(s) for s in sizes[::-1]])], dtype=int)
     places = places.reshape(total, len(names))
     ordered = {name: values[name] for name in names}
-    parents = nesting(pd.DataFrame(known.cells[:, : len(known.factors)], columns=[*known.factors]))
+    parents = nesting_of(known)
     there = _nested_there(ordered, places, known, parents)
     return Grid(ordered, places, _cell_counts(ordered, places, known), there, parents)
+
+
+def nesting_of(known: Variables) -> Parents:
+    """The factors that every factor of the fixed effects is nested in."""
+    cells = known.cells[:, : len(known.factors)]
+    return nesting(pd.DataFrame(cells, columns=list(known.factors)))
 
 
 def _nested_there(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -70,6 +70,14 @@ def _size(at: LinearFunctions, rows: np.ndarray) -> float:
     return float(np.linalg.norm(at.L[rows], axis=1).max(initial=0.0))
 
 
+class FactorTests(NamedTuple):
+    """Tests of the factors of a table, in every group of ``by``."""
+
+    groups: list[dict[str, Any]]  # values of the columns of ``by``
+    found: list[dict[tuple[str, ...], list[float]]]  # by the factors: df_num, df_denom, F, p value
+    spaces: list[tuple[np.ndarray, np.ndarray]]  # orthonormal rows: all contrasts, those tested
+
+
 def tests_of_factors(
     at: LinearFunctions,
     table: pd.DataFrame,
@@ -78,58 +86,75 @@ def tests_of_factors(
     tests: DfMethod,
     scale: float,
     beta: np.ndarray,
-) -> pd.DataFrame:
-    """A row for every main effect and interaction, in each group of ``by``.
+) -> FactorTests:
+    """Tests of every main effect and interaction, in each group of ``by``.
 
     The hypothesis of a set of factors are the products of consecutive differences of their
-    levels, averaged over the other factors. What remains of the space of all contrasts, where
-    empty cells leave some of it, is ``(confounded)``.
+    levels, averaged over the other factors.
     """
     factors = [name for name in table.columns if name not in by]
-    found: dict[str, list[tuple[dict[str, Any], list[float]]]] = {}
+    out = FactorTests([], [], [])
     for rows in families:
-        own = {name: table[name].iloc[rows[0]] for name in by}
-        for term, values in _terms(at, table.iloc[rows][factors], rows, tests, scale, beta):
-            found.setdefault(term, []).append((own, values))
-    names = unique(["term", *_COLUMNS, *by])  # a factor may be called `term`
-    labels = [
-        dict(zip((names[0], *names[1 + len(_COLUMNS) :]), (term, *own.values()), strict=True))
-        for term, parts in found.items()
-        for own, _ in parts
-    ]
-    made = pd.DataFrame(
-        [values for parts in found.values() for _, values in parts], columns=_COLUMNS
-    ).astype({"df_num": int})
-    return pd.concat([pd.DataFrame(labels, columns=None if labels else ["term"]), made], axis=1)
+        found, tested = {}, [np.zeros((0, at.L.shape[1]))]
+        for chosen, L in _hypotheses(at, table.iloc[rows][factors], rows):
+            tested.append(L)
+            found[chosen] = joint_f(L, L @ beta, tests, scale)
+        out.groups.append({name: table[name].iloc[rows[0]] for name in by})
+        out.found.append(found)
+        total = _estimable(_differences(len(rows)), at, rows)
+        out.spaces.append((total, independent_rows(np.vstack(tested))))
+    return out
 
 
-def _terms(
-    at: LinearFunctions,
-    table: pd.DataFrame,
-    rows: np.ndarray,
+def table_of_tests(
+    parts: Sequence[FactorTests],
+    by: Sequence[str],
+    order: Sequence[str],
     tests: DfMethod,
     scale: float,
     beta: np.ndarray,
-) -> list[tuple[str, list[float]]]:
+) -> pd.DataFrame:
+    """A row a test, main effects first, of tables that no interaction joins.
+
+    What remains of the space of all contrasts, where empty cells leave some of it, is
+    ``(confounded)``.
+    """
+    names = unique(["term", *_COLUMNS, *by])  # a factor may be called `term`
+    columns = names[0], *names[1 + len(_COLUMNS) :]
+    place = {name: i for i, name in enumerate(order)}
+    rows = []
+    for g, own in enumerate(parts[0].groups if parts else []):
+        found = {term: values for part in parts for term, values in part.found[g].items()}
+        total, tested = (
+            independent_rows(np.vstack([part.spaces[g][i] for part in parts])) for i in (0, 1)
+        )
+        left = _uncorrelated(total, tested, tests)
+        if len(left):
+            found[()] = joint_f(left, left @ beta, tests, scale)
+        for term, values in found.items():
+            key = not term, len(term), [place[name] for name in term], g
+            label = ":".join(term) or "(confounded)"
+            rows.append((key, dict(zip(columns, (label, *own.values()), strict=True)), values))
+    rows.sort(key=lambda row: row[0])
+    labels = pd.DataFrame([row[1] for row in rows], columns=None if rows else ["term"])
+    made = pd.DataFrame([row[2] for row in rows], columns=_COLUMNS).astype({"df_num": int})
+    return pd.concat([labels, made], axis=1)
+
+
+def _hypotheses(
+    at: LinearFunctions, table: pd.DataFrame, rows: np.ndarray
+) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
+    """Sets of factors and orthonormal rows of what of their contrasts can be estimated."""
     active = [name for name in table.columns if table[name].nunique() > 1]
     parents = nesting(table[active])
-    out, spaces = [], []
     for order in range(1, len(active) + 1):
         for chosen in combinations(active, order):
             within = [name for name in chosen if any(name in parents[other] for other in chosen)]
             if any(not parents[name] <= set(chosen) for name in chosen):
                 continue  # `B` alone, of A / B: it is part of A:B
-            C = _products(table[active], chosen, within, parents)
-            L = _estimable(C, at, rows)
+            L = _estimable(_products(table[active], chosen, within, parents), at, rows)
             if len(L):
-                spaces.append(L)
-                out.append((":".join(chosen), joint_f(L, L @ beta, tests, scale)))
-    total = _estimable(_differences(len(rows)), at, rows)
-    tested = independent_rows(np.vstack(spaces)) if spaces else total[:0]
-    left = _uncorrelated(total, tested, tests)
-    if len(left):
-        out.append(("(confounded)", joint_f(left, left @ beta, tests, scale)))
-    return out
+                yield chosen, L
 
 
 def _uncorrelated(total: np.ndarray, tested: np.ndarray, tests: DfMethod) -> np.ndarray:

@@ -12,7 +12,7 @@ import pandas as pd
 from ..errors import DataError
 from ..inference.comparisons import cld_letters
 from ..inference.contrast_families import Contrasts, contrasts_of
-from ..inference.joint import joint_test_of, tests_of_factors
+from ..inference.joint import FactorTests, joint_test_of, table_of_tests, tests_of_factors
 from ..inference.linear_functions import (
     linear_functions,
 )
@@ -189,6 +189,12 @@ class MarginalMeans(EstimateTable):
         [1.485, 37.686, 0.303]
         """
         groups = self.by if isinstance(by, str) and by == "same" else self._columns(by)
+        return table_of_tests(
+            [self._tests_of_factors(groups)], groups, self.labels.factors,
+            self.tests, self.scale, self.beta,
+        )  # fmt: skip
+
+    def _tests_of_factors(self, groups: Sequence[str]) -> FactorTests:
         return tests_of_factors(
             self.at, self.labels.table, groups, self.labels.families(groups),
             self.tests, self.scale, self.beta,

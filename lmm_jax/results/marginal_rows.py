@@ -18,8 +18,9 @@ from ..formulas import matrices as mat
 from ..formulas.expressions import masked
 from ..formulas.functions import days_of
 from ..inference.df import DfMethod
-from ..inference.grid import Grid, average, grid_values, make_grid
-from ..inference.linear_functions import is_estimable, linear_functions
+from ..inference.grid import Grid, average, grid_values, make_grid, nesting_of
+from ..inference.joint import table_of_tests
+from ..inference.linear_functions import ESTIMABLE, is_estimable, linear_functions
 from ..inference.transformations import is_name, transformation_of
 from ..inputs.arguments import choice, items, mapping, numbers, probability, shown
 from ..inputs.names import unquoted
@@ -102,8 +103,12 @@ def marginal_means(
     return MeansAndContrasts(means, means.contrast(asked.method))
 
 
-def grid_of_means(fit: Basis, by: Any, at: Any) -> MarginalMeans:
-    """All cells of the grid of :func:`lmm_jax.joint_tests`, covariates at their mean +- 1."""
+def joint_tests_of(fit: Basis, by: Any, at: Any) -> pd.DataFrame:
+    """Tests of :func:`lmm_jax.joint_tests`, covariates at their mean +- 1.
+
+    Contrasts of variables do not depend on others that no interaction joins with them: every set
+    of joined ones has a grid of its own, of few rows, at one value of the others.
+    """
     known = fit.reference.variables
     given = {} if at is None else mapping(at, "at")
     around = {
@@ -113,9 +118,35 @@ def grid_of_means(fit: Basis, by: Any, at: Any) -> MarginalMeans:
     }
     values = _values(fit, known, {**given, **around}, "mean")
     groups = _names(by, "by")
-    asked = Asked(tuple(name for name in values if name not in groups), groups, None)
-    grid = _grid(known, values, asked)
-    return _means(fit, grid, asked, "equal", 0.95, None)
+    parts = []
+    for joined in _joined(fit, known):
+        specs = tuple(name for name in values if name in joined and name not in groups)
+        if specs:
+            asked = Asked(specs, groups, None)
+            own = {n: v if n in (*specs, *groups) else v[:1] for n, v in values.items()}
+            means = _means(fit, _grid(known, own, asked), asked, "equal", 0.95, None)
+            parts.append(means._tests_of_factors(groups))
+    return table_of_tests(parts, groups, list(values), fit.tests, fit.scale, fit.beta)
+
+
+def _joined(fit: Basis, known: Variables) -> list[set[str]]:
+    """Variables by the interactions, dependent columns and nesting that join them."""
+    spec, kept = fit.source.spec, np.asarray(fit.source.kept)
+    terms = [_used_by(term) for term in spec.formula]
+    term_of = np.repeat(
+        np.arange(len(terms)), [s.stop - s.start for s in spec.term_slices.values()]
+    )
+    links = [set(term) for term in terms]
+    dropped = np.setdiff1d(np.arange(len(term_of)), kept)
+    for column, aliases in zip(dropped, fit.reference.aliases.T, strict=True):
+        others = term_of[kept[np.abs(aliases) > ESTIMABLE]]
+        links.append(set().union(terms[term_of[column]], *(terms[t] for t in others)))
+    links += [{inner, *outer} for inner, outer in nesting_of(known).items()]
+    parts: list[set[str]] = []
+    for link in [*links, *({name} for name in known.names)]:
+        apart = [part for part in parts if not part & link]
+        parts = [*apart, link.union(*(part for part in parts if part & link))]
+    return parts
 
 
 def _names(given: Any, what: str) -> tuple[str, ...]:
@@ -255,10 +286,15 @@ def _held(
 def _interacting(source: FixedSource, shown: set[str], over: set[str]) -> str:
     """The first term of the model that has a variable which is shown, and one averaged over."""
     for term in source.spec.formula if source.spec is not None else ():
-        used = {name for factor in term.factors for name in factor_columns(factor)}
+        used = _used_by(term)
         if used & shown and used & over:
             return str(term)
     return ""
+
+
+def _used_by(term: Any) -> set[str]:
+    """Variables of a term of a formula."""
+    return {name for factor in term.factors for name in factor_columns(factor)}
 
 
 def _rows(
