@@ -929,3 +929,20 @@ def test_a_stratum_that_is_explained_exactly_has_no_maximum(effects):
     small = 1e-9 * rng.normal(size=60)  # a variance, if a small one
     res = lmm.fit(f"y ~ z + {effects}diag(f)", data.assign(y=np.where(f == "a", y + small, y)))
     assert res.converged and 3e-10 < res.residual_params["sd[a]"] < 3e-9
+
+
+@pytest.mark.parametrize(
+    ("term", "plain"),
+    [
+        ("ar1(~ age | Subject)", "ar1(age | Subject)"),
+        ("us(~age | Subject)", "us(age | Subject)"),
+        ("diag(~ 1 | Sex)", "diag(1 | Sex)"),
+        ("car1(form = ~ age | Subject)", "car1(age | Subject)"),
+        ("power(~ age)", "power(age)"),
+        ("sp_exp(~ age | Subject)", "sp_exp(age | Subject)"),
+    ],
+)
+def test_one_sided_formulas_of_others_are_not_another_model(term, plain):
+    """`ar1(~ age | Subject)` was read as a random effect, without a word."""
+    with pytest.raises(lmm.FormulaError, match=re.escape(f"write `{plain}`")):
+        lmm.fit(f"distance ~ age + (1 | Subject) + {term}", lmm.load_dataset("orthodont"))

@@ -107,8 +107,11 @@ class MovingAverage(Correlation):
 
     @property
     def rows_to_look_at(self) -> tuple[np.ndarray, ...]:
-        """See :attr:`Correlation.rows_to_look_at`: theta on both sides, beside a high phi."""
-        return (np.column_stack([np.full(7, 1.6), np.linspace(-2.1, 2.1, 7)]),)
+        """See :attr:`Correlation.rows_to_look_at`: theta on both sides, beside several phi."""
+        thetas = np.linspace(-2.1, 2.1, 7)
+        return tuple(
+            np.column_stack([np.full(7, phi), thetas]) for phi in (1.6, 0.5, -0.5, -1.2, -2.5)
+        )
 
     def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
         """See :meth:`Correlation.natural`."""

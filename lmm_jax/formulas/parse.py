@@ -13,7 +13,14 @@ from functools import lru_cache
 
 from ..errors import FormulaError
 from .expressions import check_source, to_python
-from .residual import NOT_HERE, ResidualTerm, is_residual, read_residual, written_here
+from .residual import (
+    NOT_HERE,
+    ResidualTerm,
+    is_residual,
+    read_residual,
+    without_tilde,
+    written_here,
+)
 from .right_side import as_formula
 from .tokens import Item, depths, is_wrapped, lex, render, right_side, split
 
@@ -142,7 +149,7 @@ def parse_residual(text: str) -> ResidualTerm:
     >>> parse_residual("ar1(visit | id) * diag(sex)").group
     ('id',)
     """
-    items = _marked(lex(text))
+    items = _marked(lex(text), text)
     if not any(item.kind == "residual" for item in items):
         for _, error in other_names(text):
             raise error
@@ -150,8 +157,12 @@ def parse_residual(text: str) -> ResidualTerm:
     return read_residual(items, text)
 
 
-def _marked(items: Sequence[Item]) -> list[Item]:
+def _marked(items: Sequence[Item], text: str) -> list[Item]:
     """Items in which the calls that are residual covariances are of that kind."""
+    for item in items:
+        plain = without_tilde(item.text) if item.kind == "python" else None
+        if plain is not None:
+            raise FormulaError(f"no `~` stands inside of a term: write `{plain}`", text, item.start)
     return [
         item._replace(kind="residual") if item.kind == "python" and is_residual(item.text) else item
         for item in items
@@ -174,7 +185,9 @@ def _sides(formula: str) -> tuple[str, list[Item]]:
     for item in left:
         if item.text in ("|", "||"):
             raise FormulaError("random-effects terms stand after `~`", formula, item.start)
-    return formula[left[0].start : tilde.start].rstrip(), right_side(_marked(right), formula)
+    return formula[left[0].start : tilde.start].rstrip(), right_side(
+        _marked(right, formula), formula
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -28,6 +28,7 @@ SPATIAL = ("car1", "sp_exp", "sp_gau", "sp_rat", "sp_sph")
 SPREADS = ("diag", "power", "expo")
 _NAMES = "|".join((*OF_VISITS, *SPATIAL, *SPREADS))
 _CALL = re.compile(rf"({_NAMES})\(")
+_ONE_SIDED = re.compile(rf"\s*({_NAMES})\(\s*(?:form\s*=\s*)?~")
 # What nlme, SAS and others call residual covariances, and what is written here.
 ELSEWHERE = {
     "corAR1": "ar1(visit | id)", "AR1": "ar1(visit | id)", "AR": "ar1(visit | id)",
@@ -35,13 +36,15 @@ ELSEWHERE = {
     "corCAR1": "car1(time | id)", "corCompSymm": "cs(visit | id)", "CS": "cs(visit | id)",
     "corSymm": "symm(visit | id)", "UN": "us(visit | id)", "corExp": "sp_exp(x + y | id)",
     "corGaus": "sp_gau(x + y | id)", "corRatio": "sp_rat(x + y | id)",
-    "corSpher": "sp_sph(x + y | id)", "corLin": "sp_sph(x + y | id)",
-    "sp_lin": "sp_sph(x + y | id)", "lin": "sp_sph(x + y | id)",
+    "corSpher": "sp_sph(x + y | id)",
     "varIdent": "diag(f)", "varPower": "power(x)", "varExp": "expo(x)", "sp_pow": "car1(time | id)",
     "varComb": "diag(f) * power(x)", "varFixed": "lmm.fit(…, weights=)",
 }  # fmt: skip
 # Those that are not there, and what is nearest.
-NOT_HERE = {"varConstPower": "power(x)", "varConstProp": "power(x)"}
+NOT_HERE = {
+    "varConstPower": "power(x)", "varConstProp": "power(x)",
+    **dict.fromkeys(("corLin", "sp_lin", "lin"), "sp_sph(x + y | id)"),
+}  # fmt: skip
 _THEIRS = re.compile(rf"\s*({'|'.join((*NOT_HERE, *ELSEWHERE))})\(")
 # What may name the visits: a column, or a column as a factor. More is a term of random effects.
 _VISIT = re.compile(
@@ -134,6 +137,18 @@ def written_here(text: str) -> str | None:
     instead = {**NOT_HERE, **ELSEWHERE}[match[1]]
     of_means = "~" not in text or "fitted" in text  # nlme's default
     return instead.replace("(x)", f"({MEANS})") if of_means else instead
+
+
+def without_tilde(text: str) -> str | None:
+    """A covariance that is written with nlme's one-sided formula, as it is here; None otherwise.
+
+    Examples
+    --------
+    >>> without_tilde("ar1(form = ~ week | id)")
+    'ar1(week | id)'
+    """
+    match = _ONE_SIDED.match(text)
+    return None if match is None else f"{match[1]}({text[match.end() :].strip()}"
 
 
 def incomplete(text: str) -> str | None:
@@ -281,7 +296,10 @@ def _read(item: Item, text: str) -> ResidualTerm:
     if nugget is not None:
         inside = inside[: nugget.start()]
         if name not in SPATIAL or nugget[1] not in ("True", "False", "TRUE", "FALSE"):
-            raise FormulaError(f"`nugget=True` belongs to {', '.join(SPATIAL)}", text, item.start)
+            what = f"`nugget=True` belongs to {', '.join(SPATIAL)}"
+            if name in SPATIAL:
+                what = f"`nugget={nugget[1]}`: True or False; its share is estimated"
+            raise FormulaError(what, text, item.start)
     left, bar, right = _cut(inside)
     steps = False
     if bar == "||":

@@ -39,6 +39,11 @@ _OF_RESIDUALS = {
     **dict.fromkeys(("un", "UN", "unstr"), "us"), "arh1": "ar1h", "symm": "symm", "csh": "csh",
     "ar1h": "ar1h", "toeph": "toeph", "adh": "adh",
 }  # fmt: skip
+# glmmTMB's covariances of numbers, and those of residuals which are like them.
+_OVER_TIME = {
+    "ou": "car1(time | id)", "exp": "sp_exp(x + y | id)", "gau": "sp_gau(x + y | id)",
+    "mat": "sp_exp(x + y | id)",
+}  # fmt: skip
 _NAMED = re.compile(rf"({'|'.join((*STRUCTURES, *_ALIASES, *_UNKNOWN, *_OF_RESIDUALS))})\(")
 _HOM = re.compile(r"(,\s*hom\s*=\s*(\w+)\s*)\)$")
 _CLOSES = {")": "(", "]": "[", "}": "{"}
@@ -176,8 +181,11 @@ def _check_known(name: str, text: str, item: Item) -> None:
             item.start,
         )
     if name in _UNKNOWN:
+        there = f"there is no `{name}(… | g)`"
+        if name in _OVER_TIME:
+            there += f", of residuals `{_OVER_TIME[name]}`"
         raise FormulaError(
-            f"there is no `{name}(… | g)`: covariances are `(x | g)`, as us(), `(x || g)`, as "
+            f"{there}: covariances of random effects are `(x | g)`, as us(), `(x || g)`, as "
             f"diag(), and {', '.join(f'{n}()' for n in STRUCTURES[2:])}",
             text,
             item.start,
