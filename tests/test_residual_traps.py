@@ -1,5 +1,6 @@
 """Residual covariances where data are few, degenerate or in disorder, and models that are equal."""
 
+import re
 import warnings
 from functools import cache
 from pathlib import Path
@@ -946,3 +947,21 @@ def test_one_sided_formulas_of_others_are_not_another_model(term, plain):
     """`ar1(~ age | Subject)` was read as a random effect, without a word."""
     with pytest.raises(lmm.FormulaError, match=re.escape(f"write `{plain}`")):
         lmm.fit(f"distance ~ age + (1 | Subject) + {term}", lmm.load_dataset("orthodont"))
+
+
+@pytest.mark.parametrize("seed", [3, 10, 1])
+def test_a_correlation_that_is_zero_in_floats_has_tests(seed):
+    """Rows that are correlated over a thousandth of a unit: phi, a unit apart, is exp(-2000)."""
+    times = np.sort(np.random.default_rng(2).uniform(0, 10, (30, 10)), 1).ravel()
+    data = pd.DataFrame({"id": np.repeat(np.arange(30), 10), "time": times})
+    rng = np.random.default_rng(seed)
+    data["y"] = rng.normal(size=30)[data["id"]] + rng.normal(size=300)
+    res = lmm.fit("y ~ time + (1 | id) + car1(time | id)", data)
+    plain = lmm.fit("y ~ time + (1 | id)", data, df_method="kr")
+    found = res.with_df("kr")
+    # a few pairs of rows apart it is the same model
+    np.testing.assert_allclose(found.bse_fe, plain.bse_fe, rtol=0.05)
+    np.testing.assert_allclose(found.df, plain.df, rtol=0.1)
+    if res.residual_params["phi"] == 0.0:
+        assert np.isnan(res.residual_params_se["phi"])
+        assert res.residual_intervals()[["lower", "upper"]].isna().all(axis=None)

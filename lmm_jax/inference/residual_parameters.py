@@ -60,7 +60,8 @@ def reported(at: Estimates, structures: Sequence[Structure]) -> tuple[Natural, n
     with np.errstate(invalid="ignore"):
         errors = np.sqrt(np.sum(J @ cov * J, axis=1))
     still = _idle(at.theta_layout, structures)[found.at[:-1]]
-    errors[(J[:, :-1][:, still] != 0).any(axis=1)] = np.nan  # at the end of their range
+    # at the end of their range, or so near that nothing of them is left in floats
+    errors[(J[:, :-1][:, still] != 0).any(axis=1) | ~J.any(axis=1)] = np.nan
     return Natural(tuple(found.names[i] for i in kept), found.at, values), errors
 
 
@@ -118,7 +119,10 @@ def natural_bend(
     cov = at.joint_cov[np.ix_(found.at, found.at)]
     second = np.einsum("kl,kla->a", cov, found.values.second)
     out = np.zeros(len(at.joint_cov))
-    out[found.at] = np.linalg.solve(np.swapaxes(found.values.first, 0, 1), second)
+    J = np.swapaxes(found.values.first, 0, 1)
+    # a correlation of numbers near each other may be zero in floats a unit apart: it has no bend
+    rows, columns = np.flatnonzero(J.any(axis=1)), np.flatnonzero(J.any(axis=0))
+    out[found.at[columns]] = np.linalg.solve(J[np.ix_(rows, columns)], second[rows])
     return out
 
 
