@@ -101,6 +101,12 @@ def _check_range(at: Estimates, model: Design) -> None:
     if not np.isfinite(at.deviance):
         return  # there is no fit
     if not is_in_range(at, model.held):
+        gone = _without_variance(at, model)
+        if gone:
+            raise DataError(
+                f"{_VANISHES_IN.format(', '.join(gone))}: leave these rows out, or give them no "
+                "variance of their own"
+            )
         raise DataError(
             f"variances of {model.endog_name!r} or of its fixed effects leave the range of floats: "
             "give the response, its covariates or the weights in other units"
