@@ -121,8 +121,9 @@ def one_runtime(layout: Layout, n: int, *, reml: bool) -> AbstractContextManager
 
 
 def _shapes(theta: np.ndarray, layout: Layout, responses: Response, *, reml: bool) -> Any:
-    """Of the criterion at one theta, by its value there in NumPy."""
-    first, at = attach(layout, jax.tree.map(lambda rows: rows[0], responses)), cast(Array, theta)
+    """Of the criterion at one theta, by its value there in NumPy: JAX would compile every step."""
+    first = jax.device_get(attach(layout, jax.tree.map(lambda rows: rows[0], responses)))
+    at = cast(Array, theta)
     with np.errstate(all="ignore"):
         return jax.tree.map(np.asarray, profile_jet(at, first, reml=reml))
 
