@@ -123,7 +123,7 @@ REFUSED = [
         "ar1(visit | id, nugget=True)",
         "`nugget=True` belongs to car1, sp_exp, sp_gau, sp_rat, sp_sph",
     ),
-    ("sp_exp(time | id, nugget=0.5)", "`nugget=True` belongs to"),
+    ("sp_exp(time | id, nugget=0.5)", "`nugget=0.5`: True or False"),
     ("ar1h(1 + visit | id)", r"no `ar1h\(… \| g\)`.*of residuals write the visits alone"),
     ("csh(0 + visit | id)", r"no `csh\(… \| g\)`.*of residuals write the visits alone"),
     ("un(visit | id)", r"no `un\(… \| g\)`.*`us\(visit \| id\)`"),

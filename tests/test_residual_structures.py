@@ -606,13 +606,51 @@ def test_moving_averages_are_looked_for_on_all_sides():
         assert -2 * res.llf == pytest.approx(_arma_criterion(data, own["phi"], own["theta"]))
 
 
+@pytest.mark.parametrize("seed", [1, 2, 5, 11])
+def test_correlations_by_distance_end_where_the_matrix_of_all_visits_is_singular(seed):
+    """No subject has all visits: an optimum; the last correlation has no standard error."""
+    rng, rows = np.random.default_rng(seed), []
+    L = np.linalg.cholesky(0.6 ** np.abs(np.subtract.outer(range(8), range(8))))
+    for i in range(12):
+        e = L @ rng.normal(size=8)
+        rows += [(i, t, e[t]) for t in range(8) if rng.random() < 0.6]
+    data = pd.DataFrame(rows, columns=["id", "t", "y"])
+    res = lmm.fit("y ~ 1 + toep(t | id)", data)
+    assert res.converged and res.residual_params_se.isna().tolist() == [False] * 6 + [True]
+    partials = np.tanh(res.estimates.theta_layout)
+    rho = _of_partials(partials)
+    np.testing.assert_allclose(rho, res.residual_params, rtol=1e-10)
+    best = _mean_criterion(data, np.concatenate([[1.0], rho]))
+    assert -2 * res.llf == pytest.approx(best, rel=1e-9)
+    for k in range(7):
+        for step in (-0.02, 0.02):
+            moved = np.clip(partials + step * np.eye(7)[k], -1, 1)
+            other = _mean_criterion(data, np.concatenate([[1.0], _of_partials(moved)]))
+            assert other >= best - 1e-7  # beyond the end of the range nothing moves
+
+
+def _of_partials(partials):
+    """Autocorrelations by Durbin and Levinson's recursion."""
+    rho, weights = [], np.zeros(0)
+    for partial in partials:
+        r = np.array(rho)
+        mean, left = weights @ r[::-1], 1.0 - weights @ r
+        rho.append(mean + partial * left)
+        weights = np.append(weights - partial * weights[::-1], partial)
+    return np.array(rho)
+
+
 def _arma_criterion(data, phi, theta):
-    """-2 REML log-likelihood of a mean with ARMA(1, 1) residuals, sigma profiled."""
+    """:func:`_mean_criterion` of ARMA(1, 1) residuals."""
     first = (1 + phi * theta) * (phi + theta) / (1 + theta**2 + 2 * phi * theta)
+    return _mean_criterion(data, np.concatenate([[1.0], first * phi ** np.arange(20.0)]))
+
+
+def _mean_criterion(data, rho):
+    """-2 REML log-likelihood of a mean, residuals correlated by distance; sigma profiled."""
     logdet, sums = 0.0, np.zeros((2, 2))
     for _, own in data.groupby("id"):
-        gap = np.abs(np.subtract.outer(*[own["t"].to_numpy()] * 2))
-        C = np.where(gap == 0, 1.0, first * phi ** np.maximum(gap - 1.0, 0.0))
+        C = rho[np.abs(np.subtract.outer(*[own["t"].to_numpy()] * 2))]
         rows = np.column_stack([np.ones(len(own)), own["y"]])
         logdet += np.linalg.slogdet(C)[1]
         sums += rows.T @ np.linalg.solve(C, rows)

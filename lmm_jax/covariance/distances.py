@@ -164,6 +164,18 @@ class Toeplitz(Correlation):
         steps = xp.arange(self.n_params).astype(rho.dtype)
         return arctanh(rho / (1.0 + steps * rho))
 
+    def idle(self, c: Any, gradient: Any) -> Any:
+        """See :meth:`Correlation.idle`: a partial one of 1 or -1, and those behind it.
+
+        The matrix of all visits is singular there, those of the visits of subjects need not be.
+        """
+        xp = namespace(c, gradient)
+        partial = xp.tanh(c)
+        still = (1.0 - partial * partial) * (1.0 + xp.abs(c)) < AT_BOUND
+        bound = still & (partial * gradient <= AT_BOUND)
+        before = np.tri(self.n_params, dtype=bool)
+        return xp.any(bound[..., None, :] & before, axis=-1)
+
     def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
         """See :meth:`Correlation.natural`."""
         return {f"rho[{k + 1}]": rho for k, rho in enumerate(self._correlations(c))}
