@@ -632,9 +632,17 @@ def test_a_reference_is_a_level_where_there_is_one():
 
     assert first(1) == first("1") == first(0) == "2 - 1"
     assert first(2) == "1 - 2" and first(-1) == "1 - 4"
-    for wrong in (7, 1.5, [], [1, 1], "n9", [1, "n9"]):
+    assert means.contrast("trt.vs.ctrl", ref=[1.0, 2]).to_frame()["contrast"][0] == "3 - avg(1,2)"
+    for wrong in (7, 1.5, [], [1, 1], "n9", [1, "n9"], True):
         with pytest.raises(lmm.DataError, match="ref="):
             first(wrong)
+
+
+def test_a_reference_may_have_many_digits():
+    data = lmm.load_dataset("oats").assign(n=lambda d: d["Nf"].cat.codes.astype(int) + 1234567)
+    means = lmm.emmeans(lmm.fit("yld ~ C(n) + (1 | Block)", data), "n")
+    found = means.contrast("trt.vs.ctrl", ref=1234568).to_frame()["contrast"][0]
+    assert found == "1234567 - 1234568"
 
 
 # emmeans 1.8.4 of lmer(distance ~ Sex * half + Sex:Subject + (1 | age), Orthodont), a: age < 10,
@@ -702,6 +710,50 @@ def test_joint_tests_of_factors_nested_twice():
     F = [np.sum(d**2) / q / error for d, q in zip(squares, (1, 2, 4), strict=True)]
     assert list(found.index) == ["a", "a:b", "a:b:c"]
     np.testing.assert_allclose(found, F, rtol=1e-8)
+
+
+@pytest.fixture(scope="module")
+def beside_nested():
+    """Two factors of which one is nested in the other, with a factor and a covariate beside."""
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame({"b": np.repeat(list("uvwxz"), 24), "g": np.tile(np.arange(24), 5)})
+    data["f"] = data["b"].map(dict(zip("uvwxz", "ppqqq", strict=True)))
+    data["h"], data["x"] = np.tile(list("ab"), 60), rng.normal(size=120)
+    data["y"] = rng.normal(size=120) + rng.normal(size=24)[data["g"]]
+    data = data[rng.random(120) < 0.9]
+    with pytest.warns(lmm.RankWarning):
+        return lmm.fit("y ~ f / b + h + x + (1 | g)", data), data
+
+
+def test_joint_tests_beside_nested_factors(beside_nested):
+    res, data = beside_nested
+    whole = lmm.joint_tests(res).set_index("term")["f"]
+    assert list(whole.index) == ["f", "h", "x", "f:b"]
+    by_f = lmm.joint_tests(res, by="f")
+    assert by_f["term"].tolist() == ["b", "b", "h", "h", "x", "x"]
+    for term in ("h", "x"):
+        np.testing.assert_allclose(by_f["f"][by_f["term"] == term], whole[term], rtol=RTOL)
+    first = lmm.emmeans(res, "b", at={"f": ["p"]}).pairs().to_frame()["statistic"]
+    assert_close(by_f["f"][0], float(first[0]) ** 2, 1e-8)
+    for by, count in (("b", 5), (["f", "b"], 5), ("h", 2)):
+        found = lmm.joint_tests(res, by=by)
+        assert (found["term"] == "x").sum() == count
+        np.testing.assert_allclose(found["f"][found["term"] == "x"], whole["x"], rtol=RTOL)
+    chosen = lmm.joint_tests(res, at={"b": ["w", "z"]}).set_index("term")["f"]
+    assert list(chosen.index) == ["b", "h", "x"]
+    pair = lmm.emmeans(res, "b").contrast({"w - z": [0, 0, 1, 0, -1]}).to_frame()["statistic"][0]
+    assert_close(chosen["b"], float(pair) ** 2, 1e-8)
+    for formula in ("y ~ 1 + (1 | g)", "y ~ h + (1 | g)"):
+        with pytest.raises(lmm.DataError, match="bogus"):
+            lmm.joint_tests(lmm.fit(formula, data), by="bogus")
+
+
+@pytest.mark.filterwarnings("ignore:the fixed-effects design is rank deficient")
+def test_a_nested_factor_may_have_any_name(beside_nested):
+    res, data = beside_nested
+    again = lmm.fit("y ~ f / place + h + x + (1 | g)", data.rename(columns={"b": "place"}))
+    found, same = (lmm.emmeans(r, "1").to_frame()["estimate"] for r in (again, res))
+    assert_close(found, same, RTOL)
 
 
 def test_joint_tests_of_many_covariates_are_those_of_the_table_of_variance():

@@ -506,5 +506,11 @@ def test_effects_of_no_factor(casks, wrong):
 def test_correlated_residuals_stand_beside_all_effects():
     data = lmm.load_dataset("orthodont")
     res = lmm.fit("distance ~ age + (1 | Subject) + ar1(age | Subject)", data)
+    pd.testing.assert_series_equal(  # all of them, or none
+        res.predict(data, conditional="Subject"), res.predict(data, conditional=True)
+    )
+    pd.testing.assert_series_equal(res.predict(data, conditional=[]), res.predict(data))
+    data["half"] = data["age"] < 10
+    res = lmm.fit("distance ~ age + (1 | half) + (1 | Subject) + ar1(age | Subject)", data)
     with pytest.raises(lmm.DataError, match="conditional=True"):
         res.predict(data, conditional="Subject")

@@ -15,6 +15,7 @@ from scipy import special
 
 import lmm_jax as lmm
 from lmm_jax.errors import ConvergenceWarning, DataError, OrderWarning
+from lmm_jax.formulas.parse import parse_residual
 from lmm_jax.likelihood.profile import profile_jet
 
 SAME = 1e-9  # one optimum in two spellings, each to a decrement of 1e-9 in the deviance
@@ -937,7 +938,8 @@ def test_a_stratum_that_is_explained_exactly_has_no_maximum(effects):
     [
         ("ar1(~ age | Subject)", "ar1(age | Subject)"),
         ("us(~age | Subject)", "us(age | Subject)"),
-        ("diag(~ 1 | Sex)", "diag(1 | Sex)"),
+        ("diag(~ 1 | Sex)", "diag(Sex)"),
+        ("ar1(form = ~ 1 | Subject)", "ar1(row | Subject)"),
         ("car1(form = ~ age | Subject)", "car1(age | Subject)"),
         ("power(~ age)", "power(age)"),
         ("sp_exp(~ age | Subject)", "sp_exp(age | Subject)"),
@@ -946,6 +948,15 @@ def test_a_stratum_that_is_explained_exactly_has_no_maximum(effects):
 def test_one_sided_formulas_of_others_are_not_another_model(term, plain):
     """`ar1(~ age | Subject)` was read as a random effect, without a word."""
     with pytest.raises(lmm.FormulaError, match=re.escape(f"write `{plain}`")):
+        lmm.fit(f"distance ~ age + (1 | Subject) + {term}", lmm.load_dataset("orthodont"))
+    assert parse_residual(plain).text == plain  # of residuals
+
+
+@pytest.mark.parametrize(
+    "term", ["expo(form = ~ age | Sex)", "us(~ 1 + age | Subject)", "ar1(~ 1)"]
+)
+def test_one_sided_formulas_that_are_nothing_here_get_no_advice(term):
+    with pytest.raises(lmm.FormulaError, match=r"no `~` stands inside of a term\n"):
         lmm.fit(f"distance ~ age + (1 | Subject) + {term}", lmm.load_dataset("orthodont"))
 
 
@@ -965,11 +976,13 @@ def test_a_correlation_that_is_zero_in_floats_has_tests(seed):
     np.testing.assert_allclose(res.with_df("kr").bse_fe, plain.bse_fe, rtol=0.1)
 
 
+@pytest.mark.parametrize("empty", ["A", "B"])
 @pytest.mark.parametrize("term", ["diag(arm)", "ar1(t | id) * diag(arm)", "(1 | id) + diag(arm)"])
-def test_a_stratum_without_variance_is_named(term):
+def test_a_stratum_without_variance_is_named(term, empty):
     rng = np.random.default_rng(0)
     data = pd.DataFrame({"id": np.repeat(np.arange(20), 5), "t": np.tile(np.arange(5), 20)})
     data["arm"] = np.where(data["id"] < 10, "A", "B")
-    data["y"] = np.where(data["arm"] == "A", 0.0, rng.normal(size=100))
-    with pytest.raises(lmm.DataError, match="no residual variance is left in A, where"):
+    data["y"] = np.where(data["arm"] == empty, 0.0, rng.normal(size=100))
+    named = f"no residual variance is left in {empty}, where"
+    with pytest.raises((lmm.DataError, lmm.ConvergenceWarning), match=named):
         lmm.fit(f"y ~ 0 + arm + {term}", data)

@@ -152,7 +152,8 @@ def joint_tests(
 
     Hypotheses are those of equally weighted means, so that they agree with an analysis of
     variance of type III. A covariate stands at its mean less one and plus one, which tests
-    its slope.
+    its slope. Of a factor nested in another, ``f / b``, the tests are ``f`` and ``f:b``, its
+    levels within those of f. What empty cells mix is tested together as ``(confounded)``.
 
     Parameters
     ----------

@@ -30,6 +30,8 @@ _VANISHES_IN = (
 )
 # Residual standard deviation, as a share of the largest |y|, that is the rounding of y.
 _ROUNDING = 64 * np.finfo(float).eps
+# The same of a fit that found no optimum: nothing else makes residuals so small.
+_ON_ITS_WAY = 1e-8
 
 
 def label(run: Run, model: Design, options: Options, runtime: str) -> LMMResults:
@@ -46,8 +48,8 @@ def label(run: Run, model: Design, options: Options, runtime: str) -> LMMResults
     if status == CONVERGED and flat:
         status = FLAT
     message = _message(status, estimates)
-    gone = _without_variance(estimates, model)
-    if status == CONVERGED and gone:
+    gone = _without_variance(estimates, model, _ROUNDING if status == CONVERGED else _ON_ITS_WAY)
+    if gone:
         status, message = FLAT, _VANISHES_IN.format(", ".join(gone))
     return LMMResults(
         estimates=estimates,
@@ -73,12 +75,12 @@ def label(run: Run, model: Design, options: Options, runtime: str) -> LMMResults
     )
 
 
-def _without_variance(at: Estimates, model: Design) -> list[str]:
+def _without_variance(at: Estimates, model: Design, share: float) -> list[str]:
     """Levels of the residual covariance in which nothing of the variance is left."""
     if model.residual is None:
         return []
     structures = (*model.structures, *model.residual.structures)
-    nothing, found = _ROUNDING * np.abs(model.endog).max(), []
+    nothing, found = share * np.abs(model.endog).max(), []
     for structure, place in zip(structures, theta_slices(structures), strict=True):
         if isinstance(structure, ResidualStructure):
             spread, phi = structure.spread, at.theta_layout[place]
@@ -101,7 +103,7 @@ def _check_range(at: Estimates, model: Design) -> None:
     if not np.isfinite(at.deviance):
         return  # there is no fit
     if not is_in_range(at, model.held):
-        gone = _without_variance(at, model)
+        gone = _without_variance(at, model, _ON_ITS_WAY)
         if gone:
             raise DataError(
                 f"{_VANISHES_IN.format(', '.join(gone))}: leave these rows out, or give them no "

@@ -155,7 +155,7 @@ def _distribution(
 
 
 def _symmetric(e: np.ndarray, V: np.ndarray) -> np.ndarray:
-    """``V diag(e) V'``: unlike eigenvectors of repeated eigenvalues a continuous function."""
+    """``V diag(e) V'``, continuous in its matrix, unlike eigenvectors of repeated eigenvalues."""
     return (V * e) @ V.T
 
 

@@ -32,7 +32,7 @@ from .checks import (
 )
 from .column_moments import ColumnMoments, of_rows
 from .compressed import AnyLayout, AnyPlan, Compressed, compress_rows, few_groups, padded
-from .fixed_source import FixedSource, read_expressions
+from .fixed_source import FixedSource
 from .identification import row_moments
 from .related import RelatedCompression, RelatedPlan, compress_related, related_root
 from .related_identification import confounded_related
@@ -46,7 +46,6 @@ V = TypeVar("V")
     "column_moments",
     "compressed",
     "compressed_by",
-    "expressions",
     "free_exog",
     "is_compressed",
     "is_related",
@@ -102,10 +101,6 @@ class Design:
     def __getstate__(self) -> dict[str, Any]:
         # what is computed from the rows is computed again
         return {f.name: getattr(self, f.name) for f in fields(self)}
-
-    def expressions(self, conditional: bool) -> list[str]:
-        """Expressions that prediction evaluates, with the random part or without."""
-        return read_expressions(self.source, self.terms, conditional=conditional)
 
     @property
     def nobs(self) -> int:

@@ -55,15 +55,11 @@ def _restored_source(values: dict[str, Any]) -> FixedSource:
     return FixedSource(**{**values, "context": context, "lost": lost})
 
 
-def read_expressions(
-    source: FixedSource | None, terms: Sequence[RandomTerm], *, conditional: bool
-) -> list[str]:
-    """Expressions that prediction evaluates, with the random part or without."""
-    if source is None:
-        return []
+def read_expressions(source: FixedSource, terms: Sequence[RandomTerm]) -> list[str]:
+    """All expressions that predictions read."""
     fixed = written(source.spec.formula)
     out = [fixed] if fixed else []  # a model may have no fixed effects
     out += source.offsets
-    for term in terms if conditional else ():
+    for term in terms:
         out += [*term.source.group, written(term.source.spec.formula)]
     return out

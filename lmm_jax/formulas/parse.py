@@ -162,7 +162,8 @@ def _marked(items: Sequence[Item], text: str) -> list[Item]:
     for item in items:
         plain = without_tilde(item.text) if item.kind == "python" else None
         if plain is not None:
-            raise FormulaError(f"no `~` stands inside of a term: write `{plain}`", text, item.start)
+            write = f": write `{plain}`" if plain else ""
+            raise FormulaError(f"no `~` stands inside of a term{write}", text, item.start)
     return [
         item._replace(kind="residual") if item.kind == "python" and is_residual(item.text) else item
         for item in items

@@ -140,15 +140,24 @@ def written_here(text: str) -> str | None:
 
 
 def without_tilde(text: str) -> str | None:
-    """A covariance that is written with nlme's one-sided formula, as it is here; None otherwise.
+    """A covariance with nlme's one-sided formula as it is here, "" for none; None for no such.
 
     Examples
     --------
-    >>> without_tilde("ar1(form = ~ week | id)")
-    'ar1(week | id)'
+    >>> without_tilde("ar1(form = ~ week | id)"), without_tilde("diag(~ 1 | sex)")
+    ('ar1(week | id)', 'diag(sex)')
     """
     match = _ONE_SIDED.match(text)
-    return None if match is None else f"{match[1]}({text[match.end() :].strip()}"
+    if match is None:
+        return None
+    name, (left, bar, right) = match[1], _cut(text[match.end() :].strip()[:-1])
+    left, right = left.strip(), right.strip()
+    if name in SPREADS and bar:
+        return f"diag({right})" if left == "1" and name == "diag" else ""
+    if name in SPREADS:
+        return f"{name}({left})"
+    plain = f"{name}({'row' if left == '1' else left} | {right})"
+    return plain if bar and is_residual(plain) else ""
 
 
 def incomplete(text: str) -> str | None:

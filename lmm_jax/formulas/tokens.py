@@ -40,7 +40,7 @@ _OF_RESIDUALS = {
     "ar1h": "ar1h", "toeph": "toeph", "adh": "adh",
 }  # fmt: skip
 # glmmTMB's covariances of numbers, and those of residuals which are like them.
-_OVER_TIME = {
+_OF_NUMBERS = {
     "ou": "car1(time | id)", "exp": "sp_exp(x + y | id)", "gau": "sp_gau(x + y | id)",
     "mat": "sp_exp(x + y | id)",
 }  # fmt: skip
@@ -182,8 +182,8 @@ def _check_known(name: str, text: str, item: Item) -> None:
         )
     if name in _UNKNOWN:
         there = f"there is no `{name}(… | g)`"
-        if name in _OVER_TIME:
-            there += f", of residuals `{_OVER_TIME[name]}`"
+        if name in _OF_NUMBERS:
+            there += f" (of residuals there is `{_OF_NUMBERS[name]}`)"
         raise FormulaError(
             f"{there}: covariances of random effects are `(x | g)`, as us(), `(x || g)`, as "
             f"diag(), and {', '.join(f'{n}()' for n in STRUCTURES[2:])}",

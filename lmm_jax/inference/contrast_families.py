@@ -146,10 +146,11 @@ def _references(ref: Any, levels: Sequence[str]) -> list[int]:
 
 def _reference(ref: Any, levels: Sequence[str]) -> int:
     k, plain = len(levels), [x[1:-1] if x[:1] + x[-1:] == "()" else x for x in levels]
-    name = ref if isinstance(ref, str) else f"{ref:g}" if isinstance(ref, Real) else str(ref)
-    if name in plain:
-        return plain.index(name)
-    if isinstance(ref, str):
+    number = isinstance(ref, Real) and not isinstance(ref, bool)
+    for name in (str(ref), f"{ref:g}") if number else (str(ref),):
+        if name in plain:
+            return plain.index(name)
+    if isinstance(ref, str | bool):
         raise DataError(f"ref={ref!r}: there are the levels {', '.join(plain[:12])}")
     if not is_whole(ref) or not -k <= ref < k:
         raise DataError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -116,8 +116,17 @@ def _reduced(name: str, reduce: Any, rows: pd.DataFrame | None) -> list[float]:
     return [float(v) for v in found]
 
 
-def make_grid(values: Mapping[str, list[Any]], order: Sequence[str], known: Variables) -> Grid:
-    """All combinations of values, variables in the given order, then the others."""
+def make_grid(
+    values: Mapping[str, list[Any]],
+    order: Sequence[str],
+    known: Variables,
+    held: Collection[str] = (),
+) -> Grid:
+    """All combinations of values, variables in the given order, then the others.
+
+    ``held`` are variables whose value is nothing to what is asked for: no level of another one
+    is outside of it.
+    """
     names = [*order, *(name for name in values if name not in order)]
     sizes = [len(values[name]) for name in names]
     total = int(np.prod(sizes, dtype=float))
@@ -130,7 +139,8 @@ def make_grid(values: Mapping[str, list[Any]], order: Sequence[str], known: Vari
     places = np.array([row[::-1] for row in product(*[range(s) for s in sizes[::-1]])], dtype=int)
     places = places.reshape(total, len(names))
     ordered = {name: values[name] for name in names}
-    parents = nesting_of(known)
+    parents = {inner: outer - {*held} for inner, outer in nesting_of(known).items()}
+    parents |= {name: frozenset() for name in held if name in parents}
     there = _nested_there(ordered, places, known, parents)
     return Grid(ordered, places, _cell_counts(ordered, places, known), there, parents)
 
@@ -195,7 +205,7 @@ def average(grid: Grid, keep: Sequence[str], how: Weights) -> Average:
         Variables that stay, the first fastest; they come first in the grid.
     how : {"equal", "proportional", "outer", "cells", "flat"} or ndarray
         Weights of the combinations that are averaged: equal, nested factors first within the
-        levels of what they are nested in; by their rows in the data; by the
+        levels of what they are nested in (those of "flat" too); by their rows in the data; by the
         product of each variable's rows; by the rows of the cell; equal for cells with rows;
         or a weight each.
     """
@@ -249,11 +259,11 @@ def _cell_weights(how: Weights, table: np.ndarray, grid: Grid, outer: Sequence[i
         return table
     if how == "flat":
         return (table > 0).astype(float)
-    shares = table.sum(axis=0)
+    rows = table.sum(axis=0)
     if how == "outer":
         names = [list(grid.values)[v] for v in outer]
-        shares = _product_of_shares(shares, [len(grid.values[n]) for n in names], names, grid)
-    return np.broadcast_to(shares, (r, c)).astype(float)
+        rows = _product_of_shares(rows, [len(grid.values[n]) for n in names], names, grid)
+    return np.broadcast_to(rows, (r, c)).astype(float)
 
 
 def _product_of_shares(

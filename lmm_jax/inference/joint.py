@@ -122,19 +122,22 @@ def table_of_tests(
     names = unique(["term", *_COLUMNS, *by])  # a factor may be called `term`
     columns = names[0], *names[1 + len(_COLUMNS) :]
     place = {name: i for i, name in enumerate(order)}
+    groups = {tuple(own.values()): own for part in parts for own in part.groups}
     rows = []
-    for g, own in enumerate(parts[0].groups if parts else []):
-        found = {term: values for part in parts for term, values in part.found[g].items()}
+    for g, (key, own) in enumerate(groups.items()):
+        there = [(part, i) for part in parts for i, o in enumerate(part.groups)
+                 if tuple(o.values()) == key]  # fmt: skip
+        found = {term: values for part, i in there for term, values in part.found[i].items()}
         total, tested = (
-            independent_rows(np.vstack([part.spaces[g][i] for part in parts])) for i in (0, 1)
+            independent_rows(np.vstack([part.spaces[i][k] for part, i in there])) for k in (0, 1)
         )
         left = _uncorrelated(total, tested, tests)
         if len(left):
             found[()] = joint_f(left, left @ beta, tests, scale)
         for term, values in found.items():
-            key = not term, len(term), [place[name] for name in term], g
+            place_of = not term, len(term), [place[name] for name in term], g
             label = ":".join(term) or "(confounded)"
-            rows.append((key, dict(zip(columns, (label, *own.values()), strict=True)), values))
+            rows.append((place_of, dict(zip(columns, (label, *own.values()), strict=True)), values))
     rows.sort(key=lambda row: row[0])
     labels = pd.DataFrame([row[1] for row in rows], columns=None if rows else ["term"])
     made = pd.DataFrame([row[2] for row in rows], columns=_COLUMNS).astype({"df_num": int})

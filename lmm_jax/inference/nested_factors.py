@@ -44,6 +44,6 @@ def shares(cells: pd.DataFrame, parents: Parents, averaged: Sequence[str]) -> np
     for name in averaged:
         if parents[name]:
             place = numbered(cells, sorted(parents[name]))
-            pairs = cells[[name]].assign(place=place).drop_duplicates()
-            out /= np.bincount(pairs["place"])[place]
+            pairs = np.unique(np.column_stack([place, numbered(cells, [name])]), axis=0)
+            out /= np.bincount(pairs[:, 0])[place]
     return out

@@ -120,9 +120,11 @@ def natural_bend(
     second = np.einsum("kl,kla->a", cov, found.values.second)
     out = np.zeros(len(at.joint_cov))
     J = np.swapaxes(found.values.first, 0, 1)
-    # a correlation of numbers near each other may be zero in floats a unit apart: it has no bend
+    # phi, the correlation a unit apart, underflows where rows correlate over much less: no bend
     rows, columns = np.flatnonzero(J.any(axis=1)), np.flatnonzero(J.any(axis=0))
-    out[found.at[columns]] = np.linalg.solve(J[np.ix_(rows, columns)], second[rows])
+    size = np.abs(J[rows]).max(axis=1)
+    inner = J[np.ix_(rows, columns)] / size[:, None]
+    out[found.at[columns]] = np.linalg.lstsq(inner, second[rows] / size)[0]
     return out
 
 

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from ..covariance.residuals import ResidualStructure
 from ..covariance.structures import Structure
 from ..covariance.theta import theta_size, theta_slices
 from ..layouts.contract import Layout
@@ -315,6 +316,10 @@ def find_starts(layout: Layout, *, reml: bool, maxiter: int) -> tuple[Array, Arr
     xp = namespace(layout.S0)
     candidates = layout.start_candidates()
     chains = None if candidates is None else layout.start_chains(candidates)
+    if candidates is not None and layout.size() > SMALL_PROBLEM and not _correlated(layout):
+        points = xp.concatenate([candidates, *(chains or ())])
+        found = look(points, xp.full((len(points), 1), -1), layout, reml=reml)
+        return found.thetas[:1], xp.ones(1, bool)
     if candidates is not None and chains is not None:
         neighbours = xp.asarray(in_rows([len(row) for row in chains]))
         found = look(xp.concatenate(chains), neighbours, layout, reml=reml)
@@ -329,6 +334,12 @@ def find_starts(layout: Layout, *, reml: bool, maxiter: int) -> tuple[Array, Arr
     sample = _newton_on(few, moments, reml=reml, maxiter=maxiter, tol=_SAMPLE_TOL)
     found = xp.where(sample.status == CONVERGED, sample.theta, moments)
     return found[None], xp.ones(1, bool)
+
+
+def _correlated(layout: Layout) -> bool:
+    """Whether residuals have correlations, which large random effects may stand for."""
+    own = [s for s in layout.structures if isinstance(s, ResidualStructure)]
+    return any(s.correlation.n_params for s in own)
 
 
 def off_boundary(theta: Any, structures: tuple[Structure, ...]) -> tuple[Any, Any]:

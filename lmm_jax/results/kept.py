@@ -46,10 +46,6 @@ class Kept:
         lost = {"arrays": self.source is None, "batches": self.fitted is None}
         return lost.get(kind, False)
 
-    def expressions(self, conditional: bool) -> list[str]:
-        """Expressions that prediction evaluates, with the random part or without."""
-        return read_expressions(self.source, self.terms, conditional=conditional)
-
 
 def keep(
     design: Design,
@@ -60,7 +56,7 @@ def keep(
     """What is kept of a design and of the random effects at its fit."""
     source = design.source
     if source is not None:  # of a context only what the formula names: it may hold anything
-        read = design.expressions(conditional=True)
+        read = read_expressions(source, design.terms)
         if design.residual is not None:
             read += design.residual.term.expressions
         used = mentioned(read)

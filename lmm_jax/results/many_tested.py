@@ -22,7 +22,7 @@ from .refits import NO_DATA, Refits
 
 @hinted
 class ManyTested:
-    """Hypotheses about the fixed effects of many fits."""
+    """Hypotheses about the fixed effects of many fits, their marginal means and adjustments."""
 
     response_names: tuple[str, ...]
     fixed_names: tuple[str, ...]

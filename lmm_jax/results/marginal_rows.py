@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple
@@ -118,13 +119,16 @@ def joint_tests_of(fit: Basis, by: Any, at: Any) -> pd.DataFrame:
     }
     values = _values(fit, known, {**given, **around}, "mean")
     groups = _names(by, "by")
+    _check_variables(groups, values, known)
     parts = []
     for joined in _joined(fit, known):
         specs = tuple(name for name in values if name in joined and name not in groups)
         if specs:
             asked = Asked(specs, groups, None)
-            own = {n: v if n in (*specs, *groups) else v[:1] for n, v in values.items()}
-            means = _means(fit, _grid(known, own, asked), asked, "equal", 0.95, None)
+            held = [name for name in values if name not in (*specs, *groups)]
+            own = {n: v[:1] if n in held else v for n, v in values.items()}
+            grid = make_grid(own, [*specs, *groups], known, held)
+            means = _means(fit, grid, asked, "equal", 0.95, None)
             parts.append(means._tests_of_factors(groups))
     return table_of_tests(parts, groups, list(values), fit.tests, fit.scale, fit.beta)
 
@@ -209,12 +213,16 @@ def _listed(known: Variables) -> str:
     return ", ".join([*known.factors, *known.covariates]) or "none"
 
 
-def _grid(known: Variables, values: dict[str, list[Any]], asked: Asked) -> Grid:
-    for name in (*asked.specs, *asked.by):
+def _check_variables(names: Sequence[str], values: dict[str, list[Any]], known: Variables) -> None:
+    for name in names:
         if name not in values:
             raise DataError(
                 f"{name!r} is no variable of the fixed effects: there are {_listed(known)}"
             )
+
+
+def _grid(known: Variables, values: dict[str, list[Any]], asked: Asked) -> Grid:
+    _check_variables((*asked.specs, *asked.by), values, known)
     return make_grid(values, [*asked.specs, *asked.by], known)
 
 

@@ -71,11 +71,12 @@ def chosen_terms(conditional: Any, labels: Sequence[TermLabel]) -> Chosen:
 
 def _same(name: str, factor: str) -> bool:
     """Whether a name is that of a factor: `a:b` is `b:a`."""
-    return unquoted(name) == factor or sorted(name.split(":")) == sorted(factor.split(":"))
+    parts = (sorted(map(unquoted, text.split(":"))) for text in (name, factor))
+    return unquoted(name) == factor or next(parts) == next(parts)
 
 
 def own_rows(design: Design, chosen: Chosen | None = None) -> Rows:
-    """The rows of the fit; all terms are part of the mean if none are chosen."""
+    """The rows of the fit; all terms are part of the mean if ``chosen`` is not given."""
     terms = [TermRows(term.codes, term.values) for term in design.terms]
     inside = (True,) * len(terms) if chosen is None else chosen
     return Rows(
@@ -114,7 +115,7 @@ def expressions(
     return [text for text in out if text]  # a model may have no fixed effects
 
 
-def new_columns(design: Design | Kept, newdata: Any) -> Rows:
+def fixed_rows(design: Design | Kept, newdata: Any) -> Rows:
     """X of new rows and nothing else of them."""
     source = design.source
     assert source is not None  # require has looked

@@ -25,7 +25,7 @@ from .predict import (
     Rows,
     chosen_terms,
     expressions,
-    new_columns,
+    fixed_rows,
     new_rows,
     own_rows,
 )
@@ -189,10 +189,10 @@ class PredictedModel(ModelOfLevels):
         1  345.6       62.0  223.3  467.9
         """
         chosen = chosen_terms(conditional, self.term_labels)
-        some, carries = any(chosen), self.residual is not None and self.residual.correlates
-        if carries and isinstance(conditional, bool | np.bool_):
-            some = bool(conditional)  # residuals alone may be what is known of a subject
-        elif carries:
+        carries = self.residual is not None and self.residual.correlates
+        # without random effects residuals alone may be what is known of a subject
+        some = any(chosen) or (isinstance(conditional, bool | np.bool_) and bool(conditional))
+        if carries and some and not all(chosen):
             raise DataError(
                 f"conditional={shown(conditional)}: residuals that are correlated are known beside "
                 "all random effects only, conditional=True"
@@ -274,7 +274,7 @@ class PredictedModel(ModelOfLevels):
         if newdata is None:
             rows = own_rows(self._need("model_matrix without newdata"))
         else:
-            rows = new_columns(self._known("model_matrix"), newdata)
+            rows = fixed_rows(self._known("model_matrix"), newdata)
         values = np.full((len(rows.labels), len(self.fixed_names)), np.nan)
         values[rows.complete] = rows.X
         return pd.DataFrame(values, index=rows.labels, columns=list(self.fixed_names))

@@ -40,11 +40,11 @@ STATISTICS: dict[str, tuple[str, str]] = {
 }
 # What the rows are about, in their order.
 _BLOCKS = ("Fixed effects", "Random effects", "Fit")
-# Figures that two fits by REML share a scale of only where they have the same fixed effects.
+# Figures that are comparable between fits by REML only with the same fixed effects.
 _CRITERIA = {"loglik", "aic", "bic"}
 _NOT_COMPARABLE = (
-    "Log-likelihood, AIC and BIC of REML fits with other fixed effects do not compare: "
-    "fit with reml=False"
+    "Log-likelihood, AIC and BIC do not compare between REML fits with other fixed effects, nor "
+    "between REML and ML: fit all with reml=False"
 )
 BASIC = ("nobs", "n_groups", "r2_marginal", "r2_conditional", "loglik", "aic", "bic")
 
@@ -154,7 +154,7 @@ def _notes(fits: Mapping[str, LMMResults], show: str, level: float, stars: bool)
 
 
 def _criteria_differ(fits: Mapping[str, LMMResults]) -> bool:
-    """Whether fits of one response maximize likelihoods of other data."""
+    """Whether the criteria of fits of one response are not comparable."""
     responses = {res.endog_name for res in fits.values()}
     by_reml = [res for res in fits.values() if res.reml]
     fixed = {frozenset(map(str, res.fixed_names)) for res in by_reml}
