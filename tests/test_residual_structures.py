@@ -1,5 +1,6 @@
 """Residual covariances: their derivatives, and their layout against dense n x n matrices."""
 
+import sys
 from dataclasses import replace
 from functools import cache
 
@@ -587,6 +588,22 @@ def test_both_runtimes_find_one_optimum(text):
     assert_close(other.residual_params, numpy.residual_params, 1e-6, numpy.residual_params_se)
     for name in ("kenward-roger", "satterthwaite"):
         assert_close(other.with_df(name).df, numpy.with_df(name).df, 1e-5)
+
+
+@pytest.mark.parametrize("term", ["diag(a)", "power(z)"])
+def test_large_data_with_variances_alone_start_from_the_best_point(term, monkeypatch):
+    """One run, to the optimum of all runs."""
+    rng = np.random.default_rng(4)
+    data = pd.DataFrame({"g": np.repeat(np.arange(150), 8), "a": rng.choice(list("abc"), 1200)})
+    data["z"] = np.exp(rng.normal(size=1200))
+    sd = data["a"].map({"a": 0.1, "b": 1.0, "c": 30.0}) if term == "diag(a)" else data["z"] ** 1.5
+    data["y"] = 20 * rng.normal(size=150)[data["g"]] + sd * rng.normal(size=1200)
+    alone = lmm.fit(f"y ~ z + (1 | g) + {term}", data)
+    monkeypatch.setattr(sys.modules["lmm_jax.optimize.minimize"], "SMALL_PROBLEM", 1 << 40)
+    several = lmm.fit(f"y ~ z + (1 | g) + {term}", data, runtime="numpy")
+    assert alone.design.layout.size() > 1 << 13 and alone.n_iter < several.n_iter
+    # two optimizations, each to a Newton decrement of 1e-9
+    np.testing.assert_allclose(alone.llf, several.llf, atol=1e-8)
 
 
 def test_moving_averages_are_looked_for_on_all_sides():
