@@ -38,6 +38,7 @@ class Average(NamedTuple):
     counts: np.ndarray  # (r,)  rows of the data
     owner: np.ndarray  # (N,)  the average that a row of the grid is part of; -1: of none
     weights: np.ndarray  # (N,)  NaN in an average without any weight
+    partial: np.ndarray  # (r,) of bool: a cell of factors that cross is not there, and has weight
 
     def of(self, rows: np.ndarray) -> np.ndarray:
         """Averages of rows (N, ...); a row of no weight may be anything."""
@@ -229,7 +230,23 @@ def average(grid: Grid, keep: Sequence[str], how: Weights) -> Average:
     owner = np.where(kept, np.cumsum(kept) - 1, -1)[row]
     first = np.unique(row, return_index=True)[1][kept]
     labels = {names[v]: [grid.values[names[v]][p] for p in grid.places[first, v]] for v in inner}
-    return Average(labels, table.sum(axis=1)[kept], owner, weights[row, column])
+    partial = np.zeros(r, dtype=bool)
+    if isinstance(how, str) and how in ("equal", "proportional", "outer"):
+        partial = _lack_cells(grid, keep, row)
+    counts = table.sum(axis=1)[kept]
+    return Average(labels, counts, owner, weights[row, column], partial[kept])
+
+
+def _lack_cells(grid: Grid, keep: Sequence[str], row: np.ndarray) -> np.ndarray:
+    """Averages with a combination of the other factors in which a nested one has no level, (r,)."""
+    names = list(grid.values)
+    known = {parent for name in keep for parent in grid.parents.get(name, ())}
+    crossed = [n for n in names if n not in keep and n not in known and not grid.parents.get(n)]
+    sizes = [len(grid.values[n]) for n in crossed]
+    cell = _numbered(grid.places[:, [names.index(n) for n in crossed]], sizes)
+    found = np.zeros((int(row.max(initial=0)) + 1, int(np.prod(sizes, dtype=int))), dtype=bool)
+    found[row[grid.there], cell[grid.there]] = True
+    return np.asarray(~found.all(axis=1))
 
 
 def _nested_shares(grid: Grid, averaged: Sequence[str]) -> np.ndarray:

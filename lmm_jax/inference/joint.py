@@ -188,27 +188,39 @@ def _products(
 
     In every combination of levels of those of them ``within`` which others are nested.
     """
+    others = [name for name in table.columns if name not in chosen]
+    weights = shares(table, parents, others)
     inner = [name for name in chosen if name not in within]
-    weights = shares(table, parents, [name for name in table.columns if name not in chosen])
+    crossed = [name for name in others if not parents[name]]
     where, parts = numbered(table, within), []
     for group in range(where.max() + 1):
         rows = np.flatnonzero(where == group)
-        C = _crossed(table.iloc[rows], inner, weights[rows])
+        C = _crossed(table.iloc[rows], inner, crossed, weights[rows])
         out = np.zeros((len(C), len(table)))
         out[:, rows] = C
         parts.append(out)
     return np.concatenate(parts)
 
 
-def _crossed(table: pd.DataFrame, chosen: Sequence[str], weights: np.ndarray) -> np.ndarray:
-    """The same of factors that are crossed with each other."""
-    cell = numbered(table, chosen)
-    out = (weights / np.bincount(cell, weights)[cell])[None]  # a mean over what else varies
-    for name in chosen:
+def _crossed(
+    table: pd.DataFrame, chosen: Sequence[str], averaged: Sequence[str], weights: np.ndarray
+) -> np.ndarray:
+    """The same of factors that are crossed with each other, and with others to be averaged.
+
+    Of what remains within their cells a mean by ``weights``. A cell that is not there has no
+    mean: what it is a part of is left out.
+    """
+    cell, C = np.zeros(len(table), dtype=int), np.ones((1, 1))
+    for name in (*chosen, *averaged):
         place = numbered(table, [name])
-        one = _differences(place.max() + 1)
-        out = (one[:, place][:, None] * out[None]).reshape(-1, len(table))  # the first one fastest
-    return out
+        k = int(place.max()) + 1
+        one = _differences(k) if name in chosen else np.full((1, k), 1.0 / k)
+        cell += place * C.shape[1]
+        C = np.kron(one, C)  # the first one fastest
+    total = np.bincount(cell, weights, minlength=C.shape[1])
+    if not total.all():
+        C = estimable_rows(C, C[:, total == 0]) @ C
+    return np.asarray(C[:, cell] * (weights / total[cell]))
 
 
 def _estimable(C: np.ndarray, at: LinearFunctions, rows: np.ndarray) -> np.ndarray:

@@ -246,6 +246,7 @@ def _means(
     averaged = average(grid, [*asked.specs, *asked.by], how)
     L, gap, offset = _rows(fit, known, grid, slope)
     L, gap, shift = map(averaged.of, (L, gap, offset))
+    gap = np.hstack([gap, np.eye(len(gap))[:, averaged.partial]])  # no function of the rows
     at = linear_functions(L, gap, shift, fit.beta, fit.tests, fit.scale)
     labels = averaged.labels or {"1": ["overall"]}
     over = [n for n, v in grid.values.items() if n not in labels and len(v) > 1]
