@@ -638,6 +638,39 @@ def test_a_reference_is_a_level_where_there_is_one():
             first(wrong)
 
 
+def test_a_reference_is_that_of_one_family():
+    means = lmm.emmeans(oats(), ["Variety", "Nf"])
+    for call in ({"interaction": ["trt.vs.ctrl", "consec"]}, {"method": {"a": [1, -1] * 6}}):
+        with pytest.raises(lmm.DataError, match="ref="):
+            means.contrast(ref="n00", **call)
+
+
+def cells_without_levels():
+    """b nested in f and c, of which one combination has no level; balanced."""
+    rng = np.random.default_rng(0)
+    cells = [(f, c, f"{f}{c}{k}") for f in "AB" for c in "uvw" for k in (1, 2) if f + c != "Bw"]
+    data = pd.DataFrame([(*x, g) for x in cells for g in "abcdef"], columns=["f", "c", "b", "g"])
+    return data.assign(y=100 + rng.normal(size=len(data)))
+
+
+@pytest.mark.filterwarnings("ignore:the fixed-effects design is rank deficient")
+@pytest.mark.parametrize("fixed", ["f * c + f:c:b", "f + c + b"])
+def test_cells_in_which_a_nested_factor_has_no_level(fixed):
+    """emmeans 1.8.4; the hypotheses summed to a mean of all before, of a hundred."""
+    res = lmm.fit(f"y ~ {fixed} + (1 | g)", cells_without_levels())
+    R = {"c": (1, 2.584), "f:c": (1, 0.217), "f:c:b": (5, 2.339), "(confounded)": (2, 2.278)}
+    tables = [lmm.joint_tests(res)]
+    if "*" in fixed:
+        tables.append(lmm.emmeans(res, ["f", "c", "b"]).joint_tests())
+    for table in tables:
+        assert table["term"].tolist() == list(R)
+        assert table["df_num"].tolist() == [df for df, _ in R.values()]
+        # three decimals; emmeans makes (confounded) of such
+        np.testing.assert_allclose(table["f"], [f for _, f in R.values()], atol=1.5e-3)
+    for factor, known in (("f", [True, False]), ("c", [True, True, False])):
+        assert lmm.emmeans(res, factor).to_frame()["estimate"].notna().tolist() == known
+
+
 def test_a_reference_may_have_many_digits():
     data = lmm.load_dataset("oats").assign(n=lambda d: d["Nf"].cat.codes.astype(int) + 1234567)
     means = lmm.emmeans(lmm.fit("yld ~ C(n) + (1 | Block)", data), "n")

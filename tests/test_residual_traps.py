@@ -986,3 +986,17 @@ def test_a_stratum_without_variance_is_named(term, empty):
     named = f"no residual variance is left in {empty}, where"
     with pytest.raises((lmm.DataError, lmm.ConvergenceWarning), match=named):
         lmm.fit(f"y ~ 0 + arm + {term}", data)
+
+
+@pytest.mark.parametrize("unit", [0.05, 0.01, 1e-3, 1e-5])
+def test_kenward_roger_in_units_of_time_far_from_the_distances_of_rows(unit):
+    """Phi, a unit apart, was 1e-300: standard errors were halved, or NaN."""
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame({"id": np.repeat(np.arange(40), 5), "t": np.tile(np.arange(5.0), 40)})
+    data["x"] = rng.normal(size=200)
+    data["y"] = data["x"] + rng.normal(size=200) + np.repeat(rng.normal(size=40), 5)
+    found = lmm.fit("y ~ x + car1(t | id)", data.assign(t=data["t"] * unit), df_method="kr")
+    same = lmm.fit("y ~ x + car1(t | id)", data, df_method="kr")
+    # moments of second order: the parameter is a correlation at other distances
+    np.testing.assert_allclose(found.bse_fe, same.bse_fe, rtol=2e-3)
+    np.testing.assert_allclose(found.df, same.df, rtol=1e-6)

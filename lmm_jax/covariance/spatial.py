@@ -19,6 +19,9 @@ _FAR = 1e30
 # Log ranges to look at, in units of the distance of neighbours: many where the slope of the
 # criterion jumps.
 _FEW_RANGES, _MANY_RANGES = np.linspace(-0.5, 5.0, 8), np.linspace(0.2, 4.2, 25)
+# Units of time in the typical distance of rows, or the other way round, from which phi is not a
+# number that tests should depend on.
+_OTHER_UNIT = 16.0
 # Logits of a nugget: a share of 0.2; of a half to nearly all of the variance, beside which a long
 # range stands for what all rows of a subject have in common.
 _SOME, _LARGE = -1.5, (0.0, 1.5, 3.5)
@@ -180,7 +183,20 @@ class Continuous(Exponential):
 
     def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
         """See :meth:`Correlation.natural`."""
-        out = {"phi": exp(-(1.0 / self.unit) * exp(-c[0]))}
+        return self._at(1.0 / self.unit, c)
+
+    def natural_bent(self, c: list[Taylor]) -> dict[str, Taylor]:
+        """See :meth:`Correlation.natural_bent`: phi, or a correlation at the distance of rows.
+
+        On the parameter depends what Kenward and Roger's moments take from second derivatives.
+        Phi is SAS's; where rows are far from a unit apart, as days in years, it says nothing.
+        """
+        apart = 1.0 / self.unit
+        return self._at(apart if 1.0 / _OTHER_UNIT < apart < _OTHER_UNIT else 1.0, c)
+
+    def _at(self, distance: float, c: list[Taylor]) -> dict[str, Taylor]:
+        """With the correlation at a distance."""
+        out = {"phi": exp(-distance * exp(-c[0]))}
         return {**out, "nugget": expit(c[1])} if self.nugget else out
 
 

@@ -107,6 +107,11 @@ class MarginalMeans(EstimateTable):
         groups = self.by if isinstance(by, str) and by == "same" else self._columns(by)
         if adjust is not None:
             choice(adjust, "adjust", ADJUSTMENTS, elsewhere=ELSEWHERE)
+        if ref is not None and (interaction is not None or not isinstance(method, str)):
+            raise DataError(
+                f"ref={shown(ref)} is that of contrast('trt.vs.ctrl', ref=): products of contrasts "
+                "and weights of your own have none"
+            )
         if interaction is not None:
             made = interaction_of(self, groups, interaction)
         else:
