@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..designs.labels import TermLabel
-from ..designs.residual import ResidualLabel
 from ..errors import DataError
 from ..inference.residual_parameters import residual_names, residual_values
 from ..inference.student_tails import two_sided_quantile
@@ -21,7 +19,7 @@ from ..tables.page import Summary
 from ..tables.shown import Shown, first_rows
 from .lmm import LMMResults
 from .many_tested import ManyTested
-from .refits import NO_DATA, Refits
+from .refits import NO_DATA
 from .saving import Saved
 
 
@@ -79,28 +77,6 @@ class ManyResults(ManyTested, Shown, Saved):
     - One response: select, random_effects
     - Tables and files: tidy, output, to_latex, to_html, to_markdown, to_gt, save
     """
-
-    response_names: tuple[str, ...]
-    fixed_names: tuple[str, ...]
-    term_labels: tuple[TermLabel, ...]
-    fe_params: np.ndarray
-    bse_fe: np.ndarray
-    df: np.ndarray
-    cov_beta: np.ndarray
-    dcov_beta: np.ndarray
-    joint_cov: np.ndarray
-    theta: np.ndarray
-    covariances: tuple[np.ndarray, ...]
-    scale: np.ndarray
-    llf: np.ndarray
-    nobs: np.ndarray
-    converged: np.ndarray
-    singular: np.ndarray
-    n_iter: np.ndarray
-    reml: bool
-    source: Refits | None = None
-    residual: ResidualLabel | None = None  # covariance of the residuals
-    output: str = "pandas"  # kind of frame that tables come in: that of the data
 
     def _state(self, *, keep_data: bool) -> dict[str, Any]:
         state = super()._state(keep_data=keep_data)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ..designs.labels import TermLabel
+from ..designs.residual import ResidualLabel
 from ..errors import DataError
 from ..formulas.equations import parameter_number
 from ..inference.moderation import Moderation, moderate, residual_df
@@ -21,18 +24,31 @@ from .refits import NO_DATA, Refits
 
 
 @hinted
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ManyTested:
-    """Hypotheses about the fixed effects of many fits, their marginal means and adjustments."""
+    """Many fits, hypotheses about their fixed effects, marginal means and adjustments."""
 
     response_names: tuple[str, ...]
     fixed_names: tuple[str, ...]
+    term_labels: tuple[TermLabel, ...]
     fe_params: np.ndarray
     bse_fe: np.ndarray
     df: np.ndarray
-    scale: np.ndarray
+    cov_beta: np.ndarray
+    dcov_beta: np.ndarray
     joint_cov: np.ndarray
+    theta: np.ndarray
+    covariances: tuple[np.ndarray, ...]
+    scale: np.ndarray
+    llf: np.ndarray
+    nobs: np.ndarray
     converged: np.ndarray
-    source: Refits | None
+    singular: np.ndarray
+    n_iter: np.ndarray
+    reml: bool
+    source: Refits | None = None
+    residual: ResidualLabel | None = None  # covariance of the residuals
+    output: str = "pandas"  # kind of frame that tables come in: that of the data
 
     @cached_property
     def tvalues(self) -> np.ndarray:

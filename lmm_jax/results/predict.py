@@ -38,11 +38,11 @@ class Rows(NamedTuple):
     complete: np.ndarray  # (N,)   rows in which nothing is missing
     X: np.ndarray  # (n, p)
     offset: np.ndarray | float  # (n,)
-    terms: tuple[TermRows, ...]  # of all terms; zero where one is no part of the mean
+    terms: tuple[TermRows, ...]  # of all terms, zero where one is no part of the mean, or empty
     weights: np.ndarray | float  # (n,)  prior weights
     residual: ResidualRows | None = None  # of new rows, where their residuals have a part
     own: bool = False  # the rows of the fit
-    outside: tuple[TermRows, ...] = ()  # of terms that are no part of the mean, as far as read
+    outside: tuple[TermRows, ...] = ()  # likewise of the terms that are none
 
     def column(self, values: np.ndarray) -> np.ndarray:
         """Values of the complete rows among all of them, (N,); NaN elsewhere."""
@@ -78,23 +78,31 @@ def _same(name: str, factor: str) -> bool:
 def own_rows(design: Design, chosen: Chosen | None = None) -> Rows:
     """The rows of the fit; all terms are part of the mean if ``chosen`` is not given."""
     terms = [TermRows(term.codes, term.values) for term in design.terms]
-    inside = (True,) * len(terms) if chosen is None else chosen
+    inside, outside = _divided((True,) * len(terms) if chosen is None else chosen, terms)
     return Rows(
         labels=design.index,
         complete=np.ones(design.nobs, dtype=bool),
         X=design.exog,
         offset=0.0 if design.offset is None else design.offset,
-        terms=_where(inside, terms),
+        terms=inside,
         weights=1.0 if design.weights is None else design.weights,
         own=True,
-        outside=_where([not take for take in inside], terms),
+        outside=outside,
     )
 
 
-def _where(taken: Sequence[bool], terms: Sequence[TermRows]) -> tuple[TermRows, ...]:
-    """Rows of some terms, with nothing in the place of the others."""
-    pairs = zip(terms, taken, strict=True)
-    return tuple(t if take else TermRows(*map(np.zeros_like, t)) for t, take in pairs)
+def _divided(
+    chosen: Chosen, terms: Sequence[TermRows]
+) -> tuple[tuple[TermRows, ...], tuple[TermRows, ...]]:
+    """Rows of the terms that are part of the mean, and of the others; empty where all are."""
+    if all(chosen):
+        return tuple(terms), ()
+    if not any(chosen):
+        return (), tuple(terms)
+    none = [TermRows(*map(np.zeros_like, term)) for term in terms]
+    pairs = list(zip(terms, none, chosen, strict=True))
+    inside = tuple(term if take else zero for term, zero, take in pairs)
+    return inside, tuple(zero if take else term for term, zero, take in pairs)
 
 
 def expressions(
@@ -183,8 +191,11 @@ def new_rows(
         terms = [
             _new_term(term, data, groups, new_levels, source.context)
             if take
-            else _new_covariates(term, data, source.context, read=noise)
+            else _new_covariates(term, data, source.context)
+            if noise
+            else _no_covariates(term, len(data))
             for term, take in zip(design.terms, chosen, strict=True)
+            if noise or any(chosen)
         ]
         residual = None
         if design.residual is not None:
@@ -194,7 +205,7 @@ def new_rows(
             if whole and residual is not None and new_levels == "error":
                 check_subjects(design.residual, residual, data, source.context)
     given_weights = 1.0 if weights is None else weights[keep]
-    inside, outside = _where(chosen, terms), _where([not take for take in chosen], terms)
+    inside, outside = _divided(chosen, terms)
     return Rows(index, keep, X, given, inside, given_weights, residual, outside=outside)
 
 
@@ -299,10 +310,13 @@ def _new_term(
     return found if known.all() else _spread(found, known)
 
 
-def _new_covariates(term: RandomTerm, data: pd.DataFrame, context: Any, *, read: bool) -> TermRows:
-    """Covariates of one term for rows of no known level; zeros if they are not to be read."""
-    if not read:
-        return TermRows(np.zeros((len(data), 1), int), np.zeros((len(data), 1, len(term.names))))
+def _no_covariates(term: RandomTerm, n: int) -> TermRows:
+    """One term for n rows of which nothing is read."""
+    return TermRows(np.zeros((n, 1), int), np.zeros((n, 1, len(term.names))))
+
+
+def _new_covariates(term: RandomTerm, data: pd.DataFrame, context: Any) -> TermRows:
+    """Covariates of one term for rows of no known level."""
     values = _replayed(term, data, context)
     if term.is_component and isinstance(term.levels, pd.MultiIndex):
         values = member_columns(values)[1][:, :, None]
