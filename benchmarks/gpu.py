@@ -193,6 +193,10 @@ JOBS: dict[str, Job] = {
         "fit of 32,000,000 ratings, 200,948 by 43,884",
         lambda scale: problem("movies-44k", "jax", scale), ("cuda",),
     ),
+    "movies-84k": Job(
+        "fit of 32,000,000 ratings, 200,948 by 84,432, approximately",
+        lambda scale: problem("movies-84k", "jax", scale), ("cuda",),
+    ),
     "embedded": Job(
         "100 gradients through 1,000,000 rows in 100,000 groups (`jit`)", embedded
     ),

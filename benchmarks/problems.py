@@ -302,6 +302,7 @@ CROSSED: dict[str, Callable[[float], Problem]] = {
     "wide": partial(ratings, _WIDE, 100_000, 2_000, 5_000_000),
     "movies-23k": partial(viewers, _MANY.format(23_350), 200_948, 23_350, 32_000_000),
     "movies-44k": partial(viewers, _MANY.format(43_884), 200_948, 43_884, 32_000_000),
+    "movies-84k": partial(viewers, _MANY.format(84_432), 200_948, 84_432, 32_000_000),
 }
 SERIES = _series()
 PROBLEMS = {**GROUPED, **CROSSED, **SERIES}

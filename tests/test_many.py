@@ -203,12 +203,17 @@ def test_slow_lanes_are_finished_together(monkeypatch):
 
     wide = np.concatenate([responses(seed) for seed in range(16)], axis=1)
     whole = lmm.fit_many(INTERCEPT, FRAME, wide, chunk_size=64, runtime="jax")
-    monkeypatch.setattr(batch, "SMALLEST", 1)  # 64 lanes, then 8, of which one may be put off
-    monkeypatch.setattr(many, "SMALLEST", 1)
+    monkeypatch.setattr(batch, "smallest", lambda: 1)  # 64 lanes, then 8, of which one may be put off
+    monkeypatch.setattr(many, "smallest", lambda: 1)
     put_off, join = [], many.join_lanes
     monkeypatch.setattr(many, "join_lanes", lambda *parts: put_off.append(1) or join(*parts))
+    sizes, run = set(), batch._run
+    monkeypatch.setattr(
+        batch, "_run", lambda s, *a, **k: sizes.add(s.theta.shape[-1]) or run(s, *a, **k)
+    )
     parts = lmm.fit_many(INTERCEPT, FRAME, wide, chunk_size=64, runtime="jax")
     assert put_off
+    assert sizes <= {64, 8, 1}  # each is a program
     assert_close(parts.llf, whole.llf, EXACT)
     assert parts.converged.all()
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..batches.chunks import program_size, read_ahead, split_chunks
 from ..batches.lane_criterion import NUMPY_SECONDS, Lanes
-from ..batches.lane_minimize import SMALLEST, join_lanes, pick_lanes
+from ..batches.lane_minimize import join_lanes, pick_lanes, smallest
 from ..batches.lane_rows import LaneRows
 from ..capabilities import require
 from ..covariance.theta import theta_size
@@ -24,6 +24,7 @@ from ..designs.responses import Responses, read_model, turned, turned_weights
 from ..errors import ConvergenceWarning, DataError, warn_user
 from ..inference.estimates import ManyEstimates, estimate_many
 from ..inputs.arguments import choice, flag, hinted, whole_number
+from ..numerics.namespace import NUMPY, namespace
 from ..numerics.parts import PART
 from ..numerics.processes import float64
 from ..numerics.progress import progress_bar
@@ -215,7 +216,7 @@ def _fit_all(
                 for i, (chunk, Y) in enumerate(read_ahead(chunks, columns, pool)):
                     lanes = rows.lanes(chunk, Y, columns)
                     lanes = jax.device_put(lanes) if compiled else lanes
-                    defer = compiled and len(chunks) > 1 and chunk.size >= 8 * SMALLEST
+                    defer = compiled and len(chunks) > 1 and chunk.size >= 8 * smallest()
                     run.minimize(lanes, chunk.which, defer=defer)
                     run.finish(lanes, everything=i + 1 == len(chunks))
                     tick(chunk.which.size)
@@ -322,7 +323,8 @@ class _Run:
                     like,
                     joined,
                 )
-                self.minimize(lanes, part, defer=False)
+                compiled = namespace(like) is not NUMPY
+                self.minimize(jax.device_put(lanes) if compiled else lanes, part, defer=False)
 
 
 def _warn(found: ManyEstimates) -> None:

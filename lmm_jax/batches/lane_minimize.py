@@ -32,8 +32,9 @@ from .lane_starts import lowest, of_candidates, with_far
 from .ticks import tick_lanes
 
 # A batch of programs goes on with an eighth of its lanes once the others are done; smaller ones
-# are finished.
-_SHRINK, SMALLEST = 8, 32
+# are finished. Of an accelerator a few thousand lanes take as long as a few, and each size is a
+# program.
+_SHRINK, _SMALLEST, _SMALLEST_ELSEWHERE = 8, {"cpu": 32}, 2048
 # Lanes from which a call of NumPy takes one candidate of a grid, and fewer so many more; and
 # numbers that copies of lanes may be.
 _CANDIDATES, _NUMBERS = 2048, 1 << 22
@@ -126,7 +127,7 @@ class _Responses(LaneProblem):
         return jet._replace(gradient=none, hessian=none, psi_gradients=none, psi_halves=none)
 
     def smaller(self, size: int) -> int:
-        return size // _SHRINK if size >= _SHRINK * SMALLEST else 0
+        return size // _SHRINK if size >= _SHRINK * smallest() else 0
 
     def more_starts(
         self, theta: np.ndarray, which: np.ndarray
@@ -253,6 +254,11 @@ _run = compiled(_advance, static="reml", host=NUMPY_SECONDS)
 
 
 # ------------------------------------------------------------ some of the lanes
+
+
+def smallest() -> int:
+    """Lanes of the smallest batch that others are packed into."""
+    return _SMALLEST.get(jax.default_backend(), _SMALLEST_ELSEWHERE)
 
 
 def _take(tree: Any, index: Array, R: int) -> Any:

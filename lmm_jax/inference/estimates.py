@@ -76,6 +76,7 @@ def estimate(
     held: np.ndarray | None = None,
     sought: Sought | None = None,
     log_unit: Any = 0.0,
+    variances: bool = True,
 ) -> Estimates:
     """Carry a solution back to the coordinates and units of the data.
 
@@ -93,6 +94,8 @@ def estimate(
         are left there.
     log_unit : float or ndarray
         :meth:`Layout.log_unit` of the solution, to which random effects are small or not.
+    variances : bool
+        Say how the covariances of the data vary as well; False leaves these fields empty.
     """
     at = _optimum(solution)
     theta, beta = np.asarray(solution.theta), np.asarray(at.beta)
@@ -110,7 +113,9 @@ def estimate(
         if sought is None
         else sought.joint_covariance(nu)
     )
-    unit, J = _scaled(covariance_jacobian(theta, whiteners, maps.structures, scale))
+    unit = J = np.empty((*joint.shape[:-2], 0, joint.shape[-1]))
+    if variances:
+        unit, J = _scaled(covariance_jacobian(theta, whiteners, maps.structures, scale))
     out = Estimates(
         theta=np.concatenate(outer, axis=-1),
         factors=factors,
@@ -164,6 +169,8 @@ def outer_theta(
 
 def _in_unit(theta: np.ndarray, structures: Sequence[Structure], log_unit: Any) -> list[np.ndarray]:
     """Theta of every term relative to a typical residual, (..., m_t) each."""
+    if not np.any(log_unit):
+        return [theta[..., at] for at in theta_slices(structures)]
     unit = np.exp(-np.asarray(log_unit, dtype=float))[..., None, None]
     return [
         s.mapped(theta[..., at], unit * np.eye(s.k)) if s.k else theta[..., at]
@@ -315,7 +322,7 @@ def estimate_many(
         As in :func:`estimate`.
     """
     best, lanes = jax.tree.map(lambda leaf: np.moveaxis(leaf, -1, 0), (best, lanes))
-    at = estimate(best, lanes, reml=reml, held=held)
+    at = estimate(best, lanes, reml=reml, held=held, variances=False)
     void = ~lanes.usable | ~np.isfinite(at.deviance) | ~is_in_range(at, held)
     variance = np.diagonal(at.cov_beta, axis1=-2, axis2=-1)
     rows = dict(

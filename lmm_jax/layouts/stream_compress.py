@@ -194,7 +194,7 @@ class Digits(NamedTuple):
     @property
     def are_kept(self) -> bool:
         """Whether the layout is as good as that of residual rows."""
-        return bool(self.left > _LEFT_OVER) and bool(self.pivot > _PIVOT)
+        return float(self.left) > _LEFT_OVER and float(self.pivot) > _PIVOT
 
     @property
     def lost(self) -> float:

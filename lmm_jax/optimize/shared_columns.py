@@ -10,6 +10,7 @@ have a few degrees of freedom less by ML.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar, cast
 
 import jax
@@ -19,22 +20,38 @@ from jax import Array
 from ..layouts.contract import Layout, Maps
 from ..layouts.response import Response, response_over_columns
 from ..numerics.namespace import namespace
+from ..numerics.programs import compiled
 from ..numerics.shapes import round_up_columns
 from .newton import Solution
 
 M = TypeVar("M", bound=Maps)
+L = TypeVar("L", bound=Layout)
 
 
-def widened(layout: Layout, *, reml: bool) -> Layout:
+def widened(layout: L, *, reml: bool) -> L:
     """The layout with as many columns of X as programs have."""
-    p = layout.beta_origin.shape[0]
-    more = lacking(p)
+    more = lacking(layout.beta_origin.shape[0])
     if not more:
         return layout
     if jax.default_backend() == "cpu":  # arrays are shared with NumPy, whose calls cost a tenth
-        layout = jax.tree.map(np.asarray, layout)
+        return _with_columns(jax.tree.map(np.asarray, layout), more, reml=reml)
+    old, tree = jax.tree.flatten(layout)
+    new = _changed(layout, more=more, reml=reml)
+    return cast(L, tree.unflatten(a if b is None else b for a, b in zip(old, new, strict=True)))
+
+
+@partial(compiled, static=("more", "reml"))
+def _changed(layout: Layout, *, more: int, reml: bool) -> list[Array | None]:
+    """Arrays of the wide layout, None for one that stays: a large core is not copied."""
+    old, new = (jax.tree.leaves(at) for at in (layout, _with_columns(layout, more, reml=reml)))
+    return [None if a is b else b for a, b in zip(old, new, strict=True)]
+
+
+def _with_columns(layout: L, more: int, *, reml: bool) -> L:
+    """The layout with so many columns more."""
+    xp, p = namespace(layout.S0), layout.beta_origin.shape[0]
+    new = np.arange(p, p + more)
     wide = layout.over_columns(lambda A, axis: _inserted(A, axis, more))
-    xp, new = namespace(layout.S0), np.arange(p, p + more)
     S0 = xp.at(wide.S0)[new, new].set(xp.ones((), layout.S0.dtype))
     return with_wide_maps(replace(wide, S0=S0), more, reml=reml)
 
