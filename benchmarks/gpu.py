@@ -195,7 +195,7 @@ JOBS: dict[str, Job] = {
     ),
     "movies-84k": Job(
         "fit of 32,000,000 ratings, 200,948 by 84,432, approximately",
-        lambda scale: problem("movies-84k", "jax", scale), ("cuda",),
+        lambda scale: problem("movies-84k", "auto", scale), ("cuda",),
     ),
     "embedded": Job(
         "100 gradients through 1,000,000 rows in 100,000 groups (`jit`)", embedded

@@ -38,6 +38,9 @@ from .options import Options, read_options
 # Where lanes run, and how many compilations of a small program those of the lanes take: 4.9 s of
 # one parameter, 5.6 of two and 11 of three, where a small one takes 2.1, 2.7 and 3.3.
 _LANES, _PROGRAMS = Tier(NUMPY_SECONDS), 3.0
+# Of the host: one makes estimates and one reads ahead. NumPy's calls on a few thousand small
+# matrices are too short to be side by side: 20 threads took 60 times as long for each.
+_THREADS = 2
 
 
 @hinted
@@ -236,7 +239,7 @@ def _one_runtime(
 @contextmanager
 def _workers() -> Iterator[ThreadPoolExecutor]:
     """Threads for the host's part; what still waits for one when a call is interrupted is gone."""
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         try:
             yield pool
         except BaseException:
