@@ -671,6 +671,20 @@ def test_cells_in_which_a_nested_factor_has_no_level(fixed):
         assert lmm.emmeans(res, factor).to_frame()["estimate"].notna().tolist() == known
 
 
+def test_a_reference_is_the_value_of_a_covariate_or_a_label_in_brackets():
+    data = lmm.load_dataset("oats").assign(n=lambda d: d["Nf"].cat.codes.astype(float) + 1)
+    means = lmm.emmeans(lmm.fit("yld ~ n + (1 | Block)", data), "n", at={"n": [1, 2, 3]})
+    for ref in (1, "1", "n1", 0):
+        first = means.contrast("trt.vs.ctrl", ref=ref).to_frame()["contrast"][0]
+        assert first == "n2 - n1", ref
+    names = {"n00": "(a)", "n20": "a", "n40": "b - c", "n60": "d"}
+    data["n"] = data["Nf"].astype(str).map(names)
+    means = lmm.emmeans(lmm.fit("yld ~ n + (1 | Block)", data), "n")
+    for ref, first in {"a": "(a) - a", "(a)": "a - (a)", "b - c": "(a) - (b - c)",
+                       "(b - c)": "(a) - (b - c)"}.items():  # fmt: skip
+        assert means.contrast("trt.vs.ctrl", ref=ref).to_frame()["contrast"][0] == first
+
+
 def test_a_reference_may_have_many_digits():
     data = lmm.load_dataset("oats").assign(n=lambda d: d["Nf"].cat.codes.astype(int) + 1234567)
     means = lmm.emmeans(lmm.fit("yld ~ C(n) + (1 | Block)", data), "n")

@@ -203,7 +203,9 @@ def test_slow_lanes_are_finished_together(monkeypatch):
 
     wide = np.concatenate([responses(seed) for seed in range(16)], axis=1)
     whole = lmm.fit_many(INTERCEPT, FRAME, wide, chunk_size=64, runtime="jax")
-    monkeypatch.setattr(batch, "smallest", lambda: 1)  # 64 lanes, then 8, of which one may be put off
+    monkeypatch.setattr(
+        batch, "smallest", lambda: 1
+    )  # 64 lanes, then 8, of which one may be put off
     monkeypatch.setattr(many, "smallest", lambda: 1)
     put_off, join = [], many.join_lanes
     monkeypatch.setattr(many, "join_lanes", lambda *parts: put_off.append(1) or join(*parts))

@@ -135,32 +135,37 @@ FAMILIES: dict[str, Callable[[Sequence[str]], Contrasts]] = {
 }
 
 
-def _references(ref: Any, levels: Sequence[str]) -> list[int]:
+def _references(ref: Any, called: Sequence[Sequence[str]]) -> list[int]:
     """Numbers of the levels that are given by their labels or their numbers, one or several."""
     several = not isinstance(ref, str) and np.iterable(ref)
-    found = [_reference(one, levels) for one in (ref if several else [ref])]
+    found = [_reference(one, called) for one in (ref if several else [ref])]
     if not found or len(set(found)) < len(found):
         raise DataError(f"ref={shown(ref)}: one level, or several that differ, are needed")
     return found
 
 
-def _reference(ref: Any, levels: Sequence[str]) -> int:
-    k, plain = len(levels), [x[1:-1] if x[:1] + x[-1:] == "()" else x for x in levels]
+def _reference(ref: Any, called: Sequence[Sequence[str]]) -> int:
+    k, levels = len(called[0]), ", ".join(called[0][:12])
     number = isinstance(ref, Real) and not isinstance(ref, bool)
     for name in (str(ref), f"{ref:g}") if number else (str(ref),):
-        if name in plain:
-            return plain.index(name)
+        for names in called:
+            if name in names:
+                return names.index(name)
     if isinstance(ref, str | bool):
-        raise DataError(f"ref={ref!r}: there are the levels {', '.join(plain[:12])}")
+        raise DataError(f"ref={ref!r}: there are the levels {levels}")
     if not is_whole(ref) or not -k <= ref < k:
         raise DataError(
-            f"ref={shown(ref)}: there are the levels {', '.join(plain[:12])}, numbered from 0 "
-            f"to {k - 1}"
+            f"ref={shown(ref)}: there are the levels {levels}, numbered from 0 to {k - 1}"
         )
     return int(ref) % k
 
 
-def contrasts_of(method: Any, levels: Sequence[str], ref: Any = None) -> Contrasts:
+def contrasts_of(
+    method: Any,
+    levels: Sequence[str],
+    ref: Any = None,
+    called: Sequence[Sequence[str]] = (),
+) -> Contrasts:
     """Contrasts of a family, or the caller's own.
 
     Parameters
@@ -172,6 +177,8 @@ def contrasts_of(method: Any, levels: Sequence[str], ref: Any = None) -> Contras
     ref : int, str or list, optional
         Reference of "trt.vs.ctrl": its label, or its number from 0, from the end where negative;
         several: their mean.
+    called : sequence of sequences of str, optional
+        What else ``ref`` may call the levels, the first list before the next.
 
     Raises
     ------
@@ -191,7 +198,7 @@ def contrasts_of(method: Any, levels: Sequence[str], ref: Any = None) -> Contras
             return FAMILIES[name](levels)
         if name != "trt.vs.ctrl":
             raise DataError(f"ref={ref} is for trt.vs.ctrl: {name} has no reference")
-        return _treatments(levels, *_references(ref, levels))
+        return _treatments(levels, *_references(ref, [*called, levels]))
     if isinstance(method, Mapping):
         labels, rows = [str(name) for name in method], list(method.values())
     else:

@@ -205,10 +205,10 @@ def average(grid: Grid, keep: Sequence[str], how: Weights) -> Average:
     keep : sequence of str
         Variables that stay, the first fastest; they come first in the grid.
     how : {"equal", "proportional", "outer", "cells", "flat"} or ndarray
-        Weights of the combinations that are averaged: equal, nested factors first within the
-        levels of what they are nested in (those of "flat" too); by their rows in the data; by the
+        Weights of the combinations that are averaged: equal; by their rows in the data; by the
         product of each variable's rows; by the rows of the cell; equal for cells with rows;
-        or a weight each.
+        or a weight each. But for those of "cells" and the last ones nested factors go first,
+        within the levels of what they are nested in.
     """
     names = list(grid.values)
     inner = [names.index(name) for name in keep]
@@ -216,25 +216,25 @@ def average(grid: Grid, keep: Sequence[str], how: Weights) -> Average:
     row = _numbered(grid.places[:, inner], [len(grid.values[names[v]]) for v in inner])
     column = _numbered(grid.places[:, outer], [len(grid.values[names[v]]) for v in outer])
     r, c = int(row.max(initial=0)) + 1, int(column.max(initial=0)) + 1
-    table = np.zeros((r, c))
-    table[row, column] = grid.counts
-    exists = np.zeros((r, c), dtype=bool)
-    exists[row, column] = grid.there
-    weights = _cell_weights(how, table, grid, outer) * exists
-    if isinstance(how, str) and how in ("equal", "flat"):
-        weights[row, column] *= _nested_shares(grid, [names[v] for v in outer])
-    total = weights.sum(axis=1, keepdims=True)
+    if isinstance(how, np.ndarray):
+        if how.shape != (c,):
+            raise DataError(f"weights has the shape {how.shape}: {c} numbers are averaged over")
+        weights = how[column] * grid.there
+    elif c == 1:  # of one row alone nothing is averaged
+        weights = grid.there.astype(float)
+    else:
+        weights = _cell_weights(how, grid, keep, [names[v] for v in outer])
     with np.errstate(invalid="ignore", divide="ignore"):
-        weights = weights / total
-    kept = exists.any(axis=1)  # combinations that nesting leaves
+        weights = weights / np.bincount(row, weights, minlength=r)[row]
+    kept = np.bincount(row, grid.there, minlength=r) > 0  # combinations that nesting leaves
     owner = np.where(kept, np.cumsum(kept) - 1, -1)[row]
     first = np.unique(row, return_index=True)[1][kept]
     labels = {names[v]: [grid.values[names[v]][p] for p in grid.places[first, v]] for v in inner}
     partial = np.zeros(r, dtype=bool)
     if isinstance(how, str) and how in ("equal", "proportional", "outer"):
         partial = _lack_cells(grid, keep, row)
-    counts = table.sum(axis=1)[kept]
-    return Average(labels, counts, owner, weights[row, column], partial[kept])
+    counts = np.bincount(row, grid.counts, minlength=r)[kept]
+    return Average(labels, counts, owner, weights, partial[kept])
 
 
 def _lack_cells(grid: Grid, keep: Sequence[str], row: np.ndarray) -> np.ndarray:
@@ -249,49 +249,44 @@ def _lack_cells(grid: Grid, keep: Sequence[str], row: np.ndarray) -> np.ndarray:
     return np.asarray(~found.all(axis=1))
 
 
-def _nested_shares(grid: Grid, averaged: Sequence[str]) -> np.ndarray:
-    """See :func:`.nested_factors.shares`, (N,); zero where there is no cell."""
-    out, there = np.zeros(len(grid.places)), grid.there
-    cells = pd.DataFrame(grid.places[there], columns=list(grid.values))
-    out[there] = shares(cells, grid.parents, [name for name in averaged if name in grid.parents])
-    return out
-
-
 def _numbered(places: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
     """Number of every combination, the first column fastest."""
     factor = np.concatenate([[1], np.cumprod(sizes)])[: len(sizes)].astype(int)
     return places @ factor if len(sizes) else np.zeros(len(places), dtype=int)
 
 
-def _cell_weights(how: Weights, table: np.ndarray, grid: Grid, outer: Sequence[int]) -> np.ndarray:
-    """Weights of the averaged combinations in every row, (r, c)."""
-    r, c = table.shape
-    if isinstance(how, np.ndarray):
-        if how.shape != (c,):
-            raise DataError(f"weights has the shape {how.shape}: {c} numbers are averaged over")
-        return np.broadcast_to(how, (r, c)).astype(float)
-    if how == "equal" or c == 1:  # of one row alone nothing is averaged
-        return np.ones((r, c))
+def _cell_weights(how: str, grid: Grid, keep: Sequence[str], averaged: Sequence[str]) -> np.ndarray:
+    """Weights of the rows of the grid in the averages that keep some variables, (N,)."""
     if how == "cells":
-        return table
-    if how == "flat":
-        return (table > 0).astype(float)
-    rows = table.sum(axis=0)
+        return grid.counts * grid.there
+    out = np.zeros(len(grid.places))
+    if how in ("equal", "flat"):
+        there = grid.there & (grid.counts > 0) if how == "flat" else grid.there
+        cells = pd.DataFrame(grid.places[there], columns=list(grid.values))
+        factors = [name for name in averaged if name in grid.parents]
+        out[there] = shares(cells, grid.parents, factors, keep)
+        return out
+    none: frozenset[str] = frozenset()
+    parents = {name: grid.parents.get(name, none) for name in averaged}
     if how == "outer":
-        names = [list(grid.values)[v] for v in outer]
-        rows = _product_of_shares(rows, [len(grid.values[n]) for n in names], names, grid)
-    return np.broadcast_to(rows, (r, c)).astype(float)
+        blocks = [([name], above) for name, above in parents.items()]
+    else:  # all together, but for those that are nested in others of them
+        inside = {n: above if above.intersection(averaged) else none
+                  for n, above in parents.items()}  # fmt: skip
+        blocks = [([n for n in averaged if inside[n] == above], above)
+                  for above in dict.fromkeys(inside.values())]  # fmt: skip
+    return np.prod([_share(grid, own, above) for own, above in blocks], axis=0) * grid.there
 
 
-def _product_of_shares(
-    counts: np.ndarray, sizes: Sequence[int], names: Sequence[str], grid: Grid
-) -> np.ndarray:
-    """Product of the shares of every variable's values, of nested ones within what they are in."""
-    block, out = counts.reshape(sizes[::-1]), np.ones(sizes[::-1])
-    for axis, name in enumerate(reversed(names)):
-        beside = {name, *grid.parents.get(name, ())}
-        others = tuple(a for a, other in enumerate(reversed(names)) if other not in beside)
-        share = block.sum(axis=others, keepdims=True)
-        whole = share.sum(axis=axis, keepdims=True)
-        out = out * np.divide(share, whole, out=np.zeros(share.shape), where=whole > 0)
-    return out.reshape(-1)
+def _share(grid: Grid, own: Sequence[str], within: Collection[str]) -> np.ndarray:
+    """Share of the rows of the data in the values of some variables, within those of others, (N,).
+
+    In the values alone of all that are not named.
+    """
+    axes = list(grid.values)[::-1]  # of the block: the first variable fastest
+    block = grid.counts.reshape([len(grid.values[name]) for name in axes])
+    others = tuple(a for a, name in enumerate(axes) if name not in {*own, *within})
+    joint = block.sum(axis=others, keepdims=True)
+    whole = joint.sum(axis=tuple(axes.index(name) for name in own), keepdims=True)
+    share = np.divide(joint, whole, out=np.zeros(joint.shape), where=whole > 0)
+    return np.broadcast_to(share, block.shape).reshape(-1)

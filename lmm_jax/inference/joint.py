@@ -83,6 +83,7 @@ def tests_of_factors(
     table: pd.DataFrame,
     by: Sequence[str],
     families: Sequence[np.ndarray],
+    parents: Parents,
     tests: DfMethod,
     scale: float,
     beta: np.ndarray,
@@ -90,13 +91,14 @@ def tests_of_factors(
     """Tests of every main effect and interaction, in each group of ``by``.
 
     The hypothesis of a set of factors are the products of consecutive differences of their
-    levels, averaged over the other factors.
+    levels, averaged over the other factors. A factor is nested in its ``parents`` in every
+    group, however few of its levels are there, and in those in which the group has it nested.
     """
     factors = [name for name in table.columns if name not in by]
     out = FactorTests([], [], [])
     for rows in families:
         found, tested = {}, [np.zeros((0, at.L.shape[1]))]
-        for chosen, L in _hypotheses(at, table.iloc[rows][factors], rows):
+        for chosen, L in _hypotheses(at, table.iloc[rows][factors], rows, parents):
             tested.append(L)
             found[chosen] = joint_f(L, L @ beta, tests, scale)
         out.groups.append({name: table[name].iloc[rows[0]] for name in by})
@@ -145,11 +147,15 @@ def table_of_tests(
 
 
 def _hypotheses(
-    at: LinearFunctions, table: pd.DataFrame, rows: np.ndarray
+    at: LinearFunctions, table: pd.DataFrame, rows: np.ndarray, known: Parents
 ) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
     """Sets of factors and orthonormal rows of what of their contrasts can be estimated."""
     active = [name for name in table.columns if table[name].nunique() > 1]
-    parents = nesting(table[active])
+    none: frozenset[str] = frozenset()
+    parents = {
+        name: (own | known.get(name, none)).intersection(active)
+        for name, own in nesting(table[active]).items()
+    }
     for order in range(1, len(active) + 1):
         for chosen in combinations(active, order):
             within = [name for name in chosen if any(name in parents[other] for other in chosen)]

@@ -35,15 +35,18 @@ def numbered(cells: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
     return found.to_numpy()
 
 
-def shares(cells: pd.DataFrame, parents: Parents, averaged: Sequence[str]) -> np.ndarray:
+def shares(
+    cells: pd.DataFrame, parents: Parents, averaged: Sequence[str], keep: Sequence[str] = ()
+) -> np.ndarray:
     """Relative weights of cells in a mean over some factors, (N,): nested ones go first.
 
-    A level of A / B counts as much as another one of A, however many levels of B it has.
+    A level of A / B counts as much as another one of A, however many levels of B it has; and in
+    the mean of every combination of what is kept by itself.
     """
     out = np.ones(len(cells))
     for name in averaged:
         if parents[name]:
-            place = numbered(cells, sorted(parents[name]))
+            place = numbered(cells, sorted({*parents[name], *keep}))
             pairs = np.unique(np.column_stack([place, numbered(cells, [name])]), axis=0)
             out /= np.bincount(pairs[:, 0])[place]
     return out

@@ -115,7 +115,11 @@ class MarginalMeans(EstimateTable):
         if interaction is not None:
             made = interaction_of(self, groups, interaction)
         else:
-            made = combine(self.labels, groups, lambda labels: contrasts_of(method, labels, ref))
+            made = combine(
+                self.labels,
+                groups,
+                lambda labels, called: contrasts_of(method, labels, ref, called),
+            )
         return self._linear(*made, groups, adjust)
 
     def pairs(
@@ -202,7 +206,7 @@ class MarginalMeans(EstimateTable):
     def _tests_of_factors(self, groups: Sequence[str]) -> FactorTests:
         return tests_of_factors(
             self.at, self.labels.table, groups, self.labels.families(groups),
-            self.tests, self.scale, self.beta,
+            self.labels.parents, self.tests, self.scale, self.beta,
         )  # fmt: skip
 
     def joint_test(self, null: Any = 0.0) -> pd.DataFrame:

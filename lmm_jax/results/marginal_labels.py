@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
@@ -13,6 +13,7 @@ import pandas as pd
 
 from ..errors import DataError
 from ..inference.contrast_families import Contrasts, contrasts_of
+from ..inference.nested_factors import Parents
 from ..inputs.names import unique
 
 # Labels with these characters stand in brackets where they are compared.
@@ -26,6 +27,7 @@ class Labels:
     table: pd.DataFrame
     factors: tuple[str, ...]  # columns whose levels are compared: factors, or kinds of contrasts
     covariates: frozenset[str] = frozenset()  # whose values are called by their name: "temp185"
+    parents: Parents = field(default_factory=dict)  # the factors that every factor is nested in
 
     @property
     def columns(self) -> list[str]:
@@ -44,11 +46,14 @@ class Labels:
         first = [rows[0] for rows in self.families(by)]
         return self.table.iloc[first][list(by)].reset_index(drop=True)
 
-    def names(self, rows: np.ndarray, by: Sequence[str]) -> list[str]:
-        """What rows are called in a contrast: their levels but for those of ``by``."""
+    def names(self, rows: np.ndarray, by: Sequence[str], *, bare: bool = False) -> list[str]:
+        """What rows are called in a contrast: their levels but for those of ``by``.
+
+        ``bare``: values of covariates without the name of the covariate.
+        """
         own = [name for name in self.columns if name not in by]
-        table = self.table.iloc[rows][own]
-        return [joined(row, own, self.covariates) for row in table.itertuples(index=False)]
+        table, named = self.table.iloc[rows][own], frozenset() if bare else self.covariates
+        return [joined(row, own, named) for row in table.itertuples(index=False)]
 
     def frame(self, columns: Mapping[str, np.ndarray], *, ratios: bool = False) -> pd.DataFrame:
         """The table with columns of numbers."""
@@ -78,13 +83,19 @@ def bracketed(label: str) -> str:
 
 
 def combine(
-    labels: Labels, by: tuple[str, ...], contrasts: Callable[[list[str]], Contrasts]
+    labels: Labels,
+    by: tuple[str, ...],
+    contrasts: Callable[[list[str], list[list[str]]], Contrasts],
 ) -> tuple[np.ndarray, Labels, Contrasts, int]:
-    """Contrasts of the rows of every group: coefficients, labels, the family and its means."""
+    """Contrasts of the rows of every group: coefficients, labels, the family and its means.
+
+    ``contrasts`` gets the labels of the rows, and lists of what else they are called.
+    """
     blocks, tables, family, means = [], [], None, 0
     for rows in labels.families(by):
-        names = [bracketed(name) for name in labels.names(rows, by)]
-        family = contrasts(names)
+        names = labels.names(rows, by)
+        called = [names, labels.names(rows, by, bare=True)]
+        family = contrasts([bracketed(name) for name in names], called)
         block = np.zeros((len(family.labels), len(labels.table)))
         block[:, rows] = family.coefficients
         table = pd.DataFrame({"contrast": list(family.labels)})

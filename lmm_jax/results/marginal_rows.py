@@ -267,6 +267,7 @@ def _means(
             table=pd.DataFrame(labels),
             factors=tuple(labels),
             covariates=frozenset(known.covariates),
+            parents=grid.parents,
         ),
         by=asked.by,
         kind="emmean" if slope is None else f"{slope[0]}.trend",

@@ -1,0 +1,78 @@
+"""Fixed factors nested in others: groups in which they have few levels, weights of cells."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import assert_close
+
+import lmm_jax as lmm
+
+pytestmark = pytest.mark.filterwarnings("ignore:the fixed-effects design is rank deficient")
+
+
+def unbalanced(levels, formula, seed=0):
+    """Fit of a table with so many levels of b, and rows of each, in every cell (a, c)."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        (a, c, f"{a}{c}{k}")
+        for (a, c), counts in levels.items()
+        for k, count in enumerate(counts)
+        for _ in range(count)
+    ]
+    data = pd.DataFrame(rows, columns=["a", "c", "b"])
+    data["g"] = rng.integers(0, 8, len(data))
+    data["y"] = rng.normal(size=len(data)) + rng.normal(size=8)[data["g"]] + data["b"].map(len)
+    return lmm.fit(f"y ~ {formula} + (1 | g)", data), data
+
+
+def test_a_group_with_one_nested_level_a_cell_tests_what_it_is_nested_in():
+    """emmeans gives the test of c there: the square of its only contrast."""
+    cells = {("p", "u"): [6, 6], ("p", "v"): [6, 6], ("q", "u"): [6], ("q", "v"): [6]}
+    res, _ = unbalanced(cells, "(a * c) / b")
+    pairs = lmm.emmeans(res, "c", by="a").pairs().to_frame().set_index("a")["statistic"]
+    for tests in (
+        lmm.joint_tests(res, by="a"),
+        lmm.emmeans(res, ["c", "b"], by="a").joint_tests(),
+    ):
+        assert tests["term"].tolist() == ["c", "c", "c:b"]
+        assert_close(tests["f"][:2], pairs**2, 1e-8)
+    alone = lmm.joint_tests(res, at={"a": ["q"]})
+    assert alone["term"].tolist() == ["c"]
+    assert_close(alone["f"][0], pairs["q"] ** 2, 1e-8)
+
+
+@pytest.fixture(scope="module")
+def uneven():
+    cells = {
+        ("p", "u"): [3, 5], ("p", "v"): [2, 2, 6], ("q", "u"): [4], ("q", "v"): [3, 7],
+    }  # fmt: skip
+    return unbalanced(cells, "a * c + a:c:b")
+
+
+@pytest.mark.parametrize("weights", ["proportional", "outer"])
+def test_nested_factors_go_first_by_their_shares_in_a_cell(uneven, weights):
+    """What of the factors that b is nested in is averaged has the weights of all rows."""
+    res, data = uneven
+    cells = lmm.emmeans(res, ["a", "c", "b"]).to_frame().set_index(["a", "c", "b"])["estimate"]
+    counts = data.groupby(["a", "c", "b"]).size()
+    within = counts / counts.groupby(["a", "c"]).transform("sum")
+    means = (cells * within).groupby(["a", "c"]).sum().unstack()
+    expected = means @ (data["c"].value_counts() / len(data))
+    found = lmm.emmeans(res, "a", weights=weights).to_frame()["estimate"]
+    assert_close(found, expected[["p", "q"]], 1e-8)
+
+
+def test_flat_weights_are_those_of_the_cells_with_rows():
+    """emmeans 1.8.4: nested levels first, those that have rows beside the level of c."""
+    rng = np.random.default_rng(3)
+    data = pd.DataFrame({"b": np.repeat(list("stuvwx"), 12), "c": np.tile(list("klm"), 24)})
+    data["a"] = data["b"].map(dict(zip("stuvwx", "pppqqr", strict=True)))
+    data["g"] = np.tile(np.arange(8), 9)
+    data["y"] = rng.normal(size=72) + rng.normal(size=8)[data["g"]]
+    data = data[~((data["b"] == "v") & (data["c"] == "m"))]
+    res = lmm.fit("y ~ a / b + c + (1 | g)", data)
+    means = lmm.emmeans(res, ["a", "b", "c"]).to_frame()
+    own = means[(means["c"] == "m") & (means["b"] != "v")]
+    expected = own.groupby("a")["estimate"].mean().mean()
+    found = lmm.emmeans(res, "c", weights="flat").to_frame().set_index("c")["estimate"]["m"]
+    assert_close(found, expected, 1e-8)
