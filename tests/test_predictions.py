@@ -245,6 +245,24 @@ def test_variances_of_components():
     assert row["fit"].notna().all() and row["std_error"].isna().all()  # a category without a column
 
 
+@pytest.mark.parametrize("conditional", [False, "s"])
+def test_a_new_category_of_a_term_outside_of_the_mean(conditional):
+    """Its variance is not known, and no other row is worse for it."""
+    data = DATA.assign(c=np.tile(list("klm"), len(DATA))[: len(DATA)])
+    res = lmm.fit("y ~ x", data, groups="g", vc_formula={"s": "0 + C(s)", "c": "0 + C(c)"})
+    new = data[:3].assign(c=["k", "new", "l"])
+    given = dict(conditional=conditional, interval="prediction")
+    found = res.predict(new, new_levels="population", **given)
+    assert found.isna().any(axis=1).tolist() == [False, True, False]
+    assert found["fit"].notna().all() and found["std_error"].notna().all()
+    known = res.predict(data[:3], **given)
+    pd.testing.assert_frame_equal(found.iloc[[0, 2]], known.iloc[[0, 2]])
+    every = res.predict(new.assign(c="new"), new_levels="population", **given)
+    assert every["lower"].isna().all() and every["fit"].notna().all()
+    with pytest.raises(lmm.DataError, match="new"):
+        res.predict(new, **given)
+
+
 # ------------------------------------------------------------ rows
 
 

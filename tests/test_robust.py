@@ -364,3 +364,15 @@ def test_nested_factors_have_independent_groups_whatever_the_layout():
     assert res.layout_info.kind == "crossed"
     np.testing.assert_array_equal(res.robust("CR2").bse_fe, res.robust("CR2", "school").bse_fe)
     assert len(lmm.influence(res).cooks_distance) == 6
+
+
+def test_a_cluster_may_be_named_by_the_subject_of_residuals():
+    rng = np.random.default_rng(5)
+    data = pd.DataFrame({"id": np.repeat(np.arange(20), 3), "k": np.tile(np.arange(3), 20)})
+    data["x"], data["site"] = rng.normal(size=60), data["id"] % 10
+    data["y"] = data["x"] + rng.normal(size=60) + np.repeat(rng.normal(size=20), 3)
+    res = lmm.fit("y ~ x + cs(k | id)", data)
+    named = res.robust("CR2", cluster="id")
+    assert_close(named.bse_fe, res.robust("CR2", cluster=data["id"]).bse_fe, ROUNDING)
+    with pytest.raises(lmm.DataError, match=r"\(id, x"):
+        res.robust("CR2", cluster="site")

@@ -105,14 +105,16 @@ def _from_labels(design: Design, labels: Any) -> Clusters:
 
 def _column(design: Design, name: str) -> pd.Series[Any]:
     """A variable of the formula in the rows that the fit used."""
-    terms = {term.group: term for term in design.terms if not term.is_component}
-    if name in terms:
-        term = terms[name]
-        return pd.Series(term.levels[term.codes[:, 0]], design.index, name=name)
+    known = {t.group: t.levels[t.codes[:, 0]] for t in design.terms if not t.is_component}
+    residual = design.residual
+    if residual is not None and residual.subjects is not None:
+        known[":".join(residual.term.group)] = residual.subjects[residual.rows.subject]
+    if name in known:
+        return pd.Series(known[name], design.index, name=name)
     rows = None if design.source is None else design.source.rows
     if rows is not None and name in rows.columns:
         return rows[name]
-    listed = ", ".join([*terms, *(() if rows is None else rows.columns)])
+    listed = ", ".join([*known, *(() if rows is None else rows.columns)])
     raise DataError(
         f"cluster={name!r}: of the data the fit keeps what its formula names ({listed}); pass the "
         f"labels, data[{name!r}]"

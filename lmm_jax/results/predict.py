@@ -191,7 +191,7 @@ def new_rows(
         terms = [
             _new_term(term, data, groups, new_levels, source.context)
             if take
-            else _new_covariates(term, data, source.context)
+            else _new_covariates(term, data, new_levels, source.context)
             if noise
             else _no_covariates(term, len(data))
             for term, take in zip(design.terms, chosen, strict=True)
@@ -296,9 +296,7 @@ def _new_term(
         labels = groups
     else:
         raise DataError("the model was fitted with an array of groups: pass groups= for the rows")
-    known = np.ones(len(data), dtype=bool)
-    if new_levels != "error":  # otherwise the replay below names the category
-        known = _known_categories(term.source.spec, data, context)
+    known = _readable(term, data, new_levels, context)
     found = TermRows(*_new_codes(term, data.loc[known], labels.loc[known], context))
     unseen = found.unseen
     if unseen.any() and new_levels == "error":
@@ -315,14 +313,27 @@ def _no_covariates(term: RandomTerm, n: int) -> TermRows:
     return TermRows(np.zeros((n, 1), int), np.zeros((n, 1, len(term.names))))
 
 
-def _new_covariates(term: RandomTerm, data: pd.DataFrame, context: Any) -> TermRows:
+def _new_covariates(
+    term: RandomTerm, data: pd.DataFrame, new_levels: str, context: Any
+) -> TermRows:
     """Covariates of one term for rows of no known level."""
-    values = _replayed(term, data, context)
+    known = _readable(term, data, new_levels, context)
+    if not known.any():
+        return _spread(_no_covariates(term, 0), known)
+    values = _replayed(term, data.loc[known], context)
     if term.is_component and isinstance(term.levels, pd.MultiIndex):
         values = member_columns(values)[1][:, :, None]
     else:
         values = values[:, None, :]
-    return TermRows(np.full(values.shape[:2], -1), values)
+    found = TermRows(np.full(values.shape[:2], -1), values)
+    return found if known.all() else _spread(found, known)
+
+
+def _readable(term: RandomTerm, data: pd.DataFrame, new_levels: str, context: Any) -> np.ndarray:
+    """Rows whose covariates of a term can be told, (n,): all, where a new category is an error."""
+    if new_levels == "error":  # the replay names the category
+        return np.ones(len(data), dtype=bool)
+    return _known_categories(term.source.spec, data, context)
 
 
 def _spread(found: TermRows, known: np.ndarray) -> TermRows:
