@@ -405,6 +405,31 @@ def test_regrid_is_the_delta_method():
     )
 
 
+# emmeans 1.8.4 of lmer(distance ~ poly(age, 2) * Sex + (1 | Subject), Orthodont), Kenward-Roger
+SLOPES = {
+    "log(age)": {"Male": (6.83322102169, 1.16561691410), "Female": (4.85355775789, 1.40578689213)},
+    "age^2": {
+        "Male": (0.0341456156903, 0.00582458946735),
+        "Female": (0.0242532353930, 0.00702471920766),
+    },
+}
+
+
+@pytest.mark.parametrize("var", SLOPES)
+def test_slopes_per_unit_of_an_expression(var):
+    res = lmm.fit("distance ~ poly(age, 2) * Sex + (1 | Subject)", lmm.load_dataset("orthodont"))
+    found = lmm.emtrends(res, "Sex", var, at={"age": 10}, df_method="kenward-roger-expected")
+    assert f"{var}.trend" in str(found)
+    found = found.to_frame().set_index("Sex")
+    for sex, (slope, error) in SLOPES[var].items():
+        assert_close(found["estimate"][sex], slope, 1e-8)  # quotients of differences
+        assert_close(found["std_error"][sex], error, 1e-7)
+        assert_close(found["df"][sex], 77, 1e-6)
+    for wrong in ("log(Sex)", "age + Sex", "log(height)", 3, "1"):
+        with pytest.raises(lmm.DataError, match="the covariates are age"):
+            lmm.emtrends(res, "Sex", wrong)
+
+
 def test_trends_of_a_polynomial_are_its_derivative():
     data = logs()
     result = lmm.fit("y ~ A + x + I(x ** 2) + (1 | g)", data)

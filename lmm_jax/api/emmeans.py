@@ -112,7 +112,7 @@ def emtrends(
     specs, by, at, weights, cov_reduce, df_method, level
         As in :func:`emmeans`.
     var : str
-        The covariate.
+        The covariate, or an expression of one, per unit of which the slope is: "log(dose)".
 
     Returns
     -------

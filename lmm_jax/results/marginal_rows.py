@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from ..designs.schema import factor_columns
 from ..designs.variables import Covariate, Reference, Variables, column_of
 from ..errors import DataError
 from ..formulas import matrices as mat
-from ..formulas.expressions import masked
+from ..formulas.expressions import masked, names_in, to_python
 from ..formulas.functions import days_of
 from ..inference.df import DfMethod
 from ..inference.grid import Grid, average, grid_values, make_grid, nesting_of
@@ -88,20 +89,36 @@ def marginal_means(
 ) -> Any:
     """Means of :func:`lmm_jax.emmeans`, or with ``var`` the slopes of :func:`lmm_jax.emtrends`."""
     asked, known = read_specs(specs, by), fit.reference.variables
-    slope = None
-    if var is not None:
-        var = unquoted(var)
-        if not isinstance(var, str) or var not in known.covariates:
-            there = ", ".join(known.covariates)
-            what = f"the covariates are {there}" if there else "the model has no covariate"
-            raise DataError(f"var={shown(var)}: {what}")
-        covariate = known.covariates[var]
-        slope = var, _STEP * (covariate.high - covariate.low)
+    slope = None if var is None else _slope_of(var, known)
     grid = _grid(known, _values(fit, known, at, cov_reduce), asked)
     means = _means(fit, grid, asked, weights, level, slope)
     if asked.method is None:
         return means
     return MeansAndContrasts(means, means.contrast(asked.method))
+
+
+class _Slope(NamedTuple):
+    """What slopes are of."""
+
+    text: str  # as it is asked for
+    covariate: str
+    step: float  # of the covariate
+    code: str | None  # expression of the covariate that slopes are per unit of
+
+
+def _slope_of(var: Any, known: Variables) -> _Slope:
+    """A covariate, or an expression of one: ``log(dose)``."""
+    name, code = unquoted(var), None
+    if isinstance(name, str) and name not in known.covariates:
+        code = to_python(name)
+        used = [one for one in names_in(code)[0] if one in known]
+        name = used[0] if len(used) == 1 else name
+    if not isinstance(name, str) or name not in known.covariates:
+        there = ", ".join(known.covariates)
+        what = f"the covariates are {there}, an expression reads one of them"
+        raise DataError(f"var={shown(var)}: {what if there else 'the model has no covariate'}")
+    covariate = known.covariates[name]
+    return _Slope(unquoted(var), name, _STEP * (covariate.high - covariate.low), code)
 
 
 def joint_tests_of(fit: Basis, by: Any, at: Any) -> pd.DataFrame:
@@ -235,7 +252,7 @@ def _means(
     asked: Asked,
     weights: Any,
     level: float,
-    slope: tuple[str, float] | None,
+    slope: _Slope | None,
 ) -> MarginalMeans:
     """Averages of the grid's rows, or of their difference quotients."""
     how, known = weights, fit.reference.variables
@@ -270,7 +287,7 @@ def _means(
             parents=grid.parents,
         ),
         by=asked.by,
-        kind="emmean" if slope is None else f"{slope[0]}.trend",
+        kind="emmean" if slope is None else f"{slope.text}.trend",
         level=probability(level, "level"),
         df_method=fit.df_method,
         tests=fit.tests,
@@ -283,11 +300,9 @@ def _means(
     )
 
 
-def _held(
-    grid: Grid, labels: Any, known: Variables, slope: tuple[str, float] | None
-) -> tuple[str, ...]:
+def _held(grid: Grid, labels: Any, known: Variables, slope: _Slope | None) -> tuple[str, ...]:
     """Where covariates are that the means are not of: at one value."""
-    moved = set(labels) | ({slope[0]} if slope else set())
+    moved = set(labels) | ({slope.covariate} if slope and slope.code is None else set())
     held = {n: v[0] for n, v in grid.values.items() if n in known.covariates and n not in moved}
     at = [f"{n} = {float(v):.4g}" for n, v in held.items() if len(grid.values[n]) == 1]
     return (f"Covariates held at {', '.join(at)}",) if at else ()
@@ -308,14 +323,25 @@ def _used_by(term: Any) -> set[str]:
 
 
 def _rows(
-    fit: Basis, known: Variables, grid: Grid, slope: tuple[str, float] | None
+    fit: Basis, known: Variables, grid: Grid, slope: _Slope | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Columns of X at the grid, what estimable functions miss, and the offset."""
-    matrix, offset = _replayed(fit, known, grid, None)
+    here = _frame(known, grid, None)
+    matrix, offset = _replayed(fit, here)
     if slope is not None:
-        ahead, further = _replayed(fit, known, grid, slope)
-        matrix, offset = (ahead - matrix) / slope[1], (further - offset) / slope[1]
+        there = _frame(known, grid, slope)
+        ahead, further = _replayed(fit, there)
+        rise = np.full(len(here), slope.step)
+        if slope.code is not None:
+            rise = _evaluated(fit, slope.code, there) - _evaluated(fit, slope.code, here)
+        matrix, offset = (ahead - matrix) / rise[:, None], (further - offset) / rise
     return *_parted(matrix, fit), offset
+
+
+def _evaluated(fit: Basis, code: str, frame: pd.DataFrame) -> np.ndarray:
+    """An expression with what the fit remembers of its data."""
+    state = copy.deepcopy(dict(fit.source.spec.transform_state))
+    return mat.evaluate(code, frame, context=fit.source.context, state=state)
 
 
 def _parted(matrix: np.ndarray, fit: Basis) -> tuple[np.ndarray, np.ndarray]:
@@ -326,15 +352,17 @@ def _parted(matrix: np.ndarray, fit: Basis) -> tuple[np.ndarray, np.ndarray]:
     return L, matrix[:, dropped] - L @ fit.reference.aliases
 
 
-def _replayed(
-    fit: Basis, known: Variables, grid: Grid, moved: tuple[str, float] | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _frame(known: Variables, grid: Grid, moved: _Slope | None) -> pd.DataFrame:
+    """The variables at the grid, or one of them a step further."""
     columns = {}
     for v, (name, values) in enumerate(grid.values.items()):
-        shift = moved[1] if moved is not None and moved[0] == name else 0.0
+        shift = moved.step if moved is not None and moved.covariate == name else 0.0
         own = [values[p] for p in grid.places[:, v]]
         columns[name] = column_of(name, [x + shift for x in own] if shift else own, known)
-    frame = pd.DataFrame(columns, index=range(len(grid.places)))
+    return pd.DataFrame(columns, index=range(len(grid.places)))
+
+
+def _replayed(fit: Basis, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     source = fit.source
     size = len(frame) * len(source.spec.column_names)
     if size > _MOST:
