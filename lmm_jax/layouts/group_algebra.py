@@ -24,11 +24,11 @@ from ..covariance.theta import (
     theta_slices,
 )
 from ..numerics.linalg import eliminate, exact, group_product, total_product
-from ..numerics.namespace import custom_jvp, namespace
+from ..numerics.namespace import JAX, custom_jvp, namespace
 from .contract import Waist
 
-# Rows of a matrix from which products of matrices are faster than einsum.
-_LARGE = 32
+# Rows of a matrix from which products of matrices are faster than einsum; NumPy's is slow.
+_LARGE, _LARGE_OF_NUMPY = 32, 8
 
 # Of NumPy on the host, of JAX in a program.
 AnyArray = TypeVar("AnyArray", Array, np.ndarray)
@@ -269,13 +269,16 @@ def double_traces(A: Array, P: Array, D: Array) -> Array:
         rows = D.reshape(-1, q * q)
         inner = xp.moveaxis(moments, (1, 2), (0, 1)).reshape(q * q, q * q)  # (bc, ad)
         return (rows @ inner) @ xp.swapaxes(D, 1, 2).reshape(-1, q * q).T
-    if q >= _LARGE:  # products of matrices rather than long vectors of their entries
-        AD, PD = (xp.moveaxis(X, -1, 0)[None] @ D[:, None] for X in (A, P))
-        m = D.shape[0]
-        return AD.reshape(m, -1) @ xp.swapaxes(PD, -1, -2).reshape(m, -1).T
+    m = D.shape[0]
+    if q >= (_LARGE if xp is JAX else _LARGE_OF_NUMPY):
+        # products of matrices rather than long vectors of their entries
+        rows = xp.swapaxes(D, 0, 1).reshape(q, m * q)
+        AD, PD = ((xp.moveaxis(X, -1, 0) @ rows).reshape(groups, q, m, q) for X in (A, P))
+        left, right = xp.moveaxis(AD, 2, 0), xp.moveaxis(PD, (2, 3), (0, 2))
+        return left.reshape(m, -1) @ right.reshape(m, -1).T
     AD = xp.einsum("abg,kbc->kacg", A, D)
-    PD = xp.einsum("abg,kbc->kacg", P, D)
-    return xp.einsum("kacg,lcag->kl", AD, PD)
+    PD = xp.einsum("abg,kbc->kcag", P, D)
+    return AD.reshape(m, -1) @ PD.reshape(m, -1).T
 
 
 def half_traces(

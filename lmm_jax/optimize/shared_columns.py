@@ -37,7 +37,8 @@ def widened(layout: L, *, reml: bool) -> L:
         return _with_columns(jax.tree.map(np.asarray, layout), more, reml=reml)
     old, tree = jax.tree.flatten(layout)
     new = _changed(layout, more=more, reml=reml)
-    return cast(L, tree.unflatten(a if b is None else b for a, b in zip(old, new, strict=True)))
+    leaves = [a if b is None else b for a, b in zip(old, new, strict=True)]
+    return cast(L, jax.tree.unflatten(tree, leaves))
 
 
 @partial(compiled, static=("more", "reml"))

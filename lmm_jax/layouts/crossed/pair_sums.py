@@ -23,6 +23,8 @@ from ...reprs import brief
 
 # Pairs up to which a list of them is as good, and that are worth sorting.
 _FEW, SORTED = 1 << 12, 1 << 26
+# Products that integers of 32 bits number.
+_MOST = 2**31 - 1
 # Share of the memory that the sums may take, and what they may where nobody knows how much it is.
 _SHARE, _ROOM = 1 / 16, 1 << 30
 # Bytes of a place: both of its numbers, its first pair, whether there are two.
@@ -40,9 +42,9 @@ class PairSums:
     another.
     """
 
-    products: np.ndarray  # (q (q + 1) / 2, P)  x_a y_b of a pair (x, y), with x_b y_a
-    group: np.ndarray  # (P,)  int32
-    starts: np.ndarray  # (C + 1,)  first pair of each place
+    products: np.ndarray  # (P, K)  x_a y_b of a pair (x, y), with x_b y_a; K = q (q + 1) / 2
+    column: np.ndarray  # (P, K)  int32: group times K, and which of the K
+    starts: np.ndarray  # (C + 1,)  first number of each place
     flat: np.ndarray  # (C,)
     off: np.ndarray  # (C,)  bool: whether c is not d
     mirror: np.ndarray  # (C',)
@@ -55,17 +57,18 @@ class PairSums:
         """Bytes that are held."""
         return sum(a.nbytes for a in jax.tree.leaves(self))
 
-    def matrix(self, k: int) -> Any:
-        """Row k of ``products`` at places and groups, (C, G)."""
-        entries = self.products[k], self.group, self.starts
-        return scipy.sparse.csr_array(entries, shape=(self.flat.size, self.n_groups))
+    @property
+    def matrix(self) -> Any:
+        """The products at places and numbers of the groups, (C, G K)."""
+        entries = self.products.reshape(-1), self.column.reshape(-1), self.starts
+        shape = self.flat.size, self.n_groups * self.products.shape[1]
+        return scipy.sparse.csr_array(entries, shape=shape)
 
     def added(self, total: np.ndarray, W: Any) -> np.ndarray:
         """``total + sum_i d_i' W_i d_i``, (N, N, B), for symmetric W; lanes may be last."""
         total, lanes = np.array(total, order="C"), total.shape[3:]
-        sums = np.zeros((self.flat.size, *lanes))
-        for k, (a, b) in enumerate(zip(*np.triu_indices(W.shape[0]), strict=True)):
-            sums += self.matrix(k) @ W[a, b, : self.n_groups]
+        of_groups = np.swapaxes(W[*np.triu_indices(W.shape[0])][:, : self.n_groups], 0, 1)
+        sums = self.matrix @ of_groups.reshape(-1, *lanes)
         cells = total.reshape(-1, *lanes)  # a view: the copy above is in C's order
         cells[self.flat] += sums
         cells[self.mirror] += sums[self.off]
@@ -73,13 +76,13 @@ class PairSums:
 
     def contractions(self, H: Any, q: int, n_groups: int) -> np.ndarray:
         """``d_i H d_i'`` of every group, (q, q, G), for a symmetric H; lanes may be last."""
-        lanes = H.shape[3:]
+        lanes, (a, b) = H.shape[3:], np.triu_indices(q)
         twice = H.reshape(-1, *lanes)[self.flat]
         twice[self.off] *= 2.0
+        sums = np.swapaxes((self.matrix.T @ twice).reshape(self.n_groups, a.size, *lanes), 0, 1)
+        sums[a < b] *= 0.5
         out = np.zeros((q, q, n_groups, *lanes))
-        for k, (a, b) in enumerate(zip(*np.triu_indices(q), strict=True)):
-            sums = self.matrix(k).T @ twice
-            out[a, b, : self.n_groups] = out[b, a, : self.n_groups] = sums if a == b else 0.5 * sums
+        out[a, b, : self.n_groups] = out[b, a, : self.n_groups] = sums
         return out
 
 
@@ -92,7 +95,7 @@ def room_for_sums() -> float:
 def expected_size(pairs: int, q: int, shape: tuple[int, int]) -> float:
     """Bytes of the sums of so many pairs of entries with q numbers, about."""
     N, B = shape
-    return pairs * (8 * (q * (q + 1) // 2) + 4) + _PLACE * min(pairs, N * N * B / 2)
+    return pairs * 12 * (q * (q + 1) // 2) + _PLACE * min(pairs, N * N * B / 2)
 
 
 def pair_sums(
@@ -119,13 +122,13 @@ def pair_sums(
     """
     q, (N, B), count = d.shape[0], shape, pairs[0].size
     rows, columns = np.triu_indices(q)
-    if not count * rows.size > _FEW or not count <= SORTED:
+    if not count * rows.size > _FEW or not count * rows.size <= _MOST or not count <= SORTED:
         return None
     if expected_size(count, q, shape) > room:
         return None
     place = (row * B + block).astype(np.int32)
-    products = np.empty((rows.size, count))
-    groups = np.empty(count, np.int32)
+    products = np.empty((count, rows.size))
+    column = np.empty((count, rows.size), np.int32)
     starts: list[np.ndarray] = []
     before = -1, -1
     for at in range(0, count, HOST_CHUNK):  # what a chunk needs stays in the cache
@@ -134,17 +137,17 @@ def pair_sums(
         new = np.append((c[0], e[0]) != before, (c[1:] != c[:-1]) | (e[1:] != e[:-1]))
         before = c[-1], e[-1]
         starts.append(at + np.flatnonzero(new))
-        groups[at : at + left.size] = group[left]
+        column[at : at + left.size] = group[left][:, None] * rows.size + np.arange(rows.size)
         x, y = d[:, left], d[:, right]
         for k, (a, b) in enumerate(zip(rows, columns, strict=True)):
-            products[k, at : at + left.size] = x[a] * y[b] + (x[b] * y[a] if a < b else 0.0)
+            products[at : at + left.size, k] = x[a] * y[b] + (x[b] * y[a] if a < b else 0.0)
     first = np.concatenate(starts)
     c, e = (place[entry[first]].astype(np.int64) for entry in pairs)
     off = c != e
     return PairSums(
         products=products,
-        group=groups,
-        starts=np.append(first, count).astype(np.int32),
+        column=column,
+        starts=(rows.size * np.append(first, count)).astype(np.int32),
         flat=c // B * (N * B) + e,
         off=off,
         mirror=(e // B * (N * B) + c)[off],
