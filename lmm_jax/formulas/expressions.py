@@ -16,6 +16,8 @@ from .grammar import check_remainders, check_syntax
 NAMESPACES = {"np", "contr"}
 # Contrasts, which are no columns where they stand beside the factor: C(x, Sum).
 _CONTRASTS = {"Treatment", "Sum", "Poly", "Helmert", "Diff"}
+# The same in R's words, C(x, sum), where they are no functions: contr.sum.
+_OF_R = {"treatment", "sum", "poly", "helmert", "SAS"}
 _ACCESSORS = {"dt", "str", "cat"}
 _WORDS = {"TRUE": "True", "FALSE": "False", "NULL": "None"}
 # Words between two operands; they are names only where an operand has to stand.
@@ -177,6 +179,9 @@ def read(code: str) -> Expression:
             f"`{code}` cannot be read as an expression ({why}){hint}", code, None
         ) from error
     check_syntax(tree, code)
+    for call in [node for node in ast.walk(tree) if isinstance(node, ast.Call)]:
+        if _beside_factor(call) and len(call.args) > 1:
+            call.args[1] = _in_full(call.args[1])
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
     nodes.sort(key=lambda node: (node.lineno, node.col_offset))
     calls = tuple(node for node in ast.walk(tree) if isinstance(node, ast.Call))
@@ -202,6 +207,14 @@ def _beside_factor(call: ast.Call) -> list[ast.expr]:
     if not isinstance(call.func, ast.Name) or call.func.id != "C":
         return []
     return [*call.args[1:], *(given.value for given in call.keywords)]
+
+
+def _in_full(node: ast.expr) -> ast.expr:
+    """R's `sum` beside a factor is `contr.sum`."""
+    if not isinstance(node, ast.Name) or node.id not in _OF_R:
+        return node
+    space = ast.copy_location(ast.Name("contr", ast.Load()), node)
+    return ast.copy_location(ast.Attribute(space, node.id, ast.Load()), node)
 
 
 def check_source(code: str) -> None:

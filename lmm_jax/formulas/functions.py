@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,9 @@ import pandas as pd
 from formulaic.transforms import TRANSFORMS
 from formulaic.utils.stateful_transforms import stateful_transform
 
-from ..errors import DataError, UnknownLabel
+from ..errors import DataError
 from .columns import beside
+from .factors import CONTRASTS, cut, factor, relevel
 from .grammar import words
 from .splines import centred, natural_splines, polynomials
 
@@ -94,79 +94,6 @@ def _summary(f: Callable[..., Any]) -> Any:
 
 def _extreme(f: Callable[..., Any]) -> Callable[..., float]:
     return lambda *columns: f([f(column) for column in columns])
-
-
-@stateful_transform  # type: ignore[untyped-decorator]
-def _relevel(x: Any, ref: Any, _state: dict[str, Any] | None = None) -> Any:
-    """R's relevel: the level `ref` comes first."""
-    state = {} if _state is None else _state
-    values = pd.Series(x)
-    if "levels" not in state:
-        levels = list(values.astype("category").cat.categories)
-        if ref not in levels:
-            shown = ", ".join(repr(level) for level in levels[:8])
-            raise DataError(f"relevel(): {ref!r} is none of the levels {shown}")
-        state["levels"] = [ref, *(level for level in levels if level != ref)]
-    if values.isin(state["levels"]).all():
-        return beside(pd.Categorical(values, categories=state["levels"]), values)
-    return values  # the new level is named where levels are compared
-
-
-@stateful_transform  # type: ignore[untyped-decorator]
-def _cut(
-    x: Any,
-    breaks: Any,
-    labels: Any = None,
-    include_lowest: bool = False,
-    right: bool = True,
-    _state: dict[str, Any] | None = None,
-) -> Any:
-    """R's cut: intervals as categories, `(0,2]`; a number of breaks is of the first data."""
-    state = {} if _state is None else _state
-    if "breaks" not in state:
-        edges = np.sort(np.atleast_1d(np.asarray(breaks, dtype=np.float64)))
-        if edges.size == 1:
-            low, high = float(np.min(x)), float(np.max(x))
-            edges = np.linspace(low, high, int(edges[0]) + 1)
-            edges[[0, -1]] += np.array([-1.0, 1.0]) * (high - low) / 1000
-        state["breaks"] = edges
-    edges = state["breaks"]
-    if labels is None:
-        left, end = ("(", "]") if right else ("[", ")")
-        labels = [f"{left}{a:.3g},{b:.3g}{end}" for a, b in pairwise(edges)]
-    values = np.asarray(x, dtype=np.float64)
-    codes = np.searchsorted(edges, values, side="left" if right else "right") - 1
-    if include_lowest:
-        codes = np.where(values == (edges[0] if right else edges[-1]), 0 if right else -2, codes)
-        codes = np.where(codes == -2, edges.size - 2, codes)
-    if ((codes < 0) | (codes >= edges.size - 1)).any():
-        raise DataError(
-            f"cut() has no interval for values outside {edges[0]:g} to {edges[-1]:g}: add breaks, "
-            "-Inf and Inf among them, or include_lowest=True"
-        )
-    categories = pd.Index([str(name) for name in labels])
-    return beside(pd.Categorical.from_codes(codes.astype(np.int64), categories=categories), x)
-
-
-def _factor(x: Any, contrasts: Any = None, *, levels: Any = None, **options: Any) -> Any:
-    """Categories with their contrasts."""
-    if isinstance(contrasts, str):
-        raise DataError(f"C() takes contrasts by a name without quotes, `C(f, Sum)`: {contrasts!r}")
-    if isinstance(contrasts, list | tuple):
-        raise DataError("levels have a name: `factor(f, levels=c('b', 'a'))`")
-    if isinstance(contrasts, type | types.FunctionType):  # Treatment for Treatment()
-        contrasts = contrasts()
-    if levels is not None:
-        if not isinstance(levels, list | tuple):
-            raise DataError(f"levels={levels!r}: list them, `factor(f, levels=c('b', 'a'))`")
-        found = pd.unique(pd.Series(getattr(x, "__wrapped__", x)).dropna())
-        other = [label for label in found.tolist() if label not in levels]
-        if other:
-            raise UnknownLabel(
-                f"a factor has the level {other[0]!r}, which is none of levels={list(levels)}: "
-                "leave its rows out, subset=, or add it"
-            )
-    return TRANSFORMS["C"](x, contrasts, levels=levels, **options)
 
 
 def _dummy(x: Any, level: Any) -> Any:
@@ -253,7 +180,8 @@ LIBRARY: dict[str, Any] = {
     **{name: _summary(f) for name, f in _SUMMARIES.items()},
     "np": NUMPY,
     "I": TRANSFORMS["I"],
-    "C": _factor,
+    "C": factor,
+    "contr": CONTRASTS,
     "exp10": lambda x: np.power(10.0, x),
     "log": _log,
     "round": _round,
@@ -267,8 +195,8 @@ LIBRARY: dict[str, Any] = {
     "ifelse": _ifelse,
     "pmin": _combined(np.minimum),
     "pmax": _combined(np.maximum),
-    "relevel": _relevel,
-    "cut": _cut,
+    "relevel": relevel,
+    "cut": cut,
     "dummy": _dummy,
     "ns": natural_splines,
     "poly": polynomials,

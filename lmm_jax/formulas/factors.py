@@ -1,0 +1,228 @@
+"""Factors of formulas: R's `factor`, `C` with its contrasts, `cut` and `relevel`."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from formulaic.transforms import TRANSFORMS
+from formulaic.transforms.contrasts import ContrastsRegistry, TreatmentContrasts
+from formulaic.utils.sentinels import UNSET
+from formulaic.utils.stateful_transforms import stateful_transform
+
+from ..errors import DataError, UnknownLabel
+from ..inputs.arguments import is_whole
+from ..inputs.arguments import names as texts
+from ..inputs.matching import shown
+from .columns import beside
+
+# What follows the number of levels in R's functions of contrasts.
+_SECOND = {"treatment": "base", "poly": "scores"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Counted:
+    """R's `contr.treatment(3, base=2)`: contrasts of three levels, which it knows by their places.
+
+    The factor beside it says which levels these are.
+    """
+
+    name: str
+    count: int
+    options: dict[str, Any]
+
+    def of(self, levels: list[Any]) -> Any:
+        """The contrasts of these levels."""
+        if len(levels) != self.count:
+            raise DataError(
+                f"contr.{self.name}({self.count}) is of {self.count} levels, and there are "
+                f"{len(levels)}, {_listed(levels)}: write `contr.{self.name}` without a number"
+            )
+        options, base = dict(self.options), self.options.get("base", 1)
+        if "base" in options and not isinstance(base, str):
+            if not is_whole(base) or not 1 <= base <= self.count:
+                raise DataError(f"base={base!r}: the place of a level, 1 to {self.count}")
+            options["base"] = levels[base - 1]
+        return getattr(ContrastsRegistry, self.name)(**options)
+
+
+def _contrasts(name: str) -> Callable[..., Any]:
+    """R's function of contrasts, whose argument is a number of levels or their labels.
+
+    The label of a reference, `contr.treatment('b')`, is no number of levels.
+    """
+
+    def contr(n: Any = None, *more: Any, **options: Any) -> Any:
+        if isinstance(n, pd.Series | np.ndarray):
+            raise DataError(
+                f"contrasts stand beside the factor: write `C(f, contr.{name})` for contr.{name}(f)"
+            )
+        second = _SECOND.get(name)
+        if len(more) > (second is not None):
+            raise DataError(f"contr.{name}() takes the number of levels, and others by their names")
+        options |= dict(zip([second], more, strict=False)) if second else {}
+        if is_whole(n) or isinstance(n, list):
+            return _Counted(name=name, count=n if is_whole(n) else len(n), options=options)
+        if n is not None:
+            options[second or "n"] = n
+        return getattr(ContrastsRegistry, name)(**options)
+
+    return contr
+
+
+CONTRASTS = types.SimpleNamespace(
+    **{
+        name: found if name == "custom" else _contrasts(name)
+        for name, found in vars(ContrastsRegistry).items()
+        if not name.startswith("_")
+    }
+)
+
+
+def factor(
+    x: Any,
+    contrasts: Any = None,
+    *,
+    levels: Any = None,
+    labels: Any = None,
+    ordered: bool = False,
+    spans_intercept: bool = True,
+    _state: dict[str, Any] | None = None,
+    **_others: Any,
+) -> Any:
+    """Categories with their contrasts; `ordered` ones have polynomials, as in R."""
+    state = {} if _state is None else _state
+    contrasts = _read(contrasts, ordered)
+    if levels is not None and not isinstance(levels, list | tuple):
+        raise DataError(f"levels={levels!r}: list them, `factor(f, levels=c('b', 'a'))`")
+    if levels is None and labels is not None:
+        levels = _levels(x, state)
+    if levels is not None:
+        found = pd.unique(pd.Series(getattr(x, "__wrapped__", x)).dropna())
+        other = [label for label in found.tolist() if label not in levels]
+        if other:
+            raise UnknownLabel(
+                f"a factor has the level {other[0]!r}, which is none of levels={list(levels)}: "
+                "leave its rows out, subset=, or add it"
+            )
+    if levels is not None and labels is not None:
+        x, levels = _relabelled(x, list(levels), labels)
+    if isinstance(contrasts, _Counted):
+        contrasts = contrasts.of(_levels(x, state) if levels is None else list(levels))
+    if isinstance(contrasts, TreatmentContrasts) and contrasts.base is not UNSET:
+        _check_base(contrasts.base, _levels(x, state) if levels is None else list(levels))
+    return TRANSFORMS["C"](x, contrasts, levels=levels, spans_intercept=spans_intercept)
+
+
+factor.__is_stateful_transform__ = True  # type: ignore[attr-defined]
+
+
+def _read(contrasts: Any, ordered: bool) -> Any:
+    """Contrasts, or a function that makes them: Treatment for Treatment()."""
+    if isinstance(contrasts, str):
+        raise DataError(f"C() takes contrasts by a name without quotes, `C(f, Sum)`: {contrasts!r}")
+    if isinstance(contrasts, list | tuple):
+        raise DataError("levels have a name: `factor(f, levels=c('b', 'a'))`")
+    if contrasts is None and ordered:
+        return TRANSFORMS["Poly"]()
+    return contrasts() if isinstance(contrasts, type | types.FunctionType) else contrasts
+
+
+def _levels(x: Any, state: MutableMapping[str, Any]) -> list[Any]:
+    """Levels that occurred in the first data, in their order."""
+    if "levels" not in state:
+        values = pd.Series(getattr(x, "__wrapped__", x)).astype("category")
+        state["levels"] = values.cat.remove_unused_categories().cat.categories.tolist()
+    return list(state["levels"])
+
+
+def _listed(levels: list[Any]) -> str:
+    return ", ".join(map(shown, levels[:8])) + (", ..." if len(levels) > 8 else "")
+
+
+def _relabelled(x: Any, levels: list[Any], labels: Any) -> tuple[Any, list[str]]:
+    """R's `labels=`, one a level: levels of one label are one level, one label is numbered."""
+    given = [labels] if isinstance(labels, str) else labels
+    if isinstance(given, list) and len(given) == 1 < len(levels):
+        given = [f"{given[0]}{i + 1}" for i in range(len(levels))]
+    own = dict(zip(levels, texts(given, "labels", len(levels)), strict=True))
+    values = pd.Series(getattr(x, "__wrapped__", x)).astype("category")
+    new = np.array([*(own.get(level) for level in values.cat.categories), None], dtype=object)
+    return beside(new[values.cat.codes], values), list(dict.fromkeys(own.values()))
+
+
+def _check_base(base: Any, levels: list[Any]) -> None:
+    """Raise for a reference that is no level, such as the place of one."""
+    if base in levels:
+        return
+    advice = f"write `Treatment({levels[0]!r})`"
+    if is_whole(base):
+        placed = f"contr.treatment({len(levels)}, base={base})"
+        advice += f", or its place after the number of levels, `{placed}`"
+    raise DataError(f"the reference {base!r} is none of the levels {_listed(levels)}: {advice}")
+
+
+@stateful_transform  # type: ignore[untyped-decorator]
+def relevel(x: Any, ref: Any, _state: dict[str, Any] | None = None) -> Any:
+    """R's relevel: the level `ref` comes first."""
+    state = {} if _state is None else _state
+    values = pd.Series(x)
+    if "levels" not in state:
+        levels = list(values.astype("category").cat.categories)
+        if ref not in levels:
+            raise DataError(f"relevel(): {ref!r} is none of the levels {_listed(levels)}")
+        state["levels"] = [ref, *(level for level in levels if level != ref)]
+    if values.isin(state["levels"]).all():
+        return beside(pd.Categorical(values, categories=state["levels"]), values)
+    return values  # the new level is named where levels are compared
+
+
+@stateful_transform  # type: ignore[untyped-decorator]
+def cut(
+    x: Any,
+    breaks: Any,
+    labels: Any = None,
+    include_lowest: bool = False,
+    right: bool = True,
+    _state: dict[str, Any] | None = None,
+) -> Any:
+    """R's cut: intervals as categories, `(0,2]`; a number of breaks is of the first data.
+
+    `labels=FALSE` gives the number of the interval.
+    """
+    state = {} if _state is None else _state
+    if "breaks" not in state:
+        edges = np.sort(np.atleast_1d(np.asarray(breaks, dtype=np.float64)))
+        if edges.size == 1:
+            low, high = float(np.min(x)), float(np.max(x))
+            edges = np.linspace(low, high, int(edges[0]) + 1)
+            edges[[0, -1]] += np.array([-1.0, 1.0]) * (high - low) / 1000
+        state["breaks"] = edges
+    edges = state["breaks"]
+    if labels is None or labels is True:
+        left, end = ("(", "]") if right else ("[", ")")
+        labels = [f"{left}{a:.3g},{b:.3g}{end}" for a, b in pairwise(edges)]
+    codes = _intervals(np.asarray(x, dtype=np.float64), edges, include_lowest, right)
+    if labels is False:
+        return codes + 1.0
+    categories = pd.Index(texts(labels, "labels", edges.size - 1))
+    return beside(pd.Categorical.from_codes(codes, categories=categories), x)
+
+
+def _intervals(values: np.ndarray, edges: np.ndarray, closed: bool, right: bool) -> np.ndarray:
+    """Number of every value's interval, from 0; the outermost edge is of the last where closed."""
+    codes = np.searchsorted(edges, values, side="left" if right else "right") - 1
+    if closed:
+        codes = np.where(values == (edges[0] if right else edges[-1]), 0 if right else -2, codes)
+        codes = np.where(codes == -2, edges.size - 2, codes)
+    if ((codes < 0) | (codes >= edges.size - 1)).any():
+        raise DataError(
+            f"cut() has no interval for values outside {edges[0]:g} to {edges[-1]:g}: add breaks, "
+            "-Inf and Inf among them, or include_lowest=True"
+        )
+    return codes.astype(np.int64)
