@@ -27,6 +27,19 @@ A, B, C = ([float(level == label) for label in DATA.f] for level in "abc")
 LINEAR = [-0.707106781187, 0.0, 0.707106781187] * 2
 QUADRATIC = [0.408248290464, -0.816496580928, 0.408248290464] * 2
 
+SCALED = [
+    -1.205525143034, -0.814544015564, -0.423562888093, 0.162908803113, 0.944871058054,
+    1.335852185525,
+]  # fmt: skip
+POLY_1 = [
+    -0.539127233682, -0.364275157893, -0.189423082105, 0.072855031579, 0.422559183156,
+    0.597411258945,
+]  # fmt: skip
+POLY_2 = [
+    0.551957343360, -0.019469394828, -0.387116467153, -0.556500202153, -0.069116351638,
+    0.480245072412,
+]  # fmt: skip
+
 # A term, and the columns of model.matrix(~ term) beside the intercept: R 4.2.2.
 COLUMNS = [
     ("C(f, contr.treatment(3, base=2))", [A, C]),
@@ -51,6 +64,35 @@ COLUMNS = [
      [[0.0, -0.707106781187, 0.707106781187] * 2,
       [-0.816496580928, 0.408248290464, 0.408248290464] * 2]),
     ("cut(x, 3, labels=FALSE)", [[1, 1, 1, 2, 3, 3]]),
+    ("cut(x, quantile(x, c(0, 1, 2, 3) / 3), include.lowest=TRUE)",
+     [[0, 0, 1, 1, 0, 0], [0, 0, 0, 0, 1, 1]]),
+    ("cut(x, quantile(x), include.lowest=TRUE, labels=FALSE)", [[1, 1, 2, 3, 4, 4]]),
+    ("scale(x)[,1]", [SCALED]),
+    ("I(2 * scale(x)[, 1])", [[2 * value for value in SCALED]]),
+    ("c(scale(x))", [SCALED]),
+    ("as.vector(scale(x))", [SCALED]),
+    ("poly(x, 2)[,2]", [POLY_2]),
+    ("I(x %% 3)", [[0.5, 1.5, 2.5, 1.0, 0.0, 1.0]]),
+    ("(!on)", [[0, 1, 1, 0, 0, 1]]),
+    ("poly(x, z, degree=2)",
+     [POLY_1, POLY_2,
+      [-0.119522860933, -0.358568582800, 0.597614304667, 0.119522860933, 0.358568582800,
+       -0.597614304667],
+      [0.064438029377, 0.130617627115, -0.113201943500, 0.008707841808, 0.151516447454,
+       -0.357021514115],
+      [-0.436435780472, -0.109108945118, 0.545544725590] * 2]),
+    ("poly(x, z, degree=2, raw=TRUE)",
+     [DATA.x, DATA.x**2, DATA.z, [1.0, 1.5, 12.5, 12.0, 24.0, 0.0], DATA.z**2]),
+    ("bs(x, df=5, Boundary.knots=c(0, 10))",
+     [[0.479013009391, 0.528871118315, 0.186819727891, 0.005442176871, 0.0, 0.0],
+      [0.064584591233, 0.408619128125, 0.659520191055, 0.506817194963, 0.153191489362,
+       0.064627659574],
+      [0.001236263736, 0.033379120879, 0.153418644506, 0.447571622583, 0.512947034857,
+       0.377968679267],
+      [0.0, 0.0, 0.000241436547, 0.040169005583, 0.318236475781, 0.473663426784],
+      [0.0, 0.0, 0.0, 0.0, 0.015625, 0.083740234375]]),
+    ("bs(x, knots=c(2, 3), Boundary.knots=c(0, 10))[,2]",
+     [[0.105555555556, 0.6, 0.733506944444, 0.385714285714, 0.114285714286, 0.048214285714]]),
 ]  # fmt: skip
 
 
@@ -108,7 +150,33 @@ INSTEAD = [
     ("factor(f, labels=c('p', 'q'))", "labels has 2 names, 3 are needed"),
     ("factor(f, exclude='a')", "unexpected keyword argument 'exclude'; it is `C\\(x, contrasts"),
     ("cut(x, 3, labels=c('p', 'q'))", "labels has 2 names, 3 are needed"),
+    ("x %% 3", r"`%%` is arithmetic: put it in a call, `I\(x %% 3\)`"),
+    ("z + x%/%3", r"`%/%` is arithmetic: put it in a call, `I\(x %/% 3\)`"),
+    ("!on", r"`!` negates a logical: put it in parentheses, `\(!flag\)`"),
+    ("cut(x, quantile(x, 0:3/3))", r"the values of `0:3` are written `c\(0, 1, 2, 3\)`"),
+    ("ns(x, knots=1:40)", r"`c\(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, …\)`"),
+    ("scale(x)[,2]", r"`\[, 2\]` of 1 columns"),
+    ("bs(x, df=5, Boundary.knots=10)", "Boundary.knots has 1 numbers: the two ends"),
+    ("poly(x, z, 2, degree=2)", "a degree and raw= follow the columns, each of them once"),
 ]  # fmt: skip
+
+
+def test_splines_with_a_constant_among_them():
+    """R's bs(x, df = 5, intercept = TRUE) without another intercept, rows 1, 3 and 5."""
+    expected = [
+        [1.0, 0.0, 0.0, 0.0, 0.0],
+        [0.020285499624, 0.539986396312, 0.370873881363, 0.068854222700, 0.0],
+        [0.0, 0.006311637081, 0.099513477975, 0.499804514574, 0.394370370370],
+    ]
+    for name in ("intercept", "include_intercept"):
+        found = built(f"0 + bs(x, df=5, {name}=TRUE)").values
+        np.testing.assert_allclose(found[::2], expected, atol=PRINTED)
+
+
+def test_degrees_of_several_columns_are_their_names():
+    assert built("poly(x, z, degree=2)").names[1:] == tuple(
+        f"poly(x, z, degree=2)[{name}]" for name in ("1.0", "2.0", "0.1", "1.1", "0.2")
+    )
 
 
 @pytest.mark.parametrize(("term", "message"), INSTEAD)

@@ -1153,7 +1153,7 @@ def test_a_date_is_a_covariate_of_marginal_means():
     ("term", "said"),
     [
         ("ns()", r"missing a required argument: 'x'; it is `ns\(x, df, knots"),
-        ("poly(x, 2, True, 5)", r"too many positional arguments; it is `poly\(x, degree, raw\)`"),
+        ("relevel(f, 'q', 5)", r"too many positional arguments; it is `relevel\(x, ref\)`"),
         ("ns(x, dff=3)", "unexpected keyword argument 'dff'"),
         ("log2()", "a column is needed"),
         ("relevel(f)", "missing a required argument: 'ref'"),

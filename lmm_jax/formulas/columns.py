@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any
 
@@ -108,6 +108,8 @@ def real(values: Any) -> Any:
 
 def operand(values: Any) -> Any:
     """An operand of arithmetic, which is that of doubles for single numbers as well."""
+    if isinstance(values, list | tuple):  # c(1, 2, 3) / 4
+        return np.asarray(values, dtype=np.float64)
     return float(values) if isinstance(values, bool | int) else real(values)
 
 
@@ -199,6 +201,16 @@ def _holds(values: Any) -> str:
         kind = pd.api.types.infer_dtype(values, skipna=True) if dtype.kind == "O" else "string"
         return {"string": "text"}.get(kind, "numbers" if kind in _NUMBERS else "")
     return "numbers" if is_numeric_dtype(dtype) and not is_bool_dtype(dtype) else ""
+
+
+def column(values: Any, place: int) -> Any:
+    """R's `values[, 1]`, place 0 here, of one column or of several."""
+    inner = getattr(values, "__wrapped__", values)
+    parts = list(inner.values()) if isinstance(inner, Mapping) else np.asarray(inner).T
+    parts = parts if np.ndim(parts) > 1 else [parts]
+    if place >= len(parts):
+        raise DataError(f"`[, {place + 1}]` of {len(parts)} columns")
+    return np.asarray(parts[place])
 
 
 def is_in(values: Any, table: Any) -> Any:

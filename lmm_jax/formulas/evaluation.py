@@ -35,6 +35,7 @@ _TOOLS: dict[str, Callable[..., Any]] = {
     "__logical__": col.logical,
     "__own__": col.own,
     "__in__": col.is_in,
+    "__column__": col.column,
     "__compare__": col.compare,
     "__category__": col.category,
     "__kept__": col.kept,

@@ -37,7 +37,7 @@ _CODE = re.compile(
     r"""\bQ\(\s*(?P<q>["'])(?P<column>.*?)(?P=q)\s*\)
       | (?P<string>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*') | (?P<quoted>`[^`]*`)
       | (?P<number>\.?\d(?:[eE][+-]|[\w.])*) | (?P<word>[^\W\d][\w.]*)
-      | (?P<sign>\^|%%|%/%|%in%|!(?!=)|&&|\|\|)""",
+      | (?P<place>\[\s*,\s*(?P<at>[1-9]\d*)\s*\]) | (?P<sign>\^|%%|%/%|%in%|!(?!=)|&&|\|\|)""",
     re.VERBOSE,
 )
 _QUOTED = re.compile(r"""(?P<string>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|`(?P<name>[^`]*)`""")
@@ -58,6 +58,8 @@ def to_python(code: str) -> str:
             return text[1:-1] if re.fullmatch(r"contr\.\w+", text[1:-1]) else text
         if kind == "number":
             return re.sub(r"^(\d+)L$", r"\1", text)
+        if kind == "place":  # R counts from 1
+            return f"[:, {int(match['at']) - 1}]"
         if kind == "word":
             return _word(text, code[: match.start()], code[match.end() :])
         return _SIGNS.get(text, text)
@@ -174,7 +176,7 @@ def read(code: str) -> Expression:
         tree = ast.parse(hidden.strip(), mode="eval")
     except (SyntaxError, ValueError) as error:
         why = getattr(error, "msg", str(error))
-        hint = "; functions are defined beside the call" if "lambda" in code else ""
+        hint = "; functions are defined beside the call" if "lambda" in code else _sequence(code)
         raise FormulaError(
             f"`{code}` cannot be read as an expression ({why}){hint}", code, None
         ) from error
@@ -207,6 +209,16 @@ def _beside_factor(call: ast.Call) -> list[ast.expr]:
     if not isinstance(call.func, ast.Name) or call.func.id != "C":
         return []
     return [*call.args[1:], *(given.value for given in call.keywords)]
+
+
+def _sequence(code: str) -> str:
+    """What to write for R's `0:3`, where it cannot be read."""
+    match = re.search(r"(?<![\w.])(\d+)\s*:\s*(\d+)", code)
+    if match is None:
+        return ""
+    first, last = int(match[1]), int(match[2])
+    values = ", ".join(map(str, range(first, min(last, first + 9) + 1)))
+    return f"; the values of `{match[0]}` are written `c({values}{', …' * (last > first + 9)})`"
 
 
 def _in_full(node: ast.expr) -> ast.expr:

@@ -16,7 +16,7 @@ from ..errors import DataError
 from .columns import beside
 from .factors import CONTRASTS, cut, factor, relevel
 from .grammar import words
-from .splines import centred, natural_splines, polynomials
+from .splines import b_splines, centred, natural_splines, polynomials
 
 
 def days_of(x: Any) -> np.ndarray:
@@ -92,6 +92,24 @@ def _summary(f: Callable[..., Any]) -> Any:
     return summary
 
 
+@stateful_transform  # type: ignore[untyped-decorator]
+def _quantile(
+    x: Any, probs: Any = (0, 0.25, 0.5, 0.75, 1), _state: dict[str, Any] | None = None
+) -> Any:
+    """R's quantile, of one probability or of several."""
+    state = {} if _state is None else _state
+    if "value" not in state:
+        found = np.quantile(np.asarray(x, dtype=np.float64), probs)
+        state["value"] = found if found.ndim else float(found)
+    return state["value"]
+
+
+def _combine(*values: Any) -> Any:
+    """R's c: a list of values; a column stays one."""
+    alone = len(values) == 1 and np.ndim(values[0]) == 1
+    return values[0] if alone else list(values)
+
+
 def _extreme(f: Callable[..., Any]) -> Callable[..., float]:
     return lambda *columns: f([f(column) for column in columns])
 
@@ -164,7 +182,6 @@ _RENAMED = {
 _SUMMARIES: dict[str, Callable[..., Any]] = {
     "mean": np.mean,
     "median": np.median,
-    "quantile": np.quantile,
     "sd": functools.partial(np.std, ddof=1),
     "var": functools.partial(np.var, ddof=1),
     "sum": np.sum,
@@ -191,7 +208,9 @@ LIBRARY: dict[str, Any] = {
     "as_logical": _as_logical,
     "as_character": lambda x: pd.Series(x).astype(str),
     "is_na": pd.isna,
-    "c": lambda *values: list(values),
+    "as_vector": _combine,
+    "c": _combine,
+    "quantile": _quantile,
     "ifelse": _ifelse,
     "pmin": _combined(np.minimum),
     "pmax": _combined(np.maximum),
@@ -199,6 +218,7 @@ LIBRARY: dict[str, Any] = {
     "cut": cut,
     "dummy": _dummy,
     "ns": natural_splines,
+    "bs": b_splines,
     "poly": polynomials,
     **{name: centred(TRANSFORMS[name]) for name in ("cr", "cs", "cc")},
 }

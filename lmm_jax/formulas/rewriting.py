@@ -79,9 +79,11 @@ class _Rewriter(ast.NodeTransformer):
         return _call("__compare__", sign, node.left, node.comparators[0])
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
-        """One number of a column, `x[0]`, is that of the first data."""
-        written = show(ast.unparse(node), self.expression.quoted)
+        """One number of a column, `x[0]`, is that of the first data; `poly(x, 2)[, 1]` a column."""
+        written, places = show(ast.unparse(node), self.expression.quoted), node.slice
         self.generic_visit(node)
+        if isinstance(places, ast.Tuple) and ast.unparse(places.elts[0]) == ":":
+            return _call("__column__", node.value, places.elts[1])
         return self._kept(node, written, several=False)
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:

@@ -1,8 +1,9 @@
-"""Natural cubic splines as R's `ns`, `poly`, and formulaic's regression splines."""
+"""R's `ns`, `bs` and `poly`, and formulaic's regression splines."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -52,8 +53,7 @@ def _knots(
     x: np.ndarray, df: float | None, knots: Any, intercept: bool, boundary: Any
 ) -> tuple[np.ndarray, tuple[float, float]]:
     """Inner knots and the two at the ends."""
-    ends = (x.min(), x.max()) if boundary is None else np.sort(np.asarray(boundary, dtype=float))
-    low, high = (float(end) for end in ends)
+    low, high = (float(x.min()), float(x.max())) if boundary is None else _boundary(boundary)
     if knots is None:
         count = int(1 if df is None else df) - 1 - bool(intercept)
         if count < 0:
@@ -74,6 +74,14 @@ def _knots(
     return inner, (low, high)
 
 
+def _boundary(knots: Any) -> tuple[float, float]:
+    """R's `Boundary.knots`."""
+    ends = np.sort(np.asarray(knots, dtype=np.float64).reshape(-1))
+    if ends.size != 2:
+        raise DataError(f"Boundary.knots has {ends.size} numbers: the two ends, c(0, 10)")
+    return float(ends[0]), float(ends[1])
+
+
 def _extended(splines: list[Any], x: np.ndarray, low: float, high: float) -> np.ndarray:
     """Values of the splines, with their tangents beyond the ends."""
     at = np.clip(x, low, high)
@@ -86,16 +94,70 @@ def _extended(splines: list[Any], x: np.ndarray, low: float, high: float) -> np.
 
 
 @stateful_transform  # type: ignore[untyped-decorator]
-def polynomials(
-    x: Any, degree: float = 1, raw: bool = False, _state: dict[str, Any] | None = None
+def b_splines(
+    x: Any,
+    df: float | None = None,
+    knots: Any = None,
+    degree: int = 3,
+    intercept: bool = False,
+    Boundary_knots: Any = None,
+    *,
+    include_intercept: bool = False,
+    lower_bound: float | None = None,
+    upper_bound: float | None = None,
+    extrapolation: str = "raise",
+    _state: dict[str, Any] | None = None,
 ) -> Any:
-    """R's `poly`: orthogonal polynomials, or powers, numbered from 1 either way."""
+    """R's `splines::bs`, by R's names of its arguments or by formulaic's."""
+    if Boundary_knots is not None:
+        lower_bound, upper_bound = _boundary(Boundary_knots)
+    return TRANSFORMS["bs"](
+        x,
+        df if df is None else int(df),
+        knots if knots is None else np.atleast_1d(knots).tolist(),
+        int(degree),
+        intercept or include_intercept,
+        lower_bound,
+        upper_bound,
+        extrapolation,
+        _state=_state,
+    )
+
+
+@stateful_transform  # type: ignore[untyped-decorator]
+def polynomials(
+    x: Any,
+    *more: Any,
+    degree: float | None = None,
+    raw: bool = False,
+    _state: dict[str, Any] | None = None,
+) -> Any:
+    """R's `poly`: orthogonal polynomials, or powers, numbered from 1 either way.
+
+    Of several columns all products up to the degree, named by their degrees, `1.0`, `2.0`, `0.1`.
+    The degree and `raw` may stand behind the columns without their names.
+    """
+    state = {} if _state is None else _state
+    columns = [x, *(value for value in more if np.ndim(value))]
+    last = [value for value in more if not np.ndim(value)]
+    if len(last) > 2 or (last and degree is not None):
+        raise DataError("poly(): a degree and raw= follow the columns, each of them once")
+    degree = last[0] if last else 1 if degree is None else degree
+    raw = last[1] if len(last) > 1 else raw
     whole = isinstance(degree, int | float) and not isinstance(degree, bool)
     if not whole or not degree >= 1 or degree % 1:
         raise DataError(f"poly(…, {degree!r}): the degree is a whole number from 1 on")
-    found = TRANSFORMS["poly"](x, int(degree), raw=raw, _state=_state)
-    names = tuple(str(k) for k in range(1, int(degree) + 1))
-    return FactorValues(np.asarray(found), column_names=names)
+    states = [state, *(state.setdefault(str(i), {}) for i in range(1, len(columns)))]
+    powers = [
+        np.asarray(TRANSFORMS["poly"](column, int(degree), raw=raw, _state=own))
+        for column, own in zip(columns, states, strict=True)
+    ]
+    degrees = list(product(range(int(degree) + 1), repeat=len(columns)))
+    degrees = [row[::-1] for row in degrees if 0 < sum(row) <= degree]  # the first runs fastest
+    found = [np.prod([p[:, d - 1] for p, d in zip(powers, row, strict=True) if d], axis=0)
+             for row in degrees]  # fmt: skip
+    names = tuple(".".join(map(str, row)) for row in degrees)
+    return FactorValues(np.stack(found, axis=1), column_names=names)
 
 
 def centred(transform: Callable[..., Any]) -> Callable[..., Any]:

@@ -24,6 +24,13 @@ class Item(NamedTuple):
 
 _OPERATOR = re.compile(r"\|\||\*\*|[=!<>]=|%[^%]*%|\S")
 _COMPARISONS = {"==", "!=", "<", ">", "<=", ">=", "!", "&"}
+_NOT_OF_TERMS = {
+    **dict.fromkeys(
+        _COMPARISONS, "compares: put it in parentheses, `(f == 'a')`, or in a call, `I(f == 'a')`"
+    ),
+    "!": "negates a logical: put it in parentheses, `(!flag)`, or in a call, `I(!flag)`",
+    **{sign: f"is arithmetic: put it in a call, `I(x {sign} 3)`" for sign in ("%%", "%/%")},
+}
 # Covariance structures of a term, `cs(x | g)`, as lme4 and glmmTMB name them; glmmTMB has names
 # of its own for one variance or several.
 STRUCTURES = ("us", "diag", "cs", "ar1", "toep", "ad", "arma11")
@@ -78,7 +85,7 @@ def lex(text: str) -> list[Item]:
         raise FormulaError("no name between the backticks", text, text.index("``"))
     _check_balance(text)
     try:
-        tokens = list(tokenize(masked(text)))
+        tokens = list(tokenize(masked(text).replace("%%", "**")))  # as long, and one operator
     except FormulaicError as error:
         raise syntax_error(error, text) from error
     starts = [int(token.source_start or 0) for token in tokens]
@@ -125,13 +132,9 @@ def right_side(items: Sequence[Item], text: str) -> list[Item]:
     """
     joined = _join_comparisons(_open_structures(items, text), text)
     for i, item in enumerate(joined):
-        if item.kind == "operator" and item.text in _COMPARISONS:
-            raise FormulaError(
-                f"`{item.text}` compares: put it in parentheses, `(f == 'a')`, or in a call, "
-                "`I(f == 'a')`",
-                text,
-                item.start,
-            )
+        if item.kind == "operator" and item.text in _NOT_OF_TERMS:
+            message = f"`{item.text}` {_NOT_OF_TERMS[item.text]}"
+            raise FormulaError(message, text, item.start)
         if (
             item.text == ":"
             and i
