@@ -5,6 +5,7 @@ Tables, a line each: name, call, exception, fragment of the message.
 # ruff: noqa: E501
 
 import pickle
+import re
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -440,6 +441,12 @@ def test_a_failed_prediction_should_leave_the_model_alone():
         ("fixef", "here it is res.fe_params"),
         ("remove_data", r"res.without_data\(\)"),
         ("emmeans", r"here it is lmm.emmeans\(res"),
+        ("isSingular", "here it is res.singular$"),
+        ("deviance", "here it is res.llf, times -2"),
+        ("Anova", r"here it is res.anova\(2, marginal='car', df_method='z'\)"),
+        ("contest", r"res.f_test\(L\)"),
+        ("vcovCR", r"res.robust\('CR2'\)"),
+        ("refitML", r"lmm.fit\(res.design, reml=False\)"),
         ("nonsense", "no attribute 'nonsense'$"),
     ],
 )
@@ -460,6 +467,29 @@ def test_an_error_of_a_property_is_its_own():
     broken = object.__new__(Broken)
     with pytest.raises(AttributeError, match="inside"):
         _ = broken.aic
+
+
+OF_R = """
+    isSingular KRmodcomp Anova contest rand vcovCR coef_test r2_nakagawa refitML pairs predict
+    deviance VarCorr fixef ranef confint getME ngrps nobs
+"""
+
+
+@pytest.mark.parametrize("name", OF_R.split())
+def test_functions_of_r_have_a_place(name):
+    """What is written in its place runs, where it is a call."""
+    data = lmm.load_dataset("sleepstudy").assign(f=lambda d: np.where(d["Days"] > 4, "b", "a"))
+    res = lmm.fit("Reaction ~ f + Days + (1 | Subject)", data)
+    smaller = lmm.fit("Reaction ~ f + (1 | Subject)", data)
+    names = {"lmm": lmm, "res": res, "smaller": smaller, "larger": res, "newdata": data}
+    names["L"] = np.array([[0.0, 0.0, 1.0]])
+    for owner in (lmm, res):
+        if owner is res and hasattr(res, name):
+            continue
+        with pytest.raises(AttributeError, match="here it is") as caught:
+            getattr(owner, name)
+        here = str(caught.value).split("here it is ")[1]
+        eval(re.split(r", times| and |, or|, design", here)[0], names)
 
 
 @pytest.mark.parametrize(("name", "here"), [("lmer", "lmm.fit"), ("ranef", "res.random_effects")])

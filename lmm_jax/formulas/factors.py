@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -16,7 +16,7 @@ from formulaic.utils.sentinels import UNSET
 from formulaic.utils.stateful_transforms import stateful_transform
 
 from ..errors import DataError, UnknownLabel
-from ..inputs.arguments import is_whole
+from ..inputs.arguments import flag, is_whole
 from ..inputs.arguments import names as texts
 from ..inputs.matching import shown
 from .columns import beside
@@ -25,7 +25,29 @@ from .columns import beside
 _SECOND = {"treatment": "base", "poly": "scores"}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+class Treatment(TreatmentContrasts):  # type: ignore[misc]
+    """Differences from a reference, the first level if none is named."""
+
+    def __init__(self, reference: Any = UNSET, *, base: Any = UNSET) -> None:
+        super().__init__(base if reference is UNSET else reference)
+
+    @TreatmentContrasts.override  # type: ignore[untyped-decorator]
+    def _find_base_index(self, levels: Sequence[Any]) -> int:
+        if self.base is UNSET or self.base in levels:
+            return int(super()._find_base_index(levels))
+        advice = f"write `Treatment({levels[0]!r})`"
+        if is_whole(self.base):
+            placed = f"contr.treatment({len(levels)}, base={self.base})"
+            advice += f", or its place after the number of levels, `{placed}`"
+        raise DataError(
+            f"the reference {self.base!r} is none of the levels {_listed(levels)}: {advice}"
+        )
+
+
+_FAMILIES = {**vars(ContrastsRegistry), "treatment": Treatment}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class _Counted:
     """R's `contr.treatment(3, base=2)`: contrasts of three levels, which it knows by their places.
 
@@ -36,11 +58,14 @@ class _Counted:
     count: int
     options: dict[str, Any]
 
+    def __repr__(self) -> str:
+        return f"contr.{self.name}({self.count})"
+
     def of(self, levels: list[Any]) -> Any:
         """The contrasts of these levels."""
         if len(levels) != self.count:
             raise DataError(
-                f"contr.{self.name}({self.count}) is of {self.count} levels, and there are "
+                f"{self} is of {self.count} levels, and there are "
                 f"{len(levels)}, {_listed(levels)}: write `contr.{self.name}` without a number"
             )
         options, base = dict(self.options), self.options.get("base", 1)
@@ -48,7 +73,7 @@ class _Counted:
             if not is_whole(base) or not 1 <= base <= self.count:
                 raise DataError(f"base={base!r}: the place of a level, 1 to {self.count}")
             options["base"] = levels[base - 1]
-        return getattr(ContrastsRegistry, self.name)(**options)
+        return _FAMILIES[self.name](**options)
 
 
 def _contrasts(name: str) -> Callable[..., Any]:
@@ -63,6 +88,8 @@ def _contrasts(name: str) -> Callable[..., Any]:
                 f"contrasts stand beside the factor: write `C(f, contr.{name})` for contr.{name}(f)"
             )
         second = _SECOND.get(name)
+        if second == "scores" and isinstance(n, list):
+            raise DataError(f"contr.poly({n!r}): scores have a name, `contr.poly(scores=c(…))`")
         if len(more) > (second is not None):
             raise DataError(f"contr.{name}() takes the number of levels, and others by their names")
         options |= dict(zip([second], more, strict=False)) if second else {}
@@ -70,7 +97,7 @@ def _contrasts(name: str) -> Callable[..., Any]:
             return _Counted(name=name, count=n if is_whole(n) else len(n), options=options)
         if n is not None:
             options[second or "n"] = n
-        return getattr(ContrastsRegistry, name)(**options)
+        return _FAMILIES[name](**options)
 
     return contr
 
@@ -78,7 +105,7 @@ def _contrasts(name: str) -> Callable[..., Any]:
 CONTRASTS = types.SimpleNamespace(
     **{
         name: found if name == "custom" else _contrasts(name)
-        for name, found in vars(ContrastsRegistry).items()
+        for name, found in _FAMILIES.items()
         if not name.startswith("_")
     }
 )
@@ -97,7 +124,7 @@ def factor(
 ) -> Any:
     """Categories with their contrasts; `ordered` ones have polynomials, as in R."""
     state = {} if _state is None else _state
-    contrasts = _read(contrasts, ordered)
+    contrasts = _read(contrasts, flag(ordered, "ordered"))
     if levels is not None and not isinstance(levels, list | tuple):
         raise DataError(f"levels={levels!r}: list them, `factor(f, levels=c('b', 'a'))`")
     if levels is None and labels is not None:
@@ -114,8 +141,6 @@ def factor(
         x, levels = _relabelled(x, list(levels), labels)
     if isinstance(contrasts, _Counted):
         contrasts = contrasts.of(_levels(x, state) if levels is None else list(levels))
-    if isinstance(contrasts, TreatmentContrasts) and contrasts.base is not UNSET:
-        _check_base(contrasts.base, _levels(x, state) if levels is None else list(levels))
     return TRANSFORMS["C"](x, contrasts, levels=levels, spans_intercept=spans_intercept)
 
 
@@ -141,7 +166,7 @@ def _levels(x: Any, state: MutableMapping[str, Any]) -> list[Any]:
     return list(state["levels"])
 
 
-def _listed(levels: list[Any]) -> str:
+def _listed(levels: Sequence[Any]) -> str:
     return ", ".join(map(shown, levels[:8])) + (", ..." if len(levels) > 8 else "")
 
 
@@ -154,17 +179,6 @@ def _relabelled(x: Any, levels: list[Any], labels: Any) -> tuple[Any, list[str]]
     values = pd.Series(getattr(x, "__wrapped__", x)).astype("category")
     new = np.array([*(own.get(level) for level in values.cat.categories), None], dtype=object)
     return beside(new[values.cat.codes], values), list(dict.fromkeys(own.values()))
-
-
-def _check_base(base: Any, levels: list[Any]) -> None:
-    """Raise for a reference that is no level, such as the place of one."""
-    if base in levels:
-        return
-    advice = f"write `Treatment({levels[0]!r})`"
-    if is_whole(base):
-        placed = f"contr.treatment({len(levels)}, base={base})"
-        advice += f", or its place after the number of levels, `{placed}`"
-    raise DataError(f"the reference {base!r} is none of the levels {_listed(levels)}: {advice}")
 
 
 @stateful_transform  # type: ignore[untyped-decorator]

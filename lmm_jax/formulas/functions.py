@@ -14,7 +14,7 @@ from formulaic.utils.stateful_transforms import stateful_transform
 
 from ..errors import DataError
 from .columns import beside
-from .factors import CONTRASTS, cut, factor, relevel
+from .factors import CONTRASTS, Treatment, cut, factor, relevel
 from .grammar import words
 from .splines import b_splines, centred, natural_splines, polynomials
 
@@ -199,6 +199,7 @@ LIBRARY: dict[str, Any] = {
     "I": TRANSFORMS["I"],
     "C": factor,
     "contr": CONTRASTS,
+    "Treatment": Treatment,
     "exp10": lambda x: np.power(10.0, x),
     "log": _log,
     "round": _round,

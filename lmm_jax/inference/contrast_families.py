@@ -134,6 +134,13 @@ FAMILIES: dict[str, Callable[[Sequence[str]], Contrasts]] = {
     "identity": lambda levels: Contrasts(np.eye(len(levels)), tuple(levels), "none"),
 }
 
+# What others, or an adjustment that belongs to them, call these families, in small letters.
+_ELSEWHERE = {
+    **dict.fromkeys(("tukey", "all"), "pairwise"), "dunnett": "trt.vs.ctrl",
+    **dict.fromkeys(("sequen", "sequential"), "consec"), "changepoint": "mean_chg",
+    "grandmean": "eff",
+}  # fmt: skip
+
 
 def _references(ref: Any, called: Sequence[Sequence[str]]) -> list[int]:
     """Numbers of the levels that are given by their labels or their numbers, one or several."""
@@ -193,7 +200,7 @@ def contrasts_of(
     """
     k = len(levels)
     if isinstance(method, str):
-        name = choice(method, "method", FAMILIES)
+        name = choice(method, "method", FAMILIES, elsewhere=_ELSEWHERE)
         if ref is None:
             return FAMILIES[name](levels)
         if name != "trt.vs.ctrl":

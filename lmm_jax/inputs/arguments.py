@@ -94,16 +94,23 @@ def probability(value: Any, what: str) -> float:
 
 
 def choice(
-    value: Any, what: str, names: Collection[str], *, elsewhere: Mapping[str, str] | None = None
+    value: Any,
+    what: str,
+    names: Collection[str],
+    *,
+    elsewhere: Mapping[str, str] | None = None,
+    others: str = "",
 ) -> str:
     """One of a few names.
 
-    ``elsewhere`` has what other packages call some of them, in small letters.
+    ``elsewhere`` has what other packages call some of them, in small letters; ``others`` says
+    what may be passed beside names.
     """
     if isinstance(value, str) and value in names:
         return value
     close = _meant(value, names, elsewhere or {}) if isinstance(value, str) else None
     hint = f" (did you mean {close!r}?)" if close else ""
+    hint = f", or {others}" if others else hint
     some = f"choose from {', '.join(names)}{hint}" if names else "there is none to choose from"
     raise DataError(f"{what}={shown(value)}: {some}")
 

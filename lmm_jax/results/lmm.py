@@ -40,6 +40,12 @@ _ELSEWHERE = {
     "profile": "lmm.profile(res)", "influence": "lmm.influence(res)", "r2": "lmm.r2(res)",
     "icc": "lmm.icc(res)", "refit": "lmm.fit(res.formula, data)", "update": "lmm.fit(...)",
     "step": "lmm.step(res)", "intervals": "conf_int()", "getME": "theta, design, model_matrix()",
+    "isSingular": "singular", "ngrps": "n_groups", "deviance": "llf, times -2",
+    "Anova": "anova(2, marginal='car', df_method='z')", "rand": "lmm.ranova(res)",
+    "KRmodcomp": "lmm.anova(smaller, res, df_method='kr')", "vcovCR": "robust('CR2')",
+    "contest": "f_test(L), or t_test(L) of one row", "r2_nakagawa": "lmm.r2(res)",
+    "coef_test": "robust('CR2').tidy('fixed')", "refitML": "lmm.fit(res.design, reml=False)",
+    "pairs": "lmm.emmeans(res, 'f').pairs()", "contrast": "lmm.emmeans(res, 'f').contrast(...)",
 }  # fmt: skip
 
 

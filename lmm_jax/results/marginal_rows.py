@@ -212,7 +212,8 @@ def _values(fit: Basis, known: Variables, at: Any, cov_reduce: Any) -> dict[str,
         if not found:
             raise DataError(f"at has no values for {shown(name)}")
     if not callable(cov_reduce):
-        choice(cov_reduce, "cov_reduce", ("mean", "range"))
+        others = "pass a function of a column, np.median"
+        choice(cov_reduce, "cov_reduce", ("mean", "range"), others=others)
     return grid_values(known, given, cov_reduce, fit.rows)
 
 
