@@ -187,3 +187,9 @@ def test_degrees_of_several_columns_are_their_names():
 def test_what_to_write_instead(term, message):
     with pytest.raises((DataError, FormulaError), match=message):
         built(term)
+
+
+def test_contrasts_are_no_sums_of_columns():
+    """`contr.sum(3)` is not `x.sum()`, which is kept of the first data; nor is a reference."""
+    assert list(built("C(f, contr.sum(3))").spec.transform_state) == ["C(f, contr.sum(3))"]
+    assert not any(built("C(f, Treatment('b')) + C(f, sum):x").spec.transform_state.values())

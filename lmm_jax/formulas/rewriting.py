@@ -134,7 +134,7 @@ class _Rewriter(ast.NodeTransformer):
     def _is_summary(self, function: ast.expr) -> bool:
         """Whether one number comes of a column, `x.mean()` or `np.mean(x)`, as of `mean(x)`."""
         start = root(function)
-        own = isinstance(start, ast.Name) and start.id in self.own
+        own = isinstance(start, ast.Name) and start.id in {*self.own, "contr"}  # contr.sum(3)
         known = REDUCTIONS | SUMMARIES
         return isinstance(function, ast.Attribute) and function.attr in known and not own
 
