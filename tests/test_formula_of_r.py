@@ -147,6 +147,8 @@ INSTEAD = [
     ("C(f, contr.treatment(base=2))",
      r"reference 2 is none of.*`Treatment\('a'\)`.*`contr.treatment\(3, base=2\)`"),
     ("C(f, Treatment('d'))", r"reference 'd' is none of the levels 'a', 'b', 'c': write `Tr"),
+    ("C(f, contr.treatment(3, contrasts=FALSE))", "has no `contrasts`: it has n, .* base$"),
+    ("C(f, contr.sum('a'))", "has no `label`: it has n, the number of levels$"),
     ("contr.sum(3)", r"gives one value, contr.sum\(3\): a term needs"),
     ("C(f, contr.poly(c(1, 2, 4)))", "scores have a name"),
     ("factor(f, ordered='yes')", "ordered='yes': pass True or False"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import types
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -73,7 +74,19 @@ class _Counted:
             if not is_whole(base) or not 1 <= base <= self.count:
                 raise DataError(f"base={base!r}: the place of a level, 1 to {self.count}")
             options["base"] = levels[base - 1]
-        return _FAMILIES[self.name](**options)
+        return _made(self.name, options)
+
+
+def _made(name: str, options: Mapping[str, Any]) -> Any:
+    """The contrasts of a name; raise for options that they do not have."""
+    known = [
+        other for other in inspect.signature(_FAMILIES[name]).parameters if other != "reference"
+    ]
+    for option in options:
+        if option not in known:
+            own = ", ".join(["n, the number of levels", *known])
+            raise DataError(f"contr.{name}() has no `{option}`: it has {own}")
+    return _FAMILIES[name](**options)
 
 
 def _contrasts(name: str) -> Callable[..., Any]:
@@ -96,8 +109,8 @@ def _contrasts(name: str) -> Callable[..., Any]:
         if is_whole(n) or isinstance(n, list):
             return _Counted(name=name, count=n if is_whole(n) else len(n), options=options)
         if n is not None:
-            options[second or "n"] = n
-        return _FAMILIES[name](**options)
+            options[second or "label"] = n
+        return _made(name, options)
 
     return contr
 
