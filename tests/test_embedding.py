@@ -17,6 +17,7 @@ from helpers import Term, assert_close, dense_deviance
 from jax import lax
 
 import lmm_jax as lmm
+from lmm_jax.layouts import compress as compress_rows
 from lmm_jax.layouts.crossed.index import CrossedIndex
 from lmm_jax.numerics.namespace import namespace
 
@@ -350,6 +351,38 @@ def _check_directional(loss, at, rng, step=1e-5):
             float(jnp.sum(s * m)) for s, m in zip(jax.tree.leaves(slope), move, strict=True)
         )
         assert_close(along, (up - down) / 2, DIFF_RTOL, step * size)
+
+
+def test_constants_of_many_rows_are_not_computed_with_in_the_compiler(monkeypatch):
+    """Derivatives of both orders and batches go through what keeps XLA from it."""
+    rng = np.random.default_rng(0)
+    groups, ones = np.repeat(np.arange(10), 6), jnp.ones(60)
+    X = jnp.stack([ones, jnp.asarray(rng.normal(size=60))], axis=1)
+    index, y = lmm.row_index(groups), jnp.asarray(rng.normal(size=60))
+
+    def loss(y, X, w):
+        layout = lmm.compress(y, X, (ones[:, None, None],), w, index)
+        return lmm.loglike(jnp.array([0.7]), layout, reml=False)
+
+    def everything():
+        closed = jax.jit(lambda y: loss(y, X, ones))  # X and weights are constants
+        weights = jnp.asarray(np.repeat(1.0 + np.arange(3.0)[:, None], 60, axis=1))
+        return (
+            closed.lower(y).as_text(),
+            (
+                closed(y),
+                jax.grad(loss, argnums=(0, 1, 2))(y, X, ones),
+                jax.jvp(jax.grad(closed), (y,), (ones,)),
+                jax.jit(jax.vmap(loss, (None, None, 0)))(y, X, weights),
+            ),
+        )
+
+    plain, expected = everything()
+    monkeypatch.setattr(compress_rows, "_FOLDED", 0)
+    kept, found = everything()
+    assert "optimization_barrier" in kept and "optimization_barrier" not in plain
+    for ours, theirs in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        assert_close(ours, theirs, 1e-12, 1)
 
 
 # ------------------------------------------------------------ the page
