@@ -353,7 +353,7 @@ def _check_directional(loss, at, rng, step=1e-5):
         assert_close(along, (up - down) / 2, DIFF_RTOL, step * size)
 
 
-def test_constants_of_many_rows_are_not_computed_with_in_the_compiler(monkeypatch):
+def test_constants_of_many_rows_are_not_computed_with_in_the_compiler(monkeypatch, x64):
     """Derivatives of both orders and batches go through what keeps XLA from it."""
     rng = np.random.default_rng(0)
     groups, ones = np.repeat(np.arange(10), 6), jnp.ones(60)
