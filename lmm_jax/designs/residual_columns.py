@@ -72,31 +72,7 @@ def residual_of_rows(
     labels = tuple(spelled(names)) if names is not None else ()
     if term.correlation:
         _check_repeats(term, subject, subjects, places)
-    at = places.codes[None].astype(float) if kind.levels_are_codes else places.at  # type: ignore[index]
-    options: dict[str, Any] = {}
-    if kind.levels_are_codes:
-        assert places.visits is not None
-        options["levels"] = tuple(spelled(places.visits))
-    elif kind is Toeplitz:
-        step = max(float(np.gcd.reduce(at[0].astype(np.int64))), 1.0)
-        at = at / step
-        options |= {"unit": step, "levels": tuple(map(str, range(int(at.max(initial=0)) + 1)))}
-    if len(options.get("levels", ())) > MOST_VISITS:
-        what = "distances" if kind is Toeplitz else "visits"
-        raise DataError(
-            f"{term.text} has {len(options['levels'])} {what}, up to {MOST_VISITS} are taken: "
-            "choose a covariance of fewer parameters, such as ar1, or `(1 + x | g)` where a "
-            "random slope is meant"
-        )
-    if issubclass(kind, Spatial):
-        unit, least = _neighbours(at, subject)
-        # what ends at the range has to know the distance; of others a size will do, and programs
-        # are for many data sets
-        gap = least if kind is Spherical else 2.0 ** np.floor(np.log2(least))
-        options |= {"unit": unit, "nugget": term.nugget, "gap": float(gap) / unit}
-        at = at / unit
-    elif kind.takes_gap:
-        options["gap"] = max(_neighbours(at, subject)[0], 1.0)
+    at, options = _in_units(term, places, subject)
     counts = np.bincount(subject, minlength=n_subjects)
     structures = tuple(
         ResidualStructure(
@@ -126,6 +102,39 @@ def residual_of_rows(
         visit_places=_visit_places(places.codes, at),
         state=state,
     )
+
+
+def _in_units(
+    term: ResidualTerm, places: _Places, subject: np.ndarray
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Where rows are, (d, n), in units of the correlation, and what it knows of distances."""
+    kind = _CORRELATIONS[term.correlation]
+    at = places.codes[None].astype(float) if kind.levels_are_codes else places.at  # type: ignore[index]
+    options: dict[str, Any] = {}
+    if kind.levels_are_codes:
+        assert places.visits is not None
+        options["levels"] = tuple(spelled(places.visits))
+    elif kind is Toeplitz:
+        step = max(float(np.gcd.reduce(at[0].astype(np.int64))), 1.0)
+        at = at / step
+        options |= {"unit": step, "levels": tuple(map(str, range(int(at.max(initial=0)) + 1)))}
+    if len(options.get("levels", ())) > MOST_VISITS:
+        what = "distances" if kind is Toeplitz else "visits"
+        raise DataError(
+            f"{term.text} has {len(options['levels'])} {what}, up to {MOST_VISITS} are taken: "
+            "choose a covariance of fewer parameters, such as ar1, or `(1 + x | g)` where a "
+            "random slope is meant"
+        )
+    if issubclass(kind, Spatial):
+        unit, least = _neighbours(at, subject)
+        # what ends at the range has to know the distance; of others a size will do, and programs
+        # are for many data sets
+        gap = least if kind is Spherical else 2.0 ** np.floor(np.log2(least))
+        options |= {"unit": unit, "nugget": term.nugget, "gap": float(gap) / unit}
+        at = at / unit
+    elif kind.takes_gap:
+        options["gap"] = max(_neighbours(at, subject)[0], 1.0)
+    return at, options
 
 
 def _visit_places(codes: np.ndarray | None, at: np.ndarray) -> np.ndarray | None:

@@ -280,62 +280,71 @@ def _read(item: Item, text: str) -> ResidualTerm:
     match = _CALL.match(item.text)
     assert match is not None
     name, inside = match[1], item.text[match.end() : -1]
-    if name in SPREADS:
-        apart = {i.text for i, depth in depths(lex(inside or "1")) if depth == 0}
-        if name == "diag" and "*" in apart:
-            what = "several factors are joined by colons, `diag(a:b)`"
-            raise FormulaError(what, text, item.start)
-        if "," in apart:
-            what = (
-                f"`{name}()` takes one column: of a factor beside a covariate `diag(f) * power(x)`"
-            )
-            raise FormulaError(what, text, item.start)
-        if name != "diag" and _MEANS.fullmatch(inside):
-            return ResidualTerm(of=name, covariate=MEANS, text=item.text)
-        if name != "diag" and re.search(r"\bfitted\(\s*\.", inside):
-            what = f"the fitted values stand alone, `{name}({MEANS})`"
-            raise FormulaError(what, text, item.start)
-        if name != "diag":
-            return ResidualTerm(of=name, covariate=_code(inside, item, text), text=item.text)
-        several = split(lex(inside), ":", inside) if inside.strip() else []
-        parts = [inside[p[0].start : p[-1].stop] for _, p in several] or [inside]
-        strata = tuple(_code(part, item, text) for part in parts)
-        return ResidualTerm(spread="diag", strata=strata, text=item.text)
-    nugget = _NUGGET.search(inside)
-    if nugget is not None:
-        inside = inside[: nugget.start()]
-        if name not in SPATIAL or nugget[1] not in ("True", "False", "TRUE", "FALSE"):
-            what = f"`nugget=True` belongs to {', '.join(SPATIAL)}"
-            if name in SPATIAL:
-                what = f"`nugget={nugget[1]}`: True or False; its share is estimated"
-            raise FormulaError(what, text, item.start)
+    read = _read_spread if name in SPREADS else _read_correlation
+    return read(name, inside, item, text)
+
+
+def _read_spread(name: str, inside: str, item: Item, text: str) -> ResidualTerm:
+    apart, what = {i.text for i, depth in depths(lex(inside or "1")) if depth == 0}, ""
+    if name == "diag" and "*" in apart:
+        what = "several factors are joined by colons, `diag(a:b)`"
+    elif "," in apart:
+        what = f"`{name}()` takes one column: of a factor beside a covariate `diag(f) * power(x)`"
+    elif name != "diag" and _MEANS.fullmatch(inside):
+        return ResidualTerm(of=name, covariate=MEANS, text=item.text)
+    elif name != "diag" and re.search(r"\bfitted\(\s*\.", inside):
+        what = f"the fitted values stand alone, `{name}({MEANS})`"
+    if what:
+        raise FormulaError(what, text, item.start)
+    if name != "diag":
+        return ResidualTerm(of=name, covariate=_code(inside, item, text), text=item.text)
+    several = split(lex(inside), ":", inside) if inside.strip() else []
+    parts = [inside[p[0].start : p[-1].stop] for _, p in several] or [inside]
+    strata = tuple(_code(part, item, text) for part in parts)
+    return ResidualTerm(spread="diag", strata=strata, text=item.text)
+
+
+def _read_correlation(name: str, inside: str, item: Item, text: str) -> ResidualTerm:
+    inside, nugget = _without_nugget(name, inside, item, text)
     left, bar, right = _cut(inside)
-    steps = False
+    what = ""
     if bar == "||":
-        raise FormulaError(f"write one bar, `{name}(… | id)`", text, item.start)
-    if bar and not right.strip():
-        raise FormulaError(f"no subjects after the bar: write `{name}(… | id)`", text, item.start)
+        what = f"write one bar, `{name}(… | id)`"
+    elif bar and not right.strip():
+        what = f"no subjects after the bar: write `{name}(… | id)`"
+    if what:
+        raise FormulaError(what, text, item.start)
     one = right.strip() in ("", "1")  # nlme's way to say that all rows are one subject
     by, group = ((), ()) if one else _subjects(right, item, text)
     if not left.strip():
         raise FormulaError(f"nothing stands in `{item.text}` before the bar", text, item.start)
-    if name in SPATIAL:
-        places = tuple(_code(part, item, text) for part in _sum(left))
-        correlation, own = name, False
-    else:
-        places = (_code(left, item, text),)
-        correlation, own = OF_VISITS[name]
-        steps = _FACTOR.match(to_python(left.strip())) is not None
+    spatial = name in SPATIAL
+    correlation, own = (name, False) if spatial else OF_VISITS[name]
     return ResidualTerm(
         correlation=correlation,
-        places=places,
+        places=tuple(_code(part, item, text) for part in (_sum(left) if spatial else [left])),
         by=by,
         group=group,
-        nugget=nugget is not None and nugget[1].lower() == "true",
+        nugget=nugget,
         spread="visits" if own else "one",
-        steps=steps,
+        steps=not spatial and _FACTOR.match(to_python(left.strip())) is not None,
         text=item.text,
     )
+
+
+def _without_nugget(name: str, inside: str, item: Item, text: str) -> tuple[str, bool]:
+    """What stands before `nugget=`, and whether it is asked for."""
+    found = _NUGGET.search(inside)
+    if found is None:
+        return inside, False
+    what = ""
+    if name not in SPATIAL:
+        what = f"`nugget=True` belongs to {', '.join(SPATIAL)}"
+    elif found[1] not in ("True", "False", "TRUE", "FALSE"):
+        what = f"`nugget={found[1]}`: True or False; its share is estimated"
+    if what:
+        raise FormulaError(what, text, item.start)
+    return inside[: found.start()], found[1].lower() == "true"
 
 
 def _sum(left: str) -> list[str]:

@@ -123,16 +123,7 @@ def core_layout(
     )
     at, basis = _reach(rows, terms, turned, core, group)
     squares: Any = core.products()  # arrays of NumPy, where layouts say Array
-    S: Any = squares if turned is None else squares - core.square(at.d)
-    step: Any = within_step(at.left[:, :-1].T @ at.left[:, :-1], at.left[:, :-1].T @ at.left[:, -1])
-    at = at.less(step, core, np.zeros(core.row.size))
-    nothing: Any = np.zeros((len(S), 1, S.shape[2]))
-    held = Core(S=S, s=_core_rows(core, at), origin=nothing, widths=core.places.widths)
-    origin: Any
-    more: Any
-    origin, more = two_way_fit(held, at.left.T @ at.left)
-    at = at.less(more, core, core.flat(origin)[:, 0])
-    held = Core(S=S, s=_core_rows(core, at), origin=origin, widths=core.places.widths)
+    at, held, step = _measured(at, core, squares if turned is None else squares - core.square(at.d))
     buckets: tuple[Bucket, ...] = ()
     links: tuple[Links, ...] = ()
     if turned is not None:
@@ -140,7 +131,7 @@ def core_layout(
         links = (_links(at.d, core.places.group_block[at.group], core),)
     eliminated = () if turned is None else (turned,)
     maps = maps_back(
-        rows.weights, rows.frame, rows.whiteners, (step + more)[:, None], structures, n_components
+        rows.weights, rows.frame, rows.whiteners, step[:, None], structures, n_components
     )
     layout = CrossedLayout(
         buckets=buckets,
@@ -175,6 +166,20 @@ def core_layout(
         core_size=int(np.bincount(core.block).max()),
         n_blocks=core.shape[1],
     )
+
+
+def _measured(at: _Reach, core: CoreColumns, S: Any) -> tuple[_Reach, Core, Any]:
+    """Rows with y measured from fixed effects, beside those of the core's levels; and these."""
+    step: Any = within_step(at.left[:, :-1].T @ at.left[:, :-1], at.left[:, :-1].T @ at.left[:, -1])
+    at = at.less(step, core, np.zeros(core.row.size))
+    nothing: Any = np.zeros((len(S), 1, S.shape[2]))
+    held = Core(S=S, s=_core_rows(core, at), origin=nothing, widths=core.places.widths)
+    origin: Any
+    more: Any
+    origin, more = two_way_fit(held, at.left.T @ at.left)
+    at = at.less(more, core, core.flat(origin)[:, 0])
+    held = Core(S=S, s=_core_rows(core, at), origin=origin, widths=core.places.widths)
+    return at, held, step + more
 
 
 def _core_rows(core: CoreColumns, at: _Reach) -> Any:
