@@ -28,10 +28,12 @@ from ..results.lmm import LMMResults
 Fitted = Callable[[Design, np.ndarray | None], LMMResults]
 
 # Change of a fitted value, in standard deviations of the response, that is none; and how often
-# they may change: a change is mostly a hundredth of the one before, a third of it at worst seen.
+# they may change.
 _STILL, _MOST_FITS = 1e-9, 100
 # A change that is more than this share of the one before is taken by half from then on.
 _SLOW, _LEAST_SHARE = 0.8, 0.1
+# Changes that the next one is foretold from, and how much larger than the last it may then be.
+_DEPTH, _FARTHEST = 3, 3.0
 
 
 def settle(model: Design, fitted: Fitted) -> LMMResults:
@@ -51,6 +53,7 @@ def settle(model: Design, fitted: Fitted) -> LMMResults:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         means, last, share = _first_means(model, residual, fitted), np.inf, 1.0
+        seen: list[tuple[np.ndarray, np.ndarray]] = []
         for _ in range(_MOST_FITS):
             found = _fitted_at(means, model, residual, fitted, theta)
             theta, after = found.estimates.theta_layout, found.fittedvalues.to_numpy()
@@ -59,7 +62,9 @@ def settle(model: Design, fitted: Fitted) -> LMMResults:
                 break
             if change > _SLOW * last:  # they go to and fro
                 share = max(0.5 * share, _LEAST_SHARE)
-            means, last = means + share * (after - means), change
+                seen.clear()
+            seen = [*seen[-_DEPTH:], (means, after - means)]
+            means, last = means + _step(seen, share), change
     if not np.isfinite(found.llf):
         raise DataError(
             f"{residual.text}: the fitted values come so near to zero that the variances leave "
@@ -74,6 +79,27 @@ def settle(model: Design, fitted: Fitted) -> LMMResults:
     if not found.converged:
         warn_user(found.message, ConvergenceWarning)
     return found
+
+
+def _step(seen: list[tuple[np.ndarray, np.ndarray]], share: float) -> np.ndarray:
+    """A step of the means from pairs of means and their changes, the last one now.
+
+    To where changes would be none if they were linear along the steps so far (Anderson's
+    mixing); the change itself where that is far off.
+
+    References
+    ----------
+    Walker & Ni (2011), doi:10.1137/10078356X.
+    """
+    points, changes = (np.array(part) for part in zip(*seen, strict=True))
+    plain = share * changes[-1]
+    if len(seen) == 1:
+        return np.asarray(plain)
+    steps, bends = np.diff(points, axis=0), np.diff(changes, axis=0)
+    at = np.linalg.lstsq(bends.T, changes[-1], rcond=None)[0]
+    mixed = plain - at @ (steps + share * bends)
+    near = np.abs(mixed).max() <= _FARTHEST * np.abs(changes[-1]).max()
+    return np.asarray(mixed if near else plain)
 
 
 def _fitted_at(
