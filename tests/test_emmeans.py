@@ -425,6 +425,12 @@ def test_slopes_per_unit_of_an_expression(var):
         assert_close(found["estimate"][sex], slope, 1e-8)  # quotients of differences
         assert_close(found["std_error"][sex], error, 1e-7)
         assert_close(found["df"][sex], 77, 1e-6)
+    sd = np.std(np.repeat([8, 10, 12, 14], 27), ddof=1)
+    for of_all, same in (("age / mean(age)", "age / 11"), ("scale(age)", f"age / {sd}")):
+        two = [lmm.emtrends(res, "Sex", v, at={"age": [8, 10]}) for v in (of_all, same)]
+        assert_close(*(table.to_frame()["estimate"] for table in two), 1e-8)
+    with pytest.raises(lmm.DataError, match="does not change with age"):
+        lmm.emtrends(res, "Sex", "round(age)", at={"age": 10})
     for wrong in ("log(Sex)", "age + Sex", "log(height)", 3, "1"):
         with pytest.raises(lmm.DataError, match="the covariates are age"):
             lmm.emtrends(res, "Sex", wrong)
@@ -509,7 +515,7 @@ REFUSED = [
     (lambda r: lmm.emmeans(r, []), "name a variable"),
     (
         lambda r: lmm.emmeans(r, "Nf", cov_reduce="median"),
-        "choose from mean, range, or pass a function of a column, np.median$",
+        "mean, range.*, or pass a function of a column, np.median$",
     ),
     (lambda r: lmm.emmeans(r, "Nf").contrast("tukey"), "did you mean 'pairwise'"),
     (lambda r: lmm.emmeans(r, "Nf").contrast("Dunnett"), "did you mean 'trt.vs.ctrl'"),

@@ -182,8 +182,10 @@ def read(code: str) -> Expression:
         ) from error
     check_syntax(tree, code)
     for call in [node for node in ast.walk(tree) if isinstance(node, ast.Call)]:
-        if _beside_factor(call) and len(call.args) > 1:
-            call.args[1] = _in_full(call.args[1])
+        if _beside_factor(call):
+            call.args[1:] = map(_in_full, call.args[1:])
+            for option in call.keywords:
+                option.value = _in_full(option.value)
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
     nodes.sort(key=lambda node: (node.lineno, node.col_offset))
     calls = tuple(node for node in ast.walk(tree) if isinstance(node, ast.Call))

@@ -109,7 +109,10 @@ def _contrasts(name: str) -> Callable[..., Any]:
         if is_whole(n) or isinstance(n, list):
             return _Counted(name=name, count=n if is_whole(n) else len(n), options=options)
         if n is not None:
-            options[second or "label"] = n
+            if second is None:
+                what = "the number of levels, or their labels, is needed"
+                raise DataError(f"contr.{name}({n!r}): {what}")
+            options[second] = n
         return _made(name, options)
 
     return contr
@@ -143,6 +146,8 @@ def factor(
     if levels is None and labels is not None:
         levels = _levels(x, state)
     if levels is not None:
+        if len(set(levels)) < len(levels):
+            raise DataError(f"levels={list(levels)!r}: each of them once")
         found = pd.unique(pd.Series(getattr(x, "__wrapped__", x)).dropna())
         other = [label for label in found.tolist() if label not in levels]
         if other:
@@ -150,8 +155,8 @@ def factor(
                 f"a factor has the level {other[0]!r}, which is none of levels={list(levels)}: "
                 "leave its rows out, subset=, or add it"
             )
-    if levels is not None and labels is not None:
-        x, levels = _relabelled(x, list(levels), labels)
+    if levels is not None:
+        x, levels = _relabelled(x, list(levels), levels if labels is None else labels)
     if isinstance(contrasts, _Counted):
         contrasts = contrasts.of(_levels(x, state) if levels is None else list(levels))
     return TRANSFORMS["C"](x, contrasts, levels=levels, spans_intercept=spans_intercept)
@@ -183,15 +188,18 @@ def _listed(levels: Sequence[Any]) -> str:
     return ", ".join(map(shown, levels[:8])) + (", ..." if len(levels) > 8 else "")
 
 
-def _relabelled(x: Any, levels: list[Any], labels: Any) -> tuple[Any, list[str]]:
+def _relabelled(x: Any, levels: list[Any], labels: Any) -> tuple[Any, list[Any]]:
     """R's `labels=`, one a level: levels of one label are one level, one label is numbered."""
-    given = [labels] if isinstance(labels, str) else labels
-    if isinstance(given, list) and len(given) == 1 < len(levels):
-        given = [f"{given[0]}{i + 1}" for i in range(len(levels))]
-    own = dict(zip(levels, texts(given, "labels", len(levels)), strict=True))
-    values = pd.Series(getattr(x, "__wrapped__", x)).astype("category")
-    new = np.array([*(own.get(level) for level in values.cat.categories), None], dtype=object)
-    return beside(new[values.cat.codes], values), list(dict.fromkeys(own.values()))
+    own, given = levels, [labels] if isinstance(labels, str) else labels
+    if given is not levels and list(given) != levels:
+        if len(given) == 1 < len(levels):
+            given = [f"{given[0]}{i + 1}" for i in range(len(levels))]
+        own = list(texts(given, "labels", len(levels)))
+    values, names = pd.Series(getattr(x, "__wrapped__", x)), list(dict.fromkeys(own))
+    place = np.array([*map(names.index, own), -1])  # of every level; missing
+    codes = pd.Categorical(values, categories=levels).codes
+    categories: pd.Index[Any] = pd.Index(names, tupleize_cols=False)
+    return beside(pd.Categorical.from_codes(place[codes], categories=categories), values), names
 
 
 @stateful_transform  # type: ignore[untyped-decorator]
@@ -237,8 +245,10 @@ def cut(
     codes = _intervals(np.asarray(x, dtype=np.float64), edges, include_lowest, right)
     if labels is False:
         return codes + 1.0
-    categories = pd.Index(texts(labels, "labels", edges.size - 1))
-    return beside(pd.Categorical.from_codes(codes, categories=categories), x)
+    own = texts(labels, "labels", edges.size - 1)
+    names = list(dict.fromkeys(own))  # intervals of one label are one level
+    place = np.array([names.index(name) for name in own])
+    return beside(pd.Categorical.from_codes(place[codes], categories=pd.Index(names)), x)
 
 
 def _intervals(values: np.ndarray, edges: np.ndarray, closed: bool, right: bool) -> np.ndarray:

@@ -106,8 +106,16 @@ def _quantile(
 
 def _combine(*values: Any) -> Any:
     """R's c: a list of values; a column stays one."""
-    alone = len(values) == 1 and np.ndim(values[0]) == 1
-    return values[0] if alone else list(values)
+    if len(values) == 1 and np.ndim(values[0]) == 1:
+        return values[0]
+    listed = (value if isinstance(value, list | tuple) else [value] for value in values)
+    return [one for values in listed for one in values]
+
+
+def _as_vector(x: Any) -> Any:
+    """R's as.vector: a factor is its labels."""
+    values = pd.Series(x) if np.ndim(x) == 1 else x
+    return values.astype(str) if isinstance(values.dtype, pd.CategoricalDtype) else x
 
 
 def _extreme(f: Callable[..., Any]) -> Callable[..., float]:
@@ -209,7 +217,7 @@ LIBRARY: dict[str, Any] = {
     "as_logical": _as_logical,
     "as_character": lambda x: pd.Series(x).astype(str),
     "is_na": pd.isna,
-    "as_vector": _combine,
+    "as_vector": _as_vector,
     "c": _combine,
     "quantile": _quantile,
     "ifelse": _ifelse,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import re
 from functools import lru_cache
 from types import CodeType
 
@@ -82,7 +83,7 @@ class _Rewriter(ast.NodeTransformer):
         """One number of a column, `x[0]`, is that of the first data; `poly(x, 2)[, 1]` a column."""
         written, places = show(ast.unparse(node), self.expression.quoted), node.slice
         self.generic_visit(node)
-        if isinstance(places, ast.Tuple) and ast.unparse(places.elts[0]) == ":":
+        if isinstance(places, ast.Tuple) and re.fullmatch(r"\(:, \d+\)", ast.unparse(places)):
             return _call("__column__", node.value, places.elts[1])
         return self._kept(node, written, several=False)
 

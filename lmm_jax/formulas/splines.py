@@ -110,7 +110,12 @@ def b_splines(
 ) -> Any:
     """R's `splines::bs`, by R's names of its arguments or by formulaic's."""
     if Boundary_knots is not None:
+        if lower_bound is not None or upper_bound is not None:
+            raise DataError("bs(): the ends have one name, Boundary.knots or the two bounds")
         lower_bound, upper_bound = _boundary(Boundary_knots)
+    for name, value in (("df", df), ("degree", degree)):
+        if value is not None and value != int(value):
+            raise DataError(f"bs(): {name}={value} is no whole number")
     return TRANSFORMS["bs"](
         x,
         df if df is None else int(df),
@@ -147,6 +152,8 @@ def polynomials(
     whole = isinstance(degree, int | float) and not isinstance(degree, bool)
     if not whole or not degree >= 1 or degree % 1:
         raise DataError(f"poly(…, {degree!r}): the degree is a whole number from 1 on")
+    if len({len(column) for column in columns}) > 1:
+        raise DataError("poly(): its columns have one length, and the degree is a whole number")
     states = [state, *(state.setdefault(str(i), {}) for i in range(1, len(columns)))]
     powers = [
         np.asarray(TRANSFORMS["poly"](column, int(degree), raw=raw, _state=own))

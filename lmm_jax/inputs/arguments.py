@@ -110,7 +110,7 @@ def choice(
         return value
     close = _meant(value, names, elsewhere or {}) if isinstance(value, str) else None
     hint = f" (did you mean {close!r}?)" if close else ""
-    hint = f", or {others}" if others else hint
+    hint += f", or {others}" if others else ""
     some = f"choose from {', '.join(names)}{hint}" if names else "there is none to choose from"
     raise DataError(f"{what}={shown(value)}: {some}")
 

@@ -275,10 +275,10 @@ def double_traces(A: Array, P: Array, D: Array) -> Array:
         rows = xp.swapaxes(D, 0, 1).reshape(q, m * q)
         AD, PD = ((xp.moveaxis(X, -1, 0) @ rows).reshape(groups, q, m, q) for X in (A, P))
         left, right = xp.moveaxis(AD, 2, 0), xp.moveaxis(PD, (2, 3), (0, 2))
-        return left.reshape(m, -1) @ right.reshape(m, -1).T
+        return left.reshape(m, q * q * groups) @ right.reshape(m, q * q * groups).T
     AD = xp.einsum("abg,kbc->kacg", A, D)
     PD = xp.einsum("abg,kbc->kcag", P, D)
-    return AD.reshape(m, -1) @ PD.reshape(m, -1).T
+    return AD.reshape(m, q * q * groups) @ PD.reshape(m, q * q * groups).T
 
 
 def half_traces(

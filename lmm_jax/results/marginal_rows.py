@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple
@@ -334,15 +334,25 @@ def _rows(
         ahead, further = _replayed(fit, there)
         rise = np.full(len(here), slope.step)
         if slope.code is not None:
-            rise = _evaluated(fit, slope.code, there) - _evaluated(fit, slope.code, here)
+            below, above = _evaluated(fit, slope.code, (here, there))
+            rise = above - below
+            if not rise.all():
+                raise DataError(f"var={slope.text!r} does not change with {slope.covariate} here")
         matrix, offset = (ahead - matrix) / rise[:, None], (further - offset) / rise
     return *_parted(matrix, fit), offset
 
 
-def _evaluated(fit: Basis, code: str, frame: pd.DataFrame) -> np.ndarray:
-    """An expression with what the fit remembers of its data."""
-    state = copy.deepcopy(dict(fit.source.spec.transform_state))
-    return mat.evaluate(code, frame, context=fit.source.context, state=state)
+def _evaluated(fit: Basis, code: str, frames: tuple[pd.DataFrame, ...]) -> Iterator[np.ndarray]:
+    """An expression with what is remembered of the data of the fit: `scale(x)`, `x / mean(x)`."""
+    source = fit.source
+    state = copy.deepcopy(dict(source.spec.transform_state))
+    if fit.rows is not None:
+        mat.evaluate(code, fit.rows, context=source.context, state=state)
+    known = len(state)
+    for frame in frames:
+        yield mat.evaluate(code, frame, context=source.context, state=state)
+    if len(state) > known:
+        raise DataError(f"var={code!r} looks at all rows of the fit, which are not kept here")
 
 
 def _parted(matrix: np.ndarray, fit: Basis) -> tuple[np.ndarray, np.ndarray]:

@@ -122,9 +122,8 @@ def inner_products(left: EffectColumns, right: EffectColumns, W: Array) -> Array
     def inner(a: Array, b: Array) -> Array:
         shape = (a.shape[0], -1, C, a.shape[2])
         weighted = xp.einsum("akcg,cd->akdg", a.reshape(shape), W)
-        rows = (xp.moveaxis(x, 1, 0).reshape(x.shape[1], -1) for x in (weighted, b.reshape(shape)))
-        one, two = rows
-        return one @ two.T
+        one, two = (xp.moveaxis(x, 1, 0) for x in (weighted, b.reshape(shape)))
+        return one.reshape(len(one), -1) @ two.reshape(len(two), -1).T
 
     parts = [inner(a, b) for a, b in zip(left.groups, right.groups, strict=True)]
     return sum(parts, inner(left.core, right.core))
