@@ -122,8 +122,14 @@ def _fit_alike(
         found = fit_lanes(base, responses, starts, wanted, reml=reml, maxiter=maxiter, tol=tol)
     found = _in_own_units(found, layouts, reml=reml)
     lanes = (jax.tree.map(lambda leaf, i=i: leaf[i], found) for i in range(len(shared)))
-    pairs = zip(shared, lanes, strict=True)
-    return True, {k: at for (k, _), at in pairs if int(at.status) == CONVERGED}
+    pairs = zip(shared, layouts, lanes, strict=True)
+    return True, {k: at for (k, _), one, at in pairs if _stands(at, one)}
+
+
+def _stands(at: Solution, layout: ResidualLayout) -> bool:
+    """Whether lanes have found the optimum of a response: nothing is left that challenges it."""
+    others = layout.challengers(at.theta) if int(at.status) == CONVERGED else None
+    return int(at.status) == CONVERGED and (others is None or not others[1].any())
 
 
 def _in_own_units(found: Solution, layouts: Sequence[ResidualLayout], *, reml: bool) -> Solution:

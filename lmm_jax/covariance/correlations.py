@@ -187,6 +187,14 @@ class Correlation:
         """Rows of parameters, (S, m), of whose criterion the local minima are starts as well."""
         return ()
 
+    def turned(self, c: Any) -> Any:
+        """Parameters, (S, m), from which an optimum c is challenged: other signs of residuals.
+
+        A row for every level: the correlation nearer to independence with the signs of its
+        residuals changed. None, S = 0, where that leads to no other optimum.
+        """
+        return namespace(c).zeros((0, self.n_params), c.dtype)
+
     def _bounded(self, rho: Any) -> Any:
         return namespace(rho).clip(rho, _LEAST, 1.0 - _NEAR_ONE)
 

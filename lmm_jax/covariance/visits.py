@@ -11,6 +11,9 @@ from ..numerics.taylor import Taylor, constant, expit, stack, tanh, variables
 from .correlations import Correlation, arctanh, at_visits, cell
 from .triangles import lower_rows
 
+# Share of independence in a correlation that challenges an optimum.
+_LOOSENED = 0.2
+
 
 def _spread_over(rho: Taylor, shape: Any, like: Any) -> Taylor:
     """Ones on the diagonal and rho elsewhere."""
@@ -134,6 +137,15 @@ class General(Correlation):
         L = xp.linalg.cholesky((1.0 - rho) * xp.eye(T, dtype=rho.dtype) + rho)
         return L[i, j] / xp.diagonal(L)[i]
 
+    def turned(self, c: Any) -> Any:
+        """See :meth:`Correlation.turned`: with L of C and signs D it is ``D L D`` of ``D C D``."""
+        xp, T = namespace(c), len(self.levels)
+        i, j = _below(T)
+        eye, k = xp.eye(T, dtype=c.dtype), np.arange(T)[:, None]
+        L = xp.linalg.cholesky((1.0 - _LOOSENED) * self._visits(c) + _LOOSENED * eye)
+        signs = np.where((i == k) != (j == k), -1.0, 1.0)
+        return xp.asarray(signs, c.dtype) * (L[i, j] / xp.diagonal(L)[i])[None]
+
     def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
         """See :meth:`Correlation.natural`; first derivatives alone, since V is linear in it."""
         at = stack(c)
@@ -237,6 +249,13 @@ class Antedependent(Correlation):
     def start(self, rho: Any) -> Any:
         """See :meth:`Correlation.start`."""
         return namespace(rho).broadcast_to(arctanh(self._bounded(rho)), (self.n_params,))
+
+    def turned(self, c: Any) -> Any:
+        """See :meth:`Correlation.turned`: the correlations with both neighbours."""
+        xp, T = namespace(c), len(self.levels)
+        visit, link = np.arange(T)[:, None], np.arange(T - 1)
+        signs = np.where((link == visit - 1) | (link == visit), -1.0, 1.0)
+        return xp.asarray(signs, c.dtype) * arctanh((1.0 - _LOOSENED) * xp.tanh(c))[None]
 
     def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
         """See :meth:`Correlation.natural`."""

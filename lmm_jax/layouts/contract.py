@@ -257,6 +257,11 @@ class Layout(Maps):
         del candidates
         return None
 
+    def challengers(self, theta: Array) -> tuple[Array, Array] | None:
+        """Thetas from which an optimum is challenged, (S, m), and which of them; None: never."""
+        del theta
+        return None
+
     def recentred(self) -> tuple[Layout, Coordinates] | None:
         """The layout in coordinates that suit an optimizer, and the ways there; or None."""
         return None

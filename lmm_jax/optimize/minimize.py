@@ -17,6 +17,7 @@ from ..layouts.contract import Layout
 from ..likelihood.criterion import empty_jet
 from ..likelihood.profile import profile_jet
 from ..numerics.namespace import NUMPY, namespace, traced_once
+from .challenge import run_and_challenge
 from .followers import without_followers
 from .history import Recorder
 from .newton import CONVERGED, DECREMENT_TOL, NOISY, NONFINITE, PIVOT_TOL, Solution, newton
@@ -87,11 +88,12 @@ def minimize(
     nothing = _nothing_found(search)
     if search.centred and layout.start_candidates() is None:
         return _look_and_run(_grids(layout, start), nothing, search)
+    beta = nothing.jet.profile.beta
     if start is not None:
-        found = start[None], xp.ones(1, bool)
-    else:
-        found = find_starts(layout, reml=reml, maxiter=maxiter)
-    return _run_all(Starts(*found, nothing.jet.profile.beta), nothing, search)
+        return _run_all(Starts(start[None], xp.ones(1, bool), beta), nothing, search)
+    starts = Starts(*find_starts(layout, reml=reml, maxiter=maxiter), beta)
+    run = lambda starts, best: _run_all(starts, best, search)  # noqa: E731
+    return run_and_challenge(starts, nothing, layout, run)
 
 
 @jax.tree_util.register_dataclass

@@ -17,7 +17,7 @@ from ...numerics.namespace import JAX, namespace
 from ..contract import Layout, Waist
 from ..group_algebra import by_term
 from .recentred import Covariates, covariates_of, from_mean, has_covariates
-from .starts import Squares, candidates, residual_of, rows_of_starts
+from .starts import Squares, candidates, challengers_of, residual_of, rows_of_starts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -63,6 +63,10 @@ class OfResiduals(Layout):
     def start_chains(self, candidates: Array) -> tuple[Array, ...] | None:
         """See :meth:`Layout.start_chains`: large random effects, and ranges."""
         return rows_of_starts(self.structures, candidates)
+
+    def challengers(self, theta: Array) -> tuple[Array, Array] | None:
+        """See :meth:`Layout.challengers`: other signs of the residuals of a visit."""
+        return challengers_of(self.structures, self._squares(), theta)
 
     def recentred(self) -> tuple[Layout, Covariates] | None:
         """See :meth:`Layout.recentred`: covariates of standard deviations from their means."""

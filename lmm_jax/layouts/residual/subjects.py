@@ -84,7 +84,13 @@ class SubjectLayout(OfWhitenedRows):
     def _squares(self) -> list[Squares]:
         """See :meth:`OfResiduals._squares`."""
         return [
-            Squares(b.arm, b.slopes, of_patterns(b.c[:, -1] ** 2, b), b.present * b.copies[None])
+            Squares(
+                b.arm,
+                b.slopes,
+                of_patterns(b.c[:, -1] ** 2, b),
+                b.present * b.copies[None],
+                b.places,
+            )
             for b in self.buckets
         ]
 
