@@ -46,7 +46,8 @@ def emmeans(
     weights : {"equal", "proportional", "outer", "cells", "flat"} or array
         How levels are averaged: equally; by how often the combinations occur in the data; by
         products of how often each occurs; by the rows of the cell; equally over cells that
-        have rows; or with a number for each combination.
+        have rows; or with a number for each combination. But for "cells" and numbers nested
+        factors go first, within the levels of what they are nested in.
     cov_reduce : {"mean", "range"} or callable
         Value, or values, of covariates; those of at most two values keep both.
     df_method : str, optional

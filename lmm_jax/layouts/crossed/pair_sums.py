@@ -5,7 +5,8 @@ Pairs of entries that fall on one place of the core are added up,
     A_cd  =  sum_i d_ic' W_i d_id  =  sum_i <W_i, d_ic d_id'>        X_i  =  sum_cd d_ic H_cd d_id'
 
 so that with the products ``d_ic d_id'`` in the rows of the places (c, d) and the columns of the
-groups i the one sum is the matrix times W, the other its transpose times H. The products do not
+numbers of W_i, K of each group i, the one sum is the matrix times W, the other its transpose
+times H. The products do not
 depend on theta: a fit makes them once, and an evaluation reads every one of them once.
 """
 
@@ -122,7 +123,8 @@ def pair_sums(
     """
     q, (N, B), count = d.shape[0], shape, pairs[0].size
     rows, columns = np.triu_indices(q)
-    if not count * rows.size > _FEW or not count * rows.size <= _MOST or not count <= SORTED:
+    numbers = count * rows.size
+    if numbers <= _FEW or numbers > _MOST or count > SORTED:
         return None
     if expected_size(count, q, shape) > room:
         return None
