@@ -99,6 +99,15 @@ def scale_columns(factors: Sequence[Array], widths: Sequence[int], A: Array) -> 
     return transposed(scale_rows(factors, widths, transposed(A)))
 
 
+def scale_both(
+    left: Sequence[Array], right: Sequence[Array], widths: Sequence[int], A: Array
+) -> Array:
+    """``F A G'`` for two such matrices, (N, N, B); of one number each in one pass over A."""
+    if len(left) == 1 and left[0].shape[0] == 1:
+        return (left[0][0, 0] * right[0][0, 0]) * A
+    return scale_rows(left, widths, scale_columns(right, widths, A))
+
+
 def _diagonal(factors: Sequence[Array], widths: Sequence[int]) -> Array:
     """Diagonal of F where every term has one coefficient, (N,)."""
     xp = namespace(factors)
@@ -205,7 +214,7 @@ def shrunk(Ki: Array, factors: CoreFactors, widths: Sequence[int], x: Array) -> 
 
 def covariance(Ki: Array, factors: CoreFactors, widths: Sequence[int]) -> Array:
     """``H = Lambda Ki Lambda'``, (N, N, B)."""
-    return scale_columns(factors.blocks, widths, scale_rows(factors.blocks, widths, Ki))
+    return scale_both(factors.blocks, factors.blocks, widths, Ki)
 
 
 def _diagonals(A: Array) -> Array:

@@ -267,7 +267,7 @@ def rotate_term(layout: CrossedLayout, t: int, Q: np.ndarray) -> CrossedLayout:
     sizes = sizes_of(layout, layout.crossed)
     factors = [xp.eye(k) for k in sizes]
     factors[place] = xp.asarray(Q.T)
-    S = dense.scale_columns(factors, widths, dense.scale_rows(factors, widths, layout.core.S))
+    S = dense.scale_both(factors, factors, widths, layout.core.S)
     s = dense.scale_rows(factors, widths, layout.core.s)
     origin = dense.scale_rows(factors, widths, layout.core.origin)
     start = sum(k * w for k, w in zip(sizes[:place], widths[:place], strict=True))

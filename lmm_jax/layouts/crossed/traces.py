@@ -19,8 +19,7 @@ from .core import (
     multiply,
     product_blocks,
     remainder,
-    scale_columns,
-    scale_rows,
+    scale_both,
     transposed,
 )
 from .core_factors import CoreFactors
@@ -72,7 +71,7 @@ def traces(
     lower = [L.T for L in factors.blocks]
 
     def scaled(f: Callable[[], Array]) -> Array:
-        return scale_rows(lower, widths, scale_columns(lower, widths, f()))
+        return scale_both(lower, lower, widths, f())
 
     if regular and N > _STRIPS_ABOVE and set(sizes) == {1} and Ki.shape[2] == 1:
         FF, JFJ = _in_strips(Ki[:, :, 0], factors, widths, [scaled(f)[:, :, 0] for f in F])
@@ -98,7 +97,7 @@ def _of_P(Ki: Array, factors: CoreFactors, widths: Sequence[int]) -> tuple[Any, 
     xp, sizes = namespace(Ki), [L.shape[0] for L in factors.blocks]
     back = [Li.T for Li in factors.inverses]
     identity = xp.eye(Ki.shape[0], dtype=Ki.dtype)[:, :, None]
-    P = scale_rows(back, widths, scale_columns(back, widths, identity - Ki))
+    P = scale_both(back, back, widths, identity - Ki)
     return block_moments(P, sizes, widths), level_blocks(P, sizes, widths)
 
 
@@ -107,10 +106,10 @@ def _of_regular(
 ) -> tuple[Any, Blocks, tuple[Blocks, ...]]:
     sizes, back = [L.shape[0] for L in factors.blocks], [Li.T for Li in factors.inverses]
     moments, blocks = _of_P(Ki, factors, widths)
-    Jt = scale_rows(back, widths, scale_columns(factors.blocks, widths, Ki))  # J'
+    Jt = scale_both(back, factors.blocks, widths, Ki)  # J'
     left = []
     for r in R:  # J' F = Lambda^-T (Ki Lambda' F Lambda) Lambda^-1
-        half = scale_columns(back, widths, scale_rows(back, widths, r))
+        half = scale_both(back, back, widths, r)
         left.append(product_blocks(half, Jt, sizes, widths))
     return tuple(part for _, _, part in moments), blocks, tuple(left)
 
