@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+from formulaic.transforms.contrasts import SumContrasts, TreatmentContrasts
 
 import lmm_jax as lmm
 from lmm_jax.errors import DataError, FormulaError, UnknownLabel
@@ -61,6 +62,7 @@ COLUMNS = [
     ("relevel(factor(f, labels=c('z', 'm', 'a')), ref='m')", [A, C]),
     ("C(factor(f, levels=c('c', 'b', 'a')), contr.sum)", [[-1, 0, 1] * 2, [-1, 1, 0] * 2]),
     ("C(f, contrasts=sum)", [[1, 0, -1] * 2, [0, 1, -1] * 2]),
+    ("C(factor(f, ordered=TRUE))", [LINEAR, QUADRATIC]),
     ("cut(x, c(0, 2, 5, 8), labels=c('u', 'v', 'u'))", [[0, 0, 1, 1, 0, 0]]),
     ("factor(k, labels=c('lo', 'mid', 'hi'))", [B, C]),
     ("factor(f, levels=c('c', 'b', 'a'), labels=c('s', 't', 's'))", [B]),
@@ -200,3 +202,18 @@ def test_contrasts_are_no_sums_of_columns():
     """`contr.sum(3)` is not `x.sum()`, which is kept of the first data; nor is a reference."""
     assert list(built("C(f, contr.sum(3))").spec.transform_state) == ["C(f, contr.sum(3))"]
     assert not any(built("C(f, Treatment('b')) + C(f, sum):x").spec.transform_state.values())
+
+
+def test_contrasts_of_the_context_go_before_those_of_a_name():
+    given = {"treatment": TreatmentContrasts("c"), "helmert": SumContrasts()}
+    for name, own in (("treatment", "[T.b]"), ("helmert", "[S.b]")):
+        made = matrices.build(formula.parse_rhs(f"~ C(f, {name})"), DATA, context=given)
+        assert made.names[-1].endswith(own)
+
+
+def test_knots_in_any_order():
+    one, two = (
+        matrices.build(formula.parse_rhs(f"~ bs(x, knots=c({knots}))"), DATA).values
+        for knots in ("4, 2", "2, 4")
+    )
+    np.testing.assert_array_equal(one, two)

@@ -62,6 +62,32 @@ def test_nested_factors_go_first_by_their_shares_in_a_cell(uneven, weights):
     assert_close(found, expected[["p", "q"]], 1e-8)
 
 
+@pytest.mark.parametrize("weights", ["proportional", "flat", "cells", "outer"])
+def test_a_nested_factor_is_kept_with_what_it_is_nested_in(weights):
+    """As emmeans 1.8.4 has it; of a cell without rows, beside which nothing is averaged, too."""
+    rng = np.random.default_rng(3)
+    data = pd.DataFrame({"b": np.repeat(list("stuvwx"), 12), "c": np.tile(list("klmm"), 18)})
+    data["a"] = data["b"].map(dict(zip("stuvwx", "pppqqr", strict=True)))
+    data["g"] = np.tile(np.arange(8), 9)
+    data["y"] = rng.normal(size=72) + rng.normal(size=8)[data["g"]]
+    data = data[~((data["b"] == "v") & (data["c"] == "m"))]
+    res = lmm.fit("y ~ a / b + c + (1 | g)", data)
+    for keep in (["b"], ["b", "c"]):
+        alone, beside = (
+            lmm.emmeans(res, own, weights=weights).to_frame().set_index(keep)["estimate"]
+            for own in (keep, [*keep, "a"])
+        )
+        assert_close(alone.sort_index(), beside.sort_index(), 1e-10)
+        assert alone.notna().all()
+    shares = data["c"].value_counts() / len(data)
+    if weights in ("proportional", "outer"):
+        means = lmm.emmeans(res, ["b", "c"]).to_frame().pivot(index="b", columns="c")["estimate"]
+        own = lmm.emmeans(res, "b", weights=weights).to_frame().set_index("b")["estimate"]
+        assert_close(own, (means @ shares)[own.index], 1e-8)
+    with pytest.raises(lmm.DataError, match="add up to nothing"):
+        lmm.emmeans(res, "b", weights=[0.0] * 9)
+
+
 def test_flat_weights_are_those_of_the_cells_with_rows():
     """emmeans 1.8.4: nested levels first, those that have rows beside the level of c."""
     rng = np.random.default_rng(3)

@@ -39,8 +39,8 @@ from .options import Options, read_options
 # one parameter, 5.6 of two and 11 of three, where a small one takes 2.1, 2.7 and 3.3.
 _LANES, _PROGRAMS = Tier(NUMPY_SECONDS), 3.0
 # Of the host, for estimates and what is read ahead. NumPy's calls on a few thousand small matrices
-# are too short to be side by side: a part of 4,096 responses takes 10 ms in one thread, of two as
-# long, of 20 on two cores nearly twice and on sixteen 60 times as long.
+# are too short to be side by side: two threads take as long for all parts as one, 20 on two cores
+# nearly twice as long, and 20 on sixteen cores over 20 times.
 _THREADS = 2
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 
 from ..errors import DataError, FormulaError
 from . import columns as col
-from .expressions import NAMESPACES, Expression, read, show
+from .expressions import BESIDE, NAMESPACES, Expression, read, show
 from .functions import CONSTANTS, INSTEAD, LIBRARY
 from .grammar import check_methods, missing_values, root
 from .residual import written_here
@@ -274,6 +274,10 @@ def evaluate(
 def _meant(name: str, expression: Expression, scope: Scope) -> Any:
     """What a name of the tree stands for."""
     name = expression.column(name)
+    if name.startswith(BESIDE):
+        plain = name.removeprefix(BESIDE)
+        own = plain in scope.context
+        return scope.context[plain] if own else getattr(LIBRARY["contr"], plain)
     return scope.value(name) if name in expression.values else scope.function(name)
 
 

@@ -16,8 +16,10 @@ from .grammar import check_remainders, check_syntax
 NAMESPACES = {"np", "contr"}
 # Contrasts, which are no columns where they stand beside the factor: C(x, Sum).
 _CONTRASTS = {"Treatment", "Sum", "Poly", "Helmert", "Diff"}
-# The same in R's words, C(x, sum), where they are no functions: contr.sum.
+# The same in R's words, C(x, sum), where they are no functions: contr.sum, unless the context has
+# the name.
 _OF_R = {"treatment", "sum", "poly", "helmert", "SAS"}
+BESIDE = "__contr_"
 _ACCESSORS = {"dt", "str", "cat"}
 _WORDS = {"TRUE": "True", "FALSE": "False", "NULL": "None"}
 # Words between two operands; they are names only where an operand has to stand.
@@ -197,7 +199,7 @@ def read(code: str) -> Expression:
     for node in nodes:
         if id(node) in called:
             functions.append(bare.column(node.id))
-        elif node.id in _CONTRASTS and id(node) in coded:
+        elif node.id.startswith(BESIDE) or (node.id in _CONTRASTS and id(node) in coded):
             continue
         elif node is tree.body or node.id not in NAMESPACES:
             values.append(bare.column(node.id))
@@ -215,7 +217,7 @@ def _beside_factor(call: ast.Call) -> list[ast.expr]:
 
 def _sequence(code: str) -> str:
     """What to write for R's `0:3`, where it cannot be read."""
-    match = re.search(r"(?<![\w.])(\d+)\s*:\s*(\d+)", code)
+    match = re.search(r"(?<![\w.])(-?\d+)\s*:\s*(\d+)", code)
     if match is None:
         return ""
     first, last = int(match[1]), int(match[2])
@@ -224,11 +226,10 @@ def _sequence(code: str) -> str:
 
 
 def _in_full(node: ast.expr) -> ast.expr:
-    """R's `sum` beside a factor is `contr.sum`."""
+    """R's `sum` beside a factor is no function: `contr.sum`."""
     if not isinstance(node, ast.Name) or node.id not in _OF_R:
         return node
-    space = ast.copy_location(ast.Name("contr", ast.Load()), node)
-    return ast.copy_location(ast.Attribute(space, node.id, ast.Load()), node)
+    return ast.copy_location(ast.Name(BESIDE + node.id, ast.Load()), node)
 
 
 def check_source(code: str) -> None:

@@ -140,7 +140,9 @@ def factor(
 ) -> Any:
     """Categories with their contrasts; `ordered` ones have polynomials, as in R."""
     state = {} if _state is None else _state
-    contrasts = _read(contrasts, flag(ordered, "ordered"))
+    ordered = flag(ordered, "ordered") or getattr(x, "_self_ordered", False)
+    contrasts = _read(contrasts, ordered)
+    levels = levels.tolist() if isinstance(levels, np.ndarray) else levels
     if levels is not None and not isinstance(levels, list | tuple):
         raise DataError(f"levels={levels!r}: list them, `factor(f, levels=c('b', 'a'))`")
     if levels is None and labels is not None:
@@ -156,10 +158,12 @@ def factor(
                 "leave its rows out, subset=, or add it"
             )
     if levels is not None:
-        x, levels = _relabelled(x, list(levels), levels if labels is None else labels)
+        x, levels = _relabelled(x, list(levels), labels)
     if isinstance(contrasts, _Counted):
         contrasts = contrasts.of(_levels(x, state) if levels is None else list(levels))
-    return TRANSFORMS["C"](x, contrasts, levels=levels, spans_intercept=spans_intercept)
+    found = TRANSFORMS["C"](x, contrasts, levels=levels, spans_intercept=spans_intercept)
+    found._self_ordered = ordered  # a factor of it is ordered as well
+    return found
 
 
 factor.__is_stateful_transform__ = True  # type: ignore[attr-defined]
@@ -189,10 +193,13 @@ def _listed(levels: Sequence[Any]) -> str:
 
 
 def _relabelled(x: Any, levels: list[Any], labels: Any) -> tuple[Any, list[Any]]:
-    """R's `labels=`, one a level: levels of one label are one level, one label is numbered."""
+    """Categories in the order of the levels, by R's `labels=` if there are any, one a level.
+
+    Levels of one label are one level; one label is numbered.
+    """
     own, given = levels, [labels] if isinstance(labels, str) else labels
-    if given is not levels and list(given) != levels:
-        if len(given) == 1 < len(levels):
+    if given is not None:
+        if isinstance(given, list | tuple) and len(given) == 1 < len(levels):
             given = [f"{given[0]}{i + 1}" for i in range(len(levels))]
         own = list(texts(given, "labels", len(levels)))
     values, names = pd.Series(getattr(x, "__wrapped__", x)), list(dict.fromkeys(own))

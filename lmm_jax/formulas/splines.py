@@ -119,7 +119,7 @@ def b_splines(
     return TRANSFORMS["bs"](
         x,
         df if df is None else int(df),
-        knots if knots is None else np.atleast_1d(knots).tolist(),
+        knots if knots is None else np.sort(np.atleast_1d(knots)).tolist(),
         int(degree),
         intercept or include_intercept,
         lower_bound,

@@ -220,10 +220,16 @@ def average(grid: Grid, keep: Sequence[str], how: Weights) -> Average:
         if how.shape != (c,):
             raise DataError(f"weights has the shape {how.shape}: {c} numbers are averaged over")
         weights = how[column] * grid.there
-    elif c == 1:  # of one row alone nothing is averaged
-        weights = grid.there.astype(float)
+        if not np.bincount(row, weights, minlength=r)[row[grid.there]].all():
+            raise DataError(f"weights={shown(how)}: they add up to nothing")
     else:
-        weights = _cell_weights(how, grid, keep, [names[v] for v in outer])
+        none: frozenset[str] = frozenset()
+        known = none.union(*(grid.parents.get(name, none) for name in keep))  # one value beside it
+        several = [names[v] for v in outer if len(grid.values[names[v]]) > 1]
+        averaged = [name for name in several if name not in known]
+        weights = grid.there.astype(float)
+        if averaged:
+            weights = _cell_weights(how, grid, [*keep, *known], averaged)
     with np.errstate(invalid="ignore", divide="ignore"):
         weights = weights / np.bincount(row, weights, minlength=r)[row]
     kept = np.bincount(row, grid.there, minlength=r) > 0  # combinations that nesting leaves
