@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
-from formulaic.transforms.contrasts import SumContrasts, TreatmentContrasts
+from formulaic.transforms.contrasts import PolyContrasts, SumContrasts, TreatmentContrasts
 
 import lmm_jax as lmm
 from lmm_jax.errors import DataError, FormulaError, UnknownLabel
@@ -63,6 +63,7 @@ COLUMNS = [
     ("C(factor(f, levels=c('c', 'b', 'a')), contr.sum)", [[-1, 0, 1] * 2, [-1, 1, 0] * 2]),
     ("C(f, contrasts=sum)", [[1, 0, -1] * 2, [0, 1, -1] * 2]),
     ("C(factor(f, ordered=TRUE))", [LINEAR, QUADRATIC]),
+    ("factor(factor(f, ordered=TRUE), ordered=FALSE)", [B, C]),
     ("cut(x, c(0, 2, 5, 8), labels=c('u', 'v', 'u'))", [[0, 0, 1, 1, 0, 0]]),
     ("factor(k, labels=c('lo', 'mid', 'hi'))", [B, C]),
     ("factor(f, levels=c('c', 'b', 'a'), labels=c('s', 't', 's'))", [B]),
@@ -209,6 +210,13 @@ def test_contrasts_of_the_context_go_before_those_of_a_name():
     for name, own in (("treatment", "[T.b]"), ("helmert", "[S.b]")):
         made = matrices.build(formula.parse_rhs(f"~ C(f, {name})"), DATA, context=given)
         assert made.names[-1].endswith(own)
+    data = DATA.assign(y=[1.0, 3.0, 2.0, 5.0, 4.0, 7.0], g=[1, 1, 2, 2, 3, 3])
+    context = {"poly": PolyContrasts(scores=[1, 2, 9]), "sum": np.sum}
+    res = lmm.fit("y ~ C(f, poly) + (1 | g)", data, context=context)
+    again = pickle.loads(pickle.dumps(res)).predict(data)
+    np.testing.assert_array_equal(again, res.predict(data))
+    res = lmm.fit("y ~ C(f, sum) + I(x / sum(x)) + (1 | g)", data, context=context)
+    assert res.fe_params.index[1] == "C(f, sum)[S.a]"  # a function is no contrasts
 
 
 def test_knots_in_any_order():

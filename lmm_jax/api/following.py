@@ -32,8 +32,9 @@ Fitted = Callable[[Design, np.ndarray | None], LMMResults]
 _STILL, _MOST_FITS = 1e-9, 100
 # A change that is more than this share of the one before is taken by half from then on.
 _SLOW, _LEAST_SHARE = 0.8, 0.1
-# Changes that the next one is foretold from, and how much larger than the last it may then be.
-_DEPTH, _FARTHEST = 3, 3.0
+# Changes that the next one is foretold from, and how much larger than the last it may then be; and
+# fits after which each change is taken as it comes.
+_DEPTH, _FARTHEST, _MIXED = 3, 3.0, 40
 
 
 def settle(model: Design, fitted: Fitted) -> LMMResults:
@@ -54,7 +55,7 @@ def settle(model: Design, fitted: Fitted) -> LMMResults:
         warnings.simplefilter("ignore", ConvergenceWarning)
         means, last, share = _first_means(model, residual, fitted), np.inf, 1.0
         seen: list[tuple[np.ndarray, np.ndarray]] = []
-        for _ in range(_MOST_FITS):
+        for count in range(_MOST_FITS):
             found = _fitted_at(means, model, residual, fitted, theta)
             theta, after = found.estimates.theta_layout, found.fittedvalues.to_numpy()
             change = np.abs(after - means).max() / unit
@@ -63,6 +64,8 @@ def settle(model: Design, fitted: Fitted) -> LMMResults:
             if change > _SLOW * last:  # they go to and fro
                 share = max(0.5 * share, _LEAST_SHARE)
                 seen.clear()
+            if count >= _MIXED:
+                seen, share = [], share if count > _MIXED else 1.0
             seen = [*seen[-_DEPTH:], (means, after - means)]
             means, last = means + _step(seen, share), change
     if not np.isfinite(found.llf):

@@ -18,6 +18,7 @@ import pandas as pd
 from ..errors import DataError, FormulaError
 from . import columns as col
 from .expressions import BESIDE, NAMESPACES, Expression, read, show
+from .factors import are_contrasts
 from .functions import CONSTANTS, INSTEAD, LIBRARY
 from .grammar import check_methods, missing_values, root
 from .residual import written_here
@@ -276,8 +277,8 @@ def _meant(name: str, expression: Expression, scope: Scope) -> Any:
     name = expression.column(name)
     if name.startswith(BESIDE):
         plain = name.removeprefix(BESIDE)
-        own = plain in scope.context
-        return scope.context[plain] if own else getattr(LIBRARY["contr"], plain)
+        own = scope.context.get(plain)
+        return own if are_contrasts(own) else getattr(LIBRARY["contr"], plain)
     return scope.value(name) if name in expression.values else scope.function(name)
 
 

@@ -221,8 +221,10 @@ def _sequence(code: str) -> str:
     if match is None:
         return ""
     first, last = int(match[1]), int(match[2])
-    values = ", ".join(map(str, range(first, min(last, first + 9) + 1)))
-    return f"; the values of `{match[0]}` are written `c({values}{', …' * (last > first + 9)})`"
+    step = 1 if last >= first else -1
+    values = list(map(str, range(first, last + step, step)))
+    listed = ", ".join([*values[:10], *(["…"] if len(values) > 10 else [])])
+    return f"; the values of `{match[0]}` are written `c({listed})`"
 
 
 def _in_full(node: ast.expr) -> ast.expr:

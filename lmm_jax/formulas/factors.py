@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from formulaic.transforms import TRANSFORMS
-from formulaic.transforms.contrasts import ContrastsRegistry, TreatmentContrasts
+from formulaic.transforms.contrasts import Contrasts, ContrastsRegistry, TreatmentContrasts
 from formulaic.utils.sentinels import UNSET
 from formulaic.utils.stateful_transforms import stateful_transform
 
@@ -127,20 +127,27 @@ CONTRASTS = types.SimpleNamespace(
 )
 
 
+def are_contrasts(value: Any) -> bool:
+    """Whether a value of the caller's is contrasts, a class of them, or their columns."""
+    kind = value if isinstance(value, type) else type(value)
+    return issubclass(kind, Contrasts | Mapping | np.ndarray)
+
+
 def factor(
     x: Any,
     contrasts: Any = None,
     *,
     levels: Any = None,
     labels: Any = None,
-    ordered: bool = False,
+    ordered: bool | None = None,
     spans_intercept: bool = True,
     _state: dict[str, Any] | None = None,
     **_others: Any,
 ) -> Any:
     """Categories with their contrasts; `ordered` ones have polynomials, as in R."""
     state = {} if _state is None else _state
-    ordered = flag(ordered, "ordered") or getattr(x, "_self_ordered", False)
+    as_before = getattr(x, "_self_ordered", False)
+    ordered = as_before if ordered is None else flag(ordered, "ordered")
     contrasts = _read(contrasts, ordered)
     levels = levels.tolist() if isinstance(levels, np.ndarray) else levels
     if levels is not None and not isinstance(levels, list | tuple):

@@ -13,7 +13,7 @@ from formulaic.parser.parser import DefaultOperatorResolver
 from formulaic.parser.types import Factor, Operator, OrderedSet, Term
 
 from ..errors import FormulaError
-from .expressions import hide, names_in, quoted, read, show
+from .expressions import BESIDE, hide, names_in, quoted, read, show
 from .tokens import lex, syntax_error
 
 
@@ -149,5 +149,5 @@ def mentioned(expressions: Iterable[str]) -> set[str]:
         elif item.kind == "python":
             found = read(item.text.strip("{}"))
             names = (node.id for node in ast.walk(found.tree) if isinstance(node, ast.Name))
-            out |= {found.column(name) for name in names}
+            out |= {found.column(name).removeprefix(BESIDE) for name in names}
     return out

@@ -220,7 +220,7 @@ def average(grid: Grid, keep: Sequence[str], how: Weights) -> Average:
         if how.shape != (c,):
             raise DataError(f"weights has the shape {how.shape}: {c} numbers are averaged over")
         weights = how[column] * grid.there
-        if not np.bincount(row, weights, minlength=r)[row[grid.there]].all():
+        if not weights.any():
             raise DataError(f"weights={shown(how)}: they add up to nothing")
     else:
         none: frozenset[str] = frozenset()
