@@ -431,7 +431,7 @@ def test_slopes_per_unit_of_an_expression(var):
         assert_close(*(table.to_frame()["estimate"] for table in two), 1e-8)
     with pytest.raises(lmm.DataError, match="does not change with age"):
         lmm.emtrends(res, "Sex", "round(age)", at={"age": 10})
-    for wrong in ("log(Sex)", "age + Sex", "log(height)", 3, "1"):
+    for wrong in ("log(Sex)", "age + Sex", "log(height)", 3, "1", ""):
         with pytest.raises(lmm.DataError, match="the covariates are age"):
             lmm.emtrends(res, "Sex", wrong)
 

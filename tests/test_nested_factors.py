@@ -62,16 +62,21 @@ def test_nested_factors_go_first_by_their_shares_in_a_cell(uneven, weights):
     assert_close(found, expected[["p", "q"]], 1e-8)
 
 
-@pytest.mark.parametrize("weights", ["proportional", "flat", "cells", "outer"])
-def test_a_nested_factor_is_kept_with_what_it_is_nested_in(weights):
-    """As emmeans 1.8.4 has it; of a cell without rows, beside which nothing is averaged, too."""
+def without_a_cell(c):
+    """Fit of b nested in a, beside a factor c with these levels in turn; v and m do not meet."""
     rng = np.random.default_rng(3)
-    data = pd.DataFrame({"b": np.repeat(list("stuvwx"), 12), "c": np.tile(list("klmm"), 18)})
+    data = pd.DataFrame({"b": np.repeat(list("stuvwx"), 12), "c": list(c) * (72 // len(c))})
     data["a"] = data["b"].map(dict(zip("stuvwx", "pppqqr", strict=True)))
     data["g"] = np.tile(np.arange(8), 9)
     data["y"] = rng.normal(size=72) + rng.normal(size=8)[data["g"]]
     data = data[~((data["b"] == "v") & (data["c"] == "m"))]
-    res = lmm.fit("y ~ a / b + c + (1 | g)", data)
+    return lmm.fit("y ~ a / b + c + (1 | g)", data), data
+
+
+@pytest.mark.parametrize("weights", ["proportional", "flat", "cells", "outer"])
+def test_a_nested_factor_is_kept_with_what_it_is_nested_in(weights):
+    """As emmeans 1.8.4 has it; of a cell without rows, beside which nothing is averaged, too."""
+    res, data = without_a_cell("klmm")
     for keep in (["b"], ["b", "c"]):
         alone, beside = (
             lmm.emmeans(res, own, weights=weights).to_frame().set_index(keep)["estimate"]
@@ -90,13 +95,7 @@ def test_a_nested_factor_is_kept_with_what_it_is_nested_in(weights):
 
 def test_flat_weights_are_those_of_the_cells_with_rows():
     """emmeans 1.8.4: nested levels first, those that have rows beside the level of c."""
-    rng = np.random.default_rng(3)
-    data = pd.DataFrame({"b": np.repeat(list("stuvwx"), 12), "c": np.tile(list("klm"), 24)})
-    data["a"] = data["b"].map(dict(zip("stuvwx", "pppqqr", strict=True)))
-    data["g"] = np.tile(np.arange(8), 9)
-    data["y"] = rng.normal(size=72) + rng.normal(size=8)[data["g"]]
-    data = data[~((data["b"] == "v") & (data["c"] == "m"))]
-    res = lmm.fit("y ~ a / b + c + (1 | g)", data)
+    res, _ = without_a_cell("klm")
     means = lmm.emmeans(res, ["a", "b", "c"]).to_frame()
     own = means[(means["c"] == "m") & (means["b"] != "v")]
     expected = own.groupby("a")["estimate"].mean().mean()

@@ -149,7 +149,8 @@ def factor(
     as_before = getattr(x, "_self_ordered", False)
     ordered = as_before if ordered is None else flag(ordered, "ordered")
     contrasts = _read(contrasts, ordered)
-    levels = levels.tolist() if isinstance(levels, np.ndarray) else levels
+    if isinstance(levels, np.ndarray):
+        levels = levels.reshape(-1).tolist()
     if levels is not None and not isinstance(levels, list | tuple):
         raise DataError(f"levels={levels!r}: list them, `factor(f, levels=c('b', 'a'))`")
     if levels is None and labels is not None:

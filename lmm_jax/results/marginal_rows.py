@@ -109,7 +109,7 @@ class _Slope(NamedTuple):
 def _slope_of(var: Any, known: Variables) -> _Slope:
     """A covariate, or an expression of one: ``log(dose)``."""
     name, code = unquoted(var), None
-    if isinstance(name, str) and name not in known.covariates:
+    if isinstance(name, str) and name.strip() and name not in known.covariates:
         code = to_python(name)
         used = [one for one in names_in(code)[0] if one in known]
         name = used[0] if len(used) == 1 else name

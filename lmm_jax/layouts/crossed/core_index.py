@@ -22,14 +22,12 @@ from ...reprs import brief
 from ..group_index import GroupPlan, rank_within, stable_order
 from .dense_entries import DenseEntries, by_popularity, dense_entries, head_levels
 from .links import CHUNK
-from .pair_sums import SORTED
+from .pair_sums import MOST, SORTED
 
 # Dense matrices of the core that are held at the peak, about, one parameter of the eliminated terms
 # given: programs of an accelerator update them in their place (five beside the core itself and the
-# entries; 93 GiB for 43,884 columns of 14). Bytes that any machine has; numbers of a matrix that
-# integers of 32 bits can count.
+# entries; 93 GiB for 43,884 columns of 14). Bytes that any machine has.
 _ANY_MACHINE = 1 << 30
-_MOST_PLACES = 2**31 - 1
 _CORE_MATRICES = {"cpu": 8}
 _CORE_MATRICES_ELSEWHERE = 7
 
@@ -171,7 +169,7 @@ def check_memory(size: int, columns: int, n_blocks: int, name: str) -> None:
     numbers = columns**2 * n_blocks
     need, there = core_matrices() * 8 * numbers, memory_size()
     found = "" if there is None else f", and there are {there / 2**30:,.0f} GiB"
-    most = f" (and more than {_MOST_PLACES:,} places)" if numbers > _MOST_PLACES else ""
+    most = f" (and more than {MOST:,} places)" if numbers > MOST else ""
     raise DataError(
         f"the crossed terms ({name}) have {size:,} coefficients together: the dense matrices that "
         f"hold them would need about {need / 2**30:,.0f} GiB{most}{found}. Use a coarser factor, "
@@ -190,7 +188,7 @@ def room_for(columns: int, n_blocks: int) -> bool:
     if _CORE_MATRICES["cpu"] * 8 * numbers <= _ANY_MACHINE:
         return True
     there = memory_size()
-    return numbers <= _MOST_PLACES and (there is None or core_matrices() * 8 * numbers <= there)
+    return numbers <= MOST and (there is None or core_matrices() * 8 * numbers <= there)
 
 
 def core_blocks(

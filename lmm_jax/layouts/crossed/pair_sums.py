@@ -25,7 +25,7 @@ from ...reprs import brief
 # Pairs up to which a list of them is as good, and that are worth sorting.
 _FEW, SORTED = 1 << 12, 1 << 26
 # Products that integers of 32 bits number.
-_MOST = 2**31 - 1
+MOST = 2**31 - 1
 # Share of the memory that the sums may take, and what they may where nobody knows how much it is.
 _SHARE, _ROOM = 1 / 16, 1 << 30
 # Bytes of a place: both of its numbers, its first pair, whether there are two.
@@ -124,7 +124,7 @@ def pair_sums(
     q, (N, B), count = d.shape[0], shape, pairs[0].size
     rows, columns = np.triu_indices(q)
     numbers = count * rows.size
-    if numbers <= _FEW or numbers > _MOST or count > SORTED:
+    if numbers <= _FEW or numbers > MOST or count > SORTED:
         return None
     if expected_size(count, q, shape) > room:
         return None

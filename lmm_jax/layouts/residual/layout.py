@@ -44,7 +44,7 @@ from .bucket import (
     same_subject,
     traces,
 )
-from .starts import Squares, residual_of
+from .starts import Squares, residual_of, squares_of
 
 
 @public
@@ -252,16 +252,7 @@ class ResidualLayout(OfResiduals):
 
     def _squares(self) -> list[Squares]:
         """See :meth:`OfResiduals._squares`."""
-        return [
-            Squares(
-                b.arm,
-                b.slopes,
-                of_patterns(b.c[:, -1] ** 2, b),
-                b.present * b.copies[None],
-                b.places,
-            )
-            for b in self.buckets
-        ]
+        return [squares_of(b, of_patterns(b.c[:, -1] ** 2, b)) for b in self.buckets]
 
     def size(self) -> int:
         """See :meth:`Layout.size`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax import Array
@@ -40,6 +40,12 @@ class Squares(NamedTuple):
     squares: Array  # S
     rows: Array  # S  how many an entry stands for
     places: Array | None = None  # (d, *S), or one for all groups; None: not by visits
+
+
+def squares_of(bucket: Any, squares: Array) -> Squares:
+    """Those of a bucket of subjects, pattern by pattern."""
+    rows = bucket.present * bucket.copies[None]
+    return Squares(bucket.arm, bucket.slopes, squares, rows, bucket.places)
 
 
 def residual_of(structures: tuple[Structure, ...], arm: int) -> tuple[ResidualStructure, slice]:

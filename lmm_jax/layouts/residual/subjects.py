@@ -20,7 +20,7 @@ from ...reprs import brief, public
 from ..group_algebra import level_counts, rotate_columns
 from .bucket import of_patterns
 from .integrated import WhitenedRows
-from .starts import Squares
+from .starts import Squares, squares_of
 from .subject_bucket import (
     SubjectBucket,
     SubjectRows,
@@ -83,16 +83,7 @@ class SubjectLayout(OfWhitenedRows):
 
     def _squares(self) -> list[Squares]:
         """See :meth:`OfResiduals._squares`."""
-        return [
-            Squares(
-                b.arm,
-                b.slopes,
-                of_patterns(b.c[:, -1] ** 2, b),
-                b.present * b.copies[None],
-                b.places,
-            )
-            for b in self.buckets
-        ]
+        return [squares_of(b, of_patterns(b.c[:, -1] ** 2, b)) for b in self.buckets]
 
     def size(self) -> int:
         """See :meth:`Layout.size`."""
