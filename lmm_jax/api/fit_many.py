@@ -22,7 +22,7 @@ from ..designs.labels import term_labels
 from ..designs.residual import residual_label
 from ..designs.responses import Responses, read_model, turned, turned_weights
 from ..errors import ConvergenceWarning, DataError, warn_user
-from ..inference.estimates import ManyEstimates, estimate_many
+from ..inference.many_estimates import ManyEstimates, estimate_many
 from ..inputs.arguments import choice, flag, hinted, whole_number
 from ..numerics.namespace import NUMPY, namespace
 from ..numerics.parts import PART

@@ -14,7 +14,7 @@ from ..covariance.theta import theta_size
 from ..designs.design import Design
 from ..designs.responses import Responses, one_response
 from ..errors import ConvergenceWarning, DataError, RankWarning
-from ..inference.estimates import ManyEstimates, put_estimates, unknown_estimates
+from ..inference.many_estimates import ManyEstimates, put_estimates, unknown_estimates
 from ..numerics.progress import progress_bar
 from ..results.lmm import LMMResults
 from .fit import fit, fit_begun

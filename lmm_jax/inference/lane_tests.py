@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .estimates import Estimates, ManyEstimates
+from .estimates import Estimates
 from .hypotheses import Restriction
+from .many_estimates import ManyEstimates
 from .moderation import ModeratedEstimates
 from .satterthwaite import satterthwaite_df
 from .student_tails import f_tail, student_tail
