@@ -4,6 +4,7 @@ import pickle
 import warnings
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +16,7 @@ from lmm_jax.api import fit_many as api
 from lmm_jax.batches import lane_rows
 from lmm_jax.covariance.structures import unstructured
 from lmm_jax.inference.estimates import is_flat
+from lmm_jax.inference.many_estimates import ManyEstimates
 from lmm_jax.numerics import parts as rows_in_parts
 
 LANE_RTOL = 1e-8  # two runs end within a Newton decrement of 1e-9 of one optimum
@@ -166,6 +168,28 @@ def test_bad_lanes_stay_alone(runtime):
     for i in (0, 7):
         assert_lane(many, i, single(INTERCEPT, Y[:, i]))
     assert np.isnan(many.fdr("x").iloc[1:7]).all()
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("formula", [SLOPE, NESTED])
+def test_estimates_by_a_program_are_those_of_numpy(monkeypatch, formula):
+    """Where many lanes are on a device; what cannot be fitted is NaN there as well."""
+    hard = np.column_stack([Y, np.full(N, 3.0), Y[:, 0]])
+    hard[2:, -1] = np.nan
+    with pytest.warns(lmm.ConvergenceWarning, match="of 10 responses"):
+        host = lmm.fit_many(formula, FRAME, hard, runtime="jax")
+        monkeypatch.setattr(api, "_estimated_there", lambda: 1)
+        found = lmm.fit_many(formula, FRAME, hard, runtime="jax")
+    assert found.singular.any() and not found.singular.all()
+    for name in ManyEstimates._fields:
+        both = (jax.tree.leaves(getattr(at, name)) for at in (found, host))
+        for ours, theirs in zip(*both, strict=True):
+            assert ours.dtype == theirs.dtype, name
+            rest = tuple(range(1, theirs.ndim))
+            size = np.fmax.reduce(np.abs(theirs), axis=rest, keepdims=True, initial=1e-300)
+            with np.errstate(invalid="ignore"):
+                ours, theirs = ours / size, theirs / size
+            np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-11)
 
 
 def test_units_whose_variances_no_float_holds(runtime):

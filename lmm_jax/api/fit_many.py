@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from ..batches.chunks import program_size, read_ahead, split_chunks
+from ..batches.driver import take
 from ..batches.lane_criterion import NUMPY_SECONDS, Lanes
 from ..batches.lane_minimize import join_lanes, pick_lanes, smallest
 from ..batches.lane_rows import LaneRows
@@ -22,7 +23,7 @@ from ..designs.labels import term_labels
 from ..designs.residual import residual_label
 from ..designs.responses import Responses, read_model, turned, turned_weights
 from ..errors import ConvergenceWarning, DataError, warn_user
-from ..inference.many_estimates import ManyEstimates, estimate_many
+from ..inference.many_estimates import ManyEstimates, estimate_lanes, estimate_many
 from ..inputs.arguments import choice, flag, hinted, whole_number
 from ..numerics.namespace import NUMPY, namespace
 from ..numerics.parts import PART
@@ -42,6 +43,10 @@ _LANES, _PROGRAMS = Tier(NUMPY_SECONDS), 3.0
 # are too short to be side by side: two threads take as long for all parts as one, 20 on two cores
 # nearly twice as long, and 20 on sixteen cores over 20 times.
 _THREADS = 2
+# Lanes of a batch from which their estimates are made where they are. It takes a program, and NumPy
+# a quarter of a second for so many; next to a processor NumPy is as fast.
+_ESTIMATED_THERE = {"cpu": float("inf")}
+_ESTIMATED_ELSEWHERE = 1 << 16
 
 
 @hinted
@@ -281,12 +286,22 @@ class _Run:
         slow = np.flatnonzero(best.status[: which.size] == RUNNING)
         if slow.size:
             self.waiting.append((pick_lanes(lanes, slow), which[slow]))
-        done = np.flatnonzero(best.status[: which.size] != RUNNING)
-        small = self.rows.maps(lanes)
+        done, maps = np.flatnonzero(best.status[: which.size] != RUNNING), self.rows.maps(lanes)
+        if self._are_there(maps, best.status.size):
+            found = estimate_lanes(best, maps, reml=self.options["reml"])
+            self.parts.append(self.pool.submit(_fetched, found, done))
+            self.order.append(which[done])
+            return
+        best, maps = jax.device_get((best, maps))
         for start in range(0, done.size, PART):
             at = done[start : start + PART]
-            self.parts.append(self.pool.submit(self._estimates, best, small, at))
+            self.parts.append(self.pool.submit(self._estimates, best, maps, at))
             self.order.append(which[at])
+
+    def _are_there(self, maps: Any, lanes: int) -> bool:
+        """Whether the estimates of a batch are made by a program of the device that has it."""
+        there = namespace(maps) is not NUMPY and self.held is None
+        return there and lanes >= _estimated_there()
 
     def _estimates(self, best: Solution, lanes: Lanes, at: np.ndarray) -> ManyEstimates:
         """Estimates of some lanes of a batch."""
@@ -329,6 +344,16 @@ class _Run:
                 )
                 compiled = namespace(like) is not NUMPY
                 self.minimize(jax.device_put(lanes) if compiled else lanes, part, defer=False)
+
+
+def _estimated_there() -> float:
+    """Lanes of a batch from which a program of the device that has it makes its estimates."""
+    return _ESTIMATED_THERE.get(jax.default_backend(), _ESTIMATED_ELSEWHERE)
+
+
+def _fetched(found: ManyEstimates, at: np.ndarray) -> ManyEstimates:
+    """Estimates of some lanes of a batch, from the device."""
+    return take(jax.device_get(found), at, axis=0)
 
 
 def _warn(found: ManyEstimates) -> None:

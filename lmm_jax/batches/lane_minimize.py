@@ -24,7 +24,7 @@ from ..numerics.stacked import as_lanes
 from ..optimize.minimize import FEW_GROUPS
 from ..optimize.newton import Solution, judge, propose
 from ..optimize.point import State
-from ..optimize.shared_columns import lacking, narrowed, with_wide_maps
+from ..optimize.shared_columns import lacking, with_wide_maps
 from ..optimize.starts import second_grid, start_grid, with_submodels
 from .driver import LaneProblem, minimize_all
 from .lane_criterion import NUMPY_SECONDS, Lanes, deviance, lane_jet, of_each_lane
@@ -60,9 +60,10 @@ def minimize_lanes(
     Returns
     -------
     Solution
-        NumPy arrays with lanes last; ``jet`` is a :class:`lmm_jax.likelihood.criterion.Jet`.
+        Lanes last. ``jet``, a :class:`lmm_jax.likelihood.criterion.Jet`, is where the lanes are and
+        has the fixed effects that programs share; all else are arrays of NumPy.
     """
-    in_program, p = namespace(lanes) is not NUMPY, lanes.S_xx.shape[0]
+    in_program = namespace(lanes) is not NUMPY
     if in_program:
         lanes = _widened(lanes, reml=reml)
     problem = _Responses(
@@ -80,8 +81,7 @@ def minimize_lanes(
     )
     starts, wanted = jax.device_get(_starts(lanes, reml=reml, grid=grid))
     best = minimize_all(problem, starts, wanted, defer=defer)
-    best = best._replace(jet=jax.device_get(_jet(best.theta, lanes, reml=reml)))
-    return narrowed(best, p) if in_program else best
+    return best._replace(jet=_jet(best.theta, lanes, reml=reml))
 
 
 @partial(compiled, static="reml")

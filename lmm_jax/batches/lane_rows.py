@@ -50,8 +50,8 @@ class LaneRows:
         return minimize_lanes(lanes, defer=defer, **options)
 
     def maps(self, lanes: Any) -> Any:
-        """From the coordinates of lanes to those of the data; NumPy, lanes last."""
-        return jax.device_get(replace(lanes, buckets=()))
+        """From the coordinates of lanes to those of the data, lanes last."""
+        return replace(lanes, buckets=())
 
     def placed(self) -> LaneRows:
         """The same with what responses share, if they share arrays, on the device."""

@@ -223,13 +223,13 @@ class Unstructured(Structure):
         xp = namespace(sd)
         return xp.at(xp.zeros(self.n_params, sd.dtype))[self.pivots].set(sd)
 
-    def canonical(self, theta: np.ndarray) -> np.ndarray:
+    def canonical(self, theta: Any) -> Any:
         """See :meth:`Structure.canonical`."""
-        L = canonical_factor(self.factor(theta))
-        diagonal = np.diagonal(L, axis1=-2, axis2=-1)
-        return (L * np.where(diagonal < 0, -1.0, 1.0)[..., None, :])[..., *lower_indices(self.k)]
+        xp, L = namespace(theta), canonical_factor(self.factor(theta))
+        diagonal = xp.diagonal(L, axis1=-2, axis2=-1)
+        return (L * xp.where(diagonal < 0, -1.0, 1.0)[..., None, :])[..., *lower_indices(self.k)]
 
-    def mapped(self, theta: np.ndarray, A: np.ndarray) -> np.ndarray:
+    def mapped(self, theta: Any, A: Any) -> Any:
         """See :meth:`Structure.mapped`; A is lower triangular with a positive diagonal."""
         return (A @ self.factor(theta))[..., *lower_indices(self.k)]
 

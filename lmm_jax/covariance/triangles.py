@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 
+from ..numerics.namespace import NUMPY, namespace
 from ..numerics.read_only import read_only
 
 # Whitened pivots below this are zero for all purposes (they move the deviance by less than
@@ -13,26 +15,35 @@ from ..numerics.read_only import read_only
 ZERO_PIVOT = 1e-5
 
 
-def canonical_factor(L: np.ndarray) -> np.ndarray:
+def canonical_factor(L: Any) -> Any:
     """The factor with exact zeros where a pivot is negligible, same covariance, (..., k, k).
 
     A triangular factor of a singular covariance is not unique: the Cholesky
     factor of the covariance, with a zero column for a zero pivot, is taken.
     """
-    negligible = (np.abs(np.diagonal(L, axis1=-2, axis2=-1)) < ZERO_PIVOT).any(axis=-1)
+    xp = namespace(L)
+    negligible = (xp.abs(xp.diagonal(L, axis1=-2, axis2=-1)) < ZERO_PIVOT).any(axis=-1)
+    if xp is not NUMPY:
+        return xp.where(negligible[..., None, None], _without_negligible(L), L)
     if not negligible.any():
         return L
-    rows = L[negligible]
-    found = np.zeros_like(rows)
-    for j in range(L.shape[-1]):  # by rows of L: squares would cost large variances their digits
-        norm = np.linalg.norm(rows[:, j], axis=-1)
-        usable = norm > ZERO_PIVOT
-        unit = rows[:, j] * np.where(usable, 1.0 / np.where(usable, norm, 1.0), 0.0)[:, None]
-        found[:, j:, j] = np.sum(rows[:, j:] * unit[:, None], axis=-1)
-        rows[:, j:] -= found[:, j:, j, None] * unit[:, None]
     out = L.copy()
-    out[negligible] = found
+    out[negligible] = _without_negligible(L[negligible])
     return out
+
+
+def _without_negligible(L: Any) -> Any:
+    """By rows of L: squares would cost large variances their digits."""
+    xp, columns = namespace(L), []
+    for j in range(L.shape[-1]):
+        norm = xp.sqrt(xp.sum(L[..., j, :] ** 2, axis=-1))
+        usable = norm > ZERO_PIVOT
+        size = xp.where(usable, 1.0 / xp.where(usable, norm, 1.0), 0.0)
+        unit = (L[..., j, :] * size[..., None])[..., None, :]
+        below = np.arange(L.shape[-1]) >= j
+        columns.append(xp.where(below[(None,) * norm.ndim], xp.sum(L * unit, axis=-1), 0.0))
+        L = L - columns[-1][..., None] * unit
+    return xp.stack(columns, axis=-1)
 
 
 @cache  # a small fit takes less time than to make these a dozen times

@@ -1,7 +1,7 @@
 """From the optimizer's answer, in the layout's coordinates, to estimates of the data's.
 
-Host arithmetic on arrays of the size of the parameters, of one fit or of many: what belongs
-to a fit may have any leading axes.
+Arithmetic on arrays of the size of the parameters, of one fit or of many: what belongs to a fit
+may have any leading axes. NumPy's on the host, or traced where many fits are on a device.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from ..covariance.structures import Structure
 from ..covariance.theta import factor_blocks, theta_slices
 from ..layouts.contract import Maps
-from ..numerics.eigen import eigen_of_many
+from ..numerics.eigen import eigen_of_many, singular
+from ..numerics.namespace import NUMPY, namespace, on_host
 from ..numerics.read_only import read_only
 from ..optimize.constrained import ConstrainedSolution
 from ..optimize.flatness import FLAT_CURVATURE, looked_at, relative_curvature
@@ -96,26 +98,27 @@ def estimate(
         Say how the covariances of the data vary as well; False leaves these fields empty.
     """
     at = _optimum(solution)
-    theta, beta = np.asarray(solution.theta), np.asarray(at.beta)
+    theta, beta = on_host(solution.theta), on_host(at.beta)
+    xp = namespace(theta)
     y_scale, nu = _number(maps.y_scale), _number(maps.n_obs) - (beta.shape[-1] if reml else 0)
-    scale = _number(np.asarray(at.rss) * np.square(y_scale) / nu)
-    whiteners = [np.asarray(A) for A in maps.whiteners]
+    scale = _number(on_host(at.rss) * y_scale**2 / nu)
+    whiteners = [on_host(A) for A in maps.whiteners]
     outer = outer_theta(theta, whiteners, maps.structures, log_unit)
-    inner = factor_blocks(np.concatenate(_in_unit(theta, maps.structures, log_unit), axis=-1),
+    inner = factor_blocks(xp.concatenate(_in_unit(theta, maps.structures, log_unit), axis=-1),
                           maps.structures)  # fmt: skip
     factors = tuple(s.factor(t) for s, t in zip(maps.structures, outer, strict=True) if s.k)
-    beta_map, shift = np.asarray(maps.beta_map), np.asarray(maps.beta_shift)
-    low = np.asarray(maps.beta_origin) + np.expand_dims(y_scale, -1) * _product(beta_map, beta)
+    beta_map, shift = on_host(maps.beta_map), on_host(maps.beta_shift)
+    low = on_host(maps.beta_origin) + _axes(y_scale, 1) * _product(beta_map, beta)
     joint = (
-        joint_covariance(at.cov_theta, np.asarray(solution.jet.dlog_rss), nu)
+        joint_covariance(at.cov_theta, on_host(solution.jet.dlog_rss), nu)
         if sought is None
         else sought.joint_covariance(nu)
     )
-    unit = J = np.empty((*joint.shape[:-2], 0, joint.shape[-1]))
+    unit = J = xp.zeros((*joint.shape[:-2], 0, joint.shape[-1]))
     if variances:
         unit, J = _scaled(covariance_jacobian(theta, whiteners, maps.structures, scale))
     out = Estimates(
-        theta=np.concatenate(outer, axis=-1),
+        theta=xp.concatenate(outer, axis=-1),
         factors=factors,
         covariances=tuple(
             covariance_of(L, scale, (t[..., s.pivots] == 0).any(axis=-1))
@@ -125,12 +128,12 @@ def estimate(
         beta=shift + low,
         beta_low=low,
         beta_shift=shift,
-        cov_beta=_congruent(beta_map, np.asarray(at.cov_beta)),
-        dcov_beta=_congruent(beta_map[..., None, :, :], np.asarray(solution.jet.dcov_beta)),
+        cov_beta=_congruent(beta_map, on_host(at.cov_beta)),
+        dcov_beta=_congruent(beta_map[..., None, :, :], on_host(solution.jet.dcov_beta)),
         joint_cov=joint,
         variance_unit=unit,
         cov_variance=_congruent(J, joint),
-        cross_variance=joint @ np.swapaxes(J, -1, -2),
+        cross_variance=joint @ xp.swapaxes(J, -1, -2),
         deviance=_number(at.deviance),
         singular=_number(_singular(inner)),
         theta_layout=theta,
@@ -145,7 +148,7 @@ def _optimum(solution: Solution | ConstrainedSolution) -> _Optimum:
         s = solution
         return _Optimum(s.beta, s.cov_beta, s.rss, s.deviance, np.asarray(s.cov_theta))
     at = solution.jet.profile
-    cov_theta = inverse_curvature(np.asarray(solution.jet.hessian))
+    cov_theta = inverse_curvature(on_host(solution.jet.hessian))
     return _Optimum(at.beta, at.cov_beta, at.rss, solution.jet.value, cov_theta)
 
 
@@ -156,7 +159,7 @@ def outer_theta(
     log_unit: Any = 0.0,
 ) -> list[np.ndarray]:
     """Reported theta of every term in the coordinates of the data, (..., m_t) each."""
-    unit = np.exp(log_unit)[..., None, None]
+    unit = np.exp(log_unit)[..., None, None] if np.any(log_unit) else 1.0
     return [
         s.mapped(s.canonical(own), A * unit if s.k else A)
         for s, own, A in zip(
@@ -178,8 +181,13 @@ def _in_unit(theta: np.ndarray, structures: Sequence[Structure], log_unit: Any) 
 
 def _number(value: Any) -> Any:
     """A number of one fit, an array of those of many."""
-    value = np.asarray(value)
+    value = on_host(value)
     return value if value.ndim else value.item()
+
+
+def _axes(value: Any, count: int) -> Any:
+    """A number of each fit with so many axes after it."""
+    return value[..., *(None,) * count] if np.ndim(value) else value
 
 
 def _product(A: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -189,7 +197,7 @@ def _product(A: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 def _congruent(A: np.ndarray, S: np.ndarray) -> np.ndarray:
     """``A S A'`` along leading axes."""
-    return A @ S @ np.swapaxes(A, -1, -2)
+    return A @ S @ A.swapaxes(-1, -2)
 
 
 def _scaled(J: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -222,7 +230,7 @@ def _with_held(estimates: Estimates, held: np.ndarray) -> Estimates:
 def is_flat(
     solution: Solution | ConstrainedSolution | Sought,
     structures: Sequence[Structure],
-    singular: Any,
+    is_singular: Any,
 ) -> Any:
     """Whether some direction of theta leaves the criterion unchanged to second order.
 
@@ -230,11 +238,12 @@ def is_flat(
     """
     if isinstance(solution, ConstrainedSolution):
         return False
-    theta, gradient = np.asarray(solution.theta), np.asarray(solution.jet.gradient)
-    looked = looked_at(theta, gradient, structures, [np.asarray(singular)] * len(structures))
-    hessian = relative_curvature(theta, np.asarray(solution.jet.hessian), looked)
-    hessian = np.where(np.isfinite(hessian), hessian, 0.0)
-    return np.abs(eigen_of_many(hessian)[0]).min(axis=-1) < FLAT_CURVATURE
+    theta, gradient = on_host(solution.theta), on_host(solution.jet.gradient)
+    looked = looked_at(theta, gradient, structures, [on_host(is_singular)] * len(structures))
+    xp = namespace(theta)
+    hessian = relative_curvature(theta, on_host(solution.jet.hessian), looked)
+    hessian = xp.where(xp.isfinite(hessian), hessian, 0.0)
+    return xp.abs(eigen_of_many(hessian)[0]).min(axis=-1) < FLAT_CURVATURE
 
 
 def residual_variance_error(at: Estimates) -> float:
@@ -242,49 +251,53 @@ def residual_variance_error(at: Estimates) -> float:
     return float(at.variance_unit[-1] * np.sqrt(at.cov_variance[-1, -1]))
 
 
-def covariance_of(L: np.ndarray, scale: Any, singular: Any) -> np.ndarray:
+def covariance_of(L: Any, scale: Any, is_singular: Any) -> Any:
     """``scale L L'``; a singular one is rounded upwards, so that it has a Cholesky factor."""
-    k = L.shape[-1]
-    cov = np.expand_dims(scale, (-2, -1)) * L @ np.swapaxes(L, -1, -2)
-    if k > 1:
-        up = np.where(singular, 1.0 + 8.0 * np.finfo(float).eps, 1.0)
-        cov[..., np.arange(k), np.arange(k)] *= up[..., None]
-    return cov
+    xp, k = namespace(L), L.shape[-1]
+    cov = _axes(scale, 2) * L @ L.swapaxes(-1, -2)
+    if k == 1:
+        return cov
+    up = xp.where(is_singular, 1.0 + 8.0 * np.finfo(float).eps, 1.0)
+    own = np.eye(k, dtype=bool)[(None,) * up.ndim]
+    return cov * xp.where(own, up[..., None, None], 1.0)
 
 
-def _singular(factors: Sequence[np.ndarray]) -> Any:
+def _singular(factors: Sequence[Any]) -> Any:
     terms = [L for L in factors if L.shape[-1]]
     if not terms:
         return np.zeros(factors[0].shape[:-2], bool)  # residual covariances are regular
-    return np.any([smallest_singular_value(L) < SINGULAR_TOL for L in terms], axis=0)
+    small = [smallest_singular_value(L) < SINGULAR_TOL for L in terms]
+    return namespace(terms).stack(small).any(axis=0)
 
 
-def smallest_singular_value(L: np.ndarray) -> np.ndarray:
+def smallest_singular_value(L: Any) -> Any:
     """Smallest singular value of every matrix, (..., k, k) to (...)."""
-    k = L.shape[-1]
+    xp, k = namespace(L), L.shape[-1]
     if k == 1:
-        return np.abs(L[..., 0, 0])
+        return xp.abs(L[..., 0, 0])
     if k == 2:  # |det| over the largest: (s1 + s2)^2 = |L|^2 + 2 |det|
-        det = np.abs(L[..., 0, 0] * L[..., 1, 1] - L[..., 0, 1] * L[..., 1, 0])
-        square = np.sum(L**2, axis=(-2, -1))
-        top = 0.5 * (np.sqrt(square + 2 * det) + np.sqrt(np.maximum(square - 2 * det, 0.0)))
-        return det / np.where(top > 0, top, 1.0)
-    finite = np.where(np.isfinite(L), L, 1.0)
-    return np.linalg.svd(finite, compute_uv=False)[..., -1]
+        det = xp.abs(L[..., 0, 0] * L[..., 1, 1] - L[..., 0, 1] * L[..., 1, 0])
+        square = xp.sum(L**2, axis=(-2, -1))
+        top = 0.5 * (xp.sqrt(square + 2 * det) + xp.sqrt(xp.maximum(square - 2 * det, 0.0)))
+        return det / xp.where(top > 0, top, 1.0)
+    finite = xp.where(xp.isfinite(L), L, 1.0)
+    if xp is NUMPY:
+        return np.linalg.svd(finite, compute_uv=False)[..., -1]
+    found = jax.vmap(lambda one: singular(one)[1][0])(finite.reshape(-1, k, k))
+    return found.reshape(L.shape[:-2])
 
 
 @np.errstate(all="ignore")
 def is_in_range(at: Estimates, held: np.ndarray | None) -> Any:
     """Whether floats hold the variances of residuals and of fixed effects, a lane or one fit."""
-    scale = np.asarray(at.scale)[..., None]
-    variances = np.concatenate([scale * np.diagonal(at.cov_beta, 0, -2, -1), scale], axis=-1)
-    known = np.isfinite(variances) & (variances >= _LEAST_VARIANCE)
-    return np.all(known if held is None else known | (variances == 0), axis=-1)
+    xp = namespace(at.cov_beta)
+    scale = xp.asarray(at.scale)[..., None]
+    variances = xp.concatenate([scale * xp.diagonal(at.cov_beta, 0, -2, -1), scale], axis=-1)
+    known = xp.isfinite(variances) & (variances >= _LEAST_VARIANCE)
+    return (known if held is None else known | (variances == 0)).all(axis=-1)
 
 
-def has_optimum(
-    solution: Solution, structures: Sequence[Structure], singular: np.ndarray
-) -> np.ndarray:
+def has_optimum(solution: Solution, structures: Sequence[Structure], is_singular: Any) -> Any:
     """Which of many fits have converged to an optimum that the data determine, (R,)."""
-    converged = np.asarray(solution.status) == CONVERGED
-    return converged & ~is_flat(solution, structures, singular)
+    converged = on_host(solution.status) == CONVERGED
+    return converged & ~is_flat(solution, structures, is_singular)

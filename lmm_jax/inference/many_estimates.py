@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ..numerics.namespace import namespace
+from ..numerics.programs import compiled
 from ..optimize.newton import Solution
+from ..optimize.shared_columns import narrowed_jet
 from .estimates import Estimates, estimate, has_optimum, is_in_range
 from .satterthwaite import satterthwaite_df
 
@@ -41,19 +44,21 @@ def estimate_many(
     Parameters
     ----------
     best : Solution
-        Arrays with lanes last.
-    lanes : Lanes of ndarray
+        Arrays with lanes last, of NumPy or traced.
+    lanes : Lanes
     reml : bool
     held : ndarray, shape (p,), optional
         As in :func:`estimate`.
     """
-    best, lanes = jax.tree.map(lambda leaf: np.moveaxis(leaf, -1, 0), (best, lanes))
+    xp = namespace(best.theta)
+    best = best._replace(jet=narrowed_jet(best.jet, lanes.beta_origin.shape[0]))
+    best, lanes = jax.tree.map(lambda leaf: xp.moveaxis(leaf, -1, 0), (best, lanes))
     at = estimate(best, lanes, reml=reml, held=held, variances=False)
-    void = ~lanes.usable | ~np.isfinite(at.deviance) | ~is_in_range(at, held)
-    variance = np.diagonal(at.cov_beta, axis1=-2, axis2=-1)
+    void = ~lanes.usable | ~xp.isfinite(at.deviance) | ~is_in_range(at, held)
+    variance = xp.diagonal(at.cov_beta, axis1=-2, axis2=-1)
     rows = dict(
         fe_params=at.beta,
-        bse_fe=np.sqrt(at.scale[:, None] * variance),
+        bse_fe=xp.sqrt(at.scale[:, None] * variance),
         df=satterthwaite_df(np.eye(variance.shape[1]), at.cov_beta, at.dcov_beta, at.joint_cov),
         cov_beta=at.cov_beta,
         dcov_beta=at.dcov_beta,
@@ -63,14 +68,18 @@ def estimate_many(
         scale=at.scale,
         llf=-0.5 * at.deviance,
     )
-    rows = jax.tree.map(lambda a: np.where(void.reshape(-1, *(1,) * (a.ndim - 1)), np.nan, a), rows)
+    rows = jax.tree.map(lambda a: xp.where(void.reshape(-1, *(1,) * (a.ndim - 1)), np.nan, a), rows)
     return ManyEstimates(
         **rows,
-        nobs=np.broadcast_to(lanes.n_obs, void.shape).astype(np.int64),
+        nobs=xp.broadcast_to(lanes.n_obs, void.shape).astype(np.int64),
         converged=has_optimum(best, lanes.structures, at.singular) & ~void,
         singular=at.singular & ~void,
-        n_iter=np.where(void, 0, best.n_iter),
+        n_iter=xp.where(void, 0, best.n_iter),
     )
+
+
+estimate_lanes = compiled(estimate_many, static="reml")
+"""The same as a program: where many lanes are on a device, they stay there."""
 
 
 def unknown_estimates(R: int, p: int, m: int, sizes: Sequence[int]) -> ManyEstimates:

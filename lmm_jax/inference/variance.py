@@ -21,6 +21,7 @@ from ..covariance.structures import Structure
 from ..covariance.theta import theta_size, theta_slices
 from ..covariance.triangles import lower_rows
 from ..numerics.eigen import eigen_of_many
+from ..numerics.namespace import namespace
 
 # Curvature below this, relative to the largest, carries no information (lmerTest's rule).
 FLAT_TOL = 1e-10
@@ -28,30 +29,30 @@ FLAT_TOL = 1e-10
 _ONE = 64 * float(np.finfo(float).eps)
 
 
-def inverse_curvature(hessian: np.ndarray) -> np.ndarray:
+def inverse_curvature(hessian: Any) -> Any:
     """``2 H^-1``, the asymptotic covariance of theta, for the Hessian H of -2 log L, (..., m, m).
 
     Directions without positive curvature get no variance: at a singular fit they
     are the parameters that the boundary holds.
     """
-    known = np.isfinite(hessian).all(axis=(-2, -1), keepdims=True)
-    hessian = np.where(known, hessian, 0.0)
-    e, V = eigen_of_many(0.5 * (hessian + np.swapaxes(hessian, -1, -2)))
-    largest = np.abs(e).max(axis=-1, keepdims=True, initial=0.0)
-    usable = e > FLAT_TOL * np.maximum(largest, 1e-300)
-    inverse = np.where(usable, 1.0 / np.where(usable, e, 1.0), 0.0)
-    return np.where(known, 2.0 * (V * inverse[..., None, :]) @ np.swapaxes(V, -1, -2), np.nan)
+    xp = namespace(hessian)
+    known = xp.isfinite(hessian).all(axis=(-2, -1), keepdims=True)
+    hessian = xp.where(known, hessian, 0.0)
+    e, V = eigen_of_many(0.5 * (hessian + xp.swapaxes(hessian, -1, -2)))
+    largest = xp.abs(e).max(axis=-1, keepdims=True, initial=0.0)
+    usable = e > FLAT_TOL * xp.maximum(largest, 1e-300)
+    inverse = xp.where(usable, 1.0 / xp.where(usable, e, 1.0), 0.0)
+    return xp.where(known, 2.0 * (V * inverse[..., None, :]) @ xp.swapaxes(V, -1, -2), np.nan)
 
 
-def joint_covariance(cov_theta: np.ndarray, rho: np.ndarray, nu: Any) -> np.ndarray:
+def joint_covariance(cov_theta: Any, rho: Any, nu: Any) -> Any:
     """Asymptotic covariance of ``(theta, log sigma^2)``, (..., m + 1, m + 1)."""
-    m = rho.shape[-1]
-    cross = (cov_theta @ rho[..., None])[..., 0]
-    out = np.empty((*rho.shape[:-1], m + 1, m + 1))
-    out[..., :m, :m] = cov_theta
-    out[..., :m, m] = out[..., m, :m] = cross
-    out[..., m, m] = 2.0 / nu + np.sum(rho * cross, axis=-1)
-    return out
+    xp = namespace(cov_theta, rho)
+    cross = cov_theta @ rho[..., None]
+    last = 2.0 / nu + xp.sum(rho * cross[..., 0], axis=-1)
+    above = xp.concatenate([cov_theta, cross], axis=-1)
+    below = xp.concatenate([xp.swapaxes(cross, -1, -2), last[..., None, None]], axis=-1)
+    return xp.concatenate([above, below], axis=-2)
 
 
 def covariance_jacobian(

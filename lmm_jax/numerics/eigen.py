@@ -92,13 +92,18 @@ def _eigen_of_many(axis_size: int, in_batched: list[bool], A: Array) -> Any:
     return (jnp.moveaxis(e, -1, 0), jnp.moveaxis(V, -1, 0)), (True, True)
 
 
-def eigen_of_many(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same of symmetric matrices (..., m, m) of NumPy.
+def eigen_of_many(A: Any) -> tuple[Any, Any]:
+    """The same of symmetric matrices (..., m, m).
 
     Calls of LAPACK wait for each other where many threads make them, and take longer than
     rotations of small matrices.
     """
+    e: Any
+    V: Any
     m, count = A.shape[-1], math.prod(A.shape[:-2])
+    if namespace(A) is JAX:
+        e, V = jax.vmap(eigen)(A.reshape(-1, m, m))
+        return e.reshape(A.shape[:-1]), V.reshape(A.shape)
     if not 0 < m <= _JACOBI_LIMIT or count < _MANY:
         e, V = np.linalg.eigh(A)
         return e, V

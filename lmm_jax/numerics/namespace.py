@@ -45,6 +45,11 @@ def namespace(*arrays: Any) -> Any:
     return _SPACES[_kind_of(arrays)]
 
 
+def on_host(array: Any) -> Any:
+    """The array as one of NumPy; what is traced has no values yet and stays as it is."""
+    return array if isinstance(array, jax.core.Tracer) else np.asarray(array)
+
+
 def _is_traced(arrays: Sequence[Any]) -> bool:
     return _kind_of(arrays) == _TRACED
 

@@ -19,6 +19,7 @@ from jax import Array
 
 from ..layouts.contract import Layout, Maps
 from ..layouts.response import Response, response_over_columns
+from ..likelihood.criterion import Jet
 from ..numerics.namespace import namespace
 from ..numerics.programs import compiled
 from ..numerics.shapes import round_up_columns
@@ -117,10 +118,15 @@ def narrowed(found: Solution, p: int, *, lanes_first: bool = False) -> Solution:
     Lanes, if there are any, are last in every array or first. Arrays of NumPy, on the host.
     """
     found = jax.device_get(found)
-    jet, at, lane = found.jet, found.jet.profile, (slice(None),) * lanes_first
+    return found._replace(jet=narrowed_jet(found.jet, p, lanes_first=lanes_first))
+
+
+def narrowed_jet(jet: Jet, p: int, *, lanes_first: bool = False) -> Jet:
+    """The criterion of what was widened with the fixed effects that are there."""
+    at, lane = jet.profile, (slice(None),) * lanes_first
     own = (*lane, slice(p))
     both, each = (*own, slice(p)), slice(None)
     profile = at._replace(beta=at.beta[own], cov_beta=at.cov_beta[both])
     dbeta = jet.dbeta[*lane, each, :p]
     dcov_beta = jet.dcov_beta[*lane, each, :p, :p]
-    return found._replace(jet=jet._replace(profile=profile, dbeta=dbeta, dcov_beta=dcov_beta))
+    return jet._replace(profile=profile, dbeta=dbeta, dcov_beta=dcov_beta)
