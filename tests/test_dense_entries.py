@@ -21,6 +21,7 @@ from lmm_jax.layouts.crossed import layout as layout_module
 from lmm_jax.layouts.crossed.core_index import entry_pairs
 from lmm_jax.likelihood.profile import profile_jet
 from lmm_jax.numerics import inverses, linalg
+from lmm_jax.numerics.devices import ByDevice
 
 RTOL = 1e-9  # sums in another order, at optima of decrement 1e-9
 EXACT = 1e-11  # the same criterion from sums in another order
@@ -55,10 +56,8 @@ def ratings():
 def dense(monkeypatch):
     """Small problems take dense products, in chunks of a few groups."""
     monkeypatch.setattr(dense_entries, "_FEW_PAIRS", 0)
-    monkeypatch.setattr(dense_entries, "_HELD", {})
-    monkeypatch.setattr(dense_entries, "_HELD_ELSEWHERE", 100)
-    monkeypatch.setattr(dense_entries, "_COSTS", {})
-    monkeypatch.setattr(dense_entries, "_COSTS_ELSEWHERE", (3e-8, 5e-9))
+    monkeypatch.setattr(dense_entries, "_HELD", ByDevice(100, 100))
+    monkeypatch.setattr(dense_entries, "_COSTS", ByDevice((3e-8, 5e-9), (3e-8, 5e-9)))
     monkeypatch.setattr(dense_entries, "_BLOCK_ROWS", 3)
 
     def design(formula, data):
@@ -99,7 +98,11 @@ def test_a_large_core_holds_few_matrices(name, runtime, x64, monkeypatch):
         inverses: {"_SWEEP_ABOVE": 8, "_SWEEP": 5, "LOOP_LIMIT": 8},
         linalg: {"LOOP_LIMIT": 8},
         core: {"SMALL": 8, "KEPT": 8},
-        dense_entries: {"_FEW_PAIRS": 0, "_COSTS": {"cpu": (3e-8, 5e-9)}, "_BLOCK_ROWS": 3},
+        dense_entries: {
+            "_FEW_PAIRS": 0,
+            "_COSTS": ByDevice((3e-8, 5e-9), (3e-8, 5e-9)),
+            "_BLOCK_ROWS": 3,
+        },
     }.items():
         for constant, value in names.items():
             monkeypatch.setattr(module, constant, value)

@@ -18,6 +18,7 @@ from lmm_jax.covariance.structures import unstructured
 from lmm_jax.inference.estimates import is_flat
 from lmm_jax.inference.many_estimates import ManyEstimates
 from lmm_jax.numerics import parts as rows_in_parts
+from lmm_jax.numerics.devices import ByDevice
 
 LANE_RTOL = 1e-8  # two runs end within a Newton decrement of 1e-9 of one optimum
 HARD = (
@@ -178,7 +179,7 @@ def test_estimates_by_a_program_are_those_of_numpy(monkeypatch, formula):
     hard[2:, -1] = np.nan
     with pytest.warns(lmm.ConvergenceWarning, match="of 10 responses"):
         host = lmm.fit_many(formula, FRAME, hard, runtime="jax")
-        monkeypatch.setattr(api, "_estimated_there", lambda: 1)
+        monkeypatch.setattr(api, "ESTIMATED_THERE", ByDevice(1, 1))
         found = lmm.fit_many(formula, FRAME, hard, runtime="jax")
     assert found.singular.any() and not found.singular.all()
     for name in ManyEstimates._fields:
@@ -227,10 +228,9 @@ def test_slow_lanes_are_finished_together(monkeypatch):
 
     wide = np.concatenate([responses(seed) for seed in range(16)], axis=1)
     whole = lmm.fit_many(INTERCEPT, FRAME, wide, chunk_size=64, runtime="jax")
-    monkeypatch.setattr(
-        batch, "smallest", lambda: 1
-    )  # 64 lanes, then 8, of which one may be put off
-    monkeypatch.setattr(many, "smallest", lambda: 1)
+    # 64 lanes, then 8, of which one may be put off
+    monkeypatch.setattr(batch, "SMALLEST", ByDevice(1, 1))
+    monkeypatch.setattr(many, "SMALLEST", ByDevice(1, 1))
     put_off, join = [], many.join_lanes
     monkeypatch.setattr(many, "join_lanes", lambda *parts: put_off.append(1) or join(*parts))
     sizes, run = set(), batch._run

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ import numpy as np
 from ..batches.chunks import program_size, read_ahead, split_chunks
 from ..batches.driver import take
 from ..batches.lane_criterion import NUMPY_SECONDS, Lanes
-from ..batches.lane_minimize import join_lanes, pick_lanes, smallest
+from ..batches.lane_minimize import SMALLEST, join_lanes, pick_lanes
 from ..batches.lane_rows import LaneRows
 from ..capabilities import require
 from ..covariance.theta import theta_size
@@ -25,6 +26,7 @@ from ..designs.responses import Responses, read_model, turned, turned_weights
 from ..errors import ConvergenceWarning, DataError, warn_user
 from ..inference.many_estimates import ManyEstimates, estimate_lanes, estimate_many
 from ..inputs.arguments import choice, flag, hinted, whole_number
+from ..numerics.devices import ByDevice
 from ..numerics.namespace import NUMPY, namespace
 from ..numerics.parts import PART
 from ..numerics.processes import float64
@@ -45,8 +47,7 @@ _LANES, _PROGRAMS = Tier(NUMPY_SECONDS), 3.0
 _THREADS = 2
 # Lanes of a batch from which their estimates are made where they are. It takes a program, and NumPy
 # a quarter of a second for so many; next to a processor NumPy is as fast.
-_ESTIMATED_THERE = {"cpu": float("inf")}
-_ESTIMATED_ELSEWHERE = 1 << 16
+ESTIMATED_THERE = ByDevice[float](inf, 1 << 16)
 
 
 @hinted
@@ -225,7 +226,7 @@ def _fit_all(
                 for i, (chunk, Y) in enumerate(read_ahead(chunks, columns, pool)):
                     lanes = rows.lanes(chunk, Y, columns)
                     lanes = jax.device_put(lanes) if compiled else lanes
-                    defer = compiled and len(chunks) > 1 and chunk.size >= 8 * smallest()
+                    defer = compiled and len(chunks) > 1 and chunk.size >= 8 * SMALLEST.here()
                     run.minimize(lanes, chunk.which, defer=defer)
                     run.finish(lanes, everything=i + 1 == len(chunks))
                     tick(chunk.which.size)
@@ -301,7 +302,7 @@ class _Run:
     def _are_there(self, maps: Any, lanes: int) -> bool:
         """Whether the estimates of a batch are made by a program of the device that has it."""
         there = namespace(maps) is not NUMPY and self.held is None
-        return there and lanes >= _estimated_there()
+        return there and lanes >= ESTIMATED_THERE.here()
 
     def _estimates(self, best: Solution, lanes: Lanes, at: np.ndarray) -> ManyEstimates:
         """Estimates of some lanes of a batch."""
@@ -344,11 +345,6 @@ class _Run:
                 )
                 compiled = namespace(like) is not NUMPY
                 self.minimize(jax.device_put(lanes) if compiled else lanes, part, defer=False)
-
-
-def _estimated_there() -> float:
-    """Lanes of a batch from which a program of the device that has it makes its estimates."""
-    return _ESTIMATED_THERE.get(jax.default_backend(), _ESTIMATED_ELSEWHERE)
 
 
 def _fetched(found: ManyEstimates, at: np.ndarray) -> ManyEstimates:

@@ -11,12 +11,12 @@ import jax
 import numpy as np
 
 from ..designs.responses import Responses
+from ..numerics.devices import ByDevice
 from ..numerics.shapes import round_up
 
 # Lanes that go side by side at most: what one step of many touches should stay in the caches of
 # a processor; an accelerator wants more. Responses with gaps keep arrays of their own.
-_MAX_LANES = {"cpu": 4096}
-_MAX_LANES_ELSEWHERE = 1 << 17
+_MAX_LANES = ByDevice(4096, 1 << 17)
 _LEAST_LANES, _MASKED = 64, 8
 # Part of the free memory that a chunk may take, and arrays of its size that live at once.
 _MEMORY_SHARE, _COPIES = 0.25, 16
@@ -33,7 +33,7 @@ class Chunk:
 
 def program_size(count: int, masked: bool) -> int:
     """Lanes of the batches that so many responses make on a CPU; more on an accelerator."""
-    most = _MAX_LANES["cpu"] // (_MASKED if masked else 1)
+    most = _MAX_LANES.processor // (_MASKED if masked else 1)
     return min(round_up(count, _LEAST_LANES), most) if count else 0
 
 
@@ -69,8 +69,8 @@ def split_chunks(
 def _chunk_lanes(numbers: float, masked: bool, on_host: bool) -> int:
     """Lanes of a chunk: a power of two that fits the memory."""
     limit = _MEMORY_SHARE * _free_memory(on_host) / (8 * _COPIES * numbers)
-    backend = "cpu" if on_host else jax.default_backend()
-    most = _MAX_LANES.get(backend, _MAX_LANES_ELSEWHERE) // (_MASKED if masked else 1)
+    most = _MAX_LANES.processor if on_host else _MAX_LANES.here()
+    most //= _MASKED if masked else 1
     return 1 << int(np.log2(max(2, min(most, limit))))
 
 

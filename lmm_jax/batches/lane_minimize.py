@@ -18,6 +18,7 @@ from jax import Array
 from ..covariance.theta import theta_size
 from ..layouts.group_algebra import reached
 from ..likelihood.criterion import Jet
+from ..numerics.devices import ByDevice
 from ..numerics.namespace import NUMPY, namespace
 from ..numerics.programs import compiled
 from ..numerics.stacked import as_lanes
@@ -34,7 +35,7 @@ from .ticks import tick_lanes
 # A batch of programs goes on with an eighth of its lanes once the others are done; smaller ones
 # are finished. Of an accelerator a few thousand lanes take as long as a few, and each size is a
 # program.
-_SHRINK, _SMALLEST, _SMALLEST_ELSEWHERE = 8, {"cpu": 32}, 2048
+_SHRINK, SMALLEST = 8, ByDevice(32, 2048)
 # Lanes from which a call of NumPy takes one candidate of a grid, and fewer so many more; and
 # numbers that copies of lanes may be.
 _CANDIDATES, _NUMBERS = 2048, 1 << 22
@@ -127,7 +128,7 @@ class _Responses(LaneProblem):
         return jet._replace(gradient=none, hessian=none, psi_gradients=none, psi_halves=none)
 
     def smaller(self, size: int) -> int:
-        return size // _SHRINK if size >= _SHRINK * smallest() else 0
+        return size // _SHRINK if size >= _SHRINK * SMALLEST.here() else 0
 
     def more_starts(
         self, theta: np.ndarray, which: np.ndarray
@@ -254,11 +255,6 @@ _run = compiled(_advance, static="reml", host=NUMPY_SECONDS)
 
 
 # ------------------------------------------------------------ some of the lanes
-
-
-def smallest() -> int:
-    """Lanes of the smallest batch that others are packed into."""
-    return _SMALLEST.get(jax.default_backend(), _SMALLEST_ELSEWHERE)
 
 
 def _take(tree: Any, index: Array, R: int) -> Any:

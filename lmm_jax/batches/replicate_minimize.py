@@ -22,6 +22,7 @@ from ..layouts.contract import Layout
 from ..layouts.residual.alike import merge_alike
 from ..layouts.response import Response, attach, first_groups
 from ..likelihood.profile import profile_jet
+from ..numerics.devices import on_processor
 from ..numerics.namespace import JAX, namespace
 from ..numerics.programs import compiled
 from ..numerics.shapes import round_up
@@ -115,7 +116,7 @@ def one_runtime(layout: Layout, n: int, *, reml: bool) -> AbstractContextManager
     m, crossed = theta_size(layout.structures), layout._is_kind("crossed")
     # there programs of crossed factors take from half of NumPy's time, after half a minute of
     # compilation, to seven times as much
-    gains = not crossed or jax.default_backend() != "cpu"
+    gains = not crossed or not on_processor()
     price = compiling(m, crossed=crossed) if gains else inf
     return _TIER.one_runtime(key, n * layout.size(), price)
 

@@ -17,6 +17,7 @@ from ..layouts.contract import Layout
 from ..likelihood.criterion import residual_df
 from ..likelihood.joint import joint_jet
 from ..likelihood.profile import profile_jet
+from ..numerics.devices import on_processor
 from ..numerics.programs import compiled
 from ..optimize.minimize import has_few_groups, in_doubt, minimize, off_boundary
 from ..optimize.newton import newton
@@ -149,7 +150,7 @@ def base_at(layout: Layout, theta: Any, *, reml: bool, refit: bool) -> Base:
 
 def _prepared(layout: Layout) -> Layout:
     """The layout without padding and with its sums, where evaluations stay in NumPy."""
-    crossed = layout._is_kind("crossed") and jax.default_backend() == "cpu"
+    crossed = layout._is_kind("crossed") and on_processor()
     if crossed or layout.size() <= SMALL_PROBLEM:
         return layout.without_padding().with_sums()
     return layout  # programs take padded shapes

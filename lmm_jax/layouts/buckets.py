@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from ..numerics.devices import ByDevice
 from ..numerics.namespace import NUMPY, namespace
 from ..numerics.stacked import Stacked
 from ..reprs import brief
@@ -19,8 +20,7 @@ from .group_algebra import groups_there, level_counts, reached, rotate_columns
 
 # Groups whose matrices stay in the cache of a core together, and from how many it matters. Other
 # devices have no such cache and start every step anew: their blocks bound the memory.
-_BLOCKS = {"cpu": (1 << 10, 1 << 13)}
-_BLOCKS_ELSEWHERE = (1 << 20, 1 << 21)
+_BLOCKS = ByDevice((1 << 10, 1 << 13), (1 << 20, 1 << 21))
 HOST_BLOCK = 1 << 12  # of NumPy, whose calls cost as much as a thousand numbers
 MANY = 1 << 13
 
@@ -70,7 +70,7 @@ def over_blocks(part: Callable[[Bucket], tuple[Any, Any]], bucket: Bucket) -> tu
 
 def block_size(groups: int) -> int:
     """Groups that a compiled program takes together: a block of a loop, or all of them."""
-    block, many = _BLOCKS.get(jax.default_backend(), _BLOCKS_ELSEWHERE)
+    block, many = _BLOCKS.here()
     size = gcd(groups, block)
     return groups if groups <= many or size < block // 8 else size
 

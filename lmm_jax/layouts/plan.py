@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from ..covariance.structures import Structure, term_sizes
+from ..numerics.devices import on_processor
 from ..numerics.memory import memory_size
 from ..reprs import public
 from .crossed.core_index import (
@@ -289,7 +289,7 @@ def _together(
         return None
     core = _core_of(choice, codes, n_levels, sizes)
     crowded = core.pairs > _CROWDED * float(np.sum(core.blocks**2))
-    long = not core.fits or (jax.default_backend() == "cpu" and core.seconds > _LONG)
+    long = not core.fits or (on_processor() and core.seconds > _LONG)
     if not approximate and crowded and (approximate is False or not long):
         return None
     index, maps = sparse_index(codes, n_levels, structures, n_components)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..numerics.devices import ByDevice
 from ..numerics.programs import compiled
 from ..numerics.shapes import round_up_rows
 from .common_scale import powers_of_two
@@ -18,8 +19,7 @@ from .stream_compress import Rows, Sums, Units, add_rows, layout_from_sums, no_r
 
 # Rows of a batch: products of that many stay in the cache of a core; another device wants more
 # work for each of its starts.
-_BATCH = {"cpu": 1 << 15}
-_BATCH_ELSEWHERE = 1 << 20
+_BATCH = ByDevice(1 << 15, 1 << 20)
 # Rows from which sums are faster than residual rows.
 MANY_ROWS = 1 << 13
 # Rows that are looked at for shifts and scales.
@@ -99,7 +99,7 @@ def add_batches(sums: Sums, rows: Rows, units: Units, streams: tuple[int, ...]) 
 
 def batch_rows() -> int:
     """Rows of a batch on the device that JAX computes on."""
-    return _BATCH.get(jax.default_backend(), _BATCH_ELSEWHERE)
+    return _BATCH.here()
 
 
 def _batch(rows: Rows, length: int) -> Rows:

@@ -20,6 +20,7 @@ from jax import Array
 from ..layouts.contract import Layout, Maps
 from ..layouts.response import Response, response_over_columns
 from ..likelihood.criterion import Jet
+from ..numerics.devices import on_processor
 from ..numerics.namespace import namespace
 from ..numerics.programs import compiled
 from ..numerics.shapes import round_up_columns
@@ -34,7 +35,7 @@ def widened(layout: L, *, reml: bool) -> L:
     more = lacking(layout.beta_origin.shape[0])
     if not more:
         return layout
-    if jax.default_backend() == "cpu":  # arrays are shared with NumPy, whose calls cost a tenth
+    if on_processor():  # arrays are shared with NumPy, whose calls cost a tenth
         return _with_columns(jax.tree.map(np.asarray, layout), more, reml=reml)
     old, tree = jax.tree.flatten(layout)
     new = _changed(layout, more=more, reml=reml)

@@ -21,6 +21,7 @@ from ..covariance.structures import Structure
 from ..errors import DataError
 from ..layouts.contract import Layout
 from ..likelihood.profile import profile_jet
+from ..numerics.devices import on_processor
 from ..numerics.inverses import LOST_ROUGHLY
 from ..numerics.namespace import NUMPY, namespace
 from ..numerics.programs import compiled
@@ -190,7 +191,7 @@ class _Criterion:
 
 def _exact_costs_little(layout: Layout) -> bool:
     """Whether every evaluation may have exact second derivatives: there is one program then."""
-    on_host = namespace(layout) is NUMPY or jax.default_backend() == "cpu"
+    on_host = namespace(layout) is NUMPY or on_processor()
     shape = getattr(layout, "shape", None)
     return not on_host and shape is not None and shape[0] <= _EXACT_COLUMNS
 

@@ -16,6 +16,7 @@ import scipy.sparse
 import scipy.sparse.csgraph
 
 from ...errors import DataError
+from ...numerics.devices import ByDevice
 from ...numerics.memory import memory_size
 from ...numerics.shapes import round_up
 from ...reprs import brief
@@ -28,8 +29,7 @@ from .pair_sums import MOST, SORTED
 # given: programs of an accelerator update them in their place (five beside the core itself and the
 # entries; 93 GiB for 43,884 columns of 14). Bytes that any machine has.
 _ANY_MACHINE = 1 << 30
-_CORE_MATRICES = {"cpu": 8}
-_CORE_MATRICES_ELSEWHERE = 7
+_CORE_MATRICES = ByDevice(8, 7)
 
 
 @jax.tree_util.register_dataclass
@@ -179,13 +179,13 @@ def check_memory(size: int, columns: int, n_blocks: int, name: str) -> None:
 
 def core_matrices() -> int:
     """Matrices of the core's size that are held at once, about, on the device of programs."""
-    return _CORE_MATRICES.get(jax.default_backend(), _CORE_MATRICES_ELSEWHERE)
+    return _CORE_MATRICES.here()
 
 
 def room_for(columns: int, n_blocks: int) -> bool:
     """Whether there is memory for a dense core of blocks of so many columns."""
     numbers = columns**2 * n_blocks
-    if _CORE_MATRICES["cpu"] * 8 * numbers <= _ANY_MACHINE:
+    if _CORE_MATRICES.processor * 8 * numbers <= _ANY_MACHINE:
         return True
     there = memory_size()
     return numbers <= MOST and (there is None or core_matrices() * 8 * numbers <= there)

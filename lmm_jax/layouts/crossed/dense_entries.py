@@ -20,6 +20,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from ...numerics.devices import ByDevice
 from ...numerics.in_place import add_block
 from ...numerics.memory import memory_size
 from ...numerics.namespace import namespace
@@ -31,10 +32,8 @@ _FEW_PAIRS = 1 << 22
 # Numbers of a dense matrix that are held at once, seconds of a pair in a list and of a product in
 # half of a symmetric matrix product: on two cores of today (a compiled program takes a third of
 # that for a pair), and on a GPU that multiplies float64 matrices at 50 TFLOP/s.
-_HELD = {"cpu": 1 << 23}
-_HELD_ELSEWHERE = 1 << 27
-_COSTS = {"cpu": (4e-8, 2.2e-11)}
-_COSTS_ELSEWHERE = (5e-10, 2e-14)
+_HELD = ByDevice(1 << 23, 1 << 27)
+_COSTS = ByDevice((4e-8, 2.2e-11), (5e-10, 2e-14))
 # Share of the memory that the list may take, and bytes of a pair in it.
 _LISTED, _BYTES = 1 / 16, 8
 # Blocks of rows that a product is made of, and rows that are worth one.
@@ -101,7 +100,7 @@ def head_levels(
     inside = np.cumsum(cells.reshape(n_groups, -1), axis=1)[:, : steps.size]
     rest = np.sum((n * (n + 1))[:, None] - inside * (inside + 1), axis=0) / 2
     columns = np.append(0, np.cumsum(width[order]))[np.minimum(steps, order.size)]
-    pair, product = _COSTS.get(jax.default_backend(), _COSTS_ELSEWHERE)
+    pair, product = _COSTS.here()
     cost = rest * pair + n_groups * columns.astype(float) ** 2 * product
     there = memory_size()
     if there is not None:
@@ -133,7 +132,7 @@ def dense_entries(
     h, n_groups = sum(count for _, count in runs), int(group[-1]) + 1
     column = np.zeros(max(first + count for first, count in runs), np.int64)
     column[np.concatenate([first + np.arange(count) for first, count in runs])] = np.arange(h)
-    held = _HELD.get(jax.default_backend(), _HELD_ELSEWHERE)
+    held = _HELD.here()
     size = min(n_groups, max(1, held // h))
     chunks = -(-n_groups // size)
     size = -(-n_groups // chunks)

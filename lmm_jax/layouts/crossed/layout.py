@@ -24,6 +24,7 @@ import numpy as np
 from jax import Array
 
 from ...covariance.theta import factor_blocks, spread
+from ...numerics.devices import on_processor
 from ...numerics.linalg import exact
 from ...numerics.namespace import JAX, namespace
 from ...reprs import brief, public
@@ -167,7 +168,7 @@ class CrossedLayout(CrossedArrays):
     @property
     def may_gain(self) -> bool:
         """See :attr:`Layout.may_gain`: no large one on a CPU with room for its sums over pairs."""
-        if not self.is_dear() or jax.default_backend() != "cpu":
+        if not self.is_dear() or not on_processor():
             return True
         sizes = [expected_size(k.left.size, k.d.shape[0], self.shape) for k in self.links]
         return sum(sizes) > room_for_sums()

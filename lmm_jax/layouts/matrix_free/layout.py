@@ -26,6 +26,7 @@ import numpy as np
 from jax import Array
 
 from ...covariance.theta import factor_blocks
+from ...numerics.devices import on_processor
 from ...numerics.linalg import exact, symmetrize
 from ...numerics.namespace import NUMPY, namespace
 from ...reprs import brief, public
@@ -81,7 +82,7 @@ class MatrixFreeLayout(MatrixFreeArrays):
     @property
     def on_host(self) -> bool:  # type: ignore[override]
         """Whether NumPy alone works it off: its sparse products are faster on a CPU."""
-        return jax.default_backend() == "cpu"
+        return on_processor()
 
     @property
     def crossed(self) -> tuple[int, ...]:
