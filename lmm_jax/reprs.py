@@ -48,7 +48,8 @@ def brief(self: Any) -> str:
     >>> Params.from_components(np.zeros(2), cov_re=np.eye(40))
     Params(fe_params=[0.0, 0.0], cov_re=float64[40, 40], vcomp=float64[0])
     """
-    names = [f.name for f in fields(self)] if is_dataclass(self) else self._fields
+    shown = is_dataclass(self)
+    names = [f.name for f in fields(self) if f.repr] if shown else self._fields
     parts = ", ".join(f"{name}={_short(getattr(self, name))}" for name in names)
     return folded(f"{type(self).__name__}({parts})")
 

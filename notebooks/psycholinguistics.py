@@ -26,7 +26,6 @@ from textwrap import fill
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from scipy.linalg import block_diag
 
 import lmm_jax as lmm
 
@@ -71,8 +70,9 @@ effects = np.array([6.0, 0.06, 0.04, 0.08])
 maximal_formula = "log(rt) ~ type * load + (type * load | subject) + (type * load | item)"
 data = trials(32)
 design = lmm.design(maximal_formula, data)
-# terms of most levels come first: 32 items, 30 subjects
-truth = lmm.Params.from_components(fe_params=effects, cov_re=block_diag(by_item, by_subject))
+truth = lmm.Params.from_components(
+    fe_params=effects, cov_re={"subject": by_subject, "item": by_item}
+)
 data["rt"] = np.exp(lmm.simulate(truth, design, scale=0.3**2, seed=1)[0].to_numpy())
 data.pivot_table("rt", "type", "load").round(0)
 
@@ -281,8 +281,9 @@ def study(items):
     return lmm.design("log(rt) ~ type * load + (1 | subject) + (1 | item)", trials(items))
 
 
-# in the order of the terms of the first study: 30 subjects, 16 items
-variances = lmm.Params.from_components(fe_params=effects, cov_re=np.diag([0.2**2, 0.1**2]))
+variances = lmm.Params.from_components(
+    fe_params=effects, cov_re={"subject": 0.2**2, "item": 0.1**2}
+)
 power = lmm.power(
     study, variances, 60, scale=0.3**2, test="type:load", sizes=[16, 32],
     effects=[0.0, 0.04, 0.08, 0.12], seed=1,

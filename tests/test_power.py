@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import samples
 from scipy import stats
+from scipy.linalg import block_diag
 
 import lmm_jax as lmm
 from lmm_jax.api.power import rejection_rate
@@ -120,18 +121,65 @@ def test_every_size_has_the_variances_of_its_own_terms():
     few, many = crossed(4), crossed(14)
     assert [term.group for term in few.terms] == ["person", "item"]
     assert [term.group for term in many.terms] == ["item", "person"]
-    beta = [0.0, 0.5]
-    people_first = lmm.Params.from_components(fe_params=beta, cov_re=np.diag([9.0, 0.25]))
-    items_first = lmm.Params.from_components(fe_params=beta, cov_re=np.diag([0.25, 9.0]))
-    both = lmm.power(crossed, people_first, 60, sizes=[4, 14], **given)
-    other_way = lmm.power(crossed, items_first, 60, sizes=[14, 4], **given)
+    made, beta = lmm.Params.from_components, [0.0, 0.5]
+    people_first = made(fe_params=beta, cov_re=np.diag([9.0, 0.25]))
+    items_first = made(fe_params=beta, cov_re=np.diag([0.25, 9.0]))
+    named = made(fe_params={"x": 0.5, "Intercept": 0.0}, cov_re={"item": 0.25, "person": [[9.0]]})
+    both = lmm.power(crossed, named, 60, sizes=[4, 14], **given)
     alone = lmm.power([few], people_first, 60, **given)
     assert both["power"][0] == alone["power"][0]
     # the second design of a list, whose draws have a key of their own
     second = lmm.power([many, many], items_first, 60, **given)
     assert both["power"][1] == second["power"][1]
-    assert other_way["size"].tolist() == [14, 4]
-    assert other_way["power"][1] == lmm.power([few, few], people_first, 60, **given)["power"][1]
+    for sizes in ([4, 14], [14, 4]):
+        with pytest.raises(lmm.DataError, match=r"different orders.*cov_re=\{.item"):
+            lmm.power(crossed, people_first, 60, sizes=sizes, **given)
+
+
+def test_parameters_by_name_have_the_order_of_a_design():
+    rng = np.random.default_rng(0)
+    g, h = np.divmod(np.arange(84), 14)
+    data = pd.DataFrame({"y": rng.normal(size=84), "x": rng.normal(size=84), "g": g, "h": h})
+    design = lmm.design("y ~ x + (x | g) + (1 | h) + (0 + x | h)", data)
+    S = np.array([[2.0, 0.5], [0.5, 1.0]])
+    blocks = {"(0 + x | h)": 3.0, "g": S, "1|h": 4.0}
+    named = lmm.Params.from_components(fe_params={"x": 1.0, "Intercept": 5.0}, cov_re=blocks)
+    ordered = design.ordered(named)
+    assert ordered.fe_params.tolist() == [5.0, 1.0]
+    own = {"0 + x | h": [[3.0]], "1 | h": [[4.0]], "x | g": S}
+    wanted = block_diag(*(own[term.label] for term in design.terms))
+    np.testing.assert_array_equal(ordered.cov_re, wanted)
+    draws = [lmm.simulate(at, design, scale=1.0, seed=1) for at in (named, ordered)]
+    pd.testing.assert_frame_equal(*draws)
+    starts = [lmm.fit(design, start_params=at, maxiter=0).llf for at in (named, ordered)]
+    assert starts[0] == starts[1]
+    assert design.ordered(ordered) is ordered
+    assert named.rescaled(2.0).names == named.names
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"person": 1.0}, "names .'person'., the design .'person', 'item'."),
+        ({"person": 1.0, "item": 1.0, "day": 1.0}, "the design .'person', 'item'."),
+        ({"person": np.eye(2), "item": 1.0}, "is 2 by 2, and the term has the coefficients"),
+        ({"person": [1.0, 2.0, 3.0], "item": 1.0}, "a variance or a square matrix"),
+        ({"person": "much", "item": 1.0}, "numbers are needed"),
+    ],
+)
+def test_names_that_do_not_fit(given, message):
+    with pytest.raises(lmm.DataError, match=message):
+        named = lmm.Params.from_components(fe_params=[0.0, 0.5], cov_re=given)
+        lmm.simulate(named, crossed(4), scale=1.0, seed=1)
+
+
+def test_functions_of_arrays_know_no_names():
+    named = lmm.Params.from_components(fe_params=[0.0, 0.5], cov_re={"person": 1.0, "item": 2.0})
+    design = crossed(4)
+    for call in (lambda at: lmm.loglike(at, design.layout), lmm.pack):
+        with pytest.raises(lmm.DataError, match=r"design\.ordered"):
+            call(named)
+    assert np.isfinite(lmm.loglike(design.ordered(named), design.layout))
 
 
 def test_a_fit_serves_designs_with_its_terms_in_another_order():

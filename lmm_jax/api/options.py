@@ -76,7 +76,7 @@ def read_params(given: Any, design: Design, what: str) -> Params | None:
         return None
     sizes, p = correlated_sizes(design), design.exog.shape[1]
     if isinstance(given, Params):
-        params = given
+        params = design.ordered(given)
     elif isinstance(given, FitRecord):
         params = _params_of(given)
     else:

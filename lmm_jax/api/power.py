@@ -13,6 +13,7 @@ from ..batches.streams import Stream
 from ..capabilities import require
 from ..covariance.params import Params, check_covariance
 from ..designs.design import Design
+from ..designs.labels import term_labels
 from ..errors import DataError
 from ..inference.df import read_df_method
 from ..inference.hypotheses import Restriction, read_restriction
@@ -73,8 +74,9 @@ def power(
         Several designs give a grid of sizes, a callable makes one from each of ``sizes``.
     params : Params or LMMResults
         True parameters with variances in the units of the data, as :func:`lmm_jax.simulate`
-        takes them, with the terms in the order of the first design (those of most levels come
-        first); the others find theirs by name. A design with a residual covariance needs a fit.
+        takes them. Covariances by name, ``Params.from_components(cov_re={"g": 1.0})``, are found
+        in every design; without names they have the order of its terms, those of most levels
+        first, which must be one for all designs. A design with a residual covariance needs a fit.
     n_sim : int
         Simulated data sets a size.
     test : str or array
@@ -107,7 +109,8 @@ def power(
     Raises
     ------
     DataError
-        Designs and parameters that do not fit each other, or crossed factors too large for batches.
+        Designs and parameters that do not fit each other, covariances without names for designs
+        with other orders of their terms, or crossed factors too large for batches.
 
     References
     ----------
@@ -132,9 +135,10 @@ def power(
     rows: list[dict[str, Any]] = []
     progress = flag(progress, "progress")
     cases = _designs(design, sizes)
+    _check_order(params, [one for _, one in cases])
     with float64(), progress_bar(len(cases), "size", progress) as tick:
         for i, (size, one) in enumerate(cases):
-            case = _case(one, params, scale, test, effects, first=cases[0][1])
+            case = _case(one, params, scale, test, effects)
             p, failed = _pvalues(case, Stream(seed, (i,)), n_sim, df_method == "normal", reml)
             for effect, values in zip(case.effects, p, strict=True):
                 rows.append({"effect": effect, "size": size, "n_obs": one.nobs,
@@ -145,6 +149,20 @@ def power(
         f"Limits of level {_CONFIDENCE:g}: of the share in that many data sets",
     )
     return table(pd.DataFrame(rows), "Power by simulation", notes)
+
+
+def _check_order(params: Params | LMMResults, designs: Sequence[Design]) -> None:
+    """Refuse covariances that have a place alone where designs order their terms differently."""
+    if isinstance(params, LMMResults) or params.names is not None:
+        return
+    orders = {tuple(at.group for at in term_labels(design.terms)): None for design in designs}
+    if len(orders) > 1:
+        first, other, *_ = map(list, orders)
+        names = ", ".join(f"{name!r}: ..." for name in sorted(first))
+        raise DataError(
+            f"the designs have their terms in different orders, {first} and {other}: name the "
+            f"covariances, lmm.Params.from_components(..., cov_re={{{names}}})"
+        )
 
 
 class _Case(NamedTuple):
@@ -183,14 +201,12 @@ def _case(
     scale: float | None,
     test: Any,
     effects: Iterable[float] | None,
-    *,
-    first: Design,
 ) -> _Case:
     """Check the parts against each other and bring the truth to the layout's coordinates."""
     variance = residual_variance(params, scale)
     if variance <= 0:
         raise DataError(f"scale={variance!r}: a positive residual variance is needed")
-    at_data = term_covariances(params, design, "params", order=first)
+    at_data = term_covariances(params, design, "params")
     for S in at_data:
         check_covariance(S, "params")
     relative: list[Any] = [S / variance for S in at_data]

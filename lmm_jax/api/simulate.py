@@ -45,8 +45,8 @@ def simulate(
     model : LMMResults or Params
         A fit, or parameters with variances in the units of the data (those of
         ``LMMResults.cov_re`` and ``vcomp``); they may be singular. The terms of a fit are found
-        by name, those of Params stand in the order of the design. A residual covariance needs a
-        fit.
+        by name, and so are those of ``Params.from_components(cov_re={"g": 1.0})``; without names
+        they stand in the order of the design. A residual covariance needs a fit.
     design : Design or LMMResults, optional
         Where the rows come from; a fit's own design if not given.
     seed : int or numpy.random.Generator
@@ -238,7 +238,9 @@ def _fixed_part(model: LMMResults | Params, design: Design) -> np.ndarray:
 def _read_truth(params: Params, design: Design, what: str) -> Params:
     """Parameters of the shapes that the design needs."""
     sizes = design.sizes[: len(design.sizes) - design.n_components]
-    return check_shapes(params, sizes, design.exog.shape[1], design.n_components, what)
+    return check_shapes(
+        design.ordered(params), sizes, design.exog.shape[1], design.n_components, what
+    )
 
 
 def _factors(model: LMMResults | Params, design: Design) -> list[np.ndarray]:
@@ -246,25 +248,18 @@ def _factors(model: LMMResults | Params, design: Design) -> list[np.ndarray]:
     return [covariance_factor(S) for S in term_covariances(model, design, "model")]
 
 
-def term_covariances(
-    model: LMMResults | Params, design: Design, what: str, order: Design | None = None
-) -> list[np.ndarray]:
+def term_covariances(model: LMMResults | Params, design: Design, what: str) -> list[np.ndarray]:
     """Covariance of every term of the design in data units, (k, k).
 
     Which term comes first depends on the numbers of levels, so that the same formula has other
-    orders in other data: the terms of a fit are found by their names, and those of ``Params`` by
-    the names of the terms of ``order``, the design itself if not given.
+    orders in other data: the terms of a fit are found by their names.
     """
+    if isinstance(model, Params):
+        return _blocks(model, design, what)
     wanted = _term_names(term_labels(design.terms))
-    if isinstance(model, LMMResults):
-        names, found = _term_names(model.term_labels), list(model.estimates.covariances)
-        whose = "the fit"
-    else:
-        source = design if order is None else order
-        names, found = _term_names(term_labels(source.terms)), _blocks(model, source, what)
-        whose = "the first design"
+    names, found = _term_names(model.term_labels), list(model.estimates.covariances)
     if sorted(names) != sorted(wanted):
-        raise DataError(f"{whose} has the random effects {names}, the design {wanted}")
+        raise DataError(f"the fit has the random effects {names}, the design {wanted}")
     return [found[names.index(name)] for name in wanted]
 
 

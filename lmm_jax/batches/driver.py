@@ -185,7 +185,7 @@ def _descend(problem: LaneProblem, theta: np.ndarray, which: np.ndarray, defer: 
     """One run for some lanes, each from its column of theta, (m, n)."""
     total, axis = problem.usable.size, problem.axis
     size = problem.size_for(which.size, total)
-    if size == total and np.unique(which).size == which.size:
+    if size == total and np.bincount(which).max() == 1:  # no lane twice
         data, own = problem.data, which
         begin = np.zeros((len(theta), total))
         begin[:, which] = theta

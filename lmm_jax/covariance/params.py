@@ -13,8 +13,8 @@ vectors, and :meth:`Params.rescaled` multiplies by a residual variance.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from jax import Array
 from ..errors import DataError
 from ..inputs.arguments import flag, hinted, instance, items, number, numbers, shown, whole_number
 from ..numerics.linalg import psd_cholesky
-from ..numerics.namespace import namespace
+from ..numerics.namespace import NUMPY, namespace
 from ..numerics.processes import check_process
 from ..reprs import brief, public
 
@@ -32,6 +32,14 @@ from ..reprs import brief, public
 _MOST_COEFFICIENTS = 2**15
 # Negative eigenvalues of a covariance up to this, relative to the largest, are rounding.
 _NEGATIVE_TOL = 1e-10
+
+
+class Names(NamedTuple):
+    """By which names parameters were given; None for what has the order of a design."""
+
+    fixed: tuple[str, ...] | None
+    terms: tuple[tuple[str, int], ...] | None  # with the sizes of their blocks
+    components: tuple[str, ...] | None
 
 
 @public
@@ -42,7 +50,7 @@ class Params:
     """Parameters of a linear mixed model, a pytree.
 
     ``cov_re`` and ``vcomp`` are relative to the residual variance unless a
-    function says otherwise; :meth:`from_components` fills in what is left out.
+    function says otherwise; :meth:`from_components` fills in what is left out, and takes names.
 
     Examples
     --------
@@ -55,6 +63,7 @@ class Params:
     fe_params: Array  # (p,)      fixed effects
     cov_re: Array  # (k_re, k_re)  covariance of the correlated terms, block diagonal
     vcomp: Array  # (k_vc,)    variances of the components
+    names: Names | None = field(default=None, repr=False, metadata={"static": True})
 
     __repr__ = brief
 
@@ -66,18 +75,34 @@ class Params:
 
         Parameters
         ----------
-        fe_params : array, shape (p,), optional
-        cov_re : array, shape (k_re, k_re), optional
+        fe_params : array, shape (p,), or mapping, optional
+            In the order of the columns, or by their names.
+        cov_re : array, shape (k_re, k_re), or mapping, optional
+            Block diagonal, term after term in the order of a design, which depends on the numbers
+            of levels; or the variance, or covariance (k, k), of every term by the name of its
+            grouping factor or as the formula has it, ``"x | g"``. Names are for
+            :func:`lmm_jax.simulate`, :func:`lmm_jax.power` and ``start_params=``; functions of
+            arrays take what :meth:`Design.ordered` makes of them.
         cov_re_sqrt : array, shape (k_re, k_re), optional
             ``L`` with ``cov_re = L L'``; instead of ``cov_re``.
-        vcomp : array, shape (k_vc,), optional
+        vcomp : array, shape (k_vc,), or mapping, optional
 
         Raises
         ------
         DataError
             Both ``cov_re`` and ``cov_re_sqrt``, a matrix that is not square, or what
             is no array of real numbers.
+
+        Examples
+        --------
+        >>> named = Params.from_components(cov_re={"item": 0.01, "subject": [[4, 1], [1, 2]]})
+        >>> named.cov_re.shape
+        (3, 3)
         """
+        fe_params, fixed = _by_name(fe_params, "fe_params")
+        vcomp, components = _by_name(vcomp, "vcomp")
+        cov_re, terms = _blocks_by_name(cov_re)
+        named = (fixed, terms, components) != (None, None, None)
         if cov_re is not None and cov_re_sqrt is not None:
             raise DataError("give cov_re or cov_re_sqrt, not both")
         what = "cov_re" if cov_re_sqrt is None else "cov_re_sqrt"
@@ -90,7 +115,11 @@ class Params:
         for name, array in read.items():
             if array.ndim != 1:
                 raise DataError(f"{name} has the shape {array.shape}: one dimension is needed")
-        return Params(cov_re=cov if cov_re_sqrt is None else cov @ cov.T, **read)
+        return Params(
+            cov_re=cov if cov_re_sqrt is None else cov @ cov.T,
+            names=Names(fixed, terms, components) if named else None,
+            **read,
+        )
 
     def rescaled(self, factor: Any) -> Params:
         """Covariances times ``factor``: the residual variance leads from profile to user."""
@@ -98,9 +127,32 @@ class Params:
             factor = real_array(factor, "factor")
         else:
             factor = number(factor, "factor")
-        return Params(
-            fe_params=self.fe_params, cov_re=self.cov_re * factor, vcomp=self.vcomp * factor
-        )
+        return replace(self, cov_re=self.cov_re * factor, vcomp=self.vcomp * factor)
+
+
+def _by_name(given: Any, what: str) -> tuple[Any, tuple[str, ...] | None]:
+    """Numbers and their names, of a mapping."""
+    if not isinstance(given, Mapping):
+        return given, None
+    values = [number(value, f"{what}[{name!r}]") for name, value in given.items()]
+    return np.array(values, float), tuple(map(str, given))
+
+
+def _blocks_by_name(given: Any) -> tuple[Any, tuple[tuple[str, int], ...] | None]:
+    """A block-diagonal matrix, the names of its blocks and their sizes, of a mapping."""
+    if not isinstance(given, Mapping):
+        return given, None
+    blocks = {}
+    for name, value in given.items():
+        block = np.atleast_2d(numbers(value, f"cov_re[{name!r}]"))
+        if block.ndim != 2 or block.shape[0] != block.shape[1]:
+            raise DataError(
+                f"cov_re[{name!r}] has the shape {np.shape(value)}: a variance or a square matrix "
+                "is needed"
+            )
+        blocks[str(name)] = block
+    sizes = tuple((name, len(block)) for name, block in blocks.items())
+    return (NUMPY.block_diag(*blocks.values()) if blocks else None), sizes
 
 
 def real_array(values: Any, what: str) -> Any:
@@ -145,6 +197,7 @@ def check_shapes(
     DataError
         With the shapes that were got and those that are needed.
     """
+    _check_unnamed(params, what)
     leaves = [(name, getattr(params, name)) for name in ("fe_params", "cov_re", "vcomp")]
     arrays = {name: real_array(leaf, f"{what}.{name}") for name, leaf in leaves}
     k = sum(sizes)
@@ -159,6 +212,12 @@ def check_shapes(
             "components)"
         )
     return Params(**arrays)
+
+
+def _check_unnamed(params: Params, what: str) -> None:
+    """Refuse names where there is no design to say their order."""
+    if params.names is not None:
+        raise DataError(f"{what} has names: {what}=design.ordered({what}) has the design's order")
 
 
 def _listed(names: Sequence[str], shapes: Mapping[str, tuple[int, ...]]) -> str:
@@ -216,6 +275,7 @@ def pack(
     """
     check_process()
     instance(params, "params", Params, "a Params")
+    _check_unnamed(params, "params")
     with_fe, sqrt = flag(with_fe, "with_fe"), flag(sqrt, "sqrt")
     sizes = _block_sizes(params, sizes)
     cov, vcomp = jnp.asarray(params.cov_re), jnp.asarray(params.vcomp)

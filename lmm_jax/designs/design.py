@@ -14,7 +14,9 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import pandas as pd
 
+from ..covariance.params import Params
 from ..covariance.structures import Structure, term_sizes
+from ..inputs.arguments import instance
 from ..layouts.plan import LayoutInfo, plan_layout
 from ..numerics.blocks import AnyMatrix
 from ..numerics.processes import float64
@@ -34,6 +36,7 @@ from .column_moments import ColumnMoments, of_rows
 from .compressed import AnyLayout, AnyPlan, Compressed, compress_rows, few_groups, padded
 from .fixed_source import FixedSource
 from .identification import row_moments
+from .named_params import in_order
 from .related import RelatedCompression, RelatedPlan, compress_related, related_root
 from .related_identification import confounded_related
 from .residual import Residual
@@ -237,6 +240,11 @@ class Design:
     def layout(self) -> AnyLayout:
         """The compressed model: float64 JAX arrays, nothing of the size of the rows."""
         return self.compressed.on_device
+
+    def ordered(self, params: Params) -> Params:
+        """Parameters that were given by name in the order of this design, for arrays' functions."""
+        instance(params, "params", Params, "a Params")
+        return in_order(params, self.terms, self.exog_names)
 
     @property
     def reach(self) -> tuple[int, float]:
