@@ -32,9 +32,10 @@ def r2(res: LMMResults, level: float = 0.95) -> R2Results:
     -------
     R2Results
         ``marginal``, ``conditional``; ``table`` with their intervals; ``per_term``, the
-        semi-partial R2 of every term j of the fixed effects,
-        ``(var(X beta) - var(X beta - X_j beta_j)) / (f + r + s)``: by how much the marginal R2
-        falls when the term's part of the linear predictor is taken out and all else stays.
+        semi-partial R2 of every term j of the fixed effects, ``var(R_j beta_j) / (f + r + s)``
+        with R_j the columns of the term less what the others and a constant predict of them: by
+        so much the marginal R2 falls when X beta is projected on the other terms. In a linear
+        regression that is the fall of R2 without the term; no model is fitted again.
 
     Raises
     ------
@@ -44,15 +45,14 @@ def r2(res: LMMResults, level: float = 0.95) -> R2Results:
     Notes
     -----
     Intervals are those of the delta method, with exact derivatives in all parameters together:
-    the uncertainty of beta in f is in them, the rows are taken as given. R2 have theirs on the
-    scale of the logit, semi-partial ones, which may be negative where terms work against each
-    other, symmetric ones. NaN where a variance at zero is used, as in
+    the uncertainty of beta in f is in them, the rows are taken as given, and they are made on the
+    scale of the logit. NaN where a variance at zero is used, as in
     :func:`lmm_jax.delta_method`. Semi-partial R2 add up to the marginal one if the terms are
     uncorrelated in the rows; that of a factor whose interaction is in the model depends on the
-    contrasts. An offset explains nothing here, and prior weights count in s alone, the residual
-    variance of a row of weight one. Where residual variances differ between rows (a residual
-    covariance such as ``us(visit | id)`` or ``diag(site)``) s is their mean over the rows; their
-    correlations explain nothing.
+    contrasts, as tests of type III do. An offset explains nothing here, and prior weights count
+    in s alone, the residual variance of a row of weight one. Where residual variances differ
+    between rows (a residual covariance such as ``us(visit | id)`` or ``diag(site)``) s is their
+    mean over the rows; their correlations explain nothing.
 
     References
     ----------

@@ -156,11 +156,9 @@ def share(parts: Parts, inside: Sequence[int], outside: Sequence[int], level: fl
     if not parts.known[(a + b) > 0].all() or up == 0:
         return Estimate(value, np.nan, np.nan, np.nan)
     slope = a / up - b / down
-    error = _root(slope @ parts.cov @ slope)
-    z = float(special.ndtri(0.5 + 0.5 * level))
-    logit = np.log(up) - np.log(down)
-    low, high = (float(special.expit(logit + side * z * error)) for side in (-1.0, 1.0))
-    return Estimate(value, value * (1.0 - value) * error, low, high)
+    rest = float(down / (up + down))
+    error = value * rest * _root(slope @ parts.cov @ slope)
+    return Estimate(value, error, *_logit_limits(value, rest, error, level))
 
 
 def _root(variance: float) -> float:
@@ -171,18 +169,29 @@ def _root(variance: float) -> float:
 def semi_partial(
     fit: FitRecord, moments: Moments, parts: Parts, columns: Sequence[int], level: float
 ) -> Estimate:
-    """``(var(X beta) - var(X beta - X_j beta_j)) / total``, columns j; a symmetric interval."""
-    rest = fit.estimates.beta.copy()
-    rest[list(columns)] = 0.0
-    mean = moments.root @ rest
-    value = float(parts.values[0] - mean @ mean / parts.total)
-    slope = 2.0 * moments.root.T @ mean
-    slope[list(columns)] = 0.0
-    unit = joint_relative_covariance(fit)[0][: rest.size]
-    J = parts.J[0] - value * parts.J.sum(axis=0)
-    J[: rest.size] -= slope * unit / parts.total
-    if not parts.known.all():
+    """``var(R_j beta_j) / total``, R_j the columns j less what all others predict of them.
+
+    By so much ``var(X beta)`` falls when X beta is projected on the other columns. The interval
+    is one on the scale of the logit.
+    """
+    p, own = fit.estimates.beta.size, list(columns)
+    others = np.delete(moments.root, own, axis=1)
+    alone = moments.root[:, own]
+    alone = alone - others @ np.linalg.lstsq(others, alone, rcond=None)[0]
+    mean = alone @ fit.estimates.beta[own]
+    value = float(mean @ mean / parts.total)
+    if not parts.known.all() or value == 0:
         return Estimate(value, np.nan, np.nan, np.nan)
+    unit = joint_relative_covariance(fit)[0][:p]
+    J = -value * parts.J.sum(axis=0)
+    J[own] += 2.0 * alone.T @ mean * unit[own] / parts.total
     error = _root(J @ parts.relative @ J)
-    half = float(special.ndtri(0.5 + 0.5 * level)) * error
-    return Estimate(value, error, value - half, value + half)
+    return Estimate(value, error, *_logit_limits(value, 1.0 - value, error, level))
+
+
+def _logit_limits(value: float, rest: float, error: float, level: float) -> tuple[float, float]:
+    """Limits of a share with this standard error, ``rest = 1 - value``."""
+    z = float(special.ndtri(0.5 + 0.5 * level))
+    logit, own = np.log(value) - np.log(rest), error / (value * rest)
+    low, high = (float(special.expit(logit + side * z * own)) for side in (-1.0, 1.0))
+    return low, high

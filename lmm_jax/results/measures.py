@@ -30,6 +30,8 @@ from .designed import DesignedModel
 from .summary import method_name, warnings_of
 from .tidy import term_columns
 
+_SEMI_PARTIAL = "Semi-partial: beyond the other terms; depends on contrasts where terms interact"
+
 
 @public
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -59,7 +61,9 @@ class R2Results(Shown):
         tables += [table(self.per_term, "Semi-partial, by term")] if len(self.per_term) else []
         notes: tuple[str, ...] = (f"Limits of level {self.level:g}",)
         if len(self.per_term):
-            notes += ("Semi-partial R2 depend on the contrasts where terms interact",)
+            notes += (
+                "Semi-partial: beyond the other terms; depends on contrasts where terms interact",
+            )
         return Summary(title="R2: explained variance", tables=tuple(tables), notes=notes)
 
 
