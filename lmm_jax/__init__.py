@@ -144,6 +144,7 @@ Errors and warnings
                          dropped.
     OrderWarning         Visits were read in a way that may not be meant: an order of text, numbers
                          as visits.
+    TextWarning          Text was taken for labels, and all but a few of them are numbers.
 """
 
 import ast

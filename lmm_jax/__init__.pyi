@@ -38,6 +38,7 @@ from .errors import (
     IdentificationWarning,
     OrderWarning,
     RankWarning,
+    TextWarning,
 )
 from .inference.delta import DeltaResults, delta_method, hypotheses
 from .inference.influence import Influence, influence
@@ -113,6 +114,7 @@ __all__ = [
     "SparseLayout",
     "StepResults",
     "SubjectLayout",
+    "TextWarning",
     "anova",
     "bootstrap",
     "caic",

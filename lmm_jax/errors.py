@@ -108,5 +108,10 @@ class OrderWarning(UserWarning):
 
 
 @public
+class TextWarning(UserWarning):
+    """Text was taken for labels, and all but a few of them are numbers."""
+
+
+@public
 class IdentificationWarning(UserWarning):
     """Variances that rows hardly tell: as many random coefficients as rows, terms that overlap."""

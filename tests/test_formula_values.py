@@ -209,9 +209,40 @@ OBJECTS = [
     ("k", {"k": [True, "no"] * 60}, "`k` holds values of the types bool, str"),
     ("k", {"k": [(1, 2), (3, 4)] * 60}, "`k` holds values of the types tuple"),
     ("as.numeric(f)", {}, "as_numeric"),
-    ("log(f)", {}, r"`log\(f\)` computes with what is text"),
+    ("log(f)", {}, r"`log\(f\)` computes with what is text: `f` is text, '.*needed, without"),
+    (
+        "log(x)",
+        {"x": DATA.x.map("{:.1f}".format).str.replace(".", ",")},
+        r"is text, '.*decimal=','",
+    ),
+    (
+        "poly(x, 2)",
+        {"x": [f"{v}" if v > -1 else "n.d." for v in DATA.x]},
+        "'n.d.' for example.*coerce",
+    ),
+    ("bs(x)", {"x": DATA.x.map("{:.1f}".format)}, r"`bs\(x\)` computes with.*pd.to_numeric\(…\)$"),
     ("np.log('x')", {}, "computes with what is text"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([*"0123456789", "n/a", "unknown"], "12 levels, and all but 'n/a', 'unknown' are numbers"),
+        (["0,5", "1,0", "2,0"], r"they are numbers: as a covariate, pd.read_csv.*C\(x\)"),
+    ],
+)
+def test_labels_that_are_numbers_but_for_a_few(values, message):
+    data = DATA.assign(x=(values * N)[:N])
+    with pytest.warns(lmm.TextWarning, match=message):
+        columns("x", data)
+    columns("C(x)", data)  # asked for
+    columns("x", data.astype({"x": "category"}))
+
+
+@pytest.mark.parametrize("values", [[*"123456"], ["0.5", "1.0", "2.0"], [*"12", "control"]])
+def test_labels_of_groups_and_doses_are_labels(values):
+    columns("x", DATA.assign(x=(values * N)[:N]))
 
 
 TIMES = {
@@ -252,8 +283,8 @@ def test_decimals_that_are_meant_as_labels():
 RESPONSES = [
     ("factor(on)", r"`C\(on\)` is a factor"),
     ("C(k)", "is a factor"),
-    ("f", "`f` has the type"),
-    ("`my x`", r"`my x` has the type .* \(decimal commas"),
+    ("f", "`f` is text, '.*: numbers are needed"),
+    ("`my x`", r"`my x` is text, .*: pd.read_csv\(…, decimal=','\)"),
 ]
 
 

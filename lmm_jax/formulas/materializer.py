@@ -20,13 +20,10 @@ from ..errors import DataError, FormulaError, UnknownLabel
 from ..inputs.matching import find, shown
 from .columns import number, plain
 from .evaluation import Scope, evaluate, shaped
+from .text import are_numbers, text_in, warn_of_numbers
 
 # A dense matrix of fixed effects must not be larger.
 _MOST_BYTES = 2 * 2**30
-# Text of a number, with a decimal point or comma; the share of a factor's levels that makes it
-# numbers, and levels with decimals that are too many for doses.
-_NUMBER = re.compile(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*")
-_MOST_NUMBERS, _MANY_DECIMALS = 0.8, 12
 
 
 class _Columns(dict[str, Any]):
@@ -148,8 +145,7 @@ def _check_size(factor: Any, rows: int, category: bool) -> None:
     levels = values.cat.categories if isinstance(values, pd.Series) else pd.Index([])
     need = f"`{factor.expr}` has {len(levels):,} levels in {rows:,} rows"
     asked = category or factor.expr.startswith("C(")
-    numbers, comma = _are_numbers(levels, many=2 * len(levels) > rows, measured=not asked)
-    how = "pd.read_csv(…, decimal=',') or thousands=','" if comma else "pd.to_numeric(…)"
+    numbers, how = are_numbers(list(levels), many=2 * len(levels) > rows, measured=not asked)
     hint = f"; as numbers, {how}, it is one column" if numbers else ""
     if _gib(len(levels), rows) > _gib():
         raise DataError(
@@ -166,26 +162,8 @@ def _check_size(factor: Any, rows: int, category: bool) -> None:
             f"{need}, a fixed effect for every row: make it a random effect, (1 | g), or join "
             "levels"
         )
-
-
-def _are_numbers(levels: pd.Index[Any], *, many: bool, measured: bool) -> tuple[bool, bool]:
-    """Whether labels are numbers that became text, and whether these have decimal commas.
-
-    Parameters
-    ----------
-    levels : Index
-    many : bool
-        Whether they are more than half of the rows.
-    measured : bool
-        Whether more than a dozen of them are numbers with decimals.
-    """
-    if len(levels) <= 2 or not all(isinstance(level, str) for level in levels):
-        return False, False
-    found = [level for level in levels if _NUMBER.fullmatch(level)]
-    decimal = [level for level in found if "." in level or "," in level]
-    comma = any("," in level for level in decimal)
-    most = len(found) >= _MOST_NUMBERS * len(levels)
-    return most and (many or (measured and len(decimal) > _MANY_DECIMALS)), comma
+    if not asked:
+        warn_of_numbers(list(levels), factor.expr)
 
 
 def _used_levels(factor: Any) -> Any:
@@ -242,11 +220,14 @@ def _is_of_text(error: Any) -> bool:
     """Whether NumPy or pandas say that they cannot compute with text."""
     text = str(error)
     told = "ufunc" in text or "string" in text or "'str'" in text
-    return isinstance(error, TypeError) and told
+    return (isinstance(error, TypeError) and told) or "could not convert string" in text
 
 
-def quietly(run: Callable[[], Any]) -> Any:
-    """Call into formulaic: numeric warnings off (results are checked), failures as `DataError`."""
+def quietly(run: Callable[[], Any], columns: Mapping[str, Any], expr: str = "") -> Any:
+    """Call into formulaic: numeric warnings off (results are checked), failures as `DataError`.
+
+    ``columns`` are those that it reads, and ``expr`` the expression if there is but one.
+    """
     failures = (ArithmeticError, AttributeError, LookupError, NameError, TypeError, ValueError)
     try:
         with np.errstate(all="ignore"):
@@ -258,9 +239,10 @@ def quietly(run: Callable[[], Any]) -> Any:
         if isinstance(cause, DataError | FormulaError):
             raise cause from None
         if any(_is_of_text(one) for one in (cause, error)):
-            where = re.search(r"factor `(.*)`", str(error))
-            name = f"`{where[1]}`" if where is not None else "a term"
-            raise DataError(f"{name} computes with what is text: numbers are needed") from error
+            where = re.search(r"factor `(.*?)`[.:]", str(error))
+            expr = expr or (where[1] if where is not None else "")
+            what = text_in(expr, columns) or "numbers are needed"
+            raise DataError(f"`{expr}` computes with what is text: {what}") from error
         raise DataError(str(error)) from error
 
 
@@ -270,4 +252,4 @@ def materialize(
     """Formulaic's model matrix; a spec remembers its kind of output."""
     materializer = _Materializer(scope, index)
     options = {} if isinstance(spec, ModelSpec) else {"na_action": "ignore", "output": output}
-    return quietly(lambda: materializer.get_model_matrix(spec, **options))
+    return quietly(lambda: materializer.get_model_matrix(spec, **options), scope.columns)

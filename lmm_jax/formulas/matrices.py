@@ -24,6 +24,7 @@ from .evaluation import evaluate as evaluate_code
 from .expressions import is_factor
 from .materializer import materialize, quietly
 from .right_side import as_formula, written
+from .text import is_text, needs_numbers
 
 
 class Matrix(NamedTuple):
@@ -205,9 +206,9 @@ def evaluate(
     column = _column(expr, data, {} if context is None else context, exact=False, state=known)
     raw = real(plain(column, expr))
     if raw.dtype != np.float64:
-        comma = raw.astype(str).str.fullmatch(r"\s*-?\d+,\d+\s*").any()
-        how = " (decimal commas: pd.read_csv(…, decimal=','))" if comma else ""
-        raise DataError(f"{name} has the type {raw.dtype}: numbers are needed{how}")
+        if is_text(raw):
+            raise DataError(needs_numbers(raw, name))
+        raise DataError(f"{name} has the type {raw.dtype}: numbers are needed")
     values = np.ascontiguousarray(raw.to_numpy())
     _check_finite(expr, np.isfinite(values))
     return values
@@ -246,7 +247,8 @@ def _column(
     if (name := expr.strip().strip("`")) in columns:
         return columns[name]  # a plain column, whatever its name
     scope = Scope({name: plain(column, name) for name, column in columns.items()}, context)
-    raw = quietly(lambda: evaluate_code(expr, scope, state=state, exact=exact))
+    run = lambda: evaluate_code(expr, scope, state=state, exact=exact)  # noqa: E731
+    raw = quietly(run, columns, expr)
     raw = shaped(raw, expr, data.index)
     inner = getattr(raw, "__wrapped__", raw)
     values: Any = inner.array if isinstance(inner, pd.Series) else np.asarray(inner)

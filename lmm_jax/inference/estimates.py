@@ -101,7 +101,7 @@ def estimate(
     theta, beta = on_host(solution.theta), on_host(at.beta)
     xp = namespace(theta)
     y_scale, nu = _number(maps.y_scale), _number(maps.n_obs) - (beta.shape[-1] if reml else 0)
-    scale = _number(on_host(at.rss) * y_scale**2 / nu)
+    scale = _number(on_host(at.rss) * (y_scale * y_scale) / nu)
     whiteners = [on_host(A) for A in maps.whiteners]
     outer = outer_theta(theta, whiteners, maps.structures, log_unit)
     inner = factor_blocks(xp.concatenate(_in_unit(theta, maps.structures, log_unit), axis=-1),
