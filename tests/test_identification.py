@@ -391,3 +391,15 @@ def test_a_factor_that_is_fixed_and_random_is_named():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         lmm.design("distance ~ age + factor(Subject) + (age | Subject)", TEETH)
+
+
+def test_a_flat_direction_is_blamed_on_its_term():
+    """A slope of what is constant within groups is free beside the intercept, whatever else."""
+    rng = np.random.default_rng(3)
+    school = np.repeat(np.arange(12), 12)
+    data = pd.DataFrame({"school": school, "class": np.repeat(np.arange(36), 4)})
+    data["prog"] = school % 2
+    effects = rng.normal(size=12)[school] + rng.normal(size=36)[data["class"]]
+    data["y"] = 5.0 + data["prog"] + effects + rng.normal(size=144)
+    with pytest.warns(lmm.ConvergenceWarning, match=r"flattest in the term \(prog \| school\)"):
+        lmm.fit("y ~ prog + (prog | school) + (1 | class)", data)

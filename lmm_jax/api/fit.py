@@ -11,6 +11,7 @@ import numpy as np
 
 from ..capabilities import require
 from ..covariance.params import Params
+from ..covariance.theta import theta_slices
 from ..designs.checks import explained_exactly
 from ..designs.design import Design
 from ..designs.from_formula import design
@@ -22,8 +23,9 @@ from ..inputs.arguments import choice, flag, hinted
 from ..numerics.processes import float64
 from ..numerics.tiers import RUNTIMES, running_on
 from ..optimize.constrained import free_flags
+from ..optimize.flatness import flattest
 from ..optimize.history import Recorder
-from ..optimize.newton import DECREMENT_TOL, Solution
+from ..optimize.newton import DECREMENT_TOL, FLAT, MESSAGES, Solution
 from ..results.lmm import LMMResults
 from .following import settle
 from .label import label
@@ -344,11 +346,15 @@ def _check_residual(model: Design) -> None:
 
 
 def _warn(model: Design, run: Run, message: str) -> None:
-    """Name the worst covariance parameter and say what to try."""
-    gradient = np.abs(np.nan_to_num(np.asarray(run.solution.jet.gradient), nan=np.inf))
-    worst = int(np.argmax(gradient))
-    structures = model.compressed.layout.structures
-    owner = np.repeat(np.arange(len(structures)), [s.n_params for s in structures])[worst]
+    """Name the term that is to blame and say what to try."""
+    jet, structures = run.solution.jet, model.compressed.layout.structures
+    if message == MESSAGES[FLAT]:
+        kind = "flattest"
+        entries = flattest(np.asarray(run.solution.theta), np.asarray(jet.hessian))
+    else:
+        kind = "largest gradient"
+        entries = np.nan_to_num(np.asarray(jet.gradient), nan=np.inf)
+    owner = int(np.argmax([np.linalg.norm(entries[at]) for at in theta_slices(structures)]))
     if owner < len(model.terms):
         where = f"the term {model.terms[owner].text}"
         advice = "fewer random coefficients in that term, uncorrelated ones (||)"
@@ -357,7 +363,7 @@ def _warn(model: Design, run: Run, message: str) -> None:
         where = f"the residual covariance {model.residual.text}"
         advice = "a residual covariance of fewer parameters, no random effects beside it"
     warn_user(
-        f"{message} (largest gradient in {where}, Newton decrement "
+        f"{message} ({kind} in {where}, Newton decrement "
         f"{float(run.solution.decrement):.2g}). Try {advice}, or a larger maxiter",
         ConvergenceWarning,
     )

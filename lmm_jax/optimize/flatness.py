@@ -39,6 +39,14 @@ def looked_at(
     return xp.concatenate(parts, axis=-1)
 
 
+def flattest(theta: np.ndarray, hessian: np.ndarray) -> np.ndarray:
+    """Sizes of the entries of theta, (m,), in the direction in which a criterion bends least."""
+    own = relative_curvature(theta, hessian, np.ones(theta.shape, bool))
+    e, V = np.linalg.eigh(np.where(np.isfinite(own), own, 0.0))
+    found: np.ndarray = np.abs(V[:, np.argmin(np.abs(e))])
+    return found
+
+
 def relative_curvature(theta: Any, hessian: Any, looked: Any) -> Any:
     """The Hessian per relative change of theta, (..., m, m); of entries not looked at the identity.
 
