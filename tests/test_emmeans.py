@@ -979,6 +979,10 @@ def test_small_print_says_where_covariates_are_held():
     of_age = lmm.emmeans(res, "Sex | age", at={"age": [8, 14]}).notes
     assert "Covariates held at w = 5.35" in of_age
     assert "Covariates held at w = 5.35" in lmm.emtrends(res, "Sex", "age").notes
+    bent = lmm.fit("distance ~ poly(age, 2) * Sex + (1 | Subject)", data)
+    slopes = lmm.emtrends(bent, "Sex", "age", at={"age": 9})
+    for made in (slopes, slopes.pairs()):  # a slope that is another at every age
+        assert "Covariates held at age = 9" in made.notes
     assert not lmm.emmeans(lmm.fit("distance ~ Sex + (1 | Subject)", data), "Sex").notes
 
 

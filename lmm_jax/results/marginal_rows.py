@@ -276,7 +276,7 @@ def _means(
         mixed = _interacting(fit.source, set(labels), set(over))
         if mixed:
             notes += (f"Averaged over the interaction {mixed}: the means may mislead",)
-    notes += _held(grid, labels, known, slope)
+    notes += _held(grid, labels, fit, slope)
     transformation = None if slope else transformation_of(fit.source.response)
     changed = not is_name(fit.source.response)
     return MarginalMeans(
@@ -301,12 +301,21 @@ def _means(
     )
 
 
-def _held(grid: Grid, labels: Any, known: Variables, slope: _Slope | None) -> tuple[str, ...]:
+def _held(grid: Grid, labels: Any, fit: Basis, slope: _Slope | None) -> tuple[str, ...]:
     """Where covariates are that the means are not of: at one value."""
-    moved = set(labels) | ({slope.covariate} if slope and slope.code is None else set())
+    known, moved = fit.reference.variables, set(labels)
+    if slope and slope.code is None and _is_linear(fit.source, slope.covariate):
+        moved.add(slope.covariate)  # its slope is one everywhere
     held = {n: v[0] for n, v in grid.values.items() if n in known.covariates and n not in moved}
     at = [f"{n} = {float(v):.4g}" for n, v in held.items() if len(grid.values[n]) == 1]
     return (f"Covariates held at {', '.join(at)}",) if at else ()
+
+
+def _is_linear(source: FixedSource, covariate: str) -> bool:
+    """Whether a covariate is in the model as it is, and in no function of it."""
+    terms = source.spec.formula if source.spec is not None else ()
+    factors = [one for term in terms for one in term.factors if covariate in factor_columns(one)]
+    return all(one.expr == covariate for one in factors)
 
 
 def _interacting(source: FixedSource, shown: set[str], over: set[str]) -> str:
