@@ -8,6 +8,7 @@ import pytest
 from formulaic.transforms.contrasts import PolyContrasts, SumContrasts, TreatmentContrasts
 
 import lmm_jax as lmm
+from lmm_jax.designs.fixed_terms import fixed_terms, full_matrix
 from lmm_jax.errors import DataError, FormulaError, UnknownLabel
 from lmm_jax.formulas import matrices
 from lmm_jax.formulas import parse as formula
@@ -60,6 +61,8 @@ COLUMNS = [
     ("factor(h, labels='L')", [[0, 1] * 3]),
     ("C(factor(f, labels=c('z', 'm', 'a')), contr.sum)", [[1, 0, -1] * 2, [0, 1, -1] * 2]),
     ("relevel(factor(f, labels=c('z', 'm', 'a')), ref='m')", [A, C]),
+    ("relevel(factor(k), ref='7')", [A, C]),
+    ("C(k, Treatment('7'))", [A, C]),
     ("C(factor(f, levels=c('c', 'b', 'a')), contr.sum)", [[-1, 0, 1] * 2, [-1, 1, 0] * 2]),
     ("C(f, contrasts=sum)", [[1, 0, -1] * 2, [0, 1, -1] * 2]),
     ("C(factor(f, ordered=TRUE))", [LINEAR, QUADRATIC]),
@@ -127,6 +130,25 @@ def test_names_of_new_labels_and_reordered_levels():
     )  # fmt: skip
 
 
+def test_labels_are_printed_as_in_r():
+    """R 4.2.2: levels(factor(c(1.5, 2, 3))) and levels(factor(as.Date(...)))."""
+    rng = np.random.default_rng(3)
+    data = pd.concat([DATA] * 10, ignore_index=True)
+    days = pd.to_datetime(["2024-01-01", "2024-02-01", "2024-03-01"] * 20)
+    data = data.assign(d=days, dose=[1.5, 2.0, 3.0] * 20, g=np.repeat(np.arange(12), 5))
+    data = data.assign(y=rng.normal(size=60))
+    assert built("C(dose, sum)", data).names[1:] == ("C(dose, sum)[S.1.5]", "C(dose, sum)[S.2]")
+    plain = lmm.fit("y ~ f * h + (1 | g)", data)
+    expected = full_matrix(plain.design, fixed_terms(plain.design), plain.design.exog)
+    for name, labels in (("d", ["2024-02-01", "2024-03-01"]), ("dose", ["2", "3"])):
+        res = lmm.fit(f"y ~ factor({name}) * h + (1 | g)", data)
+        assert list(res.fe_params.index[1:3]) == [f"C({name})[T.{label}]" for label in labels]
+        found = full_matrix(res.design, fixed_terms(res.design), res.design.exog)
+        np.testing.assert_array_equal(found.n_first, expected.n_first)  # it knows their names
+        first = lmm.emmeans(res, name).pairs().to_frame()["contrast"][0]
+        assert first in ("(2024-01-01) - (2024-02-01)", "1.5 - 2")
+
+
 def test_a_level_without_a_label_is_named():
     spec = built("factor(h, labels=c('b', 'a'))").spec
     with pytest.raises(UnknownLabel, match=r"has the level 'w', which is none of levels=\['u'"):
@@ -172,6 +194,18 @@ INSTEAD = [
     ("scale(x)[,2]", r"`\[, 2\]` of 1 columns"),
     ("bs(x, df=5, Boundary.knots=10)", "Boundary.knots has 1 numbers: the two ends"),
     ("poly(x, z, 2, degree=2)", "a degree and raw= follow the columns, each of them once"),
+    ("C(f, sum(4))", r"`sum\(4\)` gives no contrasts: write `contr.sum\(4\)`"),
+    ("C(f, poly(3, c(1, 2, 4)))", r"no contrasts: write `contr.poly\(3, c\(1, 2, 4\)\)`"),
+    ("C(f, contrasts=helmert(3))", r"no contrasts: write `contr.helmert\(3\)`"),
+    ("C(f, 4)", r"^4 beside a factor: contrasts are needed, `C\(f, Sum\)`"),
+    ("relevel(factor(k), ref='5')", r"'5' is none of the levels 4, 7, 9: a label .*`ref='4'`"),
+    ("relevel(f, ref=3)", r"3 is none of the levels 'a', 'b', 'c': a label is needed, `ref='c'`"),
+    ("poly(f, 2)", r"`poly\(f, 2\)` computes with what is text.*`C\(f, poly\)`"),
+    ("ns(x, df=3) + bs(f, df=4)", r"`bs\(f, df=4\)` computes with what is text"),
+    ("x[,0]", r"columns are counted from 1, one at a time: `poly\(x, 2\)\[, 1\]`"),
+    ("poly(x, 3)[, 1:2]", "columns are counted from 1, one at a time"),
+    ("factor(h, labels=c(None, 'b'))", "labels holds None: each of them needs a name"),
+    ("factor(h, labels=c('a', NA))", "labels holds nan: each of them needs a name"),
 ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from ..errors import DataError
 from ..formulas import matrices as mat
 from ..formulas.right_side import variables, written
+from ..inputs.matching import spelling
 from ..inputs.names import unique
 from .design import Design
 from .fixed_source import FixedSource
@@ -107,7 +108,7 @@ def full_matrix(design: Design, at: FixedTerms, X: np.ndarray) -> FullMatrix:
         values = matrix.values
     slices = dict(zip(term_names(matrix.spec), matrix.spec.term_slices.values(), strict=True))
     first = [
-        f"{expr}[{state['categories'][0]}]"
+        f"{expr}[{spelling(state['categories'][0])}]"
         for expr, (kind, state) in matrix.spec.encoder_state.items()
         if kind.value == "categorical"
     ]

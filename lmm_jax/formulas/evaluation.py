@@ -17,7 +17,7 @@ import pandas as pd
 
 from ..errors import DataError, FormulaError
 from . import columns as col
-from .expressions import BESIDE, NAMESPACES, Expression, read, show
+from .expressions import BESIDE, NAMESPACES, OF_R, Expression, beside_factor, read, show
 from .factors import are_contrasts
 from .functions import CONSTANTS, INSTEAD, LIBRARY
 from .grammar import check_methods, missing_values, root
@@ -93,6 +93,9 @@ def resolve(
     values: list[str] = []
     for (code, _), expression in zip(codes, found, strict=True):
         values += [code] if expression is None else expression.values
+    for expression in filter(None, found):
+        for call in expression.calls:
+            _check_contrasts(call, expression, context, text)
     values = list(dict.fromkeys(values))
     functions = list(dict.fromkeys(f for e in found if e is not None for f in e.functions))
     for name in values:
@@ -115,6 +118,19 @@ def resolve(
             for call in expression.calls:
                 _check_arguments(call, expression, context, text)
     return {name: data[name] for name in columns}
+
+
+def _check_contrasts(
+    call: ast.Call, expression: Expression, context: Mapping[str, Any], text: str
+) -> None:
+    """Raise for `sum(4)` beside a factor, which is no contrasts."""
+    for given in beside_factor(call):
+        name = given.func.id if isinstance(given, ast.Call) and type(given.func) is ast.Name else ""
+        if name in OF_R and spelled(name, context) not in context:
+            written = show(ast.unparse(given), expression.quoted)
+            raise FormulaError(
+                f"`{written}` gives no contrasts: write `contr.{written}`", text, None
+            )
 
 
 def _check_arguments(

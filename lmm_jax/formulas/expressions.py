@@ -18,7 +18,7 @@ NAMESPACES = {"np", "contr"}
 _CONTRASTS = {"Treatment", "Sum", "Poly", "Helmert", "Diff"}
 # The same in R's words, C(x, sum), where they are no functions: contr.sum, unless the context has
 # the name.
-_OF_R = {"treatment", "sum", "poly", "helmert", "SAS"}
+OF_R = {"treatment", "sum", "poly", "helmert", "SAS"}
 BESIDE = "__contr_"
 _ACCESSORS = {"dt", "str", "cat"}
 _WORDS = {"TRUE": "True", "FALSE": "False", "NULL": "None"}
@@ -178,13 +178,13 @@ def read(code: str) -> Expression:
         tree = ast.parse(hidden.strip(), mode="eval")
     except (SyntaxError, ValueError) as error:
         why = getattr(error, "msg", str(error))
-        hint = "; functions are defined beside the call" if "lambda" in code else _sequence(code)
+        hint = "; functions are defined beside the call" if "lambda" in code else _instead(code)
         raise FormulaError(
             f"`{code}` cannot be read as an expression ({why}){hint}", code, None
         ) from error
     check_syntax(tree, code)
     for call in [node for node in ast.walk(tree) if isinstance(node, ast.Call)]:
-        if _beside_factor(call):
+        if beside_factor(call):
             call.args[1:] = map(_in_full, call.args[1:])
             for option in call.keywords:
                 option.value = _in_full(option.value)
@@ -192,7 +192,7 @@ def read(code: str) -> Expression:
     nodes.sort(key=lambda node: (node.lineno, node.col_offset))
     calls = tuple(node for node in ast.walk(tree) if isinstance(node, ast.Call))
     called = {id(call.func) for call in calls}
-    coded = {id(argument) for call in calls for argument in _beside_factor(call)}
+    coded = {id(argument) for call in calls for argument in beside_factor(call)}
     dotted = any(isinstance(node, ast.Attribute) for node in ast.walk(tree))
     bare = Expression(tree, quoted, (), (), calls, dotted)
     values, functions = [], []
@@ -208,15 +208,17 @@ def read(code: str) -> Expression:
     )
 
 
-def _beside_factor(call: ast.Call) -> list[ast.expr]:
+def beside_factor(call: ast.Call) -> list[ast.expr]:
     """What stands beside the factor in a call of C."""
     if not isinstance(call.func, ast.Name) or call.func.id != "C":
         return []
     return [*call.args[1:], *(given.value for given in call.keywords)]
 
 
-def _sequence(code: str) -> str:
-    """What to write for R's `0:3`, where it cannot be read."""
+def _instead(code: str) -> str:
+    """What to write for R's `0:3` and `x[, 0]`, where they cannot be read."""
+    if re.search(r"\[\s*,", code):
+        return "; columns are counted from 1, one at a time: `poly(x, 2)[, 1]`"
     match = re.search(r"(?<![\w.])(-?\d+)\s*:\s*(\d+)", code)
     if match is None:
         return ""
@@ -229,7 +231,7 @@ def _sequence(code: str) -> str:
 
 def _in_full(node: ast.expr) -> ast.expr:
     """R's `sum` beside a factor is no function: `contr.sum`."""
-    if not isinstance(node, ast.Name) or node.id not in _OF_R:
+    if not isinstance(node, ast.Name) or node.id not in OF_R:
         return node
     return ast.copy_location(ast.Name(BESIDE + node.id, ast.Load()), node)
 

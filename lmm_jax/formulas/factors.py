@@ -19,7 +19,8 @@ from formulaic.utils.stateful_transforms import stateful_transform
 from ..errors import DataError, UnknownLabel
 from ..inputs.arguments import flag, is_whole
 from ..inputs.arguments import names as texts
-from ..inputs.matching import shown
+from ..inputs.arguments import shown as argument
+from ..inputs.matching import find, shown, spelling
 from .columns import beside
 
 # What follows the number of levels in R's functions of contrasts.
@@ -34,8 +35,11 @@ class Treatment(TreatmentContrasts):  # type: ignore[misc]
 
     @TreatmentContrasts.override  # type: ignore[untyped-decorator]
     def _find_base_index(self, levels: Sequence[Any]) -> int:
-        if self.base is UNSET or self.base in levels:
-            return int(super()._find_base_index(levels))
+        if self.base is UNSET:
+            return 0
+        place = _place(levels, self.base)
+        if place >= 0:
+            return place
         advice = f"write `Treatment({levels[0]!r})`"
         if is_whole(self.base):
             placed = f"contr.treatment({len(levels)}, base={self.base})"
@@ -185,7 +189,11 @@ def _read(contrasts: Any, ordered: bool) -> Any:
         raise DataError("levels have a name: `factor(f, levels=c('b', 'a'))`")
     if contrasts is None and ordered:
         return TRANSFORMS["Poly"]()
-    return contrasts() if isinstance(contrasts, type | types.FunctionType) else contrasts
+    found = contrasts() if isinstance(contrasts, type | types.FunctionType) else contrasts
+    known = found is None or isinstance(found, _Counted) or are_contrasts(found)
+    if not known and np.ndim(found) < 2:
+        raise DataError(f"{argument(found)} beside a factor: contrasts are needed, `C(f, Sum)`")
+    return found
 
 
 def _levels(x: Any, state: MutableMapping[str, Any]) -> list[Any]:
@@ -198,6 +206,12 @@ def _levels(x: Any, state: MutableMapping[str, Any]) -> list[Any]:
 
 def _listed(levels: Sequence[Any]) -> str:
     return ", ".join(map(shown, levels[:8])) + (", ..." if len(levels) > 8 else "")
+
+
+def _place(levels: Sequence[Any], label: Any) -> int:
+    """Place of the level that a label means, whatever its type: '2' is 2; -1 if it is none."""
+    known, wanted = (pd.Index(some, tupleize_cols=False) for some in (list(levels), [label]))
+    return int(find(known, wanted, "a factor")[0])
 
 
 def _relabelled(x: Any, levels: list[Any], labels: Any) -> tuple[Any, list[Any]]:
@@ -224,9 +238,14 @@ def relevel(x: Any, ref: Any, _state: dict[str, Any] | None = None) -> Any:
     values = pd.Series(x)
     if "levels" not in state:
         levels = list(values.astype("category").cat.categories)
-        if ref not in levels:
-            raise DataError(f"relevel(): {ref!r} is none of the levels {_listed(levels)}")
-        state["levels"] = [ref, *(level for level in levels if level != ref)]
+        at = _place(levels, ref)
+        if at < 0:  # R counts levels by a number
+            meant = levels[ref - 1 if is_whole(ref) and 1 <= ref <= len(levels) else 0]
+            raise DataError(
+                f"relevel(): {ref!r} is none of the levels {_listed(levels)}: a label is needed, "
+                f"`ref={spelling(meant)!r}`"
+            )
+        state["levels"] = [levels[at], *levels[:at], *levels[at + 1 :]]
     if values.isin(state["levels"]).all():
         return beside(pd.Categorical(values, categories=state["levels"]), values)
     return values  # the new level is named where levels are compared

@@ -17,7 +17,7 @@ from formulaic.materializers.types import FactorValues
 from pandas.api.types import is_bool_dtype
 
 from ..errors import DataError, FormulaError, UnknownLabel
-from ..inputs.matching import find, shown
+from ..inputs.matching import find, shown, spelling
 from .columns import number, plain
 from .evaluation import Scope, evaluate, shaped
 from .text import are_numbers, text_in, warn_of_numbers
@@ -110,6 +110,15 @@ class _Materializer(PandasMaterializer):  # type: ignore[misc]
         )
         _check_levels(factor, spec)  # after: C(x, levels=[...]) at the first build
         return columns
+
+    @PandasMaterializer.override  # type: ignore[untyped-decorator]
+    def _flatten_encoded_evaled_factor(self, name: str, values: Any) -> dict[str, Any]:
+        if isinstance(values, dict):  # levels as R prints them, 2 and 2024-01-01
+            spelled = {spelling(level): column for level, column in values.items()}
+            own = getattr(values, "__formulaic_metadata__", None)
+            values = spelled if own is None else FactorValues(spelled, metadata=own)
+        found: dict[str, Any] = super()._flatten_encoded_evaled_factor(name, values)
+        return found
 
     @PandasMaterializer.override  # type: ignore[untyped-decorator]
     def _get_columns_for_term(

@@ -180,10 +180,13 @@ def items(value: Any, what: str, needed: str = "a list is needed") -> list[Any]:
 
 def names(value: Any, what: str, count: int) -> list[str]:
     """Names, one for each of ``count`` things."""
-    out = [str(name) for name in items(value, what, f"{count} names are needed")]
-    if len(out) != count:
-        raise DataError(f"{what} has {len(out)} names, {count} are needed")
-    return out
+    given = items(value, what, f"{count} names are needed")
+    if len(given) != count:
+        raise DataError(f"{what} has {len(given)} names, {count} are needed")
+    for name in given:
+        if name is None or (isinstance(name, float) and np.isnan(name)):
+            raise DataError(f"{what} holds {name}: each of them needs a name")
+    return [str(name) for name in given]
 
 
 def numbers(value: Any, what: str, *, finite: bool = True) -> np.ndarray:

@@ -14,6 +14,7 @@ import pandas as pd
 from ..errors import DataError
 from ..inference.contrast_families import Contrasts, contrasts_of
 from ..inference.nested_factors import Parents
+from ..inputs.matching import spelling
 from ..inputs.names import unique
 
 # Labels with these characters stand in brackets where they are compared.
@@ -74,7 +75,7 @@ def joined(values: Sequence[Any], names: Sequence[str], covariates: frozenset[st
 
 
 def _text(value: Any) -> str:
-    return f"{value:.15g}" if isinstance(value, float) else str(value)
+    return f"{value:.15g}" if isinstance(value, float) else spelling(value)
 
 
 def bracketed(label: str) -> str:
