@@ -152,6 +152,7 @@ from pathlib import Path
 from typing import Any
 
 from . import forks as forks  # its hooks have to be there before anybody forks
+from .elsewhere import here as _here
 from .imports import load as _load
 from .version import __version__ as __version__
 
@@ -176,43 +177,11 @@ _WITH_OTHERS = ("sklearn",)  # modules that need a package which may be absent
 __all__ = sorted(_HOMES)
 
 
-# What other packages call something.
-_ELSEWHERE = {
-    **dict.fromkeys(("lmer", "lme", "mixedlm", "MixedLM", "Lmer"), "lmm.fit(formula, data)"),
-    "gls": "lmm.fit with a residual covariance in the formula, ar1(visit | id)",
-    "ranef": "res.random_effects",
-    "fixef": "res.fe_params",
-    "VarCorr": "res.tidy('ran_pars')",
-    "confint": "res.conf_int()",
-    "intervals": "res.conf_int()",
-    "contrast": "lmm.emmeans(res, 'f').contrast(...)",
-    "pairs": "lmm.emmeans(res, 'f').pairs()",
-    **dict.fromkeys(("lsmeans", "ls_means"), "lmm.emmeans(res, 'f')"),
-    "Anova": "res.anova(2, marginal='car', df_method='z')",
-    "KRmodcomp": "lmm.anova(smaller, larger, df_method='kr')",
-    "contest": "res.f_test(L), or res.t_test(L) of one row",
-    "rand": "lmm.ranova(res)",
-    "vcovCR": "res.robust('CR2')",
-    "coef_test": "res.robust('CR2').tidy('fixed')",
-    "r2_nakagawa": "lmm.r2(res)",
-    "refitML": "lmm.fit(res.design, reml=False)",
-    "predict": "res.predict(newdata)",
-    "isSingular": "res.singular",
-    "deviance": "-2 * res.llf",
-    "getME": "res.theta, res.design and res.model_matrix()",
-    "ngrps": "res.n_groups",
-    "nobs": "res.nobs",
-    "glmer": "not there: responses are continuous",
-    "read_csv": "the path itself, lmm.fit(formula, 'data.csv')",
-}
-
-
 def __getattr__(name: str) -> Any:
     if name in _WITH_OTHERS:
         return _load(f"{__name__}.{name}")
     if name not in _HOMES:
-        here = f": here it is {_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{here}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{_here(name)}")
     module, attribute = _HOMES[name]
     found = _load(module)
     value = globals()[name] = getattr(found, attribute) if attribute else found

@@ -18,6 +18,7 @@ WINGS = (
         "forks",
         "imports",
         "version",
+        "elsewhere",
         "reprs",
         "errors",
         "capabilities",

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..designs.from_sums import BatchDesign
 from ..designs.labels import TermLabel
+from ..elsewhere import here
 from ..errors import DataError
 from ..inference.robust import robust_of
 from ..inputs.arguments import flag, hinted
@@ -27,26 +28,6 @@ __all__ = ["LMMResults", "TermLabel"]
 
 # Numbers that a result without data may hold (8 MiB).
 _SMALL = 1 << 20
-
-
-# What R and statsmodels call something of a fit, and what it is here.
-_ELSEWHERE = {
-    "fixef": "fe_params", "ranef": "random_effects", "vcov": "cov_params()", "VarCorr": "varcorr",
-    "confint": "conf_int()", "logLik": "llf", "AIC": "aic", "BIC": "bic", "fitted": "fittedvalues",
-    "residuals": "resid()", "df_residual": "df_resid", "model": "design", "k_fe": "len(fe_params)",
-    "remove_data": "without_data()", "params_object": "fe_params, cov_re_unscaled and vcomp",
-    "emmeans": "lmm.emmeans(res, ...)", "ranova": "lmm.ranova(res)", "drop1": "lmm.drop1(res)",
-    "bootstrap": "lmm.bootstrap(res, ...)", "simulate": "lmm.simulate(res, ...)",
-    "profile": "lmm.profile(res)", "influence": "lmm.influence(res)", "r2": "lmm.r2(res)",
-    "icc": "lmm.icc(res)", "refit": "lmm.fit(res.formula, data)", "update": "lmm.fit(...)",
-    "step": "lmm.step(res)", "intervals": "conf_int()", "getME": "theta, design, model_matrix()",
-    "isSingular": "singular", "ngrps": "n_groups", "deviance": "llf, times -2",
-    "Anova": "anova(2, marginal='car', df_method='z')", "rand": "lmm.ranova(res)",
-    "KRmodcomp": "lmm.anova(smaller, res, df_method='kr')", "vcovCR": "robust('CR2')",
-    "contest": "f_test(L), or t_test(L) of one row", "r2_nakagawa": "lmm.r2(res)",
-    "coef_test": "robust('CR2').tidy('fixed')", "refitML": "lmm.fit(res.design, reml=False)",
-    "pairs": "lmm.emmeans(res, 'f').pairs()", "contrast": "lmm.emmeans(res, 'f').contrast(...)",
-}  # fmt: skip
 
 
 @inside("estimates", "kept", "residual", "df_methods")
@@ -261,11 +242,8 @@ class LMMResults(Saved, PredictedModel):
     def __getattr__(self, name: str) -> Any:
         if hasattr(type(self), name):  # a property whose own error this would hide
             return object.__getattribute__(self, name)
-        own = _ELSEWHERE.get(name)
-        what = ""
-        if own is not None:
-            what = f": here it is {own if own.startswith('lmm.') else f'res.{own}'}"
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{what}")
+        kind = type(self).__name__
+        raise AttributeError(f"{kind!r} object has no attribute {name!r}{here(name)}")
 
     def without_data(self) -> LMMResults:
         """The parameters and their tests alone: the same result without a trace of its data.
