@@ -101,3 +101,40 @@ def test_flat_weights_are_those_of_the_cells_with_rows():
     expected = own.groupby("a")["estimate"].mean().mean()
     found = lmm.emmeans(res, "c", weights="flat").to_frame().set_index("c")["estimate"]["m"]
     assert_close(found, expected, 1e-8)
+
+
+def test_weights_that_add_up_to_nothing_give_no_mean():
+    """emmeans 1.8.4: nonEst, zeros and weights that cancel alike; an error where none is left."""
+    res, _ = without_a_cell("klm")
+    levels = list(lmm.emmeans(res, "b").to_frame()["b"])  # beside each level of c
+    of_p = np.array([level in "stu" for level in levels] * 3, dtype=float)
+    signs = np.repeat([1.0, -1.0, 0.0], 6)
+    for weights in (1.0 - of_p, np.where(of_p == 1.0, 0.1 * signs, 1.0)):
+        found = lmm.emmeans(res, "a", weights=weights).to_frame().set_index("a")["estimate"]
+        assert found.isna().tolist() == [True, False, False]
+    some = lmm.emmeans(res, "a", weights=of_p)
+    assert some.to_frame()["estimate"].notna().tolist() == [True, False, False]
+    assert "its weights add up to" in str(some)
+    for nothing in (signs, np.where(signs == 0.0, 1e-17, signs)):
+        with pytest.raises(lmm.DataError, match=r"weights=.*: they add up to nothing"):
+            lmm.emmeans(res, "a", weights=nothing)
+
+
+def test_levels_outside_of_what_they_are_nested_in_are_named():
+    res, data = without_a_cell("klm")
+    message = r"at has 'v' for 'b', which is a level of 'a' 'q': the grid has 'p', 'r'$"
+    for own in (["v"], ["s", "v"]):
+        for ask in (
+            lambda **at: lmm.emmeans(res, "c", **at),
+            lambda **at: lmm.joint_tests(res, **at),
+        ):
+            with pytest.raises(lmm.DataError, match=message):
+                ask(at={"a": ["p", "r"], "b": own})
+    inside = lmm.emmeans(res, ["a", "b"], at={"b": ["s", "v"]}).to_frame()
+    assert inside[["a", "b"]].to_numpy().tolist() == [["p", "s"], ["q", "v"]]
+    data = data.assign(d=data["c"].map({"k": "m", "l": "n", "m": "n"}))
+    crossed = data[(data["a"] != "r") | (data["d"] == "n")].assign(b=data["a"] + data["d"] + "1")
+    more = crossed.assign(b=crossed["b"].str[:2] + "2", y=crossed["y"] + 1.0)
+    both = lmm.fit("y ~ a + d + b + (1 | g)", pd.concat([crossed, more], ignore_index=True))
+    with pytest.raises(lmm.DataError, match="at leaves no combination of levels"):
+        lmm.emmeans(both, "b", at={"a": ["r"], "d": ["m"]})

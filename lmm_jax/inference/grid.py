@@ -13,10 +13,13 @@ from ..designs.variables import Variables
 from ..errors import DataError
 from ..inputs.arguments import shown
 from ..inputs.matching import find
+from ..inputs.matching import shown as label
 from .nested_factors import Parents, nesting, shares
 
 # Rows of a reference grid beyond which it is refused.
 _MOST = 100_000
+# Sums of weights that are zero but for rounding, in units of the sum of their sizes.
+_NOTHING = 1e-12
 
 Weights = str | np.ndarray
 
@@ -158,15 +161,36 @@ def _nested_there(
     """Which rows of a grid have the levels of nested factors inside the level they belong to."""
     names, out = list(values), np.ones(len(places), dtype=bool)
     for inner, outer in ((i, o) for i in parents for o in parents[i] if {i, o} <= values.keys()):
-        cells = known.cells[:, [known.counted.index(inner), known.counted.index(outer)]]
-        parent = np.zeros(len(known.factors[inner]), dtype=int)
-        parent[cells[:, 0]] = cells[:, 1]
+        parent = _parents_of(inner, outer, known)
         own, other = (
             _codes(name, values[name], known)[places[:, names.index(name)]]
             for name in (inner, outer)
         )
         out &= parent[own] == other
     return out
+
+
+def _parents_of(inner: str, outer: str, known: Variables) -> np.ndarray:
+    """The level of ``outer`` that every level of ``inner`` belongs to, by their codes."""
+    cells = known.cells[:, [known.counted.index(inner), known.counted.index(outer)]]
+    parent = np.zeros(len(known.factors[inner]), dtype=int)
+    parent[cells[:, 0]] = cells[:, 1]
+    return parent
+
+
+def check_nested(
+    values: Mapping[str, list[Any]], chosen: Collection[str], known: Variables
+) -> None:
+    """Raise for a level that was chosen outside of those of a factor that it is nested in."""
+    for inner, outer in ((i, o) for i, above in nesting_of(known).items() for o in above):
+        parent = _parents_of(inner, outer, known)[_codes(inner, values[inner], known)]
+        for level, p in zip(values[inner], parent, strict=True):
+            if inner in chosen and p not in _codes(outer, values[outer], known):
+                asked = ", ".join(map(label, values[outer][:12]))
+                raise DataError(
+                    f"at has {label(level)} for {inner!r}, which is a level of {outer!r} "
+                    f"{label(known.factors[outer][p])}: the grid has {asked}"
+                )
 
 
 def _cell_counts(
@@ -220,8 +244,6 @@ def average(grid: Grid, keep: Sequence[str], how: Weights) -> Average:
         if how.shape != (c,):
             raise DataError(f"weights has the shape {how.shape}: {c} numbers are averaged over")
         weights = how[column] * grid.there
-        if not weights.any():
-            raise DataError(f"weights={shown(how)}: they add up to nothing")
     else:
         none: frozenset[str] = frozenset()
         known = none.union(*(grid.parents.get(name, none) for name in keep))  # one value beside it
@@ -230,9 +252,14 @@ def average(grid: Grid, keep: Sequence[str], how: Weights) -> Average:
         weights = grid.there.astype(float)
         if averaged:
             weights = _cell_weights(how, grid, [*keep, *known], averaged)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        weights = weights / np.bincount(row, weights, minlength=r)[row]
+    total, size = (np.bincount(row, w, minlength=r) for w in (weights, np.abs(weights)))
+    total[np.abs(total) <= _NOTHING * size] = np.nan
+    weights = weights / total[row]
     kept = np.bincount(row, grid.there, minlength=r) > 0  # combinations that nesting leaves
+    if not kept.any():
+        raise DataError("at leaves no combination of levels: some factors are nested")
+    if isinstance(how, np.ndarray) and np.isnan(total[kept]).all():
+        raise DataError(f"weights={shown(how.tolist())}: they add up to nothing")
     owner = np.where(kept, np.cumsum(kept) - 1, -1)[row]
     first = np.unique(row, return_index=True)[1][kept]
     labels = {names[v]: [grid.values[names[v]][p] for p in grid.places[first, v]] for v in inner}

@@ -20,7 +20,7 @@ from ..formulas import matrices as mat
 from ..formulas.expressions import masked, names_in, to_python
 from ..formulas.functions import days_of
 from ..inference.df import DfMethod
-from ..inference.grid import Grid, average, grid_values, make_grid, nesting_of
+from ..inference.grid import Grid, average, check_nested, grid_values, make_grid, nesting_of
 from ..inference.joint import table_of_tests
 from ..inference.linear_functions import ESTIMABLE, is_estimable, linear_functions
 from ..inference.transformations import is_name, transformation_of
@@ -214,7 +214,9 @@ def _values(fit: Basis, known: Variables, at: Any, cov_reduce: Any) -> dict[str,
     if not callable(cov_reduce):
         others = "pass a function of a column, np.median"
         choice(cov_reduce, "cov_reduce", ("mean", "range"), others=others)
-    return grid_values(known, given, cov_reduce, fit.rows)
+    values = grid_values(known, given, cov_reduce, fit.rows)
+    check_nested(values, given, known)
+    return values
 
 
 def _in_days(values: list[Any], known: Covariate) -> Any:

@@ -32,7 +32,9 @@ def shown_table(means: Any, infer: bool | None, **how: Any) -> Summary:
     made = table(shown, "", **look)
     notes = _notes(means, limits=limits, tests=tests, **how)
     if unknown.any():
-        notes += ("nonEst: the data do not determine this combination",)
+        notes += (
+            "nonEst: the data do not determine this combination, or its weights add up to nothing",
+        )
     return Summary(title=title_of(means), tables=(made,), notes=notes)
 
 
