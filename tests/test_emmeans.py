@@ -14,10 +14,13 @@ from scipy import stats
 import lmm_jax as lmm
 from lmm_jax.designs.variables import Variables
 from lmm_jax.errors import DataError
+from lmm_jax.inference import contrast_families
 from lmm_jax.inference.grid import average, make_grid
 
 # R's tables at lme4's optimum polished by Newton steps, ours at our own.
 RTOL = 1e-8
+# R's tables at lme4's own optimum, which is looser.
+LME4_RTOL = 1e-6
 # lmerTest's degrees of freedom come from numerical derivatives.
 DF_RTOL = {"satterthwaite": 1e-6, "kenward_roger": 1e-8, "asymptotic": 0}
 P_TOL = 1e-8
@@ -191,6 +194,54 @@ def test_every_method_of_the_families():
     assert own["contrast"].tolist() == ["half"]
     assert_close(own["estimate"], [(m[0] + m[1] - m[2] - m[3]) / 2], 1e-10)
     assert_close(means.contrast([[1, 0, 0, -1]]).at.estimate, [m[0] - m[3]], 1e-10)
+
+
+# emmeans 1.8.4 of lmer(yield ~ Variety * N + (1 | Block / Variety), Oats), z: contrast(e,
+# "trt.vs.ctrl", simple = "each", adjust = "none"), e of Variety * N: estimate, SE, p of the first
+SIMPLE = {
+    "Variety": ([6.66666666667, -8.5, 10, -8.83333333333, 2.5, -3.83333333333, 2, -6.33333333333],
+                9.71502515176, 0.492572952946),
+    "Nf": ([18.5, 34.6666666667, 44.8333333333, 21.8333333333, 30.5, 40.1666666667, 18.1666666667,
+            39.3333333333, 47], 7.68295363729, 0.0160433400256),
+}  # fmt: skip
+
+
+def test_simple_contrasts_of_every_factor():
+    means = lmm.emmeans(oats(), ["Variety", "Nf"], df_method="z")
+    each = means.contrast("trt.vs.ctrl", simple="each", adjust="none")
+    assert list(each) == list(SIMPLE) and str(each).startswith("Simple contrasts of Variety")
+    assert "<p>Simple contrasts of Nf</p>" in each._repr_html_()
+    for name, (estimate, error, p) in SIMPLE.items():
+        found = each[name].to_frame()
+        assert_close(found["estimate"], estimate, 1e-10)
+        assert_close(found["std_error"], [error] * len(found), LME4_RTOL)
+        assert_close(found["p_value"][:1], [p], LME4_RTOL)
+        alone = means.contrast("trt.vs.ctrl", simple=name, adjust="none").to_frame()
+        pd.testing.assert_frame_equal(alone, found)
+    within = lmm.emmeans(oats(), "Variety", by="Nf")  # what is compared may have divided the rows
+    pd.testing.assert_frame_equal(
+        within.pairs(simple="Nf").to_frame(),
+        lmm.emmeans(oats(), "Nf", by="Variety").pairs().to_frame(),
+    )
+    assert list(within.pairs(simple="each")) == ["Variety", "Nf"]
+    assert len(means.pairs(simple=["Nf", "Variety"])) == 66
+    one = lmm.emmeans(oats(), ["Variety", "Nf"], at={"Nf": ["n00"]})
+    assert list(one.pairs(simple="each")) == ["Variety"]
+
+
+# The same model, its means of N: contrast(e, "poly", max.degree = 2), estimate and SE.
+QUADRATIC = [(147.333333333, 14.0270900514), (-10.3333333333, 6.27310537627)]
+# emmeans:::poly.emmc(1:9, max.degree = 8), the last two columns.
+DEGREES = [[-1, 6, -14, 14, 0, -14, 14, -6, 1], [1, -8, 28, -56, 70, -56, 28, -8, 1]]
+
+
+def test_polynomials_up_to_a_degree():
+    found = lmm.emmeans(oats(), "Nf").contrast("poly", max_degree=2).to_frame()
+    assert found["contrast"].tolist() == ["linear", "quadratic"]
+    assert_close(found[["estimate", "std_error"]], QUADRATIC, LME4_RTOL)
+    most = contrast_families.contrasts_of("poly", list("abcdefghi"), max_degree=8)
+    assert most.labels[-3:] == ("degree 6", "degree 7", "degree 8")
+    np.testing.assert_array_equal(most.coefficients[-2:], DEGREES)
 
 
 def test_contrasts_of_contrasts():
@@ -405,6 +456,40 @@ def test_regrid_is_the_delta_method():
     )
 
 
+# emmeans 1.8.4, z, Oats: e = emmeans(m, ~ N) of yield or sqrt(yield) ~ Variety * N +
+# (1 | Block / Variety); regrid(e, transform = name): estimates and SE, and of the logarithms
+# pairs(., type = "response"): ratios, SE and z
+REGRIDDED = {
+    ("yld", "log"): ([4.37435842003, 4.59399688539, 4.73814586868, 4.815341066],
+                     [0.0903742402474, 0.0725532524234, 0.0628136134794, 0.058147136116]),
+    ("sqrt(yld)", "log10"): ([1.89381911493, 1.99014271583, 2.05392500358, 2.08775823094],
+                             [0.0336912461366, 0.0301547181846, 0.0280197418782, 0.0269493017069]),
+}  # fmt: skip
+RATIOS = {
+    "yld": (0.802808988764, 0.0426612586907, -4.13320515329),
+    "sqrt(yld)": (0.801080940649, 0.0382959820055, -4.63950435767),
+}
+
+
+@pytest.mark.parametrize(("response", "scale"), REGRIDDED)
+def test_means_on_a_scale_of_logarithms(response, scale):
+    res = lmm.fit(f"{response} ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
+    means = lmm.emmeans(res, "Nf", df_method="z")
+    estimate, error = REGRIDDED[response, scale]
+    found = means.regrid(scale).to_frame()
+    assert_close(found["estimate"], estimate, LME4_RTOL)
+    assert_close(found["std_error"], error, LME4_RTOL)
+    pairs = means.regrid("log").pairs()
+    ratios = pairs.to_frame(type="response")
+    assert ratios["contrast"][0] == "n00 / n20"
+    first = ratios[["estimate", "std_error", "statistic"]].iloc[0]
+    assert_close(first, RATIOS[response], LME4_RTOL)
+    back, own = (m.to_frame(type="response") for m in (means.regrid(scale), means))
+    assert_close(back[["estimate", "std_error"]], own[["estimate", "std_error"]], 1e-10)
+    again = means.regrid(scale).regrid().to_frame()
+    assert_close(again["std_error"], back["std_error"], 1e-10)
+
+
 # emmeans 1.8.4 of lmer(distance ~ poly(age, 2) * Sex + (1 | Subject), Orthodont), Kenward-Roger
 SLOPES = {
     "log(age)": {"Male": (6.83322102169, 1.16561691410), "Female": (4.85355775789, 1.40578689213)},
@@ -527,6 +612,20 @@ REFUSED = [
     (lambda r: lmm.emmeans(r, "Nf").contrast("trt.vs.ctrl", ref=9), "there are the levels"),
     (lambda r: lmm.emmeans(r, "Nf").to_frame("tuckey"), "did you mean 'tukey'"),
     (lambda r: lmm.emmeans(r, "Nf").regrid(), "transformed response"),
+    (
+        lambda r: lmm.emmeans(oats(OATS.replace("yld", "I(yld - 100)")), "Nf").regrid("log"),
+        "mean -20.61 has no log",
+    ),
+    (lambda r: lmm.emmeans(r, "Nf").regrid("exp"), "choose from response, log, log2, log10"),
+    (lambda r: lmm.emmeans(r, "Nf").pairs().regrid("log"), "regrid is for means"),
+    (lambda r: lmm.emmeans(r, "Nf").regrid("log", bias_sigma=0.1), "transformed response"),
+    (lambda r: lmm.emmeans(r, "1").contrast("identity").regrid("log"), "regrid is for means"),
+    (lambda r: lmm.emmeans(r, "Nf").contrast("poly", max_degree=4), "of degree 3"),
+    (lambda r: lmm.emmeans(r, "Nf").contrast("poly", max_degree=0), "at least 1 is needed"),
+    (lambda r: lmm.emmeans(r, "Nf").contrast("eff", max_degree=2), "eff has no degrees"),
+    (lambda r: lmm.emmeans(r, "Nf").contrast(interaction="poly", max_degree=2), "contrast..poly"),
+    (lambda r: lmm.emmeans(r, "Nf").pairs(simple="Sex"), "simple='Sex': there are the columns Nf"),
+    (lambda r: lmm.emmeans(r, "Nf").pairs(simple="Nf", by=None), "pass one of them"),
     (lambda r: lmm.emmeans(r, "Nf").contrast(interaction=["eff", "eff"]), "2 methods for"),
     (lambda r: lmm.emmeans("r", "Nf"), "a result of lmm.fit"),
     (lambda r: lmm.emmeans(r.without_data(), "Nf"), "restored without its data"),

@@ -334,14 +334,25 @@ def calls() -> dict[str, Call]:
             means.test, dict(null=0.0, side="less", delta=0.1, adjust="holm")
         ),
         "MarginalMeans.contrast": Call(
-            means.contrast, dict(method="eff", by=None, interaction=None, ref=None, adjust="fdr")
+            means.contrast,
+            dict(
+                method="eff",
+                by="same",
+                simple=None,
+                interaction=None,
+                ref=None,
+                max_degree=None,
+                adjust="fdr",
+            ),
         ),
-        "MarginalMeans.pairs": Call(means.pairs, dict(by=None, adjust="tukey", reverse=False)),
+        "MarginalMeans.pairs": Call(
+            means.pairs, dict(by="same", simple=None, adjust="tukey", reverse=False)
+        ),
         "MarginalMeans.joint_tests": Call(means.joint_tests, dict(by=None)),
         "MarginalMeans.joint_test": Call(means.joint_test, dict(null=0.0)),
         "MarginalMeans.eff_size": Call(means.eff_size, dict(sigma=2.0, edf=5.0)),
         "MarginalMeans.cld": Call(means.cld, dict(alpha=0.1, adjust="none")),
-        "MarginalMeans.regrid": Call(logs.regrid, dict(bias_sigma=0.1)),
+        "MarginalMeans.regrid": Call(logs.regrid, dict(transform="log", bias_sigma=0.1)),
         "drop1": Call(lmm.drop1, dict(res=r, test="F", df_method=None)),
         "step": Call(
             lmm.step,

@@ -88,6 +88,9 @@ def test_means_and_contrasts_of_every_response():
         assert_close(pairs.pvalue[i], frame["p_value"], 1e-4, 1)
     assert pairs.names == ("a - b", "a - c", "b - c")
     assert fits.emmeans("pairwise ~ A").tests().names == pairs.names
+    (each,) = found.contrast("poly", max_degree=1, simple="each").values()
+    assert each.tests().names == ("linear",) and str(each).startswith("Tests in")
+    assert_close(each.tests().estimate[:, 0], -pairs.estimate[:, 1], RTOL, 1)
 
 
 def test_covariates_stand_at_their_mean_over_all_rows_of_the_design():

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import DataError
-from ..inputs.arguments import choice, is_whole, shown
+from ..inputs.arguments import choice, is_whole, shown, whole_number
 
-# Highest degree of polynomial contrasts, and their names.
-_DEGREES = ("linear", "quadratic", "cubic", "quartic", "degree 5", "degree 6")
+# Names of polynomial contrasts, and how many there are unless more are asked for.
+_DEGREES = ("linear", "quadratic", "cubic", "quartic")
+_MOST_DEGREES = 6
 
 
 class Contrasts(NamedTuple):
@@ -96,13 +97,17 @@ def _helmert(levels: Sequence[str]) -> Contrasts:
     return Contrasts(np.array(rows).reshape(k - 1, k), labels, "none")
 
 
-def _polynomials(levels: Sequence[str]) -> Contrasts:
+def _polynomials(levels: Sequence[str], max_degree: Any = None) -> Contrasts:
     """Orthogonal polynomials of equally spaced levels, in the least whole numbers.
 
     Gram's polynomials by exact orthogonalization of 1, i, i^2, ...
     """
     k = len(levels)
-    degrees = min(k - 1, len(_DEGREES))
+    degrees = min(k - 1, _MOST_DEGREES)
+    if max_degree is not None:
+        degrees = whole_number(max_degree, "max_degree", least=1)
+    if degrees > k - 1:
+        raise DataError(f"max_degree={degrees}: {k} levels have polynomials of degree {k - 1}")
     basis: list[list[Fraction]] = []
     for degree in range(degrees + 1):
         column = [Fraction(i) ** degree for i in range(k)]
@@ -116,7 +121,8 @@ def _polynomials(levels: Sequence[str]) -> Contrasts:
         scale = lcm(*(f.denominator for f in column))
         whole = [int(f * scale) for f in column]
         rows.append([w // gcd(*whole) for w in whole])
-    return Contrasts(np.array(rows, float).reshape(degrees, k), _DEGREES[:degrees], "none")
+    names = (*_DEGREES, *(f"degree {d}" for d in range(len(_DEGREES) + 1, degrees + 1)))
+    return Contrasts(np.array(rows, float).reshape(degrees, k), names[:degrees], "none")
 
 
 FAMILIES: dict[str, Callable[[Sequence[str]], Contrasts]] = {
@@ -172,6 +178,7 @@ def contrasts_of(
     levels: Sequence[str],
     ref: Any = None,
     called: Sequence[Sequence[str]] = (),
+    max_degree: int | None = None,
 ) -> Contrasts:
     """Contrasts of a family, or the caller's own.
 
@@ -186,6 +193,8 @@ def contrasts_of(
         several: their mean.
     called : sequence of sequences of str, optional
         What else ``ref`` may call the levels, the first list before the next.
+    max_degree : int, optional
+        Highest degree of "poly"; 6 at most if not given.
 
     Raises
     ------
@@ -201,6 +210,10 @@ def contrasts_of(
     k = len(levels)
     if isinstance(method, str):
         name = choice(method, "method", FAMILIES, elsewhere=_ELSEWHERE)
+        if max_degree is not None:
+            if name != "poly":
+                raise DataError(f"max_degree={max_degree} is for poly: {name} has no degrees")
+            return _polynomials(levels, max_degree)
         if ref is None:
             return FAMILIES[name](levels)
         if name != "trt.vs.ctrl":

@@ -16,6 +16,7 @@ class Transformation:
     """A response ``f(y)`` by the inverse of f."""
 
     name: str  # as the formula spells the function
+    forward: Function  # f
     inverse: Function
     slope: Function  # derivative of the inverse
     bend: Function  # second derivative
@@ -48,12 +49,17 @@ def _power(base: float) -> tuple[Function, Function, Function, Function]:
 
 
 _KNOWN = {
-    "log": Transformation("log", *_power(np.e), is_log=True),
-    "log2": Transformation("log2", *_power(2.0), is_log=True),
-    "log10": Transformation("log10", *_power(10.0), is_log=True),
-    "log1p": Transformation("log1p", np.expm1, np.exp, np.exp, np.exp),
+    "log": Transformation("log", np.log, *_power(np.e), is_log=True),
+    "log2": Transformation("log2", np.log2, *_power(2.0), is_log=True),
+    "log10": Transformation("log10", np.log10, *_power(10.0), is_log=True),
+    "log1p": Transformation("log1p", np.log1p, np.expm1, np.exp, np.exp, np.exp),
     "sqrt": Transformation(
-        "sqrt", np.square, lambda x: 2.0 * x, lambda x: np.full_like(x, 2.0), np.zeros_like
+        "sqrt",
+        np.sqrt,
+        np.square,
+        lambda x: 2.0 * x,
+        lambda x: np.full_like(x, 2.0),
+        np.zeros_like,
     ),
 }
 # y + 1, y - 0.5, 1 + y
@@ -64,7 +70,10 @@ _NAME = re.compile(r"[^\W\d][\w.]*")
 _CALL = re.compile(r"(?:np\.|numpy\.)?(log|log2|log10|log1p|sqrt)\((.*)\)")
 
 
-def known_transformation(name: str, shift: float) -> Transformation:
+TRANSFORMATIONS = tuple(_KNOWN)
+
+
+def known_transformation(name: str, shift: float = 0.0) -> Transformation:
     """The transformation of that name, of a response and a constant."""
     return replace(_KNOWN[name], shift=shift)
 

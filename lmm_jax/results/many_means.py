@@ -18,6 +18,7 @@ from ..tables.shown import Shown
 from .many_tests import ManyTests, contrast_tests
 from .marginal import MarginalMeans
 from .marginal_rows import Basis, MeansAndContrasts, marginal_means
+from .simple_contrasts import SimpleContrasts
 
 
 @inside("many", "means")
@@ -37,8 +38,15 @@ class ManyMeans(Shown):
     many: Any  # ManyResults
 
     def contrast(
-        self, method: Any = "eff", *, by: Any = "same", interaction: Any = None, ref: Any = None
-    ) -> ManyMeans:
+        self,
+        method: Any = "eff",
+        *,
+        by: Any = "same",
+        simple: Any = None,
+        interaction: Any = None,
+        ref: Any = None,
+        max_degree: int | None = None,
+    ) -> Any:
         """Contrasts of the rows, as :meth:`MarginalMeans.contrast`.
 
         Examples
@@ -50,10 +58,14 @@ class ManyMeans(Shown):
         >>> many.emmeans("Machine").contrast("trt.vs.ctrl").tests().names
         ('B - A', 'C - A')
         """
-        means = self.means.contrast(method, by=by, interaction=interaction, ref=ref)
-        return replace(self, means=means)
+        found = self.means.contrast(
+            method, by=by, simple=simple, interaction=interaction, ref=ref, max_degree=max_degree
+        )
+        if isinstance(found, SimpleContrasts):
+            return SimpleContrasts({name: replace(self, means=m) for name, m in found.items()})
+        return replace(self, means=found)
 
-    def pairs(self, *, by: Any = "same") -> ManyMeans:
+    def pairs(self, *, by: Any = "same", simple: Any = None) -> Any:
         """All differences of two rows.
 
         Examples
@@ -65,7 +77,7 @@ class ManyMeans(Shown):
         >>> many.emmeans("Machine").pairs()
         <ManyMeans: 3 rows of contrast, 4 responses>
         """
-        return self.contrast("pairwise", by=by)
+        return self.contrast("pairwise", by=by, simple=simple)
 
     def tests(self, *, moderate: bool = False) -> ManyTests:
         """Estimates and tests of every row in every response; a row that is not determined is NaN.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,19 +13,19 @@ from ..errors import DataError
 from ..inference.comparisons import cld_letters
 from ..inference.contrast_families import Contrasts, contrasts_of
 from ..inference.joint import FactorTests, joint_test_of, table_of_tests, tests_of_factors
-from ..inference.linear_functions import (
-    linear_functions,
-)
+from ..inference.linear_functions import linear_functions
 from ..inference.multiplicity import ADJUSTMENTS, ELSEWHERE
 from ..inference.student_tails import two_sided_quantile
+from ..inference.transformations import TRANSFORMATIONS
 from ..inputs.arguments import choice, flag, hinted, items, number, probability, shown
 from ..inputs.names import unquoted
-from ..numerics.read_only import read_only
 from ..reprs import inside, public
 from ..tables.page import Table
 from .estimate_table import EstimateTable
-from .marginal_labels import Labels, combine, interaction
+from .marginal_labels import Labels, combine, interaction_of
+from .marginal_scales import regridded
 from .marginal_table import labelled_table, table_notes, title_of
+from .simple_contrasts import SimpleContrasts
 
 
 @inside(
@@ -64,10 +64,12 @@ class MarginalMeans(EstimateTable):
         method: Any = "eff",
         *,
         by: Any = "same",
+        simple: Any = None,
         interaction: Any = None,
         ref: Any = None,
+        max_degree: int | None = None,
         adjust: str | None = None,
-    ) -> MarginalMeans:
+    ) -> Any:
         """Contrasts of the rows, in each group of ``by`` by themselves.
 
         Parameters
@@ -78,19 +80,25 @@ class MarginalMeans(EstimateTable):
             ``{label: weights}``; or a matrix with a row a contrast.
         by : str, list or None, optional
             Columns whose values divide the rows into families; those of the object if not given.
+        simple : str or list of str, optional
+            In the place of ``by``: columns that are compared, within every combination of the
+            others; "each" for a table of each of them.
         interaction : str or list, optional
             In the place of ``method``: products of contrasts, one method for all factors or one
             for each.
         ref : int, str or list, optional
             Reference of "trt.vs.ctrl": its label, or where no level is called so its number from
             0 (-1 is the last); of several the mean.
+        max_degree : int, optional
+            Highest degree of "poly"; all up to the sixth if not given.
         adjust : str, optional
             Adjustment of the new object; by default emmeans' of the family.
 
         Returns
         -------
         MarginalMeans
-            With a column ``contrast``, or ``A_pairwise`` for every factor of an interaction.
+            With a column ``contrast``, or ``A_pairwise`` for every factor of an interaction; of
+            ``simple="each"`` a dictionary of them, by the names of the columns.
 
         Raises
         ------
@@ -104,7 +112,13 @@ class MarginalMeans(EstimateTable):
         >>> lmm.emmeans(res, "Nf").contrast("consec").to_frame()["estimate"].round(2).tolist()
         [19.5, 15.33, 9.17]
         """
-        groups = self.by if isinstance(by, str) and by == "same" else self._columns(by)
+        if isinstance(simple, str) and simple == "each" and simple not in self.labels.columns:
+            how = {"interaction": interaction, "ref": ref, "max_degree": max_degree}
+            return SimpleContrasts({
+                name: self.contrast(method, by=by, simple=name, **how, adjust=adjust)
+                for name in self.labels.varying
+            })  # fmt: skip
+        groups = self._groups(by, simple)
         if adjust is not None:
             choice(adjust, "adjust", ADJUSTMENTS, elsewhere=ELSEWHERE)
         if ref is not None and (interaction is not None or not isinstance(method, str)):
@@ -112,19 +126,26 @@ class MarginalMeans(EstimateTable):
                 f"ref={shown(ref)} is that of contrast('trt.vs.ctrl', ref=): products of contrasts "
                 "and weights of your own have none"
             )
+        if max_degree is not None and (interaction is not None or not isinstance(method, str)):
+            raise DataError(f"max_degree={shown(max_degree)} is that of contrast('poly')")
         if interaction is not None:
-            made = interaction_of(self, groups, interaction)
+            made = interaction_of(self.labels, groups, interaction)
         else:
             made = combine(
                 self.labels,
                 groups,
-                lambda labels, called: contrasts_of(method, labels, ref, called),
+                lambda labels, called: contrasts_of(method, labels, ref, called, max_degree),
             )
         return self._linear(*made, groups, adjust)
 
     def pairs(
-        self, *, by: Any = "same", adjust: str | None = None, reverse: bool = False
-    ) -> MarginalMeans:
+        self,
+        *,
+        by: Any = "same",
+        simple: Any = None,
+        adjust: str | None = None,
+        reverse: bool = False,
+    ) -> Any:
         """All differences of two rows: ``contrast("pairwise")``, or the other way round.
 
         Examples
@@ -135,15 +156,25 @@ class MarginalMeans(EstimateTable):
         ['Golden Rain - Marvellous', 'Golden Rain - Victory', 'Marvellous - Victory']
         """
         method = "revpairwise" if flag(reverse, "reverse") else "pairwise"
-        return self.contrast(method, by=by, adjust=adjust)
+        return self.contrast(method, by=by, simple=simple, adjust=adjust)
 
-    def _columns(self, given: Any) -> tuple[str, ...]:
-        names = [] if given is None else [given] if isinstance(given, str) else items(given, "by")
+    def _groups(self, by: Any, simple: Any = None) -> tuple[str, ...]:
+        """Columns that divide the rows: those of ``by``, or all others than ``simple``."""
+        same = isinstance(by, str) and by == "same"
+        if simple is None:
+            return self.by if same else self._columns(by, "by")
+        if not same:
+            raise DataError("by= and simple= both say what divides the rows: pass one of them")
+        compared = self._columns(simple, "simple")
+        return tuple(name for name in self.labels.columns if name not in compared)
+
+    def _columns(self, given: Any, what: str) -> tuple[str, ...]:
+        names = [] if given is None else [given] if isinstance(given, str) else items(given, what)
         names = [unquoted(name) for name in names]
         for name in names:
             if not isinstance(name, str) or name not in self.labels.columns:
                 raise DataError(
-                    f"by={shown(given)}: there are the columns {', '.join(self.labels.columns)}"
+                    f"{what}={shown(given)}: there are the columns {', '.join(self.labels.columns)}"
                 )
         return tuple(names)
 
@@ -197,7 +228,7 @@ class MarginalMeans(EstimateTable):
         >>> means.joint_tests()["f"].round(3).tolist()
         [1.485, 37.686, 0.303]
         """
-        groups = self.by if isinstance(by, str) and by == "same" else self._columns(by)
+        groups = self._groups(by)
         return table_of_tests(
             [self._tests_of_factors(groups)], groups, self.labels.factors,
             self.tests, self.scale, self.beta,
@@ -328,22 +359,28 @@ class MarginalMeans(EstimateTable):
         notes = [what, *table_notes(of), f"Limits of level {of.level:g}, not adjusted"]
         return labelled_table(of, frame, "Effect sizes", notes)
 
-    # ---- transformed responses
+    # ---- other scales
 
-    def regrid(self, *, bias_sigma: float | None = None) -> MarginalMeans:
+    def regrid(
+        self, transform: str = "response", *, bias_sigma: float | None = None
+    ) -> MarginalMeans:
         """Means of a transformed response as means of the response, by the delta method.
 
-        Contrasts of the result are differences on the scale of the response.
+        Contrasts of the result are differences on the scale of the response; or on another:
+        of its logarithms, whose differences are carried back as ratios.
 
         Parameters
         ----------
+        transform : {"response", "log", "log2", "log10", "log1p", "sqrt"}
+            The new scale. Any but the first is also one of a response that is not transformed.
         bias_sigma : float, optional
             As in :meth:`to_frame`.
 
         Raises
         ------
         DataError
-            Contrasts, or means of a response that is not transformed.
+            Contrasts or slopes; a response that is on its own scale already; means that have no
+            logarithm.
 
         Examples
         --------
@@ -352,33 +389,8 @@ class MarginalMeans(EstimateTable):
         >>> lmm.emmeans(res, "Nf").regrid().to_frame()["estimate"].round(1).tolist()
         [77.3, 96.6, 112.2, 121.4]
         """
-        f = self.transformation
-        if f is None or self.kind == "contrast":
-            raise DataError("regrid is for means of a transformed response, such as log(y)")
-        half = 0.0 if bias_sigma is None else 0.5 * number(bias_sigma, "bias_sigma", least=0.0) ** 2
-        x = self.at.estimate
-        slope = f.back_slope(x, half)[:, None]
-        L = np.where(np.isnan(slope), self.at.L, slope * self.at.L)
-        at = linear_functions(L, self.at.gap, self.at.shift, self.beta, self.tests, self.scale)
-        value = f.back(x, half)
-        shift = np.nan_to_num(value - L @ self.beta)
-        at = read_only(at._replace(estimate=value, shift=shift))
-        note = f"Estimates are on the scale of the response, from {f.name}"
-        return replace(self, at=at, transformation=None, notes=(*self.notes, note))
-
-
-def interaction_of(
-    means: MarginalMeans, by: Sequence[str], methods: Any
-) -> tuple[np.ndarray, Labels, Contrasts, int]:
-    """Products of contrasts of the factors of the rows."""
-    factors = [name for name in means.labels.factors if name not in by]
-    chosen = (
-        [methods] if isinstance(methods, str | Mapping) else list(items(methods, "interaction"))
-    )
-    if len(chosen) == 1:
-        chosen = chosen * len(factors)
-    if len(chosen) != len(factors):
-        raise DataError(
-            f"interaction has {len(chosen)} methods for the factors {', '.join(factors)}"
-        )
-    return interaction(means.labels, tuple(by), dict(zip(factors, chosen, strict=True)))
+        scale = choice(transform, "transform", ("response", *TRANSFORMATIONS))
+        half = None
+        if bias_sigma is not None:
+            half = 0.5 * number(bias_sigma, "bias_sigma", least=0.0) ** 2
+        return regridded(self, scale, half)

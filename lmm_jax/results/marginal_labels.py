@@ -14,6 +14,7 @@ import pandas as pd
 from ..errors import DataError
 from ..inference.contrast_families import Contrasts, contrasts_of
 from ..inference.nested_factors import Parents
+from ..inputs.arguments import items
 from ..inputs.matching import spelling
 from ..inputs.names import unique
 
@@ -34,6 +35,12 @@ class Labels:
     def columns(self) -> list[str]:
         """Names of the columns."""
         return list(self.table.columns)
+
+    @property
+    def varying(self) -> list[str]:
+        """Columns that hold more than one label, or all of them."""
+        several = [name for name in self.columns if self.table[name].nunique(dropna=False) > 1]
+        return several or self.columns
 
     def families(self, by: Sequence[str]) -> list[np.ndarray]:
         """Rows of every group of some columns, in the order of their appearance."""
@@ -111,7 +118,24 @@ def combine(
     return np.vstack(blocks), made, family, means
 
 
-def interaction(
+def interaction_of(
+    labels: Labels, by: Sequence[str], methods: Any
+) -> tuple[np.ndarray, Labels, Contrasts, int]:
+    """Products of contrasts of the factors of the rows."""
+    factors = [name for name in labels.factors if name not in by]
+    chosen = (
+        [methods] if isinstance(methods, str | Mapping) else list(items(methods, "interaction"))
+    )
+    if len(chosen) == 1:
+        chosen = chosen * len(factors)
+    if len(chosen) != len(factors):
+        raise DataError(
+            f"interaction has {len(chosen)} methods for the factors {', '.join(factors)}"
+        )
+    return _products(labels, tuple(by), dict(zip(factors, chosen, strict=True)))
+
+
+def _products(
     labels: Labels, by: tuple[str, ...], methods: Mapping[str, Any]
 ) -> tuple[np.ndarray, Labels, Contrasts, int]:
     """Products of contrasts, the first factor fastest."""
