@@ -103,6 +103,16 @@ def test_covariates_stand_at_their_mean_over_all_rows_of_the_design():
         assert_close(found.estimate[i], one.at.estimate, RTOL, 1)
 
 
+def test_missing_arguments_name_no_class_that_nobody_sees():
+    """ManyResults has fdr and t_test of ManyTested, MarginalMeans has test of EstimateTable."""
+    fits = many()
+    means = lmm.emmeans(fits.select(0), "A")
+    for call in (fits.fdr, fits.t_test, lambda: means.test(0.0, 1.0), lambda: fits.t_test("x", 1)):
+        with pytest.raises(TypeError, match=r"^(fdr|t_test|test)\(\) (missing|takes)"):
+            call()
+    assert type(fits).fdr.__qualname__ == "ManyTested.fdr"  # as pickles and documentation need it
+
+
 def test_false_discoveries_of_any_test():
     tests = many().t_test(ROWS)
     adjusted = tests.fdr()

@@ -268,7 +268,8 @@ _ADVICE = {
 def hinted(public: F) -> F:
     """A public function, or the public methods of a class, that answer unknown keywords.
 
-    Python's TypeError says that a keyword is unknown; this one names the right one.
+    Python's TypeError says that a keyword is unknown; this one names the right one. Of arguments
+    that are missing Python names the class that has the method, here one that nobody sees.
     """
     if isinstance(public, type):
         for name, member in list(vars(public).items()):
@@ -279,7 +280,8 @@ def hinted(public: F) -> F:
             elif isinstance(member, staticmethod):
                 setattr(public, name, staticmethod(hinted(member.__func__)))
         return public
-    code = unwrap(public).__code__  # other decorators may stand between
+    inner = unwrap(public)  # other decorators may stand between
+    code = inner.__code__
     if code.co_flags & 0x08:  # takes any keyword, and hands it on
         return public
     taken = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
@@ -291,6 +293,7 @@ def hinted(public: F) -> F:
             raise TypeError(_unknown(public.__name__, options, taken))
         return public(*args, **options)
 
+    inner.__qualname__ = inner.__name__  # in messages; that of ``call`` has its class
     return call  # type: ignore[return-value]
 
 
