@@ -182,15 +182,16 @@ def check_nested(
     values: Mapping[str, list[Any]], chosen: Collection[str], known: Variables
 ) -> None:
     """Raise for a level that was chosen outside of those of a factor that it is nested in."""
-    for inner, outer in ((i, o) for i, above in nesting_of(known).items() for o in above):
+    parents = nesting_of(known) if chosen else {}
+    for inner, outer in ((i, o) for i in parents if i in chosen for o in parents[i]):
         parent = _parents_of(inner, outer, known)[_codes(inner, values[inner], known)]
-        for level, p in zip(values[inner], parent, strict=True):
-            if inner in chosen and p not in _codes(outer, values[outer], known):
-                asked = ", ".join(map(label, values[outer][:12]))
-                raise DataError(
-                    f"at has {label(level)} for {inner!r}, which is a level of {outer!r} "
-                    f"{label(known.factors[outer][p])}: the grid has {asked}"
-                )
+        outside = np.flatnonzero(~np.isin(parent, _codes(outer, values[outer], known)))
+        if outside.size:
+            level, above = values[inner][outside[0]], known.factors[outer][parent[outside[0]]]
+            raise DataError(
+                f"at has {label(level)} for {inner!r}, which is a level of {outer!r} "
+                f"{label(above)}: the grid has {', '.join(map(label, values[outer][:12]))}"
+            )
 
 
 def _cell_counts(
