@@ -10,6 +10,7 @@ _HERE = {
     "update": "lmm.fit(...)",
     "refit": "lmm.fit(res.formula, data)",
     "refitML": "lmm.fit(res.design, reml=False)",
+    "fit": "a fit already; lmm.fit(res.design, reml=False) fits its model again",
     # Estimates, figures and rows of a fit.
     "fixef": "res.fe_params",
     "ranef": "res.random_effects",
@@ -18,7 +19,8 @@ _HERE = {
     "params_object": "res.fe_params, res.cov_re_unscaled and res.vcomp",
     "k_fe": "len(res.fe_params)",
     **dict.fromkeys(("confint", "intervals"), "res.conf_int()"),
-    "logLik": "res.llf",
+    **dict.fromkeys(("logLik", "loglik", "loglike"), "res.llf"),
+    **dict.fromkeys(("coefficients", "coef_"), "res.fe_params"),
     "deviance": "res.llf, times -2",
     "AIC": "res.aic",
     "BIC": "res.bic",
@@ -31,10 +33,14 @@ _HERE = {
     "fitted": "res.fittedvalues",
     "residuals": "res.resid()",
     "predict": "res.predict(newdata)",
+    "get_prediction": "res.predict(newdata, interval='confidence')",
     "remove_data": "res.without_data()",
     # Tests and means.
     "Anova": "res.anova(2, marginal='car', df_method='z')",
     "KRmodcomp": "lmm.anova(smaller, larger, df_method='kr')",
+    "compare_lr_test": "lmm.anova(smaller, larger)",
+    "fvalue": "res.anova()",
+    "t_test_pairwise": "lmm.emmeans(res, 'f').pairs()",
     "contest": "res.f_test(L), or res.t_test(L) of one row",
     "vcovCR": "res.robust('CR2')",
     "coef_test": "res.robust('CR2').tidy('fixed')",
@@ -43,7 +49,7 @@ _HERE = {
     "pairs": "lmm.emmeans(res, 'f').pairs()",
     "contrast": "lmm.emmeans(res, 'f').contrast(...)",
     # Verbs that somebody looks for in a fit.
-    **dict.fromkeys(("r2", "r2_nakagawa"), "lmm.r2(res)"),
+    **dict.fromkeys(("r2", "r2_nakagawa", "rsquared", "rsquared_adj"), "lmm.r2(res)"),
     **{name: f"lmm.{name}(res)" for name in ("icc", "drop1", "step", "profile", "influence")},
     **{name: f"lmm.{name}(res, ...)" for name in ("bootstrap", "simulate")},
 }

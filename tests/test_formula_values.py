@@ -284,6 +284,7 @@ RESPONSES = [
     ("factor(on)", r"`C\(on\)` is a factor"),
     ("C(k)", "is a factor"),
     ("f", "`f` is text, '.*: numbers are needed"),
+    ("day", r"`day` has the type datetime64.*: numbers are needed, as.numeric\(day\) in days"),
     ("`my x`", r"`my x` is text, .*: pd.read_csv\(…, decimal=','\)"),
 ]
 

@@ -208,7 +208,8 @@ def evaluate(
     if raw.dtype != np.float64:
         if is_text(raw):
             raise DataError(needs_numbers(raw, name))
-        raise DataError(f"{name} has the type {raw.dtype}: numbers are needed")
+        days = f", as.numeric({expr}) in days" if raw.dtype.kind in "mM" else ""
+        raise DataError(f"{name} has the type {raw.dtype}: numbers are needed{days}")
     values = np.ascontiguousarray(raw.to_numpy())
     _check_finite(expr, np.isfinite(values))
     return values

@@ -25,13 +25,13 @@ def _is_number(label: Any) -> bool:
     return _NUMBER.fullmatch(str(label)) is not None
 
 
-def needs_numbers(values: pd.Series[Any], name: str) -> str:
-    """What to say of a column of text that is computed with."""
+def needs_numbers(values: pd.Series[Any], name: str, otherwise: str = "") -> str:
+    """What to say of a column of text that is computed with, and could be otherwise."""
     labels = pd.unique(values.dropna()).tolist()
     other = [label for label in labels if not _is_number(label)]
     what = f"{name} is text, {shown((other or labels)[0])} for example"
     if len(other) == len(labels):
-        return f"{what}: numbers are needed, without units"
+        return f"{what}: numbers are needed, without units{otherwise}"
     commas = any("," in str(label) for label in labels if _is_number(label))
     return f"{what}: {_reading(commas, bool(other))}"
 
@@ -49,7 +49,8 @@ def text_in(expr: str, columns: Mapping[str, Any]) -> str:
     for name in dict.fromkeys(_NAME.findall(expr)):
         values = columns.get(name)
         if isinstance(values, pd.Series) and is_text(values):
-            return needs_numbers(values, f"`{name}`")
+            factor = f", or a factor, `C({name})` or `C({name}, poly)`"
+            return needs_numbers(values, f"`{name}`", factor)
     return ""
 
 

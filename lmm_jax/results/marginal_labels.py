@@ -113,7 +113,11 @@ def combine(
         tables.append(table)
         means = max(means, len(rows))
     if family is None or not sum(map(len, tables)):
-        raise DataError("there is one row in each family: nothing to be compared")
+        held = [name for name in labels.factors if name in labels.covariates]
+        how = (
+            f"; `{held[0]}` is a covariate: at={{{held[0]!r}: [0, 1]}} or factor()" if held else ""
+        )
+        raise DataError(f"there is one row in each family: nothing to be compared{how}")
     made = Labels(table=pd.concat(tables, ignore_index=True), factors=("contrast",))
     return np.vstack(blocks), made, family, means
 
