@@ -1083,7 +1083,7 @@ def test_small_print_says_where_covariates_are_held():
     for made in (slopes, slopes.pairs()):  # a slope that is another at every age
         assert "Covariates held at age = 9" in made.notes
     assert not lmm.emmeans(lmm.fit("distance ~ Sex + (1 | Subject)", data), "Sex").notes
-    with pytest.raises(lmm.DataError, match=r"nothing to be compared; `age` is a covariate, at={"):
+    with pytest.raises(lmm.DataError, match=r"nothing to be compared; `age` is a covariate: at={"):
         lmm.emmeans(res, "pairwise ~ age")
 
 
