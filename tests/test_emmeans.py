@@ -358,7 +358,12 @@ def test_averages_of_a_large_grid_are_not_dense():
     levels = {"A": pd.RangeIndex(20_000).astype(str), "B": pd.Index(["x", "y"])}
     cells = np.stack(np.meshgrid(np.arange(20_000), [0, 1]), axis=-1).reshape(-1, 2)
     known = Variables(
-        names=("A", "B"), factors=levels, covariates={}, cells=cells, counts=np.ones(40_000, int)
+        names=("A", "B"),
+        factors=levels,
+        covariates={},
+        cells=cells,
+        counts=np.ones(40_000, int),
+        dtypes={},
     )
     grid = make_grid({name: list(found) for name, found in levels.items()}, ["A"], known)
     tracemalloc.start()
@@ -1158,3 +1163,32 @@ def test_what_empty_cells_confound_does_not_depend_on_contrasts(df_method):
     # emmeans 1.8.4, which makes it of F ratios that it has rounded to three decimals
     np.testing.assert_allclose(found[0].loc["(confounded)", "f"], 3.708, atol=2e-3)
     np.testing.assert_allclose(found[0].loc["A:B", "f"], 6.787, atol=5e-4)
+
+
+IN_FUNCTIONS = [
+    "as.integer(L) * A", "I(1 * L) + A", "I(!L) + A", "I(L * k) + A", "pmax(L, 0) * A",
+    "L * A", "k + factor(k):A", "k + factor(k) + A", "factor(k) + log(k):A",
+    "poly(k, 2) + factor(k) * A", "(text > 'a') * A", "as.numeric(text == 'b'):A + A",
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::lmm_jax.RankWarning")
+@pytest.mark.parametrize("kind", ["bool", "boolean", "object"])
+@pytest.mark.parametrize("rhs", IN_FUNCTIONS)
+def test_grids_hold_variables_as_the_data_do(rhs, kind):
+    """Means are averages of predictions, whatever functions read of logicals, text and numbers."""
+    rng = np.random.default_rng(8)
+    n = 120
+    data = pd.DataFrame({"g": np.arange(n) % 8, "A": rng.choice(["u", "v"], n)})
+    data["L"] = pd.Series(rng.random(n) < 0.6).astype(kind)
+    data["text"], data["k"] = rng.choice(["a", "b"], n), rng.choice([1.0, 2.0, 4.0], n)
+    data["y"] = rng.normal(size=n) + data["L"] * (data["A"] == "v") + data["k"]
+    res = lmm.fit(f"y ~ {rhs} + (1 | g)", data)
+    names = [name for name in ("L", "k", "text") if name in rhs]
+    levels = {name: data[name].drop_duplicates() for name in names} | {"A": ["u", "v"]}
+    grid = pd.MultiIndex.from_product(levels.values(), names=levels).to_frame(index=False)
+    grid = grid.astype({name: data[name].dtype for name in names})
+    if "L * k" in rhs:  # a covariate, at its mean
+        grid = grid[grid["k"] == grid["k"].min()].assign(k=data["k"].mean())
+    mean = res.predict(grid).groupby(grid["A"]).mean()
+    assert_close(lmm.emmeans(res, "A").to_frame()["estimate"], mean, 1e-10)

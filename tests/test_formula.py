@@ -405,7 +405,6 @@ BUILD_ERRORS = [
     ("when", DataError, "`when` has the type datetime64"),
     ("C(A, Treatment('q'))", DataError, "'q'"),
     ("as.numeric(A)", DataError, "as_numeric(A)"),
-    ("scale(x) + scale", DataError, "`scale` is a column and a function"),
     ("I(x - missing)", FormulaError, "no column `missing`"),
 ]
 

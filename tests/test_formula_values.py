@@ -226,6 +226,24 @@ OBJECTS = [
 
 
 @pytest.mark.parametrize(
+    ("rhs", "plain"),
+    [
+        ("C * factor(k)", "f * C(k)"),
+        ("log + log(k)", "x + log(k)"),
+        ("scale * scale(scale)", "z * scale(z)"),
+        ("factor(C)", "C(f)"),
+        ("C(C, contr.sum)", "C(f, contr.sum)"),
+    ],
+)
+def test_columns_that_are_called_like_functions(rhs, plain):
+    data = DATA.assign(C=DATA.f, log=DATA.x, scale=DATA.z)
+    found, expected = columns(rhs, data), columns(plain, DATA)
+    np.testing.assert_array_equal(found.values, expected.values)
+    new = matrices.replay(found.spec, data[:7])
+    np.testing.assert_allclose(new, found.values[:7], rtol=TIGHT)
+
+
+@pytest.mark.parametrize(
     ("values", "message"),
     [
         ([*"0123456789", "n/a", "unknown"], "12 levels, and all but 'n/a', 'unknown' are numbers"),

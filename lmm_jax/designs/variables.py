@@ -45,6 +45,7 @@ class Variables:
     covariates: Mapping[str, Covariate]
     cells: np.ndarray  # (c, F)  combinations of codes that occur; covariates of few values last
     counts: np.ndarray  # (c,)  rows of each
+    dtypes: Mapping[str, Any]  # of the columns of factors
 
     __repr__ = brief
 
@@ -117,7 +118,12 @@ def variables_of(source: FixedSource, rows: pd.DataFrame) -> Variables:
     cells = np.column_stack([codes[name] for name in order]) if order else np.zeros((len(rows), 0))
     found, counts = np.unique(cells.astype(np.int64), axis=0, return_counts=True)
     return Variables(
-        names=tuple(used), factors=factors, covariates=covariates, cells=found, counts=counts
+        names=tuple(used),
+        factors=factors,
+        covariates=covariates,
+        cells=found,
+        counts=counts,
+        dtypes={name: rows[name].dtype for name in factors},
     )
 
 
@@ -159,7 +165,9 @@ def column_of(name: str, values: list[Any], known: Variables) -> Any:
         if dtype.kind == "m":
             return spans
         return (pd.Timestamp(0, tz="UTC") + spans).dt.tz_convert(getattr(dtype, "tz", None))
-    levels = known.factors[name]
+    levels, dtype = known.factors[name], known.dtypes[name]
+    if not isinstance(dtype, pd.CategoricalDtype):  # logicals and numbers are computed with
+        return pd.Series(values, dtype=dtype)
     return pd.Series(pd.Categorical(values, categories=levels)).astype(
         pd.CategoricalDtype(levels) if levels.dtype == object else "category"
     )

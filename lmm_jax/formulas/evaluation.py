@@ -22,7 +22,7 @@ from .factors import are_contrasts
 from .functions import CONSTANTS, INSTEAD, LIBRARY
 from .grammar import check_methods, missing_values, root
 from .residual import written_here
-from .rewriting import compiled
+from .rewriting import CALLED, compiled
 
 # How what is remembered of the categories of a column is called.
 CATEGORIES = "categories of "
@@ -110,8 +110,6 @@ def resolve(
     for name in columns:
         if list(data.columns).count(name) > 1:
             raise DataError(f"the data has several columns named `{name}`: rename them")
-        if name in functions:
-            raise DataError(f"`{name}` is a column and a function here: rename the column")
     for expression in found:
         if expression is not None:
             _check_attributes(expression, columns, context, text)
@@ -269,8 +267,13 @@ def evaluate(
     )
     program, names = compiled(code, own, stateful, exact)
     tools = {name: _meant(name, expression, scope) for name in names}
+    tools |= {CALLED + name: scope.function(name) for name in expression.both}
     keys = {name: expression.column(name) for name in names}
-    columns = {name: scope.columns[key] for name, key in keys.items() if key in scope.columns}
+    columns = {
+        name: scope.columns[key]
+        for name, key in keys.items()
+        if key in scope.columns and key in expression.values
+    }
     if expression.calls:
         tools |= {name: col.guarded(column) for name, column in columns.items()}
     state = {} if state is None else state

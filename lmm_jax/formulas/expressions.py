@@ -157,6 +157,11 @@ class Expression(NamedTuple):
         coded = any(isinstance(n, ast.Attribute) and n.attr == "cat" for n in nodes)
         return ordered or coded
 
+    @property
+    def both(self) -> frozenset[str]:
+        """Names of the tree that are read and called: `factor(factor)`."""
+        return frozenset(self.values) & frozenset(self.functions)
+
     def column(self, name: str) -> str:
         """The column that a name of the tree means."""
         match = _HIDDEN.fullmatch(name)

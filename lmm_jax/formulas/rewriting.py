@@ -13,6 +13,8 @@ from .expressions import NAMESPACES, Expression, read, show
 from .functions import LABELLED
 from .grammar import ARITHMETIC, REDUCTIONS, SUMMARIES, root
 
+# A function called like a column that the expression reads.
+CALLED = "__called_"
 # Methods for which a column stays what it is.
 _AS_IS = {"astype", "isin", "map", "replace", "dt", "str", "cat", "eq", "ne"}
 
@@ -28,6 +30,9 @@ def compiled(
     tree.body = _Rewriter(expression, own, stateful, exact).visit(tree.body)
     if exact:
         tree.body = _call("__label__", tree.body)
+    for call in [node for node in ast.walk(tree) if isinstance(node, ast.Call)]:
+        if isinstance(call.func, ast.Name) and call.func.id in expression.both:
+            call.func = ast.Name(CALLED + call.func.id, ast.Load())
     return compile(ast.fix_missing_locations(tree), "<formula>", "eval"), names
 
 
