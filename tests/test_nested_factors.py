@@ -1,11 +1,16 @@
 """Fixed factors nested in others: groups in which they have few levels, weights of cells."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from helpers import assert_close
 
 import lmm_jax as lmm
+
+DATA = Path(__file__).parent / "data"
 
 pytestmark = pytest.mark.filterwarnings("ignore:the fixed-effects design is rank deficient")
 
@@ -138,3 +143,27 @@ def test_levels_outside_of_what_they_are_nested_in_are_named():
     both = lmm.fit("y ~ a + d + b + (1 | g)", pd.concat([crossed, more], ignore_index=True))
     with pytest.raises(lmm.DataError, match="at leaves no combination of levels"):
         lmm.emmeans(both, "b", at={"a": ["r"], "d": ["m"]})
+
+
+NESTED = json.loads((DATA / "nesting_by_formula.json").read_text(encoding="utf-8"))["models"]
+
+
+@pytest.mark.parametrize("formula", NESTED)
+def test_what_the_formula_nests_is_nested_as_in_emmeans(formula):
+    """``B / A`` with levels of A that all B share: A within B, one test of it."""
+    data = pd.read_csv(DATA / "nesting_by_formula.csv").assign(z=lambda d: 1.0 * (d["K"] == "l"))
+    res, expected = lmm.fit(f"y ~ {formula} + (1 | g)", data), NESTED[formula]
+    tests = lmm.joint_tests(res)
+    names = [frozenset(term.split(":")) for term in tests["term"]]
+    assert names == [frozenset(term.split(":")) for term in expected["tests"]["term"]]
+    for column, name, places in (("df_num", "df1", 0), ("df_denom", "df2", 2), ("f", "f", 3)):
+        rounded = np.array(expected["tests"][name], float)
+        if column == "df_denom":  # the least of the rows', which depend on the contrasts' basis
+            assert_close(tests[column], rounded, 0.01)
+        else:
+            assert np.abs(tests[column] - rounded).max() <= 0.51 * 10.0**-places
+    for name, own in expected["means"].items():
+        found = lmm.emmeans(res, name).to_frame()
+        assert list(found.columns[: len(own["labels"])]) == list(own["labels"])
+        for column, name in (("estimate", "emmean"), ("std_error", "SE"), ("df", "df")):
+            assert_close(found[column], own[name], 1e-5)  # two optimizers

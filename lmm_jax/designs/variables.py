@@ -46,6 +46,7 @@ class Variables:
     cells: np.ndarray  # (c, F)  combinations of codes that occur; covariates of few values last
     counts: np.ndarray  # (c,)  rows of each
     dtypes: Mapping[str, Any]  # of the columns of factors
+    terms: tuple[Mapping[str, bool], ...] = ()  # variables, and whether the rest of it is a term
 
     __repr__ = brief
 
@@ -124,6 +125,26 @@ def variables_of(source: FixedSource, rows: pd.DataFrame) -> Variables:
         cells=found,
         counts=counts,
         dtypes={name: rows[name].dtype for name in factors},
+        terms=_marginal_terms(source),
+    )
+
+
+def _marginal_terms(source: FixedSource) -> tuple[dict[str, bool], ...]:
+    """Variables of every term, and whether what is left of it without one is a term as well.
+
+    A variable goes by the first expression of it alone: `k + factor(k):f` has k and another one.
+    """
+    terms = [list(term.factors) for term in source.spec.formula]
+    none: frozenset[str] = frozenset()
+    there = {none, *(frozenset(factor.expr for factor in term) for term in terms)}
+    names: dict[str, str] = {}
+    for factor in (factor for term in terms for factor in term):
+        own = list(factor_columns(factor))
+        alone = len(own) == 1 and own[0] not in names.values()
+        names.setdefault(factor.expr, own[0] if alone else factor.expr)
+    return tuple(
+        {names[e]: frozenset(exprs) - {e} in there for e in exprs}
+        for exprs in ([factor.expr for factor in term] for term in terms)
     )
 
 

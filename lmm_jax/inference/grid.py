@@ -14,7 +14,7 @@ from ..errors import DataError
 from ..inputs.arguments import shown
 from ..inputs.matching import find
 from ..inputs.matching import shown as label
-from .nested_factors import Parents, nesting, shares
+from .nested_factors import Parents, joined, nesting, nesting_by_terms, shares
 
 # Rows of a reference grid beyond which it is refused.
 _MOST = 100_000
@@ -143,14 +143,23 @@ def make_grid(
     places = np.array([row[::-1] for row in product(*[range(s) for s in sizes[::-1]])], dtype=int)
     places = places.reshape(total, len(names))
     ordered = {name: values[name] for name in names}
-    parents = {inner: outer - {*held} for inner, outer in nesting_of(known).items()}
-    parents |= {name: frozenset() for name in held if name in parents}
-    there = _nested_there(ordered, places, known, parents)
+    parents, by_labels = parents_of(values, known, held)
+    there = _nested_there(ordered, places, known, by_labels)
     return Grid(ordered, places, _cell_counts(ordered, places, known), there, parents)
 
 
+def parents_of(
+    values: Mapping[str, list[Any]], known: Variables, held: Collection[str] = ()
+) -> tuple[Parents, Parents]:
+    """What every variable is nested in: by labels or by the formula, and by labels alone."""
+    by_labels = {inner: outer - {*held} for inner, outer in nesting_of(known).items()}
+    by_labels |= {name: frozenset() for name in held if name in by_labels}
+    several = [name for name in values if len(values[name]) > 1 and name not in held]
+    return joined(by_labels, nesting_by_terms(known.terms, several)), by_labels
+
+
 def nesting_of(known: Variables) -> Parents:
-    """The factors that every factor of the fixed effects is nested in."""
+    """The factors that every factor of the fixed effects is nested in by its labels."""
     cells = known.cells[:, : len(known.factors)]
     return nesting(pd.DataFrame(cells, columns=list(known.factors)))
 

@@ -27,6 +27,40 @@ def nesting(cells: pd.DataFrame) -> Parents:
     return {inner: frozenset(o for o in levels if has(o, inner)) for inner in levels}
 
 
+def nesting_by_terms(terms: Sequence[Mapping[str, bool]], names: Sequence[str]) -> Parents:
+    """The variables that every one is nested in by the formula, ``B / A``: emmeans' rule.
+
+    A variable without a main effect is nested in those of its terms without which no term is
+    left, where the term without the variable itself is one.
+
+    Parameters
+    ----------
+    terms : sequence of mapping
+        Variables of each term, and whether what is left of it without one is a term.
+    names : sequence of str
+        Variables with several values; no others count.
+    """
+    found = {}
+    alone = {name for term in terms if len(term) == 1 for name in term}
+    for name in (name for name in names if name not in alone):
+        own = [term for term in terms if term.get(name)] or [term for term in terms if name in term]
+        above = {frozenset(n for n, rest in term.items() if n != name and n in names and not rest)
+                 for term in own}  # fmt: skip
+        least = [one for one in above if not any(other < one for other in above)]
+        found[name] = frozenset().union(*least)
+    return found
+
+
+def joined(*nests: Parents) -> Parents:
+    """Several kinds of nesting as one, those of parents included; what goes in circles is none."""
+    names = list(dict.fromkeys(name for nest in nests for name in nest))
+    none: frozenset[str] = frozenset()
+    found = {name: none.union(*(nest.get(name, none) for nest in nests)) for name in names}
+    for _ in names:
+        found = {n: own.union(*(found.get(o, none) for o in own)) for n, own in found.items()}
+    return {name: none if name in own else own for name, own in found.items()}
+
+
 def numbered(cells: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
     """Number of every row's combination of levels, in the order in which they come, (N,)."""
     if not names:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,20 +12,32 @@ import pandas as pd
 
 from ..designs.fixed_source import FixedSource
 from ..designs.schema import factor_columns
-from ..designs.variables import Covariate, Reference, Variables, column_of
+from ..designs.variables import Reference, Variables, column_of
 from ..errors import DataError
 from ..formulas import matrices as mat
-from ..formulas.expressions import masked, names_in, to_python
-from ..formulas.functions import days_of
+from ..formulas.expressions import names_in, to_python
 from ..inference.df import DfMethod
-from ..inference.grid import Grid, average, check_nested, grid_values, make_grid, nesting_of
+from ..inference.grid import (
+    Grid,
+    average,
+    make_grid,
+    nesting_of,
+)
 from ..inference.joint import table_of_tests
 from ..inference.linear_functions import ESTIMABLE, is_estimable, linear_functions
 from ..inference.transformations import is_name, transformation_of
-from ..inputs.arguments import choice, items, mapping, numbers, probability, shown
+from ..inputs.arguments import choice, mapping, numbers, probability, shown
 from ..inputs.names import unquoted
 from .marginal import MarginalMeans
 from .marginal_labels import Labels
+from .marginal_specs import (
+    Asked,
+    check_variables,
+    names_of,
+    read_specs,
+    read_values,
+    with_parents,
+)
 
 WEIGHTS = ("equal", "proportional", "outer", "cells", "flat")
 # Numbers of X at a reference grid beyond which it is refused (2 GiB).
@@ -53,14 +63,6 @@ class Basis:
         """Which rows of a frame have a mean that the data determine, (r,) of bool."""
         matrix = mat.replay(self.source.spec, frame, context=self.source.context)
         return is_estimable(*_parted(matrix, self))
-
-
-class Asked(NamedTuple):
-    """Specs read: variables that stay, those that divide, and a family of contrasts."""
-
-    specs: tuple[str, ...]
-    by: tuple[str, ...]
-    method: str | None
 
 
 class MeansAndContrasts(NamedTuple):
@@ -90,7 +92,9 @@ def marginal_means(
     """Means of :func:`lmm_jax.emmeans`, or with ``var`` the slopes of :func:`lmm_jax.emtrends`."""
     asked, known = read_specs(specs, by), fit.reference.variables
     slope = None if var is None else _slope_of(var, known)
-    grid = _grid(known, _values(fit, known, at, cov_reduce), asked)
+    values = read_values(known, at, cov_reduce, fit.rows)
+    asked = with_parents(asked, values, known)
+    grid = _grid(known, values, asked)
     means = _means(fit, grid, asked, weights, level, slope)
     if asked.method is None:
         return means
@@ -134,9 +138,9 @@ def joint_tests_of(fit: Basis, by: Any, at: Any) -> pd.DataFrame:
         for name, c in known.covariates.items()
         if name not in given and c.few is None
     }
-    values = _values(fit, known, {**given, **around}, "mean")
-    groups = _names(by, "by")
-    _check_variables(groups, values, known)
+    values = read_values(known, {**given, **around}, "mean", fit.rows)
+    groups = names_of(by, "by")
+    check_variables(groups, values, known)
     parts = []
     for joined in _joined(fit, known):
         specs = tuple(name for name in values if name in joined and name not in groups)
@@ -170,79 +174,8 @@ def _joined(fit: Basis, known: Variables) -> list[set[str]]:
     return parts
 
 
-def _names(given: Any, what: str) -> tuple[str, ...]:
-    if given is None:
-        return ()
-    found = [given] if isinstance(given, str) else items(given, what)
-    if not all(isinstance(name, str) for name in found):
-        raise DataError(f"{what}={shown(given)}: names of variables are needed")
-    return tuple(dict.fromkeys(map(unquoted, found)))
-
-
-def read_specs(specs: Any, by: Any) -> Asked:
-    """A name, a list of them, or a formula."""
-    groups = _names(by, "by")
-    if isinstance(specs, str) and re.search(r"[~|]", plain := masked(specs)):
-        tilde = plain.rfind("~") + 1
-        bar = plain.find("|", tilde) if "|" in plain[tilde:] else len(specs)
-        method = specs[:tilde].rstrip("~ ").strip() or None
-        return Asked(_split(specs[tilde:bar]), (*_split(specs[bar + 1 :]), *groups), method)
-    found = _names(specs, "specs")
-    if not found:
-        raise DataError(f"specs={shown(specs)}: name a variable, or '1' for the overall mean")
-    return Asked(tuple(n for n in found if n != "1" and n not in groups), groups, None)
-
-
-def _split(text: str) -> tuple[str, ...]:
-    parts = re.findall(r"`[^`]*`|[^\s*+:]+", text)
-    return tuple(dict.fromkeys(unquoted(part) for part in parts if part != "1"))
-
-
-def _values(fit: Basis, known: Variables, at: Any, cov_reduce: Any) -> dict[str, list[Any]]:
-    given = {}
-    for key, wanted in ({} if at is None else mapping(at, "at")).items():
-        name = unquoted(key)
-        if name not in known:
-            raise DataError(f"at has {shown(name)}: the variables are {_listed(known)}")
-        one = isinstance(wanted, str) or not np.iterable(wanted)
-        found = [wanted] if one else list(wanted)
-        if name not in known.factors:
-            found = list(numbers(_in_days(found, known.covariates[name]), f"at[{name!r}]"))
-        given[name] = found
-        if not found:
-            raise DataError(f"at has no values for {shown(name)}")
-    if not callable(cov_reduce):
-        others = "pass a function of a column, np.median"
-        choice(cov_reduce, "cov_reduce", ("mean", "range"), others=others)
-    values = grid_values(known, given, cov_reduce, fit.rows)
-    check_nested(values, given, known)
-    return values
-
-
-def _in_days(values: list[Any], known: Covariate) -> Any:
-    """Values of a covariate as numbers, where they are dates."""
-    if known.dtype is None or all(isinstance(value, Real) for value in values):
-        return values
-    try:
-        return days_of(pd.Series(values).astype(known.dtype))
-    except (TypeError, ValueError) as error:
-        raise DataError(f"at has {shown(values[0])}, which is no date: {error}") from error
-
-
-def _listed(known: Variables) -> str:
-    return ", ".join([*known.factors, *known.covariates]) or "none"
-
-
-def _check_variables(names: Sequence[str], values: dict[str, list[Any]], known: Variables) -> None:
-    for name in names:
-        if name not in values:
-            raise DataError(
-                f"{name!r} is no variable of the fixed effects: there are {_listed(known)}"
-            )
-
-
 def _grid(known: Variables, values: dict[str, list[Any]], asked: Asked) -> Grid:
-    _check_variables((*asked.specs, *asked.by), values, known)
+    check_variables((*asked.specs, *asked.by), values, known)
     return make_grid(values, [*asked.specs, *asked.by], known)
 
 
