@@ -316,9 +316,9 @@ def test_sums_have_a_budget(monkeypatch):
     summed_by("products", monkeypatch)
     layout = jax.tree.map(np.asarray, lmm.design(MODELS["intercepts"], ratings()).compressed.layout)
     size = layout.with_sums().links[0].sums.nbytes
-    monkeypatch.setattr(pair_sums, "memory_size", lambda: 16 * size // 2)
+    monkeypatch.setattr(pair_sums, "host_memory", lambda: 16 * size // 2)
     assert layout.with_sums().links[0].sums is None
-    monkeypatch.setattr(pair_sums, "memory_size", lambda: None)
+    monkeypatch.setattr(pair_sums, "host_memory", lambda: None)
     assert layout.with_sums().links[0].sums is not None
 
 

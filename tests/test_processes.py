@@ -133,6 +133,25 @@ def test_what_a_fork_of_a_computing_process_can_do(tmp_path):
     assert {name: text for name, text in outcomes.items() if text != "ForkError"} == {}
 
 
+NUMPY_ALONE = f"""{FORK}
+pens = lmm.load_dataset("penicillin")
+res = lmm.fit("diameter ~ 1 + (1 | plate) + (1 | sample)", pens)
+assert res.runtime == "numpy"
+lmm.ranova(res), lmm.step(lmm.fit(FORMULA, data)), res.conf_int(method="profile")
+lmm.fit_many("~ 1 + (1 | plate) + (1 | sample)", pens, pens[["diameter"]])
+print(outcome(fitted))
+"""
+
+
+@needs_fork
+def test_what_numpy_works_off_starts_no_threads(tmp_path):
+    """A fork afterwards computes: crossed factors, tests of random effects, profiles, lanes."""
+    script = tmp_path / "numpy_alone.py"
+    script.write_text(NUMPY_ALONE)
+    llf = lmm.fit("Reaction ~ Days + (1 | Subject)", lmm.load_dataset("sleepstudy")).llf
+    assert run(script).split() == [f"{llf:.6f}"]
+
+
 OTHERS = f"""{FORK}
 import jax
 jax.numpy.ones(3).sum()  # somebody else's computation

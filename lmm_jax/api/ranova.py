@@ -17,7 +17,7 @@ from ..inference.boundary import chi2_tail, likelihood_ratio
 from ..inference.null_information import boundary_p_value_of
 from ..inputs.arguments import hinted, instance
 from ..inputs.names import unique
-from ..likelihood.profile import profile_loglike
+from ..likelihood.profile import loglike_of_theta
 from ..numerics.processes import float64
 from ..results.lmm import LMMResults
 from ..results.summary import method_name
@@ -133,5 +133,5 @@ def _fit_with(
     layout = jax.tree.map(np.asarray, design.compressed.layout)
     with float64():
         zero: Any = np.zeros(res.theta.size)
-        llf = profile_loglike(zero, layout, reml=res.reml)
+        llf = loglike_of_theta(zero, layout, reml=res.reml)
     return None, float(llf), res.n_params - res.theta.size

@@ -150,8 +150,7 @@ def base_at(layout: Layout, theta: Any, *, reml: bool, refit: bool) -> Base:
 
 def _prepared(layout: Layout) -> Layout:
     """The layout without padding and with its sums, where evaluations stay in NumPy."""
-    crossed = layout._is_kind("crossed") and on_processor()
-    if crossed or layout.size() <= SMALL_PROBLEM:
+    if layout.size() <= SMALL_PROBLEM or (layout._is_kind("crossed") and on_processor()):
         return layout.without_padding().with_sums()
     return layout  # programs take padded shapes
 

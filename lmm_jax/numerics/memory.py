@@ -17,13 +17,17 @@ _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_b
 def memory_size() -> int | None:
     """Bytes of the device that programs run on; None where nobody says.
 
-    Of an accelerator what JAX may take of it; of a CPU what the machine has, or less where the
-    process may not have all of that.
+    Of an accelerator what JAX may take of it. To ask starts JAX's threads.
     """
     device = jax.local_devices()[0]
-    if device.platform != "cpu":
-        stats = device.memory_stats() or {}
-        return stats.get("bytes_limit")
+    if device.platform == "cpu":
+        return host_memory()
+    stats = device.memory_stats() or {}
+    return stats.get("bytes_limit")
+
+
+def host_memory() -> int | None:
+    """Bytes that NumPy may take: what the machine has, or less where a process is given less."""
     found = [int(text) for text in map(_read, _LIMITS) if text.isdigit()]
     with suppress(AttributeError, ValueError, OSError):  # not a POSIX system
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
@@ -31,8 +35,8 @@ def memory_size() -> int | None:
 
 
 def check_room(count: int, numbers: int, what: str) -> None:
-    """Raise if so many things of so many numbers each cannot be held, before they are computed."""
-    needed, there = 8 * count * numbers, memory_size()
+    """Raise if NumPy cannot hold so many things of so many numbers, before they are computed."""
+    needed, there = 8 * count * numbers, host_memory()
     if there is not None and needed > there:
         each = f"{numbers} number{'s' * (numbers > 1)}"
         raise DataError(

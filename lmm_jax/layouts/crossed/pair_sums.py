@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import scipy.sparse
 
-from ...numerics.memory import memory_size
+from ...numerics.memory import host_memory
 from ...reprs import brief
 
 # Pairs up to which a list of them is as good, and that are worth sorting.
@@ -88,8 +88,8 @@ class PairSums:
 
 
 def room_for_sums() -> float:
-    """Bytes that the sums of a layout may take."""
-    there = memory_size()
+    """Bytes that the sums of a layout, which NumPy has alone, may take."""
+    there = host_memory()
     return _ROOM if there is None else _SHARE * there
 
 
