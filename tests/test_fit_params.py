@@ -12,6 +12,7 @@ from jax import lax
 import lmm_jax as lmm
 from lmm_jax.errors import DataError
 from lmm_jax.numerics.tiers import running_on
+from lmm_jax.optimize import minimize
 
 RTOL = 1e-9  # two runs to an optimum of decrement 1e-9, which the last step squares
 # central differences of refits: step^2 of the third derivative, and the optimum's rounding
@@ -418,3 +419,33 @@ def test_calendar_years_have_full_rank_in_single_precision():
     found = run(layout)
     frame = pd.DataFrame({"y": y, "a": year, "b": X[:, 2], "g": g})
     assert_close(found.llf, lmm.fit("y ~ a + b + (1 | g)", frame).llf, FLOAT32_RTOL)
+
+
+def test_lanes_take_no_runs_that_nobody_wants(x64, monkeypatch):
+    """Under vmap a branch not taken is computed all the same: starts without a run cost nothing."""
+    calls, plain = [], minimize._jet
+
+    def counted(theta, layout, *, reml):
+        jax.debug.callback(lambda _: calls.append(1), theta)
+        return plain(theta, layout, reml=reml)
+
+    monkeypatch.setattr(minimize, "_jet", counted)
+    rng, g = np.random.default_rng(5), np.repeat(np.arange(12), 5)
+    x = np.tile(np.arange(5.0), 12)
+    X = np.column_stack([np.ones(60), x])
+    b = rng.normal(size=(6, 2, 12))
+    Y = b[:, 0, g] + 0.5 * b[:, 1, g] * x + rng.normal(size=(6, 60))
+    index = lmm.row_index(g, sizes=2)
+
+    def fitted(y):
+        return lmm.fit_params(lmm.compress(y, X, (X[:, None],), np.ones(60), index)).llf
+
+    counts, values = [], []
+    for run in (jax.vmap(fitted), lambda Y: jax.lax.map(fitted, Y)):
+        jax.clear_caches()
+        calls.clear()
+        values.append(np.asarray(jax.jit(run)(Y)))
+        jax.effects_barrier()
+        counts.append(len(calls))
+    assert_close(values[0], values[1], 1e-11)
+    assert counts[1] < counts[0] < 4 * counts[1]  # all lanes wait for the slowest

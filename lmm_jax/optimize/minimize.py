@@ -116,7 +116,9 @@ class _Search:
 
 
 @traced_once  # inner programs are traced once for all of their uses
-def _descend(theta: Array, beta: Array, search: _Search, after: After = None) -> Solution:
+def _descend(
+    theta: Array, beta: Array, search: _Search, after: After = None, go: Any = True
+) -> Solution:
     """A run with y measured from fixed effects beta, so that they take no digits."""
     near = search.layout.measured_from(beta) if search.centred else search.layout
     found = _newton_on(
@@ -127,6 +129,7 @@ def _descend(theta: Array, beta: Array, search: _Search, after: After = None) ->
         tol=search.tol,
         watch=search.watch,
         after=after,
+        go=go,
     )
     at = found.jet.profile
     return found._replace(jet=found.jet._replace(profile=at._replace(beta=at.beta + beta)))
@@ -148,20 +151,23 @@ def _nothing_found(search: _Search) -> Solution:
 def _run_all(starts: Starts, best: Solution, search: _Search) -> Solution:
     """The best of a solution and what is found from some starts; if new, challenged from inside."""
     xp, before = namespace(search.layout), best
-    n = starts.wanted.size
+    order = xp.argsort(~starts.wanted, stable=True)
+    thetas, n = starts.thetas[order], xp.sum(starts.wanted)
 
     def run(i: Any, best: Solution) -> Solution:
-        if xp is NUMPY and i < n and not starts.wanted[i]:
-            return best
         inner, cornered = off_boundary(best.theta, search.layout.structures)
         lost = (best.status == NOISY) & search.centred
         inner = xp.where(lost, best.theta, inner)
-        theta = xp.where(i < n, starts.thetas[xp.minimum(i, n - 1)], inner)
+        theta = xp.where(i < n, thetas[xp.minimum(i, len(thetas) - 1)], inner)
         new = xp.any(best.theta != before.theta) | (before.status == NONFINITE)
         again = (cornered | lost) & new
-        go = xp.where(i < n, starts.wanted[xp.minimum(i, n - 1)], again)
+        go = (i < n) | ((i == n) & again)
         beta = xp.where(i < n, starts.beta, best.jet.profile.beta)
-        return xp.cond(go, lambda b: better(b, _descend(theta, beta, search)), lambda b: b, best)
+
+        def wins(best: Solution) -> Solution:
+            return better(best, _descend(theta, beta, search, go=go))
+
+        return xp.cond(go, wins, lambda best: best, best)
 
     if search.side_by_side and starts.wanted.sum() > 1:
         return run(n, _run_side_by_side(starts, best, search))
@@ -183,17 +189,21 @@ def _look_and_run(grids: _Grids, best: Solution, search: _Search) -> Solution:
     """Runs from the local minima of the first grid, and of the next while there is doubt."""
     xp = namespace(search.layout)
 
-    def stage(s: Array, best: Solution) -> Solution:
-        at = best.theta, best.jet.profile.beta
-        return _run_all(_found_in(grids, s, *at, search), best, search)
+    def needed(state: tuple[Array, Solution]) -> Array:
+        s, best = state
+        return (s == 0) | ((s < len(grids.thetas)) & in_doubt(best, search.layout))
 
-    def needed(s: Array, best: Solution) -> Solution:
-        doubtful = (s == 0) | in_doubt(best, search.layout)
-        return xp.cond(doubtful, stage, lambda s, b: b, s, best)
+    def stage(state: tuple[Array, Solution]) -> tuple[Array, Solution]:
+        s, best = state
+        found = _found_in(grids, s, best.theta, best.jet.profile.beta, search)
+        found = found._replace(wanted=found.wanted & needed(state))  # of lanes, not of all others
+        return s + 1, _run_all(found, best, search)
 
     if search.side_by_side and _doubtful_anyway(grids, search.layout):
         return _all_stages_at_once(grids, best, search)
-    return xp.fori_loop(0, len(grids.thetas), needed, best)
+    start: Any = xp.zeros((), np.int32), best
+    found: Solution = xp.while_loop(needed, stage, start)[1]
+    return found
 
 
 def _doubtful_anyway(grids: _Grids, layout: Layout) -> bool:
@@ -301,6 +311,7 @@ def _newton_on(
     tol: float,
     watch: Recorder | None = None,
     after: After = None,
+    go: Any = True,
 ) -> Solution:
     return newton(
         theta,
@@ -310,6 +321,7 @@ def _newton_on(
         tol=tol,
         watch=watch,
         after=after,
+        go=go,
     )
 
 

@@ -98,6 +98,7 @@ def newton(
     tol: float = DECREMENT_TOL,
     watch: Recorder | None = None,
     after: Callable[[State[P]], State[P]] | None = None,
+    go: Any = True,
 ) -> Solution[P]:
     """Minimize a criterion from one start.
 
@@ -117,6 +118,8 @@ def newton(
         Notes the start and every step, accepted or not.
     after : callable, optional
         What becomes of the state, all runs side by side, after a step of those that run.
+    go : Array of bool, shape ()
+        False: a program takes no step. Under ``vmap`` a run that nobody wants costs nothing then.
 
     Returns
     -------
@@ -137,6 +140,7 @@ def newton(
 
     if xp is JAX:
         s = first_state(theta, evaluate)
+        s = s._replace(status=xp.where(go, s.status, FOLLOWED))
     else:
         s = state_at(theta, evaluate(theta))
         s = s._replace(status=xp.where(s.status + maxiter > 0, s.status, MAXITER))
