@@ -435,7 +435,7 @@ def test_shrinkage_of_means_and_of_other_fixed_effects():
     close(offsets(ax, 0), np.c_[means, np.arange(6)])
     close(offsets(ax, 1)[:, 0], dyestuff().coef()["Batch"]["Intercept"][means.index])
     assert [t.get_text() for t in ax.get_yticklabels()] == list(means.index)
-    from lmm_jax.plots.levels import shrinkage_of
+    from lmm_jax.plots.separate_fits import shrinkage_of
 
     data, res = lmm.load_dataset("oats"), oats()
     rest = (

@@ -5,7 +5,7 @@ They need matplotlib, ``pip install lmm-jax[plot]``, which is imported when some
 
 from .dependence import autocorrelation, variogram
 from .influential import influence
-from .levels import caterpillar, fits, shrinkage
+from .levels import caterpillar, fits
 from .many import pvalue_histogram, volcano
 from .means import comparisons, interaction, pwpp
 from .page import overview
@@ -19,6 +19,7 @@ from .residuals import (
     residuals_fitted,
     scale_location,
 )
+from .separate_fits import shrinkage
 
 __all__ = [
     "autocorrelation",

@@ -1,4 +1,4 @@
-"""Plots of the levels of a factor: random effects, shrinkage, the fit of every level."""
+"""Plots of the levels of a factor: random effects, the fit of every level."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..capabilities import require
-from ..errors import DataError
-from ..inputs.arguments import choice, flag, hinted, items, probability, shown, whole_number
+from ..inputs.arguments import choice, hinted, probability, whole_number
 from ..inputs.matching import spelling
 from ..inputs.names import unquoted
 from . import canvas
@@ -101,138 +99,6 @@ def caterpillar(
         canvas.name_levels(one, labels if first else [""] * count, factor if first else "")
         one.set_xlabel(f"{name}, {100 * level:g}% interval" if first else name)
     return canvas.one_or_all(drawn)
-
-
-class Shrinkage(NamedTuple):
-    """Coefficients of every level: of a regression of its own rows, and of the mixed model."""
-
-    factor: str
-    separate: pd.DataFrame  # (L, k)  NaN where the rows of a level do not determine them
-    mixed: pd.DataFrame  # (L, k)
-    fixed: pd.Series[float]  # (k,)
-
-
-def shrinkage_of(res: Any, term: str | None = None) -> Shrinkage:
-    """Separate least-squares fits of all levels beside the coefficients of the mixed model.
-
-    The columns are the random coefficients that are fixed effects as well; what the other fixed
-    effects and the offset give to the mean is taken off the response.
-    """
-    factor = factor_of(res, term)
-    mixed = res.coef().get(factor) if not _is_component(res, factor) else None
-    random = [] if mixed is None else list(res.random_effects[factor].columns)
-    names = [name for name in random if name in res.fe_params.index]
-    if mixed is None or not names:
-        raise DataError(f"{factor!r} has no random coefficient that is a fixed effect as well")
-    at = rows_by_level(res, factor)
-    X, design = res.model_matrix(), require(res, "resid").design
-    rest = [name for name in X.columns if name not in names]
-    y = design.endog - X[rest].to_numpy() @ res.fe_params[rest].to_numpy()
-    if design.offset is not None:
-        y = y - design.offset
-    w = np.ones(len(y)) if design.weights is None else np.sqrt(design.weights)
-    Z = X[names].to_numpy()
-    found = [_least_squares(Z[rows] * w[rows, None], y[rows] * w[rows]) for rows in at.rows]
-    separate = pd.DataFrame(np.array(found), index=mixed.index, columns=names)
-    return Shrinkage(factor, separate, mixed[names], res.fe_params[names])
-
-
-def _is_component(res: Any, factor: str) -> bool:
-    return all(label.is_component for label in res.term_labels if label.factor == factor)
-
-
-def _least_squares(Z: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Coefficients, NaN where they are not determined."""
-    beta, _, rank, _ = np.linalg.lstsq(Z, y, rcond=None)
-    return beta if rank == Z.shape[1] else np.full(Z.shape[1], np.nan)
-
-
-@hinted
-@canvas.literal
-def shrinkage(
-    res: Any,
-    term: str | None = None,
-    *,
-    coefficients: tuple[str, str] | None = None,
-    label: bool = False,
-    ax: Any = None,
-) -> Any:
-    """From the separate least-squares fit of every level to the mixed model's: an arrow each.
-
-    Open circles are regressions of the rows of one level by themselves (nlme's ``lmList``), arrows
-    end at ``res.coef()``; the diamond is the population. With a random intercept alone, or one
-    coefficient, levels stand below each other.
-
-    Parameters
-    ----------
-    res : LMMResults
-    term : str, optional
-        Grouping factor, the first if not given.
-    coefficients : pair of str, optional
-        The two coefficients drawn, horizontally and vertically; the first two if not given.
-    label : bool
-        Write the level beside the end of each arrow.
-    ax : Axes, optional
-
-    Returns
-    -------
-    Axes
-
-    Examples
-    --------
-    >>> import lmm_jax as lmm
-    >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
-    >>> ax = lmm.plots.shrinkage(res)
-    >>> ax.get_xlabel(), ax.get_ylabel()
-    ('Intercept', 'Days')
-    """
-    found, flagged = shrinkage_of(fitted(res), term), flag(label, "label")
-    names = list(found.mixed.columns)
-    if coefficients is not None:
-        pair = items(coefficients, "coefficients", "two names are needed")
-        if len(pair) != 2:
-            raise DataError(f"coefficients={shown(coefficients)}: two names are needed")
-        names = [choice(name, "coefficients", names) for name in pair]
-    if len(names) < 2:
-        return _shrunk_means(found, names[0], ax)
-    x, y = names[:2]
-    ax = canvas.axes(ax, (6.0, 5.0))
-    start, end = found.separate[[x, y]].to_numpy(), found.mixed[[x, y]].to_numpy()
-    _arrows(ax, start, end)
-    canvas.points(ax, *start.T, label="separate fits")
-    ax.scatter(*end.T, s=16, color=canvas.ACCENT, zorder=3, label="mixed model")
-    centre = found.fixed[[x, y]].to_numpy()
-    ax.scatter(*centre, s=70, marker="D", color=canvas.SECOND, zorder=4, label="population")
-    if flagged:
-        for level, place in zip(found.mixed.index, end, strict=True):
-            ax.annotate(level_name(level), place, (4, 3), textcoords="offset points", fontsize=7)
-    ax.set(xlabel=x, ylabel=y, title=f"Shrinkage of {found.factor}")
-    canvas.legend(ax)
-    return ax
-
-
-def _shrunk_means(found: Shrinkage, name: str, ax: Any) -> Any:
-    """One coefficient: levels below each other, in the order of the separate fits."""
-    order = np.argsort(found.separate[name].to_numpy(), kind="stable")
-    start, end = found.separate[name].to_numpy()[order], found.mixed[name].to_numpy()[order]
-    y = np.arange(len(order))
-    ax = canvas.axes(ax, (5.4, canvas.height(len(order))))
-    canvas.reference(ax, x=float(found.fixed[name]))
-    _arrows(ax, np.column_stack([start, y]), np.column_stack([end, y]))
-    canvas.points(ax, start, y, label="separate fits")
-    ax.scatter(end, y, s=16, color=canvas.ACCENT, zorder=3, label="mixed model")
-    labels = [level_name(level) for level in found.mixed.index[order]]
-    canvas.name_levels(ax, labels, found.factor)
-    ax.set(xlabel=name, title=f"Shrinkage of {found.factor}")
-    canvas.legend(ax)
-    return ax
-
-
-def _arrows(ax: Any, start: np.ndarray, end: np.ndarray) -> None:
-    look = {"arrowstyle": "-|>", "color": canvas.SOFT, "shrinkA": 2, "shrinkB": 1, "lw": 1.1}
-    for a, b in zip(start, end, strict=True):
-        if np.isfinite(a).all():
-            ax.annotate("", xy=b, xytext=a, arrowprops=look, annotation_clip=False, zorder=1)
 
 
 class FittedLine(NamedTuple):
