@@ -65,6 +65,12 @@ def dyestuff():
 
 
 @cache
+def casks():
+    data = lmm.load_dataset("pastes")
+    return lmm.fit("strength ~ 1", data, groups="batch", vc_formula={"c": "0 + C(cask)"})
+
+
+@cache
 def trial():
     formula = "FEV1 ~ ARMCD * AVISIT + us(AVISIT | USUBJID)"
     return lmm.mmrm(formula, lmm.load_dataset("fev1"))
@@ -207,7 +213,8 @@ WRONG = {
     "no estimate": (
         lambda: plots.volcano(many().wald_test("Machine[T.B] = 0, Machine[T.C] = 0")), "an F test",
     ),
-    "nothing fixed": (lambda: plots.shrinkage(trial()), "no random effects"),
+    "no effects": (lambda: plots.shrinkage(trial()), "no random effects"),
+    "a component": (lambda: plots.shrinkage(casks()), "term='c' is a variance component"),
 }  # fmt: skip
 
 
@@ -445,6 +452,34 @@ def test_shrinkage_of_means_and_of_other_fixed_effects():
     close(found, rest.groupby(data["Block"]).mean()[found.index])
 
 
+def chicks():
+    """Growth that is curved in the mean, and straight around it; one chick is seen once."""
+    rng = np.random.default_rng(5)
+    data = pd.DataFrame({"t": np.tile(np.arange(2.0, 8.0), 12), "g": np.repeat(np.arange(12), 6)})
+    own = rng.normal(0, [4.0, 1.5], (12, 2))
+    data["y"] = 40 + data["t"] ** 2 + own[data["g"], 0] + own[data["g"], 1] * data["t"]
+    data["y"] += rng.normal(size=72)
+    return data.drop(index=data.index[67:])
+
+
+@pytest.mark.parametrize("fixed", ["poly(t, 2)", "1", "t + I(t**2)"])
+def test_both_ends_of_shrinkage_are_one_quantity(fixed):
+    data = chicks()
+    res = lmm.fit(f"y ~ {fixed} + (t | g)", data)
+    ax = plots.shrinkage(res)
+    rest = res.resid("marginal").to_numpy()
+    own = [np.polyfit(data["t"][i], rest[i], 1)[::-1] for i in data.groupby("g").indices.values()
+           if len(i) > 1]  # fmt: skip
+    names = ["Intercept", "t"]
+    at = res.fe_params[names].to_numpy() if fixed.startswith("t") else np.zeros(2)
+    close(offsets(ax, 0)[:11], own + at, 1e-8)  # polyfit scales its columns
+    close(offsets(ax, 1), res.random_effects["g"][names] + at)
+    close(offsets(ax, 2), [at])
+    assert len(arrows_of(ax)) == 11
+    what = "" if fixed.startswith("t") else ", deviation from the population"
+    assert (ax.get_xlabel(), ax.get_ylabel()) == (f"Intercept{what}", f"t{what}")
+
+
 def test_fits_of_levels():
     drawn = plots.fits(sleep(), levels=["308", "335"])
     data = lmm.load_dataset("sleepstudy")
@@ -529,8 +564,7 @@ def test_letters_stand_above_the_means():
 
 
 def test_levels_of_components():
-    data = lmm.load_dataset("pastes")
-    res = lmm.fit("strength ~ 1", data, groups="batch", vc_formula={"c": "0 + C(cask)"})
+    data, res = lmm.load_dataset("pastes"), casks()
     panels = res.plot()
     assert len(panels[3].get_yticklabels()) == 30
     assert {t.get_text() for t in panels[3].get_yticklabels()} >= {"A:C(cask)[a]"}

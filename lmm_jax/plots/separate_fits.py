@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..capabilities import require
+from ..designs.labels import factor_names
 from ..errors import DataError
 from ..inputs.arguments import choice, flag, hinted, items, shown
 from . import canvas
@@ -15,37 +16,41 @@ from .sources import factor_of, fitted, level_name, rows_by_level
 
 
 class Shrinkage(NamedTuple):
-    """Coefficients of every level: of a regression of its own rows, and of the mixed model."""
+    """Coefficients of every level, without pooling and in the mixed model, around the same place.
+
+    Where one of them is no fixed effect they are deviations, and the place is zero.
+    """
 
     factor: str
     separate: pd.DataFrame  # (L, k)  NaN where the rows of a level do not determine them
     mixed: pd.DataFrame  # (L, k)
     fixed: pd.Series[float]  # (k,)
+    deviations: bool
 
 
 def shrinkage_of(res: Any, term: str | None = None) -> Shrinkage:
-    """Separate least-squares fits of all levels beside the coefficients of the mixed model.
+    """The deviations of every level by least squares, beside those of the mixed model.
 
-    The columns are the random coefficients that are fixed effects as well; what the other fixed
-    effects and the offset give to the mean is taken off the response.
+    ``b_i`` minimizes ``|W^1/2 (y_i - X_i beta - offset - Z_i b_i)|``: where the columns of Z are
+    columns of X, ``beta + b_i`` is the regression of the level's rows on these columns, what the
+    other fixed effects give to the mean taken off the response.
     """
     factor = factor_of(res, term)
-    mixed = res.coef().get(factor) if not _is_component(res, factor) else None
-    random = [] if mixed is None else list(res.random_effects[factor].columns)
-    names = [name for name in random if name in res.fe_params.index]
-    if mixed is None or not names:
-        raise DataError(f"{factor!r} has no random coefficient that is a fixed effect as well")
-    at = rows_by_level(res, factor)
-    X, design = res.model_matrix(), require(res, "resid").design
-    rest = [name for name in X.columns if name not in names]
-    y = design.endog - X[rest].to_numpy() @ res.fe_params[rest].to_numpy()
-    if design.offset is not None:
-        y = y - design.offset
+    if _is_component(res, factor):
+        raise DataError(
+            f"term={factor!r} is a variance component, whose columns have no coefficients by level"
+        )
+    at, design = rows_by_level(res, factor), require(res, "resid").design
+    named = zip(factor_names(design.terms), design.terms, strict=True)
+    Z = np.column_stack([term.values[:, 0] for name, term in named if name == factor])
+    mixed, y = res.random_effects[factor], res.resid("marginal").to_numpy()
     w = np.ones(len(y)) if design.weights is None else np.sqrt(design.weights)
-    Z = X[names].to_numpy()
     found = [_least_squares(Z[rows] * w[rows, None], y[rows] * w[rows]) for rows in at.rows]
+    names = list(mixed.columns)
+    deviations = not set(names) <= set(res.fe_params.index)
+    fixed = pd.Series(0.0, names) if deviations else res.fe_params[names]
     separate = pd.DataFrame(np.array(found), index=mixed.index, columns=names)
-    return Shrinkage(factor, separate, mixed[names], res.fe_params[names])
+    return Shrinkage(factor, separate + fixed, mixed + fixed, fixed, deviations)
 
 
 def _is_component(res: Any, factor: str) -> bool:
@@ -70,9 +75,14 @@ def shrinkage(
 ) -> Any:
     """From the separate least-squares fit of every level to the mixed model's: an arrow each.
 
-    Open circles are regressions of the rows of one level by themselves (nlme's ``lmList``), arrows
-    end at ``res.coef()``; the diamond is the population. With a random intercept alone, or one
-    coefficient, levels stand below each other.
+        b_i = argmin |W^1/2 (y_i - X_i beta - offset - Z_i b)|    to the BLUP of b_i
+
+    Both are drawn around the fixed effects, so that open circles are regressions of the rows of one
+    level by themselves (nlme's ``lmList``) and arrows end at ``res.coef()``; the diamond is the
+    population. Where a random coefficient is no fixed effect, ``poly(Time, 2) + (Time | Chick)``,
+    all are drawn as deviations from the population, at zero. A level whose rows do not determine
+    its coefficients has no arrow. With a random intercept alone, or one coefficient, levels stand
+    below each other.
 
     Parameters
     ----------
@@ -88,6 +98,11 @@ def shrinkage(
     Returns
     -------
     Axes
+
+    Raises
+    ------
+    DataError
+        A variance component, an unknown factor or coefficient.
 
     Examples
     --------
@@ -117,9 +132,13 @@ def shrinkage(
     if flagged:
         for level, place in zip(found.mixed.index, end, strict=True):
             ax.annotate(level_name(level), place, (4, 3), textcoords="offset points", fontsize=7)
-    ax.set(xlabel=x, ylabel=y, title=f"Shrinkage of {found.factor}")
+    ax.set(xlabel=_axis(found, x), ylabel=_axis(found, y), title=f"Shrinkage of {found.factor}")
     canvas.legend(ax)
     return ax
+
+
+def _axis(found: Shrinkage, name: str) -> str:
+    return f"{name}, deviation from the population" if found.deviations else name
 
 
 def _shrunk_means(found: Shrinkage, name: str, ax: Any) -> Any:
@@ -134,7 +153,7 @@ def _shrunk_means(found: Shrinkage, name: str, ax: Any) -> Any:
     ax.scatter(end, y, s=16, color=canvas.ACCENT, zorder=3, label="mixed model")
     labels = [level_name(level) for level in found.mixed.index[order]]
     canvas.name_levels(ax, labels, found.factor)
-    ax.set(xlabel=name, title=f"Shrinkage of {found.factor}")
+    ax.set(xlabel=_axis(found, name), title=f"Shrinkage of {found.factor}")
     canvas.legend(ax)
     return ax
 
