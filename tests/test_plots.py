@@ -139,6 +139,7 @@ CALLS = {
     "autocorrelation": (lambda **k: plots.autocorrelation(sleep(), **k), 1),
     "bootstrap": (lambda **k: plots.bootstrap(boot(), **k), 3),
     "caterpillar": (lambda **k: plots.caterpillar(sleep(), **k), 2),
+    "coefficients": (lambda **k: plots.coefficients(growth(), **k), 1),
     "comparisons": (lambda **k: plots.comparisons(lmm.emmeans(oats(), "Nf"), **k), 1),
     "fits": (lambda **k: plots.fits(sleep(), levels=["308", "372"], **k), 2),
     "influence": (lambda **k: plots.influence(lmm.influence(sleep()), **k), 1),
@@ -192,6 +193,13 @@ WRONG = {
     "no fit": (lambda: plots.caterpillar(boot()), "res is a BootstrapResults: a result of lmm.fit"),
     "no profile": (lambda: plots.profile(sleep()), "profile is a LMMResults: a result of lmm.prof"),
     "no means": (lambda: plots.pwpp(sleep()), "means is a LMMResults: means of lmm.emmeans"),
+    "no fits": (lambda: plots.coefficients([sleep(), 3]), "res is a int: a result of lmm.fit"),
+    "not one fit": (lambda: plots.coefficients({}), "fits has no fits"),
+    "an intercept": (lambda: plots.coefficients(dyestuff()), "pass intercept=True"),
+    "a joint test": (lambda: plots.comparisons(sleep().f_test("Days")), "no effects of its own"),
+    "another adjustment": (
+        lambda: plots.comparisons(sleep().t_test("Days"), adjust="holm"), "adjust='holm': tests",
+    ),
     "no bootstrap": (lambda: plots.bootstrap(3), "boot is a int: a result of lmm.bootstrap, or"),
     "no influence": (lambda: plots.influence(sleep()), "influence is a LMMResults"),
     "no many": (lambda: plots.volcano(sleep()), "many is a LMMResults"),
@@ -238,6 +246,7 @@ def arguments():
         "autocorrelation": {"res": s, **by, "time": "Days", "lags": 3, **level},
         "bootstrap": {"boot": boot(), "names": ["sigma"], "kind": "basic", **level},
         "caterpillar": {"res": s, **term, **level},
+        "coefficients": {"fits": growth(), "intercept": True, "rename": {"age": "Age"}, **level},
         "comparisons": {"means": means, "alpha": 0.1, "adjust": "none"},
         "fits": {"res": s, "x": "Days", "factor": "Subject", "levels": ["308"], "columns": 1},
         "influence": {"influence": rows, "kind": "hat_values", "label": 2},
@@ -553,7 +562,66 @@ def test_contrasts_stand_beside_zero():
     ends = np.vstack([s for one in ax.collections for s in getattr(one, "get_segments", list)()])
     close(np.sort(ends[:, 0]), np.sort(table[["conf_low", "conf_high"]].to_numpy().ravel()))
     assert not ax.texts and ax.lines[0].get_xdata()[0] == 0
-    assert ax.get_xlabel() == "Difference, 95% intervals, adjusted (tukey)"
+    assert ax.get_xlabel() == "Difference, 95% intervals, adjusted by Tukey"
+
+
+def test_adjustments_are_spelled_as_in_tables():
+    contrasts = lmm.emmeans(oats(), "Nf").contrast("trt.vs.ctrl", ref="n00")
+    label = plots.comparisons(contrasts).get_xlabel()
+    assert label == "Difference, 95% intervals, adjusted by Dunnett (approximate)"
+    label = plots.pwpp(lmm.emmeans(oats(), "Nf"), adjust="fdr").get_xlabel()
+    assert label == "P value, adjusted by Benjamini-Hochberg"
+
+
+def forest_of(ax):
+    """Rows of one series of a forest from the top: estimates, lower and upper limits."""
+    ends = np.vstack([s for one in ax.collections for s in getattr(one, "get_segments", list)()])
+    points = np.vstack([c.get_offsets() for c in ax.collections if isinstance(c, PathCollection)])
+    order = np.argsort(-points[:, 1])
+    ends = ends.reshape(-1, 2, 2)
+    return np.c_[points[order, 0], ends[np.argsort(-ends[:, 0, 1])][:, :, 0]]
+
+
+def test_tests_of_hypotheses_have_a_forest():
+    tests = lmm.hypotheses(growth(), ["age = 0", "Intercept = 2"], adjust="holm")
+    ax = plots.comparisons(tests, alpha=0.1)
+    rows = ["estimate", "conf_low", "conf_high"]
+    nulls = segments(ax)
+    close(nulls[:, 0, 0], [0, 2])  # values that differ stand in their rows
+    nulls = next(c for c in ax.collections if isinstance(c, LineCollection))
+    nulls.remove()
+    close(forest_of(ax), tests.summary_frame(alpha=0.1)[rows])
+    assert [t.get_text() for t in ax.get_yticklabels()] == list(tests.c_names)[::-1]
+    assert ax.get_xlabel() == "Estimate, 90% intervals, adjusted by Holm"
+    alone = plots.comparisons(sleep().t_test("Days = 10"))
+    assert alone.lines[0].get_xdata()[0] == 10
+    functions = lmm.hypotheses(sleep(), lambda p: {"ratio": p["Days"] / p["Intercept"]})
+    close(forest_of(plots.comparisons(functions)), functions.to_frame()[rows], 1e-9)
+
+
+def test_coefficients_of_one_fit():
+    ax = plots.coefficients(growth(), level=0.9, rename={"age": "Age"})
+    table = growth().tidy("fixed", conf_level=0.9).set_index("term")
+    names = ["age", "Sex[T.Female]", "age:Sex[T.Female]"]
+    close(forest_of(ax), table.loc[names, ["estimate", "conf_low", "conf_high"]])
+    shown = [label.get_text() for label in ax.get_yticklabels()]
+    assert shown == ["Age:Sex[T.Female]", "Sex[T.Female]", "Age"]
+    assert ax.lines[0].get_xdata()[0] == 0 and ax.get_legend() is None
+    everything = plots.coefficients(growth(), intercept=True).get_yticklabels()
+    assert everything[-1].get_text() == "Intercept"
+
+
+def test_coefficients_of_several_fits_stand_beside_each_other():
+    data = lmm.load_dataset("orthodont")
+    additive = lmm.fit("distance ~ age + Sex + (1 | Subject)", data)
+    ax = plots.coefficients([additive, growth()])
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["(1)", "(2)"]
+    names = ["age", "Sex[T.Female]", "age:Sex[T.Female]"]
+    for i, res in enumerate((additive, growth())):
+        own = res.tidy("fixed").set_index("term").reindex(names)
+        there, rows = own["estimate"].notna().to_numpy(), np.array([2, 1, 0]) + (0.15, -0.15)[i]
+        close(offsets(ax, i), np.c_[own["estimate"], rows][there])
+        close(segments(ax, i)[:, :, 0], own.loc[there, ["conf_low", "conf_high"]])
 
 
 def test_letters_stand_above_the_means():

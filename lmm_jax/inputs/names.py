@@ -76,3 +76,23 @@ def unique(names: Iterable[str]) -> tuple[str, ...]:
         seen.add(label)
         out.append(label)
     return tuple(out)
+
+
+def merged(lists: Sequence[Sequence[str]]) -> list[str]:
+    """All names, each behind the one that it follows in the first list that has it.
+
+    Examples
+    --------
+    >>> merged([["a", "b"], ["a", "c", "b"]])
+    ['a', 'c', 'b']
+    """
+    out: list[str] = []
+    for names in lists:
+        at = 0
+        for name in names:
+            if name in out:
+                at = out.index(name) + 1
+            else:
+                out.insert(at, name)
+                at += 1
+    return out

@@ -3,11 +3,13 @@
 They need matplotlib, ``pip install lmm-jax[plot]``, which is imported when something is drawn.
 """
 
+from .compared import comparisons
 from .dependence import autocorrelation, variogram
+from .forest import coefficients
 from .influential import influence
 from .levels import caterpillar, fits
 from .many import pvalue_histogram, volcano
-from .means import comparisons, interaction, pwpp
+from .means import interaction, pwpp
 from .page import overview
 from .parameters import bootstrap, profile, variance_components
 from .power_curves import power
@@ -25,6 +27,7 @@ __all__ = [
     "autocorrelation",
     "bootstrap",
     "caterpillar",
+    "coefficients",
     "comparisons",
     "fits",
     "influence",

@@ -14,6 +14,7 @@ from ..designs.labels import factor_names
 from ..errors import DataError
 from ..inputs.arguments import choice, items, numbers, shown
 from ..inputs.matching import find, spelling
+from ..tables.paper import method_name
 
 # Kinds of residuals, and what an axis calls them.
 KINDS = {
@@ -28,6 +29,8 @@ KINDS = {
 _KINDS = {
     "LMMResults": "a result of lmm.fit",
     "MarginalMeans": "means of lmm.emmeans",
+    "ContrastResults": "a result of res.t_test",
+    "DeltaResults": "a result of lmm.hypotheses",
     "ProfileResults": "a result of lmm.profile",
     "BootstrapResults": "a result of lmm.bootstrap",
     "BootstrapStatistics": "what boot.apply or boot.statistics gives",
@@ -60,6 +63,40 @@ def expect(value: Any, what: str, *kinds: str) -> Any:
 def fitted(res: Any) -> Any:
     """A fit."""
     return expect(res, "res", "LMMResults")
+
+
+def marginal_means(means: Any) -> Any:
+    """Marginal means or contrasts of them."""
+    return expect(means, "means", "MarginalMeans")
+
+
+def labels_of(means: Any) -> list[str]:
+    """Columns of the table of means that are labels."""
+    columns = list(means.to_frame("none", output="pandas").columns)
+    return [str(name) for name in columns[: columns.index("estimate")]]
+
+
+def row_names(table: pd.DataFrame, columns: list[str]) -> list[str]:
+    """What the rows of a table of means are called by some of its labels."""
+    rows = table[columns].itertuples(index=False)
+    return [
+        ", ".join(f"{v:g}" if isinstance(v, float) else spelling(v) for v in row) for row in rows
+    ]
+
+
+def what_of(means: Any) -> str:
+    """Label of the axis of the estimates."""
+    if means.kind == "contrast":
+        return "Contrast"
+    if means.kind.endswith(".trend"):
+        return f"Slope of {means.kind.removesuffix('.trend')}"
+    return "Estimated marginal mean"
+
+
+def adjustments(means: Any, adjust: str | None = None, level: float | None = None) -> str:
+    """How p values and limits of contrasts are adjusted, as papers spell it; empty if not."""
+    how = sorted(set(means._compared(adjust, level).adjust) - {"none"})
+    return ", ".join(map(method_name, how))
 
 
 class Residuals(NamedTuple):

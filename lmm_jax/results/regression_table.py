@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..inference.parameter_rows import parameter_rows
-from ..inputs.names import unquoted
+from ..inputs.names import merged, unquoted
 from ..reprs import p_value
 from ..tables.cells import decimals
 from ..tables.page import Table, table
@@ -69,7 +69,7 @@ def side_by_side(
     out: list[tuple[str, ...]] = []
     for block in _BLOCKS:
         own = [column[block] for column in columns.values()]
-        found = _merged(list(map(list, own)))
+        found = merged(list(map(list, own)))
         out += [(block, *[""] * len(own))] * bool(found)
         out += [("  " + row, *(texts.get(row, "") for texts in own)) for row in found]
     frame = pd.DataFrame(out, columns=["term", *fits], dtype=object)
@@ -79,20 +79,6 @@ def side_by_side(
     if _criteria_differ(fits) and not _CRITERIA.isdisjoint(statistics):
         notes.append(_NOT_COMPARABLE)
     return table(frame, _title(fits), notes, headings=headings, kinds=kinds)
-
-
-def _merged(lists: Sequence[Sequence[str]]) -> list[str]:
-    """All names, each behind the one that it follows in the first list that has it."""
-    out: list[str] = []
-    for names in lists:
-        at = 0
-        for name in names:
-            if name in out:
-                at = out.index(name) + 1
-            else:
-                out.insert(at, name)
-                at += 1
-    return out
 
 
 def _cell(row: Any, show: str, stars: bool, digits: int) -> str:

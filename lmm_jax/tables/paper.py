@@ -102,12 +102,12 @@ class Paper(NamedTuple):
         if not self.rename:
             return shown
         rows = [
-            tuple(self._name(cell) if j < shown.labels else cell for j, cell in enumerate(row))
+            tuple(self.name(cell) if j < shown.labels else cell for j, cell in enumerate(row))
             for row in shown.rows
         ]
         return shown._replace(rows=tuple(rows))
 
-    def _name(self, cell: str) -> str:
+    def name(self, cell: str) -> str:
         """A cell, or the names in one such as ``a[T.b]:x`` and ``sd(x|g)``, by another name."""
         name = cell.strip()
         if name in self.rename:
@@ -144,11 +144,20 @@ def of_pandas(package: str, own: type, options: Mapping[str, Any]) -> Iterator[N
         ) from error
 
 
+def method_name(method: str) -> str:
+    """A method as papers spell it.
+
+    >>> method_name("dunnettx"), method_name("custom")
+    ('Dunnett (approximate)', 'custom')
+    """
+    return _METHODS.get(method, method)
+
+
 def in_words(text: str) -> str:
     """Small print or a title with methods as papers spell them."""
 
     def spelled(made: re.Match[str]) -> str:
-        return _METHOD.sub(lambda found: _METHODS[found[0]], made[0])
+        return _METHOD.sub(lambda found: method_name(found[0]), made[0])
 
     return _MADE.sub(spelled, text)
 
@@ -187,7 +196,7 @@ def read_paper(
     asked = None if columns is None else tuple(map(str, items(columns, "columns")))
     if asked == ():
         raise DataError("columns has no names: name some, or leave it out")
-    found = Paper(caption, digits, asked, _names(rename), _notes(notes))
+    found = Paper(caption, digits, asked, read_rename(rename), _notes(notes))
     called = [_called(str(n), one.headings) for one in tables for n in one]
     for key in asked or ():
         if not any(key in names for names in called):
@@ -202,7 +211,8 @@ def _numeric(one: Any) -> list[Any]:
     return [dtype for dtype in frame.dtypes if getattr(dtype, "kind", "") in "iuf"]
 
 
-def _names(rename: Mapping[str, str] | None) -> Mapping[str, str]:
+def read_rename(rename: Mapping[str, str] | None) -> Mapping[str, str]:
+    """Other names, checked; none if not given."""
     if rename is None:
         return {}
     found = mapping(rename, "rename").items()
