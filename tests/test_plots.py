@@ -205,7 +205,7 @@ WRONG = {
     "no many": (lambda: plots.volcano(sleep()), "many is a LMMResults"),
     "no table": (lambda: plots.power(3), "table is a int: the frame of lmm.power"),
     "another table": (lambda: plots.power(pd.DataFrame({"size": [1]})), "no column 'effect'"),
-    "a term": (lambda: plots.caterpillar(sleep(), "subject"), "term='subject': choose from Subj"),
+    "a term": (lambda: plots.caterpillar(sleep(), "subject"), "factor='subject': choose from"),
     "a coefficient": (lambda: plots.caterpillar(sleep(), coefficient="x"), "coefficient='x'"),
     "a kind": (lambda: plots.qq_residuals(sleep(), kind="raw"), "kind='raw': choose from resp"),
     "a level of trust": (lambda: plots.caterpillar(sleep(), level=95), "level=95"),
@@ -222,7 +222,7 @@ WRONG = {
         lambda: plots.volcano(many().wald_test("Machine[T.B] = 0, Machine[T.C] = 0")), "an F test",
     ),
     "no effects": (lambda: plots.shrinkage(trial()), "no random effects"),
-    "a component": (lambda: plots.shrinkage(casks()), "term='c' is a variance component"),
+    "a component": (lambda: plots.shrinkage(casks()), "factor='c' is a variance component"),
 }  # fmt: skip
 
 
@@ -238,14 +238,14 @@ def test_wrong_arguments(name):
 def arguments():
     """Calls with every argument, all of them right."""
     s, means, rows = sleep(), lmm.emmeans(oats(), ["Nf", "Variety"]), lmm.influence(sleep())
-    term, level = {"term": "Subject", "coefficient": "Days"}, {"level": 0.9}
+    term, level = {"factor": "Subject", "coefficient": "Days"}, {"level": 0.9}
     kind, smoother = {"kind": "pearson"}, {"smoother": True}
     by = {"factor": "Subject", **kind}
     volcano = {"many": many(), "term": "Machine[T.B]"}
     return {
         "autocorrelation": {"res": s, **by, "time": "Days", "lags": 3, **level},
         "bootstrap": {"boot": boot(), "names": ["sigma"], "kind": "basic", **level},
-        "caterpillar": {"res": s, **term, **level},
+        "caterpillar": {"res": s, **term, **level, "levels": ["308"], "labels": True},
         "coefficients": {"fits": growth(), "intercept": True, "rename": {"age": "Age"}, **level},
         "comparisons": {"means": means, "alpha": 0.1, "adjust": "none"},
         "fits": {"res": s, "x": "Days", "factor": "Subject", "levels": ["308"], "columns": 1},
@@ -265,7 +265,7 @@ def arguments():
         "residuals_by_group": {"res": s, **by},
         "residuals_fitted": {"res": s, **kind, **smoother},
         "scale_location": {"res": s, **kind, **smoother},
-        "shrinkage": {"res": s, "term": "Subject", "coefficients": ("Days", "Intercept"),
+        "shrinkage": {"res": s, "factor": "Subject", "coefficients": ("Days", "Intercept"),
                       "label": True},
         "variance_components": {"res": s, "scale": "vcov", "method": "wald", **level},
         "variogram": {"res": s, "time": "Days", **by, **smoother},
@@ -431,6 +431,54 @@ def test_caterpillar():
     assert [t.get_text() for t in panels[0].get_yticklabels()] == [str(x) for x in order]
     one = plots.caterpillar(sleep(), coefficient="Days")
     close(offsets(one)[:, 0], np.sort(blups["Days"]))
+
+
+def schools():
+    """Seventy schools of two pupils, and four examiners."""
+    rng = np.random.default_rng(2)
+    data = pd.DataFrame({"school": np.repeat(np.arange(70), 4), "x": np.tile(np.arange(4.0), 70)})
+    data["by"] = rng.permutation(np.tile(list("abcd"), 70))
+    data["y"] = rng.normal(size=70)[data["school"]] + rng.normal(size=280)
+    data["y"] += data["by"].map({"a": 0.0, "b": 2.0, "c": 4.0, "d": 6.0})
+    return lmm.fit("y ~ x + (1 | school) + (1 | by)", data)
+
+
+def test_names_of_many_levels_where_they_are_asked_for():
+    res = schools()
+    effects = res.random_effects["school"]["Intercept"].sort_values()
+    few, every = plots.caterpillar(res), plots.caterpillar(res, labels=True)
+    assert not few.get_yticklabels() and few.get_ylabel() == "school (70)"
+    assert [t.get_text() for t in every.get_yticklabels()] == list(map(str, effects.index))
+    assert every.figure.get_figheight() == pytest.approx(1.2 + 0.22 * 70)
+    assert not plots.caterpillar(res, "by", labels=False).get_yticklabels()
+    assert plots.caterpillar(res, factor="by").get_ylabel() == "by"
+    shrunken = plots.shrinkage(res, label=True)
+    assert len(shrunken.get_yticklabels()) == 70
+
+
+def test_some_levels_of_a_caterpillar():
+    res = schools()
+    effects = res.random_effects["school"]["Intercept"].sort_values()
+    ax = plots.caterpillar(res, levels=[3, 68, "5"])
+    own = effects.loc[[level for level in effects.index if level in (3, 5, 68)]]
+    close(offsets(ax), np.c_[own, np.arange(3)])
+    assert [t.get_text() for t in ax.get_yticklabels()] == list(map(str, own.index))
+    assert ax.get_ylabel() == "school (3 of 70)"
+    farthest = effects[effects.abs() >= effects.abs().nlargest(10).iloc[-1]]
+    close(offsets(plots.caterpillar(res, levels=10))[:, 0], farthest)
+    cask = plots.caterpillar(casks(), "c", levels=["A:C(cask)[a]"])
+    assert [t.get_text() for t in cask.get_yticklabels()] == ["A:C(cask)[a]"]
+
+
+def test_fits_say_how_many_levels_they_leave_out():
+    res = schools()
+    drawn = plots.fits(res, "x")
+    assert len(drawn) == 36 and drawn[0].figure.get_suptitle() == "school: 36 of 70"
+    some = plots.fits(res, "x", levels=4)
+    assert [ax.get_title() for ax in some] == ["0", "1", "2", "3"]
+    assert some[0].figure.get_suptitle() == "school: 4 of 70"
+    assert plots.fits(res, "x", levels=[1, 2])[0].figure.get_suptitle() == ""
+    assert plots.fits(res, "x", levels=70)[0].figure.get_suptitle() == ""
 
 
 def test_shrinkage_from_separate_regressions():

@@ -236,6 +236,7 @@ _ELSEWHERE: dict[str, tuple[str, ...]] = {
     "se_fit": ("se",),
     "start": ("start_params",),
     "theta": ("start_params",),
+    "term": ("factor",),
     "tol": ("gtol", "ptol"),
     "type": ("conditional", "kind"),
     "x0": ("start_params",),

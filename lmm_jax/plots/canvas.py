@@ -25,6 +25,8 @@ _MARKS = ("o", "s", "^", "D", "v", "P", "X")
 _MANY = 4000
 # Labels of an axis beyond which they would overlap.
 _MOST_LABELS = 60
+# Inches of a row, and of the tallest figure (an image has 65,536 dots at most).
+_ROW, _TALLEST = 0.22, 200.0
 
 
 def pyplot() -> Any:
@@ -136,10 +138,15 @@ def reference(
     return ax.axvline(x, **look) if y is None else ax.axhline(y, **look)
 
 
-def name_levels(ax: Any, labels: Sequence[str], what: str, *, axis: str = "y") -> None:
-    """Levels at 0, 1, ... of an axis; only their number where there are too many to be read."""
+def name_levels(
+    ax: Any, labels: Sequence[str], what: str, *, axis: str = "y", every: bool | None = None
+) -> None:
+    """Levels at 0, 1, ... of an axis; only their number where there are too many to be read.
+
+    ``every``: all of them however many there are, or none.
+    """
     own = ax.yaxis if axis == "y" else ax.xaxis
-    if len(labels) > _MOST_LABELS:
+    if len(labels) > _MOST_LABELS if every is None else not every:
         own.set_ticks([])
         what = f"{what} ({len(labels)})" if what else ""
     else:
@@ -152,9 +159,9 @@ def name_levels(ax: Any, labels: Sequence[str], what: str, *, axis: str = "y") -
     (ax.set_ylim if axis == "y" else ax.set_xlim)(-0.7, len(labels) - 0.3)
 
 
-def height(count: int) -> float:
-    """Of a figure with a row for each of some levels, in inches."""
-    return float(np.clip(1.2 + 0.22 * count, 3.0, 9.0))
+def height(count: int, *, every: bool | None = None) -> float:
+    """Of a figure with a row for each of some levels, in inches; as ``every`` name needs it."""
+    return float(np.clip(1.2 + _ROW * count, 3.0, _TALLEST if every else 9.0))
 
 
 def legend(ax: Any, title: str | None = None, *, beside: bool = False) -> None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..inputs.arguments import choice, hinted, probability, whole_number
+from ..inputs.arguments import choice, flag, hinted, probability, whole_number
 from ..inputs.matching import spelling
 from ..inputs.names import unquoted
 from . import canvas
@@ -16,8 +16,10 @@ from .sources import (
     expect,
     factor_of,
     fitted,
+    how_many,
     level_name,
     levels_asked,
+    levels_named,
     other_effects,
     other_variables,
     rows_by_level,
@@ -29,15 +31,27 @@ _MOST_PANELS = 36
 _MOST_CELLS = 10
 
 
-def effects_of(res: Any, term: str | None, coefficient: str | None, level: float) -> pd.DataFrame:
-    """Random effects of one factor with limits, long; levels in the order of the first column."""
-    factor = factor_of(res, term)
+def effects_of(
+    res: Any, factor: str | None, coefficient: str | None, level: float, levels: Any = None
+) -> pd.DataFrame:
+    """Random effects of one factor with limits, long; levels in the order of the first column.
+
+    ``levels``: which of them, or how many, those farthest from zero in the first column.
+    """
+    factor = factor_of(res, factor)
     table = res.random_effects_frame(probability(level, "level"), output="pandas")
     table = table[table["factor"] == factor]
     names = list(dict.fromkeys(table["term"]))
     first = names[0] if coefficient is None else choice(coefficient, "coefficient", names)
     by = table[table["term"] == first]
-    order = np.argsort(by["estimate"].to_numpy(), kind="stable")
+    estimate, count = by["estimate"].to_numpy(), how_many(levels)
+    order = np.argsort(estimate, kind="stable")
+    if count is not None:
+        farthest = np.argsort(-np.abs(estimate), kind="stable")[:count]
+        order = order[np.isin(order, farthest)]
+    elif levels is not None:
+        known = res.random_effects[factor].index
+        order = order[np.isin(order, levels_named(known, levels, factor))]
     wanted = names if coefficient is None else [first]
     return pd.concat(
         [table[table["term"] == name].iloc[order] for name in wanted], ignore_index=True
@@ -48,9 +62,11 @@ def effects_of(res: Any, term: str | None, coefficient: str | None, level: float
 @canvas.literal
 def caterpillar(
     res: Any,
-    term: str | None = None,
+    factor: str | None = None,
     *,
     coefficient: str | None = None,
+    levels: Any = None,
+    labels: bool | None = None,
     level: float = 0.95,
     ax: Any = None,
 ) -> Any:
@@ -62,10 +78,16 @@ def caterpillar(
     Parameters
     ----------
     res : LMMResults
-    term : str, optional
+    factor : str, optional
         Grouping factor or component, as in ``res.random_effects``; the first if not given.
     coefficient : str, optional
         One coefficient; if not given every coefficient has a panel, all in the order of the first.
+    levels : list or int, optional
+        The levels to draw, or how many: those farthest from zero in the first panel. All if not
+        given.
+    labels : bool, optional
+        Write the names of the levels, in a figure that is as tall as they need; up to 60 levels if
+        not given.
     level : float
         Coverage of the intervals.
     ax : Axes or sequence of Axes, optional
@@ -74,7 +96,13 @@ def caterpillar(
     Returns
     -------
     Axes or ndarray of Axes
-        The Axes if one coefficient is drawn, otherwise an array with one a coefficient.
+        The Axes if one coefficient is drawn, otherwise an array with one a coefficient. The label
+        of the vertical axis says how many levels are drawn of how many, where these are not all.
+
+    Raises
+    ------
+    DataError
+        An unknown factor, coefficient or level.
 
     Examples
     --------
@@ -83,11 +111,15 @@ def caterpillar(
     >>> ax = lmm.plots.caterpillar(res)
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['F', 'D', 'A', 'B', 'C', 'E']
+    >>> lmm.plots.caterpillar(res, levels=2).get_ylabel()
+    'Batch (2 of 6)'
     """
-    table = effects_of(fitted(res), term, coefficient, level)
+    table = effects_of(fitted(res), factor, coefficient, level, levels)
+    every = None if labels is None else flag(labels, "labels")
     names, factor = list(dict.fromkeys(table["term"])), str(table["factor"].iloc[0])
-    count = len(table) // len(names)
-    shape = (3.9 if len(names) > 1 else 5.4, canvas.height(count))
+    count, there = len(table) // len(names), len(res.random_effects[factor])
+    shape = (3.9 if len(names) > 1 else 5.4, canvas.height(count, every=every))
+    what = factor if count == there else f"{factor} ({count} of {there})"
     drawn = canvas.panels(ax, len(names), columns=len(names), size=shape)
     for one, name in zip(drawn, names, strict=True):
         own, y = table[table["term"] == name], np.arange(count)
@@ -95,8 +127,9 @@ def caterpillar(
         one.hlines(y, own["conf_low"], own["conf_high"], color=canvas.SOFT, linewidth=1.8)
         one.scatter(own["estimate"], y, s=18, color=canvas.ACCENT, zorder=3)
         first = one is drawn[0]
-        labels = [level_name(x) for x in own["level"]]
-        canvas.name_levels(one, labels if first else [""] * count, factor if first else "")
+        called = [level_name(x) for x in own["level"]]
+        shown = (called, what) if first else ([""] * count, "")
+        canvas.name_levels(one, *shown, every=every)
         one.set_xlabel(f"{name}, {100 * level:g}% interval" if first else name)
     return canvas.one_or_all(drawn)
 
@@ -127,6 +160,7 @@ class Fits(NamedTuple):
     levels: tuple[LevelFit, ...]
     cells: tuple[str, ...]
     by: str  # the factors
+    left_out: str  # how many of how many levels, where the others have not been left out by name
 
 
 def fits_of(res: Any, x: Any, factor: str | None, levels: Any) -> Fits:
@@ -142,7 +176,10 @@ def fits_of(res: Any, x: Any, factor: str | None, levels: Any) -> Fits:
     several = len(cells) > _MOST_CELLS
     if several:
         cell, cells, by = np.zeros(len(y), int), ("",), ""
-    for i in levels_asked(at, levels, _MOST_PANELS):
+    drawn, there = levels_asked(at, levels, _MOST_PANELS), len(np.unique(at.codes))
+    named = levels is not None and how_many(levels) is None
+    left_out = "" if named or len(drawn) == there else f"{at.factor}: {len(drawn)} of {there}"
+    for i in drawn:
         own = rows[i][np.argsort(values[rows[i]], kind="stable")]
         lines = []
         for c in np.unique(cell[own]):
@@ -154,7 +191,7 @@ def fits_of(res: Any, x: Any, factor: str | None, levels: Any) -> Fits:
             still = not several and not np.ptp(moving[these], axis=0).any() and len(at_x) > 1
             lines.append(FittedLine(int(c), at_x, own_mean, own_fixed, still))
         out.append(LevelFit(names[i], values[own], y[own], cell[own], tuple(lines)))
-    return Fits(tuple(out), cells, by)
+    return Fits(tuple(out), cells, by, left_out)
 
 
 def _cells_within(
@@ -183,6 +220,8 @@ def fits(
 ) -> Any:
     """Data and fitted lines of every level, a panel each (lattice's ``xyplot(y ~ x | g)``).
 
+    A new figure says how many levels are drawn of how many, unless they are named or all.
+
     Circles are the rows of the level, the solid line its fitted values (with all random effects),
     the dashed one the population's. Lines join the places of x that the level has. Where other
     factors vary within a level there is a line for each of their combinations, ten at most; where
@@ -196,8 +235,8 @@ def fits(
         values; the first covariate if not given.
     factor : str, optional
         Grouping factor, the first if not given; without random effects the subjects.
-    levels : list, optional
-        Levels to draw; the first 36 if not given.
+    levels : list or int, optional
+        The levels to draw, or how many, the first ones; the first 36 if not given.
     columns : int, optional
         Panels in a row.
     ax : sequence of Axes, optional
@@ -238,6 +277,8 @@ def fits(
         _name_cells(drawn, found, own=ax is None)
     names = str(covariate_of(res, x).name), unquoted(res.endog_name)
     _label_page(drawn, *names, own=ax is None)
+    if found.left_out and ax is None:
+        drawn[0].figure.suptitle(found.left_out, fontsize="medium")
     return drawn
 
 

@@ -196,7 +196,7 @@ def qq_residuals(res: Any, *, kind: str | None = None, level: float = 0.95, ax: 
 @canvas.literal
 def qq_random_effects(
     res: Any,
-    term: str | None = None,
+    factor: str | None = None,
     *,
     coefficient: str | None = None,
     level: float = 0.95,
@@ -207,7 +207,7 @@ def qq_random_effects(
     Parameters
     ----------
     res : LMMResults
-    term : str, optional
+    factor : str, optional
         Grouping factor or component, the first if not given.
     coefficient : str, optional
         One coefficient; if not given every coefficient has a panel.
@@ -228,8 +228,8 @@ def qq_random_effects(
     >>> [ax.get_ylabel() for ax in lmm.plots.qq_random_effects(res)]
     ['Intercept of Subject', 'Days of Subject']
     """
-    table = effects_of(fitted(res), term, coefficient, level)
-    factor, names = factor_of(res, term), list(dict.fromkeys(table["term"]))
+    table = effects_of(fitted(res), factor, coefficient, level)
+    factor, names = factor_of(res, factor), list(dict.fromkeys(table["term"]))
     size = (4.0, 3.8) if len(names) > 1 else (5.0, 4.6)
     drawn = canvas.panels(ax, len(names), columns=min(len(names), 3), size=size)
     for one, name in zip(drawn, names, strict=True):

@@ -28,17 +28,17 @@ class Shrinkage(NamedTuple):
     deviations: bool
 
 
-def shrinkage_of(res: Any, term: str | None = None) -> Shrinkage:
+def shrinkage_of(res: Any, factor: str | None = None) -> Shrinkage:
     """The deviations of every level by least squares, beside those of the mixed model.
 
     ``b_i`` minimizes ``|W^1/2 (y_i - X_i beta - offset - Z_i b_i)|``: where the columns of Z are
     columns of X, ``beta + b_i`` is the regression of the level's rows on these columns, what the
     other fixed effects give to the mean taken off the response.
     """
-    factor = factor_of(res, term)
+    factor = factor_of(res, factor)
     if _is_component(res, factor):
         raise DataError(
-            f"term={factor!r} is a variance component, whose columns have no coefficients by level"
+            f"factor={factor!r} is a variance component, whose levels have no regression"
         )
     at, design = rows_by_level(res, factor), require(res, "resid").design
     named = zip(factor_names(design.terms), design.terms, strict=True)
@@ -67,7 +67,7 @@ def _least_squares(Z: np.ndarray, y: np.ndarray) -> np.ndarray:
 @canvas.literal
 def shrinkage(
     res: Any,
-    term: str | None = None,
+    factor: str | None = None,
     *,
     coefficients: tuple[str, str] | None = None,
     label: bool = False,
@@ -87,12 +87,13 @@ def shrinkage(
     Parameters
     ----------
     res : LMMResults
-    term : str, optional
+    factor : str, optional
         Grouping factor, the first if not given.
     coefficients : pair of str, optional
         The two coefficients drawn, horizontally and vertically; the first two if not given.
     label : bool
-        Write the level beside the end of each arrow.
+        Write the level beside the end of each arrow; where levels stand below each other, of more
+        than 60 as well, in a figure that is as tall as they need.
     ax : Axes, optional
 
     Returns
@@ -112,7 +113,7 @@ def shrinkage(
     >>> ax.get_xlabel(), ax.get_ylabel()
     ('Intercept', 'Days')
     """
-    found, flagged = shrinkage_of(fitted(res), term), flag(label, "label")
+    found, flagged = shrinkage_of(fitted(res), factor), flag(label, "label")
     names = list(found.mixed.columns)
     if coefficients is not None:
         pair = items(coefficients, "coefficients", "two names are needed")
@@ -120,7 +121,7 @@ def shrinkage(
             raise DataError(f"coefficients={shown(coefficients)}: two names are needed")
         names = [choice(name, "coefficients", names) for name in pair]
     if len(names) < 2:
-        return _shrunk_means(found, names[0], ax)
+        return _shrunk_means(found, names[0], flagged or None, ax)
     x, y = names[:2]
     ax = canvas.axes(ax, (6.0, 5.0))
     start, end = found.separate[[x, y]].to_numpy(), found.mixed[[x, y]].to_numpy()
@@ -141,18 +142,18 @@ def _axis(found: Shrinkage, name: str) -> str:
     return f"{name}, deviation from the population" if found.deviations else name
 
 
-def _shrunk_means(found: Shrinkage, name: str, ax: Any) -> Any:
+def _shrunk_means(found: Shrinkage, name: str, every: bool | None, ax: Any) -> Any:
     """One coefficient: levels below each other, in the order of the separate fits."""
     order = np.argsort(found.separate[name].to_numpy(), kind="stable")
     start, end = found.separate[name].to_numpy()[order], found.mixed[name].to_numpy()[order]
     y = np.arange(len(order))
-    ax = canvas.axes(ax, (5.4, canvas.height(len(order))))
+    ax = canvas.axes(ax, (5.4, canvas.height(len(order), every=every)))
     canvas.reference(ax, x=float(found.fixed[name]))
     _arrows(ax, np.column_stack([start, y]), np.column_stack([end, y]))
     canvas.points(ax, start, y, label="separate fits")
     ax.scatter(end, y, s=16, color=canvas.ACCENT, zorder=3, label="mixed model")
     labels = [level_name(level) for level in found.mixed.index[order]]
-    canvas.name_levels(ax, labels, found.factor)
+    canvas.name_levels(ax, labels, found.factor, every=every)
     ax.set(xlabel=_axis(found, name), title=f"Shrinkage of {found.factor}")
     canvas.legend(ax)
     return ax

@@ -12,7 +12,7 @@ import pandas as pd
 from ..capabilities import require
 from ..designs.labels import factor_names
 from ..errors import DataError
-from ..inputs.arguments import choice, items, numbers, shown
+from ..inputs.arguments import choice, items, numbers, shown, whole_number
 from ..inputs.matching import find, spelling
 from ..tables.paper import method_name
 
@@ -153,7 +153,7 @@ def factor_of(res: Any, factor: str | None) -> str:
     names = list(dict.fromkeys(label.factor for label in res.term_labels))
     if not names:
         raise DataError("this fit has no random effects to be drawn")
-    return names[0] if factor is None else choice(factor, "term", names)
+    return names[0] if factor is None else choice(factor, "factor", names)
 
 
 def rows_by_level(res: Any, factor: str | None) -> LevelRows:
@@ -257,13 +257,26 @@ def covariate_of(res: Any, x: Any = None, what: str = "x") -> pd.Series[float]:
     return pd.Series(numbers(found, what), index=found.index, name=found.name)
 
 
-def levels_asked(at: LevelRows, levels: Any, most: int | None = None) -> list[int]:
-    """Numbers of the levels asked for, in their order; the first ``most`` that have rows if not."""
-    if levels is None:
-        return [int(i) for i in np.unique(at.codes)][:most]
+def how_many(levels: Any) -> int | None:
+    """The number of levels that is asked for; None where they are named, or not asked for."""
+    count = isinstance(levels, int | np.integer) and not isinstance(levels, bool)
+    return whole_number(levels, "levels", least=1) if count else None
+
+
+def levels_named(known: pd.Index[Any], levels: Any, factor: str) -> list[int]:
+    """Numbers of the levels that are named, in their order."""
     wanted = [levels] if isinstance(levels, str) or not np.iterable(levels) else list(levels)
-    places = find(at.levels, pd.Series(wanted), at.factor)
+    names = list(map(level_name, known)) if isinstance(known, pd.MultiIndex) else known
+    places = find(pd.Index(names), pd.Series(wanted), factor)
     if not wanted or (places < 0).any():
         unknown = [level for level, place in zip(wanted, places, strict=True) if place < 0]
-        raise DataError(f"levels: {at.factor!r} has no level {shown(unknown)}")
+        raise DataError(f"levels: {factor!r} has no level {shown(unknown)}")
     return [int(i) for i in places]
+
+
+def levels_asked(at: LevelRows, levels: Any, most: int) -> list[int]:
+    """Numbers of the levels asked for, in their order: named, or the first that have rows."""
+    count = how_many(levels)
+    if levels is None or count is not None:
+        return [int(i) for i in np.unique(at.codes)][: most if count is None else count]
+    return levels_named(at.levels, levels, at.factor)
