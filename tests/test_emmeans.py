@@ -1075,6 +1075,18 @@ def test_tests_and_letters_show_how_they_were_made(options, note):
     assert letters.to_latex(columns=["estimate", "group"], digits=1).count(" & ") == 10
 
 
+def test_letters_on_the_scale_of_the_response():
+    means = lmm.emmeans(lmm.fit("log(yld) ~ Nf + (1 | Block)", lmm.load_dataset("oats")), "Nf")
+    letters, link = means.cld(type="response"), means.cld()
+    columns = ["estimate", "std_error", "df", "conf_low", "conf_high"]
+    pd.testing.assert_frame_equal(
+        pd.DataFrame(letters[columns]), means.to_frame(type="response")[columns]
+    )
+    assert letters["group"].equals(link["group"])
+    assert "Carried back from the scale of log" in letters.notes
+    assert "response" in str(letters) and "emmean" in str(link)
+
+
 def test_small_print_says_where_covariates_are_held():
     data = lmm.load_dataset("orthodont").assign(w=lambda d: np.arange(len(d)) / 10.0)
     res = lmm.fit("distance ~ age * Sex + w + (1 | Subject)", data)

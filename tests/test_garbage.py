@@ -274,7 +274,7 @@ def calls() -> dict[str, Call]:
         "predict, intervals": Call(
             r.predict,
             dict(newdata=new, se=True, interval="prediction", level=0.9, df_method="kr",
-                 weights=np.ones(4)),
+                 weights=np.ones(4), type="response"),
         ),
         "predict, own rows": Call(
             r.predict, dict(newdata=None, conditional=True, se=True, interval="confidence")
@@ -351,7 +351,7 @@ def calls() -> dict[str, Call]:
         "MarginalMeans.joint_tests": Call(means.joint_tests, dict(by=None)),
         "MarginalMeans.joint_test": Call(means.joint_test, dict(null=0.0)),
         "MarginalMeans.eff_size": Call(means.eff_size, dict(sigma=2.0, edf=5.0)),
-        "MarginalMeans.cld": Call(means.cld, dict(alpha=0.1, adjust="none")),
+        "MarginalMeans.cld": Call(means.cld, dict(alpha=0.1, adjust="none", type="response")),
         "MarginalMeans.regrid": Call(logs.regrid, dict(transform="log", bias_sigma=0.1)),
         "drop1": Call(lmm.drop1, dict(res=r, test="F", df_method=None)),
         "step": Call(

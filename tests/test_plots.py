@@ -200,6 +200,9 @@ WRONG = {
     "another adjustment": (
         lambda: plots.comparisons(sleep().t_test("Days"), adjust="holm"), "adjust='holm': tests",
     ),
+    "another scale": (
+        lambda: plots.comparisons(sleep().t_test("Days"), type="response"), "tests have one scale",
+    ),
     "no bootstrap": (lambda: plots.bootstrap(3), "boot is a int: a result of lmm.bootstrap, or"),
     "no influence": (lambda: plots.influence(sleep()), "influence is a LMMResults"),
     "no many": (lambda: plots.volcano(sleep()), "many is a LMMResults"),
@@ -247,7 +250,7 @@ def arguments():
         "bootstrap": {"boot": boot(), "names": ["sigma"], "kind": "basic", **level},
         "caterpillar": {"res": s, **term, **level, "levels": ["308"], "labels": True},
         "coefficients": {"fits": growth(), "intercept": True, "rename": {"age": "Age"}, **level},
-        "comparisons": {"means": means, "alpha": 0.1, "adjust": "none"},
+        "comparisons": {"means": means, "alpha": 0.1, "adjust": "none", "type": "link"},
         "fits": {"res": s, "x": "Days", "factor": "Subject", "levels": ["308"], "columns": 1},
         "influence": {"influence": rows, "kind": "hat_values", "label": 2},
         "interaction": {"means": means, "x": "Nf", "type": "link", **level},
@@ -255,7 +258,7 @@ def arguments():
         "power": {"table": power_table(), "x": "size", "target": 0.8},
         "predictions": {
             "res": growth(), "x": "age", "by": "Sex", "at": {"age": [8, 10]}, "new": True,
-            "residuals": True, **level,
+            "residuals": True, "type": "response", **level,
         },
         "profile": {"profile": profiled(), "absolute": True, "levels": [0.9]},
         "pvalue_histogram": {**volcano, "bins": 5},
@@ -763,6 +766,37 @@ def test_partial_residuals_where_others_are_held():
     assert (quartiles.residuals["by"] == sorted(set(quartiles.lines["by"]))[0]).sum() == np.sum(
         nearest.argmin(axis=1) == 0
     )
+
+
+def logs():
+    return lmm.fit("log(distance) ~ age * Sex + (age | Subject)", lmm.load_dataset("orthodont"))
+
+
+def test_curves_on_the_scale_of_the_response():
+    link, ax = plots.predictions(logs(), "age"), plots.predictions(logs(), "age", type="response")
+    assert (link.get_ylabel(), ax.get_ylabel()) == ("log(distance)", "distance")
+    for one, other in zip(curves(ax), curves(link), strict=True):
+        close(one, np.c_[other[:, 0], np.exp(other[:, 1])])
+    close(offsets(ax), np.c_[offsets(link)[:, 0], np.exp(offsets(link)[:, 1])])
+    ends = (one.collections[1].get_datalim(one.transData).intervaly for one in (ax, link))
+    close(next(ends), np.exp(next(ends)))
+
+
+def test_comparisons_on_the_scale_of_the_response():
+    means = lmm.emmeans(logs(), "Sex", at={"age": [8, 14]}, by="age")
+    link, ax = (plots.comparisons(means, type=scale) for scale in ("link", "response"))
+    table = means.to_frame(type="response")
+    close(offsets(ax)[:, 0], table["estimate"])
+    close(segments(ax)[:, :, 0], table[["conf_low", "conf_high"]])
+    for (start, end), (a, b) in zip(arrows_of(ax), arrows_of(link), strict=True):
+        close([start[0], end[0]], np.exp([a[0], b[0]]))
+    assert ax.get_xlabel().startswith("Estimated marginal mean of the response")
+    ratios = plots.comparisons(means.pairs(), type="response")
+    close(np.sort(forest_of(ratios)[:, 0]), np.sort(means.pairs().to_frame(type="response")
+          ["estimate"]))  # fmt: skip
+    assert ratios.lines[0].get_xdata()[0] == 1
+    assert ratios.get_xlabel() == "Ratio, 95% intervals"
+    assert ratios.get_yticklabels()[0].get_text().startswith("Male / Female")
 
 
 def test_interaction():

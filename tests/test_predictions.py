@@ -532,3 +532,56 @@ def test_correlated_residuals_stand_beside_all_effects():
     res = lmm.fit("distance ~ age + (1 | half) + (1 | Subject) + ar1(age | Subject)", data)
     with pytest.raises(lmm.DataError, match="conditional=True"):
         res.predict(data, conditional="Subject")
+
+
+# ------------------------------------------------------------ transformed responses
+
+
+def logged(f="log", **options):
+    data = lmm.load_dataset("sleepstudy")
+    return lmm.fit(f"{f} ~ Days + (Days | Subject)", data, **options)
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("interval", ["confidence", "prediction"])
+def test_predictions_on_the_scale_of_the_response(interval, conditional):
+    res, new = logged("log(Reaction + 2)"), {"Days": [0.5, 9], "Subject": ["308", "309"]}
+    how = {"conditional": conditional, "interval": interval}
+    link, response = res.predict(new, **how), res.predict(new, type="response", **how)
+    for column in ("fit", "lower", "upper"):
+        assert_close(response[column], np.exp(link[column]) - 2, ROUNDING)
+    assert_close(response["std_error"], np.exp(link["fit"]) * link["std_error"], ROUNDING)
+    means = res.predict(new, conditional=conditional, type="response", output="polars")
+    assert_close(means.to_numpy(), response["fit"], ROUNDING)
+    own = res.predict(conditional=conditional, type="response")
+    assert_close(own, np.exp(res.predict(conditional=conditional)) - 2, ROUNDING)
+
+
+def test_predictions_are_carried_back_as_marginal_means_are():
+    res = lmm.fit("log10(yld) ~ Nf + (1 | Block)", lmm.load_dataset("oats"))
+    means = lmm.emmeans(res, "Nf").to_frame(type="response")
+    table = res.predict({"Nf": means["Nf"]}, se=True, type="response")
+    wanted = means[["estimate", "std_error", "conf_low", "conf_high"]]
+    assert_close(table.to_numpy(), wanted.to_numpy(), ROUNDING)
+
+
+def test_limits_of_a_root_end_at_zero():
+    data = pd.DataFrame({"g": np.repeat(np.arange(8), 5), "x": np.tile(np.arange(5.0), 8)})
+    data["y"] = np.random.default_rng(0).normal(data["x"], 1.0) ** 2
+    res = lmm.fit("sqrt(y) ~ x + (1 | g)", data)
+    link = res.predict({"x": [0.0, 4.0]}, interval="prediction")
+    table = res.predict({"x": [0.0, 4.0]}, interval="prediction", type="response")
+    assert link["lower"][0] < 0 < link["lower"][1]
+    assert_close(table["lower"], [0.0, link["lower"][1] ** 2], ROUNDING)
+    assert_close(table["std_error"], 2 * link["fit"] * link["std_error"], ROUNDING)
+    low = lmm.emmeans(res, "1", at={"x": -2.0}).to_frame(type="response")["conf_low"][0]
+    assert low == 0
+
+
+def test_scales_of_predictions():
+    plain = logged("Reaction")
+    assert plain.predict(type="response").equals(plain.predict())
+    with pytest.raises(lmm.DataError, match="type='mean': choose from link, response"):
+        plain.predict(type="mean")
+    with pytest.raises(lmm.DataError, match="can be carried back: log, log2"):
+        logged("log(Reaction / 2)").predict(type="response")

@@ -5,10 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
+from ..errors import DataError
+
 Function = Callable[[np.ndarray], np.ndarray]
+
+
+class Carried(NamedTuple):
+    """Estimates on the scale of the response, of any one shape."""
+
+    estimate: np.ndarray
+    std_error: np.ndarray  # by the delta method
+    conf_low: np.ndarray
+    conf_high: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -23,6 +35,7 @@ class Transformation:
     twist: Function  # third derivative
     is_log: bool = False  # differences become ratios
     shift: float = 0.0  # of f(y + shift)
+    least: float = -np.inf  # value of f
 
     def __reduce__(self) -> tuple[Callable[[str, float], Transformation], tuple[str, float]]:
         return known_transformation, (self.name, self.shift)  # functions have no pickles
@@ -31,6 +44,25 @@ class Transformation:
         """The response at x on the scale of the fit, with half a variance for its curvature."""
         out: np.ndarray = self.inverse(x) + half * self.bend(x) - self.shift
         return out
+
+    def carried(
+        self,
+        estimate: np.ndarray,
+        std_error: np.ndarray,
+        conf_low: np.ndarray,
+        conf_high: np.ndarray,
+        half: float = 0.0,
+    ) -> Carried:
+        """Estimates and limits by :meth:`back`, ``se = |h'(x)| se(x)``, h the inverse of f.
+
+        Limits outside of what f can be are those of its end.
+        """
+        return Carried(
+            self.back(estimate, half),
+            np.abs(self.back_slope(estimate, half)) * std_error,
+            self.back(np.maximum(conf_low, self.least), half),
+            self.back(np.maximum(conf_high, self.least), half),
+        )
 
     def back_slope(self, x: np.ndarray, half: float = 0.0) -> np.ndarray:
         """The derivative of :meth:`back`."""
@@ -60,8 +92,10 @@ _KNOWN = {
         lambda x: 2.0 * x,
         lambda x: np.full_like(x, 2.0),
         np.zeros_like,
+        least=0.0,
     ),
 }
+_NUMBER = r"[\d.][\d.eE]*"
 # y + 1, y - 0.5, 1 + y
 _SHIFTED = re.compile(r"[^\W\d][\w. ]*?(?:\s*([+-])\s*([\d.eE]+))?")
 _SHIFTED_LEFT = re.compile(r"([\d.eE]+)\s*\+\s*[^\W\d][\w. ]*")
@@ -87,6 +121,49 @@ def is_name(response: str) -> bool:
     (True, True, False)
     """
     return _NAME.fullmatch(_QUOTED.sub("y", response.strip())) is not None
+
+
+def way_back(response: str) -> Transformation | None:
+    """The transformation by which a response is carried back; None for a column as it is.
+
+    Raises
+    ------
+    DataError
+        Any other expression.
+
+    Examples
+    --------
+    >>> way_back("log(y)").name, way_back("y")
+    ('log', None)
+    """
+    found = transformation_of(response)
+    if found is None and not is_name(response):
+        raise no_way_back(response)
+    return found
+
+
+def no_way_back(response: str) -> DataError:
+    """The error for a response that is an expression of which nothing is known."""
+    return DataError(
+        f"the response {response} is no function that can be carried back: "
+        "log, log2, log10, log1p and sqrt of a column, or of one and a constant, can"
+    )
+
+
+def untransformed(response: str) -> str:
+    """What a response is called on its own scale.
+
+    Examples
+    --------
+    >>> untransformed("np.log(`RT (ms)` + 1)"), untransformed("sqrt(2 + y)"), untransformed("y")
+    ('RT (ms)', 'y', 'y')
+    """
+    if transformation_of(response) is None:
+        return response.strip().strip("`")
+    inner = response[response.index("(") + 1 : response.rindex(")")].strip()
+    if inner.startswith("`"):
+        return inner[1:].partition("`")[0]
+    return re.sub(rf"^{_NUMBER}\s*\+\s*|\s*[+-]\s*{_NUMBER}$", "", inner)
 
 
 def transformation_of(response: str) -> Transformation | None:

@@ -22,17 +22,21 @@ class Compared(NamedTuple):
 
     names: list[str]  # (k,)
     table: pd.DataFrame  # (k, ...)  estimate, conf_low, conf_high
-    left: np.ndarray  # (k,)
+    left: np.ndarray  # (k,)  ends of the arrows
     right: np.ndarray  # (k,)
     families: list[np.ndarray]  # rows of each
     pairs: pd.DataFrame  # first, second (rows), p_value
     wrong: int
 
 
-def compared(means: Any, alpha: float, adjust: str | None) -> Compared:
-    """All pairs of means in each family, and the arrows that show what they say."""
+def compared(means: Any, alpha: float, adjust: str | None, scale: str = "link") -> Compared:
+    """All pairs of means in each family, and the arrows that show what they say.
+
+    On the scale of the response arrows are those of the fit's scale carried back.
+    """
     alpha = probability(alpha, "alpha")
-    table, families = means.confint(), means.labels.families(means.by)
+    table, families = means.to_frame(type=scale, output="pandas"), means.labels.families(means.by)
+    centre, back = means.at.estimate, means.transformation if scale == "response" else None
     found = means.pairs(adjust=adjust).to_frame(adjust, level=1 - alpha, output="pandas")
     p = found["p_value"].to_numpy()
     half = 0.5 * (found["conf_high"] - found["conf_low"]).to_numpy()
@@ -40,20 +44,27 @@ def compared(means: Any, alpha: float, adjust: str | None) -> Compared:
     for rows in families:
         i, j = np.triu_indices(len(rows), 1)
         own = slice(start, start + len(i))
-        estimate = table["estimate"].to_numpy()[rows]
-        arrows: Arrows = comparison_arrows(estimate, half[own], p[own] < alpha)
-        left[rows], right[rows] = arrows.left, arrows.right
+        arrows: Arrows = comparison_arrows(centre[rows], half[own], p[own] < alpha)
+        left[rows], right[rows] = centre[rows] - arrows.left, centre[rows] + arrows.right
         wrong, start = wrong + arrows.wrong, start + len(i)
         ends.append(np.column_stack([rows[i], rows[j]]))
     pairs = pd.DataFrame(np.vstack(ends), columns=["first", "second"]).assign(p_value=p)
     names = row_names(table, labels_of(means))
+    if back is not None:
+        none = np.zeros(len(table))
+        left, right = back.carried(centre, none, left, right)[2:]
     return Compared(names, table, left, right, families, pairs, wrong)
 
 
 @hinted
 @canvas.literal
 def comparisons(
-    means: Any, *, alpha: float = 0.05, adjust: str | None = None, ax: Any = None
+    means: Any,
+    *,
+    alpha: float = 0.05,
+    adjust: str | None = None,
+    type: str = "link",
+    ax: Any = None,
 ) -> Any:
     """Marginal means with their intervals and comparison arrows, or tests with intervals.
 
@@ -72,6 +83,10 @@ def comparisons(
     adjust : str, optional
         Of the comparisons, as in ``means.pairs``; Tukey's by default. T tests have that which they
         were made with.
+    type : {"link", "response"}
+        Of marginal means, as in ``means.to_frame``: those of a transformed response and the ends of
+        their arrows carried back, contrasts of logarithms as ratios beside one. Tests are those of
+        the scale of the fit.
     ax : Axes, optional
 
     Returns
@@ -82,7 +97,7 @@ def comparisons(
     Raises
     ------
     DataError
-        A joint test, which has no estimates; ``adjust`` of what is no marginal mean.
+        A joint test, which has no estimates; ``adjust`` or ``type`` of what is no marginal mean.
 
     Examples
     --------
@@ -94,16 +109,16 @@ def comparisons(
     """
     expect(means, "means", "MarginalMeans", "ContrastResults", "DeltaResults")
     if not is_a(means, "MarginalMeans") or means.kind == "contrast":
-        return _draw_intervals(means, alpha, adjust, ax)
-    found = compared(means, alpha, adjust)
+        return _draw_intervals(means, alpha, adjust, type, ax)
+    found = compared(means, alpha, adjust, type)
     k = len(found.names)
     ax = canvas.axes(ax, (5.8, canvas.height(k + 4)))
     y = np.arange(k)[::-1]  # the first row on top
     x = found.table["estimate"].to_numpy()
     limits = found.table["conf_low"], found.table["conf_high"]
     ax.hlines(y, *limits, color=canvas.SOFT, linewidth=7, alpha=0.6)
-    for length, side in ((found.left, -1), (found.right, 1)):
-        for place, end, row in zip(x, x + side * length, y, strict=True):
+    for ends in (found.left, found.right):
+        for place, end, row in zip(x, ends, y, strict=True):
             if end != place and np.isfinite(end):
                 look = {"arrowstyle": "-|>", "color": canvas.SECOND, "lw": 1.6}
                 look |= {"shrinkA": 0, "shrinkB": 0}
@@ -113,7 +128,7 @@ def comparisons(
         ax.axhline(y[rows[-1]] - 0.5, color=canvas.FAINT, linewidth=0.8)
     canvas.name_levels(ax, found.names[::-1], ", ".join(labels_of(means)))
     level = found.table.attrs.get("level", means.level)
-    ax.set_xlabel(f"{what_of(means)}\n{100 * level:g}% intervals and comparison arrows")
+    ax.set_xlabel(f"{what_of(means, type)}\n{100 * level:g}% intervals and comparison arrows")
     if found.wrong:
         ax.set_title(f"{found.wrong} pairs are not as their arrows say", fontsize="small")
     return ax
@@ -128,14 +143,17 @@ class Intervals(NamedTuple):
     adjusted: str
 
 
-def intervals_of(tests: Any, alpha: float, adjust: str | None) -> Intervals:
+def intervals_of(tests: Any, alpha: float, adjust: str | None, scale: str = "link") -> Intervals:
     """Contrasts, t tests or functions of the parameters, with limits of level ``1 - alpha``."""
     level = 1.0 - probability(alpha, "alpha")
     if is_a(tests, "MarginalMeans"):
-        table = tests.to_frame(adjust, level=level, output="pandas")
+        table = tests.to_frame(adjust, level=level, type=scale, output="pandas")
         labels = labels_of(tests)
-        names, rows, values = row_names(table, labels), ", ".join(labels), "Difference"
+        names, rows, values = row_names(table, labels), ", ".join(labels), what_of(tests, scale)
         how = adjustments(tests, adjust, level)
+        table["null_value"] = float(values == "Ratio")
+    elif scale != "link":
+        raise DataError(f"type={shown(scale)}: that is of marginal means, tests have one scale")
     elif adjust is not None:
         raise DataError(
             f"adjust={shown(adjust)}: tests have the adjustment that they were made with, "
@@ -143,8 +161,9 @@ def intervals_of(tests: Any, alpha: float, adjust: str | None) -> Intervals:
         )
     else:
         table, how = _of_hypotheses(tests, level)
+        table = table if "null_value" in table else table.assign(null_value=0.0)
         names, rows, values = [str(name) for name in table.index], "", "Estimate"
-    null = table["null_value"].to_numpy() if "null_value" in table else np.zeros(len(table))
+    null = table["null_value"].to_numpy()
     forest = Forest(names, {"": table[["estimate", "conf_low", "conf_high"]]}, null)
     return Intervals(forest, rows, values, how)
 
@@ -160,8 +179,8 @@ def _of_hypotheses(tests: Any, level: float) -> tuple[pd.DataFrame, str]:
     return table, ""
 
 
-def _draw_intervals(tests: Any, alpha: float, adjust: str | None, ax: Any) -> Any:
-    found = intervals_of(tests, alpha, adjust)
+def _draw_intervals(tests: Any, alpha: float, adjust: str | None, scale: str, ax: Any) -> Any:
+    found = intervals_of(tests, alpha, adjust, scale)
     own, ax = ax is None, forest_axes(found.forest, ax)
     draw_forest(found.forest, found.rows, ax, own=own)
     adjusted = f", adjusted by {found.adjusted}" if found.adjusted else ""

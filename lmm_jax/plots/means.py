@@ -108,7 +108,7 @@ def interaction(
                 )  # fmt: skip
     if not found.numeric:
         ax.set_xticks(range(len(found.ticks)), [spelling(tick) for tick in found.ticks])
-    ax.set(xlabel=found.x, ylabel=what_of(means))
+    ax.set(xlabel=found.x, ylabel=what_of(means, type))
     if found.by:
         canvas.legend(ax, ", ".join(found.by), beside=own)
     return ax

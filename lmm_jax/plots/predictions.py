@@ -14,6 +14,7 @@ from ..designs.residual_new import spread_expressions
 from ..designs.variables import Variables, column_of
 from ..errors import DataError, RankWarning
 from ..formulas.right_side import variables
+from ..inference.transformations import untransformed, way_back
 from ..inputs.arguments import choice, flag, hinted, mapping, probability, shown
 from ..inputs.names import unquoted
 from . import canvas
@@ -24,14 +25,20 @@ _PLACES = 101
 
 
 class Curves(NamedTuple):
-    """What :func:`predictions` draws."""
+    """What :func:`predictions` draws, all on one scale."""
 
     lines: pd.DataFrame  # x, by, fit, low, high (of the mean), new_low, new_high
     residuals: pd.DataFrame  # x, by, y: a row of the fit each; empty if not wanted
 
 
 def curves_of(
-    res: Any, x: str, by: str | None, at: Mapping[str, Any] | None, level: float, residuals: bool
+    res: Any,
+    x: str,
+    by: str | None,
+    at: Mapping[str, Any] | None,
+    level: float,
+    residuals: bool,
+    scale: str = "link",
 ) -> Curves:
     """Predictions of the population along x, for some values of ``by``, all else held."""
     known: Variables = require(res, "emmeans").basis.reference.variables
@@ -49,19 +56,21 @@ def curves_of(
         {"x": np.tile(values, len(lines)), "by": np.repeat(np.array(lines, object), _PLACES)}
     )
     data, more = _rows(res, known, grid, x, by if own else None, held)
-    level = probability(level, "level")
+    how = {"level": probability(level, "level"), "type": scale, **more}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RankWarning)  # such rows are left out
-        mean = res.predict(data, interval="confidence", level=level, **more).to_numpy()
+        mean = res.predict(data, interval="confidence", **how).to_numpy()
         new = np.full_like(mean, np.nan)
         if not _reads_more(res, data):
-            new = res.predict(data, interval="prediction", level=level, **more).to_numpy()
+            new = res.predict(data, interval="prediction", **how).to_numpy()
     there = res.basis.estimable(data)[:, None]
     mean, new = np.where(there, mean, np.nan), np.where(there, new, np.nan)
     names = ["fit", "std_error", "low", "high"]
     table = pd.concat([grid, pd.DataFrame(mean, columns=names)], axis=1).drop(columns="std_error")
     table[["new_low", "new_high"]] = new[:, 2:]
-    return Curves(table, _partial(res, known, x, by, lines, held) if residuals else table.iloc[:0])
+    if not residuals:
+        return Curves(table, table.iloc[:0])
+    return Curves(table, _partial(res, known, x, by, lines, held, scale))
 
 
 def _reads_more(res: Any, data: pd.DataFrame) -> bool:
@@ -125,7 +134,13 @@ def _rows(
 
 
 def _partial(
-    res: Any, known: Variables, x: str, by: str | None, lines: list[Any], held: Mapping[str, Any]
+    res: Any,
+    known: Variables,
+    x: str,
+    by: str | None,
+    lines: list[Any],
+    held: Mapping[str, Any],
+    scale: str,
 ) -> pd.DataFrame:
     """The curve at the place of every row, plus the marginal residual of the row."""
     rows = require(res, "resid").design.source.rows
@@ -142,7 +157,9 @@ def _partial(
         kept = np.ones(len(own), bool)
     own = own[kept].reset_index(drop=True)
     data, more = _rows(res, known, own, x, by, held)
-    own["y"] = res.predict(data, **more).to_numpy() + res.resid("marginal").to_numpy()[kept]
+    y = res.predict(data, **more).to_numpy() + res.resid("marginal").to_numpy()[kept]
+    back = way_back(res.endog_name) if scale == "response" else None
+    own["y"] = y if back is None else back.back(y)
     return own
 
 
@@ -157,6 +174,7 @@ def predictions(
     level: float = 0.95,
     new: bool = True,
     residuals: bool = True,
+    type: str = "link",
     ax: Any = None,
 ) -> Any:
     """The population's mean along a covariate with its bands, and partial residuals.
@@ -183,6 +201,9 @@ def predictions(
         has no part in the mean, ``power(w)``, its value has to be in ``at``; else there are none.
     residuals : bool
         Draw partial residuals.
+    type : {"link", "response"}
+        "response": the curve, its bands and the partial residuals of a transformed response,
+        ``log(y)``, carried back, as in ``res.predict``.
     ax : Axes, optional
 
     Returns
@@ -197,7 +218,7 @@ def predictions(
     >>> ax.get_ylabel()
     'Reaction'
     """
-    found = curves_of(fitted(res), x, by, at, level, flag(residuals, "residuals"))
+    found = curves_of(fitted(res), x, by, at, level, flag(residuals, "residuals"), type)
     draw_new = flag(new, "new")
     ax = canvas.axes(ax)
     groups = list(dict.fromkeys(found.lines["by"]))
@@ -223,7 +244,8 @@ def predictions(
             line["x"], line["fit"], color=colour, linestyle=look["linestyle"], linewidth=2,
             label=label,
         )  # fmt: skip
-    ax.set(xlabel=x, ylabel=unquoted(res.endog_name))
+    on_response = type == "response"
+    ax.set(xlabel=x, ylabel=(untransformed if on_response else unquoted)(res.endog_name))
     if by is not None:
         canvas.legend(ax, by)
     return ax

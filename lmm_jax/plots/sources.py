@@ -84,10 +84,13 @@ def row_names(table: pd.DataFrame, columns: list[str]) -> list[str]:
     ]
 
 
-def what_of(means: Any) -> str:
+def what_of(means: Any, scale: str = "link") -> str:
     """Label of the axis of the estimates."""
+    back = scale == "response" and means.transformation is not None
     if means.kind == "contrast":
-        return "Contrast"
+        return "Ratio" if back and means.ratios else "Difference"
+    if back:
+        return "Estimated marginal mean of the response"
     if means.kind.endswith(".trend"):
         return f"Slope of {means.kind.removesuffix('.trend')}"
     return "Estimated marginal mean"

@@ -12,7 +12,7 @@ from ..errors import DataError
 from ..inference.df import DfMethod
 from ..inference.linear_functions import Comparison, LinearFunctions, compare
 from ..inference.multiplicity import ADJUSTMENTS, ELSEWHERE
-from ..inference.transformations import Transformation
+from ..inference.transformations import Transformation, no_way_back
 from ..inputs.arguments import choice, flag, hinted, number, numbers, probability
 from ..tables.frames import as_frame
 from ..tables.page import Summary, Table
@@ -124,10 +124,7 @@ class EstimateTable(Shown):
         f = self.transformation
         if f is None:
             if self.changed:
-                raise DataError(
-                    f"the response {self.changed} is no function that can be carried back: "
-                    "log, log2, log10, log1p and sqrt of a column, or of one and a constant, can"
-                )
+                raise no_way_back(self.changed)
             return {}
         if self.kind == "contrast" and not self.ratios:
             raise DataError(
@@ -137,12 +134,8 @@ class EstimateTable(Shown):
         half = 0.0 if bias_sigma is None else 0.5 * number(bias_sigma, "bias_sigma", least=0.0) ** 2
         if self.ratios:  # what was added to the response is gone in a difference
             f = replace(f, shift=0.0)
-        return {
-            "estimate": f.back(self.at.estimate, half),
-            "std_error": np.abs(f.back_slope(self.at.estimate, half)) * self.at.std_error,
-            "conf_low": f.back(found.low, half),
-            "conf_high": f.back(found.high, half),
-        }
+        at = self.at
+        return f.carried(at.estimate, at.std_error, found.low, found.high, half)._asdict()
 
     def confint(self, level: float | None = None, *, adjust: str | None = None) -> pd.DataFrame:
         """Estimates with their limits.
@@ -161,7 +154,11 @@ class EstimateTable(Shown):
         >>> lmm.emmeans(res, "Nf").confint()[["conf_low", "conf_high"]].round(1).iloc[0].tolist()
         [62.3, 96.5]
         """
-        frame: pd.DataFrame = self.to_frame(adjust, level=level, output="pandas")
+        return self._estimates(adjust, level=level)
+
+    def _estimates(self, adjust: str | None = None, **how: Any) -> pd.DataFrame:
+        """The table without tests."""
+        frame: pd.DataFrame = self.to_frame(adjust, output="pandas", **how)
         return frame.drop(columns=["statistic", "p_value"])
 
     def test(

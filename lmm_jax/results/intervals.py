@@ -24,6 +24,7 @@ from ..inference.prediction import (
 from ..inference.random_effects import random_part
 from ..inference.record import FitRecord
 from ..inference.residual_rows import carried, residual_thetas, row_noise, variances
+from ..inference.transformations import Transformation
 from ..inputs.arguments import choice, flag, probability
 from .predict import Rows
 
@@ -148,6 +149,12 @@ def prediction_table(
         "upper": means + half,
     }
     return pd.DataFrame({k: rows.column(v) for k, v in columns.items()}, index=rows.labels)
+
+
+def carried_table(back: Transformation, table: pd.DataFrame) -> pd.DataFrame:
+    """Predictions of a transformed response as those of the response."""
+    found = back.carried(*table.to_numpy().T)
+    return pd.DataFrame(np.column_stack(found), index=table.index, columns=table.columns)
 
 
 def _variance(

@@ -258,7 +258,7 @@ class MarginalMeans(EstimateTable):
         table = pd.DataFrame(rows, columns=["df_num", "df_denom", "f", "p_value"])
         return pd.concat([self.labels.groups(self.by), table], axis=1)
 
-    def cld(self, alpha: float = 0.05, *, adjust: str | None = None) -> Table:
+    def cld(self, alpha: float = 0.05, *, adjust: str | None = None, type: str = "link") -> Table:
         """The rows with letters: two that share one do not differ at the level alpha.
 
         A data frame with the exports of all tables (``to_latex(caption=..)``).
@@ -268,6 +268,9 @@ class MarginalMeans(EstimateTable):
         alpha : float
         adjust : str, optional
             Of the pairwise differences; Tukey's by default.
+        type : {"link", "response"}
+            Scale of the estimates and limits, as in :meth:`to_frame`; means are compared on that
+            of the fit.
 
         References
         ----------
@@ -280,7 +283,7 @@ class MarginalMeans(EstimateTable):
         >>> lmm.emmeans(res, "Nf").cld()["group"].tolist()
         ['a', 'b', 'c', 'c']
         """
-        level, table = probability(alpha, "alpha"), self.confint()
+        level, table = probability(alpha, "alpha"), self._estimates(type=type)
         letters = np.empty(len(table), dtype=object)
         differences = self.pairs(adjust=adjust)
         p = differences.to_frame(output="pandas")["p_value"].to_numpy()
@@ -294,12 +297,12 @@ class MarginalMeans(EstimateTable):
         adjusted = f", adjusted by {', '.join(how)} within each family" if how else ""
         notes = (
             f"Two of one family that share a letter do not differ at the level {level:g}{adjusted}",
-            *table_notes(self, limits=True),
+            *table_notes(self, limits=True, type=type),
         )
         shown = table.columns[len(self.labels.columns) :]
         columns = {name: table[name].to_numpy() for name in shown}
         frame = self.labels.frame(columns | {"group": letters})
-        return labelled_table(self, frame, title_of(self), notes)
+        return labelled_table(self, frame, title_of(self), notes, type=type)
 
     def eff_size(self, sigma: float, edf: float) -> Table:
         """Cohen's d: differences over a standard deviation of the population, with limits.

@@ -19,16 +19,12 @@ def shown_table(means: Any, infer: bool | None, **how: Any) -> Summary:
     finite = bool(np.isfinite(frame["df"]).any())
     chosen = [*labels, "estimate", "std_error", *(["df"] if finite else [])]
     chosen += ["conf_low", "conf_high"] * limits + ["statistic", "p_value"] * tests
-    look = _look(means, labels, frame["df"])
+    look = _look(means, labels, frame["df"], how["type"])
     unknown = frame["estimate"].isna()
     shown = frame[chosen]
     if unknown.any():
         shown = shown.assign(estimate=frame["estimate"].astype(object).where(~unknown, "nonEst"))
         look["kinds"]["estimate"] = "number"
-    if is_contrast and means.ratios and how["type"] == "response":
-        look["headings"]["estimate"] = "ratio"
-    elif not is_contrast and means.transformation is not None and how["type"] == "response":
-        look["headings"]["estimate"] = "response"
     made = table(shown, "", **look)
     notes = _notes(means, limits=limits, tests=tests, **how)
     if unknown.any():
@@ -38,25 +34,32 @@ def shown_table(means: Any, infer: bool | None, **how: Any) -> Summary:
     return Summary(title=title_of(means), tables=(made,), notes=notes)
 
 
-def labelled_table(means: Any, frame: Any, title: str, notes: Sequence[str]) -> Table:
+def labelled_table(
+    means: Any, frame: Any, title: str, notes: Sequence[str], *, type: str = "link"
+) -> Table:
     """A frame that begins with the labels of means as a table that shows itself."""
     labels = list(frame.columns[: len(means.labels.columns)])
-    return table(frame, title, notes, **_look(means, labels, frame["df"]))
+    return table(frame, title, notes, **_look(means, labels, frame["df"], type))
 
 
-def _look(means: Any, labels: Sequence[str], df: Any) -> dict[str, Any]:
+def _look(means: Any, labels: Sequence[str], df: Any, type: str) -> dict[str, Any]:
     """Headings and kinds of the columns of such a table."""
     headings = dict(zip(labels, means.labels.columns, strict=True))
     headings.pop("contrast", None)  # a word of ours
     headings |= {"statistic": "t" if np.isfinite(df).any() else "z"}
-    headings |= {} if means.kind == "contrast" else {"estimate": means.kind}
+    is_contrast, response = means.kind == "contrast", type == "response"
+    headings |= {} if is_contrast else {"estimate": means.kind}
+    if is_contrast and means.ratios and response:
+        headings["estimate"] = "ratio"
+    elif not is_contrast and means.transformation is not None and response:
+        headings["estimate"] = "response"
     kinds = {**dict.fromkeys(labels, "label"), "statistic": "statistic"}
     return {"headings": headings, "kinds": kinds}
 
 
-def table_notes(means: Any, *, limits: bool = False) -> tuple[str, ...]:
+def table_notes(means: Any, *, limits: bool = False, type: str = "link") -> tuple[str, ...]:
     """The small print of means as they are, adjustments of tests left out."""
-    return _notes(means, limits=limits, tests=False, type="link", adjust=None, level=None)
+    return _notes(means, limits=limits, tests=False, type=type, adjust=None, level=None)
 
 
 def title_of(means: Any) -> str:

@@ -15,10 +15,11 @@ from ..errors import DataError
 from ..inference.prediction import BlupErrors
 from ..inference.random_effects import effect_slopes, random_part
 from ..inference.residuals import marginal_residuals
-from ..inputs.arguments import hinted, shown
+from ..inference.transformations import Transformation, way_back
+from ..inputs.arguments import choice, hinted, shown
 from ..inputs.frames import kind_of
 from ..tables.frames import as_column, as_frame
-from .intervals import prediction_table, read_request, row_means, row_noise_of
+from .intervals import carried_table, prediction_table, read_request, row_means, row_noise_of
 from .levels import ModelOfLevels
 from .predict import (
     Chosen,
@@ -83,6 +84,7 @@ class PredictedModel(ModelOfLevels):
         new_levels: str = "error",
         se: bool = False,
         interval: str | None = None,
+        type: str = "link",
         level: float = 0.95,
         df_method: str | None = None,
         weights: Any = None,
@@ -121,6 +123,11 @@ class PredictedModel(ModelOfLevels):
             that of its visit or stratum, given the subject's other visits if ``conditional``), and
             by ``z' Sigma z`` of all terms whose effects are not added, as of groups not seen
             (of related levels, one that is not inbred).
+        type : {"link", "response"}
+            "response": predictions and limits of a transformed response, ``log(y)``, carried back,
+            with standard errors by the delta method, as marginal means in
+            :meth:`MarginalMeans.to_frame`. What is predicted is then the inverse at the mean, of a
+            logarithm the median of the response.
         level : float
             Coverage of the interval.
         df_method : str, optional
@@ -141,7 +148,7 @@ class PredictedModel(ModelOfLevels):
         ------
         DataError
             Rows that lack a variable or have a level that the fit does not know; a result without
-            what it takes.
+            what it takes; a response that cannot be carried back.
 
         Notes
         -----
@@ -187,7 +194,16 @@ class PredictedModel(ModelOfLevels):
              fit  std_error  lower  upper
         0  253.7       12.3  229.5  277.8
         1  345.6       62.0  223.3  467.9
+
+        On the scale of a response whose logarithm was fitted:
+
+        >>> logs = lmm.fit("log(Reaction) ~ Days + (1 | Subject)", lmm.load_dataset("sleepstudy"))
+        >>> print(logs.predict({"Days": [0, 9]}, interval="prediction", type="response").round(1))
+             fit  std_error  lower  upper
+        0  252.2        8.3  182.4  348.6
+        1  341.4       11.3  246.9  472.0
         """
+        back = self._way_back(type)
         chosen = chosen_terms(conditional, self.term_labels)
         carries = self.residual is not None and self.residual.correlates
         # without random effects residuals alone may be what is known of a subject
@@ -207,7 +223,7 @@ class PredictedModel(ModelOfLevels):
         if newdata is None:
             if groups is not None or offset is not None or weights is not None:
                 raise DataError("groups=, offset= and weights= are of new rows: pass newdata")
-            if some and all(chosen) and request is None:
+            if some and all(chosen) and request is None and back is None:
                 return as_column(self.fittedvalues, output, own)
             rows = own_rows(self._need("predict without newdata"), chosen)
         else:
@@ -220,12 +236,18 @@ class PredictedModel(ModelOfLevels):
         if request is None:
             known = row_noise_of(self, rows, effects, conditional=some)
             means = row_means(self, rows, effects, new_levels, known, self._residuals)
-            made = pd.Series(rows.column(means), index=rows.labels, name="predicted")
+            values = rows.column(means if back is None else back.back(means))
+            made = pd.Series(values, index=rows.labels, name="predicted")
             return as_column(made, output, own)
         table = prediction_table(
             tested, rows, effects, lambda: self._blup_errors, self._residuals, request
         )
-        return as_frame(table, output, own)
+        return as_frame(table if back is None else carried_table(back, table), output, own)
+
+    def _way_back(self, scale: Any) -> Transformation | None:
+        """By what predictions are carried back to a scale; None if they stay as they are."""
+        asked = choice(scale, "type", ("link", "response"))
+        return way_back(self.endog_name) if asked == "response" else None
 
     def _new_rows(
         self, newdata: Any, chosen: Chosen, *, conditional: bool, noise: bool, **options: Any
