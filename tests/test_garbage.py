@@ -91,7 +91,10 @@ GARBAGE: dict[str, Callable[[], Any]] = {
 # Counts of what a call is to compute: a value that is right, but more than a test has time for.
 COUNTS = {"n", "n_boot", "n_sim", "num_low", "num_high"}
 # Functions of the caller: their errors are the caller's own.
-CALLED = {("power of sizes", "design"), ("BootstrapResults.apply", "fun")}
+CALLED = {
+    ("power of sizes", "design"), ("BootstrapResults.apply", "fun"), ("delta_method", "f"),
+    ("hypotheses", "hypothesis"),
+}  # fmt: skip
 # What Python itself says where a path leads nowhere, and a directory that would be made.
 PATHS = {"batches", "path"}
 
