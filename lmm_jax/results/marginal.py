@@ -348,7 +348,7 @@ class MarginalMeans(EstimateTable):
         """
         of = self if self.kind == "contrast" else self.pairs()
         scale = number(sigma, "sigma")
-        edf = np.inf if edf == np.inf else number(edf, "edf")
+        edf = np.inf if isinstance(edf, float) and edf == np.inf else number(edf, "edf")
         for what, value in {"sigma": scale, "edf": edf}.items():
             if not value > 0:
                 raise DataError(f"{what}={value:g}: a positive number is needed")
