@@ -616,6 +616,46 @@ def test_contrasts_stand_beside_zero():
     assert ax.get_xlabel() == "Difference, 95% intervals, adjusted by Tukey"
 
 
+def test_ticks_of_a_number_stand_at_its_values():
+    ages = lmm.emmeans(growth(), ["age", "Sex"], at={"age": [8, 9.5, 14]})
+    ax = plots.interaction(ages, "age")
+    assert ax.get_xticks().tolist() == [8, 9.5, 14]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["8", "9.5", "14"]
+    many_ages = lmm.emmeans(growth(), ["age", "Sex"], at={"age": np.linspace(8, 14, 40)})
+    assert len(plots.interaction(many_ages, "age").get_xticks()) < 20
+
+
+def boxes(texts):
+    """Rectangles of texts as they are drawn, (k, 4): left, bottom, right, top."""
+    texts[0].figure.canvas.draw()
+    return np.array([t.get_window_extent().extents for t in texts])
+
+
+def test_letters_stand_beside_the_bars_of_other_lines():
+    ax = plots.interaction(lmm.emmeans(oats(), ["Nf", "Variety"]), letters=True)
+    for text, (left, bottom, right, top) in zip(ax.texts, boxes(ax.texts), strict=True):
+        for i in range(3):
+            if text.get_color() == ax.lines[i].get_color():
+                continue  # its own
+            for ends in segments(ax, i):
+                (x, low), (_, high) = ax.transData.transform(ends)
+                assert not (left < x < right and bottom < high and top > low)
+
+
+def test_names_of_points_stay_inside_and_off_other_points():
+    rng = np.random.default_rng(4)
+    data = lmm.load_dataset("machines")
+    Y = rng.normal(size=(54, 60)) + np.outer(data["Machine"] == "B", 2.0 * (np.arange(60) < 9))
+    Y = pd.DataFrame(Y, columns=[f"long_name_{k}" for k in range(60)])
+    found = lmm.fit_many("~ Machine + (1 | Worker)", data, Y, progress=False)
+    ax = plots.volcano(found, "Machine[T.B]", label=5)
+    rectangles, frame = boxes(ax.texts), ax.get_window_extent()
+    assert (rectangles[:, :2] >= frame.p0).all() and (rectangles[:, 2:] <= frame.p1).all()
+    points = ax.transData.transform(np.vstack([offsets(ax, 0), offsets(ax, 1)]))
+    inside = (points[:, None] > rectangles[:, :2]) & (points[:, None] < rectangles[:, 2:])
+    assert not inside.all(axis=2).any()
+
+
 def test_adjustments_are_spelled_as_in_tables():
     contrasts = lmm.emmeans(oats(), "Nf").contrast("trt.vs.ctrl", ref="n00")
     label = plots.comparisons(contrasts).get_xlabel()

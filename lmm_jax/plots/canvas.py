@@ -170,23 +170,48 @@ def legend(ax: Any, title: str | None = None, *, beside: bool = False) -> None:
     ax.legend(title=title, frameon=False, fontsize="small", title_fontsize="small", **where)
 
 
-def label_points(ax: Any, x: np.ndarray, y: np.ndarray, names: Sequence[str]) -> None:
-    """Names beside points, on the side that no other name has taken, to the right if it is free."""
-    to_axes = ax.transData + ax.transAxes.inverted()
-    width, height = ax.get_window_extent().size
-    taken: list[tuple[float, float, float]] = []  # centre and half width of names, in points
-    scale = 72.0 / ax.figure.dpi
-    for place, name in zip(np.column_stack([x, y]), names, strict=True):
-        at = to_axes.transform(place) * (width, height) * scale
+def over_lines(ax: Any) -> dict[str, Any]:
+    """Look of a text that covers the lines below it."""
+    return {
+        "bbox": {"facecolor": ax.get_facecolor(), "edgecolor": "none", "alpha": 0.7, "pad": 0.6}
+    }
+
+
+def label_points(
+    ax: Any, x: np.ndarray, y: np.ndarray, names: Sequence[str], among: np.ndarray
+) -> None:
+    """Names beside points: inside the frame, off points and other names, to the right if free.
+
+    ``among``: all points that are drawn, (n, 2).
+    """
+    ax.get_xlim()  # limits follow the data when they are asked for
+    frame, scale = ax.get_window_extent(), 72.0 / ax.figure.dpi
+    at, points = (
+        (ax.transData.transform(places) - frame.p0) * scale
+        for places in (np.column_stack([x, y]), among)
+    )
+    taken = np.zeros((0, 3))  # centre and half width of names, in points
+    for place, own, name in zip(np.column_stack([x, y]), at, names, strict=True):
         half = 2.4 * len(name) + 2.0
-        sides = ((half + 4, 0.0), (-half - 4, 0.0), (0.0, 9.0), (0.0, -9.0))
-        free = [
-            (dx, dy)
-            for dx, dy in sides
-            if all(abs(at[0] + dx - u) > half + w or abs(at[1] + dy - v) > 9.0 for u, v, w in taken)
-        ]
-        dx, dy = (free or sides)[0]
-        taken.append((at[0] + dx, at[1] + dy, half))
+        beside, near = half + 4.0, half + 2.0
+        sides = [(beside, 0.0), (-beside, 0.0), (0.0, 9.0), (0.0, -9.0)]
+        sides += [(dx, dy) for dx in (near, -near) for dy in (8.0, -8.0)]
+        prices = [_crowding(own + side, half, points, taken, frame.size * scale) for side in sides]
+        best = sides[int(np.argmin(prices))]
+        taken = np.vstack([taken, [*(own + best), half]])
         ax.annotate(
-            name, place, (dx, dy), textcoords="offset points", ha="center", va="center", fontsize=8
-        )
+            name, place, best, textcoords="offset points", ha="center", va="center", fontsize=8,
+            **over_lines(ax),
+        )  # fmt: skip
+
+
+def _crowding(
+    centre: np.ndarray, half: float, points: np.ndarray, taken: np.ndarray, size: np.ndarray
+) -> float:
+    """How bad a place of a name is: by how much it leaves the frame, what else is there."""
+    reach = np.array([half, 5.0])
+    out = np.maximum(reach - centre, 0.0) + np.maximum(centre + reach - size, 0.0)
+    x, y = np.abs(taken[:, :2] - centre).T
+    names = (x < half + taken[:, 2]) & (y < 9.0)
+    marks = (np.abs(points - centre) < reach + np.array([3.0, 2.0])).all(axis=1)
+    return float(10 * out.sum() + 5 * names.sum() + marks.sum())

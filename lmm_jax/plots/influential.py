@@ -60,6 +60,8 @@ def influence(
     canvas.name_levels(ax, names, str(values.index.name or found.by), axis="x")
     ax.margins(y=0.1)
     ax.set_ylim(bottom=0.0)
-    canvas.label_points(ax, x[largest], y[largest], [names[i] for i in largest])
+    canvas.label_points(
+        ax, x[largest], y[largest], [names[i] for i in largest], np.column_stack([x, y])
+    )
     ax.set_ylabel(_KINDS[kind])
     return ax

@@ -85,7 +85,9 @@ def volcano(
     best = np.flatnonzero(found)
     best = best[np.argsort(-height[best], kind="stable")][: whole_number(label, "label")]
     ax.margins(x=0.1)
-    canvas.label_points(ax, x[best], height[best], [str(name) for name in table["response"][best]])
+    names = [str(name) for name in table["response"][best]]
+    there = np.column_stack([x, height])
+    canvas.label_points(ax, x[best], height[best], names, there[np.isfinite(there).all(axis=1)])
     ax.set(xlabel=str(table["hypothesis"].iloc[0]), ylabel="-log10 p")
     tested = int(np.isfinite(p).sum())
     ax.set_title(f"{int(found.sum())} of {tested} at FDR {fdr:g}", fontsize="medium")

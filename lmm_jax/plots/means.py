@@ -15,6 +15,8 @@ from .sources import adjustments, labels_of, marginal_means, row_names, what_of
 
 # P values that have a mark on the axis of pwpp.
 _P_MARKS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
+# Places of a number up to which each has a tick.
+_MOST_TICKS = 12
 # Distance below which two segments of pwpp would hide each other, on its axis from 0 to 1.
 _APART = 0.012
 
@@ -27,6 +29,11 @@ class Traces(NamedTuple):
     numeric: bool
     by: list[str]
     lines: dict[str, pd.DataFrame]  # place, estimate, conf_low, conf_high
+
+    @property
+    def places(self) -> np.ndarray:
+        """Where the values of x stand, in order."""
+        return np.unique([p for line in self.lines.values() for p in line["place"]])
 
 
 def traces_of(means: Any, x: str | None, level: float | None, scale: str) -> Traces:
@@ -92,9 +99,9 @@ def interaction(
         raise DataError("letters compare means: pass those, not their contrasts")
     written = means.cld()["group"].to_numpy() if flag(letters, "letters") else None
     ax = canvas.axes(ax)
-    reach = np.ptp([p for line in found.lines.values() for p in line["place"]]) or 1.0
+    step = _step(ax, found, written)
     for i, (name, line) in enumerate(found.lines.items()):
-        shift = 0.015 * reach * (i - (len(found.lines) - 1) / 2)  # limits beside each other
+        shift = step * (i - (len(found.lines) - 1) / 2)
         look = canvas.series(i)
         ax.plot(line["place"] + shift, line["estimate"], label=name, **look, linewidth=1.5, ms=5)
         ends = line["conf_low"], line["conf_high"]
@@ -104,14 +111,30 @@ def interaction(
                 ax.annotate(
                     written[row], (at["place"] + shift, at["conf_high"]), (0, 3),
                     textcoords="offset points", ha="center", fontsize="small",
-                    color=look["color"],
+                    color=look["color"], **canvas.over_lines(ax),
                 )  # fmt: skip
     if not found.numeric:
         ax.set_xticks(range(len(found.ticks)), [spelling(tick) for tick in found.ticks])
+    elif len(found.places) <= _MOST_TICKS:
+        ax.set_xticks(found.places, [f"{place:.6g}" for place in found.places])
     ax.set(xlabel=found.x, ylabel=what_of(means, type))
     if found.by:
         canvas.legend(ax, ", ".join(found.by), beside=own)
     return ax
+
+
+def _step(ax: Any, found: Traces, letters: Any) -> float:
+    """Distance of two lines at one x: limits stand beside each other, and letters of all of them.
+
+    At most what keeps the lines of one x apart from those of the next.
+    """
+    reach = float(np.ptp(found.places)) or 1.0
+    if letters is None:
+        return 0.015 * reach
+    points = ax.get_window_extent().width * 72.0 / ax.figure.dpi
+    widest = 5.5 * max(map(len, map(str, letters))) + 4.0
+    room = 0.8 * float(np.diff(found.places).min(initial=reach)) / max(len(found.lines), 1)
+    return min(max(0.015 * reach, 1.1 * reach * widest / points), room)
 
 
 class PairPlaces(NamedTuple):
