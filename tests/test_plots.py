@@ -484,6 +484,12 @@ def test_fits_say_how_many_levels_they_leave_out():
     assert plots.fits(res, "x", levels=70)[0].figure.get_suptitle() == ""
 
 
+def test_the_factor_has_one_name():
+    for draw in (plots.caterpillar, plots.shrinkage, plots.qq_random_effects):
+        with pytest.raises(TypeError, match="'term': did you mean 'factor'"):
+            draw(sleep(), term="Subject")
+
+
 def test_shrinkage_from_separate_regressions():
     ax = plots.shrinkage(sleep())
     data = lmm.load_dataset("sleepstudy")
