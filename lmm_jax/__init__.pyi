@@ -55,7 +55,15 @@ from .layouts.residual.subjects import SubjectLayout
 from .layouts.sharding import shard
 from .layouts.sparse.layout import SparseLayout
 from .likelihood.effects import get_random_effects
-from .likelihood.profile import get_fe_params, get_scale, hessian, loglike, profile_loglike, score
+from .likelihood.profile import (
+    get_fe_params,
+    get_scale,
+    get_theta,
+    hessian,
+    loglike,
+    profile_loglike,
+    score,
+)
 from .likelihood.woodbury import woodbury_logdet, woodbury_solver
 from .numerics.programs import use_cache
 from .optimize.implicit import FittedParams, fit_params
@@ -133,6 +141,7 @@ __all__ = [
     "get_fe_params",
     "get_random_effects",
     "get_scale",
+    "get_theta",
     "heritability",
     "hessian",
     "hypotheses",

@@ -421,6 +421,51 @@ def test_calendar_years_have_full_rank_in_single_precision():
     assert_close(found.llf, lmm.fit("y ~ a + b + (1 | g)", frame).llf, FLOAT32_RTOL)
 
 
+THETAS = {
+    **{name: (formula, options) for name, (formula, options) in MODELS.items()},
+    "three": ("y ~ x + (x + I(x**2) | g)", {}),
+    "residual": ("y ~ x + (1 | g) + ar1(row | g:s)", {}),
+    "structured": ("y ~ x + cs(1 + x | g)", {}),
+}
+
+
+@pytest.mark.parametrize("name", THETAS)
+def test_theta_and_covariance_of_the_fixed_effects(x64, name):
+    formula, options = THETAS[name]
+    res = lmm.fit(formula, DATA, **options)
+    layout = res.design.layout
+    out = run(layout)
+    assert_close(lmm.profile_loglike(out.theta, layout), out.llf, 1e-11)
+    p = len(res.fe_params)
+    assert_close(out.cov_fe, res.cov_params().to_numpy()[:p, :p], 1e-6)
+    if name in ("residual", "structured"):
+        return  # theta is of their own, and functions of Params do not know them
+    assert_close(out.theta, res.theta, 1e-6, scale=1.0)
+    assert_close(lmm.get_theta(out.params, layout), out.theta, 1e-7, scale=1.0)
+    sizes = res.design.sizes[: len(res.design.sizes) - res.design.n_components]
+    packed = lmm.pack(out.params, sizes, with_fe=False, sqrt=True)
+    assert_close(lmm.get_theta(packed, layout, sqrt=True), out.theta, 1e-7, scale=1.0)
+
+
+@pytest.mark.parametrize("name", ["slopes", "residual"])
+def test_theta_and_covariance_have_derivatives(x64, name):
+    """Against refits of a response that is moved a little."""
+    formula, options = THETAS[name]
+    y, *rest, index = lmm.design(formula, DATA, **options).padded_rows()
+    n = index.n_rows - 1 if name == "residual" else len(y)  # the last one is its own there
+    rows = [y[:n], rest[0][:n], tuple(z[:n] for z in rest[1]), rest[2][:n]]
+    direction = np.append(np.random.default_rng(2).normal(size=60), np.zeros(n - 60))
+
+    def fitted(step):
+        out = lmm.fit_params(lmm.compress(rows[0] + step * direction, *rows[1:], index))
+        return jnp.concatenate([out.theta, out.cov_fe.ravel()])
+
+    slope = jax.jit(jax.jacfwd(fitted))(0.0)
+    value = jax.jit(fitted)
+    differences = (value(STEP) - value(-STEP)) / (2 * STEP)
+    assert_close(slope, differences, DIFF_RTOL, scale=float(jnp.abs(differences).max()))
+
+
 def test_lanes_take_no_runs_that_nobody_wants(x64, monkeypatch):
     """Under vmap a branch not taken is computed all the same: starts without a run cost nothing."""
     calls, plain = [], minimize._jet

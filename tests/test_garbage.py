@@ -234,6 +234,9 @@ def calls() -> dict[str, Call]:
         "score": Call(lmm.score, of_layout),
         "hessian": Call(lmm.hessian, of_layout),
         "get_fe_params": Call(lmm.get_fe_params, dict(cov_re=cov, vcomp=none, layout=layout)),
+        "get_theta": Call(
+            lmm.get_theta, dict(params=P(cov_re=cov, vcomp=none), layout=layout, sqrt=False)
+        ),
         "get_scale": Call(
             lmm.get_scale,
             dict(fe_params=np.ones(2), cov_re=cov, vcomp=none, layout=layout, reml=True),

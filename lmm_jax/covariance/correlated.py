@@ -208,11 +208,12 @@ class Correlated(Structure):
             return theta
         return np.concatenate([positive(theta[..., :1]), theta[..., 1:]], axis=-1)
 
-    def mapped(self, theta: np.ndarray, A: np.ndarray) -> np.ndarray:
+    def mapped(self, theta: Any, A: Any) -> Any:
         """See :meth:`Structure.mapped`; A is a multiple of the identity."""
+        xp = namespace(theta, A)
         s, c = theta[..., : self.n_spread], theta[..., self.n_spread :]
         unit = A[..., 0, 0, None]
-        return np.concatenate([s * unit if self.equal else s + np.log(unit), c], axis=-1)
+        return xp.concatenate([s * unit if self.equal else s + xp.log(unit), c], axis=-1)
 
 
 def _of_lanes(fun: Callable[[Any], Any], theta: Any) -> Any:

@@ -158,7 +158,7 @@ class Structure:
         """The theta that is reported: signs fixed, exact zeros for negligible pivots, (..., m)."""
         raise NotImplementedError
 
-    def mapped(self, theta: np.ndarray, A: np.ndarray) -> np.ndarray:
+    def mapped(self, theta: Any, A: Any) -> Any:
         """Theta of ``A Lambda``, (..., m); A is a whitener that the structure allows."""
         return theta * A[..., 0, 0, None]
 

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from ..covariance.params import Params, real_array
-from ..covariance.theta import factor_blocks
+from ..covariance.theta import factor_blocks, stack_theta
 from ..inputs.arguments import flag, hinted
 from ..layouts.contract import Curvature, Layout, Waist
 from ..layouts.group_algebra import halves_of, psi_curvatures
-from ..numerics.linalg import exact, log_diagonal
+from ..numerics.linalg import exact, log_diagonal, psd_cholesky
 from ..numerics.namespace import namespace, traced_once
 from ..numerics.processes import check_process
 from .coordinates import (
@@ -25,6 +25,7 @@ from .coordinates import (
     check_layout,
     check_params,
     check_theta,
+    covariance_blocks,
     inner_beta,
     outer_beta,
     relative_blocks,
@@ -234,6 +235,37 @@ def get_fe_params(cov_re: Array, vcomp: Array, layout: Layout) -> Array:
 def _fe_params(params: Params, layout: Layout) -> Array:
     at = layout.waist(relative_blocks(params, layout))
     return outer_beta(profile_waist(at, layout, reml=False).beta, layout)
+
+
+@hinted
+@exact
+def get_theta(params: Params | Array, layout: Layout, *, sqrt: bool = False) -> Array:
+    """Theta of :func:`profile_loglike`, (m,), of covariances relative to the residual variance.
+
+    Column-major lower triangles of the Cholesky factors of the covariances, term after term;
+    :func:`lmm_jax.pack` with ``sqrt=True`` has the entries row by row.
+
+    Parameters
+    ----------
+    params : Params or Array
+        As in :func:`loglike`, the fixed effects left out of a packed vector.
+    layout : Layout
+    sqrt : bool
+        A packed vector is in the square-root parameterization.
+
+    Examples
+    --------
+    >>> import jax, lmm_jax as lmm
+    >>> layout = lmm.design("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff")).layout
+    >>> params = lmm.Params.from_components(cov_re=[[0.25]])
+    >>> print(lmm.get_theta(params, layout))
+    [0.5]
+    """
+    check_process()
+    layout, sqrt = check_layout(layout), flag(sqrt, "sqrt")
+    read = as_params(params, layout, with_fe=False, sqrt=sqrt)
+    factors = [psd_cholesky(block) for block in covariance_blocks(read, layout)]
+    return stack_theta(factors)
 
 
 @hinted

@@ -61,6 +61,8 @@ class FittedParams(NamedTuple):
     scale: Array  # ()  residual variance
     llf: Array  # ()  log-likelihood (restricted, if asked for)
     converged: Array  # ()  bool
+    theta: Array  # (m,)  of profile_loglike: terms, then parameters of a residual covariance
+    cov_fe: Array  # (p, p)  covariance of the fixed effects, sigma^2 (X' V^-1 X)^-1
     residual: dict[str, Array]  # () each: what res.residual_params has, of a residual covariance
 
     def __repr__(self) -> str:
@@ -96,8 +98,10 @@ def fit_params(
     Returns
     -------
     FittedParams
-        ``params`` as :func:`lmm_jax.loglike` takes them; ``params.rescaled(scale)``
-        holds covariances in the units of the data. ``residual`` has what
+        ``params`` as :func:`lmm_jax.loglike` takes them, ``theta`` as
+        :func:`lmm_jax.profile_loglike` does; ``params.rescaled(scale)`` holds covariances in the
+        units of the data, and standard errors are roots of the diagonal of ``cov_fe``.
+        ``residual`` has what
         ``res.residual_params`` has, by name: standard deviations, correlations and ranges
         of a residual covariance; it is empty without one. In the dtype of the layout.
 
@@ -163,8 +167,22 @@ def _fitted(
         scale=scale,
         llf=-0.5 * at.deviance,
         converged=(converged > 0) & _has_residual(layout) & _has_levels(layout),
+        theta=jnp.where(exists, _outer_theta(user, theta, layout), jnp.nan),
+        cov_fe=scale * layout.beta_map @ at.cov_beta @ layout.beta_map.T,
         residual=_residual_params(theta, jnp.where(exists, scale, jnp.nan), layout.structures),
     )
+
+
+def _outer_theta(user: list[Array], theta: Array, layout: Layout) -> Array:
+    """Theta in the coordinates of the data, of the covariances of the terms there."""
+    covariances, parts = iter(user), []
+    for s, A, at in zip(
+        layout.structures, layout.whiteners, theta_slices(layout.structures), strict=True
+    ):
+        S = next(covariances) if s.k else None
+        own = theta[at] if S is None or not s.unrestricted else stack_theta([psd_cholesky(S)])
+        parts.append(own if s.unrestricted else s.mapped(own, A))
+    return jnp.concatenate(parts) if parts else theta
 
 
 def _square(L: Array) -> Array:
@@ -215,7 +233,7 @@ def _optimum(
 ) -> tuple[tuple[Array, ...], Array, Array]:
     """Factors of every term's Psi at the optimum, theta there, and 1.0 if that has converged.
 
-    Of theta only the stretches of residual covariances have derivatives.
+    Theta has derivatives but in the stretches of unstructured terms, whose factors have them.
     """
     solution = minimize(layout, theta, reml=reml, maxiter=maxiter, tol=tol)
     blocks = factor_blocks(solution.theta, layout.structures)
@@ -277,7 +295,7 @@ def _optimum_jvp(
     _, moved = jax.jvp(lambda at: slope(x, at), (layout,), (dlayout,))
     dx = -_solve_curved(bend, moved)
     out, dfactors = jax.jvp(turned, (x,), (dx,))
-    own = np.concatenate([np.full(s.n_params, not s.k) for s in structures])
+    own = np.concatenate([np.full(s.n_params, not s.unrestricted) for s in structures])
     dtheta = jnp.where(own, dx, 0.0)  # a term's coordinates are others than x
     return (out, theta, converged), (dfactors, dtheta, jnp.zeros_like(converged))
 
