@@ -114,7 +114,8 @@ Pure functions of arrays
     score                Gradient of loglike, in the shape of params.
     hessian              Second derivatives of loglike; a matrix if params is packed.
     get_fe_params        Generalized least squares estimate of the fixed effects, (p,).
-    get_theta            Theta of profile_loglike that stands for some covariances, (m,).
+    get_theta            Theta of profile_loglike, (m,), of covariances relative to the residual
+                         variance.
     get_scale            Residual variance that maximizes the likelihood at given other parameters.
     get_random_effects   Conditional means (BLUPs) of the random effects that every row belongs to.
     fit_params           Fit a compressed model, as a pure function for jit, vmap and grad.
