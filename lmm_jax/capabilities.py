@@ -60,7 +60,7 @@ _STRUCTURE = (
     "without a structure, or (… || g)"
 )
 _PARAMS = (
-    "{what} takes no model with a residual covariance, which Params do not hold: "
+    "{what} cannot take a model with a residual covariance, which Params do not hold: "
     "lmm.profile_loglike takes its theta, and lmm.fit gives its residual_params"
 )
 _MEANS = (

@@ -169,5 +169,5 @@ def test_an_index_of_other_rows_and_starts_are_refused(x64):
     with pytest.raises(DataError, match=r"for terms of \(1,\) coefficients"):
         lmm.compress(y, X, (), w, index)
     start = lmm.Params.from_components(cov_re=np.eye(1))
-    with pytest.raises(DataError, match="takes no model with a residual covariance"):
+    with pytest.raises(DataError, match="cannot take a model with a residual covariance"):
         lmm.fit_params(design.layout, start)

@@ -395,3 +395,24 @@ def test_examples_on_the_page():
     assert len(blocks) >= 3
     with jax.numpy_dtype_promotion("standard"):  # optax mixes integer types
         assert doctest.DocTestRunner(optionflags=OPTIONS).run(test).failed == 0
+
+
+def test_what_a_program_cannot_take_is_named():
+    rng, g = np.random.default_rng(0), np.repeat(np.arange(6), 4)
+    y, X = rng.normal(size=24), np.ones((24, 1))
+    index = lmm.row_index(g)
+    with pytest.raises(lmm.DataError, match=r"Z is an array of shape \(24, 1, 1\)"):
+        lmm.compress(y, X, X[:, None], np.ones(24), index)
+    with pytest.raises(lmm.DataError, match="y is an array of bfloat16: float32 is the least"):
+        lmm.compress(jnp.asarray(y, jnp.bfloat16), X, (X[:, None],), np.ones(24), index)
+    for call in (
+        lambda y: lmm.fit("y ~ 1 + (1 | g)", {"y": y, "g": g}).llf,
+        lambda y: lmm.design_from_arrays(y, X, g).nobs,
+    ):
+        with pytest.raises(lmm.DataError, match=r"is traced by JAX.*lmm\.compress"):
+            jax.jit(call)(y)
+    data = pd.DataFrame({"y": y, "g": g, "h": np.tile(np.arange(4), 6)})
+    layout = lmm.design("y ~ 1 + (1 | g) + (1 | h)", data).layout
+    full = lmm.Params.from_components(fe_params=[0.0], cov_re=[[0.7, 0.3], [0.3, 0.4]])
+    with pytest.raises(lmm.DataError, match=r"0\.3 between two terms.*block diagonal"):
+        lmm.loglike(full, layout)

@@ -13,7 +13,14 @@ import pandas as pd
 from jax import Array
 
 from ..capabilities import require
-from ..covariance.params import Params, check_covariance, check_shapes, cov_indices, unpack_array
+from ..covariance.params import (
+    Params,
+    check_blocks,
+    check_covariance,
+    check_shapes,
+    cov_indices,
+    unpack_array,
+)
 from ..designs.design import Design
 from ..errors import DataError
 from ..inference.df import read_df_method
@@ -96,6 +103,7 @@ def read_start(given: Any, design: Design) -> Params | None:
         require(design, "start_params")
     params = read_params(given, design, "start_params")
     if params is not None:
+        check_blocks(params, correlated_sizes(design), "start_params")
         check_covariance(np.asarray(params.cov_re), "start_params.cov_re")
         check_covariance(np.diag(np.asarray(params.vcomp)), "start_params.vcomp")
     return params

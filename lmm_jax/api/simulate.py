@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..capabilities import require
-from ..covariance.params import Params, check_covariance, check_shapes
+from ..covariance.params import Params, check_blocks, check_covariance, check_shapes
 from ..covariance.residuals import ResidualStructure
 from ..designs.design import Design
 from ..designs.labels import TermLabel, term_labels
@@ -238,9 +238,10 @@ def _fixed_part(model: LMMResults | Params, design: Design) -> np.ndarray:
 def _read_truth(params: Params, design: Design, what: str) -> Params:
     """Parameters of the shapes that the design needs."""
     sizes = design.sizes[: len(design.sizes) - design.n_components]
-    return check_shapes(
+    read = check_shapes(
         design.ordered(params), sizes, design.exog.shape[1], design.n_components, what
     )
+    return check_blocks(read, sizes, what)
 
 
 def _factors(model: LMMResults | Params, design: Design) -> list[np.ndarray]:

@@ -32,6 +32,8 @@ from ..reprs import brief, public
 _MOST_COEFFICIENTS = 2**15
 # Negative eigenvalues of a covariance up to this, relative to the largest, are rounding.
 _NEGATIVE_TOL = 1e-10
+# Bytes of the shortest numbers that linear algebra has.
+_LEAST_BYTES = 4
 
 
 class Names(NamedTuple):
@@ -160,6 +162,8 @@ def real_array(values: Any, what: str) -> Any:
     kind = getattr(getattr(values, "dtype", None), "kind", "")
     if isinstance(values, jax.Array):
         if jnp.issubdtype(values.dtype, jnp.floating):
+            if values.dtype.itemsize < _LEAST_BYTES:
+                raise DataError(f"{what} is an array of {values.dtype}: float32 is the least")
             return values
         if kind not in ("i", "u", "b"):
             raise DataError(f"{what} is an array of {values.dtype}: real numbers are needed")
@@ -212,6 +216,23 @@ def check_shapes(
             "components)"
         )
     return Params(**arrays)
+
+
+def check_blocks(params: Params, sizes: Sequence[int], what: str) -> Params:
+    """Refuse a covariance between coefficients of two terms, which no model has.
+
+    Of arrays of NumPy alone, whose values are there.
+    """
+    if not isinstance(params.cov_re, np.ndarray):
+        return params
+    term = np.repeat(np.arange(len(sizes)), sizes)
+    between = params.cov_re[term[:, None] != term]
+    if np.any(between != 0):
+        raise DataError(
+            f"{what}.cov_re has {between[between != 0][0]:g} between two terms, which have "
+            f"{tuple(sizes)} coefficients: it is block diagonal"
+        )
+    return params
 
 
 def _check_unnamed(params: Params, what: str) -> None:

@@ -15,6 +15,9 @@ from .frames import read_frame
 # What pandas calls objects that are real numbers.
 _REAL = {"floating", "integer", "mixed-integer-float", "decimal", "boolean", "empty"}
 
+# What JAX raises where the values of an array are asked for while a program is traced.
+_TRACED = "TracerArrayConversionError"
+
 
 def vector(
     values: Any, what: str, *, n: int | None = None, index: pd.Index[Any] | None = None
@@ -133,6 +136,11 @@ def plain(values: Any, what: str) -> Any:
     try:
         out = np.asarray(values)
     except (TypeError, ValueError) as error:
+        if type(error).__name__ == _TRACED:
+            raise DataError(
+                f"{what} is traced by JAX, and a design is made of values: call lmm.row_index "
+                "outside of the program, and lmm.compress and lmm.fit_params inside"
+            ) from None
         raise DataError(f"{what} cannot be read as an array: {error}") from error
     if out.dtype.kind == "V":
         raise DataError(f"{what} has the type {out.dtype}: pass one array of numbers or labels")

@@ -296,6 +296,8 @@ def _read_rows(
     needed = "an index of the rows (lmm.row_index)"
     instance(index, "index", (GroupIndex, CrossedIndex, OfBuckets), needed)
     y, X, weights = (real_array(v, n) for v, n in ((y, "y"), (X, "X"), (weights, "weights")))
+    if getattr(Z, "ndim", 0) == 3:
+        raise DataError(f"Z is an array of shape {Z.shape}: pass a sequence, one a term, (Z,)")
     blocks = [real_array(z, f"Z[{t}]") for t, z in enumerate(items(Z, "Z"))]
     sizes = tuple(z.shape[-1] if z.ndim == 3 else -1 for z in blocks)
     n = y.shape[0] if y.ndim == 1 else -1

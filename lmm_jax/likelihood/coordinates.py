@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from ..capabilities import require
-from ..covariance.params import Params, check_shapes, real_array, unpack
+from ..covariance.params import Params, check_blocks, check_shapes, real_array, unpack
 from ..covariance.theta import stack_theta, theta_size
 from ..errors import DataError
 from ..inputs.arguments import instance
@@ -117,8 +117,9 @@ def check_params(params: Any, layout: Layout, *, with_fe: bool, what: str = "par
     require(layout, "functions of Params")
     instance(params, what, Params, "a Params")
     p = layout.beta_origin.size if with_fe else None
-    read = check_shapes(params, correlated_sizes(layout), p, layout.n_components, what)
-    return _given(read, layout)
+    sizes = correlated_sizes(layout)
+    read = check_shapes(params, sizes, p, layout.n_components, what)
+    return _given(check_blocks(read, sizes, what), layout)
 
 
 def as_params(
