@@ -194,4 +194,4 @@ def _logit_limits(value: float, rest: float, error: float, level: float) -> tupl
     z = float(special.ndtri(0.5 + 0.5 * level))
     logit, own = np.log(value) - np.log(rest), error / (value * rest)
     low, high = (float(special.expit(logit + side * z * own)) for side in (-1.0, 1.0))
-    return low, high
+    return min(low, value), max(high, value)  # of no error: the estimate, to the last digit
