@@ -237,7 +237,7 @@ def test_nested_fits_are_compared_as_by_pbkrtest(found):
     small, large = (lmm.fit(text, data) for text in texts)
     for method in ("kenward-roger", "satterthwaite"):
         table, expected = lmm.anova(large, small, df_method=method), found[method]
-        assert list(table.index) == texts
+        assert [note.split(": ")[1] for note in table.notes[:2]] == texts
         row = table.iloc[1]
         assert row["df_num"] == expected["df_num"]
         assert_close(row["f"], expected["f"], MODCOMP_RTOL)
@@ -581,12 +581,29 @@ def test_models_by_names_of_the_caller():
     found = lmm.anova(large, small, names=["slopes", "intercepts"])
     assert list(found.index) == ["intercepts", "slopes"]
     assert found.notes[0] == "intercepts: Reaction ~ Days + (1 | Subject)"
-    plain = lmm.anova(small, large)
+    plain = lmm.anova(large, small)
+    assert list(plain.index) == ["Model 1", "Model 2"]
+    assert plain.notes[1] == "Model 2: Reaction ~ Days + (Days | Subject)"
     np.testing.assert_array_equal(found.to_numpy(), plain.to_numpy())
     with pytest.raises(lmm.DataError, match="names"):
         lmm.anova(large, small, names=["one"])
     with pytest.raises(lmm.DataError, match="names belong to comparisons"):
         lmm.anova(large, names=["one"])
+
+
+def test_comparisons_say_which_likelihoods_they_are_of():
+    by_reml = [lmm.fit(formula, SLEEP) for formula in (INTERCEPTS, SLOPES)]
+    by_ml = [lmm.fit(formula, SLEEP, reml=False) for formula in (INTERCEPTS, SLOPES)]
+    cases = {
+        "models refitted by ML": lmm.anova(*by_reml),
+        "models fitted by REML": lmm.anova(*by_reml, refit=False),
+        "models fitted by ML": lmm.anova(*by_ml),
+    }
+    for how, table in cases.items():
+        assert table.title == f"Likelihood ratio tests, {how}"
+        assert how.capitalize()[:16] in table.to_markdown(caption="Models compared")
+    untested = lmm.anova(*by_reml, test=False)
+    assert untested.title == "Information criteria, models refitted by ML"
 
 
 # ------------------------------------------------------------ rank-deficient designs

@@ -283,6 +283,39 @@ def test_every_export_takes_a_caption_digits_and_notes(name, how):
     assert "My note" not in getattr(shown, how)(notes=False)
 
 
+METHODS = {
+    "anova": (lambda: sleep().anova(df_method="kr"), "Type III, Kenward-Roger"),
+    "summary": (lambda: sleep().summary(), "Fitted by REML"),
+    "fit": (sleep, "Fitted by REML"),
+    "varcorr": (lambda: sleep().varcorr, "Fitted by REML"),
+    "glance": (lambda: sleep().glance(), "Fitted by REML"),
+    "wald": (lambda: sleep().conf_int(), "Wald intervals of level 0.95"),
+    "profile": (lambda: sleep().conf_int(method="profile"), "Profile intervals of level 0.95"),
+    "components": (lambda: lmm.variance_components(sleep()), "Fitted by REML"),
+    "ranova": (lambda: lmm.ranova(sleep()), "Fitted by REML"),
+    "drop1": (lambda: lmm.drop1(oats(), df_method="kr"), "Degrees of freedom: Kenward-Roger"),
+    "drop1 chisq": (lambda: lmm.drop1(oats(), test="chisq"), "Likelihood ratios by ML"),
+    "joint": (lambda: lmm.joint_tests(oats()), "Degrees of freedom: Satterthwaite"),
+    "profiles": (lambda: lmm.profile(dyestuff(), "sigma"), "Profiles of the likelihood, ML"),
+    "bootstrap": (
+        lambda: lmm.bootstrap(dyestuff(), 20, seed=1),
+        "Parametric bootstrap, 20 replicates fitted by REML",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_caption_leaves_how_the_numbers_were_made(name):
+    make, method = METHODS[name]
+    shown = make()
+    for how in ("to_markdown", "to_html", "to_latex"):
+        text = getattr(shown, how)(caption="A caption")
+        assert "A caption" in text and method in text
+    assert f">{method}</p>" not in shown.to_html()  # the title says it
+    assert f">{method}</p>" in shown.to_html(caption="")
+    assert method not in shown.to_html(caption="A", notes="Of my own.")
+
+
 def test_digits_are_those_of_estimates_and_statistics():
     found = sleep().summary().to_markdown(digits=2)
     line = next(line for line in found.splitlines() if line.startswith("| Days | 1"))
@@ -395,6 +428,13 @@ def test_labels_and_widths_of_latex():
     ]
     narrow = sleep().summary().to_latex(width=40)
     assert narrow.count("begin{tabular}") > text.count("begin{tabular}") == 3
+
+
+def test_exports_fold_only_where_a_width_is_asked_for():
+    wide = lmm.regression_table(*[sleep()] * 6, show="conf_int")
+    assert wide.to_latex().count("begin{tabular}") == 1
+    assert wide.to_latex(width=80).count("begin{tabular}") > 1
+    assert wide.to_markdown().count("Observations") == wide.to_html().count("Observations") == 1
 
 
 def test_small_print():

@@ -28,6 +28,7 @@ from ..inputs.names import unique
 from ..numerics.memory import check_room
 from ..results.anova import hypothesis_table
 from ..results.lmm import LMMResults
+from ..results.summary import method_name
 from ..tables.page import Table, table
 from .fit import fit
 from .fit_many import fit_many
@@ -79,8 +80,8 @@ def anova(
     seed : int, optional
         Of the bootstrap.
     names : sequence of str, optional
-        Of several: what they are called, in the order in which they are given, in place of their
-        formulas, which stand below the table then.
+        Of several: what they are called, in the order in which they are given. By default
+        Model 1, Model 2 and so on by their number of parameters. Their formulas stand below.
     test : bool
         Of several: ``test=False`` gives their log-likelihoods and information criteria alone,
         whether or not one is a special case of another, as nlme's.
@@ -88,12 +89,13 @@ def anova(
     Returns
     -------
     pandas.DataFrame
-        Of one fit the table of :meth:`LMMResults.anova`. Of several a row a fit: npar, aic,
-        bic, llf, deviance, chisq, df, p_value. Where variances of random effects, or a nugget or
-        range of residuals, are at the end of their range in the smaller model ``p_boundary`` is
-        that of :func:`lmm_jax.inference.boundary.boundary_p_value`; ``p_value`` is that of the
-        chi-square distribution, as lme4 prints it, which is too large then. With ``df_method``:
-        npar, df_num, df_denom, f, p_value (or chisq, df, p_value for "normal").
+        Of one fit the table of :meth:`LMMResults.anova`. Of several a row a fit, the one with
+        fewest parameters first: npar, aic, bic, llf, deviance, chisq, df, p_value. Where variances
+        of random effects, or a nugget or range of residuals, are at the end of their range in the
+        smaller model ``p_boundary`` is that of
+        :func:`lmm_jax.inference.boundary.boundary_p_value`; ``p_value`` is that of the chi-square
+        distribution, as lme4 prints it, which is too large then. With ``df_method``: npar, df_num,
+        df_denom, f, p_value (or chisq, df, p_value for "normal").
 
     Raises
     ------
@@ -106,22 +108,29 @@ def anova(
     >>> data = lmm.load_dataset("sleepstudy")
     >>> small = lmm.fit("Reaction ~ Days + (1 | Subject)", data)
     >>> large = lmm.fit("Reaction ~ Days + (Days | Subject)", data)
-    >>> table = lmm.anova(small, large)
-    >>> print(table[["npar", "llf", "chisq", "df"]].round(2))
-                                      npar     llf  chisq  df
-    model
-    Reaction ~ Days + (1 | Subject)      4 -897.04    NaN   0
-    Reaction ~ Days + (Days | Subject)   6 -875.97  42.14   2
+    >>> print(lmm.anova(small, large, names=["intercepts", "slopes"]))
+    Likelihood ratio tests, models refitted by ML
+    <BLANKLINE>
+     model       npar       aic       bic       llf  deviance   chisq  df  p_value
+     intercepts     4  1802.079  1814.850  -897.039  1794.079           0
+     slopes         6  1763.939  1783.097  -875.970  1751.939  42.139   2   <0.001
+    <BLANKLINE>
+     model       p_boundary
+     intercepts
+     slopes          <0.001
+    <BLANKLINE>
+    intercepts: Reaction ~ Days + (1 | Subject)
+    slopes: Reaction ~ Days + (Days | Subject)
 
     A straight line against any curve:
 
     >>> curve = lmm.fit("Reaction ~ C(Days) + (Days | Subject)", data)
     >>> table = lmm.anova(large, curve, df_method="kenward-roger")
     >>> print(table[["df_num", "df_denom", "f", "p_value"]].round(3))
-                                           df_num  df_denom      f  p_value
+             df_num  df_denom      f  p_value
     model
-    Reaction ~ Days + (Days | Subject)          0       NaN    NaN      NaN
-    Reaction ~ C(Days) + (Days | Subject)       8     136.0  0.662    0.725
+    Model 1       0       NaN    NaN      NaN
+    Model 2       8     136.0  0.662    0.725
 
     References
     ----------
@@ -146,16 +155,19 @@ def anova(
         instance(one, f"the model {i + 1}", LMMResults, "a result of lmm.fit")
         require(one, "comparisons of models")
     order = sorted(range(len(fits)), key=lambda i: fits[i].n_params)
-    called = None if names is None else read_names(names, "names", len(fits))
+    called = [f"Model {i + 1}" for i in range(len(fits))]
+    if names is not None:
+        own = read_names(names, "names", len(fits))
+        called = [own[i] for i in order]
     found = _compared([fits[i] for i in order], df_method, refit, bootstrap, seed, test)
-    return found if called is None else _called(found, [called[i] for i in order])
+    return _called(found, called)
 
 
 def _called(found: Table, names: Sequence[str]) -> Table:
-    """A comparison whose models have names of the caller's, and their formulas below."""
+    """A comparison whose models have short names, and their formulas below."""
     legend = [f"{name}: {formula}" for name, formula in zip(names, found.index, strict=True)]
     own = found.set_axis(pd.Index(names, name="model"))
-    return table(own, found.title, [*legend, *found.notes])
+    return table(own, found.title, [*legend, *found.notes], method=found.method)
 
 
 def _compared(
@@ -173,6 +185,7 @@ def _compared(
         if not refit or n is not None or seed is not None:
             raise DataError("refit, bootstrap and seed belong to likelihood ratios: drop df_method")
         return _restrictions_table(fits, steps, df_method)
+    given = fits
     if refit:
         fits = [by_ml(one) for one in fits]
     elif any(one.reml for one in fits) and any(step.fixed for step in steps):
@@ -184,12 +197,13 @@ def _compared(
         start = 0 if seed is None else read_seed(seed)
         found = [_bootstrap(small, large, n, start + i) for i, (small, large) in enumerate(pairs)]
         found_table = found_table.assign(p_bootstrap=[np.nan, *found])
-    return table(found_table, "Likelihood ratio tests")
+    how = _made(given, fits)
+    return table(found_table, f"Likelihood ratio tests, {how}", method=how)
 
 
 def _untested(fits: list[LMMResults], *, refit: bool) -> Table:
     """A row a fit, of the same rows."""
-    pairs = [_designs(small, large) for small, large in pairwise(fits)]
+    given, pairs = fits, [_designs(small, large) for small, large in pairwise(fits)]
     if refit:
         fits = [by_ml(one) for one in fits]
     elif any(one.reml for one in fits) and not all(
@@ -198,7 +212,15 @@ def _untested(fits: list[LMMResults], *, refit: bool) -> Table:
         raise DataError(_RESTRICTED)
     _same_criterion(fits)
     names = ["npar", "aic", "bic", "llf", "deviance"]
-    return table(_criteria(fits)[names], "Information criteria")
+    how = _made(given, fits)
+    return table(_criteria(fits)[names], f"Information criteria, {how}", method=how)
+
+
+def _made(given: Sequence[LMMResults], fits: Sequence[LMMResults]) -> str:
+    """What models a comparison is of: those that were given, or their refits by ML."""
+    again = any(one is not own for one, own in zip(fits, given, strict=True))
+    kinds = dict.fromkeys(method_name(one.reml) for one in fits)
+    return f"models {'refitted' if again else 'fitted'} by {' and '.join(kinds)}"
 
 
 def _same_criterion(fits: Sequence[LMMResults]) -> None:
@@ -260,7 +282,9 @@ def _restrictions_table(
         {name: int for name in ("df_num", "df") if name in found}
     )
     found.insert(0, "npar", [one.n_params for one in fits])
-    return table(found, f"F tests of fixed effects, {fits[-1].with_df(df_method).df_method}")
+    used = fits[-1].with_df(df_method).df_method
+    how = f"Degrees of freedom: {used}"
+    return table(found, f"F tests of fixed effects, {used}", method=how)
 
 
 def _likelihood_table(fits: Sequence[LMMResults], steps: Sequence[Difference]) -> pd.DataFrame:

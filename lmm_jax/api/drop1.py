@@ -74,7 +74,9 @@ def drop1(res: LMMResults, test: str = "F", *, df_method: str | None = None) -> 
         has_rows = design.source is not None and design.source.rows is not None
         if design.dropped and has_rows:  # without a term, what depended on it is there
             rows_of = {name: restriction(_without(design, name), design) for name in may_go}
-        return hypothesis_table(fit_of, rows_of, f"Terms left out in turn, {fit_of.df_method}")
+        how = f"Degrees of freedom: {fit_of.df_method}"
+        title = f"Terms left out in turn, {fit_of.df_method}"
+        return hypothesis_table(fit_of, rows_of, title, how)
     if df_method is not None:
         raise DataError("df_method belongs to F tests: drop it, or test='chisq'")
     full = by_ml(require(res, "comparisons of models"))
@@ -86,7 +88,8 @@ def drop1(res: LMMResults, test: str = "F", *, df_method: str | None = None) -> 
         p_value = chi2_tail(chisq, df) if df else np.nan  # other terms stand for it
         rows.append({"npar": df, "aic": small.aic, "chisq": chisq, "p_value": p_value})
     made = pd.DataFrame(rows, index=pd.Index(["<none>", *may_go], name="term"))
-    return table(made, "Terms left out in turn, likelihood ratios by ML")
+    title, how = "Terms left out in turn, likelihood ratios by ML", "Likelihood ratios by ML"
+    return table(made, title, method=how)
 
 
 def _without(design: Design, name: str) -> Design:

@@ -185,7 +185,8 @@ def joint_tests(
     [['Variety', 1.485], ['Nf', 37.686], ['Variety:Nf', 0.303]]
     """
     basis = _basis(res, df_method)
-    return table(joint_tests_of(basis, by, at), f"Joint tests, {basis.df_method}")
+    found, df_method = joint_tests_of(basis, by, at), basis.df_method
+    return table(found, f"Joint tests, {df_method}", method=f"Degrees of freedom: {df_method}")
 
 
 def _basis(res: Any, df_method: str | None) -> Basis:

@@ -20,7 +20,7 @@ from ..inputs.names import unique
 from ..likelihood.profile import loglike_of_theta
 from ..numerics.processes import float64
 from ..results.lmm import LMMResults
-from ..results.summary import method_name
+from ..results.summary import fitted_by, method_name
 from ..tables.page import table
 from .fit import fit
 
@@ -68,7 +68,8 @@ def ranova(res: LMMResults) -> pd.DataFrame:
         rows.append(drop.row)
         index.append(drop.label)
     made = pd.DataFrame(rows, index=pd.Index(unique(index), name="term"))
-    return table(made, f"Random effects left out in turn, {method_name(res.reml)}")
+    title = f"Random effects left out in turn, {method_name(res.reml)}"
+    return table(made, title, method=fitted_by(res.reml))
 
 
 class Drop(NamedTuple):

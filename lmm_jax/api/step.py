@@ -22,7 +22,7 @@ from ..inputs.arguments import choice, flag, hinted, instance, items, probabilit
 from ..inputs.names import unique
 from ..results.elimination import StepResults
 from ..results.lmm import LMMResults
-from ..results.summary import method_name
+from ..results.summary import fitted_by, method_name
 from ..tables.page import table
 from .drop1 import drop1
 from .fit import fit
@@ -132,7 +132,8 @@ def _less_random(res: LMMResults, alpha: float) -> tuple[LMMResults, pd.DataFram
     rows += [{"eliminated": 0, **drop.row} for drop in drops]
     labels = unique(["<none>", *(drop.label for drop in (*gone, *drops))])
     made = pd.DataFrame(rows, index=pd.Index(labels, name="term"))
-    return res, table(made, f"Random effects, {method_name(res.reml)}")
+    title = f"Random effects, {method_name(res.reml)}"
+    return res, table(made, title, method=fitted_by(res.reml))
 
 
 def _less_fixed(res: LMMResults, alpha: float, stays: set[str]) -> tuple[LMMResults, pd.DataFrame]:
@@ -149,7 +150,8 @@ def _less_fixed(res: LMMResults, alpha: float, stays: set[str]) -> tuple[LMMResu
     order = [*range(1, len(gone) + 1), *[0] * len(tests)]
     made = pd.concat([part for part in (*gone, tests) if len(part)] or [tests])
     made.insert(0, "eliminated", order)
-    return res, table(made, f"Fixed effects, {res.df_method}")
+    how = f"Degrees of freedom: {res.df_method}"
+    return res, table(made, f"Fixed effects, {res.df_method}", method=how)
 
 
 def _terms_of(res: LMMResults) -> list[str]:

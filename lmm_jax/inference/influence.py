@@ -19,8 +19,9 @@ from ..inputs.matching import shown
 from ..inputs.names import unique
 from ..layouts.contract import Layout
 from ..reprs import public
+from ..tables.cells import of_users
 from ..tables.frames import as_frame
-from ..tables.page import Summary, of_users
+from ..tables.page import Summary
 from ..tables.shown import Shown, first_rows
 from .deletion import Loss, sets_of_rows, single_rows, weighted, whole_groups, without
 from .record import FitRecord

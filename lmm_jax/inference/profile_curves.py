@@ -117,7 +117,8 @@ class ProfileResults(Shown):
         at = [self.names.index(name) for name in frame.index]
         frame.insert(0, "estimate", np.asarray(self.estimate)[at])
         title = f"Profiles of the likelihood, {kind}"
-        return Summary(title=title, tables=(table(frame, ""),), notes=("Limits of level 0.95",))
+        notes = ("Limits of level 0.95",)
+        return Summary(title=title, tables=(table(frame, ""),), notes=notes, method=title)
 
     def __repr__(self) -> str:
         kind = "REML" if self.reml else "ML"

@@ -33,12 +33,12 @@ def term_table(results: FitRecord, kind: int, *, whose: str = "lmertest") -> pd.
     else:
         at = fixed_terms(design)
         rows = conjugate(results.tests.cov_beta, at.columns, at.terms, kind)
-    title = f"Analysis of variance, type {'I' * kind}, {results.df_method}"
-    return hypothesis_table(results, rows, title)
+    how = f"type {'I' * kind}, {results.df_method}"
+    return hypothesis_table(results, rows, f"Analysis of variance, {how}", how)
 
 
 def hypothesis_table(
-    results: FitRecord, rows: Mapping[str, np.ndarray], title: str
+    results: FitRecord, rows: Mapping[str, np.ndarray], title: str, method: str = ""
 ) -> pd.DataFrame:
     """A row a hypothesis: F with the sum of squares that it stands for, or chi-square.
 
@@ -48,7 +48,8 @@ def hypothesis_table(
     columns = _F if results.tests.uses_t else _CHI2
     tests = [_test(results, L) if len(L) else _nothing(columns) for L in rows.values()]
     names = pd.Index(list(rows), name="term")
-    return table(pd.DataFrame(tests, index=names, columns=columns), title, warnings_of(results))
+    made = pd.DataFrame(tests, index=names, columns=columns)
+    return table(made, title, warnings_of(results), method=method)
 
 
 _F = ["sum_sq", "mean_sq", "df_num", "df_denom", "f", "p_value"]

@@ -229,8 +229,10 @@ class BootstrapResults(Shown, Saved):
         alpha = probability(alpha, "alpha")
         frame = self.tidy(kind=kind, conf_level=1 - alpha, output="pandas").drop(columns="effect")
         criterion = "REML" if self.reml else "ML"
+        title = f"Parametric bootstrap, {self.n_boot} replicates fitted by {criterion}"
         return Summary(
-            title=f"Parametric bootstrap, {self.n_boot} replicates fitted by {criterion}",
+            title=title,
+            method=title,
             tables=(table(frame, "", kinds={"group": "label", "term": "label"}),),
             notes=(
                 f"{100 * (1 - alpha):g} % intervals: {kind}",

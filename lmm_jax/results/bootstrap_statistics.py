@@ -35,7 +35,9 @@ class BootstrapStatistics(Shown):
     def _page(self) -> Summary:
         title = f"Functions of the parameters, {len(self.values)} replicates"
         notes = ("95 % intervals: percentile",)
-        return Summary(title=title, tables=(table(self.tidy(output="pandas"), ""),), notes=notes)
+        tables = (table(self.tidy(output="pandas"), ""),)
+        how = f"Parametric bootstrap, {len(self.values)} replicates"
+        return Summary(title=title, tables=tables, notes=notes, method=how)
 
     def conf_int(self, *, kind: Kind = "percentile", alpha: float = 0.05) -> pd.DataFrame:
         """Intervals, a row a function, with columns lower and upper.

@@ -11,7 +11,8 @@ from scipy import special
 from ..designs.terms import RandomTerm
 from ..inputs.arguments import probability
 from ..inputs.names import Labelled
-from ..tables.page import of_users, table
+from ..tables.cells import of_users
+from ..tables.page import table
 from .effects import LevelCovariances, terms_of_factors
 
 

@@ -17,7 +17,8 @@ from ..errors import DataError
 from ..inference.joint_effects import EffectSets, GroupEffects, effects_of, set_covariances
 from ..inputs.names import Labelled, refuse, unique
 from ..numerics.read_only import read_only
-from ..tables.page import of_users, table
+from ..tables.cells import of_users
+from ..tables.page import table
 
 # Numbers of joint covariances up to which a result without its data keeps them.
 _MOST_KEPT = 1 << 24

@@ -113,13 +113,14 @@ class FittedModel(Shown, FitRecord):
         """
         level, progress = intervals.read_level(alpha, level), flag(progress, "progress")
         choice(method, "method", METHODS)
+        what = f"intervals of level {level:g}"
         if method == "wald":
             fit = self.with_df(df_method)
             limits_of = intervals.wald_intervals(fit, level, scale, parm)
             notes = (f"Degrees of freedom: {fit.df_method}", *warnings_of(fit))
             if self.residual is not None:
                 notes += ("residual_intervals() has the parameters of the residual covariance",)
-            return table(limits_of, f"Wald intervals of level {level:g}", notes)
+            return table(limits_of, f"Wald {what}", notes, method=f"Wald {what}")
         if df_method is not None:
             raise DataError(f"df_method belongs to method='wald', not to {method!r}: leave it out")
         scale = choice("sdcor" if scale is None else scale, "scale", SCALES)
@@ -128,11 +129,12 @@ class FittedModel(Shown, FitRecord):
             limits = {"lower": found.lower, "upper": found.upper}
             found_limits = pd.DataFrame(limits, index=list(found.names))
             notes = () if self.residual is None else (_OF_RESIDUALS,)
-            return table(found_limits, f"Profile intervals of level {level:g}", notes)
+            return table(found_limits, f"Profile {what}", notes, method=f"Profile {what}")
         if seed is None:
             raise DataError("method='bootstrap' draws: pass seed= (a whole number)")
         limits_of = _bootstrapped(self, level, scale, parm, n_boot, seed, progress)
-        return table(limits_of, f"Bootstrap intervals of level {level:g}, {n_boot} replicates")
+        title = f"Bootstrap {what}, {n_boot} replicates"
+        return table(limits_of, title, method=title)
 
     # ---- tests
 

@@ -92,7 +92,7 @@ class ManyResults(ManyTested, Shown, Saved):
         page = first_rows(self.tidy(output="pandas"), title, "tidy()", kinds)
         rows = " to ".join(map(str, sorted({int(self.nobs.min()), int(self.nobs.max())})))
         counts = f"{int(self.singular.sum())} singular, {lost} not converged; {rows} rows used"
-        return replace(page, notes=(counts, *page.notes))
+        return replace(page, notes=(counts, *page.notes), method=f"Fitted by {kind}")
 
     def __repr__(self) -> str:
         kind = "REML" if self.reml else "ML"

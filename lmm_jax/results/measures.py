@@ -27,7 +27,7 @@ from ..tables.cells import Kind
 from ..tables.page import Summary, table
 from ..tables.shown import Shown
 from .designed import DesignedModel
-from .summary import method_name, warnings_of
+from .summary import fitted_by, method_name, warnings_of
 from .tidy import term_columns
 
 _SEMI_PARTIAL = "Semi-partial: beyond the other terms; depends on contrasts where terms interact"
@@ -231,7 +231,7 @@ def components(fit: DesignedModel, level: float) -> pd.DataFrame:
     title = f"Variance components, {method_name(fit.reml)}"
     notes = (f"Limits of the shares: level {level:g}", *warnings_of(fit))
     kinds: dict[str, Kind] = dict.fromkeys(("effect", "group", "term"), "label")
-    return table(found, title, notes, kinds=kinds)
+    return table(found, title, notes, method=fitted_by(fit.reml), kinds=kinds)
 
 
 def inflation_table(fit: DesignedModel, level: float) -> pd.DataFrame:

@@ -93,10 +93,10 @@ class RegularizedResults(LMMResults):
         df_method: str | None = None,
     ) -> Summary:
         """Tables of the fit; see :meth:`LMMResults.summary`."""
-        if title is None:
-            kind = "REML" if self.reml else "ML"
-            title = f"Linear mixed model, L1-penalized fixed effects, covariance by {kind}"
-        return super().summary(yname, xname_fe, xname_re, title, alpha, df_method)
+        how = f"L1-penalized fixed effects, covariance by {'REML' if self.reml else 'ML'}"
+        title = f"Linear mixed model, {how}" if title is None else title
+        page = super().summary(yname, xname_fe, xname_re, title, alpha, df_method)
+        return replace(page, method=how)
 
     def __repr__(self) -> str:
         n, p = int(self.nonzero.sum()), self.alpha.size

@@ -49,12 +49,18 @@ def summarize(
     tables = [_facts(results, yname), *_random(results, random), *_residual(results)]
     tables += [_fixed(results, fixed, alpha)] if fixed else []
     how = (f"Degrees of freedom: {results.df_method}",) * bool(fixed)
-    return Summary(title=title, tables=tuple(tables), notes=(*how, *warnings_of(results)))
+    notes = (*how, *warnings_of(results))
+    return Summary(title=title, tables=tuple(tables), notes=notes, method=fitted_by(results.reml))
 
 
 def method_name(reml: bool) -> str:
     """The criterion, as titles have it."""
     return "REML" if reml else "ML"
+
+
+def fitted_by(reml: bool) -> str:
+    """The criterion, as small print has it."""
+    return f"Fitted by {method_name(reml)}"
 
 
 def warnings_of(results: FitRecord) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from ..inputs.arguments import choice, items, probability
 from ..tables.cells import Kind
 from ..tables.page import table
 from .kept import Kept
-from .summary import method_name, warnings_of
+from .summary import fitted_by, method_name, warnings_of
 
 
 def variance_table(results: FitRecord) -> pd.DataFrame:
@@ -40,7 +40,8 @@ def variance_table(results: FitRecord) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=["grp", "var1", "var2", "vcov", "sdcor"])
     kinds: dict[str, Kind] = dict.fromkeys(("grp", "var1", "var2"), "label")
     title = f"Variances and correlations, {method_name(results.reml)}"
-    return table(frame, title, _reference_note(results) + warnings_of(results), kinds=kinds)
+    notes = _reference_note(results) + warnings_of(results)
+    return table(frame, title, notes, method=fitted_by(results.reml), kinds=kinds)
 
 
 def _reference_note(results: FitRecord) -> tuple[str, ...]:
@@ -162,7 +163,8 @@ def glance(results: FitRecord) -> pd.DataFrame:
             **{name: [value] for name, value in _shares(results).items()},
         }
     )
-    return table(frame, f"Fit by {method_name(results.reml)}", warnings_of(results))
+    title, method = f"Fit by {method_name(results.reml)}", fitted_by(results.reml)
+    return table(frame, title, warnings_of(results), method=method)
 
 
 def _shares(results: FitRecord) -> dict[str, float]:

@@ -23,7 +23,15 @@ _ROUNDING = 1e-4
 _KNOWN: dict[str, Kind] = {
     **dict.fromkeys(("p_value", "p_boundary", "p_bootstrap", "q_value"), "p value"),
     **dict.fromkeys(("df", "df_num", "df_denom"), "df"),
+    **dict.fromkeys(("aic", "bic", "caic", "llf", "loglik"), "statistic"),
+    **dict.fromkeys(("deviance", "reml_crit", "chisq"), "statistic"),
 }
+
+
+def of_users(names: Iterable[Any]) -> dict[str, Any]:
+    """Headings and kinds of columns of numbers that have names of the user's."""
+    own = list(map(str, names))
+    return {"headings": dict(zip(own, own, strict=True)), "kinds": dict.fromkeys(own, "number")}
 
 
 class Cells(NamedTuple):

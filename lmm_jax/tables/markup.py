@@ -34,8 +34,7 @@ _LATEX = {
 }
 _MINUS = re.compile(r"(?<![\w.])-(?=[\d.])")
 _MARKDOWN = re.compile(r"[\\`*_|<>\[\]$~&^@]")
-# Characters of a line that a page has room for in small print, and of a cell that is a paragraph.
-PAGE = 80
+# Characters of a cell that is a paragraph.
 _PARAGRAPH = 56
 
 
@@ -85,7 +84,7 @@ def _html_cell(tag: str, text: str, right: bool, attributes: str = "") -> str:
 
 
 def latex_page(
-    title: str, tables: Sequence[Cells], notes: Sequence[str], label: str | None, room: int
+    title: str, tables: Sequence[Cells], notes: Sequence[str], label: str | None, room: float
 ) -> str:
     """One float with all tables, small print below; for the package booktabs."""
     caption = [rf"\caption{{{escape_latex(_in_one_line(title))}}}"] if title else []
@@ -102,7 +101,7 @@ def latex_page(
     return "\n".join([*head, *([body] if tables else []), *small, r"\end{table}"])
 
 
-def _latex_table(table: Cells, room: int) -> str:
+def _latex_table(table: Cells, room: float) -> str:
     """A tabular, or several below each other where a page is too narrow for one."""
     lines = [table.header, *table.rows]
     widths = [max(len(line[j]) for line in lines) for j in range(len(table.header))]

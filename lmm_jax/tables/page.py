@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Unpack
 
 import pandas as pd
 
-from ..errors import DataError
-from ..inputs.arguments import hinted, instance, whole_number
+from ..inputs.arguments import hinted
 from .cells import Cells, Kind, cells
+from .exports import Exports
 from .frames import as_frame
-from .great import great_page
-from .markup import PAGE, html_page, latex_page, markdown_page
-from .paper import LABEL, LatexOptions, Paper, PaperOptions, in_words, of_pandas, read_paper
+from .markup import html_page
+from .paper import LatexOptions, Paper, PaperOptions, of_pandas, read_paper
 from .text import terminal_width, text_of, wrapped
 
 # Rows of a table that are shown; LaTeX, Markdown and the frame have all of them.
@@ -27,8 +26,9 @@ class Table(pd.DataFrame):
     It is a frame in every other way: columns, ``loc`` and arithmetic give plain frames and series.
     """
 
-    _metadata: ClassVar[list[str]] = ["title", "notes", "headings", "kinds"]
+    _metadata: ClassVar[list[str]] = ["title", "method", "notes", "headings", "kinds"]
     title: str = ""
+    method: str = ""
     notes: tuple[str, ...] = ()
     headings: Mapping[str, str] = {}
     kinds: Mapping[str, Kind] = {}
@@ -51,7 +51,7 @@ class Table(pd.DataFrame):
     def _page(self) -> Summary:
         """The table by itself."""
         alone = table(self, "", headings=self.headings, kinds=self.kinds)
-        return Summary(title=self.title, tables=(alone,), notes=self.notes)
+        return Summary(title=self.title, tables=(alone,), notes=self.notes, method=self.method)
 
     def __repr__(self) -> str:
         return self._page().as_text()
@@ -148,6 +148,7 @@ def table(
     title: str,
     notes: Sequence[str] = (),
     *,
+    method: str = "",
     headings: Mapping[str, str] | None = None,
     kinds: Mapping[str, Kind] | None = None,
 ) -> Table:
@@ -160,6 +161,9 @@ def table(
         Its caption.
     notes : sequence of str
         Small print.
+    method : str
+        What the title says of how the numbers were made, as a note: it stays where a caption
+        takes the place of the title.
     headings : mapping of str to str, optional
         What stands above a column where that is not its name; its name, where that is the
         user's and no export has another word for it.
@@ -167,20 +171,14 @@ def table(
         What columns hold where their names and values do not say it.
     """
     out = Table(frame)
-    out.title, out.notes = title, tuple(notes)
+    out.title, out.method, out.notes = title, method, tuple(notes)
     out.headings, out.kinds = dict(headings or {}), dict(kinds or {})
     return out
 
 
-def of_users(names: Iterable[Any]) -> dict[str, Any]:
-    """Headings and kinds of columns of numbers that have names of the user's."""
-    own = list(map(str, names))
-    return {"headings": dict(zip(own, own, strict=True)), "kinds": dict.fromkeys(own, "number")}
-
-
 @hinted
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Summary:
+class Summary(Exports):
     """Tables of a result; ``str()`` gives text for the terminal, notebooks show HTML.
 
     Attributes
@@ -190,11 +188,14 @@ class Summary:
         With all digits; they show themselves as in the summary.
     notes : tuple of str
         Small print: how the numbers were made.
+    method : str
+        What the title says of that; a note where a caption takes its place.
     """
 
     title: str
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()
+    method: str = ""
     most: int = _MOST_ROWS  # rows of a table on a screen
     whole: str = ""  # where all rows are, of tables that are longer
 
@@ -244,150 +245,14 @@ class Summary:
         """
         return html_page(self.title, *self._on_screen())
 
-    def as_latex(self, **options: Unpack[LatexOptions]) -> str:
-        """:meth:`to_latex`, under statsmodels' name."""
-        return self.to_latex(**options)
-
-    def to_latex(
-        self,
-        *,
-        caption: str | None = None,
-        label: str | None = None,
-        digits: int | None = None,
-        columns: Sequence[str] | None = None,
-        rename: Mapping[str, str] | None = None,
-        notes: bool | str | Sequence[str] = True,
-        width: int = PAGE,
-    ) -> str:
-        r"""LaTeX tables in one float; the document needs the package booktabs.
-
-        Parameters
-        ----------
-        caption, digits, columns, rename, notes
-            See :meth:`to_markdown`.
-        label : str, optional
-            What ``\ref`` finds the float by.
-        width : int
-            Characters that a line of the page has room for; wider tables are folded.
-
-        Examples
-        --------
-        >>> import lmm_jax as lmm
-        >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
-        >>> text = res.summary().to_latex(caption="Sleep", label="tab:sleep", digits=2)
-        >>> text.splitlines()[2:4]
-        ['\\caption{Sleep}', '\\label{tab:sleep}']
-        """
-        options = {"caption": caption, "digits": digits, "columns": columns, "rename": rename}
-        if label is not None and not LABEL.fullmatch(instance(label, "label", str, "a string")):
-            raise DataError(f"label={label!r}: letters, digits and -_:. make a label of LaTeX")
-        width = whole_number(width, "width", least=1)
-        return latex_page(*self._paper(None, notes=notes, **options), label, width)
-
-    def to_html(
-        self,
-        *,
-        caption: str | None = None,
-        digits: int | None = None,
-        columns: Sequence[str] | None = None,
-        rename: Mapping[str, str] | None = None,
-        notes: bool | str | Sequence[str] = True,
-    ) -> str:
-        """HTML tables for pages of your own, with the arguments of :meth:`to_markdown`.
-
-        Of long ones it is the beginning, as in notebooks.
-
-        Examples
-        --------
-        >>> import lmm_jax as lmm
-        >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
-        >>> "Days without sleep" in res.summary().to_html(rename={"Days": "Days without sleep"})
-        True
-        """
-        options = {"caption": caption, "digits": digits, "columns": columns, "rename": rename}
-        return html_page(*self._paper(self.most, notes=notes, **options))
-
-    def to_markdown(
-        self,
-        *,
-        caption: str | None = None,
-        digits: int | None = None,
-        columns: Sequence[str] | None = None,
-        rename: Mapping[str, str] | None = None,
-        notes: bool | str | Sequence[str] = True,
-    ) -> str:
-        r"""Tables in GitHub's Markdown, which Quarto and pandoc read as well.
-
-        Parameters
-        ----------
-        caption : str, optional
-            What stands above, in the place of the title; "" for nothing.
-        digits : int, optional
-            Decimals of estimates and statistics. P values have three, degrees of freedom two.
-        columns : sequence of str, optional
-            The columns to show, in this order, by the names that they have in the frames or what
-            stands above them. Labels of rows stay; a table without any of these columns is left
-            out.
-        rename : mapping of str to str, optional
-            Other words for headings, terms and levels, also within an interaction ``a:b``.
-        notes : bool, str or sequence of str
-            Whether the small print stands below, or what does.
-
-        Returns
-        -------
-        str
-
-        Raises
-        ------
-        DataError
-            A column that there is not.
-
-        Examples
-        --------
-        >>> import lmm_jax as lmm
-        >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
-        >>> chosen = ["estimate", "conf_low", "conf_high", "p_value"]
-        >>> print(res.summary().to_markdown(caption="", columns=chosen, digits=1, notes=False))
-        *Fixed effects*
-        <BLANKLINE>
-        |  | Estimate | 2.5% | 97.5% | P\>\|t\| |
-        | :--- | ---: | ---: | ---: | ---: |
-        | Intercept | 251.4 | 237.0 | 265.8 | \<0.001 |
-        | Days | 10.5 | 7.2 | 13.7 | \<0.001 |
-        <BLANKLINE>
-        """
-        options = {"caption": caption, "digits": digits, "columns": columns, "rename": rename}
-        return markdown_page(*self._paper(None, notes=notes, **options))
-
-    def to_gt(
-        self,
-        *,
-        caption: str | None = None,
-        digits: int | None = None,
-        columns: Sequence[str] | None = None,
-        rename: Mapping[str, str] | None = None,
-        notes: bool | str | Sequence[str] = True,
-    ) -> Any:
-        """The table as a ``GT`` of great_tables, with the arguments of :meth:`to_markdown`.
-
-        Of several tables it is a tuple. Columns have the names that they have in the frames.
-
-        Raises
-        ------
-        ImportError
-            Without great_tables, ``pip install lmm-jax[neighbours]``.
-        """
-        options = {"caption": caption, "digits": digits, "columns": columns, "rename": rename}
-        return great_page(*self._paper(None, notes=notes, **options))
-
     def _paper(self, most: int | None, **options: Any) -> tuple[str, list[Cells], tuple[str, ...]]:
         """Title, tables and small print as an export asks for them."""
         paper = read_paper(self.tables, **options)
         tables = [one for one in self.tables if paper.has(one, one.headings)]
-        shown, notes = [one._cells(most, paper) for one in tables], self.notes
-        notes += self._beginnings(tables, shown)
-        title = in_words(self.title) if paper.caption is None else paper.caption
-        return title, shown, tuple(map(in_words, notes)) if paper.notes is None else paper.notes
+        shown = [one._cells(most, paper) for one in tables]
+        notes = self.notes + self._beginnings(tables, shown)
+        title, notes = paper.words(self.title, self.method, notes)
+        return title, shown, notes
 
     def __str__(self) -> str:
         return self.as_text()

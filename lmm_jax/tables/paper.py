@@ -66,7 +66,7 @@ class LatexOptions(PaperOptions, total=False):
     """Options of LaTeX; see :meth:`lmm_jax.tables.page.Summary.to_latex`."""
 
     label: str | None
-    width: int
+    width: int | None
 
 
 class Paper(NamedTuple):
@@ -77,6 +77,12 @@ class Paper(NamedTuple):
     columns: tuple[str, ...] | None = None
     rename: Mapping[str, str] = {}
     notes: tuple[str, ...] | None = None  # None: those that they have
+
+    def words(self, title: str, method: str, notes: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+        """What stands above and below; of a title that gives way to a caption the method stays."""
+        how = (method[0].upper() + method[1:],) if method and self.caption is not None else ()
+        small = tuple(map(in_words, (*how, *notes))) if self.notes is None else self.notes
+        return in_words(title) if self.caption is None else self.caption, small
 
     def heading(self, name: str, given: Mapping[str, str]) -> str:
         """What stands above a column."""

@@ -39,7 +39,7 @@ def text_of(table: Cells, width: int) -> str:
 
 
 def folded_columns(
-    widths: Sequence[int], glued: Sequence[bool], labels: int, room: int
+    widths: Sequence[int], glued: Sequence[bool], labels: int, room: float
 ) -> list[list[int]]:
     """Columns of every block: the labels, then as many of the others as there is room for."""
     first = list(range(labels))
