@@ -1,5 +1,7 @@
 """Fits side by side: the numbers of each, where they belong."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,6 +25,11 @@ def column(table, name):
     return dict(zip(table["term"].str.strip(), table[name], strict=True))
 
 
+# Fits by REML with other fixed effects, of which regression_table warns.
+not_compared = pytest.mark.filterwarnings("ignore:log-likelihood, AIC and BIC of these fits")
+
+
+@not_compared
 @pytest.mark.parametrize("show", ["std_error", "conf_int", "statistic", "p_value", "none"])
 def test_cells_are_the_numbers_of_tidy(fits, show):
     table = lmm.regression_table(*fits, show=show, digits=5)
@@ -43,12 +50,13 @@ def test_cells_are_the_numbers_of_tidy(fits, show):
         assert cells["Log-likelihood"] == f"{res.llf:.3f}" and cells["AIC"] == f"{res.aic:.3f}"
 
 
+@not_compared
 def test_rows_stand_in_the_order_of_the_models(fits):
     rows = [row.strip() for row in lmm.regression_table(*fits)["term"]]
     assert rows[:9] == [
         "Fixed effects", "Intercept", "Days", "I(Days ** 2)",
-        "Random effects", "sd(Intercept|Subject)", "cor(Intercept,Days|Subject)",
-        "sd(Days|Subject)", "sigma",
+        "Random effects", "sd(Intercept|Subject)", "sd(Days|Subject)",
+        "cor(Intercept,Days|Subject)", "sigma",
     ]  # fmt: skip
     table = lmm.regression_table(*fits)
     assert (
@@ -66,6 +74,7 @@ def test_stars_are_those_of_the_p_values(fits):
     assert "*" not in cells["sigma"]
 
 
+@not_compared
 def test_small_print_says_what_differs(fits):
     ml = lmm.fit("Reaction ~ Days + (1 | Subject)", DATA, reml=False)
     robust = fits[1].robust("CR2")
@@ -79,15 +88,31 @@ def test_small_print_says_what_differs(fits):
     assert lmm.regression_table(fits[0], fits[1]).notes[0] == "Fitted by REML"
 
 
-def test_small_print_says_where_criteria_do_not_compare(fits):
+def test_the_author_is_warned_where_criteria_do_not_compare(fits):
     def warned(*fits, **options):
-        return any("do not compare" in n for n in lmm.regression_table(*fits, **options).notes)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            table = lmm.regression_table(*fits, **options)
+        assert not any("compare" in note or "reml=" in note for note in table.notes)
+        return any("do not compare" in str(w.message) for w in caught)
 
     ml = lmm.fit("Reaction ~ Days + (1 | Subject)", DATA, reml=False)
     other = lmm.fit("Days ~ Reaction + (1 | Subject)", DATA)
     assert warned(fits[0], fits[2]) and warned(fits[0], ml)
     assert not warned(fits[0], fits[1]) and not warned(ml, ml) and not warned(fits[0], other)
     assert not warned(fits[0], fits[2], statistics=["nobs", "sigma"])
+
+
+def test_standard_deviations_of_a_term_stand_before_its_correlations():
+    data = DATA.assign(late=(DATA["Days"] > 4) * 1.0)
+    res = lmm.fit("Reaction ~ Days + (Days + late | Subject)", data)
+    table = lmm.regression_table(res, show="none", digits=5)
+    names = [row.strip() for row in table["term"]]
+    kinds = [n.partition("(")[0] for n in names if n.startswith(("sd(", "cor("))]
+    assert kinds == ["sd"] * 3 + ["cor"] * 3
+    cells, limits = column(table, "(1)"), res.tidy("ran_pars").set_index("term")["estimate"]
+    assert cells["sd(late|Subject)"] == f"{limits['sd__late']:.5f}"
+    assert cells["cor(Days,late|Subject)"] == f"{limits['cor__Days.late']:.5f}"
 
 
 def test_residual_parameters_stand_once():

@@ -1,5 +1,6 @@
 """How results are shown: HTML, text of any width and LaTeX hold the same table."""
 
+import dataclasses
 import os
 import pickle
 import re
@@ -314,6 +315,20 @@ def test_a_caption_leaves_how_the_numbers_were_made(name):
     assert f">{method}</p>" not in shown.to_html()  # the title says it
     assert f">{method}</p>" in shown.to_html(caption="")
     assert method not in shown.to_html(caption="A", notes="Of my own.")
+
+
+def test_advice_is_for_screens():
+    """A published table does not name the library's functions."""
+    _, res = visits()
+    for shown, call in ((res.conf_int(), "residual_intervals()"), (res.varcorr, "residual_params")):
+        assert call in str(shown) and call in shown._repr_html_()
+        for how in ("to_markdown", "to_html", "to_latex"):
+            assert call.partition("_")[2] not in getattr(shown, how)()
+    many = sleep().random_effects_frame()
+    long = table(pd.concat([many] * 5, ignore_index=True), "Long")._page()
+    long = dataclasses.replace(long, whole="to_frame()")
+    assert "of 180 rows: to_frame() has all" in str(long)
+    assert "of 180 rows" in long.to_html() and "to_frame" not in long.to_html()
 
 
 def test_digits_are_those_of_estimates_and_statistics():

@@ -59,11 +59,16 @@ def regression_table(
     DataError
         What is no fit, or an unknown figure.
 
+    Warns
+    -----
+    UserWarning
+        Log-likelihoods and criteria that do not compare: of fits of one response by REML whose
+        fixed effects differ, or by REML and by ML.
+
     Notes
     -----
     P values and limits have the degrees of freedom of each fit (its ``df_method``), standard
-    errors are robust where the fit is (:meth:`LMMResults.robust`); the small print says so. Fits
-    by REML whose fixed effects differ cannot be compared by likelihoods and criteria.
+    errors are robust where the fit is (:meth:`LMMResults.robust`); the small print says so.
 
     Examples
     --------
@@ -80,8 +85,8 @@ def regression_table(
        Days                          10.467*** (0.804)   10.467*** (1.546)
      Random effects
        sd(Intercept|Subject)            37.124 (6.812)      24.740 (5.836)
-       cor(Intercept,Days|Subject)                           0.066 (0.325)
        sd(Days|Subject)                                      5.922 (1.248)
+       cor(Intercept,Days|Subject)                           0.066 (0.325)
        sigma                            30.991 (1.727)      25.592 (1.508)
      Fit
        Observations                                180                 180

@@ -24,10 +24,8 @@ from .resampling import resample
 from .summary import summarize, warnings_of
 
 # Of intervals beside those of a residual covariance.
-_OF_RESIDUALS = (
-    "sigma is the standard deviation of the reference of the residual covariance; "
-    "residual_intervals() has its other parameters"
-)
+_OF_RESIDUALS = "sigma is the standard deviation of the reference of the residual covariance"
+_OTHERS = "residual_intervals() has the parameters of the residual covariance"
 
 METHODS = ("wald", "profile", "bootstrap")
 
@@ -114,13 +112,12 @@ class FittedModel(Shown, FitRecord):
         level, progress = intervals.read_level(alpha, level), flag(progress, "progress")
         choice(method, "method", METHODS)
         what = f"intervals of level {level:g}"
+        advice = () if self.residual is None else (_OTHERS,)
         if method == "wald":
             fit = self.with_df(df_method)
             limits_of = intervals.wald_intervals(fit, level, scale, parm)
             notes = (f"Degrees of freedom: {fit.df_method}", *warnings_of(fit))
-            if self.residual is not None:
-                notes += ("residual_intervals() has the parameters of the residual covariance",)
-            return table(limits_of, f"Wald {what}", notes, method=f"Wald {what}")
+            return table(limits_of, f"Wald {what}", notes, method=f"Wald {what}", advice=advice)
         if df_method is not None:
             raise DataError(f"df_method belongs to method='wald', not to {method!r}: leave it out")
         scale = choice("sdcor" if scale is None else scale, "scale", SCALES)
@@ -129,7 +126,8 @@ class FittedModel(Shown, FitRecord):
             limits = {"lower": found.lower, "upper": found.upper}
             found_limits = pd.DataFrame(limits, index=list(found.names))
             notes = () if self.residual is None else (_OF_RESIDUALS,)
-            return table(found_limits, f"Profile {what}", notes, method=f"Profile {what}")
+            title = f"Profile {what}"
+            return table(found_limits, title, notes, method=title, advice=advice)
         if seed is None:
             raise DataError("method='bootstrap' draws: pass seed= (a whole number)")
         limits_of = _bootstrapped(self, level, scale, parm, n_boot, seed, progress)

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..errors import warn_user
 from ..inference.parameter_rows import parameter_rows
+from ..inference.parameters import parameters_of
 from ..inputs.names import merged, unquoted
 from ..reprs import p_value
 from ..tables.cells import decimals
@@ -43,8 +45,8 @@ _BLOCKS = ("Fixed effects", "Random effects", "Fit")
 # Figures that are comparable between fits by REML only with the same fixed effects.
 _CRITERIA = {"loglik", "aic", "bic"}
 _NOT_COMPARABLE = (
-    "Log-likelihood, AIC and BIC do not compare between REML fits with other fixed effects, nor "
-    "between REML and ML: fit all with reml=False"
+    "log-likelihood, AIC and BIC of these fits do not compare: they are by REML with other fixed "
+    "effects, or by REML and by ML; fit all with reml=False, or leave them out by statistics="
 )
 BASIC = ("nobs", "n_groups", "r2_marginal", "r2_conditional", "loglik", "aic", "bic")
 
@@ -61,7 +63,7 @@ def side_by_side(
     """The table of :func:`lmm_jax.regression_table`, its arguments read."""
     columns = {}
     for name, res in fits.items():
-        rows, fixed = parameter_rows(res, level), len(res.fixed_names)
+        rows, fixed = _deviations_first(res, parameter_rows(res, level)), len(res.fixed_names)
         texts = [_cell(row, show, stars, digits) for row in rows.itertuples()]
         cells = list(zip(map(str, rows.index), texts, strict=True))
         parts = cells[:fixed], cells[fixed:], _figures(res, statistics, digits).items()
@@ -75,10 +77,19 @@ def side_by_side(
     frame = pd.DataFrame(out, columns=["term", *fits], dtype=object)
     kinds: Any = {"term": "label", **dict.fromkeys(fits, "number")}
     headings = {"term": "", **{name: name for name in fits}}
-    notes = _notes(fits, show, level, stars)
     if _criteria_differ(fits) and not _CRITERIA.isdisjoint(statistics):
-        notes.append(_NOT_COMPARABLE)
+        warn_user(_NOT_COMPARABLE, UserWarning)  # of the author: readers are told the criterion
+    notes = _notes(fits, show, level, stars)
     return table(frame, _title(fits), notes, headings=headings, kinds=kinds)
+
+
+def _deviations_first(res: LMMResults, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the standard deviations of every term before its correlations."""
+    of_terms = [p for p in parameters_of(res.fixed_names, res.term_labels, "sdcor") if p.term >= 0]
+    order = sorted(of_terms, key=lambda p: (p.term, p.kind == "cor"))
+    first, names = len(res.fixed_names), list(rows.index)
+    names[first : first + len(order)] = [p.name for p in order]
+    return rows.loc[names]
 
 
 def _cell(row: Any, show: str, stars: bool, digits: int) -> str:

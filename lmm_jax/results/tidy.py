@@ -40,16 +40,19 @@ def variance_table(results: FitRecord) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=["grp", "var1", "var2", "vcov", "sdcor"])
     kinds: dict[str, Kind] = dict.fromkeys(("grp", "var1", "var2"), "label")
     title = f"Variances and correlations, {method_name(results.reml)}"
-    notes = _reference_note(results) + warnings_of(results)
-    return table(frame, title, notes, method=fitted_by(results.reml), kinds=kinds)
+    notes, advice = _reference_note(results)
+    notes += warnings_of(results)
+    method = fitted_by(results.reml)
+    return table(frame, title, notes, method=method, advice=advice, kinds=kinds)
 
 
-def _reference_note(results: FitRecord) -> tuple[str, ...]:
-    """What the last row is where residuals have several variances."""
+def _reference_note(results: FitRecord) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What the last row is where residuals have several variances, and what has the others."""
     where = residual_reference(results)
     if where is None:
-        where = f"of the first level of {results.residual}; residual_params has all"
-    return (f"Residual: {where}",) if where else ()
+        first = f"Residual: of the first level of {results.residual}"
+        return (first,), ("residual_params has all levels",)
+    return ((f"Residual: {where}",) if where else ()), ()
 
 
 # Kinds of rows of a tidy table, as in broom.mixed.

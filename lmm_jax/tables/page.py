@@ -26,10 +26,11 @@ class Table(pd.DataFrame):
     It is a frame in every other way: columns, ``loc`` and arithmetic give plain frames and series.
     """
 
-    _metadata: ClassVar[list[str]] = ["title", "method", "notes", "headings", "kinds"]
+    _metadata: ClassVar[list[str]] = [*("title", "method", "notes", "advice"), "headings", "kinds"]
     title: str = ""
     method: str = ""
     notes: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
     headings: Mapping[str, str] = {}
     kinds: Mapping[str, Kind] = {}
 
@@ -51,7 +52,13 @@ class Table(pd.DataFrame):
     def _page(self) -> Summary:
         """The table by itself."""
         alone = table(self, "", headings=self.headings, kinds=self.kinds)
-        return Summary(title=self.title, tables=(alone,), notes=self.notes, method=self.method)
+        return Summary(
+            title=self.title,
+            tables=(alone,),
+            notes=self.notes,
+            method=self.method,
+            advice=self.advice,
+        )
 
     def __repr__(self) -> str:
         return self._page().as_text()
@@ -149,6 +156,7 @@ def table(
     notes: Sequence[str] = (),
     *,
     method: str = "",
+    advice: Sequence[str] = (),
     headings: Mapping[str, str] | None = None,
     kinds: Mapping[str, Kind] | None = None,
 ) -> Table:
@@ -164,6 +172,8 @@ def table(
     method : str
         What the title says of how the numbers were made, as a note: it stays where a caption
         takes the place of the title.
+    advice : sequence of str
+        Where more is found: small print of screens, which no export has.
     headings : mapping of str to str, optional
         What stands above a column where that is not its name; its name, where that is the
         user's and no export has another word for it.
@@ -171,7 +181,7 @@ def table(
         What columns hold where their names and values do not say it.
     """
     out = Table(frame)
-    out.title, out.method, out.notes = title, method, tuple(notes)
+    out.title, out.method, out.notes, out.advice = title, method, tuple(notes), tuple(advice)
     out.headings, out.kinds = dict(headings or {}), dict(kinds or {})
     return out
 
@@ -190,24 +200,30 @@ class Summary(Exports):
         Small print: how the numbers were made.
     method : str
         What the title says of that; a note where a caption takes its place.
+    advice : tuple of str
+        Small print of screens alone.
     """
 
     title: str
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()
     method: str = ""
+    advice: tuple[str, ...] = ()
     most: int = _MOST_ROWS  # rows of a table on a screen
     whole: str = ""  # where all rows are, of tables that are longer
 
     def _on_screen(self) -> tuple[list[Cells], tuple[str, ...]]:
         """Tables no longer than a screen, and notes that say so."""
         shown = [one._cells(self.most) for one in self.tables]
-        return shown, self.notes + self._beginnings(self.tables, shown)
+        more = self._beginnings(self.tables, shown, f": {self.whole} has all")
+        return shown, (*self.notes, *more, *self.advice)
 
-    def _beginnings(self, tables: Sequence[Table], shown: Sequence[Cells]) -> tuple[str, ...]:
+    def _beginnings(
+        self, tables: Sequence[Table], shown: Sequence[Cells], where: str = ""
+    ) -> tuple[str, ...]:
         """Notes that say of what tables only the beginning is shown."""
         return tuple(
-            f"The first {self.most} of {len(one):,} rows: {self.whole} has all"
+            f"The first {self.most} of {len(one):,} rows{where}"
             for one, part in zip(tables, shown, strict=True)
             if part.more and self.whole
         )
