@@ -335,6 +335,51 @@ def test_calls_may_be_spelled_as_in_r(asked, name):
     assert read_restriction(asked, CALLS).R.tolist() == [[float(o == name) for o in CALLS]]
 
 
+OF_R = ["Intercept", "C(f)[T.b]", "C(f)[T.c]", "as_numeric(x)", "C(f)[T.b]:x", "x"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ("factor(f)[T.b]", OF_R[1]),
+        ("as.factor(f)[T.c]", OF_R[2]),
+        ("as.numeric(x)", OF_R[3]),
+        ("x:factor(f)[T.b]", OF_R[4]),
+        ("`factor(f)[T.b]`", OF_R[1]),
+    ],
+)
+def test_functions_may_have_the_names_of_the_formula(asked, name):
+    assert read_restriction(asked, OF_R).R.tolist() == [[float(o == name) for o in OF_R]]
+
+
+@pytest.mark.parametrize("term", ["C(f)", "factor(f)", "`C(f)`", "factor(f) = 0"])
+def test_a_term_stands_for_its_coefficients(term):
+    at = read_restriction(f"x = 1, {term}", OF_R, terms={"x": ["x"], "C(f)": OF_R[1:3]})
+    assert at.R.tolist() == np.eye(6)[[5, 1, 2]].tolist() and at.q.tolist() == [1, 0, 0]
+    with pytest.raises(lmm.DataError, match="cannot read"):
+        read_restriction("C(f)[T.d]", OF_R, terms={"C(f)": OF_R[1:3]})
+
+
+def test_terms_are_tested_by_name():
+    data = lmm.load_dataset("oats")
+    formula = "yld ~ Variety * factor(Nf) + (1 | Block)"
+    res = lmm.fit(formula, data)
+    of_terms = res.wald_test_terms()
+    for term in ("C(Nf)", "Variety", "Variety:C(Nf)"):
+        for asked in (term, term.replace("C(", "factor(")):
+            test = res.wald_test(asked)
+            assert (test.df_num, float(test.statistic)) == (
+                of_terms.loc[term, "df_num"],
+                of_terms.loc[term, "statistic"],
+            )
+    assert res.t_test("factor(Nf)").c_names[0] == "C(Nf)[T.n20]"
+    assert list(res.conf_int(parm="factor(Nf)[T.n20]").index) == ["C(Nf)[T.n20]"]
+    many = lmm.fit_many(formula, data, data[["yld"]].to_numpy())
+    np.testing.assert_array_equal(many.wald_test("factor(Nf)").df_num, 3)
+    found = lmm.step(res, keep=["factor(Nf)", "Variety"]).fixed
+    assert not (found["eliminated"] > 0).loc[["Variety:C(Nf)"]].empty
+
+
 def test_values_beside_equations():
     both = read_restriction(("x - x2, A[T.b]", [1, 2]), NAMES)
     equations = read_restriction("x - x2 = 1, A[T.b] = 2", NAMES)

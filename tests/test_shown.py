@@ -358,14 +358,15 @@ def two_factors():
 
 
 def test_names_are_replaced_in_headings_terms_and_interactions():
-    words = {"Nf": "Nitrogen", "Variety": "Cultivar", "estimate": "b", "P": "p"}
+    words = {"Nf": "Nitrogen", "Variety": "Cultivar", "estimate": "b"}
     fixed = two_factors().summary().tables[-1]
     text = fixed.to_markdown(rename=words)
     assert "Cultivar\\[T.Victory\\]:Nitrogen\\[T.n20\\]" in text and "| b |" in text
     assert "Variety" not in text and "Variety" in fixed.to_markdown()
+    words = {"Nf": "Nitrogen", "Variety": "Cultivar", "P": "p"}
     anova = two_factors().anova().to_markdown(rename=words)
     assert "| Cultivar:Nitrogen |" in anova and anova.splitlines()[2].endswith("| F | p |")
-    means = lmm.emmeans(oats(), "Nf").to_markdown(rename=words)
+    means = lmm.emmeans(oats(), "Nf").to_markdown(rename={"Nf": "Nitrogen", "estimate": "b"})
     assert means.splitlines()[2].startswith("| Nitrogen | b |")
 
 
@@ -402,6 +403,32 @@ def test_levels_are_renamed_within_interactions():
     assert r"Marvellous:N\[20\]" in text and r"| Variety\[T.Victory\]:N\[20\]" in text
     whole = two_factors().summary().to_markdown(rename={"Nf": "N"})
     assert "yld ~ Variety \\* Nf" in whole.replace("\\~", "~")  # a formula stays what it is
+
+
+@cache
+def levels():
+    return lmm.fit("yld ~ Variety * factor(Nf) + (1 | Block)", lmm.load_dataset("oats"))
+
+
+def test_names_to_replace_are_spelled_as_in_the_formula_or_refused():
+    fixed, cell = levels().summary().tables[-1], r"N\[T.n20\] "
+    for key in ("factor(Nf)", "C(Nf)", "as.factor(Nf)"):
+        assert f"| {cell}" in fixed.to_markdown(rename={key: "N"})
+        assert f":{cell}" in fixed.to_markdown(rename={key: "N"})
+    assert "| low |" in fixed.to_markdown(rename={"factor(Nf)[T.n20]": "low"})
+    swapped = {"factor(Nf):Variety": "Both"}
+    assert "| Both |" in levels().anova().to_markdown(rename=swapped)
+    for shown, key, near in (
+        (levels().summary(), "C(Nff)", "did you mean 'C(Nf)'"),
+        (fixed, "estimte", "did you mean 'Estimate'"),
+        (lmm.emmeans(oats(), "Nf"), "Varietie", "there are n00, n20, n40, n60, Nf"),
+    ):
+        message = re.escape(f"rename: there is no {key!r}; {near}")
+        for how in EXPORTS:
+            with pytest.raises(lmm.DataError, match=message):
+                getattr(shown, how)(rename={key: "x"})
+    rows = pd.DataFrame({"x": range(100)}, index=[f"row {i}" for i in range(100)])
+    assert "row 3<" in table(rows, "Long").to_html(rename={"row 99": "the last"})
 
 
 def test_methods_are_spelled_as_papers_do():

@@ -13,6 +13,7 @@ from ..batches.streams import Stream
 from ..capabilities import require
 from ..covariance.params import Params, check_covariance
 from ..designs.design import Design
+from ..designs.fixed_terms import term_coefficients
 from ..designs.labels import term_labels
 from ..errors import DataError
 from ..inference.df import read_df_method
@@ -240,7 +241,7 @@ def _restriction(test: Any, design: Design) -> Restriction:
     if isinstance(test, str) and test in names:
         at = Restriction(np.eye(len(names))[[names.index(test)]], np.zeros(1))
     else:
-        at = read_restriction(test, names)
+        at = read_restriction(test, names, terms=term_coefficients(design, names))
     held = np.zeros(len(names), bool) if design.held is None else ~np.isnan(design.held)
     known = ~at.R[:, ~held].any(axis=1)
     if known.any():

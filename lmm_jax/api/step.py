@@ -18,8 +18,8 @@ from ..designs.nesting import can_be_read, with_fixed_terms, with_formula, with_
 from ..designs.terms import RandomTerm
 from ..errors import DataError
 from ..inference.robust import KINDS as ROBUST
-from ..inputs.arguments import choice, flag, hinted, instance, items, probability
-from ..inputs.names import unique
+from ..inputs.arguments import flag, hinted, instance, items, probability
+from ..inputs.names import chosen_name, unique
 from ..results.elimination import StepResults
 from ..results.lmm import LMMResults
 from ..results.summary import fitted_by, method_name
@@ -57,7 +57,7 @@ def step(
     reduce_random, reduce_fixed : bool
         Whether random, fixed effects may go.
     keep : sequence of str
-        Terms of the fixed effects that stay.
+        Terms of the fixed effects that stay, by their names or as the formula spells them.
     df_method : str, optional
         As in :func:`lmm_jax.fit`; that of the fit if not given.
 
@@ -100,7 +100,7 @@ def step(
     alpha_random = probability(alpha_random, "alpha_random")
     alpha_fixed = probability(alpha_fixed, "alpha_fixed")
     names = list(fixed_terms(design).terms)
-    stays = {choice(name, "keep", names) for name in items(keep, "keep")}
+    stays = {chosen_name(name, "keep", names) for name in items(keep, "keep")}
     if not flag(reduce_random, "reduce_random"):
         alpha_random = 1.0
     if not flag(reduce_fixed, "reduce_fixed"):

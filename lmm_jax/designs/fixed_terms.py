@@ -87,6 +87,23 @@ def columns_of_terms(source: FixedSource) -> dict[str, list[int]]:
     }
 
 
+def term_columns(design: Any) -> dict[str, list[int]]:
+    """Columns of X of the terms that have any, of a design or of what is kept of one.
+
+    Without a formula every column is a term of its own.
+    """
+    if design.source is None:
+        return {name: [j] for j, name in enumerate(design.exog_names)}
+    found = columns_of_terms(design.source)
+    return {name: columns for name, columns in found.items() if columns}
+
+
+def term_coefficients(design: Any, names: Sequence[str]) -> dict[str, list[str]]:
+    """Names of the fixed effects of every term; none where the design is not known (None)."""
+    at = {} if design is None else term_columns(design)
+    return {term: [names[j] for j in columns] for term, columns in at.items()}
+
+
 def term_names(spec: Any) -> tuple[str, ...]:
     """Names of the terms of a spec, in its order."""
     return unique("Intercept" if str(term) == "1" else str(term) for term in spec.term_slices)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from itertools import pairwise, permutations
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -13,20 +13,18 @@ from formulaic.errors import FormulaicError
 from formulaic.utils.constraints import LinearConstraints
 
 from ..errors import DataError
+from ..inputs.names import as_named, meant, spellings
 
 # Formulaic's reader takes 1e-3 for a name and a subtraction.
 _EXPONENT = re.compile(r"(?<![\w.])(\d+\.?\d*|\.\d+)[eE][+-]?\d+(?![\w.])")
 
-# Placeholders for names, colons that join the parts of an interaction, and words between
-# operators; what stands in brackets or backticks belongs to its word.
+# Placeholders for names, and words between operators; what stands in brackets or backticks
+# belongs to its word.
 _PLACE = re.compile(r"_v\d+_")
-_COLON = re.compile(r":(?![^\[(]*[\])])")
 _WORD = re.compile(r"(?:\[[^\]]*\]|`[^`]*`|[^\s+\-*/=,()\[`])+")
 _NUMBER = re.compile(r"\d+\.?\d*|\.\d+")
 # What formulaic's names have and R's lack.
 _DECORATION = re.compile(r"\[T\.|[\[\]`]")
-# Parts of an interaction that are tried in every order.
-_MOST_PARTS = 5
 
 
 class _Equation(NamedTuple):
@@ -37,22 +35,23 @@ class _Equation(NamedTuple):
 
 
 def read_equations(
-    text: str, names: Sequence[str]
+    text: str, names: Sequence[str], terms: Mapping[str, Sequence[str]] | None = None
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Equations by formulaic's reader, which sees plain identifiers for the names.
 
     Names such as ``x:A[T.b]`` or ``C(a, Treatment("b"))[T.c]`` hold its operators. The parts of
-    an interaction may stand in any order, and names between backticks or quotes.
+    an interaction may stand in any order, and names between backticks or quotes; functions have
+    R's names or ours. A term of ``terms`` stands for an equation of each of its coefficients.
     """
-    spellings = _spellings(names)
-    known = "|".join(map(re.escape, sorted(spellings, key=len, reverse=True)))
-    found: list[str] = []
+    known, places = spellings(names), {name: i for i, name in enumerate(names)}
+    text = _of_coefficients(as_named(text), known, terms or {})
+    spelled, found = _one_of(known), []
 
     def replaced(match: re.Match[str]) -> str:
         found.append(match[1] or match[3])
-        return f"_v{spellings[found[-1]]}_"
+        return f"_v{places[known[found[-1]]]}_"
 
-    pattern = rf"(?<![\w.`])({known})(?![\w.`])|([`'\"])({known})\2"
+    pattern = rf"(?<![\w.`])({spelled})(?![\w.`])|([`'\"])({spelled})\2"
     plain = re.sub(pattern, replaced, text) if names else text
     equations = _equations(plain, found)
     unknown = _unknown(equations)
@@ -67,7 +66,7 @@ def read_equations(
         *(FormulaicError, KeyError, RuntimeError, ValueError, TypeError, SyntaxError),
         *(ArithmeticError, IndexError, AttributeError),
     ) as error:
-        near = _suggestion([unknown, text.split("=")[0]], spellings, names)
+        near = _suggestion([unknown, text.split("=")[0]], known)
         hint = f"there is no {unknown!r}{near}; " if unknown else ""
         listed = f"they are {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
         raise DataError(
@@ -79,6 +78,26 @@ def read_equations(
         np.asarray(read.constraint_values, dtype=np.float64),
         tuple(equation.asked for equation in equations),
     )
+
+
+def _one_of(spelled: Iterable[str]) -> str:
+    """Pattern of any of some names, a longer one before one that it begins with."""
+    return "|".join(map(re.escape, sorted(spelled, key=len, reverse=True)))
+
+
+def _of_coefficients(
+    text: str, known: Mapping[str, str], terms: Mapping[str, Sequence[str]]
+) -> str:
+    """Equations in which terms give way to their coefficients, where no coefficient is meant."""
+    own = {key: name for key, name in spellings(terms).items() if key not in known}
+    if not own:
+        return text
+
+    def replaced(match: re.Match[str]) -> str:
+        before, _, term, value = match.groups()
+        return before + ", ".join(f"{name}{value}" for name in terms[own[term]])
+
+    return re.sub(rf"(^|,\s*)\s*([`'\"]?)({_one_of(own)})\2\s*(=[^=,]*|)(?=,|$)", replaced, text)
 
 
 def _equations(plain: str, found: Sequence[str]) -> list[_Equation]:
@@ -96,25 +115,6 @@ def _equations(plain: str, found: Sequence[str]) -> list[_Equation]:
     return out
 
 
-def _spellings(names: Sequence[str]) -> dict[str, int]:
-    """Number of the parameter by its name, and by what else it may be called.
-
-    The parts of an interaction have any order; powers are R's, and blanks are left out of calls:
-    ``I(x^2)`` and ``I(x**2)`` for ``I(x ** 2)``.
-    """
-    out = {name: i for i, name in enumerate(names)}
-    for i, name in enumerate(names):
-        parts = _COLON.split(name)
-        orders = permutations(parts) if 1 < len(parts) <= _MOST_PARTS else [parts]
-        for order in map(":".join, orders):
-            out.setdefault(order, i)
-            if "(" in name:
-                for text in (order.replace(" ** ", "^"), order.replace(" ", "")):
-                    out.setdefault(text, i)
-                    out.setdefault(text.replace("**", "^"), i)
-    return out
-
-
 def _unknown(equations: Sequence[_Equation]) -> str:
     """The first word of the equations that is neither a parameter nor a number, as it stood."""
     for equation in equations:
@@ -125,22 +125,21 @@ def _unknown(equations: Sequence[_Equation]) -> str:
     return ""
 
 
-def _suggestion(words: Sequence[str], spellings: Mapping[str, int], names: Sequence[str]) -> str:
+def _suggestion(words: Sequence[str], known: Mapping[str, str]) -> str:
     """Parameters that resemble a word: R's ``SexFemale`` is ``Sex[T.Female]`` here."""
-    bare = {_DECORATION.sub("", spelling).lower(): i for spelling, i in spellings.items()}
+    bare = {_DECORATION.sub("", spelling).lower(): name for spelling, name in known.items()}
     for word in words:
         near = get_close_matches(_DECORATION.sub("", word).lower(), list(bare), 3)
         if near:
-            hits = dict.fromkeys(names[bare[key]] for key in near)
-            return f" (did you mean {' or '.join(hits)}?)"
+            return f" (did you mean {' or '.join(dict.fromkeys(bare[key] for key in near))}?)"
     return ""
 
 
 def parameter_number(name: str, names: Sequence[str], what: str) -> int:
-    """Number of a parameter by its name, the parts of an interaction in any order."""
-    spellings = _spellings(names)
-    if not isinstance(name, str) or name not in spellings:
-        near = _suggestion([str(name)], spellings, names)
+    """Number of a parameter by its name, as equations may have it."""
+    found = meant(name, names)
+    if found is None:
+        near = _suggestion([as_named(str(name))], spellings(names))
         listed = f"there are {', '.join(names)}" if names else "the model has none"
         raise DataError(f"no {what} {name!r}{near}: {listed}")
-    return spellings[name]
+    return list(names).index(found)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from unicodedata import normalize
 
 from ..errors import FormulaError
+from ..inputs.names import FUNCTIONS_OF_R
 from .grammar import check_remainders, check_syntax
 
 # Names whose members are functions: np.log(x), contr.treatment("a").
@@ -24,16 +25,6 @@ _ACCESSORS = {"dt", "str", "cat"}
 _WORDS = {"TRUE": "True", "FALSE": "False", "NULL": "None"}
 # Words between two operands; they are names only where an operand has to stand.
 _BINARY = {"and", "or", "in", "is", "if", "else", "for"}
-_FUNCTIONS = {
-    "factor": "C",
-    "as.factor": "C",
-    "as.numeric": "as_numeric",
-    "as.double": "as_numeric",
-    "as.integer": "as_integer",
-    "as.character": "as_character",
-    "as.logical": "as_logical",
-    "is.na": "is_na",
-}
 _SIGNS = {"^": "**", "%%": "%", "%/%": "//", "%in%": " in ", "!": "~", "&&": "&", "||": "|"}
 _CODE = re.compile(
     r"""\bQ\(\s*(?P<q>["'])(?P<column>.*?)(?P=q)\s*\)
@@ -72,7 +63,7 @@ def to_python(code: str) -> str:
 def _word(word: str, before: str, after: str) -> str:
     """One name of an expression in Python, given the code on both sides of it."""
     if after.lstrip().startswith("(") and word not in _BINARY | {"not"}:
-        return _FUNCTIONS.get(word, re.sub(r"^(as|is)\.", r"\1_", word))
+        return FUNCTIONS_OF_R.get(word, re.sub(r"^(as|is)\.", r"\1_", word))
     if word in ("T", "F") and re.search(r"[^=!<>]=\s*$", before):
         return str(word == "T")
     if keyword.iskeyword(word) and word not in _WORDS.values() and _is_operand(word, before, after):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..designs.fixed_terms import term_coefficients
 from ..errors import DataError
 from ..inputs.arguments import choice, flag, hinted, instance, probability, shown
 from ..inputs.arguments import names as read_names
@@ -273,9 +274,10 @@ def _check_clusters(results: FitRecord, at: Restriction, V: np.ndarray) -> None:
 
 def _read(results: FitRecord, hypothesis: Any, use_t: bool | None) -> tuple[Restriction, bool]:
     """The restriction, and whether it concerns fixed effects only."""
-    p = len(results.fixed_names)
+    p, names = len(results.fixed_names), results.fixed_names
+    terms = term_coefficients(results.design or getattr(results, "kept", None), names)
     try:
-        at = read_restriction(hypothesis, results.fixed_names, tuple(results.params.index[p:]))
+        at = read_restriction(hypothesis, names, tuple(results.params.index[p:]), terms)
     except DataError as error:
         dropped = () if results.design is None else results.design.dropped
         text = hypothesis if isinstance(hypothesis, str) else ""

@@ -25,7 +25,10 @@ class Restriction(NamedTuple):
 
 
 def read_restriction(
-    hypothesis: Any, fixed_names: Sequence[str], variance_names: Sequence[str] = ()
+    hypothesis: Any,
+    fixed_names: Sequence[str],
+    variance_names: Sequence[str] = (),
+    terms: Mapping[str, Sequence[str]] | None = None,
 ) -> Restriction:
     """A hypothesis as ``R params = q`` over fixed effects and variance parameters.
 
@@ -37,6 +40,8 @@ def read_restriction(
     fixed_names, variance_names : sequence of str
         Names of the parameters; without ``variance_names`` only fixed effects
         can be restricted.
+    terms : mapping of str to sequence of str, optional
+        Fixed effects of terms, which equations may name in their place.
 
     Returns
     -------
@@ -64,7 +69,7 @@ def read_restriction(
         parts = [hypothesis] if isinstance(hypothesis, str) else hypothesis
         if not all(isinstance(part, str) for part in parts):
             raise DataError(f"r_matrix={shown(hypothesis)}: equations only, or numbers only")
-        matrix, own, labels = read_equations(", ".join(parts), names)
+        matrix, own, labels = read_equations(", ".join(parts), names, terms)
         if not given:
             values = own
         elif own.any():

@@ -10,7 +10,7 @@ import numpy as np
 from ..designs.labels import TermLabel
 from ..errors import DataError
 from ..inputs.arguments import items, shown
-from ..inputs.names import suggestion, unique
+from ..inputs.names import meant, suggestion, unique
 
 SCALES = ("vcov", "sdcor")
 # What stands for all fixed effects and for all others, and lme4's spelling.
@@ -66,8 +66,9 @@ def chosen(parameters: Sequence[Parameter], parm: Any) -> list[int]:
     names = [p.name for p in parameters]
     found: set[int] = set()
     for name in [parm] if isinstance(parm, str) else items(parm, "parm", "names are needed"):
-        if isinstance(name, str) and name in names:
-            found.add(names.index(name))
+        known = meant(name, names)
+        if known is not None:
+            found.add(names.index(known))
         elif isinstance(name, str) and name in _GROUPS:
             found |= {n for n, p in enumerate(parameters) if (p.kind == "beta") == _GROUPS[name]}
         else:

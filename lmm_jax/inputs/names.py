@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterable, Sequence
 from difflib import get_close_matches
+from itertools import permutations
 from typing import Any, NoReturn, TypeVar
 
 import pandas as pd
 
 from ..errors import UnknownLabel
+from .arguments import choice
 from .matching import shown
 
 V = TypeVar("V")
 # Labels that a message lists before it stops.
 _LISTED = 12
+# What functions of R's formulas are called here, in formulas and in names.
+FUNCTIONS_OF_R = {
+    "factor": "C",
+    "as.factor": "C",
+    "as.numeric": "as_numeric",
+    "as.double": "as_numeric",
+    "as.integer": "as_integer",
+    "as.character": "as_character",
+    "as.logical": "as_logical",
+    "is.na": "is_na",
+}
+_CALL = re.compile(rf"(?<![\w.])({'|'.join(map(re.escape, FUNCTIONS_OF_R))})(?=\()")
+# Colons that join the parts of an interaction, not those in brackets.
+_COLON = re.compile(r":(?![^\[(]*[\])])")
+# Parts of an interaction that are tried in every order.
+_MOST_PARTS = 5
 
 
 def suggestion(name: Any, known: Iterable[Any]) -> str:
@@ -30,6 +49,59 @@ def unquoted(name: Any) -> Any:
     """A name as it is called that may stand between backticks, as in formulas."""
     quoted = isinstance(name, str) and len(name) > 2 and name[0] == name[-1] == "`"
     return name[1:-1] if quoted and "`" not in name[1:-1] else name
+
+
+def as_named(text: str) -> str:
+    """A name, or text with names, whose functions are called as in names of terms here.
+
+    Examples
+    --------
+    >>> as_named("factor(temp)[T.185] = 0")
+    'C(temp)[T.185] = 0'
+    """
+    return _CALL.sub(lambda call: FUNCTIONS_OF_R[call[1]], text)
+
+
+def spellings(names: Iterable[str]) -> dict[str, str]:
+    """Terms and coefficients by their names, and by what else they may be called.
+
+    The parts of an interaction have any order; powers are R's, and blanks are left out of calls:
+    ``I(x^2)`` and ``I(x**2)`` for ``I(x ** 2)``. What is asked for goes through :func:`as_named`.
+    """
+    names = tuple(names)
+    out = {name: name for name in names}
+    for name in names:
+        parts = _COLON.split(name)
+        orders = permutations(parts) if 1 < len(parts) <= _MOST_PARTS else [parts]
+        for order in map(":".join, orders):
+            out.setdefault(order, name)
+            if "(" in name:
+                for text in (order.replace(" ** ", "^"), order.replace(" ", "")):
+                    out.setdefault(text, name)
+                    out.setdefault(text.replace("**", "^"), name)
+    return out
+
+
+def meant(name: Any, names: Iterable[str]) -> str | None:
+    """The one of some names that a user means, who may spell it as a formula does.
+
+    Examples
+    --------
+    >>> meant("factor(a):x", ["x", "x:C(a)"])
+    'x:C(a)'
+    """
+    names = tuple(names)
+    if not isinstance(name, str):
+        return None
+    if name in names:
+        return name
+    return spellings(names).get(as_named(unquoted(name)))
+
+
+def chosen_name(name: Any, what: str, names: Sequence[str]) -> str:
+    """The one of some names that is meant; any other is refused."""
+    found = meant(name, names)
+    return choice(name, what, names) if found is None else found
 
 
 def refuse(name: Any, known: Sequence[Any], what: str) -> NoReturn:

@@ -61,7 +61,7 @@ def coefficients_of(
     fits: Any, level: float, *, intercept: bool, rename: Mapping[str, str] | None
 ) -> Forest:
     """Fixed effects of one fit or several with limits, rows in the order of the formulas."""
-    level, words = probability(level, "level"), Paper(rename=read_rename(rename))
+    level = probability(level, "level")
     by_name = _named(fits)
     tables = {
         name: res.tidy("fixed", conf_level=level, output="pandas").set_index("term")
@@ -71,7 +71,7 @@ def coefficients_of(
     names = [name for name in names if intercept or name != "Intercept"]
     if not names:
         raise DataError("there is no fixed effect but the intercept: pass intercept=True")
-    columns = ["estimate", "conf_low", "conf_high"]
+    columns, words = ["estimate", "conf_low", "conf_high"], Paper(rename=read_rename(rename, names))
     series = {name: table.reindex(names)[columns] for name, table in tables.items()}
     return Forest([words.name(name) for name in names], series, np.zeros(len(names)))
 

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..inputs.arguments import choice, flag, hinted, probability, whole_number
+from ..inputs.arguments import flag, hinted, probability, whole_number
 from ..inputs.matching import spelling
-from ..inputs.names import unquoted
+from ..inputs.names import chosen_name, unquoted
 from . import canvas
 from .sources import (
     covariate_of,
@@ -42,7 +42,7 @@ def effects_of(
     table = res.random_effects_frame(probability(level, "level"), output="pandas")
     table = table[table["factor"] == factor]
     names = list(dict.fromkeys(table["term"]))
-    first = names[0] if coefficient is None else choice(coefficient, "coefficient", names)
+    first = names[0] if coefficient is None else chosen_name(coefficient, "coefficient", names)
     by = table[table["term"] == first]
     estimate, count = by["estimate"].to_numpy(), how_many(levels)
     order = np.argsort(estimate, kind="stable")

@@ -9,7 +9,8 @@ import pandas as pd
 
 from ..errors import DataError
 from ..inference.student_tails import log_student_tail
-from ..inputs.arguments import choice, hinted, probability, whole_number
+from ..inputs.arguments import hinted, probability, whole_number
+from ..inputs.names import chosen_name
 from . import canvas
 from .sources import expect, is_a
 
@@ -22,7 +23,7 @@ def tests_of(many: Any, term: str | None) -> pd.DataFrame:
         if len(known) > 1:
             raise DataError(f"term=None: choose from {', '.join(known)}")
         term = known[0]
-    choice(term, "term", known)
+    term = chosen_name(term, "term", known)
     if is_a(many, "ManyTests"):
         table = many.to_frame(output="pandas")
         return table[table["hypothesis"] == term].reset_index(drop=True)

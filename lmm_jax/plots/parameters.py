@@ -10,6 +10,7 @@ from scipy import interpolate, special
 
 from ..errors import DataError
 from ..inputs.arguments import choice, flag, hinted, items, probability, shown
+from ..inputs.names import chosen_name
 from . import canvas
 from .smooth import density
 from .sources import expect, fitted, is_a
@@ -124,7 +125,7 @@ def draws_of(boot: Any, names: Any, kind: str, level: float) -> tuple[Draws, ...
         raise DataError(f"names={shown(names)}: choose from {', '.join(known)}")
     out = []
     for name in chosen:
-        j = known.index(choice(name, "names", known))
+        j = known.index(chosen_name(name, "names", known))
         values = at.values[:, j][np.isfinite(at.values[:, j])]
         out.append(Draws(name, values, float(at.estimate[j]), *map(float, limits.iloc[j])))
     return tuple(out)

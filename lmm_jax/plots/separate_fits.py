@@ -10,7 +10,8 @@ import pandas as pd
 from ..capabilities import require
 from ..designs.labels import factor_names
 from ..errors import DataError
-from ..inputs.arguments import choice, flag, hinted, items, shown
+from ..inputs.arguments import flag, hinted, items, shown
+from ..inputs.names import chosen_name
 from . import canvas
 from .sources import factor_of, fitted, level_name, rows_by_level
 
@@ -119,7 +120,7 @@ def shrinkage(
         pair = items(coefficients, "coefficients", "two names are needed")
         if len(pair) != 2:
             raise DataError(f"coefficients={shown(coefficients)}: two names are needed")
-        names = [choice(name, "coefficients", names) for name in pair]
+        names = [chosen_name(name, "coefficients", names) for name in pair]
     if len(names) < 2:
         return _shrunk_means(found, names[0], flagged or None, ax)
     x, y = names[:2]

@@ -148,7 +148,9 @@ class FittedModel(Shown, FitRecord):
         r_matrix : array of shape (r, p), tuple or str
             One row a hypothesis, over the fixed effects or over all ``params``;
             equations such as ``"x1 = x2, x3 = 0"``; or a pair of either and their values,
-            ``(R, q)``, ``("x1, x2", [1, 2])``. Names may stand between backticks or quotes.
+            ``(R, q)``, ``("x1, x2", [1, 2])``. Names may stand between backticks or quotes, and be
+            spelled as in the formula: ``factor(f)[T.b]`` for ``C(f)[T.b]``. The name of a term
+            stands for all of its coefficients.
         use_t : bool, optional
             t with Satterthwaite's degrees of freedom (residual ones for
             ``df_method="normal"``), or z. By default as the fit says; z where a

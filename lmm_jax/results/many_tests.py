@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..designs.fixed_terms import term_coefficients
 from ..inference.hypotheses import Restriction, read_restriction
 from ..inference.lane_tests import LaneJoint, LaneTests, lane_contrasts, lane_joint
 from ..inference.moderation import moderated_estimates
@@ -134,8 +135,14 @@ class ManyTests(Shown):
 
 def many_t_test(many: Any, hypothesis: Any, moderate: bool) -> ManyTests:
     """Test each row on its own."""
-    at = read_restriction(hypothesis, many.fixed_names)
+    at = _restriction(many, hypothesis)
     return contrast_tests(many, at, np.zeros(len(at.R)), moderate)
+
+
+def _restriction(many: Any, hypothesis: Any) -> Restriction:
+    """A hypothesis over the fixed effects, which may name terms of the design."""
+    terms = term_coefficients(many.source and many.source.design, many.fixed_names)
+    return read_restriction(hypothesis, many.fixed_names, terms=terms)
 
 
 def contrast_tests(many: Any, at: Restriction, shift: np.ndarray, moderate: bool) -> ManyTests:
@@ -174,7 +181,7 @@ def _at_most(df: np.ndarray, many: Any) -> np.ndarray:
 
 def many_wald_test(many: Any, hypothesis: Any, moderate: bool) -> ManyTests:
     """Test all rows together."""
-    at = read_restriction(hypothesis, many.fixed_names)
+    at = _restriction(many, hypothesis)
     found: LaneJoint = lane_joint(at.R, at.q, _tested(many, moderate))
     chi2, q, df = found.chi2, found.df_num, found.df_denom
     normal = bool(np.isinf(many.df).any())

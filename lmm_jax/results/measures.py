@@ -10,6 +10,7 @@ import pandas as pd
 
 from ..capabilities import require
 from ..designs.column_moments import known
+from ..designs.fixed_terms import term_columns
 from ..errors import DataError
 from ..inference.collinearity import inflation
 from ..inference.explained import (
@@ -28,7 +29,6 @@ from ..tables.page import Summary, table
 from ..tables.shown import Shown
 from .designed import DesignedModel
 from .summary import fitted_by, method_name, warnings_of
-from .tidy import term_columns
 
 _SEMI_PARTIAL = "Semi-partial: beyond the other terms; depends on contrasts where terms interact"
 

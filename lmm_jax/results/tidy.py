@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..designs.design import Design
-from ..designs.fixed_terms import columns_of_terms
+from ..designs.fixed_terms import term_columns
 from ..errors import DataError
 from ..inference.contrasts import wald_test
 from ..inference.estimates import residual_variance_error
@@ -180,17 +180,6 @@ def _shares(results: FitRecord) -> dict[str, float]:
     inside, outside = ([parts[shares[name][side]].sum() for name in names] for side in (0, 1))
     found = {n: float(a / (a + b)) for n, a, b in zip(names, inside, outside, strict=True)}
     return found if len(parts) > 2 else {**found, "icc": float("nan")}  # no random effects
-
-
-def term_columns(design: Design | Kept) -> dict[str, list[int]]:
-    """Columns of X that belong to each term of the formula, those left out for rank not counted.
-
-    Without a formula every column is a term of its own.
-    """
-    if design.source is None:
-        return {name: [j] for j, name in enumerate(design.exog_names)}
-    found = columns_of_terms(design.source)
-    return {name: columns for name, columns in found.items() if columns}
 
 
 def term_tests(results: FitRecord, design: Design | Kept, skip_single: bool) -> pd.DataFrame:

@@ -111,7 +111,8 @@ class Exports:
             stands above them. Labels of rows stay; a table without any of these columns is left
             out.
         rename : mapping of str to str, optional
-            Other words for headings, terms and levels, also within an interaction ``a:b``.
+            Other words for headings, terms and levels, also within an interaction ``a:b``. Names
+            may be spelled as in the formula, ``factor(f)`` for ``C(f)``.
         notes : bool, str or sequence of str
             Whether the small print stands below, or what does.
 
@@ -122,7 +123,7 @@ class Exports:
         Raises
         ------
         DataError
-            A column that there is not.
+            A column that there is not, or a name to replace that the tables do not have.
 
         Examples
         --------

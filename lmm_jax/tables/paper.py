@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any, NamedTuple, TypedDict
 
 from ..errors import DataError
 from ..inputs.arguments import flag, instance, items, mapping, whole_number
+from ..inputs.names import as_named, meant, suggestion
 from .cells import Cells
 
 # What stands above columns that a screen shows by their names.
@@ -48,8 +49,10 @@ _METHOD = re.compile(rf"\b({'|'.join(_METHODS)})\b")
 _MADE = re.compile(
     r"adjusted by .* within each family|^Degrees of freedom: .*|, (?:satterthwaite|kenward-roger)$"
 )
-_COLON = re.compile(r"(\s*:\s*)")
-_BETWEEN_NAMES = re.compile(r"(\s*[:,|()\[\]]\s*)")
+# What stands between the names in a cell such as ``a[T.b]:x`` and ``sd(x|g)``.
+_BETWEEN = r"[:,|()\[\]]"
+_PARTS = re.compile(rf"\s*{_BETWEEN}\s*")
+_LISTED = 12  # names that a message lists
 
 
 class PaperOptions(TypedDict, total=False):
@@ -114,18 +117,17 @@ class Paper(NamedTuple):
         return shown._replace(rows=tuple(rows))
 
     def name(self, cell: str) -> str:
-        """A cell, or the names in one such as ``a[T.b]:x`` and ``sd(x|g)``, by another name."""
-        name = cell.strip()
-        if name in self.rename:
-            return cell.replace(name, self.rename[name])
-        factors = [self._parts(factor) for factor in _COLON.split(name)]
-        return cell.replace(name, "".join(factors))
+        """A cell with the names in it, ``a[T.b]:x`` and ``sd(x|g)``, by other names."""
+        if not self.rename:
+            return cell
+        pattern = named(self.rename)
+        return pattern.sub(lambda found: found[1] + self.rename[found[2]], cell)
 
-    def _parts(self, factor: str) -> str:
-        """One factor of an interaction, or the names in it."""
-        if factor in self.rename:
-            return self.rename[factor]
-        return "".join(self.rename.get(part, part) for part in _BETWEEN_NAMES.split(factor))
+
+def named(names: Iterable[str]) -> re.Pattern[str]:
+    """Pattern of names in a cell, with what stands before; the longest where several begin."""
+    longest = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    return re.compile(rf"(^\s*|{_BETWEEN}\s*)({longest})(?=\s*(?:{_BETWEEN}|$))")
 
 
 @contextmanager
@@ -150,20 +152,11 @@ def of_pandas(package: str, own: type, options: Mapping[str, Any]) -> Iterator[N
         ) from error
 
 
-def method_name(method: str) -> str:
-    """A method as papers spell it.
-
-    >>> method_name("dunnettx"), method_name("custom")
-    ('Dunnett (approximate)', 'custom')
-    """
-    return _METHODS.get(method, method)
-
-
 def in_words(text: str) -> str:
     """Small print or a title with methods as papers spell them."""
 
     def spelled(made: re.Match[str]) -> str:
-        return _METHOD.sub(lambda found: method_name(found[0]), made[0])
+        return _METHOD.sub(lambda found: _METHODS[found[0]], made[0])
 
     return _MADE.sub(spelled, text)
 
@@ -202,8 +195,8 @@ def read_paper(
     asked = None if columns is None else tuple(map(str, items(columns, "columns")))
     if asked == ():
         raise DataError("columns has no names: name some, or leave it out")
-    found = Paper(caption, digits, asked, read_rename(rename), _notes(notes))
     called = [_called(str(n), one.headings) for one in tables for n in one]
+    found = Paper(caption, digits, asked, _names(rename, tables), _notes(notes))
     for key in asked or ():
         if not any(key in names for names in called):
             known = ", ".join(dict.fromkeys(names[0] for names in called))
@@ -217,12 +210,37 @@ def _numeric(one: Any) -> list[Any]:
     return [dtype for dtype in frame.dtypes if getattr(dtype, "kind", "") in "iuf"]
 
 
-def read_rename(rename: Mapping[str, str] | None) -> Mapping[str, str]:
-    """Other names, checked; none if not given."""
+def _names(rename: Mapping[str, str] | None, tables: Sequence[Any]) -> Mapping[str, str]:
+    """Other words by the names that tables have, as which a user may spell them otherwise."""
     if rename is None:
         return {}
-    found = mapping(rename, "rename").items()
-    return {str(key): instance(value, f"rename[{key!r}]", str, "a string") for key, value in found}
+    headings, cells = dict[str, None](), dict[str, None]()
+    for one in tables:
+        shown = one._cells(None)
+        names = [str(n) for n in (*one, *one.index.names, *shown.header) if n is not None]
+        headings |= dict.fromkeys(word for n in names for word in _called(n, one.headings))
+        cells |= dict.fromkeys(cell.strip() for row in shown.rows for cell in row[: shown.labels])
+    return read_rename(rename, cells, headings)
+
+
+def read_rename(
+    rename: Mapping[str, str] | None, cells: Collection[str], headings: Collection[str] = ()
+) -> Mapping[str, str]:
+    """Other words by the names that stand in cells or above them; none if not given."""
+    given = {} if rename is None else mapping(rename, "rename")
+    words = {str(k): instance(v, f"rename[{k!r}]", str, "a string") for k, v in given.items()}
+    return {_resolved(key, headings, cells): value for key, value in words.items()}
+
+
+def _resolved(key: str, headings: Collection[str], cells: Collection[str]) -> str:
+    """A key of ``rename`` as a heading, or what stands in a cell, has the name."""
+    for name in (key, as_named(key), meant(key, (*headings, *cells))):
+        if name and (name in headings or any(map(named([name]).search, cells))):
+            return name
+    within = (part for cell in cells for part in (cell.partition("[")[0], *_PARTS.split(cell)))
+    known = dict.fromkeys(name for name in (*cells, *within, *headings) if name)
+    near = suggestion(as_named(key), known) or f"; there are {', '.join([*known][:_LISTED])}"
+    raise DataError(f"rename: there is no {key!r}{near}")
 
 
 def _notes(notes: Any) -> tuple[str, ...] | None:
