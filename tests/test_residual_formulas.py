@@ -322,6 +322,20 @@ def test_an_arm_without_a_name():
         res.residual_cov(arm="m")
 
 
+def test_residual_covariances_are_tables_with_a_title():
+    data = lmm.load_dataset("orthodont").astype({"age": int})
+    res = lmm.fit("distance ~ age + us(age | Subject)", data, runtime="numpy")
+    R = res.residual_cov([8, 14])
+    assert str(R).splitlines()[0] == "Residual covariance us(age | Subject)"
+    assert "| 14 | 4.05 | 7.66 |" in R.to_markdown(digits=2)
+    assert R.to_frame("polars").columns == ["term", "8", "14"]
+    assert "Residual correlations" in res.residual_corr().to_html()
+    limits = res.residual_intervals(0.9)
+    assert "| sd\\[8\\] |" in limits.to_markdown(columns=["estimate"])
+    assert "Wald intervals of level 0.9" in limits.to_latex(caption="Residuals")
+    assert lmm.fit("distance ~ age + (1 | Subject)", data).residual_intervals().empty
+
+
 def test_the_formula_of_a_result_has_its_residual_covariance():
     one, two = (
         lmm.fit("y ~ x", DATA, residual=f"{name}(visit | id)", runtime="numpy")

@@ -10,7 +10,9 @@ import pandas as pd
 
 from ..designs.residual import ResidualLabel
 from ..errors import DataError
-from ..inputs.arguments import hinted, probability
+from ..inputs.arguments import hinted, probability, shown
+from ..tables.cells import of_users
+from ..tables.page import table
 from .estimates import Estimates
 from .residual_parameters import covariance_frame, intervals, reported
 
@@ -62,16 +64,20 @@ class ResidualFigures:
         >>> import lmm_jax as lmm
         >>> data = lmm.load_dataset("orthodont")
         >>> res = lmm.fit("distance ~ age + ar1(row | Subject)", data)
-        >>> res.residual_intervals().round(3)
-             estimate  std_error  lower  upper
-        rho     0.698      0.067  0.542  0.808
+        >>> res.residual_intervals()
+        Residual covariance ar1(row | Subject), Wald intervals of level 0.95
+        <BLANKLINE>
+              estimate  std_error   lower   upper
+         rho    0.6984     0.0671  0.5423  0.8079
         """
         level = probability(level, "level")
         values, errors = self.residual_params, self.residual_params_se
         structures = () if self.residual is None else self.residual.structures
         limits = intervals(values, errors, level, structures)
         columns = {"estimate": values, "std_error": errors}
-        return pd.DataFrame({**columns, "lower": limits[:, 0], "upper": limits[:, 1]})
+        made = pd.DataFrame({**columns, "lower": limits[:, 0], "upper": limits[:, 1]})
+        how = f"Wald intervals of level {level:g}"
+        return table(made, f"{self._title('covariance')}, {how}", method=how)
 
     def residual_cov(
         self,
@@ -103,12 +109,24 @@ class ResidualFigures:
         ------
         DataError
             The residuals are independent with one variance, or something is missing above.
+
+        Examples
+        --------
+        >>> import lmm_jax as lmm
+        >>> data = lmm.load_dataset("orthodont").astype({"age": int})
+        >>> res = lmm.fit("distance ~ age + us(age | Subject)", data)
+        >>> res.residual_cov([8, 14])
+        Residual covariance us(age | Subject)
+        <BLANKLINE>
+                  8      14
+         8   5.9334  4.0491
+         14  4.0491  7.6591
         """
         if self.residual is None:
             raise DataError("the residuals are independent with one variance, `scale`")
-        return covariance_frame(
-            self.estimates, self.residual, levels, arm=arm, stratum=stratum, covariate=covariate
-        )
+        asked = {"arm": arm, "stratum": stratum, "covariate": covariate}
+        R = covariance_frame(self.estimates, self.residual, levels, **asked)
+        return table(R, self._title("covariance", **asked), **of_users(R))
 
     def residual_corr(self, levels: Any = None, **options: Any) -> pd.DataFrame:
         """Correlations of the residuals of a subject: SAS's ``rcorr``.
@@ -120,7 +138,15 @@ class ResidualFigures:
         """
         R = self.residual_cov(levels, **options)
         sd = np.sqrt(np.diagonal(R))
-        return R.div(sd, axis=0).div(sd, axis=1)
+        between = R.div(sd, axis=0).div(sd, axis=1)
+        return table(between, self._title("correlations", **options), **of_users(R))
+
+    def _title(self, what: str, **options: Any) -> str:
+        """What of the residuals a table has, and of which of them."""
+        of = "" if self.residual is None else f" {self.residual}"
+        one = {name: value for name, value in options.items() if np.ndim(value) == 0}
+        given = [f", {name} {shown(value)}" for name, value in one.items() if value is not None]
+        return f"Residual {what}{of}{''.join(given)}"
 
     def _residual_series(self, *, errors: bool) -> pd.Series[float]:
         if self.residual is None:
