@@ -370,6 +370,27 @@ def test_names_are_replaced_in_headings_terms_and_interactions():
     assert means.splitlines()[2].startswith("| Nitrogen | b |")
 
 
+def test_numbers_of_a_column_have_the_same_decimals():
+    frame = pd.DataFrame(
+        {"x": [-0.0012, -0.00085637, 0.00010333, 0.0], "y": [251.4, 1e-9, 3, np.nan]}
+    )
+    rows = cells(frame, "", {}, {}, None).rows
+    assert [row[0] for row in rows] == ["-0.001200", "-0.000856", "0.000103", "0.000000"]
+    assert [row[1] for row in rows] == ["251.4000", "1e-09", "3.0000", ""]
+    fine = pd.DataFrame(
+        {"estimate": [12.5, 0.00002], "std_error": [0.25, 0.0004], "size": [12.5, 1]}
+    )
+    assert cells(fine, "", {}, {}, None).rows[0] == ("12.500000", "0.250000", "12.5000")
+    coarse = fine.assign(std_error=[0.25, 0.5])
+    assert [row[0] for row in cells(coarse, "", {}, {}, None).rows] == ["12.5000", "0.0000"]
+
+
+def test_labels_of_rows_have_headings_for_papers():
+    small = lmm.fit("Reaction ~ Days + (1 | Subject)", lmm.load_dataset("sleepstudy"))
+    assert "| Model | Parameters | AIC |" in lmm.anova(small, sleep()).to_markdown()
+    assert "| Factor | Estimate |" in lmm.icc(sleep()).to_markdown()
+
+
 def test_headings_that_are_names_of_the_data_stay():
     """A covariate called like a column of ours."""
     data = lmm.load_dataset("sleepstudy").rename(columns={"Days": "size", "Subject": "level"})
@@ -379,6 +400,9 @@ def test_headings_that_are_names_of_the_data_stay():
     means = lmm.emmeans(lmm.fit("Reaction ~ C(size) + (1 | level)", data), "size")
     assert means.to_markdown().splitlines()[2].startswith("| size | Mean |")
     assert "| size |" in lmm.influence(res).to_markdown()
+    data = lmm.load_dataset("sleepstudy").rename(columns={"Subject": "model"})
+    named = lmm.fit("Reaction ~ Days + (Days | model)", data)
+    assert "| model |" in lmm.influence(named, by="model").to_markdown()
 
 
 def test_coefficients_called_like_p_values_are_numbers():

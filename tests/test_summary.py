@@ -26,9 +26,10 @@ def fit(name="one slope"):
 def numbers(result):
     """What every spelling of the summary must hold."""
     interval = result.conf_int().loc[list(result.fixed_names)]
-    values = [*result.fe_params, *result.bse_fe, *interval.to_numpy().ravel()]
-    values += [result.scale, result.sigma, *result.vcomp, *np.diag(result.cov_re)]
-    out = [number(v) for v in values]
+    fixed = [*result.fe_params, *result.bse_fe, *interval.to_numpy().ravel()]
+    out = [f"{v:.4f}" for v in fixed]  # standard errors need no more
+    values = [result.scale, result.sigma, *result.vcomp, *np.diag(result.cov_re)]
+    out += [number(v) for v in values]
     out += [f"{v:.3f}" for v in result.tvalues] + [p_value(v) for v in result.pvalues]
     out += [f"{result.llf:.4f}", f"{result.aic:.3f}", f"{result.bic:.3f}", str(result.nobs)]
     variances = result.varcorr[result.varcorr["var2"].isna()]

@@ -104,7 +104,10 @@ class Influence(Shown):
         worst_first = frame.sort_values("cooks_distance", ascending=False, kind="stable")
         units = "rows" if self.by == "row" else f"levels of {self.by}"
         title = f"Influence of {len(frame):,} {'groups' if self.by == 'group' else units}"
-        page = first_rows(worst_first, title, "to_frame()", **of_users(self.dfbetas))
+        look = of_users(self.dfbetas)
+        if self.by in ("group", "row"):  # words of ours
+            look["headings"].pop(self.by, None)
+        page = first_rows(worst_first, title, "to_frame()", **look)
         names = "Columns named like fixed effects: dfbetas, changes in standard errors"
         return replace(page, notes=("Largest Cook's distance first", names, *page.notes))
 

@@ -46,7 +46,7 @@ def effect_frames(
         values = np.concatenate([effects[t] for t in members], axis=1)
         columns = list(coefficient_names(terms, members))
         frame = pd.DataFrame(values, index=terms[members[0]].levels, columns=columns)
-        out[group] = table(frame, f"Random effects of {group}", **of_users(columns))
+        out[group] = table(frame, f"Random effects of {group}", **of_users(frame))
     return out
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,6 +17,11 @@ _LEFT = ("label", "text")
 _UPPER = ("conf_high", "upper", "tolerance_high")
 # Numbers from which, and below which, decimals say nothing of an estimate.
 _MOST_BEFORE, _NOTHING = 1e15, 1e-6
+# Columns whose decimals are those that standard errors need, where there are such.
+_WITH_ERRORS = ("estimate", "std_error", "conf_low", "conf_high", "lower", "upper", "bias")
+# Decimals of numbers, sizes that they hide, digits that the smallest of these has in its column,
+# and sizes that are too large for decimals.
+_DECIMALS, _SMALL, _DIGITS, _LARGE = 4, 1e-3, 3, 1e7
 # Degrees of freedom this near to a whole number are one.
 _ROUNDING = 1e-4
 # Kinds of columns that are known by their name, whatever table they stand in.
@@ -28,10 +33,11 @@ _KNOWN: dict[str, Kind] = {
 }
 
 
-def of_users(names: Iterable[Any]) -> dict[str, Any]:
-    """Headings and kinds of columns of numbers that have names of the user's."""
-    own = list(map(str, names))
-    return {"headings": dict(zip(own, own, strict=True)), "kinds": dict.fromkeys(own, "number")}
+def of_users(frame: pd.DataFrame) -> dict[str, Any]:
+    """Headings and kinds of a frame of numbers whose columns and rows have names of the user's."""
+    own = list(map(str, frame.columns))
+    called = [*own, *(str(name) for name in frame.index.names if name is not None)]
+    return {"headings": {name: name for name in called}, "kinds": dict.fromkeys(own, "number")}
 
 
 class Cells(NamedTuple):
@@ -89,7 +95,11 @@ def cells(
         columns.append((headings.get(name, name), kind, values.tolist()))
     kinds_found = [kind for _, kind, _ in columns]
     labels = next((j for j, kind in enumerate(kinds_found) if kind != "label"), len(columns))
-    strings = [_strings(values, kind, digits) for _, kind, values in columns]
+    errors = part["std_error"].tolist() if "std_error" in part else None
+    strings = [
+        _strings(values, kind, digits, errors if name in _WITH_ERRORS else None)
+        for name, (_, kind, values) in zip(names, columns, strict=True)
+    ]
     return Cells(
         caption=caption,
         header=tuple(heading for heading, _, _ in columns),
@@ -117,10 +127,28 @@ def _kind(name: str, values: pd.Series[Any]) -> Kind:
     return "number" if values.dtype.kind == "f" else "text"
 
 
-def _strings(values: Iterable[Any], kind: Kind, digits: int | None) -> list[str]:
+def _strings(
+    values: Iterable[Any], kind: Kind, digits: int | None, errors: Sequence[Any] | None
+) -> list[str]:
     """One string a value; nothing where there is none."""
+    values = list(values)
     whole = kind == "df" and all(_is_whole(v) for v in values)
+    own = _own_digits(values if errors is None else errors)
+    if kind == "number" and digits is None:
+        return [_string(v, kind, whole, own if _has_decimals(v) else None) for v in values]
     return [_string(v, kind, whole, digits) for v in values]
+
+
+def _own_digits(values: Sequence[Any]) -> int:
+    """Decimals of all numbers of a column, more than usual where these would hide one."""
+    smallest = min((abs(v) for v in values if _has_decimals(v) and v != 0), default=_SMALL)
+    return _DIGITS - 1 - int(np.floor(np.log10(smallest))) if smallest < _SMALL else _DECIMALS
+
+
+def _has_decimals(value: Any) -> bool:
+    """Whether a number is of a size that decimals show."""
+    real = isinstance(value, float | int | np.number) and not isinstance(value, bool)
+    return real and (value == 0 or _NOTHING <= abs(value) < _LARGE)
 
 
 def decimals(value: float, digits: int) -> str:

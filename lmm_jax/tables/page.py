@@ -45,7 +45,6 @@ class Table(pd.DataFrame):
             return cells(frame, self.title, headings, self.kinds, most)
         frame = paper.columns_of(frame, headings, self.kinds)
         levels = [str(name) for name in frame.index.names if name is not None]
-        headings = {name: name for name in levels if name != "term"} | dict(headings)
         words = {n: paper.heading(n, headings) for n in [*map(str, frame.columns), *levels]}
         return paper.renamed(cells(frame, self.title, words, self.kinds, most, paper.digits))
 

@@ -16,7 +16,9 @@ from .cells import Cells
 # What stands above columns that a screen shows by their names.
 _WORDS = {
     **{"bias": "Bias", "deviance": "Deviance", "eliminated": "Eliminated", "model": "Model"},
-    **{"intercept": "Intercept"},
+    **{"intercept": "Intercept", "part": "Part", "parameter": "Parameter"},
+    **{"hypothesis": "Hypothesis", "p_bootstrap": "P (bootstrap)"},
+    **{"conditional_cooks": "Conditional Cook's D"},
     **{"aic": "AIC", "bic": "BIC", "caic": "cAIC", "chisq": "Chisq", "cooks_distance": "Cook's D"},
     **{"conf_high": "Upper", "conf_low": "Lower", "converged": "Converged", "contrast": "Contrast"},
     **{"correction": "Correction", "df": "df", "df_denom": "Den. df", "df_num": "Num. df"},
