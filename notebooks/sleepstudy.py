@@ -225,7 +225,7 @@ assert np.allclose(independent.fe_params, res.fe_params)
 # %%
 profile = lmm.profile(res)
 boot = lmm.bootstrap(res, 1000, seed=1)
-limits = {"profile": profile.conf_int(), "bootstrap": boot.conf_int(scales="sdcor")}
+limits = {"profile": profile.conf_int(), "bootstrap": boot.conf_int(scale="sdcor")}
 pd.concat(limits, axis=1).round(2)
 
 # %%

@@ -363,6 +363,10 @@ def test_both_scales_and_the_tables(boot):
     pd.testing.assert_index_equal(boot.conf_int().index, pd.Index([*res.params.index, "sigma"]))
     interval = boot.conf_int(alpha=0.1, scales="sdcor")
     np.testing.assert_allclose(table["conf_low"], interval["lower"])
+    pd.testing.assert_frame_equal(table, boot.tidy(level=0.9, scale="sdcor"))
+    pd.testing.assert_frame_equal(interval, boot.conf_int(level=0.9, scale="sdcor"))
+    pd.testing.assert_frame_equal(boot.params("sdcor"), boot.params(scale="sdcor"))
+    assert str(boot.summary(level=0.9)) == str(boot.summary(alpha=0.1))
     assert table["group"].tolist() == [None, None, *["Subject"] * 3, "Residual"]
     text = str(boot.summary(kind="basic"))
     assert "40 replicates fitted by REML" in text and "0 failed" in text and "Days" in text
@@ -421,6 +425,8 @@ def test_smallest_singular_value(k):
         (lambda b: b.conf_int(kind="bca"), lmm.DataError, "percentile, basic"),
         (lambda b: b.conf_int(alpha=1.5), lmm.DataError, "between 0 and 1"),
         (lambda b: b.conf_int(scales="log"), lmm.DataError, "vcov, sdcor"),
+        (lambda b: b.tidy(scale="log"), lmm.DataError, "scale='log'"),
+        (lambda b: b.tidy(level=0.9, conf_level=0.8), lmm.DataError, "give one of both"),
         (lambda b: b.apply(lambda r: np.eye(2)), lmm.DataError, "shape"),
         (
             lambda b: b.apply(lambda r: r.sigma, names=["a", "b"]),

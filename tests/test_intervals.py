@@ -405,6 +405,15 @@ def test_parm_selects_by_name():
     assert list(res.conf_int(method="profile", reml=True).index) == list(theta.index)
 
 
+def test_the_coverage_has_one_word_everywhere():
+    res = sleep()
+    pd.testing.assert_frame_equal(res.tidy(level=0.9), res.tidy(conf_level=0.9))
+    effects = res.random_effects_frame(level=0.9)
+    pd.testing.assert_frame_equal(effects, res.random_effects_frame(0.9))
+    test = res.t_test("Days")
+    np.testing.assert_allclose(test.conf_int(level=0.9), test.conf_int(0.1), rtol=1e-12)
+
+
 BAD = [
     (lambda r: r.conf_int(0.1, level=0.9), "give one of both"),
     (lambda r: r.conf_int(level=1.0), "level=1.0"),

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..designs.fixed_terms import term_coefficients
 from ..errors import DataError
-from ..inputs.arguments import choice, flag, hinted, instance, probability, shown
+from ..inputs.arguments import choice, coverage, flag, hinted, instance, shown
 from ..inputs.arguments import names as read_names
 from ..tables.page import Summary, table
 from ..tables.shown import Shown
@@ -60,22 +60,24 @@ class ContrastResults(Shown):
             raise AttributeError(f"fvalue belongs to an F test; this is {self.distribution}")
         return self.statistic
 
-    def conf_int(self, alpha: float = 0.05) -> np.ndarray:
+    def conf_int(self, alpha: float = 0.05, *, level: float | None = None) -> np.ndarray:
         """Wald intervals of the effects, lower and upper limit in the columns.
 
         Parameters
         ----------
         alpha : float
             One less the coverage.
+        level : float, optional
+            The coverage, in the place of ``alpha``.
 
         Returns
         -------
         ndarray, shape (r, 2)
         """
         effect, sd = self._rows()
-        alpha = probability(alpha, "alpha")
+        level = coverage(level, alpha=alpha)
         family = Family(contrasts=len(sd)) if self.family is None else self.family
-        half = critical_values(self.df_denom, self.adjust, 1 - alpha, family) * sd
+        half = critical_values(self.df_denom, self.adjust, level, family) * sd
         return np.column_stack([effect - half, effect + half])
 
     def _rows(self) -> tuple[np.ndarray, np.ndarray]:

@@ -17,25 +17,11 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from ..errors import DataError
-from ..inputs.arguments import choice, probability
+from ..inputs.arguments import choice
 from .parameters import SCALES, Parameter, chosen, parameter_values, parameters_of
 from .record import FitRecord
 from .student_tails import two_sided_quantile
 from .variance import sdcor_jacobian, touches_zero
-
-# The level that a call has asked for if it says nothing.
-_ALPHA = 0.05
-
-
-def read_level(alpha: Any, level: Any) -> float:
-    """The coverage, from one of both."""
-    alpha = probability(alpha, "alpha")
-    if level is None:
-        return 1.0 - alpha
-    if alpha != _ALPHA:
-        raise DataError(f"alpha={alpha} and level={level}: give one of both, level is 1 - alpha")
-    return probability(level, "level")
 
 
 def wald_intervals(fit: FitRecord, level: float, scale: str | None, parm: Any) -> pd.DataFrame:

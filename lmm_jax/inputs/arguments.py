@@ -85,12 +85,35 @@ def _as_float(value: Real) -> float:
         return float("inf")
 
 
+# What says the coverage of intervals beside ``level``, and what it is by default.
+_COVERAGE = {"alpha": 0.05, "conf_level": 0.95}
+
+
 def probability(value: Any, what: str) -> float:
     """A number strictly between 0 and 1: a level, a coverage."""
     plain = _as_float(value) if isinstance(value, Real) and not isinstance(value, bool) else -1.0
     if 0 < plain < 1:
         return plain
     raise DataError(f"{what}={shown(value)}: a number between 0 and 1 is needed")
+
+
+def coverage(level: Any, **otherwise: Any) -> float:
+    """The coverage of intervals, from ``level`` or what else a function calls it.
+
+    Parameters
+    ----------
+    level : float or None
+    **otherwise : float
+        One of ``alpha``, one less the coverage, and ``conf_level``, as it was given or by default.
+    """
+    ((name, value),) = otherwise.items()
+    value = probability(value, name)
+    if level is None:
+        return 1.0 - value if name == "alpha" else value
+    if value != _COVERAGE[name]:
+        meaning = "level is 1 - alpha" if name == "alpha" else "they are the same"
+        raise DataError(f"{name}={value} and level={level}: give one of both, {meaning}")
+    return probability(level, "level")
 
 
 def choice(

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..designs.labels import TermLabel
 from ..errors import DataError
-from ..inputs.arguments import choice, function, hinted, numbers, probability
+from ..inputs.arguments import choice, coverage, function, hinted, numbers
 from ..inputs.arguments import names as read_names
 from ..inputs.names import unique
 from ..reprs import brief, public
@@ -105,12 +105,13 @@ class BootstrapResults(Shown, Saved):
         """Converged replicates with a covariance on the boundary."""
         return int(np.sum(self.replicates.singular & self.replicates.converged))
 
-    def params(self, scales: Scales = "vcov") -> pd.DataFrame:
+    def params(self, scales: Scales = "vcov", *, scale: Scales | None = None) -> pd.DataFrame:
         """All replicates, a column a parameter; those that did not converge are NaN.
 
         Parameters
         ----------
-        scales : {"vcov", "sdcor"}
+        scales, scale : {"vcov", "sdcor"}
+            Two words for one: that of :meth:`LMMResults.conf_int` goes before the other.
 
         Examples
         --------
@@ -120,13 +121,17 @@ class BootstrapResults(Shown, Saved):
         >>> boot.params().shape
         (200, 3)
         """
-        values = parameter_columns(self.replicates, self._check(scales))
+        scales = _scales(scales, scale)
+        values = parameter_columns(self.replicates, scales)
         values[~self.replicates.converged] = np.nan
         return pd.DataFrame(values, columns=list(self._names(scales)))
 
-    def statistics(self, scales: Scales = "vcov") -> BootstrapStatistics:
+    def statistics(
+        self, scales: Scales = "vcov", *, scale: Scales | None = None
+    ) -> BootstrapStatistics:
         """The parameters as statistics of the bootstrap."""
-        values = parameter_columns(self.replicates, self._check(scales))[self.replicates.converged]
+        scales = _scales(scales, scale)
+        values = parameter_columns(self.replicates, scales)[self.replicates.converged]
         estimate = parameter_columns(self.fit, scales)[0]
         return BootstrapStatistics(
             names=self._names(scales), estimate=estimate, values=values, output=self.output
@@ -166,7 +171,13 @@ class BootstrapResults(Shown, Saved):
         )
 
     def conf_int(
-        self, *, kind: Kind = "percentile", alpha: float = 0.05, scales: Scales = "vcov"
+        self,
+        *,
+        kind: Kind = "percentile",
+        alpha: float = 0.05,
+        scales: Scales = "vcov",
+        level: float | None = None,
+        scale: Scales | None = None,
     ) -> pd.DataFrame:
         """Intervals of all parameters, with columns lower and upper.
 
@@ -176,7 +187,10 @@ class BootstrapResults(Shown, Saved):
             See :meth:`BootstrapStatistics.conf_int`.
         alpha : float
             One less the coverage.
-        scales : {"vcov", "sdcor"}
+        scales, scale : {"vcov", "sdcor"}
+            As in :meth:`params`.
+        level : float, optional
+            The coverage, in the place of ``alpha``.
 
         Examples
         --------
@@ -186,7 +200,7 @@ class BootstrapResults(Shown, Saved):
         >>> bool((boot.conf_int()["lower"] >= 0).all())
         True
         """
-        return self.statistics(scales).conf_int(kind=kind, alpha=alpha)
+        return self.statistics(scales, scale=scale).conf_int(kind=kind, alpha=alpha, level=level)
 
     def tidy(
         self,
@@ -194,6 +208,8 @@ class BootstrapResults(Shown, Saved):
         kind: Kind = "percentile",
         conf_level: float = 0.95,
         scales: Scales = "sdcor",
+        level: float | None = None,
+        scale: Scales | None = None,
         output: str | None = None,
     ) -> Any:
         """One row a parameter: effect, group, term, estimate, bias, std_error and the interval.
@@ -201,8 +217,10 @@ class BootstrapResults(Shown, Saved):
         Parameters
         ----------
         kind : {"percentile", "basic", "normal"}
-        conf_level : float
-        scales : {"vcov", "sdcor"}
+        conf_level, level : float
+            The coverage, by either of both words.
+        scales, scale : {"vcov", "sdcor"}
+            As in :meth:`params`.
         output : {"pandas", "polars", "pyarrow"}, optional
             Kind of frame; that of the data if not given.
 
@@ -214,8 +232,9 @@ class BootstrapResults(Shown, Saved):
         >>> boot.tidy()["term"].tolist()
         ['Intercept', 'sd(Intercept|Batch)', 'sigma']
         """
-        made = self.statistics(scales).tidy(kind=kind, conf_level=conf_level, output="pandas")
-        frame: pd.DataFrame = made
+        level = coverage(level, conf_level=conf_level)
+        found = self.statistics(scales, scale=scale)
+        frame: pd.DataFrame = found.tidy(kind=kind, level=level, output="pandas")
         owners = [label.group for label in self.term_labels for _ in label.parameter_names()]
         p = len(self.fixed_names)
         frame.insert(0, "effect", ["fixed"] * p + ["ran_pars"] * (len(frame) - p))
@@ -224,10 +243,12 @@ class BootstrapResults(Shown, Saved):
         frame.insert(1, "group", groups)
         return as_frame(frame, output, self.output)
 
-    def summary(self, *, kind: Kind = "percentile", alpha: float = 0.05) -> Summary:
+    def summary(
+        self, *, kind: Kind = "percentile", alpha: float = 0.05, level: float | None = None
+    ) -> Summary:
         """The table of :meth:`tidy` as it is printed, with what was counted."""
-        alpha = probability(alpha, "alpha")
-        frame = self.tidy(kind=kind, conf_level=1 - alpha, output="pandas").drop(columns="effect")
+        level = coverage(level, alpha=alpha)
+        frame = self.tidy(kind=kind, level=level, output="pandas").drop(columns="effect")
         criterion = "REML" if self.reml else "ML"
         title = f"Parametric bootstrap, {self.n_boot} replicates fitted by {criterion}"
         return Summary(
@@ -235,7 +256,7 @@ class BootstrapResults(Shown, Saved):
             method=title,
             tables=(table(frame, "", kinds={"group": "label", "term": "label"}),),
             notes=(
-                f"{100 * (1 - alpha):g} % intervals: {kind}",
+                f"{100 * level:g} % intervals: {kind}",
                 f"{self.n_singular} singular, {self.n_failed} failed; seed {self.seed}",
             ),
         )
@@ -261,7 +282,7 @@ class BootstrapResults(Shown, Saved):
         """
         from ..neighbours.draws import draws_of  # loaded when it is asked for
 
-        return draws_of(self, self._check(scales))
+        return draws_of(self, _scales(scales))
 
     def _page(self) -> Summary:
         return self.summary()
@@ -283,13 +304,18 @@ class BootstrapResults(Shown, Saved):
             else dict(zip(self.residual_names, at.residual[i].tolist(), strict=True)),
         )
 
-    def _check(self, scales: Scales) -> Scales:
-        choice(scales, "scales", SCALES)
-        return scales
-
     def _names(self, scales: Scales) -> tuple[str, ...]:
         names = [name for label in self.term_labels for name in _term_names(label, scales)]
         return unique([*self.fixed_names, *names, "sigma", *self.residual_names])
+
+
+def _scales(scales: Scales, scale: Scales | None = None) -> Scales:
+    """The scale of the parameters, by one of the words that it may be asked for."""
+    choice(scales, "scales", SCALES)
+    if scale is None:
+        return scales
+    choice(scale, "scale", SCALES)
+    return scale
 
 
 def _term_names(label: TermLabel, scales: Scales) -> list[str]:

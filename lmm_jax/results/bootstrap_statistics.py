@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from ..inputs.arguments import choice, hinted, probability
+from ..inputs.arguments import choice, coverage, hinted
 from ..reprs import brief
 from ..tables.frames import as_frame
 from ..tables.page import Summary, table
@@ -39,7 +39,9 @@ class BootstrapStatistics(Shown):
         how = f"Parametric bootstrap, {len(self.values)} replicates"
         return Summary(title=title, tables=tables, notes=notes, method=how)
 
-    def conf_int(self, *, kind: Kind = "percentile", alpha: float = 0.05) -> pd.DataFrame:
+    def conf_int(
+        self, *, kind: Kind = "percentile", alpha: float = 0.05, level: float | None = None
+    ) -> pd.DataFrame:
         """Intervals, a row a function, with columns lower and upper.
 
         Parameters
@@ -49,6 +51,8 @@ class BootstrapStatistics(Shown):
             ``estimate - bias -+ z std_error``.
         alpha : float
             One less the coverage.
+        level : float, optional
+            The coverage, in the place of ``alpha``.
 
         References
         ----------
@@ -64,7 +68,7 @@ class BootstrapStatistics(Shown):
         (1, 2)
         """
         choice(kind, "kind", KINDS)
-        alpha = probability(alpha, "alpha")
+        alpha = 1.0 - coverage(level, alpha=alpha)
         if kind == "normal":
             center = self.estimate - self.bias
             half = special.ndtri(1 - alpha / 2) * self.std_error
@@ -99,6 +103,7 @@ class BootstrapStatistics(Shown):
         *,
         kind: Kind = "percentile",
         conf_level: float = 0.95,
+        level: float | None = None,
         output: str | None = None,
     ) -> Any:
         """One row a function: estimate, bias, std_error, conf_low, conf_high.
@@ -106,7 +111,8 @@ class BootstrapStatistics(Shown):
         Parameters
         ----------
         kind : {"percentile", "basic", "normal"}
-        conf_level : float
+        conf_level, level : float
+            The coverage, by either of both words.
         output : {"pandas", "polars", "pyarrow"}, optional
             Kind of frame; that of the data if not given.
 
@@ -119,8 +125,8 @@ class BootstrapStatistics(Shown):
         >>> share.tidy()["term"].tolist()
         ['share']
         """
-        conf_level = probability(conf_level, "conf_level")
-        interval = self.conf_int(kind=kind, alpha=1 - conf_level)
+        level = coverage(level, conf_level=conf_level)
+        interval = self.conf_int(kind=kind, level=level)
         made = pd.DataFrame(
             {
                 "term": list(self.names),

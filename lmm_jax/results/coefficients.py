@@ -9,7 +9,6 @@ import pandas as pd
 from scipy import special
 
 from ..designs.terms import RandomTerm
-from ..inputs.arguments import probability
 from ..inputs.names import Labelled
 from ..tables.cells import of_users
 from ..tables.page import table
@@ -38,16 +37,16 @@ def coefficient_frames(
 def effects_table(
     effects: Mapping[str, pd.DataFrame],
     covariances: Mapping[str, LevelCovariances],
-    conf_level: float,
+    level: float,
 ) -> pd.DataFrame:
     """Random effects with conditional standard deviations, a row each: by factor, term, level."""
-    quantile = special.ndtri(0.5 + 0.5 * probability(conf_level, "conf_level"))
+    quantile = special.ndtri(0.5 + 0.5 * level)
     out = long_table(effects)
     errors = [covariances[factor].std_errors.to_numpy().ravel("F") for factor in effects]
     out["std_error"] = np.concatenate([np.zeros(0), *errors])
     out["conf_low"] = out["estimate"] - quantile * out["std_error"]
     out["conf_high"] = out["estimate"] + quantile * out["std_error"]
-    notes = (f"Limits of level {conf_level:g}, at known covariances",)
+    notes = (f"Limits of level {level:g}, at known covariances",)
     return table(out, "Random effects", notes, kinds={"level": "label"})
 
 

@@ -14,7 +14,7 @@ from ..inference.contrasts import ContrastResults
 from ..inference.parameters import SCALES, chosen, parameters_of
 from ..inference.profile_likelihood import profile_limits
 from ..inference.record import FitRecord
-from ..inputs.arguments import choice, flag, hinted
+from ..inputs.arguments import choice, coverage, flag, hinted
 from ..reprs import folded
 from ..tables.frames import as_frame
 from ..tables.page import Summary, table
@@ -109,7 +109,7 @@ class FittedModel(Shown, FitRecord):
         >>> res.conf_int(method="profile", parm="theta").round(2).to_numpy().tolist()
         [[14.38, 37.72], [-0.48, 0.69], [3.8, 8.75], [22.9, 28.86]]
         """
-        level, progress = intervals.read_level(alpha, level), flag(progress, "progress")
+        level, progress = coverage(level, alpha=alpha), flag(progress, "progress")
         choice(method, "method", METHODS)
         what = f"intervals of level {level:g}"
         advice = () if self.residual is None else (_OTHERS,)

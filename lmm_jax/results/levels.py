@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..inference.joint_effects import GroupEffects
 from ..inference.random_effects import group_effects, level_effects
-from ..inputs.arguments import hinted
+from ..inputs.arguments import coverage, hinted
 from ..tables.frames import as_frame
 from .coefficients import coefficient_frames, effects_table
 from .designed import DesignedModel
@@ -79,13 +79,16 @@ class ModelOfLevels(DesignedModel):
         """
         return joint_table(self._need("joint_effects_cov"), self._effects, self.scale, levels)
 
-    def random_effects_frame(self, conf_level: float = 0.95, *, output: str | None = None) -> Any:
+    def random_effects_frame(
+        self, conf_level: float = 0.95, *, level: float | None = None, output: str | None = None
+    ) -> Any:
         """Random effects in one long table, lme4's ``as.data.frame(ranef(m))``.
 
         Parameters
         ----------
-        conf_level : float
-            Coverage of the limits, estimate and normal quantile times standard error.
+        conf_level, level : float
+            Coverage of the limits, by either of both words: estimate and normal quantile times
+            standard error.
         output : {"pandas", "polars", "pyarrow"}, optional
             Kind of frame; that of the data if not given.
 
@@ -105,7 +108,8 @@ class ModelOfLevels(DesignedModel):
          Batch Intercept     B      0.39      19.59     -38.0      38.78
         """
         covariances = self.random_effects_cov
-        made = effects_table(self.random_effects, covariances, conf_level)
+        level = coverage(level, conf_level=conf_level)
+        made = effects_table(self.random_effects, covariances, level)
         return as_frame(made, output, self.output)
 
     def coef(self) -> dict[str, pd.DataFrame]:

@@ -14,7 +14,7 @@ from ..designs.labels import TermLabel
 from ..elsewhere import here
 from ..errors import DataError
 from ..inference.robust import robust_of
-from ..inputs.arguments import flag, hinted
+from ..inputs.arguments import coverage, flag, hinted
 from ..inputs.names import unique
 from ..reprs import inside, public
 from ..tables.frames import as_frame
@@ -110,6 +110,7 @@ class LMMResults(Saved, PredictedModel):
         *,
         conf_int: bool = True,
         conf_level: float = 0.95,
+        level: float | None = None,
         df_method: str | None = None,
         output: str | None = None,
     ) -> Any:
@@ -124,8 +125,8 @@ class LMMResults(Saved, PredictedModel):
             those of :meth:`coef`. The last two have a column ``level``.
         conf_int : bool
             Give limits.
-        conf_level : float
-            Coverage of the intervals.
+        conf_level, level : float
+            Coverage of the intervals, by either of both words.
         df_method : str, optional
             As in :func:`lmm_jax.fit`; that of the fit if not given.
         output : {"pandas", "polars", "pyarrow"}, optional
@@ -146,7 +147,8 @@ class LMMResults(Saved, PredictedModel):
             "ran_coefs": lambda _: long_table(self.coef()),
         }
         conf_int = flag(conf_int, "conf_int")
-        made = tables.tidy(self.with_df(df_method), effects, conf_int, conf_level, of_levels)
+        level = coverage(level, conf_level=conf_level)
+        made = tables.tidy(self.with_df(df_method), effects, conf_int, level, of_levels)
         return as_frame(made, output, self.output)
 
     def augment(self, *, output: str | None = None) -> Any:

@@ -11,7 +11,7 @@ import pandas as pd
 from ..errors import DataError
 from ..inference.residual_parameters import residual_names, residual_values
 from ..inference.student_tails import two_sided_quantile
-from ..inputs.arguments import hinted, is_whole, probability, shown
+from ..inputs.arguments import coverage, hinted, is_whole, shown
 from ..reprs import inside, public
 from ..tables.cells import Kind
 from ..tables.frames import as_frame
@@ -137,13 +137,15 @@ class ManyResults(ManyTested, Shown, Saved):
         names = residual_names(self.residual)
         return pd.DataFrame(values, index=list(self.response_names), columns=list(names))
 
-    def tidy(self, *, conf_level: float = 0.95, output: str | None = None) -> Any:
+    def tidy(
+        self, *, conf_level: float = 0.95, level: float | None = None, output: str | None = None
+    ) -> Any:
         """One row a response and fixed effect, with broom.mixed's columns.
 
         Parameters
         ----------
-        conf_level : float
-            Coverage of the intervals.
+        conf_level, level : float
+            Coverage of the intervals, by either of both words.
         output : {"pandas", "polars", "pyarrow"}, optional
             Kind of frame; that of the data if not given.
 
@@ -162,8 +164,8 @@ class ManyResults(ManyTested, Shown, Saved):
         >>> many.tidy().shape
         (12, 11)
         """
-        conf_level = probability(conf_level, "conf_level")
-        half = two_sided_quantile(conf_level, self.df) * self.bse_fe
+        level = coverage(level, conf_level=conf_level)
+        half = two_sided_quantile(level, self.df) * self.bse_fe
         half = np.where(self.bse_fe == 0, 0.0, half)
         p = len(self.fixed_names)
         made = pd.DataFrame(

@@ -14,7 +14,7 @@ from ..inference.lane_tests import LaneJoint, LaneTests, lane_contrasts, lane_jo
 from ..inference.moderation import moderated_estimates
 from ..inference.multiplicity import false_discovery
 from ..inference.student_tails import f_tail, student_tail, two_sided_quantile
-from ..inputs.arguments import hinted, probability
+from ..inputs.arguments import coverage, hinted
 from ..reprs import public
 from ..tables.cells import Kind
 from ..tables.frames import as_frame
@@ -88,13 +88,15 @@ class ManyTests(Shown):
         adjusted = np.column_stack([false_discovery(p) for p in self.pvalue.T])
         return pd.DataFrame(adjusted, index=list(self.response_names), columns=list(self.names))
 
-    def to_frame(self, *, conf_level: float = 0.95, output: str | None = None) -> Any:
+    def to_frame(
+        self, *, conf_level: float = 0.95, level: float | None = None, output: str | None = None
+    ) -> Any:
         """One row a response and hypothesis; ``q_value`` is adjusted over the responses.
 
         Parameters
         ----------
-        conf_level : float
-            Coverage of the intervals of t and z tests.
+        conf_level, level : float
+            Coverage, by either of both words, of the intervals of t and z tests.
         output : {"pandas", "polars", "pyarrow"}, optional
             Kind of frame; that of the data if not given.
 
@@ -107,14 +109,14 @@ class ManyTests(Shown):
         >>> many.t_test("Machine[T.B]").to_frame()["response"].tolist() == list(many.response_names)
         True
         """
-        conf_level = probability(conf_level, "conf_level")
+        level = coverage(level, conf_level=conf_level)
         R, r = self.statistic.shape
         columns: dict[str, Any] = {
             "response": np.repeat(np.array(self.response_names, dtype=object), r),
             "hypothesis": np.tile(np.array(self.names, dtype=object), R),
         }
         if self.estimate is not None and self.std_error is not None:
-            half = two_sided_quantile(conf_level, self.df_denom) * self.std_error
+            half = two_sided_quantile(level, self.df_denom) * self.std_error
             columns |= {
                 "estimate": self.estimate.ravel(),
                 "std_error": self.std_error.ravel(),

@@ -20,7 +20,7 @@ from ..inference.record import FitRecord
 from ..inference.residual_reference import residual_reference
 from ..inference.variance import sdcor_jacobian
 from ..inference.wald import correlation
-from ..inputs.arguments import choice, items, probability
+from ..inputs.arguments import choice, items
 from ..tables.cells import Kind
 from ..tables.page import table
 from .kept import Kept
@@ -65,23 +65,22 @@ def tidy(
     results: FitRecord,
     effects: Any,
     conf_int: bool,
-    conf_level: float,
+    level: float,
     of_levels: Mapping[str, Callable[[float], pd.DataFrame]],
 ) -> pd.DataFrame:
     """One row a parameter or effect, with broom.mixed's columns.
 
     ``of_levels`` makes the rows of "ran_vals" and "ran_coefs", with their factor, term and level.
     """
-    conf_level = probability(conf_level, "conf_level")
     wanted = [effects] if isinstance(effects, str) else items(effects, "effects")
     wanted = list(dict.fromkeys(choice(kind, "effects", EFFECTS) for kind in wanted))
     makers: dict[str, Callable[[], pd.DataFrame]] = {
-        "fixed": lambda: _fixed_rows(results, conf_level),
-        "ran_pars": lambda: _parameter_rows(results, conf_level),
+        "fixed": lambda: _fixed_rows(results, level),
+        "ran_pars": lambda: _parameter_rows(results, level),
     }
     parts = []
     for kind in wanted:
-        own = makers[kind]() if kind in makers else of_levels[kind](conf_level)
+        own = makers[kind]() if kind in makers else of_levels[kind](level)
         own = own.rename(columns={"factor": "group"}).assign(effect=kind)
         own = own if "level" in own else own.assign(level=None)
         own = own.reindex(columns=[*_LABELS, *_NUMBERS])
@@ -94,8 +93,8 @@ def tidy(
     return out.drop(columns=gone)
 
 
-def _fixed_rows(results: FitRecord, conf_level: float) -> pd.DataFrame:
-    interval = wald_intervals(results, conf_level, None, None).iloc[: len(results.fixed_names)]
+def _fixed_rows(results: FitRecord, level: float) -> pd.DataFrame:
+    interval = wald_intervals(results, level, None, None).iloc[: len(results.fixed_names)]
     return pd.DataFrame(
         {
             "group": None,
