@@ -154,11 +154,20 @@ def of_pandas(package: str, own: type, options: Mapping[str, Any]) -> Iterator[N
         ) from error
 
 
+def method_name(method: str) -> str:
+    """A method as papers spell it.
+
+    >>> method_name("dunnettx"), method_name("custom")
+    ('Dunnett (approximate)', 'custom')
+    """
+    return _METHODS.get(method, method)
+
+
 def in_words(text: str) -> str:
     """Small print or a title with methods as papers spell them."""
 
     def spelled(made: re.Match[str]) -> str:
-        return _METHOD.sub(lambda found: _METHODS[found[0]], made[0])
+        return _METHOD.sub(lambda found: method_name(found[0]), made[0])
 
     return _MADE.sub(spelled, text)
 
