@@ -122,15 +122,9 @@ def _descend(
     """A run with y measured from fixed effects beta, so that they take no digits."""
     near = search.layout.measured_from(beta) if search.centred else search.layout
     found = _newton_on(
-        near,
-        theta,
-        reml=search.reml,
-        maxiter=search.maxiter,
-        tol=search.tol,
-        watch=search.watch,
-        after=after,
-        go=go,
-    )
+        near, theta, reml=search.reml, maxiter=search.maxiter, tol=search.tol, watch=search.watch,
+        after=after, go=go,
+    )  # fmt: skip
     at = found.jet.profile
     return found._replace(jet=found.jet._replace(profile=at._replace(beta=at.beta + beta)))
 
