@@ -10,7 +10,7 @@ _HERE = {
     "update": "lmm.fit(...)",
     "refit": "lmm.fit(res.formula, data)",
     "refitML": "lmm.fit(res.design, reml=False)",
-    "fit": "a fit already; lmm.fit(res.design, reml=False) fits its model again",
+    "fit": "lmm.fit(res.design, reml=False), say: res is a fit already",
     # Estimates, figures and rows of a fit.
     "fixef": "res.fe_params",
     "ranef": "res.random_effects",

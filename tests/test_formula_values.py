@@ -225,6 +225,14 @@ OBJECTS = [
 ]
 
 
+def test_errors_of_functions_of_the_caller_are_theirs():
+    def own(x):
+        return float("abc") * x
+
+    with pytest.raises(DataError, match="could not convert string to float: 'abc'"):
+        columns("own(x)", context={"own": own})
+
+
 @pytest.mark.parametrize(
     ("rhs", "plain"),
     [

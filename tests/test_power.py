@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import samples
+from helpers import assert_close
 from scipy import stats
 from scipy.linalg import block_diag
 
@@ -154,6 +155,17 @@ def test_parameters_by_name_have_the_order_of_a_design():
     starts = [lmm.fit(design, start_params=at, maxiter=0).llf for at in (named, ordered)]
     assert starts[0] == starts[1]
     assert design.ordered(ordered) is ordered
+
+    def value(v):
+        made = lmm.Params.from_components(fe_params={"Intercept": 5.0, "x": v},
+                                          cov_re=blocks | {"1|h": 4.0 * v})  # fmt: skip
+        return lmm.loglike(design.ordered(made), design.layout)
+
+    assert_close(jax.jit(value)(1.0), lmm.loglike(ordered, design.layout), 1e-6)  # float32
+    coded = lmm.design("y ~ C(f) + (1 | g)", data.assign(f=list("abc") * 28))
+    spelled = {"factor(f)[T.c]": 2.0, "Intercept": 0.0, "C(f)[T.b]": 1.0}
+    made = lmm.Params.from_components(fe_params=spelled, cov_re={"g": 1.0})
+    assert coded.ordered(made).fe_params.tolist() == [0.0, 1.0, 2.0]
     assert named.rescaled(2.0).names == named.names
 
 
@@ -165,6 +177,7 @@ def test_parameters_by_name_have_the_order_of_a_design():
         ({"person": np.eye(2), "item": 1.0}, "is 2 by 2, and the term has the coefficients"),
         ({"person": [1.0, 2.0, 3.0], "item": 1.0}, "a variance or a square matrix"),
         ({"person": "much", "item": 1.0}, "numbers are needed"),
+        ({1: 1.0, "1": 2.0}, "the name '1' twice"),
     ],
 )
 def test_names_that_do_not_fit(given, message):

@@ -585,3 +585,14 @@ def test_scales_of_predictions():
         plain.predict(type="mean")
     with pytest.raises(lmm.DataError, match="can be carried back: log, log2"):
         logged("log(Reaction / 2)").predict(type="response")
+
+
+def test_a_square_root_is_carried_back_from_its_end():
+    """A mean below zero on the scale of the fit is no root: the estimate is within its limits."""
+    res = lmm.fit("sqrt(Reaction) ~ Days + (1 | Subject)", lmm.load_dataset("sleepstudy"))
+    new = {"Days": [-200.0, -50.0, 5.0]}
+    options = dict(conditional=False, type="response")
+    found = res.predict(new, interval="confidence", **options)
+    assert (found["lower"] <= found["fit"]).all() and (found["fit"] <= found["upper"]).all()
+    assert found["fit"][0] == 0.0 and found["fit"][2] > 200
+    np.testing.assert_array_equal(res.predict(new, **options), found["fit"])

@@ -857,7 +857,9 @@ def test_the_criterion_at_any_theta():
         for call in (lmm.loglike, lmm.score, lmm.hessian):
             with pytest.raises(lmm.DataError, match="which Params do not hold"):
                 call(params, fit.design.layout)
-        with pytest.raises(lmm.DataError, match="fit_params with start= cannot take a model with a res"):
+        with pytest.raises(
+            lmm.DataError, match="fit_params with start= cannot take a model with a res"
+        ):
             lmm.fit_params(fit.design.layout, params)
         slope = jax.grad(lambda theta: lmm.profile_loglike(theta, fit.design.layout))(at)
     assert (np.abs(slope) < 1e-3).all()

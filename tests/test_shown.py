@@ -752,3 +752,16 @@ def test_exports_take_names_of_any_kind():
         shown.to_html(columns=[])
     with pytest.raises(lmm.DataError, match="sigma=-1: a positive number"):
         lmm.emmeans(oats(), "Nf").eff_size(-1, 10)
+
+
+def test_a_variable_called_like_a_column_is_renamed_alone():
+    """`f` is the F statistic of an analysis of variance, `group` the first column of a summary."""
+    data = lmm.load_dataset("oats").rename(columns={"Variety": "f", "Nf": "group"})
+    res = lmm.fit("yld ~ f + group + (1 | Block)", data)
+    words = {"f": "Variety", "group": "Nitrogen"}
+    table = res.anova().to_markdown(rename=words)
+    assert "| F | P |" in table and "| Variety | " in table and "| Nitrogen | " in table
+    page = res.summary().to_markdown(rename=words)
+    assert "| Group | Term |" in page and "Nitrogen\\[T.n20\\]" in page
+    means = lmm.emmeans(res, "f").to_markdown(rename={"f": "Variety"})
+    assert means.count("| Variety | ") == 1

@@ -24,7 +24,7 @@ from jax import Array
 from ..errors import DataError
 from ..inputs.arguments import flag, hinted, instance, items, number, numbers, shown, whole_number
 from ..numerics.linalg import psd_cholesky
-from ..numerics.namespace import NUMPY, namespace
+from ..numerics.namespace import namespace
 from ..numerics.processes import check_process
 from ..reprs import brief, public
 
@@ -136,8 +136,21 @@ def _by_name(given: Any, what: str) -> tuple[Any, tuple[str, ...] | None]:
     """Numbers and their names, of a mapping."""
     if not isinstance(given, Mapping):
         return given, None
-    values = [number(value, f"{what}[{name!r}]") for name, value in given.items()]
-    return np.array(values, float), tuple(map(str, given))
+    read = {
+        _key(name, given, what): real_array(v, f"{what}[{name!r}]") for name, v in given.items()
+    }
+    wrong = [name for name, value in read.items() if np.ndim(value)]
+    if wrong:
+        raise DataError(f"{what}[{wrong[0]!r}] is an array: one number is needed")
+    xp = namespace(*read.values())
+    return xp.stack([xp.asarray(value) for value in read.values()]), tuple(read)
+
+
+def _key(name: Any, given: Mapping[Any, Any], what: str) -> str:
+    """A name as text, as which no other is called."""
+    if sum(str(other) == str(name) for other in given) > 1:
+        raise DataError(f"{what} has the name {str(name)!r} twice")
+    return str(name)
 
 
 def _blocks_by_name(given: Any) -> tuple[Any, tuple[tuple[str, int], ...] | None]:
@@ -146,15 +159,17 @@ def _blocks_by_name(given: Any) -> tuple[Any, tuple[tuple[str, int], ...] | None
         return given, None
     blocks = {}
     for name, value in given.items():
-        block = np.atleast_2d(numbers(value, f"cov_re[{name!r}]"))
+        block = real_array(value, f"cov_re[{name!r}]")
+        block = block.reshape(1, 1) if np.ndim(block) == 0 else block
         if block.ndim != 2 or block.shape[0] != block.shape[1]:
             raise DataError(
                 f"cov_re[{name!r}] has the shape {np.shape(value)}: a variance or a square matrix "
                 "is needed"
             )
-        blocks[str(name)] = block
+        blocks[_key(name, given, "cov_re")] = block
     sizes = tuple((name, len(block)) for name, block in blocks.items())
-    return (NUMPY.block_diag(*blocks.values()) if blocks else None), sizes
+    xp = namespace(*blocks.values())
+    return (xp.block_diag(*blocks.values()) if blocks else None), sizes
 
 
 def real_array(values: Any, what: str) -> Any:

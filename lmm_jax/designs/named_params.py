@@ -9,6 +9,7 @@ import numpy as np
 
 from ..covariance.params import Params
 from ..errors import DataError
+from ..inputs.names import meant
 from .labels import TermLabel, term_labels
 from .terms import RandomTerm
 
@@ -27,10 +28,10 @@ def in_order(params: Params, terms: Sequence[RandomTerm], columns: Sequence[str]
     names = params.names
     if names is None:
         return params
-    beta, cov_re, vcomp = (np.asarray(a) for a in (params.fe_params, params.cov_re, params.vcomp))
+    beta, cov_re, vcomp = params.fe_params, params.cov_re, params.vcomp
     if names.fixed is not None:
-        places = _places(names.fixed, [(name,) for name in columns], "fe_params")
-        beta = beta[places]
+        found = [meant(name, columns) or name for name in names.fixed]
+        beta = beta[np.array(_places(found, [(name,) for name in columns], "fe_params"), int)]
     pairs = list(zip(terms, term_labels(terms), strict=True))
     if names.terms is not None:
         spellings = [(at.group, term.label) for term, at in pairs if not at.is_component]
@@ -40,7 +41,7 @@ def in_order(params: Params, terms: Sequence[RandomTerm], columns: Sequence[str]
         _check_sizes([names.terms[i] for i in places], own)
     if names.components is not None:
         groups = [(at.group,) for _, at in pairs if at.is_component]
-        vcomp = vcomp[_places(names.components, groups, "vcomp")]
+        vcomp = vcomp[np.array(_places(names.components, groups, "vcomp"), int)]
     leaves: dict[str, Any] = {"fe_params": beta, "cov_re": cov_re, "vcomp": vcomp}
     return Params(**leaves)
 
@@ -63,7 +64,7 @@ def _places(given: Sequence[str], wanted: Sequence[tuple[str, ...]], what: str) 
     return found
 
 
-def _reordered(S: np.ndarray, sizes: Sequence[int], places: Sequence[int]) -> np.ndarray:
+def _reordered(S: Any, sizes: Sequence[int], places: Sequence[int]) -> Any:
     """Blocks of the diagonal in another order."""
     stops = np.cumsum(sizes, dtype=int)
     index = [np.arange(stops[i] - sizes[i], stops[i]) for i in places]

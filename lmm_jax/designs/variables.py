@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,7 +45,7 @@ class Variables:
     covariates: Mapping[str, Covariate]
     cells: np.ndarray  # (c, F)  combinations of codes that occur; covariates of few values last
     counts: np.ndarray  # (c,)  rows of each
-    dtypes: Mapping[str, Any]  # of the columns of factors
+    dtypes: Mapping[str, Any] = field(default_factory=dict)  # of the columns of factors
     terms: tuple[Mapping[str, bool], ...] = ()  # variables, and whether the rest of it is a term
 
     __repr__ = brief
@@ -186,8 +186,10 @@ def column_of(name: str, values: list[Any], known: Variables) -> Any:
         if dtype.kind == "m":
             return spans
         return (pd.Timestamp(0, tz="UTC") + spans).dt.tz_convert(getattr(dtype, "tz", None))
-    levels, dtype = known.factors[name], known.dtypes[name]
-    if not isinstance(dtype, pd.CategoricalDtype):  # logicals and numbers are computed with
+    levels, dtype = known.factors[name], known.dtypes.get(name)
+    if dtype is not None and not isinstance(
+        dtype, pd.CategoricalDtype
+    ):  # logicals and numbers are computed with
         return pd.Series(values, dtype=dtype)
     return pd.Series(pd.Categorical(values, categories=levels)).astype(
         pd.CategoricalDtype(levels) if levels.dtype == object else "category"

@@ -44,7 +44,9 @@ def read_equations(
     R's names or ours. A term of ``terms`` stands for an equation of each of its coefficients.
     """
     known, places = spellings(names), {name: i for i, name in enumerate(names)}
-    text = _of_coefficients(as_named(text), known, terms or {})
+    if all(as_named(name) == name for name in names):  # or a column is called `factor(a)`
+        text = as_named(text)
+    text = _of_coefficients(text, known, terms or {})
     spelled, found = _one_of(known), []
 
     def replaced(match: re.Match[str]) -> str:

@@ -22,6 +22,8 @@ from .columns import number, plain
 from .evaluation import Scope, evaluate, shaped
 from .text import are_numbers, text_in, warn_of_numbers
 
+# How Python begins to say that text is no number.
+_CONVERSION = "could not convert string"
 # A dense matrix of fixed effects must not be larger.
 _MOST_BYTES = 2 * 2**30
 
@@ -229,7 +231,7 @@ def _is_of_text(error: Any) -> bool:
     """Whether NumPy or pandas say that they cannot compute with text."""
     text = str(error)
     told = "ufunc" in text or "string" in text or "'str'" in text
-    return (isinstance(error, TypeError) and told) or "could not convert string" in text
+    return isinstance(error, TypeError) and told
 
 
 def quietly(run: Callable[[], Any], columns: Mapping[str, Any], expr: str = "") -> Any:
@@ -247,10 +249,11 @@ def quietly(run: Callable[[], Any], columns: Mapping[str, Any], expr: str = "") 
         cause = error.__cause__
         if isinstance(cause, DataError | FormulaError):
             raise cause from None
-        if any(_is_of_text(one) for one in (cause, error)):
-            where = re.search(r"factor `(.*?)`[.:]", str(error))
-            expr = expr or (where[1] if where is not None else "")
-            what = text_in(expr, columns) or "numbers are needed"
+        where = re.search(r"factor `(.*?)`[.:]", str(error))
+        expr = expr or (where[1] if where is not None else "")
+        what = text_in(expr, columns) if _CONVERSION in str(error) else ""
+        if what or any(_is_of_text(one) for one in (cause, error)):
+            what = what or text_in(expr, columns) or "numbers are needed"
             raise DataError(f"`{expr}` computes with what is text: {what}") from error
         raise DataError(str(error)) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -158,6 +159,7 @@ def parents_of(
     return joined(by_labels, nesting_by_terms(known.terms, several)), by_labels
 
 
+@lru_cache(maxsize=16)  # a grid, its checks and what is asked for ask in turn
 def nesting_of(known: Variables) -> Parents:
     """The factors that every factor of the fixed effects is nested in by its labels."""
     cells = known.cells[:, : len(known.factors)]

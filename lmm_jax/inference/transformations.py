@@ -41,7 +41,11 @@ class Transformation:
         return known_transformation, (self.name, self.shift)  # functions have no pickles
 
     def back(self, x: np.ndarray, half: float = 0.0) -> np.ndarray:
-        """The response at x on the scale of the fit, with half a variance for its curvature."""
+        """The response at x on the scale of the fit, with half a variance for its curvature.
+
+        What is outside of what f can be is at its end.
+        """
+        x = np.maximum(x, self.least)
         out: np.ndarray = self.inverse(x) + half * self.bend(x) - self.shift
         return out
 
@@ -53,19 +57,17 @@ class Transformation:
         conf_high: np.ndarray,
         half: float = 0.0,
     ) -> Carried:
-        """Estimates and limits by :meth:`back`, ``se = |h'(x)| se(x)``, h the inverse of f.
-
-        Limits outside of what f can be are those of its end.
-        """
+        """Estimates and limits by :meth:`back`, ``se = |h'(x)| se(x)``, h the inverse of f."""
         return Carried(
             self.back(estimate, half),
             np.abs(self.back_slope(estimate, half)) * std_error,
-            self.back(np.maximum(conf_low, self.least), half),
-            self.back(np.maximum(conf_high, self.least), half),
+            self.back(conf_low, half),
+            self.back(conf_high, half),
         )
 
     def back_slope(self, x: np.ndarray, half: float = 0.0) -> np.ndarray:
         """The derivative of :meth:`back`."""
+        x = np.maximum(x, self.least)
         out: np.ndarray = self.slope(x) + half * self.twist(x)
         return out
 

@@ -13,6 +13,7 @@ from jax import Array
 
 from ..covariance.params import Params, real_array
 from ..covariance.theta import factor_blocks, stack_theta
+from ..errors import DataError
 from ..inputs.arguments import flag, hinted
 from ..layouts.contract import Curvature, Layout, Waist
 from ..layouts.group_algebra import halves_of, psi_curvatures
@@ -253,6 +254,11 @@ def get_theta(params: Params | Array, layout: Layout, *, sqrt: bool = False) -> 
     sqrt : bool
         A packed vector is in the square-root parameterization.
 
+    Raises
+    ------
+    DataError
+        A term with a covariance structure, whose theta are parameters of its own.
+
     Examples
     --------
     >>> import jax, lmm_jax as lmm
@@ -263,6 +269,11 @@ def get_theta(params: Params | Array, layout: Layout, *, sqrt: bool = False) -> 
     """
     check_process()
     layout, sqrt = check_layout(layout), flag(sqrt, "sqrt")
+    if not all(s.unrestricted for s in layout.structures):
+        raise DataError(
+            "a term of this model has a covariance structure, whose theta is its own: fit_params "
+            "gives it, lmm.fit_params(layout).theta"
+        )
     read = as_params(params, layout, with_fe=False, sqrt=sqrt)
     factors = [psd_cholesky(block) for block in covariance_blocks(read, layout)]
     return stack_theta(factors)

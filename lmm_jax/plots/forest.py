@@ -70,7 +70,8 @@ def coefficients_of(
     names = merged([list(table.index) for table in tables.values()])
     names = [name for name in names if intercept or name != "Intercept"]
     if not names:
-        raise DataError("there is no fixed effect but the intercept: pass intercept=True")
+        how = "no fixed effect" if intercept else "none but the intercept: pass intercept=True"
+        raise DataError(f"there is nothing to draw, {how}")
     columns, words = ["estimate", "conf_low", "conf_high"], Paper(rename=read_rename(rename, names))
     series = {name: table.reindex(names)[columns] for name, table in tables.items()}
     return Forest([words.name(name) for name in names], series, np.zeros(len(names)))

@@ -61,9 +61,7 @@ class R2Results(Shown):
         tables += [table(self.per_term, "Semi-partial, by term")] if len(self.per_term) else []
         notes: tuple[str, ...] = (f"Limits of level {self.level:g}",)
         if len(self.per_term):
-            notes += (
-                "Semi-partial: beyond the other terms; depends on contrasts where terms interact",
-            )
+            notes += (_SEMI_PARTIAL,)
         return Summary(title="R2: explained variance", tables=tuple(tables), notes=notes)
 
 

@@ -82,6 +82,7 @@ class Paper(NamedTuple):
     columns: tuple[str, ...] | None = None
     rename: Mapping[str, str] = {}
     notes: tuple[str, ...] | None = None  # None: those that they have
+    inside: frozenset[str] = frozenset()  # keys of rename that cells have: names of the user's
 
     def words(self, title: str, method: str, notes: Sequence[str]) -> tuple[str, tuple[str, ...]]:
         """What stands above and below; of a title that gives way to a caption the method stays."""
@@ -92,7 +93,8 @@ class Paper(NamedTuple):
     def heading(self, name: str, given: Mapping[str, str]) -> str:
         """What stands above a column."""
         called = _called(name, given)
-        return next((self.rename[key] for key in called if key in self.rename), called[-1])
+        keys = [key for key in called if key == called[-1] or key not in self.inside]
+        return next((self.rename[key] for key in keys if key in self.rename), called[-1])
 
     def columns_of(self, frame: Any, given: Mapping[str, str], kinds: Mapping[str, str]) -> Any:
         """The frame with the columns that are asked for, those that label its rows first."""
@@ -207,7 +209,8 @@ def read_paper(
     if asked == ():
         raise DataError("columns has no names: name some, or leave it out")
     called = [_called(str(n), one.headings) for one in tables for n in one]
-    found = Paper(caption, digits, asked, _names(rename, tables), _notes(notes))
+    words, inside = _names(rename, tables)
+    found = Paper(caption, digits, asked, words, _notes(notes), inside)
     for key in asked or ():
         if not any(key in names for names in called):
             known = ", ".join(dict.fromkeys(names[0] for names in called))
@@ -221,17 +224,20 @@ def _numeric(one: Any) -> list[Any]:
     return [dtype for dtype in frame.dtypes if getattr(dtype, "kind", "") in "iuf"]
 
 
-def _names(rename: Mapping[str, str] | None, tables: Sequence[Any]) -> Mapping[str, str]:
-    """Other words by the names that tables have, as which a user may spell them otherwise."""
+def _names(
+    rename: Mapping[str, str] | None, tables: Sequence[Any]
+) -> tuple[Mapping[str, str], frozenset[str]]:
+    """Other words by the names that tables have, however spelled, and names that are in cells."""
     if rename is None:
-        return {}
+        return {}, frozenset()
     headings, cells = dict[str, None](), dict[str, None]()
     for one in tables:
         shown = one._cells(None)
         names = [str(n) for n in (*one, *one.index.names, *shown.header) if n is not None]
         headings |= dict.fromkeys(word for n in names for word in _called(n, one.headings))
         cells |= dict.fromkeys(cell.strip() for row in shown.rows for cell in row[: shown.labels])
-    return read_rename(rename, cells, headings)
+    words = read_rename(rename, cells, headings)
+    return words, frozenset(name for name in words if any(map(named([name]).search, cells)))
 
 
 def read_rename(
