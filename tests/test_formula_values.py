@@ -222,6 +222,8 @@ OBJECTS = [
     ),
     ("bs(x)", {"x": DATA.x.map("{:.1f}".format)}, r"`bs\(x\)` computes with.*pd.to_numeric\(…\)$"),
     ("np.log('x')", {}, "computes with what is text"),
+    ("I(f + f)", {}, "`f` is text, '.*numbers are needed"),
+    ("log(x)", {"x": ["1,250", "980", "3,100"] * 40}, "decimal=','.* or thousands=','"),
 ]
 
 

@@ -167,3 +167,16 @@ def test_what_the_formula_nests_is_nested_as_in_emmeans(formula):
         assert list(found.columns[: len(own["labels"])]) == list(own["labels"])
         for column, name in (("estimate", "emmean"), ("std_error", "SE"), ("df", "df")):
             assert_close(found[column], own[name], 1e-5)  # two optimizers
+
+
+@pytest.mark.parametrize("formula", ["B/A", "B/A + x", "A*B - A"])
+def test_shares_of_what_the_formula_nests_are_those_within(formula):
+    """Rows of A in every level of B weigh, as emmeans has it, not those of A in all."""
+    data = pd.read_csv(DATA / "nesting_by_formula.csv")
+    res = lmm.fit(f"y ~ {formula} + (1 | g)", data)
+    cells = lmm.emmeans(res, "A").to_frame().set_index(["B", "A"])["estimate"]
+    counts = data.groupby(["B", "A"]).size()
+    expected = (cells * counts).groupby("B").sum() / counts.groupby("B").sum()
+    for weights in ("proportional", "outer", "cells"):
+        found = lmm.emmeans(res, "B", weights=weights).to_frame()["estimate"]
+        assert_close(found, expected, 1e-10)

@@ -132,6 +132,9 @@ def test_every_size_has_the_variances_of_its_own_terms():
     # the second design of a list, whose draws have a key of their own
     second = lmm.power([many, many], items_first, 60, **given)
     assert both["power"][1] == second["power"][1]
+    half = made(fe_params={"x": 0.5, "Intercept": 0.0}, cov_re=np.diag([9.0, 0.25]))
+    with pytest.raises(lmm.DataError, match="different orders"):
+        lmm.power(crossed, half, 60, sizes=[4, 14], **given)
     for sizes in ([4, 14], [14, 4]):
         with pytest.raises(lmm.DataError, match=r"different orders.*cov_re=\{.item"):
             lmm.power(crossed, people_first, 60, sizes=sizes, **given)
@@ -184,6 +187,17 @@ def test_names_that_do_not_fit(given, message):
     with pytest.raises(lmm.DataError, match=message):
         named = lmm.Params.from_components(fe_params=[0.0, 0.5], cov_re=given)
         lmm.simulate(named, crossed(4), scale=1.0, seed=1)
+
+
+def test_a_series_of_fixed_effects_goes_by_its_index():
+    design = crossed(4)
+    series = pd.Series({"x": 0.5, "Intercept": 2.0})
+    params = lmm.Params.from_components(fe_params=series, cov_re=np.eye(2))
+    assert design.ordered(params).fe_params.tolist() == [2.0, 0.5]
+    plain = lmm.Params.from_components(fe_params=series.to_numpy(), cov_re=np.eye(2))
+    np.testing.assert_array_equal(lmm.pack(params, (1, 1)), lmm.pack(plain, (1, 1)))
+    with pytest.raises(lmm.DataError, match=r"names .'z', 'Intercept'., the design"):
+        design.ordered(lmm.Params.from_components(fe_params=series.rename({"x": "z"})))
 
 
 def test_functions_of_arrays_know_no_names():

@@ -154,7 +154,7 @@ def power(
 
 def _check_order(params: Params | LMMResults, designs: Sequence[Design]) -> None:
     """Refuse covariances that have a place alone where designs order their terms differently."""
-    if isinstance(params, LMMResults) or params.names is not None:
+    if isinstance(params, LMMResults) or (params.names and params.names.terms is not None):
         return
     orders = {tuple(at.group for at in term_labels(design.terms)): None for design in designs}
     if len(orders) > 1:

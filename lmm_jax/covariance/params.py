@@ -42,6 +42,7 @@ class Names(NamedTuple):
     fixed: tuple[str, ...] | None
     terms: tuple[tuple[str, int], ...] | None  # with the sizes of their blocks
     components: tuple[str, ...] | None
+    by_index: bool = False  # of a Series: functions of arrays take it as it is
 
 
 @public
@@ -77,8 +78,8 @@ class Params:
 
         Parameters
         ----------
-        fe_params : array, shape (p,), or mapping, optional
-            In the order of the columns, or by their names.
+        fe_params : array, shape (p,), mapping or Series, optional
+            In the order of the columns, or by their names; those of a Series are its index.
         cov_re : array, shape (k_re, k_re), or mapping, optional
             Block diagonal, term after term in the order of a design, which depends on the numbers
             of levels; or the variance, or covariance (k, k), of every term by the name of its
@@ -101,10 +102,12 @@ class Params:
         >>> named.cov_re.shape
         (3, 3)
         """
-        fe_params, fixed = _by_name(fe_params, "fe_params")
+        by_index = getattr(getattr(fe_params, "index", None), "inferred_type", "") == "string"
+        fe_params, fixed = _by_name(dict(fe_params.items()) if by_index else fe_params, "fe_params")
         vcomp, components = _by_name(vcomp, "vcomp")
         cov_re, terms = _blocks_by_name(cov_re)
         named = (fixed, terms, components) != (None, None, None)
+        by_index = by_index and (terms, components) == (None, None)
         if cov_re is not None and cov_re_sqrt is not None:
             raise DataError("give cov_re or cov_re_sqrt, not both")
         what = "cov_re" if cov_re_sqrt is None else "cov_re_sqrt"
@@ -119,7 +122,7 @@ class Params:
                 raise DataError(f"{name} has the shape {array.shape}: one dimension is needed")
         return Params(
             cov_re=cov if cov_re_sqrt is None else cov @ cov.T,
-            names=Names(fixed, terms, components) if named else None,
+            names=Names(fixed, terms, components, by_index) if named else None,
             **read,
         )
 
@@ -252,7 +255,7 @@ def check_blocks(params: Params, sizes: Sequence[int], what: str) -> Params:
 
 def _check_unnamed(params: Params, what: str) -> None:
     """Refuse names where there is no design to say their order."""
-    if params.names is not None:
+    if params.names is not None and not params.names.by_index:
         raise DataError(f"{what} has names: {what}=design.ordered({what}) has the design's order")
 
 

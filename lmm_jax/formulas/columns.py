@@ -12,6 +12,7 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from ..errors import DataError
+from .text import is_text, needs_numbers
 
 _NUMBERS = {"integer", "floating", "mixed-integer-float", "decimal"}
 # Objects that are dates or spans of time, by what pandas makes columns of them.
@@ -110,7 +111,12 @@ def operand(values: Any) -> Any:
     """An operand of arithmetic, which is that of doubles for single numbers as well."""
     if isinstance(values, list | tuple):  # c(1, 2, 3) / 4
         return np.asarray(values, dtype=np.float64)
-    return float(values) if isinstance(values, bool | int) else real(values)
+    if isinstance(values, bool | int):
+        return float(values)
+    found = real(values)
+    if isinstance(found, pd.Series) and is_text(found):  # `+` would join it
+        raise DataError(needs_numbers(found, f"`{found.name}`"))
+    return found
 
 
 def exact(values: Any) -> Any:

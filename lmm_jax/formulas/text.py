@@ -15,6 +15,7 @@ from ..inputs.matching import shown
 # numbers, and levels with decimals that are too many for doses.
 _NUMBER = re.compile(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*")
 _MOST_NUMBERS, _MANY_DECIMALS = 0.8, 12
+_THOUSANDS = re.compile(r"\s*[+-]?\d{1,3}(,\d{3})+\s*")  # or three decimals
 # Names in an expression.
 _NAME = re.compile(r"[^\W\d]\w*")
 _COMMAS, _TO_NUMERIC = "pd.read_csv(…, decimal=',')", "pd.to_numeric(…)"
@@ -32,13 +33,15 @@ def needs_numbers(values: pd.Series[Any], name: str, otherwise: str = "") -> str
     what = f"{name} is text, {shown((other or labels)[0])} for example"
     if len(other) == len(labels):
         return f"{what}: numbers are needed, without units{otherwise}"
-    commas = any("," in str(label) for label in labels if _is_number(label))
+    commas = [str(label) for label in labels if _is_number(label) and "," in str(label)]
     return f"{what}: {_reading(commas, bool(other))}"
 
 
-def _reading(commas: bool, rest: bool) -> str:
-    """How text becomes numbers, with decimal commas or not, and where some of it is none."""
+def _reading(commas: Sequence[str], rest: bool) -> str:
+    """How text becomes numbers, of which some have commas, and where some of it is none."""
     how = [_COMMAS] if commas else []
+    if commas and all(map(_THOUSANDS.fullmatch, commas)):
+        how = [f"{_COMMAS} or thousands=','"]
     if rest:
         how.append(f"{_COERCED}, which makes a missing value of what is no number")
     return " and ".join(how) or _TO_NUMERIC
@@ -82,7 +85,7 @@ def warn_of_numbers(levels: Sequence[Any], name: str) -> None:
     """Warn of labels that are numbers but for a few, or numbers with decimal commas."""
     found, decimal = _numbers_among(levels)
     rest = [level for level in levels if level not in found]
-    commas = any("," in level for level in decimal)
+    commas = [level for level in decimal if "," in level]
     if not found or not (rest or commas):
         return
     what = f"all but {', '.join(map(shown, rest[:3]))} are numbers" if rest else "they are numbers"

@@ -318,8 +318,10 @@ def _cell_weights(how: str, grid: Grid, keep: Sequence[str], averaged: Sequence[
     else:  # all together, but for those that are nested in others of them
         inside = {n: above if above.intersection(averaged) else none
                   for n, above in parents.items()}  # fmt: skip
-        blocks = [([n for n in averaged if inside[n] == above], above)
-                  for above in dict.fromkeys(inside.values())]  # fmt: skip
+        blocks = []
+        for above in dict.fromkeys(inside.values()):
+            own = [n for n in averaged if inside[n] == above]
+            blocks.append((own, none.union(above, *(parents[n] for n in own)) - {*own}))
     return np.prod([_share(grid, own, above) for own, above in blocks], axis=0) * grid.there
 
 
