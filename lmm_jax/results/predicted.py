@@ -133,7 +133,8 @@ class PredictedModel(ModelOfLevels):
         df_method : str, optional
             As in :func:`lmm_jax.fit`; that of the fit if not given.
         weights : array, optional
-            Prior weights of new observations; 1 if not given.
+            Prior weights of new observations; 1 if not given. The rows of the fit, without
+            ``newdata``, have their own.
         output : {"pandas", "polars", "pyarrow"}, optional
             Kind of series or frame; that of ``newdata``, or of the data, if not given.
 
