@@ -165,6 +165,12 @@ def test_parameters_by_name_have_the_order_of_a_design():
         return lmm.loglike(design.ordered(made), design.layout)
 
     assert_close(jax.jit(value)(1.0), lmm.loglike(ordered, design.layout), 1e-6)  # float32
+    turned = pd.DataFrame(S[::-1, ::-1], *[["x", "Intercept"]] * 2)  # by its own names
+    framed = lmm.Params.from_components(fe_params=[5.0, 1.0], cov_re=blocks | {"g": turned})
+    np.testing.assert_array_equal(design.ordered(framed).cov_re, ordered.cov_re)
+    with pytest.raises(lmm.DataError, match=r"has .'z', 'Intercept'., and the term"):
+        bad = turned.set_axis(["z", "Intercept"], axis=0).set_axis(["z", "Intercept"], axis=1)
+        design.ordered(lmm.Params.from_components(cov_re=blocks | {"g": bad}))
     coded = lmm.design("y ~ C(f) + (1 | g)", data.assign(f=list("abc") * 28))
     spelled = {"factor(f)[T.c]": 2.0, "Intercept": 0.0, "C(f)[T.b]": 1.0}
     made = lmm.Params.from_components(fe_params=spelled, cov_re={"g": 1.0})

@@ -40,7 +40,7 @@ class Names(NamedTuple):
     """By which names parameters were given; None for what has the order of a design."""
 
     fixed: tuple[str, ...] | None
-    terms: tuple[tuple[str, int], ...] | None  # with the sizes of their blocks
+    terms: tuple[tuple[str, int, tuple[str, ...]], ...] | None  # sizes, coefficients of a frame
     components: tuple[str, ...] | None
     by_index: bool = False  # of a Series: functions of arrays take it as it is
 
@@ -156,12 +156,16 @@ def _key(name: Any, given: Mapping[Any, Any], what: str) -> str:
     return str(name)
 
 
-def _blocks_by_name(given: Any) -> tuple[Any, tuple[tuple[str, int], ...] | None]:
-    """A block-diagonal matrix, the names of its blocks and their sizes, of a mapping."""
+def _blocks_by_name(given: Any) -> tuple[Any, tuple[tuple[str, int, tuple[str, ...]], ...] | None]:
+    """A block-diagonal matrix, and of its blocks names, sizes and coefficients, of a mapping."""
     if not isinstance(given, Mapping):
         return given, None
-    blocks = {}
+    blocks, inside = {}, []
     for name, value in given.items():
+        named = getattr(getattr(value, "columns", None), "inferred_type", "") == "string"
+        inside.append(tuple(value.columns) if named else ())
+        if named and list(value.index) != list(value.columns):
+            raise DataError(f"cov_re[{name!r}] has other names of rows than of columns")
         block = real_array(value, f"cov_re[{name!r}]")
         block = block.reshape(1, 1) if np.ndim(block) == 0 else block
         if block.ndim != 2 or block.shape[0] != block.shape[1]:
@@ -170,7 +174,7 @@ def _blocks_by_name(given: Any) -> tuple[Any, tuple[tuple[str, int], ...] | None
                 "is needed"
             )
         blocks[_key(name, given, "cov_re")] = block
-    sizes = tuple((name, len(block)) for name, block in blocks.items())
+    sizes = tuple((n, len(S), own) for (n, S), own in zip(blocks.items(), inside, strict=True))
     xp = namespace(*blocks.values())
     return (xp.block_diag(*blocks.values()) if blocks else None), sizes
 

@@ -35,10 +35,9 @@ def in_order(params: Params, terms: Sequence[RandomTerm], columns: Sequence[str]
     pairs = list(zip(terms, term_labels(terms), strict=True))
     if names.terms is not None:
         spellings = [(at.group, term.label) for term, at in pairs if not at.is_component]
-        places = _places([n for n, _ in names.terms], spellings, "cov_re")
-        cov_re = _reordered(cov_re, [k for _, k in names.terms], places)
+        places = _places([term[0] for term in names.terms], spellings, "cov_re")
         own = [at for _, at in pairs if not at.is_component]
-        _check_sizes([names.terms[i] for i in places], own)
+        cov_re = _reordered(cov_re, names.terms, places, own)
     if names.components is not None:
         groups = [(at.group,) for _, at in pairs if at.is_component]
         vcomp = vcomp[np.array(_places(names.components, groups, "vcomp"), int)]
@@ -64,19 +63,23 @@ def _places(given: Sequence[str], wanted: Sequence[tuple[str, ...]], what: str) 
     return found
 
 
-def _reordered(S: Any, sizes: Sequence[int], places: Sequence[int]) -> Any:
-    """Blocks of the diagonal in another order."""
-    stops = np.cumsum(sizes, dtype=int)
-    index = [np.arange(stops[i] - sizes[i], stops[i]) for i in places]
-    at = np.concatenate([np.zeros(0, int), *index])
-    return S[np.ix_(at, at)]
-
-
-def _check_sizes(given: Sequence[tuple[str, int]], wanted: Sequence[TermLabel]) -> None:
-    """Refuse a covariance of another number of coefficients."""
-    for (name, k), label in zip(given, wanted, strict=True):
-        if k != len(label.names):
+def _reordered(
+    S: Any,
+    given: Sequence[tuple[str, int, tuple[str, ...]]],
+    places: Sequence[int],
+    wanted: Sequence[TermLabel],
+) -> Any:
+    """Blocks of the diagonal in another order, and coefficients in each where they have names."""
+    stops = np.cumsum([k for _, k, _ in given], dtype=int)
+    index = [np.zeros(0, int)]
+    for i, label in zip(places, wanted, strict=True):
+        name, k, inside = given[i]
+        if k != len(label.names) or sorted(inside or label.names) != sorted(label.names):
+            has = f"has {list(inside)}" if inside else f"is {k} by {k}"
             raise DataError(
-                f"cov_re[{name!r}] is {k} by {k}, and the term has the coefficients "
-                f"{list(label.names)}"
+                f"cov_re[{name!r}] {has}, and the term has the coefficients {list(label.names)}"
             )
+        order = [inside.index(one) for one in label.names] if inside else np.arange(k)
+        index.append(stops[i] - k + np.asarray(order, int))
+    at = np.concatenate(index)
+    return S[np.ix_(at, at)]
