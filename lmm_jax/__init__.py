@@ -154,8 +154,8 @@ from pathlib import Path
 from typing import Any
 
 from . import forks as forks  # its hooks have to be there before anybody forks
-from .elsewhere import here as _here
 from .imports import load as _load
+from .inputs.elsewhere import here as _here
 from .version import __version__ as __version__
 
 

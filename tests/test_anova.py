@@ -585,6 +585,8 @@ def test_models_by_names_of_the_caller():
     assert list(plain.index) == ["Model 1", "Model 2"]
     assert plain.notes[1] == "Model 2: Reaction ~ Days + (Days | Subject)"
     np.testing.assert_array_equal(found.to_numpy(), plain.to_numpy())
+    with pytest.raises(lmm.DataError, match="two models have one name"):
+        lmm.anova(large, small, names=["one", "one"])
     with pytest.raises(lmm.DataError, match="names"):
         lmm.anova(large, small, names=["one"])
     with pytest.raises(lmm.DataError, match="names belong to comparisons"):

@@ -18,7 +18,6 @@ WINGS = (
         "forks",
         "imports",
         "version",
-        "elsewhere",
         "reprs",
         "errors",
         "capabilities",

@@ -187,6 +187,9 @@ def test_parameters_by_name_have_the_order_of_a_design():
         ({"person": [1.0, 2.0, 3.0], "item": 1.0}, "a variance or a square matrix"),
         ({"person": "much", "item": 1.0}, "numbers are needed"),
         ({1: 1.0, "1": 2.0}, "the name '1' twice"),
+        ({"person": None, "item": 1.0}, "finite numbers are needed"),
+        ({"person": float("nan"), "item": 1.0}, "finite numbers are needed"),
+        ({}, "has the names .., the design"),
     ],
 )
 def test_names_that_do_not_fit(given, message):

@@ -21,7 +21,7 @@ from ..designs.term_nesting import spans
 from ..errors import ConvergenceWarning, DataError, warn_user
 from ..inference.boundary import boundary_p_value, chi2_tail, likelihood_ratio
 from ..inference.null_information import boundary_p_value_of
-from ..inputs.arguments import flag, generator, hinted, instance, whole_number
+from ..inputs.arguments import flag, generator, hinted, instance, shown, whole_number
 from ..inputs.arguments import names as read_names
 from ..inputs.arguments import seed as read_seed
 from ..inputs.names import unique
@@ -158,6 +158,8 @@ def anova(
     called = [f"Model {i + 1}" for i in range(len(fits))]
     if names is not None:
         own = read_names(names, "names", len(fits))
+        if len(set(own)) < len(own):
+            raise DataError(f"names={shown(list(own))}: two models have one name")
         called = [own[i] for i in order]
     found = _compared([fits[i] for i in order], df_method, refit, bootstrap, seed, test)
     return _called(found, called)

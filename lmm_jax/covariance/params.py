@@ -12,7 +12,7 @@ vectors, and :meth:`Params.rescaled` multiplies by a residual variance.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -139,9 +139,7 @@ def _by_name(given: Any, what: str) -> tuple[Any, tuple[str, ...] | None]:
     """Numbers and their names, of a mapping."""
     if not isinstance(given, Mapping):
         return given, None
-    read = {
-        _key(name, given, what): real_array(v, f"{what}[{name!r}]") for name, v in given.items()
-    }
+    read = dict(_entries(given, what))
     wrong = [name for name, value in read.items() if np.ndim(value)]
     if wrong:
         raise DataError(f"{what}[{wrong[0]!r}] is an array: one number is needed")
@@ -149,34 +147,36 @@ def _by_name(given: Any, what: str) -> tuple[Any, tuple[str, ...] | None]:
     return xp.stack([xp.asarray(value) for value in read.values()]), tuple(read)
 
 
-def _key(name: Any, given: Mapping[Any, Any], what: str) -> str:
-    """A name as text, as which no other is called."""
-    if sum(str(other) == str(name) for other in given) > 1:
-        raise DataError(f"{what} has the name {str(name)!r} twice")
-    return str(name)
+def _entries(given: Mapping[Any, Any], what: str) -> Iterator[tuple[str, Any]]:
+    """Names as text, and numbers: all of them there, or arrays of JAX, which may have none yet."""
+    seen = set[str]()
+    for key, value in given.items():
+        name = str(key)
+        if name in seen:
+            raise DataError(f"{what} has the name {name!r} twice")
+        seen.add(name)
+        read = real_array if isinstance(value, jax.Array) else numbers
+        yield name, read(value, f"{what}[{name!r}]")
 
 
 def _blocks_by_name(given: Any) -> tuple[Any, tuple[tuple[str, int, tuple[str, ...]], ...] | None]:
     """A block-diagonal matrix, and of its blocks names, sizes and coefficients, of a mapping."""
     if not isinstance(given, Mapping):
         return given, None
-    blocks, inside = {}, []
-    for name, value in given.items():
-        named = getattr(getattr(value, "columns", None), "inferred_type", "") == "string"
-        inside.append(tuple(value.columns) if named else ())
-        if named and list(value.index) != list(value.columns):
-            raise DataError(f"cov_re[{name!r}] has other names of rows than of columns")
-        block = real_array(value, f"cov_re[{name!r}]")
+    blocks, terms = [], []
+    for (name, block), value in zip(_entries(given, "cov_re"), given.values(), strict=True):
         block = block.reshape(1, 1) if np.ndim(block) == 0 else block
         if block.ndim != 2 or block.shape[0] != block.shape[1]:
             raise DataError(
-                f"cov_re[{name!r}] has the shape {np.shape(value)}: a variance or a square matrix "
-                "is needed"
+                f"cov_re[{name!r}] has the shape {block.shape}: a variance or a square matrix is "
+                "needed"
             )
-        blocks[_key(name, given, "cov_re")] = block
-    sizes = tuple((n, len(S), own) for (n, S), own in zip(blocks.items(), inside, strict=True))
-    xp = namespace(*blocks.values())
-    return (xp.block_diag(*blocks.values()) if blocks else None), sizes
+        named = getattr(getattr(value, "columns", None), "inferred_type", "") == "string"
+        if named and list(value.index) != list(value.columns):
+            raise DataError(f"cov_re[{name!r}] has other names of rows than of columns")
+        blocks.append(block)
+        terms.append((name, len(block), tuple(value.columns) if named else ()))
+    return (namespace(*blocks).block_diag(*blocks) if blocks else None), tuple(terms)
 
 
 def real_array(values: Any, what: str) -> Any:

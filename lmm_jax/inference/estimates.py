@@ -106,7 +106,7 @@ def estimate(
     outer = outer_theta(theta, whiteners, maps.structures, log_unit)
     inner = factor_blocks(xp.concatenate(_in_unit(theta, maps.structures, log_unit), axis=-1),
                           maps.structures)  # fmt: skip
-    factors = tuple(s.factor(t) for s, t in zip(maps.structures, outer, strict=True) if s.k)
+    factors, covariances = _covariances(outer, maps.structures, scale)
     beta_map, shift = on_host(maps.beta_map), on_host(maps.beta_shift)
     low = on_host(maps.beta_origin) + _axes(y_scale, 1) * _product(beta_map, beta)
     joint = (
@@ -120,10 +120,7 @@ def estimate(
     out = Estimates(
         theta=xp.concatenate(outer, axis=-1),
         factors=factors,
-        covariances=tuple(
-            covariance_of(L, scale, (t[..., s.pivots] == 0).any(axis=-1))
-            for L, t, s in zip(factors, outer, maps.structures, strict=False)  # residuals come last
-        ),
+        covariances=covariances,
         scale=scale,
         beta=shift + low,
         beta_low=low,
@@ -141,6 +138,16 @@ def estimate(
         y_scale=y_scale,
     )
     return read_only(out if held is None else _with_held(out, held))
+
+
+def _covariances(
+    outer: Sequence[Any], structures: Sequence[Structure], scale: Any
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Lambda of every term in the coordinates of the data, and the covariances that they make."""
+    terms = [(s, t) for s, t in zip(structures, outer, strict=True) if s.k]
+    factors = tuple(s.factor(t) for s, t in terms)
+    zero = [(t[..., s.pivots] == 0).any(axis=-1) for s, t in terms]
+    return factors, tuple(covariance_of(L, scale, at) for L, at in zip(factors, zero, strict=True))
 
 
 def _optimum(solution: Solution | ConstrainedSolution) -> _Optimum:

@@ -11,10 +11,10 @@ import pandas as pd
 
 from ..designs.from_sums import BatchDesign
 from ..designs.labels import TermLabel
-from ..elsewhere import here
 from ..errors import DataError
 from ..inference.robust import robust_of
 from ..inputs.arguments import coverage, flag, hinted
+from ..inputs.elsewhere import here
 from ..inputs.names import unique
 from ..reprs import inside, public
 from ..tables.frames import as_frame

@@ -202,16 +202,7 @@ def _means(
     gap = np.hstack([gap, np.eye(len(gap))[:, averaged.partial]])  # no function of the rows
     at = linear_functions(L, gap, shift, fit.beta, fit.tests, fit.scale)
     labels = averaged.labels or {"1": ["overall"]}
-    over = [n for n, v in grid.values.items() if n not in labels and len(v) > 1]
-    notes: tuple[str, ...] = ()
-    if over:
-        notes = (f"Averaged over the levels of {', '.join(over)}",)
-        if not isinstance(weights, str) or weights != "equal":
-            notes += (f"Weights: {weights if isinstance(weights, str) else 'given'}",)
-        mixed = _interacting(fit.source, set(labels), set(over))
-        if mixed:
-            notes += (f"Averaged over the interaction {mixed}: the means may mislead",)
-    notes += _held(grid, labels, fit, slope)
+    notes = _averaged(grid, labels, fit, weights) + _held(grid, labels, fit, slope)
     transformation = None if slope else transformation_of(fit.source.response)
     changed = not is_name(fit.source.response)
     return MarginalMeans(
@@ -234,6 +225,20 @@ def _means(
         notes=notes,
         output=fit.output,
     )
+
+
+def _averaged(grid: Grid, labels: Any, fit: Basis, weights: Any) -> tuple[str, ...]:
+    """What the means are averages over, and how."""
+    over = [n for n, v in grid.values.items() if n not in labels and len(v) > 1]
+    if not over:
+        return ()
+    notes: tuple[str, ...] = (f"Averaged over the levels of {', '.join(over)}",)
+    if not isinstance(weights, str) or weights != "equal":
+        notes += (f"Weights: {weights if isinstance(weights, str) else 'given'}",)
+    mixed = _interacting(fit.source, set(labels), set(over))
+    if mixed:
+        notes += (f"Averaged over the interaction {mixed}: the means may mislead",)
+    return notes
 
 
 def _held(grid: Grid, labels: Any, fit: Basis, slope: _Slope | None) -> tuple[str, ...]:
