@@ -117,9 +117,9 @@ def design(
     choice(missing, "missing", MISSING)
     groups = _column_of(groups, data)
     parsed = _with_residual(fml.parse(formula), residual)
-    for name, error in fml.other_names(parsed.text):
+    for name, message, start in fml.other_names(parsed.text):
         if name not in (callables(formula) if context is None else context):
-            raise error
+            raise FormulaError(message, parsed.text, start)
     _check_spelling(parsed, groups, re_formula, vc_formula)
     expressions = _expressions(parsed, groups, re_formula, vc_formula, weights, offset)
     frame = as_pandas(data, expressions, subset if isinstance(subset, str) else "")

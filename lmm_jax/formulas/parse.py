@@ -151,8 +151,8 @@ def parse_residual(text: str) -> ResidualTerm:
     """
     items = _marked(lex(text), text)
     if not any(item.kind == "residual" for item in items):
-        for _, error in other_names(text):
-            raise error
+        for _, message, start in other_names(text):
+            raise FormulaError(message, text, start)
         raise FormulaError("no residual covariance: write `ar1(visit | id)`, `diag(site)`", text, 0)
     return read_residual(items, text)
 
@@ -216,8 +216,9 @@ def parse_rhs(formula: str) -> str:
     return rhs
 
 
-def other_names(text: str) -> list[tuple[str, FormulaError]]:
-    """Calls of residual covariances by names of other packages, each with what to say of it."""
+@lru_cache(maxsize=1024)
+def other_names(text: str) -> tuple[tuple[str, str, int], ...]:
+    """Calls of residual covariances by names of other packages: name, what to say, where."""
     found = []
     for item in lex(text):
         here = written_here(item.text) if item.kind == "python" else None
@@ -226,8 +227,8 @@ def other_names(text: str) -> list[tuple[str, FormulaError]]:
             message = f"`{name}` is another package's: write `{here}`"
             if name in NOT_HERE:
                 message = f"`{name}` is another package's, and not here: `{here}` is the nearest"
-            found.append((name, FormulaError(message, text, item.start)))
-    return found
+            found.append((name, message, item.start))
+    return tuple(found)
 
 
 def _collect(items: Sequence[Item], text: str, parts: _Parts) -> None:

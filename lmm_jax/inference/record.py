@@ -239,6 +239,11 @@ class FitRecord(ResidualFigures):
         NaN for a variance estimated at zero and for its covariances: the usual
         theory does not hold on the boundary. Zero for what was held fixed.
         """
+        names = self._parameter_names[len(self.fixed_names) :]
+        return pd.Series(self._bse_re, index=labels_of(names))
+
+    @property
+    def _bse_re(self) -> np.ndarray:
         e = self.estimates
         variance = np.diagonal(e.cov_variance)[:-1]
         at_zero = np.concatenate([np.zeros(0, bool), *(touches_zero(S) for S in e.covariances)])
@@ -247,7 +252,7 @@ class FitRecord(ResidualFigures):
         values = np.where(at_zero, np.nan, sd)
         if self.free is not None:
             values = np.where(self.free[e.beta.size :], values, 0.0)
-        return pd.Series(values, index=labels_of(self._parameter_names[len(self.fixed_names) :]))
+        return values
 
     @property
     def bse(self) -> pd.Series[float]:
@@ -265,7 +270,7 @@ class FitRecord(ResidualFigures):
             out = (relative * unit * unit[:, None])[:-1, :-1]
         p = len(self.fixed_names)
         out[:p, :p] = self.scale * self.tests.cov_beta
-        unknown = p + np.flatnonzero(np.isnan(self.bse_re.to_numpy()))
+        unknown = p + np.flatnonzero(np.isnan(self._bse_re))
         out[unknown] = out[:, unknown] = np.nan
         return pd.DataFrame(out, index=names, columns=names)
 
@@ -293,8 +298,11 @@ class FitRecord(ResidualFigures):
     @property
     def pvalues(self) -> pd.Series[float]:
         """Two-sided p values of the fixed effects."""
-        values = student_tail(self._statistics, self._df, two_sided=True)
-        return pd.Series(values, index=labels_of(self.fixed_names))
+        return pd.Series(self._pvalues, index=labels_of(self.fixed_names))
+
+    @property
+    def _pvalues(self) -> np.ndarray:
+        return student_tail(self._statistics, self._df, two_sided=True)
 
 
 def _covariance_frame(results: FitRecord) -> pd.DataFrame:

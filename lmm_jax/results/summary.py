@@ -194,7 +194,7 @@ def _residual(results: FitRecord) -> list[Table]:
 def _variance_errors(results: FitRecord) -> list[float]:
     """Standard errors of the variances, the residual one last; covariances left out."""
     out: list[float] = []
-    start, errors = 0, results.bse_re.to_numpy()
+    start, errors = 0, results._bse_re
     for S in results.estimates.covariances:
         rows, columns = np.tril_indices(len(S))
         part = errors[start : start + rows.size]
@@ -205,11 +205,11 @@ def _variance_errors(results: FitRecord) -> list[float]:
 
 def _fixed(results: FitRecord, names: Sequence[str], alpha: float) -> Table:
     columns = {
-        "estimate": results.fe_params,
-        "std_error": results.bse_fe,
-        "df": results.df,
-        "statistic": results.tvalues,
-        "p_value": results.pvalues,
+        "estimate": results.estimates.beta,
+        "std_error": results._bse_fe,
+        "df": results._df,
+        "statistic": results._statistics,
+        "p_value": results._pvalues,
     }
     letter = "t" if results.tests.uses_t else "z"
     headings = _HEADINGS | {
