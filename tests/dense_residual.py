@@ -31,6 +31,18 @@ def arma11(at: Values, i: Array, j: Array) -> Array:
     return np.where(lag == 0, 1.0, first * phi ** np.maximum(lag - 1, 0))
 
 
+def arma(at: Values, i: Array, j: Array) -> Array:
+    """By ``a_t`` of which e_t consists, psi_k of those k before; 4,000 of them."""
+    phi, theta = ([at[k] for k in at if k.partition("[")[0] == name] for name in ("phi", "theta"))
+    psi = np.zeros(4000)
+    for k in range(4000):
+        own = 1.0 if k == 0 else theta[k - 1] if k <= len(theta) else 0.0
+        psi[k] = own + sum(phi[m] * psi[k - m - 1] for m in range(min(len(phi), k)))
+    lags = np.abs(i - j).astype(int)
+    by_lag = np.array([psi[: 4000 - k] @ psi[k:] for k in range(int(lags.max()) + 1)])
+    return by_lag[lags] / by_lag[0]
+
+
 def toep(at: Values, i: Array, j: Array) -> Array:
     lags = np.abs(i - j).astype(int)
     by_lag = [1.0, *(at[f"rho[{k}]"] for k in range(1, int(lags.max()) + 1))]
@@ -58,7 +70,7 @@ def continuous(at: Values, d: Array) -> Array:
     return at["phi"] ** d
 
 
-OF_VISITS = {"ar1": ar1, "cs": cs, "arma11": arma11, "toep": toep}
+OF_VISITS = {"ar1": ar1, "cs": cs, "arma11": arma11, "arma": arma, "toep": toep}
 OF_DISTANCE = {
     "sp_exp": exponential,
     "sp_gau": gaussian,

@@ -30,6 +30,9 @@ READ = {
     "ad(visit | id)": ("ad", "visit", "", "id", False, "one"),
     "adh(visit | id)": ("ad", "visit", "", "id", False, "visits"),
     "arma11(visit | id)": ("arma11", "visit", "", "id", False, "one"),
+    "arma(visit | id, p=2, q = 1)": ("arma", "visit", "", "id", False, "one"),
+    "arma(visit | arm / id, p=1L, q=1)": ("arma11", "visit", "arm", "id", False, "one"),
+    "arma(visit | id, p=1)": ("ar1", "visit", "", "id", False, "one"),
     "ar1(row | id)": ("ar1", "row", "", "id", False, "one"),
     "us(x | g)": ("symm", "x", "", "g", False, "visits"),  # a bare name is a visit
     "us(factor(visit) | id)": ("symm", "visit", "", "id", False, "visits"),

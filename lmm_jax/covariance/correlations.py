@@ -9,7 +9,7 @@ otherwise their number.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -25,8 +25,9 @@ AT_BOUND = 1e-6
 # Correlations by the ones that have them as a special case in their interior.
 WITHIN = {
     "cs": ("toep", "symm"),
-    "ar1": ("arma11", "ad", "toep", "symm"),
-    "arma11": ("toep", "symm"),
+    "ar1": ("arma11", "arma", "ad", "toep", "symm"),
+    "arma11": ("arma", "toep", "symm"),
+    "arma": ("toep", "symm"),
     "ad": ("symm",),
     "toep": ("symm",),
     **dict.fromkeys(("car1", "sp_exp", "sp_gau", "sp_rat", "sp_sph"), ("symm",)),
@@ -165,6 +166,11 @@ class Correlation:
         """Parameters that mean here what c means to another of the kind; NaN if nothing does."""
         del other
         return c
+
+    def reaching(self, distance: float) -> Self:
+        """The same correlation, which knows what it is at this distance of two rows as well."""
+        del distance
+        return self
 
     def untold(self, together: np.ndarray) -> list[str]:
         """Names of the parameters that no two rows of a subject depend on.

@@ -136,20 +136,7 @@ class Toeplitz(Correlation):
 
     def _correlations(self, c: list[Taylor]) -> list[Taylor]:
         """Correlations at distances 1, .., T - 1."""
-        rho: list[Taylor] = []
-        weights: list[Taylor] = []
-        for x in c:
-            partial = tanh(x)
-            if not rho:
-                rho, weights = [partial], [partial]
-                continue
-            mean, left = weights[0] * rho[-1], 1.0 - weights[0] * rho[0]
-            for w, back, ahead in zip(weights[1:], rho[-2::-1], rho[1:], strict=True):
-                mean, left = mean + w * back, left - w * ahead
-            rho.append(mean + partial * left)
-            pairs = zip(weights, weights[::-1], strict=True)
-            weights = [*(w - partial * v for w, v in pairs), partial]
-        return rho
+        return of_partials([tanh(x) for x in c])[0]
 
     def entries(self, c: Any, places: Any) -> Taylor:
         """See :meth:`Correlation.entries`."""
@@ -184,3 +171,25 @@ class Toeplitz(Correlation):
         """See :meth:`Correlation.untold`."""
         lags = range(1, len(self.levels))
         return [f"rho[{k}]" for k in lags if not np.diagonal(together, k).any()]
+
+
+def of_partials(partials: list[Taylor]) -> tuple[list[Taylor], list[Taylor]]:
+    """Correlations at distances 1, .., p and autoregressive coefficients of partial ones.
+
+    References
+    ----------
+    Durbin (1960), doi:10.2307/1401322.
+    """
+    rho: list[Taylor] = []
+    weights: list[Taylor] = []
+    for partial in partials:
+        if not rho:
+            rho, weights = [partial], [partial]
+            continue
+        mean, left = weights[0] * rho[-1], 1.0 - weights[0] * rho[0]
+        for w, back, ahead in zip(weights[1:], rho[-2::-1], rho[1:], strict=True):
+            mean, left = mean + w * back, left - w * ahead
+        rho.append(mean + partial * left)
+        pairs = zip(weights, weights[::-1], strict=True)
+        weights = [*(w - partial * v for w, v in pairs), partial]
+    return rho, weights

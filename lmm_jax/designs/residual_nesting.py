@@ -12,6 +12,8 @@ from ..layouts.group_index import divide_alike, function_of
 from .residual import Residual
 from .terms import RandomTerm
 
+# Autoregressive moving averages that have names of their own, and independence.
+_ORDERS = {"": (0, 0), "ar1": (1, 0), "arma11": (1, 1)}
 # Correlations that stay what they are where all of them move towards one together.
 _WITH_INTERCEPT = ("cs", "toep", "symm")
 
@@ -25,12 +27,20 @@ def residual_ends(small: Residual | None, large: Residual | None) -> int | None:
     if large is None or not _is_special_case(small, large):
         return 0 if small is None and large is None else None
     own = "" if small is None else small.term.correlation
+    if large.term.correlation in ("arma11", "arma"):
+        p, q = np.subtract(_order(large), _order(small))
+        return 2 * int(min(p, q))  # any factor that both polynomials share
     if own:
         return int(large.term.nugget and not small.term.nugget)  # type: ignore[union-attr]
-    if large.term.correlation == "arma11":
-        return 2  # any phi = -theta
     # of spatial ones independence is at the end of their ranges
     return 1 + large.term.nugget if large.term.correlation in SPATIAL else 0
+
+
+def _order(residual: Residual | None) -> tuple[int, int]:
+    """Orders p and q of residuals that are autoregressive moving averages, or independent."""
+    if residual is None:
+        return 0, 0
+    return _ORDERS.get(residual.term.correlation, residual.term.order)
 
 
 def without_room(
@@ -81,6 +91,8 @@ def _correlation_within(small: Residual, large: Residual) -> bool:
     if not own:
         return True
     if own != other and other not in WITHIN.get(own, ()):
+        return False
+    if other == "arma" and np.greater(_order(small), _order(large)).any():
         return False
     if small.term.nugget and not large.term.nugget and other != "symm":
         return False

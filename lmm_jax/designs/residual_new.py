@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 
 from ..covariance.correlations import Correlation
 from ..covariance.distances import Toeplitz
+from ..covariance.residuals import ResidualStructure
 from ..errors import DataError
 from ..formulas import matrices as mat
 from ..formulas.residual import ResidualTerm
@@ -72,8 +74,9 @@ def new_residual_rows(
     subject = np.full(len(data), -1, np.int64)
     if whole:
         subject = _new_subjects(residual, arm, data, context)
+    reach = float(np.ptp(np.append(rows.places, at))) if at.size else 0.0
     return ResidualRows(
-        structures=rows.structures,
+        structures=tuple(_reaching(s, reach) for s in rows.structures),
         arm=arm,
         subject=subject,
         n_subjects=rows.n_subjects,
@@ -81,6 +84,10 @@ def new_residual_rows(
         levels=levels,
         covariate=x,
     )
+
+
+def _reaching(structure: ResidualStructure, distance: float) -> ResidualStructure:
+    return replace(structure, correlation=structure.correlation.reaching(distance))
 
 
 def _remembered(residual: Residual) -> dict[str, Any]:

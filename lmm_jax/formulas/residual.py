@@ -23,6 +23,7 @@ OF_VISITS = {
     "ad": ("ad", False),
     "adh": ("ad", True),
     "arma11": ("arma11", False),
+    "arma": ("arma", False),
 }
 SPATIAL = ("car1", "sp_exp", "sp_gau", "sp_rat", "sp_sph")
 SPREADS = ("diag", "power", "expo")
@@ -32,7 +33,7 @@ _ONE_SIDED = re.compile(rf"\s*({_NAMES})\(\s*(?:form\s*=\s*)?~")
 # What nlme, SAS and others call residual covariances, and what is written here.
 ELSEWHERE = {
     "corAR1": "ar1(visit | id)", "AR1": "ar1(visit | id)", "AR": "ar1(visit | id)",
-    "corARMA": "arma11(visit | id)", "arma": "arma11(visit | id)", "ARMA": "arma11(visit | id)",
+    "corARMA": "arma(visit | id, p=2, q=1)", "ARMA": "arma(visit | id, p=2, q=1)",
     "corCAR1": "car1(time | id)", "corCompSymm": "cs(visit | id)", "CS": "cs(visit | id)",
     "corSymm": "symm(visit | id)", "UN": "us(visit | id)", "corExp": "sp_exp(x + y | id)",
     "corGaus": "sp_gau(x + y | id)", "corRatio": "sp_rat(x + y | id)",
@@ -54,7 +55,9 @@ _FACTOR = re.compile(r"^C\(\s*(`[^`]*`|\w+)\s*\)$")
 # In power() and expo(): the means of the rows, as in nlme's varPower().
 MEANS = "fitted(.)"
 _MEANS = re.compile(r"\s*fitted\(\s*\.?\s*\)\s*")
-_NUGGET = re.compile(r",\s*nugget\s*=\s*([^,]*?)\s*$")
+_OPTION = re.compile(r",\s*(nugget|p|q)\s*=\s*([^,]*?)\s*$")
+# Parameters of an autoregressive moving average beyond which no data tell them apart.
+_MOST_ORDERS = 6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +75,8 @@ class ResidualTerm:
     group : tuple of str
         Factor of the subjects; empty where all rows are one.
     nugget : bool
+    order : tuple of int
+        p and q of an autoregressive moving average, (0, 0) for others.
     spread : {"one", "visits", "diag"}
         Levels that have standard deviations of their own.
     strata : tuple of str
@@ -91,6 +96,7 @@ class ResidualTerm:
     by: tuple[str, ...] = ()
     group: tuple[str, ...] = ()
     nugget: bool = False
+    order: tuple[int, int] = (0, 0)
     spread: str = "one"
     strata: tuple[str, ...] = ()
     of: str = ""
@@ -273,7 +279,8 @@ def with_correlation(term: ResidualTerm, name: str) -> str:
             term.text,
         )
     call = re.compile(rf"\b({'|'.join((*OF_VISITS, *SPATIAL))})\(")
-    return call.sub(f"{name}(", term.text, count=1)
+    text = re.sub(r",\s*[pq]\s*=\s*\w+", "", term.text)
+    return call.sub(f"{name}(", text, count=1)
 
 
 def _read(item: Item, text: str) -> ResidualTerm:
@@ -305,7 +312,7 @@ def _read_spread(name: str, inside: str, item: Item, text: str) -> ResidualTerm:
 
 
 def _read_correlation(name: str, inside: str, item: Item, text: str) -> ResidualTerm:
-    inside, nugget = _without_nugget(name, inside, item, text)
+    inside, options = _without_options(name, inside, item, text)
     left, bar, right = _cut(inside)
     what = ""
     if bar == "||":
@@ -320,31 +327,56 @@ def _read_correlation(name: str, inside: str, item: Item, text: str) -> Residual
         raise FormulaError(f"nothing stands in `{item.text}` before the bar", text, item.start)
     spatial = name in SPATIAL
     correlation, own = (name, False) if spatial else OF_VISITS[name]
+    order = (0, 0)
+    if name == "arma":
+        correlation, order = _of_order(options, item, text)
     return ResidualTerm(
         correlation=correlation,
         places=tuple(_code(part, item, text) for part in (_sum(left) if spatial else [left])),
         by=by,
         group=group,
-        nugget=nugget,
+        nugget=options.get("nugget", "False").lower() == "true",
+        order=order,
         spread="visits" if own else "one",
         steps=not spatial and _FACTOR.match(to_python(left.strip())) is not None,
         text=item.text,
     )
 
 
-def _without_nugget(name: str, inside: str, item: Item, text: str) -> tuple[str, bool]:
-    """What stands before `nugget=`, and whether it is asked for."""
-    found = _NUGGET.search(inside)
-    if found is None:
-        return inside, False
+def _without_options(name: str, inside: str, item: Item, text: str) -> tuple[str, dict[str, str]]:
+    """What stands before `nugget=`, `p=` and `q=`, and what they are."""
+    options: dict[str, str] = {}
+    while (found := _OPTION.search(inside)) is not None:
+        option, value = found.groups()
+        what = ""
+        if option in options:
+            what = f"`{option}=` stands twice"
+        elif option != "nugget" and name != "arma":
+            what = f"`{option}=` belongs to arma, `arma(visit | id, p=2, q=1)`"
+        elif option != "nugget" and not re.fullmatch(r"\d{1,2}L?", value):
+            what = f"`{option}={value}`: a whole number from 0 on"
+        elif option == "nugget" and name not in SPATIAL:
+            what = f"`nugget=True` belongs to {', '.join(SPATIAL)}"
+        elif option == "nugget" and value not in ("True", "False", "TRUE", "FALSE"):
+            what = f"`nugget={value}`: True or False; its share is estimated"
+        if what:
+            raise FormulaError(what, text, item.start)
+        options[option], inside = value, inside[: found.start()]
+    return inside, options
+
+
+def _of_order(options: dict[str, str], item: Item, text: str) -> tuple[str, tuple[int, int]]:
+    """Name and orders of an autoregressive moving average; those that have a name go by it."""
+    p, q = (int(options.get(name, "0").removesuffix("L")) for name in "pq")
     what = ""
-    if name not in SPATIAL:
-        what = f"`nugget=True` belongs to {', '.join(SPATIAL)}"
-    elif found[1] not in ("True", "False", "TRUE", "FALSE"):
-        what = f"`nugget={found[1]}`: True or False; its share is estimated"
+    if not p + q:
+        what = "`arma()` needs its orders, p= or q= or both: `arma(visit | id, p=2, q=1)`"
+    elif p + q > _MOST_ORDERS:
+        what = f"p + q is {p + q}, up to {_MOST_ORDERS} are taken"
     if what:
         raise FormulaError(what, text, item.start)
-    return inside[: found.start()], found[1].lower() == "true"
+    named = {(1, 0): "ar1", (1, 1): "arma11"}.get((p, q))
+    return (named, (0, 0)) if named else ("arma", (p, q))
 
 
 def _sum(left: str) -> list[str]:

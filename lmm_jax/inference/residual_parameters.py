@@ -159,7 +159,7 @@ def intervals(
     """Limits, (n, 2): on the log scale or that of a logit, so that none is outside.
 
     Of a correlation between a and 1 that is the logit of ``(r - a) / (1 - a)``: Fisher's z where
-    a is -1.
+    a is -1. Coefficients that have no range of their own have symmetric limits.
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ def intervals(
             kind = name.partition("[")[0]
             if kind in _LOG:
                 out[i] = x * np.exp(z * se / x)
-            elif kind in (*_CORRELATIONS, *_SHARES):
+            elif kind in _SHARES or (kind in _CORRELATIONS and np.isfinite(lowest[name])):
                 a = lowest[name] if kind in _CORRELATIONS else 0.0
                 share = (x - a) / (1.0 - a)
                 half = z * se / ((x - a) * (1.0 - share))

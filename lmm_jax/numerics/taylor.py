@@ -116,6 +116,16 @@ def stack(parts: list[Taylor]) -> Taylor:
     )
 
 
+def joined(parts: list[Taylor]) -> Taylor:
+    """Values along their first axis, one after another."""
+    xp = namespace([part.value for part in parts])
+    return Taylor(
+        xp.concatenate([part.value for part in parts]),
+        xp.concatenate([part.first for part in parts], axis=1),
+        xp.concatenate([part.second for part in parts], axis=2),
+    )
+
+
 def exp(x: Taylor) -> Taylor:
     """Exponential function."""
     y = namespace(x.value).exp(x.value)

@@ -55,7 +55,7 @@ class ResidualRows:
         """These rows and others, whose subjects have the same numbers."""
         levels, x = self.levels, self.covariate
         return ResidualRows(
-            structures=self.structures,
+            structures=new.structures,  # which know the distances between both
             arm=np.append(self.arm, new.arm),
             subject=np.append(self.subject, new.subject),
             n_subjects=self.n_subjects,
