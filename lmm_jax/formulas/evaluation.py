@@ -21,7 +21,7 @@ from .expressions import BESIDE, NAMESPACES, OF_R, Expression, beside_factor, re
 from .factors import are_contrasts
 from .functions import CONSTANTS, INSTEAD, LIBRARY
 from .grammar import check_methods, missing_values, root
-from .residual import written_here
+from .residual_elsewhere import written_here
 from .rewriting import CALLED, compiled
 
 # How what is remembered of the categories of a column is called.

@@ -13,14 +13,8 @@ from functools import lru_cache
 
 from ..errors import FormulaError
 from .expressions import check_source, to_python
-from .residual import (
-    NOT_HERE,
-    ResidualTerm,
-    is_residual,
-    read_residual,
-    without_tilde,
-    written_here,
-)
+from .residual import ResidualTerm, is_residual, read_residual, without_tilde
+from .residual_elsewhere import NOT_HERE, written_here
 from .right_side import as_formula
 from .tokens import Item, depths, is_wrapped, lex, render, right_side, split
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import FormulaError
 from .expressions import check_source, to_python
+from .residual_elsewhere import MEANS
 from .tokens import Item, depths, lex, split
 
 # Correlations by the name in a formula: their own name, and whether variances differ by visit.
@@ -30,30 +31,11 @@ SPREADS = ("diag", "power", "expo")
 _NAMES = "|".join((*OF_VISITS, *SPATIAL, *SPREADS))
 _CALL = re.compile(rf"({_NAMES})\(")
 _ONE_SIDED = re.compile(rf"\s*({_NAMES})\(\s*(?:form\s*=\s*)?~")
-# What nlme, SAS and others call residual covariances, and what is written here.
-ELSEWHERE = {
-    "corAR1": "ar1(visit | id)", "AR1": "ar1(visit | id)", "AR": "ar1(visit | id)",
-    "corARMA": "arma(visit | id, p=2, q=1)", "ARMA": "arma(visit | id, p=2, q=1)",
-    "corCAR1": "car1(time | id)", "corCompSymm": "cs(visit | id)", "CS": "cs(visit | id)",
-    "corSymm": "symm(visit | id)", "UN": "us(visit | id)", "corExp": "sp_exp(x + y | id)",
-    "corGaus": "sp_gau(x + y | id)", "corRatio": "sp_rat(x + y | id)",
-    "corSpher": "sp_sph(x + y | id)",
-    "varIdent": "diag(f)", "varPower": "power(x)", "varExp": "expo(x)", "sp_pow": "car1(time | id)",
-    "varComb": "diag(f) * power(x)", "varFixed": "lmm.fit(…, weights=)",
-}  # fmt: skip
-# Those that are not there, and what is nearest.
-NOT_HERE = {
-    "varConstPower": "power(x)", "varConstProp": "power(x)",
-    **dict.fromkeys(("corLin", "sp_lin", "lin"), "sp_sph(x + y | id)"),
-}  # fmt: skip
-_THEIRS = re.compile(rf"\s*({'|'.join((*NOT_HERE, *ELSEWHERE))})\(")
 # What may name the visits: a column, or a column as a factor. More is a term of random effects.
 _VISIT = re.compile(
     r"\s*(?:`[^`]*`|[^\W\d]\w*|(?:(?:as\.)?factor|C)\(\s*(?:`[^`]*`|[^\W\d]\w*)\s*\))\s*"
 )
 _FACTOR = re.compile(r"^C\(\s*(`[^`]*`|\w+)\s*\)$")
-# In power() and expo(): the means of the rows, as in nlme's varPower().
-MEANS = "fitted(.)"
 _MEANS = re.compile(r"\s*fitted\(\s*\.?\s*\)\s*")
 _OPTION = re.compile(r",\s*(nugget|p|q)\s*=\s*([^,]*?)\s*$")
 # Parameters of an autoregressive moving average beyond which no data tell them apart.
@@ -125,24 +107,6 @@ class ResidualTerm:
         """Columns that it reads for standard deviations other than those of visits."""
         reads_covariate = self.of and not self.follows_means
         return [*self.strata, *([self.covariate] if reads_covariate else [])]
-
-
-def written_here(text: str) -> str | None:
-    """What a residual covariance of another package is here; None if the call is none.
-
-    Examples
-    --------
-    >>> written_here("corAR1(form = ~ 1 | id)")
-    'ar1(visit | id)'
-    >>> written_here("varPower()")
-    'power(fitted(.))'
-    """
-    match = _THEIRS.match(text)
-    if match is None or not (match[1][:3] in ("cor", "var") or "|" in text):
-        return None  # a function of the caller's may have a short name
-    instead = {**NOT_HERE, **ELSEWHERE}[match[1]]
-    of_means = "~" not in text or "fitted" in text  # nlme's default
-    return instead.replace("(x)", f"({MEANS})") if of_means else instead
 
 
 def without_tilde(text: str) -> str | None:
