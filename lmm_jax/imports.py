@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from importlib import import_module
 from types import ModuleType
 
@@ -14,12 +15,19 @@ def load(name: str) -> ModuleType:
 
     What an import makes stays, a million objects with those of JAX and pandas. The collector
     would look through all of them again and again, a fifth of the time, and find nothing.
+
+    NumPy's global generator is left as it was: modules of JAX draw from it when they are
+    imported, and a script that sets a seed, fits and draws has a right to its numbers.
     """
+    random = sys.modules.get("numpy.random")
+    state = None if random is None else random.get_state()
     collects = gc.isenabled()
     gc.disable()
     try:
         return import_module(name)
     finally:
+        if random is not None:
+            random.set_state(state)
         if collects:
             _call_old()
             gc.enable()

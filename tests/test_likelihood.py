@@ -642,7 +642,7 @@ def test_a_wide_elimination_is_the_one_of_small_blocks(r):
 @pytest.mark.parametrize("sweep", [False, True])
 @pytest.mark.parametrize("r", [40, 100])
 def test_inverses_of_large_matrices(r, sweep, monkeypatch):
-    """By LAPACK, by LU, by halves, and in the matrix's own place with a shorter strip at the end."""
+    """By LAPACK, LU or halves, and in the matrix's own place with a shorter strip at the end."""
     if sweep:
         monkeypatch.setattr(inverses, "_SWEEP_ABOVE", 32)
         monkeypatch.setattr(inverses, "_SWEEP", 24)

@@ -814,6 +814,26 @@ def test_partial_residuals_where_others_are_held():
     )
 
 
+@pytest.mark.parametrize("kind", ["components", "slope", "visits"])
+def test_curves_without_limits_of_new_observations(kind):
+    """Their variance reads what has no part in the mean; ``at`` may hold its value."""
+    sleep = lmm.load_dataset("sleepstudy")
+    sleep["z"], sleep["part"] = np.linspace(-1.0, 1.0, 180), np.tile(["a", "b"], 90)
+    how = {"groups": "Subject", "re_formula": "1", "vc_formula": {"part": "0 + C(part)"}}
+    res = {
+        "components": lambda: lmm.fit("Reaction ~ Days", sleep, **how),
+        "slope": lambda: lmm.fit("Reaction ~ Days + (z | Subject)", sleep),
+        "visits": lambda: lmm.fit("Reaction ~ Days + ar1h(Days | Subject)", sleep),
+    }[kind]()
+    ax = plots.predictions(res, "Days")
+    mean = curves(ax)[-1]
+    close(mean[:, 1], res.predict({"Days": mean[:, 0]}))
+    assert all(np.isnan(line.get_ydata()).all() for line in ax.lines[:2])
+    if kind != "visits":
+        held = plots.predictions(res, "Days", at={"z": 0.5, "part": "a"})
+        assert all(np.isfinite(line.get_ydata()).all() for line in held.lines)
+
+
 def logs():
     return lmm.fit("log(distance) ~ age * Sex + (age | Subject)", lmm.load_dataset("orthodont"))
 

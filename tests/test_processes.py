@@ -9,6 +9,7 @@ import pickle
 import re
 import subprocess
 import sys
+import textwrap
 import timeit
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -119,6 +120,21 @@ print(fitted())  # the parent computes on
 
 
 @needs_fork
+def test_numpys_generator_is_left_alone(tmp_path):
+    """A script that sets a seed, fits and draws gets the numbers of its seed."""
+    code = """
+        import numpy as np, lmm_jax as lmm
+        np.random.seed(1)
+        lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff"))
+        after = np.random.rand(3)
+        np.random.seed(1)
+        assert (after == np.random.rand(3)).all()
+    """
+    script = tmp_path / "seed.py"
+    script.write_text(textwrap.dedent(code), encoding="utf-8")
+    subprocess.run([sys.executable, str(script)], check=True)
+
+
 def test_what_a_fork_of_a_computing_process_can_do(tmp_path):
     script = tmp_path / "children.py"
     script.write_text(CHILDREN)

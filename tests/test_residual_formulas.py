@@ -457,3 +457,25 @@ def test_one_subject_needs_no_column(term):
     assert got.llf == pytest.approx(want.llf, abs=1e-9)
     np.testing.assert_allclose(got.df, want.df, rtol=1e-6)  # by derivatives at two optima
     assert got.predict(data.head(3)).tolist() == pytest.approx(want.predict(data.head(3)).tolist())
+
+
+def test_visits_that_tell_their_strata():
+    """nlme's corAR1 with varIdent by visit is ``ar1h``; phases of visits are known too."""
+    data = lmm.load_dataset("orthodont").assign(late=lambda d: d["age"] > 11)
+    fixed = "distance ~ factor(age) + "
+    one, other = (
+        lmm.fit(fixed + text, data, runtime="numpy").residual_cov()
+        for text in ("ar1(age | Subject) * diag(age)", "ar1h(age | Subject)")
+    )
+    np.testing.assert_allclose(one, other, rtol=1e-6)  # two optima
+    res = lmm.fit(fixed + "symm(age | Subject) * diag(late)", data, runtime="numpy")
+    sd = res.residual_params[["sd[False]", "sd[True]"]].to_numpy()
+    np.testing.assert_allclose(np.diagonal(res.residual_cov([14, 8])), sd[[1, 0]] ** 2)
+    of_sex = lmm.fit(fixed + "cs(age | Subject) * diag(Sex)", data, runtime="numpy")
+    with pytest.raises(DataError, match="pass stratum=, one or one a level"):
+        of_sex.residual_cov([8, 10])
+    several = of_sex.residual_cov([8, 10], stratum=["Male", "Female"])
+    sd = of_sex.residual_params[["sd[Male]", "sd[Female]"]].to_numpy()
+    np.testing.assert_allclose(np.diagonal(several), sd**2)
+    with pytest.raises(DataError, match="3 labels for 2 levels"):
+        of_sex.residual_cov([8, 10], stratum=["Male"] * 3)

@@ -14,6 +14,7 @@ from ..covariance.structures import Structure
 from ..errors import DataError
 from ..formulas.residual import MEANS, ResidualTerm
 from ..inputs.matching import spelled
+from ..layouts.group_index import function_of
 from ..layouts.residual.index import ResidualRows
 from ..reprs import brief
 from .residual_checks import check_told
@@ -128,6 +129,7 @@ class ResidualLabel:
     n_coordinates: int = 1  # of a place
     correlates: bool  # rows of a subject, or has variances alone
     follows_means: bool = False  # variances are a function of the fitted values
+    strata_of_visits: tuple[int, ...] = ()  # of every visit, where it tells the stratum
 
     @property
     def n_params(self) -> int:
@@ -189,4 +191,16 @@ def residual_label(
         correlates=bool(residual.term.correlation),
         n_coordinates=len(residual.rows.places),
         follows_means=residual.term.follows_means,
+        strata_of_visits=_strata_of_visits(residual),
     )
+
+
+def _strata_of_visits(residual: Residual) -> tuple[int, ...]:
+    """The stratum of every visit; empty where rows of a visit are in several, or none is seen."""
+    rows, at = residual.rows, residual.visit_places
+    if residual.strata is None or at is None or not rows.arm.size:
+        return ()
+    order = np.argsort(at)
+    visit = order[np.searchsorted(at[order], rows.places[0])]
+    found = function_of(visit, rows.levels, len(at))  # type: ignore[arg-type]
+    return () if found is None else tuple(found.tolist())

@@ -281,15 +281,23 @@ def _strata(
     own: ResidualStructure, label: ResidualLabel, names: Sequence[Any], stratum: Any
 ) -> np.ndarray:
     """Level of the standard deviation at every place."""
-    of_visits = own.spread.levels == label.visits and not label.strata
-    asked = names if of_visits or (own.correlation.name == "" and stratum is None) else None
-    if asked is None:
-        if stratum is None:
-            raise DataError(
-                f"standard deviations differ between {', '.join(own.spread.levels)}: pass stratum="
-            )
-        asked = [stratum] * len(names)
-    return _places(asked, "stratum", own.spread.levels)
+    known = own.spread.levels
+    of_visits = known == label.visits and not label.strata
+    if of_visits or (own.correlation.name == "" and stratum is None):
+        return _places(names, "stratum", known)
+    if stratum is None and label.strata_of_visits:
+        visits = _places(names, "visit", label.visits)
+        return np.array(label.strata_of_visits)[visits]
+    if stratum is None:
+        raise DataError(
+            f"standard deviations differ between {', '.join(known)}: pass stratum=, one or one a "
+            "level"
+        )
+    several = isinstance(stratum, list | tuple | np.ndarray | pd.Series | pd.Index)
+    asked = list(stratum) if several else [stratum] * len(names)
+    if len(asked) != len(names):
+        raise DataError(f"stratum has {len(asked)} labels for {len(names)} levels")
+    return _places(asked, "stratum", known)
 
 
 def _places(labels: Sequence[Any], what: str, known: Sequence[str]) -> np.ndarray:

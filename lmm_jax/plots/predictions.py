@@ -10,10 +10,8 @@ import numpy as np
 import pandas as pd
 
 from ..capabilities import require
-from ..designs.residual_new import spread_expressions
 from ..designs.variables import Variables, column_of
 from ..errors import DataError, RankWarning
-from ..formulas.right_side import variables
 from ..inference.transformations import untransformed, way_back
 from ..inputs.arguments import choice, flag, hinted, mapping, probability, shown
 from ..inputs.names import unquoted
@@ -60,26 +58,26 @@ def curves_of(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RankWarning)  # such rows are left out
         mean = res.predict(data, interval="confidence", **how).to_numpy()
-        new = np.full_like(mean, np.nan)
-        if not _reads_more(res, data):
-            new = res.predict(data, interval="prediction", **how).to_numpy()
+        new = _new_limits(res, data, how)
     there = res.basis.estimable(data)[:, None]
     mean, new = np.where(there, mean, np.nan), np.where(there, new, np.nan)
     names = ["fit", "std_error", "low", "high"]
     table = pd.concat([grid, pd.DataFrame(mean, columns=names)], axis=1).drop(columns="std_error")
-    table[["new_low", "new_high"]] = new[:, 2:]
+    table[["new_low", "new_high"]] = new
     if not residuals:
         return Curves(table, table.iloc[:0])
     return Curves(table, _partial(res, known, x, by, lines, held, scale))
 
 
-def _reads_more(res: Any, data: pd.DataFrame) -> bool:
-    """Whether the variance of a new observation is a function of columns that are not there."""
-    residual = require(res, "resid").design.residual
-    if residual is None:
-        return False
-    read = {name for text in spread_expressions(residual.term) for name in variables(text)}
-    return not read <= set(data.columns)
+def _new_limits(res: Any, data: pd.DataFrame, how: Mapping[str, Any]) -> np.ndarray:
+    """Limits of new observations, (n, 2); NaN where their variance has no value along the curve.
+
+    It may be one of visits, or a function of columns that have no part in the mean.
+    """
+    try:
+        return res.predict(data, interval="prediction", **how).to_numpy()[:, 2:]
+    except DataError:  # the mean of these rows is there: what is missing is of the variance
+        return np.full((len(data), 2), np.nan)
 
 
 def _values_of(
@@ -198,7 +196,8 @@ def predictions(
         Coverage of both bands.
     new : bool
         Draw the limits of new observations. Where their variance is a function of a column that
-        has no part in the mean, ``power(w)``, its value has to be in ``at``; else there are none.
+        has no part in the mean, ``power(w)`` or ``(z | g)``, its value has to be in ``at``; else,
+        and where it is one of visits, ``us(visit | id)``, there are none.
     residuals : bool
         Draw partial residuals.
     type : {"link", "response"}
