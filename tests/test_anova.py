@@ -574,6 +574,18 @@ def test_criteria_of_other_likelihoods_are_refused():
         lmm.anova(by_reml, lmm.fit(INTERCEPTS, SLEEP, reml=False), refit=False, test=False)
 
 
+def test_random_effects_that_came_beside_the_formula_are_told():
+    """By ``groups=``: the formulas alone are the same."""
+    data = lmm.load_dataset("sleepstudy")
+    one, two = (
+        lmm.fit("Reaction ~ Days", data, groups="Subject", re_formula=re, runtime="numpy")
+        for re in ("1", "~Days")
+    )
+    legend = str(lmm.anova(one, two, refit=False)).splitlines()[-2:]
+    assert legend[0] == "Model 1: Reaction ~ Days + (1 | Subject)"
+    assert legend[1] == "Model 2: Reaction ~ Days + (1 + Days | Subject)"
+
+
 def test_models_by_names_of_the_caller():
     data = lmm.load_dataset("sleepstudy")
     large = lmm.fit("Reaction ~ Days + (Days | Subject)", data)

@@ -289,6 +289,25 @@ def test_equivalence_and_non_inferiority():
     assert_close(shifted["p_value"], stats.t.cdf(t - 5.0 / se, df), 1e-9)
 
 
+def test_limits_on_one_side():
+    """``confint(e, side = ">")`` and ``summary(pairs(e), side = "<", infer = TRUE)`` of emmeans."""
+    data = lmm.load_dataset("orthodont")
+    means = lmm.emmeans(lmm.fit("distance ~ factor(age) + (1 | Subject)", data), "age")
+    limits = means.confint(side=">")
+    assert_close(limits["conf_low"], [21.35778554, 22.33926703, 23.82074851, 25.26519295], 1e-9)
+    assert np.isposinf(limits["conf_high"]).all()
+    assert_close(means.confint(0.9)["conf_low"], limits["conf_low"], 1e-12)
+    table = means.pairs().to_frame(side="<")
+    high = [-0.02469640904, -1.50617789052, -2.95062233497]
+    assert_close(table["conf_high"][:3], high, 1e-7)
+    assert_close(table["p_value"][:2], [4.262131290e-02, 5.408006720e-08], 1e-7)
+    assert np.isneginf(table["conf_low"]).all()
+    text = str(means.pairs().summary(infer=True, side="less"))
+    assert "Alternative: less" in text and "adjusted by sidak" in text
+    with pytest.raises(DataError, match="choose from two-sided, less, greater"):
+        means.confint(side="equivalence")
+
+
 def test_values_of_a_null_go_row_by_row():
     found = lmm.emmeans(oats(), "Nf").pairs()
     null = np.array([1.0, -2.0, 0.0, 30.0, 4.0, 5.0])

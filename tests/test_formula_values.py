@@ -1283,3 +1283,16 @@ def test_codes_of_a_new_category_are_refused():
         lmm.FormulaError, match=r"no column `f.cat.codes`: write `I\(f.cat.codes\)`"
     ):
         lmm.fit("y ~ f.cat.codes + (1 | g)", data)
+
+
+def test_contrasts_written_out_are_those_of_an_array():
+    data = lmm.load_dataset("orthodont").astype({"age": str})
+    M = np.array([[1.0, 1.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -2.0]])  # of 10, 12, 14, 8
+    written = lmm.design(
+        "distance ~ C(age, [[1, 1], [-1, 0], [0, 1], [0, -2]]) + (1 | Subject)", data
+    )
+    named = lmm.design("distance ~ C(age, M) + (1 | Subject)", data)
+    np.testing.assert_array_equal(written.exog, named.exog)
+    assert written.exog.shape[1] == 1 + M.shape[1]
+    with pytest.raises(DataError, match="contrasts"):
+        lmm.design("distance ~ C(age, [[1, 1], [-1]]) + (1 | Subject)", data)

@@ -765,3 +765,12 @@ def test_a_variable_called_like_a_column_is_renamed_alone():
     assert "| Group | Term |" in page and "Nitrogen\\[T.n20\\]" in page
     means = lmm.emmeans(res, "f").to_markdown(rename={"f": "Variety"})
     assert means.count("| Variety | ") == 1
+
+
+def test_days_have_no_hours_in_tables():
+    data = lmm.load_dataset("sleepstudy")
+    data["day"] = pd.to_datetime("2004-01-01") + pd.to_timedelta(data["Days"], unit="D")
+    res = lmm.fit("Reaction ~ 1 + (1 | day)", data, runtime="numpy")
+    assert "\n 2004-01-02  " in str(res.random_effects["day"])
+    means = lmm.emmeans(lmm.fit("Reaction ~ factor(day) + (1 | Subject)", data), "day")
+    assert "\n 2004-01-02  " in str(means)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..capabilities import require
 from ..designs.design import Design
+from ..designs.labels import TermLabel
 from ..designs.nesting import (
     Difference,
     difference,
@@ -19,6 +20,7 @@ from ..designs.nesting import (
 )
 from ..designs.term_nesting import spans
 from ..errors import ConvergenceWarning, DataError, warn_user
+from ..formulas.parse import parse
 from ..inference.boundary import boundary_p_value, chi2_tail, likelihood_ratio
 from ..inference.null_information import boundary_p_value_of
 from ..inputs.arguments import flag, generator, hinted, instance, shown, whole_number
@@ -255,7 +257,18 @@ def _step(small: LMMResults, large: LMMResults) -> Difference:
 
 
 def _name(res: LMMResults) -> str:
-    return res.formula or f"{res.endog_name} (from arrays)"
+    """The formula, and the random effects where these came beside it."""
+    name = res.formula or f"{res.endog_name} (from arrays)"
+    if res.formula is not None and parse(res.formula).bars:
+        return name
+    return " + ".join([name, *map(_as_a_term, res.term_labels)])
+
+
+def _as_a_term(label: TermLabel) -> str:
+    if label.is_component:
+        return f"({label.group})"
+    names = ("1" if name == "Intercept" else name for name in label.names)
+    return f"({' + '.join(names)} | {label.group})"
 
 
 def by_ml(res: LMMResults) -> LMMResults:

@@ -22,7 +22,7 @@ import numpy as np
 from ..designs.design import Design
 from ..designs.residual import Residual
 from ..errors import ConvergenceWarning, DataError, warn_user
-from ..formulas.residual import MEANS
+from ..formulas.residual_elsewhere import MEANS
 from ..results.lmm import LMMResults
 
 Fitted = Callable[[Design, np.ndarray | None], LMMResults]

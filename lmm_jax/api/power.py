@@ -71,7 +71,7 @@ def power(
     Parameters
     ----------
     design : Design, sequence of Design, or callable
-        What will be observed; the response of a design is a placeholder and is not looked at.
+        What will be observed; the response of a design is a placeholder, any numbers that vary.
         Several designs give a grid of sizes, a callable makes one from each of ``sizes``.
     params : Params or LMMResults
         True parameters with variances in the units of the data, as :func:`lmm_jax.simulate`

@@ -241,7 +241,10 @@ def _why_confounded(terms: Sequence[RandomTerm], n: int) -> str:
 def check_response(y: np.ndarray, name: str) -> None:
     """The response varies."""
     if (y == y[0]).all():
-        raise DataError(f"the response {name!r} is constant: there is nothing to explain")
+        raise DataError(
+            f"the response {name!r} is constant: there is nothing to explain (for lmm.power "
+            "and lmm.simulate any numbers will do that vary)"
+        )
 
 
 def independent_columns(X: np.ndarray, names: Sequence[str]) -> tuple[int, ...]:

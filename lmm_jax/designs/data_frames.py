@@ -129,8 +129,14 @@ def _check_columns(frame: pd.DataFrame, names: Iterable[str]) -> None:
             raise DataError(f"the data has several columns named `{name}`: rename them")
 
 
+# The name of contrasts behind a factor, `C(f, M)` or `C(f, contrasts=M)`.
+_CONTRASTS = re.compile(r"\b(?:C|factor)\(\s*[^(),]+,\s*(?:contrasts\s*=\s*)?([^\W\d]\w*)\s*[,)]")
+
+
 def callables(text: str) -> dict[str, Any]:
-    """Functions in the caller's scope that a formula names, but for Python's own.
+    """Functions in the caller's scope that a formula names, but for Python's own, and contrasts.
+
+    Contrasts are what stands behind the factor, ``C(f, M)``; no other value is looked for.
 
     The caller is the first frame outside this package.
     """
@@ -141,5 +147,8 @@ def callables(text: str) -> dict[str, Any]:
     scope = {**frame.f_globals, **frame.f_locals}
     words = set(re.findall(r"[^\W\d]\w*(?=\s*[(.])", text)) - vars(builtins).keys()
     found = {word: scope[word] for word in words if word in scope and callable(scope[word])}
+    for word in _CONTRASTS.findall(text):
+        if isinstance(scope.get(word), np.ndarray) and np.ndim(scope[word]) == 2:
+            found[word] = scope[word]
     # math's functions take single numbers: formulas have their own of the same names
     return {word: f for word, f in found.items() if getattr(f, "__module__", "") != "math"}

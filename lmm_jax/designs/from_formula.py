@@ -109,7 +109,11 @@ def design(
     ((180, 2), 18)
     """
     if not isinstance(formula, str):
-        raise FormulaError(f"the formula is a {type(formula).__name__}: pass a string or a Design")
+        arrays = "; arrays are read by lmm.design_from_arrays(y, X, groups=g)"
+        raise FormulaError(
+            f"the formula is a {type(formula).__name__}: pass a string or a Design"
+            f"{arrays * hasattr(formula, '__array__')}"
+        )
     if vc_formula is not None and not isinstance(vc_formula, Mapping):
         raise FormulaError("vc_formula maps names to formulas: pass a dictionary", formula)
     if context is not None:

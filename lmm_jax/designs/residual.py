@@ -12,7 +12,8 @@ import pandas as pd
 from ..covariance.residuals import ResidualStructure
 from ..covariance.structures import Structure
 from ..errors import DataError
-from ..formulas.residual import MEANS, ResidualTerm
+from ..formulas.residual import ResidualTerm
+from ..formulas.residual_elsewhere import MEANS
 from ..inputs.matching import spelled
 from ..layouts.group_index import function_of
 from ..layouts.residual.index import ResidualRows

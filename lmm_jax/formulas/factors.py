@@ -17,7 +17,7 @@ from formulaic.utils.sentinels import UNSET
 from formulaic.utils.stateful_transforms import stateful_transform
 
 from ..errors import DataError, UnknownLabel
-from ..inputs.arguments import flag, is_whole
+from ..inputs.arguments import flag, is_whole, numbers
 from ..inputs.arguments import names as texts
 from ..inputs.arguments import shown as argument
 from ..inputs.matching import find, shown, spelling
@@ -185,6 +185,8 @@ def _read(contrasts: Any, ordered: bool) -> Any:
     """Contrasts, or a function that makes them: Treatment for Treatment()."""
     if isinstance(contrasts, str):
         raise DataError(f"C() takes contrasts by a name without quotes, `C(f, Sum)`: {contrasts!r}")
+    if isinstance(contrasts, list) and any(isinstance(row, list | tuple) for row in contrasts):
+        contrasts = numbers(contrasts, "contrasts")  # a matrix, a row a level
     if isinstance(contrasts, list | tuple):
         raise DataError("levels have a name: `factor(f, levels=c('b', 'a'))`")
     if contrasts is None and ordered:

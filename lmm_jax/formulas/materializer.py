@@ -91,9 +91,12 @@ class _Materializer(PandasMaterializer):  # type: ignore[misc]
         categorical = factor.metadata.kind.value == "categorical"
         before = spec.encoder_state.get(factor.expr)
         if before is not None and (before[0].value == "categorical") != categorical:
-            was, now = ("numbers", "labels or logicals") if categorical else ("labels", "numbers")
+            was, now, how = ("labels", "numbers", "as by .astype(str) or pd.Categorical")
+            if categorical:
+                was, now, how = ("numbers", "labels or logicals", "as by pd.to_numeric")
             raise DataError(
-                f"`{factor.expr}` holds {now}, {was} in the data of the fit: convert the column"
+                f"`{factor.expr}` holds {now}, {was} in the data of the fit: convert the column, "
+                f"{how}"
             )
         if not categorical and getattr(dtype, "kind", "f") not in "fiub":
             instead = _of_times(dtype, factor.expr)

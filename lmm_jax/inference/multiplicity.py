@@ -27,6 +27,8 @@ ELSEWHERE = {
     "bh": "fdr", "benjamini-hochberg": "fdr", "fdr_bh": "fdr", "lsd": "none",
     "hsd": "tukey", "tukeyhsd": "tukey", "bonf": "bonferroni", "single-step": "mvt",
 }  # fmt: skip
+# Alternatives: of two sides, left, right.
+SIDES = {"two-sided": 0, "less": -1, "greater": 1, "<": -1, ">": 1, "left": -1, "right": 1}
 # Adjustments that look at the correlation of the statistics, and the most contrasts of one.
 _JOINT = ("dunnett", "mvt")
 _MOST = 4096

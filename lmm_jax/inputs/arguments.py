@@ -231,6 +231,7 @@ def numbers(value: Any, what: str, *, finite: bool = True) -> np.ndarray:
 _ELSEWHERE: dict[str, tuple[str, ...]] = {
     "allow_new_levels": ("new_levels",),
     "backend": ("method",),
+    "bias_adjust": ("bias_sigma",),
     "ci": ("level", "alpha"),
     "conf_level": ("level", "alpha"),
     "confidence": ("level", "alpha"),
@@ -280,7 +281,7 @@ _ADVICE = {
     "cov_struct": "covariances of residuals stand in the formula, ar1(visit | id), or come by "
     "residual=; uncorrelated random effects are written (x || g)",
     "correlation": "covariances of residuals stand in the formula, ar1(visit | id), or come by "
-    "residual=",
+    "residual=; a summary prints no correlations of fixed effects",
     "family": "the response is Gaussian here",
     "link": "the response is Gaussian here",
     "random": "random effects stand in the formula, (1 | g), or come by groups= and re_formula=",

@@ -11,7 +11,7 @@ import pandas as pd
 from ..errors import DataError
 from ..inference.df import DfMethod
 from ..inference.linear_functions import Comparison, LinearFunctions, compare
-from ..inference.multiplicity import ADJUSTMENTS, ELSEWHERE
+from ..inference.multiplicity import ADJUSTMENTS, ELSEWHERE, SIDES
 from ..inference.transformations import Transformation, no_way_back
 from ..inputs.arguments import choice, flag, hinted, number, numbers, probability
 from ..tables.frames import as_frame
@@ -20,12 +20,8 @@ from ..tables.shown import Shown
 from .marginal_labels import Labels
 from .marginal_table import labelled_table, shown_table, table_notes, title_of
 
-# Alternatives; the signs and the words are emmeans'.
-SIDES = {
-    **{"two-sided": 0, "less": -1, "greater": 1, "<": -1, ">": 1, "left": -1, "right": 1},
-    **{"equivalence": 0, "nonsuperiority": -1, "noninferiority": 1},
-}
-
+# Alternatives with a margin too; the words are emmeans'.
+_WITH_MARGIN = {**SIDES, "equivalence": 0, "nonsuperiority": -1, "noninferiority": 1}
 # What they are called, with a margin and without.
 _ALTERNATIVES = {
     **{(False, -1): "less", (False, 0): "two-sided", (False, 1): "greater"},
@@ -65,6 +61,7 @@ class EstimateTable(Shown):
         level: float | None = None,
         type: str = "link",
         bias_sigma: float | None = None,
+        side: str = "two-sided",
         output: str | None = None,
     ) -> Any:
         """A row an estimate: labels, estimate, std_error, df, limits, statistic, p_value.
@@ -84,6 +81,9 @@ class EstimateTable(Shown):
         bias_sigma : float, optional
             With "response": standard deviation of the response around its mean on the scale of
             the fit, for which means are corrected, ``h(x) + sigma^2 h''(x) / 2``.
+        side : {"two-sided", "less", "greater"}
+            The alternative, ``"<"`` and ``">"`` for short. "greater": the lower limit alone is
+            finite, "less": the upper one.
         output : {"pandas", "polars", "pyarrow"}, optional
             Kind of frame; that of the data if not given.
 
@@ -103,7 +103,8 @@ class EstimateTable(Shown):
         >>> lmm.emmeans(res, "Nf").to_frame()["estimate"].round(2).tolist()
         [79.39, 98.89, 114.22, 123.39]
         """
-        found = self._compared(adjust, level)
+        sign = SIDES[choice(side, "side", SIDES)]
+        found = self._compared(adjust, level, side=sign, same_limits=False)
         columns = {
             "estimate": self.at.estimate,
             "std_error": self.at.std_error,
@@ -137,14 +138,16 @@ class EstimateTable(Shown):
         at = self.at
         return f.carried(at.estimate, at.std_error, found.low, found.high, half)._asdict()
 
-    def confint(self, level: float | None = None, *, adjust: str | None = None) -> pd.DataFrame:
+    def confint(
+        self, level: float | None = None, *, adjust: str | None = None, side: str = "two-sided"
+    ) -> pd.DataFrame:
         """Estimates with their limits.
 
         Parameters
         ----------
         level : float, optional
             Coverage.
-        adjust : str, optional
+        adjust, side : str
             As in :meth:`to_frame`.
 
         Examples
@@ -154,7 +157,7 @@ class EstimateTable(Shown):
         >>> lmm.emmeans(res, "Nf").confint()[["conf_low", "conf_high"]].round(1).iloc[0].tolist()
         [62.3, 96.5]
         """
-        return self._estimates(adjust, level=level)
+        return self._estimates(adjust, level=level, side=side)
 
     def _estimates(self, adjust: str | None = None, **how: Any) -> pd.DataFrame:
         """The table without tests."""
@@ -201,7 +204,7 @@ class EstimateTable(Shown):
         found = self._compared(
             adjust,
             None,
-            side=SIDES[choice(side, "side", SIDES)],
+            side=_WITH_MARGIN[choice(side, "side", _WITH_MARGIN)],
             null=values,
             delta=number(delta, "delta", least=0.0),
         )
@@ -213,7 +216,7 @@ class EstimateTable(Shown):
             "statistic": found.statistic,
             "p_value": found.p_value,
         }
-        meant = _ALTERNATIVES[bool(delta), SIDES[side]]
+        meant = _ALTERNATIVES[bool(delta), _WITH_MARGIN[side]]
         what = f"Alternative: {meant}" + f", margin {delta:g}" * bool(delta)
         how = sorted(set(found.adjust) - {"none"})
         adjusted = f"P values adjusted by {', '.join(how)} within each family"
@@ -249,6 +252,7 @@ class EstimateTable(Shown):
         type: str = "link",
         adjust: str | None = None,
         level: float | None = None,
+        side: str = "two-sided",
     ) -> Summary:
         """Printed table with notes: text, HTML, LaTeX and Markdown.
 
@@ -256,7 +260,7 @@ class EstimateTable(Shown):
         ----------
         infer : bool, optional
             Both limits and tests, or neither; by default means have limits and contrasts tests.
-        type, adjust, level
+        type, adjust, level, side
             As in :meth:`to_frame`.
 
         Examples
@@ -277,7 +281,7 @@ class EstimateTable(Shown):
         P values and limits of level 0.95 adjusted by tukey within each family
         """
         infer = None if infer is None else flag(infer, "infer")
-        return shown_table(self, infer, type=type, adjust=adjust, level=level)
+        return shown_table(self, infer, type=type, adjust=adjust, level=level, side=side)
 
     def _page(self) -> Summary:
         return self.summary()

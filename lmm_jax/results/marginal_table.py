@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..inference.multiplicity import SIDES
 from ..inference.robust import robust_note
 from ..tables.page import Summary, Table, table
 
@@ -59,7 +60,8 @@ def _look(means: Any, labels: Sequence[str], df: Any, type: str) -> dict[str, An
 
 def table_notes(means: Any, *, limits: bool = False, type: str = "link") -> tuple[str, ...]:
     """The small print of means as they are, adjustments of tests left out."""
-    return _notes(means, limits=limits, tests=False, type=type, adjust=None, level=None)
+    how: dict[str, Any] = {"adjust": None, "level": None, "side": "two-sided"}
+    return _notes(means, limits=limits, tests=False, type=type, **how)
 
 
 def title_of(means: Any) -> str:
@@ -70,10 +72,20 @@ def title_of(means: Any) -> str:
 
 
 def _notes(
-    means: Any, *, limits: bool, tests: bool, type: str, adjust: str | None, level: float | None
+    means: Any,
+    *,
+    limits: bool,
+    tests: bool,
+    type: str,
+    adjust: str | None,
+    level: float | None,
+    side: str,
 ) -> tuple[str, ...]:
     notes = [*means.notes, f"Degrees of freedom: {means.df_method}", *robust_note(means.tests)]
-    how = sorted(set(means._compared(adjust, level).adjust) - {"none"})
+    sign = SIDES[side]
+    if sign:
+        notes.append(f"Alternative: {'greater' if sign > 0 else 'less'}")
+    how = sorted(set(means._compared(adjust, level, side=sign).adjust) - {"none"})
     of_level = f"limits of level {means.level if level is None else level:g}"
     what = " and ".join(["P values"] * tests + [of_level] * limits)
     if how and what:

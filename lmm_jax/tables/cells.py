@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from ..inputs.matching import spelling
 from ..reprs import number, p_value
 
 # What a column holds: labels and words stand left; what is counted or measured stands right.
@@ -174,6 +176,8 @@ def _string(value: Any, kind: Kind, whole: bool, digits: int | None) -> str:
         return ""
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
+    if isinstance(value, date):  # a day without its hours
+        return spelling(value)
     if not isinstance(value, float | int | np.number):
         return str(value)
     if kind in _LEFT:
