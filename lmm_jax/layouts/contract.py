@@ -289,6 +289,10 @@ class Layout(Maps):
         """Numbers that one evaluation has to look at."""
         raise NotImplementedError
 
+    def widest(self) -> float:
+        """Rows of the largest matrices that an evaluation is made of; as many as may be."""
+        return np.inf
+
     def host_seconds(self) -> float:
         """Seconds that NumPy takes to minimize, about, for each number in the layout."""
         return 1e-6

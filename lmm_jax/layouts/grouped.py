@@ -157,6 +157,10 @@ class GroupedLayout(Layout):
         """See :meth:`Layout.size`."""
         return sum(b.T.size + b.c.size for b in self.buckets)
 
+    def widest(self) -> float:
+        """See :meth:`Layout.widest`."""
+        return max((b.c.shape[0] for b in self.buckets), default=0)
+
     def thinned(self) -> GroupedLayout | None:
         """See :meth:`Layout.thinned`: every s-th group, and an s-th of what no group explains."""
         groups = sum(b.copies.size for b in self.buckets)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import update_wrapper, wraps
 from math import inf
@@ -25,6 +25,7 @@ from jaxlib import utils
 from jaxlib.version import __version_info__ as jaxlib_version
 
 from ..inputs.arguments import hinted, instance
+from .blas_threads import ALONE, one_thread
 from .processes import check_process
 from .tiers import Tier, compiling, note
 
@@ -202,6 +203,12 @@ def _price(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
     return compiling()
 
 
+def _is_narrow(args: tuple[Any, ...]) -> bool:
+    """Whether a model is among the arguments whose matrices are worked off by one thread."""
+    ats = (arg[-1] if isinstance(arg, tuple) and arg else arg for arg in args)
+    return any(at.widest() <= ALONE for at in ats if hasattr(at, "widest"))
+
+
 def _kind(leaf: Any) -> Any:
     """What of an argument a program depends on."""
     return (leaf.shape, leaf.dtype) if hasattr(leaf, "shape") else type(leaf)
@@ -212,7 +219,7 @@ def _in_numpy(fun: Callable[..., Any], tree: Any, leaves: list[Any], tier: Tier,
     on_host = (np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf for leaf in leaves)
     args, kwargs = tree.unflatten(on_host)
     start = perf_counter()
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), one_thread() if _is_narrow(args) else nullcontext():
         out = fun(*args, **kwargs)
     tier.add(key, perf_counter() - start)
     note("numpy")

@@ -149,6 +149,10 @@ class CrossedLayout(CrossedArrays):
         pairs = sum(link.left.size for link in self.links)
         return pairs + self.core.S.size + sum(b.T.size + b.c.size for b in self.buckets)
 
+    def widest(self) -> float:
+        """See :meth:`Layout.widest`."""
+        return max(self.shape[0], *(b.c.shape[0] for b in self.buckets), 0)
+
     def is_dear(self) -> bool:
         """See :meth:`Layout.is_dear`."""
         return self.size() > _DEAR

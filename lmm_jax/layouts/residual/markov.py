@@ -66,6 +66,10 @@ class MarkovLayout(OfWhitenedRows):
     def _columns(self, bucket: ChainBucket) -> int:
         return bucket.step.shape[1] - self.S0.shape[0]
 
+    def widest(self) -> float:
+        """See :meth:`Layout.widest`."""
+        return max((bucket.step.shape[1] for bucket in self.buckets), default=0)
+
     def level_counts(self) -> Array:
         """See :meth:`Layout.level_counts`."""
         xp, there = namespace(self.S0), []
