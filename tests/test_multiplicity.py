@@ -448,3 +448,19 @@ def test_log_tails_of_large_statistics(t, df):
     norm = special.gammaln(0.5 * df + 0.5) - special.gammaln(0.5 * df) - 0.5 * np.log(df * np.pi)
     expected = np.log(2 * area) + norm - 0.5 * (df + 1) * np.log1p(t * t / df)
     assert_close(log_student_tail(np.array([t]), np.array([df])), [expected], 1e-7)
+
+
+@pytest.mark.parametrize(("low", "high"), [(3.0, 50.0), (30.0, 60.0)])
+def test_critical_values_of_many_degrees_of_freedom(low, high):
+    """Read between a few where each is a root by itself; the net has six digits."""
+    A = np.random.default_rng(0).normal(size=(8, 5))
+    d = np.sqrt(np.sum(A * A, axis=1))
+    family = Family(contrasts=8, correlation=(A / d[:, None]) @ (A / d[:, None]).T)
+    df = np.linspace(low, high, 30)
+    found = critical_values(df, "mvt", 0.95, family)
+    some = [0, 7, 19, 29]
+    np.testing.assert_allclose(
+        found[some], critical_values(df[some], "mvt", 0.95, family), rtol=3e-6
+    )
+    p = adjusted_p_values(found[some], df[some], "mvt", family=family)
+    np.testing.assert_allclose(p, 0.05, atol=1e-5)

@@ -15,8 +15,9 @@ _UNKNOWN = 1e-12
 _NOTHING = 1e-7
 # The same of two log-likelihoods, relative to their size: a few roundings of sums over the rows.
 _ROUNDING = 1e-12
-# Steps of the projection on a cone of covariances, accelerated: to about 1e-5 of its length.
-_STEPS = 100
+# Steps of the projection on a cone of covariances, accelerated: to about 1e-5 of its length; and
+# a step, relative to what is projected, from which another one changes nothing.
+_STEPS, _STILL = 100, 1e-8
 # By how much twice the log-likelihood of a submodel is higher where the larger one is not optimal.
 _LOWER = 1e-3
 
@@ -160,12 +161,17 @@ def _distance(z: np.ndarray, metric: np.ndarray, q: int) -> np.ndarray:
         inside = (V * np.maximum(e, 0.0)[:, None]) @ np.swapaxes(V, 1, 2)
         return np.asarray(inside[:, rows, columns] * unit)
 
-    x = ahead = projected(z)
-    t = 1.0
+    out, moving = np.empty_like(z), np.arange(len(z))
+    goal, x = z, projected(z)
+    ahead, t = x, 1.0
     for _ in range(_STEPS):
-        new = projected(ahead - step * (ahead - z) @ M)
+        new = projected(ahead - step * (ahead - goal) @ M)
+        still = np.abs(new - ahead).max(axis=1) <= _STILL * np.abs(goal).max(axis=1)
+        out[moving] = new
         t, before = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * t * t)), t
-        ahead = new + (before - 1.0) / t * (new - x)
-        x = new
-    gap = x - z
+        ahead = (new + (before - 1.0) / t * (new - x))[~still]
+        x, goal, moving = new[~still], goal[~still], moving[~still]
+        if not moving.size:
+            break
+    gap = out - z
     return np.asarray(np.sum(gap @ M * gap, axis=1))

@@ -236,10 +236,12 @@ class _Meeting:
         total = pair_variances(self.effects.covariances[:-1], cells, a)
         total += self._through(row, column, value, n)
         apart = np.flatnonzero(cells.bucket.ravel()[effect] < len(self.links))
-        keys = np.stack([row, *(v.ravel()[effect] for v in cells[:2])])[:, apart]
-        found, key = np.unique(keys, axis=1, return_inverse=True)
-        own = self._through(key.ravel(), column[apart], value[apart], found.shape[1])
-        return np.asarray(total - np.bincount(found[0], own, minlength=n))
+        bucket, group = (v.ravel()[effect] for v in cells[:2])
+        sizes = n, int(bucket.max(initial=0)) + 1, int(group.max(initial=0)) + 1
+        keys = np.ravel_multi_index((row[apart], bucket[apart], group[apart]), sizes)
+        found, key = np.unique(keys, return_inverse=True)
+        own = self._through(key, column[apart], value[apart], found.size)
+        return np.asarray(total - np.bincount(found // (sizes[1] * sizes[2]), own, minlength=n))
 
     def _through(
         self, row: np.ndarray, column: np.ndarray, value: np.ndarray, n: int

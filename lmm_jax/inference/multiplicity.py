@@ -6,9 +6,12 @@ The names and rules are those of the R package emmeans (``tukey``, ``sidak``, ``
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from numpy.polynomial.chebyshev import Chebyshev, chebpts1
 from scipy import special
 
 from ..errors import DataError
@@ -38,6 +41,9 @@ _STEPWISE = ("holm", "hochberg", "fdr")
 _TWO_SIDED = ("tukey", "scheffe", "dunnettx")
 # Eigenvalues of a correlation below it do not count for its rank.
 _RANK_TOL = 1e-8
+# Points of a polynomial in 1 / df, and the ratio of degrees of freedom up to which it has the six
+# digits that there are of a critical value.
+_NODES, _ALIKE = 12, 20.0
 # Statistics up to which each asks for the tail itself: a table costs as much as some twenty.
 _FEW = 20
 
@@ -359,6 +365,16 @@ def _quantiles(df: np.ndarray, how: str, alpha: float, family: Family, side: int
     low = student_quantile(alpha / tails, df)
     high = student_quantile(alpha / pairs / tails, df)
     tail = _single_step(how, family, side, many=df.size > 1)
-    if df.size <= _FEW or how in _JOINT:
-        return np.array([root(tail, *row, alpha) for row in zip(df, low, high, strict=True)])
-    return roots(tail, df, low, high, alpha)
+    if df.size > _FEW and how not in _JOINT:
+        return roots(tail, df, low, high, alpha)
+    if df.size > _FEW and np.isfinite(df).all() and df.max() < _ALIKE * df.min():
+        return _between(df, partial(_quantiles, how=how, alpha=alpha, family=family, side=side))
+    return np.array([root(tail, *row, alpha) for row in zip(df, low, high, strict=True)])
+
+
+def _between(df: np.ndarray, quantiles: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Critical values of many degrees of freedom from a few: they are smooth in ``1 / df``."""
+    ends = 1.0 / df.max(), 1.0 / df.min()
+    nodes = 0.5 * (ends[0] + ends[1]) + 0.5 * (ends[1] - ends[0]) * chebpts1(_NODES)
+    line = Chebyshev.fit(nodes, np.log(quantiles(1.0 / nodes)), _NODES - 1, domain=ends)
+    return np.exp(line(1.0 / df))

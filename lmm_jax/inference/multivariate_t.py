@@ -7,7 +7,7 @@ for all t and df; their length is integrated exactly.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -78,7 +78,8 @@ def joint_tail(correlation: np.ndarray, *, two_sided: bool) -> StudentTail:
     if loadings is not None:
         tail = product_tail(loadings, two_sided=two_sided)
         return lambda t, df: over_scale(tail, t, df)
-    return lambda t, df: joint_estimate(R, t, df, two_sided=two_sided)[0]
+    estimate = _estimator(R, two_sided=two_sided)
+    return lambda t, df: estimate(t, df).p
 
 
 def distinct(correlation: np.ndarray, *, two_sided: bool) -> np.ndarray:
@@ -146,12 +147,24 @@ def joint_estimate(correlation: np.ndarray, t: float, df: float, *, two_sided: b
     >>> abs(p - 0.05) < 1e-3, error < 1e-4
     (True, True)
     """
+    return _estimator(correlation, two_sided=two_sided)(t, df)
+
+
+def _estimator(correlation: np.ndarray, *, two_sided: bool) -> Callable[[float, float], Estimate]:
+    """:func:`joint_estimate` as a function of t and df, which share the samples."""
     R = np.ascontiguousarray(correlation, dtype=np.float64)
     directions, cones = _sample(R.tobytes(), len(R), two_sided)
+    return partial(_estimated, directions, cones, len(R), two_sided)
+
+
+def _estimated(
+    directions: Directions, cones: Cones | None, m: int, two_sided: bool, t: float, df: float
+) -> Estimate:
+    """The mixture of both averages."""
     single = float(student_tail(t, df, two_sided=two_sided))
     if not 0.0 < single < 1.0:  # NaN or an end
         return Estimate(p=single, error=0.0)
-    bound = len(R) * single
+    bound = m * single
     share = bound**2 / (bound**2 + _FAR**2) if cones is not None else 1.0
     each = share * _over_directions(directions, t, df, two_sided=two_sided)
     if cones is not None:
