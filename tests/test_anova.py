@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import reference
 from helpers import assert_close
+from scipy import special
 from test_reference import fit
 
 import lmm_jax as lmm
@@ -572,6 +573,29 @@ def test_criteria_of_other_likelihoods_are_refused():
         lmm.anova(by_reml, without, refit=False, test=False)
     with pytest.raises(DataError, match="another by ML"):
         lmm.anova(by_reml, lmm.fit(INTERCEPTS, SLEEP, reml=False), refit=False, test=False)
+
+
+def unbalanced_oats():
+    """67 plots of the 72."""
+    data = lmm.load_dataset("oats")
+    return data.drop(index=data.index[[2, 16, 39, 40, 59]])
+
+
+@pytest.mark.parametrize("coding", ["Variety * factor(Nf)", "C(Variety, Sum) * C(Nf, Helmert)"])
+def test_likelihood_ratios_of_all_terms(coding):
+    """lme4 1.1.31 by ML without the columns of each term under ``contr.sum``, from R's own rows."""
+    data = unbalanced_oats()
+    res = lmm.fit(f"yld ~ {coding} + (1 | Block / Variety)", data, runtime="numpy")
+    table = lmm.drop1(res, "chisq", marginal=False)
+    assert list(table["npar"]) == [0, 2, 3, 6]
+    assert_close(table["chisq"].iloc[1:], [3.43606452, 59.42924726, 3.39652255], 1e-7)
+    assert_close(
+        table["p_value"].iloc[1:], special.chdtrc([2, 3, 6], table["chisq"].iloc[1:]), 1e-12
+    )
+    by_f = lmm.drop1(res, marginal=False)
+    assert_close(by_f["f"], res.anova(3)["f"], 1e-12)
+    alone = lmm.drop1(res, "chisq")
+    assert_close(alone["chisq"].iloc[-1], table["chisq"].iloc[-1], 1e-7)
 
 
 def test_random_effects_that_came_beside_the_formula_are_told():

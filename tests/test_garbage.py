@@ -359,7 +359,7 @@ def calls() -> dict[str, Call]:
         "MarginalMeans.eff_size": Call(means.eff_size, dict(sigma=2.0, edf=5.0)),
         "MarginalMeans.cld": Call(means.cld, dict(alpha=0.1, adjust="none", type="response")),
         "MarginalMeans.regrid": Call(logs.regrid, dict(transform="log", bias_sigma=0.1)),
-        "drop1": Call(lmm.drop1, dict(res=r, test="F", df_method=None)),
+        "drop1": Call(lmm.drop1, dict(res=r, test="F", marginal=True, df_method=None)),
         "step": Call(
             lmm.step,
             dict(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
+from scipy.linalg import null_space
 
 from ..capabilities import require
 from ..designs.design import Design
@@ -12,7 +15,7 @@ from ..designs.nesting import restriction, with_fixed_terms
 from ..errors import DataError
 from ..inference.anova import hypotheses
 from ..inference.boundary import chi2_tail, likelihood_ratio
-from ..inputs.arguments import choice, hinted, instance
+from ..inputs.arguments import choice, flag, hinted, instance
 from ..results.anova import hypothesis_table
 from ..results.lmm import LMMResults
 from ..tables.page import table
@@ -21,16 +24,23 @@ from .fit import fit
 
 
 @hinted
-def drop1(res: LMMResults, test: str = "F", *, df_method: str | None = None) -> pd.DataFrame:
+def drop1(
+    res: LMMResults, test: str = "F", *, marginal: bool = True, df_method: str | None = None
+) -> pd.DataFrame:
     """Tests of the terms of the fixed effects that may be left out, one at a time.
 
-    A term that is part of an interaction stays as long as that is there.
+    A term that is part of an interaction stays as long as that is there, or is tested beside it:
+    that its marginal means are equal, the hypothesis of a table of type III.
 
     Parameters
     ----------
     res : LMMResults
     test : {"F", "chisq"}
         F tests of the fit as it is, or likelihood ratio tests of fits by ML.
+    marginal : bool
+        Leave out terms that are part of no other. False: test every term beside all others, by
+        the hypotheses of :meth:`LMMResults.anova` of type III, whatever the contrasts of the
+        fit; with ``"chisq"`` what afex's ``mixed(method = "LRT")`` gives.
     df_method : str, optional
         Of the F tests alone: as in :func:`lmm_jax.fit`; that of the fit if not given.
 
@@ -60,11 +70,9 @@ def drop1(res: LMMResults, test: str = "F", *, df_method: str | None = None) -> 
     instance(res, "res", LMMResults, "a result of lmm.fit")
     design: Design = require(res, "anova").design
     at = fixed_terms(design)
-    may_go = [
-        name
-        for name, term in at.terms.items()
-        if not any(term.is_marginal_to(o) for o in at.terms.values())
-    ]
+    inner = {a for a, t in at.terms.items() if any(map(t.is_marginal_to, at.terms.values()))}
+    may_go = [name for name in at.terms if name not in inner or not flag(marginal, "marginal")]
+    beside = {} if marginal else hypotheses(design, 3)
     p = design.exog.shape[1]
     if choice(test, "test", ("F", "chisq")) == "F":
         fit_of = res.with_df(df_method)
@@ -72,7 +80,9 @@ def drop1(res: LMMResults, test: str = "F", *, df_method: str | None = None) -> 
         own = hypotheses(design, 1) if len(at.terms) == 1 else {}
         rows_of = {name: own.get(name, np.eye(p)[at.columns[name]]) for name in may_go}
         has_rows = design.source is not None and design.source.rows is not None
-        if design.dropped and has_rows:  # without a term, what depended on it is there
+        if not marginal:
+            rows_of = beside
+        elif design.dropped and has_rows:  # without a term, what depended on it is there
             rows_of = {name: restriction(_without(design, name), design) for name in may_go}
         how = f"Degrees of freedom: {fit_of.df_method}"
         title = f"Terms left out in turn, {fit_of.df_method}"
@@ -82,7 +92,8 @@ def drop1(res: LMMResults, test: str = "F", *, df_method: str | None = None) -> 
     full = by_ml(require(res, "comparisons of models"))
     rows = [{"npar": 0, "aic": full.aic, "chisq": np.nan, "p_value": np.nan}]
     for name in may_go:
-        small = fit(_without(design, name), reml=False)
+        less = _restricted(design, beside[name]) if name in inner else _without(design, name)
+        small = fit(less, reml=False)
         chisq = likelihood_ratio(full.llf, small.llf, nested=True)
         df = full.n_params - small.n_params
         p_value = chi2_tail(chisq, df) if df else np.nan  # other terms stand for it
@@ -90,6 +101,13 @@ def drop1(res: LMMResults, test: str = "F", *, df_method: str | None = None) -> 
     made = pd.DataFrame(rows, index=pd.Index(["<none>", *may_go], name="term"))
     title, how = "Terms left out in turn, likelihood ratios by ML", "Likelihood ratios by ML"
     return table(made, title, method=how)
+
+
+def _restricted(design: Design, L: np.ndarray) -> Design:
+    """The design of fixed effects for which ``L beta = 0``."""
+    free = null_space(L) if len(L) else np.eye(L.shape[1])
+    names = tuple(f"x{j + 1}" for j in range(free.shape[1]))
+    return replace(design, exog=design.exog @ free, exog_names=names, source=None, dropped=())
 
 
 def _without(design: Design, name: str) -> Design:
