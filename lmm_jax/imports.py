@@ -17,10 +17,11 @@ def load(name: str) -> ModuleType:
     would look through all of them again and again, a fifth of the time, and find nothing.
 
     NumPy's global generator is left as it was: modules of JAX draw from it when they are
-    imported, and a script that sets a seed, fits and draws has a right to its numbers.
+    imported, and a script that sets a seed, fits and draws has a right to its numbers. (What
+    another thread draws meanwhile it gets again.)
     """
     random = sys.modules.get("numpy.random")
-    state = None if random is None else random.get_state()
+    state = None if random is None else random.get_state(legacy=False)  # whatever generates
     collects = gc.isenabled()
     gc.disable()
     try:

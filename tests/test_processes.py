@@ -119,7 +119,6 @@ print(fitted())  # the parent computes on
 """
 
 
-@needs_fork
 def test_numpys_generator_is_left_alone(tmp_path):
     """A script that sets a seed, fits and draws gets the numbers of its seed."""
     code = """
@@ -135,6 +134,7 @@ def test_numpys_generator_is_left_alone(tmp_path):
     subprocess.run([sys.executable, str(script)], check=True)
 
 
+@needs_fork
 def test_what_a_fork_of_a_computing_process_can_do(tmp_path):
     script = tmp_path / "children.py"
     script.write_text(CHILDREN)

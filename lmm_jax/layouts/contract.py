@@ -289,8 +289,11 @@ class Layout(Maps):
         """Numbers that one evaluation has to look at."""
         raise NotImplementedError
 
-    def widest(self) -> float:
-        """Rows of the largest matrices that an evaluation is made of; as many as may be."""
+    def block_rows(self) -> float:
+        """Rows of the largest matrix of an evaluation: of few of them BLAS needs one thread.
+
+        Infinite where a layout does not say, and all threads are its.
+        """
         return np.inf
 
     def host_seconds(self) -> float:

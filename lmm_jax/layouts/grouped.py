@@ -157,8 +157,8 @@ class GroupedLayout(Layout):
         """See :meth:`Layout.size`."""
         return sum(b.T.size + b.c.size for b in self.buckets)
 
-    def widest(self) -> float:
-        """See :meth:`Layout.widest`."""
+    def block_rows(self) -> float:
+        """See :meth:`Layout.block_rows`."""
         return max((b.c.shape[0] for b in self.buckets), default=0)
 
     def thinned(self) -> GroupedLayout | None:

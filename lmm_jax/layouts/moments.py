@@ -102,6 +102,10 @@ class MomentLayout(Layout):
         buckets = tuple(replace(b, B=change(change(b.B, 1), 3)) for b in self.buckets)
         return replace(self, S0=change(change(self.S0, 0), 1), buckets=buckets)
 
+    def block_rows(self) -> float:
+        """See :meth:`Layout.block_rows`."""
+        return max((bucket.T.shape[0] for bucket in self.buckets), default=0)
+
     def size(self) -> int:
         """See :meth:`Layout.size`."""
         return sum(b.T.size + b.B.size for b in self.buckets)

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import ctypes
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-# Rows of matrices up to which they are worked off by one thread.
-ALONE = 300
+from .held import Held
+
+# Rows of matrices up to which a model is worked off by one thread; numbers of data up to which
+# whatever is done with them is; and rows of one matrix up to which SciPy's LAPACK has one thread:
+# it waits for those of NumPy's BLAS to give up the cores, 8 ms a call on two that are idle.
+_NARROW, _FEW, _MATRIX = 300, 1 << 20, 700
 # Names that the wheels of NumPy and SciPy give the functions of OpenBLAS, and OpenBLAS itself.
 _PREFIXES, _SUFFIXES = ("scipy_openblas_", "openblas_"), ("64_", "")
 
@@ -29,43 +32,43 @@ class _Library(NamedTuple):
     set_threads: Callable[[int], None]
 
 
-_lock = threading.Lock()
-_inside = 0  # contexts that are open, in all threads of Python
-_before: list[tuple[_Library, int]] = []  # threads of each library outside of them
+_before: list[tuple[_Library, int]] = []  # threads of each library, while there is one
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
+def one_thread(*, rows: float = 0, numbers: int = 0) -> AbstractContextManager[None]:
     """Context in which the BLAS of NumPy's and SciPy's wheels has one thread; others do not care.
 
     The number is that of the process: products of other threads of Python have one as well.
+
+    Parameters
+    ----------
+    rows : float
+        Of the largest matrices of a model; more than a few hundred keep their threads.
+    numbers : int
+        That are worked off where no model says; more than a million keep their threads.
     """
-    _enter()
-    try:
-        yield
-    finally:
-        _leave()
+    return _alone.inside() if rows <= _NARROW and numbers <= _FEW else nullcontext()
 
 
-def _enter() -> None:
-    global _inside
-    with _lock:
-        if not _inside:
-            _before[:] = [(library, library.threads()) for library in _libraries()]
-            for library, count in _before:
-                if count > 1:
-                    library.set_threads(1)
-        _inside += 1
+def one_thread_of_lapack(rows: int) -> AbstractContextManager[None]:
+    """The same around one call of SciPy's for a matrix of so many rows."""
+    return _alone.inside() if rows <= _MATRIX else nullcontext()
 
 
-def _leave() -> None:
-    global _inside
-    with _lock:
-        _inside -= 1
-        if not _inside:
-            for library, count in _before:
-                if count > 1:
-                    library.set_threads(count)
+def _to_one() -> None:
+    _before[:] = [(library, library.threads()) for library in _libraries()]
+    for library, count in _before:
+        if count > 1:
+            library.set_threads(1)
+
+
+def _back() -> None:
+    for library, count in _before:
+        if count > 1:
+            library.set_threads(count)
+
+
+_alone = Held(_to_one, _back)
 
 
 def _libraries() -> list[_Library]:

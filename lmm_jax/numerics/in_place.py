@@ -7,14 +7,12 @@ from typing import Any, TypeVar
 import numpy as np
 from jax import Array, lax
 
+from .blas_threads import one_thread_of_lapack
 from .namespace import JAX, NUMPY, namespace
 
 _T = TypeVar("_T")
 # Sums a value up to which one pass over a stretch of them costs less than to visit entries.
 _SPARSE = 4
-# Rows from which SciPy's LAPACK has threads, and up to which NumPy inverts in less time than these
-# and the threads of NumPy's BLAS take to change places: 8 ms a turn on two cores that are idle.
-_THREADED, _ALONE = 64, 400
 # Rows of a matrix that are mirrored at once.
 _STRIP = 512
 
@@ -65,35 +63,17 @@ def settled(arrays: _T) -> _T:
     return lax.optimization_barrier(arrays) if namespace(*leaves) is JAX else arrays
 
 
-def positive_inverse(M: np.ndarray) -> tuple[np.ndarray, float]:
+def lapack_inverse(M: np.ndarray) -> tuple[np.ndarray, float]:
     """Inverse of a positive definite matrix in its own place, and its log-determinant; or NaN."""
-    if _THREADED < len(M) <= _ALONE:
-        return _numpy_inverse(M)
-    return _lapack_inverse(M)
-
-
-def _numpy_inverse(M: np.ndarray) -> tuple[np.ndarray, float]:
-    """By NumPy alone; see ``_THREADED``."""
-    try:
-        L = np.linalg.cholesky(M)
-    except np.linalg.LinAlgError:
-        M[:] = np.nan
-        return M, np.nan
-    inverse = np.linalg.inv(M)
-    M[:] = 0.5 * (inverse + inverse.T)
-    return M, 2.0 * float(np.sum(np.log(np.diagonal(L), dtype=float)))
-
-
-def _lapack_inverse(M: np.ndarray) -> tuple[np.ndarray, float]:
-    """By half the work of LU, which SciPy's LAPACK has."""
     from scipy.linalg import lapack  # small models need none of it
 
     single = M.dtype == np.float32
     factor, invert = (lapack.spotrf, lapack.spotri) if single else (lapack.dpotrf, lapack.dpotri)
     A = M.T  # by columns, as LAPACK has it; symmetric
-    L, info = factor(A, lower=1, clean=0, overwrite_a=1)
-    logdet = 2.0 * float(np.sum(np.log(np.diagonal(L), dtype=float))) if info == 0 else np.nan
-    inverse, info = invert(L, lower=1, overwrite_c=1) if info == 0 else (L, info)
+    with one_thread_of_lapack(len(M)):
+        L, info = factor(A, lower=1, clean=0, overwrite_a=1)
+        logdet = 2.0 * float(np.sum(np.log(np.diagonal(L), dtype=float))) if info == 0 else np.nan
+        inverse, info = invert(L, lower=1, overwrite_c=1) if info == 0 else (L, info)
     if info:
         inverse[:] = np.nan
     out = inverse.T  # its upper triangle

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from .in_place import positive_inverse, settled
+from .in_place import lapack_inverse, settled
 from .linalg import LOOP_LIMIT, eliminate, group_product
 from .namespace import JAX, NUMPY, namespace
 
@@ -58,12 +58,12 @@ def _inverses(M: np.ndarray) -> tuple[np.ndarray, Any]:
     """:func:`spd_inverse` by LAPACK, (r, r, G); lanes may be last."""
     r, count = len(M), M.size // len(M) ** 2
     if count == 1:
-        inverse, logdet = positive_inverse(np.array(M.reshape(r, r), order="C"))
+        inverse, logdet = lapack_inverse(np.array(M.reshape(r, r), order="C"))
         return inverse.reshape(M.shape), np.full(M.shape[3:], logdet)
     matrices = np.array(np.moveaxis(M.reshape(r, r, count), -1, 0), order="C")
     logdets = np.empty(count)
     for i, A in enumerate(matrices):
-        matrices[i], logdets[i] = positive_inverse(A)
+        matrices[i], logdets[i] = lapack_inverse(A)
     inverses = np.ascontiguousarray(np.moveaxis(matrices, 0, -1))
     return inverses.reshape(M.shape), np.add.reduce(logdets.reshape(M.shape[2:]), axis=0)
 
@@ -90,7 +90,7 @@ def rough_inverse(M: Array) -> RoughInverse:
     total, lost = 0.0, 0.0
     for g in range(M.shape[2]):
         with np.errstate(over="ignore"):
-            X, logdet = positive_inverse(matrices[:, :, g].astype(np.float32, order="C"))
+            X, logdet = lapack_inverse(matrices[:, :, g].astype(np.float32, order="C"))
         inverses[:, :, g] = X
         diagonal = np.einsum("ij,ij->i", matrices[:, :, g], inverses[:, :, g])
         lost += float(np.sum(np.abs(diagonal - 1.0)))

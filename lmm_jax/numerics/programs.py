@@ -9,9 +9,7 @@ therefore given up when there are too many; they are compiled again when needed.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import update_wrapper, wraps
 from math import inf
@@ -25,7 +23,8 @@ from jaxlib import utils
 from jaxlib.version import __version_info__ as jaxlib_version
 
 from ..inputs.arguments import hinted, instance
-from .blas_threads import ALONE, one_thread
+from .blas_threads import one_thread
+from .held import Held
 from .processes import check_process
 from .tiers import Tier, compiling, note
 
@@ -192,8 +191,7 @@ def _numbers(leaves: list[Any]) -> int:
 
 def _price(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
     """Seconds of a compilation, by the model among the arguments."""
-    for arg in (*args, *kwargs.values()):
-        at = arg[-1] if isinstance(arg, tuple) and arg else arg  # rows end with their index
+    for at in _arguments(args, kwargs):
         if getattr(at, "on_host", False) or not getattr(at, "may_gain", True):
             return inf
         structures = getattr(at, "structures", None)
@@ -203,10 +201,15 @@ def _price(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
     return compiling()
 
 
-def _is_narrow(args: tuple[Any, ...]) -> bool:
-    """Whether a model is among the arguments whose matrices are worked off by one thread."""
-    ats = (arg[-1] if isinstance(arg, tuple) and arg else arg for arg in args)
-    return any(at.widest() <= ALONE for at in ats if hasattr(at, "widest"))
+def _arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
+    """What is passed; of rows, which end with it, the index."""
+    for arg in (*args, *kwargs.values()):
+        yield arg[-1] if isinstance(arg, tuple) and arg else arg
+
+
+def _models(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
+    """Layouts among the arguments."""
+    return (at for at in _arguments(args, kwargs) if hasattr(at, "block_rows"))
 
 
 def _kind(leaf: Any) -> Any:
@@ -219,7 +222,9 @@ def _in_numpy(fun: Callable[..., Any], tree: Any, leaves: list[Any], tier: Tier,
     on_host = (np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf for leaf in leaves)
     args, kwargs = tree.unflatten(on_host)
     start = perf_counter()
-    with np.errstate(all="ignore"), one_thread() if _is_narrow(args) else nullcontext():
+    rows = max((at.block_rows() for at in _models(args, kwargs)), default=None)
+    size = {"numbers": _numbers(leaves)} if rows is None else {"rows": rows}
+    with np.errstate(all="ignore"), one_thread(**size):
         out = fun(*args, **kwargs)
     tier.add(key, perf_counter() - start)
     note("numpy")
@@ -310,30 +315,10 @@ def _load_quietly() -> None:
 
     @wraps(load)
     def quiet(*args: Any, **kwargs: Any) -> Any:
-        with _silence():
+        with _silent.inside():
             return load(*args, **kwargs)
 
     compilation_cache.get_executable_and_time = quiet
-
-
-_silent = 0  # threads that are loading a program
-_silence_lock = threading.Lock()
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """XLA says nothing but what is fatal; its level is that of the whole process."""
-    global _silent
-    with _silence_lock:
-        _silent += 1
-        utils.absl_set_min_log_level(_FATAL)
-    try:
-        yield
-    finally:
-        with _silence_lock:
-            _silent -= 1
-            if not _silent:
-                utils.absl_set_min_log_level(_user_level())
 
 
 def _user_level() -> int:
@@ -343,3 +328,10 @@ def _user_level() -> int:
         return named
     level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1")  # JAX's own value
     return int(level) if level.isdecimal() else 0
+
+
+# XLA says nothing but what is fatal; its level is that of the whole process.
+_silent = Held(
+    lambda: utils.absl_set_min_log_level(_FATAL),
+    lambda: utils.absl_set_min_log_level(_user_level()),
+)

@@ -149,9 +149,9 @@ class CrossedLayout(CrossedArrays):
         pairs = sum(link.left.size for link in self.links)
         return pairs + self.core.S.size + sum(b.T.size + b.c.size for b in self.buckets)
 
-    def widest(self) -> float:
-        """See :meth:`Layout.widest`."""
-        return max(self.shape[0], *(b.c.shape[0] for b in self.buckets), 0)
+    def block_rows(self) -> float:
+        """See :meth:`Layout.block_rows`."""
+        return max(self.shape[0], *(b.c.shape[0] for b in self.buckets))
 
     def is_dear(self) -> bool:
         """See :meth:`Layout.is_dear`."""

@@ -30,8 +30,8 @@ class OfResiduals(Layout):
         """See :meth:`Layout._is_kind`."""
         return kind == "residual" or Layout._is_kind(self, kind)
 
-    def widest(self) -> float:
-        """See :meth:`Layout.widest`."""
+    def block_rows(self) -> float:
+        """See :meth:`Layout.block_rows`."""
         return max((b.c.shape[0] for b in self.buckets), default=0)
 
     def _squares(self) -> list[Squares]:

@@ -66,8 +66,8 @@ class MarkovLayout(OfWhitenedRows):
     def _columns(self, bucket: ChainBucket) -> int:
         return bucket.step.shape[1] - self.S0.shape[0]
 
-    def widest(self) -> float:
-        """See :meth:`Layout.widest`."""
+    def block_rows(self) -> float:
+        """See :meth:`Layout.block_rows`."""
         return max((bucket.step.shape[1] for bucket in self.buckets), default=0)
 
     def level_counts(self) -> Array:
