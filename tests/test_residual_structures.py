@@ -13,7 +13,7 @@ from dense_residual import DenseResidual
 from helpers import Array, Term, assert_close, dense_gls, differences, random_root
 
 import lmm_jax as lmm
-from lmm_jax.covariance.arma import MovingAverages
+from lmm_jax.covariance.arma import AutoregressiveMovingAverage
 from lmm_jax.covariance.correlations import Independent
 from lmm_jax.covariance.distances import Autoregressive, MovingAverage, Toeplitz
 from lmm_jax.covariance.residuals import ResidualStructure, Spread
@@ -52,11 +52,11 @@ CORRELATIONS = {
     "autoregressive with gaps": (Autoregressive(), GAPS),
     "moving average": (MovingAverage(), VISITS),
     "moving average with gaps": (MovingAverage(), GAPS),
-    "arma(2, 1)": (MovingAverages(p=2, q=1, reach=3), VISITS),
-    "arma(0, 1)": (MovingAverages(p=0, q=1, reach=3), VISITS),
-    "arma(1, 2) with gaps": (MovingAverages(p=1, q=2, reach=9), GAPS),
-    "arma(3, 0) with gaps": (MovingAverages(p=3, q=0, reach=7), GAPS),
-    "arma(0, 3) with gaps": (MovingAverages(p=0, q=3, reach=7), GAPS),
+    "arma(2, 1)": (AutoregressiveMovingAverage(p=2, q=1, reach=3), VISITS),
+    "arma(0, 1)": (AutoregressiveMovingAverage(p=0, q=1, reach=3), VISITS),
+    "arma(1, 2) with gaps": (AutoregressiveMovingAverage(p=1, q=2, reach=9), GAPS),
+    "arma(3, 0) with gaps": (AutoregressiveMovingAverage(p=3, q=0, reach=7), GAPS),
+    "arma(0, 3) with gaps": (AutoregressiveMovingAverage(p=0, q=3, reach=7), GAPS),
     "antedependent": (Antedependent(levels=LEVELS), VISITS),
     "toeplitz": (Toeplitz(levels=LEVELS), VISITS),
     "continuous": (Continuous(), GAPS / 2.5),

@@ -14,7 +14,7 @@ from helpers import assert_close, dense_gls
 from scipy import special
 
 import lmm_jax as lmm
-from lmm_jax.errors import ConvergenceWarning, DataError, FormulaError, OrderWarning
+from lmm_jax.errors import ConvergenceWarning, DataError, OrderWarning
 from lmm_jax.formulas.parse import parse_residual
 from lmm_jax.likelihood.profile import profile_jet
 from lmm_jax.optimize.minimize import minimize
@@ -507,91 +507,6 @@ def test_rational_and_spherical_correlations_beside_random_effects(term, llf, re
     assert result.converged and abs(result.llf - llf) < 1e-7
     for name, value in reported.items():
         assert abs(result.residual_params[name] / value - 1) < 5e-6  # the digits that are given
-
-
-ARMA = [
-    ("sleepstudy", 0, 1, True, -904.84223741, {"theta": 0.607769}),
-    ("sleepstudy", 0, 2, False, -889.48892413, {"theta[1]": 0.714099, "theta[2]": 0.495791}),
-    ("sleepstudy", 2, 0, True, -867.24249814, {"phi[1]": 0.661753, "phi[2]": 0.176356}),
-    ("sleepstudy", 2, 1, True, -867.06509914, {"phi[1]": 0.996817, "theta": -0.349993}),
-    ("sleepstudy", 1, 2, True, -867.07443016, {"phi": 0.889081}),
-    ("sleepstudy", 3, 0, False, -871.62772361, {"phi[2]": 0.155106, "phi[3]": 0.033843}),
-    ("orthodont", 2, 0, False, -212.43498375, {"phi[1]": 0.313450, "phi[2]": 0.492364}),
-    ("orthodont", 0, 2, True, -219.41050369, {"theta[2]": 1.0}),
-]
-
-
-@pytest.mark.parametrize(("name", "p", "q", "reml", "llf", "reported"), ARMA)
-def test_autoregressive_moving_averages(name, p, q, reml, llf, reported):
-    """``nlme::gls`` 3.1.162 with ``corARMA(form = ~ 1 | Subject)`` and tolerances of 1e-10.
-
-    Two thetas beside a phi are printed by it in a way that its own ``corMatrix`` contradicts.
-    """
-    fixed = {"sleepstudy": "Reaction ~ Days", "orthodont": "distance ~ age * Sex"}[name]
-    formula = f"{fixed} + arma(row | Subject, p={p}, q={q})"
-    result = lmm.fit(formula, lmm.load_dataset(name), reml=reml, runtime="numpy")
-    assert result.converged and abs(result.llf - llf) < 1e-7
-    for key, value in reported.items():
-        assert abs(result.residual_params[key] - value) < 2e-5  # nlme stops at a change of 1e-6
-
-
-def test_correlations_beside_a_moving_average_of_two_are_those_of_nlme():
-    """``corMatrix`` of the fit with p = 1 and q = 2."""
-    formula = "Reaction ~ Days + arma(row | Subject, p=1, q=2)"
-    R = lmm.fit(formula, lmm.load_dataset("sleepstudy"), runtime="numpy").residual_cov()
-    found = R.iloc[0, 1:4] / R.iloc[0, 0]
-    np.testing.assert_allclose(found, [0.801156, 0.706107, 0.627786], atol=3e-6)
-
-
-def test_a_series_is_foretold_beyond_its_end():
-    """By the recursion of its own residuals: of AR(2), phi_1 e_n + phi_2 e_(n - 1)."""
-    data = lmm.load_dataset("sleepstudy")
-    result = lmm.fit("Reaction ~ Days + arma(Days | Subject, p=2)", data, runtime="numpy")
-    new = pd.DataFrame({"Days": [10, 11, 40], "Subject": "308"})
-    e = [*result.resid()[data["Subject"] == "308"].iloc[-2:]]
-    for _ in range(31):
-        e.append(
-            result.residual_params["phi[1]"] * e[-1] + result.residual_params["phi[2]"] * e[-2]
-        )
-    means = result.predict(new, conditional=False)
-    expected = means + np.array([e[2], e[3], e[32]])
-    assert_close(result.predict(new, conditional=True), expected, 1e-10)
-
-
-def test_orders_that_are_special_cases():
-    data = lmm.load_dataset("sleepstudy")
-    text = "Reaction ~ Days + {}"
-    ar1, ar2 = (
-        lmm.fit(text.format(f"arma(Days | Subject, p={p})"), data, reml=False, runtime="numpy")
-        for p in (1, 2)
-    )
-    ma1, mixed = (
-        lmm.fit(text.format(f"arma(Days | Subject, {o})"), data, reml=False, runtime="numpy")
-        for o in ("q=1", "p=2, q=1")
-    )
-    table = lmm.anova(ar1, ar2)
-    assert table["df"].iloc[1] == 1  # nothing of it is at an end: the usual reference
-    assert_close(table["p_value"].iloc[1], special.chdtrc(1, table["chisq"].iloc[1]), 1e-12)
-    with pytest.raises(DataError, match=r"not nested|special case"):
-        lmm.anova(ma1, ar2)
-    assert lmm.anova(ma1, mixed)["df"].iloc[1] == 2
-
-
-@pytest.mark.parametrize(
-    ("term", "message"),
-    [
-        ("arma(Days | Subject)", "needs its orders"),
-        ("arma(Days | Subject, p=0)", "needs its orders"),
-        ("arma(Days | Subject, p=4, q=3)", "p \\+ q is 7, up to 6"),
-        ("arma(Days | Subject, p=-1)", "a whole number from 0 on"),
-        ("arma(Days | Subject, p=1, p=2)", "stands twice"),
-        ("ar1(Days | Subject, p=2)", "belongs to arma"),
-        ("corARMA(form = ~ Days | Subject, p=2)", "write `arma"),
-    ],
-)
-def test_orders_that_are_none(term, message):
-    with pytest.raises(FormulaError, match=message):
-        lmm.design(f"Reaction ~ Days + {term}", lmm.load_dataset("sleepstudy"))
 
 
 def plots():

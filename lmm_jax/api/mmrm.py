@@ -97,7 +97,8 @@ def mmrm(
         reml=reml, df_method=df_method, weights=weights, offset=offset, missing=missing,
         subset=subset, context=context,
     )  # fmt: skip
-    names = [choice(name, "fallback", OF_VISITS) for name in items(fallback, "fallback")]
+    known = [name for name in OF_VISITS if name != "arma"]  # which would need its orders
+    names = [choice(name, "fallback", known) for name in items(fallback, "fallback")]
     if names and term.correlation in SPATIAL:
         raise FormulaError(
             f"fallback= has structures over visits, and {term.text} is one over times or "

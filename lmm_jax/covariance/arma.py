@@ -13,15 +13,15 @@ from ..numerics.taylor import Taylor, constant, joined, stack, tanh, variables
 from .correlations import AT_BOUND, Correlation, arctanh
 from .distances import distances, of_partials
 
-# Values of the other parameters, as tanh of theta, beside which each row of starts lies.
-_BESIDE = (-0.7, 0.7)
-_ROW = np.linspace(-2.1, 2.1, 7)
-# Correlation of neighbours from which a moving average starts at most.
+# Starts: rows of the last parameter, partial correlations from -0.97 to 0.97, beside others of
+# both signs.
+_ROW, _BESIDE = np.linspace(-2.1, 2.1, 7), (-0.7, 0.7)
+# Correlation of neighbours from which a moving average starts at most: beyond 1/2 there is none.
 _MOST_OF_AVERAGES = 0.45
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MovingAverages(Correlation):
+class AutoregressiveMovingAverage(Correlation):
     """ARMA(p, q), ``e_t = sum_i phi_i e_(t - i) + a_t + sum_j theta_j a_(t - j)``.
 
     Parameters are the partial autocorrelations of phi and, by the same recursion, of -theta, so
@@ -116,7 +116,7 @@ class MovingAverages(Correlation):
     def rows_to_look_at(self) -> tuple[np.ndarray, ...]:
         """See :attr:`Correlation.rows_to_look_at`: the last one beside others of all signs."""
         beside = itertools.product(np.arctanh(_BESIDE), repeat=self.n_params - 1)
-        return tuple(np.column_stack([*np.tile(x, (7, 1)).T, _ROW]) for x in beside)
+        return tuple(np.column_stack([*np.tile(x, (len(_ROW), 1)).T, _ROW]) for x in beside)
 
     def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
         """See :meth:`Correlation.natural`."""
@@ -138,7 +138,8 @@ def _column(x: Taylor) -> Taylor:
 def _continued(rho: list[Taylor], phi: list[Taylor], length: int) -> Taylor:
     """``rho_k = sum_i phi_i rho_(k - i)`` from rho_0, .., rho_p on, (length,).
 
-    By doubling: with A the companion matrix, (rho_(k + s), ..) = A^s (rho_k, ..).
+    By doubling, in a few operations for any length, which JAX would otherwise write out or loop
+    over: with A the companion matrix, (rho_(k + s), ..) = A^s (rho_k, ..).
     """
     p = len(phi)
     known = stack(rho[: max(p, 1)])

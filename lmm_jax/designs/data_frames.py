@@ -18,6 +18,10 @@ from ..inputs.arrays import first_index, vector
 from ..inputs.frames import read_frame
 from ..inputs.paths import is_path, read_file
 
+# The name of contrasts behind a factor, `C(f, M)` or `C(factor(f), contrasts=M)`.
+_FACTOR = r"(?:[^(),]|\([^()]*\))+"
+_CONTRASTS = re.compile(rf"\b(?:C|factor)\({_FACTOR},\s*(?:contrasts\s*=\s*)?([^\W\d]\w*)\s*[,)]")
+
 # What can be done with missing values.
 MISSING = ("drop", "raise", "none")
 
@@ -129,14 +133,11 @@ def _check_columns(frame: pd.DataFrame, names: Iterable[str]) -> None:
             raise DataError(f"the data has several columns named `{name}`: rename them")
 
 
-# The name of contrasts behind a factor, `C(f, M)` or `C(f, contrasts=M)`.
-_CONTRASTS = re.compile(r"\b(?:C|factor)\(\s*[^(),]+,\s*(?:contrasts\s*=\s*)?([^\W\d]\w*)\s*[,)]")
-
-
 def callables(text: str) -> dict[str, Any]:
-    """Functions in the caller's scope that a formula names, but for Python's own, and contrasts.
+    """Functions and matrices of contrasts of the caller's scope that a formula names.
 
-    Contrasts are what stands behind the factor, ``C(f, M)``; no other value is looked for.
+    Python's own functions are left out. Contrasts are what stands behind the factor, ``C(f, M)``;
+    no other value is looked for.
 
     The caller is the first frame outside this package.
     """
@@ -148,7 +149,7 @@ def callables(text: str) -> dict[str, Any]:
     words = set(re.findall(r"[^\W\d]\w*(?=\s*[(.])", text)) - vars(builtins).keys()
     found = {word: scope[word] for word in words if word in scope and callable(scope[word])}
     for word in _CONTRASTS.findall(text):
-        if isinstance(scope.get(word), np.ndarray) and np.ndim(scope[word]) == 2:
-            found[word] = scope[word]
+        if isinstance(scope.get(word), np.ndarray | list) and np.ndim(scope[word]) == 2:
+            found[word] = np.asarray(scope[word])
     # math's functions take single numbers: formulas have their own of the same names
     return {word: f for word, f in found.items() if getattr(f, "__module__", "") != "math"}

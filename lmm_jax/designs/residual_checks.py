@@ -10,6 +10,9 @@ from ..errors import DataError
 from ..formulas.residual import ResidualTerm
 from ..layouts.residual.index import ResidualRows
 
+# Distances of visits whose correlations are listed, each with its derivatives: up to 43 numbers.
+_MOST_LAGS = 100_000
+
 
 def check_told(term: ResidualTerm, rows: ResidualRows) -> None:
     """Some rows tell of every parameter, arm by arm."""
@@ -30,6 +33,23 @@ def check_told(term: ResidualTerm, rows: ResidualRows) -> None:
             _check_covariate(term, rows, mine, where)
         if term.correlation:
             _check_pairs(term, structure, rows.subject[mine], rows.places[0, mine], where)
+
+
+def longest_distance(term: ResidualTerm, at: np.ndarray) -> float:
+    """The largest distance of two visits, (d, n), of one whose correlations are listed by it.
+
+    Raises
+    ------
+    DataError
+        More of them than are listed.
+    """
+    reach = float(np.ptp(at)) if at.size else 1.0
+    if term.correlation == "arma" and reach > _MOST_LAGS:
+        raise DataError(
+            f"the visits of {term.text} are up to {reach:g} apart, {_MOST_LAGS:,} at most are "
+            "taken: count them in a larger unit, or take car1 of the time"
+        )
+    return reach
 
 
 def _check_covariate(term: ResidualTerm, rows: ResidualRows, mine: np.ndarray, where: str) -> None:

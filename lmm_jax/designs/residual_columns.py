@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..covariance.arma import MovingAverages
+from ..covariance.arma import AutoregressiveMovingAverage
 from ..covariance.correlations import Correlation, Independent
 from ..covariance.distances import Autoregressive, MovingAverage, Toeplitz
 from ..covariance.residuals import ResidualStructure, Spread
@@ -23,13 +23,11 @@ from ..layouts.group_index import rank_within
 from ..layouts.residual.index import ResidualRows
 from .bars import group_factor, warn_of_order
 from .residual import MOST_VISITS, Residual
-from .residual_checks import check_told
+from .residual_checks import check_told, longest_distance
 from .terms import factor_codes
 
 # Whole numbers beyond which they look more like a covariate than like visits.
 _MANY_NUMBERS = 8
-# Distances of visits whose correlations are listed.
-_MOST_LAGS = 100_000
 # Subjects whose distances say what a typical one is.
 _SAMPLE = 200
 _CORRELATIONS: dict[str, type[Correlation]] = {
@@ -37,8 +35,8 @@ _CORRELATIONS: dict[str, type[Correlation]] = {
     **{
         kind.name: kind
         for kind in (
-            General, Symmetric, Autoregressive, MovingAverage, MovingAverages, Antedependent,
-            Toeplitz, Continuous, Exponential, Gaussian, Rational, Spherical,
+            General, Symmetric, Autoregressive, MovingAverage, AutoregressiveMovingAverage,
+            Antedependent, Toeplitz, Continuous, Exponential, Gaussian, Rational, Spherical,
         )
     },
 }  # fmt: skip
@@ -136,7 +134,7 @@ def _in_units(
         options |= {"unit": unit, "nugget": term.nugget, "gap": float(gap) / unit}
         at = at / unit
     elif kind.takes_gap:
-        if kind is MovingAverages:
+        if kind is AutoregressiveMovingAverage:
             options |= _orders(term, at)
         options["gap"] = max(_neighbours(at, subject)[0], 1.0)
     return at, options
@@ -144,14 +142,8 @@ def _in_units(
 
 def _orders(term: ResidualTerm, at: np.ndarray) -> dict[str, int]:
     """Orders of an autoregressive moving average, and how far its correlations are listed."""
-    reach = float(np.ptp(at)) if at.size else 1.0
-    if reach > _MOST_LAGS:
-        raise DataError(
-            f"the visits of {term.text} are up to {reach:g} apart, {_MOST_LAGS} at most are taken: "
-            "count them in a larger unit, or take car1 of the time"
-        )
     p, q = term.order
-    return {"p": p, "q": q, "reach": max(int(reach), 1)}
+    return {"p": p, "q": q, "reach": max(int(longest_distance(term, at)), 1)}
 
 
 def _visit_places(codes: np.ndarray | None, at: np.ndarray) -> np.ndarray | None:

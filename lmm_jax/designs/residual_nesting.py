@@ -12,8 +12,6 @@ from ..layouts.group_index import divide_alike, function_of
 from .residual import Residual
 from .terms import RandomTerm
 
-# Autoregressive moving averages that have names of their own, and independence.
-_ORDERS = {"": (0, 0), "ar1": (1, 0), "arma11": (1, 1)}
 # Correlations that stay what they are where all of them move towards one together.
 _WITH_INTERCEPT = ("cs", "toep", "symm")
 
@@ -38,9 +36,7 @@ def residual_ends(small: Residual | None, large: Residual | None) -> int | None:
 
 def _order(residual: Residual | None) -> tuple[int, int]:
     """Orders p and q of residuals that are autoregressive moving averages, or independent."""
-    if residual is None:
-        return 0, 0
-    return _ORDERS.get(residual.term.correlation, residual.term.order)
+    return (0, 0) if residual is None else residual.term.order
 
 
 def without_room(

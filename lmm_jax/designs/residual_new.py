@@ -20,6 +20,7 @@ from ..inputs.matching import find, shown, spelled
 from ..layouts.residual.index import ResidualRows
 from .bars import group_labels
 from .residual import Residual
+from .residual_checks import longest_distance
 
 
 def spread_expressions(term: ResidualTerm) -> list[str]:
@@ -74,7 +75,7 @@ def new_residual_rows(
     subject = np.full(len(data), -1, np.int64)
     if whole:
         subject = _new_subjects(residual, arm, data, context)
-    reach = float(np.ptp(np.append(rows.places, at))) if at.size else 0.0
+    reach = longest_distance(term, np.append(rows.places[:1], at[:1]))
     return ResidualRows(
         structures=tuple(_reaching(s, reach) for s in rows.structures),
         arm=arm,

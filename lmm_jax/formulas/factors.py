@@ -171,8 +171,9 @@ def factor(
             )
     if levels is not None:
         x, levels = _relabelled(x, list(levels), labels)
-    if isinstance(contrasts, _Counted):
-        contrasts = contrasts.of(_levels(x, state) if levels is None else list(levels))
+    if isinstance(contrasts, _Counted | np.ndarray):
+        own = _levels(x, state) if levels is None else list(levels)
+        contrasts = contrasts.of(own) if isinstance(contrasts, _Counted) else _rows(contrasts, own)
     found = TRANSFORMS["C"](x, contrasts, levels=levels, spans_intercept=spans_intercept)
     found._self_ordered = ordered  # a factor of it is ordered as well
     return found
@@ -196,6 +197,17 @@ def _read(contrasts: Any, ordered: bool) -> Any:
     if not known and np.ndim(found) < 2:
         raise DataError(f"{argument(found)} beside a factor: contrasts are needed, `C(f, Sum)`")
     return found
+
+
+def _rows(contrasts: np.ndarray, levels: Sequence[Any]) -> np.ndarray:
+    """Contrasts with a row a level; raise for others."""
+    if contrasts.ndim != 2 or len(contrasts) != len(levels):
+        shape = " by ".join(map(str, contrasts.shape))
+        raise DataError(
+            f"contrasts are {shape} numbers, a row a level is needed: there are {len(levels)}: "
+            f"{_listed(levels)}"
+        )
+    return contrasts
 
 
 def _levels(x: Any, state: MutableMapping[str, Any]) -> list[Any]:

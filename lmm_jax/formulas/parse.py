@@ -212,7 +212,10 @@ def parse_rhs(formula: str) -> str:
 
 @lru_cache(maxsize=1024)
 def other_names(text: str) -> tuple[tuple[str, str, int], ...]:
-    """Calls of residual covariances by names of other packages: name, what to say, where."""
+    """Calls of residual covariances by names of other packages: name, what to say, where.
+
+    Kept for the next fit, so no errors, which would hold on to where they were raised.
+    """
     found = []
     for item in lex(text):
         here = written_here(item.text) if item.kind == "python" else None

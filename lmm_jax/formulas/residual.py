@@ -38,7 +38,9 @@ _VISIT = re.compile(
 _FACTOR = re.compile(r"^C\(\s*(`[^`]*`|\w+)\s*\)$")
 _MEANS = re.compile(r"\s*fitted\(\s*\.?\s*\)\s*")
 _OPTION = re.compile(r",\s*(nugget|p|q)\s*=\s*([^,]*?)\s*$")
-# Parameters of an autoregressive moving average beyond which no data tell them apart.
+# Orders of autoregressive moving averages that have names of their own, which they go by.
+_ORDERS = {"ar1": (1, 0), "arma11": (1, 1)}
+# p + q, of which 2^(p + q - 1) rows of starts are looked over.
 _MOST_ORDERS = 6
 
 
@@ -58,7 +60,7 @@ class ResidualTerm:
         Factor of the subjects; empty where all rows are one.
     nugget : bool
     order : tuple of int
-        p and q of an autoregressive moving average, (0, 0) for others.
+        p and q of an autoregressive moving average; (0, 0) for others, and for independence.
     spread : {"one", "visits", "diag"}
         Levels that have standard deviations of their own.
     strata : tuple of str
@@ -291,9 +293,10 @@ def _read_correlation(name: str, inside: str, item: Item, text: str) -> Residual
         raise FormulaError(f"nothing stands in `{item.text}` before the bar", text, item.start)
     spatial = name in SPATIAL
     correlation, own = (name, False) if spatial else OF_VISITS[name]
-    order = (0, 0)
+    order = _ORDERS.get(correlation, (0, 0))
     if name == "arma":
-        correlation, order = _of_order(options, item, text)
+        order = _order(options, item, text)
+        correlation = next((own for own, at in _ORDERS.items() if at == order), name)
     return ResidualTerm(
         correlation=correlation,
         places=tuple(_code(part, item, text) for part in (_sum(left) if spatial else [left])),
@@ -329,8 +332,8 @@ def _without_options(name: str, inside: str, item: Item, text: str) -> tuple[str
     return inside, options
 
 
-def _of_order(options: dict[str, str], item: Item, text: str) -> tuple[str, tuple[int, int]]:
-    """Name and orders of an autoregressive moving average; those that have a name go by it."""
+def _order(options: dict[str, str], item: Item, text: str) -> tuple[int, int]:
+    """Orders p and q of an autoregressive moving average."""
     p, q = (int(options.get(name, "0").removesuffix("L")) for name in "pq")
     what = ""
     if not p + q:
@@ -339,8 +342,7 @@ def _of_order(options: dict[str, str], item: Item, text: str) -> tuple[str, tupl
         what = f"p + q is {p + q}, up to {_MOST_ORDERS} are taken"
     if what:
         raise FormulaError(what, text, item.start)
-    named = {(1, 0): "ar1", (1, 1): "arma11"}.get((p, q))
-    return (named, (0, 0)) if named else ("arma", (p, q))
+    return p, q
 
 
 def _sum(left: str) -> list[str]:

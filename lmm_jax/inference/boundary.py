@@ -15,9 +15,10 @@ _UNKNOWN = 1e-12
 _NOTHING = 1e-7
 # The same of two log-likelihoods, relative to their size: a few roundings of sums over the rows.
 _ROUNDING = 1e-12
-# Steps of the projection on a cone of covariances, accelerated: to about 1e-5 of its length; and
-# a step, relative to what is projected, from which another one changes nothing.
-_STEPS, _STILL = 100, 1e-8
+# Steps of the projection on a cone of covariances, accelerated: to about 1e-5 of its length.
+_STEPS = 100
+# A step, relative to what is projected, after which another one changes nothing.
+_STILL = 1e-8
 # By how much twice the log-likelihood of a submodel is higher where the larger one is not optimal.
 _LOWER = 1e-3
 

@@ -238,6 +238,7 @@ class _Meeting:
         apart = np.flatnonzero(cells.bucket.ravel()[effect] < len(self.links))
         bucket, group = (v.ravel()[effect] for v in cells[:2])
         sizes = n, int(bucket.max(initial=0)) + 1, int(group.max(initial=0)) + 1
+        # rows, buckets and groups: far below the 2^63 cells that a number has room for
         keys = np.ravel_multi_index((row[apart], bucket[apart], group[apart]), sizes)
         found, key = np.unique(keys, return_inverse=True)
         own = self._through(key, column[apart], value[apart], found.size)

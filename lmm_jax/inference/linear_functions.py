@@ -98,9 +98,8 @@ def compare(
     side: int = 0,
     null: float | np.ndarray = 0.0,
     delta: float = 0.0,
-    same_limits: bool = True,
 ) -> Comparison:
-    """Test every function against a value, and give its interval.
+    """Test every function against a value, and give its interval, on one side as the test.
 
         t = (estimate - null) / se        |t| - delta / se  for equivalence
 
@@ -123,8 +122,6 @@ def compare(
     delta : float
         With ``delta > 0`` two-sided tests are of equivalence (the difference is less than
         delta), one-sided ones of non-superiority and non-inferiority.
-    same_limits : bool
-        Two-sided intervals whatever the side of the test.
 
     References
     ----------
@@ -154,13 +151,13 @@ def compare(
             p_value[known] = adjusted_p_values(
                 statistic[known], at.df[known], how, family=family, side=tail
             )
-            limits = 0 if same_limits else side
-            how = effective(adjust, family, limits)
-            half[known] = se[known] * critical_values(at.df[known], how, level, family, limits)
+            how = effective(adjust, family, side)
+            half[known] = se[known] * critical_values(at.df[known], how, level, family, side)
     low, high = at.estimate - half, at.estimate + half
-    if not same_limits and side:
-        low = np.where(np.isnan(low), low, -np.inf) if side < 0 else low
-        high = np.where(np.isnan(high), high, np.inf) if side > 0 else high
+    if side < 0:
+        low = np.where(np.isnan(low), low, -np.inf)
+    elif side > 0:
+        high = np.where(np.isnan(high), high, np.inf)
     return Comparison(statistic, p_value, low, high, tuple(done))
 
 

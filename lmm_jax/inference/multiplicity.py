@@ -30,8 +30,10 @@ ELSEWHERE = {
     "bh": "fdr", "benjamini-hochberg": "fdr", "fdr_bh": "fdr", "lsd": "none",
     "hsd": "tukey", "tukeyhsd": "tukey", "bonf": "bonferroni", "single-step": "mvt",
 }  # fmt: skip
-# Alternatives: of two sides, left, right.
-SIDES = {"two-sided": 0, "less": -1, "greater": 1, "<": -1, ">": 1, "left": -1, "right": 1}
+# Alternatives by their sides, and others' words for them.
+ALTERNATIVES = {0: "two-sided", -1: "less", 1: "greater"}
+SIDES = {word: side for side, word in ALTERNATIVES.items()}
+SIDES |= {"<": -1, ">": 1, "left": -1, "right": 1}
 # Adjustments that look at the correlation of the statistics, and the most contrasts of one.
 _JOINT = ("dunnett", "mvt")
 _MOST = 4096
@@ -41,9 +43,10 @@ _STEPWISE = ("holm", "hochberg", "fdr")
 _TWO_SIDED = ("tukey", "scheffe", "dunnettx")
 # Eigenvalues of a correlation below it do not count for its rank.
 _RANK_TOL = 1e-8
-# Points of a polynomial in 1 / df, and the ratio of degrees of freedom up to which it has the six
-# digits that there are of a critical value.
-_NODES, _ALIKE = 12, 20.0
+# Points of a polynomial in 1 / df that gives critical values of many degrees of freedom.
+_NODES = 12
+# Ratio of these up to which it has the six digits that there are.
+_ALIKE = 20.0
 # Statistics up to which each asks for the tail itself: a table costs as much as some twenty.
 _FEW = 20
 
@@ -373,7 +376,7 @@ def _quantiles(df: np.ndarray, how: str, alpha: float, family: Family, side: int
 
 
 def _between(df: np.ndarray, quantiles: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Critical values of many degrees of freedom from a few: they are smooth in ``1 / df``."""
+    """Critical values of many degrees of freedom, not all one, that are smooth in ``1 / df``."""
     ends = 1.0 / df.max(), 1.0 / df.min()
     nodes = 0.5 * (ends[0] + ends[1]) + 0.5 * (ends[1] - ends[0]) * chebpts1(_NODES)
     line = Chebyshev.fit(nodes, np.log(quantiles(1.0 / nodes)), _NODES - 1, domain=ends)

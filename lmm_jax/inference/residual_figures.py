@@ -98,8 +98,8 @@ class ResidualFigures:
             Where arms have covariances of their own.
         stratum, covariate : optional
             Level of ``diag()``, or the covariate of ``power()`` and ``expo()``, where the
-            structure has one beside its visits; one, or one for each of ``levels``. Visits that
-            are in one stratum each have theirs if not given.
+            structure has one beside its visits; one, or one for each of ``levels``. If not given,
+            a visit whose rows are all in one stratum has that one.
 
         Returns
         -------

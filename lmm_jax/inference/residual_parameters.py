@@ -159,7 +159,8 @@ def intervals(
     """Limits, (n, 2): on the log scale or that of a logit, so that none is outside.
 
     Of a correlation between a and 1 that is the logit of ``(r - a) / (1 - a)``: Fisher's z where
-    a is -1. Coefficients that have no range of their own have symmetric limits.
+    a is -1. Coefficients of an autoregressive moving average of more orders than one have no
+    range of their own, and symmetric limits.
 
     Parameters
     ----------

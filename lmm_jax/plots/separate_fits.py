@@ -165,6 +165,7 @@ def _arrows(ax: Any, start: np.ndarray, end: np.ndarray) -> None:
     known = np.isfinite(start).all(axis=1)
     a, b = start[known], end[known]
     if len(a):
+        # a line of 1.1 points, and a head that stands out behind a point of the model
         look = {"units": "inches", "width": 1.1 / 72.0, "headwidth": 5.5, "headlength": 6.5}
         ax.quiver(
             *a.T, *(b - a).T, angles="xy", scale_units="xy", scale=1.0, color=canvas.SOFT,

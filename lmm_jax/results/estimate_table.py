@@ -11,7 +11,7 @@ import pandas as pd
 from ..errors import DataError
 from ..inference.df import DfMethod
 from ..inference.linear_functions import Comparison, LinearFunctions, compare
-from ..inference.multiplicity import ADJUSTMENTS, ELSEWHERE, SIDES
+from ..inference.multiplicity import ADJUSTMENTS, ALTERNATIVES, ELSEWHERE, SIDES
 from ..inference.transformations import Transformation, no_way_back
 from ..inputs.arguments import choice, flag, hinted, number, numbers, probability
 from ..tables.frames import as_frame
@@ -22,11 +22,8 @@ from .marginal_table import labelled_table, shown_table, table_notes, title_of
 
 # Alternatives with a margin too; the words are emmeans'.
 _WITH_MARGIN = {**SIDES, "equivalence": 0, "nonsuperiority": -1, "noninferiority": 1}
-# What they are called, with a margin and without.
-_ALTERNATIVES = {
-    **{(False, -1): "less", (False, 0): "two-sided", (False, 1): "greater"},
-    **{(True, -1): "non-superiority", (True, 0): "equivalence", (True, 1): "non-inferiority"},
-}
+# What they are called with a margin.
+_MARGINS = {-1: "non-superiority", 0: "equivalence", 1: "non-inferiority"}
 
 
 @hinted
@@ -104,7 +101,7 @@ class EstimateTable(Shown):
         [79.39, 98.89, 114.22, 123.39]
         """
         sign = SIDES[choice(side, "side", SIDES)]
-        found = self._compared(adjust, level, side=sign, same_limits=False)
+        found = self._compared(adjust, level, side=sign)
         columns = {
             "estimate": self.at.estimate,
             "std_error": self.at.std_error,
@@ -216,7 +213,7 @@ class EstimateTable(Shown):
             "statistic": found.statistic,
             "p_value": found.p_value,
         }
-        meant = _ALTERNATIVES[bool(delta), _WITH_MARGIN[side]]
+        meant = (_MARGINS if delta else ALTERNATIVES)[_WITH_MARGIN[side]]
         what = f"Alternative: {meant}" + f", margin {delta:g}" * bool(delta)
         how = sorted(set(found.adjust) - {"none"})
         adjusted = f"P values adjusted by {', '.join(how)} within each family"

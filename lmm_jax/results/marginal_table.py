@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..inference.multiplicity import SIDES
+from ..inference.multiplicity import ALTERNATIVES, SIDES
 from ..inference.robust import robust_note
 from ..tables.page import Summary, Table, table
 
@@ -84,7 +84,7 @@ def _notes(
     notes = [*means.notes, f"Degrees of freedom: {means.df_method}", *robust_note(means.tests)]
     sign = SIDES[side]
     if sign:
-        notes.append(f"Alternative: {'greater' if sign > 0 else 'less'}")
+        notes.append(f"Alternative: {ALTERNATIVES[sign]}")
     how = sorted(set(means._compared(adjust, level, side=sign).adjust) - {"none"})
     of_level = f"limits of level {means.level if level is None else level:g}"
     what = " and ".join(["P values"] * tests + [of_level] * limits)

@@ -151,7 +151,7 @@ class CrossedLayout(CrossedArrays):
 
     def block_rows(self) -> float:
         """See :meth:`Layout.block_rows`."""
-        return max(self.shape[0], *(b.c.shape[0] for b in self.buckets))
+        return max([self.shape[0], *(b.c.shape[0] for b in self.buckets)])  # there may be none
 
     def is_dear(self) -> bool:
         """See :meth:`Layout.is_dear`."""
