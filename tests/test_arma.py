@@ -90,6 +90,9 @@ def test_orders_that_are_special_cases():
         ("arma(Days | Subject, p=-1)", "a whole number from 0 on"),
         ("arma(Days | Subject, p=1, p=2)", "stands twice"),
         ("ar1(Days | Subject, p=2)", "belongs to arma"),
+        ("arma(Days | Subject, 2, 1)", "takes p= and q= behind the subjects"),
+        ("ar1(Days | Subject, 2)", "takes nothing behind the subjects"),
+        ("arma(Days, p=2)", r"write `arma\(Days \| id, p=2\)`"),
         ("corARMA(form = ~ Days | Subject, p=2)", "write `arma"),
     ],
 )
@@ -166,6 +169,21 @@ def test_distances_beyond_those_that_are_listed():
     res = lmm.fit("Reaction ~ Days + arma(Days | Subject, p=2)", data, runtime="numpy")
     with pytest.raises(DataError, match=r"up to 1e\+09 apart"):
         res.predict({"Days": [10**9], "Subject": ["308"]}, conditional=True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "orders", "message"),
+    [
+        ("Days <= 1", "p=2", "at 1 distance, and .* has 2 parameters"),
+        ("Days <= 2", "p=4", "at 2 distances, and .* has 4 parameters"),
+        ("Days % 2 == 0", "q=1", "at 0 distances of 1 at most, and .* has 1 parameter:"),
+        ("Days % 3 == 0", "p=2, q=2", "at 3 distances, and .* has 4 parameters"),
+    ],
+)
+def test_as_many_distances_as_parameters(rows, orders, message):
+    data = lmm.load_dataset("sleepstudy").query(rows)
+    with pytest.raises(DataError, match=message):
+        lmm.design(f"Reaction ~ Days + arma(Days | Subject, {orders})", data)
 
 
 def test_no_fallback_without_orders():

@@ -306,6 +306,10 @@ def test_limits_on_one_side():
     assert "Alternative: less" in text and "adjusted by sidak" in text
     with pytest.raises(DataError, match="choose from two-sided, less, greater"):
         means.confint(side="equivalence")
+    logs = lmm.emmeans(lmm.fit("log(distance) ~ factor(age) + (1 | Subject)", data), "age")
+    on_response = logs.to_frame(side=">", type="response")
+    assert_close(on_response["conf_low"], np.exp(logs.confint(side=">")["conf_low"]), 1e-12)
+    assert np.isposinf(on_response["conf_high"]).all()
 
 
 def test_values_of_a_null_go_row_by_row():

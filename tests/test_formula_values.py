@@ -1296,3 +1296,49 @@ def test_contrasts_written_out_are_those_of_an_array():
     assert written.exog.shape[1] == 1 + M.shape[1]
     with pytest.raises(DataError, match="contrasts"):
         lmm.design("distance ~ C(age, [[1, 1], [-1]]) + (1 | Subject)", data)
+
+
+@pytest.mark.parametrize("term", ["0 + {}", "0 + {}:Sex", "{} * Sex", "{}:Sex", "x:{}"])
+def test_contrasts_of_the_callers_have_full_rank_where_those_of_a_sum_do(term):
+    """Indicators of all levels where no intercept is there, as in R."""
+    own = np.array([[1.0, 0, 0], [-1, 1, 0], [0, -1, 1], [0, 0, -1]])
+    data = lmm.load_dataset("orthodont").assign(x=lambda d: np.arange(len(d)) % 7)
+    text = "distance ~ x * Sex + " + term + " + (1 | Subject)"
+    ours = lmm.design(text.format("C(age, own)"), data, context={"own": own}).exog
+    other = lmm.design(text.format("C(age, Sum)"), data).exog
+    assert ours.shape == other.shape
+    assert np.abs(ours - other @ np.linalg.lstsq(other, ours)[0]).max() < 1e-10
+
+
+def test_contrasts_are_those_of_the_fit():
+    """Whoever changes the array later changes nothing."""
+    M = np.array([[1.0, 0, 0], [-1, 1, 0], [0, -1, 1], [0, 0, -1]])
+    data = lmm.load_dataset("orthodont")
+    found = lmm.fit("distance ~ C(age, M) + (1 | Subject)", data)
+    given = lmm.fit("distance ~ C(age, W) + (1 | Subject)", data, context={"W": M})
+    before = found.predict(data)
+    M *= 2.0
+    np.testing.assert_array_equal(found.predict(data), before)
+    np.testing.assert_allclose(given.predict(data), before, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "C(age, levels=[14, 12, 10, 8], contrasts=M)",
+        "factor(age, contrasts=M)",
+        "C(factor(age), M)",
+        "C(age, ((1, 1), (-1, 0), (0, 1), (0, -2)))",
+    ],
+)
+def test_contrasts_are_found_wherever_they_stand(call):
+    M = [[1, 1], [-1, 0], [0, 1], [0, -2]]
+    assert len(M) == 4
+    design = lmm.design(f"distance ~ {call} + (1 | Subject)", lmm.load_dataset("orthodont"))
+    assert design.exog.shape[1] == 3
+
+
+def test_contrasts_need_a_row_a_level():
+    formula = "distance ~ C(age, [[1, 2], [3, 4]]) + (1 | Subject)"
+    with pytest.raises(DataError, match=r"are 2 by 2 numbers.* there are 4: 8, 10, 12, 14"):
+        lmm.design(formula, lmm.load_dataset("orthodont"))

@@ -838,8 +838,26 @@ def test_curves_without_limits_of_new_observations(kind):
     close(mean[:, 1], res.predict({"Days": mean[:, 0]}))
     assert all(np.isnan(line.get_ydata()).all() for line in ax.lines[:2])
     if kind != "visits":
-        held = plots.predictions(res, "Days", at={"z": 0.5, "part": "a"})
+        own = {"components": {"part": "a"}, "slope": {"z": 0.5}}[kind]
+        held = plots.predictions(res, "Days", at=own)
         assert all(np.isfinite(line.get_ydata()).all() for line in held.lines)
+
+
+@pytest.mark.parametrize(
+    ("at", "message"),
+    [
+        ({"v": 77}, "knows nothing of the visit 77"),
+        ({"vv": 8}, "new rows do not have: they have age, v"),
+        ({"Subject": "M01"}, "new rows do not have"),
+    ],
+)
+def test_values_that_nothing_reads_are_refused(at, message):
+    data = lmm.load_dataset("orthodont").assign(v=lambda d: d["age"])
+    res = lmm.fit("distance ~ age + us(v | Subject)", data)
+    with pytest.raises(lmm.DataError, match=message):
+        plots.predictions(res, "age", at=at)
+    limits = plots.predictions(res, "age", at={"v": 8}).lines[:2]
+    assert all(np.isfinite(line.get_ydata()).all() for line in limits)
 
 
 def logs():

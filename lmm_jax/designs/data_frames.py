@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import itertools
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,9 +19,9 @@ from ..inputs.arrays import first_index, vector
 from ..inputs.frames import read_frame
 from ..inputs.paths import is_path, read_file
 
-# The name of contrasts behind a factor, `C(f, M)` or `C(factor(f), contrasts=M)`.
-_FACTOR = r"(?:[^(),]|\([^()]*\))+"
-_CONTRASTS = re.compile(rf"\b(?:C|factor)\({_FACTOR},\s*(?:contrasts\s*=\s*)?([^\W\d]\w*)\s*[,)]")
+# The name of contrasts: behind a factor, `C(f, M)`, or `contrasts=M` anywhere in a call.
+_FACTOR, _NAME = r"(?:[^(),]|\([^()]*\))+", r"([^\W\d]\w*)\s*[,)]"
+_CONTRASTS = re.compile(rf"\b(?:C|factor)\({_FACTOR},\s*{_NAME}|\bcontrasts\s*=\s*{_NAME}")
 
 # What can be done with missing values.
 MISSING = ("drop", "raise", "none")
@@ -148,8 +149,13 @@ def callables(text: str) -> dict[str, Any]:
     scope = {**frame.f_globals, **frame.f_locals}
     words = set(re.findall(r"[^\W\d]\w*(?=\s*[(.])", text)) - vars(builtins).keys()
     found = {word: scope[word] for word in words if word in scope and callable(scope[word])}
-    for word in _CONTRASTS.findall(text):
+    for word in filter(None, itertools.chain(*_CONTRASTS.findall(text))):
         if isinstance(scope.get(word), np.ndarray | list) and np.ndim(scope[word]) == 2:
-            found[word] = np.asarray(scope[word])
+            found[word] = np.array(scope[word])  # as it is now, also for rows to come
     # math's functions take single numbers: formulas have their own of the same names
     return {word: f for word, f in found.items() if getattr(f, "__module__", "") != "math"}
+
+
+def held(context: Mapping[str, Any]) -> dict[str, Any]:
+    """What a caller hands to a formula, with arrays as they are now."""
+    return {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in context.items()}

@@ -19,7 +19,7 @@ from ..inputs.matching import distinct, find, shown
 from ..layouts.stream_compress import Units
 from ..layouts.stream_pass import column_units
 from .bars import bar_terms
-from .data_frames import MISSING, callables
+from .data_frames import MISSING, callables, held
 from .schema import Columns, Schema, replayed, response
 from .terms import RandomTerm
 
@@ -49,7 +49,9 @@ def read_columns(
             parsed.text,
         )
     columns = Columns.of(parsed, weights, offset)
-    known = callables(" ".join([formula, *columns.expressions])) if context is None else context
+    known = (
+        callables(" ".join([formula, *columns.expressions])) if context is None else held(context)
+    )
     return columns, known
 
 

@@ -81,6 +81,8 @@ def _check_pairs(
             "estimate. Name the column of the subjects behind the bar, or leave the correlation "
             "out, as in `diag(…)`"
         )
+    if term.correlation == "arma":
+        _check_lags(term, subject, place.astype(np.int64), where)
     T = len(structure.correlation.levels)
     if not T:
         return
@@ -95,3 +97,26 @@ def _check_pairs(
             f"{far * (term.correlation == 'toep')}take a covariance of fewer parameters, such as "
             "`ar1(…)` or `cs(…)`, or leave rare visits out"
         )
+
+
+def _check_lags(term: ResidualTerm, subject: np.ndarray, place: np.ndarray, where: str) -> None:
+    """Rows are at as many distances as an autoregressive moving average has parameters.
+
+    Averages alone correlate rows up to q apart.
+    """
+    p, q = term.order
+    place = place - place.min()
+    reach = int(place.max()) if p else min(int(place.max()), q)
+    seen = sparse.csc_matrix(
+        (np.ones(subject.size), (subject, place)), (int(subject.max()) + 1, int(place.max()) + 1)
+    )
+    told = 0
+    for lag in range(1, reach + 1):
+        told += seen[:, lag:].multiply(seen[:, :-lag]).nnz > 0
+        if told == p + q:
+            return
+    apart = "" if p else f" of {q} at most"
+    raise DataError(
+        f"the rows of a subject are at {told} distance{'s' * (told != 1)}{apart}{where}, and "
+        f"{term.text} has {p + q} parameter{'s' * (p + q != 1)}: take lower orders"
+    )

@@ -11,8 +11,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse
 from formulaic.transforms import TRANSFORMS
-from formulaic.transforms.contrasts import Contrasts, ContrastsRegistry, TreatmentContrasts
+from formulaic.transforms.contrasts import (
+    Contrasts,
+    ContrastsRegistry,
+    CustomContrasts,
+    TreatmentContrasts,
+)
 from formulaic.utils.sentinels import UNSET
 from formulaic.utils.stateful_transforms import stateful_transform
 
@@ -49,7 +55,42 @@ class Treatment(TreatmentContrasts):  # type: ignore[misc]
         )
 
 
-_FAMILIES = {**vars(ContrastsRegistry), "treatment": Treatment}
+class Custom(CustomContrasts):  # type: ignore[misc]
+    """Contrasts of the caller's; indicators of all levels where the intercept is not there.
+
+    A copy of them: who changes the array later does not change the model.
+    """
+
+    @CustomContrasts.override  # type: ignore[untyped-decorator]
+    def _get_coding_matrix(
+        self, levels: Sequence[Any], reduced_rank: bool = True, sparse: bool = False
+    ) -> Any:
+        if reduced_rank:
+            return super()._get_coding_matrix(levels, reduced_rank, sparse)
+        return scipy.sparse.eye(len(levels)).tocsc() if sparse else np.eye(len(levels))
+
+    @CustomContrasts.override  # type: ignore[untyped-decorator]
+    def get_coding_column_names(self, levels: Sequence[Any], reduced_rank: bool = True) -> Any:
+        """See :meth:`Contrasts.get_coding_column_names`."""
+        return super().get_coding_column_names(levels, True) if reduced_rank else levels
+
+    @CustomContrasts.override  # type: ignore[untyped-decorator]
+    def get_coefficient_row_names(self, levels: Sequence[Any], reduced_rank: bool = True) -> Any:
+        """See :meth:`Contrasts.get_coefficient_row_names`."""
+        return super().get_coefficient_row_names(levels, True) if reduced_rank else levels
+
+    @CustomContrasts.override  # type: ignore[untyped-decorator]
+    def get_spans_intercept(self, levels: Sequence[Any], reduced_rank: bool = True) -> bool:
+        """See :meth:`Contrasts.get_spans_intercept`."""
+        return len(levels) > 0 and not reduced_rank
+
+    @CustomContrasts.override  # type: ignore[untyped-decorator]
+    def get_drop_field(self, levels: Sequence[Any], reduced_rank: bool = True) -> Any:
+        """See :meth:`Contrasts.get_drop_field`."""
+        return None if reduced_rank else levels[0]
+
+
+_FAMILIES = {**vars(ContrastsRegistry), "treatment": Treatment, "custom": Custom}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
@@ -174,6 +215,8 @@ def factor(
     if isinstance(contrasts, _Counted | np.ndarray):
         own = _levels(x, state) if levels is None else list(levels)
         contrasts = contrasts.of(own) if isinstance(contrasts, _Counted) else _rows(contrasts, own)
+    if isinstance(contrasts, np.ndarray | dict):
+        contrasts = Custom(contrasts)
     found = TRANSFORMS["C"](x, contrasts, levels=levels, spans_intercept=spans_intercept)
     found._self_ordered = ordered  # a factor of it is ordered as well
     return found
@@ -186,7 +229,8 @@ def _read(contrasts: Any, ordered: bool) -> Any:
     """Contrasts, or a function that makes them: Treatment for Treatment()."""
     if isinstance(contrasts, str):
         raise DataError(f"C() takes contrasts by a name without quotes, `C(f, Sum)`: {contrasts!r}")
-    if isinstance(contrasts, list) and any(isinstance(row, list | tuple) for row in contrasts):
+    nested = isinstance(contrasts, list | tuple)
+    if nested and any(isinstance(row, list | tuple) for row in contrasts):
         contrasts = numbers(contrasts, "contrasts")  # a matrix, a row a level
     if isinstance(contrasts, list | tuple):
         raise DataError("levels have a name: `factor(f, levels=c('b', 'a'))`")

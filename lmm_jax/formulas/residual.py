@@ -145,7 +145,8 @@ def incomplete(text: str) -> str | None:
         return None
     name, inside = match[1], match[2].strip()
     if name in OF_VISITS and inside and not _cut(inside)[1]:
-        return f"`{text.strip()}` names no subjects: write `{name}({inside} | id)`"
+        left, comma, options = inside.partition(",")
+        return f"`{text.strip()}` names no subjects: write `{name}({left} | id{comma}{options})`"
     if name in SPREADS and _cut(inside)[1]:
         return f"`{name}()` takes a column alone, `{name}(x)`: it is one for all subjects"
     if _cut(inside)[1] and name not in (*OF_VISITS, *SPATIAL, *SPREADS):
@@ -285,6 +286,9 @@ def _read_correlation(name: str, inside: str, item: Item, text: str) -> Residual
         what = f"write one bar, `{name}(… | id)`"
     elif bar and not right.strip():
         what = f"no subjects after the bar: write `{name}(… | id)`"
+    elif any(each.text == "," and depth == 0 for each, depth in depths(lex(right or "1"))):
+        more = "p= and q=" if name == "arma" else "nugget=" if name in SPATIAL else "nothing"
+        what = f"`{name}()` takes {more} behind the subjects"
     if what:
         raise FormulaError(what, text, item.start)
     one = right.strip() in ("", "1")  # nlme's way to say that all rows are one subject

@@ -46,8 +46,8 @@ class Transformation:
         What is outside of what f can be is at its end.
         """
         x = np.maximum(x, self.least)
-        out: np.ndarray = self.inverse(x) + half * self.bend(x) - self.shift
-        return out
+        out: np.ndarray = self.inverse(x) - self.shift
+        return out + half * self.bend(x) if half else out  # limits on one side are infinite
 
     def carried(
         self,

@@ -11,9 +11,9 @@ import ctypes
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 from .held import Held
 
@@ -25,14 +25,15 @@ _NARROW, _FEW, _MATRIX = 300, 1 << 20, 700
 _PREFIXES, _SUFFIXES = ("scipy_openblas_", "openblas_"), ("64_", "")
 
 
-class _Library(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class _Library:
     """An OpenBLAS of this process."""
 
     threads: Callable[[], int]
     set_threads: Callable[[int], None]
 
 
-_before: list[tuple[_Library, int]] = []  # threads of each library, while there is one
+_before: dict[_Library, int] = {}  # threads of each library, while it has one
 
 
 def one_thread(*, rows: float = 0, numbers: int = 0) -> AbstractContextManager[None]:
@@ -56,16 +57,17 @@ def one_thread_of_lapack(rows: int) -> AbstractContextManager[None]:
 
 
 def _to_one() -> None:
-    _before[:] = [(library, library.threads()) for library in _libraries()]
-    for library, count in _before:
-        if count > 1:
+    for library in _libraries():
+        count = library.threads()
+        if count > 1:  # one of whom a call was interrupted is remembered
+            _before[library] = count
             library.set_threads(1)
 
 
 def _back() -> None:
-    for library, count in _before:
-        if count > 1:
-            library.set_threads(count)
+    for library, count in _before.items():
+        library.set_threads(count)
+    _before.clear()
 
 
 _alone = Held(_to_one, _back)

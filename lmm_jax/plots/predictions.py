@@ -10,8 +10,11 @@ import numpy as np
 import pandas as pd
 
 from ..capabilities import require
+from ..designs.design import Design
+from ..designs.new_rows import expressions
 from ..designs.variables import Variables, column_of
 from ..errors import DataError, RankWarning
+from ..formulas.right_side import variables
 from ..inference.transformations import untransformed, way_back
 from ..inputs.arguments import choice, flag, hinted, mapping, probability, shown
 from ..inputs.names import unquoted
@@ -48,6 +51,7 @@ def curves_of(
     lines = _values_of(known, require(res, "resid").design.source.rows, by, held)
     where = known.covariates[x]
     low, high = (where.low, where.high) if x not in held else _ends(held.pop(x))
+    _check_held(held, known, require(res, "resid").design)
     values = np.linspace(low, high, _PLACES)
     own = None if by is None else lines
     grid = pd.DataFrame(
@@ -58,7 +62,9 @@ def curves_of(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RankWarning)  # such rows are left out
         mean = res.predict(data, interval="confidence", **how).to_numpy()
-        new = _new_limits(res, data, how)
+        new = _new_limits(
+            res, data, how, told=bool(held.keys() - {*known.factors, *known.covariates})
+        )
     there = res.basis.estimable(data)[:, None]
     mean, new = np.where(there, mean, np.nan), np.where(there, new, np.nan)
     names = ["fit", "std_error", "low", "high"]
@@ -69,14 +75,27 @@ def curves_of(
     return Curves(table, _partial(res, known, x, by, lines, held, scale))
 
 
-def _new_limits(res: Any, data: pd.DataFrame, how: Mapping[str, Any]) -> np.ndarray:
+def _check_held(held: Mapping[str, Any], known: Variables, design: Design) -> None:
+    """Refuse values of what neither the mean nor the variance of a new row reads."""
+    texts = expressions(design, (False,) * len(design.terms), noise=True)
+    read = [*known.factors, *known.covariates, *(n for text in texts for n in variables(text))]
+    for name in held:
+        if name not in read:
+            names = ", ".join(dict.fromkeys(read))
+            raise DataError(f"at has {shown(name)}, which new rows do not have: they have {names}")
+
+
+def _new_limits(res: Any, data: pd.DataFrame, how: Mapping[str, Any], *, told: bool) -> np.ndarray:
     """Limits of new observations, (n, 2); NaN where their variance has no value along the curve.
 
-    It may be one of visits, or a function of columns that have no part in the mean.
+    It may be one of visits, or a function of columns that have no part in the mean; where the
+    caller has ``told`` a value of such a column it has to be one that there is.
     """
     try:
         return res.predict(data, interval="prediction", **how).to_numpy()[:, 2:]
     except DataError:  # the mean of these rows is there: what is missing is of the variance
+        if told:
+            raise
         return np.full((len(data), 2), np.nan)
 
 
@@ -197,7 +216,7 @@ def predictions(
     new : bool
         Draw the limits of new observations. Where their variance is a function of a column that
         has no part in the mean, ``power(w)`` or ``(z | g)``, its value has to be in ``at``; else,
-        and where it is one of visits, ``us(visit | id)``, there are none.
+        and where it is one of visits, ``us(visit | id)``, that are not in ``at``, there are none.
     residuals : bool
         Draw partial residuals.
     type : {"link", "response"}

@@ -14,7 +14,8 @@ from ..designs.checks import finite_vector
 from ..designs.data_frames import as_pandas
 from ..designs.design import Design
 from ..designs.labels import TermLabel
-from ..designs.residual_new import check_subjects, new_residual_rows, spread_expressions
+from ..designs.new_rows import expressions
+from ..designs.residual_new import check_subjects, new_residual_rows
 from ..designs.terms import RandomTerm, member_columns
 from ..designs.variables import reference_of
 from ..errors import DataError, RankWarning, of_new_data, warn_user
@@ -103,24 +104,6 @@ def _divided(
     pairs = list(zip(terms, none, chosen, strict=True))
     inside = tuple(term if take else zero for term, zero, take in pairs)
     return inside, tuple(zero if take else term for term, zero, take in pairs)
-
-
-def expressions(
-    design: Design | Kept, chosen: Chosen, *, conditional: bool = False, noise: bool = False
-) -> list[str]:
-    """Expressions that rows are made of; see :func:`new_rows`."""
-    assert design.source is not None  # require has looked
-    out = [written(design.source.spec.formula), *design.source.offsets]
-    for term, take in zip(design.terms, chosen, strict=True):
-        out += term.source.group if take else ()
-        out += [written(term.source.spec.formula)] if take or noise else []
-    if design.residual is not None:
-        own = design.residual.term
-        if conditional and own.correlation:
-            out += own.expressions
-        elif noise:
-            out += spread_expressions(own)
-    return [text for text in out if text]  # a model may have no fixed effects
 
 
 def fixed_rows(design: Design | Kept, newdata: Any) -> Rows:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..designs.data_frames import as_pandas
+from ..designs.new_rows import expressions
 from ..errors import DataError
 from ..inference.prediction import BlupErrors
 from ..inference.random_effects import effect_slopes, random_part
@@ -25,7 +26,6 @@ from .predict import (
     Chosen,
     Rows,
     chosen_terms,
-    expressions,
     fixed_rows,
     new_rows,
     own_rows,
