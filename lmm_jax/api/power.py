@@ -81,8 +81,9 @@ def power(
     n_sim : int
         Simulated data sets a size.
     test : str or array
-        Name of a coefficient, an equation such as ``"x1 = x2"``, a contrast of shape (p,), or a
-        matrix of shape (r, p) whose rows are tested together by an F test.
+        Name of a coefficient, or of a term, whose coefficients are tested together, an equation
+        such as ``"x1 = x2"``, a contrast of shape (p,), or a matrix of shape (r, p) whose rows are
+        tested together by an F test.
     seed : int
     scale : float, optional
         Residual variance, with ``Params``.
