@@ -1061,6 +1061,9 @@ def test_what_is_averaged_is_told():
     assert note not in lmm.emmeans(res, ["Nf", "Variety"]).summary().notes
     alone = lmm.fit("yld ~ Variety + Nf + (1 | Block)", oats_data())
     assert note not in lmm.emmeans(alone, "Nf").summary().notes
+    three = lmm.fit("yld ~ Variety * Nf * h + (1 | Block)", oats_data().assign(h=["a", "b"] * 36))
+    terms = "interactions Variety:Nf, Variety:h, Variety:Nf:h: the means may mislead"
+    assert f"Averaged over the {terms}" in lmm.emmeans(three, "Variety").summary().notes
     robust = lmm.emmeans(alone.robust("CR2"), "Nf").summary().notes
     assert "Standard errors of the fixed effects: CR2, 6 clusters (Block)." in robust
 

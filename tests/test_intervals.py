@@ -428,6 +428,8 @@ BAD = [
     (lambda r: lmm.profile(r, reml="no"), "pass True or False"),
     (lambda r: lmm.delta_method(r, 3), "a function is needed"),
     (lambda r: lmm.delta_method(r, lambda p: float(p.scale)), "cannot be traced"),
+    (lambda r: lmm.delta_method(r, lambda p: p.fe_params["Days"]), r'by theirs as params\["x"\]'),
+    (lambda r: lmm.hypotheses(r, "Days / Intercept = 0"), "write linear equations"),
     (lambda r: lmm.delta_method(r, lambda p: p.cov_re), "array of shape"),
     (lambda r: lmm.delta_method("fit", lambda p: p.scale), "a result of lmm.fit"),
 ]

@@ -402,6 +402,7 @@ def test_strata_of_two_factors():
         ("y ~ x + AR1(t | g)", {}, r"write `ar1\(visit \| id\)`"),
         ("y ~ x + ar1(t)", {}, r"names no subjects: write `ar1\(t \| id\)`"),
         ("y ~ x + ar2(t | g)", {}, r"`ar2\(… \| …\)` is no covariance: of residuals there are us"),
+        ("y ~ x + zerocorr(1 + x | g)", {}, r"`\(x \|\| g\)` without correlations"),
         ("y ~ x + power(x | f)", {}, r"takes a column alone"),
         ("y ~ x + ar1(t | g) + diag(f)", {}, r"multiplied: `ar1\(t \| g\) \* diag\(f\)`"),
         ("y ~ x + diag(f) + power(x)", {}, r"multiplied: `diag\(f\) \* power\(x\)`"),

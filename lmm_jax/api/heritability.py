@@ -30,7 +30,7 @@ def heritability(
     Parameters
     ----------
     res : LMMResults
-        Of a fit with ``relatedness=``.
+        Of a fit with ``relatedness=``, or any with ``additive=``: a share of the variance.
     additive : str or sequence of str, optional
         Grouping factors above the line, as in ``res.random_effects``; those with a relationship
         matrix if not given.

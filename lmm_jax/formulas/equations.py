@@ -72,8 +72,9 @@ def read_equations(
         hint = f"there is no {unknown!r}{near}; " if unknown else ""
         listed = f"they are {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
         raise DataError(
-            f"cannot read the hypothesis {text!r}: {hint}write equations of parameters, separated "
-            f"by commas; {listed if names else 'the model has none'}"
+            f"cannot read the hypothesis {text!r}: {hint}write linear equations of parameters, "
+            "separated by commas (anything else as a function, lmm.hypotheses(res, lambda p: …)); "
+            f"{listed if names else 'the model has none'}"
         ) from error
     return (
         np.asarray(read.constraint_matrix, dtype=np.float64),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from ..errors import FormulaError
 from .expressions import check_source, to_python
 from .residual_elsewhere import MEANS
-from .tokens import Item, depths, lex, split
+from .tokens import STRUCTURES, Item, depths, lex, split
 
 # Correlations by the name in a formula: their own name, and whether variances differ by visit.
 OF_VISITS = {
@@ -151,7 +151,10 @@ def incomplete(text: str) -> str | None:
         return f"`{name}()` takes a column alone, `{name}(x)`: it is one for all subjects"
     if _cut(inside)[1] and name not in (*OF_VISITS, *SPATIAL, *SPREADS):
         known = ", ".join((*OF_VISITS, *SPATIAL))
-        return f"`{name}(… | …)` is no covariance: of residuals there are {known}"
+        return (
+            f"`{name}(… | …)` is no covariance: of residuals there are {known}; of random effects "
+            f"{', '.join(STRUCTURES)}, as in `cs(0 + f | g)`, and `(x || g)` without correlations"
+        )
     return None
 
 

@@ -28,6 +28,7 @@ _NOT_OF_TERMS = {
     **dict.fromkeys(
         _COMPARISONS, "compares: put it in parentheses, `(f == 'a')`, or in a call, `I(f == 'a')`"
     ),
+    "&": "compares: put it in parentheses, `(a & b)`; an interaction is `a:b`",
     "!": "negates a logical: put it in parentheses, `(!flag)`, or in a call, `I(!flag)`",
     **{sign: f"is arithmetic: put it in a call, `I(x {sign} 3)`" for sign in ("%%", "%/%")},
 }

@@ -59,7 +59,8 @@ class DataParams:
     def __getitem__(self, name: str) -> Array:
         """The fixed effect of that name."""
         if name not in self.fixed_names:
-            raise KeyError(f"no fixed effect {name!r}: choose from {list(self.fixed_names)}")
+            known = f"choose from {list(self.fixed_names)}"
+            raise KeyError(f"no fixed effect {name!r} (parameters of residuals are none): {known}")
         return self.fe_params[self.fixed_names.index(name)]
 
 
@@ -275,6 +276,12 @@ def _differentiated(
             raise DataError(
                 "f cannot be traced by JAX: write it with jax.numpy, without float(), numpy or "
                 "branches on the values of parameters"
+            ) from error
+        except TypeError as error:  # what JAX says of an array that is asked for a name
+            if "string indexing" not in str(error):
+                raise
+            raise DataError(
+                'f asks an array for a name: fixed effects go by theirs as params["x"]'
             ) from error
     if isinstance(value, tuple | list):
         value, slopes = np.stack(value), np.stack(slopes, axis=1)

@@ -237,7 +237,8 @@ def _averaged(grid: Grid, labels: Any, fit: Basis, weights: Any) -> tuple[str, .
         notes += (f"Weights: {weights if isinstance(weights, str) else 'given'}",)
     mixed = _interacting(fit.source, set(labels), set(over))
     if mixed:
-        notes += (f"Averaged over the interaction {mixed}: the means may mislead",)
+        what = f"interaction{'s' * (len(mixed) > 1)} {', '.join(mixed)}"
+        notes += (f"Averaged over the {what}: the means may mislead",)
     return notes
 
 
@@ -258,13 +259,11 @@ def _is_linear(source: FixedSource, covariate: str) -> bool:
     return all(one.expr == covariate for one in factors)
 
 
-def _interacting(source: FixedSource, shown: set[str], over: set[str]) -> str:
-    """The first term of the model that has a variable which is shown, and one averaged over."""
-    for term in source.spec.formula if source.spec is not None else ():
-        used = _used_by(term)
-        if used & shown and used & over:
-            return str(term)
-    return ""
+def _interacting(source: FixedSource, shown: set[str], over: set[str]) -> list[str]:
+    """Terms of the model that have a variable which is shown, and one averaged over."""
+    terms = source.spec.formula if source.spec is not None else ()
+    used = ((term, _used_by(term)) for term in terms)
+    return [str(term) for term, names in used if names & shown and names & over]
 
 
 def _used_by(term: Any) -> set[str]:
