@@ -290,7 +290,7 @@ def test_equivalence_and_non_inferiority():
 
 
 def test_limits_on_one_side():
-    """``confint(e, side = ">")`` and ``summary(pairs(e), side = "<", infer = TRUE)`` of emmeans."""
+    """emmeans 1.8.4: ``confint(side = ">")``, ``summary(pairs(e), infer = TRUE, side = "<")``."""
     data = lmm.load_dataset("orthodont")
     means = lmm.emmeans(lmm.fit("distance ~ factor(age) + (1 | Subject)", data), "age")
     limits = means.confint(side=">")

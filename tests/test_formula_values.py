@@ -1338,6 +1338,21 @@ def test_contrasts_are_found_wherever_they_stand(call):
     assert design.exog.shape[1] == 3
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        [["a", "b"]] * 4,
+        np.eye(4)[:, :2] * 1j,
+        [[1.0, np.nan]] * 4,
+        np.array([[1, None]] * 4, dtype=object),
+    ],
+)
+def test_contrasts_are_finite_real_numbers(given):
+    formula, data = "distance ~ C(age, M) + (1 | Subject)", lmm.load_dataset("orthodont")
+    with pytest.raises(DataError, match="finite numbers are needed"):
+        lmm.design(formula, data, context={"M": np.array(given)})
+
+
 def test_contrasts_need_a_row_a_level():
     formula = "distance ~ C(age, [[1, 2], [3, 4]]) + (1 | Subject)"
     with pytest.raises(DataError, match=r"are 2 by 2 numbers.* there are 4: 8, 10, 12, 14"):

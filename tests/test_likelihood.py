@@ -568,7 +568,7 @@ def test_zero_pivots_leave_the_others_solved(r, runtime, x64):
     assert_close(got, want, 1e-13, 1.0)
 
 
-@pytest.mark.parametrize("r", [5, 65, 90, 200])
+@pytest.mark.parametrize("r", [5, 49, 90, 200])
 def test_triangular_systems_in_numpy(r):
     """From below and above, of matrices in any order of memory; no number for a zero pivot."""
     xp, rng = namespace(np.zeros(1)), np.random.default_rng(r)
@@ -642,7 +642,7 @@ def test_a_wide_elimination_is_the_one_of_small_blocks(r):
 @pytest.mark.parametrize("sweep", [False, True])
 @pytest.mark.parametrize("r", [40, 100])
 def test_inverses_of_large_matrices(r, sweep, monkeypatch):
-    """By LAPACK, LU or halves, and in the matrix's own place with a shorter strip at the end."""
+    """By LAPACK, by halves, and in the matrix's own place with a shorter strip at the end."""
     if sweep:
         monkeypatch.setattr(inverses, "_SWEEP_ABOVE", 32)
         monkeypatch.setattr(inverses, "_SWEEP", 24)

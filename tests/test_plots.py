@@ -847,13 +847,17 @@ def test_curves_without_limits_of_new_observations(kind):
     ("at", "message"),
     [
         ({"v": 77}, "knows nothing of the visit 77"),
-        ({"vv": 8}, "new rows do not have: they have age, v"),
+        ({"vv": 8}, "new rows do not have: they have Sex, age, v"),
         ({"Subject": "M01"}, "new rows do not have"),
+        ({"Sex": "male"}, "'male' is no level of Sex: there are Male, Female"),
+        ({"Sex": None}, "None is no level of Sex"),
+        ({"age": ["a", "b"]}, "numbers are needed"),
+        ({"age": 8}, "the two ends of x are needed"),
     ],
 )
 def test_values_that_nothing_reads_are_refused(at, message):
     data = lmm.load_dataset("orthodont").assign(v=lambda d: d["age"])
-    res = lmm.fit("distance ~ age + us(v | Subject)", data)
+    res = lmm.fit("distance ~ age + Sex + us(v | Subject)", data)
     with pytest.raises(lmm.DataError, match=message):
         plots.predictions(res, "age", at=at)
     limits = plots.predictions(res, "age", at={"v": 8}).lines[:2]

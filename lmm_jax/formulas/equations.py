@@ -68,18 +68,25 @@ def read_equations(
         *(FormulaicError, KeyError, RuntimeError, ValueError, TypeError, SyntaxError),
         *(ArithmeticError, IndexError, AttributeError),
     ) as error:
-        near = _suggestion([unknown, text.split("=")[0]], known)
-        hint = f"there is no {unknown!r}{near}; " if unknown else ""
-        listed = f"they are {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
-        raise DataError(
-            f"cannot read the hypothesis {text!r}: {hint}write linear equations of parameters, "
-            "separated by commas (anything else as a function, lmm.hypotheses(res, lambda p: …)); "
-            f"{listed if names else 'the model has none'}"
-        ) from error
+        raise _unreadable(text, unknown, names, known) from error
     return (
         np.asarray(read.constraint_matrix, dtype=np.float64),
         np.asarray(read.constraint_values, dtype=np.float64),
         tuple(equation.asked for equation in equations),
+    )
+
+
+def _unreadable(
+    text: str, unknown: str, names: Sequence[str], known: Mapping[str, str]
+) -> DataError:
+    """What to say of a hypothesis that is no set of linear equations."""
+    near = _suggestion([unknown, text.split("=")[0]], known)
+    hint = f"there is no {unknown!r}{near}; " if unknown else ""
+    listed = f"they are {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
+    return DataError(
+        f"cannot read the hypothesis {text!r}: {hint}write linear equations of parameters, "
+        "separated by commas (anything else as a function, lmm.hypotheses(res, lambda p: …)); "
+        f"{listed if names else 'the model has none'}"
     )
 
 

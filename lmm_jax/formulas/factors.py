@@ -212,11 +212,9 @@ def factor(
             )
     if levels is not None:
         x, levels = _relabelled(x, list(levels), labels)
-    if isinstance(contrasts, _Counted | np.ndarray):
+    if isinstance(contrasts, _Counted | np.ndarray | dict):
         own = _levels(x, state) if levels is None else list(levels)
-        contrasts = contrasts.of(own) if isinstance(contrasts, _Counted) else _rows(contrasts, own)
-    if isinstance(contrasts, np.ndarray | dict):
-        contrasts = Custom(contrasts)
+        contrasts = _for_levels(contrasts, own)
     found = TRANSFORMS["C"](x, contrasts, levels=levels, spans_intercept=spans_intercept)
     found._self_ordered = ordered  # a factor of it is ordered as well
     return found
@@ -243,15 +241,19 @@ def _read(contrasts: Any, ordered: bool) -> Any:
     return found
 
 
-def _rows(contrasts: np.ndarray, levels: Sequence[Any]) -> np.ndarray:
-    """Contrasts with a row a level; raise for others."""
-    if contrasts.ndim != 2 or len(contrasts) != len(levels):
-        shape = " by ".join(map(str, contrasts.shape))
-        raise DataError(
-            f"contrasts are {shape} numbers, a row a level is needed: there are {len(levels)}: "
-            f"{_listed(levels)}"
-        )
-    return contrasts
+def _for_levels(contrasts: Any, levels: list[Any]) -> Any:
+    """Contrasts of a counted number of levels, or the caller's own; raise for others."""
+    if isinstance(contrasts, _Counted):
+        return contrasts.of(levels)
+    if isinstance(contrasts, np.ndarray):
+        contrasts = numbers(contrasts, "contrasts")
+        if contrasts.ndim != 2 or len(contrasts) != len(levels):
+            shape = " by ".join(map(str, contrasts.shape))
+            raise DataError(
+                f"contrasts are {shape} numbers, a row a level is needed: there are "
+                f"{len(levels)}: {_listed(levels)}"
+            )
+    return Custom(contrasts)
 
 
 def _levels(x: Any, state: MutableMapping[str, Any]) -> list[Any]:

@@ -8,7 +8,8 @@ residual variance at the estimate; fixed effects and variances are uncorrelated 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -249,6 +250,24 @@ def joint_relative_covariance(fit: FitRecord) -> tuple[np.ndarray, np.ndarray]:
     return unit, relative
 
 
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """What JAX says of functions that it cannot trace, in terms of the parameters."""
+    try:
+        yield
+    except _UNTRACEABLE as error:
+        raise DataError(
+            "f cannot be traced by JAX: write it with jax.numpy, without float(), numpy or "
+            "branches on the values of parameters"
+        ) from error
+    except TypeError as error:  # of an array that is asked for a name
+        if "string indexing" not in str(error):
+            raise
+        raise DataError(
+            'f asks an array for a name: fixed effects go by theirs as params["x"]'
+        ) from error
+
+
 def _differentiated(
     fit: FitRecord, f: Callable[[DataParams], Any]
 ) -> tuple[tuple[str, ...], tuple[int, ...], np.ndarray, np.ndarray]:
@@ -270,19 +289,8 @@ def _differentiated(
             out: tuple[Any, Any] = jax.jvp(plain, (point,), (tangent,))
             return out
 
-        try:  # not compiled: a few small operations, of shapes that others have as well
+        with _in_words():  # not compiled: a few small operations, of shapes that others have
             value, slopes = jax.vmap(along, out_axes=(None, 0))(tangents)
-        except _UNTRACEABLE as error:
-            raise DataError(
-                "f cannot be traced by JAX: write it with jax.numpy, without float(), numpy or "
-                "branches on the values of parameters"
-            ) from error
-        except TypeError as error:  # what JAX says of an array that is asked for a name
-            if "string indexing" not in str(error):
-                raise
-            raise DataError(
-                'f asks an array for a name: fixed effects go by theirs as params["x"]'
-            ) from error
     if isinstance(value, tuple | list):
         value, slopes = np.stack(value), np.stack(slopes, axis=1)
     values, J = np.asarray(value), np.asarray(slopes)

@@ -297,7 +297,8 @@ def _strata(
     several = isinstance(stratum, list | tuple | np.ndarray | pd.Series | pd.Index)
     asked = list(stratum) if several else [stratum] * len(names)
     if len(asked) != len(names):
-        raise DataError(f"stratum has {len(asked)} labels for {len(names)} levels")
+        count = f"{len(asked)} label{'s' * (len(asked) != 1)}"
+        raise DataError(f"stratum has {count} for {len(names)} levels")
     return _places(asked, "stratum", known)
 
 

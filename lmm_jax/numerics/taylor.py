@@ -108,21 +108,22 @@ def constant(value: Any, m: int) -> Taylor:
 
 def stack(parts: list[Taylor]) -> Taylor:
     """Values of one shape along a new first axis."""
-    xp = namespace([part.value for part in parts])
-    return Taylor(
-        xp.stack([part.value for part in parts]),
-        xp.stack([part.first for part in parts], axis=1),
-        xp.stack([part.second for part in parts], axis=2),
-    )
+    return _together("stack", parts)
 
 
 def joined(parts: list[Taylor]) -> Taylor:
     """Values along their first axis, one after another."""
-    xp = namespace([part.value for part in parts])
+    return _together("concatenate", parts)
+
+
+def _together(how: str, parts: list[Taylor]) -> Taylor:
+    """Of values and derivatives, whose axes of parameters come first."""
+    values = [part.value for part in parts]
+    put = getattr(namespace(values), how)
     return Taylor(
-        xp.concatenate([part.value for part in parts]),
-        xp.concatenate([part.first for part in parts], axis=1),
-        xp.concatenate([part.second for part in parts], axis=2),
+        put(values),
+        put([part.first for part in parts], axis=1),
+        put([part.second for part in parts], axis=2),
     )
 
 

@@ -16,7 +16,8 @@ from ..designs.variables import Variables, column_of
 from ..errors import DataError, RankWarning
 from ..formulas.right_side import variables
 from ..inference.transformations import untransformed, way_back
-from ..inputs.arguments import choice, flag, hinted, mapping, probability, shown
+from ..inputs.arguments import choice, flag, hinted, mapping, numbers, probability, shown
+from ..inputs.matching import find, spelled
 from ..inputs.names import unquoted
 from . import canvas
 from .sources import fitted
@@ -79,10 +80,15 @@ def _check_held(held: Mapping[str, Any], known: Variables, design: Design) -> No
     """Refuse values of what neither the mean nor the variance of a new row reads."""
     texts = expressions(design, (False,) * len(design.terms), noise=True)
     read = [*known.factors, *known.covariates, *(n for text in texts for n in variables(text))]
-    for name in held:
+    for name, value in held.items():
         if name not in read:
             names = ", ".join(dict.fromkeys(read))
             raise DataError(f"at has {shown(name)}, which new rows do not have: they have {names}")
+        if name in known.factors:
+            levels = pd.Index(known.factors[name])
+            if find(levels, pd.Index([value], dtype=object, tupleize_cols=False), "at")[0] < 0:
+                there = ", ".join(spelled(levels))
+                raise DataError(f"at: {shown(value)} is no level of {name}: there are {there}")
 
 
 def _new_limits(res: Any, data: pd.DataFrame, how: Mapping[str, Any], *, told: bool) -> np.ndarray:
@@ -118,7 +124,7 @@ def _values_of(
 
 
 def _ends(given: Any) -> tuple[float, float]:
-    values = np.asarray(given, float).ravel()
+    values = numbers(given, "at", finite=False).ravel()
     if values.size < 2 or not np.isfinite(values).all():
         raise DataError(f"at: the two ends of x are needed, not {shown(given)}")
     return float(values.min()), float(values.max())
