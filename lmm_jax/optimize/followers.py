@@ -1,7 +1,8 @@
-"""Runs from several starts side by side: one that goes where another has ended is done."""
+"""Runs from several starts: one that goes where another has ended is done."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from ..covariance.structures import Structure
 from ..covariance.theta import theta_slices
 from ..covariance.triangles import lower_indices
 from ..numerics.stacked import Stacked, filled
-from .newton import CONVERGED, FOLLOWED, RUNNING
+from .newton import CONVERGED, FOLLOWED, RUNNING, Solution
 from .point import State
 
 # d' H* d of an optimum, twice the square of a distance in standard errors, within which a run may
@@ -60,6 +61,38 @@ def without_followers(s: State[Any], structures: tuple[Structure, ...]) -> State
     status[follows] = FOLLOWED
     lanes: Any = Stacked(status)
     return s._replace(status=lanes)
+
+
+def ends_at_known(
+    found: list[Solution], structures: tuple[Structure, ...]
+) -> Callable[[State[Any]], State[Any]]:
+    """What becomes of the state of one run, of NumPy, after a step: it ends if it follows.
+
+    Parameters
+    ----------
+    found : list of Solution
+        Of other runs. One that goes to any of them, as in :func:`without_followers`, is done:
+        the best is among them.
+    structures : tuple of Structure
+    """
+
+    def after(s: State[Any]) -> State[Any]:
+        reached = [other for other in found if int(other.status) == CONVERGED]
+        if int(s.status) != RUNNING or not reached:
+            return s
+        points = [*reached, s]
+        thetas = np.stack([point.theta for point in points], axis=-1)
+        values, gradients, hessians = (
+            np.stack([getattr(point.jet, name) for point in points], axis=-1)
+            for name in ("value", "gradient", "hessian")
+        )
+        signs = _signs(thetas, structures)
+        at = signs * thetas, values, signs * gradients, signs[:, None] * signs[None] * hessians
+        run = np.array([len(reached)])
+        follows = any(_lead_to(i, run, *at)[0] for i in range(len(reached)))
+        return s._replace(status=np.int32(FOLLOWED)) if follows else s
+
+    return after
 
 
 def _lead_to(

@@ -18,7 +18,7 @@ from ..likelihood.criterion import empty_jet
 from ..likelihood.profile import profile_jet
 from ..numerics.namespace import NUMPY, namespace, traced_once
 from .challenge import run_and_challenge
-from .followers import without_followers
+from .followers import ends_at_known, without_followers
 from .history import Recorder
 from .newton import CONVERGED, DECREMENT_TOL, NOISY, NONFINITE, PIVOT_TOL, Solution, newton
 from .point import State
@@ -147,9 +147,13 @@ def _run_all(starts: Starts, best: Solution, search: _Search) -> Solution:
     xp, before = namespace(search.layout), best
     order = xp.argsort(~starts.wanted, stable=True)
     thetas, n = starts.thetas[order], xp.sum(starts.wanted)
+    structures = search.layout.structures
+    reached = [best]
+    one_by_one = xp is NUMPY and search.watch is None
+    after = ends_at_known(reached, structures) if one_by_one else None
 
     def run(i: Any, best: Solution) -> Solution:
-        inner, cornered = off_boundary(best.theta, search.layout.structures)
+        inner, cornered = off_boundary(best.theta, structures)
         lost = (best.status == NOISY) & search.centred
         inner = xp.where(lost, best.theta, inner)
         theta = xp.where(i < n, thetas[xp.minimum(i, len(thetas) - 1)], inner)
@@ -159,7 +163,10 @@ def _run_all(starts: Starts, best: Solution, search: _Search) -> Solution:
         beta = xp.where(i < n, starts.beta, best.jet.profile.beta)
 
         def wins(best: Solution) -> Solution:
-            return better(best, _descend(theta, beta, search, go=go))
+            new = _descend(theta, beta, search, after, go=go)
+            if after is not None:
+                reached.append(new)
+            return better(best, new)
 
         return xp.cond(go, wins, lambda best: best, best)
 
