@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 
 import lmm_jax as lmm
@@ -162,4 +163,29 @@ def test_fits_are_those_of_runs_to_their_ends(monkeypatch):
         assert fit.converged == other.converged
         np.testing.assert_allclose(fit.llf, other.llf, rtol=SAME)
         np.testing.assert_allclose(fit.cov_re, other.cov_re, rtol=OPTIMUM, atol=OPTIMUM)
+    assert sum(fit.n_iter for fit in fits) < 0.9 * sum(fit.n_iter for fit in whole)
+
+
+def hard_places(seed, name):
+    """Few subjects at random places, of whose nuggets several optima are not rare."""
+    rng = np.random.default_rng(seed)
+    N, k = 6, 8
+    u, v = rng.uniform(0.0, 10.0, (2, N, k))
+    apart = np.hypot(u[:, :, None] - u[:, None], v[:, :, None] - v[:, None])
+    R = np.exp(-apart / rng.uniform(0.5, 6.0)) + rng.uniform(0.0, 2.0) * np.eye(k)
+    y = np.einsum("nij,nj->ni", np.linalg.cholesky(R), rng.normal(size=(N, k)))
+    columns = {"y": y, "u": u, "v": v, "id": np.repeat(np.arange(N), k).reshape(N, k)}
+    frame = pd.DataFrame({name: column.ravel() for name, column in columns.items()})
+    return lmm.design(f"y ~ 1 + {name}(u + v | id, nugget=True)", frame)
+
+
+@pytest.mark.parametrize("name", ["sp_exp", "sp_sph"])
+def test_fits_one_after_another_are_those_of_runs_to_their_ends(name, monkeypatch):
+    designs = [hard_places(seed, name) for seed in range(8)]
+    fits = [lmm.fit(design, runtime="numpy") for design in designs]
+    monkeypatch.setattr(minimize, "ends_at_known", lambda found, structures: None)
+    whole = [lmm.fit(design, runtime="numpy") for design in designs]
+    for fit, other in zip(fits, whole, strict=True):
+        assert fit.converged == other.converged
+        np.testing.assert_allclose(fit.llf, other.llf, rtol=SAME)
     assert sum(fit.n_iter for fit in fits) < 0.9 * sum(fit.n_iter for fit in whole)

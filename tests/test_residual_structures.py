@@ -13,9 +13,9 @@ from dense_residual import DenseResidual
 from helpers import Array, Term, assert_close, dense_gls, differences, random_root
 
 import lmm_jax as lmm
-from lmm_jax.covariance.arma import AutoregressiveMovingAverage
+from lmm_jax.covariance.arma import AutoregressiveMovingAverage, FirstOrders
 from lmm_jax.covariance.correlations import Independent
-from lmm_jax.covariance.distances import Autoregressive, MovingAverage, Toeplitz
+from lmm_jax.covariance.distances import Autoregressive, Toeplitz
 from lmm_jax.covariance.residuals import ResidualStructure, Spread
 from lmm_jax.covariance.spatial import (
     Continuous,
@@ -50,8 +50,8 @@ CORRELATIONS = {
     "symmetric of places of their own": (Symmetric(width=4), GAPS),
     "autoregressive": (Autoregressive(), VISITS),
     "autoregressive with gaps": (Autoregressive(), GAPS),
-    "moving average": (MovingAverage(), VISITS),
-    "moving average with gaps": (MovingAverage(), GAPS),
+    "moving average": (FirstOrders(reach=3), VISITS),
+    "moving average with gaps": (FirstOrders(reach=9), GAPS),
     "arma(2, 1)": (AutoregressiveMovingAverage(p=2, q=1, reach=3), VISITS),
     "arma(0, 1)": (AutoregressiveMovingAverage(p=0, q=1, reach=3), VISITS),
     "arma(1, 2) with gaps": (AutoregressiveMovingAverage(p=1, q=2, reach=9), GAPS),
@@ -182,7 +182,7 @@ STRUCTURES = {
     "ar1, another arm": (Autoregressive(), Spread(anchored=False)),
     "toeph": (Toeplitz(levels=LEVELS), Spread(levels=LEVELS)),
     "adh": (Antedependent(levels=LEVELS), Spread(levels=LEVELS)),
-    "arma11 * power": (MovingAverage(), Spread(of="power")),
+    "arma11 * power": (FirstOrders(reach=3), Spread(of="power")),
     "ar1 * expo, another arm": (Autoregressive(), Spread(of="expo", anchored=False)),
     "symm * expo": (General(levels=LEVELS), Spread(of="expo")),
     "sp_gau * power": (Gaussian(nugget=True), Spread(of="power")),

@@ -14,8 +14,9 @@ from .correlations import AT_BOUND, Correlation, arctanh
 from .distances import distances, of_partials
 
 # Starts: rows of the last parameter, partial correlations from -0.97 to 0.97, beside others of
-# both signs.
-_ROW, _BESIDE = np.linspace(-2.1, 2.1, 7), (-0.7, 0.7)
+# both signs; beside a single one more of it.
+_ROW, _BESIDE = np.linspace(-2.1, 2.1, 7), np.arctanh((-0.7, 0.7))
+_BESIDE_ONE = (1.6, 0.5, -0.5, -1.2, -2.5)
 # Correlation of neighbours from which a moving average starts at most: beyond 1/2 there is none.
 _MOST_OF_AVERAGES = 0.45
 
@@ -33,7 +34,7 @@ class AutoregressiveMovingAverage(Correlation):
     p, q : int
         Orders.
     reach : int
-        The largest distance of two visits.
+        The largest distance of two visits, where they are no levels.
 
     References
     ----------
@@ -72,8 +73,8 @@ class AutoregressiveMovingAverage(Correlation):
         """Correlations at distances 0, .., reach."""
         one = constant(namespace(c).ones((), c.dtype), c.shape[0])
         rho, phi, theta = self._coefficients(variables(c))
-        of_u = _continued([one, *rho], phi, self.reach + self.q + 1)
-        theta, lags = [one, *theta], np.arange(self.reach + 1)
+        theta, lags = [one, *theta], np.arange(max(self.reach + 1, len(self.levels)))
+        of_u = _continued([one, *rho], phi, len(lags) + self.q)
         out: Taylor | None = None
         for k in range(-self.q, self.q + 1):
             ahead = zip(theta, theta[abs(k) :], strict=False)
@@ -115,13 +116,23 @@ class AutoregressiveMovingAverage(Correlation):
     @property
     def rows_to_look_at(self) -> tuple[np.ndarray, ...]:
         """See :attr:`Correlation.rows_to_look_at`: the last one beside others of all signs."""
-        beside = itertools.product(np.arctanh(_BESIDE), repeat=self.n_params - 1)
+        values = _BESIDE_ONE if self.n_params == 2 and self.q else _BESIDE
+        beside = itertools.product(values, repeat=self.n_params - 1)
         return tuple(np.column_stack([*np.tile(x, (len(_ROW), 1)).T, _ROW]) for x in beside)
 
     def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
         """See :meth:`Correlation.natural`."""
         _, phi, theta = self._coefficients(c)
         return {**_named("phi", phi), **_named("theta", theta)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FirstOrders(AutoregressiveMovingAverage):
+    """ARMA(1, 1), which goes by a name of its own."""
+
+    q: int = 1
+
+    name = "arma11"
 
 
 def _named(name: str, found: list[Taylor]) -> dict[str, Taylor]:

@@ -16,8 +16,9 @@ import numpy as np
 
 from ..numerics.linalg import exact
 from ..numerics.namespace import namespace
+from .arma import FirstOrders
 from .correlations import AT_BOUND, Correlation
-from .distances import Autoregressive, MovingAverage, Toeplitz
+from .distances import Autoregressive, Toeplitz
 from .structures import CompoundSymmetry, Identity, Pattern, Structure, Unstructured, positive
 from .triangles import ZERO_PIVOT
 from .visits import Antedependent, Symmetric
@@ -237,7 +238,7 @@ _NAMED: dict[str, tuple[Callable[..., Correlation], bool]] = {
     "ar1": (Autoregressive, True),
     "toep": (Toeplitz, False),
     "ad": (Antedependent, False),
-    "arma11": (MovingAverage, True),
+    "arma11": (FirstOrders, True),
 }
 
 

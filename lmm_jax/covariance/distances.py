@@ -8,7 +8,7 @@ import numpy as np
 
 from ..numerics.namespace import namespace
 from ..numerics.taylor import Taylor, constant, powers, stack, tanh, variables
-from .correlations import AT_BOUND, Correlation, Fading, arctanh, at_visits, cell
+from .correlations import AT_BOUND, Correlation, Fading, arctanh, at_visits
 
 
 def distances(places: Any) -> Any:
@@ -59,63 +59,6 @@ class Autoregressive(Correlation):
     def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
         """See :meth:`Correlation.natural`."""
         return {"rho": tanh(c[0])}
-
-
-class MovingAverage(Correlation):
-    """ARMA(1, 1): ``rho_1`` at distance one, ``phi rho_(k - 1)`` beyond.
-
-    ``rho_1 = (1 + phi theta) (phi + theta) / (1 + theta^2 + 2 phi theta)``.
-    """
-
-    __slots__ = ()
-    name = "arma11"
-    takes_gap = True
-
-    @property
-    def n_params(self) -> int:
-        """See :attr:`Correlation.n_params`."""
-        return 2
-
-    def entries(self, c: Any, places: Any) -> Taylor:
-        """See :meth:`Correlation.entries`."""
-        xp = namespace(c, places)
-        phi, theta = (tanh(x) for x in variables(c))
-        product = phi * theta
-        first = (1.0 + product) * (phi + theta) / (1.0 + theta * theta + 2.0 * product)
-        d = distances(places)
-        tail = cell(first) * powers(phi, xp.maximum(d - 1.0, xp.zeros_like(d)))
-        apart = xp.where(d > 0, xp.ones_like(d), 0.0)
-        return tail * apart + (1.0 - apart)
-
-    def start(self, rho: Any) -> Any:
-        """See :meth:`Correlation.start`: of neighbours."""
-        xp, at = namespace(rho), arctanh(self._bounded(rho) ** (1.0 / self.gap))
-        return xp.stack([at, xp.zeros_like(at)])
-
-    def idle(self, c: Any, gradient: Any) -> Any:
-        """See :meth:`Correlation.idle`: theta of one, where the matrix is regular.
-
-        ``d rho_1 / d theta = (1 - phi^2) (1 - theta^2) / (1 + theta^2 + 2 phi theta)^2``.
-        """
-        xp = namespace(c, gradient)
-        phi, theta = xp.tanh(c[..., 0]), xp.tanh(c[..., 1])
-        left = 1.0 - theta * theta
-        slope = (1.0 - phi * phi) * left * left / (1.0 + theta * theta + 2.0 * phi * theta) ** 2
-        still = slope * (1.0 + xp.abs(c[..., 1])) < AT_BOUND
-        bound = still & (theta * gradient[..., 1] <= AT_BOUND)
-        return xp.stack([xp.zeros_like(bound), bound], axis=-1)
-
-    @property
-    def rows_to_look_at(self) -> tuple[np.ndarray, ...]:
-        """See :attr:`Correlation.rows_to_look_at`: theta on both sides, beside several phi."""
-        thetas = np.linspace(-2.1, 2.1, 7)
-        return tuple(
-            np.column_stack([np.full(7, phi), thetas]) for phi in (1.6, 0.5, -0.5, -1.2, -2.5)
-        )
-
-    def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
-        """See :meth:`Correlation.natural`."""
-        return {"phi": tanh(c[0]), "theta": tanh(c[1])}
 
 
 class Toeplitz(Correlation):

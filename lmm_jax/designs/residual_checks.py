@@ -44,7 +44,7 @@ def longest_distance(term: ResidualTerm, at: np.ndarray) -> float:
         More of them than are listed.
     """
     reach = float(np.ptp(at)) if at.size else 1.0
-    if term.correlation == "arma" and reach > _MOST_LAGS:
+    if term.correlation.startswith("arma") and reach > _MOST_LAGS:
         raise DataError(
             f"the visits of {term.text} are up to {reach:g} apart, {_MOST_LAGS:,} at most are "
             "taken: count them in a larger unit, or take car1 of the time"

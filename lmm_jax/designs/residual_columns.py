@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..covariance.arma import AutoregressiveMovingAverage
+from ..covariance.arma import AutoregressiveMovingAverage, FirstOrders
 from ..covariance.correlations import Correlation, Independent
-from ..covariance.distances import Autoregressive, MovingAverage, Toeplitz
+from ..covariance.distances import Autoregressive, Toeplitz
 from ..covariance.residuals import ResidualStructure, Spread
 from ..covariance.spatial import Continuous, Exponential, Gaussian, Rational, Spatial, Spherical
 from ..covariance.visits import Antedependent, General, Symmetric
@@ -35,7 +35,7 @@ _CORRELATIONS: dict[str, type[Correlation]] = {
     **{
         kind.name: kind
         for kind in (
-            General, Symmetric, Autoregressive, MovingAverage, AutoregressiveMovingAverage,
+            General, Symmetric, Autoregressive, FirstOrders, AutoregressiveMovingAverage,
             Antedependent, Toeplitz, Continuous, Exponential, Gaussian, Rational, Spherical,
         )
     },
@@ -134,7 +134,7 @@ def _in_units(
         options |= {"unit": unit, "nugget": term.nugget, "gap": float(gap) / unit}
         at = at / unit
     elif kind.takes_gap:
-        if kind is AutoregressiveMovingAverage:
+        if issubclass(kind, AutoregressiveMovingAverage):
             options |= _orders(term, at)
         options["gap"] = max(_neighbours(at, subject)[0], 1.0)
     return at, options

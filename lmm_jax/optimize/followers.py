@@ -80,7 +80,7 @@ def ends_at_known(
         reached = [other for other in found if int(other.status) == CONVERGED]
         if int(s.status) != RUNNING or not reached:
             return s
-        points = [*reached, s]
+        points: list[Any] = [*reached, s]
         thetas = np.stack([point.theta for point in points], axis=-1)
         values, gradients, hessians = (
             np.stack([getattr(point.jet, name) for point in points], axis=-1)
@@ -90,7 +90,8 @@ def ends_at_known(
         at = signs * thetas, values, signs * gradients, signs[:, None] * signs[None] * hessians
         run = np.array([len(reached)])
         follows = any(_lead_to(i, run, *at)[0] for i in range(len(reached)))
-        return s._replace(status=np.int32(FOLLOWED)) if follows else s
+        done: Any = np.int32(FOLLOWED)
+        return s._replace(status=done) if follows else s
 
     return after
 
