@@ -6,6 +6,7 @@ Everything that forks or spawns runs in an interpreter of its own.
 import ast
 import os
 import pickle
+import platform
 import re
 import subprocess
 import sys
@@ -160,6 +161,28 @@ print(outcome(fitted))
 
 
 @needs_fork
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what glibc's allocator learns")
+def test_arrays_take_memory_that_was_freed(tmp_path):
+    """Pages are asked for once, not for every array; without it 256 for each of them."""
+    code = """
+        import resource
+        import numpy as np
+        import lmm_jax.numerics.programs
+
+        def faults():
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+        np.ones(1 << 17) + np.ones(1 << 17)
+        before = faults()
+        for _ in range(50):
+            np.ones(1 << 17) + np.ones(1 << 17)
+        print(faults() - before)
+    """
+    script = tmp_path / "faults.py"
+    script.write_text(textwrap.dedent(code), encoding="utf-8")
+    assert int(run(script)) < 50 * 256
+
+
 def test_what_numpy_works_off_starts_no_threads(tmp_path):
     """A fork afterwards computes: crossed factors, tests of random effects, profiles, lanes."""
     script = tmp_path / "numpy_alone.py"

@@ -38,7 +38,7 @@ from .ticks import tick_lanes
 _SHRINK, SMALLEST = 8, ByDevice(32, 2048)
 # Lanes from which a call of NumPy takes one candidate of a grid, and fewer so many more; and
 # numbers that copies of lanes may be.
-_CANDIDATES, _NUMBERS = 2048, 1 << 22
+_CANDIDATES, _NUMBERS = 128, 1 << 22
 
 
 def minimize_lanes(

@@ -25,6 +25,7 @@ from jaxlib.version import __version_info__ as jaxlib_version
 from ..inputs.arguments import hinted, instance
 from .blas_threads import one_thread
 from .held import Held
+from .memory import keep_freed_memory
 from .processes import check_process
 from .tiers import Tier, compiling, note
 
@@ -59,6 +60,8 @@ _FATAL = 3  # XLA's levels: 0 information, 1 warnings, 2 errors
 _LEVELS = {"DEBUG": 0, "INFO": 0, "WARN": 1, "WARNING": 1, "ERROR": 2, "FATAL": 3, "CRITICAL": 3}
 # How a version of XLA begins to say that it does not have an option.
 _REFUSAL = "No such compile option"
+
+keep_freed_memory()  # once a process, before anything computes
 
 
 def compiled(
