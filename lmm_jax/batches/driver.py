@@ -127,7 +127,7 @@ def minimize_all(
     opened, cornered = off_boundary(theta, problem.structures)
     best = _challenge(problem, best, opened[:, cornered], np.flatnonzero(cornered), defer)
     theta = np.moveaxis(np.asarray(best.theta), problem.axis, -1)
-    doubt = problem.few | off_boundary(theta, problem.structures)[1] | is_extreme(theta)
+    doubt = problem.few | is_extreme(theta)
     which = np.flatnonzero(doubt & problem.usable & (best.status != RUNNING))
     more = problem.more_starts(theta, which) if which.size else None
     if more is not None:

@@ -280,13 +280,13 @@ def _grids(layout: Layout, start: Array | None) -> _Grids:
 def in_doubt(best: Solution, layout: Layout) -> Array:
     """Whether an optimum is to be challenged by starts from singular covariances.
 
-    Where it is singular, where the groups are few, or large random effects leave narrow
-    valleys, others are not rare: 1 in 50 data sets of eight groups or fewer has one. Of terms
-    whose correlations are parameters of their own 1 in 20 data sets of 20 groups has one.
+    Where the groups are few, or large random effects leave narrow valleys, others are not rare:
+    1 in 50 data sets of eight groups or fewer has one. Of terms whose correlations are parameters
+    of their own 1 in 20 data sets of 20 groups has one. None of 30,000 singular optima had
+    another in 12 groups for each coefficient and more.
     """
-    singular = off_boundary(best.theta, layout.structures)[1]
     bent = any(not structure.linear for structure in layout.structures)
-    return has_few_groups(layout) | is_extreme(best.theta) | singular | bent
+    return has_few_groups(layout) | is_extreme(best.theta) | bent
 
 
 def has_few_groups(layout: Layout) -> Any:
