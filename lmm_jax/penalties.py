@@ -13,9 +13,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
+from .errors import DataError
+from .inputs.arguments import numbers, shown
 from .reprs import brief
+
+_ABOVE_ZERO = float(np.finfo(float).tiny)
 
 __all__ = ["L2", "LogDet", "SmoothL1", "SmoothSCAD"]
 
@@ -44,6 +49,10 @@ class L2:
         """Penalty of the fixed effects."""
         return jnp.sum(self.weights * beta**2)
 
+    def check(self) -> None:
+        """Refuse weights that are negative."""
+        _check(self, weights=0.0)
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -61,6 +70,10 @@ class SmoothL1:
     def __call__(self, beta: Array) -> Array:
         """Penalty of the fixed effects."""
         return jnp.sum(self.weights * (jnp.sqrt(beta**2 + self.eps**2) - self.eps))
+
+    def check(self) -> None:
+        """Refuse weights that are negative, and a corner."""
+        _check(self, weights=0.0, eps=_ABOVE_ZERO)
 
 
 @jax.tree_util.register_dataclass
@@ -92,6 +105,10 @@ class SmoothSCAD:
         value = jnp.where(size <= tau, tau * size, jnp.where(size <= c * tau, middle, flat))
         return jnp.sum(self.weights * value)
 
+    def check(self) -> None:
+        """Refuse weights that are negative, and what is not one function from 0 to ``c tau``."""
+        _check(self, weights=0.0, tau=0.0, c=2.0, eps=_ABOVE_ZERO)
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -110,3 +127,20 @@ class LogDet:
     def __call__(self, cov_re: Array) -> Array:
         """Penalty of a relative covariance."""
         return -self.weight * jnp.linalg.slogdet(cov_re)[1]
+
+    def check(self) -> None:
+        """Refuse a negative weight, which leads to the boundary."""
+        _check(self, weight=0.0)
+
+
+def _check(penalty: Any, **least: float) -> None:
+    """Raise where a number of a penalty is not finite, or below the least that it may be."""
+    for name, low in least.items():
+        value = getattr(penalty, name)
+        if isinstance(value, jax.core.Tracer):
+            continue
+        if (numbers(value, f"{type(penalty).__name__}({name}=)") < low).any():
+            least_of = "more than 0" if low == _ABOVE_ZERO else f"{low:g} or more"
+            raise DataError(
+                f"{type(penalty).__name__}({name}={shown(value)}): {least_of} is needed"
+            )

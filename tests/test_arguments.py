@@ -176,7 +176,7 @@ OPTIONS = [
     (lambda: fit(method="l-bfgs"), "did you mean 'lbfgs'"),
     (lambda: fit(method=["newton", None]), "method=None"),
     (lambda: fit(method=()), "method is empty"),
-    (lambda: fit(df_method="Satterthwaite"), "did you mean 'satterthwaite'"),
+    (lambda: fit(df_method="satterthwait"), "did you mean 'satterthwaite'"),
     (lambda: fit(df_method=None), "df_method=None"),
     (lambda: fit(df_method=["normal"]), "df_method="),
     # start values, masks, penalties
@@ -288,7 +288,7 @@ OPTIONS = [
     (lambda: lmm.influence(fitted(), None), "by=None"),
     (lambda: boot().conf_int(kind="Basic"), "did you mean 'basic'"),
     (lambda: boot().conf_int(kind=None), "kind=None"),
-    (lambda: boot().params(5), "scales=5"),
+    (lambda: boot().params(5), "scale=5"),
     (lambda: boot().tidy(conf_level=2), "conf_level=2"),
     (lambda: boot().summary(alpha="a"), "alpha='a'"),
     (lambda: boot().apply(5), "fun=5: a function"),

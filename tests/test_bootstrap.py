@@ -361,7 +361,7 @@ def test_both_scales_and_the_tables(boot):
     np.testing.assert_allclose(boot.statistics("sdcor").estimate[-1], res.sigma)
     table = boot.tidy(conf_level=0.9)
     pd.testing.assert_index_equal(boot.conf_int().index, pd.Index([*res.params.index, "sigma"]))
-    interval = boot.conf_int(alpha=0.1, scales="sdcor")
+    interval = boot.conf_int(alpha=0.1, scale="sdcor")
     np.testing.assert_allclose(table["conf_low"], interval["lower"])
     pd.testing.assert_frame_equal(table, boot.tidy(level=0.9, scale="sdcor"))
     pd.testing.assert_frame_equal(interval, boot.conf_int(level=0.9, scale="sdcor"))
@@ -424,7 +424,7 @@ def test_smallest_singular_value(k):
     [
         (lambda b: b.conf_int(kind="bca"), lmm.DataError, "percentile, basic"),
         (lambda b: b.conf_int(alpha=1.5), lmm.DataError, "between 0 and 1"),
-        (lambda b: b.conf_int(scales="log"), lmm.DataError, "vcov, sdcor"),
+        (lambda b: b.conf_int(scale="log"), lmm.DataError, "vcov, sdcor"),
         (lambda b: b.tidy(scale="log"), lmm.DataError, "scale='log'"),
         (lambda b: b.tidy(level=0.9, conf_level=0.8), lmm.DataError, "give one of both"),
         (lambda b: b.apply(lambda r: np.eye(2)), lmm.DataError, "shape"),

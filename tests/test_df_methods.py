@@ -234,3 +234,10 @@ def test_a_factor_of_one_level_is_none(residual):
     expected = [n - 3] * 3 if residual == "sp_exp(z)" else [12 - 1, n - 12 - 2, n - 12 - 2]
     np.testing.assert_array_equal(result.df, expected)
     assert np.isfinite(result.pvalues).all()
+
+
+def test_names_in_any_case():
+    res = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff"))
+    for name, method in {"KR": "kenward-roger", "Kenward-Roger": "kenward-roger", "Z": "normal",
+                         "Satterthwaite": "satterthwaite"}.items():  # fmt: skip
+        assert res.with_df(name).df_method == method

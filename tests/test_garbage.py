@@ -10,7 +10,7 @@ import random
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -218,7 +218,7 @@ def calls() -> dict[str, Call]:
         "simulate from Params": Call(
             lmm.simulate, dict(model=truth, design=d, seed=1, scale=1.0)
         ),
-        "influence": Call(lmm.influence, dict(results=r, by="group")),
+        "influence": Call(lmm.influence, dict(res=r, by="group")),
         "r2": Call(lmm.r2, dict(res=r, level=0.9)),
         "icc": Call(lmm.icc, dict(res=r, level=0.9)),
         "variance_components": Call(lmm.variance_components, dict(res=r, level=0.9)),
@@ -401,15 +401,15 @@ def calls() -> dict[str, Call]:
         "ContrastResults.conf_int": Call(test.conf_int, dict(alpha=0.05)),
         "ContrastResults.summary_frame": Call(test.summary_frame, dict(xname=None, alpha=0.05)),
         "ContrastResults.summary": Call(test.summary, dict(xname=None, alpha=0.05, title=None)),
-        "BootstrapResults.to_arviz": Call(boot.to_arviz, dict(scales="vcov")),
-        "BootstrapResults.params": Call(boot.params, dict(scales="vcov")),
-        "BootstrapResults.statistics": Call(boot.statistics, dict(scales="vcov")),
+        "BootstrapResults.to_arviz": Call(boot.to_arviz, dict(scale="vcov")),
+        "BootstrapResults.params": Call(boot.params, dict(scale="vcov")),
+        "BootstrapResults.statistics": Call(boot.statistics, dict(scale="vcov")),
         "BootstrapResults.apply": Call(boot.apply, dict(fun=lambda at: at.scale, names=None)),
         "BootstrapResults.conf_int": Call(
-            boot.conf_int, dict(kind="basic", alpha=0.1, scales="vcov")
+            boot.conf_int, dict(kind="basic", alpha=0.1, scale="vcov")
         ),
         "BootstrapResults.tidy": Call(
-            boot.tidy, dict(kind="basic", conf_level=0.9, scales="sdcor", output=None)
+            boot.tidy, dict(kind="basic", conf_level=0.9, scale="sdcor", output=None)
         ),
         "BootstrapResults.summary": Call(boot.summary, dict(kind="basic", alpha=0.1)),
         "BootstrapStatistics.conf_int": Call(
@@ -530,12 +530,25 @@ def test_garbage_in_a_penalty_is_refused_by_the_fit(name):
     fields = [f for f in inspect.signature(getattr(penalties, name)).parameters]
     good = {"weights": 0.1, "tau": 0.5, "c": 3.7, "eps": 1e-4, "weight": 0.5}
     option = "cov_pen" if name == "LogDet" else "fe_pen"
+    numbers = {"True", "0", "1.5", "2**31", "2**63", "10**30", "jax array"}
+    small = {"eps": {"0"}, "c": {"True", "0", "1.5", "jax array"}}
     for field in fields:
-        for value in GARBAGE.values():
+        for kind, value in GARBAGE.items():
             penalty = getattr(penalties, name)(**{f: good[f] for f in fields} | {field: value()})
-            try:
+            call = partial(lmm.fit, design(), maxiter=0, **{option: penalty})
+            if kind in numbers - small.get(field, set()):
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    lmm.fit(design(), maxiter=1, **{option: penalty})
-            except lmm.DataError:
-                continue
+                    told = outcome_of(call)
+                assert told is None or "shape" in told, (field, kind, told)
+            else:
+                with pytest.raises(lmm.DataError):
+                    call()
+
+
+def outcome_of(call):
+    """The message of a refusal; None if there is none."""
+    try:
+        call()
+    except lmm.DataError as error:
+        return str(error)

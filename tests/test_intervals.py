@@ -424,7 +424,7 @@ BAD = [
     (lambda r: r.conf_int(method="bootstrap"), "pass seed="),
     (lambda r: r.conf_int(method="profile", df_method="kr"), "df_method belongs to"),
     (lambda r: r.conf_int(method="profile", parm="Days", reml=True), "no profile of the fixed"),
-    (lambda r: lmm.profile(r, "theta").conf_int(0.9999), "goes to 0.999"),
+    (lambda r: lmm.profile(r, "theta").conf_int(level=0.9999), "goes to 0.999"),
     (lambda r: lmm.profile(r, reml="no"), "pass True or False"),
     (lambda r: lmm.delta_method(r, 3), "a function is needed"),
     (lambda r: lmm.delta_method(r, lambda p: float(p.scale)), "cannot be traced"),
@@ -453,7 +453,7 @@ def test_bootstrap_intervals_are_those_of_bootstrap():
     res = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff"))
     boot = lmm.bootstrap(res, 64, seed=3)
     found = res.conf_int(method="bootstrap", n_boot=64, seed=3, level=0.9)
-    assert_close(found, boot.conf_int(alpha=0.1, scales="sdcor"), EXACT_TOL)
+    assert_close(found, boot.conf_int(alpha=0.1, scale="sdcor"), EXACT_TOL)
     variances = res.conf_int(method="bootstrap", n_boot=64, seed=3, level=0.9, scale="vcov")
     assert list(variances.index) == [*res.params.index, "scale"]
     assert_close(variances.iloc[-1], found.iloc[-1] ** 2, EXACT_TOL)
@@ -467,7 +467,7 @@ def test_curves_lie_on_the_profile():
     curves = lmm.profile(res)
     exact = res.conf_int(method="profile")
     assert_close(curves.conf_int(), exact, SAME_TOL, 0.01)
-    between = curves.conf_int(0.93)
+    between = curves.conf_int(level=0.93)
     width = (exact["upper"] - exact["lower"]).to_numpy()[:, None] / 4
     difference = (between - res.conf_int(method="profile", level=0.93)).abs()
     assert (difference.to_numpy() < CURVE_TOL * width).all()
@@ -589,7 +589,7 @@ def test_a_curve_and_its_limits_are_one_where_another_valley_is_near():
     b = rng.normal(size=(G, 2)) @ np.array([[1, 0.9], [0, 0.3]]) * rng.choice([0.3, 1, 2])
     data["y"] = data["x"] * b[data["g"], 1] + b[data["g"], 0] + rng.normal(size=G * T)
     result = lmm.fit("y ~ x + (x | g)", data, reml=False)
-    low = lmm.profile(result).conf_int(0.95).loc["x", "lower"]
+    low = lmm.profile(result).conf_int(level=0.95).loc["x", "lower"]
     held = lmm.fit("z ~ 1 + (x | g)", data.assign(z=data["y"] - low * data["x"]), reml=False)
     assert abs(2 * (result.llf - held.llf) - 3.841459) < 1e-5
 
@@ -602,7 +602,7 @@ def test_a_curve_of_a_correlation_does_not_go_through_zero_to_its_mirror(seed):
     y = rng.normal(size=5)[g] * 1.5 + 0.3 * x + rng.normal(size=5)[g] * 0.4 * x
     data = pd.DataFrame({"g": g, "x": x, "y": y + rng.normal(size=20)})
     result = lmm.fit("y ~ x + (x | g)", data)
-    curve, limits = lmm.profile(result).conf_int(0.95), result.conf_int(method="profile")
+    curve, limits = lmm.profile(result).conf_int(level=0.95), result.conf_int(method="profile")
     name = "cor(Intercept,x|g)"
     assert_close(curve.loc[name], limits.loc[name], 1e-5, 1)
     low, high = limits.loc[name]

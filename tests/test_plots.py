@@ -1001,7 +1001,7 @@ def test_profiles():
     ):
         assert ax.get_xlabel() == name
         close(line(ax, 1), table[["value", "zeta"]])
-        limits = profiled().conf_int(0.95).loc[name]
+        limits = profiled().conf_int(level=0.95).loc[name]
         ends = segments(ax)
         close(ends[:, 0, 0], limits)
         assert not ends[:, 0, 1].any()
@@ -1014,7 +1014,7 @@ def test_profiles():
 
 def test_bootstrap_densities():
     drawn = plots.bootstrap(boot(), ["sd(Intercept|Batch)", "sigma"])
-    values, limits = boot().params("sdcor"), boot().conf_int(scales="sdcor")
+    values, limits = boot().params("sdcor"), boot().conf_int(scale="sdcor")
     for ax, name in zip(drawn, ("sd(Intercept|Batch)", "sigma"), strict=True):
         x, y = line(ax, 0).T
         assert abs(integrate.trapezoid(y, x) - 1) < 0.01

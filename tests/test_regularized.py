@@ -419,3 +419,30 @@ BAD = [
 def test_bad_options(options, message):
     with pytest.raises(lmm.DataError, match=message):
         fit_regularized(design(), **options)
+
+
+def test_a_formula_sees_what_it_is_given():
+    """Functions of the caller by default, those of ``context`` alone where it is passed."""
+
+    def twice(column):
+        return 2.0 * column
+
+    seen = fit_regularized("y ~ twice(x) + (1 | g)", DATA, alpha=1.0)
+    given = fit_regularized("y ~ two(x) + (1 | g)", DATA, alpha=1.0, context={"two": twice})
+    np.testing.assert_allclose(seen.fe_params, given.fe_params, rtol=1e-12)
+    with pytest.raises(lmm.FormulaError, match="twice"):
+        fit_regularized("y ~ twice(x) + (1 | g)", DATA, alpha=1.0, context={})
+
+
+def test_models_are_those_of_fit():
+    """Residual covariances and related levels, whose unpenalized fit a weight of zero gives."""
+    data = DATA.assign(visit=DATA.groupby("g").cumcount())
+    ar1 = fit_regularized("y ~ x", data, residual="ar1(visit | g)", alpha=0.0, df_method="z")
+    plain = lmm.fit("y ~ x + ar1(visit | g)", data, df_method="z")
+    np.testing.assert_allclose(ar1.fe_params, plain.fe_params, rtol=1e-9)
+    assert ar1.df_method == plain.df_method
+    levels = list(dict.fromkeys(data["g"]))
+    A = (0.5 * np.eye(len(levels)) + 0.5, levels)
+    kin = fit_regularized("y ~ x + (1 | g)", data, relatedness={"g": A}, alpha=0.0)
+    same = lmm.fit("y ~ x + (1 | g)", data, relatedness={"g": A})
+    np.testing.assert_allclose(kin.fe_params, same.fe_params, rtol=1e-9)

@@ -1008,6 +1008,6 @@ def test_bootstrap_intervals_stand_in_the_rows_of_the_others():
     for scale in ("vcov", "sdcor"):
         found = fit.conf_int(method="bootstrap", n_boot=30, seed=1, scale=scale)
         assert found.index.equals(fit.conf_int(scale=scale).index)
-        own = boot.conf_int(scales=scale).iloc[: len(found)].to_numpy().copy()
+        own = boot.conf_int(scale=scale).iloc[: len(found)].to_numpy().copy()
         own[-1] = own[-1] ** (2 if scale == "vcov" else 1)  # of sigma, or of the variance
         assert_close(found, own, 1e-12)

@@ -822,7 +822,7 @@ def test_profiles_know_the_coordinates_of_the_search():
     wald = np.sqrt(other.residual_params_se["expo"] ** 2) * 60  # most of the error of log sigma
     half = 0.5 * np.log(far.loc["sigma", "upper"] / far.loc["sigma", "lower"])
     assert 0.8 < half / (1.96 * wald) < 1.25
-    curve = lmm.profile(other, "theta").conf_int(0.95)
+    curve = lmm.profile(other, "theta").conf_int(level=0.95)
     assert_close(np.log(curve.loc["sigma"]), np.log(far.loc["sigma"]), 1e-3)  # a spline of it
 
 

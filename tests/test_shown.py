@@ -17,10 +17,12 @@ import pandas as pd
 import pytest
 
 import lmm_jax as lmm
+from lmm_jax.inference import df
 from lmm_jax.reprs import number
 from lmm_jax.tables.cells import cells
 from lmm_jax.tables.markup import escape_latex
 from lmm_jax.tables.page import Summary, Table, table
+from lmm_jax.tables.paper import in_words, method_name
 from lmm_jax.tables.text import folded_columns
 
 ODD = "50% of <b>A</b> & B_1 {x} $ # ~ ^ \\"
@@ -774,3 +776,11 @@ def test_days_have_no_hours_in_tables():
     assert "\n 2004-01-02  " in str(res.random_effects["day"])
     means = lmm.emmeans(lmm.fit("Reaction ~ factor(day) + (1 | Subject)", data), "day")
     assert "\n 2004-01-02  " in str(means)
+
+
+def test_papers_have_words_for_all_degrees_of_freedom():
+    """Of every method, as the argument and in small print."""
+    for name in set(df.METHODS) - {"residual"}:  # which is a word of papers
+        said = in_words(f"Degrees of freedom: {name}")
+        assert said == f"Degrees of freedom: {method_name(name)}"
+        assert method_name(name) != name

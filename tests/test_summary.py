@@ -128,3 +128,14 @@ def test_notes_on_convergence_and_singularity():
     assert singular.singular and "Singular fit" in str(singular.summary())
     broken = replace(fit(), converged=False, message="it stopped")
     assert "Not converged: it stopped." in str(broken.summary())
+
+
+def test_the_coverage_goes_by_either_word():
+    result = lmm.fit("Reaction ~ Days + (1 | Subject)", lmm.load_dataset("sleepstudy"))
+    text = str(result.summary(level=0.9))
+    assert text == str(result.summary(alpha=0.1))
+    assert number(result.conf_int(level=0.9).loc["Days", "lower"]) in text
+    test = result.t_test("Days = 10")
+    assert str(test.summary(level=0.9)) == str(test.summary(alpha=0.1)) != str(test.summary())
+    with pytest.raises(lmm.DataError, match="level is 1 - alpha"):
+        result.summary(alpha=0.1, level=0.95)

@@ -38,7 +38,12 @@ def fit_regularized(
     offset: Any = None,
     missing: str = "drop",
     subset: Any = None,
+    df_method: str = "satterthwaite",
+    context: Mapping[str, Any] | None = None,
+    relatedness: Mapping[str, Any] | None = None,
+    residual: str | None = None,
     runtime: str = "auto",
+    approximate: bool | None = None,
 ) -> RegularizedResults | RegularizedPath | LMMResults:
     """Fit with penalized fixed effects, the covariance held at its unpenalized estimate.
 
@@ -73,7 +78,9 @@ def fit_regularized(
         Start values of the unpenalized fit.
     reml : bool
         How the unpenalized fit estimates the covariance.
-    groups, re_formula, vc_formula, weights, offset, missing, subset, runtime
+    groups, re_formula, vc_formula, weights, offset, missing, subset
+        As in :func:`lmm_jax.fit`.
+    df_method, context, relatedness, residual, runtime, approximate
         As in :func:`lmm_jax.fit`.
 
     Returns
@@ -123,7 +130,9 @@ def fit_regularized(
     model = {
         "groups": groups, "re_formula": re_formula, "vc_formula": vc_formula, "weights": weights,
         "offset": offset, "missing": missing, "subset": subset, "reml": reml,
-        "start_params": start_params, "runtime": runtime,
+        "start_params": start_params, "df_method": df_method, "context": context,
+        "relatedness": relatedness, "residual": residual, "runtime": runtime,
+        "approximate": approximate,
     }  # fmt: skip
     if callable(method):
         if numbers(alpha, "alpha").any():

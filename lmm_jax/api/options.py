@@ -223,6 +223,8 @@ def covariance_penalty(design: Design, penalty: Any) -> Any:
 def _as_pytree(penalty: Any, what: str, shape: tuple[int, ...]) -> Any:
     """A penalty as a pytree, so that compiled programs can be shared between calls."""
     function(penalty, what)
+    if hasattr(penalty, "check"):
+        penalty.check()
     leaves = jax.tree.leaves([penalty])
     opaque = len(leaves) == 1 and leaves[0] is penalty
     try:

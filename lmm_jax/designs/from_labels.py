@@ -23,6 +23,15 @@ from ..layouts.sparse.index import SparsePlan
 from .design import Design
 from .terms import connected_rows
 
+_WITHOUT_INDEX = {
+    "related": "the layout of related levels is no function of an index of the rows: use "
+    "design.layout",
+    "sparse": "the levels of these crossed factors meet few others: their matrices are kept "
+    "sparse, which no JAX program makes of rows: use lmm.fit, or row_index of labels",
+    "approximate": "these crossed factors are fitted approximately, without a matrix that a "
+    "program could make of rows: use lmm.fit, or row_index of labels",
+}
+
 
 @hinted
 def row_index(groups: Any, sizes: int | Sequence[int] = 1, *, n_components: int = 0) -> RowIndex:
@@ -63,17 +72,11 @@ def row_index(groups: Any, sizes: int | Sequence[int] = 1, *, n_components: int 
     -5.122
     """
     if isinstance(groups, Design):
-        if groups.is_related:
-            raise DataError(
-                "the layout of related levels is no function of an index of the rows: use "
-                "design.layout"
-            )
+        for kind, why in _WITHOUT_INDEX.items():
+            if groups._is_kind(kind):
+                raise DataError(why)
         planned = groups.plan
-        if isinstance(planned, SparsePlan):
-            raise DataError(
-                "the levels of these crossed factors meet few others: their matrices are kept "
-                "sparse, which no JAX program makes of rows: use lmm.fit, or row_index of labels"
-            )
+        assert not isinstance(planned, SparsePlan)  # none of those kinds
         return _trimmed(planned.index, groups.nobs)
     factors = list(groups) if _is_sequence(groups) else [groups]
     if not factors:

@@ -86,7 +86,11 @@ class ContrastResults(Shown):
         return self.effect, self.sd
 
     def summary_frame(
-        self, xname: Sequence[str] | None = None, alpha: float = 0.05
+        self,
+        xname: Sequence[str] | None = None,
+        alpha: float = 0.05,
+        *,
+        level: float | None = None,
     ) -> pd.DataFrame:
         """One row a hypothesis: tested value, estimate, standard error, test and interval.
 
@@ -96,10 +100,12 @@ class ContrastResults(Shown):
             Names of the hypotheses; as they were asked for if not given.
         alpha : float
             One less the coverage of the interval.
+        level : float, optional
+            The coverage, in the place of ``alpha``.
         """
         effect, sd = self._rows()
         names = list(self.c_names) if xname is None else read_names(xname, "xname", effect.size)
-        interval = self.conf_int(alpha)
+        interval = self.conf_int(alpha, level=level)
         columns = {
             "null_value": np.zeros(effect.size) if self.null_value is None else self.null_value,
             "estimate": effect,
@@ -113,7 +119,12 @@ class ContrastResults(Shown):
         return pd.DataFrame(columns, index=names)
 
     def summary(
-        self, xname: Sequence[str] | None = None, alpha: float = 0.05, title: str | None = None
+        self,
+        xname: Sequence[str] | None = None,
+        alpha: float = 0.05,
+        title: str | None = None,
+        *,
+        level: float | None = None,
     ) -> Summary:
         """The test as it is printed, a row a hypothesis for t and z tests.
 
@@ -124,11 +135,14 @@ class ContrastResults(Shown):
         alpha : float
             One less the coverage of the intervals.
         title : str, optional
+        level : float, optional
+            The coverage, in the place of ``alpha``.
         """
         heading = None if title is None else instance(title, "title", str, "a string")
         if self.effect is None:
             return self._joint(heading)
-        frame = self.summary_frame(xname, alpha)
+        level = coverage(level, alpha=alpha)
+        frame = self.summary_frame(xname, level=level)
         normal = self.distribution == "norm"
         shown = table(
             frame.drop(columns="df") if normal else frame,
@@ -136,7 +150,7 @@ class ContrastResults(Shown):
             headings={"null_value": "null", "statistic": "z" if normal else "t"},
             kinds={"statistic": "statistic"},
         )
-        notes = [f"Limits of level {1 - alpha:g}"]
+        notes = [f"Limits of level {level:g}"]
         if self.adjust != "none":
             notes.append(f"P values and limits adjusted by {self.adjust}")
         title = "Test for Constraints" if heading is None else heading

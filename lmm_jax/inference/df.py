@@ -263,6 +263,7 @@ def read_df_method(value: Any) -> str:
     """The name of a method; ``"kr"`` and ``"z"`` are short for two of them."""
     if isinstance(value, str):
         value = _ALIASES.get(value.lower(), value)
+        value = value.lower() if value.lower() in METHODS else value
         if value in KINDS:
             raise DataError(
                 f"df_method={value!r} is a robust covariance, which a fit is given: "

@@ -127,7 +127,7 @@ class Influence(Shown):
 
 
 @hinted
-def influence(results: FitRecord, by: str = "group") -> Influence:
+def influence(res: FitRecord, by: str = "group") -> Influence:
     """Influence of every group or row, by derivatives at the fit (infinitesimal jackknife).
 
     Leaving a unit out changes the criterion f into one that is known exactly at
@@ -136,7 +136,7 @@ def influence(results: FitRecord, by: str = "group") -> Influence:
 
     Parameters
     ----------
-    results : LMMResults
+    res : LMMResults
         A fit with nothing held or penalized.
     by : str
         ``"group"``: the coarsest groups of the random effects, which are independent;
@@ -191,15 +191,15 @@ def influence(results: FitRecord, by: str = "group") -> Influence:
     >>> lmm.influence(res, "sample").dfbetas["Intercept"].abs().idxmax()
     'F'
     """
-    design = require(results, "influence").design
+    design = require(res, "influence").design
     assert design is not None  # require has looked
     units = _units(design, _kind(design, by))
     if len(units.labels) == 1:
         raise DataError(
             f"by={by!r}: all rows are one, without which nothing is left: pass by='row'"
         )
-    whole = standardized(design, results.estimates.theta_layout)
-    return _frames(results, design, whole, by, units)
+    whole = standardized(design, res.estimates.theta_layout)
+    return _frames(res, design, whole, by, units)
 
 
 def _kind(design: Design, by: str) -> str:

@@ -77,7 +77,7 @@ class ProfileResults(Shown):
     reml: bool
     output: str = "pandas"  # kind of frame that tables come in: that of the data
 
-    def conf_int(self, level: float = 0.95) -> pd.DataFrame:
+    def conf_int(self, *, level: float = 0.95) -> pd.DataFrame:
         """Profile intervals, a row a parameter, with columns lower and upper.
 
         Parameters

@@ -98,7 +98,7 @@ def profile(
     >>> import lmm_jax as lmm
     >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
     >>> curves = lmm.profile(res, "theta")
-    >>> curves.conf_int(0.99).round(2).loc["sigma"].tolist()
+    >>> curves.conf_int(level=0.99).round(2).loc["sigma"].tolist()
     [22.15, 30.03]
     """
     job = _read(res, parm, scale, reml)

@@ -35,7 +35,7 @@ class ZetaCurve(NamedTuple):
 def zeta_curves(profile: Any, levels: Any) -> tuple[ZetaCurve, ...]:
     """Points, curves and limits of every profiled parameter."""
     wanted = [probability(level, "levels") for level in items(levels, "levels")]
-    limits = [profile.conf_int(level) for level in wanted]
+    limits = [profile.conf_int(level=level) for level in wanted]
     q = special.ndtri(0.5 + 0.5 * np.array(wanted))
     out = []
     for n, (name, table) in enumerate(

@@ -21,7 +21,7 @@ from ..tables.shown import Shown
 from .bootstrap_statistics import BootstrapStatistics, Kind
 from .saving import Saved
 
-Scales = Literal["vcov", "sdcor"]
+Scale = Literal["vcov", "sdcor"]
 SCALES = ("vcov", "sdcor")
 _GAVE = "what fun gave"
 
@@ -105,13 +105,12 @@ class BootstrapResults(Shown, Saved):
         """Converged replicates with a covariance on the boundary."""
         return int(np.sum(self.replicates.singular & self.replicates.converged))
 
-    def params(self, scales: Scales = "vcov", *, scale: Scales | None = None) -> pd.DataFrame:
+    def params(self, scale: Scale = "vcov") -> pd.DataFrame:
         """All replicates, a column a parameter; those that did not converge are NaN.
 
         Parameters
         ----------
-        scales, scale : {"vcov", "sdcor"}
-            Two words for one: that of :meth:`LMMResults.conf_int` goes before the other.
+        scale : {"vcov", "sdcor"}
 
         Examples
         --------
@@ -121,20 +120,18 @@ class BootstrapResults(Shown, Saved):
         >>> boot.params().shape
         (200, 3)
         """
-        scales = _scales(scales, scale)
-        values = parameter_columns(self.replicates, scales)
+        choice(scale, "scale", SCALES)
+        values = parameter_columns(self.replicates, scale)
         values[~self.replicates.converged] = np.nan
-        return pd.DataFrame(values, columns=list(self._names(scales)))
+        return pd.DataFrame(values, columns=list(self._names(scale)))
 
-    def statistics(
-        self, scales: Scales = "vcov", *, scale: Scales | None = None
-    ) -> BootstrapStatistics:
+    def statistics(self, scale: Scale = "vcov") -> BootstrapStatistics:
         """The parameters as statistics of the bootstrap."""
-        scales = _scales(scales, scale)
-        values = parameter_columns(self.replicates, scales)[self.replicates.converged]
-        estimate = parameter_columns(self.fit, scales)[0]
+        choice(scale, "scale", SCALES)
+        values = parameter_columns(self.replicates, scale)[self.replicates.converged]
+        estimate = parameter_columns(self.fit, scale)[0]
         return BootstrapStatistics(
-            names=self._names(scales), estimate=estimate, values=values, output=self.output
+            names=self._names(scale), estimate=estimate, values=values, output=self.output
         )
 
     def apply(
@@ -175,9 +172,8 @@ class BootstrapResults(Shown, Saved):
         *,
         kind: Kind = "percentile",
         alpha: float = 0.05,
-        scales: Scales = "vcov",
+        scale: Scale = "vcov",
         level: float | None = None,
-        scale: Scales | None = None,
     ) -> pd.DataFrame:
         """Intervals of all parameters, with columns lower and upper.
 
@@ -187,7 +183,7 @@ class BootstrapResults(Shown, Saved):
             See :meth:`BootstrapStatistics.conf_int`.
         alpha : float
             One less the coverage.
-        scales, scale : {"vcov", "sdcor"}
+        scale : {"vcov", "sdcor"}
             As in :meth:`params`.
         level : float, optional
             The coverage, in the place of ``alpha``.
@@ -200,16 +196,15 @@ class BootstrapResults(Shown, Saved):
         >>> bool((boot.conf_int()["lower"] >= 0).all())
         True
         """
-        return self.statistics(scales, scale=scale).conf_int(kind=kind, alpha=alpha, level=level)
+        return self.statistics(scale).conf_int(kind=kind, alpha=alpha, level=level)
 
     def tidy(
         self,
         *,
         kind: Kind = "percentile",
         conf_level: float = 0.95,
-        scales: Scales = "sdcor",
+        scale: Scale = "sdcor",
         level: float | None = None,
-        scale: Scales | None = None,
         output: str | None = None,
     ) -> Any:
         """One row a parameter: effect, group, term, estimate, bias, std_error and the interval.
@@ -219,7 +214,7 @@ class BootstrapResults(Shown, Saved):
         kind : {"percentile", "basic", "normal"}
         conf_level, level : float
             The coverage, by either of both words.
-        scales, scale : {"vcov", "sdcor"}
+        scale : {"vcov", "sdcor"}
             As in :meth:`params`.
         output : {"pandas", "polars", "pyarrow"}, optional
             Kind of frame; that of the data if not given.
@@ -233,7 +228,7 @@ class BootstrapResults(Shown, Saved):
         ['Intercept', 'sd(Intercept|Batch)', 'sigma']
         """
         level = coverage(level, conf_level=conf_level)
-        found = self.statistics(scales, scale=scale)
+        found = self.statistics(scale)
         frame: pd.DataFrame = found.tidy(kind=kind, level=level, output="pandas")
         owners = [label.group for label in self.term_labels for _ in label.parameter_names()]
         p = len(self.fixed_names)
@@ -261,12 +256,12 @@ class BootstrapResults(Shown, Saved):
             ),
         )
 
-    def to_arviz(self, scales: Scales = "sdcor") -> Any:
+    def to_arviz(self, scale: Scale = "sdcor") -> Any:
         """The replicates that converged as draws of ArviZ, with a name for every parameter.
 
         Parameters
         ----------
-        scales : {"sdcor", "vcov"}
+        scale : {"sdcor", "vcov"}
 
         Returns
         -------
@@ -282,7 +277,7 @@ class BootstrapResults(Shown, Saved):
         """
         from ..neighbours.draws import draws_of  # loaded when it is asked for
 
-        return draws_of(self, _scales(scales))
+        return draws_of(self, choice(scale, "scale", SCALES))
 
     def _page(self) -> Summary:
         return self.summary()
@@ -304,34 +299,25 @@ class BootstrapResults(Shown, Saved):
             else dict(zip(self.residual_names, at.residual[i].tolist(), strict=True)),
         )
 
-    def _names(self, scales: Scales) -> tuple[str, ...]:
-        names = [name for label in self.term_labels for name in _term_names(label, scales)]
+    def _names(self, scale: Scale) -> tuple[str, ...]:
+        names = [name for label in self.term_labels for name in _term_names(label, scale)]
         return unique([*self.fixed_names, *names, "sigma", *self.residual_names])
 
 
-def _scales(scales: Scales, scale: Scales | None = None) -> Scales:
-    """The scale of the parameters, by one of the words that it may be asked for."""
-    choice(scales, "scales", SCALES)
-    if scale is None:
-        return scales
-    choice(scale, "scale", SCALES)
-    return scale
-
-
-def _term_names(label: TermLabel, scales: Scales) -> list[str]:
+def _term_names(label: TermLabel, scale: Scale) -> list[str]:
     names = label.parameter_names()
-    if scales == "vcov":
+    if scale == "vcov":
         return names
     return [name.replace("var(", "sd(", 1).replace("cov(", "cor(", 1) for name in names]
 
 
-def parameter_columns(at: Replicates, scales: Scales) -> np.ndarray:
+def parameter_columns(at: Replicates, scale: Scale) -> np.ndarray:
     """Fixed effects, lower triangles row by row, sigma, residual parameters: (R, parameters)."""
     parts = [at.beta]
     for S in at.covariances:
         rows, columns = np.tril_indices(S.shape[-1])
         values = S[:, rows, columns]
-        if scales == "sdcor":
+        if scale == "sdcor":
             sd = np.sqrt(np.diagonal(S, axis1=1, axis2=2))
             off = rows != columns
             with np.errstate(divide="ignore", invalid="ignore"):

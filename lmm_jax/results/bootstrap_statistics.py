@@ -11,7 +11,6 @@ import pandas as pd
 from scipy import special
 
 from ..inputs.arguments import choice, coverage, hinted
-from ..reprs import brief
 from ..tables.frames import as_frame
 from ..tables.page import Summary, table
 from ..tables.shown import Shown
@@ -21,7 +20,7 @@ KINDS = ("percentile", "basic", "normal")
 
 
 @hinted
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class BootstrapStatistics(Shown):
     """Some functions of the parameters: at the estimate, and in every replicate."""
 
@@ -29,8 +28,6 @@ class BootstrapStatistics(Shown):
     estimate: np.ndarray  # (s,)
     values: np.ndarray  # (R, s)  replicates that converged; NaN where a function has no value
     output: str = "pandas"  # kind of frame that tables come in: that of the data
-
-    __repr__ = brief
 
     def _page(self) -> Summary:
         title = f"Functions of the parameters, {len(self.values)} replicates"

@@ -284,6 +284,8 @@ class FittedModel(Shown, FitRecord):
         title: str | None = None,
         alpha: float = 0.05,
         df_method: str | None = None,
+        *,
+        level: float | None = None,
     ) -> Summary:
         """Tables of fit statistics, fixed and random effects: text, HTML and LaTeX.
 
@@ -301,6 +303,8 @@ class FittedModel(Shown, FitRecord):
             One less the coverage of the intervals.
         df_method : str, optional
             As in :func:`lmm_jax.fit`; that of the fit if not given.
+        level : float, optional
+            The coverage, in the place of ``alpha``.
 
         Examples
         --------
@@ -309,9 +313,9 @@ class FittedModel(Shown, FitRecord):
         >>> print(str(res.summary(title="Sleep")).splitlines()[0].strip())
         Sleep
         """
-        results = self.with_df(df_method)
+        level, res = coverage(level, alpha=alpha), self.with_df(df_method)
         return summarize(
-            results, yname=yname, xname_fe=xname_fe, xname_re=xname_re, title=title, alpha=alpha
+            res, yname=yname, xname_fe=xname_fe, xname_re=xname_re, title=title, level=level
         )
 
     def _page(self) -> Summary:
@@ -330,7 +334,7 @@ def _bootstrapped(
     parameters = parameters_of(fit.fixed_names, fit.term_labels, scale)
     places = chosen(parameters, parm)
     boot = resample(fit, n_boot, seed, progress=progress)
-    limits = boot.conf_int(alpha=1.0 - level, scales="sdcor" if scale == "sdcor" else "vcov")
+    limits = boot.conf_int(alpha=1.0 - level, scale="sdcor" if scale == "sdcor" else "vcov")
     limits = limits.iloc[: len(parameters)]  # those of a residual covariance come last
     limits.index = pd.Index([parameter.name for parameter in parameters])
     if scale == "vcov":

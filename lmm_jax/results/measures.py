@@ -23,7 +23,7 @@ from ..inference.explained import (
     share,
 )
 from ..inference.information import conditional_information
-from ..reprs import brief, public
+from ..reprs import public
 from ..tables.cells import Kind
 from ..tables.page import Summary, table
 from ..tables.shown import Shown
@@ -97,7 +97,7 @@ class ICCResults(Shown):
 
 
 @public
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ConditionalAIC(Shown):
     """The conditional AIC and what it is made of: ``caic = -2 llf + 2 (df + 1)``."""
 
@@ -106,8 +106,6 @@ class ConditionalAIC(Shown):
     df: float  # tr(d fitted / d y) = trace + correction
     trace: float  # of the hat matrix, covariances given
     correction: float  # for estimating the covariances
-
-    __repr__ = brief
 
     def _page(self) -> Summary:
         values = {"caic": self.caic, "llf": self.llf, "df": self.df}

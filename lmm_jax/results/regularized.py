@@ -91,11 +91,13 @@ class RegularizedResults(LMMResults):
         title: str | None = None,
         alpha: float = 0.05,
         df_method: str | None = None,
+        *,
+        level: float | None = None,
     ) -> Summary:
         """Tables of the fit; see :meth:`LMMResults.summary`."""
         how = f"L1-penalized fixed effects, covariance by {'REML' if self.reml else 'ML'}"
         title = f"Linear mixed model, {how}" if title is None else title
-        page = super().summary(yname, xname_fe, xname_re, title, alpha, df_method)
+        page = super().summary(yname, xname_fe, xname_re, title, alpha, df_method, level=level)
         return replace(page, method=how)
 
     def __repr__(self) -> str:

@@ -14,7 +14,7 @@ from ..inference.monte_carlo import Approximation
 from ..inference.record import FitRecord
 from ..inference.residual_reference import residual_reference
 from ..inference.robust import robust_note
-from ..inputs.arguments import instance, probability
+from ..inputs.arguments import instance
 from ..inputs.arguments import names as read_names
 from ..tables.cells import Kind
 from ..tables.page import Summary, Table, table
@@ -33,12 +33,11 @@ def summarize(
     xname_fe: Sequence[str] | None,
     xname_re: Sequence[str] | None,
     title: str | None,
-    alpha: float,
+    level: float,
 ) -> Summary:
     """Tables of a fit, with names of the caller's choice."""
     if title is None:
         title = f"Linear mixed model fitted by {method_name(results.reml)}"
-    alpha = probability(alpha, "alpha")
     for what, text in {"title": title, "yname": yname}.items():
         if text is not None:
             instance(text, what, str, "a string")
@@ -47,7 +46,7 @@ def summarize(
              for label in results.term_labels for name in label.names]  # fmt: skip
     random = _names(xname_re, shown, "xname_re")
     tables = [_facts(results, yname), *_random(results, random), *_residual(results)]
-    tables += [_fixed(results, fixed, alpha)] if fixed else []
+    tables += [_fixed(results, fixed, level)] if fixed else []
     how = (f"Degrees of freedom: {results.df_method}",) * bool(fixed)
     notes = (*how, *warnings_of(results))
     return Summary(title=title, tables=tuple(tables), notes=notes, method=fitted_by(results.reml))
@@ -203,7 +202,7 @@ def _variance_errors(results: FitRecord) -> list[float]:
     return [*out, residual_variance_error(results.estimates)]
 
 
-def _fixed(results: FitRecord, names: Sequence[str], alpha: float) -> Table:
+def _fixed(results: FitRecord, names: Sequence[str], level: float) -> Table:
     columns = {
         "estimate": results.estimates.beta,
         "std_error": results._bse_fe,
@@ -215,12 +214,12 @@ def _fixed(results: FitRecord, names: Sequence[str], alpha: float) -> Table:
     headings = _HEADINGS | {
         "statistic": letter,
         "p_value": f"P>|{letter}|",
-        "conf_low": f"{100 * alpha / 2:g}%",
-        "conf_high": f"{100 * (1 - alpha / 2):g}%",
+        "conf_low": f"{50 * (1 - level):g}%",
+        "conf_high": f"{50 * (1 + level):g}%",
     }
     if letter == "z":
         del columns["df"]
-    values = np.column_stack([*columns.values(), fixed_limits(results, 1 - alpha)])
+    values = np.column_stack([*columns.values(), fixed_limits(results, level)])
     frame = pd.DataFrame(values, index=list(names), columns=[*columns, "conf_low", "conf_high"])
     kinds: dict[str, Kind] = {"statistic": "statistic"}
     return table(frame, "Fixed effects", headings=headings, kinds=kinds)

@@ -40,8 +40,18 @@ _WORDS = {
 _MOST_DIGITS = 15
 LABEL = re.compile(r"[\w:.+/ -]+")  # what may stand in \\label
 # Methods, which screens show as the arguments that ask for them.
+_DF_METHODS = {
+    "satterthwaite": "Satterthwaite",
+    "kenward-roger-linear": "Kenward-Roger, linear",
+    "kenward-roger-expected": "Kenward-Roger, expected information",
+    "kenward-roger": "Kenward-Roger",
+    "between-within": "between and within subjects",
+    "residual": "residual",
+    "normal": "normal approximation",
+}
 _METHODS = {
-    **{"satterthwaite": "Satterthwaite", "kenward-roger": "Kenward-Roger", "tukey": "Tukey"},
+    **_DF_METHODS,
+    **{"tukey": "Tukey"},
     **{"sidak": "Sidak", "bonferroni": "Bonferroni", "holm": "Holm", "hochberg": "Hochberg"},
     **{"scheffe": "Scheffe", "dunnett": "Dunnett", "dunnettx": "Dunnett (approximate)"},
     **{"mvt": "the multivariate t distribution", "fdr": "Benjamini-Hochberg"},
@@ -49,7 +59,7 @@ _METHODS = {
 _METHOD = re.compile(rf"\b({'|'.join(_METHODS)})\b")
 # Where they stand: not everywhere, a factor may have the name of one.
 _MADE = re.compile(
-    r"adjusted by .* within each family|^Degrees of freedom: .*|, (?:satterthwaite|kenward-roger)$"
+    rf"adjusted by .* within each family|^Degrees of freedom: .*|, (?:{'|'.join(_DF_METHODS)})$"
 )
 # What stands between the names in a cell such as ``a[T.b]:x`` and ``sd(x|g)``.
 _BETWEEN = r"[:,|()\[\]]"
