@@ -7,6 +7,7 @@ For every group the thin QR ``Z_i = Q_i T_i`` of its random-effects design and
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from jax import Array
 from ..numerics.linalg import back_substitute, eliminate
 from ..numerics.namespace import namespace
 from .group_index import GroupIndex, Table, stream_pairs
+from .level_bases import in_rows, level_bases
 
 
 def rank_tol(dtype: Any) -> float:
@@ -38,9 +40,10 @@ def explain(
         Any columns, times the root weights.
     index : GroupIndex
     """
-    grams = _gram_arrays(streams, index)
-    crosses = cross_arrays(streams, XY, index)
     tol = rank_tol(XY.dtype)
+    bases = level_bases(streams, partial(_cells, index=index), index, tol)
+    streams, grams = bases.streams, place_cells(bases.cells, index)
+    crosses = cross_arrays(streams, XY, index)
     factors = [eliminate(a, b, tol=tol) for a, b in zip(grams, crosses, strict=True)]
     T, c = [f.U for f in factors], [f.X for f in factors]
     coefficients = [back_substitute(t, v) for t, v in zip(T, c, strict=True)]
@@ -48,13 +51,23 @@ def explain(
     # c of the residual rows: what rounding of the cross-products left out
     for b, rest in enumerate(cross_arrays(streams, residual, index)):
         c[b] = c[b] + eliminate(grams[b], rest, tol=tol).X
+    if bases.factors is not None:
+        T = [in_rows(t, u) for t, u in zip(T, _on_diagonal(bases.factors, index), strict=True)]
     return T, c, residual
 
 
-def _gram_arrays(streams: Sequence[Array], index: GroupIndex) -> list[Array]:
-    """``Z_i' Z_i`` of every group, one (q, q, G) array a bucket."""
+def _cells(streams: Sequence[Array], index: GroupIndex) -> list[Array]:
+    """``Z' Z`` of the cells of every pair of streams, (L, ka, kb) each."""
     pairs = zip(stream_pairs(len(streams)), index.pairs, strict=True)
-    cells = [_products(streams[a], streams[b], table) for (a, b), table in pairs]
+    return [_products(streams[a], streams[b], table) for (a, b), table in pairs]
+
+
+def _on_diagonal(factors: Sequence[Array], index: GroupIndex) -> list[Array]:
+    """Factors of all levels, (L, k, k) a stream, as one (q, q, G) array a bucket."""
+    xp, cells = namespace(factors), []
+    for (a, b), table in zip(stream_pairs(len(factors)), index.pairs, strict=True):
+        shape = (table.n_cells, factors[a].shape[1], factors[b].shape[1])
+        cells.append(factors[a] if a == b else xp.zeros(shape, factors[a].dtype))
     return place_cells(cells, index)
 
 
