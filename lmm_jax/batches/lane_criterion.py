@@ -315,7 +315,7 @@ def _double_traces(A: Array, P: Array, D: Array) -> Array:
 
 
 def _half_traces(A: tuple[Array, Array, Array], P: tuple[Array, Array, Array], E: Array) -> Array:
-    """See :func:`lmm_jax.layouts.contract.half_traces`; (m, m, R)."""
+    """See :func:`lmm_jax.layouts.group_algebra.half_traces`; (m, m, R)."""
     pairs = ((A[1], P[1], "kcb", "lad"), (A[0], P[2], "kbc", "lad"), (A[2], P[0], "kcb", "lda"))
     total: Any = 0.0
     for often, (X, Y, first, second) in zip((2.0, 1.0, 1.0), pairs, strict=True):
@@ -326,7 +326,7 @@ def _half_traces(A: tuple[Array, Array, Array], P: tuple[Array, Array, Array], E
 
 
 def _psi_curvatures(slopes: list[Array], structures: tuple[Structure, ...]) -> Array:
-    """See :func:`lmm_jax.layouts.contract.psi_curvatures`; (m, m, R)."""
+    """See :func:`lmm_jax.layouts.group_algebra.psi_curvatures`; (m, m, R)."""
     xp, parts = namespace(slopes), []
     for slope, structure in zip(slopes, structures, strict=True):
         E = xp.asarray(structure.tangents, slope.dtype)[..., None]

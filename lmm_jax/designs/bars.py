@@ -28,7 +28,8 @@ def group_factor(
 ) -> tuple[np.ndarray, pd.Index[Any]]:
     """Codes and labels of ``a`` or of the interaction ``a:b`` (labels joined by a colon).
 
-    ``state`` keeps what expressions remember of the data, as in :func:`mat.evaluate`.
+    ``state`` keeps what expressions remember of the data, as in
+    :func:`~lmm_jax.formulas.matrices.evaluate`.
     """
     parts = [mat.labels(e, data, context=context, state=state) for e in expressions]
     codes, labels = factor_codes(parts[0])

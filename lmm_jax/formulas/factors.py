@@ -71,22 +71,22 @@ class Custom(CustomContrasts):  # type: ignore[misc]
 
     @CustomContrasts.override  # type: ignore[untyped-decorator]
     def get_coding_column_names(self, levels: Sequence[Any], reduced_rank: bool = True) -> Any:
-        """See :meth:`Contrasts.get_coding_column_names`."""
+        """See formulaic's ``Contrasts.get_coding_column_names``."""
         return super().get_coding_column_names(levels, True) if reduced_rank else levels
 
     @CustomContrasts.override  # type: ignore[untyped-decorator]
     def get_coefficient_row_names(self, levels: Sequence[Any], reduced_rank: bool = True) -> Any:
-        """See :meth:`Contrasts.get_coefficient_row_names`."""
+        """See formulaic's ``Contrasts.get_coefficient_row_names``."""
         return super().get_coefficient_row_names(levels, True) if reduced_rank else levels
 
     @CustomContrasts.override  # type: ignore[untyped-decorator]
     def get_spans_intercept(self, levels: Sequence[Any], reduced_rank: bool = True) -> bool:
-        """See :meth:`Contrasts.get_spans_intercept`."""
+        """See formulaic's ``Contrasts.get_spans_intercept``."""
         return len(levels) > 0 and not reduced_rank
 
     @CustomContrasts.override  # type: ignore[untyped-decorator]
     def get_drop_field(self, levels: Sequence[Any], reduced_rank: bool = True) -> Any:
-        """See :meth:`Contrasts.get_drop_field`."""
+        """See formulaic's ``Contrasts.get_drop_field``."""
         return None if reduced_rank else levels[0]
 
 

@@ -35,6 +35,10 @@ def joint_f(L: np.ndarray, value: np.ndarray, tests: DfMethod, scale: float) -> 
         Orthonormal rows.
     value : ndarray, shape (q,)
         ``L beta`` less what is tested.
+    tests : DfMethod
+        Its covariance of the fixed effects and its degrees of freedom.
+    scale : float
+        Residual variance, in units of which that covariance is.
     """
     q = len(L)
     if q == 0:

@@ -127,6 +127,7 @@ def plan_groups(
     ----------
     group : ndarray of int, shape (n,)
         Group of each row, ``0 .. n_groups - 1``.
+    n_groups : int
     codes : sequence of ndarray of int, shape (n, S)
         Level of each row in each term, for every membership; a level belongs to
         one group only.
