@@ -24,7 +24,7 @@ def group_factor(
     expressions: Sequence[str],
     data: pd.DataFrame,
     context: Mapping[str, Any],
-    state: dict[str, Any] | None = None,
+    state: dict[str, Any] | None,
 ) -> tuple[np.ndarray, pd.Index[Any]]:
     """Codes and labels of ``a`` or of the interaction ``a:b`` (labels joined by a colon).
 
@@ -45,7 +45,7 @@ def group_labels(
     expressions: Sequence[str],
     data: pd.DataFrame,
     context: Mapping[str, Any],
-    state: dict[str, Any] | None = None,
+    state: dict[str, Any] | None,
 ) -> pd.Series[Any]:
     """Label of every row under ``a`` or ``a:b``, spelled as :func:`group_factor` does."""
     parts = [mat.labels(e, data, context=context, state=state) for e in expressions]

@@ -58,9 +58,9 @@ def joint_test_of(
     tests: DfMethod,
     scale: float,
     beta: np.ndarray,
-    null: float | np.ndarray = 0.0,
+    null: float | np.ndarray,
 ) -> list[float]:
-    """Test of some rows together, of those of their combinations that can be estimated."""
+    """Test that some rows are ``null``, of those of their combinations that can be estimated."""
     basis = estimable_rows(at.L[rows], at.gap[rows])
     L, shift = basis @ at.L[rows], basis @ (at.shift[rows] - null)
     Q = independent_rows(L, _size(at, rows))

@@ -19,7 +19,8 @@ from ..covariance.structures import OfTerms, Structure, term_sizes
 from ..numerics.shapes import VERY_FEW, round_up, round_up_groups, round_up_rows
 from ..reprs import brief
 
-_MAX_BUCKETS = 4
+# Octaves of sizes of which groups are padded to arrays of their own.
+MAX_BUCKETS = 4
 # Labels from which counting costs less than comparing.
 _MANY_LABELS = 1 << 15
 
@@ -232,7 +233,7 @@ def _buckets(counts: Sequence[np.ndarray], sizes: Sequence[int], n_groups: int) 
     if n_groups == 0 or width.max() <= 2 * width.min():
         return np.zeros(n_groups, dtype=np.int64)
     octave = np.ceil(np.log2(np.maximum(width, 1))).astype(np.int64)
-    octave = np.maximum(octave, octave.max() - (_MAX_BUCKETS - 1))
+    octave = np.maximum(octave, octave.max() - (MAX_BUCKETS - 1))
     return np.unique(octave, return_inverse=True)[1].astype(np.int64)
 
 

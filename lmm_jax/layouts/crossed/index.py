@@ -69,8 +69,8 @@ def plan_crossed(
     n_levels: Sequence[int],
     structures: Sequence[Structure],
     eliminated: Sequence[int],
-    core_name: str = "the core",
-    n_components: int = 0,
+    core_name: str,
+    n_components: int,
 ) -> CrossedPlan:
     """Build the index of a design in which some terms cross the groups.
 
