@@ -595,10 +595,6 @@ def test_nesting(left, right):
     same(left, right)
 
 
-def rescaled(values, low, high):
-    return (values - low) / (high - low)
-
-
 SPELLINGS = [
     ("as.integer(z)", "I(np.trunc(z))"),
     ("sin(x) + cos(x) + tan(x)", "np.sin(x) + np.cos(x) + np.tan(x)"),
