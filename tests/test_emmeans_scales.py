@@ -8,6 +8,7 @@ from helpers import assert_close
 
 import lmm_jax as lmm
 from lmm_jax.errors import DataError
+from lmm_jax.inference.transformations import TRANSFORMATIONS, way_back
 
 # R's tables at lme4's own optimum, which is looser.
 LME4_RTOL = 1e-6
@@ -44,6 +45,15 @@ def test_geometric_means_and_ratios():
     assert_close(ratios["estimate"], [response["estimate"][0] / response["estimate"][1]], 1e-10)
     corrected = means.to_frame(type="response", bias_sigma=0.4)
     assert_close(corrected["estimate"], response["estimate"] * (1 + 0.08), 1e-10)
+
+
+def test_regrid_names_every_scale():
+    named = ", ".join(f'"{name}"' for name in ("response", *TRANSFORMATIONS))
+    assert f"{{{named}}}" in lmm.MarginalMeans.regrid.__doc__
+    for name in TRANSFORMATIONS:
+        assert way_back(f"{name}(y)").name == name
+    with pytest.raises(DataError, match="log, log2, log10, log1p and sqrt of a column"):
+        way_back("exp(y)")
 
 
 def test_regrid_is_the_delta_method():

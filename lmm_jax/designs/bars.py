@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..covariance.correlated import named
+from ..covariance.correlated import OF_TERMS, named
 from ..errors import DataError, OrderWarning, warn_user
 from ..formulas import matrices as mat
 from ..formulas import parse as fml
 from ..inputs.matching import distinct, spelled
 from .terms import RandomTerm, TermSource, factor_codes
 
-# Structures of a term in which the order of the coefficients counts.
-_ORDERED = ("ar1", "toep", "ad", "arma11")
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ _-."
 
 
@@ -117,7 +115,7 @@ def bar_terms(
             names = tuple(matrix.names[columns])
             lhs = ("1" if names == ("Intercept",) else f"0 + {names[0]}") if alone else bar.lhs
             kind = "us" if alone else bar.structure
-            if kind in _ORDERED:
+            if kind in OF_TERMS and OF_TERMS[kind].ordered:
                 inside = [name.rpartition("[")[2].rstrip("]") for name in names]
                 warn_of_order(f"the coefficients of {bar.text}", inside)
             terms.append(
