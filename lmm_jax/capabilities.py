@@ -119,7 +119,7 @@ TABLE = {
     "free": Capability(
         "design",
         {
-            "structured": "{what}= holds effects at the values of start_params=, which keep no "
+            "structured": "free= holds effects at the values of start_params=, which keep no "
             "covariance structure, and a term of this model has one: let the held part be an "
             "offset",
             "batches": "the rows of this design came in batches and were not kept: fixed effects "

@@ -10,7 +10,7 @@ import pytest
 from helpers import assert_close
 
 import lmm_jax as lmm
-from lmm_jax.covariance.correlated import Correlated, named
+from lmm_jax.covariance.correlated import OF_TERMS, Correlated, named
 from lmm_jax.covariance.structures import CompoundSymmetry, Identity, Unstructured
 from lmm_jax.formulas.tokens import STRUCTURES
 from lmm_jax.layouts.crossed.layout import CrossedLayout
@@ -91,6 +91,10 @@ def test_every_theta_of_compound_symmetry_is_a_covariance(k):
         rho = (L @ L.T)[0, 1]
         assert np.isfinite(L).all() or c == -30.0  # the bound itself, to the last digit
         assert c == -30.0 or -1 / (k - 1) < rho < 1
+
+
+def test_the_formula_knows_every_structure_that_there_is():
+    assert (*("us", "diag"), *OF_TERMS) == STRUCTURES
 
 
 def test_names():

@@ -22,7 +22,6 @@ N = 60
 LEVELS = ["mid", "low", "high"]  # declared, and not in the order of the alphabet
 HOLE = np.arange(N) == 7
 FORMULA = "y ~ x + size + flag + price + C(day) + (1 + x | g)"
-NUMBERS = ["y", "x", "price"]
 
 
 def pandas_frame():

@@ -156,7 +156,7 @@ def test_sums_over_pairs_are_those_of_dense_matrices(name, head, kind, request, 
         W = rng.normal(size=(q, q, G))
         W = W + W.swapaxes(0, 1)
         want = np.einsum("agnc,abg,bgmc->nmc", d, W, d)
-        got = links.add_pairs(start, W, link)
+        got = links.add_pairs(start, W, link, (link.d, links.apply_at(W, link.d, link)))
         assert_close(got, want, EXACT, np.abs(want).max())
         assert (start == 0).all() and (got == got.swapaxes(0, 1)).all()
         want = np.einsum("agnc,nmc,bgmc->abg", d, H, d)

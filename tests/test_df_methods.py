@@ -21,7 +21,6 @@ KR_BADLY_SCALED = {"sim_year_reml": 1e-5}
 MOMENT_RTOL = 1e-9  # two float64 codes; the dense one inverts n x n matrices
 
 KR = reference.names(lambda c: "kenward_roger" in c or "kenward_roger_own" in c)
-TABLES = ("type1", "type2", "type3")
 
 
 def fitted(name, **options):

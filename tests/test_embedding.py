@@ -84,6 +84,7 @@ def over_responses_and_in_a_scan(points, rows):
     return over_y, lax.scan(lambda _, at: (None, everything(at, rows)), None, points)[1]
 
 
+@pytest.mark.slow
 def test_every_function_under_every_transformation():
     """Against one plain call after the other, in float64; float32 against float64."""
     found = {}
@@ -353,6 +354,7 @@ def _check_directional(loss, at, rng, step=1e-5):
         assert_close(along, (up - down) / 2, DIFF_RTOL, step * size)
 
 
+@pytest.mark.slow
 def test_constants_of_many_rows_are_not_computed_with_in_the_compiler(monkeypatch, x64):
     """Derivatives of both orders and batches go through what keeps XLA from it."""
     rng = np.random.default_rng(0)

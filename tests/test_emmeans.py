@@ -2,12 +2,12 @@
 
 import tracemalloc
 from dataclasses import fields, is_dataclass
-from functools import cache
 
 import numpy as np
 import pandas as pd
 import pytest
 import reference
+from emmeans_samples import OATS, logs, oats, oats_data
 from helpers import assert_close
 from scipy import stats
 
@@ -141,14 +141,6 @@ def test_joint_tests_of_emmeans(name):
 
 
 # ------------------------------------------------------------ definitions
-
-
-OATS = "yld ~ Variety * Nf + (1 | Block/Variety)"
-
-
-@cache
-def oats(formula=OATS, **options):
-    return lmm.fit(formula, lmm.load_dataset("oats"), **options)
 
 
 def test_means_are_averages_of_the_grid():
@@ -421,177 +413,6 @@ def test_overall_joint_test_is_a_wald_test():
     assert ours["df_num"] == 3
 
 
-# ------------------------------------------------------------ covariates, offsets, transformations
-
-
-@cache
-def logs():
-    rng = np.random.default_rng(3)
-    data = pd.DataFrame({
-        "g": np.repeat(np.arange(12), 10), "A": np.tile(list("ab"), 60),
-        "x": rng.normal(10, 2, 120), "z": rng.integers(0, 2, 120), "t": rng.uniform(1, 3, 120),
-    })  # fmt: skip
-    eta = 1 + 0.1 * data["x"] + 0.4 * (data["A"] == "b") + rng.normal(0, 0.3, 12)[data["g"]]
-    return data.assign(y=np.exp(eta + rng.normal(0, 0.2, 120)))
-
-
-def test_a_covariate_of_two_values_keeps_both():
-    result = lmm.fit("y ~ A + x + z + (1 | g)", logs())
-    kept = lmm.emmeans(result, "A").to_frame()
-    half = lmm.emmeans(result, "A", at={"z": 0.5}).to_frame()
-    assert_close(kept["estimate"], half["estimate"], 1e-10)
-    at = lmm.emmeans(result, "z").to_frame()
-    assert at["z"].tolist() == [0.0, 1.0]
-
-
-def test_an_offset_is_that_of_the_grid():
-    data = logs()
-    plain = lmm.fit("y ~ A + x + (1 | g)", data.assign(y=data["y"] - 2 * data["t"]))
-    result = lmm.fit("y ~ A + x + offset(2 * t) + (1 | g)", data)
-    ours, other = (lmm.emmeans(r, "A").to_frame() for r in (result, plain))
-    assert_close(ours["estimate"], other["estimate"] + 2 * data["t"].mean(), 1e-7)
-
-
-def test_geometric_means_and_ratios():
-    result = lmm.fit("log(y) ~ A + x + (1 | g)", logs())
-    means = lmm.emmeans(result, "A")
-    link, response = means.to_frame(), means.to_frame(type="response")
-    for column in ("estimate", "conf_low", "conf_high"):
-        assert_close(response[column], np.exp(link[column]), 1e-12)
-    assert_close(response["std_error"], np.exp(link["estimate"]) * link["std_error"], 1e-12)
-    assert_close(response["p_value"], link["p_value"], 1e-12)
-    ratios = means.pairs().to_frame(type="response")
-    assert ratios["contrast"].tolist() == ["a / b"]
-    assert_close(ratios["estimate"], [response["estimate"][0] / response["estimate"][1]], 1e-10)
-    corrected = means.to_frame(type="response", bias_sigma=0.4)
-    assert_close(corrected["estimate"], response["estimate"] * (1 + 0.08), 1e-10)
-
-
-def test_regrid_is_the_delta_method():
-    result = lmm.fit("np.log(y) ~ A + x + (1 | g)", logs())
-    means = lmm.emmeans(result, "A")
-    again, response = means.regrid(), means.to_frame(type="response")
-    assert_close(again.to_frame()["estimate"], response["estimate"], 1e-12)
-    assert_close(again.to_frame()["std_error"], response["std_error"], 1e-10)
-    difference = again.pairs().to_frame()
-    m = np.exp(means.at.estimate)
-    assert_close(difference["estimate"], [m[0] - m[1]], 1e-10)
-    gradient = np.array([m[0], -m[1]])
-    assert_close(
-        difference["std_error"],
-        [np.sqrt(gradient @ means.at.covariance(np.arange(2)) @ gradient)],
-        1e-10,
-    )
-
-
-# emmeans 1.8.4, z, Oats: e = emmeans(m, ~ N) of yield or sqrt(yield) ~ Variety * N +
-# (1 | Block / Variety); regrid(e, transform = name): estimates and SE, and of the logarithms
-# pairs(., type = "response"): ratios, SE and z
-REGRIDDED = {
-    ("yld", "log"): ([4.37435842003, 4.59399688539, 4.73814586868, 4.815341066],
-                     [0.0903742402474, 0.0725532524234, 0.0628136134794, 0.058147136116]),
-    ("sqrt(yld)", "log10"): ([1.89381911493, 1.99014271583, 2.05392500358, 2.08775823094],
-                             [0.0336912461366, 0.0301547181846, 0.0280197418782, 0.0269493017069]),
-}  # fmt: skip
-RATIOS = {
-    "yld": (0.802808988764, 0.0426612586907, -4.13320515329),
-    "sqrt(yld)": (0.801080940649, 0.0382959820055, -4.63950435767),
-}
-
-
-@pytest.mark.parametrize(("response", "scale"), REGRIDDED)
-def test_means_on_a_scale_of_logarithms(response, scale):
-    res = lmm.fit(f"{response} ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
-    means = lmm.emmeans(res, "Nf", df_method="z")
-    estimate, error = REGRIDDED[response, scale]
-    found = means.regrid(scale).to_frame()
-    assert_close(found["estimate"], estimate, LME4_RTOL)
-    assert_close(found["std_error"], error, LME4_RTOL)
-    pairs = means.regrid("log").pairs()
-    ratios = pairs.to_frame(type="response")
-    assert ratios["contrast"][0] == "n00 / n20"
-    first = ratios[["estimate", "std_error", "statistic"]].iloc[0]
-    assert_close(first, RATIOS[response], LME4_RTOL)
-    back, own = (m.to_frame(type="response") for m in (means.regrid(scale), means))
-    assert_close(back[["estimate", "std_error"]], own[["estimate", "std_error"]], 1e-10)
-    again = means.regrid(scale).regrid().to_frame()
-    assert_close(again["std_error"], back["std_error"], 1e-10)
-
-
-# emmeans 1.8.4 of lmer(distance ~ poly(age, 2) * Sex + (1 | Subject), Orthodont), Kenward-Roger
-SLOPES = {
-    "log(age)": {"Male": (6.83322102169, 1.16561691410), "Female": (4.85355775789, 1.40578689213)},
-    "age^2": {
-        "Male": (0.0341456156903, 0.00582458946735),
-        "Female": (0.0242532353930, 0.00702471920766),
-    },
-}
-
-
-@pytest.mark.parametrize("var", SLOPES)
-def test_slopes_per_unit_of_an_expression(var):
-    res = lmm.fit("distance ~ poly(age, 2) * Sex + (1 | Subject)", lmm.load_dataset("orthodont"))
-    found = lmm.emtrends(res, "Sex", var, at={"age": 10}, df_method="kenward-roger-expected")
-    assert f"{var}.trend" in str(found)
-    found = found.to_frame().set_index("Sex")
-    for sex, (slope, error) in SLOPES[var].items():
-        assert_close(found["estimate"][sex], slope, 1e-8)  # quotients of differences
-        assert_close(found["std_error"][sex], error, 1e-7)
-        assert_close(found["df"][sex], 77, 1e-6)
-    sd = np.std(np.repeat([8, 10, 12, 14], 27), ddof=1)
-    for of_all, same in (("age / mean(age)", "age / 11"), ("scale(age)", f"age / {sd}")):
-        two = [lmm.emtrends(res, "Sex", v, at={"age": [8, 10]}) for v in (of_all, same)]
-        assert_close(*(table.to_frame()["estimate"] for table in two), 1e-8)
-    with pytest.raises(lmm.DataError, match="does not change with age"):
-        lmm.emtrends(res, "Sex", "round(age)", at={"age": 10})
-    for wrong in ("log(Sex)", "age + Sex", "log(height)", 3, "1", ""):
-        with pytest.raises(lmm.DataError, match="the covariates are age"):
-            lmm.emtrends(res, "Sex", wrong)
-
-
-def test_trends_of_a_polynomial_are_its_derivative():
-    data = logs()
-    result = lmm.fit("y ~ A + x + I(x ** 2) + (1 | g)", data)
-    b = result.fe_params
-    found = lmm.emtrends(result, "1", "x", at={"x": 9.0}).to_frame()
-    step = 1e-3 * (data["x"].max() - data["x"].min())
-    expected = b["x"] + 2 * b.iloc[-1] * (9.0 + step / 2)
-    assert_close(found["estimate"], [expected], 1e-8)
-
-
-@pytest.mark.parametrize("kind", [bool, int, str, "category"])
-def test_factors_of_every_type(kind):
-    data = logs()
-    values = {"bool": data["A"] == "b", "int": (data["A"] == "b") + 3, "str": data["A"]}
-    column = data["A"].astype("category") if kind == "category" else values[kind.__name__]
-    formula = "y ~ C(f) + x + (1 | g)" if kind is int else "y ~ f + x + (1 | g)"
-    found = lmm.emmeans(lmm.fit(formula, data.assign(f=column)), "f").to_frame()
-    plain = lmm.emmeans(lmm.fit("y ~ A + x + (1 | g)", data), "A").to_frame()
-    assert_close(found["estimate"], plain["estimate"], 1e-8)
-    assert_close(found["std_error"], plain["std_error"], 1e-8)
-
-
-def test_spellings_of_a_transformed_covariate():
-    data = logs()
-    result = lmm.fit("y ~ A * poly(x, 2) + (1 | g)", data)
-    other = lmm.fit("y ~ A * (x + I(x ** 2)) + (1 | g)", data)
-    for at in ({}, {"x": [8.0, 12.0]}):
-        one, two = (lmm.emmeans(r, "A", at=at).to_frame() for r in (result, other))
-        assert_close(one["estimate"], two["estimate"], 1e-6)
-
-
-def test_weights_of_cells_are_means_of_fitted_rows():
-    """Averages by cells are those of the fixed part over the rows of each level."""
-    data = logs()
-    data = data[~((data["A"] == "a") & (data["g"] < 5))].assign(B=lambda d: d["g"] % 3)
-    result = lmm.fit("y ~ A + C(B) + (1 | g)", data)
-    ours = lmm.emmeans(result, "A", weights="cells").to_frame()
-    by_hand = result.predict().groupby(data["A"].to_numpy()).mean()
-    assert_close(ours["estimate"], by_hand.loc[ours["A"]], 1e-9)
-    overall = lmm.emmeans(result, "1", weights="cells").to_frame()
-    assert_close(overall["estimate"], [result.predict().mean()], 1e-9)
-
-
 def test_robust_covariances_carry_over():
     result = oats()
     plain, robust = (lmm.emmeans(r, "Nf").pairs() for r in (result, result.robust("CR2")))
@@ -610,13 +431,6 @@ def test_saved_results_and_printing():
     assert str(table) == str(expected)
     for text in (str(expected.pairs()), expected._repr_html_(), expected.summary().as_latex()):
         assert "n20" in text
-
-
-def test_what_cannot_be_estimated_is_named():
-    result = reference.inference_fit("lmm_empty")
-    means = lmm.emmeans(result, ["A", "B"])
-    assert means.to_frame()["estimate"].isna().sum() == 2
-    assert "nonEst" in str(means)
 
 
 REFUSED = [
@@ -677,45 +491,6 @@ def test_any_rows_can_be_adjusted(how):
     assert_close(found.conf_int(), table[["conf_low", "conf_high"]], 10 * tol, 1)
 
 
-def test_an_offset_as_an_array_counts_with_its_mean():
-    data = logs()
-    named = lmm.emmeans(lmm.fit("y ~ A + x + (1 | g)", data, offset="t"), "A").to_frame()
-    for offset in (data["t"], data["t"].to_numpy()):
-        given = lmm.emmeans(lmm.fit("y ~ A + x + (1 | g)", data, offset=offset), "A").to_frame()
-        assert_close(given["estimate"], named["estimate"], 1e-10)
-
-
-def test_a_constant_inside_the_transformation_is_taken_out():
-    data = logs()
-    for text in ("log(y + 2)", "log(2 + y)"):
-        means = lmm.emmeans(lmm.fit(f"{text} ~ A + x + (1 | g)", data), "A")
-        response = means.to_frame(type="response")
-        assert_close(response["estimate"], np.exp(means.at.estimate) - 2, 1e-12)
-        ratio = means.pairs().to_frame(type="response")["estimate"]
-        assert_close(ratio, np.exp(means.pairs().at.estimate), 1e-12)
-    other = lmm.emmeans(lmm.fit("log(y * t) ~ A + x + (1 | g)", data), "A")
-    with pytest.raises(DataError, match="can be carried back"):
-        other.to_frame(type="response")
-
-
-def test_errors_of_a_corrected_mean_are_those_of_the_corrected_mean():
-    means = lmm.emmeans(lmm.fit("log(y) ~ A + x + (1 | g)", logs()), "A")
-    plain, corrected = (means.to_frame(type="response", bias_sigma=s) for s in (None, 0.4))
-    assert_close(corrected["std_error"], plain["std_error"] * 1.08, 1e-10)
-    again = means.regrid(bias_sigma=0.4).to_frame()
-    assert_close(again["std_error"], corrected["std_error"], 1e-10)
-    assert_close(again["estimate"], corrected["estimate"], 1e-10)
-
-
-@pytest.mark.parametrize("scale", [1e-8, 1e8])
-def test_joint_tests_keep_covariates_of_any_scale(scale):
-    data = logs()
-    plain = lmm.joint_tests(lmm.fit("y ~ A + x + (1 | g)", data)).set_index("term")
-    scaled = lmm.joint_tests(lmm.fit("y ~ A + x + (1 | g)", data.assign(x=data["x"] * scale)))
-    assert list(scaled["term"]) == ["A", "x"]
-    assert_close(scaled["f"], plain["f"], 1e-6)
-
-
 def test_variables_that_are_called_like_columns():
     data = logs().rename(columns={"A": "term"})
     result = lmm.fit("y ~ term * z + (1 | g)", data)
@@ -744,25 +519,6 @@ def test_robust_covariances_with_normal_quantiles():
     assert z.sd[0] == robust.t_test("Nf[T.n60] = 0").sd[0] and np.isinf(z.df_denom[0])
     residual = robust.t_test("Nf[T.n60] = 0", df_method="residual")
     assert residual.sd[0] == z.sd[0] and residual.df_denom[0] == 60
-
-
-@pytest.mark.filterwarnings("ignore:the fixed-effects design is rank deficient")
-@pytest.mark.parametrize("fixed", ["f / b", "f + b"])
-def test_nested_factors_are_averaged_over_the_cells_that_there_are(fixed):
-    rng = np.random.default_rng(0)
-    data = pd.DataFrame({"b": np.repeat(list("uvwxyz"), 20), "g": np.tile(np.arange(20), 6)})
-    data["f"] = data["b"].map(dict(zip("uvwxyz", "ppqqqr", strict=True)))
-    data["y"] = rng.normal(size=120) + data["b"].map(ord) + rng.normal(size=20)[data["g"]]
-    result = lmm.fit(f"y ~ {fixed} + (1 | g)", data)
-    cells = data.groupby(["f", "b"])["y"].mean()  # balanced: means of cells
-    means = lmm.emmeans(result, "f").to_frame()
-    assert_close(means["estimate"], cells.groupby("f").mean(), 1e-8)
-    inner = lmm.emmeans(result, "b", by="f").to_frame()
-    pairs = list(zip("ppqqqr", "uvwxyz", strict=True))
-    assert inner[["f", "b"]].apply(tuple, axis=1).tolist() == pairs
-    assert_close(inner["estimate"], cells[pairs], 1e-8)
-    assert len(lmm.emmeans(result, "f").pairs()) == 3
-    assert len(lmm.emmeans(result, "pairwise ~ b | f").contrasts) == 1 + 3
 
 
 # emmeans 1.8.4 of lmer(yield ~ factor(nitro) + (1 | Block), Oats), Kenward-Roger
@@ -809,32 +565,6 @@ def test_a_reference_is_that_of_one_family():
             means.contrast(ref="n00", **call)
 
 
-def cells_without_levels():
-    """b nested in f and c, of which one combination has no level; balanced."""
-    rng = np.random.default_rng(0)
-    cells = [(f, c, f"{f}{c}{k}") for f in "AB" for c in "uvw" for k in (1, 2) if f + c != "Bw"]
-    data = pd.DataFrame([(*x, g) for x in cells for g in "abcdef"], columns=["f", "c", "b", "g"])
-    return data.assign(y=100 + rng.normal(size=len(data)))
-
-
-@pytest.mark.filterwarnings("ignore:the fixed-effects design is rank deficient")
-@pytest.mark.parametrize("fixed", ["f * c + f:c:b", "f + c + b"])
-def test_cells_in_which_a_nested_factor_has_no_level(fixed):
-    """emmeans 1.8.4; the hypotheses summed to a mean of all before, of a hundred."""
-    res = lmm.fit(f"y ~ {fixed} + (1 | g)", cells_without_levels())
-    R = {"c": (1, 2.584), "f:c": (1, 0.217), "f:c:b": (5, 2.339), "(confounded)": (2, 2.278)}
-    tables = [lmm.joint_tests(res)]
-    if "*" in fixed:
-        tables.append(lmm.emmeans(res, ["f", "c", "b"]).joint_tests())
-    for table in tables:
-        assert table["term"].tolist() == list(R)
-        assert table["df_num"].tolist() == [df for df, _ in R.values()]
-        # three decimals; emmeans makes (confounded) of such
-        np.testing.assert_allclose(table["f"], [f for _, f in R.values()], atol=1.5e-3)
-    for factor, known in (("f", [True, False]), ("c", [True, True, False])):
-        assert lmm.emmeans(res, factor).to_frame()["estimate"].notna().tolist() == known
-
-
 def test_a_reference_is_the_value_of_a_covariate_or_a_label_in_brackets():
     data = lmm.load_dataset("oats").assign(n=lambda d: d["Nf"].cat.codes.astype(float) + 1)
     means = lmm.emmeans(lmm.fit("yld ~ n + (1 | Block)", data), "n", at={"n": [1, 2, 3]})
@@ -856,117 +586,6 @@ def test_a_reference_may_have_many_digits():
     assert found == "1234567 - 1234568"
 
 
-# emmeans 1.8.4 of lmer(distance ~ Sex * half + Sex:Subject + (1 | age), Orthodont), a: age < 10,
-# Kenward-Roger: 16 boys and 11 girls, nested in Sex. Weights: means of the halves, then of all.
-NESTED_MEANS = {
-    "equal": (22.02840909, 24.40151515, 23.21496212, 1.4639281417, 2.005068883),
-    "flat": (22.02840909, 24.40151515, 23.21496212, 1.4639281417, 2.005068883),
-    "proportional": (22.18518519, 24.63580247, 24.02314815, 1.4630020328, 2.0),
-    "outer": (22.18518519, 24.63580247, 24.02314815, 1.4630020328, 2.0),
-    "cells": (22.18518519, 24.63580247, 24.02314815, 1.4630020328, 2.0),
-}
-# term, df_num, df_denom, F and its p value
-NESTED_TESTS = [
-    ("Sex", 1, 77.00, 42.314, 7.082793903e-09),
-    ("half", 1, 2.01, 1.971, 2.952012341e-01),
-    ("Sex:half", 1, 77.00, 1.662, 2.011492542e-01),
-    ("Sex:Subject", 25, 77.00, 7.335, 5.870573210e-12),
-]
-
-
-@pytest.fixture(scope="module")
-def nested_children():
-    data = lmm.load_dataset("orthodont")
-    data["half"] = np.where(data["age"] < 10, "a", "b")
-    with pytest.warns(lmm.RankWarning):
-        return lmm.fit("distance ~ Sex * half + Sex:Subject + (1 | age)", data)
-
-
-@pytest.mark.parametrize("weights", NESTED_MEANS)
-def test_nested_factors_are_averaged_first(nested_children, weights):
-    halves = lmm.emmeans(nested_children, "half", weights=weights, df_method="kr").to_frame()
-    whole = lmm.emmeans(nested_children, "1", weights=weights, df_method="kr").to_frame()
-    found = [*halves["estimate"], *whole["estimate"], halves["std_error"][0], halves["df"][0]]
-    np.testing.assert_allclose(found, NESTED_MEANS[weights], rtol=2e-9)
-
-
-def test_joint_tests_of_nested_factors_stand_within_what_they_are_nested_in(nested_children):
-    found = lmm.joint_tests(nested_children, df_method="kr")
-    assert found["term"].tolist() == [row[0] for row in NESTED_TESTS]
-    for column, digits in (("df_num", 0), ("df_denom", 2), ("f", 3)):
-        R = [row[1 + ["df_num", "df_denom", "f"].index(column)] for row in NESTED_TESTS]
-        np.testing.assert_allclose(found[column], R, atol=0.51 * 10.0**-digits)
-    # R's optimizer ends at a relative gradient of 1e-6 or so
-    np.testing.assert_allclose(found["p_value"], [row[-1] for row in NESTED_TESTS], rtol=1e-7)
-    means = lmm.emmeans(nested_children, ["Sex", "half", "Subject"], df_method="kr")
-    again = means.joint_tests().sort_values("term")
-    assert_close(again["f"], found.sort_values("term")["f"], 1e-9)
-    of_halves = lmm.joint_tests(nested_children, by="half", df_method="kr")
-    np.testing.assert_allclose(of_halves["f"], [9.067, 60.750, 7.335, 7.335], atol=5.1e-4)
-
-
-@pytest.mark.filterwarnings("ignore:the fixed-effects design is rank deficient")
-def test_joint_tests_of_factors_nested_twice():
-    """Balanced: F of an analysis of variance, whose sums of squares are those of means."""
-    rng = np.random.default_rng(3)
-    cells = pd.DataFrame({"a": list("ppppqqqq"), "b": list("uuvvwwzz"), "c": list("cdefghij")})
-    data = cells.merge(pd.DataFrame({"g": range(6)}), how="cross")
-    data["y"] = rng.normal(size=48) + rng.normal(size=6)[data["g"]] + np.repeat(np.arange(8) % 3, 6)
-    res = lmm.fit("y ~ a / b / c + (1 | g)", data)
-    found = lmm.joint_tests(res).set_index("term")["f"]
-    y = {k: data.groupby(list("abc")[:k])["y"].transform("mean") for k in (1, 2, 3)}
-    total, rest = data["y"].mean(), data["y"] - data.groupby("g")["y"].transform("mean")
-    error = np.sum((rest - y[3] + total) ** 2) / (47 - 7 - 5)
-    squares = [(y[1] - total), (y[2] - y[1]), (y[3] - y[2])]
-    F = [np.sum(d**2) / q / error for d, q in zip(squares, (1, 2, 4), strict=True)]
-    assert list(found.index) == ["a", "a:b", "a:b:c"]
-    np.testing.assert_allclose(found, F, rtol=1e-8)
-
-
-@pytest.fixture(scope="module")
-def beside_nested():
-    """Two factors of which one is nested in the other, with a factor and a covariate beside."""
-    rng = np.random.default_rng(0)
-    data = pd.DataFrame({"b": np.repeat(list("uvwxz"), 24), "g": np.tile(np.arange(24), 5)})
-    data["f"] = data["b"].map(dict(zip("uvwxz", "ppqqq", strict=True)))
-    data["h"], data["x"] = np.tile(list("ab"), 60), rng.normal(size=120)
-    data["y"] = rng.normal(size=120) + rng.normal(size=24)[data["g"]]
-    data = data[rng.random(120) < 0.9]
-    with pytest.warns(lmm.RankWarning):
-        return lmm.fit("y ~ f / b + h + x + (1 | g)", data), data
-
-
-def test_joint_tests_beside_nested_factors(beside_nested):
-    res, data = beside_nested
-    whole = lmm.joint_tests(res).set_index("term")["f"]
-    assert list(whole.index) == ["f", "h", "x", "f:b"]
-    by_f = lmm.joint_tests(res, by="f")
-    assert by_f["term"].tolist() == ["b", "b", "h", "h", "x", "x"]
-    for term in ("h", "x"):
-        np.testing.assert_allclose(by_f["f"][by_f["term"] == term], whole[term], rtol=RTOL)
-    first = lmm.emmeans(res, "b", at={"f": ["p"]}).pairs().to_frame()["statistic"]
-    assert_close(by_f["f"][0], float(first[0]) ** 2, 1e-8)
-    for by, count in (("b", 5), (["f", "b"], 5), ("h", 2)):
-        found = lmm.joint_tests(res, by=by)
-        assert (found["term"] == "x").sum() == count
-        np.testing.assert_allclose(found["f"][found["term"] == "x"], whole["x"], rtol=RTOL)
-    chosen = lmm.joint_tests(res, at={"b": ["w", "z"]}).set_index("term")["f"]
-    assert list(chosen.index) == ["b", "h", "x"]
-    pair = lmm.emmeans(res, "b").contrast({"w - z": [0, 0, 1, 0, -1]}).to_frame()["statistic"][0]
-    assert_close(chosen["b"], float(pair) ** 2, 1e-8)
-    for formula in ("y ~ 1 + (1 | g)", "y ~ h + (1 | g)"):
-        with pytest.raises(lmm.DataError, match="bogus"):
-            lmm.joint_tests(lmm.fit(formula, data), by="bogus")
-
-
-@pytest.mark.filterwarnings("ignore:the fixed-effects design is rank deficient")
-def test_a_nested_factor_may_have_any_name(beside_nested):
-    res, data = beside_nested
-    again = lmm.fit("y ~ f / place + h + x + (1 | g)", data.rename(columns={"b": "place"}))
-    found, same = (lmm.emmeans(r, "1").to_frame()["estimate"] for r in (again, res))
-    assert_close(found, same, RTOL)
-
-
 def test_joint_tests_of_many_covariates_are_those_of_the_table_of_variance():
     """Nothing joins them: a grid of all of them together would have 2^30 rows."""
     rng = np.random.default_rng(2)
@@ -984,37 +603,10 @@ def test_joint_tests_of_many_covariates_are_those_of_the_table_of_variance():
     )
 
 
-@pytest.mark.parametrize("shift", [0.0, 30.0, 100.0, 1e3, 1e5])
-def test_nothing_is_confounded_far_from_zero(shift):
-    rng = np.random.default_rng(7)
-    data = pd.DataFrame({"f": rng.choice(list("abc"), 60), "g": np.repeat(np.arange(10), 6)})
-    data["x"] = rng.normal(size=60) + shift
-    data["y"] = rng.normal(size=60) + rng.normal(size=10)[data["g"]]
-    res = lmm.fit("y ~ f * x + (1 | g)", data)
-    near = lmm.fit("y ~ f * x + (1 | g)", data.assign(x=data["x"] - shift))
-    for method in ("satterthwaite", "kr"):
-        found, same = (lmm.joint_tests(r, df_method=method) for r in (res, near))
-        assert found["term"].tolist() == ["f", "x", "f:x"]
-        # columns that far from zero are equal in five digits: their squares lose ten of sixteen
-        np.testing.assert_allclose(found["f"], same["f"], rtol=1e-5)
-
-
-def test_means_of_a_transformed_response_are_pickled():
-    import pickle
-
-    means = lmm.emmeans(lmm.fit("log(y + 2) ~ A + x + (1 | g)", logs()), "A")
-    again = pickle.loads(pickle.dumps(means))
-    assert again.to_frame(type="response").equals(means.to_frame(type="response"))
-
-
 def quoted():
     """A log response and a factor whose names need backticks."""
     data = oats_data().rename(columns={"yld": "Yield (q)", "Nf": "N rate"})
     return data, lmm.fit("log(`Yield (q)`) ~ Variety * `N rate` + (1 | Block)", data)
-
-
-def oats_data():
-    return lmm.load_dataset("oats")
 
 
 def test_names_between_backticks():
@@ -1101,44 +693,6 @@ def test_tests_and_letters_show_how_they_were_made(options, note):
     assert letters.to_latex(columns=["estimate", "group"], digits=1).count(" & ") == 10
 
 
-def test_letters_on_the_scale_of_the_response():
-    means = lmm.emmeans(lmm.fit("log(yld) ~ Nf + (1 | Block)", lmm.load_dataset("oats")), "Nf")
-    letters, link = means.cld(type="response"), means.cld()
-    columns = ["estimate", "std_error", "df", "conf_low", "conf_high"]
-    pd.testing.assert_frame_equal(
-        pd.DataFrame(letters[columns]), means.to_frame(type="response")[columns]
-    )
-    assert letters["group"].equals(link["group"])
-    assert "Carried back from the scale of log" in letters.notes
-    assert "response" in str(letters) and "emmean" in str(link)
-
-
-def test_small_print_says_where_covariates_are_held():
-    data = lmm.load_dataset("orthodont").assign(w=lambda d: np.arange(len(d)) / 10.0)
-    res = lmm.fit("distance ~ age * Sex + w + (1 | Subject)", data)
-    assert "Covariates held at age = 11, w = 5.35" in lmm.emmeans(res, "Sex").notes
-    assert "Covariates held at age = 9, w = 5.35" in lmm.emmeans(res, "Sex", at={"age": 9}).notes
-    of_age = lmm.emmeans(res, "Sex | age", at={"age": [8, 14]}).notes
-    assert "Covariates held at w = 5.35" in of_age
-    assert "Covariates held at w = 5.35" in lmm.emtrends(res, "Sex", "age").notes
-    bent = lmm.fit("distance ~ poly(age, 2) * Sex + (1 | Subject)", data)
-    slopes = lmm.emtrends(bent, "Sex", "age", at={"age": 9})
-    for made in (slopes, slopes.pairs()):  # a slope that is another at every age
-        assert "Covariates held at age = 9" in made.notes
-    assert not lmm.emmeans(lmm.fit("distance ~ Sex + (1 | Subject)", data), "Sex").notes
-    with pytest.raises(lmm.DataError, match=r"nothing to be compared; `age` is a covariate: at={"):
-        lmm.emmeans(res, "pairwise ~ age")
-
-
-def test_what_is_not_transformed_says_so():
-    data = lmm.load_dataset("orthodont").assign(logged=lambda d: np.log(d["distance"]))
-    note = "The response is not transformed in the formula: nothing to carry back"
-    means = lmm.emmeans(lmm.fit("logged ~ Sex + (1 | Subject)", data), "Sex")
-    assert note in means.summary(type="response").notes and note not in means.summary().notes
-    means = lmm.emmeans(lmm.fit("log(distance) ~ Sex + (1 | Subject)", data), "Sex")
-    assert note not in means.summary(type="response").notes
-
-
 # the example of emmeans' help page of eff_size, Oats without the interaction: its printed output
 OATS_SIGMA = 22.06183
 OATS_SIZES = {
@@ -1170,63 +724,3 @@ def test_effect_sizes_with_a_known_sigma_are_contrasts_in_its_units():
     for bad in ({"sigma": 0, "edf": 5}, {"sigma": 1, "edf": -1}, {"sigma": "a", "edf": 5}):
         with pytest.raises(lmm.DataError, match=r"sigma=|edf="):
             pairs.eff_size(**bad)
-
-
-def cells_that_are_empty():
-    """Two factors with two empty cells, and subjects; the figures below are of these rows."""
-    levels = [(a, b) for a in ("hi", "lo", "mid") for b in "pqrs"]
-    kept = [cell for cell in levels if cell not in (("hi", "q"), ("mid", "s"))]
-    rows = np.arange(90)
-    data = pd.DataFrame([kept[i] for i in rows * 7 % 10], columns=["A", "B"])
-    data["g"], data["x"] = rows % 9, np.sin(rows)
-    effect = data["A"].map({"hi": 1.0, "lo": 0.0, "mid": 0.4}) + (data["B"] == "p") * (
-        data["A"] == "lo"
-    )
-    return data.assign(y=effect + np.cos(5 * (rows % 9)) + np.sin(3 * rows**2) + 0.5 * data["x"])
-
-
-@pytest.mark.parametrize("df_method", ["satterthwaite", "kr"])
-def test_what_empty_cells_confound_does_not_depend_on_contrasts(df_method):
-    """The sums of squares of all rows add up to those of all contrasts of the cells."""
-    found = []
-    for terms in ("A * B", "C(A, Treatment('mid')) * B", "C(A, contr.sum) * C(B, contr.helmert)"):
-        with pytest.warns(lmm.RankWarning):
-            res = lmm.fit(f"y ~ {terms} + x + (1 | g)", cells_that_are_empty())
-        found.append(lmm.joint_tests(res, df_method=df_method).set_index("term"))
-    for other in found[1:]:
-        for column in ("df_num", "f"):
-            # optima of one model, found apart: of a Newton decrement of 1e-9
-            np.testing.assert_allclose(other[column], found[0][column], rtol=1e-6)
-    assert found[0].loc["(confounded)", "df_num"] == 4
-    # emmeans 1.8.4, which makes it of F ratios that it has rounded to three decimals
-    np.testing.assert_allclose(found[0].loc["(confounded)", "f"], 3.708, atol=2e-3)
-    np.testing.assert_allclose(found[0].loc["A:B", "f"], 6.787, atol=5e-4)
-
-
-IN_FUNCTIONS = [
-    "as.integer(L) * A", "I(1 * L) + A", "I(!L) + A", "I(L * k) + A", "pmax(L, 0) * A",
-    "L * A", "k + factor(k):A", "k + factor(k) + A", "factor(k) + log(k):A",
-    "poly(k, 2) + factor(k) * A", "(text > 'a') * A", "as.numeric(text == 'b'):A + A",
-]  # fmt: skip
-
-
-@pytest.mark.filterwarnings("ignore::lmm_jax.RankWarning")
-@pytest.mark.parametrize("kind", ["bool", "boolean", "object"])
-@pytest.mark.parametrize("rhs", IN_FUNCTIONS)
-def test_grids_hold_variables_as_the_data_do(rhs, kind):
-    """Means are averages of predictions, whatever functions read of logicals, text and numbers."""
-    rng = np.random.default_rng(8)
-    n = 120
-    data = pd.DataFrame({"g": np.arange(n) % 8, "A": rng.choice(["u", "v"], n)})
-    data["L"] = pd.Series(rng.random(n) < 0.6).astype(kind)
-    data["text"], data["k"] = rng.choice(["a", "b"], n), rng.choice([1.0, 2.0, 4.0], n)
-    data["y"] = rng.normal(size=n) + data["L"] * (data["A"] == "v") + data["k"]
-    res = lmm.fit(f"y ~ {rhs} + (1 | g)", data)
-    names = [name for name in ("L", "k", "text") if name in rhs]
-    levels = {name: data[name].drop_duplicates() for name in names} | {"A": ["u", "v"]}
-    grid = pd.MultiIndex.from_product(levels.values(), names=levels).to_frame(index=False)
-    grid = grid.astype({name: data[name].dtype for name in names})
-    if "L * k" in rhs:  # a covariate, at its mean
-        grid = grid[grid["k"] == grid["k"].min()].assign(k=data["k"].mean())
-    mean = res.predict(grid).groupby(grid["A"]).mean()
-    assert_close(lmm.emmeans(res, "A").to_frame()["estimate"], mean, 1e-10)

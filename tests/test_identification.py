@@ -184,10 +184,6 @@ def test_a_residual_that_cannot_be_told_apart_is_refused(formula, options, messa
         lmm.design(formula, DATA, **options)
 
 
-def indicator(name):
-    return np.ones((N, 1)), DATA[name].to_numpy().astype(str)
-
-
 def slopes(name, *columns):
     return DATA[list(columns)].to_numpy(), DATA[name].to_numpy().astype(str)
 

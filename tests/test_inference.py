@@ -288,7 +288,7 @@ NAMES = ["Intercept", "x", "x2", "A[T.b]", "A[T.c]", "x:A[T.b]", 'C(f, Treatment
     ],
 )
 def test_equations(text, rows, q):
-    at = read_restriction(text, NAMES)
+    at = read_restriction(text, NAMES, terms={})
     expected = [[row.get(name, 0) for name in NAMES] for row in rows]
     assert at.R.tolist() == expected and at.q.tolist() == q
 
@@ -306,7 +306,7 @@ THREE = ["Intercept", "a[T.u:v]:x:z", "x:z", 'x:C(f, Treatment("p:q"))[T.r]', "a
     ],
 )
 def test_the_parts_of_an_interaction_in_any_order(asked, name):
-    at = read_restriction(f"{asked} = 3", THREE)
+    at = read_restriction(f"{asked} = 3", THREE, terms={})
     assert at.R.tolist() == [[float(other == name) for other in THREE]]
     assert at.labels == (f"{asked.strip('`')} = 3",)
 
@@ -317,7 +317,7 @@ CALLS = ["day", "I(day ** 2)", "poly(x, 2)[1]", "a[T.b]:c", "A[T.c q]", "C(A, Tr
 @pytest.mark.parametrize("quote", ["", "`", "'", '"'])
 @pytest.mark.parametrize("name", CALLS)
 def test_names_with_operators_are_found_bare_and_quoted(name, quote):
-    at = read_restriction(f"2 * {quote}{name}{quote} - day = 3, {name}", CALLS)
+    at = read_restriction(f"2 * {quote}{name}{quote} - day = 3, {name}", CALLS, terms={})
     row = [2.0 * (other == name) - (other == "day") for other in CALLS]
     assert at.R.tolist() == [row, [float(other == name) for other in CALLS]]
     assert at.q.tolist() == [3, 0]
@@ -332,7 +332,8 @@ def test_names_with_operators_are_found_bare_and_quoted(name, quote):
     ],
 )
 def test_calls_may_be_spelled_as_in_r(asked, name):
-    assert read_restriction(asked, CALLS).R.tolist() == [[float(o == name) for o in CALLS]]
+    at = read_restriction(asked, CALLS, terms={})
+    assert at.R.tolist() == [[float(o == name) for o in CALLS]]
 
 
 OF_R = ["Intercept", "C(f)[T.b]", "C(f)[T.c]", "as_numeric(x)", "C(f)[T.b]:x", "x"]
@@ -349,7 +350,7 @@ OF_R = ["Intercept", "C(f)[T.b]", "C(f)[T.c]", "as_numeric(x)", "C(f)[T.b]:x", "
     ],
 )
 def test_functions_may_have_the_names_of_the_formula(asked, name):
-    assert read_restriction(asked, OF_R).R.tolist() == [[float(o == name) for o in OF_R]]
+    assert read_restriction(asked, OF_R, terms={}).R.tolist() == [[float(o == name) for o in OF_R]]
 
 
 @pytest.mark.parametrize("term", ["C(f)", "factor(f)", "`C(f)`", "factor(f) = 0"])
@@ -381,8 +382,8 @@ def test_terms_are_tested_by_name():
 
 
 def test_values_beside_equations():
-    both = read_restriction(("x - x2, A[T.b]", [1, 2]), NAMES)
-    equations = read_restriction("x - x2 = 1, A[T.b] = 2", NAMES)
+    both = read_restriction(("x - x2, A[T.b]", [1, 2]), NAMES, terms={})
+    equations = read_restriction("x - x2 = 1, A[T.b] = 2", NAMES, terms={})
     assert both.R.tolist() == equations.R.tolist() and both.q.tolist() == [1, 2]
     assert both.labels == ("x - x2 = 1", "A[T.b] = 2")
 
@@ -400,7 +401,7 @@ def test_values_beside_equations():
     ],
 )
 def test_rows_are_called_by_what_was_asked(hypothesis, labels):
-    assert list(read_restriction(hypothesis, NAMES).labels) == labels
+    assert list(read_restriction(hypothesis, NAMES, terms={}).labels) == labels
 
 
 @pytest.mark.parametrize(
@@ -436,7 +437,7 @@ def test_rows_are_called_by_what_was_asked(hypothesis, labels):
 )
 def test_hypotheses_that_cannot_be_read(hypothesis, message):
     with pytest.raises(lmm.DataError, match=message):
-        read_restriction(hypothesis, NAMES)
+        read_restriction(hypothesis, NAMES, terms={})
 
 
 def test_spellings_agree():

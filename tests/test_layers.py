@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from functools import cache
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lmm_jax"
+DESIGN = PACKAGE.parent / "docs" / "design.md"
+CONTRIBUTING = PACKAGE.parent / "CONTRIBUTING.md"
 
 # A module imports from its own wing and from those before it, never in a circle.
 WINGS = (
@@ -115,6 +118,20 @@ def inside(parts):
 def test_every_module_is_in_a_wing():
     strays = sorted({wing(module) for module in MODULES} - set(WINGS))
     assert not strays, f"{strays} are no wings: see docs/design.md for where a module belongs"
+
+
+def lists_of(page, start, end, indent):
+    """Names at the beginning of the lines of an indented list, folders without their slash."""
+    part = page.read_text(encoding="utf-8").partition(start)[2].partition(end)[0]
+    lines = re.findall(rf"^ {{{indent}}}(\w[\w/., ]*?)(?: {{2,}}.*)?$", part, flags=re.MULTILINE)
+    return [name.strip("/").removesuffix(".py") for line in lines for name in line.split(", ")]
+
+
+def test_the_pages_list_the_wings_in_their_order():
+    assert lists_of(DESIGN, "## The house", "**A formula", 4) == [*reversed(WINGS)]
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    listed = lists_of(CONTRIBUTING, "in wings\n", "    tests/", 6)
+    assert listed == [name for name in WINGS if name in folders | {"sklearn"}] + ["data"]
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -23,7 +23,6 @@ from lmm_jax.numerics.processes import float64
 
 SOLVED = 1e-9  # solves end at a residual of 1e-11
 SLOPE = 1e-7  # differences of step 1e-5: rounding of values of size 1e3, the cube of the step
-CURVED = 1e-3  # second derivatives are differences, and of an estimate
 RUNTIMES = 1e-9  # NumPy and JAX: the same sums in another order, and Lanczos vectors of them
 ERRORS = 4.0  # Monte Carlo standard errors: one of 16,000 numbers that were right is farther off
 

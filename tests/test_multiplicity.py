@@ -17,7 +17,7 @@ from lmm_jax.inference.multiplicity import (
     critical_values,
     effective,
 )
-from lmm_jax.inference.multivariate_t import joint_estimate, joint_tail
+from lmm_jax.inference.multivariate_t import joint_estimator, joint_tail
 from lmm_jax.inference.normal_tails import product_loadings, product_tail, range_tail, tabulated
 from lmm_jax.inference.student_tails import (
     log_student_tail,
@@ -264,7 +264,7 @@ def test_net_against_the_quadrature(two_sided):
     for t, df in ((-0.5, 9.0), (0.0, 9.0), (0.7, 20.0), (2.5, 20.0), (5.0, np.inf), (12.0, 20.0)):
         if two_sided and t < 0:
             continue
-        found = joint_estimate(product(lam), t, df, two_sided=two_sided)
+        found = joint_estimator(product(lam), two_sided=two_sided)(t, df)
         expected = over_scale(exact, t, df)
         assert found.error < NET
         assert abs(found.p - expected) < NET

@@ -283,7 +283,7 @@ def test_tests_of_lanes_are_those_of_single_fits():
         np.testing.assert_allclose(df[own], res.df, rtol=OPTIMUM_TOL)
         np.testing.assert_allclose(sd[own], res.bse_fe, rtol=OPTIMUM_TOL)
     for test in ("x = 1", "x = 1, z = 2"):
-        restriction = read_restriction(test, res.fixed_names)
+        restriction = read_restriction(test, res.fixed_names, terms={})
         gap = (restriction.R @ origin - restriction.q)[None]
         for normal in (False, True):
             p = lane_pvalues(restriction, gap, at, normal=normal)

@@ -22,7 +22,6 @@ EXACT = 1e-14  # the same program on the same numbers
 
 DATA = samples.frame()
 NEW = DATA.iloc[[3, 40, 17]].assign(x=[0.5, -1.0, 2.0])
-WITHOUT_DATA = "without its data.*keep_data=True"
 
 
 def double(x):

@@ -129,6 +129,7 @@ def expected_fit(formula):
     return [*res.fe_params, *covariances, *(res.vcomp / res.scale), res.scale, res.llf, 1.0]
 
 
+@pytest.mark.slow
 def test_eight_devices(x64):
     (found,) = answers([start(EIGHT_DEVICES, devices=8)])
     assert [found["groups"][name] for name in ("8", "3", "2x4")] == [[64], [66], [64]]
@@ -147,6 +148,7 @@ def test_eight_devices(x64):
         assert_close(actual, expected, RTOL, np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_two_processes():
     try:
         with socket.socket() as probe:

@@ -21,7 +21,6 @@ from lmm_jax.numerics.sparse_factor import factor_sparse, inverse_entries
 
 CRITERION_RTOL = 1e-11  # the same number from n x n matrices and from the factor
 DERIVATIVE_RTOL = 1e-8  # closed forms against automatic differentiation of n x n matrices
-OPTIMUM_TOL = 1e-5  # of estimates at two ends of a search: relative to a standard error
 NAMES = sorted(DESIGNS)
 
 

@@ -23,7 +23,7 @@ from ..covariance.structures import Structure
 from ..covariance.theta import linear_basis
 from ..layouts.buckets import Bucket
 from ..layouts.contract import Curvature, Maps, maps_of
-from ..layouts.grouped import GroupedLayout
+from ..layouts.grouped import EXACT_WIDTH, GroupedLayout
 from ..likelihood.criterion import (
     Factored,
     Jet,
@@ -40,8 +40,6 @@ from ..numerics.roots import eliminate_root
 from ..numerics.stacked import as_lanes, lanes_last
 from ..numerics.stacked_functions import lane_spec
 
-# See lmm_jax.layouts.grouped.
-_EXACT_WIDTH = 3
 # Seconds that NumPy takes for each number of the lanes, about.
 NUMPY_SECONDS = 4e-8
 # Rows up to which a factorization is written out: batches are large and worth the compilation.
@@ -277,7 +275,7 @@ def _bucket_sums(
         B=-_tangent_sums(g.E, u, s, r, t),
         A=-_tangent_squares(g.E, u, s),
     )
-    if P.shape[0] <= _EXACT_WIDTH:
+    if P.shape[0] <= EXACT_WIDTH:
         weights = (
             2.0 * R - counted,
             2.0 * Rt - halves,
@@ -315,7 +313,7 @@ def _double_traces(A: Array, P: Array, D: Array) -> Array:
 
 
 def _half_traces(A: tuple[Array, Array, Array], P: tuple[Array, Array, Array], E: Array) -> Array:
-    """See :func:`lmm_jax.layouts.contract.half_traces`; (m, m, R)."""
+    """See :func:`lmm_jax.layouts.group_algebra.half_traces`; (m, m, R)."""
     pairs = ((A[1], P[1], "kcb", "lad"), (A[0], P[2], "kbc", "lad"), (A[2], P[0], "kcb", "lda"))
     total: Any = 0.0
     for often, (X, Y, first, second) in zip((2.0, 1.0, 1.0), pairs, strict=True):
@@ -326,7 +324,7 @@ def _half_traces(A: tuple[Array, Array, Array], P: tuple[Array, Array, Array], E
 
 
 def _psi_curvatures(slopes: list[Array], structures: tuple[Structure, ...]) -> Array:
-    """See :func:`lmm_jax.layouts.contract.psi_curvatures`; (m, m, R)."""
+    """See :func:`lmm_jax.layouts.group_algebra.psi_curvatures`; (m, m, R)."""
     xp, parts = namespace(slopes), []
     for slope, structure in zip(slopes, structures, strict=True):
         E = xp.asarray(structure.tangents, slope.dtype)[..., None]

@@ -40,6 +40,8 @@ from .ticks import tick_lanes
 _PACKED = (512, 64)
 # Numbers in a batch up to which compiling well costs more than it saves.
 _QUICK = 1 << 17
+# Limit on the steps of one optimum.
+_MAXITER = 200
 # Seconds that NumPy takes for each number of a layout and each lane, about.
 _TIER = Tier(1.5e-6)
 
@@ -51,7 +53,7 @@ def fit_lanes(
     wanted: np.ndarray | None = None,
     *,
     reml: bool,
-    maxiter: int = 200,
+    maxiter: int = _MAXITER,
     tol: float = DECREMENT_TOL,
 ) -> Solution:
     """Optimum for every response.
@@ -135,8 +137,6 @@ def fit_each(
     start: np.ndarray,
     *,
     reml: bool,
-    maxiter: int = 200,
-    tol: float = DECREMENT_TOL,
 ) -> Solution:
     """The same one after another in NumPy.
 
@@ -149,7 +149,7 @@ def fit_each(
     with running_on("numpy"):
         for i in range(len(responses.S0)):
             mine = attach(layout, jax.tree.map(lambda a, i=i: a[i], responses))
-            at = descend(merge_alike(mine), inner, reml=reml, maxiter=maxiter, tol=tol)
+            at = descend(merge_alike(mine), inner, reml=reml, maxiter=_MAXITER, tol=DECREMENT_TOL)
             found.append(jax.tree.map(np.asarray, at))
     out: Solution = jax.tree.map(lambda *leaves: np.stack(leaves), *found)
     return out

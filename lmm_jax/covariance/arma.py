@@ -133,6 +133,7 @@ class FirstOrders(AutoregressiveMovingAverage):
     q: int = 1
 
     name = "arma11"
+    ordered = in_line = True
 
 
 def _named(name: str, found: list[Taylor]) -> dict[str, Taylor]:

@@ -233,13 +233,15 @@ def _rows_alone(A: Any) -> Any:
 
 # What a formula may ask for: the correlation, and whether one variance is what the name alone
 # means. The second is lme4's and glmmTMB's.
-_NAMED: dict[str, tuple[Callable[..., Correlation], bool]] = {
+_NAMED: dict[str, tuple[type[Correlation], bool]] = {
     "cs": (Symmetric, False),
     "ar1": (Autoregressive, True),
     "toep": (Toeplitz, False),
     "ad": (Antedependent, False),
     "arma11": (FirstOrders, True),
 }
+# The correlations of coefficients by their names.
+OF_TERMS = {name: kind for name, (kind, _) in _NAMED.items()}
 
 
 def named(name: str, k: int, equal: bool | None = None) -> Structure:

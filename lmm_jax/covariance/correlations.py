@@ -81,6 +81,10 @@ class Correlation:
     takes_gap: ClassVar[bool] = False  # starts from the typical distance of neighbours
     levels_are_codes: ClassVar[bool] = False  # places are codes of `levels`, not distances
     linear: ClassVar[bool] = False  # in reported parameters, times the variance
+    # of the coefficients of a term:
+    ordered: ClassVar[bool] = False  # their order counts
+    in_line: ClassVar[bool] = False  # without one in their midst correlations with it are untold
+    to_one: ClassVar[bool | None] = None  # all may be one, in one number or in several; None: no
 
     @property
     def n_params(self) -> int:

@@ -24,6 +24,7 @@ class Autoregressive(Correlation):
     __slots__ = ()
     name = "ar1"
     takes_gap = True
+    ordered = in_line = to_one = True
 
     def entries(self, c: Any, places: Any) -> Taylor:
         """See :meth:`Correlation.entries`."""
@@ -71,6 +72,8 @@ class Toeplitz(Correlation):
     __slots__ = ()
     name = "toep"
     linear = True
+    ordered = True
+    to_one = False
 
     @property
     def n_params(self) -> int:

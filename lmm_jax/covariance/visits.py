@@ -187,6 +187,7 @@ class Symmetric(Correlation):
     __slots__ = ()
     name = "cs"
     linear = True
+    to_one = True
 
     @property
     def lowest(self) -> float:
@@ -229,6 +230,8 @@ class Antedependent(Correlation):
     __slots__ = ()
     name = "ad"
     levels_are_codes = True
+    ordered = in_line = True
+    to_one = False
 
     @property
     def n_params(self) -> int:

@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..covariance.correlated import named
+from ..covariance.correlated import OF_TERMS, named
 from ..errors import DataError, OrderWarning, warn_user
 from ..formulas import matrices as mat
 from ..formulas import parse as fml
 from ..inputs.matching import distinct, spelled
 from .terms import RandomTerm, TermSource, factor_codes
 
-# Structures of a term in which the order of the coefficients counts.
-_ORDERED = ("ar1", "toep", "ad", "arma11")
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ _-."
 
 
@@ -24,11 +22,12 @@ def group_factor(
     expressions: Sequence[str],
     data: pd.DataFrame,
     context: Mapping[str, Any],
-    state: dict[str, Any] | None = None,
+    state: dict[str, Any] | None,
 ) -> tuple[np.ndarray, pd.Index[Any]]:
     """Codes and labels of ``a`` or of the interaction ``a:b`` (labels joined by a colon).
 
-    ``state`` keeps what expressions remember of the data, as in :func:`mat.evaluate`.
+    ``state`` keeps what expressions remember of the data, as in
+    :func:`~lmm_jax.formulas.matrices.evaluate`.
     """
     parts = [mat.labels(e, data, context=context, state=state) for e in expressions]
     codes, labels = factor_codes(parts[0])
@@ -44,7 +43,7 @@ def group_labels(
     expressions: Sequence[str],
     data: pd.DataFrame,
     context: Mapping[str, Any],
-    state: dict[str, Any] | None = None,
+    state: dict[str, Any] | None,
 ) -> pd.Series[Any]:
     """Label of every row under ``a`` or ``a:b``, spelled as :func:`group_factor` does."""
     parts = [mat.labels(e, data, context=context, state=state) for e in expressions]
@@ -116,7 +115,7 @@ def bar_terms(
             names = tuple(matrix.names[columns])
             lhs = ("1" if names == ("Intercept",) else f"0 + {names[0]}") if alone else bar.lhs
             kind = "us" if alone else bar.structure
-            if kind in _ORDERED:
+            if kind in OF_TERMS and OF_TERMS[kind].ordered:
                 inside = [name.rpartition("[")[2].rstrip("]") for name in names]
                 warn_of_order(f"the coefficients of {bar.text}", inside)
             terms.append(

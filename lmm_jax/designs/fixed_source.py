@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..formulas import matrices as mat
-from ..formulas.contexts import pack, unpack
+from ..formulas.contexts import packed_fields, unpacked_fields
 from ..formulas.right_side import written
 from ..reprs import brief
 from .terms import RandomTerm
@@ -40,8 +40,7 @@ class FixedSource:
         return [mat.evaluate(e, data, context=self.context, state=known) for e in self.offsets]
 
     def __reduce__(self) -> tuple[Any, tuple[dict[str, Any]]]:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return _restored_source, ({**values, "context": pack(self.context, self.lost)},)
+        return _restored_source, (packed_fields(self),)
 
     def __copy__(self) -> FixedSource:
         return self
@@ -51,8 +50,7 @@ class FixedSource:
 
 
 def _restored_source(values: dict[str, Any]) -> FixedSource:
-    context, lost = unpack(values["context"])
-    return FixedSource(**{**values, "context": context, "lost": lost})
+    return FixedSource(**unpacked_fields(values))
 
 
 def read_expressions(source: FixedSource, terms: Sequence[RandomTerm]) -> list[str]:

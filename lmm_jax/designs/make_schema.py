@@ -67,10 +67,8 @@ def schema_of(
 ) -> Schema:
     """The schema that complete rows give.
 
-    Parameters
-    ----------
-    whole : {"keep", "refuse"}
-        What to do with a transformation that has to see all rows: keep what it makes of these.
+    A transformation that has to see all rows is refused where ``whole`` is "refuse", and keeps
+    what it makes of these rows where it is "keep".
     """
     frame = _with_levels(frame, columns, levels)
     declared, full = _declared(frame, columns)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
@@ -17,7 +17,7 @@ import pandas as pd
 
 from ..formulas import matrices as mat
 from ..formulas import parse as fml
-from ..formulas.contexts import pack, unpack
+from ..formulas.contexts import packed_fields, unpacked_fields
 from ..formulas.expressions import quoted
 from ..formulas.right_side import variables
 from ..layouts.stream_compress import Units
@@ -85,8 +85,7 @@ class Schema:
         return folded(f"<Schema: {self.formula}; {', '.join(self.names)}; groups {groups}>")
 
     def __reduce__(self) -> tuple[Any, tuple[dict[str, Any]]]:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return _restored, ({**values, "context": pack(self.context, self.lost)},)
+        return _restored, (packed_fields(self),)
 
     @property
     def spec(self) -> Any:
@@ -142,8 +141,7 @@ class Schema:
 
 
 def _restored(values: dict[str, Any]) -> Schema:
-    context, lost = unpack(values["context"])
-    return Schema(**{**values, "context": context, "lost": lost})
+    return Schema(**unpacked_fields(values))
 
 
 def _written(state: Any) -> Any:

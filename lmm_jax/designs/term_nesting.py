@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..covariance.correlated import OF_TERMS
 from ..covariance.correlations import covers
 from ..covariance.structures import Pattern
 from ..layouts.group_index import divide_alike, function_of
@@ -26,10 +27,10 @@ from .terms import RandomTerm
 _SAME_SPACE = 1e-7
 # Structures that have an intercept alone at their largest correlations, and whether these are
 # one number.
-_UP_TO_ONE = {"cs": True, "ar1": True, "toep": False, "ad": False}
+_UP_TO_ONE = {n: kind.to_one for n, kind in OF_TERMS.items() if kind.to_one is not None}
 # Structures whose correlations run along the coefficients: one in their midst cannot be missing
 # without leaving the correlations with it untold.
-_IN_ORDER = ("ar1", "arma11", "ad")
+_IN_ORDER = tuple(name for name, kind in OF_TERMS.items() if kind.in_line)
 # Patterns of a covariance: `a I`, and `a 11'`, which no structure has for its name.
 _APART, _ONES = ("", True), ("ones", True)
 # And a diagonal one.

@@ -11,6 +11,7 @@ import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import fields
 from types import ModuleType
 from typing import Any
 
@@ -68,6 +69,18 @@ def unpack(packed: Packed) -> tuple[dict[str, Any], tuple[str, ...]]:
         except Exception:  # a module that is gone, a function that was renamed, and so on
             lost.append(name)
     return found, tuple(lost)
+
+
+def packed_fields(source: Any) -> dict[str, Any]:
+    """Fields of a dataclass that has a context and the names ``lost`` of one, for its pickle."""
+    values = {f.name: getattr(source, f.name) for f in fields(source)}
+    return {**values, "context": pack(source.context, source.lost)}
+
+
+def unpacked_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields again, with what of the context can be found."""
+    context, lost = unpack(values["context"])
+    return {**values, "context": context, "lost": lost}
 
 
 class _Module:

@@ -35,7 +35,7 @@ class _Equation(NamedTuple):
 
 
 def read_equations(
-    text: str, names: Sequence[str], terms: Mapping[str, Sequence[str]] | None = None
+    text: str, names: Sequence[str], terms: Mapping[str, Sequence[str]]
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Equations by formulaic's reader, which sees plain identifiers for the names.
 
@@ -46,7 +46,7 @@ def read_equations(
     known, places = spellings(names), {name: i for i, name in enumerate(names)}
     if all(as_named(name) == name for name in names):  # or a column is called `factor(a)`
         text = as_named(text)
-    text = _of_coefficients(text, known, terms or {})
+    text = _of_coefficients(text, known, terms)
     spelled, found = _one_of(known), []
 
     def replaced(match: re.Match[str]) -> str:

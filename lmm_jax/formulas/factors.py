@@ -26,7 +26,7 @@ from ..errors import DataError, UnknownLabel
 from ..inputs.arguments import flag, is_whole, numbers
 from ..inputs.arguments import names as texts
 from ..inputs.arguments import shown as argument
-from ..inputs.matching import find, shown, spelling
+from ..inputs.matching import find, first_shown, spelling
 from .columns import beside
 
 # What follows the number of levels in R's functions of contrasts.
@@ -51,7 +51,7 @@ class Treatment(TreatmentContrasts):  # type: ignore[misc]
             placed = f"contr.treatment({len(levels)}, base={self.base})"
             advice += f", or its place after the number of levels, `{placed}`"
         raise DataError(
-            f"the reference {self.base!r} is none of the levels {_listed(levels)}: {advice}"
+            f"the reference {self.base!r} is none of the levels {first_shown(levels)}: {advice}"
         )
 
 
@@ -71,22 +71,22 @@ class Custom(CustomContrasts):  # type: ignore[misc]
 
     @CustomContrasts.override  # type: ignore[untyped-decorator]
     def get_coding_column_names(self, levels: Sequence[Any], reduced_rank: bool = True) -> Any:
-        """See :meth:`Contrasts.get_coding_column_names`."""
+        """See formulaic's ``Contrasts.get_coding_column_names``."""
         return super().get_coding_column_names(levels, True) if reduced_rank else levels
 
     @CustomContrasts.override  # type: ignore[untyped-decorator]
     def get_coefficient_row_names(self, levels: Sequence[Any], reduced_rank: bool = True) -> Any:
-        """See :meth:`Contrasts.get_coefficient_row_names`."""
+        """See formulaic's ``Contrasts.get_coefficient_row_names``."""
         return super().get_coefficient_row_names(levels, True) if reduced_rank else levels
 
     @CustomContrasts.override  # type: ignore[untyped-decorator]
     def get_spans_intercept(self, levels: Sequence[Any], reduced_rank: bool = True) -> bool:
-        """See :meth:`Contrasts.get_spans_intercept`."""
+        """See formulaic's ``Contrasts.get_spans_intercept``."""
         return len(levels) > 0 and not reduced_rank
 
     @CustomContrasts.override  # type: ignore[untyped-decorator]
     def get_drop_field(self, levels: Sequence[Any], reduced_rank: bool = True) -> Any:
-        """See :meth:`Contrasts.get_drop_field`."""
+        """See formulaic's ``Contrasts.get_drop_field``."""
         return None if reduced_rank else levels[0]
 
 
@@ -112,7 +112,7 @@ class _Counted:
         if len(levels) != self.count:
             raise DataError(
                 f"{self} is of {self.count} levels, and there are "
-                f"{len(levels)}, {_listed(levels)}: write `contr.{self.name}` without a number"
+                f"{len(levels)}, {first_shown(levels)}: write `contr.{self.name}` without a number"
             )
         options, base = dict(self.options), self.options.get("base", 1)
         if "base" in options and not isinstance(base, str):
@@ -251,7 +251,7 @@ def _for_levels(contrasts: Any, levels: list[Any]) -> Any:
             shape = " by ".join(map(str, contrasts.shape))
             raise DataError(
                 f"contrasts are {shape} numbers, a row a level is needed: there are "
-                f"{len(levels)}: {_listed(levels)}"
+                f"{len(levels)}: {first_shown(levels)}"
             )
     return Custom(contrasts)
 
@@ -262,10 +262,6 @@ def _levels(x: Any, state: MutableMapping[str, Any]) -> list[Any]:
         values = pd.Series(getattr(x, "__wrapped__", x)).astype("category")
         state["levels"] = values.cat.remove_unused_categories().cat.categories.tolist()
     return list(state["levels"])
-
-
-def _listed(levels: Sequence[Any]) -> str:
-    return ", ".join(map(shown, levels[:8])) + (", ..." if len(levels) > 8 else "")
 
 
 def _place(levels: Sequence[Any], label: Any) -> int:
@@ -302,8 +298,8 @@ def relevel(x: Any, ref: Any, _state: dict[str, Any] | None = None) -> Any:
         if at < 0:  # R counts levels by a number
             meant = levels[ref - 1 if is_whole(ref) and 1 <= ref <= len(levels) else 0]
             raise DataError(
-                f"relevel(): {ref!r} is none of the levels {_listed(levels)}: a label is needed, "
-                f"`ref={spelling(meant)!r}`"
+                f"relevel(): {ref!r} is none of the levels {first_shown(levels)}: a label is "
+                f"needed, `ref={spelling(meant)!r}`"
             )
         state["levels"] = [levels[at], *levels[:at], *levels[at + 1 :]]
     if values.isin(state["levels"]).all():

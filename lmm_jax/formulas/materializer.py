@@ -17,7 +17,7 @@ from formulaic.materializers.types import FactorValues
 from pandas.api.types import is_bool_dtype
 
 from ..errors import DataError, FormulaError, UnknownLabel
-from ..inputs.matching import find, shown, spelling
+from ..inputs.matching import find, first_shown, spelling
 from .columns import number, plain
 from .evaluation import Scope, evaluate, shaped
 from .text import are_numbers, text_in, warn_of_numbers
@@ -220,14 +220,9 @@ def _check_levels(factor: Any, spec: Any) -> None:
     unseen = pd.Index(found)[find(known, found, factor.expr) < 0]
     if len(unseen):
         raise UnknownLabel(
-            f"`{factor.expr}` has the level {_listed(unseen)}, which the model was not fitted to;"
-            f" it knows {_listed(known)}"
+            f"`{factor.expr}` has the level {first_shown(unseen)}, which the model was not fitted "
+            f"to; it knows {first_shown(known)}"
         )
-
-
-def _listed(levels: pd.Index[Any]) -> str:
-    """The first few of some levels."""
-    return ", ".join(map(shown, levels[:8])) + (", ..." if len(levels) > 8 else "")
 
 
 def _is_of_text(error: Any) -> bool:

@@ -293,7 +293,7 @@ def _read(results: FitRecord, hypothesis: Any, use_t: bool | None) -> tuple[Rest
     p, names = len(results.fixed_names), results.fixed_names
     terms = term_coefficients(results.design or getattr(results, "kept", None), names)
     try:
-        at = read_restriction(hypothesis, names, tuple(results.params.index[p:]), terms)
+        at = read_restriction(hypothesis, names, tuple(results.params.index[p:]), terms=terms)
     except DataError as error:
         dropped = () if results.design is None else results.design.dropped
         text = hypothesis if isinstance(hypothesis, str) else ""

@@ -28,7 +28,8 @@ def read_restriction(
     hypothesis: Any,
     fixed_names: Sequence[str],
     variance_names: Sequence[str] = (),
-    terms: Mapping[str, Sequence[str]] | None = None,
+    *,
+    terms: Mapping[str, Sequence[str]],
 ) -> Restriction:
     """A hypothesis as ``R params = q`` over fixed effects and variance parameters.
 
@@ -40,7 +41,7 @@ def read_restriction(
     fixed_names, variance_names : sequence of str
         Names of the parameters; without ``variance_names`` only fixed effects
         can be restricted.
-    terms : mapping of str to sequence of str, optional
+    terms : mapping of str to sequence of str
         Fixed effects of terms, which equations may name in their place.
 
     Returns
@@ -51,7 +52,7 @@ def read_restriction(
     Examples
     --------
     >>> at = read_restriction("A[T.b] = 2 * A[T.c], A[T.b]:x = 1",
-    ...                       ["x", "A[T.b]", "A[T.c]", "x:A[T.b]"])
+    ...                       ["x", "A[T.b]", "A[T.c]", "x:A[T.b]"], terms={})
     >>> at.R.tolist(), at.q.tolist()
     ([[0.0, 1.0, -2.0, 0.0], [0.0, 0.0, 0.0, 1.0]], [0.0, 1.0])
     >>> at.labels

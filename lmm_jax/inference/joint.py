@@ -35,6 +35,10 @@ def joint_f(L: np.ndarray, value: np.ndarray, tests: DfMethod, scale: float) -> 
         Orthonormal rows.
     value : ndarray, shape (q,)
         ``L beta`` less what is tested.
+    tests : DfMethod
+        Its covariance of the fixed effects and its degrees of freedom.
+    scale : float
+        Residual variance, in units of which that covariance is.
     """
     q = len(L)
     if q == 0:
@@ -54,9 +58,9 @@ def joint_test_of(
     tests: DfMethod,
     scale: float,
     beta: np.ndarray,
-    null: float | np.ndarray = 0.0,
+    null: float | np.ndarray,
 ) -> list[float]:
-    """Test of some rows together, of those of their combinations that can be estimated."""
+    """Test that some rows are ``null``, of those of their combinations that can be estimated."""
     basis = estimable_rows(at.L[rows], at.gap[rows])
     L, shift = basis @ at.L[rows], basis @ (at.shift[rows] - null)
     Q = independent_rows(L, _size(at, rows))

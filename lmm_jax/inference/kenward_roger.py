@@ -30,7 +30,7 @@ class KenwardRoger(NamedTuple):
 
 
 def kenward_roger(
-    moments: PsiMoments, beta_map: np.ndarray, n: float, W: np.ndarray | None = None
+    moments: PsiMoments, beta_map: np.ndarray, n: float, W: np.ndarray | None
 ) -> KenwardRoger:
     """The adjusted covariance and what degrees of freedom are made of.
 
@@ -52,8 +52,8 @@ def kenward_roger(
         Fixed effects of the data from those of the layout.
     n : float
         Rows.
-    W : ndarray, shape (m + 1, m + 1), optional
-        Covariance of log sigma^2 and the parameters of the directions; not given: the inverse
+    W : ndarray, shape (m + 1, m + 1), or None
+        Covariance of log sigma^2 and the parameters of the directions; None: the inverse
         of the expected information.
 
     References

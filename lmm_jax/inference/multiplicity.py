@@ -37,8 +37,6 @@ SIDES |= {"<": -1, ">": 1, "left": -1, "right": 1}
 # Adjustments that look at the correlation of the statistics, and the most contrasts of one.
 _JOINT = ("dunnett", "mvt")
 _MOST = 4096
-# Step-wise procedures have no intervals of their own: theirs are Bonferroni's.
-_STEPWISE = ("holm", "hochberg", "fdr")
 # Adjustments of |t|, for which one-sided tests have no counterpart.
 _TWO_SIDED = ("tukey", "scheffe", "dunnettx")
 # Eigenvalues of a correlation below it do not count for its rank.
@@ -291,14 +289,25 @@ def _sidak(p: np.ndarray, m: int) -> np.ndarray:
         return -np.expm1(m * np.log1p(-p))
 
 
+def _least_from(p: np.ndarray) -> np.ndarray:
+    return np.asarray(np.minimum.accumulate(p[::-1])[::-1])
+
+
+# Step-wise procedures: the factor of the p value of rank i of m, and what those of other ranks make
+# of it. They have no intervals of their own: theirs are Bonferroni's.
+_STEPWISE: dict[
+    str, tuple[Callable[[int, np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]
+] = {
+    "holm": (lambda m, rank: m - rank + 1, np.maximum.accumulate),
+    "hochberg": (lambda m, rank: m - rank + 1, _least_from),
+    "fdr": (lambda m, rank: m / rank, _least_from),
+}
+
+
 def _stepwise(p: np.ndarray, how: str, m: int) -> np.ndarray:
     order = np.argsort(p, kind="stable")
-    rank = np.arange(1, p.size + 1)
-    scaled = p[order] * (m / rank if how == "fdr" else m - rank + 1)
-    if how == "holm":
-        scaled = np.maximum.accumulate(scaled)
-    else:
-        scaled = np.minimum.accumulate(scaled[::-1])[::-1]
+    factor, others = _STEPWISE[how]
+    scaled = others(p[order] * factor(m, np.arange(1, p.size + 1)))
     out = np.empty_like(p)
     out[order] = np.minimum(scaled, 1.0)
     return out

@@ -53,7 +53,7 @@ def joint_tail(correlation: np.ndarray, *, two_sided: bool) -> StudentTail:
 
     Exact to about 1e-12 for one statistic, for independent numerators and for
     correlations ``lambda_i lambda_j`` (`normal_tails.product_tail`), to 1e-8 for
-    correlations of rank 2. Else by `joint_estimate`, the same value at every call.
+    correlations of rank 2. Else by `joint_estimator`, the same value at every call.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def joint_tail(correlation: np.ndarray, *, two_sided: bool) -> StudentTail:
     if loadings is not None:
         tail = product_tail(loadings, two_sided=two_sided)
         return lambda t, df: over_scale(tail, t, df)
-    estimate = _estimator(R, two_sided=two_sided)
+    estimate = joint_estimator(R, two_sided=two_sided)
     return lambda t, df: estimate(t, df).p
 
 
@@ -111,11 +111,14 @@ class Estimate(NamedTuple):
     error: float  # standard error over the shifts of the net
 
 
-def joint_estimate(correlation: np.ndarray, t: float, df: float, *, two_sided: bool) -> Estimate:
-    """Tail for a correlation of no special form, by a Sobol' net with fixed random shifts.
+def joint_estimator(
+    correlation: np.ndarray, *, two_sided: bool
+) -> Callable[[float, float], Estimate]:
+    """Tail of t and df for a correlation of no special form, by a Sobol' net.
 
-    Two unbiased averages are mixed, with weight on the first where Bonferroni's bound is
-    large and on the second in the tail:
+    Its random shifts are fixed, and all t and df share the samples. Two unbiased averages are
+    mixed, with weight on the first where Bonferroni's bound is large and on the second in the
+    tail:
 
         E_u P(F(r, df) > t^2 / (r M(u)^2)),      M(u) = max_i |a_i' u|
         sum_i E P(|Z_i| > max(t s, k_i)),        k_i = max_j |v_j| / (1 -+ rho_ij)
@@ -128,12 +131,12 @@ def joint_estimate(correlation: np.ndarray, t: float, df: float, *, two_sided: b
     ----------
     correlation : ndarray, shape (m, m)
         Without repeated statistics, see `distinct`; m at least 2.
-    t, df : float
     two_sided : bool
 
     Returns
     -------
-    Estimate
+    callable
+        Estimate of (t, df).
 
     References
     ----------
@@ -143,15 +146,10 @@ def joint_estimate(correlation: np.ndarray, t: float, df: float, *, two_sided: b
     Examples
     --------
     >>> R = np.where(np.eye(3, dtype=bool), 1.0, 0.5)
-    >>> p, error = joint_estimate(R, 2.54, 20.0, two_sided=True)  # Dunnett's 5 % value
+    >>> p, error = joint_estimator(R, two_sided=True)(2.54, 20.0)  # Dunnett's 5 % value
     >>> abs(p - 0.05) < 1e-3, error < 1e-4
     (True, True)
     """
-    return _estimator(correlation, two_sided=two_sided)(t, df)
-
-
-def _estimator(correlation: np.ndarray, *, two_sided: bool) -> Callable[[float, float], Estimate]:
-    """:func:`joint_estimate` as a function of t and df, which share the samples."""
     R = np.ascontiguousarray(correlation, dtype=np.float64)
     directions, cones = _sample(R.tobytes(), len(R), two_sided)
     return partial(_estimated, directions, cones, len(R), two_sided)

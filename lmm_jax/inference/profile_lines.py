@@ -26,7 +26,7 @@ from .charts import Angle, Chart, Difference, Polar, Product, Reference, Size, p
 from .parameters import Parameter
 
 # Limit on the steps of one search for the optimum.
-_MAXITER = 200
+MAXITER = 200
 
 _joint = compiled(joint_jet, static=("reml", "with_effect"), host=2e-7)
 _profiled = compiled(profile_jet, static="reml", host=1e-7)
@@ -162,13 +162,13 @@ def _optimum(layout: Layout, theta: Any, *, reml: bool) -> Any:
         return jax.tree.map(np.asarray, _profiled(at, layout, reml=reml))
 
     def run(start: Any) -> Any:
-        return newton(start, evaluate, layout.structures, maxiter=_MAXITER)
+        return newton(start, evaluate, layout.structures, maxiter=MAXITER)
 
     with np.errstate(all="ignore"):
         best = run(theta)
         if layout.size() <= SMALL_PROBLEM and in_doubt(best, layout):
             host = jax.tree.map(np.asarray, layout)
-            found = minimize(host, reml=reml, maxiter=_MAXITER)
+            found = minimize(host, reml=reml, maxiter=MAXITER)
             return found.theta if found.jet.value < best.jet.value else best.theta
         opened, cornered = off_boundary(best.theta, layout.structures)
         if cornered:

@@ -23,10 +23,9 @@ from ..numerics.programs import compiled
 from ..numerics.progress import progress_bar
 from ..optimize.constrained import PlainJet
 from ..optimize.newton import newton
+from .profile_lines import MAXITER
 from .record import FitRecord
 
-# Limit on the steps of one search; a few are needed.
-_MAXITER = 200
 # Whitened pivots below the first are opened to the second before a search starts there: the
 # criterion is even in a column of Lambda, so its gradient vanishes at zero whatever lies around.
 _SMALL_PIVOT = 1e-3
@@ -198,7 +197,7 @@ def _search(start: Array, free: Array, layout: Layout, *, reml: bool) -> Array:
         at = profile_jet(xp.at(start)[free].set(x), layout, reml=reml)
         return PlainJet(at.value, at.gradient[free], at.hessian[free][:, free], at.noise)
 
-    return xp.at(start)[free].set(newton(start[free], evaluate, (), maxiter=_MAXITER).theta)
+    return xp.at(start)[free].set(newton(start[free], evaluate, (), maxiter=MAXITER).theta)
 
 
 _jet = compiled(profile_jet, static="reml", host=1e-7)

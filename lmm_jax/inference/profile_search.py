@@ -21,7 +21,7 @@ import numpy as np
 
 from ..optimize.constrained import PlainJet
 from ..optimize.newton import newton
-from .profile_lines import Line, LineJet, covariances_at, pivots_of, theta_at
+from .profile_lines import MAXITER, Line, LineJet, covariances_at, pivots_of, theta_at
 
 # Steps of Venzon and Moolgavkar's iteration; four are needed.
 _STEPS = 12
@@ -38,8 +38,8 @@ _FEW = (0.5, 0.02)
 _LOWER = 1e-7
 # By how much, in deviance, a point must be lower than the optimum to be the better optimum.
 _ANOTHER = 1e-5
-# The search over psi: its steps, the deviance it ends at, steps of a minimization over x.
-_ROUNDS, _LEVEL_TOL, _MAXITER = 100, 1e-9, 200
+# The search over psi: its steps, the deviance it ends at.
+_ROUNDS, _LEVEL_TOL = 100, 1e-9
 # Longest first step in a logarithm.
 _LONGEST = 1.5
 
@@ -273,7 +273,7 @@ def _rest(line: Line, z: np.ndarray) -> LineJet:
 
     begin: Any = z[free]
     with np.errstate(all="ignore"):
-        found = newton(begin, evaluate, (), maxiter=_MAXITER)
+        found = newton(begin, evaluate, (), maxiter=MAXITER)
     return line.jet(put(np.asarray(found.theta)))
 
 

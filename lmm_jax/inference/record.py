@@ -196,7 +196,7 @@ class FitRecord(ResidualFigures):
         A robust covariance stays: its own degrees of freedom, ``"CR2"`` or "satterthwaite",
         "normal", "residual" and "between-within" (SAS's with ``empirical``). Kenward and Roger's
         method is one of the model's covariance and refused; that of the model is in the fit
-        that :meth:`robust` was called on.
+        that :meth:`~lmm_jax.LMMResults.robust` was called on.
         """
         if df_method is None:
             return self

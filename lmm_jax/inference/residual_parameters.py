@@ -29,9 +29,7 @@ class Natural(NamedTuple):
     values: Taylor  # (n,), derivatives in these places
 
 
-def natural_parameters(
-    theta: np.ndarray, scale: float, structures: Sequence[Structure], *, variances: bool = False
-) -> Natural:
+def natural_parameters(theta: np.ndarray, scale: float, structures: Sequence[Structure]) -> Natural:
     """Standard deviations, correlations and ranges of the residuals.
 
     Parameters
@@ -41,12 +39,10 @@ def natural_parameters(
         ``sigma^2``.
     structures : sequence of Structure
         Of a layout: those of residuals come last.
-    variances : bool
-        Variances in the place of standard deviations.
     """
     first = theta_size([s for s in structures if not isinstance(s, ResidualStructure)])
     x = variables(np.append(theta[first:], np.log(scale)))
-    found = natural_values(x, structures, variances=variances)
+    found = natural_values(x, structures, variances=False)
     return Natural(tuple(found), np.arange(first, theta.size + 1), stack(list(found.values())))
 
 
@@ -100,14 +96,15 @@ def residual_names(label: ResidualLabel) -> tuple[str, ...]:
 
 
 def natural_bend(
-    at: Estimates, structures: Sequence[Structure], means: Sequence[float] | None = None
+    at: Estimates, structures: Sequence[Structure], means: Sequence[float] | None
 ) -> np.ndarray:
     """``z_k = sum_a (J^-1)_ka sum_ij A_ij d2 psi_a``, (m + 1,); zero for random effects.
 
     What second derivatives in theta owe to its being no natural parameter: psi are variances,
     correlations and ranges, J their derivative and A the covariance of (theta, log sigma^2).
-    Variances that follow a covariate are those at its mean, ``means`` of every arm: where it is
-    zero, in other units somewhere else, is nothing that tests should depend on.
+    Variances that follow a covariate are those at its mean, ``means`` of every arm, None where
+    there is no covariate: where it is zero, in other units somewhere else, is nothing that tests
+    should depend on.
     """
     first = theta_size([s for s in structures if not isinstance(s, ResidualStructure)])
     x = list(variables(np.append(at.theta_layout[first:], np.log(at.scale))))

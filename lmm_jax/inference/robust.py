@@ -217,7 +217,7 @@ def hotelling_df(C: np.ndarray, T: np.ndarray, F: np.ndarray) -> float:
     return float(q * (q + 1) / total)
 
 
-def robust_tests(design: Design, estimates: Estimates, kind: str, labels: Any = None) -> Robust:
+def robust_tests(design: Design, estimates: Estimates, kind: str, labels: Any) -> Robust:
     """A robust covariance of the fixed effects with what its tests need.
 
     Parameters
@@ -227,7 +227,7 @@ def robust_tests(design: Design, estimates: Estimates, kind: str, labels: Any = 
     kind : {"CR0", "CR1", "CR1S", "CR2", "CR3"}
         ``f`` is ``m / (m - 1)`` for CR1 and ``m (n - 1) / ((m - 1) (n - p))`` for CR1S, with m
         clusters, n rows and p fixed effects; 1 otherwise.
-    labels : array, shape (n,), or Series, optional
+    labels : array, shape (n,), or Series, or None
         Clusters of the rows: :func:`lmm_jax.inference.clusters.read_clusters`.
 
     Raises

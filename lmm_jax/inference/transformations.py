@@ -82,12 +82,12 @@ def _power(base: float) -> tuple[Function, Function, Function, Function]:
     )
 
 
-_KNOWN = {
-    "log": Transformation("log", np.log, *_power(np.e), is_log=True),
-    "log2": Transformation("log2", np.log2, *_power(2.0), is_log=True),
-    "log10": Transformation("log10", np.log10, *_power(10.0), is_log=True),
-    "log1p": Transformation("log1p", np.log1p, np.expm1, np.exp, np.exp, np.exp),
-    "sqrt": Transformation(
+_ALL = (
+    Transformation("log", np.log, *_power(np.e), is_log=True),
+    Transformation("log2", np.log2, *_power(2.0), is_log=True),
+    Transformation("log10", np.log10, *_power(10.0), is_log=True),
+    Transformation("log1p", np.log1p, np.expm1, np.exp, np.exp, np.exp),
+    Transformation(
         "sqrt",
         np.sqrt,
         np.square,
@@ -96,17 +96,16 @@ _KNOWN = {
         np.zeros_like,
         least=0.0,
     ),
-}
+)
+_KNOWN = {known.name: known for known in _ALL}
+TRANSFORMATIONS = tuple(_KNOWN)
 _NUMBER = r"[\d.][\d.eE]*"
 # y + 1, y - 0.5, 1 + y
 _SHIFTED = re.compile(r"[^\W\d][\w. ]*?(?:\s*([+-])\s*([\d.eE]+))?")
 _SHIFTED_LEFT = re.compile(r"([\d.eE]+)\s*\+\s*[^\W\d][\w. ]*")
 _QUOTED = re.compile(r"`[^`]*`")  # a name of any characters
 _NAME = re.compile(r"[^\W\d][\w.]*")
-_CALL = re.compile(r"(?:np\.|numpy\.)?(log|log2|log10|log1p|sqrt)\((.*)\)")
-
-
-TRANSFORMATIONS = tuple(_KNOWN)
+_CALL = re.compile(rf"(?:np\.|numpy\.)?({'|'.join(TRANSFORMATIONS)})\((.*)\)")
 
 
 def known_transformation(name: str, shift: float = 0.0) -> Transformation:
@@ -146,9 +145,10 @@ def way_back(response: str) -> Transformation | None:
 
 def no_way_back(response: str) -> DataError:
     """The error for a response that is an expression of which nothing is known."""
+    some = " and ".join([", ".join(TRANSFORMATIONS[:-1]), TRANSFORMATIONS[-1]])
     return DataError(
         f"the response {response} is no function that can be carried back: "
-        "log, log2, log10, log1p and sqrt of a column, or of one and a constant, can"
+        f"{some} of a column, or of one and a constant, can"
     )
 
 

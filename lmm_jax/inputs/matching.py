@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from datetime import date, datetime, time
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,12 @@ def shown(label: Any) -> str:
     if isinstance(label, str | bytes):
         return repr(str(label) if isinstance(label, str) else label)
     return spelling(label)
+
+
+def first_shown(labels: Iterable[Any], most: int = 8) -> str:
+    """The first few of some labels, as a message lists them."""
+    few = [shown(label) for label in islice(labels, most + 1)]
+    return ", ".join([*few[:most], "..."] if len(few) > most else few)
 
 
 def spelling(label: Any) -> str:

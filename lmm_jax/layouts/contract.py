@@ -9,7 +9,7 @@ relative covariance Psi it answers with
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, Self
 
 import jax
@@ -363,6 +363,12 @@ def _restored(kind: type[Layout], values: dict[str, Any], on_device: bool = True
         return layout
     with float64():
         return jax.tree.map(jnp.asarray, layout)
+
+
+def over_bucket_columns(layout: Any, change: Callable[[Array, int], Array]) -> Any:
+    """:meth:`Layout.over_columns` of one whose buckets have [X y] in ``c`` alone."""
+    buckets = tuple(replace(b, c=change(b.c, 1)) for b in layout.buckets)
+    return replace(layout, S0=change(change(layout.S0, 0), 1), buckets=buckets)
 
 
 def less_fixed(A: Array, beta: Array, axis: int) -> Array:

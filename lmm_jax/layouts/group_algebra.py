@@ -25,7 +25,7 @@ from ..covariance.theta import (
 )
 from ..numerics.linalg import eliminate, exact, group_product, total_product
 from ..numerics.namespace import JAX, custom_jvp, namespace
-from .contract import Waist
+from .contract import PsiMoments, Waist
 
 # Rows of a matrix from which products of matrices are faster than einsum; NumPy's is slow.
 _LARGE, _LARGE_OF_NUMPY = 32, 8
@@ -279,6 +279,39 @@ def double_traces(A: Array, P: Array, D: Array) -> Array:
     AD = xp.einsum("abg,kbc->kacg", A, D)
     PD = xp.einsum("abg,kbc->kcag", P, D)
     return AD.reshape(m, q * q * groups) @ PD.reshape(m, q * q * groups).T
+
+
+def moments_along(
+    own: Array, u: Array, Du: Array, gram: Array, traces: Array, products: Array
+) -> PsiMoments:
+    """Moments of the groups of one bucket from their ``P_i``, ``u_i`` and directions.
+
+    Parameters
+    ----------
+    own : Array, shape (q, q, G)
+        ``P_i``.
+    u : Array, shape (q, p, G)
+    Du : Array, shape (m, q, p, G)
+        ``D_k u_i``.
+    gram, traces, products : Array, shape (p, p), (m,), (m, m)
+    """
+    xp = namespace(own, u, Du)
+    m, q, p, groups = Du.shape
+    rows = Du.swapaxes(1, 2).reshape(m * p, q * groups)
+    behind = xp.einsum("abg,kbcg->kcag", own, Du).reshape(m * p, q * groups)
+    return PsiMoments(
+        gram=gram,
+        traces=traces,
+        products=products,
+        grams=xp.einsum("acg,kadg->kcd", u, Du),
+        seconds=xp.moveaxis((rows @ behind.T).reshape(m, p, m, p), 2, 1),
+    )
+
+
+def total_moments(parts: Sequence[PsiMoments], S0: Array) -> PsiMoments:
+    """Of all buckets, and of what no random effect reaches."""
+    out = PsiMoments(*(sum(rest, first) for first, *rest in zip(*parts, strict=True)))
+    return out._replace(gram=S0[:-1, :-1] + out.gram)
 
 
 def half_traces(

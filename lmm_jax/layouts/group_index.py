@@ -19,7 +19,8 @@ from ..covariance.structures import OfTerms, Structure, term_sizes
 from ..numerics.shapes import VERY_FEW, round_up, round_up_groups, round_up_rows
 from ..reprs import brief
 
-_MAX_BUCKETS = 4
+# Octaves of sizes of which groups are padded to arrays of their own.
+MAX_BUCKETS = 4
 # Labels from which counting costs less than comparing.
 _MANY_LABELS = 1 << 15
 
@@ -127,6 +128,7 @@ def plan_groups(
     ----------
     group : ndarray of int, shape (n,)
         Group of each row, ``0 .. n_groups - 1``.
+    n_groups : int
     codes : sequence of ndarray of int, shape (n, S)
         Level of each row in each term, for every membership; a level belongs to
         one group only.
@@ -231,7 +233,7 @@ def _buckets(counts: Sequence[np.ndarray], sizes: Sequence[int], n_groups: int) 
     if n_groups == 0 or width.max() <= 2 * width.min():
         return np.zeros(n_groups, dtype=np.int64)
     octave = np.ceil(np.log2(np.maximum(width, 1))).astype(np.int64)
-    octave = np.maximum(octave, octave.max() - (_MAX_BUCKETS - 1))
+    octave = np.maximum(octave, octave.max() - (MAX_BUCKETS - 1))
     return np.unique(octave, return_inverse=True)[1].astype(np.int64)
 
 

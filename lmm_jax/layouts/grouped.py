@@ -43,7 +43,7 @@ from .buckets import (
     total,
     without_padding,
 )
-from .contract import BlupTerms, Curvature, Layout, PsiMoments, Waist, WaistJet
+from .contract import BlupTerms, Curvature, Layout, PsiMoments, Waist, WaistJet, over_bucket_columns
 from .group_algebra import (
     by_term,
     double_traces,
@@ -54,7 +54,9 @@ from .group_algebra import (
     integrate,
     lambda_of,
     marginal,
+    moments_along,
     psi_curvatures,
+    total_moments,
     weighted,
 )
 from .group_terms import GroupTerms, eliminate_bucket
@@ -62,7 +64,7 @@ from .start_moments import column_moments, moment_theta
 
 # Random effects of a group up to which, unless groups are many, second derivatives keep the
 # digits that large effects cost: otherwise they would be dear (a tenth of a fit).
-_EXACT_WIDTH = 3
+EXACT_WIDTH = 3
 # Groups of a sample that gives start values, and the largest share that is left out.
 _SAMPLE, _SHARE = 1 << 10, 24
 # Share of the rows that no coefficient reaches from which their variance is one to start from.
@@ -182,11 +184,7 @@ class GroupedLayout(Layout):
 
     def over_columns(self, change: Callable[[Array, int], Array]) -> GroupedLayout:
         """See :meth:`Layout.over_columns`."""
-        return replace(
-            self,
-            S0=change(change(self.S0, 0), 1),
-            buckets=tuple(replace(b, c=change(b.c, 1)) for b in self.buckets),
-        )
+        return over_bucket_columns(self, change)
 
     def rotate(self, t: int, Q: np.ndarray) -> GroupedLayout:
         """See :meth:`Layout.rotate`."""
@@ -291,7 +289,7 @@ def curvature(theta: Array, root: Array, jet: WaistJet, layout: GroupedLayout) -
             columns = xp.einsum("acg,cd->dag", terms.columns, root)
             R, P = group_product(columns, columns), weighted(terms.both, bucket.copies)
             slope = xp.sum(P[:q] - R[:q], axis=-1)
-            if q > _EXACT_WIDTH or many or not linear:
+            if q > EXACT_WIDTH or many or not linear:
                 bend = double_traces(2.0 * R[:q, :q] - P[:q, :q], terms.P, D)
             else:
                 bend = half_traces(2.0 * R - P, terms.both, layout.structures, bucket.widths)
@@ -359,20 +357,12 @@ def psi_moments(theta: Array, layout: GroupedLayout) -> PsiMoments:
             waist, _, terms = eliminate_bucket(Lambda, bucket)
             P, u = weighted(terms.P, bucket.copies), terms.u[:, :-1]
             Du = xp.einsum("kab,bcg->kacg", D, u)
-            m, q, p, groups = Du.shape
-            rows = Du.swapaxes(1, 2).reshape(m * p, q * groups)
-            behind = xp.einsum("abg,kbcg->kcag", terms.P, Du).reshape(m * p, q * groups)
-            return PsiMoments(
-                gram=waist.gram[:-1, :-1],
-                traces=xp.einsum("abg,kab->k", P, D),
-                products=double_traces(P, terms.P, D),
-                grams=xp.einsum("acg,kadg->kcd", u, Du),
-                seconds=xp.moveaxis((rows @ behind.T).reshape(m, p, m, p), 2, 1),
-            ), None
+            traces, products = xp.einsum("abg,kab->k", P, D), double_traces(P, terms.P, D)
+            gram = waist.gram[:-1, :-1]
+            return moments_along(terms.P, u, Du, gram, traces, products), None
 
         sums.append(over_blocks(part, bucket)[0])
-    out: PsiMoments = jax.tree.map(lambda *parts: sum(parts[1:], parts[0]), *sums)
-    return out._replace(gram=layout.S0[:-1, :-1] + out.gram)
+    return total_moments(sums, layout.S0)
 
 
 def blups(theta: Array, beta: Array, bucket: Bucket, structures: Sequence[Structure]) -> BlupTerms:

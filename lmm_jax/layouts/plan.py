@@ -64,11 +64,13 @@ class LayoutInfo:
     eliminated : tuple of str
         Terms that are integrated out group by group.
     core : tuple of str
-        Terms whose levels are kept together in dense matrices.
+        Terms whose levels are kept together: in dense matrices, in a sparse one of all terms
+        ("sparse"), or in none, their equations solved by conjugate gradients ("matrix-free").
     n_groups : int
-        Groups that are eliminated.
+        Groups that are eliminated; levels of the eliminated term in a matrix-free layout.
     core_size : int
-        Rows of the largest dense block; 0 for the grouped layout.
+        Rows of the largest dense block; of a sparse layout the levels at the end of its order,
+        whose matrices are dense; 0 for all other layouts.
     n_blocks : int
         Independent dense blocks.
     reason : str

@@ -23,6 +23,8 @@ LOOP_LIMIT = 32
 # Products of entries of a group from which NumPy, which keeps all of them before it adds them up,
 # is faster with one BLAS call a group.
 _FEW_PRODUCTS = 256
+# Pivots of a covariance, of its diagonal, below which it is singular.
+_SINGULAR = 1e-14
 # Rows of a wide matrix that are eliminated one by one before the others see them.
 _PANEL = 8
 
@@ -252,13 +254,14 @@ def total_product(A: Array, B: Array) -> Array:
     return xp.einsum("rag,rbg->ab", A, B)
 
 
-def psd_cholesky(S: Array, *, tol: float = 1e-14) -> Array:
+def psd_cholesky(S: Array) -> Array:
     """Lower Cholesky factor of a positive semidefinite matrix, shape (k, k).
 
     Columns of negligible pivots are zero, so a singular matrix has a factor too.
     """
     xp = namespace(S)
-    return eliminate(S[:, :, None], xp.zeros((S.shape[0], 0, 1), S.dtype), tol=tol).U[:, :, 0].T
+    beside = xp.zeros((S.shape[0], 0, 1), S.dtype)
+    return eliminate(S[:, :, None], beside, tol=_SINGULAR).U[:, :, 0].T
 
 
 def lower_factor(F: Array) -> Array:

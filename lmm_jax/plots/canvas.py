@@ -22,7 +22,7 @@ _COLOURS = ("#0b3c6f", "#b04a1a", "#4fa3a5", "#e0b04c", "#7a5195", "#8c8c8c")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 _MARKS = ("o", "s", "^", "D", "v", "P", "X")
 # Points beyond which a vector file would be slow to open: they are drawn as an image.
-_MANY = 4000
+MANY = 4000
 # Labels of an axis beyond which they would overlap.
 _MOST_LABELS = 60
 # Inches of a row, and of the tallest figure (an image has 65,536 dots at most).
@@ -127,7 +127,7 @@ def points(ax: Any, x: np.ndarray, y: np.ndarray, **how: Any) -> Any:
     look = {"s": 20, "facecolors": "none", "edgecolors": ACCENT, "linewidths": 0.9, "alpha": 0.8}
     if "color" in how:
         look |= {"edgecolors": how.pop("color")}
-    return ax.scatter(x, y, **{**look, "rasterized": len(x) > _MANY, **how})
+    return ax.scatter(x, y, **{**look, "rasterized": len(x) > MANY, **how})
 
 
 def reference(

@@ -53,7 +53,7 @@ def influence(
     y, x = values.to_numpy(), np.arange(len(values))
     ax = canvas.axes(ax)
     ax.vlines(x, 0.0, y, color=canvas.SOFT, linewidth=1.6)
-    ax.scatter(x, y, s=16, color=canvas.ACCENT, zorder=3, rasterized=len(y) > 4000)
+    ax.scatter(x, y, s=16, color=canvas.ACCENT, zorder=3, rasterized=len(y) > canvas.MANY)
     known = np.flatnonzero(np.isfinite(y))
     largest = known[np.argsort(-y[known], kind="stable")][: whole_number(label, "label")]
     names = [level_name(unit) for unit in values.index]

@@ -79,7 +79,8 @@ def volcano(
     ax = canvas.axes(ax)
     x = table["estimate"].to_numpy()
     canvas.points(ax, x[~found], height[~found], s=10, color=canvas.SOFT)
-    ax.scatter(x[found], height[found], s=18, color=canvas.ACCENT, rasterized=found.sum() > 4000)
+    look = {"color": canvas.ACCENT, "rasterized": found.sum() > canvas.MANY}
+    ax.scatter(x[found], height[found], s=18, **look)
     canvas.reference(ax, x=0.0)
     if found.any():
         canvas.reference(ax, y=float(height[found].min()))

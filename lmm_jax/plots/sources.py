@@ -194,6 +194,8 @@ def variable_of(res: Any, x: Any, what: str = "x") -> pd.Series[Any]:
     res : LMMResults
     x : str, array or Series
         A series may have all rows of the data: its labels say which were used.
+    what : str
+        What an error calls it.
     """
     design = require(res, "resid").design
     if isinstance(x, str):

@@ -69,8 +69,8 @@ def plan_crossed(
     n_levels: Sequence[int],
     structures: Sequence[Structure],
     eliminated: Sequence[int],
-    core_name: str = "the core",
-    n_components: int = 0,
+    core_name: str,
+    n_components: int,
 ) -> CrossedPlan:
     """Build the index of a design in which some terms cross the groups.
 
@@ -78,6 +78,7 @@ def plan_crossed(
     ----------
     group : ndarray of int, shape (n,)
         Group of each row, ``0 .. n_groups - 1``: what is eliminated one by one.
+    n_groups : int
     codes : sequence of ndarray of int, shape (n, S)
         Level of each row in each term, for every membership.
     n_levels : sequence of int

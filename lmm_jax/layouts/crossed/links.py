@@ -137,9 +137,7 @@ def with_sums(links: Links, shape: tuple[int, int], room: float) -> Links:
     return replace(links, sums=pair_sums(d, group, row, block, pairs, shape, room))
 
 
-def add_pairs(
-    total: Array, W: Array, links: Links, factors: tuple[Array, Array] | None = None
-) -> Array:
+def add_pairs(total: Array, W: Array, links: Links, factors: tuple[Array, Array]) -> Array:
     """``total + sum_i d_i' W_i d_i`` over the core.
 
     Parameters
@@ -149,8 +147,8 @@ def add_pairs(
     W : Array, shape (q, q, G)
         Symmetric, one a group.
     links : Links
-    factors : two of Array, shape (q, E), optional
-        x and y with ``x_e' y_f = d_e' W d_f`` within a group, where they are there already.
+    factors : two of Array, shape (q, E)
+        x and y with ``x_e' y_f = d_e' W d_f`` within a group, d and W d for example.
     """
     xp = namespace(total, W)
     N, _, B = total.shape
@@ -160,7 +158,7 @@ def add_pairs(
         own = xp.with_lanes(sums.added, total, W)
     if sums is not None and head is None:
         return own
-    x, y = (links.d, apply_at(W, links.d, links)) if factors is None else factors
+    x, y = factors
     if sums is not None and head is not None:
         return add_head(own[:, :, 0], x, y, head)[:, :, None]
     twice = head is not None and xp is not NUMPY  # a large core: no second matrix

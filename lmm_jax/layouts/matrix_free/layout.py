@@ -7,7 +7,7 @@ With ``G = Z'Z`` and ``M = I + Lambda' G Lambda``, as in the sparse layout (:mod
 where products with ``M^-1`` are found by conjugate gradients, and ``log|M|`` by an estimate
 (:mod:`.trace`) on probes that never change: a smooth function of theta whose derivative is
 known, and which an optimizer takes for the criterion. Everything else is exact. What the probes
-leave uncertain is measured by how much they differ (:func:`monte_carlo`).
+leave uncertain is measured by how much they differ (:meth:`MatrixFreeLayout.monte_carlo`).
 
 References
 ----------

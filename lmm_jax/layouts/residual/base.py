@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -18,6 +18,16 @@ from ..contract import Layout, Waist
 from ..group_algebra import by_term
 from .recentred import Covariates, covariates_of, from_mean, has_covariates
 from .starts import Squares, candidates, challengers_of, residual_of, rows_of_starts
+
+OfOneKind = TypeVar("OfOneKind", bound="OfResiduals")
+
+
+def with_buckets(layout: OfOneKind, change: Callable[[Any], Any]) -> OfOneKind:
+    """The layout with every bucket changed; layout itself where ``change`` gives all back."""
+    buckets = tuple(map(change, layout.buckets))
+    if all(new is old for new, old in zip(buckets, layout.buckets, strict=True)):
+        return layout
+    return replace(layout, buckets=buckets)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

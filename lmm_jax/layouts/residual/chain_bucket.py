@@ -121,10 +121,7 @@ def slopes_of_log(at: ChainBucket, own: ChainRows) -> Array:
 def bend(Q: Array, at: ChainBucket, own: ChainRows) -> Array:
     """``sum <Q_i, d2 G_i> + d2 log|R_i|`` in the arm's own parameters, (m, m).
 
-    Parameters
-    ----------
-    Q : Array, shape (G, w, w)
-        Symmetric.
+    Q, (G, w, w), is symmetric.
     """
     xp, step, E = namespace(Q, own.E), own.step, own.E
     QE = Q @ E

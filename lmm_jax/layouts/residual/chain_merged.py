@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..group_index import rank_within
+from .base import with_buckets
 from .chain_bucket import ChainBucket
 from .markov import MarkovLayout
 
@@ -44,10 +45,7 @@ def merge_links(layout: MarkovLayout) -> MarkovLayout:
     layout : MarkovLayout
         Arrays of NumPy.
     """
-    buckets = tuple(_merged(bucket) for bucket in layout.buckets)
-    if all(new is old for new, old in zip(buckets, layout.buckets, strict=True)):
-        return layout
-    return replace(layout, buckets=buckets)
+    return with_buckets(layout, _merged)
 
 
 def _merged(bucket: ChainBucket) -> ChainBucket:

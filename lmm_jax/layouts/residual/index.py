@@ -14,7 +14,7 @@ from ...covariance.structures import OfTerms, Structure, term_sizes
 from ...errors import DataError
 from ...numerics.shapes import round_up_rows, round_up_tall
 from ...reprs import brief
-from ..group_index import GroupPlan, LevelMap, divide_alike, level_parent, rank_within
+from ..group_index import MAX_BUCKETS, GroupPlan, LevelMap, divide_alike, level_parent, rank_within
 
 # Rows of a group beyond which its dense matrices are too much.
 MOST_ROWS = 4000
@@ -22,7 +22,6 @@ MOST_ROWS = 4000
 _MOST_NUMBERS = 1 << 29
 # Slots that visits may have for every row of the largest subject, and slots that are few.
 _SPARSE, _FEW_SLOTS = 2, 8
-_MAX_BUCKETS = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -350,7 +349,7 @@ def buckets_of_groups(arm: np.ndarray, *counts: np.ndarray) -> np.ndarray:
         octave = np.ceil(np.log2(np.maximum(count, 1))).astype(np.int64)
         if count.size and count.max() <= 2 * count.min():
             octave[:] = 0
-        octave = np.maximum(octave, octave.max(initial=0) - (_MAX_BUCKETS - 1))
+        octave = np.maximum(octave, octave.max(initial=0) - (MAX_BUCKETS - 1))
         key = key * (int(octave.max(initial=0)) + 1) + octave
     return np.unique(key, return_inverse=True)[1].astype(np.int64)
 

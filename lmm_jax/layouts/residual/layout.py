@@ -20,13 +20,15 @@ from ...covariance.theta import factor_blocks, spread
 from ...numerics.linalg import exact, group_product, symmetrize, total_product
 from ...numerics.namespace import namespace
 from ...reprs import brief, public
-from ..contract import BlupTerms, Curvature, PsiMoments, Waist, WaistJet
+from ..contract import BlupTerms, Curvature, PsiMoments, Waist, WaistJet, over_bucket_columns
 from ..group_algebra import (
     halves_of,
     level_counts,
+    moments_along,
     psi_curvatures,
     root_rows,
     rotate_columns,
+    total_moments,
     weighted,
 )
 from .base import OfResiduals
@@ -141,27 +143,16 @@ class ResidualLayout(OfResiduals):
     @exact
     def psi_moments(self, theta: Array) -> PsiMoments:
         """See :meth:`Layout.psi_moments`: along the derivatives of V in theta."""
-        xp, sums = namespace(theta, self.S0), []
+        sums = []
         for bucket in self.buckets:
             at = covariances(theta, self.structures, bucket)
             waist, _, terms = integrate_out(at.V, bucket)
             P, u = weighted(terms.P, bucket.copies), terms.u[:, :-1]
             Du = products(u, at.tangents)
-            m, Q, p, G = Du.shape
-            rows = Du.swapaxes(1, 2).reshape(m * p, Q * G)
-            own = of_groups(terms.P, bucket)
-            behind = xp.einsum("abg,kbcg->kcag", own, Du).reshape(m * p, Q * G)
-            sums.append(
-                PsiMoments(
-                    gram=waist.gram[:-1, :-1],
-                    traces=traces(P, at.tangents),
-                    products=pair_traces(P, terms.P, at.tangents),
-                    grams=xp.einsum("acg,kadg->kcd", u, Du),
-                    seconds=xp.moveaxis((rows @ behind.T).reshape(m, p, m, p), 2, 1),
-                )
-            )
-        out: PsiMoments = jax.tree.map(lambda *parts: sum(parts[1:], parts[0]), *sums)
-        return out._replace(gram=self.S0[:-1, :-1] + out.gram)
+            own, gram = of_groups(terms.P, bucket), waist.gram[:-1, :-1]
+            first, second = traces(P, at.tangents), pair_traces(P, terms.P, at.tangents)
+            sums.append(moments_along(own, u, Du, gram, first, second))
+        return total_moments(sums, self.S0)
 
     @exact
     def weighted_moments(self, theta: Array, W: Array) -> tuple[Array, Array]:
@@ -260,11 +251,7 @@ class ResidualLayout(OfResiduals):
 
     def over_columns(self, change: Callable[[Array, int], Array]) -> ResidualLayout:
         """See :meth:`Layout.over_columns`."""
-        return replace(
-            self,
-            S0=change(change(self.S0, 0), 1),
-            buckets=tuple(replace(b, c=change(b.c, 1)) for b in self.buckets),
-        )
+        return over_bucket_columns(self, change)
 
     def rotate(self, t: int, Q: np.ndarray) -> ResidualLayout:
         """See :meth:`Layout.rotate`."""

@@ -20,6 +20,7 @@ from scipy.linalg import qr
 
 from ...numerics.shapes import round_up, round_up_tall
 from ..response import Response
+from .base import with_buckets
 from .bucket import ResidualBucket
 from .layout import ResidualLayout
 from .subject_bucket import SubjectBucket
@@ -52,10 +53,7 @@ def merge_subjects(layout: ResidualLayout) -> ResidualLayout:
     layout : ResidualLayout
         Arrays of NumPy.
     """
-    buckets = tuple(_merged(bucket) for bucket in layout.buckets)
-    if all(new is old for new, old in zip(buckets, layout.buckets, strict=True)):
-        return layout
-    return replace(layout, buckets=buckets)
+    return with_buckets(layout, _merged)
 
 
 def share_patterns(layout: SubjectLayout) -> SubjectLayout:
