@@ -471,3 +471,13 @@ def test_independent_blocks_are_found():
     info = lmm.design("y ~ x + (1 | s) + (1 | d)", islands()).layout_info
     assert info.core_size == 6
     assert info.n_blocks == 2  # the two small islands share one block
+
+
+def test_few_groups_that_meet_everything_stay_in_the_core():
+    """Teachers of 14 departments: those are eliminated, not whole departments of them."""
+    rng = np.random.default_rng(1)
+    teacher, student = rng.integers(0, 200, 2000), rng.integers(0, 100, 2000)
+    columns = {"s": student, "d": teacher, "dept": teacher % 14, "y": rng.normal(size=2000)}
+    info = lmm.design("y ~ 1 + (1 | s) + (1 | d) + (1 | dept)", pd.DataFrame(columns)).layout_info
+    assert info.eliminated == ("1 | d",)
+    assert info.core_size == 114

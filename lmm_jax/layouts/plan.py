@@ -18,6 +18,7 @@ from ..covariance.structures import Structure, term_sizes
 from ..numerics.devices import on_processor
 from ..numerics.memory import memory_size
 from ..reprs import public
+from .choice import Choice, choose
 from .crossed.core_index import (
     core_blocks,
     core_matrices,
@@ -27,7 +28,7 @@ from .crossed.core_index import (
     take,
 )
 from .crossed.index import CrossedPlan, plan_crossed
-from .group_index import GroupPlan, LevelMap, level_parent, plan_groups
+from .group_index import GroupPlan, LevelMap, plan_groups
 from .matrix_free.index import plan_matrix_free
 from .residual.chain_index import plan_chains
 from .residual.choice import takes_chains, takes_subjects
@@ -35,10 +36,6 @@ from .residual.index import ResidualRows, plan_residual
 from .residual.subject_index import plan_subjects
 from .sparse.index import SparseIndex, SparsePlan, plan_sparse, sparse_index
 
-# Columns of a group up to which its dense matrices are no matter, and how much cheaper the
-# elimination of sub-groups has to be beyond.
-_WIDE_GROUP = 32
-_WORTHWHILE = 8
 # Columns of a core from which a sparse one may be worth its order, pairs of entries among its
 # places where it fills up whatever the order, and pairs whose lists fit into memory.
 _LARGE_CORE, _CROWDED, _MOST_PAIRS = 2000, 0.1, 3e8
@@ -112,14 +109,6 @@ def _listed(labels: Sequence[str]) -> str:
     return " and ".join(", ".join(labels).rsplit(", ", 1))
 
 
-class _Choice(NamedTuple):
-    """A way to lay a design out: the groups that are eliminated and the terms inside them."""
-
-    group: np.ndarray
-    n_groups: int
-    eliminated: Sequence[int]
-
-
 def plan_layout(
     group: np.ndarray,
     n_groups: int,
@@ -173,7 +162,7 @@ def plan_layout(
             kind="residual", eliminated=tuple(labels), core=(), n_groups=n_groups,
             core_size=0, n_blocks=0, reason=f"residuals have a covariance of their own{how}",
         )  # fmt: skip
-    choice, reason = _choose(group, n_groups, codes, n_levels, term_sizes(structures))
+    choice, reason = choose(group, n_groups, codes, n_levels, term_sizes(structures))
     if len(choice.eliminated) == len(codes):
         plan = plan_groups(group, n_groups, codes, n_levels, structures, n_components)
         names = tuple(labels)
@@ -208,41 +197,6 @@ def plan_layout(
     )
 
 
-def _choose(
-    group: np.ndarray,
-    n_groups: int,
-    codes: Sequence[np.ndarray],
-    n_levels: Sequence[int],
-    sizes: Sequence[int],
-) -> tuple[_Choice, str]:
-    everything = _Choice(group, n_groups, range(len(codes)))
-    if len(codes) == 1:
-        return everything, "there is one term"
-    candidates = [
-        _Choice(code[:, 0], levels, _nested_terms(code[:, 0], levels, codes, n_levels))
-        for code, levels in zip(codes, n_levels, strict=True)
-        if code.shape[1] == 1
-    ]
-    nested = any(len(c.eliminated) == len(codes) for c in candidates)
-    partial = [c for c in candidates if len(c.eliminated) < len(codes)]
-    if not partial:
-        return (
-            everything,
-            "the terms share their groups" if nested else "no factor has one level a row",
-        )
-    dense = 0.0
-    if nested:
-        widest, dense = _grouped_cost(group, n_groups, codes, n_levels, sizes)
-        if widest <= _WIDE_GROUP:
-            return everything, "factors are nested"
-    best = min(partial, key=lambda c: _elimination_cost(c, codes, n_levels, sizes, nested))
-    if not nested:
-        return best, "factors are crossed"
-    if dense < _WORTHWHILE * _elimination_cost(best, codes, n_levels, sizes, nested):
-        return everything, "factors are nested"
-    return best, "factors are nested, with many levels in a group"
-
-
 class _Core(NamedTuple):
     """The dense core that a choice leaves."""
 
@@ -262,7 +216,7 @@ class _Core(NamedTuple):
 
 
 def _core_of(
-    choice: _Choice, codes: Sequence[np.ndarray], n_levels: Sequence[int], sizes: Sequence[int]
+    choice: Choice, codes: Sequence[np.ndarray], n_levels: Sequence[int], sizes: Sequence[int]
 ) -> _Core:
     outer = [t for t in range(len(codes)) if t not in choice.eliminated]
     outer_codes, outer_levels, outer_sizes = take(outer, codes, n_levels, sizes)
@@ -276,7 +230,7 @@ def _core_of(
 
 
 def _together(
-    choice: _Choice,
+    choice: Choice,
     codes: Sequence[np.ndarray],
     n_levels: Sequence[int],
     structures: Sequence[Structure],
@@ -340,53 +294,3 @@ def _sparse_plan(core: _Core, index: SparseIndex, maps: tuple[LevelMap, ...]) ->
     if plan is None:
         return None
     return plan if not core.fits or plan.index.order.seconds < core.seconds else None
-
-
-def _nested_terms(
-    group: np.ndarray, n_groups: int, codes: Sequence[np.ndarray], n_levels: Sequence[int]
-) -> list[int]:
-    """Terms of which every level lies in one group."""
-    out = []
-    for t, (code, levels) in enumerate(zip(codes, n_levels, strict=True)):
-        if levels < n_groups:
-            continue  # a group without a level of its own cannot hold one
-        parent = level_parent(code, group, levels)
-        if all((parent[column] == group).all() for column in code.T):
-            out.append(t)
-    return out
-
-
-def _grouped_cost(
-    group: np.ndarray,
-    n_groups: int,
-    codes: Sequence[np.ndarray],
-    n_levels: Sequence[int],
-    sizes: Sequence[int],
-) -> tuple[int, float]:
-    """Columns of the widest group, and the sum of their cubes over all groups."""
-    width = np.zeros(n_groups)
-    for code, levels, k in zip(codes, n_levels, sizes, strict=True):
-        width += k * np.bincount(level_parent(code, group, levels), minlength=n_groups)
-    return int(width.max()), float(np.sum(width**3))
-
-
-def _elimination_cost(
-    choice: _Choice,
-    codes: Sequence[np.ndarray],
-    n_levels: Sequence[int],
-    sizes: Sequence[int],
-    blocks_apart: bool,
-) -> float:
-    """The same for groups that are eliminated and the blocks that remain, or all of it in one."""
-    group, n_groups, inner = choice
-    outer = [t for t in range(len(codes)) if t not in inner]
-    _, cost = _grouped_cost(group, n_groups, *take(inner, codes, n_levels, sizes))
-    outer_codes, outer_levels, outer_sizes = take(outer, codes, n_levels, sizes)
-    if not blocks_apart:
-        return cost + float(np.dot(outer_sizes, outer_levels)) ** 3
-    streams, offsets = level_streams(outer_codes, outer_levels)
-    groups, level = np.tile(group, len(streams)), np.concatenate(streams)
-    count, label = core_blocks(groups, level, n_groups, int(offsets[-1]))
-    weight = np.repeat(outer_sizes, outer_levels)
-    blocks = np.bincount(label[n_groups:], weights=weight, minlength=count)
-    return cost + float(np.sum(blocks**3))
