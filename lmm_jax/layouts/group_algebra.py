@@ -24,7 +24,7 @@ from ..covariance.theta import (
     theta_slices,
 )
 from ..numerics.linalg import eliminate, exact, group_product, total_product
-from ..numerics.namespace import JAX, custom_jvp, namespace
+from ..numerics.namespace import JAX, NUMPY, custom_jvp, namespace
 from .contract import PsiMoments, Waist
 
 # Rows of a matrix from which products of matrices are faster than einsum; NumPy's is slow.
@@ -211,7 +211,10 @@ def weighted(A: Array, copies: Array) -> Array:
 def psi_tangents(Lambda: Array, E: Array) -> Array:
     """``dPsi / dtheta_k = E_k Lambda' + Lambda E_k'``, (m, q, q)."""
     xp = namespace(Lambda, E)
-    EL = xp.einsum("kab,cb->kac", E, Lambda)
+    if xp is NUMPY:  # whose einsum knows no products of matrices
+        EL = E @ Lambda.T
+    else:
+        EL = xp.einsum("kab,cb->kac", E, Lambda)
     return EL + xp.swapaxes(EL, 1, 2)
 
 
