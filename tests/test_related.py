@@ -666,6 +666,20 @@ GARBAGE = [
 ]
 
 
+def test_frames_whose_rows_nobody_named():
+    """Lines 1 to 18 among pandas' 0 to 39 would each be in the row of their neighbour."""
+    rng = np.random.default_rng(0)
+    M = rng.normal(size=(40, 60))
+    A, line = pd.DataFrame(M @ M.T / 60), np.repeat(np.arange(18), 3)
+    data = pd.DataFrame({"y": rng.normal(size=54), "line": line + 1, "from_0": line})
+    with pytest.raises(lmm.DataError, match="no label of 'line' is 0: which row is whose"):
+        lmm.fit("y ~ 1 + (1 | line)", data, relatedness={"line": A})
+    named = A.set_axis(np.arange(1, 41), axis=0).set_axis(np.arange(1, 41), axis=1)
+    first = lmm.fit("y ~ 1 + (1 | line)", data, relatedness={"line": named})
+    counted = lmm.fit("y ~ 1 + (1 | from_0)", data, relatedness={"from_0": A})
+    assert_close(first.llf, counted.llf, SAME)
+
+
 @pytest.mark.parametrize(("given", "message"), GARBAGE)
 def test_matrices_that_are_none(given, message):
     A = lmm.relationship(PEDIGREES["one"])

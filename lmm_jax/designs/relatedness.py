@@ -61,10 +61,32 @@ def related_terms(terms: Sequence[RandomTerm], relatedness: Any) -> list[RandomT
     read = {
         name: read_relationship(value, f"relatedness[{name!r}]") for name, value in given.items()
     }
+    for term in terms:
+        if term.group in given and not term.is_component:
+            _check_named(given[term.group], term)
     return [
         _related(term, read[term.group]) if term.group in read and not term.is_component else term
         for term in terms
     ]
+
+
+def _check_named(value: Any, term: RandomTerm) -> None:
+    """Refuse a frame of which nobody has named the rows, where labels do not count from 0 either.
+
+    Labels 1, 2, .. would be found among pandas' own 0, 1, .., each in its neighbour's row.
+    """
+    if not isinstance(value, pd.DataFrame):
+        return
+    counted = pd.RangeIndex(len(value))
+    if not all(isinstance(ids, pd.RangeIndex) and ids.equals(counted)
+               for ids in (value.index, value.columns)):  # fmt: skip
+        return
+    if (find(term.levels, counted[:1], term.group) < 0).all():
+        raise DataError(
+            f"relatedness[{term.group!r}] is a frame whose rows and columns have no names but "
+            f"pandas' own 0, 1, ..., and no label of {term.group!r} is 0: which row is whose? Name "
+            "them, pd.DataFrame(A, index=ids, columns=ids)"
+        )
 
 
 def _related(term: RandomTerm, relationship: Relationship) -> RandomTerm:

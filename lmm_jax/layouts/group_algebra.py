@@ -211,10 +211,8 @@ def weighted(A: Array, copies: Array) -> Array:
 def psi_tangents(Lambda: Array, E: Array) -> Array:
     """``dPsi / dtheta_k = E_k Lambda' + Lambda E_k'``, (m, q, q)."""
     xp = namespace(Lambda, E)
-    if xp is NUMPY:  # whose einsum knows no products of matrices
-        EL = E @ Lambda.T
-    else:
-        EL = xp.einsum("kab,cb->kac", E, Lambda)
+    # NumPy's einsum knows no products of matrices
+    EL = E @ Lambda.T if xp is NUMPY else xp.einsum("kab,cb->kac", E, Lambda)
     return EL + xp.swapaxes(EL, 1, 2)
 
 
