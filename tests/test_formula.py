@@ -493,7 +493,7 @@ def test_replay_codes_of_a_categorical(data, new):
         ("x:g", "g", ["u", "w", "u"], "`g` has the level 'w'"),
         ("A", "A", ["a", None, "b"], "missing values"),
         ("x", "x", [1.0, np.nan, 2.0], "`x` is NaN"),
-        ("bs(x, df=4)", "x", [1.0, 2.0, 99.0], "bs(x, df=4)"),
+        ("bs(x, df=4)", "x", [1.0, 2.0, 99.0], "above 7, where its polynomials end"),
         ("x", "x", ["a", "b", "c"], "`x`"),
         ("A", "A", [1.0, 2.0, 3.0], "`A`"),
     ],

@@ -259,3 +259,30 @@ def test_knots_in_any_order():
         for knots in ("4, 2", "2, 4")
     )
     np.testing.assert_array_equal(one, two)
+
+
+def test_contrasts_as_a_frame_have_its_names():
+    """Rows by their labels, whatever their order; without labels in the order of the levels."""
+    cake = lmm.load_dataset("cake")
+    M = pd.DataFrame({"a_c": [0.0, 1.0, 0.0], "b_c": [1.0, 0.0, -1.0]}, ["B", "A", "C"])
+    array = M.loc[["A", "B", "C"]].to_numpy()  # noqa: F841  formulas find what they name
+    named = lmm.fit("angle ~ C(recipe, M) + (1 | replicate)", cake)
+    plain = lmm.fit("angle ~ C(recipe, array) + (1 | replicate)", cake)
+    assert list(named.fe_params.index) == ["Intercept", "C(recipe, M)[a_c]", "C(recipe, M)[b_c]"]
+    np.testing.assert_array_equal(named.fe_params, plain.fe_params)
+    unnamed = M.loc[["A", "B", "C"]].reset_index(drop=True)  # noqa: F841
+    same = lmm.fit("angle ~ C(recipe, unnamed) + (1 | replicate)", cake)
+    np.testing.assert_array_equal(named.fe_params, same.fe_params)
+    before = named.predict(cake)
+    M.iloc[:] = 0.0  # the model has what they were
+    np.testing.assert_array_equal(named.predict(cake), before)
+    lost = pd.DataFrame({"x": [0.0, 1.0, 2.0]}, ["A", "B", "D"])  # noqa: F841
+    with pytest.raises(lmm.DataError, match="one for each of the levels A, B, C"):
+        lmm.fit("angle ~ C(recipe, lost) + (1 | replicate)", cake)
+
+
+def test_sdif_are_differences_of_neighbours():
+    cake = lmm.load_dataset("cake")
+    res = lmm.fit("angle ~ C(recipe, contr.sdif) + (1 | replicate)", cake)
+    means = cake.groupby("recipe")["angle"].mean()  # of a balanced design
+    np.testing.assert_allclose(res.fe_params.iloc[1:], np.diff(means), rtol=1e-10)

@@ -4,6 +4,7 @@ R: ``exact`` limits by root finding on lme4's profile deviance of the ML fit, an
 ``nlme::intervals``; see ``tests/data/README.md``.
 """
 
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -607,3 +608,29 @@ def test_a_curve_of_a_correlation_does_not_go_through_zero_to_its_mirror(seed):
     assert_close(curve.loc[name], limits.loc[name], 1e-5, 1)
     low, high = limits.loc[name]
     assert high - low < 1.2  # not all of them
+
+
+def test_functions_of_residual_parameters():
+    """Of two orders of the levels, whose first has `scale`, the same numbers."""
+    data = lmm.load_dataset("orthodont")
+    model = "distance ~ age + (1 | Subject) + diag(Sex)"
+    levels = list(pd.unique(data["Sex"]))
+    one, other = (
+        lmm.fit(model, data.assign(Sex=pd.Categorical(data["Sex"], order)))
+        for order in (levels, levels[::-1])
+    )
+    a, b = one.residual_params.index
+    own = lmm.delta_method(one, lambda p: p.residual_params)
+    assert_close(own.estimate, one.residual_params, EXACT_TOL)
+    assert_close(own.std_error, one.residual_params_se, 1e-9)
+    ratio = lmm.delta_method(one, lambda p: jnp.log(p[b] / p[a]))
+    assert_close(ratio.std_error, lmm.delta_method(
+        other, lambda p: jnp.log(p[a] / p[b])).std_error, 1e-6)  # fmt: skip
+    mine = lmm.delta_method(one, lambda p: p.cov_re[0, 0] / (p.cov_re[0, 0] + p[b] ** 2))
+    icc = lmm.delta_method(other, lambda p: p.cov_re[0, 0] / (p.cov_re[0, 0] + p.scale))
+    assert_close(mine.estimate, icc.estimate, 1e-6)
+    assert_close(mine.std_error, icc.std_error, 1e-6)
+    zero = lmm.delta_method(one, lambda p: jnp.log(p[a] ** 2 / p.scale)).std_error
+    assert abs(zero) < 1e-7
+    with pytest.raises(KeyError, match="no parameter of residuals"):
+        lmm.delta_method(one, lambda p: p["sd[X]"])

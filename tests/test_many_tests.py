@@ -260,3 +260,11 @@ def test_no_moderation_beside_several_residual_variances():
             fits.t_test("x = 0", moderate=True)
     fits = lmm.fit_many("~ x + cs(v | h)", frame, responses(3), progress=False)
     assert np.isfinite(fits.t_test("x = 0", moderate=True).pvalue).all()
+
+
+def test_frames_of_means_are_those_of_their_tests():
+    data = lmm.load_dataset("machines")
+    Y = data["score"].to_numpy()[:, None] + np.random.default_rng(1).normal(size=(54, 4))
+    many = lmm.fit_many("~ Machine + (1 | Worker)", data, Y, progress=False)
+    means = many.emmeans("Machine").contrast("consec")
+    pd.testing.assert_frame_equal(means.to_frame(level=0.9), means.tests().to_frame(level=0.9))

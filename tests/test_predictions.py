@@ -596,3 +596,9 @@ def test_a_square_root_is_carried_back_from_its_end():
     assert (found["lower"] <= found["fit"]).all() and (found["fit"] <= found["upper"]).all()
     assert found["fit"][0] == 0.0 and found["fit"][2] > 200
     np.testing.assert_array_equal(res.predict(new, **options), found["fit"])
+
+
+def test_levels_of_nlme_are_named():
+    res = lmm.fit("Reaction ~ Days + (1 | Subject)", lmm.load_dataset("sleepstudy"))
+    with pytest.raises(lmm.DataError, match="conditional=False and conditional=True"):
+        res.predict(level=0)

@@ -13,8 +13,8 @@ from ..results.lmm import LMMResults
 @hinted
 def heritability(
     res: LMMResults,
-    *,
     additive: str | Sequence[str] | None = None,
+    *,
     leave_out: str | Sequence[str] = (),
     fixed: bool = False,
     level: float = 0.95,

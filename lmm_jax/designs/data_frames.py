@@ -150,12 +150,15 @@ def callables(text: str) -> dict[str, Any]:
     words = set(re.findall(r"[^\W\d]\w*(?=\s*[(.])", text)) - vars(builtins).keys()
     found = {word: scope[word] for word in words if word in scope and callable(scope[word])}
     for word in filter(None, itertools.chain(*_CONTRASTS.findall(text))):
-        if isinstance(scope.get(word), np.ndarray | list) and np.ndim(scope[word]) == 2:
-            found[word] = np.array(scope[word])  # as it is now, also for rows to come
+        if isinstance(scope.get(word), pd.DataFrame):
+            found[word] = scope[word].copy()  # as it is now, also for rows to come
+        elif isinstance(scope.get(word), np.ndarray | list) and np.ndim(scope[word]) == 2:
+            found[word] = np.array(scope[word])
     # math's functions take single numbers: formulas have their own of the same names
     return {word: f for word, f in found.items() if getattr(f, "__module__", "") != "math"}
 
 
 def held(context: Mapping[str, Any]) -> dict[str, Any]:
     """What a caller hands to a formula, with arrays as they are now."""
-    return {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in context.items()}
+    kinds = np.ndarray | pd.DataFrame
+    return {k: v.copy() if isinstance(v, kinds) else v for k, v in context.items()}

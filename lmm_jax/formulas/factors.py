@@ -90,7 +90,12 @@ class Custom(CustomContrasts):  # type: ignore[misc]
         return None if reduced_rank else levels[0]
 
 
-_FAMILIES = {**vars(ContrastsRegistry), "treatment": Treatment, "custom": Custom}
+_FAMILIES = {
+    **vars(ContrastsRegistry),
+    "treatment": Treatment,
+    "custom": Custom,
+    "sdif": ContrastsRegistry.diff,  # as MASS calls them
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
@@ -175,7 +180,7 @@ CONTRASTS = types.SimpleNamespace(
 def are_contrasts(value: Any) -> bool:
     """Whether a value of the caller's is contrasts, a class of them, or their columns."""
     kind = value if isinstance(value, type) else type(value)
-    return issubclass(kind, Contrasts | Mapping | np.ndarray)
+    return issubclass(kind, Contrasts | Mapping | np.ndarray | pd.DataFrame)
 
 
 def factor(
@@ -212,7 +217,7 @@ def factor(
             )
     if levels is not None:
         x, levels = _relabelled(x, list(levels), labels)
-    if isinstance(contrasts, _Counted | np.ndarray | dict):
+    if isinstance(contrasts, _Counted | np.ndarray | dict | pd.DataFrame):
         own = _levels(x, state) if levels is None else list(levels)
         contrasts = _for_levels(contrasts, own)
     found = TRANSFORMS["C"](x, contrasts, levels=levels, spans_intercept=spans_intercept)
@@ -245,6 +250,8 @@ def _for_levels(contrasts: Any, levels: list[Any]) -> Any:
     """Contrasts of a counted number of levels, or the caller's own; raise for others."""
     if isinstance(contrasts, _Counted):
         return contrasts.of(levels)
+    if isinstance(contrasts, pd.DataFrame):
+        return Custom(_columns_of(contrasts, levels))
     if isinstance(contrasts, np.ndarray):
         contrasts = numbers(contrasts, "contrasts")
         if contrasts.ndim != 2 or len(contrasts) != len(levels):
@@ -254,6 +261,21 @@ def _for_levels(contrasts: Any, levels: list[Any]) -> Any:
                 f"{len(levels)}: {first_shown(levels)}"
             )
     return Custom(contrasts)
+
+
+def _columns_of(frame: pd.DataFrame, levels: list[Any]) -> dict[str, np.ndarray]:
+    """Contrasts by their names; rows go by the labels of the levels if the frame has these."""
+    if len(frame) == len(levels) and isinstance(frame.index, pd.RangeIndex):
+        rows = np.arange(len(levels))
+    else:
+        rows = find(frame.index, pd.Index(levels), "contrasts")
+    if (rows < 0).any() or len(frame) != len(levels):
+        raise DataError(
+            f"contrasts have the rows {first_shown(list(frame.index))}: one for each of the levels "
+            f"{first_shown(levels)} is needed"
+        )
+    values = numbers(frame.to_numpy(), "contrasts")[rows]
+    return {str(name): values[:, j] for j, name in enumerate(frame.columns)}
 
 
 def _levels(x: Any, state: MutableMapping[str, Any]) -> list[Any]:

@@ -138,7 +138,7 @@ def incomplete(text: str) -> str | None:
     Examples
     --------
     >>> incomplete("ar1(age)")
-    '`ar1(age)` names no subjects: write `ar1(age | id)`'
+    '`ar1(age)` names no subjects: write `ar1(age | id)`, or `ar1(age | 1)` for one series'
     """
     match = re.match(r"\s*(\w+)\((.*)\)\s*$", text, re.DOTALL)
     if match is None:
@@ -146,7 +146,8 @@ def incomplete(text: str) -> str | None:
     name, inside = match[1], match[2].strip()
     if name in OF_VISITS and inside and not _cut(inside)[1]:
         left, comma, options = inside.partition(",")
-        return f"`{text.strip()}` names no subjects: write `{name}({left} | id{comma}{options})`"
+        of_id, of_one = (f"`{name}({left} | {who}{comma}{options})`" for who in ("id", "1"))
+        return f"`{text.strip()}` names no subjects: write {of_id}, or {of_one} for one series"
     if name in SPREADS and _cut(inside)[1]:
         return f"`{name}()` takes a column alone, `{name}(x)`: it is one for all subjects"
     if _cut(inside)[1] and name not in (*OF_VISITS, *SPATIAL, *SPREADS):

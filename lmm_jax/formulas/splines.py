@@ -116,6 +116,8 @@ def b_splines(
     for name, value in (("df", df), ("degree", degree)):
         if value is not None and value != int(value):
             raise DataError(f"bs(): {name}={value} is no whole number")
+    if extrapolation == "raise":
+        _check_range(np.asarray(x, dtype=np.float64), lower_bound, upper_bound, _state or {})
     return TRANSFORMS["bs"](
         x,
         df if df is None else int(df),
@@ -127,6 +129,19 @@ def b_splines(
         extrapolation,
         _state=_state,
     )
+
+
+def _check_range(x: np.ndarray, low: Any, high: Any, state: dict[str, Any]) -> None:
+    """Refuse values beyond the ends, given or those of the data that the columns were made of."""
+    low = state.get("lower_bound") if low is None else low
+    high = state.get("upper_bound") if high is None else high
+    for end, side, beyond in ((low, "below", np.nanmin(x)), (high, "above", np.nanmax(x))):
+        if end is not None and (beyond < end if side == "below" else beyond > end):
+            raise DataError(
+                f"bs(): a value of {beyond:g} is {side} {end:g}, where its polynomials end: "
+                'extrapolation="extend" in the formula continues them, as R does with a warning; '
+                "ns() goes on in straight lines"
+            )
 
 
 @stateful_transform  # type: ignore[untyped-decorator]

@@ -30,6 +30,7 @@ from ..tables.shown import Shown
 from .contrasts import ContrastResults, t_test
 from .multiplicity import ADJUSTMENTS, ELSEWHERE
 from .record import FitRecord, relative_covariance
+from .residual_parameters import reported
 from .variance import touches_zero
 
 _UNTRACEABLE = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
@@ -40,7 +41,7 @@ _UNTRACEABLE = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConver
 class DataParams:
     """The parameters of a fit as a function of them sees them; variances are those of the data.
 
-    ``params["Days"]`` is a fixed effect by its name.
+    ``params["Days"]`` is a fixed effect by its name, ``params["sd[b]"]`` a parameter of residuals.
     """
 
     fe_params: Array  # (p,)
@@ -48,7 +49,9 @@ class DataParams:
     vcomp: Array  # (k_vc,)    variances of the components, in the order of the fit's terms
     covariances: tuple[Array, ...]  # (k, k) a term, components among them
     scale: Array  # ()         residual variance
+    residual_params: Array  # (r,)  of a residual covariance, as the fit reports them
     fixed_names: tuple[str, ...] = field(metadata={"static": True})
+    residual_names: tuple[str, ...] = field(metadata={"static": True})
 
     __repr__ = brief
 
@@ -58,11 +61,15 @@ class DataParams:
         return jnp.sqrt(self.scale)
 
     def __getitem__(self, name: str) -> Array:
-        """The fixed effect of that name."""
-        if name not in self.fixed_names:
-            known = f"choose from {list(self.fixed_names)}"
-            raise KeyError(f"no fixed effect {name!r} (parameters of residuals are none): {known}")
-        return self.fe_params[self.fixed_names.index(name)]
+        """The fixed effect of that name, or the parameter of a residual covariance."""
+        for names, values in (
+            (self.fixed_names, self.fe_params),
+            (self.residual_names, self.residual_params),
+        ):
+            if name in names:
+                return values[names.index(name)]
+        known = [*self.fixed_names, *self.residual_names]
+        raise KeyError(f"no fixed effect {name!r}, and no parameter of residuals: {known}")
 
 
 @public
@@ -123,8 +130,9 @@ def delta_method(
     f : callable
         From parameters to a number, a vector or a mapping of names to numbers, written for
         ``jax.numpy``. Its argument has ``fe_params``, ``cov_re``, ``vcomp``, ``covariances``
-        (a term each), ``scale`` and ``sigma``; variances are those of the data. A fixed effect
-        is found by its name, ``params["Days"]``.
+        (a term each), ``scale``, ``sigma`` and ``residual_params``; variances are those of the
+        data. A fixed effect is found by its name, ``params["Days"]``, and so is a parameter of a
+        residual covariance, ``params["sd[b]"]``.
     level : float
         Coverage.
     df_method : str, optional
@@ -160,7 +168,7 @@ def delta_method(
     level = probability(level, "level")
     fit = instance(res, "res", FitRecord, "a result of lmm.fit").with_df(df_method)
     names, shape, values, J = _differentiated(fit, function(f, "f"))
-    unit, relative = joint_relative_covariance(fit)
+    unit, relative = _with_residuals(fit, *joint_relative_covariance(fit))
     unknown = (J[:, np.isnan(unit)] != 0).any(axis=1)
     with np.errstate(over="ignore", invalid="ignore"):
         rows = J * np.nan_to_num(unit)
@@ -250,6 +258,23 @@ def joint_relative_covariance(fit: FitRecord) -> tuple[np.ndarray, np.ndarray]:
     return unit, relative
 
 
+def _with_residuals(
+    fit: FitRecord, unit: np.ndarray, relative: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same with the parameters of a residual covariance behind the others."""
+    if fit.residual is None:
+        return unit, relative
+    e, p = fit.estimates, fit.estimates.beta.size
+    found, errors = reported(e, fit.residual.structures)
+    J = np.swapaxes(found.values.first, 0, 1)
+    both = np.zeros((unit.size + len(J),) * 2)
+    both[: unit.size, : unit.size] = relative
+    both[unit.size :, p : unit.size] = J @ e.cross_variance[found.at]
+    both[p : unit.size, unit.size :] = both[unit.size :, p : unit.size].T
+    both[unit.size :, unit.size :] = J @ e.joint_cov[np.ix_(found.at, found.at)] @ J.T
+    return np.append(unit, np.where(np.isnan(errors), np.nan, 1.0)), both
+
+
 @contextmanager
 def _in_words() -> Iterator[None]:
     """What JAX says of functions that it cannot trace, in terms of the parameters."""
@@ -307,7 +332,9 @@ def _point_and_tangents(fit: FitRecord) -> tuple[DataParams, DataParams]:
     """The parameters, and K directions of them: one each of the packed parameters is one."""
     e, p = fit.estimates, fit.estimates.beta.size
     sizes = [len(S) * (len(S) + 1) // 2 for S in e.covariances]
-    K, start, blocks = p + sum(sizes) + 1, p, []
+    own = np.zeros(0) if fit.residual is None else fit.residual_params.to_numpy()
+    first = p + sum(sizes) + 1
+    K, start, blocks = first + own.size, p, []
     for S, size in zip(e.covariances, sizes, strict=True):
         rows, columns = np.tril_indices(len(S))
         block = np.zeros((K, *S.shape))
@@ -315,13 +342,17 @@ def _point_and_tangents(fit: FitRecord) -> tuple[DataParams, DataParams]:
         block[start + np.arange(size), columns, rows] = 1.0
         blocks.append(block)
         start += size
-    last = np.arange(K) == K - 1
-    point = _params(fit, e.beta, list(e.covariances), np.asarray(e.scale))
-    return point, _params(fit, np.eye(K)[:, :p], blocks, last.astype(np.float64))
+    point = _params(fit, e.beta, list(e.covariances), np.asarray(e.scale), own)
+    one = np.eye(K)
+    return point, _params(fit, one[:, :p], blocks, one[:, first - 1], one[:, first:])
 
 
 def _params(
-    fit: FitRecord, beta: np.ndarray, blocks: list[np.ndarray], scale: np.ndarray
+    fit: FitRecord,
+    beta: np.ndarray,
+    blocks: list[np.ndarray],
+    scale: np.ndarray,
+    residual: np.ndarray,
 ) -> DataParams:
     """Parameters with or without a leading axis."""
     lead = scale.shape
@@ -340,5 +371,7 @@ def _params(
         vcomp=np.stack(alone, axis=-1) if alone else np.zeros((*lead, 0)),
         covariances=tuple(blocks),
         scale=scale,
+        residual_params=residual,
     )
-    return DataParams(**parts, fixed_names=fit.fixed_names)
+    names = () if fit.residual is None else tuple(fit.residual_params.index)
+    return DataParams(**parts, fixed_names=fit.fixed_names, residual_names=names)

@@ -58,6 +58,11 @@ def read_request(
 ) -> Request | None:
     """The request; None if only means are wanted."""
     se = flag(se, "se")
+    if isinstance(level, int) and level in (0, 1):
+        raise DataError(
+            f"level={level}: level is the coverage of intervals; predictions without random "
+            "effects and with them are conditional=False and conditional=True"
+        )
     level = probability(level, "level")
     if interval is not None:
         choice(interval, "interval", ("confidence", "prediction"))

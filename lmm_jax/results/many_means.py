@@ -106,6 +106,10 @@ class ManyMeans(Shown):
         rows = Restriction(L, np.zeros(len(L)), tuple(names))
         return contrast_tests(self.many, rows, at.shift, flag(moderate, "moderate"))
 
+    def to_frame(self, *, level: float = 0.95, output: str | None = None) -> Any:
+        """One row a response and mean or contrast: that of :meth:`tests`."""
+        return self.tests().to_frame(level=level, output=output)
+
     def _page(self) -> Summary:
         return self.tests()._page()
 
