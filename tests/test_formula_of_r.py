@@ -277,7 +277,7 @@ def test_contrasts_as_a_frame_have_its_names():
     M.iloc[:] = 0.0  # the model has what they were
     np.testing.assert_array_equal(named.predict(cake), before)
     lost = pd.DataFrame({"x": [0.0, 1.0, 2.0]}, ["A", "B", "D"])  # noqa: F841
-    with pytest.raises(lmm.DataError, match="one for each of the levels A, B, C"):
+    with pytest.raises(lmm.DataError, match="one for each of the levels 'A', 'B', 'C'"):
         lmm.fit("angle ~ C(recipe, lost) + (1 | replicate)", cake)
 
 
