@@ -1051,3 +1051,33 @@ def test_kenward_roger_in_units_of_time_far_from_the_distances_of_rows(unit):
     # moments of second order: the parameter is a correlation at other distances
     np.testing.assert_allclose(found.bse_fe, same.bse_fe, rtol=2e-3)
     np.testing.assert_allclose(found.df, same.df, rtol=1e-6)
+
+
+def test_a_level_without_a_variance_is_a_boundary():
+    """Of treatment T nothing varies beside the subjects: an optimum, not a flat criterion."""
+    rng = np.random.default_rng(5)
+    rows = []
+    for i in range(24):
+        b = rng.normal()
+        for period, arm in enumerate(["TRR", "RTR", "RRT"][i % 3]):
+            e = 0.3 * rng.normal() if arm == "R" else 0.0
+            rows.append((i, period, arm, b + 0.3 * (arm == "T") + e))
+    data = pd.DataFrame(rows, columns=["subject", "period", "arm", "y"])
+    res = lmm.fit("y ~ arm + C(period) + (1 | subject) + diag(arm)", data)
+    assert res.converged
+    assert res.residual_params["sd[T]"] < 1e-4
+    assert np.isnan(res.residual_params_se["sd[T]"])
+    assert "At the end of its range, without a standard error: sd[T]." in str(res.summary())
+    # the criterion is what dense matrices make of a variance of zero
+    R = np.where(data["arm"] == "R", res.scale, 0.0)
+    same = data["subject"].to_numpy()[:, None] == data["subject"].to_numpy()[None]
+    V = np.diag(R) + float(res.cov_re.iloc[0, 0]) * same
+    X, y = res.model_matrix(), data["y"].to_numpy()
+    X = np.asarray(X)
+    Vi = np.linalg.inv(V)
+    beta = np.linalg.solve(X.T @ Vi @ X, X.T @ Vi @ y)
+    e, p = y - X @ beta, X.shape[1]
+    terms = [np.linalg.slogdet(V)[1], np.linalg.slogdet(X.T @ Vi @ X)[1], e @ Vi @ e]
+    llf = -0.5 * (sum(terms) + (len(y) - p) * np.log(2 * np.pi))
+    np.testing.assert_allclose(res.llf, llf, rtol=1e-8)
+    np.testing.assert_allclose(res.fe_params, beta, rtol=1e-6)

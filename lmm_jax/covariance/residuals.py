@@ -21,7 +21,7 @@ from jax import Array
 
 from ..numerics.namespace import namespace
 from ..numerics.taylor import Taylor, exp
-from .correlations import Correlation
+from .correlations import AT_BOUND, Correlation
 from .structures import Structure
 
 
@@ -185,11 +185,16 @@ class ResidualStructure(Structure):
         return theta
 
     def idle(self, theta: Any, gradient: Any) -> Any:
-        """See :meth:`Structure.idle`: parameters of the correlation."""
+        """See :meth:`Structure.idle`: of levels whose variance is zero, and of the correlation.
+
+        Rows that random effects tell apart have a regular covariance without a variance of theirs.
+        """
         xp, m = namespace(theta, gradient), self.spread.n_params
-        spread = xp.zeros((*theta.shape[:-1], m), bool)
+        logs, slopes = theta[..., :m], gradient[..., :m]
+        still = xp.exp(2.0 * logs) * (1.0 + xp.abs(logs)) < AT_BOUND
+        levels = np.arange(m) < self.spread.n_levels
         own = self.correlation.idle(theta[..., m:], gradient[..., m:])
-        return xp.concatenate([spread, own], axis=-1)
+        return xp.concatenate([still & (slopes >= -AT_BOUND) & levels, own], axis=-1)
 
     def mapped(self, theta: np.ndarray, A: np.ndarray) -> np.ndarray:
         """See :meth:`Structure.mapped`."""

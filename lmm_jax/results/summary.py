@@ -74,6 +74,10 @@ def warnings_of(results: FitRecord) -> tuple[str, ...]:
             "Singular fit: a variance is zero or a correlation is one. Estimates are valid; the "
             "random-effects structure is richer than these data support."
         )
+    if results.residual is not None and results.converged:
+        errors = results.residual_params_se
+        ends = ", ".join(errors.index[errors.isna()])
+        notes += [f"At the end of its range, without a standard error: {ends}."] if ends else []
     return tuple(notes)
 
 
