@@ -26,6 +26,8 @@ Fitting a model
     load                 Read a result that was written by its method save.
     use_cache            Keep compiled programs on disk, so that later processes need not compile
                          them again.
+    compiler_options     Options with which XLA compiles a program that holds functions of this
+                         library quickly.
 
 Results
     LMMResults           A fitted linear mixed model.

@@ -65,7 +65,7 @@ from .likelihood.profile import (
     score,
 )
 from .likelihood.woodbury import woodbury_logdet, woodbury_solver
-from .numerics.programs import use_cache
+from .numerics.programs import compiler_options, use_cache
 from .optimize.implicit import FittedParams, fit_params
 from .results.bootstrap import BootstrapResults
 from .results.elimination import StepResults
@@ -126,6 +126,7 @@ __all__ = [
     "anova",
     "bootstrap",
     "caic",
+    "compiler_options",
     "compress",
     "delta_method",
     "design",

@@ -442,6 +442,7 @@ def calls() -> dict[str, Call]:
 
 # Public functions without arguments, and those that this file leaves to others.
 ELSEWHERE = {
+    "compiler_options",  # takes nothing
     "use_cache",  # changes the process: tests/test_arguments.py has its rows
 }
 

@@ -175,3 +175,15 @@ def test_options_that_xla_does_not_have_are_given_up(monkeypatch):
     double = programs.compiled(lambda x: 2 * x)
     assert double(np.ones(3)).sum() == 6
     assert programs._OPTIONS == {}
+
+
+def test_options_for_programs_of_others():
+    """Those that this library compiles by, and a copy of them."""
+    options = lmm.compiler_options()
+    assert options == programs._OPTIONS[(jax.default_backend(), True)]
+    options.clear()
+    assert lmm.compiler_options()
+    layout = lmm.design("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff")).layout
+    with jax.enable_x64(True):
+        fit = jax.jit(lmm.fit_params, compiler_options=lmm.compiler_options())
+        np.testing.assert_allclose(fit(layout).llf, lmm.fit_params(layout).llf, rtol=1e-11)
