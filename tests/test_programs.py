@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+import lmm_jax as lmm
 from lmm_jax.numerics import programs
 
 
