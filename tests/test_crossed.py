@@ -450,7 +450,7 @@ def test_large_variances_keep_the_digits(x64):
 LAYOUTS = [
     ("(1 | s) + (1 | d)", "crossed", ("1 | s",), ("1 | d",)),
     ("(1 | d) + (1 | s)", "crossed", ("1 | s",), ("1 | d",)),
-    ("(1 | s/visit) + (1 | d)", "crossed", ("1 | visit:s", "1 | s"), ("1 | d",)),
+    ("(1 | s/visit) + (1 | d)", "crossed", ("1 | visit:s",), ("1 | s", "1 | d")),
     ("(1 | s) + (0 + x | s) + (1 | d)", "crossed", ("1 | s", "0 + x | s"), ("1 | d",)),
     ("(1 | s/visit)", "grouped", ("1 | visit:s", "1 | s"), ()),
     ("(1 | d) + (1 | dept)", "grouped", ("1 | d", "1 | dept"), ()),  # nested by its labels alone
@@ -481,3 +481,13 @@ def test_few_groups_that_meet_everything_stay_in_the_core():
     info = lmm.design("y ~ 1 + (1 | s) + (1 | d) + (1 | dept)", pd.DataFrame(columns)).layout_info
     assert info.eliminated == ("1 | d",)
     assert info.core_size == 114
+
+
+def test_what_persons_and_items_do_together_is_eliminated_alone():
+    """As in a study of generalizability: a core of both, not groups of all that a person did."""
+    rng = np.random.default_rng(1)
+    columns = {"p": rng.integers(0, 100, 2000), "i": rng.integers(0, 40, 2000)}
+    data = pd.DataFrame(columns | {"y": rng.normal(size=2000)})
+    info = lmm.design("y ~ 1 + (1 | p:i) + (1 | p) + (1 | i)", data).layout_info
+    assert info.eliminated == ("1 | p:i",)
+    assert info.core_size == 140

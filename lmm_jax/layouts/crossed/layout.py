@@ -52,9 +52,10 @@ from .pair_sums import expected_size, room_for_sums
 _MODERATE = 30.0
 # Numbers in the core and pairs of entries beyond which an evaluation takes milliseconds.
 _DEAR = 1 << 17
-# Products of pairs of entries, and numbers in the core, up to which many responses gain side by
-# side: 100 subjects by 50 items, 0.02 s in the place of 0.06, and 40 by 30 where rows differ.
-_FEW_SHARED, _FEW_OWN = 1 << 18, 1 << 15
+# Products of pairs of entries up to which many responses gain side by side, 40 by 30 levels where
+# rows differ; and numbers in the core, which lanes work off one by one: a core of 50 columns takes
+# a fifth to two fifths of the time, one of 200 as long, one of 400 more than twice as long.
+_FEW_SHARED, _FEW_OWN, _FEW_IN_CORE = 1 << 18, 1 << 15, 1 << 15
 # Columns of a core whose cross-products are worth a spectral decomposition, which draws need:
 # twelve seconds on one core.
 LARGE_CORE = 4096
@@ -160,7 +161,8 @@ class CrossedLayout(CrossedArrays):
     def gains_by_lanes(self, *, own_rows: bool) -> bool:
         """See :meth:`Layout.gains_by_lanes`: not where arithmetic outweighs the calls of NumPy."""
         pairs = sum(k.left.size * k.d.shape[0] ** 2 for k in self.links)
-        return max(pairs, self.core.S.size) <= (_FEW_OWN if own_rows else _FEW_SHARED)
+        few = pairs <= (_FEW_OWN if own_rows else _FEW_SHARED)
+        return few and self.core.S.size <= _FEW_IN_CORE
 
     def known_at(self, theta: Array, *, rough: bool = False) -> CrossedLayout:
         """See :meth:`Layout.known_at`: a large core of regular terms takes less memory."""
