@@ -275,3 +275,44 @@ def test_very_many_levels_take_less_than_a_second():
     table = result.random_effects_cov["g"]
     assert time.process_time() - start < 1 and table.array.shape == (120_000, 1, 1)
     assert table[119_999].shape == (1, 1)
+
+
+MIXED_MODELS = {
+    "slopes": "y ~ x + (x | g)",
+    "two terms of a factor": "y ~ x + (1 | g) + (0 + x | g)",
+    "crossed": "y ~ x + (1 | g) + (1 | h)",
+}
+
+
+@pytest.mark.parametrize("name", MIXED_MODELS)
+@pytest.mark.parametrize("df_method", ["satterthwaite", "kenward-roger"])
+def test_errors_of_prediction_are_those_of_the_mixed_model_equations(name, df_method):
+    """The block of the effects in the inverse of Henderson's matrix, written out."""
+    rng = np.random.default_rng(2)
+    g, h, x = rng.integers(0, 9, 120), rng.integers(0, 7, 120), rng.normal(size=120)
+    y = x + rng.normal(size=9)[g] + rng.normal(size=9)[g] * x + rng.normal(size=7)[h]
+    y = y + rng.normal(size=120)
+    data = pd.DataFrame({"y": y, "x": x, "g": g, "h": h})
+    res = lmm.fit(MIXED_MODELS[name], data, df_method=df_method)
+    X, terms = np.asarray(res.model_matrix()), res.design.terms
+    blocks, inverse, keys = [], [], []
+    for term, S in zip(terms, res.estimates.covariances, strict=True):
+        columns = np.column_stack([np.ones(120) if n == "Intercept" else x
+                                   for n in term.names])  # fmt: skip
+        code = {"g": g, "h": h}[term.group]
+        for level in term.levels:
+            blocks.append(columns * (code == int(level))[:, None])
+            inverse.append(np.linalg.inv(S))
+            keys += [(term.group, n, level) for n in term.names]
+    Z = np.column_stack(blocks)
+    V = res.scale * np.eye(120) + Z @ block_diag(*map(np.linalg.inv, inverse)) @ Z.T
+    C = np.linalg.inv(Z.T @ Z / res.scale + block_diag(*inverse))
+    slopes = -block_diag(*map(np.linalg.inv, inverse)) @ Z.T @ np.linalg.solve(V, X)
+    error = C + slopes @ res.cov_params().to_numpy()[:2, :2] @ slopes.T
+    frame = res.random_effects_frame(given_beta=False)
+    found = frame.set_index(["factor", "term", "level"])["std_error"]
+    np.testing.assert_allclose(found[keys], np.sqrt(np.diag(error)), rtol=1e-9)
+    two = {"g": [terms[-1].levels[0], terms[-1].levels[3]]} if name != "crossed" else {"g": 0}
+    joint = res.joint_effects_cov(two, given_beta=False)
+    at = [keys.index((f, n, level)) for f, level, n in joint.index]
+    np.testing.assert_allclose(joint, error[np.ix_(at, at)], rtol=1e-8, atol=1e-12)

@@ -287,7 +287,7 @@ def calls() -> dict[str, Call]:
         ),
         "model_matrix": Call(r.model_matrix, dict(newdata=new)),
         "random_effects_frame": Call(
-            r.random_effects_frame, dict(conf_level=0.9, output="polars")
+            r.random_effects_frame, dict(conf_level=0.9, given_beta=False, output="polars")
         ),
         "augment": Call(r.augment, dict(output="polars")),
         "glance": Call(r.glance, dict(output="pandas")),
@@ -298,7 +298,7 @@ def calls() -> dict[str, Call]:
         "load": Call(lmm.load, dict(path=saved(r), context=None)),
         "save": Call(r.save, dict(path=saved(r), keep_data=False)),
         "joint_effects_cov": Call(
-            r.joint_effects_cov, dict(levels={"g": DATA["g"].iloc[0]})
+            r.joint_effects_cov, dict(levels={"g": DATA["g"].iloc[0]}, given_beta=False)
         ),
         "conf_int": Call(r.conf_int, dict(alpha=0.05, df_method=None)),
         "with_df": Call(r.with_df, dict(df_method="kr")),

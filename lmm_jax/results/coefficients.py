@@ -38,11 +38,18 @@ def effects_table(
     effects: Mapping[str, pd.DataFrame],
     covariances: Mapping[str, LevelCovariances],
     level: float,
+    more: Mapping[str, pd.DataFrame] | None = None,
 ) -> pd.DataFrame:
-    """Random effects with conditional standard deviations, a row each: by factor, term, level."""
+    """Random effects with conditional standard deviations, a row each: by factor, term, level.
+
+    ``more`` has what is added to their squares.
+    """
     quantile = special.ndtri(0.5 + 0.5 * level)
     out = long_table(effects)
     errors = [covariances[factor].std_errors.to_numpy().ravel("F") for factor in effects]
+    if more is not None:
+        added = [more[factor].to_numpy().ravel("F") for factor in effects]
+        errors = [np.hypot(sd, np.sqrt(own)) for sd, own in zip(errors, added, strict=True)]
     out["std_error"] = np.concatenate([np.zeros(0), *errors])
     out["conf_low"] = out["estimate"] - quantile * out["std_error"]
     out["conf_high"] = out["estimate"] + quantile * out["std_error"]

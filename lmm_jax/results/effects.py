@@ -192,9 +192,16 @@ def covariance_tables(
 
 
 def joint_table(
-    design: Design, effects: GroupEffects, scale: float, levels: Mapping[str, Any]
+    design: Design,
+    effects: GroupEffects,
+    scale: float,
+    levels: Mapping[str, Any],
+    moved: Sequence[np.ndarray] | None = None,
 ) -> pd.DataFrame:
-    """Joint conditional covariance of the effects of some levels of some factors."""
+    """Joint conditional covariance of the effects of some levels of some factors.
+
+    With the rows ``moved`` of a term, (L, k, p), whose products are added.
+    """
     if not isinstance(levels, Mapping) or not levels:
         raise DataError(f"levels={levels!r}: pass a mapping such as {{'subject': ['308', '309']}}")
     factors = terms_of_factors(design.terms)
@@ -224,6 +231,10 @@ def joint_table(
     rows = pd.MultiIndex.from_tuples(labels, names=["factor", "level", "coefficient"])
     K = len(rows)
     matrix = set_covariances(effects, design, which, scale).reshape(K, K)
+    if moved is not None:
+        places = zip(which.term, which.level, which.coefficient, strict=True)
+        rows_of = np.array([moved[t][level, j] for t, level, j in places])
+        matrix = matrix + rows_of @ rows_of.T
     return pd.DataFrame(matrix, index=rows, columns=rows)
 
 

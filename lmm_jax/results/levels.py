@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 
 from ..inference.joint_effects import GroupEffects
-from ..inference.random_effects import group_effects, level_effects
-from ..inputs.arguments import coverage, hinted
+from ..inference.prediction import known_covariance
+from ..inference.random_effects import effect_slopes, group_effects, level_effects
+from ..inputs.arguments import coverage, flag, hinted
+from ..numerics.linalg import psd_cholesky
 from ..tables.frames import as_frame
 from .coefficients import coefficient_frames, effects_table
 from .designed import DesignedModel
@@ -55,7 +57,20 @@ class ModelOfLevels(DesignedModel):
             return self.kept.covariances
         return covariance_tables(self._need("random_effects_cov"), self._effects, self.scale)
 
-    def joint_effects_cov(self, levels: Mapping[str, Any]) -> pd.DataFrame:
+    @cached_property
+    def _effect_slopes(self) -> list[np.ndarray]:
+        """Derivatives of the random effects in the fixed effects, (L, k, p) a term."""
+        return effect_slopes(self.estimates, self._need("random_effects"))
+
+    def _moved_by_beta(self) -> list[np.ndarray]:
+        """``D R`` with ``R R'`` the covariance of the fixed effects, (L, k, p) a term."""
+        cov: Any = self.scale * known_covariance(self.tests.cov_beta)
+        root = np.asarray(psd_cholesky(cov))
+        return [slopes @ root for slopes in self._effect_slopes]
+
+    def joint_effects_cov(
+        self, levels: Mapping[str, Any], *, given_beta: bool = True
+    ) -> pd.DataFrame:
         """Joint conditional covariance of the random effects of some levels, of any factors.
 
         Parameters
@@ -63,6 +78,8 @@ class ModelOfLevels(DesignedModel):
         levels : mapping
             Factor (or component) to one of its levels, or to a list of them, as in
             ``random_effects``.
+        given_beta : bool
+            At known fixed effects; False: of ``b_hat - b``, as in :meth:`random_effects_frame`.
 
         Returns
         -------
@@ -77,26 +94,44 @@ class ModelOfLevels(DesignedModel):
         >>> cov.round(4).to_numpy().tolist()
         [[1.0578, -1.0169, -1.0169], [-1.0169, 1.3035, 0.9776], [-1.0169, 0.9776, 1.3035]]
         """
-        return joint_table(self._need("joint_effects_cov"), self._effects, self.scale, levels)
+        slopes = None if flag(given_beta, "given_beta") else self._moved_by_beta()
+        design = self._need("joint_effects_cov")
+        return joint_table(design, self._effects, self.scale, levels, slopes)
 
     def random_effects_frame(
-        self, conf_level: float = 0.95, *, level: float | None = None, output: str | None = None
+        self,
+        conf_level: float = 0.95,
+        *,
+        level: float | None = None,
+        given_beta: bool = True,
+        output: str | None = None,
     ) -> Any:
         """Random effects in one long table, lme4's ``as.data.frame(ranef(m))``.
+
+        The covariance of ``b_hat - b`` is ``C`` at known fixed effects (lme4's ``condVar``), and
+        ``C + D Phi D'`` where they are estimated, with Phi their covariance and
+        ``D = d b_hat / d beta``: the prediction error variance of animal breeders (Henderson's
+        C22, the standard error of prediction of SAS and ASReml), of which reliabilities are made.
 
         Parameters
         ----------
         conf_level, level : float
             Coverage of the limits, by either of both words: estimate and normal quantile times
             standard error.
+        given_beta : bool
+            Standard errors at known fixed effects, or with their errors.
         output : {"pandas", "polars", "pyarrow"}, optional
             Kind of frame; that of the data if not given.
 
         Returns
         -------
         DataFrame
-            A row an effect: factor, term, level, estimate, std_error (the conditional standard
-            deviation of ``random_effects_cov``), conf_low, conf_high.
+            A row an effect: factor, term, level, estimate, std_error (by default the conditional
+            standard deviation of ``random_effects_cov``), conf_low, conf_high.
+
+        References
+        ----------
+        Henderson (1975), doi:10.2307/2529430.
 
         Examples
         --------
@@ -109,7 +144,11 @@ class ModelOfLevels(DesignedModel):
         """
         covariances = self.random_effects_cov
         level = coverage(level, conf_level=conf_level)
-        made = effects_table(self.random_effects, covariances, level)
+        more = None
+        if not flag(given_beta, "given_beta"):
+            squares = [np.sum(own**2, axis=2) for own in self._moved_by_beta()]
+            more = effect_frames(self._known("random_effects").terms, squares)
+        made = effects_table(self.random_effects, covariances, level, more)
         return as_frame(made, output, self.output)
 
     def coef(self) -> dict[str, pd.DataFrame]:

@@ -14,7 +14,7 @@ from ..designs.data_frames import as_pandas
 from ..designs.new_rows import expressions
 from ..errors import DataError
 from ..inference.prediction import BlupErrors
-from ..inference.random_effects import effect_slopes, random_part
+from ..inference.random_effects import random_part
 from ..inference.residuals import marginal_residuals
 from ..inference.transformations import Transformation, way_back
 from ..inputs.arguments import choice, hinted, shown
@@ -41,7 +41,7 @@ class PredictedModel(ModelOfLevels):
     @cached_property
     def _blup_errors(self) -> BlupErrors:
         design = self._need("conditional standard errors")
-        return BlupErrors(design, self._effects, effect_slopes(self.estimates, design))
+        return BlupErrors(design, self._effects, self._effect_slopes)
 
     @cached_property
     def _zb(self) -> np.ndarray:
