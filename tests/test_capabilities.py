@@ -369,7 +369,7 @@ def check_profile(m: Model, kind: str) -> None:
     found = m.fit.conf_int(method="profile", level=0.8, reml=kind == "arrays")
     assert found.notna().all(axis=None)
     curve = lmm.profile(m.fit, "sigma", reml=kind == "arrays")
-    assert_close(curve.conf_int(0.8).loc["sigma"], found.loc["sigma"], TOL)
+    assert_close(curve.conf_int(level=0.8).loc["sigma"], found.loc["sigma"], TOL)
     if kind == "held effects":
         assert found.loc["x"].tolist() == [HELD, HELD]
         same = by_offset().fit.conf_int(method="profile", level=0.8)

@@ -48,10 +48,13 @@ def level_bases(
         Relative pivot below which a column is none; its level keeps the basis it has.
     """
     xp, cells = namespace(streams), cells_of(streams)
-    if all(stream.shape[1] == 1 for stream in streams):
+    # a level of which a row may have several is one column of all their streams
+    alone = [index.streams.count(t) == 1 for t in index.streams]
+    if not any(one and stream.shape[1] > 1 for one, stream in zip(alone, streams, strict=True)):
         return LevelBases(list(streams), cells, None)
     pairs = zip(stream_pairs(len(streams)), cells, strict=True)
-    found = [_factor(block, tol) for (a, b), block in pairs if a == b]
+    factors_of = [_factor(block, tol) for (a, b), block in pairs if a == b]
+    found = [(U, poor & one) for (U, poor), one in zip(factors_of, alone, strict=True)]
     needed = xp.any(xp.stack([xp.any(poor) for _, poor in found]))
     if xp is NUMPY and not needed:
         return LevelBases(list(streams), cells, None)

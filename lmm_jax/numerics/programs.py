@@ -257,6 +257,7 @@ def spelled(fun: Callable[[Any], Any], shape: tuple[int, ...]) -> Spelled:
     return Spelled(program.lower(jax.ShapeDtypeStruct(shape, np.float64)).as_text(), fun)
 
 
+@hinted
 def compiler_options() -> dict[str, Any]:
     """Options with which XLA compiles a program that holds functions of this library quickly.
 

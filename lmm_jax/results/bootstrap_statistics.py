@@ -11,6 +11,7 @@ import pandas as pd
 from scipy import special
 
 from ..inputs.arguments import choice, coverage, hinted
+from ..reprs import brief
 from ..tables.frames import as_frame
 from ..tables.page import Summary, table
 from ..tables.shown import Shown
@@ -20,7 +21,7 @@ KINDS = ("percentile", "basic", "normal")
 
 
 @hinted
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class BootstrapStatistics(Shown):
     """Some functions of the parameters: at the estimate, and in every replicate."""
 
@@ -28,6 +29,8 @@ class BootstrapStatistics(Shown):
     estimate: np.ndarray  # (s,)
     values: np.ndarray  # (R, s)  replicates that converged; NaN where a function has no value
     output: str = "pandas"  # kind of frame that tables come in: that of the data
+
+    __repr__ = brief  # a page has a row for each of many functions
 
     def _page(self) -> Summary:
         title = f"Functions of the parameters, {len(self.values)} replicates"
