@@ -309,6 +309,7 @@ TABLE = {
     "random_effects": _OF_LEVELS,
     "random_effects_cov": _OF_LEVELS,
     "joint_effects_cov": Capability("fit", _NO_ROWS),
+    "given_beta=False": Capability("fit", _NO_ROWS),
     "layout_info": _OF_LEVELS,
     "coef": _OF_LEVELS,
     "predict": _OF_NEW_ROWS,

@@ -139,8 +139,7 @@ def _check(penalty: Any, **least: float) -> None:
         value = getattr(penalty, name)
         if isinstance(value, jax.core.Tracer):
             continue
-        if (numbers(value, f"{type(penalty).__name__}({name}=)") < low).any():
+        what = f"{name} of {type(penalty).__name__}"
+        if (numbers(value, what) < low).any():
             least_of = "more than 0" if low == _ABOVE_ZERO else f"{low:g} or more"
-            raise DataError(
-                f"{type(penalty).__name__}({name}={shown(value)}): {least_of} is needed"
-            )
+            raise DataError(f"{what}={shown(value)}: {least_of} is needed")

@@ -571,6 +571,15 @@ def check_joint_effects_cov(m: Model, kind: str) -> None:
         assert_close(found, S.iloc[: len(found), : len(found)], 1e-10)
 
 
+def check_given_beta(m: Model, kind: str) -> None:
+    """The error of the fixed effects comes on top, if there is any."""
+    if len(m.fit.fe_params) == 0:
+        return
+    frames = [m.fit.random_effects_frame(given_beta=known) for known in (True, False)]
+    known, both = (frame["std_error"].to_numpy() for frame in frames)
+    assert (both >= known * (1.0 - 1e-12)).all() and (both > known).any()
+
+
 def check_layout_info(m: Model, kind: str) -> None:
     expected = (
         {"large core": "crossed"}
@@ -789,6 +798,7 @@ CHECKS = {
     "random_effects": check_random_effects,
     "random_effects_cov": check_random_effects_cov,
     "joint_effects_cov": check_joint_effects_cov,
+    "given_beta=False": check_given_beta,
     "layout_info": check_layout_info,
     "coef": check_coef,
     "predict": check_predict,
@@ -872,6 +882,7 @@ ASK = {
     "random_effects": lambda m: m.fit.random_effects,
     "random_effects_cov": lambda m: m.fit.random_effects_cov,
     "joint_effects_cov": lambda m: m.fit.joint_effects_cov({"g": 0}),
+    "given_beta=False": lambda m: m.fit.random_effects_frame(given_beta=False),
     "layout_info": lambda m: m.fit.layout_info,
     "predict": lambda m: m.fit.predict(DATA),
     "coef": lambda m: m.fit.coef(),

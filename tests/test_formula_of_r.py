@@ -286,3 +286,21 @@ def test_sdif_are_differences_of_neighbours():
     res = lmm.fit("angle ~ C(recipe, contr.sdif) + (1 | replicate)", cake)
     means = cake.groupby("recipe")["angle"].mean()  # of a balanced design
     np.testing.assert_allclose(res.fe_params.iloc[1:], np.diff(means), rtol=1e-10)
+
+
+def test_frames_of_contrasts_go_by_their_labels():
+    """Numbers from 0 that nobody has set go by place, all others are labels of levels."""
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame({"f": np.tile([1, 2, 3, 4], 10), "g": np.repeat(np.arange(8), 5)})
+    data["y"] = data["f"] ** 2 + rng.normal(size=40)
+    M = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [-1, -1, -1]])
+    back, listed = (pd.DataFrame(M[::-1], index=index)
+                    for index in (pd.RangeIndex(4, 0, -1), [4, 3, 2, 1]))  # fmt: skip
+    plain = lmm.fit("y ~ C(f, M) + (1 | g)", data).fe_params
+    for frame in (back, listed):
+        found = lmm.fit("y ~ C(f, frame) + (1 | g)", data, context={"frame": frame}).fe_params
+        np.testing.assert_array_equal(found, plain)
+    for bad, message in ((pd.DataFrame(M, columns=["p", "p", "r"]), "name each"),
+                         (pd.DataFrame(M, index=pd.RangeIndex(2, 6)), "one for each")):  # fmt: skip
+        with pytest.raises(lmm.DataError, match=message):
+            lmm.fit("y ~ C(f, bad) + (1 | g)", data, context={"bad": bad})

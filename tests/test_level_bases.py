@@ -86,3 +86,40 @@ def test_fits_in_both_runtimes(runtime):
     np.testing.assert_allclose(res.llf, expected, rtol=DENSE)
     np.testing.assert_allclose(slopes, 0.0, atol=1e-6)
     assert res.converged
+
+
+@pytest.mark.parametrize("bars", ["(x | g)", "(x | g) + (1 | h)"])
+def test_many_responses_of_which_some_need_a_basis(bars):
+    """Gaps leave a level's rows close together in one response and not in another."""
+    rng = np.random.default_rng(0)
+    g = np.repeat(np.arange(20), 4)
+    x = rng.normal(size=20)[g] + np.tile([0.0, 1e-4, 2e-4, 1.0], 20)
+    Y = x[:, None] + rng.normal(size=(20, 4))[g] + rng.normal(size=(80, 4))
+    Y[3::4, 1] = np.nan  # the row that is apart is missing here
+    Y[5, 2] = np.nan
+    data = pd.DataFrame({"x": x, "g": g, "h": rng.integers(0, 6, 80)})
+    many = lmm.fit_many(f"~ x + {bars}", data, Y, runtime="numpy", progress=False)
+    for j in range(4):
+        one = lmm.fit(f"y ~ x + {bars}", data.assign(y=Y[:, j]))
+        np.testing.assert_allclose(many.llf[j], one.llf, rtol=1e-9)
+
+
+def test_columns_that_are_combinations_do_not_keep_others_from_a_basis():
+    """An indicator that is 0 or 1 throughout some groups, beside visits close together."""
+    rng = np.random.default_rng(3)
+    y, X, g = rows(1e-4)
+    z = np.where(np.arange(g.size) % 12 < 6, 0.0, rng.integers(0, 2, g.size))  # 0 in half of them
+    X = np.column_stack([X, z])
+    L = np.array([[1.0, 0, 0], [0.1, 0.5, 0], [0.2, 0.1, 0.4]])
+    with jax.enable_x64(True):
+        one = jnp.ones(g.size)
+        layout = lmm.compress(y, X, (X[:, None, :],), one, lmm.row_index(g, sizes=3))
+        found = float(lmm.profile_loglike(L.T[np.triu_indices(3)], layout))
+    V = np.eye(g.size) + np.where(g[:, None] == g[None], X @ L @ L.T @ X.T, 0.0)
+    Vi = np.linalg.inv(V)
+    A = X.T @ Vi @ X
+    e = y - X @ np.linalg.solve(A, X.T @ Vi @ y)
+    m = g.size - 3
+    terms = np.linalg.slogdet(V)[1] + np.linalg.slogdet(A)[1]
+    expected = -0.5 * (terms + m * (1 + np.log(2 * np.pi * (e @ Vi @ e) / m)))
+    np.testing.assert_allclose(found, expected, rtol=1e-9)  # of a dense inverse

@@ -265,8 +265,11 @@ def _for_levels(contrasts: Any, levels: list[Any]) -> Any:
 
 def _columns_of(frame: pd.DataFrame, levels: list[Any]) -> dict[str, np.ndarray]:
     """Contrasts by their names; rows go by the labels of the levels if the frame has these."""
-    if len(frame) == len(levels) and isinstance(frame.index, pd.RangeIndex):
-        rows = np.arange(len(levels))
+    counted = pd.RangeIndex(len(frame))
+    if not frame.columns.is_unique:
+        raise DataError(f"contrasts have the columns {first_shown(list(frame.columns))}: name each")
+    if isinstance(frame.index, pd.RangeIndex) and frame.index.equals(counted):
+        rows = np.arange(len(levels))  # nobody has named them
     else:
         rows = find(frame.index, pd.Index(levels), "contrasts")
     if (rows < 0).any() or len(frame) != len(levels):

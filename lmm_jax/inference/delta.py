@@ -175,7 +175,7 @@ def delta_method(
         cov = rows @ relative @ rows.T
     cov[unknown], cov[:, unknown] = np.nan, np.nan
     with np.errstate(invalid="ignore"):
-        errors = np.sqrt(np.diagonal(cov))
+        errors = np.sqrt(np.maximum(np.diagonal(cov), 0.0))  # what is constant rounds
     half = float(special.ndtri(0.5 + 0.5 * level)) * errors
     return DeltaResults(
         names=names,

@@ -21,9 +21,11 @@ from .group_index import GroupIndex, stream_pairs
 class LevelBases(NamedTuple):
     """Streams in bases of their levels, their cross-products, and the way back."""
 
-    streams: list[Array]  # (n, k) a stream
-    cells: list[Array]  # (L, ka, kb) a pair of streams
-    factors: list[Array] | None  # (L, k, k) a stream, upper triangular, times which streams are
+    streams: tuple[Array, ...]  # (n, k) a stream
+    cells: tuple[Array, ...]  # (L, ka, kb) a pair of streams
+    factors: (
+        tuple[Array, ...] | None
+    )  # (L, k, k) a stream, upper triangular, times which streams are
     # what they were; None where no level has a basis of its own
 
 
@@ -45,23 +47,26 @@ def level_bases(
         ``Z' Z`` of the cells of every pair of streams, (L, ka, kb) each.
     index : GroupIndex
     tol : float
-        Relative pivot below which a column is none; its level keeps the basis it has.
+        Relative pivot below which a column is a combination of those before it.
     """
     xp, cells = namespace(streams), cells_of(streams)
     # a level of which a row may have several is one column of all their streams
     alone = [index.streams.count(t) == 1 for t in index.streams]
     if not any(one and stream.shape[1] > 1 for one, stream in zip(alone, streams, strict=True)):
-        return LevelBases(list(streams), cells, None)
+        return LevelBases(tuple(streams), tuple(cells), None)
     pairs = zip(stream_pairs(len(streams)), cells, strict=True)
     factors_of = [_factor(block, tol) for (a, b), block in pairs if a == b]
     found = [(U, poor & one) for (U, poor), one in zip(factors_of, alone, strict=True)]
     needed = xp.any(xp.stack([xp.any(poor) for _, poor in found]))
     if xp is NUMPY and not needed:
-        return LevelBases(list(streams), cells, None)
+        return LevelBases(tuple(streams), tuple(cells), None)
     ones = [xp.broadcast_to(xp.eye(len(U), dtype=U.dtype)[:, :, None], U.shape) for U, _ in found]
 
-    def in_bases(factors: Sequence[Array], turned: list[Array], cells: list[Array]) -> LevelBases:
-        return LevelBases(turned, cells, [xp.moveaxis(U, -1, 0) for U in factors])
+    def in_bases(
+        factors: Sequence[Array], turned: Sequence[Array], cells: Sequence[Array]
+    ) -> LevelBases:
+        back = tuple(xp.moveaxis(U, -1, 0) for U in factors)
+        return LevelBases(tuple(turned), tuple(cells), back)
 
     def turn() -> LevelBases:
         factors = [xp.where(poor, U, one) for (U, poor), one in zip(found, ones, strict=True)]
@@ -71,18 +76,23 @@ def level_bases(
             turned.append(xp.row_products(stream, W[table.cell]))
         return in_bases(factors, turned, cells_of(turned))
 
-    out: LevelBases = xp.cond(needed, turn, lambda: in_bases(ones, list(streams), cells))
+    out: LevelBases = xp.cond(needed, turn, lambda: in_bases(ones, streams, cells))
     return out
 
 
 def _factor(cells: Array, tol: float) -> tuple[Array, Array]:
-    """Cholesky factors of the levels, (k, k, L), and which are regular and poor, (L,)."""
+    """Cholesky factors of the levels, (k, k, L), and which are poor, (L,).
+
+    A column that is a combination of those before it stays as it is.
+    """
     xp = namespace(cells)
     gram = xp.stop_gradient(xp.moveaxis(cells, 0, -1))
     U = eliminate(gram, gram[:, :0], tol=tol).U
     left, whole = xp.diagonal(U).T ** 2, xp.diagonal(gram).T
-    poor = left < _poor(gram.dtype) * whole
-    return U, xp.all(left > 0, axis=0) & xp.any(poor, axis=0)
+    told = left > 0
+    poor = told & (left < _poor(gram.dtype) * whole)
+    U = xp.where(told[None], U, xp.eye(len(U), dtype=U.dtype)[:, :, None])
+    return U, xp.any(poor, axis=0)
 
 
 def _poor(dtype: Any) -> float:

@@ -60,7 +60,7 @@ class ModelOfLevels(DesignedModel):
     @cached_property
     def _effect_slopes(self) -> list[np.ndarray]:
         """Derivatives of the random effects in the fixed effects, (L, k, p) a term."""
-        return effect_slopes(self.estimates, self._need("random_effects"))
+        return effect_slopes(self.estimates, self._need("given_beta=False"))
 
     def _moved_by_beta(self) -> list[np.ndarray]:
         """``D R`` with ``R R'`` the covariance of the fixed effects, (L, k, p) a term."""
@@ -112,6 +112,7 @@ class ModelOfLevels(DesignedModel):
         ``C + D Phi D'`` where they are estimated, with Phi their covariance and
         ``D = d b_hat / d beta``: the prediction error variance of animal breeders (Henderson's
         C22, the standard error of prediction of SAS and ASReml), of which reliabilities are made.
+        Of a robust fit, and of Kenward and Roger's method, Phi is theirs.
 
         Parameters
         ----------
@@ -142,12 +143,12 @@ class ModelOfLevels(DesignedModel):
          Batch Intercept     A    -17.61      19.59     -56.0      20.78
          Batch Intercept     B      0.39      19.59     -38.0      38.78
         """
-        covariances = self.random_effects_cov
-        level = coverage(level, conf_level=conf_level)
         more = None
         if not flag(given_beta, "given_beta"):
             squares = [np.sum(own**2, axis=2) for own in self._moved_by_beta()]
             more = effect_frames(self._known("random_effects").terms, squares)
+        covariances = self.random_effects_cov
+        level = coverage(level, conf_level=conf_level)
         made = effects_table(self.random_effects, covariances, level, more)
         return as_frame(made, output, self.output)
 
