@@ -1081,3 +1081,19 @@ def test_a_level_without_a_variance_is_a_boundary():
     llf = -0.5 * (sum(terms) + (len(y) - p) * np.log(2 * np.pi))
     np.testing.assert_allclose(res.llf, llf, rtol=1e-8)
     np.testing.assert_allclose(res.fe_params, beta, rtol=1e-6)
+
+
+def test_the_first_level_without_a_variance_is_named():
+    """The others are measured in it: another level first, and the optimum is found."""
+    rng = np.random.default_rng(4)
+    g = np.repeat(np.arange(20), 3)
+    f = np.tile(["a", "b", "b"], 20)
+    y = rng.normal(size=20)[g] + np.where(f == "a", 0.0, rng.normal(size=60))
+    data = pd.DataFrame({"y": y, "g": g, "f": f})
+    with pytest.warns(lmm.ConvergenceWarning, match="variance of a, the first level, .* goes to"):
+        first = lmm.fit("y ~ 1 + (1 | g) + diag(f)", data)
+    assert not first.converged
+    data["f"] = pd.Categorical(f, categories=["b", "a"])
+    last = lmm.fit("y ~ 1 + (1 | g) + diag(f)", data)
+    assert last.converged
+    assert last.llf > first.llf - 1e-9

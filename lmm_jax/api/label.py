@@ -28,6 +28,12 @@ _VANISHES_IN = (
     "the likelihood rises until no residual variance is left in {}, where the fixed and random "
     "effects explain every row"
 )
+_FIRST_VANISHES = (
+    "the residual variance of {}, the first level, in which the others are measured, goes to zero: "
+    "make another level the first one, pd.Categorical(f, categories=[...])"
+)
+# Standard deviation of the first level, as a share of the largest, that is on its way to zero.
+_SMALL_FIRST = 1e-2
 # Residual standard deviation, as a share of the largest |y|, that is the rounding of y.
 _ROUNDING = 64 * np.finfo(float).eps
 # The same of a fit that found no optimum: nothing else makes residuals so small.
@@ -51,6 +57,9 @@ def label(run: Run, model: Design, options: Options, runtime: str) -> LMMResults
     gone = _without_variance(estimates, model, _ROUNDING if status == CONVERGED else _ON_ITS_WAY)
     if gone:
         status, message = FLAT, _VANISHES_IN.format(", ".join(gone))
+    elif status != CONVERGED:
+        first = _vanishing_first(estimates, model)
+        message = message if first is None else _FIRST_VANISHES.format(first)
     return LMMResults(
         estimates=estimates,
         fixed_names=model.exog_names,
@@ -90,6 +99,19 @@ def _without_variance(at: Estimates, model: Design, share: float) -> list[str]:
             if spread.anchored and spread.levels and np.sqrt(at.scale) < nothing:
                 found.insert(0, spread.levels[0])
     return found
+
+
+def _vanishing_first(at: Estimates, model: Design) -> str | None:
+    """The first level of a residual covariance if its variance is far below the others'."""
+    if model.residual is None:
+        return None
+    structures = (*model.structures, *model.residual.structures)
+    for structure, place in zip(structures, theta_slices(structures), strict=True):
+        if isinstance(structure, ResidualStructure) and structure.spread.anchored:
+            others = at.theta_layout[place][: structure.spread.n_levels]
+            if others.max(initial=0.0) > -np.log(_SMALL_FIRST):
+                return structure.spread.levels[0]
+    return None
 
 
 def _message(status: int, at: Estimates) -> str:
