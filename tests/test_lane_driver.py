@@ -10,7 +10,8 @@ import pytest
 
 from lmm_jax.batches.driver import LaneProblem, minimize_all
 from lmm_jax.covariance.structures import unstructured
-from lmm_jax.optimize.minimize import better, off_boundary, second_is_better
+from lmm_jax.optimize.better import better, second_is_better
+from lmm_jax.optimize.minimize import off_boundary
 from lmm_jax.optimize.newton import CONVERGED, MAXITER, NONFINITE, RUNNING, Solution, unknown_state
 
 R = 64

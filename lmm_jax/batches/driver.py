@@ -15,7 +15,8 @@ import jax
 import numpy as np
 
 from ..covariance.structures import Structure
-from ..optimize.minimize import is_extreme, off_boundary, second_is_better
+from ..optimize.better import second_is_better
+from ..optimize.minimize import is_extreme, off_boundary
 from ..optimize.newton import CONVERGED, NONFINITE, RUNNING, Solution, unknown_state
 from ..optimize.point import State
 

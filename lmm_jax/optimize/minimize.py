@@ -17,6 +17,7 @@ from ..layouts.contract import Layout
 from ..likelihood.criterion import empty_jet
 from ..likelihood.profile import profile_jet
 from ..numerics.namespace import NUMPY, namespace, traced_once
+from .better import better
 from .challenge import run_and_challenge
 from .followers import ends_at_known, without_followers
 from .history import Recorder
@@ -38,8 +39,6 @@ from .starts import (
 
 After = Callable[[State[Any]], State[Any]] | None  # see newton
 
-# Difference of two optima, in units of the deviance, that is none where digits are lost.
-_TIE = 1e-2
 # Groups below which an optimum may well not be the only one, and relative standard deviations.
 FEW_GROUPS, _EXTREME = 12, 100.0
 # Decrement at which the optimum of a sample of the groups is near enough to start from.
@@ -380,23 +379,3 @@ def off_boundary(theta: Any, structures: tuple[Structure, ...]) -> tuple[Any, An
     if not cornered:
         return theta, xp.zeros(theta.shape[1:], bool)
     return xp.concatenate(opened), xp.any(xp.stack(cornered), axis=0)
-
-
-def second_is_better(a: Solution, b: Solution) -> Any:
-    """Whether b is the lower of two optima, or as low and converged where a is not."""
-    xp = namespace(a.theta, b.theta)
-    # what rounds is bounded from far above: no bound makes a difference in earnest a tie
-    lost = xp.minimum(a.jet.noise + b.jet.noise, _TIE)
-    noise = 1e-9 * (1.0 + xp.abs(a.jet.value)) + lost
-    lower = b.jet.value < a.jet.value - noise
-    tie = xp.abs(b.jet.value - a.jet.value) <= noise
-    gained = (b.status == CONVERGED) & (a.status != CONVERGED)
-    return (a.status == NONFINITE) | (xp.isfinite(b.jet.value) & (lower | (tie & gained)))
-
-
-def better(a: Solution, b: Solution) -> Solution:
-    """The better of two optima, with the iterations of both."""
-    xp = namespace(a.theta, b.theta)
-    take_b = second_is_better(a, b)
-    chosen: Solution = xp.choose(take_b, b, a)
-    return chosen._replace(n_iter=a.n_iter + b.n_iter)

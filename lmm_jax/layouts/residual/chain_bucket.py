@@ -14,7 +14,7 @@ from typing import ClassVar, NamedTuple
 import jax
 from jax import Array
 
-from ...covariance.residuals import Step
+from ...covariance.steps import Step
 from ...covariance.structures import Structure
 from ...numerics.namespace import namespace
 from ...reprs import brief

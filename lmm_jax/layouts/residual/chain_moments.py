@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import solve_banded
 
-from ...covariance.residuals import Step
+from ...covariance.steps import Step
 from .chain_bucket import ChainBucket, ChainRows, slopes_of_gram
 
 
