@@ -154,16 +154,22 @@ def hard_data(seed):
     return lmm.design_from_arrays(y, X, groups, exog_re=X)
 
 
-def test_fits_are_those_of_runs_to_their_ends(monkeypatch):
-    designs = [hard_data(seed) for seed in range(24)]
+def assert_those_of_whole_runs(designs, name, nobody, monkeypatch):
+    """Fits in which runs may follow others, and in which nobody does, end at the same optima."""
     fits = [lmm.fit(design, runtime="numpy") for design in designs]
-    monkeypatch.setattr(minimize, "without_followers", lambda state, structures: state)
+    monkeypatch.setattr(minimize, name, nobody)
     whole = [lmm.fit(design, runtime="numpy") for design in designs]
     for fit, other in zip(fits, whole, strict=True):
         assert fit.converged == other.converged
         np.testing.assert_allclose(fit.llf, other.llf, rtol=SAME)
         np.testing.assert_allclose(fit.cov_re, other.cov_re, rtol=OPTIMUM, atol=OPTIMUM)
     assert sum(fit.n_iter for fit in fits) < 0.9 * sum(fit.n_iter for fit in whole)
+
+
+def test_fits_are_those_of_runs_to_their_ends(monkeypatch):
+    designs = [hard_data(seed) for seed in range(24)]
+    nobody = lambda state, structures: state  # noqa: E731
+    assert_those_of_whole_runs(designs, "without_followers", nobody, monkeypatch)
 
 
 def hard_places(seed, name):
@@ -182,10 +188,5 @@ def hard_places(seed, name):
 @pytest.mark.parametrize("name", ["sp_exp", "sp_sph"])
 def test_fits_one_after_another_are_those_of_runs_to_their_ends(name, monkeypatch):
     designs = [hard_places(seed, name) for seed in range(8)]
-    fits = [lmm.fit(design, runtime="numpy") for design in designs]
-    monkeypatch.setattr(minimize, "ends_at_known", lambda found, structures: None)
-    whole = [lmm.fit(design, runtime="numpy") for design in designs]
-    for fit, other in zip(fits, whole, strict=True):
-        assert fit.converged == other.converged
-        np.testing.assert_allclose(fit.llf, other.llf, rtol=SAME)
-    assert sum(fit.n_iter for fit in fits) < 0.9 * sum(fit.n_iter for fit in whole)
+    nobody = lambda found, structures: None  # noqa: E731
+    assert_those_of_whole_runs(designs, "ends_at_known", nobody, monkeypatch)

@@ -301,6 +301,8 @@ def test_frames_of_contrasts_go_by_their_labels():
         found = lmm.fit("y ~ C(f, frame) + (1 | g)", data, context={"frame": frame}).fe_params
         np.testing.assert_array_equal(found, plain)
     for bad, message in ((pd.DataFrame(M, columns=["p", "p", "r"]), "name each"),
+                         (pd.DataFrame(index=[1, 2, 3, 4]), "no columns"),
+                         (np.zeros((4, 0)), "no columns"),
                          (pd.DataFrame(M, index=pd.RangeIndex(2, 6)), "one for each")):  # fmt: skip
         with pytest.raises(lmm.DataError, match=message):
             lmm.fit("y ~ C(f, bad) + (1 | g)", data, context={"bad": bad})

@@ -250,6 +250,8 @@ def _for_levels(contrasts: Any, levels: list[Any]) -> Any:
     """Contrasts of a counted number of levels, or the caller's own; raise for others."""
     if isinstance(contrasts, _Counted):
         return contrasts.of(levels)
+    if isinstance(contrasts, np.ndarray | pd.DataFrame) and not contrasts.size:
+        raise DataError("contrasts have no columns: a column a contrast is needed")
     if isinstance(contrasts, pd.DataFrame):
         return Custom(_columns_of(contrasts, levels))
     if isinstance(contrasts, np.ndarray):
