@@ -57,14 +57,14 @@ def compress_many(
     """
     xp = namespace(Y, X, weights)
     at = compress_columns(Y, X, Z, weights, index)
-    p = X.shape[1]
-    left, right = at.residual[:, :p], at.residual[:, p:]
-    maps = at.maps(at.step, index)
+    p, groups = X.shape[1], at.groups
+    left, right = groups.residual[:, :p], groups.residual[:, p:]
+    maps = at.maps(groups.step, index)
     shared = ("beta_map", "log_det_map", "n_obs", "log_weights")
     return ManyColumns(
-        T=tuple(at.T),
-        X=tuple(c[:, :p] for c in at.c),
-        y=tuple(xp.swapaxes(c[:, p:], 1, 2) for c in at.c),
+        T=tuple(groups.T),
+        X=tuple(c[:, :p] for c in groups.c),
+        y=tuple(xp.swapaxes(c[:, p:], 1, 2) for c in groups.c),
         S_xx=left.T @ left,
         S_xy=left.T @ right,
         S_yy=xp.sum(right * right, axis=0),

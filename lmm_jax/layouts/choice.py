@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .crossed.core_index import core_blocks, level_streams, take
-from .group_index import level_parent
+from .group_index import function_of, level_parent
 
 # Columns of a group up to which its dense matrices are no matter, and how much cheaper the
 # elimination of sub-groups has to be beyond.
@@ -71,6 +71,33 @@ def choose(
     if dense < _WORTHWHILE * sum(costs[at]):
         return everything, "factors are nested"
     return best, "factors are nested, with many levels in a group"
+
+
+def choose_within(
+    parts: np.ndarray,
+    codes: Sequence[np.ndarray],
+    n_levels: Sequence[int],
+    sizes: Sequence[int],
+) -> Choice | None:
+    """The groups whose rows lie in one part each that are best eliminated; None if there are none.
+
+    Parameters
+    ----------
+    parts : ndarray of int, shape (n,)
+        Part of each row.
+    codes, n_levels, sizes
+        As in :func:`choose`.
+    """
+    found = [
+        Choice(code[:, 0], levels, _nested_terms(code[:, 0], levels, codes, n_levels))
+        for code, levels in zip(codes, n_levels, strict=True)
+        if code.shape[1] == 1 and function_of(code[:, 0], parts, levels) is not None
+    ]
+    found = [choice for choice in found if len(choice.eliminated) < len(codes)]
+    costs = [_elimination_cost(choice, codes, n_levels, sizes, False) for choice in found]
+    if not found:
+        return None
+    return found[int(np.argmin([_OF_GROUPS * groups + core for groups, core in costs]))]
 
 
 def _nested_terms(

@@ -9,7 +9,6 @@ are lost by subtraction. All of it is traceable in X, y, Z and the weights.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -20,11 +19,10 @@ from ..covariance.params import real_array
 from ..covariance.structures import Structure
 from ..errors import DataError
 from ..inputs.arguments import hinted, instance, items
-from ..numerics.linalg import back_substitute, exact
+from ..numerics.linalg import exact
 from ..numerics.namespace import namespace
 from ..numerics.processes import check_process
 from ..numerics.programs import compiled
-from .buckets import Bucket
 from .common_scale import (
     Frame,
     RowWeights,
@@ -35,13 +33,10 @@ from .common_scale import (
     read_weights,
     whitener,
 )
-from .crossed.compress import core_rows, fit_rows, link_rows, two_way_fit, within_step
-from .crossed.core import Core
+from .crossed.from_rows import Explained, around_core, buckets_of, explained, of_terms
 from .crossed.index import CrossedIndex
 from .crossed.layout import CrossedLayout
-from .crossed.links import Links, onto_groups
 from .group_index import GroupIndex
-from .group_sums import cross_arrays, explain, group_fit
 from .grouped import GroupedLayout
 from .residual.chain_index import ChainIndex
 from .residual.compress import markov_layout, present_first, residual_layout, subject_layout
@@ -143,7 +138,6 @@ def layout_of_rows(
     y: Array, X: Array, Z: Sequence[Array], weights: Array, index: RowIndex
 ) -> RowLayout:
     """:func:`compress` of arrays that fit each other, in NumPy or JAX."""
-    xp = namespace(y, X, Z, weights)
     if isinstance(index, ResidualIndex):
         return residual_layout(y, X, Z, weights, index)
     if isinstance(index, ChainIndex):
@@ -151,33 +145,23 @@ def layout_of_rows(
     if isinstance(index, SubjectIndex):
         return subject_layout(y, X, Z, weights, index)
     at = compress_columns(y[:, None], X, Z, weights, index)
-    buckets = tuple(
-        Bucket(T=T, c=c, copies=xp.ones(T.shape[2], T.dtype), widths=w)
-        for T, c, w in zip(at.T, at.c, groups_of(index).widths, strict=True)
-    )
+    groups = at.groups
     if not isinstance(index, CrossedIndex):
-        maps = one_response(at.maps(at.step, index))
-        return GroupedLayout(buckets=buckets, S0=at.residual.T @ at.residual, **maps)
-    inner, outer = (
-        _of_terms(at.streams, index, which) for which in (index.eliminated, index.crossed)
-    )
-    y_rows = at.frame.Y * at.rows.root[:, None]
-    links, core, moments = link_rows(
-        inner, outer, y_rows[:, 0], cross_arrays(inner, y_rows, index.groups), at.residual,
-        buckets, index,
-    )  # fmt: skip
-    rows, step = _measure_from_effects(
-        _Rows(buckets, at.residual, core), links, inner, outer, index
-    )
+        return GroupedLayout(
+            buckets=buckets_of(groups, index),
+            S0=groups.residual.T @ groups.residual,
+            **one_response(at.maps(groups.step, index)),
+        )
+    found = around_core(at.streams, at.frame.Y * at.rows.root[:, None], groups, index)
     return CrossedLayout(
-        buckets=rows.buckets,
-        S0=rows.residual.T @ rows.residual,
-        links=links,
-        core=rows.core,
-        moments=moments,
+        buckets=found.buckets,
+        S0=found.residual.T @ found.residual,
+        links=found.links,
+        core=found.core,
+        moments=found.moments,
         eliminated=index.eliminated,
         crossed=index.crossed,
-        **one_response(at.maps(at.step + step[:, None], index)),
+        **one_response(at.maps(found.step[:, None], index)),
     )
 
 
@@ -188,10 +172,7 @@ class Columns(NamedTuple):
     frame: Frame
     whiteners: tuple[Array, ...]
     streams: list[Array]  # (n, k) a stream: whitened covariates, times the root weights
-    T: list[Array]  # (q, q, G) a bucket
-    c: list[Array]  # (q, p + R, G) a bucket: Q' [X Y], Y measured from X step
-    residual: Array  # (n, p + R)  what no group explains of [X Y], Y measured from X step
-    step: Array  # (p, R)
+    groups: Explained
 
     def maps(self, step: Array, index: GroupIndex | CrossedIndex) -> dict[str, Any]:
         """The maps back; those that depend on the response end with an axis R."""
@@ -271,18 +252,12 @@ def compress_columns(
     X, Z, weights, index
         As in :func:`compress`.
     """
-    xp = namespace(Y, X, Z, weights)
     rows, frame, XY, whiteners, streams = whitened_rows(Y, X, Z, weights, index)
     inner = streams
     if isinstance(index, CrossedIndex):
-        inner = _of_terms(streams, index, index.eliminated)
-    T, c, residual = explain(inner, XY, groups_of(index))
-    p = X.shape[1]
-    left, right = xp.stop_gradient((residual[:, :p], residual[:, p:]))
-    step = within_step(left.T @ left, left.T @ right)
-    residual = xp.at(residual)[:, p:].add(-(residual[:, :p] @ step))
-    c = [xp.at(v)[:, p:].add(-xp.einsum("rpg,pz->rzg", v[:, :p], step)) for v in c]
-    return Columns(rows, frame, whiteners, streams, T, c, residual, step)
+        inner = of_terms(streams, index, index.eliminated)
+    found = explained(inner, XY, X.shape[1], groups_of(index))
+    return Columns(rows, frame, whiteners, streams, found)
 
 
 # Outside of a program of the caller's: one, in the place of one for each of 200 operations.
@@ -312,41 +287,6 @@ def _read_rows(
     if isinstance(index, OfBuckets) and n + 1 != index.n_rows:
         raise DataError(f"{n} rows are given, and the index is one of {index.n_rows - 1}")
     return y, X, tuple(blocks), weights
-
-
-class _Rows(NamedTuple):
-    """What depends on where y is measured from."""
-
-    buckets: tuple[Bucket, ...]
-    residual: Array  # (n, p + 1)
-    core: Core
-
-
-def _measure_from_effects(
-    rows: _Rows,
-    links: Sequence[Links],
-    inner: Sequence[Array],
-    outer: Sequence[Array],
-    index: CrossedIndex,
-) -> tuple[_Rows, Array]:
-    """Measure y from fixed effects of the core's levels; and the step taken in beta."""
-    xp = namespace(rows.residual, inner, outer)
-    residual, core = rows.residual, rows.core
-    origin, step = two_way_fit(core, residual.T @ residual)
-    buckets, coefficients = [], []
-    for bucket, link in zip(rows.buckets, links, strict=True):
-        moved = onto_groups(link.d, origin, link, bucket.T.shape[2])
-        y = bucket.c[:, -1] - xp.einsum("rpg,p->rg", bucket.c[:, :-1], step) - moved[:, 0]
-        buckets.append(replace(bucket, c=xp.at(bucket.c)[:, -1].set(y)))
-        coefficients.append(back_substitute(bucket.T, moved))
-    left = fit_rows(outer, origin, index) - group_fit(inner, coefficients, index.groups)
-    residual = xp.at(residual)[:, -1].add(-(residual[:, :-1] @ step) - left[:, 0])
-    s = xp.at(core.s)[:, -1:].set(core_rows(outer, residual[:, -1:], index))
-    return _Rows(tuple(buckets), residual, replace(core, s=s, origin=origin)), step
-
-
-def _of_terms(streams: Sequence[Array], index: CrossedIndex, terms: Sequence[int]) -> list[Array]:
-    return [stream for stream, t in zip(streams, index.streams, strict=True) if t in terms]
 
 
 def weighted_streams(

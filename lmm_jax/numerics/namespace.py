@@ -286,6 +286,13 @@ def _row_products(rows: np.ndarray, matrices: np.ndarray) -> np.ndarray:
     return np.einsum("nk,nkc->nc", rows, matrices)
 
 
+def _einsum(subscripts: str, *operands: np.ndarray) -> np.ndarray:
+    """Sums of products; of three arrays and more, NumPy has one loop over all of their indices."""
+    large = len(operands) > 2 and max(a.size for a in operands) > _MANY_SUMS
+    found: np.ndarray = np.einsum(subscripts, *operands, optimize=large)
+    return found
+
+
 def _stack(arrays: Sequence[Any], axis: int = 0) -> np.ndarray:
     return np.array(arrays) if axis == 0 else np.stack(arrays, axis)
 
@@ -324,6 +331,7 @@ NUMPY = SimpleNamespace(
             | {name: _or_nan(getattr(np.linalg, name)) for name in ("eigh", "solve", "svd")}
         ),
         at=_At,
+        einsum=_einsum,
         sum=_reduction(np.add, np.sum),
         max=_reduction(np.maximum, np.max),
         min=_reduction(np.minimum, np.min),

@@ -50,7 +50,7 @@ def link_rows(
     buckets : sequence of Bucket
     index : CrossedIndex
     """
-    squares = _core_products(outer, index)
+    squares = core_products(outer, index)
     entries = [_entry_products(inner, outer, b, bucket, index) for b, bucket in enumerate(buckets)]
     links, S = link_groups(squares, entries, buckets, index)
     s = core_rows(outer, residual, index)
@@ -186,7 +186,7 @@ def n_columns(index: CrossedIndex) -> int:
     return sum(k * w for k, w in zip(sizes, index.core_widths, strict=True))
 
 
-def _core_products(outer: Sequence[Array], index: CrossedIndex) -> Array:
+def core_products(outer: Sequence[Array], index: CrossedIndex) -> Array:
     """``Z_2' Z_2``, (N, N, B)."""
     xp = namespace(outer)
     N, B = n_columns(index), index.n_blocks

@@ -12,6 +12,7 @@ from .chain_merged import merge_links
 from .layout import ResidualLayout
 from .markov import MarkovLayout
 from .merged import merge_subjects, share_patterns
+from .strata_rows import stratify
 from .subjects import SubjectLayout
 
 L = TypeVar("L", bound=Layout)
@@ -21,7 +22,9 @@ def merge_alike(layout: L) -> L:
     """A layout of NumPy with subjects or links merged; without a residual covariance itself."""
     found: Any = layout
     if isinstance(layout, MarkovLayout):
-        found = merge_links(jax.tree.map(np.asarray, layout))
+        rows = jax.tree.map(np.asarray, layout)
+        found = stratify(rows)
+        found = merge_links(rows) if found is rows else found
     elif isinstance(layout, ResidualLayout):
         found = merge_subjects(jax.tree.map(np.asarray, layout))
     elif isinstance(layout, SubjectLayout):

@@ -21,6 +21,10 @@ from jax import Array
 from ...covariance.theta import spread
 from ...numerics.linalg import eliminate
 from ...numerics.namespace import namespace
+from ..crossed.core import scale_rows
+
+# Columns of a group up to which the factor of its random effects multiplies as a dense matrix.
+_DENSE = 64
 
 
 class WhitenedRows(NamedTuple):
@@ -50,9 +54,10 @@ def integrate(rows: WhitenedRows, factors: Sequence[Array], widths: tuple[int, .
     G = rows.G
     xp = namespace(G, factors)
     Lambda = spread(factors, widths)
-    q = len(Lambda)
-    LG = Lambda.T[None] @ G[:, :q]  # (G, q, w)
-    M = xp.moveaxis(xp.eye(q, dtype=G.dtype)[None] + LG[..., :q] @ Lambda[None], 0, -1)
+    q, lower = len(Lambda), [L.T for L in factors]
+    LG = times_spread(lower, widths, G[:, :q])  # (G, q, w)
+    inner = times_spread(lower, widths, xp.swapaxes(LG[..., :q], 1, 2))
+    M = xp.moveaxis(xp.eye(q, dtype=G.dtype)[None] + inner, 0, -1)
     right = [xp.broadcast_to(Lambda.T[:, :, None], M.shape), xp.moveaxis(LG, 0, -1)]
     U, X = eliminate(M, xp.concatenate(right, axis=1))
     Y, through = xp.moveaxis(X[:, :q], -1, 0), xp.moveaxis(X[:, q:], -1, 0)
@@ -69,6 +74,14 @@ def integrate(rows: WhitenedRows, factors: Sequence[Array], widths: tuple[int, .
         logdet=rows.log_R + 2.0 * xp.sum(xp.log(pivots)),
         rounding=xp.append(lost[None], squares),
     )
+
+
+def times_spread(blocks: Sequence[Array], widths: Sequence[int], A: Array) -> Array:
+    """``F A`` of every group for the F that ``spread`` makes of the blocks, (G, q, c)."""
+    xp = namespace(blocks, A)
+    if A.shape[1] <= _DENSE:
+        return spread(blocks, widths)[None] @ A
+    return xp.moveaxis(scale_rows(blocks, widths, xp.moveaxis(A, 0, -1)), -1, 0)
 
 
 def projected(A: Array, H: Array) -> Array:

@@ -20,7 +20,7 @@ from ...numerics.namespace import namespace
 from ..contract import BlupTerms, Curvature, PsiMoments, Waist, WaistJet
 from ..group_algebra import double_traces, halves_of, lambda_of, psi_curvatures
 from .base import OfResiduals
-from .integrated import Integrated, WhitenedRows, integrate, projected
+from .integrated import Integrated, WhitenedRows, integrate, projected, times_spread
 from .integrated_moments import RowMoments, form_of, moments_of, weighted_of
 from .starts import residual_of
 
@@ -207,11 +207,13 @@ class OfWhitenedRows(OfResiduals):
         xp, out = namespace(theta, beta, self.S0), []
         for bucket in self.buckets:
             of, q = self._at(theta, bucket), self._columns(bucket)
-            Lambda = spread(factor_blocks(theta, self.structures), bucket.widths)
-            Psi = Lambda @ Lambda.T
+            blocks = [L @ L.T for L in factor_blocks(theta, self.structures)]
             residual = of.S[:, :q, q:] @ xp.append(-beta, 1.0)  # (G, q)
-            known = xp.einsum("ab,gbc,cd->adg", Psi, of.S[:, :q, :q], Psi)
-            out.append(BlupTerms(b=Psi @ residual.T, cov=Psi[:, :, None] - known))
+            half = times_spread(blocks, bucket.widths, of.S[:, :q, :q])
+            known = times_spread(blocks, bucket.widths, xp.swapaxes(half, 1, 2))
+            b = times_spread(blocks, bucket.widths, residual[:, :, None])
+            cov = spread(blocks, bucket.widths)[None] - known
+            out.append(BlupTerms(b=b[:, :, 0].T, cov=xp.moveaxis(cov, 0, -1)))
         return tuple(out)
 
     def _tangents(self, theta: Array, bucket: Any) -> Array:

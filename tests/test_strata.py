@@ -1,0 +1,157 @@
+"""A residual variance a stratum beside crossed effects: the layout for it, and its fits."""
+
+from functools import cache
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import assert_close
+
+import lmm_jax as lmm
+from lmm_jax.covariance.theta import factor_blocks, theta_size
+from lmm_jax.layouts.residual.strata import StratifiedLayout
+from lmm_jax.layouts.residual.strata_rows import stratify
+from lmm_jax.numerics.processes import float64
+
+LAYOUT_RTOL = 1e-12  # two layouts at one theta
+RANDOM = "(1 | gen) + (1 | gen:env) + (1 | env:rep)"
+MODELS = {
+    "three terms": f"y ~ x + {RANDOM} + diag(env)",
+    "slopes of the core": "y ~ x + (1 + x | gen) + (1 | env:rep) + (1 | gen:env) + diag(env)",
+    "slopes of the groups": "y ~ x + (1 | gen) + (1 + x | gen:env) + (1 | env) + diag(env)",
+    "groups that hold others": "y ~ 1 + (1 + x | gen) + (1 | env/rep) + diag(env)",
+    "strata within": f"y ~ x + {RANDOM} + diag(env:rep)",
+}
+
+
+@cache
+def trials():
+    """258 plots of 30 genotypes in five environments with two replicates, simulated."""
+    return pd.read_csv(Path(__file__).parent / "data" / "trials.csv")
+
+
+@cache
+def layouts(name):
+    """The layout of all effects together, and the one for optimization."""
+    together = jax.tree.map(np.asarray, lmm.design(MODELS[name], trials()).compressed.layout)
+    found = stratify(together)
+    assert isinstance(found, StratifiedLayout)
+    return together, found
+
+
+def thetas(layout):
+    rng, m = np.random.default_rng(3), theta_size(layout.structures)
+    singular = np.where(np.arange(m) < m - 4, 0.0, 0.3)  # the last are log standard deviations
+    return {"inside": 0.5 + 0.5 * rng.normal(size=m), "anywhere": rng.normal(size=m)} | {
+        "no random effects": singular
+    }
+
+
+@pytest.mark.parametrize("at", ["inside", "anywhere", "no random effects"])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_layouts_agree(name, at):
+    together, found = layouts(name)
+    theta = thetas(together)[at]
+    root = np.random.default_rng(5).normal(size=(len(together.S0), 2))
+    one, two = together.jet(theta), found.jet(theta)
+    for a, b in zip(one[:3], two[:3], strict=True):
+        jax.tree.map(lambda x, y: assert_close(y, x, LAYOUT_RTOL, np.abs(x).max()), a, b)
+    bent, also = together.curvature(theta, root, one), found.curvature(theta, root, two)
+    jax.tree.map(
+        lambda x, y: assert_close(y, x, LAYOUT_RTOL, np.abs(x).max(initial=1.0)), bent[:2], also[:2]
+    )
+    for waist in (
+        found.waist_at(theta),
+        found.waist_of(factor_blocks(theta, found.structures), theta),
+    ):
+        assert_close(waist.logdet, one.waist.logdet, LAYOUT_RTOL, 1)
+        assert_close(waist.gram, one.waist.gram, LAYOUT_RTOL, np.abs(one.waist.gram).max())
+    if at != "no random effects":  # a singular factor leaves its part out, as of crossed layouts
+        pairs = zip(together.psi_slopes(theta, root @ root.T, one),
+                    found.psi_slopes(theta, root @ root.T, two), strict=True)  # fmt: skip
+        for x, y in pairs:
+            assert_close(y, x, LAYOUT_RTOL, np.abs(x).max(initial=1.0))
+
+
+@pytest.mark.parametrize("name", ["three terms", "slopes of the core"])
+def test_programs_compute_the_same(name):
+    _, found = layouts(name)
+    theta = thetas(found)["inside"]
+    root = np.random.default_rng(5).normal(size=(len(found.S0), 2))
+
+    def both(layout, theta):
+        jet = layout.jet(theta)
+        return jet.waist, jet.dlogdet, jet.dgram, layout.curvature(theta, root, jet).hessian
+
+    def logdet(theta, layout):
+        return layout.waist_of(factor_blocks(theta, layout.structures), theta).logdet
+
+    with float64():
+        traced = jax.tree.map(jnp.asarray, found)
+        compiled = jax.jit(both)(traced, jnp.asarray(theta))
+        slope = jax.grad(logdet)(jnp.asarray(theta), traced)
+    here = both(found, theta)
+    jax.tree.map(lambda x, y: assert_close(y, x, LAYOUT_RTOL, np.abs(x).max()), here, compiled)
+    assert_close(slope, here[1], LAYOUT_RTOL, np.abs(here[1]).max())
+
+
+# glmmTMB 1.1.5, glmmTMB(y ~ x + (1 | gen) + (1 | gen:env) + (1 | env:rep), dispformula = ~env)
+GLMMTMB = {
+    True: (-463.7640814379, [0.24098153670, -0.00908242912]),
+    False: (-461.6925084998, [0.238927882105, -0.009120993085]),
+}
+GLMMTMB_SD = [0.8581112799, 0.7390502567, 0.7724383059]  # gen, gen:env, env:rep by REML
+GLMMTMB_RESIDUAL = np.sqrt([0.3226334990, 0.3361416354, 0.9545256311, 3.0770533937, 3.9454676165])
+
+
+@pytest.mark.parametrize("runtime", ["numpy", "jax"])
+@pytest.mark.parametrize("reml", [True, False])
+def test_fits_are_those_of_glmmtmb(reml, runtime):
+    res = lmm.fit(MODELS["three terms"], trials(), reml=reml, runtime=runtime)
+    assert res.converged
+    assert isinstance(res.design.compressed.merged, StratifiedLayout)
+    llf, beta = GLMMTMB[reml]
+    assert_close(res.llf, llf, 2e-9, 1)  # glmmTMB stops at 1e-9 of the likelihood
+    # by ML glmmTMB ends with "singular convergence", a hundred thousandth of a standard error away
+    assert_close(res.fe_params, beta, 1e-6 if reml else 1e-5, 1)
+    if reml:
+        variances = res.varcorr.to_frame().set_index("grp")["sdcor"]
+        assert_close(variances[["gen", "gen:env", "env:rep"]], GLMMTMB_SD, 2e-6, 1)
+        assert_close(res.residual_params, GLMMTMB_RESIDUAL, 2e-6, 1)
+
+
+def test_fixed_effects_are_generalized_least_squares():
+    """At the variances of the fit, with a dense V."""
+    data, res = trials(), lmm.fit(MODELS["three terms"], trials())
+    sd = res.varcorr.to_frame().set_index("grp")["sdcor"]
+    labels = {"gen": data.gen, "gen:env": data.gen + data.env, "env:rep": data.env + data.rep}
+    Z = {name: pd.get_dummies(label).to_numpy(float) for name, label in labels.items()}
+    residual = res.residual_params.to_numpy()[data.env.str[1:].astype(int)]
+    V = np.diag(residual**2) + sum(sd[name] ** 2 * z @ z.T for name, z in Z.items())
+    X = np.column_stack([np.ones(len(data)), data.x])
+    cov = np.linalg.inv(X.T @ np.linalg.solve(V, X))
+    assert_close(res.fe_params, cov @ X.T @ np.linalg.solve(V, data.y), 1e-9, 1)
+    assert_close(res.bse[:2], np.sqrt(np.diag(cov)), 1e-9, 1)
+
+
+def test_rows_of_two_strata_in_a_group_keep_all_effects_together():
+    """Nothing is left to eliminate where every term meets several strata."""
+    design = lmm.design("y ~ x + (1 | gen) + (1 | rep) + diag(env)", trials())
+    assert not isinstance(design.compressed.merged, StratifiedLayout)
+
+
+def test_wide_groups_have_quick_effects():
+    """Products of three matrices of 556 columns took a minute in one loop of NumPy."""
+    rng = np.random.default_rng(0)
+    rows = [(e, g, r) for e in range(8) for g in range(60) for r in range(2)]
+    data = pd.DataFrame(rows, columns=["env", "gen", "rep"])
+    data["y"] = rng.normal(size=60)[data.gen] + (1 + data.env / 4) * rng.normal(size=len(data))
+    res = lmm.fit("y ~ 1 + (1 | gen) + (1 | gen:env) + (1 | env:rep) + diag(env)", data)
+    assert res.converged
+    layout = res.design.compressed.layout
+    theta, beta = np.full(theta_size(layout.structures), 0.5), np.zeros(1)
+    (effects,) = layout.blups(theta, beta)
+    assert effects.cov.shape == (556, 556, 1)
