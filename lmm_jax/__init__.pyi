@@ -40,10 +40,10 @@ from .errors import (
     RankWarning,
     TextWarning,
 )
-from .inference.delta import DeltaResults, delta_method, hypotheses
-from .inference.influence import Influence, influence
-from .inference.profile_curves import ProfileResults
-from .inference.profile_likelihood import profile
+from .inference.contrasts.delta import DeltaResults, delta_method, hypotheses
+from .inference.diagnostics.influence import Influence, influence
+from .inference.profiles.curves import ProfileResults
+from .inference.profiles.profile_likelihood import profile
 from .layouts.compress import compress
 from .layouts.crossed.layout import CrossedLayout
 from .layouts.grouped import GroupedLayout

@@ -353,7 +353,7 @@ def test_bootstrap_in_chunks(monkeypatch):
 
 
 def test_a_cone_of_one_variance_is_half_a_space():
-    from lmm_jax.inference.boundary import boundary_p_value, cone_p_value
+    from lmm_jax.inference.profiles.boundary import boundary_p_value, cone_p_value
 
     rng = np.random.default_rng(1)
     for r in range(3):
@@ -365,7 +365,7 @@ def test_a_cone_of_one_variance_is_half_a_space():
 
 def test_a_cone_of_two_variances_by_brute_force():
     """Squared length of the positive part of a symmetric normal matrix."""
-    from lmm_jax.inference.boundary import cone_p_value
+    from lmm_jax.inference.profiles.boundary import cone_p_value
 
     z = np.random.default_rng(0).normal(size=(200_000, 3))
     F = np.stack([z[:, 0], z[:, 1] / np.sqrt(2), z[:, 1] / np.sqrt(2), z[:, 2]], axis=1)
@@ -394,7 +394,7 @@ def test_size_of_the_boundary_test():
     Y = rng.normal(size=(200, 2000)) + rng.normal(size=(40, 2000))[g]
     small = lmm.fit_many("~ x + (1 | g)", data, Y, reml=False, progress=False).llf
     large = lmm.fit_many("~ x + (x | g)", data, Y, reml=False, progress=False).llf
-    from lmm_jax.inference.boundary import boundary_p_value
+    from lmm_jax.inference.profiles.boundary import boundary_p_value
 
     p = np.array([boundary_p_value(2 * (b - a), 2) for a, b in zip(small, large, strict=True)])
     assert abs((p < 0.05).mean() - 0.05) < 0.015  # three standard errors of 2,000 draws

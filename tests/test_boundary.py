@@ -13,7 +13,7 @@ from helpers import Term, assert_close, dense_deviance
 from scipy.optimize import minimize, minimize_scalar
 
 import lmm_jax as lmm
-from lmm_jax.inference.boundary import cone_p_value
+from lmm_jax.inference.profiles.boundary import cone_p_value
 
 EXACT = 1e-10  # against a closed form (ordinary least squares)
 MAXIMUM_RTOL = 1e-9  # of the log-likelihood, against another optimizer's maximum

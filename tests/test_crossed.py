@@ -13,7 +13,7 @@ from helpers import assert_close, dense_blups, dense_deviance
 
 import lmm_jax as lmm
 from lmm_jax.covariance.theta import factor_blocks, stack_theta
-from lmm_jax.inference.profile_ratio import hold_variance
+from lmm_jax.inference.profiles.ratio import hold_variance
 from lmm_jax.layouts import plan
 from lmm_jax.layouts.crossed import core_index, links
 from lmm_jax.layouts.crossed.core import integrate_core, shrinkage

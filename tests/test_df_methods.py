@@ -12,7 +12,7 @@ from helpers import assert_close, random_root
 
 import lmm_jax as lmm
 from lmm_jax.errors import DataError
-from lmm_jax.inference.kenward_roger import f_correction
+from lmm_jax.inference.df.kenward_roger import f_correction
 
 # pbkrtest at lme4's optimum polished by Newton steps: two optima, ours to a decrement of 1e-9.
 KR_RTOL = 1e-7

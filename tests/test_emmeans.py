@@ -14,8 +14,8 @@ from scipy import stats
 import lmm_jax as lmm
 from lmm_jax.designs.variables import Variables
 from lmm_jax.errors import DataError
-from lmm_jax.inference import contrast_families
-from lmm_jax.inference.grid import average, make_grid
+from lmm_jax.inference.means import contrast_families
+from lmm_jax.inference.means.grid import average, make_grid
 
 # R's tables at lme4's optimum polished by Newton steps, ours at our own.
 RTOL = 1e-8
@@ -343,8 +343,8 @@ def test_arrays_of_means_and_of_their_tests_are_read_only():
 def test_many_contrasts_form_no_matrix_of_their_size(monkeypatch):
     means = lmm.emmeans(oats(), "Nf")
     expected = {how: means.pairs(adjust=how).to_frame() for how in ("tukey", "scheffe", "mvt")}
-    monkeypatch.setattr("lmm_jax.inference.multiplicity._MOST", 5)  # of 6 contrasts
-    monkeypatch.setattr("lmm_jax.inference.linear_functions.correlation", None)
+    monkeypatch.setattr("lmm_jax.inference.contrasts.multiplicity._MOST", 5)  # of 6 contrasts
+    monkeypatch.setattr("lmm_jax.inference.contrasts.linear_functions.correlation", None)
     for how in ("tukey", "scheffe"):
         assert means.pairs(adjust=how).to_frame().equals(expected[how])
     with pytest.raises(DataError, match="adjust='mvt' needs the correlation of all 6 contrasts"):

@@ -8,7 +8,7 @@ from helpers import assert_close
 
 import lmm_jax as lmm
 from lmm_jax.errors import DataError
-from lmm_jax.inference.transformations import TRANSFORMATIONS, way_back
+from lmm_jax.inference.means.transformations import TRANSFORMATIONS, way_back
 
 # R's tables at lme4's own optimum, which is looser.
 LME4_RTOL = 1e-6

@@ -17,8 +17,8 @@ from scipy import optimize, stats
 from test_reference import fit
 
 import lmm_jax as lmm
+from lmm_jax.inference.df.wald import f_denominator, joint_test
 from lmm_jax.inference.hypotheses import Restriction, read_restriction
-from lmm_jax.inference.wald import f_denominator, joint_test
 
 F_RTOL = 1e-8  # seen: 5e-11
 DF_RTOL = 1e-6  # lmerTest differentiates numerically; seen: 2e-7

@@ -14,9 +14,9 @@ from scipy.optimize import brentq
 
 import lmm_jax as lmm
 from lmm_jax.covariance.theta import factor_blocks, stack_theta
-from lmm_jax.inference import influence as host
-from lmm_jax.inference.deletion import Loss, without
-from lmm_jax.inference.row_algebra import standardized
+from lmm_jax.inference.diagnostics import influence as host
+from lmm_jax.inference.diagnostics.deletion import Loss, without
+from lmm_jax.inference.diagnostics.row_algebra import standardized
 from lmm_jax.likelihood.coordinates import whiten_factors
 
 RTOL = 1e-9  # two float64 routes to one number, one of them by subtraction of cross-products

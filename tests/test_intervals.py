@@ -15,8 +15,8 @@ from reference import names as cases
 from scipy import optimize, special, stats
 
 import lmm_jax as lmm
-from lmm_jax.inference import profile_likelihood
-from lmm_jax.inference.charts import (
+from lmm_jax.inference.profiles import profile_likelihood
+from lmm_jax.inference.profiles.charts import (
     Angle,
     Chart,
     Difference,
@@ -25,7 +25,7 @@ from lmm_jax.inference.charts import (
     Size,
     pulled_back,
 )
-from lmm_jax.inference.profile_likelihood import profile_limits
+from lmm_jax.inference.profiles.profile_likelihood import profile_limits
 from lmm_jax.likelihood.joint import joint_jet
 
 # R's roots are good to 1e-9 of a standard error, ours to better: the issue asks for 1e-6.

@@ -10,7 +10,7 @@ from helpers import assert_close
 from scipy import special
 
 import lmm_jax as lmm
-from lmm_jax.inference.moderation import (
+from lmm_jax.inference.contrasts.moderation import (
     Moderation,
     moderate,
     moderated_estimates,

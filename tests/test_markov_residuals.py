@@ -18,7 +18,7 @@ from lmm_jax.covariance.distances import Autoregressive
 from lmm_jax.covariance.spatial import Continuous, Exponential, Gaussian
 from lmm_jax.covariance.theta import factor_blocks
 from lmm_jax.covariance.visits import General, Symmetric
-from lmm_jax.inference.residual_parameters import natural_parameters
+from lmm_jax.inference.residuals.parameters import natural_parameters
 from lmm_jax.layouts import plan
 from lmm_jax.layouts.response import Response
 from lmm_jax.likelihood.profile import profile_jet, profile_waist

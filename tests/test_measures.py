@@ -11,8 +11,8 @@ import samples
 from helpers import assert_close
 
 import lmm_jax as lmm
-from lmm_jax.inference import row_algebra
-from lmm_jax.inference.explained import moments_of
+from lmm_jax.inference.diagnostics import row_algebra
+from lmm_jax.inference.diagnostics.explained import moments_of
 
 RTOL = 1e-9  # two float64 routes to one number
 # Shares of variances at a theta that two optimizers know to 1e-8 of itself.

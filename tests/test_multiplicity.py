@@ -10,16 +10,16 @@ from scipy import special
 from scipy.integrate import trapezoid
 
 from lmm_jax.errors import DataError
-from lmm_jax.inference.multiplicity import (
+from lmm_jax.inference.contrasts.multiplicity import (
     ADJUSTMENTS,
     Family,
     adjusted_p_values,
     critical_values,
     effective,
 )
-from lmm_jax.inference.multivariate_t import joint_estimator, joint_tail
-from lmm_jax.inference.normal_tails import product_loadings, product_tail, range_tail, tabulated
-from lmm_jax.inference.student_tails import (
+from lmm_jax.inference.tails.multivariate_t import joint_estimator, joint_tail
+from lmm_jax.inference.tails.normal import product_loadings, product_tail, range_tail, tabulated
+from lmm_jax.inference.tails.student import (
     log_student_tail,
     over_scale,
     student_quantile,

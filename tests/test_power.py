@@ -15,10 +15,10 @@ from scipy.linalg import block_diag
 import lmm_jax as lmm
 from lmm_jax.api.power import rejection_rate
 from lmm_jax.batches.replicate_minimize import fit_lanes
+from lmm_jax.inference.contrasts.lane_tests import lane_pvalues
+from lmm_jax.inference.df.satterthwaite import satterthwaite_df
 from lmm_jax.inference.estimates import estimate
 from lmm_jax.inference.hypotheses import read_restriction
-from lmm_jax.inference.lane_tests import lane_pvalues
-from lmm_jax.inference.satterthwaite import satterthwaite_df
 from lmm_jax.layouts.response import Response
 
 N_SIM = 4000

@@ -14,9 +14,9 @@ from scipy import stats
 from scipy.linalg import block_diag
 
 import lmm_jax as lmm
-from lmm_jax.inference import prediction
-from lmm_jax.inference.prediction import conditional_variance
-from lmm_jax.inference.random_effects import TermRows
+from lmm_jax.inference.effects import prediction
+from lmm_jax.inference.effects.prediction import conditional_variance
+from lmm_jax.inference.effects.random_effects import TermRows
 
 # The reference is polished by Newton steps, ours goes to a decrement of 1e-9: two optima.
 R_RTOL = 1e-7

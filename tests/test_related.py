@@ -16,8 +16,8 @@ import lmm_jax as lmm
 from lmm_jax.api.simulate import draw_random_part
 from lmm_jax.designs import pedigree as pedigree_module
 from lmm_jax.designs import related as related_module
-from lmm_jax.inference.prediction import BlupErrors, conditional_variance
-from lmm_jax.inference.random_effects import TermRows, effect_slopes
+from lmm_jax.inference.effects.prediction import BlupErrors, conditional_variance
+from lmm_jax.inference.effects.random_effects import TermRows, effect_slopes
 
 RTOL = 1e-8  # two optimizers, one maximum: what is flat there agrees to the square of the step
 POINT = 1e-6  # estimates move with the root of what the criterion leaves: decrement 1e-9

@@ -14,7 +14,7 @@ from helpers import assert_close, differences
 
 import lmm_jax as lmm
 from lmm_jax.covariance.theta import factor_blocks
-from lmm_jax.inference.residual_parameters import natural_parameters
+from lmm_jax.inference.residuals.parameters import natural_parameters
 from lmm_jax.likelihood.profile import profile_waist
 
 CRITERION_RTOL = 1e-12  # one function in two float64 codes, hundreds of rows

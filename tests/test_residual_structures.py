@@ -27,7 +27,7 @@ from lmm_jax.covariance.spatial import (
 )
 from lmm_jax.covariance.theta import factor_blocks, theta_slices
 from lmm_jax.covariance.visits import Antedependent, General, Symmetric
-from lmm_jax.inference.residual_parameters import natural_parameters
+from lmm_jax.inference.residuals.parameters import natural_parameters
 from lmm_jax.likelihood.profile import profile_jet, profile_waist
 from lmm_jax.numerics.taylor import variables
 

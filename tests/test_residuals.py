@@ -13,7 +13,7 @@ from helpers import assert_close
 from scipy import stats
 
 import lmm_jax as lmm
-from lmm_jax.inference import scaled_residuals, whitening
+from lmm_jax.inference.residuals import scaled_residuals, whitening
 from lmm_jax.results.residuals import KINDS
 
 # The reference is polished by Newton steps, ours goes to a decrement of 1e-9: two optima.

@@ -14,7 +14,7 @@ from dense_robust import dense
 from helpers import assert_close
 
 import lmm_jax as lmm
-from lmm_jax.inference.robust import KINDS
+from lmm_jax.inference.df.robust import KINDS
 
 # clubSandwich at lme4's optimum polished by Newton steps: two optima, ours to a decrement of 1e-9.
 R_RTOL = 1e-7
@@ -248,10 +248,10 @@ def test_the_method_stays_with_the_result():
 
 
 def test_matrices_of_large_clusters_are_refused_before_they_are_made(monkeypatch):
-    monkeypatch.setattr("lmm_jax.inference.clusters._MOST", 12 * 8)
+    monkeypatch.setattr("lmm_jax.inference.residuals.clusters._MOST", 12 * 8)
     with pytest.raises(lmm.DataError, match=r"of a cluster, 12, by its 12 rows, .* finer clusters"):
         model("coarser, weights").robust("CR2", BLOCK)
-    monkeypatch.setattr("lmm_jax.inference.clusters._MOST", 12 * 2 - 1)
+    monkeypatch.setattr("lmm_jax.inference.residuals.clusters._MOST", 12 * 2 - 1)
     with pytest.raises(lmm.DataError, match=r"12, by its \d effects of g"):
         model("coarser").robust("CR2", BLOCK)
 

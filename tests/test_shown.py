@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 import lmm_jax as lmm
-from lmm_jax.inference import df
+from lmm_jax.inference.df import methods as df
 from lmm_jax.reprs import number
 from lmm_jax.tables.cells import cells
 from lmm_jax.tables.markup import escape_latex

@@ -14,7 +14,7 @@ import lmm_jax as lmm
 from lmm_jax.batches.replicate_minimize import fit_each
 from lmm_jax.batches.row_draws import _rows, row_roots
 from lmm_jax.covariance.theta import factor_blocks
-from lmm_jax.inference.residual_parameters import natural_parameters
+from lmm_jax.inference.residuals.parameters import natural_parameters
 from lmm_jax.layouts import plan
 from lmm_jax.layouts.residual import index
 from lmm_jax.layouts.response import Response

@@ -21,8 +21,8 @@ from ..designs.nesting import (
 from ..designs.term_nesting import spans
 from ..errors import ConvergenceWarning, DataError, warn_user
 from ..formulas.parse import parse
-from ..inference.boundary import boundary_p_value, chi2_tail, likelihood_ratio
-from ..inference.null_information import boundary_p_value_of
+from ..inference.profiles.boundary import boundary_p_value, chi2_tail, likelihood_ratio
+from ..inference.profiles.null_information import boundary_p_value_of
 from ..inputs.arguments import flag, generator, hinted, instance, shown, whole_number
 from ..inputs.arguments import names as read_names
 from ..inputs.arguments import seed as read_seed
@@ -95,9 +95,9 @@ def anova(
         fewest parameters first: npar, aic, bic, llf, deviance, chisq, df, p_value. Where variances
         of random effects, or a nugget or range of residuals, are at the end of their range in the
         smaller model ``p_boundary`` is that of
-        :func:`lmm_jax.inference.boundary.boundary_p_value`; ``p_value`` is that of the chi-square
-        distribution, as lme4 prints it, which is too large then. With ``df_method``: npar, df_num,
-        df_denom, f, p_value (or chisq, df, p_value for "normal").
+        :func:`lmm_jax.inference.profiles.boundary.boundary_p_value`; ``p_value`` is that of the
+        chi-square distribution, as lme4 prints it, which is too large then. With ``df_method``:
+        npar, df_num, df_denom, f, p_value (or chisq, df, p_value for "normal").
 
     Raises
     ------

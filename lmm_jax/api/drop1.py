@@ -13,8 +13,8 @@ from ..designs.design import Design
 from ..designs.fixed_terms import fixed_terms
 from ..designs.nesting import restriction, with_fixed_terms
 from ..errors import DataError
-from ..inference.anova import hypotheses
-from ..inference.boundary import chi2_tail, likelihood_ratio
+from ..inference.contrasts.anova import hypotheses
+from ..inference.profiles.boundary import chi2_tail, likelihood_ratio
 from ..inputs.arguments import choice, flag, hinted, instance
 from ..results.anova import hypothesis_table
 from ..results.lmm import LMMResults

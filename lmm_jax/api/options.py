@@ -23,7 +23,7 @@ from ..covariance.params import (
 )
 from ..designs.design import Design
 from ..errors import DataError
-from ..inference.df import read_df_method
+from ..inference.df.methods import read_df_method
 from ..inference.record import FitRecord
 from ..inputs.arguments import choice, flag, function, iterations, number, numbers, shown
 from ..layouts.contract import Layout

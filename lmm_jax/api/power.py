@@ -16,9 +16,9 @@ from ..designs.design import Design
 from ..designs.fixed_terms import term_coefficients
 from ..designs.labels import term_labels
 from ..errors import DataError
-from ..inference.df import read_df_method
+from ..inference.contrasts.lane_tests import lane_pvalues
+from ..inference.df.methods import read_df_method
 from ..inference.hypotheses import Restriction, read_restriction
-from ..inference.lane_tests import lane_pvalues
 from ..inference.replicates import replicate_estimates
 from ..inputs.arguments import (
     choice,

@@ -13,8 +13,8 @@ from ..capabilities import require
 from ..designs.design import Design
 from ..designs.nesting import coefficients_of, only, with_terms
 from ..designs.terms import RandomTerm
-from ..inference.boundary import chi2_tail, likelihood_ratio
-from ..inference.null_information import boundary_p_value_of
+from ..inference.profiles.boundary import chi2_tail, likelihood_ratio
+from ..inference.profiles.null_information import boundary_p_value_of
 from ..inputs.arguments import hinted, instance
 from ..inputs.names import unique
 from ..likelihood.profile import loglike_of_theta

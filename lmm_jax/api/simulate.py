@@ -16,7 +16,7 @@ from ..designs.labels import TermLabel, term_labels
 from ..designs.related import related_draws
 from ..designs.residual import residual_label
 from ..errors import DataError
-from ..inference.residual_rows import noise_draws, residual_thetas
+from ..inference.residuals.rows import noise_draws, residual_thetas
 from ..inputs.arguments import flag, generator, hinted, instance, number, numbers, whole_number
 from ..results.lmm import LMMResults
 

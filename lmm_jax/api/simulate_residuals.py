@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ..capabilities import require
-from ..inference.scaled_residuals import scaled_quantiles
+from ..inference.residuals.scaled_residuals import scaled_quantiles
 from ..inputs.arguments import flag, generator, hinted, whole_number
 from ..numerics.read_only import read_only
 from ..results.lmm import LMMResults

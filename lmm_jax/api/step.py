@@ -17,7 +17,7 @@ from ..designs.fixed_terms import fixed_terms
 from ..designs.nesting import can_be_read, with_fixed_terms, with_formula, with_terms
 from ..designs.terms import RandomTerm
 from ..errors import DataError
-from ..inference.robust import KINDS as ROBUST
+from ..inference.df.robust import KINDS as ROBUST
 from ..inputs.arguments import flag, hinted, instance, items, probability
 from ..inputs.names import chosen_name, unique
 from ..results.elimination import StepResults

@@ -20,7 +20,7 @@ from scipy import special
 from ..inputs.arguments import choice
 from .parameters import SCALES, Parameter, chosen, parameter_values, parameters_of
 from .record import FitRecord
-from .student_tails import two_sided_quantile
+from .tails.student import two_sided_quantile
 from .variance import sdcor_jacobian, touches_zero
 
 

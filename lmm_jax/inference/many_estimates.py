@@ -12,8 +12,8 @@ from ..numerics.namespace import namespace
 from ..numerics.programs import compiled
 from ..optimize.newton import Solution
 from ..optimize.shared_columns import narrowed_jet
+from .df.satterthwaite import satterthwaite_df
 from .estimates import Estimates, estimate, has_optimum, is_in_range
-from .satterthwaite import satterthwaite_df
 
 
 class ManyEstimates(NamedTuple):

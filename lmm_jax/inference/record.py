@@ -16,12 +16,12 @@ from ..errors import DataError
 from ..inputs.arguments import hinted
 from ..inputs.names import unique
 from ..numerics.read_only import read_only
-from .df import METHODS, DfMethod, bound, read_df_method
+from .df.methods import METHODS, DfMethod, bound, read_df_method
+from .df.robust import RobustWith, robust_of
 from .estimates import Estimates
 from .monte_carlo import Approximation
-from .residual_figures import ResidualFigures, labels_of
-from .robust import RobustWith, robust_of
-from .student_tails import student_tail
+from .residuals.figures import ResidualFigures, labels_of
+from .tails.student import student_tail
 from .variance import touches_zero
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..capabilities import require
 from ..errors import DataError
-from ..inference.robust import KINDS
+from ..inference.df.robust import KINDS
 from ..inputs.arguments import number
 from ..inputs.names import unique
 from ..inputs.packages import needed

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError
-from ..inference.student_tails import two_sided_quantile
+from ..inference.tails.student import two_sided_quantile
 from ..inputs.arguments import hinted, probability, shown
 from ..tables.paper import method_name
 from . import canvas

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError
-from ..inference.student_tails import log_student_tail
+from ..inference.tails.student import log_student_tail
 from ..inputs.arguments import hinted, probability, whole_number
 from ..inputs.names import chosen_name
 from . import canvas

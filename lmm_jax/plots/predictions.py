@@ -15,7 +15,7 @@ from ..designs.new_rows import expressions
 from ..designs.variables import Variables, column_of
 from ..errors import DataError, RankWarning
 from ..formulas.right_side import variables
-from ..inference.transformations import untransformed, way_back
+from ..inference.means.transformations import untransformed, way_back
 from ..inputs.arguments import choice, flag, hinted, mapping, numbers, probability, shown
 from ..inputs.matching import find, spelled
 from ..inputs.names import unquoted

@@ -9,8 +9,8 @@ import pandas as pd
 
 from ..capabilities import require
 from ..designs.fixed_terms import fixed_terms
-from ..inference.anova import conjugate, hypotheses
-from ..inference.contrasts import wald_test
+from ..inference.contrasts.anova import conjugate, hypotheses
+from ..inference.contrasts.contrasts import wald_test
 from ..inference.record import FitRecord
 from ..tables.page import table
 from .summary import warnings_of

@@ -13,9 +13,9 @@ from ..capabilities import require
 from ..designs.design import Design
 from ..designs.variables import reference_of
 from ..errors import DataError
-from ..inference import profile_ratio
-from ..inference.explained import Moments, moments_of
-from ..inference.robust import robust_tests
+from ..inference.df.robust import robust_tests
+from ..inference.diagnostics.explained import Moments, moments_of
+from ..inference.profiles import ratio as profile_ratio
 from ..inputs.arguments import choice, flag, hinted, whole_number
 from ..layouts.plan import LayoutInfo
 from . import tidy as tables

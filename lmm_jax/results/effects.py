@@ -14,7 +14,7 @@ from ..designs.design import Design
 from ..designs.labels import factor_names, term_labels
 from ..designs.terms import RandomTerm
 from ..errors import DataError
-from ..inference.joint_effects import EffectSets, GroupEffects, effects_of, set_covariances
+from ..inference.effects.joint_effects import EffectSets, GroupEffects, effects_of, set_covariances
 from ..inputs.names import Labelled, refuse, unique
 from ..numerics.read_only import read_only
 from ..tables.cells import of_users

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError
-from ..inference.df import DfMethod
-from ..inference.linear_functions import Comparison, LinearFunctions, compare
-from ..inference.multiplicity import ADJUSTMENTS, ALTERNATIVES, ELSEWHERE, SIDES
-from ..inference.transformations import Transformation, no_way_back
+from ..inference.contrasts.linear_functions import Comparison, LinearFunctions, compare
+from ..inference.contrasts.multiplicity import ADJUSTMENTS, ALTERNATIVES, ELSEWHERE, SIDES
+from ..inference.df.methods import DfMethod
+from ..inference.means.transformations import Transformation, no_way_back
 from ..inputs.arguments import choice, flag, hinted, number, numbers, probability
 from ..tables.frames import as_frame
 from ..tables.page import Summary, Table

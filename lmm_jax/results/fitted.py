@@ -9,10 +9,11 @@ from typing import Any
 import pandas as pd
 
 from ..errors import DataError
-from ..inference import contrasts, intervals
-from ..inference.contrasts import ContrastResults
+from ..inference import intervals
+from ..inference.contrasts import contrasts
+from ..inference.contrasts.contrasts import ContrastResults
 from ..inference.parameters import SCALES, chosen, parameters_of
-from ..inference.profile_likelihood import profile_limits
+from ..inference.profiles.profile_likelihood import profile_limits
 from ..inference.record import FitRecord
 from ..inputs.arguments import choice, coverage, flag, hinted
 from ..reprs import folded

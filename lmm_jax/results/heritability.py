@@ -12,7 +12,7 @@ import pandas as pd
 from ..capabilities import require
 from ..designs.column_moments import known
 from ..errors import DataError
-from ..inference.explained import Moments, parts_of, share
+from ..inference.diagnostics.explained import Moments, parts_of, share
 from ..inputs.arguments import items
 from ..inputs.names import refuse
 from ..reprs import public
@@ -57,7 +57,7 @@ class Heritability(Shown):
 def heritability(
     fit: DesignedModel, additive: Any, leave_out: Any, fixed: bool, level: float
 ) -> Heritability:
-    """Shares of the phenotypic variance, from the parts of :mod:`lmm_jax.inference.explained`."""
+    """Shares of the phenotypic variance: :mod:`lmm_jax.inference.diagnostics.explained`."""
     require(fit, "heritability")
     names = [label.factor for label in fit.term_labels]
     related = [label.factor for label in fit.term_labels if label.related]

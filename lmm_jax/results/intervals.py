@@ -11,7 +11,7 @@ import pandas as pd
 import scipy.sparse
 
 from ..errors import DataError
-from ..inference.prediction import (
+from ..inference.effects.prediction import (
     BlupErrors,
     conditional_variance,
     gone_on,
@@ -21,10 +21,10 @@ from ..inference.prediction import (
     population_variance,
     row_df,
 )
-from ..inference.random_effects import random_part
+from ..inference.effects.random_effects import random_part
+from ..inference.means.transformations import Transformation
 from ..inference.record import FitRecord
-from ..inference.residual_rows import carried, residual_thetas, row_noise, variances
-from ..inference.transformations import Transformation
+from ..inference.residuals.rows import carried, residual_thetas, row_noise, variances
 from ..inputs.arguments import choice, flag, probability
 from .predict import Rows
 
@@ -33,7 +33,7 @@ class Noise(NamedTuple):
     """Residuals of the rows that are predicted."""
 
     own: np.ndarray | float  # (n,)  variance of a new observation's own, relative to sigma^2
-    through: scipy.sparse.csr_array | None  # (n, rows of the fit)  see residual_rows; None: zero
+    through: scipy.sparse.csr_array | None  # (n, rows of the fit)  see residuals.rows; None: zero
     unseen: np.ndarray | None = None  # (n,)  rows of subjects that the fit has not seen
 
 

@@ -15,7 +15,7 @@ from ..designs.residual import Residual
 from ..designs.terms import RandomTerm
 from ..designs.variables import Reference, reference_of
 from ..formulas.right_side import mentioned
-from ..inference.explained import Moments, moments_of
+from ..inference.diagnostics.explained import Moments, moments_of
 from ..layouts.plan import LayoutInfo
 from ..reprs import brief
 from .effects import LevelCovariances

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..inference.joint_effects import GroupEffects
-from ..inference.prediction import known_covariance
-from ..inference.random_effects import effect_slopes, group_effects, level_effects
+from ..inference.effects.joint_effects import GroupEffects
+from ..inference.effects.prediction import known_covariance
+from ..inference.effects.random_effects import effect_slopes, group_effects, level_effects
 from ..inputs.arguments import coverage, flag, hinted
 from ..numerics.linalg import psd_cholesky
 from ..tables.frames import as_frame

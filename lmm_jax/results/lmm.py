@@ -12,7 +12,7 @@ import pandas as pd
 from ..designs.from_sums import BatchDesign
 from ..designs.labels import TermLabel
 from ..errors import DataError
-from ..inference.robust import robust_of
+from ..inference.df.robust import robust_of
 from ..inputs.arguments import coverage, flag, hinted
 from ..inputs.elsewhere import here
 from ..inputs.names import unique

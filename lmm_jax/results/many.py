@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError
-from ..inference.residual_parameters import residual_names, residual_values
-from ..inference.student_tails import two_sided_quantile
+from ..inference.residuals.parameters import residual_names, residual_values
+from ..inference.tails.student import two_sided_quantile
 from ..inputs.arguments import coverage, hinted, is_whole, shown
 from ..reprs import inside, public
 from ..tables.cells import Kind

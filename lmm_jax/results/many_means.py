@@ -9,7 +9,7 @@ import numpy as np
 
 from ..capabilities import require
 from ..designs.variables import reference_of
-from ..inference.df import Fixed
+from ..inference.df.methods import Fixed
 from ..inference.hypotheses import Restriction
 from ..inputs.arguments import flag, hinted
 from ..reprs import inside, public

@@ -13,9 +13,9 @@ from ..designs.labels import TermLabel
 from ..designs.residual import ResidualLabel
 from ..errors import DataError
 from ..formulas.equations import parameter_number
-from ..inference.moderation import Moderation, moderate, residual_df
-from ..inference.multiplicity import false_discovery
-from ..inference.student_tails import student_tail
+from ..inference.contrasts.moderation import Moderation, moderate, residual_df
+from ..inference.contrasts.multiplicity import false_discovery
+from ..inference.tails.student import student_tail
 from ..inputs.arguments import flag, hinted
 from ..numerics.parts import by_parts
 from .many_means import ManyMeans, means_of_many

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from ..designs.fixed_terms import term_coefficients
+from ..inference.contrasts.lane_tests import LaneJoint, LaneTests, lane_contrasts, lane_joint
+from ..inference.contrasts.moderation import moderated_estimates
+from ..inference.contrasts.multiplicity import false_discovery
 from ..inference.hypotheses import Restriction, read_restriction
-from ..inference.lane_tests import LaneJoint, LaneTests, lane_contrasts, lane_joint
-from ..inference.moderation import moderated_estimates
-from ..inference.multiplicity import false_discovery
-from ..inference.student_tails import f_tail, student_tail, two_sided_quantile
+from ..inference.tails.student import f_tail, student_tail, two_sided_quantile
 from ..inputs.arguments import coverage, hinted
 from ..reprs import public
 from ..tables.cells import Kind

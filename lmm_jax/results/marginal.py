@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError
-from ..inference.comparisons import cld_letters
-from ..inference.contrast_families import Contrasts, contrasts_of
-from ..inference.joint import FactorTests, joint_test_of, table_of_tests, tests_of_factors
-from ..inference.linear_functions import linear_functions
-from ..inference.multiplicity import ADJUSTMENTS, ELSEWHERE
-from ..inference.student_tails import two_sided_quantile
-from ..inference.transformations import TRANSFORMATIONS
+from ..inference.contrasts.linear_functions import linear_functions
+from ..inference.contrasts.multiplicity import ADJUSTMENTS, ELSEWHERE
+from ..inference.means.comparisons import cld_letters
+from ..inference.means.contrast_families import Contrasts, contrasts_of
+from ..inference.means.joint import FactorTests, joint_test_of, table_of_tests, tests_of_factors
+from ..inference.means.transformations import TRANSFORMATIONS
+from ..inference.tails.student import two_sided_quantile
 from ..inputs.arguments import choice, flag, hinted, items, number, probability, shown
 from ..inputs.names import unquoted
 from ..reprs import inside, public

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError
-from ..inference.contrast_families import Contrasts, contrasts_of
-from ..inference.nested_factors import Parents
+from ..inference.means.contrast_families import Contrasts, contrasts_of
+from ..inference.means.nested_factors import Parents
 from ..inputs.arguments import items
 from ..inputs.matching import spelling
 from ..inputs.names import unique

@@ -16,16 +16,16 @@ from ..designs.variables import Reference, Variables, column_of
 from ..errors import DataError
 from ..formulas import matrices as mat
 from ..formulas.expressions import names_in, to_python
-from ..inference.df import DfMethod
-from ..inference.grid import (
+from ..inference.contrasts.linear_functions import ESTIMABLE, is_estimable, linear_functions
+from ..inference.df.methods import DfMethod
+from ..inference.means.grid import (
     Grid,
     average,
     make_grid,
     nesting_of,
 )
-from ..inference.joint import table_of_tests
-from ..inference.linear_functions import ESTIMABLE, is_estimable, linear_functions
-from ..inference.transformations import is_name, transformation_of
+from ..inference.means.joint import table_of_tests
+from ..inference.means.transformations import is_name, transformation_of
 from ..inputs.arguments import choice, mapping, numbers, probability, shown
 from ..inputs.names import unquoted
 from .marginal import MarginalMeans

@@ -8,8 +8,8 @@ from typing import TypeVar
 import numpy as np
 
 from ..errors import DataError
-from ..inference.linear_functions import linear_functions
-from ..inference.transformations import known_transformation
+from ..inference.contrasts.linear_functions import linear_functions
+from ..inference.means.transformations import known_transformation
 from ..numerics.read_only import read_only
 from .estimate_table import EstimateTable
 

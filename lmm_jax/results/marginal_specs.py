@@ -14,7 +14,7 @@ from ..designs.variables import Covariate, Variables
 from ..errors import DataError
 from ..formulas.expressions import masked
 from ..formulas.functions import days_of
-from ..inference.grid import check_nested, grid_values, parents_of
+from ..inference.means.grid import check_nested, grid_values, parents_of
 from ..inputs.arguments import choice, items, mapping, numbers, shown
 from ..inputs.names import unquoted
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..inference.multiplicity import ALTERNATIVES, SIDES
-from ..inference.robust import robust_note
+from ..inference.contrasts.multiplicity import ALTERNATIVES, SIDES
+from ..inference.df.robust import robust_note
 from ..tables.page import Summary, Table, table
 
 

@@ -12,8 +12,8 @@ from ..capabilities import require
 from ..designs.column_moments import known
 from ..designs.fixed_terms import term_columns
 from ..errors import DataError
-from ..inference.collinearity import inflation
-from ..inference.explained import (
+from ..inference.diagnostics.collinearity import inflation
+from ..inference.diagnostics.explained import (
     Estimate,
     Moments,
     Parts,
@@ -22,7 +22,7 @@ from ..inference.explained import (
     semi_partial,
     share,
 )
-from ..inference.information import conditional_information
+from ..inference.diagnostics.information import conditional_information
 from ..reprs import public
 from ..tables.cells import Kind
 from ..tables.page import Summary, table

@@ -22,8 +22,8 @@ from ..errors import DataError, RankWarning, of_new_data, warn_user
 from ..formulas import matrices as mat
 from ..formulas.contexts import check_found
 from ..formulas.right_side import mentioned, variables, written
-from ..inference.linear_functions import ESTIMABLE
-from ..inference.random_effects import TermRows
+from ..inference.contrasts.linear_functions import ESTIMABLE
+from ..inference.effects.random_effects import TermRows
 from ..inputs.arguments import choice, items
 from ..inputs.arrays import numbers, vector
 from ..inputs.matching import find, shown

@@ -13,10 +13,10 @@ import pandas as pd
 from ..designs.data_frames import as_pandas
 from ..designs.new_rows import expressions
 from ..errors import DataError
-from ..inference.prediction import BlupErrors
-from ..inference.random_effects import random_part
-from ..inference.residuals import marginal_residuals
-from ..inference.transformations import Transformation, way_back
+from ..inference.effects.prediction import BlupErrors
+from ..inference.effects.random_effects import random_part
+from ..inference.means.transformations import Transformation, way_back
+from ..inference.residuals.residuals import marginal_residuals
 from ..inputs.arguments import choice, hinted, shown
 from ..inputs.frames import kind_of
 from ..tables.frames import as_column, as_frame

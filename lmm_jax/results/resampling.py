@@ -12,7 +12,7 @@ from ..capabilities import require
 from ..designs.residual import ResidualLabel
 from ..inference.estimates import Estimates, has_optimum
 from ..inference.replicates import replicate_estimates
-from ..inference.residual_parameters import residual_names, residual_values
+from ..inference.residuals.parameters import residual_names, residual_values
 from ..inputs.arguments import seed as read_seed
 from ..inputs.arguments import whole_number
 from ..numerics.processes import float64

@@ -10,11 +10,11 @@ import pandas as pd
 
 from ..designs.design import Design
 from ..errors import DataError
+from ..inference.effects.prediction import BlupErrors, known_covariance, leverages
 from ..inference.estimates import Estimates
-from ..inference.prediction import BlupErrors, known_covariance, leverages
-from ..inference.residual_rows import row_noise
-from ..inference.residuals import marginal_residuals, pearson, standardized
-from ..inference.whitening import normalized, whitened
+from ..inference.residuals.residuals import marginal_residuals, pearson, standardized
+from ..inference.residuals.rows import row_noise
+from ..inference.residuals.whitening import normalized, whitened
 from ..inputs.arguments import choice
 from ..reprs import public
 from .predict import own_rows

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..inference import scaled_residuals as numbers
-from ..inference.scaled_residuals import ResidualTest
+from ..inference.residuals import scaled_residuals as numbers
+from ..inference.residuals.scaled_residuals import ResidualTest
 from ..reprs import public
 from ..tables.frames import as_frame
 from ..tables.page import Summary, table

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..inference.df.robust import robust_note
 from ..inference.estimates import residual_variance_error
 from ..inference.intervals import fixed_limits
 from ..inference.monte_carlo import Approximation
 from ..inference.record import FitRecord
 from ..inference.residual_reference import residual_reference
-from ..inference.robust import robust_note
 from ..inputs.arguments import instance
 from ..inputs.arguments import names as read_names
 from ..tables.cells import Kind

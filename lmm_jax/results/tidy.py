@@ -12,14 +12,14 @@ import pandas as pd
 from ..designs.design import Design
 from ..designs.fixed_terms import term_columns
 from ..errors import DataError
-from ..inference.contrasts import wald_test
+from ..inference.contrasts.contrasts import wald_test
+from ..inference.df.wald import correlation
+from ..inference.diagnostics.explained import named_shares, part_values
 from ..inference.estimates import residual_variance_error
-from ..inference.explained import named_shares, part_values
 from ..inference.intervals import wald_intervals
 from ..inference.record import FitRecord
 from ..inference.residual_reference import residual_reference
 from ..inference.variance import sdcor_jacobian
-from ..inference.wald import correlation
 from ..inputs.arguments import choice, items
 from ..tables.cells import Kind
 from ..tables.page import table

@@ -1,0 +1,1 @@
+"""Tests of hypotheses, terms and functions of the parameters, and how many they are."""

@@ -1,0 +1,1 @@
+"""Random effects given y, their covariances, and errors of predictions."""

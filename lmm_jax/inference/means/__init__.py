@@ -1,0 +1,1 @@
+"""Marginal means: grids, families of contrasts, joint tests, transformed responses."""

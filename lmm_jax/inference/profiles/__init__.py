@@ -1,0 +1,1 @@
+"""The likelihood with something held: profiles, and likelihood ratio tests of variances."""

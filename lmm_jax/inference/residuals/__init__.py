@@ -1,0 +1,1 @@
+"""Residuals of rows and clusters, and the parameters of their covariance."""

@@ -1,0 +1,1 @@
+"""Tails and critical values of t and normal statistics, and of the largest of several."""
