@@ -76,6 +76,19 @@ def test_the_layouts_agree(name, at):
             assert_close(y, x, LAYOUT_RTOL, np.abs(x).max(initial=1.0))
 
 
+@pytest.mark.parametrize(("name", "term"), [("slopes of the core", 1), ("slopes of the groups", 0)])
+def test_rotated_terms_agree(name, term):
+    """Profiles turn the coefficients of a term."""
+    together, found = layouts(name)
+    assert together.sizes[term] == 2
+    Q = np.linalg.qr(np.random.default_rng(2).normal(size=(2, 2)))[0]
+    theta = thetas(together)["inside"]
+    one, two = together.rotate(term, Q).jet(theta), found.rotate(term, Q).jet(theta)
+    for a, b in zip(one[:3], two[:3], strict=True):
+        jax.tree.map(lambda x, y: assert_close(y, x, LAYOUT_RTOL, np.abs(x).max()), a, b)
+    assert np.abs(one.dlogdet - together.jet(theta).dlogdet).max() > 0.1  # it is another theta
+
+
 @pytest.mark.parametrize("name", ["three terms", "slopes of the core"])
 def test_programs_compute_the_same(name):
     _, found = layouts(name)

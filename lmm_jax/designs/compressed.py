@@ -81,6 +81,11 @@ class Compressed:
         return trim(jax.tree.map(np.asarray, layout), few)  # slices on the host need no programs
 
     @property
+    def of_profiles(self) -> AnyLayout:
+        """The layout for a criterion that is asked for again and again, in the same coordinates."""
+        return self.merged if self.layout._is_kind("residual") else self.layout
+
+    @property
     def of_moments(self) -> AnyLayout:
         """The layout for moments of V: merged as well where that leaves the rows in order."""
         return self.merged if isinstance(self.layout, ResidualLayout) else self.layout

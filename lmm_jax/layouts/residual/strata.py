@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from jax import Array
 
 from ...numerics.linalg import exact
@@ -24,7 +25,7 @@ from ..contract import Curvature, Waist, WaistJet, maps_of
 from ..crossed.core import Core
 from ..crossed.curvature import curvature
 from ..crossed.jet import waist_jet
-from ..crossed.layout import CrossedLayout
+from ..crossed.layout import CrossedLayout, rotate_term
 from ..crossed.links import Links
 from .base import OfResiduals
 from .starts import Squares, residual_of
@@ -86,25 +87,31 @@ class StratifiedLayout(OfResiduals):
             buckets.append(replace(bucket, T=T, c=c))
             links.append(replace(link, d=link.d * own[link.group][None]))
         S, s, S0 = (x * weight[None, None] for x in (sums.S, sums.s, sums.S0))
-        n_terms = self.n_terms
-        maps = maps_of(self)
+        core = Core(
+            S=xp.sum(S, axis=2)[:, :, None],
+            s=xp.sum(s, axis=2)[:, :, None],
+            origin=self.origin,
+            widths=self.core_widths,
+        )
+        layout = self._crossed(tuple(buckets), tuple(links), core, self.S0 + xp.sum(S0, axis=2))
+        return layout, Strata(S, s, S0, sums.counts, self.owners, log_sd)
+
+    def _crossed(
+        self, buckets: tuple[Bucket, ...], links: tuple[Links, ...], core: Core, S0: Array
+    ) -> CrossedLayout:
+        """These as a model without a residual covariance."""
+        n_terms, maps = self.n_terms, maps_of(self)
         maps.update(structures=self.structures[:n_terms], whiteners=self.whiteners[:n_terms])
-        layout = CrossedLayout(
-            buckets=tuple(buckets),
-            links=tuple(links),
-            core=Core(
-                S=xp.sum(S, axis=2)[:, :, None],
-                s=xp.sum(s, axis=2)[:, :, None],
-                origin=self.origin,
-                widths=self.core_widths,
-            ),
+        return CrossedLayout(
+            buckets=buckets,
+            links=links,
+            core=core,
             moments=None,  # type: ignore[arg-type]  # start values are those of residual models
-            S0=self.S0 + xp.sum(S0, axis=2),
+            S0=S0,
             eliminated=self.eliminated,
             crossed=self.crossed,
             **maps,
         )
-        return layout, Strata(S, s, S0, sums.counts, self.owners, log_sd)
 
     def _own(self, theta: Array) -> Array:
         """Theta of the random effects."""
@@ -184,6 +191,18 @@ class StratifiedLayout(OfResiduals):
     def block_rows(self) -> float:
         """See :meth:`Layout.block_rows`."""
         return max([self.sums.S.shape[0], *(b.c.shape[0] for b in self.buckets)])
+
+    def rotate(self, t: int, Q: np.ndarray) -> StratifiedLayout:
+        """See :meth:`Layout.rotate`."""
+        core = Core(S=self.sums.S, s=self.sums.s, origin=self.origin, widths=self.core_widths)
+        turned = rotate_term(self._crossed(self.buckets, self.links, core, self.S0), t, Q)
+        return replace(
+            self,
+            buckets=turned.buckets,
+            links=turned.links,
+            sums=replace(self.sums, S=turned.core.S, s=turned.core.s),
+            origin=turned.core.origin,
+        )
 
     def over_columns(self, change: Callable[[Array, int], Array]) -> StratifiedLayout:
         """See :meth:`Layout.over_columns`."""
