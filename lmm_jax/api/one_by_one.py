@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from ..covariance.theta import theta_size
 from ..designs.design import Design
 from ..designs.responses import Responses, one_response
 from ..errors import ConvergenceWarning, DataError, RankWarning
+from ..inference.df.kenward_roger import KenwardRoger, side_by_side
+from ..inference.df.methods import METHODS, Adjusted
 from ..inference.many_estimates import ManyEstimates, put_estimates, unknown_estimates
 from ..numerics.progress import progress_bar
 from ..results.lmm import LMMResults
@@ -36,15 +38,18 @@ class Refit:
 
 def fit_one_by_one(
     design: Design, columns: Responses, progress: bool, options: Options, runtime: str
-) -> ManyEstimates:
+) -> tuple[ManyEstimates, KenwardRoger | None]:
     """Estimates by :func:`lmm_jax.fit` of one response after another.
 
-    Optima of complete responses with a residual covariance are found side by side before.
+    Optima of complete responses with a residual covariance are found side by side before. With
+    Kenward and Roger's adjustment, if that is the method.
     """
+    asked = options.df_method
     options = options._replace(df_method="normal")
     own = () if design.residual is None else design.residual.structures
     p, m = len(design.exog_names), theta_size((*design.structures, *own))
     out = unknown_estimates(columns.count, p, m, design.sizes)
+    adjusted: list[KenwardRoger | None] = [None] * columns.count
     bar = progress_bar(columns.count, "fit", progress)
     with bar as tick, warnings.catch_warnings():
         for told in (ConvergenceWarning, RankWarning):  # once, for all; of rows that are left
@@ -55,10 +60,12 @@ def fit_one_by_one(
                     out, i, one.estimates,
                     nobs=one.nobs, converged=one.converged, n_iter=one.n_iter,
                 )  # fmt: skip
+                if asked == "kenward-roger":
+                    adjusted[i] = cast(Adjusted, METHODS[asked](one)).at
             else:
                 out.nobs[i] = _rows_left(design, columns, i)
             tick(1)
-    return out
+    return out, side_by_side(adjusted, p) if asked == "kenward-roger" else None
 
 
 def _fits(

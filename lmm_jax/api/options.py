@@ -32,8 +32,9 @@ from ..numerics.programs import spelled
 from ..optimize.constrained import Mask, Problem, column_scales, free_entries, full_masks
 
 METHODS = ("newton", "lbfgs", "bfgs")
-# What batches of fits know of.
+# What batches of fits know of, and what those that keep their fits besides.
 DF_METHODS = ("satterthwaite", "normal")
+MANY_METHODS = (*DF_METHODS, "kenward-roger")
 
 
 class Options(NamedTuple):
@@ -54,7 +55,7 @@ def read_options(
         reml=flag(reml, "reml"),
         maxiter=iterations(maxiter),
         gtol=number(gtol, "gtol", least=0.0),
-        df_method=choice(df_method, "df_method", DF_METHODS) if batches else df_method,
+        df_method=choice(df_method, "df_method", MANY_METHODS) if batches else df_method,
     )
 
 

@@ -46,7 +46,8 @@ class ManyResults(ManyTested, Shown, Saved):
     bse_fe : ndarray, shape (R, p)
         Their standard errors.
     df : ndarray, shape (R, p)
-        Satterthwaite's degrees of freedom; infinite for ``df_method="normal"``.
+        Satterthwaite's degrees of freedom, or Kenward and Roger's, whose standard errors go with
+        them; infinite for ``df_method="normal"``.
     cov_beta : ndarray, shape (R, p, p)
         Covariance of the fixed effects, relative to the residual variance.
     dcov_beta, joint_cov : ndarray

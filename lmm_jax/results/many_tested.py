@@ -15,6 +15,7 @@ from ..errors import DataError
 from ..formulas.equations import parameter_number
 from ..inference.contrasts.moderation import Moderation, moderate, residual_df
 from ..inference.contrasts.multiplicity import false_discovery
+from ..inference.df.kenward_roger import KenwardRoger
 from ..inference.tails.student import student_tail
 from ..inputs.arguments import flag, hinted
 from ..numerics.parts import by_parts
@@ -47,6 +48,7 @@ class ManyTested:
     n_iter: np.ndarray
     reml: bool
     source: Refits | None = None
+    adjusted: KenwardRoger | None = None  # with a first axis R, for df_method="kenward-roger"
     residual: ResidualLabel | None = None  # covariance of the residuals
     output: str = "pandas"  # kind of frame that tables come in: that of the data
 

@@ -9,7 +9,15 @@ import numpy as np
 import pandas as pd
 
 from ..designs.fixed_terms import term_coefficients
-from ..inference.contrasts.lane_tests import LaneJoint, LaneTests, lane_contrasts, lane_joint
+from ..errors import DataError
+from ..inference.contrasts.lane_tests import (
+    LaneJoint,
+    LaneTests,
+    adjusted_contrasts,
+    adjusted_joint,
+    lane_contrasts,
+    lane_joint,
+)
 from ..inference.contrasts.moderation import moderated_estimates
 from ..inference.contrasts.multiplicity import false_discovery
 from ..inference.hypotheses import Restriction, read_restriction
@@ -149,7 +157,12 @@ def _restriction(many: Any, hypothesis: Any) -> Restriction:
 
 def contrast_tests(many: Any, at: Restriction, shift: np.ndarray, moderate: bool) -> ManyTests:
     """Tests of ``R beta + shift = q`` row by row."""
-    found: LaneTests = lane_contrasts(at.R, _tested(many, moderate))
+    tested = _tested(many, moderate)
+    found: LaneTests = (
+        lane_contrasts(at.R, tested)
+        if many.adjusted is None
+        else adjusted_contrasts(at.R, many, many.adjusted)
+    )
     se, df = found.std_error, _at_most(found.df, many) if moderate else found.df
     if np.isinf(many.df).any():
         df = np.where(np.isnan(df), np.nan, np.inf)
@@ -172,6 +185,11 @@ def contrast_tests(many: Any, at: Restriction, shift: np.ndarray, moderate: bool
 
 def _tested(many: Any, moderate: bool) -> Any:
     """What is tested: the fits, or the fits with moderated residual variances."""
+    if moderate and many.adjusted is not None:
+        raise DataError(
+            "moderate=True: tests of moderated variances have Satterthwaite's degrees of freedom. "
+            "Fit with df_method='satterthwaite'"
+        )
     return moderated_estimates(many, many.moderation) if moderate else many
 
 
@@ -184,7 +202,12 @@ def _at_most(df: np.ndarray, many: Any) -> np.ndarray:
 def many_wald_test(many: Any, hypothesis: Any, moderate: bool) -> ManyTests:
     """Test all rows together."""
     at = _restriction(many, hypothesis)
-    found: LaneJoint = lane_joint(at.R, at.q, _tested(many, moderate))
+    tested = _tested(many, moderate)
+    found: LaneJoint = (
+        lane_joint(at.R, at.q, tested)
+        if many.adjusted is None
+        else adjusted_joint(at, many, many.adjusted)
+    )
     chi2, q, df = found.chi2, found.df_num, found.df_denom
     normal = bool(np.isinf(many.df).any())
     if moderate:

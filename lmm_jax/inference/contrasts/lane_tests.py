@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..df.kenward_roger import KenwardRoger, contrast_df, f_correction
 from ..df.satterthwaite import satterthwaite_df
 from ..df.wald import RANK_TOL, f_denominator, f_denominators, joint_test
 from ..estimates import Estimates
@@ -76,6 +77,37 @@ def lane_joint(L: np.ndarray, q: np.ndarray, at: ManyEstimates | ModeratedEstima
     nu = satterthwaite_df(rows, at.cov_beta, at.dcov_beta, at.joint_cov)
     df = f_denominators(nu, np.where(whole[:, None], plain, used))
     return LaneJoint(np.where(void, np.nan, chi2), used.sum(axis=1), np.where(void, np.nan, df))
+
+
+def adjusted_contrasts(L: np.ndarray, many: ManyEstimates, at: KenwardRoger) -> LaneTests:
+    """:func:`lane_contrasts` with Kenward and Roger's covariances and degrees of freedom.
+
+    Parameters
+    ----------
+    L : ndarray, shape (r, p)
+    many : ManyEstimates
+    at : KenwardRoger
+        With a first axis R.
+    """
+    with np.errstate(invalid="ignore"):
+        variance = np.sum((L @ at.cov_beta) * L, axis=-1)
+        se = np.sqrt(many.scale[:, None] * variance)
+        return LaneTests(many.fe_params @ L.T, se, contrast_df(at, L))
+
+
+def adjusted_joint(rows: Restriction, many: ManyEstimates, at: KenwardRoger) -> LaneJoint:
+    """:func:`lane_joint` by Kenward and Roger's F test, fit by fit: chi2 has its scale."""
+    R = len(many.scale)
+    chi2, rank, df = np.full(R, np.nan), np.zeros(R, int), np.full(R, np.nan)
+    for i in np.flatnonzero(np.isfinite(at.cov_beta).all(axis=(1, 2))):
+        V = many.scale[i] * rows.R @ at.cov_beta[i] @ rows.R.T
+        test = joint_test(rows, many.fe_params[i], V)
+        rank[i] = test.rank
+        if np.isfinite(test.chi2):
+            own = KenwardRoger(*(values[i] for values in at))
+            df[i], scale = f_correction(own, test.contrasts)
+            chi2[i] = scale * test.chi2
+    return LaneJoint(chi2, rank, df)
 
 
 def lane_pvalues(

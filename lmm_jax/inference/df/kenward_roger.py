@@ -113,6 +113,15 @@ def along_theta(
     )
 
 
+def side_by_side(found: Sequence[KenwardRoger | None], p: int) -> KenwardRoger:
+    """Those of many fits with a first axis R; NaN where there is none."""
+    known = [at for at in found if at is not None]
+    m = len(known[0].W) if known else 1
+    empty = KenwardRoger(*(np.full(s, np.nan) for s in ((p, p), (p, p), (m, p, p), (m, m))))
+    rows = [empty if at is None else at for at in found]
+    return KenwardRoger(*(np.stack(each) for each in zip(*rows, strict=True)))
+
+
 def _bends(moments: PsiMoments) -> tuple[np.ndarray, np.ndarray]:
     """``P_k`` and ``Q_kl`` along V and all directions, (m + 1, p, p), (m + 1, m + 1, p, p)."""
     p, m = len(moments.gram), len(moments.traces)
@@ -203,14 +212,15 @@ def contrast_df(at: KenwardRoger, L: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     at : KenwardRoger
+        Of one fit, or of many with a first axis R.
     L : ndarray, shape (r, p)
 
     Returns
     -------
-    ndarray, shape (r,)
+    ndarray, shape (r,) or (R, r)
         That of :func:`f_correction` for one row.
     """
-    f = np.sum(L @ at.plain * L, axis=1)
+    f = np.sum(L @ at.plain * L, axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        d = np.sum(L @ at.bends * L, axis=2) / f  # (m + 1, r)
-        return 2.0 / np.sum(d * (at.W @ d), axis=0)
+        d = np.sum(L @ at.bends * L, axis=-1) / f[..., None, :]  # (m + 1, r)
+        return 2.0 / np.sum(d * (at.W @ d), axis=-2)

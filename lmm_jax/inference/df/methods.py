@@ -186,20 +186,35 @@ def _adjusted(fit: Tested, kind: str) -> DfMethod:
     with float64():
         layout: Any = jax.tree.map(np.asarray, design.compressed.of_moments)
         if residual and kind != "expected":
-            at = _observed(e, theta, layout, bent=kind == "bent")
+            at = with_held(_observed(e, theta, layout, bent=kind == "bent"), design.held)
+        elif kind == "expected":
+            at = expected_adjustment(layout, theta, design.held)
         else:
-            moments, W = layout.psi_moments(theta), None
-            if kind != "expected":
-                moments = along_theta(moments, theta, layout.structures)
-                W = _last_first(e.joint_cov)
+            moments = along_theta(layout.psi_moments(theta), theta, layout.structures)
+            W = _last_first(e.joint_cov)
             at = kenward_roger(moments, layout.beta_map, float(layout.n_obs), W)
-    if design.held is not None:
-        free, p = np.isnan(design.held), design.held.size
-        places = np.ix_(free, free)
-        cov, plain, bends = (np.zeros((*A.shape[:-2], p, p)) for A in at[:3])
-        cov[places], plain[places], bends[:, *places] = at[:3]
-        at = at._replace(cov_beta=cov, plain=plain, bends=bends)
+            at = with_held(at, design.held)
     return Adjusted(at)
+
+
+def expected_adjustment(layout: Any, theta: np.ndarray, held: np.ndarray | None) -> KenwardRoger:
+    """pbkrtest's, of a layout of NumPy at its theta; ``held`` are fixed effects that are, or NaN.
+
+    Nothing of it depends on the response but theta.
+    """
+    moments = layout.psi_moments(theta)
+    return with_held(kenward_roger(moments, layout.beta_map, float(layout.n_obs), None), held)
+
+
+def with_held(at: KenwardRoger, held: np.ndarray | None) -> KenwardRoger:
+    """Zeros for the fixed effects that are held."""
+    if held is None:
+        return at
+    free, p = np.isnan(held), held.size
+    places = np.ix_(free, free)
+    cov, plain, bends = (np.zeros((*A.shape[:-2], p, p)) for A in at[:3])
+    cov[places], plain[places], bends[:, *places] = at[:3]
+    return at._replace(cov_beta=cov, plain=plain, bends=bends)
 
 
 def _last_first(cov: np.ndarray) -> np.ndarray:
