@@ -67,8 +67,8 @@ class EstimateTable(Shown):
         ----------
         adjust : str, optional
             Adjustment of limits and p values for the size of each family (the rows of one group
-            of ``by``): "none", "tukey", "sidak", "bonferroni", "holm", "hochberg", "fdr",
-            "scheffe", "dunnett", "dunnettx" or "mvt". By default that of the contrasts, none
+            of ``by``): "none", "tukey", "sidak", "bonferroni", "holm", "hochberg", "hommel",
+            "fdr", "scheffe", "dunnett", "dunnettx" or "mvt". By default that of the contrasts, none
             for means.
         level : float, optional
             Coverage of the limits, by default that of the object.
