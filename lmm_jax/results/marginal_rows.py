@@ -26,7 +26,7 @@ from ..inference.grid import (
 from ..inference.joint import table_of_tests
 from ..inference.linear_functions import ESTIMABLE, is_estimable, linear_functions
 from ..inference.transformations import is_name, transformation_of
-from ..inputs.arguments import choice, mapping, numbers, probability, shown
+from ..inputs.arguments import choice, mapping, numbers, probability, shown, whole_number
 from ..inputs.names import unquoted
 from .marginal import MarginalMeans
 from .marginal_labels import Labels
@@ -44,6 +44,11 @@ WEIGHTS = ("equal", "proportional", "outer", "cells", "flat")
 _MOST = 1 << 28
 # Step of the difference quotient of a trend, in units of the covariate's range (emmeans').
 _STEP = 1e-3
+# Rounding of an entry of X, in units of the largest of its column.
+_ROUNDING = 4.0 * np.finfo(np.float64).eps
+# The variable that tells trends of several degrees, and its levels (emmeans').
+_DEGREE = "degree"
+_DEGREES = ("linear", "quadratic", "cubic", "quartic", "quintic")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,12 +93,15 @@ def marginal_means(
     cov_reduce: Any,
     level: float,
     var: Any = None,
+    max_degree: Any = 1,
 ) -> Any:
     """Means of :func:`lmm_jax.emmeans`, or with ``var`` the slopes of :func:`lmm_jax.emtrends`."""
     asked, known = read_specs(specs, by), fit.reference.variables
-    slope = None if var is None else _slope_of(var, known)
+    slope = None if var is None else _slope_of(var, known, max_degree)
     values = read_values(known, at, cov_reduce, fit.rows)
     asked = with_parents(asked, values, known)
+    if slope is not None and slope.degrees > 1:
+        asked, values = _of_degrees(slope, asked, values)
     grid = _grid(known, values, asked)
     means = _means(fit, grid, asked, weights, level, slope)
     if asked.method is None:
@@ -108,10 +116,12 @@ class _Slope(NamedTuple):
     covariate: str
     step: float  # of the covariate
     code: str | None  # expression of the covariate that slopes are per unit of
+    degrees: int  # 1: slopes; 2: curvatures as well
 
 
-def _slope_of(var: Any, known: Variables) -> _Slope:
+def _slope_of(var: Any, known: Variables, max_degree: Any) -> _Slope:
     """A covariate, or an expression of one: ``log(dose)``."""
+    degrees = whole_number(max_degree, "max_degree", least=1, most=len(_DEGREES))
     name, code = unquoted(var), None
     if isinstance(name, str) and name.strip() and name not in known.covariates:
         code = to_python(name)
@@ -122,7 +132,21 @@ def _slope_of(var: Any, known: Variables) -> _Slope:
         what = f"the covariates are {there}, an expression reads one of them"
         raise DataError(f"var={shown(var)}: {what if there else 'the model has no covariate'}")
     covariate = known.covariates[name]
-    return _Slope(unquoted(var), name, _STEP * (covariate.high - covariate.low), code)
+    return _Slope(unquoted(var), name, _STEP * (covariate.high - covariate.low), code, degrees)
+
+
+def _of_degrees(
+    slope: _Slope, asked: Asked, values: dict[str, list[Any]]
+) -> tuple[Asked, dict[str, list[Any]]]:
+    """A variable of the degrees, in whose groups trends are compared unless it is asked for."""
+    if _DEGREE in values:
+        raise DataError(
+            f"max_degree={slope.degrees}: the column of degrees is called {_DEGREE!r}, as a "
+            "variable of the model is: give that another name"
+        )
+    if _DEGREE not in (*asked.specs, *asked.by):
+        asked = asked._replace(by=(_DEGREE, *asked.by))
+    return asked, values | {_DEGREE: list(_DEGREES[: slope.degrees])}
 
 
 def joint_tests_of(fit: Basis, by: Any, at: Any) -> pd.DataFrame:
@@ -275,19 +299,50 @@ def _rows(
     fit: Basis, known: Variables, grid: Grid, slope: _Slope | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Columns of X at the grid, what estimable functions miss, and the offset."""
-    here = _frame(known, grid, None)
-    matrix, offset = _replayed(fit, here)
-    if slope is not None:
-        there = _frame(known, grid, slope)
-        ahead, further = _replayed(fit, there)
-        rise = np.full(len(here), slope.step)
-        if slope.code is not None:
-            below, above = _evaluated(fit, slope.code, (here, there))
-            rise = above - below
-            if not rise.all():
-                raise DataError(f"var={slope.text!r} does not change with {slope.covariate} here")
-        matrix, offset = (ahead - matrix) / rise[:, None], (further - offset) / rise
+    if slope is None:
+        matrix, offset = _replayed(fit, _frame(known, grid))
+    else:
+        matrix, offset = _trends(fit, known, grid, slope)
     return *_parted(matrix, fit), offset
+
+
+def _trends(
+    fit: Basis, known: Variables, grid: Grid, slope: _Slope
+) -> tuple[np.ndarray, np.ndarray]:
+    """Difference quotients of X and of the offset at the grid, of the degree of every row.
+
+        f[u_0] = f(u_0)        f[u_0..u_d] = (f[u_1..u_d] - f[u_0..u_{d-1}]) / (u_d - u_0)
+
+    which is the d-th derivative by u over d!, but for the step: u are values of the covariate a
+    step apart, around that of the grid, or the expression at these. Of lower degrees the
+    quotients in the middle, those of emmeans.
+    """
+    base, degree = grid, np.ones(len(grid.places), dtype=int)
+    if slope.degrees > 1:
+        degree = 1 + grid.places[:, list(grid.values).index(_DEGREE)]
+        base = grid._replace(places=grid.places[degree == 1])
+    shifts = slope.step * (np.arange(slope.degrees + 1.0) - slope.degrees // 2)
+    frames = [_frame(known, base, slope.covariate, shift) for shift in shifts]
+    parts = np.array([np.column_stack(_replayed(fit, frame)) for frame in frames])
+    at = np.array([_numbers_at(base, slope.covariate) + shift for shift in shifts])
+    if slope.code is not None:
+        at = np.array(list(_evaluated(fit, slope.code, tuple(frames))))
+    rounding = _ROUNDING * np.abs(parts).max(axis=(0, 1))
+    out = np.empty((len(degree), parts.shape[2]))
+    for d in range(1, slope.degrees + 1):
+        rise = (at[d:] - at[:-d])[:, :, None]
+        if not rise.all():
+            raise DataError(f"var={slope.text!r} does not change with {slope.covariate} here")
+        parts, rounding = np.diff(parts, axis=0) / rise, 2.0 * rounding / np.abs(rise).min()
+        own = parts[(len(parts) - 1) // 2]
+        out[degree == d] = np.where(np.abs(own) > rounding, own, 0.0)
+    return out[:, :-1], out[:, -1]
+
+
+def _numbers_at(grid: Grid, covariate: str) -> np.ndarray:
+    """Values of a covariate at the grid, (N,)."""
+    values = np.asarray(grid.values[covariate], dtype=np.float64)
+    return values[grid.places[:, list(grid.values).index(covariate)]]
 
 
 def _evaluated(fit: Basis, code: str, frames: tuple[pd.DataFrame, ...]) -> Iterator[np.ndarray]:
@@ -311,13 +366,16 @@ def _parted(matrix: np.ndarray, fit: Basis) -> tuple[np.ndarray, np.ndarray]:
     return L, matrix[:, dropped] - L @ fit.reference.aliases
 
 
-def _frame(known: Variables, grid: Grid, moved: _Slope | None) -> pd.DataFrame:
-    """The variables at the grid, or one of them a step further."""
+def _frame(
+    known: Variables, grid: Grid, moved: str | None = None, shift: float = 0.0
+) -> pd.DataFrame:
+    """The variables at the grid, or one of them further on."""
     columns = {}
     for v, (name, values) in enumerate(grid.values.items()):
-        shift = moved.step if moved is not None and moved.covariate == name else 0.0
-        own = [values[p] for p in grid.places[:, v]]
-        columns[name] = column_of(name, [x + shift for x in own] if shift else own, known)
+        if name in known:
+            own = [values[p] for p in grid.places[:, v]]
+            own = [x + shift for x in own] if name == moved and shift else own
+            columns[name] = column_of(name, own, known)
     return pd.DataFrame(columns, index=range(len(grid.places)))
 
 
