@@ -48,8 +48,11 @@ def emmeans(
         products of how often each occurs; by the rows of the cell; equally over cells that
         have rows; or with a number for each combination. But for "cells" and numbers nested
         factors go first, within the levels of what they are nested in.
-    cov_reduce : {"mean", "range"} or callable
-        Value, or values, of covariates; those of at most two values keep both.
+    cov_reduce : {"mean", "range"}, callable, or formula
+        Value, or values, of covariates; those of at most two values keep both. Of a covariate
+        that the factors move (a mediator) a formula ``"x ~ A"``: x is what least squares of it on
+        the rows of the fit predict at every combination. A list has several, one after another,
+        and the word or function for all others: ``["x ~ A", "z ~ x + A", np.median]``.
     df_method : str, optional
         As in :func:`lmm_jax.fit`; that of the fit if not given.
     level : float

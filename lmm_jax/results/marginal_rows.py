@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..designs.fixed_source import FixedSource
 from ..designs.schema import factor_columns
-from ..designs.variables import Reference, Variables, column_of
+from ..designs.variables import Reference, Variables
 from ..errors import DataError
 from ..formulas import matrices as mat
 from ..formulas.expressions import names_in, to_python
@@ -22,6 +22,7 @@ from ..inference.grid import (
     average,
     make_grid,
     nesting_of,
+    rows_of,
 )
 from ..inference.joint import table_of_tests
 from ..inference.linear_functions import ESTIMABLE, is_estimable, linear_functions
@@ -29,6 +30,14 @@ from ..inference.transformations import is_name, transformation_of
 from ..inputs.arguments import choice, mapping, numbers, probability, shown, whole_number
 from ..inputs.names import unquoted
 from .marginal import MarginalMeans
+from .marginal_covariates import (
+    check_not_predicted,
+    grid_frame,
+    not_predicted,
+    numbers_at,
+    read_mediators,
+    with_predictions,
+)
 from .marginal_labels import Labels
 from .marginal_specs import (
     Asked,
@@ -98,12 +107,18 @@ def marginal_means(
     """Means of :func:`lmm_jax.emmeans`, or with ``var`` the slopes of :func:`lmm_jax.emtrends`."""
     asked, known = read_specs(specs, by), fit.reference.variables
     slope = None if var is None else _slope_of(var, known, max_degree)
-    values = read_values(known, at, cov_reduce, fit.rows)
+    reduced, mediators = read_mediators(cov_reduce, known, at)
+    check_not_predicted((*asked.specs, *asked.by), mediators)
+    values = read_values(known, at, reduced, fit.rows)
+    values |= {one.covariate: [known.covariates[one.covariate].mean] for one in mediators}
     asked = with_parents(asked, values, known)
     if slope is not None and slope.degrees > 1:
         asked, values = _of_degrees(slope, asked, values)
     grid = _grid(known, values, asked)
+    grid = with_predictions(grid, mediators, known, fit.rows, fit.source.context)
     means = _means(fit, grid, asked, weights, level, slope)
+    models = tuple(f"Predicted: {one.formula}" for one in mediators)
+    means = replace(means, notes=(*means.notes, *models))
     if asked.method is None:
         return means
     return MeansAndContrasts(means, means.contrast(asked.method))
@@ -223,7 +238,8 @@ def _means(
     averaged = average(grid, [*asked.specs, *asked.by], how)
     L, gap, offset = _rows(fit, known, grid, slope)
     L, gap, shift = map(averaged.of, (L, gap, offset))
-    gap = np.hstack([gap, np.eye(len(gap))[:, averaged.partial]])  # no function of the rows
+    open_rows = averaged.partial | (averaged.of(not_predicted(grid)) != 0)
+    gap = np.hstack([gap, np.eye(len(gap))[:, open_rows]])  # no function of the rows
     at = linear_functions(L, gap, shift, fit.beta, fit.tests, fit.scale)
     labels = averaged.labels or {"1": ["overall"]}
     notes = _averaged(grid, labels, fit, weights) + _held(grid, labels, fit, slope)
@@ -271,6 +287,7 @@ def _held(grid: Grid, labels: Any, fit: Basis, slope: _Slope | None) -> tuple[st
     known, moved = fit.reference.variables, set(labels)
     if slope and slope.code is None and _is_linear(fit.source, slope.covariate):
         moved.add(slope.covariate)  # its slope is one everywhere
+    moved |= grid.predicted.keys()
     held = {n: v[0] for n, v in grid.values.items() if n in known.covariates and n not in moved}
     at = [f"{n} = {float(v):.4g}" for n, v in held.items() if len(grid.values[n]) == 1]
     return (f"Covariates held at {', '.join(at)}",) if at else ()
@@ -300,7 +317,7 @@ def _rows(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Columns of X at the grid, what estimable functions miss, and the offset."""
     if slope is None:
-        matrix, offset = _replayed(fit, _frame(known, grid))
+        matrix, offset = _replayed(fit, grid_frame(known, grid))
     else:
         matrix, offset = _trends(fit, known, grid, slope)
     return *_parted(matrix, fit), offset
@@ -320,11 +337,11 @@ def _trends(
     base, degree = grid, np.ones(len(grid.places), dtype=int)
     if slope.degrees > 1:
         degree = 1 + grid.places[:, list(grid.values).index(_DEGREE)]
-        base = grid._replace(places=grid.places[degree == 1])
+        base = rows_of(grid, degree == 1)
     shifts = slope.step * (np.arange(slope.degrees + 1.0) - slope.degrees // 2)
-    frames = [_frame(known, base, slope.covariate, shift) for shift in shifts]
+    frames = [grid_frame(known, base, slope.covariate, shift) for shift in shifts]
     parts = np.array([np.column_stack(_replayed(fit, frame)) for frame in frames])
-    at = np.array([_numbers_at(base, slope.covariate) + shift for shift in shifts])
+    at = np.array([numbers_at(base, slope.covariate) + shift for shift in shifts])
     if slope.code is not None:
         at = np.array(list(_evaluated(fit, slope.code, tuple(frames))))
     rounding = _ROUNDING * np.abs(parts).max(axis=(0, 1))
@@ -337,12 +354,6 @@ def _trends(
         own = parts[(len(parts) - 1) // 2]
         out[degree == d] = np.where(np.abs(own) > rounding, own, 0.0)
     return out[:, :-1], out[:, -1]
-
-
-def _numbers_at(grid: Grid, covariate: str) -> np.ndarray:
-    """Values of a covariate at the grid, (N,)."""
-    values = np.asarray(grid.values[covariate], dtype=np.float64)
-    return values[grid.places[:, list(grid.values).index(covariate)]]
 
 
 def _evaluated(fit: Basis, code: str, frames: tuple[pd.DataFrame, ...]) -> Iterator[np.ndarray]:
@@ -364,19 +375,6 @@ def _parted(matrix: np.ndarray, fit: Basis) -> tuple[np.ndarray, np.ndarray]:
     dropped = [j for j in range(matrix.shape[1]) if j not in set(kept)]
     L = matrix[:, kept]
     return L, matrix[:, dropped] - L @ fit.reference.aliases
-
-
-def _frame(
-    known: Variables, grid: Grid, moved: str | None = None, shift: float = 0.0
-) -> pd.DataFrame:
-    """The variables at the grid, or one of them further on."""
-    columns = {}
-    for v, (name, values) in enumerate(grid.values.items()):
-        if name in known:
-            own = [values[p] for p in grid.places[:, v]]
-            own = [x + shift for x in own] if name == moved and shift else own
-            columns[name] = column_of(name, own, known)
-    return pd.DataFrame(columns, index=range(len(grid.places)))
 
 
 def _replayed(fit: Basis, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
