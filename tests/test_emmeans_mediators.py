@@ -125,6 +125,18 @@ def test_a_covariate_of_two_values_has_one_prediction():
         assert_close(found["estimate"][row], plain["estimate"][row], 1e-9)
 
 
+def test_dates_are_days():
+    data = logs().assign(days=lambda d: np.round(d["x"] * 40))
+    data = data.assign(date=pd.Timestamp("2020-01-01") + pd.to_timedelta(data["days"], unit="D"))
+    found, plain = (
+        lmm.emmeans(
+            lmm.fit(f"y ~ A + {text} + (1 | g)", data), "A", cov_reduce=f"{name} ~ A"
+        ).to_frame()
+        for text, name in (("as.numeric(date)", "date"), ("days", "days"))
+    )
+    assert_close(found["estimate"], plain["estimate"], 1e-8)
+
+
 def test_means_of_many_responses():
     data = logs()
     Y = np.column_stack([data["y"], data["y"] ** 2])

@@ -263,3 +263,5 @@ def test_the_library_has_the_functions():
         assert_close(np.asarray(design.exog)[0, 0], value, 1e-10)
     with pytest.raises(DataError, match=r"`logit\(p\)` is NaN or infinite in 1 of"):
         lmm.fit("logit(p) ~ 1 + (1 | g)", data.assign(p=[0.0, *data["p"][1:]]))
+    with pytest.raises(DataError, match=r"qnorm\(\) takes 1 arguments, not 3"):
+        lmm.fit("qnorm(p, 0, 1) ~ 1 + (1 | g)", data)

@@ -106,7 +106,7 @@ def emtrends(
     df_method: str | None = None,
     level: float = 0.95,
 ) -> Any:
-    """Estimated marginal slopes of a covariate, and trends of higher degree.
+    """Estimated marginal slopes of a covariate.
 
     The difference quotient of the mean with a step of a thousandth of the covariate's range,
     upwards, as emmeans': exact where the mean is linear in it. Of degree d that of d steps, the

@@ -128,12 +128,13 @@ def _dummy(x: Any, level: Any) -> Any:
     return np.asarray(pd.Series(x) == level, dtype=np.float64)
 
 
-def _elementwise(f: np.ufunc) -> Callable[..., Any]:
+def _elementwise(f: np.ufunc, name: str = "") -> Callable[..., Any]:
     """A function of NumPy without the arguments that it would write into."""
 
     def call(*columns: Any) -> Any:
         if len(columns) != f.nin:
-            raise TypeError(f"{f.__name__}() takes {f.nin} arguments, not {len(columns)}")
+            called = name or f.__name__
+            raise TypeError(f"{called}() takes {f.nin} arguments, not {len(columns)}")
         return f(*columns)
 
     return call
@@ -208,7 +209,7 @@ LIBRARY: dict[str, Any] = {
     **{name: f for name, f in TRANSFORMS.items() if name not in ("Q", "I", "C", "lag")},
     **{name: getattr(NUMPY, name) for name in words(_SAME)},
     **{name: getattr(NUMPY, theirs) for name, theirs in _RENAMED.items()},
-    **{name: _elementwise(getattr(special, theirs)) for name, theirs in _OF_SCIPY.items()},
+    **{name: _elementwise(getattr(special, theirs), name) for name, theirs in _OF_SCIPY.items()},
     **{name: _summary(f) for name, f in _SUMMARIES.items()},
     "cloglog": lambda p: np.log(-np.log1p(-p)),
     "np": NUMPY,

@@ -129,7 +129,7 @@ def _predicted(
 
     NaN where the rows do not determine it.
     """
-    x = mat.evaluate(quoted(one.covariate), rows, context=context)
+    x = mat.evaluate(f"as_numeric({quoted(one.covariate)})", rows, context=context)  # of dates days
     fit = mat.build(one.right, rows, context=context)
     new = mat.replay(fit.spec, grid_frame(known, grid), context=context)
     length = np.linalg.norm(fit.values, axis=0)
