@@ -116,6 +116,20 @@ def check_contrasts(found, asked, method, scale):
             assert_close(ours[column][known][some], expected, limit_tol, scale)
 
 
+def test_hommel_of_emmeans():
+    """emmeans 1.8.4.1: pairs(emmeans(m, ~Nf, lmer.df = "k")), adjust = "hommel", infer = TRUE.
+
+    m by lmer with BOBYQA's rhoend = 1e-11.
+    """
+    found = lmm.emmeans(oats(), "Nf", df_method="kr").pairs().to_frame("hommel")
+    p = [1.9970395930813412e-04, 2.8245378855203701e-09, 4.0182008793635155e-12,
+         2.4101140397143378e-03, 6.3333559276031528e-06, 4.4560876215324709e-02]  # fmt: skip
+    low = [-31.742371525080429, -47.075704858413765, -56.242371525080429,
+           -27.575704858413854, -36.742371525080522, -21.409038191747189]  # fmt: skip
+    assert_close(found["p_value"], p, LME4_RTOL)
+    assert_close(found["conf_low"], low, LME4_RTOL)
+
+
 @pytest.mark.parametrize("name", [n for n in CASES if "joint_tests" in reference.load(n)])
 def test_joint_tests_of_emmeans(name):
     case, result = reference.load(name), reference.inference_fit(name)

@@ -49,11 +49,11 @@ def test_geometric_means_and_ratios():
 
 def test_regrid_names_every_scale():
     named = ", ".join(f'"{name}"' for name in ("response", *TRANSFORMATIONS))
-    assert f"{{{named}}}" in lmm.MarginalMeans.regrid.__doc__
+    assert f"{{{named}}}" in " ".join(lmm.MarginalMeans.regrid.__doc__.split())
     for name in TRANSFORMATIONS:
         assert way_back(f"{name}(y)").name == name
-    with pytest.raises(DataError, match="log, log2, log10, log1p and sqrt of a column"):
-        way_back("exp(y)")
+    with pytest.raises(DataError, match=f"{', '.join(TRANSFORMATIONS)}, exp, asin"):
+        way_back("floor(y)")
 
 
 def test_regrid_is_the_delta_method():
@@ -146,6 +146,80 @@ def test_trends_of_a_polynomial_are_its_derivative():
     step = 1e-3 * (data["x"].max() - data["x"].min())
     expected = b["x"] + 2 * b.iloc[-1] * (9.0 + step / 2)
     assert_close(found["estimate"], [expected], 1e-8)
+
+
+# emmeans 1.8.4.1: emtrends(m, ~ Sex, "age", max.degree = 2) and its pairs(), Kenward and Roger's
+# degrees of freedom, m <- lmer(distance ~ poly(age, 2) * Sex + (1 | Subject)), rhoend = 1e-11
+DEGREES = {
+    "Male": [(0.78407031250003, 0.07781453258946), (0.05078124999965, 0.04349940144310)],
+    "Female": [(0.47956250000002, 0.09384785739495), (-0.00284090909089, 0.05246225206975)],
+    "Male - Female": [(0.30450781250001, 0.12191194289215), (0.05362215909054, 0.06815046454822)],
+}
+
+
+def growth():
+    return lmm.fit("distance ~ poly(age, 2) * Sex + (1 | Subject)", lmm.load_dataset("orthodont"))
+
+
+def test_trends_of_higher_degree():
+    found = lmm.emtrends(growth(), "Sex", "age", max_degree=2, df_method="kr")
+    means, pairs = found.to_frame(), found.pairs().to_frame()
+    assert found.by == ("degree",)
+    assert means["degree"].tolist() == ["linear", "linear", "quadratic", "quadratic"]
+    rows = means.set_index(["Sex", "degree"]), pairs.set_index(["contrast", "degree"])
+    for label, expected in DEGREES.items():
+        for degree, values in zip(("linear", "quadratic"), expected, strict=True):
+            row = rows[" - " in label].loc[(label, degree)]
+            assert_close(row[["estimate", "std_error"]].astype(float), values, 1e-8)
+            assert_close(row["df"], 77, 1e-8)
+
+
+def test_degrees_are_a_variable():
+    """Where specs and by put it, emmeans' order of rows."""
+    res, at = growth(), {"age": [9, 10]}
+    plain = lmm.emtrends(res, "Sex", "age", max_degree=2).to_frame()["estimate"].to_numpy()
+    turned = lmm.emtrends(res, "~ degree | Sex", "age", max_degree=2)
+    assert turned.by == ("Sex",)
+    assert_close(turned.to_frame()["estimate"], plain[[0, 2, 1, 3]], 1e-12)
+    within = lmm.emtrends(res, "~ age * degree | Sex", "age", max_degree=2, at=at).to_frame()
+    assert within["age"].tolist() == [9, 10] * 4
+    # emmeans 1.8.4.1
+    expected = [0.580945312500, 0.682507812500, 0.050781249996, 0.050781249998,
+                0.490926136364, 0.485244318182, -0.002840909093, -0.002840909092]  # fmt: skip
+    assert_close(within["estimate"], expected, 1e-8)
+    one = lmm.emtrends(res, "1", "age", max_degree=2, weights="proportional").to_frame()
+    assert_close(one["estimate"], [0.66001157407409905, 0.02893518518498494], 1e-8)  # emmeans
+    assert_close(one["std_error"], [0.059901655116517, 0.03348585484368337], 1e-8)
+
+
+def test_degrees_beyond_that_of_the_model_are_nothing():
+    """emmeans has t = 10 of rounding there."""
+    found = lmm.emtrends(growth(), "Sex", "age", max_degree=5, at={"age": [9]}).to_frame()
+    above = found["degree"].isin(["cubic", "quartic", "quintic"])
+    assert (found.loc[above, ["estimate", "std_error"]] == 0).all(axis=None)
+    assert (found.loc[~above, "std_error"] > 0).all()
+
+
+def test_degrees_per_unit_of_an_expression():
+    """f = a + b x + c x^2, u = log x: df/du = x f', d2f/du2 / 2 = (x^2 f'' + x f') / 2."""
+    res, x = growth(), 10.0
+    plain = lmm.emtrends(res, "Sex", "age", max_degree=2, at={"age": x}).to_frame()["estimate"]
+    found = lmm.emtrends(res, "Sex", "log(age)", max_degree=2, at={"age": x}).to_frame()
+    # the step of 0.006 years downwards: plain slopes are at x - step / 2
+    slope = plain[:2].to_numpy() + plain[2:].to_numpy() * 0.006
+    assert_close(found["estimate"][2:], x * x * plain[2:].to_numpy() + x * slope / 2, 1e-6)
+
+
+def test_degrees_that_there_are_not():
+    res = growth()
+    for wrong in (0, 6, 1.5, "2", True, None):
+        with pytest.raises(DataError, match=r"max_degree=.*a whole number of at"):
+            lmm.emtrends(res, "Sex", "age", max_degree=wrong)
+    data = logs().rename(columns={"A": "degree"})
+    own = lmm.fit("y ~ degree * x + (1 | g)", data)
+    assert len(lmm.emtrends(own, "degree", "x").to_frame()) == 2
+    with pytest.raises(DataError, match="give that another name"):
+        lmm.emtrends(own, "degree", "x", max_degree=2)
 
 
 @pytest.mark.parametrize("kind", [bool, int, str, "category"])

@@ -529,6 +529,14 @@ def _dependent():
             "not here: `power",
         ),
         (
+            lambda: lmm.design("Reaction ~ (1 | Subject) + varConstProp(form=~Days)", _sleep()),
+            r"write `\(0 \+ x \| row\)`",
+        ),
+        (
+            lambda: lmm.design("Reaction ~ (1 | Subject) + varConstProp()", _sleep()),
+            r"not here: `power\(fitted\(.\)\)` is the nearest",
+        ),
+        (
             lambda: lmm.fit_many(
                 "~ Days + (1 | Subject)", _sleep(), responses_in="rows",
                 responses=pd.DataFrame(np.ones((2, 180)), columns=[f"s{i}" for i in range(180)]),

@@ -327,7 +327,7 @@ def calls() -> dict[str, Call]:
         ),
         "emtrends": Call(
             lmm.emtrends,
-            dict(res=r, specs="1", var="x", by=None, at=None, weights="equal",
+            dict(res=r, specs="1", var="x", max_degree=2, by=None, at=None, weights="equal",
                  cov_reduce="range", df_method="z", level=0.9),
         ),
         "joint_tests": Call(lmm.joint_tests, dict(res=r, by=None, at=None, df_method=None)),

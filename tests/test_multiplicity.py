@@ -1,5 +1,6 @@
 """Adjusted p values and critical values against R, published tables and exact identities."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -101,11 +102,47 @@ def test_stepwise_by_hand():
     expected = {
         "holm": [0.04, 0.09, 0.09, 0.5],
         "hochberg": [0.04, 0.08, 0.08, 0.5],
+        "hommel": [0.04, 0.08, 0.06, 0.5],  # R's p.adjust
         "fdr": [0.04, 0.04 * 4 / 3, 0.04 * 4 / 3, 0.5],
     }
     for how, values in expected.items():
         found = adjusted_p_values(z, np.inf, how, family=Family(4))
         np.testing.assert_allclose(found, values, rtol=CLOSED)
+
+
+# R 4.2.2: p.adjust(p, "hommel"), and p.adjust(p[1:5], "hommel", n = 9)
+HOMMEL = (
+    [0.018717, 0.05153, 0.187988, 0.749127, 0.008204, 0.725094,
+     0.843039, 0.28854, 0.248994, 0.000236, 0.008739, 0.005504],
+    [0.149736, 0.36071, 0.751952, 0.843039, 0.073836, 0.843039,
+     0.843039, 0.843039, 0.843039, 0.002832, 0.078651, 0.049536],
+    [0.149736, 0.36071, 1.0, 1.0, 0.073836],
+)  # fmt: skip
+
+
+def test_hommel_of_r():
+    p, all_rows, five_of_nine = map(np.array, HOMMEL)
+    z = -special.ndtri(p / 2)
+    found = adjusted_p_values(z, np.inf, "hommel", family=Family(12))
+    np.testing.assert_allclose(found, all_rows, rtol=CLOSED)
+    found = adjusted_p_values(z[:5], np.inf, "hommel", family=Family(9))
+    np.testing.assert_allclose(found, five_of_nine, rtol=CLOSED)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_hommel_is_the_closed_test_of_simes(seed):
+    """Hommel (1988): over every set that contains a hypothesis, ties among them."""
+    p = np.random.default_rng(seed).uniform(size=7).round(1 + seed % 2) ** 2
+    closed = np.zeros(7)
+    for inside in itertools.product([False, True], repeat=7):
+        rows = np.flatnonzero(inside)
+        if rows.size:
+            simes = np.min(rows.size * np.sort(p[rows]) / np.arange(1, rows.size + 1))
+            closed[rows] = np.maximum(closed[rows], simes)
+    with np.errstate(divide="ignore"):
+        z = -special.ndtri(p / 2)
+    found = adjusted_p_values(z, np.inf, "hommel", family=Family(7))
+    np.testing.assert_allclose(found, np.minimum(closed, 1.0), rtol=CLOSED, atol=1e-15)
 
 
 # ------------------------------------------------------------ tukey
@@ -329,7 +366,7 @@ def test_critical_values_invert_p_values(how, side):
     df = np.array([0.6, 4.0, 33.3, np.inf])
     for level in (0.9, 0.999):
         c = critical_values(df, how, level, WHOLE, side)
-        rule = "bonferroni" if how in ("holm", "hochberg", "fdr") else how
+        rule = "bonferroni" if how in ("holm", "hochberg", "hommel", "fdr") else how
         sign = -1 if side < 0 else 1
         p = [one(sign * t, nu, rule, WHOLE, side) for t, nu in zip(c, df, strict=True)]
         np.testing.assert_allclose(p, 1 - level, rtol=1e-9)
@@ -367,7 +404,7 @@ def test_edges(how):
 
 @pytest.mark.parametrize("how", ADJUSTMENTS)
 def test_more_contrasts_cost(how):
-    if how in ("none", "holm", "hochberg", "fdr"):
+    if how in ("none", "holm", "hochberg", "hommel", "fdr"):
         return  # the step-wise ones depend on the other p values
     R3, R6 = pairwise(3), pairwise(4)
     few = Family(3, means=3, rank=2, pairwise=True, correlation=R3)

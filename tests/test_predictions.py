@@ -584,7 +584,9 @@ def test_scales_of_predictions():
     with pytest.raises(lmm.DataError, match="type='mean': choose from link, response"):
         plain.predict(type="mean")
     with pytest.raises(lmm.DataError, match="can be carried back: log, log2"):
-        logged("log(Reaction / 2)").predict(type="response")
+        logged("floor(Reaction)").predict(type="response")
+    half, whole = logged("log(Reaction / 2)"), logged("log(Reaction)")
+    assert_close(half.predict(type="response"), whole.predict(type="response"), 1e-9)
 
 
 def test_a_square_root_is_carried_back_from_its_end():

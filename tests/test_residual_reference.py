@@ -265,3 +265,29 @@ def test_nlme_scales_standard_errors_of_maximum_likelihood(name):
     factor = np.sqrt(case["n"] / (case["n"] - case["p"]))
     theirs = np.array(case["nlme_summary"]["tTable"]["Std.Error"])
     assert_close(theirs, factor * result.bse_fe.to_numpy(), 1e-4)  # nlme's own optimum
+
+
+# nlme 3.1.162: lme(y ~ age * Sex, ~ 1 | Subject, weights = varConstProp(form = ~ x,
+# fixed = list(const = 1)), tolerance = 1e-12): logLik, sigma, prop, sd of Subject, fixed effects
+CONST_PROP = {
+    True: (-241.111740479, 1.51428332326, 0.222338230588, 1.60591927972, 0.369855267803),
+    False: (-239.147535452, 1.50164189567, 0.219774544426, 1.52993607192, 0.370101112303),
+}
+# nlme's optimizer stops there at a relative change of the criterion of 1e-14.
+NLME_RTOL = 1e-5
+
+
+@pytest.mark.filterwarnings("ignore:.*has 108 random coefficients for 108 rows")
+@pytest.mark.parametrize("reml", CONST_PROP)
+def test_a_slope_of_every_row_is_a_constant_and_a_proportion(reml):
+    """Variance ``sigma^2 + tau^2 x^2``, nlme's varConstProp."""
+    teeth, i = lmm.load_dataset("orthodont"), np.arange(1, 109)
+    x = teeth["age"] - 8
+    y = (teeth["distance"] + x * np.sin(1.7 * i**2) / 2).round(2)
+    data = teeth.assign(x=x, y=y, row=i, Sex=teeth["Sex"].astype(str))
+    res = lmm.fit("y ~ age * Sex + (1 | Subject) + (0 + x | row)", data, reml=reml)
+    llf, sigma, prop, subject, age = CONST_PROP[reml]
+    assert_close(res.llf, llf, 1e-10)
+    found = res.tidy(effects="ran_pars").set_index("group")["estimate"]
+    assert_close(found[["Residual", "row", "Subject"]], [sigma, prop * sigma, subject], NLME_RTOL)
+    assert_close(res.fe_params["age"], age, NLME_RTOL)

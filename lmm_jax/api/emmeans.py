@@ -48,8 +48,11 @@ def emmeans(
         products of how often each occurs; by the rows of the cell; equally over cells that
         have rows; or with a number for each combination. But for "cells" and numbers nested
         factors go first, within the levels of what they are nested in.
-    cov_reduce : {"mean", "range"} or callable
-        Value, or values, of covariates; those of at most two values keep both.
+    cov_reduce : {"mean", "range"}, callable, or formula
+        Value, or values, of covariates; those of at most two values keep both. Of a covariate
+        that the factors move (a mediator) a formula ``"x ~ A"``: x is what least squares of it on
+        the rows of the fit predict at every combination. A list has several, one after another,
+        and the word or function for all others: ``["x ~ A", "z ~ x + A", np.median]``.
     df_method : str, optional
         As in :func:`lmm_jax.fit`; that of the fit if not given.
     level : float
@@ -95,6 +98,7 @@ def emtrends(
     specs: Any,
     var: str,
     *,
+    max_degree: int = 1,
     by: Any = None,
     at: Mapping[str, Any] | None = None,
     weights: Any = "equal",
@@ -105,7 +109,9 @@ def emtrends(
     """Estimated marginal slopes of a covariate.
 
     The difference quotient of the mean with a step of a thousandth of the covariate's range,
-    upwards, as emmeans': exact where the mean is linear in it.
+    upwards, as emmeans': exact where the mean is linear in it. Of degree d that of d steps, the
+    d-th derivative over d!: the coefficient of the d-th power where the mean is a polynomial of
+    that degree.
 
     Parameters
     ----------
@@ -114,6 +120,10 @@ def emtrends(
         As in :func:`emmeans`.
     var : str
         The covariate, or an expression of one, per unit of which the slope is: "log(dose)".
+    max_degree : int
+        From 2 to 5: trends of all degrees up to it, which a column ``degree`` tells ("linear",
+        "quadratic", "cubic", "quartic", "quintic"). It is one of ``by``, unless ``specs`` or
+        ``by`` say where it stands. Each degree loses three digits of the sixteen.
 
     Returns
     -------
@@ -123,7 +133,13 @@ def emtrends(
     Raises
     ------
     DataError
-        As :func:`emmeans`; ``var`` is no covariate.
+        As :func:`emmeans`; ``var`` is no covariate, or does not change with it; with degrees, a
+        variable of the model that is called ``degree``.
+
+    Notes
+    -----
+    With ``max_degree=2`` and above the quotient of degree 1 is one around the covariate's value,
+    not upwards from it, as in emmeans.
 
     Examples
     --------
@@ -132,12 +148,20 @@ def emtrends(
     >>> res = lmm.fit("distance ~ age * Sex + (age | Subject)", data)
     >>> lmm.emtrends(res, "Sex", "age").to_frame()["estimate"].round(3).tolist()
     [0.784, 0.48]
+    >>> bent = lmm.fit("distance ~ poly(age, 2) * Sex + (1 | Subject)", data)
+    >>> lmm.emtrends(bent, "Sex", "age", max_degree=2).to_frame().round(3).iloc[:, :3]
+          Sex     degree  estimate
+    0    Male     linear     0.784
+    1  Female     linear     0.480
+    2    Male  quadratic     0.051
+    3  Female  quadratic    -0.003
     """
     if var is None:
         raise DataError("var=None: the name of a covariate is needed")
     return marginal_means(
         _basis(res, df_method), specs,
         by=by, at=at, weights=weights, cov_reduce=cov_reduce, level=level, var=var,
+        max_degree=max_degree,
     )  # fmt: skip
 
 

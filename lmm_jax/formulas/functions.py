@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from formulaic.transforms import TRANSFORMS
 from formulaic.utils.stateful_transforms import stateful_transform
+from scipy import special
 
 from ..errors import DataError
 from .columns import beside
@@ -127,12 +128,13 @@ def _dummy(x: Any, level: Any) -> Any:
     return np.asarray(pd.Series(x) == level, dtype=np.float64)
 
 
-def _elementwise(f: np.ufunc) -> Callable[..., Any]:
+def _elementwise(f: np.ufunc, name: str = "") -> Callable[..., Any]:
     """A function of NumPy without the arguments that it would write into."""
 
     def call(*columns: Any) -> Any:
         if len(columns) != f.nin:
-            raise TypeError(f"{f.__name__}() takes {f.nin} arguments, not {len(columns)}")
+            called = name or f.__name__
+            raise TypeError(f"{called}() takes {f.nin} arguments, not {len(columns)}")
         return f(*columns)
 
     return call
@@ -182,6 +184,11 @@ LABELLED = frozenset(words("C I as_character as_logical dummy hashed relevel"))
 
 # Functions of one column that NumPy calls by the same name, and R's names of others.
 _SAME = "sin cos tan sinh cosh tanh sqrt exp log10 log2 log1p expm1 floor trunc sign abs exp2"
+# Of proportions, by R's names and those of their links, and a power.
+_OF_SCIPY = {
+    **{"logit": "logit", "qlogis": "logit", "plogis": "expit"},
+    **{"probit": "ndtri", "qnorm": "ndtri", "pnorm": "ndtr", "boxcox": "boxcox"},
+}
 _RENAMED = {
     **{"asin": "arcsin", "acos": "arccos", "atan": "arctan", "atan2": "arctan2"},
     **{"asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh", "ceiling": "ceil"},
@@ -202,7 +209,9 @@ LIBRARY: dict[str, Any] = {
     **{name: f for name, f in TRANSFORMS.items() if name not in ("Q", "I", "C", "lag")},
     **{name: getattr(NUMPY, name) for name in words(_SAME)},
     **{name: getattr(NUMPY, theirs) for name, theirs in _RENAMED.items()},
+    **{name: _elementwise(getattr(special, theirs), name) for name, theirs in _OF_SCIPY.items()},
     **{name: _summary(f) for name, f in _SUMMARIES.items()},
+    "cloglog": lambda p: np.log(-np.log1p(-p)),
     "np": NUMPY,
     "I": TRANSFORMS["I"],
     "C": factor,

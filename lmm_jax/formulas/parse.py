@@ -14,7 +14,7 @@ from functools import lru_cache
 from ..errors import FormulaError
 from .expressions import check_source, to_python
 from .residual import ResidualTerm, is_residual, read_residual, without_tilde
-from .residual_elsewhere import NOT_HERE, written_here
+from .residual_elsewhere import is_nearest, written_here
 from .right_side import as_formula
 from .tokens import Item, depths, is_wrapped, lex, render, right_side, split
 
@@ -222,7 +222,7 @@ def other_names(text: str) -> tuple[tuple[str, str, int], ...]:
         if here is not None:
             name = item.text.split("(")[0]
             message = f"`{name}` is another package's: write `{here}`"
-            if name in NOT_HERE:
+            if is_nearest(name, here):
                 message = f"`{name}` is another package's, and not here: `{here}` is the nearest"
             found.append((name, message, item.start))
     return tuple(found)

@@ -16,10 +16,11 @@ ELSEWHERE = {
     "corSpher": "sp_sph(x + y | id)",
     "varIdent": "diag(f)", "varPower": "power(x)", "varExp": "expo(x)", "sp_pow": "car1(time | id)",
     "varComb": "diag(f) * power(x)", "varFixed": "lmm.fit(…, weights=)",
+    "varConstProp": "(0 + x | row)",
 }  # fmt: skip
 # Those that are not there, and what is nearest.
 NOT_HERE = {
-    "varConstPower": "power(x)", "varConstProp": "power(x)",
+    "varConstPower": "power(x)",
     **dict.fromkeys(("corLin", "sp_lin", "lin"), "sp_sph(x + y | id)"),
 }  # fmt: skip
 _THEIRS = re.compile(rf"\s*({'|'.join((*NOT_HERE, *ELSEWHERE))})\(")
@@ -40,4 +41,11 @@ def written_here(text: str) -> str | None:
         return None  # a function of the caller's may have a short name
     instead = {**NOT_HERE, **ELSEWHERE}[match[1]]
     of_means = "~" not in text or "fitted" in text  # nlme's default
+    if of_means and match[1] == "varConstProp":
+        instead = "power(x)"
     return instead.replace("(x)", f"({MEANS})") if of_means else instead
+
+
+def is_nearest(name: str, here: str) -> bool:
+    """Whether what is written here is not the same as what another package has by a name."""
+    return name in NOT_HERE or (name == "varConstProp" and MEANS in here)

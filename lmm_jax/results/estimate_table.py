@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -67,14 +67,15 @@ class EstimateTable(Shown):
         ----------
         adjust : str, optional
             Adjustment of limits and p values for the size of each family (the rows of one group
-            of ``by``): "none", "tukey", "sidak", "bonferroni", "holm", "hochberg", "fdr",
-            "scheffe", "dunnett", "dunnettx" or "mvt". By default that of the contrasts, none
+            of ``by``): "none", "tukey", "sidak", "bonferroni", "holm", "hochberg", "hommel",
+            "fdr", "scheffe", "dunnett", "dunnettx" or "mvt". By default that of the contrasts, none
             for means.
         level : float, optional
             Coverage of the limits, by default that of the object.
         type : {"link", "response"}
             "response": estimates and limits of a transformed response carried back; those of
-            differences of logarithms are ratios. Tests stay those of the scale of the fit.
+            differences of logarithms are ratios, of logits odds ratios. Tests stay those of the
+            scale of the fit.
         bias_sigma : float, optional
             With "response": standard deviation of the response around its mean on the scale of
             the fit, for which means are corrected, ``h(x) + sigma^2 h''(x) / 2``.
@@ -130,8 +131,8 @@ class EstimateTable(Shown):
                 "means, and contrast these"
             )
         half = 0.0 if bias_sigma is None else 0.5 * number(bias_sigma, "bias_sigma", least=0.0) ** 2
-        if self.ratios:  # what was added to the response is gone in a difference
-            f = replace(f, shift=0.0)
+        if self.ratios and f.of_differences is not None:
+            f = f.of_differences
         at = self.at
         return f.carried(at.estimate, at.std_error, found.low, found.high, half)._asdict()
 

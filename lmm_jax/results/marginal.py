@@ -191,7 +191,7 @@ class MarginalMeans(EstimateTable):
         at = linear_functions(
             C @ self.at.L, C @ self.at.gap, C @ self.at.shift, self.beta, self.tests, self.scale
         )
-        logs = self.transformation is not None and self.transformation.is_log
+        logs = self.transformation is not None and self.transformation.of_differences is not None
         return replace(
             self,
             at=at,
@@ -374,7 +374,8 @@ class MarginalMeans(EstimateTable):
 
         Parameters
         ----------
-        transform : {"response", "log", "log2", "log10", "log1p", "sqrt"}
+        transform : {"response", "log", "log2", "log10", "log1p", "sqrt", "logit", "probit", \
+            "cloglog", "asinh", "atanh"}
             The new scale. Any but the first is also one of a response that is not transformed.
         bias_sigma : float, optional
             As in :meth:`to_frame`.

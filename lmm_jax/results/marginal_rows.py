@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..designs.fixed_source import FixedSource
 from ..designs.schema import factor_columns
-from ..designs.variables import Reference, Variables, column_of
+from ..designs.variables import Reference, Variables
 from ..errors import DataError
 from ..formulas import matrices as mat
 from ..formulas.expressions import names_in, to_python
@@ -23,12 +23,21 @@ from ..inference.means.grid import (
     average,
     make_grid,
     nesting_of,
+    rows_of,
 )
 from ..inference.means.joint import table_of_tests
 from ..inference.means.transformations import is_name, transformation_of
-from ..inputs.arguments import choice, mapping, numbers, probability, shown
+from ..inputs.arguments import choice, mapping, numbers, probability, shown, whole_number
 from ..inputs.names import unquoted
 from .marginal import MarginalMeans
+from .marginal_covariates import (
+    check_not_predicted,
+    grid_frame,
+    not_predicted,
+    numbers_at,
+    read_mediators,
+    with_predictions,
+)
 from .marginal_labels import Labels
 from .marginal_specs import (
     Asked,
@@ -44,6 +53,11 @@ WEIGHTS = ("equal", "proportional", "outer", "cells", "flat")
 _MOST = 1 << 28
 # Step of the difference quotient of a trend, in units of the covariate's range (emmeans').
 _STEP = 1e-3
+# Rounding of an entry of X, in units of the largest of its column.
+_ROUNDING = 4.0 * np.finfo(np.float64).eps
+# The variable that tells trends of several degrees, and its levels (emmeans').
+_DEGREE = "degree"
+_DEGREES = ("linear", "quadratic", "cubic", "quartic", "quintic")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,14 +102,23 @@ def marginal_means(
     cov_reduce: Any,
     level: float,
     var: Any = None,
+    max_degree: Any = 1,
 ) -> Any:
     """Means of :func:`lmm_jax.emmeans`, or with ``var`` the slopes of :func:`lmm_jax.emtrends`."""
     asked, known = read_specs(specs, by), fit.reference.variables
-    slope = None if var is None else _slope_of(var, known)
-    values = read_values(known, at, cov_reduce, fit.rows)
+    slope = None if var is None else _slope_of(var, known, max_degree)
+    reduced, mediators = read_mediators(cov_reduce, known, at)
+    check_not_predicted((*asked.specs, *asked.by), mediators)
+    values = read_values(known, at, reduced, fit.rows)
+    values |= {one.covariate: [known.covariates[one.covariate].mean] for one in mediators}
     asked = with_parents(asked, values, known)
+    if slope is not None and slope.degrees > 1:
+        asked, values = _of_degrees(slope, asked, values)
     grid = _grid(known, values, asked)
+    grid = with_predictions(grid, mediators, known, fit.rows, fit.source.context)
     means = _means(fit, grid, asked, weights, level, slope)
+    models = tuple(f"Predicted: {one.formula}" for one in mediators)
+    means = replace(means, notes=(*means.notes, *models))
     if asked.method is None:
         return means
     return MeansAndContrasts(means, means.contrast(asked.method))
@@ -108,10 +131,12 @@ class _Slope(NamedTuple):
     covariate: str
     step: float  # of the covariate
     code: str | None  # expression of the covariate that slopes are per unit of
+    degrees: int  # 1: slopes; 2: curvatures as well
 
 
-def _slope_of(var: Any, known: Variables) -> _Slope:
+def _slope_of(var: Any, known: Variables, max_degree: Any) -> _Slope:
     """A covariate, or an expression of one: ``log(dose)``."""
+    degrees = whole_number(max_degree, "max_degree", least=1, most=len(_DEGREES))
     name, code = unquoted(var), None
     if isinstance(name, str) and name.strip() and name not in known.covariates:
         code = to_python(name)
@@ -122,7 +147,21 @@ def _slope_of(var: Any, known: Variables) -> _Slope:
         what = f"the covariates are {there}, an expression reads one of them"
         raise DataError(f"var={shown(var)}: {what if there else 'the model has no covariate'}")
     covariate = known.covariates[name]
-    return _Slope(unquoted(var), name, _STEP * (covariate.high - covariate.low), code)
+    return _Slope(unquoted(var), name, _STEP * (covariate.high - covariate.low), code, degrees)
+
+
+def _of_degrees(
+    slope: _Slope, asked: Asked, values: dict[str, list[Any]]
+) -> tuple[Asked, dict[str, list[Any]]]:
+    """A variable of the degrees, in whose groups trends are compared unless it is asked for."""
+    if _DEGREE in values:
+        raise DataError(
+            f"max_degree={slope.degrees}: the column of degrees is called {_DEGREE!r}, as a "
+            "variable of the model is: give that another name"
+        )
+    if _DEGREE not in (*asked.specs, *asked.by):
+        asked = asked._replace(by=(_DEGREE, *asked.by))
+    return asked, values | {_DEGREE: list(_DEGREES[: slope.degrees])}
 
 
 def joint_tests_of(fit: Basis, by: Any, at: Any) -> pd.DataFrame:
@@ -199,7 +238,8 @@ def _means(
     averaged = average(grid, [*asked.specs, *asked.by], how)
     L, gap, offset = _rows(fit, known, grid, slope)
     L, gap, shift = map(averaged.of, (L, gap, offset))
-    gap = np.hstack([gap, np.eye(len(gap))[:, averaged.partial]])  # no function of the rows
+    open_rows = averaged.partial | (averaged.of(not_predicted(grid)) != 0)
+    gap = np.hstack([gap, np.eye(len(gap))[:, open_rows]])  # no function of the rows
     at = linear_functions(L, gap, shift, fit.beta, fit.tests, fit.scale)
     labels = averaged.labels or {"1": ["overall"]}
     notes = _averaged(grid, labels, fit, weights) + _held(grid, labels, fit, slope)
@@ -247,6 +287,7 @@ def _held(grid: Grid, labels: Any, fit: Basis, slope: _Slope | None) -> tuple[st
     known, moved = fit.reference.variables, set(labels)
     if slope and slope.code is None and _is_linear(fit.source, slope.covariate):
         moved.add(slope.covariate)  # its slope is one everywhere
+    moved |= grid.predicted.keys()
     held = {n: v[0] for n, v in grid.values.items() if n in known.covariates and n not in moved}
     at = [f"{n} = {float(v):.4g}" for n, v in held.items() if len(grid.values[n]) == 1]
     return (f"Covariates held at {', '.join(at)}",) if at else ()
@@ -275,19 +316,44 @@ def _rows(
     fit: Basis, known: Variables, grid: Grid, slope: _Slope | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Columns of X at the grid, what estimable functions miss, and the offset."""
-    here = _frame(known, grid, None)
-    matrix, offset = _replayed(fit, here)
-    if slope is not None:
-        there = _frame(known, grid, slope)
-        ahead, further = _replayed(fit, there)
-        rise = np.full(len(here), slope.step)
-        if slope.code is not None:
-            below, above = _evaluated(fit, slope.code, (here, there))
-            rise = above - below
-            if not rise.all():
-                raise DataError(f"var={slope.text!r} does not change with {slope.covariate} here")
-        matrix, offset = (ahead - matrix) / rise[:, None], (further - offset) / rise
+    if slope is None:
+        matrix, offset = _replayed(fit, grid_frame(known, grid))
+    else:
+        matrix, offset = _trends(fit, known, grid, slope)
     return *_parted(matrix, fit), offset
+
+
+def _trends(
+    fit: Basis, known: Variables, grid: Grid, slope: _Slope
+) -> tuple[np.ndarray, np.ndarray]:
+    """Difference quotients of X and of the offset at the grid, of the degree of every row.
+
+        f[u_0] = f(u_0)        f[u_0..u_d] = (f[u_1..u_d] - f[u_0..u_{d-1}]) / (u_d - u_0)
+
+    which is the d-th derivative by u over d!, but for the step: u are values of the covariate a
+    step apart, around that of the grid, or the expression at these. Of lower degrees the
+    quotients in the middle, those of emmeans.
+    """
+    base, degree = grid, np.ones(len(grid.places), dtype=int)
+    if slope.degrees > 1:
+        degree = 1 + grid.places[:, list(grid.values).index(_DEGREE)]
+        base = rows_of(grid, degree == 1)
+    shifts = slope.step * (np.arange(slope.degrees + 1.0) - slope.degrees // 2)
+    frames = [grid_frame(known, base, slope.covariate, shift) for shift in shifts]
+    parts = np.array([np.column_stack(_replayed(fit, frame)) for frame in frames])
+    at = np.array([numbers_at(base, slope.covariate) + shift for shift in shifts])
+    if slope.code is not None:
+        at = np.array(list(_evaluated(fit, slope.code, tuple(frames))))
+    rounding = _ROUNDING * np.abs(parts).max(axis=(0, 1))
+    out = np.empty((len(degree), parts.shape[2]))
+    for d in range(1, slope.degrees + 1):
+        rise = (at[d:] - at[:-d])[:, :, None]
+        if not rise.all():
+            raise DataError(f"var={slope.text!r} does not change with {slope.covariate} here")
+        parts, rounding = np.diff(parts, axis=0) / rise, 2.0 * rounding / np.abs(rise).min()
+        own = parts[(len(parts) - 1) // 2]
+        out[degree == d] = np.where(np.abs(own) > rounding, own, 0.0)
+    return out[:, :-1], out[:, -1]
 
 
 def _evaluated(fit: Basis, code: str, frames: tuple[pd.DataFrame, ...]) -> Iterator[np.ndarray]:
@@ -309,16 +375,6 @@ def _parted(matrix: np.ndarray, fit: Basis) -> tuple[np.ndarray, np.ndarray]:
     dropped = [j for j in range(matrix.shape[1]) if j not in set(kept)]
     L = matrix[:, kept]
     return L, matrix[:, dropped] - L @ fit.reference.aliases
-
-
-def _frame(known: Variables, grid: Grid, moved: _Slope | None) -> pd.DataFrame:
-    """The variables at the grid, or one of them a step further."""
-    columns = {}
-    for v, (name, values) in enumerate(grid.values.items()):
-        shift = moved.step if moved is not None and moved.covariate == name else 0.0
-        own = [values[p] for p in grid.places[:, v]]
-        columns[name] = column_of(name, [x + shift for x in own] if shift else own, known)
-    return pd.DataFrame(columns, index=range(len(grid.places)))
 
 
 def _replayed(fit: Basis, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -45,7 +45,7 @@ def regridded(means: Means, scale: str, half: float | None) -> Means:
         response = value
         with np.errstate(all="ignore"):
             value = g.forward(response)
-            slope = slope / g.slope(value)
+            slope = slope / g.back_slope(value)
         outside = ~np.isnan(x) & ~(np.isfinite(value) & np.isfinite(slope))
         if outside.any():
             raise DataError(f"the mean {response[outside][0]:.4g} has no {scale}: other units")

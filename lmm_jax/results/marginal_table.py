@@ -51,7 +51,7 @@ def _look(means: Any, labels: Sequence[str], df: Any, type: str) -> dict[str, An
     is_contrast, response = means.kind == "contrast", type == "response"
     headings |= {} if is_contrast else {"estimate": means.kind}
     if is_contrast and means.ratios and response:
-        headings["estimate"] = "ratio"
+        headings["estimate"] = means.transformation.ratio
     elif not is_contrast and means.transformation is not None and response:
         headings["estimate"] = "response"
     kinds = {**dict.fromkeys(labels, "label"), "statistic": "statistic"}

@@ -55,6 +55,7 @@ _METHODS = {
     **{"sidak": "Sidak", "bonferroni": "Bonferroni", "holm": "Holm", "hochberg": "Hochberg"},
     **{"scheffe": "Scheffe", "dunnett": "Dunnett", "dunnettx": "Dunnett (approximate)"},
     **{"mvt": "the multivariate t distribution", "fdr": "Benjamini-Hochberg"},
+    "hommel": "Hommel",
 }
 _METHOD = re.compile(rf"\b({'|'.join(_METHODS)})\b")
 # Where they stand: not everywhere, a factor may have the name of one.

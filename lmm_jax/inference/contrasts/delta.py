@@ -213,7 +213,8 @@ def hypotheses(
         As in :func:`lmm_jax.fit`; that of the fit if not given.
     adjust : str
         Adjustment of the p values and intervals of t tests for their number: "bonferroni",
-        "holm", "hochberg", "fdr", "sidak", "scheffe", "mvt", ..., as for :func:`lmm_jax.emmeans`.
+        "holm", "hochberg", "hommel", "fdr", "sidak", "scheffe", "mvt", ..., as for
+        :func:`lmm_jax.emmeans`.
 
     Returns
     -------

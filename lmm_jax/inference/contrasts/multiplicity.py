@@ -22,8 +22,8 @@ from ..tails.roots import StudentTails, root, roots
 from ..tails.student import INFINITE_DF, f_tail, over_scales, student_quantile, student_tail
 
 ADJUSTMENTS = (
-    *("none", "tukey", "sidak", "bonferroni", "holm", "hochberg", "fdr", "scheffe"),
-    *("dunnett", "dunnettx", "mvt"),
+    *("none", "tukey", "sidak", "bonferroni", "holm", "hochberg", "hommel", "fdr"),
+    *("scheffe", "dunnett", "dunnettx", "mvt"),
 )
 # What others call some of them.
 ELSEWHERE = {
@@ -114,6 +114,7 @@ def adjusted_p_values(
         sidak       1 - (1 - p)^m
         holm        max_{j <= i} (m - j + 1) p_(j)        p_(1) <= p_(2) <= ...
         hochberg    min_{j >= i} (m - j + 1) p_(j)
+        hommel      max_S min_j |S| p_(j:S) / j           over all sets S that contain i
         fdr         min_{j >= i} m p_(j) / j
         scheffe     P(F(r, df) > t^2 / r)                 r the rank
         tukey       P(Q(k, df) > sqrt(2) |t|)             Q the studentized range of k means
@@ -121,8 +122,8 @@ def adjusted_p_values(
         mvt         P(max_i |T_i| > |t|)                  T multivariate t
         dunnett     the same, for comparisons with a control
 
-    where ``w = (m - 1) / m`` and ``k' = (1 + sqrt(1 + 8 m)) / 2``; at most 1. Upper tails
-    are summed, never ``1 - cdf``: small p values keep their digits.
+    where ``p_(j:S)`` is the j-th least in S, ``w = (m - 1) / m``, ``k' = (1 + sqrt(1 + 8 m)) / 2``;
+    at most 1. Upper tails are summed, never ``1 - cdf``: small p values keep their digits.
 
     Parameters
     ----------
@@ -157,7 +158,7 @@ def adjusted_p_values(
     ----------
     Hochberg & Tamhane (1987), doi:10.1002/9780470316672; Dunnett (1955),
     doi:10.1080/01621459.1955.10501294; Benjamini & Hochberg (1995),
-    doi:10.1111/j.2517-6161.1995.tb02031.x.
+    doi:10.1111/j.2517-6161.1995.tb02031.x; Hommel (1988), doi:10.1093/biomet/75.2.383.
 
     Examples
     --------
@@ -182,7 +183,7 @@ def critical_values(
     """Standard errors between an estimate and its simultaneous confidence limits.
 
     The t at which the adjusted p value is ``1 - level``; for the step-wise procedures
-    (holm, hochberg, fdr) that of Bonferroni's adjustment, as in emmeans.
+    (holm, hochberg, hommel, fdr) that of Bonferroni's adjustment, as in emmeans.
 
     Parameters
     ----------
@@ -293,23 +294,30 @@ def _least_from(p: np.ndarray) -> np.ndarray:
     return np.asarray(np.minimum.accumulate(p[::-1])[::-1])
 
 
-# Step-wise procedures: the factor of the p value of rank i of m, and what those of other ranks make
-# of it. They have no intervals of their own: theirs are Bonferroni's.
-_STEPWISE: dict[
-    str, tuple[Callable[[int, np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]
-] = {
-    "holm": (lambda m, rank: m - rank + 1, np.maximum.accumulate),
-    "hochberg": (lambda m, rank: m - rank + 1, _least_from),
-    "fdr": (lambda m, rank: m / rank, _least_from),
+def _hommel(p: np.ndarray, m: int) -> np.ndarray:
+    """The largest of Simes' p values of sets with i: i and the others of largest p, (m,)."""
+    p = np.concatenate([p, np.ones(m - p.size)])  # what has no row is never rejected
+    out = p
+    for k in range(2, m + 1):
+        others = k * np.min(p[m - k + 1 :] / np.arange(2, k + 1))
+        out = np.maximum(out, np.minimum(k * np.minimum(p, p[m - k]), others))
+    return out
+
+
+# Step-wise procedures: adjusted p values of ascending ones, of the ranks 1 to n of m. They have no
+# intervals of their own: theirs are Bonferroni's.
+_STEPWISE: dict[str, Callable[[np.ndarray, int, np.ndarray], np.ndarray]] = {
+    "holm": lambda p, m, rank: np.maximum.accumulate(p * (m - rank + 1)),
+    "hochberg": lambda p, m, rank: _least_from(p * (m - rank + 1)),
+    "hommel": lambda p, m, rank: _hommel(p, m)[rank - 1],
+    "fdr": lambda p, m, rank: _least_from(p * (m / rank)),
 }
 
 
 def _stepwise(p: np.ndarray, how: str, m: int) -> np.ndarray:
     order = np.argsort(p, kind="stable")
-    factor, others = _STEPWISE[how]
-    scaled = others(p[order] * factor(m, np.arange(1, p.size + 1)))
     out = np.empty_like(p)
-    out[order] = np.minimum(scaled, 1.0)
+    out[order] = np.minimum(_STEPWISE[how](p[order], m, np.arange(1, p.size + 1)), 1.0)
     return out
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from itertools import product
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +34,7 @@ class Grid(NamedTuple):
     counts: np.ndarray  # (N,)  rows of the data in the cell of factors
     there: np.ndarray  # (N,) of bool: False for levels of a nested factor outside of their own
     parents: Parents  # the factors that every factor is nested in
+    predicted: Mapping[str, np.ndarray] = MappingProxyType({})  # (N,) each: covariates of a model
 
 
 class Average(NamedTuple):
@@ -209,7 +211,7 @@ def _cell_counts(
     values: Mapping[str, list[Any]], places: np.ndarray, known: Variables
 ) -> np.ndarray:
     """Rows of the data with the factors of every row of the grid; covariates do not count."""
-    counted = [name for name in known.counted if name in values]
+    counted = [name for name in known.counted if name in values and _occurs(name, values, known)]
     if not counted:
         return np.full(len(places), known.counts.sum())
     names = list(values)
@@ -221,6 +223,21 @@ def _cell_counts(
         [_codes(name, values[name], known)[places[:, names.index(name)]] for name in counted]
     )
     return np.array([table.get(tuple(row), 0) for row in codes])
+
+
+def _occurs(name: str, values: Mapping[str, list[Any]], known: Variables) -> bool:
+    """Whether rows of the data have one of a variable's values; a mean of two they have not."""
+    return bool((_codes(name, values[name], known) >= 0).any())
+
+
+def rows_of(grid: Grid, chosen: np.ndarray) -> Grid:
+    """Some rows of a grid."""
+    return grid._replace(
+        places=grid.places[chosen],
+        counts=grid.counts[chosen],
+        there=grid.there[chosen],
+        predicted={name: values[chosen] for name, values in grid.predicted.items()},
+    )
 
 
 def _codes(name: str, values: list[Any], known: Variables) -> np.ndarray:
