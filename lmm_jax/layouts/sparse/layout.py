@@ -122,7 +122,7 @@ class SparseLayout(SparseArrays):
             by_term(means, sizes, self.core.widths),
             strict=True,
         ):
-            cov = xp.einsum("ab,lbc,dc->adl", L, Z, L, optimize=True)
+            cov = xp.einsum("ab,lbc,dc->adl", L, Z, L)
             out.append(BlupTerms(b=b[:, :, 0].T, cov=cov))
         return tuple(out)
 
