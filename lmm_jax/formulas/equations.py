@@ -13,7 +13,7 @@ from formulaic.errors import FormulaicError
 from formulaic.utils.constraints import LinearConstraints
 
 from ..errors import DataError
-from ..inputs.names import as_named, meant, spellings
+from ..inputs.names import as_factors, as_named, meant, spellings
 
 # Formulaic's reader takes 1e-3 for a name and a subtraction.
 _EXPONENT = re.compile(r"(?<![\w.])(\d+\.?\d*|\.\d+)[eE][+-]?\d+(?![\w.])")
@@ -68,7 +68,7 @@ def read_equations(
         *(FormulaicError, KeyError, RuntimeError, ValueError, TypeError, SyntaxError),
         *(ArithmeticError, IndexError, AttributeError),
     ) as error:
-        raise _unreadable(text, unknown, names, known) from error
+        raise _unreadable(text, unknown, names, known, tuple(terms)) from error
     return (
         np.asarray(read.constraint_matrix, dtype=np.float64),
         np.asarray(read.constraint_values, dtype=np.float64),
@@ -77,12 +77,18 @@ def read_equations(
 
 
 def _unreadable(
-    text: str, unknown: str, names: Sequence[str], known: Mapping[str, str]
+    text: str,
+    unknown: str,
+    names: Sequence[str],
+    known: Mapping[str, str],
+    terms: Sequence[str],
 ) -> DataError:
     """What to say of a hypothesis that is no set of linear equations."""
     near = _suggestion([unknown, text.split("=")[0]], known)
     hint = f"there is no {unknown!r}{near}; " if unknown else ""
     listed = f"they are {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
+    if terms:
+        listed += f"; terms are {', '.join(terms[:12])}{', ...' if len(terms) > 12 else ''}"
     return DataError(
         f"cannot read the hypothesis {text!r}: {hint}write linear equations of parameters, "
         "separated by commas (anything else as a function, lmm.hypotheses(res, lambda p: …)); "
@@ -99,7 +105,9 @@ def _of_coefficients(
     text: str, known: Mapping[str, str], terms: Mapping[str, Sequence[str]]
 ) -> str:
     """Equations in which terms give way to their coefficients, where no coefficient is meant."""
-    own = {key: name for key, name in spellings(terms).items() if key not in known}
+    factors = {as_factors(name, columns): name for name, columns in terms.items()}
+    spelled = {key: factors[name] for key, name in spellings(factors).items()}
+    own = {k: v for k, v in {**spelled, **spellings(terms)}.items() if k not in known}
     if not own:
         return text
 

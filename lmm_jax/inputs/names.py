@@ -31,6 +31,8 @@ FUNCTIONS_OF_R = {
 _CALL = re.compile(rf"(?<![\w.])({'|'.join(map(re.escape, FUNCTIONS_OF_R))})(?=\()")
 # Colons that join the parts of an interaction, not those in brackets.
 _COLON = re.compile(r":(?![^\[(]*[\])])")
+# A column that C() makes a factor, whatever its contrasts, of a term or before a level.
+_FACTOR = re.compile(r"^C\((`[^`]*`|[^\W\d][\w.]*)(?:,.*)?\)(?=\[|$)")
 # Parts of an interaction that are tried in every order.
 _MOST_PARTS = 5
 
@@ -66,20 +68,56 @@ def spellings(names: Iterable[str]) -> dict[str, str]:
     """Terms and coefficients by their names, and by what else they may be called.
 
     The parts of an interaction have any order; powers are R's, and blanks are left out of calls:
-    ``I(x^2)`` and ``I(x**2)`` for ``I(x ** 2)``. What is asked for goes through :func:`as_named`.
+    ``I(x^2)`` and ``I(x**2)`` for ``I(x ** 2)``. A factor may be called by its column, ``f`` for
+    ``C(f)``, or ``C(f)[T.b]`` for ``f[T.b]``, where one name alone can be meant. What is asked for
+    goes through :func:`as_named`.
     """
     names = tuple(names)
     out = {name: name for name in names}
     for name in names:
-        parts = _COLON.split(name)
-        orders = permutations(parts) if 1 < len(parts) <= _MOST_PARTS else [parts]
-        for order in map(":".join, orders):
-            out.setdefault(order, name)
-            if "(" in name:
-                for text in (order.replace(" ** ", "^"), order.replace(" ", "")):
-                    out.setdefault(text, name)
-                    out.setdefault(text.replace("**", "^"), name)
+        for text in _written(name):
+            out.setdefault(text, name)
+    meant: dict[str, set[str]] = {}
+    for name in names:
+        for text in {*_written(_bare(name)), *_written(as_factors(name, [name]))} - out.keys():
+            meant.setdefault(text, set()).add(name)
+    return out | {text: of.pop() for text, of in meant.items() if len(of) == 1}
+
+
+def _written(name: str) -> list[str]:
+    """A name with its parts in every order, with R's powers, and without blanks in calls."""
+    parts = _COLON.split(name)
+    orders = permutations(parts) if 1 < len(parts) <= _MOST_PARTS else [parts]
+    out = []
+    for order in map(":".join, orders):
+        out.append(order)
+        if "(" in name:
+            for text in (order.replace(" ** ", "^"), order.replace(" ", "")):
+                out += [text, text.replace("**", "^")]
     return out
+
+
+def _bare(name: str) -> str:
+    """A name whose factors are called as their columns: ``f[T.b]:x`` for ``C(f)[T.b]:x``."""
+    return ":".join(_FACTOR.sub(r"\1", part) for part in _COLON.split(name))
+
+
+def as_factors(term: str, coefficients: Iterable[str]) -> str:
+    """A term whose factors, of which coefficients name levels, are written as such.
+
+    Examples
+    --------
+    >>> as_factors("f:x", ["f[T.b]:x", "f[T.c]:x"])
+    'C(f):x'
+    """
+    leveled = {part for name in coefficients for part in _COLON.split(name) if "[" in part}
+    columns = {part.split("[")[0] for part in leveled} - {""}
+    parts = []
+    for part in _COLON.split(term):
+        column, bracket, level = part.partition("[")
+        is_factor = column in columns and column.isidentifier()
+        parts.append(f"C({column}){bracket}{level}" if is_factor else part)
+    return ":".join(parts)
 
 
 def meant(name: Any, names: Iterable[str]) -> str | None:
