@@ -563,6 +563,7 @@ def test_evaluate(expr, expected, data):
         ("log(z)", DataError, "`log(z)` is NaN"),
         ("yy", FormulaError, "did you mean `y`"),
         ("cbind(x, z)", FormulaError, "no function `cbind`"),
+        ("Surv(x, z)", FormulaError, "no function `Surv`; times to an event"),
     ],
 )
 def test_evaluate_error(expr, error, fragment, data):

@@ -46,7 +46,7 @@ def design_from_batches(
         lme4's syntax with bars; factors may be nested or crossed.
     batches : iterable of frames, or path of a Parquet file
         pandas frames, pyarrow record batches or tables, anything that narwhals
-        reads. A file is read by pyarrow (``pip install lmm-jax[arrow]``), only
+        reads. A file is read by pyarrow (``pip install "lmm-jax[arrow]"``), only
         the columns of the formula.
     weights, offset : str, optional
         Columns, as in :func:`lmm_jax.design`.

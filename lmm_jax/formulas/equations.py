@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from formulaic.errors import FormulaicError
 from formulaic.utils.constraints import LinearConstraints
 
 from ..errors import DataError
-from ..inputs.names import as_factors, as_named, meant, spellings
+from ..inputs.names import as_named, meant, spellings
 
 # Formulaic's reader takes 1e-3 for a name and a subtraction.
 _EXPONENT = re.compile(r"(?<![\w.])(\d+\.?\d*|\.\d+)[eE][+-]?\d+(?![\w.])")
@@ -105,9 +105,8 @@ def _of_coefficients(
     text: str, known: Mapping[str, str], terms: Mapping[str, Sequence[str]]
 ) -> str:
     """Equations in which terms give way to their coefficients, where no coefficient is meant."""
-    factors = {as_factors(name, columns): name for name, columns in terms.items()}
-    spelled = {key: factors[name] for key, name in spellings(factors).items()}
-    own = {k: v for k, v in {**spelled, **spellings(terms)}.items() if k not in known}
+    spelled = spellings(terms, chain.from_iterable(terms.values()))
+    own = {key: name for key, name in spelled.items() if key not in known}
     if not own:
         return text
 
