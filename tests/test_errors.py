@@ -85,7 +85,7 @@ NAN, INF = np.nan, np.inf
 FORMULAS: list[Row] = [
     ("empty", lambda: fit(""), FormulaError, "empty formula"),
     ("no tilde", lambda: fit("x"), FormulaError, "no `~`"),
-    ("no random effects", lambda: fit("y ~ x"), FormulaError, r"add a term such as \(1 | g\)"),
+    ("no random effects", lambda: fit("y ~ x"), FormulaError, r"add a term such as \(1 \| g\).*OLS"),
     ("re_formula alone", lambda: fit("y ~ x", re_formula="~ z"), FormulaError, "pass groups="),
     ("re_formula no string", lambda: fit("y ~ x", groups="g", re_formula=["1"]), FormulaError, "re_formula is a list"),
     ("vc_formula no string", lambda: fit("y ~ x", groups="g", vc_formula={"a": 1}), FormulaError, r"vc_formula\['a'\] is a int"),
