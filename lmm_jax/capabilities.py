@@ -39,8 +39,8 @@ _ROWS = (
     "rows to predict, or make the design from a frame in memory"
 )
 _DATA = (
-    "this result was restored without its data, which {what} needs: fit the model again, or save "
-    "it with keep_data=True"
+    "this result was restored without its data, which {what} must have: fit the model again, or "
+    "save it with keep_data=True"
 )
 _NO_ROWS = {"without data": _DATA, "saved": _DATA}
 _CORE = (
@@ -267,7 +267,8 @@ TABLE = {
         "fit",
         {
             **_NO_ROWS,
-            "batches": _ROWS,
+            "batches": "sums over rows are not fitted again: fit both models, by ML where their "
+            "fixed effects differ, and take 2 * (large.llf - small.llf) against chi-square",
             "held covariances": "likelihood ratios are those of free parameters, and this fit "
             "holds covariances fixed",
             "penalized": "likelihood ratios are those of fits without fe_pen and cov_pen",

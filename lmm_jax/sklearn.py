@@ -1,4 +1,4 @@
-"""A mixed model as an estimator of scikit-learn (``pip install lmm-jax[sklearn]``)."""
+"""A mixed model as an estimator of scikit-learn (``pip install "lmm-jax[sklearn]"``)."""
 
 from __future__ import annotations
 

@@ -478,7 +478,7 @@ def outcome(name: str, argument: str, value: str) -> str | None:
         text = str(error)
         return None if text and len(text) < 2000 else f"a message of {len(text)} characters"
     except ImportError as error:  # the extra that a call needs is named before all else
-        return None if "pip install lmm-jax[" in str(error) else str(error)
+        return None if "pip install 'lmm-jax[" in str(error) else str(error)
     except OSError as error:
         return None if argument in PATHS else f"{type(error).__name__}: {error}"
     except Exception as error:

@@ -3,6 +3,7 @@
 Also predictions for rows with missing values and with categories that the fit has not seen.
 """
 
+import re
 from dataclasses import replace
 from functools import cache
 from itertools import permutations
@@ -359,6 +360,31 @@ def test_a_term_stands_for_its_coefficients(term):
     assert at.R.tolist() == np.eye(6)[[5, 1, 2]].tolist() and at.q.tolist() == [1, 0, 0]
     with pytest.raises(lmm.DataError, match="cannot read"):
         read_restriction("C(f)[T.d]", OF_R, terms={"C(f)": OF_R[1:3]})
+
+
+@pytest.mark.parametrize("formula", ["Variety * Nf", "Variety * C(Nf)", "Variety * C(Nf, Sum)"])
+def test_factors_are_called_by_their_columns_too(formula):
+    """``Nf`` and ``factor(Nf)`` are one term where the other is not in the model."""
+    res = lmm.fit(f"yld ~ {formula} + (1 | Block/Variety)", lmm.load_dataset("oats"))
+    term = formula.split(" * ")[1]
+    wanted, both = res.wald_test(term), res.wald_test(f"Variety:{term}")
+    for asked in ("Nf", "`Nf`") if "Sum" in formula else ("Nf", "C(Nf)", "factor(Nf)"):
+        assert res.wald_test(asked).statistic == wanted.statistic
+        assert res.wald_test(f"{asked.strip('`')}:Variety").statistic == both.statistic
+    with pytest.raises(lmm.DataError, match=rf"terms are Intercept, Variety, {re.escape(term)}"):
+        res.wald_test("C(x)")
+
+
+def test_columns_beside_their_factors_keep_their_names():
+    names = ("x", "C(x)[T.2]", "k[T.b]", "C(f)[T.b]", "C(f, Sum)[T.b]")
+    terms = {"x": names[:1], "C(x)": names[1:2], "C(f)": names[3:4], "C(f, Sum)": names[4:]}
+    asked = {"x": 0, "C(x)": 1, "x[T.2]": 1, "factor(k)[T.b]": 2, "C(f)": 3}
+    for name, place in asked.items():
+        at = read_restriction(name, names, terms=terms)
+        assert at.R.tolist() == np.eye(5)[[place]].tolist()
+    for name in ("f", "f[T.b]", "C(k)"):  # two are meant, or none
+        with pytest.raises(lmm.DataError, match="cannot read"):
+            read_restriction(name, names, terms=terms)
 
 
 def test_terms_are_tested_by_name():

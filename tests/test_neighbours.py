@@ -514,7 +514,7 @@ def test_replicates_that_failed_are_left_out():
 def test_what_is_missing_is_told_with_its_extra(package, call, monkeypatch):
     for name in (package, *{"arviz": ["xarray"], "marginaleffects": ["polars"]}.get(package, [])):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ImportError, match=rf"needs {package}: pip install lmm-jax\[neighbours\]"):
+    with pytest.raises(ImportError, match=rf"needs {package}: pip install 'lmm-jax\[neighbours\]'"):
         call()
 
 

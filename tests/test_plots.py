@@ -220,6 +220,8 @@ WRONG = {
     "no x": (lambda: plots.predictions(sleep(), "Day"), "x='Day': choose from Days"),
     "a factor": (lambda: plots.predictions(growth(), "Sex"), "x='Sex' is a factor"),
     "by": (lambda: plots.predictions(growth(), "age", by="sex"), "the variables are Sex, age"),
+    "two by": (lambda: plots.predictions(growth(), "age", by=["Sex"]), "one name is needed, the v"),
+    "time": (lambda: plots.autocorrelation(growth(), time="Sex"), r"\['Sex'\].astype.*cat.codes"),
     "a parameter": (lambda: plots.bootstrap(boot(), "tau"), "names='tau'"),
     "which term": (lambda: plots.volcano(many()), "term=None: choose from Intercept, Machine"),
     "no estimate": (
@@ -322,7 +324,7 @@ for draw in (lmm.plots.caterpillar, lmm.LMMResults.plot):
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     )
-    assert done.stdout == "plots need matplotlib: pip install lmm-jax[plot]\n" * 2
+    assert done.stdout == "plots need matplotlib: pip install 'lmm-jax[plot]'\n" * 2
 
 
 def test_results_and_plots_import_no_matplotlib():

@@ -330,7 +330,7 @@ def test_a_pickle_predicts_the_population_with_errors():
     for interval in ("confidence", "prediction"):
         one, other = (r.predict(DATA, interval=interval) for r in (res, again))
         pd.testing.assert_frame_equal(one, other)
-    with pytest.raises(lmm.DataError, match="conditional standard errors needs"):
+    with pytest.raises(lmm.DataError, match="conditional standard errors must have"):
         again.predict(DATA, conditional=True, se=True)
     kept = res.predict(DATA, conditional=True)
     pd.testing.assert_series_equal(again.predict(DATA, conditional=True), kept)

@@ -26,7 +26,8 @@ def bootstrap(
     ----------
     res : LMMResults
         A fit by REML or ML that holds no covariance fixed and has no penalty. Fixed effects
-        may be held. Crossed factors must be small (a core of some 100 columns).
+        may be held. Crossed factors go in batches, large ones one replicate after another, up
+        to a core of 4,096 columns.
     n_boot : int
         Replicates.
     seed : int

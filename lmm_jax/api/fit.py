@@ -262,6 +262,8 @@ def _looked_at(model: Design, result: LMMResults, run: Run, options: Options) ->
     result.tests  # noqa: B018  refuses a method that this fit has not
     if not result.converged and options.maxiter > 0:
         _warn(model, run, result.message)
+    if model.residual is not None:
+        model.residual.warn_at_zero(result.residual_params)
     return result
 
 

@@ -40,7 +40,7 @@ def r2(res: LMMResults, level: float = 0.95) -> R2Results:
     Raises
     ------
     DataError
-        A result without its data, or of rows that came in batches.
+        A result without its data; sums with weights, or of an X without a constant column.
 
     Notes
     -----
@@ -93,7 +93,7 @@ def icc(res: LMMResults, level: float = 0.95) -> ICCResults:
     Raises
     ------
     DataError
-        A result without its data, or of rows that came in batches.
+        A result without its data; sums with weights, or of an X without a constant column.
 
     Notes
     -----
@@ -137,7 +137,7 @@ def variance_components(res: LMMResults, level: float = 0.95) -> pd.DataFrame:
     Raises
     ------
     DataError
-        A result without its data, or of rows that came in batches.
+        A result without its data; sums with weights, or of an X without a constant column.
 
     References
     ----------

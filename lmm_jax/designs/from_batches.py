@@ -46,7 +46,7 @@ def design_from_batches(
         lme4's syntax with bars; factors may be nested or crossed.
     batches : iterable of frames, or path of a Parquet file
         pandas frames, pyarrow record batches or tables, anything that narwhals
-        reads. A file is read by pyarrow (``pip install lmm-jax[arrow]``), only
+        reads. A file is read by pyarrow (``pip install "lmm-jax[arrow]"``), only
         the columns of the formula.
     weights, offset : str, optional
         Columns, as in :func:`lmm_jax.design`.
@@ -78,7 +78,7 @@ def design_from_batches(
 
     What is computed from columns is tested for depending on one row at a time:
     rows of the first batch are read again alone and in pieces, a sample of every
-    later one together with rows of those before it. ``x - x.mean()``, ranks,
+    later one together with rows of those before it. ``I(x - x.mean())``, ranks,
     lags and cumulative sums are refused by name. Labels of groups are the same
     whatever their type: 350, 350.0 and "350" in three batches are one level.
 

@@ -227,7 +227,8 @@ def _check_spelling(
                 raise FormulaError(why, parsed.text, item.start)
         raise FormulaError(
             "the formula has no random effects: add a term such as (1 | g), or a covariance of the "
-            "residuals such as ar1(visit | id), or pass groups=",
+            "residuals such as ar1(visit | id), or pass groups=; a model with neither is least "
+            "squares, statsmodels' OLS",
             parsed.text,
         )
 

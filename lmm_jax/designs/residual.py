@@ -18,7 +18,7 @@ from ..inputs.matching import spelled
 from ..layouts.group_index import function_of
 from ..layouts.residual.index import ResidualRows
 from ..reprs import brief
-from .residual_checks import check_told
+from .residual_checks import check_told, warn_at_zero
 
 # Visits beyond which a whole covariance is no use: it would have thousands of parameters.
 MOST_VISITS = 60
@@ -83,6 +83,10 @@ class Residual:
                 f"the variances of {self.text} follow the fitted values, and there are none before "
                 "a fit: take lmm.fit(design), and res.design of what it gives"
             )
+
+    def warn_at_zero(self, params: pd.Series[float]) -> None:
+        """Warn of a correlation at zero, where the visits are such that it cannot be negative."""
+        warn_at_zero(self.term, self.rows, self.visits, params)
 
     def at_means(self, means: np.ndarray) -> Residual:
         """The same with variances that follow these means of the rows, (n,).

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
 from ..covariance.residuals import ResidualStructure
-from ..errors import DataError
+from ..errors import DataError, OrderWarning, warn_user
 from ..formulas.residual import ResidualTerm
 from ..layouts.residual.index import ResidualRows
 
+# A correlation of neighbours that is on its way below zero, and cannot go there.
+_NO_CORRELATION = 1e-6
 # Distances of visits whose correlations are listed, each with its derivatives: up to 43 numbers.
 _MOST_LAGS = 100_000
 
@@ -33,6 +38,65 @@ def check_told(term: ResidualTerm, rows: ResidualRows) -> None:
             _check_covariate(term, rows, mine, where)
         if term.correlation:
             _check_pairs(term, structure, rows.subject[mine], rows.places[0, mine], where)
+
+
+def warn_of_steps(term: ResidualTerm, rows: ResidualRows, visits: pd.Index[Any] | None) -> None:
+    """Warn of coefficients of steps of one, where no two rows are one apart."""
+    if not term.correlation.startswith("arma"):
+        return
+    step = max(_common_steps(term, rows, visits))
+    if step > 1:
+        warn_user(
+            f"the coefficients of {term.text} are of steps of 1, and the visits of a subject are "
+            f"multiples of {step} apart: {_count_visits(term)}",
+            OrderWarning,
+        )
+
+
+def warn_at_zero(
+    term: ResidualTerm,
+    rows: ResidualRows,
+    visits: pd.Index[Any] | None,
+    params: pd.Series[float],
+) -> None:
+    """Warn of a correlation at zero, below which a power of it does not or hardly go."""
+    if term.correlation != "ar1":
+        return
+    for structure, step in zip(rows.structures, _common_steps(term, rows, visits), strict=True):
+        rho = params["rho" if structure.arm is None else f"rho[{structure.arm}]"]
+        if step > 1 and abs(rho) ** step < _NO_CORRELATION:
+            bar = "is flat at zero" if step % 2 else "is never negative"
+            warn_user(
+                f"rho of {term.text} is zero, where a negative correlation of neighbours would be "
+                f"more likely: the visits of a subject are multiples of {step} apart, and "
+                f"rho^{step} {bar}; {_count_visits(term)}",
+                OrderWarning,
+            )
+            return
+
+
+def _common_steps(
+    term: ResidualTerm, rows: ResidualRows, visits: pd.Index[Any] | None
+) -> list[int]:
+    """Of every arm the number of which all distances of a subject's visits are multiples.
+
+    One where visits are counted, and no numbers.
+    """
+    numbers = visits is not None and pd.api.types.is_numeric_dtype(visits.dtype)
+    if not numbers or term.steps or term.counts_rows:
+        return [1] * len(rows.structures)
+    steps = []
+    for a in range(len(rows.structures)):
+        mine = np.flatnonzero(rows.arm == a)
+        mine = mine[np.argsort(rows.subject[mine], kind="stable")]
+        gaps = np.diff(rows.places[0, mine])[np.diff(rows.subject[mine]) == 0]
+        steps.append(int(np.gcd.reduce(np.abs(gaps).astype(np.int64))))
+    return steps
+
+
+def _count_visits(term: ResidualTerm) -> str:
+    name = term.places[0]
+    return f"`factor({name})` in the place of `{name}` counts visits, whatever their numbers"
 
 
 def longest_distance(term: ResidualTerm, at: np.ndarray) -> float:

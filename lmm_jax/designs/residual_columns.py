@@ -23,7 +23,7 @@ from ..layouts.group_index import rank_within
 from ..layouts.residual.index import ResidualRows
 from .bars import group_factor, warn_of_order
 from .residual import MOST_VISITS, Residual
-from .residual_checks import check_told, longest_distance
+from .residual_checks import check_told, longest_distance, warn_of_steps
 from .terms import factor_codes
 
 # Whole numbers beyond which they look more like a covariate than like visits.
@@ -93,6 +93,7 @@ def residual_of_rows(
         covariate=x,
     )
     check_told(term, rows)
+    warn_of_steps(term, rows, places.visits)
     return Residual(
         term=term,
         rows=rows,

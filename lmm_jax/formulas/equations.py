@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -68,7 +68,7 @@ def read_equations(
         *(FormulaicError, KeyError, RuntimeError, ValueError, TypeError, SyntaxError),
         *(ArithmeticError, IndexError, AttributeError),
     ) as error:
-        raise _unreadable(text, unknown, names, known) from error
+        raise _unreadable(text, unknown, names, known, tuple(terms)) from error
     return (
         np.asarray(read.constraint_matrix, dtype=np.float64),
         np.asarray(read.constraint_values, dtype=np.float64),
@@ -77,12 +77,18 @@ def read_equations(
 
 
 def _unreadable(
-    text: str, unknown: str, names: Sequence[str], known: Mapping[str, str]
+    text: str,
+    unknown: str,
+    names: Sequence[str],
+    known: Mapping[str, str],
+    terms: Sequence[str],
 ) -> DataError:
     """What to say of a hypothesis that is no set of linear equations."""
     near = _suggestion([unknown, text.split("=")[0]], known)
     hint = f"there is no {unknown!r}{near}; " if unknown else ""
     listed = f"they are {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
+    if terms:
+        listed += f"; terms are {', '.join(terms[:12])}{', ...' if len(terms) > 12 else ''}"
     return DataError(
         f"cannot read the hypothesis {text!r}: {hint}write linear equations of parameters, "
         "separated by commas (anything else as a function, lmm.hypotheses(res, lambda p: …)); "
@@ -99,7 +105,8 @@ def _of_coefficients(
     text: str, known: Mapping[str, str], terms: Mapping[str, Sequence[str]]
 ) -> str:
     """Equations in which terms give way to their coefficients, where no coefficient is meant."""
-    own = {key: name for key, name in spellings(terms).items() if key not in known}
+    spelled = spellings(terms, chain.from_iterable(terms.values()))
+    own = {key: name for key, name in spelled.items() if key not in known}
     if not own:
         return text
 

@@ -254,6 +254,7 @@ INSTEAD = {
     "Error": "error strata are random effects: `(1 | g)`",
     "strata": "strata are random effects, `(1 | g)`, or a factor",
     "cbind": "a model has one response",
+    "Surv": "times to an event, some of them censored, have other models: coxme and survival in R",
     "case_when": "write `ifelse(test, yes, no)`",
     "recode": "write `f.map({'old': 'new'})`",
     "rank": "write `x.rank()`",

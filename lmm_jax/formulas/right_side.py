@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable
 from functools import lru_cache, reduce
 
@@ -10,10 +11,11 @@ from formulaic import Formula, ModelSpec, SimpleFormula
 from formulaic.errors import FormulaicError
 from formulaic.parser import DefaultFormulaParser
 from formulaic.parser.parser import DefaultOperatorResolver
-from formulaic.parser.types import Factor, Operator, OrderedSet, Term
+from formulaic.parser.types import Factor, Operator, OrderedSet, Term, Token
+from formulaic.parser.utils import exc_for_token
 
 from ..errors import FormulaError
-from .expressions import BESIDE, hide, names_in, quoted, read, show
+from .expressions import BESIDE, hide, is_factor, names_in, quoted, read, show
 from .tokens import lex, syntax_error
 
 
@@ -34,18 +36,49 @@ def _power(terms: OrderedSet[Term], exponent: OrderedSet[Term]) -> OrderedSet[Te
     return found
 
 
+def _less(terms: OrderedSet[Term], others: OrderedSet[Term]) -> OrderedSet[Term]:
+    """`x + f - f`: terms without those that are taken away, which have to be there."""
+    for term in others:
+        if term.degree and term not in terms:
+            why = f"`- {term}` takes away what is no term of the formula"
+            token = term.factors[0].token or Token()
+            raise exc_for_token(token, f"{why}: {_instead(terms, term)}")
+    return terms - others
+
+
+def _instead(terms: OrderedSet[Term], taken: Term) -> str:
+    """What to write in the place of a term that cannot be taken away."""
+    there = sorted((term for term in terms if term.degree), key=lambda term: term.degree)
+    if there and (taken.degree > 1 or is_factor(taken.factors[0].expr)):
+        return f"there are {', '.join(f'`{term}`' for term in there)}"
+    last = [f"{term} " for term in there if term.degree == 1][-1:]
+    bare = re.sub(r"^I[(](.*)[)]$", r"\1", str(taken))
+    return f"write `I({''.join(last)}- {bare})` for arithmetic"
+
+
+def _nothing_less(others: OrderedSet[Term]) -> OrderedSet[Term]:
+    """`-1` where no term stands before it."""
+    return _less(OrderedSet(), others)
+
+
 class _Operators(DefaultOperatorResolver):  # type: ignore[misc]
-    """Formulaic's operators with R's `%in%`."""
+    """Formulaic's operators with R's `%in%`; what is taken away has to be there."""
 
     @property
     def operators(self) -> list[Operator]:
         """All operators; `%in%` binds more tightly than `*`, as in R."""
-        nested = Operator("in", arity=2, precedence=250, associativity="left", to_terms=_nested_in)
-        own = {"in": nested} | {
-            sign: Operator(sign, arity=2, precedence=500, associativity="right", to_terms=_power)
-            for sign in ("**", "^")
-        }
-        return [own.get(o.symbol, o) for o in super().operators]
+        left = {"arity": 2, "associativity": "left"}
+        right = {"arity": 2, "associativity": "right", "precedence": 500, "to_terms": _power}
+        sign = {"arity": 1, "associativity": "right", "fixity": "prefix"}
+        own = [
+            Operator("in", precedence=250, to_terms=_nested_in, **left),
+            Operator("-", precedence=100, to_terms=_less, **left),
+            Operator("-", precedence=100, to_terms=_nothing_less, **sign),
+            Operator("**", **right),
+            Operator("^", **right),
+        ]
+        known = {(o.symbol, o.arity): o for o in own}
+        return [known.get((o.symbol, o.arity), o) for o in super().operators]
 
 
 _PARSER = DefaultFormulaParser(operator_resolver=_Operators())

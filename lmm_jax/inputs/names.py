@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from difflib import get_close_matches
-from itertools import permutations
+from itertools import permutations, product
 from typing import Any, NoReturn, TypeVar
 
 import pandas as pd
@@ -31,8 +31,12 @@ FUNCTIONS_OF_R = {
 _CALL = re.compile(rf"(?<![\w.])({'|'.join(map(re.escape, FUNCTIONS_OF_R))})(?=\()")
 # Colons that join the parts of an interaction, not those in brackets.
 _COLON = re.compile(r":(?![^\[(]*[\])])")
+# A column that C() makes a factor, whatever its contrasts, of a term or before a level.
+_FACTOR = re.compile(r"^C\((`[^`]*`|[^\W\d][\w.]*)(?:,.*)?\)(?=\[|$)")
 # Parts of an interaction that are tried in every order.
 _MOST_PARTS = 5
+# Parts of an interaction that are called by their columns or as factors one by one.
+_MOST_CALLED = 3
 
 
 def suggestion(name: Any, known: Iterable[Any]) -> str:
@@ -62,24 +66,58 @@ def as_named(text: str) -> str:
     return _CALL.sub(lambda call: FUNCTIONS_OF_R[call[1]], text)
 
 
-def spellings(names: Iterable[str]) -> dict[str, str]:
+def spellings(names: Iterable[str], coefficients: Iterable[str] = ()) -> dict[str, str]:
     """Terms and coefficients by their names, and by what else they may be called.
 
     The parts of an interaction have any order; powers are R's, and blanks are left out of calls:
-    ``I(x^2)`` and ``I(x**2)`` for ``I(x ** 2)``. What is asked for goes through :func:`as_named`.
+    ``I(x^2)`` and ``I(x**2)`` for ``I(x ** 2)``. A factor may be called by its column, ``f`` for
+    ``C(f)``, or ``C(f)[T.b]`` for ``f[T.b]``, where one name alone can be meant; of terms their
+    ``coefficients`` say which columns are factors. What is asked for goes through
+    :func:`as_named`.
     """
     names = tuple(names)
     out = {name: name for name in names}
     for name in names:
-        parts = _COLON.split(name)
-        orders = permutations(parts) if 1 < len(parts) <= _MOST_PARTS else [parts]
-        for order in map(":".join, orders):
-            out.setdefault(order, name)
-            if "(" in name:
-                for text in (order.replace(" ** ", "^"), order.replace(" ", "")):
-                    out.setdefault(text, name)
-                    out.setdefault(text.replace("**", "^"), name)
+        for text in _written(name):
+            out.setdefault(text, name)
+    parts = {part for name in (*names, *coefficients) for part in _COLON.split(name)}
+    factors = {part.split("[")[0] for part in parts if "[" in part}
+    factors = {column for column in factors if column.isidentifier()}
+    meant: dict[str, set[str]] = {}
+    for name in names:
+        for text in {t for other in _called(name, factors) for t in _written(other)} - out.keys():
+            meant.setdefault(text, set()).add(name)
+    return out | {text: of.pop() for text, of in meant.items() if len(of) == 1}
+
+
+def _written(name: str) -> list[str]:
+    """A name with its parts in every order, with R's powers, and without blanks in calls."""
+    parts = _COLON.split(name)
+    orders = permutations(parts) if 1 < len(parts) <= _MOST_PARTS else [parts]
+    out = []
+    for order in map(":".join, orders):
+        out.append(order)
+        if "(" in name:
+            for text in (order.replace(" ** ", "^"), order.replace(" ", "")):
+                out += [text, text.replace("**", "^")]
     return out
+
+
+def _called(name: str, factors: Collection[str]) -> list[str]:
+    """A name with its factors called otherwise, one by one: ``f:x`` and ``C(f):x``."""
+    parts = _COLON.split(name)
+    others = [_otherwise(part, factors) for part in parts]
+    if len(parts) > _MOST_CALLED:
+        return [":".join(others)]
+    return [":".join(some) for some in product(*zip(parts, others, strict=True))][1:]
+
+
+def _otherwise(part: str, factors: Collection[str]) -> str:
+    """``f[T.b]`` for ``C(f)[T.b]``, and the other way round where f is one of the factors."""
+    bare = _FACTOR.sub(r"\1", part)
+    column, bracket, level = part.partition("[")
+    called = f"C({column}){bracket}{level}" if column in factors else part
+    return bare if bare != part else called
 
 
 def meant(name: Any, names: Iterable[str]) -> str | None:

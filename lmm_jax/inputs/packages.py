@@ -27,4 +27,4 @@ def needed(package: str, what: str, extra: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise ImportError(f"{what} needs {package}: pip install lmm-jax[{extra}]") from error
+        raise ImportError(f"{what} needs {package}: pip install 'lmm-jax[{extra}]'") from error

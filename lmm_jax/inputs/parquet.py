@@ -36,6 +36,11 @@ def parquet_dataset(path: str | PathLike[str]) -> Any:
     except OSError as error:
         raise DataError(f"{name} cannot be read: {error.strerror or error}") from error
     except (ArrowException, ValueError) as error:
+        if is_pattern(name):
+            raise DataError(
+                f"patterns are of Parquet files that have the same columns, and {name} is not: "
+                f"{error}"
+            ) from error
         raise DataError(f"{name} is not a Parquet file: {error}") from error
 
 

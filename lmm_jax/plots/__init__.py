@@ -1,6 +1,6 @@
 """Plots of results: each takes a result first and ``ax=``, and returns the Axes it has drawn on.
 
-They need matplotlib, ``pip install lmm-jax[plot]``, which is imported when something is drawn.
+They need matplotlib, ``pip install "lmm-jax[plot]"``, which is imported when something is drawn.
 """
 
 from .compared import comparisons

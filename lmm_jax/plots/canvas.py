@@ -40,7 +40,7 @@ def pyplot() -> Any:
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install lmm-jax[plot]") from error
+        raise ImportError("plots need matplotlib: pip install 'lmm-jax[plot]'") from error
     return plt
 
 

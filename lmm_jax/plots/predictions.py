@@ -113,7 +113,8 @@ def _values_of(
         return [None]
     if not isinstance(by, str) or by not in known:
         names = ", ".join([*known.factors, *known.covariates])
-        raise DataError(f"by={shown(by)}: the variables are {names}")
+        one = "" if isinstance(by, str) else "one name is needed, "
+        raise DataError(f"by={shown(by)}: {one}the variables are {names}")
     if by in held:
         found = held.pop(by)
         return [found] if isinstance(found, str) or not np.iterable(found) else list(found)

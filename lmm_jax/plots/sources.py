@@ -255,10 +255,10 @@ def covariate_of(res: Any, x: Any = None, what: str = "x") -> pd.Series[float]:
         x = numeric[0]
     found = variable_of(res, x, what)
     if not pd.api.types.is_numeric_dtype(found.dtype) and isinstance(x, str):
-        raise DataError(
-            f"{what}={shown(x)} is a factor, and numbers are needed: pass its places in time, or "
-            "draw means, plots.interaction(lmm.emmeans(...))"
-        )
+        instead = "draw its means, plots.interaction(lmm.emmeans(...))"
+        if what == "time":
+            instead = f"pass those of its levels, data[{x!r}].astype('category').cat.codes"
+        raise DataError(f"{what}={shown(x)} is a factor, and numbers are needed: {instead}")
     return pd.Series(numbers(found, what), index=found.index, name=found.name)
 
 

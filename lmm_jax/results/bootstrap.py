@@ -273,7 +273,7 @@ class BootstrapResults(Shown, Saved):
         Raises
         ------
         ImportError
-            Without ArviZ, ``pip install lmm-jax[neighbours]``.
+            Without ArviZ, ``pip install "lmm-jax[neighbours]"``.
         """
         from ..neighbours.draws import draws_of  # loaded when it is asked for
 

@@ -96,7 +96,7 @@ class LMMResults(Saved, PredictedModel):
         Raises
         ------
         ImportError
-            Without matplotlib, ``pip install lmm-jax[plot]``.
+            Without matplotlib, ``pip install "lmm-jax[plot]"``.
         """
         from ..plots.page import overview  # matplotlib's names load when something is drawn
 
@@ -200,7 +200,7 @@ class LMMResults(Saved, PredictedModel):
         Raises
         ------
         ImportError
-            Without marginaleffects, ``pip install lmm-jax[neighbours]``.
+            Without marginaleffects, ``pip install "lmm-jax[neighbours]"``.
         DataError
             A result without its data, a design without a formula, an offset that is an array;
             degrees of freedom that are none.

@@ -158,7 +158,7 @@ class Exports:
         Raises
         ------
         ImportError
-            Without great_tables, ``pip install lmm-jax[neighbours]``.
+            Without great_tables, ``pip install "lmm-jax[neighbours]"``.
         """
         options = {"caption": caption, "digits": digits, "columns": columns, "rename": rename}
         return great_page(*self._paper(None, notes=notes, **options))

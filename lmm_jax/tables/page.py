@@ -144,7 +144,7 @@ class Table(pd.DataFrame):
         Raises
         ------
         ImportError
-            Without great_tables, ``pip install lmm-jax[neighbours]``.
+            Without great_tables, ``pip install "lmm-jax[neighbours]"``.
         """
         return self._page().to_gt(**options)
 
