@@ -23,7 +23,7 @@ from .refits import NO_DATA
 from .saving import Saved
 
 
-@inside("source", "residual")
+@inside("source", "residual", "adjusted")
 @public
 @hinted
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -73,7 +73,7 @@ class ManyResults(ManyTested, Shown, Saved):
     - Responses: response_names, number, nobs, n_iter, converged, singular, reml
     - Estimates: fixed_names, fe_params, term_labels, cov_re, vcomp, covariances, theta, scale,
       residual_params, llf
-    - Tests: bse_fe, df, tvalues, pvalues, fdr, t_test, wald_test, emmeans, moderation
+    - Tests: bse_fe, df, df_method, tvalues, pvalues, fdr, t_test, wald_test, emmeans, moderation
     - What tests are made of: cov_beta, dcov_beta, joint_cov
     - One response: select, random_effects
     - Tables and files: tidy, output, to_latex, to_html, to_markdown, to_gt, save
@@ -93,7 +93,8 @@ class ManyResults(ManyTested, Shown, Saved):
         page = first_rows(self.tidy(output="pandas"), title, "tidy()", kinds)
         rows = " to ".join(map(str, sorted({int(self.nobs.min()), int(self.nobs.max())})))
         counts = f"{int(self.singular.sum())} singular, {lost} not converged; {rows} rows used"
-        return replace(page, notes=(counts, *page.notes), method=f"Fitted by {kind}")
+        notes = (counts, f"Degrees of freedom: {self.df_method}", *page.notes)
+        return replace(page, notes=notes, method=f"Fitted by {kind}")
 
     def __repr__(self) -> str:
         kind = "REML" if self.reml else "ML"

@@ -52,6 +52,13 @@ class ManyTested:
     residual: ResidualLabel | None = None  # covariance of the residuals
     output: str = "pandas"  # kind of frame that tables come in: that of the data
 
+    @property
+    def df_method(self) -> str:
+        """Method of degrees of freedom: "satterthwaite", "kenward-roger" or "normal"."""
+        if self.adjusted is not None:
+            return "kenward-roger"
+        return "normal" if np.isinf(self.df).any() else "satterthwaite"
+
     @cached_property
     def tvalues(self) -> np.ndarray:
         """Fixed effects over their standard errors, (R, p)."""
