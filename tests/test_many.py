@@ -379,7 +379,7 @@ BAD = [
     (("~ x", FRAME, Y), {}, lmm.FormulaError, "no random effects"),
     ((INTERCEPT, FRAME, Y), {"chunk_size": 0}, lmm.DataError, "chunk_size=0"),
     ((INTERCEPT, FRAME, Y), {"maxiter": -1}, lmm.DataError, "maxiter=-1"),
-    ((INTERCEPT, FRAME, Y), {"df_method": "between-within"}, lmm.DataError, "df_method='between-within'"),
+    ((INTERCEPT, FRAME, Y), {"df_method": "residual"}, lmm.DataError, "df_method='residual'"),
     ((INTERCEPT, FRAME, Y), {"weights": np.ones((N, 2))}, lmm.DataError, "one weight an"),
     ((INTERCEPT, FRAME, Y[:, :2]), {"weights": W_BAD}, lmm.DataError, "response 1 has -1 in row 2"),
     ((DESIGN, Y), {"weights": "w"}, lmm.DataError, "no more than the responses"),

@@ -35,11 +35,12 @@ def trials():
 
 @cache
 def layouts(name):
-    """The layout of all effects together, and the one for optimization."""
+    """The layout of all effects together, and the one for optimization; y is measured alike."""
     together = jax.tree.map(np.asarray, lmm.design(MODELS[name], trials()).compressed.layout)
     found = stratify(together)
     assert isinstance(found, StratifiedLayout)
-    return together, found
+    apart = together.beta_origin - found.beta_origin
+    return together, found.measured_from(np.linalg.solve(found.beta_map, apart) / found.y_scale)
 
 
 def thetas(layout):

@@ -43,7 +43,7 @@ _ON_ITS_WAY = 1e-8
 def label(run: Run, model: Design, options: Options, runtime: str) -> LMMResults:
     """Carry the answer back to the data's units, and name its parts."""
     status = int(run.solution.status)
-    layout = model.compressed.layout
+    layout = model.compressed.of_fit
     sought = sought_at(run.solution, layout, reml=options.reml)
     unit = layout.log_unit(np.asarray(run.solution.theta))
     estimates = estimate(

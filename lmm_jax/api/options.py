@@ -268,7 +268,7 @@ def start_points(design: Design, problem: Problem, start: Params | None) -> np.n
 
     Without start values a few common scales of the covariances. NumPy: nothing is compiled.
     """
-    layout = jax.tree.map(np.asarray, design.compressed.layout)
+    layout = jax.tree.map(np.asarray, design.compressed.of_fit)
     if start is None:
         scales = column_scales(layout)
         starts: list[Any] = [

@@ -81,8 +81,12 @@ class Compressed:
         return trim(jax.tree.map(np.asarray, layout), few)  # slices on the host need no programs
 
     @property
-    def of_profiles(self) -> AnyLayout:
-        """The layout for a criterion that is asked for again and again, in the same coordinates."""
+    def of_fit(self) -> AnyLayout:
+        """The layout that leads from a solution back to the data, and that profiles evaluate.
+
+        Beside a residual covariance the one that was optimized, which may measure y from other
+        fixed effects; otherwise :attr:`merged` has the coordinates of the layout as it was.
+        """
         return self.merged if self.layout._is_kind("residual") else self.layout
 
     @property

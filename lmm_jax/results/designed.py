@@ -280,7 +280,7 @@ class DesignedModel(FittedModel):
         True
         """
         return profile_ratio.profile_re(
-            self, self._need("profile_re").compressed.of_profiles, re_ix, vtype,
+            self, self._need("profile_re").compressed.of_fit, re_ix, vtype,
             num_low=num_low, dist_low=dist_low, num_high=num_high, dist_high=dist_high,
             progress=progress,
         )  # fmt: skip

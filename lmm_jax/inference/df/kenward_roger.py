@@ -109,7 +109,7 @@ def along_theta(
         traces=A @ moments.traces,
         products=A @ moments.products @ A.T,
         grams=np.einsum("kl,lcd->kcd", A, moments.grams),
-        seconds=np.einsum("ki,ijcd,lj->klcd", A, moments.seconds, A),
+        seconds=np.einsum("ki,ijcd,lj->klcd", A, moments.seconds, A, optimize=True),
     )
 
 

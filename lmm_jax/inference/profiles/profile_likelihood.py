@@ -153,7 +153,7 @@ def _among_free(parameters: tuple[Parameter, ...], held: np.ndarray | None) -> A
 
 def _from_best(job: _Job, work: Callable[[Base], R]) -> R:
     """Do the work from the optimum, again from a better one where it meets one."""
-    layout: Layout = job.fit.design.compressed.of_profiles  # type: ignore[union-attr]
+    layout: Layout = job.fit.design.compressed.of_fit  # type: ignore[union-attr]
     theta = np.asarray(job.fit.estimates.theta_layout)
     moved, reference = layout.recentred(), None
     if moved is not None:  # far from their reference the profile would be a bent ridge

@@ -115,7 +115,9 @@ def _stratified(
     p = XY.shape[1] - 1
     groups = explained(of_terms(streams, index, index.eliminated), XY, p, index.groups)
     at = around_core(streams, XY[:, p:], groups, index)
-    found = StratifiedLayout(
+    maps = maps_of(layout)  # y is measured from the fixed effects that digits ask for
+    maps["beta_origin"] = layout.beta_origin + layout.y_scale * (layout.beta_map @ at.step)
+    return StratifiedLayout(
         buckets=at.buckets,
         links=at.links,
         owners=owners,
@@ -126,9 +128,8 @@ def _stratified(
         eliminated=index.eliminated,
         crossed=index.crossed,
         S0=0.0 * layout.S0,
-        **maps_of(layout),
+        **maps,
     )
-    return found.measured_from(-at.step)  # as y stands in `layout`, whose maps these are
 
 
 def _owners(rows: _Rows, choice: Choice, plan: CrossedPlan) -> tuple[np.ndarray, ...]:
