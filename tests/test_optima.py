@@ -48,6 +48,13 @@ CASES = [
         True,
         [1.3245, -2.4301, 1.763, 0.1804, 0.7701, 0, 1.1082, 1.2112],
     ),
+    # any factor may hold the mean; lme4's BOBYQA ends here from the starts that it was given
+    (
+        "y ~ 0 + (1 | ci) + (1 | k) + (1 | nf) + (1 | ch) + (1 | g)",
+        "_no_intercept",
+        True,
+        [0.127016, 0.0, 0.065222, 6.744326, 0.031027],
+    ),
 ]
 
 

@@ -278,7 +278,7 @@ def test_sums_that_do_not_tell_moments_of_rows(formula, options):
         and np.isfinite(res.wald_test_terms()["statistic"]).all()
     )
     assert np.isfinite(lmm.vif(res)["vif"]).all()
-    with pytest.raises(lmm.DataError, match="came in batches"):
+    with pytest.raises(lmm.DataError, match="are not fitted again"):
         lmm.drop1(res, "chisq")
 
 

@@ -38,8 +38,11 @@ _FAR, _FAR_LARGE, _FAR_SINGULAR, _FARTHEST = 5, 10, 48, 1e6
 # Directions that count as neighbours of one.
 _NEAREST = 4
 # Sizes of every other coefficient, and of those between them, of starts far from others where a
-# grid has no axis for each: from above a fit finds optima that it does not find from below.
+# grid has no axis for each: from above a fit finds optima that it does not find from below. Then
+# one coefficient in its turn larger than the others: without an intercept any of them may be what
+# holds the mean of y.
 _FAR_APART = ((125.0, 125.0), (125.0, 5.0))
+_ONE, _OTHERS = 30.0, 0.3
 # Correlations to look at of structures that have parameters for them.
 _CORRELATIONS = (0.9, 0.5, -0.4, -0.8)
 
@@ -246,9 +249,10 @@ def second_grid(structures: tuple[Structure, ...]) -> Candidates | None:
 
 
 def _far_apart(structures: tuple[Structure, ...]) -> Candidates:
-    """Uncorrelated coefficients of :data:`_FAR_APART`, none beside another."""
+    """Uncorrelated coefficients of :data:`_FAR_APART`, or one above others; none beside another."""
     N, axes = BATCHES * len(start_grid(structures).thetas), sum(s.n_sizes for s in structures)
-    sizes = np.array([np.resize(pair, axes) for pair in _FAR_APART])
+    one = np.where(np.eye(axes) > 0, _ONE, _OTHERS)
+    sizes = np.vstack([*(np.resize(pair, axes)[None] for pair in _FAR_APART), one])[:N]
     near = np.where(np.arange(N) < len(sizes), -1, np.arange(N))[:, None]
     sizes = np.vstack([sizes, sizes[-1:].repeat(N - len(sizes), axis=0)])
     return Candidates(_of_sizes(structures, sizes), near)
