@@ -11,7 +11,7 @@ from jax import Array
 from ..covariance.structures import Structure
 from ..numerics.namespace import namespace
 from ..optimize.minimize import is_extreme
-from ..optimize.starts import MAX_RUNS, far_starts, local_minima, widest
+from ..optimize.starts import MAX_RUNS, far_starts, leaves_gaps, local_minima
 
 
 def of_candidates(
@@ -93,7 +93,7 @@ def with_far(
     """
     xp = namespace(starts, theta)
     extreme = is_extreme(theta)
-    hidden = extreme | (few & (widest(structures) > 2))
+    hidden = extreme | (few & leaves_gaps(structures))
     for far, ask in zip(far_starts(structures), (hidden, extreme), strict=True):
         more = xp.asarray(far, theta.dtype)[:, :, None]
         starts = xp.concatenate([starts, xp.broadcast_to(more, (*far.shape, theta.shape[1]))])

@@ -28,11 +28,11 @@ from .starts import (
     SMALL_PROBLEM,
     Starts,
     in_rows,
+    leaves_gaps,
     look,
     second_grid,
     start_grid,
     start_values,
-    widest,
     with_far_starts,
     with_submodels,
 )
@@ -243,7 +243,7 @@ def _found_in(grids: _Grids, s: Any, theta: Array, beta: Array, search: _Search)
     found = found._replace(beta=beta + xp.where(s == 0, found.beta, 0.0))
     # valleys that a grid does not show: narrow ones, and those between singular covariances
     extreme = (s > 0) & is_extreme(theta)
-    hidden = (s > 0) & has_few_groups(layout) & (widest(layout.structures) > 2)
+    hidden = (s > 0) & has_few_groups(layout) & leaves_gaps(layout.structures)
     return with_far_starts(found, layout.structures, hidden | extreme, extreme)
 
 

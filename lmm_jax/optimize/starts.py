@@ -37,10 +37,9 @@ _ALONE = np.geomspace(0.01, 1e7, 13)
 _FAR, _FAR_LARGE, _FAR_SINGULAR, _FARTHEST = 5, 10, 48, 1e6
 # Directions that count as neighbours of one.
 _NEAREST = 4
-# Sizes of every other coefficient, and of those between them, of starts far from others where a
-# grid has no axis for each: from above a fit finds optima that it does not find from below. Then
-# one coefficient in its turn larger than the others: without an intercept any of them may be what
-# holds the mean of y.
+# Where a grid has no axis for each coefficient: one in its turn larger than the others, since
+# without an intercept any of them may be what holds the mean of y; and sizes of every other one,
+# and of those between them: from above a fit finds optima that it does not find from below.
 _FAR_APART = ((125.0, 125.0), (125.0, 5.0))
 _ONE, _OTHERS = 30.0, 0.3
 # Correlations to look at of structures that have parameters for them.
@@ -135,14 +134,17 @@ def with_far_starts(
 def far_starts(structures: tuple[Structure, ...]) -> tuple[np.ndarray, np.ndarray]:
     """A few points of the grid of uncorrelated coefficients, and others at random, (K, m) each.
 
-    None of the grid where there are too many coefficients for one: :func:`second_grid` has some
-    far from each other. Those at random are close to rank one, of any direction and size; of a
-    term with a structure any pivot may be small.
+    Those of :data:`_FAR_APART` where there are too many coefficients for a grid. Those at random
+    are close to rank one, of any direction and size; of a term with a structure any pivot may be
+    small.
     """
     points = start_grid(structures).thetas
     count = _FAR_LARGE if widest(structures) > 2 else _FAR
     places = np.linspace(0, len(points) - 1, count + 2).astype(int)[1:-1]
-    chosen = points[places if _has_grid(structures) else []]
+    chosen = points[places]
+    if not _has_grid(structures):
+        total = sum(s.n_sizes for s in structures)
+        chosen = _of_sizes(structures, np.array([np.resize(pair, total) for pair in _FAR_APART]))
     rng = np.random.default_rng(0)
     singular = np.zeros((_FAR_SINGULAR, points.shape[1]))
     for structure, at in zip(structures, theta_slices(structures), strict=True):
@@ -221,6 +223,11 @@ def _of_sizes(structures: tuple[Structure, ...], sizes: np.ndarray, rho: float =
     return np.concatenate(thetas, axis=1)
 
 
+def leaves_gaps(structures: tuple[Structure, ...]) -> bool:
+    """Whether coefficients are so many that a grid of their sizes hides valleys."""
+    return widest(structures) > 2 or not _has_grid(structures)
+
+
 def widest(structures: tuple[Structure, ...]) -> int:
     """Coefficients of the largest term that can be correlated in any way."""
     return max((s.k for s in structures if s.unrestricted), default=1)
@@ -232,12 +239,12 @@ def second_grid(structures: tuple[Structure, ...]) -> Candidates | None:
 
     Four times as many points: singular covariances of the terms of several coefficients; the
     same sizes with correlations, where these are parameters of their own; or, where there are too
-    many coefficients for a grid, some points far from each other. The last ones may be copies
+    many coefficients for a grid, one of them larger than the others. The last ones may be copies
     beside themselves, from which no run starts. None where a grid has shown all that there is.
     """
     axes = _has_grid(structures)
     if not axes and not _has_correlations(structures):
-        return _far_apart(structures)
+        return _one_above(structures)
     if axes and widest(structures) > 1:
         return _singular_grid(structures)
     if all(s.n_params == s.n_sizes for s in structures):
@@ -248,11 +255,10 @@ def second_grid(structures: tuple[Structure, ...]) -> Candidates | None:
     return Candidates(np.vstack([g.thetas for g in parts]), np.vstack(near))
 
 
-def _far_apart(structures: tuple[Structure, ...]) -> Candidates:
-    """Uncorrelated coefficients of :data:`_FAR_APART`, or one above others; none beside another."""
+def _one_above(structures: tuple[Structure, ...]) -> Candidates:
+    """Uncorrelated coefficients, one larger than the others; none beside another."""
     N, axes = BATCHES * len(start_grid(structures).thetas), sum(s.n_sizes for s in structures)
-    one = np.where(np.eye(axes) > 0, _ONE, _OTHERS)
-    sizes = np.vstack([*(np.resize(pair, axes)[None] for pair in _FAR_APART), one])[:N]
+    sizes = np.where(np.eye(axes) > 0, _ONE, _OTHERS)[:N]
     near = np.where(np.arange(N) < len(sizes), -1, np.arange(N))[:, None]
     sizes = np.vstack([sizes, sizes[-1:].repeat(N - len(sizes), axis=0)])
     return Candidates(_of_sizes(structures, sizes), near)
