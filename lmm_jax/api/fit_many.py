@@ -17,7 +17,7 @@ from ..batches.driver import take
 from ..batches.lane_criterion import NUMPY_SECONDS, Lanes
 from ..batches.lane_minimize import SMALLEST, join_lanes, pick_lanes
 from ..batches.lane_rows import LaneRows
-from ..capabilities import require
+from ..capabilities import TABLE, require
 from ..covariance.theta import theta_size
 from ..designs.design import Design
 from ..designs.labels import term_labels
@@ -111,8 +111,7 @@ def fit_many(
         As in :func:`lmm_jax.fit`.
     df_method : {"satterthwaite", "kenward-roger", "normal"}
         Degrees of freedom of the tests of fixed effects; "normal" gives z tests. "kenward-roger",
-        of fits by REML, adjusts the standard errors as well, response by response: about a
-        millisecond each of a small design, two where a response has rows or weights of its own.
+        of fits by REML, adjusts the standard errors as well, response by response.
     chunk_size : int, optional
         Responses that are fitted side by side; by default as many as fit a
         quarter of the free memory, 4,096 at most on a CPU. Results do not depend on it, nor do
@@ -171,11 +170,6 @@ def fit_many(
     require(design, "fit_many")
     found, adjusted = _estimates(design, columns, chunk_size, progress, options, runtime)
     _warn(found)
-    if options.df_method == "normal":
-        found = found._replace(df=np.where(np.isnan(found.df), np.nan, np.inf))
-    if adjusted is not None:
-        tests = adjusted_contrasts(np.eye(found.fe_params.shape[1]), found, adjusted)
-        found = found._replace(bse_fe=tests.std_error, df=tests.df)
     read_only((found, adjusted))
     return ManyResults(
         response_names=columns.names,
@@ -184,6 +178,7 @@ def fit_many(
         residual=residual_label(design.residual, design.structures),
         reml=options.reml,
         output=design.output,
+        df_method=options.df_method,
         adjusted=adjusted,
         source=Refit(design, columns, {**options._asdict(), "runtime": runtime}),
         **found._asdict(),
@@ -198,20 +193,25 @@ def _estimates(
     options: Options,
     runtime: str,
 ) -> tuple[ManyEstimates, KenwardRoger | None]:
-    """Estimates of all responses, with Kenward and Roger's adjustment if that is the method."""
-    adjusts = options.df_method == "kenward-roger"
+    """Estimates of all responses, as their tests want them, and Kenward and Roger's adjustment."""
+    adjusts, adjusted = options.df_method == "kenward-roger", None
     if adjusts and not options.reml:
-        raise DataError(
-            "Kenward and Roger's method is one of REML: fit with reml=True, or choose "
-            "df_method='satterthwaite'"
-        )
-    if not _has_lanes(design, columns, runtime):
+        raise DataError(TABLE["kenward-roger"].refuses["ml"])
+    if _has_lanes(design, columns, runtime):
+        with running_on(runtime):
+            found = _fit_all(design, columns, chunk_size, progress, options)
+        if adjusts:
+            adjusted = many_adjusted(design, columns, found, progress=progress)
+    else:
         if runtime == "jax":
             require(design, "a fit by runtime='jax' or first-order methods")
-        return fit_one_by_one(design, columns, progress, options, runtime)
-    with running_on(runtime):
-        found = _fit_all(design, columns, chunk_size, progress, options)
-    return found, many_adjusted(design, columns, found, progress=progress) if adjusts else None
+        found, adjusted = fit_one_by_one(design, columns, progress, options, runtime)
+    if adjusted is not None:
+        tests = adjusted_contrasts(np.eye(found.fe_params.shape[1]), found, adjusted)
+        return found._replace(bse_fe=tests.std_error, df=tests.df), adjusted
+    if options.df_method == "normal":
+        found = found._replace(df=np.where(np.isnan(found.df), np.nan, np.inf))
+    return found, None
 
 
 def _has_lanes(design: Design, columns: Responses, runtime: str) -> bool:

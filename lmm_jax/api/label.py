@@ -49,6 +49,9 @@ def label(run: Run, model: Design, options: Options, runtime: str) -> LMMResults
     estimates = estimate(
         run.solution, layout, reml=options.reml, held=model.held, sought=sought, log_unit=unit
     )
+    if layout is not model.compressed.layout:  # whose random effects are asked for
+        beta = estimates.beta_layout + model.compressed.moved
+        estimates = estimates._replace(beta_layout=beta)
     _check_range(estimates, model)
     flat = is_flat(sought or run.solution, layout.structures, estimates.singular)
     if status == CONVERGED and flat:

@@ -32,7 +32,7 @@ from ..numerics.programs import spelled
 from ..optimize.constrained import Mask, Problem, column_scales, free_entries, full_masks
 
 METHODS = ("newton", "lbfgs", "bfgs")
-# What batches of fits know of, and what those that keep their fits besides.
+# Those that power() has, and those of fit_many().
 DF_METHODS = ("satterthwaite", "normal")
 MANY_METHODS = (*DF_METHODS, "kenward-roger")
 

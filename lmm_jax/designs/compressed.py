@@ -90,6 +90,14 @@ class Compressed:
         return self.merged if self.layout._is_kind("residual") else self.layout
 
     @property
+    def moved(self) -> np.ndarray:
+        """Fixed effects that :attr:`of_fit` measures y from, as the layout measures them, (p,)."""
+        fit, own = self.of_fit, self.layout
+        apart = np.asarray(fit.beta_origin) - np.asarray(own.beta_origin)
+        moved: np.ndarray = np.linalg.solve(own.beta_map, apart) / float(own.y_scale)
+        return moved
+
+    @property
     def of_moments(self) -> AnyLayout:
         """The layout for moments of V: merged as well where that leaves the rows in order."""
         return self.merged if isinstance(self.layout, ResidualLayout) else self.layout

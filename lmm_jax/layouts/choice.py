@@ -46,11 +46,7 @@ def choose(
     everything = Choice(group, n_groups, range(len(codes)))
     if len(codes) == 1:
         return everything, "there is one term"
-    candidates = [
-        Choice(code[:, 0], levels, _nested_terms(code[:, 0], levels, codes, n_levels))
-        for code, levels in zip(codes, n_levels, strict=True)
-        if code.shape[1] == 1
-    ]
+    candidates = _candidates(codes, n_levels)
     nested = any(len(c.eliminated) == len(codes) for c in candidates)
     partial = [c for c in candidates if len(c.eliminated) < len(codes)]
     if not partial:
@@ -64,7 +60,7 @@ def choose(
         if widest <= _WIDE_GROUP:
             return everything, "factors are nested"
     costs = [_elimination_cost(c, codes, n_levels, sizes, nested) for c in partial]
-    at = int(np.argmin([_OF_GROUPS * groups + core for groups, core in costs]))
+    at = _cheapest(costs)
     best = partial[at]
     if not nested:
         return best, "factors are crossed"
@@ -89,15 +85,29 @@ def choose_within(
         As in :func:`choose`.
     """
     found = [
-        Choice(code[:, 0], levels, _nested_terms(code[:, 0], levels, codes, n_levels))
-        for code, levels in zip(codes, n_levels, strict=True)
-        if code.shape[1] == 1 and function_of(code[:, 0], parts, levels) is not None
+        choice
+        for choice in _candidates(codes, n_levels)
+        if len(choice.eliminated) < len(codes)
+        and function_of(choice.group, parts, choice.n_groups) is not None
     ]
-    found = [choice for choice in found if len(choice.eliminated) < len(codes)]
-    costs = [_elimination_cost(choice, codes, n_levels, sizes, False) for choice in found]
     if not found:
         return None
-    return found[int(np.argmin([_OF_GROUPS * groups + core for groups, core in costs]))]
+    costs = [_elimination_cost(c, codes, n_levels, sizes, blocks_apart=False) for c in found]
+    return found[_cheapest(costs)]
+
+
+def _candidates(codes: Sequence[np.ndarray], n_levels: Sequence[int]) -> list[Choice]:
+    """The levels of every term of which a row has one, with all that is nested in them."""
+    return [
+        Choice(code[:, 0], levels, _nested_terms(code[:, 0], levels, codes, n_levels))
+        for code, levels in zip(codes, n_levels, strict=True)
+        if code.shape[1] == 1
+    ]
+
+
+def _cheapest(costs: Sequence[tuple[float, float]]) -> int:
+    """Which of some choices costs least, by what groups and cores do."""
+    return int(np.argmin([_OF_GROUPS * groups + core for groups, core in costs]))
 
 
 def _nested_terms(

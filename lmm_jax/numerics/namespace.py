@@ -10,24 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import wraps
-from math import prod
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
 from jax import lax
 
 from .stacked import Stacked, side_by_side
 from .stacked_functions import stacked_namespace
+from .sums import MANY_SUMS, einsum, segment_products, segment_sum
 from .triangular import triangular_solve
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _R = TypeVar("_R")
-# Numbers from which a sparse product beats one pass of bincount a column: 20 us against 4 each.
-_MANY_SUMS = 1 << 12
 # Kinds of arrays, places in _SPACES.
 _PLAIN, _STACKED, _TRACED = range(3)
 
@@ -174,38 +171,6 @@ def _vmap(fun: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return call
 
 
-def _segment_sum(values: np.ndarray, segments: np.ndarray, count: int) -> np.ndarray:
-    """Sums of rows with one label, (count, ...); labels past the end are dropped."""
-    columns = values.reshape(len(values), prod(values.shape[1:]))
-    kept = segments < count
-    if not kept.all():
-        columns, segments = columns[kept], segments[kept]
-    if not columns.shape[1]:
-        return np.zeros((count, *values.shape[1:]), values.dtype)
-    if columns.shape[1] == 1 or columns.size < _MANY_SUMS:
-        sums = [np.bincount(segments, weights=column, minlength=count) for column in columns.T]
-        out = np.stack(sums, axis=1)
-    else:  # one pass for all columns; ones in float64, so that sums are
-        out = _picking(np.ones(len(segments)), segments, count) @ columns
-    return out.reshape(count, *values.shape[1:]).astype(values.dtype, copy=False)
-
-
-def _picking(values: np.ndarray, segments: np.ndarray, count: int) -> scipy.sparse.csc_array:
-    """Sparse matrix (count, n) with one entry a column, at the row that its label says."""
-    entries = values, segments, np.arange(len(segments) + 1, dtype=segments.dtype)
-    return scipy.sparse.csc_array(entries, shape=(count, len(segments)))
-
-
-def _segment_products(
-    left: np.ndarray, right: np.ndarray, segments: np.ndarray, count: int
-) -> np.ndarray:
-    """Sums of ``left' right`` over the rows with one label, (count, a, b)."""
-    if right.size < _MANY_SUMS or (segments >= count).any():
-        return _segment_sum(left[:, :, None] * right[:, None], segments, count)
-    sums = [_picking(column, segments, count) @ right for column in left.T]
-    return np.stack(sums, axis=1).astype(right.dtype, copy=False)
-
-
 def _choose(which: Any, first: _R, second: _R) -> _R:
     return first if which else second
 
@@ -274,7 +239,7 @@ def _reduction(ufunc: np.ufunc, wrapper: Callable[..., Any]) -> Callable[..., An
     def call(array: Any, axis: Any = None, **options: Any) -> Any:
         if options or type(array) is not np.ndarray:
             return wrapper(array, axis=axis, **options)
-        if axis == 0 and array.ndim == 2 and len(array) > _MANY_SUMS * max(array.shape[1], 1):
+        if axis == 0 and array.ndim == 2 and len(array) > MANY_SUMS * max(array.shape[1], 1):
             # few columns of many rows: NumPy would go row by row, ten times as slow
             return np.array([ufunc.reduce(column) for column in array.T])
         return ufunc.reduce(array, axis=axis)
@@ -284,13 +249,6 @@ def _reduction(ufunc: np.ufunc, wrapper: Callable[..., Any]) -> Callable[..., An
 
 def _row_products(rows: np.ndarray, matrices: np.ndarray) -> np.ndarray:
     return np.einsum("nk,nkc->nc", rows, matrices)
-
-
-def _einsum(subscripts: str, *operands: np.ndarray) -> np.ndarray:
-    """Sums of products; of three arrays and more, NumPy has one loop over all of their indices."""
-    large = len(operands) > 2 and max(a.size for a in operands) > _MANY_SUMS
-    found: np.ndarray = np.einsum(subscripts, *operands, optimize=large)
-    return found
 
 
 def _stack(arrays: Sequence[Any], axis: int = 0) -> np.ndarray:
@@ -331,7 +289,7 @@ NUMPY = SimpleNamespace(
             | {name: _or_nan(getattr(np.linalg, name)) for name in ("eigh", "solve", "svd")}
         ),
         at=_At,
-        einsum=_einsum,
+        einsum=einsum,
         sum=_reduction(np.add, np.sum),
         max=_reduction(np.maximum, np.max),
         min=_reduction(np.minimum, np.min),
@@ -350,8 +308,8 @@ NUMPY = SimpleNamespace(
         map=lambda fun, rows: _vmap(fun)(rows),
         side_by_side=side_by_side,
         with_lanes=lambda fun, *arrays: fun(*arrays),
-        segment_sum=_segment_sum,
-        segment_products=_segment_products,
+        segment_sum=segment_sum,
+        segment_products=segment_products,
         solve_triangular=triangular_solve,
         triangular_solve=triangular_solve,
         dynamic_slice_in_dim=_slice,

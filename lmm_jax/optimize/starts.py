@@ -37,10 +37,10 @@ _ALONE = np.geomspace(0.01, 1e7, 13)
 _FAR, _FAR_LARGE, _FAR_SINGULAR, _FARTHEST = 5, 10, 48, 1e6
 # Directions that count as neighbours of one.
 _NEAREST = 4
-# Where a grid has no axis for each coefficient: one in its turn larger than the others, since
-# without an intercept any of them may be what holds the mean of y; and sizes of every other one,
+# Relative standard deviations where a grid has no axis for each coefficient. Of every other one,
 # and of those between them: from above a fit finds optima that it does not find from below.
 _FAR_APART = ((125.0, 125.0), (125.0, 5.0))
+# Of one in its turn, and of the others: without an intercept any factor may hold the mean of y.
 _ONE, _OTHERS = 30.0, 0.3
 # Correlations to look at of structures that have parameters for them.
 _CORRELATIONS = (0.9, 0.5, -0.4, -0.8)
@@ -139,10 +139,10 @@ def far_starts(structures: tuple[Structure, ...]) -> tuple[np.ndarray, np.ndarra
     small.
     """
     points = start_grid(structures).thetas
-    count = _FAR_LARGE if widest(structures) > 2 else _FAR
-    places = np.linspace(0, len(points) - 1, count + 2).astype(int)[1:-1]
-    chosen = points[places]
-    if not _has_grid(structures):
+    if _has_grid(structures):
+        count = _FAR_LARGE if widest(structures) > 2 else _FAR
+        chosen = points[np.linspace(0, len(points) - 1, count + 2).astype(int)[1:-1]]
+    else:
         total = sum(s.n_sizes for s in structures)
         chosen = _of_sizes(structures, np.array([np.resize(pair, total) for pair in _FAR_APART]))
     rng = np.random.default_rng(0)
@@ -256,7 +256,10 @@ def second_grid(structures: tuple[Structure, ...]) -> Candidates | None:
 
 
 def _one_above(structures: tuple[Structure, ...]) -> Candidates:
-    """Uncorrelated coefficients, one larger than the others; none beside another."""
+    """Uncorrelated coefficients, one larger than the others; none beside another.
+
+    As many as there is room for.
+    """
     N, axes = BATCHES * len(start_grid(structures).thetas), sum(s.n_sizes for s in structures)
     sizes = np.where(np.eye(axes) > 0, _ONE, _OTHERS)[:N]
     near = np.where(np.arange(N) < len(sizes), -1, np.arange(N))[:, None]

@@ -48,8 +48,9 @@ class ManyResults(ManyTested, Shown, Saved):
     df : ndarray, shape (R, p)
         Satterthwaite's degrees of freedom, or Kenward and Roger's, whose standard errors go with
         them; infinite for ``df_method="normal"``.
+    df_method : {"satterthwaite", "kenward-roger", "normal"}
     cov_beta : ndarray, shape (R, p, p)
-        Covariance of the fixed effects, relative to the residual variance.
+        Covariance of the fixed effects, relative to the residual variance; not adjusted.
     dcov_beta, joint_cov : ndarray
         Its derivatives in the relative covariances, and what those are uncertain by.
     theta : ndarray, shape (R, m)

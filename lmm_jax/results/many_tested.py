@@ -48,16 +48,10 @@ class ManyTested:
     n_iter: np.ndarray
     reml: bool
     source: Refits | None = None
+    df_method: str = "satterthwaite"
     adjusted: KenwardRoger | None = None  # with a first axis R, for df_method="kenward-roger"
     residual: ResidualLabel | None = None  # covariance of the residuals
     output: str = "pandas"  # kind of frame that tables come in: that of the data
-
-    @property
-    def df_method(self) -> str:
-        """Method of degrees of freedom: "satterthwaite", "kenward-roger" or "normal"."""
-        if self.adjusted is not None:
-            return "kenward-roger"
-        return "normal" if np.isinf(self.df).any() else "satterthwaite"
 
     @cached_property
     def tvalues(self) -> np.ndarray:

@@ -164,7 +164,7 @@ def contrast_tests(many: Any, at: Restriction, shift: np.ndarray, moderate: bool
         else adjusted_contrasts(at.R, many, many.adjusted)
     )
     se, df = found.std_error, _at_most(found.df, many) if moderate else found.df
-    if np.isinf(many.df).any():
+    if many.df_method == "normal":
         df = np.where(np.isnan(df), np.nan, np.inf)
     with np.errstate(invalid="ignore", divide="ignore"):
         statistic = (found.estimate + shift - at.q) / np.where(se > 0, se, np.nan)
@@ -177,7 +177,7 @@ def contrast_tests(many: Any, at: Restriction, shift: np.ndarray, moderate: bool
         pvalue=student_tail(statistic, df, two_sided=True),
         df_num=np.ones(statistic.shape, dtype=int),
         df_denom=df,
-        distribution="norm" if np.isinf(many.df).any() else "t",
+        distribution="norm" if many.df_method == "normal" else "t",
         converged=many.converged,
         output=many.output,
     )
@@ -209,7 +209,7 @@ def many_wald_test(many: Any, hypothesis: Any, moderate: bool) -> ManyTests:
         else adjusted_joint(at, many, many.adjusted)
     )
     chi2, q, df = found.chi2, found.df_num, found.df_denom
-    normal = bool(np.isinf(many.df).any())
+    normal = many.df_method == "normal"
     if moderate:
         df = _at_most(df, many)
     if normal:

@@ -39,7 +39,7 @@ class CrossedArrays(Layout):
     buckets: tuple[Bucket, ...]  # groups of the eliminated terms; widths over these terms
     links: tuple[Links, ...]  # one a bucket
     core: Core
-    moments: StartMoments
+    moments: StartMoments | None  # None where start values are others
     eliminated: tuple[int, ...] = field(metadata={"static": True})  # terms, in order
     crossed: tuple[int, ...] = field(metadata={"static": True})  # terms of the core, in order
     # whether it is only asked at factors of the core that may be divided by

@@ -3,8 +3,8 @@
 With R = r_s in the rows of stratum s, ``R^-1/2 V R^-1/2`` is the V of a crossed model whose rows
 are divided by standard deviations. Groups that are eliminated lie in one stratum each, so their
 factors T, c and d are divided by one number, and all other sums are ``sum_s r_s^-1 (.)_s``: of the
-rows nothing is looked at again. The optimizer's layout of a :class:`MarkovLayout` that holds
-all effects in one dense matrix; derivatives are in :mod:`.strata_moments`.
+rows nothing is looked at again. The layout for fits and profiles of a :class:`MarkovLayout` that
+holds all effects in one dense matrix; derivatives are in :mod:`.strata_moments`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class StratifiedLayout(OfResiduals):
     buckets: tuple[Bucket, ...]  # groups, each in one stratum, before any division
     links: tuple[Links, ...]  # one a bucket
     owners: tuple[Array, ...]  # (G,) a bucket: stratum of every group
-    sums: StrataSums
+    sums: StrataSums  # with an S0 for each: that of the layout is zero
     origin: Array  # (N, 1, 1)  effects that y is measured from
     levels: Array  # (t,)  levels of every term that have rows
     core_widths: tuple[int, ...] = field(metadata={"static": True})
@@ -106,7 +106,7 @@ class StratifiedLayout(OfResiduals):
             buckets=buckets,
             links=links,
             core=core,
-            moments=None,  # type: ignore[arg-type]  # start values are those of residual models
+            moments=None,  # start values are those of residual models
             S0=S0,
             eliminated=self.eliminated,
             crossed=self.crossed,

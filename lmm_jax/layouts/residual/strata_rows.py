@@ -115,7 +115,7 @@ def _stratified(
     p = XY.shape[1] - 1
     groups = explained(of_terms(streams, index, index.eliminated), XY, p, index.groups)
     at = around_core(streams, XY[:, p:], groups, index)
-    maps = maps_of(layout)  # y is measured from the fixed effects that digits ask for
+    maps = maps_of(layout)  # y is measured from X step, so that beta begins there
     maps["beta_origin"] = layout.beta_origin + layout.y_scale * (layout.beta_map @ at.step)
     return StratifiedLayout(
         buckets=at.buckets,
@@ -127,7 +127,7 @@ def _stratified(
         core_widths=index.core_widths,
         eliminated=index.eliminated,
         crossed=index.crossed,
-        S0=0.0 * layout.S0,
+        S0=np.zeros_like(layout.S0),  # type: ignore[arg-type]
         **maps,
     )
 
