@@ -87,7 +87,7 @@ def _read(text: str, known: Variables) -> Mediator:
     return Mediator(name, text.strip(), right, needs)
 
 
-def check_not_predicted(names: Sequence[str], mediators: Sequence[Mediator]) -> None:
+def check_no_mediator(names: Sequence[str], mediators: Sequence[Mediator]) -> None:
     """Refuse means at values of a covariate that has none of its own."""
     for one in mediators:
         if one.covariate in names:
@@ -147,7 +147,7 @@ def _predicted(
     return np.where(unknown, np.nan, value)
 
 
-def not_predicted(grid: Grid) -> np.ndarray:
+def unpredictable(grid: Grid) -> np.ndarray:
     """Rows with a covariate that the data do not predict there, (N,) of bool."""
     out = np.zeros(len(grid.places), dtype=bool)
     for values in grid.predicted.values():

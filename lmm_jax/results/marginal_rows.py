@@ -31,9 +31,9 @@ from ..inputs.arguments import choice, mapping, numbers, probability, shown, who
 from ..inputs.names import unquoted
 from .marginal import MarginalMeans
 from .marginal_covariates import (
-    check_not_predicted,
+    check_no_mediator,
     grid_frame,
-    not_predicted,
+    unpredictable,
     numbers_at,
     read_mediators,
     with_predictions,
@@ -108,7 +108,7 @@ def marginal_means(
     asked, known = read_specs(specs, by), fit.reference.variables
     slope = None if var is None else _slope_of(var, known, max_degree)
     reduced, mediators = read_mediators(cov_reduce, known, at)
-    check_not_predicted((*asked.specs, *asked.by), mediators)
+    check_no_mediator((*asked.specs, *asked.by), mediators)
     values = read_values(known, at, reduced, fit.rows)
     values |= {one.covariate: [known.covariates[one.covariate].mean] for one in mediators}
     asked = with_parents(asked, values, known)
@@ -131,7 +131,7 @@ class _Slope(NamedTuple):
     covariate: str
     step: float  # of the covariate
     code: str | None  # expression of the covariate that slopes are per unit of
-    degrees: int  # 1: slopes; 2: curvatures as well
+    degrees: int  # trends of degrees 1 to this
 
 
 def _slope_of(var: Any, known: Variables, max_degree: Any) -> _Slope:
@@ -238,7 +238,7 @@ def _means(
     averaged = average(grid, [*asked.specs, *asked.by], how)
     L, gap, offset = _rows(fit, known, grid, slope)
     L, gap, shift = map(averaged.of, (L, gap, offset))
-    open_rows = averaged.partial | (averaged.of(not_predicted(grid)) != 0)
+    open_rows = averaged.partial | (averaged.of(unpredictable(grid)) != 0)
     gap = np.hstack([gap, np.eye(len(gap))[:, open_rows]])  # no function of the rows
     at = linear_functions(L, gap, shift, fit.beta, fit.tests, fit.scale)
     labels = averaged.labels or {"1": ["overall"]}
