@@ -33,9 +33,9 @@ from .marginal import MarginalMeans
 from .marginal_covariates import (
     check_no_mediator,
     grid_frame,
-    unpredictable,
     numbers_at,
     read_mediators,
+    unpredictable,
     with_predictions,
 )
 from .marginal_labels import Labels
