@@ -27,7 +27,7 @@ from ..inference.means.grid import (
 )
 from ..inference.means.joint import table_of_tests
 from ..inference.means.transformations import is_name, transformation_of
-from ..inputs.arguments import choice, mapping, numbers, probability, shown, whole_number
+from ..inputs.arguments import choice, mapping, probability, shown, whole_number
 from ..inputs.names import unquoted
 from .marginal import MarginalMeans
 from .marginal_covariates import (
@@ -38,7 +38,7 @@ from .marginal_covariates import (
     read_mediators,
     with_predictions,
 )
-from .marginal_labels import Labels
+from .marginal_labels import Labels, weights_of
 from .marginal_specs import (
     Asked,
     check_variables,
@@ -234,7 +234,7 @@ def _means(
     if isinstance(weights, str):
         choice(weights, "weights", WEIGHTS)
     else:
-        how = numbers(weights, "weights")
+        how = weights_of(weights, grid, [*asked.specs, *asked.by], frozenset(known.covariates))
     averaged = average(grid, [*asked.specs, *asked.by], how)
     L, gap, offset = _rows(fit, known, grid, slope)
     L, gap, shift = map(averaged.of, (L, gap, offset))
