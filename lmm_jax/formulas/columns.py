@@ -12,6 +12,7 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from ..errors import DataError
+from ..inputs.digits import check_digits
 from .text import is_text, needs_numbers
 
 _NUMBERS = {"integer", "floating", "mixed-integer-float", "decimal"}
@@ -51,7 +52,8 @@ def plain(values: pd.Series[Any], name: str) -> pd.Series[Any]:
     if is_numeric_dtype(dtype):
         whole = pd.api.types.is_integer_dtype(dtype) and not values.isna().any()
         kind = np.dtype(str(dtype).split("[")[0].lower()) if whole else np.dtype(np.float64)
-        return pd.Series(values.to_numpy(kind, na_value=np.nan), index=values.index)
+        found = values.to_numpy(kind, na_value=np.nan)
+        return pd.Series(found, index=values.index, name=values.name)
     return values
 
 
@@ -61,6 +63,8 @@ def _of_objects(values: pd.Series[Any], name: str) -> pd.Series[Any]:
         found = values.infer_objects() if kind == "integer" else values
         if found.dtype != object:
             return found
+        if kind == "integer":
+            check_digits(values, f"`{name}`")
         there = values.notna().to_numpy()
         out = np.full(len(values), np.nan)
         out[there] = values.to_numpy()[there].astype(np.float64)
@@ -89,6 +93,7 @@ def number(values: Any) -> Any:
         return values
     if isinstance(dtype, np.dtype):
         if dtype.kind in "iuf":
+            check_digits(values, f"`{getattr(values, 'name', None) or 'a column'}`")
             return values.astype(np.float64)
         if dtype.kind != "O":
             return values

@@ -142,8 +142,12 @@ class _Materializer(PandasMaterializer):  # type: ignore[misc]
 
 
 def _of_times(dtype: Any, name: str) -> str:
-    """What to write for dates and spans of time."""
-    if getattr(dtype, "kind", "") not in ("m", "M") or not name.isidentifier():
+    """What to write for dates and spans of time, periods and intervals."""
+    if not name.isidentifier():
+        return ""
+    if isinstance(dtype, pd.PeriodDtype | pd.IntervalDtype):
+        return f", `C({name})`"
+    if getattr(dtype, "kind", "") not in ("m", "M"):
         return ""
     return f", `as.numeric({name})`, in days, or `C({name})`"
 

@@ -56,12 +56,12 @@ def in_order(
         return values
     places = [_place(label, lists) for label in labels]
     known = first_shown(names, 12)
-    if None in places:
-        label = shown(labels[places.index(None)])
+    if -1 in places:
+        label = shown(labels[places.index(-1)])
         raise DataError(f"{what} has the label {label}: there are {known or 'none'}")
     if len(set(places)) < len(places):
         twice = next(p for p in places if places.count(p) > 1)
-        raise DataError(f"{what} has the label {shown(names[twice or 0])} twice")
+        raise DataError(f"{what} has the label {shown(names[twice])} twice")
     left = [name for place, name in enumerate(names) if place not in places]
     if whole and left:
         raise DataError(f"{what} has no {shown(left[0])}: a number for each of {known} is needed")
@@ -98,13 +98,13 @@ def _parted(given: Any) -> tuple[list[Any] | None, Any]:
     return labels, given.to_numpy()
 
 
-def _place(label: Any, lists: Sequence[list[str]]) -> int | None:
-    """Place of a label in the first of some lists of names that has it."""
+def _place(label: Any, lists: Sequence[list[str]]) -> int:
+    """Place of a label in the first of some lists of names that has it, -1 where none has."""
     for text in _texts(label):
         for names in lists:
             if text in names:
                 return names.index(text)
-    return None
+    return -1
 
 
 def _texts(label: Any) -> tuple[str, ...]:

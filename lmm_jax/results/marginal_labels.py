@@ -88,8 +88,9 @@ def weights_of(
 ) -> np.ndarray:
     """Numbers for the combinations that are averaged over; by their labels if they have these."""
     over = [name for name in grid.values if name not in keep and len(grid.values[name]) > 1]
-    if isinstance(given, pd.Series) and set(given.index.names) == set(over) and len(over) > 1:
-        given = given.reorder_levels(over)
+    own = given.index if isinstance(given, pd.Series) else None
+    if isinstance(own, pd.MultiIndex) and set(own.names) == set(over):
+        given = given.set_axis(own.reorder_levels(over))
     cells = [cell[::-1] for cell in product(*(grid.values[name] for name in reversed(over)))]
     names, bare = ([joined(cell, over, of) for cell in cells] for of in (covariates, frozenset()))
     return numbers(in_order(given, names, "weights", called=[bare], whole=True), "weights")

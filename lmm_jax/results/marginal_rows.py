@@ -16,6 +16,7 @@ from ..designs.variables import Reference, Variables
 from ..errors import DataError
 from ..formulas import matrices as mat
 from ..formulas.expressions import names_in, to_python
+from ..formulas.times import TYPES
 from ..inference.contrasts.linear_functions import ESTIMABLE, is_estimable, linear_functions
 from ..inference.df.methods import DfMethod
 from ..inference.means.grid import (
@@ -362,10 +363,10 @@ def _evaluated(fit: Basis, code: str, frames: tuple[pd.DataFrame, ...]) -> Itera
     state = copy.deepcopy(dict(source.spec.transform_state))
     if fit.rows is not None:
         mat.evaluate(code, fit.rows, context=source.context, state=state)
-    known = len(state)
+    known = set(state)
     for frame in frames:
         yield mat.evaluate(code, frame, context=source.context, state=state)
-    if len(state) > known:
+    if any(not name.startswith(TYPES) for name in state.keys() - known):
         raise DataError(f"var={code!r} looks at all rows of the fit, which are not kept here")
 
 
