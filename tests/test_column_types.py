@@ -1,5 +1,7 @@
 """Columns whose type is not what it looks like: dates, wide integers, complex numbers, objects."""
 
+from decimal import Decimal
+from fractions import Fraction
 from functools import cache
 
 import numpy as np
@@ -81,7 +83,24 @@ def test_types_are_kept_of_sums_and_numbers_need_no_other_rows():
         lmm.summarize(formula, [parts[0], SLEEP.assign(when=ZONED)[90:]])
 
 
+MIXED = {
+    "fractions": [Fraction(int(v), 2) for v in DAYS],
+    "decimals and floats": [Decimal(int(v)) / 2 if v % 2 else v / 2 for v in DAYS],
+    "fractions and integers": [Fraction(int(v), 2) if v % 2 else int(v) // 2 for v in DAYS],
+}
+
+
+@pytest.mark.parametrize("case", MIXED)
+def test_numbers_of_several_types_are_numbers(case):
+    halves = pd.Series(MIXED[case], dtype=object)
+    res = lmm.fit("Reaction ~ v + (1 | Subject)", SLEEP.assign(v=halves))
+    same = lmm.fit("Reaction ~ v + (1 | Subject)", SLEEP.assign(v=DAYS / 2))
+    assert_close(res.fe_params, same.fe_params, SAME)
+
+
 WORDS = {
+    "lists": ([[1, 2]] * 180, "v", "values of the type list, several in a row: make columns"),
+    "a number out of range": ([Fraction(10**400), Decimal(1)] * 90, "v", "float64 does not have"),
     "text": (np.where(DAYS > 4, "a", "b"), "as.numeric(v)", "`v` is text, 'b' for example"),
     "periods": (WHEN.dt.to_period("D"), "v", r"numbers or labels are needed, `C\(v\)`"),
     "intervals": (pd.IntervalIndex.from_arrays(DAYS, DAYS + 1), "v", r"needed, `C\(v\)`"),
@@ -131,3 +150,152 @@ def test_complex_visits_are_refused(kind, dtype):
     data = SLEEP.assign(v=(DAYS + 1j).astype(dtype))
     with pytest.raises(lmm.DataError, match="complex numbers: visits have an order"):
         lmm.fit(f"Reaction ~ Days + {kind}(v | Subject)", data)
+
+
+def test_numbers_for_logicals_say_how_they_become_logicals():
+    data = SLEEP.assign(b=DAYS > 4)
+    res = lmm.fit("Reaction ~ b + (1 | Subject)", data)
+    new = data.astype({"b": int})
+    with pytest.raises(lmm.DataError, match=r"`b` holds numbers, logicals.*\.astype\(bool\)"):
+        res.predict(new)
+    assert_close(res.predict(new.astype({"b": bool})), res.predict(data), SAME)
+
+
+# ------------------------------------------------------------ new rows by their columns
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars"])
+def test_groups_offset_and_weights_of_new_rows_may_be_named(kind):
+    groups, days = SLEEP["Subject"].to_numpy(), DAYS.to_numpy(float)
+    res = lmm.fit("Reaction ~ 1", SLEEP, groups=groups, offset=days)
+    new = SLEEP[["Subject", "Days"]].assign(w=2.0)[:4]
+    if kind == "polars":
+        new = pytest.importorskip(kind).from_pandas(new)
+    how = {"conditional": True, "interval": "prediction", "output": "pandas"}
+    named = res.predict(new, groups="Subject", offset="Days", weights="w", **how)
+    arrays = res.predict(new, groups=groups[:4], offset=days[:4], weights=np.full(4, 2.0), **how)
+    assert_close(named, arrays, SAME)
+    with pytest.raises(lmm.DataError, match="'subject' names no column of the new data"):
+        res.predict(new, groups="subject", offset="Days")
+
+
+# ------------------------------------------------------------ values and variables of means
+
+LEVELS = {
+    "dates": (WHEN, "2024-01-01, 2024-01-02"),
+    "periods": (WHEN.dt.to_period("D"), "2024-01-01, 2024-01-02"),
+    "intervals": (pd.IntervalIndex.from_arrays(DAYS, DAYS + 1), r"\(0, 1\], \(1, 2\]"),
+    "spans": (SPANS, "0 days 00:00:00, 1 days"),
+    "integers": (DAYS.astype("Int64"), "0, 1, 2"),
+    "logicals": (DAYS > 4, "False, True"),
+}
+
+
+@pytest.mark.parametrize("case", LEVELS)
+def test_levels_are_listed_as_they_are_written(case):
+    column, listed = LEVELS[case]
+    res = lmm.fit("Reaction ~ C(t) + (1 | Subject)", SLEEP.assign(t=column))
+    for value in ("2030-05-05", pd.Timestamp("2030-05-05")):
+        with pytest.raises(lmm.DataError, match=f"2030-05-05'? for 't', whose levels are {listed}"):
+            lmm.emmeans(res, "t", at={"t": [value]})
+
+
+@pytest.mark.parametrize(
+    ("which", "value", "message"),
+    [
+        ("dates", ZONED[0], "2024-01-01 00:00:00.09:00, which is no date without a time zone"),
+        ("zoned", WHEN[0], "2024-01-01, which is no date in a time zone, as of Asia/Tokyo"),
+        ("dates", "x", "'x', which is no date$"),
+        ("spans", WHEN[0], "2024-01-01, which is no span of time"),
+        ("numbers", [[1, 2]], r"at\['when'\] has the shape \(1, 2\): a list of numbers is needed"),
+    ],
+)
+def test_values_of_another_kind_are_refused_in_words(which, value, message):
+    with pytest.raises(lmm.DataError, match=message):
+        lmm.emmeans(fitted(which), "1", at={"when": value})
+
+
+def test_a_variable_may_be_called_like_a_formula():
+    data = SLEEP.assign(**{"a|b": np.where(DAYS % 2, "u", "v")})
+    res = lmm.fit("Reaction ~ `a|b` + (1 | Subject)", data)
+    plain, quoted = (lmm.emmeans(res, name).to_frame() for name in ("a|b", "`a|b`"))
+    assert_close(plain["estimate"], quoted["estimate"], SAME)
+    with pytest.raises(lmm.DataError, match="'a' is no variable"):
+        lmm.emmeans(res, "a|c")
+
+
+def test_relationships_of_ids_of_several_levels_are_refused():
+    ids = sorted(set(SLEEP["Subject"]))
+    A = pd.DataFrame(np.eye(18), index=ids, columns=ids)
+    for axis in ("index", "columns"):
+        with pytest.raises(lmm.DataError, match="labels of several levels"):
+            turned = A.set_axis(pd.MultiIndex.from_arrays([ids, ids]), axis=axis)
+            lmm.fit("Reaction ~ Days + (1 | Subject)", SLEEP, relatedness={"Subject": turned})
+
+
+# ------------------------------------------------------------ frames of other packages
+
+
+@pytest.mark.parametrize("how", ["named", "handed over"])
+def test_contrasts_may_be_a_frame_of_polars(how):
+    pl = pytest.importorskip("polars")
+    cake, formula = lmm.load_dataset("cake"), "angle ~ C(recipe, M) + (1 | recipe:replicate)"
+    columns = {"u": [1.0, -1.0, 0.0], "v": [0.0, 1.0, -1.0]}
+    M = pd.DataFrame(columns)
+    expected = lmm.fit(formula, cake).fe_params
+    M = pl.DataFrame(columns)
+    context = {} if how == "named" else {"context": {"M": M}}
+    found = lmm.fit(formula, cake, **context).fe_params
+    pd.testing.assert_series_equal(found, expected)
+
+
+def test_a_folder_without_an_ending_names_its_pattern(tmp_path):
+    pytest.importorskip("pyarrow")
+    SLEEP.to_parquet(tmp_path / "a.parquet")
+    formula = "Reaction ~ Days + (1 | Subject)"
+    with pytest.raises(lmm.DataError, match=r"the Parquet files of a folder, .*/\*\.parquet"):
+        lmm.fit(formula, tmp_path)
+    found = lmm.fit(formula, f"{tmp_path}/*.parquet")
+    assert_close(found.llf, lmm.fit(formula, SLEEP).llf, SAME)
+
+
+# ------------------------------------------------------------ labels that leave as tables
+
+SUBJECT = pd.factorize(SLEEP["Subject"])[0]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pd.IntervalIndex.from_arrays(SUBJECT, SUBJECT + 1),
+        pd.PeriodIndex.from_ordinals(SUBJECT, freq="D"),
+        [2**70 + int(v) for v in SUBJECT],
+        np.uint64(2**63) + SUBJECT.astype("u8"),
+        pd.Series([int(v) if v % 2 else f"a{v}" for v in SUBJECT], dtype=object),
+    ],
+)
+def test_sums_keep_their_labels_apart_in_tables(labels):
+    pytest.importorskip("pyarrow")
+    formula = "Reaction ~ Days + (1 | Subject)"
+    sums = lmm.summarize(formula, SLEEP.assign(Subject=labels))
+    found = lmm.fit(lmm.RowSums.from_arrow(sums.to_arrow(), sums.schema))
+    assert_close(found.llf, lmm.fit(formula, SLEEP).llf, SAME)
+
+
+def test_labels_that_are_one_as_text_are_refused():
+    pytest.importorskip("pyarrow")
+    labels = [int(v) // 2 if v % 2 else str(v // 2) for v in SUBJECT]
+    data = SLEEP.assign(Subject=pd.Series(labels, dtype=object))
+    sums = lmm.summarize("Reaction ~ Days + (1 | Subject)", data)
+    with pytest.raises(lmm.DataError, match="`Subject` has labels of several types that are"):
+        sums.to_arrow()
+
+
+@pytest.mark.parametrize("output", ["pyarrow", "polars"])
+@pytest.mark.parametrize("first", [2**63, 2**64, -(2**64)])
+def test_wide_labels_leave_in_tables_of_other_packages(first, output):
+    pytest.importorskip(output)
+    labels = [first + int(v) for v in SUBJECT]
+    res = lmm.fit("Reaction ~ Days + (1 | Subject)", SLEEP.assign(Subject=labels))
+    for table in (res.random_effects_frame(output=output), res.tidy("ran_vals", output=output)):
+        assert list(map(int, list(table.to_pandas()["level"]))) == sorted(set(labels))

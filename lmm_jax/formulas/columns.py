@@ -5,6 +5,8 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -76,12 +78,29 @@ def _of_objects(values: pd.Series[Any], name: str) -> pd.Series[Any]:
             times: pd.Series[Any] = _TIMES[kind](values)
             return times
     if kind.startswith("mixed"):
+        found = values.dropna()
+        if all(isinstance(v, Real | Decimal) and not isinstance(v, bool) for v in found):
+            return _floats(values, name)
         kinds = list(dict.fromkeys(type(v).__name__ for v in values.dropna()))
+        if all(pd.api.types.is_list_like(v) for v in found):
+            raise DataError(
+                f"`{name}` holds values of the type {', '.join(kinds[:4])}, several in a row: make "
+                "columns of one number or label a row"
+            )
         raise DataError(
             f"`{name}` holds values of the types {', '.join(kinds[:4])}: make them all numbers, "
             "pd.to_numeric(…, errors='coerce'), or all text, .astype(str)"
         )
     return values
+
+
+def _floats(values: pd.Series[Any], name: str) -> pd.Series[Any]:
+    """Numbers of several types, such as decimals and fractions, in float64."""
+    try:
+        found = [np.nan if gap else float(v) for v, gap in zip(values, values.isna(), strict=True)]
+    except (ArithmeticError, ValueError) as error:
+        raise DataError(f"`{name}` holds a number that float64 does not have: {error}") from error
+    return pd.Series(found, index=values.index)
 
 
 def number(values: Any) -> Any:

@@ -52,7 +52,10 @@ def _read(x: Any) -> Any:
         values = pd.Series(x)
         if not is_text(values):
             raise
-        raise DataError(needs_numbers(values, f"`{values.name}`")) from error
+        what = needs_numbers(values, f"`{values.name}`")
+        raise DataError(
+            f"`as_numeric({values.name})` computes with what is text: {what}"
+        ) from error
 
 
 @stateful_transform  # type: ignore[untyped-decorator]

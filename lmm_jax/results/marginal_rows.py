@@ -106,7 +106,8 @@ def marginal_means(
     max_degree: Any = 1,
 ) -> Any:
     """Means of :func:`lmm_jax.emmeans`, or with ``var`` the slopes of :func:`lmm_jax.emtrends`."""
-    asked, known = read_specs(specs, by), fit.reference.variables
+    known = fit.reference.variables
+    asked = read_specs(specs, by, known)
     slope = None if var is None else _slope_of(var, known, max_degree)
     reduced, mediators = read_mediators(cov_reduce, known, at)
     check_not_predicted((*asked.specs, *asked.by), mediators)

@@ -13,12 +13,14 @@ import pandas as pd
 from ..designs.data_frames import as_pandas
 from ..designs.new_rows import expressions
 from ..errors import DataError
+from ..formulas.expressions import quoted
 from ..inference.effects.prediction import BlupErrors
 from ..inference.effects.random_effects import random_part
 from ..inference.means.transformations import Transformation, way_back
 from ..inference.residuals.residuals import marginal_residuals
 from ..inputs.arguments import choice, hinted, shown
 from ..inputs.frames import kind_of
+from ..inputs.names import unquoted
 from ..tables.frames import as_column, as_frame
 from .intervals import carried_table, prediction_table, read_request, row_means, row_noise_of
 from .levels import ModelOfLevels
@@ -256,9 +258,11 @@ class PredictedModel(ModelOfLevels):
         """Rows of new data, with the levels of the terms that are chosen."""
         design = self._known("predict")
         used = expressions(design, chosen, conditional=conditional, noise=noise)
+        named = [options.get(what) for what in ("groups", "offset", "weights")]
+        columns = [quoted(unquoted(name)) for name in named if isinstance(name, str)]
         return new_rows(
             design,
-            as_pandas(newdata, used),
+            as_pandas(newdata, [*used, *columns]),
             chosen,
             conditional=conditional,
             noise=noise,
