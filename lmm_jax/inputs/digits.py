@@ -38,7 +38,9 @@ def check_digits(values: Any, what: str) -> None:
         for column in np.asarray(values).T:
             check_digits(column, what)
         return
-    known = pd.Series(values).dropna()
+    known = values
+    if not isinstance(dtype, np.dtype) or dtype.kind == "O":  # which may have gaps
+        known = pd.Series(values).dropna()
     if not len(known):
         return
     low, high = int(known.min()), int(known.max())

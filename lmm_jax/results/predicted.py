@@ -109,12 +109,12 @@ class PredictedModel(ModelOfLevels):
             (statsmodels'), or add those of some grouping factors and components (lme4's
             ``re.form``, nlme's ``level``). With a residual covariance also what the residuals
             of a subject's other visits say of a visit at which it was not seen.
-        groups : array, optional
-            Group of each new row, where the model was fitted to an array of groups;
-            otherwise the new rows have their groups in the column of the fit. A label
-            is looked up whatever its type: 350, 350.0 and "350" are one.
-        offset : array, optional
-            Offset of each new row, where the model was fitted to an array of offsets.
+        groups : array or str, optional
+            Group of each new row, or the name of their column, where the model was fitted to an
+            array of groups; otherwise the new rows have their groups in the column of the fit. A
+            label is looked up whatever its type: 350, 350.0 and "350" are one.
+        offset : array or str, optional
+            Likewise, where the model was fitted to an array of offsets.
         new_levels : {"error", "population", "nan"}
             A level that the fit has not seen: refuse; leave its random effect out of the mean
             and add ``z' Sigma z`` to the variance; or predict NaN.
@@ -134,9 +134,9 @@ class PredictedModel(ModelOfLevels):
             Coverage of the interval.
         df_method : str, optional
             As in :func:`lmm_jax.fit`; that of the fit if not given.
-        weights : array, optional
-            Prior weights of new observations; 1 if not given. The rows of the fit, without
-            ``newdata``, have their own.
+        weights : array or str, optional
+            Prior weights of new observations, or the name of their column; 1 if not given. The
+            rows of the fit, without ``newdata``, have their own.
         output : {"pandas", "polars", "pyarrow"}, optional
             Kind of series or frame; that of ``newdata``, or of the data, if not given.
 
