@@ -140,6 +140,8 @@ def _check(penalty: Any, **least: float) -> None:
         if isinstance(value, jax.core.Tracer):
             continue
         what = f"{name} of {type(penalty).__name__}"
+        if hasattr(value, "index") and hasattr(value, "to_numpy"):  # labels that nobody would read
+            raise DataError(f"{what}: pass numbers without labels, in the order of res.fe_params")
         if (numbers(value, what) < low).any():
             least_of = "more than 0" if low == _ABOVE_ZERO else f"{low:g} or more"
             raise DataError(f"{what}={shown(value)}: {least_of} is needed")

@@ -183,7 +183,7 @@ OBJECTS = [
     ("k", {"k": [1.5, "a", None] * 40}, "`k` holds values of the types float, str"),
     ("I(k + 1)", {"k": [1, "2"] * 60}, "`k` holds values of the types int, str"),
     ("k", {"k": [True, "no"] * 60}, "`k` holds values of the types bool, str"),
-    ("k", {"k": [(1, 2), (3, 4)] * 60}, "`k` holds values of the types tuple"),
+    ("k", {"k": [(1, 2), (3, 4)] * 60}, "`k` holds values of the type tuple, several"),
     ("as.numeric(f)", {}, "as_numeric"),
     ("log(f)", {}, r"`log\(f\)` computes with what is text: `f` is text, '.*needed, without"),
     (

@@ -445,7 +445,7 @@ def test_rows_are_called_by_what_was_asked(hypothesis, labels):
         ("A[T.bb]:x", r"did you mean x:A\[T.b\]"),
         ("x ~ 1", "there is no '~'"),
         ("f(x)", "there is no 'f'"),
-        ({"nosuch": 1}, "no parameter 'nosuch'"),
+        ({"nosuch": 1}, "label 'nosuch'"),
         ([[1, "x"]], "numbers are needed"),
         ("", "cannot read"),
         ("1 = 2", "not all zero"),
@@ -730,7 +730,7 @@ def test_restrictions_with_labels_go_by_their_labels():
     for given in (row, {"Days": 1.0}, pd.DataFrame([row]), pd.Series({"Days": 1.0})):
         assert res.t_test(given).statistic[0] == want.statistic[0]
     assert res.t_test(pd.Series([0.0, 1.0])).statistic[0] == want.statistic[0]
-    with pytest.raises(lmm.DataError, match="no parameter 'days'"):
+    with pytest.raises(lmm.DataError, match="label 'days'"):
         res.t_test({"days": 1.0})
 
 

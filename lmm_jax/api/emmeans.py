@@ -46,8 +46,9 @@ def emmeans(
     weights : {"equal", "proportional", "outer", "cells", "flat"} or array
         How levels are averaged: equally; by how often the combinations occur in the data; by
         products of how often each occurs; by the rows of the cell; equally over cells that
-        have rows; or with a number for each combination. But for "cells" and numbers nested
-        factors go first, within the levels of what they are nested in.
+        have rows; or with a number for each combination, the first variable fastest; a series
+        whose labels are the levels goes by these. But for "cells" and numbers nested factors go
+        first, within the levels of what they are nested in.
     cov_reduce : {"mean", "range"}, callable, or formula
         Value, or values, of covariates; those of at most two values keep both. Of a covariate
         that the factors move (a mediator) a formula ``"x ~ A"``: x is what least squares of it on

@@ -12,6 +12,7 @@ from ..designs.design import Design
 from ..errors import ConvergenceWarning, DataError, warn_user
 from ..inference.penalized import penalized_estimates, quadratic_form
 from ..inputs.arguments import hinted, iterations, number, numbers, shown
+from ..inputs.by_label import in_order
 from ..numerics.tiers import running_on
 from ..optimize.lasso import Descent, descend_removing
 from ..results.lmm import LMMResults
@@ -65,7 +66,8 @@ def fit_regularized(
         Weights, in units of the deviance over the coefficient's; 0 does not
         penalize. A number weighs every coefficient, the intercept included; a
         vector has one entry a coefficient; the rows of a matrix are a path of
-        K penalties (``np.outer(factors, weights)``, ``np.c_[factors]``).
+        K penalties (``np.outer(factors, weights)``, ``np.c_[factors]``). Those with labels, of a
+        series or of the columns of a frame, go by the names of the coefficients.
     ceps : float
         Penalized coefficients of smaller magnitude are removed and the others
         solved for again. With 0 the solution is exact and independent of units.
@@ -144,6 +146,7 @@ def fit_regularized(
         require(formula, "fit_regularized")
     unpenalized = fit(formula, data, **model)
     require(unpenalized.design, "fit_regularized")
+    alpha = in_order(alpha, unpenalized.fixed_names, "alpha", whole=True)
     rows = _penalty_rows(alpha, unpenalized.fixed_names)
     with running_on(runtime):
         path = _solve_rows(unpenalized, rows, ceps=ceps, ptol=ptol, maxit=maxit)

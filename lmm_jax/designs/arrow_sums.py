@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..errors import DataError
-from ..inputs.matching import spelled
+from ..inputs.matching import shown, spelled
 from .batch_reader import in_order
 from .schema import Schema
 from .sum_arrays import SumArrays, Sums, distinct_rows, link_columns, total
@@ -35,7 +36,7 @@ def to_arrow(sums: SumArrays) -> Any:
     columns = {}
     for e, labels in zip(sums.schema.groups, sums.labels, strict=True):
         place = np.concatenate([at.get(e, np.full(len(v), -1)) for _, at, v in parts])
-        columns[e] = _labels(labels, pa).take(pa.array(place, mask=place < 0))
+        columns[e] = _labels(labels, e.strip("`"), pa).take(pa.array(place, mask=place < 0))
     about = [name for name, _, values in parts for _ in range(len(values))]
     columns[_ABOUT] = pa.array(about).dictionary_encode()
     columns[_SUMS] = pa.concat_arrays([_lists(values, pa) for *_, values in parts])
@@ -133,12 +134,21 @@ def _lists(values: np.ndarray, pa: Any) -> Any:
     return pa.ListArray.from_arrays(offsets, pa.array(values.ravel(), pa.float64()))
 
 
-def _labels(labels: pd.Index[Any], pa: Any) -> Any:
-    """Labels in a type of arrow; those of several types as text."""
-    try:
-        return pa.array(labels)
-    except pa.ArrowException:
-        return pa.array(spelled(labels))
+def _labels(labels: pd.Index[Any], name: str, pa: Any) -> Any:
+    """Labels in a type of arrow; those of several types, and intervals, as text."""
+    if not isinstance(labels, pd.IntervalIndex):
+        with suppress(pa.ArrowException, OverflowError):
+            found = pa.array(labels)
+            if not pa.types.is_nested(found.type):
+                return found
+    text = spelled(labels)
+    if not text.is_unique:
+        raise DataError(
+            f"`{name}` has labels of several types that are the same text, "
+            f"{shown(text[text.duplicated()][0])}: a table would have one row for two of them; "
+            "make them text that differs"
+        )
+    return pa.array(text)
 
 
 def _pyarrow() -> Any:

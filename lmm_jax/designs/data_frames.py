@@ -150,10 +150,13 @@ def callables(text: str) -> dict[str, Any]:
     words = set(re.findall(r"[^\W\d]\w*(?=\s*[(.])", text)) - vars(builtins).keys()
     found = {word: scope[word] for word in words if word in scope and callable(scope[word])}
     for word in filter(None, itertools.chain(*_CONTRASTS.findall(text))):
-        if isinstance(scope.get(word), pd.DataFrame):
-            found[word] = scope[word].copy()  # as it is now, also for rows to come
-        elif isinstance(scope.get(word), np.ndarray | list) and np.ndim(scope[word]) == 2:
-            found[word] = np.array(scope[word])
+        value = scope.get(word)
+        if isinstance(value, pd.DataFrame):
+            found[word] = value.copy()  # as it is now, also for rows to come
+        elif isinstance(value, np.ndarray | list):
+            found |= {word: np.array(value)} if np.ndim(value) == 2 else {}
+        elif (frame_of := read_frame(value, lambda _: True)) is not None:
+            found[word] = frame_of
     # math's functions take single numbers: formulas have their own of the same names
     return {word: f for word, f in found.items() if getattr(f, "__module__", "") != "math"}
 

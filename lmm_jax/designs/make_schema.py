@@ -14,6 +14,7 @@ from ..formulas import matrices as mat
 from ..formulas import parse as fml
 from ..formulas.evaluation import CATEGORIES
 from ..formulas.right_side import variables
+from ..formulas.times import TYPES
 from ..inputs.arguments import choice, mapping
 from ..inputs.matching import distinct, find, shown
 from ..layouts.stream_compress import Units
@@ -76,6 +77,7 @@ def schema_of(
     for rhs in columns.sides:
         spec = mat.build(rhs, _repeated(full), context=context).spec
         held = [str(name) for name, state in spec.transform_state.items() if state]
+        held = [name for name in held if not name.startswith(TYPES)]  # all rows have these
         computed = [name for name in held if not name.startswith(CATEGORIES)]  # those are declared
         if computed and whole == "refuse":
             raise DataError(

@@ -149,6 +149,11 @@ def read_relationship(value: Any, what: str) -> Relationship:
 def _of_frame(frame: pd.DataFrame, what: str) -> tuple[Any, pd.Index[Any]]:
     """Matrix and ids of a frame, its columns in the order of its rows."""
     ids, columns = frame.index, frame.columns
+    if ids.nlevels > 1 or columns.nlevels > 1:
+        raise DataError(
+            f"{what} has rows or columns with labels of several levels: name each by one label, "
+            "A.index = A.columns = ids"
+        )
     _check_ids(ids, len(ids), len(frame), what)
     if len(columns) != len(ids):
         raise DataError(f"{what} has the shape {frame.shape}: a square matrix is needed")

@@ -216,6 +216,8 @@ def _places(
 def _visits(term: ResidualTerm, labels: pd.Series[Any]) -> _Places:
     """Visits in their order: of whole numbers, of categories, or of text as it is sorted."""
     name = term.places[0]
+    if labels.dtype.kind == "c" or pd.api.types.infer_dtype(labels) == "complex":
+        raise DataError(f"`{name}` in {term.text} has complex numbers: visits have an order")
     numeric = pd.api.types.is_numeric_dtype(labels.dtype)
     if numeric and not pd.api.types.is_bool_dtype(labels.dtype) and not term.steps:
         numbers = labels.to_numpy(dtype=float)

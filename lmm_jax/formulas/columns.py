@@ -5,6 +5,8 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from ..errors import DataError
+from ..inputs.digits import check_digits
 from .text import is_text, needs_numbers
 
 _NUMBERS = {"integer", "floating", "mixed-integer-float", "decimal"}
@@ -51,7 +54,8 @@ def plain(values: pd.Series[Any], name: str) -> pd.Series[Any]:
     if is_numeric_dtype(dtype):
         whole = pd.api.types.is_integer_dtype(dtype) and not values.isna().any()
         kind = np.dtype(str(dtype).split("[")[0].lower()) if whole else np.dtype(np.float64)
-        return pd.Series(values.to_numpy(kind, na_value=np.nan), index=values.index)
+        found = values.to_numpy(kind, na_value=np.nan)
+        return pd.Series(found, index=values.index, name=values.name)
     return values
 
 
@@ -61,6 +65,8 @@ def _of_objects(values: pd.Series[Any], name: str) -> pd.Series[Any]:
         found = values.infer_objects() if kind == "integer" else values
         if found.dtype != object:
             return found
+        if kind == "integer":
+            check_digits(values, f"`{name}`")
         there = values.notna().to_numpy()
         out = np.full(len(values), np.nan)
         out[there] = values.to_numpy()[there].astype(np.float64)
@@ -72,12 +78,29 @@ def _of_objects(values: pd.Series[Any], name: str) -> pd.Series[Any]:
             times: pd.Series[Any] = _TIMES[kind](values)
             return times
     if kind.startswith("mixed"):
+        found = values.dropna()
+        if all(isinstance(v, Real | Decimal) and not isinstance(v, bool) for v in found):
+            return _floats(values, name)
         kinds = list(dict.fromkeys(type(v).__name__ for v in values.dropna()))
+        if all(pd.api.types.is_list_like(v) for v in found):
+            raise DataError(
+                f"`{name}` holds values of the type {', '.join(kinds[:4])}, several in a row: make "
+                "columns of one number or label a row"
+            )
         raise DataError(
             f"`{name}` holds values of the types {', '.join(kinds[:4])}: make them all numbers, "
             "pd.to_numeric(…, errors='coerce'), or all text, .astype(str)"
         )
     return values
+
+
+def _floats(values: pd.Series[Any], name: str) -> pd.Series[Any]:
+    """Numbers of several types, such as decimals and fractions, in float64."""
+    try:
+        found = [np.nan if gap else float(v) for v, gap in zip(values, values.isna(), strict=True)]
+    except (ArithmeticError, ValueError) as error:
+        raise DataError(f"`{name}` holds a number that float64 does not have: {error}") from error
+    return pd.Series(found, index=values.index)
 
 
 def number(values: Any) -> Any:
@@ -89,6 +112,7 @@ def number(values: Any) -> Any:
         return values
     if isinstance(dtype, np.dtype):
         if dtype.kind in "iuf":
+            check_digits(values, f"`{getattr(values, 'name', None) or 'a column'}`")
             return values.astype(np.float64)
         if dtype.kind != "O":
             return values

@@ -23,9 +23,12 @@ from .functions import CONSTANTS, INSTEAD, LIBRARY
 from .grammar import check_methods, missing_values, root
 from .residual_elsewhere import written_here
 from .rewriting import CALLED, compiled
+from .times import as_in_fit
 
 # How what is remembered of the categories of a column is called.
 CATEGORIES = "categories of "
+# Functions that make numbers of dates and spans, and of what else they are given.
+_OF_TIMES = frozenset({"as_numeric", "as_integer"})
 
 _TOOLS: dict[str, Callable[..., Any]] = {
     "__number__": col.number,
@@ -269,14 +272,15 @@ def evaluate(
     tools = {name: _meant(name, expression, scope) for name in names}
     tools |= {CALLED + name: scope.function(name) for name in expression.both}
     keys = {name: expression.column(name) for name in names}
+    state = {} if state is None else state
+    always = not _OF_TIMES.isdisjoint(expression.functions)
     columns = {
-        name: scope.columns[key]
+        name: as_in_fit(scope.columns[key], key, state, always=always)
         for name, key in keys.items()
         if key in scope.columns and key in expression.values
     }
-    if expression.calls:
-        tools |= {name: col.guarded(column) for name, column in columns.items()}
-    state = {} if state is None else state
+    guard = col.guarded if expression.calls else lambda column: column
+    tools |= {name: guard(column) for name, column in columns.items()}
     if expression.reads_categories:
         for name, column in columns.items():
             before = state.setdefault(CATEGORIES + keys[name], {})

@@ -26,6 +26,7 @@ from ..errors import DataError, UnknownLabel
 from ..inputs.arguments import flag, is_whole, numbers
 from ..inputs.arguments import names as texts
 from ..inputs.arguments import shown as argument
+from ..inputs.frames import read_frame
 from ..inputs.matching import find, first_shown, spelling
 from .columns import beside
 
@@ -240,6 +241,9 @@ def _read(contrasts: Any, ordered: bool) -> Any:
     if contrasts is None and ordered:
         return TRANSFORMS["Poly"]()
     found = contrasts() if isinstance(contrasts, type | types.FunctionType) else contrasts
+    if not are_contrasts(found):  # a frame of another package
+        frame = read_frame(found, lambda _: True)
+        found = found if frame is None else frame
     known = found is None or isinstance(found, _Counted) or are_contrasts(found)
     if not known and np.ndim(found) < 2:
         raise DataError(f"{argument(found)} beside a factor: contrasts are needed, `C(f, Sum)`")

@@ -18,6 +18,7 @@ from .columns import beside
 from .factors import CONTRASTS, Treatment, cut, factor, relevel
 from .grammar import words
 from .splines import b_splines, centred, natural_splines, polynomials
+from .text import is_text, needs_numbers
 
 
 def days_of(x: Any) -> np.ndarray:
@@ -35,12 +36,26 @@ def _as_numeric(x: Any, _state: dict[str, Any] | None = None) -> Any:
         return days_of(x)
     state = {} if _state is None else _state
     if "levels" not in state and not isinstance(getattr(x, "dtype", None), pd.CategoricalDtype):
-        return pd.to_numeric(x).astype("float64")
+        return _read(x)
     if "levels" not in state:
         state["levels"] = list(x.cat.categories)
     levels = state["levels"]  # new data, whatever they are: the first data's codes
     codes = np.asarray(pd.Categorical(x, categories=levels).codes)
     return np.where(codes < 0, np.nan, codes + 1.0)
+
+
+def _read(x: Any) -> Any:
+    """Numbers, also those that are spelled in text."""
+    try:
+        return pd.to_numeric(x).astype("float64")
+    except (TypeError, ValueError) as error:
+        values = pd.Series(x)
+        if not is_text(values):
+            raise
+        what = needs_numbers(values, f"`{values.name}`")
+        raise DataError(
+            f"`as_numeric({values.name})` computes with what is text: {what}"
+        ) from error
 
 
 @stateful_transform  # type: ignore[untyped-decorator]

@@ -92,6 +92,8 @@ class _Materializer(PandasMaterializer):  # type: ignore[misc]
         before = spec.encoder_state.get(factor.expr)
         if before is not None and (before[0].value == "categorical") != categorical:
             was, now, how = ("labels", "numbers", "as by .astype(str) or pd.Categorical")
+            if _are_logicals(_categories(factor, spec)):
+                was, how = "logicals", "as by .astype(bool)"
             if categorical:
                 was, now, how = ("numbers", "labels or logicals", "as by pd.to_numeric")
             raise DataError(
@@ -142,8 +144,12 @@ class _Materializer(PandasMaterializer):  # type: ignore[misc]
 
 
 def _of_times(dtype: Any, name: str) -> str:
-    """What to write for dates and spans of time."""
-    if getattr(dtype, "kind", "") not in ("m", "M") or not name.isidentifier():
+    """What to write for dates and spans of time, periods and intervals."""
+    if not name.isidentifier():
+        return ""
+    if isinstance(dtype, pd.PeriodDtype | pd.IntervalDtype):
+        return f", `C({name})`"
+    if getattr(dtype, "kind", "") not in ("m", "M"):
         return ""
     return f", `as.numeric({name})`, in days, or `C({name})`"
 
@@ -194,6 +200,10 @@ def _categories(factor: Any, spec: Any) -> pd.Index[Any] | None:
     """Levels that a spec has of a factor, if it was made before."""
     known = spec.encoder_state.get(factor.expr, (None, {}))[1].get("categories")
     return None if known is None else pd.Index(list(known), tupleize_cols=False)
+
+
+def _are_logicals(levels: pd.Index[Any] | None) -> bool:
+    return levels is not None and all(isinstance(level, bool | np.bool_) for level in levels)
 
 
 def _known_levels(factor: Any, spec: Any) -> Any:

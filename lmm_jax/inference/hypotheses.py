@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from ..errors import DataError
 from ..formulas.equations import read_equations
 from ..inputs.arguments import numbers, shown
+from ..inputs.by_label import in_order, row_names
 
 # Characters of an equation that names its row.
 _LONGEST = 60
@@ -61,6 +61,7 @@ def read_restriction(
     names = [*fixed_names, *variance_names]
     values: Any = 0.0
     labels: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ()
     given = isinstance(hypothesis, tuple) and len(hypothesis) == 2
     if given:
         hypothesis, values = hypothesis
@@ -71,6 +72,7 @@ def read_restriction(
         if not all(isinstance(part, str) for part in parts):
             raise DataError(f"r_matrix={shown(hypothesis)}: equations only, or numbers only")
         matrix, own, labels = read_equations(", ".join(parts), names, terms)
+        rows = labels
         if not given:
             values = own
         elif own.any():
@@ -78,7 +80,11 @@ def read_restriction(
         else:
             labels = ()
     else:
-        matrix = _matrix(_by_label(hypothesis, names), len(fixed_names), len(names))
+        matrix = in_order(hypothesis, names, "r_matrix")
+        matrix = _matrix(matrix, len(fixed_names), len(names))
+        rows = row_names(hypothesis)
+    rows = rows or tuple(map(str, range(len(matrix))))
+    values = in_order(values, rows, "q", whole=True)
     q = numbers(values, "q", finite=False).reshape(-1)
     if q.size not in (1, len(matrix)) or not np.isfinite(q).all():
         raise DataError(f"q has {q.size} values for {len(matrix)} restrictions, all finite")
@@ -86,23 +92,6 @@ def read_restriction(
         raise DataError("every row of the restrictions needs finite entries that are not all zero")
     q = np.broadcast_to(q, len(matrix)).copy()
     return Restriction(matrix, q, labels or _combinations(matrix, q, names))
-
-
-def _by_label(given: Any, names: Sequence[str]) -> Any:
-    """Rows in the order of the parameters, where they come with labels; what is left out is 0."""
-    if isinstance(given, Mapping):
-        given = pd.Series(given)
-    if not isinstance(given, pd.Series | pd.DataFrame):
-        return given
-    labels = given.index if isinstance(given, pd.Series) else given.columns
-    if isinstance(labels, pd.RangeIndex):
-        return given.to_numpy()
-    unknown = [label for label in labels if label not in names]
-    if unknown or not labels.is_unique:
-        what = f"no parameter {shown(unknown[0])}" if unknown else "a label twice"
-        raise DataError(f"r_matrix has {what}: the parameters are {', '.join(names[:12])}")
-    table = given.to_frame().T if isinstance(given, pd.Series) else given
-    return table.reindex(columns=list(names), fill_value=0.0).to_numpy()
 
 
 def _matrix(given: Any, n_fixed: int, n_all: int) -> np.ndarray:

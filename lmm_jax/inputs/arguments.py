@@ -7,6 +7,8 @@ type or raises a DataError that says what was got and what is needed. Nothing is
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from datetime import date, timedelta
+from decimal import Decimal
 from difflib import get_close_matches
 from functools import wraps
 from inspect import isfunction, unwrap
@@ -14,6 +16,7 @@ from numbers import Integral, Real
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 
 from ..errors import DataError
 
@@ -29,6 +32,10 @@ F = TypeVar("F", bound=Callable[..., Any] | type)
 
 def shown(value: Any) -> str:
     """A value as a message shows it: what it looks like, or only its type where that is long."""
+    if isinstance(value, np.bool_ | np.integer):
+        value = value.item()
+    if isinstance(value, date | timedelta | Decimal | pd.Period | pd.Interval):
+        return str(value)
     if isinstance(value, str | bytes | bool | int | float | np.generic | None | list | tuple):
         text = repr(value)
         if len(text) <= _SHOWN and "\n" not in text:

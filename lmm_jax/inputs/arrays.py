@@ -10,6 +10,7 @@ import pandas as pd
 import scipy.sparse
 
 from ..errors import DataError
+from .digits import check_digits
 from .frames import read_frame
 
 # What pandas calls objects that are real numbers.
@@ -100,6 +101,8 @@ def numbers(values: Any, what: str, *, keep_floats: bool = False) -> np.ndarray:
         Complex numbers, dates, text (also text that spells numbers), categories.
     """
     dtype = values.dtype
+    if dtype.kind in "iu":
+        check_digits(values, what)
     if not isinstance(dtype, np.dtype):
         if isinstance(dtype, pd.CategoricalDtype) or dtype.kind not in "fiub":
             raise DataError(f"{what} has the type {dtype}: it must be numeric, in real numbers")

@@ -56,9 +56,10 @@ def read_file(path: str | os.PathLike[str], wanted: Callable[[Any], bool]) -> An
     name = os.path.expanduser(os.fsdecode(path))
     end = _ending(name)
     if end not in _COLUMNAR and end not in _SEPARATED:
+        folder = f", or the Parquet files of a folder, {name}/*.parquet" if _is_folder(name) else ""
         raise DataError(
             f"data={name!r} is not the name of a file that is read here: pass a data frame, or a "
-            f"path that ends in {', '.join([*_COLUMNAR, *_SEPARATED])}"
+            f"path that ends in {', '.join([*_COLUMNAR, *_SEPARATED])}{folder}"
         )
     local = "://" not in name
     if is_pattern(name):
@@ -90,6 +91,10 @@ def _exists(name: str) -> bool:
         return os.path.exists(name)
     except ValueError:  # a NUL in the name
         return False
+
+
+def _is_folder(name: str) -> bool:
+    return _exists(name) and os.path.isdir(name)
 
 
 def _columnar(name: str, end: str, wanted: Callable[[Any], bool]) -> Any:

@@ -14,6 +14,7 @@ from ..inference.contrasts.multiplicity import ADJUSTMENTS, ALTERNATIVES, ELSEWH
 from ..inference.df.methods import DfMethod
 from ..inference.means.transformations import Transformation, no_way_back
 from ..inputs.arguments import choice, flag, hinted, number, numbers, probability
+from ..inputs.by_label import in_order
 from ..tables.frames import as_frame
 from ..tables.page import Summary, Table
 from ..tables.shown import Shown
@@ -226,7 +227,8 @@ class EstimateTable(Shown):
 
     def _values(self, null: Any) -> np.ndarray:
         """A tested value for every row."""
-        values = numbers(null, "null")
+        rows = self.labels.names(np.arange(len(self)), ())
+        values = numbers(in_order(null, rows, "null", whole=True), "null")
         if values.shape not in ((), (len(self),)):
             raise DataError(f"null has the shape {values.shape}: one value, or {len(self)}")
         return np.broadcast_to(values, len(self)).astype(np.float64)

@@ -77,7 +77,7 @@ class MarginalMeans(EstimateTable):
         method : str, mapping or array
             "pairwise", "revpairwise", "trt.vs.ctrl" (reference ``ref``, the first), "trt.vs.ctrl1",
             "trt.vs.ctrlk", "consec", "mean_chg", "eff", "del.eff", "poly", "helmert", "identity";
-            ``{label: weights}``; or a matrix with a row a contrast.
+            ``{label: weights}``; or a matrix with a row a contrast; labelled weights go by label.
         by : str, list or None, optional
             Columns whose values divide the rows into families; those of the object if not given.
         simple : str or list of str, optional
@@ -103,7 +103,7 @@ class MarginalMeans(EstimateTable):
         Raises
         ------
         DataError
-            An unknown method, column or adjustment; weights of another length than the rows.
+            An unknown method, column or adjustment; weights of another length, or of other labels.
 
         Examples
         --------

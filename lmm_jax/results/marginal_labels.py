@@ -13,8 +13,10 @@ import pandas as pd
 
 from ..errors import DataError
 from ..inference.means.contrast_families import Contrasts, contrasts_of
+from ..inference.means.grid import Grid
 from ..inference.means.nested_factors import Parents
-from ..inputs.arguments import items
+from ..inputs.arguments import items, numbers
+from ..inputs.by_label import in_order
 from ..inputs.matching import spelling
 from ..inputs.names import unique
 
@@ -79,6 +81,19 @@ def joined(values: Sequence[Any], names: Sequence[str], covariates: frozenset[st
         for value, name in zip(values, names, strict=True)
     ]
     return " ".join(parts)
+
+
+def weights_of(
+    given: Any, grid: Grid, keep: Sequence[str], covariates: frozenset[str]
+) -> np.ndarray:
+    """Numbers for the combinations that are averaged over; by their labels if they have these."""
+    over = [name for name in grid.values if name not in keep and len(grid.values[name]) > 1]
+    own = given.index if isinstance(given, pd.Series) else None
+    if isinstance(own, pd.MultiIndex) and set(own.names) == set(over):
+        given = given.set_axis(own.reorder_levels(over))
+    cells = [cell[::-1] for cell in product(*(grid.values[name] for name in reversed(over)))]
+    names, bare = ([joined(cell, over, of) for cell in cells] for of in (covariates, frozenset()))
+    return numbers(in_order(given, names, "weights", called=[bare], whole=True), "weights")
 
 
 def _text(value: Any) -> str:
@@ -147,8 +162,9 @@ def _products(
     for rows in labels.families(by):
         part = labels.table.iloc[rows]
         levels = {name: list(pd.unique(part[name])) for name in methods}
+        texts = {name: list(map(_text, own)) for name, own in levels.items()}
         made = {
-            name: contrasts_of(method, [bracketed(_text(v)) for v in levels[name]])
+            name: contrasts_of(method, list(map(bracketed, texts[name])), called=[texts[name]])
             for name, method in methods.items()
         }
         places = {

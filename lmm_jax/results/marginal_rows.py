@@ -16,6 +16,7 @@ from ..designs.variables import Reference, Variables
 from ..errors import DataError
 from ..formulas import matrices as mat
 from ..formulas.expressions import names_in, to_python
+from ..formulas.times import TYPES
 from ..inference.contrasts.linear_functions import ESTIMABLE, is_estimable, linear_functions
 from ..inference.df.methods import DfMethod
 from ..inference.means.grid import (
@@ -27,7 +28,7 @@ from ..inference.means.grid import (
 )
 from ..inference.means.joint import table_of_tests
 from ..inference.means.transformations import is_name, transformation_of
-from ..inputs.arguments import choice, mapping, numbers, probability, shown, whole_number
+from ..inputs.arguments import choice, mapping, probability, shown, whole_number
 from ..inputs.names import unquoted
 from .marginal import MarginalMeans
 from .marginal_covariates import (
@@ -38,7 +39,7 @@ from .marginal_covariates import (
     unpredictable,
     with_predictions,
 )
-from .marginal_labels import Labels
+from .marginal_labels import Labels, weights_of
 from .marginal_specs import (
     Asked,
     check_variables,
@@ -105,7 +106,8 @@ def marginal_means(
     max_degree: Any = 1,
 ) -> Any:
     """Means of :func:`lmm_jax.emmeans`, or with ``var`` the slopes of :func:`lmm_jax.emtrends`."""
-    asked, known = read_specs(specs, by), fit.reference.variables
+    known = fit.reference.variables
+    asked = read_specs(specs, by, known)
     slope = None if var is None else _slope_of(var, known, max_degree)
     reduced, mediators = read_mediators(cov_reduce, known, at)
     check_no_mediator((*asked.specs, *asked.by), mediators)
@@ -234,7 +236,7 @@ def _means(
     if isinstance(weights, str):
         choice(weights, "weights", WEIGHTS)
     else:
-        how = numbers(weights, "weights")
+        how = weights_of(weights, grid, [*asked.specs, *asked.by], frozenset(known.covariates))
     averaged = average(grid, [*asked.specs, *asked.by], how)
     L, gap, offset = _rows(fit, known, grid, slope)
     L, gap, shift = map(averaged.of, (L, gap, offset))
@@ -362,10 +364,10 @@ def _evaluated(fit: Basis, code: str, frames: tuple[pd.DataFrame, ...]) -> Itera
     state = copy.deepcopy(dict(source.spec.transform_state))
     if fit.rows is not None:
         mat.evaluate(code, fit.rows, context=source.context, state=state)
-    known = len(state)
+    known = set(state)
     for frame in frames:
         yield mat.evaluate(code, frame, context=source.context, state=state)
-    if len(state) > known:
+    if any(not name.startswith(TYPES) for name in state.keys() - known):
         raise DataError(f"var={code!r} looks at all rows of the fit, which are not kept here")
 
 

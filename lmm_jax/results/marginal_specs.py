@@ -16,6 +16,7 @@ from ..formulas.expressions import masked
 from ..formulas.functions import days_of
 from ..inference.means.grid import check_nested, grid_values, parents_of
 from ..inputs.arguments import choice, items, mapping, numbers, shown
+from ..inputs.matching import shown as label
 from ..inputs.names import unquoted
 
 
@@ -37,8 +38,16 @@ def names_of(given: Any, what: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(map(unquoted, found)))
 
 
-def read_specs(specs: Any, by: Any) -> Asked:
-    """A name, a list of them, or a formula."""
+def read_specs(specs: Any, by: Any, known: Variables) -> Asked:
+    """A name, a list of them, or a formula; a name that looks like one where it is a variable."""
+    asked = _read_specs(specs, by)
+    named = isinstance(specs, str) and specs in known
+    if named and any(name not in known for name in (*asked.specs, *asked.by)):
+        return _read_specs([specs], by)
+    return asked
+
+
+def _read_specs(specs: Any, by: Any) -> Asked:
     groups = names_of(by, "by")
     if isinstance(specs, str) and re.search(r"[~|]", plain := masked(specs)):
         tilde = plain.rfind("~") + 1
@@ -68,7 +77,7 @@ def read_values(
         one = isinstance(wanted, str) or not np.iterable(wanted)
         found = [wanted] if one else list(wanted)
         if name not in known.factors:
-            found = list(numbers(_in_days(found, known.covariates[name]), f"at[{name!r}]"))
+            found = _numbers(_in_days(found, known.covariates[name]), name)
         given[name] = found
         if not found:
             raise DataError(f"at has no values for {shown(name)}")
@@ -80,14 +89,28 @@ def read_values(
     return values
 
 
+def _numbers(values: Any, name: str) -> list[Any]:
+    """Values of a covariate."""
+    found = numbers(values, f"at[{name!r}]")
+    if found.ndim != 1:
+        raise DataError(f"at[{name!r}] has the shape {found.shape}: a list of numbers is needed")
+    return list(found)
+
+
 def _in_days(values: list[Any], known: Covariate) -> Any:
     """Values of a covariate as numbers, where they are dates."""
     if known.dtype is None or all(isinstance(value, Real) for value in values):
         return values
+    spans, zone = known.dtype.kind == "m", getattr(known.dtype, "tz", None)
+    found, what = pd.Series(values), "span of time" if spans else "date"
+    dated = not spans and found.dtype.kind == "M"
+    if dated and (found.dt.tz is None) != (zone is None):
+        what += f" in a time zone, as of {zone}" if zone else " without a time zone, as of the fit"
+        raise DataError(f"at has {label(values[0])}, which is no {what}")
     try:
-        return days_of(pd.Series(values).astype(known.dtype))
-    except (TypeError, ValueError) as error:
-        raise DataError(f"at has {shown(values[0])}, which is no date: {error}") from error
+        return days_of(found.astype(known.dtype))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"at has {label(values[0])}, which is no {what}") from error
 
 
 def listed(known: Variables) -> str:

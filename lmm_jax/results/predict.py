@@ -214,6 +214,7 @@ def _new_weights(weights: Any, data: pd.DataFrame) -> np.ndarray | None:
     """Prior weights of new rows, NaN where missing."""
     if weights is None:
         return None
+    weights = _column(data, weights, "weights")
     out = numbers(vector(weights, "weights", index=data.index), "weights")
     if len(out) != len(data):
         raise DataError(f"weights has {len(out)} entries but the new data {len(data)} rows")
@@ -222,10 +223,25 @@ def _new_weights(weights: Any, data: pd.DataFrame) -> np.ndarray | None:
     return out
 
 
+def _column(data: pd.DataFrame, given: Any, what: str) -> Any:
+    """A column of the new data where its name is given."""
+    if not isinstance(given, str):
+        return given
+    name = unquoted(given)
+    if name not in data.columns:
+        raise DataError(
+            f"{what}={given!r} names no column of the new data: pass an array, or the name of one"
+        )
+    return data[name]
+
+
 def _new_arrays(
     design: Design | Kept, data: pd.DataFrame, groups: Any, offset: Any
 ) -> tuple[Any, Any]:
-    """Groups and offset of new rows as arrays, where the model was fitted to arrays of them."""
+    """Groups and offset of new rows as arrays, where the model was fitted to arrays of them.
+
+    Either may be the name of a column of the new data.
+    """
     source = design.source
     assert source is not None  # checked by the caller
     named = next((":".join(t.source.group) for t in design.terms if t.source.group), None)
@@ -238,6 +254,7 @@ def _new_arrays(
             "the model was not fitted with an array of offsets: leave offset= out, and give what "
             "offset() or a name of a column stands for among the new data"
         )
+    groups, offset = (_column(data, *each) for each in ((groups, "groups"), (offset, "offset")))
     if groups is not None:
         groups = vector(groups, "groups", index=data.index)
     if offset is not None:

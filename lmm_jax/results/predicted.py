@@ -13,12 +13,14 @@ import pandas as pd
 from ..designs.data_frames import as_pandas
 from ..designs.new_rows import expressions
 from ..errors import DataError
+from ..formulas.expressions import quoted
 from ..inference.effects.prediction import BlupErrors
 from ..inference.effects.random_effects import random_part
 from ..inference.means.transformations import Transformation, way_back
 from ..inference.residuals.residuals import marginal_residuals
 from ..inputs.arguments import choice, hinted, shown
 from ..inputs.frames import kind_of
+from ..inputs.names import unquoted
 from ..tables.frames import as_column, as_frame
 from .intervals import carried_table, prediction_table, read_request, row_means, row_noise_of
 from .levels import ModelOfLevels
@@ -107,12 +109,12 @@ class PredictedModel(ModelOfLevels):
             (statsmodels'), or add those of some grouping factors and components (lme4's
             ``re.form``, nlme's ``level``). With a residual covariance also what the residuals
             of a subject's other visits say of a visit at which it was not seen.
-        groups : array, optional
-            Group of each new row, where the model was fitted to an array of groups;
-            otherwise the new rows have their groups in the column of the fit. A label
-            is looked up whatever its type: 350, 350.0 and "350" are one.
-        offset : array, optional
-            Offset of each new row, where the model was fitted to an array of offsets.
+        groups : array or str, optional
+            Group of each new row, or the name of their column, where the model was fitted to an
+            array of groups; otherwise the new rows have their groups in the column of the fit. A
+            label is looked up whatever its type: 350, 350.0 and "350" are one.
+        offset : array or str, optional
+            Likewise, where the model was fitted to an array of offsets.
         new_levels : {"error", "population", "nan"}
             A level that the fit has not seen: refuse; leave its random effect out of the mean
             and add ``z' Sigma z`` to the variance; or predict NaN.
@@ -132,9 +134,9 @@ class PredictedModel(ModelOfLevels):
             Coverage of the interval.
         df_method : str, optional
             As in :func:`lmm_jax.fit`; that of the fit if not given.
-        weights : array, optional
-            Prior weights of new observations; 1 if not given. The rows of the fit, without
-            ``newdata``, have their own.
+        weights : array or str, optional
+            Prior weights of new observations, or the name of their column; 1 if not given. The
+            rows of the fit, without ``newdata``, have their own.
         output : {"pandas", "polars", "pyarrow"}, optional
             Kind of series or frame; that of ``newdata``, or of the data, if not given.
 
@@ -256,9 +258,11 @@ class PredictedModel(ModelOfLevels):
         """Rows of new data, with the levels of the terms that are chosen."""
         design = self._known("predict")
         used = expressions(design, chosen, conditional=conditional, noise=noise)
+        named = [options.get(what) for what in ("groups", "offset", "weights")]
+        columns = [quoted(unquoted(name)) for name in named if isinstance(name, str)]
         return new_rows(
             design,
-            as_pandas(newdata, used),
+            as_pandas(newdata, [*used, *columns]),
             chosen,
             conditional=conditional,
             noise=noise,

@@ -16,6 +16,9 @@ from ..inputs.names import unique
 # What pandas calls columns of objects that other packages hold as they are.
 _HELD = {"string", "empty", "boolean", "integer", "floating", "date", "datetime", "datetime64"}
 
+# The largest integers of 64 bits.
+_SIGNED, _UNSIGNED = 2**63 - 1, 2**64 - 1
+
 
 def as_frame(table: pd.DataFrame, output: Any, own: str, labels: str | None = None) -> Any:
     """A table as the kind of frame that is asked for.
@@ -90,9 +93,21 @@ def _values(column: pd.Series[Any]) -> np.ndarray | list[Any]:
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in "fiub":
         return column.to_numpy()
     values: list[Any] = [None if gap else v for v, gap in zip(column, column.isna(), strict=True)]
-    if pd.api.types.infer_dtype(values, skipna=True) in _HELD:
+    kind = pd.api.types.infer_dtype(values, skipna=True)
+    if kind in _HELD and not (kind == "integer" and _is_too_wide(values)):
         return values
     return [None if value is None else str(value) for value in values]
+
+
+def _is_too_wide(values: list[Any]) -> bool:
+    """Whether no type of 64 bits holds all of some integers."""
+    known = [v for v in values if v is not None]
+    return max(known) > (_UNSIGNED if min(known) >= 0 else _SIGNED) or min(known) < -_SIGNED - 1
+
+
+def _is_unsigned(values: Any) -> bool:
+    """Whether a list has integers that only an unsigned type holds."""
+    return isinstance(values, list) and any(isinstance(v, int) and v > _SIGNED for v in values)
 
 
 def _is_empty(values: Any) -> bool:
@@ -102,13 +117,15 @@ def _is_empty(values: Any) -> bool:
 
 def _polars_series(pl: Any, name: str, values: Any) -> Any:
     if isinstance(values, list):
-        return pl.Series(name, values, dtype=pl.String if _is_empty(values) else None)
+        kind = pl.String if _is_empty(values) else pl.UInt64 if _is_unsigned(values) else None
+        return pl.Series(name, values, dtype=kind)
     return pl.Series(name, values, nan_to_null=True)
 
 
 def _arrow_array(pa: Any, name: str, values: Any) -> Any:
     del name  # an array has none
-    return pa.array(values, type=pa.string() if _is_empty(values) else None, from_pandas=True)
+    kind = pa.string() if _is_empty(values) else pa.uint64() if _is_unsigned(values) else None
+    return pa.array(values, type=kind, from_pandas=True)
 
 
 def _polars_frame(pl: Any, columns: dict[str, Any]) -> Any:

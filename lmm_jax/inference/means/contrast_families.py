@@ -12,6 +12,7 @@ import numpy as np
 
 from ...errors import DataError
 from ...inputs.arguments import choice, is_whole, shown, whole_number
+from ...inputs.by_label import in_order, row_names
 
 # Names of polynomial contrasts, and how many there are unless more are asked for.
 _DEGREES = ("linear", "quadratic", "cubic", "quartic")
@@ -185,14 +186,16 @@ def contrasts_of(
     Parameters
     ----------
     method : str, mapping or array
-        A name of ``FAMILIES``; ``{label: weights}``; or a matrix with a row a contrast.
+        A name of ``FAMILIES``; ``{label: weights}``; or a matrix with a row a contrast. Weights
+        that have labels, those of a series or of the columns of a frame, go by these.
     levels : sequence of str, length k
         Labels of the means.
     ref : int, str or list, optional
         Reference of "trt.vs.ctrl": its label, or its number from 0, from the end where negative;
         several: their mean.
     called : sequence of sequences of str, optional
-        What else ``ref`` may call the levels, the first list before the next.
+        What else ``ref`` and labels of weights may call the levels, the first list before the
+        next.
     max_degree : int, optional
         Highest degree of "poly"; 6 at most if not given.
 
@@ -219,11 +222,7 @@ def contrasts_of(
         if name != "trt.vs.ctrl":
             raise DataError(f"ref={ref} is for trt.vs.ctrl: {name} has no reference")
         return _treatments(levels, *_references(ref, [*called, levels]))
-    if isinstance(method, Mapping):
-        labels, rows = [str(name) for name in method], list(method.values())
-    else:
-        rows = list(np.atleast_2d(np.asarray(method, dtype=object)))
-        labels = [f"c{i + 1}" for i in range(len(rows))]
+    labels, rows = _weights(method, levels, [*called])
     try:
         table = np.array([np.asarray(row, dtype=np.float64).reshape(-1) for row in rows])
     except (TypeError, ValueError) as error:
@@ -234,3 +233,19 @@ def contrasts_of(
             f"each contrast, of {', '.join(levels[:8])}"
         )
     return Contrasts(table, tuple(labels), "none")
+
+
+def _weights(
+    method: Any, levels: Sequence[str], called: Sequence[Sequence[str]]
+) -> tuple[list[str], list[Any]]:
+    """Names of the caller's own contrasts, and weights in the order of the levels."""
+    if isinstance(method, Mapping):
+        given = {
+            f"weights of {shown(name)}": row if np.ndim(row) or isinstance(row, Mapping) else [row]
+            for name, row in method.items()
+        }
+        rows = [in_order(row, levels, what, called=called) for what, row in given.items()]
+        return [str(name) for name in method], rows
+    table = in_order(method, levels, "method", called=called)
+    rows = list(np.atleast_2d(np.asarray(table, dtype=object)))
+    return list(row_names(method) or [f"c{i + 1}" for i in range(len(rows))]), rows

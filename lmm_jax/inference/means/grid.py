@@ -14,7 +14,7 @@ import pandas as pd
 from ...designs.variables import Variables
 from ...errors import DataError
 from ...inputs.arguments import shown
-from ...inputs.matching import find
+from ...inputs.matching import find, first_shown
 from ...inputs.matching import shown as label
 from .nested_factors import Parents, joined, nesting, nesting_by_terms, shares
 
@@ -103,8 +103,7 @@ def _chosen(name: str, levels: pd.Index[Any], wanted: Sequence[Any]) -> list[Any
     if (places < 0).any():
         missing = list(wanted)[int(np.argmax(places < 0))]
         raise DataError(
-            f"at has {shown(missing)} for {name!r}, whose levels are "
-            f"{', '.join(map(shown, levels[:12]))}"
+            f"at has {label(missing)} for {name!r}, whose levels are {first_shown(levels, 12)}"
         )
     return [levels[p] for p in places]
 
