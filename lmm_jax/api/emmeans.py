@@ -123,8 +123,8 @@ def emtrends(
         The covariate, or an expression of one, per unit of which the slope is: "log(dose)".
     max_degree : int
         1: slopes; from 2 to 5 trends of all degrees up to it, which a column ``degree`` tells
-        ("linear", "quadratic", "cubic", "quartic", "quintic"). It is one of ``by``, unless ``specs`` or
-        ``by`` say where it stands. Each degree loses three digits of the sixteen.
+        ("linear", "quadratic", "cubic", "quartic", "quintic"). It is one of ``by``, unless
+        ``specs`` or ``by`` say where it stands. Each degree loses three digits of the sixteen.
 
     Returns
     -------
