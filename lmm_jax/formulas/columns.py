@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -61,10 +62,7 @@ def _of_objects(values: pd.Series[Any], name: str) -> pd.Series[Any]:
         found = values.infer_objects() if kind == "integer" else values
         if found.dtype != object:
             return found
-        there = values.notna().to_numpy()
-        out = np.full(len(values), np.nan)
-        out[there] = values.to_numpy()[there].astype(np.float64)
-        return pd.Series(out, index=values.index)
+        return values if _are_long(values) else _floats(values, name)
     if kind == "boolean" and not values.isna().any():
         return values.astype(bool)
     if kind in _TIMES:
@@ -80,6 +78,30 @@ def _of_objects(values: pd.Series[Any], name: str) -> pd.Series[Any]:
     return values
 
 
+def _are_long(values: pd.Series[Any]) -> bool:
+    """Whether objects are numbers some of which may have more digits than floats: as labels all."""
+    if len(values) and isinstance(values.iloc[0], str):
+        return False  # without a look at all
+    held = values.to_numpy()[values.notna().to_numpy()]
+    if not held.size or not isinstance(held[0], int | float | np.number | Decimal):
+        return False
+    return bool(np.any(np.abs(held) > _EXACT))
+
+
+def _floats(values: pd.Series[Any], name: str) -> pd.Series[Any]:
+    """Objects that are numbers in float64."""
+    there = values.notna().to_numpy()
+    out = np.full(len(values), np.nan)
+    try:
+        out[there] = values.to_numpy()[there].astype(np.float64)
+    except OverflowError as error:
+        raise DataError(
+            f"`{name}` has numbers beyond 1e308, which floats have no room for: give it in "
+            "another unit"
+        ) from error
+    return pd.Series(out, index=values.index)
+
+
 def number(values: Any) -> Any:
     """Numbers in float64; float64 itself, logicals and labels as they are."""
     if not isinstance(values, pd.Series | np.ndarray | np.generic | pd.Index):
@@ -93,7 +115,10 @@ def number(values: Any) -> Any:
         if dtype.kind != "O":
             return values
     if isinstance(values, pd.Series):
-        read = plain(values, str(values.name))
+        name = str(values.name)
+        read = plain(values, name)
+        if read.dtype.kind == "O" and _are_long(read):
+            return _floats(read, name)
         return read if read is values else number(read)
     if isinstance(values, np.ndarray) and dtype.kind == "O" and values.ndim == 1:
         return number(plain(pd.Series(values), "an array").to_numpy())
@@ -123,7 +148,10 @@ def exact(values: Any) -> Any:
     """The same for labels, which must not lose digits."""
     dtype = getattr(values, "dtype", None)
     wide = isinstance(dtype, np.dtype) and dtype.kind in "iu" and dtype.itemsize == 8
-    if wide and values.size and max(int(values.max()), -int(values.min())) > _EXACT:
+    long = wide and values.size and max(int(values.max()), -int(values.min())) > _EXACT
+    if isinstance(values, pd.Series) and getattr(dtype, "kind", "") == "O":
+        long = _are_long(values)
+    if long:
         raise DataError(
             f"`{getattr(values, 'name', None) or 'a column'}` has integers above 2^53, which "
             "arithmetic would round: use the column itself as labels, or make the labels first"
