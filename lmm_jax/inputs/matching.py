@@ -31,6 +31,14 @@ def first_shown(labels: Iterable[Any], most: int = 8) -> str:
     return ", ".join([*few[:most], "..."] if len(few) > most else few)
 
 
+def row_shown(at: int, index: pd.Index[Any] | None) -> str:
+    """A row as a message names it: by its label in the index of the data that was passed.
+
+    After rows are left out a place among the others leads to a wrong one.
+    """
+    return f"row {at}" if index is None else f"row {shown(index[at])} of the index"
+
+
 def spelling(label: Any) -> str:
     """The text of a label that does not depend on its type: ``350`` for 350 and for 350.0."""
     return _spellings(label)[-1]

@@ -264,7 +264,7 @@ def _new_offset(design: Design | Kept, data: pd.DataFrame, offset: Any) -> np.nd
     assert source is not None  # checked by the caller
     parts = source.offset_parts(data)
     if offset is not None:
-        parts.append(finite_vector(offset, "offset"))
+        parts.append(finite_vector(offset, "offset", data.index))
     elif source.offset_array:
         raise DataError("the model was fitted with an offset array: pass offset= for the new rows")
     return np.sum(parts, axis=0) if parts else np.zeros(len(data))
