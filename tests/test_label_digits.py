@@ -252,6 +252,16 @@ def test_short_and_long_floats_are_labels_and_factors(kind):
     assert np.isfinite(lmm.fit("y ~ C(v) + cs(v | g)", visits).llf)
 
 
+@pytest.mark.skipif(np.dtype(np.longdouble).itemsize <= 8, reason="no longer than float64")
+def test_long_floats_that_float64_makes_equal_are_refused_as_labels():
+    labels = np.longdouble(2) ** 60 + G.astype(np.longdouble)
+    data = pd.DataFrame(BASE).assign(g=labels)
+    for call in (lambda: lmm.fit(MODEL, data), lambda: lmm.row_index(labels)):
+        with pytest.raises(DataError, match="does not tell apart"):
+            call()
+    assert lmm.design("y ~ x + g + (1 | v)", data.assign(g=labels / 2**60 + G, v=WITHIN)).nobs == N
+
+
 def test_strings_and_lists_of_arrow_in_columns_of_pandas():
     pa = arrow()
     data = pd.DataFrame(BASE)

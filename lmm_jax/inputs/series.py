@@ -11,6 +11,8 @@ import narwhals as nw
 import numpy as np
 import pandas as pd
 
+from ..errors import DataError
+
 # Types of pandas for columns of integers and booleans with gaps, by pyarrow's names.
 _NULLABLE = {
     **{f"int{bits}": f"Int{bits}" for bits in (8, 16, 32, 64)},
@@ -214,6 +216,16 @@ def settled_columns(frame: pd.DataFrame, wanted: Callable[[Any], bool]) -> pd.Da
     for name, column in found.items():
         out[name] = column
     return out
+
+
+def check_digits(labels: Any, what: str) -> None:
+    """Refuse labels that are numbers of more than 64 bits, which float64 would make equal."""
+    dtype = getattr(labels, "dtype", None)
+    if isinstance(dtype, np.dtype) and dtype.kind == "f" and dtype.itemsize > 8:
+        raise DataError(
+            f"{what!r} has labels of the type {dtype} that float64 does not tell apart: make them "
+            "text, .astype(str)"
+        )
 
 
 def _narrowed(values: Any) -> Any:
