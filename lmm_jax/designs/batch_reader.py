@@ -59,7 +59,7 @@ class BatchReader:
             for rhs, term in zip(schema.sides, schema.terms, strict=True)
         )
         X = matrices[columns.fixed].values
-        _check(y, X, Z, weights, schema)
+        _check(y, X, Z, weights, schema, frame.index)
         codes, labels = zip(*found, strict=True)
         return Batch(
             y, X, weights, Z, codes, labels, n_missing, gaps, seen_categories(frame, schema)
@@ -164,15 +164,16 @@ def _check(
     Z: tuple[np.ndarray, ...],
     weights: np.ndarray | None,
     schema: Schema,
+    index: pd.Index[Any],
 ) -> None:
     """What :func:`lmm_jax.designs.checks.check_shapes` checks, of a batch."""
-    finite_vector(y, "the response")
-    check_units(finite_vector(X, "the fixed-effects design"), schema.names)
+    finite_vector(y, "the response", index)
+    check_units(finite_vector(X, "the fixed-effects design", index), schema.names)
     for values, term in zip(Z, schema.terms, strict=True):
-        found = finite_vector(values, f"the random-effects design of {term.text}")
+        found = finite_vector(values, f"the random-effects design of {term.text}", index)
         check_units(found.reshape(-1, len(term.names)), term.names)
     if weights is not None:
-        check_weights(weights)
+        check_weights(weights, index)
 
 
 def seen_categories(frame: pd.DataFrame, schema: Schema) -> dict[str, np.ndarray]:

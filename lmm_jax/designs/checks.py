@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ..errors import DataError, IdentificationWarning, RankWarning, warn_user
 from ..inputs.arrays import numbers, plain
+from ..inputs.matching import row_shown
 from ..numerics.namespace import namespace
 from .identification import (
     MOST_DERIVATIVES,
@@ -40,14 +42,15 @@ _SQUARES = 1e-200, 1e200
 _SMALLEST, _LARGEST = 1e-120, 1e120
 
 
-def finite_vector(values: Any, what: str) -> np.ndarray:
-    """float64 array of finite numbers, one entry or several a row."""
+def finite_vector(values: Any, what: str, index: pd.Index[Any] | None = None) -> np.ndarray:
+    """float64 array of finite numbers, one entry or several a row; ``index`` names the rows."""
     out = numbers(plain(values, what), what)
     with np.errstate(all="ignore"):
         total = out.sum()  # one pass; NaN and infinity stay in it
     if not np.isfinite(total) and not np.isfinite(out).all():
         row = int(np.flatnonzero(~np.isfinite(out).reshape(len(out), -1).all(axis=1))[0])
-        raise DataError(f"{what} has a NaN or infinite value (first in row {row})")
+        first = row_shown(row, index)
+        raise DataError(f"{what} has a NaN or infinite value (first in {first})")
     return out
 
 
@@ -68,22 +71,28 @@ def explained_exactly(largest: Any, spread: Any, weight: Any) -> Any:
     return largest * xp.maximum(EXACT_TOL * spread, rounding)
 
 
-def optional_vector(values: Any, what: str) -> np.ndarray | None:
+def optional_vector(
+    values: Any, what: str, index: pd.Index[Any] | None = None
+) -> np.ndarray | None:
     """:func:`finite_vector`, or None if nothing was given."""
-    return None if values is None else finite_vector(values, what)
+    return None if values is None else finite_vector(values, what, index)
 
 
 def check_shapes(
-    y: np.ndarray, X: np.ndarray, terms: Sequence[RandomTerm], weights: np.ndarray | None
+    y: np.ndarray,
+    X: np.ndarray,
+    terms: Sequence[RandomTerm],
+    weights: np.ndarray | None,
+    index: pd.Index[Any],
 ) -> None:
     """Finite numbers, positive weights, covariates in units that floats have room for."""
-    finite_vector(y, "the response")
-    finite_vector(X, "the fixed-effects design")
+    finite_vector(y, "the response", index)
+    finite_vector(X, "the fixed-effects design", index)
     for term in terms:
-        values = finite_vector(term.values, f"the random-effects design of {term.text}")
+        values = finite_vector(term.values, f"the random-effects design of {term.text}", index)
         check_units(values.reshape(-1, len(term.names)), term.names)
     if weights is not None:
-        check_weights(weights)
+        check_weights(weights, index)
 
 
 def check_units(columns: np.ndarray, names: Sequence[str]) -> None:
@@ -101,11 +110,13 @@ def check_units(columns: np.ndarray, names: Sequence[str]) -> None:
         )
 
 
-def check_weights(weights: np.ndarray) -> None:
+def check_weights(weights: np.ndarray, index: pd.Index[Any] | None = None) -> None:
     """Every row has a positive weight."""
     if (weights <= 0).any():
         row = int(np.flatnonzero(weights <= 0)[0])
-        raise DataError(f"weights must be positive; row {row} has {weights[row]:g}: drop that row")
+        raise DataError(
+            f"weights must be positive; {row_shown(row, index)} has {weights[row]:g}: drop that row"
+        )
 
 
 def check_rank(n: int, p: int) -> None:

@@ -7,7 +7,6 @@ import itertools
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from ..formulas.right_side import variables
 from ..inputs.arrays import first_index, vector
 from ..inputs.frames import read_frame
 from ..inputs.paths import is_path, read_file
+from ..inputs.series import settled_columns, whole_numbers
 
 # The name of contrasts: behind a factor, `C(f, M)`, or `contrasts=M` anywhere in a call.
 _FACTOR, _NAME = r"(?:[^(),]|\([^()]*\))+", r"([^\W\d]\w*)\s*[,)]"
@@ -73,7 +73,7 @@ def as_pandas(data: Any, expressions: Sequence[str] | None, text: str = "") -> p
             "data.columns = data.columns.map('_'.join)"
         )
     _check_columns(frame, names)
-    return frame
+    return settled_columns(frame, wanted) if frame.columns.is_unique else frame
 
 
 def _mapping_frame(data: Mapping[Any, Any], wanted: Callable[[Any], bool]) -> pd.DataFrame:
@@ -111,10 +111,8 @@ def _mapping_column(values: Any, what: str) -> Any:
 def _listed(values: list[Any]) -> Any:
     """A list in the type that pandas gives it; integers beside gaps stay integers."""
     found = pd.Series(values)
-    if found.dtype.kind in "fO" and pd.api.types.infer_dtype(values, skipna=True) == "integer":
-        with suppress(OverflowError, TypeError):
-            return pd.array(values, dtype="Int64")
-    return found.array
+    kept = whole_numbers(values) if found.dtype.kind in "fO" else None
+    return found.array if kept is None else kept
 
 
 def _is_scalar(value: Any) -> bool:

@@ -290,7 +290,7 @@ def assemble(
     output: str = "pandas",
 ) -> Design:
     """Check the parts against each other and drop dependent columns of X."""
-    check_shapes(y, X, terms, weights)
+    check_shapes(y, X, terms, weights, index)
     check_related(terms, residual)
     if residual is None:
         group, n_groups = independent_groups(terms, group, n_groups)

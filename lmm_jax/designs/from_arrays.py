@@ -87,15 +87,15 @@ def design_from_arrays(
     for name, part, columns in components:
         terms.append(component_term(name, part[rows], columns, codes, levels, none))
     return assemble(
-        y=finite_vector(y[rows], "endog"),
+        y=finite_vector(y[rows], "endog", complete.data.index),
         X=X[rows],
         names=names,
         endog_name=y_name,
         terms=terms,
         group=codes,
         n_groups=len(levels),
-        weights=optional_vector(arrays["weights"], "weights"),
-        offset=optional_vector(arrays["offset"], "offset"),
+        weights=optional_vector(arrays["weights"], "weights", complete.data.index),
+        offset=optional_vector(arrays["offset"], "offset", complete.data.index),
         index=complete.data.index,
         n_missing=int((~keep).sum()),
         gaps=complete.gaps,

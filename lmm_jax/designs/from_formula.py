@@ -304,7 +304,7 @@ def _vector(
     """A weight or offset given by column name or as an array."""
     if isinstance(given, str):
         return finite_vector(mat.evaluate(quoted(given), frame, context=context), what)
-    return optional_vector(array, what)
+    return optional_vector(array, what, frame.index)
 
 
 def _total_offset(

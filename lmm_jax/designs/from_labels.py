@@ -14,6 +14,7 @@ from ..errors import DataError
 from ..inputs.arguments import hinted, is_whole, shown, whole_number
 from ..inputs.arrays import plain
 from ..inputs.matching import distinct
+from ..inputs.series import settled
 from ..layouts.compress import RowIndex
 from ..layouts.crossed.index import CrossedIndex
 from ..layouts.group_index import GroupIndex, Table
@@ -111,7 +112,7 @@ def _codes(labels: Any, t: int) -> tuple[np.ndarray, int]:
     labels = plain(labels, f"term {t}")
     if labels.ndim not in (1, 2) or labels.size == 0:
         raise DataError(f"term {t}: labels of shape (n,) or (n, S) are needed, not {labels.shape}")
-    codes, levels = distinct(labels.ravel(), f"term {t}")
+    codes, levels = distinct(settled(labels.ravel()), f"term {t}")
     if (codes < 0).any():
         raise DataError(f"term {t}: a group label is missing")
     try:

@@ -10,6 +10,7 @@ import scipy.sparse
 
 from ..errors import DataError
 from ..inputs.arguments import flag, hinted
+from ..inputs.arrays import missing as missing_entries
 from ..inputs.matching import distinct, find, merged, shown
 from .data_frames import as_pandas
 
@@ -126,10 +127,12 @@ def _read(
 
 def _is_unknown(values: pd.Series[Any]) -> np.ndarray:
     """Missing values and what else stands for nobody."""
-    missing = np.asarray(values.isna())
+    missing = missing_entries(values, f"`{values.name}`")
     if pd.api.types.is_numeric_dtype(values.dtype):
-        return missing | np.asarray(values == 0)
-    return missing | np.asarray(values.astype(str).str.strip().isin(_UNKNOWN))
+        return missing | np.asarray((values == 0).fillna(False), dtype=bool)
+    named = values.astype(str).str.strip()
+    zero = values.astype(object).where(~missing, "") == 0  # of decimals, whatever their digits
+    return missing | np.asarray(named.isin(_UNKNOWN) | zero)
 
 
 def _generations(ids: pd.Index[Any], parents: np.ndarray) -> list[np.ndarray]:

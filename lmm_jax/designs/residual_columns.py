@@ -19,6 +19,7 @@ from ..errors import DataError, OrderWarning, warn_user
 from ..formulas import matrices as mat
 from ..formulas.residual import ResidualTerm
 from ..inputs.matching import spelled
+from ..inputs.series import since
 from ..layouts.group_index import rank_within
 from ..layouts.residual.index import ResidualRows
 from .bars import group_factor, warn_of_order
@@ -119,14 +120,10 @@ def _in_units(
     elif kind is Toeplitz:
         step = max(float(np.gcd.reduce(at[0].astype(np.int64))), 1.0)
         at = at / step
-        options |= {"unit": step, "levels": tuple(map(str, range(int(at.max(initial=0)) + 1)))}
-    if len(options.get("levels", ())) > MOST_VISITS:
-        what = "distances" if kind is Toeplitz else "visits"
-        raise DataError(
-            f"{term.text} has {len(options['levels'])} {what}, up to {MOST_VISITS} are taken: "
-            "choose a covariance of fewer parameters, such as ar1, or `(1 + x | g)` where a "
-            "random slope is meant"
-        )
+        count = int(at.max(initial=0)) + 1
+        _check_count(term, count, "distances")
+        options |= {"unit": step, "levels": tuple(map(str, range(count)))}
+    _check_count(term, len(options.get("levels", ())), "visits")
     if issubclass(kind, Spatial):
         unit, least = _neighbours(at, subject)
         # what ends at the range has to know the distance; of others a size will do, and programs
@@ -139,6 +136,15 @@ def _in_units(
             options |= _orders(term, at)
         options["gap"] = max(_neighbours(at, subject)[0], 1.0)
     return at, options
+
+
+def _check_count(term: ResidualTerm, count: int, what: str) -> None:
+    """There are not too many visits, or distances of them, for a parameter each."""
+    if count > MOST_VISITS:
+        raise DataError(
+            f"{term.text} has {count} {what}, up to {MOST_VISITS} are taken: choose a covariance "
+            "of fewer parameters, such as ar1, or `(1 + x | g)` where a random slope is meant"
+        )
 
 
 def _orders(term: ResidualTerm, at: np.ndarray) -> dict[str, int]:
@@ -236,7 +242,7 @@ def _visits(term: ResidualTerm, labels: pd.Series[Any]) -> _Places:
                 f"`us(1 + {name} | …)`",
                 OrderWarning,
             )
-        return _Places(codes=codes, visits=visits, at=(numbers - numbers.min())[None])
+        return _Places(codes=codes, visits=visits, at=since(labels, labels.min())[None])
     codes, visits = factor_codes(labels)
     at = codes
     if isinstance(labels.dtype, pd.CategoricalDtype):

@@ -17,6 +17,7 @@ from ..errors import DataError
 from ..formulas import matrices as mat
 from ..formulas.residual import ResidualTerm
 from ..inputs.matching import find, shown, spelled
+from ..inputs.series import since
 from ..layouts.residual.index import ResidualRows
 from .bars import group_labels
 from .residual import Residual
@@ -179,8 +180,8 @@ def _new_places(
     codes = find(residual.visits, labels, term.places[0])
     at = np.where(codes < 0, np.nan, residual.visit_places[codes])
     if _goes_on(residual):
-        numbers = pd.to_numeric(labels, errors="coerce").to_numpy(dtype=float)
-        other = (numbers - float(residual.visits.min())) / correlation.unit
+        numbers = pd.to_numeric(labels, errors="coerce")
+        other = since(numbers, residual.visits.min()) / correlation.unit
         whole = other == np.round(other)
         apart = (codes < 0) & ~whole & np.isfinite(other) & (correlation.unit == 1)
         if apart.any():
@@ -201,8 +202,9 @@ def _goes_on(residual: Residual) -> bool:
         return False
     if visits is None or visits.dtype.kind not in "iuf":
         return False
-    numbers = visits.to_numpy(dtype=float)  # of categories the places count, not the numbers
-    return np.array_equal((numbers - numbers.min()) / correlation.unit, residual.visit_places)  # type: ignore[arg-type]
+    places = since(visits, visits.min()) / correlation.unit
+    # of categories the places count, not the numbers
+    return np.array_equal(places, residual.visit_places)  # type: ignore[arg-type]
 
 
 def _in_reach(correlation: Correlation, place: np.ndarray) -> np.ndarray:

@@ -266,10 +266,11 @@ def _check_weights(weights: np.ndarray, values: np.ndarray, rows: np.ndarray | N
     used = slice(None) if rows is None else rows
     bad = ~np.isnan(values[used]) & ~((weights[used] > 0) & np.isfinite(weights[used]))
     if bad.any():
-        row, column = (int(v[0]) for v in np.nonzero(bad))
+        at, column = (int(v[0]) for v in np.nonzero(bad))
+        row = np.arange(len(weights))[used][at]  # of the data that was passed
         raise DataError(
             f"weights must be positive and finite; response {column} has "
-            f"{weights[used][row, column]:g} in row {row}: make that observation NaN"
+            f"{weights[row, column]:g} in row {row}: make that observation NaN"
         )
 
 

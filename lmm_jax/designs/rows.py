@@ -11,6 +11,7 @@ import pandas as pd
 from ..errors import DataError
 from ..formulas.right_side import variables
 from ..inputs.arguments import choice
+from ..inputs.arrays import missing as missing_entries
 from ..inputs.arrays import vector
 from ..inputs.matching import distinct, find, shown
 from .data_frames import MISSING
@@ -160,8 +161,8 @@ def complete_rows(
         raise DataError("the data has no rows")
     names = list(dict.fromkeys(name for e in expressions for name in variables(e)))
     used = [name for name in names if name in data.columns]
-    full = dict(gaps or {}) | {name: data[name].isna().to_numpy() for name in used}
-    full |= {name: np.asarray(pd.isna(v)) for name, v in arrays.items() if v is not None}
+    full = dict(gaps or {}) | {name: missing_entries(data[name], f"`{name}`") for name in used}
+    full |= {name: missing_entries(v, name) for name, v in arrays.items() if v is not None}
     found = [name for name, gap in full.items() if gap.any()]
     if found and missing != "drop":
         raise DataError(

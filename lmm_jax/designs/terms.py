@@ -14,6 +14,7 @@ import scipy.sparse.csgraph
 
 from ..covariance.structures import Structure, Unstructured
 from ..errors import DataError
+from ..inputs.series import check_digits
 from ..numerics.blocks import level_columns
 from ..reprs import brief
 from .relationship import Relationship
@@ -92,13 +93,14 @@ def factor_codes(values: pd.Series[Any]) -> tuple[np.ndarray, pd.Index[Any]]:
         found = _integer_codes(values.to_numpy())
         if found is not None:
             return found
+    name = "groups" if values.name is None else values.name
+    check_digits(values, str(name))
     try:
         codes, labels = pd.factorize(values, sort=True)
     except TypeError:  # labels of several types have no order
         try:
             codes, labels = pd.factorize(values)
         except TypeError as error:
-            name = "groups" if values.name is None else values.name
             raise DataError(f"{name!r} cannot group the rows: {error}") from error
     return codes.astype(np.int64, copy=False), pd.Index(labels)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import narwhals as nw
 
-from ..inputs.frames import package
 from ..inputs.parquet import is_pattern
+from ..inputs.series import package
 from .dask_frames import DaskFrame
 from .ray_datasets import RayDataset
 from .source import BATCH, Source

@@ -65,12 +65,7 @@ def _of_objects(values: pd.Series[Any], name: str) -> pd.Series[Any]:
         found = values.infer_objects() if kind == "integer" else values
         if found.dtype != object:
             return found
-        if kind == "integer":
-            check_digits(values, f"`{name}`")
-        there = values.notna().to_numpy()
-        out = np.full(len(values), np.nan)
-        out[there] = values.to_numpy()[there].astype(np.float64)
-        return pd.Series(out, index=values.index)
+        return values if _are_long(values) else _floats(values, name)
     if kind == "boolean" and not values.isna().any():
         return values.astype(bool)
     if kind in _TIMES:
@@ -94,10 +89,25 @@ def _of_objects(values: pd.Series[Any], name: str) -> pd.Series[Any]:
     return values
 
 
+def _are_long(values: pd.Series[Any]) -> bool:
+    """Whether objects are numbers some of which may have more digits than floats: as labels all."""
+    if len(values) and isinstance(values.iloc[0], str):
+        return False  # without a look at all
+    held = values.to_numpy()[values.notna().to_numpy()]
+    if not held.size or not isinstance(held[0], int | float | np.number | Decimal):
+        return False
+    return bool(np.any(np.abs(held) > _EXACT))
+
+
 def _floats(values: pd.Series[Any], name: str) -> pd.Series[Any]:
-    """Numbers of several types, such as decimals and fractions, in float64."""
+    """Objects that are numbers, of several types such as decimals and fractions, in float64."""
     try:
         found = [np.nan if gap else float(v) for v, gap in zip(values, values.isna(), strict=True)]
+    except OverflowError as error:
+        raise DataError(
+            f"`{name}` has numbers beyond 1e308, which floats have no room for: give it in "
+            "another unit"
+        ) from error
     except (ArithmeticError, ValueError) as error:
         raise DataError(f"`{name}` holds a number that float64 does not have: {error}") from error
     return pd.Series(found, index=values.index)
@@ -117,7 +127,12 @@ def number(values: Any) -> Any:
         if dtype.kind != "O":
             return values
     if isinstance(values, pd.Series):
-        read = plain(values, str(values.name))
+        name = str(values.name)
+        read = plain(values, name)
+        if read.dtype.kind == "O" and _are_long(read):
+            if pd.api.types.infer_dtype(read, skipna=True) == "integer":
+                check_digits(read, f"`{name}`")
+            return _floats(read, name)
         return read if read is values else number(read)
     if isinstance(values, np.ndarray) and dtype.kind == "O" and values.ndim == 1:
         return number(plain(pd.Series(values), "an array").to_numpy())
@@ -147,7 +162,10 @@ def exact(values: Any) -> Any:
     """The same for labels, which must not lose digits."""
     dtype = getattr(values, "dtype", None)
     wide = isinstance(dtype, np.dtype) and dtype.kind in "iu" and dtype.itemsize == 8
-    if wide and values.size and max(int(values.max()), -int(values.min())) > _EXACT:
+    long = wide and values.size and max(int(values.max()), -int(values.min())) > _EXACT
+    if isinstance(values, pd.Series) and getattr(dtype, "kind", "") == "O":
+        long = _are_long(values)
+    if long:
         raise DataError(
             f"`{getattr(values, 'name', None) or 'a column'}` has integers above 2^53, which "
             "arithmetic would round: use the column itself as labels, or make the labels first"

@@ -16,7 +16,7 @@ import scipy.sparse
 from formulaic import ModelSpec, SimpleFormula
 
 from ..errors import DataError, RankWarning, of_new_data, warn_user
-from ..inputs.matching import shown
+from ..inputs.matching import row_shown, shown
 from ..inputs.names import unique
 from .columns import plain, real
 from .evaluation import Scope, resolve, shaped
@@ -46,30 +46,30 @@ def _scope(
     return Scope({name: plain(c, name) for name, c in columns.items()}, context, intercept)
 
 
-def _checked(matrix: Any, names: Sequence[str], n: int) -> Any:
+def _checked(matrix: Any, names: Sequence[str], index: pd.Index[Any]) -> Any:
     """Model matrix as (n, k) float64, sparse if it was; raise on what is no finite number."""
     if scipy.sparse.issparse(matrix):
         sparse = scipy.sparse.csc_array(cast(Any, matrix), dtype=np.float64)
         if not np.isfinite(sparse.data).all():
             column = int(np.argmax([not np.isfinite(c.data).all() for c in sparse.T]))
-            _check_finite(names[column], np.isfinite(sparse[:, [column]].toarray().ravel()))
+            _check_finite(names[column], np.isfinite(sparse[:, [column]].toarray().ravel()), index)
         return sparse
     values = np.ascontiguousarray(matrix, dtype=np.float64)
-    if values.shape != (n, len(names)):
-        raise DataError(f"the terms give {values.shape[0]} rows for {n} rows of data")
+    if values.shape != (len(index), len(names)):
+        raise DataError(f"the terms give {values.shape[0]} rows for {len(index)} rows of data")
     for name, finite in zip(names, np.isfinite(values).T, strict=True):
-        _check_finite(name, finite)
+        _check_finite(name, finite, index)
     return values
 
 
-def _check_finite(name: str, finite: np.ndarray) -> None:
+def _check_finite(name: str, finite: np.ndarray, index: pd.Index[Any]) -> None:
     """Raise for the first row of a column that is not finite."""
     if finite.all():
         return
-    count, row = int((~finite).sum()), int(np.flatnonzero(~finite)[0])
+    count, first = int((~finite).sum()), row_shown(int(np.flatnonzero(~finite)[0]), index)
     raise DataError(
-        f"`{name}` is NaN or infinite in {count} of {finite.size} rows (first in row {row},"
-        " counted from 0): remove these rows or change the transformation"
+        f"`{name}` is NaN or infinite in {count} of {finite.size} rows (first in {first}):"
+        " remove these rows or change the transformation"
     )
 
 
@@ -125,7 +125,7 @@ def build(
             )
             warn_user(message, RankWarning)
     names = unique(str(name) for name in spec.column_names)
-    return Matrix(values=_checked(matrix, names, len(data)), names=names, spec=spec)
+    return Matrix(values=_checked(matrix, names, data.index), names=names, spec=spec)
 
 
 def build_full(
@@ -147,7 +147,7 @@ def build_full(
     )
     matrix = materialize(spec, scope, data.index)
     names = tuple(str(name) for name in matrix.model_spec.column_names)
-    return Matrix(_checked(matrix, names, len(data)), names, matrix.model_spec)
+    return Matrix(_checked(matrix, names, data.index), names, matrix.model_spec)
 
 
 def replay(spec: ModelSpec, data: pd.DataFrame, *, context: Mapping[str, Any] | None = None) -> Any:
@@ -173,7 +173,7 @@ def replay(spec: ModelSpec, data: pd.DataFrame, *, context: Mapping[str, Any] | 
         encoder_state=copy.deepcopy(spec.encoder_state),
     )
     names = tuple(str(name) for name in spec.column_names)
-    return _checked(materialize(spec, scope, data.index), names, len(data))
+    return _checked(materialize(spec, scope, data.index), names, data.index)
 
 
 def evaluate(
@@ -211,7 +211,7 @@ def evaluate(
         days = f", as.numeric({expr}) in days" if raw.dtype.kind in "mM" else ""
         raise DataError(f"{name} has the type {raw.dtype}: numbers are needed{days}")
     values = np.ascontiguousarray(raw.to_numpy())
-    _check_finite(expr, np.isfinite(values))
+    _check_finite(expr, np.isfinite(values), data.index)
     return values
 
 

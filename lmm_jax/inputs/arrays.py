@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
+from decimal import InvalidOperation
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import scipy.sparse
 from ..errors import DataError
 from .digits import check_digits
 from .frames import read_frame
+from .series import foreign_column, settled, whole_numbers
 
 # What pandas calls objects that are real numbers.
 _REAL = {"floating", "integer", "mixed-integer-float", "decimal", "boolean", "empty"}
@@ -104,16 +106,18 @@ def numbers(values: Any, what: str, *, keep_floats: bool = False) -> np.ndarray:
     if dtype.kind in "iu":
         check_digits(values, what)
     if not isinstance(dtype, np.dtype):
-        if isinstance(dtype, pd.CategoricalDtype) or dtype.kind not in "fiub":
+        decimal = isinstance(dtype, pd.ArrowDtype) and str(dtype).startswith("decimal")
+        if isinstance(dtype, pd.CategoricalDtype) or not (decimal or dtype.kind in "fiub"):
             raise DataError(f"{what} has the type {dtype}: it must be numeric, in real numbers")
         return np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
     if dtype.kind == "f":
         return values if keep_floats else np.asarray(values, dtype=np.float64)
     if dtype.kind == "O":
+        gaps = missing(values, what)
         found = pd.api.types.infer_dtype(values.ravel(), skipna=True)
         if found not in _REAL:
             raise DataError(f"{what} must be numeric: it holds values of the kind {found!r}")
-        values = np.where(pd.isna(values), np.nan, values)
+        values = np.where(gaps, np.nan, values)
     elif dtype.kind not in "iub":
         raise DataError(f"{what} has the type {dtype}: it must be numeric, in real numbers")
     try:
@@ -122,14 +126,33 @@ def numbers(values: Any, what: str, *, keep_floats: bool = False) -> np.ndarray:
         raise DataError(f"{what} must be numeric: {error}") from error
 
 
+def missing(values: Any, what: str) -> np.ndarray:
+    """Which entries of a column or array are missing.
+
+    Raises
+    ------
+    DataError
+        Decimals that signal when they are looked at.
+    """
+    try:
+        return np.asarray(pd.isna(values))
+    except InvalidOperation as error:
+        raise DataError(
+            f"{what} holds Decimal('sNaN'), which nothing can be done with: make it None"
+        ) from error
+
+
 def plain(values: Any, what: str) -> Any:
     """What was passed as a NumPy or extension array of any shape; masked entries are missing."""
     if isinstance(values, pd.Series | pd.Index):
         values = values.array
+    elif not isinstance(values, np.ndarray | list | tuple):
+        column = foreign_column(values)
+        values = values if column is None else column
     if isinstance(values, pd.arrays.NumpyExtensionArray):
-        return values.to_numpy()
+        return settled(values.to_numpy())
     if isinstance(values, pd.api.extensions.ExtensionArray):
-        return values
+        return settled(values)
     if isinstance(values, np.ma.MaskedArray) and values.dtype.kind != "V":
         return _unmasked(values)
     if isinstance(values, str | bytes):
@@ -147,9 +170,12 @@ def plain(values: Any, what: str) -> Any:
         raise DataError(f"{what} cannot be read as an array: {error}") from error
     if out.dtype.kind == "V":
         raise DataError(f"{what} has the type {out.dtype}: pass one array of numbers or labels")
+    if out.dtype.kind in "fO" and out.ndim == 1 and isinstance(values, list | tuple):
+        kept = whole_numbers(list(values))
+        out = out if kept is None else kept
     if out.dtype.kind in "US" and out.ndim and not isinstance(values, np.ndarray):
         out = np.asarray(values, dtype=object)  # NaN among strings is a gap, not the text "nan"
-    return out
+    return settled(out) if out.ndim == 1 else out
 
 
 def first_index(*given: Any) -> pd.Index[Any] | None:

@@ -22,9 +22,11 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..errors import DataError
+from .series import integers
 
 # What files of other programs begin with; a mark of plain letters may be the name of a column,
 # and counts only where the file is not text.
@@ -63,6 +65,8 @@ _SEPARATORS = {
     " ": ("blanks", "space"),
 }
 _DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+\s*")
+# Integers as they are written.
+_INTEGER = re.compile(r"\s*[-+]?\d+\s*")
 # Missing among labels.
 _MISSING = ["", "NA", "NaN", "nan", "<NA>"]
 _SAMPLE = 1000  # values of a column of text that are looked at
@@ -291,7 +295,31 @@ def _parsed(content: bytes, sep: str, decimal: str, encoding: str) -> pd.DataFra
         labels = pd.read_csv(io.BytesIO(content), **how)
         for place, i in enumerate(gaps):
             frame[frame.columns[i]] = labels.iloc[:, place].astype(frame.dtypes.iloc[i])
+    return _with_integers(frame, content, how)
+
+
+def _with_integers(frame: pd.DataFrame, content: bytes, how: dict[str, Any]) -> pd.DataFrame:
+    """The table with integers where pandas made floats of them, as beside gaps: ids keep digits."""
+    likely = [i for i, dtype in enumerate(frame.dtypes) if _may_be_rounded(frame.iloc[:, i], dtype)]
+    if not likely:
+        return frame
+    how = {name: how[name] for name in ("sep", "encoding", "skipinitialspace", "index_col")}
+    written = pd.read_csv(io.BytesIO(content), usecols=likely, dtype=str, **how)
+    for place, i in enumerate(likely):
+        text = written.iloc[:, place].astype(object)
+        if text.dropna().map(_INTEGER.fullmatch).notna().all():
+            frame[frame.columns[i]] = integers(text.tolist())
     return frame
+
+
+def _may_be_rounded(column: pd.Series[Any], dtype: Any) -> bool:
+    """Whether floats are whole numbers beside gaps, or so large that they may have lost digits."""
+    if dtype != np.float64:
+        return False
+    values = column.to_numpy()
+    there = values[~np.isnan(values)]
+    whole = bool(there.size) and bool((there == np.trunc(there)).all())
+    return whole and (there.size < values.size or bool(np.abs(there).max() >= 2.0**53))
 
 
 def _is_text(dtype: Any) -> bool:

@@ -14,15 +14,8 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError
+from .series import arrow_column, package, series_column
 
-# Types of pandas for columns of integers and booleans with gaps, by pyarrow's names.
-_NULLABLE = {
-    **{f"int{bits}": f"Int{bits}" for bits in (8, 16, 32, 64)},
-    **{f"uint{bits}": f"UInt{bits}" for bits in (8, 16, 32, 64)},
-    "bool": "boolean",
-}
-# How polars marks a dictionary whose order of levels nobody has declared.
-_UNORDERED = b"_PL_CATEGORICAL"
 # Kinds of frames that tables come in.
 OUTPUTS = ("pandas", "polars", "pyarrow")
 
@@ -67,7 +60,7 @@ def read_frame(data: Any, wanted: Callable[[Any], bool]) -> pd.DataFrame | None:
     used = [name for name in frame.columns if wanted(name)]
     if frame.implementation.is_pandas_like() and used:
         return frame.select(used).to_pandas()
-    columns = {name: _series_values(frame[name]) for name in used}
+    columns = {name: series_column(frame[name]) for name in used}
     return pd.DataFrame(columns, index=pd.RangeIndex(len(frame)))
 
 
@@ -107,11 +100,6 @@ def _is_arrow(native: Any) -> bool:
     return package(native) == "pyarrow" and hasattr(native, "num_rows")
 
 
-def package(data: Any) -> str:
-    """The package that an object is from."""
-    return type(data).__module__.split(".")[0]
-
-
 def kind_of(data: Any) -> str:
     """The kind of frame that tables about some data come in: theirs, or pandas'."""
     kind = package(nw.to_native(data, pass_through=True))
@@ -147,28 +135,5 @@ def _arrow_columns(table: Any, wanted: Callable[[Any], bool]) -> pd.DataFrame:
             continue
         if name in columns:
             raise DataError(f"the data has several columns named `{name}`: rename them")
-        column, marks = table.column(at), table.schema.field(at).metadata or {}
-        kind = str(column.type)
-        if column.null_count and kind in _NULLABLE:  # pandas would make them floats
-            columns[name] = pd.array(column.to_pylist(), dtype=_NULLABLE[kind])
-        elif any(mark.startswith(_UNORDERED) for mark in marks):
-            columns[name] = pd.Series(column.to_pylist(), dtype=object).array
-        else:
-            columns[name] = column.to_pandas().array
+        columns[name] = arrow_column(table.column(at), table.schema.field(at).metadata)
     return pd.DataFrame(columns, index=pd.RangeIndex(table.num_rows))
-
-
-def _series_values(series: nw.Series[Any]) -> Any:
-    """A column of any frame as an array for pandas; integers stay integers beside gaps."""
-    dtype, gaps = series.dtype, series.null_count()
-    if dtype.is_float() or (dtype.is_integer() and not gaps):
-        return series.to_numpy()
-    values = series.to_list()
-    if dtype.is_integer():
-        return pd.array(values, dtype="UInt64" if dtype == nw.UInt64 else "Int64")
-    if dtype == nw.Boolean and gaps:
-        return pd.array(values, dtype="boolean")
-    out = pd.Series(values)
-    if isinstance(dtype, nw.Enum):  # an order that its user has chosen
-        out = out.astype(pd.CategoricalDtype(list(dtype.categories)))
-    return out.array

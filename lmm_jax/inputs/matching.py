@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError
+from .series import check_digits
 
 # Integers up to this are the same number as a float.
 _EXACT = 2.0**53
@@ -29,6 +30,14 @@ def first_shown(labels: Iterable[Any], most: int = 8) -> str:
     """The first few of some labels, as a message lists them."""
     few = [shown(label) for label in islice(labels, most + 1)]
     return ", ".join([*few[:most], "..."] if len(few) > most else few)
+
+
+def row_shown(at: int, index: pd.Index[Any] | None) -> str:
+    """A row as a message names it: by its label in the index of the data that was passed.
+
+    After rows are left out a place among the others leads to a wrong one.
+    """
+    return f"row {at}" if index is None else f"row {shown(index[at])} of the index"
 
 
 def spelling(label: Any) -> str:
@@ -69,6 +78,7 @@ def distinct(labels: Any, what: str) -> tuple[np.ndarray, pd.Index[Any]]:
     DataError
         Labels that cannot be compared, such as lists.
     """
+    check_digits(labels, what)
     try:
         codes, found = pd.factorize(labels)
     except TypeError as error:

@@ -25,6 +25,7 @@ from ..formulas.right_side import mentioned, variables, written
 from ..inference.contrasts.linear_functions import ESTIMABLE
 from ..inference.effects.random_effects import TermRows
 from ..inputs.arguments import choice, items
+from ..inputs.arrays import missing as missing_entries
 from ..inputs.arrays import numbers, vector
 from ..inputs.matching import find, shown
 from ..inputs.names import unquoted
@@ -269,8 +270,9 @@ def _new_arrays(
 def _complete(data: pd.DataFrame, expressions: Sequence[str], *arrays: Any) -> np.ndarray:
     """Rows in which nothing that the expressions and arrays hold is missing."""
     names = dict.fromkeys(name for e in expressions for name in variables(e))
-    missing = [data[name].isna().to_numpy() for name in names if name in data.columns]
-    missing += [np.asarray(pd.isna(a)) for a in arrays if a is not None]
+    used = [name for name in names if name in data.columns]
+    missing = [missing_entries(data[name], f"`{name}`") for name in used]
+    missing += [missing_entries(a, "an array") for a in arrays if a is not None]
     return ~np.any(missing, axis=0) if missing else np.ones(len(data), dtype=bool)
 
 
@@ -279,7 +281,7 @@ def _new_offset(design: Design | Kept, data: pd.DataFrame, offset: Any) -> np.nd
     assert source is not None  # checked by the caller
     parts = source.offset_parts(data)
     if offset is not None:
-        parts.append(finite_vector(offset, "offset"))
+        parts.append(finite_vector(offset, "offset", data.index))
     elif source.offset_array:
         raise DataError("the model was fitted with an offset array: pass offset= for the new rows")
     return np.sum(parts, axis=0) if parts else np.zeros(len(data))
