@@ -100,7 +100,7 @@ def test_numbers_of_several_types_are_numbers(case):
 
 WORDS = {
     "lists": ([[1, 2]] * 180, "v", "values of the type list, several in a row: make columns"),
-    "a number out of range": ([Fraction(10**400), Decimal(1)] * 90, "v", "float64 does not have"),
+    "a number out of range": ([Fraction(10**400), Decimal(1)] * 90, "v", "beyond 1e308"),
     "text": (np.where(DAYS > 4, "a", "b"), "as.numeric(v)", "`v` is text, 'b' for example"),
     "periods": (WHEN.dt.to_period("D"), "v", r"numbers or labels are needed, `C\(v\)`"),
     "intervals": (pd.IntervalIndex.from_arrays(DAYS, DAYS + 1), "v", r"needed, `C\(v\)`"),
