@@ -14,7 +14,7 @@ import scipy.sparse.csgraph
 
 from ..covariance.structures import Structure, Unstructured
 from ..errors import DataError
-from ..inputs.series import check_digits
+from ..inputs.series import check_told_apart
 from ..numerics.blocks import level_columns
 from ..reprs import brief
 from .relationship import Relationship
@@ -94,7 +94,7 @@ def factor_codes(values: pd.Series[Any]) -> tuple[np.ndarray, pd.Index[Any]]:
         if found is not None:
             return found
     name = "groups" if values.name is None else values.name
-    check_digits(values, str(name))
+    check_told_apart(values, str(name))
     try:
         codes, labels = pd.factorize(values, sort=True)
     except TypeError:  # labels of several types have no order

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError
-from .series import check_digits
+from .series import check_told_apart
 
 # Integers up to this are the same number as a float.
 _EXACT = 2.0**53
@@ -78,7 +78,7 @@ def distinct(labels: Any, what: str) -> tuple[np.ndarray, pd.Index[Any]]:
     DataError
         Labels that cannot be compared, such as lists.
     """
-    check_digits(labels, what)
+    check_told_apart(labels, what)
     try:
         codes, found = pd.factorize(labels)
     except TypeError as error:

@@ -218,7 +218,7 @@ def settled_columns(frame: pd.DataFrame, wanted: Callable[[Any], bool]) -> pd.Da
     return out
 
 
-def check_digits(labels: Any, what: str) -> None:
+def check_told_apart(labels: Any, what: str) -> None:
     """Refuse labels that are numbers of more than 64 bits, which float64 would make equal."""
     dtype = getattr(labels, "dtype", None)
     if isinstance(dtype, np.dtype) and dtype.kind == "f" and dtype.itemsize > 8:
