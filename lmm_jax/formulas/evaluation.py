@@ -27,11 +27,16 @@ from .rewriting import CALLED, compiled
 # How what is remembered of the categories of a column is called.
 CATEGORIES = "categories of "
 
+# Words of R, as Python has them, that are no terms.
+_NO_TERMS = {"None": "NULL", "True": "TRUE", "False": "FALSE"}
+
 _TOOLS: dict[str, Callable[..., Any]] = {
     "__number__": col.number,
     "__real__": col.real,
     "__operand__": col.operand,
     "__exact__": col.exact,
+    "__exact_number__": col.exact_number,
+    "__place__": col.place,
     "__label__": col.label,
     "__logical__": col.logical,
     "__own__": col.own,
@@ -222,6 +227,8 @@ def _unknown(what: str, name: str, known: Sequence[str], text: str) -> FormulaEr
             ": it has one that looks alike and is written in other characters (accents apart from "
             "their letters): data.columns = data.columns.str.normalize('NFC')"
         )
+    if name in _NO_TERMS:
+        name, hint = _NO_TERMS[name], ": delete it, or write `1`, `0` for an intercept or none"
     if what == "column" and name in known:
         hint = ": the data has that name as a number, columns are named by strings"
     if what == "function":
