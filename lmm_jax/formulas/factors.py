@@ -28,7 +28,7 @@ from ..inputs.arguments import names as texts
 from ..inputs.arguments import shown as argument
 from ..inputs.matching import find, first_shown, spelling
 from .columns import beside
-from .levels import in_type_of, levels_of, place_of
+from .levels import check_place, in_type_of, levels_of, place_of
 
 # What follows the number of levels in R's functions of contrasts.
 _SECOND = {"treatment": "base", "poly": "scores"}
@@ -316,6 +316,7 @@ def relevel(x: Any, ref: Any, _state: dict[str, Any] | None = None) -> Any:
                 f"relevel(): {ref!r} is none of the levels {first_shown(levels)}: a label is "
                 f"needed, `ref={spelling(meant)!r}`"
             )
+        check_place(levels, ref, at, "relevel()")
         state["levels"] = [levels[at], *levels[:at], *levels[at + 1 :]]
     if values.isin(state["levels"]).all():
         return beside(pd.Categorical(values, categories=state["levels"]), values)

@@ -95,6 +95,8 @@ def _round(x: Any, digits: float = 0) -> Any:
 def _ifelse(test: Any, yes: Any, no: Any) -> Any:
     """R's ifelse, row by row; logicals on both sides stay logicals."""
     check_complete(test, "a test")
+    if np.ndim(test) == 0 and np.ndim(yes) + np.ndim(no):
+        raise DataError("ifelse() of one test, not one for every row: write what it chooses")
     if not all(map(is_logical, (yes, no))):
         yes, no = real(yes), real(no)
     chosen = np.where(np.asarray(test, dtype=bool), yes, no)

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError
-from ..inputs.matching import find, first_shown
+from ..inputs.arguments import is_whole
+from ..inputs.matching import find, first_shown, spelling
 
 
 def levels_of(x: Any, state: MutableMapping[str, Any]) -> list[Any]:
@@ -43,7 +44,20 @@ def one_level(x: Any, label: Any, what: str) -> Any:
         raise DataError(f"{what} takes one level at a time, `dummy(f, 'a') + dummy(f, 'b')`")
     values = pd.Series(getattr(x, "__wrapped__", x))
     levels = values.astype("category").cat.categories.tolist()
+    if isinstance(label, bool):
+        raise DataError(f"{what} takes a level by its text: write '{str(label).upper()}'")
     at = place_of(levels, label)
     if at < 0:
         raise DataError(f"{what} of {label!r}, which is none of {first_shown(levels)}")
+    check_place(levels, label, at, what)
     return levels[at]
+
+
+def check_place(levels: Sequence[Any], label: Any, at: int, what: str) -> None:
+    """Raise for a number that is the label of a level, and the place of another one in R."""
+    if is_whole(label) and 1 <= label <= len(levels) and at != label - 1:
+        other = spelling(levels[label - 1])
+        raise DataError(
+            f"{what} of {label!r}: in R the level at this place, {other!r}, by its label another "
+            f"one: write '{label}' or {other!r}"
+        )
