@@ -115,11 +115,16 @@ def _complete(name: str, f: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _combined(f: np.ufunc, present: np.ufunc) -> Callable[..., Any]:
-    """`f` of columns row by row; `present` where `na.rm=TRUE` leaves out what is missing."""
+def _combined(f: np.ufunc, name: str) -> Callable[..., Any]:
+    """`f` of columns row by row."""
 
     def call(*columns: Any, na_rm: Any = False) -> Any:
-        return functools.reduce(present if flag(na_rm, "na.rm") else f, columns)
+        if flag(na_rm, "na.rm"):  # R keeps the rows of missing values
+            raise DataError(
+                f"{name}(na.rm=TRUE): rows with missing values are left out before a formula is "
+                "evaluated. Make the column first: data[['x', 'z']].min(axis=1)"
+            )
+        return functools.reduce(f, columns)
 
     return call
 
@@ -295,8 +300,8 @@ LIBRARY: dict[str, Any] = {
     "c": _combine,
     "quantile": _quantile,
     "ifelse": _ifelse,
-    "pmin": _combined(np.minimum, np.fmin),
-    "pmax": _combined(np.maximum, np.fmax),
+    "pmin": _combined(np.minimum, "pmin"),
+    "pmax": _combined(np.maximum, "pmax"),
     "relevel": relevel,
     "cut": cut,
     "dummy": _dummy,
