@@ -89,6 +89,7 @@ def without_comments(text: str) -> str:
 
 def lex(text: str) -> list[Item]:
     """Tokens of a formula, with every operator a token of its own."""
+    text = without_comments(text)
     if not text.strip():
         raise FormulaError("empty formula: write `response ~ terms`", text, 0)
     if "``" in text:
