@@ -113,6 +113,27 @@ def _floats(values: pd.Series[Any], name: str) -> pd.Series[Any]:
     return pd.Series(found, index=values.index)
 
 
+def is_logical(values: Any) -> bool:
+    """Whether values are TRUE and FALSE."""
+    return _holds(values) == "logicals"
+
+
+def place(values: Any, at: Any) -> Any:
+    """R's `values[2]`, whose positions count from 1; a logical for every row chooses rows."""
+    inner = getattr(values, "__wrapped__", values)
+    if getattr(getattr(at, "dtype", None), "kind", "") == "b":
+        return inner[at]
+    wanted = np.asarray(at)
+    if wanted.dtype.kind not in "iuf" or (wanted != np.trunc(wanted)).any() or (wanted < 1).any():
+        raise DataError(
+            f"[{at!r:.40}]: places in brackets count from 1, as in R: `x[1]` is the first value"
+        )
+    found = pd.Series(inner).to_numpy()
+    if (wanted > len(found)).any():
+        raise DataError(f"[{at!r:.40}]: there are {len(found)} values")
+    return found[wanted.astype(np.int64) - 1]
+
+
 def number(values: Any) -> Any:
     """Numbers in float64; float64 itself, logicals and labels as they are."""
     if not isinstance(values, pd.Series | np.ndarray | np.generic | pd.Index):
@@ -160,6 +181,15 @@ def operand(values: Any) -> Any:
 
 def exact(values: Any) -> Any:
     """The same for labels, which must not lose digits."""
+    return real(_exact(values))
+
+
+def exact_number(values: Any) -> Any:
+    """Labels that must not lose digits; logicals stay what they are."""
+    return number(_exact(values))
+
+
+def _exact(values: Any) -> Any:
     dtype = getattr(values, "dtype", None)
     wide = isinstance(dtype, np.dtype) and dtype.kind in "iu" and dtype.itemsize == 8
     long = wide and values.size and max(int(values.max()), -int(values.min())) > _EXACT
@@ -170,7 +200,7 @@ def exact(values: Any) -> Any:
             f"`{getattr(values, 'name', None) or 'a column'}` has integers above 2^53, which "
             "arithmetic would round: use the column itself as labels, or make the labels first"
         )
-    return real(values)
+    return values
 
 
 def label(values: Any) -> Any:
@@ -185,7 +215,7 @@ def label(values: Any) -> Any:
 
 
 def logical(values: Any) -> Any:
-    """An operand of `&`, `|` or `~`."""
+    """An operand of `&`, `|`, `!` or `~`."""
     if isinstance(values, bool | np.bool_):
         return values
     if isinstance(values, pd.Series):
@@ -193,8 +223,8 @@ def logical(values: Any) -> Any:
     dtype = getattr(values, "dtype", None)
     if dtype is None or not is_bool_dtype(dtype):
         raise DataError(
-            f"`&`, `|` and `~` take logicals, not {dtype or type(values).__name__}: "
-            "compare first, each comparison in parentheses"
+            f"`&`, `|`, `!` and `~` take logicals, not {dtype or type(values).__name__}: "
+            "compare first, each comparison in parentheses; `!b + 1` is `!(b + 1)`"
         )
     return values
 
@@ -222,9 +252,55 @@ def category(values: Any) -> Any:
 
 
 def compare(sign: str, left: Any, right: Any) -> Any:
-    """A comparison; raise where text meets numbers, which are never equal in Python."""
-    _check_alike(left, right)
+    """A comparison; raise where text meets numbers, which are never equal in Python.
+
+    What is compared with NaN is missing in R, and FALSE in Python.
+    """
+    left, right = _one(left), _one(right)
+    kinds = {_holds(left), _holds(right)}
+    if kinds == {"text", "numbers"}:
+        _check_alike(left, right)
+    if kinds == {"text", "logicals"}:
+        left, right = _in_words(left), _in_words(right)
+    for side in (left, right):
+        check_complete(side, "a comparison")
     return _COMPARISONS[sign](left, right)
+
+
+def _one(values: Any) -> Any:
+    """What a column is compared with: `c('a')` is 'a'."""
+    if not isinstance(values, list | tuple):
+        return values
+    if len(values) != 1:
+        raise DataError(
+            f"a comparison with {len(values)} values: write `f %in% c(…)` for any of them"
+        )
+    return values[0]
+
+
+def _in_words(values: Any) -> Any:
+    """Logicals as R spells them, beside text."""
+    if _holds(values) != "logicals":
+        return values
+    return np.where(values, "TRUE", "FALSE") if np.ndim(values) else str(bool(values)).upper()
+
+
+def check_complete(values: Any, what: str) -> None:
+    """Raise for NaN that a transformation has made, where it would become an answer."""
+    missing: np.ndarray = np.asarray(pd.isna(getattr(values, "__wrapped__", values)))
+    if not missing.any():
+        return
+    where = ""
+    if missing.ndim:
+        rows = missing.reshape(missing.shape[0], -1).any(axis=1)
+        where = (
+            f" in {int(rows.sum())} of {rows.size} rows (first in row {int(rows.argmax())}, "
+            "counted from 0)"
+        )
+    raise DataError(
+        f"{what} of NaN{where}, which R calls missing: leave these rows out, subset=, or change "
+        "the transformation"
+    )
 
 
 def _check_alike(left: Any, right: Any) -> None:
@@ -243,12 +319,15 @@ def _holds(values: Any) -> str:
     if isinstance(values, str) or isinstance(dtype, pd.StringDtype):
         return "text"
     if dtype is None:
-        plain_number = isinstance(values, int | float) and not isinstance(values, bool)
-        return "numbers" if plain_number else ""
+        if isinstance(values, bool):
+            return "logicals"
+        return "numbers" if isinstance(values, int | float) else ""
     if isinstance(dtype, np.dtype) and dtype.kind in "OU":
         kind = pd.api.types.infer_dtype(values, skipna=True) if dtype.kind == "O" else "string"
         return {"string": "text"}.get(kind, "numbers" if kind in _NUMBERS else "")
-    return "numbers" if is_numeric_dtype(dtype) and not is_bool_dtype(dtype) else ""
+    if is_bool_dtype(dtype):
+        return "logicals"
+    return "numbers" if is_numeric_dtype(dtype) else ""
 
 
 def column(values: Any, place: int) -> Any:

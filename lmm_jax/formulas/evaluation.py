@@ -30,11 +30,16 @@ CATEGORIES = "categories of "
 # Functions that make numbers of dates and spans, and of what else they are given.
 _OF_TIMES = frozenset({"as_numeric", "as_integer"})
 
+# Words of R, as Python has them, that are no terms.
+_NO_TERMS = {"None": "NULL", "True": "TRUE", "False": "FALSE"}
+
 _TOOLS: dict[str, Callable[..., Any]] = {
     "__number__": col.number,
     "__real__": col.real,
     "__operand__": col.operand,
     "__exact__": col.exact,
+    "__exact_number__": col.exact_number,
+    "__place__": col.place,
     "__label__": col.label,
     "__logical__": col.logical,
     "__own__": col.own,
@@ -225,6 +230,8 @@ def _unknown(what: str, name: str, known: Sequence[str], text: str) -> FormulaEr
             ": it has one that looks alike and is written in other characters (accents apart from "
             "their letters): data.columns = data.columns.str.normalize('NFC')"
         )
+    if name in _NO_TERMS:
+        name, hint = _NO_TERMS[name], ": delete it, or write `1`, `0` for an intercept or none"
     if what == "column" and name in known:
         hint = ": the data has that name as a number, columns are named by strings"
     if what == "function":

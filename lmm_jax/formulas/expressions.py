@@ -33,6 +33,8 @@ _CODE = re.compile(
       | (?P<place>\[\s*,\s*(?P<at>[1-9]\d*)\s*\]) | (?P<sign>\^|%%|%/%|%in%|!(?!=)|&&|\|\|)""",
     re.VERBOSE,
 )
+_NOT = re.compile(r"!(?!=)")
+_ENDS = "&|,)]}"  # after what `!` negates
 _QUOTED = re.compile(r"""(?P<string>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|`(?P<name>[^`]*)`""")
 # The same, and words that are no functions, arguments or members.
 _NAMED = re.compile(_QUOTED.pattern + r"|(?P<word>(?<![\w.])[^\W\d]\w*+(?!\s*\()(?!\s*=(?!=)))")
@@ -40,8 +42,30 @@ _HIDDEN_TEXT = re.compile(r"'__text_(\d+)__'")
 _HIDDEN = re.compile(r"__quoted_(\d+)__")
 
 
+def _with_scopes(code: str) -> str:
+    """Code in which brackets hold what `!` negates: in R it binds less tightly than comparisons."""
+    shape = masked(code)
+    for at in reversed([match.end() for match in _NOT.finditer(shape)]):
+        depth, compound, stop = 0, False, at
+        while stop < len(shape) and (depth or shape[stop] not in _ENDS):
+            depth += (shape[stop] in "([{") - (shape[stop] in ")]}")
+            compound = compound or (not depth and shape[stop] in "+-*/^%<>=")
+            stop += 1
+        if compound:
+            stop = at + len(shape[at:stop].rstrip())
+            code, shape = (f"{s[:at]}({s[at:stop].lstrip()}){s[stop:]}" for s in (code, shape))
+    return code
+
+
+def without_blanks(code: str) -> str:
+    """Code as R compares it, blanks apart."""
+    hidden, names = hide(code, texts=True)
+    return show(re.sub(r"\s+", "", hidden), names)
+
+
 def to_python(code: str) -> str:
     """Translate what R spells differently in an expression; Python passes unchanged."""
+    code = _with_scopes(code) if "!" in code else code
 
     def translate(match: re.Match[str]) -> str:
         text, kind = match.group(), match.lastgroup
@@ -174,7 +198,9 @@ def read(code: str) -> Expression:
         tree = ast.parse(hidden.strip(), mode="eval")
     except (SyntaxError, ValueError) as error:
         why = getattr(error, "msg", str(error))
-        hint = "; functions are defined beside the call" if "lambda" in code else _instead(code)
+        hint = (
+            "; functions are defined beside the call" if "lambda" in code else _instead(code, why)
+        )
         raise FormulaError(
             f"`{code}` cannot be read as an expression ({why}){hint}", code, None
         ) from error
@@ -211,11 +237,15 @@ def beside_factor(call: ast.Call) -> list[ast.expr]:
     return [*call.args[1:], *(given.value for given in call.keywords)]
 
 
-def _instead(code: str) -> str:
+def _instead(code: str, why: str) -> str:
     """What to write for R's `0:3` and `x[, 0]`, where they cannot be read."""
     if re.search(r"\[\s*,", code):
         return "; columns are counted from 1, one at a time: `poly(x, 2)[, 1]`"
+    if re.search(r"\w\s*=[^=]*,\s*[\w.]+\s*\)", code) and "follows keyword" in why:
+        return ": arguments with a name stand last, `log(x, base=2)`"
     match = re.search(r"(?<![\w.])(-?\d+)\s*:\s*(\d+)", code)
+    if match is None and re.search(r"[\w)`]\s*:\s*[^\W\d]", code):
+        return "; an interaction stands outside of calls, `f:h`"
     if match is None:
         return ""
     first, last = int(match[1]), int(match[2])

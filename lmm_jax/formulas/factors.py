@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -29,6 +29,7 @@ from ..inputs.arguments import shown as argument
 from ..inputs.frames import read_frame
 from ..inputs.matching import find, first_shown, spelling
 from .columns import beside
+from .levels import check_place, in_type_of, levels_of, place_of
 
 # What follows the number of levels in R's functions of contrasts.
 _SECOND = {"treatment": "base", "poly": "scores"}
@@ -44,7 +45,7 @@ class Treatment(TreatmentContrasts):  # type: ignore[misc]
     def _find_base_index(self, levels: Sequence[Any]) -> int:
         if self.base is UNSET:
             return 0
-        place = _place(levels, self.base)
+        place = place_of(levels, self.base)
         if place >= 0:
             return place
         advice = f"write `Treatment({levels[0]!r})`"
@@ -205,12 +206,13 @@ def factor(
     if levels is not None and not isinstance(levels, list | tuple):
         raise DataError(f"levels={levels!r}: list them, `factor(f, levels=c('b', 'a'))`")
     if levels is None and labels is not None:
-        levels = _levels(x, state)
+        levels = levels_of(x, state)
     if levels is not None:
         if len(set(levels)) < len(levels):
             raise DataError(f"levels={list(levels)!r}: each of them once")
-        found = pd.unique(pd.Series(getattr(x, "__wrapped__", x)).dropna())
-        other = [label for label in found.tolist() if label not in levels]
+        found = pd.unique(pd.Series(getattr(x, "__wrapped__", x)).dropna()).tolist()
+        levels = state.setdefault("given", in_type_of(found, levels))
+        other = [label for label in found if label not in levels]
         if other:
             raise UnknownLabel(
                 f"a factor has the level {other[0]!r}, which is none of levels={list(levels)}: "
@@ -219,8 +221,8 @@ def factor(
     if levels is not None:
         x, levels = _relabelled(x, list(levels), labels)
     if isinstance(contrasts, _Counted | np.ndarray | dict | pd.DataFrame):
-        own = _levels(x, state) if levels is None else list(levels)
-        contrasts = _for_levels(contrasts, own)
+        own = levels_of(x, state) if levels is None else list(levels)
+        contrasts = _forlevels_of(contrasts, own)
     found = TRANSFORMS["C"](x, contrasts, levels=levels, spans_intercept=spans_intercept)
     found._self_ordered = ordered  # a factor of it is ordered as well
     return found
@@ -250,7 +252,7 @@ def _read(contrasts: Any, ordered: bool) -> Any:
     return found
 
 
-def _for_levels(contrasts: Any, levels: list[Any]) -> Any:
+def _forlevels_of(contrasts: Any, levels: list[Any]) -> Any:
     """Contrasts of a counted number of levels, or the caller's own; raise for others."""
     if isinstance(contrasts, _Counted):
         return contrasts.of(levels)
@@ -287,20 +289,6 @@ def _columns_of(frame: pd.DataFrame, levels: list[Any]) -> dict[str, np.ndarray]
     return {str(name): values[:, j] for j, name in enumerate(frame.columns)}
 
 
-def _levels(x: Any, state: MutableMapping[str, Any]) -> list[Any]:
-    """Levels that occurred in the first data, in their order."""
-    if "levels" not in state:
-        values = pd.Series(getattr(x, "__wrapped__", x)).astype("category")
-        state["levels"] = values.cat.remove_unused_categories().cat.categories.tolist()
-    return list(state["levels"])
-
-
-def _place(levels: Sequence[Any], label: Any) -> int:
-    """Place of the level that a label means, whatever its type: '2' is 2; -1 if it is none."""
-    known, wanted = (pd.Index(some, tupleize_cols=False) for some in (list(levels), [label]))
-    return int(find(known, wanted, "a factor")[0])
-
-
 def _relabelled(x: Any, levels: list[Any], labels: Any) -> tuple[Any, list[Any]]:
     """Categories in the order of the levels, by R's `labels=` if there are any, one a level.
 
@@ -325,13 +313,14 @@ def relevel(x: Any, ref: Any, _state: dict[str, Any] | None = None) -> Any:
     values = pd.Series(x)
     if "levels" not in state:
         levels = list(values.astype("category").cat.categories)
-        at = _place(levels, ref)
+        at = place_of(levels, ref)
         if at < 0:  # R counts levels by a number
             meant = levels[ref - 1 if is_whole(ref) and 1 <= ref <= len(levels) else 0]
             raise DataError(
                 f"relevel(): {ref!r} is none of the levels {first_shown(levels)}: a label is "
                 f"needed, `ref={spelling(meant)!r}`"
             )
+        check_place(levels, ref, at, "relevel()")
         state["levels"] = [levels[at], *levels[:at], *levels[at + 1 :]]
     if values.isin(state["levels"]).all():
         return beside(pd.Categorical(values, categories=state["levels"]), values)

@@ -14,11 +14,15 @@ from formulaic.utils.stateful_transforms import stateful_transform
 from scipy import special
 
 from ..errors import DataError
-from .columns import beside
+from ..inputs.arguments import flag
+from .columns import beside, check_complete, is_logical, real
 from .factors import CONTRASTS, Treatment, cut, factor, relevel
 from .grammar import words
+from .levels import one_level
 from .splines import b_splines, centred, natural_splines, polynomials
 from .text import is_text, needs_numbers
+
+_DIGITS = 15  # that a double has
 
 
 def days_of(x: Any) -> np.ndarray:
@@ -34,6 +38,8 @@ def _as_numeric(x: Any, _state: dict[str, Any] | None = None) -> Any:
     kind = getattr(getattr(x, "dtype", None), "kind", "")
     if kind in ("m", "M"):
         return days_of(x)
+    if np.ndim(x) == 0:
+        return float(x)
     state = {} if _state is None else _state
     if "levels" not in state and not isinstance(getattr(x, "dtype", None), pd.CategoricalDtype):
         return _read(x)
@@ -66,6 +72,7 @@ def _as_integer(x: Any, _state: dict[str, Any] | None = None) -> Any:
 
 def _as_logical(x: Any) -> Any:
     """R's as.logical of numbers and logicals."""
+    check_complete(x, "as.logical()")
     if getattr(getattr(x, "dtype", None), "kind", "O") in "biuf":
         return x != 0
     known = {"TRUE": True, "True": True, "true": True, "T": True}
@@ -82,27 +89,81 @@ def _log(x: Any, base: float | None = None) -> Any:
 
 
 def _round(x: Any, digits: float = 0) -> Any:
-    return np.round(x, int(digits))
+    """R's round (4.0 and later): of the two numbers beside x the one that is nearer."""
+    places = int(digits)
+    if places == 0:
+        return np.round(x)
+    column, x = x, np.asarray(x, dtype=np.float64)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        first = np.floor(np.log10(np.abs(x))) + 1  # digits before the point
+        by = 10.0 ** abs(places)
+        scaled = np.abs(x) * by if places > 0 else np.abs(x) / by
+        low, high = np.floor(scaled), np.ceil(scaled)
+        below, above = (low / by, high / by) if places > 0 else (low * by, high * by)
+        down, up = np.abs(x) - below, above - np.abs(x)
+        nearest = np.where((down < up) | ((down == up) & (low % 2 == 0)), below, above)
+        full = ~np.isfinite(scaled) | (first + places > _DIGITS)  # x has no more digits
+    found = np.where(full, x, np.copysign(nearest, x))
+    return beside(found, column) if isinstance(column, pd.Series) else found
 
 
 def _ifelse(test: Any, yes: Any, no: Any) -> Any:
-    """R's ifelse, row by row."""
+    """R's ifelse, row by row; logicals on both sides stay logicals."""
+    check_complete(test, "a test")
+    if np.ndim(test) == 0 and np.ndim(yes) + np.ndim(no):
+        raise DataError("ifelse() of one test, not one for every row: write what it chooses")
+    if not all(map(is_logical, (yes, no))):
+        yes, no = real(yes), real(no)
     chosen = np.where(np.asarray(test, dtype=bool), yes, no)
     return beside(chosen, test, yes, no) if chosen.dtype.kind in "OU" else chosen
 
 
-def _combined(f: np.ufunc) -> Callable[..., Any]:
-    return lambda *columns: functools.reduce(f, columns)
+def _complete(name: str, f: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of the whole column, which one NaN would spoil."""
+
+    @functools.wraps(f)
+    def call(*columns: Any, **named: Any) -> Any:
+        if columns and getattr(getattr(columns[0], "dtype", None), "kind", "") == "f":
+            check_complete(columns[0], f"{name}()")
+        return f(*columns, **named)
+
+    return call
+
+
+def _combined(f: np.ufunc, name: str) -> Callable[..., Any]:
+    """`f` of columns row by row."""
+
+    def call(*columns: Any, na_rm: Any = False) -> Any:
+        if flag(na_rm, "na.rm"):  # R keeps the rows of missing values
+            raise DataError(
+                f"{name}(na.rm=TRUE): rows with missing values are left out before a formula is "
+                "evaluated. Make the column first: data[['x', 'z']].min(axis=1)"
+            )
+        return functools.reduce(f, columns)
+
+    return call
+
+
+def _there(x: Any, na_rm: Any) -> np.ndarray:
+    """Values of a column, without missing ones where `na.rm=TRUE` leaves these out."""
+    values = np.asarray(x, dtype=np.float64)
+    if flag(na_rm, "na.rm"):
+        return values[~np.isnan(values)]
+    check_complete(values, "a summary")
+    return values
 
 
 def _summary(f: Callable[..., Any]) -> Any:
     """One number of a column, which new data take over from the first data."""
 
     @stateful_transform  # type: ignore[untyped-decorator]
-    def summary(x: Any, *more: Any, _state: dict[str, Any] | None = None) -> Any:
+    def summary(
+        x: Any, *more: Any, na_rm: Any = False, _state: dict[str, Any] | None = None
+    ) -> Any:
         state = {} if _state is None else _state
         if "value" not in state:
-            state["value"] = float(f(np.asarray(x, dtype=np.float64), *more))
+            given = (x, *more) if f is np.size else (_there(v, na_rm) for v in (x, *more))
+            state["value"] = float(f(*given))
         return state["value"]
 
     return summary
@@ -110,12 +171,15 @@ def _summary(f: Callable[..., Any]) -> Any:
 
 @stateful_transform  # type: ignore[untyped-decorator]
 def _quantile(
-    x: Any, probs: Any = (0, 0.25, 0.5, 0.75, 1), _state: dict[str, Any] | None = None
+    x: Any,
+    probs: Any = (0, 0.25, 0.5, 0.75, 1),
+    na_rm: Any = False,
+    _state: dict[str, Any] | None = None,
 ) -> Any:
     """R's quantile, of one probability or of several."""
     state = {} if _state is None else _state
     if "value" not in state:
-        found = np.quantile(np.asarray(x, dtype=np.float64), probs)
+        found = np.quantile(_there(x, na_rm), probs)
         state["value"] = found if found.ndim else float(found)
     return state["value"]
 
@@ -138,9 +202,13 @@ def _extreme(f: Callable[..., Any]) -> Callable[..., float]:
     return lambda *columns: f([f(column) for column in columns])
 
 
-def _dummy(x: Any, level: Any) -> Any:
+@stateful_transform  # type: ignore[untyped-decorator]
+def _dummy(x: Any, level: Any, _state: dict[str, Any] | None = None) -> Any:
     """lme4's dummy(f, "a"): 1 in the rows of a level."""
-    return np.asarray(pd.Series(x) == level, dtype=np.float64)
+    state = {} if _state is None else _state
+    if "level" not in state:
+        state["level"] = one_level(x, level, "dummy()")
+    return np.asarray(pd.Series(getattr(x, "__wrapped__", x)) == state["level"], dtype=np.float64)
 
 
 def _elementwise(f: np.ufunc, name: str = "") -> Callable[..., Any]:
@@ -190,9 +258,11 @@ NUMPY = types.SimpleNamespace(
 
 # Values that are no columns, unless a column has their name.
 CONSTANTS: dict[str, Any] = {
-    **{"pi": np.pi, "Inf": np.inf, "NaN": np.nan, "NA": np.nan},
+    **{"pi": np.pi, "Inf": np.inf, "NaN": np.nan, "NA": np.nan, "T": True, "F": False},
     **{"bool": bool, "float": float, "int": int, "str": str, "abs": np.abs},
 }
+# Their arguments stay logicals where they are, and are numbers otherwise.
+LOGICALS = frozenset(words("ifelse c as_vector"))
 # Their arguments stay what they are: labels and logicals.
 LABELLED = frozenset(words("C I as_character as_logical dummy hashed relevel"))
 
@@ -245,8 +315,8 @@ LIBRARY: dict[str, Any] = {
     "c": _combine,
     "quantile": _quantile,
     "ifelse": _ifelse,
-    "pmin": _combined(np.minimum),
-    "pmax": _combined(np.maximum),
+    "pmin": _combined(np.minimum, "pmin"),
+    "pmax": _combined(np.maximum, "pmax"),
     "relevel": relevel,
     "cut": cut,
     "dummy": _dummy,
@@ -255,6 +325,8 @@ LIBRARY: dict[str, Any] = {
     "poly": polynomials,
     **{name: centred(TRANSFORMS[name]) for name in ("cr", "cs", "cc")},
 }
+for _name in words("scale center standardize poly ns bs cr cs cc cut"):
+    LIBRARY[_name] = _complete(_name, LIBRARY[_name])
 
 # What R or another package calls something, and what to write here.
 INSTEAD = {
@@ -262,7 +334,22 @@ INSTEAD = {
     "rcs": "natural splines are `ns(x, df)`",
     "s": "splines are `ns(x, df)`, `bs(x, df)` or `cr(x, df)`",
     "te": "splines are `ns(x, df)`, `bs(x, df)` or `cr(x, df)`",
-    "ordered": "write `C(f, Poly)`, orthogonal polynomials over the levels",
+    **dict.fromkeys(
+        ("ordered", "as_ordered"), "write `C(f, Poly)`, orthogonal polynomials over the levels"
+    ),
+    "droplevels": "delete it: levels without rows have no columns",
+    "levels": "write the labels, `c('a', 'b')`",
+    "signif": "make the column first, or round to decimals, `round(x, 2)`",
+    "ave": "write `x.groupby(g).transform('mean')`",
+    "rev": "make the column first",
+    "sort": "make the column first; the smallest and largest are `min(x)`, `max(x)`",
+    "toupper": "write `f.str.upper()`",
+    "tolower": "write `f.str.lower()`",
+    "substr": "write `f.str.slice(0, 2)` for `substr(f, 1, 2)`",
+    "identity": "delete it, or write `I(x)`",
+    "xor": "write `(a | b) & !(a & b)`",
+    "matrix": "contrasts are written row by row, `C(f, [[-1, 0], [0, 1], [1, -1]])`",
+    "rbind": "contrasts are written row by row, `C(f, [[-1, 0], [0, 1], [1, -1]])`",
     "interaction": "write `f:h`",
     "paste": "write `f:h`",
     "fct_relevel": "write `relevel(f, 'level')`",

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from ..errors import FormulaError
-from .expressions import check_source, to_python
+from .expressions import check_source, to_python, without_blanks
+from .intercepts import Number, decided, numbers_among
 from .residual import ResidualTerm, is_residual, read_residual, without_tilde
 from .residual_elsewhere import is_nearest, written_here
 from .right_side import as_formula
-from .tokens import Item, depths, is_wrapped, lex, render, right_side, split
+from .tokens import Item, depths, is_wrapped, lex, render, right_side, split, without_comments
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +82,7 @@ class ParsedFormula:
 @dataclass(kw_only=True, slots=True)
 class _Parts:
     fixed: str = ""
+    numbers: list[Number] = field(default_factory=list)
     bars: list[Bar] = field(default_factory=list)
     offsets: list[str] = field(default_factory=list)
     residual: ResidualTerm | None = None
@@ -112,12 +114,13 @@ def parse(formula: str) -> ParsedFormula:
     >>> [bar.group for bar in parse("y ~ I(x^2) + (x || a/b)").bars]
     [('a',), ('b', 'a')]
     """
+    formula = without_comments(formula)
     left, right = _sides(formula)
     response = to_python(left)
     check_source(response)
     parts = _Parts()
     _collect(right, formula, parts)
-    fixed = parts.fixed or "1"
+    fixed = (parts.fixed or "1") + decided(parts.numbers)
     as_formula(fixed)
     return ParsedFormula(
         response=response,
@@ -194,6 +197,7 @@ def parse_rhs(formula: str) -> str:
     FormulaError
         If it has a response, a random-effects term or an offset, or cannot be read.
     """
+    formula = without_comments(formula)
     items = lex(formula)
     if items and items[0].text == "~":
         items = items[1:]
@@ -205,7 +209,8 @@ def parse_rhs(formula: str) -> str:
         _refuse_offset(item, formula)
     if not items:
         raise FormulaError("nothing follows `~`: write `~ 1` for an intercept", formula, 0)
-    rhs = render(right_side(items, formula), formula)
+    terms = right_side(items, formula)
+    rhs = render(terms, formula) + decided(numbers_among(terms))
     as_formula(rhs)
     return rhs
 
@@ -237,16 +242,7 @@ def _collect(items: Sequence[Item], text: str, parts: _Parts) -> None:
                 "a random-effects term needs parentheses: write `(… | g)`", text, bars[0][0].start
             )
         if any(item.kind == "residual" for item in term):
-            if sign == "-":
-                raise FormulaError("a residual covariance is added", text, term[0].start)
-            if parts.residual is not None:
-                own = text[term[0].start : term[-1].stop]
-                message = (
-                    "a formula has one residual covariance; a correlation and variances are "
-                    f"multiplied: `{parts.residual.text} * {own}`"
-                )
-                raise FormulaError(message, text, term[0].start)
-            parts.residual = read_residual(term, text)
+            _add_residual(sign, term, text, parts)
             continue
         named = term[0].kind == "structure"
         if bars and (sign == "-" or not is_wrapped(term[1:] if named else term)):
@@ -260,16 +256,37 @@ def _collect(items: Sequence[Item], text: str, parts: _Parts) -> None:
             )
         if bars and bars[0][1] == 1:
             parts.bars += _bars(term, bars[0][0], text)
-        elif bars:
+        elif bars or (sign != "-" and is_wrapped(term) and any(map(_is_offset, term))):
             _collect(term[1:-1], text, parts)
         elif sign != "-" and len(term) == 1 and _is_offset(term[0]):
-            parts.offsets.append(to_python(term[0].text[term[0].text.index("(") + 1 : -1]))
-            check_source(parts.offsets[-1])
+            _add_offset(term[0], parts)
         else:
             for item in term:
                 _refuse_offset(item, text)
             joint = f" {sign or '+'} " if parts.fixed else "-" if sign == "-" else ""
             parts.fixed += joint + render(term, text)
+            parts.numbers += numbers_among(term, sign)
+
+
+def _add_residual(sign: str, term: Sequence[Item], text: str, parts: _Parts) -> None:
+    if sign == "-":
+        raise FormulaError("a residual covariance is added", text, term[0].start)
+    if parts.residual is not None:
+        own = text[term[0].start : term[-1].stop]
+        message = (
+            "a formula has one residual covariance; a correlation and variances are "
+            f"multiplied: `{parts.residual.text} * {own}`"
+        )
+        raise FormulaError(message, text, term[0].start)
+    parts.residual = read_residual(term, text)
+
+
+def _add_offset(item: Item, parts: _Parts) -> None:
+    """Keep an offset; the same one twice counts once, as in R."""
+    offset = to_python(item.text[item.text.index("(") + 1 : -1])
+    check_source(offset)
+    if without_blanks(offset) not in map(without_blanks, parts.offsets):
+        parts.offsets.append(offset)
 
 
 def _is_offset(item: Item) -> bool:
@@ -298,7 +315,9 @@ def _bars(term: Sequence[Item], bar: Item, text: str) -> list[Bar]:
         raise FormulaError("no grouping factor after the bar: write `(1 | g)`", text, bar.start)
     for item in left:
         _refuse_offset(item, text)
-    lhs = render(left, text)
+    while is_wrapped(left):
+        left = left[1:-1]
+    lhs = render(left, text) + decided(numbers_among(left))
     as_formula(lhs)
     source = text[term[0].start : term[-1].start + 1]
     return [

@@ -10,7 +10,7 @@ from types import CodeType
 
 from ..errors import FormulaError
 from .expressions import NAMESPACES, Expression, read, show
-from .functions import LABELLED
+from .functions import LABELLED, LOGICALS
 from .grammar import ARITHMETIC, REDUCTIONS, SUMMARIES, root
 
 # A function called like a column that the expression reads.
@@ -85,12 +85,26 @@ class _Rewriter(ast.NodeTransformer):
         return _call("__compare__", sign, node.left, node.comparators[0])
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
-        """One number of a column, `x[0]`, is that of the first data; `poly(x, 2)[, 1]` a column."""
+        """One number of a column, `x[1]`, is that of the first data; `poly(x, 2)[, 1]` a column."""
         written, places = show(ast.unparse(node), self.expression.quoted), node.slice
+        of_python = self._is_of_python(node)
         self.generic_visit(node)
         if isinstance(places, ast.Tuple) and re.fullmatch(r"\(:, \d+\)", ast.unparse(places)):
             return _call("__column__", node.value, places.elts[1])
-        return self._kept(node, written, several=False)
+        if of_python:
+            return self._kept(node, written, several=False)
+        if isinstance(node.slice, ast.Slice | ast.Tuple):
+            raise FormulaError(
+                f"`{written}` is read differently by R and Python: list the places, counted from "
+                "1, `x[c(1, 2)]`; a column of several is `poly(x, 2)[, 1]`"
+            )
+        return self._kept(_call("__place__", node.value, node.slice), written, several=False)
+
+    def _is_of_python(self, node: ast.Subscript) -> bool:
+        """Whether brackets follow what is Python's, `x.mode()[0]`, and count from 0."""
+        value = node.value.func if isinstance(node.value, ast.Call) else node.value
+        own = isinstance(value, ast.Name) and value.id in self.own
+        return own or isinstance(value, ast.Attribute | ast.List | ast.Dict | ast.Tuple)
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
         start = root(node)
@@ -113,7 +127,10 @@ class _Rewriter(ast.NodeTransformer):
         self.real = outer
         if labels and name in ("C", "hashed") and not simple:
             node.args[:1] = [_call("__label__", argument) for argument in node.args[:1]]
-        if not labels and not self._is_as_is(node.func):
+        if name in LOGICALS and name not in self.own:
+            tool = "__exact_number__" if self.real == "__exact__" else "__number__"
+            node.args = [self._read(tool, argument) for argument in node.args]
+        elif not labels and not self._is_as_is(node.func):
             tool = "__own__" if name.split(".")[0] in self.own else self._tool(node.func)
             node.args = [self._read(tool, argument) for argument in node.args]
             for given in node.keywords:

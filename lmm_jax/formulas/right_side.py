@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterable
 from functools import lru_cache, reduce
+from typing import Any
 
 from formulaic import Formula, ModelSpec, SimpleFormula
 from formulaic.errors import FormulaicError
@@ -17,6 +18,9 @@ from formulaic.parser.utils import exc_for_token
 from ..errors import FormulaError
 from .expressions import BESIDE, hide, is_factor, names_in, quoted, read, show
 from .tokens import lex, syntax_error
+
+# Operators that multiply terms, as one writes them.
+_PRODUCTS = {"*": "*", "/": "/", ":": ":", "in": "%in%"}
 
 
 def _nested_in(nested: OrderedSet[Term], outer: OrderedSet[Term]) -> OrderedSet[Term]:
@@ -61,6 +65,19 @@ def _nothing_less(others: OrderedSet[Term]) -> OrderedSet[Term]:
     return _less(OrderedSet(), others)
 
 
+def _of_terms(product: Operator) -> Operator:
+    """A product that refuses a side without a term, `(f - f) * x`."""
+
+    def checked(*sides: OrderedSet[Term]) -> Any:
+        if not all(map(len, sides)):
+            message = f"no term is left on one side of `{_PRODUCTS[product.symbol]}`: remove it"
+            raise exc_for_token(Token(), message)
+        return product.to_terms(*sides)
+
+    same = {"precedence": product.precedence, "associativity": product.associativity}
+    return Operator(product.symbol, arity=2, to_terms=checked, **same)
+
+
 class _Operators(DefaultOperatorResolver):  # type: ignore[misc]
     """Formulaic's operators with R's `%in%`; what is taken away has to be there."""
 
@@ -78,7 +95,8 @@ class _Operators(DefaultOperatorResolver):  # type: ignore[misc]
             Operator("^", **right),
         ]
         known = {(o.symbol, o.arity): o for o in own}
-        return [known.get((o.symbol, o.arity), o) for o in super().operators]
+        every = [known.get((o.symbol, o.arity), o) for o in super().operators]
+        return [_of_terms(o) if o.symbol in _PRODUCTS else o for o in every]
 
 
 _PARSER = DefaultFormulaParser(operator_resolver=_Operators())

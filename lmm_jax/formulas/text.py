@@ -51,10 +51,16 @@ def text_in(expr: str, columns: Mapping[str, Any]) -> str:
     """What to say of the first column of text that an expression computes with; "" without one."""
     for name in dict.fromkeys(_NAME.findall(expr)):
         values = columns.get(name)
-        if isinstance(values, pd.Series) and is_text(values):
+        if isinstance(values, pd.Series) and is_text(_labels(values)):
             factor = f", or a factor, `C({name})` or `C({name}, poly)`"
             return needs_numbers(values, f"`{name}`", factor)
     return ""
+
+
+def _labels(values: pd.Series[Any]) -> pd.Series[Any]:
+    """The labels of a categorical; another column as it is."""
+    categories = getattr(values.dtype, "categories", None)
+    return values if categories is None else pd.Series(categories)
 
 
 def is_text(values: pd.Series[Any]) -> bool:

@@ -30,7 +30,7 @@ _NOT_OF_TERMS = {
     ),
     "&": "compares: put it in parentheses, `(a & b)`; an interaction is `a:b`",
     "!": "negates a logical: put it in parentheses, `(!flag)`, or in a call, `I(!flag)`",
-    **{sign: f"is arithmetic: put it in a call, `I(x {sign} 3)`" for sign in ("%%", "%/%")},
+    **{sign: f"is arithmetic: put it in a call, `I(x {sign} 3)`" for sign in ("%%", "%/%", "%")},
 }
 # Covariance structures of a term, `cs(x | g)`, as lme4 and glmmTMB name them; glmmTMB has names
 # of its own for one variance or several.
@@ -54,6 +54,8 @@ _OF_NUMBERS = {
 }  # fmt: skip
 _NAMED = re.compile(rf"({'|'.join((*STRUCTURES, *_ALIASES, *_UNKNOWN, *_OF_RESIDUALS))})\(")
 _HOM = re.compile(r"(,\s*hom\s*=\s*(\w+)\s*)\)$")
+_COMMENT = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|`[^`]*`)|#[^\n]*""")
+_REMAINDER = re.compile(r"%[^%\s]*%|%")
 _CLOSES = {")": "(", "]": "[", "}": "{"}
 
 
@@ -78,15 +80,23 @@ def _check_balance(text: str) -> None:
         raise FormulaError(f"`{opened[-1][0]}` is never closed", text, opened[-1][1])
 
 
+def without_comments(text: str) -> str:
+    """A formula with blanks where R's comments are, `# text` up to the end of a line."""
+    if "#" not in text:
+        return text
+    return _COMMENT.sub(lambda found: found[1] or " " * len(found[0]), text).rstrip()
+
+
 def lex(text: str) -> list[Item]:
     """Tokens of a formula, with every operator a token of its own."""
+    text = without_comments(text)
     if not text.strip():
         raise FormulaError("empty formula: write `response ~ terms`", text, 0)
     if "``" in text:
         raise FormulaError("no name between the backticks", text, text.index("``"))
     _check_balance(text)
     try:
-        tokens = list(tokenize(masked(text).replace("%%", "**")))  # as long, and one operator
+        tokens = list(tokenize(_REMAINDER.sub(_as_long, masked(text))))
     except FormulaicError as error:
         raise syntax_error(error, text) from error
     starts = [int(token.source_start or 0) for token in tokens]
@@ -104,6 +114,11 @@ def lex(text: str) -> list[Item]:
         if item.text == ".":
             raise FormulaError("`.` is not supported: name the columns", text, item.start)
     return _with_methods(items, text)
+
+
+def _as_long(sign: re.Match[str]) -> str:
+    """An operator that formulaic reads as one, in the place of remainders."""
+    return {"%%": "**", "%": "*"}.get(sign[0], sign[0])
 
 
 def _with_methods(items: Sequence[Item], text: str) -> list[Item]:
@@ -145,12 +160,26 @@ def right_side(items: Sequence[Item], text: str) -> list[Item]:
             message = "`::` is not for formulas: write the function without its package"
             raise FormulaError(message, text, item.start - 1)
         after = joined[i + 1] if i + 1 < len(joined) else item
+        if item.text in ("+", "-"):
+            minus = item.text == "-" and _minus_before(joined, i)
+            if minus and after.text not in ("0", "1", "+", "-"):
+                message = "two minus signs: write `+`, or `I(…)` for arithmetic"
+                raise FormulaError(message, text, item.start)
         if item.text in ("^", "**") and after.kind != "value":
             message = f"`{item.text}` crosses terms, `(a + b)^2`: write `I(x^…)` for a power"
             raise FormulaError(message, text, item.start)
         if item.kind == "value":
             _check_literal(joined, i, text)
     return joined
+
+
+def _minus_before(items: Sequence[Item], i: int) -> bool:
+    """Whether a minus sign stands before a sign, with nothing but signs between."""
+    while i and items[i - 1].text in ("+", "-"):
+        i -= 1
+        if items[i].text == "-":
+            return True
+    return False
 
 
 def _open_structures(items: Sequence[Item], text: str) -> list[Item]:
