@@ -12,11 +12,13 @@ from helpers import assert_close
 
 import lmm_jax as lmm
 from lmm_jax.covariance.theta import factor_blocks, theta_size
+from lmm_jax.layouts.residual import alike
 from lmm_jax.layouts.residual.strata import StratifiedLayout
 from lmm_jax.layouts.residual.strata_rows import stratify
 from lmm_jax.numerics.processes import float64
 
 LAYOUT_RTOL = 1e-12  # two layouts at one theta
+OPTIMUM_RTOL = 1e-6  # two optima, each to a Newton decrement of 1e-9 and better
 EFFECTS_RTOL = 1e-10  # a dense V of 258 rows, at the variances of the fit
 GLMMTMB_LLF, GLMMTMB_RTOL = 2e-9, 2e-6  # it stops at 1e-9 of the likelihood
 # by ML it ends with "singular convergence", a hundred thousandth of a standard error away
@@ -180,3 +182,29 @@ def test_random_effects_of_wide_groups():
     assert len(found) == 186
     assert_close(found["estimate"], b, EFFECTS_RTOL, 1)
     assert_close(found["std_error"] ** 2, np.diagonal(cov), EFFECTS_RTOL, 1)
+
+
+def _all_that_is_said(kind):
+    data = trials()
+    res = lmm.fit(MODELS["slopes of the core"], data)
+    many = lmm.fit_many(MODELS["three terms"], data.assign(z=data.y + data.x), ["y", "z"])
+    assert type(res.design.compressed.merged) is kind
+    return {
+        "fe_params": res.fe_params,
+        "fitted": res.fittedvalues,
+        "resid": res.resid,
+        "predicted": res.predict(data[:9], conditional=True),
+        "simulated": lmm.simulate(res, seed=3, conditional=True),
+        "replicates": lmm.bootstrap(res, 4, seed=1).replicates.beta,
+        "many": many.fe_params,
+        "their effects": many.random_effects("z")["gen"],
+        "regularized": lmm.fit_regularized(MODELS["three terms"], data, alpha=0.1).fittedvalues,
+    }
+
+
+def test_everything_is_that_of_all_effects_together(monkeypatch):
+    """y is measured from fixed effects of each layout's own: whoever reads beta has to know."""
+    found = _all_that_is_said(StratifiedLayout)
+    monkeypatch.setattr(alike, "stratify", lambda layout: layout)
+    for name, want in _all_that_is_said(lmm.MarkovLayout).items():
+        assert_close(np.asarray(found[name], float), np.asarray(want, float), OPTIMUM_RTOL, 1)

@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 
 from ..covariance.theta import theta_size
-from ..layouts.contract import Layout
+from ..layouts.contract import Layout, origin_apart
 from ..layouts.residual.alike import merge_alike
 from ..layouts.response import Response, attach, first_groups
 from ..likelihood.profile import profile_jet
@@ -28,7 +28,7 @@ from ..numerics.programs import compiled
 from ..numerics.shapes import round_up
 from ..numerics.stacked import stacked
 from ..numerics.tiers import Tier, compiling, running_on
-from ..optimize.minimize import off_boundary
+from ..optimize.minimize import moved, off_boundary
 from ..optimize.newton import DECREMENT_TOL, Solution, tick
 from ..optimize.point import State
 from ..optimize.shared_columns import narrowed, outline, widened, widened_response
@@ -149,8 +149,9 @@ def fit_each(
     with running_on("numpy"):
         for i in range(len(responses.S0)):
             mine = attach(layout, jax.tree.map(lambda a, i=i: a[i], responses))
-            at = descend(merge_alike(mine), inner, reml=reml, maxiter=_MAXITER, tol=DECREMENT_TOL)
-            found.append(jax.tree.map(np.asarray, at))
+            merged = merge_alike(mine)
+            at = descend(merged, inner, reml=reml, maxiter=_MAXITER, tol=DECREMENT_TOL)
+            found.append(jax.tree.map(np.asarray, moved(at, origin_apart(merged, mine))))
     out: Solution = jax.tree.map(lambda *leaves: np.stack(leaves), *found)
     return out
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..layouts.compress import RowLayout, layout_of_rows
+from ..layouts.contract import origin_apart
 from ..layouts.crossed.index import CrossedPlan
 from ..layouts.group_index import GroupPlan
 from ..layouts.grouped import GroupedLayout
@@ -92,10 +93,7 @@ class Compressed:
     @property
     def moved(self) -> np.ndarray:
         """Fixed effects that :attr:`of_fit` measures y from, as the layout measures them, (p,)."""
-        fit, own = self.of_fit, self.layout
-        apart = np.asarray(fit.beta_origin) - np.asarray(own.beta_origin)
-        moved: np.ndarray = np.linalg.solve(own.beta_map, apart) / float(own.y_scale)
-        return moved
+        return origin_apart(self.of_fit, self.layout)
 
     @property
     def of_moments(self) -> AnyLayout:

@@ -107,6 +107,13 @@ def maps_of(at: Maps) -> dict[str, Any]:
     return {f.name: getattr(at, f.name) for f in fields(Maps)}
 
 
+def origin_apart(fit: Maps, own: Maps) -> np.ndarray:
+    """Fixed effects that one layout of a model measures y from, as another measures them, (p,)."""
+    apart = np.asarray(fit.beta_origin) - np.asarray(own.beta_origin)
+    found: np.ndarray = np.linalg.solve(np.asarray(own.beta_map), apart) / float(own.y_scale)
+    return found
+
+
 class Coordinates(Protocol):
     """Other coordinates of theta (NumPy); see :meth:`Layout.recentred`."""
 

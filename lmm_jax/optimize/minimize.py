@@ -124,6 +124,11 @@ def _descend(
         near, theta, reml=search.reml, maxiter=search.maxiter, tol=search.tol, watch=search.watch,
         after=after, go=go,
     )  # fmt: skip
+    return moved(found, beta)
+
+
+def moved(found: Solution, beta: Any) -> Solution:
+    """A solution whose fixed effects are measured from others, beta less than its own."""
     at = found.jet.profile
     return found._replace(jet=found.jet._replace(profile=at._replace(beta=at.beta + beta)))
 
