@@ -206,7 +206,7 @@ def test_garbage_is_refused_at_every_door(call, make):
 
 @pytest.mark.parametrize("door", NUMBERS)
 def test_the_name_of_a_column_is_no_array(door):
-    if door in {"weights", "offset", "weights of responses", "responses"}:
+    if door in {"weights", "offset", "new offset", "weights of responses", "responses"}:
         pytest.skip("a name is meant there")
     with pytest.raises(DataError, match=r"pass an array|need a frame"):
         NUMBERS[door]("w")
