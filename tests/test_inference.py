@@ -362,6 +362,14 @@ def test_a_term_stands_for_its_coefficients(term):
         read_restriction("C(f)[T.d]", OF_R, terms={"C(f)": OF_R[1:3]})
 
 
+def test_factors_with_dots_in_their_names_may_be_called_as_factors():
+    oats = lmm.load_dataset("oats").rename(columns={"Nf": "nitro.gen"})
+    res = lmm.fit("yld ~ nitro.gen + (1 | Block)", oats)
+    want = res.wald_test("nitro.gen").statistic
+    for asked in ("C(nitro.gen)", "factor(nitro.gen)"):
+        np.testing.assert_array_equal(res.wald_test(asked).statistic, want)
+
+
 @pytest.mark.parametrize("formula", ["Variety * Nf", "Variety * C(Nf)", "Variety * C(Nf, Sum)"])
 def test_factors_are_called_by_their_columns_too(formula):
     """``Nf`` and ``factor(Nf)`` are one term where the other is not in the model."""

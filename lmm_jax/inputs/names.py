@@ -32,7 +32,8 @@ _CALL = re.compile(rf"(?<![\w.])({'|'.join(map(re.escape, FUNCTIONS_OF_R))})(?=\
 # Colons that join the parts of an interaction, not those in brackets.
 _COLON = re.compile(r":(?![^\[(]*[\])])")
 # A column that C() makes a factor, whatever its contrasts, of a term or before a level.
-_FACTOR = re.compile(r"^C\((`[^`]*`|[^\W\d][\w.]*)(?:,.*)?\)(?=\[|$)")
+_NAME = r"(?:`[^`]*`|[^\W\d][\w.]*)"
+_FACTOR = re.compile(rf"^C\(({_NAME})(?:,.*)?\)(?=\[|$)")
 # Parts of an interaction that are tried in every order.
 _MOST_PARTS = 5
 # Parts of an interaction that are called by their columns or as factors one by one.
@@ -82,7 +83,7 @@ def spellings(names: Iterable[str], coefficients: Iterable[str] = ()) -> dict[st
             out.setdefault(text, name)
     parts = {part for name in (*names, *coefficients) for part in _COLON.split(name)}
     factors = {part.split("[")[0] for part in parts if "[" in part}
-    factors = {column for column in factors if column.isidentifier()}
+    factors = {column for column in factors if re.fullmatch(_NAME, column)}
     meant: dict[str, set[str]] = {}
     for name in names:
         for text in {t for other in _called(name, factors) for t in _written(other)} - out.keys():

@@ -33,7 +33,7 @@ from .common_scale import (
     read_weights,
     whitener,
 )
-from .crossed.from_rows import Explained, around_core, buckets_of, explained, of_terms
+from .crossed.from_rows import RowFactors, around_core, buckets_of, of_terms, row_factors
 from .crossed.index import CrossedIndex
 from .crossed.layout import CrossedLayout
 from .group_index import GroupIndex
@@ -172,7 +172,7 @@ class Columns(NamedTuple):
     frame: Frame
     whiteners: tuple[Array, ...]
     streams: list[Array]  # (n, k) a stream: whitened covariates, times the root weights
-    groups: Explained
+    groups: RowFactors  # T and c of the groups, what they leave, where Y is measured from
 
     def maps(self, step: Array, index: GroupIndex | CrossedIndex) -> dict[str, Any]:
         """The maps back; those that depend on the response end with an axis R."""
@@ -256,7 +256,7 @@ def compress_columns(
     inner = streams
     if isinstance(index, CrossedIndex):
         inner = of_terms(streams, index, index.eliminated)
-    found = explained(inner, XY, X.shape[1], groups_of(index))
+    found = row_factors(inner, XY, X.shape[1], groups_of(index))
     return Columns(rows, frame, whiteners, streams, found)
 
 

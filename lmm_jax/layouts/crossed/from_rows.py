@@ -20,7 +20,7 @@ from .index import CrossedIndex
 from .links import Links, onto_groups
 
 
-class Explained(NamedTuple):
+class RowFactors(NamedTuple):
     """What the groups explain of rows [X Y], Y measured from ``X step``."""
 
     T: list[Array]  # (q, q, G) a bucket
@@ -29,7 +29,7 @@ class Explained(NamedTuple):
     step: Array  # (p, R)  the within-group estimate
 
 
-def explained(streams: Sequence[Array], XY: Array, p: int, index: GroupIndex) -> Explained:
+def row_factors(streams: Sequence[Array], XY: Array, p: int, index: GroupIndex) -> RowFactors:
     """Factors of the groups, and residual rows of R responses behind p columns of X.
 
     Parameters
@@ -47,10 +47,10 @@ def explained(streams: Sequence[Array], XY: Array, p: int, index: GroupIndex) ->
     step = within_step(left.T @ left, left.T @ right)
     residual = xp.at(residual)[:, p:].add(-(residual[:, :p] @ step))
     c = [xp.at(v)[:, p:].add(-xp.einsum("rpg,pz->rzg", v[:, :p], step)) for v in c]
-    return Explained(T, c, residual, step)
+    return RowFactors(T, c, residual, step)
 
 
-def buckets_of(groups: Explained, index: GroupIndex) -> tuple[Bucket, ...]:
+def buckets_of(groups: RowFactors, index: GroupIndex) -> tuple[Bucket, ...]:
     """The groups as they stand in a layout."""
     xp = namespace(groups.T)
     return tuple(
@@ -76,7 +76,7 @@ def of_terms(streams: Sequence[Array], index: CrossedIndex, terms: Sequence[int]
 
 
 def around_core(
-    streams: Sequence[Array], y_rows: Array, groups: Explained, index: CrossedIndex
+    streams: Sequence[Array], y_rows: Array, groups: RowFactors, index: CrossedIndex
 ) -> AroundCore:
     """The core of one response whose groups are known.
 
@@ -86,7 +86,7 @@ def around_core(
         Of all terms.
     y_rows : Array, shape (n, 1)
         OLS residual, times the root weights, for the moments of the start values.
-    groups : Explained
+    groups : RowFactors
         With R = 1.
     index : CrossedIndex
     """

@@ -14,7 +14,7 @@ from ..choice import Choice, choose_within
 from ..contract import Layout, maps_of
 from ..crossed.compress import core_products, core_rows
 from ..crossed.core import KEPT
-from ..crossed.from_rows import AroundCore, around_core, explained, of_terms
+from ..crossed.from_rows import AroundCore, around_core, of_terms, row_factors
 from ..crossed.index import CrossedIndex, CrossedPlan, plan_crossed
 from ..crossed.links import add_pairs
 from .chain_bucket import ChainBucket
@@ -113,7 +113,7 @@ def _stratified(
     XY, streams = padded(rows.XY), [padded(z) for z in rows.streams]
     stratum = padded(rows.stratum)
     p = XY.shape[1] - 1
-    groups = explained(of_terms(streams, index, index.eliminated), XY, p, index.groups)
+    groups = row_factors(of_terms(streams, index, index.eliminated), XY, p, index.groups)
     at = around_core(streams, XY[:, p:], groups, index)
     maps = maps_of(layout)  # y is measured from X step, so that beta begins there
     maps["beta_origin"] = layout.beta_origin + layout.y_scale * (layout.beta_map @ at.step)
