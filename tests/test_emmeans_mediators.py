@@ -158,6 +158,7 @@ WRONG = [
     ("x ~ x", DataError, "x does not predict itself"),
     ("x ~ A + (1 | A)", FormulaError, "no random-effects term"),
     (["x ~ A", "mean", "range"], DataError, "one word or function"),
+    (["x ~ A", "x ~ 1"], DataError, "predicted by one formula"),
     ([], DataError, "formulas such as 'x ~ A'"),
     (["x ~ A", 3], DataError, "choose from mean, range"),
 ]

@@ -42,7 +42,6 @@ _ON_ITS_WAY = 1e-8
 
 def label(run: Run, model: Design, options: Options, runtime: str) -> LMMResults:
     """Carry the answer back to the data's units, and name its parts."""
-    status = int(run.solution.status)
     layout = model.compressed.of_fit
     sought = sought_at(run.solution, layout, reml=options.reml)
     unit = layout.log_unit(np.asarray(run.solution.theta))
@@ -54,15 +53,7 @@ def label(run: Run, model: Design, options: Options, runtime: str) -> LMMResults
         estimates = estimates._replace(beta_layout=beta)
     _check_range(estimates, model)
     flat = is_flat(sought or run.solution, layout.structures, estimates.singular)
-    if status == CONVERGED and flat:
-        status = FLAT
-    message = _message(status, estimates)
-    gone = _without_variance(estimates, model, _ROUNDING if status == CONVERGED else _ON_ITS_WAY)
-    if gone:
-        status, message = FLAT, _VANISHES_IN.format(", ".join(gone))
-    elif status != CONVERGED:
-        first = _vanishing_first(estimates, model)
-        message = message if first is None else _FIRST_VANISHES.format(first)
+    status, message = _verdict(int(run.solution.status), estimates, model, flat=flat)
     return LMMResults(
         estimates=estimates,
         fixed_names=model.exog_names,
@@ -85,6 +76,17 @@ def label(run: Run, model: Design, options: Options, runtime: str) -> LMMResults
         hist=run.hist,
         approximation=approximation(run.solution, model.compressed.layout),
     )
+
+
+def _verdict(status: int, at: Estimates, model: Design, *, flat: bool) -> tuple[int, str]:
+    """How the fit ended, and what is said of it."""
+    if status == CONVERGED and flat:
+        status = FLAT
+    gone = _without_variance(at, model, _ROUNDING if status == CONVERGED else _ON_ITS_WAY)
+    if gone:
+        return FLAT, _VANISHES_IN.format(", ".join(gone))
+    first = None if status == CONVERGED else _vanishing_first(at, model)
+    return status, _message(status, at) if first is None else _FIRST_VANISHES.format(first)
 
 
 def _without_variance(at: Estimates, model: Design, share: float) -> list[str]:

@@ -58,6 +58,9 @@ def read_mediators(
             "for all other covariates, are needed"
         )
     mediators = [_read(text, known) for text in formulas]
+    names = [one.covariate for one in mediators]
+    if len(set(names)) < len(names):
+        raise DataError(f"cov_reduce={shown(cov_reduce)}: a covariate is predicted by one formula")
     held = {unquoted(name) for name in given} if isinstance(given, Mapping) else set()
     left = tuple(one for one in mediators if one.covariate not in held)
     return (others[0] if others else "mean"), left
