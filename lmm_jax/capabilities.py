@@ -27,6 +27,7 @@ KINDS = {
     "arrays": "made from arrays, without a formula",
     "batches": "made from sums over rows, which were not kept",
     "held effects": "fixed effects held fixed",
+    "sigma": "a residual standard deviation that is known, sigma=",
     "held covariances": "variances or covariances held fixed",
     "penalized": "fitted with fe_pen or cov_pen",
     "ml": "fitted by ML",
@@ -176,6 +177,8 @@ TABLE = {
             **_NO_ROWS,
             "batches": _ROWS,
             "held effects": _STEP.format(what="influence", why="let the held part be an offset"),
+            "sigma": "influence follows a residual variance that is estimated, and that of this "
+            "fit is known: fit again without the groups or rows in question",
             "held covariances": _STEP.format(
                 what="influence", why="fit again without the groups or rows in question"
             ),
@@ -202,6 +205,8 @@ TABLE = {
             **_NO_ROWS,
             "batches": _ROWS,
             "penalized": "the conditional AIC is that of a fit without fe_pen and cov_pen",
+            "sigma": "the conditional AIC counts a residual variance that is estimated, and that "
+            "of this fit is known: compare by res.aic",
             "residual": "the conditional AIC is one of independent residuals of one variance, and "
             "these have a covariance of their own: compare by res.aic",
         },

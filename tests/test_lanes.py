@@ -35,8 +35,8 @@ CASES = {
 def numbers(jet) -> dict[str, np.ndarray]:
     out = {"value": jet.value, "gradient": jet.gradient, "hessian": jet.hessian}
     out |= {f"psi{t}": g for t, g in enumerate(jet.psi_gradients)}
-    out |= {"beta": jet.profile.beta, "rss": jet.profile.rss, "cov": jet.profile.cov_beta}
-    return out | {"dlog_rss": jet.dlog_rss, "dbeta": jet.dbeta, "dcov": jet.dcov_beta}
+    out |= {"beta": jet.profile.beta, "scale": jet.profile.scale, "cov": jet.profile.cov_beta}
+    return out | {"dlog_scale": jet.dlog_scale, "dbeta": jet.dbeta, "dcov": jet.dcov_beta}
 
 
 @pytest.mark.device

@@ -74,6 +74,7 @@ def fit(
     runtime: str = "auto",
     residual: str | None = None,
     approximate: bool | None = None,
+    sigma: float | None = None,
 ) -> LMMResults:
     """Fit a linear mixed model ``y = X beta + Z b + e``.
 
@@ -162,6 +163,9 @@ def fit(
         the log-determinant by fixed probes. By default only where an exact fit would need more
         memory than there is, or hours. The result says so: ``results.approximation`` has the Monte
         Carlo standard errors of the log-likelihood and of theta.
+    sigma : float, optional
+        Residual standard deviation where it is known: with ``weights=1 / v`` and ``sigma=1`` the
+        rows are estimates with sampling variances v. By default it is estimated.
 
     Returns
     -------
@@ -190,7 +194,7 @@ def fit(
     model = _model_of(
         formula, data, groups=groups, re_formula=re_formula, vc_formula=vc_formula,
         weights=weights, offset=offset, subset=subset, relatedness=relatedness,
-        missing=missing, context=context, residual=residual,
+        missing=missing, context=context, residual=residual, sigma=sigma,
     )  # fmt: skip
     fitted = partial(
         _fitted, approximate=approximate, start_params=start_params, free=free, fe_pen=fe_pen,
@@ -254,7 +258,8 @@ def fit_begun(model: Design, begun: Solution | None, options: Options, runtime: 
 
 def _run(task: Task, methods: tuple[str, ...]) -> Run:
     task = begin(task, methods)
-    _check_residual(task.design)
+    if task.design.sigma is None:
+        _check_residual(task.design)
     return run_methods(task, methods)
 
 

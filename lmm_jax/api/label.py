@@ -72,6 +72,7 @@ def label(run: Run, model: Design, options: Options, runtime: str) -> LMMResults
         message=message,
         n_iter=int(run.solution.n_iter),
         runtime=runtime,
+        sigma_known=model.sigma is not None,
         design=model,
         hist=run.hist,
         approximation=approximation(run.solution, model.compressed.layout),

@@ -70,6 +70,7 @@ def begin(task: Task, methods: tuple[str, ...]) -> Task:
         or not plain
         or design.is_compressed
         or design.is_related
+        or design.sigma is not None
         or design.nobs > _FEW_ROWS
     ):
         return task

@@ -205,7 +205,7 @@ def _case(
     effects: Iterable[float] | None,
 ) -> _Case:
     """Check the parts against each other and bring the truth to the layout's coordinates."""
-    variance = residual_variance(params, scale)
+    variance = residual_variance(params, scale, design)
     if variance <= 0:
         raise DataError(f"scale={variance!r}: a positive residual variance is needed")
     at_data = term_covariances(params, design, "params")

@@ -91,7 +91,7 @@ def simulate(
         mean, factors = model.fittedvalues.to_numpy(), None
     else:
         mean, factors = _fixed_part(model, target), _factors(model, target)
-    variance = residual_variance(model, scale)
+    variance = residual_variance(model, scale, target)
     values = mean[:, None] + _noise(model, target, variance, n, rng)
     if factors is not None:
         values += draw_random_part(target, factors, n, rng)
@@ -279,12 +279,16 @@ def _blocks(params: Params, design: Design, what: str) -> list[np.ndarray]:
     return blocks + [v.reshape(1, 1) for v in vcomp]
 
 
-def residual_variance(model: LMMResults | Params, scale: Any) -> float:
-    """Residual variance."""
+def residual_variance(model: LMMResults | Params, scale: Any, design: Design) -> float:
+    """Residual variance: of a fit, of the design if it knows it, or as given."""
     if isinstance(model, LMMResults):
         if scale is not None:
             raise DataError("scale= goes with Params: a fit has its own residual variance")
         return model.scale
+    if design.sigma is not None:
+        if scale is not None:
+            raise DataError(f"scale= beside a design with sigma={design.sigma:g}: leave it out")
+        return design.sigma * design.sigma
     if scale is None:
         raise DataError("scale=None: pass the residual variance with Params")
     return number(scale, "scale (the residual variance)", least=0.0)

@@ -32,7 +32,7 @@ from ..likelihood.criterion import (
     Slopes,
     finish_jet,
     finish_profile,
-    residual_df,
+    free_df,
 )
 from ..numerics.linalg import eliminate
 from ..numerics.namespace import NUMPY, namespace
@@ -198,8 +198,7 @@ def lane_jet(theta: Array, lanes: Lanes, *, reml: bool) -> Jet:
     xp = namespace(theta, lanes)
     groups = [_eliminate(theta, bucket, lanes.structures) for bucket in lanes.buckets]
     at, Xi = _profile(groups, lanes, reml=reml)
-    nu = residual_df(lanes, reml=reml)
-    share = nu / at.rss
+    share = 1.0 / at.scale
     slopes = [xp.zeros((k, k, theta.shape[-1]), theta.dtype) for k in lanes.sizes]
     halves, parts = list(slopes), []
     for g, bucket in zip(groups, lanes.buckets, strict=True):
@@ -215,7 +214,7 @@ def lane_jet(theta: Array, lanes: Lanes, *, reml: bool) -> Jet:
     first, traces = jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *parts)
     hessian = traces + _psi_curvatures(slopes, lanes.structures)
     bent = Curvature(0.5 * (hessian + xp.swapaxes(hessian, 0, 1)), tuple(slopes), tuple(halves))
-    lost = _lost(groups, lanes)
+    lost, nu = _lost(groups, lanes), free_df(lanes, reml=reml)
     return finish_jet(at, Xi, first, bent, lost, nu, reml=reml, einsum=contract)
 
 

@@ -153,7 +153,7 @@ _jet = compiled(lane_jet, static="reml", host=NUMPY_SECONDS)
 def _for_steps(jet: Jet) -> Jet:
     """What Newton's method needs of the criterion: lanes carry nothing else along."""
     none: Any = ()
-    return jet._replace(profile=none, dlog_rss=none, dbeta=none, dcov_beta=none)
+    return jet._replace(profile=none, dlog_scale=none, dbeta=none, dcov_beta=none)
 
 
 def _shapes(lanes: Lanes) -> Jet:

@@ -75,6 +75,13 @@ class LaneRows:
         points = len(start_grid(self.design.structures).thetas) / _AXIS if self.grid else 1.0
         return int(points * numbers) + masked * _OWN
 
+    def with_sigma(self, maps: Any, *, lanes: bool = True) -> Any:
+        """Lanes, or a layout of them, with the residual standard deviation that is known."""
+        sigma = self.design.sigma
+        if sigma is None:
+            return maps
+        return replace(maps, sigma2=np.full((1,) * lanes, sigma * sigma))
+
     def known_subtracted(self, Y: np.ndarray) -> np.ndarray:
         """Y without the offset and the held fixed effects."""
         known = self.design.known_part()
@@ -117,7 +124,7 @@ class RelatedRows(LaneRows):
 
     def lanes(self, chunk: Chunk, Y: np.ndarray, columns: Responses) -> Any:
         """See :meth:`LaneRows.lanes`."""
-        return related_lanes(self.known_subtracted(Y), self.rotation)
+        return self.with_sigma(related_lanes(self.known_subtracted(Y), self.rotation))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -164,10 +171,10 @@ class GroupedRows(LaneRows):
         """See :meth:`LaneRows.lanes`."""
         Y = self.known_subtracted(Y)
         if not chunk.masked:
-            return shared_lanes(Y, self.arrays)
+            return self.with_sigma(shared_lanes(Y, self.arrays))
         Y, W, enough = self.with_gaps(chunk, Y, columns)
         lanes = masked_lanes(Y, W, self.arrays)
-        return replace(lanes, usable=lanes.usable & enough)
+        return self.with_sigma(replace(lanes, usable=lanes.usable & enough))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -211,7 +218,7 @@ class LayoutRows(LaneRows):
             weights = Stacked(pad(W, y.size))
             enough = enough & filled(independent(X, weights), R)
         rows: Any = Stacked(pad(y_lanes, y.size))
-        layout: Any = layout_of_rows(rows, X, Z, weights, index)
+        layout: Any = self.with_sigma(layout_of_rows(rows, X, Z, weights, index), lanes=False)
         maps = LayoutLanes(layout=layout, usable=enough).maps()
         rss: Any = filled(layout.within_rss(), R)
         ranks = filled(layout.ranks(), R)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError, IdentificationWarning, RankWarning, warn_user
+from ..inputs.arguments import number
 from ..inputs.arrays import numbers, plain
 from ..inputs.matching import row_shown
 from ..numerics.namespace import namespace
@@ -36,6 +37,8 @@ EXACT_TOL = 1e-12
 _SAFE_PIVOT = 1e-8
 # Rows of a sample, and the pivot from which its rank is that of all rows.
 _SAMPLE, _SURE_PIVOT = 1 << 13, 1e-4
+# Residual standard deviations whose squares are numbers, this and its inverse.
+_LEAST_SIGMA = 1e-100
 # Sums of squares that have lost nothing to the limits of floats.
 _SQUARES = 1e-200, 1e200
 # Covariates beyond this leave no room for variances of their coefficients.
@@ -138,6 +141,15 @@ def check_related(terms: Sequence[RandomTerm], residual: Residual | None) -> Non
         )
 
 
+def check_sigma(sigma: float | None, residual: Residual | None) -> None:
+    """A known residual standard deviation stands beside residuals of one variance."""
+    if sigma is not None and residual is not None:
+        raise DataError(
+            f"sigma= beside the residual covariance {residual.text}, whose variances are "
+            "estimated: leave one of them out"
+        )
+
+
 def check_levels(terms: Sequence[RandomTerm]) -> None:
     """Every factor has more than one level."""
     for term in terms:
@@ -172,6 +184,16 @@ def check_overlap(terms: Sequence[RandomTerm], X: np.ndarray) -> None:
                 "out, or the columns that it shares, as in `(1 | g) + (0 + x | g)`",
                 IdentificationWarning,
             )
+
+
+def read_sigma(value: Any) -> float | None:
+    """A residual standard deviation that is known; None where it is estimated."""
+    if value is None:
+        return None
+    sigma = number(value, "sigma", above=0.0)
+    if not _LEAST_SIGMA < sigma < 1.0 / _LEAST_SIGMA:
+        raise DataError(f"sigma={sigma:g}: its square leaves the range of floats")
+    return sigma
 
 
 def check_identified(

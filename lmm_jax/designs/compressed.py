@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from time import perf_counter
 from typing import Any
@@ -57,6 +57,13 @@ class Compressed:
             "few_groups": self.few_groups,
             "bases": self.bases,
         }
+
+    def with_sigma(self, sigma: float | None) -> Compressed:
+        """The same with a residual standard deviation that is known; None: it is not."""
+        if sigma is None:
+            return self
+        layout = replace(self.layout, sigma2=np.asarray(sigma * sigma))
+        return replace(self, layout=layout)
 
     def basis(self, t: int) -> AnyMatrix | None:
         """``B`` of term t, whose effects are ``a = B b`` with the b of the layout; or None."""

@@ -29,6 +29,7 @@ from .checks import (
     check_related,
     check_response,
     check_shapes,
+    check_sigma,
     confounded,
     independent_columns,
 )
@@ -88,6 +89,7 @@ class Design:
     gaps: tuple[tuple[str, int], ...] = ()  # variables with missing values, and how many
     output: str = "pandas"  # kind of frame that tables come in: that of the data
     approximate: bool | None = None  # crossed factors; None: where nothing else can be done
+    sigma: float | None = None  # residual standard deviation where it is known
     _subject: ClassVar[str] = "design"
 
     def _is_kind(self, kind: str) -> bool:
@@ -208,9 +210,10 @@ class Design:
     def compressed(self) -> Compressed:
         """The rows as a layout, from one pass over them when it is first asked for."""
         if self.is_related:
-            return self._related.compressed
+            return self._related.compressed.with_sigma(self.sigma)
         with float64():
-            return compress_rows(*self._free_rows(), self.weights, self.plan)
+            found = compress_rows(*self._free_rows(), self.weights, self.plan)
+        return found.with_sigma(self.sigma)
 
     def compressed_by(self, program: Callable[..., tuple[AnyLayout, tuple[Any, Any], V]]) -> V:
         """Compress in a program that goes on from there; what it gives besides.
@@ -223,7 +226,7 @@ class Design:
         """
         few = few_groups(self.plan)
         layout, reach, rest = program(self.padded_rows(), groups=few)
-        found = Compressed(layout=layout, reach=reach, few_groups=few)
+        found = Compressed(layout=layout, reach=reach, few_groups=few).with_sigma(self.sigma)
         self.__dict__["compressed"] = found  # where cached_property keeps it
         return rest
 
@@ -288,10 +291,12 @@ def assemble(
     residual: Residual | None = None,
     gaps: tuple[tuple[str, int], ...] = (),
     output: str = "pandas",
+    sigma: float | None = None,
 ) -> Design:
     """Check the parts against each other and drop dependent columns of X."""
     check_shapes(y, X, terms, weights, index)
     check_related(terms, residual)
+    check_sigma(sigma, residual)
     if residual is None:
         group, n_groups = independent_groups(terms, group, n_groups)
     else:
@@ -303,7 +308,7 @@ def assemble(
     check_rank(y.size, X.shape[1])
     check_levels(terms)
     check_overlap(terms, X)
-    if residual is None:
+    if residual is None and sigma is None:
         check_identified(terms, y.size, X.shape[1], lambda: _confounded(terms, X, weights))
     check_response(y if offset is None else y - offset, endog_name)
     if source is not None:
@@ -325,6 +330,7 @@ def assemble(
         source=source,
         residual=residual,
         output=output,
+        sigma=sigma,
     )
 
 
@@ -365,5 +371,6 @@ _KINDS: dict[str, Callable[[Design], bool]] = {
     "arrays": lambda d: d.source is None,
     "batches": lambda d: not d.has_rows,
     "held effects": lambda d: d.held is not None,
+    "sigma": lambda d: d.sigma is not None,
     "means": lambda d: d.residual is not None and d.residual.term.follows_means,
 }

@@ -11,7 +11,7 @@ from ..errors import DataError
 from ..inputs.arguments import hinted
 from ..inputs.arrays import first_index, matrix, numbers, vector
 from ..inputs.names import unique
-from .checks import finite_vector, optional_vector
+from .checks import finite_vector, optional_vector, read_sigma
 from .components import component_matrices
 from .design import Design, assemble
 from .rows import complete_rows
@@ -29,6 +29,7 @@ def design_from_arrays(
     weights: Any = None,
     offset: Any = None,
     missing: str = "none",
+    sigma: float | None = None,
 ) -> Design:
     """Build the design of a model with one grouping factor from arrays.
 
@@ -49,6 +50,8 @@ def design_from_arrays(
         throughout a group does not exist in it.
     weights, offset : array, shape (n,), optional
     missing : {"none", "drop", "raise"}
+    sigma : float, optional
+        Residual standard deviation where it is known; by default it is estimated.
 
     Returns
     -------
@@ -100,6 +103,7 @@ def design_from_arrays(
         n_missing=int((~keep).sum()),
         gaps=complete.gaps,
         source=None,
+        sigma=read_sigma(sigma),
     )
 
 

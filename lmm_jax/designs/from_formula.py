@@ -20,7 +20,7 @@ from ..inputs.arguments import choice, hinted, mapping, shown
 from ..inputs.frames import kind_of
 from ..layouts.group_index import function_of
 from .bars import bar_terms
-from .checks import finite_vector, optional_vector
+from .checks import finite_vector, optional_vector, read_sigma
 from .data_frames import MISSING, as_pandas, callables, held
 from .design import Design, assemble
 from .fixed_source import FixedSource
@@ -52,6 +52,7 @@ def design(
     context: Mapping[str, Any] | None = None,
     relatedness: Mapping[str, Any] | None = None,
     residual: str | None = None,
+    sigma: float | None = None,
 ) -> Design:
     """Build the design of a model from a formula.
 
@@ -89,6 +90,9 @@ def design(
         and the ids. Ids without rows are predicted too.
     residual : str, optional
         Covariance of the residuals, ``"ar1(visit | id)"``, where it is not in the formula.
+    sigma : float, optional
+        Residual standard deviation where it is known: with ``weights=1 / v`` and ``sigma=1`` the
+        rows are estimates with sampling variances v. By default it is estimated.
 
     Returns
     -------
@@ -119,6 +123,7 @@ def design(
     if context is not None:
         mapping(context, "context")
     choice(missing, "missing", MISSING)
+    sigma = read_sigma(sigma)
     groups = _column_of(groups, data)
     parsed = _with_residual(fml.parse(formula), residual)
     for name, message, start in fml.other_names(parsed.text):
@@ -160,6 +165,7 @@ def design(
         if parsed.residual is None
         else residual_of_rows(parsed.residual, frame, known),
         output=kind_of(data),
+        sigma=sigma,
     )
 
 

@@ -48,6 +48,8 @@ def why_incomparable(small: Design, large: Design) -> str | None:
         return f"their responses {small.endog_name!r} and {large.endog_name!r} are not the same"
     if not _same(small.weights, large.weights, 1.0) or not _same(small.offset, large.offset, 0.0):
         return "their weights or offsets are not the same"
+    if small.sigma != large.sigma:
+        return "the residual standard deviations that they were given are not the same"
     return None
 
 
@@ -108,6 +110,7 @@ def with_terms(design: Design, terms: Sequence[RandomTerm]) -> Design:
             gaps=design.gaps,
             source=None,
             residual=design.residual,
+            sigma=design.sigma,
         )
     return replace(made, held=design.held, dropped=design.dropped)
 

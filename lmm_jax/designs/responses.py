@@ -356,6 +356,7 @@ def _subset(
         gaps=(*design.gaps, (name, int((~keep).sum()))),
         source=source,
         residual=None if design.residual is None else design.residual.kept(keep),
+        sigma=design.sigma,
     )
     if design.held is not None:
         if new.exog_names != design.exog_names:

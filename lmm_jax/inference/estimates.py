@@ -62,7 +62,7 @@ class _Optimum(NamedTuple):
 
     beta: Any
     cov_beta: Any
-    rss: Any
+    scale: Any
     deviance: Any
     cov_theta: np.ndarray
 
@@ -101,7 +101,9 @@ def estimate(
     theta, beta = on_host(solution.theta), on_host(at.beta)
     xp = namespace(theta)
     y_scale, nu = _number(maps.y_scale), _number(maps.n_obs) - (beta.shape[-1] if reml else 0)
-    scale = _number(on_host(at.rss) * (y_scale * y_scale) / nu)
+    if maps.sigma2 is not None:
+        nu = np.inf  # so that log sigma^2 has no variance
+    scale = _residual_variance(at, maps, y_scale)
     whiteners = [on_host(A) for A in maps.whiteners]
     outer = outer_theta(theta, whiteners, maps.structures, log_unit)
     inner = factor_blocks(xp.concatenate(_in_unit(theta, maps.structures, log_unit), axis=-1),
@@ -110,7 +112,7 @@ def estimate(
     beta_map, shift = on_host(maps.beta_map), on_host(maps.beta_shift)
     low = on_host(maps.beta_origin) + _axes(y_scale, 1) * _product(beta_map, beta)
     joint = (
-        joint_covariance(at.cov_theta, on_host(solution.jet.dlog_rss), nu)
+        joint_covariance(at.cov_theta, on_host(solution.jet.dlog_scale), nu)
         if sought is None
         else sought.joint_covariance(nu)
     )
@@ -140,6 +142,14 @@ def estimate(
     return read_only(out if held is None else _with_held(out, held))
 
 
+def _residual_variance(at: _Optimum, maps: Maps, y_scale: Any) -> Any:
+    """sigma^2 in the units of the data; a known one to its last digit."""
+    if maps.sigma2 is None:
+        return _number(on_host(at.scale) * (y_scale * y_scale))
+    known = on_host(maps.sigma2)
+    return _number(known + namespace(known).zeros_like(on_host(at.deviance)))
+
+
 def _covariances(
     outer: Sequence[Any], structures: Sequence[Structure], scale: Any
 ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
@@ -153,10 +163,10 @@ def _covariances(
 def _optimum(solution: Solution | ConstrainedSolution) -> _Optimum:
     if isinstance(solution, ConstrainedSolution):
         s = solution
-        return _Optimum(s.beta, s.cov_beta, s.rss, s.deviance, np.asarray(s.cov_theta))
+        return _Optimum(s.beta, s.cov_beta, s.scale, s.deviance, np.asarray(s.cov_theta))
     at = solution.jet.profile
     cov_theta = inverse_curvature(on_host(solution.jet.hessian))
-    return _Optimum(at.beta, at.cov_beta, at.rss, solution.jet.value, cov_theta)
+    return _Optimum(at.beta, at.cov_beta, at.scale, solution.jet.value, cov_theta)
 
 
 def outer_theta(

@@ -54,6 +54,7 @@ class FitRecord(ResidualFigures):
     gaps: tuple[tuple[str, int], ...] = ()  # variables with missing values, and how many
     output: str = "pandas"  # kind of frame that tables come in: that of the data
     visits: VisitCounts | None = None  # of the subjects of a residual covariance
+    sigma_known: bool = False  # whether the residual variance was given, and not estimated
     approximation: Approximation | None = None  # Monte Carlo standard errors; None: an exact fit
     df_methods: dict[str, DfMethod] = field(default_factory=dict)  # those that were asked for
     _subject: ClassVar[str] = "fit"
@@ -67,6 +68,8 @@ class FitRecord(ResidualFigures):
             return not self.reml
         if kind == "residual":
             return self.residual is not None
+        if kind == "sigma":
+            return self.sigma_known
         if kind == "held covariances":
             return self.free is not None and not self.free[p:].all()
         if kind == "held effects" and self.free is not None and not self.free[:p].all():
@@ -150,11 +153,12 @@ class FitRecord(ResidualFigures):
 
     @property
     def n_params(self) -> int:
-        """Free parameters: fixed effects, theta and the residual variance."""
+        """Free parameters: fixed effects, theta and, where it is not known, the residual variance."""
+        scale = int(not self.sigma_known)
         if self.free is None:
-            return 1 + self.estimates.beta.size + self.estimates.theta.size
+            return scale + self.estimates.beta.size + self.estimates.theta.size
         of_residuals = 0 if self.residual is None else self.residual.n_params
-        return 1 + int(self.free.sum()) + of_residuals  # these are never held
+        return scale + int(self.free.sum()) + of_residuals  # these are never held
 
     @property
     def df_resid(self) -> int:

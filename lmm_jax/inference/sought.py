@@ -23,7 +23,7 @@ class Sought(NamedTuple):
     def joint_covariance(self, nu: float) -> np.ndarray:
         """Asymptotic covariance of ``(theta, log sigma^2)`` outside."""
         own = inverse_curvature(np.asarray(self.jet.hessian))
-        inner = joint_covariance(own, np.asarray(self.jet.dlog_rss), nu)
+        inner = joint_covariance(own, np.asarray(self.jet.dlog_scale), nu)
         m = self.theta.size
         J = np.eye(m + 1)
         J[:m, :m] = self.coordinates.slopes(self.theta)

@@ -98,6 +98,7 @@ class Maps(OfTerms):
     log_weights: Array  # ()  sum of the logarithms of the prior weights
     structures: tuple[Structure, ...] = field(metadata={"static": True})  # one a term
     n_components: int = field(metadata={"static": True})  # trailing terms: variance components
+    sigma2: Array | None = None  # ()  residual variance in the data's units, where it is known
 
     __repr__ = brief
 

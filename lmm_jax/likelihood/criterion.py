@@ -3,7 +3,8 @@
     -2 log L = log|V| + [log|X' V^-1 X|] + nu (1 + log(2 pi r^2 / nu)) - sum log w
 
 with the bracket and ``nu = n - p`` for REML, without it and ``nu = n`` for ML;
-``r^2`` is the generalized residual sum of squares at the profiled beta.
+``r^2`` is the generalized residual sum of squares at the profiled beta. Where sigma is known
+``nu log(2 pi sigma^2) + r^2 / sigma^2`` is in the place of what has nu.
 
 For one model the arrays have the shapes given here and ``einsum`` is that of ``jax.numpy``.
 Of many models side by side (*lanes*) every array has one more axis, the last, and ``einsum``
@@ -30,7 +31,7 @@ class Profile(NamedTuple):
 
     deviance: Array  # ()      -2 log-likelihood (REML criterion where asked)
     beta: Array  # (p,)
-    rss: Array  # ()      r^2 in units of y_scale^2
+    scale: Array  # ()      sigma^2 in units of y_scale^2: r^2 / nu, or as it is known
     cov_beta: Array  # (p, p)  (X' V^-1 X)^-1 relative to sigma^2
 
 
@@ -44,7 +45,7 @@ class Jet(NamedTuple):
     psi_halves: tuple[Array, ...]  # (k, k) a term: the same times Lambda
     noise: Array  # ()  rounding of the value where digits are lost
     profile: Profile
-    dlog_rss: Array  # (m,)       d log r^2 / d theta
+    dlog_scale: Array  # (m,)       d log sigma^2 / d theta, that of r^2; zero where it is known
     dbeta: Array  # (m, p)     d beta / d theta
     dcov_beta: Array  # (m, p, p)  d (X' V^-1 X)^-1 / d theta
 
@@ -102,9 +103,16 @@ def residual_df(maps: Maps, *, reml: bool) -> Array:
     return maps.n_obs - (maps.beta_origin.shape[0] if reml else 0)
 
 
-def residual_variance(rss: Array, maps: Maps, *, reml: bool) -> Array:
-    """``r^2 / nu`` in the units of the data."""
-    return maps.y_scale**2 * rss / residual_df(maps, reml=reml)
+def free_df(maps: Maps, *, reml: bool) -> Array | None:
+    """``nu`` where sigma^2 is profiled out; None where it is known."""
+    return residual_df(maps, reml=reml) if maps.sigma2 is None else None
+
+
+def scale_of(rss: Array, maps: Maps, *, reml: bool) -> Array:
+    """sigma^2 in units of ``y_scale^2``: ``r^2 / nu``, or as it is known."""
+    if maps.sigma2 is None:
+        return rss / residual_df(maps, reml=reml)
+    return maps.sigma2 / maps.y_scale**2
 
 
 def factor_gram(gram: Array) -> Factored:
@@ -125,13 +133,18 @@ def varying(logdet: Array, logdet_x: Array, log_rss: Array, nu: Array, *, reml: 
 
 
 def deviance(logdet: Array, logdet_x: Array, rss: Array, maps: Maps, *, reml: bool) -> Array:
-    """-2 log-likelihood at the profiled scale, all constants included."""
+    """-2 log-likelihood at the profiled or known scale, all constants included."""
     xp = namespace(logdet, logdet_x, rss, maps.n_obs)
     nu = residual_df(maps, reml=reml)
-    # logarithms apart: the product would leave the range of floats for extreme units of y
-    log_rss = xp.log(rss) + 2.0 * xp.log(maps.y_scale)
-    value = varying(logdet, logdet_x, log_rss, nu, reml=reml)
-    value = value + nu * (1.0 + xp.log(2.0 * np.pi / nu)) - maps.log_weights
+    if maps.sigma2 is None:
+        # logarithms apart: the product would leave the range of floats for extreme units of y
+        log_rss = xp.log(rss) + 2.0 * xp.log(maps.y_scale)
+        value = varying(logdet, logdet_x, log_rss, nu, reml=reml)
+        value = value + nu * (1.0 + xp.log(2.0 * np.pi / nu))
+    else:
+        value = varying(logdet, logdet_x, xp.log(maps.sigma2), nu, reml=reml)
+        value = value + nu * np.log(2.0 * np.pi) + rss / scale_of(rss, maps, reml=reml)
+    value = value - maps.log_weights
     return value - 2.0 * maps.log_det_map if reml else value
 
 
@@ -150,7 +163,7 @@ def finish_profile(
     return Profile(
         deviance=deviance(logdet, at.logdet, at.rss, maps, reml=reml),
         beta=einsum("ab,a->b", at.inverse, at.z),
-        rss=at.rss,
+        scale=scale_of(at.rss, maps, reml=reml),
         cov_beta=einsum("ca,cb->ab", at.inverse, at.inverse),
     )
 
@@ -161,7 +174,7 @@ def finish_jet(
     first: Slopes,
     bent: Curvature,
     lost: Lost,
-    nu: Array,
+    nu: Array | None,
     *,
     reml: bool,
     exact: bool = True,
@@ -178,7 +191,8 @@ def finish_jet(
     bent : Curvature
         Second derivatives at fixed ``W = d criterion / d gram``.
     lost : Lost
-    nu : Array, shape ()
+    nu : Array, shape (), or None
+        None: sigma^2 is not profiled out, but stays at ``at.scale``.
     reml : bool
     exact : bool
         Whether ``bent`` holds second derivatives; the average information in their place
@@ -186,15 +200,20 @@ def finish_jet(
     einsum : callable
         The same as ``einsum`` for every lane.
     """
-    xp = namespace(inverse, nu)
+    xp = namespace(inverse, at.scale)
     einsum = einsum or xp.einsum
-    rho = first.drss / at.rss[None]
+    weight = 1.0 / at.scale  # of r^2 in the criterion
     # C A C' with C the inverse factor: cov_beta itself would cost A its digits
     A = einsum("kac,bc->kab", einsum("ac,kcb->kab", inverse, first.A), inverse)
     dbeta = einsum("ka,ab->kb", first.B, at.cov_beta)
-    gradient = first.dlogdet + nu[None] * rho
-    share = (2.0 if exact else 1.0) * nu / at.rss
+    gradient = first.dlogdet + weight[None] * first.drss
+    share = (2.0 if exact else 1.0) * weight
     hessian = bent.hessian - share[None, None] * einsum("kb,lb->kl", dbeta, first.B)
+    if nu is None:
+        rho = xp.zeros_like(first.drss)
+    else:
+        rho = first.drss * (weight / nu)[None]
+        hessian = hessian - (nu[None] * rho)[:, None] * rho[None]
     if reml:
         p = len(inverse)
         identity = xp.eye(p, dtype=A.dtype).reshape(p, p, *(1,) * (A.ndim - 3))
@@ -204,25 +223,25 @@ def finish_jet(
     return Jet(
         value=at.deviance,
         gradient=gradient,
-        hessian=hessian - (nu[None] * rho)[:, None] * rho[None],
+        hessian=hessian,
         psi_gradients=bent.psi_gradients,
         psi_halves=bent.psi_halves,
-        noise=_noise(lost, at, inverse, nu, reml=reml),
+        noise=_noise(lost, at, inverse, reml=reml),
         profile=at,
-        dlog_rss=rho,
+        dlog_scale=rho,
         dbeta=dbeta,
         dcov_beta=-einsum("ca,kcb->kab", inverse, einsum("kab,bc->kac", A, inverse)),
     )
 
 
-def _noise(lost: Lost, at: Profile, inverse: Array, nu: Array, *, reml: bool) -> Array:
+def _noise(lost: Lost, at: Profile, inverse: Array, *, reml: bool) -> Array:
     """Rounding of the criterion, to first order: sums of magnitudes over what is left of them.
 
     A pivot of the gram matrix keeps the rounding of its diagonal entry, ``r^2`` among them.
     """
-    xp = namespace(inverse, nu)
+    xp = namespace(inverse, at.scale)
     logs = lost.logdet * (1 + len(inverse) if reml else 1)
-    noise = logs + nu * (lost.yy + xp.sum(at.beta**2 * lost.xx, axis=0)) / at.rss
+    noise = logs + (lost.yy + xp.sum(at.beta**2 * lost.xx, axis=0)) / at.scale
     if reml:  # the diagonal of cov_beta
         noise = noise + xp.sum(lost.xx * xp.sum(inverse**2, axis=0), axis=0)
     return np.finfo(noise.dtype).eps * noise

@@ -81,19 +81,17 @@ def joint_jet(
     bent: Curvature = layout.curvature(theta, root, jet)
     rounding = jet.rounding[1:] + xp.diagonal(jet.waist.gram)
     lost = Lost(jet.rounding[0], rounding[:p], rounding[p])
-    # of finish_jet's formulas r^2 / nu is sigma^2, which stays, so what it takes off comes back
     value = _value(jet.waist.logdet, gram.logdet, by.rss, tau, layout, reml=reml)
-    profile = Profile(value, by.beta, nu * xp.exp(tau), by.cov)
-    inner = finish_jet(profile, gram.inverse, first, bent, lost, nu, reml=reml)
-    hessian = inner.hessian + nu * inner.dlog_rss[:, None] * inner.dlog_rss[None]
+    profile = Profile(value, by.beta, xp.exp(tau), by.cov)
+    inner = finish_jet(profile, gram.inverse, first, bent, lost, None, reml=reml)
     share = by.rss * xp.exp(-tau)
-    borders = [(-nu * inner.dlog_rss, nu - share, share)]
+    borders = [(-xp.exp(-tau) * first.drss, nu - share, share)]
     if with_effect:
         pull = 2.0 * xp.exp(-tau) / by.q
         slope = pull * by.gap
         cross = -2.0 * xp.exp(-tau) * (first.B @ by.along)
         borders.append((xp.append(cross, -slope), slope, pull))
-    gradient = inner.gradient
+    gradient, hessian = inner.gradient, inner.hessian
     for cross, slope, bend in borders:
         gradient, hessian = xp.append(gradient, slope), _bordered(hessian, cross, bend)
     return JointJet(value, gradient, hessian, inner.noise, by.beta)

@@ -41,8 +41,8 @@ from .criterion import (
     factor_gram,
     finish_jet,
     finish_profile,
-    residual_df,
-    residual_variance,
+    free_df,
+    scale_of,
 )
 
 
@@ -78,18 +78,18 @@ def profile_jet(theta: Array, layout: Layout, *, reml: bool, exact: bool = True)
     jet = layout.jet(theta)
     gram = factor_gram(jet.waist.gram)
     at = finish_profile(jet.waist.logdet, gram, layout, reml=reml)
-    p, nu = at.beta.size, residual_df(layout, reml=reml)
+    p, nu = at.beta.size, free_df(layout, reml=reml)
     v = xp.append(-at.beta, 1.0)  # residual = [X y] v
     dgram_v = jet.dgram @ v
     first = Slopes(jet.dlogdet, dgram_v @ v, dgram_v[:, :p], jet.dgram[:, :p, :p])
-    root = xp.sqrt(nu / at.rss) * v[:, None]  # W = root root'
+    root = xp.sqrt(1.0 / at.scale) * v[:, None]  # W = root root'
     if reml:
         root = xp.concatenate([root, xp.pad(gram.inverse.T, ((0, 1), (0, 0)))], axis=1)
     if exact:
         bent: Curvature = layout.curvature(theta, root, jet)
     else:
         slopes = layout.psi_slopes(theta, root @ root.T, jet)
-        average = (nu / at.rss) * layout.average_information(theta, v, jet)
+        average = (1.0 / at.scale) * layout.average_information(theta, v, jet)
         halves = halves_of(slopes, factor_blocks(theta, layout.structures))
         average = average + psi_curvatures(theta, slopes, halves, layout.structures)
         bent = Curvature(average, slopes, halves)
@@ -310,7 +310,7 @@ def _scale(params: Params, layout: Layout, *, reml: bool) -> Array:
     xp = namespace(params.fe_params, layout.S0)
     at = layout.waist(relative_blocks(params, layout))
     v = xp.append(-inner_beta(params.fe_params, layout), 1.0)
-    return residual_variance(v @ at.gram @ v, layout, reml=reml)
+    return layout.y_scale**2 * scale_of(v @ at.gram @ v, layout, reml=reml)
 
 
 @hinted

@@ -22,7 +22,7 @@ from jax.scipy.linalg import block_diag
 from ..covariance.theta import factor_blocks, stack_theta
 from ..layouts.contract import Layout
 from ..likelihood.coordinates import inverse_whiteners, outer_beta, theta_of
-from ..likelihood.criterion import Jet, residual_df
+from ..likelihood.criterion import Jet, scale_of
 from ..likelihood.profile import deviance_at, profile_jet, profile_waist
 from ..numerics.linalg import psd_cholesky
 from ..numerics.namespace import namespace, traced_once
@@ -72,7 +72,7 @@ class ConstrainedSolution(NamedTuple):
     cov_theta: Array  # (m, m)  asymptotic covariance, zero along what is fixed
     beta: Array  # (p,)    in the layout's coordinates
     cov_beta: Array  # (p, p)  relative to sigma^2
-    rss: Array  # ()      in units of y_scale^2
+    scale: Array  # ()      sigma^2 in units of y_scale^2
     deviance: Array  # ()      without penalties
 
 
@@ -280,13 +280,13 @@ def _carry_back(
     status = certified(status, jet)
     inverse = 2.0 * _positive_inverse(hessian)
     plain, at = jet.value, jet.profile
-    beta, cov_beta, rss = at.beta, at.cov_beta, at.rss
+    beta, cov_beta, scale = at.beta, at.cov_beta, at.scale
     if problem.fe_pen is not None:
         waist = layout.waist_of(inner_factors(x[p:], problem), x[p:])
         v = xp.append(-x[:p], 1.0)
         plain = deviance_at(waist, x[:p], layout, reml=reml)
-        beta, rss = x[:p], v @ waist.gram @ v
-        cov_beta = inverse[:p, :p] * residual_df(layout, reml=reml) / rss
+        beta, scale = x[:p], scale_of(v @ waist.gram @ v, layout, reml=reml)
+        cov_beta = inverse[:p, :p] / scale
     return ConstrainedSolution(
         theta=theta.value,
         jet=jet,
@@ -296,7 +296,7 @@ def _carry_back(
         cov_theta=theta.first.T @ inverse[p:, p:] @ theta.first,
         beta=beta,
         cov_beta=cov_beta,
-        rss=rss,
+        scale=scale,
         deviance=plain,
     )
 

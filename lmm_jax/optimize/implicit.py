@@ -38,7 +38,6 @@ from ..likelihood.coordinates import (
     outer_beta,
     theta_of,
 )
-from ..likelihood.criterion import residual_variance
 from ..likelihood.profile import profile_waist
 from ..numerics.linalg import exact, psd_cholesky, symmetrize
 from ..numerics.namespace import traced_once
@@ -155,7 +154,7 @@ def _fitted(
         if s.k
     ]
     n_correlated = len(correlated_sizes(layout))
-    scale = residual_variance(at.rss, layout, reml=reml)
+    scale = layout.y_scale**2 * at.scale
     none = jnp.zeros((0, 0), layout.S0.dtype)
     params = Params(
         fe_params=outer_beta(at.beta, layout),

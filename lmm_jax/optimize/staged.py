@@ -252,7 +252,7 @@ def _follow(s: State, step: Step) -> State:
     profile = at._replace(
         deviance=s.jet.value - step.predicted,
         beta=at.beta + move @ s.jet.dbeta,
-        rss=at.rss * xp.exp(move @ s.jet.dlog_rss),
+        scale=at.scale * xp.exp(move @ s.jet.dlog_scale),
         cov_beta=at.cov_beta + xp.tensordot(move, s.jet.dcov_beta, 1),
     )
     return _arrived(s, step, s.jet._replace(value=profile.deviance, profile=profile))

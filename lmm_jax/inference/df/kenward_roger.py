@@ -30,7 +30,12 @@ class KenwardRoger(NamedTuple):
 
 
 def kenward_roger(
-    moments: PsiMoments, beta_map: np.ndarray, n: float, W: np.ndarray | None
+    moments: PsiMoments,
+    beta_map: np.ndarray,
+    n: float,
+    W: np.ndarray | None,
+    *,
+    sigma_known: bool = False,
 ) -> KenwardRoger:
     """The adjusted covariance and what degrees of freedom are made of.
 
@@ -55,6 +60,8 @@ def kenward_roger(
     W : ndarray, shape (m + 1, m + 1), or None
         Covariance of log sigma^2 and the parameters of the directions; None: the inverse
         of the expected information.
+    sigma_known : bool
+        Whether sigma^2 is known, so that only the relative covariances are uncertain.
 
     References
     ----------
@@ -63,7 +70,7 @@ def kenward_roger(
     """
     P, Q = _bends(moments)
     if W is None:
-        W = _inverse(expected_information(moments, n))
+        W = _uncertainty(expected_information(moments, n), int(sigma_known))
     return adjusted(moments.gram, P, np.einsum("kl,klcd->cd", W, Q), W, beta_map)
 
 
@@ -154,6 +161,13 @@ def expected_information(moments: PsiMoments, n: float, *, reml: bool = True) ->
     CP = C @ P
     own = own - 2.0 * np.einsum("cd,kldc->kl", C, Q)
     return 0.5 * (own + np.einsum("kcd,ldc->kl", CP, CP))
+
+
+def _uncertainty(information: np.ndarray, known: int) -> np.ndarray:
+    """Covariance of the variance parameters, of which the first are known or not."""
+    W = np.zeros_like(information)
+    W[known:, known:] = _inverse(information[known:, known:])
+    return W
 
 
 def _inverse(information: np.ndarray) -> np.ndarray:

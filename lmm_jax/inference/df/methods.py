@@ -202,8 +202,8 @@ def expected_adjustment(layout: Any, theta: np.ndarray, held: np.ndarray | None)
 
     Nothing of it depends on the response but theta.
     """
-    moments = layout.psi_moments(theta)
-    return with_held(kenward_roger(moments, layout.beta_map, float(layout.n_obs), None), held)
+    moments, n, known = layout.psi_moments(theta), float(layout.n_obs), layout.sigma2 is not None
+    return with_held(kenward_roger(moments, layout.beta_map, n, None, sigma_known=known), held)
 
 
 def with_held(at: KenwardRoger, held: np.ndarray | None) -> KenwardRoger:

@@ -14,7 +14,6 @@ from ...covariance.theta import factor_blocks, theta_slices
 from ...covariance.triangles import lower_indices
 from ...errors import DataError
 from ...layouts.contract import Layout
-from ...likelihood.criterion import residual_df
 from ...likelihood.joint import joint_jet
 from ...likelihood.profile import profile_jet
 from ...numerics.devices import on_processor
@@ -122,6 +121,10 @@ class Line:
             gradient, hessian = pulled_back(
                 at, np.asarray(found.gradient), np.asarray(found.hessian)
             )
+        if self.layout.sigma2 is not None:  # log sigma^2 stays where it is
+            tau, gradient, hessian = self.chart.tau, gradient.copy(), hessian.copy()
+            gradient[tau] = hessian[tau] = hessian[:, tau] = 0.0
+            hessian[tau, tau] = 1.0
         value, noise = float(found.value), float(found.noise)
         return LineJet(z, value, gradient, hessian, noise, at.y, np.asarray(found.beta))
 
@@ -141,7 +144,7 @@ def base_at(layout: Layout, theta: Any, *, reml: bool, refit: bool) -> Base:
     near = layout.measured_from(profile.beta)
     beta = np.asarray(profile.beta)
     profile = _profiled(theta, near, reml=reml).profile
-    tau = np.log(float(profile.rss) / float(residual_df(layout, reml=reml)))
+    tau = np.log(float(profile.scale))
     near = _prepared(near.measured_from(profile.beta))
     few = layout.size() <= SMALL_PROBLEM and bool(has_few_groups(layout))
     beta = beta + np.asarray(profile.beta)

@@ -55,6 +55,8 @@ def information_beside(
     moved = inverses[t] @ E @ inverses[t].T
     own = np.arange(at.start, at.stop) + 1  # V itself comes first
     B[np.ix_(own, own)] = moved[:, rows, columns].T
+    if design.sigma is not None:  # which then tells nothing of them
+        info[0, 1:] = info[1:, 0] = 0.0
     return _profiled(B.T @ info @ B, *_order(own, rows, columns, set(new)))
 
 

@@ -180,6 +180,8 @@ def _limits(base: Base, job: _Job, q: float, progress: bool) -> Limits:
             parameter = job.parameters[n]
             if parameter.kind == "beta" and parameter.i < 0:
                 out[row] = job.fit.estimates.beta[n]
+            elif parameter.kind == "sigma" and job.fit.sigma_known:
+                out[row] = job.fit.sigma
             else:
                 out[row] = _interval(parameter, base, q, known)
             if not job.roots and parameter.kind in ("sd", "sigma"):
@@ -233,7 +235,7 @@ def _curves(base: Base, job: _Job, progress: bool) -> ProfileResults:
     optimum = line_of(Parameter("", "sigma"), base)
     estimate = _values(job, base, optimum, at_optimum(optimum))
     curves, failed = [], []
-    free = [n for n in job.places if job.parameters[n].kind != "beta" or job.parameters[n].i >= 0]
+    free = [n for n in job.places if _is_free(job, job.parameters[n])]
     with progress_bar(len(free), "parameter", progress) as tick:
         for n in free:
             line = line_of(job.parameters[n], base)
@@ -252,6 +254,13 @@ def _curves(base: Base, job: _Job, progress: bool) -> ProfileResults:
         reml=job.reml,
         output=job.fit.output,
     )
+
+
+def _is_free(job: _Job, parameter: Parameter) -> bool:
+    """Whether it has a profile: what is held or known has none."""
+    if parameter.kind == "sigma":
+        return not job.fit.sigma_known
+    return parameter.kind != "beta" or parameter.i >= 0
 
 
 def _followed(line: Line, base: Base) -> tuple[list[Found], tuple[bool | None, bool | None]]:

@@ -15,7 +15,7 @@ from ...covariance.triangles import lower_indices
 from ...errors import DataError
 from ...inputs.arguments import choice, flag, is_whole, number, shown, whole_number
 from ...layouts.contract import Layout
-from ...likelihood.criterion import Jet, residual_variance
+from ...likelihood.criterion import Jet
 from ...likelihood.profile import profile_jet
 from ...numerics.namespace import namespace
 from ...numerics.processes import float64
@@ -154,7 +154,7 @@ def profile_curve(
         for i in order:
             theta, jet = maximize_rest(at, theta, float(ratios[i]), reml=reml)
             with np.errstate(over="ignore"):  # of the units of y
-                scale = float(residual_variance(jet.profile.rss, at.layout, reml=reml))
+                scale = float(at.layout.y_scale**2 * jet.profile.scale)
             out[i] = ratios[i] * scale, -0.5 * float(jet.value)
             tick(1)
     return out
