@@ -280,7 +280,8 @@ def test_integer_weights_are_replicates_at_a_given_theta(x64):
             layout.beta_shift + layout.beta_origin + layout.y_scale * layout.beta_map @ profile.beta
         )
         covariance = layout.beta_map @ profile.cov_beta @ layout.beta_map.T
-        return [at.logdet, profile.scale * layout.y_scale**2, beta, covariance]
+        rss = profile.scale * layout.y_scale**2 * (layout.n_obs - 2)
+        return [at.logdet, rss, beta, covariance]
 
     for actual, expected in zip(moments(weighted), moments(repeated), strict=True):
         assert_close(actual, expected, EXACT_TOL, np.abs(expected).max())

@@ -76,6 +76,7 @@ def fit_many(
     residual: str | None = None,
     responses_in: str = "columns",
     runtime: str = "auto",
+    sigma: float | None = None,
 ) -> ManyResults:
     """Fit one linear mixed model to many responses, each with parameters of its own.
 
@@ -99,7 +100,7 @@ def fit_many(
         Columns of the data, or columns with a row for each row of the data
         (with a design: for each row that it uses). NaN is a missing value: the
         response is fitted to its other rows.
-    groups, re_formula, vc_formula, offset, subset, context, relatedness, residual
+    groups, re_formula, vc_formula, offset, subset, context, relatedness, residual, sigma
         As in :func:`lmm_jax.fit`. Where levels are related, by one random term with one
         coefficient, the rows are rotated once for all responses, which must have no gaps.
     weights : str, array of length n, or array of shape (n, R), optional
@@ -165,7 +166,7 @@ def fit_many(
     design, columns = read_model(
         formula, data, responses, groups=groups, re_formula=re_formula, vc_formula=vc_formula,
         weights=weights, offset=offset, subset=subset, context=context, relatedness=relatedness,
-        residual=residual,
+        residual=residual, sigma=sigma,
     )  # fmt: skip
     require(design, "fit_many")
     found, adjusted = _estimates(design, columns, chunk_size, progress, options, runtime)

@@ -45,6 +45,7 @@ def fit_regularized(
     residual: str | None = None,
     runtime: str = "auto",
     approximate: bool | None = None,
+    sigma: float | None = None,
 ) -> RegularizedResults | RegularizedPath | LMMResults:
     """Fit with penalized fixed effects, the covariance held at its unpenalized estimate.
 
@@ -82,7 +83,7 @@ def fit_regularized(
         How the unpenalized fit estimates the covariance.
     groups, re_formula, vc_formula, weights, offset, missing, subset
         As in :func:`lmm_jax.fit`.
-    df_method, context, relatedness, residual, runtime, approximate
+    df_method, context, relatedness, residual, runtime, approximate, sigma
         As in :func:`lmm_jax.fit`.
 
     Returns
@@ -134,7 +135,7 @@ def fit_regularized(
         "offset": offset, "missing": missing, "subset": subset, "reml": reml,
         "start_params": start_params, "df_method": df_method, "context": context,
         "relatedness": relatedness, "residual": residual, "runtime": runtime,
-        "approximate": approximate,
+        "approximate": approximate, "sigma": sigma,
     }  # fmt: skip
     if callable(method):
         if numbers(alpha, "alpha").any():

@@ -62,7 +62,8 @@ class Compressed:
         """The same with a residual standard deviation that is known; None: it is not."""
         if sigma is None:
             return self
-        layout = replace(self.layout, sigma2=np.asarray(sigma * sigma))
+        known: Any = np.asarray(sigma * sigma)
+        layout = replace(self.layout, sigma2=known)
         return replace(self, layout=layout)
 
     def basis(self, t: int) -> AnyMatrix | None:

@@ -295,6 +295,8 @@ def levels_remain(design: Design, W: np.ndarray) -> np.ndarray:
         coefficients += levels * len(term.names)
         if not term.is_component:
             out &= levels >= 2
+    if design.sigma is not None:
+        return out
     doubtful = np.flatnonzero(out & (coefficients >= n - design.exog.shape[1]))
     kinds, kind = np.unique(W[:, doubtful], axis=1, return_inverse=True)
     told = np.array([_is_identified(design, w) for w in kinds.T], dtype=bool)

@@ -153,7 +153,7 @@ class FitRecord(ResidualFigures):
 
     @property
     def n_params(self) -> int:
-        """Free parameters: fixed effects, theta and, where it is not known, the residual variance."""
+        """Free parameters: fixed effects, theta and the residual variance if it is not known."""
         scale = int(not self.sigma_known)
         if self.free is None:
             return scale + self.estimates.beta.size + self.estimates.theta.size

@@ -13,11 +13,13 @@ _REFERENCE_OF_MEANS = {"power": "at |fitted| = 1", "expo": "at fitted = 0"}
 def residual_reference(results: FitRecord) -> str | None:
     """Where the residual variance is ``scale``: "" everywhere, None at the first level only.
 
+    "known" everywhere if it was not estimated.
+
     The table of a residual covariance with several standard deviations has that of its first
     level among them: a row "Residual" beside it would read like a variance of all rows.
     """
     if results.residual is None:
-        return ""
+        return "known" if results.sigma_known else ""
     if any(name.startswith("sd") for name in results.residual_params.index):
         return None
     kinds = [s.spread.of for s in results.residual.structures if isinstance(s, ResidualStructure)]

@@ -47,7 +47,7 @@ class LMMResults(Saved, PredictedModel):
 
     - The fit: formula, endog_name, endog_names, fixed_names, term_labels, nobs, n_missing, gaps,
       n_groups, reml, df_method, converged, singular, message, n_iter, hist, runtime, free,
-      penalized, approximation, design, layout_info, output
+      penalized, sigma_known, approximation, design, layout_info, output
     - Estimates: params, fe_params, cov_re, cov_re_unscaled, vcomp, scale, sigma, theta, varcorr,
       residual_params, residual_params_se, residual_cov, residual_corr, visits
     - Fit statistics: llf, aic, aicc, bic, n_params, df_resid

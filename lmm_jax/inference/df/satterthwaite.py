@@ -8,6 +8,9 @@ import numpy as np
 
 from ...numerics.namespace import namespace
 
+# Degrees of freedom from which no variance is uncertain: what is left is rounding.
+_CERTAIN = 1e15
+
 
 def satterthwaite_df(
     contrasts: np.ndarray,
@@ -56,4 +59,5 @@ def satterthwaite_df(
     in_theta = xp.sum(lone @ (dcov_beta / square[..., None, :, :]) * lone, axis=-1)
     g = xp.concatenate([in_theta, f[..., None, :]], axis=-2)  # d f / d log sigma^2 = f
     with np.errstate(divide="ignore", invalid="ignore"):
-        return 2.0 * f**2 / xp.sum(g * (joint_cov @ g), axis=-2)
+        df = 2.0 * f**2 / xp.sum(g * (joint_cov @ g), axis=-2)
+    return xp.where(df > _CERTAIN, np.inf, df)
