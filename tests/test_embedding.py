@@ -244,6 +244,37 @@ def test_bad_labels(groups, options, fragment):
         lmm.row_index(groups, **options)
 
 
+@pytest.mark.parametrize("known", [np.asarray, jnp.asarray])
+def test_rows_that_are_known_are_compressed_while_a_program_is_traced(known, x64):
+    """A log density or a step of an optimizer over data from outside, in every kind of program."""
+    rows = tuple(known(a) for a in ROWS)
+    vector = jnp.asarray(VECTORS[0])
+
+    def density(vector):
+        return lmm.loglike(vector, layout_of(*rows))
+
+    def stepped(vector, _):
+        return vector + 1e-3 * jax.grad(density)(vector), density(vector)
+
+    value, slope = density(vector), jax.grad(density)(vector)
+    programs = {
+        "jit": jax.jit(density),
+        "grad": jax.jit(lambda v: jax.value_and_grad(density)(v)[0]),
+        "vmap": lambda v: jax.jit(jax.vmap(density))(jnp.stack([v, 2 * v]))[0],
+        "scan": lambda v: lax.scan(stepped, v, length=2)[1][0],
+        "cond": jax.jit(lambda v: lax.cond(v[0] > 0, density, lambda v: v[0], v)),
+        "map": lambda v: lax.map(density, v[None])[0],
+        "remat": jax.jit(jax.checkpoint(density)),
+        "ahead": lambda v: jax.jit(density).lower(v).compile()(v),
+    }
+    for program in programs.values():
+        assert_close(program(vector), value, RTOL)
+    assert_close(jax.jit(jax.grad(density))(vector), slope, RTOL, np.abs(slope).max())
+    by_index = jax.jit(lambda v, i: lmm.loglike(v, lmm.compress(rows[0], rows[1], (rows[2],),
+                                                                rows[3], i)))  # fmt: skip
+    assert_close(by_index(vector, INDEX), value, RTOL)
+
+
 def test_labels_inside_jit():
     with pytest.raises(lmm.DataError, match="outside of jit"):
         jax.jit(lambda g: lmm.row_index(g))(jnp.arange(3))
@@ -413,6 +444,9 @@ def test_what_a_program_cannot_take_is_named():
     ):
         with pytest.raises(lmm.DataError, match=r"is traced by JAX.*lmm\.compress"):
             jax.jit(call)(y)
+    layout = lmm.compress(y, X, (X[:, None],), np.ones(24), index)
+    with pytest.raises(lmm.DataError, match=r"maxiter=<traced by JAX.*make it static"):
+        jax.jit(lambda n: lmm.fit_params(layout, maxiter=n).llf)(3)
     data = pd.DataFrame({"y": y, "g": g, "h": np.tile(np.arange(4), 6)})
     layout = lmm.design("y ~ 1 + (1 | g) + (1 | h)", data).layout
     full = lmm.Params.from_components(fe_params=[0.0], cov_re=[[0.7, 0.3], [0.3, 0.4]])

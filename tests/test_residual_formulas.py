@@ -13,7 +13,7 @@ from lmm_jax.covariance.residuals import ResidualStructure
 from lmm_jax.designs.residual_columns import _CORRELATIONS
 from lmm_jax.errors import DataError, FormulaError
 from lmm_jax.formulas import parse
-from lmm_jax.formulas.residual import OF_VISITS, SPATIAL, with_correlation
+from lmm_jax.formulas.residual import OF_VISITS, SEPARABLE, SPATIAL, with_correlation
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -440,7 +440,7 @@ def test_functions_of_other_packages_names_are_the_callers():
 def test_every_correlation_is_where_it_has_to_be():
     """Its special cases, and the pages; us has all others."""
     names = set(_CORRELATIONS) - {""}  # independence
-    assert names - {"symm"} == set(WITHIN)
+    assert names - {"symm", SEPARABLE} == set(WITHIN)  # places of which are no visits
     page = (DOCS / "residual-structures.md").read_text()
     assert all(f"{name}(" in page for name in (*OF_VISITS, *SPATIAL))
 

@@ -188,6 +188,8 @@ def test_bad_meshes_and_layouts():
         lmm.shard(layout, mesh(kind=jax.sharding.AxisType.Explicit), "groups")
     with pytest.raises(lmm.DataError, match="independent groups"):
         lmm.shard(lmm.design("y ~ x + (1 | g) + (1 | f)", frame).layout, mesh(), "groups")
+    with pytest.raises(lmm.DataError, match="traced by JAX: call it before jit"):
+        jax.jit(lambda at: lmm.shard(at, mesh(), "groups").S0)(layout)
 
 
 def test_examples_on_the_page():

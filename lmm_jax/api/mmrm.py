@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import ConvergenceWarning, FormulaError, warn_user
 from ..formulas.parse import parse, parse_residual
-from ..formulas.residual import OF_VISITS, SPATIAL, with_correlation
+from ..formulas.residual import OF_VISITS, with_correlation
 from ..inputs.arguments import choice, flag, hinted, instance, items
 from ..results.lmm import LMMResults
 from .fit import fit
@@ -99,7 +99,7 @@ def mmrm(
     )  # fmt: skip
     known = [name for name in OF_VISITS if name != "arma"]  # which would need its orders
     names = [choice(name, "fallback", known) for name in items(fallback, "fallback")]
-    if names and term.correlation in SPATIAL:
+    if names and term.in_space:
         raise FormulaError(
             f"fallback= has structures over visits, and {term.text} is one over times or "
             "coordinates",

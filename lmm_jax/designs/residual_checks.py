@@ -10,7 +10,7 @@ from scipy import sparse
 
 from ..covariance.residuals import ResidualStructure
 from ..errors import DataError, OrderWarning, warn_user
-from ..formulas.residual import ResidualTerm
+from ..formulas.residual import SEPARABLE, ResidualTerm
 from ..layouts.residual.index import ResidualRows
 
 # A correlation of neighbours that is on its way below zero, and cannot go there.
@@ -38,6 +38,8 @@ def check_told(term: ResidualTerm, rows: ResidualRows) -> None:
             _check_covariate(term, rows, mine, where)
         if term.correlation:
             _check_pairs(term, structure, rows.subject[mine], rows.places[0, mine], where)
+        if term.correlation == SEPARABLE:
+            _check_axes(term, rows.subject[mine], rows.places[:, mine], where)
 
 
 def warn_of_steps(term: ResidualTerm, rows: ResidualRows, visits: pd.Index[Any] | None) -> None:
@@ -161,6 +163,18 @@ def _check_pairs(
             f"{far * (term.correlation == 'toep')}take a covariance of fewer parameters, such as "
             "`ar1(…)` or `cs(…)`, or leave rare visits out"
         )
+
+
+def _check_axes(term: ResidualTerm, subject: np.ndarray, places: np.ndarray, where: str) -> None:
+    """Some plots of a field are in different rows, and some in different columns."""
+    for name, place in zip(term.places, places, strict=True):
+        order = np.lexsort((place, subject))
+        there = (np.diff(place[order]) != 0) & (np.diff(subject[order]) == 0)
+        if not there.any():
+            raise DataError(
+                f"no two plots of a field have different values of `{name}`{where}: {term.text} "
+                "has a correlation along it that nothing tells. Take `ar1()` of the other one"
+            )
 
 
 def _check_lags(term: ResidualTerm, subject: np.ndarray, place: np.ndarray, where: str) -> None:

@@ -13,11 +13,12 @@ from ..covariance.arma import AutoregressiveMovingAverage, FirstOrders
 from ..covariance.correlations import Correlation, Independent
 from ..covariance.distances import Autoregressive, Toeplitz
 from ..covariance.residuals import ResidualStructure, Spread
+from ..covariance.separable import SeparableAutoregressive
 from ..covariance.spatial import Continuous, Exponential, Gaussian, Rational, Spatial, Spherical
 from ..covariance.visits import Antedependent, General, Symmetric
 from ..errors import DataError, OrderWarning, warn_user
 from ..formulas import matrices as mat
-from ..formulas.residual import ResidualTerm
+from ..formulas.residual import SEPARABLE, ResidualTerm
 from ..inputs.matching import spelled
 from ..inputs.series import since
 from ..layouts.group_index import rank_within
@@ -38,6 +39,7 @@ _CORRELATIONS: dict[str, type[Correlation]] = {
         for kind in (
             General, Symmetric, Autoregressive, FirstOrders, AutoregressiveMovingAverage,
             Antedependent, Toeplitz, Continuous, Exponential, Gaussian, Rational, Spherical,
+            SeparableAutoregressive,
         )
     },
 }  # fmt: skip
@@ -131,6 +133,8 @@ def _in_units(
         gap = least if kind is Spherical else 2.0 ** np.floor(np.log2(least))
         options |= {"unit": unit, "nugget": term.nugget, "gap": float(gap) / unit}
         at = at / unit
+    elif kind is SeparableAutoregressive:
+        options |= {"names": term.places, "nugget": term.nugget}
     elif kind.takes_gap:
         if issubclass(kind, AutoregressiveMovingAverage):
             options |= _orders(term, at)
@@ -213,10 +217,38 @@ def _places(
         rank = rank_within(subject, n_subjects)
         visits = pd.RangeIndex(int(rank.max(initial=0)) + 1)
         return _Places(codes=rank, visits=visits, at=rank[None].astype(float))
-    if issubclass(_CORRELATIONS[term.correlation], Spatial):
-        coordinates = [mat.evaluate(e, data, context=context, state=state) for e in term.places]
-        return _Places(codes=None, visits=None, at=np.stack(coordinates))
+    if term.in_space:
+        return _Places(codes=None, visits=None, at=coordinates(term, data, context, state))
     return _visits(term, mat.labels(term.places[0], data, context=context, state=state))
+
+
+def coordinates(
+    term: ResidualTerm, data: pd.DataFrame, context: Mapping[str, Any], state: dict[str, Any]
+) -> np.ndarray:
+    """Where rows are in space, (d, n); of a field's rows and columns their whole numbers."""
+    if term.correlation != SEPARABLE:
+        found = [mat.evaluate(e, data, context=context, state=state) for e in term.places]
+        return np.stack(found)
+    return np.stack([_positions(term, e, data, context, state) for e in term.places])
+
+
+def _positions(
+    term: ResidualTerm,
+    name: str,
+    data: pd.DataFrame,
+    context: Mapping[str, Any],
+    state: dict[str, Any],
+) -> np.ndarray:
+    """Whole numbers of a field's rows or columns, as numbers or as labels."""
+    labels = mat.labels(name, data, context=context, state=state)
+    numbers = pd.to_numeric(pd.Series(np.asarray(labels, dtype=object)), errors="coerce")
+    at = numbers.to_numpy(dtype=float)
+    if not (np.isfinite(at) & (at == np.round(at))).all():
+        raise DataError(
+            f"`{name}` in {term.text} has values that are no whole numbers: number the rows and "
+            "the columns of the field, or take sp_exp of coordinates"
+        )
+    return at
 
 
 def _visits(term: ResidualTerm, labels: pd.Series[Any]) -> _Places:

@@ -31,7 +31,7 @@ def residual_ends(small: Residual | None, large: Residual | None) -> int | None:
     if own:
         return int(large.term.nugget and not small.term.nugget)  # type: ignore[union-attr]
     # of spatial ones independence is at the end of their ranges
-    return 1 + large.term.nugget if large.term.correlation in SPATIAL else 0
+    return large.term.nugget + (large.term.correlation in SPATIAL)
 
 
 def _order(residual: Residual | None) -> tuple[int, int]:

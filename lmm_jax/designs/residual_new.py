@@ -22,6 +22,7 @@ from ..layouts.residual.index import ResidualRows
 from .bars import group_labels
 from .residual import Residual
 from .residual_checks import longest_distance
+from .residual_columns import coordinates
 
 
 def spread_expressions(term: ResidualTerm) -> list[str]:
@@ -172,9 +173,7 @@ def _new_places(
             "rows: name the visits by a column, or leave conditional= and intervals out"
         )
     if residual.visits is None:
-        state = _remembered(residual)
-        coordinates = [mat.evaluate(e, data, context=context, state=state) for e in term.places]
-        return None, np.stack(coordinates) / correlation.unit
+        return None, coordinates(term, data, context, _remembered(residual)) / correlation.unit
     assert residual.visit_places is not None  # visits have places
     labels = mat.labels(term.places[0], data, context=context, state=_remembered(residual))
     codes = find(residual.visits, labels, term.places[0])

@@ -27,6 +27,8 @@ OF_VISITS = {
     "arma": ("arma", False),
 }
 SPATIAL = ("car1", "sp_exp", "sp_gau", "sp_rat", "sp_sph")
+# A product of two `ar1()`, along the rows and the columns of a field.
+SEPARABLE = "ar1_ar1"
 SPREADS = ("diag", "power", "expo")
 _NAMES = "|".join((*OF_VISITS, *SPATIAL, *SPREADS))
 _CALL = re.compile(rf"({_NAMES})\(")
@@ -92,6 +94,11 @@ class ResidualTerm:
     def counts_rows(self) -> bool:
         """Whether places are the order of the rows of a subject."""
         return self.places == ("row",)
+
+    @property
+    def in_space(self) -> bool:
+        """Whether places are coordinates, and no visits."""
+        return self.correlation in (*SPATIAL, SEPARABLE)
 
     @property
     def follows_means(self) -> bool:
@@ -205,16 +212,26 @@ def read_residual(term: Sequence[Item], text: str) -> ResidualTerm:
             )
         one = _read(items[0], text)
         kind = "correlation" if one.correlation else "covariate" if one.of else "diag"
+        if kind in found and _are_axes(found[kind], one):
+            one = _field(found.pop(kind), one)
         if kind in found:
             raise FormulaError(
                 f"`{found[kind].text}` and `{one.text}` are two of a kind: a product has one "
                 "correlation, one `diag()`, and one `power()` or `expo()`, as in "
-                "`ar1(visit | id) * diag(sex)`",
+                "`ar1(visit | id) * diag(sex)`; of a field's rows and columns "
+                "`ar1(row | field) * ar1(column | field)`",
                 text,
                 items[0].start,
             )
         found[kind] = one
     whole = found.get("correlation", next(iter(found.values())))
+    if whole.nugget and whole.correlation == "ar1":
+        raise FormulaError(
+            f"`nugget=True` belongs to {', '.join(SPATIAL)}, and to a field's "
+            "`ar1(row | field) * ar1(column | field, nugget=True)`",
+            text,
+            term[0].start,
+        )
     levels, of = found.get("diag"), found.get("covariate")
     if levels is not None:
         if whole.spread == "visits":
@@ -228,6 +245,25 @@ def read_residual(term: Sequence[Item], text: str) -> ResidualTerm:
     if of is not None:
         whole = replace(whole, of=of.of, covariate=of.covariate)
     return replace(whole, text=text[term[0].start : term[-1].stop])
+
+
+def _are_axes(one: ResidualTerm, other: ResidualTerm) -> bool:
+    """Whether two correlations are those along the rows and the columns of one field."""
+    same = (one.by, one.group) == (other.by, other.group) and one.places != other.places
+    return same and all(at.correlation == "ar1" and at.spread == "one" for at in (one, other))
+
+
+def _field(one: ResidualTerm, other: ResidualTerm) -> ResidualTerm:
+    """Their product."""
+    return replace(
+        one,
+        correlation=SEPARABLE,
+        places=(*one.places, *other.places),
+        order=(0, 0),
+        nugget=one.nugget or other.nugget,
+        steps=False,
+        text=f"{one.text} * {other.text}",
+    )
 
 
 def with_correlation(term: ResidualTerm, name: str) -> str:
@@ -330,7 +366,7 @@ def _without_options(name: str, inside: str, item: Item, text: str) -> tuple[str
             what = f"`{option}=` belongs to arma, `arma(visit | id, p=2, q=1)`"
         elif option != "nugget" and not re.fullmatch(r"\d{1,2}L?", value):
             what = f"`{option}={value}`: a whole number from 0 on"
-        elif option == "nugget" and name not in SPATIAL:
+        elif option == "nugget" and name not in (*SPATIAL, "ar1"):
             what = f"`nugget=True` belongs to {', '.join(SPATIAL)}"
         elif option == "nugget" and value not in ("True", "False", "TRUE", "FALSE"):
             what = f"`nugget={value}`: True or False; its share is estimated"

@@ -34,6 +34,8 @@ def shown(value: Any) -> str:
     """A value as a message shows it: what it looks like, or only its type where that is long."""
     if isinstance(value, np.bool_ | np.integer):
         value = value.item()
+    if type(value).__name__.endswith("Tracer"):  # JAX's, which this wing does not import
+        return "<traced by JAX, and it must be known beforehand: make it static>"
     if isinstance(value, date | timedelta | Decimal | pd.Period | pd.Interval):
         return str(value)
     if isinstance(value, str | bytes | bool | int | float | np.generic | None | list | tuple):

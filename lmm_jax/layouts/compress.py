@@ -21,7 +21,7 @@ from ..errors import DataError
 from ..inputs.arguments import hinted, instance, items
 from ..numerics.linalg import exact
 from ..numerics.namespace import namespace
-from ..numerics.processes import check_process
+from ..numerics.processes import check_process, eagerly
 from ..numerics.programs import compiled
 from .common_scale import (
     Frame,
@@ -88,10 +88,11 @@ def compress(y: Array, X: Array, Z: Sequence[Array], weights: Array, index: RowI
     constants to the differentiation: any value of them describes the same model.
     """
     check_process()
-    rows = jax.tree.map(jnp.asarray, _read_rows(y, X, Z, weights, index))
-    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(rows))
-    y, X, Z, weights = rows
-    return (_layout_of_unchecked if traced else _program_of_rows)(y, X, Z, weights, index)
+    rows = _read_rows(y, X, Z, weights, index)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((rows, index))):
+        return _layout_of_unchecked(*jax.tree.map(jnp.asarray, rows), index)
+    with eagerly():  # in the midst of a trace known rows are compressed once, at that time
+        return _program_of_rows(*jax.tree.map(jnp.asarray, rows), index)
 
 
 @exact

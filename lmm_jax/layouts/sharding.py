@@ -42,7 +42,8 @@ def shard(layout: GroupedLayout, mesh: Mesh, axis: str) -> GroupedLayout:
     Raises
     ------
     DataError
-        A layout with crossed random effects, or a mesh without a fitting axis.
+        A layout with crossed random effects, or one that is traced, or a mesh without a fitting
+        axis.
 
     Examples
     --------
@@ -63,6 +64,11 @@ def shard(layout: GroupedLayout, mesh: Mesh, axis: str) -> GroupedLayout:
         raise DataError(
             f"the axis {axis!r} is of type {kind.name}: make the mesh with "
             "axis_types=(jax.sharding.AxisType.Auto,)"
+        )
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(layout)):
+        raise DataError(
+            "shard divides arrays that are there, and this layout is traced by JAX: call it before "
+            "jit, lmm.shard(layout, mesh, axis), and pass what it gives"
         )
     whole = NamedSharding(mesh, PartitionSpec())
     n = mesh.shape[axis]

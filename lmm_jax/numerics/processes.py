@@ -63,11 +63,11 @@ def float64(wanted: bool = True) -> Iterator[None]:
     float64
     """
     check_process()
-    with jax.enable_x64(wanted), _eagerly():
+    with jax.enable_x64(wanted), eagerly():
         yield
 
 
-def _eagerly() -> AbstractContextManager[None]:
+def eagerly() -> AbstractContextManager[None]:
     """Context in which known values are computed; it makes programs anew, so only if need be."""
     traced = _current_trace() is not _UNTRACED
     return jax.ensure_compile_time_eval() if traced else nullcontext()

@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 
 from ...covariance.residuals import ResidualStructure
+from ...covariance.separable import SeparableAutoregressive
 from ...covariance.spatial import Spatial
 from ...covariance.structures import Structure
 from ...covariance.theta import theta_slices
@@ -67,7 +68,8 @@ def candidates(structures: tuple[Structure, ...], rows: Sequence[Squares]) -> Ar
     spreads = [_log_deviations(structures, rows, a) for a in range(len(structures) - len(terms))]
     starts = []
     in_space = any(
-        isinstance(residual_of(structures, a)[0].correlation, Spatial) for a in range(len(spreads))
+        isinstance(residual_of(structures, a)[0].correlation, Spatial | SeparableAutoregressive)
+        for a in range(len(spreads))
     )
     alone = _ALONE_IN_SPACE if in_space else _ALONE
     for rho, sd in _STARTS if terms else alone:
