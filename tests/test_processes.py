@@ -333,12 +333,12 @@ import jax
 @jax.jit
 def first(x):
     from lmm_jax.numerics import processes
-    print(type(processes._eagerly()) is nullcontext)
+    print(type(processes.eagerly()) is nullcontext)
     return x
 
 first(1.0)
 from lmm_jax.numerics import processes
-print(type(processes._eagerly()) is nullcontext)
+print(type(processes.eagerly()) is nullcontext)
 """
 
 

@@ -90,9 +90,12 @@ def compress(y: Array, X: Array, Z: Sequence[Array], weights: Array, index: RowI
     check_process()
     rows = _read_rows(y, X, Z, weights, index)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((rows, index))):
-        return _layout_of_unchecked(*jax.tree.map(jnp.asarray, rows), index)
+        y, X, Z, weights = jax.tree.map(jnp.asarray, rows)
+        return _layout_of_unchecked(y, X, Z, weights, index)
     with eagerly():  # in the midst of a trace known rows are compressed once, at that time
-        return _program_of_rows(*jax.tree.map(jnp.asarray, rows), index)
+        y, X, Z, weights = jax.tree.map(jnp.asarray, rows)
+        found: RowLayout = _program_of_rows(y, X, Z, weights, index)
+    return found
 
 
 @exact
