@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError
-from ..inference.contrasts.linear_functions import linear_functions
+from ..inference.contrasts.linear_functions import linear_functions, without_rounding
 from ..inference.contrasts.multiplicity import ADJUSTMENTS, ELSEWHERE
 from ..inference.means.comparisons import cld_letters
 from ..inference.means.contrast_families import Contrasts, contrasts_of
@@ -188,9 +188,8 @@ class MarginalMeans(EstimateTable):
         adjust: str | None,
     ) -> MarginalMeans:
         """Rows ``C`` of these rows."""
-        at = linear_functions(
-            C @ self.at.L, C @ self.at.gap, C @ self.at.shift, self.beta, self.tests, self.scale
-        )
+        L, gap, shift = (without_rounding(C, A) for A in (self.at.L, self.at.gap, self.at.shift))
+        at = linear_functions(L, gap, shift, self.beta, self.tests, self.scale)
         logs = self.transformation is not None and self.transformation.of_differences is not None
         return replace(
             self,
@@ -292,7 +291,8 @@ class MarginalMeans(EstimateTable):
             count = len(rows) * (len(rows) - 1) // 2
             own = p[start : start + count]
             start += count
-            letters[rows] = cld_letters(self.at.estimate[rows], own > level)
+            alike = ~(own <= level)  # a difference of zero has no p value
+            letters[rows] = cld_letters(self.at.estimate[rows], alike)
         how = sorted(set(differences._compared(None, None).adjust) - {"none"})
         adjusted = f", adjusted by {', '.join(how)} within each family" if how else ""
         notes = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
-from typing import Any
+from itertools import count, product
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,7 @@ class Labels:
     factors: tuple[str, ...]  # columns whose levels are compared: factors, or kinds of contrasts
     covariates: frozenset[str] = frozenset()  # whose values are called by their name: "temp185"
     parents: Parents = field(default_factory=dict)  # the factors that every factor is nested in
+    compared: tuple[str, ...] = ()  # columns of differences, which may be ratios elsewhere
 
     @property
     def columns(self) -> list[str]:
@@ -69,8 +70,9 @@ class Labels:
         """The table with columns of numbers."""
         table = self.table.reset_index(drop=True)
         table.columns = unique([*columns, *table.columns])[len(columns) :]  # a factor called `df`
-        if ratios and "contrast" in table:
-            table = table.assign(contrast=table["contrast"].str.replace(" - ", " / ", regex=False))
+        for name, column in zip(self.columns, list(table.columns), strict=True):
+            if ratios and name in self.compared:
+                table[column] = table[column].map(_as_ratio)
         return pd.concat([table, pd.DataFrame(dict(columns))], axis=1)
 
 
@@ -100,6 +102,12 @@ def _text(value: Any) -> str:
     return f"{value:.15g}" if isinstance(value, float) else spelling(value)
 
 
+def _as_ratio(label: str) -> str:
+    """A difference of labels as their ratio; what stands in brackets stays."""
+    parts = re.split(r"(\([^()]*\))", label)
+    return "".join(p if p.startswith("(") else p.replace(" - ", " / ") for p in parts)
+
+
 def bracketed(label: str) -> str:
     """A label that holds an operator, in brackets."""
     return f"({label})" if _AMBIGUOUS.search(label) else label
@@ -115,26 +123,32 @@ def combine(
     ``contrasts`` gets the labels of the rows, and lists of what else they are called.
     """
     blocks, tables, family, means = [], [], None, 0
+    numbered = (f"contrast{i or ''}" for i in count())  # in groups of contrasts "contrast1"
+    title = next(name for name in numbered if name not in by)
     for rows in labels.families(by):
         names = labels.names(rows, by)
         called = [names, labels.names(rows, by, bare=True)]
         family = contrasts([bracketed(name) for name in names], called)
         block = np.zeros((len(family.labels), len(labels.table)))
         block[:, rows] = family.coefficients
-        table = pd.DataFrame({"contrast": list(family.labels)})
+        table = pd.DataFrame({title: list(family.labels)})
         for name in by:
             table[name] = labels.table[name].iloc[rows[0]]
         blocks.append(block)
         tables.append(table)
         means = max(means, len(rows))
     if family is None or not sum(map(len, tables)):
-        held = [name for name in labels.factors if name in labels.covariates]
-        how = (
-            f"; `{held[0]}` is a covariate: at={{{held[0]!r}: [0, 1]}} or factor()" if held else ""
-        )
-        raise DataError(f"there is one row in each family: nothing to be compared{how}")
-    made = Labels(table=pd.concat(tables, ignore_index=True), factors=("contrast",))
+        _refuse_alone(labels, "one row in each family")
+    made = Labels(
+        table=pd.concat(tables, ignore_index=True), factors=(title,), compared=(title,)
+    )
     return np.vstack(blocks), made, family, means
+
+
+def _refuse_alone(labels: Labels, what: str) -> NoReturn:
+    held = [name for name in labels.factors if name in labels.covariates]
+    how = f"; `{held[0]}` is a covariate: at={{{held[0]!r}: [0, 1]}} or factor()" if held else ""
+    raise DataError(f"there is {what}: nothing to be compared{how}")
 
 
 def interaction_of(
@@ -187,7 +201,10 @@ def _products(
         for name in by:
             table[name] = part[name].iloc[0]
         tables.append(table)
+    if not blocks:
+        _refuse_alone(labels, "one level of a factor")
     table = pd.concat(tables, ignore_index=True)
-    made_labels = Labels(table=table, factors=tuple(n for n in table.columns if n not in by))
+    kinds = tuple(n for n in table.columns if n not in by)
+    made_labels = Labels(table=table, factors=kinds, compared=kinds)
     family = Contrasts(np.zeros((0, 0)), (), "none")
     return np.array(blocks), made_labels, family, 0

@@ -49,8 +49,10 @@ def regridded(means: Means, scale: str, half: float | None) -> Means:
         outside = ~np.isnan(x) & ~(np.isfinite(value) & np.isfinite(slope))
         if outside.any():
             raise DataError(f"the mean {response[outside][0]:.4g} has no {scale}: other units")
-    L = np.where(np.isnan(slope)[:, None], means.at.L, slope[:, None] * means.at.L)
-    at = linear_functions(L, means.at.gap, means.at.shift, means.beta, means.tests, means.scale)
+    unknown = np.isnan(slope)
+    L = np.where(unknown[:, None], 0.0, slope[:, None] * means.at.L)
+    gap = np.eye(len(L))[:, unknown]  # of curved functions of these no difference is known
+    at = linear_functions(L, gap, means.at.shift, means.beta, means.tests, means.scale)
     at = read_only(at._replace(estimate=value, shift=np.nan_to_num(value - L @ means.beta)))
     notes = means.notes
     if f is not None:

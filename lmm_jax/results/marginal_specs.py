@@ -131,7 +131,11 @@ def with_parents(asked: Asked, values: dict[str, list[Any]], known: Variables) -
     """What is nested by the formula beside what it is nested in: its labels alone do not tell."""
     parents, by_labels = parents_of(values, known)
     none: frozenset[str] = frozenset()
-    more = [outer for name in asked.specs for outer in values
-            if outer in parents.get(name, none) - by_labels.get(name, none)]  # fmt: skip
-    specs = dict.fromkeys((*asked.specs, *(name for name in more if name not in asked.by)))
-    return asked._replace(specs=tuple(specs))
+
+    def above(names: tuple[str, ...]) -> list[str]:
+        return [outer for name in names for outer in values
+                if outer in parents.get(name, none) - by_labels.get(name, none)]  # fmt: skip
+
+    by = dict.fromkeys((*asked.by, *(n for n in above(asked.by) if n not in asked.specs)))
+    specs = dict.fromkeys((*asked.specs, *(n for n in above(asked.specs) if n not in by)))
+    return asked._replace(specs=tuple(specs), by=tuple(by))

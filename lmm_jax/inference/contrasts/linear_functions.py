@@ -22,8 +22,12 @@ from .multiplicity import (
 ESTIMABLE = 1e-8
 # Standard deviations below this share of the largest are none.
 _NO_SPREAD = 1e-12
-# Rows whose part beside others is below this, relative to the largest, are combinations of them.
-_RANK_TOL = 1e-11
+# Rows below this, relative to the largest, are nothing; those whose part beside others is below
+# this share of their own are combinations of them: R's number, and far above what a basis of
+# nearly dependent rows loses of a direction.
+_NOTHING, _RANK_TOL = 1e-11, 1e-7
+# Roundings of a sum of products, in units of the sum of their sizes.
+_ROUNDING = 16 * np.finfo(float).eps
 
 
 class LinearFunctions(NamedTuple):
@@ -172,6 +176,12 @@ def _family(
     return Family(contrasts=len(rows), means=means, rank=rank, pairwise=pairwise)
 
 
+def without_rounding(C: np.ndarray, A: np.ndarray) -> np.ndarray:
+    """``C A``, exactly zero where it is what rounding leaves of products that cancel."""
+    found, size = C @ A, np.abs(C) @ np.abs(A)
+    return np.where(np.abs(found) > _ROUNDING * size, found, 0.0)
+
+
 def is_estimable(L: np.ndarray, gap: np.ndarray) -> np.ndarray:
     """Which rows the data determine, (r,) of bool."""
     size = np.maximum(np.abs(L).max(axis=1, initial=0.0), 1.0)
@@ -204,7 +214,7 @@ def independent_rows(L: np.ndarray, size: float = 1.0) -> np.ndarray:
         rest = row
         for _ in range(2):  # the second time for the digits that the first one lost
             rest = rest - Q.T @ (Q @ rest)
-        length = float(np.linalg.norm(rest))
-        if length > _RANK_TOL * max(size, float(np.linalg.norm(row))):
+        length, own = float(np.linalg.norm(rest)), float(np.linalg.norm(row))
+        if length > max(_RANK_TOL * own, _NOTHING * size):
             Q = np.vstack([Q, rest / length])
     return Q

@@ -85,9 +85,9 @@ def _effects(levels: Sequence[str]) -> Contrasts:
 
 def _deleted_effects(levels: Sequence[str]) -> Contrasts:
     """Every mean less that of all others."""
-    k = len(levels)
-    rows = np.eye(k) - (1.0 - np.eye(k)) / max(k - 1, 1)
-    return Contrasts(rows, tuple(f"{level} effect" for level in levels), "fdr")
+    k = len(levels) if len(levels) > 1 else 0  # a mean alone has no others
+    rows = np.eye(k, len(levels)) - (1.0 - np.eye(k, len(levels))) / max(k - 1, 1)
+    return Contrasts(rows, tuple(f"{level} effect" for level in levels[:k]), "fdr")
 
 
 def _helmert(levels: Sequence[str]) -> Contrasts:

@@ -43,8 +43,8 @@ class Average(NamedTuple):
     labels: dict[str, list[Any]]  # column of values for every variable that is left
     counts: np.ndarray  # (r,)  rows of the data
     owner: np.ndarray  # (N,)  the average that a row of the grid is part of; -1: of none
-    weights: np.ndarray  # (N,)  NaN in an average without any weight
-    partial: np.ndarray  # (r,) of bool: a cell of factors that cross is not there, and has weight
+    weights: np.ndarray  # (N,)  zero in an average without any weight
+    partial: np.ndarray  # (r,) of bool: without weight, or a cell of crossing factors is not there
 
     def of(self, rows: np.ndarray) -> np.ndarray:
         """Averages of rows (N, ...); a row of no weight may be anything."""
@@ -147,6 +147,7 @@ def make_grid(
     ordered = {name: values[name] for name in names}
     parents, by_labels = parents_of(values, known, held)
     there = _nested_there(ordered, places, known, by_labels)
+    there &= _filled(ordered, places, known, parents, by_labels)
     return Grid(ordered, places, _cell_counts(ordered, places, known), there, parents)
 
 
@@ -179,6 +180,29 @@ def _nested_there(
             for name in (inner, outer)
         )
         out &= parent[own] == other
+    return out
+
+
+def _filled(
+    values: Mapping[str, list[Any]],
+    places: np.ndarray,
+    known: Variables,
+    parents: Parents,
+    by_labels: Parents,
+) -> np.ndarray:
+    """Which rows of a grid have factors that nest by the formula where there are rows of data."""
+    names, out, none = list(values), np.ones(len(places), dtype=bool), frozenset[str]()
+    for inner in (name for name in names if name in known.factors):
+        outer = parents.get(inner, none) - by_labels.get(inner, none)
+        block = [name for name in names if name in {inner, *outer} and name in known.factors]
+        if len(block) < 2:
+            continue
+        cells = known.cells[:, [known.counted.index(name) for name in block]]
+        codes = np.column_stack(
+            [_codes(name, values[name], known)[places[:, names.index(name)]] for name in block]
+        )
+        seen = {tuple(cell) for cell in cells.tolist()}
+        out &= np.array([tuple(cell) in seen for cell in codes.tolist()])
     return out
 
 
@@ -282,18 +306,19 @@ def average(grid: Grid, keep: Sequence[str], how: Weights) -> Average:
             weights = _cell_weights(how, grid, [*keep, *known], averaged)
     total, size = (np.bincount(row, w, minlength=r) for w in (weights, np.abs(weights)))
     total[np.abs(total) <= _NOTHING * size] = np.nan
-    weights = weights / total[row]
+    lost = np.isnan(total)
+    weights = np.where(lost[row], 0.0, weights / np.where(lost, 1.0, total)[row])
     kept = np.bincount(row, grid.there, minlength=r) > 0  # combinations that nesting leaves
     if not kept.any():
         raise DataError("at leaves no combination of levels: some factors are nested")
-    if isinstance(how, np.ndarray) and np.isnan(total[kept]).all():
+    if isinstance(how, np.ndarray) and lost[kept].all():
         raise DataError(f"weights={shown(how.tolist())}: they add up to nothing")
     owner = np.where(kept, np.cumsum(kept) - 1, -1)[row]
     first = np.unique(row, return_index=True)[1][kept]
     labels = {names[v]: [grid.values[names[v]][p] for p in grid.places[first, v]] for v in inner}
-    partial = np.zeros(r, dtype=bool)
+    partial = lost
     if isinstance(how, str) and how in ("equal", "proportional", "outer"):
-        partial = _lack_cells(grid, keep, row)
+        partial = partial | _lack_cells(grid, keep, row)
     counts = np.bincount(row, grid.counts, minlength=r)[kept]
     return Average(labels, counts, owner, weights, partial[kept])
 
