@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import assert_close
 
 import lmm_jax as lmm
 
@@ -135,3 +136,35 @@ def test_a_residual_that_vanishes_is_said():
     with pytest.warns(lmm.ConvergenceWarning, match="rises until no residual variance is left"):
         result = lmm.fit(f"y ~ {' + '.join(names)} + (z || g)", data, reml=False)
     assert not result.converged and result.scale < 1e-8
+
+
+# lme4 1.1-31 (R 4.2.2, nloptwrap): log-likelihood of `y ~ log(dose + 1) + (dose || plate) + ...` where the
+# mean rises with dose itself, so that a variance of slopes stands for it and one of zero is an
+# optimum as well; plates of a generator of NumPy's by seed
+TWO_OPTIMA = {
+    ("(1 | sample)", 8): -84.750529,
+    ("(1 | sample)", 9): -36.206142,
+    ("(1 | sample)", 10): -33.607235,
+    ("(1 | plate:sample)", 8): -105.785181,
+    ("(1 | plate:sample)", 1): -45.673645,
+}
+
+
+def plates(seed):
+    rng, n = np.random.default_rng(seed), [4, 6, 10][seed % 3]
+    plate, dose = np.repeat(np.arange(n), 12), np.tile(np.repeat(np.arange(6.0), 2), n)
+    y = rng.normal(size=n)[plate] + 0.5 * dose + 0.3 * rng.normal(size=12 * n)
+    sample = dose.astype(int) % 3
+    y += np.array([0, 0.5, -0.5])[sample]
+    return pd.DataFrame({"y": y, "plate": plate, "dose": dose, "sample": sample})
+
+
+@pytest.mark.parametrize(("rest", "seed"), TWO_OPTIMA)
+def test_a_slope_that_stands_for_what_the_mean_lacks(rest, seed):
+    data = plates(seed)
+    design = lmm.design(f"y ~ log(dose + 1) + (dose || plate) + {rest}", data)
+    res = lmm.fit(design, runtime="numpy")
+    assert res.converged
+    assert_close(res.llf, TWO_OPTIMA[rest, seed], 1e-7)
+    many = lmm.fit_many(design, np.column_stack([data["y"], -data["y"]]), progress=False)
+    assert_close(many.llf, [res.llf, res.llf], 1e-9)

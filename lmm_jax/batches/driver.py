@@ -19,6 +19,7 @@ from ..optimize.better import second_is_better
 from ..optimize.minimize import is_extreme, off_boundary
 from ..optimize.newton import CONVERGED, NONFINITE, RUNNING, Solution, unknown_state
 from ..optimize.point import State
+from ..optimize.starts import is_crowded
 
 # Runs that go side by side even where there are fewer lanes, and lanes that are not divided,
 # where batches of any size may run.
@@ -128,7 +129,7 @@ def minimize_all(
     opened, cornered = off_boundary(theta, problem.structures)
     best = _challenge(problem, best, opened[:, cornered], np.flatnonzero(cornered), defer)
     theta = np.moveaxis(np.asarray(best.theta), problem.axis, -1)
-    doubt = problem.few | is_extreme(theta)
+    doubt = problem.few | is_extreme(theta) | is_crowded(problem.structures)
     which = np.flatnonzero(doubt & problem.usable & (best.status != RUNNING))
     more = problem.more_starts(theta, which) if which.size else None
     if more is not None:

@@ -24,12 +24,13 @@ from .history import Recorder
 from .newton import CONVERGED, DECREMENT_TOL, NOISY, NONFINITE, PIVOT_TOL, Solution, newton
 from .point import State
 from .starts import (
-    BATCHES,
     SMALL_PROBLEM,
     Starts,
     in_rows,
+    is_crowded,
     leaves_gaps,
     look,
+    parts_of,
     second_grid,
     start_grid,
     start_values,
@@ -243,7 +244,7 @@ def _found_in(grids: _Grids, s: Any, theta: Array, beta: Array, search: _Search)
         found = look(thetas, neighbours, near, reml=reml)
         return found._replace(beta=beta + found.beta)
     thetas = xp.where(s == 0, thetas, with_submodels(thetas, theta, layout))
-    batches = xp.where(s == 0, 1, BATCHES)
+    batches = xp.where(s == 0, 1, parts_of(len(thetas), layout.structures))
     found = look(thetas, neighbours, near, reml=reml, batches=batches)
     found = found._replace(beta=beta + xp.where(s == 0, found.beta, 0.0))
     # valleys that a grid does not show: narrow ones, and those between singular covariances
@@ -286,11 +287,13 @@ def in_doubt(best: Solution, layout: Layout) -> Array:
 
     Where the groups are few, or large random effects leave narrow valleys, others are not rare:
     1 in 50 data sets of eight groups or fewer has one. Of terms whose correlations are parameters
-    of their own 1 in 20 data sets of 20 groups has one. None of 30,000 singular optima had
+    of their own 1 in 20 data sets of 20 groups has one, and of three uncorrelated coefficients and
+    more some (:func:`~lmm_jax.optimize.starts.is_crowded`). None of 30,000 singular optima had
     another in 12 groups for each coefficient and more.
     """
     bent = any(not structure.linear for structure in layout.structures)
-    return has_few_groups(layout) | is_extreme(best.theta) | bent
+    crowded = is_crowded(layout.structures)
+    return has_few_groups(layout) | is_extreme(best.theta) | (bent or crowded)
 
 
 def has_few_groups(layout: Layout) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -32,6 +32,8 @@ _SIZES = {2: 16, 3: 10, 4: 10}
 BATCHES = 4
 # Sizes of one coefficient that varies alone: its model is a line, which may be looked at closely.
 _ALONE = np.geomspace(0.01, 1e7, 13)
+# The same beside others that stay, and the sizes of a second grid of several such coefficients.
+_ALONG, _AMONG = np.geomspace(0.05, 500.0, 13), (0.1, 60.0)
 # Starts that are no local minima of a grid: uncorrelated ones, for terms of two coefficients and
 # for larger ones, and nearly singular ones, whose relative sizes go up to the last number.
 _FAR, _FAR_LARGE, _FAR_SINGULAR, _FARTHEST = 5, 10, 48, 1e6
@@ -90,10 +92,11 @@ def look(
     layout : Layout
     reml : bool
     batches : Array, optional
-        How many of the ``BATCHES`` parts of the candidates to look at; not given: all together.
+        How many of the parts of the candidates (:func:`parts_of`) to look at; not given: all
+        together.
     """
     xp = namespace(thetas, neighbours, layout.S0, batches)
-    parts = 1 if batches is None else BATCHES
+    parts = 1 if batches is None else parts_of(len(thetas), layout.structures)
 
     def batch(i: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
         size = len(thetas) // parts
@@ -113,6 +116,11 @@ def look(
     wanted = xp.isfinite(ranked[order])
     beta = xp.where(wanted[0], betas[order[0]], 0.0)
     return Starts(thetas[order], xp.at(wanted)[0].set(True), beta)  # one run says what is wrong
+
+
+def parts_of(count: int, structures: tuple[Structure, ...]) -> int:
+    """In how many parts so many candidates are looked at, each as large as the first grid."""
+    return count // len(start_grid(structures).thetas)
 
 
 def with_far_starts(
@@ -211,6 +219,16 @@ def _has_correlations(structures: tuple[Structure, ...]) -> bool:
     return len(structures) in _AXES and any(not s.linear for s in structures)
 
 
+def is_crowded(structures: tuple[Structure, ...]) -> bool:
+    """Whether uncorrelated coefficients are so many that every optimum is in doubt.
+
+    Where the fixed effects lack what one of them may stand for, another variance of zero is an
+    optimum of its own: one in four such models of few plates has two.
+    """
+    alone = all(s.unrestricted and s.k == 1 for s in structures)
+    return alone and len(structures) > 2
+
+
 def _has_grid(structures: tuple[Structure, ...]) -> bool:
     """Whether the coefficients are so few that each has an axis of a grid."""
     return sum(s.n_sizes for s in structures) in _AXES
@@ -237,12 +255,16 @@ def widest(structures: tuple[Structure, ...]) -> int:
 def second_grid(structures: tuple[Structure, ...]) -> Candidates | None:
     """What an optimum in doubt is challenged from, beside the points of :func:`start_grid`.
 
-    Four times as many points: singular covariances of the terms of several coefficients; the
-    same sizes with correlations, where these are parameters of their own; or, where there are too
-    many coefficients for a grid, one of them larger than the others. The last ones may be copies
-    beside themselves, from which no run starts. None where a grid has shown all that there is.
+    Four times as many points: singular covariances of the terms of several coefficients; or the
+    same sizes with correlations, where these are parameters of their own. Of uncorrelated
+    coefficients as many points or few times as many, other sizes and lines through the best point;
+    and where there are too many coefficients for a grid, one of them larger than the others. The
+    last ones may be copies beside themselves, from which no run starts. None where a grid has
+    shown all that there is.
     """
     axes = _has_grid(structures)
+    if is_crowded(structures):
+        return _with_lines(_among(structures) if axes else _one_above(structures), structures)
     if not axes and not _has_correlations(structures):
         return _one_above(structures)
     if axes and widest(structures) > 1:
@@ -253,6 +275,33 @@ def second_grid(structures: tuple[Structure, ...]) -> Candidates | None:
     near = [np.where(g.neighbours < 0, -1, g.neighbours + i * len(g.thetas))
             for i, g in enumerate(parts)]  # fmt: skip
     return Candidates(np.vstack([g.thetas for g in parts]), np.vstack(near))
+
+
+def _among(structures: tuple[Structure, ...]) -> Candidates:
+    """A grid of fewer and less distant sizes, which leaves room for lines beside it."""
+    axes = len(structures)
+    room = len(start_grid(structures).thetas) - axes * len(_ALONG)
+    count = int(room ** (1 / axes) + 1e-9)
+    points = np.array(list(product(np.geomspace(*_AMONG, count), repeat=axes)))
+    return Candidates(_of_sizes(structures, points), _grid_neighbours((count,) * axes))
+
+
+def _with_lines(points: Candidates, structures: tuple[Structure, ...]) -> Candidates:
+    """Candidates, copies of the last one up to a number of parts, and lines for each coefficient.
+
+    See :func:`with_submodels`.
+    """
+    part, lines = len(start_grid(structures).thetas), len(structures) * len(_ALONG)
+    n, width = points.neighbours.shape
+    N = -(-(n + lines) // part) * part
+    at = np.arange(n, N - lines)
+    copies = np.repeat(at[:, None], max(width, 2), axis=1)
+    beside = in_rows([len(_ALONG)] * len(structures))
+    beside = np.where(beside < 0, -1, beside + N - lines)
+    rows = [np.pad(points.neighbours, ((0, 0), (0, max(2 - width, 0))), constant_values=-1), copies,
+            np.pad(beside, ((0, 0), (0, max(width - 2, 0))), constant_values=-1)]  # fmt: skip
+    thetas = np.vstack([points.thetas, points.thetas[-1:].repeat(N - n, axis=0)])
+    return Candidates(thetas, np.vstack(rows))
 
 
 def _one_above(structures: tuple[Structure, ...]) -> Candidates:
@@ -306,7 +355,8 @@ def _singular_grid(structures: tuple[Structure, ...]) -> Candidates:
 def with_submodels(thetas: Array, best: Array, layout: Layout) -> Array:
     """The last of the candidates of a grid: one coefficient of the data varies alone.
 
-    Terms beside it are as in the best point so far. In the layout's coordinates the
+    Terms beside it are as in the best point so far. Of uncorrelated coefficients each takes many
+    sizes in its turn. In the layout's coordinates the
     covariance of a single coefficient of a term is singular, along a column of the inverse
     whitener: its optimum is that of the model without the other coefficients.
 
@@ -317,9 +367,12 @@ def with_submodels(thetas: Array, best: Array, layout: Layout) -> Array:
     best : Array, shape (m,)
     layout : Layout
     """
+    xp = namespace(thetas, best, layout.S0)
+    if is_crowded(layout.structures):
+        lines = _lines_through(best, xp)
+        return xp.at(thetas)[-len(lines) :].set(lines)
     if not _has_grid(layout.structures):
         return thetas
-    xp = namespace(thetas, best, layout.S0)
     parts = []
     for structure, at, Ai in zip(
         layout.structures, theta_slices(layout.structures), inverse_whiteners(layout), strict=True
@@ -336,6 +389,14 @@ def with_submodels(thetas: Array, best: Array, layout: Layout) -> Array:
         return thetas
     last = xp.concatenate(parts)
     return xp.at(thetas)[-len(last) :].set(last)
+
+
+def _lines_through(best: Array, xp: Any) -> Array:
+    """One entry of a theta after the other at each of many sizes, (m n, m)."""
+    m, n = best.shape[0], len(_ALONG)
+    own = np.repeat(np.eye(m, dtype=bool), n, axis=0)
+    sizes = xp.asarray(np.tile(_ALONG, m)[:, None], best.dtype)
+    return xp.where(own, sizes, best[None])
 
 
 def _directions(k: int, count: int) -> np.ndarray:
