@@ -192,3 +192,28 @@ def test_no_fallback_without_orders():
         lmm.mmrm("distance ~ age + us(age | Subject)", data, fallback=["arma"])
     res = lmm.mmrm("distance ~ age + arma(age | Subject, p=1)", data, fallback=["cs"])
     assert res.residual.text == "arma(age | Subject, p=1)"
+
+
+@pytest.mark.parametrize("seed", [3, 6])
+def test_where_both_parts_have_a_root_of_one_digits_are_left(seed):
+    """Then `arma(2, 1)` is `ar1` beside a random intercept, whose log-likelihood it has.
+
+    And that of the matrix which is reported, by dense algebra.
+    """
+    rng, rows = np.random.default_rng(seed), []
+    for i in range(60):
+        e, u = 0.0, rng.normal()
+        for visit in range(1, 7):
+            e = 0.5 * e + rng.normal()
+            rows.append((i, visit, u + e))
+    data = pd.DataFrame(rows, columns=["id", "v", "y"])
+    with pytest.warns(lmm.ConvergenceWarning):
+        res = lmm.fit("y ~ v + arma(v | id, p=2, q=1)", data)
+    limit = lmm.fit("y ~ v + (1 | id) + ar1(v | id)", data)
+    assert abs(res.llf - limit.llf) < 1e-3
+    V = np.kron(np.eye(60), res.residual_cov(range(1, 7)).to_numpy())
+    X, y, Vi = res.design.exog, res.design.endog, np.linalg.inv(V)
+    A = X.T @ Vi @ X
+    r = y - X @ np.linalg.solve(A, X.T @ Vi @ y)
+    logs = np.linalg.slogdet(V)[1] + np.linalg.slogdet(A)[1]
+    assert abs(-0.5 * (358 * np.log(2 * np.pi) + logs + r @ Vi @ r) - res.llf) < 1e-6

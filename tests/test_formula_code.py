@@ -214,3 +214,21 @@ def test_no_expression_writes_into_the_data(term):
     with contextlib.suppress(lmm.DataError, lmm.FormulaError):
         lmm.design(f"y ~ {term} + (1 | g)", data)
     pd.testing.assert_frame_equal(data, before)
+
+
+def test_a_function_of_the_caller_is_called_by_its_name_alone():
+    """`factor()` is C() here, `as.numeric()` as_numeric(): nobody's own functions of that name."""
+    data = pd.DataFrame({"g": list("aabbccdd"), "v": [1, 2, 1, 3, 2, 3, 1, 3],
+                         "y": [1.0, 3, 2, 5, 3, 6, 2, 4.5]})  # fmt: skip
+
+    def C(x):
+        return x * 1.0
+
+    def as_numeric(x):
+        raise AssertionError("as.numeric() is not as_numeric()")
+
+    levels = ("Intercept", "C(v)[T.2]", "C(v)[T.3]")
+    assert lmm.fit("y ~ factor(v) + (1 | g)", data).fixed_names == levels
+    assert lmm.fit("y ~ as.factor(v) + (1 | g)", data, context={"C": C}).fixed_names == levels
+    assert lmm.fit("y ~ as.numeric(v) + (1 | g)", data).fixed_names[1] == "as_numeric(v)"
+    assert lmm.fit("y ~ C(v) + (1 | g)", data).fixed_names == ("Intercept", "C(v)")

@@ -138,8 +138,8 @@ def test_a_residual_that_vanishes_is_said():
     assert not result.converged and result.scale < 1e-8
 
 
-# lme4 1.1-31 (R 4.2.2, nloptwrap): log-likelihood of `y ~ log(dose + 1) + (dose || plate) + ...` where the
-# mean rises with dose itself, so that a variance of slopes stands for it and one of zero is an
+# log-likelihoods of lme4 1.1-31 (R 4.2.2, nloptwrap), `y ~ log(dose + 1) + (dose || plate) + ...`,
+# where the mean rises with dose itself: a variance of slopes stands for it, and one of zero is an
 # optimum as well; plates of a generator of NumPy's by seed
 TWO_OPTIMA = {
     ("(1 | sample)", 8): -84.750529,

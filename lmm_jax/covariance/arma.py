@@ -17,6 +17,8 @@ from .distances import distances, of_partials
 # both signs; beside a single one more of it.
 _ROW, _BESIDE = np.linspace(-2.1, 2.1, 7), np.arctanh((-0.7, 0.7))
 _BESIDE_ONE = (1.6, 0.5, -0.5, -1.2, -2.5)
+# Variance, in that of the autoregressive part alone, of which nine digits are left.
+_CANCELLED = 1e-7
 # Correlation of neighbours from which a moving average starts at most: beyond 1/2 there is none.
 _MOST_OF_AVERAGES = 0.45
 
@@ -82,7 +84,11 @@ class AutoregressiveMovingAverage(Correlation):
             part = _column(weight) * of_u[np.abs(lags + k)]
             out = part if out is None else out + part
         assert out is not None
-        return out / _column(out[0])
+        xp, own = namespace(c), out[0]
+        # roots of both parts that meet at length one leave a variance of differences alone, and
+        # rounding in its place
+        told = Taylor(xp.where(own.value > _CANCELLED, own.value, np.nan), own.first, own.second)
+        return out / _column(told)
 
     def entries(self, c: Any, places: Any) -> Taylor:
         """See :meth:`Correlation.entries`."""

@@ -16,6 +16,7 @@ from ..errors import DataError
 from ..formulas.right_side import variables
 from ..inputs.arrays import first_index, vector
 from ..inputs.frames import read_frame
+from ..inputs.names import FUNCTIONS_OF_R
 from ..inputs.paths import is_path, read_file
 from ..inputs.series import settled_columns, whole_numbers
 
@@ -23,6 +24,8 @@ from ..inputs.series import settled_columns, whole_numbers
 _FACTOR, _NAME = r"(?:[^(),]|\([^()]*\))+", r"([^\W\d]\w*)\s*[,)]"
 _CONTRASTS = re.compile(rf"\b(?:C|factor)\({_FACTOR},\s*{_NAME}|\bcontrasts\s*=\s*{_NAME}")
 
+# What functions of R's formulas are called once a formula is read.
+_OWN_NAMES = frozenset(FUNCTIONS_OF_R.values())
 # What can be done with missing values.
 MISSING = ("drop", "raise", "none")
 
@@ -130,6 +133,23 @@ def _check_columns(frame: pd.DataFrame, names: Iterable[str]) -> None:
             raise DataError(f"`{name}` has columns of its own in the data: flatten their names")
         if list(frame.columns).count(name) > 1:
             raise DataError(f"the data has several columns named `{name}`: rename them")
+
+
+def names_for(written: Iterable[Any], context: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a formula may call by name: of a context, or without one of the caller's scope.
+
+    ``factor()`` is C() here, and nobody's C() unless the formula calls it by that name.
+
+    Parameters
+    ----------
+    written : iterable
+        Formulas as they were written; what is no text does not count.
+    context : mapping or None
+    """
+    text = " ".join(part for part in written if isinstance(part, str))
+    found = callables(text) if context is None else held(context)
+    called = set(re.findall(r"[^\W\d]\w*(?=\s*\()", text))
+    return {k: v for k, v in found.items() if k in called or k not in _OWN_NAMES}
 
 
 def callables(text: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from ..inputs.frames import kind_of
 from ..layouts.group_index import function_of
 from .bars import bar_terms
 from .checks import finite_vector, optional_vector, read_sigma
-from .data_frames import MISSING, as_pandas, callables, held
+from .data_frames import MISSING, as_pandas, callables, names_for
 from .design import Design, assemble
 from .fixed_source import FixedSource
 from .relatedness import related_terms
@@ -132,7 +132,7 @@ def design(
     _check_spelling(parsed, groups, re_formula, vc_formula)
     expressions = _expressions(parsed, groups, re_formula, vc_formula, weights, offset)
     frame = as_pandas(data, expressions, subset if isinstance(subset, str) else "")
-    known = callables(" ".join([formula, *expressions])) if context is None else held(context)
+    known = names_for([formula, re_formula, *(vc_formula or {}).values(), residual], context)
     arrays = row_arrays(frame, {"groups": groups, "weights": weights, "offset": offset})
     frame, arrays = select_rows(frame, arrays, subset)
     frame, arrays, keep, gaps = complete_rows(frame, arrays, expressions, missing)

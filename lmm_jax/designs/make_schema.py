@@ -20,7 +20,7 @@ from ..inputs.matching import distinct, find, shown
 from ..layouts.stream_compress import Units
 from ..layouts.stream_pass import column_units
 from .bars import bar_terms
-from .data_frames import MISSING, callables, held
+from .data_frames import MISSING, names_for
 from .schema import Columns, Schema, replayed, response
 from .terms import RandomTerm
 
@@ -50,10 +50,7 @@ def read_columns(
             parsed.text,
         )
     columns = Columns.of(parsed, weights, offset)
-    known = (
-        callables(" ".join([formula, *columns.expressions])) if context is None else held(context)
-    )
-    return columns, known
+    return columns, names_for([formula], context)
 
 
 def schema_of(
