@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
 from ..numerics.namespace import namespace
 from ..numerics.taylor import Taylor, expit, powers, tanh, variables
-from .correlations import AT_BOUND, Correlation, arctanh, cell
+from .correlations import AT_BOUND, Correlation, arctanh
 
 # Starts: correlations of neighbours along either axis, and shares of a nugget, as logits.
 _NEAR, _NUGGETS = np.arctanh((-0.5, 0.3, 0.8)), (-1.5, 0.5)
+
+
+class _Axis(NamedTuple):
+    """Correlations along one axis with derivatives in its parameter, (r, r, g)."""
+
+    f: Any
+    slope: Any
+    bend: Any
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +36,8 @@ class SeparableAutoregressive(Correlation):
     names : tuple of str
         Of the two coordinates.
     nugget : bool
+    reach : int
+        The largest distance of two plots along either axis.
 
     References
     ----------
@@ -36,6 +46,7 @@ class SeparableAutoregressive(Correlation):
 
     names: tuple[str, ...] = ()
     nugget: bool = False
+    reach: int = 1
 
     name: ClassVar[str] = "ar1_ar1"
     by_levels: ClassVar[bool] = False
@@ -45,17 +56,61 @@ class SeparableAutoregressive(Correlation):
         """See :attr:`Correlation.n_params`."""
         return 2 + self.nugget
 
-    def entries(self, c: Any, places: Any) -> Taylor:
-        """See :meth:`Correlation.entries`."""
+    def reaching(self, distance: float) -> Self:
+        """See :meth:`Correlation.reaching`."""
+        return self if distance <= self.reach else replace(self, reach=int(np.ceil(distance)))
+
+    def _along(self, c: Any, places: Any) -> tuple[_Axis, _Axis]:
+        """Powers along both axes with two derivatives, looked up by their distances."""
         xp = namespace(c, places)
         apart = xp.abs(places[:, :, None] - places[:, None])
-        free = variables(c)
-        along = [powers(tanh(x), d) for x, d in zip(free, apart, strict=False)]
-        found = along[0] * along[1]
-        if not self.nugget:
-            return found
-        own = xp.eye(apart.shape[1], dtype=apart.dtype)[:, :, None]
-        return found * (1.0 - own) * cell(1.0 - expit(free[2])) + own
+        apart = xp.minimum(apart, self.reach).astype(
+            np.int32
+        )  # rows that are not there lie anywhere
+        lags = xp.arange(self.reach + 1).astype(c.dtype)
+        tables = [powers(tanh(variables(c[i : i + 1])[0]), lags) for i in range(2)]
+        rows, columns = (
+            _Axis(t.value[d], t.first[0][d], t.second[0, 0][d])
+            for t, d in zip(tables, apart, strict=True)
+        )
+        return rows, columns
+
+    def _shared(self, c: Any, places: Any) -> tuple[Any, Any, Any]:
+        """What correlations off the diagonal are multiplied by, with two derivatives in c_2."""
+        xp = namespace(c, places)
+        other = (1.0 - xp.eye(places.shape[1], dtype=c.dtype))[:, :, None]
+        q = 1.0 / (1.0 + xp.exp(-c[2]))
+        r = q * (1.0 - q)
+        return (1.0 - q) * other, -r * other, (2.0 * q - 1.0) * r * other
+
+    def entries(self, c: Any, places: Any) -> Taylor:
+        """See :meth:`Correlation.entries`."""
+        xp, (a, b) = namespace(c, places), self._along(c, places)
+        f, across = a.f * b.f, a.slope * b.slope
+        first = [a.slope * b.f, a.f * b.slope]
+        second = [[a.bend * b.f, across], [across, a.f * b.bend]]
+        if self.nugget:
+            share, slope, bend = self._shared(c, places)
+            beside = [slope * x for x in first]
+            second = [[share * x for x in row] + [y] for row, y in zip(second, beside, strict=True)]
+            second.append([*beside, bend * f])
+            first = [*(share * x for x in first), slope * f]
+            f = xp.where(share == 0, 1.0, share * f)
+        return Taylor(f, xp.stack(first), xp.stack([xp.stack(row) for row in second]))
+
+    def with_tangents(self, c: Any, places: Any) -> tuple[Any, Any]:
+        """See :meth:`Correlation.with_tangents`."""
+        xp, (a, b) = namespace(c, places), self._along(c, places)
+        f, first = a.f * b.f, [a.slope * b.f, a.f * b.slope]
+        if self.nugget:
+            share, slope, _ = self._shared(c, places)
+            first = [*(share * x for x in first), slope * f]
+            f = xp.where(share == 0, 1.0, share * f)
+        return f, xp.stack(first)
+
+    def matrix(self, c: Any, places: Any) -> Any:
+        """See :meth:`Correlation.matrix`."""
+        return self.with_tangents(c, places)[0]
 
     def start(self, rho: Any) -> Any:
         """See :meth:`Correlation.start`."""

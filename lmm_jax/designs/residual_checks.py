@@ -102,17 +102,17 @@ def _count_visits(term: ResidualTerm) -> str:
 
 
 def longest_distance(term: ResidualTerm, at: np.ndarray) -> float:
-    """The largest distance of two visits, (d, n), of one whose correlations are listed by it.
+    """The largest distance along an axis of places (d, n), by which correlations are listed.
 
     Raises
     ------
     DataError
         More of them than are listed.
     """
-    reach = float(np.ptp(at)) if at.size else 1.0
-    if term.correlation.startswith("arma") and reach > _MOST_LAGS:
+    reach = float(np.ptp(at, axis=1).max()) if at.size else 1.0
+    if term.correlation.startswith(("arma", SEPARABLE)) and reach > _MOST_LAGS:
         raise DataError(
-            f"the visits of {term.text} are up to {reach:g} apart, {_MOST_LAGS:,} at most are "
+            f"the places of {term.text} are up to {reach:g} apart, {_MOST_LAGS:,} at most are "
             "taken: count them in a larger unit, or take car1 of the time"
         )
     return reach

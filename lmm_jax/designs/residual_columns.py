@@ -134,7 +134,8 @@ def _in_units(
         options |= {"unit": unit, "nugget": term.nugget, "gap": float(gap) / unit}
         at = at / unit
     elif kind is SeparableAutoregressive:
-        options |= {"names": term.places, "nugget": term.nugget}
+        reach = int(longest_distance(term, at))
+        options |= {"names": term.places, "nugget": term.nugget, "reach": max(reach, 1)}
     elif kind.takes_gap:
         if issubclass(kind, AutoregressiveMovingAverage):
             options |= _orders(term, at)

@@ -77,7 +77,7 @@ def new_residual_rows(
     subject = np.full(len(data), -1, np.int64)
     if whole:
         subject = _new_subjects(residual, arm, data, context)
-    reach = longest_distance(term, np.append(rows.places[:1], at[:1]))
+    reach = longest_distance(term, np.concatenate([rows.places, at], axis=1))
     return ResidualRows(
         structures=tuple(_reaching(s, reach) for s in rows.structures),
         arm=arm,

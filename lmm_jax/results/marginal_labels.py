@@ -139,9 +139,7 @@ def combine(
         means = max(means, len(rows))
     if family is None or not sum(map(len, tables)):
         _refuse_alone(labels, "one row in each family")
-    made = Labels(
-        table=pd.concat(tables, ignore_index=True), factors=(title,), compared=(title,)
-    )
+    made = Labels(table=pd.concat(tables, ignore_index=True), factors=(title,), compared=(title,))
     return np.vstack(blocks), made, family, means
 
 
