@@ -14,8 +14,9 @@ from functools import lru_cache
 from ..errors import FormulaError
 from .expressions import check_source, to_python, without_blanks
 from .intercepts import Number, decided, numbers_among
-from .residual import ResidualTerm, is_residual, read_residual, without_tilde
+from .residual import ResidualTerm, is_residual, without_tilde
 from .residual_elsewhere import is_nearest, written_here
+from .residual_products import read_residual
 from .right_side import as_formula
 from .tokens import Item, depths, is_wrapped, lex, render, right_side, split, without_comments
 

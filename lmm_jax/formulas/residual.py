@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..errors import FormulaError
 from .expressions import check_source, to_python
@@ -193,79 +192,6 @@ def _cut(inside: str) -> tuple[str, str, str]:
     return inside[: bars[0].start], bars[0].text, inside[bars[0].stop :]
 
 
-def read_residual(term: Sequence[Item], text: str) -> ResidualTerm:
-    """The residual covariance of a term of the formula, a product of up to three calls.
-
-    Raises
-    ------
-    FormulaError
-        It cannot be read, or asks for two correlations or two variances of a kind.
-    """
-    found: dict[str, ResidualTerm] = {}
-    for _, items in split(term, "*", text):
-        if len(items) != 1 or not is_residual(items[0].text):
-            raise FormulaError(
-                "a residual covariance stands alone, or is the product of one correlation and one "
-                "variance: `ar1(visit | id) * diag(sex)`",
-                text,
-                items[0].start,
-            )
-        one = _read(items[0], text)
-        kind = "correlation" if one.correlation else "covariate" if one.of else "diag"
-        if kind in found and _are_axes(found[kind], one):
-            one = _field(found.pop(kind), one)
-        if kind in found:
-            raise FormulaError(
-                f"`{found[kind].text}` and `{one.text}` are two of a kind: a product has one "
-                "correlation, one `diag()`, and one `power()` or `expo()`, as in "
-                "`ar1(visit | id) * diag(sex)`; of a field's rows and columns "
-                "`ar1(row | field) * ar1(column | field)`",
-                text,
-                items[0].start,
-            )
-        found[kind] = one
-    whole = found.get("correlation", next(iter(found.values())))
-    if whole.nugget and whole.correlation == "ar1":
-        raise FormulaError(
-            f"`nugget=True` belongs to {', '.join(SPATIAL)}, and to a field's "
-            "`ar1(row | field) * ar1(column | field, nugget=True)`",
-            text,
-            term[0].start,
-        )
-    levels, of = found.get("diag"), found.get("covariate")
-    if levels is not None:
-        if whole.spread == "visits":
-            raise FormulaError(
-                f"`{whole.text}` has a variance for every visit already: take its homogeneous "
-                f"form, or leave out `{levels.text}`",
-                text,
-                term[0].start,
-            )
-        whole = replace(whole, spread="diag", strata=levels.strata)
-    if of is not None:
-        whole = replace(whole, of=of.of, covariate=of.covariate)
-    return replace(whole, text=text[term[0].start : term[-1].stop])
-
-
-def _are_axes(one: ResidualTerm, other: ResidualTerm) -> bool:
-    """Whether two correlations are those along the rows and the columns of one field."""
-    same = (one.by, one.group) == (other.by, other.group) and one.places != other.places
-    return same and all(at.correlation == "ar1" and at.spread == "one" for at in (one, other))
-
-
-def _field(one: ResidualTerm, other: ResidualTerm) -> ResidualTerm:
-    """Their product."""
-    return replace(
-        one,
-        correlation=SEPARABLE,
-        places=(*one.places, *other.places),
-        order=(0, 0),
-        nugget=one.nugget or other.nugget,
-        steps=False,
-        text=f"{one.text} * {other.text}",
-    )
-
-
 def with_correlation(term: ResidualTerm, name: str) -> str:
     """The term with another correlation over the same visits and subjects.
 
@@ -290,7 +216,8 @@ def with_correlation(term: ResidualTerm, name: str) -> str:
     return call.sub(f"{name}(", text, count=1)
 
 
-def _read(item: Item, text: str) -> ResidualTerm:
+def read_call(item: Item, text: str) -> ResidualTerm:
+    """The residual covariance of one call, `ar1(visit | id)`."""
     match = _CALL.match(item.text)
     assert match is not None
     name, inside = match[1], item.text[match.end() : -1]
