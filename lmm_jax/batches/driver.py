@@ -16,10 +16,10 @@ import numpy as np
 
 from ..covariance.structures import Structure
 from ..optimize.better import second_is_better
+from ..optimize.grids import is_crowded
 from ..optimize.minimize import is_extreme, off_boundary
 from ..optimize.newton import CONVERGED, NONFINITE, RUNNING, Solution, unknown_state
 from ..optimize.point import State
-from ..optimize.starts import is_crowded
 
 # Runs that go side by side even where there are fewer lanes, and lanes that are not divided,
 # where batches of any size may run.

@@ -22,11 +22,12 @@ from ..numerics.devices import ByDevice
 from ..numerics.namespace import NUMPY, namespace
 from ..numerics.programs import compiled
 from ..numerics.stacked import as_lanes
+from ..optimize.grids import second_grid, start_grid
 from ..optimize.minimize import FEW_GROUPS
 from ..optimize.newton import Solution, judge, propose
 from ..optimize.point import State
 from ..optimize.shared_columns import lacking, with_wide_maps
-from ..optimize.starts import second_grid, start_grid, with_submodels
+from ..optimize.starts import with_submodels
 from .driver import LaneProblem, minimize_all
 from .lane_criterion import NUMPY_SECONDS, Lanes, deviance, lane_jet, of_each_lane
 from .lane_starts import lowest, of_candidates, with_far

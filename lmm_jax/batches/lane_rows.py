@@ -16,8 +16,9 @@ from ..layouts.group_index import GroupIndex
 from ..layouts.grouped import GroupedLayout
 from ..layouts.stream_pass import pad
 from ..numerics.stacked import Stacked, filled
+from ..optimize.grids import start_grid
 from ..optimize.newton import Solution
-from ..optimize.starts import SMALL_PROBLEM, start_grid
+from ..optimize.starts import SMALL_PROBLEM
 from .chunks import Chunk
 from .lane_arrays import Shared, independent, is_varied, masked_lanes, share, shared_lanes
 from .lane_minimize import minimize_lanes

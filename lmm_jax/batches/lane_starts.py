@@ -10,8 +10,9 @@ from jax import Array
 
 from ..covariance.structures import Structure
 from ..numerics.namespace import namespace
+from ..optimize.grids import leaves_gaps
 from ..optimize.minimize import is_extreme
-from ..optimize.starts import MAX_RUNS, far_starts, leaves_gaps, local_minima
+from ..optimize.starts import MAX_RUNS, far_starts, local_minima
 
 
 def of_candidates(
@@ -55,7 +56,7 @@ def lowest(values: Array, thetas: Array, near: np.ndarray) -> tuple[Array, Array
         The criterion at the candidates.
     thetas : Array, shape (N, m, R) or (N, m, 1)
     near : ndarray of int, shape (N, K)
-        See :class:`lmm_jax.optimize.starts.Candidates`.
+        See :class:`lmm_jax.optimize.grids.Candidates`.
 
     Returns
     -------

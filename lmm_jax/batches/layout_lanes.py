@@ -19,10 +19,11 @@ from ..likelihood.criterion import empty_jet
 from ..likelihood.profile import profile_jet, profile_waist
 from ..numerics.namespace import NUMPY
 from ..numerics.stacked import Stacked, filled
+from ..optimize.grids import second_grid, start_grid
 from ..optimize.minimize import has_few_groups
 from ..optimize.newton import Solution, tick
 from ..optimize.point import State
-from ..optimize.starts import second_grid, start_grid, with_submodels
+from ..optimize.starts import with_submodels
 from .driver import LaneProblem, minimize_all, take
 from .lane_starts import lowest, of_candidates, with_far
 from .ticks import tick_lanes

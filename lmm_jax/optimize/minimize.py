@@ -20,23 +20,11 @@ from ..numerics.namespace import NUMPY, namespace, traced_once
 from .better import better
 from .challenge import run_and_challenge
 from .followers import ends_at_known, without_followers
+from .grids import in_rows, is_crowded, leaves_gaps, parts_of, second_grid, start_grid
 from .history import Recorder
 from .newton import CONVERGED, DECREMENT_TOL, NOISY, NONFINITE, PIVOT_TOL, Solution, newton
 from .point import State
-from .starts import (
-    SMALL_PROBLEM,
-    Starts,
-    in_rows,
-    is_crowded,
-    leaves_gaps,
-    look,
-    parts_of,
-    second_grid,
-    start_grid,
-    start_values,
-    with_far_starts,
-    with_submodels,
-)
+from .starts import SMALL_PROBLEM, Starts, look, start_values, with_far_starts, with_submodels
 
 After = Callable[[State[Any]], State[Any]] | None  # see newton
 
@@ -288,7 +276,7 @@ def in_doubt(best: Solution, layout: Layout) -> Array:
     Where the groups are few, or large random effects leave narrow valleys, others are not rare:
     1 in 50 data sets of eight groups or fewer has one. Of terms whose correlations are parameters
     of their own 1 in 20 data sets of 20 groups has one, and of three uncorrelated coefficients and
-    more some (:func:`~lmm_jax.optimize.starts.is_crowded`). None of 30,000 singular optima had
+    more some (:func:`~lmm_jax.optimize.grids.is_crowded`). None of 30,000 singular optima had
     another in 12 groups for each coefficient and more.
     """
     bent = any(not structure.linear for structure in layout.structures)
