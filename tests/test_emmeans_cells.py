@@ -102,6 +102,23 @@ def test_nearly_dependent_rows_count_as_one():
     assert_close(test["f"], [b @ np.linalg.solve(V, b) / rank], 1e-6)
 
 
+def test_a_covariate_far_from_zero_leaves_no_row_out():
+    """Means in 2020 and half a year later are as many as in months from there."""
+    rng = np.random.default_rng(1)
+    data = pd.DataFrame({"tr": np.tile(["a", "b"], 60), "g": np.repeat(np.arange(12), 10),
+                         "month": rng.integers(0, 12, 120)})  # fmt: skip
+    data["y"] = 5 + data["month"] + rng.normal(size=120) + rng.normal(size=12)[data["g"]]
+    data["year"] = 2020 + data["month"] / 12
+    tests = []
+    for name, at in ("month", [0, 6]), ("year", [2020, 2020.5]):
+        res = lmm.fit(f"y ~ tr * {name} + (1 | g)", data)
+        means = lmm.emmeans(res, ["tr", name], at={name: at})
+        tests.append(means.joint_test().iloc[0])
+        assert means.pairs().joint_test()["df_num"].tolist() == [3]
+    assert tests[0]["df_num"] == tests[1]["df_num"] == 4
+    assert_close(tests[1]["f"], tests[0]["f"], 1e-6)
+
+
 def test_contrasts_in_groups_of_contrasts_keep_both_labels():
     res = fit("yld ~ Variety * Nf + (1 | Block)")
     effects = lmm.emmeans(res, "Variety", by="Nf").contrast("eff")

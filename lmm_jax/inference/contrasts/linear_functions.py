@@ -22,10 +22,9 @@ from .multiplicity import (
 ESTIMABLE = 1e-8
 # Standard deviations below this share of the largest are none.
 _NO_SPREAD = 1e-12
-# Rows below this, relative to the largest, are nothing; those whose part beside others is below
-# this share of their own are combinations of them: R's number, and far above what a basis of
-# nearly dependent rows loses of a direction.
-_NOTHING, _RANK_TOL = 1e-11, 1e-7
+# Rows whose part beside others is below this, relative to the largest, are combinations of them:
+# covariates far from zero, such as years, leave small parts that are none.
+_RANK_TOL = 1e-11
 # Roundings of a sum of products, in units of the sum of their sizes.
 _ROUNDING = 16 * np.finfo(float).eps
 
@@ -214,7 +213,7 @@ def independent_rows(L: np.ndarray, size: float = 1.0) -> np.ndarray:
         rest = row
         for _ in range(2):  # the second time for the digits that the first one lost
             rest = rest - Q.T @ (Q @ rest)
-        length, own = float(np.linalg.norm(rest)), float(np.linalg.norm(row))
-        if length > max(_RANK_TOL * own, _NOTHING * size):
+        length = float(np.linalg.norm(rest))
+        if length > _RANK_TOL * max(size, float(np.linalg.norm(row))):
             Q = np.vstack([Q, rest / length])
     return Q

@@ -10,7 +10,12 @@ import numpy as np
 import pandas as pd
 
 from ...inputs.names import unique
-from ..contrasts.linear_functions import LinearFunctions, estimable_rows, independent_rows
+from ..contrasts.linear_functions import (
+    LinearFunctions,
+    estimable_rows,
+    independent_rows,
+    without_rounding,
+)
 from ..df.methods import DfMethod
 from ..df.wald import correlation
 from ..tails.student import f_tail
@@ -62,7 +67,7 @@ def joint_test_of(
 ) -> list[float]:
     """Test that some rows are ``null``, of those of their combinations that can be estimated."""
     basis = estimable_rows(at.L[rows], at.gap[rows])
-    L, shift = basis @ at.L[rows], basis @ (at.shift[rows] - null)
+    L, shift = without_rounding(basis, at.L[rows]), basis @ (at.shift[rows] - null)
     Q = independent_rows(L, _size(at, rows))
     # Q = T L, so that the known parts go along
     T = np.linalg.lstsq(L.T, Q.T, rcond=None)[0].T
@@ -237,5 +242,5 @@ def _estimable(C: np.ndarray, at: LinearFunctions, rows: np.ndarray) -> np.ndarr
     """Orthonormal rows over the fixed effects of what of some contrasts can be estimated."""
     if not len(C):
         return np.zeros((0, at.L.shape[1]))
-    L, gap = C @ at.L[rows], C @ at.gap[rows]
+    L, gap = (without_rounding(C, A) for A in (at.L[rows], at.gap[rows]))
     return independent_rows(estimable_rows(L, gap) @ L, _size(at, rows))
