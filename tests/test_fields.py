@@ -113,7 +113,7 @@ def test_the_criterion_is_the_dense_one(residual, runtime):
     assert np.abs(slope).max() < 1e-5
 
 
-def test_standard_errors_are_those_of_differences():
+def test_closed_derivatives_are_jaxs():
     """The closed-form Hessian in theta beside JAX's, at a point that is no optimum."""
     design = lmm.design(f"y ~ 1 + (1 | gen) + {UNITS.replace('| 1', '| field')}", TRIAL)
     theta = np.array([0.7, 0.4, -0.3, -1.0])
@@ -168,16 +168,24 @@ def test_each_of_two_fields_may_have_its_own():
         assert_close(own, [*one.residual_params, one.sigma], TOL, 1)
 
 
-def test_independence_and_one_axis_are_special_cases():
-    """Tests of two parameters, and of one more, which is no boundary but of the nugget."""
-    small, plain, units = (
-        lmm.fit(f"y ~ gen + {part}", WHEAT, reml=False) for part in ("(1 | rep)", PLAIN, UNITS)
+def test_independence_and_no_nugget_are_special_cases():
+    """Tests of two parameters and of one, the second at a boundary; axes in either order."""
+    none, plain, units, turned = (
+        lmm.fit(f"y ~ gen + (1 | rep){part}", WHEAT, reml=False)
+        for part in ("", f" + {PLAIN}", f" + {UNITS}", " + ar1(col | 1) * ar1(row | 1)")
     )
-    table = lmm.anova(plain, units)
-    assert table["df"].iloc[1] == 1
-    assert_close(table["chisq"].iloc[1], 2 * (units.llf - plain.llf), 1e-8)
-    with pytest.raises(lmm.DataError, match="no special case"):
-        lmm.anova(small, plain)
+    for small, large, df, boundary in (
+        (none, plain, 2, False), (none, units, 3, True), (plain, units, 1, True),
+        (turned, units, 1, True),
+    ):  # fmt: skip
+        row = lmm.anova(small, large).iloc[1]
+        assert row["df"] == df
+        assert_close(row["chisq"], 2 * (large.llf - small.llf), 1e-7)
+        assert ("p_boundary" in row and np.isfinite(row["p_boundary"])) == boundary
+    renamed = WHEAT.assign(at=WHEAT["row"])
+    alone = lmm.fit("y ~ gen + (1 | rep) + ar1(at | col)", renamed, reml=False)
+    with pytest.raises(lmm.DataError, match="no special case"):  # its subjects are columns
+        lmm.anova(alone, plain)
 
 
 @pytest.mark.parametrize(
@@ -192,10 +200,14 @@ def test_independence_and_one_axis_are_special_cases():
         ("ar1(name | 1) * ar1(col | 1)", "whole numbers"),
         ("ar1(one | 1) * ar1(at | 1)", "different values of `one`"),
         ("ar1(few | 1) * ar1(col | 1)", "two rows at"),
+        ("ar1(day | 1) * ar1(col | 1)", "whole numbers"),
+        ("ar1(odd | 1) * ar1(col | 1)", "whole numbers"),
     ],
 )
 def test_what_is_no_field_is_refused(residual, message):
-    data = BARLEY.assign(half=BARLEY["row"] / 2, name="a", one=1, few=BARLEY["row"] // 2, gen=1,
+    days = pd.Timestamp("2024-03-01") + pd.to_timedelta(BARLEY["row"], "D")
+    data = BARLEY.assign(day=days, odd=BARLEY["row"] % 2 == 1)
+    data = data.assign(half=BARLEY["row"] / 2, name="a", one=1, few=BARLEY["row"] // 2, gen=1,
                          at=np.arange(len(BARLEY)))  # fmt: skip
     with pytest.raises((lmm.DataError, lmm.FormulaError), match=message):
         lmm.fit(f"y ~ 1 + {residual}", data)

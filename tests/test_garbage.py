@@ -261,7 +261,7 @@ def calls() -> dict[str, Call]:
         "compress": Call(
             lmm.compress,
             dict(y=y, X=x, Z=(np.ones((60, 1, 1)),), weights=np.ones(60),
-                 index=lmm.row_index(g)),
+                 index=lmm.row_index(g), sigma=None),
         ),
         "woodbury_logdet": Call(
             lmm.woodbury_logdet, dict(s=1.0, A=np.ones((3, 2)), Q=cov, d=np.ones(1))

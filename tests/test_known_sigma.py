@@ -255,7 +255,7 @@ def test_models_are_compared_with_one_sigma_only():
     by_ml = [lmm.fit(one.design, reml=False).llf for one in (small, large)]
     assert_close(table["chisq"].iloc[1], 2 * (by_ml[1] - by_ml[0]), 1e-7)
     other = lmm.fit("yi ~ ablat + (1 | trial)", BCG, weights=1 / BCG["vi"], sigma=2)
-    with pytest.raises(lmm.DataError, match="residual standard deviations"):
+    with pytest.raises(lmm.DataError, match="deviations are 1 by sigma= and 2 by"):
         lmm.anova(small, other)
 
 
@@ -273,6 +273,67 @@ def test_what_does_not_go_together_is_refused():
         lmm.influence(res)
     with pytest.raises(lmm.DataError, match="data arguments"):
         lmm.fit(res.design, sigma=2)
+    with pytest.raises(lmm.DataError, match="sigma is held or known"):
+        lmm.profile(res, "sigma")
     truth = lmm.Params.from_components(fe_params=[0, 0], cov_re=[[1.0]])
     with pytest.raises(lmm.DataError, match="leave it out"):
         lmm.simulate(truth, res.design, scale=2.0, seed=1)
+
+
+@pytest.mark.parametrize("kind", ["grouped", "crossed", "related"])
+def test_one_and_many_take_what_is_explained_exactly(kind):
+    """Equal rows in every group, beside errors that are known: there is a between variance."""
+    formula, options = MODELS[kind] if kind != "grouped" else ("y ~ x + (1 | g)", {})
+    data = DATA.drop(columns="x").assign(x=np.arange(60) // 6 % 5)
+    data["y"] = np.random.default_rng(3).normal(size=10)[np.arange(60) // 6]
+    design = lmm.design(formula.replace("(x | s)", "(1 | s)"), data, sigma=0.7, **options)
+    one = lmm.fit(design)
+    many = lmm.fit_many(design, np.column_stack([data["y"], data["y"][::-1]]), progress=False)
+    assert one.converged and one.cov_re.iloc[0, 0] > 0
+    assert_close(many.llf[0], one.llf, RTOL)
+    assert np.isfinite(many.llf).all()
+
+
+def test_programs_know_it_as_designs_do():
+    """`compress(sigma=)`: the optimum of fit, derivatives in sigma, refusals."""
+    design = meta("yi ~ ablat + (1 | trial)").design
+    res = lmm.fit(design)
+    index, w = lmm.row_index(design), design.weights
+    rows = (design.endog, design.exog, (np.ones((13, 1, 1)),), w)
+
+    def value(sigma):
+        return lmm.fit_params(lmm.compress(*rows, index, sigma=sigma)).llf
+
+    with jax.enable_x64(True):
+        one = jax.numpy.array(1.0)
+        found, slope = jax.jit(jax.value_and_grad(value))(one)
+        layout = lmm.compress(*rows, index, sigma=1.0)
+        scale = lmm.fit_params(layout).scale
+    assert_close([found, scale], [res.llf, 1.0], RTOL)
+    low, high = (lmm.fit("yi ~ ablat + (1 | trial)", BCG, weights=w, sigma=1 + h).llf
+                 for h in (-1e-4, 1e-4))  # fmt: skip
+    assert_close(slope, (high - low) / 2e-4, 1e-5)
+    for bad in (0.0, -1.0, np.nan, [1.0, 2.0]):
+        with pytest.raises(lmm.DataError, match="sigma="):
+            lmm.compress(*rows, index, sigma=bad)
+
+
+@pytest.mark.parametrize("method", ["lbfgs", "bfgs"])
+def test_other_methods_find_the_same(method):
+    res = meta("yi ~ ablat + (1 | trial)")
+    assert_close(meta("yi ~ ablat + (1 | trial)", method=method).llf, res.llf, RTOL)
+
+
+def test_held_effects_and_approximate_fits_know_it():
+    free = lmm.Params.from_components(fe_params=[1, 0], cov_re=[[1]])
+    start = lmm.Params.from_components(fe_params=[0, -0.03], cov_re=[[0.1]])
+    held = meta("yi ~ ablat + (1 | trial)", free=free, start_params=start)
+    offset = lmm.fit("yi ~ 1 + (1 | trial)", BCG, sigma=1, weights=1 / BCG["vi"],
+                     offset=-0.03 * BCG["ablat"])  # fmt: skip
+    assert_close(held.llf, offset.llf, RTOL)
+    formula = "y ~ x + (1 | g) + (1 | s)"
+    near = lmm.fit(formula, DATA, sigma=0.9, approximate=True)
+    assert near.scale == pytest.approx(0.81)
+    # beside its own Monte Carlo error
+    left = abs(near.llf - lmm.fit(formula, DATA, sigma=0.9).llf)
+    assert left < 5 * near.approximation.llf_se + 1e-3

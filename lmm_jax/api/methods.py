@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -70,7 +71,6 @@ def begin(task: Task, methods: tuple[str, ...]) -> Task:
         or not plain
         or design.is_compressed
         or design.is_related
-        or design.sigma is not None
         or design.nobs > _FEW_ROWS
     ):
         return task
@@ -83,9 +83,11 @@ def begin(task: Task, methods: tuple[str, ...]) -> Task:
 
 @partial(compiled, static=("groups", "reml"), host=3e-6)
 def _compress_and_minimize(
-    rows: tuple[Any, ...], *, groups: tuple[int, ...], reml: bool, **options: Any
+    rows: tuple[Any, ...], sigma2: Any, *, groups: tuple[int, ...], reml: bool, **options: Any
 ) -> tuple[Any, tuple[Array, Array], Solution]:
     layout = layout_of_rows(*rows)
+    if sigma2 is not None:
+        layout = replace(layout, sigma2=sigma2)
     assert isinstance(layout, GroupedLayout)  # the caller has looked at the index
     few = trim(layout, groups)
     reach = layout.ranks(), layout.within_rss()

@@ -86,7 +86,7 @@ def power(
         tested together by an F test.
     seed : int
     scale : float, optional
-        Residual variance, with ``Params``.
+        Residual variance, with ``Params``, of a design that does not know it by ``sigma=``.
     effects : sequence of float, optional
         True values of the coefficient (of the contrast) to look at; that of ``params`` if not
         given.

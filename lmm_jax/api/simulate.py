@@ -53,7 +53,8 @@ def simulate(
     n : int
         Number of draws.
     scale : float, optional
-        Residual variance; for ``Params`` only, which do not hold it.
+        Residual variance; for ``Params`` only, which do not hold it, and a design that does not
+        know it by ``sigma=``.
     conditional : bool
         Keep the random effects at their conditional means (BLUPs) instead of
         drawing them. For a fit and its own rows.

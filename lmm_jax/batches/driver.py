@@ -16,8 +16,7 @@ import numpy as np
 
 from ..covariance.structures import Structure
 from ..optimize.better import second_is_better
-from ..optimize.grids import is_crowded
-from ..optimize.minimize import is_extreme, off_boundary
+from ..optimize.minimize import is_extreme, lacks_one, off_boundary
 from ..optimize.newton import CONVERGED, NONFINITE, RUNNING, Solution, unknown_state
 from ..optimize.point import State
 
@@ -129,7 +128,7 @@ def minimize_all(
     opened, cornered = off_boundary(theta, problem.structures)
     best = _challenge(problem, best, opened[:, cornered], np.flatnonzero(cornered), defer)
     theta = np.moveaxis(np.asarray(best.theta), problem.axis, -1)
-    doubt = problem.few | is_extreme(theta) | is_crowded(problem.structures)
+    doubt = problem.few | is_extreme(theta) | lacks_one(theta, problem.structures)
     which = np.flatnonzero(doubt & problem.usable & (best.status != RUNNING))
     more = problem.more_starts(theta, which) if which.size else None
     if more is not None:

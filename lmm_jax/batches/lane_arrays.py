@@ -34,6 +34,7 @@ class Shared(NamedTuple):
     weights: Any  # (n,)
     rows: GroupIndex  # where they go, without padding of rows
     classes: tuple[Classes | None, ...]  # one a bucket
+    sigma2: Any  # (1,)  residual variance where it is known, or None
 
 
 def share(
@@ -59,7 +60,8 @@ def share(
         n_groups=groups,
     )
     factors = [T[:, :, :g] for T, g in zip(factors, groups, strict=True)]
-    return Shared(X, Z, weights, rows, tuple(lane_classes(T, p) for T in factors))
+    known = None if layout.sigma2 is None else np.asarray(layout.sigma2)[None]
+    return Shared(X, Z, weights, rows, tuple(lane_classes(T, p) for T in factors), known)
 
 
 def _last_group(T: np.ndarray) -> int:
@@ -89,7 +91,7 @@ def _shared_lanes(Y: Array, shared: Shared) -> Lanes:
         S_xy=at.S_xy,
         S_yy=at.S_yy,
         usable=xp.ones(Y.shape[1], bool),
-        **maps_of(at.maps),
+        **{**maps_of(at.maps), "sigma2": shared.sigma2},
     )
     return replace(lanes, usable=varies(Y, shared.weights[:, None], lanes))
 
@@ -122,7 +124,7 @@ def _masked_lanes(Y: Array, W: Array, shared: Shared) -> Lanes:
         S_xy=at.S0[:p, p],
         S_yy=at.S0[p, p],
         usable=alone,
-        **maps_of(at),
+        **{**maps_of(at), "sigma2": shared.sigma2},
     )
     return replace(lanes, usable=alone & varies(Y, W, lanes))
 
@@ -143,7 +145,10 @@ def independent(X: Array, w: Array) -> Array:
 
 
 def varies(Y: Array, W: Array, lanes: Lanes) -> Array:
-    """What fit checks of one response: it is not constant, nor explained exactly; (R,)."""
+    """What fit checks of one response: it is not constant, nor explained exactly; (R,).
+
+    Where sigma is known, a response may be explained exactly.
+    """
     ranks = sum(reached(b.T, b.copies) for b in lanes.buckets)
     return is_varied(Y, W, lanes, lanes.S_yy, ranks, lanes.S_xx.shape[0])
 
@@ -173,5 +178,7 @@ def is_varied(Y: Array, W: Array, maps: Maps, rss: Array, ranks: Any, p: int) ->
     spread = xp.sqrt(xp.sum(W * centred * centred, axis=0))
     floor = explained_exactly(largest, spread, total)
     within = maps.y_scale * xp.sqrt(rss)
-    exact = (maps.y_scale <= floor) | ((maps.n_obs - ranks - p > 0) & (within <= floor))
+    exact = maps.y_scale <= floor
+    if maps.sigma2 is None:
+        exact = exact | ((maps.n_obs - ranks - p > 0) & (within <= floor))
     return (high > low) & ~exact & (maps.n_obs > p)

@@ -76,13 +76,6 @@ class LaneRows:
         points = len(start_grid(self.design.structures).thetas) / _AXIS if self.grid else 1.0
         return int(points * numbers) + masked * _OWN
 
-    def with_sigma(self, maps: Any, *, lanes: bool = True) -> Any:
-        """Lanes, or a layout of them, with the residual standard deviation that is known."""
-        sigma = self.design.sigma
-        if sigma is None:
-            return maps
-        return replace(maps, sigma2=np.full((1,) * lanes, sigma * sigma))
-
     def known_subtracted(self, Y: np.ndarray) -> np.ndarray:
         """Y without the offset and the held fixed effects."""
         known = self.design.known_part()
@@ -125,7 +118,7 @@ class RelatedRows(LaneRows):
 
     def lanes(self, chunk: Chunk, Y: np.ndarray, columns: Responses) -> Any:
         """See :meth:`LaneRows.lanes`."""
-        return self.with_sigma(related_lanes(self.known_subtracted(Y), self.rotation))
+        return related_lanes(self.known_subtracted(Y), self.rotation)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -172,10 +165,10 @@ class GroupedRows(LaneRows):
         """See :meth:`LaneRows.lanes`."""
         Y = self.known_subtracted(Y)
         if not chunk.masked:
-            return self.with_sigma(shared_lanes(Y, self.arrays))
+            return shared_lanes(Y, self.arrays)
         Y, W, enough = self.with_gaps(chunk, Y, columns)
         lanes = masked_lanes(Y, W, self.arrays)
-        return self.with_sigma(replace(lanes, usable=lanes.usable & enough))
+        return replace(lanes, usable=lanes.usable & enough)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -219,7 +212,8 @@ class LayoutRows(LaneRows):
             weights = Stacked(pad(W, y.size))
             enough = enough & filled(independent(X, weights), R)
         rows: Any = Stacked(pad(y_lanes, y.size))
-        layout: Any = self.with_sigma(layout_of_rows(rows, X, Z, weights, index), lanes=False)
+        known: Any = self.design.sigma2
+        layout: Any = replace(layout_of_rows(rows, X, Z, weights, index), sigma2=known)
         maps = LayoutLanes(layout=layout, usable=enough).maps()
         rss: Any = filled(layout.within_rss(), R)
         ranks = filled(layout.ranks(), R)

@@ -29,6 +29,7 @@ class Rotation:
     term: TermColumns
     weights: np.ndarray  # (n,)
     spectrum: Spectrum
+    sigma2: Any  # (1,)  residual variance where it is known
 
     __repr__ = brief
 
@@ -49,7 +50,8 @@ def rotation_of(design: Design) -> Rotation:
     rows = on_scale(np.zeros((design.nobs, 1)), X, [term], weights)
     assert term.known is not None  # the caller has looked
     spectrum = spectrum_of(term.known, ids_of(rows, 0).lengths, rows.scales[0])
-    return Rotation(X=X, term=term, weights=weights, spectrum=spectrum)
+    known = None if design.sigma2 is None else design.sigma2[None]
+    return Rotation(X=X, term=term, weights=weights, spectrum=spectrum, sigma2=known)
 
 
 def related_lanes(Y: np.ndarray, rotation: Rotation) -> Lanes:
@@ -74,7 +76,9 @@ def related_lanes(Y: np.ndarray, rotation: Rotation) -> Lanes:
     for name in _SHARED:
         maps[name] = np.asarray(maps[name])[..., None]
     maps["whiteners"] = tuple(A[..., None] for A in rows.whiteners)
-    lanes = Lanes(buckets=(LaneBucket(**bucket, widths=(1,)),), **sums, **maps)
+    lanes = Lanes(
+        buckets=(LaneBucket(**bucket, widths=(1,)),), **sums, **maps, sigma2=rotation.sigma2
+    )
     return replace(lanes, usable=_varies(Y, rotation.weights[:, None], lanes))
 
 

@@ -80,6 +80,7 @@ class Correlation:
     by_levels: ClassVar[bool] = True  # places are levels of a factor, or distances count
     takes_gap: ClassVar[bool] = False  # starts from the typical distance of neighbours
     levels_are_codes: ClassVar[bool] = False  # places are codes of `levels`, not distances
+    in_space: ClassVar[bool] = False  # places are times or coordinates, and no visits
     linear: ClassVar[bool] = False  # in reported parameters, times the variance
     # of the coefficients of a term:
     ordered: ClassVar[bool] = False  # their order counts

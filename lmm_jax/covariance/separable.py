@@ -50,6 +50,7 @@ class SeparableAutoregressive(Correlation):
 
     name: ClassVar[str] = "ar1_ar1"
     by_levels: ClassVar[bool] = False
+    in_space: ClassVar[bool] = True
 
     @property
     def n_params(self) -> int:

@@ -40,6 +40,7 @@ class Spatial(Correlation):
     nugget: bool = False
 
     by_levels: ClassVar[bool] = False
+    in_space: ClassVar[bool] = True
 
     @staticmethod
     def falls(t: Any) -> tuple[Any, Any, Any]:

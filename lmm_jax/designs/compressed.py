@@ -58,13 +58,11 @@ class Compressed:
             "bases": self.bases,
         }
 
-    def with_sigma(self, sigma: float | None) -> Compressed:
-        """The same with a residual standard deviation that is known; None: it is not."""
-        if sigma is None:
+    def with_known(self, sigma2: Any) -> Compressed:
+        """The same with a residual variance that is known, (), or None."""
+        if sigma2 is None:
             return self
-        known: Any = np.asarray(sigma * sigma)
-        layout = replace(self.layout, sigma2=known)
-        return replace(self, layout=layout)
+        return replace(self, layout=replace(self.layout, sigma2=sigma2))
 
     def basis(self, t: int) -> AnyMatrix | None:
         """``B`` of term t, whose effects are ``a = B b`` with the b of the layout; or None."""

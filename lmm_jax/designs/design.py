@@ -61,6 +61,7 @@ V = TypeVar("V")
     "related_roots",
     "response_bound",
     "response_size",
+    "sigma2",
     "source",
 )
 @public
@@ -139,6 +140,11 @@ class Design:
         return of_rows(self.exog, self.terms)
 
     @property
+    def sigma2(self) -> np.ndarray | None:
+        """Residual variance where it is known, ()."""
+        return None if self.sigma is None else np.asarray(self.sigma * self.sigma)
+
+    @property
     def structures(self) -> tuple[Structure, ...]:
         """Covariance structure of each term."""
         return tuple(term.structure for term in self.terms)
@@ -210,10 +216,10 @@ class Design:
     def compressed(self) -> Compressed:
         """The rows as a layout, from one pass over them when it is first asked for."""
         if self.is_related:
-            return self._related.compressed.with_sigma(self.sigma)
+            return self._related.compressed.with_known(self.sigma2)
         with float64():
             found = compress_rows(*self._free_rows(), self.weights, self.plan)
-        return found.with_sigma(self.sigma)
+        return found.with_known(self.sigma2)
 
     def compressed_by(self, program: Callable[..., tuple[AnyLayout, tuple[Any, Any], V]]) -> V:
         """Compress in a program that goes on from there; what it gives besides.
@@ -221,12 +227,12 @@ class Design:
         Parameters
         ----------
         program : callable
-            Of the padded rows and the ``few_groups`` of :class:`Compressed`: the layout, its
-            reach and anything else.
+            Of the padded rows, the residual variance that is known or None, and the
+            ``few_groups`` of :class:`Compressed`: the layout, its reach and anything else.
         """
         few = few_groups(self.plan)
-        layout, reach, rest = program(self.padded_rows(), groups=few)
-        found = Compressed(layout=layout, reach=reach, few_groups=few).with_sigma(self.sigma)
+        layout, reach, rest = program(self.padded_rows(), self.sigma2, groups=few)
+        found = Compressed(layout=layout, reach=reach, few_groups=few)
         self.__dict__["compressed"] = found  # where cached_property keeps it
         return rest
 

@@ -49,7 +49,9 @@ def why_incomparable(small: Design, large: Design) -> str | None:
     if not _same(small.weights, large.weights, 1.0) or not _same(small.offset, large.offset, 0.0):
         return "their weights or offsets are not the same"
     if small.sigma != large.sigma:
-        return "the residual standard deviations that they were given are not the same"
+        each = " and ".join("estimated" if one.sigma is None else f"{one.sigma:g} by sigma="
+                            for one in (small, large))  # fmt: skip
+        return f"their residual standard deviations are {each}"
     return None
 
 

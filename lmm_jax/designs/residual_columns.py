@@ -242,9 +242,10 @@ def _positions(
 ) -> np.ndarray:
     """Whole numbers of a field's rows or columns, as numbers or as labels."""
     labels = mat.labels(name, data, context=context, state=state)
+    values = labels.cat.categories if isinstance(labels.dtype, pd.CategoricalDtype) else labels
     numbers = pd.to_numeric(pd.Series(np.asarray(labels, dtype=object)), errors="coerce")
-    at = numbers.to_numpy(dtype=float)
-    if not (np.isfinite(at) & (at == np.round(at))).all():
+    at, no_numbers = numbers.to_numpy(dtype=float), values.dtype.kind in "Mmb"  # dates, logicals
+    if no_numbers or not (np.isfinite(at) & (at == np.round(at))).all():
         raise DataError(
             f"`{name}` in {term.text} has values that are no whole numbers: number the rows and "
             "the columns of the field, or take sp_exp of coordinates"

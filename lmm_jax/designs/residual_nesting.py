@@ -100,6 +100,8 @@ def _places_within(small: Residual, large: Residual) -> bool:
     if small.term.correlation == "cs":
         return True
     one, two = (r.rows.places * r.structures[0].correlation.unit for r in (small, large))
+    if sorted(small.term.places) == sorted(large.term.places):  # axes in another order
+        one = one[[small.term.places.index(name) for name in large.term.places]]
     if large.term.correlation not in ("symm", "ad"):  # distances
         return one.shape == two.shape and not np.ptp(one - two, axis=1).any()
     visit, place = (

@@ -9,16 +9,18 @@ are lost by subtraction. All of it is traceable in X, y, Z and the weights.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from ..covariance.params import real_array
 from ..covariance.structures import Structure
 from ..errors import DataError
-from ..inputs.arguments import hinted, instance, items
+from ..inputs.arguments import hinted, instance, items, shown
 from ..numerics.linalg import exact
 from ..numerics.namespace import namespace
 from ..numerics.processes import check_process, eagerly
@@ -57,7 +59,15 @@ _FOLDED = 1 << 16
 
 @hinted
 @exact
-def compress(y: Array, X: Array, Z: Sequence[Array], weights: Array, index: RowIndex) -> RowLayout:
+def compress(
+    y: Array,
+    X: Array,
+    Z: Sequence[Array],
+    weights: Array,
+    index: RowIndex,
+    *,
+    sigma: Array | float | None = None,
+) -> RowLayout:
     """Compress the rows of a mixed model into its sufficient statistics.
 
     Parameters
@@ -76,6 +86,9 @@ def compress(y: Array, X: Array, Z: Sequence[Array], weights: Array, index: RowI
         Bookkeeping of the rows (:func:`lmm_jax.row_index`); rows past the data point
         anywhere and weigh nothing. That of a design with a residual covariance knows
         its subjects, visits and coordinates.
+    sigma : Array or float, shape (), optional
+        Residual standard deviation where it is known; functions of the layout profile it out
+        otherwise. Not beside a residual covariance.
 
     Returns
     -------
@@ -88,7 +101,27 @@ def compress(y: Array, X: Array, Z: Sequence[Array], weights: Array, index: RowI
     constants to the differentiation: any value of them describes the same model.
     """
     check_process()
-    rows = _read_rows(y, X, Z, weights, index)
+    rows, known = _read_rows(y, X, Z, weights, index), _read_sigma(sigma, index)
+    found = _compressed(rows, index)
+    if known is None:
+        return found
+    return replace(found, sigma2=jnp.asarray(known, found.S0.dtype) ** 2)
+
+
+def _read_sigma(sigma: Any, index: RowIndex) -> Any:
+    """A known residual standard deviation, looked at where it is not traced."""
+    if sigma is None:
+        return None
+    if isinstance(index, ResidualIndex | ChainIndex | SubjectIndex):
+        raise DataError("sigma= beside a residual covariance, whose variances are estimated")
+    traced = isinstance(sigma, jax.core.Tracer)
+    found = sigma if traced else real_array(sigma, "sigma")
+    if np.shape(found) != () or not (traced or (found > 0 and np.isfinite(found))):
+        raise DataError(f"sigma={shown(sigma)}: a positive number is needed")
+    return found
+
+
+def _compressed(rows: Any, index: RowIndex) -> RowLayout:
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((rows, index))):
         y, X, Z, weights = jax.tree.map(jnp.asarray, rows)
         return _layout_of_unchecked(y, X, Z, weights, index)

@@ -27,7 +27,7 @@ Einsum = Callable[..., Array]
 
 
 class Profile(NamedTuple):
-    """beta and sigma profiled out of the gram matrix, in the layout's coordinates."""
+    """beta, and sigma unless it is known, profiled out of the gram matrix."""
 
     deviance: Array  # ()      -2 log-likelihood (REML criterion where asked)
     beta: Array  # (p,)

@@ -103,6 +103,8 @@ def profile_jet(theta: Array, layout: Layout, *, reml: bool, exact: bool = True)
 def profile_loglike(theta: Array, layout: Layout, *, reml: bool = True) -> Array:
     """Log-likelihood at lme4's theta, fixed effects and sigma profiled out.
 
+    A sigma that the layout knows (``compress(sigma=)``) is taken as it is.
+
     Parameters
     ----------
     theta : Array, shape (m,)
@@ -158,6 +160,8 @@ def loglike(
     sqrt: bool = False,
 ) -> Array:
     """Log-likelihood at given covariance parameters, sigma^2 profiled out.
+
+    A sigma that the layout knows (``compress(sigma=)``) is taken as it is.
 
     Parameters
     ----------
@@ -285,6 +289,8 @@ def get_scale(
     fe_params: Array, cov_re: Array, vcomp: Array, layout: Layout, *, reml: bool = True
 ) -> Array:
     """Residual variance that maximizes the likelihood at given other parameters.
+
+    A sigma that the layout knows (``compress(sigma=)``) is taken as it is.
 
     ``r' V^-1 r / nu`` with ``r = y - X beta`` and V relative to the residual variance.
 

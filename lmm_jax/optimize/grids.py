@@ -77,10 +77,10 @@ def parts_of(count: int, structures: tuple[Structure, ...]) -> int:
 
 
 def is_crowded(structures: tuple[Structure, ...]) -> bool:
-    """Whether uncorrelated coefficients are so many that every optimum is in doubt.
+    """Whether there are three uncorrelated coefficients and more.
 
-    Where the fixed effects lack what one of them may stand for, another variance of zero is an
-    optimum of its own: one in four such models of few plates has two.
+    Where the fixed effects lack what one of them may stand for, its variance of zero is an optimum
+    of its own.
     """
     alone = all(s.unrestricted and s.k == 1 for s in structures)
     return alone and len(structures) > 2

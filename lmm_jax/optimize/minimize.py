@@ -30,6 +30,8 @@ After = Callable[[State[Any]], State[Any]] | None  # see newton
 
 # Groups below which an optimum may well not be the only one, and relative standard deviations.
 FEW_GROUPS, _EXTREME = 12, 100.0
+# Relative standard deviation of one of several coefficients that is next to none.
+_HARDLY = 1e-2
 # Decrement at which the optimum of a sample of the groups is near enough to start from.
 _SAMPLE_TOL = 1e-2
 
@@ -280,8 +282,16 @@ def in_doubt(best: Solution, layout: Layout) -> Array:
     another in 12 groups for each coefficient and more.
     """
     bent = any(not structure.linear for structure in layout.structures)
-    crowded = is_crowded(layout.structures)
-    return has_few_groups(layout) | is_extreme(best.theta) | (bent or crowded)
+    doubt = has_few_groups(layout) | is_extreme(best.theta) | bent
+    return doubt | lacks_one(best.theta, layout.structures)
+
+
+def lacks_one(theta: Any, structures: tuple[Structure, ...]) -> Any:
+    """Whether one of several uncorrelated coefficients hardly varies, for every lane."""
+    xp = namespace(theta)
+    if not is_crowded(structures):
+        return xp.zeros(theta.shape[1:], bool)
+    return xp.min(xp.abs(theta), axis=0) < _HARDLY
 
 
 def has_few_groups(layout: Layout) -> Any:

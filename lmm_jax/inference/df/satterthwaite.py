@@ -8,7 +8,8 @@ import numpy as np
 
 from ...numerics.namespace import namespace
 
-# Degrees of freedom from which no variance is uncertain: what is left is rounding.
+# Degrees of freedom from which no variance is uncertain: where sigma is known and all random
+# effects are zero, rounding of their derivatives is left.
 _CERTAIN = 1e15
 
 

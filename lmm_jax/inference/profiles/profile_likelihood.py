@@ -102,6 +102,7 @@ def profile(
     [22.15, 30.03]
     """
     job = _read(res, parm, scale, reml)
+    _check_some(job)
     progress = flag(progress, "progress")
     return _from_best(job, lambda base: _curves(base, job, progress))
 
@@ -140,6 +141,13 @@ def _read(res: FitRecord, parm: Any, scale: str, reml: bool) -> _Job:
             )
         places = [n for n in places if parameters[n].kind != "beta"]
     return _Job(res, _among_free(parameters, design.held), places, scale == "sdcor", reml)
+
+
+def _check_some(job: _Job) -> None:
+    """Some parameter that is asked for has a profile."""
+    if not any(_is_free(job, job.parameters[n]) for n in job.places):
+        names = ", ".join(job.parameters[n].name for n in job.places)
+        raise DataError(f"{names} is held or known, and has no profile")
 
 
 def _among_free(parameters: tuple[Parameter, ...], held: np.ndarray | None) -> Any:

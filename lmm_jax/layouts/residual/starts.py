@@ -9,8 +9,6 @@ import numpy as np
 from jax import Array
 
 from ...covariance.residuals import ResidualStructure
-from ...covariance.separable import SeparableAutoregressive
-from ...covariance.spatial import Spatial
 from ...covariance.structures import Structure
 from ...covariance.theta import theta_slices
 from ...numerics.namespace import namespace
@@ -67,10 +65,7 @@ def candidates(structures: tuple[Structure, ...], rows: Sequence[Squares]) -> Ar
     terms = [s for s in structures if not isinstance(s, ResidualStructure)]
     spreads = [_log_deviations(structures, rows, a) for a in range(len(structures) - len(terms))]
     starts = []
-    in_space = any(
-        isinstance(residual_of(structures, a)[0].correlation, Spatial | SeparableAutoregressive)
-        for a in range(len(spreads))
-    )
+    in_space = any(residual_of(structures, a)[0].correlation.in_space for a in range(len(spreads)))
     alone = _ALONE_IN_SPACE if in_space else _ALONE
     for rho, sd in _STARTS if terms else alone:
         parts = [s.start(xp.full(s.k, sd, like.dtype)) for s in terms]
