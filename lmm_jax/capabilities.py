@@ -96,6 +96,14 @@ _ROBUST = {
 }
 _OF_ROWS = Capability("fit", {**_NO_ROWS, "batches": _ROWS})
 _OF_LEVELS = Capability("fit", {"without data": _DATA})
+_OF_SHARES = Capability(
+    "fit",
+    {
+        "without data": _DATA,
+        "sigma": "{what} divides by the residual variance of a row of weight one, which is "
+        "anybody's choice where sigma is known: take res.varcorr beside the variances of the rows",
+    },
+)
 _OF_NEW_ROWS = Capability(
     "fit",
     {
@@ -187,10 +195,10 @@ TABLE = {
             ),
         },
     ),
-    "r2": _OF_LEVELS,
-    "icc": _OF_LEVELS,
-    "variance_components": _OF_LEVELS,
-    "heritability": _OF_LEVELS,
+    "r2": _OF_SHARES,
+    "icc": _OF_SHARES,
+    "variance_components": _OF_SHARES,
+    "heritability": _OF_SHARES,
     "vif": Capability(
         "fit",
         {

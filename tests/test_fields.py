@@ -157,6 +157,32 @@ def test_numbers_may_be_labels_and_either_axis_comes_first():
     assert_close(table.iloc[0, 1], res.scale * rho["rho[row]"] ** 2 * rho["rho[col]"], RTOL)
 
 
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize("step", [2, 3, 100])
+def test_coordinates_count_in_their_own_step(sign, step):
+    """Centimetres, every second row: the same correlations of neighbours, of either sign."""
+    rng = np.random.default_rng(1)
+    row, col = (at.ravel() for at in np.meshgrid(np.arange(12), np.arange(10), indexing="ij"))
+    K = (0.6 * sign) ** np.abs(row[:, None] - row) * 0.5 ** np.abs(col[:, None] - col)
+    y = np.linalg.cholesky(K) @ rng.normal(size=120)
+    plain, apart = (
+        lmm.fit(f"y ~ 1 + {PLAIN}", pd.DataFrame({"row": row * k + 7, "col": col, "y": y}))
+        for k in (1, step)
+    )
+    assert_close(apart.llf, plain.llf, RTOL)
+    assert_close(apart.residual_params, plain.residual_params, TOL)
+    pair = pd.DataFrame({"col": [1, 1], "row": [7, 7 + 3 * step]})
+    table = apart.residual_cov(pair)
+    assert_close(table.iloc[0, 1], apart.scale * plain.residual_params["rho[row]"] ** 3, 1e-5)
+    with pytest.raises(lmm.DataError, match="columns a, row: those of"):
+        apart.residual_cov(pair.rename(columns={"col": "a"}))
+    new = pd.DataFrame({"row": [7 + 12 * step], "col": [3]})
+    one = plain.predict(new.assign(row=[19]), conditional=True)
+    assert_close(apart.predict(new, conditional=True), one, TOL, 1)
+    with pytest.raises(lmm.DataError, match="between the rows or columns"):
+        apart.predict(new.assign(row=[8]), conditional=True)
+
+
 def test_each_of_two_fields_may_have_its_own():
     """Two fits of a field each have the same log-likelihoods, where their means differ."""
     formula = "y ~ 0 + field + ar1(row | field / field) * ar1(col | field / field)"

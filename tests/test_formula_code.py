@@ -232,3 +232,5 @@ def test_a_function_of_the_caller_is_called_by_its_name_alone():
     assert lmm.fit("y ~ as.factor(v) + (1 | g)", data, context={"C": C}).fixed_names == levels
     assert lmm.fit("y ~ as.numeric(v) + (1 | g)", data).fixed_names[1] == "as_numeric(v)"
     assert lmm.fit("y ~ C(v) + (1 | g)", data).fixed_names == ("Intercept", "C(v)")
+    with pytest.raises(FormulaError, match=r"factor\(\)` is called C\(\) here"):
+        lmm.fit("y ~ factor(v) + C(v) + (1 | g)", data)

@@ -273,6 +273,17 @@ def test_what_does_not_go_together_is_refused():
         lmm.influence(res)
     with pytest.raises(lmm.DataError, match="data arguments"):
         lmm.fit(res.design, sigma=2)
+    with pytest.raises(lmm.DataError, match="moderates residual variances that are estimated"):
+        lmm.fit_many(res.design, np.column_stack([DATA["y"]] * 3)).t_test("x", moderate=True)
+    weighted = meta("yi ~ 1 + (1 | trial)")
+    new = {"trial": ["new"]}
+    with pytest.raises(lmm.DataError, match="pass weights= of the new rows"):
+        weighted.predict(new, interval="prediction")
+    wide, mean = (weighted.predict(new, level=0.9, **how).iloc[0] for how in (
+        dict(interval="prediction", weights=[4.0]), dict(conditional=True, se=True,
+                                                         new_levels="population")))  # fmt: skip
+    half = [(at["upper"] - at["lower"]) / 2 for at in (wide, mean)]
+    assert_close((half[0] / half[1]) ** 2, 1 + 0.25 / mean["std_error"] ** 2, 1e-6)
     with pytest.raises(lmm.DataError, match="sigma is held or known"):
         lmm.profile(res, "sigma")
     truth = lmm.Params.from_components(fe_params=[0, 0], cov_re=[[1.0]])

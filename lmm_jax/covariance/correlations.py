@@ -177,6 +177,10 @@ class Correlation:
         del distance
         return self
 
+    def placed(self, at: Any) -> Any:
+        """Places, (d, n), in its unit, of coordinates as they were given."""
+        return at / self.unit
+
     def untold(self, together: np.ndarray) -> list[str]:
         """Names of the parameters that no two rows of a subject depend on.
 

@@ -26,8 +26,9 @@ class _Axis(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SeparableAutoregressive(Correlation):
-    """``rho_1^|i - i'| rho_2^|j - j'|`` of plots (i, j), whole numbers, less a nugget if asked for.
+    """``rho_1^|i - i'| rho_2^|j - j'|`` of plots (i, j), less a nugget if asked for.
 
+    Along each axis plots are counted in the largest step of which all distances are multiples.
     ``AR(1) x AR(1)`` of field trials. The nugget, a share of the variance that every plot has for
     itself, is their measurement error ("units").
 
@@ -36,6 +37,8 @@ class SeparableAutoregressive(Correlation):
     names : tuple of str
         Of the two coordinates.
     nugget : bool
+    steps : tuple of float
+        Of the two coordinates.
     reach : int
         The largest distance of two plots along either axis.
 
@@ -46,6 +49,7 @@ class SeparableAutoregressive(Correlation):
 
     names: tuple[str, ...] = ()
     nugget: bool = False
+    steps: tuple[float, ...] = (1.0, 1.0)
     reach: int = 1
 
     name: ClassVar[str] = "ar1_ar1"
@@ -61,10 +65,14 @@ class SeparableAutoregressive(Correlation):
         """See :meth:`Correlation.reaching`."""
         return self if distance <= self.reach else replace(self, reach=int(np.ceil(distance)))
 
+    def placed(self, at: Any) -> Any:
+        """See :meth:`Correlation.placed`: axis by axis."""
+        return at / np.array(self.steps)[:, None]
+
     def _along(self, c: Any, places: Any) -> tuple[_Axis, _Axis]:
         """Powers along both axes with two derivatives, looked up by their distances."""
         xp = namespace(c, places)
-        apart = xp.abs(places[:, :, None] - places[:, None])
+        apart = xp.abs(places[:, :, None] - places[:, None]) + 0.5  # of steps, rounded
         apart = xp.minimum(apart, self.reach).astype(
             np.int32
         )  # rows that are not there lie anywhere

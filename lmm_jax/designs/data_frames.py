@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..errors import DataError
+from ..errors import DataError, FormulaError
 from ..formulas.right_side import variables
 from ..inputs.arrays import first_index, vector
 from ..inputs.frames import read_frame
@@ -149,6 +149,17 @@ def names_for(written: Iterable[Any], context: Mapping[str, Any] | None) -> dict
     text = " ".join(part for part in written if isinstance(part, str))
     found = callables(text) if context is None else held(context)
     called = set(re.findall(r"[^\W\d]\w*(?=\s*\()", text))
+    for theirs, own in FUNCTIONS_OF_R.items():
+        if (
+            own in found
+            and own in called
+            and re.search(rf"(?<![\w.]){re.escape(theirs)}\s*\(", text)
+        ):
+            raise FormulaError(
+                f"`{theirs}()` is called {own}() here, and the formula calls a function of yours "
+                "by that name as well: give yours another",
+                text,
+            )
     return {k: v for k, v in found.items() if k in called or k not in _OWN_NAMES}
 
 

@@ -132,6 +132,7 @@ class ResidualLabel:
     distances: tuple[float, ...]  # of every visit, where distances are taken of numbers
     strata: tuple[str, ...]
     n_coordinates: int = 1  # of a place
+    places: tuple[str, ...] = ()  # expressions of visits, times or coordinates
     correlates: bool  # rows of a subject, or has variances alone
     follows_means: bool = False  # variances are a function of the fitted values
     strata_of_visits: tuple[int, ...] = ()  # of every visit, where it tells the stratum
@@ -195,6 +196,7 @@ def residual_label(
         strata=named[1],
         correlates=bool(residual.term.correlation),
         n_coordinates=len(residual.rows.places),
+        places=residual.term.places,
         follows_means=residual.term.follows_means,
         strata_of_visits=_strata_of_visits(residual),
     )

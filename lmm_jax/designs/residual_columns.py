@@ -30,6 +30,8 @@ from .terms import factor_codes
 
 # Whole numbers beyond which they look more like a covariate than like visits.
 _MANY_NUMBERS = 8
+# Whole numbers that floats hold.
+_EXACT = 2.0**53
 # Subjects whose distances say what a typical one is.
 _SAMPLE = 200
 _CORRELATIONS: dict[str, type[Correlation]] = {
@@ -134,8 +136,11 @@ def _in_units(
         options |= {"unit": unit, "nugget": term.nugget, "gap": float(gap) / unit}
         at = at / unit
     elif kind is SeparableAutoregressive:
-        reach = int(longest_distance(term, at))
-        options |= {"names": term.places, "nugget": term.nugget, "reach": max(reach, 1)}
+        steps = [float(np.gcd.reduce((x - x.min()).astype(np.int64))) or 1.0 for x in at]
+        at = at / np.array(steps)[:, None]
+        reach = max(int(longest_distance(term, at)), 1)
+        options |= {"names": term.places, "nugget": term.nugget, "reach": reach}
+        options |= {"steps": tuple(steps)}
     elif kind.takes_gap:
         if issubclass(kind, AutoregressiveMovingAverage):
             options |= _orders(term, at)
@@ -245,7 +250,7 @@ def _positions(
     values = labels.cat.categories if isinstance(labels.dtype, pd.CategoricalDtype) else labels
     numbers = pd.to_numeric(pd.Series(np.asarray(labels, dtype=object)), errors="coerce")
     at, no_numbers = numbers.to_numpy(dtype=float), values.dtype.kind in "Mmb"  # dates, logicals
-    if no_numbers or not (np.isfinite(at) & (at == np.round(at))).all():
+    if no_numbers or not ((np.abs(at) < _EXACT) & (at == np.round(at))).all():
         raise DataError(
             f"`{name}` in {term.text} has values that are no whole numbers: number the rows and "
             "the columns of the field, or take sp_exp of coordinates"

@@ -15,7 +15,7 @@ from ..covariance.distances import Toeplitz
 from ..covariance.residuals import ResidualStructure
 from ..errors import DataError
 from ..formulas import matrices as mat
-from ..formulas.residual import ResidualTerm
+from ..formulas.residual import SEPARABLE, ResidualTerm
 from ..inputs.matching import find, shown, spelled
 from ..inputs.series import since
 from ..layouts.residual.index import ResidualRows
@@ -23,6 +23,9 @@ from .bars import group_labels
 from .residual import Residual
 from .residual_checks import longest_distance
 from .residual_columns import coordinates
+
+# Share of a step that is rounding.
+_OFF = 1e-9
 
 
 def spread_expressions(term: ResidualTerm) -> list[str]:
@@ -173,7 +176,9 @@ def _new_places(
             "rows: name the visits by a column, or leave conditional= and intervals out"
         )
     if residual.visits is None:
-        return None, coordinates(term, data, context, _remembered(residual)) / correlation.unit
+        at = correlation.placed(coordinates(term, data, context, _remembered(residual)))
+        _check_steps(residual, at)
+        return None, at
     assert residual.visit_places is not None  # visits have places
     labels = mat.labels(term.places[0], data, context=context, state=_remembered(residual))
     codes = find(residual.visits, labels, term.places[0])
@@ -192,6 +197,18 @@ def _new_places(
     if np.isnan(at).any():
         _refuse(term, "visit", labels.iloc[int(np.argmax(np.isnan(at)))], residual.visits)
     return codes, at[None]
+
+
+def _check_steps(residual: Residual, at: np.ndarray) -> None:
+    """New plots of a field lie among its rows and columns, whole steps from those of the fit."""
+    if residual.term.correlation != SEPARABLE:
+        return
+    steps = at - residual.rows.places[:, :1]
+    if (np.abs(steps - np.round(steps)) > _OFF).any():
+        raise DataError(
+            f"new plots lie between the rows or columns of {residual.text}, whose correlations are "
+            "of whole steps"
+        )
 
 
 def _goes_on(residual: Residual) -> bool:

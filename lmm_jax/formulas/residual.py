@@ -273,7 +273,7 @@ def _read_correlation(name: str, inside: str, item: Item, text: str) -> Residual
         places=tuple(_code(part, item, text) for part in (_sum(left) if spatial else [left])),
         by=by,
         group=group,
-        nugget=options.get("nugget", "False").lower() == "true",
+        nugget=options.get("nugget", "F").upper() in ("TRUE", "T"),
         order=order,
         spread="visits" if own else "one",
         steps=not spatial and _FACTOR.match(to_python(left.strip())) is not None,
@@ -295,7 +295,7 @@ def _without_options(name: str, inside: str, item: Item, text: str) -> tuple[str
             what = f"`{option}={value}`: a whole number from 0 on"
         elif option == "nugget" and name not in (*SPATIAL, "ar1"):
             what = f"`nugget=True` belongs to {', '.join(SPATIAL)}"
-        elif option == "nugget" and value not in ("True", "False", "TRUE", "FALSE"):
+        elif option == "nugget" and value not in ("True", "False", "TRUE", "FALSE", "T", "F"):
             what = f"`nugget={value}`: True or False; its share is estimated"
         if what:
             raise FormulaError(what, text, item.start)

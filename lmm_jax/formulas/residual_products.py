@@ -23,7 +23,8 @@ def read_residual(term: Sequence[Item], text: str) -> ResidualTerm:
         if len(items) != 1 or not is_residual(items[0].text):
             raise FormulaError(
                 "a residual covariance stands alone, or is the product of one correlation and one "
-                "variance: `ar1(visit | id) * diag(sex)`",
+                "variance, `ar1(visit | id) * diag(sex)`, or of those along the rows and columns "
+                "of a field, `ar1(row | field) * ar1(column | field)`, without parentheses",
                 text,
                 items[0].start,
             )

@@ -181,6 +181,12 @@ class ManyTested:
         DataError
             Residuals of several variances, of which ``scale`` is one.
         """
+        known = None if self.source is None else self.source.design.sigma
+        if known is not None:
+            raise DataError(
+                "moderate=True moderates residual variances that are estimated, and that of these "
+                "fits is known"
+            )
         residual = None if self.source is None else self.source.design.residual
         if residual is not None and any(s.spread.n_params for s in residual.structures):
             raise DataError(

@@ -230,9 +230,16 @@ class PredictedModel(ModelOfLevels):
                 return as_column(self.fittedvalues, output, own)
             rows = own_rows(self._need("predict without newdata"), chosen)
         else:
+            noise = request is not None and request.interval == "prediction"
+            if noise and weights is None and self.sigma_known and self._is_kind("weighted"):
+                raise DataError(
+                    "a new observation has the variance sigma^2 / w, and no w: pass weights= of "
+                    "the new rows; effects of new levels lie in the interval of conditional=True, "
+                    "new_levels='population', se=True"
+                )
             rows = self._new_rows(
                 newdata, chosen, conditional=some,
-                noise=request is not None and request.interval == "prediction",
+                noise=noise,
                 groups=groups, offset=offset, weights=weights, new_levels=new_levels,
             )  # fmt: skip
         effects = self._level_effects if some else None

@@ -170,9 +170,9 @@ def glance(results: FitRecord) -> pd.DataFrame:
 
 
 def _shares(results: FitRecord) -> dict[str, float]:
-    """R2 and the adjusted ICC; NaN where the rows are not known."""
+    """R2 and the adjusted ICC; NaN where the rows are not known, or sigma is."""
     names, moments = ("r2_marginal", "r2_conditional", "icc"), getattr(results, "_moments", None)
-    if moments is None:
+    if moments is None or results.sigma_known:
         return dict.fromkeys(names, float("nan"))
     parts = part_values(results, moments)
     shares = named_shares(len(parts))

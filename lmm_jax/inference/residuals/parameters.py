@@ -259,6 +259,8 @@ def _spots(
         return np.array([[spots[c] if spots else c for c in codes]], dtype=float), names
     if levels is None:
         raise DataError(f"{label.text} has no visits: pass levels=, times or coordinates")
+    if isinstance(levels, pd.DataFrame):
+        levels = _columns_of(levels, label)
     at = numbers(levels, "levels")
     at = at[:, None] if at.ndim == 1 else at
     d = label.n_coordinates
@@ -268,7 +270,17 @@ def _spots(
             f"coordinate{'s' * (d > 1)} a row are needed, as in {label.text}"
         )
     names = [f"{row[0]:g}" if d == 1 else f"({', '.join(f'{x:g}' for x in row)})" for row in at]
-    return at.T / own.correlation.unit, names
+    return own.correlation.placed(at.T), names
+
+
+def _columns_of(levels: pd.DataFrame, label: ResidualLabel) -> np.ndarray:
+    """The columns of a frame that are the coordinates, in their order."""
+    if set(levels.columns) != set(label.places):
+        raise DataError(
+            f"levels has the columns {', '.join(map(str, levels.columns))}: those of {label.text} "
+            f"are {', '.join(label.places)}"
+        )
+    return levels[list(label.places)].to_numpy()
 
 
 def _texts(levels: Any) -> list[str]:
