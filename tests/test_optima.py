@@ -168,3 +168,20 @@ def test_a_slope_that_stands_for_what_the_mean_lacks(rest, seed):
     assert_close(res.llf, TWO_OPTIMA[rest, seed], 1e-7)
     many = lmm.fit_many(design, np.column_stack([data["y"], -data["y"]]), progress=False)
     assert_close(many.llf, [res.llf, res.llf], 1e-9)
+
+
+# log-likelihoods of lme4 1.1-31 (R 4.2.2, bobyqa) of simulated rows: both variances of s are an
+# optimum at zero, and one far from it; and without an intercept the levels of s hold the mean of y
+OF_FILES = {
+    ("two_zeros", "y ~ x + (x | g) + (x || s)", False): -329.746551,
+    ("no_intercept", "y ~ 0 + x + (x | g) + (1 | s)", True): -3333.625737,
+}
+
+
+@pytest.mark.parametrize(("name", "formula", "reml"), OF_FILES)
+@pytest.mark.parametrize("runtime", ["numpy", "jax"])
+def test_optima_that_lie_far_from_others(name, formula, reml, runtime):
+    data = pd.read_csv(Path(__file__).parent / "data" / f"{name}.csv")
+    res = lmm.fit(formula, data, reml=reml, runtime=runtime)
+    assert res.converged
+    assert_close(res.llf, OF_FILES[name, formula, reml], 1e-7)

@@ -20,7 +20,7 @@ from ..numerics.namespace import NUMPY, namespace, traced_once
 from .better import better
 from .challenge import run_and_challenge
 from .followers import ends_at_known, without_followers
-from .grids import in_rows, is_crowded, leaves_gaps, parts_of, second_grid, start_grid
+from .grids import in_rows, leaves_gaps, parts_of, second_grid, start_grid
 from .history import Recorder
 from .newton import CONVERGED, DECREMENT_TOL, NOISY, NONFINITE, PIVOT_TOL, Solution, newton
 from .point import State
@@ -30,7 +30,7 @@ After = Callable[[State[Any]], State[Any]] | None  # see newton
 
 # Groups below which an optimum may well not be the only one, and relative standard deviations.
 FEW_GROUPS, _EXTREME = 12, 100.0
-# Relative standard deviation of one of several coefficients that is next to none.
+# Relative standard deviation of one of several terms' coefficients that is next to none.
 _HARDLY = 1e-2
 # Decrement at which the optimum of a sample of the groups is near enough to start from.
 _SAMPLE_TOL = 1e-2
@@ -287,11 +287,14 @@ def in_doubt(best: Solution, layout: Layout) -> Array:
 
 
 def lacks_one(theta: Any, structures: tuple[Structure, ...]) -> Any:
-    """Whether one of several uncorrelated coefficients hardly varies, for every lane."""
+    """Whether a coefficient of one of three terms and more hardly varies, for every lane."""
     xp = namespace(theta)
-    if not is_crowded(structures):
+    if len(structures) < 3 or not all(s.unrestricted for s in structures):
         return xp.zeros(theta.shape[1:], bool)
-    return xp.min(xp.abs(theta), axis=0) < _HARDLY
+    pivots = [
+        theta[at][s.pivots] for s, at in zip(structures, theta_slices(structures), strict=True)
+    ]
+    return xp.min(xp.abs(xp.concatenate(pivots)), axis=0) < _HARDLY
 
 
 def has_few_groups(layout: Layout) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import product
 from typing import Any, NamedTuple
 
 import jax
@@ -30,6 +31,9 @@ from .grids import (
 # A full grid of start values is evaluated while that costs next to nothing.
 SMALL_PROBLEM = 1 << 13
 MAX_RUNS = 6
+# Relative sizes of coefficients at the corners where more data are looked at, how many coefficients
+# have corners, and numbers of a layout up to which they cost little beside a fit.
+_CORNERS, _MOST_CORNERS, _MIDDLE = (0.1, 5.0), 4, 1 << 17
 # Starts that are no local minima of a grid: uncorrelated ones, for terms of two coefficients and
 # for larger ones, and nearly singular ones, whose relative sizes go up to the last number.
 _FAR, _FAR_LARGE, _FAR_SINGULAR, _FARTHEST = 5, 10, 48, 1e6
@@ -56,10 +60,31 @@ def start_values(layout: Layout, *, reml: bool) -> tuple[Array, Array]:
     """
     xp = namespace(layout.S0)
     if layout.size() > SMALL_PROBLEM:
-        return layout.start_moments()[None], xp.ones(1, bool)
+        return _moments_or_corners(layout, reml=reml)
     points, near = start_grid(layout.structures)
     found = look(xp.asarray(points, layout.S0.dtype), xp.asarray(near), layout, reml=reml)
     return found.thetas, found.wanted
+
+
+def _moments_or_corners(layout: Layout, *, reml: bool) -> tuple[Array, Array]:
+    """Moment estimates, and the lowest corner of some sizes where that is lower.
+
+    Without an intercept any of several factors may hold the mean of y, so that moments say little:
+    both are starts.
+    """
+    xp, moments = namespace(layout.S0), layout.start_moments()
+    structures, sizes = layout.structures, sum(s.n_sizes for s in layout.structures)
+    plain = all(s.unrestricted for s in structures)
+    if not plain or not len(structures) >= 2 or sizes > _MOST_CORNERS or layout.size() > _MIDDLE:
+        return moments[None], xp.ones(1, bool)
+    corners = of_sizes(structures, np.array(list(product(_CORNERS, repeat=sizes))))
+    points = xp.concatenate([moments[None], xp.asarray(corners, moments.dtype)])
+    values = profile_waist(layout.waists_at(points), layout, reml=reml).deviance
+    values = xp.where(xp.isfinite(values), values, np.inf)
+    lowest = 1 + xp.argmin(values[1:])
+    free_mean = xp.all(layout.beta_shift == 0)  # no column of X is constant
+    runs = ((values[lowest] < values[0]) | free_mean) & xp.isfinite(values[lowest])
+    return xp.stack([moments, points[lowest]]), xp.stack([xp.ones((), bool), runs])
 
 
 def look(
