@@ -239,6 +239,11 @@ def test_what_is_no_field_is_refused(residual, message):
         lmm.fit(f"y ~ 1 + {residual}", data)
 
 
+def test_coefficients_that_look_like_axes_are_named():
+    with pytest.warns(lmm.OrderWarning, match=r"`ar1\(row \| field\) \* ar1\(col \| field\)`"):
+        lmm.design("y ~ 1 + ar1(row + col | field)", TRIAL)
+
+
 def test_what_follows_from_a_fit_knows_of_it():
     formula = f"y ~ 1 + (1 | gen) + {PLAIN.replace('| 1', '| field')}"
     res = lmm.fit(formula, TRIAL)

@@ -86,6 +86,18 @@ def _check_count(bar: fml.Bar, k: int) -> None:
         )
 
 
+def _warn_of_axes(bar: fml.Bar, names: Sequence[str]) -> None:
+    """Warn of `ar1(row + col | field)`, a covariance of three coefficients of every field."""
+    axes = [name for name in names if name != "Intercept"]
+    if bar.structure == "ar1" and len(axes) == 2 < len(names) and not any("[" in a for a in axes):
+        one, two = (f"ar1({axis} | {bar.group_name})" for axis in axes)
+        warn_user(
+            f"{bar.text} is a covariance of the random coefficients {', '.join(names)}; residuals "
+            f"along the rows and columns of a field are `{one} * {two}`",
+            OrderWarning,
+        )
+
+
 def bar_terms(
     bars: Sequence[fml.Bar],
     data: pd.DataFrame,
@@ -110,6 +122,7 @@ def bar_terms(
         matrix = built[bar.lhs] if bar.lhs in built else mat.build(bar.lhs, data, context=context)
         k = len(matrix.names)
         _check_count(bar, k)
+        _warn_of_axes(bar, matrix.names)
         alone = bar.structure == "diag" and not bar.equal
         for columns in [slice(j, j + 1) for j in range(k)] if alone else [slice(0, k)]:
             names = tuple(matrix.names[columns])
