@@ -217,7 +217,9 @@ def test_independence_and_no_nugget_are_special_cases():
 @pytest.mark.parametrize(
     ("residual", "message"),
     [
-        ("ar1(row | 1, nugget=True)", "nugget=True` belongs to"),
+        ("ar1(row | 1, nugget=True)", "nugget=True` belongs to .*, and to a field's"),
+        ("cs(row | 1, nugget=True)", "nugget=True` belongs to .*, and to a field's"),
+        ("cs(row | 1, nugget=False)", "nugget=True` belongs to"),
         ("ar1(row | 1) * ar1(row | 1)", "two of a kind"),
         ("ar1(row | 1) * ar1(col | gen)", "two of a kind"),
         ("ar1(row | 1) * cs(col | 1)", "two of a kind"),

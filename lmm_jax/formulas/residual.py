@@ -28,6 +28,10 @@ OF_VISITS = {
 SPATIAL = ("car1", "sp_exp", "sp_gau", "sp_rat", "sp_sph")
 # A product of two `ar1()`, along the rows and the columns of a field.
 SEPARABLE = "ar1_ar1"
+OF_NUGGETS = (
+    f"`nugget=True` belongs to {', '.join(SPATIAL)}, and to a field's "
+    "`ar1(row | field) * ar1(column | field, nugget=True)`"
+)
 SPREADS = ("diag", "power", "expo")
 _NAMES = "|".join((*OF_VISITS, *SPATIAL, *SPREADS))
 _CALL = re.compile(rf"({_NAMES})\(")
@@ -294,7 +298,7 @@ def _without_options(name: str, inside: str, item: Item, text: str) -> tuple[str
         elif option != "nugget" and not re.fullmatch(r"\d{1,2}L?", value):
             what = f"`{option}={value}`: a whole number from 0 on"
         elif option == "nugget" and name not in (*SPATIAL, "ar1"):
-            what = f"`nugget=True` belongs to {', '.join(SPATIAL)}"
+            what = OF_NUGGETS
         elif option == "nugget" and value not in ("True", "False", "TRUE", "FALSE", "T", "F"):
             what = f"`nugget={value}`: True or False; its share is estimated"
         if what:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..errors import FormulaError
-from .residual import SEPARABLE, SPATIAL, ResidualTerm, is_residual, read_call
+from .residual import OF_NUGGETS, SEPARABLE, ResidualTerm, is_residual, read_call
 from .tokens import Item, split
 
 
@@ -18,6 +18,27 @@ def read_residual(term: Sequence[Item], text: str) -> ResidualTerm:
     FormulaError
         It cannot be read, or asks for two correlations or two variances of a kind.
     """
+    found = _factors(term, text)
+    whole = found.get("correlation", next(iter(found.values())))
+    if whole.nugget and whole.correlation == "ar1":
+        raise FormulaError(OF_NUGGETS, text, term[0].start)
+    levels, of = found.get("diag"), found.get("covariate")
+    if levels is not None:
+        if whole.spread == "visits":
+            raise FormulaError(
+                f"`{whole.text}` has a variance for every visit already: take its homogeneous "
+                f"form, or leave out `{levels.text}`",
+                text,
+                term[0].start,
+            )
+        whole = replace(whole, spread="diag", strata=levels.strata)
+    if of is not None:
+        whole = replace(whole, of=of.of, covariate=of.covariate)
+    return replace(whole, text=text[term[0].start : term[-1].stop])
+
+
+def _factors(term: Sequence[Item], text: str) -> dict[str, ResidualTerm]:
+    """Factors of a product by what they are: correlation, levels of `diag()`, covariate."""
     found: dict[str, ResidualTerm] = {}
     for _, items in split(term, "*", text):
         if len(items) != 1 or not is_residual(items[0].text):
@@ -42,27 +63,7 @@ def read_residual(term: Sequence[Item], text: str) -> ResidualTerm:
                 items[0].start,
             )
         found[kind] = one
-    whole = found.get("correlation", next(iter(found.values())))
-    if whole.nugget and whole.correlation == "ar1":
-        raise FormulaError(
-            f"`nugget=True` belongs to {', '.join(SPATIAL)}, and to a field's "
-            "`ar1(row | field) * ar1(column | field, nugget=True)`",
-            text,
-            term[0].start,
-        )
-    levels, of = found.get("diag"), found.get("covariate")
-    if levels is not None:
-        if whole.spread == "visits":
-            raise FormulaError(
-                f"`{whole.text}` has a variance for every visit already: take its homogeneous "
-                f"form, or leave out `{levels.text}`",
-                text,
-                term[0].start,
-            )
-        whole = replace(whole, spread="diag", strata=levels.strata)
-    if of is not None:
-        whole = replace(whole, of=of.of, covariate=of.covariate)
-    return replace(whole, text=text[term[0].start : term[-1].stop])
+    return found
 
 
 def _are_axes(one: ResidualTerm, other: ResidualTerm) -> bool:
