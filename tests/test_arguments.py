@@ -352,6 +352,20 @@ def test_numbers_of_numpy_are_numbers():
     assert same[0].equals(same[1]) and same[0].equals(same[2])
 
 
+@pytest.mark.parametrize("array", [np.asarray, jnp.asarray])
+def test_arrays_without_dimensions_are_numbers(array, x64):
+    expected = fitted()
+    one = fit(gtol=array(1e-9), reml=array(True), maxiter=array(100))
+    assert_close(one.llf, expected.llf, 1e-9)
+    assert_close(expected.conf_int(array(0.1)), expected.conf_int(0.1), 0)
+    assert lmm.simulate(expected, seed=array(7)).equals(lmm.simulate(expected, seed=7))
+    assert lmm.fit(FORMULA, DATA, sigma=array(1.5)).scale == 1.5**2
+    with pytest.raises(lmm.DataError, match="sigma=-1.0: a finite number greater than 0"):
+        lmm.fit(FORMULA, DATA, sigma=array(-1.0))
+    with pytest.raises(lmm.DataError, match="maxiter=2.5: a whole number"):
+        fit(maxiter=array(2.5))
+
+
 # ------------------------------------------------------------ unknown keywords
 
 # fmt: off

@@ -46,8 +46,16 @@ def shown(value: Any) -> str:
     return f"<{type(value).__name__}{shape}>"
 
 
+def single(value: Any) -> Any:
+    """The number in an array without dimensions, of NumPy or JAX; anything else as it is."""
+    if getattr(value, "ndim", None) != 0 or type(value).__name__.endswith("Tracer"):
+        return value
+    return value.item() if hasattr(value, "dtype") and hasattr(value, "item") else value
+
+
 def flag(value: Any, what: str) -> bool:
     """True or False."""
+    value = single(value)
     if not isinstance(value, bool | np.bool_):
         raise DataError(f"{what}={shown(value)}: pass True or False")
     return bool(value)
@@ -55,6 +63,7 @@ def flag(value: Any, what: str) -> bool:
 
 def whole_number(value: Any, what: str, *, least: int = 0, most: int = LARGEST) -> int:
     """A whole number from ``least`` to ``most``."""
+    value = single(value)
     plain = int(value) if is_whole(value) else least - 1
     if plain < least:
         raise DataError(f"{what}={shown(value)}: a whole number of at least {least} is needed")
@@ -77,6 +86,7 @@ def number(
     value: Any, what: str, *, least: float | None = None, above: float | None = None
 ) -> float:
     """A finite number, at least ``least`` or greater than ``above``."""
+    value = single(value)
     bound = f" of at least {least:g}" if least is not None else ""
     bound = f" greater than {above:g}" if above is not None else bound
     if isinstance(value, Real) and not isinstance(value, bool):
@@ -100,6 +110,7 @@ _COVERAGE = {"alpha": 0.05, "conf_level": 0.95}
 
 def probability(value: Any, what: str) -> float:
     """A number strictly between 0 and 1: a level, a coverage."""
+    value = single(value)
     plain = _as_float(value) if isinstance(value, Real) and not isinstance(value, bool) else -1.0
     if 0 < plain < 1:
         return plain
