@@ -133,6 +133,8 @@ Pure functions of arrays
     ResidualLayout       Sufficient statistics of a model with a residual covariance.
     MarkovLayout         Sufficient statistics of a model whose residuals are correlated along time.
     SubjectLayout        Sufficient statistics of a model whose subjects share random effects.
+    FieldLayout          Sufficient statistics of a model whose residuals are those of plots of
+                         fields.
 
 Errors and warnings
     FormulaError         A formula that cannot be read, or that asks for something the data does not

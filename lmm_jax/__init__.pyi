@@ -49,6 +49,7 @@ from .layouts.crossed.layout import CrossedLayout
 from .layouts.grouped import GroupedLayout
 from .layouts.matrix_free.layout import MatrixFreeLayout
 from .layouts.plan import LayoutInfo
+from .layouts.residual.fields import FieldLayout
 from .layouts.residual.layout import ResidualLayout
 from .layouts.residual.markov import MarkovLayout
 from .layouts.residual.subjects import SubjectLayout
@@ -91,6 +92,7 @@ __all__ = [
     "DataError",
     "DeltaResults",
     "Design",
+    "FieldLayout",
     "FittedParams",
     "ForkError",
     "FormulaError",

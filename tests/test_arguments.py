@@ -360,9 +360,9 @@ def test_arrays_without_dimensions_are_numbers(array, x64):
     assert_close(expected.conf_int(array(0.1)), expected.conf_int(0.1), 0)
     assert lmm.simulate(expected, seed=array(7)).equals(lmm.simulate(expected, seed=7))
     assert lmm.fit(FORMULA, DATA, sigma=array(1.5)).scale == 1.5**2
-    with pytest.raises(lmm.DataError, match="sigma=-1.0: a finite number greater than 0"):
+    with pytest.raises(lmm.DataError, match=r"sigma=-1\.0: a finite number greater than 0"):
         lmm.fit(FORMULA, DATA, sigma=array(-1.0))
-    with pytest.raises(lmm.DataError, match="maxiter=2.5: a whole number"):
+    with pytest.raises(lmm.DataError, match=r"maxiter=2\.5: a whole number"):
         fit(maxiter=array(2.5))
 
 

@@ -10,6 +10,7 @@ from scipy.linalg import solve_banded
 
 from ..covariance.theta import factor_blocks, spread
 from ..layouts.residual.chain_bucket import ChainBucket, steps_of
+from ..layouts.residual.field_bucket import FieldBucket, back, basis_of, grid_of
 from ..layouts.residual.subject_bucket import SubjectBucket, factor_of, in_groups
 from ..layouts.residual.whitened_layout import OfWhitenedRows
 from ..layouts.response import Response
@@ -52,13 +53,33 @@ class SubjectRoot(NamedTuple):
         return np.swapaxes(rows.reshape(len(rows), N, d), 1, 2)
 
 
-def row_roots(layout: OfWhitenedRows, theta: np.ndarray) -> list[ChainRoot | SubjectRoot]:
+class FieldRoot(NamedTuple):
+    """The same of plots, ``y = U (root d * z) W' + Z Lambda u``."""
+
+    basis: Any  # of whole fields
+    ZL: np.ndarray  # (G, q, M R C)
+    present: np.ndarray  # (G, M R C)
+
+    def residuals(self, z: np.ndarray) -> np.ndarray:
+        """Of variates (R, N R C), (R, G, M R C)."""
+        e: Any = z.reshape(-1, *self.basis.d.shape) * np.sqrt(self.basis.d)
+        return np.asarray(back(e, self.basis)).reshape(len(z), *self.present.shape)
+
+    def at_places(self, rows: np.ndarray) -> np.ndarray:
+        """Rows of groups, (R, G, M R C), where the bucket has them, (R, N, R, C)."""
+        return rows.reshape(len(rows), -1, *self.basis.d.shape)
+
+
+AnyRoot = ChainRoot | SubjectRoot | FieldRoot
+
+
+def row_roots(layout: OfWhitenedRows, theta: np.ndarray) -> list[AnyRoot]:
     """One a bucket, at a theta; arrays of the layout are NumPy's."""
     return [_root(bucket, theta, layout) for bucket in layout.buckets]
 
 
 @singledispatch
-def _root(bucket: Any, theta: Any, layout: OfWhitenedRows) -> ChainRoot | SubjectRoot:
+def _root(bucket: Any, theta: Any, layout: OfWhitenedRows) -> AnyRoot:
     raise NotImplementedError(type(bucket))
 
 
@@ -83,14 +104,23 @@ def _(bucket: SubjectBucket, theta: Any, layout: OfWhitenedRows) -> SubjectRoot:
     return SubjectRoot(np.moveaxis(U, -1, 0).swapaxes(1, 2), Lambda.T @ Z, present[:, 0])
 
 
-def draw_rows(
-    roots: list[ChainRoot | SubjectRoot], p: int, stream: Stream, index: np.ndarray
-) -> Response:
+@_root.register
+def _(bucket: FieldBucket, theta: Any, layout: OfWhitenedRows) -> FieldRoot:
+    basis = basis_of(grid_of(theta, layout.structures, bucket))
+    Lambda = np.asarray(spread(factor_blocks(theta, layout.structures), bucket.widths))
+    q, G = len(Lambda), bucket.n_groups
+    present = np.asarray(bucket.present).reshape(G, -1)
+    each = np.asarray(bucket.c[:, :q]).reshape(G, len(bucket.c) // G, q, basis.d.size)
+    Z = np.swapaxes(each, 1, 2).reshape(G, q, present.shape[1])
+    return FieldRoot(basis, Lambda.T @ Z, present)
+
+
+def draw_rows(roots: list[AnyRoot], p: int, stream: Stream, index: np.ndarray) -> Response:
     """Responses in residual standard deviations and with beta = 0.
 
     Parameters
     ----------
-    roots : list of ChainRoot or SubjectRoot
+    roots : list of ChainRoot, SubjectRoot or FieldRoot
     p : int
         Fixed effects.
     stream : Stream
@@ -110,7 +140,7 @@ def draw_rows(
     return Response(y=y, S0=S0)
 
 
-def _rows(root: ChainRoot | SubjectRoot, z: np.ndarray) -> np.ndarray:
+def _rows(root: AnyRoot, z: np.ndarray) -> np.ndarray:
     """Rows of a bucket, a leading axis of R, of variates of its rows and then its groups."""
     (G, q, _), n = root.ZL.shape, root.present.size
     u = z[:, n:].reshape(len(z), G, 1, q)

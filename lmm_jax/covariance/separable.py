@@ -16,12 +16,28 @@ from .correlations import AT_BOUND, Correlation, arctanh
 _NEAR, _NUGGETS = np.arctanh((-0.5, 0.3, 0.8)), (-1.5, 0.5)
 
 
-class _Axis(NamedTuple):
-    """Correlations along one axis with derivatives in its parameter, (r, r, g)."""
+class Axis(NamedTuple):
+    """Correlations along one axis with derivatives in its parameter, (r, r) or (r, r, g)."""
 
     f: Any
     slope: Any
     bend: Any
+
+
+class Share(NamedTuple):
+    """What all plots but one have in common, 1 less the nugget, with derivatives in its logit."""
+
+    value: Any
+    slope: Any
+    bend: Any
+
+
+class OnGrid(NamedTuple):
+    """The correlation of all plots of a grid, ``s A (x) B + (1 - s) I``."""
+
+    rows: Axis  # (R, R)
+    columns: Axis  # (C, C)
+    share: Share | None  # None: of no nugget, where s is 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,28 +85,37 @@ class SeparableAutoregressive(Correlation):
         """See :meth:`Correlation.placed`: axis by axis."""
         return at / np.array(self.steps)[:, None]
 
-    def _along(self, c: Any, places: Any) -> tuple[_Axis, _Axis]:
-        """Powers along both axes with two derivatives, looked up by their distances."""
+    def _along(self, c: Any, places: Any) -> tuple[Axis, Axis]:
+        """Powers along both axes with two derivatives, (r, r, g) each."""
         xp = namespace(c, places)
         apart = xp.abs(places[:, :, None] - places[:, None]) + 0.5  # of steps, rounded
         apart = xp.minimum(apart, self.reach).astype(
             np.int32
         )  # rows that are not there lie anywhere
-        lags = xp.arange(self.reach + 1).astype(c.dtype)
-        tables = [powers(tanh(variables(c[i : i + 1])[0]), lags) for i in range(2)]
-        rows, columns = (
-            _Axis(t.value[d], t.first[0][d], t.second[0, 0][d])
-            for t, d in zip(tables, apart, strict=True)
-        )
-        return rows, columns
+        return self._axis(c, 0, apart[0]), self._axis(c, 1, apart[1])
+
+    def _axis(self, c: Any, i: int, apart: Any) -> Axis:
+        """Powers along axis i with two derivatives, looked up by whole distances."""
+        lags = namespace(c).arange(self.reach + 1).astype(c.dtype)
+        of = powers(tanh(variables(c[i : i + 1])[0]), lags)
+        return Axis(of.value[apart], of.first[0][apart], of.second[0, 0][apart])
+
+    def on_grid(self, c: Any, shape: tuple[int, int]) -> OnGrid:
+        """The correlation of the plots of a grid without gaps."""
+        rows, columns = (np.abs(np.subtract.outer(np.arange(r), np.arange(r))) for r in shape)
+        share = self._share(c) if self.nugget else None
+        return OnGrid(self._axis(c, 0, rows), self._axis(c, 1, columns), share)
+
+    def _share(self, c: Any) -> Share:
+        q = 1.0 / (1.0 + namespace(c).exp(-c[2]))
+        r = q * (1.0 - q)
+        return Share(1.0 - q, -r, (2.0 * q - 1.0) * r)
 
     def _shared(self, c: Any, places: Any) -> tuple[Any, Any, Any]:
         """What correlations off the diagonal are multiplied by, with two derivatives in c_2."""
-        xp = namespace(c, places)
-        other = (1.0 - xp.eye(places.shape[1], dtype=c.dtype))[:, :, None]
-        q = 1.0 / (1.0 + xp.exp(-c[2]))
-        r = q * (1.0 - q)
-        return (1.0 - q) * other, -r * other, (2.0 * q - 1.0) * r * other
+        other = (1.0 - namespace(c, places).eye(places.shape[1], dtype=c.dtype))[:, :, None]
+        value, slope, bend = self._share(c)
+        return value * other, slope * other, bend * other
 
     def entries(self, c: Any, places: Any) -> Taylor:
         """See :meth:`Correlation.entries`."""

@@ -21,6 +21,8 @@ from ..layouts.matrix_free.index import MatrixFreePlan
 from ..layouts.matrix_free.layout import MatrixFreeLayout
 from ..layouts.merged import merge, trim
 from ..layouts.residual.alike import merge_alike
+from ..layouts.residual.compress import field_layout
+from ..layouts.residual.field_index import FieldPlan
 from ..layouts.residual.index import ResidualPlan
 from ..layouts.residual.layout import ResidualLayout
 from ..layouts.sparse.compress import sparse_layout
@@ -127,15 +129,10 @@ def compress_rows(
     plan: AnyPlan,
 ) -> Compressed:
     """One pass over the rows: by NumPy, in one program, or in batches where they are many."""
-    if isinstance(plan, SparsePlan):
-        rows = y, X, Z, weights
-        layout = (
-            matrix_free_layout(*rows, plan.index, plan.first)
-            if isinstance(plan, MatrixFreePlan)
-            else sparse_layout(*rows, plan.index)
-        )
-        reach = layout.ranks(), layout.within_rss()
-        return Compressed(layout=layout, reach=reach, few_groups=())
+    at_once = _by_numpy(y, X, Z, weights, plan)
+    if at_once is not None:
+        reach = at_once.ranks(), at_once.within_rss()
+        return Compressed(layout=at_once, reach=reach, few_groups=())
     made, key = None, (X.shape[1], plan.index.sizes)
     streamed = None
     if isinstance(plan, GroupPlan) and not isinstance(plan, ResidualPlan) and y.size > MANY_ROWS:
@@ -150,6 +147,21 @@ def compress_rows(
         if streamed is not None:
             _MANY.add(key, perf_counter() - start)
     return Compressed(layout=made[0], reach=made[1], few_groups=few_groups(plan))
+
+
+def _by_numpy(
+    y: np.ndarray,
+    X: np.ndarray,
+    Z: tuple[np.ndarray, ...],
+    weights: np.ndarray | None,
+    plan: AnyPlan,
+) -> AnyLayout | None:
+    """The layout, where its shapes depend on what is in the rows; otherwise None."""
+    if isinstance(plan, FieldPlan):
+        return field_layout(*padded(y, X, Z, weights, plan))
+    if isinstance(plan, MatrixFreePlan):
+        return matrix_free_layout(y, X, Z, weights, plan.index, plan.first)
+    return sparse_layout(y, X, Z, weights, plan.index) if isinstance(plan, SparsePlan) else None
 
 
 def padded(

@@ -18,6 +18,7 @@ from ..covariance.params import Params
 from ..covariance.structures import Structure, term_sizes
 from ..inputs.arguments import instance
 from ..layouts.plan import LayoutInfo, plan_layout
+from ..layouts.residual.field_index import FieldPlan
 from ..numerics.blocks import AnyMatrix
 from ..numerics.processes import float64
 from ..reprs import folded, inside, public
@@ -183,6 +184,14 @@ class Design:
 
     @cached_property
     def _planned(self) -> tuple[AnyPlan, LayoutInfo]:
+        return self._plan_of(traceable=False)
+
+    @property
+    def traceable_plan(self) -> AnyPlan:
+        """That of a layout which programs can make of the rows as well."""
+        return self._plan_of(traceable=True)[0] if isinstance(self.plan, FieldPlan) else self.plan
+
+    def _plan_of(self, *, traceable: bool) -> tuple[AnyPlan, LayoutInfo]:
         if self.residual is not None:
             self.residual.check_settled()
         return plan_layout(
@@ -194,6 +203,7 @@ class Design:
             [term.label for term in self.terms],
             self.n_components,
             None if self.residual is None else self.residual.rows,
+            traceable=traceable,
             approximate=self.approximate if self.has_rows else False,
         )
 

@@ -76,7 +76,7 @@ def row_index(groups: Any, sizes: int | Sequence[int] = 1, *, n_components: int 
         for kind, why in _WITHOUT_INDEX.items():
             if groups._is_kind(kind):
                 raise DataError(why)
-        planned = groups.plan
+        planned = groups.traceable_plan
         assert not isinstance(planned, SparsePlan)  # none of those kinds
         return _trimmed(planned.index, groups.nobs)
     factors = list(groups) if _is_sequence(groups) else [groups]

@@ -31,7 +31,8 @@ from .crossed.index import CrossedPlan, plan_crossed
 from .group_index import GroupPlan, LevelMap, plan_groups
 from .matrix_free.index import plan_matrix_free
 from .residual.chain_index import plan_chains
-from .residual.choice import takes_chains, takes_subjects
+from .residual.choice import takes_chains, takes_fields, takes_subjects
+from .residual.field_index import plan_fields
 from .residual.index import ResidualRows, plan_residual
 from .residual.subject_index import plan_subjects
 from .sparse.index import SparseIndex, SparsePlan, plan_sparse, sparse_index
@@ -156,6 +157,8 @@ def plan_layout(
         plan_rows, how = plan_residual, ""
         if takes_chains(group, n_groups, residual, random_effects=bool(codes)):
             plan_rows, how = plan_chains, ", row after row"
+        elif not traceable and takes_fields(residual):
+            plan_rows, how = plan_fields, ", field by field"
         elif takes_subjects(group, n_groups, codes, term_sizes(structures), residual):
             plan_rows, how = plan_subjects, ", subject after subject"
         return plan_rows(*given), LayoutInfo(

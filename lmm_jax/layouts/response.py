@@ -13,9 +13,10 @@ from .buckets import Bucket
 from .moments import MomentBucket
 from .residual.bucket import ResidualBucket
 from .residual.chain_bucket import ChainBucket, with_response
+from .residual.field_bucket import FieldBucket
 from .residual.subject_bucket import SubjectBucket
 
-_AnyBucket = Bucket | MomentBucket | ResidualBucket | ChainBucket | SubjectBucket
+_AnyBucket = Bucket | MomentBucket | ResidualBucket | ChainBucket | SubjectBucket | FieldBucket
 
 
 class Response(NamedTuple):

@@ -312,6 +312,7 @@ NUMPY = SimpleNamespace(
         segment_products=segment_products,
         solve_triangular=triangular_solve,
         triangular_solve=triangular_solve,
+        linear_solve=lambda times, solve, b: solve(b),
         dynamic_slice_in_dim=_slice,
         dynamic_update_slice_in_dim=_put_slice,
         dynamic_index_in_dim=_index,
@@ -348,6 +349,10 @@ JAX = SimpleNamespace(
         segment_products=_traced_products,
         solve_triangular=jax.scipy.linalg.solve_triangular,
         triangular_solve=lax.linalg.triangular_solve,
+        # a symmetric matrix by what it does: differentiated by ``times``, whatever ``solve`` is
+        linear_solve=lambda times, solve, b: lax.custom_linear_solve(
+            times, b, lambda _, right: solve(right), symmetric=True
+        ),
         dynamic_slice_in_dim=lax.dynamic_slice_in_dim,
         dynamic_update_slice_in_dim=lax.dynamic_update_slice_in_dim,
         dynamic_index_in_dim=lax.dynamic_index_in_dim,

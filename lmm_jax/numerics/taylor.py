@@ -149,9 +149,13 @@ def powers(x: Taylor, exponents: Array) -> Taylor:
     """``x^d`` of a number for whole exponents ``d >= 0`` of any shape; ``0^0`` is 1."""
     xp = namespace(x.value, exponents)
     d, at = exponents, x.value
-    zero = xp.zeros_like(d)
+
+    def power(less: float) -> Array:  # 1 in the place of 0^0, which JAX cannot differentiate
+        some = d > less
+        return xp.where(some, at, 1.0) ** xp.where(some, d - less, 0.0)
+
     return x.through(
-        at**d,
-        xp.where(d > 0, d * at ** xp.maximum(d - 1.0, zero), 0.0),
-        xp.where(d > 1, d * (d - 1.0) * at ** xp.maximum(d - 2.0, zero), 0.0),
+        power(0.0),
+        xp.where(d > 0, d * power(1.0), 0.0),
+        xp.where(d > 1, d * (d - 1.0) * power(2.0), 0.0),
     )

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...covariance.separable import SeparableAutoregressive
 from ..group_index import divide_alike
+from .field_index import grids
 from .index import MOST_ROWS, ResidualRows, heights_of_groups
 
 # Rows of the largest group up to which dense matrices are taken beside random effects: subjects
@@ -16,6 +18,10 @@ from .index import MOST_ROWS, ResidualRows, heights_of_groups
 _SHORT = 8
 # Columns that count beside the random effects of a group, about: the fixed effects.
 _FIXED = 8
+
+# Plots of a grid for each that is there up to which whole grids are taken, and numbers that columns
+# of the other ones may have.
+_SPARSE, _MOST_LOST = 2.0, 1 << 25
 
 
 def takes_chains(
@@ -39,6 +45,19 @@ def takes_chains(
     if not random_effects:
         return True
     return int(np.bincount(group, minlength=n_groups).max(initial=0)) > _SHORT
+
+
+def takes_fields(rows: ResidualRows) -> bool:
+    """Whether the rows are plots of grids that are nearly whole, of one variance."""
+    for structure in rows.structures:
+        if not isinstance(structure.correlation, SeparableAutoregressive):
+            return False
+        if structure.spread.n_params:
+            return False
+    _, shape, subject = grids(rows)
+    plots, height = shape.prod(axis=0), np.bincount(subject)
+    lost = plots - height
+    return bool((plots <= _SPARSE * height).all() and (plots * lost).sum() <= _MOST_LOST)
 
 
 def takes_subjects(

@@ -18,6 +18,9 @@ from ..common_scale import fixed_frame, read_weights, whitener
 from .bucket import ResidualBucket
 from .chain_bucket import ChainBucket, one_later
 from .chain_index import ChainBucketIndex, ChainIndex
+from .field_bucket import FieldBucket
+from .field_index import FieldBucketIndex, FieldIndex
+from .fields import FieldLayout
 from .index import BucketIndex, OfBuckets, ResidualIndex
 from .layout import ResidualLayout
 from .markov import MarkovLayout
@@ -116,6 +119,33 @@ def _subject_bucket(rows: _Rows, at: SubjectBucketIndex, index: SubjectIndex) ->
     )
 
 
+def field_layout(y: Any, X: Any, Z: Sequence[Any], weights: Any, index: FieldIndex) -> FieldLayout:
+    """The same of plots of fields, of NumPy's arrays: which of them weigh nothing makes shapes."""
+    rows = _rows(y, X, Z, weights, index)
+    return FieldLayout(
+        buckets=tuple(_field_bucket(rows, at, index) for at in index.buckets), **rows.maps
+    )
+
+
+def _field_bucket(rows: _Rows, at: FieldBucketIndex, index: FieldIndex) -> FieldBucket:
+    here: Any = _places(rows, at, index)
+    absent = here.present == 0
+    number = np.cumsum(absent.reshape(len(absent), -1), axis=1).reshape(absent.shape) - 1
+    lost = np.zeros((len(absent), int(number.max(initial=-1)) + 1, *absent.shape[1:]))
+    field, row, column = np.nonzero(absent)
+    lost[field, number[field, row, column], row, column] = 1.0
+    c: Any = np.moveaxis(np.concatenate([here.Z, here.XY], axis=3), 3, 1)
+    found: Any = np.ascontiguousarray(c), here.present, lost
+    return FieldBucket(
+        c=found[0],
+        present=found[1],
+        lost=found[2],
+        widths=at.widths,
+        arm=at.arm,
+        n_groups=at.n_groups,
+    )
+
+
 def _chain_bucket(rows: _Rows, at: ChainBucketIndex, index: ChainIndex) -> ChainBucket:
     xp, XY = namespace(rows.XY), rows.XY
     places = xp.asarray(at.rows)
@@ -164,25 +194,25 @@ def _bucket(rows: _Rows, at: BucketIndex, index: ResidualIndex) -> ResidualBucke
 class _Places(NamedTuple):
     """Rows at the places of a bucket, zeros where there is none."""
 
-    Z: Array  # (r, G, q)
-    XY: Array  # (r, G, p + 1)
-    present: Array  # (r, G)
+    Z: Array  # (*S, q)  S is the shape of the places
+    XY: Array  # (*S, p + 1)
+    present: Array  # S
 
 
 def _places(
-    rows: _Rows, at: BucketIndex | SubjectBucketIndex, index: ResidualIndex | SubjectIndex
+    rows: _Rows, at: BucketIndex | SubjectBucketIndex | FieldBucketIndex, index: OfBuckets
 ) -> _Places:
     xp, XY = namespace(rows.XY), rows.XY
     q = sum(k * w for k, w in zip(index.sizes, at.widths, strict=True))
     places = xp.asarray(at.rows)
     there = rows.present[places]
     Z = xp.zeros((*places.shape, q), XY.dtype)
-    columns = xp.asarray(np.arange(q, dtype=np.int32)[None, None])
+    columns = xp.asarray(np.arange(q, dtype=np.int32).reshape(*(1,) * places.ndim, q))
     for stream, first in zip(rows.streams, at.columns, strict=True):
         for j in range(stream.shape[1]):
-            level = columns == (xp.asarray(first) + j)[:, :, None]
-            Z = Z + xp.where(level, (stream[:, j][places] * there)[:, :, None], 0.0)
-    return _Places(Z, XY[places] * there[:, :, None], there)
+            level = columns == (xp.asarray(first) + j)[..., None]
+            Z = Z + xp.where(level, (stream[:, j][places] * there)[..., None], 0.0)
+    return _Places(Z, XY[places] * there[..., None], there)
 
 
 def present_first(index: ChainIndex, present: Array) -> ChainIndex:

@@ -242,7 +242,7 @@ def slots_of(rows: ResidualRows, largest: int) -> int | None:
 
 
 def placed(
-    values: np.ndarray, shape: tuple[int, int], at: Any, mine: np.ndarray, fill: float = 0.0
+    values: np.ndarray, shape: tuple[int, ...], at: Any, mine: np.ndarray, fill: float = 0.0
 ) -> np.ndarray:
     """Values of some rows, (..., n), at their places, (..., *shape)."""
     out = np.full((*values.shape[:-1], *shape), fill, values.dtype)
@@ -253,7 +253,7 @@ def placed(
 def columns_of(
     codes: Sequence[np.ndarray],
     maps: Sequence[LevelMap],
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
     at: Any,
     mine: np.ndarray,
 ) -> tuple[np.ndarray, ...]:
