@@ -73,7 +73,8 @@ def dense_covariance(text, weighted, layout, theta):
     apart = [np.abs(np.subtract.outer(*[TRIAL[axis].to_numpy()] * 2)) for axis in ("row", "col")]
     R = same("field") * np.tanh(c[0]) ** (apart[0] // 2) * np.tanh(c[1]) ** apart[1]
     if units:
-        q = 1 / (1 + np.exp(-c[2]))
+        odds = np.exp(c[2]) * np.prod(1 - np.tanh(c[:2]) ** 2)
+        q = odds / (1 + odds)
         R = (1 - q) * R + q * np.eye(len(TRIAL))
     V = R / np.sqrt(np.outer(TRIAL["w"], TRIAL["w"])) if weighted else R
     place = 0

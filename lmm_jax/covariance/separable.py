@@ -9,11 +9,13 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 
 from ..numerics.namespace import namespace
-from ..numerics.taylor import Taylor, expit, powers, tanh, variables
+from ..numerics.taylor import Taylor, expit, log_left, powers, tanh, variables
 from .correlations import AT_BOUND, Correlation, arctanh
 
 # Starts: correlations of neighbours along either axis, and shares of a nugget, as logits.
 _NEAR, _NUGGETS = np.arctanh((-0.5, 0.3, 0.8)), (-1.5, 0.5)
+# Logarithm of a ratio that is as good as infinite.
+_LARGEST = 500.0
 
 
 class Axis(NamedTuple):
@@ -24,20 +26,37 @@ class Axis(NamedTuple):
     bend: Any
 
 
-class Share(NamedTuple):
-    """What all plots but one have in common, 1 less the nugget, with derivatives in its logit."""
-
-    value: Any
-    slope: Any
-    bend: Any
-
-
 class OnGrid(NamedTuple):
-    """The correlation of all plots of a grid, ``s A (x) B + (1 - s) I``."""
+    """The correlation of all plots of a grid, ``I + s (A (x) B - I)``."""
 
     rows: Axis  # (R, R)
     columns: Axis  # (C, C)
-    share: Share | None  # None: of no nugget, where s is 1
+    share: Taylor | None  # s, in all parameters; None: of no nugget, where it is 1
+
+    def first(self, off: Any, rows: Any, columns: Any) -> list[Any]:
+        """From what is linear in ``A (x) B - I`` and in its derivatives to those of all of it."""
+        if self.share is None:
+            return [rows, columns]
+        s, slopes = self.share.value, self.share.first
+        return [slopes[0] * off + s * rows, slopes[1] * off + s * columns, slopes[2] * off]
+
+    def second(
+        self, off: Any, rows: Any, columns: Any, across: Any, bent_rows: Any, bent_columns: Any
+    ) -> list[list[Any]]:
+        """The same of derivatives in two parameters."""
+        own = [[bent_rows, across], [across, bent_columns]]
+        if self.share is None:
+            return own
+        s, slopes, bends = self.share.value, self.share.first, self.share.second
+        axes = [rows, columns]
+
+        def entry(k: int, j: int) -> Any:
+            out = bends[k, j] * off
+            out = out + slopes[k] * axes[j] if j < 2 else out
+            out = out + slopes[j] * axes[k] if k < 2 else out
+            return out + s * own[k][j] if max(k, j) < 2 else out
+
+        return [[entry(k, j) for j in range(3)] for k in range(3)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,8 +64,11 @@ class SeparableAutoregressive(Correlation):
     """``rho_1^|i - i'| rho_2^|j - j'|`` of plots (i, j), less a nugget if asked for.
 
     Along each axis plots are counted in the largest step of which all distances are multiples.
-    ``AR(1) x AR(1)`` of field trials. The nugget, a share of the variance that every plot has for
-    itself, is their measurement error ("units").
+    ``AR(1) x AR(1)`` of field trials. The nugget q, a share of the variance that every plot has
+    for itself, is their measurement error ("units"). Its parameter is
+    ``log(q / (1 - q)) - log((1 - rho_1^2) (1 - rho_2^2))``, the logarithm of its variance over
+    that of what no neighbour tells of the rest: where the field has a trend both correlations go
+    to one, and q to zero, while this number stays.
 
     Attributes
     ----------
@@ -103,44 +125,42 @@ class SeparableAutoregressive(Correlation):
     def on_grid(self, c: Any, shape: tuple[int, int]) -> OnGrid:
         """The correlation of the plots of a grid without gaps."""
         rows, columns = (np.abs(np.subtract.outer(np.arange(r), np.arange(r))) for r in shape)
-        share = self._share(c) if self.nugget else None
-        return OnGrid(self._axis(c, 0, rows), self._axis(c, 1, columns), share)
+        return OnGrid(self._axis(c, 0, rows), self._axis(c, 1, columns), self._share(c))
 
-    def _share(self, c: Any) -> Share:
-        q = 1.0 / (1.0 + namespace(c).exp(-c[2]))
-        r = q * (1.0 - q)
-        return Share(1.0 - q, -r, (2.0 * q - 1.0) * r)
+    def _share(self, c: Any) -> Taylor | None:
+        """``1 - q`` of a nugget q, a number; None without one."""
+        if not self.nugget:
+            return None
+        x = variables(c)
+        return 1.0 - expit(x[2] + log_left(x[0]) + log_left(x[1]))
 
-    def _shared(self, c: Any, places: Any) -> tuple[Any, Any, Any]:
-        """What correlations off the diagonal are multiplied by, with two derivatives in c_2."""
-        other = (1.0 - namespace(c, places).eye(places.shape[1], dtype=c.dtype))[:, :, None]
-        value, slope, bend = self._share(c)
-        return value * other, slope * other, bend * other
+    def _of_plots(self, c: Any, places: Any) -> tuple[OnGrid, Any]:
+        """Both axes at the places of single plots, and ``A (x) B`` off the diagonal."""
+        xp, (a, b) = namespace(c, places), self._along(c, places)
+        f, share = a.f * b.f, self._share(c)
+        if share is not None:
+            f = f * (1.0 - xp.eye(places.shape[1], dtype=c.dtype))[:, :, None]
+        return OnGrid(a, b, share), f
+
+    def _whole(self, share: Taylor | None, f: Any) -> Any:
+        """The correlation itself."""
+        if share is None:
+            return f
+        return share.value * f + namespace(f).eye(len(f), dtype=f.dtype)[:, :, None]
 
     def entries(self, c: Any, places: Any) -> Taylor:
         """See :meth:`Correlation.entries`."""
-        xp, (a, b) = namespace(c, places), self._along(c, places)
-        f, across = a.f * b.f, a.slope * b.slope
-        first = [a.slope * b.f, a.f * b.slope]
-        second = [[a.bend * b.f, across], [across, a.f * b.bend]]
-        if self.nugget:
-            share, slope, bend = self._shared(c, places)
-            beside = [slope * x for x in first]
-            second = [[share * x for x in row] + [y] for row, y in zip(second, beside, strict=True)]
-            second.append([*beside, bend * f])
-            first = [*(share * x for x in first), slope * f]
-            f = xp.where(share == 0, 1.0, share * f)
-        return Taylor(f, xp.stack(first), xp.stack([xp.stack(row) for row in second]))
+        xp, ((a, b, share), f) = namespace(c, places), self._of_plots(c, places)
+        at, first = OnGrid(a, b, share), (a.slope * b.f, a.f * b.slope)
+        second = at.second(f, *first, a.slope * b.slope, a.bend * b.f, a.f * b.bend)
+        slopes = xp.stack(at.first(f, *first))
+        return Taylor(self._whole(share, f), slopes, xp.stack([xp.stack(row) for row in second]))
 
     def with_tangents(self, c: Any, places: Any) -> tuple[Any, Any]:
         """See :meth:`Correlation.with_tangents`."""
-        xp, (a, b) = namespace(c, places), self._along(c, places)
-        f, first = a.f * b.f, [a.slope * b.f, a.f * b.slope]
-        if self.nugget:
-            share, slope, _ = self._shared(c, places)
-            first = [*(share * x for x in first), slope * f]
-            f = xp.where(share == 0, 1.0, share * f)
-        return f, xp.stack(first)
+        xp, (at, f) = namespace(c, places), self._of_plots(c, places)
+        a, b, share = at
+        return self._whole(share, f), xp.stack(at.first(f, a.slope * b.f, a.f * b.slope))
 
     def matrix(self, c: Any, places: Any) -> Any:
         """See :meth:`Correlation.matrix`."""
@@ -150,7 +170,9 @@ class SeparableAutoregressive(Correlation):
         """See :meth:`Correlation.start`."""
         xp = namespace(rho)
         at = arctanh(self._bounded(rho))
-        return xp.stack([at, at, *[xp.full_like(at, _NUGGETS[0])] * self.nugget])
+        if not self.nugget:
+            return xp.stack([at, at])
+        return xp.stack([at, at, _NUGGETS[0] - 2.0 * xp.log1p(-(xp.tanh(at) ** 2))])
 
     @property
     def rows_to_look_at(self) -> tuple[np.ndarray, ...]:
@@ -158,23 +180,30 @@ class SeparableAutoregressive(Correlation):
         if not self.nugget:
             return ()
         pairs = np.array(list(itertools.product(_NEAR, _NEAR)))
-        return tuple(np.column_stack([pairs, np.full(len(pairs), x)]) for x in _NUGGETS)
+        left = np.log1p(-(np.tanh(pairs) ** 2)).sum(axis=1)
+        return tuple(np.column_stack([pairs, x - left]) for x in _NUGGETS)
 
     def idle(self, c: Any, gradient: Any) -> Any:
         """See :meth:`Correlation.idle`: no nugget, or nothing else; a rho of 1 beside a nugget."""
         xp = namespace(c, gradient)
         if not self.nugget:
             return xp.zeros(c.shape, bool)
-        share, size = 1.0 / (1.0 + xp.exp(-c[..., 2])), 1.0 + xp.abs(c)
-        none = (share * size[..., 2] < AT_BOUND) & (gradient[..., 2] > 0)
-        whole = ((1.0 - share) * size[..., 2] < AT_BOUND) & (gradient[..., 2] < 0)
-        rho = xp.tanh(c[..., :2])
-        left = (1.0 - rho * rho) * size[..., :2]
-        one = (left < AT_BOUND) & (rho * gradient[..., :2] <= AT_BOUND) & ~none[..., None]
+        rho, size = xp.tanh(c[..., :2]), 1.0 + xp.abs(c)
+        left = 1.0 - rho * rho
+        own = xp.exp(xp.minimum(c[..., 2], _LARGEST)) * left[..., 0] * left[..., 1]
+        none = (own / (1.0 + own) * size[..., 2] < AT_BOUND) & (gradient[..., 2] > 0)
+        whole = (1.0 / (1.0 + own) * size[..., 2] < AT_BOUND) & (gradient[..., 2] < 0)
+        one = (
+            (left * size[..., :2] < AT_BOUND)
+            & (rho * gradient[..., :2] <= AT_BOUND)
+            & ~none[..., None]
+        )
         at_end = xp.stack([whole, whole, whole | none], axis=-1)
         return at_end | xp.concatenate([one, xp.zeros_like(one[..., :1])], axis=-1)
 
     def natural(self, c: list[Taylor]) -> dict[str, Taylor]:
         """See :meth:`Correlation.natural`."""
         out = {f"rho[{name}]": tanh(x) for name, x in zip(self.names, c, strict=False)}
-        return {**out, "nugget": expit(c[2])} if self.nugget else out
+        if self.nugget:
+            out["nugget"] = expit(c[2] + log_left(c[0]) + log_left(c[1]))
+        return out

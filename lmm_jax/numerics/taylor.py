@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from jax import Array
 
 from .namespace import namespace
@@ -138,6 +139,14 @@ def tanh(x: Taylor) -> Taylor:
     y = namespace(x.value).tanh(x.value)
     slope = 1.0 - y * y
     return x.through(y, slope, -2.0 * y * slope)
+
+
+def log_left(x: Taylor) -> Taylor:
+    """``log(1 - tanh(x)^2)``, with its digits where that is small."""
+    xp, at = namespace(x.value), x.value
+    y = xp.tanh(at)
+    value = float(np.log(4.0)) - 2.0 * at - 2.0 * xp.log1p(xp.exp(-2.0 * at))
+    return x.through(value, -2.0 * y, -2.0 * (1.0 - y * y))
 
 
 def expit(x: Taylor) -> Taylor:

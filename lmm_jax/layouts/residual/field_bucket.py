@@ -191,9 +191,8 @@ def _moved(V: _Covariance, dV: _Covariance, X: Array) -> Array:
 
 def _first(grid: OnGrid, X: Array) -> list[Array]:
     """``V_k X`` of every parameter, (..., R, C)."""
-    (_, B, s), half = _covariance(grid), grid.rows.f @ X
-    out = [s * (grid.rows.slope @ X @ B), s * (half @ grid.columns.slope)]
-    return out if grid.share is None else [*out, grid.share.slope * (half @ B - X)]
+    half, B = grid.rows.f @ X, grid.columns.f
+    return grid.first(half @ B - X, grid.rows.slope @ X @ B, half @ grid.columns.slope)
 
 
 class _Forms(NamedTuple):
@@ -207,31 +206,13 @@ def _forms(grid: OnGrid, X: Array, Y: Array) -> _Forms:
     """Those of all columns of all fields, (N, k, R, C): no product along both axes is made."""
     sum_ = namespace(X).sum
     left, right = [A @ X for A in grid.rows], [Y @ B for B in grid.columns]
-    whole, rows, columns, across, bent_rows, bent_columns = (
-        sum_(left[i] * right[j]) for i, j in ((0, 0), (1, 0), (0, 1), (1, 1), (2, 0), (0, 2))
-    )
-    return _of_parameters(grid, whole - sum_(X * Y), rows, columns, across, bent_rows, bent_columns)
+    pairs = ((0, 0), (1, 0), (0, 1), (1, 1), (2, 0), (0, 2))
+    whole, *rest = (sum_(left[i] * right[j]) for i, j in pairs)
+    return _of_parameters(grid, whole - sum_(X * Y), *rest)
 
 
-def _of_parameters(
-    grid: OnGrid,
-    off: Array,
-    rows: Array,
-    columns: Array,
-    across: Array,
-    bent_rows: Array,
-    bent_columns: Array,
-) -> _Forms:
-    """From what is linear in ``A (x) B - I`` and in derivatives of A and B to those of V."""
-    s = _covariance(grid).s
-    first = [s * rows, s * columns]
-    second = [[s * bent_rows, s * across], [s * across, s * bent_columns]]
-    if grid.share is None:
-        return _Forms(first, second)
-    _, slope, bend_of_share = grid.share
-    beside = [slope * rows, slope * columns]
-    second = [[*row, last] for row, last in zip(second, beside, strict=True)]
-    return _Forms([*first, slope * off], [*second, [*beside, bend_of_share * off]])
+def _of_parameters(grid: OnGrid, off: Array, rows: Array, columns: Array, *bent: Array) -> _Forms:
+    return _Forms(grid.first(off, rows, columns), grid.second(off, rows, columns, *bent))
 
 
 def _without_lost(own: FieldRows, X: Array) -> Array:
@@ -408,15 +389,11 @@ def halves(at: FieldBucket, own: FieldRows) -> Array:
 
 def bent_rows(at: FieldBucket, own: FieldRows, W: Array, z: Array) -> Array:
     """``F' (sum_kl W_kl V_kl - sum_k z_k V_k) F`` of every group, (G, w, w)."""
-    grid, F = own.grid, own.F
-    A, B, s = _covariance(grid)
-    total = -sum(z[k] * X for k, X in enumerate(_first(grid, F)))
-    (_, dA, ddA), (_, dB, ddB) = grid.rows, grid.columns
+    grid, F, m = own.grid, own.F, own.n_params
+    (A, dA, ddA), (B, dB, ddB) = grid.rows, grid.columns
     half, along = A @ F, dA @ F
-    total = total + s * (W[0, 0] * (ddA @ F @ B) + W[1, 1] * (half @ ddB))
-    total = total + 2.0 * s * W[0, 1] * (along @ dB)
-    if grid.share is not None:
-        beside = W[0, 2] * (along @ B) + W[1, 2] * (half @ dB)
-        total = total + 2.0 * grid.share.slope * beside
-        total = total + grid.share.bend * W[2, 2] * (half @ B - F)
+    off, rows, columns = half @ B - F, along @ B, half @ dB
+    second = grid.second(off, rows, columns, along @ dB, ddA @ F @ B, half @ ddB)
+    total = -sum(z[k] * X for k, X in enumerate(grid.first(off, rows, columns)))
+    total = total + sum(W[k, j] * second[k][j] for k in range(m) for j in range(m))
     return _by_group(_inner(F, total), at)
