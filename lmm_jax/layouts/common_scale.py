@@ -18,6 +18,8 @@ from ..numerics.namespace import namespace
 # Squares of a column whitened to one, below which they are the rounding of the rows; where the
 # columns are merely close, the first whitening misses one by less than a digit or two.
 _ROUNDING = 1e-6
+# Correlation of two columns that is none: they stay as they are.
+_SLIGHT = 0.05
 
 
 class RowWeights(NamedTuple):
@@ -196,9 +198,22 @@ def lower_whitener(gram: Array) -> tuple[Array, Array]:
     if k == 1:
         return scale[:, None], xp.ones((), gram.dtype)
     correlation = gram * scale[:, None] * scale[None, :]
-    # B' B = correlation with B lower triangular: a Cholesky with rows and columns reversed
-    L = xp.linalg.cholesky(correlation[::-1, ::-1])[::-1, ::-1].T
-    worst = xp.min(xp.where(xp.isfinite(xp.diagonal(L)), xp.diagonal(L), 0.0))
     identity = xp.eye(k, dtype=gram.dtype)
+    L, worst = _reversed_root(correlation)
+    # a trace of a covariate in the intercept would leave it nearly, not quite, what the levels
+    # of a factor within the group add up to, of which cross-products keep no digits
+    told = xp.where(xp.abs(correlation) < _SLIGHT, identity, correlation)
+    plain, last = _reversed_root(told)
+    L = xp.where(last > 0.5 * worst, plain, L)
     B = xp.where(worst > 1e-7, xp.where(xp.isfinite(L), L, 0.0), identity)
     return scale[:, None] * xp.solve_triangular(B, identity, lower=True), worst
+
+
+def _reversed_root(correlation: Array) -> tuple[Array, Array]:
+    """Lower triangular B with ``B' B = correlation``, and its smallest pivot.
+
+    A Cholesky factor with rows and columns reversed.
+    """
+    xp = namespace(correlation)
+    L = xp.linalg.cholesky(correlation[::-1, ::-1])[::-1, ::-1].T
+    return L, xp.min(xp.where(xp.isfinite(xp.diagonal(L)), xp.diagonal(L), 0.0))

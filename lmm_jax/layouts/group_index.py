@@ -8,7 +8,7 @@ share one compiled program.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations_with_replacement
 
 import jax
@@ -52,6 +52,8 @@ class Table:
     n_cells: int = field(metadata={"static": True})
     row: int = field(metadata={"static": True})
     column: int = field(metadata={"static": True})
+    # of two streams: whether the cells are the levels of the first, each in one of the second
+    nested: bool = field(default=False, metadata={"static": True})
 
     __repr__ = brief
 
@@ -297,7 +299,7 @@ def _pair_table(
 ) -> Table:
     levels_a, levels_b = np.arange(map_a.group.size), np.arange(map_b.group.size)
     if (parent := function_of(a, b, levels_a.size)) is not None:  # b follows from a
-        return _table(a, levels_a, parent, map_a, map_b, padded, rows)
+        return replace(_table(a, levels_a, parent, map_a, map_b, padded, rows), nested=True)
     if (parent := function_of(b, a, levels_b.size)) is not None:
         return _table(b, parent, levels_b, map_a, map_b, padded, rows)
     key = a.astype(np.int64) * levels_b.size + b

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax import Array
 
 from ..numerics.linalg import back_substitute, eliminate
-from ..numerics.namespace import namespace
+from ..numerics.namespace import NUMPY, namespace
 from .group_index import GroupIndex, Table, stream_pairs
-from .level_bases import in_rows, level_bases
+from .level_bases import in_rows, level_bases, poor_share
+
+# Share of the sum of squares of a column below which it is its own rounding.
+_ROUNDING_OF_ROWS = 1e-24
 
 
 def rank_tol(dtype: Any) -> float:
@@ -43,6 +46,9 @@ def explain(
     tol = rank_tol(XY.dtype)
     bases = level_bases(streams, partial(_cells, index=index), index, tol)
     streams, grams = bases.streams, place_cells(bases.cells, index)
+    apart = without_inner(streams, grams, index, tol)
+    if apart is not None:
+        streams, grams = apart.streams, apart.grams
     crosses = cross_arrays(streams, XY, index)
     factors = [eliminate(a, b, tol=tol) for a, b in zip(grams, crosses, strict=True)]
     T, c = [f.U for f in factors], [f.X for f in factors]
@@ -51,9 +57,87 @@ def explain(
     # c of the residual rows: what rounding of the cross-products left out
     for b, rest in enumerate(cross_arrays(streams, residual, index)):
         c[b] = c[b] + eliminate(grams[b], rest, tol=tol).X
+    if apart is not None:
+        T = [in_rows(t, u) for t, u in zip(T, apart.factors, strict=True)]
     if bases.factors is not None:
         T = [in_rows(t, u) for t, u in zip(T, _on_diagonal(bases.factors, index), strict=True)]
     return T, c, residual
+
+
+class Apart(NamedTuple):
+    """Streams less what those of levels inside theirs explain, their cross-products, the way back.
+
+    Of columns that are nearly constant in every level within their own, cross-products of both
+    keep the square of what the rows have, as of columns of one level.
+    """
+
+    streams: tuple[Array, ...]  # (n, k) a stream
+    grams: list[Array]  # (q, q, G) a bucket
+    factors: list[Array]  # (q, q, G), unit upper triangular, times which columns are what they were
+
+
+def without_inner(
+    streams: Sequence[Array], grams: Sequence[Array], index: GroupIndex, tol: float
+) -> Apart | None:
+    """Every stream apart from those within its levels, where cross-products are too little.
+
+    None where no level is inside of another, and, in NumPy, where no column needs it. The
+    coefficients are constants of a derivative.
+    """
+    xp = namespace(streams)
+    pairs = zip(stream_pairs(len(streams)), index.pairs, strict=True)
+    inner = {(a, b): table for (a, b), table in pairs if a != b and table.nested}
+    if not inner:
+        return None
+    needed = xp.any(xp.stack([_is_poor(gram, tol) for gram in grams]))
+    if xp is NUMPY and not needed:
+        return None
+    units = [xp.broadcast_to(xp.eye(len(g), dtype=g.dtype)[:, :, None], g.shape) for g in grams]
+
+    def turn() -> Apart:
+        out: list[Array] = list(streams)
+        cells: dict[tuple[int, int], Array] = {}
+        for b, whole in enumerate(streams):
+            mine = {a: table for (a, of), table in inner.items() if of == b}
+            for a, table in (*mine.items(), *mine.items()):  # twice: what the first pass rounds
+                more = _explained_by(out[a], out[b], table, tol)
+                out[b] = out[b] - xp.row_products(out[a], more[table.cell])
+                cells[a, b] = cells[a, b] + more if (a, b) in cells else more
+            if mine:
+                out[b] = out[b] * _told(whole, out[b], index.levels[b])
+        factors = list(units)
+        for (a, b), table in inner.items():
+            factors = [_add_cells(u, cells[a, b], table, i) for i, u in enumerate(factors)]
+        return Apart(tuple(out), place_cells(_cells(out, index), index), factors)
+
+    found: Apart = xp.cond(needed, turn, lambda: Apart(tuple(streams), list(grams), units))
+    return found
+
+
+def _is_poor(gram: Array, tol: float) -> Array:
+    """Whether a column of a group has little left beside those before it, ()."""
+    xp = namespace(gram)
+    left = xp.diagonal(eliminate(gram, gram[:, :0], tol=tol).U) ** 2
+    return xp.any((left > 0) & (left < poor_share(gram.dtype) * xp.diagonal(gram)))
+
+
+def _explained_by(inner: Array, outer: Array, table: Table, tol: float) -> Array:
+    """Coefficients of the outer columns on those of every inner level, (L, a, b)."""
+    xp = namespace(inner, outer)
+    gram, cross = (
+        xp.moveaxis(xp.stop_gradient(_products(inner, rows, table)), 0, -1)
+        for rows in (inner, outer)
+    )
+    found = eliminate(gram, cross, tol=tol)
+    return xp.moveaxis(back_substitute(found.U, found.X), -1, 0)
+
+
+def _told(whole: Array, left: Array, table: Table) -> Array:
+    """0 for columns of a level of which only rounding is left, otherwise 1, (n, k)."""
+    xp = namespace(whole, left)
+    sizes = (xp.diagonal(_products(rows, rows, table), axis1=1, axis2=2) for rows in (whole, left))
+    before, after = sizes
+    return (after > _ROUNDING_OF_ROWS * before).astype(whole.dtype)[table.cell]
 
 
 def _cells(streams: Sequence[Array], index: GroupIndex) -> list[Array]:

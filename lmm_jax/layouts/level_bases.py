@@ -90,12 +90,12 @@ def _factor(cells: Array, tol: float) -> tuple[Array, Array]:
     U = eliminate(gram, gram[:, :0], tol=tol).U
     left, whole = xp.diagonal(U).T ** 2, xp.diagonal(gram).T
     told = left > 0
-    poor = told & (left < _poor(gram.dtype) * whole)
+    poor = told & (left < poor_share(gram.dtype) * whole)
     U = xp.where(told[None], U, xp.eye(len(U), dtype=U.dtype)[:, :, None])
     return U, xp.any(poor, axis=0)
 
 
-def _poor(dtype: Any) -> float:
+def poor_share(dtype: Any) -> float:
     """Share of a column's sum of squares that those before it leave, of which too little is known.
 
     Eleven digits in 64 bits, five in 32.

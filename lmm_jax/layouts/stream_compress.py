@@ -37,6 +37,8 @@ from .grouped import GroupedLayout
 # groups leave, and pivots of X and Z.
 _LEFT_OVER = 1e-3
 _PIVOT = 1e-4
+# The same of random effects, which a group tells little of in any case.
+_WITHIN = 1e-6
 # Share of a column of X that is rounding where the groups explain it.
 _NOTHING = 1e-13
 
@@ -182,7 +184,19 @@ def layout_from_sums(sums: Sums, units: Units, index: GroupIndex) -> tuple[Group
         n_components=index.n_components,
     )
     left = xp.minimum(scale.share, xp.where(full, 1.0, S0[p, p]))
-    return layout, Digits(left=left, pivot=xp.minimum(scale.pivot, z_pivot))
+    within = xp.min(xp.stack(list(map(_least_share, factors))))
+    return layout, Digits(left=left, pivot=xp.minimum(scale.pivot, z_pivot), within=within)
+
+
+def _least_share(factor: Elimination) -> Array:
+    """Smallest share of a column that those before it leave, in all groups of a bucket together.
+
+    A group in which it happens to be small counts as little as it does in the likelihood.
+    """
+    xp, squares = namespace(factor.U), factor.U**2
+    left = xp.sum(xp.diagonal(squares), axis=0)
+    whole = xp.sum(xp.sum(squares, axis=0), axis=1)
+    return xp.min(xp.where(left > 0, left / xp.where(left > 0, whole, 1.0), 1.0))
 
 
 class Digits(NamedTuple):
@@ -190,16 +204,18 @@ class Digits(NamedTuple):
 
     left: Array  # ()  share of the squares of y that X, and then the groups, leave
     pivot: Array  # ()  smallest share of a column that those before it leave, of X and of a term
+    within: Any = 1.0  # ()  likewise of the random effects, within the groups
 
     @property
     def are_kept(self) -> bool:
         """Whether the layout is as good as that of residual rows."""
-        return float(self.left) > _LEFT_OVER and float(self.pivot) > _PIVOT
+        told = float(self.pivot) > _PIVOT and float(self.within) > _WITHIN
+        return told and float(self.left) > _LEFT_OVER
 
     @property
     def lost(self) -> float:
         """Decimal digits that were lost, about, of the sixteen of a float."""
-        share = max(min(float(self.left), float(self.pivot)), _NOTHING)
+        share = max(min(float(self.left), float(self.pivot), float(self.within)), _NOTHING)
         return float(-np.log10(min(share, 1.0)))
 
 
