@@ -142,7 +142,7 @@ def anova(
         raise DataError("res is a list: fits are compared one beside the other, lmm.anova(a, b)")
     instance(res, "res", LMMResults, "a result of lmm.fit")
     if not others:
-        if bootstrap is not None or seed is not None or not refit:
+        if bootstrap is not None or seed is not None or not flag(refit, "refit"):
             raise DataError("refit, bootstrap and seed belong to comparisons of several fits")
         if names is not None:
             raise DataError("names belong to comparisons of several fits")

@@ -71,7 +71,8 @@ def drop1(
     design: Design = require(res, "anova").design
     at = fixed_terms(design)
     inner = {a for a, t in at.terms.items() if any(map(t.is_marginal_to, at.terms.values()))}
-    may_go = [name for name in at.terms if name not in inner or not flag(marginal, "marginal")]
+    marginal = flag(marginal, "marginal")
+    may_go = [name for name in at.terms if name not in inner or not marginal]
     beside = {} if marginal else hypotheses(design, 3)
     p = design.exog.shape[1]
     if choice(test, "test", ("F", "chisq")) == "F":

@@ -18,6 +18,7 @@ from ..designs.residual import residual_label
 from ..errors import DataError
 from ..inference.residuals.rows import noise_draws, residual_thetas
 from ..inputs.arguments import flag, generator, hinted, instance, number, numbers, whole_number
+from ..numerics.memory import check_room
 from ..results.lmm import LMMResults
 
 # Numbers of the responses that are held at once (32 MiB).
@@ -83,6 +84,7 @@ def simulate(
     conditional = flag(conditional, "conditional")
     instance(model, "model", (LMMResults, Params), "a result of lmm.fit or a Params")
     target = _design_of(model, design)
+    check_room(n, target.nobs, "draws")
     require(target, "simulate")
     if target.residual is not None:
         target.residual.check_settled()

@@ -145,9 +145,8 @@ def frames_of(batches: Any, names: Sequence[str], batch_size: int) -> Iterator[A
     if elsewhere is not None:
         yield from elsewhere
         return
-    if isinstance(batches, pd.DataFrame | Mapping | np.ndarray) or not isinstance(
-        batches, Iterable
-    ):
+    single = isinstance(batches, pd.DataFrame | Mapping | np.ndarray) or hasattr(batches, "dtype")
+    if single or not isinstance(batches, Iterable):
         raise DataError(
             f"batches is a {type(batches).__name__}: pass an iterable of frames or the path of a "
             "Parquet file (a frame in memory goes to lmm.design)"

@@ -15,7 +15,7 @@ from ..formulas import parse as fml
 from ..formulas.evaluation import CATEGORIES
 from ..formulas.right_side import variables
 from ..formulas.times import TYPES
-from ..inputs.arguments import choice, mapping
+from ..inputs.arguments import choice, items, mapping
 from ..inputs.matching import distinct, find, shown
 from ..layouts.stream_compress import Units
 from ..layouts.stream_pass import column_units
@@ -132,7 +132,7 @@ def read_levels(levels: Any, columns: Columns) -> dict[str, pd.Index[Any]]:
             raise DataError(f"levels names the column {shown(name)}, which the model does not read")
         if isinstance(labels, str | bytes):
             raise DataError(f"the levels of `{name}` are a text: pass a list of labels")
-        index = pd.Index(list(labels), tupleize_cols=False)
+        index = pd.Index(items(labels, f"levels[{name!r}]"), tupleize_cols=False)
         if not len(index) or not index.is_unique or index.isna().any():
             raise DataError(f"the levels of `{name}` have to be given once each, none missing")
         out[name] = index

@@ -10,6 +10,7 @@ import scipy.sparse
 
 from ..errors import DataError
 from ..inputs.arguments import flag, hinted
+from ..inputs.arguments import shown as as_shown
 from ..inputs.arrays import missing as missing_entries
 from ..inputs.matching import distinct, find, merged, shown
 from .data_frames import as_pandas
@@ -90,6 +91,11 @@ def _read(
     frame: pd.DataFrame, id: str | None, sire: str, dam: str
 ) -> tuple[pd.Index[Any], np.ndarray]:
     """Individuals, and the places of their parents, (L, 2); -1: unknown."""
+    for what, given in {"id": id, "sire": sire, "dam": dam}.items():
+        if not isinstance(given, str | None):
+            raise DataError(
+                f"{what}={as_shown(given)}: a name of a column of the pedigree is needed"
+            )
     if id is None:
         others = [name for name in frame.columns if name not in (sire, dam)]
         id = str(others[0]) if others else "id"

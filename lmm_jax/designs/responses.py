@@ -161,7 +161,14 @@ def _formula_design(
         raise DataError("data is missing: pass the frame that the formula reads")
     frame = _read_columns(formula, data, responses, weights, options)
     full = frame.assign(**{_ROW: np.arange(len(frame), dtype=np.float64)})
-    right = formula.split("~")[1]
+    left, right = formula.split("~")
+    if "(" in left:
+        raise FormulaError(
+            f"`{left.strip()}` is not computed of the responses, which are fitted as they are: "
+            "transform them, np.log(Y), and write `~ terms`",
+            formula,
+            0,
+        )
     try:
         design = design_of(f"{_ROW} ~{right}", full, weights=weights, **options)
     except FormulaError as error:
@@ -201,6 +208,16 @@ def _names_of(responses: Any) -> list[str] | None:
     return list(responses) if listed and all(isinstance(v, str) for v in responses) else None
 
 
+def _of_mapping(columns: Mapping[Any, Any], index: pd.Index[Any]) -> pd.DataFrame:
+    """Columns by name as a frame; arrays and lists among them belong to the rows in order."""
+    try:
+        frame = pd.DataFrame(dict(columns))
+    except ValueError as error:  # of several lengths, or numbers
+        raise DataError(f"responses cannot be read as columns: {error}") from error
+    labelled = any(isinstance(column, pd.Series) for column in columns.values())
+    return frame if labelled or len(frame) != len(index) else frame.set_axis(index)
+
+
 def _read_responses(
     responses: Any, frame: pd.DataFrame | None, index: pd.Index[Any]
 ) -> tuple[tuple[str, ...], np.ndarray]:
@@ -208,6 +225,8 @@ def _read_responses(
     if responses is None:
         raise DataError("responses is missing: pass names of columns, or an array (n, R)")
     wanted = _names_of(responses)
+    if wanted is None and isinstance(responses, Mapping):
+        responses = _of_mapping(responses, index)
     if wanted is not None:
         if frame is None:
             raise DataError("names of responses need a frame: with a Design pass an array (n, R)")

@@ -14,6 +14,7 @@ import scipy.sparse.csgraph
 
 from ..covariance.structures import Structure, Unstructured
 from ..errors import DataError
+from ..inputs.matching import check_spellings
 from ..inputs.series import check_told_apart
 from ..numerics.blocks import level_columns
 from ..reprs import brief
@@ -102,6 +103,7 @@ def factor_codes(values: pd.Series[Any]) -> tuple[np.ndarray, pd.Index[Any]]:
             codes, labels = pd.factorize(values)
         except TypeError as error:
             raise DataError(f"{name!r} cannot group the rows: {error}") from error
+        check_spellings(pd.Index(labels), str(name))
     return codes.astype(np.int64, copy=False), pd.Index(labels)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
+from datetime import date, timedelta
 from decimal import Decimal
 from numbers import Real
 from typing import Any
@@ -372,6 +373,11 @@ def as_before(values: pd.Series[Any], state: MutableMapping[str, Any]) -> pd.Ser
     return pd.Series(found, index=values.index, name=values.name)
 
 
+def _is_plain(value: Any) -> bool:
+    """Whether a value without dimensions is a number, a text or a time."""
+    return isinstance(value, Real | str | Decimal | date | timedelta) or hasattr(value, "dtype")
+
+
 def kept(find: Callable[[], Any], state: MutableMapping[str, Any], several: bool = False) -> Any:
     """A number of a column, which new data take over from the first data; others as they are.
 
@@ -380,6 +386,6 @@ def kept(find: Callable[[], Any], state: MutableMapping[str, Any], several: bool
     if "value" in state:
         return state["value"]
     value = find()
-    if np.ndim(value) == 0 or several:
+    if several or (np.ndim(value) == 0 and _is_plain(value)):
         state["value"] = value
     return value

@@ -143,7 +143,7 @@ class _Rewriter(ast.NodeTransformer):
                 "_context": ast.Name("__context__", ast.Load()),
             }
             node.keywords += [ast.keyword(key, value) for key, value in extra.items()]
-        elif self._is_summary(node.func):
+        elif self._is_summary(node.func) or self._is_own(node.func):
             return self._kept(node, written, several=several)
         return node
 
@@ -160,6 +160,11 @@ class _Rewriter(ast.NodeTransformer):
         own = isinstance(start, ast.Name) and start.id in {*self.own, "contr"}  # contr.sum(3)
         known = REDUCTIONS | SUMMARIES
         return isinstance(function, ast.Attribute) and function.attr in known and not own
+
+    def _is_own(self, function: ast.expr) -> bool:
+        """Whether a function of the caller's is called, which may be a summary itself."""
+        start = root(function)
+        return isinstance(start, ast.Name) and start.id in self.own
 
     def _use_codes(self, node: ast.Call) -> None:
         """R's as.numeric(factor(k)) gives the codes of a factor that is made here."""

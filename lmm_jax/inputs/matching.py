@@ -87,7 +87,22 @@ def distinct(labels: Any, what: str) -> tuple[np.ndarray, pd.Index[Any]]:
         found = found.astype(found.categories.dtype)
     if not isinstance(found, pd.MultiIndex):
         found = pd.Index(found, tupleize_cols=False)
+        check_spellings(found, what)
     return codes.astype(np.int64, copy=False), found
+
+
+def check_spellings(labels: pd.Index[Any], what: str) -> None:
+    """Refuse a number beside its own text, of which one was surely meant to be the other."""
+    if labels.dtype != object or len(set(map(type, labels))) < 2:
+        return
+    texts = spelled(labels)
+    twice = texts.duplicated(keep=False)
+    if twice.any():
+        one = labels[texts == texts[twice][0]]
+        raise DataError(
+            f"{what!r} holds {' and '.join(map(repr, _values(one)))}, which look alike and would "
+            "be different levels: make them all text, .astype(str), or all numbers"
+        )
 
 
 def find(levels: pd.Index[Any], labels: Any, what: str) -> np.ndarray:

@@ -205,7 +205,7 @@ class EstimateTable(Shown):
             None,
             side=_WITH_MARGIN[choice(side, "side", _WITH_MARGIN)],
             null=values,
-            delta=number(delta, "delta", least=0.0),
+            delta=(delta := number(delta, "delta", least=0.0)),
         )
         columns = {
             "estimate": self.at.estimate,

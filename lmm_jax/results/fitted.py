@@ -29,6 +29,8 @@ _OF_RESIDUALS = "sigma is the standard deviation of the reference of the residua
 _OTHERS = "residual_intervals() has the parameters of the residual covariance"
 
 METHODS = ("wald", "profile", "bootstrap")
+# Replicates of intervals by bootstrap, unless asked otherwise.
+_REPLICATES = 1000
 
 
 @hinted
@@ -48,7 +50,7 @@ class FittedModel(Shown, FitRecord):
         scale: str | None = None,
         parm: Any = None,
         reml: bool = False,
-        n_boot: int = 1000,
+        n_boot: int = _REPLICATES,
         seed: int | None = None,
         progress: bool = False,
     ) -> pd.DataFrame:
@@ -114,6 +116,7 @@ class FittedModel(Shown, FitRecord):
         choice(method, "method", METHODS)
         what = f"intervals of level {level:g}"
         advice = () if self.residual is None else (_OTHERS,)
+        _check_given(method, reml=reml, n_boot=n_boot, seed=seed)
         if method == "wald":
             fit = self.with_df(df_method)
             limits_of = intervals.wald_intervals(fit, level, scale, parm)
@@ -326,6 +329,22 @@ class FittedModel(Shown, FitRecord):
         kind = "REML" if self.reml else "ML"
         model = self.formula or f"{self.endog_name} (from arrays)"
         return folded(f"<{type(self).__name__} by {kind}: {model}, llf {self.llf:.4f}>")
+
+
+def _check_given(method: str, *, reml: Any, n_boot: Any, seed: Any) -> None:
+    """Refuse arguments of another method, which would be left aside in silence."""
+    of_profile = flag(reml, "reml")
+    of_bootstrap = [
+        name
+        for name, given in {"n_boot": n_boot != _REPLICATES, "seed": seed is not None}.items()
+        if given
+    ]
+    if of_profile and method != "profile":
+        raise DataError(f"reml=True belongs to method='profile', not to {method!r}: leave it out")
+    if of_bootstrap and method != "bootstrap":
+        raise DataError(
+            f"{of_bootstrap[0]}= belongs to method='bootstrap', not to {method!r}: leave it out"
+        )
 
 
 def _bootstrapped(

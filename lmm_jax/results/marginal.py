@@ -170,7 +170,7 @@ class MarginalMeans(EstimateTable):
 
     def _columns(self, given: Any, what: str) -> tuple[str, ...]:
         names = [] if given is None else [given] if isinstance(given, str) else items(given, what)
-        names = [unquoted(name) for name in names]
+        names = list(dict.fromkeys(unquoted(name) for name in names))
         for name in names:
             if not isinstance(name, str) or name not in self.labels.columns:
                 raise DataError(
@@ -396,5 +396,5 @@ class MarginalMeans(EstimateTable):
         scale = choice(transform, "transform", ("response", *TRANSFORMATIONS))
         half = None
         if bias_sigma is not None:
-            half = 0.5 * number(bias_sigma, "bias_sigma", least=0.0) ** 2
+            half = 0.5 * np.square(number(bias_sigma, "bias_sigma", least=0.0))
         return regridded(self, scale, half)

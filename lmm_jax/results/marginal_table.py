@@ -86,7 +86,7 @@ def _notes(
     if sign:
         notes.append(f"Alternative: {ALTERNATIVES[sign]}")
     how = sorted(set(means._compared(adjust, level, side=sign).adjust) - {"none"})
-    of_level = f"limits of level {means.level if level is None else level:g}"
+    of_level = f"limits of level {float(means.level if level is None else level):g}"
     what = " and ".join(["P values"] * tests + [of_level] * limits)
     if how and what:
         adjusted = f"{what} adjusted by {', '.join(how)} within each family"

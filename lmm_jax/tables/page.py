@@ -38,6 +38,19 @@ class Table(pd.DataFrame):
     def _constructor(self) -> Callable[..., pd.DataFrame]:
         return pd.DataFrame
 
+    def __copy__(self, deep: bool = False) -> Table:
+        return self._like(pd.DataFrame.copy(self, deep=deep))
+
+    def __deepcopy__(self, memo: Any = None) -> Table:
+        return self.__copy__(deep=True)
+
+    def _like(self, frame: pd.DataFrame) -> Table:
+        """A frame of the same rows and columns as a table that is shown like this one."""
+        out = Table(frame)
+        for name in self._metadata:
+            setattr(out, name, getattr(self, name))
+        return out
+
     def _cells(self, most: int | None, paper: Paper | None = None) -> Cells:
         """The strings of the table."""
         frame, headings = pd.DataFrame(self), self.headings

@@ -47,6 +47,7 @@ class ContrastResults(Shown):
     null_value: np.ndarray | None = None  # (r,)  value that the effect is tested against
     adjust: str = "none"  # of p values and intervals, for the number of rows
     family: Family | None = None  # what the adjustment knows of the rows
+    level: float = 0.95  # coverage of the intervals, where none is asked for
 
     @property
     def tvalue(self) -> np.ndarray:
@@ -60,13 +61,13 @@ class ContrastResults(Shown):
             raise AttributeError(f"fvalue belongs to an F test; this is {self.distribution}")
         return self.statistic
 
-    def conf_int(self, alpha: float = 0.05, *, level: float | None = None) -> np.ndarray:
+    def conf_int(self, alpha: float | None = None, *, level: float | None = None) -> np.ndarray:
         """Wald intervals of the effects, lower and upper limit in the columns.
 
         Parameters
         ----------
-        alpha : float
-            One less the coverage.
+        alpha : float, optional
+            One less the coverage; by default that of ``level`` of the test.
         level : float, optional
             The coverage, in the place of ``alpha``.
 
@@ -75,10 +76,15 @@ class ContrastResults(Shown):
         ndarray, shape (r, 2)
         """
         effect, sd = self._rows()
-        level = coverage(level, alpha=alpha)
+        level = self._coverage(alpha, level)
         family = Family(contrasts=len(sd)) if self.family is None else self.family
         half = critical_values(self.df_denom, self.adjust, level, family) * sd
         return np.column_stack([effect - half, effect + half])
+
+    def _coverage(self, alpha: float | None, level: float | None) -> float:
+        if alpha is None and level is None:
+            return self.level
+        return coverage(level, alpha=0.05 if alpha is None else alpha)
 
     def _rows(self) -> tuple[np.ndarray, np.ndarray]:
         if self.effect is None or self.sd is None:
@@ -88,7 +94,7 @@ class ContrastResults(Shown):
     def summary_frame(
         self,
         xname: Sequence[str] | None = None,
-        alpha: float = 0.05,
+        alpha: float | None = None,
         *,
         level: float | None = None,
     ) -> pd.DataFrame:
@@ -98,8 +104,8 @@ class ContrastResults(Shown):
         ----------
         xname : sequence of str, optional
             Names of the hypotheses; as they were asked for if not given.
-        alpha : float
-            One less the coverage of the interval.
+        alpha : float, optional
+            One less the coverage of the interval; by default that of ``level`` of the test.
         level : float, optional
             The coverage, in the place of ``alpha``.
         """
@@ -121,7 +127,7 @@ class ContrastResults(Shown):
     def summary(
         self,
         xname: Sequence[str] | None = None,
-        alpha: float = 0.05,
+        alpha: float | None = None,
         title: str | None = None,
         *,
         level: float | None = None,
@@ -132,8 +138,8 @@ class ContrastResults(Shown):
         ----------
         xname : sequence of str, optional
             Names of the hypotheses.
-        alpha : float
-            One less the coverage of the intervals.
+        alpha : float, optional
+            One less the coverage of the intervals; by default that of ``level`` of the test.
         title : str, optional
         level : float, optional
             The coverage, in the place of ``alpha``.
@@ -141,7 +147,7 @@ class ContrastResults(Shown):
         heading = None if title is None else instance(title, "title", str, "a string")
         if self.effect is None:
             return self._joint(heading)
-        level = coverage(level, alpha=alpha)
+        level = self._coverage(alpha, level)
         frame = self.summary_frame(xname, level=level)
         normal = self.distribution == "norm"
         shown = table(

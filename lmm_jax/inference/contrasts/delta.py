@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -207,8 +207,7 @@ def hypotheses(
         As :meth:`lmm_jax.LMMResults.t_test` takes it (a name alone is the coefficient against
         zero), or a function of the parameters for :func:`lmm_jax.delta_method`.
     level : float
-        Coverage of the intervals of a function; those of t tests come from their
-        ``conf_int``.
+        Coverage of the intervals.
     df_method : str, optional
         As in :func:`lmm_jax.fit`; that of the fit if not given.
     adjust : str
@@ -234,7 +233,8 @@ def hypotheses(
     if callable(hypothesis):
         return delta_method(fit, hypothesis, level, df_method=df_method)
     how = choice(adjust, "adjust", ADJUSTMENTS, elsewhere=ELSEWHERE)
-    return t_test(fit.with_df(df_method), hypothesis, None, how)
+    level = probability(level, "level")
+    return replace(t_test(fit.with_df(df_method), hypothesis, None, how), level=level)
 
 
 # ------------------------------------------------------------ the arithmetic

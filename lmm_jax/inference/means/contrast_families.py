@@ -224,7 +224,9 @@ def contrasts_of(
         return _treatments(levels, *_references(ref, [*called, levels]))
     labels, rows = _weights(method, levels, [*called])
     try:
-        table = np.array([np.asarray(row, dtype=np.float64).reshape(-1) for row in rows])
+        table = np.array(
+            [np.atleast_1d(np.squeeze(np.asarray(row, dtype=np.float64))) for row in rows]
+        )
     except (TypeError, ValueError) as error:
         raise DataError(f"method={shown(method)}: numbers are needed as weights") from error
     if table.ndim != 2 or table.shape[1:] != (k,) or not np.isfinite(table).all() or not len(table):
