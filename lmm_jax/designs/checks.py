@@ -41,6 +41,8 @@ _SAMPLE, _SURE_PIVOT = 1 << 13, 1e-4
 _LEAST_SIGMA = 1e-100
 # Sums of squares that have lost nothing to the limits of floats.
 _SQUARES = 1e-200, 1e200
+# Columns that are compared with those before them in one product, and dependent ones named.
+_BLOCK, _NAMED = 64, 20
 # Covariates beyond this leave no room for variances of their coefficients.
 _SMALLEST, _LARGEST = 1e-120, 1e120
 
@@ -289,23 +291,13 @@ def independent_columns(X: np.ndarray, names: Sequence[str]) -> tuple[int, ...]:
     if not X.shape[1] or _full_rank(X):
         return tuple(range(X.shape[1]))
     check_units(X, names)
-    largest = np.abs(X).max(axis=0, initial=0.0)
-    X = X / np.where(largest > 0, largest, 1.0)  # squares stay in the range of floats
-    kept = list(range(X.shape[1]))
-    dropped: list[int] = []
-    left = 0.0
-    while kept and not _full_rank(X[:, kept] if dropped else X):
-        # after the first dependent column a QR without pivoting means nothing: one at a time
-        found = _first_dependent(X[:, kept])
-        if found is None:
-            break
-        at, share = found
-        left = max(left, share)
-        dropped.append(kept.pop(at))
-    if dropped:
-        which = ", ".join(names[j] for j in sorted(dropped))
-        nearly = ""
-        if left > _NEARLY:
+    share = _orthogonal_shares(X)
+    kept = np.flatnonzero(share >= DEPENDENT_TOL).tolist()
+    dropped = np.flatnonzero(share < DEPENDENT_TOL)
+    if dropped.size:
+        which, nearly = ", ".join(names[j] for j in dropped[:_NAMED].tolist()), ""
+        which += f" and {dropped.size - _NAMED:,} more" if dropped.size > _NAMED else ""
+        if share[dropped].max() > _NEARLY:
             nearly = " (nearly: covariates measured from values near their means may tell them)"
         warn_user(
             f"the fixed-effects design is rank deficient: dropped {which}{nearly}", RankWarning
@@ -318,6 +310,8 @@ def _full_rank(X: np.ndarray) -> bool:
 
     A well-conditioned sample of many rows settles it: more rows take no rank away.
     """
+    if X.shape[1] > len(X):
+        return False
     step = len(X) // _SAMPLE
     if step > 1 and _scaled_pivot(X[::step]) > _SURE_PIVOT:
         return True
@@ -339,10 +333,29 @@ def _scaled_pivot(X: np.ndarray) -> float:
         return 0.0
 
 
-def _first_dependent(X: np.ndarray) -> tuple[int, float] | None:
-    """First column whose part orthogonal to the columns before it vanishes, and its share."""
-    norms = np.sqrt(np.einsum("ij,ij->j", X, X))
-    R = np.linalg.qr(X / np.where(norms > 0, norms, 1.0), mode="r")
-    share = np.abs(np.diagonal(R))
-    small = np.flatnonzero(share < DEPENDENT_TOL)
-    return (int(small[0]), float(share[small[0]])) if small.size else None
+def _orthogonal_shares(X: np.ndarray) -> np.ndarray:
+    """Share of every column's length that is orthogonal to the independent ones before it, (p,).
+
+    A dependent column is left out of those that the following are compared with.
+    """
+    n, p = X.shape
+    largest = np.abs(X).max(axis=0, initial=0.0)
+    share, count = np.zeros(p), 0
+    Q = np.empty((n, min(n, p)), order="F")
+    for first in range(0, p, _BLOCK):
+        at = np.arange(first, min(first + _BLOCK, p))
+        at = at[largest[at] > 0]
+        B = X[:, at] / largest[at]  # squares stay in the range of floats
+        B = B / np.sqrt(np.einsum("ij,ij->j", B, B))
+        before = count
+        for _ in range(2):
+            B -= Q[:, :before] @ (Q[:, :before].T @ B)
+        for j, v in zip(at.tolist(), B.T, strict=True):
+            for start in (before, 0):  # those of the block, and all for what is small now
+                known = Q[:, start:count]
+                v = v - known @ (known.T @ v)
+            share[j] = np.linalg.norm(v)
+            if share[j] >= DEPENDENT_TOL and count < Q.shape[1]:
+                Q[:, count] = v / share[j]
+                count += 1
+    return share
